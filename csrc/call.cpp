@@ -1,0 +1,465 @@
+// The dispatcher call: any ATen operator by its schema's name.
+#include "guard.h"
+
+#include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/core/stack.h>
+
+#include <cstdlib>
+#include <memory>
+#include <mutex>
+#include <sstream>
+#include <unordered_map>
+
+namespace ct {
+
+namespace {
+
+enum class Kind : uint8_t { Tensor, Int, Float, Bool, Scalar, String, Device, Generator, Other };
+
+// What one argument of a schema takes.
+struct ArgKind {
+  Kind kind = Kind::Other;
+  bool optional = false;       // None is allowed
+  bool list = false;           // a list of kind
+  bool optional_items = false; // None is allowed inside the list
+  int32_t fixed = 0;           // int[2] and the like: one value stands for that many
+};
+
+ArgKind kind_of(const c10::Argument &arg) {
+  ArgKind k;
+  k.fixed = arg.N().value_or(0);
+  const c10::Type *t = arg.real_type().get();
+  if (t->kind() == c10::TypeKind::OptionalType) {
+    k.optional = true;
+    t = t->castRaw<c10::OptionalType>()->getElementType().get();
+  }
+  if (t->kind() == c10::TypeKind::ListType) {
+    k.list = true;
+    t = t->castRaw<c10::ListType>()->getElementType().get();
+    if (t->kind() == c10::TypeKind::OptionalType) {
+      k.optional_items = true;
+      t = t->castRaw<c10::OptionalType>()->getElementType().get();
+    }
+  }
+  switch (t->kind()) {
+    case c10::TypeKind::TensorType: k.kind = Kind::Tensor; break;
+    case c10::TypeKind::IntType:
+    case c10::TypeKind::SymIntType:
+    case c10::TypeKind::ScalarTypeType:
+    case c10::TypeKind::LayoutType:
+    case c10::TypeKind::MemoryFormatType: k.kind = Kind::Int; break;
+    case c10::TypeKind::FloatType:
+    case c10::TypeKind::SymFloatType: k.kind = Kind::Float; break;
+    case c10::TypeKind::BoolType:
+    case c10::TypeKind::SymBoolType: k.kind = Kind::Bool; break;
+    case c10::TypeKind::NumberType: k.kind = Kind::Scalar; break;
+    case c10::TypeKind::StringType: k.kind = Kind::String; break;
+    case c10::TypeKind::DeviceObjType: k.kind = Kind::Device; break;
+    case c10::TypeKind::GeneratorType: k.kind = Kind::Generator; break;
+    default: break;
+  }
+  return k;
+}
+
+}  // namespace
+
+struct Op {
+  c10::OperatorHandle handle;
+  std::vector<ArgKind> args;
+  std::string schema;
+};
+
+namespace {
+
+const char *tag_name(uint32_t tag) {
+  static const char *names[] = {"None",     "a tensor",        "a list of tensors",  "an integer", "a float",  "a bool", "a list of integers",
+                                "a list of floats", "a list of bools", "a string", "a device", "a generator", "the default"};
+  return tag < sizeof(names) / sizeof(names[0]) ? names[tag] : "an unknown value";
+}
+
+[[noreturn]] void mismatch(const Op &op, size_t i, uint32_t tag) {
+  const auto &a = op.handle.schema().arguments()[i];
+  std::ostringstream s;
+  s << "argument " << i + 1 << " (" << a.name() << ") takes " << a.real_type()->repr_str() << ", got " << tag_name(tag)
+    << "; schema: " << op.schema;
+  throw ArgumentError{s.str()};
+}
+
+struct Reader {
+  const uint64_t *p, *end;
+  uint64_t next() {
+    if (p >= end) throw ArgumentError{"truncated argument words"};
+    return *p++;
+  }
+  const uint64_t *take(uint64_t n) {
+    if (n > static_cast<uint64_t>(end - p)) throw ArgumentError{"truncated argument words"};
+    const uint64_t *at = p;
+    p += n;
+    return at;
+  }
+};
+
+inline double as_double(uint64_t w) {
+  double d;
+  std::memcpy(&d, &w, sizeof d);
+  return d;
+}
+
+inline c10::Device device_of(int64_t code) {
+  return code < 0 ? c10::Device(c10::kCPU) : c10::Device(c10::kCUDA, static_cast<c10::DeviceIndex>(code));
+}
+
+// Decodes one value for argument i and pushes it.
+void push(const Op &op, size_t i, Reader &r, torch::jit::Stack &stack) {
+  const ArgKind &k = op.args[i];
+  const uint64_t head = r.next();
+  const uint32_t tag = head & 0xff;
+  const uint64_t count = head >> 8;
+  if (tag == CT_DEFAULT) {
+    const auto &d = op.handle.schema().arguments()[i].default_value();
+    if (!d) throw ArgumentError{"argument " + std::to_string(i + 1) + " has no default; schema: " + op.schema};
+    stack.push_back(*d);
+    return;
+  }
+  if (tag == CT_NONE) {
+    if (k.optional)
+      stack.emplace_back();
+    else if (k.kind == Kind::Tensor && !k.list)
+      mismatch(op, i, tag);
+    else
+      mismatch(op, i, tag);
+    return;
+  }
+  if (!k.list) {
+    switch (k.kind) {
+      case Kind::Tensor:
+        if (tag != CT_TENSOR) mismatch(op, i, tag);
+        stack.emplace_back(borrow(reinterpret_cast<ct_tensor>(r.next())));
+        return;
+      case Kind::Int:
+        if (tag != CT_INT) mismatch(op, i, tag);
+        stack.emplace_back(static_cast<int64_t>(r.next()));
+        return;
+      case Kind::Float:
+        if (tag == CT_FLOAT)
+          stack.emplace_back(as_double(r.next()));
+        else if (tag == CT_INT)
+          stack.emplace_back(static_cast<double>(static_cast<int64_t>(r.next())));
+        else
+          mismatch(op, i, tag);
+        return;
+      case Kind::Bool:
+        if (tag != CT_BOOL) mismatch(op, i, tag);
+        stack.emplace_back(r.next() != 0);
+        return;
+      case Kind::Scalar:
+        if (tag == CT_FLOAT)
+          stack.emplace_back(as_double(r.next()));
+        else if (tag == CT_INT)
+          stack.emplace_back(static_cast<int64_t>(r.next()));
+        else if (tag == CT_BOOL)
+          stack.emplace_back(r.next() != 0);
+        else
+          mismatch(op, i, tag);
+        return;
+      case Kind::String: {
+        if (tag != CT_STRING) mismatch(op, i, tag);
+        const uint64_t *w = r.take((count + 7) / 8);
+        stack.emplace_back(std::string(reinterpret_cast<const char *>(w), count));
+        return;
+      }
+      case Kind::Device:
+        if (tag != CT_DEVICE) mismatch(op, i, tag);
+        stack.emplace_back(device_of(static_cast<int64_t>(r.next())));
+        return;
+      case Kind::Generator: {
+        if (tag != CT_GENERATOR) mismatch(op, i, tag);
+        auto *g = reinterpret_cast<c10::GeneratorImpl *>(r.next());
+        stack.emplace_back(at::Generator(c10::intrusive_ptr<c10::GeneratorImpl>::reclaim_copy(g)));
+        return;
+      }
+      case Kind::Other: mismatch(op, i, tag);
+    }
+  }
+  switch (k.kind) {
+    case Kind::Tensor: {
+      if (tag != CT_TENSOR_LIST) mismatch(op, i, tag);
+      const uint64_t *w = r.take(count);
+      if (k.optional_items) {
+        c10::List<std::optional<at::Tensor>> list;
+        list.reserve(count);
+        for (uint64_t j = 0; j < count; j++) {
+          if (w[j] == 0)
+            list.push_back(std::nullopt);
+          else
+            list.push_back(borrow(reinterpret_cast<ct_tensor>(w[j])));
+        }
+        stack.emplace_back(std::move(list));
+      } else {
+        c10::List<at::Tensor> list;
+        list.reserve(count);
+        for (uint64_t j = 0; j < count; j++) {
+          if (w[j] == 0) mismatch(op, i, CT_NONE);
+          list.push_back(borrow(reinterpret_cast<ct_tensor>(w[j])));
+        }
+        stack.emplace_back(std::move(list));
+      }
+      return;
+    }
+    case Kind::Int: {
+      c10::List<int64_t> list;
+      if (tag == CT_INT && k.fixed > 0) {
+        const auto v = static_cast<int64_t>(r.next());
+        for (int32_t j = 0; j < k.fixed; j++) list.push_back(v);
+      } else if (tag == CT_INT_LIST) {
+        const uint64_t *w = r.take(count);
+        list.reserve(count);
+        for (uint64_t j = 0; j < count; j++) list.push_back(static_cast<int64_t>(w[j]));
+      } else {
+        mismatch(op, i, tag);
+      }
+      stack.emplace_back(std::move(list));
+      return;
+    }
+    case Kind::Float: {
+      if (tag != CT_FLOAT_LIST) mismatch(op, i, tag);
+      const uint64_t *w = r.take(count);
+      c10::List<double> list;
+      list.reserve(count);
+      for (uint64_t j = 0; j < count; j++) list.push_back(as_double(w[j]));
+      stack.emplace_back(std::move(list));
+      return;
+    }
+    case Kind::Bool: {
+      if (tag != CT_BOOL_LIST) mismatch(op, i, tag);
+      const uint64_t *w = r.take(count);
+      c10::List<bool> list;
+      list.reserve(count);
+      for (uint64_t j = 0; j < count; j++) list.push_back(w[j] != 0);
+      stack.emplace_back(std::move(list));
+      return;
+    }
+    case Kind::Scalar: {
+      if (tag != CT_FLOAT_LIST && tag != CT_INT_LIST) mismatch(op, i, tag);
+      const uint64_t *w = r.take(count);
+      c10::impl::GenericList list(c10::NumberType::get());
+      list.reserve(count);
+      for (uint64_t j = 0; j < count; j++) {
+        if (tag == CT_FLOAT_LIST)
+          list.push_back(as_double(w[j]));
+        else
+          list.push_back(static_cast<int64_t>(w[j]));
+      }
+      stack.emplace_back(std::move(list));
+      return;
+    }
+    default: mismatch(op, i, tag);
+  }
+}
+
+void run(const Op &op, const uint64_t *args, int32_t nargs, torch::jit::Stack &stack) {
+  const size_t want = op.args.size();
+  stack.reserve(want < 4 ? 4 : want);
+  Reader r{args, args + nargs};
+  size_t i = 0;
+  for (; r.p < r.end; i++) {
+    if (i >= want)
+      throw ArgumentError{"takes " + std::to_string(want) + " arguments, got more; schema: " + op.schema};
+    push(op, i, r, stack);
+  }
+  for (; i < want; i++) {
+    const auto &d = op.handle.schema().arguments()[i].default_value();
+    if (!d)
+      throw ArgumentError{"argument " + std::to_string(i + 1) + " (" + op.handle.schema().arguments()[i].name() +
+                          ") is missing and has no default; schema: " + op.schema};
+    stack.push_back(*d);
+  }
+  op.handle.callBoxed(stack);
+}
+
+// Writes results as words; counts on past the end of the room, so that the caller learns how much is needed.
+struct Writer {
+  uint64_t *out;
+  int64_t cap, n = 0;
+  void put(uint64_t w) {
+    if (n < cap) out[n] = w;
+    n++;
+  }
+};
+
+uint64_t words_of(const torch::jit::Stack &stack) {
+  uint64_t n = 0;
+  for (const auto &v : stack) {
+    n += 1;
+    if (v.isTensorList())
+      n += v.toTensorList().size();
+    else if (v.isList())
+      n += v.toListRef().size();
+    else if (v.isString())
+      n += (v.toStringRef().size() + 7) / 8;
+    else
+      n += 1;
+  }
+  return n;
+}
+
+void encode(torch::jit::Stack &stack, const Op &op, Writer &w) {
+  auto bits = [](double d) {
+    uint64_t u;
+    std::memcpy(&u, &d, sizeof u);
+    return u;
+  };
+  for (auto &v : stack) {
+    if (v.isTensor()) {
+      at::Tensor t = std::move(v).toTensor();
+      if (!t.defined()) {
+        w.put(CT_NONE);
+      } else {
+        w.put(CT_TENSOR);
+        w.put(reinterpret_cast<uint64_t>(give(std::move(t))));
+      }
+    } else if (v.isNone()) {
+      w.put(CT_NONE);
+    } else if (v.isTensorList()) {
+      auto list = v.toTensorList();
+      w.put(CT_TENSOR_LIST | (list.size() << 8));
+      for (size_t j = 0; j < list.size(); j++) w.put(reinterpret_cast<uint64_t>(give(list.get(j))));
+    } else if (v.isInt() || v.isSymInt()) {
+      w.put(CT_INT);
+      w.put(static_cast<uint64_t>(v.toInt()));
+    } else if (v.isDouble()) {
+      w.put(CT_FLOAT);
+      w.put(bits(v.toDouble()));
+    } else if (v.isBool()) {
+      w.put(CT_BOOL);
+      w.put(v.toBool());
+    } else if (v.isIntList()) {
+      auto list = v.toIntVector();
+      w.put(CT_INT_LIST | (list.size() << 8));
+      for (int64_t x : list) w.put(static_cast<uint64_t>(x));
+    } else if (v.isDoubleList()) {
+      auto list = v.toDoubleVector();
+      w.put(CT_FLOAT_LIST | (list.size() << 8));
+      for (double x : list) w.put(bits(x));
+    } else if (v.isString()) {
+      const auto &s = v.toStringRef();
+      w.put(CT_STRING | (static_cast<uint64_t>(s.size()) << 8));
+      for (size_t j = 0; j < s.size(); j += 8) {
+        uint64_t u = 0;
+        std::memcpy(&u, s.data() + j, std::min<size_t>(8, s.size() - j));
+        w.put(u);
+      }
+    } else {
+      throw ArgumentError{"a result of kind " + v.tagKind() + " cannot be returned; schema: " + op.schema};
+    }
+  }
+}
+
+// Operators live as long as the process: the table is never destroyed, so that calls during exit stay valid.
+struct Table {
+  std::mutex mu;
+  std::unordered_map<std::string, std::unique_ptr<Op>> ops;
+};
+Table &table() {
+  static auto *t = new Table;
+  return *t;
+}
+
+inline const Op &op_of(ct_op op) { return *reinterpret_cast<const Op *>(op); }
+
+}  // namespace
+
+ct_error *make_error(int32_t kind, const std::string &msg) {
+  auto *e = static_cast<ct_error *>(std::malloc(sizeof(ct_error)));
+  if (!e) std::abort();
+  e->kind = kind;
+  e->msg = static_cast<char *>(std::malloc(msg.size() + 1));
+  if (e->msg) std::memcpy(e->msg, msg.c_str(), msg.size() + 1);
+  return e;
+}
+
+}  // namespace ct
+
+using namespace ct;
+
+extern "C" {
+
+__attribute__((visibility("default"))) void ct_error_free(ct_error *e) {
+  if (!e) return;
+  std::free(e->msg);
+  std::free(e);
+}
+
+ct_error *ct_op_find(const char *name, const char *overload, ct_op *out) {
+  return guarded(0, [&] {
+    std::string key = std::string(name) + "." + overload;
+    Table &t = table();
+    std::lock_guard<std::mutex> lock(t.mu);
+    auto it = t.ops.find(key);
+    if (it == t.ops.end()) {
+      auto handle = c10::Dispatcher::singleton().findSchema({name, overload});
+      if (!handle) {
+        throw ArgumentError{std::string("no operator named ") + name + (*overload ? "." : "") + overload +
+                            " in this libtorch; operators are named like aten::add.Tensor"};
+      }
+      auto op = std::unique_ptr<Op>(new Op{*handle, {}, ""});
+      for (const auto &a : handle->schema().arguments()) op->args.push_back(kind_of(a));
+      std::ostringstream s;
+      s << handle->schema();
+      op->schema = s.str();
+      it = t.ops.emplace(key, std::move(op)).first;
+    }
+    *out = reinterpret_cast<ct_op>(it->second.get());
+  });
+}
+
+const char *ct_op_schema(ct_op op) { return op_of(op).schema.c_str(); }
+
+ct_error *ct_call(ct_op o, uint32_t mode, const uint64_t *args, int32_t nargs, uint64_t *outs, int32_t cap,
+                  int32_t *nouts) {
+  return guarded(mode, [&] {
+    const Op &op = op_of(o);
+    torch::jit::Stack stack;
+    run(op, args, nargs, stack);
+    const uint64_t need = words_of(stack);
+    if (need <= static_cast<uint64_t>(cap)) {
+      Writer w{outs, cap};
+      encode(stack, op, w);
+      *nouts = static_cast<int32_t>(w.n);
+      return;
+    }
+    auto *big = static_cast<uint64_t *>(std::malloc(need * sizeof(uint64_t)));
+    if (!big) throw std::bad_alloc();
+    Writer w{big, static_cast<int64_t>(need)};
+    try {
+      encode(stack, op, w);
+    } catch (...) {
+      std::free(big);
+      throw;
+    }
+    outs[0] = reinterpret_cast<uint64_t>(big);
+    *nouts = -static_cast<int32_t>(w.n);
+  });
+}
+
+ct_error *ct_call1(ct_op o, uint32_t mode, const uint64_t *args, int32_t nargs, ct_tensor *out) {
+  return guarded(mode, [&] {
+    const Op &op = op_of(o);
+    torch::jit::Stack stack;
+    run(op, args, nargs, stack);
+    if (stack.size() != 1 || !stack[0].isTensor())
+      throw ArgumentError{"does not return one tensor; schema: " + op.schema};
+    *out = give(std::move(stack[0]).toTensor());
+  });
+}
+
+ct_error *ct_call0(ct_op o, uint32_t mode, const uint64_t *args, int32_t nargs) {
+  return guarded(mode, [&] {
+    torch::jit::Stack stack;
+    run(op_of(o), args, nargs, stack);
+  });
+}
+
+void ct_buffer_free(void *p) { std::free(p); }
+
+}  // extern "C"

@@ -1,0 +1,89 @@
+// What every entry point shares: handles, modes, and the one place where C++ exceptions become ct_errors.
+#pragma once
+
+#include "torch_version.h"
+
+#include <ATen/Parallel.h>
+#include <ATen/core/Tensor.h>
+#include <c10/core/GradMode.h>
+#include <c10/core/InferenceMode.h>
+#include <c10/util/Exception.h>
+
+#include <atomic>
+#include <cstring>
+#include <optional>
+#include <string>
+
+#include "ct.h"
+
+namespace ct {
+
+inline at::TensorImpl *impl(ct_tensor t) { return reinterpret_cast<at::TensorImpl *>(t); }
+
+// A borrowed tensor as an owning at::Tensor (one reference count up).
+inline at::Tensor borrow(ct_tensor t) {
+  return at::Tensor(c10::intrusive_ptr<at::TensorImpl, at::UndefinedTensorImpl>::reclaim_copy(impl(t)));
+}
+
+inline ct_tensor give(at::Tensor &&t) {
+  if (!t.defined()) return nullptr;
+  return reinterpret_cast<ct_tensor>(std::move(t).unsafeReleaseTensorImpl());
+}
+inline ct_tensor give(const at::Tensor &t) { return give(at::Tensor(t)); }
+
+ct_error *make_error(int32_t kind, const std::string &msg);
+
+// Thrown by this layer itself for arguments that do not fit a schema.
+struct ArgumentError {
+  std::string msg;
+};
+
+extern std::atomic<int32_t> wanted_threads;
+void apply_threads();
+inline thread_local int32_t applied_threads = 0;
+
+// Thread-local libtorch state for the length of one call.
+struct Mode {
+  explicit Mode(uint32_t mode) {
+    if (mode & CT_INFERENCE)
+      inference.emplace(true);
+    else if (mode & CT_NO_GRAD)
+      grad.emplace(false);
+    else if (!c10::GradMode::is_enabled())
+      grad.emplace(true);  // inside a backward pass libtorch has it off; a checkpoint's function runs there
+  }
+  std::optional<c10::AutoGradMode> grad;
+  std::optional<c10::InferenceMode> inference;
+};
+
+template <class F>
+inline ct_error *guarded(uint32_t mode, F &&f) noexcept {
+  try {
+    if (applied_threads != wanted_threads.load(std::memory_order_relaxed)) apply_threads();
+    Mode guard(mode);
+    f();
+    return nullptr;
+  } catch (const ArgumentError &e) {
+    return make_error(CT_ERR_ARGUMENT, e.msg);
+  } catch (const c10::OutOfMemoryError &e) {
+    return make_error(CT_ERR_OUT_OF_MEMORY, e.what_without_backtrace());
+  } catch (const c10::NotImplementedError &e) {
+    return make_error(CT_ERR_NOT_IMPLEMENTED, e.what_without_backtrace());
+  } catch (const c10::AcceleratorError &e) {
+    return make_error(CT_ERR_DEVICE, e.what_without_backtrace());
+  } catch (const c10::Error &e) {
+    std::string msg = e.what_without_backtrace();
+    // The CPU allocator reports exhaustion as a plain error.
+    bool oom = msg.find("DefaultCPUAllocator: can't allocate memory") != std::string::npos ||
+               msg.find("DefaultCPUAllocator: not enough memory") != std::string::npos;
+    return make_error(oom ? CT_ERR_OUT_OF_MEMORY : CT_ERR_OTHER, msg);
+  } catch (const std::bad_alloc &) {
+    return make_error(CT_ERR_OUT_OF_MEMORY, "out of host memory");
+  } catch (const std::exception &e) {
+    return make_error(CT_ERR_OTHER, e.what());
+  } catch (...) {
+    return make_error(CT_ERR_OTHER, "unknown C++ exception");
+  }
+}
+
+}  // namespace ct

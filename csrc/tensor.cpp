@@ -1,0 +1,133 @@
+// Creation, copies, facts and release of tensors.
+#include "guard.h"
+
+#include <ATen/ops/_local_scalar_dense.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+#include <ATen/ops/tensor.h>
+
+using namespace ct;
+
+namespace {
+
+size_t bytes_of(const int64_t *sizes, int32_t ndim, int32_t dtype) {
+  size_t n = c10::elementSize(static_cast<c10::ScalarType>(dtype));
+  for (int32_t i = 0; i < ndim; i++) n *= static_cast<size_t>(sizes[i]);
+  return n;
+}
+
+int64_t device_code(const at::Tensor &t) {
+  if (t.device().is_cpu()) return -1;
+  return t.device().index();
+}
+
+}  // namespace
+
+extern "C" {
+
+void ct_tensors_free(const ct_tensor *t, int32_t n) {
+  for (int32_t i = 0; i < n; i++) {
+    if (t[i]) c10::intrusive_ptr<at::TensorImpl, at::UndefinedTensorImpl>::reclaim(impl(t[i]));
+  }
+}
+
+ct_tensor ct_tensor_share(ct_tensor t) { return give(borrow(t)); }
+
+ct_error *ct_tensor_info(ct_tensor h, int64_t *info, int32_t cap, int32_t *ndim_out) {
+  return guarded(0, [&] {
+    at::Tensor t = borrow(h);
+    const auto ndim = static_cast<int32_t>(t.dim());
+    *ndim_out = ndim;
+    if (cap < 6 + 2 * ndim) return;
+    info[0] = static_cast<int64_t>(t.scalar_type());
+    info[1] = device_code(t);
+    info[2] = ndim;
+    info[3] = t.numel();
+    info[4] = static_cast<int64_t>(t.element_size());
+    info[5] = (t.requires_grad() ? CT_REQUIRES_GRAD : 0) | (t.is_contiguous() ? CT_CONTIGUOUS : 0) |
+              (ndim == 4 && t.is_contiguous(at::MemoryFormat::ChannelsLast) ? CT_CHANNELS_LAST : 0) |
+              (t.is_inference() ? CT_INFERENCE_TENSOR : 0);
+    if (!t.is_inference()) {
+      const bool leaf = t.is_leaf();
+      info[5] |= (leaf ? CT_IS_LEAF : 0) | (leaf && t.grad().defined() ? CT_HAS_GRAD : 0);
+    }
+    for (int32_t i = 0; i < ndim; i++) {
+      info[6 + i] = t.size(i);
+      info[6 + ndim + i] = t.stride(i);
+    }
+  });
+}
+
+ct_error *ct_tensor_from_host(const void *data, int64_t nbytes, const int64_t *sizes, int32_t ndim, int32_t dtype,
+                              ct_tensor *out) {
+  return guarded(0, [&] {
+    at::Tensor t = at::empty(at::IntArrayRef(sizes, static_cast<size_t>(ndim)),
+                             at::TensorOptions().dtype(static_cast<c10::ScalarType>(dtype)));
+    TORCH_CHECK(static_cast<int64_t>(t.nbytes()) == nbytes, "the shape needs ", t.nbytes(), " bytes, the data has ", nbytes);
+    if (nbytes > 0) std::memcpy(t.mutable_data_ptr(), data, static_cast<size_t>(nbytes));
+    *out = give(std::move(t));
+  });
+}
+
+ct_error *ct_tensor_to_host(ct_tensor h, void *data, int64_t nbytes) {
+  return guarded(0, [&] {
+    at::Tensor t = borrow(h);
+    TORCH_CHECK(t.device().is_cpu() && t.is_contiguous(), "the tensor is not contiguous on the CPU");
+    TORCH_CHECK(static_cast<int64_t>(t.nbytes()) == nbytes, "the tensor has ", t.nbytes(), " bytes, the room is ", nbytes);
+    if (nbytes > 0) std::memcpy(data, t.const_data_ptr(), static_cast<size_t>(nbytes));
+  });
+}
+
+ct_error *ct_tensor_over_host(void *data, int64_t nbytes, const int64_t *sizes, int32_t ndim, int32_t dtype,
+                              int64_t *live, ct_tensor *out) {
+  return guarded(0, [&] {
+    TORCH_CHECK(static_cast<int64_t>(bytes_of(sizes, ndim, dtype)) == nbytes, "the shape needs ",
+                bytes_of(sizes, ndim, dtype), " bytes, the data has ", nbytes);
+    auto *counter = reinterpret_cast<std::atomic<int64_t> *>(live);
+    counter->fetch_add(1);
+    at::Tensor t = at::from_blob(
+        data, at::IntArrayRef(sizes, static_cast<size_t>(ndim)), [counter](void *) { counter->fetch_sub(1); },
+        at::TensorOptions().dtype(static_cast<c10::ScalarType>(dtype)));
+    *out = give(std::move(t));
+  });
+}
+
+int64_t *ct_counter_new(void) { return reinterpret_cast<int64_t *>(new std::atomic<int64_t>(0)); }
+int64_t ct_counter_value(const int64_t *c) { return reinterpret_cast<const std::atomic<int64_t> *>(c)->load(); }
+void ct_counter_free(int64_t *c) { delete reinterpret_cast<std::atomic<int64_t> *>(c); }
+
+ct_error *ct_tensor_item(ct_tensor h, double *out) {
+  return guarded(0, [&] {
+    at::Tensor t = borrow(h);
+    TORCH_CHECK(t.numel() == 1, "takes a tensor of one element, got ", t.numel());
+    *out = t.item().toDouble();
+  });
+}
+
+ct_error *ct_tensor_item_int(ct_tensor h, int64_t *out) {
+  return guarded(0, [&] {
+    at::Tensor t = borrow(h);
+    TORCH_CHECK(t.numel() == 1, "takes a tensor of one element, got ", t.numel());
+    *out = t.item().toLong();
+  });
+}
+
+ct_error *ct_tensor_set_requires_grad(ct_tensor h, int32_t on) {
+  return guarded(0, [&] { borrow(h).set_requires_grad(on != 0); });
+}
+
+ct_error *ct_tensor_grad(ct_tensor h, ct_tensor *out) {
+  return guarded(0, [&] {
+    at::Tensor g = borrow(h).grad();
+    *out = g.defined() ? give(std::move(g)) : nullptr;
+  });
+}
+
+ct_error *ct_tensor_set_grad(ct_tensor h, ct_tensor grad) {
+  return guarded(0, [&] {
+    at::Tensor t = borrow(h);
+    t.mutable_grad() = grad ? borrow(grad) : at::Tensor();
+  });
+}
+
+}  // extern "C"

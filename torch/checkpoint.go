@@ -1,0 +1,119 @@
+package torch
+
+/*
+#include <stdlib.h>
+#include "../csrc/ct.h"
+*/
+import "C"
+
+import (
+	"fmt"
+	"sync"
+	"unsafe"
+)
+
+// A checkpoint's function has to run again inside libtorch's backward pass, on whatever thread that uses. The node in C
+// holds a number; this table holds the function under it until the graph is released.
+var checkpoints struct {
+	sync.Mutex
+	next  uint64
+	funcs map[uint64]checkpoint
+}
+
+type checkpoint struct {
+	device Device
+	f      func(s *Scope, inputs []*Tensor) []*Tensor
+}
+
+// Checkpoint runs f without keeping what its backward pass needs, and runs it again when gradients arrive: memory for
+// one more forward pass. f must be a function of its inputs and of tensors that live until then (parameters), and must
+// draw randomness only from generators it makes itself. Gradients reach the inputs and the parameters that f uses.
+func Checkpoint(s *Scope, f func(s *Scope, inputs []*Tensor) []*Tensor, inputs ...*Tensor) []*Tensor {
+	if s.mode != 0 {
+		return f(s, inputs)
+	}
+	c := s.child(C.CT_NO_GRAD)
+	defer c.Close()
+	// A parameter inside f may want gradients when no input does; the node needs an edge to be reached at all.
+	anchor := Zeros(s, Float32)
+	anchor.SetRequiresGrad(true)
+	defer anchor.Free()
+	outputs := f(c, inputs)
+
+	checkpoints.Lock()
+	if checkpoints.funcs == nil {
+		checkpoints.funcs = map[uint64]checkpoint{}
+	}
+	checkpoints.next++
+	id := checkpoints.next
+	checkpoints.funcs[id] = checkpoint{s.device, f}
+	checkpoints.Unlock()
+
+	in := handles("checkpoint", append(append([]*Tensor{}, inputs...), anchor))
+	out := handles("checkpoint", outputs)
+	got := make([]C.ct_tensor, len(out)+1)
+	if e := C.ct_checkpoint(first(in), C.int32_t(len(in)), first(out), C.int32_t(len(out)), C.uint64_t(id), &got[0]); e != nil {
+		onestepRelease(C.uint64_t(id))
+		panic(take(e, "checkpoint"))
+	}
+	list := make([]*Tensor, len(out))
+	for i := range list {
+		list[i] = newTensor(s, got[i])
+	}
+	return list
+}
+
+// onestepRelease forgets a checkpoint's function.
+//
+//export onestepRelease
+func onestepRelease(id C.uint64_t) {
+	checkpoints.Lock()
+	delete(checkpoints.funcs, uint64(id))
+	checkpoints.Unlock()
+}
+
+// onestepRecompute runs a checkpoint's function with gradients on and sends the arriving gradients through it. It takes
+// over the handles. The last input is the anchor, which f does not see.
+//
+//export onestepRecompute
+func onestepRecompute(id C.uint64_t, inputs *C.ct_tensor, ninputs C.int32_t, grads *C.ct_tensor, ngrads C.int32_t) (msg *C.char) {
+	checkpoints.Lock()
+	cp, ok := checkpoints.funcs[uint64(id)]
+	checkpoints.Unlock()
+	s := NewScope(cp.device)
+	defer s.Close()
+	defer func() {
+		// A panic must not unwind through C++.
+		if r := recover(); r != nil {
+			msg = C.CString(fmt.Sprintf("checkpoint: %v", r))
+		}
+	}()
+	own := func(p *C.ct_tensor, n C.int32_t) []*Tensor {
+		list := make([]*Tensor, n)
+		for i, h := range unsafe.Slice(p, n) {
+			if h != nil {
+				list[i] = newTensor(s, h)
+			}
+		}
+		return list
+	}
+	in, g := own(inputs, ninputs), own(grads, ngrads)
+	if !ok {
+		return C.CString("checkpoint: its graph was released")
+	}
+	outputs := cp.f(s, in[:len(in)-1])
+	if len(outputs) != len(g) {
+		return C.CString(fmt.Sprintf("checkpoint: gave %d outputs at first and %d when run again", len(g), len(outputs)))
+	}
+	var o BackwardOptions
+	var roots []*Tensor
+	for i, t := range outputs {
+		if g[i] != nil && t.RequiresGrad() {
+			roots, o.Grads = append(roots, t), append(o.Grads, g[i])
+		}
+	}
+	if len(roots) > 0 {
+		Backward(roots, o)
+	}
+	return nil
+}

@@ -1,0 +1,181 @@
+package torch
+
+/*
+#include "../csrc/ct.h"
+*/
+import "C"
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/onestep-go/onestep/csrc"
+)
+
+// The header is part of this package's build identity; see csrc.Header.
+var _ = csrc.Header
+
+// Device is where a tensor lives. Its zero value is the CPU. Devices can be compared with ==.
+type Device struct {
+	cuda int // 1 + the index of a CUDA device; 0 is the CPU
+}
+
+// CPU is the host.
+var CPU = Device{}
+
+// CUDA returns the i-th NVIDIA GPU.
+func CUDA(i int) Device { return Device{cuda: i + 1} }
+
+// ParseDevice reads "cpu", "cuda" (the first GPU) or "cuda:N". It does not ask whether the device exists; see
+// [Device.Available].
+func ParseDevice(name string) (Device, error) {
+	switch {
+	case name == "cpu":
+		return CPU, nil
+	case name == "cuda":
+		return CUDA(0), nil
+	case strings.HasPrefix(name, "cuda:"):
+		if i, err := strconv.Atoi(name[len("cuda:"):]); err == nil && i >= 0 && i < 128 {
+			return CUDA(i), nil
+		}
+	}
+	return CPU, fmt.Errorf("unknown device %q: want cpu, cuda or cuda:N", name)
+}
+
+// IsCUDA tells whether the device is a GPU.
+func (d Device) IsCUDA() bool { return d.cuda > 0 }
+
+// Index returns the number of a GPU, and -1 for the CPU.
+func (d Device) Index() int { return d.cuda - 1 }
+
+// String returns PyTorch's name of the device: "cpu" or "cuda:0".
+func (d Device) String() string {
+	if d.cuda == 0 {
+		return "cpu"
+	}
+	return "cuda:" + strconv.Itoa(d.cuda-1)
+}
+
+// Available returns nil when tensors can be made on the device, and otherwise why not.
+func (d Device) Available() error {
+	if d.cuda == 0 {
+		return nil
+	}
+	if !cudaOpened {
+		return fmt.Errorf("device %s: %s", d, cudaReason)
+	}
+	if n := CUDACount(); d.cuda > n {
+		if n == 0 {
+			return fmt.Errorf("device %s: libtorch found no usable GPU", d)
+		}
+		return fmt.Errorf("device %s: this machine has %d GPU(s), cuda:0 to cuda:%d", d, n, n-1)
+	}
+	return nil
+}
+
+func (d Device) code() int64 { return int64(d.cuda) - 1 }
+
+func deviceOf(code int64) Device { return Device{cuda: int(code) + 1} }
+
+// CUDA has to be opened before anything asks libtorch for it, which would switch it off for the whole process
+// (call_once in CUDAHooksInterface.cpp): so this runs with the package's initialisation.
+var cudaOpened, cudaReason = openCUDA()
+
+func openCUDA() (bool, string) {
+	var reason *C.char
+	ok := C.ct_init(&reason) == 1
+	return ok, C.GoString(reason)
+}
+
+// CUDAOpened tells whether the CUDA half of libtorch was loaded, and otherwise the loader's own reason why not.
+func CUDAOpened() (bool, string) { return cudaOpened, cudaReason }
+
+// CUDACount returns the number of usable GPUs.
+func CUDACount() int { return int(C.ct_cuda_count()) }
+
+// Synchronize waits until the device has finished its queued work. On the CPU it does nothing.
+func (d Device) Synchronize() error {
+	if d.cuda == 0 {
+		return nil
+	}
+	if e := C.ct_cuda_synchronize(C.int32_t(d.code())); e != nil {
+		return take(e, "synchronize")
+	}
+	return nil
+}
+
+// MemoryStats are a GPU's memory figures in bytes.
+type MemoryStats struct {
+	Allocated, PeakAllocated int64 // held by tensors
+	Reserved, PeakReserved   int64 // held by libtorch's caching allocator
+	Free, Total              int64 // of the device, as its driver sees it
+}
+
+// Memory returns the memory figures of a GPU.
+func (d Device) Memory() (MemoryStats, error) {
+	if err := d.Available(); err != nil {
+		return MemoryStats{}, err
+	}
+	if d.cuda == 0 {
+		return MemoryStats{}, fmt.Errorf("memory figures are kept for GPUs only, got cpu")
+	}
+	var v [6]C.int64_t
+	if e := C.ct_cuda_memory(C.int32_t(d.code()), &v[0]); e != nil {
+		return MemoryStats{}, take(e, "memory")
+	}
+	return MemoryStats{int64(v[0]), int64(v[1]), int64(v[2]), int64(v[3]), int64(v[4]), int64(v[5])}, nil
+}
+
+// EmptyCache returns unused memory of libtorch's caching allocator to the GPUs.
+func EmptyCache() error {
+	if !cudaOpened {
+		return nil
+	}
+	if e := C.ct_cuda_empty_cache(); e != nil {
+		return take(e, "empty cache")
+	}
+	return nil
+}
+
+// AllowTF32 lets float32 matrix products and convolutions on GPUs use TensorFloat-32, which is several times faster and
+// keeps 10 bits of mantissa. It is off at start.
+func AllowTF32(on bool) { C.ct_cuda_allow_tf32(flag(on)) }
+
+// BenchmarkConvolutions lets cuDNN time its algorithms for each new shape and keep the fastest.
+func BenchmarkConvolutions(on bool) { C.ct_cuda_benchmark(flag(on)) }
+
+// Deterministic makes operators choose kernels that give the same bits every time where they have one.
+func Deterministic(on bool) { C.ct_deterministic(flag(on)) }
+
+func flag(on bool) C.int32_t {
+	if on {
+		return 1
+	}
+	return 0
+}
+
+// Version returns the version of the libtorch in use, such as "2.11.0".
+func Version() string { return C.GoString(C.ct_version()) }
+
+// CompiledVersion returns the version of the libtorch headers this program was compiled against.
+func CompiledVersion() string { return C.GoString(C.ct_compiled_version()) }
+
+// LibraryPath returns the file that libtorch_cpu was loaded from.
+func LibraryPath() string { return C.GoString(C.ct_library_path()) }
+
+// CPUCapability returns the instruction set libtorch's kernels use, such as "AVX512".
+func CPUCapability() string { return C.GoString(C.ct_cpu_capability()) }
+
+// SetThreads sets how many threads one operator may use, for the whole process. One thread makes results repeat bit by
+// bit. n must be at least 1.
+func SetThreads(n int) error {
+	if n < 1 || n > 4096 {
+		return fmt.Errorf("threads: want 1 to 4096, got %d", n)
+	}
+	C.ct_set_threads(C.int32_t(n))
+	return nil
+}
+
+// Threads returns how many threads one operator may use.
+func Threads() int { return int(C.ct_get_threads()) }

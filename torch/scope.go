@@ -1,0 +1,184 @@
+package torch
+
+/*
+#cgo noescape ct_tensors_free
+#cgo nocallback ct_tensors_free
+#include "../csrc/ct.h"
+*/
+import "C"
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+)
+
+// Scope owns the tensors made in it and frees them when it closes. It also says where new tensors are made and whether
+// operators record gradients. A scope may be shared by goroutines; the tensors in it may be read by several at once.
+type Scope struct {
+	device Device
+	mode   uint32
+	parent *Scope
+
+	mu         sync.Mutex
+	tensors    []*Tensor
+	generators []*Generator
+	closed     bool
+}
+
+// live counts tensor handles that have not been freed, for leak checks.
+var live atomic.Int64
+
+// Live returns the number of tensor handles that have not been freed, in all scopes. Tests compare it before and after.
+func Live() int64 { return live.Load() }
+
+// Run opens a root scope on dev, calls f, and frees everything made in it. An operator's panic inside f comes back as
+// an error (an *Error); other panics pass. The goroutine stays on one operating-system thread while f runs, because
+// libtorch keeps a team of worker threads for each thread that calls it.
+func Run(dev Device, f func(s *Scope) error) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := dev.Available(); err != nil {
+		return err
+	}
+	return run(NewScope(dev), f)
+}
+
+// NewScope opens a scope that lasts until Close, for owners of long-lived tensors such as a model's weights.
+func NewScope(dev Device) *Scope { return &Scope{device: dev} }
+
+// run calls f with the scope and closes it, turning an operator's panic into an error.
+func run(s *Scope, f func(s *Scope) error) (err error) {
+	defer func() {
+		r := recover()
+		s.Close()
+		if r == nil {
+			return
+		}
+		e, ok := r.(*Error)
+		if !ok {
+			panic(r)
+		}
+		err = e
+	}()
+	return f(s)
+}
+
+// child opens a scope inside s with further mode bits.
+func (s *Scope) child(mode uint32) *Scope {
+	return &Scope{device: s.device, mode: s.mode | mode, parent: s}
+}
+
+// Run calls f with a child scope and frees what was made in it, except what f hands to s with Keep. An operator's
+// panic inside f comes back as an error.
+func (s *Scope) Run(f func(s *Scope) error) error { return run(s.child(0), f) }
+
+// NoGrad is Run with gradients off: operators record nothing for backward.
+func (s *Scope) NoGrad(f func(s *Scope) error) error { return run(s.child(C.CT_NO_GRAD), f) }
+
+// Inference is NoGrad with libtorch's inference mode, which is a little faster. Tensors made in it can never take part
+// in recording gradients, not even as constants.
+func (s *Scope) Inference(f func(s *Scope) error) error { return run(s.child(C.CT_INFERENCE), f) }
+
+// Tidy calls f with a child scope, moves its result to s and frees the rest. Blocks of a network wrap themselves in it,
+// so that a pass without gradients holds no more than one block's intermediate results. With gradients on, autograd
+// keeps what backward needs and only the handles go. f may return one of the tensors it was given, or nil.
+func (s *Scope) Tidy(f func(s *Scope) *Tensor) *Tensor { return tidy(s.child(0), f) }
+
+// NoGradTidy is Tidy with gradients off.
+func (s *Scope) NoGradTidy(f func(s *Scope) *Tensor) *Tensor { return tidy(s.child(C.CT_NO_GRAD), f) }
+
+func tidy(c *Scope, f func(s *Scope) *Tensor) *Tensor {
+	defer c.Close()
+	t := f(c)
+	if t != nil && t.scope == c {
+		c.Keep(t)
+	}
+	return t
+}
+
+// Keep moves t from s to s's parent, so that it outlives s, and returns it. Keeping a tensor of another scope is an
+// error of the program and panics.
+func (s *Scope) Keep(t *Tensor) *Tensor {
+	if t.h == nil {
+		panic(&Error{Op: "keep", Msg: "the tensor was freed", Err: ErrFreed})
+	}
+	if t.scope != s {
+		panic(&Error{Op: "keep", Msg: "the tensor belongs to another scope"})
+	}
+	if s.parent == nil {
+		panic(&Error{Op: "keep", Msg: "the scope has no parent"})
+	}
+	s.remove(t)
+	s.parent.add(t)
+	return t
+}
+
+// Device returns where the scope makes new tensors.
+func (s *Scope) Device() Device { return s.device }
+
+// GradEnabled tells whether operators in this scope record gradients.
+func (s *Scope) GradEnabled() bool { return s.mode == 0 }
+
+// On is Run with a child scope that makes new tensors on dev.
+func (s *Scope) On(dev Device, f func(s *Scope) error) error {
+	if err := dev.Available(); err != nil {
+		return err
+	}
+	c := s.child(0)
+	c.device = dev
+	return run(c, f)
+}
+
+// Close frees everything in the scope. Closing twice does nothing.
+func (s *Scope) Close() {
+	s.mu.Lock()
+	tensors, generators := s.tensors, s.generators
+	s.tensors, s.generators, s.closed = nil, nil, true
+	s.mu.Unlock()
+	var few [32]C.ct_tensor
+	for len(tensors) > 0 {
+		n := min(len(tensors), len(few))
+		for i, t := range tensors[:n] {
+			few[i] = t.h
+			t.h = nil
+		}
+		C.ct_tensors_free(&few[0], C.int32_t(n))
+		live.Add(-int64(n))
+		tensors = tensors[n:]
+	}
+	for _, g := range generators {
+		g.free()
+	}
+}
+
+// add makes the scope own t.
+func (s *Scope) add(t *Tensor) {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		h := t.h
+		t.h = nil
+		C.ct_tensors_free(&h, 1)
+		live.Add(-1)
+		panic(&Error{Op: "scope", Msg: "a tensor was made in a scope that is closed", Err: ErrFreed})
+	}
+	t.scope, t.index = s, len(s.tensors)
+	if s.tensors == nil {
+		s.tensors = make([]*Tensor, 0, 8)
+	}
+	s.tensors = append(s.tensors, t)
+	s.mu.Unlock()
+}
+
+// remove takes t out of the scope without freeing it.
+func (s *Scope) remove(t *Tensor) {
+	s.mu.Lock()
+	last := len(s.tensors) - 1
+	moved := s.tensors[last]
+	s.tensors[t.index] = moved
+	moved.index = t.index
+	s.tensors[last] = nil
+	s.tensors = s.tensors[:last]
+	s.mu.Unlock()
+}
