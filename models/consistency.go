@@ -1,0 +1,111 @@
+package models
+
+import (
+	"iter"
+
+	"github.com/onestep-go/onestep/torch"
+)
+
+// Boundary is where a consistency function is the identity.
+type Boundary int
+
+const (
+	// AtSigmaMin makes f(x, SigmaMin) = x, exactly (Song et al. 2023, appendix C):
+	//
+	//	c_skip = σ_d²/((t-ε)² + σ_d²)        c_out = σ_d·(t-ε)/√(t² + σ_d²)
+	//
+	// Note t, not t-ε, below the root.
+	AtSigmaMin Boundary = iota
+	// AtZero makes c_skip(0) = 1 and c_out(0) = 0, as in a denoiser (Karras et al. 2022, table 1):
+	//
+	//	c_skip = σ_d²/(t² + σ_d²)            c_out = σ_d·t/√(t² + σ_d²)
+	AtZero
+)
+
+// NoiseEmbedding is the form in which a network is told the noise level.
+type NoiseEmbedding int
+
+const (
+	// QuarterLog is ln(t)/4 (Karras et al. 2022).
+	QuarterLog NoiseEmbedding = iota
+	// ScaledLog is 250·ln(t + 1e-44), as the checkpoints that OpenAI released take it.
+	ScaledLog
+)
+
+// Consistency turns a network into a consistency function:
+//
+//	f(x, t) = c_skip(t)·x + c_out(t)·F(c_in(t)·x, c_noise(t))        c_in = 1/√(t² + σ_d²)
+type Consistency struct {
+	Net       Network
+	Boundary  Boundary
+	Noise     NoiseEmbedding
+	SigmaData float64 // standard deviation of the data's elements; 0: 0.5
+	SigmaMin  float64 // the smallest noise level ε; 0: 0.002
+}
+
+// SigmaMinimum returns ε, with its default.
+func (f *Consistency) SigmaMinimum() float64 {
+	if f.SigmaMin == 0 {
+		return 0.002
+	}
+	return f.SigmaMin
+}
+
+func (f *Consistency) sigmaData() float64 {
+	if f.SigmaData == 0 {
+		return 0.5
+	}
+	return f.SigmaData
+}
+
+// Parameters yields the network's parameters.
+func (f *Consistency) Parameters() iter.Seq2[string, *torch.Tensor] { return f.Net.Parameters() }
+
+// Origin returns f(x, t) for x [B, ...] at noise levels t [B].
+func (f *Consistency) Origin(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tensor {
+	eps := 0.0
+	if f.Boundary == AtSigmaMin {
+		// Rounded as t is, so that t - ε is exactly 0 at the boundary.
+		eps = f.SigmaMinimum()
+		if t.DType() != torch.Float64 {
+			eps = float64(float32(eps))
+		}
+	}
+	return precondition(s, f.Net, x, t, c, f.sigmaData(), eps, f.Noise)
+}
+
+// precondition computes c_skip·x + c_out·F(c_in·x, c_noise) with t-eps in place of t in c_skip and in c_out's numerator.
+func precondition(s *torch.Scope, net Network, x, t *torch.Tensor, c Cond, sigmaData, eps float64, noise NoiseEmbedding) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		n, sd2 := x.NDim(), sigmaData*sigmaData
+		shifted := t.SubScalar(s, eps)
+		root := t.Square(s).AddScalar(s, sd2).Sqrt(s)
+		skip := torch.Full(s, sd2, t.DType(), t.Dim(0)).Div(s, shifted.Square(s).AddScalar(s, sd2))
+		out := shifted.MulScalar(s, sigmaData).Div(s, root)
+		label := t.Log(s).MulScalar(s, 0.25)
+		if noise == ScaledLog {
+			label = t.AddScalar(s, 1e-44).Log(s).MulScalar(s, 250)
+		}
+		F := net.Forward(s, x.Mul(s, root.Reciprocal(s).PerSample(s, n)), label, c)
+		return x.Mul(s, skip.PerSample(s, n)).Add(s, F.Mul(s, out.PerSample(s, n)))
+	})
+}
+
+// EDM turns a network into a denoiser with the preconditioning of Karras et al. 2022, table 1.
+type EDM struct {
+	Net       Network
+	Noise     NoiseEmbedding
+	SigmaData float64 // standard deviation of the data's elements; 0: 0.5
+}
+
+// Parameters yields the network's parameters.
+func (d *EDM) Parameters() iter.Seq2[string, *torch.Tensor] { return d.Net.Parameters() }
+
+// Denoise returns D(x; t) for x [B, ...] at noise levels t [B].
+func (d *EDM) Denoise(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tensor {
+	sd := d.SigmaData
+	if sd == 0 {
+		sd = 0.5
+	}
+	return precondition(s, d.Net, x, t, c, sd, 0, d.Noise)
+}

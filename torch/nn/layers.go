@@ -1,0 +1,101 @@
+package nn
+
+import "github.com/onestep-go/onestep/torch"
+
+// Linear is y = x·Wᵀ + b.
+type Linear struct {
+	Weight *torch.Tensor // [out, in]
+	Bias   *torch.Tensor // [out], or nil
+}
+
+// NewLinear makes a linear layer with PyTorch's initial values.
+func NewLinear(p Path, in, out int) Linear { return NewLinearInit(p, in, out, FanIn(in), FanIn(in)) }
+
+// NewLinearInit makes a linear layer with the given rules for weight and bias; bias nil: none.
+func NewLinearInit(p Path, in, out int, weight, bias Init) Linear {
+	l := Linear{Weight: p.Param("weight", weight, out, in)}
+	if bias != nil {
+		l.Bias = p.Param("bias", bias, out)
+	}
+	return l
+}
+
+// Forward maps x [..., in] to [..., out].
+func (l Linear) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	return x.Linear(s, l.Weight, l.Bias)
+}
+
+// Conv2D is a two-dimensional convolution.
+type Conv2D struct {
+	Weight *torch.Tensor // [out, in/groups, k, k]
+	Bias   *torch.Tensor // [out], or nil
+	Opt    torch.Conv2DOptions
+}
+
+// NewConv2D makes a k×k convolution with PyTorch's initial values.
+func NewConv2D(p Path, in, out, k int, o torch.Conv2DOptions) Conv2D {
+	rule := FanIn(in / max(o.Groups, 1) * k * k)
+	return NewConv2DInit(p, in, out, k, o, rule, rule)
+}
+
+// NewConv2DInit makes a k×k convolution with the given rules for weight and bias; bias nil: none.
+func NewConv2DInit(p Path, in, out, k int, o torch.Conv2DOptions, weight, bias Init) Conv2D {
+	c := Conv2D{Weight: p.Param("weight", weight, out, in/max(o.Groups, 1), k, k), Opt: o}
+	if bias != nil {
+		c.Bias = p.Param("bias", bias, out)
+	}
+	return c
+}
+
+// Forward maps x [B, in, H, W] to [B, out, H', W'].
+func (c Conv2D) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	return x.Conv2D(s, c.Weight, c.Bias, c.Opt)
+}
+
+// GroupNorm normalises groups of channels (Wu & He 2018).
+type GroupNorm struct {
+	Weight, Bias *torch.Tensor // [C]
+	Groups       int
+	Eps          float64
+}
+
+// NewGroupNorm makes a group norm that starts as the identity on normalised values.
+func NewGroupNorm(p Path, groups, channels int, eps float64) GroupNorm {
+	return GroupNorm{p.Param("weight", Ones, channels), p.Param("bias", Zeros, channels), groups, eps}
+}
+
+// Forward normalises x [B, C, ...].
+func (g GroupNorm) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	return x.GroupNorm(s, g.Groups, g.Weight, g.Bias, g.Eps)
+}
+
+// LayerNorm normalises the last dimension.
+type LayerNorm struct {
+	Weight, Bias *torch.Tensor // [D]
+	Eps          float64
+}
+
+// NewLayerNorm makes a layer norm over vectors of dim elements.
+func NewLayerNorm(p Path, dim int, eps float64) LayerNorm {
+	return LayerNorm{p.Param("weight", Ones, dim), p.Param("bias", Zeros, dim), eps}
+}
+
+// Forward normalises x [..., D].
+func (l LayerNorm) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	return x.LayerNorm(s, l.Weight.Shape(), l.Weight, l.Bias, l.Eps)
+}
+
+// Embedding is a table of vectors.
+type Embedding struct {
+	Weight *torch.Tensor // [N, D]
+}
+
+// NewEmbedding makes a table of n vectors of dim elements, drawn from N(0, 1) as PyTorch does.
+func NewEmbedding(p Path, n, dim int) Embedding {
+	return Embedding{p.Param("weight", Normal(1), n, dim)}
+}
+
+// Forward looks up idx (int64, any shape).
+func (e Embedding) Forward(s *torch.Scope, idx *torch.Tensor) *torch.Tensor {
+	return e.Weight.Embedding(s, idx)
+}

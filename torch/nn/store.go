@@ -1,0 +1,228 @@
+// Package nn has the layers that networks are made of, as plain structs, and the store that owns their weights.
+//
+// Parameters carry dotted names, in the order they were made. Networks give their layers the names that the ecosystem's
+// checkpoints use, so that files load without a table of renames.
+package nn
+
+import (
+	"fmt"
+	"iter"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/onestep-go/onestep/torch"
+)
+
+// Store owns a network's parameters and buffers.
+type Store struct {
+	scope *torch.Scope
+	dtype torch.DType
+	gen   *torch.Generator
+	names []string
+	byKey map[string]entry
+}
+
+type entry struct {
+	t      *torch.Tensor
+	buffer bool
+}
+
+// NewStore makes an empty store on dev. Initial values are drawn on the CPU from a stream with that seed, so they do not
+// depend on the device.
+func NewStore(dev torch.Device, dtype torch.DType, seed uint64) (*Store, error) {
+	if err := dev.Available(); err != nil {
+		return nil, err
+	}
+	s := torch.NewScope(dev)
+	return &Store{scope: s, dtype: dtype, gen: torch.NewGeneratorOn(s, torch.CPU, seed), byKey: map[string]entry{}}, nil
+}
+
+// Close frees the parameters.
+func (st *Store) Close() { st.scope.Close() }
+
+// Device returns where the parameters live.
+func (st *Store) Device() torch.Device { return st.scope.Device() }
+
+// DType returns the parameters' type.
+func (st *Store) DType() torch.DType { return st.dtype }
+
+// Root returns the path of the network itself.
+func (st *Store) Root() Path { return Path{st: st} }
+
+// Parameters yields what training changes, by name, in the order it was made.
+func (st *Store) Parameters() iter.Seq2[string, *torch.Tensor] {
+	return func(yield func(string, *torch.Tensor) bool) {
+		for _, name := range st.names {
+			if e := st.byKey[name]; !e.buffer && !yield(name, e.t) {
+				return
+			}
+		}
+	}
+}
+
+// Tensors yields everything that belongs into a checkpoint: parameters and buffers.
+func (st *Store) Tensors() iter.Seq2[string, *torch.Tensor] {
+	return func(yield func(string, *torch.Tensor) bool) {
+		for _, name := range st.names {
+			if !yield(name, st.byKey[name].t) {
+				return
+			}
+		}
+	}
+}
+
+// Count returns the number of elements of all parameters.
+func (st *Store) Count() int {
+	n := 0
+	for _, p := range st.Parameters() {
+		n += p.NumEl()
+	}
+	return n
+}
+
+// SetRequiresGrad makes all parameters collect gradients, or none.
+func (st *Store) SetRequiresGrad(on bool) {
+	for _, p := range st.Parameters() {
+		p.SetRequiresGrad(on)
+	}
+}
+
+// Load copies values into the store. All of its tensors have to be there, no others, in the right shapes; what is wrong
+// is reported together, and then nothing has been changed. Values are converted to the store's dtype and device.
+func (st *Store) Load(values iter.Seq2[string, *torch.Tensor]) error {
+	given := map[string]*torch.Tensor{}
+	var unexpected, misshapen, missing []string
+	for name, v := range values {
+		e, ok := st.byKey[name]
+		if !ok {
+			unexpected = append(unexpected, name)
+			continue
+		}
+		if want, got := e.t.Shape(), v.Shape(); !slices.Equal(want, got) {
+			misshapen = append(misshapen, fmt.Sprintf("%s (want %v, got %v)", name, want, got))
+		}
+		given[name] = v
+	}
+	for _, name := range st.names {
+		if _, ok := given[name]; !ok {
+			missing = append(missing, name)
+		}
+	}
+	if err := mismatch(missing, unexpected, misshapen); err != nil {
+		return err
+	}
+	return torch.Run(st.Device(), func(s *torch.Scope) error {
+		return s.NoGrad(func(s *torch.Scope) error {
+			for name, v := range given {
+				st.byKey[name].t.CopyFrom(s, v)
+			}
+			return nil
+		})
+	})
+}
+
+// mismatch makes one error of all that is wrong with a set of weights, or nil.
+func mismatch(missing, unexpected, misshapen []string) error {
+	var parts []string
+	for _, p := range []struct {
+		what  string
+		names []string
+	}{{"missing", missing}, {"unexpected", unexpected}, {"of another shape", misshapen}} {
+		if n := len(p.names); n > 0 {
+			slices.Sort(p.names)
+			shown := p.names[:min(n, 12)]
+			text := fmt.Sprintf("%d %s: %s", n, p.what, strings.Join(shown, ", "))
+			if n > len(shown) {
+				text += fmt.Sprintf(", and %d more", n-len(shown))
+			}
+			parts = append(parts, text)
+		}
+	}
+	if parts == nil {
+		return nil
+	}
+	return fmt.Errorf("weights do not fit the network: %s", strings.Join(parts, "; "))
+}
+
+// Path is a place in a store's tree of names.
+type Path struct {
+	st     *Store
+	prefix string
+}
+
+// Sub returns the path of a child; parts are joined by dots.
+func (p Path) Sub(parts ...any) Path {
+	for _, part := range parts {
+		p.prefix += fmt.Sprint(part) + "."
+	}
+	return p
+}
+
+// Init fills a new parameter.
+type Init func(s *torch.Scope, t *torch.Tensor, g *torch.Generator)
+
+// Zeros, Ones leave constants; Uniform and Normal draw.
+var (
+	Zeros Init = func(s *torch.Scope, t *torch.Tensor, _ *torch.Generator) { t.ZeroInPlace(s) }
+	Ones  Init = func(s *torch.Scope, t *torch.Tensor, _ *torch.Generator) { t.FillInPlace(s, 1) }
+)
+
+// Uniform draws from [-bound, bound).
+func Uniform(bound float64) Init {
+	return func(s *torch.Scope, t *torch.Tensor, g *torch.Generator) { t.UniformInPlace(s, -bound, bound, g) }
+}
+
+// Normal draws from N(0, std²).
+func Normal(std float64) Init {
+	return func(s *torch.Scope, t *torch.Tensor, g *torch.Generator) { t.NormalInPlace(s, 0, std, g) }
+}
+
+// Scaled multiplies what another rule gives.
+func Scaled(init Init, factor float64) Init {
+	return func(s *torch.Scope, t *torch.Tensor, g *torch.Generator) {
+		init(s, t, g)
+		t.MulScalarInPlace(s, factor)
+	}
+}
+
+// FanIn is PyTorch's rule for weights and biases of layers with that many inputs: uniform within ±1/√fanIn.
+func FanIn(fanIn int) Init { return Uniform(1 / math.Sqrt(float64(max(fanIn, 1)))) }
+
+// Param makes a parameter called name under the path. A name that exists is an error of the program and panics.
+func (p Path) Param(name string, init Init, shape ...int) *torch.Tensor {
+	return p.st.add(p.prefix+name, init, false, shape)
+}
+
+// Buffer makes a tensor that belongs to the network but is not trained.
+func (p Path) Buffer(name string, init Init, shape ...int) *torch.Tensor {
+	return p.st.add(p.prefix+name, init, true, shape)
+}
+
+func (st *Store) add(name string, init Init, buffer bool, shape []int) *torch.Tensor {
+	if _, ok := st.byKey[name]; ok {
+		panic(&torch.Error{Op: "nn.Store", Msg: fmt.Sprintf("the name %q is taken", name)})
+	}
+	var t *torch.Tensor
+	err := st.scope.NoGrad(func(s *torch.Scope) error {
+		// Drawn in float32 on the CPU: the same values on every device and dtype.
+		var made *torch.Tensor
+		if err := s.On(torch.CPU, func(c *torch.Scope) error {
+			made = torch.Empty(c, torch.Float32, shape...)
+			init(c, made, st.gen)
+			c.Keep(made)
+			return nil
+		}); err != nil {
+			return err
+		}
+		t = s.Keep(made.To(s, st.dtype).ToDevice(s, st.Device()).Clone(s))
+		return nil
+	})
+	if err != nil {
+		panic(err)
+	}
+	t.SetRequiresGrad(!buffer && st.dtype.IsFloat())
+	st.names = append(st.names, name)
+	st.byKey[name] = entry{t, buffer}
+	return t
+}

@@ -1,0 +1,194 @@
+package training
+
+import (
+	"fmt"
+	"iter"
+	"math"
+	"math/rand/v2"
+
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/torch"
+)
+
+// CT is consistency training: without a teacher, the model is asked to give the same answer at two neighbouring noise
+// levels of one image and one noise (Song et al. 2023, algorithm 3):
+//
+//	L = λ·d( f_θ(x + t_{n+1}·z, t_{n+1}), f_θ⁻(x + t_n·z, t_n) )
+//
+// Its fields choose the published method, or with Doubling, LogNormal, InverseGap and PseudoHuber the improved one (Song
+// & Dhariwal 2023).
+type CT struct {
+	Model    *models.Consistency // what learns
+	Target   *models.Consistency // follows the model by the schedule's decay; nil: the model itself without gradients
+	Schedule Schedule            // N(k), μ(k)
+	Distance Distance            // nil: PseudoHuber
+	Index    IndexDistribution   // which pair of levels a sample gets; nil: all alike
+	Weight   Weighting           // what a sample's distance is multiplied by
+
+	SigmaMax float64 // the largest noise level; 0: 80
+	Rho      float64 // the spacing of the levels; 0: 7
+}
+
+// Weighting is a rule for λ(t_n, t_{n+1}).
+type Weighting int
+
+// The weightings of consistency training.
+const (
+	Unit       Weighting = iota // λ = 1, the published method
+	InverseGap                  // λ = 1/(t_{n+1} - t_n), the improved one
+)
+
+// IndexDistribution draws the index n of a pair of levels (t_n, t_{n+1}).
+type IndexDistribution interface {
+	// Draw returns n in [0, len(levels)-2]; levels ascend.
+	Draw(r *rand.Rand, levels []float64) int
+}
+
+// Uniform draws all pairs of levels alike.
+type Uniform struct{}
+
+// Draw returns a uniform index.
+func (Uniform) Draw(r *rand.Rand, levels []float64) int { return r.IntN(len(levels) - 1) }
+
+// LogNormal is a discretised log-normal distribution of noise levels (Song & Dhariwal 2023, eq. 10):
+//
+//	p(n) ∝ erf((ln t_{n+1} - mean)/(√2·std)) - erf((ln t_n - mean)/(√2·std))
+type LogNormal struct {
+	Mean, Std float64 // both 0: -1.1 and 2.0
+}
+
+// Draw inverts the cumulative distribution.
+func (l LogNormal) Draw(r *rand.Rand, levels []float64) int {
+	if l == (LogNormal{}) {
+		l = LogNormal{-1.1, 2.0}
+	}
+	cdf := func(t float64) float64 { return math.Erf((math.Log(t) - l.Mean) / (math.Sqrt2 * l.Std)) }
+	lo, hi := cdf(levels[0]), cdf(levels[len(levels)-1])
+	u := lo + r.Float64()*(hi-lo)
+	a, b := 0, len(levels)-1
+	for b-a > 1 {
+		if m := (a + b) / 2; cdf(levels[m]) <= u {
+			a = m
+		} else {
+			b = m
+		}
+	}
+	return a
+}
+
+func (c *CT) levels(k int) ([]float64, float64) {
+	n, decay := c.Schedule.At(k)
+	sigmaMax, rho := c.SigmaMax, c.Rho
+	if sigmaMax == 0 {
+		sigmaMax = 80
+	}
+	if rho == 0 {
+		rho = 7
+	}
+	return models.Karras(n, c.Model.SigmaMinimum(), sigmaMax, rho), decay
+}
+
+// Loss draws a pair of levels and a noise for each sample and returns the mean weighted distance.
+func (c *CT) Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor {
+	levels, _ := c.levels(k)
+	index := c.Index
+	if index == nil {
+		index = Uniform{}
+	}
+	n := b.Images.Dim(0)
+	low, high := make([]float64, n), make([]float64, n)
+	for i := range low {
+		j := index.Draw(d.Host, levels)
+		low[i], high[i] = levels[j], levels[j+1]
+	}
+	z := torch.Randn(s, d.Noise, b.Images.DType(), b.Images.Shape()...)
+	return c.LossAt(s, b, low, high, z, d.Dropout)
+}
+
+// LossAt is the loss for given levels low < high [B] and noise z, of the images' shape. Model and target draw the same
+// dropout masks, from the stream of that seed: with different ones the method does not converge.
+func (c *CT) LossAt(s *torch.Scope, b Batch, low, high []float64, z *torch.Tensor, dropout uint64) *torch.Tensor {
+	cond := func(s *torch.Scope) models.Cond {
+		return models.Cond{Class: b.Labels, Dropout: torch.NewGenerator(s, dropout)}
+	}
+	dtype := b.Images.DType()
+	at := func(s *torch.Scope, times []float64) *torch.Tensor { return torch.FromSlice(s, times).To(s, dtype) }
+	noisy := func(s *torch.Scope, t *torch.Tensor) *torch.Tensor {
+		return b.Images.Add(s, z.Mul(s, t.PerSample(s, b.Images.NDim())))
+	}
+	target := s.NoGradTidy(func(s *torch.Scope) *torch.Tensor {
+		f := c.Target
+		if f == nil {
+			f = c.Model
+		}
+		t := at(s, low)
+		return f.Origin(s, noisy(s, t), t, cond(s))
+	})
+	t := at(s, high)
+	got := c.Model.Origin(s, noisy(s, t), t, cond(s))
+
+	distance := c.Distance
+	if distance == nil {
+		distance = PseudoHuber{}
+	}
+	d := distance.Distance(s, got, target)
+	if c.Weight == InverseGap {
+		w := make([]float64, len(low))
+		for i := range w {
+			w[i] = 1 / (high[i] - low[i])
+		}
+		d = d.Mul(s, at(s, w))
+	}
+	return d.Mean(s)
+}
+
+// Update moves the target: θ⁻ ← μ(k)·θ⁻ + (1-μ(k))·θ.
+func (c *CT) Update(s *torch.Scope, k int) {
+	if c.Target == nil {
+		return
+	}
+	_, decay := c.Schedule.At(k)
+	torch.ForeachLerpInPlace(s, tensors(c.Target.Parameters()), tensors(c.Model.Parameters()), 1-decay)
+}
+
+// State yields the target's weights.
+func (c *CT) State() iter.Seq2[string, *torch.Tensor] {
+	return func(yield func(string, *torch.Tensor) bool) {
+		if c.Target == nil {
+			return
+		}
+		for name, p := range c.Target.Parameters() {
+			if !yield("target."+name, p) {
+				return
+			}
+		}
+	}
+}
+
+// Stats returns N(k) as "levels" and μ(k) as "decay".
+func (c *CT) Stats(k int) map[string]float64 {
+	n, decay := c.Schedule.At(k)
+	return map[string]float64{"levels": float64(n), "decay": decay}
+}
+
+// Validate reports what cannot work, before any step is taken.
+func (c *CT) Validate() error {
+	if c.Model == nil {
+		return fmt.Errorf("consistency training: no model")
+	}
+	if c.Schedule == nil {
+		return fmt.Errorf("consistency training: no schedule: use Progressive, or Doubling with no target")
+	}
+	if n, decay := c.Schedule.At(0); n < 2 || decay < 0 || decay > 1 {
+		return fmt.Errorf("consistency training: the schedule starts with %d levels and decay %g: want at least 2 levels and a decay in [0, 1]", n, decay)
+	}
+	return nil
+}
+
+func tensors(params iter.Seq2[string, *torch.Tensor]) []*torch.Tensor {
+	var list []*torch.Tensor
+	for _, t := range params {
+		list = append(list, t)
+	}
+	return list
+}

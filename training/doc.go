@@ -1,0 +1,5 @@
+// Package training trains and distils one-step generators.
+//
+// One [Trainer] runs every method; a method is an [Objective] value. Data order and noise are functions of (seed, images
+// seen), so a resumed run repeats exactly what an uninterrupted one would have done.
+package training

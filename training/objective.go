@@ -1,0 +1,43 @@
+package training
+
+import (
+	"iter"
+	"math/rand/v2"
+
+	"github.com/onestep-go/onestep/torch"
+)
+
+// Batch is what one training step sees.
+type Batch struct {
+	Images *torch.Tensor // [B, C, H, W], in [-1, 1]
+	Labels *torch.Tensor // [B] int64; nil without classes
+}
+
+// Draws is the randomness of one training step, a function of (seed, step) alone.
+type Draws struct {
+	Host    *rand.Rand       // times, indices
+	Noise   *torch.Generator // Gaussian noise, on the training device
+	Dropout uint64           // seed for dropout masks; networks that are compared use the same one
+}
+
+// Objective is a training method: what to minimise and what to move after each optimizer step.
+type Objective interface {
+	// Loss returns the scalar to minimise at step k (from 0).
+	Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor
+	// Update runs after the optimizer's step k, to move target networks.
+	Update(s *torch.Scope, k int)
+	// State yields what a resumed run needs besides the model's weights, by names that stay the same.
+	State() iter.Seq2[string, *torch.Tensor]
+	// Stats returns the schedule's values at step k, for the log.
+	Stats(k int) map[string]float64
+}
+
+// rng returns step k's randomness for a run with that seed. Tensors on dev are drawn from dev's own generator.
+func rng(s *torch.Scope, seed uint64, k int) Draws {
+	host := rand.New(rand.NewPCG(seed, uint64(k)))
+	return Draws{
+		Host:    host,
+		Noise:   torch.NewGenerator(s, host.Uint64()>>1),
+		Dropout: host.Uint64() >> 1,
+	}
+}

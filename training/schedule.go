@@ -1,0 +1,76 @@
+package training
+
+import "math"
+
+// Schedule says, for training step k, how many noise levels there are and how slowly the target network follows.
+type Schedule interface {
+	// At returns N(k) >= 2 and the target's decay μ(k) in [0, 1]. 0 means that the target is the model itself.
+	At(k int) (levels int, decay float64)
+}
+
+// Progressive is the schedule of consistency training (Song et al. 2023, appendix C):
+//
+//	N(k) = ⌈√(k/K·((s1+1)² - s0²) + s0²) - 1⌉ + 1        μ(k) = exp(s0·ln μ0 / N(k))
+//
+// The published code puts N(k)-1 in place of N(k) in μ; this is the paper's formula, in which μ(0) = μ0.
+type Progressive struct {
+	S0    int     // levels at the start; 0: 2
+	S1    int     // levels at the end, less one; 0: 150
+	Mu0   float64 // the target's decay at the start; 0: 0.9
+	Steps int     // K, the length of the run
+}
+
+func (p Progressive) withDefaults() Progressive {
+	if p.S0 == 0 {
+		p.S0 = 2
+	}
+	if p.S1 == 0 {
+		p.S1 = 150
+	}
+	if p.Mu0 == 0 {
+		p.Mu0 = 0.9
+	}
+	return p
+}
+
+// At returns N(k) and μ(k). Steps past K stay at the end of the schedule.
+func (p Progressive) At(k int) (int, float64) {
+	p = p.withDefaults()
+	s0, s1 := float64(p.S0), float64(p.S1)
+	at := 1.0
+	if p.Steps > 0 {
+		at = math.Min(1, float64(k)/float64(p.Steps))
+	}
+	n := math.Ceil(math.Sqrt(at*((s1+1)*(s1+1)-s0*s0)+s0*s0)-1) + 1
+	return int(n), math.Exp(s0 * math.Log(p.Mu0) / n)
+}
+
+// Doubling is the schedule of improved consistency training (Song & Dhariwal 2023, section 3.4): the number of levels
+// doubles in stages of equal length, and the target is the model itself.
+//
+//	N(k) = min(s0·2^⌊k/K'⌋, s1) + 1        K' = ⌊K / (log2⌊s1/s0⌋ + 1)⌋
+type Doubling struct {
+	S0    int // 0: 10
+	S1    int // 0: 1280
+	Steps int // K, the length of the run
+}
+
+// At returns N(k), and 0: the target is the model itself.
+func (d Doubling) At(k int) (int, float64) {
+	s0, s1 := d.S0, d.S1
+	if s0 == 0 {
+		s0 = 10
+	}
+	if s1 == 0 {
+		s1 = 1280
+	}
+	stages := math.Log2(math.Floor(float64(s1)/float64(s0))) + 1
+	length := max(1, int(float64(d.Steps)/stages))
+	stage := min(k/length, 30)
+	return min(s0<<stage, s1) + 1, 0
+}
+
+// FitLevels chooses the end of a schedule of noise levels that a run of that many steps can follow. Published runs take
+// 400,000 steps and more to reach 150 levels; short runs that try the same collapse, because every level needs to be
+// learned before the next one can be: about 100 steps a level keep up.
+func FitLevels(steps int) int { return min(150, max(10, steps/100)) }
