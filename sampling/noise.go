@@ -1,0 +1,36 @@
+package sampling
+
+import "github.com/onestep-go/onestep/torch"
+
+// Streams are the random streams of a batch, one per image. They are made on the CPU, so that an image does not depend
+// on the device it is drawn on.
+type Streams []*torch.Generator
+
+// NewStreams makes one stream per seed, owned by s.
+func NewStreams(s *torch.Scope, seeds ...uint64) Streams {
+	st := make(Streams, len(seeds))
+	for i, seed := range seeds {
+		st[i] = torch.NewGeneratorOn(s, torch.CPU, seed)
+	}
+	return st
+}
+
+// Seeds returns n consecutive seeds from first on: the usual seeds of n images.
+func Seeds(first uint64, n int) []uint64 {
+	seeds := make([]uint64, n)
+	for i := range seeds {
+		seeds[i] = first + uint64(i)
+	}
+	return seeds
+}
+
+// Randn draws the next standard normal noise of every stream: [B, shape...] on the scope's device.
+func (st Streams) Randn(s *torch.Scope, dtype torch.DType, shape ...int) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		each := make([]*torch.Tensor, len(st))
+		for i, g := range st {
+			each[i] = torch.Randn(s, g, dtype, shape...)
+		}
+		return torch.Stack(s, each, 0)
+	})
+}
