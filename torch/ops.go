@@ -67,6 +67,7 @@ var (
 	opDivInPlace       = newOp("aten::div_.Tensor")
 	opAddScalarInPlace = newOp("aten::add_.Scalar")
 	opMulScalarInPlace = newOp("aten::mul_.Scalar")
+	opSiLUInPlace      = newOp("aten::silu_")
 	opFillInPlace      = newOp("aten::fill_.Scalar")
 )
 
@@ -288,6 +289,12 @@ func (t *Tensor) DivInPlace(s *Scope, y *Tensor) {
 func (t *Tensor) AddScalarInPlace(s *Scope, v float64) {
 	c := call{op: opAddScalarInPlace, s: s}
 	c.t(t).scalar(v).zero()
+}
+
+// SiLUInPlace replaces t by t·sigmoid(t), in t's memory. It must not be used where gradients are recorded.
+func (t *Tensor) SiLUInPlace(s *Scope) {
+	c := call{op: opSiLUInPlace, s: s}
+	c.t(t).zero()
 }
 
 // MulScalarInPlace multiplies t by v, in t's memory.

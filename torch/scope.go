@@ -64,6 +64,21 @@ func run(s *Scope, f func(s *Scope) error) (err error) {
 	return f(s)
 }
 
+// Catch calls f and returns an operator's panic inside it as an error. Constructors use it, where no scope is opened.
+func Catch(f func()) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			e, ok := r.(*Error)
+			if !ok {
+				panic(r)
+			}
+			err = e
+		}
+	}()
+	f()
+	return nil
+}
+
 // child opens a scope inside s with further mode bits.
 func (s *Scope) child(mode uint32) *Scope {
 	return &Scope{device: s.device, mode: s.mode | mode, parent: s}

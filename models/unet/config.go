@@ -1,0 +1,186 @@
+package unet
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Resample is how the image size changes between levels.
+type Resample string
+
+// The ways of changing the image size.
+const (
+	// ResampleConv is a strided convolution on the way down and one after nearest-neighbour doubling on the way up, as in
+	// DDPM.
+	ResampleConv Resample = "conv"
+	// ResampleResidual is a residual block that averages 2×2 pixels or doubles them before its first convolution and on
+	// its shortcut, as in ADM and EDM.
+	ResampleResidual Resample = "residual"
+)
+
+// Embedding is how the network sees the noise label.
+type Embedding string
+
+// The embeddings of the noise label.
+const (
+	Positional Embedding = "positional" // sines and cosines at geometric frequencies
+	Fourier    Embedding = "fourier"    // sines and cosines at fixed random frequencies
+)
+
+// Config describes a U-Net of the DDPM++/ADM family. The zero value is filled in by New: see WithDefaults.
+type Config struct {
+	Resolution  int   `json:"resolution"`             // height and width of the images, in pixels; 0: 32
+	InChannels  int   `json:"in_channels"`            // 0: 3
+	OutChannels int   `json:"out_channels,omitempty"` // 0: InChannels
+	Channels    int   `json:"channels"`               // of the first level; 0: 64
+	Mult        []int `json:"mult"`                   // channels of each level in units of Channels; nil: 1, 2, 2
+	Blocks      int   `json:"blocks"`                 // residual blocks a level on the way down, one more on the way up; 0: 2
+	Attention   []int `json:"attention,omitempty"`    // image sizes at which there is attention; empty: none but the middle block's
+
+	HeadDim              int  `json:"head_dim,omitempty"`               // channels of an attention head; 0: one head
+	LastDecoderAttention bool `json:"last_decoder_attention,omitempty"` // on the way up only a level's last block attends
+	NoMidAttention       bool `json:"no_mid_attention,omitempty"`
+
+	Resample     Resample `json:"resample,omitempty"`       // "": ResampleResidual
+	ResampleSkip bool     `json:"resample_skip,omitempty"`  // resampling residual blocks have a 1×1 convolution on their shortcut
+	ScaleShift   bool     `json:"scale_shift,omitempty"`    // the embedding scales and shifts the second norm instead of being added before it
+	SkipScale    float64  `json:"skip_scale,omitempty"`     // factor of every residual sum, such as √½; 0: 1
+	MidSkipScale float64  `json:"mid_skip_scale,omitempty"` // the same in the middle block; 0: SkipScale
+
+	NormGroups int     `json:"norm_groups,omitempty"` // groups of the group norms; 0: min(32, channels/4)
+	NormEps    float64 `json:"norm_eps,omitempty"`    // 0: 1e-5
+
+	Embedding     Embedding `json:"embedding,omitempty"`      // "": Positional
+	FourierScale  float64   `json:"fourier_scale,omitempty"`  // standard deviation of the random frequencies; 0: 16
+	SinFirst      bool      `json:"sin_first,omitempty"`      // positional: sines before cosines
+	EndpointFreqs bool      `json:"endpoint_freqs,omitempty"` // positional: the last frequency is exactly 1/10000
+
+	Classes int     `json:"classes,omitempty"` // number of classes; 0: unconditional
+	Dropout float64 `json:"dropout,omitempty"` // in every residual block, while a dropout stream is given
+}
+
+// WithDefaults returns the configuration with every field that was left at zero filled in.
+func (c Config) WithDefaults() Config {
+	def := func(p *int, v int) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	def(&c.Resolution, 32)
+	def(&c.InChannels, 3)
+	def(&c.OutChannels, c.InChannels)
+	def(&c.Channels, 64)
+	def(&c.Blocks, 2)
+	if c.Mult == nil {
+		c.Mult = []int{1, 2, 2}
+	}
+	if c.Resample == "" {
+		c.Resample = ResampleResidual
+	}
+	if c.SkipScale == 0 {
+		c.SkipScale = 1
+	}
+	if c.MidSkipScale == 0 {
+		c.MidSkipScale = c.SkipScale
+	}
+	if c.NormEps == 0 {
+		c.NormEps = 1e-5
+	}
+	if c.Embedding == "" {
+		c.Embedding = Positional
+	}
+	if c.FourierScale == 0 {
+		c.FourierScale = 16
+	}
+	return c
+}
+
+// Validate reports what cannot work, of a configuration with its defaults filled in.
+func (c Config) Validate() error {
+	within := func(what string, v, lo, hi int) error {
+		if v < lo || v > hi {
+			return fmt.Errorf("unet: %s: want %d to %d, got %d", what, lo, hi, v)
+		}
+		return nil
+	}
+	for _, err := range []error{
+		within("resolution", c.Resolution, 1, 4096),
+		within("in_channels", c.InChannels, 1, 1024),
+		within("out_channels", c.OutChannels, 1, 1024),
+		within("channels", c.Channels, 2, 4096),
+		within("levels (the length of mult)", len(c.Mult), 1, 10),
+		within("blocks", c.Blocks, 1, 64),
+		within("classes", c.Classes, 0, 1<<20),
+		within("head_dim", c.HeadDim, 0, 4096),
+		within("norm_groups", c.NormGroups, 0, 4096),
+	} {
+		if err != nil {
+			return err
+		}
+	}
+	if c.Channels%2 != 0 {
+		return fmt.Errorf("unet: channels: want an even number, for sines and cosines, got %d", c.Channels)
+	}
+	if c.Embedding == Positional && c.EndpointFreqs && c.Channels < 4 {
+		return fmt.Errorf("unet: endpoint_freqs: want at least 4 channels, got %d", c.Channels)
+	}
+	side := c.Resolution
+	for i, m := range c.Mult {
+		if err := within("mult", m, 1, 64); err != nil {
+			return err
+		}
+		ch := c.Channels * m
+		if g := c.groups(ch); g < 1 || ch%g != 0 {
+			return fmt.Errorf("unet: level %d has %d channels, which %d norm groups do not divide", i, ch, g)
+		}
+		attends := slices.Contains(c.Attention, side) || (i == len(c.Mult)-1 && !c.NoMidAttention)
+		if attends && c.HeadDim > 0 && ch%c.HeadDim != 0 {
+			return fmt.Errorf("unet: level %d has %d channels, which attention heads of %d do not divide", i, ch, c.HeadDim)
+		}
+		if i < len(c.Mult)-1 {
+			if side%2 != 0 {
+				return fmt.Errorf("unet: resolution %d cannot be halved %d times: level %d is %d pixels wide; use fewer levels, or another resolution",
+					c.Resolution, len(c.Mult)-1, i, side)
+			}
+			side /= 2
+		}
+	}
+	for _, a := range c.Attention {
+		if a < 1 || a > c.Resolution {
+			return fmt.Errorf("unet: attention at image size %d: want sizes of levels, at most %d", a, c.Resolution)
+		}
+	}
+	switch {
+	case c.Resample != ResampleConv && c.Resample != ResampleResidual:
+		return fmt.Errorf("unet: resample: want %q or %q, got %q", ResampleConv, ResampleResidual, c.Resample)
+	case c.Embedding != Positional && c.Embedding != Fourier:
+		return fmt.Errorf("unet: embedding: want %q or %q, got %q", Positional, Fourier, c.Embedding)
+	case !(c.Dropout >= 0 && c.Dropout < 1):
+		return fmt.Errorf("unet: dropout: want a probability in [0, 1), got %g", c.Dropout)
+	case !(c.NormEps > 0 && c.NormEps < 1):
+		return fmt.Errorf("unet: norm_eps: want a number in (0, 1), got %g", c.NormEps)
+	case !(c.SkipScale > 0 && c.SkipScale <= 16) || !(c.MidSkipScale > 0 && c.MidSkipScale <= 16):
+		return fmt.Errorf("unet: skip_scale: want numbers in (0, 16], got %g and %g", c.SkipScale, c.MidSkipScale)
+	case !(c.FourierScale > 0 && c.FourierScale < 1e6):
+		return fmt.Errorf("unet: fourier_scale: want a positive number below 1e6, got %g", c.FourierScale)
+	}
+	return nil
+}
+
+func (c Config) groups(channels int) int {
+	if c.NormGroups > 0 {
+		return c.NormGroups
+	}
+	return max(1, min(32, channels/4))
+}
+
+func (c Config) attendsAt(side int) bool { return slices.Contains(c.Attention, side) }
+
+// DDPMPP is the DDPM++-like network of the EDM paper (Karras et al. 2022) at the given size: residual resampling with a
+// convolution on the shortcut, sums scaled by √½, one attention head, cosines and sines with the endpoint included.
+func DDPMPP(resolution, imageChannels, channels int, mult []int, blocks int, attention ...int) Config {
+	return Config{
+		Resolution: resolution, InChannels: imageChannels, Channels: channels, Mult: mult, Blocks: blocks, Attention: attention,
+		LastDecoderAttention: true, Resample: ResampleResidual, ResampleSkip: true, SkipScale: sqrtHalf, NormEps: 1e-6, EndpointFreqs: true,
+	}.WithDefaults()
+}

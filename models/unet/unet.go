@@ -1,0 +1,423 @@
+// Package unet has the U-Net of the DDPM++/ADM family (Ho et al. 2020; Song et al. 2021; Dhariwal & Nichol 2021; Karras et
+// al. 2022). Its parameters carry the names of diffusers' UNet2DModel.
+package unet
+
+import (
+	"iter"
+	"math"
+
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
+)
+
+const sqrtHalf = math.Sqrt2 / 2
+
+// UNet is the network F_θ. It owns its weights.
+type UNet struct {
+	config Config
+	store  *nn.Store
+
+	fourier          *torch.Tensor // [Channels] fixed frequencies, or nil
+	linear1, linear2 nn.Linear     // of the noise label's embedding
+	class            nn.Embedding
+
+	convIn  nn.Conv2D
+	down    []level
+	mid     []block // two residual blocks, attention after the first
+	up      []level
+	normOut nn.GroupNorm
+	convOut nn.Conv2D
+}
+
+// level is the blocks of one image size and what changes the size after them.
+type level struct {
+	blocks   []block
+	resample sampler // nil: none
+}
+
+// block is a residual block and the attention after it, if any.
+type block struct {
+	res  *residual
+	attn *attention // or nil
+}
+
+type sampler interface {
+	forward(s *torch.Scope, x, emb *torch.Tensor, drop *torch.Generator) *torch.Tensor
+}
+
+// New makes a network with random weights drawn from seed: PyTorch's defaults, with the last convolution of every
+// residual block and of the network near zero, as DDPM++ does, so that it starts close to the identity.
+func New(c Config, dev torch.Device, seed uint64) (*UNet, error) {
+	return NewAs(c, dev, torch.Float32, seed)
+}
+
+// NewAs is New with weights of another floating-point type. Values are drawn in float32 all the same.
+func NewAs(c Config, dev torch.Device, dtype torch.DType, seed uint64) (*UNet, error) {
+	c = c.WithDefaults()
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	st, err := nn.NewStore(dev, dtype, seed)
+	if err != nil {
+		return nil, err
+	}
+	u := &UNet{config: c, store: st}
+	if err := torch.Catch(func() { u.build(st.Root()) }); err != nil {
+		st.Close()
+		return nil, err
+	}
+	return u, nil
+}
+
+func (u *UNet) build(p nn.Path) {
+	c := u.config
+	in, width := c.Channels, 4*c.Channels
+	if c.Embedding == Fourier {
+		u.fourier = p.Sub("time_proj").Buffer("weight", nn.Normal(c.FourierScale), c.Channels)
+		in = 2 * c.Channels
+	}
+	u.linear1 = nn.NewLinear(p.Sub("time_embedding", "linear_1"), in, width)
+	u.linear2 = nn.NewLinear(p.Sub("time_embedding", "linear_2"), width, width)
+	if c.Classes > 0 {
+		u.class = nn.NewEmbedding(p.Sub("class_embedding"), c.Classes, width)
+	}
+	u.convIn = nn.NewConv2D(p.Sub("conv_in"), c.InChannels, c.Channels, 3, torch.Conv2DOptions{Padding: 1})
+
+	ch, side := c.Channels, c.Resolution
+	skips := []int{ch}
+	for i, m := range c.Mult {
+		lp, out := p.Sub("down_blocks", i), c.Channels*m
+		var l level
+		for j := range c.Blocks {
+			b := block{res: newResidual(lp.Sub("resnets", j), c, ch, out, "", c.SkipScale)}
+			if c.attendsAt(side) {
+				b.attn = newAttention(lp.Sub("attentions", j), c, out, c.SkipScale)
+			}
+			l.blocks = append(l.blocks, b)
+			skips = append(skips, out)
+			ch = out
+		}
+		if i < len(c.Mult)-1 {
+			l.resample = newSampler(lp.Sub("downsamplers", 0), c, ch, "down")
+			skips = append(skips, ch)
+			side /= 2
+		}
+		u.down = append(u.down, l)
+	}
+
+	mp := p.Sub("mid_block")
+	first := block{res: newResidual(mp.Sub("resnets", 0), c, ch, ch, "", c.MidSkipScale)}
+	if !c.NoMidAttention {
+		first.attn = newAttention(mp.Sub("attentions", 0), c, ch, c.MidSkipScale)
+	}
+	u.mid = []block{first, {res: newResidual(mp.Sub("resnets", 1), c, ch, ch, "", c.MidSkipScale)}}
+
+	for i := range c.Mult {
+		lp, out := p.Sub("up_blocks", i), c.Channels*c.Mult[len(c.Mult)-1-i]
+		var l level
+		for j := range c.Blocks + 1 {
+			skip := skips[len(skips)-1]
+			skips = skips[:len(skips)-1]
+			b := block{res: newResidual(lp.Sub("resnets", j), c, ch+skip, out, "", c.SkipScale)}
+			if c.attendsAt(side) && (j == c.Blocks || !c.LastDecoderAttention) {
+				at := j
+				if c.LastDecoderAttention {
+					at = 0
+				}
+				b.attn = newAttention(lp.Sub("attentions", at), c, out, c.SkipScale)
+			}
+			l.blocks = append(l.blocks, b)
+			ch = out
+		}
+		if i < len(c.Mult)-1 {
+			l.resample = newSampler(lp.Sub("upsamplers", 0), c, ch, "up")
+			side *= 2
+		}
+		u.up = append(u.up, l)
+	}
+	u.normOut = nn.NewGroupNorm(p.Sub("conv_norm_out"), c.groups(ch), ch, c.NormEps)
+	u.convOut = newLastConv(p.Sub("conv_out"), ch, c.OutChannels)
+}
+
+// Config returns the configuration with its defaults filled in.
+func (u *UNet) Config() Config { return u.config }
+
+// Parameters yields the trainable weights by diffusers' names.
+func (u *UNet) Parameters() iter.Seq2[string, *torch.Tensor] { return u.store.Parameters() }
+
+// Tensors yields what belongs into a checkpoint: the weights and the fixed frequencies.
+func (u *UNet) Tensors() iter.Seq2[string, *torch.Tensor] { return u.store.Tensors() }
+
+// Load copies weights into the network; all that does not fit is reported at once.
+func (u *UNet) Load(weights iter.Seq2[string, *torch.Tensor]) error { return u.store.Load(weights) }
+
+// Store returns the owner of the weights.
+func (u *UNet) Store() *nn.Store { return u.store }
+
+// Clone makes a copy with weights of its own that do not collect gradients: a target or an average.
+func (u *UNet) Clone() (*UNet, error) {
+	c, err := NewAs(u.config, u.store.Device(), u.store.DType(), 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Load(u.Tensors()); err != nil {
+		c.Close()
+		return nil, err
+	}
+	c.store.SetRequiresGrad(false)
+	return c, nil
+}
+
+// Close frees the weights.
+func (u *UNet) Close() { u.store.Close() }
+
+// Forward returns F_θ(x, noise) for x [B, InChannels, R, R] and noise labels [B], as [B, OutChannels, R, R].
+func (u *UNet) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		emb := u.embed(s, noise, c, x.DType())
+		h := u.convIn.Forward(s, x)
+		skips := []*torch.Tensor{h}
+		for _, l := range u.down {
+			for _, b := range l.blocks {
+				h = b.forward(s, h, emb, c.Dropout)
+				skips = append(skips, h)
+			}
+			if l.resample != nil {
+				h = l.resample.forward(s, h, emb, c.Dropout)
+				skips = append(skips, h)
+			}
+		}
+		for _, b := range u.mid {
+			h = b.forward(s, h, emb, c.Dropout)
+		}
+		for _, l := range u.up {
+			for _, b := range l.blocks {
+				last := len(skips) - 1
+				both := torch.Cat(s, []*torch.Tensor{h, skips[last]}, 1)
+				h.Free()
+				skips[last].Free()
+				skips = skips[:last]
+				h = b.forward(s, both, emb, c.Dropout)
+				both.Free()
+			}
+			if l.resample != nil {
+				small := h
+				h = l.resample.forward(s, small, emb, c.Dropout)
+				small.Free()
+			}
+		}
+		return u.convOut.Forward(s, silu(s, u.normOut.Forward(s, h)))
+	})
+}
+
+// embed returns silu of the embedding of noise label and class, [B, 4·Channels]: every block starts with that.
+func (u *UNet) embed(s *torch.Scope, noise *torch.Tensor, c models.Cond, dtype torch.DType) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		var angles *torch.Tensor
+		if u.fourier != nil {
+			angles = noise.Unsqueeze(s, 1).Mul(s, u.fourier.To(s, noise.DType()).MulScalar(s, 2*math.Pi))
+		} else {
+			angles = noise.Unsqueeze(s, 1).Mul(s, u.frequencies(s, noise.DType()))
+		}
+		parts := []*torch.Tensor{angles.Cos(s), angles.Sin(s)}
+		if u.config.SinFirst || u.fourier != nil {
+			parts[0], parts[1] = parts[1], parts[0]
+		}
+		e := u.linear1.Forward(s, torch.Cat(s, parts, 1).To(s, dtype))
+		e = u.linear2.Forward(s, e.SiLU(s))
+		if u.config.Classes > 0 {
+			if c.Class == nil {
+				panic(&torch.Error{Op: "unet", Msg: "the network is conditional: it needs a class for each image"})
+			}
+			e = e.Add(s, u.class.Forward(s, c.Class))
+		} else if c.Class != nil {
+			panic(&torch.Error{Op: "unet", Msg: "the network has no classes, but a class was given"})
+		}
+		return e.SiLU(s)
+	})
+}
+
+// frequencies returns 10000^(-i/half), or with endpoints 10000^(-i/(half-1)), [Channels/2].
+func (u *UNet) frequencies(s *torch.Scope, dtype torch.DType) *torch.Tensor {
+	half := u.config.Channels / 2
+	steps := float64(half)
+	if u.config.EndpointFreqs {
+		steps--
+	}
+	f := make([]float64, half)
+	for i := range f {
+		f[i] = math.Exp(-math.Log(10000) * float64(i) / steps)
+	}
+	return torch.FromSlice(s, f).To(s, dtype)
+}
+
+func (b block) forward(s *torch.Scope, x, emb *torch.Tensor, drop *torch.Generator) *torch.Tensor {
+	h := b.res.forward(s, x, emb, drop)
+	if b.attn == nil {
+		return h
+	}
+	defer h.Free()
+	return b.attn.forward(s, h)
+}
+
+// residual is h = conv2(silu(norm2(conv1(resample(silu(norm1(x)))) + emb))), added to a shortcut of x.
+type residual struct {
+	norm1, norm2 nn.GroupNorm
+	conv1, conv2 nn.Conv2D
+	emb          nn.Linear
+	shortcut     *nn.Conv2D // nil: x itself
+	resample     string     // "", "down" or "up"
+	scaleShift   bool
+	dropout      float64
+	scale        float64
+}
+
+func newResidual(p nn.Path, c Config, in, out int, resample string, scale float64) *residual {
+	r := &residual{resample: resample, scaleShift: c.ScaleShift, dropout: c.Dropout, scale: scale}
+	r.norm1 = nn.NewGroupNorm(p.Sub("norm1"), c.groups(in), in, c.NormEps)
+	r.conv1 = newConv(p.Sub("conv1"), in, out, 3)
+	width := out
+	if c.ScaleShift {
+		width = 2 * out
+	}
+	r.emb = nn.NewLinear(p.Sub("time_emb_proj"), 4*c.Channels, width)
+	r.norm2 = nn.NewGroupNorm(p.Sub("norm2"), c.groups(out), out, c.NormEps)
+	r.conv2 = newLastConv(p.Sub("conv2"), out, out)
+	if in != out || (resample != "" && c.ResampleSkip) {
+		conv := newConv(p.Sub("conv_shortcut"), in, out, 1)
+		r.shortcut = &conv
+	}
+	return r
+}
+
+func (r *residual) forward(s *torch.Scope, x, emb *torch.Tensor, drop *torch.Generator) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		h := r.resized(s, silu(s, r.norm1.Forward(s, x)))
+		h = release(r.conv1.Forward(s, h), h)
+		e := r.emb.Forward(s, emb).Unsqueeze(s, -1).Unsqueeze(s, -1)
+		if r.scaleShift {
+			parts := e.Chunk(s, 2, 1)
+			h = release(r.norm2.Forward(s, h), h)
+			h = h.Mul(s, parts[0].AddScalar(s, 1)).Add(s, parts[1])
+		} else {
+			h.AddInPlace(s, e) // no operator saved the convolution's result
+			h = release(r.norm2.Forward(s, h), h)
+		}
+		h = silu(s, h).Dropout(s, r.dropout, drop)
+		h = release(r.conv2.Forward(s, h), h)
+		skip := r.resized(s, x)
+		if r.shortcut != nil {
+			skip = r.shortcut.Forward(s, skip)
+		}
+		h.AddInPlace(s, skip)
+		if r.scale != 1 {
+			h.MulScalarInPlace(s, r.scale)
+		}
+		return h
+	})
+}
+
+func (r *residual) resized(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	switch r.resample {
+	case "down":
+		return x.AvgPool2D(s, 2)
+	case "up":
+		return x.UpsampleNearest(s, 2)
+	}
+	return x
+}
+
+// attention is self-attention over the pixels, with a norm before and a residual sum after it.
+type attention struct {
+	norm       nn.GroupNorm
+	q, k, v, o nn.Linear
+	heads      int
+	scale      float64
+}
+
+func newAttention(p nn.Path, c Config, channels int, scale float64) *attention {
+	a := &attention{heads: 1, scale: scale}
+	if c.HeadDim > 0 {
+		a.heads = channels / c.HeadDim
+	}
+	a.norm = nn.NewGroupNorm(p.Sub("group_norm"), c.groups(channels), channels, c.NormEps)
+	a.q = nn.NewLinear(p.Sub("to_q"), channels, channels)
+	a.k = nn.NewLinear(p.Sub("to_k"), channels, channels)
+	a.v = nn.NewLinear(p.Sub("to_v"), channels, channels)
+	a.o = nn.NewLinearInit(p.Sub("to_out", 0), channels, channels, nn.Scaled(nn.FanIn(channels), nearZero), nn.Zeros)
+	return a
+}
+
+func (a *attention) forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		shape := x.Shape()
+		b, c, n := shape[0], shape[1], shape[2]*shape[3]
+		pixels := a.norm.Forward(s, x).Reshape(s, b, c, n).Transpose(s, 1, 2) // [B, N, C]
+		split := func(l nn.Linear) *torch.Tensor {
+			return l.Forward(s, pixels).Reshape(s, b, n, a.heads, c/a.heads).Transpose(s, 1, 2) // [B, heads, N, D]
+		}
+		h := torch.Attention(s, split(a.q), split(a.k), split(a.v), torch.AttentionOptions{})
+		h = a.o.Forward(s, h.Transpose(s, 1, 2).Reshape(s, b, n, c))
+		h = h.Transpose(s, 1, 2).Reshape(s, shape...).Add(s, x)
+		if a.scale != 1 {
+			h.MulScalarInPlace(s, a.scale)
+		}
+		return h
+	})
+}
+
+// convSampler halves the image with a strided convolution, or doubles it and convolves.
+type convSampler struct {
+	conv nn.Conv2D
+	up   bool
+}
+
+func newSampler(p nn.Path, c Config, channels int, way string) sampler {
+	if c.Resample == ResampleResidual {
+		return newResidual(p, c, channels, channels, way, c.SkipScale)
+	}
+	o := torch.Conv2DOptions{Padding: 1}
+	if way == "down" {
+		o.Stride = 2
+	}
+	return convSampler{nn.NewConv2D(p.Sub("conv"), channels, channels, 3, o), way == "up"}
+}
+
+func (c convSampler) forward(s *torch.Scope, x, _ *torch.Tensor, _ *torch.Generator) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		if c.up {
+			x = x.UpsampleNearest(s, 2)
+		}
+		return c.conv.Forward(s, x)
+	})
+}
+
+// nearZero scales the initial weights of the last layers of branches.
+const nearZero = 1e-3
+
+// newConv makes a k×k convolution that keeps the image size, with PyTorch's initial values.
+func newConv(p nn.Path, in, out, k int) nn.Conv2D {
+	return nn.NewConv2D(p, in, out, k, torch.Conv2DOptions{Padding: k / 2})
+}
+
+// newLastConv makes the 3×3 convolution at the end of a branch, which starts near zero.
+func newLastConv(p nn.Path, in, out int) nn.Conv2D {
+	rule := nn.Scaled(nn.FanIn(9*in), nearZero)
+	return nn.NewConv2DInit(p, in, out, 3, torch.Conv2DOptions{Padding: 1}, rule, nn.Zeros)
+}
+
+// silu applies SiLU to a tensor that nobody else uses: in its own memory when no gradient is recorded.
+func silu(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	if s.GradEnabled() {
+		return x.SiLU(s)
+	}
+	x.SiLUInPlace(s)
+	return x
+}
+
+// release frees old, which was only needed to make t, and returns t.
+func release(t, old *torch.Tensor) *torch.Tensor {
+	old.Free()
+	return t
+}
