@@ -184,3 +184,14 @@ func DDPMPP(resolution, imageChannels, channels int, mult []int, blocks int, att
 		LastDecoderAttention: true, Resample: ResampleResidual, ResampleSkip: true, SkipScale: sqrtHalf, NormEps: 1e-6, EndpointFreqs: true,
 	}.WithDefaults()
 }
+
+// LeastParameters is a lower bound of the number of weights, computed without making any: that of the residual blocks'
+// second convolutions.
+func (c Config) LeastParameters() int {
+	n := 0
+	for _, m := range c.Mult {
+		ch := c.Channels * m
+		n += (2*c.Blocks + 1) * 9 * ch * ch
+	}
+	return n
+}

@@ -1,0 +1,248 @@
+// Package checkpoint reads and writes files that hold a whole model: the weights and, in the file's metadata, what is needed
+// to build the network again. One safetensors file is enough to sample from.
+package checkpoint
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/unet"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/safetensors"
+)
+
+// metadataKey is where a file's metadata holds its Description, as JSON.
+const metadataKey = "onestep"
+
+// format is the version of Description that this package writes.
+const format = 1
+
+// Description is what a file says of its model.
+type Description struct {
+	Format    int         `json:"format"`   // version of this description; Save sets it
+	Kind      string      `json:"kind"`     // "consistency"
+	Network   unet.Config `json:"network"`  // the U-Net F_θ
+	Boundary  string      `json:"boundary"` // "sigma_min" or "zero": where the function is the identity
+	Noise     string      `json:"noise"`    // "ln(t)/4" or "250 ln(t)": the noise label's form
+	SigmaData float64     `json:"sigma_data"`
+	SigmaMin  float64     `json:"sigma_min"`
+	SigmaMax  float64     `json:"sigma_max"` // the noise level that sampling starts from
+
+	Method     string   `json:"method,omitempty"`      // how it was trained, such as "ct"
+	Data       string   `json:"data,omitempty"`        // what on
+	ClassNames []string `json:"class_names,omitempty"` // of a conditional model, in the labels' order
+	Step       int      `json:"step,omitempty"`        // optimizer steps
+	Images     int64    `json:"images,omitempty"`      // images seen in training
+	Command    string   `json:"command,omitempty"`     // the command that made it
+}
+
+// Describe fills in a Description for a consistency function over a U-Net.
+func Describe(f *models.Consistency, network unet.Config) Description {
+	d := Description{Format: format, Kind: "consistency", Network: network, Boundary: "sigma_min", Noise: "ln(t)/4",
+		SigmaData: f.SigmaData, SigmaMin: f.SigmaMinimum(), SigmaMax: 80}
+	if f.Boundary == models.AtZero {
+		d.Boundary = "zero"
+	}
+	if f.Noise == models.ScaledLog {
+		d.Noise = "250 ln(t)"
+	}
+	if d.SigmaData == 0 {
+		d.SigmaData = 0.5
+	}
+	return d
+}
+
+// function returns the consistency function that the description asks for, without its network.
+func (d Description) function() (*models.Consistency, error) {
+	f := &models.Consistency{SigmaData: d.SigmaData, SigmaMin: d.SigmaMin}
+	switch d.Boundary {
+	case "sigma_min":
+	case "zero":
+		f.Boundary = models.AtZero
+	default:
+		return nil, fmt.Errorf("boundary: want \"sigma_min\" or \"zero\", got %q", d.Boundary)
+	}
+	switch d.Noise {
+	case "ln(t)/4":
+	case "250 ln(t)":
+		f.Noise = models.ScaledLog
+	default:
+		return nil, fmt.Errorf("noise: want \"ln(t)/4\" or \"250 ln(t)\", got %q", d.Noise)
+	}
+	if !(d.SigmaData > 0 && d.SigmaMin > 0 && d.SigmaMin < d.SigmaMax && d.SigmaMax < 1e6) {
+		return nil, fmt.Errorf("noise levels: want sigma_data > 0 and 0 < sigma_min < sigma_max < 1e6, got %g, %g and %g", d.SigmaData, d.SigmaMin, d.SigmaMax)
+	}
+	return f, nil
+}
+
+// Metadata returns the description as a file's metadata.
+func (d Description) Metadata() (map[string]string, error) {
+	d.Format = format
+	b, err := json.Marshal(d)
+	if err != nil {
+		return nil, fmt.Errorf("describe model: %w", err)
+	}
+	return map[string]string{"format": "pt", metadataKey: string(b)}, nil
+}
+
+// ErrNoDescription is what files without a description are refused with.
+var ErrNoDescription = errors.New("the file does not say what network its weights are for: it was not written by onestep")
+
+// ReadDescription takes the description out of a file's metadata.
+func ReadDescription(metadata map[string]string) (Description, error) {
+	text, ok := metadata[metadataKey]
+	if !ok {
+		return Description{}, ErrNoDescription
+	}
+	var head struct {
+		Format int `json:"format"`
+	}
+	if err := json.Unmarshal([]byte(text), &head); err != nil {
+		return Description{}, fmt.Errorf("description of the model: %w", err)
+	}
+	if head.Format != format {
+		return Description{}, fmt.Errorf("description of the model: it has format %d, this version reads format %d", head.Format, format)
+	}
+	var d Description
+	dec := json.NewDecoder(bytes.NewReader([]byte(text)))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&d); err != nil {
+		return Description{}, fmt.Errorf("description of the model: %w", err)
+	}
+	if d.Kind != "consistency" {
+		return Description{}, fmt.Errorf("description of the model: want kind \"consistency\", got %q", d.Kind)
+	}
+	d.Network = d.Network.WithDefaults()
+	if err := d.Network.Validate(); err != nil {
+		return Description{}, fmt.Errorf("description of the model: %w", err)
+	}
+	if _, err := d.function(); err != nil {
+		return Description{}, fmt.Errorf("description of the model: %w", err)
+	}
+	return d, nil
+}
+
+// Model is a consistency function read from a file. It owns its weights.
+type Model struct {
+	*models.Consistency
+	Network     *unet.UNet
+	Description Description
+	Path        string // the file it was read from
+}
+
+// Shape returns the shape of the model's images, [C, H, W].
+func (m *Model) Shape() []int {
+	c := m.Description.Network
+	return []int{c.InChannels, c.Resolution, c.Resolution}
+}
+
+// Close frees the weights.
+func (m *Model) Close() { m.Network.Close() }
+
+// Open reads a model file, or the latest snapshot of a run directory, onto dev.
+func Open(path string, dev torch.Device) (*Model, error) {
+	path, err := Find(path)
+	if err != nil {
+		return nil, err
+	}
+	f, err := safetensors.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	return read(f, path, dev)
+}
+
+// Read reads a model file that is in memory; name stands for its path in errors.
+func Read(name string, data []byte, dev torch.Device) (*Model, error) {
+	f, err := safetensors.Parse(name, data)
+	if err != nil {
+		return nil, err
+	}
+	return read(f, name, dev)
+}
+
+// Find returns the file that Open would read: path itself, or the latest of the files model-*.safetensors in it.
+func Find(path string) (string, error) {
+	info, err := os.Stat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("model %s: there is no such file or folder", path)
+	}
+	if err != nil {
+		return "", fmt.Errorf("model: %w", err)
+	}
+	if !info.IsDir() {
+		return path, nil
+	}
+	files, err := filepath.Glob(filepath.Join(path, "model-*.safetensors"))
+	if err != nil || len(files) == 0 {
+		return "", fmt.Errorf("model %s: the folder has no snapshot (model-*.safetensors)", path)
+	}
+	slices.Sort(files) // the step's number is zero-padded
+	return files[len(files)-1], nil
+}
+
+func read(f *safetensors.File, path string, dev torch.Device) (*Model, error) {
+	fail := func(err error) (*Model, error) { return nil, fmt.Errorf("model %s: %w", path, err) }
+	d, err := ReadDescription(f.Metadata())
+	if err != nil {
+		return fail(err)
+	}
+	// A description that asks for more weights than the file has must not make us allocate them.
+	elements := 0
+	for t := range f.Tensors() {
+		elements += len(t.Data) * 8 / t.DType.Bits()
+	}
+	if least := d.Network.LeastParameters(); least > elements {
+		return fail(fmt.Errorf("it describes a network of at least %d weights and holds %d", least, elements))
+	}
+	net, err := unet.New(d.Network, dev, 0)
+	if err != nil {
+		return fail(err)
+	}
+	err = torch.Run(torch.CPU, func(s *torch.Scope) error {
+		weights, err := torch.FromFile(s, f)
+		if err != nil {
+			return err
+		}
+		return net.Load(weights)
+	})
+	if err != nil {
+		net.Close()
+		return fail(err)
+	}
+	net.Store().SetRequiresGrad(false)
+	fn, err := d.function()
+	if err != nil {
+		net.Close()
+		return fail(err)
+	}
+	fn.Net = net
+	return &Model{fn, net, d, path}, nil
+}
+
+// Save writes a model file atomically: weights in the given order, converted to dtype (Float32 keeps them; Float16 halves
+// the file and costs about 1e-3 of relative precision).
+func Save(path string, d Description, weights iter.Seq2[string, *torch.Tensor], dtype torch.DType, overwrite bool) error {
+	metadata, err := d.Metadata()
+	if err != nil {
+		return err
+	}
+	s := torch.NewScope(torch.CPU)
+	defer s.Close()
+	return torch.SaveSafetensors(path, func(yield func(string, *torch.Tensor) bool) {
+		for name, w := range weights {
+			if !yield(name, w.Detach(s).To(s, dtype)) {
+				return
+			}
+		}
+	}, metadata, overwrite)
+}

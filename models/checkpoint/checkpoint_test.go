@@ -1,0 +1,115 @@
+package checkpoint
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/unet"
+	"github.com/onestep-go/onestep/torch"
+)
+
+var tiny = unet.Config{Resolution: 8, InChannels: 1, Channels: 8, Mult: []int{1, 2}, Blocks: 1, Classes: 3}.WithDefaults()
+
+func save(t *testing.T, path string, d Description, dtype torch.DType) *unet.UNet {
+	t.Helper()
+	net, err := unet.New(tiny, torch.CPU, 7)
+	require.NoError(t, err)
+	t.Cleanup(net.Close)
+	require.NoError(t, Save(path, d, net.Tensors(), dtype, false))
+	return net
+}
+
+func TestRoundTrip(t *testing.T) {
+	dir := t.TempDir()
+	d := Describe(&models.Consistency{Boundary: models.AtZero, Noise: models.ScaledLog, SigmaData: 0.25}, tiny)
+	d.Method, d.ClassNames, d.Step = "ct", []string{"a", "b", "c"}, 12
+	for _, c := range []struct {
+		name  string
+		dtype torch.DType
+		tol   float64
+	}{{"model-0000001.safetensors", torch.Float32, 0}, {"model-0000002.safetensors", torch.Float16, 1e-3}} {
+		net := save(t, filepath.Join(dir, c.name), d, c.dtype)
+		m, err := Open(filepath.Join(dir, c.name), torch.CPU)
+		require.NoError(t, err)
+		d.Format = 1
+		require.Equal(t, d, m.Description)
+		require.Equal(t, []int{1, 8, 8}, m.Shape())
+		require.Equal(t, models.AtZero, m.Boundary)
+		require.Equal(t, models.ScaledLog, m.Noise)
+		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+			x := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float32, 2, 1, 8, 8)
+			at, cond := torch.Ones(s, torch.Float32, 2), models.Cond{Class: torch.FromSlice(s, []int64{0, 2})}
+			want := net.Forward(s, x, at, cond)
+			got := m.Network.Forward(s, x, at, cond)
+			require.LessOrEqual(t, got.Sub(s, want).Abs(s).Max(s).Item(), c.tol)
+			require.False(t, got.RequiresGrad(), "a model that was read is for sampling")
+			return nil
+		}))
+		m.Close()
+	}
+	found, err := Find(dir)
+	require.NoError(t, err)
+	require.Equal(t, "model-0000002.safetensors", filepath.Base(found), "the latest snapshot")
+
+	err = Save(filepath.Join(dir, "model-0000001.safetensors"), d, func(func(string, *torch.Tensor) bool) {}, torch.Float32, false)
+	require.True(t, errors.Is(err, fs.ErrExist), "%v", err)
+}
+
+func TestOpenRefuses(t *testing.T) {
+	dir := t.TempDir()
+	good := Describe(&models.Consistency{}, tiny)
+	change := func(f func(d *Description)) Description {
+		d := good
+		f(&d)
+		return d
+	}
+	for _, c := range []struct {
+		name, want string
+		d          Description
+	}{
+		{"huge", "at least 2264924160 weights", change(func(d *Description) { d.Network.Channels, d.Network.Mult = 4096, []int{1, 2}; d.Network.Blocks = 1 })},
+		{"shape", "weights do not fit the network", change(func(d *Description) { d.Network.Blocks = 2; d.Network.Channels = 4; d.Network.NormGroups = 1 })},
+		{"mult", "mult: want 1 to 64, got -3", change(func(d *Description) { d.Network.Mult = []int{1, -3} })},
+		{"levels", "0 < sigma_min < sigma_max", change(func(d *Description) { d.SigmaMin = 90 })},
+		{"boundary", `boundary: want "sigma_min" or "zero", got "x"`, change(func(d *Description) { d.Boundary = "x" })},
+		{"noise", `noise: want`, change(func(d *Description) { d.Noise = "t" })},
+		{"kind", `want kind "consistency", got "gan"`, change(func(d *Description) { d.Kind = "gan" })},
+	} {
+		path := filepath.Join(dir, c.name+".safetensors")
+		save(t, path, c.d, torch.Float32)
+		_, err := Open(path, torch.CPU)
+		require.ErrorContains(t, err, c.want, c.name)
+		require.ErrorContains(t, err, path, c.name)
+	}
+
+	metadata, err := good.Metadata()
+	require.NoError(t, err)
+	for text, want := range map[string]string{
+		strings.Replace(metadata["onestep"], `"format":1`, `"format":2`, 1):            "it has format 2, this version reads format 1",
+		strings.Replace(metadata["onestep"], `"kind"`, `"surprise":1,"kind"`, 1):       `unknown field "surprise"`,
+		strings.Replace(metadata["onestep"], `"sigma_min":0.002`, `"sigma_min":{}`, 1): "sigma_min",
+		"{": "unexpected end",
+	} {
+		_, err := ReadDescription(map[string]string{"onestep": text})
+		require.ErrorContains(t, err, want)
+	}
+	_, err = ReadDescription(nil)
+	require.ErrorIs(t, err, ErrNoDescription)
+
+	_, err = Open(filepath.Join(dir, "none"), torch.CPU)
+	require.ErrorContains(t, err, "there is no such file or folder")
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "empty"), 0o755))
+	_, err = Open(filepath.Join(dir, "empty"), torch.CPU)
+	require.ErrorContains(t, err, "no snapshot")
+	_, err = Read("memory", []byte("not a file"), torch.CPU)
+	require.ErrorContains(t, err, "memory: not a valid safetensors file")
+	require.True(t, json.Valid([]byte(metadata["onestep"])))
+}
