@@ -1,0 +1,183 @@
+package safetensors
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+const (
+	suffix      = ".safetensors"
+	indexSuffix = ".safetensors.index.json"
+)
+
+// File is an opened file, or a set of shards that were opened as one.
+type File struct {
+	path     string
+	tensors  []Tensor
+	byName   map[string]int
+	metadata map[string]string
+	maps     [][]byte
+}
+
+// Open maps a safetensors file into memory. The path may also name an index (*.safetensors.index.json), whose shards are
+// then opened as one set, or a folder that holds one index or else one safetensors file.
+//
+// The maps are private: writing to [Tensor.Data] changes this process's copy of the page and never the file. A file must
+// not be truncated while it is open, for touching the lost pages ends the process with SIGBUS; replacing it by rename, as
+// this package's writers do, is safe. Damaged files give a [*FormatError], the system's errors an [*fs.PathError].
+func Open(path string) (*File, error) {
+	if st, err := os.Stat(path); err == nil && st.IsDir() {
+		if path, err = choose(path); err != nil {
+			return nil, err
+		}
+	}
+	if strings.HasSuffix(path, ".index.json") {
+		return openIndex(path)
+	}
+	m, err := mapFile(path)
+	if err != nil {
+		return nil, err
+	}
+	f, err := Parse(path, m)
+	if err != nil {
+		return nil, errors.Join(err, unix.Munmap(m))
+	}
+	f.maps = [][]byte{m}
+	return f, nil
+}
+
+// choose finds the file of a folder that Open opens.
+func choose(dir string) (string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return "", err
+	}
+	var indexes, files []string
+	for _, e := range entries {
+		switch name := e.Name(); {
+		case strings.HasSuffix(name, indexSuffix):
+			indexes = append(indexes, name)
+		case strings.HasSuffix(name, suffix):
+			files = append(files, name)
+		}
+	}
+	if len(indexes) == 1 {
+		return filepath.Join(dir, indexes[0]), nil
+	}
+	if len(indexes) == 0 && len(files) == 1 {
+		return filepath.Join(dir, files[0]), nil
+	}
+	all := slices.Concat(indexes, files)
+	if len(all) == 0 {
+		return "", fmt.Errorf("%s: no file in the folder ends in %s or %s: %w", dir, suffix, indexSuffix, fs.ErrNotExist)
+	}
+	const most = 8
+	more := ""
+	if len(all) > most {
+		all, more = all[:most], ", ..."
+	}
+	return "", fmt.Errorf("%s: the folder holds several files, name one: %s%s", dir, strings.Join(all, ", "), more)
+}
+
+// mapFile maps a whole file privately. It refuses what is too short to be mapped or parsed.
+func mapFile(path string) (_ []byte, err error) {
+	regular := func(st fs.FileInfo) error {
+		if !st.Mode().IsRegular() {
+			return &FormatError{Path: path, Msg: "it is not a regular file"}
+		}
+		return nil
+	}
+	st, err := os.Stat(path) // before opening, which waits when the path is a named pipe
+	if err != nil {
+		return nil, err
+	}
+	if err := regular(st); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if st, err = f.Stat(); err != nil {
+		return nil, err
+	}
+	if err := regular(st); err != nil {
+		return nil, err
+	}
+	if st.Size() == 0 {
+		return nil, &FormatError{Path: path, Msg: "it is empty"}
+	}
+	// Writable, so that changing a tensor in place copies a page instead of killing the process; without a reservation,
+	// so that the file may be larger than memory.
+	m, err := unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_NORESERVE)
+	if err != nil {
+		return nil, &fs.PathError{Op: "mmap", Path: path, Err: err}
+	}
+	return m, nil
+}
+
+// index makes the lookup by name. It refuses names that come twice.
+func (f *File) index() error {
+	f.byName = make(map[string]int, len(f.tensors))
+	for i, t := range f.tensors {
+		if j, ok := f.byName[t.Name]; ok {
+			msg := fmt.Sprintf("tensor %s comes twice", quote(t.Name))
+			if other := f.tensors[j].Path; other != t.Path {
+				msg += fmt.Sprintf(", in %s and in %s", other, t.Path)
+			}
+			return &FormatError{Path: f.path, Msg: msg}
+		}
+		f.byName[t.Name] = i
+	}
+	return nil
+}
+
+// Path returns the path of the file or index, as it was opened.
+func (f *File) Path() string { return f.path }
+
+// Len returns the number of tensors.
+func (f *File) Len() int { return len(f.tensors) }
+
+// Tensors yields the tensors in the order of their data, shard after shard.
+func (f *File) Tensors() iter.Seq[Tensor] { return slices.Values(f.tensors) }
+
+// Tensor returns the tensor of that name, and whether there is one.
+func (f *File) Tensor(name string) (Tensor, bool) {
+	i, ok := f.byName[name]
+	if !ok {
+		return Tensor{}, false
+	}
+	return f.tensors[i], true
+}
+
+// Metadata returns a copy of the header's free-form strings; empty when there are none. Of a sharded set it returns those
+// that no two shards contradict each other in.
+func (f *File) Metadata() map[string]string {
+	if f.metadata == nil {
+		return map[string]string{}
+	}
+	return maps.Clone(f.metadata)
+}
+
+// Close unmaps the file: every [Tensor.Data] of it becomes invalid, and touching one ends the process. Closing twice does
+// nothing.
+func (f *File) Close() error {
+	var errs []error
+	for _, m := range f.maps {
+		if err := unix.Munmap(m); err != nil {
+			errs = append(errs, &fs.PathError{Op: "munmap", Path: f.path, Err: err})
+		}
+	}
+	f.maps, f.tensors, f.byName = nil, nil, nil
+	return errors.Join(errs...)
+}

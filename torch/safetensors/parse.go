@@ -1,0 +1,265 @@
+package safetensors
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"slices"
+	"unicode/utf8"
+	"unsafe"
+)
+
+const (
+	maxHeader   = 100_000_000 // bytes; the reference implementation's limit
+	maxDims     = 64          // libtorch's and NumPy's limit
+	metadataKey = "__metadata__"
+)
+
+// FormatError is what damaged, hostile and foreign files are refused with.
+type FormatError struct {
+	Path string // the file
+	Msg  string // what is wrong with it
+}
+
+// Error names the file and what is wrong with it.
+func (e *FormatError) Error() string { return e.Path + ": not a valid safetensors file: " + e.Msg }
+
+// Tensor is one tensor of a file.
+type Tensor struct {
+	Name  string
+	DType DType
+	Shape []int  // empty for a scalar
+	Data  []byte // the elements, little-endian, in the order of their indices: a view that ends with [File.Close]
+	Path  string // the file that holds it, which is one of several in a sharded set
+
+	begin int // offset of Data in the data section
+}
+
+// Aligned tells whether the elements lie at addresses that are multiples of their size, as most processors and libtorch
+// want them. They do in files of the common writers, which pad the header; they may not in others, and in slices that
+// [Parse] was given.
+func (t Tensor) Aligned() bool {
+	size := t.DType.Bits() / 8
+	return size <= 1 || uintptr(unsafe.Pointer(unsafe.SliceData(t.Data)))%uintptr(size) == 0
+}
+
+// Parse reads a file that is in memory already, such as an embedded one, without copying it: the tensors are views of
+// data. The name stands for the path in errors. It fails with a [*FormatError].
+func Parse(name string, data []byte) (*File, error) {
+	tensors, metadata, err := parse(name, data)
+	if err != nil {
+		return nil, &FormatError{Path: name, Msg: err.Error()}
+	}
+	f := &File{path: name, tensors: tensors, metadata: metadata}
+	if err := f.index(); err != nil {
+		return nil, err
+	}
+	return f, nil
+}
+
+// quote renders a name from a file for an error: printable, and no longer than a line.
+func quote[S string | []byte](s S) string {
+	const most = 80
+	if len(s) <= most {
+		return fmt.Sprintf("%q", s)
+	}
+	return fmt.Sprintf("%q...", s[:most])
+}
+
+// foreign recognises what else is commonly found under the name of a safetensors file.
+func foreign(b []byte) string {
+	for _, f := range []struct{ magic, what string }{
+		{"version https://git-lfs", "it is a Git LFS pointer: fetch the file itself with git lfs pull"},
+		{"PK\x03\x04", "it is a zip archive, as torch.save writes: convert it with safetensors.torch.save_file"},
+		{"\x80\x02", "it is a Python pickle: convert it with safetensors.torch.save_file"},
+		{"<!DOCTYPE", "it is a web page: download the file itself"},
+	} {
+		if bytes.HasPrefix(b, []byte(f.magic)) {
+			return f.what
+		}
+	}
+	return ""
+}
+
+// parse checks a whole file and returns its tensors in the order of their data.
+func parse(path string, b []byte) ([]Tensor, map[string]string, error) {
+	if len(b) < 8 {
+		return nil, nil, fmt.Errorf("it is %d bytes long: want at least 8 for the length of the header", len(b))
+	}
+	n := binary.LittleEndian.Uint64(b)
+	if n > maxHeader {
+		if what := foreign(b); what != "" {
+			return nil, nil, errors.New(what)
+		}
+		return nil, nil, fmt.Errorf("the header is said to be %d bytes long: want at most %d", n, maxHeader)
+	}
+	if n > uint64(len(b)-8) {
+		return nil, nil, fmt.Errorf("it is truncated: the header is said to be %d bytes long, %d bytes follow", n, len(b)-8)
+	}
+	header, data := b[8:8+n], b[8+n:]
+	if len(header) == 0 || header[0] != '{' {
+		return nil, nil, errors.New("the header does not begin with '{'")
+	}
+	if !utf8.Valid(header) {
+		return nil, nil, errors.New("the header is not UTF-8")
+	}
+	h := headerParser{scanner: scanner{b: header}, path: path, data: data}
+	if err := h.parse(); err != nil {
+		return nil, nil, fmt.Errorf("header: %w", err)
+	}
+	if err := h.cover(); err != nil {
+		return nil, nil, err
+	}
+	return h.tensors, h.metadata, nil
+}
+
+type headerParser struct {
+	scanner
+	path     string
+	data     []byte
+	dims     [maxDims]int // of the tensor that is being read
+	tensors  []Tensor
+	metadata map[string]string
+}
+
+func (h *headerParser) parse() error {
+	err := h.object("an object", func(key []byte) error {
+		if string(key) == metadataKey {
+			return h.parseMetadata()
+		}
+		return h.parseTensor(string(key))
+	})
+	if err != nil {
+		return err
+	}
+	return h.end()
+}
+
+func (h *headerParser) parseMetadata() error {
+	if h.metadata != nil {
+		return h.errorf("%s comes twice", metadataKey)
+	}
+	h.metadata = map[string]string{}
+	return h.object("an object of strings as "+metadataKey, func(key []byte) error {
+		k := string(key)
+		if _, ok := h.metadata[k]; ok {
+			return h.errorf("metadata %s comes twice", quote(k))
+		}
+		v, err := h.str("a string as metadata " + quote(k))
+		if err != nil {
+			return err
+		}
+		h.metadata[k] = string(v)
+		return nil
+	})
+}
+
+// entryFields are the fields of a tensor's entry; each must be there once.
+var entryFields = [...]string{"dtype", "shape", "data_offsets"}
+
+// parseTensor reads an entry such as {"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}.
+func (h *headerParser) parseTensor(name string) error {
+	t := Tensor{Name: name, Path: h.path}
+	var seen [len(entryFields)]bool
+	var offsets [2]int
+	err := h.object("an object", func(key []byte) (err error) {
+		field := slices.Index(entryFields[:], string(key))
+		if field < 0 {
+			return h.errorf("unknown field %s: want dtype, shape and data_offsets", quote(key))
+		}
+		if seen[field] {
+			return h.errorf("%s comes twice", key)
+		}
+		seen[field] = true
+		switch entryFields[field] {
+		case "dtype":
+			t.DType, err = h.dtype()
+		case "shape":
+			var n int
+			n, err = h.counts("an array of dimensions", h.dims[:])
+			t.Shape = slices.Clone(h.dims[:n])
+		case "data_offsets":
+			var n int
+			n, err = h.counts("an array of two offsets", offsets[:])
+			if err == nil && n < len(offsets) {
+				err = h.want("two offsets")
+			}
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("tensor %s: %w", quote(name), err)
+	}
+	for i, ok := range seen {
+		if !ok {
+			return fmt.Errorf("tensor %s: %s is missing", quote(name), entryFields[i])
+		}
+	}
+	size, ok := t.DType.bytesOf(t.Shape)
+	if !ok {
+		return fmt.Errorf("tensor %s: shape %v of %s is not a possible number of bytes", quote(name), t.Shape, t.DType)
+	}
+	begin, end := offsets[0], offsets[1]
+	switch {
+	case begin > end:
+		return fmt.Errorf("tensor %s: data_offsets [%d,%d] are out of order", quote(name), begin, end)
+	case end-begin != size:
+		return fmt.Errorf("tensor %s: data_offsets [%d,%d] hold %d bytes, shape %v of %s needs %d", quote(name), begin, end, end-begin, t.Shape, t.DType, size)
+	case end > len(h.data):
+		return fmt.Errorf("tensor %s: data_offsets [%d,%d] end after the data, which is %d bytes long: is the file truncated?", quote(name), begin, end, len(h.data))
+	}
+	t.begin, t.Data = begin, h.data[begin:end:end]
+	h.tensors = append(h.tensors, t)
+	return nil
+}
+
+func (h *headerParser) dtype() (DType, error) {
+	v, err := h.str("a string as dtype")
+	if err != nil {
+		return "", err
+	}
+	for i := range layout {
+		if string(v) == string(layout[i].dtype) {
+			return layout[i].dtype, nil
+		}
+	}
+	return "", h.errorf("unknown dtype %s", quote(v))
+}
+
+// counts reads an array of at most len(dst) non-negative whole numbers and returns how many there were.
+func (h *headerParser) counts(what string, dst []int) (n int, err error) {
+	err = h.array(what, func() error {
+		if n == len(dst) {
+			return h.errorf("more than %d numbers", len(dst))
+		}
+		dst[n], err = h.count()
+		n++
+		return err
+	})
+	return n, err
+}
+
+// cover orders the tensors by their data and checks that these cover the data section, without holes and overlaps.
+func (h *headerParser) cover() error {
+	slices.SortStableFunc(h.tensors, func(a, b Tensor) int {
+		if a.begin != b.begin {
+			return a.begin - b.begin
+		}
+		return len(a.Data) - len(b.Data)
+	})
+	end := 0
+	for _, t := range h.tensors {
+		switch {
+		case t.begin < end:
+			return fmt.Errorf("the data of tensor %s begin at %d and overlap the data before, which end at %d", quote(t.Name), t.begin, end)
+		case t.begin > end:
+			return fmt.Errorf("the data have a hole from %d to %d, before tensor %s", end, t.begin, quote(t.Name))
+		}
+		end += len(t.Data)
+	}
+	if end != len(h.data) {
+		return fmt.Errorf("the data are %d bytes long, the tensors end at %d", len(h.data), end)
+	}
+	return nil
+}
