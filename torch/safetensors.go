@@ -1,57 +1,236 @@
 package torch
 
+/*
+#include "../csrc/ct.h"
+*/
+import "C"
+
 import (
+	"errors"
 	"fmt"
 	"iter"
+	"slices"
+	"sync"
+	"unsafe"
 
 	"github.com/onestep-go/onestep/torch/safetensors"
 )
 
-var fileTypes = map[safetensors.DType]DType{
-	safetensors.F32: Float32, safetensors.F64: Float64, safetensors.F16: Float16, safetensors.BF16: BFloat16,
-	safetensors.I64: Int64, safetensors.I32: Int32, safetensors.U8: Uint8, safetensors.Bool: Bool,
+// fileTypes are the file format's names of our types.
+var fileTypes = [...]safetensors.DType{
+	Float32: safetensors.F32, Float64: safetensors.F64, Float16: safetensors.F16, BFloat16: safetensors.BF16,
+	Int64: safetensors.I64, Int32: safetensors.I32, Uint8: safetensors.U8, Bool: safetensors.Bool,
 }
 
-func fileType(d DType) safetensors.DType {
-	for name, t := range fileTypes {
-		if t == d {
-			return name
+// ErrInUse is what [Weights.Close] returns while tensors still use the file's memory.
+var ErrInUse = errors.New("still in use")
+
+// Weights are the tensors of a safetensors file that is mapped into memory. On the CPU they are views of the map: loading
+// copies nothing and reads what is used when it is used. Changing a view in place changes neither the file nor other
+// processes. It may be used by several goroutines.
+type Weights struct {
+	file *safetensors.File
+
+	mu   sync.Mutex
+	live *C.int64_t // counts the storages over the map; nil when closed
+}
+
+// OpenWeights maps a safetensors file, an index of shards or a folder; see [safetensors.Open]. A file with an element
+// type that has no counterpart here is refused.
+func OpenWeights(path string) (*Weights, error) {
+	f, err := safetensors.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkFile(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return &Weights{file: f, live: C.ct_counter_new()}, nil
+}
+
+// File returns the file, for its names, types, shapes and metadata. It stays the Weights' to close.
+func (w *Weights) File() *safetensors.File { return w.file }
+
+// Get returns the tensor of that name, owned by s, in the file's element type. On a CPU scope it is a view of the map, or
+// a copy where the file has it unaligned; on a GPU it is a copy. A name that is not there is an error.
+func (w *Weights) Get(s *Scope, name string) (*Tensor, error) {
+	w.mu.Lock()
+	v, ok := w.file.Tensor(name)
+	closed := w.live == nil
+	w.mu.Unlock()
+	if closed {
+		return nil, w.errClosed()
+	}
+	if !ok {
+		return nil, fmt.Errorf("%s: there is no tensor %q", w.file.Path(), name)
+	}
+	var t *Tensor
+	if err := Catch(func() { t = w.load(s, v) }); err != nil {
+		return nil, fmt.Errorf("%s: tensor %q: %w", w.file.Path(), name, err)
+	}
+	return t, nil
+}
+
+// All yields every tensor by name, in the file's order; see [Weights.Get]. A tensor is made when its turn comes and is
+// owned by s; a loop that is done with one may free it. A closed file, or a device without room, panics as operators
+// do.
+func (w *Weights) All(s *Scope) iter.Seq2[string, *Tensor] {
+	return func(yield func(string, *Tensor) bool) {
+		w.mu.Lock()
+		tensors, closed := w.file.Tensors(), w.live == nil
+		w.mu.Unlock()
+		if closed {
+			panic(w.errClosed())
+		}
+		for v := range tensors {
+			if !yield(v.Name, w.load(s, v)) {
+				return
+			}
 		}
 	}
-	panic(&Error{Op: "safetensors", Msg: fmt.Sprintf("no file type for %s", d)})
 }
 
-// FromFile yields a file's tensors by name, on the scope's device and owned by s, in the file's order. A tensor is made
-// when its turn comes; consumers that copy it may free it at once. Element types without a counterpart here are an error.
+// Close unmaps the file. While tensors, or what autograd has saved of them, still use its memory, it does nothing and
+// returns an error that wraps [ErrInUse]: close their scopes first. Closing twice does nothing.
+func (w *Weights) Close() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.live == nil {
+		return nil
+	}
+	if n := C.ct_counter_value(w.live); n > 0 {
+		return fmt.Errorf("close %s: %d tensors: %w: close their scopes first", w.file.Path(), n, ErrInUse)
+	}
+	C.ct_counter_free(w.live)
+	w.live = nil
+	return w.file.Close()
+}
+
+func (w *Weights) errClosed() *Error {
+	return &Error{Op: "weights", Msg: w.file.Path() + " was closed", Err: ErrFreed}
+}
+
+func (w *Weights) load(s *Scope, v safetensors.Tensor) *Tensor {
+	if s.device == CPU {
+		return w.view(s, v)
+	}
+	return s.NoGradTidy(func(c *Scope) *Tensor { return w.view(c, v).ToDevice(c, s.device) })
+}
+
+// view makes a CPU tensor over the map, or a copy where the map cannot be used.
+func (w *Weights) view(s *Scope, v safetensors.Tensor) *Tensor {
+	w.mu.Lock() // so that Close waits until the tensor counts, or the copy is made
+	defer w.mu.Unlock()
+	if w.live == nil {
+		panic(w.errClosed())
+	}
+	if len(v.Data) == 0 || !v.Aligned() {
+		return fromFile(s, v)
+	}
+	d, _ := dtypeOfFile(v.DType)
+	sizes, _ := sizesOf("weights", v.Shape)
+	var at *C.int64_t
+	if len(sizes) > 0 {
+		at = &sizes[0]
+	}
+	var h C.ct_tensor
+	e := C.ct_tensor_over_host(unsafe.Pointer(unsafe.SliceData(v.Data)), C.int64_t(len(v.Data)), at, C.int32_t(len(sizes)), C.int32_t(d.code()), w.live, &h)
+	if e != nil {
+		panic(take(e, "weights"))
+	}
+	return newTensor(s, h)
+}
+
+// FromFile yields copies of a file's tensors by name, on the scope's device and owned by s, in the file's order: for files
+// that [safetensors.Parse] has read from memory. [OpenWeights] reads files on disk without copying. A tensor is made when
+// its turn comes; a loop that is done with one may free it. Element types without a counterpart here are an error.
 func FromFile(s *Scope, f *safetensors.File) (iter.Seq2[string, *Tensor], error) {
-	for t := range f.Tensors() {
-		if _, ok := fileTypes[t.DType]; !ok {
-			return nil, fmt.Errorf("%s: tensor %q has element type %s, which is not supported: convert the file to F32, F16 or BF16", f.Path(), t.Name, t.DType)
-		}
+	if err := checkFile(f); err != nil {
+		return nil, err
 	}
 	return func(yield func(string, *Tensor) bool) {
-		for t := range f.Tensors() {
-			if !yield(t.Name, FromBytes(s, t.Data, fileTypes[t.DType], t.Shape...)) {
+		for v := range f.Tensors() {
+			if !yield(v.Name, fromFile(s, v)) {
 				return
 			}
 		}
 	}, nil
 }
 
-// SaveSafetensors writes tensors to a safetensors file atomically, one at a time through the host. Without overwrite a
-// file that exists is an error that wraps fs.ErrExist.
-func SaveSafetensors(path string, tensors iter.Seq2[string, *Tensor], metadata map[string]string, overwrite bool) error {
-	var list []safetensors.Source
-	err := Catch(func() {
-		for name, t := range tensors {
-			list = append(list, safetensors.Source{Name: name, DType: fileType(t.DType()), Shape: t.Shape(), Data: func() (b []byte, err error) {
-				err = Catch(func() { b = t.Bytes() })
-				return b, err
-			}})
+func fromFile(s *Scope, v safetensors.Tensor) *Tensor {
+	d, _ := dtypeOfFile(v.DType)
+	return FromBytes(s, v.Data, d, v.Shape...)
+}
+
+func dtypeOfFile(d safetensors.DType) (DType, bool) {
+	i := slices.Index(fileTypes[:], d)
+	return DType(i), i >= 0
+}
+
+// checkFile refuses what cannot become a tensor here: other element types, and truth values that are neither 0 nor 1,
+// which C++ must never see.
+func checkFile(f *safetensors.File) error {
+	for v := range f.Tensors() {
+		d, ok := dtypeOfFile(v.DType)
+		if !ok {
+			return fmt.Errorf("%s: tensor %q has elements of type %s: want one of %v, convert the file first", v.Path, v.Name, v.DType, fileTypes)
 		}
-	})
+		if d != Bool {
+			continue
+		}
+		if i := slices.IndexFunc(v.Data, func(b byte) bool { return b > 1 }); i >= 0 {
+			return &safetensors.FormatError{Path: v.Path, Msg: fmt.Sprintf("tensor %q of type BOOL holds the byte %d: want 0 or 1", v.Name, v.Data[i])}
+		}
+	}
+	return nil
+}
+
+// SaveSafetensors writes tensors to a safetensors file atomically; see [safetensors.Write]. They may be on any device and
+// are copied to the host one at a time; all have to stay alive until it returns. Gradients are not saved. Without
+// overwrite, a file that exists is an error that wraps fs.ErrExist. Python's libraries take the file as theirs when the
+// metadata say "format": "pt".
+func SaveSafetensors(path string, tensors iter.Seq2[string, *Tensor], metadata map[string]string, overwrite bool) error {
+	list, err := sources(tensors)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return safetensors.Write(path, list, safetensors.Options{Metadata: metadata, Overwrite: overwrite})
+}
+
+// SaveSharded is SaveSafetensors into several files of at most maxBytes and their index, whose path it returns; see
+// [safetensors.WriteSharded].
+func SaveSharded(path string, tensors iter.Seq2[string, *Tensor], maxBytes int, metadata map[string]string, overwrite bool) (string, error) {
+	list, err := sources(tensors)
+	if err != nil {
+		return "", fmt.Errorf("write %s: %w", path, err)
+	}
+	return safetensors.WriteSharded(path, list, maxBytes, safetensors.Options{Metadata: metadata, Overwrite: overwrite})
+}
+
+// sources describes tensors to the writer. All share one buffer, as large as the largest of them.
+func sources(tensors iter.Seq2[string, *Tensor]) (list []safetensors.Source, err error) {
+	var buffer []byte
+	err = Catch(func() {
+		for name, t := range tensors {
+			in := t.info("save")
+			n := int(in.words[3] * in.words[4])
+			list = append(list, safetensors.Source{
+				Name: name, DType: fileTypes[in.dtype()], Shape: in.shape(),
+				Data: func() ([]byte, error) {
+					if n == 0 {
+						return nil, nil
+					}
+					if cap(buffer) < n {
+						buffer = make([]byte, n)
+					}
+					err := Catch(func() {
+						in := t.info("save") // its layout may have changed, and it may have been freed
+						t.copyToHost(unsafe.Pointer(unsafe.SliceData(buffer[:n])), n, &in)
+					})
+					return buffer[:n], err
+				},
+			})
+		}
+	})
+	return list, err
 }

@@ -26,7 +26,7 @@ type Source struct {
 	DType DType
 	Shape []int // empty for a scalar
 	// Data returns the elements, little-endian, in the order of their indices. It is called once, when its turn in the
-	// file has come, and the result is not used after that: so the data of no two tensors need be in memory at once.
+	// file has come, and the result is used until the next one's turn: so tensors may share a buffer.
 	Data func() ([]byte, error)
 }
 
