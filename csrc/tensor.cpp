@@ -84,10 +84,10 @@ ct_error *ct_tensor_over_host(void *data, int64_t nbytes, const int64_t *sizes, 
     TORCH_CHECK(static_cast<int64_t>(bytes_of(sizes, ndim, dtype)) == nbytes, "the shape needs ",
                 bytes_of(sizes, ndim, dtype), " bytes, the data has ", nbytes);
     auto *counter = reinterpret_cast<std::atomic<int64_t> *>(live);
-    counter->fetch_add(1);
     at::Tensor t = at::from_blob(
         data, at::IntArrayRef(sizes, static_cast<size_t>(ndim)), [counter](void *) { counter->fetch_sub(1); },
         at::TensorOptions().dtype(static_cast<c10::ScalarType>(dtype)));
+    counter->fetch_add(1);  // after what may throw; nobody can release the tensor before this returns
     *out = give(std::move(t));
   });
 }

@@ -32,8 +32,8 @@ type Objective interface {
 	Stats(k int) map[string]float64
 }
 
-// rng returns step k's randomness for a run with that seed. Tensors on dev are drawn from dev's own generator.
-func rng(s *torch.Scope, seed uint64, k int) Draws {
+// Draw returns step k's randomness for a run with that seed. Tensors on dev are drawn from dev's own generator.
+func Draw(s *torch.Scope, seed uint64, k int) Draws {
 	host := rand.New(rand.NewPCG(seed, uint64(k)))
 	return Draws{
 		Host:    host,

@@ -200,7 +200,7 @@ func (t *Trainer) step(s *torch.Scope, k int, in dataset.Batch, params []*torch.
 			t.Optimizer.SetLR(t.LR(k))
 		}
 		t.Optimizer.ZeroGrad()
-		l := t.Objective.Loss(s, k, b, rng(s, t.Seed, k))
+		l := t.Objective.Loss(s, k, b, Draw(s, t.Seed, k))
 		l.Backward()
 		loss = l.Item()
 		if math.IsNaN(loss) || math.IsInf(loss, 0) {

@@ -153,12 +153,12 @@ func Open(path string, dev torch.Device) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	f, err := safetensors.Open(path)
+	w, err := torch.OpenWeights(path)
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	return read(f, path, dev)
+	defer w.Close() // the weights were copied: nothing is a view of the file any more
+	return read(w.File(), path, dev, func(s *torch.Scope) (iter.Seq2[string, *torch.Tensor], error) { return w.All(s), nil })
 }
 
 // Read reads a model file that is in memory; name stands for its path in errors.
@@ -167,7 +167,7 @@ func Read(name string, data []byte, dev torch.Device) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	return read(f, name, dev)
+	return read(f, name, dev, func(s *torch.Scope) (iter.Seq2[string, *torch.Tensor], error) { return torch.FromFile(s, f) })
 }
 
 // Find returns the file that Open would read: path itself, or the latest of the files model-*.safetensors in it.
@@ -190,7 +190,8 @@ func Find(path string) (string, error) {
 	return files[len(files)-1], nil
 }
 
-func read(f *safetensors.File, path string, dev torch.Device) (*Model, error) {
+// read builds the model that f describes, with the weights that open yields.
+func read(f *safetensors.File, path string, dev torch.Device, open func(s *torch.Scope) (iter.Seq2[string, *torch.Tensor], error)) (*Model, error) {
 	fail := func(err error) (*Model, error) { return nil, fmt.Errorf("model %s: %w", path, err) }
 	d, err := ReadDescription(f.Metadata())
 	if err != nil {
@@ -209,7 +210,7 @@ func read(f *safetensors.File, path string, dev torch.Device) (*Model, error) {
 		return fail(err)
 	}
 	err = torch.Run(torch.CPU, func(s *torch.Scope) error {
-		weights, err := torch.FromFile(s, f)
+		weights, err := open(s)
 		if err != nil {
 			return err
 		}

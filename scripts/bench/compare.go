@@ -1,0 +1,285 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// row is one figure of the comparison. Ratio is ours/theirs for times and memory and theirs/ours for throughput, so that
+// below 1 is always better.
+type row struct {
+	Name   string  `json:"name"`
+	Unit   string  `json:"unit"`
+	Ours   float64 `json:"ours"`
+	Theirs float64 `json:"theirs"`
+	Ratio  float64 `json:"ratio"`
+	Target float64 `json:"target,omitempty"` // the ratio to reach; 0: shown for interest
+}
+
+// job is one piece of work, done by both sides in turn; the functions return figures by name.
+type job struct {
+	name         string
+	ours, theirs func() (map[string]float64, error)
+	figures      []figure
+}
+
+type figure struct {
+	key, unit string
+	more      bool // more is better
+	target    float64
+}
+
+func compare(args []string, stdout, stderr io.Writer) error {
+	f := flag.NewFlagSet("compare", flag.ContinueOnError)
+	peers := f.String("peers", "../shared/bench/peers", "folder of the PyTorch benchmarks")
+	python := f.String("python", "python3", "a Python with torch 2.11.0 and Pillow")
+	onestep := f.String("onestep", "bin/onestep", "the tool")
+	rounds := f.Int("rounds", 3, "how often each side does each piece of work")
+	runs := f.Int("runs", 5, "timed runs within one process")
+	only := f.String("only", "", "only jobs whose name contains this")
+	out := f.String("json", "", "also write the figures here")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(*peers, "unet_train.py")); err != nil {
+		return fmt.Errorf("peers: %w (the PyTorch side of the benchmarks; --peers names its folder)", err)
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	tmp, err := os.MkdirTemp("", "onestep-bench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(tmp)
+
+	b := bench{self: self, python: *python, peers: *peers, onestep: *onestep, tmp: tmp, runs: fmt.Sprint(*runs)}
+	var rows []row
+	for _, j := range b.jobs() {
+		if !strings.Contains(j.name, *only) {
+			continue
+		}
+		got, err := alternate(j, *rounds, stderr)
+		if err != nil {
+			return fmt.Errorf("%s: %w", j.name, err)
+		}
+		rows = append(rows, got...)
+	}
+	fmt.Fprintf(stdout, "%s/%s, %d CPUs, %s, %s, %d rounds\n", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), cpu(), time.Now().Format(time.DateOnly), *rounds)
+	w := tabwriter.NewWriter(stdout, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(w, "work\tonestep\tPyTorch\tunit\tratio\ttarget")
+	for _, r := range rows {
+		target := "-"
+		if r.Target > 0 {
+			target = fmt.Sprintf("%.2f", r.Target)
+			if r.Ratio > r.Target {
+				target += "  missed"
+			}
+		}
+		fmt.Fprintf(w, "%s\t%.4g\t%.4g\t%s\t%.3f\t%s\n", r.Name, r.Ours, r.Theirs, r.Unit, r.Ratio, target)
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	if *out == "" {
+		return nil
+	}
+	text, err := json.MarshalIndent(rows, "", " ")
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(*out, append(text, '\n'), 0o644)
+}
+
+func cpu() string {
+	b, _ := os.ReadFile("/proc/cpuinfo")
+	for line := range strings.Lines(string(b)) {
+		if name, ok := strings.CutPrefix(line, "model name"); ok {
+			return strings.TrimSpace(strings.TrimLeft(name, "\t :"))
+		}
+	}
+	return "unknown CPU"
+}
+
+// alternate does a job rounds times on each side, in turn, and compares medians.
+func alternate(j job, rounds int, stderr io.Writer) ([]row, error) {
+	ours, theirs := map[string][]float64{}, map[string][]float64{}
+	for i := range rounds {
+		for _, side := range []struct {
+			name string
+			do   func() (map[string]float64, error)
+			into map[string][]float64
+		}{{"onestep", j.ours, ours}, {"PyTorch", j.theirs, theirs}} {
+			fmt.Fprintf(stderr, "%s, round %d of %d: %s\n", j.name, i+1, rounds, side.name)
+			got, err := side.do()
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", side.name, err)
+			}
+			for k, v := range got {
+				side.into[k] = append(side.into[k], v)
+			}
+		}
+	}
+	var rows []row
+	for _, f := range j.figures {
+		if len(ours[f.key]) == 0 || len(theirs[f.key]) == 0 {
+			return nil, fmt.Errorf("no figure %q", f.key)
+		}
+		r := row{Name: j.name + " " + f.key, Unit: f.unit, Ours: median(ours[f.key]), Theirs: median(theirs[f.key]), Target: f.target}
+		r.Ratio = r.Ours / r.Theirs
+		if f.more {
+			r.Ratio = 1 / r.Ratio
+		}
+		rows = append(rows, r)
+	}
+	return rows, nil
+}
+
+type bench struct{ self, python, peers, onestep, tmp, runs string }
+
+func (b bench) jobs() []job {
+	return []job{
+		{"op", b.here("work", "ops", "--runs", b.runs), b.peerOps(), []figure{
+			{"add/no_grad", "us", false, 0.7}, {"add/grad", "us", false, 0.7}, {"add/fwd_bwd", "us", false, 0.7},
+			{"matmul64/no_grad", "us", false, 0.7}, {"matmul64/fwd_bwd", "us", false, 0.7},
+			{"chain10/fwd_bwd", "us", false, 0.7}, {"view/no_grad", "us", false, 0.7}, {"item/no_grad", "us", false, 0.7},
+			{"silu64/no_grad", "us", false, 0}, {"conv2d/no_grad", "us", false, 0}, {"conv2d/fwd_bwd", "us", false, 0},
+		}},
+		{"train", b.here("work", "train", "--runs", b.runs), b.peerTrain(), []figure{
+			{"ms_per_step", "ms", false, 1}, {"peak_rss_mib", "MiB", false, 1},
+		}},
+		{"sample", b.here("work", "sample", "--runs", b.runs), b.peerSample(), []figure{
+			{"consistency_1", "images/s", true, 1}, {"consistency_4", "images/s", true, 1}, {"peak_rss_mib", "MiB", false, 1},
+		}},
+		{"first image", b.firstImage(), b.peerFirstImage(), []figure{{"seconds", "s", false, 0.3}}},
+	}
+}
+
+// output runs a program and returns what it printed.
+func output(name string, args ...string) ([]byte, error) {
+	cmd := exec.Command(name, args...)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
+	out, err := cmd.Output()
+	if err != nil {
+		lines := strings.Split(strings.TrimSpace(errs.String()), "\n")
+		return nil, fmt.Errorf("%s %s: %w: %s", name, strings.Join(args, " "), err, lines[len(lines)-1])
+	}
+	return out, nil
+}
+
+func (b bench) here(args ...string) func() (map[string]float64, error) {
+	return func() (map[string]float64, error) {
+		text, err := output(b.self, args...)
+		if err != nil {
+			return nil, err
+		}
+		var got map[string]float64
+		return got, json.Unmarshal(text, &got)
+	}
+}
+
+// peer runs one of the PyTorch benchmarks and decodes its JSON.
+func (b bench) peer(into any, script string, args ...string) error {
+	text, err := output(b.python, append([]string{filepath.Join(b.peers, script)}, args...)...)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(text, into)
+}
+
+func (b bench) peerOps() func() (map[string]float64, error) {
+	return func() (map[string]float64, error) {
+		var r struct {
+			Threads map[string]struct {
+				Python map[string]map[string]struct {
+					Us float64 `json:"us"`
+				} `json:"python"`
+			} `json:"threads"`
+		}
+		if err := b.peer(&r, "ops_overhead.py", "--threads", "1", "--runs", b.runs, "--patience", "2"); err != nil {
+			return nil, err
+		}
+		got := map[string]float64{}
+		for name, kinds := range r.Threads["1"].Python {
+			for kind, v := range kinds {
+				got[name+"/"+kind] = v.Us
+			}
+		}
+		return got, nil
+	}
+}
+
+func (b bench) peerTrain() func() (map[string]float64, error) {
+	return func() (map[string]float64, error) {
+		var r map[string]any
+		if err := b.peer(&r, "unet_train.py", "--case", "cifar", "--variant", "eager", "--runs", b.runs); err != nil {
+			return nil, err
+		}
+		got := map[string]float64{}
+		for _, k := range []string{"ms_per_step", "peak_rss_mib"} {
+			got[k], _ = r[k].(float64)
+		}
+		return got, nil
+	}
+}
+
+func (b bench) peerSample() func() (map[string]float64, error) {
+	return func() (map[string]float64, error) {
+		type timing struct {
+			Rate float64 `json:"images_per_s"`
+		}
+		var r struct {
+			One  timing  `json:"consistency_1"`
+			Four timing  `json:"consistency_4"`
+			Peak float64 `json:"peak_rss_mib"`
+		}
+		if err := b.peer(&r, "unet_sample.py", "--case", "cifar", "--variant", "eager", "--runs", b.runs); err != nil {
+			return nil, err
+		}
+		return map[string]float64{"consistency_1": r.One.Rate, "consistency_4": r.Four.Rate, "peak_rss_mib": r.Peak}, nil
+	}
+}
+
+// firstImage times the whole process from its start to a written picture.
+func (b bench) firstImage() func() (map[string]float64, error) {
+	return func() (map[string]float64, error) {
+		model := filepath.Join(b.tmp, "model.safetensors")
+		if _, err := os.Stat(model); err != nil {
+			if _, err := output(b.self, "work", "sample", "--save", model); err != nil {
+				return nil, err
+			}
+		}
+		return clock(b.onestep, "sample", "--model", model, "--steps", "1", "--n", "1", "--seed", "1", "--threads", "2",
+			"--out", filepath.Join(b.tmp, fmt.Sprintf("ours-%d.png", time.Now().UnixNano())))
+	}
+}
+
+func (b bench) peerFirstImage() func() (map[string]float64, error) {
+	return func() (map[string]float64, error) {
+		script, weights := filepath.Join("scripts", "bench", "first_image.py"), filepath.Join(b.tmp, "peer.pt")
+		if _, err := os.Stat(weights); err != nil {
+			if _, err := output(b.python, script, b.peers, weights, "--save"); err != nil {
+				return nil, err
+			}
+		}
+		return clock(b.python, script, b.peers, weights, filepath.Join(b.tmp, "theirs.png"))
+	}
+}
+
+func clock(name string, args ...string) (map[string]float64, error) {
+	t0 := time.Now()
+	_, err := output(name, args...)
+	return map[string]float64{"seconds": time.Since(t0).Seconds()}, err
+}

@@ -1,0 +1,68 @@
+// Command bench measures onestep beside PyTorch doing the same work, in one run, alternating, and prints ratios.
+//
+//	bench compare --peers DIR [--python PYTHON] [--onestep BIN] [--rounds N] [--only NAME] [--json FILE]
+//	bench work ops|train|sample [--case cifar|mnist] [--batch N] [--runs N] [--threads N]
+//
+// compare runs each piece of work as a process of its own, ours and the peer's in turn, and takes medians over the rounds.
+// work does one piece here and prints its figures as JSON; compare calls it.
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+)
+
+func main() {
+	if err := run(os.Args[1:], os.Stdout, os.Stderr); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(args []string, stdout, stderr io.Writer) error {
+	if len(args) == 0 {
+		return fmt.Errorf("want compare or work, got nothing")
+	}
+	switch args[0] {
+	case "compare":
+		return compare(args[1:], stdout, stderr)
+	case "work":
+		return work(args[1:], stdout)
+	}
+	return fmt.Errorf("want compare or work, got %q", args[0])
+}
+
+func work(args []string, stdout io.Writer) error {
+	if len(args) == 0 {
+		return fmt.Errorf("work: want ops, train or sample, got nothing")
+	}
+	f := flag.NewFlagSet("work", flag.ContinueOnError)
+	o := options{}
+	f.StringVar(&o.name, "case", "cifar", "cifar (32x32x3, batch 32) or mnist (28x28x1, batch 64)")
+	f.IntVar(&o.batch, "batch", 0, "images a batch; 0: the case's own")
+	f.IntVar(&o.runs, "runs", 5, "timed runs")
+	f.IntVar(&o.threads, "threads", 2, "threads of one operator")
+	f.StringVar(&o.save, "save", "", "write the network's model file here and stop (with sample)")
+	if err := f.Parse(args[1:]); err != nil {
+		return err
+	}
+	works := map[string]func(options) (any, error){"ops": ops, "train": train, "sample": sample}
+	do, ok := works[args[0]]
+	if !ok {
+		return fmt.Errorf("work: want ops, train or sample, got %q", args[0])
+	}
+	got, err := do(o)
+	if err != nil {
+		return err
+	}
+	return json.NewEncoder(stdout).Encode(got)
+}
+
+type options struct {
+	name                 string
+	batch, runs, threads int
+	save                 string
+}

@@ -1,0 +1,295 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/models/unet"
+	"github.com/onestep-go/onestep/sampling"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/optim"
+	"github.com/onestep-go/onestep/training"
+)
+
+func median(v []float64) float64 {
+	v = slices.Clone(v)
+	slices.Sort(v)
+	if len(v)%2 == 1 {
+		return v[len(v)/2]
+	}
+	return (v[len(v)/2-1] + v[len(v)/2]) / 2
+}
+
+// timed returns the median seconds of f over runs, after one run that is not counted.
+func timed(runs int, f func() error) (float64, error) {
+	var took []float64
+	for i := range runs + 1 {
+		t0 := time.Now()
+		if err := f(); err != nil {
+			return 0, err
+		}
+		if i > 0 {
+			took = append(took, time.Since(t0).Seconds())
+		}
+	}
+	return median(took), nil
+}
+
+// peakMiB is the peak resident memory of this process; resetPeak makes it start again from the present.
+func peakMiB() float64 {
+	b, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return math.NaN()
+	}
+	for line := range strings.Lines(string(b)) {
+		if f := strings.Fields(line); len(f) > 1 && f[0] == "VmHWM:" {
+			kib, _ := strconv.ParseFloat(f[1], 64)
+			return kib / 1024
+		}
+	}
+	return math.NaN()
+}
+
+func resetPeak() error { return os.WriteFile("/proc/self/clear_refs", []byte("5"), 0) }
+
+// network is the peers' edm_unet.py: the same channels, blocks and order of operations.
+func network(o options) (unet.Config, int, error) {
+	batch := o.batch
+	switch o.name {
+	case "cifar":
+		if batch == 0 {
+			batch = 32
+		}
+		return unet.DDPMPP(32, 3, 64, []int{1, 2, 2}, 2, 16), batch, nil
+	case "mnist":
+		if batch == 0 {
+			batch = 64
+		}
+		return unet.DDPMPP(28, 1, 64, []int{1, 2, 2}, 2, 14), batch, nil
+	}
+	return unet.Config{}, 0, fmt.Errorf("case: want cifar or mnist, got %q", o.name)
+}
+
+type levels int
+
+func (n levels) At(int) (int, float64) { return int(n), 0 }
+
+// train is unet_train.py's step: improved consistency training with Adam and an average of the weights.
+func train(o options) (any, error) {
+	cfg, batch, err := network(o)
+	if err != nil {
+		return nil, err
+	}
+	if err := torch.SetThreads(o.threads); err != nil {
+		return nil, err
+	}
+	net, err := unet.New(cfg, torch.CPU, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer net.Close()
+	ema, err := net.Clone()
+	if err != nil {
+		return nil, err
+	}
+	defer ema.Close()
+	opt, err := optim.Adam{LR: 1e-4}.New(net.Parameters())
+	if err != nil {
+		return nil, err
+	}
+	defer opt.Close()
+	ct := &training.CT{Model: &models.Consistency{Net: net}, Schedule: levels(20), Index: training.LogNormal{}, Weight: training.InverseGap}
+	var ps, es []*torch.Tensor
+	for _, p := range net.Parameters() {
+		ps = append(ps, p)
+	}
+	for _, p := range ema.Parameters() {
+		es = append(es, p)
+	}
+	var seconds, peak float64
+	err = torch.Run(torch.CPU, func(s *torch.Scope) error {
+		g := torch.NewGenerator(s, 1)
+		x := torch.Rand(s, g, torch.Float32, batch, cfg.InChannels, cfg.Resolution, cfg.Resolution).MulScalar(s, 2).SubScalar(s, 1)
+		k := 0
+		step := func() error {
+			k++
+			return s.Run(func(s *torch.Scope) error {
+				opt.ZeroGrad()
+				loss := ct.Loss(s, k, training.Batch{Images: x}, training.Draw(s, 1, k))
+				loss.Backward()
+				opt.Step(s)
+				torch.ForeachLerpInPlace(s, es, ps, 1e-4)
+				loss.Item()
+				return nil
+			})
+		}
+		if err := step(); err != nil {
+			return err
+		}
+		if err := resetPeak(); err != nil {
+			return err
+		}
+		seconds, err = timed(o.runs, step)
+		peak = peakMiB()
+		return err
+	})
+	return map[string]float64{"ms_per_step": seconds * 1e3, "peak_rss_mib": peak, "parameters": float64(net.Store().Count())}, err
+}
+
+// sample is unet_sample.py's: 1 and 4 steps of the consistency function, and EDM's Heun with 18 steps.
+func sample(o options) (any, error) {
+	cfg, batch, err := network(o)
+	if err != nil {
+		return nil, err
+	}
+	if err := torch.SetThreads(o.threads); err != nil {
+		return nil, err
+	}
+	net, err := unet.New(cfg, torch.CPU, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer net.Close()
+	f := &models.Consistency{Net: net}
+	if o.save != "" {
+		return map[string]string{"model": o.save}, checkpoint.Save(o.save, checkpoint.Describe(f, net.Config()), net.Tensors(), torch.Float32, true)
+	}
+	shape := []int{cfg.InChannels, cfg.Resolution, cfg.Resolution}
+	out := map[string]float64{}
+	err = torch.Run(torch.CPU, func(s *torch.Scope) error {
+		return s.Inference(func(s *torch.Scope) error {
+			one := func(steps int) error {
+				return s.Run(func(s *torch.Scope) error {
+					streams := sampling.NewStreams(s, sampling.Seeds(0, batch)...)
+					_, err := sampling.Multistep{Times: sampling.Times(steps)}.Sample(context.Background(), s, f, shape, streams, models.Cond{})
+					return err
+				})
+			}
+			if err := one(1); err != nil {
+				return err
+			}
+			if err := resetPeak(); err != nil {
+				return err
+			}
+			for _, steps := range []int{1, 4} {
+				seconds, err := timed(o.runs, func() error { return one(steps) })
+				if err != nil {
+					return err
+				}
+				out[fmt.Sprintf("consistency_%d", steps)] = float64(batch) / seconds
+			}
+			out["peak_rss_mib"] = peakMiB()
+			return nil
+		})
+	})
+	return out, err
+}
+
+// ops is ops_overhead.py's: microseconds of one small operator, on one thread.
+func ops(o options) (any, error) {
+	if err := torch.SetThreads(1); err != nil {
+		return nil, err
+	}
+	out := map[string]float64{}
+	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
+		g := torch.NewGenerator(s, 0)
+		type op func(s *torch.Scope) *torch.Tensor
+		cases := map[string]func(grad bool) op{
+			"add": func(grad bool) op {
+				x, y := leaf(s, g, grad, 1), torch.Randn(s, g, torch.Float32, 1)
+				return func(s *torch.Scope) *torch.Tensor { return x.Add(s, y) }
+			},
+			"view": func(grad bool) op {
+				m := leaf(s, g, grad, 64, 64)
+				return func(s *torch.Scope) *torch.Tensor { return m.View(s, 4096) }
+			},
+			"silu64": func(grad bool) op {
+				m := leaf(s, g, grad, 64, 64)
+				return func(s *torch.Scope) *torch.Tensor { return m.SiLU(s) }
+			},
+			"matmul64": func(grad bool) op {
+				a, b := leaf(s, g, grad, 64, 64), torch.Randn(s, g, torch.Float32, 64, 64)
+				return func(s *torch.Scope) *torch.Tensor { return a.MatMul(s, b) }
+			},
+			"conv2d": func(grad bool) op {
+				x, w, b := leaf(s, g, grad, 1, 8, 16, 16), leaf(s, g, grad, 8, 8, 3, 3), leaf(s, g, grad, 8)
+				return func(s *torch.Scope) *torch.Tensor { return x.Conv2D(s, w, b, torch.Conv2DOptions{Padding: 1}) }
+			},
+			"chain10": func(grad bool) op {
+				x, y := leaf(s, g, grad, 1), torch.Randn(s, g, torch.Float32, 1)
+				return func(s *torch.Scope) *torch.Tensor {
+					z := x
+					for range 10 {
+						next := z.Add(s, y)
+						if z != x {
+							z.Free()
+						}
+						z = next
+					}
+					return z
+				}
+			},
+		}
+		for name, make := range cases {
+			free := make(false)
+			if err := s.Inference(func(s *torch.Scope) error {
+				us, err := perCall(o.runs, func() { free(s).Free() })
+				out[name+"/no_grad"] = us
+				return err
+			}); err != nil {
+				return err
+			}
+			tracked := make(true)
+			us, err := perCall(o.runs, func() { tracked(s).Free() })
+			if err != nil {
+				return err
+			}
+			out[name+"/grad"] = us
+			us, err = perCall(o.runs, func() {
+				y := tracked(s)
+				l := y.Sum(s)
+				l.Backward()
+				y.Free()
+				l.Free()
+			})
+			if err != nil {
+				return err
+			}
+			out[name+"/fwd_bwd"] = us
+		}
+		x := torch.Randn(s, g, torch.Float32, 1)
+		us, err := perCall(o.runs, func() { x.Item() })
+		out["item/no_grad"] = us
+		return err
+	})
+	return out, err
+}
+
+func leaf(s *torch.Scope, g *torch.Generator, grad bool, shape ...int) *torch.Tensor {
+	t := torch.Randn(s, g, torch.Float32, shape...)
+	t.SetRequiresGrad(grad)
+	return t
+}
+
+// perCall returns the median microseconds of one call, over runs of about 0.15 s.
+func perCall(runs int, f func()) (float64, error) {
+	loop := func(n int) time.Duration {
+		t0 := time.Now()
+		for range n {
+			f()
+		}
+		return time.Since(t0)
+	}
+	each := loop(200) / 200
+	n := max(200, int(150*time.Millisecond/max(each, 1)))
+	seconds, err := timed(runs, func() error { loop(n); return nil })
+	return seconds / float64(n) * 1e6, err
+}
