@@ -85,7 +85,8 @@ func ctParity(t *testing.T, kind string, dtype torch.DType) {
 		defer target.Close()
 		lr, err := strconv.ParseFloat(meta["lr"], 64)
 		require.NoError(t, err)
-		opt := optim.RAdam{LR: lr}.New(net.Parameters())
+		opt, err := optim.RAdam{LR: lr}.New(net.Parameters())
+		require.NoError(t, err)
 		defer opt.Close()
 		ct := &training.CT{
 			Model: &models.Consistency{Net: net}, Target: &models.Consistency{Net: target},

@@ -72,8 +72,11 @@ type Trainer struct {
 
 	// Sample draws example images after step k; it sees the averaged weights where there are some.
 	Sample func(ctx context.Context, k int) error
-	// Snapshot's metadata: what a reader needs to build the network again.
-	Metadata map[string]string
+	// Metadata returns a snapshot's metadata: what a reader needs to build the network again; nil: none.
+	Metadata func(step int, images int64) (map[string]string, error)
+	// Scalars is told the figures that are logged, after step k; nil: nobody.
+	Scalars  func(k int, values map[string]float64) error
+	LogEvery int // steps between lines of statistics; 0: every step
 	// Progress is told after every step; nil: nobody.
 	Progress func(Progress)
 	Log      *slog.Logger // nil: silence

@@ -1,0 +1,309 @@
+// Package rundir keeps a training run's folder:
+//
+//	options.json               the resolved options
+//	stats.jsonl                one JSON object per logged step
+//	log.txt                    what was logged
+//	model-0010000.safetensors  snapshots: averaged weights, to share and sample from
+//	state-0010000.safetensors  what a resumed run needs
+//	samples-0010000.png        example images
+//	events.out.tfevents.*      the statistics again, for TensorBoard
+//
+// Files appear under their names only when they are complete, so a run that is killed at any moment can be resumed.
+package rundir
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Dir is a run's folder, locked for this process.
+type Dir struct {
+	path  string
+	lock  *os.File
+	stats *os.File
+	log   *os.File
+}
+
+// Open makes the folder for a new run, or with resume opens that of an earlier one. Options are written to options.json;
+// an earlier run's must be equal in all but the fields named in may. A folder that holds a run is an error without resume,
+// and one that holds anything else always: nothing is overwritten.
+func Open(path string, options map[string]any, resume bool, may ...string) (*Dir, error) {
+	if path == "" {
+		return nil, errors.New("run directory: want a path, got nothing")
+	}
+	if err := os.MkdirAll(path, 0o777); err != nil {
+		return nil, fmt.Errorf("run directory: %w", err)
+	}
+	d := &Dir{path: path}
+	if err := d.open(options, resume, may); err != nil {
+		d.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *Dir) open(options map[string]any, resume bool, may []string) (err error) {
+	entries, err := os.ReadDir(d.path)
+	if err != nil {
+		return fmt.Errorf("run directory: %w", err)
+	}
+	old, err := os.ReadFile(d.File("options.json"))
+	started := err == nil
+	switch {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("run directory: %w", err)
+	case started && !resume:
+		return fmt.Errorf("run directory %s holds a run: go on with it by --resume, or choose another folder", d.path)
+	case !started:
+		for _, e := range entries {
+			if !strings.HasPrefix(e.Name(), ".") {
+				return fmt.Errorf("run directory %s is not empty (%s) and is no run: choose another folder", d.path, e.Name())
+			}
+		}
+	}
+	if d.lock, err = os.OpenFile(d.File(".lock"), os.O_CREATE|os.O_RDWR, 0o666); err != nil {
+		return fmt.Errorf("run directory: %w", err)
+	}
+	if err := unix.Flock(int(d.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		pid, _ := os.ReadFile(d.File(".lock"))
+		return fmt.Errorf("run directory %s is in use by another process (%s)", d.path, strings.TrimSpace(string(pid)))
+	}
+	if err := d.lock.Truncate(0); err == nil {
+		_, err = d.lock.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+		if err != nil {
+			return fmt.Errorf("run directory: %w", err)
+		}
+	}
+	if started {
+		if err := sameOptions(old, options, may); err != nil {
+			return fmt.Errorf("run directory %s: %w", d.path, err)
+		}
+	} else if err := WriteJSON(d.File("options.json"), options); err != nil {
+		return fmt.Errorf("run directory: %w", err)
+	}
+	if d.log, err = os.OpenFile(d.File("log.txt"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666); err != nil {
+		return fmt.Errorf("run directory: %w", err)
+	}
+	if d.stats, err = os.OpenFile(d.File("stats.jsonl"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666); err != nil {
+		return fmt.Errorf("run directory: %w", err)
+	}
+	return nil
+}
+
+// sameOptions compares what was written with what is wanted now, through JSON on both sides.
+func sameOptions(old []byte, options map[string]any, may []string) error {
+	var had, wants map[string]any
+	if err := json.Unmarshal(old, &had); err != nil {
+		return fmt.Errorf("options.json: %w", err)
+	}
+	text, err := json.Marshal(options)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(text, &wants); err != nil {
+		return err
+	}
+	keys := map[string]bool{}
+	for k := range had {
+		keys[k] = true
+	}
+	for k := range wants {
+		keys[k] = true
+	}
+	var differ []string
+	for k := range keys {
+		a, _ := json.Marshal(had[k])
+		b, _ := json.Marshal(wants[k])
+		if !bytes.Equal(a, b) && !slices.Contains(may, k) {
+			differ = append(differ, fmt.Sprintf("%s was %s, now %s", k, a, b))
+		}
+	}
+	if differ == nil {
+		return nil
+	}
+	slices.Sort(differ)
+	return fmt.Errorf("the run was started with other options, so going on would not repeat it: %s", strings.Join(differ, "; "))
+}
+
+// ReadOptions returns the options of the run in a folder.
+func ReadOptions(path string) (map[string]any, error) {
+	text, err := os.ReadFile(filepath.Join(path, "options.json"))
+	if err != nil {
+		return nil, fmt.Errorf("run directory: %w", err)
+	}
+	var o map[string]any
+	if err := json.Unmarshal(text, &o); err != nil {
+		return nil, fmt.Errorf("run directory %s: options.json: %w", path, err)
+	}
+	return o, nil
+}
+
+// Path returns the folder.
+func (d *Dir) Path() string { return d.path }
+
+// File returns the path of a file in the folder.
+func (d *Dir) File(name string) string { return filepath.Join(d.path, name) }
+
+// Log returns where log lines go; they are kept in log.txt.
+func (d *Dir) Log() *os.File { return d.log }
+
+// Close gives the folder back.
+func (d *Dir) Close() error {
+	var errs []error
+	for _, f := range []*os.File{d.stats, d.log, d.lock} {
+		if f != nil {
+			errs = append(errs, f.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Snapshot returns the path of the snapshot after a step.
+func (d *Dir) Snapshot(step int) string {
+	return d.File(fmt.Sprintf("model-%07d.safetensors", step))
+}
+
+// State returns the path of the state after a step.
+func (d *Dir) State(step int) string { return d.File(fmt.Sprintf("state-%07d.safetensors", step)) }
+
+// Steps returns the steps, ascending, after which files with that prefix ("model" or "state") were written.
+func (d *Dir) Steps(prefix string) ([]int, error) { return Steps(d.path, prefix) }
+
+// Steps is [Dir.Steps] for a folder that is not open.
+func Steps(path, prefix string) ([]int, error) {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, fmt.Errorf("run directory: %w", err)
+	}
+	var steps []int
+	for _, e := range entries {
+		text, ok := strings.CutPrefix(e.Name(), prefix+"-")
+		if !ok {
+			continue
+		}
+		if text, ok = strings.CutSuffix(text, ".safetensors"); !ok {
+			continue
+		}
+		if n, err := strconv.Atoi(text); err == nil && n >= 0 {
+			steps = append(steps, n)
+		}
+	}
+	slices.Sort(steps)
+	return steps, nil
+}
+
+// Prune removes all but the last keep files with that prefix.
+func (d *Dir) Prune(prefix string, keep int) error {
+	steps, err := d.Steps(prefix)
+	if err != nil {
+		return err
+	}
+	for _, n := range steps[:max(0, len(steps)-keep)] {
+		if err := os.Remove(d.File(fmt.Sprintf("%s-%07d.safetensors", prefix, n))); err != nil {
+			return fmt.Errorf("run directory: %w", err)
+		}
+	}
+	return nil
+}
+
+// Record appends one object to stats.jsonl. Its "step" is what a resumed run is cut back by.
+func (d *Dir) Record(values map[string]any) error {
+	text, err := json.Marshal(values)
+	if err != nil {
+		return fmt.Errorf("stats: %w", err)
+	}
+	if _, err := d.stats.Write(append(text, '\n')); err != nil {
+		return fmt.Errorf("stats: %w", err)
+	}
+	return nil
+}
+
+// CutStats drops what stats.jsonl says of steps after the given one, and a line that a killed run left half-written.
+func (d *Dir) CutStats(step int) error {
+	old, err := os.ReadFile(d.File("stats.jsonl"))
+	if err != nil {
+		return fmt.Errorf("stats: %w", err)
+	}
+	var kept []byte
+	for line := range bytes.Lines(old) {
+		var at struct {
+			Step int `json:"step"`
+		}
+		if line[len(line)-1] == '\n' && json.Unmarshal(line, &at) == nil && at.Step <= step {
+			kept = append(kept, line...)
+		}
+	}
+	if bytes.Equal(kept, old) {
+		return nil
+	}
+	if err := Write(d.File("stats.jsonl"), kept); err != nil {
+		return fmt.Errorf("stats: %w", err)
+	}
+	f, err := os.OpenFile(d.File("stats.jsonl"), os.O_APPEND|os.O_WRONLY, 0o666)
+	if err != nil {
+		return fmt.Errorf("stats: %w", err)
+	}
+	err = d.stats.Close()
+	d.stats = f
+	return err
+}
+
+// WriteJSON writes a value as indented JSON, atomically, replacing what was there.
+func WriteJSON(path string, v any) error {
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return Write(path, append(text, '\n'))
+}
+
+// Write writes a file atomically, replacing what was there: under a temporary name, to the disk, then renamed.
+func Write(path string, data []byte) (err error) {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
+		}
+	}()
+	if _, err := f.Write(data); err != nil {
+		return err
+	}
+	if err := f.Chmod(0o666 &^ umask()); err != nil {
+		return err
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}
+
+// umask reads the process's mask; there is no way to read it without setting it.
+func umask() os.FileMode {
+	m := unix.Umask(0)
+	unix.Umask(m)
+	return os.FileMode(m)
+}
