@@ -1,0 +1,240 @@
+package job
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"image"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/builtin"
+	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/sampling"
+	"github.com/onestep-go/onestep/torch"
+)
+
+// Sample are the options of drawing images.
+type Sample struct {
+	Model     string    `json:"model"` // a file, a run directory, or builtin
+	Steps     int       `json:"steps"`
+	Times     []float64 `json:"times"` // noise levels, largest first; nil: the usual ones for Steps
+	Label     int       `json:"label"` // -1: every class in turn, for a conditional model
+	N         int       `json:"n"`
+	Seed      uint64    `json:"seed"` // of the first image; the others count up
+	Columns   int       `json:"-"`
+	Batch     int       `json:"-"`
+	Device    string    `json:"-"`
+	Threads   int       `json:"-"`
+	Out       string    `json:"-"` // FILE.png: a grid, or the image itself when N is 1; DIR/: a file an image
+	Overwrite bool      `json:"-"`
+}
+
+// Sampled is what was drawn.
+type Sampled struct {
+	Files []string  `json:"files"`
+	Model string    `json:"model"`
+	Times []float64 `json:"times"`
+	Seeds []uint64  `json:"seeds"`
+	Label int       `json:"label"`
+}
+
+// Run draws the images and writes them. Everything that can be known before is checked before the model is loaded.
+func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled, error) {
+	var none Sampled
+	if o.Steps == 0 {
+		o.Steps = max(1, len(o.Times))
+	}
+	if o.Times == nil {
+		o.Times = sampling.Times(o.Steps)
+	}
+	m := sampling.Multistep{Times: o.Times}
+	switch {
+	case o.Model == "":
+		return none, usage("--model is missing: a file, a run directory, or builtin")
+	case o.Out == "":
+		return none, usage("--out is missing: FILE.png for a grid, DIR/ for a file an image")
+	case o.N < 1 || o.N > 1<<20:
+		return none, usage("--n: want at least 1 image, got %d", o.N)
+	case o.Steps < 1 || o.Steps > 1000:
+		return none, usage("--steps: want 1 to 1000, got %d", o.Steps)
+	case len(o.Times) != o.Steps:
+		return none, usage("--steps is %d and --times lists %d noise levels: give one of them, or as many levels as steps", o.Steps, len(o.Times))
+	case o.Batch < 0 || o.Columns < 0:
+		return none, usage("--batch and --columns: want at least 1")
+	case o.Threads < 0 || o.Threads > 4096:
+		return none, usage("--threads: want at least 1, got %d", o.Threads)
+	}
+	if err := m.Validate(); err != nil {
+		return none, usage("--times: %v", err)
+	}
+	dev, err := torch.ParseDevice(o.Device)
+	if err != nil {
+		return none, usage("--device: %v", err)
+	}
+	files, folder, err := o.files()
+	if err != nil {
+		return none, err
+	}
+	if err := dev.Available(); err != nil {
+		return none, err
+	}
+	if o.Threads > 0 {
+		if err := torch.SetThreads(o.Threads); err != nil {
+			return none, err
+		}
+	}
+	model, err := openModel(o.Model, dev)
+	if err != nil {
+		return none, err
+	}
+	defer model.Close()
+	classes := model.Description.Network.Classes
+	switch {
+	case classes == 0 && o.Label >= 0:
+		return none, usage("--label: the model has no classes")
+	case classes > 0 && o.Label >= classes:
+		return none, usage("--label: want 0 to %d (%s), got %d", classes-1, strings.Join(model.Description.ClassNames, ", "), o.Label)
+	}
+	if o.Times[0] > model.Description.SigmaMax*1.01 {
+		return none, usage("--times: the model was trained up to noise level %g, got %g", model.Description.SigmaMax, o.Times[0])
+	}
+	if o.Batch == 0 {
+		o.Batch = 64
+	}
+	if folder {
+		if err := os.MkdirAll(o.Out, 0o777); err != nil {
+			return none, err
+		}
+	}
+	out := Sampled{Files: files, Model: model.Path, Times: o.Times, Seeds: sampling.Seeds(o.Seed, o.N), Label: o.Label}
+	return out, o.draw(ctx, m, model, out, folder, progress)
+}
+
+func openModel(path string, dev torch.Device) (*checkpoint.Model, error) {
+	if path == "builtin" {
+		return builtin.Open(dev)
+	}
+	return checkpoint.Open(path, dev)
+}
+
+// files lists what will be written, and makes sure that nothing is there unless it may be overwritten.
+func (o Sample) files() (files []string, folder bool, err error) {
+	st, err := os.Stat(o.Out)
+	isDir := err == nil && st.IsDir()
+	switch {
+	case isDir || strings.HasSuffix(o.Out, "/"):
+		for i := range o.N {
+			files = append(files, filepath.Join(o.Out, fmt.Sprintf("%06d.png", o.Seed+uint64(i))))
+		}
+		folder = true
+	case strings.EqualFold(filepath.Ext(o.Out), ".png"):
+		files = []string{o.Out}
+		if st, err := os.Stat(filepath.Dir(o.Out)); err != nil || !st.IsDir() {
+			return nil, false, fmt.Errorf("--out: the folder %s does not exist", filepath.Dir(o.Out))
+		}
+	default:
+		return nil, false, usage("--out: want FILE.png for a grid or DIR/ for a file an image, got %q", o.Out)
+	}
+	if o.Overwrite {
+		return files, folder, nil
+	}
+	for _, f := range files {
+		if _, err := os.Lstat(f); err == nil {
+			return nil, false, fmt.Errorf("%s exists: choose another name, or allow it by --overwrite", f)
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return nil, false, err
+		}
+	}
+	return files, folder, nil
+}
+
+// draw samples in batches; a grid is written when all are there, single files as they come.
+func (o Sample) draw(ctx context.Context, m sampling.Multistep, model *checkpoint.Model, out Sampled, folder bool, progress func(done, all int)) error {
+	return torch.Run(model.Network.Store().Device(), func(s *torch.Scope) error {
+		var grid []image.Image
+		for at := 0; at < o.N; at += o.Batch {
+			n := min(o.Batch, o.N-at)
+			err := s.Inference(func(s *torch.Scope) error {
+				c, label := o.condition(s, model, at, n)
+				x, err := m.Sample(ctx, s, model, model.Shape(), sampling.NewStreams(s, out.Seeds[at:at+n]...), c)
+				if err != nil {
+					return err
+				}
+				pictures, err := sampling.Pictures(x)
+				if err != nil {
+					return err
+				}
+				for i, p := range pictures {
+					if !folder {
+						grid = append(grid, p)
+						continue
+					}
+					one := o
+					one.N, one.Seed, one.Label = 1, out.Seeds[at+i], label(i)
+					text, err := one.text(model)
+					if err != nil {
+						return err
+					}
+					if err := sampling.WritePNG(out.Files[at+i], p, text, o.Overwrite); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+			if progress != nil {
+				progress(at+n, o.N)
+			}
+		}
+		if folder {
+			return nil
+		}
+		text, err := o.text(model)
+		if err != nil {
+			return err
+		}
+		img := grid[0]
+		if o.N > 1 {
+			if img, err = sampling.Grid(grid, o.Columns); err != nil {
+				return err
+			}
+		}
+		return sampling.WritePNG(out.Files[0], img, text, o.Overwrite)
+	})
+}
+
+// condition returns the classes of images at to at+n-1 of the run, and each one's label.
+func (o Sample) condition(s *torch.Scope, model *checkpoint.Model, at, n int) (models.Cond, func(i int) int) {
+	classes := model.Description.Network.Classes
+	if classes == 0 {
+		return models.Cond{}, func(int) int { return -1 }
+	}
+	label := func(i int) int {
+		if o.Label >= 0 {
+			return o.Label
+		}
+		return (at + i) % classes
+	}
+	labels := make([]int64, n)
+	for i := range labels {
+		labels[i] = int64(label(i))
+	}
+	return models.Cond{Class: torch.FromSlice(s, labels)}, label
+}
+
+// text is what the PNG's text chunks say: enough to draw the picture again.
+func (o Sample) text(model *checkpoint.Model) ([]sampling.Text, error) {
+	o.Model = filepath.Base(model.Path)
+	settings, err := json.Marshal(o)
+	if err != nil {
+		return nil, err
+	}
+	return []sampling.Text{{Keyword: "Software", Value: "onestep"}, {Keyword: "onestep", Value: string(settings)}}, nil
+}

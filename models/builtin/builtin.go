@@ -1,0 +1,20 @@
+// Package builtin is the model that ships with onestep: a consistency model of emoji at 32x32. Importing it adds the
+// model's file to a program.
+package builtin
+
+import (
+	_ "embed"
+
+	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/torch"
+)
+
+// The command that made the file is in its description; docs/results/emoji.md tells the rest.
+//
+//go:embed emoji.safetensors
+var emoji []byte
+
+// Open reads the shipped model onto dev.
+func Open(dev torch.Device) (*checkpoint.Model, error) {
+	return checkpoint.Read("builtin", emoji, dev)
+}
