@@ -1,0 +1,163 @@
+package job
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/training"
+)
+
+// runIn names, in a child process of these tests, the folder it trains in.
+const runIn = "ONESTEP_TEST_RUN_IN"
+
+func tinyRun(dir, method string) Train {
+	return Train{
+		Method: method, Data: "emoji", Out: dir, Steps: 40, Batch: 4, Seed: 7, Threads: 1, Resolution: 8, Channels: 8, Mult: []int{1, 2},
+		Blocks: 1, Dropout: 0.1, Flip: true, SaveEvery: 6, LogEvery: 1, Workers: 2, Classes: true, Resume: true,
+	}
+}
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(runIn); dir != "" {
+		_, err := tinyRun(dir, os.Getenv("ONESTEP_TEST_METHOD")).Run(context.Background(), Hooks{
+			Progress: func(training.Progress) { time.Sleep(3 * time.Millisecond) }, // so that there is time to kill it in
+		})
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	code := m.Run()
+	if n := torch.Live(); code == 0 && n != 0 {
+		fmt.Fprintf(os.Stderr, "%d tensors were not freed\n", n)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+func child(dir, method string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), runIn+"="+dir, "ONESTEP_TEST_METHOD="+method)
+	cmd.Stderr = os.Stderr
+	return cmd
+}
+
+func lines(path string) int {
+	b, _ := os.ReadFile(path)
+	return bytes.Count(b, []byte("\n"))
+}
+
+// 40 steps equal 20 and more, kill -9 at a random moment, and a resumed run to 40: every byte of the weights, of the
+// averaged weights, of the target and of the optimizer's state, and the statistics too.
+func TestResumeAfterKillIsExact(t *testing.T) {
+	for _, method := range []string{"ct", "ict"} {
+		t.Run(method, func(t *testing.T) {
+			whole, killed := filepath.Join(t.TempDir(), "whole"), filepath.Join(t.TempDir(), "killed")
+			require.NoError(t, child(whole, method).Run())
+
+			at := 20 + rand.IntN(15)
+			c := child(killed, method)
+			require.NoError(t, c.Start())
+			require.Eventually(t, func() bool { return lines(filepath.Join(killed, "stats.jsonl")) >= at }, 60*time.Second, time.Millisecond)
+			require.NoError(t, c.Process.Kill())
+			require.Error(t, c.Wait())
+			done := lines(filepath.Join(killed, "stats.jsonl"))
+			t.Logf("killed after step %d", done)
+			require.Less(t, done, 40, "the run had finished before it was killed")
+			require.NoError(t, child(killed, method).Run())
+
+			for _, name := range []string{"state-0000040.safetensors", "model-0000040.safetensors", "options.json"} {
+				a, err := os.ReadFile(filepath.Join(whole, name))
+				require.NoError(t, err)
+				b, err := os.ReadFile(filepath.Join(killed, name))
+				require.NoError(t, err)
+				require.True(t, bytes.Equal(a, b), "%s differs", name)
+			}
+			require.Equal(t, losses(t, whole), losses(t, killed))
+		})
+	}
+}
+
+func losses(t *testing.T, dir string) (out []float64) {
+	t.Helper()
+	b, err := os.ReadFile(filepath.Join(dir, "stats.jsonl"))
+	require.NoError(t, err)
+	for line := range bytes.Lines(b) {
+		var v struct{ Loss float64 }
+		require.NoError(t, json.Unmarshal(line, &v))
+		out = append(out, v.Loss)
+	}
+	require.Len(t, out, 40)
+	return out
+}
+
+// A cancelled run has saved its last whole step, and says that it was cancelled.
+func TestCancelSaves(t *testing.T) {
+	o := tinyRun(filepath.Join(t.TempDir(), "run"), "ict")
+	ctx, cancel := context.WithCancel(context.Background())
+	r, err := o.Run(ctx, Hooks{Progress: func(p training.Progress) {
+		if p.Step == 9 {
+			cancel()
+		}
+	}})
+	require.ErrorIs(t, err, context.Canceled)
+	require.Equal(t, 9, r.Step)
+	require.False(t, r.Finished)
+	require.FileExists(t, r.State)
+	require.FileExists(t, r.Snapshot)
+	require.Equal(t, filepath.Join(o.Out, "state-0000009.safetensors"), r.State)
+}
+
+func TestRunRefuses(t *testing.T) {
+	for _, c := range []struct {
+		name, want string
+		change     func(o *Train)
+	}{
+		{"method", "--method: want ct", func(o *Train) { o.Method = "gan" }},
+		{"data", "no such file or folder", func(o *Train) { o.Data = "/nonexistent" }},
+		{"no data", "--data is missing", func(o *Train) { o.Data = "" }},
+		{"steps", "--steps: want at least 1, got -1", func(o *Train) { o.Steps = -1 }},
+		{"lr", "--lr: want a learning rate", func(o *Train) { o.LR = -1 }},
+		{"resolution", "--resolution: want 4 to 1024", func(o *Train) { o.Resolution = 3 }},
+		{"halving", "cannot be halved", func(o *Train) { o.Resolution = 9 }},
+		{"device", "--device", func(o *Train) { o.Device = "tpu" }},
+		{"distance", "--distance: unknown distance", func(o *Train) { o.Distance = "lpips" }},
+		{"levels", "--s0, --s1", func(o *Train) { o.S0, o.S1 = 10, 5 }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "run")
+			o := tinyRun(dir, "ct")
+			c.change(&o)
+			_, err := o.Run(context.Background(), Hooks{})
+			require.ErrorContains(t, err, c.want)
+			require.NoDirExists(t, dir, "nothing was made")
+		})
+	}
+
+	// A run that exists is not touched without being asked for, and not continued with other options.
+	o := tinyRun(filepath.Join(t.TempDir(), "run"), "ct")
+	o.Steps = 1
+	_, err := o.Run(context.Background(), Hooks{})
+	require.NoError(t, err)
+	o.Resume = false
+	_, err = o.Run(context.Background(), Hooks{})
+	require.ErrorContains(t, err, "--resume")
+	o.Resume, o.LR = true, 0.5
+	_, err = o.Run(context.Background(), Hooks{})
+	require.ErrorContains(t, err, "lr was 0.001, now 0.5")
+	var u *UsageError
+	require.False(t, errors.As(err, &u))
+}
