@@ -93,12 +93,12 @@ type Progress struct {
 
 // Result is how a run ended.
 type Result struct {
-	Step     int    // optimizer steps done, over all sessions of the run
-	Seen     int64  // images seen
+	Step     int     // optimizer steps done, over all sessions of the run
+	Seen     int64   // images seen
 	Loss     float64 // mean of the last steps
-	Snapshot string // the last snapshot's path
-	State    string // the last state's path
-	Finished bool   // whether all steps were done
+	Snapshot string  // the last snapshot's path
+	State    string  // the last state's path
+	Finished bool    // whether all steps were done
 }
 
 // Train runs until Steps are done, Duration is over or ctx is cancelled, in each case saving a state and a snapshot. A
