@@ -2,11 +2,12 @@ package dataset
 
 import (
 	"archive/tar"
-	"compress/gzip"
+	"bufio"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -14,7 +15,10 @@ import (
 
 var cifarClasses = []string{"airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"}
 
-const cifarRecord = 1 + 3*32*32
+const (
+	cifarRecord  = 1 + 3*32*32 // a label, then red, green and blue planes
+	cifarArchive = "cifar-10-binary.tar.gz"
+)
 
 // cifarFile tells whether a file of the binary version belongs to a split.
 func cifarFile(name string, test bool) bool {
@@ -24,122 +28,130 @@ func cifarFile(name string, test bool) bool {
 	return strings.HasPrefix(name, "data_batch_") && strings.HasSuffix(name, ".bin")
 }
 
-// openCIFAR finds CIFAR-10 (Krizhevsky 2009) in its binary version, or as shards.
-func openCIFAR(o Options) (Dataset, error) {
-	dirs := []string{"cifar-10-batches-bin", "cifar10", "data/cifar-10-batches-bin", "data/cifar10", "data"}
-	if o.Dir != "" {
-		dirs = append([]string{o.Dir, filepath.Join(o.Dir, "cifar-10-batches-bin"), filepath.Join(o.Dir, "cifar10")}, dirs...)
+// openCIFAR finds CIFAR-10 (Krizhevsky 2009), 50,000 and 10,000 images, in its binary version or as shards.
+func openCIFAR(o Options) (*Set, error) {
+	var dirs []string
+	for _, d := range dataDirs(o) {
+		dirs = append(dirs, d, filepath.Join(d, "cifar10"), filepath.Join(d, "cifar-10-batches-bin"))
 	}
 	for _, dir := range dirs {
-		entries, err := os.ReadDir(dir)
-		if err != nil {
-			continue
-		}
-		var bins, shards []string
+		entries, _ := os.ReadDir(dir)
 		for _, e := range entries {
-			name, path := strings.ToLower(e.Name()), filepath.Join(dir, e.Name())
+			name := strings.ToLower(e.Name())
 			switch {
-			case cifarFile(name, o.Test):
-				bins = append(bins, path)
-			case name == "cifar-10-binary.tar.gz":
-				d, err := openCIFARArchive(path, o.Test)
+			case name == cifarArchive:
+				return openCIFARArchive(filepath.Join(dir, e.Name()), o)
+			case cifarFile(name, o.Test), isShard(name) && filepath.Base(dir) == "cifar10":
+				s, err := openFolder(dir, o)
 				if err != nil {
 					return nil, err
 				}
-				return reshape(d, o)
-			case isShard(name):
-				shards = append(shards, path)
-			}
-		}
-		switch {
-		case bins != nil:
-			d, err := openCIFARFiles(bins)
-			if err != nil {
-				return nil, err
-			}
-			return reshape(d, o)
-		case shards != nil:
-			d, err := openShards(bySplit(shards, o.Test), o)
-			if err != nil {
-				return nil, err
-			}
-			if s, ok := d.(*shardSet); ok && len(s.classes) == len(cifarClasses) {
+				if len(s.classes) != len(cifarClasses) {
+					s.Close()
+					return nil, fmt.Errorf("%s: want the %d classes of CIFAR-10, it has %d", dir, len(cifarClasses), len(s.classes))
+				}
 				s.name, s.classes = "cifar10", cifarClasses
+				return s, nil
 			}
-			return d, nil
 		}
 	}
-	return nil, fmt.Errorf("cifar10: no data_batch_*.bin, cifar-10-binary.tar.gz or shards in %s: get the binary version from the data set's page and name its folder with --data-dir", strings.Join(dirs, ", "))
+	return nil, fmt.Errorf("cifar10: no data_batch_*.bin, %s or cifar10 folder of shards in %s: get the binary version from https://www.cs.toronto.edu/~kriz/%s and put it there, or give its path",
+		cifarArchive, strings.Join(dirs, ", "), cifarArchive)
 }
 
-func newCIFAR() *memory { return &memory{name: "cifar10", c: 3, h: 32, w: 32, classes: cifarClasses} }
-
-// openCIFARFiles reads records of a label and 3,072 bytes of planes.
-func openCIFARFiles(paths []string) (*memory, error) {
+// openCIFARFiles reads files of records.
+func openCIFARFiles(paths []string, o Options) (*Set, error) {
 	slices.Sort(paths)
-	m := newCIFAR()
+	t := &table{c: 3, h: 32, w: 32}
 	for _, path := range paths {
-		st, err := os.Stat(path)
+		f, err := os.Open(path)
 		if err != nil {
 			return nil, err
 		}
-		if st.Size() > maxInMemory {
-			return nil, fmt.Errorf("%s: %d bytes is too large for a CIFAR-10 file", path, st.Size())
-		}
-		data, err := os.ReadFile(path)
+		err = t.appendCIFAR(f)
+		f.Close()
 		if err != nil {
-			return nil, err
-		}
-		if err := m.appendCIFAR(data); err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 	}
-	return m, nil
+	return newSet("cifar10", t, cifarClasses, o)
 }
 
-func (m *memory) appendCIFAR(data []byte) error {
-	if len(data) == 0 || len(data)%cifarRecord != 0 {
-		return fmt.Errorf("not a CIFAR-10 binary: want a whole number of records of %d bytes, got %d bytes", cifarRecord, len(data))
-	}
-	for i := 0; i < len(data); i += cifarRecord {
-		if int(data[i]) >= len(cifarClasses) {
-			return fmt.Errorf("not a CIFAR-10 binary: record %d has label %d, want 0 to 9", i/cifarRecord, data[i])
+// appendCIFAR reads records to the end of r.
+func (t *table) appendCIFAR(r io.Reader) error {
+	buf, record := bufio.NewReaderSize(r, 64<<10), make([]byte, cifarRecord)
+	for k := 0; ; k++ {
+		n, err := io.ReadFull(buf, record)
+		switch {
+		case errors.Is(err, io.EOF) && k > 0:
+			return nil
+		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
+			return fmt.Errorf("want a whole number of CIFAR-10 records of %d bytes, got %d and %d bytes", cifarRecord, k, n)
+		case err != nil:
+			return err
+		case int(record[0]) >= len(cifarClasses):
+			return fmt.Errorf("not a CIFAR-10 binary, or a damaged one: record %d has label %d, want 0 to 9", k, record[0])
+		case len(t.pixels) > maxMemory:
+			return fmt.Errorf("it is larger than %d GiB", maxMemory>>30)
 		}
-		m.labels = append(m.labels, data[i])
-		m.pixels = append(m.pixels, data[i+1:i+cifarRecord]...)
+		t.labels, t.pixels = append(t.labels, record[0]), append(t.pixels, record[1:]...)
 	}
-	return nil
 }
 
-func openCIFARArchive(path string, test bool) (*memory, error) {
-	f, err := os.Open(path)
+// holdsCIFAR tells whether an archive is the binary version of CIFAR-10, by the names of its first members.
+func holdsCIFAR(file string) (bool, error) {
+	f, err := openMaybeGzip(file)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	t := tar.NewReader(f)
+	for range 4 {
+		h, err := t.Next()
+		if err != nil {
+			return false, nil // whoever reads it all will say what is wrong
+		}
+		if base := path.Base(h.Name); cifarFile(base, false) || cifarFile(base, true) {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// openCIFARArchive reads a split out of the archive that CIFAR-10 comes in.
+func openCIFARArchive(file string, o Options) (*Set, error) {
+	f, err := openMaybeGzip(file)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	m := newCIFAR()
-	for t := tar.NewReader(z); ; {
-		h, err := t.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
+	parts := map[string]*table{}
+	var names []string
+	for m, err := range members(f, nil) {
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, fmt.Errorf("%s: %w", file, err)
 		}
-		if !cifarFile(filepath.Base(h.Name), test) {
+		name := path.Base(m.name)
+		if !cifarFile(name, o.Test) {
 			continue
 		}
-		data, err := readLimited(t, 100<<20)
-		if err == nil {
-			err = m.appendCIFAR(data)
+		if parts[name] != nil {
+			return nil, fmt.Errorf("%s: two members are named %s", file, name)
 		}
-		if err != nil {
-			return nil, fmt.Errorf("%s: %s: %w", path, h.Name, err)
+		parts[name], names = &table{}, append(names, name)
+		if err := parts[name].appendCIFAR(m); err != nil {
+			return nil, fmt.Errorf("%s: %s: %w", file, name, err)
 		}
 	}
-	return m, nil
+	if names == nil {
+		return nil, noSplit(file, o)
+	}
+	// In the order of the names, so that an image has the same number in the archive and in a folder.
+	slices.Sort(names)
+	t := &table{c: 3, h: 32, w: 32}
+	for _, n := range names {
+		t.labels, t.pixels = append(t.labels, parts[n].labels...), append(t.pixels, parts[n].pixels...)
+		delete(parts, n)
+	}
+	return newSet("cifar10", t, cifarClasses, o)
 }

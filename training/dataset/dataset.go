@@ -1,16 +1,20 @@
-// Package dataset reads images for training: the embedded emoji, IDX files, CIFAR-10 binaries, folders of images and
-// WebDataset shards, behind one interface, and a loader that decodes beside training.
-//
-// It is plain Go and makes no tensors: a loader's goroutines hand over bytes.
 package dataset
 
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
-	"strings"
+	"image"
+	"maps"
+	"slices"
+	"sync"
+	"sync/atomic"
+)
+
+// Limits of what is read. All are far above real sets.
+const (
+	maxMemory     = 4 << 30   // bytes of a set that must be held in memory: IDX, CIFAR-10, gzipped shards
+	maxCache      = 256 << 20 // bytes of decoded pixels that are kept; larger sets are decoded anew in every epoch
+	maxResolution = 4096
 )
 
 // Dataset is numbered images of one shape.
@@ -19,21 +23,31 @@ type Dataset interface {
 	Name() string
 	// Len is the number of images.
 	Len() int
-	// Shape is channels, height and width.
+	// Shape is the images' channels, height and width.
 	Shape() (c, h, w int)
 	// Classes are the classes' names, by label; empty without labels.
 	Classes() []string
 	// Read decodes image i into dst, which holds c·h·w bytes, channel by channel, and returns its label, -1 without
-	// labels. It may be called from several goroutines at once.
+	// labels. It may be called from several goroutines at once. An image that cannot be decoded is a [*CorruptError].
 	Read(i int, dst []byte) (label int, err error)
 }
 
-// Options say how images are brought into one shape.
+// Options say how images are brought into one shape, and which are wanted.
 type Options struct {
 	Resolution int    // height and width in pixels; 0: those of the images, which must then agree
 	Channels   int    // 1 grey, 3 colour; 0: the data's own, and 3 for image files
-	Test       bool   // the test split, where there is one
+	Test       bool   // the test split instead of the one for training
 	Dir        string // where named sets are looked for before the usual places
+}
+
+func (o Options) validate() error {
+	if o.Resolution < 0 || o.Resolution > maxResolution {
+		return fmt.Errorf("resolution: want 1 to %d pixels, got %d", maxResolution, o.Resolution)
+	}
+	if o.Channels != 0 && o.Channels != 1 && o.Channels != 3 {
+		return fmt.Errorf("channels: want 1 (grey) or 3 (colour), got %d", o.Channels)
+	}
+	return nil
 }
 
 // CorruptError is an image that cannot be decoded.
@@ -48,153 +62,247 @@ func (e *CorruptError) Error() string { return fmt.Sprintf("corrupt image %s: %v
 // Unwrap returns what is wrong.
 func (e *CorruptError) Unwrap() error { return e.Err }
 
-// Open opens a set by name (emoji, fashion-mnist, cifar10) or by path: a folder of images (subfolders are classes), a folder
-// of CIFAR-10 binaries or of shards, an IDX file of images (the labels' file is found beside it), a data_batch file, or a
-// .tar or .tar.gz shard (a pattern such as "train-*.tar.gz" for several).
-func Open(spec string, o Options) (Dataset, error) {
-	if o.Resolution < 0 || o.Resolution > 4096 {
-		return nil, fmt.Errorf("data: resolution: want 1 to 4096 pixels, got %d", o.Resolution)
-	}
-	if o.Channels != 0 && o.Channels != 1 && o.Channels != 3 {
-		return nil, fmt.Errorf("data: channels: want 1 (grey) or 3 (colour), got %d", o.Channels)
-	}
-	d, err := open(spec, o)
-	if err != nil {
-		return nil, fmt.Errorf("data: %w", err)
-	}
-	if d.Len() == 0 {
-		return nil, fmt.Errorf("data: %s holds no images", spec)
-	}
-	return d, nil
+// source is where a set's images come from: tables of pixels, or encoded images.
+type source interface {
+	Len() int
+	label(i int) int // -1: none
+	caption(i int) (string, error)
+	Close() error
 }
 
-func open(spec string, o Options) (Dataset, error) {
-	switch spec {
-	case "":
-		return nil, errors.New("want emoji, fashion-mnist, cifar10 or a path, got nothing")
-	case "emoji":
-		d, err := openEmoji()
-		if err != nil {
-			return nil, err
-		}
-		return reshape(d, o)
-	case "fashion-mnist":
-		return openFashion(o)
-	case "cifar10":
-		return openCIFAR(o)
-	}
-	if strings.ContainsAny(spec, "*?[") {
-		files, err := filepath.Glob(spec)
-		if err != nil || len(files) == 0 {
-			return nil, fmt.Errorf("%s: no such files", spec)
-		}
-		return openShards(files, o)
-	}
-	st, err := os.Stat(spec)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: no such file or folder (and not one of emoji, fashion-mnist, cifar10)", spec)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if st.IsDir() {
-		return openFolder(spec, o)
-	}
-	return openFile(spec, o)
+// files is a source of encoded images.
+type files interface {
+	source
+	name(i int) string // file, and member of an archive
+	encoded(i int) ([]byte, error)
 }
 
-func openFile(path string, o Options) (Dataset, error) {
-	base := strings.ToLower(filepath.Base(path))
-	switch {
-	case isShard(base):
-		return openShards([]string{path}, o)
-	case strings.Contains(base, "idx3") || strings.Contains(base, "-images"):
-		d, err := openIDX(path)
-		if err != nil {
-			return nil, err
-		}
-		return reshape(d, o)
-	case strings.HasSuffix(base, ".bin"):
-		d, err := openCIFARFiles([]string{path})
-		if err != nil {
-			return nil, err
-		}
-		return reshape(d, o)
-	}
-	return nil, fmt.Errorf("%s: want a folder, an IDX file of images, a CIFAR-10 .bin file, or a .tar or .tar.gz shard", path)
-}
-
-// openFolder looks at what a folder holds: CIFAR-10 binaries, shards, or images.
-func openFolder(dir string, o Options) (Dataset, error) {
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return nil, err
-	}
-	var bins, shards []string
-	for _, e := range entries {
-		name := strings.ToLower(e.Name())
-		path := filepath.Join(dir, e.Name())
-		switch {
-		case e.IsDir():
-		case cifarFile(name, o.Test):
-			bins = append(bins, path)
-		case isShard(name):
-			shards = append(shards, path)
-		}
-	}
-	if bins != nil {
-		d, err := openCIFARFiles(bins)
-		if err != nil {
-			return nil, err
-		}
-		return reshape(d, o)
-	}
-	if shards != nil {
-		return openShards(bySplit(shards, o.Test), o)
-	}
-	return openImages(dir, o)
-}
-
-// bySplit keeps the files of one split when their names tell (train-00.tar, test-00.tar).
-func bySplit(files []string, test bool) []string {
-	want := "train"
-	if test {
-		want = "test"
-	}
-	var of []string
-	for _, f := range files {
-		if strings.Contains(strings.ToLower(filepath.Base(f)), want) {
-			of = append(of, f)
-		}
-	}
-	if of == nil {
-		return files
-	}
-	return of
-}
-
-func isShard(name string) bool {
-	return strings.HasSuffix(name, ".tar") || strings.HasSuffix(name, ".tar.gz") || strings.HasSuffix(name, ".tgz")
-}
-
-// memory is a set whose pixels are all in memory.
-type memory struct {
+// Set is an opened data set.
+type Set struct {
 	name    string
-	c, h, w int
-	pixels  []byte
-	labels  []byte // nil: none
+	src     source
 	classes []string
+	c, h, w int  // what Read returns
+	as      bool // whether pixels of a table are returned as they are
+	square  int  // resolution asked for; 0: images must be of the set's size
+	cache   *cache
+
+	mu      sync.Mutex
+	corrupt map[int]*CorruptError
 }
 
-func (m *memory) Name() string           { return m.name }
-func (m *memory) Len() int               { return len(m.pixels) / (m.c * m.h * m.w) }
-func (m *memory) Shape() (int, int, int) { return m.c, m.h, m.w }
-func (m *memory) Classes() []string      { return m.classes }
-func (m *memory) Read(i int, dst []byte) (int, error) {
-	n := m.c * m.h * m.w
-	copy(dst, m.pixels[i*n:(i+1)*n])
-	if m.labels == nil {
-		return -1, nil
+// newSet brings a source into the shape that o asks for.
+func newSet(name string, src source, classes []string, o Options) (*Set, error) {
+	s := &Set{name: name, src: src, classes: classes, c: 3, h: o.Resolution, w: o.Resolution, square: o.Resolution}
+	t, isTable := src.(*table)
+	switch {
+	case src.Len() == 0:
+		return nil, fmt.Errorf("%s holds no images", name)
+	case isTable:
+		s.c = t.c
+		if o.Resolution == 0 {
+			s.h, s.w = t.h, t.w
+		}
+	case o.Resolution == 0:
+		if err := s.nativeSize(src.(files)); err != nil {
+			return nil, err
+		}
 	}
-	return int(m.labels[i]), nil
+	if o.Channels != 0 {
+		s.c = o.Channels
+	}
+	s.as = isTable && t.c == s.c && t.h == s.h && t.w == s.w
+	if n := s.size(); !s.as && src.Len() <= maxCache/n {
+		s.cache = newCache(src.Len(), n)
+	}
+	return s, nil
+}
+
+// nativeSize takes the size of the first images that have a sound header.
+func (s *Set) nativeSize(f files) error {
+	var first error
+	for i := range min(f.Len(), 16) {
+		data, err := f.encoded(i)
+		if err != nil && !errors.Is(err, errNoImage) {
+			return err
+		}
+		var h header
+		if err == nil {
+			h, err = readHeader(data)
+		}
+		if err != nil {
+			if first == nil {
+				first = &CorruptError{f.name(i), err}
+			}
+			continue
+		}
+		switch w, h := h.size(); {
+		case s.h == 0:
+			s.h, s.w = h, w
+		case s.h != h || s.w != w:
+			return fmt.Errorf("the images differ in size: %s has %d×%d pixels, others have %d×%d; choose a resolution to bring all to", f.name(i), w, h, s.w, s.h)
+		}
+	}
+	if s.h == 0 {
+		return fmt.Errorf("the images' size cannot be told: %w", first)
+	}
+	if s.h > maxResolution || s.w > maxResolution {
+		return fmt.Errorf("the images have %d×%d pixels: choose a resolution of at most %d", s.w, s.h, maxResolution)
+	}
+	return nil
+}
+
+// Name says what it is, for logs.
+func (s *Set) Name() string { return s.name }
+
+// Len is the number of images.
+func (s *Set) Len() int { return s.src.Len() }
+
+// Shape is the images' channels, height and width.
+func (s *Set) Shape() (c, h, w int) { return s.c, s.h, s.w }
+
+// Classes are the classes' names, by label; empty without labels.
+func (s *Set) Classes() []string { return s.classes }
+
+// Close closes the files that a set reads from. Nothing is read after it.
+func (s *Set) Close() error { return s.src.Close() }
+
+// Caption returns the text that comes with an image; empty if there is none.
+func (s *Set) Caption(i int) (string, error) {
+	if i < 0 || i >= s.Len() {
+		return "", fmt.Errorf("%s: image %d of %d", s.name, i, s.Len())
+	}
+	return s.src.caption(i)
+}
+
+// Corrupt returns the images that could not be decoded so far, in their order.
+func (s *Set) Corrupt() []*CorruptError {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []*CorruptError
+	for _, i := range slices.Sorted(maps.Keys(s.corrupt)) {
+		list = append(list, s.corrupt[i])
+	}
+	return list
+}
+
+func (s *Set) size() int { return s.c * s.h * s.w }
+
+// Read decodes image i into dst [c, h, w] and returns its label, -1 without labels. It may be called from several
+// goroutines at once. An image that cannot be decoded is a [*CorruptError]; one of another size than the set's is not
+// damaged, and an error of another type.
+func (s *Set) Read(i int, dst []byte) (label int, err error) {
+	if i < 0 || i >= s.Len() || len(dst) != s.size() {
+		return 0, fmt.Errorf("%s: image %d of %d into %d bytes of %d", s.name, i, s.Len(), len(dst), s.size())
+	}
+	label = s.src.label(i)
+	if s.cache.get(i, dst) {
+		return label, nil
+	}
+	switch src := s.src.(type) {
+	case *table:
+		if s.as {
+			copy(dst, src.at(i))
+			return label, nil
+		}
+		toPlanes(dst, square(fromPlanes(src.at(i), src.c, src.h, src.w), s.square))
+	case files:
+		if err := s.decode(src, i, dst); err != nil {
+			return 0, err
+		}
+	}
+	s.cache.put(i, dst)
+	return label, nil
+}
+
+func (s *Set) decode(src files, i int, dst []byte) error {
+	s.mu.Lock()
+	known := s.corrupt[i]
+	s.mu.Unlock()
+	if known != nil {
+		return known
+	}
+	data, err := src.encoded(i)
+	var img *image.RGBA
+	if err == nil {
+		img, err = decode(data)
+	} else if !errors.Is(err, errNoImage) {
+		return err // the disk's fault or the network's
+	}
+	if err != nil {
+		c := &CorruptError{src.name(i), err}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.corrupt == nil {
+			s.corrupt = map[int]*CorruptError{}
+		}
+		s.corrupt[i] = c
+		return c
+	}
+	img = square(img, s.square)
+	if b := img.Bounds(); b.Dx() != s.w || b.Dy() != s.h {
+		return fmt.Errorf("%s has %d×%d pixels, others have %d×%d; choose a resolution to bring all to", src.name(i), b.Dx(), b.Dy(), s.w, s.h)
+	}
+	toPlanes(dst, img)
+	return nil
+}
+
+// table is a source that holds all pixels in memory.
+type table struct {
+	c, h, w  int
+	pixels   []byte // [n, c, h, w]
+	labels   []byte // [n]; nil: none
+	captions []string
+}
+
+func (t *table) Len() int        { return len(t.pixels) / (t.c * t.h * t.w) }
+func (t *table) Close() error    { return nil }
+func (t *table) at(i int) []byte { n := t.c * t.h * t.w; return t.pixels[i*n : (i+1)*n] }
+func (t *table) label(i int) int {
+	if t.labels == nil {
+		return -1
+	}
+	return int(t.labels[i])
+}
+
+func (t *table) caption(i int) (string, error) {
+	if t.captions == nil {
+		return "", nil
+	}
+	return t.captions[i], nil
+}
+
+// cache keeps decoded images. Its memory is taken as it fills.
+type cache struct {
+	size   int
+	pixels []byte
+	state  []atomic.Uint32 // 0 empty, 1 being filled, 2 filled
+}
+
+func newCache(n, size int) *cache {
+	return &cache{size, make([]byte, n*size), make([]atomic.Uint32, n)}
+}
+
+func (c *cache) get(i int, dst []byte) bool {
+	if c == nil || c.state[i].Load() != 2 {
+		return false
+	}
+	copy(dst, c.pixels[i*c.size:])
+	return true
+}
+
+func (c *cache) put(i int, src []byte) {
+	if c != nil && c.state[i].CompareAndSwap(0, 1) {
+		copy(c.pixels[i*c.size:], src)
+		c.state[i].Store(2)
+	}
+}
+
+// numbered names n classes by their labels.
+func numbered(n int) []string {
+	names := make([]string, n)
+	for i := range names {
+		names[i] = fmt.Sprint(i)
+	}
+	return names
 }

@@ -2,16 +2,16 @@ package dataset
 
 import (
 	"bytes"
-	_ "embed"
+	_ "embed" // the emoji
 	"encoding/json"
 	"fmt"
 	"image"
-	"sync"
+	"image/draw"
 
 	"golang.org/x/image/webp"
 )
 
-// The embedded set: 1,906 Noto emoji at 32x32 on white; see NOTICE and scripts/make_emoji.py.
+// The embedded set: 1,906 Noto emoji at 32×32 on white, in Unicode's order; see NOTICE and scripts/make_emoji.py.
 var (
 	//go:embed emoji/atlas.webp
 	emojiAtlas []byte
@@ -19,24 +19,31 @@ var (
 	emojiIndex []byte
 )
 
-var openEmoji = sync.OnceValues(func() (*memory, error) {
+// openEmoji decodes the embedded set. Its classes are Unicode's groups of emoji.
+func openEmoji(o Options) (*Set, error) {
+	if o.Test {
+		return nil, noSplit("emoji", o)
+	}
 	var index struct {
 		Side, Columns int
 		Groups, Names []string
 		Labels        []int
 	}
 	if err := json.Unmarshal(emojiIndex, &index); err != nil {
-		return nil, fmt.Errorf("embedded emoji: %w", err)
+		return nil, fmt.Errorf("emoji: %w", err)
 	}
 	atlas, err := webp.Decode(bytes.NewReader(emojiAtlas))
 	if err != nil {
-		return nil, fmt.Errorf("embedded emoji: %w", err)
+		return nil, fmt.Errorf("emoji: %w", err)
 	}
-	m := &memory{name: "emoji", c: 3, h: index.Side, w: index.Side, classes: index.Groups}
-	for i, label := range index.Labels {
-		x, y := i%index.Columns*index.Side, i/index.Columns*index.Side
-		m.pixels = append(m.pixels, planes(atlas, image.Rect(x, y, x+index.Side, y+index.Side), 3)...)
-		m.labels = append(m.labels, byte(label))
+	n, side := len(index.Names), index.Side
+	t := &table{c: 3, h: side, w: side, pixels: make([]byte, n*3*side*side)}
+	cell := image.NewRGBA(image.Rect(0, 0, side, side))
+	for i, name := range index.Names {
+		draw.Draw(cell, cell.Bounds(), atlas, image.Pt(i%index.Columns*side, i/index.Columns*side), draw.Src)
+		toPlanes(t.at(i), cell)
+		t.labels = append(t.labels, byte(index.Labels[i]))
+		t.captions = append(t.captions, "a flat emoji of "+name)
 	}
-	return m, nil
-})
+	return newSet("emoji", t, index.Groups, o)
+}

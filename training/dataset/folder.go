@@ -1,9 +1,7 @@
 package dataset
 
 import (
-	"errors"
 	"fmt"
-	"image"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -17,107 +15,84 @@ func isImage(name string) bool {
 	return slices.Contains(imageExtensions, strings.ToLower(filepath.Ext(name)))
 }
 
-// folder is image files; those in subfolders have the subfolder as their class.
+// folder is image files.
 type folder struct {
-	dir     string
-	files   []string // relative to dir, sorted
-	labels  []int    // nil: none
-	classes []string
-	c, h, w int
+	dir    string
+	paths  []string // relative to dir
+	labels []int    // nil: none
 }
 
-func openImages(dir string, o Options) (Dataset, error) {
-	d := &folder{dir: dir, c: o.Channels, h: o.Resolution, w: o.Resolution}
-	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		if strings.HasPrefix(e.Name(), ".") && path != dir {
-			if e.IsDir() {
-				return fs.SkipDir
-			}
-			return nil
-		}
-		if !e.IsDir() && isImage(e.Name()) {
-			rel, err := filepath.Rel(dir, path)
-			if err != nil {
-				return err
-			}
-			d.files = append(d.files, rel)
-		}
-		return nil
-	})
-	if err != nil {
+// maxDepth ends the descent where symbolic links go in a circle.
+const maxDepth = 32
+
+// openImages lists the images below a folder. If all are in subfolders, those are their classes.
+func openImages(name, dir string, o Options) (*Set, error) {
+	f := &folder{dir: dir}
+	if err := f.list(".", 0); err != nil {
 		return nil, err
 	}
-	if d.files == nil {
-		return nil, fmt.Errorf("%s: no images (%s), CIFAR-10 binaries or shards in it", dir, strings.Join(imageExtensions, ", "))
+	if len(f.paths) == 0 {
+		return nil, fmt.Errorf("%s: no images (%s), CIFAR-10 binaries, IDX files or shards in it", dir, strings.Join(imageExtensions, ", "))
 	}
-	slices.Sort(d.files)
-	classOf := func(f string) string { return strings.SplitN(filepath.ToSlash(f), "/", 2)[0] }
-	inFolders := !slices.ContainsFunc(d.files, func(f string) bool { return filepath.Dir(f) == "." })
-	if inFolders {
-		for _, f := range d.files {
-			if c := classOf(f); len(d.classes) == 0 || d.classes[len(d.classes)-1] != c {
-				if i := slices.Index(d.classes, c); i < 0 {
-					d.classes = append(d.classes, c)
-				}
+	var classes []string
+	if !slices.ContainsFunc(f.paths, func(p string) bool { return filepath.Dir(p) == "." }) {
+		// The list is in the order of folders' names, so a class's images follow each other.
+		for _, p := range f.paths {
+			class, _, _ := strings.Cut(filepath.ToSlash(p), "/")
+			if n := len(classes); n == 0 || classes[n-1] != class {
+				classes = append(classes, class)
 			}
-			d.labels = append(d.labels, slices.Index(d.classes, classOf(f)))
+			f.labels = append(f.labels, len(classes)-1)
 		}
 	}
-	if d.c == 0 {
-		d.c = 3
-	}
-	if d.h == 0 {
-		cfg, err := configOf(filepath.Join(dir, d.files[0]))
-		if err != nil {
-			return nil, &CorruptError{filepath.Join(dir, d.files[0]), fmt.Errorf("%w (its size would be the set's: give a resolution)", err)}
-		}
-		d.h, d.w = cfg.Height, cfg.Width
-		if d.h > 4096 || d.w > 4096 {
-			return nil, fmt.Errorf("%s has %d×%d pixels: give a resolution", d.files[0], d.w, d.h)
-		}
-	}
-	return d, nil
+	return newSet(name, f, classes, o)
 }
 
-func configOf(path string) (image.Config, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return image.Config{}, err
+// list appends the images below a folder, in the order of their names. Hidden files are none of ours.
+func (f *folder) list(sub string, depth int) error {
+	if depth > maxDepth {
+		return fmt.Errorf("%s: folders are nested more than %d deep: do symbolic links go in a circle?", filepath.Join(f.dir, sub), maxDepth)
 	}
-	defer f.Close()
-	cfg, _, err := image.DecodeConfig(f)
-	return cfg, err
+	entries, err := os.ReadDir(filepath.Join(f.dir, sub))
+	if err != nil {
+		return err
+	}
+	for _, e := range entries {
+		path := filepath.Join(sub, e.Name())
+		switch {
+		case strings.HasPrefix(e.Name(), "."):
+		case isDir(filepath.Join(f.dir, path), e):
+			if err := f.list(path, depth+1); err != nil {
+				return err
+			}
+		case isImage(path):
+			f.paths = append(f.paths, path)
+		}
+	}
+	return nil
 }
 
-func (d *folder) Name() string           { return filepath.Base(d.dir) }
-func (d *folder) Len() int               { return len(d.files) }
-func (d *folder) Shape() (int, int, int) { return d.c, d.h, d.w }
-func (d *folder) Classes() []string      { return d.classes }
+func (f *folder) Len() int                    { return len(f.paths) }
+func (f *folder) Close() error                { return nil }
+func (f *folder) name(i int) string           { return filepath.Join(f.dir, f.paths[i]) }
+func (f *folder) caption(int) (string, error) { return "", nil }
 
-func (d *folder) Read(i int, dst []byte) (int, error) {
-	path := filepath.Join(d.dir, d.files[i])
-	f, err := os.Open(path)
-	if err != nil {
-		return 0, err
+func (f *folder) label(i int) int {
+	if f.labels == nil {
+		return -1
 	}
-	defer f.Close()
-	data, err := readLimited(f, maxImageBytes)
-	if err == nil {
-		data, err = decode(data, d.c, d.h, d.w)
+	return f.labels[i]
+}
+
+func (f *folder) encoded(i int) ([]byte, error) {
+	st, err := os.Stat(f.name(i)) // before opening, which would wait for the other end of a pipe
+	switch {
+	case err != nil:
+		return nil, err
+	case st.Mode()&fs.ModeType != 0:
+		return nil, fmt.Errorf("%w: it is not a plain file", errNoImage)
+	case st.Size() > maxEncoded:
+		return nil, fmt.Errorf("%w: it has %d bytes, at most %d MiB are read", errNoImage, st.Size(), maxEncoded>>20)
 	}
-	if err != nil {
-		var path2 *fs.PathError
-		if errors.As(err, &path2) {
-			return 0, err
-		}
-		return 0, &CorruptError{path, err}
-	}
-	copy(dst, data)
-	if d.labels == nil {
-		return -1, nil
-	}
-	return d.labels[i], nil
+	return os.ReadFile(f.name(i))
 }

@@ -1,67 +1,73 @@
 package dataset
 
 import (
-	"bufio"
-	"compress/gzip"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"math/bits"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
-// maxInMemory limits sets that are held in memory, in bytes of pixels.
-const maxInMemory = 8 << 30
-
 var fashionClasses = []string{"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"}
 
-// openFashion finds Fashion-MNIST (Xiao et al. 2017).
-func openFashion(o Options) (Dataset, error) {
+// openFashion finds Fashion-MNIST (Xiao et al. 2017): 60,000 and 10,000 garments, 28×28 grey.
+func openFashion(o Options) (*Set, error) {
 	stem := "train"
 	if o.Test {
 		stem = "t10k"
 	}
-	dirs := []string{"/usr/share/datasets/fashion-mnist", "fashion-mnist", "data/fashion-mnist"}
-	if o.Dir != "" {
-		dirs = append([]string{o.Dir, filepath.Join(o.Dir, "fashion-mnist")}, dirs...)
+	var dirs []string
+	for _, d := range dataDirs(o) {
+		dirs = append(dirs, d, filepath.Join(d, "fashion-mnist"), filepath.Join(d, "FashionMNIST", "raw"))
 	}
 	for _, dir := range dirs {
 		for _, ext := range []string{".gz", ""} {
 			path := filepath.Join(dir, stem+"-images-idx3-ubyte"+ext)
-			if _, err := os.Stat(path); err != nil {
+			if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 				continue
 			}
-			d, err := openIDX(path)
-			if err != nil {
-				return nil, err
-			}
-			d.name = "fashion-mnist"
-			if d.labels != nil {
-				d.classes = fashionClasses
-			}
-			return reshape(d, o)
+			return openIDX("fashion-mnist", path, fashionClasses, o)
 		}
 	}
-	return nil, fmt.Errorf("fashion-mnist: %s-images-idx3-ubyte.gz is not in %s: install it with `apt-get install dataset-fashion-mnist`, or name its folder with --data-dir",
+	return nil, fmt.Errorf("fashion-mnist: no %s-images-idx3-ubyte(.gz) in %s: install it with `apt-get install dataset-fashion-mnist`, or give the folder that holds its four files",
 		stem, strings.Join(dirs, ", "))
 }
 
+// idxFile tells whether a file's name (in lower case) is that of a split's images, as MNIST and its kin name them.
+func idxFile(name string, test bool) bool {
+	images := strings.Contains(name, "images") && strings.Contains(name, "idx3")
+	return images && test == (strings.Contains(name, "t10k") || strings.Contains(name, "test"))
+}
+
+// looksLikeIDX tells whether a file, gzipped or not, begins as an IDX file of several dimensions does.
+func looksLikeIDX(path string) (bool, error) {
+	f, err := openMaybeGzip(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	var head [4]byte
+	if _, err := io.ReadFull(f, head[:]); err != nil {
+		return false, nil
+	}
+	return head[0] == 0 && head[1] == 0 && head[2] >= 8 && head[2] <= 14 && head[3] >= 1 && head[3] <= 8, nil
+}
+
 // openIDX reads a file of images in the IDX format of MNIST, and the labels' file beside it if there is one.
-func openIDX(path string) (*memory, error) {
+func openIDX(name, path string, classes []string, o Options) (*Set, error) {
 	dims, pixels, err := readIDX(path, 3)
 	if err != nil {
 		return nil, err
 	}
-	m := &memory{name: filepath.Base(path), c: 1, h: dims[1], w: dims[2], pixels: pixels}
-	labels := strings.NewReplacer("-images", "-labels", "idx3", "idx1").Replace(filepath.Base(path))
-	if labels == filepath.Base(path) {
-		return m, nil
-	}
-	labels = filepath.Join(filepath.Dir(path), labels)
-	if _, err := os.Stat(labels); err != nil {
-		return m, nil
+	t := &table{c: 1, h: dims[1], w: dims[2], pixels: pixels}
+	labels := labelsBeside(path)
+	if labels == "" {
+		return newSet(name, t, nil, o)
 	}
 	counts, values, err := readIDX(labels, 1)
 	if err != nil {
@@ -70,70 +76,77 @@ func openIDX(path string) (*memory, error) {
 	if counts[0] != dims[0] {
 		return nil, fmt.Errorf("%s has %d labels for the %d images of %s", labels, counts[0], dims[0], path)
 	}
-	m.labels = values
-	top := byte(0)
-	for _, v := range values {
-		top = max(top, v)
+	t.labels = values
+	if top := int(slices.Max(values)); top >= len(classes) {
+		if classes != nil {
+			return nil, fmt.Errorf("%s: label %d is out of range: %s has %d classes", labels, top, name, len(classes))
+		}
+		classes = numbered(top + 1)
 	}
-	for i := range int(top) + 1 {
-		m.classes = append(m.classes, fmt.Sprint(i))
+	return newSet(name, t, classes, o)
+}
+
+// labelsBeside returns the file that goes with a file of images, "" if there is none.
+func labelsBeside(images string) string {
+	dir, name := filepath.Split(images)
+	labels := strings.NewReplacer("images", "labels", "idx3", "idx1").Replace(name)
+	if labels == name {
+		return ""
 	}
-	return m, nil
+	plain := strings.TrimSuffix(labels, ".gz")
+	for _, l := range []string{labels, plain, plain + ".gz"} {
+		if _, err := os.Stat(dir + l); err == nil {
+			return dir + l
+		}
+	}
+	return ""
 }
 
 func readIDX(path string, ndim int) ([]int, []byte, error) {
-	f, err := os.Open(path)
+	f, err := openMaybeGzip(path)
 	if err != nil {
 		return nil, nil, err
 	}
 	defer f.Close()
-	dims, data, err := parseIDX(f, ndim)
+	dims, data, err := parseIDX(f, f.size, ndim)
 	if err != nil {
-		return nil, nil, fmt.Errorf("%s: not a valid IDX file of %d dimensions: %w", path, ndim, err)
+		return nil, nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return dims, data, nil
 }
 
-// parseIDX reads unsigned bytes: 0 0 8 ndim, the sizes as big-endian 32-bit numbers, then the elements; gzip or plain.
-func parseIDX(in io.Reader, ndim int) ([]int, []byte, error) {
-	r := bufio.NewReader(in)
-	if magic, err := r.Peek(2); err == nil && magic[0] == 0x1f && magic[1] == 0x8b {
-		z, err := gzip.NewReader(r)
-		if err != nil {
-			return nil, nil, err
-		}
-		r = bufio.NewReader(z)
+// parseIDX reads unsigned bytes: 0 0 8 ndim, the sizes as big-endian 32-bit numbers, then the elements, and nothing more.
+// size is the length of r if that is known, else -1.
+func parseIDX(r io.Reader, size int64, ndim int) ([]int, []byte, error) {
+	head := make([]byte, 4+4*ndim)
+	n, err := io.ReadFull(r, head)
+	if want := []byte{0, 0, 8, byte(ndim)}; n >= 4 && !slices.Equal(head[:4], want) {
+		return nil, nil, fmt.Errorf("want an IDX file of %d dimensions of unsigned bytes, which begins with % x; it begins with % x", ndim, want, head[:4])
 	}
-	var head [4]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return nil, nil, errors.New("it is shorter than its header")
+	if err != nil {
+		return nil, nil, fmt.Errorf("want an IDX header of %d bytes, got %d: %w", len(head), n, noEOF(err))
 	}
-	if head[0] != 0 || head[1] != 0 || head[2] != 8 || int(head[3]) != ndim {
-		return nil, nil, fmt.Errorf("it starts with % x, want 00 00 08 %02x", head, ndim)
-	}
-	dims, n := make([]int, ndim), 1
+	dims, total := make([]int, ndim), uint64(1)
 	for i := range dims {
-		var v uint32
-		if err := binary.Read(r, binary.BigEndian, &v); err != nil {
-			return nil, nil, errors.New("it is shorter than its header")
+		v := binary.BigEndian.Uint32(head[4+4*i:])
+		over, product := bits.Mul64(total, uint64(v))
+		if v == 0 || over != 0 || product > maxMemory || (i > 0 && v > maxResolution) {
+			return nil, nil, fmt.Errorf("impossible sizes: dimension %d of %d is %d (want at least 1, images of at most %d pixels a side, and %d GiB in all)", i, ndim, v, maxResolution, maxMemory>>30)
 		}
-		dims[i] = int(v)
-		if v == 0 || n > maxInMemory/int(v) || (i > 0 && v > 4096) {
-			return nil, nil, fmt.Errorf("impossible sizes: dimension %d is %d", i, v)
-		}
-		n *= int(v)
+		dims[i], total = int(v), product
 	}
-	// Grown as data comes: a header that promises more than the file holds must not make us allocate it.
-	data, err := readLimited(r, int64(n))
-	if err != nil || len(data) != n {
-		return nil, nil, fmt.Errorf("its sizes %v need %d bytes, it holds %d (%v)", dims, n, len(data), errOr(err, "no more"))
+	if want := int64(len(head)) + int64(total); size >= 0 && size != want {
+		return nil, nil, fmt.Errorf("sizes %v need a file of %d bytes, it has %d", dims, want, size)
+	}
+	data, err := readExactly(r, int64(total))
+	if err != nil {
+		return nil, nil, fmt.Errorf("sizes %v need %d bytes, it has %d: %w", dims, total, len(data), err)
+	}
+	// One byte more makes gzip compare its checksum.
+	if _, err := io.ReadFull(r, head[:1]); err == nil {
+		return nil, nil, fmt.Errorf("sizes %v need %d bytes, it has more", dims, total)
+	} else if !errors.Is(err, io.EOF) {
+		return nil, nil, err
 	}
 	return dims, data, nil
-}
-
-func errOr(err error, text string) string {
-	if err != nil {
-		return err.Error()
-	}
-	return text
 }

@@ -5,144 +5,203 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"math/rand/v2"
+	"math"
+	"math/bits"
+	"runtime"
 	"sync"
-	"sync/atomic"
 )
 
-// Batch is decoded images. It is valid until the next one is asked for.
+// Batch is decoded images. Its slices are valid until the next one is asked for.
 type Batch struct {
-	Pixels []byte  // [B, C, H, W]
-	Labels []int64 // [B]; -1 without labels
-	Seen   int64   // images handed out, this batch included, since the run's beginning
+	Pixels  []byte  // [B, C, H, W]
+	Labels  []int64 // [B]; -1 without labels
+	Seen    int64   // images handed out, this batch included, since the run's beginning
+	Skipped int     // corrupt images that others stand in for in this batch
 }
 
 // Loader hands out batches in an order that is a function of (Seed, images seen): every epoch is a permutation of its
-// own, and a loader that starts at n images goes on exactly where another one was.
+// own, and a loader that starts at n images goes on exactly where another one was, with any number of workers.
 type Loader struct {
 	Dataset Dataset
 	Batch   int
 	Seed    uint64
 	Start   int64 // images seen before the first batch
-	Workers int   // goroutines that decode; 0: 2
+	Workers int   // goroutines that decode; 0: one per processor, at most 8
 	Flip    bool  // mirror every other image left to right, at random
-	// SkipCorrupt replaces an image that cannot be decoded by the next good one in the epoch's order, and calls Corrupt
-	// for it. Otherwise it is an error.
+	// SkipCorrupt replaces an image that cannot be decoded by the next good one in the epoch's order, counts it in the
+	// batch, and calls Corrupt for it. Otherwise it is an error.
 	SkipCorrupt bool
-	Corrupt     func(err error) // told of skipped images, from any goroutine; nil: nobody
+	Corrupt     func(err error) // told of skipped images, each time, from any goroutine; nil: nobody
 }
 
-// Batches yields batches until ctx is done, which ends the sequence without an error, or until an error. Decoding runs
-// ahead of the consumer by a few batches.
+// Batches yields batches of the same size without end; the images of one may be of two epochs. Decoding runs ahead of the
+// consumer by a few batches. An error, the context's too, is the last thing that is yielded. When the loop ends, however
+// it does, no goroutine is left.
 func (l *Loader) Batches(ctx context.Context) iter.Seq2[Batch, error] {
 	return func(yield func(Batch, error) bool) {
-		if l.Batch < 1 {
-			yield(Batch{}, fmt.Errorf("data: want a batch of at least 1 image, got %d", l.Batch))
+		if err := l.validate(); err != nil {
+			yield(Batch{}, fmt.Errorf("data: %w", err))
 			return
 		}
-		ctx, cancel := context.WithCancel(ctx)
-		var wg sync.WaitGroup
-		defer wg.Wait()
-		defer cancel()
 		workers := l.Workers
 		if workers < 1 {
-			workers = 2
+			workers = min(runtime.GOMAXPROCS(0), 8)
 		}
-		// One slot per batch in flight keeps the order; workers fill whole batches.
-		type slot struct {
-			batch Batch
-			err   error
-		}
-		slots := make([]chan slot, workers+2)
-		for i := range slots {
-			slots[i] = make(chan slot, 1)
-		}
-		var next atomic.Int64
-		tokens := make(chan struct{}, len(slots))
-		for range slots {
-			tokens <- struct{}{}
-		}
+		// Batch n is made in slot n modulo their number. The consumer has one and each worker has one; another two are
+		// ready.
+		slots := make([]*slot, workers+3)
+		jobs := make(chan job, len(slots))
+		work, stop := context.WithCancel(ctx)
+		var wg sync.WaitGroup
+		defer wg.Wait()
+		defer close(jobs)
+		defer stop()
 		for range workers {
 			wg.Go(func() {
-				for {
-					select {
-					case <-ctx.Done():
-						return
-					case <-tokens:
-					}
-					n := next.Add(1) - 1
-					b, err := l.fill(l.Start + n*int64(l.Batch))
-					slots[n%int64(len(slots))] <- slot{b, err}
+				for j := range jobs {
+					j.slot.err = l.fill(work, &j.slot.batch, j.seen)
+					j.slot.done <- struct{}{}
 				}
 			})
 		}
-		for n := int64(0); ; n++ {
+		seen := l.Start
+		enqueue := func(s *slot) {
+			jobs <- job{s, seen}
+			seen += int64(l.Batch)
+		}
+		for i := range slots {
+			slots[i] = &slot{done: make(chan struct{}, 1)}
+			enqueue(slots[i])
+		}
+		for n := 0; ; n++ {
+			s := slots[n%len(slots)]
 			select {
 			case <-ctx.Done():
+				yield(Batch{}, ctx.Err())
 				return
-			case s := <-slots[n%int64(len(slots))]:
-				if !yield(s.batch, s.err) || s.err != nil {
-					return
-				}
-				tokens <- struct{}{}
+			case <-s.done:
 			}
+			if s.err != nil {
+				yield(Batch{}, s.err)
+				return
+			}
+			if !yield(s.batch, nil) {
+				return
+			}
+			enqueue(s)
 		}
 	}
+}
+
+// slot is a batch's place while it is made and used.
+type slot struct {
+	batch Batch
+	err   error
+	done  chan struct{}
+}
+
+type job struct {
+	*slot
+	seen int64
+}
+
+func (l *Loader) validate() error {
+	switch {
+	case l.Dataset == nil:
+		return errors.New("a loader without a data set")
+	case l.Dataset.Len() < 1:
+		return fmt.Errorf("%s holds no images", l.Dataset.Name())
+	case l.Dataset.Len() > math.MaxUint32:
+		return fmt.Errorf("%s holds %d images, more than can be shuffled", l.Dataset.Name(), l.Dataset.Len())
+	case l.Batch < 1:
+		return fmt.Errorf("want a batch of at least 1 image, got %d", l.Batch)
+	case l.Start < 0:
+		return fmt.Errorf("want a start of at least 0 images seen, got %d", l.Start)
+	}
+	return nil
 }
 
 // fill decodes the batch that begins after seen images.
-func (l *Loader) fill(seen int64) (Batch, error) {
+func (l *Loader) fill(ctx context.Context, b *Batch, seen int64) error {
 	c, h, w := l.Dataset.Shape()
 	size := c * h * w
-	b := Batch{Pixels: make([]byte, l.Batch*size), Labels: make([]int64, l.Batch), Seen: seen + int64(l.Batch)}
-	order := permutation{}
-	for i := range l.Batch {
-		at := seen + int64(i)
-		label, err := l.read(&order, at, b.Pixels[i*size:(i+1)*size])
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if b.Pixels == nil {
+		b.Pixels, b.Labels = make([]byte, l.Batch*size), make([]int64, l.Batch)
+	}
+	b.Seen, b.Skipped = seen+int64(l.Batch), 0
+	for i := range b.Labels {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		at := uint64(seen) + uint64(i)
+		dst := b.Pixels[i*size : (i+1)*size]
+		label, skipped, err := l.read(at, dst)
 		if err != nil {
-			return b, fmt.Errorf("data: %w", err)
+			return fmt.Errorf("data: %w", err)
 		}
 		b.Labels[i] = int64(label)
-		if l.Flip && rand.New(rand.NewPCG(l.Seed^0x9e3779b97f4a7c15, uint64(at))).IntN(2) == 1 {
-			mirror(b.Pixels[i*size:(i+1)*size], w)
+		b.Skipped += skipped
+		if l.Flip && mix(l.Seed^mix(^at))&1 == 1 {
+			mirror(dst, w)
 		}
 	}
-	return b, nil
+	return nil
 }
 
 // read decodes the image at a place in the endless order.
-func (l *Loader) read(order *permutation, at int64, dst []byte) (int, error) {
-	n := l.Dataset.Len()
-	var err error
-	for try := range n {
-		epoch, place := at/int64(n), int(at%int64(n))
-		i := order.at(l.Seed, epoch, n, (place+try)%n)
-		var label int
-		if label, err = l.Dataset.Read(i, dst); err == nil {
-			return label, nil
+func (l *Loader) read(at uint64, dst []byte) (label, skipped int, err error) {
+	n := uint64(l.Dataset.Len())
+	epoch, place := at/n, at%n
+	for ; skipped < int(n); skipped++ {
+		i := permute(l.Seed, epoch, n, (place+uint64(skipped))%n)
+		if label, err = l.Dataset.Read(int(i), dst); err == nil {
+			return label, skipped, nil
 		}
 		var corrupt *CorruptError
-		if !l.SkipCorrupt || !errors.As(err, &corrupt) {
-			return 0, err
+		if !errors.As(err, &corrupt) {
+			return 0, skipped, err
+		}
+		if !l.SkipCorrupt {
+			return 0, skipped, fmt.Errorf("%w; repair or remove it, or choose to skip corrupt images", err)
 		}
 		if l.Corrupt != nil {
 			l.Corrupt(err)
 		}
 	}
-	return 0, fmt.Errorf("every image is corrupt; the last: %w", err)
+	return 0, skipped, fmt.Errorf("all %d images are corrupt; one of them: %w", n, err)
 }
 
-// permutation is an epoch's order.
-type permutation struct {
-	epoch int64
-	order []int
-}
-
-func (p *permutation) at(seed uint64, epoch int64, n, i int) int {
-	if p.order == nil || p.epoch != epoch {
-		p.epoch, p.order = epoch, rand.New(rand.NewPCG(seed, uint64(epoch))).Perm(n)
+// permute returns what stands at a place, 0 ≤ i < n, in an epoch's order: a permutation of n < 2^32 numbers that needs no
+// table. It is a Feistel network on pairs (i / b, i mod b) of an a×b rectangle that just holds n, applied again while it
+// leads out of n (Black and Rogaway 2002, "Ciphers with arbitrary finite domains", cycle walking).
+func permute(seed, epoch, n, i uint64) uint64 {
+	a := uint64(math.Sqrt(float64(n)))
+	b := (n + a - 1) / a
+	key := mix(seed ^ mix(epoch))
+	for {
+		x, y := i/b, i%b
+		for round := range uint64(6) {
+			// A number below a, drawn from (key, round, y), is the high word of a·2^64/2^64.
+			f, _ := bits.Mul64(mix(key^(2*round<<32|y)), a)
+			x = (x + f) % a
+			f, _ = bits.Mul64(mix(key^((2*round+1)<<32|x)), b)
+			y = (y + f) % b
+		}
+		if i = x*b + y; i < n {
+			return i
+		}
 	}
-	return p.order[i]
+}
+
+// mix is the finaliser of SplitMix64 (Steele, Lea and Flood 2014): a bijection in which each bit depends on all.
+func mix(x uint64) uint64 {
+	x += 0x9e3779b97f4a7c15
+	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
+	x = (x ^ x>>27) * 0x94d049bb133111eb
+	return x ^ x>>31
 }
 
 func mirror(pixels []byte, width int) {

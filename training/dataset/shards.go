@@ -1,218 +1,264 @@
 package dataset
 
 import (
-	"archive/tar"
-	"bytes"
-	"compress/gzip"
+	"encoding/json"
 	"errors"
 	"fmt"
-	"image"
 	"io"
 	"os"
 	"path"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"unsafe"
 )
 
-// maxShardMemory limits what gzipped shards may hold together: they cannot be read at random, so their images are kept
-// in memory, encoded.
-const maxShardMemory = 4 << 30
+// maxText limits what comes with an image: labels, captions, JSON.
+const maxText = 1 << 20
 
-// shardSet is WebDataset shards: members of one name up to the first dot belong together.
-type shardSet struct {
-	name    string
+func isShard(name string) bool {
+	name = strings.ToLower(name)
+	return strings.HasSuffix(name, ".tar") || strings.HasSuffix(name, ".tar.gz") || strings.HasSuffix(name, ".tgz")
+}
+
+// shards is WebDataset shards: members of one name up to the first dot are a sample.
+type shards struct {
+	paths   []string
+	open    []*os.File // [len(paths)]; nil where the content is in held
+	held    [][]byte   // [len(paths)]; the members' contents, one after the other
 	samples []sample
-	classes []string
-	c, h, w int
-	files   []*os.File
+	memory  int64 // bytes that held and samples take
 }
 
-// sample is an encoded image: in memory, or at a place in a plain tar file.
+// sample is an encoded image and what comes with it.
 type sample struct {
-	name     string // shard and member, for errors
-	data     []byte
-	file     *os.File
-	at, size int64
-	label    int
-	labelled bool
+	shard int
+	key   string // the members' name, up to the first dot
+	ext   string // the image's, "" without one
+	image extent
+	text  extent // .txt
+	json  extent
+	class int
+	from  origin // where the class is from
 }
 
-func openShards(paths []string, o Options) (Dataset, error) {
+type origin byte
+
+const (
+	nowhere origin = iota
+	fromJSON
+	fromCLS // comes first, in whatever order they are
+)
+
+// extent is a place in a shard's file, or in what is held of it.
+type extent struct{ at, size int64 }
+
+func openShards(name string, paths []string, o Options) (*Set, error) {
 	slices.Sort(paths)
-	s := &shardSet{name: filepath.Base(paths[0]), c: o.Channels, h: o.Resolution, w: o.Resolution}
-	held := int64(0)
-	for _, p := range paths {
-		if err := s.index(p, &held); err != nil {
-			s.close()
-			return nil, fmt.Errorf("%s: %w", p, err)
+	s := &shards{paths: paths, open: make([]*os.File, len(paths)), held: make([][]byte, len(paths))}
+	for i, p := range paths {
+		if err := s.index(i); err != nil {
+			return nil, errors.Join(fmt.Errorf("%s: %w", p, err), s.Close())
 		}
 	}
-	if len(s.samples) == 0 {
-		s.close()
-		return nil, fmt.Errorf("%s: no images in it", paths[0])
+	classes, err := s.classes()
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
-	if s.c == 0 {
-		s.c = 3
+	set, err := newSet(name, s, classes, o)
+	if err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
-	if s.h == 0 {
-		data, err := s.samples[0].read()
-		var cfg image.Config
-		if err == nil {
-			cfg, _, err = image.DecodeConfig(bytes.NewReader(data))
-		}
-		if err != nil {
-			s.close()
-			return nil, &CorruptError{s.samples[0].name, fmt.Errorf("%w (its size would be the set's: give a resolution)", err)}
-		}
-		s.h, s.w = cfg.Height, cfg.Width
-		if s.h > 4096 || s.w > 4096 {
-			s.close()
-			return nil, fmt.Errorf("%s has %d×%d pixels: give a resolution", s.samples[0].name, s.w, s.h)
-		}
-	}
-	top, all := -1, true
-	for _, x := range s.samples {
-		top, all = max(top, x.label), all && x.labelled
-	}
-	if all {
-		for i := range top + 1 {
-			s.classes = append(s.classes, strconv.Itoa(i))
-		}
-	}
-	return s, nil
-}
-
-func (s *shardSet) close() {
-	for _, f := range s.files {
-		f.Close()
-	}
+	return set, nil
 }
 
 // index lists a shard's samples.
-func (s *shardSet) index(file string, held *int64) error {
-	f, err := os.Open(file)
+func (s *shards) index(i int) error {
+	z, err := openMaybeGzip(s.paths[i])
 	if err != nil {
 		return err
 	}
-	plain := strings.HasSuffix(strings.ToLower(file), ".tar")
-	if plain {
-		s.files = append(s.files, f)
-		return s.indexTar(file, f, f, held)
+	if z.size >= 0 {
+		s.open[i] = z.f
+		if _, err := z.f.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+		return s.indexTar(i, z.f, z.f)
 	}
-	defer f.Close()
-	z, err := gzip.NewReader(f)
-	if err != nil {
-		return err
-	}
-	return s.indexTar(file, z, nil, held)
+	defer z.Close()
+	return s.indexTar(i, z, nil)
 }
 
-// indexTar reads the members of r. With plain it notes where images lie in that file; else it keeps them in memory.
-func (s *shardSet) indexTar(file string, r io.Reader, plain *os.File, held *int64) error {
-	byKey := map[string]int{} // key to its place in found
-	type pair struct {
-		image *sample
-		label int
-		has   bool
-	}
-	var found []pair
-	t := tar.NewReader(r)
-	for {
-		h, err := t.Next()
-		if errors.Is(err, io.EOF) {
-			break
-		}
+// indexTar reads the members of r. With seek it notes where they lie; else it holds what will be wanted.
+func (s *shards) indexTar(shard int, r io.Reader, seek io.Seeker) error {
+	byKey := map[string]int{}
+	for m, err := range members(r, seek) {
 		if err != nil {
-			return fmt.Errorf("damaged archive after %d samples: %w", len(found), err)
+			return err
 		}
-		if h.Typeflag != tar.TypeReg {
+		dir, base := path.Split(m.name)
+		stem, ext, ok := strings.Cut(base, ".")
+		if !ok || stem == "" {
+			continue // as WebDataset does with README and .DS_Store
+		}
+		ext = strings.ToLower(ext)
+		if !slices.Contains(imageExtensions, "."+ext) && ext != "cls" && ext != "txt" && ext != "json" {
 			continue
 		}
-		dir, base := path.Split(h.Name)
-		stem, ext, _ := strings.Cut(base, ".")
 		key := dir + stem
 		i, ok := byKey[key]
 		if !ok {
-			i = len(found)
+			i = len(s.samples)
 			byKey[key] = i
-			found = append(found, pair{})
+			s.samples = append(s.samples, sample{shard: shard, key: key})
+			s.memory += int64(unsafe.Sizeof(sample{})) + int64(len(key))
 		}
-		p := &found[i]
-		ext = strings.ToLower(ext)
-		switch {
-		case ext == "cls":
-			text, err := readLimited(t, 64)
-			if err != nil {
-				return fmt.Errorf("%s: %w", h.Name, err)
-			}
-			n, err := strconv.Atoi(strings.TrimSpace(string(text)))
-			if err != nil || n < 0 || n > 1<<20 {
-				return fmt.Errorf("%s: want a class index, got %q", h.Name, text)
-			}
-			p.label, p.has = n, true
-		case isImage("." + ext):
-			if p.image != nil {
-				return fmt.Errorf("%s: a second image for the same key", h.Name)
-			}
-			x := &sample{name: file + ": " + h.Name, size: h.Size, file: plain}
-			if h.Size > maxImageBytes {
-				return fmt.Errorf("%s: %d bytes; at most %d MiB are read", h.Name, h.Size, maxImageBytes>>20)
-			}
-			if plain != nil {
-				if x.at, err = plain.Seek(0, io.SeekCurrent); err != nil {
-					return err
-				}
-			} else {
-				if *held += h.Size; *held > maxShardMemory {
-					return fmt.Errorf("gzipped shards are held in memory, and these need over %d GiB: unpack them to plain .tar files, which are read in place", maxShardMemory>>30)
-				}
-				if x.data, err = readLimited(t, h.Size); err != nil {
-					return fmt.Errorf("%s: %w", h.Name, err)
-				}
-			}
-			p.image = x
+		if err := s.add(&s.samples[i], m, ext, seek == nil); err != nil {
+			return err
 		}
-	}
-	for _, p := range found {
-		if p.image == nil {
-			continue
-		}
-		p.image.label, p.image.labelled = p.label, p.has
-		s.samples = append(s.samples, *p.image)
 	}
 	return nil
 }
 
-func (x *sample) read() ([]byte, error) {
-	if x.file == nil {
-		return x.data, nil
+// add puts a member where it belongs in its sample.
+func (s *shards) add(x *sample, m member, ext string, hold bool) error {
+	limit, into := int64(maxText), &x.text
+	switch ext {
+	case "cls":
+		into = &extent{}
+	case "txt":
+	case "json":
+		into = &x.json
+	default:
+		if x.ext != "" {
+			return fmt.Errorf("%s: a second image in sample %q, which has a .%s", m.name, x.key, x.ext)
+		}
+		x.ext, limit, into = ext, maxEncoded, &x.image
 	}
-	data := make([]byte, x.size)
-	if _, err := x.file.ReadAt(data, x.at); err != nil {
-		return nil, err
+	if *into != (extent{}) || (ext == "cls" && x.from == fromCLS) {
+		return fmt.Errorf("%s is there twice", m.name)
+	}
+	if m.size > limit {
+		return fmt.Errorf("%s has %d bytes; at most %d MiB are read", m.name, m.size, limit>>20)
+	}
+	*into = extent{m.at, m.size}
+	if !hold && ext != "cls" && ext != "json" {
+		return nil
+	}
+	if hold {
+		if s.memory += m.size; s.memory > maxMemory {
+			return fmt.Errorf("gzipped shards are held in memory, and these need over %d GiB: unpack them with gunzip to plain .tar files, which are read in place", maxMemory>>30)
+		}
+	}
+	data, err := readExactly(m, m.size)
+	if err != nil {
+		return fmt.Errorf("%s: damaged archive: %w", m.name, err)
+	}
+	if hold {
+		*into = extent{int64(len(s.held[x.shard])), m.size}
+		s.held[x.shard] = append(s.held[x.shard], data...)
+	}
+	switch ext {
+	case "cls":
+		class, err := strconv.Atoi(strings.TrimSpace(string(data)))
+		if err != nil || class < 0 || class >= maxClasses {
+			return fmt.Errorf("%s: want a class index from 0 to %d, got %.20q", m.name, maxClasses-1, data)
+		}
+		x.class, x.from = class, fromCLS
+	case "json":
+		var fields struct{ Label *int }
+		if json.Unmarshal(data, &fields) == nil && fields.Label != nil && *fields.Label >= 0 && *fields.Label < maxClasses && x.from == nowhere {
+			x.class, x.from = *fields.Label, fromJSON
+		}
+	}
+	return nil
+}
+
+const maxClasses = 1 << 16
+
+// classes names the classes by their numbers. All samples have one, or none has.
+func (s *shards) classes() ([]string, error) {
+	top := -1
+	for i := range s.samples {
+		has, lacks := &s.samples[0], &s.samples[i]
+		if has.from == nowhere {
+			has, lacks = lacks, has
+		}
+		if has.from != nowhere && lacks.from == nowhere {
+			return nil, fmt.Errorf("sample %s of %s has a class and sample %s of %s has none: give all one or none", has.key, s.paths[has.shard], lacks.key, s.paths[lacks.shard])
+		}
+		if has.from != nowhere {
+			top = max(top, s.samples[i].class)
+		}
+	}
+	return numbered(top + 1), nil
+}
+
+func (s *shards) Len() int { return len(s.samples) }
+
+func (s *shards) Close() error {
+	var errs []error
+	for _, f := range s.open {
+		if f != nil {
+			errs = append(errs, f.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (s *shards) label(i int) int {
+	if s.samples[i].from == nowhere {
+		return -1
+	}
+	return s.samples[i].class
+}
+
+func (s *shards) name(i int) string {
+	x := &s.samples[i]
+	if x.ext == "" {
+		return fmt.Sprintf("%s: %s", s.paths[x.shard], x.key)
+	}
+	return fmt.Sprintf("%s: %s.%s", s.paths[x.shard], x.key, x.ext)
+}
+
+func (s *shards) encoded(i int) ([]byte, error) {
+	x := &s.samples[i]
+	if x.ext == "" {
+		return nil, fmt.Errorf("%w among its members: want one of %s", errNoImage, strings.Join(imageExtensions, ", "))
+	}
+	return s.read(x.shard, x.image)
+}
+
+func (s *shards) read(shard int, e extent) ([]byte, error) {
+	f := s.open[shard]
+	if f == nil {
+		return s.held[shard][e.at : e.at+e.size], nil
+	}
+	// The file was long enough when it was listed; if it no longer is, the limits of members hold.
+	data := make([]byte, e.size)
+	if _, err := f.ReadAt(data, e.at); err != nil {
+		return nil, fmt.Errorf("%s: %w", s.paths[shard], noEOF(err))
 	}
 	return data, nil
 }
 
-func (s *shardSet) Name() string           { return s.name }
-func (s *shardSet) Len() int               { return len(s.samples) }
-func (s *shardSet) Shape() (int, int, int) { return s.c, s.h, s.w }
-func (s *shardSet) Classes() []string      { return s.classes }
-
-func (s *shardSet) Read(i int, dst []byte) (int, error) {
+// caption is .txt, or the field caption of .json.
+func (s *shards) caption(i int) (string, error) {
 	x := &s.samples[i]
-	data, err := x.read()
-	if err == nil {
-		data, err = decode(data, s.c, s.h, s.w)
+	if x.text != (extent{}) {
+		text, err := s.read(x.shard, x.text)
+		return string(text), err
 	}
+	if x.json == (extent{}) {
+		return "", nil
+	}
+	data, err := s.read(x.shard, x.json)
 	if err != nil {
-		return 0, &CorruptError{x.name, err}
+		return "", err
 	}
-	copy(dst, data)
-	if s.classes == nil {
-		return -1, nil
+	var fields struct{ Caption string }
+	if err := json.Unmarshal(data, &fields); err != nil {
+		return "", fmt.Errorf("%s: %s.json: %w", s.paths[x.shard], x.key, err)
 	}
-	return x.label, nil
+	return fields.Caption, nil
 }
