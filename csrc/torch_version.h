@@ -1,8 +1,12 @@
-// Refuses a libtorch that this code was not tested with; scripts/libtorch-versions is the list for the set-up.
+// Refuses to compile against a libtorch that onestep is not tested with. scripts/libtorch-versions is the list; a test in
+// tests/ keeps the two alike.
 #pragma once
 
 #include <torch/version.h>
 
-#if !(TORCH_VERSION_MAJOR == 2 && (TORCH_VERSION_MINOR == 11 || TORCH_VERSION_MINOR == 15))
-#error "onestep supports libtorch 2.11.0 and 2.15.0, and this is another version: run `make libtorch`, or point LIBTORCH at one of them"
+#define ONESTEP_TORCH_IS(major, minor, patch) \
+  (TORCH_VERSION_MAJOR == major && TORCH_VERSION_MINOR == minor && TORCH_VERSION_PATCH == patch)
+
+#if !ONESTEP_TORCH_IS(2, 11, 0) && !ONESTEP_TORCH_IS(2, 15, 0)
+#error onestep supports libtorch 2.11.0 and 2.15.0, and this is another one: run scripts/libtorch.sh, or set LIBTORCH to one of them first
 #endif

@@ -4,173 +4,272 @@
 #     scripts/libtorch.sh [VERSION]
 #
 # In this order: $LIBTORCH (a libtorch folder, or a Python's torch folder); a torch that the active Python can import, if
-# its version is supported; else torch VERSION (the pin, if none is given) from PyPI, in a per-user cache folder, without
-# root and without touching any Python's packages. With a VERSION given only that version will do.
+# its version is supported; else the pinned version from PyPI in a per-user cache folder, without root and without touching
+# any Python's packages. With a VERSION given, only that version will do.
 #
-# Writes build/libtorch/ (or $ONESTEP_BUILD): onestep-libtorch.pc, and pkg-config, a stand-in for machines without one, so
-# that PKG_CONFIG=that/pkg-config is all that `go build` needs; the same is put into the cache folder, for programs of
-# other modules. Prints nothing on standard output but the path of that pkg-config.
+# Writes, and prints the path of the last:
+#
+#     libtorch.json         version, path and source, for `onestep doctor` and for people
+#     onestep-libtorch.pc   for a real pkg-config (PKG_CONFIG_PATH=this folder)
+#     pkg-config            a stand-in that needs no real one: PKG_CONFIG=this file is all that `go build` needs
+#
+# into build/libtorch for this tree, and into the cache folder for programs of other modules. With $ONESTEP_BUILD set, only
+# into that folder. Environment: LIBTORCH, ONESTEP_BUILD, ONESTEP_CUDA (1: with the CUDA libraries, 0: without; unset: with
+# them when a GPU is here), XDG_CACHE_HOME.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
-build=${ONESTEP_BUILD:-$root/build/libtorch}
-cache=${XDG_CACHE_HOME:-${HOME:-/tmp}/.cache}/onestep
 want=${1:-}
+site_version=3.12 # the Python whose wheel is fetched: its libraries do not depend on the Python that runs pip
 
-die() { echo "onestep: $*" >&2; exit 1; }
 note() { echo "onestep: $*" >&2; }
+die() { note "$*"; exit 1; }
 
-supported() { grep -v '^#' "$root/scripts/libtorch-versions" | cut -d' ' -f1; }
-supported_list() { supported | tr '\n' ' ' | sed 's/ $//; s/ / and /'; }
-is_supported() { supported | grep -qxF "$1" && { [ -z "$want" ] || [ "$1" = "$want" ]; }; }
+# ---- versions -----------------------------------------------------------------------------------------------------
 
-# The version of the libtorch in a folder: a libtorch archive has build-version, a Python package version.py.
+supported() { sed '/^#/d; s/ .*//' "$root/scripts/libtorch-versions"; }
+supported_list() { supported | paste -sd' ' | sed 's/ / and /g'; }
+is_wanted() { supported | grep -qxF -- "$1" && { [ -z "$want" ] || [ "$1" = "$want" ]; }; }
+
+# The version of the libtorch in a folder, as the compiler will see it; nothing when there is none.
 version_of() {
-  if [ -f "$1/build-version" ]; then sed 's/+.*//' "$1/build-version" | head -n 1
-  elif [ -f "$1/version.py" ]; then sed -n "s/^__version__ *= *['\"]\([0-9.]*\).*/\1/p" "$1/version.py" | head -n 1
-  fi
+  local h
+  for h in "$1/include/torch/headeronly/version.h" "$1/include/torch/csrc/api/include/torch/version.h"; do
+    [ -f "$h" ] || continue
+    awk '$2 ~ /^TORCH_VERSION_(MAJOR|MINOR|PATCH)$/ { v = v sep $3; sep = "." } END { print v }' "$h"
+    return
+  done
 }
 
-# Go, a C++ compiler: what the build needs whatever libtorch it uses.
+# The first library that libtorch_cpu asks for and does not find; nothing when it will load.
+lacks() { { ldd "$1/lib/libtorch_cpu.so" 2>/dev/null || true; } | awk '/not found/ { print $1; exit }'; }
+
+# ---- what must be there -------------------------------------------------------------------------------------------
+
 check_tools() {
-  command -v go >/dev/null || die "Go is missing: install go $(awk '/^go /{print $2}' "$root/go.mod") or newer from https://go.dev/dl/"
-  local have need
-  have=$(go env GOVERSION | sed 's/^go//; s/[^0-9.].*//') need=$(awk '/^go /{print $2}' "$root/go.mod")
+  local need out have cgo cxx
+  need=$(awk '$1 == "go" { print $2 }' "$root/go.mod")
+  command -v go >/dev/null || die "Go is missing: get go $need or newer from https://go.dev/dl/"
+  out=$(cd "$root" && go env GOVERSION CGO_ENABLED CXX 2>&1) || die "Go does not run: $(head -n 1 <<<"$out") (get go $need or newer from https://go.dev/dl/)"
+  { read -r have; read -r cgo; read -r cxx; } <<<"$out"
+  have=${have#go} have=${have%%[!0-9.]*}
   [ "$(printf '%s\n%s\n' "$need" "$have" | sort -V | head -n 1)" = "$need" ] ||
-    die "Go is too old: this needs $need, and go is $have: get a newer one from https://go.dev/dl/"
-  command -v "${CXX:-g++}" >/dev/null || die "a C++ compiler (g++) is missing: sudo apt-get install g++"
+    die "Go is too old: go.mod needs go $need and this is go $have: get a newer one from https://go.dev/dl/"
+  command -v "${cxx%% *}" >/dev/null || die "a C++ compiler (${cxx%% *}) is missing: apt-get install g++"
+  [ "$cgo" = 1 ] || die "cgo is switched off, and libtorch needs it: unset CGO_ENABLED"
 }
 
+# A Python 3 that runs. Version managers leave commands behind that only print an error.
 find_python() {
+  local p
   for p in python3 python; do
-    if command -v "$p" >/dev/null && "$p" -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null; then
-      echo "$p"; return
+    if command -v "$p" >/dev/null && "$p" -c 'import sys; sys.exit(sys.version_info < (3, 8))' 2>/dev/null; then
+      echo "$p"
+      return
     fi
   done
 }
 
-# Installs the wheels of a version into a folder of its own. Everything goes to a folder beside it first, so that an
-# interrupted run leaves nothing that looks finished.
+has_gpu() { [ -e /dev/nvidiactl ] || command -v nvidia-smi >/dev/null; }
+
+# ---- install ------------------------------------------------------------------------------------------------------
+
+# install VERSION INTO CUDA: the wheels into a folder of their own. All is made in a folder beside it and renamed at the
+# end, so that an interrupted run leaves nothing that looks finished; a lock keeps two runs apart.
 install() {
-  local version=$1 into=$2 wheels cuda=$3 free
-  local py; py=$(find_python)
-  [ -n "$py" ] || die "Python 3.10 or newer is missing, to fetch libtorch: sudo apt-get install python3 python3-pip"
-  mkdir -p "$(dirname "$into")" 2>/dev/null && [ -w "$(dirname "$into")" ] || die "cannot write to $(dirname "$into"): set XDG_CACHE_HOME to a folder of yours"
-  exec 9>"$(dirname "$into")/.lock"
-  flock 9 2>/dev/null || true
-  [ -f "$into/torch/version.py" ] && return
-  free=$(df -Pk "$(dirname "$into")" | awk 'NR==2 {print int($4/1024)}')
-  local need_mb=2500; [ "$cuda" = 1 ] && need_mb=9000
-  [ "$free" -ge "$need_mb" ] || die "too little disk space in $(dirname "$into"): libtorch needs $need_mb MB, $free are free"
-  wheels=$(grep "^$version " "$root/scripts/libtorch-versions" | cut -d' ' -f2-)
-  local tmp="$into.part.$$"
-  rm -rf "$into".part.*
-  trap 'rm -rf "'"$tmp"'"' EXIT
-  local pip=("$py" -m pip)
-  if ! "${pip[@]}" --version >/dev/null 2>&1; then
-    "$py" -m venv "$tmp/venv" >/dev/null 2>&1 || die "pip is missing: sudo apt-get install python3-pip"
-    pip=("$tmp/venv/bin/python" -m pip)
+  local version=$1 into=$2 cuda=$3 cache py pip tmp free need wheels
+  cache=$(dirname "$into")
+  py=$(find_python)
+  [ -n "$py" ] || die "Python 3 is missing, and fetching libtorch needs it: apt-get install python3 python3-pip (or set LIBTORCH to a libtorch $version folder)"
+
+  exec 9>"$cache/.lock"
+  if ! flock -n 9; then
+    note "another run is installing libtorch into $cache: waiting for it"
+    flock 9
   fi
-  note "fetching libtorch $version into $into (about 600 MB, once)"
-  # --target leaves every Python's own packages alone; a PEP 668 Python refuses without the variable all the same.
-  local log="$tmp.log"
-  run_pip() {
-    PIP_BREAK_SYSTEM_PACKAGES=1 PIP_DISABLE_PIP_VERSION_CHECK=1 "${pip[@]}" install --no-deps --only-binary=:all: --no-compile --no-warn-script-location \
-      --progress-bar off --quiet --target "$tmp/site" "$@" >"$log" 2>&1 ||
-      die "pip could not install $*: $(grep -i error "$log" | head -n 1 || tail -n 1 "$log") (no network, or a pip older than 20.3? full log: $log)"
-  }
-  # shellcheck disable=SC2086 # the list is words
-  run_pip "torch==$version" $wheels
+  if complete "$into"; then return; fi
+
+  need=2500
+  [ "$cuda" = 0 ] || need=9000
+  free=$(df -Pm "$cache" | awk 'NR == 2 { print $4 }')
+  [ "$free" -ge "$need" ] || die "too little disk space: libtorch needs $need MB free in $cache, and there are $free: make room or set XDG_CACHE_HOME to another disk"
+
+  rm -rf "$into" "$into".part.*
+  tmp=$into.part.$$
+  mkdir -p "$tmp/tmp"
+  # shellcheck disable=SC2064 # now, not later: tmp is local
+  trap "rm -rf '$tmp'" EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM
+
+  if "$py" -m pip --version >/dev/null 2>&1; then
+    pip=("$py" -m pip)
+  elif "$py" -m venv "$tmp/venv" >/dev/null 2>&1 && "$tmp/venv/bin/python" -m pip --version >/dev/null 2>&1; then
+    pip=("$tmp/venv/bin/python" -m pip) # Python carries a pip of its own (ensurepip)
+  else
+    die "pip is missing: apt-get install python3-pip"
+  fi
+
+  wheels=$(sed -n "s/^$version //p" "$root/scripts/libtorch-versions")
+  if [ "$cuda" = 1 ] && complete "${into%-cuda}"; then
+    cp -al "${into%-cuda}" "$tmp/site" 2>/dev/null || { rm -rf "$tmp/site" && cp -a "${into%-cuda}" "$tmp/site"; }
+  else
+    note "fetching libtorch $version from PyPI into $cache (600 MB, once)"
+    # shellcheck disable=SC2086 # the list is words
+    run_pip --no-deps "torch==$version" $wheels
+  fi
   if [ "$cuda" = 1 ]; then
-    note "an NVIDIA GPU is here: fetching the CUDA libraries too (about 2.5 GB, once)"
-    run_pip_deps "$tmp/site" "$version"
+    note "fetching its CUDA libraries too (2 GB, once; ONESTEP_CUDA=0 does without)"
+    # What the torch wheel itself asks for, at its own pins; not the Python packages beside them.
+    mapfile -t wheels < <(sed -n 's/^Requires-Dist: *\(\(nvidia-\|cuda-toolkit\)[^;]*\).*/\1/p' "$tmp/site/torch-$version".dist-info/METADATA | tr -d ' ')
+    run_pip --upgrade "${wheels[@]}"
   fi
-  rm -f "$log"
-  mv "$tmp/site" "$into"
+
+  complete "$tmp/site" || die "the torch $version that pip installed has no libtorch_cpu for this machine ($(uname -m))"
+  [ -z "$(lacks "$tmp/site/torch")" ] || die "the torch $version that pip installed does not load here: $(lacks "$tmp/site/torch") is missing"
+  mv -T "$tmp/site" "$into"
   rm -rf "$tmp"
-  trap - EXIT
+  trap - EXIT INT TERM
 }
 
-# The CUDA libraries that a torch wheel asks for, at its own pins, without the Python packages beside them.
-run_pip_deps() {
-  local site=$1 version=$2 list
-  list=$("$py" - "$site" <<'PY'
-import glob, re, sys
-meta = open(glob.glob(sys.argv[1] + "/torch-*.dist-info/METADATA")[0]).read()
-for line in meta.splitlines():
-    m = re.match(r"Requires-Dist: ((?:nvidia|cuda-toolkit)[^;]*)", line)
-    if m:
-        print(m.group(1).strip().replace(" ", ""))
-PY
-)
-  local full=()
-  local deps
-  while read -r deps; do full+=("$deps"); done <<<"$list"
-  PIP_BREAK_SYSTEM_PACKAGES=1 PIP_DISABLE_PIP_VERSION_CHECK=1 "${pip[@]}" install --only-binary=:all: --no-compile --progress-bar off --quiet \
-    --upgrade --target "$site" "${full[@]}" >"$log" 2>&1 || die "pip could not install the CUDA libraries: $(tail -n 1 "$log") (full log: $log)"
+complete() { [ -f "$1/torch/lib/libtorch_cpu.so" ] && [ "$(version_of "$1/torch")" = "$version" ]; }
+
+# Runs pip into $tmp/site whatever the user's settings and the Python's are: a Python that belongs to the system (PEP 668)
+# is not touched, since all goes to a folder of ours. Progress goes to standard error; errors become one line.
+run_pip() {
+  if ! TMPDIR=$tmp/tmp PIP_USER=0 PIP_REQUIRE_VIRTUALENV=0 PIP_BREAK_SYSTEM_PACKAGES=1 PIP_ROOT_USER_ACTION=ignore \
+    "${pip[@]}" --disable-pip-version-check --no-input --no-cache-dir install --target "$tmp/site" --no-compile \
+    --only-binary=:all: --python-version "$site_version" "$@" >&2 2>"$tmp/errors"; then
+    if grep -qiE 'No space left|Disk quota' "$tmp/errors"; then
+      die "the disk is full: make room in $(dirname "$tmp") or set XDG_CACHE_HOME to another disk"
+    elif grep -qiE 'NewConnectionError|Retrying \(|ReadTimeout|ConnectTimeout|ProxyError|Connection (aborted|broken|refused|reset)|Temporary failure' "$tmp/errors"; then
+      die "pip could not reach PyPI: connect to the network (or set LIBTORCH to a libtorch $version folder), then run this again"
+    fi
+    die "pip could not install $*: $(grep -m 1 '^ERROR' "$tmp/errors" || tail -n 1 "$tmp/errors")"
+  fi
 }
 
-write_pc() {
-  local dir=$1 version=$2 source=$3 into
-  for into in "$build" "$cache"; do
-    mkdir -p "$into"
-    cat >"$into/.pc.$$" <<EOF
+# ---- what Go reads ------------------------------------------------------------------------------------------------
+
+# write INTO DIR VERSION SOURCE
+write() {
+  local into=$1 dir=$2 version=$3 source=$4
+  local cflags="-I$dir/include -I$dir/include/torch/csrc/api/include"
+  # RUNPATH, not RPATH: LD_LIBRARY_PATH can then point a copied program at another machine's libtorch.
+  local libs="-L$dir/lib -Wl,-rpath,$dir/lib -Wl,--enable-new-dtags -ltorch_cpu -lc10"
+  mkdir -p "$into" || die "cannot write to $into"
+  put "$into/libtorch.json" <<END
+{"version": "$version", "path": "$dir", "source": "$source"}
+END
+  put "$into/onestep-libtorch.pc" <<END
 Name: onestep-libtorch
-Description: libtorch for onestep ($source)
+Description: libtorch for onestep
 Version: $version
-Cflags: -I$dir/include -I$dir/include/torch/csrc/api/include
-Libs: -L$dir/lib -Wl,-rpath,$dir/lib -Wl,--enable-new-dtags -ltorch_cpu -lc10
-EOF
-    cat >"$into/.pkg-config.$$" <<EOF
+Cflags: $cflags
+Libs: $libs
+END
+  put "$into/pkg-config" <<END
 #!/bin/sh
-# A stand-in for pkg-config that knows onestep-libtorch and passes everything else on. Written by scripts/libtorch.sh.
+# onestep-libtorch-pkg-config: knows onestep-libtorch, without a real pkg-config; asks that one for everything else.
+# Written by scripts/libtorch.sh of onestep; PKG_CONFIG names it to the Go tool.
+ours= other= out=
 for a in "\$@"; do
-  case "\$a" in onestep-libtorch) ours=1 ;; --cflags) cflags=1 ;; --libs) libs=1 ;; esac
+  case "\$a" in
+  onestep-libtorch) ours=1 ;;
+  --cflags) out="\$out $cflags" ;;
+  --libs) out="\$out $libs" ;;
+  --modversion) out="\$out $version" ;;
+  --exists | --print-errors | --short-errors | --silence-errors | --) ;;
+  *) other=1 ;;
+  esac
 done
-if [ -z "\$ours" ]; then
-  command -v pkg-config >/dev/null || { echo "pkg-config is missing: sudo apt-get install pkg-config" >&2; exit 1; }
-  exec pkg-config "\$@"
+if [ -n "\$ours" ] && [ -z "\$other" ]; then
+  echo \$out
+  exit
 fi
-[ -z "\$cflags" ] || printf '%s ' '-I$dir/include' '-I$dir/include/torch/csrc/api/include'
-[ -z "\$libs" ] || printf '%s ' '-L$dir/lib' '-Wl,-rpath,$dir/lib' '-Wl,--enable-new-dtags' -ltorch_cpu -lc10
-echo
-EOF
-    chmod +x "$into/.pkg-config.$$"
-    mv "$into/.pc.$$" "$into/onestep-libtorch.pc"
-    mv "$into/.pkg-config.$$" "$into/pkg-config"
+IFS=:
+for d in \$PATH; do
+  for real in "\$d/pkg-config" "\$d/pkgconf"; do
+    if [ -x "\$real" ] && ! grep -q onestep-libtorch-pkg-config "\$real"; then
+      PKG_CONFIG_PATH=$into\${PKG_CONFIG_PATH:+:\$PKG_CONFIG_PATH} exec "\$real" "\$@"
+    fi
   done
+done
+echo "pkg-config is missing, and 'pkg-config \$*' needs it: apt-get install pkg-config" >&2
+exit 1
+END
 }
+
+# Replaces a file by standard input in one step; a program stays one.
+put() {
+  cat >"$1.$$"
+  [ "${1##*/}" != pkg-config ] || chmod +x "$1.$$"
+  mv "$1.$$" "$1"
+}
+
+# ---- main ---------------------------------------------------------------------------------------------------------
 
 check_tools
-cuda=0
-if [ "${ONESTEP_CUDA:-}" = 1 ] || { [ "${ONESTEP_CUDA:-}" != 0 ] && [ -e /dev/nvidiactl ]; }; then cuda=1; fi
+[ -n "${XDG_CACHE_HOME:-}${HOME:-}" ] || die "neither HOME nor XDG_CACHE_HOME is set: where may libtorch be kept?"
+cache=${XDG_CACHE_HOME:-$HOME/.cache}/onestep
+build=${ONESTEP_BUILD:-$root/build/libtorch}
+mkdir -p "$cache" 2>/dev/null && [ -w "$cache" ] || die "cannot write to $cache: set XDG_CACHE_HOME to a folder of yours"
+[ -z "$want" ] || supported | grep -qxF -- "$want" || die "libtorch $want is not supported: use $(supported_list)"
 
-dir='' source=''
+case ${ONESTEP_CUDA:-} in
+0 | 1) cuda=$ONESTEP_CUDA ;;
+'') if has_gpu; then cuda=1; else cuda=0; fi ;;
+*) die "ONESTEP_CUDA=$ONESTEP_CUDA: want 1 or 0" ;;
+esac
+
+dir=
 if [ -n "${LIBTORCH:-}" ]; then
-  dir=${LIBTORCH%/} source='$LIBTORCH'
-  [ -f "$dir/lib/libtorch_cpu.so" ] || die "LIBTORCH=$LIBTORCH is no libtorch: want a folder with lib/libtorch_cpu.so (a libtorch archive, or the folder of a Python's torch package)"
+  [ -f "$LIBTORCH/lib/libtorch_cpu.so" ] || die "LIBTORCH=$LIBTORCH is no libtorch: want a folder with lib/libtorch_cpu.so in it (an unpacked libtorch, or the folder of a Python's torch package)"
+  dir=$(cd "$LIBTORCH" && pwd) source=LIBTORCH
   version=$(version_of "$dir")
-  [ -n "$version" ] || die "LIBTORCH=$LIBTORCH: cannot tell its version (no version.py and no build-version in it)"
-  is_supported "$version" || die "LIBTORCH=$LIBTORCH is libtorch $version: this supports ${want:-$(supported_list)}"
+  [ -n "$version" ] || die "LIBTORCH=$LIBTORCH has no headers (include/torch/headeronly/version.h): want a libtorch to compile against"
+  is_wanted "$version" || die "LIBTORCH=$LIBTORCH is libtorch $version: use ${want:-$(supported_list)}, or unset LIBTORCH to have it fetched"
+  lib=$(lacks "$dir")
+  [ -z "$lib" ] || die "LIBTORCH=$LIBTORCH does not load: $lib is missing; pip install what its torch asks for (at least $(sed -n "s/^$version //p" "$root/scripts/libtorch-versions"))"
 else
-  if py=$(find_python) && [ -n "$py" ]; then
-    found=$("$py" -c 'import importlib.util as u, os
-s = u.find_spec("torch")
-print(os.path.dirname(s.origin) if s and s.origin else "")' 2>/dev/null || true)
-    if [ -n "$found" ] && [ -f "$found/lib/libtorch_cpu.so" ] && version=$(version_of "$found") && is_supported "$version"; then
-      dir=$found source="$py"
+  py=$(find_python)
+  if [ -n "$py" ]; then
+    # Where it is, without importing it, which would take seconds. From /, so that our own folder torch is not meant.
+    found=$(cd / && "$py" -c 'import importlib.util as u; s = u.find_spec("torch"); print(*(s.submodule_search_locations if s and s.origin else []))' 2>/dev/null || true)
+    if [ -n "$found" ] && [ -f "$found/lib/libtorch_cpu.so" ]; then
+      version=$(version_of "$found")
+      if ! is_wanted "$version"; then
+        note "the torch of $py is ${version:-without headers}: looking for ${want:-$(supported_list)}"
+      elif [ -n "$(lacks "$found")" ]; then
+        note "the torch of $py does not load ($(lacks "$found") is missing): not using it"
+      elif [ "${ONESTEP_CUDA:-}" = 1 ] && [ ! -f "$found/lib/libtorch_cuda.so" ]; then
+        note "the torch of $py has no CUDA: not using it"
+      else
+        dir=$found source=$(command -v "$py")
+      fi
     fi
   fi
   if [ -z "$dir" ]; then
-    version=${want:-$(supported | head -n 1)}
-    is_supported "$version" || die "libtorch $version is not supported: this supports $(supported_list)"
-    suffix=''; [ "$cuda" = 1 ] && suffix='-cuda'
-    [ -f "$cache/libtorch-$version-cuda/torch/version.py" ] && suffix='-cuda'
-    [ -f "$cache/libtorch-$version$suffix/torch/version.py" ] || install "$version" "$cache/libtorch-$version$suffix" "$cuda"
-    dir=$cache/libtorch-$version$suffix/torch source=PyPI
+    version=${want:-$(supported | head -n 1)} source=PyPI
+    site=$cache/libtorch-$version
+    if [ "$cuda" = 1 ] || { [ "${ONESTEP_CUDA:-}" != 0 ] && complete "$site-cuda"; }; then site=$site-cuda; fi
+    complete "$site" || install "$version" "$site" "$cuda"
+    dir=$site/torch
   fi
 fi
-case "$dir" in *[[:space:]\'\"]*) die "the path $dir holds spaces or quotes, which the compiler's flags cannot carry: choose another" ;; esac
-write_pc "$dir" "$version" "$source"
-note "libtorch $version ($source): $dir"
+
+# These become words of a compiler's command line, and parts of JSON and of a shell script.
+for path in "$dir" "$build" "$cache"; do
+  case "$path" in *[!A-Za-z0-9/._+@%:=~-]*) die "the path '$path' holds a character that cannot go through the compiler's flags: keep to letters, digits and /._+-" ;; esac
+done
+write "$build" "$dir" "$version" "$source"
+if [ -z "${ONESTEP_BUILD:-}" ]; then
+  write "$cache" "$dir" "$version" "$source"
+  # Go's build cache does not see what pkg-config prints, but it sees the files of csrc: without this one a change of
+  # libtorch would leave the old one in every program built afterwards.
+  put "$root/csrc/libtorch_found.h" <<END
+// Written by scripts/libtorch.sh: libtorch $version in $dir, $(stat -Lc '%s bytes of %Y' "$dir/lib/libtorch_cpu.so")
+END
+fi
+note "libtorch $version from $source: $dir"
 echo "$build/pkg-config"
