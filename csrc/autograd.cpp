@@ -101,7 +101,11 @@ ct_error *ct_checkpoint(const ct_tensor *inputs, int32_t ninputs, const ct_tenso
                         uint64_t id, ct_tensor *outs) {
   return guarded(0, [&] {
     variable_list in = list_of(inputs, ninputs), out = list_of(outputs, noutputs);
+#if TORCH_VERSION_MINOR < 15
     auto node = std::shared_ptr<CheckpointNode>(new CheckpointNode(), torch::autograd::deleteNode);
+#else  // nodes count their own references
+    auto node = c10::make_intrusive<CheckpointNode>();
+#endif
     node->id = id;
     for (const auto &t : in) {
       node->saved.emplace_back(t, false);

@@ -12,10 +12,11 @@ package csrc
 */
 import "C"
 
-import _ "embed"
+import "embed"
 
-// Header is the text of ct.h. Embedding it makes the header part of this package's build identity: without it a change
-// to the header alone would leave package torch stale and its tests passing from the cache.
+// Headers are the texts of this folder's headers. Embedding them makes them part of this package's build identity: without
+// it a change to ct.h alone, or to libtorch_found.h, which scripts/libtorch.sh writes, would leave package torch stale and
+// its tests passing from the cache.
 //
-//go:embed ct.h
-var Header string
+//go:embed *.h
+var Headers embed.FS

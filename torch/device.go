@@ -13,8 +13,8 @@ import (
 	"github.com/onestep-go/onestep/csrc"
 )
 
-// The header is part of this package's build identity; see csrc.Header.
-var _ = csrc.Header
+// The headers are part of this package's build identity; see csrc.Headers.
+var _ = csrc.Headers
 
 // Device is where a tensor lives. Its zero value is the CPU. Devices can be compared with ==.
 type Device struct {
@@ -59,8 +59,8 @@ func (d Device) String() string {
 
 // Available returns nil when tensors can be made on the device, and otherwise why not.
 func (d Device) Available() error {
-	if d.cuda == 0 {
-		return nil
+	if versionErr != nil || d.cuda == 0 {
+		return versionErr
 	}
 	if !cudaOpened {
 		return fmt.Errorf("device %s: %s", d, cudaReason)
@@ -86,6 +86,18 @@ func openCUDA() (bool, string) {
 	var reason *C.char
 	ok := C.ct_init(&reason) == 1
 	return ok, C.GoString(reason)
+}
+
+// versionErr is why no tensor can be made: the headers' version and the library's must be the same, as inline code on both
+// sides shares the layout of objects.
+var versionErr = sameVersion(Version(), CompiledVersion())
+
+func sameVersion(loaded, compiled string) error {
+	if loaded == compiled {
+		return nil
+	}
+	return fmt.Errorf("libtorch %s was loaded from %s, and this program was compiled for %s: build it again against the one that is there (make libtorch), or set LD_LIBRARY_PATH to the other's lib folder",
+		loaded, LibraryPath(), compiled)
 }
 
 // CUDAOpened tells whether the CUDA half of libtorch was loaded, and otherwise the loader's own reason why not.

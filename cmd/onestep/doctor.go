@@ -66,8 +66,8 @@ func examine() (health, error) {
 	if ok, reason := torch.CUDAOpened(); !ok {
 		h.CUDA = "not loaded (" + reason + ")"
 	}
-	if h.Libtorch != h.CompiledFor {
-		return h, fmt.Errorf("libtorch is %s, and this program was compiled for %s: build it again against this one, or set LD_LIBRARY_PATH to the other's lib folder", h.Libtorch, h.CompiledFor)
+	if err := torch.CPU.Available(); err != nil {
+		return h, err
 	}
 	devices := []torch.Device{torch.CPU}
 	for i := range h.GPUs {
