@@ -569,11 +569,12 @@ func TestConfigErrors(t *testing.T) {
 	}))
 }
 
-// Parameters of 16 bits follow those of 32 as far as their precision goes. On the CPU libtorch 2.11's fused SGD does not
+// Parameters of 16 bits follow those of 32 as far as their precision goes: half a unit in the last place for each of 10
+// steps, which for float16 between 2 and 4 is 10/1024. On the CPU libtorch 2.11's fused SGD does not
 // even move them.
 func TestHalfPrecision(t *testing.T) {
 	for _, config := range variants {
-		for dtype, tolerance := range map[torch.DType]float64{torch.BFloat16: 0.05, torch.Float16: 0.008} {
+		for dtype, tolerance := range map[torch.DType]float64{torch.BFloat16: 0.05, torch.Float16: 0.011} {
 			t.Run(fmt.Sprintf("%+v %s", config, dtype), func(t *testing.T) {
 				require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 					g := torch.NewGenerator(s, 5)
