@@ -202,8 +202,8 @@ func read(f *safetensors.File, path string, dev torch.Device, open func(s *torch
 	for t := range f.Tensors() {
 		elements += len(t.Data) * 8 / t.DType.Bits()
 	}
-	if least := d.Network.LeastParameters(); least > elements {
-		return fail(fmt.Errorf("it describes a network of at least %d weights and holds %d", least, elements))
+	if n := d.Network.Count(); n > elements {
+		return fail(fmt.Errorf("it describes a network of %d weights and holds %d", n, elements))
 	}
 	net, err := unet.New(d.Network, dev, 0)
 	if err != nil {

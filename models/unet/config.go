@@ -3,6 +3,9 @@ package unet
 import (
 	"fmt"
 	"slices"
+	"strings"
+
+	"github.com/onestep-go/onestep/torch/nn"
 )
 
 // Resample is how the image size changes between levels.
@@ -23,8 +26,12 @@ type Embedding string
 
 // The embeddings of the noise label.
 const (
-	Positional Embedding = "positional" // sines and cosines at geometric frequencies
-	Fourier    Embedding = "fourier"    // sines and cosines at fixed random frequencies
+	// Positional is sines and cosines at geometric frequencies from 1 to about 1/10000 (Vaswani et al. 2017).
+	Positional Embedding = "positional"
+	// Fourier is sines and cosines at fixed random frequencies, which checkpoints hold as time_proj.weight. The label is
+	// used as it is: diffusers' UNet2DModel takes a noise level σ instead, with our network at ln σ, and divides the output
+	// by σ.
+	Fourier Embedding = "fourier"
 )
 
 // Config describes a U-Net of the DDPM++/ADM family. The zero value is filled in by New: see WithDefaults.
@@ -43,6 +50,7 @@ type Config struct {
 
 	Resample     Resample `json:"resample,omitempty"`       // "": ResampleResidual
 	ResampleSkip bool     `json:"resample_skip,omitempty"`  // resampling residual blocks have a 1×1 convolution on their shortcut
+	PadAfter     bool     `json:"pad_after,omitempty"`      // strided convolutions see zeros right and below only, as in DDPM's own code
 	ScaleShift   bool     `json:"scale_shift,omitempty"`    // the embedding scales and shifts the second norm instead of being added before it
 	SkipScale    float64  `json:"skip_scale,omitempty"`     // factor of every residual sum, such as √½; 0: 1
 	MidSkipScale float64  `json:"mid_skip_scale,omitempty"` // the same in the middle block; 0: SkipScale
@@ -95,8 +103,49 @@ func (c Config) WithDefaults() Config {
 	return c
 }
 
-// Validate reports what cannot work, of a configuration with its defaults filled in.
+// maxWeights is what Validate refuses to exceed: 32 GiB in float32, several times the largest network of this family.
+const maxWeights = 1 << 33
+
+// Validate reports what cannot work, of a configuration with its defaults filled in. What it accepts, New can build, memory
+// permitting.
 func (c Config) Validate() error {
+	if err := c.validateNumbers(); err != nil {
+		return err
+	}
+	sides := []int{c.Resolution}
+	for i := range len(c.Mult) - 1 {
+		side := sides[i]
+		if side%2 != 0 {
+			return fmt.Errorf("unet: resolution %d cannot be halved %d times: level %d is %d pixels wide; use fewer levels, or another resolution",
+				c.Resolution, len(c.Mult)-1, i, side)
+		}
+		sides = append(sides, side/2)
+	}
+	for _, a := range c.Attention {
+		if !slices.Contains(sides, a) {
+			return fmt.Errorf("unet: attention at image size %d: the levels' sizes are %s", a, list(sides))
+		}
+	}
+	for i, m := range c.Mult {
+		attends := c.attendsAt(sides[i]) || (i == len(c.Mult)-1 && !c.NoMidAttention)
+		if ch := c.Channels * m; attends && c.HeadDim > 0 && ch%c.HeadDim != 0 {
+			return fmt.Errorf("unet: level %d has %d channels, which attention heads of %d do not divide", i, ch, c.HeadDim)
+		}
+	}
+	for _, ch := range c.normed() {
+		if g := c.groups(ch); ch%g != 0 {
+			return fmt.Errorf("unet: a norm over %d channels (of a level, or of a level's input and what skips to it) cannot have %d groups; set norm_groups or change channels and mult",
+				ch, g)
+		}
+	}
+	if n := c.Count(); n > maxWeights {
+		return fmt.Errorf("unet: the configuration asks for %d weights, the limit is %d", n, maxWeights)
+	}
+	return nil
+}
+
+// validateNumbers checks each field for itself.
+func (c Config) validateNumbers() error {
 	within := func(what string, v, lo, hi int) error {
 		if v < lo || v > hi {
 			return fmt.Errorf("unet: %s: want %d to %d, got %d", what, lo, hi, v)
@@ -118,39 +167,16 @@ func (c Config) Validate() error {
 			return err
 		}
 	}
-	if c.Channels%2 != 0 {
-		return fmt.Errorf("unet: channels: want an even number, for sines and cosines, got %d", c.Channels)
-	}
-	if c.Embedding == Positional && c.EndpointFreqs && c.Channels < 4 {
-		return fmt.Errorf("unet: endpoint_freqs: want at least 4 channels, got %d", c.Channels)
-	}
-	side := c.Resolution
-	for i, m := range c.Mult {
+	for _, m := range c.Mult {
 		if err := within("mult", m, 1, 64); err != nil {
 			return err
 		}
-		ch := c.Channels * m
-		if g := c.groups(ch); g < 1 || ch%g != 0 {
-			return fmt.Errorf("unet: level %d has %d channels, which %d norm groups do not divide", i, ch, g)
-		}
-		attends := slices.Contains(c.Attention, side) || (i == len(c.Mult)-1 && !c.NoMidAttention)
-		if attends && c.HeadDim > 0 && ch%c.HeadDim != 0 {
-			return fmt.Errorf("unet: level %d has %d channels, which attention heads of %d do not divide", i, ch, c.HeadDim)
-		}
-		if i < len(c.Mult)-1 {
-			if side%2 != 0 {
-				return fmt.Errorf("unet: resolution %d cannot be halved %d times: level %d is %d pixels wide; use fewer levels, or another resolution",
-					c.Resolution, len(c.Mult)-1, i, side)
-			}
-			side /= 2
-		}
-	}
-	for _, a := range c.Attention {
-		if a < 1 || a > c.Resolution {
-			return fmt.Errorf("unet: attention at image size %d: want sizes of levels, at most %d", a, c.Resolution)
-		}
 	}
 	switch {
+	case c.Channels%2 != 0:
+		return fmt.Errorf("unet: channels: want an even number, for sines and cosines, got %d", c.Channels)
+	case c.Embedding == Positional && c.EndpointFreqs && c.Channels < 4:
+		return fmt.Errorf("unet: endpoint_freqs: want at least 4 channels, got %d", c.Channels)
 	case c.Resample != ResampleConv && c.Resample != ResampleResidual:
 		return fmt.Errorf("unet: resample: want %q or %q, got %q", ResampleConv, ResampleResidual, c.Resample)
 	case c.Embedding != Positional && c.Embedding != Fourier:
@@ -160,11 +186,66 @@ func (c Config) Validate() error {
 	case !(c.NormEps > 0 && c.NormEps < 1):
 		return fmt.Errorf("unet: norm_eps: want a number in (0, 1), got %g", c.NormEps)
 	case !(c.SkipScale > 0 && c.SkipScale <= 16) || !(c.MidSkipScale > 0 && c.MidSkipScale <= 16):
-		return fmt.Errorf("unet: skip_scale: want numbers in (0, 16], got %g and %g", c.SkipScale, c.MidSkipScale)
+		return fmt.Errorf("unet: skip_scale and mid_skip_scale: want numbers in (0, 16], got %g and %g", c.SkipScale, c.MidSkipScale)
 	case !(c.FourierScale > 0 && c.FourierScale < 1e6):
 		return fmt.Errorf("unet: fourier_scale: want a positive number below 1e6, got %g", c.FourierScale)
 	}
 	return nil
+}
+
+// normed returns the numbers of channels that group norms see: those of the levels, and on the way up those of a level's
+// input together with what skips to it.
+func (c Config) normed() []int {
+	ch := c.Channels
+	all, skips := []int{ch}, []int{ch}
+	for i, m := range c.Mult {
+		ch = c.Channels * m
+		all = append(all, ch)
+		skips = append(skips, slices.Repeat([]int{ch}, c.Blocks)...)
+		if i < len(c.Mult)-1 {
+			skips = append(skips, ch)
+		}
+	}
+	for _, m := range slices.Backward(c.Mult) {
+		for range c.Blocks + 1 {
+			last := len(skips) - 1
+			all = append(all, ch+skips[last])
+			skips = skips[:last]
+			ch = c.Channels * m
+		}
+	}
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// Shapes returns the names and shapes of the network's tensors without making them.
+func (c Config) Shapes() []nn.Shape {
+	return nn.Shapes(func(p nn.Path) { (&UNet{config: c.WithDefaults()}).build(p) })
+}
+
+// Count returns the number of the network's weights without making any.
+func (c Config) Count() int {
+	total := 0
+	for _, t := range c.Shapes() {
+		if t.Buffer {
+			continue
+		}
+		n := 1
+		for _, d := range t.Dims {
+			n *= d
+		}
+		total += n
+	}
+	return total
+}
+
+// list writes numbers as "32, 16 and 8".
+func list(v []int) string {
+	words := strings.Fields(strings.Trim(fmt.Sprint(v), "[]"))
+	if n := len(words); n > 1 {
+		return strings.Join(words[:n-1], ", ") + " and " + words[n-1]
+	}
+	return words[0]
 }
 
 func (c Config) groups(channels int) int {
@@ -175,23 +256,3 @@ func (c Config) groups(channels int) int {
 }
 
 func (c Config) attendsAt(side int) bool { return slices.Contains(c.Attention, side) }
-
-// DDPMPP is the DDPM++-like network of the EDM paper (Karras et al. 2022) at the given size: residual resampling with a
-// convolution on the shortcut, sums scaled by √½, one attention head, cosines and sines with the endpoint included.
-func DDPMPP(resolution, imageChannels, channels int, mult []int, blocks int, attention ...int) Config {
-	return Config{
-		Resolution: resolution, InChannels: imageChannels, Channels: channels, Mult: mult, Blocks: blocks, Attention: attention,
-		LastDecoderAttention: true, Resample: ResampleResidual, ResampleSkip: true, SkipScale: sqrtHalf, NormEps: 1e-6, EndpointFreqs: true,
-	}.WithDefaults()
-}
-
-// LeastParameters is a lower bound of the number of weights, computed without making any: that of the residual blocks'
-// second convolutions.
-func (c Config) LeastParameters() int {
-	n := 0
-	for _, m := range c.Mult {
-		ch := c.Channels * m
-		n += (2*c.Blocks + 1) * 9 * ch * ch
-	}
-	return n
-}

@@ -216,7 +216,7 @@ func (u *UNet) embed(s *torch.Scope, noise *torch.Tensor, c models.Cond, dtype t
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		var angles *torch.Tensor
 		if u.fourier != nil {
-			angles = noise.Unsqueeze(s, 1).Mul(s, u.fourier.To(s, noise.DType()).MulScalar(s, 2*math.Pi))
+			angles = noise.Unsqueeze(s, 1).Mul(s, u.fourier.To(s, noise.DType())).MulScalar(s, 2*math.Pi)
 		} else {
 			angles = noise.Unsqueeze(s, 1).Mul(s, u.frequencies(s, noise.DType()))
 		}
@@ -238,18 +238,15 @@ func (u *UNet) embed(s *torch.Scope, noise *torch.Tensor, c models.Cond, dtype t
 	})
 }
 
-// frequencies returns 10000^(-i/half), or with endpoints 10000^(-i/(half-1)), [Channels/2].
+// frequencies returns 10000^(-i/half), or with endpoints 10000^(-i/(half-1)), [Channels/2]. They are computed where the
+// network runs, rounded as PyTorch's implementations round them: at labels near 1000 the last bit shows.
 func (u *UNet) frequencies(s *torch.Scope, dtype torch.DType) *torch.Tensor {
 	half := u.config.Channels / 2
 	steps := float64(half)
 	if u.config.EndpointFreqs {
 		steps--
 	}
-	f := make([]float64, half)
-	for i := range f {
-		f[i] = math.Exp(-math.Log(10000) * float64(i) / steps)
-	}
-	return torch.FromSlice(s, f).To(s, dtype)
+	return torch.Arange(s, half, dtype).MulScalar(s, -math.Log(10000)).DivScalar(s, steps).Exp(s)
 }
 
 func (b block) forward(s *torch.Scope, x, emb *torch.Tensor, drop *torch.Generator) *torch.Tensor {
@@ -353,13 +350,17 @@ func (a *attention) forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		shape := x.Shape()
 		b, c, n := shape[0], shape[1], shape[2]*shape[3]
-		pixels := a.norm.Forward(s, x).Reshape(s, b, c, n).Transpose(s, 1, 2) // [B, N, C]
-		split := func(l nn.Linear) *torch.Tensor {
-			return l.Forward(s, pixels).Reshape(s, b, n, a.heads, c/a.heads).Transpose(s, 1, 2) // [B, heads, N, D]
-		}
-		h := torch.Attention(s, split(a.q), split(a.k), split(a.v), torch.AttentionOptions{})
-		h = a.o.Forward(s, h.Transpose(s, 1, 2).Reshape(s, b, n, c))
-		h = h.Transpose(s, 1, 2).Reshape(s, shape...).Add(s, x)
+		// The three layers run as one 1×1 convolution, which takes the image as it lies in memory: a sixth less time than
+		// three linear layers on a transposed copy, forward and backward.
+		w := torch.Cat(s, []*torch.Tensor{a.q.Weight, a.k.Weight, a.v.Weight}, 0).Reshape(s, 3*c, c, 1, 1)
+		bias := torch.Cat(s, []*torch.Tensor{a.q.Bias, a.k.Bias, a.v.Bias}, 0)
+		qkv := a.norm.Forward(s, x).Conv2D(s, w, bias, torch.Conv2DOptions{})
+		qkv = qkv.Reshape(s, b, 3, a.heads, c/a.heads, n).Transpose(s, 3, 4) // [B, 3, heads, N, D]
+		q, k, v := qkv.Select(s, 1, 0), qkv.Select(s, 1, 1), qkv.Select(s, 1, 2)
+		h := torch.Attention(s, q, k, v, torch.AttentionOptions{})
+		h = h.Transpose(s, 2, 3).Reshape(s, shape...)
+		h = h.Conv2D(s, a.o.Weight.Reshape(s, c, c, 1, 1), a.o.Bias, torch.Conv2DOptions{})
+		h = x.Add(s, h) // in x's memory format: attention's result lies as channels-last whatever x is
 		if a.scale != 1 {
 			h.MulScalarInPlace(s, a.scale)
 		}
@@ -369,8 +370,9 @@ func (a *attention) forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 
 // convSampler halves the image with a strided convolution, or doubles it and convolves.
 type convSampler struct {
-	conv nn.Conv2D
-	up   bool
+	conv     nn.Conv2D
+	up       bool
+	padAfter bool
 }
 
 func newSampler(p nn.Path, c Config, channels int, way string) sampler {
@@ -378,16 +380,23 @@ func newSampler(p nn.Path, c Config, channels int, way string) sampler {
 		return newResidual(p, c, channels, channels, way, c.SkipScale)
 	}
 	o := torch.Conv2DOptions{Padding: 1}
+	padAfter := way == "down" && c.PadAfter
 	if way == "down" {
 		o.Stride = 2
 	}
-	return convSampler{nn.NewConv2D(p.Sub("conv"), channels, channels, 3, o), way == "up"}
+	if padAfter {
+		o.Padding = 0
+	}
+	return convSampler{nn.NewConv2D(p.Sub("conv"), channels, channels, 3, o), way == "up", padAfter}
 }
 
 func (c convSampler) forward(s *torch.Scope, x, _ *torch.Tensor, _ *torch.Generator) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		if c.up {
 			x = x.UpsampleNearest(s, 2)
+		}
+		if c.padAfter {
+			x = x.Pad(s, []int{0, 1, 0, 1}, torch.PadConstant, 0)
 		}
 		return c.conv.Forward(s, x)
 	})

@@ -28,6 +28,21 @@ type entry struct {
 	buffer bool
 }
 
+// Shape is the name and shape of a network's tensor.
+type Shape struct {
+	Name   string
+	Dims   []int
+	Buffer bool // not trained
+}
+
+// Shapes returns what build would make, in that order, without making it: build gets a path whose Param and Buffer return
+// nil. It tells how large a network is before there is memory for it.
+func Shapes(build func(p Path)) []Shape {
+	var plan []Shape
+	build(Path{plan: &plan})
+	return plan
+}
+
 // NewStore makes an empty store on dev. Initial values are drawn on the CPU from a stream with that seed, so they do not
 // depend on the device.
 func NewStore(dev torch.Device, dtype torch.DType, seed uint64) (*Store, error) {
@@ -148,6 +163,7 @@ func mismatch(missing, unexpected, misshapen []string) error {
 // Path is a place in a store's tree of names.
 type Path struct {
 	st     *Store
+	plan   *[]Shape // instead of a store: see Shapes
 	prefix string
 }
 
@@ -191,12 +207,20 @@ func FanIn(fanIn int) Init { return Uniform(1 / math.Sqrt(float64(max(fanIn, 1))
 
 // Param makes a parameter called name under the path. A name that exists is an error of the program and panics.
 func (p Path) Param(name string, init Init, shape ...int) *torch.Tensor {
-	return p.st.add(p.prefix+name, init, false, shape)
+	return p.add(name, init, false, shape)
 }
 
 // Buffer makes a tensor that belongs to the network but is not trained.
 func (p Path) Buffer(name string, init Init, shape ...int) *torch.Tensor {
-	return p.st.add(p.prefix+name, init, true, shape)
+	return p.add(name, init, true, shape)
+}
+
+func (p Path) add(name string, init Init, buffer bool, shape []int) *torch.Tensor {
+	if p.plan != nil {
+		*p.plan = append(*p.plan, Shape{p.prefix + name, shape, buffer})
+		return nil
+	}
+	return p.st.add(p.prefix+name, init, buffer, shape)
 }
 
 func (st *Store) add(name string, init Init, buffer bool, shape []int) *torch.Tensor {

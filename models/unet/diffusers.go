@@ -1,0 +1,306 @@
+package unet
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// diffusersConfig is the config.json of diffusers' UNet2DModel.
+type diffusersConfig struct {
+	Class             string          `json:"_class_name"`
+	SampleSize        json.RawMessage `json:"sample_size"` // a number, a pair, or null
+	InChannels        int             `json:"in_channels"`
+	OutChannels       int             `json:"out_channels"`
+	CenterInputSample bool            `json:"center_input_sample"`
+	TimeEmbeddingType string          `json:"time_embedding_type"`
+	TimeEmbeddingDim  *int            `json:"time_embedding_dim"`
+	FreqShift         float64         `json:"freq_shift"`
+	FlipSinToCos      bool            `json:"flip_sin_to_cos"`
+	DownBlockTypes    []string        `json:"down_block_types"`
+	MidBlockType      *string         `json:"mid_block_type"`
+	UpBlockTypes      []string        `json:"up_block_types"`
+	BlockOutChannels  []int           `json:"block_out_channels"`
+	LayersPerBlock    int             `json:"layers_per_block"`
+	MidBlockScale     float64         `json:"mid_block_scale_factor"`
+	DownsamplePadding int             `json:"downsample_padding"`
+	DownsampleType    string          `json:"downsample_type"`
+	UpsampleType      string          `json:"upsample_type"`
+	Dropout           float64         `json:"dropout"`
+	ActFn             string          `json:"act_fn"`
+	AttentionHeadDim  *int            `json:"attention_head_dim"`
+	NormNumGroups     int             `json:"norm_num_groups"`
+	AttnNormNumGroups *int            `json:"attn_norm_num_groups"`
+	NormEps           float64         `json:"norm_eps"`
+	TimeScaleShift    string          `json:"resnet_time_scale_shift"`
+	AddAttention      bool            `json:"add_attention"`
+	ClassEmbedType    *string         `json:"class_embed_type"`
+	NumClassEmbeds    *int            `json:"num_class_embeds"`
+	NumTrainTimesteps *int            `json:"num_train_timesteps"` // of a learned embedding only
+}
+
+// diffusersDefaults is what UNet2DModel takes for keys that are absent.
+func diffusersDefaults() diffusersConfig {
+	mid := "UNetMidBlock2D"
+	head := 8
+	return diffusersConfig{
+		InChannels: 3, OutChannels: 3, TimeEmbeddingType: "positional", FlipSinToCos: true, MidBlockType: &mid,
+		DownBlockTypes:   []string{"DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"},
+		UpBlockTypes:     []string{"AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"},
+		BlockOutChannels: []int{224, 448, 672, 896}, LayersPerBlock: 2, MidBlockScale: 1, DownsamplePadding: 1,
+		DownsampleType: "conv", UpsampleType: "conv", ActFn: "silu", AttentionHeadDim: &head, NormNumGroups: 32, NormEps: 1e-5,
+		TimeScaleShift: "default", AddAttention: true,
+	}
+}
+
+// FromDiffusers reads the config.json of a diffusers UNet2DModel. Keys and values that this package's network does not have
+// are errors that name them.
+func FromDiffusers(data []byte) (Config, error) {
+	fail := func(err error) (Config, error) { return Config{}, fmt.Errorf("unet: diffusers config: %w", err) }
+	var keys map[string]json.RawMessage
+	if err := json.Unmarshal(data, &keys); err != nil {
+		return fail(err)
+	}
+	maps.DeleteFunc(keys, func(k string, _ json.RawMessage) bool { return strings.HasPrefix(k, "_") && k != "_class_name" })
+	known, err := json.Marshal(keys)
+	if err != nil {
+		return fail(err)
+	}
+	d := diffusersDefaults()
+	dec := json.NewDecoder(bytes.NewReader(known))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&d); err != nil {
+		return fail(err)
+	}
+	c, err := d.config()
+	if err != nil {
+		return fail(err)
+	}
+	c = c.WithDefaults()
+	if err := c.Validate(); err != nil {
+		return fail(err)
+	}
+	return c, nil
+}
+
+// config translates; the result is not validated yet.
+func (d diffusersConfig) config() (Config, error) {
+	if err := d.supported(); err != nil {
+		return Config{}, err
+	}
+	var side int
+	var sides []int
+	if json.Unmarshal(d.SampleSize, &side) != nil {
+		if json.Unmarshal(d.SampleSize, &sides) != nil || len(sides) != 2 || sides[0] != sides[1] {
+			return Config{}, fmt.Errorf("sample_size: want a number, for square images, got %s", d.SampleSize)
+		}
+		side = sides[0]
+	}
+	if side < 1 {
+		return Config{}, fmt.Errorf("sample_size: want a positive number, got %s: it says at which image sizes there is attention", orNull(d.SampleSize))
+	}
+	c := Config{
+		Resolution: side, InChannels: d.InChannels, OutChannels: d.OutChannels, Blocks: d.LayersPerBlock,
+		NoMidAttention: !d.AddAttention, ScaleShift: d.TimeScaleShift == "scale_shift", MidSkipScale: 1 / d.MidBlockScale,
+		NormGroups: d.NormNumGroups, NormEps: d.NormEps, Embedding: Embedding(d.TimeEmbeddingType), Dropout: d.Dropout,
+	}
+	if c.Embedding == Positional {
+		c.SinFirst, c.EndpointFreqs = !d.FlipSinToCos, d.FreqShift == 1
+	}
+	if d.AttentionHeadDim != nil {
+		c.HeadDim = *d.AttentionHeadDim
+	}
+	if d.NumClassEmbeds != nil {
+		c.Classes = *d.NumClassEmbeds
+	}
+	c.Channels = d.BlockOutChannels[0]
+	for _, ch := range d.BlockOutChannels {
+		if c.Channels < 1 || ch < 1 || ch%c.Channels != 0 {
+			return Config{}, fmt.Errorf("block_out_channels: want multiples of the first, got %v", d.BlockOutChannels)
+		}
+		c.Mult = append(c.Mult, ch/c.Channels)
+	}
+	if err := d.blocks(&c); err != nil {
+		return Config{}, err
+	}
+	c.PadAfter = c.Resample == ResampleConv && d.DownsamplePadding == 0
+	return c, nil
+}
+
+// supported refuses what the network does not have.
+func (d diffusersConfig) supported() error {
+	no := func(key string, want, got any) error {
+		return fmt.Errorf("%s: only %v is supported, the file has %v", key, want, got)
+	}
+	levels := len(d.BlockOutChannels)
+	switch {
+	case d.Class != "" && d.Class != "UNet2DModel":
+		return no("_class_name", "UNet2DModel", d.Class)
+	case levels == 0 || len(d.DownBlockTypes) != levels || len(d.UpBlockTypes) != levels:
+		return fmt.Errorf("down_block_types, up_block_types, block_out_channels: want one entry a level in each, got %d, %d and %d",
+			len(d.DownBlockTypes), len(d.UpBlockTypes), levels)
+	case d.CenterInputSample:
+		return no("center_input_sample", false, true)
+	case d.TimeEmbeddingType != string(Positional) && d.TimeEmbeddingType != string(Fourier):
+		return no("time_embedding_type", "positional or fourier", d.TimeEmbeddingType)
+	case d.TimeEmbeddingDim != nil && *d.TimeEmbeddingDim != 4*d.BlockOutChannels[0]:
+		return no("time_embedding_dim", "4 times the first block_out_channels", *d.TimeEmbeddingDim)
+	case d.FreqShift != 0 && d.FreqShift != 1:
+		return no("freq_shift", "0 or 1", d.FreqShift)
+	case d.MidBlockType == nil:
+		return no("mid_block_type", "UNetMidBlock2D", "null")
+	case *d.MidBlockType != "UNetMidBlock2D":
+		return no("mid_block_type", "UNetMidBlock2D", *d.MidBlockType)
+	case d.MidBlockScale <= 0:
+		return no("mid_block_scale_factor", "a positive number", d.MidBlockScale)
+	case d.DownsamplePadding != 0 && d.DownsamplePadding != 1:
+		return no("downsample_padding", "0 or 1", d.DownsamplePadding)
+	case d.ActFn != "silu" && d.ActFn != "swish":
+		return no("act_fn", "silu", d.ActFn)
+	case d.NormNumGroups < 1:
+		return no("norm_num_groups", "a positive number", d.NormNumGroups)
+	case d.AttentionHeadDim != nil && *d.AttentionHeadDim < 1:
+		return no("attention_head_dim", "a positive number or null", *d.AttentionHeadDim)
+	case d.TimeScaleShift != "default" && d.TimeScaleShift != "scale_shift":
+		return no("resnet_time_scale_shift", "default or scale_shift", d.TimeScaleShift)
+	case d.AttnNormNumGroups != nil && *d.AttnNormNumGroups != d.NormNumGroups:
+		return no("attn_norm_num_groups", "norm_num_groups", *d.AttnNormNumGroups)
+	case d.AttnNormNumGroups == nil && d.TimeScaleShift == "scale_shift" && d.AddAttention:
+		return fmt.Errorf("attn_norm_num_groups: with scale_shift and null, UNet2DModel leaves out the middle attention's norm; that is not supported")
+	case d.ClassEmbedType != nil:
+		return no("class_embed_type", "null (with num_class_embeds)", *d.ClassEmbedType)
+	case d.NumClassEmbeds != nil && *d.NumClassEmbeds < 1:
+		return no("num_class_embeds", "a positive number or null", *d.NumClassEmbeds)
+	}
+	return nil
+}
+
+// blocks finds out from the types of the blocks at which sizes there is attention and how sizes change.
+func (d diffusersConfig) blocks(c *Config) error {
+	levels := len(d.BlockOutChannels)
+	for i, down := range d.DownBlockTypes {
+		up := d.UpBlockTypes[levels-1-i]
+		downAttends, downKind, err := blockType(down, "Down", d.DownsampleType)
+		if err != nil {
+			return err
+		}
+		upAttends, upKind, err := blockType(up, "Up", d.UpsampleType)
+		if err != nil {
+			return err
+		}
+		if downAttends != upAttends {
+			return fmt.Errorf("down_block_types, up_block_types: only the same attention on both ways is supported, level %d has %s and %s", i, down, up)
+		}
+		if downAttends {
+			c.Attention = append(c.Attention, c.Resolution>>i)
+		}
+		// The last level of each way does not change the size, whatever its type.
+		for _, k := range []struct {
+			kind Resample
+			last bool
+		}{{downKind, i == levels-1}, {upKind, i == 0}} {
+			if k.last {
+				continue
+			}
+			if c.Resample != "" && c.Resample != k.kind {
+				return fmt.Errorf("down_block_types, up_block_types, downsample_type, upsample_type: only one way of resampling is supported, these mix %q and %q",
+					c.Resample, k.kind)
+			}
+			c.Resample = k.kind
+		}
+	}
+	return nil
+}
+
+// blockType takes a block's type apart: whether it attends and how it changes the size. way is "Down" or "Up"; byKey is the
+// value of downsample_type or upsample_type, which counts for blocks with attention only.
+func blockType(name, way, byKey string) (attends bool, kind Resample, err error) {
+	switch strings.TrimPrefix(name, "UNetRes") {
+	case way + "Block2D":
+		return false, ResampleConv, nil
+	case "Resnet" + way + "sampleBlock2D":
+		return false, ResampleResidual, nil
+	case "Attn" + way + "Block2D":
+		switch byKey {
+		case "conv":
+			return true, ResampleConv, nil
+		case "resnet":
+			return true, ResampleResidual, nil
+		}
+		return false, "", fmt.Errorf("%ssample_type: only conv or resnet is supported, the file has %s", strings.ToLower(way), byKey)
+	}
+	return false, "", fmt.Errorf("%s_block_types: %s is not supported", strings.ToLower(way), name)
+}
+
+func orNull(b json.RawMessage) string {
+	if len(b) == 0 {
+		return "null"
+	}
+	return string(b)
+}
+
+// Diffusers writes the config.json with which diffusers' UNet2DModel builds the same network, so that it loads the weights
+// this one saves. A configuration that UNet2DModel cannot express is an error that says why.
+func (c Config) Diffusers() ([]byte, error) {
+	c = c.WithDefaults()
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	fail := func(why string) ([]byte, error) { return nil, fmt.Errorf("unet: UNet2DModel cannot express %s", why) }
+	levels := len(c.Mult)
+	switch {
+	case c.SkipScale != 1:
+		return fail("skip_scale")
+	case c.ResampleSkip && c.Resample == ResampleResidual && levels > 1:
+		return fail("resample_skip")
+	case c.LastDecoderAttention && len(c.Attention) > 0:
+		return fail("last_decoder_attention")
+	}
+	var groups []int
+	for _, ch := range c.normed() {
+		groups = append(groups, c.groups(ch))
+	}
+	if slices.Min(groups) != slices.Max(groups) {
+		return fail(fmt.Sprintf("norms with different numbers of groups, %d to %d: set norm_groups", slices.Min(groups), slices.Max(groups)))
+	}
+	d := diffusersDefaults()
+	d.Class, d.SampleSize = "UNet2DModel", fmt.Append(nil, c.Resolution)
+	d.InChannels, d.OutChannels, d.LayersPerBlock, d.Dropout = c.InChannels, c.OutChannels, c.Blocks, c.Dropout
+	d.TimeEmbeddingType, d.FlipSinToCos = string(c.Embedding), c.Embedding == Positional && !c.SinFirst
+	if c.EndpointFreqs && c.Embedding == Positional {
+		d.FreqShift = 1
+	}
+	d.MidBlockScale, d.AddAttention = 1/c.MidSkipScale, !c.NoMidAttention
+	d.NormNumGroups, d.AttnNormNumGroups, d.NormEps = groups[0], &groups[0], c.NormEps
+	if d.AttentionHeadDim = nil; c.HeadDim > 0 {
+		d.AttentionHeadDim = &c.HeadDim
+	}
+	if c.Classes > 0 {
+		d.NumClassEmbeds = &c.Classes
+	}
+	if c.ScaleShift {
+		d.TimeScaleShift = "scale_shift"
+	}
+	if c.PadAfter {
+		d.DownsamplePadding = 0
+	}
+	plain := [2]string{"DownBlock2D", "UpBlock2D"}
+	if c.Resample == ResampleResidual && levels > 1 {
+		d.DownsampleType, d.UpsampleType = "resnet", "resnet"
+		plain = [2]string{"ResnetDownsampleBlock2D", "ResnetUpsampleBlock2D"}
+	}
+	d.DownBlockTypes, d.UpBlockTypes, d.BlockOutChannels = nil, make([]string, levels), nil
+	for i, m := range c.Mult {
+		types := plain
+		if c.attendsAt(c.Resolution >> i) {
+			types = [2]string{"AttnDownBlock2D", "AttnUpBlock2D"}
+		}
+		d.DownBlockTypes = append(d.DownBlockTypes, types[0])
+		d.UpBlockTypes[levels-1-i] = types[1]
+		d.BlockOutChannels = append(d.BlockOutChannels, c.Channels*m)
+	}
+	return json.MarshalIndent(d, "", "  ")
+}
