@@ -30,11 +30,11 @@ func TestSmoke(t *testing.T) {
 func BenchmarkAdd(b *testing.B) {
 	Run(CPU, func(s *Scope) error {
 		s.Inference(func(s *Scope) error {
-		x := Ones(s, Float32, 1)
-		for b.Loop() {
-			x.Add(s, x).Free()
-		}
-		return nil
+			x := Ones(s, Float32, 1)
+			for b.Loop() {
+				x.Add(s, x).Free()
+			}
+			return nil
 		})
 		return nil
 	})
@@ -42,11 +42,11 @@ func BenchmarkAdd(b *testing.B) {
 func BenchmarkView(b *testing.B) {
 	Run(CPU, func(s *Scope) error {
 		s.Inference(func(s *Scope) error {
-		x := Ones(s, Float32, 64, 64)
-		for b.Loop() {
-			x.View(s, 4096).Free()
-		}
-		return nil
+			x := Ones(s, Float32, 64, 64)
+			for b.Loop() {
+				x.View(s, 4096).Free()
+			}
+			return nil
 		})
 		return nil
 	})
