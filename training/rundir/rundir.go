@@ -269,7 +269,9 @@ func WriteJSON(path string, v any) error {
 
 // Write writes a file atomically, replacing what was there: under a temporary name, to the disk, then renamed.
 func Write(path string, data []byte) (err error) {
-	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	// Not CreateTemp, whose files nobody else may read: this one gets the permissions that the umask leaves.
+	temp := filepath.Join(filepath.Dir(path), fmt.Sprintf(".%s.%d", filepath.Base(path), os.Getpid()))
+	f, err := os.OpenFile(temp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o666)
 	if err != nil {
 		return err
 	}
@@ -279,9 +281,6 @@ func Write(path string, data []byte) (err error) {
 		}
 	}()
 	if _, err := f.Write(data); err != nil {
-		return err
-	}
-	if err := f.Chmod(0o666 &^ umask()); err != nil {
 		return err
 	}
 	if err := f.Sync(); err != nil {
@@ -299,11 +298,4 @@ func Write(path string, data []byte) (err error) {
 	}
 	defer dir.Close()
 	return dir.Sync()
-}
-
-// umask reads the process's mask; there is no way to read it without setting it.
-func umask() os.FileMode {
-	m := unix.Umask(0)
-	unix.Umask(m)
-	return os.FileMode(m)
 }

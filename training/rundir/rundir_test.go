@@ -1,0 +1,120 @@
+package rundir
+
+import (
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+var options = map[string]any{"lr": 0.1, "steps": 40, "threads": 1}
+
+func open(t *testing.T, path string, o map[string]any, resume bool) *Dir {
+	t.Helper()
+	d, err := Open(path, o, resume, "threads")
+	require.NoError(t, err)
+	t.Cleanup(func() { d.Close() })
+	return d
+}
+
+func TestOpen(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "runs", "a")
+	d := open(t, path, options, false)
+	got, err := ReadOptions(path)
+	require.NoError(t, err)
+	require.EqualValues(t, 0.1, got["lr"])
+
+	_, err = Open(path, options, true, "threads")
+	require.ErrorContains(t, err, "in use by another process")
+	require.NoError(t, d.Close())
+
+	_, err = Open(path, options, false)
+	require.ErrorContains(t, err, "holds a run: go on with it by --resume")
+	_, err = Open(path, map[string]any{"lr": 0.2, "steps": 40, "threads": 8, "new": true}, true, "threads")
+	require.ErrorContains(t, err, "lr was 0.1, now 0.2; new was null, now true")
+	require.NotContains(t, err.Error(), "threads")
+	open(t, path, map[string]any{"lr": 0.1, "steps": 40, "threads": 8}, true)
+
+	other := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(other, "thesis.tex"), []byte("x"), 0o644))
+	for _, resume := range []bool{false, true} {
+		_, err = Open(other, options, resume)
+		require.ErrorContains(t, err, "is not empty (thesis.tex) and is no run")
+	}
+	entries, err := os.ReadDir(other)
+	require.NoError(t, err)
+	require.Len(t, entries, 1, "nothing was made in a folder that is not ours")
+	_, err = Open("", options, false)
+	require.Error(t, err)
+	_, err = Open(filepath.Join(other, "thesis.tex"), options, false)
+	require.Error(t, err)
+
+	damaged := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(damaged, "options.json"), []byte("{"), 0o644))
+	_, err = Open(damaged, options, true)
+	require.ErrorContains(t, err, "options.json")
+}
+
+func TestStepsAndPrune(t *testing.T) {
+	d := open(t, filepath.Join(t.TempDir(), "run"), options, false)
+	for _, n := range []int{1000, 20, 300} {
+		require.NoError(t, Write(d.State(n), []byte("x")))
+		require.NoError(t, Write(d.Snapshot(n), []byte("x")))
+	}
+	for _, junk := range []string{"state-.safetensors", "state-12.part", ".state-0000400.safetensors.123", "state-abc.safetensors"} {
+		require.NoError(t, os.WriteFile(d.File(junk), nil, 0o644))
+	}
+	got, err := d.Steps("state")
+	require.NoError(t, err)
+	require.Equal(t, []int{20, 300, 1000}, got)
+	require.NoError(t, d.Prune("state", 2))
+	got, err = d.Steps("state")
+	require.NoError(t, err)
+	require.Equal(t, []int{300, 1000}, got)
+	got, err = Steps(d.Path(), "model")
+	require.NoError(t, err)
+	require.Equal(t, []int{20, 300, 1000}, got, "snapshots stay")
+	require.Equal(t, "model-0001000.safetensors", filepath.Base(d.Snapshot(1000)))
+}
+
+func TestStats(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "run")
+	d := open(t, path, options, false)
+	for k := 1; k <= 5; k++ {
+		require.NoError(t, d.Record(map[string]any{"step": k, "loss": 1 / float64(k)}))
+	}
+	require.NoError(t, d.Close())
+	// A killed run may leave a line half-written.
+	f, err := os.OpenFile(filepath.Join(path, "stats.jsonl"), os.O_APPEND|os.O_WRONLY, 0)
+	require.NoError(t, err)
+	_, err = f.WriteString(`{"step": 2, "lo`)
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+
+	d = open(t, path, options, true)
+	require.NoError(t, d.CutStats(3))
+	require.NoError(t, d.Record(map[string]any{"step": 4, "loss": 9}))
+	require.NoError(t, d.CutStats(4), "nothing to cut")
+	text, err := os.ReadFile(filepath.Join(path, "stats.jsonl"))
+	require.NoError(t, err)
+	require.Equal(t, "{\"loss\":1,\"step\":1}\n{\"loss\":0.5,\"step\":2}\n{\"loss\":0.3333333333333333,\"step\":3}\n{\"loss\":9,\"step\":4}\n", string(text))
+	require.Error(t, d.Record(map[string]any{"loss": func() {}}))
+}
+
+func TestWriteIsAtomic(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "x.json")
+	require.NoError(t, WriteJSON(path, map[string]int{"a": 1}))
+	require.Error(t, WriteJSON(path, func() {}), "what cannot be encoded")
+	var v map[string]int
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	require.NoError(t, json.Unmarshal(text, &v))
+	require.Equal(t, 1, v["a"], "a failed write leaves what was there")
+	require.Error(t, Write(filepath.Join(dir, "none", "x"), nil))
+	entries, err := os.ReadDir(dir)
+	require.NoError(t, err)
+	require.Len(t, entries, 1, "no temporary files stay")
+}
