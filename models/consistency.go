@@ -28,9 +28,17 @@ type NoiseEmbedding int
 const (
 	// QuarterLog is ln(t)/4 (Karras et al. 2022).
 	QuarterLog NoiseEmbedding = iota
-	// ScaledLog is 250·ln(t + 1e-44), as the checkpoints that OpenAI released take it.
+	// ScaledLog is 250·ln(t), as the checkpoints that OpenAI released take it.
 	ScaledLog
 )
+
+// scale is what the label multiplies ln(t) by.
+func (n NoiseEmbedding) scale() float64 {
+	if n == ScaledLog {
+		return 250
+	}
+	return 0.25
+}
 
 // Consistency turns a network into a consistency function:
 //
@@ -61,33 +69,41 @@ func (f *Consistency) sigmaData() float64 {
 // Parameters yields the network's parameters.
 func (f *Consistency) Parameters() iter.Seq2[string, *torch.Tensor] { return f.Net.Parameters() }
 
-// Origin returns f(x, t) for x [B, ...] at noise levels t [B].
+// Origin returns f(x, t) for x [B, ...] at noise levels t [B]. The levels may be of another floating-point type than x:
+// they are computed with in theirs, in float32 at least. At the boundary f(x, t) is x exactly: for AtSigmaMin where t is ε as
+// t's type rounds it, for AtZero where t is 0.
 func (f *Consistency) Origin(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tensor {
 	eps := 0.0
 	if f.Boundary == AtSigmaMin {
-		// Rounded as t is, so that t - ε is exactly 0 at the boundary.
 		eps = f.SigmaMinimum()
-		if t.DType() != torch.Float64 {
-			eps = float64(float32(eps))
-		}
 	}
 	return precondition(s, f.Net, x, t, c, f.sigmaData(), eps, f.Noise)
 }
 
+// leastLevel keeps the logarithm of a noise level finite at 0, where the network's output does not count.
+const leastLevel = 1e-30
+
 // precondition computes c_skip·x + c_out·F(c_in·x, c_noise) with t-eps in place of t in c_skip and in c_out's numerator.
 func precondition(s *torch.Scope, net Network, x, t *torch.Tensor, c Cond, sigmaData, eps float64, noise NoiseEmbedding) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		n, sd2 := x.NDim(), sigmaData*sigmaData
-		shifted := t.SubScalar(s, eps)
-		root := t.Square(s).AddScalar(s, sd2).Sqrt(s)
-		skip := torch.Full(s, sd2, t.DType(), t.Dim(0)).Div(s, shifted.Square(s).AddScalar(s, sd2))
-		out := shifted.MulScalar(s, sigmaData).Div(s, root)
-		label := t.Log(s).MulScalar(s, 0.25)
-		if noise == ScaledLog {
-			label = t.AddScalar(s, 1e-44).Log(s).MulScalar(s, 250)
+		exact := torch.Float32
+		if t.DType() == torch.Float64 {
+			exact = torch.Float64
 		}
-		F := net.Forward(s, x.Mul(s, root.Reciprocal(s).PerSample(s, n)), label, c)
-		return x.Mul(s, skip.PerSample(s, n)).Add(s, F.Mul(s, out.PerSample(s, n)))
+		// ε is rounded as t was, so that t - ε is 0 at the boundary whatever t's type.
+		at := t.To(s, exact)
+		shifted := at
+		if eps != 0 {
+			shifted = at.Sub(s, torch.Full(s, eps, t.DType(), 1).To(s, exact))
+		}
+		sd2 := sigmaData * sigmaData
+		root := at.Square(s).AddScalar(s, sd2).Sqrt(s)
+		skip := torch.Full(s, sd2, exact, 1).Div(s, shifted.Square(s).AddScalar(s, sd2)) // exactly 1 where shifted is 0
+		out := shifted.MulScalar(s, sigmaData).Div(s, root)
+		label := at.ClampMin(s, leastLevel).Log(s).MulScalar(s, noise.scale())
+		factor := func(v *torch.Tensor) *torch.Tensor { return v.To(s, x.DType()).PerSample(s, x.NDim()) }
+		F := net.Forward(s, x.Mul(s, factor(root.Reciprocal(s))), label, c)
+		return x.Mul(s, factor(skip)).Add(s, F.Mul(s, factor(out)))
 	})
 }
 

@@ -1,0 +1,167 @@
+package modelstest
+
+import (
+	"fmt"
+	"iter"
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
+)
+
+func TestMain(m *testing.M) {
+	if err := torch.SetThreads(1); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	before := torch.Live()
+	code := m.Run()
+	if left := torch.Live() - before; left != 0 && code == 0 {
+		fmt.Fprintf(os.Stderr, "%d tensors were not freed\n", left)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// zero is the network F = 0.
+type zero struct{}
+
+func (zero) Forward(s *torch.Scope, x, _ *torch.Tensor, _ models.Cond) *torch.Tensor {
+	return x.MulScalar(s, 0)
+}
+
+func (zero) Parameters() iter.Seq2[string, *torch.Tensor] {
+	return func(func(string, *torch.Tensor) bool) {}
+}
+
+// small is a network that keeps all rules: a convolution, and a linear layer of the noise label and class.
+type small struct {
+	store *nn.Store
+	conv  nn.Conv2D
+	class nn.Embedding
+	label nn.Linear
+}
+
+func newSmall(t *testing.T, classes int) *small {
+	st, err := nn.NewStore(torch.CPU, torch.Float32, 1)
+	require.NoError(t, err)
+	t.Cleanup(st.Close)
+	n := &small{store: st}
+	p := st.Root()
+	n.conv = nn.NewConv2D(p.Sub("conv"), 2, 2, 3, torch.Conv2DOptions{Padding: 1})
+	n.label = nn.NewLinear(p.Sub("label"), 1, 2)
+	if classes > 0 {
+		n.class = nn.NewEmbedding(p.Sub("class"), classes, 2)
+	}
+	return n
+}
+
+func (n *small) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		e := n.label.Forward(s, noise.To(s, x.DType()).Unsqueeze(s, 1))
+		if n.class.Weight != nil {
+			e = e.Add(s, n.class.Forward(s, c.Class))
+		} else if c.Class != nil {
+			panic(&torch.Error{Op: "small", Msg: "no classes"})
+		}
+		h := n.conv.Forward(s, x).Add(s, e.Unsqueeze(s, -1).Unsqueeze(s, -1))
+		return h.SiLU(s).Dropout(s, 0.2, c.Dropout)
+	})
+}
+
+func (n *small) Parameters() iter.Seq2[string, *torch.Tensor] { return n.store.Parameters() }
+
+func TestNetworkAcceptsASoundNetwork(t *testing.T) {
+	Network(t, newSmall(t, 0), Expect{Shape: []int{2, 5, 5}, Dropout: true})
+	Network(t, newSmall(t, 4), Expect{Shape: []int{2, 5, 5}, Dropout: true, Classes: 4})
+}
+
+// broken is a network with its own way through Forward.
+type broken struct {
+	*small
+	forward func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor
+}
+
+func (b broken) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+	return b.forward(b.small, s, x, noise, c)
+}
+
+// findings records what a kit reports.
+type findings []string
+
+func (*findings) Helper() {}
+
+func (f *findings) Errorf(format string, args ...any) {
+	*f = append(*f, fmt.Sprintf(format, args...))
+}
+
+// Each rule broken in turn is found, by the check that is named after it.
+func TestNetworkFindsWhatIsBroken(t *testing.T) {
+	calls := uint64(0)
+	for _, c := range []struct {
+		check   string
+		forward func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor
+	}{
+		{"shapes", func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+			return s.Tidy(func(s *torch.Scope) *torch.Tensor { return n.Forward(s, x, noise, c).Narrow(s, 1, 0, 1) })
+		}},
+		{"inputs", func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+			return s.Tidy(func(s *torch.Scope) *torch.Tensor { return n.Forward(s, x, noise.MulScalar(s, 0), c) })
+		}},
+		{"independence", func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+			return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+				y := n.Forward(s, x, noise, c)
+				return y.Sub(s, y.MeanDim(s, true, 0))
+			})
+		}},
+		{"modes", func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+			return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+				y := n.Forward(s, x, noise, c)
+				if !s.GradEnabled() {
+					return y.MulScalar(s, 1.01)
+				}
+				return y
+			})
+		}},
+		{"memory format", func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+			return s.Tidy(func(s *torch.Scope) *torch.Tensor { return n.Forward(s, x, noise, c).Contiguous(s) })
+		}},
+		{"dropout", func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+			if c.Dropout != nil {
+				calls++
+				c.Dropout.Seed(calls)
+			}
+			return n.Forward(s, x, noise, c)
+		}},
+		{"gradients", func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+			m := *n
+			m.label.Bias = nil
+			return m.Forward(s, x, noise, c)
+		}},
+		{"refusals", func(n *small, s *torch.Scope, x, noise *torch.Tensor, _ models.Cond) *torch.Tensor {
+			return n.Forward(s, x, noise, models.Cond{})
+		}},
+		{"leaks", func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+			return n.Forward(s, x, noise, c).MulScalar(s, 2)
+		}},
+	} {
+		t.Run(c.check, func(t *testing.T) {
+			found := &findings{}
+			k := kit{found, broken{newSmall(t, 0), c.forward}, Expect{Shape: []int{2, 5, 5}, Dropout: true}}
+			k.run(kit.fill)
+			require.Empty(t, *found)
+			for _, check := range checks {
+				before := len(*found)
+				k.run(check.run)
+				if check.name == c.check {
+					require.Greater(t, len(*found), before, "the check has to find it")
+				}
+			}
+			t.Log(*found)
+		})
+	}
+}
