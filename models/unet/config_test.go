@@ -1,9 +1,14 @@
 package unet
 
 import (
+	"bytes"
+	"encoding/json"
+	"math"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/torch"
 )
 
 // Published sizes: those of the released checkpoints (consistency models, EDM), counted without making a weight.
@@ -29,4 +34,189 @@ func TestPresetsHavePublishedSizes(t *testing.T) {
 			require.InDelta(t, c.want, float64(c.config.Count())/1e6, 0.006)
 		})
 	}
+}
+
+func TestValidate(t *testing.T) {
+	with := func(change func(c *Config)) Config {
+		c := Config{Resolution: 28, InChannels: 1, Channels: 32, Mult: []int{1, 2, 2}, Blocks: 1}
+		change(&c)
+		return c
+	}
+	for _, c := range []struct {
+		name   string
+		config Config
+		want   string // part of the error; "": none
+	}{
+		{"zero value", Config{}, ""},
+		{"28, 14, 7", with(func(*Config) {}), ""},
+		{"28 four times", with(func(c *Config) { c.Mult = []int{1, 1, 1, 1} }), "resolution 28 cannot be halved 3 times: level 2 is 7 pixels wide"},
+		{"one level of odd size", with(func(c *Config) { c.Resolution, c.Mult = 7, []int{1} }), ""},
+		{"no level", with(func(c *Config) { c.Mult = []int{} }), "levels (the length of mult): want 1 to 10, got 0"},
+		{"mult of 0", with(func(c *Config) { c.Mult = []int{1, 0} }), "mult: want 1 to 64, got 0"},
+		{"attention", with(func(c *Config) { c.Attention = []int{14, 7} }), ""},
+		{"attention at no level", with(func(c *Config) { c.Attention = []int{16} }), "attention at image size 16: the levels' sizes are 28, 14 and 7"},
+		{"groups", with(func(c *Config) { c.NormGroups = 5 }), "a norm over 32 channels (of a level, or of a level's input and what skips to it) cannot have 5 groups"},
+		{"groups of joined channels", with(func(c *Config) { c.Channels, c.Mult = 40, []int{1, 2, 3} }), "a norm over 200 channels"},
+		{"heads", with(func(c *Config) { c.HeadDim, c.Attention = 24, []int{28} }), "level 0 has 32 channels, which attention heads of 24 do not divide"},
+		{"heads in the middle", with(func(c *Config) { c.HeadDim = 24 }), "level 2 has 64 channels"},
+		{"heads nowhere", with(func(c *Config) { c.HeadDim, c.NoMidAttention = 24, true }), ""},
+		{"odd channels", with(func(c *Config) { c.Channels = 33 }), "channels: want an even number"},
+		{"no channels", with(func(c *Config) { c.Channels = -8 }), "channels: want 2 to 4096, got -8"},
+		{"resolution", with(func(c *Config) { c.Resolution = -1 }), "resolution: want 1 to 4096, got -1"},
+		{"dropout", with(func(c *Config) { c.Dropout = 1 }), "dropout: want a probability in [0, 1), got 1"},
+		{"dropout of NaN", with(func(c *Config) { c.Dropout = math.NaN() }), "dropout"},
+		{"eps", with(func(c *Config) { c.NormEps = -1 }), "norm_eps"},
+		{"skip scale", with(func(c *Config) { c.SkipScale = -0.5 }), "skip_scale"},
+		{"resample", with(func(c *Config) { c.Resample = "fir" }), `resample: want "conv" or "residual", got "fir"`},
+		{"embedding", with(func(c *Config) { c.Embedding = "learned" }), `embedding: want "positional" or "fourier", got "learned"`},
+		{"fourier scale", with(func(c *Config) { c.FourierScale = math.Inf(1) }), "fourier_scale"},
+		{"one frequency with its end", with(func(c *Config) { c.Channels, c.Mult, c.EndpointFreqs = 2, []int{1}, true }), "endpoint_freqs"},
+		{"classes", with(func(c *Config) { c.Classes = -1 }), "classes"},
+		{"absurd", with(func(c *Config) { c.Channels, c.Mult, c.Blocks = 4096, []int{64, 64, 64}, 64 }), "weights, the limit is 8589934592"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			err := c.config.WithDefaults().Validate()
+			if c.want == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, c.want)
+			_, err = New(c.config, torch.CPU, 1)
+			require.ErrorContains(t, err, c.want)
+		})
+	}
+}
+
+// A configuration survives JSON, and its defaults are stable.
+func TestConfigJSON(t *testing.T) {
+	c := Config{
+		Resolution: 64, InChannels: 4, OutChannels: 8, Channels: 96, Mult: []int{1, 3}, Blocks: 4, Attention: []int{32}, HeadDim: 32,
+		LastDecoderAttention: true, NoMidAttention: true, Resample: ResampleConv, ResampleSkip: true, PadAfter: true, ScaleShift: true,
+		SkipScale: 0.5, MidSkipScale: 0.25, NormGroups: 16, NormEps: 1e-6, Embedding: Fourier, FourierScale: 0.02, SinFirst: true,
+		EndpointFreqs: true, Classes: 10, Dropout: 0.3,
+	}
+	b, err := json.Marshal(c)
+	require.NoError(t, err)
+	var got Config
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	require.NoError(t, dec.Decode(&got))
+	require.Equal(t, c, got)
+	require.Equal(t, c, c.WithDefaults(), "nothing was left at zero")
+	require.Equal(t, Config{}.WithDefaults(), Config{}.WithDefaults().WithDefaults())
+}
+
+// A plan lists what the network then has.
+func TestShapes(t *testing.T) {
+	c := DDPMPP(12, 1, 8, []int{1, 2}, 1, 6)
+	c.Classes, c.Embedding = 3, Fourier
+	net := build(t, c)
+	i, shapes := 0, c.Shapes()
+	for name, p := range net.Tensors() {
+		require.Equal(t, name, shapes[i].Name)
+		require.Equal(t, p.Shape(), shapes[i].Dims, name)
+		require.Equal(t, name == "time_proj.weight", shapes[i].Buffer, name)
+		i++
+	}
+	require.Len(t, shapes, i)
+	require.Equal(t, net.Store().Count(), c.Count())
+}
+
+// Each key that asks for what the network does not have is named.
+func TestFromDiffusersRefuses(t *testing.T) {
+	for _, c := range []struct{ config, want string }{
+		{`nonsense`, "invalid character"},
+		{`[]`, "cannot unmarshal array"},
+		{`{}`, "sample_size: want a positive number, got null"},
+		{`{"sample_size": 32, "in_channels": "3"}`, "in_channels"},
+		{`{"sample_size": 32, "cross_attention_dim": 768}`, `unknown field "cross_attention_dim"`},
+		{`{"_class_name": "UNet2DConditionModel", "sample_size": 32}`, "_class_name: only UNet2DModel is supported, the file has UNet2DConditionModel"},
+		{`{"sample_size": [32, 64]}`, "sample_size: want a number, for square images, got [32,64]"},
+		{`{"sample_size": 30}`, "resolution 30 cannot be halved 3 times"},
+		{`{"sample_size": 32, "block_out_channels": [64, 96, 128, 128]}`, "block_out_channels: want multiples of the first"},
+		{`{"sample_size": 32, "block_out_channels": [0, 0, 0, 0]}`, "block_out_channels: want multiples of the first"},
+		{`{"sample_size": 32, "block_out_channels": [32, 32]}`, "want one entry a level in each, got 4, 4 and 2"},
+		{`{"sample_size": 32, "block_out_channels": [], "down_block_types": [], "up_block_types": []}`, "want one entry a level"},
+		{`{"sample_size": 32, "center_input_sample": true}`, "center_input_sample"},
+		{`{"sample_size": 32, "time_embedding_type": "learned"}`, "time_embedding_type"},
+		{`{"sample_size": 32, "time_embedding_dim": 100}`, "time_embedding_dim"},
+		{`{"sample_size": 32, "freq_shift": 0.5}`, "freq_shift"},
+		{`{"sample_size": 32, "mid_block_type": null}`, "mid_block_type"},
+		{`{"sample_size": 32, "mid_block_type": "UNetMidBlock2DCrossAttn"}`, "mid_block_type"},
+		{`{"sample_size": 32, "mid_block_scale_factor": 0}`, "mid_block_scale_factor"},
+		{`{"sample_size": 32, "downsample_padding": 2}`, "downsample_padding"},
+		{`{"sample_size": 32, "downsample_type": "fir"}`, "downsample_type: only conv or resnet is supported, the file has fir"},
+		{`{"sample_size": 32, "downsample_type": "resnet"}`, `only one way of resampling is supported, these mix "conv" and "residual"`},
+		{`{"sample_size": 32, "act_fn": "mish"}`, "act_fn: only silu is supported, the file has mish"},
+		{`{"sample_size": 32, "norm_num_groups": 0}`, "norm_num_groups"},
+		{`{"sample_size": 32, "attention_head_dim": 0}`, "attention_head_dim"},
+		{`{"sample_size": 32, "attention_head_dim": 9}`, "attention heads of 9 do not divide"},
+		{`{"sample_size": 32, "resnet_time_scale_shift": "spatial"}`, "resnet_time_scale_shift"},
+		{`{"sample_size": 32, "resnet_time_scale_shift": "scale_shift"}`, "attn_norm_num_groups: with scale_shift and null"},
+		{`{"sample_size": 32, "attn_norm_num_groups": 8}`, "attn_norm_num_groups"},
+		{`{"sample_size": 32, "class_embed_type": "timestep"}`, "class_embed_type"},
+		{`{"sample_size": 32, "num_class_embeds": 0}`, "num_class_embeds"},
+		{`{"sample_size": 32, "down_block_types": ["SkipDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"]}`, "down_block_types: SkipDownBlock2D is not supported"},
+		{`{"sample_size": 32, "up_block_types": ["UpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"]}`, "level 3 has AttnDownBlock2D and UpBlock2D"},
+	} {
+		t.Run(c.want, func(t *testing.T) {
+			_, err := FromDiffusers([]byte(c.config))
+			require.ErrorContains(t, err, "unet: diffusers config: ")
+			require.ErrorContains(t, err, c.want)
+		})
+	}
+}
+
+// Keys that are absent mean UNet2DModel's defaults.
+func TestFromDiffusersDefaults(t *testing.T) {
+	c, err := FromDiffusers([]byte(`{"sample_size": [64, 64], "_diffusers_version": "0.42.1"}`))
+	require.NoError(t, err)
+	require.Equal(t, Config{
+		Resolution: 64, InChannels: 3, OutChannels: 3, Channels: 224, Mult: []int{1, 2, 3, 4}, Blocks: 2, Attention: []int{32, 16, 8}, HeadDim: 8,
+		Resample: ResampleConv, SkipScale: 1, MidSkipScale: 1, NormGroups: 32, NormEps: 1e-5, Embedding: Positional, FourierScale: 16,
+	}, c)
+}
+
+// What UNet2DModel cannot express is refused by name.
+func TestDiffusersRefuses(t *testing.T) {
+	for _, c := range []struct {
+		config Config
+		want   string
+	}{
+		{Config{SkipScale: sqrtHalf}, "skip_scale"},
+		{Config{ResampleSkip: true}, "resample_skip"},
+		{Config{LastDecoderAttention: true, Attention: []int{16}}, "last_decoder_attention"},
+		{Config{Channels: 64}, "norms with different numbers of groups, 16 to 32: set norm_groups"},
+		{Config{Channels: 33}, "even number"},
+	} {
+		_, err := c.config.Diffusers()
+		require.ErrorContains(t, err, c.want)
+	}
+}
+
+// Whatever the file says: an error, or a configuration that is valid and that diffusers can be told again.
+func FuzzFromDiffusers(f *testing.F) {
+	for _, s := range []string{
+		`{"sample_size": 32}`,
+		`{"sample_size": 8, "block_out_channels": [8, 16], "down_block_types": ["ResnetDownsampleBlock2D", "AttnDownBlock2D"],
+			"up_block_types": ["AttnUpBlock2D", "ResnetUpsampleBlock2D"], "upsample_type": "resnet", "norm_num_groups": 4}`,
+		`{"sample_size": 4, "block_out_channels": [32], "down_block_types": ["UNetResDownBlock2D"], "up_block_types": ["UpBlock2D"], "time_embedding_type": "fourier"}`,
+		`{"sample_size": [0, 0], "block_out_channels": [4096, 262144], "mid_block_scale_factor": 1e-300}`,
+	} {
+		f.Add([]byte(s))
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := FromDiffusers(data)
+		if err != nil {
+			return
+		}
+		require.NoError(t, c.Validate())
+		written, err := c.Diffusers()
+		require.NoError(t, err)
+		again, err := FromDiffusers(written)
+		require.NoError(t, err)
+		require.InEpsilon(t, c.MidSkipScale, again.MidSkipScale, 1e-14)
+		again.MidSkipScale = c.MidSkipScale
+		require.Equal(t, c, again)
+	})
 }

@@ -47,7 +47,7 @@ func diffusersDefaults() diffusersConfig {
 	mid := "UNetMidBlock2D"
 	head := 8
 	return diffusersConfig{
-		InChannels: 3, OutChannels: 3, TimeEmbeddingType: "positional", FlipSinToCos: true, MidBlockType: &mid,
+		SampleSize: json.RawMessage("null"), InChannels: 3, OutChannels: 3, TimeEmbeddingType: "positional", FlipSinToCos: true, MidBlockType: &mid,
 		DownBlockTypes:   []string{"DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"},
 		UpBlockTypes:     []string{"AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"},
 		BlockOutChannels: []int{224, 448, 672, 896}, LayersPerBlock: 2, MidBlockScale: 1, DownsamplePadding: 1,
@@ -100,7 +100,7 @@ func (d diffusersConfig) config() (Config, error) {
 		side = sides[0]
 	}
 	if side < 1 {
-		return Config{}, fmt.Errorf("sample_size: want a positive number, got %s: it says at which image sizes there is attention", orNull(d.SampleSize))
+		return Config{}, fmt.Errorf("sample_size: want a positive number, got %s: it says at which image sizes there is attention", d.SampleSize)
 	}
 	c := Config{
 		Resolution: side, InChannels: d.InChannels, OutChannels: d.OutChannels, Blocks: d.LayersPerBlock,
@@ -233,13 +233,6 @@ func blockType(name, way, byKey string) (attends bool, kind Resample, err error)
 		return false, "", fmt.Errorf("%ssample_type: only conv or resnet is supported, the file has %s", strings.ToLower(way), byKey)
 	}
 	return false, "", fmt.Errorf("%s_block_types: %s is not supported", strings.ToLower(way), name)
-}
-
-func orNull(b json.RawMessage) string {
-	if len(b) == 0 {
-		return "null"
-	}
-	return string(b)
 }
 
 // Diffusers writes the config.json with which diffusers' UNet2DModel builds the same network, so that it loads the weights
