@@ -60,7 +60,7 @@ func peakMiB() float64 {
 
 func resetPeak() error { return os.WriteFile("/proc/self/clear_refs", []byte("5"), 0) }
 
-// network is the peers' edm_unet.py: the same channels, blocks and order of operations.
+// network is the peers' edm_unet.py, which models/unet has a test of.
 func network(o options) (unet.Config, int, error) {
 	batch := o.batch
 	switch o.name {
@@ -68,12 +68,12 @@ func network(o options) (unet.Config, int, error) {
 		if batch == 0 {
 			batch = 32
 		}
-		return unet.DDPMPP(32, 3, 64, []int{1, 2, 2}, 2, 16), batch, nil
+		return unet.Benchmark(32, 3), batch, nil
 	case "mnist":
 		if batch == 0 {
 			batch = 64
 		}
-		return unet.DDPMPP(28, 1, 64, []int{1, 2, 2}, 2, 14), batch, nil
+		return unet.Benchmark(28, 1), batch, nil
 	}
 	return unet.Config{}, 0, fmt.Errorf("case: want cifar or mnist, got %q", o.name)
 }
