@@ -63,10 +63,45 @@ ArgKind kind_of(const c10::Argument &arg) {
 
 }  // namespace
 
+using Unary = at::Tensor(const at::Tensor &);
+using Binary = at::Tensor(const at::Tensor &, const at::Tensor &);
+using Scaled = at::Tensor(const at::Tensor &, const at::Tensor &, const at::Scalar &);
+using Sizes = at::Tensor(const at::Tensor &, at::IntArrayRef);
+using SymSizes = at::Tensor(const at::Tensor &, c10::SymIntArrayRef);
+
 struct Op {
   c10::OperatorHandle handle;
   std::vector<ArgKind> args;
   std::string schema;
+  // Set for operators of that shape.
+  std::optional<c10::TypedOperatorHandle<Unary>> unary;
+  std::optional<c10::TypedOperatorHandle<Binary>> binary;
+  std::optional<c10::TypedOperatorHandle<Scaled>> scaled;
+  std::optional<c10::TypedOperatorHandle<Sizes>> sizes;
+  std::optional<c10::TypedOperatorHandle<SymSizes>> sym_sizes;
+
+  explicit Op(c10::OperatorHandle h) : handle(std::move(h)) {
+    const auto &s = handle.schema();
+    for (const auto &a : s.arguments()) args.push_back(kind_of(a));
+    std::ostringstream text;
+    text << s;
+    schema = text.str();
+    auto plain = [](const c10::Argument &a) { return a.real_type()->kind() == c10::TypeKind::TensorType && !a.is_out(); };
+    const auto &a = s.arguments();
+    if (s.returns().size() != 1 || !plain(s.returns()[0]) || a.empty() || !plain(a[0])) return;
+    if (s.is_mutable()) return;  // their C++ signatures take references
+    if (a.size() == 1) unary.emplace(handle.typed<Unary>());
+    if (a.size() == 2 && plain(a[1])) binary.emplace(handle.typed<Binary>());
+    if (a.size() == 3 && plain(a[1]) && args[2].kind == Kind::Scalar && !args[2].optional && a[2].name() == "alpha") scaled.emplace(handle.typed<Scaled>());
+    if (a.size() == 2 && args[1].list && args[1].kind == Kind::Int && !args[1].optional) {
+      // In schemas SymInt[] and int[] are told apart by the real type only.
+      const auto element = a[1].real_type()->castRaw<c10::ListType>()->getElementType()->kind();
+      if (element == c10::TypeKind::SymIntType)
+        sym_sizes.emplace(handle.typed<SymSizes>());
+      else
+        sizes.emplace(handle.typed<Sizes>());
+    }
+  }
 };
 
 namespace {
@@ -365,6 +400,20 @@ Table &table() {
   return *t;
 }
 
+// Runs an operator of tensors whose other arguments take their defaults.
+ct_tensor boxed(const Op &op, std::initializer_list<ct_tensor> tensors) {
+  uint64_t words[4];
+  int32_t n = 0;
+  for (ct_tensor t : tensors) {
+    words[n++] = CT_TENSOR;
+    words[n++] = reinterpret_cast<uint64_t>(t);
+  }
+  torch::jit::Stack stack;
+  run(op, words, n, stack);
+  if (stack.size() != 1 || !stack[0].isTensor()) throw ArgumentError{"does not return one tensor; schema: " + op.schema};
+  return give(std::move(stack[0]).toTensor());
+}
+
 inline const Op &op_of(ct_op op) { return *reinterpret_cast<const Op *>(op); }
 
 }  // namespace
@@ -402,12 +451,7 @@ ct_error *ct_op_find(const char *name, const char *overload, ct_op *out) {
         throw ArgumentError{std::string("no operator named ") + name + (*overload ? "." : "") + overload +
                             " in this libtorch; operators are named like aten::add.Tensor"};
       }
-      auto op = std::unique_ptr<Op>(new Op{*handle, {}, ""});
-      for (const auto &a : handle->schema().arguments()) op->args.push_back(kind_of(a));
-      std::ostringstream s;
-      s << handle->schema();
-      op->schema = s.str();
-      it = t.ops.emplace(key, std::move(op)).first;
+      it = t.ops.emplace(key, std::make_unique<Op>(*handle)).first;
     }
     *out = reinterpret_cast<ct_op>(it->second.get());
   });
@@ -461,5 +505,37 @@ ct_error *ct_call0(ct_op o, uint32_t mode, const uint64_t *args, int32_t nargs) 
 }
 
 void ct_buffer_free(void *p) { std::free(p); }
+
+ct_error *ct_unary(ct_op o, uint32_t mode, ct_tensor x, ct_tensor *out) {
+  return guarded(mode, [&] {
+    const Op &op = op_of(o);
+    *out = op.unary ? give(op.unary->call(Borrowed(x).t)) : boxed(op, {x});
+  });
+}
+
+ct_error *ct_binary(ct_op o, uint32_t mode, ct_tensor x, ct_tensor y, ct_tensor *out) {
+  return guarded(mode, [&] {
+    const Op &op = op_of(o);
+    if (op.binary)
+      *out = give(op.binary->call(Borrowed(x).t, Borrowed(y).t));
+    else if (op.scaled)
+      *out = give(op.scaled->call(Borrowed(x).t, Borrowed(y).t, 1));
+    else
+      *out = boxed(op, {x, y});
+  });
+}
+
+ct_error *ct_with_sizes(ct_op o, uint32_t mode, ct_tensor x, const int64_t *sizes, int32_t n, ct_tensor *out) {
+  return guarded(mode, [&] {
+    const Op &op = op_of(o);
+    const at::IntArrayRef list(sizes, static_cast<size_t>(n));
+    if (op.sym_sizes)
+      *out = give(op.sym_sizes->call(Borrowed(x).t, c10::fromIntArrayRefSlow(list)));
+    else if (op.sizes)
+      *out = give(op.sizes->call(Borrowed(x).t, list));
+    else
+      throw ArgumentError{"does not take a tensor and a list of integers; schema: " + op.schema};
+  });
+}
 
 }  // extern "C"

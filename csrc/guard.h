@@ -25,6 +25,15 @@ inline at::Tensor borrow(ct_tensor t) {
   return at::Tensor(c10::intrusive_ptr<at::TensorImpl, at::UndefinedTensorImpl>::reclaim_copy(impl(t)));
 }
 
+// A tensor seen for the length of one expression, without counting references: the caller's handle keeps it alive.
+struct Borrowed {
+  explicit Borrowed(ct_tensor h) : t(c10::intrusive_ptr<at::TensorImpl, at::UndefinedTensorImpl>::reclaim(impl(h))) {}
+  ~Borrowed() { t.unsafeReleaseTensorImpl(); }
+  Borrowed(const Borrowed &) = delete;
+  Borrowed &operator=(const Borrowed &) = delete;
+  at::Tensor t;
+};
+
 inline ct_tensor give(at::Tensor &&t) {
   if (!t.defined()) return nullptr;
   return reinterpret_cast<ct_tensor>(std::move(t).unsafeReleaseTensorImpl());

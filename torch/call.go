@@ -226,20 +226,9 @@ func (c *call) gen(g *Generator) *call {
 	return c
 }
 
-func (c *call) prepare() C.ct_op {
-	if f := c.op.found.Load(); f != nil {
-		return f.h
-	}
-	h, err := c.op.find()
-	if err != nil {
-		panic(err)
-	}
-	return h
-}
-
 // one runs an operator with one tensor as its result.
 func (c *call) one() *Tensor {
-	h := c.prepare()
+	h := c.op.handle()
 	var out C.ct_tensor
 	if e := C.ct_call1(h, C.uint32_t(c.s.mode), c.words(), C.int32_t(c.n), &out); e != nil {
 		c.fail(e)
@@ -249,7 +238,7 @@ func (c *call) one() *Tensor {
 
 // zero runs an operator for its effect.
 func (c *call) zero() {
-	h := c.prepare()
+	h := c.op.handle()
 	if e := C.ct_call0(h, C.uint32_t(c.s.mode), c.words(), C.int32_t(c.n)); e != nil {
 		c.fail(e)
 	}
@@ -273,7 +262,7 @@ func (c *call) many() []*Tensor {
 
 // results runs the operator and returns whatever it gives.
 func (c *call) results() []any {
-	h := c.prepare()
+	h := c.op.handle()
 	var outs [32]C.uint64_t
 	var n C.int32_t
 	if e := C.ct_call(h, C.uint32_t(c.s.mode), c.words(), C.int32_t(c.n), &outs[0], C.int32_t(len(outs)), &n); e != nil {

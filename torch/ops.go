@@ -1,5 +1,16 @@
 package torch
 
+/*
+#cgo noescape ct_unary
+#cgo nocallback ct_unary
+#cgo noescape ct_binary
+#cgo nocallback ct_binary
+#cgo noescape ct_with_sizes
+#cgo nocallback ct_with_sizes
+#include "../csrc/ct.h"
+*/
+import "C"
+
 // Elementwise operators. Operands broadcast against each other as in PyTorch, and their dtypes are promoted as there.
 // A whole-number scalar leaves integer tensors integer.
 
@@ -72,13 +83,56 @@ var (
 )
 
 func (o *op) unary(s *Scope, x *Tensor) *Tensor {
-	c := call{op: o, s: s}
-	return c.t(x).one()
+	var out C.ct_tensor
+	if e := C.ct_unary(o.handle(), C.uint32_t(s.mode), x.handleFor(o), &out); e != nil {
+		o.fail(e, x)
+	}
+	return newTensor(s, out)
 }
 
 func (o *op) binary(s *Scope, x, y *Tensor) *Tensor {
-	c := call{op: o, s: s}
-	return c.t(x).t(y).one()
+	var out C.ct_tensor
+	if e := C.ct_binary(o.handle(), C.uint32_t(s.mode), x.handleFor(o), y.handleFor(o), &out); e != nil {
+		o.fail(e, x, y)
+	}
+	return newTensor(s, out)
+}
+
+// withSizes runs an operator of a tensor and a list of numbers.
+func (o *op) withSizes(s *Scope, x *Tensor, sizes []int) *Tensor {
+	var few [8]C.int64_t
+	list := few[:0]
+	for _, v := range sizes {
+		list = append(list, C.int64_t(v))
+	}
+	var first *C.int64_t
+	if len(list) > 0 {
+		first = &list[0]
+	}
+	var out C.ct_tensor
+	if e := C.ct_with_sizes(o.handle(), C.uint32_t(s.mode), x.handleFor(o), first, C.int32_t(len(list)), &out); e != nil {
+		o.fail(e, x)
+	}
+	return newTensor(s, out)
+}
+
+// handle looks the operator up; it panics when this libtorch has none of that name.
+func (o *op) handle() C.ct_op {
+	if f := o.found.Load(); f != nil {
+		return f.h
+	}
+	h, err := o.find()
+	if err != nil {
+		panic(err)
+	}
+	return h
+}
+
+// fail panics with the error, naming the operands.
+func (o *op) fail(e *C.ct_error, operands ...*Tensor) {
+	err := take(e, o.String())
+	err.Shapes = describe(operands...)
+	panic(err)
 }
 
 func (o *op) withScalar(s *Scope, x *Tensor, v float64) *Tensor {

@@ -96,16 +96,10 @@ func Eye(s *Scope, n int, d DType) *Tensor {
 func ZerosLike(s *Scope, t *Tensor) *Tensor { return opZerosLike.unary(s, t) }
 
 // Reshape returns the elements in another shape, without a copy where the memory layout allows. One size may be -1.
-func (t *Tensor) Reshape(s *Scope, shape ...int) *Tensor {
-	c := call{op: opReshape, s: s}
-	return c.t(t).ints(shape).one()
-}
+func (t *Tensor) Reshape(s *Scope, shape ...int) *Tensor { return opReshape.withSizes(s, t, shape) }
 
 // View is Reshape that never copies: it panics where a copy would be needed.
-func (t *Tensor) View(s *Scope, shape ...int) *Tensor {
-	c := call{op: opView, s: s}
-	return c.t(t).ints(shape).one()
-}
+func (t *Tensor) View(s *Scope, shape ...int) *Tensor { return opView.withSizes(s, t, shape) }
 
 // Flatten joins the dimensions from start to end, both included, into one. Negative numbers count from the last.
 func (t *Tensor) Flatten(s *Scope, start, end int) *Tensor {
@@ -120,10 +114,7 @@ func (t *Tensor) Transpose(s *Scope, a, b int) *Tensor {
 }
 
 // Permute reorders the dimensions, as a view.
-func (t *Tensor) Permute(s *Scope, dims ...int) *Tensor {
-	c := call{op: opPermute, s: s}
-	return c.t(t).ints(dims).one()
-}
+func (t *Tensor) Permute(s *Scope, dims ...int) *Tensor { return opPermute.withSizes(s, t, dims) }
 
 // Unsqueeze inserts a dimension of size 1 before dimension dim, as a view.
 func (t *Tensor) Unsqueeze(s *Scope, dim int) *Tensor {

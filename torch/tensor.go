@@ -67,6 +67,14 @@ func (t *Tensor) handle(op string) C.ct_tensor {
 	return t.h
 }
 
+// handleFor is handle without the cost of naming the operator when nothing is wrong.
+func (t *Tensor) handleFor(o *op) C.ct_tensor {
+	if t == nil || t.h == nil {
+		return t.handle(o.String())
+	}
+	return t.h
+}
+
 // Share returns another handle to the same tensor, owned by s: gradients, memory and identity are the same.
 func (t *Tensor) Share(s *Scope) *Tensor {
 	return newTensor(s, C.ct_tensor_share(t.handle("share")))
