@@ -7,6 +7,8 @@ import (
 	"math/rand/v2"
 
 	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -169,6 +171,17 @@ func (c *CT) State() iter.Seq2[string, *torch.Tensor] {
 func (c *CT) Stats(k int) map[string]float64 {
 	n, decay := c.Schedule.At(k)
 	return map[string]float64{"levels": float64(n), "decay": decay}
+}
+
+// Metadata describes a snapshot's model, so that checkpoint.Open can read it; nothing for networks other than a U-Net.
+func (c *CT) Metadata(step int, images int64) (map[string]string, error) {
+	net, ok := c.Model.Net.(*unet.UNet)
+	if !ok {
+		return nil, nil
+	}
+	d := checkpoint.Describe(c.Model, net.Config())
+	d.Method, d.Step, d.Images = "ct", step, images
+	return d.Metadata()
 }
 
 // Validate reports what cannot work, before any step is taken.

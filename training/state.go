@@ -56,8 +56,14 @@ func (t *Trainer) save(s *torch.Scope, r *Result) error {
 			weights = full.Tensors()
 		}
 		metadata := map[string]string{}
-		if t.Metadata != nil {
-			if metadata, err = t.Metadata(r.Step, r.Seen); err != nil {
+		describe := t.Metadata
+		if o, ok := t.Objective.(interface {
+			Metadata(step int, images int64) (map[string]string, error)
+		}); ok && describe == nil {
+			describe = o.Metadata
+		}
+		if describe != nil {
+			if metadata, err = describe(r.Step, r.Seen); err != nil {
 				return err
 			}
 		}

@@ -57,7 +57,8 @@ type Trainer struct {
 	Data   *dataset.Loader
 	Labels bool // whether batches carry labels to the network
 
-	Run    *rundir.Dir // options, statistics, snapshots and state
+	Dir    string      // the run's folder, opened for the length of Train; a run that it holds goes on
+	Run    *rundir.Dir // instead of Dir: an open folder, with the caller's options in it
 	Device torch.Device
 	Seed   uint64
 
@@ -72,7 +73,8 @@ type Trainer struct {
 
 	// Sample draws example images after step k; it sees the averaged weights where there are some.
 	Sample func(ctx context.Context, k int) error
-	// Metadata returns a snapshot's metadata: what a reader needs to build the network again; nil: none.
+	// Metadata returns a snapshot's metadata: what a reader needs to build the network again; nil: the objective's own, if
+	// it has a method of that name and form.
 	Metadata func(step int, images int64) (map[string]string, error)
 	// Scalars is told the figures that are logged, after step k; nil: nobody.
 	Scalars  func(k int, values map[string]float64) error
@@ -109,6 +111,17 @@ func (t *Trainer) Train(ctx context.Context) (Result, error) {
 	if err := t.validate(); err != nil {
 		return r, err
 	}
+	if t.Run == nil {
+		run, err := rundir.Open(t.Dir, map[string]any{"seed": t.Seed, "steps": t.Steps, "batch": t.Data.Batch, "data": t.Data.Dataset.Name()}, true)
+		if err != nil {
+			return r, err
+		}
+		defer func() {
+			run.Close()
+			t.Run = nil
+		}()
+		t.Run = run
+	}
 	err := torch.Run(t.Device, func(s *torch.Scope) error {
 		var err error
 		r, err = t.train(ctx, s)
@@ -119,8 +132,10 @@ func (t *Trainer) Train(ctx context.Context) (Result, error) {
 
 func (t *Trainer) validate() error {
 	switch {
-	case t.Objective == nil || t.Model == nil || t.Optimizer == nil || t.Data == nil || t.Run == nil:
-		return errors.New("trainer: Objective, Model, Optimizer, Data and Run must be set")
+	case t.Objective == nil || t.Model == nil || t.Optimizer == nil || t.Data == nil || t.Data.Dataset == nil:
+		return errors.New("trainer: Objective, Model, Optimizer and Data must be set")
+	case t.Run == nil && t.Dir == "":
+		return errors.New("trainer: Dir must be set: the folder for the run")
 	case t.Steps < 1:
 		return fmt.Errorf("trainer: want at least 1 step, got %d", t.Steps)
 	}

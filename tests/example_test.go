@@ -1,0 +1,99 @@
+package tests
+
+import (
+	"bytes"
+	"context"
+	"image/png"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/models/unet"
+	"github.com/onestep-go/onestep/sampling"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/optim"
+	"github.com/onestep-go/onestep/training"
+	"github.com/onestep-go/onestep/training/dataset"
+)
+
+// README: train
+func train(ctx context.Context, dev torch.Device, dir string, steps int) error {
+	data, err := dataset.Open("emoji", dataset.Options{Resolution: 16})
+	if err != nil {
+		return err
+	}
+	net, err := unet.New(unet.DDPMPP(16, 3, 32, []int{1, 2}, 2, 8), dev, 1)
+	if err != nil {
+		return err
+	}
+	defer net.Close()
+	opt, err := optim.RAdam{LR: 1e-3}.New(net.Parameters())
+	if err != nil {
+		return err
+	}
+	defer opt.Close()
+	t := training.Trainer{
+		Objective: &training.CT{Model: &models.Consistency{Net: net}, Schedule: training.Doubling{S1: 40, Steps: steps},
+			Index: training.LogNormal{}, Weight: training.InverseGap},
+		Model: net, Optimizer: opt, Data: &dataset.Loader{Dataset: data, Batch: 32, Seed: 1},
+		Dir: dir, Device: dev, Seed: 1, Steps: steps, // goes on from dir, if a run is there
+	}
+	_, err = t.Train(ctx) // a cancelled run is saved
+	return err
+}
+
+// README: draw
+func draw(ctx context.Context, path string, w io.Writer) error {
+	f, err := checkpoint.Open(path, torch.CPU)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return torch.Run(torch.CPU, func(s *torch.Scope) error {
+		streams := sampling.NewStreams(s, 42, 43, 44, 45) // one image per seed
+		x, err := sampling.Multistep{}.Sample(ctx, s, f, f.Shape(), streams, models.Cond{})
+		if err != nil {
+			return err
+		}
+		pictures, err := sampling.Pictures(x)
+		if err != nil {
+			return err
+		}
+		grid, err := sampling.Grid(pictures, 2)
+		if err != nil {
+			return err
+		}
+		return png.Encode(w, grid)
+	})
+}
+
+// The README's programs are these functions, word for word; they work, and are as short as it says.
+func TestREADMEPrograms(t *testing.T) {
+	require.NoError(t, torch.SetThreads(1))
+	dir := filepath.Join(t.TempDir(), "run")
+	require.NoError(t, train(context.Background(), torch.CPU, dir, 2))
+	var b bytes.Buffer
+	require.NoError(t, draw(context.Background(), dir, &b))
+	img, err := png.Decode(&b)
+	require.NoError(t, err)
+	require.Equal(t, 2*(16+2)+2, img.Bounds().Dx())
+
+	readme, err := os.ReadFile("../README.md")
+	require.NoError(t, err)
+	source, err := os.ReadFile("example_test.go")
+	require.NoError(t, err)
+	for _, name := range []string{"train", "draw"} {
+		_, rest, ok := strings.Cut(string(source), "// README: "+name+"\n")
+		require.True(t, ok)
+		program, _, _ := strings.Cut(rest, "\n}\n")
+		program += "\n}\n"
+		require.LessOrEqual(t, strings.Count(program, "\n"), 25, name)
+		require.Contains(t, string(readme), program, "the README's program %q", name)
+	}
+}
