@@ -29,6 +29,8 @@ type CT struct {
 
 	SigmaMax float64 // the largest noise level; 0: 80
 	Rho      float64 // the spacing of the levels; 0: 7
+
+	follow *models.EMA // moves Target; made by Validate
 }
 
 // Weighting is a rule for λ(t_n, t_{n+1}).
@@ -144,13 +146,12 @@ func (c *CT) LossAt(s *torch.Scope, b Batch, low, high []float64, z *torch.Tenso
 	return d.Mean(s)
 }
 
-// Update moves the target: θ⁻ ← μ(k)·θ⁻ + (1-μ(k))·θ.
+// Update moves the target: θ⁻ ← μ(k)·θ⁻ + (1-μ(k))·θ. It needs Validate to have passed.
 func (c *CT) Update(s *torch.Scope, k int) {
-	if c.Target == nil {
-		return
+	if c.follow != nil {
+		_, decay := c.Schedule.At(k)
+		c.follow.Update(s, decay)
 	}
-	_, decay := c.Schedule.At(k)
-	torch.ForeachLerpInPlace(s, tensors(c.Target.Parameters()), tensors(c.Model.Parameters()), 1-decay)
 }
 
 // State yields the target's weights.
@@ -184,7 +185,7 @@ func (c *CT) Metadata(step int, images int64) (map[string]string, error) {
 	return d.Metadata()
 }
 
-// Validate reports what cannot work, before any step is taken.
+// Validate reports what cannot work, before any step is taken. The trainer calls it.
 func (c *CT) Validate() error {
 	if c.Model == nil {
 		return fmt.Errorf("consistency training: no model")
@@ -195,13 +196,12 @@ func (c *CT) Validate() error {
 	if n, decay := c.Schedule.At(0); n < 2 || decay < 0 || decay > 1 {
 		return fmt.Errorf("consistency training: the schedule starts with %d levels and decay %g: want at least 2 levels and a decay in [0, 1]", n, decay)
 	}
-	return nil
-}
-
-func tensors(params iter.Seq2[string, *torch.Tensor]) []*torch.Tensor {
-	var list []*torch.Tensor
-	for _, t := range params {
-		list = append(list, t)
+	if c.Target == nil {
+		return nil
 	}
-	return list
+	var err error
+	if c.follow, err = models.NewEMA(c.Target.Parameters(), c.Model.Parameters()); err != nil {
+		return fmt.Errorf("consistency training: target: %w", err)
+	}
+	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"math"
 	"time"
 
+	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/training/dataset"
 	"github.com/onestep-go/onestep/training/rundir"
@@ -160,7 +161,16 @@ func (t *Trainer) train(ctx context.Context, s *torch.Scope) (Result, error) {
 	loader := *t.Data
 	loader.Start = int64(k) * int64(loader.Batch)
 
-	params := tensors(t.Model.Parameters())
+	var params []*torch.Tensor
+	for _, p := range t.Model.Parameters() {
+		params = append(params, p)
+	}
+	var average *models.EMA
+	if a := t.Average; a != nil {
+		if average, err = models.NewEMA(a.Into.Parameters(), t.Model.Parameters()); err != nil {
+			return r, fmt.Errorf("trainer: %w", err)
+		}
+	}
 	began, rate, stopping := time.Now(), newRate(), error(nil)
 	saved := k
 	r.Step, r.Seen = k, loader.Start
@@ -172,7 +182,7 @@ func (t *Trainer) train(ctx context.Context, s *torch.Scope) (Result, error) {
 		if err != nil {
 			return r, err
 		}
-		loss, err := t.step(s, k, batch, params)
+		loss, err := t.step(s, k, batch, params, average)
 		if err != nil {
 			return r, fmt.Errorf("step %d: %w", k, err)
 		}
@@ -211,7 +221,7 @@ func (t *Trainer) train(ctx context.Context, s *torch.Scope) (Result, error) {
 }
 
 // step does one optimizer step and returns its loss.
-func (t *Trainer) step(s *torch.Scope, k int, in dataset.Batch, params []*torch.Tensor) (loss float64, err error) {
+func (t *Trainer) step(s *torch.Scope, k int, in dataset.Batch, params []*torch.Tensor, average *models.EMA) (loss float64, err error) {
 	err = s.Run(func(s *torch.Scope) error {
 		b := t.batch(s, in)
 		if t.LR != nil {
@@ -232,8 +242,8 @@ func (t *Trainer) step(s *torch.Scope, k int, in dataset.Batch, params []*torch.
 		return s.NoGrad(func(s *torch.Scope) error {
 			t.Optimizer.Step(s)
 			t.Objective.Update(s, k)
-			if a := t.Average; a != nil {
-				torch.ForeachLerpInPlace(s, tensors(a.Into.Parameters()), params, 1-a.DecayAt(k))
+			if average != nil {
+				average.Update(s, t.Average.DecayAt(k))
 			}
 			return nil
 		})
