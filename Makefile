@@ -1,11 +1,12 @@
-# Thin: every target sets up libtorch if needed (scripts/libtorch.sh) and calls the Go tool. `make help` lists them.
+# Thin: every target sets up libtorch if needed (scripts/libtorch.sh), then calls the Go tool. `make help` lists them.
 .DEFAULT_GOAL := build
 SHELL := bash
 export PKG_CONFIG := $(CURDIR)/build/libtorch/pkg-config
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
-LDFLAGS := -X main.version=$(VERSION)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PYTHON ?= python3
+PEERS ?= ../shared/bench/peers
+TESTFLAGS ?= -timeout 20m
 
 .PHONY: help libtorch build test short race lint fuzz golden bench demo compat bundle check clean
 
@@ -16,19 +17,19 @@ libtorch: ## find or install libtorch
 	@scripts/libtorch.sh >/dev/null
 
 build: libtorch ## the tool, at bin/onestep
-	go build -ldflags '$(LDFLAGS)' -o bin/onestep ./cmd/onestep
+	go build -ldflags '-X main.version=$(VERSION)' -o bin/onestep ./cmd/onestep
 
 test: libtorch ## every test
-	go test ./...
+	go test $(TESTFLAGS) ./...
 
 short: libtorch ## the quick tests
-	go test -short ./...
+	go test -short $(TESTFLAGS) ./...
 
-race: libtorch ## tests under the race detector
-	go test -race -short ./torch/... ./training/... ./sampling/... ./cmd/...
+race: libtorch ## the quick tests under the race detector
+	go test -race -short $(TESTFLAGS) ./...
 
-lint: libtorch ## vet, staticcheck, formatting, the rules of imports
-	@out=$$(gofmt -l $$(git ls-files '*.go')); [ -z "$$out" ] || { echo "gofmt wants to change:" $$out; exit 1; }
+lint: libtorch ## formatting, vet, staticcheck, the rules of imports
+	@bad=$$(gofmt -l .) && [ -z "$$bad" ] || { echo "gofmt wants to change: $$bad" >&2; exit 1; }
 	go vet ./...
 	go run $(STATICCHECK) ./...
 	go run ./scripts/checkcgo
@@ -36,22 +37,22 @@ lint: libtorch ## vet, staticcheck, formatting, the rules of imports
 fuzz: libtorch ## every fuzz target for 60 seconds
 	scripts/fuzz.sh 60s
 
-golden: ## write the golden files again, with PyTorch and diffusers
-	for f in scripts/golden_*.py; do $(PYTHON) $$f || exit 1; done
+golden: ## write the golden files again (PYTHON with scripts/requirements-dev.txt)
+	for script in scripts/golden_*.py; do echo "$$script"; $(PYTHON) "$$script" || exit 1; done
 
-bench: build ## the same work here and in PyTorch, as ratios (PEERS, PYTHON)
-	go run ./scripts/bench compare --python $(PYTHON) $(if $(PEERS),--peers $(PEERS))
+bench: build ## the same work here and in PyTorch, as ratios (PYTHON with PyTorch, PEERS)
+	go run ./scripts/bench compare --python $(PYTHON) --peers $(PEERS)
 
-demo: build ## train for two minutes and draw
+demo: build ## train for two minutes and draw, into demo/
 	scripts/demo.sh
 
 compat: ## build and test against every supported libtorch
 	scripts/compat.sh
 
-bundle: build ## a folder that runs on a machine with PyTorch and without Go
+bundle: libtorch ## tool, tests and benchmark for a machine with PyTorch but without Go, into dist/
 	scripts/bundle.sh
 
-check: lint test race ## all that CI runs
+check: lint test race ## all that continuous integration runs
 
-clean:
-	rm -rf bin build dist demo
+clean: ## remove what was built here; libtorch stays in the cache folder
+	rm -rf bin build dist csrc/libtorch_found.h

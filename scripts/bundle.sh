@@ -1,48 +1,45 @@
 #!/usr/bin/env bash
-# Makes dist/onestep-bundle: the tool, the compiled tests and the benchmark, for a machine with PyTorch and without Go.
+# Makes dist/onestep-bundle-VERSION-linux-ARCH: the tool, the benchmark and the compiled tests of every package, for a
+# machine with PyTorch and without Go. The tests are kept packed: they are alike, and pack to a quarter.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export PKG_CONFIG=${PKG_CONFIG:-$PWD/build/libtorch/pkg-config}
-out=dist/onestep-bundle
+limit=60 # MB
+
+version=$(git describe --tags --always --dirty 2>/dev/null || echo unknown)
+torch=$(sed 's/.*"version": "\([^"]*\)".*/\1/' "$(dirname "$PKG_CONFIG")/libtorch.json")
+out=dist/onestep-bundle-$version-linux-$(go env GOARCH)
 rm -rf "$out"
-mkdir -p "$out/bin" "$out/tests"
-go build -trimpath -ldflags '-s -w' -o "$out/bin/onestep" ./cmd/onestep
+mkdir -p "$out/bin"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+go build -trimpath -ldflags "-s -w -X main.version=$version" -o "$out/bin/onestep" ./cmd/onestep
 go build -trimpath -ldflags '-s -w' -o "$out/bin/bench" ./scripts/bench
-for pkg in $(go list -f '{{if .TestGoFiles}}{{.Dir}}{{else if .XTestGoFiles}}{{.Dir}}{{end}}' ./torch/... ./models/... ./sampling/... ./training/... ./cmd/... | sort -u); do
-  rel=${pkg#"$PWD"/}
-  mkdir -p "$out/tests/$rel"
-  go test -c -trimpath -ldflags '-s -w' -o "$out/tests/$rel/run.test" "./$rel" >/dev/null
-  [ ! -f "$out/tests/$rel/run.test" ] || [ ! -d "$rel/testdata" ] || cp -r "$rel/testdata" "$out/tests/$rel/"
+go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.Dir}}{{end}}' ./... | while read -r dir; do
+  rel=${dir#"$PWD"/}
+  echo "compiling the tests of $rel"
+  mkdir -p "$work/tests/$rel"
+  go test -c -trimpath -ldflags '-s -w' -o "$work/tests/$rel/run.test" "./$rel" </dev/null
+  # Where `go test` would run them: the package's folder, with the files that they read.
+  [ ! -d "$rel/testdata" ] || cp -r "$rel/testdata" "$work/tests/$rel/"
 done
-cat >"$out/run-tests.sh" <<'EOF'
-#!/usr/bin/env bash
-# Runs the compiled tests against this machine's PyTorch ($LIBTORCH, or the torch of python3) and reports.
-cd "$(dirname "$0")" || exit 1
-here=$PWD
-torch=${LIBTORCH:-$(python3 -c 'import importlib.util as u, os; print(os.path.dirname(u.find_spec("torch").origin))')}
-[ -f "$torch/lib/libtorch_cpu.so" ] || { echo "no libtorch in '$torch': set LIBTORCH to the folder of a PyTorch 2.11 package" >&2; exit 1; }
-export LD_LIBRARY_PATH=$torch/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-bin/onestep doctor || exit 1
-passed=0 failed=0 skipped=0
-while read -r t; do
-  name=$(dirname "${t#./tests/}")
-  log=$(cd "$(dirname "$t")" && ./run.test -test.v 2>&1); rc=$?
-  p=$(grep -c '^--- PASS' <<<"$log") f=$(grep -c '^--- FAIL' <<<"$log") s=$(grep -c '^--- SKIP' <<<"$log")
-  [ $rc -eq 0 ] || [ "$f" -gt 0 ] || f=1
-  passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
-  printf '%-40s %4d passed %4d failed %4d skipped\n' "$name" "$p" "$f" "$s"
-  grep -iE '^ *--- (PASS|FAIL|SKIP): .*(cuda|gpu)' <<<"$log"
-  [ "$f" -eq 0 ] || grep -A12 -E '^ *--- FAIL|panic:' <<<"$log" | head -n 40
-done < <(find ./tests -name run.test | sort)
-echo "$passed passed, $failed failed, $skipped skipped"
-[ "$failed" -eq 0 ]
-EOF
+tar -C "$work" -c tests | xz -T1 --x86 --lzma2=preset=6,dict=64MiB >"$out/tests.tar.xz"
+
+sed "s/@TORCH@/$torch/" scripts/run-tests.sh >"$out/run-tests.sh"
 chmod +x "$out/run-tests.sh"
-cat >"$out/README" <<'EOF'
-onestep, compiled: bin/onestep and bin/bench need a PyTorch 2.11 (its libtorch) at run time, and neither Go nor a compiler.
-    ./run-tests.sh                                        tests everything against this machine's PyTorch and GPU
-    LD_LIBRARY_PATH=.../torch/lib bin/onestep doctor      what it finds
-EOF
+cat >"$out/README" <<END
+onestep $version, compiled against libtorch $torch for $(go env GOOS)/$(go env GOARCH).
+
+It needs a PyTorch $torch on the machine (pip install torch==$torch), and neither Go nor a compiler.
+
+    ./run-tests.sh [PACKAGE...]    runs the tests of every package (or of those named, such as torch/optim) against the
+                                   PyTorch of \$LIBTORCH (the folder of the Python package torch) or of python3, and
+                                   says what passed, also what passed on the GPU
+    ./run-tests.sh --env           prints the line that lets bin/onestep and bin/bench find that PyTorch; then:
+    bin/onestep doctor             what it finds on this machine
+    bin/bench work train           the benchmark's training step, with its figures as JSON
+END
 size=$(du -sm "$out" | cut -f1)
+[ "$size" -le "$limit" ] || { echo "$out has $size MB, and $limit is the limit" >&2; exit 1; }
 echo "$out: $size MB"
-[ "$size" -le 60 ] || { echo "the bundle is larger than 60 MB" >&2; exit 1; }

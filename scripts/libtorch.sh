@@ -187,7 +187,7 @@ if [ -n "\$ours" ] && [ -z "\$other" ]; then
   echo \$out
   exit
 fi
-IFS=:
+asked="\$*" IFS=:
 for d in \$PATH; do
   for real in "\$d/pkg-config" "\$d/pkgconf"; do
     if [ -x "\$real" ] && ! grep -q onestep-libtorch-pkg-config "\$real"; then
@@ -195,7 +195,7 @@ for d in \$PATH; do
     fi
   done
 done
-echo "pkg-config is missing, and 'pkg-config \$*' needs it: apt-get install pkg-config" >&2
+echo "pkg-config is missing, and 'pkg-config \$asked' needs it: apt-get install pkg-config" >&2
 exit 1
 END
 }
