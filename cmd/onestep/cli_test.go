@@ -5,18 +5,37 @@ import (
 	"context"
 	"encoding/json"
 	"flag"
+	"fmt"
+	"image"
 	"image/png"
+	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
+	"reflect"
+	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 
+	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/safetensors"
 )
 
 var update = flag.Bool("update", false, "write the golden files again")
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if n := torch.Live(); code == 0 && n != 0 {
+		fmt.Fprintf(os.Stderr, "%d tensors were not freed\n", n)
+		code = 1
+	}
+	os.Exit(code)
+}
 
 // try runs a command line in this process.
 func try(args ...string) (code int, stdout, stderr string) {
@@ -31,7 +50,7 @@ func TestHelp(t *testing.T) {
 		code, got, errs := try(args...)
 		require.Zero(t, code)
 		require.Empty(t, errs)
-		path := filepath.Join("testdata", "help", strings.TrimSpace("onestep "+name)+".txt")
+		path := filepath.Join("testdata", "help", strings.Trim("onestep-"+name, "-")+".txt")
 		if *update {
 			require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
 			require.NoError(t, os.WriteFile(path, []byte(got), 0o644))
@@ -39,69 +58,184 @@ func TestHelp(t *testing.T) {
 		want, err := os.ReadFile(path)
 		require.NoError(t, err)
 		require.Equal(t, string(want), got, "%s: go test ./cmd/onestep -update writes it again", path)
+
+		_, same, _ := try(append([]string{"help"}, strings.Fields(name)...)...)
+		require.Equal(t, got, same)
 	}
 }
 
-// Every refusal is one line on stderr, nothing on stdout, and the right exit code.
+// Every option of a run has a flag, under the same name, so that configurations and flags say the same things.
+func TestEveryOptionHasAFlag(t *testing.T) {
+	cmd, _, err := (&app{}).root().Find([]string{"train"})
+	require.NoError(t, err)
+	o := reflect.TypeFor[job.Train]()
+	for i := range o.NumField() {
+		name, _, _ := strings.Cut(o.Field(i).Tag.Get("json"), ",")
+		if name == "-" {
+			name = strings.ToLower(o.Field(i).Name)
+		}
+		if name != "onestep" {
+			require.NotNil(t, cmd.Flags().Lookup(strings.ReplaceAll(name, "_", "-")), name)
+		}
+	}
+}
+
+// Every refusal is one line on stderr, nothing on stdout, and the right exit code; nothing is made or overwritten.
 func TestRefusals(t *testing.T) {
 	dir := t.TempDir()
-	busy := filepath.Join(dir, "busy.png")
-	require.NoError(t, os.WriteFile(busy, []byte("mine"), 0o644))
-	junk := filepath.Join(dir, "junk.safetensors")
-	require.NoError(t, os.WriteFile(junk, []byte("not weights"), 0o644))
-	full := filepath.Join(dir, "full")
-	require.NoError(t, os.MkdirAll(filepath.Join(full, "things"), 0o755))
+	write := func(name, text string) string {
+		path := filepath.Join(dir, name)
+		require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		require.NoError(t, os.WriteFile(path, []byte(text), 0o644))
+		return path
+	}
+	busy := write("busy.png", "mine")
+	junk := write("junk.safetensors", "not weights")
+	full := filepath.Dir(write("full/thing", "mine"))
+	write("out/000003.png", "mine")
+	config := write("config.json", `{"stepz": 3}`)
+	zero := write("zero.json", `{"batch": -1}`)
+	require.NoError(t, unix.Mkfifo(filepath.Join(dir, "pipe"), 0o644))
+	before := tree(t, dir)
+
+	builtin := "sample --model builtin --out DIR/x.png "
+	train := "train --data emoji --out DIR/r "
 	for _, c := range []struct {
 		args string
 		code int
 		want string
 	}{
 		{"smaple", 2, `unknown command "smaple": did you mean sample?`},
-		{"sample --modle builtin", 2, "unknown flag: --modle"},
+		{"help smaple", 2, `unknown command "smaple": did you mean sample?`},
+		{"--verison", 2, "unknown flag --verison: did you mean --version?"},
+		{"-x", 2, "unknown shorthand flag"},
+		{"sample --modle builtin", 2, "unknown flag --modle: did you mean --model?"},
 		{"sample", 2, "--model is missing"},
 		{"sample --model builtin", 2, "--out is missing"},
+		{"sample --model builtin --out", 2, "--out: its value is missing"},
 		{"sample --model builtin --out x.jpg", 2, "want FILE.png"},
-		{"sample --model builtin --out " + dir + "/x.png --n 0", 2, "--n: want at least 1"},
-		{"sample --model builtin --out " + dir + "/x.png --steps 0", 2, "--steps: want 1 to 1000"},
-		{"sample --model builtin --out " + dir + "/x.png --times 0.8,80", 2, "largest first"},
-		{"sample --model builtin --out " + dir + "/x.png --times 80,0.001", 2, "above the smallest level"},
-		{"sample --model builtin --out " + dir + "/x.png --times 80 --steps 2", 2, "--times lists 1"},
-		{"sample --model builtin --out " + dir + "/x.png --times 80,x", 2, "invalid argument"},
-		{"sample --model builtin --out " + dir + "/x.png --label 99", 2, "--label: want 0 to 8 (Smileys"},
-		{"sample --model builtin --out " + dir + "/x.png --label -1", 2, "--label: want a class"},
-		{"sample --model builtin --out " + dir + "/x.png --device tpu", 2, "unknown device"},
-		{"sample --model builtin --out " + dir + "/none/x.png", 1, "does not exist"},
+		{builtin + "--n 0", 2, `--n: want a whole number from 1 on, got "0"`},
+		{builtin + "--n 1000001", 2, "--n: want 1 to 1000000 images"},
+		{builtin + "--n 20000", 2, "--n: a grid holds at most 10000 images"},
+		{builtin + "--n 1e3", 2, `--n: want a whole number from 1 on, got "1e3"`},
+		{builtin + "--seed -1", 2, `--seed: want a whole number from 0 on, got "-1"`},
+		{builtin + "--steps 0", 2, "--steps: want a whole number from 1 on"},
+		{builtin + "--steps 1001", 2, "--steps: want 1 to 1000"},
+		{builtin + "--times 0.8,80", 2, "largest first"},
+		{builtin + "--times 80,80", 2, "largest first"},
+		{builtin + "--times 80,0.002", 2, "above the smallest level 0.002"},
+		{builtin + "--times 80,NaN", 2, "--times: want numbers"},
+		{builtin + "--times 81,1", 2, "--times: want noise levels up to 80"},
+		{builtin + "--times 80 --steps 2", 2, "--times lists 1"},
+		{builtin + "--times 80,x", 2, `--times: want numbers with commas between them, such as 80,0.8, got "80,x"`},
+		{builtin + "--label 99", 2, "--label: want 0 to 8 (Smileys"},
+		{builtin + "--label -1", 2, "--label: want a class"},
+		{builtin + "--label cat", 2, `--label: want a whole number, got "cat"`},
+		{builtin + "--device tpu", 2, "unknown device"},
+		{builtin + "--device cuda:99", 1, "device cuda:99"},
+		{builtin + "--batch 0", 2, "--batch: want a whole number from 1 on"},
+		{builtin + "--threads 5000", 2, "--threads: want 1 to 4096"},
+		{builtin + "extra", 2, `want no arguments, only flags, got "extra"`},
+		{"sample --model builtin --out DIR/out --columns 3", 2, "--columns: a folder gets"},
+		{"sample --model builtin --out DIR/none/x.png", 1, "does not exist: make it first"},
 		{"sample --model builtin --out " + busy, 1, "--overwrite"},
-		{"sample --model " + dir + "/none --out " + dir + "/x.png", 1, "there is no such file or folder"},
-		{"sample --model " + junk + " --out " + dir + "/x.png", 1, "not a valid safetensors file"},
+		{"sample --model builtin --n 5 --out DIR/out/", 1, "000003.png exists"},
+		{"sample --model DIR/none --out DIR/x.png", 1, "there is no such file or folder"},
+		{"sample --model DIR --out DIR/x.png", 1, "the folder has no snapshot"},
+		{"sample --model DIR/pipe --out DIR/x.png", 1, "not a regular file"},
+		{"sample --model " + junk + " --out DIR/x.png", 1, "not a valid safetensors file"},
 		{"train", 2, "--data is missing"},
 		{"train --data emoji", 2, "--out is missing"},
-		{"train --data emoji --out " + dir + "/r --steps x", 2, "invalid argument"},
-		{"train --data emoji --out " + dir + "/r --steps -5", 2, "--steps: want at least 1"},
-		{"train --data emoji --out " + dir + "/r --resolution 9 --mult 1,2", 2, "cannot be halved"},
-		{"train --data emoji --out " + dir + "/r --config " + dir + "/none.json", 2, "none.json"},
-		{"train --data emoji --out " + dir + "/r extra", 2, "no arguments"},
-		{"train --data " + dir + "/none --out " + dir + "/r", 1, "no such file or folder"},
+		{train + "--method gan", 2, `--method: want ct or ict, got "gan"`},
+		{train + "--steps x", 2, `--steps: want a whole number from 1 on, got "x"`},
+		{train + "--steps -5", 2, "--steps: want a whole number from 1 on"},
+		{train + "--steps 0", 2, "--steps: want a whole number from 1 on"},
+		{train + "--steps 99999999999999999999", 2, "--steps: want"},
+		{train + "--steps 2000000000", 2, "--steps: want 1 to 1000000000"},
+		{train + "--batch 0", 2, "--batch: want a whole number from 1 on"},
+		{train + "--batch 9999999", 2, "--batch: want 1 to 1048576 images"},
+		{train + "--lr 0", 2, "--lr: want a learning rate above 0"},
+		{train + "--lr nan", 2, "--lr: want a learning rate above 0"},
+		{train + "--lr x", 2, `--lr: want a number, got "x"`},
+		{train + "--lr-decay 2", 2, "--lr-decay: want a part of the run"},
+		{train + "--resolution 0", 2, "--resolution: want a whole number from 1 on"},
+		{train + "--resolution 3", 2, "--resolution: want 4 to 1024"},
+		{train + "--resolution 2048", 2, "--resolution: want 4 to 1024"},
+		{train + "--resolution 9 --mult 1,2", 2, "cannot be halved"},
+		{train + "--mult 1,2,2,2,2,2,2", 2, "cannot be halved"},
+		{train + "--mult none", 2, "--mult: want 1 to 10 levels, got 0"},
+		{train + "--mult 1,,2", 2, "--mult: want whole numbers from 1 on with commas between them"},
+		{train + "--mult 1,99", 2, "mult: want 1 to 64"},
+		{train + "--attention 7", 2, "attention at image size 7"},
+		{train + "--channels 33", 2, "--channels: want an even number"},
+		{train + "--channels 4096 --mult 64,64 --blocks 64", 2, "weights, the limit is"},
+		{train + "--blocks 65", 2, "--blocks: want 1 to 64"},
+		{train + "--colors 2", 2, "--colors: want 1 (grey) or 3 (colour)"},
+		{train + "--dropout 1", 2, "--dropout: want a probability"},
+		{train + "--distance lpips", 2, "--distance: want l1, l2 or huber"},
+		{train + "--s0 1", 2, "--s0: want 2"},
+		{train + "--s0 9 --s1 8", 2, "--s0, --s1: want noise levels that do not become fewer"},
+		{train + "--mu0 1", 2, "--mu0: want a decay"},
+		{train + "--ema 1", 2, "--ema: want a decay"},
+		{train + "--clip 0", 2, "--clip: want a norm above 0"},
+		{train + "--clip inf", 2, "--clip: want a norm above 0"},
+		{train + "--corrupt ignore", 2, "--corrupt: want error or skip"},
+		{train + "--workers 0", 2, "--workers: want"},
+		{train + "--save-every 0", 2, "--save-every: want"},
+		{train + "--sample-every -1", 2, "--sample-every: want at least 0"},
+		{train + "--duration 5", 2, `--duration: want a time such as 90s, 30m or 2h, got "5"`},
+		{train + "--duration -5s", 2, "--duration: want a positive time"},
+		{train + "--threads 0", 2, "--threads: want"},
+		{train + "--device cuda:99", 1, "device cuda:99"},
+		{train + "--json=maybe", 2, `--json: want true or false, got "maybe"`},
+		{train + "--config DIR/none.json", 1, "--config: there is no file"},
+		{train + "--config " + config, 2, `unknown field "stepz"`},
+		{train + "--config " + zero, 2, "--batch: want 1 to"},
+		{train + "--config " + full, 1, "is a directory"},
+		{train + "extra", 2, "no arguments"},
+		{"train --data DIR/none --out DIR/r", 1, "no such file or folder"},
+		{"train --data " + busy + " --out DIR/r", 1, "give the folder that holds it"},
 		{"train --data emoji --steps 1 --out " + full, 1, "is not empty"},
-		{"info " + dir + "/none", 1, "there is no such file or folder"},
-		{"info " + dir, 1, "no run's folder"},
-		{"info", 2, "want a file or a folder"},
-		{"completion tcsh", 2, "want bash, zsh or fish"},
+		{"train --data emoji --steps 1 --out " + busy, 1, "not a directory"},
+		{"info DIR/none", 1, "there is no such file or folder"},
+		{"info DIR", 1, "junk.safetensors: not a valid safetensors file"},
+		{"info " + full, 1, "neither a run's folder"},
+		{"info DIR/pipe", 1, "want a file or a folder"},
+		{"info " + busy, 1, "not a valid safetensors file"},
+		{"info", 2, "want one file or folder"},
+		{"info a b", 2, `want one file or folder, got "a b"`},
+		{"doctor now", 2, "want no arguments"},
+		{"completion", 2, "want one shell"},
+		{"completion tcsh", 2, "want one shell: bash, zsh or fish"},
 	} {
-		code, out, errs := try(strings.Fields(c.args)...)
+		code, out, errs := try(strings.Fields(strings.ReplaceAll(c.args, "DIR", dir))...)
 		require.Equal(t, c.code, code, "%s: %s", c.args, errs)
 		require.Empty(t, out, c.args)
 		require.Equal(t, 1, strings.Count(errs, "\n"), "%s: one line, got %s", c.args, errs)
+		require.True(t, strings.HasPrefix(errs, "onestep: "), errs)
 		require.Contains(t, errs, c.want, c.args)
 		require.NotContains(t, errs, "goroutine", c.args)
+		require.Equal(t, before, tree(t, dir), "%s: nothing has changed", c.args)
 	}
-	kept, err := os.ReadFile(busy)
-	require.NoError(t, err)
-	require.Equal(t, "mine", string(kept))
-	require.NoDirExists(t, filepath.Join(dir, "r"))
 }
 
-func TestDoctorAndVersion(t *testing.T) {
+// tree lists what a folder holds, with the text of files.
+func tree(t *testing.T, dir string) map[string]string {
+	t.Helper()
+	m := map[string]string{}
+	require.NoError(t, filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			m[path] = ""
+			return err
+		}
+		text, err := os.ReadFile(path)
+		m[path] = string(text)
+		return err
+	}))
+	return m
+}
+
+func TestDoctor(t *testing.T) {
 	code, out, errs := try("doctor", "--json")
 	require.Zero(t, code, errs)
 	var h health
@@ -109,12 +243,64 @@ func TestDoctorAndVersion(t *testing.T) {
 	require.Equal(t, h.CompiledFor, h.Libtorch)
 	require.Contains(t, h.Works, "cpu")
 	require.FileExists(t, h.Library)
-	code, out, _ = try("version")
+	require.Positive(t, h.Threads)
+	require.NotEqual(t, h.CUDA, h.CUDAReason != "", "either it is there or there is a reason")
+
+	code, out, _ = try("doctor")
+	require.Zero(t, code)
+	require.Contains(t, out, h.Library)
+	require.Contains(t, out, "work on cpu")
+}
+
+// What the kernel says of an NVIDIA driver counts, whether libtorch can use it or not.
+func TestDriver(t *testing.T) {
+	root := t.TempDir()
+	version, cards := driver(root)
+	require.Empty(t, version)
+	require.Empty(t, cards)
+
+	dir := filepath.Join(root, "proc/driver/nvidia")
+	card := filepath.Join(dir, "gpus/0000:1b:00.0")
+	require.NoError(t, os.MkdirAll(card, 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(card, "information"), []byte("Model: \t\t NVIDIA H100 80GB HBM3\nIRQ:   \t\t 17\n"), 0o644))
+	for text, want := range map[string]string{
+		"NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.161.08  Sat Feb 17 22:55:48 UTC 2024\nGCC version:  gcc 12\n":                                 "535.161.08",
+		"NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build  (dvs-builder@U16)  Thu Jan 23 22:50:36 UTC 2025\nGCC 12.2.0\n": "570.86.15",
+		"something else": "of unknown version",
+	} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "version"), []byte(text), 0o644))
+		version, cards = driver(root)
+		require.Equal(t, want, version)
+		require.Equal(t, []string{"NVIDIA H100 80GB HBM3"}, cards)
+	}
+	h := health{Driver: version, Cards: cards, CUDAReason: "why", Error: "it burns", GPUs: []gpu{{"cuda:0", 1 << 30, 2 << 30}}}
+	for _, want := range []string{"NVIDIA H100", "not loaded: why", "1.0 of 2.0 GiB free", "it burns"} {
+		require.Contains(t, h.String(), want)
+	}
+}
+
+func TestVersionAndCompletion(t *testing.T) {
+	code, out, _ := try("version")
 	require.Zero(t, code)
 	require.Contains(t, out, "libtorch "+torch.Version())
-	code, out, _ = try("completion", "bash")
+	code, out, _ = try("version", "--json")
 	require.Zero(t, code)
-	require.Contains(t, out, "onestep")
+	var v map[string]string
+	require.NoError(t, json.Unmarshal([]byte(out), &v))
+	require.Equal(t, runtime.Version(), v["go"])
+	code, short, _ := try("--version")
+	require.Zero(t, code)
+	require.Equal(t, "onestep "+v["onestep"]+"\n", short)
+
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		code, out, errs := try("completion", shell)
+		require.Zero(t, code, errs)
+		require.Contains(t, out, "onestep", shell)
+	}
+	for args, want := range map[string]string{"train --method ": "ct\nict\n", "train --corrupt ": "error\nskip\n", "sample --model b": "builtin\n", "completion ": "bash\nzsh\nfish\n"} {
+		_, out, _ := try(append([]string{"__complete"}, strings.Split(args, " ")...)...)
+		require.Contains(t, out, want, args)
+	}
 }
 
 // From training to a picture and back to its settings.
@@ -122,18 +308,26 @@ func TestTrainSampleInfo(t *testing.T) {
 	dir := t.TempDir()
 	run := filepath.Join(dir, "run")
 	config := filepath.Join(dir, "config.json")
-	require.NoError(t, os.WriteFile(config, []byte(`{"steps": 9, "batch": 3, "channels": 8, "mult": [1, 2]}`), 0o644))
-	args := strings.Fields("train --method ict --data emoji --resolution 8 --config " + config + " --steps 4 --seed 3 --threads 1 --sample-every 2 --classes --json --out " + run)
-	code, out, errs := try(args...)
+	require.NoError(t, os.WriteFile(config, []byte(`{"steps": 9, "batch": 3, "channels": 8, "mult": [1, 2], "flip": true, "seed": 99}`), 0o644))
+	args := strings.Fields("train --method ict --data emoji --resolution 8 --config " + config + " --steps 4 --seed 3 --threads 1 --flip=false --sample-every 2 --classes --json --out " + run)
+
+	code, out, errs := try(append(args, "--dry-run")...)
 	require.Zero(t, code, errs)
-	var trained struct {
-		Step     int
-		Finished bool
-		Snapshot string
-	}
-	require.NoError(t, json.Unmarshal([]byte(out), &trained))
-	require.Equal(t, 4, trained.Step, "the flag goes before the file")
-	require.True(t, trained.Finished)
+	require.NoDirExists(t, run)
+	planned := filepath.Join(dir, "planned.json")
+	require.NoError(t, os.WriteFile(planned, []byte(out), 0o644))
+
+	code, out, errs = try(args...)
+	require.Zero(t, code, errs)
+	require.NotContains(t, errs, "\r", "no bar: this is no terminal")
+	require.NotContains(t, errs, "\x1b")
+	var got trained
+	require.NoError(t, json.Unmarshal([]byte(out), &got))
+	require.Equal(t, 4, got.Step, "the flag goes before the file")
+	require.Equal(t, int64(12), got.Images)
+	require.Positive(t, got.Loss)
+	require.True(t, got.Finished)
+	require.FileExists(t, got.State)
 	for _, name := range []string{"options.json", "stats.jsonl", "log.txt", "samples-0000002.png", "state-0000004.safetensors"} {
 		st, err := os.Stat(filepath.Join(run, name))
 		require.NoError(t, err)
@@ -143,32 +337,59 @@ func TestTrainSampleInfo(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, events, 1)
 
+	// The options are those that --dry-run told, and as a configuration they ask for the same run.
+	resolved, err := os.ReadFile(filepath.Join(run, "options.json"))
+	require.NoError(t, err)
+	plan, err := os.ReadFile(planned)
+	require.NoError(t, err)
+	require.JSONEq(t, string(plan), string(resolved))
+	code, _, errs = try("train", "--config", planned, "--out", run)
+	require.Equal(t, exitFailure, code)
+	require.Contains(t, errs, "holds a run: go on with it by --resume")
+	code, out, errs = try("train", "--config", planned, "--out", run, "--resume")
+	require.Zero(t, code, errs)
+	require.Equal(t, "4 steps, 12 images\nsnapshot: "+got.Snapshot+"\n", out, "there is nothing left to do")
+	code, _, errs = try("train", "--config", planned, "--out", run, "--resume", "--lr", "0.5")
+	require.Equal(t, exitFailure, code)
+	require.Contains(t, errs, "lr was 0.001, now 0.5")
+
 	code, out, errs = try("info", run, "--json")
 	require.Zero(t, code, errs)
-	require.Contains(t, out, `"batch":3`, "the file's options count")
+	var r runInfo
+	require.NoError(t, json.Unmarshal([]byte(out), &r))
+	require.EqualValues(t, 3, r.Options["batch"], "the file's options count")
+	require.Equal(t, false, r.Options["flip"])
+	require.EqualValues(t, 3, r.Options["seed"])
+	require.EqualValues(t, 4, r.Last["step"])
+	require.Equal(t, []int{4}, r.Snapshots)
+	code, out, errs = try("info", run)
+	require.Zero(t, code, errs)
+	for _, want := range []string{"lr_decay           0.3\n", "last statistics:\n", "1 snapshot, the last after step 4\n", "1 state, "} {
+		require.Contains(t, out, want)
+	}
 
 	picture := filepath.Join(dir, "grid.png")
-	code, _, errs = try(strings.Fields("sample --model " + run + " --times 80,1 --n 5 --columns 3 --seed 10 --threads 1 --out " + picture)...)
+	code, out, errs = try(strings.Fields("sample --model " + run + " --times 80,1 --n 5 --columns 3 --seed 10 --threads 1 --out " + picture)...)
 	require.Zero(t, code, errs)
-	f, err := os.Open(picture)
-	require.NoError(t, err)
-	defer f.Close()
-	img, err := png.Decode(f)
-	require.NoError(t, err)
-	require.Equal(t, 3*(8+2)+2, img.Bounds().Dx())
-	require.Equal(t, 2*(8+2)+2, img.Bounds().Dy())
+	require.Equal(t, picture+"\n", out)
+	require.Empty(t, errs)
+	require.Equal(t, image.Pt(3*(8+2)+2, 2*(8+2)+2), size(t, picture))
 	code, out, errs = try("info", picture)
 	require.Zero(t, code, errs)
 	require.Contains(t, out, `"times":[80,1]`)
 	require.Contains(t, out, `"seed":10`)
+	code, _, errs = try(strings.Fields("sample --model " + run + " --out " + picture + " --overwrite")...)
+	require.Zero(t, code, errs)
+	require.Equal(t, image.Pt(8, 8), size(t, picture), "one image is itself")
 
 	// One file an image; the same images whatever the batch.
 	for _, batch := range []string{"1", "4"} {
 		code, out, errs = try(strings.Fields("sample --model " + run + " --n 5 --seed 10 --threads 1 --json --batch " + batch + " --out " + dir + "/b" + batch + "/")...)
 		require.Zero(t, code, errs)
-		var got struct{ Files []string }
+		var got job.Sampled
 		require.NoError(t, json.Unmarshal([]byte(out), &got))
 		require.Len(t, got.Files, 5)
+		require.Equal(t, []float64{80}, got.Times)
 	}
 	for _, name := range []string{"000010.png", "000014.png"} {
 		a, err := os.ReadFile(filepath.Join(dir, "b1", name))
@@ -177,18 +398,163 @@ func TestTrainSampleInfo(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, bytes.Equal(a, b), "%s depends on the batch", name)
 	}
-
-	code, out, errs = try("info", trained.Snapshot)
+	// A picture's text says how to draw it again: image 14 was the fifth of its run, of class 4.
+	code, out, errs = try("info", filepath.Join(dir, "b4", "000014.png"), "--json")
 	require.Zero(t, code, errs)
-	require.Contains(t, out, "consistency model, ict on emoji, step 4, 12 images seen")
+	var p struct {
+		Text struct{ Onestep job.Sample }
+	}
+	require.NoError(t, json.Unmarshal([]byte(out), &p))
+	require.Equal(t, job.Sample{Model: filepath.Base(got.Snapshot), Steps: 1, Times: []float64{80}, Label: 4, N: 1, Seed: 14}, p.Text.Onestep)
+	again := filepath.Join(dir, "again.png")
+	code, _, errs = try(strings.Fields("sample --label 4 --seed 14 --threads 1 --model " + got.Snapshot + " --out " + again)...)
+	require.Zero(t, code, errs)
+	require.Equal(t, tree(t, filepath.Join(dir, "b1", "000014.png"))[filepath.Join(dir, "b1", "000014.png")], tree(t, again)[again])
+
+	code, out, errs = try("info", got.Snapshot, "--all")
+	require.Zero(t, code, errs)
+	require.Contains(t, out, "method ict on emoji, step 4, 12 images seen")
+	require.Contains(t, out, "made by: onestep train --method ict --data emoji --steps 4 --batch 3 --seed 3 --threads 1 --resolution 8 --classes --channels 8 --mult 1,2 --sample-every 2\n")
+	require.Contains(t, out, "conv_in.weight ")
+	code, out, errs = try("info", got.State, "--json")
+	require.Zero(t, code, errs)
+	var m modelInfo
+	require.NoError(t, json.Unmarshal([]byte(out), &m))
+	require.Equal(t, "training state", m.Kind)
+	require.NotEmpty(t, m.Tensors)
 	require.Zero(t, torch.Live())
 }
 
+func size(t *testing.T, path string) image.Point {
+	t.Helper()
+	f, err := os.Open(path)
+	require.NoError(t, err)
+	defer f.Close()
+	img, err := png.Decode(f)
+	require.NoError(t, err)
+	return img.Bounds().Size()
+}
+
+// A model's file says what it is in any form: embedded, sharded, without a description, or hostile.
+func TestInfoModels(t *testing.T) {
+	code, out, errs := try("info", "builtin", "--json")
+	require.Zero(t, code, errs)
+	var m modelInfo
+	require.NoError(t, json.Unmarshal([]byte(out), &m))
+	require.Equal(t, "consistency model", m.Kind)
+	require.Equal(t, 32, m.Description.Network.Resolution)
+	elements := 0
+	for _, x := range m.Tensors {
+		n := 1
+		for _, d := range x.Shape {
+			n *= d
+		}
+		elements += n
+	}
+	require.Equal(t, elements, m.Elements)
+
+	sharded := "../../torch/safetensors/testdata/sharded"
+	code, out, errs = try("info", sharded)
+	require.Zero(t, code, errs)
+	require.Contains(t, out, "weights\n")
+	code, byName, _ := try("info", filepath.Join(sharded, "model.safetensors.index.json"))
+	require.Zero(t, code)
+	require.Equal(t, out, byName)
+
+	// Names from a file do not drive the terminal.
+	path := filepath.Join(t.TempDir(), "x.safetensors")
+	require.NoError(t, safetensors.Write(path, []safetensors.Source{{Name: "a\x1b[2J", DType: safetensors.U8, Shape: []int{1}, Data: safetensors.Bytes([]byte{1})}},
+		safetensors.Options{Metadata: map[string]string{"b\n": strings.Repeat("long ", 1000)}}))
+	code, out, errs = try("info", path, "--all")
+	require.Zero(t, code, errs)
+	require.NotContains(t, out, "\x1b")
+	require.Contains(t, out, `"a\x1b[2J"`)
+	require.Contains(t, out, "1 tensor, 1 elements, 0.0 MB (1 U8)")
+	require.Less(t, len(out), 1000)
+}
+
+// A run that has not come far says what there is.
+func TestInfoEmptyRun(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "options.json"), []byte(`{"steps": 5}`), 0o644))
+	code, out, errs := try("info", dir, "--json")
+	require.Zero(t, code, errs)
+	require.JSONEq(t, `{"kind": "run", "path": "`+dir+`", "options": {"steps": 5}, "last": null, "snapshots": [], "states": []}`, out)
+	code, out, _ = try("info", dir)
+	require.Zero(t, code)
+	require.Contains(t, out, "snapshots: none\nstates: none\n")
+
+	// The last whole line counts, and a long file is not read from its beginning.
+	stats := strings.Repeat(`{"step": 1}`+"\n", 20_000) + `{"step": 2}` + "\n" + `{"step": 3, "lo`
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "stats.jsonl"), []byte(stats), 0o644))
+	last, err := lastStats(filepath.Join(dir, "stats.jsonl"))
+	require.NoError(t, err)
+	require.Equal(t, map[string]any{"step": 2.0}, last)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "options.json"), []byte(`{`), 0o644))
+	code, _, errs = try("info", dir)
+	require.Equal(t, exitFailure, code)
+	require.Contains(t, errs, "options.json")
+}
+
+// An interrupted run says how to go on; one that had not begun leaves nothing.
 func TestInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
+	dir := filepath.Join(t.TempDir(), "r")
 	var out, errs bytes.Buffer
-	run := run(ctx, strings.Fields("train --data emoji --resolution 8 --channels 8 --batch 2 --steps 50 --out "+filepath.Join(t.TempDir(), "r")), &out, &errs)
-	require.Equal(t, 130, run)
-	require.Contains(t, errs.String(), "--resume goes on")
+	code := run(ctx, strings.Fields("train --data emoji --resolution 8 --channels 8 --batch 2 --steps 50 --out "+dir), &out, &errs)
+	require.Equal(t, exitInterrupted, code)
+	require.Equal(t, "onestep: interrupted\n", errs.String())
+	require.NoDirExists(t, dir)
+
+	errs.Reset()
+	code = run(ctx, []string{"sample", "--model", "builtin", "--out", dir + ".png"}, &out, &errs)
+	require.Equal(t, exitInterrupted, code)
+	require.Equal(t, "onestep: interrupted\n", errs.String())
+	require.NoFileExists(t, dir+".png")
+	require.Empty(t, out.String())
+}
+
+// A run that ends by the clock is saved as at the end, and goes on.
+func TestDuration(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "r")
+	args := strings.Fields("train --data emoji --resolution 8 --channels 8 --mult 1 --batch 2 --steps 3 --threads 1 --json --resume --duration 1ns --out " + dir)
+	for step := 1; step <= 3; step++ {
+		code, out, errs := try(args...)
+		require.Zero(t, code, errs)
+		var got trained
+		require.NoError(t, json.Unmarshal([]byte(out), &got))
+		require.Equal(t, step, got.Step)
+		require.Equal(t, step == 3, got.Finished)
+		require.FileExists(t, got.Snapshot)
+	}
+}
+
+func TestOneLine(t *testing.T) {
+	require.Equal(t, "a; b; c", oneLine("a\n  b\r\n\nc\n"))
+}
+
+func TestDurationText(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "0s", 59600 * time.Millisecond: "1m00s", 125 * time.Second: "2m05s", 3*time.Hour + 5*time.Minute + time.Second: "3h05m", math.MaxInt64: "?",
+	} {
+		require.Equal(t, want, duration(d))
+	}
+}
+
+// Without a terminal, progress is a log line now and then.
+func TestProgressWithoutTerminal(t *testing.T) {
+	var errs, file bytes.Buffer
+	sc := newScreen(&errs)
+	sc.start()
+	sc.show(0.1, "step 1/10", "soon")
+	require.Empty(t, errs.String())
+	sc.told = time.Now().Add(-time.Hour)
+	sc.tee(&file)
+	sc.show(0.2, "step 2/10", "loss 3")
+	require.Contains(t, errs.String(), `msg="step 2/10" progress="loss 3"`)
+	require.Equal(t, errs.String(), file.String())
+	sc.show(0.3, "step 3/10", "loss 3")
+	require.Equal(t, 1, strings.Count(errs.String(), "\n"))
+	sc.stop()
 }

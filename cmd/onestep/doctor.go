@@ -1,13 +1,16 @@
 package main
 
 import (
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
 	"runtime"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -15,15 +18,25 @@ import (
 type health struct {
 	Onestep       string   `json:"onestep"`
 	Go            string   `json:"go"`
+	Platform      string   `json:"platform"`
 	Libtorch      string   `json:"libtorch"`
 	CompiledFor   string   `json:"compiled_for"`
-	Library       string   `json:"library"`
+	Library       string   `json:"library"` // the file that libtorch_cpu was loaded from
 	CPUCapability string   `json:"cpu_capability"`
-	Threads       int      `json:"threads"`
-	GPUs          int      `json:"gpus"`
-	CUDA          string   `json:"cuda"` // "loaded", or why not
-	GPUMemory     []string `json:"gpu_memory,omitempty"`
-	Works         []string `json:"works"` // devices on which a tensor was made and added
+	Threads       int      `json:"threads"`        // of one operator
+	CUDA          bool     `json:"cuda"`           // whether libtorch_cuda was opened
+	CUDAReason    string   `json:"cuda_reason"`    // why not, in the loader's words
+	Driver        string   `json:"nvidia_driver"`  // its version; "" if there is none
+	Cards         []string `json:"nvidia_cards"`   // models that the driver lists, in its own order
+	GPUs          []gpu    `json:"gpus"`           // those that libtorch can use
+	Works         []string `json:"works"`          // devices on which tensors were made and added
+	Error         string   `json:"error,omitzero"` // what does not work
+}
+
+type gpu struct {
+	Device      string `json:"device"`
+	FreeMemory  int64  `json:"free_memory"`  // bytes
+	TotalMemory int64  `json:"total_memory"` // bytes
 }
 
 func (a *app) doctor() *cobra.Command {
@@ -32,101 +45,135 @@ func (a *app) doctor() *cobra.Command {
 		Short: "Check libtorch, CPU and GPUs",
 		Long: `Print versions, where libtorch was loaded from, what the CPU can do and whether CUDA was found (else the loader's own
 reason), and make and add a tensor on every device. Exits with 1 when that fails.`,
-		Args: exactly(0, "no arguments"),
+		Args: arguments(0, "no arguments"),
 		RunE: func(*cobra.Command, []string) error {
-			h, err := examine()
-			var b strings.Builder
-			row := func(name, format string, args ...any) {
-				fmt.Fprintf(&b, "%-14s "+format+"\n", append([]any{name}, args...)...)
-			}
-			row("onestep", "%s (%s, %s/%s)", h.Onestep, h.Go, runtime.GOOS, runtime.GOARCH)
-			row("libtorch", "%s, compiled for %s", h.Libtorch, h.CompiledFor)
-			row("from", "%s", h.Library)
-			row("CPU", "%s, %d threads", h.CPUCapability, h.Threads)
-			row("CUDA", "%s, %d GPUs", h.CUDA, h.GPUs)
-			for i, m := range h.GPUMemory {
-				row(fmt.Sprintf("cuda:%d", i), "%s", m)
-			}
-			row("tensors", "work on %s", strings.Join(h.Works, ", "))
-			if perr := a.print(h, b.String()); err == nil {
-				err = perr
-			}
-			return err
+			h, err := examine("/")
+			return errors.Join(err, a.print(h, h.String()))
 		},
 	}
 	a.jsonFlag(cmd)
 	return cmd
 }
 
-func examine() (health, error) {
+// String lists what was found, a line each.
+func (h health) String() string {
+	var b strings.Builder
+	row := func(name, format string, args ...any) {
+		fmt.Fprintf(&b, "%-9s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	row("onestep", "%s (%s, %s)", h.Onestep, h.Go, h.Platform)
+	row("libtorch", "%s, compiled for %s", h.Libtorch, h.CompiledFor)
+	row("from", "%s", h.Library)
+	row("CPU", "%s, %s", h.CPUCapability, plural(h.Threads, "thread"))
+	switch {
+	case h.Driver == "":
+		row("NVIDIA", "no driver found")
+	case len(h.Cards) == 0:
+		row("NVIDIA", "driver %s", h.Driver)
+	default:
+		row("NVIDIA", "driver %s, %s", h.Driver, strings.Join(h.Cards, ", "))
+	}
+	if h.CUDA {
+		row("CUDA", "loaded, %s", plural(len(h.GPUs), "GPU"))
+	} else {
+		row("CUDA", "not loaded: %s", h.CUDAReason)
+	}
+	for _, g := range h.GPUs {
+		row(g.Device, "%.1f of %.1f GiB free", float64(g.FreeMemory)/(1<<30), float64(g.TotalMemory)/(1<<30))
+	}
+	if len(h.Works) > 0 {
+		row("tensors", "work on %s", strings.Join(h.Works, ", "))
+	}
+	if h.Error != "" {
+		row("broken", "%s", h.Error)
+	}
+	return b.String()
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+// examine looks at the machine, whose files are under root, and tries every device. The error is what does not work.
+func examine(root string) (health, error) {
 	h := health{
-		Onestep: versionText(), Go: runtime.Version(), Libtorch: torch.Version(), CompiledFor: torch.CompiledVersion(), Library: torch.LibraryPath(),
-		CPUCapability: torch.CPUCapability(), Threads: torch.Threads(), GPUs: torch.CUDACount(), CUDA: "loaded",
+		Onestep: versionText(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
+		Libtorch: torch.Version(), CompiledFor: torch.CompiledVersion(), Library: torch.LibraryPath(),
+		CPUCapability: torch.CPUCapability(), Threads: torch.Threads(), GPUs: []gpu{}, Works: []string{},
 	}
-	if ok, reason := torch.CUDAOpened(); !ok {
-		h.CUDA = "not loaded (" + reason + ")"
+	h.CUDA, h.CUDAReason = torch.CUDAOpened()
+	h.Driver, h.Cards = driver(root)
+	err := h.try()
+	if err != nil {
+		h.Error = oneLine(err.Error())
 	}
-	if err := torch.CPU.Available(); err != nil {
-		return h, err
-	}
+	return h, err
+}
+
+// try makes and adds tensors on every device.
+func (h *health) try() error {
 	devices := []torch.Device{torch.CPU}
-	for i := range h.GPUs {
+	for i := range torch.CUDACount() {
 		devices = append(devices, torch.CUDA(i))
 	}
+	var errs []error
 	for _, d := range devices {
-		err := torch.Run(d, func(s *torch.Scope) error {
-			x := torch.Ones(s, torch.Float32, 3)
-			if sum := x.Add(s, x).Sum(s).Item(); sum != 6 {
-				return fmt.Errorf("1+1 summed over 3 elements is %g, want 6", sum)
-			}
-			return nil
-		})
-		if err != nil {
-			return h, fmt.Errorf("%s: %w", d, err)
+		if err := add(d); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", d, err))
+			continue
 		}
 		h.Works = append(h.Works, d.String())
 		if d.IsCUDA() {
 			m, err := d.Memory()
 			if err != nil {
-				return h, err
+				errs = append(errs, fmt.Errorf("%s: %w", d, err))
 			}
-			h.GPUMemory = append(h.GPUMemory, fmt.Sprintf("%.1f of %.1f GiB free", float64(m.Free)/(1<<30), float64(m.Total)/(1<<30)))
+			h.GPUs = append(h.GPUs, gpu{d.String(), m.Free, m.Total})
 		}
 	}
-	return h, nil
+	return errors.Join(errs...)
 }
 
-func (a *app) version() *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   "version",
-		Short: "Print the version",
-		Args:  exactly(0, "no arguments"),
-		RunE: func(*cobra.Command, []string) error {
-			v := map[string]string{"onestep": versionText(), "go": runtime.Version(), "libtorch": torch.Version()}
-			return a.print(v, fmt.Sprintf("onestep %s, %s, libtorch %s\n", v["onestep"], v["go"], v["libtorch"]))
-		},
+func add(d torch.Device) error {
+	if err := d.Available(); err != nil {
+		return err
 	}
-	a.jsonFlag(cmd)
-	return cmd
+	return torch.Run(d, func(s *torch.Scope) error {
+		x := torch.Ones(s, torch.Float32, 3)
+		if sum := x.Add(s, x).Sum(s).Item(); sum != 6 {
+			return fmt.Errorf("1+1 summed over 3 elements is %g, want 6", sum)
+		}
+		return nil
+	})
 }
 
-func (a *app) completion() *cobra.Command {
-	return &cobra.Command{
-		Use:       "completion bash|zsh|fish",
-		Short:     "Print a completion script for a shell",
-		Example:   `  source <(onestep completion bash)`,
-		ValidArgs: []string{"bash", "zsh", "fish"},
-		Args:      exactly(1, "one shell: bash, zsh or fish"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			switch args[0] {
-			case "bash":
-				return cmd.Root().GenBashCompletionV2(a.stdout, true)
-			case "zsh":
-				return cmd.Root().GenZshCompletion(a.stdout)
-			case "fish":
-				return cmd.Root().GenFishCompletion(a.stdout, true)
+var (
+	driverVersion = regexp.MustCompile(`Kernel Module.*?\s(\d+\.[\d.]+)\s`)
+	cardModel     = regexp.MustCompile(`(?m)^Model:\s*(.+?)\s*$`)
+)
+
+// driver asks the kernel, not CUDA: it answers also when libtorch cannot use the GPUs.
+func driver(root string) (version string, cards []string) {
+	dir := filepath.Join(root, "proc", "driver", "nvidia")
+	text, err := os.ReadFile(filepath.Join(dir, "version"))
+	if err != nil {
+		return "", []string{}
+	}
+	version = "of unknown version"
+	if m := driverVersion.FindSubmatch(text); m != nil {
+		version = string(m[1])
+	}
+	cards = []string{}
+	files, _ := filepath.Glob(filepath.Join(dir, "gpus", "*", "information")) // the pattern is sound
+	for _, f := range files {
+		if text, err := os.ReadFile(f); err == nil {
+			if m := cardModel.FindSubmatch(text); m != nil {
+				cards = append(cards, string(m[1]))
 			}
-			return &job.UsageError{Msg: fmt.Sprintf("completion: want bash, zsh or fish, got %q", args[0])}
-		},
+		}
 	}
+	return version, cards
 }

@@ -6,12 +6,19 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
+	"iter"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/onestep-go/onestep/models/builtin"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch/safetensors"
@@ -23,29 +30,96 @@ func (a *app) info() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "info FILE|DIR",
 		Short: "Tell what a model file, a run's folder or a picture holds",
-		Long: `Tell what a safetensors file holds (the model it describes, tensors, metadata), how far a run has come (its folder), or
-with which settings a picture was drawn (a PNG).`,
+		Long: `Tell what a safetensors file or index holds (the model it describes, tensors, metadata), how far a run has come (its
+folder), or with which settings a picture was drawn (a PNG). "builtin" is the model that ships with onestep.`,
 		Example: `  onestep info runs/fashion
   onestep info model.safetensors --all
   onestep info emoji.png --json`,
-		Args: exactly(1, "a file or a folder"),
-		RunE: func(_ *cobra.Command, args []string) error {
-			st, err := os.Stat(args[0])
-			if err != nil {
-				return fmt.Errorf("%s: there is no such file or folder", args[0])
-			}
-			switch {
-			case st.IsDir():
-				return a.infoRun(args[0])
-			case strings.EqualFold(filepath.Ext(args[0]), ".png"):
-				return a.infoPicture(args[0])
-			}
-			return a.infoModel(args[0], all)
-		},
+		Args: arguments(1, "one file or folder"),
+		RunE: func(_ *cobra.Command, args []string) error { return a.inform(args[0], all) },
 	}
-	cmd.Flags().BoolVar(&all, "all", false, "list every tensor")
+	cmd.Flags().BoolVar(&all, "all", false, "list every tensor (--json always does)")
 	a.jsonFlag(cmd)
 	return cmd
+}
+
+func (a *app) inform(path string, all bool) error {
+	if path == "builtin" {
+		f, err := builtin.File()
+		if err != nil {
+			return err
+		}
+		return a.infoModel(f, all)
+	}
+	st, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%s: there is no such file or folder", path)
+	case err != nil:
+		return err
+	case st.IsDir():
+		return a.infoFolder(path, all)
+	case !st.Mode().IsRegular():
+		return fmt.Errorf("%s: want a file or a folder", path)
+	}
+	if isPNG, err := startsWith(path, "\x89PNG\r\n\x1a\n"); err != nil || isPNG {
+		if err != nil {
+			return err
+		}
+		return a.infoPicture(path)
+	}
+	return a.openModel(path, all)
+}
+
+// startsWith tells whether a file begins with these bytes.
+func startsWith(path, magic string) (bool, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer f.Close()
+	head := make([]byte, len(magic))
+	n, err := io.ReadFull(f, head)
+	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
+		return false, fmt.Errorf("%s: %w", path, err)
+	}
+	return string(head[:n]) == magic, nil
+}
+
+func (a *app) infoFolder(path string, all bool) error {
+	_, err := os.Stat(filepath.Join(path, "options.json"))
+	if err == nil {
+		return a.infoRun(path)
+	}
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	err = a.openModel(path, all)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("%s: neither a run's folder (it has no options.json) nor one with a model (no .safetensors file)", path)
+	}
+	return err
+}
+
+func (a *app) openModel(path string, all bool) error {
+	f, err := safetensors.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return a.infoModel(f, all)
+}
+
+// modelInfo is what a safetensors file holds, as JSON.
+type modelInfo struct {
+	Kind        string                  `json:"kind"` // "consistency model", "training state" or "weights"
+	Path        string                  `json:"path"`
+	Elements    int                     `json:"elements"`
+	Bytes       int                     `json:"bytes"` // of the tensors
+	DTypes      map[string]int          `json:"dtypes"`
+	Description *checkpoint.Description `json:"description,omitempty"`
+	Metadata    map[string]string       `json:"metadata"`
+	Tensors     []tensorInfo            `json:"tensors"`
 }
 
 type tensorInfo struct {
@@ -54,122 +128,173 @@ type tensorInfo struct {
 	Shape []int  `json:"shape"`
 }
 
-func (a *app) infoModel(path string, all bool) error {
-	f, err := safetensors.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	out := struct {
-		File        string                  `json:"file"`
-		Tensors     int                     `json:"tensors"`
-		Elements    int                     `json:"elements"`
-		Bytes       int                     `json:"bytes"`
-		Description *checkpoint.Description `json:"description,omitempty"`
-		Metadata    map[string]string       `json:"metadata,omitempty"`
-		List        []tensorInfo            `json:"list,omitempty"`
-	}{File: path, Metadata: f.Metadata()}
-	types := map[string]int{}
+func (a *app) infoModel(f *safetensors.File, all bool) error {
+	out := modelInfo{Kind: "weights", Path: f.Path(), DTypes: map[string]int{}, Metadata: f.Metadata(), Tensors: []tensorInfo{}}
 	for t := range f.Tensors() {
-		out.Tensors++
 		out.Bytes += len(t.Data)
 		out.Elements += len(t.Data) * 8 / t.DType.Bits()
-		types[string(t.DType)]++
-		if all {
-			out.List = append(out.List, tensorInfo{t.Name, string(t.DType), t.Shape})
-		}
+		out.DTypes[string(t.DType)]++
+		out.Tensors = append(out.Tensors, tensorInfo{t.Name, string(t.DType), append([]int{}, t.Shape...)})
 	}
 	d, err := checkpoint.ReadDescription(f.Metadata())
 	switch {
 	case err == nil:
-		out.Description = &d
+		out.Kind, out.Description = "consistency model", &d
 	case !errors.Is(err, checkpoint.ErrNoDescription):
-		return fmt.Errorf("%s: %w", path, err)
+		return fmt.Errorf("%s: %w", f.Path(), err)
+	case out.Metadata["onestep_state"] != "":
+		out.Kind = "training state"
 	}
+	return a.print(out, out.text(all))
+}
+
+func (m modelInfo) text(all bool) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s\n%d tensors, %d elements, %.1f MB (", path, out.Tensors, out.Elements, float64(out.Bytes)/1e6)
-	first := true
-	for name, n := range types {
-		if !first {
-			b.WriteString(", ")
-		}
-		first = false
-		fmt.Fprintf(&b, "%d %s", n, name)
+	var types []string
+	for name, n := range sorted(m.DTypes) {
+		types = append(types, fmt.Sprintf("%d %s", n, name))
 	}
-	b.WriteString(")\n")
-	if out.Description != nil {
+	fmt.Fprintf(&b, "%s: %s\n%s, %d elements, %.1f MB (%s)\n", show(m.Path), m.Kind, plural(len(m.Tensors), "tensor"), m.Elements,
+		float64(m.Bytes)/1e6, strings.Join(types, ", "))
+	if d := m.Description; d != nil {
 		n := d.Network
-		fmt.Fprintf(&b, "consistency model, %s on %s, step %d, %d images seen\n", d.Method, d.Data, d.Step, d.Images)
-		fmt.Fprintf(&b, "images %d×%d×%d, U-Net of %d channels ×%v, %d blocks a level, attention at %v\n", n.InChannels, n.Resolution, n.Resolution, n.Channels, n.Mult, n.Blocks, n.Attention)
+		fmt.Fprintf(&b, "method %s on %s, step %d, %d images seen\n", show(d.Method), show(d.Data), d.Step, d.Images)
+		fmt.Fprintf(&b, "images %d×%d×%d; U-Net of %d channels ×%v, %s a level, attention at %v\n", n.InChannels, n.Resolution, n.Resolution,
+			n.Channels, n.Mult, plural(n.Blocks, "block"), n.Attention)
 		if n.Classes > 0 {
-			fmt.Fprintf(&b, "%d classes: %s\n", n.Classes, strings.Join(d.ClassNames, ", "))
+			fmt.Fprintf(&b, "%d classes: %s\n", n.Classes, show(strings.Join(d.ClassNames, ", ")))
 		}
-		fmt.Fprintf(&b, "identity at %s, noise levels %g to %g, sigma_data %g, label %s\n", d.Boundary, d.SigmaMin, d.SigmaMax, d.SigmaData, d.Noise)
+		fmt.Fprintf(&b, "identity at %s, noise levels %g to %g, sigma_data %g, noise label %s\n", d.Boundary, d.SigmaMin, d.SigmaMax, d.SigmaData, d.Noise)
 		if d.Command != "" {
-			fmt.Fprintf(&b, "made by: %s\n", d.Command)
+			fmt.Fprintf(&b, "made by: %s\n", show(d.Command))
 		}
 	} else {
-		for k, v := range out.Metadata {
-			fmt.Fprintf(&b, "%s: %s\n", k, strings.Join(strings.Fields(v[:min(len(v), 200)]), " "))
+		for k, v := range sorted(m.Metadata) {
+			fmt.Fprintf(&b, "%s: %s\n", show(k), show(v))
 		}
 	}
-	for _, t := range out.List {
-		fmt.Fprintf(&b, "%-60s %-5s %v\n", t.Name, t.DType, t.Shape)
+	if !all {
+		return b.String()
 	}
-	return a.print(out, b.String())
+	for _, t := range m.Tensors {
+		fmt.Fprintf(&b, "%-60s %-5s %v\n", show(t.Name), t.DType, t.Shape)
+	}
+	return b.String()
+}
+
+// sorted ranges over a map in the order of its keys.
+func sorted[V any](m map[string]V) iter.Seq2[string, V] {
+	return func(yield func(string, V) bool) {
+		for _, k := range slices.Sorted(maps.Keys(m)) {
+			if !yield(k, m[k]) {
+				return
+			}
+		}
+	}
+}
+
+// show makes text from a file fit for a terminal: control characters are escaped, and what is long is cut.
+func show(s string) string {
+	const most = 400
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + "…"
+	}
+	if strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
+		return strconv.Quote(s)
+	}
+	return s
+}
+
+// runInfo is how far a run has come, as JSON.
+type runInfo struct {
+	Kind      string         `json:"kind"` // "run"
+	Path      string         `json:"path"`
+	Options   map[string]any `json:"options"`
+	Last      map[string]any `json:"last"` // of stats.jsonl; null: nothing yet
+	Snapshots []int          `json:"snapshots"`
+	States    []int          `json:"states"`
 }
 
 func (a *app) infoRun(dir string) error {
-	options, err := rundir.ReadOptions(dir)
-	if err != nil {
-		return fmt.Errorf("%s is no run's folder: %w", dir, err)
-	}
-	snapshots, err := rundir.Steps(dir, "model")
-	if err != nil {
+	out := runInfo{Kind: "run", Path: dir}
+	var err error
+	if out.Options, err = rundir.ReadOptions(dir); err != nil {
 		return err
 	}
-	states, err := rundir.Steps(dir, "state")
-	if err != nil {
+	if out.Last, err = lastStats(filepath.Join(dir, "stats.jsonl")); err != nil {
 		return err
 	}
-	last, err := lastStats(filepath.Join(dir, "stats.jsonl"))
-	if err != nil {
+	if out.Snapshots, err = rundir.Steps(dir, "model"); err != nil {
 		return err
 	}
+	if out.States, err = rundir.Steps(dir, "state"); err != nil {
+		return err
+	}
+	out.Snapshots, out.States = append([]int{}, out.Snapshots...), append([]int{}, out.States...)
+
 	var b strings.Builder
-	text, err := json.MarshalIndent(options, "", "  ")
-	if err != nil {
-		return err
-	}
-	fmt.Fprintf(&b, "%s\noptions: %s\n", dir, text)
-	if last != nil {
-		text, err := json.Marshal(last)
-		if err != nil {
-			return err
+	fmt.Fprintf(&b, "%s: run\n", show(dir))
+	list := func(title string, m map[string]any) {
+		if m == nil {
+			return
 		}
-		fmt.Fprintf(&b, "last: %s\n", text)
+		fmt.Fprintf(&b, "%s:\n", title)
+		for k, v := range sorted(m) {
+			text, err := json.Marshal(v)
+			if err != nil {
+				text = []byte(fmt.Sprint(v))
+			}
+			fmt.Fprintf(&b, "  %-18s %s\n", show(k), show(string(text)))
+		}
 	}
-	fmt.Fprintf(&b, "snapshots after steps %v\nstates after steps %v\n", snapshots, states)
-	return a.print(map[string]any{"dir": dir, "options": options, "last": last, "snapshots": snapshots, "states": states}, b.String())
+	list("options", out.Options)
+	list("last statistics", out.Last)
+	steps := func(what string, n []int) {
+		if len(n) == 0 {
+			fmt.Fprintf(&b, "%ss: none\n", what)
+		} else {
+			fmt.Fprintf(&b, "%s, the last after step %d\n", plural(len(n), what), n[len(n)-1])
+		}
+	}
+	steps("snapshot", out.Snapshots)
+	steps("state", out.States)
+	return a.print(out, b.String())
 }
 
+// lastStats returns the last whole line of a run's statistics, nil if there is none.
 func lastStats(path string) (map[string]any, error) {
 	f, err := os.Open(path)
-	if errors.Is(err, os.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	var last map[string]any
-	for sc := bufio.NewScanner(f); sc.Scan(); {
-		var v map[string]any
-		if json.Unmarshal(bytes.TrimSpace(sc.Bytes()), &v) == nil {
-			last = v
+	const tail = 64 << 10 // longer than any two lines
+	if st, err := f.Stat(); err == nil && st.Size() > tail {
+		if _, err := f.Seek(-tail, io.SeekEnd); err != nil {
+			return nil, err
 		}
 	}
-	return last, nil
+	text, err := io.ReadAll(io.LimitReader(f, tail))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	for _, line := range slices.Backward(bytes.Split(text, []byte("\n"))) {
+		var v map[string]any
+		if json.Unmarshal(line, &v) == nil && v != nil {
+			return v, nil
+		}
+	}
+	return nil, nil
+}
+
+// pictureInfo is what a PNG's text chunks say, as JSON. Values that are JSON themselves are taken over.
+type pictureInfo struct {
+	Kind string         `json:"kind"` // "picture"
+	Path string         `json:"path"`
+	Text map[string]any `json:"text"`
 }
 
 func (a *app) infoPicture(path string) error {
@@ -182,16 +307,18 @@ func (a *app) infoPicture(path string) error {
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
-	out := map[string]any{"file": path}
+	out := pictureInfo{Kind: "picture", Path: path, Text: map[string]any{}}
 	var b strings.Builder
-	fmt.Fprintln(&b, path)
+	fmt.Fprintf(&b, "%s: picture\n", show(path))
 	for _, t := range texts {
-		fmt.Fprintf(&b, "%s: %s\n", t.Keyword, t.Value)
+		fmt.Fprintf(&b, "%s: %s\n", show(t.Keyword), show(t.Value))
+		out.Text[t.Keyword] = t.Value
 		if json.Valid([]byte(t.Value)) {
-			out[t.Keyword] = json.RawMessage(t.Value)
-		} else {
-			out[t.Keyword] = t.Value
+			out.Text[t.Keyword] = json.RawMessage(t.Value)
 		}
+	}
+	if len(texts) == 0 {
+		b.WriteString("no text that says how it was made\n")
 	}
 	return a.print(out, b.String())
 }

@@ -6,8 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
-	"runtime/debug"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -37,26 +35,40 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
 	var use *job.UsageError
+	code := exitFailure
 	switch {
 	case err == nil:
 		return 0
-	case errors.Is(err, context.Canceled):
-		fmt.Fprintln(stderr, "onestep: interrupted")
-		return exitInterrupted
+	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
+		err, code = errors.New("interrupted"), exitInterrupted
 	case errors.As(err, &use):
-		fmt.Fprintf(stderr, "onestep: %v\n", err)
-		return exitUsage
+		code = exitUsage
 	}
-	fmt.Fprintf(stderr, "onestep: %v\n", err)
-	return exitFailure
+	fmt.Fprintln(stderr, "onestep: "+oneLine(err.Error()))
+	return code
+}
+
+// oneLine joins the lines of a message.
+func oneLine(s string) string {
+	lines := strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' })
+	for i, l := range lines {
+		lines[i] = strings.TrimSpace(l)
+	}
+	return strings.Join(lines, "; ")
 }
 
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
-		Use:           "onestep",
-		Short:         "Train consistency models and draw images from them in one step",
-		SilenceErrors: true,
-		SilenceUsage:  true,
+		Use:   "onestep",
+		Short: "Train consistency models and draw images from them in one step",
+		Long: `Train consistency models and draw images from them in one step.
+
+Results go to standard output, progress and logs to standard error. Exit codes: 0 done, 1 failure, 2 wrong use,
+130 interrupted.`,
+		Version:                    versionText(),
+		SilenceErrors:              true,
+		SilenceUsage:               true,
+		SuggestionsMinimumDistance: 2,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return nil
@@ -65,30 +77,45 @@ func (a *app) root() *cobra.Command {
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return &job.UsageError{Msg: fmt.Sprintf("%v (see %s --help)", err, cmd.CommandPath())}
-	})
-	root.SuggestionsMinimumDistance = 2
+	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
+	root.SetFlagErrorFunc(flagError)
+	root.SetHelpCommand(helpCommand())
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(a.train(), a.sample(), a.info(), a.doctor(), a.version(), a.completion())
 	return root
 }
 
-func unknownCommand(cmd *cobra.Command, name string) error {
-	msg := fmt.Sprintf("unknown command %q", name)
-	if near := cmd.SuggestionsFor(name); len(near) > 0 {
-		msg += ": did you mean " + strings.Join(near, " or ") + "?"
+// helpCommand is cobra's, but a topic that does not exist is wrong use.
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [command]",
+		Short: "Help about a command",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			about, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return unknownCommand(cmd.Root(), args[0])
+			}
+			about.InitDefaultHelpFlag()
+			about.InitDefaultVersionFlag()
+			return about.Help()
+		},
 	}
-	return &job.UsageError{Msg: msg + " (see onestep --help)"}
 }
 
-// exactly is cobra.ExactArgs with an error that is wrong use.
-func exactly(n int, what string) cobra.PositionalArgs {
+func unknownCommand(root *cobra.Command, name string) error {
+	return &job.UsageError{Msg: fmt.Sprintf("unknown command %q%s (see onestep --help)", name, didYouMean("", root.SuggestionsFor(name)))}
+}
+
+// arguments is cobra.ExactArgs with an error that is wrong use.
+func arguments(n int, want string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
-		if len(args) == n {
+		switch {
+		case len(args) == n:
 			return nil
+		case len(args) == 0:
+			return &job.UsageError{Msg: "want " + want}
 		}
-		return &job.UsageError{Msg: fmt.Sprintf("want %s, got %d arguments: %s", what, len(args), strings.Join(args, " "))}
+		return &job.UsageError{Msg: fmt.Sprintf("want %s, got %q", want, strings.Join(args, " "))}
 	}
 }
 
@@ -99,28 +126,10 @@ func (a *app) jsonFlag(cmd *cobra.Command) {
 // print writes a result: v as JSON with --json, else text.
 func (a *app) print(v any, text string) error {
 	if a.json {
-		return json.NewEncoder(a.stdout).Encode(v)
+		enc := json.NewEncoder(a.stdout)
+		enc.SetEscapeHTML(false)
+		return enc.Encode(v)
 	}
 	_, err := io.WriteString(a.stdout, text)
 	return err
-}
-
-// terminal tells whether w is one.
-func terminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	st, err := f.Stat()
-	return err == nil && st.Mode()&os.ModeCharDevice != 0
-}
-
-func versionText() string {
-	if version != "" {
-		return version
-	}
-	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
-		return info.Main.Version
-	}
-	return "unknown"
 }

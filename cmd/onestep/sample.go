@@ -10,26 +10,31 @@ import (
 )
 
 func (a *app) sample() *cobra.Command {
-	o := job.Sample{}
+	o := job.DefaultSample()
 	cmd := &cobra.Command{
 		Use:   "sample --model MODEL --out OUT",
 		Short: "Draw images from a consistency model",
 		Long: `Draw images from a consistency model, in one network evaluation each or a few.
 
 Image i of a run has seed SEED+i and a random stream of its own: it is the same at any --n and --batch. The settings are
-written into the PNG's text chunks; onestep info prints them.`,
+written into the PNG's text chunks; onestep info prints them. The names of the files that were written go to standard
+output. A file that exists is left alone, and nothing is drawn, unless --overwrite is given.`,
 		Example: `  onestep sample --model builtin --n 64 --seed 1 --out emoji.png
-  onestep sample --model runs/fashion --steps 2 --times 80,0.8 --n 1000 --out samples/
+  onestep sample --model runs/fashion --times 80,0.8 --n 1000 --out samples/
   onestep sample --model model.safetensors --label 3 --n 1 --out one.png`,
-		Args: exactly(0, "no arguments, only flags"),
+		Args: arguments(0, "no arguments, only flags"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("label") && o.Label < 0 {
 				return &job.UsageError{Msg: fmt.Sprintf("--label: want a class from 0 on, got %d", o.Label)}
 			}
-			if cmd.Flags().Changed("steps") && o.Steps < 1 {
-				return &job.UsageError{Msg: fmt.Sprintf("--steps: want 1 to 1000, got %d", o.Steps)}
-			}
-			got, err := o.Run(cmd.Context(), nil)
+			sc := newScreen(a.stderr)
+			got, err := o.Run(cmd.Context(), func(done, all int) {
+				if done <= o.Batch && done < all {
+					sc.start() // what fits into one batch needs no bar
+				}
+				sc.show(float64(done)/float64(all), fmt.Sprintf("image %d/%d", done, all), "")
+			})
+			sc.stop()
 			if err != nil {
 				return err
 			}
@@ -37,18 +42,29 @@ written into the PNG's text chunks; onestep info prints them.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.Model, "model", "", "a model file, a run's folder (its last snapshot), or builtin")
-	f.IntVar(&o.Steps, "steps", 0, "network evaluations an image (default 1, or as many as --times lists)")
-	f.Float64SliceVar(&o.Times, "times", nil, "noise levels, largest first, such as 80,0.8 (default the usual ones for --steps)")
-	f.IntVar(&o.Label, "label", -1, "class of a conditional model, from 0 (default all in turn)")
-	f.IntVar(&o.N, "n", 1, "number of images")
-	f.Uint64Var(&o.Seed, "seed", 0, "seed of the first image; the others count up")
-	f.StringVar(&o.Out, "out", "", "FILE.png for a grid (with --n 1 the image itself), or DIR/ for a file an image")
-	f.IntVar(&o.Columns, "columns", 0, "columns of the grid (default nearly a square)")
-	f.IntVar(&o.Batch, "batch", 0, "images drawn together (default 64)")
-	f.StringVar(&o.Device, "device", "cpu", "cpu, cuda or cuda:N")
-	f.IntVar(&o.Threads, "threads", 0, "threads of one operator (default all processors)")
+	f.SortFlags = false
+	f.StringVar(&o.Model, "model", "", "a model file, a run's folder (its last snapshot), or builtin: emoji, ships with onestep (required)")
+	f.StringVar(&o.Out, "out", "", "FILE.png for a grid, or with --n 1 the image itself; DIR/ for a file an image, named by its seed (required)")
+	f.Var(count{&o.N}, "n", "number of images")
+	f.Uint64Var(&o.Seed, "seed", 0, "seed of the first image; the others count up (default 0)")
+	f.Var(count{&o.Steps}, "steps", "network evaluations an image (default: 1, or as many as --times lists)")
+	f.Float64SliceVar(&o.Times, "times", nil, "noise levels, largest first, above 0.002 and up to 80\n(default: 80; for 2 steps 80,0.8; for more Karras's spacing)")
+	f.IntVar(&o.Label, "label", o.Label, "class of a conditional model, from 0 (default: all in turn)")
+	f.Var(count{&o.Columns}, "columns", "columns of the grid (default: nearly a square)")
+	f.Var(count{&o.Batch}, "batch", "images drawn together; more need more memory")
+	f.StringVar(&o.Device, "device", o.Device, "cpu, cuda or cuda:N")
+	f.Var(count{&o.Threads}, "threads", "threads of one operator (default: as many as processors)")
 	f.BoolVar(&o.Overwrite, "overwrite", false, "replace files that exist")
 	a.jsonFlag(cmd)
+	call(f, "FILE|DIR|builtin", "model")
+	call(f, "FILE.png|DIR/", "out")
+	call(f, "N", "seed")
+	call(f, "T,T", "times")
+	call(f, "K", "label")
+	call(f, "DEVICE", "device")
+	hideDefault(f, "label")
+	hideDefault(f, "times")
+	offer(cmd, "model", "builtin")
+	offer(cmd, "device", "cpu", "cuda")
 	return cmd
 }

@@ -2,27 +2,21 @@ package main
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"image"
-	"io"
-	"log/slog"
-	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
-	"github.com/vbauerster/mpb/v8"
-	"github.com/vbauerster/mpb/v8/decor"
 
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
-	"github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/training"
 	"github.com/onestep-go/onestep/training/rundir"
 	"github.com/onestep-go/onestep/training/tfevents"
 )
 
 func (a *app) train() *cobra.Command {
-	var o job.Train
+	o := job.DefaultTrain()
 	var config string
 	var dry bool
 	cmd := &cobra.Command{
@@ -31,178 +25,150 @@ func (a *app) train() *cobra.Command {
 		Long: `Train a consistency model from scratch.
 
 The run's folder gets options.json (every option, resolved), stats.jsonl, log.txt, event files for TensorBoard, example
-images, snapshots (model-STEP.safetensors, averaged weights, to sample from) and states (to go on from). Ctrl-C saves and
-exits with 130; the same command with --resume goes on, exactly as if nothing had happened.`,
+images, snapshots (model-STEP.safetensors: averaged weights, to sample from) and states (to go on from). Ctrl-C saves and
+exits with 130; the same command with --resume goes on as if nothing had happened, and starts the run if there is none.
+On the CPU with one thread it repeats bit by bit. A second Ctrl-C ends it at once.`,
 		Example: `  onestep train --method ict --data emoji --out runs/emoji --steps 20000
   onestep train --data fashion-mnist --out runs/fashion --duration 2h
   onestep train --data photos/ --resolution 64 --out runs/photos --device cuda`,
-		Args: exactly(0, "no arguments, only flags"),
+		Args: arguments(0, "no arguments, only flags"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if config != "" {
+				if err := readBeneath(cmd.Flags(), func() error { return o.ReadConfig(config) }); err != nil {
+					return err
+				}
+			}
+			if dry {
+				return a.dryRun(o)
+			}
+			return a.doTrain(cmd.Context(), o)
+		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&o.Method, "method", "", "ct (consistency training, Song et al. 2023) or ict (improved, Song & Dhariwal 2023) (default ct)")
-	f.StringVar(&o.Data, "data", "", "emoji, fashion-mnist, cifar10, or a folder, shard, IDX or CIFAR-10 file")
-	f.StringVar(&o.Dir, "data-dir", "", "where fashion-mnist or cifar10 is, besides the usual places")
-	f.StringVar(&o.Out, "out", "", "the run's folder; made if missing")
-	f.IntVar(&o.Steps, "steps", 0, "optimizer steps of the whole run (default 10000)")
-	f.DurationVar(&o.Duration, "duration", 0, "stop after this time, such as 90m, with what there is then; 0: never")
-	f.IntVar(&o.Batch, "batch", 0, "images a step (default 64)")
-	f.Float64Var(&o.LR, "lr", 0, "learning rate of RAdam (default 0.001)")
-	f.Float64Var(&o.LRDecay, "lr-decay", 0, "part of the run, at its end, in which the learning rate falls to 0 (default 0.3)")
-	f.Uint64Var(&o.Seed, "seed", 0, "seed of weights, order and noise")
-	f.StringVar(&o.Device, "device", "", "cpu, cuda or cuda:N (default cpu)")
-	f.IntVar(&o.Threads, "threads", 0, "threads of one operator; 1 repeats bit by bit (default all processors)")
-	f.IntVar(&o.Resolution, "resolution", 0, "height and width in pixels (default the images' own)")
-	f.IntVar(&o.Colors, "colors", 0, "1 for grey, 3 for colour (default the images' own)")
-	f.BoolVar(&o.Classes, "classes", false, "condition on the images' classes")
-	f.StringVar(&o.Distance, "distance", "", "l1, l2 or huber (default huber)")
-	f.IntVar(&o.S0, "s0", 0, "noise levels at the start (default 2; ict: 10)")
-	f.IntVar(&o.S1, "s1", 0, "noise levels at the end, less one (default by --steps, up to 150; ict: up to 1280)")
-	f.Float64Var(&o.Mu0, "mu0", 0, "ct: decay of the target network at the start (default 0.9)")
-	f.Float64Var(&o.EMA, "ema", 0, "decay of the averaged weights, per step (default by --steps, up to 0.9999)")
-	f.Float64Var(&o.Clip, "clip", 0, "limit of the gradient's norm (default 1)")
-	f.IntVar(&o.Channels, "channels", 0, "channels of the network's first level (default 32)")
-	f.IntSliceVar(&o.Mult, "mult", nil, "channels of each level in units of the first's (default 1,2,2 or as often as the size can be halved)")
-	f.IntVar(&o.Blocks, "blocks", 0, "residual blocks a level (default 2)")
-	f.IntSliceVar(&o.Attention, "attention", nil, "image sizes with self-attention (default the smallest level's)")
-	f.Float64Var(&o.Dropout, "dropout", 0, "probability of dropout in residual blocks")
-	f.BoolVar(&o.Flip, "flip", false, "mirror images at random")
-	f.StringVar(&o.Corrupt, "corrupt", "", "what to do with an image that cannot be read: error, or skip and log it (default error)")
-	f.IntVar(&o.Workers, "workers", 0, "goroutines that decode images beside training (default 1)")
-	f.IntVar(&o.SaveEvery, "save-every", 0, "steps between saved states and snapshots (default 1000)")
-	f.IntVar(&o.SampleEvery, "sample-every", 0, "steps between grids of example images; 0: none")
-	f.IntVar(&o.LogEvery, "log-every", 0, "steps between lines in stats.jsonl (default a 2000th of --steps)")
+	f.SortFlags = false
+	f.Var(choice{&o.Method, []string{"ct", "ict"}}, "method", "consistency training (Song et al. 2023), or improved (Song & Dhariwal 2023)")
+	f.StringVar(&o.Data, "data", "", "emoji, fashion-mnist, cifar10, or the path of a folder of images, a .tar or .tar.gz shard or a\npattern for several, an IDX file, or CIFAR-10 binaries (required)")
+	f.StringVar(&o.Out, "out", "", "the run's folder; made if missing, and never overwritten (required)")
 	f.BoolVar(&o.Resume, "resume", false, "go on with the run in --out, or start it if there is none")
 	f.StringVar(&config, "config", "", "JSON file with options, named as in options.json; flags go before it")
-	f.BoolVar(&dry, "dry-run", false, "print the resolved options and stop")
+	f.Var(count{&o.Steps}, "steps", "optimizer steps of the whole run")
+	f.DurationVar(&o.Duration, "duration", 0, "end after a time such as 90m, saved as at the end (default: after --steps)")
+	f.Var(count{&o.Batch}, "batch", "images a step")
+	f.Float64Var(&o.LR, "lr", o.LR, "learning rate of RAdam")
+	f.Float64Var(&o.LRDecay, "lr-decay", o.LRDecay, "part of the run, at its end, in which the learning rate falls to 0")
+	f.Uint64Var(&o.Seed, "seed", 0, "seed of weights, order and noise (default 0)")
+	f.StringVar(&o.Device, "device", o.Device, "cpu, cuda or cuda:N")
+	f.Var(count{&o.Threads}, "threads", "threads of one operator (default: as many as processors)")
+
+	f.StringVar(&o.Dir, "data-dir", "", "folder of fashion-mnist or cifar10, besides the usual places")
+	f.Var(count{&o.Resolution}, "resolution", "height and width in pixels (default: the images' own)")
+	f.Var(count{&o.Colors}, "colors", "1 for grey, 3 for colour (default: the images' own)")
+	f.BoolVar(&o.Classes, "classes", false, "condition on the images' classes")
+	f.BoolVar(&o.Flip, "flip", false, "mirror images at random, half of them")
+	f.Var(choice{&o.Corrupt, []string{"error", "skip"}}, "corrupt", "an image that cannot be decoded is an error, or skipped, logged and counted")
+	f.Var(count{&o.Workers}, "workers", "goroutines that decode images beside training")
+
+	f.Var(count{&o.Channels}, "channels", "channels of the network's first level, an even number")
+	f.Var(counts{&o.Mult}, "mult", "channels of each level, in units of the first's; each level halves the image\n(default: 1,2,2, with fewer levels where the size cannot be halved)")
+	f.Var(count{&o.Blocks}, "blocks", "residual blocks a level")
+	f.Var(counts{&o.Attention}, "attention", "image sizes with self-attention, or none (default: the smallest, if 16 pixels or less)")
+	f.Float64Var(&o.Dropout, "dropout", o.Dropout, "probability of dropout in residual blocks (default 0)")
+
+	f.Var(choice{&o.Distance, []string{"l1", "l2", "huber"}}, "distance", "between the function's two outputs; huber is the pseudo-Huber distance")
+	f.Var(count{&o.S0}, "s0", "noise levels at the start (default: ct 2, ict 10)")
+	f.Var(count{&o.S1}, "s1", "noise levels at the end, less one (default: ct steps/100, 10 to 150; ict steps/125, 20 to 1280)")
+	f.Float64Var(&o.Mu0, "mu0", o.Mu0, "ct: decay of the target network at the start")
+	f.Float64Var(&o.EMA, "ema", o.EMA, "decay a step of the averaged weights (default: 1-20/steps, 0.9 to 0.9999)")
+	f.Float64Var(&o.Clip, "clip", o.Clip, "limit of the gradient's norm")
+
+	f.Var(count{&o.SaveEvery}, "save-every", "steps between saved states and snapshots")
+	f.IntVar(&o.SampleEvery, "sample-every", 0, "steps between grids of example images (default 0: none)")
+	f.Var(count{&o.LogEvery}, "log-every", "steps between lines in stats.jsonl (default: steps/2000)")
+	f.BoolVar(&dry, "dry-run", false, "print the resolved options as JSON, fit for --config, and stop")
 	a.jsonFlag(cmd)
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if config != "" {
-			if err := readBeneath(cmd.Flags(), func() error { return o.ReadConfig(config) }); err != nil {
-				return &job.UsageError{Msg: err.Error()}
-			}
-		}
-		if dry {
-			if err := o.Resolve(); err != nil {
-				return err
-			}
-			a.json = true
-			return a.print(o, "")
-		}
-		return a.doTrain(cmd.Context(), o)
-	}
+	call(f, "PATH", "data")
+	call(f, "DIR", "out", "data-dir")
+	call(f, "FILE", "config")
+	call(f, "DEVICE", "device")
+	call(f, "TIME", "duration")
+	call(f, "N", "seed", "sample-every")
+	call(f, "X", "lr", "lr-decay", "dropout", "mu0", "ema", "clip")
+	hideDefault(f, "ema")
+	hideDefault(f, "duration")
+	offerChoices(cmd)
+	offer(cmd, "data", "emoji", "fashion-mnist", "cifar10")
+	offer(cmd, "device", "cpu", "cuda")
 	return cmd
 }
 
-// readBeneath runs read, which fills in the variables behind flags, and puts back what was given on the command line.
-func readBeneath(flags *pflag.FlagSet, read func() error) error {
-	var restore []func() error
-	flags.Visit(func(f *pflag.Flag) {
-		if list, ok := f.Value.(pflag.SliceValue); ok {
-			was := list.GetSlice()
-			restore = append(restore, func() error { return list.Replace(was) })
-			return
-		}
-		was := f.Value.String()
-		restore = append(restore, func() error { return f.Value.Set(was) })
-	})
-	if err := read(); err != nil {
+// dryRun prints what a run would be, and makes nothing.
+func (a *app) dryRun(o job.Train) error {
+	o.Onestep = versionText()
+	network, err := o.Plan()
+	if err != nil {
 		return err
 	}
-	for _, r := range restore {
-		if err := r(); err != nil {
-			return err
-		}
+	newScreen(a.stderr).log.Info("the network", "weights", network.Count())
+	enc := json.NewEncoder(a.stdout)
+	if !a.json {
+		enc.SetIndent("", "  ")
 	}
-	return nil
+	return enc.Encode(o)
+}
+
+// trained is the result of a run, as JSON.
+type trained struct {
+	Step     int     `json:"step"`
+	Images   int64   `json:"images"`             // seen
+	Loss     float64 `json:"loss,omitempty"`     // of the last step; none if there was nothing left to do
+	Corrupt  int     `json:"corrupt"`            // images that were skipped
+	Snapshot string  `json:"snapshot,omitempty"` // a file to sample from
+	State    string  `json:"state,omitempty"`    // a file to go on from
+	Finished bool    `json:"finished"`           // whether all steps were done
 }
 
 func (a *app) doTrain(ctx context.Context, o job.Train) error {
-	out := &tee{a.stderr, nil}
-	log := slog.New(slog.NewTextHandler(out, nil))
-	bar := newBar(a, o.Steps)
-	h := job.Hooks{Log: log, Version: versionText(), Progress: bar.update}
+	sc := newScreen(a.stderr)
+	h := job.Hooks{Log: sc.log, Version: versionText()}
 	var events *tfevents.Writer
-	h.Started = func(o job.Train, run *rundir.Dir, c unet.Config, parameters int) {
-		out.file = run.Log()
-		log.Info("training", "method", o.Method, "data", o.Data, "steps", o.Steps, "batch", o.Batch, "levels", fmt.Sprintf("%d to %d", o.S0, o.S1+1),
-			"ema", o.EMA, "parameters", parameters, "out", run.Path())
-		bar.start(o.Steps)
+	h.Started = func(o job.Train, run *rundir.Dir, parameters int) {
+		sc.tee(run.Log())
+		sc.log.Info("training", "method", o.Method, "data", o.Data, "steps", o.Steps, "batch", o.Batch, "resolution", o.Resolution,
+			"levels", fmt.Sprintf("%d to %d", o.S0, o.S1+1), "ema", o.EMA, "parameters", parameters, "device", o.Device, "out", run.Path())
 		var err error
 		if events, err = tfevents.Create(run.Path()); err != nil {
-			log.Warn("no event file for TensorBoard", "error", err)
+			sc.log.Warn("no event file for TensorBoard", "error", err)
 		}
+		sc.start()
+	}
+	h.Progress = func(p training.Progress) {
+		part := float64(p.Step) / float64(p.Steps)
+		if o.Duration > 0 {
+			part = max(part, p.Elapsed.Seconds()/o.Duration.Seconds())
+		}
+		sc.show(min(part, 1), fmt.Sprintf("step %d/%d", p.Step, p.Steps),
+			fmt.Sprintf("loss %.4g, %.1f images/s, %s left", p.Loss, p.ImagesPerSecond, duration(p.Left)))
 	}
 	h.Scalars = func(k int, values map[string]float64) error { return events.Scalars(int64(k), values) }
 	h.Picture = func(k int, img image.Image) error { return events.Image(int64(k), "samples", img) }
 	r, err := o.Run(ctx, h)
-	bar.stop()
+	sc.stop()
+	sc.tee(nil) // the run's log is closed
 	if cerr := events.Close(); err == nil {
 		err = cerr
 	}
-	if err != nil && !errors.Is(err, context.Canceled) {
-		return err
-	}
-	text := fmt.Sprintf("%d steps, %d images, loss %.5g\nsnapshot: %s\n", r.Step, r.Seen, r.Loss, r.Snapshot)
 	if err != nil {
-		fmt.Fprintf(a.stderr, "onestep: saved after step %d; the same command with --resume goes on\n", r.Step)
+		if errors.Is(err, context.Canceled) && r.State != "" {
+			fmt.Fprintf(a.stderr, "onestep: saved after step %d; the same command with --resume goes on\n", r.Step)
+		}
 		return err
 	}
-	return a.print(map[string]any{
-		"step": r.Step, "images": r.Seen, "loss": r.Loss, "snapshot": r.Snapshot, "state": r.State, "finished": r.Finished,
-	}, text)
-}
-
-// tee writes log lines to stderr and, once there is one, to the run's log.txt.
-type tee struct{ stderr, file io.Writer }
-
-func (t *tee) Write(p []byte) (int, error) {
-	if t.file != nil {
-		if n, err := t.file.Write(p); err != nil {
-			return n, err
-		}
+	text := fmt.Sprintf("%d steps, %d images", r.Step, r.Seen)
+	if r.Loss != 0 {
+		text += fmt.Sprintf(", loss %.5g", r.Loss)
 	}
-	return t.stderr.Write(p)
-}
-
-// bar is the progress line of a run; without a terminal there is none.
-type bar struct {
-	a     *app
-	p     *mpb.Progress
-	b     *mpb.Bar
-	total int
-	text  string
-	last  time.Time
-}
-
-func newBar(a *app, steps int) *bar { return &bar{a: a, total: steps} }
-
-func (b *bar) start(steps int) {
-	if !terminal(b.a.stderr) {
-		return
+	if r.Corrupt > 0 {
+		text += fmt.Sprintf(", %d corrupt images skipped", r.Corrupt)
 	}
-	b.total = steps
-	b.p = mpb.New(mpb.WithOutput(b.a.stderr), mpb.WithWidth(40), mpb.WithRefreshRate(200*time.Millisecond))
-	b.b = b.p.New(int64(steps), mpb.BarStyle(),
-		mpb.PrependDecorators(decor.CountersNoUnit("%d/%d steps ")),
-		mpb.AppendDecorators(decor.Any(func(decor.Statistics) string { return b.text })))
-}
-
-func (b *bar) update(p training.Progress) {
-	if b.b == nil {
-		return
-	}
-	if now := time.Now(); now.Sub(b.last) > 100*time.Millisecond {
-		b.last = now
-		b.text = fmt.Sprintf(" loss %.4g  %.1f images/s  %v left", p.Loss, p.ImagesPerSecond, p.Left.Round(time.Second))
-	}
-	b.b.SetCurrent(int64(p.Step))
-}
-
-func (b *bar) stop() {
-	if b.b == nil {
-		return
-	}
-	b.b.Abort(false)
-	b.p.Wait()
-	b.b = nil
+	return a.print(trained{r.Step, r.Seen, r.Loss, r.Corrupt, r.Snapshot, r.State, r.Finished}, text+"\nsnapshot: "+r.Snapshot+"\n")
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/safetensors"
 )
 
 // The command that made the file is in its description; docs/results/emoji.md tells the rest.
@@ -18,3 +19,6 @@ var emoji []byte
 func Open(dev torch.Device) (*checkpoint.Model, error) {
 	return checkpoint.Read("builtin", emoji, dev)
 }
+
+// File returns the shipped model's file: its tensors and metadata.
+func File() (*safetensors.File, error) { return safetensors.Parse("builtin", emoji) }

@@ -23,10 +23,11 @@ import (
 const runIn = "ONESTEP_TEST_RUN_IN"
 
 func tinyRun(dir, method string) Train {
-	return Train{
-		Method: method, Data: "emoji", Out: dir, Steps: 40, Batch: 4, Seed: 7, Threads: 1, Resolution: 8, Channels: 8, Mult: []int{1, 2},
-		Blocks: 1, Dropout: 0.1, Flip: true, SaveEvery: 6, LogEvery: 1, Workers: 2, Classes: true, Resume: true,
-	}
+	o := DefaultTrain()
+	o.Method, o.Data, o.Out, o.Steps, o.Batch, o.Seed, o.Threads = method, "emoji", dir, 40, 4, 7, 1
+	o.Resolution, o.Channels, o.Mult, o.Blocks, o.Dropout, o.Flip = 8, 8, []int{1, 2}, 1, 0.1, true
+	o.SaveEvery, o.LogEvery, o.Workers, o.Classes, o.Resume = 6, 1, 2, true, true
+	return o
 }
 
 func TestMain(m *testing.M) {
@@ -129,7 +130,7 @@ func TestRunRefuses(t *testing.T) {
 		{"method", "--method: want ct", func(o *Train) { o.Method = "gan" }},
 		{"data", "no such file or folder", func(o *Train) { o.Data = "/nonexistent" }},
 		{"no data", "--data is missing", func(o *Train) { o.Data = "" }},
-		{"steps", "--steps: want at least 1, got -1", func(o *Train) { o.Steps = -1 }},
+		{"steps", "--steps: want 1 to 1000000000, got -1", func(o *Train) { o.Steps = -1 }},
 		{"lr", "--lr: want a learning rate", func(o *Train) { o.LR = -1 }},
 		{"resolution", "--resolution: want 4 to 1024", func(o *Train) { o.Resolution = 3 }},
 		{"halving", "cannot be halved", func(o *Train) { o.Resolution = 9 }},

@@ -18,59 +18,86 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Sample are the options of drawing images.
+// Sample are the options of drawing images. Start from [DefaultSample]. The JSON names are those in a picture's text.
 type Sample struct {
 	Model     string    `json:"model"` // a file, a run directory, or builtin
-	Steps     int       `json:"steps"`
+	Steps     int       `json:"steps"` // 0: as many as Times, or 1
 	Times     []float64 `json:"times"` // noise levels, largest first; nil: the usual ones for Steps
-	Label     int       `json:"label"` // -1: every class in turn, for a conditional model
+	Label     int       `json:"label"` // Unset: every class in turn, for a conditional model
 	N         int       `json:"n"`
 	Seed      uint64    `json:"seed"` // of the first image; the others count up
-	Columns   int       `json:"-"`
+	Columns   int       `json:"-"`    // 0: a nearly square grid
 	Batch     int       `json:"-"`
 	Device    string    `json:"-"`
-	Threads   int       `json:"-"`
+	Threads   int       `json:"-"` // 0: all processors
 	Out       string    `json:"-"` // FILE.png: a grid, or the image itself when N is 1; DIR/: a file an image
 	Overwrite bool      `json:"-"`
 }
 
+// DefaultSample returns the options that hold where nothing else is said.
+func DefaultSample() Sample { return Sample{Label: Unset, N: 1, Batch: 64, Device: "cpu"} }
+
+// Limits of what is asked for by mistake only.
+const (
+	maxImages = 1_000_000
+	maxGrid   = 10_000
+)
+
 // Sampled is what was drawn.
 type Sampled struct {
 	Files []string  `json:"files"`
-	Model string    `json:"model"`
+	Model string    `json:"model"` // the file that was read
 	Times []float64 `json:"times"`
-	Seeds []uint64  `json:"seeds"`
-	Label int       `json:"label"`
+	N     int       `json:"n"`
+	Seed  uint64    `json:"seed"`
+	Label int       `json:"label"` // Unset: every class in turn, or a model without classes
+}
+
+// validate checks what can be checked without the model, and fills in steps and times.
+func (o *Sample) validate() error {
+	if o.Steps == 0 {
+		o.Steps = max(1, len(o.Times))
+	}
+	switch {
+	case o.Model == "":
+		return usage("--model is missing: a file, a run directory, or builtin")
+	case o.Out == "":
+		return usage("--out is missing: FILE.png for a grid, DIR/ for a file an image")
+	case o.N < 1 || o.N > maxImages:
+		return usage("--n: want 1 to %d images, got %d", maxImages, o.N)
+	case o.Steps < 1 || o.Steps > 1000:
+		return usage("--steps: want 1 to 1000, got %d", o.Steps)
+	case o.Batch < 1 || o.Batch > 1<<20:
+		return usage("--batch: want 1 to %d images, got %d", 1<<20, o.Batch)
+	case o.Label < Unset:
+		return usage("--label: want a class from 0 on, got %d", o.Label)
+	case o.Columns < 0:
+		return usage("--columns: want at least 1, got %d", o.Columns)
+	case o.Threads < 0 || o.Threads > 4096:
+		return usage("--threads: want 1 to 4096, got %d", o.Threads)
+	}
+	if o.Times == nil {
+		o.Times = sampling.Times(o.Steps)
+	}
+	if len(o.Times) != o.Steps {
+		return usage("--steps is %d and --times lists %d noise levels: give one of them, or as many levels as steps", o.Steps, len(o.Times))
+	}
+	return checkTimes(o.Times, sampling.Multistep{})
+}
+
+func checkTimes(times []float64, m sampling.Multistep) error {
+	m.Times = times
+	if err := m.Validate(); err != nil {
+		return usage("--times: %s", strings.TrimPrefix(err.Error(), "noise levels: "))
+	}
+	return nil
 }
 
 // Run draws the images and writes them. Everything that can be known before is checked before the model is loaded.
 func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled, error) {
 	var none Sampled
-	if o.Steps == 0 {
-		o.Steps = max(1, len(o.Times))
-	}
-	if o.Times == nil {
-		o.Times = sampling.Times(o.Steps)
-	}
-	m := sampling.Multistep{Times: o.Times}
-	switch {
-	case o.Model == "":
-		return none, usage("--model is missing: a file, a run directory, or builtin")
-	case o.Out == "":
-		return none, usage("--out is missing: FILE.png for a grid, DIR/ for a file an image")
-	case o.N < 1 || o.N > 1<<20:
-		return none, usage("--n: want at least 1 image, got %d", o.N)
-	case o.Steps < 1 || o.Steps > 1000:
-		return none, usage("--steps: want 1 to 1000, got %d", o.Steps)
-	case len(o.Times) != o.Steps:
-		return none, usage("--steps is %d and --times lists %d noise levels: give one of them, or as many levels as steps", o.Steps, len(o.Times))
-	case o.Batch < 0 || o.Columns < 0:
-		return none, usage("--batch and --columns: want at least 1")
-	case o.Threads < 0 || o.Threads > 4096:
-		return none, usage("--threads: want at least 1, got %d", o.Threads)
-	}
-	if err := m.Validate(); err != nil {
-		return none, usage("--times: %v", err)
+	if err := o.validate(); err != nil {
+		return none, err
 	}
 	dev, err := torch.ParseDevice(o.Device)
 	if err != nil {
@@ -80,38 +107,35 @@ func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled,
 	if err != nil {
 		return none, err
 	}
-	if err := dev.Available(); err != nil {
+	if err := use(dev, o.Threads); err != nil {
 		return none, err
-	}
-	if o.Threads > 0 {
-		if err := torch.SetThreads(o.Threads); err != nil {
-			return none, err
-		}
 	}
 	model, err := openModel(o.Model, dev)
 	if err != nil {
 		return none, err
 	}
 	defer model.Close()
-	classes := model.Description.Network.Classes
-	switch {
+	d := model.Description
+	switch classes := d.Network.Classes; {
 	case classes == 0 && o.Label >= 0:
 		return none, usage("--label: the model has no classes")
 	case classes > 0 && o.Label >= classes:
-		return none, usage("--label: want 0 to %d (%s), got %d", classes-1, strings.Join(model.Description.ClassNames, ", "), o.Label)
+		return none, usage("--label: want 0 to %d (%s), got %d", classes-1, strings.Join(d.ClassNames, ", "), o.Label)
 	}
-	if o.Times[0] > model.Description.SigmaMax*1.01 {
-		return none, usage("--times: the model was trained up to noise level %g, got %g", model.Description.SigmaMax, o.Times[0])
+	// Karras's levels come from powers and may end above the largest one by rounding.
+	if o.Times[0] > d.SigmaMax*(1+1e-9) {
+		return none, usage("--times: want noise levels up to %g, which the model was trained with, got %g", d.SigmaMax, o.Times[0])
 	}
-	if o.Batch == 0 {
-		o.Batch = 64
+	m := sampling.Multistep{Times: o.Times, SigmaMin: d.SigmaMin}
+	if err := checkTimes(o.Times, m); err != nil {
+		return none, err
 	}
 	if folder {
 		if err := os.MkdirAll(o.Out, 0o777); err != nil {
 			return none, err
 		}
 	}
-	out := Sampled{Files: files, Model: model.Path, Times: o.Times, Seeds: sampling.Seeds(o.Seed, o.N), Label: o.Label}
+	out := Sampled{Files: files, Model: model.Path, Times: o.Times, N: o.N, Seed: o.Seed, Label: o.Label}
 	return out, o.draw(ctx, m, model, out, folder, progress)
 }
 
@@ -128,14 +152,20 @@ func (o Sample) files() (files []string, folder bool, err error) {
 	isDir := err == nil && st.IsDir()
 	switch {
 	case isDir || strings.HasSuffix(o.Out, "/"):
+		if o.Columns > 0 {
+			return nil, false, usage("--columns: a folder gets a file an image and no grid; give FILE.png for one")
+		}
 		for i := range o.N {
 			files = append(files, filepath.Join(o.Out, fmt.Sprintf("%06d.png", o.Seed+uint64(i))))
 		}
 		folder = true
 	case strings.EqualFold(filepath.Ext(o.Out), ".png"):
+		if o.N > maxGrid {
+			return nil, false, usage("--n: a grid holds at most %d images, got %d; give DIR/ for a file an image", maxGrid, o.N)
+		}
 		files = []string{o.Out}
 		if st, err := os.Stat(filepath.Dir(o.Out)); err != nil || !st.IsDir() {
-			return nil, false, fmt.Errorf("--out: the folder %s does not exist", filepath.Dir(o.Out))
+			return nil, false, fmt.Errorf("--out: the folder %s does not exist: make it first", filepath.Dir(o.Out))
 		}
 	default:
 		return nil, false, usage("--out: want FILE.png for a grid or DIR/ for a file an image, got %q", o.Out)
@@ -159,9 +189,10 @@ func (o Sample) draw(ctx context.Context, m sampling.Multistep, model *checkpoin
 		var grid []image.Image
 		for at := 0; at < o.N; at += o.Batch {
 			n := min(o.Batch, o.N-at)
+			seeds := sampling.Seeds(o.Seed+uint64(at), n)
 			err := s.Inference(func(s *torch.Scope) error {
 				c, label := o.condition(s, model, at, n)
-				x, err := m.Sample(ctx, s, model, model.Shape(), sampling.NewStreams(s, out.Seeds[at:at+n]...), c)
+				x, err := m.Sample(ctx, s, model, model.Shape(), sampling.NewStreams(s, seeds...), c)
 				if err != nil {
 					return err
 				}
@@ -175,7 +206,7 @@ func (o Sample) draw(ctx context.Context, m sampling.Multistep, model *checkpoin
 						continue
 					}
 					one := o
-					one.N, one.Seed, one.Label = 1, out.Seeds[at+i], label(i)
+					one.N, one.Seed, one.Label = 1, seeds[i], label(i)
 					text, err := one.text(model)
 					if err != nil {
 						return err

@@ -1,0 +1,212 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
+)
+
+// count is a flag for a number from 1 on. Zero is what it holds while nothing is said.
+type count struct{ v *int }
+
+func (c count) String() string {
+	if c.v == nil {
+		return "0"
+	}
+	return strconv.Itoa(*c.v)
+}
+
+func (c count) Set(s string) error {
+	n, err := strconv.Atoi(s)
+	if err == nil && n < 1 {
+		err = errors.New("too small")
+	}
+	if err == nil {
+		*c.v = n
+	}
+	return err
+}
+
+func (c count) Type() string { return "N" }
+
+// counts is a flag for a list of numbers from 1 on. Nil is what it holds while nothing is said; none empties it.
+type counts struct{ v *[]int }
+
+func (c counts) String() string {
+	switch {
+	case c.v == nil || *c.v == nil:
+		return ""
+	case len(*c.v) == 0:
+		return "none"
+	}
+	return strings.ReplaceAll(strings.Trim(fmt.Sprint(*c.v), "[]"), " ", ",")
+}
+
+func (c counts) Set(s string) error {
+	list := []int{}
+	if s != "none" {
+		for word := range strings.SplitSeq(s, ",") {
+			var n int
+			if err := (count{&n}).Set(strings.TrimSpace(word)); err != nil {
+				return err
+			}
+			list = append(list, n)
+		}
+	}
+	*c.v = list
+	return nil
+}
+
+func (c counts) Type() string { return "N,N" }
+
+// choice is a flag for one of a few words.
+type choice struct {
+	v    *string
+	from []string
+}
+
+func (c choice) String() string {
+	if c.v == nil {
+		return ""
+	}
+	return *c.v
+}
+
+func (c choice) Set(s string) error {
+	if !slices.Contains(c.from, s) {
+		return errors.New("not one of the words")
+	}
+	*c.v = s
+	return nil
+}
+
+func (c choice) Type() string { return strings.Join(c.from, "|") }
+
+// wants says what a flag's value has to look like.
+func wants(f *pflag.Flag) string {
+	if c, ok := f.Value.(choice); ok {
+		last := len(c.from) - 1
+		return strings.Join(c.from[:last], ", ") + " or " + c.from[last]
+	}
+	value := f.Value
+	if n, ok := value.(named); ok {
+		value = n.Value
+	}
+	switch value.Type() {
+	case "N":
+		return "a whole number from 1 on"
+	case "N,N":
+		return "whole numbers from 1 on with commas between them"
+	case "int":
+		return "a whole number"
+	case "uint64":
+		return "a whole number from 0 on"
+	case "float64":
+		return "a number"
+	case "float64Slice":
+		return "numbers with commas between them, such as 80,0.8"
+	case "duration":
+		return "a time such as 90s, 30m or 2h"
+	case "bool":
+		return "true or false"
+	}
+	return "another value"
+}
+
+// flagError turns pflag's errors into ours.
+func flagError(cmd *cobra.Command, err error) error {
+	var (
+		value   *pflag.InvalidValueError
+		unknown *pflag.NotExistError
+		missing *pflag.ValueRequiredError
+		msg     = err.Error()
+	)
+	switch {
+	case errors.As(err, &value):
+		msg = fmt.Sprintf("--%s: want %s, got %q", value.GetFlag().Name, wants(value.GetFlag()), value.GetValue())
+	case errors.As(err, &missing):
+		msg = fmt.Sprintf("--%s: its value is missing", missing.GetFlag().Name)
+	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "":
+		msg = fmt.Sprintf("unknown flag --%s%s", unknown.GetSpecifiedName(), didYouMean("--", nearFlags(cmd.Flags(), unknown.GetSpecifiedName())))
+	}
+	return &job.UsageError{Msg: fmt.Sprintf("%s (see %s --help)", msg, cmd.CommandPath())}
+}
+
+// nearFlags lists flags with names like the given one, by cobra's own measure for commands.
+func nearFlags(flags *pflag.FlagSet, name string) []string {
+	as := &cobra.Command{SuggestionsMinimumDistance: 2}
+	flags.VisitAll(func(f *pflag.Flag) {
+		as.AddCommand(&cobra.Command{Use: f.Name, Run: func(*cobra.Command, []string) {}})
+	})
+	return as.SuggestionsFor(name)
+}
+
+func didYouMean(prefix string, near []string) string {
+	if len(near) == 0 {
+		return ""
+	}
+	return ": did you mean " + prefix + strings.Join(near, " or "+prefix) + "?"
+}
+
+// readBeneath runs read, which fills in the variables behind flags, and puts back what was given on the command line.
+func readBeneath(flags *pflag.FlagSet, read func() error) error {
+	var restore []func() error
+	flags.Visit(func(f *pflag.Flag) {
+		was := f.Value.String()
+		restore = append(restore, func() error { return f.Value.Set(was) })
+	})
+	if err := read(); err != nil {
+		return err
+	}
+	for _, r := range restore {
+		if err := r(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// named is a flag whose value has another name in help texts.
+type named struct {
+	pflag.Value
+	name string
+}
+
+func (n named) Type() string { return n.name }
+
+// call names the values of flags.
+func call(flags *pflag.FlagSet, value string, names ...string) {
+	for _, name := range names {
+		f := flags.Lookup(name)
+		f.Value = named{f.Value, value}
+	}
+}
+
+// hideDefault keeps a default that stands for "not given" out of the help text.
+func hideDefault(flags *pflag.FlagSet, name string) { flags.Lookup(name).DefValue = "" }
+
+// offerChoices completes the values of flags that have a choice.
+func offerChoices(cmd *cobra.Command) {
+	cmd.Flags().VisitAll(func(f *pflag.Flag) {
+		if c, ok := f.Value.(choice); ok {
+			offer(cmd, f.Name, c.from...)
+		}
+	})
+}
+
+// offer completes a flag's value from a fixed list, or with files.
+func offer(cmd *cobra.Command, name string, values ...string) {
+	err := cmd.RegisterFlagCompletionFunc(name, func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return values, cobra.ShellCompDirectiveDefault
+	})
+	if err != nil {
+		panic(err) // a flag that does not exist, or twice: a mistake in this package
+	}
+}

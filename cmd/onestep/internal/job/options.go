@@ -1,0 +1,280 @@
+package job
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/onestep-go/onestep/models/unet"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/training"
+)
+
+// Train are the options of a training run. Start from [DefaultTrain]. The JSON names are those of --config files, of a
+// run's options.json and, with dashes, of the flags.
+type Train struct {
+	Method string `json:"method"`             // ct or ict
+	Data   string `json:"data"`               // a name or a path
+	Dir    string `json:"data_dir,omitempty"` // where named data sets are
+
+	Steps    int     `json:"steps"`
+	Batch    int     `json:"batch"`
+	LR       float64 `json:"lr"`
+	LRDecay  float64 `json:"lr_decay"` // fraction of the run, at its end, in which the rate falls to 0
+	Seed     uint64  `json:"seed"`
+	Device   string  `json:"device"`
+	Threads  int     `json:"threads,omitempty"` // 0: all processors
+	Clip     float64 `json:"clip"`
+	EMA      float64 `json:"ema"` // Unset: by Steps
+	Distance string  `json:"distance"`
+	S0       int     `json:"s0"` // 0: by Method
+	S1       int     `json:"s1"` // 0: by Method and Steps
+	Mu0      float64 `json:"mu0"`
+
+	Resolution int     `json:"resolution"` // 0: the images' own
+	Colors     int     `json:"colors"`     // channels of the images, 1 or 3; 0: the images' own
+	Classes    bool    `json:"classes"`    // condition on the labels
+	Channels   int     `json:"channels"`   // of the network's first level
+	Mult       []int   `json:"mult"`       // nil: by Resolution
+	Blocks     int     `json:"blocks"`
+	Attention  []int   `json:"attention"` // nil: by Resolution and Mult; empty: none
+	Dropout    float64 `json:"dropout"`
+
+	Flip        bool   `json:"flip"`
+	Corrupt     string `json:"corrupt"` // error or skip
+	Workers     int    `json:"workers"`
+	SaveEvery   int    `json:"save_every"`
+	SampleEvery int    `json:"sample_every"` // 0: never
+	LogEvery    int    `json:"log_every"`    // 0: by Steps
+
+	Onestep string `json:"onestep,omitempty"` // the version that resolved the options
+
+	Out      string        `json:"-"` // the run directory
+	Resume   bool          `json:"-"`
+	Duration time.Duration `json:"-"` // stop after this time, as complete as it is
+}
+
+// Unset is the EMA that stands for one chosen by the run's length.
+const Unset = -1
+
+// DefaultTrain returns the options that hold where nothing else is said.
+func DefaultTrain() Train {
+	return Train{
+		Method: "ct", Steps: 10_000, Batch: 64, LR: 1e-3, LRDecay: 0.3, Device: "cpu", Clip: 1, EMA: Unset, Distance: "huber", Mu0: 0.9,
+		Channels: 32, Blocks: 2, Corrupt: "error", Workers: 1, SaveEvery: 1000,
+	}
+}
+
+// changeable are the options that may differ when a run goes on: they do not change what it computes, or on the CPU with
+// one thread do not.
+var changeable = []string{"device", "threads", "workers", "save_every", "sample_every", "log_every", "data_dir", "onestep", "corrupt"}
+
+// ReadConfig reads a JSON file of options over o. Unknown keys are errors.
+func (o *Train) ReadConfig(path string) error {
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("--config: there is no file %s", path)
+	}
+	if err != nil {
+		return fmt.Errorf("--config: %w", err)
+	}
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.DisallowUnknownFields()
+	err = dec.Decode(o)
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.Is(err, io.EOF):
+		err = errors.New("the file is empty: want a JSON object")
+	case errors.As(err, &kind):
+		err = fmt.Errorf("%s: want %s, got a JSON %s", kind.Field, kind.Type, kind.Value)
+	case err == nil && !strings.HasPrefix(strings.TrimSpace(string(text)), "{"):
+		err = errors.New("want a JSON object")
+	case err == nil:
+		if _, end := dec.Token(); !errors.Is(end, io.EOF) {
+			err = errors.New("want one JSON object, and more follows")
+		}
+	}
+	if err != nil {
+		return usage("--config %s: %s", path, strings.TrimPrefix(err.Error(), "json: "))
+	}
+	return nil
+}
+
+// Command returns the command line that asks for these options, but for the run's folder and what depends on the machine.
+// Take it before they are resolved.
+func (o Train) Command() string {
+	words := []string{"onestep", "train"}
+	v, def := reflect.ValueOf(o), reflect.ValueOf(DefaultTrain())
+	for i := range v.NumField() {
+		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
+		x := v.Field(i)
+		switch {
+		case name == "-" || name == "onestep" || name == "data_dir":
+		case name != "method" && reflect.DeepEqual(x.Interface(), def.Field(i).Interface()):
+		case x.Kind() == reflect.Bool:
+			words = append(words, "--"+dashes(name))
+		case x.Kind() == reflect.Slice && x.Len() == 0:
+			words = append(words, "--"+dashes(name), "none")
+		default:
+			value := strings.ReplaceAll(strings.Trim(fmt.Sprint(x.Interface()), "[]"), " ", ",")
+			if s, ok := x.Interface().(string); ok {
+				value = quote(s)
+			}
+			words = append(words, "--"+dashes(name), value)
+		}
+	}
+	return strings.Join(words, " ")
+}
+
+func dashes(name string) string { return strings.ReplaceAll(name, "_", "-") }
+
+// quote makes a shell read s as one word.
+func quote(s string) string {
+	safe := func(r rune) bool {
+		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./:,=+@%", r)
+	}
+	if s != "" && strings.IndexFunc(s, func(r rune) bool { return !safe(r) }) < 0 {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// UsageError is an option that cannot work, whatever the machine and its files.
+type UsageError struct{ Msg string }
+
+// Error returns what is wrong with the option.
+func (e *UsageError) Error() string { return e.Msg }
+
+func usage(format string, args ...any) error { return &UsageError{fmt.Sprintf(format, args...)} }
+
+// Resolve checks what can be checked without the data, and fills in what follows from other options.
+func (o *Train) Resolve() error {
+	if err := o.validate(); err != nil {
+		return err
+	}
+	if o.LogEvery == 0 {
+		o.LogEvery = max(1, o.Steps/2000)
+	}
+	if o.EMA == Unset {
+		o.EMA = math.Min(0.9999, math.Max(0.9, 1-20/float64(o.Steps)))
+	}
+	s0, s1 := 2, training.FitLevels(o.Steps)
+	if o.Method == "ict" {
+		s0, s1 = 10, max(20, min(1280, o.Steps/125))
+	}
+	if o.S0 == 0 {
+		o.S0 = s0
+	}
+	if o.S1 == 0 {
+		o.S1 = max(s1, o.S0)
+	}
+	if o.S1 < o.S0 {
+		return usage("--s0, --s1: want noise levels that do not become fewer, got %d and then %d", o.S0, o.S1)
+	}
+	if o.Resolution == 0 {
+		return nil
+	}
+	try, colors := *o, o.Colors
+	if colors == 0 {
+		colors = 3
+	}
+	_, err := try.shape(colors, o.Resolution)
+	return err
+}
+
+// validate checks each option for itself; what is zero and chosen later is fine.
+func (o *Train) validate() error {
+	if _, err := training.ParseDistance(o.Distance); err != nil {
+		return usage("--distance: %v", err)
+	}
+	if _, err := torch.ParseDevice(o.Device); err != nil {
+		return usage("--device: %v", err)
+	}
+	switch {
+	case o.Method != "ct" && o.Method != "ict":
+		return usage("--method: want ct (consistency training) or ict (improved consistency training), got %q", o.Method)
+	case o.Data == "":
+		return usage("--data is missing: emoji, fashion-mnist, cifar10 or a path")
+	case o.Out == "":
+		return usage("--out is missing: the folder for the run")
+	case o.Steps < 1 || o.Steps > 1e9:
+		return usage("--steps: want 1 to 1000000000, got %d", o.Steps)
+	case o.Batch < 1 || o.Batch > 1<<20:
+		return usage("--batch: want 1 to %d images, got %d", 1<<20, o.Batch)
+	case !(o.LR > 0 && o.LR < 10):
+		return usage("--lr: want a learning rate above 0 and below 10, got %g", o.LR)
+	case !(o.LRDecay >= 0 && o.LRDecay <= 1):
+		return usage("--lr-decay: want a part of the run, from 0 to 1, got %g", o.LRDecay)
+	case o.Threads < 0 || o.Threads > 4096:
+		return usage("--threads: want 1 to 4096, got %d", o.Threads)
+	case o.EMA != Unset && !(o.EMA >= 0 && o.EMA < 1):
+		return usage("--ema: want a decay in [0, 1), got %g", o.EMA)
+	case o.S0 != 0 && (o.S0 < 2 || o.S0 > maxLevels):
+		return usage("--s0: want 2 to %d noise levels, got %d", maxLevels, o.S0)
+	case o.S1 != 0 && (o.S1 < 2 || o.S1 > maxLevels):
+		return usage("--s1: want 2 to %d noise levels, got %d", maxLevels, o.S1)
+	case !(o.Mu0 > 0 && o.Mu0 < 1):
+		return usage("--mu0: want a decay in (0, 1), got %g", o.Mu0)
+	case !(o.Clip > 0 && o.Clip <= 1e9):
+		return usage("--clip: want a norm above 0, got %g", o.Clip)
+	case !(o.Dropout >= 0 && o.Dropout < 1):
+		return usage("--dropout: want a probability in [0, 1), got %g", o.Dropout)
+	case o.Corrupt != "error" && o.Corrupt != "skip":
+		return usage("--corrupt: want error or skip, got %q", o.Corrupt)
+	case o.Resolution != 0 && (o.Resolution < 4 || o.Resolution > 1024):
+		return usage("--resolution: want 4 to 1024 pixels, got %d", o.Resolution)
+	case o.Colors != 0 && o.Colors != 1 && o.Colors != 3:
+		return usage("--colors: want 1 (grey) or 3 (colour), got %d", o.Colors)
+	case o.Channels < 2 || o.Channels > 4096 || o.Channels%2 != 0:
+		return usage("--channels: want an even number from 2 to 4096, got %d", o.Channels)
+	case o.Mult != nil && (len(o.Mult) < 1 || len(o.Mult) > 10):
+		return usage("--mult: want 1 to 10 levels, got %d", len(o.Mult))
+	case o.Blocks < 1 || o.Blocks > 64:
+		return usage("--blocks: want 1 to 64, got %d", o.Blocks)
+	case o.Workers < 1 || o.Workers > 1024:
+		return usage("--workers: want 1 to 1024, got %d", o.Workers)
+	case o.SaveEvery < 1:
+		return usage("--save-every: want at least 1 step, got %d", o.SaveEvery)
+	case o.SampleEvery < 0:
+		return usage("--sample-every: want at least 0 steps, got %d", o.SampleEvery)
+	case o.LogEvery < 0:
+		return usage("--log-every: want at least 1 step, got %d", o.LogEvery)
+	case o.Duration < 0:
+		return usage("--duration: want a positive time, got %v", o.Duration)
+	}
+	return nil
+}
+
+// maxLevels limits the discretisation; the papers use at most 1280.
+const maxLevels = 1 << 20
+
+// shape fits the network to images of that many colours and pixels, and fills in what was left to it.
+func (o *Train) shape(colors, side int) (unet.Config, error) {
+	o.Resolution, o.Colors = side, colors
+	if o.Mult == nil {
+		o.Mult = []int{1, 2, 2}
+		for len(o.Mult) > 1 && side%(1<<(len(o.Mult)-1)) != 0 {
+			o.Mult = o.Mult[:len(o.Mult)-1]
+		}
+	}
+	if o.Attention == nil {
+		o.Attention = []int{}
+		if smallest := side >> (len(o.Mult) - 1); smallest <= 16 {
+			o.Attention = []int{smallest}
+		}
+	}
+	cfg := unet.DDPMPP(side, colors, o.Channels, o.Mult, o.Blocks, o.Attention...)
+	cfg.Dropout = o.Dropout
+	if err := cfg.Validate(); err != nil {
+		return cfg, usage("%s", strings.TrimPrefix(err.Error(), "unet: "))
+	}
+	return cfg, nil
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vbauerster/mpb/v8"
+	"github.com/vbauerster/mpb/v8/cwriter"
+	"github.com/vbauerster/mpb/v8/decor"
+)
+
+// terminal tells whether w is one.
+func terminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && cwriter.IsTerminal(int(f.Fd()))
+}
+
+// screen is standard error: log lines, and beneath them on a terminal a bar. Elsewhere the bar is a log line a minute.
+type screen struct {
+	stderr io.Writer
+	log    *slog.Logger // writes to stderr and file
+
+	mu       sync.Mutex
+	file     io.Writer // a run's log; nil: none
+	progress *mpb.Progress
+	bar      *mpb.Bar
+	told     time.Time // when progress was last logged
+
+	left, right atomic.Value // strings beside the bar; not under mu, which Write might hold while the bar is drawn
+}
+
+func newScreen(stderr io.Writer) *screen {
+	sc := &screen{stderr: stderr, told: time.Now()}
+	sc.left.Store("")
+	sc.right.Store("")
+	sc.log = slog.New(slog.NewTextHandler(sc, nil))
+	return sc
+}
+
+// Write writes log lines above the bar.
+func (sc *screen) Write(p []byte) (int, error) {
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	if sc.file != nil {
+		if n, err := sc.file.Write(p); err != nil {
+			return n, err
+		}
+	}
+	if sc.progress != nil {
+		return sc.progress.Write(p)
+	}
+	return sc.stderr.Write(p)
+}
+
+// tee has log lines written to w too.
+func (sc *screen) tee(w io.Writer) {
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	sc.file = w
+}
+
+// barLength is the number of parts that a bar is divided into.
+const barLength = 10_000
+
+// start draws an empty bar, on a terminal.
+func (sc *screen) start() {
+	if !terminal(sc.stderr) {
+		return
+	}
+	text := func(v *atomic.Value) decor.Decorator {
+		return decor.Any(func(decor.Statistics) string { return v.Load().(string) })
+	}
+	p := mpb.New(mpb.WithOutput(sc.stderr), mpb.WithWidth(40), mpb.WithRefreshRate(200*time.Millisecond))
+	b := p.New(barLength, mpb.BarStyle(), mpb.PrependDecorators(text(&sc.left)), mpb.AppendDecorators(text(&sc.right)))
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	sc.progress, sc.bar = p, b
+}
+
+// show moves the bar to a part of its length, with texts left and right of it.
+func (sc *screen) show(part float64, left, right string) {
+	sc.left.Store(left)
+	sc.right.Store(right)
+	sc.mu.Lock()
+	bar := sc.bar
+	tell := time.Since(sc.told) >= time.Minute
+	if tell {
+		sc.told = time.Now()
+	}
+	sc.mu.Unlock()
+	if bar != nil {
+		bar.SetCurrent(int64(part * (barLength - 1))) // never complete, so that it stays until stop
+	} else if tell {
+		sc.log.Info(left, "progress", right)
+	}
+}
+
+// stop leaves the bar as it is and goes on without.
+func (sc *screen) stop() {
+	sc.mu.Lock()
+	p, b := sc.progress, sc.bar
+	sc.bar = nil
+	sc.mu.Unlock()
+	if b == nil {
+		return
+	}
+	b.Abort(false)
+	p.Wait()
+	sc.mu.Lock()
+	defer sc.mu.Unlock()
+	sc.progress = nil
+}
+
+// duration writes a time to come as "2h05m" or "1m20s".
+func duration(d time.Duration) string {
+	d = d.Round(time.Second)
+	h, m, s := int(d.Hours()), int(d.Minutes())%60, int(d.Seconds())%60
+	switch {
+	case d > 1000*time.Hour:
+		return "?"
+	case h > 0:
+		return fmt.Sprintf("%dh%02dm", h, m)
+	case m > 0:
+		return fmt.Sprintf("%dm%02ds", m, s)
+	}
+	return fmt.Sprintf("%ds", s)
+}
