@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"image"
@@ -154,6 +155,7 @@ func TestRefusals(t *testing.T) {
 		{train + "--steps 2000000000", 2, "--steps: want 1 to 1000000000"},
 		{train + "--batch 0", 2, "--batch: want a whole number from 1 on"},
 		{train + "--batch 9999999", 2, "--batch: want 1 to 1048576 images"},
+		{train + "--batch 1048576 --resolution 1024", 2, "--batch: 1048576 images of 3×1024×1024 need"},
 		{train + "--lr 0", 2, "--lr: want a learning rate above 0"},
 		{train + "--lr nan", 2, "--lr: want a learning rate above 0"},
 		{train + "--lr x", 2, `--lr: want a number, got "x"`},
@@ -527,6 +529,27 @@ func TestDuration(t *testing.T) {
 		require.Equal(t, step, got.Step)
 		require.Equal(t, step == 3, got.Finished)
 		require.FileExists(t, got.Snapshot)
+	}
+}
+
+func TestExplain(t *testing.T) {
+	full := fmt.Errorf("step 3: %w", &torch.Error{Op: "aten::conv2d", Msg: "no", Err: torch.ErrOutOfMemory})
+	stopped := fmt.Errorf("draw: %w", context.Canceled)
+	for _, c := range []struct {
+		err         error
+		interrupted bool
+		want        string
+		code        int
+	}{
+		{errors.New("plain"), true, "plain", exitFailure},
+		{stopped, true, "interrupted", exitInterrupted},
+		{stopped, false, stopped.Error(), exitFailure},
+		{fmt.Errorf("train: %w", &job.UsageError{Msg: "bad"}), false, "train: bad", exitUsage},
+		{full, false, "the memory is full; a smaller --batch needs less (step 3: conv2d: no)", exitFailure},
+	} {
+		msg, code := explain(c.err, c.interrupted)
+		require.Equal(t, c.want, msg)
+		require.Equal(t, c.code, code)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
+	"github.com/onestep-go/onestep/torch"
 )
 
 // Exit codes.
@@ -34,18 +35,26 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetOut(stdout)
 	root.SetErr(stderr)
 	err := root.ExecuteContext(ctx)
-	var use *job.UsageError
-	code := exitFailure
-	switch {
-	case err == nil:
+	if err == nil {
 		return 0
-	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
-		err, code = errors.New("interrupted"), exitInterrupted
-	case errors.As(err, &use):
-		code = exitUsage
 	}
-	fmt.Fprintln(stderr, "onestep: "+oneLine(err.Error()))
+	msg, code := explain(err, ctx.Err() != nil)
+	fmt.Fprintln(stderr, "onestep: "+oneLine(msg))
 	return code
+}
+
+// explain returns what to say of an error, and its exit code.
+func explain(err error, interrupted bool) (msg string, code int) {
+	var use *job.UsageError
+	switch {
+	case interrupted && errors.Is(err, context.Canceled):
+		return "interrupted", exitInterrupted
+	case errors.As(err, &use):
+		return err.Error(), exitUsage
+	case errors.Is(err, torch.ErrOutOfMemory):
+		return fmt.Sprintf("the memory is full; a smaller --batch needs less (%v)", err), exitFailure
+	}
+	return err.Error(), exitFailure
 }
 
 // oneLine joins the lines of a message.

@@ -130,6 +130,10 @@ func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled,
 	if err := checkTimes(o.Times, m); err != nil {
 		return none, err
 	}
+	// Noise, its sum with the image, and the result.
+	if err := fits(min(o.Batch, o.N), d.Network.InChannels, d.Network.Resolution, 3*4); err != nil {
+		return none, err
+	}
 	if folder {
 		if err := os.MkdirAll(o.Out, 0o777); err != nil {
 			return none, err

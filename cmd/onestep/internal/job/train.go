@@ -12,6 +12,8 @@ import (
 	"math"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/unet"
@@ -73,6 +75,10 @@ func (o *Train) network(data *dataset.Set) (unet.Config, error) {
 	}
 	cfg, err := o.shape(c, h)
 	if err != nil {
+		return cfg, err
+	}
+	// Decoded batches wait beside the one in use; as numbers, a batch is there at two noise levels, and once as noise.
+	if err := fits(o.Batch, c, h, o.Workers+3+3*4); err != nil {
 		return cfg, err
 	}
 	if o.Classes {
@@ -179,6 +185,20 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 	out.Result, err = t.Train(ctx)
 	out.Corrupt = len(data.Corrupt())
 	return out, err
+}
+
+// fits refuses batches that cannot be in this machine's memory, were it only for the images, of that many bytes a value.
+// What a network needs beside them is found out by running it.
+func fits(batch, channels, side, bytes int) error {
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		return fmt.Errorf("memory of this machine: %w", err)
+	}
+	have := float64(info.Totalram) * float64(info.Unit)
+	if need := float64(batch) * float64(channels*side*side) * float64(bytes); need > have {
+		return usage("--batch: %d images of %d×%d×%d need %.0f GB, this machine has %.0f GB", batch, channels, side, side, need/1e9, have/1e9)
+	}
+	return nil
 }
 
 // use makes a device ready, with that many threads an operator on the CPU; 0 leaves libtorch's choice.
