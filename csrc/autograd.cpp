@@ -6,6 +6,10 @@
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/variable.h>
 
+#include <algorithm>
+#include <mutex>
+#include <vector>
+
 using namespace ct;
 using torch::autograd::variable_list;
 
@@ -13,7 +17,17 @@ using torch::autograd::variable_list;
 // backward from its outputs with `grads` (NULL: no gradient arrived). The gradients are then in the inputs and the
 // parameters. Returns NULL or a malloc'ed message.
 extern "C" char *onestepRecompute(uint64_t id, ct_tensor *inputs, int32_t ninputs, ct_tensor *grads, int32_t ngrads);
-extern "C" void onestepRelease(uint64_t id);
+
+// Checkpoints whose graphs are gone, until package torch asks for them. They go wherever the last reference to a tensor
+// does, often inside calls that must not call back into Go.
+struct Released {
+  std::mutex mu;
+  std::vector<uint64_t> ids;
+};
+static Released &released_ids() {
+  static auto *r = new Released;  // never destroyed: tensors may go during exit
+  return *r;
+}
 
 namespace {
 
@@ -38,7 +52,9 @@ struct CheckpointNode : public torch::autograd::Node {
   void release() {
     if (!released) {
       released = true;
-      onestepRelease(id);
+      Released &r = released_ids();
+      std::lock_guard<std::mutex> lock(r.mu);
+      r.ids.push_back(id);
     }
   }
 
@@ -118,6 +134,15 @@ ct_error *ct_checkpoint(const ct_tensor *inputs, int32_t ninputs, const ct_tenso
       outs[i] = give(std::move(t));
     }
   });
+}
+
+int32_t ct_checkpoints_released(uint64_t *ids, int32_t cap) {
+  Released &r = released_ids();
+  std::lock_guard<std::mutex> lock(r.mu);
+  const auto n = std::min<size_t>(static_cast<size_t>(cap), r.ids.size());
+  std::copy(r.ids.end() - static_cast<std::ptrdiff_t>(n), r.ids.end(), ids);
+  r.ids.resize(r.ids.size() - n);
+  return static_cast<int32_t>(n);
 }
 
 }  // extern "C"

@@ -134,10 +134,11 @@ ct_error *ct_grad(const ct_tensor *outputs, const ct_tensor *grads, int32_t nout
 
 // Gradient checkpointing: ties outputs, computed from inputs without a graph, to a node that recomputes them when
 // gradients arrive. The node calls onestepRecompute (exported by package torch) with `id` and fresh inputs that require
-// gradients; see torch/checkpoint.go. outs receives noutputs tensors that carry the node. When the graph is released,
-// onestepRelease(id) is called once.
+// gradients; see torch/checkpoint.go. outs receives noutputs tensors that carry the node.
 ct_error *ct_checkpoint(const ct_tensor *inputs, int32_t ninputs, const ct_tensor *outputs, int32_t noutputs,
                         uint64_t id, ct_tensor *outs);
+// The ids of checkpoints whose graphs are gone since the last call, at most cap of them; returns how many.
+int32_t ct_checkpoints_released(uint64_t *ids, int32_t cap);
 
 // ---- randomness -------------------------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ import "C"
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 )
 
@@ -19,6 +20,9 @@ var checkpoints struct {
 	next  uint64
 	funcs map[uint64]checkpoint
 }
+
+// held is the number of functions in the table: scopes look at it when they close.
+var held atomic.Int64
 
 type checkpoint struct {
 	device Device
@@ -47,13 +51,16 @@ func Checkpoint(s *Scope, f func(s *Scope, inputs []*Tensor) []*Tensor, inputs .
 	checkpoints.next++
 	id := checkpoints.next
 	checkpoints.funcs[id] = checkpoint{s.device, f}
+	held.Store(int64(len(checkpoints.funcs)))
 	checkpoints.Unlock()
 
 	in := handles("checkpoint", append(append([]*Tensor{}, inputs...), anchor))
 	out := handles("checkpoint", outputs)
 	got := make([]C.ct_tensor, len(out)+1)
 	if e := C.ct_checkpoint(first(in), C.int32_t(len(in)), first(out), C.int32_t(len(out)), C.uint64_t(id), &got[0]); e != nil {
-		onestepRelease(C.uint64_t(id))
+		checkpoints.Lock()
+		delete(checkpoints.funcs, id)
+		checkpoints.Unlock()
 		panic(take(e, "checkpoint"))
 	}
 	list := make([]*Tensor, len(out))
@@ -63,13 +70,21 @@ func Checkpoint(s *Scope, f func(s *Scope, inputs []*Tensor) []*Tensor, inputs .
 	return list
 }
 
-// onestepRelease forgets a checkpoint's function.
-//
-//export onestepRelease
-func onestepRelease(id C.uint64_t) {
+// forgetCheckpoints drops the functions whose graphs are gone.
+func forgetCheckpoints() {
 	checkpoints.Lock()
-	delete(checkpoints.funcs, uint64(id))
-	checkpoints.Unlock()
+	defer checkpoints.Unlock()
+	for len(checkpoints.funcs) > 0 {
+		var ids [64]C.uint64_t
+		n := C.ct_checkpoints_released(&ids[0], C.int32_t(len(ids)))
+		for _, id := range ids[:n] {
+			delete(checkpoints.funcs, uint64(id))
+		}
+		if int(n) < len(ids) {
+			break
+		}
+	}
+	held.Store(int64(len(checkpoints.funcs)))
 }
 
 // onestepRecompute runs a checkpoint's function with gradients on and sends the arriving gradients through it. It takes

@@ -165,6 +165,9 @@ func (s *Scope) Close() {
 	for _, g := range generators {
 		g.free()
 	}
+	if held.Load() > 0 {
+		forgetCheckpoints()
+	}
 }
 
 // add makes the scope own t.

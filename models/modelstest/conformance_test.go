@@ -3,7 +3,6 @@ package modelstest
 import (
 	"fmt"
 	"iter"
-	"os"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -11,21 +10,10 @@ import (
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
+	"github.com/onestep-go/onestep/torch/torchtest"
 )
 
-func TestMain(m *testing.M) {
-	if err := torch.SetThreads(1); err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		os.Exit(1)
-	}
-	before := torch.Live()
-	code := m.Run()
-	if left := torch.Live() - before; left != 0 && code == 0 {
-		fmt.Fprintf(os.Stderr, "%d tensors were not freed\n", left)
-		code = 1
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { torchtest.Main(m) }
 
 // zero is the network F = 0.
 type zero struct{}

@@ -6,7 +6,6 @@ import (
 	"iter"
 	"maps"
 	"math"
-	"os"
 	"slices"
 	"testing"
 
@@ -15,17 +14,10 @@ import (
 
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/safetensors"
+	"github.com/onestep-go/onestep/torch/torchtest"
 )
 
-func TestMain(m *testing.M) {
-	before := torch.Live()
-	code := m.Run()
-	if n := torch.Live() - before; n != 0 && code == 0 {
-		fmt.Fprintf(os.Stderr, "%d tensors were not freed\n", n)
-		code = 1
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { torchtest.Main(m) }
 
 // maker is a configuration.
 type maker interface {

@@ -1,0 +1,83 @@
+// Package torchtest helps test code that uses package torch.
+package torchtest
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"testing"
+
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/safetensors"
+)
+
+// Main runs a package's tests and then fails it when tensors are left that nobody freed. Operators use one thread, so that
+// results repeat bit by bit and tests that share a machine do not starve each other. Call it from TestMain.
+func Main(m *testing.M) {
+	if err := torch.SetThreads(1); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	before := torch.Live()
+	code := m.Run()
+	if left := torch.Live() - before; left != 0 && code == 0 {
+		fmt.Fprintf(os.Stderr, "%d tensors were not freed\n", left)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// SkipIfNoCUDA skips a test on machines without a usable GPU, and says why there is none.
+func SkipIfNoCUDA(t testing.TB) {
+	t.Helper()
+	if err := torch.CUDA(0).Available(); err != nil {
+		t.Skip(err)
+	}
+}
+
+// Golden reads a safetensors file's tensors onto the scope's device, and its metadata.
+func Golden(t testing.TB, s *torch.Scope, path string) (map[string]*torch.Tensor, map[string]string) {
+	t.Helper()
+	f, err := safetensors.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	all, err := torch.FromFile(s, f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := map[string]*torch.Tensor{}
+	for name, x := range all {
+		out[name] = x
+	}
+	return out, f.Metadata()
+}
+
+// Close fails the test unless got has want's dtype and shape and every element is within atol + rtol·|want| of it, or equal
+// to it, or both are NaN. It reports the worst element.
+func Close(t testing.TB, name string, got, want *torch.Tensor, atol, rtol float64) {
+	t.Helper()
+	if got.DType() != want.DType() || fmt.Sprint(got.Shape()) != fmt.Sprint(want.Shape()) {
+		t.Errorf("%s: got %s%v, want %s%v", name, got.DType(), got.Shape(), want.DType(), want.Shape())
+		return
+	}
+	s := torch.NewScope(torch.CPU)
+	defer s.Close()
+	values := func(x *torch.Tensor) []float64 {
+		return torch.ToSlice[float64](x.Detach(s).ToDevice(s, torch.CPU).To(s, torch.Float64))
+	}
+	a, b := values(got), values(want)
+	worst, at := 0.0, -1
+	for i := range a {
+		if a[i] == b[i] || (math.IsNaN(a[i]) && math.IsNaN(b[i])) {
+			continue
+		}
+		if excess := math.Abs(a[i]-b[i]) - atol - rtol*math.Abs(b[i]); !(excess <= 0) && (at < 0 || excess > worst || math.IsNaN(excess)) {
+			worst, at = excess, i
+		}
+	}
+	if at >= 0 {
+		t.Errorf("%s: element %d of %v is %v, want %v within %g + %g·|want|", name, at, want.Shape(), a[at], b[at], atol, rtol)
+	}
+}
