@@ -24,6 +24,8 @@ go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.Dir}}{{end}}' ./... | while r
   # Where `go test` would run them: the package's folder, with the files that they read.
   [ ! -d "$rel/testdata" ] || cp -r "$rel/testdata" "$work/tests/$rel/"
 done
+cp README.md "$work/tests/" # one of the tests reads it, and itself
+cp tests/example_test.go "$work/tests/tests/"
 tar -C "$work" -c tests | xz -T1 --x86 --lzma2=preset=6,dict=64MiB >"$out/tests.tar.xz"
 
 sed "s/@TORCH@/$torch/" scripts/run-tests.sh >"$out/run-tests.sh"

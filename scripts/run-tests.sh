@@ -26,7 +26,7 @@ fi
 bin/onestep doctor || die "bin/onestep doctor says that nothing can work here"
 echo
 
-count() { grep -cE "$1" <<<"$log" || true; }
+count() { grep -c -- "$1" <<<"$log"; }
 total_passed=0 total_failed=0 total_skipped=0 gpu_passed=0 gpu_failed=0 gpu_skipped=0
 logs=$(mktemp -d)
 while read -r test; do
@@ -39,13 +39,16 @@ while read -r test; do
   passed=$(count '^--- PASS') failed=$(count '^--- FAIL') skipped=$(count '^--- SKIP')
   if [ $code -ne 0 ] && [ "$failed" -eq 0 ]; then failed=1; fi # it died, or its leak check failed
   printf '%-36s %4d passed %4d failed %4d skipped %5d s\n' "$name" "$passed" "$failed" "$skipped" $((SECONDS - start))
-  # Tests and cases that name the GPU, wherever they are nested.
-  grep -E '^ *--- (PASS|FAIL|SKIP): .*(CUDA|cuda|GPU|gpu)' <<<"$log"
-  if [ "$failed" -gt 0 ]; then grep -A 15 -E '^ *--- FAIL|^panic:|^fatal error:|leak' <<<"$log" | head -n 60; fi
+  gpu=$(grep -E '^ *--- (PASS|FAIL|SKIP): .*(CUDA|cuda|GPU|gpu)' <<<"$log" | grep -v TestSetup) # however deeply nested
+  [ -z "$gpu" ] || echo "$gpu"
+  # What a failed test printed comes before its result; a crash comes last.
+  if [ "$failed" -gt 0 ]; then
+    awk '/^=== RUN/ { said = ""; next } { said = said $0 "\n" } /^ *--- FAIL/ { printf "%s", said; said = "" }
+      /^ *--- / { said = "" } /^(panic|fatal error|SIG[A-Z]+):/ { crash = 1 } crash' <<<"$log" | head -n 60
+  fi
   total_passed=$((total_passed + passed)) total_failed=$((total_failed + failed)) total_skipped=$((total_skipped + skipped))
-  gpu_passed=$((gpu_passed + $(count '^ *--- PASS: .*(CUDA|cuda|GPU|gpu)')))
-  gpu_failed=$((gpu_failed + $(count '^ *--- FAIL: .*(CUDA|cuda|GPU|gpu)')))
-  gpu_skipped=$((gpu_skipped + $(count '^ *--- SKIP: .*(CUDA|cuda|GPU|gpu)')))
+  gpu_passed=$((gpu_passed + $(grep -c PASS <<<"$gpu"))) gpu_failed=$((gpu_failed + $(grep -c FAIL <<<"$gpu")))
+  gpu_skipped=$((gpu_skipped + $(grep -c SKIP <<<"$gpu")))
 done < <(find ./tests -name run.test | sort)
 
 echo

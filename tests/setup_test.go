@@ -615,10 +615,12 @@ func TestRunTests(t *testing.T) {
 	require.True(t, strings.HasSuffix(out, "\n2 passed, 0 failed\n"), out)
 
 	put("tests/c/run.test", `echo "--- PASS: TestFour (0.0s)"; echo "panic: lost" >&2; exit 2`)
-	put("tests/d/run.test", `echo "--- FAIL: TestFive (0.0s)"; exit 1`)
+	put("tests/d/run.test", `printf '=== RUN   TestFive\n    five_test.go:7: why\n--- FAIL: TestFive (0.0s)\n=== RUN   TestSix\n    six_test.go:7: chat\n'; exit 1`)
 	out, err = run(dir)
 	require.Error(t, err)
 	require.Contains(t, out, "panic: lost")
+	require.Contains(t, out, "five_test.go:7: why\n--- FAIL: TestFive")
+	require.NotContains(t, out, "chat")
 	require.True(t, strings.HasSuffix(out, "\n3 passed, 2 failed\n"), out)
 
 	out, err = run(m.libtorch("newer", "2.15.0"))
