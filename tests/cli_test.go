@@ -180,6 +180,7 @@ func testProgressBar(t *testing.T, onestep string) {
 	defer master.Close()
 	cmd, stdout, _ := command(onestep, append(tiny(filepath.Join(t.TempDir(), "run"), 100_000), "--duration", "1500ms")...)
 	cmd.Stderr = slave
+	cmd.Env = append(os.Environ(), "TERM=xterm")
 	require.NoError(t, cmd.Start())
 	require.NoError(t, slave.Close())
 	screen, err := io.ReadAll(master)

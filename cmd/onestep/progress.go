@@ -14,10 +14,14 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 )
 
-// terminal tells whether w is one.
+// terminal tells whether w is one that a bar can be drawn on: some have no width, or no cursor to move.
 func terminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
-	return ok && cwriter.IsTerminal(int(f.Fd()))
+	if !ok || os.Getenv("TERM") == "dumb" || !cwriter.IsTerminal(int(f.Fd())) {
+		return false
+	}
+	width, _, err := cwriter.GetSize(int(f.Fd()))
+	return err == nil && width > 0
 }
 
 // screen is standard error: log lines, and beneath them on a terminal a bar. Elsewhere the bar is a log line a minute.
