@@ -2,6 +2,7 @@ package sampling
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 
@@ -39,6 +40,9 @@ func Times(steps int) []float64 {
 
 // Validate reports what cannot work.
 func (m Multistep) Validate() error {
+	if eps := m.sigmaMin(); !(eps > 0) {
+		return fmt.Errorf("smallest noise level: want more than 0, got %g", eps)
+	}
 	if m.Times == nil {
 		return nil
 	}
@@ -63,6 +67,9 @@ func (m Multistep) sigmaMin() float64 {
 func (m Multistep) Sample(ctx context.Context, s *torch.Scope, f models.ConsistencyFunction, shape []int, streams Streams, c models.Cond) (*torch.Tensor, error) {
 	if err := m.Validate(); err != nil {
 		return nil, err
+	}
+	if len(streams) == 0 {
+		return nil, errors.New("sampling: want at least one random stream, one for each image")
 	}
 	times, eps := m.Times, m.sigmaMin()
 	if times == nil {

@@ -54,13 +54,15 @@ func ODE(ctx context.Context, s *torch.Scope, d models.Denoiser, solver Solver, 
 	}
 	var out *torch.Tensor
 	err := s.NoGrad(func(s *torch.Scope) error {
-		at := func(s *torch.Scope, level float64) *torch.Tensor { return torch.Full(s, level, x.DType(), x.Dim(0)) }
 		out = x
 		for i, level := range levels[:len(levels)-1] {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			next := solver.Step(s, d, out, at(s, level), at(s, levels[i+1]), c)
+			next := s.Tidy(func(s *torch.Scope) *torch.Tensor {
+				at := func(level float64) *torch.Tensor { return torch.Full(s, level, x.DType(), x.Dim(0)) }
+				return solver.Step(s, d, out, at(level), at(levels[i+1]), c)
+			})
 			if out != x {
 				out.Free()
 			}
