@@ -1,21 +1,28 @@
 #!/usr/bin/env bash
-# The main job in a few minutes: train a consistency model from scratch on the embedded emoji, then draw in one and in two
-# steps, and once more with the model that ships.
+# The main job in a few minutes: train a small consistency model from scratch on the embedded emoji, then draw with it in
+# one and in two steps, and once with the larger model that ships with onestep. `make demo` builds the tool first.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${DEMO:-demo}
 if [ -e "$out" ]; then
   old=$out-$(date +%Y%m%d-%H%M%S)
-  echo "moving the last demo to $old" >&2
+  echo "the last demo is now in $old" >&2
   mv "$out" "$old"
 fi
-mkdir "$out"
-bin/onestep train --method ct --data emoji --resolution 16 --out "$out/run" --steps 2500 --duration 2m --batch 64 --seed 1
-bin/onestep sample --model "$out/run" --steps 1 --n 64 --seed 1 --out "$out/trained-1step.png" >/dev/null
-bin/onestep sample --model "$out/run" --steps 2 --n 64 --seed 1 --out "$out/trained-2step.png" >/dev/null
-bin/onestep sample --model builtin --steps 1 --n 64 --seed 1 --out "$out/builtin-1step.png" >/dev/null
-echo
-echo "The pictures are in $(cd "$out" && pwd):"
-echo "  trained-1step.png   the model that was just trained, one network evaluation an image"
-echo "  trained-2step.png   the same with two"
-echo "  builtin-1step.png   the model that ships with onestep, one evaluation"
+mkdir -p "$out"
+
+# 96,000 images of 16x16 pixels: about two minutes on two cores, and never more.
+bin/onestep train --method ict --data emoji --resolution 16 --channels 16 --mult 1,2 --attention none --batch 32 --lr 0.002 \
+  --steps 3000 --duration 2m --seed 1 --out "$out/run"
+draw() { bin/onestep sample --model "$1" --steps "$2" --n 64 --seed 1 --out "$out/$3" >/dev/null; }
+draw "$out/run" 1 trained-1step.png
+draw "$out/run" 2 trained-2step.png
+draw builtin 1 builtin-1step.png
+
+cat <<END
+
+The pictures are in $(cd "$out" && pwd):
+  trained-1step.png   64 emoji by the model that was just trained, each in one evaluation of the network
+  trained-2step.png   the same, in two
+  builtin-1step.png   64 by the model that ships with onestep, in one
+END
