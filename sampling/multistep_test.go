@@ -190,6 +190,19 @@ func stir(s *torch.Scope, net models.Network) error {
 	})
 }
 
+// A long run holds no more in its last step than in its second.
+func TestMultistepFreesIntermediates(t *testing.T) {
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		var live []int64
+		f := spy{modelstest.Gaussian{}, func(_ *torch.Scope, _, _, _ *torch.Tensor) { live = append(live, torch.Live()) }}
+		_, err := Multistep{Times: Times(20)}.Sample(t.Context(), s, f, []int{4}, NewStreams(s, 1, 2), models.Cond{})
+		require.NoError(t, err)
+		require.Len(t, live, 20)
+		require.Equal(t, live[1], live[19])
+		return nil
+	}))
+}
+
 // The class reaches the function in every step.
 func TestMultistepPassesTheClass(t *testing.T) {
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {

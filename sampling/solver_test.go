@@ -128,6 +128,9 @@ func TestODEDownToZero(t *testing.T) {
 	require.InDelta(t, last-0.002*(last-g.Mean)*0.002/(0.25+0.002*0.002), heun, 1e-15)
 	require.InDelta(t, g.Move(60, 80, 0), heun, 0.01)
 	require.False(t, math.IsNaN(end(t, g, Euler{}, 60, levels)))
+	asked := math.Inf(1)
+	end(t, denoiser{g, func(_, at *torch.Tensor) { asked = min(asked, torch.ToSlice[float64](at)[0]) }}, Heun{}, 60, levels)
+	require.Equal(t, 0.002, asked, "the network is never asked about level 0")
 }
 
 func TestODERefusesLevels(t *testing.T) {

@@ -148,10 +148,14 @@ func (c *CT) LossAt(s *torch.Scope, b Batch, low, high []float64, z *torch.Tenso
 
 // Update moves the target: θ⁻ ← μ(k)·θ⁻ + (1-μ(k))·θ. It needs Validate to have passed.
 func (c *CT) Update(s *torch.Scope, k int) {
-	if c.follow != nil {
-		_, decay := c.Schedule.At(k)
-		c.follow.Update(s, decay)
+	if c.Target == nil {
+		return
 	}
+	if c.follow == nil {
+		panic(&torch.Error{Op: "consistency training", Msg: "Update was called before Validate"})
+	}
+	_, decay := c.Schedule.At(k)
+	c.follow.Update(s, decay)
 }
 
 // State yields the target's weights.
@@ -193,8 +197,13 @@ func (c *CT) Validate() error {
 	if c.Schedule == nil {
 		return fmt.Errorf("consistency training: no schedule: use Progressive, or Doubling with no target")
 	}
-	if n, decay := c.Schedule.At(0); n < 2 || decay < 0 || decay > 1 {
-		return fmt.Errorf("consistency training: the schedule starts with %d levels and decay %g: want at least 2 levels and a decay in [0, 1]", n, decay)
+	for _, k := range []int{0, math.MaxInt} {
+		if n, decay := c.Schedule.At(k); n < 2 || !(decay >= 0 && decay <= 1) {
+			return fmt.Errorf("consistency training: the schedule has %d levels and decay %g at step %d: want at least 2 levels and a decay in [0, 1]", n, decay, k)
+		}
+	}
+	if l, ok := c.Index.(LogNormal); ok && l != (LogNormal{}) && !(l.Std > 0) {
+		return fmt.Errorf("consistency training: the log-normal distribution has standard deviation %g: want more than 0", l.Std)
 	}
 	if c.Target == nil {
 		return nil
