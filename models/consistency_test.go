@@ -168,3 +168,42 @@ func TestKarras(t *testing.T) {
 	// ρ = 1 is an even grid.
 	require.InDeltaSlice(t, []float64{1, 2, 3, 4, 5}, Karras(5, 1, 5, 1), 1e-14)
 }
+
+// witness is a network that keeps what it was told besides the image.
+type witness struct {
+	noise []float64
+	cond  Cond
+}
+
+func (w *witness) Forward(s *torch.Scope, x, noise *torch.Tensor, c Cond) *torch.Tensor {
+	w.noise, w.cond = torch.ToSlice[float64](noise), c
+	return x.MulScalar(s, 1)
+}
+
+func (*witness) Parameters() iter.Seq2[string, *torch.Tensor] {
+	return func(func(string, *torch.Tensor) bool) {}
+}
+
+// The network is told the level in the two published forms, finite even at 0, and the caller's class and dropout stream.
+func TestNetworkIsTold(t *testing.T) {
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		at := torch.FromSlice(s, []float64{80, 1, 0.002, 0})
+		x := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float64, 4, 2)
+		cond := Cond{Class: torch.FromSlice(s, []int64{3, 1, 4, 1}), Dropout: torch.NewGenerator(s, 2)}
+		for _, c := range []struct {
+			form NoiseEmbedding
+			want []float64
+		}{
+			{ScaledLog, []float64{1095.5066, 0, -1553.6520}},
+			{QuarterLog, []float64{1.0955066, 0, -1.5536520}},
+		} {
+			w := &witness{}
+			y := (&Consistency{Net: w, Boundary: AtZero, Noise: c.form}).Origin(s, x, at, cond)
+			require.InDeltaSlice(t, c.want, w.noise[:3], 1e-4)
+			require.False(t, math.IsInf(w.noise[3], 0), "level 0")
+			require.Equal(t, 1, y.IsFinite(s).All(s).Int())
+			require.Equal(t, cond, w.cond)
+		}
+		return nil
+	}))
+}
