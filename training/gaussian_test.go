@@ -128,6 +128,14 @@ func masks(t *testing.T, seed uint64) *torch.Generator {
 	return torch.NewGenerator(s, seed)
 }
 
+// long leaves a test out of short runs.
+func long(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("trains networks for some seconds")
+	}
+}
+
 // grid is Karras's grid of n levels.
 func grid(n int) []float64 { return models.Karras(n, 0.002, 80, 7) }
 
@@ -181,6 +189,7 @@ func apart(t *testing.T, f *models.Consistency, levels, a []float64) []float64 {
 // training's error; what separates the fixed point from the exact function is the levels', 16% of the data's deviation with
 // 18 of them. The bounds on the first are 1.5 times what two seeds measured.
 func TestConsistencyTrainingReachesItsFixedPoint(t *testing.T) {
+	long(t)
 	for _, c := range []struct {
 		name   string
 		run    run
@@ -210,6 +219,7 @@ func TestConsistencyTrainingReachesItsFixedPoint(t *testing.T) {
 // is 0.3%, and its f is within 8% of the data's deviation (root mean square) of the exact one at every level; below noise
 // of deviation 20 within 5%. What one step makes from noise has the data's mean and deviation within 8%.
 func TestImprovedConsistencyTrainingReachesTheExactFunction(t *testing.T) {
+	long(t)
 	const steps = 4000
 	f := run{method: CT{Schedule: Doubling{Steps: steps}, Index: LogNormal{}, Weight: InverseGap}, steps: steps, lr: 3e-3}.train(t)
 	levels := grid(40)
@@ -236,6 +246,7 @@ func TestImprovedConsistencyTrainingReachesTheExactFunction(t *testing.T) {
 // What the method needs, left out: the result must be at least twice as far from the fixed point. A test that passed
 // without these would show nothing.
 func TestNegativeControls(t *testing.T) {
+	long(t)
 	levels := grid(18)
 	oneStep := func(r run) float64 { return apart(t, r.train(t), levels, fixedPoint(levels))[17] }
 	plain := run{method: CT{Schedule: fixed{18, 0.9}, Distance: L2{}}, steps: 1500, lr: 5e-3}
