@@ -1,12 +1,14 @@
 # Thin: every target sets up libtorch if needed (scripts/libtorch.sh), then calls the Go tool. `make help` lists them.
 .DEFAULT_GOAL := build
 SHELL := bash
+.SHELLFLAGS := -o pipefail -c
 export PKG_CONFIG := $(CURDIR)/build/libtorch/pkg-config
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PYTHON ?= python3
 PEERS ?= ../shared/bench/peers
 TESTFLAGS ?= -timeout 20m
+SHORTLY := awk -f scripts/testlog.awk
 
 .PHONY: help libtorch build test short race lint fuzz golden bench demo compat bundle check clean
 
@@ -20,13 +22,13 @@ build: libtorch ## the tool, at bin/onestep
 	go build -ldflags '-X main.version=$(VERSION)' -o bin/onestep ./cmd/onestep
 
 test: libtorch ## every test
-	go test $(TESTFLAGS) ./...
+	go test -v $(TESTFLAGS) ./... 2>&1 | $(SHORTLY)
 
 short: libtorch ## the quick tests
-	go test -short $(TESTFLAGS) ./...
+	go test -v -short $(TESTFLAGS) ./... 2>&1 | $(SHORTLY)
 
 race: libtorch ## the quick tests under the race detector
-	go test -race -short $(TESTFLAGS) ./...
+	go test -v -race -short $(TESTFLAGS) ./... 2>&1 | $(SHORTLY)
 
 lint: libtorch ## formatting, vet, staticcheck, the rules of imports
 	@bad=$$(gofmt -l .) && [ -z "$$bad" ] || { echo "gofmt wants to change: $$bad" >&2; exit 1; }

@@ -30,6 +30,7 @@ tar -C "$work" -c tests | xz -T1 --x86 --lzma2=preset=6,dict=64MiB >"$out/tests.
 
 sed "s/@TORCH@/$torch/" scripts/run-tests.sh >"$out/run-tests.sh"
 chmod +x "$out/run-tests.sh"
+cp scripts/testlog.awk "$out/"
 cat >"$out/README" <<END
 onestep $version, compiled against libtorch $torch for $(go env GOOS)/$(go env GOARCH).
 

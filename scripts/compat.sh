@@ -11,7 +11,7 @@ for v in "${versions[@]}"; do
   export PKG_CONFIG
   # Go's build cache does not see what pkg-config prints, but it sees this, and nothing but csrc is compiled again.
   export CGO_CXXFLAGS="-O2 -g -DONESTEP_COMPAT_${v//./_}"
-  go build ./... && go test -timeout 20m ./... || failed+=("$v")
+  { go build ./... && go test -v -timeout 20m ./... 2>&1 | awk -f scripts/testlog.awk; } || failed+=("$v")
 done
 [ ${#failed[@]} -eq 0 ] || { echo "failed with libtorch ${failed[*]}" >&2; exit 1; }
 echo "passed with libtorch ${versions[*]}"

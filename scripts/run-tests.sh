@@ -41,11 +41,7 @@ while read -r test; do
   printf '%-36s %4d passed %4d failed %4d skipped %5d s\n' "$name" "$passed" "$failed" "$skipped" $((SECONDS - start))
   gpu=$(grep -E '^ *--- (PASS|FAIL|SKIP): .*(CUDA|cuda|GPU|gpu)' <<<"$log" | grep -v TestSetup) # however deeply nested
   [ -z "$gpu" ] || echo "$gpu"
-  # What a failed test printed comes before its result; a crash comes last.
-  if [ "$failed" -gt 0 ]; then
-    awk '/^=== RUN/ { said = ""; next } { said = said $0 "\n" } /^ *--- FAIL/ { printf "%s", said; said = "" }
-      /^ *--- / { said = "" } /^(panic|fatal error|SIG[A-Z]+):/ { crash = 1 } crash' <<<"$log" | head -n 60
-  fi
+  awk -f testlog.awk <<<"$log"
   total_passed=$((total_passed + passed)) total_failed=$((total_failed + failed)) total_skipped=$((total_skipped + skipped))
   gpu_passed=$((gpu_passed + $(grep -c PASS <<<"$gpu"))) gpu_failed=$((gpu_failed + $(grep -c FAIL <<<"$gpu")))
   gpu_skipped=$((gpu_skipped + $(grep -c SKIP <<<"$gpu")))

@@ -254,6 +254,7 @@ func (m *machine) ready(stdout, stderr string, err error) string {
 }
 
 func TestSetupRefuses(t *testing.T) {
+	source(t)
 	set := func(env ...string) func(*machine) {
 		return func(m *machine) { m.env = append(m.env, env...) }
 	}
@@ -305,6 +306,7 @@ func TestSetupRefuses(t *testing.T) {
 
 // What fails while pip runs comes after its progress; the last line says what.
 func TestSetupPipFails(t *testing.T) {
+	source(t)
 	for _, c := range []struct {
 		name string
 		with func(*machine)
@@ -588,12 +590,74 @@ func TestVersionsInHeader(t *testing.T) {
 	}
 }
 
+func TestTestLog(t *testing.T) {
+	root := source(t)
+	cmd := exec.Command("awk", "-f", filepath.Join(root, "scripts", "testlog.awk"))
+	cmd.Stdin = strings.NewReader(`=== RUN   TestA
+    a_test.go:1: chat
+=== RUN   TestA/x
+=== RUN   TestA/y
+    a_test.go:7: why
+        not
+=== NAME  TestA
+    a_test.go:2: in between
+--- FAIL: TestA (0.01s)
+    --- PASS: TestA/x (0.00s)
+    --- FAIL: TestA/y (0.00s)
+=== RUN   TestB
+    b_test.go:3: no GPU
+        here
+--- SKIP: TestB (0.00s)
+FAIL
+3 tensors live at the end
+FAIL	example.com/a	0.02s
+=== RUN   TestA
+    a_test.go:1: chat
+--- PASS: TestA (0.00s)
+PASS
+ok  	example.com/b	(cached)
+?   	example.com/c	[no test files]
+=== RUN   TestC
+panic: lost
+
+goroutine 7 [running]:
+FAIL	example.com/d	0.01s
+# example.com/e
+e.go:1:1: expected package
+FAIL	example.com/e [build failed]
+FAIL
+`)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Equal(t, `    a_test.go:1: chat
+    a_test.go:2: in between
+--- FAIL: TestA (0.01s)
+    a_test.go:7: why
+        not
+    --- FAIL: TestA/y (0.00s)
+    skipped TestB: no GPU here
+3 tensors live at the end
+FAIL	example.com/a	0.02s	2 tests, 1 skipped
+ok  	example.com/b	(cached)	1 tests
+panic: lost
+
+goroutine 7 [running]:
+FAIL	example.com/d	0.01s
+# example.com/e
+e.go:1:1: expected package
+FAIL	example.com/e [build failed]
+`, string(out))
+}
+
 // The script of `make bundle` that runs compiled tests, over tests that are shell scripts.
 func TestRunTests(t *testing.T) {
 	m := newMachine(t)
 	text, err := os.ReadFile(filepath.Join(m.root, "scripts", "run-tests.sh"))
 	require.NoError(t, err)
 	script := m.write("bundle/run-tests.sh", strings.ReplaceAll(string(text), "@TORCH@", "2.11.0"))
+	text, err = os.ReadFile(filepath.Join(m.root, "scripts", "testlog.awk"))
+	require.NoError(t, err)
+	m.write("bundle/testlog.awk", string(text))
 	put := func(rel, body string) {
 		require.NoError(t, os.Chmod(m.write("bundle/"+rel, "#!/bin/sh\n"+body+"\n"), 0o755))
 	}
