@@ -55,6 +55,10 @@ func newMachine(t *testing.T) *machine {
 		require.NoError(t, err)
 		m.tool(tool, `exec `+path+` "$@"`)
 	}
+	// With a home of its own every go would leave a process behind that writes there (telemetry).
+	if home, ok := os.LookupEnv("HOME"); ok {
+		m.tool("go", "HOME='"+home+"' exec "+look(t, "go")+` "$@"`)
+	}
 	out, err := exec.Command("python3", "-c", "import sys; print(sys.executable)").Output()
 	if err != nil {
 		t.Skipf("no python3: %v", err)
