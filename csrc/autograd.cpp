@@ -2,6 +2,7 @@
 #include "guard.h"
 
 #include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/engine.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/variable.h>
@@ -15,8 +16,9 @@ using torch::autograd::variable_list;
 
 // Exported by package torch. Recomputes a checkpointed function on `inputs` (fresh leaves) with gradients on and runs
 // backward from its outputs with `grads` (NULL: no gradient arrived). The gradients are then in the inputs and the
-// parameters. Returns NULL or a malloc'ed message.
-extern "C" char *onestepRecompute(uint64_t id, ct_tensor *inputs, int32_t ninputs, ct_tensor *grads, int32_t ngrads);
+// parameters. Returns NULL, or a malloc'ed message and the error's kind.
+extern "C" char *onestepRecompute(uint64_t id, ct_tensor *inputs, int32_t ninputs, ct_tensor *grads, int32_t ngrads,
+                                  int32_t *kind);
 
 // Checkpoints whose graphs are gone, until package torch asks for them. They go wherever the last reference to a tensor
 // does, often inside calls that must not call back into Go.
@@ -67,6 +69,11 @@ struct CheckpointNode : public torch::autograd::Node {
 
   variable_list apply(variable_list &&grads) override {
     TORCH_CHECK(!released, "Trying to backward through a checkpoint a second time: its inputs were freed by the first");
+    // Running the function again adds to the gradients of whatever leaves it uses, chosen or not, and records no graph of
+    // the derivative: both would be silently wrong.
+    TORCH_CHECK(torch::autograd::Engine::get_default_engine().is_checkpoint_valid(),
+                "a checkpoint gives gradients to all leaves only: not by Grad, and by Backward without Inputs");
+    TORCH_CHECK(!c10::GradMode::is_enabled(), "a checkpoint has no second derivatives: CreateGraph cannot pass it");
     std::vector<ct_tensor> in, g;
     variable_list leaves;
     for (size_t i = 0; i < saved.size(); i++) {
@@ -76,10 +83,13 @@ struct CheckpointNode : public torch::autograd::Node {
       in.push_back(give(leaf));
     }
     for (auto &t : grads) g.push_back(t.defined() ? give(t) : nullptr);
-    char *msg = onestepRecompute(id, in.data(), static_cast<int32_t>(in.size()), g.data(), static_cast<int32_t>(g.size()));
+    int32_t kind = CT_ERR_OTHER;
+    char *msg =
+        onestepRecompute(id, in.data(), static_cast<int32_t>(in.size()), g.data(), static_cast<int32_t>(g.size()), &kind);
     if (msg) {
       std::string text(msg);
       std::free(msg);
+      TORCH_CHECK_WITH(OutOfMemoryError, kind != CT_ERR_OUT_OF_MEMORY, text);
       TORCH_CHECK(false, text);
     }
     variable_list out;
@@ -128,11 +138,14 @@ ct_error *ct_checkpoint(const ct_tensor *inputs, int32_t ninputs, const ct_tenso
       node->wants.push_back(t.requires_grad());
     }
     node->set_next_edges(torch::autograd::collect_next_edges(in));
-    for (int32_t i = 0; i < noutputs; i++) {
-      at::Tensor t = out[static_cast<size_t>(i)].detach();
-      torch::autograd::set_history(t, node);
-      outs[i] = give(std::move(t));
+    for (auto &t : out) {
+      t = t.detach();
+      if (torch::autograd::isDifferentiableType(t.scalar_type()))
+        torch::autograd::set_history(t, node);
+      else  // indices, masks: the node counts them, so that gradients arrive at the outputs' own places
+        node->add_input_metadata(torch::autograd::Node::undefined_input());
     }
+    for (size_t i = 0; i < out.size(); i++) outs[i] = give(std::move(out[i]));
   });
 }
 

@@ -159,8 +159,6 @@ void push(const Op &op, size_t i, Reader &r, torch::jit::Stack &stack) {
   if (tag == CT_NONE) {
     if (k.optional)
       stack.emplace_back();
-    else if (k.kind == Kind::Tensor && !k.list)
-      mismatch(op, i, tag);
     else
       mismatch(op, i, tag);
     return;
@@ -322,23 +320,24 @@ struct Writer {
   }
 };
 
-uint64_t words_of(const torch::jit::Stack &stack) {
+// The words that results take. Throws for results that have no encoding, before encode gives handles away that nobody
+// would release. (No operator that can be called from here returns strings or lists of numbers.)
+uint64_t words_of(const torch::jit::Stack &stack, const Op &op) {
   uint64_t n = 0;
   for (const auto &v : stack) {
     n += 1;
     if (v.isTensorList())
       n += v.toTensorList().size();
-    else if (v.isList())
-      n += v.toListRef().size();
-    else if (v.isString())
-      n += (v.toStringRef().size() + 7) / 8;
-    else
+    else if (v.isTensor() || v.isNone() || v.isInt() || v.isSymInt() || v.isDouble() || v.isBool())
       n += 1;
+    else
+      throw ArgumentError{"a result of kind " + v.tagKind() + " cannot be returned; schema: " + op.schema};
   }
   return n;
 }
 
-void encode(torch::jit::Stack &stack, const Op &op, Writer &w) {
+// Writes what words_of has measured.
+void encode(torch::jit::Stack &stack, Writer &w) {
   auto bits = [](double d) {
     uint64_t u;
     std::memcpy(&u, &d, sizeof u);
@@ -365,27 +364,9 @@ void encode(torch::jit::Stack &stack, const Op &op, Writer &w) {
     } else if (v.isDouble()) {
       w.put(CT_FLOAT);
       w.put(bits(v.toDouble()));
-    } else if (v.isBool()) {
+    } else {
       w.put(CT_BOOL);
       w.put(v.toBool());
-    } else if (v.isIntList()) {
-      auto list = v.toIntVector();
-      w.put(CT_INT_LIST | (list.size() << 8));
-      for (int64_t x : list) w.put(static_cast<uint64_t>(x));
-    } else if (v.isDoubleList()) {
-      auto list = v.toDoubleVector();
-      w.put(CT_FLOAT_LIST | (list.size() << 8));
-      for (double x : list) w.put(bits(x));
-    } else if (v.isString()) {
-      const auto &s = v.toStringRef();
-      w.put(CT_STRING | (static_cast<uint64_t>(s.size()) << 8));
-      for (size_t j = 0; j < s.size(); j += 8) {
-        uint64_t u = 0;
-        std::memcpy(&u, s.data() + j, std::min<size_t>(8, s.size() - j));
-        w.put(u);
-      }
-    } else {
-      throw ArgumentError{"a result of kind " + v.tagKind() + " cannot be returned; schema: " + op.schema};
     }
   }
 }
@@ -465,22 +446,17 @@ ct_error *ct_call(ct_op o, uint32_t mode, const uint64_t *args, int32_t nargs, u
     const Op &op = op_of(o);
     torch::jit::Stack stack;
     run(op, args, nargs, stack);
-    const uint64_t need = words_of(stack);
+    const uint64_t need = words_of(stack, op);
     if (need <= static_cast<uint64_t>(cap)) {
       Writer w{outs, cap};
-      encode(stack, op, w);
+      encode(stack, w);
       *nouts = static_cast<int32_t>(w.n);
       return;
     }
     auto *big = static_cast<uint64_t *>(std::malloc(need * sizeof(uint64_t)));
     if (!big) throw std::bad_alloc();
     Writer w{big, static_cast<int64_t>(need)};
-    try {
-      encode(stack, op, w);
-    } catch (...) {
-      std::free(big);
-      throw;
-    }
+    encode(stack, w);
     outs[0] = reinterpret_cast<uint64_t>(big);
     *nouts = -static_cast<int32_t>(w.n);
   });

@@ -76,7 +76,7 @@ ct_error *ct_op_find(const char *name, const char *overload, ct_op *out);
 const char *ct_op_schema(ct_op op);  // the schema in libtorch's notation; lives as long as the operator
 
 // Runs an operator on the values in args (nargs words). Missing trailing arguments take the schema's defaults. Results
-// are written to outs in the same encoding, *nouts words of them. Where they need more than cap words, outs[0] holds
+// (none, tensors, lists of tensors, ints, floats, bools) are written to outs in the same encoding, *nouts words of them. Where they need more than cap words, outs[0] holds
 // the address of a buffer with all of them instead, and *nouts is negative; the caller frees it with ct_buffer_free.
 ct_error *ct_call(ct_op op, uint32_t mode, const uint64_t *args, int32_t nargs, uint64_t *outs, int32_t cap,
                   int32_t *nouts);
@@ -119,7 +119,7 @@ ct_error *ct_tensor_item(ct_tensor t, double *out);
 ct_error *ct_tensor_item_int(ct_tensor t, int64_t *out);
 ct_error *ct_tensor_set_requires_grad(ct_tensor t, int32_t on);
 ct_error *ct_tensor_grad(ct_tensor t, ct_tensor *out);  // *out is NULL when there is none
-ct_error *ct_tensor_set_grad(ct_tensor t, ct_tensor grad);  // NULL removes it
+ct_error *ct_tensor_set_grad(ct_tensor t, ct_tensor grad);  // of t's shape, dtype and device; NULL removes it
 
 // ---- autograd ---------------------------------------------------------------------------------------------------
 
@@ -134,7 +134,7 @@ ct_error *ct_grad(const ct_tensor *outputs, const ct_tensor *grads, int32_t nout
 
 // Gradient checkpointing: ties outputs, computed from inputs without a graph, to a node that recomputes them when
 // gradients arrive. The node calls onestepRecompute (exported by package torch) with `id` and fresh inputs that require
-// gradients; see torch/checkpoint.go. outs receives noutputs tensors that carry the node.
+// gradients; see torch/checkpoint.go. outs receives noutputs tensors that carry the node, where their dtype allows.
 ct_error *ct_checkpoint(const ct_tensor *inputs, int32_t ninputs, const ct_tensor *outputs, int32_t noutputs,
                         uint64_t id, ct_tensor *outs);
 // The ids of checkpoints whose graphs are gone since the last call, at most cap of them; returns how many.

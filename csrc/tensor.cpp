@@ -44,8 +44,9 @@ ct_error *ct_tensor_info(ct_tensor h, int64_t *info, int32_t cap, int32_t *ndim_
     info[2] = ndim;
     info[3] = t.numel();
     info[4] = static_cast<int64_t>(t.element_size());
-    info[5] = (t.requires_grad() ? CT_REQUIRES_GRAD : 0) | (t.is_contiguous() ? CT_CONTIGUOUS : 0) |
-              (ndim == 4 && t.is_contiguous(at::MemoryFormat::ChannelsLast) ? CT_CHANNELS_LAST : 0) |
+    const bool strided = t.layout() == at::kStrided;  // sparse tensors come from torch.Call
+    info[5] = (t.requires_grad() ? CT_REQUIRES_GRAD : 0) | (strided && t.is_contiguous() ? CT_CONTIGUOUS : 0) |
+              (strided && ndim == 4 && t.is_contiguous(at::MemoryFormat::ChannelsLast) ? CT_CHANNELS_LAST : 0) |
               (t.is_inference() ? CT_INFERENCE_TENSOR : 0);
     if (!t.is_inference()) {
       const bool leaf = t.is_leaf();
@@ -53,7 +54,7 @@ ct_error *ct_tensor_info(ct_tensor h, int64_t *info, int32_t cap, int32_t *ndim_
     }
     for (int32_t i = 0; i < ndim; i++) {
       info[6 + i] = t.size(i);
-      info[6 + ndim + i] = t.stride(i);
+      info[6 + ndim + i] = strided ? t.stride(i) : 0;
     }
   });
 }
@@ -113,20 +114,36 @@ ct_error *ct_tensor_item_int(ct_tensor h, int64_t *out) {
 }
 
 ct_error *ct_tensor_set_requires_grad(ct_tensor h, int32_t on) {
-  return guarded(0, [&] { borrow(h).set_requires_grad(on != 0); });
+  return guarded(0, [&] {
+    at::Tensor t = borrow(h);
+    if (on && t.requires_grad()) return;
+    TORCH_CHECK(t.is_inference() || t.is_leaf(), "only leaves can stop collecting gradients: detach the result instead");
+    t.set_requires_grad(on != 0);
+  });
 }
 
 ct_error *ct_tensor_grad(ct_tensor h, ct_tensor *out) {
   return guarded(0, [&] {
-    at::Tensor g = borrow(h).grad();
-    *out = g.defined() ? give(std::move(g)) : nullptr;
+    at::Tensor t = borrow(h);
+    // Reading the gradient of a result prints a warning of libtorch's; there is none.
+    *out = !t.is_inference() && (t.is_leaf() || t.retains_grad()) ? give(t.grad()) : nullptr;
   });
 }
 
 ct_error *ct_tensor_set_grad(ct_tensor h, ct_tensor grad) {
   return guarded(0, [&] {
     at::Tensor t = borrow(h);
-    t.mutable_grad() = grad ? borrow(grad) : at::Tensor();
+    if (!grad) {
+      t.mutable_grad() = at::Tensor();
+      return;
+    }
+    at::Tensor g = borrow(grad);
+    TORCH_CHECK(t.is_leaf(), "only leaves hold gradients, this is an operator's result");
+    TORCH_CHECK(g.sizes() == t.sizes() && g.scalar_type() == t.scalar_type() && g.device() == t.device(),
+                "the gradient must have the tensor's shape, dtype and device, got ", g.scalar_type(), g.sizes(), " on ",
+                g.device());
+    TORCH_CHECK(!g.is_same(t), "a tensor cannot be its own gradient");
+    t.mutable_grad() = std::move(g);
   });
 }
 

@@ -32,8 +32,20 @@ attn_mask = torch.randn(5, 7)
 table = torch.randn(5, 3)
 sortd = torch.tensor([0.0, 1.0, 2.0, 4.0])
 lw, lb = torch.randn(5, 4), torch.randn(5)
+bm, bytes_, ints, wide = torch.randn(2, 3, 4), torch.randint(0, 200, (2, 3), dtype=torch.uint8), torch.randint(-9, 9, (2, 3), dtype=torch.int32), torch.randn(2, 3).double()
+holes = torch.tensor([[1.0, float("nan"), 3.0], [float("inf"), -2.0, 0.0]])
 INPUTS = dict(x=x, y=y, p=p, row=row, half=half, whole=whole, other=other, idx=idx, mask=mask, m1=m1, m2=m2, img=img, w=w, wb=wb,
-              g=g, gb=gb, q=q, k=k, v=v, attn_mask=attn_mask, table=table, sortd=sortd, lw=lw, lb=lb)
+              g=g, gb=gb, q=q, k=k, v=v, attn_mask=attn_mask, table=table, sortd=sortd, lw=lw, lb=lb, bm=bm, bytes=bytes_, ints=ints, wide=wide, holes=holes)
+
+
+def clipped(limit, *grads):
+    params = [torch.zeros_like(t).requires_grad_() for t in grads]
+    for p, t in zip(params, grads):
+        p.grad = t.clone()
+    total = torch.nn.utils.clip_grad_norm_(params, limit)
+    return torch.cat([total.reshape(1)] + [p.grad.flatten() for p in params])
+
+
 OUT = dict(
     Neg=-x, Exp=x.exp(), Expm1=x.expm1(), Log=p.log(), Log1p=p.log1p(), Sqrt=p.sqrt(), Rsqrt=p.rsqrt(), Square=x.square(),
     Reciprocal=p.reciprocal(), Abs=x.abs(), Sign=x.sign(), Sin=x.sin(), Cos=x.cos(), Tan=x.tan(), Atan=x.atan(), Erf=x.erf(),
@@ -77,6 +89,21 @@ OUT = dict(
     PadReplicate=F.pad(img[:1, :1], (1, 2, 2, 1), mode="replicate"), Embedding=F.embedding(idx, table),
     Attention=F.scaled_dot_product_attention(q, k, v), AttentionMask=F.scaled_dot_product_attention(q, k, v, attn_mask, scale=0.3),
     AttentionCausal=F.scaled_dot_product_attention(q, q, q, is_causal=True), Detach=x,
+    # Promotion of dtypes; reductions of NaN and of nothing; half precision.
+    AddBF16F32=half.bfloat16() + holes, AddU8Int32=bytes_ + ints, AddBoolInt=(whole > 0) + whole, MulInt32Half=ints * half, AddF32F64=holes + wide,
+    AddZeroDimF64=holes + torch.tensor(0.1, dtype=torch.float64), MulScalarIntFloat=whole * 1.5, DivScalarInt=whole / 4, PowScalarInt=whole.pow(2),
+    ClampIntFloat=whole.clamp(-0.5, 2), MaxNaN=holes.max(), MinDimNaN=holes.amin(1), SumEmpty=x[:0].sum(), MeanEmpty=x[:0].mean(), SumBool=mask.sum((0, 1)),
+    CatPromote=torch.cat([whole, holes], 0), SumHalf=half.sum(), LinearBF16=F.linear(m1.bfloat16(), lw.bfloat16(), lb.bfloat16()),
+    LinearF64=F.linear(m1.double(), lw.double(), lb.double()), ConvBF16=F.conv2d(img.bfloat16(), w.bfloat16(), None, groups=2),
+    SoftmaxHalf=half.softmax(1), IsFiniteHoles=holes.isfinite(), WhereHoles=torch.where(holes.isfinite(), holes, torch.tensor(-1.0)),
+    MatMulBatch=bm @ m2, MatMulBatches=bm @ bm.transpose(1, 2), MatMulVector=m1 @ row, IndexTwo=x[idx, torch.tensor([2, 0, 1])],
+    IndexPutAdd=x.index_put((idx,), torch.tensor(9.0), accumulate=True), SliceNegative=x[:, -2:].contiguous(), SelectNegative=x.select(-1, -1).contiguous(),
+    ConvPoint=F.conv2d(img, w[:, :, :1, :1].repeat(1, 2, 1, 1)), ConvChannelsLast=F.conv2d(img.contiguous(memory_format=torch.channels_last), w, wb, padding=1, groups=2).contiguous(),
+    GroupNormPlain=F.group_norm(img, 4), LayerNormPlain=F.layer_norm(x, (3, 4)), MaskBool=F.scaled_dot_product_attention(q, k, v, attn_mask > 0),
+    ClipGradNorm=clipped(1.5, x, m1, gb), ClipGradNormLoose=clipped(1e3, x, m1), ClipGradNormF64=clipped(0.5, wide), GradNorm=torch.cat([x.flatten(), m1.flatten()]).norm(),
+    Empty=torch.full((2, 3), 7, dtype=torch.int32), CountNonFinite=(~holes.isfinite()).sum(),
+    ForeachAdd=torch.cat([t.flatten() for t in torch._foreach_add([x, row], [y, row], alpha=0.5)]),
+    ForeachSqrt=torch.cat([p.sqrt().flatten(), sortd.sqrt()]),
 )
 save_file({**{k: t.contiguous() for k, t in INPUTS.items()}, **{"out." + k: t.contiguous().clone() for k, t in OUT.items()}},
           os.path.join(FOLDER, "ops.safetensors"), metadata=META)

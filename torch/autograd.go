@@ -31,7 +31,7 @@ func (t *Tensor) Grad(s *Scope) *Tensor {
 	if h == nil {
 		return nil
 	}
-	return newTensor(s, h)
+	return newTensor(s, h, "grad")
 }
 
 // HasGrad tells whether the tensor has collected a gradient.
@@ -87,6 +87,9 @@ func handles(op string, ts []*Tensor) []C.ct_tensor {
 func first(h []C.ct_tensor) *C.ct_tensor { return &h[:1][0] }
 
 func (o BackwardOptions) grads(op string, outputs int) (*C.ct_tensor, error) {
+	if outputs == 0 {
+		return nil, fmt.Errorf("want at least one output")
+	}
 	if o.Grads == nil {
 		return nil, nil
 	}
@@ -114,7 +117,7 @@ func Backward(outputs []*Tensor, o BackwardOptions) {
 }
 
 // Grad returns the gradients of the outputs with respect to each of the inputs, owned by s, and leaves the tensors'
-// own gradients alone.
+// own gradients alone. It panics when an input is not part of the outputs' computation, unless AllowUnused is set.
 func Grad(s *Scope, outputs, inputs []*Tensor, o BackwardOptions) []*Tensor {
 	out, in := handles("grad", outputs), handles("grad", inputs)
 	grads, err := o.grads("grad", len(outputs))
@@ -130,7 +133,7 @@ func Grad(s *Scope, outputs, inputs []*Tensor, o BackwardOptions) []*Tensor {
 	list := make([]*Tensor, len(in))
 	for i := range list {
 		if got[i] != nil {
-			list[i] = newTensor(s, got[i])
+			list[i] = newTensor(s, got[i], "grad")
 		}
 	}
 	return list
@@ -158,7 +161,8 @@ func gradsOf(s *Scope, params []*Tensor) []*Tensor {
 	return grads
 }
 
-// GradNorm returns the Euclidean norm of all the parameters' gradients together, as a 0-dimensional float32 tensor.
+// GradNorm returns the Euclidean norm of all the parameters' gradients together, 0-dimensional, as float32, or float64 when
+// one of them is.
 func GradNorm(s *Scope, params []*Tensor) *Tensor {
 	return s.NoGradTidy(func(s *Scope) *Tensor { return norm(s, gradsOf(s, params)) })
 }
@@ -167,23 +171,25 @@ func norm(s *Scope, ts []*Tensor) *Tensor {
 	if len(ts) == 0 {
 		return Zeros(s, Float32)
 	}
-	c := call{op: opNorms, s: s}
-	norms := c.ts(ts).int(2).many()
-	for i, n := range norms {
-		norms[i] = n.To(s, Float32)
+	wide := Float32
+	for _, t := range ts {
+		if t.DType() == Float64 {
+			wide = Float64
+		}
 	}
-	return Stack(s, norms, 0).Norm(s)
+	c := call{op: opNorms, s: s}
+	return Stack(s, c.ts(ts).int(2).dtype(wide).many(), 0).Norm(s)
 }
 
 // ClipGradNorm scales the parameters' gradients so that their common norm is at most limit, and returns the norm from
-// before. The rule is PyTorch's clip_grad_norm_: the factor is limit/(norm + 1e-6), never above 1. A norm that is not
+// before. The rule is PyTorch's clip_grad_norm_: the factor is limit/(norm + 1e-6), never above 1. The norm's dtype is [GradNorm]'s. A norm that is not
 // finite makes all gradients so: look at it before the optimizer steps.
 func ClipGradNorm(s *Scope, params []*Tensor, limit float64) *Tensor {
 	return s.NoGradTidy(func(s *Scope) *Tensor {
 		grads := gradsOf(s, params)
 		total := norm(s, grads)
 		if len(grads) > 0 {
-			factor := Full(s, limit, Float32).Div(s, total.AddScalar(s, 1e-6)).Clamp(s, 0, 1)
+			factor := total.AddScalar(s, 1e-6).Reciprocal(s).MulScalar(s, limit).Clamp(s, 0, 1)
 			ForeachMulTensorInPlace(s, grads, factor)
 		}
 		return total
@@ -195,7 +201,7 @@ func CountNonFinite(s *Scope, ts []*Tensor) int {
 	count := s.NoGradTidy(func(s *Scope) *Tensor {
 		sum := Zeros(s, Int64)
 		for _, t := range ts {
-			sum.AddInPlace(s, t.IsFinite(s).LogicalNot(s).Sum(s))
+			sum.AddInPlace(s, s.Tidy(func(s *Scope) *Tensor { return t.IsFinite(s).LogicalNot(s).Sum(s) }))
 		}
 		return sum
 	})

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -47,6 +48,15 @@ func TestBackward(t *testing.T) {
 		require.NotNil(t, unused[0])
 		require.Nil(t, unused[1])
 
+		// Handles may go: the graph holds what it needs. Results of operators collect nothing.
+		x.ZeroGrad()
+		middle := x.Square(s)
+		end := middle.Square(s).Sum(s)
+		middle.Free()
+		require.Nil(t, x.Neg(s).Grad(s))
+		require.NoError(t, s.NoGrad(func(*torch.Scope) error { end.Backward(); return nil }), "a pass is the same in any scope")
+		require.Equal(t, []float64{4, 32}, torch.ToSlice[float64](x.Grad(s)))
+
 		twice := x.Square(s).Sum(s)
 		torch.Backward([]*torch.Tensor{twice}, torch.BackwardOptions{RetainGraph: true})
 		twice.Backward()
@@ -56,6 +66,16 @@ func TestBackward(t *testing.T) {
 	require.ErrorContains(t, e, "second time")
 	e = caught(t, func(s *torch.Scope) { leaf(s, []float64{1, 2}).Square(s).Backward() })
 	require.ErrorContains(t, e, "scalar outputs")
+	e = caught(t, func(s *torch.Scope) { y := leaf(s, []float64{1}).Exp(s); z := y.Exp(s); y.ZeroInPlace(s); z.Backward() })
+	require.ErrorContains(t, e, "modified by an inplace operation")
+	e = caught(t, func(s *torch.Scope) {
+		x, y := leaf(s, []float64{1}), leaf(s, []float64{1})
+		torch.Grad(s, tensorList{x.Exp(s)}, tensorList{y}, torch.BackwardOptions{})
+	})
+	require.ErrorContains(t, e, "not have been used in the graph")
+	require.Equal(t, "float64[1], float64[1]", e.Shapes)
+	require.ErrorContains(t, caught(t, func(*torch.Scope) { torch.Backward(nil, torch.BackwardOptions{}) }), "at least one output")
+	require.ErrorContains(t, caught(t, func(s *torch.Scope) { torch.Grad(s, nil, nil, torch.BackwardOptions{}) }), "at least one output")
 	e = caught(t, func(s *torch.Scope) { torch.Ones(s, torch.Float32).Backward() })
 	require.ErrorContains(t, e, "does not require grad")
 	e = caught(t, func(s *torch.Scope) {
@@ -200,6 +220,205 @@ func TestCheckpoint(t *testing.T) {
 		y.Backward()
 	})
 	require.ErrorContains(t, e, "second time")
+}
+
+type tensorList = []*torch.Tensor
+
+func TestCheckpointLimits(t *testing.T) {
+	square := func(s *torch.Scope, in tensorList) tensorList { return tensorList{in[0].Square(s)} }
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		x := leaf(s, []float64{1, 3, 2})
+		// Outputs that carry no gradients, before, between and after those that do.
+		out := torch.Checkpoint(s, func(s *torch.Scope, in tensorList) tensorList {
+			return tensorList{in[0].ArgMax(s, 0), in[0].Square(s), in[0].GtScalar(s, 1), in[0].MulScalar(s, 3)}
+		}, x)
+		require.Equal(t, 1, out[0].Int())
+		require.Equal(t, []bool{false, true, true}, torch.ToSlice[bool](out[2]))
+		require.Equal(t, []bool{false, true, false, true}, []bool{out[0].RequiresGrad(), out[1].RequiresGrad(), out[2].RequiresGrad(), out[3].RequiresGrad()})
+		out[3].Sum(s).Backward()
+		require.Equal(t, []float64{3, 3, 3}, torch.ToSlice[float64](x.Grad(s)))
+
+		// An input that passes through, and a view of it.
+		x.ZeroGrad()
+		out = torch.Checkpoint(s, func(s *torch.Scope, in tensorList) tensorList { return tensorList{in[0], in[0].View(s, 3, 1)} }, x)
+		out[0].Mul(s, out[1].View(s, 3)).Sum(s).Backward()
+		require.Equal(t, []float64{2, 6, 4}, torch.ToSlice[float64](x.Grad(s)))
+
+		// A kept graph runs the function again for each pass; the input's handle may go before.
+		x.ZeroGrad()
+		y := x.MulScalar(s, 2)
+		loss := torch.Checkpoint(s, square, y)[0].Sum(s)
+		y.Free()
+		torch.Backward(tensorList{loss}, torch.BackwardOptions{RetainGraph: true})
+		loss.Backward()
+		require.Equal(t, []float64{16, 48, 32}, torch.ToSlice[float64](x.Grad(s)))
+
+		// Many in a row, and many inside each other.
+		x.ZeroGrad()
+		y = x
+		for range 100 {
+			y = torch.Checkpoint(s, func(s *torch.Scope, in tensorList) tensorList { return tensorList{in[0].AddScalar(s, 1)} }, y)[0]
+		}
+		var nested func(n int) func(*torch.Scope, tensorList) tensorList
+		nested = func(n int) func(*torch.Scope, tensorList) tensorList {
+			return func(s *torch.Scope, in tensorList) tensorList {
+				if n == 0 {
+					return square(s, in)
+				}
+				return torch.Checkpoint(s, nested(n-1), in[0].MulScalar(s, 1))
+			}
+		}
+		torch.Checkpoint(s, nested(6), y)[0].Sum(s).Backward()
+		require.Equal(t, []float64{202, 206, 204}, torch.ToSlice[float64](x.Grad(s)))
+		return nil
+	}))
+
+	for name, c := range map[string]struct {
+		f    func(s *torch.Scope, x *torch.Tensor)
+		want string
+	}{
+		"Grad": {func(s *torch.Scope, x *torch.Tensor) {
+			torch.Grad(s, tensorList{torch.Checkpoint(s, square, x)[0].Sum(s)}, tensorList{x}, torch.BackwardOptions{})
+		}, "a checkpoint gives gradients to all leaves only"},
+		"Inputs": {func(s *torch.Scope, x *torch.Tensor) {
+			torch.Backward(tensorList{torch.Checkpoint(s, square, x)[0].Sum(s)}, torch.BackwardOptions{Inputs: tensorList{x}})
+		}, "a checkpoint gives gradients to all leaves only"},
+		"CreateGraph": {func(s *torch.Scope, x *torch.Tensor) {
+			torch.Backward(tensorList{torch.Checkpoint(s, square, x)[0].Sum(s)}, torch.BackwardOptions{CreateGraph: true})
+		}, "no second derivatives"},
+		"changed input": {func(s *torch.Scope, x *torch.Tensor) {
+			y := x.MulScalar(s, 1)
+			loss := torch.Checkpoint(s, square, y)[0].Sum(s)
+			y.ZeroInPlace(s)
+			loss.Backward()
+		}, "modified by an inplace operation"},
+		"nil output": {func(s *torch.Scope, x *torch.Tensor) {
+			torch.Checkpoint(s, func(*torch.Scope, tensorList) tensorList { return tensorList{nil} }, x)
+		}, "checkpoint: an operand is nil"},
+		"first run": {func(s *torch.Scope, x *torch.Tensor) {
+			torch.Checkpoint(s, func(s *torch.Scope, in tensorList) tensorList { return tensorList{in[0].View(s, 99)} }, x)
+		}, "view: "},
+		"other outputs": {func(s *torch.Scope, x *torch.Tensor) {
+			n := 0
+			torch.Checkpoint(s, func(s *torch.Scope, in tensorList) tensorList {
+				n++
+				return tensorList{in[0].Neg(s), in[0].Exp(s)}[:3-min(n, 2)-n/2]
+			}, x)[0].Sum(s).Backward()
+		}, "gave 2 outputs at first and 0 when run again"},
+	} {
+		e := caught(t, func(s *torch.Scope) { c.f(s, leaf(s, []float64{1, 2})) })
+		require.ErrorContains(t, e, c.want, name)
+	}
+
+	// Memory that runs out in the second run is told as such; a fault of the program with the place where it happened.
+	again := func(f func(s *torch.Scope)) *torch.Error {
+		n := 0
+		return caught(t, func(s *torch.Scope) {
+			torch.Checkpoint(s, func(s *torch.Scope, in tensorList) tensorList {
+				if n++; n == 2 {
+					f(s)
+				}
+				return square(s, in)
+			}, leaf(s, []float64{1}))[0].Backward()
+		})
+	}
+	require.ErrorIs(t, again(func(s *torch.Scope) { torch.Empty(s, torch.Float32, 1<<40, 1<<10) }), torch.ErrOutOfMemory)
+	e := again(func(*torch.Scope) { var none []int; _ = none[len(os.Args)] })
+	require.ErrorContains(t, e, "index out of range")
+	require.ErrorContains(t, e, "autograd_test.go:")
+}
+
+// What a checkpoint saves: six layers' results are not there between the passes. Tensors above 32 MiB go back to the system
+// at once when they are freed (malloc's largest threshold), so that the resident size shows them.
+func TestCheckpointSavesMemory(t *testing.T) {
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		const layers, MiB = 6, 40
+		x := torch.Zeros(s, torch.Float32, MiB<<20/4)
+		x.SetRequiresGrad(true)
+		f := func(s *torch.Scope, in tensorList) tensorList {
+			y := in[0]
+			for range layers {
+				y = y.Sin(s)
+			}
+			return tensorList{y}
+		}
+		grown := func(forward func(s *torch.Scope) *torch.Tensor) (grown float64) {
+			require.NoError(t, s.Run(func(s *torch.Scope) error {
+				before := residentKiB(t)
+				y := s.Tidy(forward)
+				grown = (residentKiB(t) - before) / 1024
+				y.Sum(s).Backward()
+				require.Equal(t, 1.0, x.Grad(s).Select(s, 0, 0).Item())
+				x.ZeroGrad()
+				return nil
+			}))
+			return grown
+		}
+		with := grown(func(s *torch.Scope) *torch.Tensor { return torch.Checkpoint(s, f, x)[0] })
+		without := grown(func(s *torch.Scope) *torch.Tensor { return f(s, tensorList{x})[0] })
+		t.Logf("between the passes: %.0f MiB with a checkpoint, %.0f MiB without", with, without)
+		require.Greater(t, without, 0.8*layers*MiB)
+		require.Less(t, with, 2.0*MiB)
+		return nil
+	}))
+}
+
+// Goroutines that run backward into one parameter at once: no gradient is lost.
+func TestGradientsFromGoroutines(t *testing.T) {
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		w := leaf(s, []float64{1, 2})
+		var wg sync.WaitGroup
+		for g := range 32 {
+			wg.Go(func() {
+				err := torch.Run(torch.CPU, func(s *torch.Scope) error {
+					for range 10 {
+						f := func(s *torch.Scope, in tensorList) tensorList { return tensorList{in[0].Mul(s, w)} }
+						x := torch.FromSlice(s, []float64{float64(g), 1})
+						y := f(s, tensorList{x})
+						if g%2 == 0 {
+							y = torch.Checkpoint(s, f, x)
+						}
+						y[0].Sum(s).Backward()
+					}
+					return nil
+				})
+				if err != nil {
+					t.Error(err)
+				}
+			})
+		}
+		wg.Wait()
+		require.Equal(t, []float64{10 * 32 * 31 / 2, 320}, torch.ToSlice[float64](w.Grad(s)))
+		return nil
+	}))
+}
+
+// Tensors of inference scopes can be read and copied, never recorded or changed outside.
+func TestInferenceTensors(t *testing.T) {
+	made := func(s *torch.Scope) (x *torch.Tensor) {
+		require.NoError(t, s.Inference(func(s *torch.Scope) error {
+			x = s.Keep(torch.FromSlice(s, []float64{1, 2}).AddScalar(s, 1))
+			return nil
+		}))
+		return x
+	}
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		x := made(s)
+		require.Equal(t, []float64{2, 3}, torch.ToSlice[float64](x))
+		require.Equal(t, []float64{2, 3}, torch.ToSlice[float64](x.View(s, 1, 2)))
+		require.Equal(t, 5.0, x.Sum(s).Item())
+		require.Equal(t, "torch.Tensor(float64[2] [2 3])", x.String())
+		require.False(t, x.RequiresGrad())
+		require.False(t, x.HasGrad())
+		require.Nil(t, x.Grad(s))
+		w := leaf(s, []float64{1, 1})
+		x.Clone(s).Mul(s, w).Sum(s).Backward()
+		require.Equal(t, []float64{2, 3}, torch.ToSlice[float64](w.Grad(s)))
+		return nil
+	}))
+	require.ErrorContains(t, caught(t, func(s *torch.Scope) { made(s).Mul(s, leaf(s, []float64{1, 1})) }), "Inference tensors cannot be saved for backward")
+	require.ErrorContains(t, caught(t, func(s *torch.Scope) { made(s).AddScalarInPlace(s, 1) }), "Inplace update to inference tensor")
+	require.ErrorContains(t, caught(t, func(s *torch.Scope) { made(s).SetRequiresGrad(true) }), "inference tensor")
 }
 
 func TestClipAndNonFinite(t *testing.T) {

@@ -148,7 +148,7 @@ func (c *call) float(v float64) *call { c.put(C.CT_FLOAT); c.put(math.Float64bit
 
 // scalar is a number for a Scalar argument. Whole numbers go as integers, so that integer tensors stay integer ones.
 func (c *call) scalar(v float64) *call {
-	if v == math.Trunc(v) && math.Abs(v) < 1<<53 && !(v == 0 && math.Signbit(v)) {
+	if v == math.Trunc(v) && math.Abs(v) < 1<<63 && !(v == 0 && math.Signbit(v)) {
 		return c.int(int(v))
 	}
 	return c.float(v)
@@ -233,7 +233,7 @@ func (c *call) one() *Tensor {
 	if e := C.ct_call1(h, C.uint32_t(c.s.mode), c.words(), C.int32_t(c.n), &out); e != nil {
 		c.fail(e)
 	}
-	return newTensor(c.s, out)
+	return c.op.result(c.s, out)
 }
 
 // zero runs an operator for its effect.
@@ -262,6 +262,9 @@ func (c *call) many() []*Tensor {
 
 // results runs the operator and returns whatever it gives.
 func (c *call) results() []any {
+	if c.s.isClosed() { // asked before: nobody would release the results after the first
+		panic(errClosed(c.op.String()))
+	}
 	h := c.op.handle()
 	var outs [32]C.uint64_t
 	var n C.int32_t
@@ -286,13 +289,13 @@ func (c *call) decode(w []C.uint64_t) []any {
 		case C.CT_NONE:
 			out = append(out, nil)
 		case C.CT_TENSOR:
-			out = append(out, newTensor(c.s, handleOf(w[0])))
+			out = append(out, c.op.result(c.s, handleOf(w[0])))
 			w = w[1:]
 		case C.CT_TENSOR_LIST:
 			list := make([]*Tensor, count)
 			for i := range list {
 				if w[i] != 0 {
-					list[i] = newTensor(c.s, handleOf(w[i]))
+					list[i] = c.op.result(c.s, handleOf(w[i]))
 				}
 			}
 			out, w = append(out, list), w[count:]
@@ -302,25 +305,6 @@ func (c *call) decode(w []C.uint64_t) []any {
 			out, w = append(out, math.Float64frombits(uint64(w[0]))), w[1:]
 		case C.CT_BOOL:
 			out, w = append(out, w[0] != 0), w[1:]
-		case C.CT_INT_LIST:
-			list := make([]int, count)
-			for i := range list {
-				list[i] = int(w[i])
-			}
-			out, w = append(out, list), w[count:]
-		case C.CT_FLOAT_LIST:
-			list := make([]float64, count)
-			for i := range list {
-				list[i] = math.Float64frombits(uint64(w[i]))
-			}
-			out, w = append(out, list), w[count:]
-		case C.CT_STRING:
-			words := (count + 7) / 8
-			b := make([]byte, words*8)
-			for i := range words {
-				*(*uint64)(unsafe.Pointer(&b[i*8])) = uint64(w[i])
-			}
-			out, w = append(out, string(b[:count])), w[words:]
 		default:
 			panic(&Error{Op: c.op.String(), Msg: fmt.Sprintf("unknown result tag %d", tag)})
 		}
@@ -383,7 +367,7 @@ type Default struct{}
 // Call runs any ATen operator by its schema's name, such as "aten::add.Tensor" or "aten::relu". Arguments are in the
 // schema's order; missing ones at the end take its defaults. An argument is a *Tensor, []*Tensor (nil inside where the
 // schema allows None), nil, bool, int, int64, float64, []int, []float64, []bool, string, DType, Device, MemoryFormat,
-// *Generator or Default{}. Results are *Tensor, []*Tensor, nil, int, float64, bool, []int, []float64 or string.
+// *Generator or Default{}. Results are *Tensor, []*Tensor, nil, int, float64 or bool.
 // An argument that does not fit gives an error that quotes the schema.
 func Call(s *Scope, schema string, args ...any) (results []any, err error) {
 	if !strings.Contains(schema, "::") {
@@ -394,6 +378,10 @@ func Call(s *Scope, schema string, args ...any) (results []any, err error) {
 	h, err := o.find()
 	if err != nil {
 		return nil, err
+	}
+	if o.name == "aten::_backward" {
+		// It may run a checkpoint's function, and calls of operators must not call back into Go.
+		return nil, &Error{Op: schema, Msg: "use Backward or Grad"}
 	}
 	defer func() {
 		if r := recover(); r != nil {

@@ -81,6 +81,17 @@ func TestCallRefuses(t *testing.T) {
 			{"cat", []any{[]*torch.Tensor{x, nil}}, []string{"argument 1 (tensors)", "got None"}},
 			{"transpose.int", []any{x, 0, 7}, []string{"Dimension out of range", "float32[2]"}},
 			{"randn.generator", []any{[]int{2}, x}, []string{"argument 2 (generator)", "got a tensor"}},
+			{"exp", []any{(*torch.Tensor)(nil)}, []string{"exp: an operand is nil"}},
+			{"native_dropout", []any{x, 0.5, 1}, []string{"argument 3 (train) takes Optional[bool], got an integer"}},
+			{"add.Tensor", []any{x, torch.CPU}, []string{"argument 2 (other) takes Tensor, got a device"}},
+			{"add.Tensor", []any{x, []float64{1}}, []string{"got a list of floats"}},
+			{"add.Tensor", []any{x, []bool{true}}, []string{"got a list of bools"}},
+			{"add.Tensor", []any{x, torch.Default{}}, []string{"argument 2 has no default", "schema:"}},
+			{"upsample_nearest2d.vec", []any{x, nil, []int{2}}, []string{"argument 3 (scale_factors)", "got a list of integers"}},
+			{"add.Overload", []any{x}, []string{"no operator named aten::add.Overload"}},
+			{"_backward", []any{x, []*torch.Tensor{}}, []string{"use Backward or Grad"}},
+			// A result without an encoding, and operands of a dtype that has no name here.
+			{"item", []any{complexNumber(t, s)}, []string{"a result of kind ComplexDouble cannot be returned", "item(Tensor self) -> Scalar", "scalar type 9[]"}},
 		} {
 			_, err := torch.Call(s, c.op, c.args...)
 			for _, want := range c.want {
@@ -92,6 +103,67 @@ func TestCallRefuses(t *testing.T) {
 		text, err := torch.Schema("conv2d")
 		require.NoError(t, err)
 		require.Contains(t, text, "aten::conv2d(Tensor input, Tensor weight, Tensor? bias=None")
+		return nil
+	}))
+}
+
+func complexNumber(t *testing.T, s *torch.Scope) *torch.Tensor {
+	r, err := torch.Call(s, "complex", torch.Ones(s, torch.Float32), torch.Ones(s, torch.Float32))
+	require.NoError(t, err)
+	return r[0].(*torch.Tensor)
+}
+
+// Every kind of value goes there and back.
+func TestCallKinds(t *testing.T) {
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		x := torch.Arange(s, 6, torch.Float32).Reshape(s, 2, 3)
+		call := func(op string, args ...any) []any {
+			t.Helper()
+			r, err := torch.Call(s, op, args...)
+			require.NoError(t, err)
+			return r
+		}
+		require.Equal(t, []any{3}, call("size.int", x, -1))
+		require.Equal(t, []any{false}, call("equal", x, x.AddScalar(s, 1)))
+		require.Equal(t, []any{5.0 / 255, 0}, call("_choose_qparams_per_tensor", x), "a float and an int")
+		require.Equal(t, []any{7.5}, call("item", torch.Scalar(s, 7.5)), "a Scalar is what it holds")
+		require.Equal(t, []any{7}, call("item", torch.Scalar(s, int64(7))))
+		require.Equal(t, []any{true}, call("item", torch.Scalar(s, true)))
+		require.Empty(t, call("_foreach_zero_", []*torch.Tensor{x.Clone(s)}), "no result")
+		require.Len(t, call("split_with_sizes", x, []int{1, 2}, 1)[0], 2)
+
+		// A list of bools goes in, and gradients that were not asked for come back as nil.
+		norm := call("native_layer_norm", x, []int{3}, nil, nil, 1e-5)
+		r := call("native_layer_norm_backward", x, x, []int{3}, norm[1], norm[2], nil, nil, []bool{true, false, false})
+		require.IsType(t, x, r[0])
+		require.Equal(t, []any{nil, nil}, r[1:])
+
+		in := call("index.Tensor", x, []*torch.Tensor{nil, torch.FromSlice(s, []int64{2})})[0].(*torch.Tensor)
+		require.Equal(t, []float32{2, 5}, torch.ToSlice[float32](in), "nil in a list")
+		require.Equal(t, []float32{0, 1, 2, 9, 9, 9}, torch.ToSlice[float32](call("slice_scatter", x, torch.Full(s, 9, torch.Float32, 1, 3), 0, int64(1))[0].(*torch.Tensor)))
+		up := call("upsample_nearest2d.vec", x.Reshape(s, 1, 1, 2, 3), nil, []float64{2, 1})[0].(*torch.Tensor)
+		require.Equal(t, []int{1, 1, 4, 3}, up.Shape())
+		moved := call("to.dtype_layout", x, torch.Float16, nil, torch.CPU, nil, false, true, torch.PreserveFormat)[0].(*torch.Tensor)
+		require.Equal(t, torch.Float16, moved.DType())
+		conv := call("conv2d", x.Reshape(s, 1, 1, 2, 3), torch.Ones(s, torch.Float32, 1, 1, 1, 1), nil, 1, 1)[0].(*torch.Tensor)
+		require.Equal(t, []int{1, 1, 4, 5}, conv.Shape(), "one number for int[2]")
+		words := make([]int, 40) // more arguments than usually fit
+		for i := range words {
+			words[i] = 1
+		}
+		require.Len(t, call("view", torch.Ones(s, torch.Float32), words)[0].(*torch.Tensor).Shape(), 40)
+
+		// An in-place operator returns its operand, behind a handle of its own.
+		y := x.Clone(s)
+		same := call("add_.Tensor", y, y)[0].(*torch.Tensor)
+		y.Free()
+		require.Equal(t, 10.0, same.Max(s).Item())
+
+		// Sparse tensors have no strides, but can be held.
+		sparse := call("to_sparse_csr", torch.Eye(s, 3, torch.Float32))[0].(*torch.Tensor)
+		require.Equal(t, []int{3, 3}, sparse.Shape())
+		require.False(t, sparse.IsContiguous())
+		require.Equal(t, "torch.Tensor(float32[3, 3])", sparse.String())
 		return nil
 	}))
 }

@@ -7,7 +7,9 @@ package torch
 import "C"
 
 import (
+	"errors"
 	"fmt"
+	"runtime/debug"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -29,9 +31,12 @@ type checkpoint struct {
 	f      func(s *Scope, inputs []*Tensor) []*Tensor
 }
 
-// Checkpoint runs f without keeping what its backward pass needs, and runs it again when gradients arrive: memory for
-// one more forward pass. f must be a function of its inputs and of tensors that live until then (parameters), and must
-// draw randomness only from generators it makes itself. Gradients reach the inputs and the parameters that f uses.
+// Checkpoint runs f without keeping what its backward pass needs, and runs it again when gradients arrive: time for one
+// more forward pass instead of the memory for its intermediate results. f must be a function of its inputs and of tensors
+// that live until then (parameters), and must draw randomness only from generators it makes itself. Gradients reach the
+// inputs and the parameters that f uses, which is why [Backward] must not choose among inputs, and why [Grad] and second
+// derivatives are refused. An error of the second run comes back from the backward pass. Outputs that carry no gradients,
+// such as indices, pass as they are. With gradients off it only calls f.
 func Checkpoint(s *Scope, f func(s *Scope, inputs []*Tensor) []*Tensor, inputs ...*Tensor) []*Tensor {
 	if s.mode != 0 {
 		return f(s, inputs)
@@ -43,6 +48,8 @@ func Checkpoint(s *Scope, f func(s *Scope, inputs []*Tensor) []*Tensor, inputs .
 	anchor.SetRequiresGrad(true)
 	defer anchor.Free()
 	outputs := f(c, inputs)
+	in := handles("checkpoint", append(append([]*Tensor{}, inputs...), anchor))
+	out := handles("checkpoint", outputs)
 
 	checkpoints.Lock()
 	if checkpoints.funcs == nil {
@@ -54,18 +61,19 @@ func Checkpoint(s *Scope, f func(s *Scope, inputs []*Tensor) []*Tensor, inputs .
 	held.Store(int64(len(checkpoints.funcs)))
 	checkpoints.Unlock()
 
-	in := handles("checkpoint", append(append([]*Tensor{}, inputs...), anchor))
-	out := handles("checkpoint", outputs)
 	got := make([]C.ct_tensor, len(out)+1)
 	if e := C.ct_checkpoint(first(in), C.int32_t(len(in)), first(out), C.int32_t(len(out)), C.uint64_t(id), &got[0]); e != nil {
 		checkpoints.Lock()
 		delete(checkpoints.funcs, id)
+		held.Store(int64(len(checkpoints.funcs)))
 		checkpoints.Unlock()
-		panic(take(e, "checkpoint"))
+		err := take(e, "checkpoint")
+		err.Shapes = describe(outputs...)
+		panic(err)
 	}
 	list := make([]*Tensor, len(out))
 	for i := range list {
-		list[i] = newTensor(s, got[i])
+		list[i] = newTensor(s, got[i], "checkpoint")
 	}
 	return list
 }
@@ -88,10 +96,10 @@ func forgetCheckpoints() {
 }
 
 // onestepRecompute runs a checkpoint's function with gradients on and sends the arriving gradients through it. It takes
-// over the handles. The last input is the anchor, which f does not see.
+// over the handles. The last input is the anchor, which f does not see. kind is the error's, beside a message.
 //
 //export onestepRecompute
-func onestepRecompute(id C.uint64_t, inputs *C.ct_tensor, ninputs C.int32_t, grads *C.ct_tensor, ngrads C.int32_t) (msg *C.char) {
+func onestepRecompute(id C.uint64_t, inputs *C.ct_tensor, ninputs C.int32_t, grads *C.ct_tensor, ngrads C.int32_t, kind *C.int32_t) (msg *C.char) {
 	checkpoints.Lock()
 	cp, ok := checkpoints.funcs[uint64(id)]
 	checkpoints.Unlock()
@@ -99,15 +107,22 @@ func onestepRecompute(id C.uint64_t, inputs *C.ct_tensor, ninputs C.int32_t, gra
 	defer s.Close()
 	defer func() {
 		// A panic must not unwind through C++.
-		if r := recover(); r != nil {
-			msg = C.CString(fmt.Sprintf("checkpoint: %v", r))
+		switch r := recover().(type) {
+		case nil:
+		case *Error:
+			if errors.Is(r, ErrOutOfMemory) {
+				*kind = C.CT_ERR_OUT_OF_MEMORY
+			}
+			msg = C.CString("checkpoint: " + r.Error())
+		default: // a fault of the program: where it happened would be lost
+			msg = C.CString(fmt.Sprintf("checkpoint: panic: %v\n%s", r, debug.Stack()))
 		}
 	}()
 	own := func(p *C.ct_tensor, n C.int32_t) []*Tensor {
 		list := make([]*Tensor, n)
 		for i, h := range unsafe.Slice(p, n) {
 			if h != nil {
-				list[i] = newTensor(s, h)
+				list[i] = newTensor(s, h, "checkpoint")
 			}
 		}
 		return list

@@ -41,7 +41,7 @@ func (d DType) String() string {
 }
 
 // Size returns the bytes of one element.
-func (d DType) Size() int { return dtypes[d].size }
+func (d DType) Size() int { d.check(); return dtypes[d].size }
 
 // IsFloat tells whether the type is a floating-point one, and so can carry gradients.
 func (d DType) IsFloat() bool { return d <= BFloat16 }
@@ -56,7 +56,13 @@ func ParseDType(name string) (DType, error) {
 	return 0, fmt.Errorf("unknown dtype %q: want float32, float64, float16, bfloat16, int64, int32, uint8 or bool", name)
 }
 
-func (d DType) code() int64 { return dtypes[d].code }
+func (d DType) code() int64 { d.check(); return dtypes[d].code }
+
+func (d DType) check() {
+	if d < 0 || int(d) >= len(dtypes) {
+		panic(&Error{Op: "dtype", Msg: fmt.Sprintf("there is no %s: want %s to %s", d, Float32, Bool)})
+	}
+}
 
 func dtypeOf(code int64) DType {
 	for i, d := range dtypes {

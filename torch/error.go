@@ -44,8 +44,15 @@ func (e *Error) Unwrap() error { return e.Err }
 // take turns a C error into an *Error and releases it. It must only be called with a non-nil e.
 func take(e *C.ct_error, op string) *Error {
 	out := &Error{Op: op, Msg: strings.TrimSpace(C.GoString(e.msg))}
-	if e.kind == C.CT_ERR_OUT_OF_MEMORY {
+	switch e.kind {
+	case C.CT_ERR_OUT_OF_MEMORY:
 		out.Err = ErrOutOfMemory
+	case C.CT_ERR_NOT_IMPLEMENTED:
+		// What follows is a list of sixty kernels that would have been.
+		out.Msg, _, _ = strings.Cut(out.Msg, " This could be because")
+		if !cudaOpened && strings.Contains(out.Msg, "'CUDA'") {
+			out.Msg += " CUDA is not in use: " + cudaReason
+		}
 	}
 	C.ct_error_free(e)
 	return out

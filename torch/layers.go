@@ -101,9 +101,17 @@ func (t *Tensor) Interpolate(s *Scope, h, w int, mode InterpolateMode) *Tensor {
 		c := call{op: opNearest, s: s}
 		return c.t(t).ints(size).none().one()
 	}
-	ops := map[InterpolateMode]*op{Bilinear: opBilinear, Bicubic: opBicubic, BilinearAntialias: opBilinearAA, BicubicAntialias: opBicubicAA}
-	o, ok := ops[mode]
-	if !ok {
+	var o *op
+	switch mode {
+	case Bilinear:
+		o = opBilinear
+	case Bicubic:
+		o = opBicubic
+	case BilinearAntialias:
+		o = opBilinearAA
+	case BicubicAntialias:
+		o = opBicubicAA
+	default:
 		panic(&Error{Op: "interpolate", Msg: fmt.Sprintf("unknown mode %d", mode), Shapes: describe(t)})
 	}
 	c := call{op: o, s: s}

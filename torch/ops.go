@@ -87,7 +87,7 @@ func (o *op) unary(s *Scope, x *Tensor) *Tensor {
 	if e := C.ct_unary(o.handle(), C.uint32_t(s.mode), x.handleFor(o), &out); e != nil {
 		o.fail(e, x)
 	}
-	return newTensor(s, out)
+	return o.result(s, out)
 }
 
 func (o *op) binary(s *Scope, x, y *Tensor) *Tensor {
@@ -95,7 +95,7 @@ func (o *op) binary(s *Scope, x, y *Tensor) *Tensor {
 	if e := C.ct_binary(o.handle(), C.uint32_t(s.mode), x.handleFor(o), y.handleFor(o), &out); e != nil {
 		o.fail(e, x, y)
 	}
-	return newTensor(s, out)
+	return o.result(s, out)
 }
 
 // withSizes runs an operator of a tensor and a list of numbers.
@@ -113,7 +113,17 @@ func (o *op) withSizes(s *Scope, x *Tensor, sizes []int) *Tensor {
 	if e := C.ct_with_sizes(o.handle(), C.uint32_t(s.mode), x.handleFor(o), first, C.int32_t(len(list)), &out); e != nil {
 		o.fail(e, x)
 	}
-	return newTensor(s, out)
+	return o.result(s, out)
+}
+
+// result makes s own an operator's result.
+func (o *op) result(s *Scope, h C.ct_tensor) *Tensor {
+	live.Add(1)
+	t := &Tensor{h: h}
+	if !s.add(t) {
+		panic(errClosed(o.String()))
+	}
+	return t
 }
 
 // handle looks the operator up; it panics when this libtorch has none of that name.

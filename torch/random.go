@@ -20,6 +20,9 @@ func NewGenerator(s *Scope, seed uint64) *Generator { return NewGeneratorOn(s, s
 // NewGeneratorOn makes a stream on dev, owned by s. Streams on the CPU also serve tensors that are moved elsewhere, so
 // that the numbers do not depend on the device.
 func NewGeneratorOn(s *Scope, dev Device, seed uint64) *Generator {
+	if err := dev.Available(); err != nil {
+		panic(&Error{Op: "generator", Msg: err.Error()})
+	}
 	var h C.ct_generator
 	if e := C.ct_generator_new(C.int32_t(dev.code()), C.uint64_t(seed), &h); e != nil {
 		panic(take(e, "generator"))
@@ -69,7 +72,7 @@ func (g *Generator) State() []byte {
 	}
 	s := NewScope(CPU)
 	defer s.Close()
-	return ToSlice[uint8](newTensor(s, h))
+	return ToSlice[uint8](newTensor(s, h, "state"))
 }
 
 // SetState puts the stream where State found it.
@@ -150,7 +153,8 @@ func (t *Tensor) Bernoulli(s *Scope, p float64, g *Generator) *Tensor {
 }
 
 // Dropout zeroes elements with probability p and scales the others by 1/(1-p). With g nil, or p 0, it returns t: a
-// network without a dropout stream is in evaluation mode. Equal streams give equal masks, whatever the values.
+// network without a dropout stream is in evaluation mode. Equal streams give equal masks, whatever the values; a stream on
+// the CPU gives the same mask on every device.
 func (t *Tensor) Dropout(s *Scope, p float64, g *Generator) *Tensor {
 	if g == nil || p == 0 {
 		return t
@@ -161,11 +165,14 @@ func (t *Tensor) Dropout(s *Scope, p float64, g *Generator) *Tensor {
 	return s.Tidy(func(s *Scope) *Tensor {
 		mask := s.NoGradTidy(func(s *Scope) *Tensor {
 			in := t.info("dropout")
-			if g.device == in.device() {
-				return t.Detach(s).Bernoulli(s, 1-p, g).MulScalar(s, 1/(1-p))
+			like := t.Detach(s)
+			if g.device != in.device() {
+				c := s.child(0)
+				c.device = g.device
+				defer c.Close()
+				like = Empty(c, in.dtype(), in.shape()...)
 			}
-			keep := Rand(s, g, Float32, in.shape()...).LtScalar(s, 1-p).To(s, in.dtype())
-			return keep.ToDevice(s, in.device()).MulScalar(s, 1/(1-p))
+			return like.Bernoulli(s, 1-p, g).ToDevice(s, in.device()).MulScalar(s, 1/(1-p))
 		})
 		return t.Mul(s, mask)
 	})

@@ -138,7 +138,7 @@ func (w *Weights) view(s *Scope, v safetensors.Tensor) *Tensor {
 	if e != nil {
 		panic(take(e, "weights"))
 	}
-	return newTensor(s, h)
+	return newTensor(s, h, "weights")
 }
 
 // FromFile yields copies of a file's tensors by name, on the scope's device and owned by s, in the file's order: for files

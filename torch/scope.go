@@ -34,7 +34,7 @@ func Live() int64 { return live.Load() }
 
 // Run opens a root scope on dev, calls f, and frees everything made in it. An operator's panic inside f comes back as
 // an error (an *Error); other panics pass. The goroutine stays on one operating-system thread while f runs, because
-// libtorch keeps a team of worker threads for each thread that calls it.
+// libtorch keeps a team of worker threads for each thread that calls it. A device that cannot be used is an error.
 func Run(dev Device, f func(s *Scope) error) error {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
@@ -115,9 +115,7 @@ func tidy(c *Scope, f func(s *Scope) *Tensor) *Tensor {
 // Keep moves t from s to s's parent, so that it outlives s, and returns it. Keeping a tensor of another scope is an
 // error of the program and panics.
 func (s *Scope) Keep(t *Tensor) *Tensor {
-	if t.h == nil {
-		panic(&Error{Op: "keep", Msg: "the tensor was freed", Err: ErrFreed})
-	}
+	t.handle("keep")
 	if t.scope != s {
 		panic(&Error{Op: "keep", Msg: "the tensor belongs to another scope"})
 	}
@@ -125,7 +123,9 @@ func (s *Scope) Keep(t *Tensor) *Tensor {
 		panic(&Error{Op: "keep", Msg: "the scope has no parent"})
 	}
 	s.remove(t)
-	s.parent.add(t)
+	if !s.parent.add(t) {
+		panic(&Error{Op: "keep", Msg: "the parent scope is closed", Err: ErrFreed})
+	}
 	return t
 }
 
@@ -170,8 +170,8 @@ func (s *Scope) Close() {
 	}
 }
 
-// add makes the scope own t.
-func (s *Scope) add(t *Tensor) {
+// add makes the scope own t. When the scope is closed it releases t and returns false.
+func (s *Scope) add(t *Tensor) bool {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
@@ -179,7 +179,7 @@ func (s *Scope) add(t *Tensor) {
 		t.h = nil
 		C.ct_tensors_free(&h, 1)
 		live.Add(-1)
-		panic(&Error{Op: "scope", Msg: "a tensor was made in a scope that is closed", Err: ErrFreed})
+		return false
 	}
 	t.scope, t.index = s, len(s.tensors)
 	if s.tensors == nil {
@@ -187,6 +187,17 @@ func (s *Scope) add(t *Tensor) {
 	}
 	s.tensors = append(s.tensors, t)
 	s.mu.Unlock()
+	return true
+}
+
+func errClosed(op string) *Error {
+	return &Error{Op: op, Msg: "a tensor was made in a scope that is closed", Err: ErrFreed}
+}
+
+func (s *Scope) isClosed() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.closed
 }
 
 // remove takes t out of the scope without freeing it.

@@ -34,16 +34,19 @@ type Element interface {
 	float32 | float64 | int64 | int32 | uint8 | bool
 }
 
-func newTensor(s *Scope, h C.ct_tensor) *Tensor {
+// newTensor makes s own a handle that op gave.
+func newTensor(s *Scope, h C.ct_tensor, op string) *Tensor {
 	live.Add(1)
 	t := &Tensor{h: h}
-	s.add(t)
+	if !s.add(t) {
+		panic(errClosed(op))
+	}
 	return t
 }
 
 // Free releases the tensor before its scope closes. Freeing twice does nothing.
 func (t *Tensor) Free() {
-	if t.h == nil {
+	if t == nil || t.h == nil {
 		return
 	}
 	t.scope.remove(t)
@@ -54,7 +57,7 @@ func (t *Tensor) Free() {
 }
 
 // Freed tells whether the tensor was freed, by Free or with its scope.
-func (t *Tensor) Freed() bool { return t.h == nil }
+func (t *Tensor) Freed() bool { return t == nil || t.h == nil }
 
 // handle returns the C handle; it panics when the tensor is nil or freed.
 func (t *Tensor) handle(op string) C.ct_tensor {
@@ -77,7 +80,7 @@ func (t *Tensor) handleFor(o *op) C.ct_tensor {
 
 // Share returns another handle to the same tensor, owned by s: gradients, memory and identity are the same.
 func (t *Tensor) Share(s *Scope) *Tensor {
-	return newTensor(s, C.ct_tensor_share(t.handle("share")))
+	return newTensor(s, C.ct_tensor_share(t.handle("share")), "share")
 }
 
 const maxDims = 64 // libtorch's own limit for most kernels
@@ -169,10 +172,19 @@ func describe(ts ...*Tensor) string {
 	return strings.Join(parts, ", ")
 }
 
+// describeHandle never fails: it is used where an error is being told.
 func describeHandle(h C.ct_tensor) string {
-	t := Tensor{h: h}
-	in := t.info("describe")
-	name := "?"
+	var in info
+	var ndim C.int32_t
+	if e := C.ct_tensor_info(h, &in.words[0], C.int32_t(len(in.words)), &ndim); e != nil {
+		C.ct_error_free(e)
+		return "unknown"
+	}
+	if ndim > maxDims {
+		return fmt.Sprintf("a tensor of %d dimensions", ndim)
+	}
+	in.ndim = int(ndim)
+	name := fmt.Sprintf("scalar type %d", in.words[0]) // a complex one, say, which torch.Call may have made
 	for _, d := range dtypes {
 		if d.code == int64(in.words[0]) {
 			name = d.name
@@ -187,7 +199,10 @@ func describeHandle(h C.ct_tensor) string {
 
 // String describes the tensor, and shows its elements when there are at most 8.
 func (t *Tensor) String() string {
-	if t == nil || t.h == nil {
+	if t == nil {
+		return "torch.Tensor(nil)"
+	}
+	if t.h == nil {
 		return "torch.Tensor(freed)"
 	}
 	in := t.info("string")
@@ -271,9 +286,9 @@ func fromBytes(s *Scope, p unsafe.Pointer, count int, d DType, shape []int) *Ten
 		panic(take(e, "from_slice"))
 	}
 	if s.device == CPU {
-		return newTensor(s, h)
+		return newTensor(s, h, "from_slice")
 	}
-	return s.Tidy(func(c *Scope) *Tensor { return newTensor(c, h).ToDevice(c, s.device) })
+	return s.Tidy(func(c *Scope) *Tensor { return newTensor(c, h, "from_slice").ToDevice(c, s.device) })
 }
 
 // sizesOf checks a shape and returns it with its number of elements.
@@ -296,7 +311,7 @@ func ToSlice[T Element](t *Tensor) []T {
 	d := elementType[T]()
 	in := t.info("to_slice")
 	if in.dtype() != d {
-		panic(&Error{Op: "to_slice", Msg: fmt.Sprintf("want a %s tensor, got %s: convert with To first", d, in.dtype()), Shapes: describe(t)})
+		panic(&Error{Op: "to_slice", Msg: fmt.Sprintf("want %s, got %s: convert with To first", d, in.dtype()), Shapes: describe(t)})
 	}
 	out := make([]T, int(in.words[3]))
 	if len(out) == 0 {

@@ -22,13 +22,24 @@ func TestCheckpointsAreForgotten(t *testing.T) {
 			err := s.Run(func(s *Scope) error {
 				x := Ones(s, Float32, 2)
 				x.SetRequiresGrad(true)
-				y := Checkpoint(s, func(s *Scope, in []*Tensor) []*Tensor { return []*Tensor{in[0].Square(s)} }, x)[0]
-				if i%2 == 0 {
+				runs := 0
+				y := Checkpoint(s, func(s *Scope, in []*Tensor) []*Tensor {
+					if runs++; runs > 1 && i == 3 {
+						panic(&Error{Op: "test"})
+					}
+					return []*Tensor{in[0].Square(s)}
+				}, x)[0]
+				switch i {
+				case 1:
+					y.Sum(s).Backward()
+				case 2:
+					Backward([]*Tensor{y.Sum(s)}, BackwardOptions{RetainGraph: true})
+				case 3:
 					y.Sum(s).Backward()
 				}
 				return nil
 			})
-			if err != nil {
+			if (err != nil) != (i == 3) {
 				return err
 			}
 		}
@@ -36,6 +47,13 @@ func TestCheckpointsAreForgotten(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	err = Run(CPU, func(s *Scope) error {
+		Checkpoint(s, func(*Scope, []*Tensor) []*Tensor { return []*Tensor{nil} }, Ones(s, Float32))
+		return nil
+	})
+	if err == nil {
+		t.Error("a checkpoint with a nil output was made")
 	}
 	checkpoints.Lock()
 	defer checkpoints.Unlock()

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"os/exec"
+	"strings"
 	"testing"
 
 	"github.com/onestep-go/onestep/torch"
@@ -33,6 +35,33 @@ func SkipIfNoCUDA(t testing.TB) {
 	if err := torch.CUDA(0).Available(); err != nil {
 		t.Skip(err)
 	}
+}
+
+// Python returns the path of a Python that can import the modules: $ONESTEP_PYTHON or else python3. Without one it skips the
+// test and says why.
+func Python(t testing.TB, modules ...string) string {
+	t.Helper()
+	var reasons []string
+	for _, name := range []string{os.Getenv("ONESTEP_PYTHON"), "python3"} {
+		if name == "" {
+			continue
+		}
+		path, err := exec.LookPath(name)
+		if err != nil {
+			reasons = append(reasons, err.Error())
+			continue
+		}
+		cmd := exec.Command(path, "-c", "import "+strings.Join(append([]string{"sys"}, modules...), ", "))
+		cmd.Dir = t.TempDir() // Python imports from the folder it runs in
+		if out, err := cmd.CombinedOutput(); err != nil {
+			lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+			reasons = append(reasons, fmt.Sprintf("%s: %s", path, lines[len(lines)-1]))
+			continue
+		}
+		return path
+	}
+	t.Skipf("no Python with %s (set ONESTEP_PYTHON to one): %s", strings.Join(modules, ", "), strings.Join(reasons, "; "))
+	return ""
 }
 
 // Golden reads a safetensors file's tensors onto the scope's device, and its metadata.
