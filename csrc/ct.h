@@ -148,6 +148,14 @@ ct_error *ct_generator_seed(ct_generator g, uint64_t seed);
 ct_error *ct_generator_state(ct_generator g, ct_tensor *out);  // a uint8 CPU tensor
 ct_error *ct_generator_set_state(ct_generator g, ct_tensor state);
 
+// ---- memory of the CPU ------------------------------------------------------------------------------------------
+
+// Gives freed blocks that are kept for use again back to the system: all large ones, and the calling thread's small ones.
+void ct_cpu_empty_cache(void);
+// stats: [bytes held by tensors, their peak, these and kept bytes, their peak, free bytes of the machine, total]. Blocks of
+// up to 32 KiB, which threads keep for themselves, are left out.
+void ct_cpu_memory(int64_t *stats);
+
 // ---- CUDA -------------------------------------------------------------------------------------------------------
 
 int32_t ct_cuda_count(void);

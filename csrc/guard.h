@@ -81,11 +81,7 @@ inline ct_error *guarded(uint32_t mode, F &&f) noexcept {
   } catch (const c10::AcceleratorError &e) {
     return make_error(CT_ERR_DEVICE, e.what_without_backtrace());
   } catch (const c10::Error &e) {
-    std::string msg = e.what_without_backtrace();
-    // The CPU allocator reports exhaustion as a plain error.
-    bool oom = msg.find("DefaultCPUAllocator: can't allocate memory") != std::string::npos ||
-               msg.find("DefaultCPUAllocator: not enough memory") != std::string::npos;
-    return make_error(oom ? CT_ERR_OUT_OF_MEMORY : CT_ERR_OTHER, msg);
+    return make_error(CT_ERR_OTHER, e.what_without_backtrace());
   } catch (const std::bad_alloc &) {
     return make_error(CT_ERR_OUT_OF_MEMORY, "out of host memory");
   } catch (const std::exception &e) {

@@ -117,30 +117,31 @@ func (d Device) Synchronize() error {
 	return nil
 }
 
-// MemoryStats are a GPU's memory figures in bytes.
+// MemoryStats are a device's memory figures in bytes.
 type MemoryStats struct {
 	Allocated, PeakAllocated int64 // held by tensors
-	Reserved, PeakReserved   int64 // held by libtorch's caching allocator
-	Free, Total              int64 // of the device, as its driver sees it
+	Reserved, PeakReserved   int64 // held by the caching allocator, for tensors or for use again
+	Free, Total              int64 // of the device, as its driver or the system sees it
 }
 
-// Memory returns the memory figures of a GPU.
+// Memory returns the memory figures of a device. On the CPU tensors of up to 32 KiB are left out.
 func (d Device) Memory() (MemoryStats, error) {
 	if err := d.Available(); err != nil {
 		return MemoryStats{}, err
 	}
-	if d.cuda == 0 {
-		return MemoryStats{}, fmt.Errorf("memory figures are kept for GPUs only, got cpu")
-	}
 	var v [6]C.int64_t
-	if e := C.ct_cuda_memory(C.int32_t(d.code()), &v[0]); e != nil {
+	if d.cuda == 0 {
+		C.ct_cpu_memory(&v[0])
+	} else if e := C.ct_cuda_memory(C.int32_t(d.code()), &v[0]); e != nil {
 		return MemoryStats{}, take(e, "memory")
 	}
 	return MemoryStats{int64(v[0]), int64(v[1]), int64(v[2]), int64(v[3]), int64(v[4]), int64(v[5])}, nil
 }
 
-// EmptyCache returns unused memory of libtorch's caching allocator to the GPUs.
+// EmptyCache returns memory that is kept for use again to the GPUs and to the system. Programs need it seldom: before
+// something else on the machine needs the memory that a model has just used.
 func EmptyCache() error {
+	C.ct_cpu_empty_cache()
 	if !cudaOpened {
 		return nil
 	}
