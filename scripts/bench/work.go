@@ -202,28 +202,28 @@ func ops(o options) (any, error) {
 	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
 		g := torch.NewGenerator(s, 0)
 		type op func(s *torch.Scope) *torch.Tensor
-		cases := map[string]func(grad bool) op{
-			"add": func(grad bool) op {
+		cases := map[string]func(s *torch.Scope, grad bool) op{
+			"add": func(s *torch.Scope, grad bool) op {
 				x, y := leaf(s, g, grad, 1), torch.Randn(s, g, torch.Float32, 1)
 				return func(s *torch.Scope) *torch.Tensor { return x.Add(s, y) }
 			},
-			"view": func(grad bool) op {
+			"view": func(s *torch.Scope, grad bool) op {
 				m := leaf(s, g, grad, 64, 64)
 				return func(s *torch.Scope) *torch.Tensor { return m.View(s, 4096) }
 			},
-			"silu64": func(grad bool) op {
+			"silu64": func(s *torch.Scope, grad bool) op {
 				m := leaf(s, g, grad, 64, 64)
 				return func(s *torch.Scope) *torch.Tensor { return m.SiLU(s) }
 			},
-			"matmul64": func(grad bool) op {
+			"matmul64": func(s *torch.Scope, grad bool) op {
 				a, b := leaf(s, g, grad, 64, 64), torch.Randn(s, g, torch.Float32, 64, 64)
 				return func(s *torch.Scope) *torch.Tensor { return a.MatMul(s, b) }
 			},
-			"conv2d": func(grad bool) op {
+			"conv2d": func(s *torch.Scope, grad bool) op {
 				x, w, b := leaf(s, g, grad, 1, 8, 16, 16), leaf(s, g, grad, 8, 8, 3, 3), leaf(s, g, grad, 8)
 				return func(s *torch.Scope) *torch.Tensor { return x.Conv2D(s, w, b, torch.Conv2DOptions{Padding: 1}) }
 			},
-			"chain10": func(grad bool) op {
+			"chain10": func(s *torch.Scope, grad bool) op {
 				x, y := leaf(s, g, grad, 1), torch.Randn(s, g, torch.Float32, 1)
 				return func(s *torch.Scope) *torch.Tensor {
 					z := x
@@ -239,15 +239,15 @@ func ops(o options) (any, error) {
 			},
 		}
 		for name, make := range cases {
-			free := make(false)
 			if err := s.Inference(func(s *torch.Scope) error {
+				free := make(s, false)
 				us, err := perCall(o.runs, func() { free(s).Free() })
 				out[name+"/no_grad"] = us
 				return err
 			}); err != nil {
 				return err
 			}
-			tracked := make(true)
+			tracked := make(s, true)
 			us, err := perCall(o.runs, func() { tracked(s).Free() })
 			if err != nil {
 				return err
@@ -265,10 +265,12 @@ func ops(o options) (any, error) {
 			}
 			out[name+"/fwd_bwd"] = us
 		}
-		x := torch.Randn(s, g, torch.Float32, 1)
-		us, err := perCall(o.runs, func() { x.Item() })
-		out["item/no_grad"] = us
-		return err
+		return s.Inference(func(s *torch.Scope) error {
+			x := torch.Randn(s, g, torch.Float32, 1)
+			us, err := perCall(o.runs, func() { x.Item() })
+			out["item/no_grad"] = us
+			return err
+		})
 	})
 	return out, err
 }
