@@ -11,8 +11,12 @@ import (
 // Cond is what a network is told besides the image and its noise. The zero value is the unconditional case, in
 // evaluation.
 type Cond struct {
-	Class   *torch.Tensor    // [B] int64; nil: none
-	Dropout *torch.Generator // where dropout masks come from; nil: no dropout, as in evaluation
+	Class *torch.Tensor // [B] int64; nil: none
+	// Until is the end of a jump, for networks of two times: [B], in the form that the network embeds; nil: none.
+	Until *torch.Tensor
+	// Guidance is the scale of classifier-free guidance that the network has learned to apply by itself: [B]; nil: none.
+	Guidance *torch.Tensor
+	Dropout  *torch.Generator // where dropout masks come from; nil: no dropout, as in evaluation
 }
 
 // Network is a raw network F_θ. x is [B, C, H, W]; noise is [B], already in the form the network embeds (c_noise).
