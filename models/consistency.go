@@ -117,11 +117,17 @@ type EDM struct {
 // Parameters yields the network's parameters.
 func (d *EDM) Parameters() iter.Seq2[string, *torch.Tensor] { return d.Net.Parameters() }
 
+func (d *EDM) sigmaData() float64 {
+	if d.SigmaData == 0 {
+		return 0.5
+	}
+	return d.SigmaData
+}
+
+// DataVariance returns σ_d², with its default.
+func (d *EDM) DataVariance() float64 { return d.sigmaData() * d.sigmaData() }
+
 // Denoise returns D(x; t) for x [B, ...] at noise levels t [B].
 func (d *EDM) Denoise(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tensor {
-	sd := d.SigmaData
-	if sd == 0 {
-		sd = 0.5
-	}
-	return precondition(s, d.Net, x, t, c, sd, 0, d.Noise)
+	return precondition(s, d.Net, x, t, c, d.sigmaData(), 0, d.Noise)
 }

@@ -33,15 +33,6 @@ type CT struct {
 	follow *models.EMA // moves Target; made by Validate
 }
 
-// Weighting is a rule for λ(t_n, t_{n+1}).
-type Weighting int
-
-// The weightings of consistency training.
-const (
-	Unit       Weighting = iota // λ = 1, the published method
-	InverseGap                  // λ = 1/(t_{n+1} - t_n), the improved one
-)
-
 // IndexDistribution draws the index n of a pair of levels (t_n, t_{n+1}).
 type IndexDistribution interface {
 	// Draw returns n in [0, len(levels)-2]; levels ascend.
@@ -94,56 +85,34 @@ func (c *CT) levels(k int) ([]float64, float64) {
 
 // Loss draws a pair of levels and a noise for each sample and returns the mean weighted distance.
 func (c *CT) Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor {
+	low, high := c.draw(k, b, d)
+	return c.LossAt(s, b, low, high, noise(s, b, d), d.Dropout)
+}
+
+// draw returns a pair of levels for each sample.
+func (c *CT) draw(k int, b Batch, d Draws) (low, high []float64) {
 	levels, _ := c.levels(k)
 	index := c.Index
 	if index == nil {
 		index = Uniform{}
 	}
 	n := b.Images.Dim(0)
-	low, high := make([]float64, n), make([]float64, n)
+	low, high = make([]float64, n), make([]float64, n)
 	for i := range low {
 		j := index.Draw(d.Host, levels)
 		low[i], high[i] = levels[j], levels[j+1]
 	}
-	z := torch.Randn(s, d.Noise, b.Images.DType(), b.Images.Shape()...)
-	return c.LossAt(s, b, low, high, z, d.Dropout)
+	return low, high
 }
 
 // LossAt is the loss for given levels low < high [B] and noise z, of the images' shape. Model and target draw the same
 // dropout masks, from the stream of that seed: with different ones the method does not converge.
 func (c *CT) LossAt(s *torch.Scope, b Batch, low, high []float64, z *torch.Tensor, dropout uint64) *torch.Tensor {
-	cond := func(s *torch.Scope) models.Cond {
-		return models.Cond{Class: b.Labels, Dropout: torch.NewGenerator(s, dropout)}
-	}
-	dtype := b.Images.DType()
-	at := func(s *torch.Scope, times []float64) *torch.Tensor { return torch.FromSlice(s, times).To(s, dtype) }
-	noisy := func(s *torch.Scope, t *torch.Tensor) *torch.Tensor {
-		return b.Images.Add(s, z.Mul(s, t.PerSample(s, b.Images.NDim())))
-	}
-	target := s.NoGradTidy(func(s *torch.Scope) *torch.Tensor {
-		f := c.Target
-		if f == nil {
-			f = c.Model
-		}
-		t := at(s, low)
-		return f.Origin(s, noisy(s, t), t, cond(s))
-	})
-	t := at(s, high)
-	got := c.Model.Origin(s, noisy(s, t), t, cond(s))
+	return c.pair(sameNoise).loss(s, b, low, high, z, dropout)
+}
 
-	distance := c.Distance
-	if distance == nil {
-		distance = PseudoHuber{}
-	}
-	d := distance.Distance(s, got, target)
-	if c.Weight == InverseGap {
-		w := make([]float64, len(low))
-		for i := range w {
-			w[i] = 1 / (high[i] - low[i])
-		}
-		d = d.Mul(s, at(s, w))
-	}
-	return d.Mean(s)
+func (c *CT) pair(lower lowerPoint) pair {
+	return pair{c.Model, c.Target, lower, c.Distance, c.Weight}
 }
 
 // Update moves the target: θ⁻ ← μ(k)·θ⁻ + (1-μ(k))·θ. It needs Validate to have passed.

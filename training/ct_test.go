@@ -95,7 +95,7 @@ func TestLossUsesTheSettings(t *testing.T) {
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		net := &recorder{}
 		c := &CT{
-			Model: &models.Consistency{Net: net, SigmaMin: 0.01}, Schedule: fixed{5, 0},
+			Model: &models.Consistency{Net: net, SigmaMin: 0.01}, Schedule: Fixed{5, 0},
 			Index: last{}, SigmaMax: 10, Rho: 3,
 		}
 		c.Loss(s, 0, Batch{Images: torch.Zeros(s, torch.Float64, 2, 1)}, Draw(s, 1, 0))
@@ -308,9 +308,9 @@ func TestCTValidate(t *testing.T) {
 	}{
 		{CT{}, "consistency training: no model"},
 		{CT{Model: model}, "consistency training: no schedule: use Progressive, or Doubling with no target"},
-		{CT{Model: model, Schedule: fixed{1, 0}}, "consistency training: the schedule has 1 levels and decay 0 at step 0: want at least 2 levels and a decay in [0, 1]"},
-		{CT{Model: model, Schedule: fixed{18, 1.5}}, "consistency training: the schedule has 18 levels and decay 1.5 at step 0: want at least 2 levels and a decay in [0, 1]"},
-		{CT{Model: model, Schedule: fixed{18, math.NaN()}}, "consistency training: the schedule has 18 levels and decay NaN at step 0: want at least 2 levels and a decay in [0, 1]"},
+		{CT{Model: model, Schedule: Fixed{1, 0}}, "consistency training: the schedule has 1 levels and decay 0 at step 0: want at least 2 levels and a decay in [0, 1]"},
+		{CT{Model: model, Schedule: Fixed{18, 1.5}}, "consistency training: the schedule has 18 levels and decay 1.5 at step 0: want at least 2 levels and a decay in [0, 1]"},
+		{CT{Model: model, Schedule: Fixed{18, math.NaN()}}, "consistency training: the schedule has 18 levels and decay NaN at step 0: want at least 2 levels and a decay in [0, 1]"},
 		{CT{Model: model, Schedule: Progressive{S1: -1, Steps: 10}}, "consistency training: the schedule has 0 levels and decay 0 at step 9223372036854775807: want at least 2 levels and a decay in [0, 1]"},
 		{CT{Model: model, Schedule: Doubling{}, Index: LogNormal{Mean: -1.1}}, "consistency training: the log-normal distribution has standard deviation 0: want more than 0"},
 		{CT{Model: model, Schedule: Progressive{}, Target: &models.Consistency{Net: newMLP(t, 2, 5, 0)}},

@@ -44,15 +44,26 @@ func (h PseudoHuber) Distance(s *torch.Scope, a, b *torch.Tensor) *torch.Tensor 
 	return d.SumDim(s, false, 1).AddScalar(s, c*c).Sqrt(s).SubScalar(s, c)
 }
 
-// ParseDistance returns the distance of that name: l1, l2 or huber.
+// Norm is ‖a-b‖, the Euclidean length over the whole sample. Where a and b are nearly the same its gradient, which has length
+// 1 anywhere else, falls to 0: below about 1e-6 an element.
+type Norm struct{}
+
+// Distance returns ‖a - b‖ of each sample, [B].
+func (Norm) Distance(s *torch.Scope, a, b *torch.Tensor) *torch.Tensor {
+	return PseudoHuber{C: 1e-6 * math.Sqrt(float64(a.NumEl()/max(1, a.Dim(0))))}.Distance(s, a, b)
+}
+
+// ParseDistance returns the distance of that name: l1, l2, norm or huber.
 func ParseDistance(name string) (Distance, error) {
 	switch name {
 	case "l1":
 		return L1{}, nil
 	case "l2":
 		return L2{}, nil
+	case "norm":
+		return Norm{}, nil
 	case "huber":
 		return PseudoHuber{}, nil
 	}
-	return nil, fmt.Errorf("unknown distance %q: want l1, l2 or huber", name)
+	return nil, fmt.Errorf("unknown distance %q: want l1, l2, norm or huber", name)
 }

@@ -57,14 +57,6 @@ func (m *mlp) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *to
 	})
 }
 
-// fixed is a schedule that does not change.
-type fixed struct {
-	levels int
-	decay  float64
-}
-
-func (f fixed) At(int) (int, float64) { return f.levels, f.decay }
-
 // gaussian is data whose deviation is not σ_data, so that the best network is not 0: F ≠ 0 has to be learned.
 var gaussian = modelstest.Gaussian{Mean: 0.3, Std: 0.4}
 
@@ -91,25 +83,32 @@ func (r run) train(t *testing.T) *models.Consistency {
 		}
 	}
 	require.NoError(t, c.Validate())
-	opt, err := optim.RAdam{LR: r.lr, Beta2: 0.99}.New(net.Parameters())
+	loss := c.Loss
+	if r.loss != nil {
+		loss = func(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor { return r.loss(s, &c, k, b, d) }
+	}
+	learn(t, net, average, r.steps, r.lr, loss, c.Update)
+	return &models.Consistency{Net: average}
+}
+
+// learn minimises a loss on the Gaussian data as the trainer does, from fixed seeds. The average follows the network.
+func learn(t *testing.T, net, average *mlp, steps int, lr float64, loss func(*torch.Scope, int, Batch, Draws) *torch.Tensor, update func(*torch.Scope, int)) {
+	t.Helper()
+	opt, err := optim.RAdam{LR: lr, Beta2: 0.99}.New(net.Parameters())
 	require.NoError(t, err)
 	defer opt.Close()
 	follow, err := models.NewEMA(average.Parameters(), net.Parameters())
 	require.NoError(t, err)
-	loss := r.loss
-	if loss == nil {
-		loss = func(s *torch.Scope, c *CT, k int, b Batch, d Draws) *torch.Tensor { return c.Loss(s, k, b, d) }
-	}
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		stream := torch.NewGenerator(s, 1)
-		for k := range r.steps {
+		for k := range steps {
 			err := s.Run(func(s *torch.Scope) error {
-				opt.SetLR(r.lr * math.Min(1, 2*(1-float64(k)/float64(r.steps))))
+				opt.SetLR(lr * math.Min(1, 2*(1-float64(k)/float64(steps))))
 				opt.ZeroGrad()
 				b := Batch{Images: gaussian.Sample(s, stream, torch.Float32, 256, 2)}
-				loss(s, &c, k, b, Draw(s, 1, k)).Backward()
+				loss(s, k, b, Draw(s, 1, k)).Backward()
 				opt.Step(s)
-				c.Update(s, k)
+				update(s, k)
 				follow.Update(s, math.Min(0.99, (1+float64(k))/(10+float64(k))))
 				return nil
 			})
@@ -119,7 +118,6 @@ func (r run) train(t *testing.T) *models.Consistency {
 		}
 		return nil
 	}))
-	return &models.Consistency{Net: average}
 }
 
 func masks(t *testing.T, seed uint64) *torch.Generator {
@@ -196,9 +194,9 @@ func TestConsistencyTrainingReachesItsFixedPoint(t *testing.T) {
 		levels int
 		bound  float64
 	}{
-		{"18 levels", run{method: CT{Schedule: fixed{18, 0.9}, Distance: L2{}}, steps: 1500, lr: 5e-3}, 18, 0.05},
+		{"18 levels", run{method: CT{Schedule: Fixed{18, 0.9}, Distance: L2{}}, steps: 1500, lr: 5e-3}, 18, 0.05},
 		{"published schedule to 21 levels", run{method: CT{Schedule: Progressive{S1: 20, Steps: 3000}, Distance: L2{}}, steps: 3000, lr: 5e-3}, 21, 0.06},
-		{"L1", run{method: CT{Schedule: fixed{18, 0.9}, Distance: L1{}}, steps: 6000, lr: 5e-4}, 18, 0.08},
+		{"L1", run{method: CT{Schedule: Fixed{18, 0.9}, Distance: L1{}}, steps: 6000, lr: 5e-4}, 18, 0.08},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			levels := grid(c.levels)
@@ -249,7 +247,7 @@ func TestNegativeControls(t *testing.T) {
 	long(t)
 	levels := grid(18)
 	oneStep := func(r run) float64 { return apart(t, r.train(t), levels, fixedPoint(levels))[17] }
-	plain := run{method: CT{Schedule: fixed{18, 0.9}, Distance: L2{}}, steps: 1500, lr: 5e-3}
+	plain := run{method: CT{Schedule: Fixed{18, 0.9}, Distance: L2{}}, steps: 1500, lr: 5e-3}
 
 	dropped := plain
 	dropped.dropout = 0.2

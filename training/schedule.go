@@ -8,6 +8,20 @@ type Schedule interface {
 	At(k int) (levels int, decay float64)
 }
 
+// Fixed is a schedule that does not change, as in distillation (Song et al. 2023, section 4).
+type Fixed struct {
+	Levels int     // 0: 18
+	Decay  float64 // of the target; 0: the model itself is the target
+}
+
+// At returns the same for every k.
+func (f Fixed) At(int) (int, float64) {
+	if f.Levels == 0 {
+		f.Levels = 18
+	}
+	return f.Levels, f.Decay
+}
+
 // Progressive is the schedule of consistency training (Song et al. 2023, appendix C):
 //
 //	N(k) = ⌈√(k/K·((s1+1)² - s0²) + s0²) - 1⌉ + 1        μ(k) = exp(s0·ln μ0 / N(k))

@@ -1,0 +1,117 @@
+package training
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"math"
+
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/torch"
+)
+
+// ECT is easy consistency tuning (Geng et al. 2024): it starts from a trained denoiser, as what the denoiser does is
+// consistency with the clean image itself, and moves the lower level of a pair closer to the upper one stage by stage:
+//
+//	ln t ~ N(Mean, Std²)        r = max(0, t·(1 - n(t)/Q^(a+1)))        n(t) = 1 + K·sigmoid(-B·t)
+//	L = ‖f_θ(x + t·z, t) - f_θ⁻(x + r·z, r)‖ / (t - r)
+//
+// with stage a = 0, 1, … in equal parts of the run. Where r is 0 the target is the clean image. The model's boundary has to
+// be at zero.
+type ECT struct {
+	Model    *models.Consistency
+	Distance Distance // nil: Norm
+
+	Steps  int     // length of the run
+	Stages int     // 0: 8
+	Q      float64 // 0: 2
+	K, B   float64 // 0: 8 and 1
+
+	Mean, Std float64 // of ln t; both 0: -1.1 and 2
+}
+
+func (e *ECT) withDefaults() ECT {
+	c := *e
+	def := func(p *float64, v float64) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	def(&c.Q, 2)
+	def(&c.K, 8)
+	def(&c.B, 1)
+	if c.Mean == 0 && c.Std == 0 {
+		c.Mean, c.Std = -1.1, 2
+	}
+	if c.Stages == 0 {
+		c.Stages = 8
+	}
+	return c
+}
+
+// stage returns a for step k.
+func (e *ECT) stage(k int) int {
+	c := e.withDefaults()
+	return min(int(float64(k)*float64(c.Stages)/float64(c.Steps)), c.Stages-1)
+}
+
+// Lower returns r for the level t at step k.
+func (e *ECT) Lower(t float64, k int) float64 {
+	c := e.withDefaults()
+	n := 1 + c.K/(1+math.Exp(c.B*t))
+	return math.Max(0, t*(1-n/math.Pow(c.Q, float64(e.stage(k)+1))))
+}
+
+// Loss draws a level and a noise for each sample and returns the mean weighted distance.
+func (e *ECT) Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor {
+	c := e.withDefaults()
+	n := b.Images.Dim(0)
+	low, high := make([]float64, n), make([]float64, n)
+	for i := range high {
+		high[i] = math.Exp(c.Mean + c.Std*d.Host.NormFloat64())
+		low[i] = e.Lower(high[i], k)
+	}
+	return e.LossAt(s, b, low, high, noise(s, b, d), d.Dropout)
+}
+
+// LossAt is the loss for given levels low < high [B] and noise z, of the images' shape.
+func (e *ECT) LossAt(s *torch.Scope, b Batch, low, high []float64, z *torch.Tensor, dropout uint64) *torch.Tensor {
+	distance := e.Distance
+	if distance == nil {
+		distance = Norm{}
+	}
+	return pair{e.Model, nil, sameNoise, distance, InverseGap}.loss(s, b, low, high, z, dropout)
+}
+
+// Update has nothing to move: the target is the model itself.
+func (e *ECT) Update(*torch.Scope, int) {}
+
+// State is empty.
+func (e *ECT) State() iter.Seq2[string, *torch.Tensor] {
+	return func(func(string, *torch.Tensor) bool) {}
+}
+
+// Stats returns the stage a.
+func (e *ECT) Stats(k int) map[string]float64 {
+	return map[string]float64{"stage": float64(e.stage(k))}
+}
+
+// Validate reports what cannot work, before any step is taken. The trainer calls it.
+func (e *ECT) Validate() error {
+	c := e.withDefaults()
+	switch {
+	case c.Model == nil:
+		return errors.New("easy consistency tuning: no model")
+	case c.Model.Boundary != models.AtZero:
+		return errors.New("easy consistency tuning: the model's boundary has to be at zero (models.AtZero), where the lower level of a pair can be")
+	case c.Steps < 1:
+		return fmt.Errorf("easy consistency tuning: want at least 1 step, got %d", c.Steps)
+	case c.Stages < 1 || c.Stages > 64:
+		return fmt.Errorf("easy consistency tuning: want 1 to 64 stages, got %d", c.Stages)
+	case !(c.Q > 1):
+		return fmt.Errorf("easy consistency tuning: want q above 1, got %g", c.Q)
+	case !(c.K >= 0) || !(c.B > 0) || !(c.Std > 0):
+		return fmt.Errorf("easy consistency tuning: want k from 0, b and the standard deviation above 0, got %g, %g and %g", c.K, c.B, c.Std)
+	}
+	return nil
+}

@@ -1,0 +1,90 @@
+package training
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"math"
+
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/torch"
+)
+
+// EDM trains a denoiser, the teacher of distillation (Karras et al. 2022, table 1):
+//
+//	ln t ~ N(Mean, Std²)        L = (t² + σ_d²)/(t·σ_d)² · ‖D_θ(x + t·z; t) - x‖²/D
+//
+// The paper's distribution hardly ever draws the levels above 20, where one-step generation starts: a denoiser trained
+// with it is wrong there. High gives them a part of the draws.
+type EDM struct {
+	Model *models.EDM
+
+	Mean, Std float64 // of ln t; both 0: -1.2 and 1.2
+	// High is the part of the draws that is log-uniform over [1, SigmaMax] instead; 0: none, as published.
+	High     float64
+	SigmaMax float64 // 0: 80
+}
+
+func (e *EDM) withDefaults() EDM {
+	c := *e
+	if c.Mean == 0 && c.Std == 0 {
+		c.Mean, c.Std = -1.2, 1.2
+	}
+	if c.SigmaMax == 0 {
+		c.SigmaMax = 80
+	}
+	return c
+}
+
+// Loss draws a level and a noise for each sample and returns the weighted mean squared error. Its expectation is 1 where the
+// network knows nothing.
+func (e *EDM) Loss(s *torch.Scope, _ int, b Batch, d Draws) *torch.Tensor {
+	c := e.withDefaults()
+	levels := make([]float64, b.Images.Dim(0))
+	for i := range levels {
+		if high, u := d.Host.Float64() < c.High, d.Host.NormFloat64(); high {
+			levels[i] = math.Pow(c.SigmaMax, d.Host.Float64())
+		} else {
+			levels[i] = math.Exp(c.Mean + c.Std*u)
+		}
+	}
+	return e.LossAt(s, b, levels, noise(s, b, d), d.Dropout)
+}
+
+// LossAt is the loss for given levels [B] and noise z, of the images' shape.
+func (e *EDM) LossAt(s *torch.Scope, b Batch, levels []float64, z *torch.Tensor, dropout uint64) *torch.Tensor {
+	t := torch.FromSlice(s, levels).To(s, b.Images.DType())
+	got := e.Model.Denoise(s, noisy(s, b.Images, z, t), t, models.Cond{Class: b.Labels, Dropout: torch.NewGenerator(s, dropout)})
+	sd2 := e.Model.DataVariance()
+	w := make([]float64, len(levels))
+	for i, t := range levels {
+		w[i] = (t*t + sd2) / (t * t * sd2)
+	}
+	d := L2{}.Distance(s, got, b.Images)
+	return d.Mul(s, torch.FromSlice(s, w).To(s, d.DType())).Mean(s)
+}
+
+// Update has nothing to move.
+func (e *EDM) Update(*torch.Scope, int) {}
+
+// State is empty.
+func (e *EDM) State() iter.Seq2[string, *torch.Tensor] {
+	return func(func(string, *torch.Tensor) bool) {}
+}
+
+// Stats is empty: nothing changes during a run.
+func (e *EDM) Stats(int) map[string]float64 { return nil }
+
+// Validate reports what cannot work, before any step is taken. The trainer calls it.
+func (e *EDM) Validate() error {
+	c := e.withDefaults()
+	switch {
+	case c.Model == nil:
+		return errors.New("denoiser: no model")
+	case !(c.Std > 0):
+		return fmt.Errorf("denoiser: want a standard deviation of ln t above 0, got %g", c.Std)
+	case !(c.High >= 0 && c.High <= 1) || !(c.SigmaMax > 1):
+		return fmt.Errorf("denoiser: want a part of high levels in [0, 1] and a largest level above 1, got %g and %g", c.High, c.SigmaMax)
+	}
+	return nil
+}

@@ -1,0 +1,82 @@
+package training
+
+import (
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/torch"
+)
+
+// pair is what the methods of this family minimise: how far apart a consistency function's answers are at two points of one
+// trajectory.
+//
+//	λ·d( f_θ(x_high, high), f_θ⁻(x_low, low) )        x_high = x + high·z
+type pair struct {
+	model, target *models.Consistency // target nil: the model itself; either way without gradients
+	lower         lowerPoint
+	distance      Distance // nil: PseudoHuber
+	weight        Weighting
+}
+
+// lowerPoint finds the point at the lower level of the trajectory through x_high.
+type lowerPoint func(s *torch.Scope, p points) *torch.Tensor
+
+// points is what is known of a batch's trajectories. Levels are tensors [B].
+type points struct {
+	images, noise, xHigh *torch.Tensor
+	high, low            *torch.Tensor
+	class                *torch.Tensor // or nil
+}
+
+// sameNoise is x + low·z: on average over the data the trajectory's direction, and exact where low nears high.
+func sameNoise(s *torch.Scope, p points) *torch.Tensor { return noisy(s, p.images, p.noise, p.low) }
+
+// noisy returns x + t·z for t [B].
+func noisy(s *torch.Scope, x, z, t *torch.Tensor) *torch.Tensor {
+	return x.Add(s, z.Mul(s, t.PerSample(s, x.NDim())))
+}
+
+// noise draws a step's Gaussian noise, of the images' shape.
+func noise(s *torch.Scope, b Batch, d Draws) *torch.Tensor {
+	return torch.Randn(s, d.Noise, b.Images.DType(), b.Images.Shape()...)
+}
+
+// loss returns the mean over the batch. Both networks draw the same dropout masks, from streams of one seed.
+func (p pair) loss(s *torch.Scope, b Batch, low, high []float64, z *torch.Tensor, dropout uint64) *torch.Tensor {
+	cond := func(s *torch.Scope) models.Cond {
+		return models.Cond{Class: b.Labels, Dropout: torch.NewGenerator(s, dropout)}
+	}
+	at := func(s *torch.Scope, levels []float64) *torch.Tensor {
+		return torch.FromSlice(s, levels).To(s, b.Images.DType())
+	}
+	t := at(s, high)
+	x := noisy(s, b.Images, z, t)
+	target := s.NoGradTidy(func(s *torch.Scope) *torch.Tensor {
+		f := p.target
+		if f == nil {
+			f = p.model
+		}
+		next := at(s, low)
+		return f.Origin(s, p.lower(s, points{b.Images, z, x, t, next, b.Labels}), next, cond(s))
+	})
+	distance := p.distance
+	if distance == nil {
+		distance = PseudoHuber{}
+	}
+	d := distance.Distance(s, p.model.Origin(s, x, t, cond(s)), target)
+	if p.weight == InverseGap {
+		w := make([]float64, len(low))
+		for i := range w {
+			w[i] = 1 / (high[i] - low[i])
+		}
+		d = d.Mul(s, at(s, w))
+	}
+	return d.Mean(s)
+}
+
+// Weighting is a rule for λ(t_n, t_{n+1}).
+type Weighting int
+
+// The weightings of consistency training.
+const (
+	Unit       Weighting = iota // λ = 1, the published method
+	InverseGap                  // λ = 1/(t_{n+1} - t_n), the improved one
+)
