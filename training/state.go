@@ -23,6 +23,7 @@ type stateHead struct {
 	Step   int    `json:"step"`
 	Seen   int64  `json:"seen"`
 	Seed   uint64 `json:"seed"`
+	health
 }
 
 // parts are the sets of tensors in a state file, by the prefix of their names.
@@ -39,9 +40,9 @@ func (t *Trainer) parts(s *torch.Scope) map[string]iter.Seq2[string, *torch.Tens
 }
 
 // save writes state and snapshot after the last step.
-func (t *Trainer) save(s *torch.Scope, r *Result) error {
+func (t *Trainer) save(s *torch.Scope, run *session, r *Result) error {
 	return s.NoGrad(func(s *torch.Scope) error {
-		head, err := json.Marshal(stateHead{stateFormat, r.Step, r.Seen, t.Seed})
+		head, err := json.Marshal(stateHead{stateFormat, r.Step, r.Seen, t.Seed, run.health})
 		if err != nil {
 			return err
 		}
@@ -87,6 +88,7 @@ func (t *Trainer) save(s *torch.Scope, r *Result) error {
 		if err := torch.SaveSafetensors(r.State, all, map[string]string{stateKey: string(head)}, true); err != nil {
 			return fmt.Errorf("state: %w", err)
 		}
+		run.saved = r.Step
 		keep := t.KeepStates
 		if keep == 0 {
 			keep = 2
@@ -103,29 +105,30 @@ func (t *Trainer) snapshotOf() Module {
 	return t.Model
 }
 
-// resume loads the latest state of the run's folder, if there is one, and returns the number of steps done.
-func (t *Trainer) resume(s *torch.Scope) (int, error) {
+// resume loads the latest state of the run's folder, if there is one.
+func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
+	run.saved = -1
 	steps, err := t.Run.Steps("state")
 	if err != nil || len(steps) == 0 {
-		return 0, err
+		return err
 	}
 	path := t.Run.State(steps[len(steps)-1])
 	w, err := torch.OpenWeights(path)
 	if err != nil {
-		return 0, fmt.Errorf("resume: %w", err)
+		return fmt.Errorf("resume: %w", err)
 	}
 	defer w.Close()
 	var head stateHead
 	if err := json.Unmarshal([]byte(w.File().Metadata()[stateKey]), &head); err != nil {
-		return 0, fmt.Errorf("resume: %s is not a training state: %w", path, err)
+		return fmt.Errorf("resume: %s is not a training state: %w", path, err)
 	}
 	switch {
 	case head.Format != stateFormat:
-		return 0, fmt.Errorf("resume: %s has format %d, this version reads format %d", path, head.Format, stateFormat)
+		return fmt.Errorf("resume: %s has format %d, this version reads format %d", path, head.Format, stateFormat)
 	case head.Seed != t.Seed:
-		return 0, fmt.Errorf("resume: %s was made with seed %d, this run has %d", path, head.Seed, t.Seed)
+		return fmt.Errorf("resume: %s was made with seed %d, this run has %d", path, head.Seed, t.Seed)
 	case head.Step < 0 || head.Step != steps[len(steps)-1]:
-		return 0, fmt.Errorf("resume: %s says step %d", path, head.Step)
+		return fmt.Errorf("resume: %s says step %d", path, head.Step)
 	}
 	err = s.NoGrad(func(s *torch.Scope) error {
 		given := map[string]*torch.Tensor{}
@@ -172,26 +175,35 @@ func (t *Trainer) resume(s *torch.Scope) (int, error) {
 		return t.Optimizer.LoadState(under("optimizer."))
 	})
 	if err != nil {
-		return 0, fmt.Errorf("resume from %s: %w", path, err)
+		return fmt.Errorf("resume from %s: %w", path, err)
 	}
 	if err := t.Run.CutStats(head.Step); err != nil {
-		return 0, err
+		return err
 	}
 	t.Log.Info("resumed", "step", head.Step, "state", path)
-	return head.Step, nil
+	run.saved, run.health = head.Step, head.health
+	r.Step, r.Seen, r.Skipped = head.Step, int64(head.Step)*int64(t.Data.Batch), head.Skipped
+	return nil
 }
 
 // record writes a step's figures to stats.jsonl.
-func (t *Trainer) record(k int, loss, perSecond float64, elapsed time.Duration) error {
+func (t *Trainer) record(run *session, k int, loss float64, elapsed time.Duration) error {
+	perSecond := run.rate.perSecond()
 	every := max(1, t.LogEvery)
 	if k%every != 0 && k != t.Steps && k != 1 {
 		return nil
 	}
 	v := map[string]any{
-		"step": k, "images": int64(k) * int64(t.Data.Batch), "loss": loss, "lr": t.Optimizer.LR(),
+		"step": k, "images": int64(k) * int64(t.Data.Batch), "lr": t.Optimizer.LR(),
 		"images_per_second": math.Round(perSecond*10) / 10, "seconds": math.Round(elapsed.Seconds()*1000) / 1000,
 	}
-	scalars := map[string]float64{"loss": loss, "lr": t.Optimizer.LR(), "images_per_second": perSecond}
+	scalars := map[string]float64{"lr": t.Optimizer.LR(), "images_per_second": perSecond}
+	if !math.IsNaN(loss) && !math.IsInf(loss, 0) { // JSON has no such numbers; "skipped" tells of them
+		v["loss"], scalars["loss"] = loss, loss
+	}
+	if run.Skipped > 0 {
+		v["skipped"], scalars["skipped"] = run.Skipped, float64(run.Skipped)
+	}
 	for name, x := range t.Objective.Stats(k - 1) {
 		v[name], scalars[name] = x, x
 	}
@@ -204,9 +216,9 @@ func (t *Trainer) record(k int, loss, perSecond float64, elapsed time.Duration) 
 }
 
 // finish saves at the end of a session, unless the last step is saved already.
-func (t *Trainer) finish(s *torch.Scope, r *Result, unsaved bool) error {
-	if unsaved {
-		return t.save(s, r)
+func (t *Trainer) finish(s *torch.Scope, run *session, r *Result) error {
+	if run.saved != r.Step {
+		return t.save(s, run, r)
 	}
 	r.Snapshot, r.State = t.Run.Snapshot(r.Step), t.Run.State(r.Step)
 	return nil

@@ -48,6 +48,28 @@ func (a Average) DecayAt(k int) float64 {
 	return math.Min(a.Decay, (1+float64(k))/(ramp+float64(k)))
 }
 
+// Guard says what happens to a step whose loss or gradients are not finite. It is never taken, and never passed over in
+// silence: it is logged and counted. The zero value ends the run there, with an error.
+type Guard struct {
+	Skips     int // how many such steps in a row are left out
+	Rollbacks int // how often, when these are used up, the run goes back to its last saved state, with half the learning rate
+}
+
+// health is how a run has fared, by its Guard. It is part of a saved state.
+type health struct {
+	Skipped   int     `json:"skipped,omitempty"` // steps that were not taken, in all
+	Row       int     `json:"row,omitempty"`     // of these, the last in a row
+	Rollbacks int     `json:"rollbacks,omitempty"`
+	LRScale   float64 `json:"lr_scale,omitempty"` // what the learning rate is multiplied by; 0: 1
+}
+
+func (h health) lrScale() float64 {
+	if h.LRScale == 0 {
+		return 1
+	}
+	return h.LRScale
+}
+
 // Trainer runs an Objective: the one loop of all methods.
 type Trainer struct {
 	Objective Objective
@@ -66,6 +88,7 @@ type Trainer struct {
 	Steps    int           // length of the run, in optimizer steps
 	Duration time.Duration // stop after this time, as if Ctrl-C had been pressed, but without an error; 0: never
 	Clip     float64       // limit of the gradients' common norm; 0: none
+	Guard    Guard         // against losses and gradients that are not finite
 
 	LR          func(k int) float64 // learning rate of step k; nil: the optimizer's own
 	SaveEvery   int                 // steps between saved states; 0: 1000
@@ -89,6 +112,7 @@ type Trainer struct {
 type Progress struct {
 	Step, Steps     int
 	Loss            float64 // of this step
+	Skipped         int     // steps that were not taken, as their loss or gradients were not finite
 	ImagesPerSecond float64 // over the last few seconds
 	Elapsed         time.Duration
 	Left            time.Duration // until the last step, or until Duration is over
@@ -98,7 +122,8 @@ type Progress struct {
 type Result struct {
 	Step     int     // optimizer steps done, over all sessions of the run
 	Seen     int64   // images seen
-	Loss     float64 // mean of the last steps
+	Loss     float64 // of the last step
+	Skipped  int     // steps that were not taken, as their loss or gradients were not finite
 	Snapshot string  // the last snapshot's path
 	State    string  // the last state's path
 	Finished bool    // whether all steps were done
@@ -146,104 +171,155 @@ func (t *Trainer) validate() error {
 	return nil
 }
 
+// session is what a run holds while it is open.
+type session struct {
+	health
+	params  []*torch.Tensor
+	average *models.EMA
+	lr      float64 // the optimizer's own, where no schedule is given
+	began   time.Time
+	rate    *rate
+	saved   int // the last step whose state is on disk; -1: none
+}
+
 func (t *Trainer) train(ctx context.Context, s *torch.Scope) (Result, error) {
 	var r Result
 	if t.Log == nil {
 		t.Log = slog.New(slog.DiscardHandler)
 	}
-	k, err := t.resume(s)
-	if err != nil {
+	run := &session{lr: t.Optimizer.LR(), began: time.Now(), rate: newRate()}
+	for _, p := range t.Model.Parameters() {
+		run.params = append(run.params, p)
+	}
+	if a := t.Average; a != nil {
+		var err error
+		if run.average, err = models.NewEMA(a.Into.Parameters(), t.Model.Parameters()); err != nil {
+			return r, fmt.Errorf("trainer: %w", err)
+		}
+	}
+	if err := t.resume(s, run, &r); err != nil {
 		return r, err
 	}
+	if r.Step >= t.Steps {
+		r.Finished = true
+		return r, t.finish(s, run, &r)
+	}
+	for {
+		err := t.steps(ctx, s, run, &r)
+		var bad *notFiniteError
+		if !errors.As(err, &bad) || run.Rollbacks >= t.Guard.Rollbacks || run.saved < 0 {
+			return r, err
+		}
+		past := run.health
+		if err := t.resume(s, run, &r); err != nil {
+			return r, err
+		}
+		run.health = health{Skipped: past.Skipped, Rollbacks: past.Rollbacks + 1, LRScale: past.lrScale() / 2}
+		r.Skipped = run.Skipped
+		t.Log.Warn("went back to the last saved state, with half the learning rate", "reason", bad, "step", r.Step, "lr_scale", run.LRScale)
+	}
+}
+
+// steps trains until the end of the run or of this session. A notFiniteError says that the Guard's skips are used up.
+func (t *Trainer) steps(ctx context.Context, s *torch.Scope, run *session, r *Result) error {
 	// A cancelled context ends the loop between steps, so that the state is that of whole steps.
 	data, stopData := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopData()
 	loader := *t.Data
-	loader.Start = int64(k) * int64(loader.Batch)
-
-	var params []*torch.Tensor
-	for _, p := range t.Model.Parameters() {
-		params = append(params, p)
-	}
-	var average *models.EMA
-	if a := t.Average; a != nil {
-		if average, err = models.NewEMA(a.Into.Parameters(), t.Model.Parameters()); err != nil {
-			return r, fmt.Errorf("trainer: %w", err)
-		}
-	}
-	began, rate, stopping := time.Now(), newRate(), error(nil)
-	saved := k
-	r.Step, r.Seen = k, loader.Start
-	if k >= t.Steps {
-		r.Finished = true
-		return r, t.finish(s, &r, saved != k)
-	}
+	loader.Start = int64(r.Step) * int64(loader.Batch)
+	var stopping error
 	for batch, err := range loader.Batches(data) {
 		if err != nil {
-			return r, err
+			return err
 		}
-		loss, err := t.step(s, k, batch, params, average)
-		if err != nil {
-			return r, fmt.Errorf("step %d: %w", k, err)
+		loss, err := t.step(s, r.Step, batch, run)
+		var bad *notFiniteError
+		switch {
+		case errors.As(err, &bad):
+			run.Skipped, run.Row = run.Skipped+1, run.Row+1
+			r.Skipped = run.Skipped
+			if run.Row > t.Guard.Skips {
+				return fmt.Errorf("step %d: %w", r.Step, err)
+			}
+			t.Log.Warn("left out a step", "step", r.Step, "reason", bad, "in_a_row", run.Row, "in_all", run.Skipped)
+		case err != nil:
+			return fmt.Errorf("step %d: %w", r.Step, err)
+		default:
+			run.Row = 0
 		}
-		k++
-		r.Step, r.Seen, r.Loss = k, batch.Seen, loss
-		elapsed := time.Since(began)
-		rate.add(elapsed, loader.Batch)
-		if err := t.record(k, loss, rate.perSecond(), elapsed); err != nil {
-			return r, err
+		r.Step++
+		r.Seen, r.Loss = batch.Seen, loss
+		elapsed := time.Since(run.began)
+		run.rate.add(elapsed, loader.Batch)
+		if err := t.record(run, r.Step, loss, elapsed); err != nil {
+			return err
 		}
 		if t.Progress != nil {
-			t.Progress(Progress{k, t.Steps, loss, rate.perSecond(), elapsed, t.left(k, loader.Batch, rate, elapsed)})
+			t.Progress(Progress{r.Step, t.Steps, loss, run.Skipped, run.rate.perSecond(), elapsed, t.left(r.Step, loader.Batch, run.rate, elapsed)})
 		}
 		stopping = ctx.Err()
-		last := k >= t.Steps || stopping != nil || (t.Duration > 0 && elapsed >= t.Duration)
-		if !last && k%t.saveEvery() == 0 {
-			if err := t.save(s, &r); err != nil {
-				return r, err
+		last := r.Step >= t.Steps || stopping != nil || (t.Duration > 0 && elapsed >= t.Duration)
+		if !last && r.Step%t.saveEvery() == 0 {
+			if err := t.save(s, run, r); err != nil {
+				return err
 			}
-			saved = k
 		}
-		if t.Sample != nil && t.SampleEvery > 0 && k%t.SampleEvery == 0 && stopping == nil {
-			if err := t.Sample(ctx, k); err != nil && ctx.Err() == nil {
-				return r, fmt.Errorf("sample after step %d: %w", k, err)
+		if t.Sample != nil && t.SampleEvery > 0 && r.Step%t.SampleEvery == 0 && stopping == nil {
+			if err := t.Sample(ctx, r.Step); err != nil && ctx.Err() == nil {
+				return fmt.Errorf("sample after step %d: %w", r.Step, err)
 			}
 		}
 		if last {
 			break
 		}
 	}
-	r.Finished = k >= t.Steps
-	if err := t.finish(s, &r, saved != k); err != nil {
-		return r, err
+	r.Finished = r.Step >= t.Steps
+	if err := t.finish(s, run, r); err != nil {
+		return err
 	}
-	return r, stopping
+	return stopping
+}
+
+// notFiniteError is a step that cannot be taken.
+type notFiniteError struct {
+	what  string // "loss", "gradient's norm"
+	value float64
+}
+
+func (e *notFiniteError) Error() string {
+	return fmt.Sprintf("the %s is %v: training has diverged, and this step was not taken; go on from the last saved state with a lower learning rate", e.what, e.value)
 }
 
 // step does one optimizer step and returns its loss.
-func (t *Trainer) step(s *torch.Scope, k int, in dataset.Batch, params []*torch.Tensor, average *models.EMA) (loss float64, err error) {
+func (t *Trainer) step(s *torch.Scope, k int, in dataset.Batch, run *session) (loss float64, err error) {
 	err = s.Run(func(s *torch.Scope) error {
 		b := t.batch(s, in)
+		lr := run.lr
 		if t.LR != nil {
-			t.Optimizer.SetLR(t.LR(k))
+			lr = t.LR(k)
 		}
+		t.Optimizer.SetLR(lr * run.lrScale())
 		t.Optimizer.ZeroGrad()
 		l := t.Objective.Loss(s, k, b, Draw(s, t.Seed, k))
-		l.Backward()
 		loss = l.Item()
 		if math.IsNaN(loss) || math.IsInf(loss, 0) {
-			return fmt.Errorf("the loss is %v: training has diverged, and this step was not taken; go on from the last saved state with a lower learning rate", loss)
+			return &notFiniteError{"loss", loss}
 		}
+		l.Backward()
+		var norm float64
 		if t.Clip > 0 {
-			if n := torch.ClipGradNorm(s, params, t.Clip).Item(); math.IsNaN(n) || math.IsInf(n, 0) {
-				return fmt.Errorf("the gradient's norm is %v: training has diverged, and this step was not taken; go on from the last saved state with a lower learning rate", n)
-			}
+			norm = torch.ClipGradNorm(s, run.params, t.Clip).Item()
+		} else {
+			norm = torch.GradNorm(s, run.params).Item()
+		}
+		if math.IsNaN(norm) || math.IsInf(norm, 0) {
+			return &notFiniteError{"gradient's norm", norm}
 		}
 		return s.NoGrad(func(s *torch.Scope) error {
 			t.Optimizer.Step(s)
 			t.Objective.Update(s, k)
-			if average != nil {
-				average.Update(s, t.Average.DecayAt(k))
+			if run.average != nil {
+				run.average.Update(s, t.Average.DecayAt(k))
 			}
 			return nil
 		})
