@@ -9,12 +9,18 @@ import (
 )
 
 // Solver takes one step along the probability-flow ODE dx/dt = (x - D(x; t))/t, from noise levels t [B] to next [B].
+// The slope at 0 is undefined: where next is 0, a solver that would look at it takes Euler's step, which ends at D(x; t).
 type Solver interface {
 	Step(s *torch.Scope, d models.Denoiser, x, t, next *torch.Tensor, c models.Cond) *torch.Tensor
+	// Evaluations is how often a step calls the denoiser.
+	Evaluations() int
 }
 
 // Euler is the first-order solver; one network evaluation a step. In this variance-exploding form it equals DDIM.
 type Euler struct{}
+
+// Evaluations is 1.
+func (Euler) Evaluations() int { return 1 }
 
 // Step returns x + (next - t)·dx/dt.
 func (Euler) Step(s *torch.Scope, d models.Denoiser, x, t, next *torch.Tensor, c models.Cond) *torch.Tensor {
@@ -24,9 +30,11 @@ func (Euler) Step(s *torch.Scope, d models.Denoiser, x, t, next *torch.Tensor, c
 	})
 }
 
-// Heun is the second-order solver of Karras et al. 2022, algorithm 1; two network evaluations a step. Where next is 0
-// the slope is undefined and the step is Euler's.
+// Heun is the second-order solver of Karras et al. 2022, algorithm 1; two network evaluations a step.
 type Heun struct{}
+
+// Evaluations is 2.
+func (Heun) Evaluations() int { return 2 }
 
 // Step returns x + (next - t)·(d1 + d2)/2 with the slopes at both ends.
 func (Heun) Step(s *torch.Scope, d models.Denoiser, x, t, next *torch.Tensor, c models.Cond) *torch.Tensor {
@@ -41,6 +49,52 @@ func (Heun) Step(s *torch.Scope, d models.Denoiser, x, t, next *torch.Tensor, c 
 	})
 }
 
+// DPM2 is DPM-Solver-2 (Lu et al. 2022, algorithm 1 with r = 1/2), which is the midpoint rule with the midpoint taken in
+// ln t; second order, two network evaluations a step. In variance-exploding coordinates its exponential integrator of the
+// noise prediction is a plain difference of levels:
+//
+//	m = √(t·next)        u = x + (m - t)·d(x, t)        x + (next - t)·d(u, m)        d = dx/dt
+type DPM2 struct{}
+
+// Evaluations is 2.
+func (DPM2) Evaluations() int { return 2 }
+
+// Step takes one step with the slope in the middle.
+func (DPM2) Step(s *torch.Scope, d models.Denoiser, x, t, next *torch.Tensor, c models.Cond) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		mid := middle(s, t, next)
+		u := x.Add(s, slope(s, d, x, t, c).Mul(s, mid.Sub(s, t).PerSample(s, x.NDim())))
+		return x.Add(s, slope(s, d, u, mid, c).Mul(s, next.Sub(s, t).PerSample(s, x.NDim())))
+	})
+}
+
+// DPMpp2S is DPM-Solver++(2S) (Lu et al. 2022b, algorithm 1 with r = 1/2): the midpoint rule in ln t for the prediction of
+// x_0; second order, two network evaluations a step. With h = ln(t/next), e^-h is next/t:
+//
+//	m = √(t·next)        u = (m/t)·x + (1 - m/t)·D(x; t)        (next/t)·x + (1 - next/t)·D(u; m)
+type DPMpp2S struct{}
+
+// Evaluations is 2.
+func (DPMpp2S) Evaluations() int { return 2 }
+
+// Step takes one step with the prediction in the middle.
+func (DPMpp2S) Step(s *torch.Scope, d models.Denoiser, x, t, next *torch.Tensor, c models.Cond) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		// towards is (to/t)·x + (1 - to/t)·origin.
+		towards := func(origin, to *torch.Tensor) *torch.Tensor {
+			return origin.Add(s, x.Sub(s, origin).Mul(s, to.Div(s, t).PerSample(s, x.NDim())))
+		}
+		mid := middle(s, t, next)
+		u := towards(d.Denoise(s, x, t, c), mid)
+		return towards(d.Denoise(s, u, mid, c), next)
+	})
+}
+
+// middle is √(t·next), and t where next is 0: a midpoint rule's step is then Euler's.
+func middle(s *torch.Scope, t, next *torch.Tensor) *torch.Tensor {
+	return torch.Where(s, next.EqScalar(s, 0), t, t.Mul(s, next).Sqrt(s))
+}
+
 // slope is dx/dt = (x - D(x; t))/t.
 func slope(s *torch.Scope, d models.Denoiser, x, t *torch.Tensor, c models.Cond) *torch.Tensor {
 	return x.Sub(s, d.Denoise(s, x, t, c)).Div(s, t.PerSample(s, x.NDim()))
@@ -49,35 +103,7 @@ func slope(s *torch.Scope, d models.Denoiser, x, t *torch.Tensor, c models.Cond)
 // ODE follows the probability-flow ODE from x [B, ...], which is at levels[0], through descending noise levels to the
 // last one, and returns the point there. It stops between steps when ctx is done.
 func ODE(ctx context.Context, s *torch.Scope, d models.Denoiser, solver Solver, x *torch.Tensor, levels []float64, c models.Cond) (*torch.Tensor, error) {
-	if err := descending(levels); err != nil {
-		return nil, err
-	}
-	var out *torch.Tensor
-	err := s.NoGrad(func(s *torch.Scope) error {
-		out = x
-		for i, level := range levels[:len(levels)-1] {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			next := s.Tidy(func(s *torch.Scope) *torch.Tensor {
-				at := func(level float64) *torch.Tensor { return torch.Full(s, level, x.DType(), x.Dim(0)) }
-				return solver.Step(s, d, out, at(level), at(levels[i+1]), c)
-			})
-			if out != x {
-				out.Free()
-			}
-			out = next
-		}
-		if out == x {
-			out = x.Share(s)
-		}
-		s.Keep(out)
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return out, nil
+	return Stepwise{Solver: solver}.Sample(ctx, s, d, x, Run{Levels: levels, Cond: c})
 }
 
 func descending(levels []float64) error {

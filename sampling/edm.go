@@ -1,0 +1,67 @@
+package sampling
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/torch"
+)
+
+// EDM is the stochastic sampler of Karras et al. 2022, algorithm 2: before each of N steps it raises the noise level from t
+// to t̂ = t + γ·t by adding noise, then takes Heun's step from there. γ is min(Churn/N, √2 - 1) for levels from Min to Max,
+// and 0 elsewhere. The zero value adds no noise and is Heun's method, the paper's algorithm 1.
+type EDM struct {
+	Churn float64 // S_churn
+	Min   float64 // S_tmin
+	Max   float64 // S_tmax; 0: no limit
+	Noise float64 // S_noise, the standard deviation of what is added, in units of what t̂ asks for; 0: 1
+}
+
+// Sample is algorithm 2.
+func (e EDM) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x *torch.Tensor, run Run) (*torch.Tensor, error) {
+	if err := e.Validate(); err != nil {
+		return nil, err
+	}
+	return walk{Run: run, noisy: e.Churn > 0, step: func(s *torch.Scope, i int, x *torch.Tensor, _ []*torch.Tensor) (next, origin *torch.Tensor) {
+		t := run.Levels[i]
+		up := t + e.gamma(t, len(run.Levels)-1)*t
+		x = run.addNoise(s, x, e.noise()*math.Sqrt((up-t)*(up+t)))
+		return run.solve(s, d, Heun{}, x, up, run.Levels[i+1])
+	}}.from(ctx, s, x)
+}
+
+// Evaluations is 2 for each step, and 1 for a step to level 0.
+func (e EDM) Evaluations(levels []float64) int { return evaluations(levels, Heun{}.Evaluations()) }
+
+// Validate reports what cannot work.
+func (e EDM) Validate() error {
+	for _, v := range []struct {
+		name  string
+		value float64
+	}{{"churn", e.Churn}, {"churn's smallest level", e.Min}, {"churn's largest level", e.Max}, {"churn's noise", e.Noise}} {
+		if !(v.value >= 0) || math.IsInf(v.value, 1) {
+			return fmt.Errorf("%s: want a number from 0 on, got %g", v.name, v.value)
+		}
+	}
+	if e.Max != 0 && e.Max < e.Min {
+		return fmt.Errorf("churn: want a largest level of at least the smallest, %g, or 0 for no limit, got %g", e.Min, e.Max)
+	}
+	return nil
+}
+
+// gamma is by what part a level is raised.
+func (e EDM) gamma(t float64, steps int) float64 {
+	if t < e.Min || e.Max != 0 && t > e.Max {
+		return 0
+	}
+	return min(e.Churn/float64(steps), math.Sqrt2-1)
+}
+
+func (e EDM) noise() float64 {
+	if e.Noise == 0 {
+		return 1
+	}
+	return e.Noise
+}
