@@ -149,12 +149,20 @@ func (c *CT) Stats(k int) map[string]float64 {
 
 // Metadata describes a snapshot's model, so that checkpoint.Open can read it; nothing for networks other than a U-Net.
 func (c *CT) Metadata(step int, images int64) (map[string]string, error) {
-	net, ok := c.Model.Net.(*unet.UNet)
+	return metadata(c.Model, c.Model.Net, "ct", step, images)
+}
+
+// metadata describes a model that a method has trained.
+func metadata(f any, net models.Network, method string, step int, images int64) (map[string]string, error) {
+	u, ok := net.(*unet.UNet)
 	if !ok {
 		return nil, nil
 	}
-	d := checkpoint.Describe(c.Model, net.Config())
-	d.Method, d.Step, d.Images = "ct", step, images
+	d, err := checkpoint.Describe(f, u.Config())
+	if err != nil {
+		return nil, err
+	}
+	d.Method, d.Step, d.Images = method, step, images
 	return d.Metadata()
 }
 

@@ -75,6 +75,11 @@ func (e *EDM) State() iter.Seq2[string, *torch.Tensor] {
 // Stats is empty: nothing changes during a run.
 func (e *EDM) Stats(int) map[string]float64 { return nil }
 
+// Metadata describes a snapshot's model, so that package checkpoint can read it; nothing for networks other than a U-Net.
+func (e *EDM) Metadata(step int, images int64) (map[string]string, error) {
+	return metadata(e.Model, e.Model.Net, "edm", step, images)
+}
+
 // Validate reports what cannot work, before any step is taken. The trainer calls it.
 func (e *EDM) Validate() error {
 	c := e.withDefaults()

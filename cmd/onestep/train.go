@@ -22,14 +22,17 @@ func (a *app) train() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "train --data DATA --out DIR",
 		Short: "Train a consistency model",
-		Long: `Train a consistency model from scratch.
+		Long: `Train a consistency model, or a denoiser to distil into one. The methods:
 
+` + job.AboutMethods() + `
 The run's folder gets options.json (every option, resolved), stats.jsonl, log.txt, event files for TensorBoard, example
 images, snapshots (model-STEP.safetensors: averaged weights, to sample from) and states (to go on from). Ctrl-C saves and
 exits with 130; the same command with --resume goes on as if nothing had happened, and starts the run if there is none.
 On the CPU with one thread it repeats bit by bit. A second Ctrl-C ends it at once.`,
 		Example: `  onestep train --method ict --data emoji --out runs/emoji --steps 20000
   onestep train --data fashion-mnist --out runs/fashion --duration 2h
+  onestep train --method edm --data cifar10 --out runs/teacher
+  onestep train --method cd --teacher runs/teacher --data cifar10 --out runs/student
   onestep train --data photos/ --resolution 64 --out runs/photos --device cuda`,
 		Args: arguments(0, "no arguments, only flags"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -46,7 +49,7 @@ On the CPU with one thread it repeats bit by bit. A second Ctrl-C ends it at onc
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.Var(choice{&o.Method, []string{"ct", "ict"}}, "method", "consistency training (Song et al. 2023), or improved (Song & Dhariwal 2023)")
+	f.Var(choice{&o.Method, job.Methods()}, "method", "how to train, see above")
 	f.StringVar(&o.Data, "data", "", "emoji, fashion-mnist, cifar10, or the path of a folder of images, a .tar or .tar.gz shard or a\npattern for several, an IDX file, or CIFAR-10 binaries (required)")
 	f.StringVar(&o.Out, "out", "", "the run's folder; made if missing, and never overwritten (required)")
 	f.BoolVar(&o.Resume, "resume", false, "go on with the run in --out, or start it if there is none")
@@ -74,12 +77,22 @@ On the CPU with one thread it repeats bit by bit. A second Ctrl-C ends it at onc
 	f.Var(counts{&o.Attention}, "attention", "image sizes with self-attention, or none (default: the smallest, if 16 pixels or less)")
 	f.Float64Var(&o.Dropout, "dropout", o.Dropout, "probability of dropout in residual blocks (default 0)")
 
-	f.Var(choice{&o.Distance, []string{"l1", "l2", "huber"}}, "distance", "between the function's two outputs; huber is the pseudo-Huber distance")
+	f.Var(choice{&o.Distance, []string{"l1", "l2", "norm", "huber"}}, "distance", "between the function's two outputs; norm is the Euclidean, huber the pseudo-Huber distance")
 	f.Var(count{&o.S0}, "s0", "noise levels at the start (default: ct 2, ict 10)")
 	f.Var(count{&o.S1}, "s1", "noise levels at the end, less one (default: ct steps/100, 10 to 150; ict steps/125, 20 to 1280)")
 	f.Float64Var(&o.Mu0, "mu0", o.Mu0, "ct: decay of the target network at the start")
+	f.StringVar(&o.Teacher, "teacher", "", "cd: the denoiser to distil, a file or a run's folder")
+	f.StringVar(&o.Init, "init", "", "model whose network and weights the run starts from, or none (default: none; cd: the teacher)")
+	f.Var(choice{&o.Solver, job.Solvers()}, "solver", "cd: what takes a step along the teacher's trajectory")
+	f.Var(count{&o.Levels}, "levels", "cd: noise levels (default: 18)")
+	f.Float64Var(&o.Mu, "mu", o.Mu, "cd: decay of the target network")
+	f.Var(count{&o.Stages}, "stages", "ect: stages in which levels move closer (default: steps/250, 1 to 8)")
+	f.Float64Var(&o.Q, "q", 0, "ect: how much closer in each stage (default: 256 in all)")
+	f.Float64Var(&o.High, "high", o.High, "edm: part of the draws spread over the noise levels from 1 to 80, which the published method hardly draws")
 	f.Float64Var(&o.EMA, "ema", o.EMA, "decay a step of the averaged weights (default: 1-20/steps, 0.9 to 0.9999)")
 	f.Float64Var(&o.Clip, "clip", o.Clip, "limit of the gradient's norm")
+	f.IntVar(&o.Skips, "skips", o.Skips, "steps in a row that may be left out because their loss or gradients are not finite")
+	f.IntVar(&o.Rollbacks, "rollbacks", o.Rollbacks, "how often, after these, to go back to the last saved state with half the learning rate")
 
 	f.Var(count{&o.SaveEvery}, "save-every", "steps between saved states and snapshots")
 	f.IntVar(&o.SampleEvery, "sample-every", 0, "steps between grids of example images (default 0: none)")
@@ -89,16 +102,25 @@ On the CPU with one thread it repeats bit by bit. A second Ctrl-C ends it at onc
 	call(f, "PATH", "data")
 	call(f, "DIR", "out", "data-dir")
 	call(f, "FILE", "config")
+	call(f, "FILE|DIR", "teacher", "init")
 	call(f, "DEVICE", "device")
 	call(f, "TIME", "duration")
-	call(f, "N", "seed", "sample-every")
-	call(f, "X", "lr", "lr-decay", "dropout", "mu0", "ema", "clip")
+	call(f, "N", "seed", "sample-every", "skips", "rollbacks")
+	call(f, "X", "lr", "lr-decay", "dropout", "mu0", "mu", "q", "high", "ema", "clip")
 	hideDefault(f, "ema")
 	hideDefault(f, "duration")
 	offerChoices(cmd)
 	offer(cmd, "data", "emoji", "fashion-mnist", "cifar10")
 	offer(cmd, "device", "cpu", "cuda")
 	return cmd
+}
+
+// skipped tells of steps that were not taken.
+func skipped(n int) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprintf(", %d steps skipped", n)
 }
 
 // dryRun prints what a run would be, and makes nothing.
@@ -121,6 +143,7 @@ type trained struct {
 	Step     int     `json:"step"`
 	Images   int64   `json:"images"`             // seen
 	Loss     float64 `json:"loss,omitempty"`     // of the last step; none if there was nothing left to do
+	Skipped  int     `json:"skipped"`            // steps that were not taken, as their loss or gradients were not finite
 	Corrupt  int     `json:"corrupt"`            // images that were skipped
 	Snapshot string  `json:"snapshot,omitempty"` // a file to sample from
 	State    string  `json:"state,omitempty"`    // a file to go on from
@@ -133,8 +156,8 @@ func (a *app) doTrain(ctx context.Context, o job.Train) error {
 	var events *tfevents.Writer
 	h.Started = func(o job.Train, run *rundir.Dir, parameters int) {
 		sc.tee(run.Log())
-		sc.log.Info("training", "method", o.Method, "data", o.Data, "steps", o.Steps, "batch", o.Batch, "resolution", o.Resolution,
-			"levels", fmt.Sprintf("%d to %d", o.S0, o.S1+1), "ema", o.EMA, "parameters", parameters, "device", o.Device, "out", run.Path())
+		sc.log.Info("training", append(append([]any{"method", o.Method, "data", o.Data, "steps", o.Steps, "batch", o.Batch, "resolution", o.Resolution},
+			o.Chosen()...), "ema", o.EMA, "parameters", parameters, "device", o.Device, "out", run.Path())...)
 		var err error
 		if events, err = tfevents.Create(run.Path()); err != nil {
 			sc.log.Warn("no event file for TensorBoard", "error", err)
@@ -147,7 +170,7 @@ func (a *app) doTrain(ctx context.Context, o job.Train) error {
 			part = max(part, p.Elapsed.Seconds()/o.Duration.Seconds())
 		}
 		sc.show(min(part, 1), fmt.Sprintf("step %d/%d", p.Step, p.Steps),
-			fmt.Sprintf("loss %.4g, %.1f images/s, %s left", p.Loss, p.ImagesPerSecond, duration(p.Left)))
+			fmt.Sprintf("loss %.4g, %.1f images/s, %s left%s", p.Loss, p.ImagesPerSecond, duration(p.Left), skipped(p.Skipped)))
 	}
 	h.Scalars = func(k int, values map[string]float64) error { return events.Scalars(int64(k), values) }
 	h.Picture = func(k int, img image.Image) error { return events.Image(int64(k), "samples", img) }
@@ -167,8 +190,9 @@ func (a *app) doTrain(ctx context.Context, o job.Train) error {
 	if r.Loss != 0 {
 		text += fmt.Sprintf(", loss %.5g", r.Loss)
 	}
+	text += skipped(r.Skipped)
 	if r.Corrupt > 0 {
 		text += fmt.Sprintf(", %d corrupt images skipped", r.Corrupt)
 	}
-	return a.print(trained{r.Step, r.Seen, r.Loss, r.Corrupt, r.Snapshot, r.State, r.Finished}, text+"\nsnapshot: "+r.Snapshot+"\n")
+	return a.print(trained{r.Step, r.Seen, r.Loss, r.Skipped, r.Corrupt, r.Snapshot, r.State, r.Finished}, text+"\nsnapshot: "+r.Snapshot+"\n")
 }

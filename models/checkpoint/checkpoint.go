@@ -25,13 +25,22 @@ const metadataKey = "onestep"
 // format is the version of Description that this package writes.
 const format = 1
 
+// Kind is what a file's network is turned into.
+type Kind string
+
+// The kinds of models.
+const (
+	Consistency Kind = "consistency" // models.Consistency
+	Denoiser    Kind = "denoiser"    // models.EDM
+)
+
 // Description is what a file says of its model.
 type Description struct {
-	Format    int         `json:"format"`   // version of this description; Save sets it
-	Kind      string      `json:"kind"`     // "consistency"
-	Network   unet.Config `json:"network"`  // the U-Net F_θ
-	Boundary  string      `json:"boundary"` // "sigma_min" or "zero": where the function is the identity
-	Noise     string      `json:"noise"`    // "ln(t)/4" or "250 ln(t)": the noise label's form
+	Format    int         `json:"format"`             // version of this description; Save sets it
+	Kind      Kind        `json:"kind"`               // what the network is turned into
+	Network   unet.Config `json:"network"`            // the U-Net F_θ
+	Boundary  string      `json:"boundary,omitempty"` // of a consistency function, where it is the identity: "sigma_min" or "zero"
+	Noise     string      `json:"noise"`              // "ln(t)/4" or "250 ln(t)": the noise label's form
 	SigmaData float64     `json:"sigma_data"`
 	SigmaMin  float64     `json:"sigma_min"`
 	SigmaMax  float64     `json:"sigma_max"` // the noise level that sampling starts from
@@ -44,43 +53,56 @@ type Description struct {
 	Command    string   `json:"command,omitempty"`     // the command that made it
 }
 
-// Describe fills in a Description for a consistency function over a U-Net.
-func Describe(f *models.Consistency, network unet.Config) Description {
-	d := Description{Format: format, Kind: "consistency", Network: network, Boundary: "sigma_min", Noise: "ln(t)/4",
-		SigmaData: f.SigmaData, SigmaMin: f.SigmaMinimum(), SigmaMax: 80}
-	if f.Boundary == models.AtZero {
-		d.Boundary = "zero"
-	}
-	if f.Noise == models.ScaledLog {
-		d.Noise = "250 ln(t)"
+// Describe fills in a Description for a *models.Consistency or a *models.EDM over a U-Net.
+func Describe(f any, network unet.Config) (Description, error) {
+	d := Description{Format: format, Network: network, SigmaMax: 80}
+	var noise models.NoiseEmbedding
+	switch f := f.(type) {
+	case *models.Consistency:
+		d.Kind, d.Boundary = Consistency, "sigma_min"
+		if f.Boundary == models.AtZero {
+			d.Boundary = "zero"
+		}
+		d.SigmaData, d.SigmaMin, noise = f.SigmaData, f.SigmaMinimum(), f.Noise
+	case *models.EDM:
+		d.Kind, d.SigmaData, d.SigmaMin, noise = Denoiser, f.SigmaData, 0.002, f.Noise
+	default:
+		return d, fmt.Errorf("describe model: want a *models.Consistency or a *models.EDM, got %T", f)
 	}
 	if d.SigmaData == 0 {
 		d.SigmaData = 0.5
 	}
-	return d
+	d.Noise = "ln(t)/4"
+	if noise == models.ScaledLog {
+		d.Noise = "250 ln(t)"
+	}
+	return d, nil
 }
 
-// function returns the consistency function that the description asks for, without its network.
-func (d Description) function() (*models.Consistency, error) {
-	f := &models.Consistency{SigmaData: d.SigmaData, SigmaMin: d.SigmaMin}
-	switch d.Boundary {
-	case "sigma_min":
-	case "zero":
-		f.Boundary = models.AtZero
-	default:
-		return nil, fmt.Errorf("boundary: want \"sigma_min\" or \"zero\", got %q", d.Boundary)
-	}
+// function returns what the description asks for over that network: a *models.Consistency or a *models.EDM.
+func (d Description) function(net models.Network) (any, error) {
+	noise := models.QuarterLog
 	switch d.Noise {
 	case "ln(t)/4":
 	case "250 ln(t)":
-		f.Noise = models.ScaledLog
+		noise = models.ScaledLog
 	default:
 		return nil, fmt.Errorf("noise: want \"ln(t)/4\" or \"250 ln(t)\", got %q", d.Noise)
 	}
 	if !(d.SigmaData > 0 && d.SigmaMin > 0 && d.SigmaMin < d.SigmaMax && d.SigmaMax < 1e6) {
 		return nil, fmt.Errorf("noise levels: want sigma_data > 0 and 0 < sigma_min < sigma_max < 1e6, got %g, %g and %g", d.SigmaData, d.SigmaMin, d.SigmaMax)
 	}
-	return f, nil
+	switch {
+	case d.Kind == Denoiser:
+		return &models.EDM{Net: net, Noise: noise, SigmaData: d.SigmaData}, nil
+	case d.Kind != Consistency:
+		return nil, fmt.Errorf("kind: want %q or %q, got %q", Consistency, Denoiser, d.Kind)
+	case d.Boundary == "sigma_min":
+		return &models.Consistency{Net: net, Boundary: models.AtSigmaMin, Noise: noise, SigmaData: d.SigmaData, SigmaMin: d.SigmaMin}, nil
+	case d.Boundary == "zero":
+		return &models.Consistency{Net: net, Boundary: models.AtZero, Noise: noise, SigmaData: d.SigmaData, SigmaMin: d.SigmaMin}, nil
+	}
+	return nil, fmt.Errorf("boundary: want \"sigma_min\" or \"zero\", got %q", d.Boundary)
 }
 
 // Metadata returns the description as a file's metadata.
@@ -117,38 +139,95 @@ func ReadDescription(metadata map[string]string) (Description, error) {
 	if err := dec.Decode(&d); err != nil {
 		return Description{}, fmt.Errorf("description of the model: %w", err)
 	}
-	if d.Kind != "consistency" {
-		return Description{}, fmt.Errorf("description of the model: want kind \"consistency\", got %q", d.Kind)
-	}
 	d.Network = d.Network.WithDefaults()
 	if err := d.Network.Validate(); err != nil {
 		return Description{}, fmt.Errorf("description of the model: %w", err)
 	}
-	if _, err := d.function(); err != nil {
+	if _, err := d.function(nil); err != nil {
 		return Description{}, fmt.Errorf("description of the model: %w", err)
 	}
 	return d, nil
 }
 
-// Model is a consistency function read from a file. It owns its weights.
-type Model struct {
-	*models.Consistency
+// File is a model's network as it was read from a file. It owns its weights.
+type File struct {
 	Network     *unet.UNet
 	Description Description
 	Path        string // the file it was read from
+
+	function any // see Description.function
 }
 
 // Shape returns the shape of the model's images, [C, H, W].
-func (m *Model) Shape() []int {
-	c := m.Description.Network
+func (f *File) Shape() []int {
+	c := f.Description.Network
 	return []int{c.InChannels, c.Resolution, c.Resolution}
 }
 
 // Close frees the weights.
-func (m *Model) Close() { m.Network.Close() }
+func (f *File) Close() { f.Network.Close() }
 
-// Open reads a model file, or the latest snapshot of a run directory, onto dev.
+// Describes reads what a model file, or the latest snapshot of a run directory, says of its model, and none of the weights.
+func Describes(path string) (Description, error) {
+	path, err := Find(path)
+	if err != nil {
+		return Description{}, err
+	}
+	f, err := safetensors.Open(path)
+	if err != nil {
+		return Description{}, err
+	}
+	d, err := ReadDescription(f.Metadata())
+	if err != nil {
+		err = fmt.Errorf("model %s: %w", path, err)
+	}
+	return d, errors.Join(err, f.Close())
+}
+
+// Model is a consistency function in a file.
+type Model struct {
+	models.ConsistencyFunction
+	*File
+}
+
+// Teacher is a denoiser in a file.
+type Teacher struct {
+	models.Denoiser
+	*File
+}
+
+// Open reads a consistency function from a model file, or from the latest snapshot of a run directory, onto dev.
 func Open(path string, dev torch.Device) (*Model, error) {
+	f, err := OpenFile(path, dev)
+	if err != nil {
+		return nil, err
+	}
+	return asModel(f)
+}
+
+// OpenTeacher reads a denoiser as Open reads a consistency function.
+func OpenTeacher(path string, dev torch.Device) (*Teacher, error) {
+	f, err := OpenFile(path, dev)
+	if err != nil {
+		return nil, err
+	}
+	if d, ok := f.function.(models.Denoiser); ok {
+		return &Teacher{d, f}, nil
+	}
+	f.Close()
+	return nil, fmt.Errorf("model %s: want a denoiser, such as one trained with the method edm, and the file holds a %s model", f.Path, f.Description.Kind)
+}
+
+func asModel(f *File) (*Model, error) {
+	if c, ok := f.function.(models.ConsistencyFunction); ok {
+		return &Model{c, f}, nil
+	}
+	f.Close()
+	return nil, fmt.Errorf("model %s: want a consistency function, and the file holds a %s: sample from it with a sampler, or distil it", f.Path, f.Description.Kind)
+}
+
+// OpenFile reads any model. Its Description says of what kind it is.
+func OpenFile(path string, dev torch.Device) (*File, error) {
 	path, err := Find(path)
 	if err != nil {
 		return nil, err
@@ -161,13 +240,17 @@ func Open(path string, dev torch.Device) (*Model, error) {
 	return read(w.File(), path, dev, func(s *torch.Scope) (iter.Seq2[string, *torch.Tensor], error) { return w.All(s), nil })
 }
 
-// Read reads a model file that is in memory; name stands for its path in errors.
+// Read reads a consistency function from a model file that is in memory; name stands for its path in errors.
 func Read(name string, data []byte, dev torch.Device) (*Model, error) {
 	f, err := safetensors.Parse(name, data)
 	if err != nil {
 		return nil, err
 	}
-	return read(f, name, dev, func(s *torch.Scope) (iter.Seq2[string, *torch.Tensor], error) { return torch.FromFile(s, f) })
+	m, err := read(f, name, dev, func(s *torch.Scope) (iter.Seq2[string, *torch.Tensor], error) { return torch.FromFile(s, f) })
+	if err != nil {
+		return nil, err
+	}
+	return asModel(m)
 }
 
 // Find returns the file that Open would read: path itself, or the latest of the files model-*.safetensors in it.
@@ -191,8 +274,8 @@ func Find(path string) (string, error) {
 }
 
 // read builds the model that f describes, with the weights that open yields.
-func read(f *safetensors.File, path string, dev torch.Device, open func(s *torch.Scope) (iter.Seq2[string, *torch.Tensor], error)) (*Model, error) {
-	fail := func(err error) (*Model, error) { return nil, fmt.Errorf("model %s: %w", path, err) }
+func read(f *safetensors.File, path string, dev torch.Device, open func(s *torch.Scope) (iter.Seq2[string, *torch.Tensor], error)) (*File, error) {
+	fail := func(err error) (*File, error) { return nil, fmt.Errorf("model %s: %w", path, err) }
 	d, err := ReadDescription(f.Metadata())
 	if err != nil {
 		return fail(err)
@@ -221,13 +304,12 @@ func read(f *safetensors.File, path string, dev torch.Device, open func(s *torch
 		return fail(err)
 	}
 	net.Store().SetRequiresGrad(false)
-	fn, err := d.function()
+	fn, err := d.function(net)
 	if err != nil {
 		net.Close()
 		return fail(err)
 	}
-	fn.Net = net
-	return &Model{fn, net, d, path}, nil
+	return &File{net, d, path, fn}, nil
 }
 
 // Save writes a model file atomically: weights in the given order, converted to dtype (Float32 keeps them; Float16 halves

@@ -29,7 +29,8 @@ func save(t *testing.T, path string, d Description, dtype torch.DType) *unet.UNe
 
 func TestRoundTrip(t *testing.T) {
 	dir := t.TempDir()
-	d := Describe(&models.Consistency{Boundary: models.AtZero, Noise: models.ScaledLog, SigmaData: 0.25}, tiny)
+	d, err := Describe(&models.Consistency{Boundary: models.AtZero, Noise: models.ScaledLog, SigmaData: 0.25}, tiny)
+	require.NoError(t, err)
 	d.Method, d.ClassNames, d.Step = "ct", []string{"a", "b", "c"}, 12
 	for _, c := range []struct {
 		name  string
@@ -42,8 +43,10 @@ func TestRoundTrip(t *testing.T) {
 		d.Format = 1
 		require.Equal(t, d, m.Description)
 		require.Equal(t, []int{1, 8, 8}, m.Shape())
-		require.Equal(t, models.AtZero, m.Boundary)
-		require.Equal(t, models.ScaledLog, m.Noise)
+		f, ok := m.ConsistencyFunction.(*models.Consistency)
+		require.True(t, ok)
+		require.Equal(t, models.AtZero, f.Boundary)
+		require.Equal(t, models.ScaledLog, f.Noise)
 		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 			x := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float32, 2, 1, 8, 8)
 			at, cond := torch.Ones(s, torch.Float32, 2), models.Cond{Class: torch.FromSlice(s, []int64{0, 2})}
@@ -63,9 +66,41 @@ func TestRoundTrip(t *testing.T) {
 	require.True(t, errors.Is(err, fs.ErrExist), "%v", err)
 }
 
+// A teacher is not a consistency function, and the other way round: each is refused by name where the other is wanted.
+func TestTeacher(t *testing.T) {
+	dir := t.TempDir()
+	teacher, err := Describe(&models.EDM{SigmaData: 0.25, Noise: models.ScaledLog}, tiny)
+	require.NoError(t, err)
+	require.Equal(t, Denoiser, teacher.Kind)
+	student, err := Describe(&models.Consistency{}, tiny)
+	require.NoError(t, err)
+	net := save(t, filepath.Join(dir, "teacher.safetensors"), teacher, torch.Float32)
+	save(t, filepath.Join(dir, "student.safetensors"), student, torch.Float32)
+
+	m, err := OpenTeacher(filepath.Join(dir, "teacher.safetensors"), torch.CPU)
+	require.NoError(t, err)
+	defer m.Close()
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		x := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float32, 2, 1, 8, 8)
+		at, cond := torch.Full(s, 3, torch.Float32, 2), models.Cond{Class: torch.FromSlice(s, []int64{0, 2})}
+		want := (&models.EDM{Net: net, SigmaData: 0.25, Noise: models.ScaledLog}).Denoise(s, x, at, cond)
+		require.Zero(t, m.Denoise(s, x, at, cond).Sub(s, want).Abs(s).Max(s).Item())
+		return nil
+	}))
+	_, err = Open(filepath.Join(dir, "teacher.safetensors"), torch.CPU)
+	require.ErrorContains(t, err, "want a consistency function, and the file holds a denoiser")
+	_, err = OpenTeacher(filepath.Join(dir, "student.safetensors"), torch.CPU)
+	require.ErrorContains(t, err, "want a denoiser")
+	_, err = Describe(gauss{}, tiny)
+	require.ErrorContains(t, err, "got checkpoint.gauss")
+}
+
+type gauss struct{}
+
 func TestOpenRefuses(t *testing.T) {
 	dir := t.TempDir()
-	good := Describe(&models.Consistency{}, tiny)
+	good, err := Describe(&models.Consistency{}, tiny)
+	require.NoError(t, err)
 	change := func(f func(d *Description)) Description {
 		d := good
 		f(&d)
@@ -81,7 +116,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"levels", "0 < sigma_min < sigma_max", change(func(d *Description) { d.SigmaMin = 90 })},
 		{"boundary", `boundary: want "sigma_min" or "zero", got "x"`, change(func(d *Description) { d.Boundary = "x" })},
 		{"noise", `noise: want`, change(func(d *Description) { d.Noise = "t" })},
-		{"kind", `want kind "consistency", got "gan"`, change(func(d *Description) { d.Kind = "gan" })},
+		{"kind", `kind: want "consistency" or "denoiser", got "gan"`, change(func(d *Description) { d.Kind = "gan" })},
 	} {
 		path := filepath.Join(dir, c.name+".safetensors")
 		save(t, path, c.d, torch.Float32)

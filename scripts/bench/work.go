@@ -160,7 +160,11 @@ func sample(o options) (any, error) {
 	defer net.Close()
 	f := &models.Consistency{Net: net}
 	if o.save != "" {
-		return map[string]string{"model": o.save}, checkpoint.Save(o.save, checkpoint.Describe(f, net.Config()), net.Tensors(), torch.Float32, true)
+		d, err := checkpoint.Describe(f, net.Config())
+		if err != nil {
+			return nil, err
+		}
+		return map[string]string{"model": o.save}, checkpoint.Save(o.save, d, net.Tensors(), torch.Float32, true)
 	}
 	shape := []int{cfg.InChannels, cfg.Resolution, cfg.Resolution}
 	out := map[string]float64{}

@@ -21,7 +21,7 @@ import (
 // Train are the options of a training run. Start from [DefaultTrain]. The JSON names are those of --config files, of a
 // run's options.json and, with dashes, of the flags.
 type Train struct {
-	Method string `json:"method"`             // ct or ict
+	Method string `json:"method"`             // see Methods
 	Data   string `json:"data"`               // a name or a path
 	Dir    string `json:"data_dir,omitempty"` // where named data sets are
 
@@ -38,6 +38,18 @@ type Train struct {
 	S0       int     `json:"s0"` // 0: by Method
 	S1       int     `json:"s1"` // 0: by Method and Steps
 	Mu0      float64 `json:"mu0"`
+
+	Teacher string  `json:"teacher,omitempty"` // a denoiser to distil: a file or a run directory
+	Init    string  `json:"init,omitempty"`    // a model whose network and weights the run starts from; "": none, for cd the teacher
+	Solver  string  `json:"solver"`            // of the teacher's trajectory
+	Levels  int     `json:"levels,omitempty"`  // cd: noise levels; 0: 18
+	Mu      float64 `json:"mu"`                // cd: decay of the target network
+	Stages  int     `json:"stages,omitempty"`  // ect; 0: by Steps
+	Q       float64 `json:"q,omitempty"`       // ect; 0: by Stages
+	High    float64 `json:"high"`              // edm: part of the draws at high noise levels
+
+	Skips     int `json:"skips"`     // steps in a row that may be left out, as their loss is not finite
+	Rollbacks int `json:"rollbacks"` // how often the run may go back then
 
 	Resolution int     `json:"resolution"` // 0: the images' own
 	Colors     int     `json:"colors"`     // channels of the images, 1 or 3; 0: the images' own
@@ -69,6 +81,7 @@ const Unset = -1
 func DefaultTrain() Train {
 	return Train{
 		Method: "ct", Steps: 10_000, Batch: 64, LR: 1e-3, LRDecay: 0.3, Device: "cpu", Clip: 1, EMA: Unset, Distance: "huber", Mu0: 0.9,
+		Solver: "heun", Mu: 0.95, High: 0.1, Skips: 10, Rollbacks: 3,
 		Channels: 32, Blocks: 2, Corrupt: "error", Workers: 1, SaveEvery: 1000,
 	}
 }
@@ -166,27 +179,22 @@ func (o *Train) Resolve() error {
 	if o.EMA == Unset {
 		o.EMA = math.Min(0.9999, math.Max(0.9, 1-20/float64(o.Steps)))
 	}
-	s0, s1 := 2, training.FitLevels(o.Steps)
-	if o.Method == "ict" {
-		s0, s1 = 10, max(20, min(1280, o.Steps/125))
+	m, err := methodNamed(o.Method)
+	if err != nil {
+		return err
 	}
-	if o.S0 == 0 {
-		o.S0 = s0
-	}
-	if o.S1 == 0 {
-		o.S1 = max(s1, o.S0)
-	}
+	m.resolve(o)
 	if o.S1 < o.S0 {
 		return usage("--s0, --s1: want noise levels that do not become fewer, got %d and then %d", o.S0, o.S1)
 	}
-	if o.Resolution == 0 {
+	if o.Resolution == 0 || (o.Init != "" && o.Init != "none") {
 		return nil
 	}
 	try, colors := *o, o.Colors
 	if colors == 0 {
 		colors = 3
 	}
-	_, err := try.shape(colors, o.Resolution)
+	_, err = try.shape(colors, o.Resolution)
 	return err
 }
 
@@ -198,9 +206,28 @@ func (o *Train) validate() error {
 	if _, err := torch.ParseDevice(o.Device); err != nil {
 		return usage("--device: %v", err)
 	}
+	if _, err := methodNamed(o.Method); err != nil {
+		return err
+	}
 	switch {
-	case o.Method != "ct" && o.Method != "ict":
-		return usage("--method: want ct (consistency training) or ict (improved consistency training), got %q", o.Method)
+	case solvers[o.Solver] == nil:
+		return usage("--solver: want one of %s, got %q", strings.Join(Solvers(), ", "), o.Solver)
+	case o.Levels != 0 && (o.Levels < 2 || o.Levels > maxLevels):
+		return usage("--levels: want 2 to %d noise levels, got %d", maxLevels, o.Levels)
+	case !(o.Mu >= 0 && o.Mu < 1):
+		return usage("--mu: want a decay in [0, 1), got %g", o.Mu)
+	case o.Stages < 0 || o.Stages > 64:
+		return usage("--stages: want 1 to 64, got %d", o.Stages)
+	case o.Q != 0 && !(o.Q > 1 && o.Q <= 1e6):
+		return usage("--q: want a number above 1, got %g", o.Q)
+	case !(o.High >= 0 && o.High <= 1):
+		return usage("--high: want a part of the draws, from 0 to 1, got %g", o.High)
+	case o.Skips < 0 || o.Rollbacks < 0:
+		return usage("--skips, --rollbacks: want numbers from 0 on, got %d and %d", o.Skips, o.Rollbacks)
+	case o.Method == "cd" && o.Teacher == "":
+		return usage("--method cd needs a denoiser: train one with --method edm and give it by --teacher")
+	case o.Method != "cd" && o.Teacher != "":
+		return usage("--teacher: the method %s has none", o.Method)
 	case o.Data == "":
 		return usage("--data is missing: emoji, fashion-mnist, cifar10 or a path")
 	case o.Out == "":

@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/training"
 )
@@ -22,12 +23,29 @@ import (
 // runIn names, in a child process of these tests, the folder it trains in.
 const runIn = "ONESTEP_TEST_RUN_IN"
 
+// teacherIn names the folder of the denoiser that is distilled.
+const teacherIn = "ONESTEP_TEST_TEACHER_IN"
+
 func tinyRun(dir, method string) Train {
 	o := DefaultTrain()
 	o.Method, o.Data, o.Out, o.Steps, o.Batch, o.Seed, o.Threads = method, "emoji", dir, 40, 4, 7, 1
 	o.Resolution, o.Channels, o.Mult, o.Blocks, o.Dropout, o.Flip = 8, 8, []int{1, 2}, 1, 0.1, true
 	o.SaveEvery, o.LogEvery, o.Workers, o.Classes, o.Resume = 6, 1, 2, true, true
+	if method == "cd" {
+		o.Teacher = os.Getenv(teacherIn)
+	}
 	return o
+}
+
+// teacher trains a denoiser for a few steps and makes tinyRun's distillation use it, for the length of a test.
+func teacher(t *testing.T) string {
+	t.Helper()
+	o := tinyRun(filepath.Join(t.TempDir(), "teacher"), "edm")
+	o.Steps = 5
+	_, err := o.Run(context.Background(), Hooks{})
+	require.NoError(t, err)
+	t.Setenv(teacherIn, o.Out)
+	return o.Out
 }
 
 func TestMain(m *testing.M) {
@@ -64,7 +82,8 @@ func lines(path string) int {
 // 40 steps equal 20 and more, kill -9 at a random moment, and a resumed run to 40: every byte of the weights, of the
 // averaged weights, of the target and of the optimizer's state, and the statistics too.
 func TestResumeAfterKillIsExact(t *testing.T) {
-	for _, method := range []string{"ct", "ict"} {
+	teacher(t)
+	for _, method := range Methods() {
 		t.Run(method, func(t *testing.T) {
 			whole, killed := filepath.Join(t.TempDir(), "whole"), filepath.Join(t.TempDir(), "killed")
 			require.NoError(t, child(whole, method).Run())
@@ -122,12 +141,87 @@ func TestCancelSaves(t *testing.T) {
 	require.Equal(t, filepath.Join(o.Out, "state-0000009.safetensors"), r.State)
 }
 
+// Every method trains, and its snapshot opens as what it is. Distillation starts from the teacher's network and weights.
+func TestMethods(t *testing.T) {
+	from := teacher(t)
+	weights := func(path string) []float32 {
+		f, err := checkpoint.OpenFile(path, torch.CPU)
+		require.NoError(t, err)
+		defer f.Close()
+		for _, w := range f.Network.Parameters() {
+			return torch.ToSlice[float32](w)
+		}
+		return nil
+	}
+	for _, method := range Methods() {
+		t.Run(method, func(t *testing.T) {
+			o := tinyRun(filepath.Join(t.TempDir(), "run"), method)
+			o.Steps, o.SampleEvery = 2, 2
+			if method == "cd" {
+				o.Channels, o.LR = 64, 1e-9 // the teacher has 8
+			}
+			r, err := o.Run(context.Background(), Hooks{})
+			require.NoError(t, err)
+			d, err := checkpoint.Describes(r.Snapshot)
+			require.NoError(t, err)
+			require.Equal(t, method, d.Method)
+			require.Equal(t, method == "edm", d.Kind == checkpoint.Denoiser)
+			require.Equal(t, method == "ect", d.Boundary == "zero")
+			require.FileExists(t, filepath.Join(o.Out, "samples-0000002.png"))
+			if method == "cd" {
+				require.InDeltaSlice(t, weights(from), weights(r.Snapshot), 1e-6)
+			}
+		})
+	}
+	o := tinyRun(filepath.Join(t.TempDir(), "run"), "ect")
+	o.Init, o.Steps, o.LR = from, 1, 1e-9
+	r, err := o.Run(context.Background(), Hooks{})
+	require.NoError(t, err)
+	require.InDeltaSlice(t, weights(from), weights(r.Snapshot), 1e-6, "--init")
+	o.Init, o.Seed, o.Out = "none", 8, filepath.Join(t.TempDir(), "run")
+	r, err = o.Run(context.Background(), Hooks{})
+	require.NoError(t, err)
+	require.NotEqual(t, weights(from), weights(r.Snapshot))
+}
+
+// Teachers and first weights that do not fit are refused before anything is made.
+func TestRunRefusesTeachers(t *testing.T) {
+	from := teacher(t)
+	student := tinyRun(filepath.Join(t.TempDir(), "run"), "ict")
+	student.Steps = 1
+	_, err := student.Run(context.Background(), Hooks{})
+	require.NoError(t, err)
+	for _, c := range []struct {
+		name, want string
+		change     func(o *Train)
+	}{
+		{"none", "--method cd needs a denoiser", func(o *Train) { o.Teacher = "" }},
+		{"missing", "--init: model /nonexistent: there is no such file", func(o *Train) { o.Teacher = "/nonexistent" }},
+		{"student", "--teacher: want a denoiser, such as one trained with --method edm", func(o *Train) { o.Teacher = student.Out }},
+		{"size", "--init: it is for images of 3×8×8, the run has 3×16×16", func(o *Train) { o.Resolution = 16 }},
+		{"size of the teacher", "--teacher: it is for images of 3×8×8, the run has 3×16×16", func(o *Train) { o.Resolution, o.Init = 16, "none" }},
+		{"classes", "it was trained with 9 classes: give --classes", func(o *Train) { o.Classes = false }},
+		{"method", "--teacher: the method ict has none", func(o *Train) { o.Method = "ict" }},
+		{"solver", "--solver: want one of euler, heun", func(o *Train) { o.Solver = "rk4" }},
+		{"init", "--init: model /nonexistent: there is no such file", func(o *Train) { o.Init = "/nonexistent" }},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o := tinyRun(filepath.Join(t.TempDir(), "run"), "cd")
+			o.Teacher = from
+			c.change(&o)
+			_, err := o.Run(context.Background(), Hooks{})
+			require.ErrorContains(t, err, c.want)
+			require.NoDirExists(t, o.Out, "nothing was made")
+		})
+	}
+}
+
 func TestRunRefuses(t *testing.T) {
 	for _, c := range []struct {
 		name, want string
 		change     func(o *Train)
 	}{
-		{"method", "--method: want ct", func(o *Train) { o.Method = "gan" }},
+		{"method", "--method: want one of ct, ict", func(o *Train) { o.Method = "gan" }},
 		{"data", "no such file or folder", func(o *Train) { o.Data = "/nonexistent" }},
 		{"no data", "--data is missing", func(o *Train) { o.Data = "" }},
 		{"steps", "--steps: want 1 to 1000000000, got -1", func(o *Train) { o.Steps = -1 }},

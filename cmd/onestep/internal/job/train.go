@@ -61,6 +61,9 @@ func (o *Train) open() (*dataset.Set, unet.Config, error) {
 		return nil, unet.Config{}, err
 	}
 	cfg, err := o.network(data)
+	if err == nil {
+		err = o.checkTeacher(cfg)
+	}
 	if err != nil {
 		return nil, cfg, errors.Join(err, data.Close())
 	}
@@ -73,7 +76,7 @@ func (o *Train) network(data *dataset.Set) (unet.Config, error) {
 	if h != w {
 		return unet.Config{}, usage("the images have %d×%d pixels: give --resolution to crop and scale them to squares", w, h)
 	}
-	cfg, err := o.shape(c, h)
+	cfg, err := o.fit(c, h)
 	if err != nil {
 		return cfg, err
 	}
@@ -81,13 +84,37 @@ func (o *Train) network(data *dataset.Set) (unet.Config, error) {
 	if err := fits(o.Batch, c, h, o.Workers+3+3*4); err != nil {
 		return cfg, err
 	}
-	if o.Classes {
-		if cfg.Classes = len(data.Classes()); cfg.Classes == 0 {
-			return cfg, usage("--classes: %s has no labels", data.Name())
-		}
+	if !o.Classes {
+		return cfg, sameImages("--init", cfg, unet.Config{Resolution: h, InChannels: c})
 	}
+	classes := len(data.Classes())
+	if classes == 0 {
+		return cfg, usage("--classes: %s has no labels", data.Name())
+	}
+	if o.starts() {
+		return cfg, sameImages("--init", cfg, unet.Config{Resolution: h, InChannels: c, Classes: classes})
+	}
+	cfg.Classes = classes
 	return cfg, nil
 }
+
+// fit returns the network for images of that many colours and pixels: the one that the run starts from, or a new one.
+func (o *Train) fit(colors, side int) (unet.Config, error) {
+	if !o.starts() {
+		return o.shape(colors, side)
+	}
+	d, err := checkpoint.Describes(o.Init)
+	if err != nil {
+		return unet.Config{}, fmt.Errorf("--init: %w", err)
+	}
+	cfg := d.Network
+	cfg.Dropout = o.Dropout
+	o.Resolution, o.Colors, o.Channels, o.Mult, o.Blocks, o.Attention = side, colors, cfg.Channels, cfg.Mult, cfg.Blocks, cfg.Attention
+	return cfg, nil
+}
+
+// starts tells whether the run starts from another model's weights.
+func (o *Train) starts() bool { return o.Init != "" && o.Init != "none" }
 
 // Run trains. Cancelling ctx saves and returns the context's error.
 func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
@@ -134,6 +161,9 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 		return out, err
 	}
 	defer net.Close()
+	if err := o.start(net, dev); err != nil {
+		return out, err
+	}
 	average, err := net.Clone()
 	if err != nil {
 		return out, err
@@ -144,18 +174,29 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 		return out, err
 	}
 	defer opt.Close()
-	objective, closeTarget, err := o.objective(net)
+	p := &parts{net: net}
+	defer p.close()
+	if err := o.openTeacher(dev, p); err != nil {
+		return out, err
+	}
+	m, err := methodNamed(o.Method)
 	if err != nil {
 		return out, err
 	}
-	defer closeTarget()
+	objective, err := m.objective(&o, p)
+	if err != nil {
+		return out, err
+	}
 	if h.Started != nil {
 		h.Started(o, run, net.Store().Count())
 	}
 
-	trained := &models.Consistency{Net: average}
+	trained := m.function(average)
 	describe := func(step int, images int64) (map[string]string, error) {
-		d := checkpoint.Describe(trained, cfg)
+		d, err := checkpoint.Describe(trained, cfg)
+		if err != nil {
+			return nil, err
+		}
 		d.Method, d.Data, d.Step, d.Images, d.Command = o.Method, o.Data, step, images, command
 		if o.Classes {
 			d.ClassNames = data.Classes()
@@ -167,7 +208,8 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 		Data: &dataset.Loader{Dataset: data, Batch: o.Batch, Seed: o.Seed, Workers: o.Workers, Flip: o.Flip,
 			SkipCorrupt: o.Corrupt == "skip", Corrupt: once(h.Log)},
 		Labels: o.Classes, Run: run, Device: dev, Seed: o.Seed, Steps: o.Steps, Duration: o.Duration, Clip: o.Clip,
-		LR: func(k int) float64 { return o.LR * lrFactor(k, o.Steps, o.LRDecay) }, SaveEvery: o.SaveEvery, LogEvery: o.LogEvery,
+		Guard: training.Guard{Skips: o.Skips, Rollbacks: o.Rollbacks},
+		LR:    func(k int) float64 { return o.LR * lrFactor(k, o.Steps, o.LRDecay) }, SaveEvery: o.SaveEvery, LogEvery: o.LogEvery,
 		SampleEvery: o.SampleEvery, Metadata: describe, Progress: h.Progress, Scalars: h.Scalars, Log: h.Log,
 	}
 	t.Sample = func(ctx context.Context, k int) error {
@@ -232,28 +274,8 @@ func lrFactor(k, steps int, decay float64) float64 {
 	return f
 }
 
-func (o Train) objective(net *unet.UNet) (*training.CT, func(), error) {
-	distance, err := training.ParseDistance(o.Distance)
-	if err != nil {
-		return nil, nil, err
-	}
-	c := &training.CT{Model: &models.Consistency{Net: net}, Distance: distance}
-	if o.Method == "ict" {
-		c.Schedule = training.Doubling{S0: o.S0, S1: o.S1, Steps: o.Steps}
-		c.Index, c.Weight = training.LogNormal{}, training.InverseGap
-		return c, func() {}, nil
-	}
-	target, err := net.Clone()
-	if err != nil {
-		return nil, nil, err
-	}
-	c.Target = &models.Consistency{Net: target}
-	c.Schedule = training.Progressive{S0: o.S0, S1: o.S1, Mu0: o.Mu0, Steps: o.Steps}
-	return c, target.Close, nil
-}
-
-// examples draws a grid of one-step samples, always from the same seeds.
-func examples(ctx context.Context, f *models.Consistency, cfg unet.Config, dev torch.Device, n int) (image.Image, error) {
+// examples draws a grid, always from the same seeds: in one step from a consistency function, in 18 of Heun's from a denoiser.
+func examples(ctx context.Context, f any, cfg unet.Config, dev torch.Device, n int) (image.Image, error) {
 	var img image.Image
 	err := torch.Run(dev, func(s *torch.Scope) error {
 		var c models.Cond
@@ -264,8 +286,18 @@ func examples(ctx context.Context, f *models.Consistency, cfg unet.Config, dev t
 			}
 			c.Class = torch.FromSlice(s, labels)
 		}
-		x, err := sampling.Multistep{}.Sample(ctx, s, f, []int{cfg.InChannels, cfg.Resolution, cfg.Resolution},
-			sampling.NewStreams(s, sampling.Seeds(0, n)...), c)
+		shape, streams := []int{cfg.InChannels, cfg.Resolution, cfg.Resolution}, sampling.NewStreams(s, sampling.Seeds(0, n)...)
+		var x *torch.Tensor
+		var err error
+		switch f := f.(type) {
+		case models.ConsistencyFunction:
+			x, err = sampling.Multistep{}.Sample(ctx, s, f, shape, streams, c)
+		case models.Denoiser:
+			levels := append(sampling.Times(18), 0)
+			x, err = sampling.ODE(ctx, s, f, sampling.Heun{}, streams.Randn(s, torch.Float32, shape...).MulScalar(s, levels[0]), levels, c)
+		default:
+			err = errNoFunction
+		}
 		if err != nil {
 			return err
 		}
