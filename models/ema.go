@@ -88,3 +88,93 @@ func (h HalfLife) Decay(seen int64, batch int) float64 {
 	}
 	return math.Exp2(-float64(batch) / life)
 }
+
+// PowerDecay returns the decay of step k (from 0) for a power-function average with exponent gamma (Karras et al. 2024, eq.
+// 127): (1 - 1/(k+1))^(gamma+1). It weighs step τ of t by τ^gamma, so that its memory grows with the run and the first
+// weights are forgotten without a ramp.
+func PowerDecay(gamma float64, k int) float64 {
+	return math.Pow(1-1/float64(k+1), gamma+1)
+}
+
+// PowerWidth returns how far back a power-function average looks: the standard deviation of its weights over a run of length
+// 1 (Karras et al. 2024, eq. 123). 16.97 is 0.05, 6.94 is 0.10.
+func PowerWidth(gamma float64) float64 {
+	return math.Sqrt((gamma + 1) / ((gamma + 2) * (gamma + 2) * (gamma + 3)))
+}
+
+// PowerExponent is the inverse of [PowerWidth], for widths in (0, 0.288): the exponent γ > 0 of
+//
+//	γ³ + 7γ² + (16 - w⁻²)·γ + (12 - w⁻²) = 0
+func PowerExponent(width float64) (float64, error) {
+	if !(width > 1e-3 && width < PowerWidth(0)) {
+		return 0, fmt.Errorf("width of an average of weights: want a number between 0.001 and %.3f, got %g", PowerWidth(0), width)
+	}
+	lo, hi := 0.0, 1e7
+	for range 200 { // the width falls as γ grows
+		if mid := (lo + hi) / 2; PowerWidth(mid) > width {
+			lo = mid
+		} else {
+			hi = mid
+		}
+	}
+	return (lo + hi) / 2, nil
+}
+
+// PowerAverage is a power-function average as it was after some step.
+type PowerAverage struct {
+	Gamma float64 // its exponent
+	Step  int     // optimizer steps that it has seen
+}
+
+// dot is the inner product of two averages' weights over the steps of a run (Karras et al. 2024, algorithm 3).
+func (a PowerAverage) dot(b PowerAverage) float64 {
+	if a.Step > b.Step {
+		a, b = b, a
+	}
+	return (a.Gamma + 1) * (b.Gamma + 1) * math.Pow(float64(a.Step)/float64(b.Step), b.Gamma) / ((a.Gamma + b.Gamma + 1) * float64(b.Step))
+}
+
+// Combine returns factors, one for each average, with which their sum comes nearest to another average of the same run: one of
+// a width that was never tracked, found after training (Karras et al. 2024, section 3.1). distance is how far the sum's
+// weights are from the wanted ones, relative to these: with averages of two widths saved ten times or more it is small
+// unless the wanted one reaches further than both.
+func Combine(averages []PowerAverage, want PowerAverage) (factors []float64, distance float64, err error) {
+	if len(averages) == 0 {
+		return nil, 0, fmt.Errorf("combine averages of weights: want at least one")
+	}
+	for _, a := range append(slices.Clone(averages), want) {
+		if a.Step < 1 || !(a.Gamma > 0) {
+			return nil, 0, fmt.Errorf("combine averages of weights: want exponents above 0 and at least one step, got %g and %d", a.Gamma, a.Step)
+		}
+	}
+	n := len(averages)
+	gram, right := make([]float64, n*n), make([]float64, n)
+	for i, a := range averages {
+		right[i] = a.dot(want)
+		for j, b := range averages {
+			gram[i*n+j] = a.dot(b)
+		}
+	}
+	err = torch.Run(torch.CPU, func(s *torch.Scope) error {
+		// The averages are nearly dependent. The pseudo-inverse leaves out what rounding would decide.
+		a := torch.FromSlice(s, gram, n, n)
+		inverse, err := torch.Call(s, "aten::linalg_pinv.atol_rtol_float", a, nil, 1e-13, true)
+		if err != nil {
+			return err
+		}
+		factors = torch.ToSlice[float64](inverse[0].(*torch.Tensor).MatMul(s, torch.FromSlice(s, right, n, 1)).Flatten(s, 0, -1))
+		return nil
+	})
+	if err != nil {
+		return nil, 0, err
+	}
+	square := want.dot(want)
+	whole := square
+	for i, f := range factors {
+		square -= 2 * f * right[i]
+		for j, g := range factors {
+			square += f * g * gram[i*n+j]
+		}
+	}
+	return factors, math.Sqrt(math.Max(0, square) / whole), nil
+}

@@ -3,6 +3,7 @@ package models
 import (
 	"iter"
 	"math"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -85,4 +86,92 @@ func TestHalfLife(t *testing.T) {
 	require.Equal(t, math.Exp2(-0.01), ramped.Decay(1e6, 10))
 	// Two steps of half the batch forget as much as one.
 	require.InDelta(t, HalfLife{Images: 500}.Decay(0, 64), math.Pow(HalfLife{Images: 500}.Decay(0, 32), 2), 1e-15)
+}
+
+func TestPowerAverages(t *testing.T) {
+	// The paper's two widths, and their inverse.
+	require.InDelta(t, 0.05, PowerWidth(16.97), 1e-4)
+	require.InDelta(t, 0.10, PowerWidth(6.94), 1e-4)
+	for _, w := range []float64{0.01, 0.05, 0.1, 0.25} {
+		g, err := PowerExponent(w)
+		require.NoError(t, err)
+		require.InDelta(t, w, PowerWidth(g), 1e-12)
+		require.InDelta(t, 0, g*g*g+7*g*g+(16-1/w/w)*g+(12-1/w/w), 1e-6*g*g*g)
+	}
+	for _, w := range []float64{0, -1, 0.3, math.NaN()} {
+		_, err := PowerExponent(w)
+		require.ErrorContains(t, err, "want a number between")
+	}
+	// The decay: after t steps, step τ weighs about τ^γ.
+	const steps, gamma = 2000, 3.0
+	weights := make([]float64, steps)
+	for k := range steps {
+		d := PowerDecay(gamma, k)
+		for i := range weights {
+			weights[i] *= d
+		}
+		weights[k] = 1 - d
+	}
+	require.InDelta(t, math.Pow(0.5, gamma), weights[steps/2]/weights[steps-1], 1e-2)
+	mean, square := 0.0, 0.0
+	for k, w := range weights {
+		x := float64(k) / steps
+		mean, square = mean+w*x, square+w*x*x
+	}
+	require.InDelta(t, PowerWidth(gamma), math.Sqrt(square-mean*mean), 1e-3)
+}
+
+// An average that was never tracked, put together from two others that were saved now and then, is what tracking it would have
+// given: for a walk of 4,000 steps, within what the reported distance says.
+func TestCombine(t *testing.T) {
+	const steps, every = 4000, 250
+	r := rand.New(rand.NewPCG(1, 2))
+	tracked := map[float64]float64{16.97: 0, 6.94: 0}
+	want := map[float64]float64{0.07: 0, 0.12: 0, 0.03: 0}
+	gammas := map[float64]float64{}
+	for w := range want {
+		g, err := PowerExponent(w)
+		require.NoError(t, err)
+		gammas[w] = g
+	}
+	var saved []PowerAverage
+	var values []float64
+	weight := 0.0
+	for k := range steps {
+		weight += r.NormFloat64()
+		for g := range tracked {
+			d := PowerDecay(g, k)
+			tracked[g] = d*tracked[g] + (1-d)*weight
+		}
+		for w, g := range gammas {
+			d := PowerDecay(g, k)
+			want[w] = d*want[w] + (1-d)*weight
+		}
+		if (k+1)%every == 0 {
+			for _, g := range []float64{16.97, 6.94} {
+				saved, values = append(saved, PowerAverage{g, k + 1}), append(values, tracked[g])
+			}
+		}
+	}
+	for w, exact := range want {
+		factors, distance, err := Combine(saved, PowerAverage{gammas[w], steps})
+		require.NoError(t, err)
+		got, sum := 0.0, 0.0
+		for i, f := range factors {
+			got, sum = got+f*values[i], sum+f
+		}
+		t.Logf("width %g: want %.3f, got %.3f; distance %.4f; the factors' sum %.4f", w, exact, got, distance, sum)
+		require.InDelta(t, 1, sum, 0.01)
+		require.Less(t, distance, 0.15)
+		require.InDelta(t, exact, got, 0.6)
+	}
+	// One that was tracked is itself.
+	factors, distance, err := Combine(saved, saved[len(saved)-1])
+	require.NoError(t, err)
+	require.Less(t, distance, 1e-5)
+	require.InDelta(t, 1, factors[len(factors)-1], 1e-3)
+	_, _, err = Combine(nil, saved[0])
+	require.ErrorContains(t, err, "at least one")
+	_, _, err = Combine(saved, PowerAverage{1, 0})
+	require.ErrorContains(t, err, "at least one step")
 }
