@@ -23,14 +23,17 @@ type Multistep struct {
 }
 
 // Times returns the usual noise levels for that many steps: 80; 80 and 0.8; and for more steps Karras's spacing.
-func Times(steps int) []float64 {
+func Times(steps int) []float64 { return TimesFrom(SigmaMax, steps) }
+
+// TimesFrom is [Times] for a model whose largest noise level is another.
+func TimesFrom(largest float64, steps int) []float64 {
 	switch {
 	case steps <= 1:
-		return []float64{SigmaMax}
+		return []float64{largest}
 	case steps == 2:
-		return []float64{SigmaMax, 0.8}
+		return []float64{largest, largest / 100}
 	}
-	up := models.Karras(steps+1, 0.002, SigmaMax, 7)
+	up := models.Karras(steps+1, 0.002, largest, 7)
 	times := make([]float64, steps)
 	for i := range times {
 		times[i] = up[len(up)-1-i]

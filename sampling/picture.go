@@ -184,6 +184,8 @@ func ReadTexts(r io.Reader) ([]Text, error) {
 		return nil, errors.New("not a PNG file")
 	}
 	var texts []Text
+	const most = 16 << 20 // of text in all
+	total := int64(0)
 	for {
 		var head [8]byte
 		if _, err := io.ReadFull(r, head[:]); err != nil {
@@ -201,6 +203,9 @@ func ReadTexts(r io.Reader) ([]Text, error) {
 				return nil, fmt.Errorf("png: chunk %q claims %d bytes, %d follow", kind, n, m)
 			}
 			continue
+		}
+		if total += n; total > most {
+			return nil, fmt.Errorf("png: it has more than %d MiB of text", most>>20)
 		}
 		body := make([]byte, n+4)
 		if _, err := io.ReadFull(r, body); err != nil {

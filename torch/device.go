@@ -24,8 +24,13 @@ type Device struct {
 // CPU is the host.
 var CPU = Device{}
 
-// CUDA returns the i-th NVIDIA GPU.
-func CUDA(i int) Device { return Device{cuda: i + 1} }
+// CUDA returns the i-th NVIDIA GPU, from 0 on. A negative number is a mistake of the program, and panics.
+func CUDA(i int) Device {
+	if i < 0 {
+		panic(&Error{Op: "cuda", Msg: fmt.Sprintf("want the number of a GPU, from 0 on, got %d", i)})
+	}
+	return Device{cuda: i + 1}
+}
 
 // ParseDevice reads "cpu", "cuda" (the first GPU) or "cuda:N". It does not ask whether the device exists; see
 // [Device.Available].

@@ -5,7 +5,8 @@
 // Whatever creates tensors takes a [*Scope] as its first argument, as calls take a context. Closing a scope frees its
 // tensors at once. [Run] opens a root scope, [Scope.Run], [Scope.NoGrad] and [Scope.Tidy] open children, and
 // [Scope.Keep] hands a tensor to the parent. There are no finalizers: Go's collector cannot see device memory. Using a
-// freed tensor is a panic that names the operation, never a crash.
+// freed tensor is a panic that names the operation. What one goroutine frees, by Free or by closing a scope, while an operator
+// in another still reads it is a data race like any other, and may crash: wait for the others first.
 //
 //	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
 //		x := torch.FromSlice(s, []float32{1, 2, 3}, 3)

@@ -145,7 +145,8 @@ func (s *Scope) On(dev Device, f func(s *Scope) error) error {
 	return run(c, f)
 }
 
-// Close frees everything in the scope. Closing twice does nothing.
+// Close frees everything in the scope. Closing twice does nothing. No other goroutine may be in an operator with one of its
+// tensors: wait for them first.
 func (s *Scope) Close() {
 	s.mu.Lock()
 	tensors, generators := s.tensors, s.generators

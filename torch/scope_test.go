@@ -228,6 +228,7 @@ func TestNoCUDA(t *testing.T) {
 	}))
 	_, err := torch.CUDA(0).Memory()
 	require.ErrorContains(t, err, reason)
+	require.PanicsWithError(t, "cuda: want the number of a GPU, from 0 on, got -1", func() { torch.CUDA(-1) })
 	require.NoError(t, torch.CPU.Synchronize())
 	require.NoError(t, torch.EmptyCache())
 	require.Zero(t, torch.CUDACount())

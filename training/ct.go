@@ -73,14 +73,18 @@ func (l LogNormal) Draw(r *rand.Rand, levels []float64) int {
 
 func (c *CT) levels(k int) ([]float64, float64) {
 	n, decay := c.Schedule.At(k)
-	sigmaMax, rho := c.SigmaMax, c.Rho
-	if sigmaMax == 0 {
-		sigmaMax = 80
-	}
+	rho := c.Rho
 	if rho == 0 {
 		rho = 7
 	}
-	return models.Karras(n, c.Model.SigmaMinimum(), sigmaMax, rho), decay
+	return models.Karras(n, c.Model.SigmaMinimum(), c.sigmaMax(), rho), decay
+}
+
+func (c *CT) sigmaMax() float64 {
+	if c.SigmaMax == 0 {
+		return 80
+	}
+	return c.SigmaMax
 }
 
 // Loss draws a pair of levels and a noise for each sample and returns the mean weighted distance.
@@ -149,11 +153,15 @@ func (c *CT) Stats(k int) map[string]float64 {
 
 // Metadata describes a snapshot's model, so that checkpoint.Open can read it; nothing for networks other than a U-Net.
 func (c *CT) Metadata(step int, images int64) (map[string]string, error) {
-	return metadata(c.Model, c.Model.Net, "ct", step, images)
+	name := "ct"
+	if c.Target == nil && c.Weight == InverseGap {
+		name = "ict"
+	}
+	return metadata(c.Model, c.Model.Net, name, c.sigmaMax(), step, images)
 }
 
 // metadata describes a model that a method has trained.
-func metadata(f any, net models.Network, method string, step int, images int64) (map[string]string, error) {
+func metadata(f any, net models.Network, method string, sigmaMax float64, step int, images int64) (map[string]string, error) {
 	u, ok := net.(*unet.UNet)
 	if !ok {
 		return nil, nil
@@ -162,7 +170,7 @@ func metadata(f any, net models.Network, method string, step int, images int64) 
 	if err != nil {
 		return nil, err
 	}
-	d.Method, d.Step, d.Images = method, step, images
+	d.Method, d.SigmaMax, d.Step, d.Images = method, sigmaMax, step, images
 	return d.Metadata()
 }
 

@@ -20,7 +20,7 @@ func TestDistances(t *testing.T) {
 		}{
 			{"l1", (0 + 2 + 3 + 0) / 4.0},
 			{"l2", (4 + 9) / 4.0},
-			{"norm", math.Sqrt(13 + 4e-12) - 2e-6},
+			{"norm", math.Sqrt(13+4e-12) - 2e-6},
 			// Over the whole sample: element by element it would be near 5 - 4c.
 			{"huber", math.Sqrt(13+0.00054*0.00054*4) - 0.00054*2},
 		} {

@@ -77,7 +77,7 @@ func (e *EDM) Stats(int) map[string]float64 { return nil }
 
 // Metadata describes a snapshot's model, so that package checkpoint can read it; nothing for networks other than a U-Net.
 func (e *EDM) Metadata(step int, images int64) (map[string]string, error) {
-	return metadata(e.Model, e.Model.Net, "edm", step, images)
+	return metadata(e.Model, e.Model.Net, "edm", e.withDefaults().SigmaMax, step, images)
 }
 
 // Validate reports what cannot work, before any step is taken. The trainer calls it.

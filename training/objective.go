@@ -32,7 +32,7 @@ type Objective interface {
 	Stats(k int) map[string]float64
 }
 
-// Draw returns step k's randomness for a run with that seed. Tensors on dev are drawn from dev's own generator.
+// Draw returns step k's randomness for a run with that seed. The noise stream is on the scope's device.
 func Draw(s *torch.Scope, seed uint64, k int) Draws {
 	host := rand.New(rand.NewPCG(seed, uint64(k)))
 	return Draws{

@@ -115,6 +115,9 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 	path := t.Run.State(steps[len(steps)-1])
 	w, err := torch.OpenWeights(path)
 	if err != nil {
+		if n := len(steps); n > 1 {
+			return fmt.Errorf("resume: %w; remove it to go on from step %d", err, steps[n-2])
+		}
 		return fmt.Errorf("resume: %w", err)
 	}
 	defer w.Close()

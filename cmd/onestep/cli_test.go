@@ -193,7 +193,7 @@ func TestRefusals(t *testing.T) {
 		{train + "--config DIR/none.json", 1, "--config: there is no file"},
 		{train + "--config " + config, 2, `unknown field "stepz"`},
 		{train + "--config " + zero, 2, "--batch: want 1 to"},
-		{train + "--config " + full, 1, "is a directory"},
+		{train + "--config " + full, 1, "is not a regular file"},
 		{train + "extra", 2, "no arguments"},
 		{"train --data DIR/none --out DIR/r", 1, "no such file or folder"},
 		{"train --data " + busy + " --out DIR/r", 1, "give the folder that holds it"},
@@ -400,16 +400,16 @@ func TestTrainSampleInfo(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, bytes.Equal(a, b), "%s depends on the batch", name)
 	}
-	// A picture's text says how to draw it again: image 14 was the fifth of its run, of class 4.
+	// A picture's text says how to draw it again: image 14 is of class 14 mod 9.
 	code, out, errs = try("info", filepath.Join(dir, "b4", "000014.png"), "--json")
 	require.Zero(t, code, errs)
 	var p struct {
 		Text struct{ Onestep job.Sample }
 	}
 	require.NoError(t, json.Unmarshal([]byte(out), &p))
-	require.Equal(t, job.Sample{Model: filepath.Base(got.Snapshot), Steps: 1, Times: []float64{80}, Label: 4, N: 1, Seed: 14}, p.Text.Onestep)
+	require.Equal(t, job.Sample{Model: filepath.Base(got.Snapshot), Steps: 1, Times: []float64{80}, Label: 5, N: 1, Seed: 14}, p.Text.Onestep)
 	again := filepath.Join(dir, "again.png")
-	code, _, errs = try(strings.Fields("sample --label 4 --seed 14 --threads 1 --model " + got.Snapshot + " --out " + again)...)
+	code, _, errs = try(strings.Fields("sample --seed 14 --threads 1 --model " + got.Snapshot + " --out " + again)...)
 	require.Zero(t, code, errs)
 	require.Equal(t, tree(t, filepath.Join(dir, "b1", "000014.png"))[filepath.Join(dir, "b1", "000014.png")], tree(t, again)[again])
 

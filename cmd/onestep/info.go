@@ -112,7 +112,7 @@ func (a *app) openModel(path string, all bool) error {
 
 // modelInfo is what a safetensors file holds, as JSON.
 type modelInfo struct {
-	Kind        string                  `json:"kind"` // "consistency model", "training state" or "weights"
+	Kind        string                  `json:"kind"` // "consistency model", "denoiser model", "training state" or "weights"
 	Path        string                  `json:"path"`
 	Elements    int                     `json:"elements"`
 	Bytes       int                     `json:"bytes"` // of the tensors
@@ -139,7 +139,7 @@ func (a *app) infoModel(f *safetensors.File, all bool) error {
 	d, err := checkpoint.ReadDescription(f.Metadata())
 	switch {
 	case err == nil:
-		out.Kind, out.Description = "consistency model", &d
+		out.Kind, out.Description = string(d.Kind)+" model", &d
 	case !errors.Is(err, checkpoint.ErrNoDescription):
 		return fmt.Errorf("%s: %w", f.Path(), err)
 	case out.Metadata["onestep_state"] != "":
@@ -159,12 +159,19 @@ func (m modelInfo) text(all bool) string {
 	if d := m.Description; d != nil {
 		n := d.Network
 		fmt.Fprintf(&b, "method %s on %s, step %d, %d images seen\n", show(d.Method), show(d.Data), d.Step, d.Images)
-		fmt.Fprintf(&b, "images %d×%d×%d; U-Net of %d channels ×%v, %s a level, attention at %v\n", n.InChannels, n.Resolution, n.Resolution,
-			n.Channels, n.Mult, plural(n.Blocks, "block"), n.Attention)
+		attention := "no attention"
+		if len(n.Attention) > 0 {
+			attention = fmt.Sprint("attention at ", n.Attention)
+		}
+		fmt.Fprintf(&b, "images %d×%d×%d; U-Net of %d channels ×%v, %s a level, %s\n", n.InChannels, n.Resolution, n.Resolution,
+			n.Channels, n.Mult, plural(n.Blocks, "block"), attention)
 		if n.Classes > 0 {
 			fmt.Fprintf(&b, "%d classes: %s\n", n.Classes, show(strings.Join(d.ClassNames, ", ")))
 		}
-		fmt.Fprintf(&b, "identity at %s, noise levels %g to %g, sigma_data %g, noise label %s\n", d.Boundary, d.SigmaMin, d.SigmaMax, d.SigmaData, d.Noise)
+		if d.Boundary != "" {
+			fmt.Fprintf(&b, "identity at %s, ", d.Boundary)
+		}
+		fmt.Fprintf(&b, "noise levels %g to %g, sigma_data %g, noise label %s\n", d.SigmaMin, d.SigmaMax, d.SigmaData, d.Noise)
 		if d.Command != "" {
 			fmt.Fprintf(&b, "made by: %s\n", show(d.Command))
 		}

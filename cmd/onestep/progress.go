@@ -100,7 +100,11 @@ func (sc *screen) show(part float64, left, right string) {
 	if bar != nil {
 		bar.SetCurrent(int64(part * (barLength - 1))) // never complete, so that it stays until stop
 	} else if tell {
-		sc.log.Info(left, "progress", right)
+		if right == "" {
+			sc.log.Info(left)
+		} else {
+			sc.log.Info(left, "progress", right)
+		}
 	}
 }
 

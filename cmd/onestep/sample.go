@@ -16,9 +16,10 @@ func (a *app) sample() *cobra.Command {
 		Short: "Draw images from a consistency model",
 		Long: `Draw images from a consistency model, in one network evaluation each or a few.
 
-Image i of a run has seed SEED+i and a random stream of its own: it is the same at any --n and --batch. The settings are
-written into the PNG's text chunks; onestep info prints them. The names of the files that were written go to standard
-output. A file that exists is left alone, and nothing is drawn, unless --overwrite is given.`,
+Image i of a run has seed SEED+i, which gives it a random stream of its own and, of a conditional model without --label, its
+class (the seed modulo their number): it is the same at any --n and --batch. The settings are written into the PNG's text
+chunks; onestep info prints them. The names of the files that were written go to standard output. A file that exists is left
+alone, and nothing is drawn, unless --overwrite is given.`,
 		Example: `  onestep sample --model builtin --n 64 --seed 1 --out emoji.png
   onestep sample --model runs/fashion --times 80,0.8 --n 1000 --out samples/
   onestep sample --model model.safetensors --label 3 --n 1 --out one.png`,
@@ -49,7 +50,7 @@ output. A file that exists is left alone, and nothing is drawn, unless --overwri
 	f.Uint64Var(&o.Seed, "seed", 0, "seed of the first image; the others count up (default 0)")
 	f.Var(count{&o.Steps}, "steps", "network evaluations an image (default: 1, or as many as --times lists)")
 	f.Float64SliceVar(&o.Times, "times", nil, "noise levels, largest first, above 0.002 and up to 80\n(default: 80; for 2 steps 80,0.8; for more Karras's spacing)")
-	f.IntVar(&o.Label, "label", o.Label, "class of a conditional model, from 0 (default: all in turn)")
+	f.IntVar(&o.Label, "label", o.Label, "class of a conditional model, from 0 (default: by the seed, so that all come in turn)")
 	f.Var(count{&o.Columns}, "columns", "columns of the grid (default: nearly a square)")
 	f.Var(count{&o.Batch}, "batch", "images drawn together; more need more memory")
 	f.StringVar(&o.Device, "device", o.Device, "cpu, cuda or cuda:N")

@@ -8,6 +8,7 @@ import (
 	"image"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
 	"github.com/onestep-go/onestep/training"
@@ -40,6 +41,12 @@ On the CPU with one thread it repeats bit by bit. A second Ctrl-C ends it at onc
 				if err := readBeneath(cmd.Flags(), func() error { return o.ReadConfig(config) }); err != nil {
 					return err
 				}
+			}
+			if cmd.Flags().Changed("ema") && o.EMA < 0 {
+				return &job.UsageError{Msg: fmt.Sprintf("--ema: want a decay in [0, 1), got %g", o.EMA)}
+			}
+			if err := foreign(cmd.Flags(), o); err != nil {
+				return err
 			}
 			if dry {
 				return a.dryRun(o)
@@ -113,6 +120,17 @@ On the CPU with one thread it repeats bit by bit. A second Ctrl-C ends it at onc
 	offer(cmd, "data", "emoji", "fashion-mnist", "cifar10")
 	offer(cmd, "device", "cpu", "cuda")
 	return cmd
+}
+
+// foreign refuses flags that the method would not look at.
+func foreign(flags *pflag.FlagSet, o job.Train) error {
+	var err error
+	flags.Visit(func(f *pflag.Flag) {
+		if err == nil && o.Lacks(f.Name) {
+			err = &job.UsageError{Msg: fmt.Sprintf("--%s: the method %s has no such option", f.Name, o.Method)}
+		}
+	})
+	return err
 }
 
 // skipped tells of steps that were not taken.

@@ -10,7 +10,7 @@ import (
 	"github.com/onestep-go/onestep/torch/safetensors"
 )
 
-// The command that made the file is in its description; docs/results/emoji.md tells the rest.
+// docs/results/emoji.md tells how the file was made.
 //
 //go:embed emoji.safetensors
 var emoji []byte

@@ -11,7 +11,8 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
-	"slices"
+	"strconv"
+	"strings"
 
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/unet"
@@ -89,8 +90,8 @@ func (d Description) function(net models.Network) (any, error) {
 	default:
 		return nil, fmt.Errorf("noise: want \"ln(t)/4\" or \"250 ln(t)\", got %q", d.Noise)
 	}
-	if !(d.SigmaData > 0 && d.SigmaMin > 0 && d.SigmaMin < d.SigmaMax && d.SigmaMax < 1e6) {
-		return nil, fmt.Errorf("noise levels: want sigma_data > 0 and 0 < sigma_min < sigma_max < 1e6, got %g, %g and %g", d.SigmaData, d.SigmaMin, d.SigmaMax)
+	if !(d.SigmaData >= 1e-6 && d.SigmaData <= 1e6 && d.SigmaMin > 0 && d.SigmaMin < d.SigmaMax && d.SigmaMax < 1e6) {
+		return nil, fmt.Errorf("noise levels: want sigma_data from 1e-6 to 1e6 and 0 < sigma_min < sigma_max < 1e6, got %g, %g and %g", d.SigmaData, d.SigmaMin, d.SigmaMax)
 	}
 	switch {
 	case d.Kind == Denoiser:
@@ -138,6 +139,9 @@ func ReadDescription(metadata map[string]string) (Description, error) {
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&d); err != nil {
 		return Description{}, fmt.Errorf("description of the model: %w", err)
+	}
+	if n := len(d.ClassNames); n > 0 && n != d.Network.Classes {
+		return Description{}, fmt.Errorf("description of the model: it names %d classes, and the network has %d", n, d.Network.Classes)
 	}
 	d.Network = d.Network.WithDefaults()
 	if err := d.Network.Validate(); err != nil {
@@ -253,7 +257,7 @@ func Read(name string, data []byte, dev torch.Device) (*Model, error) {
 	return asModel(m)
 }
 
-// Find returns the file that Open would read: path itself, or the latest of the files model-*.safetensors in it.
+// Find returns the file that Open would read: path itself, or the latest of the files model-STEP.safetensors in it.
 func Find(path string) (string, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -265,12 +269,21 @@ func Find(path string) (string, error) {
 	if !info.IsDir() {
 		return path, nil
 	}
-	files, err := filepath.Glob(filepath.Join(path, "model-*.safetensors"))
-	if err != nil || len(files) == 0 {
-		return "", fmt.Errorf("model %s: the folder has no snapshot (model-*.safetensors)", path)
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return "", fmt.Errorf("model: %w", err)
 	}
-	slices.Sort(files) // the step's number is zero-padded
-	return files[len(files)-1], nil
+	latest, name := -1, ""
+	for _, e := range entries {
+		digits, ok := strings.CutPrefix(strings.TrimSuffix(e.Name(), ".safetensors"), "model-")
+		if step, err := strconv.Atoi(digits); ok && err == nil && strings.HasSuffix(e.Name(), ".safetensors") && step > latest {
+			latest, name = step, e.Name()
+		}
+	}
+	if latest < 0 {
+		return "", fmt.Errorf("model %s: the folder has no snapshot (model-STEP.safetensors)", path)
+	}
+	return filepath.Join(path, name), nil
 }
 
 // read builds the model that f describes, with the weights that open yields.
@@ -297,7 +310,17 @@ func read(f *safetensors.File, path string, dev torch.Device, open func(s *torch
 		if err != nil {
 			return err
 		}
-		return net.Load(weights)
+		if err := net.Load(weights); err != nil {
+			return err
+		}
+		var all []*torch.Tensor
+		for _, w := range net.Tensors() {
+			all = append(all, w)
+		}
+		if n := torch.CountNonFinite(s, all); n > 0 {
+			return fmt.Errorf("%d of its weights are not finite: its training diverged, or the file is damaged", n)
+		}
+		return nil
 	})
 	if err != nil {
 		net.Close()

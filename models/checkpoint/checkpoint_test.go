@@ -61,6 +61,14 @@ func TestRoundTrip(t *testing.T) {
 	found, err := Find(dir)
 	require.NoError(t, err)
 	require.Equal(t, "model-0000002.safetensors", filepath.Base(found), "the latest snapshot")
+	odd := filepath.Join(dir, "run[1]")
+	require.NoError(t, os.Mkdir(odd, 0o755))
+	for _, name := range []string{"model-9999999.safetensors", "model-10000000.safetensors", "model-zzz.safetensors"} {
+		require.NoError(t, os.WriteFile(filepath.Join(odd, name), nil, 0o644))
+	}
+	found, err = Find(odd)
+	require.NoError(t, err)
+	require.Equal(t, "model-10000000.safetensors", filepath.Base(found), "by number, in a folder with any name")
 
 	err = Save(filepath.Join(dir, "model-0000001.safetensors"), d, func(func(string, *torch.Tensor) bool) {}, torch.Float32, false)
 	require.True(t, errors.Is(err, fs.ErrExist), "%v", err)
@@ -116,6 +124,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"levels", "0 < sigma_min < sigma_max", change(func(d *Description) { d.SigmaMin = 90 })},
 		{"boundary", `boundary: want "sigma_min" or "zero", got "x"`, change(func(d *Description) { d.Boundary = "x" })},
 		{"noise", `noise: want`, change(func(d *Description) { d.Noise = "t" })},
+		{"names", "it names 2 classes, and the network has 3", change(func(d *Description) { d.ClassNames = []string{"a", "b"} })},
 		{"kind", `kind: want "consistency" or "denoiser", got "gan"`, change(func(d *Description) { d.Kind = "gan" })},
 	} {
 		path := filepath.Join(dir, c.name+".safetensors")
@@ -124,6 +133,35 @@ func TestOpenRefuses(t *testing.T) {
 		require.ErrorContains(t, err, c.want, c.name)
 		require.ErrorContains(t, err, path, c.name)
 	}
+
+	// Weights that are not numbers, or not of floating point.
+	spoilt := func(name string, spoil func(s *torch.Scope, w *torch.Tensor) *torch.Tensor) string {
+		path := filepath.Join(dir, name)
+		metadata, err := good.Metadata()
+		require.NoError(t, err)
+		net, err := unet.New(tiny, torch.CPU, 7)
+		require.NoError(t, err)
+		defer net.Close()
+		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+			return s.NoGrad(func(s *torch.Scope) error {
+				return torch.SaveSafetensors(path, func(yield func(string, *torch.Tensor) bool) {
+					for name, w := range net.Tensors() {
+						if name == "conv_in.bias" {
+							w = spoil(s, w)
+						}
+						if !yield(name, w) {
+							return
+						}
+					}
+				}, metadata, false)
+			})
+		}))
+		return path
+	}
+	_, err = Open(spoilt("nan.safetensors", func(s *torch.Scope, w *torch.Tensor) *torch.Tensor { return w.DivScalar(s, 0) }), torch.CPU)
+	require.ErrorContains(t, err, "8 of its weights are not finite")
+	_, err = Open(spoilt("int.safetensors", func(s *torch.Scope, w *torch.Tensor) *torch.Tensor { return w.To(s, torch.Int32) }), torch.CPU)
+	require.ErrorContains(t, err, "conv_in.bias (want floating-point numbers, got int32)")
 
 	metadata, err := good.Metadata()
 	require.NoError(t, err)

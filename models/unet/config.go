@@ -116,8 +116,12 @@ func (c Config) Validate() error {
 	for i := range len(c.Mult) - 1 {
 		side := sides[i]
 		if side%2 != 0 {
-			return fmt.Errorf("unet: resolution %d cannot be halved %d times: level %d is %d pixels wide; use fewer levels, or another resolution",
-				c.Resolution, len(c.Mult)-1, i, side)
+			times := "once"
+			if n := len(c.Mult) - 1; n > 1 {
+				times = fmt.Sprint(n, " times")
+			}
+			return fmt.Errorf("unet: resolution %d cannot be halved %s: level %d is %d pixels wide; use fewer levels, or another resolution",
+				c.Resolution, times, i, side)
 		}
 		sides = append(sides, side/2)
 	}

@@ -228,7 +228,7 @@ func (u *UNet) embed(s *torch.Scope, noise *torch.Tensor, c models.Cond, dtype t
 		e = u.linear2.Forward(s, e.SiLU(s))
 		if u.config.Classes > 0 {
 			if c.Class == nil {
-				panic(&torch.Error{Op: "unet", Msg: "the network is conditional: it needs a class for each image"})
+				panic(&torch.Error{Op: "unet", Msg: "the network is conditional: it needs a class for each image, in Cond.Class"})
 			}
 			e = e.Add(s, u.class.Forward(s, c.Class))
 		} else if c.Class != nil {

@@ -9,6 +9,7 @@ import (
 	"iter"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/onestep-go/onestep/torch"
@@ -111,8 +112,11 @@ func (st *Store) Load(values iter.Seq2[string, *torch.Tensor]) error {
 	for name, v := range values {
 		e, ok := st.byKey[name]
 		if !ok {
-			unexpected = append(unexpected, name)
+			unexpected = append(unexpected, legible(name))
 			continue
+		}
+		if e.t.DType().IsFloat() && !v.DType().IsFloat() {
+			misshapen = append(misshapen, fmt.Sprintf("%s (want floating-point numbers, got %s)", name, v.DType()))
 		}
 		if want, got := e.t.Shape(), v.Shape(); !slices.Equal(want, got) {
 			misshapen = append(misshapen, fmt.Sprintf("%s (want %v, got %v)", name, want, got))
@@ -137,13 +141,25 @@ func (st *Store) Load(values iter.Seq2[string, *torch.Tensor]) error {
 	})
 }
 
+// legible makes a name from a file fit for a message.
+func legible(name string) string {
+	const most = 100
+	if len(name) > most {
+		name = strings.ToValidUTF8(name[:most], "") + "..."
+	}
+	if strings.ContainsFunc(name, func(r rune) bool { return !strconv.IsPrint(r) }) {
+		return strconv.Quote(name)
+	}
+	return name
+}
+
 // mismatch makes one error of all that is wrong with a set of weights, or nil.
 func mismatch(missing, unexpected, misshapen []string) error {
 	var parts []string
 	for _, p := range []struct {
 		what  string
 		names []string
-	}{{"missing", missing}, {"unexpected", unexpected}, {"of another shape", misshapen}} {
+	}{{"missing", missing}, {"unexpected", unexpected}, {"of another shape or type", misshapen}} {
 		if n := len(p.names); n > 0 {
 			slices.Sort(p.names)
 			shown := p.names[:min(n, 12)]

@@ -55,7 +55,7 @@ func openCIFAR(o Options) (*Set, error) {
 			}
 		}
 	}
-	return nil, fmt.Errorf("cifar10: no data_batch_*.bin, %s or cifar10 folder of shards in %s: get the binary version from https://www.cs.toronto.edu/~kriz/%s and put it there, or give its path",
+	return nil, fmt.Errorf("cifar10: no data_batch_*.bin, %s or cifar10 folder of shards in %s: get the binary version from https://www.cs.toronto.edu/~kriz/%s and put it into one of these folders, or give its path",
 		cifarArchive, strings.Join(dirs, ", "), cifarArchive)
 }
 

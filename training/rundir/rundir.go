@@ -59,10 +59,12 @@ func (d *Dir) open(options map[string]any, resume bool, may []string) (err error
 	}
 	old, err := os.ReadFile(d.File("options.json"))
 	started := err == nil
+	// What a run leaves that failed before its first step, on its data for instance, is in nobody's way.
+	idle := started && !d.began(entries)
 	switch {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("run directory: %w", err)
-	case started && !resume:
+	case started && !resume && !idle:
 		return fmt.Errorf("run directory %s holds a run: go on with it by --resume, or choose another folder", d.path)
 	case !started:
 		for _, e := range entries {
@@ -71,7 +73,7 @@ func (d *Dir) open(options map[string]any, resume bool, may []string) (err error
 			}
 		}
 	}
-	if d.lock, err = os.OpenFile(d.File(".lock"), os.O_CREATE|os.O_RDWR, 0o666); err != nil {
+	if d.lock, err = os.OpenFile(d.File(".lock"), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o666); err != nil {
 		return fmt.Errorf("run directory: %w", err)
 	}
 	if err := unix.Flock(int(d.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
@@ -84,7 +86,14 @@ func (d *Dir) open(options map[string]any, resume bool, may []string) (err error
 			return fmt.Errorf("run directory: %w", err)
 		}
 	}
-	if started {
+	for _, e := range entries { // what a killed process was writing
+		for _, prefix := range []string{".model-", ".state-"} {
+			if strings.HasPrefix(e.Name(), prefix) && strings.Contains(e.Name(), ".tmp-") {
+				os.Remove(d.File(e.Name()))
+			}
+		}
+	}
+	if started && !idle {
 		if err := sameOptions(old, options, may); err != nil {
 			return fmt.Errorf("run directory %s: %w", d.path, err)
 		}
@@ -100,17 +109,32 @@ func (d *Dir) open(options map[string]any, resume bool, may []string) (err error
 	return nil
 }
 
+// began tells whether a run has done a step, or may have: whether there is anything but the files that a run opens with.
+func (d *Dir) began(entries []fs.DirEntry) bool {
+	log := false
+	for _, e := range entries {
+		switch name := e.Name(); {
+		case name == "log.txt":
+			log = true
+		case name != "options.json" && name != "stats.jsonl" && name != ".lock" && !strings.HasPrefix(name, "events.out.tfevents."):
+			return true
+		}
+	}
+	st, err := os.Stat(d.File("stats.jsonl"))
+	return !log || err != nil || st.Size() > 0
+}
+
 // sameOptions compares what was written with what is wanted now, through JSON on both sides.
 func sameOptions(old []byte, options map[string]any, may []string) error {
 	var had, wants map[string]any
-	if err := json.Unmarshal(old, &had); err != nil {
+	if err := numbers(old, &had); err != nil {
 		return fmt.Errorf("options.json: %w", err)
 	}
 	text, err := json.Marshal(options)
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal(text, &wants); err != nil {
+	if err := numbers(text, &wants); err != nil {
 		return err
 	}
 	keys := map[string]bool{}
@@ -132,7 +156,14 @@ func sameOptions(old []byte, options map[string]any, may []string) error {
 		return nil
 	}
 	slices.Sort(differ)
-	return fmt.Errorf("the run was started with other options, so going on would not repeat it: %s", strings.Join(differ, "; "))
+	return fmt.Errorf("the run was started with other options, on which its schedules hang: %s; go on with its own, or start a new run from its snapshot", strings.Join(differ, "; "))
+}
+
+// numbers decodes JSON, keeping numbers as they are written: a seed may need all 64 bits.
+func numbers(text []byte, into *map[string]any) error {
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.UseNumber()
+	return dec.Decode(into)
 }
 
 // ReadOptions returns the options of the run in a folder.
@@ -194,7 +225,7 @@ func Steps(path, prefix string) ([]int, error) {
 		if text, ok = strings.CutSuffix(text, ".safetensors"); !ok {
 			continue
 		}
-		if n, err := strconv.Atoi(text); err == nil && n >= 0 {
+		if n, err := strconv.Atoi(text); err == nil && n >= 0 && text == fmt.Sprintf("%07d", n) {
 			steps = append(steps, n)
 		}
 	}

@@ -28,6 +28,7 @@ func TestOpen(t *testing.T) {
 
 	_, err = Open(path, options, true, "threads")
 	require.ErrorContains(t, err, "in use by another process")
+	require.NoError(t, d.Record(map[string]any{"step": 1}))
 	require.NoError(t, d.Close())
 
 	_, err = Open(path, options, false)
@@ -117,4 +118,58 @@ func TestWriteIsAtomic(t *testing.T) {
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
 	require.Len(t, entries, 1, "no temporary files stay")
+}
+
+// What a run leaves that failed before its first step is in nobody's way; what a killed one was writing goes.
+func TestIdleRuns(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	d, err := Open(dir, map[string]any{"data": "misspelt"}, false)
+	require.NoError(t, err)
+	require.NoError(t, d.Close())
+	d, err = Open(dir, map[string]any{"data": "right"}, false)
+	require.NoError(t, err)
+	require.NoError(t, d.Record(map[string]any{"step": 1}))
+	require.NoError(t, d.Close())
+	o, err := ReadOptions(dir)
+	require.NoError(t, err)
+	require.Equal(t, "right", o["data"])
+	_, err = Open(dir, map[string]any{"data": "right"}, false)
+	require.ErrorContains(t, err, "holds a run")
+
+	left := filepath.Join(dir, ".state-0000004.safetensors.tmp-ABC")
+	other := filepath.Join(dir, ".mine.tmp-ABC")
+	for _, name := range []string{left, other} {
+		require.NoError(t, os.WriteFile(name, nil, 0o644))
+	}
+	d, err = Open(dir, map[string]any{"data": "right"}, true)
+	require.NoError(t, err)
+	require.NoError(t, d.Close())
+	require.NoFileExists(t, left)
+	require.FileExists(t, other)
+}
+
+// Options are compared digit by digit: two seeds that differ beyond a float64's 53 bits are two seeds.
+func TestLargeSeeds(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	d, err := Open(dir, map[string]any{"seed": uint64(1<<64 - 1)}, false)
+	require.NoError(t, err)
+	require.NoError(t, d.Record(map[string]any{"step": 1}))
+	require.NoError(t, d.Close())
+	_, err = Open(dir, map[string]any{"seed": uint64(1<<64 - 2)}, true)
+	require.ErrorContains(t, err, "seed was 18446744073709551615, now 18446744073709551614")
+}
+
+// A lock that is a link to another file is not followed.
+func TestLockIsNoLink(t *testing.T) {
+	dir := t.TempDir()
+	victim := filepath.Join(dir, "victim")
+	require.NoError(t, os.WriteFile(victim, []byte("precious"), 0o644))
+	run := filepath.Join(dir, "run")
+	require.NoError(t, os.Mkdir(run, 0o755))
+	require.NoError(t, os.Symlink(victim, filepath.Join(run, ".lock")))
+	_, err := Open(run, nil, false)
+	require.Error(t, err)
+	b, err := os.ReadFile(victim)
+	require.NoError(t, err)
+	require.Equal(t, "precious", string(b))
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/builtin"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/sampling"
@@ -18,6 +19,7 @@ import (
 // method is a way to train: what its options mean, and how its objective is built.
 type method struct {
 	name, about string
+	options     []string // those that other methods may lack
 	// resolve fills in what was left to the method, by the run's length.
 	resolve func(o *Train)
 	// function is what a network becomes by the method.
@@ -58,6 +60,7 @@ func (p *parts) copy() (*unet.UNet, error) {
 var methods = []method{
 	{
 		name: "ct", about: "consistency training (Song et al. 2023)",
+		options:  []string{"distance", "s0", "s1", "mu0"},
 		resolve:  func(o *Train) { o.levels(2, training.FitLevels(o.Steps)) },
 		function: consistency,
 		chosen:   growing,
@@ -73,6 +76,7 @@ var methods = []method{
 	},
 	{
 		name: "ict", about: "improved consistency training (Song & Dhariwal 2023)",
+		options:  []string{"distance", "s0", "s1"},
 		resolve:  func(o *Train) { o.levels(10, max(20, min(1280, o.Steps/125))) },
 		function: consistency,
 		chosen:   growing,
@@ -84,6 +88,7 @@ var methods = []method{
 	},
 	{
 		name: "ect", about: "easy consistency tuning (Geng et al. 2024), best from a denoiser given by --init",
+		options: []string{"distance", "stages", "q"},
 		resolve: func(o *Train) {
 			if o.Stages == 0 {
 				o.Stages = max(1, min(8, o.Steps/250))
@@ -103,6 +108,7 @@ var methods = []method{
 	},
 	{
 		name: "cd", about: "consistency distillation (Song et al. 2023) of the denoiser given by --teacher",
+		options: []string{"distance", "teacher", "solver", "levels", "mu"},
 		resolve: func(o *Train) {
 			if o.Levels == 0 {
 				o.Levels = 18
@@ -130,6 +136,7 @@ var methods = []method{
 	},
 	{
 		name: "edm", about: "a denoiser, for a teacher (Karras et al. 2022)",
+		options:  []string{"high"},
 		resolve:  func(*Train) {},
 		function: func(net models.Network) any { return &models.EDM{Net: net} },
 		objective: func(o *Train, p *parts) (training.Objective, error) {
@@ -151,6 +158,20 @@ func (o Train) Chosen() []any {
 func growing(o Train) []any { return []any{"levels", fmt.Sprintf("%d to %d", o.S0, o.S1+1)} }
 
 func consistency(net models.Network) any { return &models.Consistency{Net: net} }
+
+// Lacks tells whether an option, by the name of its flag, is one of other methods and not of this run's.
+func (o Train) Lacks(option string) bool {
+	has := false
+	for _, m := range methods {
+		if slices.Contains(m.options, option) {
+			if m.name == o.Method {
+				return false
+			}
+			has = true
+		}
+	}
+	return has
+}
 
 // Methods returns the methods' names.
 func Methods() []string {
@@ -200,7 +221,7 @@ func (o *Train) checkTeacher(cfg unet.Config) error {
 	if o.Teacher == "" {
 		return nil
 	}
-	d, err := checkpoint.Describes(o.Teacher)
+	d, err := describes(o.Teacher)
 	if err != nil {
 		return fmt.Errorf("--teacher: %w", err)
 	}
@@ -243,7 +264,7 @@ func (o *Train) start(net *unet.UNet, dev torch.Device) error {
 	if !o.starts() {
 		return nil
 	}
-	f, err := checkpoint.OpenFile(o.Init, dev)
+	f, err := openFile(o.Init, dev)
 	if err != nil {
 		return fmt.Errorf("--init: %w", err)
 	}
@@ -252,6 +273,30 @@ func (o *Train) start(net *unet.UNet, dev torch.Device) error {
 		return fmt.Errorf("--init: %s: %w", f.Path, err)
 	}
 	return nil
+}
+
+// describes reads what a model file, a run directory or the builtin model says of its model.
+func describes(path string) (checkpoint.Description, error) {
+	if path != "builtin" {
+		return checkpoint.Describes(path)
+	}
+	f, err := builtin.File()
+	if err != nil {
+		return checkpoint.Description{}, err
+	}
+	return checkpoint.ReadDescription(f.Metadata())
+}
+
+// openFile reads any model that describes names.
+func openFile(path string, dev torch.Device) (*checkpoint.File, error) {
+	if path != "builtin" {
+		return checkpoint.OpenFile(path, dev)
+	}
+	m, err := builtin.Open(dev)
+	if err != nil {
+		return nil, err
+	}
+	return m.File, nil
 }
 
 // errNoFunction is a mistake of this package: a method with a function that nothing can be drawn from.

@@ -92,10 +92,17 @@ var changeable = []string{"device", "threads", "workers", "save_every", "sample_
 
 // ReadConfig reads a JSON file of options over o. Unknown keys are errors.
 func (o *Train) ReadConfig(path string) error {
-	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	const most = 1 << 20
+	st, err := os.Stat(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("--config: there is no file %s", path)
+	case err == nil && !st.Mode().IsRegular():
+		return fmt.Errorf("--config: %s is not a regular file", path)
+	case err == nil && st.Size() > most:
+		return fmt.Errorf("--config: %s has %d bytes, options have at most %d", path, st.Size(), most)
 	}
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return fmt.Errorf("--config: %w", err)
 	}
@@ -116,7 +123,7 @@ func (o *Train) ReadConfig(path string) error {
 		}
 	}
 	if err != nil {
-		return usage("--config %s: %s", path, strings.TrimPrefix(err.Error(), "json: "))
+		return usage("--config %s: %s", path, cut(strings.TrimPrefix(err.Error(), "json: ")))
 	}
 	return nil
 }

@@ -196,7 +196,7 @@ func TestRunRefusesTeachers(t *testing.T) {
 		change     func(o *Train)
 	}{
 		{"none", "--method cd needs a denoiser", func(o *Train) { o.Teacher = "" }},
-		{"missing", "--init: model /nonexistent: there is no such file", func(o *Train) { o.Teacher = "/nonexistent" }},
+		{"missing", "--teacher: model /nonexistent: there is no such file", func(o *Train) { o.Teacher = "/nonexistent" }},
 		{"student", "--teacher: want a denoiser, such as one trained with --method edm", func(o *Train) { o.Teacher = student.Out }},
 		{"size", "--init: it is for images of 3×8×8, the run has 3×16×16", func(o *Train) { o.Resolution = 16 }},
 		{"size of the teacher", "--teacher: it is for images of 3×8×8, the run has 3×16×16", func(o *Train) { o.Resolution, o.Init = 16, "none" }},

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"image"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"github.com/onestep-go/onestep/models"
@@ -22,7 +24,7 @@ import (
 type Sample struct {
 	Model     string    `json:"model"` // a file, a run directory, or builtin
 	Steps     int       `json:"steps"` // 0: as many as Times, or 1
-	Times     []float64 `json:"times"` // noise levels, largest first; nil: the usual ones for Steps
+	Times     []float64 `json:"times"` // noise levels, largest first; nil: the usual ones for the model and Steps
 	Label     int       `json:"label"` // Unset: every class in turn, for a conditional model
 	N         int       `json:"n"`
 	Seed      uint64    `json:"seed"` // of the first image; the others count up
@@ -65,6 +67,8 @@ func (o *Sample) validate() error {
 		return usage("--out is missing: FILE.png for a grid, DIR/ for a file an image")
 	case o.N < 1 || o.N > maxImages:
 		return usage("--n: want 1 to %d images, got %d", maxImages, o.N)
+	case o.Seed > math.MaxUint64-uint64(o.N-1):
+		return usage("--seed: %d images from seed %d on would pass the largest seed, %d", o.N, o.Seed, uint64(math.MaxUint64))
 	case o.Steps < 1 || o.Steps > 1000:
 		return usage("--steps: want 1 to 1000, got %d", o.Steps)
 	case o.Batch < 1 || o.Batch > 1<<20:
@@ -77,7 +81,7 @@ func (o *Sample) validate() error {
 		return usage("--threads: want 1 to 4096, got %d", o.Threads)
 	}
 	if o.Times == nil {
-		o.Times = sampling.Times(o.Steps)
+		return nil // by the model
 	}
 	if len(o.Times) != o.Steps {
 		return usage("--steps is %d and --times lists %d noise levels: give one of them, or as many levels as steps", o.Steps, len(o.Times))
@@ -120,7 +124,10 @@ func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled,
 	case classes == 0 && o.Label >= 0:
 		return none, usage("--label: the model has no classes")
 	case classes > 0 && o.Label >= classes:
-		return none, usage("--label: want 0 to %d (%s), got %d", classes-1, strings.Join(d.ClassNames, ", "), o.Label)
+		return none, usage("--label: want 0 to %d (%s), got %d", classes-1, cut(strings.Join(d.ClassNames, ", ")), o.Label)
+	}
+	if o.Times == nil {
+		o.Times = sampling.TimesFrom(d.SigmaMax, o.Steps)
 	}
 	// Karras's levels come from powers and may end above the largest one by rounding.
 	if o.Times[0] > d.SigmaMax*(1+1e-9) {
@@ -141,6 +148,18 @@ func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled,
 	}
 	out := Sampled{Files: files, Model: model.Path, Times: o.Times, N: o.N, Seed: o.Seed, Label: o.Label}
 	return out, o.draw(ctx, m, model, out, folder, progress)
+}
+
+// cut makes text from a file fit for a message.
+func cut(s string) string {
+	const most = 400
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "") + "…"
+	}
+	if strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
+		return strconv.Quote(s)
+	}
+	return s
 }
 
 func openModel(path string, dev torch.Device) (*checkpoint.Model, error) {
@@ -204,6 +223,9 @@ func (o Sample) draw(ctx context.Context, m sampling.Multistep, model *checkpoin
 				if err != nil {
 					return err
 				}
+				if o.N == 1 {
+					o.Label = label(0)
+				}
 				for i, p := range pictures {
 					if !folder {
 						grid = append(grid, p)
@@ -255,7 +277,7 @@ func (o Sample) condition(s *torch.Scope, model *checkpoint.Model, at, n int) (m
 		if o.Label >= 0 {
 			return o.Label
 		}
-		return (at + i) % classes
+		return int((o.Seed + uint64(at+i)) % uint64(classes)) // by the seed: image i is the same in any batch
 	}
 	labels := make([]int64, n)
 	for i := range labels {

@@ -103,8 +103,11 @@ func (o *Train) fit(colors, side int) (unet.Config, error) {
 	if !o.starts() {
 		return o.shape(colors, side)
 	}
-	d, err := checkpoint.Describes(o.Init)
+	d, err := describes(o.Init)
 	if err != nil {
+		if o.Init == o.Teacher {
+			return unet.Config{}, fmt.Errorf("--teacher: %w", err)
+		}
 		return unet.Config{}, fmt.Errorf("--init: %w", err)
 	}
 	cfg := d.Network
