@@ -1,0 +1,304 @@
+// Package dit has the Diffusion Transformer with adaLN-Zero (Peebles & Xie 2023). Its parameters carry the names of the
+// original checkpoints; it also reads and writes the layout of diffusers' DiTTransformer2DModel.
+package dit
+
+import (
+	"fmt"
+	"iter"
+	"math"
+
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
+)
+
+// DiT is the network F_θ. It owns its weights.
+type DiT struct {
+	config Config
+	store  *nn.Store
+
+	patches         nn.Conv2D     // run as a linear layer: see tokens
+	positions       *torch.Tensor // [1, tokens, Width], fixed
+	noise           embedder
+	until, guidance *embedder // or nil
+	class           nn.Embedding
+	blocks          []block
+	modulation      nn.Linear // shift and scale of the last norm
+	out             nn.Linear
+}
+
+// New makes a network with random weights drawn from seed, by the rules of the paper: gates and the last layer are zero,
+// so that every block starts as the identity and the network as zero.
+func New(c Config, dev torch.Device, seed uint64) (*DiT, error) {
+	return NewAs(c, dev, torch.Float32, seed)
+}
+
+// NewAs is New with weights of another floating-point type. Values are drawn in float32 all the same.
+func NewAs(c Config, dev torch.Device, dtype torch.DType, seed uint64) (*DiT, error) {
+	c = c.WithDefaults()
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	st, err := nn.NewStore(dev, dtype, seed)
+	if err != nil {
+		return nil, err
+	}
+	d := &DiT{config: c, store: st}
+	if err := torch.Catch(func() { d.build(st.Root()) }); err != nil {
+		st.Close()
+		return nil, err
+	}
+	return d, nil
+}
+
+func (d *DiT) build(p nn.Path) {
+	c := d.config
+	d.positions = p.Buffer("pos_embed", positions(c), 1, c.tokens(), c.Width)
+	d.patches = nn.NewConv2DInit(p.Sub("x_embedder", "proj"), c.InChannels, c.Width, c.Patch, torch.Conv2DOptions{Stride: c.Patch},
+		xavier(c.InChannels*c.Patch*c.Patch, c.Width), nn.Zeros)
+	d.noise = newEmbedder(p.Sub("t_embedder"), c)
+	for _, e := range []struct {
+		name string
+		on   bool
+		to   **embedder
+	}{{"until_embedder", c.Until, &d.until}, {"guidance_embedder", c.Guidance, &d.guidance}} {
+		if e.on {
+			made := newEmbedder(p.Sub(e.name), c)
+			*e.to = &made
+		}
+	}
+	if c.Classes > 0 {
+		table := p.Sub("y_embedder", "embedding_table")
+		d.class = nn.Embedding{Weight: table.Param("weight", nn.Normal(embedStd), c.Classes+1, c.Width)}
+	}
+	for i := range c.Depth {
+		d.blocks = append(d.blocks, newBlock(p.Sub("blocks", i), c))
+	}
+	last := p.Sub("final_layer")
+	d.out = nn.NewLinearInit(last.Sub("linear"), c.Width, c.Patch*c.Patch*c.OutChannels, nn.Zeros, nn.Zeros)
+	d.modulation = nn.NewLinearInit(last.Sub("adaLN_modulation", 1), c.Width, 2*c.Width, nn.Zeros, nn.Zeros)
+}
+
+// Config returns the configuration with its defaults filled in.
+func (d *DiT) Config() Config { return d.config }
+
+// Parameters yields the trainable weights by the original checkpoints' names.
+func (d *DiT) Parameters() iter.Seq2[string, *torch.Tensor] { return d.store.Parameters() }
+
+// Tensors yields what belongs into a checkpoint: the weights and the fixed positions.
+func (d *DiT) Tensors() iter.Seq2[string, *torch.Tensor] { return d.store.Tensors() }
+
+// Store returns what owns the weights.
+func (d *DiT) Store() *nn.Store { return d.store }
+
+// Clone makes a copy with weights of its own that do not collect gradients: a target or an average.
+func (d *DiT) Clone() (*DiT, error) {
+	c, err := NewAs(d.config, d.store.Device(), d.store.DType(), 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Load(d.Tensors()); err != nil {
+		c.Close()
+		return nil, err
+	}
+	c.store.SetRequiresGrad(false)
+	return c, nil
+}
+
+// Close frees the weights.
+func (d *DiT) Close() { d.store.Close() }
+
+// Forward returns F_θ(x, noise) for x [B, InChannels, R, R] and noise labels [B], as [B, OutChannels, R, R].
+func (d *DiT) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+	r, in := d.config.Resolution, d.config.InChannels
+	if x.NDim() != 4 || x.Dim(1) != in || x.Dim(2) != r || x.Dim(3) != r {
+		panic(&torch.Error{Op: "dit", Msg: fmt.Sprintf("want images of shape [B, %d, %d, %d], got %v", in, r, r, x.Shape())})
+	}
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		emb := d.embed(s, noise, c, x.DType())
+		h := d.tokens(s, x)
+		for _, b := range d.blocks {
+			h = release(b.forward(s, h, emb, c.Dropout), h)
+		}
+		m := d.modulation.Forward(s, emb).Unsqueeze(s, 1).Chunk(s, 2, 2)
+		h = modulate(s, h, m[0], m[1], normEps)
+		return d.image(s, d.out.Forward(s, h), x.IsChannelsLast() && !x.IsContiguous())
+	})
+}
+
+// tokens cuts the image into patches, [B, tokens, Width], and adds their positions. The convolution of the patches is a
+// linear layer on their pixels, which comes out in the order that the blocks want.
+func (d *DiT) tokens(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		c, side := d.config, d.config.Resolution/d.config.Patch
+		x = x.Reshape(s, -1, c.InChannels, side, c.Patch, side, c.Patch).Permute(s, 0, 2, 4, 1, 3, 5)
+		x = x.Reshape(s, -1, c.tokens(), c.InChannels*c.Patch*c.Patch)
+		return x.Linear(s, d.patches.Weight.Flatten(s, 1, -1), d.patches.Bias).Add(s, d.positions)
+	})
+}
+
+// image puts patches [B, tokens, Patch·Patch·OutChannels] together again, in the memory format of the input.
+func (d *DiT) image(s *torch.Scope, h *torch.Tensor, channelsLast bool) *torch.Tensor {
+	c, side := d.config, d.config.Resolution/d.config.Patch
+	h = h.Reshape(s, -1, side, side, c.Patch, c.Patch, c.OutChannels)
+	if channelsLast {
+		return h.Permute(s, 0, 1, 3, 2, 4, 5).Reshape(s, -1, c.Resolution, c.Resolution, c.OutChannels).Permute(s, 0, 3, 1, 2)
+	}
+	return h.Permute(s, 0, 5, 1, 3, 2, 4).Reshape(s, -1, c.OutChannels, c.Resolution, c.Resolution)
+}
+
+// embed returns silu of the sum of all embeddings, [B, Width]: every modulation starts with that.
+func (d *DiT) embed(s *torch.Scope, noise *torch.Tensor, c models.Cond, dtype torch.DType) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		e := d.noise.forward(s, noise, dtype)
+		e = d.until.add(s, e, c.Until, "an end of the jump (Until)")
+		e = d.guidance.add(s, e, c.Guidance, "a guidance scale")
+		switch {
+		case d.config.Classes > 0 && c.Class == nil:
+			panic(&torch.Error{Op: "dit", Msg: fmt.Sprintf("the network is conditional: it needs a class for each image (%d for none)",
+				d.config.NullClass())})
+		case d.config.Classes > 0:
+			e = e.Add(s, d.class.Forward(s, c.Class))
+		case c.Class != nil:
+			panic(&torch.Error{Op: "dit", Msg: "the network has no classes, but a class was given"})
+		}
+		return e.SiLU(s)
+	})
+}
+
+// embedder makes vectors of numbers: their sines and cosines, through two linear layers.
+type embedder struct {
+	linear1, linear2 nn.Linear
+	freqs            int
+	endpoint         bool
+}
+
+func newEmbedder(p nn.Path, c Config) embedder {
+	return embedder{
+		nn.NewLinearInit(p.Sub("mlp", 0), c.Freqs, c.Width, nn.Normal(embedStd), nn.Zeros),
+		nn.NewLinearInit(p.Sub("mlp", 2), c.Width, c.Width, nn.Normal(embedStd), nn.Zeros),
+		c.Freqs, c.EndpointFreqs,
+	}
+}
+
+// forward maps v [B] to [B, Width] of that dtype. Angles are computed in v's type, in float32 at least.
+func (e *embedder) forward(s *torch.Scope, v *torch.Tensor, dtype torch.DType) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		exact := torch.Float32
+		if v.DType() == torch.Float64 {
+			exact = torch.Float64
+		}
+		angles := v.To(s, exact).Unsqueeze(s, 1).Mul(s, e.frequencies(s, exact))
+		h := torch.Cat(s, []*torch.Tensor{angles.Cos(s), angles.Sin(s)}, 1).To(s, dtype)
+		return e.linear2.Forward(s, e.linear1.Forward(s, h).SiLU(s))
+	})
+}
+
+// add returns sum plus the embedding of v. A network without e takes no v, and one with it needs it.
+func (e *embedder) add(s *torch.Scope, sum, v *torch.Tensor, what string) *torch.Tensor {
+	switch {
+	case e == nil && v == nil:
+		return sum
+	case e == nil:
+		panic(&torch.Error{Op: "dit", Msg: "the network does not take " + what + ", but one was given"})
+	case v == nil:
+		panic(&torch.Error{Op: "dit", Msg: "the network needs " + what + " for each image"})
+	}
+	return sum.Add(s, e.forward(s, v, sum.DType()))
+}
+
+// frequencies returns 10000^(-i/half), or with the endpoint 10000^(-i/(half-1)), [Freqs/2]. They are computed where the
+// network runs, rounded as PyTorch's implementations round them: at labels near 1000 the last bit shows.
+func (e *embedder) frequencies(s *torch.Scope, dtype torch.DType) *torch.Tensor {
+	half := e.freqs / 2
+	steps := float64(half)
+	if e.endpoint {
+		steps--
+	}
+	return torch.Arange(s, half, dtype).MulScalar(s, -math.Log(maxPeriod)).DivScalar(s, steps).Exp(s)
+}
+
+// block is x + gate·attention(norm(x)), then x + gate·mlp(norm(x)), with norms and gates modulated by the embedding.
+type block struct {
+	modulation nn.Linear // shift, scale and gate of attention, then of the MLP
+	qkv, proj  nn.Linear
+	fc1, fc2   nn.Linear
+	heads      int
+	eps        float64 // of the norm before the MLP
+	dropout    float64
+}
+
+func newBlock(p nn.Path, c Config) block {
+	linear := func(p nn.Path, in, out int) nn.Linear { return nn.NewLinearInit(p, in, out, xavier(in, out), nn.Zeros) }
+	return block{
+		qkv:        linear(p.Sub("attn", "qkv"), c.Width, 3*c.Width),
+		proj:       linear(p.Sub("attn", "proj"), c.Width, c.Width),
+		fc1:        linear(p.Sub("mlp", "fc1"), c.Width, c.MLPWidth),
+		fc2:        linear(p.Sub("mlp", "fc2"), c.MLPWidth, c.Width),
+		modulation: nn.NewLinearInit(p.Sub("adaLN_modulation", 1), c.Width, 6*c.Width, nn.Zeros, nn.Zeros),
+		heads:      c.Heads, eps: c.MLPNormEps, dropout: c.Dropout,
+	}
+}
+
+func (b block) forward(s *torch.Scope, x, emb *torch.Tensor, drop *torch.Generator) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		m := b.modulation.Forward(s, emb).Unsqueeze(s, 1).Chunk(s, 6, 2)
+		h := modulate(s, x, m[0], m[1], normEps)
+		h = release(b.attend(s, h), h).Dropout(s, b.dropout, drop)
+		x = x.AddCMul(s, m[2], h, 1)
+		h.Free()
+		h = modulate(s, x, m[3], m[4], b.eps)
+		h = release(b.fc1.Forward(s, h), h)
+		h = release(h.GELU(s, true), h).Dropout(s, b.dropout, drop)
+		h = release(b.fc2.Forward(s, h), h)
+		return x.AddCMul(s, m[5], h, 1)
+	})
+}
+
+// attend is self-attention over the tokens of h [B, tokens, Width].
+func (b block) attend(s *torch.Scope, h *torch.Tensor) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		shape := h.Shape()
+		qkv := b.qkv.Forward(s, h).Reshape(s, shape[0], shape[1], 3, b.heads, shape[2]/b.heads)
+		qkv = qkv.Permute(s, 2, 0, 3, 1, 4) // [3, B, heads, tokens, D]
+		h := torch.Attention(s, qkv.Select(s, 0, 0), qkv.Select(s, 0, 1), qkv.Select(s, 0, 2), torch.AttentionOptions{})
+		return b.proj.Forward(s, h.Transpose(s, 1, 2).Reshape(s, shape...))
+	})
+}
+
+const (
+	normEps   = 1e-6  // of all norms but the ones before the MLPs
+	maxPeriod = 10000 // of sines and cosines, in units of 2π
+	embedStd  = 0.02  // of the embeddings' initial weights
+)
+
+// modulate normalises the last dimension of h, scales it by 1 + scale and shifts it.
+func modulate(s *torch.Scope, h, shift, scale *torch.Tensor, eps float64) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		n := h.LayerNorm(s, []int{h.Dim(-1)}, nil, nil, eps)
+		return shift.AddCMul(s, n, scale.AddScalar(s, 1), 1)
+	})
+}
+
+// xavier is Glorot & Bengio's rule (2010, eq. 16): uniform within ±√(6/(in+out)).
+func xavier(in, out int) nn.Init { return nn.Uniform(math.Sqrt(6 / float64(in+out))) }
+
+// positions fills in where each patch is: in halves for column and row, each of sines, then cosines, at frequencies
+// 10000^(-i/n) for i below n = Width/4.
+func positions(c Config) nn.Init {
+	return func(s *torch.Scope, t *torch.Tensor, _ *torch.Generator) {
+		side, n := c.Resolution/c.Patch, c.Width/4
+		freqs := torch.Arange(s, n, torch.Float64).MulScalar(s, -math.Log(maxPeriod)/float64(n)).Exp(s)
+		angles := torch.Arange(s, side, torch.Float64).Unsqueeze(s, 1).Mul(s, freqs)
+		line := torch.Cat(s, []*torch.Tensor{angles.Sin(s), angles.Cos(s)}, 1) // [side, Width/2]
+		column := line.Unsqueeze(s, 0).Expand(s, side, side, 2*n)
+		row := line.Unsqueeze(s, 1).Expand(s, side, side, 2*n)
+		t.CopyFrom(s, torch.Cat(s, []*torch.Tensor{column, row}, 2).Reshape(s, 1, side*side, 4*n))
+	}
+}
+
+// release frees old, which was only needed to make t, and returns t.
+func release(t, old *torch.Tensor) *torch.Tensor {
+	old.Free()
+	return t
+}

@@ -1,0 +1,18 @@
+package dit
+
+// S2 is DiT-S/2 of Peebles & Xie 2023, table 1, at the given size, unconditional. The paper's other patches are the same
+// networks with Patch 4 and 8. Its latents have size 32 and 4 channels, and its outputs 8, for a variance.
+func S2(resolution, channels int) Config { return preset(resolution, channels, 384, 12, 6) }
+
+// B2 is DiT-B/2; see S2.
+func B2(resolution, channels int) Config { return preset(resolution, channels, 768, 12, 12) }
+
+// L2 is DiT-L/2; see S2.
+func L2(resolution, channels int) Config { return preset(resolution, channels, 1024, 24, 16) }
+
+// XL2 is DiT-XL/2; see S2.
+func XL2(resolution, channels int) Config { return preset(resolution, channels, 1152, 28, 16) }
+
+func preset(resolution, channels, width, depth, heads int) Config {
+	return Config{Resolution: resolution, InChannels: channels, Patch: 2, Width: width, Depth: depth, Heads: heads}.WithDefaults()
+}
