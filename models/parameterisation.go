@@ -1,0 +1,137 @@
+package models
+
+import (
+	"fmt"
+	"iter"
+	"math"
+
+	"github.com/onestep-go/onestep/torch"
+)
+
+// Parameterisation is a denoiser by what its network is given and predicts: *EDM, *DDPM, *VP, *Flow or *TrigFlow. Of noisy
+// data x = x_0 + t·z they all predict something linear in x and x_0, so that they differ in coefficients only:
+//
+//	D(x; t) = skip(t)·x + out(t)·F(in(t)·x, label(t))
+type Parameterisation interface {
+	Denoiser
+	Parameters() iter.Seq2[string, *torch.Tensor]
+	network() Network
+	form(s *torch.Scope, t *torch.Tensor) form
+}
+
+var (
+	_ Parameterisation = (*EDM)(nil)
+	_ Parameterisation = (*DDPM)(nil)
+	_ Parameterisation = (*VP)(nil)
+	_ Parameterisation = (*Flow)(nil)
+	_ Parameterisation = (*TrigFlow)(nil)
+)
+
+// form is the coefficients of a parameterisation at some noise levels, all [B] and float64: next to a pass through a network
+// they cost nothing, and where levels are high or low they are small differences.
+type form struct{ skip, out, in, label *torch.Tensor }
+
+// denoise computes D(x; t).
+func denoise(s *torch.Scope, p Parameterisation, x, t *torch.Tensor, c Cond) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		k := p.form(s, t.To(s, torch.Float64))
+		F := p.network().Forward(s, scale(s, x, k.in), k.label.To(s, levelType(t)), c)
+		return scale(s, x, k.skip).Add(s, scale(s, F, k.out))
+	})
+}
+
+// scale multiplies every sample of x [B, ...] by its own factor; x's type stays.
+func scale(s *torch.Scope, x, factor *torch.Tensor) *torch.Tensor {
+	return x.Mul(s, factor.To(s, x.DType()).PerSample(s, x.NDim()))
+}
+
+// levelType is what labels made from levels of t's type have: float32 at least.
+func levelType(t *torch.Tensor) torch.DType {
+	if t.DType() == torch.Float64 {
+		return torch.Float64
+	}
+	return torch.Float32
+}
+
+// edmForm is the preconditioning of Karras et al. 2022, table 1.
+func edmForm(s *torch.Scope, t *torch.Tensor, sigmaData float64, noise NoiseEmbedding) form {
+	variance := t.Square(s).AddScalar(s, sigmaData*sigmaData)
+	in := variance.Rsqrt(s)
+	return form{
+		skip:  torch.Full(s, sigmaData*sigmaData, torch.Float64, 1).Div(s, variance), // exactly 1 at level 0
+		out:   t.Mul(s, in).MulScalar(s, sigmaData),
+		in:    in,
+		label: t.ClampMin(s, leastLevel).Log(s).MulScalar(s, noise.scale()),
+	}
+}
+
+func (d *EDM) network() Network { return d.Net }
+
+func (d *EDM) form(s *torch.Scope, t *torch.Tensor) form {
+	return edmForm(s, t, d.sigmaData(), d.Noise)
+}
+
+// Preconditioned is any denoiser's network as the F of EDM's preconditioning, exactly: EDM{Net: p} is the same denoiser as
+// p.Model, and Consistency{Net: p} a consistency function that starts from it, whatever Model's network predicts. EDM and
+// Consistency need p's Noise and SigmaData.
+type Preconditioned struct {
+	Model     Parameterisation
+	Noise     NoiseEmbedding // the form of the label that Forward takes
+	SigmaData float64        // 0: 0.5
+}
+
+// Parameters yields the network's parameters.
+func (p *Preconditioned) Parameters() iter.Seq2[string, *torch.Tensor] { return p.Model.Parameters() }
+
+// Forward returns (D(x; t) - c_skip·x)/c_out for u = c_in·x [B, ...] and the label of t [B].
+func (p *Preconditioned) Forward(s *torch.Scope, u, label *torch.Tensor, c Cond) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		t := label.To(s, torch.Float64).DivScalar(s, p.Noise.scale()).Exp(s)
+		return reframe(s, p.Model, u, t, levelType(label), orHalf(p.SigmaData), c)
+	})
+}
+
+// Validate reports what cannot work.
+func (p *Preconditioned) Validate() error {
+	if p.Model == nil {
+		return errNoModel("preconditioned network")
+	}
+	return validSigmaData("preconditioned network", p.SigmaData)
+}
+
+// reframe returns F of EDM's preconditioning for u = c_in·x at levels t [B], float64, from another parameterisation's network:
+//
+//	F = (skip - c_skip)/(c_out·c_in)·u + out/c_out·F_p(in/c_in·u, label)
+func reframe(s *torch.Scope, p Parameterisation, u, t *torch.Tensor, label torch.DType, sigmaData float64, c Cond) *torch.Tensor {
+	t = t.ClampMin(s, leastLevel) // c_out is 0 at 0, where F does not count
+	from, to := p.form(s, t), edmForm(s, t, sigmaData, QuarterLog)
+	F := p.network().Forward(s, scale(s, u, from.in.Div(s, to.in)), from.label.To(s, label), c)
+	skip := from.skip.Sub(s, to.skip).Div(s, to.out.Mul(s, to.in))
+	return scale(s, u, skip).Add(s, scale(s, F, from.out.Div(s, to.out)))
+}
+
+// orHalf is σ_d with its default.
+func orHalf(sigmaData float64) float64 {
+	if sigmaData == 0 {
+		return 0.5
+	}
+	return sigmaData
+}
+
+// validSigmaData reports a standard deviation of the data that cannot be one; 0 stands for the default.
+func validSigmaData(what string, v float64) error {
+	if !(v >= 0) || math.IsInf(v, 1) {
+		return fmt.Errorf("%s: want a standard deviation of the data above 0, or 0 for 0.5, got %g", what, v)
+	}
+	return nil
+}
+
+func errNoModel(what string) error { return fmt.Errorf("%s: no model", what) }
+
+// validNetwork reports a network that is missing.
+func validNetwork(what string, net Network) error {
+	if net == nil {
+		return fmt.Errorf("%s: no network", what)
+	}
+	return nil
+}
