@@ -20,8 +20,8 @@ import (
 // second is 2M's.
 //
 // What others call 3M (the authors' code, k-diffusion, diffusers) has half of the parabola's square term. It then is of
-// second order only, as measured in this package's tests, and so the whole term is taken here. With few steps, below 30 or
-// so, 2M is the more accurate one.
+// second order only, as measured in this package's tests, and so the whole term is taken here. With few steps, below some
+// 30 in those tests, 2M is the more accurate one.
 type DPMpp struct {
 	Order int // 2 or 3; 0: 2
 }

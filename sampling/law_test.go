@@ -137,7 +137,7 @@ func TestStochasticLaws(t *testing.T) {
 		{"EDM", sample(edm), edmLaw(edm, 11), false},
 		{"EDM to 0", sample(edm), edmLaw(edm, 12), true},
 		{"CTM", ctm(0.5), ctmLaw(0.5), false},
-		{"CTM, γ = 1", ctm(0.99), ctmLaw(0.99), false},
+		{"CTM, nearly new noise", ctm(0.99), ctmLaw(0.99), false},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			levels := levels

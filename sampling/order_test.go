@@ -93,6 +93,7 @@ func TestGridErrors(t *testing.T) {
 		{"Euler", Stepwise{}, map[int]float64{5: 0.2875, 10: 0.1314, 18: 0.0758, 40: 0.0365, 80: 0.0193}},
 		{"Heun", Stepwise{Solver: Heun{}}, map[int]float64{2: 39.6, 5: 0.672, 10: 0.0928, 18: 0.0259, 40: 0.0052, 80: 0.0013}},
 		{"DPM-Solver++(2M)", DPMpp{}, map[int]float64{5: 0.186, 10: 0.0920, 18: 0.0270, 40: 0.0054, 80: 0.0014}},
+		{"DPM-Solver++(3M)", DPMpp{Order: 3}, map[int]float64{18: 0.0505, 40: 0.00242, 80: 0.000184}},
 	} {
 		for levels, want := range c.want {
 			require.InEpsilon(t, want, rmse(t, c.sampler, levels), 0.08, "%s, %d levels", c.name, levels)
