@@ -144,7 +144,7 @@ func (d *DiT) image(s *torch.Scope, h *torch.Tensor, channelsLast bool) *torch.T
 	if channelsLast {
 		return h.Permute(s, 0, 1, 3, 2, 4, 5).Reshape(s, -1, c.Resolution, c.Resolution, c.OutChannels).Permute(s, 0, 3, 1, 2)
 	}
-	return h.Permute(s, 0, 5, 1, 3, 2, 4).Reshape(s, -1, c.OutChannels, c.Resolution, c.Resolution)
+	return h.Permute(s, 0, 5, 1, 3, 2, 4).Reshape(s, -1, c.OutChannels, c.Resolution, c.Resolution).Contiguous(s)
 }
 
 // embed returns silu of the sum of all embeddings, [B, Width]: every modulation starts with that.

@@ -1,0 +1,308 @@
+package dit
+
+import (
+	"errors"
+	"iter"
+	"math"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/modelstest"
+	"github.com/onestep-go/onestep/torch"
+)
+
+// tiny is a network that tests can afford.
+var tiny = Config{Resolution: 8, Width: 32, Depth: 2, Heads: 2, Freqs: 32}
+
+func build(t *testing.T, c Config) *DiT {
+	t.Helper()
+	net, err := New(c, torch.CPU, 1)
+	require.NoError(t, err)
+	t.Cleanup(net.Close)
+	return net
+}
+
+// told is a network that gets what the conformance kit does not know of: an end of the jump and a guidance scale.
+type told struct{ *DiT }
+
+func (n told) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		if n.config.Until {
+			c.Until = noise.SubScalar(s, 0.4)
+		}
+		if n.config.Guidance {
+			c.Guidance = noise.AddScalar(s, 3)
+		}
+		return n.DiT.Forward(s, x, noise, c)
+	})
+}
+
+func TestConformance(t *testing.T) {
+	classes := tiny
+	classes.Classes, classes.Dropout, classes.OutChannels = 4, 0.2, 6
+	jump := Config{Resolution: 9, InChannels: 1, Patch: 3, Width: 24, Depth: 3, Heads: 1, MLPWidth: 50, Until: true}
+	guided := Config{Resolution: 6, InChannels: 4, Patch: 1, Width: 16, Depth: 1, Freqs: 8, EndpointFreqs: true, Classes: 2, Until: true, Guidance: true, Dropout: 0.1}
+	one := Config{Resolution: 4, InChannels: 2, Patch: 4, Width: 8, Depth: 1} // a single token
+	for _, c := range []struct {
+		name   string
+		config Config
+	}{{"tiny", tiny}, {"classes", classes}, {"until", jump}, {"until and guidance", guided}, {"one token", one}} {
+		t.Run(c.name, func(t *testing.T) {
+			full := c.config.WithDefaults()
+			expect := modelstest.Expect{
+				Shape: []int{full.InChannels, full.Resolution, full.Resolution}, Out: full.OutChannels, Classes: full.Classes, Dropout: full.Dropout > 0,
+			}
+			net := told{build(t, c.config)}
+			modelstest.Network(t, net, expect)
+			if full.OutChannels == full.InChannels {
+				modelstest.Consistency(t, &models.Consistency{Net: net}, 0.002, expect)
+				modelstest.Consistency(t, &models.Consistency{Net: net, Boundary: models.AtZero}, 0, expect)
+			}
+		})
+	}
+}
+
+// randomize gives every parameter values that let signals through: gates start at zero.
+func randomize(s *torch.Scope, params iter.Seq2[string, *torch.Tensor]) {
+	g := torch.NewGenerator(s, 7)
+	_ = s.NoGrad(func(s *torch.Scope) error {
+		for _, p := range params {
+			p.AddInPlace(s, torch.Randn(s, g, torch.Float32, p.Shape()...).MulScalar(s, 0.1).To(s, p.DType()))
+		}
+		return nil
+	})
+}
+
+// Initial weights are a function of the seed; blocks start as the identity and the network as zero.
+func TestInitialWeights(t *testing.T) {
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		weights := func(seed uint64) []float32 {
+			net, err := New(tiny, torch.CPU, seed)
+			require.NoError(t, err)
+			defer net.Close()
+			var all []float32
+			for _, p := range net.Tensors() {
+				all = append(all, torch.ToSlice[float32](p.Detach(s))...)
+			}
+			return all
+		}
+		require.Equal(t, weights(3), weights(3))
+		require.NotEqual(t, weights(3), weights(4))
+
+		net := build(t, tiny)
+		g := torch.NewGenerator(s, 1)
+		x, at := torch.Randn(s, g, torch.Float32, 2, 3, 8, 8), torch.Zeros(s, torch.Float32, 2)
+		require.Zero(t, net.Forward(s, x, at, models.Cond{}).Abs(s).Max(s).Item())
+		h := net.tokens(s, x)
+		same := net.blocks[0].forward(s, h, torch.Randn(s, g, torch.Float32, 2, 32), nil)
+		require.Equal(t, torch.ToSlice[float32](h.Detach(s)), torch.ToSlice[float32](same.Detach(s)))
+
+		// Glorot & Bengio's rule: uniform, so the standard deviation is the bound over √3.
+		w := net.blocks[1].fc1.Weight.Detach(s)
+		bound := math.Sqrt(6.0 / (32 + 128))
+		require.LessOrEqual(t, w.Abs(s).Max(s).Item(), bound)
+		require.InEpsilon(t, bound/math.Sqrt(3), w.Std(s, 0).Item(), 0.05)
+		return nil
+	}))
+}
+
+// From its zeros the network wakes up in three steps of gradient descent: the last layer moves first, then gates and
+// patches, then what the gates let through. From the fourth on every parameter moves.
+func TestZeroInitialisationWakesUp(t *testing.T) {
+	c := tiny
+	c.Classes, c.Until, c.Guidance = 3, true, true
+	net := told{build(t, c)}
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		g := torch.NewGenerator(s, 1)
+		x, at := torch.Randn(s, g, torch.Float32, 4, 3, 8, 8), torch.Randn(s, g, torch.Float32, 4)
+		class, target := torch.FromSlice(s, []int64{0, 1, 2, 3}), torch.Randn(s, g, torch.Float32, 4, 3, 8, 8)
+		var silent []int // how many parameters have no gradient in each step
+		for range 4 {
+			require.NoError(t, s.Run(func(s *torch.Scope) error {
+				net.Forward(s, x, at, models.Cond{Class: class}).Sub(s, target).Square(s).Mean(s).Backward()
+				n := 0
+				for _, p := range net.Parameters() {
+					if p.Grad(s).Abs(s).Max(s).Item() == 0 {
+						n++
+					}
+				}
+				silent = append(silent, n)
+				return s.NoGrad(func(s *torch.Scope) error {
+					for _, p := range net.Parameters() {
+						p.AddScaledInPlace(s, p.Grad(s), -0.5)
+						p.ZeroGrad()
+					}
+					return nil
+				})
+			}))
+		}
+		t.Logf("parameters without gradients: %v", silent)
+		require.Greater(t, silent[0], silent[1])
+		require.Zero(t, silent[3])
+		return nil
+	}))
+}
+
+// A clone computes the same, has weights of its own, and collects no gradients.
+func TestClone(t *testing.T) {
+	net := build(t, tiny)
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error { randomize(s, net.Parameters()); return nil }))
+	twin, err := net.Clone()
+	require.NoError(t, err)
+	defer twin.Close()
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		x, at := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float32, 2, 3, 8, 8), torch.Zeros(s, torch.Float32, 2)
+		want := torch.ToSlice[float32](net.Forward(s, x, at, models.Cond{}).Detach(s))
+		got := twin.Forward(s, x, at, models.Cond{})
+		require.False(t, got.RequiresGrad())
+		require.Equal(t, want, torch.ToSlice[float32](got))
+		return s.NoGrad(func(s *torch.Scope) error {
+			for _, p := range net.Parameters() {
+				p.FillInPlace(s, 0)
+			}
+			require.Equal(t, want, torch.ToSlice[float32](twin.Forward(s, x, at, models.Cond{})))
+			return nil
+		})
+	}))
+	_, err = models.NewEMA(twin.Parameters(), net.Parameters())
+	require.NoError(t, err)
+}
+
+// In each floating-point type the network computes in that type: its result differs from float64's by that type's
+// rounding, not more and not less.
+func TestDTypes(t *testing.T) {
+	c := tiny
+	c.Until = true
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		x64 := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float64, 2, 3, 8, 8)
+		at := torch.FromSlice(s, []float64{0.7, -0.4})
+		var exact *torch.Tensor
+		for _, d := range []struct {
+			dtype  torch.DType
+			lo, hi float64
+		}{{torch.Float64, 0, 0}, {torch.Float32, 1e-9, 1e-5}, {torch.BFloat16, 1e-4, 5e-2}} {
+			net, err := NewAs(c, torch.CPU, d.dtype, 1)
+			require.NoError(t, err)
+			defer net.Close()
+			randomize(s, net.Parameters())
+			labels := at
+			if d.dtype != torch.Float64 {
+				labels = at.To(s, torch.Float32)
+			}
+			y := net.Forward(s, x64.To(s, d.dtype), labels, models.Cond{Until: labels.SubScalar(s, 0.25)})
+			require.Equal(t, d.dtype, y.DType())
+			if exact == nil {
+				exact = y
+			}
+			diff := y.To(s, torch.Float64).Sub(s, exact).Abs(s).Max(s).Item() / exact.Abs(s).Max(s).Item()
+			t.Logf("%v: %.2g", d.dtype, diff)
+			require.GreaterOrEqual(t, diff, d.lo)
+			require.LessOrEqual(t, diff, d.hi)
+		}
+		return nil
+	}))
+}
+
+// Nothing is computed in the memory of what the caller passes, which forward-mode derivatives forbid too.
+func TestInputsStayAsTheyWere(t *testing.T) {
+	c := tiny
+	c.Classes, c.Until, c.Guidance, c.Dropout = 3, true, true, 0.1
+	net := build(t, c)
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		g := torch.NewGenerator(s, 1)
+		inputs := []*torch.Tensor{torch.Randn(s, g, torch.Float32, 2, 3, 8, 8)}
+		for range 3 {
+			inputs = append(inputs, torch.Randn(s, g, torch.Float32, 2))
+		}
+		before := make([][]float32, len(inputs))
+		for i, v := range inputs {
+			before[i] = slices.Clone(torch.ToSlice[float32](v))
+		}
+		cond := models.Cond{Class: torch.FromSlice(s, []int64{0, 3}), Until: inputs[2], Guidance: inputs[3], Dropout: g}
+		for _, run := range []func(func(*torch.Scope) error) error{s.Run, s.NoGrad, s.Inference} {
+			require.NoError(t, run(func(s *torch.Scope) error {
+				net.Forward(s, inputs[0], inputs[1], cond)
+				return nil
+			}))
+		}
+		for i, v := range inputs {
+			require.Equal(t, before[i], torch.ToSlice[float32](v), i)
+		}
+		return nil
+	}))
+}
+
+// Until and guidance matter, each by itself, and the label for no class is one of its own.
+func TestConditions(t *testing.T) {
+	c := tiny
+	c.Classes, c.Until, c.Guidance = 3, true, true
+	net := build(t, c)
+	require.Equal(t, 3, net.Config().NullClass())
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		randomize(s, net.Parameters())
+		g := torch.NewGenerator(s, 1)
+		x, at := torch.Randn(s, g, torch.Float32, 2, 3, 8, 8), torch.FromSlice(s, []float32{0.5, -1})
+		cond := models.Cond{Class: torch.FromSlice(s, []int64{0, 2}), Until: at.SubScalar(s, 1), Guidance: at.AddScalar(s, 2)}
+		y := net.Forward(s, x, at, cond)
+		for name, change := range map[string]func(c *models.Cond){
+			"until":    func(c *models.Cond) { c.Until = at },
+			"guidance": func(c *models.Cond) { c.Guidance = at },
+			"swapped":  func(c *models.Cond) { c.Until, c.Guidance = c.Guidance, c.Until },
+			"no class": func(c *models.Cond) { c.Class = torch.FromSlice(s, []int64{3, 3}) },
+		} {
+			other := cond
+			change(&other)
+			d := net.Forward(s, x, at, other).Sub(s, y).Abs(s).Max(s).Item() / y.Abs(s).Max(s).Item()
+			require.Greater(t, d, 1e-3, name)
+		}
+		return nil
+	}))
+}
+
+// What does not fit is an error that names it.
+func TestForwardErrors(t *testing.T) {
+	c, both := tiny, tiny
+	c.Classes = 3
+	both.Until, both.Guidance = true, true
+	for _, tc := range []struct {
+		name   string
+		config Config
+		x      []int
+		cond   func(s *torch.Scope) models.Cond
+		want   string
+	}{
+		{"no class", c, []int{2, 3, 8, 8}, nil, "needs a class for each image (3 for none)"},
+		{"a class too many", tiny, []int{2, 3, 8, 8}, func(s *torch.Scope) models.Cond { return models.Cond{Class: torch.FromSlice(s, []int64{0, 1})} }, "has no classes"},
+		{"class out of range", c, []int{2, 3, 8, 8}, func(s *torch.Scope) models.Cond { return models.Cond{Class: torch.FromSlice(s, []int64{0, 4})} }, "index out of range"},
+		{"until too many", tiny, []int{2, 3, 8, 8}, func(s *torch.Scope) models.Cond { return models.Cond{Until: torch.Zeros(s, torch.Float32, 2)} },
+			"does not take an end of the jump (Until), but one was given"},
+		{"guidance too many", tiny, []int{2, 3, 8, 8}, func(s *torch.Scope) models.Cond { return models.Cond{Guidance: torch.Zeros(s, torch.Float32, 2)} },
+			"does not take a guidance scale, but one was given"},
+		{"no until", both, []int{2, 3, 8, 8}, func(s *torch.Scope) models.Cond { return models.Cond{Guidance: torch.Zeros(s, torch.Float32, 2)} },
+			"needs an end of the jump (Until) for each image"},
+		{"no guidance", both, []int{2, 3, 8, 8}, func(s *torch.Scope) models.Cond { return models.Cond{Until: torch.Zeros(s, torch.Float32, 2)} },
+			"needs a guidance scale for each image"},
+		{"channels", tiny, []int{2, 4, 8, 8}, nil, "want images of shape [B, 3, 8, 8], got [2 4 8 8]"},
+		{"another size", tiny, []int{2, 3, 16, 16}, nil, "want images of shape [B, 3, 8, 8], got [2 3 16 16]"},
+		{"odd size", tiny, []int{2, 3, 7, 7}, nil, "want images of shape [B, 3, 8, 8], got [2 3 7 7]"},
+		{"no batch", tiny, []int{3, 8, 8}, nil, "want images of shape [B, 3, 8, 8], got [3 8 8]"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			net := build(t, tc.config)
+			err := torch.Run(torch.CPU, func(s *torch.Scope) error {
+				var cond models.Cond
+				if tc.cond != nil {
+					cond = tc.cond(s)
+				}
+				net.Forward(s, torch.Zeros(s, torch.Float32, tc.x...), torch.Zeros(s, torch.Float32, 2), cond)
+				return nil
+			})
+			var e *torch.Error
+			require.True(t, errors.As(err, &e), "%v", err)
+			require.ErrorContains(t, err, tc.want)
+		})
+	}
+}

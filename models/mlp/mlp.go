@@ -1,0 +1,157 @@
+// Package mlp has a multilayer perceptron, for toys: points in a few dimensions, or very small images.
+//
+// It sees sines and cosines of its input beside the input itself. With them a denoiser of points around a grid of spacing 0.6
+// has half the error at noise level 0.2 that it has without, after 1,200 steps of the same training.
+package mlp
+
+import (
+	"fmt"
+	"iter"
+	"math"
+	"slices"
+
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
+)
+
+// MLP is the network F_θ. It owns its weights.
+type MLP struct {
+	config Config
+	store  *nn.Store
+
+	layers []nn.Linear // the hidden ones
+	class  nn.Embedding
+	out    nn.Linear
+}
+
+// New makes a network with random weights drawn from seed: PyTorch's defaults, with the last layer near zero, so that a
+// consistency function over it starts close to c_skip·x.
+func New(c Config, dev torch.Device, seed uint64) (*MLP, error) {
+	return NewAs(c, dev, torch.Float32, seed)
+}
+
+// NewAs is New with weights of another floating-point type. Values are drawn in float32 all the same.
+func NewAs(c Config, dev torch.Device, dtype torch.DType, seed uint64) (*MLP, error) {
+	c = c.WithDefaults().clone()
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	st, err := nn.NewStore(dev, dtype, seed)
+	if err != nil {
+		return nil, err
+	}
+	m := &MLP{config: c, store: st}
+	if err := torch.Catch(func() { m.build(st.Root()) }); err != nil {
+		st.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+func (m *MLP) build(p nn.Path) {
+	c := m.config
+	in := c.inputs()
+	for i := range c.Depth {
+		m.layers = append(m.layers, nn.NewLinear(p.Sub("layers", i), in, c.Width))
+		in = c.Width
+	}
+	if c.Classes > 0 {
+		m.class = nn.NewEmbedding(p.Sub("class_embedding"), c.Classes+1, c.Width)
+	}
+	m.out = nn.NewLinearInit(p.Sub("out"), c.Width, c.elements(), nn.Scaled(nn.FanIn(c.Width), nearZero), nn.Zeros)
+}
+
+// nearZero scales the initial weights of the last layer.
+const nearZero = 1e-3
+
+// Config returns the configuration with its defaults filled in.
+func (m *MLP) Config() Config { return m.config.clone() }
+
+// Parameters yields the trainable weights by name.
+func (m *MLP) Parameters() iter.Seq2[string, *torch.Tensor] { return m.store.Parameters() }
+
+// Tensors yields what belongs into a checkpoint: the weights.
+func (m *MLP) Tensors() iter.Seq2[string, *torch.Tensor] { return m.store.Tensors() }
+
+// Load copies values into the weights; names and shapes have to match exactly.
+func (m *MLP) Load(values iter.Seq2[string, *torch.Tensor]) error { return m.store.Load(values) }
+
+// Store returns what owns the weights.
+func (m *MLP) Store() *nn.Store { return m.store }
+
+// Clone makes a copy with weights of its own that do not collect gradients: a target or an average.
+func (m *MLP) Clone() (*MLP, error) {
+	c, err := NewAs(m.config, m.store.Device(), m.store.DType(), 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Load(m.Tensors()); err != nil {
+		c.Close()
+		return nil, err
+	}
+	c.store.SetRequiresGrad(false)
+	return c, nil
+}
+
+// Close frees the weights.
+func (m *MLP) Close() { m.store.Close() }
+
+// Forward returns F_θ(x, noise) for x [B, ...] of the configured shape and noise labels [B], in x's shape.
+func (m *MLP) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+	if x.NDim() == 0 || !slices.Equal(x.Shape()[1:], m.config.Shape) {
+		panic(&torch.Error{Op: "mlp", Msg: fmt.Sprintf("want samples of shape %v in a batch, got %v", m.config.Shape, x.Shape())})
+	}
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		inputs := []*torch.Tensor{features(s, x.Flatten(s, 1, -1), m.config.Freqs), m.label(s, noise, m.config.NoiseScale, x.DType())}
+		if given(m.config.Until, c.Until, "an end of the jump (Until)") {
+			inputs = append(inputs, m.label(s, c.Until, m.config.NoiseScale, x.DType()))
+		}
+		if given(m.config.Guidance, c.Guidance, "a guidance scale") {
+			inputs = append(inputs, m.label(s, c.Guidance, 1, x.DType()))
+		}
+		h := torch.Cat(s, inputs, 1)
+		for i, l := range m.layers {
+			h = l.Forward(s, h)
+			if i == 0 && given(m.config.Classes > 0, c.Class, "a class") {
+				h = h.Add(s, m.class.Forward(s, c.Class))
+			}
+			h = h.SiLU(s).Dropout(s, m.config.Dropout, c.Dropout)
+		}
+		y := m.out.Forward(s, h).Reshape(s, x.Shape()...)
+		if x.IsChannelsLast() && !x.IsContiguous() {
+			return y.ChannelsLast(s)
+		}
+		return y
+	})
+}
+
+// given tells whether the network takes v. It panics when the network and the caller disagree.
+func given(takes bool, v *torch.Tensor, what string) bool {
+	switch {
+	case takes && v == nil:
+		panic(&torch.Error{Op: "mlp", Msg: "the network needs " + what + " for each sample"})
+	case !takes && v != nil:
+		panic(&torch.Error{Op: "mlp", Msg: "the network does not take " + what + ", but one was given"})
+	}
+	return takes
+}
+
+// label returns the features of v [B], scaled, as [B, 1 + 2·NoiseFreqs]. Angles are computed in v's type, in float32 at
+// least.
+func (m *MLP) label(s *torch.Scope, v *torch.Tensor, scale float64, dtype torch.DType) *torch.Tensor {
+	if v.DType() != torch.Float64 {
+		v = v.To(s, torch.Float32)
+	}
+	return features(s, v.Unsqueeze(s, 1).MulScalar(s, scale), m.config.NoiseFreqs).To(s, dtype)
+}
+
+// features returns v [B, N] with its sines and cosines at 1, 2, 4, … radians a unit, [B, N·(1 + 2·freqs)].
+func features(s *torch.Scope, v *torch.Tensor, freqs int) *torch.Tensor {
+	parts := []*torch.Tensor{v}
+	for i := range freqs {
+		a := v.MulScalar(s, math.Exp2(float64(i)))
+		parts = append(parts, a.Sin(s), a.Cos(s))
+	}
+	return torch.Cat(s, parts, 1)
+}

@@ -1,0 +1,345 @@
+package mlp
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"iter"
+	"math"
+	"slices"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/modelstest"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/optim"
+)
+
+func build(t *testing.T, c Config) *MLP {
+	t.Helper()
+	net, err := New(c, torch.CPU, 1)
+	require.NoError(t, err)
+	t.Cleanup(net.Close)
+	return net
+}
+
+// told is a network that gets what the conformance kit does not know of: an end of the jump and a guidance scale.
+type told struct{ *MLP }
+
+func (n told) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		if n.config.Until {
+			c.Until = noise.SubScalar(s, 0.4)
+		}
+		if n.config.Guidance {
+			c.Guidance = noise.AddScalar(s, 3)
+		}
+		return n.MLP.Forward(s, x, noise, c)
+	})
+}
+
+func TestConformance(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		config Config
+	}{
+		{"points", Config{}},
+		{"a number", Config{Shape: []int{1}, Depth: 1, Width: 16, NoiseFreqs: 2, Classes: 5}},
+		{"gray", Config{Shape: []int{1, 5, 5}, Width: 32, Dropout: 0.2, Until: true}},
+		{"rgb", Config{Shape: []int{3, 4, 2}, Width: 32, Freqs: 1, Classes: 3, Until: true, Guidance: true, Dropout: 0.1}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			full := c.config.WithDefaults()
+			expect := modelstest.Expect{Shape: full.Shape, Classes: full.Classes, Dropout: full.Dropout > 0}
+			net := told{build(t, c.config)}
+			modelstest.Network(t, net, expect)
+			modelstest.Consistency(t, &models.Consistency{Net: net}, 0.002, expect)
+			modelstest.Consistency(t, &models.Consistency{Net: net, Boundary: models.AtZero}, 0, expect)
+		})
+	}
+}
+
+// Initial weights are a function of the seed, and leave the network's output near zero: a consistency function starts as
+// c_skip·x.
+func TestInitialWeights(t *testing.T) {
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		weights := func(seed uint64) []float32 {
+			net, err := New(Config{}, torch.CPU, seed)
+			require.NoError(t, err)
+			defer net.Close()
+			var all []float32
+			for _, p := range net.Tensors() {
+				all = append(all, torch.ToSlice[float32](p.Detach(s))...)
+			}
+			return all
+		}
+		require.Equal(t, weights(3), weights(3))
+		require.NotEqual(t, weights(3), weights(4))
+
+		x := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float32, 8, 2)
+		y := build(t, Config{}).Forward(s, x, torch.Zeros(s, torch.Float32, 8), models.Cond{}).Abs(s).Max(s).Item()
+		require.Less(t, y, 0.01)
+		require.Greater(t, y, 0.0)
+		return nil
+	}))
+}
+
+// randomize gives every parameter values that let signals through: the last layer starts near zero.
+func randomize(s *torch.Scope, params iter.Seq2[string, *torch.Tensor]) {
+	g := torch.NewGenerator(s, 7)
+	_ = s.NoGrad(func(s *torch.Scope) error {
+		for _, p := range params {
+			p.AddInPlace(s, torch.Randn(s, g, torch.Float32, p.Shape()...).MulScalar(s, 0.1).To(s, p.DType()))
+		}
+		return nil
+	})
+}
+
+// A clone computes the same, has weights of its own, and collects no gradients. Its configuration is its own too.
+func TestClone(t *testing.T) {
+	shape := []int{1, 3, 3}
+	net := build(t, Config{Shape: shape, Width: 16})
+	twin, err := net.Clone()
+	require.NoError(t, err)
+	defer twin.Close()
+	shape[0] = 7
+	net.Config().Shape[0] = 7
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		x, at := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float32, 2, 1, 3, 3), torch.Zeros(s, torch.Float32, 2)
+		want := torch.ToSlice[float32](net.Forward(s, x, at, models.Cond{}).Detach(s))
+		got := twin.Forward(s, x, at, models.Cond{})
+		require.False(t, got.RequiresGrad())
+		require.Equal(t, want, torch.ToSlice[float32](got))
+		return s.NoGrad(func(s *torch.Scope) error {
+			for _, p := range net.Parameters() {
+				p.FillInPlace(s, 0)
+			}
+			require.Equal(t, want, torch.ToSlice[float32](twin.Forward(s, x, at, models.Cond{})))
+			return nil
+		})
+	}))
+	_, err = models.NewEMA(twin.Parameters(), net.Parameters())
+	require.NoError(t, err)
+}
+
+// In each floating-point type the network computes in that type: its result differs from float64's by that type's
+// rounding, not more and not less.
+func TestDTypes(t *testing.T) {
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		x64 := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float64, 4, 2)
+		at := torch.FromSlice(s, []float64{0.7, -0.4, -1.5, 1})
+		var exact *torch.Tensor
+		for _, d := range []struct {
+			dtype  torch.DType
+			lo, hi float64
+		}{{torch.Float64, 0, 0}, {torch.Float32, 1e-9, 1e-5}, {torch.BFloat16, 1e-4, 1e-1}} {
+			net, err := NewAs(Config{}, torch.CPU, d.dtype, 1)
+			require.NoError(t, err)
+			defer net.Close()
+			randomize(s, net.Parameters())
+			labels := at
+			if d.dtype != torch.Float64 {
+				labels = at.To(s, torch.Float32)
+			}
+			y := net.Forward(s, x64.To(s, d.dtype), labels, models.Cond{})
+			require.Equal(t, d.dtype, y.DType())
+			if exact == nil {
+				exact = y
+			}
+			diff := y.To(s, torch.Float64).Sub(s, exact).Abs(s).Max(s).Item() / exact.Abs(s).Max(s).Item()
+			t.Logf("%v: %.2g", d.dtype, diff)
+			require.GreaterOrEqual(t, diff, d.lo)
+			require.LessOrEqual(t, diff, d.hi)
+		}
+		return nil
+	}))
+}
+
+// Labels of another scale are brought to this one: 250·ln(t) at 0.001 is ln(t)/4. Guidance is not scaled.
+func TestNoiseScale(t *testing.T) {
+	c := Config{Until: true, Guidance: true}
+	plain := build(t, c)
+	c.NoiseScale = 0.001
+	scaled := build(t, c)
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		randomize(s, plain.Parameters())
+		require.NoError(t, scaled.Load(plain.Tensors()))
+		g := torch.NewGenerator(s, 1)
+		x, noise, until := torch.Randn(s, g, torch.Float32, 4, 2), torch.Randn(s, g, torch.Float32, 4), torch.Randn(s, g, torch.Float32, 4)
+		want := plain.Forward(s, x, noise, models.Cond{Until: until, Guidance: noise})
+		got := scaled.Forward(s, x, noise.MulScalar(s, 1000), models.Cond{Until: until.MulScalar(s, 1000), Guidance: noise})
+		require.Less(t, got.Sub(s, want).Abs(s).Max(s).Item(), 1e-5)
+		return nil
+	}))
+}
+
+// Points around the nine places of a grid, drawn as the EDM paper draws them (Karras et al. 2022, table 1): the best linear
+// denoiser has a loss of 1, the exact one 0.886.
+func TestLearnsAGrid(t *testing.T) {
+	net := build(t, Config{})
+	opt, err := optim.Adam{LR: 3e-3}.New(net.Parameters())
+	require.NoError(t, err)
+	defer opt.Close()
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		g := torch.NewGenerator(s, 1)
+		const batch, steps, sd = 256, 300, 0.5
+		normal := func(s *torch.Scope, shape ...int) *torch.Tensor { return torch.Randn(s, g, torch.Float32, shape...) }
+		mean := 0.0
+		for step := range steps {
+			require.NoError(t, s.Run(func(s *torch.Scope) error {
+				y := torch.Randint(s, g, -1, 2, torch.Float32, batch, 2).MulScalar(s, 0.6).Add(s, normal(s, batch, 2).MulScalar(s, 0.1))
+				logT := normal(s, batch).MulScalar(s, 1.2).SubScalar(s, 1.2)
+				level := logT.Exp(s).PerSample(s, 2)
+				x := y.Add(s, level.Mul(s, normal(s, batch, 2)))
+				// The loss in the units of F: its target is (y - c_skip·x)/c_out.
+				root := level.Square(s).AddScalar(s, sd*sd).Sqrt(s)
+				skip := root.Square(s).Reciprocal(s).MulScalar(s, sd*sd)
+				target := y.Sub(s, x.Mul(s, skip)).Mul(s, root).Div(s, level.MulScalar(s, sd))
+				loss := net.Forward(s, x.Div(s, root), logT.MulScalar(s, 0.25), models.Cond{}).Sub(s, target).Square(s).Mean(s)
+				loss.Backward()
+				if step >= steps/2 {
+					mean += loss.Item() / (steps / 2)
+				}
+				opt.Step(s)
+				opt.ZeroGrad()
+				return nil
+			}))
+		}
+		t.Logf("loss %.3f", mean)
+		require.Less(t, mean, 0.92)
+		return nil
+	}))
+}
+
+// Nothing is computed in the memory of what the caller passes, which forward-mode derivatives forbid too.
+func TestInputsStayAsTheyWere(t *testing.T) {
+	net := build(t, Config{Until: true, Guidance: true, Classes: 3, Dropout: 0.1})
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		g := torch.NewGenerator(s, 1)
+		inputs := []*torch.Tensor{torch.Randn(s, g, torch.Float32, 2, 2)}
+		for range 3 {
+			inputs = append(inputs, torch.Randn(s, g, torch.Float32, 2))
+		}
+		before := make([][]float32, len(inputs))
+		for i, v := range inputs {
+			before[i] = slices.Clone(torch.ToSlice[float32](v))
+		}
+		cond := models.Cond{Class: torch.FromSlice(s, []int64{0, 3}), Until: inputs[2], Guidance: inputs[3], Dropout: g}
+		for _, run := range []func(func(*torch.Scope) error) error{s.Run, s.NoGrad, s.Inference} {
+			require.NoError(t, run(func(s *torch.Scope) error {
+				net.Forward(s, inputs[0], inputs[1], cond)
+				return nil
+			}))
+		}
+		for i, v := range inputs {
+			require.Equal(t, before[i], torch.ToSlice[float32](v), i)
+		}
+		return nil
+	}))
+}
+
+// What does not fit is an error that names it.
+func TestForwardErrors(t *testing.T) {
+	one := func(s *torch.Scope) *torch.Tensor { return torch.Zeros(s, torch.Float32, 2) }
+	classes := func(s *torch.Scope) *torch.Tensor { return torch.FromSlice(s, []int64{0, 1}) }
+	for _, tc := range []struct {
+		name   string
+		config Config
+		x      []int
+		cond   func(s *torch.Scope) models.Cond
+		want   string
+	}{
+		{"no class", Config{Classes: 3}, []int{2, 2}, nil, "needs a class for each sample"},
+		{"a class too many", Config{}, []int{2, 2}, func(s *torch.Scope) models.Cond { return models.Cond{Class: classes(s)} }, "does not take a class, but one was given"},
+		{"no until", Config{Until: true}, []int{2, 2}, nil, "needs an end of the jump (Until)"},
+		{"until too many", Config{}, []int{2, 2}, func(s *torch.Scope) models.Cond { return models.Cond{Until: one(s)} }, "does not take an end of the jump (Until)"},
+		{"no guidance", Config{Guidance: true}, []int{2, 2}, nil, "needs a guidance scale"},
+		{"guidance too many", Config{}, []int{2, 2}, func(s *torch.Scope) models.Cond { return models.Cond{Guidance: one(s)} }, "does not take a guidance scale"},
+		{"elements", Config{}, []int{2, 3}, nil, "want samples of shape [2] in a batch, got [2 3]"},
+		{"an image", Config{}, []int{2, 2, 1, 1}, nil, "want samples of shape [2] in a batch, got [2 2 1 1]"},
+		{"another image", Config{Shape: []int{1, 4, 4}}, []int{2, 1, 2, 8}, nil, "want samples of shape [1 4 4] in a batch, got [2 1 2 8]"},
+		{"no batch", Config{}, []int{}, nil, "want samples of shape [2] in a batch, got []"},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			net := build(t, tc.config)
+			err := torch.Run(torch.CPU, func(s *torch.Scope) error {
+				var cond models.Cond
+				if tc.cond != nil {
+					cond = tc.cond(s)
+				}
+				net.Forward(s, torch.Zeros(s, torch.Float32, tc.x...), torch.Zeros(s, torch.Float32, 2), cond)
+				return nil
+			})
+			var e *torch.Error
+			require.True(t, errors.As(err, &e), "%v", err)
+			require.ErrorContains(t, err, tc.want)
+		})
+	}
+}
+
+func TestValidate(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		config Config
+		want   string // part of the error; "": none
+	}{
+		{"zero value", Config{}, ""},
+		{"image", Config{Shape: []int{3, 14, 14}}, ""},
+		{"no dimension", Config{Shape: []int{}}, "dimensions of a sample (the length of shape): want 1 to 3, got 0"},
+		{"two dimensions", Config{Shape: []int{14, 14}}, "shape: want the shape of one sample, [elements] or [channels, height, width], got [14 14]"},
+		{"a batch", Config{Shape: []int{8, 3, 14, 14}}, "dimensions of a sample"},
+		{"empty", Config{Shape: []int{0}}, "shape: want 1 to 65536, got 0"},
+		{"width", Config{Width: -1}, "width: want 1 to 65536, got -1"},
+		{"depth", Config{Depth: 100}, "depth: want 1 to 64, got 100"},
+		{"freqs", Config{Freqs: 17}, "freqs: want 1 to 16, got 17"},
+		{"noise freqs", Config{NoiseFreqs: -1}, "noise_freqs: want 1 to 16, got -1"},
+		{"noise scale", Config{NoiseScale: math.NaN()}, "noise_scale: want a positive number"},
+		{"classes", Config{Classes: -1}, "classes"},
+		{"dropout", Config{Dropout: 1}, "dropout: want a probability in [0, 1), got 1"},
+		{"a vast image", Config{Shape: []int{1 << 16, 1 << 16, 1 << 16}}, "has 281474976710656 elements, the limit is 4194304"},
+		{"wide", Config{Width: 1 << 16}, "weights, the limit is 1073741824"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			err := c.config.WithDefaults().Validate()
+			if c.want == "" {
+				require.NoError(t, err)
+				return
+			}
+			require.ErrorContains(t, err, c.want)
+			_, err = New(c.config, torch.CPU, 1)
+			require.ErrorContains(t, err, c.want)
+		})
+	}
+}
+
+// A configuration survives JSON, and its defaults are stable.
+func TestConfigJSON(t *testing.T) {
+	c := Config{
+		Shape: []int{3, 4, 5}, Width: 16, Depth: 2, Freqs: 5, NoiseFreqs: 2, NoiseScale: 0.5, Classes: 4, Until: true, Guidance: true, Dropout: 0.3,
+	}
+	b, err := json.Marshal(c)
+	require.NoError(t, err)
+	var got Config
+	dec := json.NewDecoder(bytes.NewReader(b))
+	dec.DisallowUnknownFields()
+	require.NoError(t, dec.Decode(&got))
+	require.Equal(t, c, got)
+	require.Equal(t, c, c.WithDefaults(), "nothing was left at zero")
+	require.Equal(t, Config{}.WithDefaults(), Config{}.WithDefaults().WithDefaults())
+}
+
+// A plan lists what the network then has.
+func TestShapes(t *testing.T) {
+	c := Config{Shape: []int{2, 3, 3}, Classes: 3, Until: true, Guidance: true}
+	net := build(t, c)
+	i, shapes := 0, c.Shapes()
+	for name, p := range net.Tensors() {
+		require.Equal(t, name, shapes[i].Name)
+		require.Equal(t, p.Shape(), shapes[i].Dims, name)
+		i++
+	}
+	require.Len(t, shapes, i)
+	require.Equal(t, net.Store().Count(), c.Count())
+}
