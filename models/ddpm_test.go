@@ -1,0 +1,197 @@
+package models
+
+import (
+	"math"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/torchtest"
+)
+
+// told is a network that gives the same answer whatever it is asked, and keeps what it was asked.
+type told struct {
+	constant
+	answer   *torch.Tensor
+	x, noise []float64
+}
+
+func (k *told) Forward(s *torch.Scope, x, noise *torch.Tensor, _ Cond) *torch.Tensor {
+	k.x, k.noise = torch.ToSlice[float64](x.Contiguous(s)), torch.ToSlice[float64](noise)
+	return k.answer.MulScalar(s, 1)
+}
+
+func wholes(t *torch.Tensor) []int {
+	var out []int
+	for _, v := range torch.ToSlice[int64](t) {
+		out = append(out, int(v))
+	}
+	return out
+}
+
+// Against diffusers' schedulers, computed in float64 on both sides: tables, the steps that levels between them are told as, noisy
+// data, targets and predictions. 1e-11: they take 1 - ᾱ as a difference, which near the data loses four digits of sixteen.
+func TestDDPMAgainstDiffusers(t *testing.T) {
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		golden, _ := torchtest.Golden(t, s, "testdata/parameterisations.safetensors")
+		floats := func(name string) []float64 {
+			require.Contains(t, golden, name)
+			return torch.ToSlice[float64](golden[name])
+		}
+		for name, betas := range map[string]Betas{
+			"linear.1000.":            {},
+			"linear.20.":              {Steps: 20},
+			"scaled_linear.1000.":     {Schedule: ScaledLinearBetas},
+			"scaled_linear.20.":       {Schedule: ScaledLinearBetas, Steps: 20},
+			"squaredcos_cap_v2.1000.": {Schedule: CosineBetas},
+			"squaredcos_cap_v2.20.":   {Schedule: CosineBetas, Steps: 20},
+		} {
+			chain, err := betas.Chain()
+			require.NoError(t, err)
+			bars := floats(name + "alphas_cumprod")
+			for i, want := range bars {
+				at := i
+				if chain.Steps() == 1000 {
+					at = min(7*i, 999)
+				}
+				require.InEpsilon(t, want, chain.AlphaBar(at), 1e-12, "%s%d", name, at)
+				require.InEpsilon(t, math.Sqrt((1-want)/want), chain.Sigma(at), 1e-11, "%s%d", name, at)
+			}
+			for _, level := range []torch.DType{torch.Float64, torch.Float32} {
+				tolerance := 1e-8
+				if level == torch.Float32 {
+					tolerance = 1e-4 // one part in 2^24 of σ, where steps are 1% apart
+				}
+				sigmas := golden["sigmas"].To(s, level)
+				require.InDeltaSlice(t, floats(name+"index"), torch.ToSlice[float64](chain.Index(s, sigmas, false)), tolerance, name)
+				require.Equal(t, floats(name+"nearest"), torch.ToSlice[float64](chain.Index(s, sigmas, true)), name)
+			}
+		}
+
+		steps := wholes(golden["steps"])
+		x, z, y := golden["x"], golden["z"], golden["y"]
+		chain := (&DDPM{}).Steps()
+		torchtest.Close(t, "noisy", chain.Noisy(s, x, z, steps), golden["ddpm.noisy"], 1e-11, 1e-11)
+		torchtest.Close(t, "velocity", (&DDPM{Predict: PredictVelocity}).Target(s, x, z, steps), golden["ddpm.velocity"], 1e-11, 1e-11)
+		require.Same(t, z, (&DDPM{}).Target(s, x, z, steps))
+		require.Same(t, x, (&DDPM{Predict: PredictData}).Target(s, x, z, steps))
+
+		sigmas, asked := make([]float64, len(steps)), make([]float64, len(steps))
+		for i, step := range steps {
+			sigmas[i], asked[i] = chain.Sigma(step), float64(step)
+		}
+		levels := torch.FromSlice(s, sigmas)
+		inSigma := scale(s, y, levels.Square(s).AddScalar(s, 1).Sqrt(s)) // y/√ᾱ
+		for name, predict := range map[string]Prediction{"epsilon": PredictNoise, "v_prediction": PredictVelocity, "sample": PredictData} {
+			net := &told{answer: golden["net"]}
+			d := &DDPM{Net: net, Predict: predict}
+			// Of x_0 from ε at step 999, 157 times the noise is subtracted.
+			torchtest.Close(t, name, d.Denoise(s, inSigma, levels, Cond{}), golden["ddpm."+name], 1e-10, 1e-10)
+			require.InDeltaSlice(t, asked, net.noise, 1e-9)
+			require.InDeltaSlice(t, torch.ToSlice[float64](y), net.x, 1e-13)
+			d.Forward(s, y, steps, Cond{})
+			require.Equal(t, asked, net.noise)
+			require.Equal(t, torch.ToSlice[float64](y), net.x)
+		}
+		return nil
+	}))
+}
+
+// A chain's noisy data is x + σ·z in σ coordinates, and its targets are what makes the denoiser exact.
+func TestDDPMTargets(t *testing.T) {
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		g := torch.NewGenerator(s, 1)
+		x, z := torch.Randn(s, g, torch.Float64, 4, 2, 3), torch.Randn(s, g, torch.Float64, 4, 2, 3)
+		steps := []int{0, 3, 500, 999}
+		for _, predict := range []Prediction{PredictNoise, PredictVelocity, PredictData} {
+			net := &told{}
+			d := &DDPM{Net: net, Predict: predict}
+			chain := d.Steps()
+			var sigmas []float64
+			for _, i := range steps {
+				sigmas = append(sigmas, chain.Sigma(i))
+				require.InDelta(t, 1, chain.AlphaBar(i)*(1+chain.Sigma(i)*chain.Sigma(i)), 1e-14)
+			}
+			at := torch.FromSlice(s, sigmas)
+			noisy := x.Add(s, scale(s, z, at))
+			requireClose(t, scale(s, noisy, at.Square(s).AddScalar(s, 1).Rsqrt(s)), chain.Noisy(s, x, z, steps), 1e-14)
+			net.answer = d.Target(s, x, z, steps)
+			requireClose(t, x, d.Denoise(s, noisy, at, Cond{}), 1e-12)
+		}
+		require.Equal(t, torch.Float32, (&DDPM{}).Steps().Noisy(s, x.To(s, torch.Float32), z.To(s, torch.Float32), steps).DType())
+		for _, bad := range [][]int{{0, 1, 2}, {0, 1, 2, 1000}, {0, 1, 2, -1}} {
+			require.Error(t, torch.Catch(func() { (&DDPM{}).Steps().Noisy(s, x, z, bad) }), "%v", bad)
+		}
+		return nil
+	}))
+}
+
+func TestChainRefuses(t *testing.T) {
+	for _, c := range []struct {
+		betas []float64
+		want  string
+	}{
+		{nil, "chain: want at least 2 betas, got 0"},
+		{[]float64{0.1, 0}, "chain: want betas between 0 and 1, got 0 at 1"},
+		{[]float64{0.1, 1}, "got 1 at 1"},
+		{[]float64{0.1, math.NaN()}, "got NaN at 1"},
+		{[]float64{0.1, 1e-30}, "want noise levels that grow"},
+	} {
+		_, err := NewChain(c.betas)
+		require.ErrorContains(t, err, c.want)
+	}
+	_, err := Betas{Steps: 1}.Chain()
+	require.Error(t, err)
+	// A chain keeps its own numbers.
+	betas := []float64{0.1, 0.2}
+	chain, err := NewChain(betas)
+	require.NoError(t, err)
+	betas[0] = 0.5
+	chain.Betas()[1] = 0.5
+	require.Equal(t, []float64{0.1, 0.2}, chain.Betas())
+	require.InDelta(t, 0.9*0.8, chain.AlphaBar(1), 1e-15)
+}
+
+// Index is the inverse of the table, at its steps, between them and, rounded, around them.
+func TestChainIndex(t *testing.T) {
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		chain := (&DDPM{}).Steps()
+		var sigmas, middle, want []float64
+		for i := range chain.Steps() {
+			sigmas, want = append(sigmas, chain.Sigma(i)), append(want, float64(i))
+			if i > 0 {
+				middle = append(middle, math.Sqrt(chain.Sigma(i)*chain.Sigma(i-1)))
+			}
+		}
+		require.InDeltaSlice(t, want, torch.ToSlice[float64](chain.Index(s, torch.FromSlice(s, sigmas), false)), 1e-9)
+		require.Equal(t, want, torch.ToSlice[float64](chain.Index(s, torch.FromSlice(s, sigmas).To(s, torch.Float32), true)))
+		got := torch.ToSlice[float64](chain.Index(s, torch.FromSlice(s, middle), false))
+		for i := range got {
+			require.InDelta(t, float64(i)+0.5, got[i], 1e-9)
+		}
+		require.Equal(t, []float64{0, 0, 0, 999, 999}, torch.ToSlice[float64](chain.Index(s, torch.FromSlice(s, []float64{0, 1e-30, 0.001, 158, 1e30}), false)))
+		return nil
+	}))
+}
+
+// The continuous process: Sigma and the label are each other's inverse, and the discrete linear chain is close to it.
+func TestVP(t *testing.T) {
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		for _, d := range []*VP{{}, {BetaD: 3, BetaMin: 0.5, Scale: 7}, {BetaMin: 2}} {
+			net := &told{answer: torch.Zeros(s, torch.Float64, 4, 1)}
+			d.Net = net
+			times := []float64{1e-5, 0.001, 0.5, 1}
+			var sigmas, want []float64
+			for _, tau := range times {
+				sigmas = append(sigmas, d.Sigma(tau))
+				want = append(want, tau*map[bool]float64{true: 999, false: 7}[d.Scale == 0])
+			}
+			d.Denoise(s, torch.Ones(s, torch.Float64, 4, 1), torch.FromSlice(s, sigmas), Cond{})
+			require.InDeltaSlice(t, want, net.noise, 1e-11)
+		}
+		require.InDelta(t, 152.17, (&VP{}).Sigma(1), 0.01)
+		require.InEpsilon(t, (&DDPM{}).Steps().Sigma(499), (&VP{}).Sigma(0.5), 0.01)
+		return nil
+	}))
+}

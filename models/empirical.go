@@ -1,0 +1,95 @@
+package models
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/onestep-go/onestep/torch"
+)
+
+// Empirical is the exact denoiser of a finite data set, a teacher that needs no training (Karras et al. 2022, appendix B.3):
+//
+//	D(x; t) = Σ_i softmax_i(-|x - y_i|²/(2t²))·y_i
+//
+// Exponents are computed in float64 as (x·y_i - |y_i|²/2)/t², without |x|², which is the same for all i: in float32 a distance of
+// two images, as a difference of large numbers, would be wrong by more than t² where t is small. The sums over i are kept in
+// float64 as well, and go over the data in parts, each part's weights relative to the largest weight so far. At t = 0 the
+// result is the nearest of the data.
+type Empirical struct {
+	Data   *torch.Tensor // y, [N, ...], where the denoiser is to run
+	Labels *torch.Tensor // classes of y, [N] int64; nil: none. Only data of a sample's class count for it; a negative class is all
+	Chunk  int           // how many of the data are looked at together; 0: as many as need some tens of megabytes
+}
+
+var _ Denoiser = (*Empirical)(nil)
+
+// excluded is the exponent of data of other classes: below every other, and finite, so that no difference is undefined.
+const excluded = -1e300
+
+// Denoise returns D(x; t) for x [B, ...] at noise levels t [B], in x's type.
+func (d *Empirical) Denoise(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tensor {
+	if want := d.Data.Shape()[1:]; !slices.Equal(x.Shape()[1:], want) {
+		panic(&torch.Error{Op: "empirical denoiser", Msg: fmt.Sprintf("want samples of shape %v, as the data's are, got %v", want, x.Shape()[1:])})
+	}
+	if c.Class != nil && d.Labels == nil {
+		panic(&torch.Error{Op: "empirical denoiser", Msg: "there is a class, but the data has no labels"})
+	}
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		batch, n := x.Dim(0), d.Data.Dim(0)
+		flat := x.Reshape(s, batch, -1).To(s, torch.Float64)
+		variance := t.To(s, torch.Float64).ClampMin(s, leastLevel).Square(s).Unsqueeze(s, 1)
+		// The largest exponent so far, [B, 1], and relative to it the sums of weights, [B, 1], and of weighted data, [B, D].
+		top := torch.Full(s, excluded, torch.Float64, batch, 1)
+		weight, sum := torch.Zeros(s, torch.Float64, batch, 1), torch.ZerosLike(s, flat)
+		step := d.chunk(max(batch, flat.Dim(1)))
+		for start := 0; start < n; start += step {
+			count := min(step, n-start)
+			sum = s.Tidy(func(s *torch.Scope) *torch.Tensor {
+				y := d.Data.Narrow(s, 0, start, count).Reshape(s, count, -1).To(s, torch.Float64)
+				half := y.Square(s).SumDim(s, false, 1).MulScalar(s, 0.5)
+				exponents := flat.MatMul(s, y.Transpose(s, 0, 1)).Sub(s, half).Div(s, variance)
+				if c.Class != nil {
+					exponents = exponents.MaskedFill(s, d.others(s, c.Class, start, count), excluded)
+				}
+				top2 := top.Maximum(s, exponents.MaxDim(s, true, 1))
+				p, kept := exponents.Sub(s, top2).Exp(s), top.Sub(s, top2).Exp(s)
+				top, weight = s.Keep(top2), s.Keep(weight.Mul(s, kept).Add(s, p.SumDim(s, true, 1)))
+				return sum.Mul(s, kept).Add(s, p.MatMul(s, y))
+			})
+		}
+		if c.Class != nil && top.Detach(s).Min(s).Item() <= excluded {
+			panic(&torch.Error{Op: "empirical denoiser", Msg: "there is a class that none of the data has"})
+		}
+		return sum.Div(s, weight).To(s, x.DType()).Reshape(s, x.Shape()...)
+	})
+}
+
+// others tells which of the data are of another class than a sample, [B, count].
+func (d *Empirical) others(s *torch.Scope, class *torch.Tensor, start, count int) *torch.Tensor {
+	of := class.Unsqueeze(s, 1)
+	return d.Labels.Narrow(s, 0, start, count).Unsqueeze(s, 0).Ne(s, of).LogicalAnd(s, of.GeScalar(s, 0))
+}
+
+// chunk is how many of the data to look at together when each needs that many float64 numbers, or twice as many.
+func (d *Empirical) chunk(width int) int {
+	if d.Chunk > 0 {
+		return d.Chunk
+	}
+	return max(1, (1<<22)/width)
+}
+
+// Validate reports what cannot work.
+func (d *Empirical) Validate() error {
+	switch {
+	case d.Data == nil:
+		return errors.New("empirical denoiser: no data")
+	case d.Data.NDim() < 2 || d.Data.NumEl() == 0 || !d.Data.DType().IsFloat():
+		return fmt.Errorf("empirical denoiser: want floating-point data [N, ...] with N at least 1, got %v %v", d.Data.DType(), d.Data.Shape())
+	case d.Chunk < 0:
+		return fmt.Errorf("empirical denoiser: want a number of data to look at together, or 0, got %d", d.Chunk)
+	case d.Labels != nil && (d.Labels.DType() != torch.Int64 || !slices.Equal(d.Labels.Shape(), d.Data.Shape()[:1])):
+		return fmt.Errorf("empirical denoiser: want int64 labels [%d], got %v %v", d.Data.Dim(0), d.Labels.DType(), d.Labels.Shape())
+	}
+	return nil
+}
