@@ -57,7 +57,7 @@ func draw(ctx context.Context, path string, w io.Writer) error {
 	defer f.Close()
 	return torch.Run(torch.CPU, func(s *torch.Scope) error {
 		streams := sampling.NewStreams(s, 42, 43, 44, 45) // one image per seed
-		x, err := sampling.Multistep{}.Sample(ctx, s, f, f.Shape(), streams, models.Cond{}) // Cond.Class: labels, for a model with classes
+		x, err := sampling.Multistep{}.Sample(ctx, s, f, f.Shape(), streams, models.Cond{})
 		if err != nil {
 			return err
 		}

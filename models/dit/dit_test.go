@@ -5,6 +5,7 @@ import (
 	"iter"
 	"math"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -109,8 +110,8 @@ func TestInitialWeights(t *testing.T) {
 	}))
 }
 
-// From its zeros the network wakes up in three steps of gradient descent: the last layer moves first, then gates and
-// patches, then what the gates let through. From the fourth on every parameter moves.
+// From its zeros the network wakes up in two steps of gradient descent: at first only the last layer has a gradient, then
+// the modulations and the patches too, and then what the gates let through: every parameter.
 func TestZeroInitialisationWakesUp(t *testing.T) {
 	c := tiny
 	c.Classes, c.Until, c.Guidance = 3, true, true
@@ -120,7 +121,7 @@ func TestZeroInitialisationWakesUp(t *testing.T) {
 		x, at := torch.Randn(s, g, torch.Float32, 4, 3, 8, 8), torch.Randn(s, g, torch.Float32, 4)
 		class, target := torch.FromSlice(s, []int64{0, 1, 2, 3}), torch.Randn(s, g, torch.Float32, 4, 3, 8, 8)
 		var silent []int // how many parameters have no gradient in each step
-		for range 4 {
+		for range 3 {
 			require.NoError(t, s.Run(func(s *torch.Scope) error {
 				net.Forward(s, x, at, models.Cond{Class: class}).Sub(s, target).Square(s).Mean(s).Backward()
 				n := 0
@@ -140,8 +141,13 @@ func TestZeroInitialisationWakesUp(t *testing.T) {
 			}))
 		}
 		t.Logf("parameters without gradients: %v", silent)
-		require.Greater(t, silent[0], silent[1])
-		require.Zero(t, silent[3])
+		all := 0
+		for range net.Parameters() {
+			all++
+		}
+		require.Equal(t, all-2, silent[0])
+		require.Less(t, silent[1], silent[0])
+		require.Zero(t, silent[2])
 		return nil
 	}))
 }
@@ -169,6 +175,31 @@ func TestClone(t *testing.T) {
 	}))
 	_, err = models.NewEMA(twin.Parameters(), net.Parameters())
 	require.NoError(t, err)
+}
+
+// Dropout acts in both halves of a block: on what attention gives, and inside the MLP.
+func TestDropoutInBothHalves(t *testing.T) {
+	c := tiny
+	c.Depth, c.Dropout = 1, 0.3
+	for _, silent := range []string{"blocks.0.attn.proj.", "blocks.0.mlp.fc2."} { // one half's last layer, set to zero
+		net := build(t, c)
+		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+			randomize(s, net.Parameters())
+			require.NoError(t, s.NoGrad(func(s *torch.Scope) error {
+				for name, p := range net.Parameters() {
+					if strings.HasPrefix(name, silent) {
+						p.ZeroInPlace(s)
+					}
+				}
+				return nil
+			}))
+			g := torch.NewGenerator(s, 1)
+			x, at := torch.Randn(s, g, torch.Float32, 2, 3, 8, 8), torch.Zeros(s, torch.Float32, 2)
+			plain := net.Forward(s, x, at, models.Cond{})
+			require.Greater(t, net.Forward(s, x, at, models.Cond{Dropout: g}).Sub(s, plain).Abs(s).Max(s).Item(), 1e-3, silent)
+			return nil
+		}))
+	}
 }
 
 // In each floating-point type the network computes in that type: its result differs from float64's by that type's
