@@ -236,8 +236,8 @@ func (d *DDPM) Parameters() iter.Seq2[string, *torch.Tensor] { return d.Net.Para
 
 func (d *DDPM) network() Network { return d.Net }
 
-// Steps returns the chain, with its default.
-func (d *DDPM) Steps() *Chain {
+// Process returns the chain, with its default.
+func (d *DDPM) Process() *Chain {
 	if d.Chain == nil {
 		return defaultChain()
 	}
@@ -245,7 +245,7 @@ func (d *DDPM) Steps() *Chain {
 }
 
 func (d *DDPM) form(s *torch.Scope, t *torch.Tensor) form {
-	return d.Predict.vpForm(s, t, d.Steps().Index(s, t, d.Nearest))
+	return d.Predict.vpForm(s, t, d.Process().Index(s, t, d.Nearest))
 }
 
 // Denoise returns D(x; t) for x [B, ...] at noise levels t [B].
@@ -273,7 +273,7 @@ func (d *DDPM) Target(s *torch.Scope, x, z *torch.Tensor, steps []int) *torch.Te
 		return x
 	}
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		a, b := d.Steps().signal(s, x, steps)
+		a, b := d.Process().signal(s, x, steps)
 		return scale(s, z, a).Sub(s, scale(s, x, b))
 	})
 }

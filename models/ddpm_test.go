@@ -71,7 +71,7 @@ func TestDDPMAgainstDiffusers(t *testing.T) {
 
 		steps := wholes(golden["steps"])
 		x, z, y := golden["x"], golden["z"], golden["y"]
-		chain := (&DDPM{}).Steps()
+		chain := (&DDPM{}).Process()
 		torchtest.Close(t, "noisy", chain.Noisy(s, x, z, steps), golden["ddpm.noisy"], 1e-11, 1e-11)
 		torchtest.Close(t, "velocity", (&DDPM{Predict: PredictVelocity}).Target(s, x, z, steps), golden["ddpm.velocity"], 1e-11, 1e-11)
 		require.Same(t, z, (&DDPM{}).Target(s, x, z, steps))
@@ -107,7 +107,7 @@ func TestDDPMTargets(t *testing.T) {
 		for _, predict := range []Prediction{PredictNoise, PredictVelocity, PredictData} {
 			net := &told{}
 			d := &DDPM{Net: net, Predict: predict}
-			chain := d.Steps()
+			chain := d.Process()
 			var sigmas []float64
 			for _, i := range steps {
 				sigmas = append(sigmas, chain.Sigma(i))
@@ -119,9 +119,9 @@ func TestDDPMTargets(t *testing.T) {
 			net.answer = d.Target(s, x, z, steps)
 			requireClose(t, x, d.Denoise(s, noisy, at, Cond{}), 1e-12)
 		}
-		require.Equal(t, torch.Float32, (&DDPM{}).Steps().Noisy(s, x.To(s, torch.Float32), z.To(s, torch.Float32), steps).DType())
+		require.Equal(t, torch.Float32, (&DDPM{}).Process().Noisy(s, x.To(s, torch.Float32), z.To(s, torch.Float32), steps).DType())
 		for _, bad := range [][]int{{0, 1, 2}, {0, 1, 2, 1000}, {0, 1, 2, -1}} {
-			require.Error(t, torch.Catch(func() { (&DDPM{}).Steps().Noisy(s, x, z, bad) }), "%v", bad)
+			require.Error(t, torch.Catch(func() { (&DDPM{}).Process().Noisy(s, x, z, bad) }), "%v", bad)
 		}
 		return nil
 	}))
@@ -156,7 +156,7 @@ func TestChainRefuses(t *testing.T) {
 // Index is the inverse of the table, at its steps, between them and, rounded, around them.
 func TestChainIndex(t *testing.T) {
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-		chain := (&DDPM{}).Steps()
+		chain := (&DDPM{}).Process()
 		var sigmas, middle, want []float64
 		for i := range chain.Steps() {
 			sigmas, want = append(sigmas, chain.Sigma(i)), append(want, float64(i))
@@ -191,7 +191,7 @@ func TestVP(t *testing.T) {
 			require.InDeltaSlice(t, want, net.noise, 1e-11)
 		}
 		require.InDelta(t, 152.17, (&VP{}).Sigma(1), 0.01)
-		require.InEpsilon(t, (&DDPM{}).Steps().Sigma(499), (&VP{}).Sigma(0.5), 0.01)
+		require.InEpsilon(t, (&DDPM{}).Process().Sigma(499), (&VP{}).Sigma(0.5), 0.01)
 		return nil
 	}))
 }

@@ -132,7 +132,7 @@ func TestParameterisationsAgree(t *testing.T) {
 	}
 	for name, predict := range map[string]Prediction{"ε": PredictNoise, "v": PredictVelocity, "x_0": PredictData} {
 		all["chain, "+name] = &DDPM{Net: chained{base, chain, predict}, Chain: chain, Predict: predict}
-		all["ddpm, "+name] = &DDPM{Net: chained{base, (&DDPM{}).Steps(), predict}, Predict: predict}
+		all["ddpm, "+name] = &DDPM{Net: chained{base, (&DDPM{}).Process(), predict}, Predict: predict}
 		all["vp, "+name] = &VP{Net: timed{base, predict}, Predict: predict}
 	}
 	values := []float64{0.06, 0.4, 0.821, 5.315, 80} // inside both chains
@@ -192,7 +192,7 @@ func requireClose(t *testing.T, want, got *torch.Tensor, tolerance float64, what
 // Every form written out in Go's float64, for a network that can be computed by hand, from 0 to huge levels.
 func TestForms(t *testing.T) {
 	const x, a = -1.25, 0.75
-	chain := (&DDPM{}).Steps()
+	chain := (&DDPM{}).Process()
 	index := func(t float64) float64 { // by search, another way than Index
 		switch {
 		case t <= chain.Sigma(0):
@@ -260,6 +260,66 @@ func TestForms(t *testing.T) {
 			}))
 		})
 	}
+}
+
+// Labels are float32 at least, and float64 for float64 levels, whatever the images are.
+func TestLabelTypes(t *testing.T) {
+	var got torch.DType
+	net := typed{told: &got}
+	for name, f := range map[string]func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor{
+		"ddpm": func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
+			return (&DDPM{Net: net}).Denoise(s, x, t, Cond{})
+		},
+		"vp": func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
+			return (&VP{Net: net}).Denoise(s, x, t, Cond{})
+		},
+		"flow": func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
+			return (&Flow{Net: net}).Denoise(s, x, t, Cond{})
+		},
+		"trigflow": func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
+			return (&TrigFlow{Net: net}).Denoise(s, x, t, Cond{})
+		},
+		"trig network": func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
+			return (&TrigNetwork{Model: &Flow{Net: net}}).Forward(s, x, t, Cond{})
+		},
+		"preconditioned": func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
+			return (&Preconditioned{Model: &Flow{Net: net}}).Forward(s, x, t, Cond{})
+		},
+		"trajectory": func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
+			return (&Trajectory{Net: net}).Origin(s, x, t, Cond{})
+		},
+		"mean flow": func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
+			return (&MeanFlow{Net: net}).Origin(s, x, t, Cond{})
+		},
+		"velocity": func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
+			return (&Flow{Net: net}).Velocity(s, x, t, Cond{})
+		},
+	} {
+		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+			for level, want := range map[torch.DType]torch.DType{torch.BFloat16: torch.Float32, torch.Float32: torch.Float32, torch.Float64: torch.Float64} {
+				for _, image := range []torch.DType{torch.BFloat16, torch.Float32, torch.Float64} {
+					y := f(s, torch.Ones(s, image, 2, 3), torch.Full(s, 0.5, level, 2))
+					require.Equal(t, want, got, "%s: %v levels", name, level)
+					require.Equal(t, image, y.DType(), name)
+				}
+			}
+			return nil
+		}))
+	}
+}
+
+// typed notes the type of the label that it is told; of two, it requires that they are the same.
+type typed struct {
+	constant
+	told *torch.DType
+}
+
+func (k typed) Forward(s *torch.Scope, x, noise *torch.Tensor, c Cond) *torch.Tensor {
+	*k.told = noise.DType()
+	if c.Until != nil && c.Until.DType() != noise.DType() {
+		panic(&torch.Error{Op: "typed", Msg: "two labels of two types"})
+	}
+	return x.MulScalar(s, 0.5)
 }
 
 // What should be x at level 0 is x in every bit there, and no level gives anything that is not finite.

@@ -143,6 +143,19 @@ func TestAxisOfOneIsGaussian(t *testing.T) {
 	}
 }
 
+// The logarithm of the normal distribution function, against erfc as far as that reaches and where the series takes over, and beyond
+// against Mills' bounds.
+func TestLogPhi(t *testing.T) {
+	for _, z := range []float64{0, 1.5, 8, -1, -10, -29.99, -30, -30.01, -33, -37} {
+		require.InEpsilon(t, math.Log(math.Erfc(-z/math.Sqrt2)/2), logPhi(z), 1e-14, "%g", z)
+	}
+	for _, z := range []float64{40, 1e3, 1e8} {
+		tail := logPhi(-z) + z*z/2 + math.Log(z*math.Sqrt(2*math.Pi))
+		require.Less(t, tail, 1e-15*z*z)
+		require.Greater(t, tail, math.Log1p(-1/(z*z))-1e-15*z*z)
+	}
+}
+
 // Between narrow modes F is flat to more digits than float64 has. Points there still go where the ODE leads, and come back, because
 // it is F's difference from its value between the modes that is compared.
 func TestAxisBetweenNarrowModes(t *testing.T) {
