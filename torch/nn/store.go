@@ -108,7 +108,7 @@ func (st *Store) SetRequiresGrad(on bool) {
 // is reported together, and then nothing has been changed. Values are converted to the store's dtype and device.
 func (st *Store) Load(values iter.Seq2[string, *torch.Tensor]) error {
 	given := map[string]*torch.Tensor{}
-	var unexpected, misshapen, missing []string
+	var unexpected, misshapen, mistyped, missing []string
 	for name, v := range values {
 		e, ok := st.byKey[name]
 		if !ok {
@@ -116,7 +116,7 @@ func (st *Store) Load(values iter.Seq2[string, *torch.Tensor]) error {
 			continue
 		}
 		if e.t.DType().IsFloat() && !v.DType().IsFloat() {
-			misshapen = append(misshapen, fmt.Sprintf("%s (want floating-point numbers, got %s)", name, v.DType()))
+			mistyped = append(mistyped, fmt.Sprintf("%s (%s)", name, v.DType()))
 		}
 		if want, got := e.t.Shape(), v.Shape(); !slices.Equal(want, got) {
 			misshapen = append(misshapen, fmt.Sprintf("%s (want %v, got %v)", name, want, got))
@@ -128,7 +128,7 @@ func (st *Store) Load(values iter.Seq2[string, *torch.Tensor]) error {
 			missing = append(missing, name)
 		}
 	}
-	if err := mismatch(missing, unexpected, misshapen); err != nil {
+	if err := mismatch(missing, unexpected, misshapen, mistyped); err != nil {
 		return err
 	}
 	return torch.Run(st.Device(), func(s *torch.Scope) error {
@@ -154,12 +154,12 @@ func legible(name string) string {
 }
 
 // mismatch makes one error of all that is wrong with a set of weights, or nil.
-func mismatch(missing, unexpected, misshapen []string) error {
+func mismatch(missing, unexpected, misshapen, mistyped []string) error {
 	var parts []string
 	for _, p := range []struct {
 		what  string
 		names []string
-	}{{"missing", missing}, {"unexpected", unexpected}, {"of another shape or type", misshapen}} {
+	}{{"missing", missing}, {"unexpected", unexpected}, {"of another shape", misshapen}, {"not of floating point", mistyped}} {
 		if n := len(p.names); n > 0 {
 			slices.Sort(p.names)
 			shown := p.names[:min(n, 12)]
