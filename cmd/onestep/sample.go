@@ -13,8 +13,8 @@ func (a *app) sample() *cobra.Command {
 	o := job.DefaultSample()
 	cmd := &cobra.Command{
 		Use:   "sample --model MODEL --out OUT",
-		Short: "Draw images from a consistency model",
-		Long: `Draw images from a consistency model, in one network evaluation each or a few.
+		Short: "Draw images from a model",
+		Long: `Draw images from a consistency model, in one network evaluation each or a few, or from a denoiser in many.
 
 Image i of a run has seed SEED+i, which gives it a random stream of its own and, of a conditional model without --label, its
 class (the seed modulo their number): it is the same at any --n and --batch. The settings are written into the PNG's text
@@ -22,6 +22,7 @@ chunks; onestep info prints them. The names of the files that were written go to
 alone, and nothing is drawn, unless --overwrite is given.`,
 		Example: `  onestep sample --model builtin --n 64 --seed 1 --out emoji.png
   onestep sample --model runs/fashion --times 80,0.8 --n 1000 --out samples/
+  onestep sample --model runs/teacher --sampler dpmpp_2m --steps 20 --n 16 --out teacher.png
   onestep sample --model model.safetensors --label 3 --n 1 --out one.png`,
 		Args: arguments(0, "no arguments, only flags"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -48,8 +49,9 @@ alone, and nothing is drawn, unless --overwrite is given.`,
 	f.StringVar(&o.Out, "out", "", "FILE.png for a grid, or with --n 1 the image itself; DIR/ for a file an image, named by its seed (required)")
 	f.Var(count{&o.N}, "n", "number of images")
 	f.Uint64Var(&o.Seed, "seed", 0, "seed of the first image; the others count up (default 0)")
-	f.Var(count{&o.Steps}, "steps", "network evaluations an image (default: 1, or as many as --times lists)")
-	f.Float64SliceVar(&o.Times, "times", nil, "noise levels, largest first, above 0.002 and up to 80\n(default: 80; for 2 steps 80,0.8; for more Karras's spacing)")
+	f.Var(choice{&o.Sampler, job.Samplers()}, "sampler", "how (default: multistep for a consistency model, heun for a denoiser):\n"+samplers())
+	f.Var(count{&o.Steps}, "steps", "steps of the sampler (default: 1, for a denoiser 18, or as many as --times lists)")
+	f.Float64SliceVar(&o.Times, "times", nil, "noise levels, largest first, above 0.002 and up to 80 (default: 80; for 2 steps 80,0.8;\nfor more, and for a denoiser, Karras's spacing, or for flow_* even flow times; a denoiser's end at 0)")
 	f.IntVar(&o.Label, "label", o.Label, "class of a conditional model, from 0 (default: by the seed, so that all come in turn)")
 	f.Var(count{&o.Columns}, "columns", "columns of the grid (default: nearly a square)")
 	f.Var(count{&o.Batch}, "batch", "images drawn together; more need more memory")
@@ -57,7 +59,9 @@ alone, and nothing is drawn, unless --overwrite is given.`,
 	f.Var(count{&o.Threads}, "threads", "threads of one operator (default: as many as processors)")
 	f.BoolVar(&o.Overwrite, "overwrite", false, "replace files that exist")
 	a.jsonFlag(cmd)
+	offerChoices(cmd)
 	call(f, "FILE|DIR|builtin", "model")
+	call(f, "NAME", "sampler")
 	call(f, "FILE.png|DIR/", "out")
 	call(f, "N", "seed")
 	call(f, "T,T", "times")
@@ -68,4 +72,20 @@ alone, and nothing is drawn, unless --overwrite is given.`,
 	offer(cmd, "model", "builtin")
 	offer(cmd, "device", "cpu", "cuda")
 	return cmd
+}
+
+// samplers lists the samplers' names in lines of a help text's width.
+func samplers() string {
+	var lines []string
+	line := ""
+	for _, name := range job.Samplers() {
+		if len(line)+len(name) > 70 {
+			lines, line = append(lines, line), ""
+		}
+		if line != "" {
+			line += ", "
+		}
+		line += name
+	}
+	return strings.Join(append(lines, line), ",\n")
 }

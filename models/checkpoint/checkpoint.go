@@ -168,6 +168,9 @@ func (f *File) Shape() []int {
 	return []int{c.InChannels, c.Resolution, c.Resolution}
 }
 
+// Function returns what the network is turned into: a *models.Consistency or a *models.EDM, which share its weights.
+func (f *File) Function() any { return f.function }
+
 // Close frees the weights.
 func (f *File) Close() { f.Network.Close() }
 

@@ -256,3 +256,42 @@ func TestRunRefuses(t *testing.T) {
 	var u *UsageError
 	require.False(t, errors.As(err, &u))
 }
+
+// A denoiser is drawn from by every sampler, and by Heun's where none is named; each says how often it asked the network.
+func TestSampleFromADenoiser(t *testing.T) {
+	from := teacher(t)
+	draw := func(change func(o *Sample)) (Sampled, error) {
+		o := DefaultSample()
+		o.Model, o.N, o.Threads, o.Out = from, 2, 1, filepath.Join(t.TempDir(), "x.png")
+		change(&o)
+		return o.Run(context.Background(), nil)
+	}
+	got, err := draw(func(*Sample) {})
+	require.NoError(t, err)
+	require.Equal(t, "heun", got.Sampler)
+	require.Len(t, got.Times, 18)
+	require.Equal(t, 35, got.Evaluations, "two a step, and one for the last")
+	evaluations := map[string]int{"euler": 4, "heun": 7, "dpmpp_2m": 4, "dpmpp_2s": 7, "flow_midpoint": 7}
+	for _, name := range Samplers()[1:] {
+		got, err := draw(func(o *Sample) { o.Sampler, o.Steps = name, 4 })
+		require.NoError(t, err, name)
+		require.FileExists(t, got.Files[0])
+		if want, ok := evaluations[name]; ok {
+			require.Equal(t, want, got.Evaluations, name)
+		}
+	}
+	got, err = draw(func(o *Sample) { o.Sampler, o.Times = "euler", []float64{40, 1} })
+	require.NoError(t, err)
+	require.Equal(t, []float64{40, 1}, got.Times)
+	require.Equal(t, 2, got.Evaluations)
+
+	_, err = draw(func(o *Sample) { o.Sampler = "multistep" })
+	require.ErrorContains(t, err, "multistep is for consistency functions")
+	_, err = draw(func(o *Sample) { o.Sampler = "rk4" })
+	require.ErrorContains(t, err, "--sampler: want one of multistep, euler")
+	_, err = draw(func(o *Sample) { o.Model, o.Sampler = "builtin", "heun" })
+	require.ErrorContains(t, err, "the model is a consistency function: its sampler is multistep")
+	got, err = draw(func(o *Sample) { o.Model, o.Sampler, o.Steps = "builtin", "multistep", 2 })
+	require.NoError(t, err)
+	require.Equal(t, 2, got.Evaluations)
+}

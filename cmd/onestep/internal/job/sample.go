@@ -1,6 +1,7 @@
 package job
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -10,11 +11,11 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
 	"github.com/onestep-go/onestep/models"
-	"github.com/onestep-go/onestep/models/builtin"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch"
@@ -22,10 +23,11 @@ import (
 
 // Sample are the options of drawing images. Start from [DefaultSample]. The JSON names are those in a picture's text.
 type Sample struct {
-	Model     string    `json:"model"` // a file, a run directory, or builtin
-	Steps     int       `json:"steps"` // 0: as many as Times, or 1
-	Times     []float64 `json:"times"` // noise levels, largest first; nil: the usual ones for the model and Steps
-	Label     int       `json:"label"` // Unset: every class in turn, for a conditional model
+	Model     string    `json:"model"`             // a file, a run directory, or builtin
+	Sampler   string    `json:"sampler,omitempty"` // "": multistep for a consistency function, heun for a denoiser
+	Steps     int       `json:"steps"`             // 0: as many as Times, or 1, or for a denoiser 18
+	Times     []float64 `json:"times"`             // noise levels, largest first; nil: the usual ones for the model and Steps
+	Label     int       `json:"label"`             // Unset: every class in turn, for a conditional model
 	N         int       `json:"n"`
 	Seed      uint64    `json:"seed"` // of the first image; the others count up
 	Columns   int       `json:"-"`    // 0: a nearly square grid
@@ -47,20 +49,24 @@ const (
 
 // Sampled is what was drawn.
 type Sampled struct {
-	Files []string  `json:"files"`
-	Model string    `json:"model"` // the file that was read
-	Times []float64 `json:"times"`
-	N     int       `json:"n"`
-	Seed  uint64    `json:"seed"`
-	Label int       `json:"label"` // Unset: every class in turn, or a model without classes
+	Files       []string  `json:"files"`
+	Model       string    `json:"model"` // the file that was read
+	Sampler     string    `json:"sampler"`
+	Times       []float64 `json:"times"`       // noise levels; a denoiser's sampler ends at 0 after them
+	Evaluations int       `json:"evaluations"` // of the network, for each image
+	N           int       `json:"n"`
+	Seed        uint64    `json:"seed"`
+	Label       int       `json:"label"` // Unset: every class in turn, or a model without classes
 }
 
 // validate checks what can be checked without the model, and fills in steps and times.
 func (o *Sample) validate() error {
 	if o.Steps == 0 {
-		o.Steps = max(1, len(o.Times))
+		o.Steps = len(o.Times) // 0: by the model
 	}
 	switch {
+	case o.Sampler != "" && !slices.Contains(Samplers(), o.Sampler):
+		return usage("--sampler: want one of %s, got %q", strings.Join(Samplers(), ", "), o.Sampler)
 	case o.Model == "":
 		return usage("--model is missing: a file, a run directory, or builtin")
 	case o.Out == "":
@@ -69,7 +75,7 @@ func (o *Sample) validate() error {
 		return usage("--n: want 1 to %d images, got %d", maxImages, o.N)
 	case o.Seed > math.MaxUint64-uint64(o.N-1):
 		return usage("--seed: %d images from seed %d on would pass the largest seed, %d", o.N, o.Seed, uint64(math.MaxUint64))
-	case o.Steps < 1 || o.Steps > 1000:
+	case o.Steps < 0 || o.Steps > 1000:
 		return usage("--steps: want 1 to 1000, got %d", o.Steps)
 	case o.Batch < 1 || o.Batch > 1<<20:
 		return usage("--batch: want 1 to %d images, got %d", 1<<20, o.Batch)
@@ -114,11 +120,15 @@ func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled,
 	if err := use(dev, o.Threads); err != nil {
 		return none, err
 	}
-	model, err := openModel(o.Model, dev)
+	model, err := openFile(o.Model, dev)
 	if err != nil {
 		return none, err
 	}
 	defer model.Close()
+	from, err := o.sampler(model)
+	if err != nil {
+		return none, err
+	}
 	d := model.Description
 	switch classes := d.Network.Classes; {
 	case classes == 0 && o.Label >= 0:
@@ -126,16 +136,9 @@ func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled,
 	case classes > 0 && o.Label >= classes:
 		return none, usage("--label: want 0 to %d (%s), got %d", classes-1, cut(strings.Join(d.ClassNames, ", ")), o.Label)
 	}
-	if o.Times == nil {
-		o.Times = sampling.TimesFrom(d.SigmaMax, o.Steps)
-	}
 	// Karras's levels come from powers and may end above the largest one by rounding.
 	if o.Times[0] > d.SigmaMax*(1+1e-9) {
 		return none, usage("--times: want noise levels up to %g, which the model was trained with, got %g", d.SigmaMax, o.Times[0])
-	}
-	m := sampling.Multistep{Times: o.Times, SigmaMin: d.SigmaMin}
-	if err := checkTimes(o.Times, m); err != nil {
-		return none, err
 	}
 	// Noise, its sum with the image, and the result.
 	if err := fits(min(o.Batch, o.N), d.Network.InChannels, d.Network.Resolution, 3*4); err != nil {
@@ -146,8 +149,68 @@ func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled,
 			return none, err
 		}
 	}
-	out := Sampled{Files: files, Model: model.Path, Times: o.Times, N: o.N, Seed: o.Seed, Label: o.Label}
-	return out, o.draw(ctx, m, model, out, folder, progress)
+	out := Sampled{Files: files, Model: model.Path, Sampler: cmp.Or(o.Sampler, multistep), Times: o.Times, Evaluations: from.evaluations, N: o.N, Seed: o.Seed, Label: o.Label}
+	return out, o.draw(ctx, from, model, out, folder, progress)
+}
+
+// source draws a batch of images.
+type source struct {
+	evaluations int // of the network, for each image
+	draw        func(ctx context.Context, s *torch.Scope, streams sampling.Streams, c models.Cond) (*torch.Tensor, error)
+}
+
+// multistep is the sampler of consistency functions.
+const multistep = "multistep"
+
+// Samplers returns the samplers' names.
+func Samplers() []string { return append([]string{multistep}, sampling.Names()...) }
+
+// sampler fits the sampler to the model, and fills in what was left to it: sampler, steps and noise levels.
+func (o *Sample) sampler(model *checkpoint.File) (source, error) {
+	d := model.Description
+	switch f := model.Function().(type) {
+	case models.ConsistencyFunction:
+		if o.Sampler != "" && o.Sampler != multistep {
+			return source{}, usage("--sampler: %s follows a denoiser's trajectories, and the model is a consistency function: its sampler is %s", o.Sampler, multistep)
+		}
+		o.Steps = max(1, o.Steps)
+		if o.Times == nil {
+			o.Times = sampling.TimesFrom(d.SigmaMax, o.Steps)
+		}
+		m := sampling.Multistep{Times: o.Times, SigmaMin: d.SigmaMin}
+		if err := checkTimes(o.Times, m); err != nil {
+			return source{}, err
+		}
+		return source{len(o.Times), func(ctx context.Context, s *torch.Scope, streams sampling.Streams, c models.Cond) (*torch.Tensor, error) {
+			return m.Sample(ctx, s, f, model.Shape(), streams, c)
+		}}, nil
+	case models.Denoiser:
+		if o.Sampler == multistep {
+			return source{}, usage("--sampler: %s is for consistency functions, and the model is a denoiser: choose one of %s", multistep, strings.Join(sampling.Names(), ", "))
+		}
+		if o.Sampler == "" {
+			o.Sampler = "heun"
+		}
+		if o.Steps == 0 {
+			o.Steps = 18
+		}
+		if o.Times == nil {
+			o.Times = sampling.KarrasLevels(o.Steps, d.SigmaMax, d.SigmaMin, 7)
+			if strings.HasPrefix(o.Sampler, "flow_") {
+				o.Times = sampling.FlowLevels(o.Steps, d.SigmaMax, d.SigmaMin, 1)
+			}
+		}
+		by, err := sampling.Named(o.Sampler)
+		if err != nil {
+			return source{}, err
+		}
+		levels := append(slices.Clone(o.Times), 0) // the last step ends at a prediction
+		return source{by.Evaluations(levels), func(ctx context.Context, s *torch.Scope, streams sampling.Streams, c models.Cond) (*torch.Tensor, error) {
+			x := streams.Randn(s, torch.Float32, model.Shape()...).MulScalar(s, levels[0])
+			return by.Sample(ctx, s, f, x, sampling.Run{Levels: levels, Streams: streams, Cond: c})
+		}}, nil
+	}
+	return source{}, errNoFunction
 }
 
 // cut makes text from a file fit for a message.
@@ -160,13 +223,6 @@ func cut(s string) string {
 		return strconv.Quote(s)
 	}
 	return s
-}
-
-func openModel(path string, dev torch.Device) (*checkpoint.Model, error) {
-	if path == "builtin" {
-		return builtin.Open(dev)
-	}
-	return checkpoint.Open(path, dev)
 }
 
 // files lists what will be written, and makes sure that nothing is there unless it may be overwritten.
@@ -207,7 +263,7 @@ func (o Sample) files() (files []string, folder bool, err error) {
 }
 
 // draw samples in batches; a grid is written when all are there, single files as they come.
-func (o Sample) draw(ctx context.Context, m sampling.Multistep, model *checkpoint.Model, out Sampled, folder bool, progress func(done, all int)) error {
+func (o Sample) draw(ctx context.Context, from source, model *checkpoint.File, out Sampled, folder bool, progress func(done, all int)) error {
 	return torch.Run(model.Network.Store().Device(), func(s *torch.Scope) error {
 		var grid []image.Image
 		for at := 0; at < o.N; at += o.Batch {
@@ -215,7 +271,7 @@ func (o Sample) draw(ctx context.Context, m sampling.Multistep, model *checkpoin
 			seeds := sampling.Seeds(o.Seed+uint64(at), n)
 			err := s.Inference(func(s *torch.Scope) error {
 				c, label := o.condition(s, model, at, n)
-				x, err := m.Sample(ctx, s, model, model.Shape(), sampling.NewStreams(s, seeds...), c)
+				x, err := from.draw(ctx, s, sampling.NewStreams(s, seeds...), c)
 				if err != nil {
 					return err
 				}
@@ -268,7 +324,7 @@ func (o Sample) draw(ctx context.Context, m sampling.Multistep, model *checkpoin
 }
 
 // condition returns the classes of images at to at+n-1 of the run, and each one's label.
-func (o Sample) condition(s *torch.Scope, model *checkpoint.Model, at, n int) (models.Cond, func(i int) int) {
+func (o Sample) condition(s *torch.Scope, model *checkpoint.File, at, n int) (models.Cond, func(i int) int) {
 	classes := model.Description.Network.Classes
 	if classes == 0 {
 		return models.Cond{}, func(int) int { return -1 }
@@ -287,7 +343,7 @@ func (o Sample) condition(s *torch.Scope, model *checkpoint.Model, at, n int) (m
 }
 
 // text is what the PNG's text chunks say: enough to draw the picture again.
-func (o Sample) text(model *checkpoint.Model) ([]sampling.Text, error) {
+func (o Sample) text(model *checkpoint.File) ([]sampling.Text, error) {
 	o.Model = filepath.Base(model.Path)
 	settings, err := json.Marshal(o)
 	if err != nil {
