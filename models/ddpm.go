@@ -116,7 +116,7 @@ func NewChain(betas []float64) (*Chain, error) {
 		c.sigmas[i] = math.Sqrt(math.Expm1(-sum))
 		c.logs[i] = math.Log(c.sigmas[i])
 		if i > 0 && !(c.logs[i] > c.logs[i-1]) || math.IsInf(c.logs[i], 0) {
-			return nil, fmt.Errorf("chain: want noise levels that grow and stay finite, got %g after %g at %d: a beta is too small or there are too many large ones",
+			return nil, fmt.Errorf("chain: want finite noise levels that grow, got %g after %g at %d: betas are too small or too large",
 				c.sigmas[i], c.sigmas[max(i-1, 0)], i)
 		}
 	}

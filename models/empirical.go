@@ -30,7 +30,8 @@ const excluded = -1e300
 // Denoise returns D(x; t) for x [B, ...] at noise levels t [B], in x's type.
 func (d *Empirical) Denoise(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tensor {
 	if want := d.Data.Shape()[1:]; !slices.Equal(x.Shape()[1:], want) {
-		panic(&torch.Error{Op: "empirical denoiser", Msg: fmt.Sprintf("want samples of shape %v, as the data's are, got %v", want, x.Shape()[1:])})
+		msg := fmt.Sprintf("want samples of shape %v, as the data's are, got %v", want, x.Shape()[1:])
+		panic(&torch.Error{Op: "empirical denoiser", Msg: msg})
 	}
 	if c.Class != nil && d.Labels == nil {
 		panic(&torch.Error{Op: "empirical denoiser", Msg: "there is a class, but the data has no labels"})

@@ -225,7 +225,8 @@ func (m Mixture) Validate() error {
 		}
 	}
 	if len(m.axes()) == 0 || !(m.SigmaMin >= 0) {
-		return fmt.Errorf("mixture: want an axis at least and a smallest noise level above 0, or 0 for 0.002, got %d and %g", len(m.axes()), m.SigmaMin)
+		return fmt.Errorf("mixture: want an axis at least and a smallest noise level above 0, or 0 for 0.002, got %d and %g",
+			len(m.axes()), m.SigmaMin)
 	}
 	return nil
 }
