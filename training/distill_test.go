@@ -152,3 +152,80 @@ func TestDistillationRefuses(t *testing.T) {
 		require.ErrorContains(t, v.Validate(), want)
 	}
 }
+
+// denoiserError is how far a denoiser is from the exact one at a level: the root mean square over the data's noisy points, in units
+// of the data's deviation.
+func denoiserError(t *testing.T, d models.Denoiser, level float64) (off float64) {
+	t.Helper()
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		return s.NoGrad(func(s *torch.Scope) error {
+			x := torch.Randn(s, torch.NewGenerator(s, 3), torch.Float32, 4000, 2).MulScalar(s, math.Hypot(gaussian.Std, level)).AddScalar(s, gaussian.Mean)
+			l := torch.Full(s, level, torch.Float32, 4000)
+			off = math.Sqrt(d.Denoise(s, x, l, models.Cond{}).Sub(s, gaussian.Denoise(s, x, l, models.Cond{})).Square(s).Mean(s).Item()) / gaussian.Std
+			return nil
+		})
+	}))
+	return off
+}
+
+// The teachers of other parameterisations are denoisers like any other: after training they are near the exact one.
+func TestFlowAndDDPMReachTheExactDenoiser(t *testing.T) {
+	long(t)
+	net, average := newMLP(t, 2, 64, 0), newMLP(t, 2, 64, 0)
+	f := &Flow{Model: &models.Flow{Net: net}}
+	require.NoError(t, f.Validate())
+	learn(t, net, average, 2000, 5e-3, f.Loss, f.Update)
+	flow := &models.Flow{Net: average}
+	for _, level := range []float64{0.2, 1, 5} {
+		off := denoiserError(t, flow, level)
+		t.Logf("flow at %g: %.4f", level, off)
+		require.Less(t, off, 0.05)
+	}
+
+	// What the flow makes of noise follows the data; straightened, it gets there in one step, which the first does not.
+	onestep := func(f *models.Flow) (mean, std float64) {
+		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+			z := torch.Randn(s, torch.NewGenerator(s, 4), torch.Float32, 20_000, 2)
+			x := (&Flow{Reflow: f, Steps: 1}).End(s, z, models.Cond{})
+			mean, std = x.Mean(s).Item(), x.Std(s, 0).Item()
+			return nil
+		}))
+		return mean, std
+	}
+	_, before := onestep(flow)
+	straight, straightAverage := newMLP(t, 2, 64, 0), newMLP(t, 2, 64, 0)
+	re := &Flow{Model: &models.Flow{Net: straight}, Reflow: flow, Steps: 20}
+	require.NoError(t, re.Validate())
+	learn(t, straight, straightAverage, 800, 5e-3, re.Loss, re.Update)
+	mean, after := onestep(&models.Flow{Net: straightAverage})
+	t.Logf("deviation in one step: %.3f before, %.3f after; the data's is %g", before, after, gaussian.Std)
+	require.Less(t, before, 0.1, "the first flow's first step leads to the mean")
+	require.InDelta(t, gaussian.Std, after, 0.06)
+	require.InDelta(t, gaussian.Mean, mean, 0.04)
+
+	for name, predict := range map[string]models.Prediction{"noise": models.PredictNoise, "data": models.PredictData} {
+		chain, err := models.Betas{Steps: 100, First: 1e-3, Last: 0.2}.Chain()
+		require.NoError(t, err)
+		net, average := newMLP(t, 2, 64, 0), newMLP(t, 2, 64, 0)
+		scaled := func(n *mlp) models.Network { return labelled{n, 0.02} }
+		d := &DDPM{Model: &models.DDPM{Net: scaled(net), Chain: chain, Predict: predict}}
+		require.NoError(t, d.Validate())
+		learn(t, net, average, 2000, 5e-3, d.Loss, d.Update)
+		off := denoiserError(t, &models.DDPM{Net: scaled(average), Chain: chain, Predict: predict}, 1)
+		t.Logf("ddpm, %s: %.4f", name, off)
+		require.Less(t, off, 0.08)
+	}
+	require.ErrorContains(t, (&Flow{}).Validate(), "no model")
+	require.ErrorContains(t, (&Flow{Model: flow, Mean: 1}).Validate(), "standard deviation above 0")
+	require.ErrorContains(t, (&DDPM{}).Validate(), "no model")
+}
+
+// labelled scales a network's noise label, which a chain counts in steps.
+type labelled struct {
+	models.Network
+	by float64
+}
+
+func (l labelled) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+	return l.Network.Forward(s, x, noise.MulScalar(s, l.by), c)
+}

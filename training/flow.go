@@ -1,0 +1,146 @@
+package training
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"math"
+
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/torch"
+)
+
+// Flow trains a network of flow matching, a teacher whose trajectories are nearly straight (Lipman et al. 2022; Liu et al.
+// 2022):
+//
+//	y = (1-τ)·x + τ·z        L = ‖v_θ(y, τ) - (z - x)‖²/D
+//
+// With Reflow the data x are not drawn apart from the noise z: they are what a trained flow makes of it, which straightens the
+// trajectories further (Liu et al. 2022, algorithm 1).
+type Flow struct {
+	Model *models.Flow
+
+	// Mean and Std are those of ln(τ/(1-τ)), which is normal (Esser et al. 2024, eq. 19); both 0: τ is uniform.
+	Mean, Std float64
+
+	Reflow *models.Flow // a trained flow; nil: none
+	Steps  int          // of Euler's method from noise to data, in reflow; 0: 50
+}
+
+func (f *Flow) steps() int {
+	if f.Steps == 0 {
+		return 50
+	}
+	return f.Steps
+}
+
+// Loss draws a time and a noise for each sample and returns the mean squared error of the velocity.
+func (f *Flow) Loss(s *torch.Scope, _ int, b Batch, d Draws) *torch.Tensor {
+	times := make([]float64, b.Images.Dim(0))
+	for i := range times {
+		if f.Std == 0 {
+			times[i] = d.Host.Float64()
+		} else {
+			times[i] = 1 / (1 + math.Exp(-f.Mean-f.Std*d.Host.NormFloat64()))
+		}
+	}
+	return f.LossAt(s, b, times, noise(s, b, d), d.Dropout)
+}
+
+// LossAt is the loss for given times [B] and noise z, of the images' shape.
+func (f *Flow) LossAt(s *torch.Scope, b Batch, times []float64, z *torch.Tensor, dropout uint64) *torch.Tensor {
+	x := b.Images
+	if f.Reflow != nil {
+		x = f.End(s, z, models.Cond{Class: b.Labels})
+	}
+	tau := torch.FromSlice(s, times).To(s, x.DType())
+	v := f.Model.Velocity(s, models.Interpolate(s, x, z, tau), tau, models.Cond{Class: b.Labels, Dropout: torch.NewGenerator(s, dropout)})
+	return L2{}.Distance(s, v, z.Sub(s, x)).Mean(s)
+}
+
+// End returns where the flow to straighten carries noise z [B, ...].
+func (f *Flow) End(s *torch.Scope, z *torch.Tensor, c models.Cond) *torch.Tensor {
+	return s.NoGradTidy(func(s *torch.Scope) *torch.Tensor {
+		y, n := z, f.steps()
+		for i := n; i > 0; i-- {
+			next := s.Tidy(func(s *torch.Scope) *torch.Tensor {
+				tau := torch.Full(s, float64(i)/float64(n), z.DType(), z.Dim(0))
+				return y.Sub(s, f.Reflow.Velocity(s, y, tau, c).DivScalar(s, float64(n)))
+			})
+			if y != z {
+				y.Free()
+			}
+			y = next
+		}
+		return y
+	})
+}
+
+// Update has nothing to move.
+func (f *Flow) Update(*torch.Scope, int) {}
+
+// State is empty.
+func (f *Flow) State() iter.Seq2[string, *torch.Tensor] {
+	return func(func(string, *torch.Tensor) bool) {}
+}
+
+// Stats is empty: nothing changes during a run.
+func (f *Flow) Stats(int) map[string]float64 { return nil }
+
+// Validate reports what cannot work, before any step is taken. The trainer calls it.
+func (f *Flow) Validate() error {
+	switch {
+	case f.Model == nil:
+		return errors.New("flow matching: no model")
+	case !(f.Std >= 0) || (f.Std == 0 && f.Mean != 0):
+		return fmt.Errorf("flow matching: want a standard deviation above 0, got %g with mean %g", f.Std, f.Mean)
+	case f.Steps < 0:
+		return fmt.Errorf("flow matching: want at least 1 step of the flow to straighten, got %d", f.Steps)
+	}
+	if err := f.Model.Validate(); err != nil {
+		return fmt.Errorf("flow matching: %w", err)
+	}
+	return nil
+}
+
+// DDPM trains a network of a discrete chain, whatever it predicts (Ho et al. 2020, eq. 14):
+//
+//	i ~ U{0, …, N-1}        L = ‖F_θ(√ᾱ_i·x + √(1-ᾱ_i)·z, i) - target‖²/D
+type DDPM struct {
+	Model *models.DDPM
+}
+
+// Loss draws a step and a noise for each sample and returns the mean squared error of the prediction.
+func (d *DDPM) Loss(s *torch.Scope, _ int, b Batch, draws Draws) *torch.Tensor {
+	steps := make([]int, b.Images.Dim(0))
+	for i := range steps {
+		steps[i] = draws.Host.IntN(d.Model.Process().Steps())
+	}
+	return d.LossAt(s, b, steps, noise(s, b, draws), draws.Dropout)
+}
+
+// LossAt is the loss for given steps of the chain [B] and noise z, of the images' shape.
+func (d *DDPM) LossAt(s *torch.Scope, b Batch, steps []int, z *torch.Tensor, dropout uint64) *torch.Tensor {
+	got := d.Model.Forward(s, d.Model.Process().Noisy(s, b.Images, z, steps), steps,
+		models.Cond{Class: b.Labels, Dropout: torch.NewGenerator(s, dropout)})
+	return L2{}.Distance(s, got, d.Model.Target(s, b.Images, z, steps)).Mean(s)
+}
+
+// Update has nothing to move.
+func (d *DDPM) Update(*torch.Scope, int) {}
+
+// State is empty.
+func (d *DDPM) State() iter.Seq2[string, *torch.Tensor] {
+	return func(func(string, *torch.Tensor) bool) {}
+}
+
+// Stats is empty: nothing changes during a run.
+func (d *DDPM) Stats(int) map[string]float64 { return nil }
+
+// Validate reports what cannot work, before any step is taken. The trainer calls it.
+func (d *DDPM) Validate() error {
+	if d.Model == nil {
+		return errors.New("ddpm: no model")
+	}
+	return d.Model.Validate()
+}
