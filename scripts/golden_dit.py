@@ -33,7 +33,8 @@ CASES = {
                 num_embeds_ada_norm=1, dropout=0.1),
 }
 TIMES = [0.25, 37.0, 999.0]
-PRETRAINED = dict(sample_size=4, in_channels=1, num_attention_heads=1, attention_head_dim=8, num_layers=2, num_embeds_ada_norm=2)
+PRETRAINED = dict(sample_size=4, in_channels=1, num_attention_heads=1, attention_head_dim=8, num_layers=2,
+                  num_embeds_ada_norm=2)
 SIZES = {"S/2": (384, 12, 6), "B/2": (768, 12, 12), "L/2": (1024, 24, 16), "XL/2": (1152, 28, 16)}  # width, depth, heads
 
 
@@ -179,8 +180,8 @@ class Final(Adaptive):
 class Reference(nn.Module):
     """DiT (Peebles & Xie 2023), with the names of its checkpoints."""
 
-    def __init__(self, size, channels, out, patch, width, depth, heads, classes, hidden=None, freqs=256, endpoint=False, eps=1e-6,
-                 until=False, guidance=False):
+    def __init__(self, size, channels, out, patch, width, depth, heads, classes, hidden=None, freqs=256, endpoint=False,
+                 eps=1e-6, until=False, guidance=False):
         super().__init__()
         self.side, self.patch = size // patch, patch
         self.x_embedder = nn.ModuleDict(dict(proj=nn.Conv2d(channels, width, patch, patch)))
@@ -254,8 +255,8 @@ def check_reference():
 
 
 def original():
-    sizes = dict(size=6, channels=3, out=3, patch=3, width=24, depth=2, heads=2, classes=4, hidden=40, freqs=16, until=True, guidance=True)
-    net = Reference(**sizes).eval()
+    net = Reference(size=6, channels=3, out=3, patch=3, width=24, depth=2, heads=2, classes=4, hidden=40, freqs=16,
+                    until=True, guidance=True).eval()
     g = torch.Generator().manual_seed(SEED)
     layout = [[k, list(p.shape)] for k, p in net.named_parameters()]
     with torch.no_grad():
@@ -271,13 +272,15 @@ def original():
 
 
 def sizes():
-    """The paper's networks, with 1000 classes and a variance, on latents of 4x32x32: what diffusers has, each embedding once."""
+    """The paper's networks, with 1000 classes and a variance, on latents of 4x32x32: diffusers', each embedding once."""
     out = metadata()
     del out["seed"]
     for name, (width, depth, heads) in SIZES.items():
         with torch.device("meta"):
-            net = DiTTransformer2DModel(num_attention_heads=heads, attention_head_dim=width // heads, num_layers=depth, out_channels=8)
-        out[name] = sum(p.numel() for k, p in net.named_parameters() if not embedding(k) or k.startswith("transformer_blocks.0."))
+            net = DiTTransformer2DModel(num_attention_heads=heads, attention_head_dim=width // heads, num_layers=depth,
+                                        out_channels=8)
+        once = [p for k, p in net.named_parameters() if not embedding(k) or k.startswith("transformer_blocks.0.")]
+        out[name] = sum(p.numel() for p in once)
     path = os.path.join(OUT, "sizes.json")
     with open(path, "w") as f:
         json.dump(out, f, indent=2)

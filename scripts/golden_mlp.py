@@ -19,7 +19,8 @@ OUT = os.path.join(ROOT, "models", "mlp", "testdata")
 
 CASES = {  # as models/mlp's Config, in JSON
     "points": dict(shape=[2], width=32, depth=3),
-    "images": dict(shape=[3, 2, 4], width=24, depth=1, freqs=2, noise_freqs=3, noise_scale=0.25, classes=3, until=True, guidance=True),
+    "images": dict(shape=[3, 2, 4], width=24, depth=1, freqs=2, noise_freqs=3, noise_scale=0.25, classes=3, until=True,
+                   guidance=True),
 }
 LABELS = [-1.5, 0.1, 1.1]
 
@@ -68,7 +69,8 @@ def case(name, config):
     out = {"x": x.detach().clone(), "noise": torch.tensor(LABELS)}
     cond = {}
     if config.get("until"):
-        cond = {"until": torch.tensor([-1.6, -0.5, 1.0]), "guidance": torch.tensor([0.0, 1.0, 7.5]), "label": torch.tensor([2, 0, 3])}
+        cond = {"until": torch.tensor([-1.6, -0.5, 1.0]), "guidance": torch.tensor([0.0, 1.0, 7.5]),
+                "label": torch.tensor([2, 0, 3])}
     y = net(x, out["noise"], **cond)
     weight = torch.randn(y.shape, generator=g)
     (y * weight).sum().backward()

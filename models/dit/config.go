@@ -21,7 +21,7 @@ type Config struct {
 	EndpointFreqs bool    `json:"endpoint_freqs,omitempty"` // the last frequency is exactly 1/10000, as in diffusers
 	MLPNormEps    float64 `json:"mlp_norm_eps,omitempty"`   // of the norm before a block's MLP; 0: 1e-6, as in all other norms
 
-	Classes  int     `json:"classes,omitempty"`  // number of classes, and a label more for none: see NullClass; 0: unconditional
+	Classes  int     `json:"classes,omitempty"`  // number of classes; a label more is for none: see NullClass (0: unconditional)
 	Until    bool    `json:"until,omitempty"`    // the network is told the end of a jump: models.Cond.Until
 	Guidance bool    `json:"guidance,omitempty"` // the network is told a guidance scale: models.Cond.Guidance
 	Dropout  float64 `json:"dropout,omitempty"`  // after attention and inside the MLP, while a dropout stream is given
@@ -83,7 +83,7 @@ func (c Config) Validate() error {
 	}
 	switch {
 	case c.Resolution%c.Patch != 0:
-		return fmt.Errorf("dit: resolution %d is not a multiple of the patch of %d pixels; use a patch that divides it, or another resolution",
+		return fmt.Errorf("dit: resolution %d is not a multiple of the patch, %d pixels; use a patch that divides it",
 			c.Resolution, c.Patch)
 	case c.tokens() > maxTokens:
 		return fmt.Errorf("dit: resolution %d in patches of %d makes %d tokens, the limit is %d; use larger patches",

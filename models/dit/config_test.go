@@ -24,20 +24,20 @@ func TestValidate(t *testing.T) {
 	}{
 		{"zero value", Config{}, ""},
 		{"7 patches a side", with(func(*Config) {}), ""},
-		{"patch does not divide", with(func(c *Config) { c.Patch = 8 }), "resolution 28 is not a multiple of the patch of 8 pixels; use a patch that divides it"},
-		{"patch larger than the image", with(func(c *Config) { c.Patch = 56 }), "resolution 28 is not a multiple of the patch of 56 pixels"},
+		{"patch does not divide", with(func(c *Config) { c.Patch = 8 }), "resolution 28 is not a multiple of the patch, 8 pixels"},
+		{"patch larger than the image", with(func(c *Config) { c.Patch = 56 }), "not a multiple of the patch, 56 pixels"},
 		{"one patch", with(func(c *Config) { c.Patch = 28 }), ""},
 		{"no patch", with(func(c *Config) { c.Patch = -1 }), "patch: want 1 to 256, got -1"},
 		{"resolution", with(func(c *Config) { c.Resolution = -28 }), "resolution: want 1 to 4096, got -28"},
-		{"tokens", with(func(c *Config) { c.Resolution, c.Patch = 4096, 2 }), "resolution 4096 in patches of 2 makes 4194304 tokens, the limit is 65536"},
-		{"width for two directions", with(func(c *Config) { c.Width, c.Heads = 66, 1 }), "width: want a multiple of 4, for sines and cosines in two directions, got 66"},
+		{"tokens", with(func(c *Config) { c.Resolution, c.Patch = 4096, 2 }), "makes 4194304 tokens, the limit is 65536"},
+		{"width for two directions", with(func(c *Config) { c.Width, c.Heads = 66, 1 }), "width: want a multiple of 4, for sines and cosines in"},
 		{"width", with(func(c *Config) { c.Width = -4 }), "width: want 4 to 16384, got -4"},
 		{"heads", with(func(c *Config) { c.Heads = 3 }), "width 64 cannot be divided among 3 attention heads"},
 		{"heads by default", with(func(c *Config) { c.Width = 196 }), "width 196 cannot be divided among 3 attention heads; set heads"},
 		{"depth", with(func(c *Config) { c.Depth = 257 }), "depth: want 1 to 256, got 257"},
 		{"mlp width", with(func(c *Config) { c.MLPWidth = -1 }), "mlp_width"},
 		{"odd freqs", with(func(c *Config) { c.Freqs = 7 }), "freqs: want an even number, for sines and cosines, got 7"},
-		{"one frequency with its end", with(func(c *Config) { c.Freqs, c.EndpointFreqs = 2, true }), "endpoint_freqs: want freqs of at least 4, got 2"},
+		{"one frequency with its end", with(func(c *Config) { c.Freqs, c.EndpointFreqs = 2, true }), "want freqs of at least 4, got 2"},
 		{"eps", with(func(c *Config) { c.MLPNormEps = -1 }), "mlp_norm_eps"},
 		{"classes", with(func(c *Config) { c.Classes = -1 }), "classes"},
 		{"channels", with(func(c *Config) { c.OutChannels = 2000 }), "out_channels: want 1 to 1024, got 2000"},
@@ -61,8 +61,8 @@ func TestValidate(t *testing.T) {
 // A configuration survives JSON, and its defaults are stable.
 func TestConfigJSON(t *testing.T) {
 	c := Config{
-		Resolution: 64, InChannels: 4, OutChannels: 8, Patch: 4, Width: 96, Depth: 3, Heads: 6, MLPWidth: 100, Freqs: 64, EndpointFreqs: true,
-		MLPNormEps: 1e-5, Classes: 10, Until: true, Guidance: true, Dropout: 0.3,
+		Resolution: 64, InChannels: 4, OutChannels: 8, Patch: 4, Width: 96, Depth: 3, Heads: 6, MLPWidth: 100, Freqs: 64,
+		EndpointFreqs: true, MLPNormEps: 1e-5, Classes: 10, Until: true, Guidance: true, Dropout: 0.3,
 	}
 	b, err := json.Marshal(c)
 	require.NoError(t, err)
@@ -99,7 +99,7 @@ func TestFromDiffusersRefuses(t *testing.T) {
 		{`[]`, "cannot unmarshal array"},
 		{`{"sample_size": "32"}`, "sample_size"},
 		{`{"sample_size": 0}`, "sample_size: only a positive number of at most 2^20 is supported, the file has 0"},
-		{`{"sample_size": 33}`, "resolution 33 is not a multiple of the patch of 2 pixels"},
+		{`{"sample_size": 33}`, "resolution 33 is not a multiple of the patch, 2 pixels"},
 		{`{"cross_attention_dim": 768}`, `unknown field "cross_attention_dim"`},
 		{`{"_class_name": "Transformer2DModel"}`, "_class_name: only DiTTransformer2DModel is supported, the file has Transformer2DModel"},
 		{`{"num_attention_heads": 0}`, "num_attention_heads"},

@@ -37,8 +37,9 @@ type diffusersConfig struct {
 func diffusersDefaults() diffusersConfig {
 	classes := 1000
 	return diffusersConfig{
-		NumAttentionHeads: 16, AttentionHeadDim: 72, InChannels: 4, NumLayers: 28, NormNumGroups: 32, AttentionBias: true, SampleSize: 32,
-		PatchSize: 2, ActivationFn: "gelu-approximate", NumEmbedsAdaNorm: &classes, NormType: "ada_norm_zero", NormEps: 1e-5,
+		NumAttentionHeads: 16, AttentionHeadDim: 72, InChannels: 4, NumLayers: 28, NormNumGroups: 32, AttentionBias: true,
+		SampleSize: 32, PatchSize: 2, ActivationFn: "gelu-approximate", NumEmbedsAdaNorm: &classes, NormType: "ada_norm_zero",
+		NormEps: 1e-5,
 	}
 }
 
@@ -146,7 +147,8 @@ func (c Config) Diffusers() ([]byte, error) {
 		return fail(fmt.Sprintf("mlp_width of %d: it has 4 times the width, %d", c.MLPWidth, 4*c.Width))
 	}
 	d := diffusersDefaults()
-	d.Class, d.SampleSize, d.PatchSize, d.InChannels, d.OutChannels = "DiTTransformer2DModel", c.Resolution, c.Patch, c.InChannels, &c.OutChannels
+	d.Class, d.SampleSize, d.PatchSize = "DiTTransformer2DModel", c.Resolution, c.Patch
+	d.InChannels, d.OutChannels = c.InChannels, &c.OutChannels
 	d.NumAttentionHeads, d.AttentionHeadDim, d.NumLayers = c.Heads, c.Width/c.Heads, c.Depth
 	d.NumEmbedsAdaNorm, d.NormEps, d.Dropout = &c.Classes, c.MLPNormEps, c.Dropout
 	return json.MarshalIndent(d, "", "  ")
@@ -293,7 +295,7 @@ func (d *DiT) oneEmbedding(s *torch.Scope, theirs map[string]*torch.Tensor) erro
 				continue // translate reports the first; a copy is not needed
 			}
 			if !slices.Equal(one.Shape(), t.Shape()) || one.Ne(s, t).Any(s).Item() != 0 {
-				return fmt.Errorf("%s differs from block 0's: this network, as the published ones, embeds noise and class once for all blocks", name)
+				return fmt.Errorf("%s differs from block 0's: this network embeds noise and class once, as the published ones do", name)
 			}
 			delete(theirs, name)
 		}

@@ -54,8 +54,10 @@ func NewAs(c Config, dev torch.Device, dtype torch.DType, seed uint64) (*DiT, er
 func (d *DiT) build(p nn.Path) {
 	c := d.config
 	d.positions = p.Buffer("pos_embed", positions(c), 1, c.tokens(), c.Width)
-	d.patches = nn.NewConv2DInit(p.Sub("x_embedder", "proj"), c.InChannels, c.Width, c.Patch, torch.Conv2DOptions{Stride: c.Patch},
-		xavier(c.InChannels*c.Patch*c.Patch, c.Width), nn.Zeros)
+	pixels := c.Patch * c.Patch
+	rule := xavier(c.InChannels*pixels, c.Width)
+	o := torch.Conv2DOptions{Stride: c.Patch}
+	d.patches = nn.NewConv2DInit(p.Sub("x_embedder", "proj"), c.InChannels, c.Width, c.Patch, o, rule, nn.Zeros)
 	d.noise = newEmbedder(p.Sub("t_embedder"), c)
 	for _, e := range []struct {
 		name string
@@ -75,7 +77,7 @@ func (d *DiT) build(p nn.Path) {
 		d.blocks = append(d.blocks, newBlock(p.Sub("blocks", i), c))
 	}
 	last := p.Sub("final_layer")
-	d.out = nn.NewLinearInit(last.Sub("linear"), c.Width, c.Patch*c.Patch*c.OutChannels, nn.Zeros, nn.Zeros)
+	d.out = nn.NewLinearInit(last.Sub("linear"), c.Width, pixels*c.OutChannels, nn.Zeros, nn.Zeros)
 	d.modulation = nn.NewLinearInit(last.Sub("adaLN_modulation", 1), c.Width, 2*c.Width, nn.Zeros, nn.Zeros)
 }
 
@@ -155,8 +157,8 @@ func (d *DiT) embed(s *torch.Scope, noise *torch.Tensor, c models.Cond, dtype to
 		e = d.guidance.add(s, e, c.Guidance, "a guidance scale")
 		switch {
 		case d.config.Classes > 0 && c.Class == nil:
-			panic(&torch.Error{Op: "dit", Msg: fmt.Sprintf("the network is conditional: it needs a class for each image (%d for none)",
-				d.config.NullClass())})
+			msg := fmt.Sprintf("the network is conditional: it needs a class for each image, or %d for none", d.config.NullClass())
+			panic(&torch.Error{Op: "dit", Msg: msg})
 		case d.config.Classes > 0:
 			e = e.Add(s, d.class.Forward(s, c.Class))
 		case c.Class != nil:

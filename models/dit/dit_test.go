@@ -45,7 +45,8 @@ func TestConformance(t *testing.T) {
 	classes := tiny
 	classes.Classes, classes.Dropout, classes.OutChannels = 4, 0.2, 6
 	jump := Config{Resolution: 9, InChannels: 1, Patch: 3, Width: 24, Depth: 3, Heads: 1, MLPWidth: 50, Until: true}
-	guided := Config{Resolution: 6, InChannels: 4, Patch: 1, Width: 16, Depth: 1, Freqs: 8, EndpointFreqs: true, Classes: 2, Until: true, Guidance: true, Dropout: 0.1}
+	guided := Config{Resolution: 6, InChannels: 4, Patch: 1, Width: 16, Depth: 1, Freqs: 8, EndpointFreqs: true, Dropout: 0.1}
+	guided.Classes, guided.Until, guided.Guidance = 2, true, true
 	one := Config{Resolution: 4, InChannels: 2, Patch: 4, Width: 8, Depth: 1} // a single token
 	for _, c := range []struct {
 		name   string
@@ -54,7 +55,8 @@ func TestConformance(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			full := c.config.WithDefaults()
 			expect := modelstest.Expect{
-				Shape: []int{full.InChannels, full.Resolution, full.Resolution}, Out: full.OutChannels, Classes: full.Classes, Dropout: full.Dropout > 0,
+				Shape: []int{full.InChannels, full.Resolution, full.Resolution}, Out: full.OutChannels, Classes: full.Classes,
+				Dropout: full.Dropout > 0,
 			}
 			net := told{build(t, c.config)}
 			modelstest.Network(t, net, expect)
@@ -298,6 +300,12 @@ func TestForwardErrors(t *testing.T) {
 	c, both := tiny, tiny
 	c.Classes = 3
 	both.Until, both.Guidance = true, true
+	class := func(last int64) func(*torch.Scope) models.Cond {
+		return func(s *torch.Scope) models.Cond { return models.Cond{Class: torch.FromSlice(s, []int64{0, last})} }
+	}
+	until := func(s *torch.Scope) models.Cond { return models.Cond{Until: torch.Zeros(s, torch.Float32, 2)} }
+	guidance := func(s *torch.Scope) models.Cond { return models.Cond{Guidance: torch.Zeros(s, torch.Float32, 2)} }
+	images := []int{2, 3, 8, 8}
 	for _, tc := range []struct {
 		name   string
 		config Config
@@ -305,17 +313,13 @@ func TestForwardErrors(t *testing.T) {
 		cond   func(s *torch.Scope) models.Cond
 		want   string
 	}{
-		{"no class", c, []int{2, 3, 8, 8}, nil, "needs a class for each image (3 for none)"},
-		{"a class too many", tiny, []int{2, 3, 8, 8}, func(s *torch.Scope) models.Cond { return models.Cond{Class: torch.FromSlice(s, []int64{0, 1})} }, "has no classes"},
-		{"class out of range", c, []int{2, 3, 8, 8}, func(s *torch.Scope) models.Cond { return models.Cond{Class: torch.FromSlice(s, []int64{0, 4})} }, "index out of range"},
-		{"until too many", tiny, []int{2, 3, 8, 8}, func(s *torch.Scope) models.Cond { return models.Cond{Until: torch.Zeros(s, torch.Float32, 2)} },
-			"does not take an end of the jump (Until), but one was given"},
-		{"guidance too many", tiny, []int{2, 3, 8, 8}, func(s *torch.Scope) models.Cond { return models.Cond{Guidance: torch.Zeros(s, torch.Float32, 2)} },
-			"does not take a guidance scale, but one was given"},
-		{"no until", both, []int{2, 3, 8, 8}, func(s *torch.Scope) models.Cond { return models.Cond{Guidance: torch.Zeros(s, torch.Float32, 2)} },
-			"needs an end of the jump (Until) for each image"},
-		{"no guidance", both, []int{2, 3, 8, 8}, func(s *torch.Scope) models.Cond { return models.Cond{Until: torch.Zeros(s, torch.Float32, 2)} },
-			"needs a guidance scale for each image"},
+		{"no class", c, images, nil, "needs a class for each image, or 3 for none"},
+		{"a class too many", tiny, images, class(1), "has no classes"},
+		{"class out of range", c, images, class(4), "index out of range"},
+		{"until too many", tiny, images, until, "does not take an end of the jump (Until), but one was given"},
+		{"guidance too many", tiny, images, guidance, "does not take a guidance scale, but one was given"},
+		{"no until", both, images, guidance, "needs an end of the jump (Until) for each image"},
+		{"no guidance", both, images, until, "needs a guidance scale for each image"},
 		{"channels", tiny, []int{2, 4, 8, 8}, nil, "want images of shape [B, 3, 8, 8], got [2 4 8 8]"},
 		{"another size", tiny, []int{2, 3, 16, 16}, nil, "want images of shape [B, 3, 8, 8], got [2 3 16 16]"},
 		{"odd size", tiny, []int{2, 3, 7, 7}, nil, "want images of shape [B, 3, 8, 8], got [2 3 7 7]"},

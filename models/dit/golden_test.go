@@ -103,10 +103,12 @@ func TestDiTTransformer2DModel(t *testing.T) {
 				require.NoError(t, err)
 				net := build(t, c)
 				require.NoError(t, net.Load(g.weights(t, s, c.Depth)))
-				for mode, run := range map[string]func(func(*torch.Scope) error) error{"recording": s.Run, "no grad": s.NoGrad, "inference": s.Inference} {
+				modes := map[string]func(func(*torch.Scope) error) error{"recording": s.Run, "no grad": s.NoGrad, "inference": s.Inference}
+				for mode, run := range modes {
 					require.NoError(t, run(func(s *torch.Scope) error {
-						requireClose(t, s, g.tensors["y"], net.Forward(s, g.tensors["x"], g.tensors["t"], g.cond()), mode)
-						requireClose(t, s, g.tensors["y"], net.Forward(s, g.tensors["x"].ChannelsLast(s), g.tensors["t"], g.cond()), mode+", channels last")
+						x, at := g.tensors["x"], g.tensors["t"]
+						requireClose(t, s, g.tensors["y"], net.Forward(s, x, at, g.cond()), mode)
+						requireClose(t, s, g.tensors["y"], net.Forward(s, x.ChannelsLast(s), at, g.cond()), mode+", channels last")
 						return nil
 					}))
 				}
@@ -122,7 +124,8 @@ func TestOriginal(t *testing.T) {
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		g := openGolden(t, s, "original")
 		net := build(t, Config{
-			Resolution: 6, InChannels: 3, Patch: 3, Width: 24, Depth: 2, Heads: 2, MLPWidth: 40, Freqs: 16, Classes: 4, Until: true, Guidance: true,
+			Resolution: 6, InChannels: 3, Patch: 3, Width: 24, Depth: 2, Heads: 2, MLPWidth: 40, Freqs: 16, Classes: 4,
+			Until: true, Guidance: true,
 		})
 		weights := maps.Collect(g.weights(t, s, 0))
 		weights["pos_embed"] = g.tensors["pos_embed"]

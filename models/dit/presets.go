@@ -14,5 +14,6 @@ func L2(resolution, channels int) Config { return preset(resolution, channels, 1
 func XL2(resolution, channels int) Config { return preset(resolution, channels, 1152, 28, 16) }
 
 func preset(resolution, channels, width, depth, heads int) Config {
-	return Config{Resolution: resolution, InChannels: channels, Patch: 2, Width: width, Depth: depth, Heads: heads}.WithDefaults()
+	c := Config{Resolution: resolution, InChannels: channels, Patch: 2, Width: width, Depth: depth, Heads: heads}
+	return c.WithDefaults()
 }

@@ -13,10 +13,10 @@ type Config struct {
 	Width      int     `json:"width"`                 // features of a hidden layer; 0: 128
 	Depth      int     `json:"depth"`                 // hidden layers; 0: 3
 	Freqs      int     `json:"freqs,omitempty"`       // of each element's sines and cosines: 1, 2, 4, … radians a unit; 0: 3
-	NoiseFreqs int     `json:"noise_freqs,omitempty"` // of the labels' sines and cosines; 0: 2. More carry badly beyond the trained noise levels
-	NoiseScale float64 `json:"noise_scale,omitempty"` // what noise labels and Until are multiplied by, 0.001 for 250·ln(t); 0: 1
+	NoiseFreqs int     `json:"noise_freqs,omitempty"` // of the labels' sines and cosines; 0: 2 (more fail beyond the trained levels)
+	NoiseScale float64 `json:"noise_scale,omitempty"` // multiplies noise labels and Until, such as 0.001 for 250·ln(t); 0: 1
 
-	Classes  int     `json:"classes,omitempty"`  // number of classes, and a label more for none: see NullClass; 0: unconditional
+	Classes  int     `json:"classes,omitempty"`  // number of classes; a label more is for none: see NullClass (0: unconditional)
 	Until    bool    `json:"until,omitempty"`    // the network is told the end of a jump: models.Cond.Until
 	Guidance bool    `json:"guidance,omitempty"` // the network is told a guidance scale: models.Cond.Guidance
 	Dropout  float64 `json:"dropout,omitempty"`  // after every hidden layer, while a dropout stream is given

@@ -167,7 +167,8 @@ func TestNoiseScale(t *testing.T) {
 		randomize(s, plain.Parameters())
 		require.NoError(t, scaled.Load(plain.Tensors()))
 		g := torch.NewGenerator(s, 1)
-		x, noise, until := torch.Randn(s, g, torch.Float32, 4, 2), torch.Randn(s, g, torch.Float32, 4), torch.Randn(s, g, torch.Float32, 4)
+		x := torch.Randn(s, g, torch.Float32, 4, 2)
+		noise, until := torch.Randn(s, g, torch.Float32, 4), torch.Randn(s, g, torch.Float32, 4)
 		want := plain.Forward(s, x, noise, models.Cond{Until: until, Guidance: noise})
 		got := scaled.Forward(s, x, noise.MulScalar(s, 1000), models.Cond{Until: until.MulScalar(s, 1000), Guidance: noise})
 		require.Less(t, got.Sub(s, want).Abs(s).Max(s).Item(), 1e-5)
@@ -242,8 +243,10 @@ func TestInputsStayAsTheyWere(t *testing.T) {
 
 // What does not fit is an error that names it.
 func TestForwardErrors(t *testing.T) {
-	one := func(s *torch.Scope) *torch.Tensor { return torch.Zeros(s, torch.Float32, 2) }
-	classes := func(s *torch.Scope) *torch.Tensor { return torch.FromSlice(s, []int64{0, 1}) }
+	class := func(s *torch.Scope) models.Cond { return models.Cond{Class: torch.FromSlice(s, []int64{0, 1})} }
+	until := func(s *torch.Scope) models.Cond { return models.Cond{Until: torch.Zeros(s, torch.Float32, 2)} }
+	guidance := func(s *torch.Scope) models.Cond { return models.Cond{Guidance: torch.Zeros(s, torch.Float32, 2)} }
+	points := []int{2, 2}
 	for _, tc := range []struct {
 		name   string
 		config Config
@@ -251,12 +254,12 @@ func TestForwardErrors(t *testing.T) {
 		cond   func(s *torch.Scope) models.Cond
 		want   string
 	}{
-		{"no class", Config{Classes: 3}, []int{2, 2}, nil, "needs a class for each sample"},
-		{"a class too many", Config{}, []int{2, 2}, func(s *torch.Scope) models.Cond { return models.Cond{Class: classes(s)} }, "does not take a class, but one was given"},
-		{"no until", Config{Until: true}, []int{2, 2}, nil, "needs an end of the jump (Until)"},
-		{"until too many", Config{}, []int{2, 2}, func(s *torch.Scope) models.Cond { return models.Cond{Until: one(s)} }, "does not take an end of the jump (Until)"},
-		{"no guidance", Config{Guidance: true}, []int{2, 2}, nil, "needs a guidance scale"},
-		{"guidance too many", Config{}, []int{2, 2}, func(s *torch.Scope) models.Cond { return models.Cond{Guidance: one(s)} }, "does not take a guidance scale"},
+		{"no class", Config{Classes: 3}, points, nil, "needs a class for each sample"},
+		{"a class too many", Config{}, points, class, "does not take a class, but one was given"},
+		{"no until", Config{Until: true}, points, nil, "needs an end of the jump (Until) for each sample"},
+		{"until too many", Config{}, points, until, "does not take an end of the jump (Until)"},
+		{"no guidance", Config{Guidance: true}, points, nil, "needs a guidance scale for each sample"},
+		{"guidance too many", Config{}, points, guidance, "does not take a guidance scale"},
 		{"elements", Config{}, []int{2, 3}, nil, "want samples of shape [2] in a batch, got [2 3]"},
 		{"an image", Config{}, []int{2, 2, 1, 1}, nil, "want samples of shape [2] in a batch, got [2 2 1 1]"},
 		{"another image", Config{Shape: []int{1, 4, 4}}, []int{2, 1, 2, 8}, nil, "want samples of shape [1 4 4] in a batch, got [2 1 2 8]"},
@@ -288,7 +291,7 @@ func TestValidate(t *testing.T) {
 		{"zero value", Config{}, ""},
 		{"image", Config{Shape: []int{3, 14, 14}}, ""},
 		{"no dimension", Config{Shape: []int{}}, "dimensions of a sample (the length of shape): want 1 to 3, got 0"},
-		{"two dimensions", Config{Shape: []int{14, 14}}, "shape: want the shape of one sample, [elements] or [channels, height, width], got [14 14]"},
+		{"two dimensions", Config{Shape: []int{14, 14}}, "[elements] or [channels, height, width], got [14 14]"},
 		{"a batch", Config{Shape: []int{8, 3, 14, 14}}, "dimensions of a sample"},
 		{"empty", Config{Shape: []int{0}}, "shape: want 1 to 65536, got 0"},
 		{"width", Config{Width: -1}, "width: want 1 to 65536, got -1"},
@@ -317,7 +320,8 @@ func TestValidate(t *testing.T) {
 // A configuration survives JSON, and its defaults are stable.
 func TestConfigJSON(t *testing.T) {
 	c := Config{
-		Shape: []int{3, 4, 5}, Width: 16, Depth: 2, Freqs: 5, NoiseFreqs: 2, NoiseScale: 0.5, Classes: 4, Until: true, Guidance: true, Dropout: 0.3,
+		Shape: []int{3, 4, 5}, Width: 16, Depth: 2, Freqs: 5, NoiseFreqs: 2, NoiseScale: 0.5, Classes: 4, Until: true, Guidance: true,
+		Dropout: 0.3,
 	}
 	b, err := json.Marshal(c)
 	require.NoError(t, err)
