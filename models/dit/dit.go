@@ -19,7 +19,7 @@ type DiT struct {
 
 	patches         nn.Conv2D     // run as a linear layer: see tokens
 	positions       *torch.Tensor // [1, tokens, Width], fixed
-	noise           embedder
+	noise           *embedder
 	until, guidance *embedder // or nil
 	class           nn.Embedding
 	blocks          []block
@@ -59,15 +59,11 @@ func (d *DiT) build(p nn.Path) {
 	o := torch.Conv2DOptions{Stride: c.Patch}
 	d.patches = nn.NewConv2DInit(p.Sub("x_embedder", "proj"), c.InChannels, c.Width, c.Patch, o, rule, nn.Zeros)
 	d.noise = newEmbedder(p.Sub("t_embedder"), c)
-	for _, e := range []struct {
-		name string
-		on   bool
-		to   **embedder
-	}{{"until_embedder", c.Until, &d.until}, {"guidance_embedder", c.Guidance, &d.guidance}} {
-		if e.on {
-			made := newEmbedder(p.Sub(e.name), c)
-			*e.to = &made
-		}
+	if c.Until {
+		d.until = newEmbedder(p.Sub("until_embedder"), c)
+	}
+	if c.Guidance {
+		d.guidance = newEmbedder(p.Sub("guidance_embedder"), c)
 	}
 	if c.Classes > 0 {
 		table := p.Sub("y_embedder", "embedding_table")
@@ -175,8 +171,8 @@ type embedder struct {
 	endpoint         bool
 }
 
-func newEmbedder(p nn.Path, c Config) embedder {
-	return embedder{
+func newEmbedder(p nn.Path, c Config) *embedder {
+	return &embedder{
 		nn.NewLinearInit(p.Sub("mlp", 0), c.Freqs, c.Width, nn.Normal(embedStd), nn.Zeros),
 		nn.NewLinearInit(p.Sub("mlp", 2), c.Width, c.Width, nn.Normal(embedStd), nn.Zeros),
 		c.Freqs, c.EndpointFreqs,
