@@ -28,6 +28,6 @@ The pictures are in $(cd "$out" && pwd):
   trained-2step.png   the same, in two
   builtin-1step.png   64 by the model that ships with onestep, in one
 END
-if [ "$steps" -lt 2000 ]; then
+if [ "$steps" -lt 1500 ]; then
   echo "This machine was too slow or too busy for the whole training: it ended after $steps of 2000 steps, and what was trained looks it."
 fi
