@@ -1,14 +1,24 @@
-// Backward passes and gradient checkpointing.
+// Backward passes, gradient checkpointing and forward-mode derivatives.
 #include "guard.h"
 
+#include <ATen/ops/_make_dual.h>
+#include <ATen/ops/_scaled_dot_product_attention_math.h>
+#include <ATen/ops/conv2d_native.h>
+#include <ATen/ops/linear_native.h>
+#include <ATen/ops/scaled_dot_product_attention_native.h>
+#include <ATen/ops/zeros_like.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/engine.h>
+#include <torch/csrc/autograd/forward_grad.h>
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/variable.h>
+#include <torch/library.h>
 
 #include <algorithm>
+#include <limits>
 #include <mutex>
+#include <thread>
 #include <vector>
 
 using namespace ct;
@@ -98,7 +108,63 @@ struct CheckpointNode : public torch::autograd::Node {
   }
 };
 
+// libtorch numbers the levels of forward-mode derivatives, and its operators know the first one only.
+constexpr uint64_t forward_level = 0;
+
+std::atomic<std::thread::id> forward_thread;  // the one that entered the level
+
+bool carries_tangent(const at::Tensor &t) {
+  return forward_thread.load(std::memory_order_relaxed) != std::thread::id() && t.defined() &&
+         t._fw_grad(forward_level).defined();
+}
+
+bool carries_tangent(const std::optional<at::Tensor> &t) { return t && carries_tangent(*t); }
+
+// The fused kernels of attention have no forward-mode derivatives, and libtorch does not choose among its kernels by that:
+// operands with tangents take the composite of products and softmax. Everything else goes where it went.
+at::Tensor attention(const at::Tensor &q, const at::Tensor &k, const at::Tensor &v, const std::optional<at::Tensor> &mask,
+                     double dropout, bool causal, std::optional<double> scale, bool enable_gqa) {
+  if (!carries_tangent(q) && !carries_tangent(k) && !carries_tangent(v) && !carries_tangent(mask))
+    return at::native::scaled_dot_product_attention(q, k, v, mask, dropout, causal, scale, enable_gqa);
+  std::optional<at::Tensor> added = mask;  // the composite adds whatever mask it is given
+  if (mask && mask->defined() && mask->scalar_type() == at::kBool)
+    added = at::zeros_like(*mask, q.options()).masked_fill_(mask->logical_not(), -std::numeric_limits<double>::infinity());
+  return std::get<0>(
+      at::_scaled_dot_product_attention_math(q, k, v, added, dropout, causal, std::nullopt, scale, enable_gqa));
+}
+
+// A layer's tangent is the layer without its bias, of the input's tangent, where the weights carry none. libtorch's formulas
+// then also run the layer on the input with weights of zeros, which takes half as long again.
+template <class Layer>
+at::Tensor layer(const at::Tensor &x, const at::Tensor &w, const std::optional<at::Tensor> &b, const Layer &f) {
+  if (!carries_tangent(x) || carries_tangent(w) || carries_tangent(b)) return f(x, b);
+  at::Tensor y = f(x._fw_primal(forward_level), b);
+  y._set_fw_grad(f(x._fw_grad(forward_level), std::nullopt), forward_level, /*is_inplace_op=*/false);
+  return y;
+}
+
+at::Tensor linear(const at::Tensor &x, const at::Tensor &w, const std::optional<at::Tensor> &b) {
+  return layer(x, w, b, [&](const at::Tensor &x, const std::optional<at::Tensor> &b) { return at::native::linear(x, w, b); });
+}
+
+at::Tensor conv2d(const at::Tensor &x, const at::Tensor &w, const std::optional<at::Tensor> &b, c10::SymIntArrayRef stride,
+                  c10::SymIntArrayRef padding, c10::SymIntArrayRef dilation, c10::SymInt groups) {
+  return layer(x, w, b, [&](const at::Tensor &x, const std::optional<at::Tensor> &b) {
+    return at::native::conv2d_symint(x, w, b, stride, padding, dilation, groups);
+  });
+}
+
+void forward_kernels(torch::Library &m) {
+  m.impl("scaled_dot_product_attention", &attention);
+  m.impl("linear", &linear);
+  m.impl("conv2d", &conv2d);
+}
+
 }  // namespace
+
+// By the backends' names: an operator's composite kernel goes before one for Autograd as such.
+TORCH_LIBRARY_IMPL(aten, AutogradCPU, m) { forward_kernels(m); }
+TORCH_LIBRARY_IMPL(aten, AutogradCUDA, m) { forward_kernels(m); }
 
 extern "C" {
 
@@ -127,6 +193,9 @@ ct_error *ct_checkpoint(const ct_tensor *inputs, int32_t ninputs, const ct_tenso
                         uint64_t id, ct_tensor *outs) {
   return guarded(0, [&] {
     variable_list in = list_of(inputs, ninputs), out = list_of(outputs, noutputs);
+    for (const auto &t : out)  // they are about to be detached, which would make constants of them
+      TORCH_CHECK(!carries_tangent(t),
+                  "a checkpoint has no forward-mode derivative: call JVP with gradients off, or without checkpoints");
 #if TORCH_VERSION_MINOR < 15
     auto node = std::shared_ptr<CheckpointNode>(new CheckpointNode(), torch::autograd::deleteNode);
 #else  // nodes count their own references
@@ -156,6 +225,38 @@ int32_t ct_checkpoints_released(uint64_t *ids, int32_t cap) {
   std::copy(r.ids.end() - static_cast<std::ptrdiff_t>(n), r.ids.end(), ids);
   r.ids.resize(r.ids.size() - n);
   return static_cast<int32_t>(n);
+}
+
+ct_error *ct_forward_enter(void) {
+  return guarded(0, [&] {
+    torch::autograd::ForwardADLevel::get_next_idx();
+    forward_thread = std::this_thread::get_id();
+  });
+}
+
+ct_error *ct_forward_leave(void) {
+  return guarded(0, [&] {
+    forward_thread = std::thread::id();
+    torch::autograd::ForwardADLevel::release_idx(forward_level);
+  });
+}
+
+int32_t ct_forward_is_here(void) { return forward_thread.load() == std::this_thread::get_id(); }
+
+ct_error *ct_forward_dual(uint32_t mode, ct_tensor x, ct_tensor v, ct_tensor *out) {
+  return guarded(mode, [&] {
+    at::Tensor primal = borrow(x);
+    // A tangent is laid out as its tensor is, and in an expanded one several elements would be one.
+    if (!primal.is_non_overlapping_and_dense()) primal = primal.contiguous();
+    *out = give(at::_make_dual(primal, borrow(v).clone(), forward_level));
+  });
+}
+
+ct_error *ct_forward_tangent(ct_tensor t, ct_tensor *out) {
+  return guarded(0, [&] {
+    at::Tensor v = borrow(t)._fw_grad(forward_level);
+    *out = give(v.defined() && v._is_zerotensor() ? v.clone() : v);  // a zero tensor has no memory of its own
+  });
 }
 
 }  // extern "C"

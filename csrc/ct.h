@@ -140,6 +140,18 @@ ct_error *ct_checkpoint(const ct_tensor *inputs, int32_t ninputs, const ct_tenso
 // The ids of checkpoints whose graphs are gone since the last call, at most cap of them; returns how many.
 int32_t ct_checkpoints_released(uint64_t *ids, int32_t cap);
 
+// ---- forward-mode derivatives -----------------------------------------------------------------------------------
+
+// libtorch has one level of forward-mode derivatives in a process. Between enter and leave, tensors that ct_forward_dual
+// made carry a tangent, and so does what any thread computes from them. leave drops all tangents, whatever still holds
+// their tensors. enter fails while the level is in use.
+ct_error *ct_forward_enter(void);
+ct_error *ct_forward_leave(void);
+int32_t ct_forward_is_here(void);  // 1 on the thread that entered and has not left
+// A view of x (a copy, where elements of x share memory) that carries a copy of v, which has x's shape, dtype and device.
+ct_error *ct_forward_dual(uint32_t mode, ct_tensor x, ct_tensor v, ct_tensor *out);
+ct_error *ct_forward_tangent(ct_tensor t, ct_tensor *out);  // *out is NULL when t carries none
+
 // ---- randomness -------------------------------------------------------------------------------------------------
 
 ct_error *ct_generator_new(int32_t device, uint64_t seed, ct_generator *out);
