@@ -79,19 +79,8 @@ func TestDenoiserReachesTheExactOne(t *testing.T) {
 		e.Model = &models.EDM{Net: net}
 		require.NoError(t, e.Validate())
 		learn(t, net, average, 1500, 5e-3, e.Loss, e.Update)
-		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-			return s.NoGrad(func(s *torch.Scope) error {
-				at := func(level float64) float64 {
-					x := torch.Randn(s, torch.NewGenerator(s, 3), torch.Float32, 4000, 2).MulScalar(s, math.Hypot(gaussian.Std, level)).AddScalar(s, gaussian.Mean)
-					l := torch.Full(s, level, torch.Float32, 4000)
-					d := (&models.EDM{Net: average}).Denoise(s, x, l, models.Cond{})
-					return math.Sqrt(d.Sub(s, gaussian.Denoise(s, x, l, models.Cond{})).Square(s).Mean(s).Item()) / gaussian.Std
-				}
-				low, high = at(0.3), at(80)
-				return nil
-			})
-		}))
-		return low, high
+		d := &models.EDM{Net: average}
+		return denoiserError(t, d, 0.3), denoiserError(t, d, 80)
 	}
 	low, high := off(&EDM{High: 0.2})
 	t.Logf("%.4f at 0.3, %.4f at 80", low, high)

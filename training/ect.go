@@ -3,7 +3,6 @@ package training
 import (
 	"errors"
 	"fmt"
-	"iter"
 	"math"
 
 	"github.com/onestep-go/onestep/models"
@@ -19,6 +18,7 @@ import (
 // with stage a = 0, 1, … in equal parts of the run. Where r is 0 the target is the clean image. The model's boundary has to
 // be at zero.
 type ECT struct {
+	fixed
 	Model    *models.Consistency
 	Distance Distance // nil: Norm
 
@@ -81,14 +81,6 @@ func (e *ECT) LossAt(s *torch.Scope, b Batch, low, high []float64, z *torch.Tens
 		distance = Norm{}
 	}
 	return pair{e.Model, nil, sameNoise, distance, InverseGap}.loss(s, b, low, high, z, dropout)
-}
-
-// Update has nothing to move: the target is the model itself.
-func (e *ECT) Update(*torch.Scope, int) {}
-
-// State is empty.
-func (e *ECT) State() iter.Seq2[string, *torch.Tensor] {
-	return func(func(string, *torch.Tensor) bool) {}
 }
 
 // Stats returns the stage a.

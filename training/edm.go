@@ -3,7 +3,6 @@ package training
 import (
 	"errors"
 	"fmt"
-	"iter"
 	"math"
 
 	"github.com/onestep-go/onestep/models"
@@ -17,6 +16,7 @@ import (
 // The paper's distribution hardly ever draws the levels above 20, where one-step generation starts: a denoiser trained
 // with it is wrong there. High gives them a part of the draws.
 type EDM struct {
+	fixed
 	Model *models.EDM
 
 	Mean, Std float64 // of ln t; both 0: -1.2 and 1.2
@@ -63,17 +63,6 @@ func (e *EDM) LossAt(s *torch.Scope, b Batch, levels []float64, z *torch.Tensor,
 	d := L2{}.Distance(s, got, b.Images)
 	return d.Mul(s, torch.FromSlice(s, w).To(s, d.DType())).Mean(s)
 }
-
-// Update has nothing to move.
-func (e *EDM) Update(*torch.Scope, int) {}
-
-// State is empty.
-func (e *EDM) State() iter.Seq2[string, *torch.Tensor] {
-	return func(func(string, *torch.Tensor) bool) {}
-}
-
-// Stats is empty: nothing changes during a run.
-func (e *EDM) Stats(int) map[string]float64 { return nil }
 
 // Metadata describes a snapshot's model, so that package checkpoint can read it; nothing for networks other than a U-Net.
 func (e *EDM) Metadata(step int, images int64) (map[string]string, error) {

@@ -3,7 +3,6 @@ package training
 import (
 	"errors"
 	"fmt"
-	"iter"
 	"math"
 
 	"github.com/onestep-go/onestep/models"
@@ -18,6 +17,7 @@ import (
 // With Reflow the data x are not drawn apart from the noise z: they are what a trained flow makes of it, which straightens the
 // trajectories further (Liu et al. 2022, algorithm 1).
 type Flow struct {
+	fixed
 	Model *models.Flow
 
 	// Mean and Std are those of ln(τ/(1-τ)), which is normal (Esser et al. 2024, eq. 19); both 0: τ is uniform.
@@ -76,17 +76,6 @@ func (f *Flow) End(s *torch.Scope, z *torch.Tensor, c models.Cond) *torch.Tensor
 	})
 }
 
-// Update has nothing to move.
-func (f *Flow) Update(*torch.Scope, int) {}
-
-// State is empty.
-func (f *Flow) State() iter.Seq2[string, *torch.Tensor] {
-	return func(func(string, *torch.Tensor) bool) {}
-}
-
-// Stats is empty: nothing changes during a run.
-func (f *Flow) Stats(int) map[string]float64 { return nil }
-
 // Validate reports what cannot work, before any step is taken. The trainer calls it.
 func (f *Flow) Validate() error {
 	switch {
@@ -107,6 +96,7 @@ func (f *Flow) Validate() error {
 //
 //	i ~ U{0, …, N-1}        L = ‖F_θ(√ᾱ_i·x + √(1-ᾱ_i)·z, i) - target‖²/D
 type DDPM struct {
+	fixed
 	Model *models.DDPM
 }
 
@@ -125,17 +115,6 @@ func (d *DDPM) LossAt(s *torch.Scope, b Batch, steps []int, z *torch.Tensor, dro
 		models.Cond{Class: b.Labels, Dropout: torch.NewGenerator(s, dropout)})
 	return L2{}.Distance(s, got, d.Model.Target(s, b.Images, z, steps)).Mean(s)
 }
-
-// Update has nothing to move.
-func (d *DDPM) Update(*torch.Scope, int) {}
-
-// State is empty.
-func (d *DDPM) State() iter.Seq2[string, *torch.Tensor] {
-	return func(func(string, *torch.Tensor) bool) {}
-}
-
-// Stats is empty: nothing changes during a run.
-func (d *DDPM) Stats(int) map[string]float64 { return nil }
 
 // Validate reports what cannot work, before any step is taken. The trainer calls it.
 func (d *DDPM) Validate() error {

@@ -32,6 +32,20 @@ type Objective interface {
 	Stats(k int) map[string]float64
 }
 
+// fixed is what objectives share that move nothing but the model.
+type fixed struct{}
+
+// Update has nothing to move.
+func (fixed) Update(*torch.Scope, int) {}
+
+// State is empty.
+func (fixed) State() iter.Seq2[string, *torch.Tensor] {
+	return func(func(string, *torch.Tensor) bool) {}
+}
+
+// Stats is empty: nothing changes during a run.
+func (fixed) Stats(int) map[string]float64 { return nil }
+
 // Draw returns step k's randomness for a run with that seed. The noise stream is on the scope's device.
 func Draw(s *torch.Scope, seed uint64, k int) Draws {
 	host := rand.New(rand.NewPCG(seed, uint64(k)))

@@ -13,11 +13,11 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
 	"github.com/onestep-go/onestep/models/builtin"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/sampling"
@@ -154,11 +154,11 @@ func (m modelInfo) text(all bool) string {
 	for name, n := range sorted(m.DTypes) {
 		types = append(types, fmt.Sprintf("%d %s", n, name))
 	}
-	fmt.Fprintf(&b, "%s: %s\n%s, %d elements, %.1f MB (%s)\n", show(m.Path), m.Kind, plural(len(m.Tensors), "tensor"), m.Elements,
+	fmt.Fprintf(&b, "%s: %s\n%s, %d elements, %.1f MB (%s)\n", job.Printable(m.Path), m.Kind, plural(len(m.Tensors), "tensor"), m.Elements,
 		float64(m.Bytes)/1e6, strings.Join(types, ", "))
 	if d := m.Description; d != nil {
 		n := d.Network
-		fmt.Fprintf(&b, "method %s on %s, step %d, %d images seen\n", show(d.Method), show(d.Data), d.Step, d.Images)
+		fmt.Fprintf(&b, "method %s on %s, step %d, %d images seen\n", job.Printable(d.Method), job.Printable(d.Data), d.Step, d.Images)
 		attention := "no attention"
 		if len(n.Attention) > 0 {
 			attention = fmt.Sprint("attention at ", n.Attention)
@@ -166,25 +166,25 @@ func (m modelInfo) text(all bool) string {
 		fmt.Fprintf(&b, "images %d×%d×%d; U-Net of %d channels ×%v, %s a level, %s\n", n.InChannels, n.Resolution, n.Resolution,
 			n.Channels, n.Mult, plural(n.Blocks, "block"), attention)
 		if n.Classes > 0 {
-			fmt.Fprintf(&b, "%d classes: %s\n", n.Classes, show(strings.Join(d.ClassNames, ", ")))
+			fmt.Fprintf(&b, "%d classes: %s\n", n.Classes, job.Printable(strings.Join(d.ClassNames, ", ")))
 		}
 		if d.Boundary != "" {
 			fmt.Fprintf(&b, "identity at %s, ", d.Boundary)
 		}
 		fmt.Fprintf(&b, "noise levels %g to %g, sigma_data %g, noise label %s\n", d.SigmaMin, d.SigmaMax, d.SigmaData, d.Noise)
 		if d.Command != "" {
-			fmt.Fprintf(&b, "made by: %s\n", show(d.Command))
+			fmt.Fprintf(&b, "made by: %s\n", job.Printable(d.Command))
 		}
 	} else {
 		for k, v := range sorted(m.Metadata) {
-			fmt.Fprintf(&b, "%s: %s\n", show(k), show(v))
+			fmt.Fprintf(&b, "%s: %s\n", job.Printable(k), job.Printable(v))
 		}
 	}
 	if !all {
 		return b.String()
 	}
 	for _, t := range m.Tensors {
-		fmt.Fprintf(&b, "%-60s %-5s %v\n", show(t.Name), t.DType, t.Shape)
+		fmt.Fprintf(&b, "%-60s %-5s %v\n", job.Printable(t.Name), t.DType, t.Shape)
 	}
 	return b.String()
 }
@@ -198,18 +198,6 @@ func sorted[V any](m map[string]V) iter.Seq2[string, V] {
 			}
 		}
 	}
-}
-
-// show makes text from a file fit for a terminal: control characters are escaped, and what is long is cut.
-func show(s string) string {
-	const most = 400
-	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "") + "…"
-	}
-	if strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
-		return strconv.Quote(s)
-	}
-	return s
 }
 
 // runInfo is how far a run has come, as JSON.
@@ -240,7 +228,7 @@ func (a *app) infoRun(dir string) error {
 	out.Snapshots, out.States = append([]int{}, out.Snapshots...), append([]int{}, out.States...)
 
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: run\n", show(dir))
+	fmt.Fprintf(&b, "%s: run\n", job.Printable(dir))
 	list := func(title string, m map[string]any) {
 		if m == nil {
 			return
@@ -251,7 +239,7 @@ func (a *app) infoRun(dir string) error {
 			if err != nil {
 				text = []byte(fmt.Sprint(v))
 			}
-			fmt.Fprintf(&b, "  %-18s %s\n", show(k), show(string(text)))
+			fmt.Fprintf(&b, "  %-18s %s\n", job.Printable(k), job.Printable(string(text)))
 		}
 	}
 	list("options", out.Options)
@@ -316,9 +304,9 @@ func (a *app) infoPicture(path string) error {
 	}
 	out := pictureInfo{Kind: "picture", Path: path, Text: map[string]any{}}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: picture\n", show(path))
+	fmt.Fprintf(&b, "%s: picture\n", job.Printable(path))
 	for _, t := range texts {
-		fmt.Fprintf(&b, "%s: %s\n", show(t.Keyword), show(t.Value))
+		fmt.Fprintf(&b, "%s: %s\n", job.Printable(t.Keyword), job.Printable(t.Value))
 		out.Text[t.Keyword] = t.Value
 		if json.Valid([]byte(t.Value)) {
 			out.Text[t.Keyword] = json.RawMessage(t.Value)

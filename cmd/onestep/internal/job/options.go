@@ -123,7 +123,7 @@ func (o *Train) ReadConfig(path string) error {
 		}
 	}
 	if err != nil {
-		return usage("--config %s: %s", path, cut(strings.TrimPrefix(err.Error(), "json: ")))
+		return usage("--config %s: %s", path, Printable(strings.TrimPrefix(err.Error(), "json: ")))
 	}
 	return nil
 }

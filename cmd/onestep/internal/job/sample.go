@@ -134,7 +134,7 @@ func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled,
 	case classes == 0 && o.Label >= 0:
 		return none, usage("--label: the model has no classes")
 	case classes > 0 && o.Label >= classes:
-		return none, usage("--label: want 0 to %d (%s), got %d", classes-1, cut(strings.Join(d.ClassNames, ", ")), o.Label)
+		return none, usage("--label: want 0 to %d (%s), got %d", classes-1, Printable(strings.Join(d.ClassNames, ", ")), o.Label)
 	}
 	// Karras's levels come from powers and may end above the largest one by rounding.
 	if o.Times[0] > d.SigmaMax*(1+1e-9) {
@@ -213,8 +213,8 @@ func (o *Sample) sampler(model *checkpoint.File) (source, error) {
 	return source{}, errNoFunction
 }
 
-// cut makes text from a file fit for a message.
-func cut(s string) string {
+// Printable makes text from a file fit for a terminal: control characters are escaped, and what is long is cut.
+func Printable(s string) string {
 	const most = 400
 	if len(s) > most {
 		s = strings.ToValidUTF8(s[:most], "") + "…"
