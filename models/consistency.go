@@ -22,6 +22,14 @@ const (
 	AtZero
 )
 
+var boundaries = names[Boundary]{"boundary", []string{"sigma_min", "zero"}}
+
+// MarshalText returns "sigma_min" or "zero".
+func (b Boundary) MarshalText() ([]byte, error) { return boundaries.text(b) }
+
+// UnmarshalText is the reverse of MarshalText.
+func (b *Boundary) UnmarshalText(text []byte) error { return boundaries.parse(text, b) }
+
 // NoiseEmbedding is the form in which a network is told the noise level.
 type NoiseEmbedding int
 
@@ -31,6 +39,14 @@ const (
 	// ScaledLog is 250·ln(t), as the checkpoints that OpenAI released take it.
 	ScaledLog
 )
+
+var noiseEmbeddings = names[NoiseEmbedding]{"noise", []string{"ln(t)/4", "250 ln(t)"}}
+
+// MarshalText returns "ln(t)/4" or "250 ln(t)".
+func (n NoiseEmbedding) MarshalText() ([]byte, error) { return noiseEmbeddings.text(n) }
+
+// UnmarshalText is the reverse of MarshalText.
+func (n *NoiseEmbedding) UnmarshalText(text []byte) error { return noiseEmbeddings.parse(text, n) }
 
 // scale is what the label multiplies ln(t) by.
 func (n NoiseEmbedding) scale() float64 {

@@ -21,13 +21,22 @@ const (
 	CosineBetas
 )
 
+var betaSchedules = names[BetaSchedule]{"schedule of betas", []string{"linear", "scaled_linear", "cosine"}}
+
+// MarshalText returns "linear", "scaled_linear" or "cosine".
+func (b BetaSchedule) MarshalText() ([]byte, error) { return betaSchedules.text(b) }
+
+// UnmarshalText is the reverse of MarshalText.
+func (b *BetaSchedule) UnmarshalText(text []byte) error { return betaSchedules.parse(text, b) }
+
 // Betas describes a chain by its schedule. The zero value is that of Ho et al. 2020.
 type Betas struct {
-	Schedule BetaSchedule
-	Steps    int // 0: 1000
+	Schedule BetaSchedule `json:"schedule"`
+	Steps    int          `json:"steps"` // 0: 1000
 	// First and Last are the ends of LinearBetas and ScaledLinearBetas; both 0: 0.0001 and 0.02 of the former, 0.00085 and 0.012
 	// of the latter, which are Stable Diffusion's.
-	First, Last float64
+	First float64 `json:"first,omitempty"`
+	Last  float64 `json:"last,omitempty"`
 }
 
 func (b Betas) withDefaults() Betas {
@@ -49,8 +58,8 @@ func (b Betas) Validate() error {
 	switch {
 	case b.Schedule < LinearBetas || b.Schedule > CosineBetas:
 		return fmt.Errorf("betas: there is no schedule %d: want %d to %d", b.Schedule, LinearBetas, CosineBetas)
-	case b.Steps < 2:
-		return fmt.Errorf("betas: want at least 2 steps, or 0 for 1000, got %d", b.Steps)
+	case b.Steps < 2 || b.Steps > 1e6:
+		return fmt.Errorf("betas: want 2 to 1000000 steps, or 0 for 1000, got %d", b.Steps)
 	case b.Schedule != CosineBetas && !(b.First > 0 && b.First <= b.Last && b.Last < 1):
 		return fmt.Errorf("betas: want 0 < first ≤ last < 1, got %g and %g", b.First, b.Last)
 	}
@@ -90,7 +99,11 @@ func (b Betas) Chain() (*Chain, error) {
 	if err != nil {
 		return nil, err
 	}
-	return NewChain(betas)
+	c, err := NewChain(betas)
+	if err == nil {
+		c.made = b.withDefaults()
+	}
+	return c, err
 }
 
 // Chain is a discrete variance-preserving diffusion (Ho et al. 2020): step i is y = √ᾱ_i·x_0 + √(1-ᾱ_i)·z with ᾱ_i the product
@@ -99,6 +112,7 @@ func (b Betas) Chain() (*Chain, error) {
 //	σ_i = √((1-ᾱ_i)/ᾱ_i)        x = y/√ᾱ_i
 type Chain struct {
 	betas, sigmas, logs []float64 // β, σ and ln σ; σ ascends
+	made                Betas     // what it was made from; Steps 0: bare numbers
 }
 
 // NewChain returns the chain with the variances β, each between 0 and 1, lowest noise first.
@@ -106,7 +120,7 @@ func NewChain(betas []float64) (*Chain, error) {
 	if len(betas) < 2 {
 		return nil, fmt.Errorf("chain: want at least 2 betas, got %d", len(betas))
 	}
-	c := &Chain{append([]float64(nil), betas...), make([]float64, len(betas)), make([]float64, len(betas))}
+	c := &Chain{betas: append([]float64(nil), betas...), sigmas: make([]float64, len(betas)), logs: make([]float64, len(betas))}
 	sum := 0.0 // ln ᾱ: 1 - ᾱ itself would lose digits where there is little noise
 	for i, beta := range betas {
 		if !(beta > 0 && beta < 1) {
@@ -128,6 +142,9 @@ var defaultChain = sync.OnceValue(func() *Chain {
 	c, _ := Betas{}.Chain()
 	return c
 })
+
+// Made returns what the chain was made from; false for one that NewChain made of bare numbers.
+func (c *Chain) Made() (Betas, bool) { return c.made, c.made.Steps != 0 }
 
 // Steps returns the number of steps.
 func (c *Chain) Steps() int { return len(c.sigmas) }
@@ -194,6 +211,14 @@ const (
 	// PredictData is x_0.
 	PredictData
 )
+
+var predictions = names[Prediction]{"prediction", []string{"noise", "velocity", "data"}}
+
+// MarshalText returns "noise", "velocity" or "data".
+func (p Prediction) MarshalText() ([]byte, error) { return predictions.text(p) }
+
+// UnmarshalText is the reverse of MarshalText.
+func (p *Prediction) UnmarshalText(text []byte) error { return predictions.parse(text, p) }
 
 func (p Prediction) validate(what string) error {
 	if p < PredictNoise || p > PredictData {

@@ -442,7 +442,7 @@ func TestValidate(t *testing.T) {
 		{&Guided{}, "guidance: no model"},
 		{&Guided{Model: &EDM{Net: net}, Scale: nan}, "guidance: want a finite scale, got NaN"},
 		{Betas{Schedule: 7}, "betas: there is no schedule 7: want 0 to 2"},
-		{Betas{Steps: 1}, "betas: want at least 2 steps, or 0 for 1000, got 1"},
+		{Betas{Steps: 1}, "betas: want 2 to 1000000 steps, or 0 for 1000, got 1"},
 		{Betas{Steps: -5}, "got -5"},
 		{Betas{First: 0.02, Last: 0.01}, "betas: want 0 < first ≤ last < 1, got 0.02 and 0.01"},
 		{Betas{First: 0.02}, "got 0.02 and 0"},

@@ -42,9 +42,9 @@ func (c *CD) LossAt(s *torch.Scope, b Batch, low, high []float64, z *torch.Tenso
 	return c.pair(step).loss(s, b, low, high, z, dropout)
 }
 
-// Metadata describes a snapshot's model, so that package checkpoint can read it; nothing for networks other than a U-Net.
+// Metadata describes a snapshot's model, so that package checkpoint can read it; nothing for a network of the user's own.
 func (c *CD) Metadata(step int, images int64) (map[string]string, error) {
-	return metadata(c.Model, c.Model.Net, "cd", c.sigmaMax(), step, images)
+	return metadata(c.Model, "cd", c.sigmaMax(), step, images)
 }
 
 // Validate reports what cannot work, before any step is taken. The trainer calls it.

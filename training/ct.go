@@ -7,8 +7,6 @@ import (
 	"math/rand/v2"
 
 	"github.com/onestep-go/onestep/models"
-	"github.com/onestep-go/onestep/models/checkpoint"
-	"github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -151,27 +149,13 @@ func (c *CT) Stats(k int) map[string]float64 {
 	return map[string]float64{"levels": float64(n), "decay": decay}
 }
 
-// Metadata describes a snapshot's model, so that checkpoint.Open can read it; nothing for networks other than a U-Net.
+// Metadata describes a snapshot's model, so that checkpoint.Open can read it; nothing for a network of the user's own.
 func (c *CT) Metadata(step int, images int64) (map[string]string, error) {
 	name := "ct"
 	if c.Target == nil && c.Weight == InverseGap {
 		name = "ict"
 	}
-	return metadata(c.Model, c.Model.Net, name, c.sigmaMax(), step, images)
-}
-
-// metadata describes a model that a method has trained.
-func metadata(f any, net models.Network, method string, sigmaMax float64, step int, images int64) (map[string]string, error) {
-	u, ok := net.(*unet.UNet)
-	if !ok {
-		return nil, nil
-	}
-	d, err := checkpoint.Describe(f, u.Config())
-	if err != nil {
-		return nil, err
-	}
-	d.Method, d.SigmaMax, d.Step, d.Images = method, sigmaMax, step, images
-	return d.Metadata()
+	return metadata(c.Model, name, c.sigmaMax(), step, images)
 }
 
 // Validate reports what cannot work, before any step is taken. The trainer calls it.

@@ -88,9 +88,9 @@ func (e *ECT) Stats(k int) map[string]float64 {
 	return map[string]float64{"stage": float64(e.stage(k))}
 }
 
-// Metadata describes a snapshot's model, so that package checkpoint can read it; nothing for networks other than a U-Net.
+// Metadata describes a snapshot's model, so that package checkpoint can read it; nothing for a network of the user's own.
 func (e *ECT) Metadata(step int, images int64) (map[string]string, error) {
-	return metadata(e.Model, e.Model.Net, "ect", 80, step, images)
+	return metadata(e.Model, "ect", 80, step, images)
 }
 
 // Validate reports what cannot work, before any step is taken. The trainer calls it.

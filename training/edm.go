@@ -64,9 +64,9 @@ func (e *EDM) LossAt(s *torch.Scope, b Batch, levels []float64, z *torch.Tensor,
 	return d.Mul(s, torch.FromSlice(s, w).To(s, d.DType())).Mean(s)
 }
 
-// Metadata describes a snapshot's model, so that package checkpoint can read it; nothing for networks other than a U-Net.
+// Metadata describes a snapshot's model, so that package checkpoint can read it; nothing for a network of the user's own.
 func (e *EDM) Metadata(step int, images int64) (map[string]string, error) {
-	return metadata(e.Model, e.Model.Net, "edm", e.withDefaults().SigmaMax, step, images)
+	return metadata(e.Model, "edm", e.withDefaults().SigmaMax, step, images)
 }
 
 // Validate reports what cannot work, before any step is taken. The trainer calls it.

@@ -76,6 +76,11 @@ func (f *Flow) End(s *torch.Scope, z *torch.Tensor, c models.Cond) *torch.Tensor
 	})
 }
 
+// Metadata describes a snapshot's model, so that package checkpoint can read it; nothing for a network of the user's own.
+func (f *Flow) Metadata(step int, images int64) (map[string]string, error) {
+	return metadata(f.Model, "flow", 80, step, images)
+}
+
 // Validate reports what cannot work, before any step is taken. The trainer calls it.
 func (f *Flow) Validate() error {
 	switch {
@@ -114,6 +119,12 @@ func (d *DDPM) LossAt(s *torch.Scope, b Batch, steps []int, z *torch.Tensor, dro
 	got := d.Model.Forward(s, d.Model.Process().Noisy(s, b.Images, z, steps), steps,
 		models.Cond{Class: b.Labels, Dropout: torch.NewGenerator(s, dropout)})
 	return L2{}.Distance(s, got, d.Model.Target(s, b.Images, z, steps)).Mean(s)
+}
+
+// Metadata describes a snapshot's model, so that package checkpoint can read it; nothing for a network of the user's own.
+func (d *DDPM) Metadata(step int, images int64) (map[string]string, error) {
+	c := d.Model.Process()
+	return metadata(d.Model, "ddpm", min(c.Sigma(c.Steps()-1), 80), step, images)
 }
 
 // Validate reports what cannot work, before any step is taken. The trainer calls it.

@@ -3,7 +3,6 @@
 package checkpoint
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/safetensors"
@@ -23,28 +23,30 @@ import (
 // metadataKey is where a file's metadata holds its Description, as JSON.
 const metadataKey = "onestep"
 
-// format is the version of Description that this package writes.
-const format = 1
+// format is the version of Description that this package writes. It also reads 1, in which all networks were U-Nets of the
+// form edm.
+const format = 2
 
 // Kind is what a file's network is turned into.
 type Kind string
 
 // The kinds of models.
 const (
-	Consistency Kind = "consistency" // models.Consistency
-	Denoiser    Kind = "denoiser"    // models.EDM
+	Consistency Kind = "consistency" // models.Consistency or models.TrigConsistency
+	Denoiser    Kind = "denoiser"    // models.EDM, DDPM, VP, Flow or TrigFlow, by its form
+	Trajectory  Kind = "trajectory"  // models.Trajectory, or models.MeanFlow in the form flow
 )
 
 // Description is what a file says of its model.
 type Description struct {
-	Format    int         `json:"format"`             // version of this description; Save sets it
-	Kind      Kind        `json:"kind"`               // what the network is turned into
-	Network   unet.Config `json:"network"`            // the U-Net F_θ
-	Boundary  string      `json:"boundary,omitempty"` // of a consistency function, where it is the identity: "sigma_min" or "zero"
-	Noise     string      `json:"noise"`              // "ln(t)/4" or "250 ln(t)": the noise label's form
-	SigmaData float64     `json:"sigma_data"`
-	SigmaMin  float64     `json:"sigma_min"`
-	SigmaMax  float64     `json:"sigma_max"` // the noise level that sampling starts from
+	Format    int             `json:"format"`             // version of this description; Save sets it
+	Kind      Kind            `json:"kind"`               // what the network is turned into
+	Form      Form            `json:"form"`               // what the network predicts
+	Network   network.Config  `json:"network"`            // the network F_θ
+	Boundary  models.Boundary `json:"boundary,omitempty"` // of a consistency function, where it is the identity; absent: sigma_min
+	SigmaData float64         `json:"sigma_data"`
+	SigmaMin  float64         `json:"sigma_min"`
+	SigmaMax  float64         `json:"sigma_max"` // the noise level that sampling starts from
 
 	Method     string   `json:"method,omitempty"`      // how it was trained, such as "ct"
 	Data       string   `json:"data,omitempty"`        // what on
@@ -54,56 +56,78 @@ type Description struct {
 	Command    string   `json:"command,omitempty"`     // the command that made it
 }
 
-// Describe fills in a Description for a *models.Consistency or a *models.EDM over a U-Net.
-func Describe(f any, network unet.Config) (Description, error) {
-	d := Description{Format: format, Network: network, SigmaMax: 80}
-	var noise models.NoiseEmbedding
+// ErrNetwork is what functions of a network are refused with whose configuration files cannot hold, such as a user's own.
+var ErrNetwork = errors.New("want a network of package network: a U-Net, a DiT or an MLP")
+
+// Describe fills in a Description for any of package models' denoisers, consistency functions and jumps. What starts from another
+// denoiser (models.Preconditioned, models.TrigNetwork) is described by that one's form.
+func Describe(f any) (Description, error) {
+	d := Description{Format: format, SigmaMin: 0.002, SigmaMax: 80}
+	var net models.Network
+	var err error
 	switch f := f.(type) {
 	case *models.Consistency:
-		d.Kind, d.Boundary = Consistency, "sigma_min"
-		if f.Boundary == models.AtZero {
-			d.Boundary = "zero"
+		d.Kind, d.Boundary, d.SigmaData, d.SigmaMin = Consistency, f.Boundary, f.SigmaData, f.SigmaMinimum()
+		d.Form, net = Form{Type: EDM, Noise: f.Noise}, f.Net
+		if p, ok := f.Net.(*models.Preconditioned); ok {
+			d.Form, net, _, err = formOf(p.Model)
 		}
-		d.SigmaData, d.SigmaMin, noise = f.SigmaData, f.SigmaMinimum(), f.Noise
-	case *models.EDM:
-		d.Kind, d.SigmaData, d.SigmaMin, noise = Denoiser, f.SigmaData, 0.002, f.Noise
+	case *models.TrigConsistency:
+		d.Kind, d.Boundary, d.SigmaData = Consistency, models.AtZero, f.SigmaData
+		d.Form, net = Form{Type: TrigFlow}, f.Net
+		if n, ok := f.Net.(*models.TrigNetwork); ok {
+			d.Form, net, _, err = formOf(n.Model)
+		}
+	case *models.Trajectory:
+		d.Kind, d.SigmaData, d.SigmaMin = Trajectory, f.SigmaData, f.SigmaMinimum()
+		d.Form, net = Form{Type: EDM, Noise: f.Noise}, f.Net
+	case *models.MeanFlow:
+		d.Kind, d.Form, net = Trajectory, Form{Type: Flow, Scale: f.Scale, Interval: f.Interval}, f.Net
+	case models.Parameterisation:
+		d.Kind = Denoiser
+		d.Form, net, d.SigmaData, err = formOf(f)
 	default:
-		return d, fmt.Errorf("describe model: want a *models.Consistency or a *models.EDM, got %T", f)
+		err = fmt.Errorf("describe model: want one of package models' denoisers or consistency functions, got %T", f)
+	}
+	if err != nil {
+		return d, err
 	}
 	if d.SigmaData == 0 {
 		d.SigmaData = 0.5
 	}
-	d.Noise = "ln(t)/4"
-	if noise == models.ScaledLog {
-		d.Noise = "250 ln(t)"
+	config, ok := network.Of(net)
+	if !ok {
+		return d, fmt.Errorf("describe model: %w, got %T", ErrNetwork, net)
 	}
+	d.Network = config
 	return d, nil
 }
 
-// function returns what the description asks for over that network: a *models.Consistency or a *models.EDM.
-func (d Description) function(net models.Network) (any, error) {
-	noise := models.QuarterLog
-	switch d.Noise {
-	case "ln(t)/4":
-	case "250 ln(t)":
-		noise = models.ScaledLog
-	default:
-		return nil, fmt.Errorf("noise: want \"ln(t)/4\" or \"250 ln(t)\", got %q", d.Noise)
-	}
+// Function returns what the description says, over that network: a models.Denoiser, a models.ConsistencyFunction, or what is both.
+func (d Description) Function(net models.Network) (any, error) {
 	if !(d.SigmaData >= 1e-6 && d.SigmaData <= 1e6 && d.SigmaMin > 0 && d.SigmaMin < d.SigmaMax && d.SigmaMax < 1e6) {
 		return nil, fmt.Errorf("noise levels: want sigma_data from 1e-6 to 1e6 and 0 < sigma_min < sigma_max < 1e6, got %g, %g and %g", d.SigmaData, d.SigmaMin, d.SigmaMax)
 	}
 	switch {
 	case d.Kind == Denoiser:
-		return &models.EDM{Net: net, Noise: noise, SigmaData: d.SigmaData}, nil
-	case d.Kind != Consistency:
-		return nil, fmt.Errorf("kind: want %q or %q, got %q", Consistency, Denoiser, d.Kind)
-	case d.Boundary == "sigma_min":
-		return &models.Consistency{Net: net, Boundary: models.AtSigmaMin, Noise: noise, SigmaData: d.SigmaData, SigmaMin: d.SigmaMin}, nil
-	case d.Boundary == "zero":
-		return &models.Consistency{Net: net, Boundary: models.AtZero, Noise: noise, SigmaData: d.SigmaData, SigmaMin: d.SigmaMin}, nil
+		return d.Form.Denoiser(net, d.SigmaData)
+	case d.Kind == Consistency && d.Form.Type == TrigFlow && d.Boundary == models.AtZero:
+		return d.Form.Trig(net, d.SigmaData)
+	case d.Kind == Consistency:
+		return d.Form.Consistency(net, d.SigmaData, d.Boundary, d.SigmaMin)
+	case d.Kind != Trajectory:
+		return nil, fmt.Errorf("kind: want %q, %q or %q, got %q", Consistency, Denoiser, Trajectory, d.Kind)
 	}
-	return nil, fmt.Errorf("boundary: want \"sigma_min\" or \"zero\", got %q", d.Boundary)
+	if !d.Network.Until() {
+		return nil, fmt.Errorf("kind: a %s needs a network that is told where a jump ends (until), and the %s is not", Trajectory, d.Network.Name())
+	}
+	switch d.Form.Type {
+	case EDM:
+		return &models.Trajectory{Net: net, Noise: d.Form.Noise, SigmaData: d.SigmaData, SigmaMin: d.SigmaMin}, nil
+	case Flow:
+		return &models.MeanFlow{Net: net, Scale: d.Form.Scale, Interval: d.Form.Interval}, nil
+	}
+	return nil, fmt.Errorf("form: a %s has %s or %s, got %q", Trajectory, EDM, Flow, d.Form.Type)
 }
 
 // Metadata returns the description as a file's metadata.
@@ -131,44 +155,66 @@ func ReadDescription(metadata map[string]string) (Description, error) {
 	if err := json.Unmarshal([]byte(text), &head); err != nil {
 		return Description{}, fmt.Errorf("description of the model: %w", err)
 	}
-	if head.Format != format {
-		return Description{}, fmt.Errorf("description of the model: it has format %d, this version reads format %d", head.Format, format)
-	}
 	var d Description
-	dec := json.NewDecoder(bytes.NewReader([]byte(text)))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&d); err != nil {
-		return Description{}, fmt.Errorf("description of the model: %w", err)
-	}
-	if n := len(d.ClassNames); n > 0 && n != d.Network.Classes {
-		return Description{}, fmt.Errorf("description of the model: it names %d classes, and the network has %d", n, d.Network.Classes)
+	switch head.Format {
+	case format:
+		if err := strictly(text, &d); err != nil {
+			return d, err
+		}
+	case 1:
+		old := struct {
+			*Description
+			Network unet.Config           `json:"network"`
+			Noise   models.NoiseEmbedding `json:"noise"`
+		}{Description: &d}
+		if err := strictly(text, &old); err != nil {
+			return d, err
+		}
+		d.Form, d.Network = Form{Type: EDM, Noise: old.Noise}, network.Config{UNet: &old.Network}
+	default:
+		return d, fmt.Errorf("description of the model: it has format %d, this version reads format 1 and %d", head.Format, format)
 	}
 	d.Network = d.Network.WithDefaults()
 	if err := d.Network.Validate(); err != nil {
-		return Description{}, fmt.Errorf("description of the model: %w", err)
+		return d, fmt.Errorf("description of the model: %w", err)
 	}
-	if _, err := d.function(nil); err != nil {
-		return Description{}, fmt.Errorf("description of the model: %w", err)
+	if n := len(d.ClassNames); n > 0 && n != d.Network.Classes() {
+		return d, fmt.Errorf("description of the model: it names %d classes, and the network has %d", n, d.Network.Classes())
+	}
+	if _, err := d.Function(probe{}); err != nil {
+		return d, fmt.Errorf("description of the model: %w", err)
 	}
 	return d, nil
 }
 
+// strictly decodes JSON without fields that nobody knows.
+func strictly(text string, into any) error {
+	dec := json.NewDecoder(strings.NewReader(text))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(into); err != nil {
+		return fmt.Errorf("description of the model: %w", err)
+	}
+	return nil
+}
+
+// probe stands for the network while a description is checked.
+type probe struct{ models.Network }
+
 // File is a model's network as it was read from a file. It owns its weights.
 type File struct {
-	Network     *unet.UNet
+	Network     network.Network
 	Description Description
 	Path        string // the file it was read from
 
-	function any // see Description.function
+	function any // see Description.Function
 }
 
-// Shape returns the shape of the model's images, [C, H, W].
+// Shape returns the shape of what the model draws, [C, H, W] for images.
 func (f *File) Shape() []int {
-	c := f.Description.Network
-	return []int{c.InChannels, c.Resolution, c.Resolution}
+	return f.Description.Network.Shape()
 }
 
-// Function returns what the network is turned into: a *models.Consistency or a *models.EDM, which share its weights.
+// Function returns what the network is turned into, which shares its weights: see Description.Function.
 func (f *File) Function() any { return f.function }
 
 // Close frees the weights.
@@ -304,7 +350,7 @@ func read(f *safetensors.File, path string, dev torch.Device, open func(s *torch
 	if n := d.Network.Count(); n > elements {
 		return fail(fmt.Errorf("it describes a network of %d weights and holds %d", n, elements))
 	}
-	net, err := unet.New(d.Network, dev, 0)
+	net, err := network.New(d.Network, dev, 0)
 	if err != nil {
 		return fail(err)
 	}
@@ -330,7 +376,7 @@ func read(f *safetensors.File, path string, dev torch.Device, open func(s *torch
 		return fail(err)
 	}
 	net.Store().SetRequiresGrad(false)
-	fn, err := d.function(net)
+	fn, err := d.Function(net)
 	if err != nil {
 		net.Close()
 		return fail(err)

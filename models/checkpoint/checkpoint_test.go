@@ -12,24 +12,32 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/mlp"
+	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/torch"
 )
 
 var tiny = unet.Config{Resolution: 8, InChannels: 1, Channels: 8, Mult: []int{1, 2}, Blocks: 1, Classes: 3}.WithDefaults()
 
-func save(t *testing.T, path string, d Description, dtype torch.DType) *unet.UNet {
+func tinyNet(t *testing.T) *unet.UNet {
 	t.Helper()
 	net, err := unet.New(tiny, torch.CPU, 7)
 	require.NoError(t, err)
 	t.Cleanup(net.Close)
+	return net
+}
+
+func save(t *testing.T, path string, d Description, dtype torch.DType) *unet.UNet {
+	t.Helper()
+	net := tinyNet(t)
 	require.NoError(t, Save(path, d, net.Tensors(), dtype, false))
 	return net
 }
 
 func TestRoundTrip(t *testing.T) {
 	dir := t.TempDir()
-	d, err := Describe(&models.Consistency{Boundary: models.AtZero, Noise: models.ScaledLog, SigmaData: 0.25}, tiny)
+	d, err := Describe(&models.Consistency{Net: tinyNet(t), Boundary: models.AtZero, Noise: models.ScaledLog, SigmaData: 0.25})
 	require.NoError(t, err)
 	d.Method, d.ClassNames, d.Step = "ct", []string{"a", "b", "c"}, 12
 	for _, c := range []struct {
@@ -40,7 +48,6 @@ func TestRoundTrip(t *testing.T) {
 		net := save(t, filepath.Join(dir, c.name), d, c.dtype)
 		m, err := Open(filepath.Join(dir, c.name), torch.CPU)
 		require.NoError(t, err)
-		d.Format = 1
 		require.Equal(t, d, m.Description)
 		require.Equal(t, []int{1, 8, 8}, m.Shape())
 		f, ok := m.ConsistencyFunction.(*models.Consistency)
@@ -74,13 +81,97 @@ func TestRoundTrip(t *testing.T) {
 	require.True(t, errors.Is(err, fs.ErrExist), "%v", err)
 }
 
+// Files of the first format, such as the first releases wrote, are read as they were.
+func TestFirstFormat(t *testing.T) {
+	text := `{"format":1,"kind":"consistency","network":{"resolution":8,"in_channels":1,"channels":8,"mult":[1,2],"blocks":1},` +
+		`"boundary":"zero","noise":"250 ln(t)","sigma_data":0.25,"sigma_min":0.01,"sigma_max":70,"method":"ect","step":3}`
+	d, err := ReadDescription(map[string]string{"onestep": text})
+	require.NoError(t, err)
+	want := tiny
+	want.Classes = 0
+	require.Equal(t, Description{Format: 1, Kind: Consistency, Form: Form{Type: EDM, Noise: models.ScaledLog}, Network: network.Config{UNet: &want},
+		Boundary: models.AtZero, SigmaData: 0.25, SigmaMin: 0.01, SigmaMax: 70, Method: "ect", Step: 3}, d)
+	_, err = ReadDescription(map[string]string{"onestep": strings.Replace(text, `"blocks"`, `"surprise"`, 1)})
+	require.ErrorContains(t, err, `unknown field "surprise"`)
+}
+
+// Whatever is written computes the same after it was read.
+func TestEveryForm(t *testing.T) {
+	chain, err := models.Betas{Schedule: models.CosineBetas, Steps: 50}.Chain()
+	require.NoError(t, err)
+	config := network.Config{MLP: &mlp.Config{Shape: []int{2}, Width: 16, Depth: 1, Until: true}}
+	net, err := network.New(config, torch.CPU, 3)
+	require.NoError(t, err)
+	defer net.Close()
+	plain := network.Config{MLP: &mlp.Config{Shape: []int{2}, Width: 16, Depth: 1}}
+	simple, err := network.New(plain, torch.CPU, 4)
+	require.NoError(t, err)
+	defer simple.Close()
+	edm := &models.EDM{Net: simple, SigmaData: 0.7}
+	flow := &models.Flow{Net: simple, Scale: 10, Reversed: true}
+	for i, c := range []struct {
+		f   any
+		net network.Network
+	}{
+		{edm, simple},
+		{&models.DDPM{Net: simple, Chain: chain, Predict: models.PredictVelocity, Nearest: true}, simple},
+		{&models.DDPM{Net: simple}, simple},
+		{&models.VP{Net: simple, Predict: models.PredictData, BetaD: 10, BetaMin: 0.2, Scale: 1}, simple},
+		{flow, simple},
+		{&models.TrigFlow{Net: simple, SigmaData: 0.3}, simple},
+		{&models.Consistency{Net: simple, Boundary: models.AtZero, SigmaData: 0.4}, simple},
+		{&models.Consistency{Net: &models.Preconditioned{Model: flow}}, simple},
+		{&models.Consistency{Net: &models.Preconditioned{Model: &models.TrigFlow{Net: simple}}}, simple},
+		{&models.TrigConsistency{Net: simple, SigmaData: 0.3}, simple},
+		{&models.TrigConsistency{Net: &models.TrigNetwork{Model: edm, SigmaData: 0.7}, SigmaData: 0.7}, simple},
+		{&models.TrigConsistency{Net: &models.TrigNetwork{Model: flow}}, simple},
+		{&models.Trajectory{Net: net, SigmaData: 0.3, SigmaMin: 0.01}, net},
+		{&models.MeanFlow{Net: net, Scale: 3, Interval: true}, net},
+	} {
+		d, err := Describe(c.f)
+		require.NoError(t, err)
+		path := filepath.Join(t.TempDir(), "m.safetensors")
+		require.NoError(t, Save(path, d, c.net.Tensors(), torch.Float32, false))
+		m, err := OpenFile(path, torch.CPU)
+		require.NoError(t, err, "%d: %T", i, c.f)
+		require.Equal(t, d, m.Description)
+		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+			x := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float32, 3, 2)
+			at := torch.FromSlice(s, []float32{0.05, 1, 30})
+			y := map[bool][]*torch.Tensor{}
+			for is, f := range map[bool]any{false: c.f, true: m.Function()} {
+				if g, ok := f.(models.Denoiser); ok {
+					y[is] = append(y[is], g.Denoise(s, x, at, models.Cond{}))
+				}
+				if g, ok := f.(models.ConsistencyFunction); ok {
+					y[is] = append(y[is], g.Origin(s, x, at, models.Cond{}))
+				}
+			}
+			require.Len(t, y[true], len(y[false]))
+			require.NotEmpty(t, y[true])
+			for j := range y[true] {
+				// What was described by another form has other roundings.
+				require.Less(t, y[true][j].Sub(s, y[false][j]).Abs(s).Max(s).Item(), 1e-5, "%d: %T", i, c.f)
+			}
+			return nil
+		}))
+		m.Close()
+	}
+	bare, err := models.NewChain([]float64{0.1, 0.2})
+	require.NoError(t, err)
+	_, err = Describe(&models.DDPM{Net: simple, Chain: bare})
+	require.ErrorContains(t, err, "make it by models.Betas.Chain")
+	_, err = Describe(&models.EDM{Net: own{}})
+	require.ErrorIs(t, err, ErrNetwork)
+}
+
 // A teacher is not a consistency function, and the other way round: each is refused by name where the other is wanted.
 func TestTeacher(t *testing.T) {
 	dir := t.TempDir()
-	teacher, err := Describe(&models.EDM{SigmaData: 0.25, Noise: models.ScaledLog}, tiny)
+	teacher, err := Describe(&models.EDM{Net: tinyNet(t), SigmaData: 0.25, Noise: models.ScaledLog})
 	require.NoError(t, err)
 	require.Equal(t, Denoiser, teacher.Kind)
-	student, err := Describe(&models.Consistency{}, tiny)
+	student, err := Describe(&models.Consistency{Net: tinyNet(t)})
 	require.NoError(t, err)
 	net := save(t, filepath.Join(dir, "teacher.safetensors"), teacher, torch.Float32)
 	save(t, filepath.Join(dir, "student.safetensors"), student, torch.Float32)
@@ -99,18 +190,23 @@ func TestTeacher(t *testing.T) {
 	require.ErrorContains(t, err, "want a consistency function, and the file holds a denoiser")
 	_, err = OpenTeacher(filepath.Join(dir, "student.safetensors"), torch.CPU)
 	require.ErrorContains(t, err, "want a denoiser")
-	_, err = Describe(gauss{}, tiny)
+	_, err = Describe(gauss{})
 	require.ErrorContains(t, err, "got checkpoint.gauss")
 }
 
 type gauss struct{}
 
+// own is a network that the library does not know.
+type own struct{ models.Network }
+
 func TestOpenRefuses(t *testing.T) {
 	dir := t.TempDir()
-	good, err := Describe(&models.Consistency{}, tiny)
+	good, err := Describe(&models.Consistency{Net: tinyNet(t)})
 	require.NoError(t, err)
 	change := func(f func(d *Description)) Description {
 		d := good
+		own := *good.Network.UNet
+		d.Network.UNet = &own
 		f(&d)
 		return d
 	}
@@ -118,14 +214,16 @@ func TestOpenRefuses(t *testing.T) {
 		name, want string
 		d          Description
 	}{
-		{"huge", "weights and holds 45497", change(func(d *Description) { d.Network.Channels = 1024 })},
-		{"shape", "weights do not fit the network", change(func(d *Description) { d.Network.Blocks = 2; d.Network.Channels = 4; d.Network.NormGroups = 1 })},
-		{"mult", "mult: want 1 to 64, got -3", change(func(d *Description) { d.Network.Mult = []int{1, -3} })},
+		{"huge", "weights and holds 45497", change(func(d *Description) { d.Network.UNet.Channels = 1024 })},
+		{"shape", "weights do not fit the network", change(func(d *Description) {
+			d.Network.UNet.Blocks = 2
+			d.Network.UNet.Channels = 4
+			d.Network.UNet.NormGroups = 1
+		})},
+		{"mult", "mult: want 1 to 64, got -3", change(func(d *Description) { d.Network.UNet.Mult = []int{1, -3} })},
 		{"levels", "0 < sigma_min < sigma_max", change(func(d *Description) { d.SigmaMin = 90 })},
-		{"boundary", `boundary: want "sigma_min" or "zero", got "x"`, change(func(d *Description) { d.Boundary = "x" })},
-		{"noise", `noise: want`, change(func(d *Description) { d.Noise = "t" })},
 		{"names", "it names 2 classes, and the network has 3", change(func(d *Description) { d.ClassNames = []string{"a", "b"} })},
-		{"kind", `kind: want "consistency" or "denoiser", got "gan"`, change(func(d *Description) { d.Kind = "gan" })},
+		{"kind", `kind: want "consistency", "denoiser" or "trajectory", got "gan"`, change(func(d *Description) { d.Kind = "gan" })},
 	} {
 		path := filepath.Join(dir, c.name+".safetensors")
 		save(t, path, c.d, torch.Float32)
@@ -166,9 +264,17 @@ func TestOpenRefuses(t *testing.T) {
 	metadata, err := good.Metadata()
 	require.NoError(t, err)
 	for text, want := range map[string]string{
-		strings.Replace(metadata["onestep"], `"format":1`, `"format":2`, 1):            "it has format 2, this version reads format 1",
-		strings.Replace(metadata["onestep"], `"kind"`, `"surprise":1,"kind"`, 1):       `unknown field "surprise"`,
-		strings.Replace(metadata["onestep"], `"sigma_min":0.002`, `"sigma_min":{}`, 1): "sigma_min",
+		strings.Replace(metadata["onestep"], `"format":2`, `"format":3`, 1):                                                          "it has format 3, this version reads format 1 and 2",
+		strings.Replace(metadata["onestep"], `"kind"`, `"surprise":1,"kind"`, 1):                                                     `unknown field "surprise"`,
+		strings.Replace(metadata["onestep"], `"sigma_min":0.002`, `"sigma_min":{}`, 1):                                               "sigma_min",
+		strings.Replace(metadata["onestep"], `"sigma_min":0.002`, `"sigma_min":90`, 1):                                               "0 < sigma_min < sigma_max",
+		strings.Replace(metadata["onestep"], `"sigma_min"`, `"boundary":"x","sigma_min"`, 1):                                         `boundary: want one of sigma_min, zero, got "x"`,
+		strings.Replace(metadata["onestep"], `"type":"edm"`, `"type":"edm","noise":"t"`, 1):                                          `noise: want one of ln(t)/4, 250 ln(t), got "t"`,
+		strings.Replace(metadata["onestep"], `"type":"edm"`, `"type":"gan"`, 1):                                                      `form: want one of edm, ddpm, vp, flow, trigflow, got "gan"`,
+		strings.Replace(metadata["onestep"], `"type":"edm"`, `"type":"ddpm","betas":{"schedule":"cosine","steps":1000000000000}`, 1): "want 2 to 1000000 steps",
+		strings.Replace(metadata["onestep"], `"type":"edm"`, `"type":"flow","scale":-1`, 1):                                          "flow: want",
+		strings.Replace(metadata["onestep"], `"unet":`, `"mlp":{"shape":[2]},"unet":`, 1):                                            "want the configuration of one network (unet, dit or mlp), got 2",
+		strings.Replace(metadata["onestep"], `"kind":"consistency"`, `"kind":"trajectory"`, 1):                                       "needs a network that is told where a jump ends",
 		"{": "unexpected end",
 	} {
 		_, err := ReadDescription(map[string]string{"onestep": text})

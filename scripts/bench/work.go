@@ -160,7 +160,7 @@ func sample(o options) (any, error) {
 	defer net.Close()
 	f := &models.Consistency{Net: net}
 	if o.save != "" {
-		d, err := checkpoint.Describe(f, net.Config())
+		d, err := checkpoint.Describe(f)
 		if err != nil {
 			return nil, err
 		}
