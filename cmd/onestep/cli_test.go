@@ -147,7 +147,7 @@ func TestRefusals(t *testing.T) {
 		{"sample --model " + junk + " --out DIR/x.png", 1, "not a valid safetensors file"},
 		{"train", 2, "--data is missing"},
 		{"train --data emoji", 2, "--out is missing"},
-		{train + "--method gan", 2, `--method: want ct, ict, ect, cd or edm, got "gan"`},
+		{train + "--method gan", 2, `--method: want ct, ict, ect, cd, edm, ddpm or flow, got "gan"`},
 		{train + "--steps x", 2, `--steps: want a whole number from 1 on, got "x"`},
 		{train + "--steps -5", 2, "--steps: want a whole number from 1 on"},
 		{train + "--steps 0", 2, "--steps: want a whole number from 1 on"},
@@ -407,7 +407,7 @@ func TestTrainSampleInfo(t *testing.T) {
 		Text struct{ Onestep job.Sample }
 	}
 	require.NoError(t, json.Unmarshal([]byte(out), &p))
-	require.Equal(t, job.Sample{Model: filepath.Base(got.Snapshot), Steps: 1, Times: []float64{80}, Label: 5, N: 1, Seed: 14}, p.Text.Onestep)
+	require.Equal(t, job.Sample{Model: filepath.Base(got.Snapshot), Sampler: "multistep", Steps: 1, Times: []float64{80}, Label: 5, N: 1, Seed: 14}, p.Text.Onestep)
 	again := filepath.Join(dir, "again.png")
 	code, _, errs = try(strings.Fields("sample --seed 14 --threads 1 --model " + got.Snapshot + " --out " + again)...)
 	require.Zero(t, code, errs)
@@ -444,7 +444,7 @@ func TestInfoModels(t *testing.T) {
 	var m modelInfo
 	require.NoError(t, json.Unmarshal([]byte(out), &m))
 	require.Equal(t, "consistency model", m.Kind)
-	require.Equal(t, 32, m.Description.Network.Resolution)
+	require.Equal(t, []int{3, 32, 32}, m.Description.Network.Shape())
 	elements := 0
 	for _, x := range m.Tensors {
 		n := 1

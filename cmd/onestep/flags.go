@@ -91,15 +91,11 @@ func (c choice) Type() string { return strings.Join(c.from, "|") }
 
 // wants says what a flag's value has to look like.
 func wants(f *pflag.Flag) string {
-	if c, ok := f.Value.(choice); ok {
+	if c, ok := plain(f).(choice); ok {
 		last := len(c.from) - 1
 		return strings.Join(c.from[:last], ", ") + " or " + c.from[last]
 	}
-	value := f.Value
-	if n, ok := value.(named); ok {
-		value = n.Value
-	}
-	switch value.Type() {
+	switch plain(f).Type() {
 	case "N":
 		return "a whole number from 1 on"
 	case "N,N":
@@ -181,6 +177,14 @@ type named struct {
 
 func (n named) Type() string { return n.name }
 
+// plain returns a flag's value without such a name.
+func plain(f *pflag.Flag) pflag.Value {
+	if n, ok := f.Value.(named); ok {
+		return n.Value
+	}
+	return f.Value
+}
+
 // call names the values of flags.
 func call(flags *pflag.FlagSet, value string, names ...string) {
 	for _, name := range names {
@@ -195,7 +199,7 @@ func hideDefault(flags *pflag.FlagSet, name string) { flags.Lookup(name).DefValu
 // offerChoices completes the values of flags that have a choice.
 func offerChoices(cmd *cobra.Command) {
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if c, ok := f.Value.(choice); ok {
+		if c, ok := plain(f).(choice); ok {
 			offer(cmd, f.Name, c.from...)
 		}
 	})

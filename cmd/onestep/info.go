@@ -20,6 +20,7 @@ import (
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
 	"github.com/onestep-go/onestep/models/builtin"
 	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch/safetensors"
 	"github.com/onestep-go/onestep/training/rundir"
@@ -157,21 +158,16 @@ func (m modelInfo) text(all bool) string {
 	fmt.Fprintf(&b, "%s: %s\n%s, %d elements, %.1f MB (%s)\n", job.Printable(m.Path), m.Kind, plural(len(m.Tensors), "tensor"), m.Elements,
 		float64(m.Bytes)/1e6, strings.Join(types, ", "))
 	if d := m.Description; d != nil {
-		n := d.Network
 		fmt.Fprintf(&b, "method %s on %s, step %d, %d images seen\n", job.Printable(d.Method), job.Printable(d.Data), d.Step, d.Images)
-		attention := "no attention"
-		if len(n.Attention) > 0 {
-			attention = fmt.Sprint("attention at ", n.Attention)
+		fmt.Fprintf(&b, "samples %s; %s\n", job.Times(d.Network.Shape()), networkText(d.Network))
+		if n := d.Network.Classes(); n > 0 {
+			fmt.Fprintf(&b, "%d classes: %s\n", n, job.Printable(strings.Join(d.ClassNames, ", ")))
 		}
-		fmt.Fprintf(&b, "images %d×%d×%d; U-Net of %d channels ×%v, %s a level, %s\n", n.InChannels, n.Resolution, n.Resolution,
-			n.Channels, n.Mult, plural(n.Blocks, "block"), attention)
-		if n.Classes > 0 {
-			fmt.Fprintf(&b, "%d classes: %s\n", n.Classes, job.Printable(strings.Join(d.ClassNames, ", ")))
+		if d.Kind == checkpoint.Consistency {
+			at, _ := d.Boundary.MarshalText()
+			fmt.Fprintf(&b, "identity at %s, ", at)
 		}
-		if d.Boundary != "" {
-			fmt.Fprintf(&b, "identity at %s, ", d.Boundary)
-		}
-		fmt.Fprintf(&b, "noise levels %g to %g, sigma_data %g, noise label %s\n", d.SigmaMin, d.SigmaMax, d.SigmaData, d.Noise)
+		fmt.Fprintf(&b, "noise levels %g to %g, sigma_data %g, %s\n", d.SigmaMin, d.SigmaMax, d.SigmaData, formText(d.Form))
 		if d.Command != "" {
 			fmt.Fprintf(&b, "made by: %s\n", job.Printable(d.Command))
 		}
@@ -187,6 +183,45 @@ func (m modelInfo) text(all bool) string {
 		fmt.Fprintf(&b, "%-60s %-5s %v\n", job.Printable(t.Name), t.DType, t.Shape)
 	}
 	return b.String()
+}
+
+// networkText describes a network in a line.
+func networkText(c network.Config) string {
+	switch {
+	case c.UNet != nil:
+		n := c.UNet
+		attention := "no attention"
+		if len(n.Attention) > 0 {
+			attention = fmt.Sprint("attention at ", n.Attention)
+		}
+		return fmt.Sprintf("U-Net of %d channels ×%v, %s a level, %s", n.Channels, n.Mult, plural(n.Blocks, "block"), attention)
+	case c.DiT != nil:
+		n := c.DiT
+		return fmt.Sprintf("DiT of %s, %d features, patches of %d×%d pixels", plural(n.Depth, "block"), n.Width, n.Patch, n.Patch)
+	case c.MLP != nil:
+		n := c.MLP
+		return fmt.Sprintf("MLP of %s, %d features", plural(n.Depth, "hidden layer"), n.Width)
+	}
+	return "no network"
+}
+
+// formText says what a network predicts.
+func formText(f checkpoint.Form) string {
+	predict, _ := f.Predict.MarshalText()
+	switch f.Type {
+	case checkpoint.EDM:
+		noise, _ := f.Noise.MarshalText()
+		return fmt.Sprintf("noise label %s", noise)
+	case checkpoint.DDPM:
+		if f.Betas == nil {
+			return fmt.Sprintf("ddpm, predicts the %s", predict)
+		}
+		schedule, _ := f.Betas.Schedule.MarshalText()
+		return fmt.Sprintf("ddpm of %d steps, betas %s, predicts the %s", f.Betas.Steps, schedule, predict)
+	case checkpoint.VP:
+		return fmt.Sprintf("vp, predicts the %s", predict)
+	}
+	return string(f.Type)
 }
 
 // sorted ranges over a map in the order of its keys.

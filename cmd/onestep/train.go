@@ -26,6 +26,9 @@ func (a *app) train() *cobra.Command {
 		Long: `Train a consistency model, or a denoiser to distil into one. The methods:
 
 ` + job.AboutMethods() + `
+The networks:
+
+` + job.AboutNetworks() + `
 The run's folder gets options.json (every option, resolved), stats.jsonl, log.txt, event files for TensorBoard, example
 images, snapshots (model-STEP.safetensors: averaged weights, to sample from) and states (to go on from). Ctrl-C saves and
 exits with 130; the same command with --resume goes on as if nothing had happened, and starts the run if there is none.
@@ -78,24 +81,28 @@ On the CPU with one thread it repeats bit by bit. A second Ctrl-C ends it at onc
 	f.Var(choice{&o.Corrupt, []string{"error", "skip"}}, "corrupt", "an image that cannot be decoded is an error, or skipped, logged and counted")
 	f.Var(count{&o.Workers}, "workers", "goroutines that decode images beside training")
 
-	f.Var(count{&o.Channels}, "channels", "channels of the network's first level, an even number")
+	f.Var(choice{&o.Network, job.Networks()}, "network", "what learns, see above")
+	f.Var(count{&o.Channels}, "channels", "channels of a U-Net's first level, of a transformer's tokens or of a hidden layer, an even number")
 	f.Var(counts{&o.Mult}, "mult", "channels of each level, in units of the first's; each level halves the image\n(default: 1,2,2, with fewer levels where the size cannot be halved)")
-	f.Var(count{&o.Blocks}, "blocks", "residual blocks a level")
+	f.Var(count{&o.Blocks}, "blocks", "residual blocks of a U-Net's level, blocks of a transformer, or hidden layers")
 	f.Var(counts{&o.Attention}, "attention", "image sizes with self-attention, or none (default: the smallest, if 16 pixels or less)")
+	f.Var(count{&o.Patch}, "patch", "dit: height and width of a patch in pixels (default: as for 16 patches a side)")
 	f.Float64Var(&o.Dropout, "dropout", o.Dropout, "probability of dropout in residual blocks (default 0)")
 
 	f.Var(choice{&o.Distance, []string{"l1", "l2", "norm", "huber"}}, "distance", "between the function's two outputs; norm is the Euclidean, huber the pseudo-Huber distance")
 	f.Var(count{&o.S0}, "s0", "noise levels at the start (default: ct 2, ict 10)")
 	f.Var(count{&o.S1}, "s1", "noise levels at the end, less one (default: ct steps/100, 10 to 150; ict steps/125, 20 to 1280)")
 	f.Float64Var(&o.Mu0, "mu0", o.Mu0, "ct: decay of the target network at the start")
-	f.StringVar(&o.Teacher, "teacher", "", "cd: the denoiser to distil, a file or a run's folder")
-	f.StringVar(&o.Init, "init", "", "model whose network and weights the run starts from, or none (default: none; cd: the teacher)")
+	f.StringVar(&o.Teacher, "teacher", "", "cd, flow: the denoiser to distil, a file, a run's folder, or empirical: the exact one of the data")
+	f.StringVar(&o.Init, "init", "", "model whose network and weights the run starts from, or none (default: the teacher, if there is one)")
 	f.Var(choice{&o.Solver, job.Solvers()}, "solver", "cd: what takes a step along the teacher's trajectory")
 	f.Var(count{&o.Levels}, "levels", "cd: noise levels (default: 18)")
 	f.Float64Var(&o.Mu, "mu", o.Mu, "cd: decay of the target network")
 	f.Var(count{&o.Stages}, "stages", "ect: stages in which levels move closer (default: steps/250, 1 to 8)")
 	f.Float64Var(&o.Q, "q", 0, "ect: how much closer in each stage (default: 256 in all)")
 	f.Float64Var(&o.High, "high", o.High, "edm: part of the draws spread over the noise levels from 1 to 80, which the published method hardly draws")
+	f.Var(choice{&o.Betas, job.BetaSchedules()}, "betas", "ddpm: schedule of the chain's noise")
+	f.Var(count{&o.Chain}, "chain", "ddpm: steps of the chain")
 	f.Float64Var(&o.EMA, "ema", o.EMA, "decay a step of the averaged weights (default: 1-20/steps, 0.9 to 0.9999)")
 	f.Float64Var(&o.Clip, "clip", o.Clip, "limit of the gradient's norm")
 	f.IntVar(&o.Skips, "skips", o.Skips, "steps in a row that may be left out because their loss or gradients are not finite")
@@ -110,6 +117,8 @@ On the CPU with one thread it repeats bit by bit. A second Ctrl-C ends it at onc
 	call(f, "DIR", "out", "data-dir")
 	call(f, "FILE", "config")
 	call(f, "FILE|DIR", "teacher", "init")
+	call(f, "METHOD", "method")
+	call(f, "NETWORK", "network")
 	call(f, "DEVICE", "device")
 	call(f, "TIME", "duration")
 	call(f, "N", "seed", "sample-every", "skips", "rollbacks")

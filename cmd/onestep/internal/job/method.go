@@ -10,29 +10,55 @@ import (
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/builtin"
 	"github.com/onestep-go/onestep/models/checkpoint"
-	"github.com/onestep-go/onestep/models/unet"
+	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/training"
+	"github.com/onestep-go/onestep/training/dataset"
 )
 
 // method is a way to train: what its options mean, and how its objective is built.
 type method struct {
 	name, about string
-	options     []string // those that other methods may lack
+	options     []string              // those that other methods may lack
+	distils     bool                  // whether it is nothing without a teacher
+	forms       []checkpoint.FormType // what its network may predict; the first is that of a network that starts from nothing
 	// resolve fills in what was left to the method, by the run's length.
 	resolve func(o *Train)
-	// function is what a network becomes by the method.
-	function func(net models.Network) any
 	// chosen lists what resolve has chosen, for the log.
 	chosen func(o Train) []any
-	// objective builds the loss. What it makes besides is closed by the caller, by p.own.
-	objective func(o *Train, p *parts) (training.Objective, error)
+	// function is what a network becomes by the method.
+	function func(m model) (any, error)
+	// objective builds the loss of what function returned. What it makes besides is closed by the caller, by p.own.
+	objective func(o *Train, p *parts, f any) (training.Objective, error)
 }
+
+// every is the forms of networks whose labels are continuous in time, and of all.
+var (
+	continuous = []checkpoint.FormType{checkpoint.EDM, checkpoint.VP, checkpoint.Flow, checkpoint.TrigFlow}
+	every      = append(slices.Clip(continuous), checkpoint.DDPM)
+)
+
+// model is a network and what it is, or starts as.
+type model struct {
+	net   network.Network
+	start checkpoint.Description
+}
+
+// consistency is the consistency function that a model becomes.
+func consistency(at models.Boundary) func(m model) (any, error) {
+	return func(m model) (any, error) {
+		return m.start.Form.Consistency(m.net, m.start.SigmaData, at, m.start.SigmaMin)
+	}
+}
+
+// denoiser is the denoiser that a model becomes.
+func denoiser(m model) (any, error) { return m.start.Form.Denoiser(m.net, m.start.SigmaData) }
 
 // parts is what objectives are built from.
 type parts struct {
-	net     *unet.UNet
+	model
+	method  method
 	teacher models.Denoiser // nil without --teacher
 	closers []func()
 }
@@ -46,14 +72,14 @@ func (p *parts) close() {
 	}
 }
 
-// copy returns a copy of the network, for a target.
-func (p *parts) copy() (*unet.UNet, error) {
-	c, err := p.net.Clone()
+// copy returns the method's function of a copy of the network, for a target.
+func (p *parts) copy() (any, error) {
+	c, err := network.Clone(p.net)
 	if err != nil {
 		return nil, err
 	}
 	p.own(c.Close)
-	return c, nil
+	return p.method.function(model{c, p.start})
 }
 
 // methods are all of them, in the order of help texts.
@@ -61,34 +87,37 @@ var methods = []method{
 	{
 		name: "ct", about: "consistency training (Song et al. 2023)",
 		options:  []string{"distance", "s0", "s1", "mu0"},
+		forms:    every,
 		resolve:  func(o *Train) { o.levels(2, training.FitLevels(o.Steps)) },
-		function: consistency,
 		chosen:   growing,
-		objective: func(o *Train, p *parts) (training.Objective, error) {
+		function: consistency(models.AtSigmaMin),
+		objective: func(o *Train, p *parts, f any) (training.Objective, error) {
 			target, err := p.copy()
 			if err != nil {
 				return nil, err
 			}
 			distance, err := training.ParseDistance(o.Distance)
-			return &training.CT{Model: &models.Consistency{Net: p.net}, Target: &models.Consistency{Net: target}, Distance: distance,
+			return &training.CT{Model: f.(*models.Consistency), Target: target.(*models.Consistency), Distance: distance,
 				Schedule: training.Progressive{S0: o.S0, S1: o.S1, Mu0: o.Mu0, Steps: o.Steps}}, err
 		},
 	},
 	{
 		name: "ict", about: "improved consistency training (Song & Dhariwal 2023)",
 		options:  []string{"distance", "s0", "s1"},
+		forms:    every,
 		resolve:  func(o *Train) { o.levels(10, max(20, min(1280, o.Steps/125))) },
-		function: consistency,
 		chosen:   growing,
-		objective: func(o *Train, p *parts) (training.Objective, error) {
+		function: consistency(models.AtSigmaMin),
+		objective: func(o *Train, _ *parts, f any) (training.Objective, error) {
 			distance, err := training.ParseDistance(o.Distance)
-			return &training.CT{Model: &models.Consistency{Net: p.net}, Distance: distance, Index: training.LogNormal{},
+			return &training.CT{Model: f.(*models.Consistency), Distance: distance, Index: training.LogNormal{},
 				Weight: training.InverseGap, Schedule: training.Doubling{S0: o.S0, S1: o.S1, Steps: o.Steps}}, err
 		},
 	},
 	{
 		name: "ect", about: "easy consistency tuning (Geng et al. 2024), best from a denoiser given by --init",
 		options: []string{"distance", "stages", "q"},
+		forms:   every,
 		resolve: func(o *Train) {
 			if o.Stages == 0 {
 				o.Stages = max(1, min(8, o.Steps/250))
@@ -98,52 +127,90 @@ var methods = []method{
 				o.Q = math.Pow(256, 1/float64(o.Stages))
 			}
 		},
-		function: func(net models.Network) any { return &models.Consistency{Net: net, Boundary: models.AtZero} },
 		chosen:   func(o Train) []any { return []any{"stages", o.Stages, "q", o.Q} },
-		objective: func(o *Train, p *parts) (training.Objective, error) {
+		function: consistency(models.AtZero),
+		objective: func(o *Train, _ *parts, f any) (training.Objective, error) {
 			distance, err := training.ParseDistance(o.Distance)
-			return &training.ECT{Model: &models.Consistency{Net: p.net, Boundary: models.AtZero}, Distance: distance, Steps: o.Steps,
-				Stages: o.Stages, Q: o.Q}, err
+			return &training.ECT{Model: f.(*models.Consistency), Distance: distance, Steps: o.Steps, Stages: o.Stages, Q: o.Q}, err
 		},
 	},
 	{
 		name: "cd", about: "consistency distillation (Song et al. 2023) of the denoiser given by --teacher",
 		options: []string{"distance", "teacher", "solver", "levels", "mu"},
+		distils: true,
+		forms:   every,
 		resolve: func(o *Train) {
 			if o.Levels == 0 {
 				o.Levels = 18
 			}
-			if o.Init == "" {
-				o.Init = o.Teacher
-			}
+			o.fromTeacher()
 		},
-		function: consistency,
 		chosen: func(o Train) []any {
 			return []any{"teacher", o.Teacher, "init", o.Init, "solver", o.Solver, "levels", o.Levels}
 		},
-		objective: func(o *Train, p *parts) (training.Objective, error) {
-			if p.teacher == nil {
-				return nil, usage("--method cd needs a denoiser: train one with --method edm and give it by --teacher")
-			}
+		function: consistency(models.AtSigmaMin),
+		objective: func(o *Train, p *parts, f any) (training.Objective, error) {
 			distance, err := training.ParseDistance(o.Distance)
 			if err != nil {
 				return nil, err
 			}
 			target, err := p.copy()
-			return &training.CD{CT: training.CT{Model: &models.Consistency{Net: p.net}, Target: &models.Consistency{Net: target}, Distance: distance,
-				Schedule: training.Fixed{Levels: o.Levels, Decay: o.Mu}}, Teacher: p.teacher, Solver: solvers[o.Solver]}, err
+			if err != nil {
+				return nil, err
+			}
+			return &training.CD{CT: training.CT{Model: f.(*models.Consistency), Target: target.(*models.Consistency), Distance: distance,
+				Schedule: training.Fixed{Levels: o.Levels, Decay: o.Mu}}, Teacher: p.teacher, Solver: solvers[o.Solver]}, nil
 		},
 	},
 	{
 		name: "edm", about: "a denoiser, for a teacher (Karras et al. 2022)",
 		options:  []string{"high"},
+		forms:    []checkpoint.FormType{checkpoint.EDM},
 		resolve:  func(*Train) {},
-		function: func(net models.Network) any { return &models.EDM{Net: net} },
-		objective: func(o *Train, p *parts) (training.Objective, error) {
-			return &training.EDM{Model: &models.EDM{Net: p.net}, High: o.High}, nil
+		function: denoiser,
+		objective: func(o *Train, _ *parts, f any) (training.Objective, error) {
+			return &training.EDM{Model: f.(*models.EDM), High: o.High}, nil
+		},
+	},
+	{
+		name: "ddpm", about: "a denoiser of a discrete chain, predicting the noise (Ho et al. 2020)",
+		options:  []string{"betas", "chain"},
+		forms:    []checkpoint.FormType{checkpoint.DDPM},
+		resolve:  func(*Train) {},
+		function: denoiser,
+		objective: func(_ *Train, _ *parts, f any) (training.Objective, error) {
+			return &training.DDPM{Model: f.(*models.DDPM)}, nil
+		},
+	},
+	{
+		name: "flow", about: "a rectified flow (Liu et al. 2022), for a teacher; with --teacher, a flow, that one's reflow",
+		options:  []string{"teacher"},
+		forms:    []checkpoint.FormType{checkpoint.Flow},
+		resolve:  func(o *Train) { o.fromTeacher() },
+		function: denoiser,
+		objective: func(_ *Train, p *parts, f any) (training.Objective, error) {
+			o := &training.Flow{Model: f.(*models.Flow)}
+			if p.teacher != nil {
+				flow, ok := p.teacher.(*models.Flow)
+				if !ok {
+					return nil, usage("--teacher: --method flow straightens a flow's trajectories, and this is a %T", p.teacher)
+				}
+				o.Reflow = flow
+			}
+			return o, nil
 		},
 	},
 }
+
+// fromTeacher starts the run from the teacher's weights where nothing else is said.
+func (o *Train) fromTeacher() {
+	if o.Init == "" && o.Teacher != empirical {
+		o.Init = o.Teacher
+	}
+}
+
+// empirical is the teacher that is the exact denoiser of the data itself.
+const empirical = "empirical"
 
 // Chosen lists the method's own choices, as keys and values for a log.
 func (o Train) Chosen() []any {
@@ -156,8 +223,6 @@ func (o Train) Chosen() []any {
 
 // growing are the choices of methods with a growing number of levels.
 func growing(o Train) []any { return []any{"levels", fmt.Sprintf("%d to %d", o.S0, o.S1+1)} }
-
-func consistency(net models.Network) any { return &models.Consistency{Net: net} }
 
 // Lacks tells whether an option, by the name of its flag, is one of other methods and not of this run's.
 func (o Train) Lacks(option string) bool {
@@ -201,10 +266,16 @@ func methodNamed(name string) (method, error) {
 }
 
 // solvers are the teacher's steps in distillation.
-var solvers = map[string]training.Solver{"euler": sampling.Euler{}, "heun": sampling.Heun{}}
+var solvers = map[string]training.Solver{"euler": sampling.Euler{}, "heun": sampling.Heun{}, "dpmpp_2s": sampling.DPMpp2S{}}
+
+// betas are the schedules of a chain.
+var betas = map[string]models.BetaSchedule{"linear": models.LinearBetas, "cosine": models.CosineBetas}
+
+// BetaSchedules returns the names of a chain's schedules.
+func BetaSchedules() []string { return []string{"linear", "cosine"} }
 
 // Solvers returns the names of what steps along a teacher's trajectory.
-func Solvers() []string { return []string{"euler", "heun"} }
+func Solvers() []string { return []string{"euler", "heun", "dpmpp_2s"} }
 
 // levels fills in the ends of a growing number of noise levels.
 func (o *Train) levels(s0, s1 int) {
@@ -217,50 +288,89 @@ func (o *Train) levels(s0, s1 int) {
 }
 
 // checkTeacher refuses what cannot be distilled into a network for the run's images, before anything is made.
-func (o *Train) checkTeacher(cfg unet.Config) error {
-	if o.Teacher == "" {
+func (o *Train) checkTeacher(m method, cfg network.Config) error {
+	if o.Teacher == "" || o.Teacher == empirical {
 		return nil
 	}
 	d, err := describes(o.Teacher)
 	if err != nil {
 		return fmt.Errorf("--teacher: %w", err)
 	}
-	if d.Kind != checkpoint.Denoiser {
+	if d.Kind == checkpoint.Consistency {
 		return usage("--teacher: want a denoiser, such as one trained with --method edm, and %s holds a %s function", o.Teacher, d.Kind)
 	}
-	return sameImages("--teacher", d.Network, cfg)
+	return errors.Join(m.takes("--teacher", d), sameImages("--teacher", d.Network, cfg))
+}
+
+// takes refuses models of other forms than the method's.
+func (m method) takes(flag string, d checkpoint.Description) error {
+	if slices.Contains(m.forms, d.Form.Type) {
+		return nil
+	}
+	var by []string
+	for _, other := range methods {
+		if slices.Contains(other.forms, d.Form.Type) && slices.Contains(other.options, "teacher") && other.name != m.name {
+			by = append(by, other.name)
+		}
+	}
+	hint := ""
+	if len(by) > 0 {
+		hint = "; the methods that distil it: " + strings.Join(by, ", ")
+	}
+	why := fmt.Sprintf("want a model of the form %s", names(m.forms))
+	if d.Form.Type == checkpoint.DDPM && slices.Contains(m.forms, checkpoint.VP) {
+		why = "it knows whole steps of a chain, and the method needs derivatives in time"
+	}
+	return usage("%s: it was trained with the form %s, and --method %s cannot use it: %s%s", flag, d.Form.Type, m.name, why, hint)
+}
+
+// names lists forms.
+func names(forms []checkpoint.FormType) string {
+	var words []string
+	for _, f := range forms {
+		words = append(words, string(f))
+	}
+	return strings.Join(words, ", ")
 }
 
 // openTeacher reads the denoiser to distil.
-func (o *Train) openTeacher(dev torch.Device, p *parts) error {
-	if o.Teacher == "" {
+func (o *Train) openTeacher(dev torch.Device, p *parts, data *dataset.Set) error {
+	switch o.Teacher {
+	case "":
 		return nil
+	case empirical:
+		return o.ownTeacher(dev, p, data)
 	}
 	t, err := checkpoint.OpenTeacher(o.Teacher, dev)
 	if err != nil {
 		return fmt.Errorf("--teacher: %w", err)
 	}
 	p.own(t.Close)
-	p.teacher = t
+	p.teacher = t.Denoiser
 	return nil
 }
 
 // sameImages refuses networks for other images than the run's.
-func sameImages(flag string, got, want unet.Config) error {
+func sameImages(flag string, got, want network.Config) error {
+	g, w := got.Shape(), want.Shape()
 	switch {
-	case got.Resolution != want.Resolution || got.InChannels != want.InChannels:
-		return usage("%s: it is for images of %d×%d×%d, the run has %d×%d×%d: choose --resolution and --colors to match",
-			flag, got.InChannels, got.Resolution, got.Resolution, want.InChannels, want.Resolution, want.Resolution)
-	case got.Classes > 0 && want.Classes == 0:
-		return usage("%s: it was trained with %d classes: give --classes, with data that has them", flag, got.Classes)
-	case got.Classes > 0 && got.Classes != want.Classes:
-		return usage("%s: it was trained with %d classes, the data has %d", flag, got.Classes, want.Classes)
+	case !slices.Equal(g, w):
+		return usage("%s: it is for images of %s, the run has %s: choose --resolution and --colors to match", flag, Times(g), Times(w))
+	case got.Classes() > 0 && want.Classes() == 0:
+		return usage("%s: it was trained with %d classes: give --classes, with data that has them", flag, got.Classes())
+	case got.Classes() > 0 && got.Classes() != want.Classes():
+		return usage("%s: it was trained with %d classes, the data has %d", flag, got.Classes(), want.Classes())
 	}
 	return nil
 }
 
-// start loads the weights that a run starts from.
-func (o *Train) start(net *unet.UNet, dev torch.Device) error {
+// Times writes a shape as 3×32×32.
+func Times(shape []int) string {
+	return strings.ReplaceAll(strings.Trim(fmt.Sprint(shape), "[]"), " ", "×")
+}
+
+// load gives a network the weights that the run starts from.
+func (o *Train) load(net network.Network, dev torch.Device) error {
 	if !o.starts() {
 		return nil
 	}

@@ -10,10 +10,10 @@ import (
 	"math"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 	"time"
 
-	"github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/training"
 )
@@ -47,17 +47,21 @@ type Train struct {
 	Stages  int     `json:"stages,omitempty"`  // ect; 0: by Steps
 	Q       float64 `json:"q,omitempty"`       // ect; 0: by Stages
 	High    float64 `json:"high"`              // edm: part of the draws at high noise levels
+	Betas   string  `json:"betas"`             // ddpm: linear or cosine
+	Chain   int     `json:"chain"`             // ddpm: steps of the chain
 
 	Skips     int `json:"skips"`     // steps in a row that may be left out, as their loss is not finite
 	Rollbacks int `json:"rollbacks"` // how often the run may go back then
 
-	Resolution int     `json:"resolution"` // 0: the images' own
-	Colors     int     `json:"colors"`     // channels of the images, 1 or 3; 0: the images' own
-	Classes    bool    `json:"classes"`    // condition on the labels
-	Channels   int     `json:"channels"`   // of the network's first level
-	Mult       []int   `json:"mult"`       // nil: by Resolution
-	Blocks     int     `json:"blocks"`
-	Attention  []int   `json:"attention"` // nil: by Resolution and Mult; empty: none
+	Resolution int     `json:"resolution"`      // 0: the images' own
+	Colors     int     `json:"colors"`          // channels of the images, 1 or 3; 0: the images' own
+	Classes    bool    `json:"classes"`         // condition on the labels
+	Network    string  `json:"network"`         // see Networks
+	Channels   int     `json:"channels"`        // of a U-Net's first level, of a token or a hidden layer; 0: by Network
+	Mult       []int   `json:"mult"`            // nil: by Resolution
+	Blocks     int     `json:"blocks"`          // of a U-Net's level, of a DiT; hidden layers of an MLP; 0: by Network
+	Patch      int     `json:"patch,omitempty"` // dit; 0: by Resolution
+	Attention  []int   `json:"attention"`       // nil: by Resolution and Mult; empty: none
 	Dropout    float64 `json:"dropout"`
 
 	Flip        bool   `json:"flip"`
@@ -81,8 +85,8 @@ const Unset = -1
 func DefaultTrain() Train {
 	return Train{
 		Method: "ct", Steps: 10_000, Batch: 64, LR: 1e-3, LRDecay: 0.3, Device: "cpu", Clip: 1, EMA: Unset, Distance: "huber", Mu0: 0.9,
-		Solver: "heun", Mu: 0.95, High: 0.1, Skips: 10, Rollbacks: 3,
-		Channels: 32, Blocks: 2, Corrupt: "error", Workers: 1, SaveEvery: 1000,
+		Solver: "heun", Mu: 0.95, High: 0.1, Betas: "linear", Chain: 1000, Skips: 10, Rollbacks: 3,
+		Network: "ddpmpp", Corrupt: "error", Workers: 1, SaveEvery: 1000,
 	}
 }
 
@@ -213,7 +217,11 @@ func (o *Train) validate() error {
 	if _, err := torch.ParseDevice(o.Device); err != nil {
 		return usage("--device: %v", err)
 	}
-	if _, err := methodNamed(o.Method); err != nil {
+	m, err := methodNamed(o.Method)
+	if err != nil {
+		return err
+	}
+	if _, err := networkNamed(o.Network); err != nil {
 		return err
 	}
 	switch {
@@ -229,11 +237,16 @@ func (o *Train) validate() error {
 		return usage("--q: want a number above 1, got %g", o.Q)
 	case !(o.High >= 0 && o.High <= 1):
 		return usage("--high: want a part of the draws, from 0 to 1, got %g", o.High)
+	case !slices.Contains(BetaSchedules(), o.Betas):
+		return usage("--betas: want one of %s, got %q", strings.Join(BetaSchedules(), ", "), o.Betas)
+	case o.Chain < 2 || o.Chain > 1e6:
+		return usage("--chain: want 2 to 1000000 steps, got %d", o.Chain)
 	case o.Skips < 0 || o.Rollbacks < 0:
 		return usage("--skips, --rollbacks: want numbers from 0 on, got %d and %d", o.Skips, o.Rollbacks)
-	case o.Method == "cd" && o.Teacher == "":
-		return usage("--method cd needs a denoiser: train one with --method edm and give it by --teacher")
-	case o.Method != "cd" && o.Teacher != "":
+	case m.distils && o.Teacher == "":
+		return usage("--method %s needs a denoiser: train one with --method edm and give it by --teacher, or --teacher %s for the exact one of the data",
+			o.Method, empirical)
+	case o.Teacher != "" && !slices.Contains(m.options, "teacher"):
 		return usage("--teacher: the method %s has none", o.Method)
 	case o.Data == "":
 		return usage("--data is missing: emoji, fashion-mnist, cifar10 or a path")
@@ -267,11 +280,11 @@ func (o *Train) validate() error {
 		return usage("--resolution: want 4 to 1024 pixels, got %d", o.Resolution)
 	case o.Colors != 0 && o.Colors != 1 && o.Colors != 3:
 		return usage("--colors: want 1 (grey) or 3 (colour), got %d", o.Colors)
-	case o.Channels < 2 || o.Channels > 4096 || o.Channels%2 != 0:
+	case o.Channels != 0 && (o.Channels < 2 || o.Channels > 4096 || o.Channels%2 != 0):
 		return usage("--channels: want an even number from 2 to 4096, got %d", o.Channels)
 	case o.Mult != nil && (len(o.Mult) < 1 || len(o.Mult) > 10):
 		return usage("--mult: want 1 to 10 levels, got %d", len(o.Mult))
-	case o.Blocks < 1 || o.Blocks > 64:
+	case o.Blocks < 0 || o.Blocks > 64:
 		return usage("--blocks: want 1 to 64, got %d", o.Blocks)
 	case o.Workers < 1 || o.Workers > 1024:
 		return usage("--workers: want 1 to 1024, got %d", o.Workers)
@@ -289,26 +302,3 @@ func (o *Train) validate() error {
 
 // maxLevels limits the discretisation; the papers use at most 1280.
 const maxLevels = 1 << 20
-
-// shape fits the network to images of that many colours and pixels, and fills in what was left to it.
-func (o *Train) shape(colors, side int) (unet.Config, error) {
-	o.Resolution, o.Colors = side, colors
-	if o.Mult == nil {
-		o.Mult = []int{1, 2, 2}
-		for len(o.Mult) > 1 && side%(1<<(len(o.Mult)-1)) != 0 {
-			o.Mult = o.Mult[:len(o.Mult)-1]
-		}
-	}
-	if o.Attention == nil {
-		o.Attention = []int{}
-		if smallest := side >> (len(o.Mult) - 1); smallest <= 16 {
-			o.Attention = []int{smallest}
-		}
-	}
-	cfg := unet.DDPMPP(side, colors, o.Channels, o.Mult, o.Blocks, o.Attention...)
-	cfg.Dropout = o.Dropout
-	if err := cfg.Validate(); err != nil {
-		return cfg, usage("%s", strings.TrimPrefix(err.Error(), "unet: "))
-	}
-	return cfg, nil
-}

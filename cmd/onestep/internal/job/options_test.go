@@ -65,9 +65,39 @@ func TestShape(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, c.wantMult, o.Mult)
 		require.Equal(t, c.wantA, o.Attention)
-		require.Equal(t, c.wantMult, cfg.Mult)
-		require.ElementsMatch(t, c.wantA, cfg.Attention)
-		require.Equal(t, c.side, cfg.Resolution)
+		require.Equal(t, c.wantMult, cfg.UNet.Mult)
+		require.ElementsMatch(t, c.wantA, cfg.UNet.Attention)
+		require.Equal(t, c.side, cfg.UNet.Resolution)
+	}
+}
+
+// Every network fits images of any size, and options of other networks are refused.
+func TestNetworks(t *testing.T) {
+	for _, name := range Networks() {
+		for _, side := range []int{8, 14, 28, 31, 32, 64} {
+			o := DefaultTrain()
+			o.Network = name
+			cfg, err := o.shape(1, side)
+			require.NoError(t, err, "%s, %d pixels", name, side)
+			require.Equal(t, []int{1, side, side}, cfg.Shape())
+			require.Positive(t, o.Channels)
+			require.Positive(t, o.Blocks)
+		}
+	}
+	for _, c := range []struct {
+		change func(o *Train)
+		want   string
+	}{
+		{func(o *Train) { o.Network, o.Mult = "dit", []int{1, 2} }, "--mult, --attention: the network dit has no levels"},
+		{func(o *Train) { o.Network, o.Attention = "mlp", []int{8} }, "--mult, --attention: the network mlp has no levels"},
+		{func(o *Train) { o.Patch = 2 }, "--patch: the network ddpmpp has no patches"},
+		{func(o *Train) { o.Network, o.Patch = "dit", 5 }, "resolution 32 is not a multiple of the patch, 5 pixels"},
+		{func(o *Train) { o.Network = "gan" }, `--network: want one of ddpmpp, adm, dit, mlp, got "gan"`},
+	} {
+		o := DefaultTrain()
+		c.change(&o)
+		_, err := o.shape(3, 32)
+		require.ErrorContains(t, err, c.want)
 	}
 }
 
@@ -146,7 +176,7 @@ func TestPlanMakesNothing(t *testing.T) {
 	cfg, err := o.Plan()
 	require.NoError(t, err)
 	require.Equal(t, []int{1, 2, 2}, o.Mult)
-	require.Equal(t, 9, cfg.Classes)
+	require.Equal(t, 9, cfg.Classes())
 	require.NoDirExists(t, o.Out)
 }
 

@@ -10,12 +10,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/training"
 )
@@ -165,8 +168,8 @@ func TestMethods(t *testing.T) {
 			d, err := checkpoint.Describes(r.Snapshot)
 			require.NoError(t, err)
 			require.Equal(t, method, d.Method)
-			require.Equal(t, method == "edm", d.Kind == checkpoint.Denoiser)
-			require.Equal(t, method == "ect", d.Boundary == "zero")
+			require.Equal(t, slices.Contains([]string{"edm", "ddpm", "flow"}, method), d.Kind == checkpoint.Denoiser)
+			require.Equal(t, method == "ect", d.Boundary == models.AtZero)
 			require.FileExists(t, filepath.Join(o.Out, "samples-0000002.png"))
 			if method == "cd" {
 				require.InDeltaSlice(t, weights(from), weights(r.Snapshot), 1e-6)
@@ -272,7 +275,7 @@ func TestSampleFromADenoiser(t *testing.T) {
 	require.Len(t, got.Times, 18)
 	require.Equal(t, 35, got.Evaluations, "two a step, and one for the last")
 	evaluations := map[string]int{"euler": 4, "heun": 7, "dpmpp_2m": 4, "dpmpp_2s": 7, "flow_midpoint": 7}
-	for _, name := range Samplers()[1:] {
+	for _, name := range sampling.Names() {
 		got, err := draw(func(o *Sample) { o.Sampler, o.Steps = name, 4 })
 		require.NoError(t, err, name)
 		require.FileExists(t, got.Files[0])
@@ -286,12 +289,79 @@ func TestSampleFromADenoiser(t *testing.T) {
 	require.Equal(t, 2, got.Evaluations)
 
 	_, err = draw(func(o *Sample) { o.Sampler = "multistep" })
-	require.ErrorContains(t, err, "multistep is for consistency functions")
+	require.ErrorContains(t, err, "--sampler: multistep cannot draw from a denoiser model: want euler, heun")
 	_, err = draw(func(o *Sample) { o.Sampler = "rk4" })
-	require.ErrorContains(t, err, "--sampler: want one of multistep, euler")
+	require.ErrorContains(t, err, "--sampler: want one of multistep, ctm, euler")
 	_, err = draw(func(o *Sample) { o.Model, o.Sampler = "builtin", "heun" })
-	require.ErrorContains(t, err, "the model is a consistency function: its sampler is multistep")
+	require.ErrorContains(t, err, "--sampler: heun cannot draw from a consistency model: want multistep")
 	got, err = draw(func(o *Sample) { o.Model, o.Sampler, o.Steps = "builtin", "multistep", 2 })
 	require.NoError(t, err)
 	require.Equal(t, 2, got.Evaluations)
+}
+
+// Whatever predicts can be distilled, into a student that starts from it, and the student is drawn from in one step.
+func TestEveryTeacher(t *testing.T) {
+	dir := t.TempDir()
+	train := func(name, method string, change func(o *Train)) Trained {
+		o := tinyRun(filepath.Join(dir, name), method)
+		o.Steps, o.Dropout = 3, 0
+		change(&o)
+		r, err := o.Run(context.Background(), Hooks{})
+		require.NoError(t, err, name)
+		return r
+	}
+	sample := func(model string) {
+		o := DefaultSample()
+		o.Model, o.N, o.Threads, o.Out = model, 2, 1, model+".png"
+		_, err := o.Run(context.Background(), nil)
+		require.NoError(t, err, model)
+		require.FileExists(t, o.Out)
+	}
+	for _, method := range []string{"edm", "ddpm", "flow"} {
+		train(method, method, func(o *Train) { o.Betas = "cosine"; o.Chain = 50 })
+		sample(filepath.Join(dir, method))
+		r := train(method+"-cd", "cd", func(o *Train) { o.Teacher = filepath.Join(dir, method) })
+		d, err := checkpoint.Describes(r.Snapshot)
+		require.NoError(t, err)
+		require.Equal(t, checkpoint.FormType(method), d.Form.Type, "the student's network predicts what the teacher's does")
+		require.Equal(t, checkpoint.Consistency, d.Kind)
+		sample(r.Snapshot)
+	}
+	r := train("exact-cd", "cd", func(o *Train) { o.Teacher, o.Solver = "empirical", "euler" })
+	sample(r.Snapshot)
+	r = train("reflow", "flow", func(o *Train) { o.Teacher = filepath.Join(dir, "flow") })
+	sample(r.Snapshot)
+
+	o := tinyRun(filepath.Join(dir, "no"), "flow")
+	o.Teacher = filepath.Join(dir, "edm")
+	_, err := o.Run(context.Background(), Hooks{})
+	require.ErrorContains(t, err, "--teacher: it was trained with the form edm, and --method flow cannot use it: want a model of the form flow; the methods that distil it: cd")
+	o = tinyRun(filepath.Join(dir, "no"), "edm")
+	o.Init = filepath.Join(dir, "flow")
+	_, err = o.Run(context.Background(), Hooks{})
+	require.ErrorContains(t, err, "--init: it was trained with the form flow, and --method edm cannot use it")
+	require.NoDirExists(t, o.Out)
+}
+
+// Every network trains and draws.
+func TestEveryNetwork(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range Networks() {
+		o := tinyRun(filepath.Join(dir, name), "ict")
+		o.Network, o.Steps, o.Channels = name, 2, 32
+		if name == "dit" || name == "mlp" {
+			o.Mult = nil
+		}
+		r, err := o.Run(context.Background(), Hooks{})
+		require.NoError(t, err, name)
+		draw := DefaultSample()
+		draw.Model, draw.N, draw.Threads, draw.Out = r.Snapshot, 2, 1, filepath.Join(dir, name+".png")
+		_, err = draw.Run(context.Background(), nil)
+		require.NoError(t, err, name)
+
+		o.Out, o.Init = o.Out+"-again", r.Snapshot
+		o.Network, o.Channels, o.Mult, o.Blocks = "ddpmpp", 0, nil, 0
+		_, err = o.Run(context.Background(), Hooks{})
+		require.NoError(t, err, name)
+	}
 }

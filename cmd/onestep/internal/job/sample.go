@@ -1,7 +1,6 @@
 package job
 
 import (
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,6 +26,7 @@ type Sample struct {
 	Sampler   string    `json:"sampler,omitempty"` // "": multistep for a consistency function, heun for a denoiser
 	Steps     int       `json:"steps"`             // 0: as many as Times, or 1, or for a denoiser 18
 	Times     []float64 `json:"times"`             // noise levels, largest first; nil: the usual ones for the model and Steps
+	Gamma     float64   `json:"gamma,omitempty"`   // ctm: the part of the noise that is drawn anew between jumps
 	Label     int       `json:"label"`             // Unset: every class in turn, for a conditional model
 	N         int       `json:"n"`
 	Seed      uint64    `json:"seed"` // of the first image; the others count up
@@ -79,6 +79,8 @@ func (o *Sample) validate() error {
 		return usage("--steps: want 1 to 1000, got %d", o.Steps)
 	case o.Batch < 1 || o.Batch > 1<<20:
 		return usage("--batch: want 1 to %d images, got %d", 1<<20, o.Batch)
+	case !(o.Gamma >= 0 && o.Gamma <= 1):
+		return usage("--gamma: want 0 to 1, got %g", o.Gamma)
 	case o.Label < Unset:
 		return usage("--label: want a class from 0 on, got %d", o.Label)
 	case o.Columns < 0:
@@ -125,12 +127,12 @@ func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled,
 		return none, err
 	}
 	defer model.Close()
-	from, err := o.sampler(model)
+	from, err := o.sampler(model.Function(), model.Description)
 	if err != nil {
 		return none, err
 	}
 	d := model.Description
-	switch classes := d.Network.Classes; {
+	switch classes := d.Network.Classes(); {
 	case classes == 0 && o.Label >= 0:
 		return none, usage("--label: the model has no classes")
 	case classes > 0 && o.Label >= classes:
@@ -140,8 +142,12 @@ func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled,
 	if o.Times[0] > d.SigmaMax*(1+1e-9) {
 		return none, usage("--times: want noise levels up to %g, which the model was trained with, got %g", d.SigmaMax, o.Times[0])
 	}
+	shape := model.Shape()
+	if len(shape) != 3 {
+		return none, fmt.Errorf("model %s: it draws %d numbers and no images", model.Path, shape[0])
+	}
 	// Noise, its sum with the image, and the result.
-	if err := fits(min(o.Batch, o.N), d.Network.InChannels, d.Network.Resolution, 3*4); err != nil {
+	if err := fits(min(o.Batch, o.N), shape[0], shape[1], 3*4); err != nil {
 		return none, err
 	}
 	if folder {
@@ -149,7 +155,7 @@ func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled,
 			return none, err
 		}
 	}
-	out := Sampled{Files: files, Model: model.Path, Sampler: cmp.Or(o.Sampler, multistep), Times: o.Times, Evaluations: from.evaluations, N: o.N, Seed: o.Seed, Label: o.Label}
+	out := Sampled{Files: files, Model: model.Path, Sampler: o.Sampler, Times: o.Times, Evaluations: from.evaluations, N: o.N, Seed: o.Seed, Label: o.Label}
 	return out, o.draw(ctx, from, model, out, folder, progress)
 }
 
@@ -159,20 +165,44 @@ type source struct {
 	draw        func(ctx context.Context, s *torch.Scope, streams sampling.Streams, c models.Cond) (*torch.Tensor, error)
 }
 
-// multistep is the sampler of consistency functions.
-const multistep = "multistep"
+// The samplers of what draws in one step, beside package sampling's of denoisers.
+const (
+	multistep = "multistep" // of a consistency function
+	ctm       = "ctm"       // of jumps
+)
 
 // Samplers returns the samplers' names.
-func Samplers() []string { return append([]string{multistep}, sampling.Names()...) }
+func Samplers() []string { return append([]string{multistep, ctm}, sampling.Names()...) }
 
-// sampler fits the sampler to the model, and fills in what was left to it: sampler, steps and noise levels.
-func (o *Sample) sampler(model *checkpoint.File) (source, error) {
-	d := model.Description
-	switch f := model.Function().(type) {
-	case models.ConsistencyFunction:
-		if o.Sampler != "" && o.Sampler != multistep {
-			return source{}, usage("--sampler: %s follows a denoiser's trajectories, and the model is a consistency function: its sampler is %s", o.Sampler, multistep)
-		}
+// sampler fits the sampler to the model's function, and fills in what was left to it: sampler, steps and noise levels.
+func (o *Sample) sampler(f any, d checkpoint.Description) (source, error) {
+	origins, one := f.(models.ConsistencyFunction)
+	denoiser, many := f.(models.Denoiser)
+	jumps, jumping := f.(sampling.Trajectory)
+	var can []string
+	if one {
+		can = append(can, multistep)
+	}
+	if jumping {
+		can = append(can, ctm)
+	}
+	if many {
+		can = append(can, sampling.Names()...)
+	}
+	switch {
+	case len(can) == 0:
+		return source{}, errNoFunction
+	case o.Sampler == "" && one:
+		o.Sampler = multistep
+	case o.Sampler == "":
+		o.Sampler = "heun"
+	case !slices.Contains(can, o.Sampler):
+		return source{}, usage("--sampler: %s cannot draw from a %s model: want %s", o.Sampler, d.Kind, strings.Join(can, ", "))
+	}
+	if o.Gamma != 0 && o.Sampler != ctm {
+		return source{}, usage("--gamma: the sampler %s has no such option", o.Sampler)
+	}
+	if o.Sampler == multistep || o.Sampler == ctm {
 		o.Steps = max(1, o.Steps)
 		if o.Times == nil {
 			o.Times = sampling.TimesFrom(d.SigmaMax, o.Steps)
@@ -182,35 +212,32 @@ func (o *Sample) sampler(model *checkpoint.File) (source, error) {
 			return source{}, err
 		}
 		return source{len(o.Times), func(ctx context.Context, s *torch.Scope, streams sampling.Streams, c models.Cond) (*torch.Tensor, error) {
-			return m.Sample(ctx, s, f, model.Shape(), streams, c)
-		}}, nil
-	case models.Denoiser:
-		if o.Sampler == multistep {
-			return source{}, usage("--sampler: %s is for consistency functions, and the model is a denoiser: choose one of %s", multistep, strings.Join(sampling.Names(), ", "))
-		}
-		if o.Sampler == "" {
-			o.Sampler = "heun"
-		}
-		if o.Steps == 0 {
-			o.Steps = 18
-		}
-		if o.Times == nil {
-			o.Times = sampling.KarrasLevels(o.Steps, d.SigmaMax, d.SigmaMin, 7)
-			if strings.HasPrefix(o.Sampler, "flow_") {
-				o.Times = sampling.FlowLevels(o.Steps, d.SigmaMax, d.SigmaMin, 1)
+			if o.Sampler == multistep {
+				return m.Sample(ctx, s, origins, d.Network.Shape(), streams, c)
 			}
-		}
-		by, err := sampling.Named(o.Sampler)
-		if err != nil {
-			return source{}, err
-		}
-		levels := append(slices.Clone(o.Times), 0) // the last step ends at a prediction
-		return source{by.Evaluations(levels), func(ctx context.Context, s *torch.Scope, streams sampling.Streams, c models.Cond) (*torch.Tensor, error) {
-			x := streams.Randn(s, torch.Float32, model.Shape()...).MulScalar(s, levels[0])
-			return by.Sample(ctx, s, f, x, sampling.Run{Levels: levels, Streams: streams, Cond: c})
+			levels := append(slices.Clone(o.Times), d.SigmaMin)
+			x := streams.Randn(s, torch.Float32, d.Network.Shape()...).MulScalar(s, levels[0])
+			return sampling.CTM{Gamma: o.Gamma, SigmaMin: d.SigmaMin}.Sample(ctx, s, jumps, x, sampling.Run{Levels: levels, Streams: streams, Cond: c})
 		}}, nil
 	}
-	return source{}, errNoFunction
+	if o.Steps == 0 {
+		o.Steps = 18
+	}
+	if o.Times == nil {
+		o.Times = sampling.KarrasLevels(o.Steps, d.SigmaMax, d.SigmaMin, 7)
+		if strings.HasPrefix(o.Sampler, "flow_") {
+			o.Times = sampling.FlowLevels(o.Steps, d.SigmaMax, d.SigmaMin, 1)
+		}
+	}
+	by, err := sampling.Named(o.Sampler)
+	if err != nil {
+		return source{}, err
+	}
+	levels := append(slices.Clone(o.Times), 0) // the last step ends at a prediction
+	return source{by.Evaluations(levels), func(ctx context.Context, s *torch.Scope, streams sampling.Streams, c models.Cond) (*torch.Tensor, error) {
+		x := streams.Randn(s, torch.Float32, d.Network.Shape()...).MulScalar(s, levels[0])
+		return by.Sample(ctx, s, denoiser, x, sampling.Run{Levels: levels, Streams: streams, Cond: c})
+	}}, nil
 }
 
 // Printable makes text from a file fit for a terminal: control characters are escaped, and what is long is cut.
@@ -270,7 +297,7 @@ func (o Sample) draw(ctx context.Context, from source, model *checkpoint.File, o
 			n := min(o.Batch, o.N-at)
 			seeds := sampling.Seeds(o.Seed+uint64(at), n)
 			err := s.Inference(func(s *torch.Scope) error {
-				c, label := o.condition(s, model, at, n)
+				c, label := o.condition(s, model.Description.Network.Classes(), at, n)
 				x, err := from.draw(ctx, s, sampling.NewStreams(s, seeds...), c)
 				if err != nil {
 					return err
@@ -324,8 +351,7 @@ func (o Sample) draw(ctx context.Context, from source, model *checkpoint.File, o
 }
 
 // condition returns the classes of images at to at+n-1 of the run, and each one's label.
-func (o Sample) condition(s *torch.Scope, model *checkpoint.File, at, n int) (models.Cond, func(i int) int) {
-	classes := model.Description.Network.Classes
+func (o Sample) condition(s *torch.Scope, classes, at, n int) (models.Cond, func(i int) int) {
 	if classes == 0 {
 		return models.Cond{}, func(int) int { return -1 }
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch"
@@ -43,77 +44,107 @@ type Trained struct {
 }
 
 // Plan resolves all options, for which it opens the data, and returns the network that Run would train.
-func (o *Train) Plan() (unet.Config, error) {
-	data, cfg, err := o.open()
+func (o *Train) Plan() (network.Config, error) {
+	data, start, err := o.open()
 	if err != nil {
-		return cfg, err
+		return network.Config{}, err
 	}
-	return cfg, data.Close()
+	return start.Network, data.Close()
 }
 
-// open opens the data and resolves all options.
-func (o *Train) open() (*dataset.Set, unet.Config, error) {
+// open opens the data and resolves all options. It returns what the run starts from: the network's configuration, and what the
+// network predicts.
+func (o *Train) open() (*dataset.Set, checkpoint.Description, error) {
+	var start checkpoint.Description
 	if err := o.Resolve(); err != nil {
-		return nil, unet.Config{}, err
+		return nil, start, err
+	}
+	m, err := methodNamed(o.Method)
+	if err != nil {
+		return nil, start, err
 	}
 	data, err := dataset.Open(o.Data, dataset.Options{Resolution: o.Resolution, Channels: o.Colors, Dir: o.Dir})
 	if err != nil {
-		return nil, unet.Config{}, err
+		return nil, start, err
 	}
-	cfg, err := o.network(data)
-	if err == nil {
-		err = o.checkTeacher(cfg)
+	if start, err = o.start(m, data); err == nil {
+		err = o.checkTeacher(m, start.Network)
 	}
 	if err != nil {
-		return nil, cfg, errors.Join(err, data.Close())
+		return nil, start, errors.Join(err, data.Close())
 	}
-	return data, cfg, nil
+	return data, start, nil
 }
 
-// network fits the network to the data.
-func (o *Train) network(data *dataset.Set) (unet.Config, error) {
+// start fits the model that the run starts from to the data: a new one, or that of --init.
+func (o *Train) start(m method, data *dataset.Set) (checkpoint.Description, error) {
+	var none checkpoint.Description
 	c, h, w := data.Shape()
 	if h != w {
-		return unet.Config{}, usage("the images have %d×%d pixels: give --resolution to crop and scale them to squares", w, h)
+		return none, usage("the images have %d×%d pixels: give --resolution to crop and scale them to squares", w, h)
 	}
-	cfg, err := o.fit(c, h)
+	d, err := o.fit(m, c, h)
 	if err != nil {
-		return cfg, err
+		return none, err
 	}
 	// Decoded batches wait beside the one in use; as numbers, a batch is there at two noise levels, and once as noise.
 	if err := fits(o.Batch, c, h, o.Workers+3+3*4); err != nil {
-		return cfg, err
+		return none, err
 	}
-	if !o.Classes {
-		return cfg, sameImages("--init", cfg, unet.Config{Resolution: h, InChannels: c})
+	classes := 0
+	if o.Classes {
+		if classes = len(data.Classes()); classes == 0 {
+			return none, usage("--classes: %s has no labels", data.Name())
+		}
 	}
-	classes := len(data.Classes())
-	if classes == 0 {
-		return cfg, usage("--classes: %s has no labels", data.Name())
+	if !o.starts() {
+		d.Network = d.Network.With(classes, o.Dropout)
+		return d, nil
 	}
-	if o.starts() {
-		return cfg, sameImages("--init", cfg, unet.Config{Resolution: h, InChannels: c, Classes: classes})
-	}
-	cfg.Classes = classes
-	return cfg, nil
+	images := network.Config{UNet: &unet.Config{Resolution: h, InChannels: c, Classes: classes}}
+	return d, sameImages("--init", d.Network, images)
 }
 
-// fit returns the network for images of that many colours and pixels: the one that the run starts from, or a new one.
-func (o *Train) fit(colors, side int) (unet.Config, error) {
+// fit returns the model for images of that many colours and pixels: the one that the run starts from, or a new one.
+func (o *Train) fit(m method, colors, side int) (checkpoint.Description, error) {
 	if !o.starts() {
-		return o.shape(colors, side)
+		cfg, err := o.shape(colors, side)
+		d := checkpoint.Description{Form: checkpoint.Form{Type: m.forms[0]}, Network: cfg, SigmaData: 0.5, SigmaMin: 0.002, SigmaMax: 80}
+		if d.Form.Type == checkpoint.DDPM {
+			d.Form.Betas = &models.Betas{Schedule: betas[o.Betas], Steps: o.Chain}
+		}
+		return d, err
+	}
+	flag := "--init"
+	if o.Init == o.Teacher {
+		flag = "--teacher"
 	}
 	d, err := describes(o.Init)
 	if err != nil {
-		if o.Init == o.Teacher {
-			return unet.Config{}, fmt.Errorf("--teacher: %w", err)
-		}
-		return unet.Config{}, fmt.Errorf("--init: %w", err)
+		return d, fmt.Errorf("%s: %w", flag, err)
 	}
-	cfg := d.Network
-	cfg.Dropout = o.Dropout
-	o.Resolution, o.Colors, o.Channels, o.Mult, o.Blocks, o.Attention = side, colors, cfg.Channels, cfg.Mult, cfg.Blocks, cfg.Attention
-	return cfg, nil
+	if err := m.takes(flag, d); err != nil {
+		return d, err
+	}
+	d.Network = d.Network.With(d.Network.Classes(), o.Dropout)
+	o.Resolution, o.Colors = side, colors
+	o.describe(d.Network)
+	return d, nil
+}
+
+// describe fills in the options for a network that came from a file.
+func (o *Train) describe(c network.Config) {
+	switch {
+	case c.UNet != nil:
+		o.Network, o.Channels, o.Mult, o.Blocks, o.Attention = "ddpmpp", c.UNet.Channels, c.UNet.Mult, c.UNet.Blocks, c.UNet.Attention
+		if c.UNet.ScaleShift {
+			o.Network = "adm"
+		}
+	case c.DiT != nil:
+		o.Network, o.Channels, o.Blocks, o.Patch = "dit", c.DiT.Width, c.DiT.Depth, c.DiT.Patch
+	case c.MLP != nil:
+		o.Network, o.Channels, o.Blocks = "mlp", c.MLP.Width, c.MLP.Depth
+	}
 }
 
 // starts tells whether the run starts from another model's weights.
@@ -133,7 +164,7 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 	if err := use(dev, o.Threads); err != nil {
 		return out, err
 	}
-	data, cfg, err := o.open()
+	data, start, err := o.open()
 	if err != nil {
 		return out, err
 	}
@@ -159,15 +190,15 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 		err = errors.Join(err, run.Close())
 	}()
 
-	net, err := unet.New(cfg, dev, o.Seed)
+	net, err := network.New(start.Network, dev, o.Seed)
 	if err != nil {
 		return out, err
 	}
 	defer net.Close()
-	if err := o.start(net, dev); err != nil {
+	if err := o.load(net, dev); err != nil {
 		return out, err
 	}
-	average, err := net.Clone()
+	average, err := network.Clone(net)
 	if err != nil {
 		return out, err
 	}
@@ -177,16 +208,20 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 		return out, err
 	}
 	defer opt.Close()
-	p := &parts{net: net}
-	defer p.close()
-	if err := o.openTeacher(dev, p); err != nil {
-		return out, err
-	}
 	m, err := methodNamed(o.Method)
 	if err != nil {
 		return out, err
 	}
-	objective, err := m.objective(&o, p)
+	p := &parts{model: model{net, start}, method: m}
+	defer p.close()
+	if err := o.openTeacher(dev, p, data); err != nil {
+		return out, err
+	}
+	learns, err := m.function(p.model)
+	if err != nil {
+		return out, err
+	}
+	objective, err := m.objective(&o, p, learns)
 	if err != nil {
 		return out, err
 	}
@@ -194,15 +229,22 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 		h.Started(o, run, net.Store().Count())
 	}
 
-	trained := m.function(average)
-	describe := func(step int, images int64) (map[string]string, error) {
-		d, err := checkpoint.Describe(trained, cfg)
-		if err != nil {
-			return nil, err
-		}
-		d.Method, d.Data, d.Step, d.Images, d.Command = o.Method, o.Data, step, images, command
+	trained, err := m.function(model{average, start})
+	if err != nil {
+		return out, err
+	}
+	described := func(step int, images int64) (checkpoint.Description, error) {
+		d, err := checkpoint.Describe(trained)
+		d.SigmaMax, d.Method, d.Data, d.Step, d.Images, d.Command = start.SigmaMax, o.Method, o.Data, step, images, command
 		if o.Classes {
 			d.ClassNames = data.Classes()
+		}
+		return d, err
+	}
+	describe := func(step int, images int64) (map[string]string, error) {
+		d, err := described(step, images)
+		if err != nil {
+			return nil, err
 		}
 		return d.Metadata()
 	}
@@ -216,7 +258,11 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 		SampleEvery: o.SampleEvery, Metadata: describe, Progress: h.Progress, Scalars: h.Scalars, Log: h.Log,
 	}
 	t.Sample = func(ctx context.Context, k int) error {
-		img, err := examples(ctx, trained, cfg, dev, 64)
+		d, err := described(k, 0)
+		if err != nil {
+			return err
+		}
+		img, err := examples(ctx, trained, d, dev, 64)
 		if err != nil {
 			return err
 		}
@@ -277,30 +323,17 @@ func lrFactor(k, steps int, decay float64) float64 {
 	return f
 }
 
-// examples draws a grid, always from the same seeds: in one step from a consistency function, in 18 of Heun's from a denoiser.
-func examples(ctx context.Context, f any, cfg unet.Config, dev torch.Device, n int) (image.Image, error) {
+// examples draws a grid, always from the same seeds, as onestep sample does where nothing else is said.
+func examples(ctx context.Context, f any, d checkpoint.Description, dev torch.Device, n int) (image.Image, error) {
+	o := DefaultSample()
+	from, err := o.sampler(f, d)
+	if err != nil {
+		return nil, err
+	}
 	var img image.Image
-	err := torch.Run(dev, func(s *torch.Scope) error {
-		var c models.Cond
-		if cfg.Classes > 0 {
-			labels := make([]int64, n)
-			for i := range labels {
-				labels[i] = int64(i % cfg.Classes)
-			}
-			c.Class = torch.FromSlice(s, labels)
-		}
-		shape, streams := []int{cfg.InChannels, cfg.Resolution, cfg.Resolution}, sampling.NewStreams(s, sampling.Seeds(0, n)...)
-		var x *torch.Tensor
-		var err error
-		switch f := f.(type) {
-		case models.ConsistencyFunction:
-			x, err = sampling.Multistep{}.Sample(ctx, s, f, shape, streams, c)
-		case models.Denoiser:
-			levels := append(sampling.Times(18), 0)
-			x, err = sampling.ODE(ctx, s, f, sampling.Heun{}, streams.Randn(s, torch.Float32, shape...).MulScalar(s, levels[0]), levels, c)
-		default:
-			err = errNoFunction
-		}
+	err = torch.Run(dev, func(s *torch.Scope) error {
+		c, _ := o.condition(s, d.Network.Classes(), 0, n)
+		x, err := from.draw(ctx, s, sampling.NewStreams(s, sampling.Seeds(0, n)...), c)
 		if err != nil {
 			return err
 		}
@@ -312,6 +345,34 @@ func examples(ctx context.Context, f any, cfg unet.Config, dev torch.Device, n i
 		return err
 	})
 	return img, err
+}
+
+// ownTeacher makes the exact denoiser of the run's own data.
+func (o *Train) ownTeacher(dev torch.Device, p *parts, data *dataset.Set) error {
+	c, h, w := data.Shape()
+	n, size := data.Len(), c*h*w
+	if err := fits(n, c, h, 1+4); err != nil {
+		return fmt.Errorf("--teacher %s: %w", empirical, err)
+	}
+	pixels, labels := make([]byte, n*size), make([]int64, n)
+	for i := range n {
+		label, err := data.Read(i, pixels[i*size:(i+1)*size])
+		if err != nil {
+			return fmt.Errorf("--teacher %s: %w", empirical, err)
+		}
+		labels[i] = int64(label)
+	}
+	s := torch.NewScope(dev)
+	p.own(s.Close)
+	return s.Run(func(inner *torch.Scope) error {
+		images := torch.FromSlice(inner, pixels, n, c, h, w).To(inner, torch.Float32).DivScalar(inner, 127.5).SubScalar(inner, 1)
+		teacher := &models.Empirical{Data: inner.Keep(images)}
+		if o.Classes {
+			teacher.Labels = inner.Keep(torch.FromSlice(inner, labels, n))
+		}
+		p.teacher = teacher
+		return teacher.Validate()
+	})
 }
 
 func toMap(v any) (map[string]any, error) {
