@@ -26,21 +26,6 @@ func build(t *testing.T, c Config) *DiT {
 	return net
 }
 
-// told is a network that gets what the conformance kit does not know of: an end of the jump and a guidance scale.
-type told struct{ *DiT }
-
-func (n told) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
-	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		if n.config.Until {
-			c.Until = noise.SubScalar(s, 0.4)
-		}
-		if n.config.Guidance {
-			c.Guidance = noise.AddScalar(s, 3)
-		}
-		return n.DiT.Forward(s, x, noise, c)
-	})
-}
-
 func TestConformance(t *testing.T) {
 	classes := tiny
 	classes.Classes, classes.Dropout, classes.OutChannels = 4, 0.2, 6
@@ -56,9 +41,9 @@ func TestConformance(t *testing.T) {
 			full := c.config.WithDefaults()
 			expect := modelstest.Expect{
 				Shape: []int{full.InChannels, full.Resolution, full.Resolution}, Out: full.OutChannels, Classes: full.Classes,
-				Dropout: full.Dropout > 0,
+				Until: full.Until, Guidance: full.Guidance, Dropout: full.Dropout > 0,
 			}
-			net := told{build(t, c.config)}
+			net := build(t, c.config)
 			modelstest.Network(t, net, expect)
 			if full.OutChannels == full.InChannels {
 				modelstest.Consistency(t, &models.Consistency{Net: net}, 0.002, expect)
@@ -117,15 +102,16 @@ func TestInitialWeights(t *testing.T) {
 func TestZeroInitialisationWakesUp(t *testing.T) {
 	c := tiny
 	c.Classes, c.Until, c.Guidance = 3, true, true
-	net := told{build(t, c)}
+	net := build(t, c)
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		g := torch.NewGenerator(s, 1)
 		x, at := torch.Randn(s, g, torch.Float32, 4, 3, 8, 8), torch.Randn(s, g, torch.Float32, 4)
-		class, target := torch.FromSlice(s, []int64{0, 1, 2, 3}), torch.Randn(s, g, torch.Float32, 4, 3, 8, 8)
+		target := torch.Randn(s, g, torch.Float32, 4, 3, 8, 8)
+		cond := models.Cond{Class: torch.FromSlice(s, []int64{0, 1, 2, 3}), Until: at.SubScalar(s, 0.4), Guidance: at.AddScalar(s, 3)}
 		var silent []int // how many parameters have no gradient in each step
 		for range 3 {
 			require.NoError(t, s.Run(func(s *torch.Scope) error {
-				net.Forward(s, x, at, models.Cond{Class: class}).Sub(s, target).Square(s).Mean(s).Backward()
+				net.Forward(s, x, at, cond).Sub(s, target).Square(s).Mean(s).Backward()
 				n := 0
 				for _, p := range net.Parameters() {
 					if p.Grad(s).Abs(s).Max(s).Item() == 0 {

@@ -25,21 +25,6 @@ func build(t *testing.T, c Config) *MLP {
 	return net
 }
 
-// told is a network that gets what the conformance kit does not know of: an end of the jump and a guidance scale.
-type told struct{ *MLP }
-
-func (n told) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
-	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		if n.config.Until {
-			c.Until = noise.SubScalar(s, 0.4)
-		}
-		if n.config.Guidance {
-			c.Guidance = noise.AddScalar(s, 3)
-		}
-		return n.MLP.Forward(s, x, noise, c)
-	})
-}
-
 func TestConformance(t *testing.T) {
 	for _, c := range []struct {
 		name   string
@@ -52,8 +37,10 @@ func TestConformance(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			full := c.config.WithDefaults()
-			expect := modelstest.Expect{Shape: full.Shape, Classes: full.Classes, Dropout: full.Dropout > 0}
-			net := told{build(t, c.config)}
+			expect := modelstest.Expect{
+				Shape: full.Shape, Classes: full.Classes, Until: full.Until, Guidance: full.Guidance, Dropout: full.Dropout > 0,
+			}
+			net := build(t, c.config)
 			modelstest.Network(t, net, expect)
 			modelstest.Consistency(t, &models.Consistency{Net: net}, 0.002, expect)
 			modelstest.Consistency(t, &models.Consistency{Net: net, Boundary: models.AtZero}, 0, expect)

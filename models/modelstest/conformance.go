@@ -11,10 +11,12 @@ import (
 
 // Expect is what a network is like, for Network and Consistency.
 type Expect struct {
-	Shape   []int // of one sample, [C, H, W]
-	Out     int   // channels of the result; 0: as many as the input has
-	Classes int   // 0: unconditional
-	Dropout bool  // the network drops out when it is given a stream
+	Shape    []int // of one sample, [C, H, W]
+	Out      int   // channels of the result; 0: as many as the input has
+	Classes  int   // 0: unconditional
+	Until    bool  // the network is told the end of a jump: models.Cond.Until
+	Guidance bool  // the network is told a guidance scale: models.Cond.Guidance
+	Dropout  bool  // the network drops out when it is given a stream
 }
 
 // reporter is what a kit tells its findings: a *testing.T.
@@ -87,13 +89,19 @@ func (k kit) fill(s *torch.Scope) {
 
 const batch = 3
 
-// input draws images, labels like ln(t)/4 and classes, the same ones every time.
+// input draws images, labels like ln(t)/4 and what else the network is told, the same ones every time.
 func (k kit) input(s *torch.Scope) (x, noise *torch.Tensor, c models.Cond) {
 	g := torch.NewGenerator(s, 2)
 	x = torch.Randn(s, g, torch.Float32, append([]int{batch}, k.expect.Shape...)...)
 	noise = torch.FromSlice(s, []float32{-1.5, 0.1, 1.1})
 	if k.expect.Classes > 0 {
 		c.Class = torch.FromSlice(s, []int64{0, int64(k.expect.Classes) - 1, 0})
+	}
+	if k.expect.Until {
+		c.Until = torch.FromSlice(s, []float32{-1.55, -0.3, 0.9})
+	}
+	if k.expect.Guidance {
+		c.Guidance = torch.FromSlice(s, []float32{1.5, 4, 7})
 	}
 	return x, noise, c
 }
@@ -114,16 +122,18 @@ func (k kit) shapes(s *torch.Scope) {
 	if y.IsFinite(s).All(s).Item() == 0 {
 		k.t.Errorf("the result has values that are not finite")
 	}
-	one := k.net.Forward(s, x.Narrow(s, 0, 0, 1), noise.Narrow(s, 0, 0, 1), first(s, c))
+	one := k.net.Forward(s, x.Narrow(s, 0, 0, 1), noise.Narrow(s, 0, 0, 1), row(s, c, 0))
 	if one.Dim(0) != 1 {
 		k.t.Errorf("a batch of 1 gives a batch of %d", one.Dim(0))
 	}
 }
 
-// first returns the condition of the first sample.
-func first(s *torch.Scope, c models.Cond) models.Cond {
-	if c.Class != nil {
-		c.Class = c.Class.Narrow(s, 0, 0, 1)
+// row returns what the network is told of sample i.
+func row(s *torch.Scope, c models.Cond, i int) models.Cond {
+	for _, v := range []**torch.Tensor{&c.Class, &c.Until, &c.Guidance} {
+		if *v != nil {
+			*v = (*v).Narrow(s, 0, i, 1)
+		}
 	}
 	return c
 }
@@ -157,17 +167,27 @@ func (k kit) inputs(s *torch.Scope) {
 			k.t.Errorf("another class makes a difference of %g only", d)
 		}
 	}
+	if k.expect.Until {
+		other := c
+		other.Until = c.Until.SubScalar(s, 0.5)
+		if d := distance(s, y, k.net.Forward(s, x, noise, other)); d < different {
+			k.t.Errorf("another end of the jump makes a difference of %g only", d)
+		}
+	}
+	if k.expect.Guidance {
+		other := c
+		other.Guidance = c.Guidance.AddScalar(s, 1)
+		if d := distance(s, y, k.net.Forward(s, x, noise, other)); d < different {
+			k.t.Errorf("another guidance scale makes a difference of %g only", d)
+		}
+	}
 }
 
 func (k kit) independence(s *torch.Scope) {
 	x, noise, c := k.input(s)
 	all := k.net.Forward(s, x, noise, c)
 	for i := range batch {
-		one := c
-		if c.Class != nil {
-			one.Class = c.Class.Narrow(s, 0, i, 1)
-		}
-		alone := k.net.Forward(s, x.Narrow(s, 0, i, 1), noise.Narrow(s, 0, i, 1), one)
+		alone := k.net.Forward(s, x.Narrow(s, 0, i, 1), noise.Narrow(s, 0, i, 1), row(s, c, i))
 		if d := distance(s, all.Narrow(s, 0, i, 1), alone); d > same {
 			k.t.Errorf("sample %d alone differs from the same in a batch by %g", i, d)
 		}
@@ -270,6 +290,21 @@ func (k kit) refusals(s *torch.Scope) {
 		c.Class = torch.FromSlice(s, []int64{0, 0, 0})
 	}
 	k.refuses(s, "a missing or superfluous class", x, noise, c)
+	for _, label := range []struct {
+		what  string
+		takes bool
+		of    func(c *models.Cond) **torch.Tensor
+	}{
+		{"a missing or superfluous end of the jump", k.expect.Until, func(c *models.Cond) **torch.Tensor { return &c.Until }},
+		{"a missing or superfluous guidance scale", k.expect.Guidance, func(c *models.Cond) **torch.Tensor { return &c.Guidance }},
+	} {
+		_, _, c = k.input(s)
+		*label.of(&c) = nil
+		if !label.takes {
+			*label.of(&c) = noise
+		}
+		k.refuses(s, label.what, x, noise, c)
+	}
 	_, _, c = k.input(s)
 	wrong := append([]int{batch, k.expect.Shape[0] + 1}, k.expect.Shape[1:]...)
 	k.refuses(s, "another number of channels", torch.Zeros(s, torch.Float32, wrong...), noise, c)

@@ -26,15 +26,16 @@ func (zero) Parameters() iter.Seq2[string, *torch.Tensor] {
 	return func(func(string, *torch.Tensor) bool) {}
 }
 
-// small is a network that keeps all rules: a convolution, and a linear layer of the noise label and class.
+// small is a network that keeps all rules: a convolution, and linear layers of the noise label and what else it is told.
 type small struct {
-	store *nn.Store
-	conv  nn.Conv2D
-	class nn.Embedding
-	label nn.Linear
+	store           *nn.Store
+	conv            nn.Conv2D
+	class           nn.Embedding
+	label           nn.Linear
+	until, guidance *nn.Linear // or nil
 }
 
-func newSmall(t *testing.T, classes int) *small {
+func newSmall(t *testing.T, expect Expect) *small {
 	st, err := nn.NewStore(torch.CPU, torch.Float32, 1)
 	require.NoError(t, err)
 	t.Cleanup(st.Close)
@@ -42,8 +43,16 @@ func newSmall(t *testing.T, classes int) *small {
 	p := st.Root()
 	n.conv = nn.NewConv2D(p.Sub("conv"), 2, 2, 3, torch.Conv2DOptions{Padding: 1})
 	n.label = nn.NewLinear(p.Sub("label"), 1, 2)
-	if classes > 0 {
-		n.class = nn.NewEmbedding(p.Sub("class"), classes, 2)
+	if expect.Classes > 0 {
+		n.class = nn.NewEmbedding(p.Sub("class"), expect.Classes, 2)
+	}
+	if expect.Until {
+		l := nn.NewLinear(p.Sub("until"), 1, 2)
+		n.until = &l
+	}
+	if expect.Guidance {
+		l := nn.NewLinear(p.Sub("guidance"), 1, 2)
+		n.guidance = &l
 	}
 	return n
 }
@@ -56,6 +65,17 @@ func (n *small) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *
 		} else if c.Class != nil {
 			panic(&torch.Error{Op: "small", Msg: "no classes"})
 		}
+		for _, more := range []struct {
+			layer *nn.Linear
+			v     *torch.Tensor
+		}{{n.until, c.Until}, {n.guidance, c.Guidance}} {
+			switch {
+			case (more.layer == nil) != (more.v == nil):
+				panic(&torch.Error{Op: "small", Msg: "a label too many or too few"})
+			case more.layer != nil:
+				e = e.Add(s, more.layer.Forward(s, more.v.To(s, x.DType()).Unsqueeze(s, 1)))
+			}
+		}
 		h := n.conv.Forward(s, x).Add(s, e.Unsqueeze(s, -1).Unsqueeze(s, -1))
 		return h.SiLU(s).Dropout(s, 0.2, c.Dropout)
 	})
@@ -64,8 +84,10 @@ func (n *small) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *
 func (n *small) Parameters() iter.Seq2[string, *torch.Tensor] { return n.store.Parameters() }
 
 func TestNetworkAcceptsASoundNetwork(t *testing.T) {
-	Network(t, newSmall(t, 0), Expect{Shape: []int{2, 5, 5}, Dropout: true})
-	Network(t, newSmall(t, 4), Expect{Shape: []int{2, 5, 5}, Dropout: true, Classes: 4})
+	for _, e := range []Expect{{}, {Classes: 4}, {Until: true}, {Classes: 2, Until: true, Guidance: true}} {
+		e.Shape, e.Dropout = []int{2, 5, 5}, true
+		Network(t, newSmall(t, e), e)
+	}
 }
 
 // broken is a network with its own way through Forward.
@@ -92,21 +114,34 @@ func TestNetworkFindsWhatIsBroken(t *testing.T) {
 	calls := uint64(0)
 	for _, c := range []struct {
 		check   string
+		told    bool // of the end of a jump and a guidance scale
 		forward func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor
 	}{
-		{"shapes", func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+		{"shapes", false, func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
 			return s.Tidy(func(s *torch.Scope) *torch.Tensor { return n.Forward(s, x, noise, c).Narrow(s, 1, 0, 1) })
 		}},
-		{"inputs", func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+		{"inputs", false, func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
 			return s.Tidy(func(s *torch.Scope) *torch.Tensor { return n.Forward(s, x, noise.MulScalar(s, 0), c) })
 		}},
-		{"independence", func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+		{"inputs", true, func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+			return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+				c.Until = c.Until.MulScalar(s, 0)
+				return n.Forward(s, x, noise, c)
+			})
+		}},
+		{"inputs", true, func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+			return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+				c.Guidance = c.Guidance.MulScalar(s, 0)
+				return n.Forward(s, x, noise, c)
+			})
+		}},
+		{"independence", false, func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
 			return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 				y := n.Forward(s, x, noise, c)
 				return y.Sub(s, y.MeanDim(s, true, 0))
 			})
 		}},
-		{"modes", func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+		{"modes", false, func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
 			return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 				y := n.Forward(s, x, noise, c)
 				if !s.GradEnabled() {
@@ -115,31 +150,40 @@ func TestNetworkFindsWhatIsBroken(t *testing.T) {
 				return y
 			})
 		}},
-		{"memory format", func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+		{"memory format", false, func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
 			return s.Tidy(func(s *torch.Scope) *torch.Tensor { return n.Forward(s, x, noise, c).Contiguous(s) })
 		}},
-		{"dropout", func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+		{"dropout", false, func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
 			if c.Dropout != nil {
 				calls++
 				c.Dropout.Seed(calls)
 			}
 			return n.Forward(s, x, noise, c)
 		}},
-		{"gradients", func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+		{"gradients", false, func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
 			m := *n
 			m.label.Bias = nil
 			return m.Forward(s, x, noise, c)
 		}},
-		{"refusals", func(n *small, s *torch.Scope, x, noise *torch.Tensor, _ models.Cond) *torch.Tensor {
+		{"refusals", false, func(n *small, s *torch.Scope, x, noise *torch.Tensor, _ models.Cond) *torch.Tensor {
 			return n.Forward(s, x, noise, models.Cond{})
 		}},
-		{"leaks", func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+		{"refusals", false, func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+			c.Until = nil
+			return n.Forward(s, x, noise, c)
+		}},
+		{"refusals", false, func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+			c.Guidance = nil
+			return n.Forward(s, x, noise, c)
+		}},
+		{"leaks", false, func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
 			return n.Forward(s, x, noise, c).MulScalar(s, 2)
 		}},
 	} {
 		t.Run(c.check, func(t *testing.T) {
 			found := &findings{}
-			k := kit{found, broken{newSmall(t, 0), c.forward}, Expect{Shape: []int{2, 5, 5}, Dropout: true}}
+			expect := Expect{Shape: []int{2, 5, 5}, Dropout: true, Until: c.told, Guidance: c.told}
+			k := kit{found, broken{newSmall(t, expect), c.forward}, expect}
 			k.run(kit.fill)
 			require.Empty(t, *found)
 			for _, check := range checks {
