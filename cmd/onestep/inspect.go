@@ -1,0 +1,80 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
+)
+
+func (a *app) inspect() *cobra.Command {
+	o := job.DefaultInspect()
+	cmd := &cobra.Command{
+		Use:   "inspect --model MODEL --out FILE.png",
+		Short: "See what a model makes of the points of a trajectory",
+		Long: `Draw what a consistency function makes of the points of some trajectories, f(x_t, t), which is the same picture all along
+one if the function is right, beside the points themselves and what the teacher predicts at each, D(x_t, t); then the
+same noise in one step, in two, and carried to its end by the teacher. The trajectories are the teacher's, by Heun's
+method; without one, the model's own image with less and less noise. A denoiser alone is shown as its own teacher.
+
+The table on standard output says how far f is, at each noise level, from the trajectory's end and from what it says at the
+next level shown: root mean squares over all elements.`,
+		Example: `  onestep inspect --model builtin --out f.png
+  onestep inspect --model runs/student --teacher runs/teacher --n 6 --out f.png`,
+		Args: arguments(0, "no arguments, only flags"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().Changed("label") && o.Label < 0 {
+				return &job.UsageError{Msg: fmt.Sprintf("--label: want a class from 0 on, got %d", o.Label)}
+			}
+			got, err := o.Run(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return a.print(got, inspectedText(got))
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&o.Model, "model", "", "a model file, a run's folder (its last snapshot), or builtin (required)")
+	f.StringVar(&o.Teacher, "teacher", "", "the denoiser whose trajectories are shown, a file or a run's folder (default: the model's own)")
+	f.StringVar(&o.Out, "out", "", "the picture to write, FILE.png (required)")
+	f.Var(count{&o.N}, "n", "trajectories")
+	f.Uint64Var(&o.Seed, "seed", 0, "seed of the first one; the others count up (default 0)")
+	f.IntVar(&o.Label, "label", o.Label, "class of a conditional model, from 0 (default: by the seed)")
+	f.Var(count{&o.Columns}, "columns", "noise levels shown, from 80 to 0.002")
+	f.Var(count{&o.Steps}, "steps", "steps of Heun's method along the teacher's trajectory")
+	f.StringVar(&o.Device, "device", o.Device, "cpu, cuda or cuda:N")
+	f.Var(count{&o.Threads}, "threads", "threads of one operator (default: as many as processors)")
+	f.BoolVar(&o.Overwrite, "overwrite", false, "replace a file that exists")
+	a.jsonFlag(cmd)
+	call(f, "FILE|DIR|builtin", "model")
+	call(f, "FILE|DIR", "teacher")
+	call(f, "FILE.png", "out")
+	call(f, "N", "seed")
+	call(f, "K", "label")
+	call(f, "DEVICE", "device")
+	hideDefault(f, "label")
+	offer(cmd, "model", "builtin")
+	offer(cmd, "device", "cpu", "cuda")
+	return cmd
+}
+
+func inspectedText(i job.Inspected) string {
+	var b strings.Builder
+	number := func(v *float64) string {
+		if v == nil {
+			return "-"
+		}
+		return fmt.Sprintf("%.4f", *v)
+	}
+	fmt.Fprintf(&b, "%10s  %10s  %10s\n", "t", "to end", "to next")
+	for _, l := range i.Levels {
+		fmt.Fprintf(&b, "%10.4g  %10s  %10s\n", l.T, number(l.ToEnd), number(l.ToNext))
+	}
+	if i.OneStep != nil {
+		fmt.Fprintf(&b, "samples to the teacher's: %.4f in one step, %.4f in two\n", *i.OneStep, *i.TwoSteps)
+	}
+	return b.String() + i.File + "\n"
+}

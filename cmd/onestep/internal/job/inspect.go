@@ -1,0 +1,293 @@
+package job
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"image"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/sampling"
+	"github.com/onestep-go/onestep/torch"
+)
+
+// Inspect are the options of looking at a model along trajectories. Start from [DefaultInspect].
+type Inspect struct {
+	Model     string
+	Teacher   string // whose trajectories; "": the model's own, or for a consistency function an image with more and more noise
+	N         int    // trajectories
+	Columns   int    // noise levels
+	Steps     int    // of Heun's method along the teacher's trajectory
+	Seed      uint64
+	Label     int // Unset: by the seed
+	Device    string
+	Threads   int
+	Out       string
+	Overwrite bool
+}
+
+// DefaultInspect returns the options that hold where nothing else is said.
+func DefaultInspect() Inspect {
+	return Inspect{N: 4, Columns: 9, Steps: 40, Label: Unset, Device: "cpu"}
+}
+
+// Inspected is what was measured on the way. Differences are root mean squares over all elements of all trajectories.
+type Inspected struct {
+	File    string           `json:"file"`
+	Model   string           `json:"model"`
+	Teacher string           `json:"teacher,omitempty"`
+	N       int              `json:"n"`
+	Levels  []InspectedLevel `json:"levels"`
+	// How far samples of one step and of two are from where the teacher leads from the same noise.
+	OneStep  *float64 `json:"one_step_to_teacher,omitempty"`
+	TwoSteps *float64 `json:"two_steps_to_teacher,omitempty"`
+}
+
+// InspectedLevel is what a consistency function says at one noise level of the trajectories.
+type InspectedLevel struct {
+	T      float64  `json:"t"`
+	ToEnd  *float64 `json:"to_end,omitempty"`  // from the trajectory's end; null without a teacher
+	ToNext *float64 `json:"to_next,omitempty"` // from what it says at the next level; null at the last
+}
+
+func (o *Inspect) validate() error {
+	switch {
+	case o.Model == "":
+		return usage("--model is missing: a file, a run directory, or builtin")
+	case !strings.EqualFold(filepath.Ext(o.Out), ".png"):
+		return usage("--out: want FILE.png, got %q", o.Out)
+	case o.N < 1 || o.N > 64:
+		return usage("--n: want 1 to 64 trajectories, got %d", o.N)
+	case o.Columns < 2 || o.Columns > 40:
+		return usage("--columns: want 2 to 40 noise levels, got %d", o.Columns)
+	case o.Steps < o.Columns || o.Steps > 1000:
+		return usage("--steps: want at least as many as --columns, %d, and at most 1000, got %d", o.Columns, o.Steps)
+	case o.Seed > math.MaxUint64-uint64(o.N-1):
+		return usage("--seed: %d trajectories from seed %d on would pass the largest seed", o.N, o.Seed)
+	case o.Label < Unset:
+		return usage("--label: want a class from 0 on, got %d", o.Label)
+	case o.Threads < 0 || o.Threads > 4096:
+		return usage("--threads: want 1 to 4096, got %d", o.Threads)
+	}
+	if _, err := os.Lstat(o.Out); !o.Overwrite && err == nil {
+		return fmt.Errorf("%s exists: choose another name, or allow it by --overwrite", o.Out)
+	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if st, err := os.Stat(filepath.Dir(o.Out)); err != nil || !st.IsDir() {
+		return fmt.Errorf("--out: the folder %s does not exist: make it first", filepath.Dir(o.Out))
+	}
+	return nil
+}
+
+// Run draws what a model makes of the points of some trajectories, and measures how much it contradicts itself and the teacher.
+func (o Inspect) Run(ctx context.Context) (Inspected, error) {
+	var none Inspected
+	if err := o.validate(); err != nil {
+		return none, err
+	}
+	dev, err := torch.ParseDevice(o.Device)
+	if err != nil {
+		return none, usage("--device: %v", err)
+	}
+	if err := use(dev, o.Threads); err != nil {
+		return none, err
+	}
+	model, err := openFile(o.Model, dev)
+	if err != nil {
+		return none, fmt.Errorf("--model: %w", err)
+	}
+	defer model.Close()
+	out := Inspected{File: o.Out, Model: model.Path, N: o.N}
+	f, _ := model.Function().(models.ConsistencyFunction)
+	teacher, _ := model.Function().(models.Denoiser)
+	shape := model.Shape()
+	switch classes := model.Description.Network.Classes(); {
+	case len(shape) != 3:
+		return none, fmt.Errorf("model %s: it draws %d numbers and no images", model.Path, shape[0])
+	case classes == 0 && o.Label >= 0:
+		return none, usage("--label: the model has no classes")
+	case classes > 0 && o.Label >= classes:
+		return none, usage("--label: want 0 to %d, got %d", classes-1, o.Label)
+	}
+	if o.Teacher != "" {
+		t, err := openFile(o.Teacher, dev)
+		if err != nil {
+			return none, fmt.Errorf("--teacher: %w", err)
+		}
+		defer t.Close()
+		if err := sameImages("--teacher", t.Description.Network, model.Description.Network); err != nil {
+			return none, err
+		}
+		d, ok := t.Function().(models.Denoiser)
+		if !ok {
+			return none, usage("--teacher: want a denoiser, such as one trained with --method edm, and %s holds a %s function", t.Path, t.Description.Kind)
+		}
+		teacher, out.Teacher = d, t.Path
+	}
+	var img image.Image
+	err = torch.Run(dev, func(s *torch.Scope) error {
+		return s.Inference(func(s *torch.Scope) error {
+			v := view{Inspect: o, ctx: ctx, s: s, f: f, teacher: teacher, d: model.Description}
+			drawn, err := v.sheet(&out)
+			if err == nil {
+				img = drawn.draw()
+			}
+			return err
+		})
+	})
+	if err != nil {
+		return none, err
+	}
+	return out, sampling.WritePNG(o.Out, img, []sampling.Text{{Keyword: "Software", Value: "onestep"}}, o.Overwrite)
+}
+
+// view is a look at a model's answers along trajectories.
+type view struct {
+	Inspect
+	ctx     context.Context
+	s       *torch.Scope
+	f       models.ConsistencyFunction // nil: the model is a denoiser only
+	teacher models.Denoiser            // nil: none
+	d       checkpoint.Description
+}
+
+// points is a trajectory at one noise level.
+type points struct {
+	t float64
+	x *torch.Tensor
+}
+
+func (v view) sheet(out *Inspected) (sheet, error) {
+	s, shape := v.s, v.d.Network.Shape()
+	c, _ := Sample{Seed: v.Seed, Label: v.Label}.condition(s, v.d.Network.Classes(), 0, v.N)
+	streams := func() sampling.Streams { return sampling.NewStreams(s, sampling.Seeds(v.Seed, v.N)...) }
+	z := streams().Randn(s, torch.Float32, shape...)
+	along, end, err := v.path(z, c)
+	if err != nil {
+		return sheet{}, err
+	}
+	at := func(t float64) *torch.Tensor { return torch.Full(s, t, torch.Float32, v.N) }
+	var noisy, predicted, origins []*torch.Tensor
+	for _, p := range along {
+		if err := v.ctx.Err(); err != nil {
+			return sheet{}, err
+		}
+		// Shown with the data's standard deviation.
+		noisy = append(noisy, p.x.MulScalar(s, v.d.SigmaData/math.Hypot(p.t, v.d.SigmaData)))
+		if v.teacher != nil {
+			predicted = append(predicted, v.teacher.Denoise(s, p.x, at(p.t), c))
+		}
+		if v.f != nil {
+			origins = append(origins, v.f.Origin(s, p.x, at(p.t), c))
+		}
+	}
+	apart := func(a, b *torch.Tensor) *float64 {
+		r := a.Sub(s, b).Square(s).Mean(s).Sqrt(s).Item()
+		return &r
+	}
+	for i, p := range along {
+		level := InspectedLevel{T: p.t}
+		if v.f != nil {
+			if v.teacher != nil {
+				level.ToEnd = apart(origins[i], end)
+			}
+			if i+1 < len(along) {
+				level.ToNext = apart(origins[i], origins[i+1])
+			}
+		}
+		out.Levels = append(out.Levels, level)
+	}
+	var samples [][]image.Image // of one step, of two
+	columns := make([]string, 0, len(along)+3)
+	for _, p := range along {
+		columns = append(columns, fmt.Sprintf("t=%.3g", p.t))
+	}
+	if v.f != nil {
+		for steps := 1; steps <= 2; steps++ {
+			m := sampling.Multistep{Times: sampling.TimesFrom(v.d.SigmaMax, steps), SigmaMin: v.d.SigmaMin}
+			x, err := m.Sample(v.ctx, s, v.f, shape, streams(), c)
+			if err != nil {
+				return sheet{}, err
+			}
+			if v.teacher != nil {
+				*[]**float64{&out.OneStep, &out.TwoSteps}[steps-1] = apart(x, end)
+			}
+			pictures, err := sampling.Pictures(x)
+			if err != nil {
+				return sheet{}, err
+			}
+			samples = append(samples, pictures)
+		}
+		columns = append(columns, "1 step", "2 steps")
+	}
+	if v.teacher != nil {
+		pictures, err := sampling.Pictures(end)
+		if err != nil {
+			return sheet{}, err
+		}
+		samples, columns = append(samples, pictures), append(columns, "teacher")
+	}
+	t := sheet{columns: columns}
+	for i := range v.N {
+		for r, line := range []struct {
+			name   string
+			values []*torch.Tensor
+		}{{"x_t", noisy}, {"D(x_t)", predicted}, {"f(x_t)", origins}} {
+			if line.values == nil {
+				continue
+			}
+			cells := row{name: line.name, apart: r == 0 && i > 0}
+			for _, x := range line.values {
+				pictures, err := sampling.Pictures(x.Narrow(s, 0, i, 1))
+				if err != nil {
+					return sheet{}, err
+				}
+				cells.cells = append(cells.cells, pictures[0])
+			}
+			if r == 0 {
+				for _, column := range samples {
+					cells.cells = append(cells.cells, column[i])
+				}
+			}
+			t.rows = append(t.rows, cells)
+		}
+	}
+	return t, nil
+}
+
+// path returns the points of the trajectories at some of their levels, and their ends.
+func (v view) path(z *torch.Tensor, c models.Cond) ([]points, *torch.Tensor, error) {
+	s := v.s
+	levels := sampling.KarrasLevels(v.Steps, v.d.SigmaMax, v.d.SigmaMin, 7)
+	shown := make([]int, v.Columns)
+	for i := range shown {
+		shown[i] = i * (v.Steps - 1) / (v.Columns - 1)
+	}
+	start := z.MulScalar(s, levels[0])
+	if v.teacher == nil {
+		end := v.f.Origin(s, start, torch.Full(s, levels[0], torch.Float32, v.N), c)
+		var along []points
+		for _, i := range shown {
+			along = append(along, points{levels[i], end.Add(s, z.MulScalar(s, levels[i]))})
+		}
+		return along, end, nil
+	}
+	along := []points{{levels[0], start}}
+	// A step to 0 is a prediction, which the last level's is taken for.
+	end, err := sampling.Stepwise{Solver: sampling.Heun{}}.Sample(v.ctx, s, v.teacher, start, sampling.Run{Levels: append(levels, 0), Cond: c,
+		Each: func(_ *torch.Scope, p sampling.Step) error {
+			if slices.Contains(shown, p.Index+1) {
+				along = append(along, points{p.Level, p.X.Clone(s)})
+			}
+			return nil
+		}})
+	return along, end, err
+}

@@ -1,0 +1,100 @@
+package job
+
+import (
+	"context"
+	"image"
+	"image/color"
+	"image/png"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// A student, a teacher alone and a student without a teacher are looked at; what cannot be is refused, and nothing is written.
+func TestInspect(t *testing.T) {
+	from := teacher(t)
+	student := tinyRun(filepath.Join(t.TempDir(), "student"), "cd")
+	student.Steps, student.Dropout = 2, 0
+	_, err := student.Run(context.Background(), Hooks{})
+	require.NoError(t, err)
+	written := ""
+	look := func(change func(o *Inspect)) (Inspected, error) {
+		o := DefaultInspect()
+		o.Model, o.N, o.Columns, o.Steps, o.Threads, o.Out = student.Out, 2, 4, 12, 1, filepath.Join(t.TempDir(), "x.png")
+		change(&o)
+		r, err := o.Run(context.Background())
+		if err != nil && o.Out != written {
+			require.NoFileExists(t, o.Out)
+		}
+		return r, err
+	}
+	size := func(path string) image.Point {
+		f, err := os.Open(path)
+		require.NoError(t, err)
+		defer f.Close()
+		img, err := png.Decode(f)
+		require.NoError(t, err)
+		return img.Bounds().Size()
+	}
+	both, err := look(func(o *Inspect) { o.Teacher = from })
+	require.NoError(t, err)
+	require.Len(t, both.Levels, 4)
+	require.Equal(t, 80.0, both.Levels[0].T)
+	require.InDelta(t, 0.002, both.Levels[3].T, 1e-9)
+	require.Less(t, *both.Levels[3].ToEnd, 0.02, "at its boundary the function is the identity, and the trajectory nearly at its end")
+	require.Greater(t, *both.Levels[0].ToEnd, *both.Levels[3].ToEnd)
+	require.Nil(t, both.Levels[3].ToNext)
+	require.InDelta(t, *both.Levels[0].ToEnd, *both.OneStep, 1e-6, "one step is what the function says of the noise itself")
+	require.NotNil(t, both.TwoSteps)
+
+	alone, err := look(func(*Inspect) {})
+	require.NoError(t, err)
+	require.Nil(t, alone.OneStep)
+	require.Nil(t, alone.Levels[0].ToEnd)
+	require.NotNil(t, alone.Levels[0].ToNext)
+	teacherAlone, err := look(func(o *Inspect) { o.Model = from })
+	require.NoError(t, err)
+	require.Nil(t, teacherAlone.Levels[0].ToNext)
+	require.Greater(t, size(both.File).Y, size(alone.File).Y, "a row more for each trajectory")
+	require.Greater(t, size(both.File).X, size(teacherAlone.File).X)
+
+	for want, change := range map[string]func(o *Inspect){
+		"--model is missing":                                    func(o *Inspect) { o.Model = "" },
+		"--out: want FILE.png":                                  func(o *Inspect) { o.Out = "x.jpg" },
+		"--n: want 1 to 64":                                     func(o *Inspect) { o.N = 65 },
+		"--columns: want 2 to 40":                               func(o *Inspect) { o.Columns = 1 },
+		"--steps: want at least as many as --columns, 4":        func(o *Inspect) { o.Steps = 3 },
+		"--label: want 0 to 8, got 9":                           func(o *Inspect) { o.Label = 9 },
+		"--teacher: it is for images of":                        func(o *Inspect) { o.Model, o.Teacher = "builtin", from },
+		"holds a consistency function":                          func(o *Inspect) { o.Teacher = student.Out },
+		"does not exist: make it first":                         func(o *Inspect) { o.Out = filepath.Join(t.TempDir(), "no", "x.png") },
+		"--device: ":                                            func(o *Inspect) { o.Device = "tpu" },
+		"--seed: 2 trajectories from seed 18446744073709551615": func(o *Inspect) { o.Seed = 1<<64 - 1 },
+	} {
+		_, err := look(change)
+		require.ErrorContains(t, err, want)
+	}
+	written = both.File
+	_, err = look(func(o *Inspect) { o.Out = written })
+	require.ErrorContains(t, err, "exists: choose another name")
+}
+
+func TestSheet(t *testing.T) {
+	red := image.NewUniform(color.RGBA{255, 0, 0, 255})
+	cell := image.NewRGBA(image.Rect(0, 0, 28, 28))
+	for i := range 28 {
+		for j := range 28 {
+			cell.Set(i, j, red.C)
+		}
+	}
+	img := sheet{columns: []string{"a", "b"}, rows: []row{{name: "x", cells: []image.Image{cell, nil}}, {name: "y", cells: []image.Image{nil, cell}, apart: true}}}.draw()
+	left := letter + 2*gap
+	require.Equal(t, image.Pt(left+2*(56+gap)+gap, lineHeight+gap+2*(56+gap)+groupGap), img.Bounds().Size())
+	at := func(x, y int) color.Color { return color.RGBAModel.Convert(img.At(x, y)) }
+	require.Equal(t, red.C, at(left, lineHeight))
+	require.Equal(t, red.C, at(left+55, lineHeight+55), "28 pixels are enlarged to 56")
+	require.Equal(t, color.RGBA{255, 255, 255, 255}, at(left+56+gap, lineHeight), "an empty place")
+	require.Equal(t, red.C, at(left+56+gap, lineHeight+56+gap+groupGap))
+}
