@@ -1,7 +1,9 @@
 package unet
 
 import (
+	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strings"
 
@@ -17,7 +19,7 @@ const (
 	// DDPM.
 	ResampleConv Resample = "conv"
 	// ResampleResidual is a residual block that averages 2×2 pixels or doubles them before its first convolution and on
-	// its shortcut, as in ADM and EDM.
+	// its shortcut, as in ADM and EDM, or filters them, as in NCSN++: see Config.Filter.
 	ResampleResidual Resample = "residual"
 )
 
@@ -34,7 +36,7 @@ const (
 	Fourier Embedding = "fourier"
 )
 
-// Config describes a U-Net of the DDPM++/ADM family. The zero value is filled in by New: see WithDefaults.
+// Config describes a U-Net of the DDPM++/NCSN++/ADM family. The zero value is filled in by New: see WithDefaults.
 type Config struct {
 	Resolution  int   `json:"resolution"`             // height and width of the images, in pixels; 0: 32
 	InChannels  int   `json:"in_channels"`            // 0: 3
@@ -55,6 +57,13 @@ type Config struct {
 	SkipScale    float64  `json:"skip_scale,omitempty"`     // factor of every residual sum, such as √½; 0: 1
 	MidSkipScale float64  `json:"mid_skip_scale,omitempty"` // the same in the middle block; 0: SkipScale
 
+	// Filter is what images are resampled with, in both directions: an even number of weights, the same backwards, whose sum
+	// does not matter, such as 1, 3, 3, 1. nil: 1, 1
+	Filter []float64 `json:"filter,omitempty"`
+	// ResidualInput adds the image, convolved and halved, to what comes in at the second size, that sum to what comes in at the
+	// third, and so on, as in NCSN++.
+	ResidualInput bool `json:"residual_input,omitempty"`
+
 	NormGroups int     `json:"norm_groups,omitempty"` // groups of the group norms; 0: min(32, channels/4)
 	NormEps    float64 `json:"norm_eps,omitempty"`    // 0: 1e-5
 
@@ -63,8 +72,11 @@ type Config struct {
 	SinFirst      bool      `json:"sin_first,omitempty"`      // positional: sines before cosines
 	EndpointFreqs bool      `json:"endpoint_freqs,omitempty"` // positional: the last frequency is exactly 1/10000
 
-	Classes int     `json:"classes,omitempty"` // number of classes; 0: unconditional
-	Dropout float64 `json:"dropout,omitempty"` // in every residual block, while a dropout stream is given
+	Classes   int     `json:"classes,omitempty"`    // number of classes; 0: unconditional
+	NullLabel bool    `json:"null_label,omitempty"` // a label more than classes stands for none, which guidance needs: see NullClass
+	Until     bool    `json:"until,omitempty"`      // the network is told the end of a jump: models.Cond.Until
+	Guidance  bool    `json:"guidance,omitempty"`   // the network is told a guidance scale: models.Cond.Guidance
+	Dropout   float64 `json:"dropout,omitempty"`    // in every residual block, while a dropout stream is given
 }
 
 // WithDefaults returns the configuration with every field that was left at zero filled in.
@@ -179,10 +191,14 @@ func (c Config) validateNumbers() error {
 	switch {
 	case c.Channels%2 != 0:
 		return fmt.Errorf("unet: channels: want an even number, for sines and cosines, got %d", c.Channels)
-	case c.Embedding == Positional && c.EndpointFreqs && c.Channels < 4:
+	case (c.Embedding == Positional || c.Guidance) && c.EndpointFreqs && c.Channels < 4:
 		return fmt.Errorf("unet: endpoint_freqs: want at least 4 channels, got %d", c.Channels)
 	case c.Resample != ResampleConv && c.Resample != ResampleResidual:
 		return fmt.Errorf("unet: resample: want %q or %q, got %q", ResampleConv, ResampleResidual, c.Resample)
+	case c.Filter != nil && c.Resample != ResampleResidual && !c.ResidualInput:
+		return fmt.Errorf("unet: filter: strided convolutions have none of their own; want resample %q, got %q", ResampleResidual, c.Resample)
+	case c.NullLabel && c.Classes == 0:
+		return errors.New("unet: null_label: a network without classes needs no label for none; set classes")
 	case c.Embedding != Positional && c.Embedding != Fourier:
 		return fmt.Errorf("unet: embedding: want %q or %q, got %q", Positional, Fourier, c.Embedding)
 	case !(c.Dropout >= 0 && c.Dropout < 1):
@@ -193,6 +209,27 @@ func (c Config) validateNumbers() error {
 		return fmt.Errorf("unet: skip_scale and mid_skip_scale: want numbers in (0, 16], got %g and %g", c.SkipScale, c.MidSkipScale)
 	case !(c.FourierScale > 0 && c.FourierScale < 1e6):
 		return fmt.Errorf("unet: fourier_scale: want a positive number below 1e6, got %g", c.FourierScale)
+	}
+	return validateFilter(c.Filter)
+}
+
+// validateFilter refuses filters that do not halve and double sizes exactly, or shift the image.
+func validateFilter(taps []float64) error {
+	if taps == nil {
+		return nil
+	}
+	n, sum := len(taps), 0.0
+	for i, v := range taps {
+		if v != taps[n-1-i] {
+			return fmt.Errorf("unet: filter: want the same weights backwards, got %v", taps)
+		}
+		sum += v
+	}
+	switch {
+	case n < 2 || n > 16 || n%2 != 0:
+		return fmt.Errorf("unet: filter: want an even number of weights, 2 to 16, got %d", n)
+	case !(math.Abs(sum) > 1e-6 && math.Abs(sum) < 1e6):
+		return fmt.Errorf("unet: filter: want weights whose sum can be divided by, got %v", taps)
 	}
 	return nil
 }
@@ -220,6 +257,23 @@ func (c Config) normed() []int {
 	}
 	slices.Sort(all)
 	return slices.Compact(all)
+}
+
+// NullClass returns the label that stands for no class, which training puts in place of some labels and guidance asks for: the
+// number of classes, or -1 where the network has no such label.
+func (c Config) NullClass() int {
+	if c.NullLabel {
+		return c.Classes
+	}
+	return -1
+}
+
+// labels returns the number of labels that the network knows.
+func (c Config) labels() int {
+	if c.NullLabel {
+		return c.Classes + 1
+	}
+	return c.Classes
 }
 
 // Shapes returns the names and shapes of the network's tensors without making them.

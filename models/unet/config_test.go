@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"math"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -13,27 +14,49 @@ import (
 
 // Published sizes: those of the released checkpoints (consistency models, EDM), counted without making a weight.
 func TestPresetsHavePublishedSizes(t *testing.T) {
-	imageNet := ADM(64, 3, 192, []int{1, 2, 3, 4}, 3, 32, 16, 8)
-	imageNet.Classes = 1000
-	bedroom := ADM(256, 3, 256, []int{1, 1, 2, 2, 4, 4}, 2, 32, 16, 8)
-	bedroom.ScaleShift = false
+	live := torch.Live()
+	cifar := []int{2, 2, 2}
 	for _, c := range []struct {
-		name   string
-		config Config
-		want   float64 // millions of weights
+		name    string
+		config  Config
+		want    float64 // millions of weights
+		tensors int     // 0: not published
+		buffers int     // of ours
 	}{
-		{"ADM ImageNet 64", imageNet, 295.90},
-		{"ADM LSUN 256", bedroom, 526.30},
-		// The published 55.734 million have a matrix of 9 × 128 for augmentation labels, which this network has not.
-		{"DDPM++ CIFAR-10", DDPMPP(32, 3, 128, []int{2, 2, 2}, 4, 16), 55.734 - 9*128/1e6},
-		{"benchmark, 32×32×3", Benchmark(32, 3), 6.989891},
-		{"benchmark, 28×28×1", Benchmark(28, 1), 6.987585},
+		{"ADM ImageNet 64", ADMImageNet64(), 295.90, 541, 0},
+		{"ADM LSUN 256", ADMLSUN256(), 526.30, 566, 0},
+		// The published ones have another tensor, a matrix of 9 by the number of sines and cosines for labels of augmentation.
+		// They keep the filter, and 11 buffers of NCSN++, once for each place where it is used.
+		{"DDPM++ CIFAR-10", DDPMPP(32, 3, 128, cifar, 4, 16), 55.734 - 9*128/1e6, 417 - 1, 0},
+		{"NCSN++ CIFAR-10", NCSNPP(32, 3, 128, cifar, 4, 16), 56.398 - 9*256/1e6, 421 - 1, 2},
+		{"NCSN++ CIFAR-10, deep", NCSNPP(32, 3, 128, cifar, 8, 16), 97.6, 0, 2},
+		{"benchmark, 32×32×3", Benchmark(32, 3), 6.989891, 0, 0},
+		{"benchmark, 28×28×1", Benchmark(28, 1), 6.987585, 0, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			require.NoError(t, c.config.Validate())
-			require.InDelta(t, c.want, float64(c.config.Count())/1e6, 0.006)
+			tolerance := 0.0006
+			if c.want > 90 {
+				tolerance = 0.06
+			}
+			require.InDelta(t, c.want, float64(c.config.Count())/1e6, tolerance)
+			tensors, buffers := 0, 0
+			for _, p := range c.config.Shapes() {
+				switch {
+				case p.Buffer:
+					buffers++
+				case strings.Contains(p.Name, ".to_q.") || strings.Contains(p.Name, ".to_k."): // with to_v one tensor in the published
+				default:
+					tensors++
+				}
+			}
+			require.Equal(t, c.buffers, buffers)
+			if c.tensors > 0 {
+				require.Equal(t, c.tensors, tensors)
+			}
 		})
 	}
+	require.Equal(t, live, torch.Live())
 }
 
 func TestValidate(t *testing.T) {
@@ -71,6 +94,19 @@ func TestValidate(t *testing.T) {
 		{"embedding", with(func(c *Config) { c.Embedding = "learned" }), `embedding: want "positional" or "fourier", got "learned"`},
 		{"fourier scale", with(func(c *Config) { c.FourierScale = math.Inf(1) }), "fourier_scale"},
 		{"one frequency with its end", with(func(c *Config) { c.Channels, c.Mult, c.EndpointFreqs = 2, []int{1}, true }), "endpoint_freqs"},
+		{"filter", with(func(c *Config) { c.Filter = []float64{1, 3, 3, 1} }), ""},
+		{"filter with its sign", with(func(c *Config) { c.Filter = []float64{-1, 9, 9, -1} }), ""},
+		{"odd filter", with(func(c *Config) { c.Filter = []float64{1, 2, 1} }), "filter: want an even number of weights, 2 to 16, got 3"},
+		{"empty filter", with(func(c *Config) { c.Filter = []float64{} }), "filter: want an even number of weights, 2 to 16, got 0"},
+		{"lopsided filter", with(func(c *Config) { c.Filter = []float64{1, 3} }), "filter: want the same weights backwards, got [1 3]"},
+		{"filter of NaN", with(func(c *Config) { c.Filter = []float64{math.NaN(), math.NaN()} }), "filter: want the same weights"},
+		{"filter of sum 0", with(func(c *Config) { c.Filter = []float64{1, -1, -1, 1} }), "filter: want weights whose sum"},
+		{"filter of strides", with(func(c *Config) { c.Filter, c.Resample = []float64{1, 1}, ResampleConv }), `filter: strided convolutions have none`},
+		{"filter of the input", with(func(c *Config) { c.Filter, c.Resample, c.ResidualInput = []float64{1, 1}, ResampleConv, true }), ""},
+		{"a label for none of none", with(func(c *Config) { c.NullLabel = true }), "null_label: a network without classes"},
+		{"guidance with its end", with(func(c *Config) {
+			c.Channels, c.Mult, c.EndpointFreqs, c.Embedding, c.Guidance = 2, []int{1}, true, Fourier, true
+		}), "endpoint_freqs"},
 		{"classes", with(func(c *Config) { c.Classes = -1 }), "classes"},
 		{"absurd", with(func(c *Config) { c.Channels, c.Mult, c.Blocks = 4096, []int{64, 64, 64}, 64 }), "weights, the limit is 8589934592"},
 	} {
@@ -93,7 +129,8 @@ func TestConfigJSON(t *testing.T) {
 		Resolution: 64, InChannels: 4, OutChannels: 8, Channels: 96, Mult: []int{1, 3}, Blocks: 4, Attention: []int{32}, HeadDim: 32,
 		LastDecoderAttention: true, NoMidAttention: true, Resample: ResampleConv, ResampleSkip: true, PadAfter: true, ScaleShift: true,
 		SkipScale: 0.5, MidSkipScale: 0.25, NormGroups: 16, NormEps: 1e-6, Embedding: Fourier, FourierScale: 0.02, SinFirst: true,
-		EndpointFreqs: true, Classes: 10, Dropout: 0.3,
+		EndpointFreqs: true, Classes: 10, NullLabel: true, Until: true, Guidance: true, Dropout: 0.3, Filter: []float64{1, 3, 3, 1},
+		ResidualInput: true,
 	}
 	b, err := json.Marshal(c)
 	require.NoError(t, err)
@@ -108,14 +145,14 @@ func TestConfigJSON(t *testing.T) {
 
 // A plan lists what the network then has.
 func TestShapes(t *testing.T) {
-	c := DDPMPP(12, 1, 8, []int{1, 2}, 1, 6)
-	c.Classes, c.Embedding = 3, Fourier
+	c := NCSNPP(12, 1, 8, []int{1, 2}, 1, 6)
+	c.Classes, c.NullLabel, c.Until, c.Guidance = 3, true, true, true
 	net := build(t, c)
 	i, shapes := 0, c.Shapes()
 	for name, p := range net.Tensors() {
 		require.Equal(t, name, shapes[i].Name)
 		require.Equal(t, p.Shape(), shapes[i].Dims, name)
-		require.Equal(t, name == "time_proj.weight", shapes[i].Buffer, name)
+		require.Equal(t, name == "time_proj.weight" || name == filterName, shapes[i].Buffer, name)
 		i++
 	}
 	require.Len(t, shapes, i)
@@ -177,6 +214,18 @@ func TestFromDiffusersDefaults(t *testing.T) {
 	}, c)
 }
 
+// A label for no class is one class more to diffusers.
+func TestDiffusersNullLabel(t *testing.T) {
+	c := tiny
+	c.Classes, c.NullLabel = 3, true
+	written, err := c.Diffusers()
+	require.NoError(t, err)
+	again, err := FromDiffusers(written)
+	require.NoError(t, err)
+	require.Equal(t, 4, again.Classes)
+	require.Equal(t, c.Shapes(), again.Shapes())
+}
+
 // What UNet2DModel cannot express is refused by name.
 func TestDiffusersRefuses(t *testing.T) {
 	for _, c := range []struct {
@@ -187,6 +236,10 @@ func TestDiffusersRefuses(t *testing.T) {
 		{Config{ResampleSkip: true}, "resample_skip"},
 		{Config{LastDecoderAttention: true, Attention: []int{16}}, "last_decoder_attention"},
 		{Config{Channels: 64}, "norms with different numbers of groups, 16 to 32: set norm_groups"},
+		{Config{Filter: []float64{1, 3, 3, 1}}, "filter"},
+		{Config{ResidualInput: true}, "residual_input"},
+		{Config{Until: true}, "until"},
+		{Config{Guidance: true}, "guidance"},
 		{Config{Channels: 33}, "even number"},
 	} {
 		_, err := c.config.Diffusers()

@@ -236,7 +236,8 @@ func blockType(name, way, byKey string) (attends bool, kind Resample, err error)
 }
 
 // Diffusers writes the config.json with which diffusers' UNet2DModel builds the same network, so that it loads the weights
-// this one saves. A configuration that UNet2DModel cannot express is an error that says why.
+// this one saves; a label for no class is one class more to it. A configuration that UNet2DModel cannot express is an error
+// that says why.
 func (c Config) Diffusers() ([]byte, error) {
 	c = c.WithDefaults()
 	if err := c.Validate(); err != nil {
@@ -251,6 +252,14 @@ func (c Config) Diffusers() ([]byte, error) {
 		return fail("resample_skip")
 	case c.LastDecoderAttention && len(c.Attention) > 0:
 		return fail("last_decoder_attention")
+	case c.Filter != nil && levels > 1:
+		return fail("filter")
+	case c.ResidualInput && levels > 1:
+		return fail("residual_input")
+	case c.Until:
+		return fail("until")
+	case c.Guidance:
+		return fail("guidance")
 	}
 	var groups []int
 	for _, ch := range c.normed() {
@@ -271,8 +280,8 @@ func (c Config) Diffusers() ([]byte, error) {
 	if d.AttentionHeadDim = nil; c.HeadDim > 0 {
 		d.AttentionHeadDim = &c.HeadDim
 	}
-	if c.Classes > 0 {
-		d.NumClassEmbeds = &c.Classes
+	if labels := c.labels(); labels > 0 {
+		d.NumClassEmbeds = &labels
 	}
 	if c.ScaleShift {
 		d.TimeScaleShift = "scale_shift"

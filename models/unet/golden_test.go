@@ -22,7 +22,7 @@ import (
 // same kernels, in orders that differ in a few places; that makes some 1e-6 through the networks' depth.
 const tolerance = 2e-5
 
-// golden is a file of scripts/golden_unet.py.
+// golden is a file of scripts/golden_unet.py or golden_unet_ncsnpp.py.
 type golden struct {
 	tensors  map[string]*torch.Tensor
 	metadata map[string]string
@@ -104,7 +104,7 @@ func requireClose(t *testing.T, s *torch.Scope, want, got *torch.Tensor, tol flo
 	require.LessOrEqual(t, d, tol, what)
 }
 
-var diffusersCases = []string{"ddpm", "adm", "song", "fourier", "gray28", "level1"}
+var diffusersCases = []string{"ddpm", "adm", "lsun", "song", "fourier", "gray28", "level1"}
 
 // The same configuration and weights give UNet2DModel's outputs, and its gradients where the file has some.
 func TestUNet2DModel(t *testing.T) {
@@ -137,24 +137,77 @@ func TestUNet2DModel(t *testing.T) {
 					return nil
 				}
 
-				x := g.tensors["x"].Clone(s)
-				x.SetRequiresGrad(true)
-				forward(s, x).Mul(s, g.tensors["weight"]).Sum(s).Backward()
-				grads := map[string]*torch.Tensor{"x": x.Grad(s)}
-				for k, p := range net.Parameters() {
-					grads[k] = p.Grad(s)
-				}
-				worst, compared := 0.0, 0
-				for k, want := range g.tensors {
-					if name, ok := strings.CutPrefix(k, "grad:"); ok {
-						scale := max(1, want.Abs(s).Max(s).Item()) // sums over up to 768 pixels: they reach some hundreds
-						worst = max(worst, grads[name].Sub(s, want).Abs(s).Max(s).Item()/scale)
-						compared++
+				g.requireGradients(t, s, net, forward)
+				return nil
+			}))
+		})
+	}
+}
+
+// requireGradients compares the gradients of the weighted sum of forward's result with those in the file.
+func (g golden) requireGradients(t *testing.T, s *torch.Scope, net *UNet, forward func(s *torch.Scope, x *torch.Tensor) *torch.Tensor) {
+	t.Helper()
+	x := g.tensors["x"].Clone(s)
+	x.SetRequiresGrad(true)
+	forward(s, x).Mul(s, g.tensors["weight"]).Sum(s).Backward()
+	grads := map[string]*torch.Tensor{"x": x.Grad(s)}
+	for k, p := range net.Parameters() {
+		grads[k] = p.Grad(s)
+	}
+	worst, compared := 0.0, 0
+	for k, want := range g.tensors {
+		if name, ok := strings.CutPrefix(k, "grad:"); ok {
+			scale := max(1, want.Abs(s).Max(s).Item()) // sums over up to 768 pixels: they reach some hundreds
+			worst = max(worst, grads[name].Sub(s, want).Abs(s).Max(s).Item()/scale)
+			compared++
+		}
+	}
+	t.Logf("%d gradients: largest difference %.2g of the largest element", compared, worst)
+	require.Greater(t, compared, 40)
+	require.LessOrEqual(t, worst, tolerance)
+}
+
+// NCSN++ put together in PyTorch from diffusers' blocks, and networks that are told the end of a jump, a guidance scale and
+// labels for no class: the same names, outputs and gradients. The filter, which the other side has in its code, is the
+// configuration's.
+func TestNCSNPPAndLabels(t *testing.T) {
+	for _, name := range []string{"ncsnpp", "fir6", "told", "told_ncsnpp"} {
+		t.Run(name, func(t *testing.T) {
+			require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+				g := openGolden(t, s, name)
+				var c Config
+				require.NoError(t, json.Unmarshal([]byte(g.metadata["config"]), &c))
+				var ours []layout
+				for _, p := range c.Shapes() {
+					if p.Name != filterName {
+						ours = append(ours, layout{p.Name, p.Dims})
 					}
 				}
-				t.Logf("%d gradients: largest difference %.2g of the largest element", compared, worst)
-				require.Greater(t, compared, 40)
-				require.LessOrEqual(t, worst, tolerance)
+				require.Equal(t, sorted(g.layout(t)), sorted(ours))
+
+				net, err := New(c, torch.CPU, 1)
+				require.NoError(t, err)
+				defer net.Close()
+				require.NoError(t, net.Load(func(yield func(string, *torch.Tensor) bool) {
+					g.weights(t, s)(yield)
+					for name, v := range net.Tensors() {
+						if name == filterName {
+							yield(name, v)
+						}
+					}
+				}))
+				cond := models.Cond{Class: g.tensors["class"], Until: g.tensors["until"], Guidance: g.tensors["guidance"]}
+				forward := func(s *torch.Scope, x *torch.Tensor) *torch.Tensor { return net.Forward(s, x, g.tensors["t"], cond) }
+				for mode, run := range map[string]func(func(*torch.Scope) error) error{"recording": s.Run, "no grad": s.NoGrad, "inference": s.Inference} {
+					require.NoError(t, run(func(s *torch.Scope) error {
+						requireClose(t, s, g.tensors["y"], forward(s, g.tensors["x"]), tolerance, mode)
+						requireClose(t, s, g.tensors["y"], forward(s, g.tensors["x"].ChannelsLast(s)), tolerance, mode+", channels last")
+						return nil
+					}))
+				}
+				if g.tensors["grad:x"] != nil {
+					g.requireGradients(t, s, net, forward)
+				}
 				return nil
 			}))
 		})

@@ -1,10 +1,13 @@
-// Package unet has the U-Net of the DDPM++/ADM family (Ho et al. 2020; Song et al. 2021; Dhariwal & Nichol 2021; Karras et
-// al. 2022). Its parameters carry the names of diffusers' UNet2DModel.
+// Package unet has the U-Nets of DDPM, DDPM++, NCSN++ and ADM as one network (Ho et al. 2020; Song et al. 2021; Dhariwal &
+// Nichol 2021; Karras et al. 2022). Its parameters carry the names of diffusers' UNet2DModel.
 package unet
 
 import (
+	"fmt"
 	"iter"
 	"math"
+	"slices"
+	"strings"
 
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/torch"
@@ -18,9 +21,10 @@ type UNet struct {
 	config Config
 	store  *nn.Store
 
-	fourier          *torch.Tensor // [Channels] fixed frequencies, or nil
-	linear1, linear2 nn.Linear     // of the noise label's embedding
-	class            nn.Embedding
+	fourier         *torch.Tensor // [Channels] fixed frequencies, or nil
+	noise           *embedder
+	until, guidance *embedder // or nil
+	class           nn.Embedding
 
 	convIn  nn.Conv2D
 	down    []level
@@ -33,7 +37,8 @@ type UNet struct {
 // level is the blocks of one image size and what changes the size after them.
 type level struct {
 	blocks   []block
-	resample sampler // nil: none
+	resample sampler  // nil: none
+	pyramid  *pyramid // after resample; nil: none
 }
 
 // block is a residual block and the attention after it, if any.
@@ -47,7 +52,8 @@ type sampler interface {
 }
 
 // New makes a network with random weights drawn from seed: PyTorch's defaults, with the last convolution of every
-// residual block and of the network near zero, as DDPM++ does, so that it starts close to the identity.
+// residual block and of the network near zero, as DDPM++ does, so that it starts close to the identity. The last layers of
+// the embeddings of Until and Guidance are zero: a new network does not see them, and is otherwise the one without them.
 func New(c Config, dev torch.Device, seed uint64) (*UNet, error) {
 	return NewAs(c, dev, torch.Float32, seed)
 }
@@ -77,20 +83,20 @@ func (u *UNet) build(p nn.Path) {
 		u.fourier = p.Sub("time_proj").Buffer("weight", nn.Normal(c.FourierScale), c.Channels)
 		in = 2 * c.Channels
 	}
-	u.linear1 = nn.NewLinear(p.Sub("time_embedding", "linear_1"), in, width)
-	u.linear2 = nn.NewLinear(p.Sub("time_embedding", "linear_2"), width, width)
+	u.noise = newEmbedder(p.Sub("time_embedding"), in, width, nn.FanIn(width))
 	if c.Classes > 0 {
-		u.class = nn.NewEmbedding(p.Sub("class_embedding"), c.Classes, width)
+		u.class = nn.NewEmbedding(p.Sub(classes), c.labels(), width)
 	}
+	f := newFIR(p, c.Filter)
 	u.convIn = nn.NewConv2D(p.Sub("conv_in"), c.InChannels, c.Channels, 3, torch.Conv2DOptions{Padding: 1})
 
-	ch, side := c.Channels, c.Resolution
+	ch, side, aux := c.Channels, c.Resolution, c.InChannels
 	skips := []int{ch}
 	for i, m := range c.Mult {
 		lp, out := p.Sub("down_blocks", i), c.Channels*m
 		var l level
 		for j := range c.Blocks {
-			b := block{res: newResidual(lp.Sub("resnets", j), c, ch, out, "", c.SkipScale)}
+			b := block{res: newResidual(lp.Sub("resnets", j), c, ch, out, c.SkipScale)}
 			if c.attendsAt(side) {
 				b.attn = newAttention(lp.Sub("attentions", j), c, out, c.SkipScale)
 			}
@@ -99,7 +105,11 @@ func (u *UNet) build(p nn.Path) {
 			ch = out
 		}
 		if i < len(c.Mult)-1 {
-			l.resample = newSampler(lp.Sub("downsamplers", 0), c, ch, "down")
+			l.resample = newSampler(lp.Sub("downsamplers", 0), c, f, ch, "down")
+			if c.ResidualInput {
+				l.pyramid = newPyramid(lp.Sub("aux_residual"), c, f, aux, ch)
+				aux = ch
+			}
 			skips = append(skips, ch)
 			side /= 2
 		}
@@ -107,11 +117,11 @@ func (u *UNet) build(p nn.Path) {
 	}
 
 	mp := p.Sub("mid_block")
-	first := block{res: newResidual(mp.Sub("resnets", 0), c, ch, ch, "", c.MidSkipScale)}
+	first := block{res: newResidual(mp.Sub("resnets", 0), c, ch, ch, c.MidSkipScale)}
 	if !c.NoMidAttention {
 		first.attn = newAttention(mp.Sub("attentions", 0), c, ch, c.MidSkipScale)
 	}
-	u.mid = []block{first, {res: newResidual(mp.Sub("resnets", 1), c, ch, ch, "", c.MidSkipScale)}}
+	u.mid = []block{first, {res: newResidual(mp.Sub("resnets", 1), c, ch, ch, c.MidSkipScale)}}
 
 	for i := range c.Mult {
 		lp, out := p.Sub("up_blocks", i), c.Channels*c.Mult[len(c.Mult)-1-i]
@@ -119,7 +129,7 @@ func (u *UNet) build(p nn.Path) {
 		for j := range c.Blocks + 1 {
 			skip := skips[len(skips)-1]
 			skips = skips[:len(skips)-1]
-			b := block{res: newResidual(lp.Sub("resnets", j), c, ch+skip, out, "", c.SkipScale)}
+			b := block{res: newResidual(lp.Sub("resnets", j), c, ch+skip, out, c.SkipScale)}
 			if c.attendsAt(side) && (j == c.Blocks || !c.LastDecoderAttention) {
 				at := j
 				if c.LastDecoderAttention {
@@ -131,14 +141,29 @@ func (u *UNet) build(p nn.Path) {
 			ch = out
 		}
 		if i < len(c.Mult)-1 {
-			l.resample = newSampler(lp.Sub("upsamplers", 0), c, ch, "up")
+			l.resample = newSampler(lp.Sub("upsamplers", 0), c, f, ch, "up")
 			side *= 2
 		}
 		u.up = append(u.up, l)
 	}
 	u.normOut = nn.NewGroupNorm(p.Sub("conv_norm_out"), c.groups(ch), ch, c.NormEps)
 	u.convOut = newLastConv(p.Sub("conv_out"), ch, c.OutChannels)
+
+	// Drawn last, these leave the other initial weights what they are without them.
+	if c.Until {
+		u.until = newEmbedder(p.Sub(until), in, width, nn.Zeros)
+	}
+	if c.Guidance {
+		u.guidance = newEmbedder(p.Sub(guidance), c.Channels, width, nn.Zeros)
+	}
 }
+
+// The names of the inputs that a network can have or lack.
+const (
+	classes  = "class_embedding"
+	until    = "until_embedding"
+	guidance = "guidance_embedding"
+)
 
 // Config returns the configuration with its defaults filled in.
 func (u *UNet) Config() Config { return u.config }
@@ -146,11 +171,45 @@ func (u *UNet) Config() Config { return u.config }
 // Parameters yields the trainable weights by diffusers' names.
 func (u *UNet) Parameters() iter.Seq2[string, *torch.Tensor] { return u.store.Parameters() }
 
-// Tensors yields what belongs into a checkpoint: the weights and the fixed frequencies.
+// Tensors yields what belongs into a checkpoint: the weights, the fixed frequencies and the resampling filter.
 func (u *UNet) Tensors() iter.Seq2[string, *torch.Tensor] { return u.store.Tensors() }
 
 // Load copies weights into the network; all that does not fit is reported at once.
 func (u *UNet) Load(weights iter.Seq2[string, *torch.Tensor]) error { return u.store.Load(weights) }
+
+// Adopt is Load for weights of a network that is told less: that has no embedding of Until, Guidance or classes where this
+// one has, or no row for no class. What is missing becomes zero, save for the first layers of embeddings, which stay as they
+// are; so the network computes at first what the weights' own network did, whatever else it is told, and can learn from there.
+// All other weights have to fit as in Load.
+func (u *UNet) Adopt(weights iter.Seq2[string, *torch.Tensor]) error {
+	return torch.Run(u.store.Device(), func(s *torch.Scope) error {
+		return u.Load(func(yield func(string, *torch.Tensor) bool) {
+			given := map[string]bool{}
+			for name, v := range weights {
+				module, _, _ := strings.Cut(name, ".")
+				given[module] = true
+				if name == classes+".weight" && u.config.NullLabel && v.NDim() == 2 && v.Dim(0) == u.config.Classes {
+					v = v.Pad(s, []int{0, 0, 0, 1}, torch.PadConstant, 0)
+				}
+				if !yield(name, v) {
+					return
+				}
+			}
+			for name, v := range u.Parameters() {
+				module, layer, _ := strings.Cut(name, ".")
+				if given[module] || !slices.Contains([]string{classes, until, guidance}, module) {
+					continue
+				}
+				if !strings.HasPrefix(layer, "linear_1.") {
+					v = torch.ZerosLike(s, v)
+				}
+				if !yield(name, v) {
+					return
+				}
+			}
+		})
+	})
+}
 
 // Store returns the owner of the weights.
 func (u *UNet) Store() *nn.Store { return u.store }
@@ -176,7 +235,7 @@ func (u *UNet) Close() { u.store.Close() }
 func (u *UNet) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		emb := u.embed(s, noise, c, x.DType())
-		h := u.convIn.Forward(s, x)
+		h, aux := u.convIn.Forward(s, x), x
 		skips := []*torch.Tensor{h}
 		for _, l := range u.down {
 			for _, b := range l.blocks {
@@ -185,6 +244,10 @@ func (u *UNet) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *t
 			}
 			if l.resample != nil {
 				h = l.resample.forward(s, h, emb, c.Dropout)
+				if l.pyramid != nil {
+					h = release(l.pyramid.forward(s, aux, h), h)
+					aux = h
+				}
 				skips = append(skips, h)
 			}
 		}
@@ -211,30 +274,79 @@ func (u *UNet) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *t
 	})
 }
 
-// embed returns silu of the embedding of noise label and class, [B, 4·Channels]: every block starts with that.
+// embed returns silu of the sum of the embeddings of noise label, class, Until and guidance, [B, 4·Channels]: every block
+// starts with that.
 func (u *UNet) embed(s *torch.Scope, noise *torch.Tensor, c models.Cond, dtype torch.DType) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		var angles *torch.Tensor
-		if u.fourier != nil {
-			angles = noise.Unsqueeze(s, 1).Mul(s, u.fourier.To(s, noise.DType())).MulScalar(s, 2*math.Pi)
-		} else {
-			angles = noise.Unsqueeze(s, 1).Mul(s, u.frequencies(s, noise.DType()))
-		}
-		parts := []*torch.Tensor{angles.Cos(s), angles.Sin(s)}
-		if u.config.SinFirst || u.fourier != nil {
-			parts[0], parts[1] = parts[1], parts[0]
-		}
-		e := u.linear1.Forward(s, torch.Cat(s, parts, 1).To(s, dtype))
-		e = u.linear2.Forward(s, e.SiLU(s))
-		if u.config.Classes > 0 {
-			if c.Class == nil {
-				panic(&torch.Error{Op: "unet", Msg: "the network is conditional: it needs a class for each image, in Cond.Class"})
+		e := u.noise.forward(s, u.label(s, noise).To(s, dtype))
+		switch {
+		case u.config.Classes > 0 && c.Class == nil:
+			msg := "the network is conditional: it needs a class for each image, in Cond.Class"
+			if u.config.NullLabel {
+				msg += fmt.Sprintf(", or %d for none", u.config.NullClass())
 			}
+			panic(&torch.Error{Op: "unet", Msg: msg})
+		case u.config.Classes > 0:
 			e = e.Add(s, u.class.Forward(s, c.Class))
-		} else if c.Class != nil {
+		case c.Class != nil:
 			panic(&torch.Error{Op: "unet", Msg: "the network has no classes, but a class was given"})
 		}
+		if given(u.config.Until, c.Until, "an end of the jump (Until)") {
+			e = e.Add(s, u.until.forward(s, u.label(s, c.Until).To(s, dtype)))
+		}
+		if given(u.config.Guidance, c.Guidance, "a guidance scale") {
+			e = e.Add(s, u.guidance.forward(s, u.positional(s, c.Guidance).To(s, dtype)))
+		}
 		return e.SiLU(s)
+	})
+}
+
+// given tells whether the network takes v. It panics when the network and the caller disagree.
+func given(takes bool, v *torch.Tensor, what string) bool {
+	switch {
+	case takes && v == nil:
+		panic(&torch.Error{Op: "unet", Msg: "the network needs " + what + " for each image"})
+	case !takes && v != nil:
+		panic(&torch.Error{Op: "unet", Msg: "the network does not take " + what + ", but one was given"})
+	}
+	return takes
+}
+
+// label returns the sines and cosines of labels v [B], as the configured embedding has them, in v's type.
+func (u *UNet) label(s *torch.Scope, v *torch.Tensor) *torch.Tensor {
+	if u.fourier == nil {
+		return u.positional(s, v)
+	}
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		angles := v.Unsqueeze(s, 1).Mul(s, u.fourier.To(s, v.DType())).MulScalar(s, 2*math.Pi)
+		return torch.Cat(s, []*torch.Tensor{angles.Sin(s), angles.Cos(s)}, 1)
+	})
+}
+
+// positional returns the cosines and sines of v [B] at geometric frequencies, [B, Channels]. Guidance scales, which are some
+// units apart, are always seen so: at random frequencies of 16 turns a unit neighbouring scales would have nothing in common.
+func (u *UNet) positional(s *torch.Scope, v *torch.Tensor) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		angles := v.Unsqueeze(s, 1).Mul(s, u.frequencies(s, v.DType()))
+		parts := []*torch.Tensor{angles.Cos(s), angles.Sin(s)}
+		if u.config.SinFirst {
+			slices.Reverse(parts)
+		}
+		return torch.Cat(s, parts, 1)
+	})
+}
+
+// embedder makes vectors of labels' sines and cosines, by two linear layers.
+type embedder struct{ linear1, linear2 nn.Linear }
+
+// newEmbedder makes the layers, the last one by the given rule.
+func newEmbedder(p nn.Path, in, width int, last nn.Init) *embedder {
+	return &embedder{nn.NewLinear(p.Sub("linear_1"), in, width), nn.NewLinearInit(p.Sub("linear_2"), width, width, last, last)}
+}
+
+func (e *embedder) forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		return e.linear2.Forward(s, e.linear1.Forward(s, x).SiLU(s))
 	})
 }
 
@@ -265,13 +377,19 @@ type residual struct {
 	emb          nn.Linear
 	shortcut     *nn.Conv2D // nil: x itself
 	resample     string     // "", "down" or "up"
+	fir          *fir       // that resample is done with
 	scaleShift   bool
 	dropout      float64
 	scale        float64
 }
 
-func newResidual(p nn.Path, c Config, in, out int, resample string, scale float64) *residual {
-	r := &residual{resample: resample, scaleShift: c.ScaleShift, dropout: c.Dropout, scale: scale}
+func newResidual(p nn.Path, c Config, in, out int, scale float64) *residual {
+	return newResampling(p, c, nil, in, out, "", scale)
+}
+
+// newResampling makes a residual block that halves or doubles the image before its first convolution and on its shortcut.
+func newResampling(p nn.Path, c Config, f *fir, in, out int, resample string, scale float64) *residual {
+	r := &residual{resample: resample, fir: f, scaleShift: c.ScaleShift, dropout: c.Dropout, scale: scale}
 	r.norm1 = nn.NewGroupNorm(p.Sub("norm1"), c.groups(in), in, c.NormEps)
 	r.conv1 = newConv(p.Sub("conv1"), in, out, 3)
 	width := out
@@ -318,9 +436,9 @@ func (r *residual) forward(s *torch.Scope, x, emb *torch.Tensor, drop *torch.Gen
 func (r *residual) resized(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	switch r.resample {
 	case "down":
-		return x.AvgPool2D(s, 2)
+		return r.fir.down(s, x, r.fir.padding())
 	case "up":
-		return x.UpsampleNearest(s, 2)
+		return r.fir.up(s, x)
 	}
 	return x
 }
@@ -375,9 +493,9 @@ type convSampler struct {
 	padAfter bool
 }
 
-func newSampler(p nn.Path, c Config, channels int, way string) sampler {
+func newSampler(p nn.Path, c Config, f *fir, channels int, way string) sampler {
 	if c.Resample == ResampleResidual {
-		return newResidual(p, c, channels, channels, way, c.SkipScale)
+		return newResampling(p, c, f, channels, channels, way, c.SkipScale)
 	}
 	o := torch.Conv2DOptions{Padding: 1}
 	padAfter := way == "down" && c.PadAfter

@@ -30,14 +30,19 @@ func TestConformance(t *testing.T) {
 	ddpm := tiny
 	ddpm.Resample, ddpm.PadAfter, ddpm.Classes, ddpm.Dropout = ResampleConv, true, 3, 0.1
 	fourier := Config{Resolution: 14, InChannels: 1, Channels: 8, Mult: []int{1, 1}, Blocks: 2, Embedding: Fourier, FourierScale: 0.5, NoMidAttention: true}
+	ncsnpp := NCSNPP(12, 3, 8, []int{1, 2, 2}, 1, 6)
+	ncsnpp.FourierScale, ncsnpp.Dropout, ncsnpp.Until = 0.5, 0.1, true
+	pyramid := ddpm // with neither a filter nor residual resampling
+	pyramid.ResidualInput, pyramid.Until, pyramid.Guidance, pyramid.NullLabel = true, true, true, true
 	for _, c := range []struct {
 		name   string
 		config Config
-	}{{"ddpm++", song}, {"adm", adm}, {"ddpm", ddpm}, {"fourier", fourier}} {
+	}{{"ddpm++", song}, {"adm", adm}, {"ddpm", ddpm}, {"fourier", fourier}, {"ncsn++", ncsnpp}, {"pyramid", pyramid}} {
 		t.Run(c.name, func(t *testing.T) {
 			full := c.config.WithDefaults()
 			expect := modelstest.Expect{
-				Shape: []int{full.InChannels, full.Resolution, full.Resolution}, Out: full.OutChannels, Classes: full.Classes, Dropout: full.Dropout > 0,
+				Shape: []int{full.InChannels, full.Resolution, full.Resolution}, Out: full.OutChannels, Classes: full.Classes,
+				Until: full.Until, Guidance: full.Guidance, Dropout: full.Dropout > 0,
 			}
 			net := build(t, c.config)
 			modelstest.Network(t, net, expect)
@@ -76,7 +81,7 @@ func TestInitialWeights(t *testing.T) {
 // A clone computes the same, has weights of its own, and collects no gradients.
 func TestClone(t *testing.T) {
 	c := tiny
-	c.Embedding = Fourier // whose frequencies have to come along
+	c.Embedding, c.Filter = Fourier, []float64{1, 3, 3, 1} // whose frequencies and filter have to come along
 	net := build(t, c)
 	twin, err := net.Clone()
 	require.NoError(t, err)
@@ -126,18 +131,32 @@ func TestFloat64(t *testing.T) {
 
 // What does not fit is an error that names it.
 func TestForwardErrors(t *testing.T) {
-	c := tiny
+	c, none, both := tiny, tiny, tiny
 	c.Classes = 3
+	none.Classes, none.NullLabel = 3, true
+	both.Until, both.Guidance = true, true
+	class := func(last int64) func(*torch.Scope) models.Cond {
+		return func(s *torch.Scope) models.Cond { return models.Cond{Class: torch.FromSlice(s, []int64{0, last})} }
+	}
+	until := func(s *torch.Scope) models.Cond { return models.Cond{Until: torch.Zeros(s, torch.Float32, 2)} }
+	guidance := func(s *torch.Scope) models.Cond { return models.Cond{Guidance: torch.Zeros(s, torch.Float32, 2)} }
+	images := []int{2, 3, 8, 8}
 	for _, tc := range []struct {
 		name   string
 		config Config
 		x      []int
-		labels []int64
+		cond   func(s *torch.Scope) models.Cond
 		want   string
 	}{
-		{"no class", c, []int{2, 3, 8, 8}, nil, "needs a class"},
-		{"a class too many", tiny, []int{2, 3, 8, 8}, []int64{0, 1}, "has no classes"},
-		{"class out of range", c, []int{2, 3, 8, 8}, []int64{0, 3}, "index out of range"},
+		{"no class", c, images, nil, "needs a class for each image, in Cond.Class"},
+		{"no class, nor none", none, images, nil, "needs a class for each image, in Cond.Class, or 3 for none"},
+		{"a class too many", tiny, images, class(1), "has no classes"},
+		{"class out of range", c, images, class(3), "index out of range"},
+		{"none out of range", none, images, class(4), "index out of range"},
+		{"until too many", tiny, images, until, "does not take an end of the jump (Until), but one was given"},
+		{"guidance too many", tiny, images, guidance, "does not take a guidance scale, but one was given"},
+		{"no until", both, images, guidance, "needs an end of the jump (Until) for each image"},
+		{"no guidance", both, images, until, "needs a guidance scale for each image"},
 		{"channels", tiny, []int{2, 4, 8, 8}, nil, "float32[2, 4, 8, 8]"},
 		{"odd size", tiny, []int{2, 3, 7, 7}, nil, "cat"},
 	} {
@@ -145,8 +164,8 @@ func TestForwardErrors(t *testing.T) {
 			net := build(t, tc.config)
 			err := torch.Run(torch.CPU, func(s *torch.Scope) error {
 				var cond models.Cond
-				if tc.labels != nil {
-					cond.Class = torch.FromSlice(s, tc.labels)
+				if tc.cond != nil {
+					cond = tc.cond(s)
 				}
 				net.Forward(s, torch.Zeros(s, torch.Float32, tc.x...), torch.Zeros(s, torch.Float32, 2), cond)
 				return nil
@@ -156,4 +175,115 @@ func TestForwardErrors(t *testing.T) {
 			require.ErrorContains(t, err, tc.want)
 		})
 	}
+}
+
+// randomize gives every parameter values that let signals through: the last layers of branches start near zero.
+func randomize(s *torch.Scope, net *UNet) {
+	g := torch.NewGenerator(s, 7)
+	_ = s.NoGrad(func(s *torch.Scope) error {
+		for _, p := range net.Parameters() {
+			p.AddInPlace(s, torch.Randn(s, g, torch.Float32, p.Shape()...).MulScalar(s, 0.1))
+		}
+		return nil
+	})
+}
+
+// A network that is told more begins as the one that is told less: by its initial weights, and by weights that it adopts. It
+// learns from there: every parameter of what is new gets a gradient in two steps.
+func TestAdopt(t *testing.T) {
+	for _, embedding := range []Embedding{Positional, Fourier} {
+		t.Run(string(embedding), func(t *testing.T) {
+			less, classes := tiny, 3
+			less.Embedding = embedding
+			more := less
+			more.Classes, more.NullLabel, more.Until, more.Guidance = classes, true, true, true
+			require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+				g := torch.NewGenerator(s, 1)
+				x, at := torch.Randn(s, g, torch.Float32, 2, 3, 8, 8), torch.FromSlice(s, []float32{0.5, -1})
+				told := models.Cond{Until: at.SubScalar(s, 0.4), Guidance: at.AddScalar(s, 3), Class: torch.FromSlice(s, []int64{0, 3})}
+				values := func(net *UNet, c models.Cond) []float32 {
+					return torch.ToSlice[float32](net.Forward(s, x, at, c).Detach(s))
+				}
+				jump := less
+				jump.Until, jump.Guidance = true, true
+				require.Equal(t, values(build(t, less), models.Cond{}),
+					values(build(t, jump), models.Cond{Until: told.Until, Guidance: told.Guidance}), "initial weights")
+
+				from, to := build(t, less), build(t, more)
+				randomize(s, from)
+				randomize(s, to)
+				first := torch.ToSlice[float32](to.until.linear1.Weight.Detach(s))
+				require.ErrorContains(t, to.Load(from.Tensors()), "9 missing: class_embedding.weight, guidance_embedding.linear_1.bias")
+				require.NoError(t, to.Adopt(from.Tensors()))
+				require.Equal(t, values(from, models.Cond{}), values(to, told))
+				require.Equal(t, first, torch.ToSlice[float32](to.until.linear1.Weight.Detach(s)))
+				silent := 0
+				for range 2 {
+					to.Forward(s, x, at, told).Square(s).Mean(s).Backward()
+					silent = 0
+					require.NoError(t, s.NoGrad(func(s *torch.Scope) error {
+						for _, p := range to.Parameters() {
+							if p.Grad(s).Abs(s).Max(s).Item() == 0 {
+								silent++
+							}
+							p.AddScaledInPlace(s, p.Grad(s), -0.1)
+							p.ZeroGrad()
+						}
+						return nil
+					}))
+				}
+				require.Zero(t, silent)
+				require.NotEqual(t, values(from, models.Cond{}), values(to, told))
+
+				// A network with classes gets a label for none.
+				less.Classes = classes
+				from = build(t, less)
+				randomize(s, from)
+				require.NoError(t, to.Adopt(from.Tensors()))
+				told.Class = torch.FromSlice(s, []int64{2, 0})
+				require.Equal(t, values(from, models.Cond{Class: told.Class}), values(to, told))
+				require.Equal(t, make([]float32, 64), torch.ToSlice[float32](to.class.Weight.Detach(s).Select(s, 0, 3).Contiguous(s)))
+
+				// Weights of the same network are adopted as they are; those of another are refused.
+				twin := build(t, more)
+				require.NoError(t, twin.Adopt(to.Tensors()))
+				require.Equal(t, values(to, told), values(twin, told))
+				require.ErrorContains(t, from.Adopt(to.Tensors()), "8 unexpected: guidance_embedding.linear_1.bias")
+				require.ErrorContains(t, twin.Adopt(func(yield func(string, *torch.Tensor) bool) {
+					for name, v := range to.Tensors() {
+						if name != "until_embedding.linear_2.weight" && !yield(name, v) {
+							return
+						}
+					}
+				}), "1 missing: until_embedding.linear_2.weight")
+				return nil
+			}))
+		})
+	}
+}
+
+// Guidance over a network that was trained with labels for none is the formula of its two predictions, and the label for none
+// is one of its own.
+func TestGuided(t *testing.T) {
+	c := NCSNPP(8, 3, 8, []int{1, 2}, 1, 4)
+	c.Classes, c.NullLabel, c.FourierScale = 3, true, 0.5
+	net := build(t, c)
+	require.Equal(t, 3, net.Config().NullClass())
+	require.Equal(t, -1, tiny.NullClass())
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		randomize(s, net)
+		g := torch.NewGenerator(s, 1)
+		d := &models.EDM{Net: net}
+		x, at := torch.Randn(s, g, torch.Float32, 2, 3, 8, 8), torch.FromSlice(s, []float32{0.7, 20})
+		class := torch.FromSlice(s, []int64{0, 2})
+		denoised := func(labels ...int64) *torch.Tensor {
+			return d.Denoise(s, x, at, models.Cond{Class: torch.FromSlice(s, labels)})
+		}
+		with, without := denoised(0, 2), denoised(3, 3)
+		require.Greater(t, with.Sub(s, without).Abs(s).Max(s).Item(), 1e-2)
+		want := without.Add(s, with.Sub(s, without).MulScalar(s, 2.5))
+		guided := &models.Guided{Model: d, Null: net.Config().NullClass(), Scale: 2.5}
+		requireClose(t, s, want, guided.Denoise(s, x, at, models.Cond{Class: class}), tolerance, "guided")
+		return nil
+	}))
 }
