@@ -223,10 +223,12 @@ func (l *LPIPS) Distance(s *torch.Scope, a, b *torch.Tensor) *torch.Tensor {
 	})
 }
 
-// unit divides each pixel's features by their length.
+// unit divides each pixel's features by their length. The root's slope is infinite where all are 0, which lengthEps² below it, far
+// from changing any other length, mends.
 func unit(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		return x.Div(s, x.NormDim(s, true, 1).AddScalar(s, lengthEps))
+		length := x.Square(s).SumDim(s, true, 1).AddScalar(s, lengthEps*lengthEps).Sqrt(s)
+		return x.Div(s, length.AddScalar(s, lengthEps))
 	})
 }
 
