@@ -53,7 +53,75 @@ func (Norm) Distance(s *torch.Scope, a, b *torch.Tensor) *torch.Tensor {
 	return PseudoHuber{C: 1e-6 * math.Sqrt(float64(a.NumEl()/max(1, a.Dim(0))))}.Distance(s, a, b)
 }
 
-// ParseDistance returns the distance of that name: l1, l2, norm or huber.
+// FeatureNetwork is a network some of whose layers tell images apart in a way that matters: a *lpips.LPIPS, or a classifier or an
+// encoder of the user's own.
+type FeatureNetwork interface {
+	// Features returns the outputs of those layers, each [B, C, ...], for images x [B, ...]. Gradients have to flow to x.
+	Features(s *torch.Scope, x *torch.Tensor) []*torch.Tensor
+}
+
+// Features is how far apart images are in the layers l of a network (a perceptual or content loss, Johnson et al. 2016):
+//
+//	d(a, b) = Σ_l mean (φ_l(a) - φ_l(b))²
+//
+// The mean is over a layer's channels and positions. The network's weights should collect no gradients (nn.Store.SetRequiresGrad),
+// or it learns to see no difference.
+type Features struct {
+	Net FeatureNetwork
+	// Normalized divides the channels at each position by their length first, so that a layer counts by what it sees and not by how
+	// large its numbers are, as in LPIPS.
+	Normalized bool
+}
+
+// Distance returns Σ_l mean (φ_l(a) - φ_l(b))² of each sample, [B]. Nothing is recorded of a or b where it needs no gradient.
+func (f Features) Distance(s *torch.Scope, a, b *torch.Tensor) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		y, z := f.features(s, a), f.features(s, b)
+		if len(y) == 0 || len(y) != len(z) {
+			panic(&torch.Error{Op: "features", Msg: fmt.Sprintf("want the same layers of both images, at least one, got %d and %d", len(y), len(z))})
+		}
+		sum := f.layer(s, y[0], z[0])
+		for i := 1; i < len(y); i++ {
+			sum = sum.Add(s, f.layer(s, y[i], z[i]))
+		}
+		return sum
+	})
+}
+
+// features of images that need no gradient are computed without, whether the network's weights need one or not.
+func (f Features) features(s *torch.Scope, x *torch.Tensor) []*torch.Tensor {
+	if x.RequiresGrad() {
+		return f.Net.Features(s, x)
+	}
+	var out []*torch.Tensor
+	if err := s.NoGrad(func(inner *torch.Scope) error {
+		for _, y := range f.Net.Features(inner, x) {
+			out = append(out, y.Share(s))
+		}
+		return nil
+	}); err != nil {
+		panic(err)
+	}
+	return out
+}
+
+func (f Features) layer(s *torch.Scope, y, z *torch.Tensor) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		if f.Normalized {
+			y, z = unitFeatures(s, y), unitFeatures(s, z)
+		}
+		return L2{}.Distance(s, y, z)
+	})
+}
+
+// unitFeatures divides the vectors along dimension 1 by their length; 0 stays 0, with a finite slope.
+func unitFeatures(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	const eps = 1e-10
+	length := x.Square(s).SumDim(s, true, 1).AddScalar(s, eps*eps).Sqrt(s)
+	return x.Div(s, length.AddScalar(s, eps))
+}
+
+// ParseDistance returns the distance of that name: l1, l2, norm or huber. Those that need a network are made in Go.
 func ParseDistance(name string) (Distance, error) {
 	switch name {
 	case "l1":
