@@ -16,7 +16,7 @@ import (
 // what the denoiser alone does.
 type Guided struct {
 	Model Denoiser
-	Null  int     // the label that stands for no class, for most networks the number of classes; for Empirical, -1
+	Null  int     // the label that stands for no class: NullClass of the network's configuration; for Empirical, -1
 	Scale float64 // w; 0: 1. Cond.Guidance [B], which is not passed on to Model, takes precedence, sample by sample
 }
 

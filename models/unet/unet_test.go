@@ -111,22 +111,45 @@ func TestClone(t *testing.T) {
 	}))
 }
 
-// In float64 the network computes in float64: its result differs from float32's by rounding, not more and not less.
-func TestFloat64(t *testing.T) {
-	net, err := NewAs(tiny, torch.CPU, torch.Float64, 1)
-	require.NoError(t, err)
-	defer net.Close()
-	single := build(t, tiny)
-	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-		x, at := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float64, 2, 3, 8, 8), torch.Full(s, 0.7, torch.Float64, 2)
-		y := net.Forward(s, x, at, models.Cond{})
-		require.Equal(t, torch.Float64, y.DType())
-		z := single.Forward(s, x.To(s, torch.Float32), at.To(s, torch.Float32), models.Cond{}).To(s, torch.Float64)
-		d := y.Sub(s, z).Abs(s).Max(s).Item() / y.Abs(s).Max(s).Item()
-		require.Greater(t, d, 1e-9)
-		require.Less(t, d, 1e-5)
-		return nil
-	}))
+// In each floating-point type the network computes in that type: its result differs from float64's by that type's rounding,
+// not more and not less.
+func TestDTypes(t *testing.T) {
+	ncsnpp := NCSNPP(8, 3, 8, []int{1, 2}, 1, 4)
+	ncsnpp.FourierScale, ncsnpp.Until, ncsnpp.Guidance = 0.02, true, true
+	for name, c := range map[string]Config{"tiny": tiny, "ncsn++": ncsnpp} {
+		t.Run(name, func(t *testing.T) {
+			require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+				x64 := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float64, 2, 3, 8, 8)
+				at := torch.FromSlice(s, []float64{0.7, -0.4})
+				var exact *torch.Tensor
+				for _, d := range []struct {
+					dtype  torch.DType
+					lo, hi float64
+				}{{torch.Float64, 0, 0}, {torch.Float32, 1e-9, 1e-5}, {torch.BFloat16, 1e-4, 5e-2}} {
+					net, err := NewAs(c, torch.CPU, d.dtype, 1)
+					require.NoError(t, err)
+					defer net.Close()
+					labels, cond := at, models.Cond{}
+					if d.dtype != torch.Float64 {
+						labels = at.To(s, torch.Float32)
+					}
+					if c.Until {
+						cond.Until, cond.Guidance = labels.SubScalar(s, 0.25), labels.AddScalar(s, 2)
+					}
+					y := net.Forward(s, x64.To(s, d.dtype), labels, cond)
+					require.Equal(t, d.dtype, y.DType())
+					if exact == nil {
+						exact = y
+					}
+					diff := y.To(s, torch.Float64).Sub(s, exact).Abs(s).Max(s).Item() / exact.Abs(s).Max(s).Item()
+					t.Logf("%v: %.2g", d.dtype, diff)
+					require.GreaterOrEqual(t, diff, d.lo)
+					require.LessOrEqual(t, diff, d.hi)
+				}
+				return nil
+			}))
+		})
+	}
 }
 
 // What does not fit is an error that names it.
