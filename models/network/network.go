@@ -109,11 +109,34 @@ func (c Config) Until() bool { return *c.WithDefaults().common().until }
 // Guidance tells whether the network is told a guidance scale.
 func (c Config) Guidance() bool { return *c.WithDefaults().common().guidance }
 
+// NullClass returns the label that stands for no class, or -1 where the network has none.
+func (c Config) NullClass() int {
+	c = c.WithDefaults()
+	switch {
+	case c.UNet != nil:
+		return c.UNet.NullClass()
+	case c.Classes() == 0:
+		return -1
+	}
+	return c.Classes()
+}
+
 // With returns a copy for that many classes and that probability of dropout.
 func (c Config) With(classes int, dropout float64) Config {
 	c = c.WithDefaults()
 	f := c.common()
 	*f.classes, *f.dropout = classes, dropout
+	return c
+}
+
+// Told returns a copy that is told more: the end of a jump, a guidance scale, and that there is no class.
+func (c Config) Told(until, guidance, null bool) Config {
+	c = c.WithDefaults()
+	f := c.common()
+	*f.until, *f.guidance = *f.until || until, *f.guidance || guidance
+	if c.UNet != nil {
+		c.UNet.NullLabel = c.UNet.NullLabel || null
+	}
 	return c
 }
 
@@ -127,7 +150,7 @@ type common struct {
 func (c Config) common() common {
 	switch {
 	case c.UNet != nil:
-		return common{&c.UNet.Classes, new(bool), new(bool), &c.UNet.Dropout}
+		return common{&c.UNet.Classes, &c.UNet.Until, &c.UNet.Guidance, &c.UNet.Dropout}
 	case c.DiT != nil:
 		return common{&c.DiT.Classes, &c.DiT.Until, &c.DiT.Guidance, &c.DiT.Dropout}
 	case c.MLP != nil:
@@ -198,4 +221,13 @@ func Clone(net Network) (Network, error) {
 		return made(net.Clone())
 	}
 	return nil, fmt.Errorf("network: want a *unet.UNet, a *dit.DiT or a *mlp.MLP, got %T", net)
+}
+
+// Adopt gives a network the weights of one that is told less, as unet.UNet.Adopt does; weights of one that is told the same fit
+// every network.
+func Adopt(net Network, weights iter.Seq2[string, *torch.Tensor]) error {
+	if u, ok := net.(*unet.UNet); ok {
+		return u.Adopt(weights)
+	}
+	return net.Load(weights)
 }

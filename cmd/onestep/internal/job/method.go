@@ -21,6 +21,7 @@ import (
 type method struct {
 	name, about string
 	options     []string              // those that other methods may lack
+	until       bool                  // whether its network is told where a jump ends
 	distils     bool                  // whether it is nothing without a teacher
 	forms       []checkpoint.FormType // what its network may predict; the first is that of a network that starts from nothing
 	// resolve fills in what was left to the method, by the run's length.
@@ -304,6 +305,9 @@ func (o *Train) checkTeacher(m method, cfg network.Config) error {
 
 // takes refuses models of other forms than the method's.
 func (m method) takes(flag string, d checkpoint.Description) error {
+	if flag == "--init" && d.Network.Until() && !m.until {
+		return usage("%s: its network is told where jumps end, and --method %s has none: want a model that was trained otherwise", flag, m.name)
+	}
 	if slices.Contains(m.forms, d.Form.Type) {
 		return nil
 	}
@@ -379,7 +383,7 @@ func (o *Train) load(net network.Network, dev torch.Device) error {
 		return fmt.Errorf("--init: %w", err)
 	}
 	defer f.Close()
-	if err := net.Load(f.Network.Tensors()); err != nil {
+	if err := network.Adopt(net, f.Network.Tensors()); err != nil {
 		return fmt.Errorf("--init: %s: %w", f.Path, err)
 	}
 	return nil

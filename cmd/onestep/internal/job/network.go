@@ -25,6 +25,12 @@ var architectures = []architecture{
 		c := unet.DDPMPP(side, colors, o.Channels, o.Mult, o.Blocks, o.Attention...)
 		return network.Config{UNet: &c}
 	}},
+	{"ncsnpp", "U-Net, NCSN++ (Song et al. 2021; Karras et al. 2022)", 32, 2, func(o *Train, colors, side int) network.Config {
+		o.unet(side)
+		c := unet.NCSNPP(side, colors, o.Channels, o.Mult, o.Blocks, o.Attention...)
+		c.FourierScale = 0.02 // neighbouring noise levels have to look alike
+		return network.Config{UNet: &c}
+	}},
 	{"adm", "U-Net, ADM (Dhariwal & Nichol 2021)", 32, 2, func(o *Train, colors, side int) network.Config {
 		o.unet(side)
 		c := unet.ADM(side, colors, o.Channels, o.Mult, o.Blocks, o.Attention...)

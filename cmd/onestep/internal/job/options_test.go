@@ -92,7 +92,7 @@ func TestNetworks(t *testing.T) {
 		{func(o *Train) { o.Network, o.Attention = "mlp", []int{8} }, "--mult, --attention: the network mlp has no levels"},
 		{func(o *Train) { o.Patch = 2 }, "--patch: the network ddpmpp has no patches"},
 		{func(o *Train) { o.Network, o.Patch = "dit", 5 }, "resolution 32 is not a multiple of the patch, 5 pixels"},
-		{func(o *Train) { o.Network = "gan" }, `--network: want one of ddpmpp, adm, dit, mlp, got "gan"`},
+		{func(o *Train) { o.Network = "gan" }, `--network: want one of ddpmpp, ncsnpp, adm, dit, mlp, got "gan"`},
 	} {
 		o := DefaultTrain()
 		c.change(&o)

@@ -98,9 +98,10 @@ func (o *Train) start(m method, data *dataset.Set) (checkpoint.Description, erro
 		}
 	}
 	if !o.starts() {
-		d.Network = d.Network.With(classes, o.Dropout)
+		d.Network = d.Network.With(classes, o.Dropout).Told(m.until, false, false)
 		return d, nil
 	}
+	d.Network = d.Network.Told(m.until, false, false)
 	images := network.Config{UNet: &unet.Config{Resolution: h, InChannels: c, Classes: classes}}
 	return d, sameImages("--init", d.Network, images)
 }
@@ -137,8 +138,11 @@ func (o *Train) describe(c network.Config) {
 	switch {
 	case c.UNet != nil:
 		o.Network, o.Channels, o.Mult, o.Blocks, o.Attention = "ddpmpp", c.UNet.Channels, c.UNet.Mult, c.UNet.Blocks, c.UNet.Attention
-		if c.UNet.ScaleShift {
+		switch {
+		case c.UNet.ScaleShift:
 			o.Network = "adm"
+		case c.UNet.ResidualInput:
+			o.Network = "ncsnpp"
 		}
 	case c.DiT != nil:
 		o.Network, o.Channels, o.Blocks, o.Patch = "dit", c.DiT.Width, c.DiT.Depth, c.DiT.Patch

@@ -1,0 +1,113 @@
+package network
+
+import (
+	"encoding/json"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/dit"
+	"github.com/onestep-go/onestep/models/mlp"
+	"github.com/onestep-go/onestep/models/unet"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/torchtest"
+)
+
+func TestMain(m *testing.M) { torchtest.Main(m) }
+
+func all() []Config {
+	return []Config{
+		{UNet: &unet.Config{Resolution: 8, Channels: 8, Mult: []int{1}, Blocks: 1}},
+		{DiT: &dit.Config{Resolution: 8, Width: 16, Depth: 1}},
+		{MLP: &mlp.Config{Shape: []int{3, 8, 8}, Width: 16, Depth: 1}},
+	}
+}
+
+// Each network is built, copied and described as the same, and takes what its configuration says that it is told.
+func TestNetworks(t *testing.T) {
+	for _, c := range all() {
+		require.NoError(t, c.WithDefaults().Validate())
+		require.Equal(t, -1, c.NullClass(), c.Name())
+		require.False(t, c.Until() || c.Guidance())
+		told := c.With(5, 0.1).Told(true, true, true)
+		require.Zero(t, c.Classes(), "the original stays as it was")
+		require.Equal(t, 5, told.Classes())
+		require.Equal(t, 5, told.NullClass())
+		require.True(t, told.Until() && told.Guidance())
+		require.Equal(t, []int{3, 8, 8}, told.Shape())
+
+		net, err := New(told, torch.CPU, 1)
+		require.NoError(t, err)
+		defer net.Close()
+		of, ok := Of(net)
+		require.True(t, ok)
+		require.Equal(t, told, of)
+		require.Equal(t, told.Count(), net.Store().Count())
+		clone, err := Clone(net)
+		require.NoError(t, err)
+		defer clone.Close()
+		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+			x := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float32, 2, 3, 8, 8)
+			at := torch.FromSlice(s, []float32{0.5, -1})
+			cond := models.Cond{Class: torch.FromSlice(s, []int64{0, 5}), Until: at, Guidance: at}
+			require.Zero(t, net.Forward(s, x, at, cond).Sub(s, clone.Forward(s, x, at, cond)).Abs(s).Max(s).Item())
+			return nil
+		}))
+		text, err := json.Marshal(told)
+		require.NoError(t, err)
+		var back Config
+		require.NoError(t, json.Unmarshal(text, &back))
+		require.Equal(t, told, back)
+	}
+	unconditional := Config{UNet: &unet.Config{Classes: 4}}
+	require.Equal(t, -1, unconditional.NullClass(), "a U-Net has a label for no class only where its configuration says so")
+}
+
+func TestRefuses(t *testing.T) {
+	for want, c := range map[string]Config{
+		"got 0": {},
+		"got 2": {UNet: &unet.Config{}, MLP: &mlp.Config{}},
+	} {
+		_, err := New(c, torch.CPU, 0)
+		require.ErrorContains(t, err, "want the configuration of one network (unet, dit or mlp), "+want)
+		require.ErrorContains(t, c.Validate(), want)
+	}
+	_, err := New(Config{UNet: &unet.Config{Blocks: -1}}, torch.CPU, 0)
+	require.ErrorContains(t, err, "blocks")
+	_, ok := Of(struct{ models.Network }{})
+	require.False(t, ok)
+	_, err = Clone(struct{ Network }{})
+	require.ErrorContains(t, err, "want a *unet.UNet")
+}
+
+// A U-Net that is told more starts as the one whose weights it adopts.
+func TestAdopt(t *testing.T) {
+	for _, c := range all() {
+		c = c.With(3, 0)
+		plain, err := New(c, torch.CPU, 1)
+		require.NoError(t, err)
+		defer plain.Close()
+		same, err := New(c, torch.CPU, 2)
+		require.NoError(t, err)
+		defer same.Close()
+		require.NoError(t, Adopt(same, plain.Tensors()))
+		more, err := New(c.Told(true, true, true), torch.CPU, 2)
+		require.NoError(t, err)
+		defer more.Close()
+		err = Adopt(more, plain.Tensors())
+		if c.UNet == nil {
+			require.Error(t, err)
+			continue
+		}
+		require.NoError(t, err)
+		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+			x, at := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float32, 2, 3, 8, 8), torch.FromSlice(s, []float32{0.5, -1})
+			class := torch.FromSlice(s, []int64{0, 2})
+			want := plain.Forward(s, x, at, models.Cond{Class: class})
+			got := more.Forward(s, x, at, models.Cond{Class: class, Until: at, Guidance: at})
+			require.Less(t, got.Sub(s, want).Abs(s).Max(s).Item(), 1e-6)
+			return nil
+		}))
+	}
+}
