@@ -1,0 +1,137 @@
+// Truth trains every method on data of which everything is known, and writes how far what it has learned is from the exact
+// function: docs/results/truth.md. Results are kept as they come, so that a run that was interrupted goes on.
+//
+//	go run ./scripts/truth [-seeds 3] [-only NAME] [-out docs/results/truth]
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/onestep-go/onestep/torch"
+)
+
+// full is the budget of the published table.
+var full = budget{steps: 4000, batch: 512, lr: 3e-3, ema: 0.995}
+
+// result is a line of the results' file.
+type result struct {
+	Method  string
+	Seed    uint64
+	Seconds float64
+	measured
+}
+
+func main() {
+	seeds := flag.Int("seeds", 3, "how often each method learns")
+	only := flag.String("only", "", "methods whose names contain this")
+	out := flag.String("out", filepath.Join("docs", "results", "truth"), "path of the table and of its lines, without .md and .jsonl")
+	jobs := flag.Int("jobs", 1, "seeds at a time")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := run(ctx, *seeds, *jobs, *only, *out); err != nil {
+		fmt.Fprintln(os.Stderr, "truth:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, seeds, jobs int, only, out string) error {
+	if err := torch.SetThreads(1); err != nil {
+		return err
+	}
+	results, err := read(out + ".jsonl")
+	if err != nil {
+		return err
+	}
+	file, err := os.OpenFile(out+".jsonl", os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
+	if err != nil {
+		return err
+	}
+	defer file.Close()
+	done := map[string]bool{}
+	for _, r := range results {
+		done[fmt.Sprint(r.Method, r.Seed)] = true
+	}
+	var mutex sync.Mutex
+	var group sync.WaitGroup
+	var failed error
+	tickets := make(chan struct{}, jobs)
+	for seed := range uint64(seeds) {
+		group.Go(func() {
+			tickets <- struct{}{}
+			defer func() { <-tickets }()
+			t := newToy(full, seed)
+			defer t.close()
+			for _, m := range methods() {
+				if done[fmt.Sprint(m.name, seed)] || !strings.Contains(m.name, only) {
+					continue
+				}
+				r, err := learn(ctx, t, m)
+				mutex.Lock()
+				if err == nil {
+					err = json.NewEncoder(file).Encode(r)
+					results = append(results, r)
+					fmt.Printf("%s, seed %d: %.0f s, RMSE %.3f\n", m.name, seed, r.Seconds, r.RMSE)
+				}
+				if err != nil {
+					failed = errors.Join(failed, err)
+				}
+				mutex.Unlock()
+				if err != nil {
+					return
+				}
+			}
+		})
+	}
+	group.Wait()
+	if failed != nil {
+		return failed
+	}
+	return os.WriteFile(out+".md", []byte(table(results, seeds)), 0o644)
+}
+
+// learn trains and measures one method.
+func learn(ctx context.Context, t *toy, m method) (result, error) {
+	began := time.Now()
+	l, err := t.taught(ctx, m.name)
+	if err != nil {
+		return result{}, err
+	}
+	seconds := time.Since(began).Seconds()
+	got, err := t.measure(ctx, m, l.f, 4000)
+	return result{m.name, t.seed, seconds, got}, err
+}
+
+// read returns the lines of an earlier run.
+func read(path string) ([]result, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var out []result
+	for lines := bufio.NewScanner(f); lines.Scan(); {
+		var r result
+		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
+			return nil, fmt.Errorf("%s: %w; remove it to begin again", path, err)
+		}
+		out = append(out, r)
+	}
+	return out, nil
+}

@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/mlp"
+	"github.com/onestep-go/onestep/sampling"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/training"
+)
+
+func consistency(net models.Network) any { return &models.Consistency{Net: net} }
+
+func edm(net models.Network) any { return &models.EDM{Net: net} }
+
+// methods are all that are compared, teachers first.
+func methods() []method {
+	return []method{
+		{
+			name: "EDM teacher", about: "a tenth of the draws at high noise levels",
+			function: edm,
+			objective: func(_ context.Context, l *lesson) (training.Objective, error) {
+				return &training.EDM{Model: l.learn.(*models.EDM), High: 0.1}, nil
+			},
+		},
+		{
+			name: "DDPM teacher", about: "ε, 1000 linear betas",
+			net:      mlp.Config{NoiseScale: 0.005},
+			function: func(net models.Network) any { return &models.DDPM{Net: net} },
+			objective: func(_ context.Context, l *lesson) (training.Objective, error) {
+				return &training.DDPM{Model: l.learn.(*models.DDPM)}, nil
+			},
+		},
+		{
+			name: "flow teacher", about: "rectified flow",
+			net:      mlp.Config{NoiseScale: 3},
+			function: func(net models.Network) any { return &models.Flow{Net: net} },
+			objective: func(_ context.Context, l *lesson) (training.Objective, error) {
+				return &training.Flow{Model: l.learn.(*models.Flow)}, nil
+			},
+		},
+		distilled("CD, exact score, Euler 18", "", sampling.Euler{}, 18),
+		distilled("CD, exact score, Heun 18", "", sampling.Heun{}, 18),
+		distilled("CD, exact score, DPM-Solver++ 18", "", sampling.DPMpp2S{}, 18),
+		distilled("CD, EDM teacher, Heun 18", "EDM teacher", sampling.Heun{}, 18),
+		distilled("CD, DDPM teacher, Heun 18", "DDPM teacher", sampling.Heun{}, 18),
+		distilled("CD, flow teacher, Heun 18", "flow teacher", sampling.Heun{}, 18),
+		{
+			name: "CT, N = 18", about: "μ = 0, L2; the Gaussian law of section 5.1 gives std 0.423",
+			function: consistency,
+			objective: func(_ context.Context, l *lesson) (training.Objective, error) {
+				return &training.CT{Model: l.learn.(*models.Consistency), Schedule: training.Fixed{}, Distance: training.L2{}}, nil
+			},
+		},
+		{
+			name: "CT, N to 151", about: "the published schedule, far too long for this run", worse: "iCT, N to 41",
+			function: consistency,
+			objective: func(_ context.Context, l *lesson) (training.Objective, error) {
+				target, err := l.copy()
+				if err != nil {
+					return nil, err
+				}
+				return &training.CT{Model: l.learn.(*models.Consistency), Target: target.(*models.Consistency), Schedule: training.Progressive{Steps: l.steps},
+					Distance: training.L2{}}, nil
+			},
+		},
+		{
+			name: "CT, N by the run's length", about: "training.FitLevels",
+			function: consistency,
+			objective: func(_ context.Context, l *lesson) (training.Objective, error) {
+				target, err := l.copy()
+				if err != nil {
+					return nil, err
+				}
+				return &training.CT{Model: l.learn.(*models.Consistency), Target: target.(*models.Consistency),
+					Schedule: training.Progressive{Steps: l.steps, S1: training.FitLevels(l.steps)}, Distance: training.L2{}}, nil
+			},
+		},
+		improved("iCT, N to 41", 40, false),
+		improved("iCT, N to 161", 160, false),
+		improved("iCT, N to 1281", 1280, false),
+		{
+			name: "ECT", about: "from the EDM teacher, 8 stages", init: "EDM teacher",
+			function: func(net models.Network) any { return &models.Consistency{Net: net, Boundary: models.AtZero} },
+			objective: func(_ context.Context, l *lesson) (training.Objective, error) {
+				return &training.ECT{Model: l.learn.(*models.Consistency), Steps: l.steps}, nil
+			},
+		},
+		{
+			name: "iCT with a target that follows (control)", about: "decay 0.99: known to hurt", worse: "iCT, N to 41",
+			function: consistency,
+			objective: func(_ context.Context, l *lesson) (training.Objective, error) {
+				target, err := l.copy()
+				if err != nil {
+					return nil, err
+				}
+				return &training.CT{Model: l.learn.(*models.Consistency), Target: target.(*models.Consistency), Index: training.LogNormal{}, Weight: training.InverseGap,
+					Schedule: following{training.Doubling{S1: 40, Steps: l.steps}}}, nil
+			},
+		},
+		improved("iCT, dropout 0.1", 40, true),
+		{
+			name: "iCT, dropout 0.1, masks not shared (control)", about: "each network draws its own", dropout: 0.1, worse: "iCT, dropout 0.1",
+			function: consistency,
+			objective: func(_ context.Context, l *lesson) (training.Objective, error) {
+				s := torch.NewScope(torch.CPU)
+				l.own(s.Close)
+				net := own{l.net, torch.NewGenerator(s, l.seed)}
+				return &training.CT{Model: &models.Consistency{Net: net}, Index: training.LogNormal{}, Weight: training.InverseGap,
+					Schedule: training.Doubling{S1: 40, Steps: l.steps}}, nil
+			},
+		},
+	}
+}
+
+// distilled is consistency distillation of the exact denoiser, or of one that a method has learned.
+func distilled(name, teacher string, solver sampling.Solver, n int) method {
+	from := func(ctx context.Context, t *toy) (models.Denoiser, error) {
+		if teacher == "" {
+			return data, nil
+		}
+		l, err := t.taught(ctx, teacher)
+		if err != nil {
+			return nil, err
+		}
+		return l.f.(models.Denoiser), nil
+	}
+	m := method{
+		name: name, about: "target decay 0", function: consistency,
+		objective: func(ctx context.Context, l *lesson) (training.Objective, error) {
+			d, err := from(ctx, l.toy)
+			return &training.CD{CT: training.CT{Model: l.learn.(*models.Consistency), Schedule: training.Fixed{Levels: n}}, Teacher: d, Solver: solver}, err
+		},
+		solver: func(ctx context.Context, t *toy) (models.Denoiser, sampling.Solver, []float64, error) {
+			d, err := from(ctx, t)
+			levels := models.Karras(n, 0.002, 80, 7)
+			slices.Reverse(levels)
+			return d, solver, levels, err
+		},
+	}
+	return m
+}
+
+// improved is improved consistency training.
+func improved(name string, s1 int, dropout bool) method {
+	m := method{
+		name: name, about: "pseudo-Huber, 1/Δt, log-normal levels, from N = 11", function: consistency,
+		objective: func(_ context.Context, l *lesson) (training.Objective, error) {
+			return &training.CT{Model: l.learn.(*models.Consistency), Index: training.LogNormal{}, Weight: training.InverseGap,
+				Schedule: training.Doubling{S1: s1, Steps: l.steps}}, nil
+		},
+	}
+	if dropout {
+		m.dropout = 0.1
+	}
+	return m
+}
+
+// following gives a schedule a target that follows slowly.
+type following struct{ training.Schedule }
+
+func (f following) At(k int) (int, float64) {
+	n, _ := f.Schedule.At(k)
+	return n, 0.99
+}
+
+func named(name string) (method, error) {
+	for _, m := range methods() {
+		if m.name == name {
+			return m, nil
+		}
+	}
+	return method{}, fmt.Errorf("there is no method %q", name)
+}

@@ -1,0 +1,342 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/mlp"
+	"github.com/onestep-go/onestep/models/modelstest"
+	"github.com/onestep-go/onestep/sampling"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/optim"
+	"github.com/onestep-go/onestep/training"
+)
+
+// data is nine narrow modes on a grid in two dimensions, of which everything is known: each element of a sample is -0.6, 0 or 0.6
+// with deviation 0.1, so that its own deviation is 0.5.
+var data = modelstest.Mixture{}
+
+const dim = 2
+
+// budget is how long a method may learn.
+type budget struct {
+	steps, batch int
+	lr           float64 // halved, linearly to 0, over the second half
+	ema          float64
+}
+
+// toy is a problem to learn: the data, a budget and a seed. It owns what is made for it.
+type toy struct {
+	budget
+	seed    uint64
+	learned map[string]learned // by the method's name
+	closers []func()
+}
+
+// learned is what a method has made of a network: its function of the averaged weights.
+type learned struct {
+	f   any
+	net *mlp.MLP
+}
+
+func newToy(b budget, seed uint64) *toy {
+	return &toy{budget: b, seed: seed, learned: map[string]learned{}}
+}
+
+func (t *toy) own(closer func()) { t.closers = append(t.closers, closer) }
+
+func (t *toy) close() {
+	for _, c := range slices.Backward(t.closers) {
+		c()
+	}
+}
+
+// method is something that learns, and what it is compared by.
+type method struct {
+	name, about string
+	net         mlp.Config
+	dropout     float64
+	init        string                       // the method whose weights it starts from; "": none
+	function    func(net models.Network) any // what the network becomes
+	objective   func(ctx context.Context, l *lesson) (training.Objective, error)
+	// solver is what a perfect student's answer is: a denoiser followed down these levels; nil: the exact function itself.
+	solver func(ctx context.Context, t *toy) (models.Denoiser, sampling.Solver, []float64, error)
+	worse  string // the method that it must be worse than, as it does what is known to be wrong
+	only80 bool   // its function is one of the largest noise level only
+}
+
+// lesson is a method that learns.
+type lesson struct {
+	*toy
+	method
+	net   *mlp.MLP
+	learn any // of net
+}
+
+// copy returns the method's function of a copy of the network.
+func (l *lesson) copy() (any, error) {
+	c, err := l.net.Clone()
+	if err != nil {
+		return nil, err
+	}
+	l.own(c.Close)
+	return l.function(c), nil
+}
+
+// taught returns what another method has learned, with the same seed.
+func (t *toy) taught(ctx context.Context, name string) (learned, error) {
+	if f, ok := t.learned[name]; ok {
+		return f, nil
+	}
+	m, err := named(name)
+	if err != nil {
+		return learned{}, err
+	}
+	f, err := t.train(ctx, m)
+	if err == nil {
+		t.learned[name] = f
+	}
+	return f, err
+}
+
+// train returns the method's function of the averaged weights.
+func (t *toy) train(ctx context.Context, m method) (learned, error) {
+	var none learned
+	m.net.Dropout = m.dropout
+	net, err := mlp.New(m.net, torch.CPU, t.seed)
+	if err != nil {
+		return none, err
+	}
+	defer net.Close()
+	if m.init != "" {
+		from, err := t.taught(ctx, m.init)
+		if err != nil {
+			return none, err
+		}
+		if err := net.Load(from.net.Tensors()); err != nil {
+			return none, err
+		}
+	}
+	average, err := net.Clone()
+	if err != nil {
+		return none, err
+	}
+	t.own(average.Close)
+	l := &lesson{t, m, net, m.function(net)}
+	objective, err := m.objective(ctx, l)
+	if err != nil {
+		return none, err
+	}
+	if v, ok := objective.(interface{ Validate() error }); ok {
+		if err := v.Validate(); err != nil {
+			return none, err
+		}
+	}
+	opt, err := optim.RAdam{LR: t.lr, Beta2: 0.99}.New(func(yield func(string, *torch.Tensor) bool) {
+		for name, p := range net.Parameters() {
+			if !yield(name, p) {
+				return
+			}
+		}
+		if more, ok := objective.(training.Module); ok {
+			for name, p := range more.Parameters() {
+				if !yield("objective."+name, p) {
+					return
+				}
+			}
+		}
+	})
+	if err != nil {
+		return none, err
+	}
+	defer opt.Close()
+	follow, err := models.NewEMA(average.Parameters(), net.Parameters())
+	if err != nil {
+		return none, err
+	}
+	err = torch.Run(torch.CPU, func(s *torch.Scope) error {
+		stream := torch.NewGenerator(s, t.seed+1000)
+		for k := range t.steps {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			err := s.Run(func(s *torch.Scope) error {
+				opt.SetLR(t.lr * math.Min(1, 2*(1-float64(k)/float64(t.steps))))
+				opt.ZeroGrad()
+				b := training.Batch{Images: data.Sample(s, stream, torch.Float32, t.batch, dim)}
+				loss := objective.Loss(s, k, b, training.Draw(s, t.seed, k))
+				loss.Backward()
+				if v := loss.Item(); math.IsNaN(v) || math.IsInf(v, 0) {
+					return fmt.Errorf("step %d: the loss is %g", k, v)
+				}
+				return s.NoGrad(func(s *torch.Scope) error {
+					opt.Step(s)
+					objective.Update(s, k)
+					follow.Update(s, math.Min(t.ema, (1+float64(k))/(10+float64(k))))
+					return nil
+				})
+			})
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return none, fmt.Errorf("%s, seed %d: %w", m.name, t.seed, err)
+	}
+	return learned{m.function(average), average}, nil
+}
+
+// measured is what is known of a function that was learned.
+type measured struct {
+	RMSE     []float64 // from the exact function, or denoiser, at Levels; -1 where it has none
+	Solver   *float64  `json:",omitempty"` // of the solver that it was to learn, from the exact function at 80: discretisation
+	Training *float64  `json:",omitempty"` // from that solver, at 80: what training left
+	One, Two *law      `json:",omitempty"` // of samples in one and two steps
+}
+
+// law is how far samples are from the data's distribution, on the mean of both axes.
+type law struct {
+	W1  float64 // first Wasserstein distance
+	Std float64 // 0.5 of the data
+}
+
+// levels are those that functions are compared at, and tau the second level of samples in two steps.
+var levels = []float64{0.2, 1, 5, 80}
+
+const tau = 0.821
+
+// measure compares a function with the exact one. n is the number of points at a level; a law takes five times as many.
+func (t *toy) measure(ctx context.Context, m method, f any, n int) (measured, error) {
+	var out measured
+	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
+		return s.Inference(func(s *torch.Scope) error {
+			stream := torch.NewGenerator(s, 77)
+			at := func(t float64, n int) *torch.Tensor { return torch.Full(s, t, torch.Float64, n) }
+			single := func(x, t *torch.Tensor, f func(s *torch.Scope, x, t *torch.Tensor, c models.Cond) *torch.Tensor) *torch.Tensor {
+				return f(s, x.To(s, torch.Float32), t.To(s, torch.Float32), models.Cond{}).To(s, torch.Float64)
+			}
+			apart := func(a, b *torch.Tensor) float64 { return a.Sub(s, b).Square(s).Mean(s).Sqrt(s).Item() }
+			origin, one := f.(models.ConsistencyFunction)
+			denoiser, _ := f.(models.Denoiser)
+			var top *torch.Tensor
+			for _, level := range levels {
+				x := data.Sample(s, stream, torch.Float64, n, dim).Add(s, torch.Randn(s, stream, torch.Float64, n, dim).MulScalar(s, level))
+				top = x
+				switch {
+				case m.only80 && level != 80:
+					out.RMSE = append(out.RMSE, -1)
+				case one:
+					out.RMSE = append(out.RMSE, apart(single(x, at(level, n), origin.Origin), data.Origin(s, x, at(level, n), models.Cond{})))
+				case m.only80:
+					out.RMSE = append(out.RMSE, apart(single(x, at(level, n), denoiser.Denoise), data.Origin(s, x, at(level, n), models.Cond{})))
+				default:
+					out.RMSE = append(out.RMSE, apart(single(x, at(level, n), denoiser.Denoise), data.Denoise(s, x, at(level, n), models.Cond{})))
+				}
+			}
+			if m.solver != nil {
+				d, solver, levels, err := m.solver(ctx, t)
+				if err != nil {
+					return err
+				}
+				if _, exact := d.(modelstest.Mixture); !exact {
+					d = inSingle{d}
+				}
+				x := top
+				for i := range len(levels) - 1 {
+					x = solver.Step(s, d, x, at(levels[i], n), at(levels[i+1], n), models.Cond{})
+				}
+				ask := func(s *torch.Scope, x, t *torch.Tensor, c models.Cond) *torch.Tensor {
+					if one {
+						return origin.Origin(s, x, t, c)
+					}
+					return denoiser.Denoise(s, x, t, c)
+				}
+				left := apart(single(top, at(80, n), ask), x)
+				off := apart(x, data.Origin(s, top, at(80, n), models.Cond{}))
+				out.Training, out.Solver = &left, &off
+			}
+			if !one && !m.only80 {
+				return nil
+			}
+			many := 5 * n
+			z := torch.Randn(s, stream, torch.Float64, many, dim).MulScalar(s, 80)
+			if m.only80 {
+				out.One = lawOf(single(z, at(80, many), denoiser.Denoise))
+				return nil
+			}
+			x := single(z, at(80, many), origin.Origin)
+			out.One = lawOf(x)
+			x = x.Add(s, torch.Randn(s, stream, torch.Float64, many, dim).MulScalar(s, math.Sqrt(tau*tau-0.002*0.002)))
+			out.Two = lawOf(single(x, at(tau, many), origin.Origin))
+			return nil
+		})
+	})
+	return out, err
+}
+
+// inSingle asks a denoiser with weights in single precision.
+type inSingle struct{ models.Denoiser }
+
+func (d inSingle) Denoise(s *torch.Scope, x, t *torch.Tensor, c models.Cond) *torch.Tensor {
+	return d.Denoiser.Denoise(s, x.To(s, torch.Float32), t.To(s, torch.Float32), c).To(s, x.DType())
+}
+
+// lawOf compares samples with the data's distribution, axis by axis.
+func lawOf(x *torch.Tensor) *law {
+	values := torch.ToSlice[float64](x)
+	n := len(values) / dim
+	want := quantiles(n)
+	var out law
+	for axis := range dim {
+		line := make([]float64, n)
+		sum, squares := 0.0, 0.0
+		for i := range line {
+			line[i] = values[i*dim+axis]
+			sum, squares = sum+line[i], squares+line[i]*line[i]
+		}
+		slices.Sort(line)
+		for i := range line {
+			out.W1 += math.Abs(line[i]-want[i]) / float64(n) / dim
+		}
+		mean := sum / float64(n)
+		out.Std += math.Sqrt(squares/float64(n)-mean*mean) / dim
+	}
+	return &out
+}
+
+// quantiles returns the data's own at (i + ½)/n.
+func quantiles(n int) []float64 {
+	axis := modelstest.Grid()
+	q := make([]float64, n)
+	for i := range q {
+		p := (float64(i) + 0.5) / float64(n)
+		a, b := -2.0, 2.0
+		for range 50 {
+			if m := (a + b) / 2; axis.CDF(m, 0) < p {
+				a = m
+			} else {
+				b = m
+			}
+		}
+		q[i] = (a + b) / 2
+	}
+	return q
+}
+
+// own is a network that draws its own dropout masks, whatever stream it is given: what is known to be wrong.
+type own struct {
+	*mlp.MLP
+	stream *torch.Generator
+}
+
+func (o own) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+	if c.Dropout != nil {
+		c.Dropout = o.stream
+	}
+	return o.MLP.Forward(s, x, noise, c)
+}
