@@ -136,6 +136,11 @@ func TestPerceptualDistances(t *testing.T) {
 			require.Equal(t, y[i].Shape(), z[i].Shape())
 		}
 		require.InDeltaSlice(t, torch.ToSlice[float32](want), torch.ToSlice[float32](metric.Distance(s, a, b)), 1e-4)
+		require.EqualError(t, s.Run(func(s *torch.Scope) error {
+			x := torch.Zeros(s, torch.Float32, 1, 2, 8, 8)
+			Features{Net: metric}.Distance(s, x, x)
+			return nil
+		}), "lpips: want images [B, 3, H, W] or [B, 1, H, W], got [1 2 8 8]")
 		return nil
 	}))
 }

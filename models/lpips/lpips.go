@@ -223,8 +223,8 @@ func (l *LPIPS) Distance(s *torch.Scope, a, b *torch.Tensor) *torch.Tensor {
 	})
 }
 
-// unit divides each pixel's features by their length. The root's slope is infinite where all are 0, which lengthEps² below it, far
-// from changing any other length, mends.
+// unit divides each pixel's features by their length. lengthEps² keeps the root's slope finite where all are 0, and changes no other
+// length by what floating point shows.
 func unit(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		length := x.Square(s).SumDim(s, true, 1).AddScalar(s, lengthEps*lengthEps).Sqrt(s)

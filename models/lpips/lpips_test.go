@@ -267,6 +267,19 @@ func TestGradientsAtZero(t *testing.T) {
 	}
 }
 
+// Where a length's square is 0 the slope is large and finite.
+func TestUnit(t *testing.T) {
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		x := torch.FromSlice(s, []float32{3, 0, 1e-30, 4, 0, 0}, 1, 2, 1, 3)
+		x.SetRequiresGrad(true)
+		y := unit(s, x)
+		require.InDeltaSlice(t, []float32{0.6, 0, 0, 0.8, 0, 0}, torch.ToSlice[float32](y.Detach(s)), 1e-6)
+		y.Sum(s).Backward()
+		require.Zero(t, torch.CountNonFinite(s, []*torch.Tensor{x.Grad(s)}))
+		return nil
+	}))
+}
+
 func TestDistanceRefuses(t *testing.T) {
 	for _, c := range []struct {
 		config Config
