@@ -61,7 +61,7 @@ type Config struct {
 	// does not matter, such as 1, 3, 3, 1. nil: 1, 1
 	Filter []float64 `json:"filter,omitempty"`
 	// ResidualInput adds the image, convolved and halved, to what comes in at the second size, that sum to what comes in at the
-	// third, and so on, as in NCSN++.
+	// third, and so on, each times SkipScale, as in NCSN++.
 	ResidualInput bool `json:"residual_input,omitempty"`
 
 	NormGroups int     `json:"norm_groups,omitempty"` // groups of the group norms; 0: min(32, channels/4)
@@ -73,7 +73,7 @@ type Config struct {
 	EndpointFreqs bool      `json:"endpoint_freqs,omitempty"` // positional: the last frequency is exactly 1/10000
 
 	Classes   int     `json:"classes,omitempty"`    // number of classes; 0: unconditional
-	NullLabel bool    `json:"null_label,omitempty"` // a label more than classes stands for none, which guidance needs: see NullClass
+	NullLabel bool    `json:"null_label,omitempty"` // a label more stands for no class, which guidance needs: see NullClass
 	Until     bool    `json:"until,omitempty"`      // the network is told the end of a jump: models.Cond.Until
 	Guidance  bool    `json:"guidance,omitempty"`   // the network is told a guidance scale: models.Cond.Guidance
 	Dropout   float64 `json:"dropout,omitempty"`    // in every residual block, while a dropout stream is given

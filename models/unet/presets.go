@@ -1,9 +1,9 @@
 package unet
 
 // DDPMPP is the DDPM++-like network of the EDM paper (Karras et al. 2022) at the given size: residual resampling with a
-// convolution on the shortcut, sums scaled by √½, one attention head, cosines and sines with the endpoint included. The paper's
-// network for CIFAR-10 is DDPMPP(32, 3, 128, []int{2, 2, 2}, 4, 16), with SinFirst and labels of augmentation in its authors'
-// code. Classes are added to the noise label's embedding, as in ADM.
+// convolution on the shortcut, sums scaled by √½, one attention head, cosines and sines with the endpoint included. The
+// paper's network for CIFAR-10 is DDPMPP(32, 3, 128, []int{2, 2, 2}, 4, 16); its authors' code has SinFirst, takes labels of
+// augmentation, and adds classes before the layers of the noise label's embedding, not after them as in ADM and here.
 func DDPMPP(resolution, imageChannels, channels int, mult []int, blocks int, attention ...int) Config {
 	return Config{
 		Resolution: resolution, InChannels: imageChannels, Channels: channels, Mult: mult, Blocks: blocks, Attention: attention,
@@ -11,9 +11,9 @@ func DDPMPP(resolution, imageChannels, channels int, mult []int, blocks int, att
 	}.WithDefaults()
 }
 
-// NCSNPP is the NCSN++ of Song et al. 2021 as the EDM paper has it: DDPMPP with random Fourier frequencies, the resampling filter
-// 1, 3, 3, 1 and a residual encoder. For consistency training set FourierScale to 0.02 (Song & Dhariwal 2024): at 16 the network
-// reacts to differences of noise that neighbouring levels have, which makes training unstable.
+// NCSNPP is the NCSN++ of Song et al. 2021 as the EDM paper has it: DDPMPP with random Fourier frequencies, the resampling
+// filter 1, 3, 3, 1 and a residual encoder. For consistency training set FourierScale to 0.02 (Song & Dhariwal 2024): at 16
+// the network reacts to the small differences of noise between neighbouring levels, which makes training unstable.
 func NCSNPP(resolution, imageChannels, channels int, mult []int, blocks int, attention ...int) Config {
 	c := DDPMPP(resolution, imageChannels, channels, mult, blocks, attention...)
 	c.Embedding, c.EndpointFreqs, c.Filter, c.ResidualInput = Fourier, false, []float64{1, 3, 3, 1}, true

@@ -5,9 +5,8 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// fir is the filter that images are halved and doubled with, channel by channel: of the samples before and after the one
-// that goes, or comes, as Config.Filter lists them, in both directions. Beyond the edge are zeros. nil is the filter [1, 1]:
-// the mean of 2×2 pixels on the way down, each pixel four times on the way up.
+// fir is what images are halved and doubled with, channel by channel: Config.Filter across rows and columns, with zeros beyond
+// the edge. nil is the filter 1, 1: the mean of 2×2 pixels on the way down, each pixel four times on the way up.
 type fir struct {
 	kernel *torch.Tensor // [1, 1, taps, taps], of sum 1
 	taps   int
@@ -45,7 +44,7 @@ func (f *fir) padding() int {
 	return f.taps/2 - 1
 }
 
-// down halves x [B, C, H, W] that has been padded, or is padded here by f.padding().
+// down halves x [B, C, H, W] with padding more zeros beyond each edge: f.padding(), or 0 if x has them already.
 func (f *fir) down(s *torch.Scope, x *torch.Tensor, padding int) *torch.Tensor {
 	if f == nil {
 		return x.AvgPool2D(s, 2)
@@ -55,8 +54,8 @@ func (f *fir) down(s *torch.Scope, x *torch.Tensor, padding int) *torch.Tensor {
 	return x.Conv2D(s, w, nil, torch.Conv2DOptions{Stride: 2, Padding: padding, Groups: c})
 }
 
-// up doubles x [B, C, H, W]: zeros between the pixels, filtered with four times the weight. The transposed convolution takes
-// a fifth to two thirds of the time of the same filter as a convolution of the image with its pixels repeated.
+// up doubles x [B, C, H, W]: zeros between the pixels, filtered with four times the weight. The transposed convolution takes a
+// seventh of the time of a plain one that does the same to repeated pixels, and as long as that on channels-last images.
 func (f *fir) up(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	if f == nil {
 		return x.UpsampleNearest(s, 2)
@@ -70,9 +69,9 @@ func (f *fir) up(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	return y[0].(*torch.Tensor)
 }
 
-// pyramid is one step of NCSN++'s residual encoder (Song et al. 2021: "progressive growing" of the input, by residuals): what came
-// in at the last size, convolved and halved, is added to what the level's blocks and resampling made of it, and the sum is what
-// comes in at the next size.
+// pyramid is one step of NCSN++'s residual encoder (Song et al. 2021: "progressive growing" of the input, by residuals): what
+// came in at the last size, convolved and halved, is added to what the level's blocks and resampling made of it, and the sum is
+// what comes in at the next size.
 type pyramid struct {
 	conv  nn.Conv2D
 	fir   *fir
