@@ -174,7 +174,7 @@ func TestRefusals(t *testing.T) {
 		{train + "--blocks 65", 2, "--blocks: want 1 to 64"},
 		{train + "--colors 2", 2, "--colors: want 1 (grey) or 3 (colour)"},
 		{train + "--dropout 1", 2, "--dropout: want a probability"},
-		{train + "--distance lpips", 2, "--distance: want l1, l2, norm or huber"},
+		{train + "--distance ssim", 2, "--distance: want l1, l2, norm, huber or lpips"},
 		{train + "--s0 1", 2, "--s0: want 2"},
 		{train + "--s0 9 --s1 8", 2, "--s0, --s1: want noise levels that do not become fewer"},
 		{train + "--mu0 1", 2, "--mu0: want a decay"},

@@ -10,6 +10,7 @@ import (
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/builtin"
 	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/models/lpips"
 	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch"
@@ -61,6 +62,7 @@ type parts struct {
 	model
 	method  method
 	teacher models.Denoiser // nil without --teacher
+	device  torch.Device
 	closers []func()
 }
 
@@ -87,7 +89,7 @@ func (p *parts) copy() (any, error) {
 var methods = []method{
 	{
 		name: "ct", about: "consistency training (Song et al. 2023)",
-		options:  []string{"distance", "s0", "s1", "mu0"},
+		options:  []string{"distance", "lpips", "lpips-resize", "s0", "s1", "mu0"},
 		forms:    every,
 		resolve:  func(o *Train) { o.levels(2, training.FitLevels(o.Steps)) },
 		chosen:   growing,
@@ -97,27 +99,27 @@ var methods = []method{
 			if err != nil {
 				return nil, err
 			}
-			distance, err := training.ParseDistance(o.Distance)
+			distance, err := o.distance(p)
 			return &training.CT{Model: f.(*models.Consistency), Target: target.(*models.Consistency), Distance: distance,
 				Schedule: training.Progressive{S0: o.S0, S1: o.S1, Mu0: o.Mu0, Steps: o.Steps}}, err
 		},
 	},
 	{
 		name: "ict", about: "improved consistency training (Song & Dhariwal 2023)",
-		options:  []string{"distance", "s0", "s1"},
+		options:  []string{"distance", "lpips", "lpips-resize", "s0", "s1"},
 		forms:    every,
 		resolve:  func(o *Train) { o.levels(10, max(20, min(1280, o.Steps/125))) },
 		chosen:   growing,
 		function: consistency(models.AtSigmaMin),
-		objective: func(o *Train, _ *parts, f any) (training.Objective, error) {
-			distance, err := training.ParseDistance(o.Distance)
+		objective: func(o *Train, p *parts, f any) (training.Objective, error) {
+			distance, err := o.distance(p)
 			return &training.CT{Model: f.(*models.Consistency), Distance: distance, Index: training.LogNormal{},
 				Weight: training.InverseGap, Schedule: training.Doubling{S0: o.S0, S1: o.S1, Steps: o.Steps}}, err
 		},
 	},
 	{
 		name: "ect", about: "easy consistency tuning (Geng et al. 2024), best from a denoiser given by --init",
-		options: []string{"distance", "stages", "q"},
+		options: []string{"distance", "lpips", "lpips-resize", "stages", "q"},
 		forms:   every,
 		resolve: func(o *Train) {
 			if o.Stages == 0 {
@@ -130,14 +132,14 @@ var methods = []method{
 		},
 		chosen:   func(o Train) []any { return []any{"stages", o.Stages, "q", o.Q} },
 		function: consistency(models.AtZero),
-		objective: func(o *Train, _ *parts, f any) (training.Objective, error) {
-			distance, err := training.ParseDistance(o.Distance)
+		objective: func(o *Train, p *parts, f any) (training.Objective, error) {
+			distance, err := o.distance(p)
 			return &training.ECT{Model: f.(*models.Consistency), Distance: distance, Steps: o.Steps, Stages: o.Stages, Q: o.Q}, err
 		},
 	},
 	{
 		name: "cd", about: "consistency distillation (Song et al. 2023) of the denoiser given by --teacher",
-		options: []string{"distance", "teacher", "solver", "levels", "mu"},
+		options: []string{"distance", "lpips", "lpips-resize", "teacher", "solver", "levels", "mu"},
 		distils: true,
 		forms:   every,
 		resolve: func(o *Train) {
@@ -151,7 +153,7 @@ var methods = []method{
 		},
 		function: consistency(models.AtSigmaMin),
 		objective: func(o *Train, p *parts, f any) (training.Objective, error) {
-			distance, err := training.ParseDistance(o.Distance)
+			distance, err := o.distance(p)
 			if err != nil {
 				return nil, err
 			}
@@ -264,6 +266,25 @@ func methodNamed(name string) (method, error) {
 		}
 	}
 	return method{}, usage("--method: want one of %s, got %q", strings.Join(Methods(), ", "), name)
+}
+
+// lpipsName is the distance whose weights the user brings.
+const lpipsName = "lpips"
+
+// Distances returns the names of distances.
+func Distances() []string { return []string{"l1", "l2", "norm", "huber", lpipsName} }
+
+// distance returns the distance that the run asks for.
+func (o *Train) distance(p *parts) (training.Distance, error) {
+	if o.Distance != lpipsName {
+		return training.ParseDistance(o.Distance)
+	}
+	l, err := lpips.OpenWith(o.LPIPS, lpips.Config{Resize: lpips.Resize(o.Resize)}, p.device)
+	if err != nil {
+		return nil, fmt.Errorf("--lpips: %w", err)
+	}
+	p.own(l.Close)
+	return l, nil
 }
 
 // solvers are the teacher's steps in distillation.

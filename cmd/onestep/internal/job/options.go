@@ -15,7 +15,6 @@ import (
 	"time"
 
 	"github.com/onestep-go/onestep/torch"
-	"github.com/onestep-go/onestep/training"
 )
 
 // Train are the options of a training run. Start from [DefaultTrain]. The JSON names are those of --config files, of a
@@ -35,8 +34,10 @@ type Train struct {
 	Clip     float64 `json:"clip"`
 	EMA      float64 `json:"ema"` // Unset: by Steps
 	Distance string  `json:"distance"`
-	S0       int     `json:"s0"` // 0: by Method
-	S1       int     `json:"s1"` // 0: by Method and Steps
+	LPIPS    string  `json:"lpips,omitempty"`        // the weights of the distance lpips
+	Resize   string  `json:"lpips_resize,omitempty"` // which images it resizes: "", small or all
+	S0       int     `json:"s0"`                     // 0: by Method
+	S1       int     `json:"s1"`                     // 0: by Method and Steps
 	Mu0      float64 `json:"mu0"`
 
 	Teacher string  `json:"teacher,omitempty"` // a denoiser to distil: a file or a run directory
@@ -211,8 +212,8 @@ func (o *Train) Resolve() error {
 
 // validate checks each option for itself; what is zero and chosen later is fine.
 func (o *Train) validate() error {
-	if _, err := training.ParseDistance(o.Distance); err != nil {
-		return usage("--distance: %v", err)
+	if !slices.Contains(Distances(), o.Distance) {
+		return usage("--distance: want one of %s, got %q", strings.Join(Distances(), ", "), o.Distance)
 	}
 	if _, err := torch.ParseDevice(o.Device); err != nil {
 		return usage("--device: %v", err)
@@ -227,6 +228,12 @@ func (o *Train) validate() error {
 	switch {
 	case solvers[o.Solver] == nil:
 		return usage("--solver: want one of %s, got %q", strings.Join(Solvers(), ", "), o.Solver)
+	case o.Distance == lpipsName && o.LPIPS == "":
+		return usage("--distance lpips needs weights: make them by scripts/lpips_weights.py and give them by --lpips")
+	case o.Distance != lpipsName && (o.LPIPS != "" || o.Resize != ""):
+		return usage("--lpips, --lpips-resize: they are for --distance lpips, and it is %s", o.Distance)
+	case !slices.Contains([]string{"", "small", "all"}, o.Resize):
+		return usage("--lpips-resize: want small or all, got %q", o.Resize)
 	case o.Levels != 0 && (o.Levels < 2 || o.Levels > maxLevels):
 		return usage("--levels: want 2 to %d noise levels, got %d", maxLevels, o.Levels)
 	case !(o.Mu >= 0 && o.Mu < 1):

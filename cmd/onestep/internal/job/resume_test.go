@@ -18,6 +18,7 @@ import (
 
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/models/lpips"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/training"
@@ -232,7 +233,10 @@ func TestRunRefuses(t *testing.T) {
 		{"resolution", "--resolution: want 4 to 1024", func(o *Train) { o.Resolution = 3 }},
 		{"halving", "cannot be halved", func(o *Train) { o.Resolution = 9 }},
 		{"device", "--device", func(o *Train) { o.Device = "tpu" }},
-		{"distance", "--distance: unknown distance", func(o *Train) { o.Distance = "lpips" }},
+		{"distance", "--distance: want one of l1, l2", func(o *Train) { o.Distance = "ssim" }},
+		{"no weights", "--distance lpips needs weights", func(o *Train) { o.Distance = "lpips" }},
+		{"no file", "python scripts/lpips_weights.py vgg no.safetensors", func(o *Train) { o.Distance, o.LPIPS = "lpips", "no.safetensors" }},
+		{"needless weights", "they are for --distance lpips", func(o *Train) { o.LPIPS = "no.safetensors" }},
 		{"levels", "--s0, --s1", func(o *Train) { o.S0, o.S1 = 10, 5 }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -364,4 +368,17 @@ func TestEveryNetwork(t *testing.T) {
 		_, err = o.Run(context.Background(), Hooks{})
 		require.NoError(t, err, name)
 	}
+}
+
+// The perceptual distance trains with weights from a file, here of nothing learned.
+func TestLPIPS(t *testing.T) {
+	net, err := lpips.New(lpips.Config{Net: lpips.VGG}, torch.CPU, 1)
+	require.NoError(t, err)
+	defer net.Close()
+	o := tinyRun(filepath.Join(t.TempDir(), "run"), "ict")
+	o.Resolution, o.Steps, o.Distance, o.LPIPS = 16, 2, "lpips", filepath.Join(t.TempDir(), "vgg.safetensors")
+	require.NoError(t, torch.SaveSafetensors(o.LPIPS, net.Tensors(), nil, false))
+	r, err := o.Run(context.Background(), Hooks{})
+	require.NoError(t, err)
+	require.Positive(t, r.Loss)
 }

@@ -10,12 +10,14 @@ import (
 	"image"
 	"log/slog"
 	"math"
+	"os"
 	"sync"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/models/lpips"
 	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/sampling"
@@ -69,6 +71,9 @@ func (o *Train) open() (*dataset.Set, checkpoint.Description, error) {
 	}
 	if start, err = o.start(m, data); err == nil {
 		err = o.checkTeacher(m, start.Network)
+	}
+	if _, missing := os.Stat(o.LPIPS); o.LPIPS != "" && missing != nil && err == nil {
+		_, err = lpips.Open(o.LPIPS, torch.CPU) // which says what to do
 	}
 	if err != nil {
 		return nil, start, errors.Join(err, data.Close())
@@ -216,7 +221,7 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 	if err != nil {
 		return out, err
 	}
-	p := &parts{model: model{net, start}, method: m}
+	p := &parts{model: model{net, start}, method: m, device: dev}
 	defer p.close()
 	if err := o.openTeacher(dev, p, data); err != nil {
 		return out, err
