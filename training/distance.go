@@ -53,8 +53,8 @@ func (Norm) Distance(s *torch.Scope, a, b *torch.Tensor) *torch.Tensor {
 	return PseudoHuber{C: 1e-6 * math.Sqrt(float64(a.NumEl()/max(1, a.Dim(0))))}.Distance(s, a, b)
 }
 
-// FeatureNetwork is a network some of whose layers tell images apart in a way that matters: a *lpips.LPIPS, or a classifier or an
-// encoder of the user's own.
+// FeatureNetwork is a network some of whose layers tell images apart in a way that matters: a *lpips.LPIPS, or a classifier or
+// an encoder of the user's own.
 type FeatureNetwork interface {
 	// Features returns the outputs of those layers, each [B, C, ...], for images x [B, ...]. Gradients have to flow to x.
 	Features(s *torch.Scope, x *torch.Tensor) []*torch.Tensor
@@ -64,12 +64,12 @@ type FeatureNetwork interface {
 //
 //	d(a, b) = Σ_l mean (φ_l(a) - φ_l(b))²
 //
-// The mean is over a layer's channels and positions. The network's weights should collect no gradients (nn.Store.SetRequiresGrad),
-// or it learns to see no difference.
+// The mean is over a layer's channels and positions. The network's weights should collect no gradients
+// (nn.Store.SetRequiresGrad), or it learns to see no difference.
 type Features struct {
 	Net FeatureNetwork
-	// Normalized divides the channels at each position by their length first, so that a layer counts by what it sees and not by how
-	// large its numbers are, as in LPIPS.
+	// Normalized divides the channels at each position by their length first, so that a layer counts by what it sees and not by
+	// how large its numbers are, as in LPIPS.
 	Normalized bool
 }
 
@@ -78,7 +78,8 @@ func (f Features) Distance(s *torch.Scope, a, b *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		y, z := f.features(s, a), f.features(s, b)
 		if len(y) == 0 || len(y) != len(z) {
-			panic(&torch.Error{Op: "features", Msg: fmt.Sprintf("want the same layers of both images, at least one, got %d and %d", len(y), len(z))})
+			panic(&torch.Error{Op: "features", Msg: fmt.Sprintf("want the same layers of both images, at least one, got %d and %d",
+				len(y), len(z))})
 		}
 		sum := f.layer(s, y[0], z[0])
 		for i := 1; i < len(y); i++ {

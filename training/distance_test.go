@@ -87,7 +87,8 @@ func TestFeatures(t *testing.T) {
 		a.SetRequiresGrad(true)
 		net.weight.SetRequiresGrad(true)
 		Features{Net: net}.Distance(s, a, b).Sum(s).Backward()
-		assert.InDeltaSlice(t, []float64{3*2/4.0 + 7*2, -1*2/4.0 - 2*2, -1*2/4.0 - 7, 2}, torch.ToSlice[float64](a.Grad(s)), 1e-12)
+		want := []float64{3*2/4.0 + 7*2, -1*2/4.0 - 2*2, -1*2/4.0 - 7, 2}
+		assert.InDeltaSlice(t, want, torch.ToSlice[float64](a.Grad(s)), 1e-12)
 		assert.InDeltaSlice(t, []float64{7 * 3, 7 * 4}, torch.ToSlice[float64](net.weight.Grad(s)), 1e-12)
 		assert.False(t, b.HasGrad())
 
@@ -102,8 +103,8 @@ func TestFeatures(t *testing.T) {
 	require.EqualError(t, err, "features: want the same layers of both images, at least one, got 0 and 0")
 }
 
-// A network of LPIPS gives a step's loss and gradients, as LPIPS and as features, and with all of its channels alike the one is the
-// other with sums over channels for means.
+// A network of LPIPS gives a step's loss and gradients, as LPIPS and as features, and with all of its channels alike the one is
+// the other with sums over channels for means.
 func TestPerceptualDistances(t *testing.T) {
 	metric, err := lpips.New(lpips.Config{Resize: lpips.ResizeSmall}, torch.CPU, 1)
 	require.NoError(t, err)
@@ -119,7 +120,8 @@ func TestPerceptualDistances(t *testing.T) {
 			for _, p := range net.Parameters() {
 				p.ZeroGrad()
 			}
-			loss := ct.LossAt(s, batch, []float64{1, 20}, []float64{2, 30}, torch.Randn(s, torch.NewGenerator(s, 2), torch.Float32, 2, 1, 8, 8), 0)
+			z := torch.Randn(s, torch.NewGenerator(s, 2), torch.Float32, 2, 1, 8, 8)
+			loss := ct.LossAt(s, batch, []float64{1, 20}, []float64{2, 30}, z, 0)
 			require.Greater(t, loss.Item(), 0.0)
 			loss.Backward()
 			for name, p := range net.Parameters() {

@@ -168,8 +168,8 @@ func (l *LPIPS) Tensors() iter.Seq2[string, *torch.Tensor] { return l.store.Tens
 // Close frees the weights.
 func (l *LPIPS) Close() { l.store.Close() }
 
-// Load copies values into the weights; names and shapes have to match those of Tensors exactly. Weights that are not finite and
-// other constants than version 0.1's are an error too, after which the distance is not to be used.
+// Load copies values into the weights; names and shapes have to match those of Tensors exactly. Weights that are not finite, and
+// other constants than version 0.1's, are an error too, after which the distance is not to be used.
 func (l *LPIPS) Load(values iter.Seq2[string, *torch.Tensor]) error {
 	if err := l.store.Load(values); err != nil {
 		return err
@@ -202,8 +202,8 @@ func (l *LPIPS) Load(values iter.Seq2[string, *torch.Tensor]) error {
 //
 //	d = Σ_l mean_hw Σ_c w_lc·(ŷ_lchw - ẑ_lchw)²      ŷ = y/(‖y‖ + 1e-10), ‖·‖ over the channels
 //
-// as in the authors' code; the paper's eq. 1 has w_lc inside the square. Gradients flow to a and b, and nothing is recorded of one
-// that needs none.
+// as in the authors' code; the paper's eq. 1 has w_lc inside the square. Gradients flow to a and b, and nothing is recorded of
+// one that needs none.
 func (l *LPIPS) Distance(s *torch.Scope, a, b *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		y, z := l.Features(s, a), l.Features(s, b)
@@ -211,7 +211,8 @@ func (l *LPIPS) Distance(s *torch.Scope, a, b *torch.Tensor) *torch.Tensor {
 		for i, w := range l.lins {
 			d := s.Tidy(func(s *torch.Scope) *torch.Tensor {
 				// Weights after the mean over pixels: both are sums, and fewer numbers are left.
-				return unit(s, y[i]).Sub(s, unit(s, z[i])).Square(s).MeanDim(s, false, 2, 3).Mul(s, w.Flatten(s, 0, -1)).SumDim(s, false, 1)
+				d := unit(s, y[i]).Sub(s, unit(s, z[i])).Square(s).MeanDim(s, false, 2, 3)
+				return d.Mul(s, w.Flatten(s, 0, -1)).SumDim(s, false, 1)
 			})
 			if sum == nil {
 				sum = d
@@ -223,8 +224,8 @@ func (l *LPIPS) Distance(s *torch.Scope, a, b *torch.Tensor) *torch.Tensor {
 	})
 }
 
-// unit divides each pixel's features by their length. lengthEps² keeps the root's slope finite where all are 0, and changes no other
-// length by what floating point shows.
+// unit divides each pixel's features by their length. lengthEps² keeps the root's slope finite where all are 0, and is far below
+// the precision of any other length.
 func unit(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		length := x.Square(s).SumDim(s, true, 1).AddScalar(s, lengthEps*lengthEps).Sqrt(s)
@@ -232,8 +233,8 @@ func unit(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	})
 }
 
-// Features returns what Distance compares before it is normalised: the features behind each slice of the network, [B, C, H', W'],
-// of images x as Distance takes them.
+// Features returns what Distance compares, before it is normalised: the features behind each slice of the network,
+// [B, C, H', W'], of images x as Distance takes them.
 func (l *LPIPS) Features(s *torch.Scope, x *torch.Tensor) []*torch.Tensor {
 	arch := l.config.Net.architecture()
 	x = s.Tidy(func(s *torch.Scope) *torch.Tensor { return l.input(s, x, arch) })

@@ -125,7 +125,8 @@ func TestOpenRefuses(t *testing.T) {
 		}, `read as those for AlexNet (net "alex"): weights do not fit the network: 2 missing: lin4.model.1.weight, net.slice2.3.bias`},
 		{"misshapen", vgg, Config{}, func(s *torch.Scope, file map[string]*torch.Tensor) {
 			file["net.slice1.2.weight"] = torch.Zeros(s, torch.Float32, 64, 64, 5, 5)
-		}, `read as those for VGG16 (net "vgg"): weights do not fit the network: 1 of another shape: net.slice1.2.weight (want [64 64 3 3], got [64 64 5 5])`},
+		}, `read as those for VGG16 (net "vgg"): weights do not fit the network: 1 of another shape: ` +
+			"net.slice1.2.weight (want [64 64 3 3], got [64 64 5 5])"},
 		{"unexpected", alex, Config{}, func(s *torch.Scope, file map[string]*torch.Tensor) {
 			file["lin5.model.1.weight"] = torch.Zeros(s, torch.Float32, 1)
 		}, "1 unexpected: lin5.model.1.weight"},
@@ -186,7 +187,8 @@ func TestConfigValidate(t *testing.T) {
 	}{
 		{Config{Net: "squeeze"}, `lpips: net: want "alex" or "vgg", got "squeeze"`},
 		{Config{Resize: "large"}, `lpips: resize: want nothing, "small" or "all", got "large"`},
-		{Config{Net: Alex, AveragePool: true}, `lpips: average_pool: want it with "vgg" only, got it with "alex", whose squares overlap`},
+		{Config{Net: Alex, AveragePool: true},
+			`lpips: average_pool: want it with "vgg" only, got it with "alex", whose squares overlap`},
 	} {
 		_, err := New(c.config, torch.CPU, 1)
 		require.EqualError(t, err, c.want)
@@ -207,7 +209,8 @@ func TestDistance(t *testing.T) {
 			require.Equal(t, d, torch.ToSlice[float32](l.Distance(s, b, a)), "it is symmetric")
 			require.Equal(t, []float32{0, 0}, torch.ToSlice[float32](l.Distance(s, a, a)))
 			rgb := func(x *torch.Tensor) *torch.Tensor { return x.Repeat(s, 1, 3, 1, 1) }
-			require.InDeltaSlice(t, d, torch.ToSlice[float32](l.Distance(s, rgb(a), rgb(b))), 1e-6, "grey images have three equal channels")
+			three := torch.ToSlice[float32](l.Distance(s, rgb(a), rgb(b)))
+			require.InDeltaSlice(t, d, three, 1e-6, "grey images have three equal channels")
 			alone := torch.ToSlice[float32](l.Distance(s, a.Narrow(s, 0, 1, 1), b.Narrow(s, 0, 1, 1)))
 			require.InDelta(t, d[1], alone[0], 1e-6, "samples do not see each other")
 		}
