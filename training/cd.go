@@ -21,7 +21,8 @@ type Solver interface {
 // What training then reaches is the solver's own answer with as many steps as there are levels. The paper has 18 levels
 // for small images and 40 for larger ones, Heun's solver, and a target that follows with decay 0.95, or 0.
 //
-// The teacher is any denoiser: a network, one with guidance, or the exact one of a finite data set.
+// The teacher is any denoiser: a network, one with guidance, or the exact one of a finite data set. With a guidance scale for each
+// sample (Batch.Guidance) the student learns guidance of any of these scales in one evaluation (Meng et al. 2023).
 type CD struct {
 	CT
 	Teacher models.Denoiser
@@ -37,7 +38,7 @@ func (c *CD) Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor {
 // LossAt is the loss for given levels low < high [B] and noise z, of the images' shape. The teacher draws no dropout.
 func (c *CD) LossAt(s *torch.Scope, b Batch, low, high []float64, z *torch.Tensor, dropout uint64) *torch.Tensor {
 	step := func(s *torch.Scope, p points) *torch.Tensor {
-		return c.Solver.Step(s, c.Teacher, p.xHigh, p.high, p.low, models.Cond{Class: p.class})
+		return c.Solver.Step(s, c.Teacher, p.xHigh, p.high, p.low, models.Cond{Class: p.class, Guidance: p.guidance})
 	}
 	return c.pair(step).loss(s, b, low, high, z, dropout)
 }

@@ -21,6 +21,8 @@ type recorder struct {
 	points  [][]float64 // x_t, of each evaluation
 	levels  [][]float64 // t
 	classes []*torch.Tensor
+
+	guidance []*torch.Tensor
 }
 
 func (r *recorder) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
@@ -34,6 +36,7 @@ func (r *recorder) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond
 		points[i] *= math.Hypot(t, 0.5) // x is c_in·x_t
 	}
 	r.points, r.levels, r.classes = append(r.points, points), append(r.levels, levels), append(r.classes, c.Class)
+	r.guidance = append(r.guidance, c.Guidance)
 	return x.MulScalar(s, 1)
 }
 

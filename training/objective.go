@@ -11,6 +11,38 @@ import (
 type Batch struct {
 	Images *torch.Tensor // [B, C, H, W], in [-1, 1]
 	Labels *torch.Tensor // [B] int64; nil without classes
+	// Guidance is the scale of classifier-free guidance that a student learns to apply, [B]; nil: none. The teacher is a
+	// models.Guided, and the student's network is told the scale.
+	Guidance *torch.Tensor
+}
+
+// DropLabels returns a batch's preparation that gives a part of the samples no class, so that a network learns both what
+// guidance needs (Ho & Salimans 2022, algorithm 1). null is the label for that.
+func DropLabels(part float64, null int) func(s *torch.Scope, b Batch, d Draws) Batch {
+	return func(s *torch.Scope, b Batch, d Draws) Batch {
+		if b.Labels == nil {
+			return b
+		}
+		dropped := make([]bool, b.Labels.Dim(0))
+		for i := range dropped {
+			dropped[i] = d.Host.Float64() < part
+		}
+		b.Labels = b.Labels.MaskedFill(s, torch.FromSlice(s, dropped), float64(null))
+		return b
+	}
+}
+
+// DrawGuidance returns a batch's preparation that draws a guidance scale for each sample, uniformly (Meng et al. 2023,
+// algorithm 1).
+func DrawGuidance(least, most float64) func(s *torch.Scope, b Batch, d Draws) Batch {
+	return func(s *torch.Scope, b Batch, d Draws) Batch {
+		w := make([]float64, b.Images.Dim(0))
+		for i := range w {
+			w[i] = least + (most-least)*d.Host.Float64()
+		}
+		b.Guidance = torch.FromSlice(s, w).To(s, b.Images.DType())
+		return b
+	}
 }
 
 // Draws is the randomness of one training step, a function of (seed, step) alone.

@@ -23,7 +23,7 @@ type lowerPoint func(s *torch.Scope, p points) *torch.Tensor
 type points struct {
 	images, noise, xHigh *torch.Tensor
 	high, low            *torch.Tensor
-	class                *torch.Tensor // or nil
+	class, guidance      *torch.Tensor // or nil
 }
 
 // sameNoise is x + low·z: on average over the data the trajectory's direction, and exact where low nears high.
@@ -42,7 +42,7 @@ func noise(s *torch.Scope, b Batch, d Draws) *torch.Tensor {
 // loss returns the mean over the batch. Both networks draw the same dropout masks, from streams of one seed.
 func (p pair) loss(s *torch.Scope, b Batch, low, high []float64, z *torch.Tensor, dropout uint64) *torch.Tensor {
 	cond := func(s *torch.Scope) models.Cond {
-		return models.Cond{Class: b.Labels, Dropout: torch.NewGenerator(s, dropout)}
+		return models.Cond{Class: b.Labels, Guidance: b.Guidance, Dropout: torch.NewGenerator(s, dropout)}
 	}
 	at := func(s *torch.Scope, levels []float64) *torch.Tensor {
 		return torch.FromSlice(s, levels).To(s, b.Images.DType())
@@ -55,7 +55,7 @@ func (p pair) loss(s *torch.Scope, b Batch, low, high []float64, z *torch.Tensor
 			f = p.model
 		}
 		next := at(s, low)
-		return f.Origin(s, p.lower(s, points{b.Images, z, x, t, next, b.Labels}), next, cond(s))
+		return f.Origin(s, p.lower(s, points{b.Images, z, x, t, next, b.Labels, b.Guidance}), next, cond(s))
 	})
 	distance := p.distance
 	if distance == nil {

@@ -359,9 +359,13 @@ func read(f *safetensors.File, path string, dev torch.Device, open func(s *torch
 		if err != nil {
 			return err
 		}
-		if err := net.Load(weights); err != nil {
-			return err
-		}
+		return net.Load(weights)
+	})
+	if err != nil {
+		net.Close()
+		return fail(err)
+	}
+	err = torch.Run(dev, func(s *torch.Scope) error {
 		var all []*torch.Tensor
 		for _, w := range net.Tensors() {
 			all = append(all, w)

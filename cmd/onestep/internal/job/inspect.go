@@ -167,7 +167,7 @@ type points struct {
 
 func (v view) sheet(out *Inspected) (sheet, error) {
 	s, shape := v.s, v.d.Network.Shape()
-	c, _ := Sample{Seed: v.Seed, Label: v.Label}.condition(s, v.d.Network.Classes(), 0, v.N)
+	c, _ := Sample{Seed: v.Seed, Label: v.Label}.condition(s, v.d.Network, 0, v.N)
 	streams := func() sampling.Streams { return sampling.NewStreams(s, sampling.Seeds(v.Seed, v.N)...) }
 	z := streams().Randn(s, torch.Float32, shape...)
 	along, end, err := v.path(z, c)

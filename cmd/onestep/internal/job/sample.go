@@ -16,18 +16,20 @@ import (
 
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch"
 )
 
 // Sample are the options of drawing images. Start from [DefaultSample]. The JSON names are those in a picture's text.
 type Sample struct {
-	Model     string    `json:"model"`             // a file, a run directory, or builtin
-	Sampler   string    `json:"sampler,omitempty"` // "": multistep for a consistency function, heun for a denoiser
-	Steps     int       `json:"steps"`             // 0: as many as Times, or 1, or for a denoiser 18
-	Times     []float64 `json:"times"`             // noise levels, largest first; nil: the usual ones for the model and Steps
-	Gamma     float64   `json:"gamma,omitempty"`   // ctm: the part of the noise that is drawn anew between jumps
-	Label     int       `json:"label"`             // Unset: every class in turn, for a conditional model
+	Model     string    `json:"model"`              // a file, a run directory, or builtin
+	Sampler   string    `json:"sampler,omitempty"`  // "": multistep for a consistency function, heun for a denoiser
+	Steps     int       `json:"steps"`              // 0: as many as Times, or 1, or for a denoiser 18
+	Times     []float64 `json:"times"`              // noise levels, largest first; nil: the usual ones for the model and Steps
+	Gamma     float64   `json:"gamma,omitempty"`    // ctm: the part of the noise that is drawn anew between jumps
+	Guidance  float64   `json:"guidance,omitempty"` // scale of classifier-free guidance; 0: 1, which is none
+	Label     int       `json:"label"`              // Unset: every class in turn, for a conditional model
 	N         int       `json:"n"`
 	Seed      uint64    `json:"seed"` // of the first image; the others count up
 	Columns   int       `json:"-"`    // 0: a nearly square grid
@@ -79,6 +81,8 @@ func (o *Sample) validate() error {
 		return usage("--steps: want 1 to 1000, got %d", o.Steps)
 	case o.Batch < 1 || o.Batch > 1<<20:
 		return usage("--batch: want 1 to %d images, got %d", 1<<20, o.Batch)
+	case !(o.Guidance >= 0 && o.Guidance <= 1e3):
+		return usage("--guidance: want a scale from 0 to 1000, got %g", o.Guidance)
 	case !(o.Gamma >= 0 && o.Gamma <= 1):
 		return usage("--gamma: want 0 to 1, got %g", o.Gamma)
 	case o.Label < Unset:
@@ -180,6 +184,7 @@ func (o *Sample) sampler(f any, d checkpoint.Description) (source, error) {
 	denoiser, many := f.(models.Denoiser)
 	jumps, jumping := f.(sampling.Trajectory)
 	var can []string
+	var err error
 	if one {
 		can = append(can, multistep)
 	}
@@ -198,6 +203,18 @@ func (o *Sample) sampler(f any, d checkpoint.Description) (source, error) {
 		o.Sampler = "heun"
 	case !slices.Contains(can, o.Sampler):
 		return source{}, usage("--sampler: %s cannot draw from a %s model: want %s", o.Sampler, d.Kind, strings.Join(can, ", "))
+	}
+	each := 1 // evaluations of the network for one of the denoiser
+	if many {
+		plain := denoiser
+		if denoiser, err = o.guided(denoiser, d.Network); err != nil {
+			return source{}, err
+		}
+		if denoiser != plain {
+			each = 2
+		}
+	} else if o.Guidance != 0 && !d.Network.Guidance() {
+		return source{}, usage("--guidance: the model has not learned it: distil a guided teacher, by --method cd --guidance")
 	}
 	if o.Gamma != 0 && o.Sampler != ctm {
 		return source{}, usage("--gamma: the sampler %s has no such option", o.Sampler)
@@ -234,10 +251,23 @@ func (o *Sample) sampler(f any, d checkpoint.Description) (source, error) {
 		return source{}, err
 	}
 	levels := append(slices.Clone(o.Times), 0) // the last step ends at a prediction
-	return source{by.Evaluations(levels), func(ctx context.Context, s *torch.Scope, streams sampling.Streams, c models.Cond) (*torch.Tensor, error) {
+	return source{each * by.Evaluations(levels), func(ctx context.Context, s *torch.Scope, streams sampling.Streams, c models.Cond) (*torch.Tensor, error) {
 		x := streams.Randn(s, torch.Float32, d.Network.Shape()...).MulScalar(s, levels[0])
 		return by.Sample(ctx, s, denoiser, x, sampling.Run{Levels: levels, Streams: streams, Cond: c})
 	}}, nil
+}
+
+// guided returns the denoiser with the guidance that is asked for. A network that is told its scale needs no help.
+func (o *Sample) guided(d models.Denoiser, c network.Config) (models.Denoiser, error) {
+	switch {
+	case o.Guidance == 0 || c.Guidance():
+		return d, nil
+	case c.Classes() == 0:
+		return nil, usage("--guidance: the model has no classes to guide to")
+	case c.NullClass() < 0:
+		return nil, usage("--guidance: the model does not know images without a class: train it with --label-dropout 0.1")
+	}
+	return &models.Guided{Model: d, Null: c.NullClass(), Scale: o.Guidance}, nil
 }
 
 // Printable makes text from a file fit for a terminal: control characters are escaped, and what is long is cut.
@@ -297,7 +327,7 @@ func (o Sample) draw(ctx context.Context, from source, model *checkpoint.File, o
 			n := min(o.Batch, o.N-at)
 			seeds := sampling.Seeds(o.Seed+uint64(at), n)
 			err := s.Inference(func(s *torch.Scope) error {
-				c, label := o.condition(s, model.Description.Network.Classes(), at, n)
+				c, label := o.condition(s, model.Description.Network, at, n)
 				x, err := from.draw(ctx, s, sampling.NewStreams(s, seeds...), c)
 				if err != nil {
 					return err
@@ -350,10 +380,19 @@ func (o Sample) draw(ctx context.Context, from source, model *checkpoint.File, o
 	})
 }
 
-// condition returns the classes of images at to at+n-1 of the run, and each one's label.
-func (o Sample) condition(s *torch.Scope, classes, at, n int) (models.Cond, func(i int) int) {
+// condition returns what the network is told of images at to at+n-1 of the run, and each one's label.
+func (o Sample) condition(s *torch.Scope, of network.Config, at, n int) (models.Cond, func(i int) int) {
+	var c models.Cond
+	if of.Guidance() {
+		w := o.Guidance
+		if w == 0 {
+			w = 1
+		}
+		c.Guidance = torch.Full(s, w, torch.Float32, n)
+	}
+	classes := of.Classes()
 	if classes == 0 {
-		return models.Cond{}, func(int) int { return -1 }
+		return c, func(int) int { return -1 }
 	}
 	label := func(i int) int {
 		if o.Label >= 0 {
@@ -365,7 +404,8 @@ func (o Sample) condition(s *torch.Scope, classes, at, n int) (models.Cond, func
 	for i := range labels {
 		labels[i] = int64(label(i))
 	}
-	return models.Cond{Class: torch.FromSlice(s, labels)}, label
+	c.Class = torch.FromSlice(s, labels)
+	return c, label
 }
 
 // text is what the PNG's text chunks say: enough to draw the picture again.

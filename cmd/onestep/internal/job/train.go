@@ -341,7 +341,7 @@ func examples(ctx context.Context, f any, d checkpoint.Description, dev torch.De
 	}
 	var img image.Image
 	err = torch.Run(dev, func(s *torch.Scope) error {
-		c, _ := o.condition(s, d.Network.Classes(), 0, n)
+		c, _ := o.condition(s, d.Network, 0, n)
 		x, err := from.draw(ctx, s, sampling.NewStreams(s, sampling.Seeds(0, n)...), c)
 		if err != nil {
 			return err
