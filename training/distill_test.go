@@ -37,6 +37,11 @@ func TestFixedPointsInClosedForm(t *testing.T) {
 		last := c.levels - 1
 		require.InDelta(t, c.euler, fixedPoint(levels)[last]*80/0.5, 1e-4)
 		require.InEpsilon(t, c.heun, heunPoint(levels)[last]*80/0.5, 1e-3)
+		for solver, want := range map[Solver]float64{sampling.Euler{}: fixedPoint(levels)[last] * 160, sampling.Heun{}: heunPoint(levels)[last] * 160} {
+			got, err := GaussianBias(solver, levels, 0.5)
+			require.NoError(t, err)
+			require.InEpsilon(t, want, got, 1e-12)
+		}
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 func (a *app) train() *cobra.Command {
 	o := job.DefaultTrain()
 	var config string
-	var dry bool
+	var dry, card bool
 	cmd := &cobra.Command{
 		Use:   "train --data DATA --out DIR",
 		Short: "Train a consistency model",
@@ -29,10 +29,11 @@ func (a *app) train() *cobra.Command {
 The networks:
 
 ` + job.AboutNetworks() + `
-The run's folder gets options.json (every option, resolved), stats.jsonl, log.txt, event files for TensorBoard, example
-images, snapshots (model-STEP.safetensors: averaged weights, to sample from) and states (to go on from). Ctrl-C saves and
-exits with 130; the same command with --resume goes on as if nothing had happened, and starts the run if there is none.
-On the CPU with one thread it repeats bit by bit. A second Ctrl-C ends it at once.`,
+The run's folder gets options.json (every option, resolved), card.md (formulas, schedules, what they can reach), stats.jsonl,
+log.txt, event files for TensorBoard, example images, snapshots (model-STEP.safetensors: averaged weights, to sample from)
+and states (to go on from). Ctrl-C saves and exits with 130; the same command with --resume goes on as if nothing had
+happened, and starts the run if there is none. On the CPU with one thread it repeats bit by bit. A second Ctrl-C ends it at
+once.`,
 		Example: `  onestep train --method ict --data emoji --out runs/emoji --steps 20000
   onestep train --data fashion-mnist --out runs/fashion --duration 2h
   onestep train --method edm --data cifar10 --out runs/teacher
@@ -51,8 +52,8 @@ On the CPU with one thread it repeats bit by bit. A second Ctrl-C ends it at onc
 			if err := foreign(cmd.Flags(), o); err != nil {
 				return err
 			}
-			if dry {
-				return a.dryRun(o)
+			if dry || card {
+				return a.dryRun(o, card)
 			}
 			return a.doTrain(cmd.Context(), o)
 		},
@@ -113,6 +114,7 @@ On the CPU with one thread it repeats bit by bit. A second Ctrl-C ends it at onc
 	f.Var(count{&o.SaveEvery}, "save-every", "steps between saved states and snapshots")
 	f.IntVar(&o.SampleEvery, "sample-every", 0, "steps between grids of example images (default 0: none)")
 	f.Var(count{&o.LogEvery}, "log-every", "steps between lines in stats.jsonl (default: steps/2000)")
+	f.BoolVar(&card, "card", false, "print what the run would minimise, with its schedules and what it can reach, and stop")
 	f.BoolVar(&dry, "dry-run", false, "print the resolved options as JSON, fit for --config, and stop")
 	a.jsonFlag(cmd)
 	call(f, "PATH", "data")
@@ -154,13 +156,20 @@ func skipped(n int) string {
 }
 
 // dryRun prints what a run would be, and makes nothing.
-func (a *app) dryRun(o job.Train) error {
+func (a *app) dryRun(o job.Train, card bool) error {
 	o.Onestep = versionText()
 	network, err := o.Plan()
 	if err != nil {
 		return err
 	}
 	newScreen(a.stderr).log.Info("the network", "weights", network.Count())
+	if card {
+		text, err := o.Card()
+		if err != nil {
+			return err
+		}
+		return a.print(map[string]string{"card": text}, text)
+	}
 	enc := json.NewEncoder(a.stdout)
 	if !a.json {
 		enc.SetIndent("", "  ")

@@ -21,6 +21,7 @@ import (
 // method is a way to train: what its options mean, and how its objective is built.
 type method struct {
 	name, about string
+	formulas    string                // what it minimises, a line each
 	options     []string              // those that other methods may lack
 	until       bool                  // whether its network is told where a jump ends
 	distils     bool                  // whether it is nothing without a teacher
@@ -29,6 +30,8 @@ type method struct {
 	resolve func(o *Train)
 	// chosen lists what resolve has chosen, for the log.
 	chosen func(o Train) []any
+	// schedule shows what changes in a run as a Markdown table, with a note; nil: nothing does.
+	schedule func(o Train) (table, note string, err error)
 	// function is what a network becomes by the method.
 	function func(m model) (any, error)
 	// objective builds the loss of what function returned. What it makes besides is closed by the caller, by p.own.
@@ -89,6 +92,13 @@ func (p *parts) copy() (any, error) {
 var methods = []method{
 	{
 		name: "ct", about: "consistency training (Song et al. 2023)",
+		formulas: `f(x, t) = c_skip·x + c_out·F(x/√(t² + σ_d²), ln(t)/4)
+L = d(f_θ(x + t'·z, t'), f_θ⁻(x + t·z, t)), t and t' neighbours of N(k) levels, all alike
+N(k) = ⌈√(k/K·((s1+1)² - s0²) + s0²) - 1⌉ + 1
+θ⁻ ← μ(k)·θ⁻ + (1-μ(k))·θ, μ(k) = exp(s0·ln μ0/N(k))`,
+		schedule: func(o Train) (string, string, error) {
+			return o.levelsCard(training.Progressive{S0: o.S0, S1: o.S1, Mu0: o.Mu0, Steps: o.Steps}, euler, false)
+		},
 		options:  []string{"distance", "lpips", "lpips-resize", "s0", "s1", "mu0"},
 		forms:    every,
 		resolve:  func(o *Train) { o.levels(2, training.FitLevels(o.Steps)) },
@@ -106,6 +116,13 @@ var methods = []method{
 	},
 	{
 		name: "ict", about: "improved consistency training (Song & Dhariwal 2023)",
+		formulas: `f(x, t) = c_skip·x + c_out·F(x/√(t² + σ_d²), ln(t)/4)
+L = λ·d(f_θ(x + t'·z, t'), f_θ(x + t·z, t) without gradients), λ = 1/(t' - t)
+t and t' neighbours of N(k) levels: p ∝ erf((ln t' + 1.1)/(√2·2)) - erf((ln t + 1.1)/(√2·2))
+N(k) = min(s0·2^⌊k/K'⌋, s1) + 1, K' = ⌊K/(log2⌊s1/s0⌋ + 1)⌋`,
+		schedule: func(o Train) (string, string, error) {
+			return o.levelsCard(training.Doubling{S0: o.S0, S1: o.S1, Steps: o.Steps}, euler, true)
+		},
 		options:  []string{"distance", "lpips", "lpips-resize", "s0", "s1"},
 		forms:    every,
 		resolve:  func(o *Train) { o.levels(10, max(20, min(1280, o.Steps/125))) },
@@ -119,8 +136,12 @@ var methods = []method{
 	},
 	{
 		name: "ect", about: "easy consistency tuning (Geng et al. 2024), best from a denoiser given by --init",
-		options: []string{"distance", "lpips", "lpips-resize", "stages", "q"},
-		forms:   every,
+		formulas: `f(x, t) = c_skip·x + c_out·F(x/√(t² + σ_d²), ln(t)/4), the denoiser's own coefficients
+L = d(f_θ(x + t·z, t), f_θ(x + r·z, r) without gradients)/(t - r), ln t ~ N(-1.1, 2²)
+r = max(0, t·(1 - n(t)/q^(a+1))), n(t) = 1 + 8·sigmoid(-t), stage a`,
+		schedule: stagesCard,
+		options:  []string{"distance", "lpips", "lpips-resize", "stages", "q"},
+		forms:    every,
 		resolve: func(o *Train) {
 			if o.Stages == 0 {
 				o.Stages = max(1, min(8, o.Steps/250))
@@ -139,6 +160,13 @@ var methods = []method{
 	},
 	{
 		name: "cd", about: "consistency distillation (Song et al. 2023) of the denoiser given by --teacher",
+		formulas: `f(x, t) = c_skip·x + c_out·F(x/√(t² + σ_d²), ln(t)/4)
+L = d(f_θ(x + t'·z, t'), f_θ⁻(x̂, t)), t and t' neighbours of N levels, all alike
+x̂ = one step of the solver along the teacher's trajectory, from x + t'·z at t' to t
+θ⁻ ← μ·θ⁻ + (1-μ)·θ`,
+		schedule: func(o Train) (string, string, error) {
+			return o.levelsCard(training.Fixed{Levels: o.Levels, Decay: o.Mu}, solvers[o.Solver], false)
+		},
 		options: []string{"distance", "lpips", "lpips-resize", "teacher", "solver", "levels", "mu"},
 		distils: true,
 		forms:   every,
@@ -167,6 +195,9 @@ var methods = []method{
 	},
 	{
 		name: "edm", about: "a denoiser, for a teacher (Karras et al. 2022)",
+		formulas: `D(x, t) = c_skip·x + c_out·F(x/√(t² + σ_d²), ln(t)/4)
+L = (t² + σ_d²)/(t·σ_d)²·‖D_θ(x + t·z, t) - x‖²/D
+ln t ~ N(-1.2, 1.2²), for a part of the draws (--high) uniform from ln 1 to ln 80`,
 		options:  []string{"high"},
 		forms:    []checkpoint.FormType{checkpoint.EDM},
 		resolve:  func(*Train) {},
@@ -177,6 +208,7 @@ var methods = []method{
 	},
 	{
 		name: "ddpm", about: "a denoiser of a discrete chain, predicting the noise (Ho et al. 2020)",
+		formulas: `L = ‖F_θ(√ᾱ_i·x + √(1-ᾱ_i)·z, i) - z‖²/D, i uniform`,
 		options:  []string{"betas", "chain"},
 		forms:    []checkpoint.FormType{checkpoint.DDPM},
 		resolve:  func(*Train) {},
@@ -187,6 +219,8 @@ var methods = []method{
 	},
 	{
 		name: "flow", about: "a rectified flow (Liu et al. 2022), for a teacher; with --teacher, a flow, that one's reflow",
+		formulas: `L = ‖v_θ((1-τ)·x + τ·z, τ) - (z - x)‖²/D, τ uniform in [0, 1]
+reflow: x is where the teacher carries z, in 50 of Euler's steps`,
 		options:  []string{"teacher"},
 		forms:    []checkpoint.FormType{checkpoint.Flow},
 		resolve:  func(o *Train) { o.fromTeacher() },

@@ -234,6 +234,13 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 	if err != nil {
 		return out, err
 	}
+	card, err := o.Card()
+	if err == nil {
+		err = rundir.Write(run.File("card.md"), []byte(card))
+	}
+	if err != nil {
+		return out, err
+	}
 	if h.Started != nil {
 		h.Started(o, run, net.Store().Count())
 	}
