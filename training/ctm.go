@@ -1,0 +1,243 @@
+package training
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"math"
+
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/torch"
+)
+
+// CTM trains a consistency trajectory model, whose jumps G lead from any noise level to any lower one (Kim et al. 2024, algorithm
+// 1, eq. 10 and 11), by distillation and without the paper's adversarial term. For levels t > u ≥ s, a jump from t to s and one
+// from where a solver gets to at u have to end at the same point. Points at s are compared by the images they lead to:
+//
+//	x_est = G_θ⁻(G_θ(x_t, t, s), s, ε)        x_target = G_θ⁻(G_θ⁻(Solver(x_t; t → u), u, s), s, ε)
+//	L = d(x_est, x_target) + λ·(t'² + σ_d²)/(t'·σ_d)²·‖g_θ(x + t'·z', t', t') - x‖²/D
+//
+// What training reaches is the solver's own answer, from every level of the grid to every other.
+//
+// The levels are those of Karras's grid. As in the published code, the number of the solver's steps from t to u is drawn for the
+// whole batch, n steps with a probability proportional to n, then t and s uniformly from the levels that are left. The
+// denoising term has levels and a noise of its own, which it draws as the EDM objective does; the published code draws half of
+// its levels uniformly on the grid's upper 70%, where here they are log-uniform over [1, SigmaMax].
+type CTM struct {
+	Model    *models.Trajectory // what learns
+	Target   *models.Trajectory // follows the model by the schedule's decay; nil: the model itself without gradients
+	Teacher  models.Denoiser
+	Solver   Solver   // of the teacher's steps, such as sampling.Heun{}
+	Schedule Schedule // N(k), μ(k); nil: Fixed{}, which has 18 levels. The paper's is Fixed{18, 0.999}
+	Distance Distance // nil: PseudoHuber; the paper's is LPIPS
+
+	MaxSteps int // the most steps that the solver takes from t to u; 0: as many as the levels allow, as published
+
+	// Denoising is λ, the weight of the denoising term; 0: 1. With Last, the weight of the model's last layer, λ is multiplied
+	// by the ratio of the two terms' gradients there, ‖∂L_1/∂w‖/(‖∂L_2/∂w‖ + 10⁻⁴), at most 10⁴: the paper's adaptive weight.
+	Denoising float64
+	Last      *torch.Tensor // nil: the ratio is 1
+
+	Mean, Std float64 // of the denoising term's ln t'; both 0: -1.2 and 1.2
+	High      float64 // the part of them that is log-uniform over [1, SigmaMax]; 0: 0.5
+
+	SigmaMax float64 // the largest noise level; 0: 80
+	Rho      float64 // the spacing of the levels; 0: 7
+
+	follow *models.EMA // moves Target; made by Validate
+}
+
+func (c *CTM) withDefaults() CTM {
+	d := *c
+	def := func(p *float64, v float64) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	def(&d.Denoising, 1)
+	def(&d.High, 0.5)
+	def(&d.SigmaMax, 80)
+	def(&d.Rho, 7)
+	if d.Schedule == nil {
+		d.Schedule = Fixed{}
+	}
+	if d.Distance == nil {
+		d.Distance = PseudoHuber{}
+	}
+	return d
+}
+
+// Loss draws what a step asks of each sample and returns the sum of both terms' means.
+func (c *CTM) Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor {
+	path, end := c.draw(k, b, d)
+	jumps := c.LossAt(s, b, path, end, noise(s, b, d), d.Dropout)
+	return c.sum(s, jumps, c.denoising().Loss(s, k, b, d))
+}
+
+// draw returns the levels that the solver visits, path[0] = t > path[1] > … > u, and the jumps' ends s ≤ u, each of them [B].
+func (c *CTM) draw(k int, b Batch, d Draws) (path [][]float64, end []float64) {
+	o := c.withDefaults()
+	n, _ := o.Schedule.At(k)
+	levels := models.Karras(n, o.Model.SigmaMinimum(), o.SigmaMax, o.Rho)
+	most := n - 1
+	if o.MaxSteps > 0 {
+		most = min(most, o.MaxSteps)
+	}
+	steps := 1
+	for u := d.Host.IntN(most * (most + 1) / 2); u >= steps; steps++ {
+		u -= steps
+	}
+	end = make([]float64, b.Images.Dim(0))
+	for range steps + 1 {
+		path = append(path, make([]float64, len(end)))
+	}
+	for i := range end {
+		top := steps + d.Host.IntN(n-steps)
+		for j := range path {
+			path[j][i] = levels[top-j]
+		}
+		end[i] = levels[d.Host.IntN(top-steps+1)]
+	}
+	return path, end
+}
+
+// LossAt is the first term for given levels: path[0] is t, the others those that the solver goes through down to u, and end is s,
+// each of them [B]. The noise z has the images' shape. All jumps draw the same dropout masks, from the stream of that seed; the
+// teacher draws none.
+func (c *CTM) LossAt(s *torch.Scope, b Batch, path [][]float64, end []float64, z *torch.Tensor, dropout uint64) *torch.Tensor {
+	o := c.withDefaults()
+	frozen := o.Target
+	if frozen == nil {
+		frozen = o.Model
+	}
+	cond := func(s *torch.Scope) models.Cond {
+		return models.Cond{Class: b.Labels, Dropout: torch.NewGenerator(s, dropout)}
+	}
+	at := func(levels []float64) *torch.Tensor { return torch.FromSlice(s, levels).To(s, b.Images.DType()) }
+	t, until := at(path[0]), at(end)
+	x := noisy(s, b.Images, z, t)
+	target := s.NoGradTidy(func(s *torch.Scope) *torch.Tensor {
+		u, y := t, x
+		for _, levels := range path[1:] {
+			next := torch.FromSlice(s, levels).To(s, b.Images.DType())
+			y = o.Solver.Step(s, o.Teacher, y, u, next, models.Cond{Class: b.Labels})
+			u = next
+		}
+		return frozen.Origin(s, frozen.Jump(s, y, u, until, cond(s)), until, cond(s))
+	})
+	estimate := o.Model.Jump(s, x, t, until, cond(s))
+	if !s.GradEnabled() {
+		return o.Distance.Distance(s, frozen.Origin(s, estimate, until, cond(s)), target).Mean(s)
+	}
+	// The gradient passes through the second jump's point and not through its weights, which can be the model's own. It is taken
+	// with respect to the point, and the model's jump then gets it by a product whose value is 0.
+	point := estimate.Detach(s)
+	point.SetRequiresGrad(true)
+	d := o.Distance.Distance(s, frozen.Origin(s, point, until, cond(s)), target).Mean(s)
+	slope := torch.Grad(s, []*torch.Tensor{d}, []*torch.Tensor{point}, torch.BackwardOptions{})[0]
+	return d.Detach(s).Add(s, estimate.Sub(s, point.Detach(s)).Mul(s, slope).Sum(s))
+}
+
+// DenoisingLossAt is the second term without λ, for given levels [B] and noise z, of the images' shape.
+func (c *CTM) DenoisingLossAt(s *torch.Scope, b Batch, levels []float64, z *torch.Tensor, dropout uint64) *torch.Tensor {
+	return c.denoising().LossAt(s, b, levels, z, dropout)
+}
+
+// denoising is the objective of the model's own denoiser.
+func (c *CTM) denoising() *EDM {
+	o := c.withDefaults()
+	g := &models.EDM{Net: shortJumps{o.Model.Net}, Noise: o.Model.Noise, SigmaData: o.Model.SigmaData}
+	return &EDM{Model: g, Mean: o.Mean, Std: o.Std, High: o.High, SigmaMax: o.SigmaMax}
+}
+
+// shortJumps is a network of two times that is told that jumps end where they start: g(x, t, t).
+type shortJumps struct{ models.Network }
+
+func (n shortJumps) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+	c.Until = noise
+	return n.Network.Forward(s, x, noise, c)
+}
+
+// sum weighs the terms.
+func (c *CTM) sum(s *torch.Scope, jumps, denoising *torch.Tensor) *torch.Tensor {
+	o := c.withDefaults()
+	weighted := denoising.MulScalar(s, o.Denoising)
+	if o.Last != nil && s.GradEnabled() {
+		norm := func(loss *torch.Tensor) *torch.Tensor {
+			return torch.Grad(s, []*torch.Tensor{loss}, []*torch.Tensor{o.Last}, torch.BackwardOptions{RetainGraph: true})[0].Norm(s)
+		}
+		weighted = weighted.Mul(s, norm(jumps).Div(s, norm(denoising).AddScalar(s, 1e-4)).Clamp(s, 0, 1e4))
+	}
+	return jumps.Add(s, weighted)
+}
+
+// Update moves the target: θ⁻ ← μ(k)·θ⁻ + (1-μ(k))·θ. It needs Validate to have passed.
+func (c *CTM) Update(s *torch.Scope, k int) {
+	if c.Target == nil {
+		return
+	}
+	if c.follow == nil {
+		panic(&torch.Error{Op: "consistency trajectory", Msg: "Update was called before Validate"})
+	}
+	_, decay := c.withDefaults().Schedule.At(k)
+	c.follow.Update(s, decay)
+}
+
+// State yields the target's weights.
+func (c *CTM) State() iter.Seq2[string, *torch.Tensor] {
+	return func(yield func(string, *torch.Tensor) bool) {
+		if c.Target == nil {
+			return
+		}
+		for name, p := range c.Target.Parameters() {
+			if !yield("target."+name, p) {
+				return
+			}
+		}
+	}
+}
+
+// Stats returns N(k) as "levels" and μ(k) as "decay".
+func (c *CTM) Stats(k int) map[string]float64 {
+	n, decay := c.withDefaults().Schedule.At(k)
+	return map[string]float64{"levels": float64(n), "decay": decay}
+}
+
+// Validate reports what cannot work, before any step is taken. The trainer calls it.
+func (c *CTM) Validate() error {
+	o := c.withDefaults()
+	switch {
+	case o.Model == nil:
+		return errors.New("consistency trajectory: no model")
+	case o.Teacher == nil:
+		return errors.New("consistency trajectory: no teacher: want a denoiser, such as one that was trained with the EDM objective")
+	case o.Solver == nil:
+		return errors.New("consistency trajectory: no solver for the teacher's steps: use sampling.Heun{}")
+	case o.MaxSteps < 0:
+		return fmt.Errorf("consistency trajectory: want at least 1 step of the solver, or 0 for all, got %d", o.MaxSteps)
+	case !(o.Denoising > 0) || math.IsInf(o.Denoising, 1):
+		return fmt.Errorf("consistency trajectory: want a weight of the denoising term above 0, got %g", o.Denoising)
+	case !(o.SigmaMax > o.Model.SigmaMinimum()) || !(o.Rho > 0):
+		return fmt.Errorf("consistency trajectory: want a largest level above the smallest, %g, and ρ above 0, got %g and %g",
+			o.Model.SigmaMinimum(), o.SigmaMax, o.Rho)
+	}
+	for _, k := range []int{0, math.MaxInt} {
+		if n, decay := o.Schedule.At(k); n < 2 || !(decay >= 0 && decay <= 1) {
+			return fmt.Errorf("consistency trajectory: the schedule has %d levels and decay %g at step %d: want at least 2 levels and a decay in [0, 1]", n, decay, k)
+		}
+	}
+	if err := o.Model.Validate(); err != nil {
+		return fmt.Errorf("consistency trajectory: %w", err)
+	}
+	if err := c.denoising().Validate(); err != nil {
+		return fmt.Errorf("consistency trajectory: %w", err)
+	}
+	if c.Target == nil {
+		return nil
+	}
+	var err error
+	if c.follow, err = models.NewEMA(c.Target.Parameters(), c.Model.Parameters()); err != nil {
+		return fmt.Errorf("consistency trajectory: target: %w", err)
+	}
+	return nil
+}

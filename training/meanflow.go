@@ -1,0 +1,129 @@
+package training
+
+import (
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/torch"
+)
+
+// MeanFlow trains a network of average velocities, which leads from noise to data in one step, without a teacher (Geng et al.
+// 2025, eq. 9 to 11 and algorithm 1). The average u over the times from r to τ and the velocity v at τ satisfy an identity, in
+// which the network's own derivative along the trajectory stands for the unknown average of the rest:
+//
+//	y = (1-τ)·x + τ·z        v = z - x        u_target = v - (τ-r)·d/dτ u_θ(y, r, τ)
+//	L = ‖Δ‖² / (‖Δ‖² + c)^p        Δ = u_θ(y, r, τ) - u_target
+//
+// Neither the target nor the weight carries gradients. The derivative is one forward-mode pass with the tangents (v, 0, 1) of
+// (y, r, τ), made only for the samples whose r and τ differ, so that the network needs operators that have such derivatives
+// (see torch.JVP). Both times are logit-normal, the larger is τ, and most samples have r = τ.
+//
+// The zero value is the paper's for ImageNet. For CIFAR-10 it has mean -2 and deviation 2 of the times, ratio 0.75 and power 0.75.
+// With power 1 the loss is near 1 however well the model has learned.
+type MeanFlow struct {
+	fixed
+	Model *models.MeanFlow
+
+	Mean, Std float64 // of ln(τ/(1-τ)); both 0: -0.4 and 1
+	Ratio     float64 // the part of the samples whose r and τ differ; 0: 0.25
+	Power     float64 // p; 0: 1
+	Eps       float64 // c; 0: 0.001
+}
+
+func (f *MeanFlow) withDefaults() MeanFlow {
+	c := *f
+	def := func(p *float64, v float64) {
+		if *p == 0 {
+			*p = v
+		}
+	}
+	if c.Mean == 0 && c.Std == 0 {
+		c.Mean, c.Std = -0.4, 1
+	}
+	def(&c.Ratio, 0.25)
+	def(&c.Power, 1)
+	def(&c.Eps, 1e-3)
+	return c
+}
+
+// Loss draws two times and a noise for each sample and returns the mean weighted squared error.
+func (f *MeanFlow) Loss(s *torch.Scope, _ int, b Batch, d Draws) *torch.Tensor {
+	c := f.withDefaults()
+	n := b.Images.Dim(0)
+	r, tau := make([]float64, n), make([]float64, n)
+	time := func() float64 { return 1 / (1 + math.Exp(-c.Mean-c.Std*d.Host.NormFloat64())) }
+	for i := range tau {
+		one, other, differ := time(), time(), d.Host.Float64() < c.Ratio
+		r[i], tau[i] = min(one, other), max(one, other)
+		if !differ {
+			r[i] = tau[i]
+		}
+	}
+	return f.LossAt(s, b, r, tau, noise(s, b, d), d.Dropout)
+}
+
+// LossAt is the loss for given times r ≤ tau [B] and noise z, of the images' shape. The network and its derivative draw the same
+// dropout masks.
+func (f *MeanFlow) LossAt(s *torch.Scope, b Batch, r, tau []float64, z *torch.Tensor, dropout uint64) *torch.Tensor {
+	var same, differ []int64
+	for i := range tau {
+		if r[i] == tau[i] {
+			same = append(same, int64(i))
+		} else {
+			differ = append(differ, int64(i))
+		}
+	}
+	var parts []*torch.Tensor
+	for i, rows := range [][]int64{same, differ} {
+		if len(rows) > 0 {
+			parts = append(parts, f.losses(s, b, r, tau, z, rows, dropout+uint64(i)))
+		}
+	}
+	return torch.Cat(s, parts, 0).Mean(s)
+}
+
+// losses returns the losses of some of the samples, which either all have r = τ or none.
+func (f *MeanFlow) losses(s *torch.Scope, b Batch, r, tau []float64, z *torch.Tensor, rows []int64, dropout uint64) *torch.Tensor {
+	c := f.withDefaults()
+	pick := func(x *torch.Tensor) *torch.Tensor { return x.IndexSelect(s, 0, torch.FromSlice(s, rows)) }
+	times := func(v []float64) *torch.Tensor { return pick(torch.FromSlice(s, v)).To(s, b.Images.DType()) }
+	x, z := pick(b.Images), pick(z)
+	from, to := times(r), times(tau)
+	var class *torch.Tensor
+	if b.Labels != nil {
+		class = pick(b.Labels)
+	}
+	average := func(s *torch.Scope, y, r, tau *torch.Tensor) *torch.Tensor {
+		return f.Model.AverageVelocity(s, y, r, tau, models.Cond{Class: class, Dropout: torch.NewGenerator(s, dropout)})
+	}
+	y, v := models.Interpolate(s, x, z, to), z.Sub(s, x)
+	target := v
+	if i := rows[0]; r[i] != tau[i] {
+		target = s.NoGradTidy(func(s *torch.Scope) *torch.Tensor {
+			_, du := torch.JVP(s, func(s *torch.Scope, in []*torch.Tensor) *torch.Tensor { return average(s, in[0], in[1], in[2]) },
+				[]*torch.Tensor{y, from, to}, []*torch.Tensor{v, nil, torch.Ones(s, to.DType(), len(rows))})
+			return v.Sub(s, du.Mul(s, to.Sub(s, from).PerSample(s, y.NDim())))
+		})
+	}
+	square := average(s, y, from, to).Sub(s, target).Square(s).Flatten(s, 1, -1).SumDim(s, false, 1)
+	return square.Div(s, square.Detach(s).AddScalar(s, c.Eps).PowScalar(s, c.Power))
+}
+
+// Validate reports what cannot work, before any step is taken. The trainer calls it. That a network's operators lack
+// forward-mode derivatives is known at the first step only, whose error names the operator.
+func (f *MeanFlow) Validate() error {
+	c := f.withDefaults()
+	switch {
+	case c.Model == nil:
+		return errors.New("mean flow: no model")
+	case !(c.Std > 0):
+		return fmt.Errorf("mean flow: want a standard deviation of the times above 0, got %g with mean %g", c.Std, c.Mean)
+	case !(c.Ratio > 0 && c.Ratio <= 1):
+		return fmt.Errorf("mean flow: want a part of samples with two times in (0, 1], got %g", c.Ratio)
+	case !(c.Power > 0 && c.Power <= 1) || !(c.Eps > 0):
+		return fmt.Errorf("mean flow: want a power in (0, 1] and an ε above 0, got %g and %g", c.Power, c.Eps)
+	}
+	return c.Model.Validate()
+}
