@@ -1,0 +1,284 @@
+package training
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"math"
+	"strings"
+
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
+)
+
+// SCM is consistency training in continuous time (Lu & Song 2024, algorithm 1), where other methods compare neighbouring levels:
+// the network learns from the derivative of its own answer along a trajectory, so that no discretisation is left. In TrigFlow's
+// coordinates (models.Trig), with F⁻ the network's answer as a constant:
+//
+//	ln σ ~ N(Mean, Std²)        a = arctan(σ/σ_d)        y = cos(a)·x + sin(a)·σ_d·z
+//	g = -cos²(a)·(σ_d·F⁻ - dy/da) - r·cos(a)·sin(a)·(y + σ_d·dF⁻/da)        r = min(1, k/Warmup)
+//	L = e^w(a)/D·‖F_θ - F⁻ - g/(‖g‖ + C)‖² - w(a)
+//
+// Where r is 1, g is cos(a)·df⁻/da: the loss has the gradient of f_θ·df⁻/da with the paper's prior weight 1/(σ_d·tan(a)), but for
+// the normalisation. dF⁻/da is along the trajectory, through y and a. With a teacher, dy/da is that of its trajectories (sCD);
+// without one it is that of the data and the noise at hand, which on average is the same (sCT). F_θ, F⁻ and its derivative draw the
+// same dropout masks, from streams of one seed.
+//
+// The normalisation makes of sCT's average one of directions: it ends at the exact function where dy/da, given y, lies
+// symmetrically around its mean, as on Gaussian data, or C is large next to ‖g‖; elsewhere near it.
+//
+// A model can start from any denoiser: models.TrigConsistency{Net: &models.TrigNetwork{Model: teacher}}.
+type SCM struct {
+	fixed
+	Model   *models.TrigConsistency
+	Teacher models.Denoiser // nil: none (sCT)
+
+	Mean, Std float64 // of ln σ; both 0: -1 and 1.4
+	// Warmup is the number of steps in which the second part of the tangent g comes in, which is the unstable one: 10,000 of 400,000
+	// in the paper, and a tenth of a short run; 0: it is there from the start.
+	Warmup int
+	C      float64         // added to the tangent's length; 0: 0.1
+	Weight *AdaptiveWeight // w, which learns along with the model; nil: 0, which leaves the prior weight
+
+	// Step above 0 takes a difference in place of the derivative, for networks that have no forward-mode derivative. Between a and
+	// a' = a - Step, or 0 where that is below, with Δ = a - a' (the paper's appendix E):
+	//
+	//	g = -cos(a)·cos(a')·(σ_d·F⁻ - dy/da) - r·cos(a)·sin(a')·(y + σ_d·(cos(Δ)·F⁻(y, a) - F⁻(y', a'))/sin(Δ))
+	//	  = cos(a)·(f⁻(y, a) - f⁻(y', a'))/sin(Δ) where r is 1        y' = cos(Δ)·y - sin(Δ)·dy/da
+	//
+	// y' is a DDIM step away. What training then reaches is the answer of these steps, to first order in Step. In float32 the
+	// difference has an error of some 1e-7/Step from rounding: 0.001 to 0.01 is a good choice, and networks that compute in half
+	// precision need more.
+	Step float64
+}
+
+func (c *SCM) withDefaults() SCM {
+	d := *c
+	if d.Mean == 0 && d.Std == 0 {
+		d.Mean, d.Std = -1, 1.4
+	}
+	if d.C == 0 {
+		d.C = 0.1
+	}
+	return d
+}
+
+func (c *SCM) sigmaData() float64 {
+	if v := c.Model.SigmaData; v != 0 {
+		return v
+	}
+	return 0.5
+}
+
+// ratio returns r at step k.
+func (c *SCM) ratio(k int) float64 {
+	if k >= c.Warmup {
+		return 1
+	}
+	return float64(k) / float64(c.Warmup)
+}
+
+// Loss draws a level and a noise for each sample and returns the weighted loss. Its value says little: it is near 1/D or, with a
+// learned weight, near 1 - w, however good the model is.
+func (c *SCM) Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor {
+	o := c.withDefaults()
+	levels := make([]float64, b.Images.Dim(0))
+	for i := range levels {
+		levels[i] = math.Exp(o.Mean + o.Std*d.Host.NormFloat64())
+	}
+	return c.LossAt(s, k, b, levels, noise(s, b, d), d.Dropout)
+}
+
+// LossAt is the loss of step k for given levels σ [B] above 0 and noise z, of the images' shape. The teacher draws no dropout.
+func (c *SCM) LossAt(s *torch.Scope, k int, b Batch, levels []float64, z *torch.Tensor, dropout uint64) *torch.Tensor {
+	angles := make([]float64, len(levels))
+	for i, sigma := range levels {
+		angles[i] = math.Atan2(sigma, c.sigmaData())
+	}
+	a := torch.FromSlice(s, angles) // float64: see models.Trig
+	y := c.Model.Coordinates().Noisy(s, b.Images, z, a)
+	net := func(s *torch.Scope, y, a *torch.Tensor) *torch.Tensor {
+		return c.Model.Forward(s, y, a, models.Cond{Class: b.Labels, Guidance: b.Guidance, Dropout: torch.NewGenerator(s, dropout)})
+	}
+	F := net(s, y, a)
+	constant := F.Detach(s)
+	g := s.NoGradTidy(func(s *torch.Scope) *torch.Tensor {
+		var dy *torch.Tensor
+		if trig := c.Model.Coordinates(); c.Teacher != nil {
+			dy = trig.Velocity(s, c.Teacher, y, a, models.Cond{Class: b.Labels, Guidance: b.Guidance})
+		} else {
+			dy = trig.Direction(s, b.Images, z, a)
+		}
+		return c.normalized(s, c.tangent(s, net, y, a, dy, constant, c.ratio(k)))
+	})
+	d := L2{}.Distance(s, F.Sub(s, constant), g) // the first is 0 and has F's gradient
+	if c.Weight == nil {
+		return d.Mean(s)
+	}
+	w := c.Weight.At(s, a).To(s, d.DType())
+	return d.Mul(s, w.Exp(s)).Sub(s, w).Mean(s)
+}
+
+// tangent returns g at y [B, ...] and a [B], where F⁻ is F. net is the network with its conditions.
+func (c *SCM) tangent(s *torch.Scope, net func(s *torch.Scope, y, a *torch.Tensor) *torch.Tensor, y, a, dy, F *torch.Tensor, r float64) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		sd, low := c.sigmaData(), a
+		if c.Step > 0 {
+			low = a.SubScalar(s, c.Step).ClampMin(s, 0)
+		}
+		first, second := a.Cos(s).Mul(s, low.Cos(s)), a.Cos(s).Mul(s, low.Sin(s))
+		g := scaled(s, dy.Sub(s, F.MulScalar(s, sd)), first)
+		if r == 0 {
+			return g
+		}
+		var dF *torch.Tensor // cos(a)·sin(a')·dF/da
+		if c.Step > 0 {
+			delta := a.Sub(s, low)
+			cos, sin := delta.Cos(s), delta.Sin(s)
+			F2 := net(s, scaled(s, y, cos).Sub(s, scaled(s, dy, sin)), low)
+			dF = scaled(s, scaled(s, F, cos).Sub(s, F2), second.Div(s, sin))
+		} else {
+			dF = derivative(s, net, y, a, scaled(s, dy, second), second)
+		}
+		return g.Sub(s, scaled(s, y, second).Add(s, dF.MulScalar(s, sd)).MulScalar(s, r))
+	})
+}
+
+// derivative returns that of net at y and a in the direction (dy, da). The factor cos(a)·sin(a), which it is wanted with, is in the
+// direction already: the derivative of a label such as ln(tan(a)) alone grows beyond all bounds near 0 and π/2.
+func derivative(s *torch.Scope, net func(s *torch.Scope, y, a *torch.Tensor) *torch.Tensor, y, a, dy, da *torch.Tensor) *torch.Tensor {
+	defer func() {
+		r := recover()
+		if e, ok := r.(*torch.Error); ok && strings.Contains(e.Msg, "no forward-mode derivative") {
+			panic(&torch.Error{Op: e.Op, Shapes: e.Shapes, Err: e.Err,
+				Msg: e.Msg + "; or train with SCM's Step above 0, such as 0.005, which takes differences and needs no derivative"})
+		}
+		if r != nil {
+			panic(r)
+		}
+	}()
+	_, dF := torch.JVP(s, func(s *torch.Scope, xs []*torch.Tensor) *torch.Tensor { return net(s, xs[0], xs[1]) },
+		[]*torch.Tensor{y, a}, []*torch.Tensor{dy, da})
+	return dF
+}
+
+// normalized returns g/(‖g‖ + C), with the length of a whole sample.
+func (c *SCM) normalized(s *torch.Scope, g *torch.Tensor) *torch.Tensor {
+	length := g.Flatten(s, 1, -1).NormDim(s, false, 1)
+	return scaled(s, g, length.AddScalar(s, c.withDefaults().C).Reciprocal(s))
+}
+
+// scaled multiplies every sample of x [B, ...] by its own factor; x's type stays.
+func scaled(s *torch.Scope, x, factor *torch.Tensor) *torch.Tensor {
+	return x.Mul(s, factor.To(s, x.DType()).PerSample(s, x.NDim()))
+}
+
+// Parameters yields what the method learns besides the model: the weight's parameters, as "weight.…". They belong into the
+// optimizer.
+func (c *SCM) Parameters() iter.Seq2[string, *torch.Tensor] {
+	return c.ofWeight((*AdaptiveWeight).Parameters)
+}
+
+// State yields all tensors of the weight.
+func (c *SCM) State() iter.Seq2[string, *torch.Tensor] { return c.ofWeight((*AdaptiveWeight).Tensors) }
+
+func (c *SCM) ofWeight(tensors func(*AdaptiveWeight) iter.Seq2[string, *torch.Tensor]) iter.Seq2[string, *torch.Tensor] {
+	return func(yield func(string, *torch.Tensor) bool) {
+		if c.Weight == nil {
+			return
+		}
+		for name, x := range tensors(c.Weight) {
+			if !yield("weight."+name, x) {
+				return
+			}
+		}
+	}
+}
+
+// Stats returns r as "warmup" where there is a warm-up.
+func (c *SCM) Stats(k int) map[string]float64 {
+	if c.Warmup == 0 {
+		return nil
+	}
+	return map[string]float64{"warmup": c.ratio(k)}
+}
+
+// Validate reports what cannot work, before any step is taken. The trainer calls it. Whether the network has a forward-mode
+// derivative shows in the first Loss.
+func (c *SCM) Validate() error {
+	if c.Model == nil {
+		return errors.New("continuous-time consistency: no model: want a *models.TrigConsistency; " +
+			"a denoiser becomes one as the Model of its Net, a *models.TrigNetwork")
+	}
+	if err := c.Model.Validate(); err != nil {
+		return fmt.Errorf("continuous-time consistency: %w", err)
+	}
+	d := c.withDefaults()
+	switch {
+	case math.IsNaN(d.Mean) || math.IsInf(d.Mean, 0) || !(d.Std > 0) || math.IsInf(d.Std, 1):
+		return fmt.Errorf("continuous-time consistency: want a mean and a standard deviation above 0 of ln σ, or 0 and 0 for -1 and 1.4, got %g and %g",
+			d.Mean, d.Std)
+	case d.Warmup < 0:
+		return fmt.Errorf("continuous-time consistency: want a warm-up of 0 steps or more, got %d", d.Warmup)
+	case !(d.C > 0) || math.IsInf(d.C, 1):
+		return fmt.Errorf("continuous-time consistency: want a C above 0, or 0 for 0.1, got %g", d.C)
+	case !(d.Step >= 0 && d.Step < math.Pi/2):
+		return fmt.Errorf("continuous-time consistency: want a step of the angle below π/2, such as 0.005, or 0 for the derivative itself, got %g", d.Step)
+	}
+	return nil
+}
+
+// AdaptiveWeight is a function of the angle that learns to even out how much each noise level counts (Karras et al.
+// 2024, "EDM2"): e^w/D·‖…‖² - w is least where e^w is one over the mean square at that level, of which every level then contributes 1. It is
+// a linear layer over sines of random frequencies of ln(tan(a))/4, and 0 to begin with.
+type AdaptiveWeight struct {
+	store         *nn.Store
+	freqs, phases *torch.Tensor // [features], in turns
+	out           nn.Linear
+}
+
+// weightFeatures is the number of sines: EDM2's.
+const weightFeatures = 128
+
+// NewAdaptiveWeight makes a weight of 0 everywhere, with frequencies drawn from seed.
+func NewAdaptiveWeight(dev torch.Device, seed uint64) (*AdaptiveWeight, error) {
+	return newAdaptiveWeight(dev, torch.Float32, weightFeatures, seed)
+}
+
+func newAdaptiveWeight(dev torch.Device, dtype torch.DType, features int, seed uint64) (*AdaptiveWeight, error) {
+	st, err := nn.NewStore(dev, dtype, seed)
+	if err != nil {
+		return nil, err
+	}
+	w := &AdaptiveWeight{store: st}
+	if err := torch.Catch(func() {
+		w.freqs = st.Root().Buffer("freqs", nn.Normal(1), features)
+		w.phases = st.Root().Buffer("phases", nn.Uniform(0.5), features)
+		w.out = nn.NewLinearInit(st.Root().Sub("out"), features, 1, nn.Zeros, nn.Zeros)
+	}); err != nil {
+		st.Close()
+		return nil, err
+	}
+	return w, nil
+}
+
+// At returns w for angles a [B] between 0 and π/2, as [B].
+func (w *AdaptiveWeight) At(s *torch.Scope, a *torch.Tensor) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		const least = 1e-20 // of tan(a), whose logarithm has to be finite at 0
+		label := a.To(s, torch.Float64).Tan(s).ClampMin(s, least).Log(s).DivScalar(s, 4).To(s, w.freqs.DType())
+		turns := label.Unsqueeze(s, 1).Mul(s, w.freqs).Add(s, w.phases)
+		features := turns.MulScalar(s, 2*math.Pi).Cos(s).MulScalar(s, math.Sqrt2)
+		return w.out.Forward(s, features).Squeeze(s, 1)
+	})
+}
+
+// Parameters yields what is learned.
+func (w *AdaptiveWeight) Parameters() iter.Seq2[string, *torch.Tensor] { return w.store.Parameters() }
+
+// Tensors yields the parameters and the frequencies.
+func (w *AdaptiveWeight) Tensors() iter.Seq2[string, *torch.Tensor] { return w.store.Tensors() }
+
+// Close frees the tensors.
+func (w *AdaptiveWeight) Close() { w.store.Close() }

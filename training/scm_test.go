@@ -1,0 +1,616 @@
+package training
+
+import (
+	"encoding/json"
+	"fmt"
+	"iter"
+	"math"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/models"
+	perceptron "github.com/onestep-go/onestep/models/mlp"
+	"github.com/onestep-go/onestep/models/modelstest"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/optim"
+)
+
+// network makes a multilayer perceptron for points.
+func network(t *testing.T, c perceptron.Config, dtype torch.DType, seed uint64) *perceptron.MLP {
+	t.Helper()
+	net, err := perceptron.NewAs(c, torch.CPU, dtype, seed)
+	require.NoError(t, err)
+	t.Cleanup(net.Close)
+	return net
+}
+
+// scmGolden is the file of scripts/golden_scm.py.
+type scmGolden struct {
+	tensors  map[string]*torch.Tensor
+	metadata map[string]string
+	cases    map[string]scmCase
+	warmup   int
+}
+
+type scmCase struct {
+	Teacher, Weight bool
+	K               int
+	SD, C, Step     float64
+}
+
+func readSCM(t *testing.T, s *torch.Scope) scmGolden {
+	t.Helper()
+	w, err := torch.OpenWeights(filepath.Join("testdata", "scm.safetensors"))
+	require.NoError(t, err)
+	defer w.Close()
+	g := scmGolden{tensors: map[string]*torch.Tensor{}, metadata: w.File().Metadata()}
+	for k, v := range w.All(s) {
+		g.tensors[k] = v.Clone(s)
+	}
+	require.NoError(t, json.Unmarshal([]byte(g.metadata["cases"]), &g.cases))
+	g.warmup, err = strconv.Atoi(g.metadata["warmup"])
+	require.NoError(t, err)
+	return g
+}
+
+// weights draws what the generator drew: the networks' weights, student first, and the learned weight's, as "freqs", ….
+func (g scmGolden) weights(t *testing.T, s *torch.Scope, features int) (student, teacher, weight map[string]*torch.Tensor) {
+	t.Helper()
+	seed, err := strconv.ParseUint(g.metadata["seed"], 10, 64)
+	require.NoError(t, err)
+	var layout [][2]json.RawMessage
+	require.NoError(t, json.Unmarshal([]byte(g.metadata["weights"]), &layout))
+	stream := torch.NewGenerator(s, seed)
+	draw := func(dims ...int) *torch.Tensor {
+		v := torch.Randn(s, stream, torch.Float32, dims...)
+		if len(dims) > 1 {
+			return v.DivScalar(s, math.Sqrt(float64(dims[1])))
+		}
+		return v.MulScalar(s, 0.1)
+	}
+	for _, into := range []*map[string]*torch.Tensor{&student, &teacher} {
+		*into = map[string]*torch.Tensor{}
+		for _, pair := range layout {
+			var name string
+			var dims []int
+			require.NoError(t, json.Unmarshal(pair[0], &name))
+			require.NoError(t, json.Unmarshal(pair[1], &dims))
+			(*into)[name] = draw(dims...)
+		}
+	}
+	weight = map[string]*torch.Tensor{}
+	weight["freqs"], weight["phases"], weight["out.weight"], weight["out.bias"] = draw(features), draw(features), draw(1, features), draw(1)
+	return student, teacher, weight
+}
+
+func all(m map[string]*torch.Tensor) iter.Seq2[string, *torch.Tensor] {
+	return func(yield func(string, *torch.Tensor) bool) {
+		for k, v := range m {
+			if !yield(k, v) {
+				return
+			}
+		}
+	}
+}
+
+// Losses and gradients are those of a PyTorch program that follows the paper's formulas one by one, in float64 on both sides: what is
+// left is rounding, grown by the division through ‖g‖.
+func TestSCMGolden(t *testing.T) {
+	const tolerance = 1e-10
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		golden := readSCM(t, s)
+		var config perceptron.Config
+		require.NoError(t, json.Unmarshal([]byte(golden.metadata["config"]), &config))
+		features, err := strconv.Atoi(golden.metadata["features"])
+		require.NoError(t, err)
+		student, teacher, weight := golden.weights(t, s, features)
+		b := Batch{Images: golden.tensors["x"]}
+		require.Len(t, golden.cases, 10)
+		for name, c := range golden.cases {
+			net, from := network(t, config, torch.Float64, 1), network(t, config, torch.Float64, 2)
+			require.NoError(t, net.Load(all(student)))
+			require.NoError(t, from.Load(all(teacher)))
+			o := &SCM{Model: &models.TrigConsistency{Net: net, SigmaData: c.SD}, C: c.C, Step: c.Step, Warmup: golden.warmup}
+			if c.SD == 0.5 && c.C == 0.1 && c.K == golden.warmup {
+				o.Model.SigmaData, o.C, o.Warmup = 0, 0, 0 // the defaults
+			}
+			if c.Teacher {
+				o.Teacher = &models.EDM{Net: from, SigmaData: c.SD}
+			}
+			if c.Weight {
+				o.Weight, err = newAdaptiveWeight(torch.CPU, torch.Float64, features, 1)
+				require.NoError(t, err)
+				require.NoError(t, o.Weight.store.Load(all(weight)))
+				defer o.Weight.Close()
+			}
+			require.NoError(t, o.Validate())
+			loss := o.LossAt(s, c.K, b, torch.ToSlice[float64](golden.tensors["sigma"]), golden.tensors["z"], 1)
+			require.InEpsilon(t, golden.tensors[name+":loss"].Item(), loss.Item(), tolerance, name)
+			loss.Backward()
+			checked := 0
+			same := func(parameters iter.Seq2[string, *torch.Tensor]) {
+				for k, p := range parameters {
+					want := golden.tensors[name+":"+k]
+					require.NotNil(t, want, "%s: %s", name, k)
+					off := p.Grad(s).Sub(s, want).Abs(s).Max(s).Item() / want.Abs(s).Max(s).Item()
+					require.Less(t, off, tolerance, "%s: %s", name, k)
+					checked++
+				}
+			}
+			same(net.Parameters())
+			same(o.Parameters())
+			for k := range golden.tensors {
+				if strings.HasPrefix(k, name+":") {
+					checked--
+				}
+			}
+			require.Equal(t, -1, checked, "the file has the gradients of all parameters, and the loss")
+			for k, p := range from.Parameters() {
+				require.False(t, p.HasGrad(), "the teacher's %s", k)
+			}
+		}
+		return nil
+	}))
+}
+
+// formula is a network that is a formula of u = y/σ_d and the angle, plus a parameter for each sample times u, by whose gradients one
+// sees what a loss would change. The parameter is 0 at first.
+type formula struct {
+	F     func(s *torch.Scope, u, a *torch.Tensor) *torch.Tensor
+	theta *torch.Tensor // [B]; nil: none
+}
+
+func (f formula) Forward(s *torch.Scope, u, a *torch.Tensor, _ models.Cond) *torch.Tensor {
+	F := f.F(s, u, a)
+	if f.theta == nil {
+		return F
+	}
+	return F.Add(s, scaled(s, u, f.theta))
+}
+
+func (formula) Parameters() iter.Seq2[string, *torch.Tensor] {
+	return func(func(string, *torch.Tensor) bool) {}
+}
+
+// exactTrig is F of the exact consistency function of Gaussian data that ends at noise level 0: with ρ² = s²·cos² + σ_d²·sin²,
+//
+//	f = m + s·(y - m·cos)/ρ        F = (cos·y - f)/(σ_d·sin)
+//
+// which for m = 0 and s = σ_d is -tan(a/2)·y/σ_d. Times factor it is exact no more.
+func exactTrig(g modelstest.Gaussian, sd, factor float64) func(s *torch.Scope, u, a *torch.Tensor) *torch.Tensor {
+	return func(s *torch.Scope, u, a *torch.Tensor) *torch.Tensor {
+		y, cos, sin := u.MulScalar(s, sd), a.Cos(s), a.Sin(s)
+		rho := cos.Square(s).MulScalar(s, g.Std*g.Std).Add(s, sin.Square(s).MulScalar(s, sd*sd)).Sqrt(s)
+		away := y.Sub(s, cos.MulScalar(s, g.Mean).PerSample(s, y.NDim()))
+		f := scaled(s, away, rho.Reciprocal(s).MulScalar(s, g.Std)).AddScalar(s, g.Mean)
+		F := scaled(s, scaled(s, y, cos).Sub(s, f), sin.MulScalar(s, sd).Reciprocal(s))
+		return F.MulScalar(s, factor)
+	}
+}
+
+// At the exact function there is nothing to learn: with the exact denoiser as teacher the tangent is 0 for every sample, and without a
+// teacher it is on average.
+func TestSCMRestsAtTheExactFunction(t *testing.T) {
+	const n, sd = 20_000, 0.5
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		u, a := torch.FromSlice(s, []float64{0.7, -2}, 2, 1), torch.FromSlice(s, []float64{0.3, 1.5})
+		want := scaled(s, u, a.DivScalar(s, 2).Tan(s).Neg(s))
+		require.InDeltaSlice(t, torch.ToSlice[float64](want), torch.ToSlice[float64](exactTrig(modelstest.Gaussian{Std: sd}, sd, 1)(s, u, a)), 1e-14)
+
+		for _, g := range []modelstest.Gaussian{{Std: sd}, {Mean: 0.3, Std: 0.4}} {
+			stream := torch.NewGenerator(s, 3)
+			b := Batch{Images: g.Sample(s, stream, torch.Float64, n, 1)}
+			z := torch.Randn(s, stream, torch.Float64, n, 1)
+			levels := make([]float64, n)
+			for i := range levels {
+				levels[i] = []float64{0.01, 0.2, 1, 5, 80}[i%5]
+			}
+			// gradient is by how many standard deviations the mean of the samples' gradients is from 0.
+			gradient := func(factor float64, teacher models.Denoiser) (loss, deviations float64) {
+				net := formula{exactTrig(g, sd, factor), torch.Zeros(s, torch.Float64, n)}
+				net.theta.SetRequiresGrad(true)
+				o := &SCM{Model: &models.TrigConsistency{Net: net}, Teacher: teacher}
+				l := o.LossAt(s, 0, b, levels, z, 1)
+				l.Backward()
+				grad := net.theta.Grad(s)
+				return l.Item(), math.Abs(grad.Mean(s).Item()) / (grad.Std(s, 1).Item() / math.Sqrt(n))
+			}
+			loss, _ := gradient(1, g)
+			require.Less(t, loss, 1e-18, "%+v", g)
+			loss, off := gradient(1.1, g)
+			require.Greater(t, loss, 5e-3, "%+v", g)
+			require.Greater(t, off, 20.0)
+
+			loss, off = gradient(1, nil)
+			require.Greater(t, loss, 0.1, "dy/da is right on average only")
+			require.Less(t, off, 3.0, "%+v", g)
+			_, off = gradient(1.1, nil)
+			require.Greater(t, off, 4.5, "%+v", g)
+		}
+		return nil
+	}))
+}
+
+// The same on data whose trajectories bend: three modes on a line. The network is the exact function to first order around each
+// sample, from the distribution functions, which know nothing of the denoiser that leads the way.
+func TestSCMRestsAtTheExactFunctionOfAMixture(t *testing.T) {
+	const n, sd, h = 200, 0.5, 1e-5
+	axis, mixture := modelstest.Grid(), modelstest.Mixture{}
+	exact := func(y, a float64) float64 {
+		return (math.Cos(a)*y - axis.Move(y/math.Cos(a), sd*math.Tan(a), 0)) / (sd * math.Sin(a))
+	}
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		stream := torch.NewGenerator(s, 3)
+		b := Batch{Images: mixture.Sample(s, stream, torch.Float64, n, 1)}
+		z := torch.Randn(s, stream, torch.Float64, n, 1)
+		var levels, angles, F, Fu, Fa []float64
+		for i := range n {
+			levels = append(levels, []float64{0.05, 0.2, 1, 5, 80}[i%5])
+			angles = append(angles, math.Atan(levels[i]/sd))
+		}
+		a := torch.FromSlice(s, angles)
+		y := models.Trig{}.Noisy(s, b.Images, z, a)
+		for i, y := range torch.ToSlice[float64](y) {
+			a := angles[i]
+			F = append(F, exact(y, a))
+			Fu = append(Fu, (exact(y+h, a)-exact(y-h, a))/(2*h)*sd)
+			Fa = append(Fa, (exact(y, a+h*math.Cos(a))-exact(y, a-h*math.Cos(a)))/(2*h*math.Cos(a)))
+		}
+		column := func(v []float64) *torch.Tensor { return torch.FromSlice(s, v, n, 1) }
+		u := y.DivScalar(s, sd)
+		net := formula{F: func(s *torch.Scope, u2, a2 *torch.Tensor) *torch.Tensor {
+			return column(F).Add(s, column(Fu).Mul(s, u2.Sub(s, u))).Add(s, scaled(s, column(Fa), a2.Sub(s, a)))
+		}}
+		o := &SCM{Model: &models.TrigConsistency{Net: net}, Teacher: mixture}
+		loss := o.LossAt(s, 0, b, levels, z, 1).Item()
+		t.Logf("‖g‖/(‖g‖+0.1) is %.2g (root mean square)", math.Sqrt(loss))
+		require.Less(t, loss, 1e-8)
+		o.Teacher = modelstest.Gaussian{}
+		require.Greater(t, o.LossAt(s, 0, b, levels, z, 1).Item(), 1e-2, "another teacher's trajectories")
+
+		// Differences need no derivatives of the network, so that it can be the exact function itself. What is left is the error of
+		// DDIM's steps, which over an angle Δ is of order Δ², over sin(Δ).
+		var last float64
+		for _, step := range []float64{4e-3, 2e-3, 1e-3} {
+			net.F = func(s *torch.Scope, u, a *torch.Tensor) *torch.Tensor {
+				us, angles := torch.ToSlice[float64](u), torch.ToSlice[float64](a)
+				for i := range us {
+					us[i] = exact(us[i]*sd, angles[i])
+				}
+				return column(us)
+			}
+			o := &SCM{Model: &models.TrigConsistency{Net: net}, Teacher: mixture, Step: step, C: 100}
+			off := math.Sqrt(o.LossAt(s, 0, b, levels, z, 1).Item()) * 100
+			t.Logf("step %g: %.3g", step, off)
+			if last > 0 {
+				require.InDelta(t, 2, last/off, 0.25)
+			}
+			last = off
+		}
+		require.Less(t, last, 0.02)
+		return nil
+	}))
+}
+
+// Gradients with smaller and smaller steps near those with the derivative, to first order.
+func TestSCMStepIsOfFirstOrder(t *testing.T) {
+	net := network(t, perceptron.Config{Width: 16, Depth: 2}, torch.Float64, 5)
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		stream := torch.NewGenerator(s, 3)
+		for _, p := range net.Parameters() {
+			require.NoError(t, s.NoGrad(func(s *torch.Scope) error {
+				p.AddInPlace(s, torch.Randn(s, stream, torch.Float64, p.Shape()...).MulScalar(s, 0.2))
+				return nil
+			}))
+		}
+		b := Batch{Images: gaussian.Sample(s, stream, torch.Float64, 60, 2)}
+		z := torch.Randn(s, stream, torch.Float64, 60, 2)
+		levels := make([]float64, 60)
+		for i := range levels {
+			levels[i] = math.Exp(-4 + 0.14*float64(i))
+		}
+		gradient := func(step float64, teacher models.Denoiser) *torch.Tensor {
+			var all []*torch.Tensor
+			for _, p := range net.Parameters() {
+				p.ZeroGrad()
+			}
+			(&SCM{Model: &models.TrigConsistency{Net: net}, Teacher: teacher, Step: step}).LossAt(s, 0, b, levels, z, 1).Backward()
+			for _, p := range net.Parameters() {
+				all = append(all, p.Grad(s).Flatten(s, 0, -1).Clone(s))
+			}
+			return torch.Cat(s, all, 0)
+		}
+		for name, teacher := range map[string]models.Denoiser{"sct": nil, "scd": gaussian} {
+			want := gradient(0, teacher)
+			var last float64
+			for _, step := range []float64{1e-3, 5e-4, 2.5e-4, 1.25e-4} {
+				off := gradient(step, teacher).Sub(s, want).Norm(s).Item() / want.Norm(s).Item()
+				t.Logf("%s, step %g: %.3g", name, step, off)
+				if last > 0 {
+					require.InDelta(t, 2, last/off, 0.1, name)
+				}
+				last = off
+			}
+			require.Less(t, last, 1e-3)
+		}
+		return nil
+	}))
+}
+
+// listening is a network that tells what it drew for dropout.
+type listening struct {
+	models.Network
+	drew *[]float64
+}
+
+func (l listening) Forward(s *torch.Scope, x, a *torch.Tensor, c models.Cond) *torch.Tensor {
+	if c.Dropout == nil {
+		*l.drew = append(*l.drew, 0)
+	} else {
+		*l.drew = append(*l.drew, torch.Rand(s, c.Dropout, torch.Float64, 1).Item())
+	}
+	return l.Network.Forward(s, x, a, c)
+}
+
+// The network and its derivative draw the same masks, and the teacher none. With masks of their own the answer's derivative would be
+// that of another function.
+func TestSCMSharesDropout(t *testing.T) {
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		stream := torch.NewGenerator(s, 3)
+		b := Batch{Images: gaussian.Sample(s, stream, torch.Float32, 4, 2)}
+		z := torch.Randn(s, stream, torch.Float32, 4, 2)
+		for _, step := range []float64{0, 0.01} {
+			var student, teacher []float64
+			net := network(t, perceptron.Config{Width: 16, Dropout: 0.5}, torch.Float32, 1)
+			o := &SCM{Model: &models.TrigConsistency{Net: listening{net, &student}},
+				Teacher: &models.EDM{Net: listening{net, &teacher}}, Step: step}
+			levels := []float64{0.01, 0.2, 3, 80}
+			first := o.LossAt(s, 0, b, levels, z, 7).Item()
+			require.Len(t, student, 2)
+			require.NotZero(t, student[0])
+			require.Equal(t, student[0], student[1])
+			require.Equal(t, []float64{0}, teacher)
+			require.Equal(t, first, o.LossAt(s, 0, b, levels, z, 7).Item())
+			require.NotEqual(t, first, o.LossAt(s, 0, b, levels, z, 8).Item())
+			require.NotEqual(t, student[0], student[len(student)-1])
+		}
+		return nil
+	}))
+}
+
+// In float32 the loss is near float64's from the lowest level to far above the highest, with a network that is told ln(σ) too, whose
+// derivative by the angle has poles at both ends.
+func TestSCMNearTheEnds(t *testing.T) {
+	levels := []float64{1e-4, 0.002, 0.05, 1, 20, 80, 1e3, 1e5}
+	config := perceptron.Config{Width: 16, Depth: 2}
+	single, double := network(t, config, torch.Float32, 4), network(t, config, torch.Float64, 4)
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		stream := torch.NewGenerator(s, 3)
+		weights := map[string]*torch.Tensor{}
+		for k, p := range single.Parameters() {
+			weights[k] = torch.Randn(s, stream, torch.Float32, p.Shape()...).MulScalar(s, 0.3)
+		}
+		require.NoError(t, single.Load(all(weights)))
+		require.NoError(t, double.Load(all(weights)))
+		x, z := gaussian.Sample(s, stream, torch.Float32, len(levels), 2), torch.Randn(s, stream, torch.Float32, len(levels), 2)
+		each := func(wrap func(models.Network) models.Network, net *perceptron.MLP, i int, step float64) float64 {
+			o := &SCM{Model: &models.TrigConsistency{Net: wrap(net)}, Step: step}
+			row := func(x *torch.Tensor) *torch.Tensor { return x.To(s, net.Store().DType()).Narrow(s, 0, i, 1) }
+			loss := o.LossAt(s, 0, Batch{Images: row(x)}, levels[i:i+1], row(z), 1)
+			loss.Backward()
+			for k, p := range net.Parameters() {
+				require.True(t, p.Grad(s).IsFinite(s).All(s).Item() == 1, "%s at %g", k, levels[i])
+			}
+			return loss.Item()
+		}
+		for name, wrap := range map[string]func(models.Network) models.Network{
+			"angle":     func(n models.Network) models.Network { return n },
+			"logarithm": func(n models.Network) models.Network { return &models.TrigNetwork{Model: &models.EDM{Net: n}} },
+		} {
+			for i, level := range levels {
+				for step, tolerance := range map[float64]float64{0: 1e-4, 0.005: 5e-3} {
+					want, got := each(wrap, double, i, step), each(wrap, single, i, step)
+					require.InEpsilon(t, want, got, tolerance, "%s at %g with step %g", name, level, step)
+				}
+			}
+		}
+		return nil
+	}))
+}
+
+// The learned weight evens out what levels contribute: where the mean square is v, e^w becomes 1/v.
+func TestAdaptiveWeightLearnsTheReciprocal(t *testing.T) {
+	w, err := NewAdaptiveWeight(torch.CPU, 1)
+	require.NoError(t, err)
+	defer w.Close()
+	opt, err := optim.RAdam{LR: 2e-2, Beta2: 0.99}.New(w.Parameters())
+	require.NoError(t, err)
+	defer opt.Close()
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		levels := grid(40)
+		a := models.Trig{}.Angle(s, torch.FromSlice(s, levels))
+		require.Zero(t, w.At(s, a).Abs(s).Max(s).Item(), "0 to begin with")
+		require.True(t, w.At(s, torch.FromSlice(s, []float64{0, math.Pi / 2})).IsFinite(s).All(s).Item() == 1)
+		square := a.Sin(s).MulScalar(s, 3).AddScalar(s, 0.05).To(s, torch.Float32)
+		for range 300 {
+			require.NoError(t, s.Run(func(s *torch.Scope) error {
+				opt.ZeroGrad()
+				u := w.At(s, a)
+				square.Mul(s, u.Exp(s)).Sub(s, u).Mean(s).Backward()
+				opt.Step(s)
+				return nil
+			}))
+		}
+		for i, v := range torch.ToSlice[float32](square.Mul(s, w.At(s, a).Exp(s))) {
+			require.InDelta(t, 1, v, 0.1, "at %g", levels[i])
+		}
+		return nil
+	}))
+}
+
+// What belongs to the objective is named, saved and logged.
+func TestSCMOwnsItsWeight(t *testing.T) {
+	w, err := NewAdaptiveWeight(torch.CPU, 1)
+	require.NoError(t, err)
+	defer w.Close()
+	names := func(ts iter.Seq2[string, *torch.Tensor]) (out []string) {
+		for k := range ts {
+			out = append(out, k)
+		}
+		return out
+	}
+	o := &SCM{Weight: w, Warmup: 4}
+	require.Equal(t, []string{"weight.out.weight", "weight.out.bias"}, names(o.Parameters()))
+	require.Equal(t, []string{"weight.freqs", "weight.phases", "weight.out.weight", "weight.out.bias"}, names(o.State()))
+	for range o.State() {
+		break
+	}
+	require.Equal(t, map[string]float64{"warmup": 0.75}, o.Stats(3))
+	require.Equal(t, map[string]float64{"warmup": 1}, o.Stats(9))
+	require.Empty(t, names((&SCM{}).Parameters()))
+	require.Empty(t, names((&SCM{}).State()))
+	require.Nil(t, (&SCM{}).Stats(3))
+}
+
+func TestSCMRefuses(t *testing.T) {
+	model := &models.TrigConsistency{Net: newMLP(t, 2, 4, 0)}
+	require.NoError(t, (&SCM{Model: model}).Validate())
+	for want, o := range map[string]*SCM{
+		"no model: want a *models.TrigConsistency": {},
+		"no network":                            {Model: &models.TrigConsistency{}},
+		"a standard deviation above 0 of ln σ":  {Model: model, Mean: 1},
+		"warm-up of 0 steps or more, got -1":    {Model: model, Warmup: -1},
+		"a C above 0, or 0 for 0.1, got -1":     {Model: model, C: -1},
+		"below π/2, such as 0.005":              {Model: model, Step: 2},
+		"0 for the derivative itself, got -0.1": {Model: model, Step: -0.1},
+		"deviation of the data above 0":         {Model: &models.TrigConsistency{Net: model.Net, SigmaData: -1}},
+	} {
+		require.ErrorContains(t, o.Validate(), want)
+	}
+
+	// An operator without a forward-mode derivative: the distances of all points from each other.
+	net := formula{F: func(s *torch.Scope, u, _ *torch.Tensor) *torch.Tensor {
+		d, err := torch.Call(s, "aten::_cdist_forward", u, u, 2.0, nil)
+		if err != nil {
+			panic(err)
+		}
+		return d[0].(*torch.Tensor)
+	}}
+	loss := func(step float64) error {
+		return torch.Run(torch.CPU, func(s *torch.Scope) error {
+			x := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float32, 2, 2)
+			(&SCM{Model: &models.TrigConsistency{Net: net}, Step: step}).LossAt(s, 0, Batch{Images: x}, []float64{1, 2}, x, 1)
+			return nil
+		})
+	}
+	require.ErrorContains(t, loss(0), "_cdist_forward has no forward-mode derivative in libtorch")
+	require.ErrorContains(t, loss(0), "or train with SCM's Step above 0, such as 0.005")
+	require.NoError(t, loss(0.005))
+}
+
+// scmRun is a training of SCM from nothing, from fixed seeds. It returns the averaged weights' function.
+type scmRun struct {
+	SCM  // without networks
+	data interface {
+		Sample(s *torch.Scope, stream *torch.Generator, d torch.DType, shape ...int) *torch.Tensor
+	}
+	config perceptron.Config
+	steps  int
+	batch  int
+	lr     float64 // falls to 0 in the second half
+	wrap   func(models.Network) models.Network
+}
+
+func (r *scmRun) train(t *testing.T) *models.TrigConsistency {
+	t.Helper()
+	net := network(t, r.config, torch.Float32, 1)
+	average, err := net.Clone()
+	require.NoError(t, err)
+	t.Cleanup(average.Close)
+	wrap := r.wrap
+	if wrap == nil {
+		wrap = func(n models.Network) models.Network { return n }
+	}
+	o := r.SCM
+	o.Model = &models.TrigConsistency{Net: wrap(net)}
+	require.NoError(t, o.Validate())
+	opt, err := optim.RAdam{LR: r.lr, Beta2: 0.99}.New(func(yield func(string, *torch.Tensor) bool) {
+		for _, ps := range []iter.Seq2[string, *torch.Tensor]{net.Parameters(), o.Parameters()} {
+			for k, p := range ps {
+				if !yield(k, p) {
+					return
+				}
+			}
+		}
+	})
+	require.NoError(t, err)
+	defer opt.Close()
+	follow, err := models.NewEMA(average.Parameters(), net.Parameters())
+	require.NoError(t, err)
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		stream := torch.NewGenerator(s, 1)
+		for k := range r.steps {
+			if err := s.Run(func(s *torch.Scope) error {
+				opt.SetLR(r.lr * math.Min(1, 2*(1-float64(k)/float64(r.steps))))
+				opt.ZeroGrad()
+				b := Batch{Images: r.data.Sample(s, stream, torch.Float32, r.batch, 2)}
+				loss := o.Loss(s, k, b, Draw(s, 1, k))
+				if v := loss.Item(); math.IsNaN(v) || math.IsInf(v, 0) {
+					return fmt.Errorf("step %d: the loss is %v", k, v)
+				}
+				loss.Backward()
+				opt.Step(s)
+				follow.Update(s, math.Min(0.995, (1+float64(k))/(10+float64(k))))
+				return nil
+			}); err != nil {
+				return err
+			}
+		}
+		return nil
+	}))
+	return &models.TrigConsistency{Net: wrap(average)}
+}
+
+// scmErrors is how far f is from the exact function at each level, the root mean square over points of the data with that noise, in
+// units of the data's deviation; and the deviation of what one step makes from noise of the largest level.
+func scmErrors(t *testing.T, f, exact models.ConsistencyFunction, sample func(s *torch.Scope, g *torch.Generator) *torch.Tensor, levels []float64) (off []float64, std float64) {
+	t.Helper()
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		return s.NoGrad(func(s *torch.Scope) error {
+			g := torch.NewGenerator(s, 99)
+			x := sample(s, g)
+			unit := x.Std(s, 0).Item()
+			for _, level := range levels {
+				l := torch.Full(s, level, torch.Float64, x.Dim(0))
+				y := noisy(s, x, torch.Randn(s, g, torch.Float32, x.Shape()...), l.To(s, torch.Float32))
+				got := f.Origin(s, y, l, models.Cond{})
+				off = append(off, math.Sqrt(got.Sub(s, exact.Origin(s, y, l, models.Cond{})).Square(s).Mean(s).Item())/unit)
+				std = got.Std(s, 0).Item() / unit
+			}
+			return nil
+		})
+	}))
+	return off, std
+}
+
+// Training from nothing on Gaussian data, with and without a teacher, reaches the exact function.
+func TestSCMReachesTheExactFunction(t *testing.T) {
+	levels := []float64{0.2, 1, 5, 80}
+	for name, o := range map[string]SCM{
+		"sct":       {Warmup: 50},
+		"scd":       {Warmup: 50, Teacher: gaussian},
+		"sct, step": {Warmup: 50, Step: 0.01},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := scmRun{SCM: o, data: gaussian, config: perceptron.Config{Width: 32, Depth: 2, Freqs: 1}, steps: 500, batch: 256, lr: 5e-3}
+			off, std := scmErrors(t, r.train(t), gaussian, func(s *torch.Scope, g *torch.Generator) *torch.Tensor {
+				return gaussian.Sample(s, g, torch.Float32, 4000, 2)
+			}, levels)
+			t.Logf("%.3f, deviation %.3f", off, std)
+		})
+	}
+}
