@@ -26,7 +26,8 @@ import (
 // every other level of it. There D* is the teacher's second prediction itself. The published code for this grid (Song et al.
 // 2023) ends at SigmaMin instead. Sampling from the student takes Euler's steps along Levels.
 //
-// What training reaches is the first teacher's own answer in 2·First steps of Euler's method, which is not the exact one.
+// What training reaches is the first teacher's own answer in 2·First steps of Euler's method, which is not the exact one. With a
+// teacher that is guided and a scale for each sample (Batch.Guidance) the student learns guidance too (Meng et al. 2023).
 type PD struct {
 	Model   *models.EDM     // what learns
 	Teacher models.Denoiser // of the first stage
@@ -153,12 +154,13 @@ func (p *PD) LossAt(s *torch.Scope, k int, b Batch, steps []int, z *torch.Tensor
 		teacher := c.teacher(n)
 		toMid := of(func(t, mid, _ float64) float64 { return mid / t }).PerSample(s, x.NDim())
 		w := of(func(t, mid, next float64) float64 { return (1 - next/mid) / (1 - next/t) }).PerSample(s, x.NDim())
-		first := teacher.Denoise(s, x, t, models.Cond{Class: b.Labels})
+		cond := models.Cond{Class: b.Labels, Guidance: b.Guidance}
+		first := teacher.Denoise(s, x, t, cond)
 		y := first.Add(s, x.Sub(s, first).Mul(s, toMid))
-		second := teacher.Denoise(s, y, of(func(_, mid, _ float64) float64 { return mid }), models.Cond{Class: b.Labels})
+		second := teacher.Denoise(s, y, of(func(_, mid, _ float64) float64 { return mid }), cond)
 		return first.Add(s, second.Sub(s, first).Mul(s, w))
 	})
-	got := c.Model.Denoise(s, x, t, models.Cond{Class: b.Labels, Dropout: torch.NewGenerator(s, dropout)})
+	got := c.Model.Denoise(s, x, t, models.Cond{Class: b.Labels, Guidance: b.Guidance, Dropout: torch.NewGenerator(s, dropout)})
 	weight := of(func(t, _, _ float64) float64 { return math.Max(1/(t*t), 1) })
 	return c.Distance.Distance(s, got, target).Mul(s, weight).Mean(s)
 }
