@@ -147,7 +147,7 @@ func TestRefusals(t *testing.T) {
 		{"sample --model " + junk + " --out DIR/x.png", 1, "not a valid safetensors file"},
 		{"train", 2, "--data is missing"},
 		{"train --data emoji", 2, "--out is missing"},
-		{train + "--method gan", 2, `--method: want ct, ict, ect, cd, edm, ddpm or flow, got "gan"`},
+		{train + "--method gan", 2, `--method: want ct, ict, ect, cd, sct, scd, ctm, meanflow, pd, edm, ddpm or flow, got "gan"`},
 		{train + "--steps x", 2, `--steps: want a whole number from 1 on, got "x"`},
 		{train + "--steps -5", 2, "--steps: want a whole number from 1 on"},
 		{train + "--steps 0", 2, "--steps: want a whole number from 1 on"},

@@ -49,6 +49,9 @@ once.`,
 			if cmd.Flags().Changed("ema") && o.EMA < 0 {
 				return &job.UsageError{Msg: fmt.Sprintf("--ema: want a decay in [0, 1), got %g", o.EMA)}
 			}
+			if cmd.Flags().Changed("warmup") && o.Warmup < 0 {
+				return &job.UsageError{Msg: fmt.Sprintf("--warmup: want a number of steps from 0 on, got %d", o.Warmup)}
+			}
 			if err := foreign(cmd.Flags(), o); err != nil {
 				return err
 			}
@@ -96,13 +99,20 @@ once.`,
 	f.Var(count{&o.S0}, "s0", "noise levels at the start (default: ct 2, ict 10)")
 	f.Var(count{&o.S1}, "s1", "noise levels at the end, less one (default: ct steps/100, 10 to 150; ict steps/125, 20 to 1280)")
 	f.Float64Var(&o.Mu0, "mu0", o.Mu0, "ct: decay of the target network at the start")
-	f.StringVar(&o.Teacher, "teacher", "", "cd, flow: the denoiser to distil, a file, a run's folder, or empirical: the exact one of the data")
+	f.StringVar(&o.Teacher, "teacher", "", "cd, ctm, pd, scd, flow: the denoiser to distil, a file, a run's folder, or empirical: the exact one of the data")
 	f.StringVar(&o.Init, "init", "", "model whose network and weights the run starts from, or none (default: the teacher, if there is one)")
-	f.Var(choice{&o.Solver, job.Solvers()}, "solver", "cd: what takes a step along the teacher's trajectory")
-	f.Var(count{&o.Levels}, "levels", "cd: noise levels (default: 18)")
-	f.Float64Var(&o.Mu, "mu", o.Mu, "cd: decay of the target network")
+	f.Var(choice{&o.Solver, job.Solvers()}, "solver", "cd, ctm: what takes a step along the teacher's trajectory")
+	f.Var(count{&o.Levels}, "levels", "cd, ctm: noise levels (default: 18)")
+	f.Float64Var(&o.Mu, "mu", o.Mu, "cd, ctm: decay of the target network")
 	f.Var(count{&o.Stages}, "stages", "ect: stages in which levels move closer (default: steps/250, 1 to 8)")
 	f.Float64Var(&o.Q, "q", 0, "ect: how much closer in each stage (default: 256 in all)")
+	f.IntVar(&o.Warmup, "warmup", o.Warmup, "sct, scd: steps in which the derivative's part comes in (default: a tenth of the run)")
+	f.Var(choice{&o.Weight, job.Weights()}, "weight", "sct, scd: how noise levels are weighed, by what is learned or by the prior 1/t alone")
+	f.Float64Var(&o.Step, "step", 0, "sct, scd: take differences with this step of the angle, such as 0.005, in place of derivatives")
+	f.Float64Var(&o.Ratio, "ratio", o.Ratio, "meanflow: part of the samples that learn an average over two different times")
+	f.Float64Var(&o.Power, "power", o.Power, "meanflow: power of the loss's weight; 1 makes all samples count alike")
+	f.Var(count{&o.First}, "first", "pd: steps of the first student, a power of two (default: 16, or fewer in a short run)")
+	f.Var(count{&o.Last}, "last", "pd: steps of the last student, a power of two")
 	f.Float64Var(&o.High, "high", o.High, "edm: part of the draws spread over the noise levels from 1 to 80, which the published method hardly draws")
 	f.Var(choice{&o.Betas, job.BetaSchedules()}, "betas", "ddpm: schedule of the chain's noise")
 	f.Var(count{&o.Chain}, "chain", "ddpm: steps of the chain")
@@ -126,9 +136,10 @@ once.`,
 	call(f, "NETWORK", "network")
 	call(f, "DEVICE", "device")
 	call(f, "TIME", "duration")
-	call(f, "N", "seed", "sample-every", "skips", "rollbacks")
-	call(f, "X", "lr", "lr-decay", "dropout", "mu0", "mu", "q", "high", "ema", "clip")
+	call(f, "N", "seed", "sample-every", "skips", "rollbacks", "warmup")
+	call(f, "X", "lr", "lr-decay", "dropout", "mu0", "mu", "q", "high", "step", "ratio", "power", "ema", "clip")
 	hideDefault(f, "ema")
+	hideDefault(f, "warmup")
 	hideDefault(f, "duration")
 	offerChoices(cmd)
 	offer(cmd, "data", "emoji", "fashion-mnist", "cifar10")

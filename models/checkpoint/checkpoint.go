@@ -47,6 +47,9 @@ type Description struct {
 	SigmaData float64         `json:"sigma_data"`
 	SigmaMin  float64         `json:"sigma_min"`
 	SigmaMax  float64         `json:"sigma_max"` // the noise level that sampling starts from
+	// Levels are the noise levels, largest first, of a denoiser that was distilled for them: by Euler's method from each to the
+	// next, and from the last to 0.
+	Levels []float64 `json:"levels,omitempty"`
 
 	Method     string   `json:"method,omitempty"`      // how it was trained, such as "ct"
 	Data       string   `json:"data,omitempty"`        // what on
@@ -107,6 +110,11 @@ func Describe(f any) (Description, error) {
 func (d Description) Function(net models.Network) (any, error) {
 	if !(d.SigmaData >= 1e-6 && d.SigmaData <= 1e6 && d.SigmaMin > 0 && d.SigmaMin < d.SigmaMax && d.SigmaMax < 1e6) {
 		return nil, fmt.Errorf("noise levels: want sigma_data from 1e-6 to 1e6 and 0 < sigma_min < sigma_max < 1e6, got %g, %g and %g", d.SigmaData, d.SigmaMin, d.SigmaMax)
+	}
+	for i, t := range d.Levels {
+		if !(t > 0 && t <= d.SigmaMax*(1+1e-9)) || i > 0 && !(t < d.Levels[i-1]) || d.Kind != Denoiser || i > 1000 {
+			return nil, fmt.Errorf("levels: want at most 1000 of a denoiser, falling from %g to above 0, got %g at %d", d.SigmaMax, t, i)
+		}
 	}
 	switch {
 	case d.Kind == Denoiser:

@@ -42,9 +42,9 @@ func methods() []method {
 				return &training.Flow{Model: l.learn.(*models.Flow)}, nil
 			},
 		},
-		distilled("CD, exact score, Euler 18", "", sampling.Euler{}, 18),
-		distilled("CD, exact score, Heun 18", "", sampling.Heun{}, 18),
-		distilled("CD, exact score, DPM-Solver++ 18", "", sampling.DPMpp2S{}, 18),
+		distilled("CD, exact score, Euler 18", "exact", sampling.Euler{}, 18),
+		distilled("CD, exact score, Heun 18", "exact", sampling.Heun{}, 18),
+		distilled("CD, exact score, DPM-Solver++ 18", "exact", sampling.DPMpp2S{}, 18),
 		distilled("CD, EDM teacher, Heun 18", "EDM teacher", sampling.Heun{}, 18),
 		distilled("CD, DDPM teacher, Heun 18", "DDPM teacher", sampling.Heun{}, 18),
 		distilled("CD, flow teacher, Heun 18", "flow teacher", sampling.Heun{}, 18),
@@ -89,6 +89,11 @@ func methods() []method {
 				return &training.ECT{Model: l.learn.(*models.Consistency), Steps: l.steps}, nil
 			},
 		},
+		continuous("sCT", "", 0),
+		continuous("sCT by differences", "", 0.01),
+		continuous("sCD, exact score", "exact", 0),
+		continuous("sCD, exact score, by differences", "exact", 0.01),
+		continuous("sCD, EDM teacher", "EDM teacher", 0),
 		{
 			name: "iCT with a target that follows (control)", about: "decay 0.99: known to hurt", worse: "iCT, N to 41",
 			function: consistency,
@@ -118,30 +123,52 @@ func methods() []method {
 
 // distilled is consistency distillation of the exact denoiser, or of one that a method has learned.
 func distilled(name, teacher string, solver sampling.Solver, n int) method {
-	from := func(ctx context.Context, t *toy) (models.Denoiser, error) {
-		if teacher == "" {
-			return data, nil
-		}
-		l, err := t.taught(ctx, teacher)
-		if err != nil {
-			return nil, err
-		}
-		return l.f.(models.Denoiser), nil
-	}
 	m := method{
 		name: name, about: "target decay 0", function: consistency,
 		objective: func(ctx context.Context, l *lesson) (training.Objective, error) {
-			d, err := from(ctx, l.toy)
+			d, err := l.teacher(ctx, teacher)
 			return &training.CD{CT: training.CT{Model: l.learn.(*models.Consistency), Schedule: training.Fixed{Levels: n}}, Teacher: d, Solver: solver}, err
 		},
 		solver: func(ctx context.Context, t *toy) (models.Denoiser, sampling.Solver, []float64, error) {
-			d, err := from(ctx, t)
+			d, err := t.teacher(ctx, teacher)
 			levels := models.Karras(n, 0.002, 80, 7)
 			slices.Reverse(levels)
 			return d, solver, levels, err
 		},
 	}
 	return m
+}
+
+// teacher returns the denoiser that a method has learned, or the exact one.
+func (t *toy) teacher(ctx context.Context, name string) (models.Denoiser, error) {
+	if name == "exact" {
+		return data, nil
+	}
+	l, err := t.taught(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return l.f.(models.Denoiser), nil
+}
+
+// continuous is training in continuous time, by derivatives or differences of that step.
+func continuous(name, teacher string, step float64) method {
+	return method{
+		name: name, about: "warm-up over a tenth, learned weights", net: mlp.Config{NoiseScale: 2},
+		function: func(net models.Network) any { return &models.TrigConsistency{Net: net} },
+		objective: func(ctx context.Context, l *lesson) (training.Objective, error) {
+			w, err := training.NewAdaptiveWeight(torch.CPU, l.seed)
+			if err != nil {
+				return nil, err
+			}
+			l.own(w.Close)
+			c := &training.SCM{Model: l.learn.(*models.TrigConsistency), Warmup: l.steps / 10, Weight: w, Step: step}
+			if teacher != "" {
+				c.Teacher, err = l.teacher(ctx, teacher)
+			}
+			return c, err
+		},
+	}
 }
 
 // improved is improved consistency training.

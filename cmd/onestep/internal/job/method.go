@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/bits"
 	"slices"
 	"strings"
 
@@ -26,6 +27,7 @@ type method struct {
 	until       bool                  // whether its network is told where a jump ends
 	distils     bool                  // whether it is nothing without a teacher
 	forms       []checkpoint.FormType // what its network may predict; the first is that of a network that starts from nothing
+	teachers    []checkpoint.FormType // what a teacher's network may predict; nil: the same
 	// resolve fills in what was left to the method, by the run's length.
 	resolve func(o *Train)
 	// chosen lists what resolve has chosen, for the log.
@@ -174,7 +176,6 @@ x̂ = one step of the solver along the teacher's trajectory, from x + t'·z at t
 			if o.Levels == 0 {
 				o.Levels = 18
 			}
-			o.fromTeacher()
 		},
 		chosen: func(o Train) []any {
 			return []any{"teacher", o.Teacher, "init", o.Init, "solver", o.Solver, "levels", o.Levels}
@@ -191,6 +192,107 @@ x̂ = one step of the solver along the teacher's trajectory, from x + t'·z at t
 			}
 			return &training.CD{CT: training.CT{Model: f.(*models.Consistency), Target: target.(*models.Consistency), Distance: distance,
 				Schedule: training.Fixed{Levels: o.Levels, Decay: o.Mu}}, Teacher: p.teacher, Solver: solvers[o.Solver]}, nil
+		},
+	},
+	continuously("sct", "continuous-time consistency training (Lu & Song 2024)", false),
+	continuously("scd", "its distillation of the denoiser given by --teacher", true),
+	{
+		name: "ctm", about: "a consistency trajectory model (Kim et al. 2024) of the denoiser given by --teacher",
+		formulas: `G(x, t, s) = s/t·x + (1 - s/t)·g(x, t, s), g = c_skip·x + c_out·F(x/√(t² + σ_d²), ln(t)/4, ln(s)/4)
+x_est = G_θ⁻(G_θ(x_t, t, s), s, ε), x_target = G_θ⁻(G_θ⁻(Solver(x_t; t → u), u, s), s, ε), t > u ≥ s of N levels
+L = d(x_est, x_target) + (t'² + σ_d²)/(t'·σ_d)²·‖g_θ(x + t'·z', t', t') - x‖²/D`,
+		schedule: func(o Train) (string, string, error) {
+			return o.levelsCard(training.Fixed{Levels: o.Levels, Decay: o.Mu}, solvers[o.Solver], false)
+		},
+		options:  []string{"distance", "lpips", "lpips-resize", "teacher", "solver", "levels", "mu"},
+		until:    true,
+		distils:  true,
+		forms:    []checkpoint.FormType{checkpoint.EDM},
+		teachers: every,
+		resolve: func(o *Train) {
+			if o.Levels == 0 {
+				o.Levels = 18
+			}
+		},
+		chosen: func(o Train) []any {
+			return []any{"teacher", o.Teacher, "init", o.Init, "solver", o.Solver, "levels", o.Levels}
+		},
+		function: func(m model) (any, error) {
+			return &models.Trajectory{Net: m.net, Noise: m.start.Form.Noise, SigmaData: m.start.SigmaData, SigmaMin: m.start.SigmaMin}, nil
+		},
+		objective: func(o *Train, p *parts, f any) (training.Objective, error) {
+			distance, err := o.distance(p)
+			if err != nil {
+				return nil, err
+			}
+			target, err := p.copy()
+			if err != nil {
+				return nil, err
+			}
+			return &training.CTM{Model: f.(*models.Trajectory), Target: target.(*models.Trajectory), Teacher: p.teacher, Solver: solvers[o.Solver],
+				Distance: distance, Schedule: training.Fixed{Levels: o.Levels, Decay: o.Mu}}, nil
+		},
+	},
+	{
+		name: "meanflow", about: "average velocities, without a teacher (Geng et al. 2025)",
+		formulas: `y = (1-τ)·x + τ·z, v = z - x, the data at y - τ·u(y, 0, τ)
+L = ‖Δ‖²/(‖Δ‖² + 0.001)^p, Δ = u_θ(y, r, τ) - v + (τ-r)·d/dτ u_θ(y, r, τ)
+ln(τ/(1-τ)) ~ N(-2, 2²), and r too for a part of the samples (--ratio), else r = τ`,
+		options: []string{"ratio", "power"},
+		until:   true,
+		forms:   []checkpoint.FormType{checkpoint.Flow},
+		resolve: func(*Train) {},
+		chosen:  func(o Train) []any { return []any{"ratio", o.Ratio, "power", o.Power} },
+		function: func(m model) (any, error) {
+			if m.start.Form.Reversed {
+				return nil, usage("--init: its time runs from noise to data, which --method meanflow does not know")
+			}
+			return &models.MeanFlow{Net: m.net, Scale: m.start.Form.Scale, Interval: m.start.Form.Interval}, nil
+		},
+		objective: func(o *Train, _ *parts, f any) (training.Objective, error) {
+			return &training.MeanFlow{Model: f.(*models.MeanFlow), Mean: -2, Std: 2, Ratio: o.Ratio, Power: o.Power}, nil
+		},
+	},
+	{
+		name: "pd", about: "progressive distillation (Salimans & Ho 2022) of the denoiser given by --teacher",
+		formulas: `D(x, t) = c_skip·x + c_out·F(x/√(t² + σ_d²), ln(t)/4)
+L = max(1/t², 1)·‖D_θ(x_t, t) - D*‖²/D, D* the answer whose one step ends where two of the teacher's do
+N steps, halved in each stage, after which the student is the teacher`,
+		schedule: func(o Train) (string, string, error) {
+			var b strings.Builder
+			b.WriteString("| step | the student's steps |\n|---|---|\n")
+			stages := &training.PD{First: o.First, Last: o.Last, Steps: o.Steps}
+			last := 0.0
+			for k := range o.Steps {
+				if n := stages.Stats(k)["steps"]; n != last {
+					fmt.Fprintf(&b, "| %d | %g |\n", k, n)
+					last = n
+				}
+			}
+			return b.String(), "The learning rate falls to 0 in every stage.", nil
+		},
+		options:  []string{"teacher", "first", "last"},
+		distils:  true,
+		forms:    []checkpoint.FormType{checkpoint.EDM},
+		teachers: every,
+		resolve: func(o *Train) {
+			if o.First == 0 {
+				// A stage of fewer than some 200 steps learns little. There are log2(First)+1 of them, and the last two count twice.
+				for o.First = 16; o.First > max(2, o.Last) && o.Steps < 200*(bits.Len(uint(o.First))+2); {
+					o.First /= 2
+				}
+			}
+		},
+		chosen: func(o Train) []any {
+			return []any{"teacher", o.Teacher, "init", o.Init, "first", o.First, "last", o.Last}
+		},
+		function: denoiser,
+		objective: func(o *Train, p *parts, f any) (training.Objective, error) {
+			c, err := p.copy()
+			if err != nil {
+				return nil, err
+			}
+			return &training.PD{Model: f.(*models.EDM), Teacher: p.teacher, Copy: c.(*models.EDM), First: o.First, Last: o.Last, Steps: o.Steps}, nil
 		},
 	},
 	{
@@ -223,7 +325,7 @@ ln t ~ N(-1.2, 1.2²), for a part of the draws (--high) uniform from ln 1 to ln 
 reflow: x is where the teacher carries z, in 50 of Euler's steps`,
 		options:  []string{"teacher"},
 		forms:    []checkpoint.FormType{checkpoint.Flow},
-		resolve:  func(o *Train) { o.fromTeacher() },
+		resolve:  func(*Train) {},
 		function: denoiser,
 		objective: func(_ *Train, p *parts, f any) (training.Objective, error) {
 			o := &training.Flow{Model: f.(*models.Flow)}
@@ -239,11 +341,63 @@ reflow: x is where the teacher carries z, in 50 of Euler's steps`,
 	},
 }
 
-// fromTeacher starts the run from the teacher's weights where nothing else is said.
-func (o *Train) fromTeacher() {
-	if o.Init == "" && o.Teacher != empirical {
+// continuously is training in continuous time, with a teacher or without.
+func continuously(name, about string, distils bool) method {
+	m := method{
+		name: name, about: about, distils: distils,
+		formulas: `y = cos(a)·x + sin(a)·σ_d·z, a = arctan(t/σ_d), ln t ~ N(-1, 1.4²)
+f(y, a) = cos(a)·y - sin(a)·σ_d·F(y/σ_d, a)
+g = -cos²(a)·(σ_d·F⁻ - dy/da) - r·cos(a)·sin(a)·(y + σ_d·dF⁻/da), r = min(1, k/warmup)
+L = e^w(a)/D·‖F_θ - F⁻ - g/(‖g‖ + 0.1)‖² - w(a), w learned or 0
+dy/da = cos(a)·σ_d·z - sin(a)·x, or of the teacher's trajectory`,
+		options: []string{"warmup", "weight", "step"},
+		forms:   []checkpoint.FormType{checkpoint.TrigFlow, checkpoint.EDM, checkpoint.VP, checkpoint.Flow},
+		resolve: func(o *Train) {
+			if o.Warmup == Unset {
+				o.Warmup = o.Steps / 10
+			}
+		},
+		chosen:   func(o Train) []any { return []any{"warmup", o.Warmup, "weight", o.Weight} },
+		function: func(m model) (any, error) { return m.start.Form.Trig(m.net, m.start.SigmaData) },
+		objective: func(o *Train, p *parts, f any) (training.Objective, error) {
+			c := &training.SCM{Model: f.(*models.TrigConsistency), Teacher: p.teacher, Warmup: o.Warmup, Step: o.Step}
+			if o.Weight == "prior" {
+				return c, nil
+			}
+			w, err := training.NewAdaptiveWeight(p.device, o.Seed)
+			if err != nil {
+				return nil, err
+			}
+			p.own(w.Close)
+			c.Weight = w
+			return c, nil
+		},
+	}
+	if distils {
+		m.options = append(m.options, "teacher")
+		m.chosen = func(o Train) []any {
+			return []any{"teacher", o.Teacher, "init", o.Init, "warmup", o.Warmup, "weight", o.Weight}
+		}
+	}
+	return m
+}
+
+// Weights returns the ways to weigh noise levels in continuous time.
+func Weights() []string { return []string{"learned", "prior"} }
+
+// fromTeacher starts the run from the teacher's weights where nothing else is said, if the method's network can.
+func (o *Train) fromTeacher(m method) error {
+	if o.Init != "" || o.Teacher == "" || o.Teacher == empirical {
+		return nil
+	}
+	d, err := describes(o.Teacher)
+	if err != nil {
+		return fmt.Errorf("--teacher: %w", err)
+	}
+	if slices.Contains(m.forms, d.Form.Type) && d.Kind == checkpoint.Denoiser {
 		o.Init = o.Teacher
 	}
+	return nil
 }
 
 // empirical is the teacher that is the exact denoiser of the data itself.
@@ -355,20 +509,28 @@ func (o *Train) checkTeacher(m method, cfg network.Config) error {
 	if d.Kind == checkpoint.Consistency {
 		return usage("--teacher: want a denoiser, such as one trained with --method edm, and %s holds a %s function", o.Teacher, d.Kind)
 	}
-	return errors.Join(m.takes("--teacher", d), sameImages("--teacher", d.Network, cfg))
+	return errors.Join(m.takes("--teacher", d, m.teachable()), sameImages("--teacher", d.Network, cfg))
 }
 
-// takes refuses models of other forms than the method's.
-func (m method) takes(flag string, d checkpoint.Description) error {
+// teachable is the forms of teachers.
+func (m method) teachable() []checkpoint.FormType {
+	if m.teachers != nil {
+		return m.teachers
+	}
+	return m.forms
+}
+
+// takes refuses models of other forms than these.
+func (m method) takes(flag string, d checkpoint.Description, forms []checkpoint.FormType) error {
 	if flag == "--init" && d.Network.Until() && !m.until {
 		return usage("%s: its network is told where jumps end, and --method %s has none: want a model that was trained otherwise", flag, m.name)
 	}
-	if slices.Contains(m.forms, d.Form.Type) {
+	if slices.Contains(forms, d.Form.Type) {
 		return nil
 	}
 	var by []string
 	for _, other := range methods {
-		if slices.Contains(other.forms, d.Form.Type) && slices.Contains(other.options, "teacher") && other.name != m.name {
+		if slices.Contains(other.options, "teacher") && slices.Contains(other.teachable(), d.Form.Type) && other.name != m.name {
 			by = append(by, other.name)
 		}
 	}
@@ -376,8 +538,8 @@ func (m method) takes(flag string, d checkpoint.Description) error {
 	if len(by) > 0 {
 		hint = "; the methods that distil it: " + strings.Join(by, ", ")
 	}
-	why := fmt.Sprintf("want a model of the form %s", names(m.forms))
-	if d.Form.Type == checkpoint.DDPM && slices.Contains(m.forms, checkpoint.VP) {
+	why := fmt.Sprintf("want a model of the form %s", names(forms))
+	if d.Form.Type == checkpoint.DDPM && slices.Contains(forms, checkpoint.VP) {
 		why = "it knows whole steps of a chain, and the method needs derivatives in time"
 	}
 	return usage("%s: it was trained with the form %s, and --method %s cannot use it: %s%s", flag, d.Form.Type, m.name, why, hint)

@@ -47,6 +47,13 @@ type Train struct {
 	Mu      float64 `json:"mu"`                // cd: decay of the target network
 	Stages  int     `json:"stages,omitempty"`  // ect; 0: by Steps
 	Q       float64 `json:"q,omitempty"`       // ect; 0: by Stages
+	Warmup  int     `json:"warmup"`            // sct, scd: steps in which the tangent comes in; Unset: a tenth of the run
+	Weight  string  `json:"weight"`            // sct, scd: of noise levels, learned or prior
+	Step    float64 `json:"step,omitempty"`    // sct, scd: of differences in place of derivatives; 0: derivatives
+	Ratio   float64 `json:"ratio"`             // meanflow: part of the samples with two times
+	Power   float64 `json:"power"`             // meanflow: of the loss's weight
+	First   int     `json:"first,omitempty"`   // pd: steps of the first student; 0: by Steps
+	Last    int     `json:"last"`              // pd: steps of the last one
 	High    float64 `json:"high"`              // edm: part of the draws at high noise levels
 	Betas   string  `json:"betas"`             // ddpm: linear or cosine
 	Chain   int     `json:"chain"`             // ddpm: steps of the chain
@@ -86,7 +93,7 @@ const Unset = -1
 func DefaultTrain() Train {
 	return Train{
 		Method: "ct", Steps: 10_000, Batch: 64, LR: 1e-3, LRDecay: 0.3, Device: "cpu", Clip: 1, EMA: Unset, Distance: "huber", Mu0: 0.9,
-		Solver: "heun", Mu: 0.95, High: 0.1, Betas: "linear", Chain: 1000, Skips: 10, Rollbacks: 3,
+		Solver: "heun", Mu: 0.95, High: 0.1, Warmup: Unset, Weight: "learned", Ratio: 0.75, Power: 0.75, Last: 1, Betas: "linear", Chain: 1000, Skips: 10, Rollbacks: 3,
 		Network: "ddpmpp", Corrupt: "error", Workers: 1, SaveEvery: 1000,
 	}
 }
@@ -199,7 +206,7 @@ func (o *Train) Resolve() error {
 	if o.S1 < o.S0 {
 		return usage("--s0, --s1: want noise levels that do not become fewer, got %d and then %d", o.S0, o.S1)
 	}
-	if o.Resolution == 0 || (o.Init != "" && o.Init != "none") {
+	if o.Resolution == 0 || o.starts() || o.Teacher != "" {
 		return nil
 	}
 	try, colors := *o, o.Colors
@@ -248,6 +255,18 @@ func (o *Train) validate() error {
 		return usage("--betas: want one of %s, got %q", strings.Join(BetaSchedules(), ", "), o.Betas)
 	case o.Chain < 2 || o.Chain > 1e6:
 		return usage("--chain: want 2 to 1000000 steps, got %d", o.Chain)
+	case o.Warmup < Unset:
+		return usage("--warmup: want a number of steps from 0 on, got %d", o.Warmup)
+	case !slices.Contains(Weights(), o.Weight):
+		return usage("--weight: want %s, got %q", strings.Join(Weights(), " or "), o.Weight)
+	case !(o.Step >= 0 && o.Step < math.Pi/2):
+		return usage("--step: want an angle above 0 and below π/2, such as 0.005, got %g", o.Step)
+	case !(o.Ratio > 0 && o.Ratio <= 1):
+		return usage("--ratio: want a part of the samples, above 0 and up to 1, got %g", o.Ratio)
+	case !(o.Power > 0 && o.Power <= 2):
+		return usage("--power: want a number above 0 and up to 2, got %g", o.Power)
+	case o.First != 0 && !powerOfTwo(o.First) || !powerOfTwo(o.Last) || o.First != 0 && o.First < o.Last:
+		return usage("--first, --last: want powers of two up to 1024, from many to few, got %d and %d", o.First, o.Last)
 	case o.Skips < 0 || o.Rollbacks < 0:
 		return usage("--skips, --rollbacks: want numbers from 0 on, got %d and %d", o.Skips, o.Rollbacks)
 	case m.distils && o.Teacher == "":
@@ -306,6 +325,8 @@ func (o *Train) validate() error {
 	}
 	return nil
 }
+
+func powerOfTwo(n int) bool { return n > 0 && n <= 1024 && n&(n-1) == 0 }
 
 // maxLevels limits the discretisation; the papers use at most 1280.
 const maxLevels = 1 << 20

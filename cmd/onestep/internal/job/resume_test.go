@@ -35,7 +35,7 @@ func tinyRun(dir, method string) Train {
 	o.Method, o.Data, o.Out, o.Steps, o.Batch, o.Seed, o.Threads = method, "emoji", dir, 40, 4, 7, 1
 	o.Resolution, o.Channels, o.Mult, o.Blocks, o.Dropout, o.Flip = 8, 8, []int{1, 2}, 1, 0.1, true
 	o.SaveEvery, o.LogEvery, o.Workers, o.Classes, o.Resume = 6, 1, 2, true, true
-	if method == "cd" {
+	if m, err := methodNamed(method); err == nil && m.distils {
 		o.Teacher = os.Getenv(teacherIn)
 	}
 	return o
@@ -160,8 +160,10 @@ func TestMethods(t *testing.T) {
 	for _, method := range Methods() {
 		t.Run(method, func(t *testing.T) {
 			o := tinyRun(filepath.Join(t.TempDir(), "run"), method)
-			o.Steps, o.SampleEvery = 2, 2
-			if method == "cd" {
+			o.Steps, o.SampleEvery = 4, 2
+			m, err := methodNamed(method)
+			require.NoError(t, err)
+			if m.distils {
 				o.Channels, o.LR = 64, 1e-9 // the teacher has 8
 			}
 			r, err := o.Run(context.Background(), Hooks{})
@@ -169,10 +171,12 @@ func TestMethods(t *testing.T) {
 			d, err := checkpoint.Describes(r.Snapshot)
 			require.NoError(t, err)
 			require.Equal(t, method, d.Method)
-			require.Equal(t, slices.Contains([]string{"edm", "ddpm", "flow"}, method), d.Kind == checkpoint.Denoiser)
-			require.Equal(t, method == "ect", d.Boundary == models.AtZero)
+			require.Equal(t, slices.Contains([]string{"edm", "ddpm", "flow", "pd"}, method), d.Kind == checkpoint.Denoiser)
+			require.Equal(t, slices.Contains([]string{"ctm", "meanflow"}, method), d.Kind == checkpoint.Trajectory)
+			require.Equal(t, method == "pd", d.Levels != nil)
+			require.Equal(t, slices.Contains([]string{"ect", "sct", "scd"}, method), d.Boundary == models.AtZero)
 			require.FileExists(t, filepath.Join(o.Out, "samples-0000002.png"))
-			if method == "cd" {
+			if m.distils {
 				require.InDeltaSlice(t, weights(from), weights(r.Snapshot), 1e-6)
 			}
 		})
@@ -322,28 +326,57 @@ func TestEveryTeacher(t *testing.T) {
 		require.FileExists(t, o.Out)
 	}
 	for _, method := range []string{"edm", "ddpm", "flow"} {
+		form := checkpoint.FormType(method)
 		train(method, method, func(o *Train) { o.Betas = "cosine"; o.Chain = 50 })
 		sample(filepath.Join(dir, method))
 		r := train(method+"-cd", "cd", func(o *Train) { o.Teacher = filepath.Join(dir, method) })
 		d, err := checkpoint.Describes(r.Snapshot)
 		require.NoError(t, err)
-		require.Equal(t, checkpoint.FormType(method), d.Form.Type, "the student's network predicts what the teacher's does")
+		require.Equal(t, form, d.Form.Type, "the student's network predicts what the teacher's does")
 		require.Equal(t, checkpoint.Consistency, d.Kind)
 		sample(r.Snapshot)
 	}
-	r := train("exact-cd", "cd", func(o *Train) { o.Teacher, o.Solver = "empirical", "euler" })
+	r := train("flow-scd", "scd", func(o *Train) { o.Teacher = filepath.Join(dir, "flow") })
+	sample(r.Snapshot)
+	d, err := checkpoint.Describes(r.Snapshot)
+	require.NoError(t, err)
+	require.Equal(t, checkpoint.Flow, d.Form.Type)
+	r = train("exact-scd", "scd", func(o *Train) { o.Teacher = "empirical" })
+	sample(r.Snapshot)
+	r = train("differences", "sct", func(o *Train) { o.Step, o.Weight = 0.01, "prior" })
+	sample(r.Snapshot)
+	r = train("flow-meanflow", "meanflow", func(o *Train) { o.Init = filepath.Join(dir, "flow") })
+	sample(r.Snapshot)
+	for _, method := range []string{"ctm", "pd"} {
+		r = train("flow-"+method, method, func(o *Train) { o.Teacher, o.First, o.Steps = filepath.Join(dir, "flow"), 2, 4 })
+		sample(r.Snapshot)
+	}
+	draw := DefaultSample()
+	draw.Model, draw.N, draw.Out = filepath.Join(dir, "flow-pd"), 2, filepath.Join(dir, "pd.png")
+	got, err := draw.Run(context.Background(), nil)
+	require.NoError(t, err)
+	require.Equal(t, []any{"euler", 1}, []any{got.Sampler, got.Evaluations}, "as many steps as it was distilled for")
+	draw.Model, draw.Sampler, draw.Steps, draw.Gamma, draw.N, draw.Out = filepath.Join(dir, "flow-ctm"), "ctm", 3, 0.5, 2, filepath.Join(dir, "ctm.png")
+	got, err = draw.Run(context.Background(), nil)
+	require.NoError(t, err)
+	require.Equal(t, 3, got.Evaluations)
+	r = train("exact-cd", "cd", func(o *Train) { o.Teacher, o.Solver = "empirical", "euler" })
 	sample(r.Snapshot)
 	r = train("reflow", "flow", func(o *Train) { o.Teacher = filepath.Join(dir, "flow") })
 	sample(r.Snapshot)
 
 	o := tinyRun(filepath.Join(dir, "no"), "flow")
 	o.Teacher = filepath.Join(dir, "edm")
-	_, err := o.Run(context.Background(), Hooks{})
-	require.ErrorContains(t, err, "--teacher: it was trained with the form edm, and --method flow cannot use it: want a model of the form flow; the methods that distil it: cd")
+	_, err = o.Run(context.Background(), Hooks{})
+	require.ErrorContains(t, err, "--teacher: it was trained with the form edm, and --method flow cannot use it: want a model of the form flow; the methods that distil it: cd, scd, ctm, pd")
 	o = tinyRun(filepath.Join(dir, "no"), "edm")
 	o.Init = filepath.Join(dir, "flow")
 	_, err = o.Run(context.Background(), Hooks{})
 	require.ErrorContains(t, err, "--init: it was trained with the form flow, and --method edm cannot use it")
+	o = tinyRun(filepath.Join(dir, "no"), "scd")
+	o.Teacher = filepath.Join(dir, "ddpm")
+	_, err = o.Run(context.Background(), Hooks{})
+	require.ErrorContains(t, err, "it knows whole steps of a chain, and the method needs derivatives in time; the methods that distil it: cd, ctm, pd")
 	require.NoDirExists(t, o.Out)
 }
 

@@ -199,6 +199,8 @@ func (o *Sample) sampler(f any, d checkpoint.Description) (source, error) {
 		return source{}, errNoFunction
 	case o.Sampler == "" && one:
 		o.Sampler = multistep
+	case o.Sampler == "" && d.Levels != nil:
+		o.Sampler = "euler"
 	case o.Sampler == "":
 		o.Sampler = "heun"
 	case !slices.Contains(can, o.Sampler):
@@ -236,6 +238,10 @@ func (o *Sample) sampler(f any, d checkpoint.Description) (source, error) {
 			x := streams.Randn(s, torch.Float32, d.Network.Shape()...).MulScalar(s, levels[0])
 			return sampling.CTM{Gamma: o.Gamma, SigmaMin: d.SigmaMin}.Sample(ctx, s, jumps, x, sampling.Run{Levels: levels, Streams: streams, Cond: c})
 		}}, nil
+	}
+	if d.Levels != nil && o.Times == nil && (o.Steps == 0 || o.Steps == len(d.Levels)) {
+		o.Times = slices.Clone(d.Levels)
+		o.Steps = len(o.Times)
 	}
 	if o.Steps == 0 {
 		o.Steps = 18

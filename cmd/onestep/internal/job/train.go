@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"image"
+	"iter"
 	"log/slog"
 	"math"
 	"os"
@@ -63,6 +64,9 @@ func (o *Train) open() (*dataset.Set, checkpoint.Description, error) {
 	}
 	m, err := methodNamed(o.Method)
 	if err != nil {
+		return nil, start, err
+	}
+	if err := o.fromTeacher(m); err != nil {
 		return nil, start, err
 	}
 	data, err := dataset.Open(o.Data, dataset.Options{Resolution: o.Resolution, Channels: o.Colors, Dir: o.Dir})
@@ -129,7 +133,7 @@ func (o *Train) fit(m method, colors, side int) (checkpoint.Description, error) 
 	if err != nil {
 		return d, fmt.Errorf("%s: %w", flag, err)
 	}
-	if err := m.takes(flag, d); err != nil {
+	if err := m.takes(flag, d, m.forms); err != nil {
 		return d, err
 	}
 	d.Network = d.Network.With(d.Network.Classes(), o.Dropout)
@@ -212,11 +216,6 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 		return out, err
 	}
 	defer average.Close()
-	opt, err := optim.RAdam{LR: o.LR}.New(net.Parameters())
-	if err != nil {
-		return out, err
-	}
-	defer opt.Close()
 	m, err := methodNamed(o.Method)
 	if err != nil {
 		return out, err
@@ -234,6 +233,11 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 	if err != nil {
 		return out, err
 	}
+	opt, err := optim.RAdam{LR: o.LR}.New(learnt(net, objective))
+	if err != nil {
+		return out, err
+	}
+	defer opt.Close()
 	card, err := o.Card()
 	if err == nil {
 		err = rundir.Write(run.File("card.md"), []byte(card))
@@ -255,6 +259,10 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 		if o.Classes {
 			d.ClassNames = data.Classes()
 		}
+		if stages, ok := objective.(*training.PD); ok {
+			levels := stages.Levels(max(0, step-1))
+			d.Levels = levels[:len(levels)-1]
+		}
 		return d, err
 	}
 	describe := func(step int, images int64) (map[string]string, error) {
@@ -264,13 +272,17 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 		}
 		return d.Metadata()
 	}
+	rate := func(k int) float64 { return lrFactor(k, o.Steps, o.LRDecay) }
+	if stages, ok := objective.(interface{ Left(k int) float64 }); ok {
+		rate = func(k int) float64 { return math.Min(1, float64(k+1)/10) * stages.Left(k) }
+	}
 	t := training.Trainer{
 		Objective: objective, Model: net, Optimizer: opt, Average: &training.Average{Into: average, Decay: o.EMA},
 		Data: &dataset.Loader{Dataset: data, Batch: o.Batch, Seed: o.Seed, Workers: o.Workers, Flip: o.Flip,
 			SkipCorrupt: o.Corrupt == "skip", Corrupt: once(h.Log)},
 		Labels: o.Classes, Run: run, Device: dev, Seed: o.Seed, Steps: o.Steps, Duration: o.Duration, Clip: o.Clip,
 		Guard: training.Guard{Skips: o.Skips, Rollbacks: o.Rollbacks},
-		LR:    func(k int) float64 { return o.LR * lrFactor(k, o.Steps, o.LRDecay) }, SaveEvery: o.SaveEvery, LogEvery: o.LogEvery,
+		LR:    func(k int) float64 { return o.LR * rate(k) }, SaveEvery: o.SaveEvery, LogEvery: o.LogEvery,
 		SampleEvery: o.SampleEvery, Metadata: describe, Progress: h.Progress, Scalars: h.Scalars, Log: h.Log,
 	}
 	t.Sample = func(ctx context.Context, k int) error {
@@ -292,6 +304,26 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 	out.Result, err = t.Train(ctx)
 	out.Corrupt = len(data.Corrupt())
 	return out, err
+}
+
+// learnt yields the network's parameters, and those that the objective has besides.
+func learnt(net training.Module, objective training.Objective) iter.Seq2[string, *torch.Tensor] {
+	return func(yield func(string, *torch.Tensor) bool) {
+		for name, p := range net.Parameters() {
+			if !yield(name, p) {
+				return
+			}
+		}
+		own, ok := objective.(training.Module)
+		if !ok {
+			return
+		}
+		for name, p := range own.Parameters() {
+			if !yield("objective."+name, p) {
+				return
+			}
+		}
+	}
 }
 
 // fits refuses batches that cannot be in this machine's memory, were it only for the images, of that many bytes a value.
