@@ -50,10 +50,15 @@ func (f *MeanFlow) withDefaults() MeanFlow {
 
 // Loss draws two times and a noise for each sample and returns the mean weighted squared error.
 func (f *MeanFlow) Loss(s *torch.Scope, _ int, b Batch, d Draws) *torch.Tensor {
+	r, tau := f.draw(b, d)
+	return f.LossAt(s, b, r, tau, noise(s, b, d), d.Dropout)
+}
+
+// draw returns two times r ≤ τ for each sample.
+func (f *MeanFlow) draw(b Batch, d Draws) (r, tau []float64) {
 	c := f.withDefaults()
-	n := b.Images.Dim(0)
-	r, tau := make([]float64, n), make([]float64, n)
 	time := func() float64 { return 1 / (1 + math.Exp(-c.Mean-c.Std*d.Host.NormFloat64())) }
+	r, tau = make([]float64, b.Images.Dim(0)), make([]float64, b.Images.Dim(0))
 	for i := range tau {
 		one, other, differ := time(), time(), d.Host.Float64() < c.Ratio
 		r[i], tau[i] = min(one, other), max(one, other)
@@ -61,7 +66,7 @@ func (f *MeanFlow) Loss(s *torch.Scope, _ int, b Batch, d Draws) *torch.Tensor {
 			r[i] = tau[i]
 		}
 	}
-	return f.LossAt(s, b, r, tau, noise(s, b, d), d.Dropout)
+	return r, tau
 }
 
 // LossAt is the loss for given times r ≤ tau [B] and noise z, of the images' shape. The network and its derivative draw the same
