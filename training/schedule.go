@@ -84,6 +84,34 @@ func (d Doubling) At(k int) (int, float64) {
 	return min(s0<<stage, s1) + 1, 0
 }
 
+// Linear is a schedule without stages: the gap between neighbouring levels falls linearly over the run. The gap is that of the
+// levels' ρ-th roots, in which Karras's grid is even, 1/(N-1) of the whole range:
+//
+//	1/(N(k)-1) ≈ (1-a)/s0 + a/s1        a = min(1, k/K)
+//
+// with N(k) rounded to a whole number. Half of the run has at most twice the levels of its start, and most levels come at its end.
+type Linear struct {
+	S0    int     // levels at the start, less one; 0: 10
+	S1    int     // levels at the end, less one; 0: 1280
+	Decay float64 // of the target; 0: the model itself is the target
+	Steps int     // K, the length of the run
+}
+
+// At returns N(k) and the decay. Steps past K stay at the end of the schedule.
+func (l Linear) At(k int) (int, float64) {
+	if l.S0 == 0 {
+		l.S0 = 10
+	}
+	if l.S1 == 0 {
+		l.S1 = 1280
+	}
+	at := 1.0
+	if l.Steps > 0 {
+		at = math.Min(1, float64(k)/float64(l.Steps))
+	}
+	return int(math.Round(1/((1-at)/float64(l.S0)+at/float64(l.S1)))) + 1, l.Decay
+}
+
 // FitLevels chooses the end of a schedule of noise levels that a run of that many steps can follow. Published runs take
 // 400,000 steps and more to reach 150 levels; short runs that try the same collapse, because every level needs to be
 // learned before the next one can be: about 100 steps a level keep up.

@@ -47,6 +47,29 @@ func TestDoubling(t *testing.T) {
 	assert.Equal(t, 161, n, "a run of a few steps")
 }
 
+// The gap 1/(N-1) goes from 1/s0 to 1/s1 in a straight line, up to rounding.
+func TestLinear(t *testing.T) {
+	l := Linear{Steps: 1000}
+	for _, c := range []struct{ k, levels int }{{0, 11}, {500, 21}, {900, 94}, {990, 565}, {1000, 1281}, {5000, 1281}} {
+		n, decay := l.At(c.k)
+		assert.Equal(t, c.levels, n, "N(%d)", c.k)
+		assert.Zero(t, decay)
+	}
+	l = Linear{S0: 20, S1: 200, Decay: 0.9, Steps: 600}
+	last := 0
+	for k := range 601 {
+		n, decay := l.At(k)
+		gap := 1.0/20 + (1.0/200-1.0/20)*float64(k)/600
+		require.InDelta(t, 1/gap, n-1, 0.5+1e-9)
+		require.GreaterOrEqual(t, n, last)
+		require.Equal(t, 0.9, decay)
+		last = n
+	}
+	require.Equal(t, 201, last)
+	n, _ := Linear{S0: 4, S1: 8}.At(0)
+	require.Equal(t, 9, n, "a run of no length is at its end")
+}
+
 func TestFitLevels(t *testing.T) {
 	for _, c := range [][2]int{{1, 10}, {1000, 10}, {3000, 30}, {15_000, 150}, {800_000, 150}} {
 		assert.Equal(t, c[1], FitLevels(c[0]), "%d steps", c[0])
