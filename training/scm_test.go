@@ -235,63 +235,110 @@ func TestSCMRestsAtTheExactFunction(t *testing.T) {
 	}))
 }
 
-// The same on data whose trajectories bend: three modes on a line. The network is the exact function to first order around each
-// sample, from the distribution functions, which know nothing of the denoiser that leads the way.
-func TestSCMRestsAtTheExactFunctionOfAMixture(t *testing.T) {
-	const n, sd, h = 200, 0.5, 1e-5
-	axis, mixture := modelstest.Grid(), modelstest.Mixture{}
-	exact := func(y, a float64) float64 {
-		return (math.Cos(a)*y - axis.Move(y/math.Cos(a), sd*math.Tan(a), 0)) / (sd * math.Sin(a))
+// bent is a line of three modes, whose trajectories bend, and F of its exact function: from the distribution functions, which know
+// nothing of a denoiser.
+var bent = modelstest.Grid()
+
+func bentF(y, a float64) float64 {
+	return (math.Cos(a)*y - bent.Move(y/math.Cos(a), 0.5*math.Tan(a), 0)) / (0.5 * math.Sin(a))
+}
+
+// nearBent is bentF to first order around points y [B, 1] at angles a [B], so that derivatives pass through it.
+func nearBent(s *torch.Scope, y, a *torch.Tensor) formula {
+	const h = 1e-5
+	var F, Fu, Fa []float64
+	angles := torch.ToSlice[float64](a)
+	for i, y := range torch.ToSlice[float64](y) {
+		a, h2 := angles[i], h*math.Cos(angles[i])
+		F = append(F, bentF(y, a))
+		Fu = append(Fu, (bentF(y+h, a)-bentF(y-h, a))/(2*h)*0.5)
+		Fa = append(Fa, (bentF(y, a+h2)-bentF(y, a-h2))/(2*h2))
 	}
+	column := func(s *torch.Scope, v []float64) *torch.Tensor { return torch.FromSlice(s, v, len(v), 1) }
+	u := y.DivScalar(s, 0.5)
+	return formula{F: func(s *torch.Scope, u2, a2 *torch.Tensor) *torch.Tensor {
+		moved := column(s, Fu).Mul(s, u2.Sub(s, u)).Add(s, scaled(s, column(s, Fa), a2.Sub(s, a)))
+		return column(s, F).Add(s, moved)
+	}}
+}
+
+// A teacher's tangent is 0 at the exact function where trajectories bend, too.
+func TestSCMRestsAtTheExactFunctionOfAMixture(t *testing.T) {
+	const n = 200
+	mixture := modelstest.Mixture{}
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		stream := torch.NewGenerator(s, 3)
 		b := Batch{Images: mixture.Sample(s, stream, torch.Float64, n, 1)}
 		z := torch.Randn(s, stream, torch.Float64, n, 1)
-		var levels, angles, F, Fu, Fa []float64
-		for i := range n {
-			levels = append(levels, []float64{0.05, 0.2, 1, 5, 80}[i%5])
-			angles = append(angles, math.Atan(levels[i]/sd))
+		levels := make([]float64, n)
+		for i := range levels {
+			levels[i] = []float64{0.05, 0.2, 1, 5, 80}[i%5]
 		}
-		a := torch.FromSlice(s, angles)
-		y := models.Trig{}.Noisy(s, b.Images, z, a)
-		for i, y := range torch.ToSlice[float64](y) {
-			a := angles[i]
-			F = append(F, exact(y, a))
-			Fu = append(Fu, (exact(y+h, a)-exact(y-h, a))/(2*h)*sd)
-			Fa = append(Fa, (exact(y, a+h*math.Cos(a))-exact(y, a-h*math.Cos(a)))/(2*h*math.Cos(a)))
-		}
-		column := func(v []float64) *torch.Tensor { return torch.FromSlice(s, v, n, 1) }
-		u := y.DivScalar(s, sd)
-		net := formula{F: func(s *torch.Scope, u2, a2 *torch.Tensor) *torch.Tensor {
-			return column(F).Add(s, column(Fu).Mul(s, u2.Sub(s, u))).Add(s, scaled(s, column(Fa), a2.Sub(s, a)))
-		}}
+		a := models.Trig{}.Angle(s, torch.FromSlice(s, levels))
+		net := nearBent(s, models.Trig{}.Noisy(s, b.Images, z, a), a)
 		o := &SCM{Model: &models.TrigConsistency{Net: net}, Teacher: mixture}
 		loss := o.LossAt(s, 0, b, levels, z, 1).Item()
-		t.Logf("‖g‖/(‖g‖+0.1) is %.2g (root mean square)", math.Sqrt(loss))
-		require.Less(t, loss, 1e-8)
+		t.Logf("‖g‖/(‖g‖ + 0.1) is %.2g (root mean square)", math.Sqrt(loss))
+		require.Less(t, loss, 1e-10) // of the differences by which the network is made
 		o.Teacher = modelstest.Gaussian{}
 		require.Greater(t, o.LossAt(s, 0, b, levels, z, 1).Item(), 1e-2, "another teacher's trajectories")
 
 		// Differences need no derivatives of the network, so that it can be the exact function itself. What is left is the error of
 		// DDIM's steps, which over an angle Δ is of order Δ², over sin(Δ).
+		net.F = func(s *torch.Scope, u, a *torch.Tensor) *torch.Tensor {
+			v, angles := torch.ToSlice[float64](u), torch.ToSlice[float64](a)
+			for i := range v {
+				v[i] = bentF(v[i]*0.5, angles[i])
+			}
+			return torch.FromSlice(s, v, n, 1)
+		}
 		var last float64
 		for _, step := range []float64{4e-3, 2e-3, 1e-3} {
-			net.F = func(s *torch.Scope, u, a *torch.Tensor) *torch.Tensor {
-				us, angles := torch.ToSlice[float64](u), torch.ToSlice[float64](a)
-				for i := range us {
-					us[i] = exact(us[i]*sd, angles[i])
-				}
-				return column(us)
-			}
 			o := &SCM{Model: &models.TrigConsistency{Net: net}, Teacher: mixture, Step: step, C: 100}
 			off := math.Sqrt(o.LossAt(s, 0, b, levels, z, 1).Item()) * 100
-			t.Logf("step %g: %.3g", step, off)
+			t.Logf("step %g: ‖g‖ is %.3g", step, off)
 			if last > 0 {
 				require.InDelta(t, 2, last/off, 0.25)
 			}
 			last = off
 		}
-		require.Less(t, last, 0.02)
+		require.Less(t, last, 0.002)
+		return nil
+	}))
+}
+
+// What SCM's comment says of the normalisation without a teacher: at a point between two modes, where dy/da does not lie symmetrically,
+// the exact function is where the tangent is 0 on average, and not where the normalised one is, unless C is large.
+func TestSCMNormalisationMovesTheAverage(t *testing.T) {
+	const x, level = 0.42, 0.25
+	var images, noises []float64 // data and noise that lead to x, by rejection
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		stream := torch.NewGenerator(s, 3)
+		data := torch.ToSlice[float64](modelstest.Mixture{}.Sample(s, stream, torch.Float64, 40_000, 1))
+		for i, u := range torch.ToSlice[float64](torch.Rand(s, stream, torch.Float64, len(data))) {
+			if z := (x - data[i]) / level; u < math.Exp(-z*z/2) {
+				images, noises = append(images, data[i]), append(noises, z)
+			}
+		}
+		n := len(images)
+		levels := make([]float64, n)
+		for i := range levels {
+			levels[i] = level
+		}
+		b, z := Batch{Images: torch.FromSlice(s, images, n, 1)}, torch.FromSlice(s, noises, n, 1)
+		a := models.Trig{}.Angle(s, torch.FromSlice(s, levels))
+		net := nearBent(s, models.Trig{}.Noisy(s, b.Images, z, a), a)
+		net.theta = torch.Zeros(s, torch.Float64, n)
+		net.theta.SetRequiresGrad(true)
+		deviations := func(c float64) float64 {
+			net.theta.ZeroGrad()
+			(&SCM{Model: &models.TrigConsistency{Net: net}, C: c}).LossAt(s, 0, b, levels, z, 1).Backward()
+			grad := net.theta.Grad(s)
+			return math.Abs(grad.Mean(s).Item()) / (grad.Std(s, 1).Item() / math.Sqrt(float64(n)))
+		}
+		t.Logf("%d samples: the average is %.1f deviations from 0 with C 0.1, %.1f with 1000", n, deviations(0.1), deviations(1000))
+		require.Less(t, deviations(1000), 3.0)
+		require.Greater(t, deviations(0.1), 10.0)
 		return nil
 	}))
 }
@@ -514,20 +561,19 @@ func TestSCMRefuses(t *testing.T) {
 
 // scmRun is a training of SCM from nothing, from fixed seeds. It returns the averaged weights' function.
 type scmRun struct {
-	SCM  // without networks
-	data interface {
-		Sample(s *torch.Scope, stream *torch.Generator, d torch.DType, shape ...int) *torch.Tensor
-	}
+	SCM    // without networks
+	data   exactSource
 	config perceptron.Config
 	steps  int
 	batch  int
 	lr     float64 // falls to 0 in the second half
-	wrap   func(models.Network) models.Network
+	seed   uint64
+	wrap   func(models.Network) models.Network // of both copies; nil: nothing
 }
 
 func (r *scmRun) train(t *testing.T) *models.TrigConsistency {
 	t.Helper()
-	net := network(t, r.config, torch.Float32, 1)
+	net := network(t, r.config, torch.Float32, r.seed)
 	average, err := net.Clone()
 	require.NoError(t, err)
 	t.Cleanup(average.Close)
@@ -552,13 +598,13 @@ func (r *scmRun) train(t *testing.T) *models.TrigConsistency {
 	follow, err := models.NewEMA(average.Parameters(), net.Parameters())
 	require.NoError(t, err)
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-		stream := torch.NewGenerator(s, 1)
+		stream := torch.NewGenerator(s, r.seed)
 		for k := range r.steps {
 			if err := s.Run(func(s *torch.Scope) error {
 				opt.SetLR(r.lr * math.Min(1, 2*(1-float64(k)/float64(r.steps))))
 				opt.ZeroGrad()
 				b := Batch{Images: r.data.Sample(s, stream, torch.Float32, r.batch, 2)}
-				loss := o.Loss(s, k, b, Draw(s, 1, k))
+				loss := o.Loss(s, k, b, Draw(s, r.seed, k))
 				if v := loss.Item(); math.IsNaN(v) || math.IsInf(v, 0) {
 					return fmt.Errorf("step %d: the loss is %v", k, v)
 				}
@@ -575,20 +621,26 @@ func (r *scmRun) train(t *testing.T) *models.TrigConsistency {
 	return &models.TrigConsistency{Net: wrap(average)}
 }
 
-// scmErrors is how far f is from the exact function at each level, the root mean square over points of the data with that noise, in
-// units of the data's deviation; and the deviation of what one step makes from noise of the largest level.
-func scmErrors(t *testing.T, f, exact models.ConsistencyFunction, sample func(s *torch.Scope, g *torch.Generator) *torch.Tensor, levels []float64) (off []float64, std float64) {
+// exactSource is data whose consistency function is known.
+type exactSource interface {
+	models.ConsistencyFunction
+	Sample(s *torch.Scope, stream *torch.Generator, d torch.DType, shape ...int) *torch.Tensor
+}
+
+// scmErrors is how far f is from the exact function at each level, the root mean square over 4,000 points of the data with that noise;
+// and the deviation of what one step makes of the points at the last. Both are in units of the data's deviation.
+func scmErrors(t *testing.T, f models.ConsistencyFunction, data exactSource, levels []float64) (off []float64, std float64) {
 	t.Helper()
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		return s.NoGrad(func(s *torch.Scope) error {
 			g := torch.NewGenerator(s, 99)
-			x := sample(s, g)
+			x := data.Sample(s, g, torch.Float32, 4000, 2)
 			unit := x.Std(s, 0).Item()
 			for _, level := range levels {
-				l := torch.Full(s, level, torch.Float64, x.Dim(0))
-				y := noisy(s, x, torch.Randn(s, g, torch.Float32, x.Shape()...), l.To(s, torch.Float32))
+				l := torch.Full(s, level, torch.Float64, 4000)
+				y := noisy(s, x, torch.Randn(s, g, torch.Float32, 4000, 2), l.To(s, torch.Float32))
 				got := f.Origin(s, y, l, models.Cond{})
-				off = append(off, math.Sqrt(got.Sub(s, exact.Origin(s, y, l, models.Cond{})).Square(s).Mean(s).Item())/unit)
+				off = append(off, math.Sqrt(got.Sub(s, data.Origin(s, y, l, models.Cond{})).Square(s).Mean(s).Item())/unit)
 				std = got.Std(s, 0).Item() / unit
 			}
 			return nil
@@ -597,20 +649,82 @@ func scmErrors(t *testing.T, f, exact models.ConsistencyFunction, sample func(s 
 	return off, std
 }
 
-// Training from nothing on Gaussian data, with and without a teacher, reaches the exact function.
+// Training from nothing on Gaussian data reaches the exact function, at every level and in one step from noise. Bounds are 1.3 times
+// the largest that three seeds measured, and more.
 func TestSCMReachesTheExactFunction(t *testing.T) {
-	levels := []float64{0.2, 1, 5, 80}
+	w, err := NewAdaptiveWeight(torch.CPU, 1)
+	require.NoError(t, err)
+	defer w.Close()
+	levels, config := []float64{0.2, 1, 5, 80}, perceptron.Config{Width: 32, Depth: 2, Freqs: 1}
 	for name, o := range map[string]SCM{
-		"sct":       {Warmup: 50},
-		"scd":       {Warmup: 50, Teacher: gaussian},
-		"sct, step": {Warmup: 50, Step: 0.01},
+		"sct":                       {},
+		"scd":                       {Teacher: gaussian},
+		"sct by differences":        {Step: 0.01},
+		"scd with a learned weight": {Teacher: gaussian, Weight: w},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := scmRun{SCM: o, data: gaussian, config: perceptron.Config{Width: 32, Depth: 2, Freqs: 1}, steps: 500, batch: 256, lr: 5e-3}
-			off, std := scmErrors(t, r.train(t), gaussian, func(s *torch.Scope, g *torch.Generator) *torch.Tensor {
-				return gaussian.Sample(s, g, torch.Float32, 4000, 2)
-			}, levels)
+			o.Warmup = 50
+			r := scmRun{SCM: o, data: gaussian, config: config, steps: 500, batch: 256, lr: 5e-3, seed: 1}
+			off, std := scmErrors(t, r.train(t), gaussian, levels)
 			t.Logf("%.3f, deviation %.3f", off, std)
+			for i, level := range levels {
+				require.Less(t, off[i], 0.1, "at level %g", level)
+			}
+			require.InDelta(t, 1, std, 0.08)
+			if o.Weight != nil {
+				require.Greater(t, w.out.Bias.Item(), 0.1, "the weight has learned")
+			}
+		})
+	}
+
+	// The same with dropout; and what masks of their own make of it: the difference of two answers is mostly that of their masks.
+	config.Dropout = 0.1
+	r := scmRun{SCM: SCM{Warmup: 50, Step: 0.01}, data: gaussian, config: config, steps: 500, batch: 256, lr: 5e-3, seed: 1}
+	good, _ := scmErrors(t, r.train(t), gaussian, levels)
+	own := masks(t, 11)
+	r.wrap = func(n models.Network) models.Network { return deaf{n, own} }
+	bad, std := scmErrors(t, r.train(t), gaussian, levels)
+	t.Logf("dropout: %.3f with shared masks, %.3f with masks of their own, which leaves a deviation of %.2f", good, bad, std)
+	require.Less(t, good[3], 0.13)
+	require.Greater(t, bad[3], 3*good[3])
+}
+
+// deaf is a network that draws masks of its own, whatever it is told.
+type deaf struct {
+	models.Network
+	own *torch.Generator
+}
+
+func (d deaf) Forward(s *torch.Scope, x, a *torch.Tensor, c models.Cond) *torch.Tensor {
+	if c.Dropout != nil {
+		c.Dropout = d.own
+	}
+	return d.Network.Forward(s, x, a, c)
+}
+
+// On nine modes in the plane, from nothing: below 0.09 and 0.05 of the data's deviation with three seeds. A teacher makes the direction
+// exact and halves the error; with longer training the normalisation's part stays, of sct.
+func TestSCMReachesTheExactFunctionOfNineModes(t *testing.T) {
+	long(t)
+	data, levels := modelstest.Mixture{}, []float64{0.2, 1, 5, 20, 80}
+	for _, c := range []struct {
+		name  string
+		o     SCM
+		bound float64
+	}{
+		{"sct", SCM{}, 0.13},
+		{"scd", SCM{Teacher: data}, 0.06},
+		{"scd by differences", SCM{Teacher: data, Step: 0.005}, 0.06},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.o.Warmup = 300
+			r := scmRun{SCM: c.o, data: data, config: perceptron.Config{Width: 64}, steps: 3000, batch: 256, lr: 3e-3, seed: 1}
+			off, std := scmErrors(t, r.train(t), data, levels)
+			t.Logf("%.3f, deviation %.3f", off, std)
+			for i, level := range levels {
+				require.Less(t, off[i], c.bound, "at level %g", level)
+			}
+			require.InDelta(t, 1, std, 0.05)
 		})
 	}
 }
