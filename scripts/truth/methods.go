@@ -95,6 +95,41 @@ func methods() []method {
 		continuous("sCD, exact score, by differences", "exact", 0.01),
 		continuous("sCD, EDM teacher", "EDM teacher", 0),
 		{
+			name: "CTM, exact score, Heun 18", about: "target decay 0, denoising term with weight 1; f is the jump to ε",
+			net:      mlp.Config{Until: true},
+			function: func(net models.Network) any { return &models.Trajectory{Net: net} },
+			objective: func(_ context.Context, l *lesson) (training.Objective, error) {
+				return &training.CTM{Model: l.learn.(*models.Trajectory), Teacher: data, Solver: sampling.Heun{}}, nil
+			},
+			solver: func(context.Context, *toy) (models.Denoiser, sampling.Solver, []float64, error) {
+				levels := models.Karras(18, 0.002, 80, 7)
+				slices.Reverse(levels)
+				return data, sampling.Heun{}, levels, nil
+			},
+		},
+		{
+			name: "MeanFlow", about: "times as for CIFAR-10, ratio 0.75, power 0.75; f is the jump to 0",
+			net:      mlp.Config{Until: true, NoiseScale: 3},
+			function: func(net models.Network) any { return &models.MeanFlow{Net: net} },
+			objective: func(_ context.Context, l *lesson) (training.Objective, error) {
+				return &training.MeanFlow{Model: l.learn.(*models.MeanFlow), Mean: -2, Std: 2, Ratio: 0.75, Power: 0.75}, nil
+			},
+		},
+		progressive("PD, exact score, 16 to 1", "exact"),
+		progressive("PD, EDM teacher, 16 to 1", "EDM teacher"),
+		{
+			name: "reflow of the flow teacher", about: "drawn in one of Euler's steps; its trajectories are its own, so that there is no RMSE",
+			net: mlp.Config{NoiseScale: 3}, init: "flow teacher", only80: true, apart: true,
+			function: func(net models.Network) any { return &models.Flow{Net: net} },
+			objective: func(ctx context.Context, l *lesson) (training.Objective, error) {
+				from, err := l.taught(ctx, "flow teacher")
+				if err != nil {
+					return nil, err
+				}
+				return &training.Flow{Model: l.learn.(*models.Flow), Reflow: from.f.(*models.Flow), Steps: 10}, nil
+			},
+		},
+		{
 			name: "iCT with a target that follows (control)", about: "decay 0.99: known to hurt", worse: "iCT, N to 41",
 			function: consistency,
 			objective: func(_ context.Context, l *lesson) (training.Objective, error) {
@@ -169,6 +204,32 @@ func continuous(name, teacher string, step float64) method {
 			return c, err
 		},
 	}
+}
+
+// progressive is progressive distillation to one step.
+func progressive(name, teacher string) method {
+	m := method{
+		name: name, about: "learns what the teacher reaches in 32 of Euler's steps", only80: true, function: edm,
+		objective: func(ctx context.Context, l *lesson) (training.Objective, error) {
+			d, err := l.teacher(ctx, teacher)
+			if err != nil {
+				return nil, err
+			}
+			c, err := l.copy()
+			if err != nil {
+				return nil, err
+			}
+			return &training.PD{Model: l.learn.(*models.EDM), Copy: c.(*models.EDM), Teacher: d, Steps: l.steps}, nil
+		},
+		solver: func(ctx context.Context, t *toy) (models.Denoiser, sampling.Solver, []float64, error) {
+			d, err := t.teacher(ctx, teacher)
+			return d, sampling.Euler{}, (&training.PD{First: 32, Last: 32, Steps: 2}).Levels(0), err
+		},
+	}
+	if teacher != "exact" {
+		m.init = teacher
+	}
+	return m
 }
 
 // improved is improved consistency training.

@@ -65,6 +65,7 @@ type method struct {
 	// solver is what a perfect student's answer is: a denoiser followed down these levels; nil: the exact function itself.
 	solver func(ctx context.Context, t *toy) (models.Denoiser, sampling.Solver, []float64, error)
 	worse  string // the method that it must be worse than, as it does what is known to be wrong
+	apart  bool   // its trajectories are not the data's, so that it has no exact function
 	only80 bool   // its function is one of the largest noise level only
 }
 
@@ -164,7 +165,11 @@ func (t *toy) train(ctx context.Context, m method) (learned, error) {
 				return err
 			}
 			err := s.Run(func(s *torch.Scope) error {
-				opt.SetLR(t.lr * math.Min(1, 2*(1-float64(k)/float64(t.steps))))
+				rate := math.Min(1, 2*(1-float64(k)/float64(t.steps)))
+				if stages, ok := objective.(interface{ Left(k int) float64 }); ok {
+					rate = stages.Left(k)
+				}
+				opt.SetLR(t.lr * rate)
 				opt.ZeroGrad()
 				b := training.Batch{Images: data.Sample(s, stream, torch.Float32, t.batch, dim)}
 				loss := objective.Loss(s, k, b, training.Draw(s, t.seed, k))
@@ -228,7 +233,7 @@ func (t *toy) measure(ctx context.Context, m method, f any, n int) (measured, er
 				x := data.Sample(s, stream, torch.Float64, n, dim).Add(s, torch.Randn(s, stream, torch.Float64, n, dim).MulScalar(s, level))
 				top = x
 				switch {
-				case m.only80 && level != 80:
+				case m.only80 && level != 80 || m.apart:
 					out.RMSE = append(out.RMSE, -1)
 				case one:
 					out.RMSE = append(out.RMSE, apart(single(x, at(level, n), origin.Origin), data.Origin(s, x, at(level, n), models.Cond{})))
