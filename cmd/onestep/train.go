@@ -98,6 +98,7 @@ once.`,
 	f.StringVar(&o.Resize, "lpips-resize", "", "images that lpips resizes to 224 pixels: small, those below 256, or all (default: none)")
 	f.Var(count{&o.S0}, "s0", "noise levels at the start (default: ct 2, ict 10)")
 	f.Var(count{&o.S1}, "s1", "noise levels at the end, less one (default: ct steps/100, 10 to 150; ict steps/125, 20 to 1280)")
+	f.Var(choice{&o.Schedule, job.Schedules()}, "schedule", "ict: the number of noise levels doubles in stages, or the gap between them falls linearly")
 	f.Float64Var(&o.Mu0, "mu0", o.Mu0, "ct: decay of the target network at the start")
 	f.StringVar(&o.Teacher, "teacher", "", "cd, ctm, pd, scd, flow: the denoiser to distil, a file, a run's folder, or empirical: the exact one of the data")
 	f.StringVar(&o.Init, "init", "", "model whose network and weights the run starts from, or none (default: the teacher, if there is one)")

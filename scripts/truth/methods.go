@@ -83,6 +83,13 @@ func methods() []method {
 		improved("iCT, N to 161", 160, false),
 		improved("iCT, N to 1281", 1280, false),
 		{
+			name: "iCT, gap falling linearly", about: "the same, N from 11 to 161", function: consistency,
+			objective: func(_ context.Context, l *lesson) (training.Objective, error) {
+				return &training.CT{Model: l.learn.(*models.Consistency), Index: training.LogNormal{}, Weight: training.InverseGap,
+					Schedule: training.Linear{S1: 160, Steps: l.steps}}, nil
+			},
+		},
+		{
 			name: "ECT", about: "from the EDM teacher, 8 stages", init: "EDM teacher",
 			function: func(net models.Network) any { return &models.Consistency{Net: net, Boundary: models.AtZero} },
 			objective: func(_ context.Context, l *lesson) (training.Objective, error) {

@@ -104,7 +104,7 @@ N(k) = ⌈√(k/K·((s1+1)² - s0²) + s0²) - 1⌉ + 1
 		options:  []string{"distance", "lpips", "lpips-resize", "s0", "s1", "mu0"},
 		forms:    every,
 		resolve:  func(o *Train) { o.levels(2, training.FitLevels(o.Steps)) },
-		chosen:   growing,
+		chosen:   levelsChosen,
 		function: consistency(models.AtSigmaMin),
 		objective: func(o *Train, p *parts, f any) (training.Objective, error) {
 			target, err := p.copy()
@@ -121,19 +121,19 @@ N(k) = ⌈√(k/K·((s1+1)² - s0²) + s0²) - 1⌉ + 1
 		formulas: `f(x, t) = c_skip·x + c_out·F(x/√(t² + σ_d²), ln(t)/4)
 L = λ·d(f_θ(x + t'·z, t'), f_θ(x + t·z, t) without gradients), λ = 1/(t' - t)
 t and t' neighbours of N(k) levels: p ∝ erf((ln t' + 1.1)/(√2·2)) - erf((ln t + 1.1)/(√2·2))
-N(k) = min(s0·2^⌊k/K'⌋, s1) + 1, K' = ⌊K/(log2⌊s1/s0⌋ + 1)⌋`,
+N(k) = min(s0·2^⌊k/K'⌋, s1) + 1, K' = ⌊K/(log2⌊s1/s0⌋ + 1)⌋; or --schedule linear: 1/(N(k)-1) falls linearly from 1/s0 to 1/s1`,
 		schedule: func(o Train) (string, string, error) {
-			return o.levelsCard(training.Doubling{S0: o.S0, S1: o.S1, Steps: o.Steps}, euler, true)
+			return o.levelsCard(o.growing(), euler, true)
 		},
-		options:  []string{"distance", "lpips", "lpips-resize", "s0", "s1"},
+		options:  []string{"distance", "lpips", "lpips-resize", "s0", "s1", "schedule"},
 		forms:    every,
 		resolve:  func(o *Train) { o.levels(10, max(20, min(1280, o.Steps/125))) },
-		chosen:   growing,
+		chosen:   levelsChosen,
 		function: consistency(models.AtSigmaMin),
 		objective: func(o *Train, p *parts, f any) (training.Objective, error) {
 			distance, err := o.distance(p)
 			return &training.CT{Model: f.(*models.Consistency), Distance: distance, Index: training.LogNormal{},
-				Weight: training.InverseGap, Schedule: training.Doubling{S0: o.S0, S1: o.S1, Steps: o.Steps}}, err
+				Weight: training.InverseGap, Schedule: o.growing()}, err
 		},
 	},
 	{
@@ -412,8 +412,19 @@ func (o Train) Chosen() []any {
 	return m.chosen(o)
 }
 
-// growing are the choices of methods with a growing number of levels.
-func growing(o Train) []any { return []any{"levels", fmt.Sprintf("%d to %d", o.S0, o.S1+1)} }
+// growing is the schedule of improved consistency training.
+func (o Train) growing() training.Schedule {
+	if o.Schedule == "linear" {
+		return training.Linear{S0: o.S0, S1: o.S1, Steps: o.Steps}
+	}
+	return training.Doubling{S0: o.S0, S1: o.S1, Steps: o.Steps}
+}
+
+// Schedules returns the names of how noise levels grow in improved consistency training.
+func Schedules() []string { return []string{"doubling", "linear"} }
+
+// levelsChosen are the choices of methods with a growing number of levels.
+func levelsChosen(o Train) []any { return []any{"levels", fmt.Sprintf("%d to %d", o.S0, o.S1+1)} }
 
 // Lacks tells whether an option, by the name of its flag, is one of other methods and not of this run's.
 func (o Train) Lacks(option string) bool {

@@ -39,6 +39,7 @@ type Train struct {
 	S0       int     `json:"s0"`                     // 0: by Method
 	S1       int     `json:"s1"`                     // 0: by Method and Steps
 	Mu0      float64 `json:"mu0"`
+	Schedule string  `json:"schedule"` // ict: doubling or linear
 
 	Teacher string  `json:"teacher,omitempty"` // a denoiser to distil: a file or a run directory
 	Init    string  `json:"init,omitempty"`    // a model whose network and weights the run starts from; "": none, for cd the teacher
@@ -92,7 +93,7 @@ const Unset = -1
 // DefaultTrain returns the options that hold where nothing else is said.
 func DefaultTrain() Train {
 	return Train{
-		Method: "ct", Steps: 10_000, Batch: 64, LR: 1e-3, LRDecay: 0.3, Device: "cpu", Clip: 1, EMA: Unset, Distance: "huber", Mu0: 0.9,
+		Method: "ct", Steps: 10_000, Batch: 64, LR: 1e-3, LRDecay: 0.3, Device: "cpu", Clip: 1, EMA: Unset, Distance: "huber", Mu0: 0.9, Schedule: "doubling",
 		Solver: "heun", Mu: 0.95, High: 0.1, Warmup: Unset, Weight: "learned", Ratio: 0.75, Power: 0.75, Last: 1, Betas: "linear", Chain: 1000, Skips: 10, Rollbacks: 3,
 		Network: "ddpmpp", Corrupt: "error", Workers: 1, SaveEvery: 1000,
 	}
@@ -255,6 +256,8 @@ func (o *Train) validate() error {
 		return usage("--betas: want one of %s, got %q", strings.Join(BetaSchedules(), ", "), o.Betas)
 	case o.Chain < 2 || o.Chain > 1e6:
 		return usage("--chain: want 2 to 1000000 steps, got %d", o.Chain)
+	case !slices.Contains(Schedules(), o.Schedule):
+		return usage("--schedule: want %s, got %q", strings.Join(Schedules(), " or "), o.Schedule)
 	case o.Warmup < Unset:
 		return usage("--warmup: want a number of steps from 0 on, got %d", o.Warmup)
 	case !slices.Contains(Weights(), o.Weight):

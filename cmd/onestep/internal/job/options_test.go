@@ -277,4 +277,12 @@ func TestCard(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, card, "| 0 | 18 | 0.95 | 1 |")
 	require.Contains(t, card, "With 18 levels, perfect training leaves 1.055 of the deviation of Gaussian data")
+
+	o = DefaultTrain()
+	o.Method, o.Data, o.Out, o.Schedule, o.Steps, o.S0, o.S1 = "ict", "emoji", "x", "linear", 101, 10, 40
+	require.NoError(t, o.Resolve())
+	card, err = o.Card()
+	require.NoError(t, err)
+	require.Contains(t, card, "| 50 | 17 | 0 |", "1/16 is half way from 1/10 to 1/40")
+	require.Contains(t, card, "| 100 | 40 | 0 |")
 }
