@@ -12,22 +12,22 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// SCM is consistency training in continuous time (Lu & Song 2024, algorithm 1), where other methods compare neighbouring levels:
-// the network learns from the derivative of its own answer along a trajectory, so that no discretisation is left. In TrigFlow's
-// coordinates (models.Trig), with F⁻ the network's answer as a constant:
+// SCM is consistency training in continuous time (Lu & Song 2024, algorithm 1), where other methods compare neighbouring
+// levels: the network learns from the derivative of its own answer along a trajectory, so that no discretisation is left. In
+// TrigFlow's coordinates (models.Trig), with F⁻ the network's answer as a constant:
 //
 //	ln σ ~ N(Mean, Std²)        a = arctan(σ/σ_d)        y = cos(a)·x + sin(a)·σ_d·z
 //	g = -cos²(a)·(σ_d·F⁻ - dy/da) - r·cos(a)·sin(a)·(y + σ_d·dF⁻/da)        r = min(1, k/Warmup)
 //	L = e^w(a)/D·‖F_θ - F⁻ - g/(‖g‖ + C)‖² - w(a)
 //
-// Where r is 1, g is cos(a)·df⁻/da: the loss has the gradient of f_θ·df⁻/da with the paper's prior weight 1/(σ_d·tan(a)), but for
-// the normalisation. dF⁻/da is along the trajectory, through y and a. With a teacher, dy/da is that of its trajectories (sCD);
-// without one it is that of the data and the noise at hand, which on average is the same (sCT). F_θ, F⁻ and its derivative draw the
-// same dropout masks, from streams of one seed.
+// Where r is 1, g is cos(a)·df⁻/da: the loss has the gradient of f_θ·df⁻/da with the paper's prior weight 1/(σ_d·tan(a)),
+// but for the normalisation. dF⁻/da is along the trajectory, through y and a. With a teacher, dy/da is that of its
+// trajectories (sCD); without one it is that of the data and the noise at hand, which on average is the same (sCT). F_θ, F⁻
+// and its derivative draw the same dropout masks, from streams of one seed.
 //
-// The normalisation makes of sCT's average one of directions, nearly: it ends at the exact function where dy/da, given y, lies
-// symmetrically around its mean, as on Gaussian data, and otherwise beside it. On nine modes in the plane that is 0.1 of the data's
-// deviation, and 0.06 with a C of 10; a teacher's tangent has nothing to average (0.025).
+// The normalisation makes of sCT's average one of directions, nearly: it ends at the exact function where dy/da, given y,
+// lies symmetrically around its mean, as on Gaussian data, and otherwise beside it. On nine modes in the plane that is 0.1
+// of the data's deviation, and 0.06 with a C of 10; a teacher's tangent has nothing to average (0.025).
 //
 // A model can start from any denoiser: models.TrigConsistency{Net: &models.TrigNetwork{Model: teacher}}.
 type SCM struct {
@@ -36,21 +36,21 @@ type SCM struct {
 	Teacher models.Denoiser // nil: none (sCT)
 
 	Mean, Std float64 // of ln σ; both 0: -1 and 1.4
-	// Warmup is the number of steps in which the second part of the tangent g comes in, which is the unstable one: 10,000 of 400,000
-	// in the paper, and a tenth of a short run; 0: it is there from the start.
+	// Warmup is the number of steps in which the second part of the tangent g comes in, which is the unstable one: 10,000 of
+	// 400,000 in the paper, and a tenth of a short run; 0: it is there from the start.
 	Warmup int
 	C      float64         // added to the tangent's length; 0: 0.1
 	Weight *AdaptiveWeight // w, which learns along with the model; nil: 0, which leaves the prior weight
 
-	// Step above 0 takes a difference in place of the derivative, for networks that have no forward-mode derivative. Between a and
-	// a' = a - Step, or 0 where that is below, with Δ = a - a' (the paper's appendix E):
+	// Step above 0 takes a difference in place of the derivative, for networks that have no forward-mode derivative. Between
+	// a and a' = a - Step, or 0 where that is below, with Δ = a - a' (the paper's appendix E):
 	//
 	//	g = -cos(a)·cos(a')·(σ_d·F⁻ - dy/da) - r·cos(a)·sin(a')·(y + σ_d·(cos(Δ)·F⁻(y, a) - F⁻(y', a'))/sin(Δ))
 	//	  = cos(a)·(f⁻(y, a) - f⁻(y', a'))/sin(Δ) where r is 1        y' = cos(Δ)·y - sin(Δ)·dy/da
 	//
-	// y' is a DDIM step away. What training then reaches is the answer of these steps, to first order in Step. In float32 the
-	// difference has an error of some 1e-7/Step from rounding: 0.001 to 0.01 is a good choice, and networks that compute in half
-	// precision need more.
+	// y' is a DDIM step away. What training then reaches is the answer of these steps, to first order in Step. In float32
+	// the difference has an error of some 1e-7/Step from rounding: 0.001 to 0.01 is a good choice, and networks that compute
+	// in half precision need more.
 	Step float64
 }
 
@@ -80,8 +80,8 @@ func (c *SCM) ratio(k int) float64 {
 	return float64(k) / float64(c.Warmup)
 }
 
-// Loss draws a level and a noise for each sample and returns the weighted loss. Its value says little: it is near 1/D or, with a
-// learned weight, near 1 - w, however good the model is.
+// Loss draws a level and a noise for each sample and returns the weighted loss. Its value says little: it is below 1/D, and
+// with a learned weight near 1 - w, however good the model is.
 func (c *SCM) Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor {
 	o := c.withDefaults()
 	levels := make([]float64, b.Images.Dim(0))
@@ -91,7 +91,8 @@ func (c *SCM) Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor {
 	return c.LossAt(s, k, b, levels, noise(s, b, d), d.Dropout)
 }
 
-// LossAt is the loss of step k for given levels σ [B] above 0 and noise z, of the images' shape. The teacher draws no dropout.
+// LossAt is the loss of step k for given levels σ [B] above 0 and noise z, of the images' shape. The teacher draws no
+// dropout.
 func (c *SCM) LossAt(s *torch.Scope, k int, b Batch, levels []float64, z *torch.Tensor, dropout uint64) *torch.Tensor {
 	angles := make([]float64, len(levels))
 	for i, sigma := range levels {
@@ -99,15 +100,18 @@ func (c *SCM) LossAt(s *torch.Scope, k int, b Batch, levels []float64, z *torch.
 	}
 	a := torch.FromSlice(s, angles) // float64: see models.Trig
 	y := c.Model.Coordinates().Noisy(s, b.Images, z, a)
+	told := models.Cond{Class: b.Labels, Guidance: b.Guidance}
 	net := func(s *torch.Scope, y, a *torch.Tensor) *torch.Tensor {
-		return c.Model.Forward(s, y, a, models.Cond{Class: b.Labels, Guidance: b.Guidance, Dropout: torch.NewGenerator(s, dropout)})
+		cond := told
+		cond.Dropout = torch.NewGenerator(s, dropout)
+		return c.Model.Forward(s, y, a, cond)
 	}
 	F := net(s, y, a)
 	constant := F.Detach(s)
 	g := s.NoGradTidy(func(s *torch.Scope) *torch.Tensor {
 		var dy *torch.Tensor
 		if trig := c.Model.Coordinates(); c.Teacher != nil {
-			dy = trig.Velocity(s, c.Teacher, y, a, models.Cond{Class: b.Labels, Guidance: b.Guidance})
+			dy = trig.Velocity(s, c.Teacher, y, a, told)
 		} else {
 			dy = trig.Direction(s, b.Images, z, a)
 		}
@@ -121,8 +125,11 @@ func (c *SCM) LossAt(s *torch.Scope, k int, b Batch, levels []float64, z *torch.
 	return d.Mul(s, w.Exp(s)).Sub(s, w).Mean(s)
 }
 
-// tangent returns g at y [B, ...] and a [B], where F⁻ is F. net is the network with its conditions.
-func (c *SCM) tangent(s *torch.Scope, net func(s *torch.Scope, y, a *torch.Tensor) *torch.Tensor, y, a, dy, F *torch.Tensor, r float64) *torch.Tensor {
+// answer is the network's F at y [B, ...] and a [B], with its conditions.
+type answer func(s *torch.Scope, y, a *torch.Tensor) *torch.Tensor
+
+// tangent returns g at y and a, where F⁻ is F.
+func (c *SCM) tangent(s *torch.Scope, net answer, y, a, dy, F *torch.Tensor, r float64) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		sd, low := c.sigmaData(), a
 		if c.Step > 0 {
@@ -146,14 +153,13 @@ func (c *SCM) tangent(s *torch.Scope, net func(s *torch.Scope, y, a *torch.Tenso
 	})
 }
 
-// derivative returns that of net at y and a in the direction (dy, da). The factor cos(a)·sin(a), which it is wanted with, is in the
-// direction already: the derivative of a label such as ln(tan(a)) alone grows beyond all bounds near 0 and π/2.
-func derivative(s *torch.Scope, net func(s *torch.Scope, y, a *torch.Tensor) *torch.Tensor, y, a, dy, da *torch.Tensor) *torch.Tensor {
+// derivative returns that of net at y and a in the direction (dy, da). The factor cos(a)·sin(a), which it is wanted with, is
+// in the direction already: the derivative of a label such as ln(tan(a)) alone grows beyond all bounds near 0 and π/2.
+func derivative(s *torch.Scope, net answer, y, a, dy, da *torch.Tensor) *torch.Tensor {
 	defer func() {
 		r := recover()
 		if e, ok := r.(*torch.Error); ok && strings.Contains(e.Msg, "no forward-mode derivative") {
-			panic(&torch.Error{Op: e.Op, Shapes: e.Shapes, Err: e.Err,
-				Msg: e.Msg + "; or train with SCM's Step above 0, such as 0.005, which takes differences and needs no derivative"})
+			e.Msg += "; or train with SCM's Step above 0, such as 0.005, which takes differences and needs no derivative"
 		}
 		if r != nil {
 			panic(r)
@@ -218,21 +224,22 @@ func (c *SCM) Validate() error {
 	d := c.withDefaults()
 	switch {
 	case math.IsNaN(d.Mean) || math.IsInf(d.Mean, 0) || !(d.Std > 0) || math.IsInf(d.Std, 1):
-		return fmt.Errorf("continuous-time consistency: want a mean and a standard deviation above 0 of ln σ, or 0 and 0 for -1 and 1.4, got %g and %g",
-			d.Mean, d.Std)
+		return fmt.Errorf("continuous-time consistency: want a mean and a standard deviation above 0 of ln σ, "+
+			"or 0 and 0 for -1 and 1.4, got %g and %g", d.Mean, d.Std)
 	case d.Warmup < 0:
 		return fmt.Errorf("continuous-time consistency: want a warm-up of 0 steps or more, got %d", d.Warmup)
 	case !(d.C > 0) || math.IsInf(d.C, 1):
 		return fmt.Errorf("continuous-time consistency: want a C above 0, or 0 for 0.1, got %g", d.C)
 	case !(d.Step >= 0 && d.Step < math.Pi/2):
-		return fmt.Errorf("continuous-time consistency: want a step of the angle below π/2, such as 0.005, or 0 for the derivative itself, got %g", d.Step)
+		return fmt.Errorf("continuous-time consistency: want a step of the angle below π/2, such as 0.005, "+
+			"or 0 for the derivative itself, got %g", d.Step)
 	}
 	return nil
 }
 
-// AdaptiveWeight is a function of the angle that learns to even out how much each noise level counts (Karras et al.
-// 2024, "EDM2"): e^w/D·‖…‖² - w is least where e^w is one over the mean square at that level, of which every level then contributes 1. It is
-// a linear layer over sines of random frequencies of ln(tan(a))/4, and 0 to begin with.
+// AdaptiveWeight is a function of the angle that learns to even out how much each noise level counts (Karras et al. 2024,
+// "EDM2"): e^w/D·‖…‖² - w is least where e^w is one over the mean square at that level, of which every level then
+// contributes 1. It is a linear layer over sines of random frequencies of ln(tan(a))/4, and 0 to begin with.
 type AdaptiveWeight struct {
 	store         *nn.Store
 	freqs, phases *torch.Tensor // [features], in turns

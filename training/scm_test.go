@@ -83,7 +83,8 @@ func (g scmGolden) weights(t *testing.T, s *torch.Scope, features int) (student,
 		}
 	}
 	weight = map[string]*torch.Tensor{}
-	weight["freqs"], weight["phases"], weight["out.weight"], weight["out.bias"] = draw(features), draw(features), draw(1, features), draw(1)
+	weight["freqs"], weight["phases"] = draw(features), draw(features)
+	weight["out.weight"], weight["out.bias"] = draw(1, features), draw(1)
 	return student, teacher, weight
 }
 
@@ -97,8 +98,8 @@ func all(m map[string]*torch.Tensor) iter.Seq2[string, *torch.Tensor] {
 	}
 }
 
-// Losses and gradients are those of a PyTorch program that follows the paper's formulas one by one, in float64 on both sides: what is
-// left is rounding, grown by the division through ‖g‖.
+// Losses and gradients are those of a PyTorch program that follows the paper's formulas one by one, in float64 on both
+// sides: what is left is rounding, grown by the division through ‖g‖.
 func TestSCMGolden(t *testing.T) {
 	const tolerance = 1e-10
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
@@ -157,8 +158,8 @@ func TestSCMGolden(t *testing.T) {
 	}))
 }
 
-// formula is a network that is a formula of u = y/σ_d and the angle, plus a parameter for each sample times u, by whose gradients one
-// sees what a loss would change. The parameter is 0 at first.
+// formula is a network that is a formula of u = y/σ_d and the angle, plus a parameter for each sample times u, by whose
+// gradients one sees what a loss would change. The parameter is 0 at first.
 type formula struct {
 	F     func(s *torch.Scope, u, a *torch.Tensor) *torch.Tensor
 	theta *torch.Tensor // [B]; nil: none
@@ -176,7 +177,8 @@ func (formula) Parameters() iter.Seq2[string, *torch.Tensor] {
 	return func(func(string, *torch.Tensor) bool) {}
 }
 
-// exactTrig is F of the exact consistency function of Gaussian data that ends at noise level 0: with ρ² = s²·cos² + σ_d²·sin²,
+// exactTrig is F of the exact consistency function of Gaussian data that ends at noise level 0: with ρ² = s²·cos² +
+// σ_d²·sin²,
 //
 //	f = m + s·(y - m·cos)/ρ        F = (cos·y - f)/(σ_d·sin)
 //
@@ -192,14 +194,15 @@ func exactTrig(g modelstest.Gaussian, sd, factor float64) func(s *torch.Scope, u
 	}
 }
 
-// At the exact function there is nothing to learn: with the exact denoiser as teacher the tangent is 0 for every sample, and without a
-// teacher it is on average.
+// At the exact function there is nothing to learn: with the exact denoiser as teacher the tangent is 0 for every sample, and
+// without a teacher it is on average.
 func TestSCMRestsAtTheExactFunction(t *testing.T) {
 	const n, sd = 20_000, 0.5
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		u, a := torch.FromSlice(s, []float64{0.7, -2}, 2, 1), torch.FromSlice(s, []float64{0.3, 1.5})
 		want := scaled(s, u, a.DivScalar(s, 2).Tan(s).Neg(s))
-		require.InDeltaSlice(t, torch.ToSlice[float64](want), torch.ToSlice[float64](exactTrig(modelstest.Gaussian{Std: sd}, sd, 1)(s, u, a)), 1e-14)
+		got := exactTrig(modelstest.Gaussian{Std: sd}, sd, 1)(s, u, a)
+		require.InDeltaSlice(t, torch.ToSlice[float64](want), torch.ToSlice[float64](got), 1e-14)
 
 		for _, g := range []modelstest.Gaussian{{Std: sd}, {Mean: 0.3, Std: 0.4}} {
 			stream := torch.NewGenerator(s, 3)
@@ -235,8 +238,8 @@ func TestSCMRestsAtTheExactFunction(t *testing.T) {
 	}))
 }
 
-// bent is a line of three modes, whose trajectories bend, and F of its exact function: from the distribution functions, which know
-// nothing of a denoiser.
+// bent is a line of three modes, whose trajectories bend, and F of its exact function: from the distribution functions,
+// which know nothing of a denoiser.
 var bent = modelstest.Grid()
 
 func bentF(y, a float64) float64 {
@@ -283,8 +286,8 @@ func TestSCMRestsAtTheExactFunctionOfAMixture(t *testing.T) {
 		o.Teacher = modelstest.Gaussian{}
 		require.Greater(t, o.LossAt(s, 0, b, levels, z, 1).Item(), 1e-2, "another teacher's trajectories")
 
-		// Differences need no derivatives of the network, so that it can be the exact function itself. What is left is the error of
-		// DDIM's steps, which over an angle Δ is of order Δ², over sin(Δ).
+		// Differences need no derivatives of the network, so that it can be the exact function itself. What is left is the
+		// error of DDIM's steps, which over an angle Δ is of order Δ², over sin(Δ).
 		net.F = func(s *torch.Scope, u, a *torch.Tensor) *torch.Tensor {
 			v, angles := torch.ToSlice[float64](u), torch.ToSlice[float64](a)
 			for i := range v {
@@ -307,8 +310,9 @@ func TestSCMRestsAtTheExactFunctionOfAMixture(t *testing.T) {
 	}))
 }
 
-// What SCM's comment says of the normalisation without a teacher: at a point between two modes, where dy/da does not lie symmetrically,
-// the exact function is where the tangent is 0 on average, and not where the normalised one is, unless C is large.
+// What SCM's comment says of the normalisation without a teacher: at a point between two modes, where dy/da does not lie
+// symmetrically, the exact function is where the tangent is 0 on average, and not where the normalised one is, unless C is
+// large.
 func TestSCMNormalisationMovesTheAverage(t *testing.T) {
 	const x, level = 0.42, 0.25
 	var images, noises []float64 // data and noise that lead to x, by rejection
@@ -336,9 +340,10 @@ func TestSCMNormalisationMovesTheAverage(t *testing.T) {
 			grad := net.theta.Grad(s)
 			return math.Abs(grad.Mean(s).Item()) / (grad.Std(s, 1).Item() / math.Sqrt(float64(n)))
 		}
-		t.Logf("%d samples: the average is %.1f deviations from 0 with C 0.1, %.1f with 1000", n, deviations(0.1), deviations(1000))
-		require.Less(t, deviations(1000), 3.0)
-		require.Greater(t, deviations(0.1), 10.0)
+		small, large := deviations(0.1), deviations(1000)
+		t.Logf("%d samples: the average is %.1f deviations from 0 with C 0.1, %.1f with 1000", n, small, large)
+		require.Less(t, large, 3.0)
+		require.Greater(t, small, 10.0)
 		return nil
 	}))
 }
@@ -365,7 +370,8 @@ func TestSCMStepIsOfFirstOrder(t *testing.T) {
 			for _, p := range net.Parameters() {
 				p.ZeroGrad()
 			}
-			(&SCM{Model: &models.TrigConsistency{Net: net}, Teacher: teacher, Step: step}).LossAt(s, 0, b, levels, z, 1).Backward()
+			o := &SCM{Model: &models.TrigConsistency{Net: net}, Teacher: teacher, Step: step}
+			o.LossAt(s, 0, b, levels, z, 1).Backward()
 			for _, p := range net.Parameters() {
 				all = append(all, p.Grad(s).Flatten(s, 0, -1).Clone(s))
 			}
@@ -388,39 +394,47 @@ func TestSCMStepIsOfFirstOrder(t *testing.T) {
 	}))
 }
 
-// listening is a network that tells what it drew for dropout.
+// listening is a network that keeps what it is told, and what it drew for dropout: 0 without.
 type listening struct {
 	models.Network
-	drew *[]float64
+	drew  *[]float64
+	conds *[]models.Cond
 }
 
 func (l listening) Forward(s *torch.Scope, x, a *torch.Tensor, c models.Cond) *torch.Tensor {
-	if c.Dropout == nil {
-		*l.drew = append(*l.drew, 0)
-	} else {
-		*l.drew = append(*l.drew, torch.Rand(s, c.Dropout, torch.Float64, 1).Item())
+	v := 0.0
+	if c.Dropout != nil {
+		v = torch.Rand(s, c.Dropout, torch.Float64, 1).Item()
 	}
-	return l.Network.Forward(s, x, a, c)
+	*l.drew, *l.conds = append(*l.drew, v), append(*l.conds, c)
+	return l.Network.Forward(s, x, a, models.Cond{Dropout: c.Dropout})
 }
 
-// The network and its derivative draw the same masks, and the teacher none. With masks of their own the answer's derivative would be
-// that of another function.
+// The network and its derivative draw the same masks, and the teacher none. All are told the class and the scale of
+// guidance.
 func TestSCMSharesDropout(t *testing.T) {
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		stream := torch.NewGenerator(s, 3)
-		b := Batch{Images: gaussian.Sample(s, stream, torch.Float32, 4, 2)}
+		b := Batch{Images: gaussian.Sample(s, stream, torch.Float32, 4, 2),
+			Labels: torch.FromSlice(s, []int64{0, 1, 2, 3}), Guidance: torch.Ones(s, torch.Float32, 4)}
 		z := torch.Randn(s, stream, torch.Float32, 4, 2)
 		for _, step := range []float64{0, 0.01} {
 			var student, teacher []float64
+			var conds []models.Cond
 			net := network(t, perceptron.Config{Width: 16, Dropout: 0.5}, torch.Float32, 1)
-			o := &SCM{Model: &models.TrigConsistency{Net: listening{net, &student}},
-				Teacher: &models.EDM{Net: listening{net, &teacher}}, Step: step}
+			o := &SCM{Model: &models.TrigConsistency{Net: listening{net, &student, &conds}},
+				Teacher: &models.EDM{Net: listening{net, &teacher, &conds}}, Step: step}
 			levels := []float64{0.01, 0.2, 3, 80}
 			first := o.LossAt(s, 0, b, levels, z, 7).Item()
 			require.Len(t, student, 2)
 			require.NotZero(t, student[0])
 			require.Equal(t, student[0], student[1])
 			require.Equal(t, []float64{0}, teacher)
+			require.Len(t, conds, 3)
+			for _, c := range conds {
+				require.Same(t, b.Labels, c.Class)
+				require.Same(t, b.Guidance, c.Guidance)
+			}
 			require.Equal(t, first, o.LossAt(s, 0, b, levels, z, 7).Item())
 			require.NotEqual(t, first, o.LossAt(s, 0, b, levels, z, 8).Item())
 			require.NotEqual(t, student[0], student[len(student)-1])
@@ -429,8 +443,8 @@ func TestSCMSharesDropout(t *testing.T) {
 	}))
 }
 
-// In float32 the loss is near float64's from the lowest level to far above the highest, with a network that is told ln(σ) too, whose
-// derivative by the angle has poles at both ends.
+// In float32 the loss is near float64's from the lowest level to far above the highest, with a network that is told ln(σ)
+// too, whose derivative by the angle has poles at both ends.
 func TestSCMNearTheEnds(t *testing.T) {
 	levels := []float64{1e-4, 0.002, 0.05, 1, 20, 80, 1e3, 1e5}
 	config := perceptron.Config{Width: 16, Depth: 2}
@@ -443,7 +457,8 @@ func TestSCMNearTheEnds(t *testing.T) {
 		}
 		require.NoError(t, single.Load(all(weights)))
 		require.NoError(t, double.Load(all(weights)))
-		x, z := gaussian.Sample(s, stream, torch.Float32, len(levels), 2), torch.Randn(s, stream, torch.Float32, len(levels), 2)
+		x := gaussian.Sample(s, stream, torch.Float32, len(levels), 2)
+		z := torch.Randn(s, stream, torch.Float32, len(levels), 2)
 		each := func(wrap func(models.Network) models.Network, net *perceptron.MLP, i int, step float64) float64 {
 			o := &SCM{Model: &models.TrigConsistency{Net: wrap(net)}, Step: step}
 			row := func(x *torch.Tensor) *torch.Tensor { return x.To(s, net.Store().DType()).Narrow(s, 0, i, 1) }
@@ -627,8 +642,8 @@ type exactSource interface {
 	Sample(s *torch.Scope, stream *torch.Generator, d torch.DType, shape ...int) *torch.Tensor
 }
 
-// scmErrors is how far f is from the exact function at each level, the root mean square over 4,000 points of the data with that noise;
-// and the deviation of what one step makes of the points at the last. Both are in units of the data's deviation.
+// scmErrors is how far f is from the exact function at each level, the root mean square over 4,000 points of the data with
+// that noise; and the deviation of what one step makes of the points at the last. Both are in units of the data's deviation.
 func scmErrors(t *testing.T, f models.ConsistencyFunction, data exactSource, levels []float64) (off []float64, std float64) {
 	t.Helper()
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
@@ -649,8 +664,8 @@ func scmErrors(t *testing.T, f models.ConsistencyFunction, data exactSource, lev
 	return off, std
 }
 
-// Training from nothing on Gaussian data reaches the exact function, at every level and in one step from noise. Bounds are 1.3 times
-// the largest that three seeds measured, and more.
+// Training from nothing on Gaussian data reaches the exact function, at every level and in one step from noise. Bounds are
+// 1.3 times the largest that three seeds measured, and more.
 func TestSCMReachesTheExactFunction(t *testing.T) {
 	w, err := NewAdaptiveWeight(torch.CPU, 1)
 	require.NoError(t, err)
@@ -677,7 +692,8 @@ func TestSCMReachesTheExactFunction(t *testing.T) {
 		})
 	}
 
-	// The same with dropout; and what masks of their own make of it: the difference of two answers is mostly that of their masks.
+	// The same with dropout; and what masks of their own make of it: the difference of two answers is mostly that of their
+	// masks.
 	config.Dropout = 0.1
 	r := scmRun{SCM: SCM{Warmup: 50, Step: 0.01}, data: gaussian, config: config, steps: 500, batch: 256, lr: 5e-3, seed: 1}
 	good, _ := scmErrors(t, r.train(t), gaussian, levels)
@@ -702,8 +718,8 @@ func (d deaf) Forward(s *torch.Scope, x, a *torch.Tensor, c models.Cond) *torch.
 	return d.Network.Forward(s, x, a, c)
 }
 
-// On nine modes in the plane, from nothing: below 0.09 and 0.05 of the data's deviation with three seeds. A teacher makes the direction
-// exact and halves the error; with longer training the normalisation's part stays, of sct.
+// On nine modes in the plane, from nothing: below 0.09 and 0.05 of the data's deviation with three seeds. A teacher makes
+// the direction exact and halves the error; with longer training the normalisation's part stays, of sct.
 func TestSCMReachesTheExactFunctionOfNineModes(t *testing.T) {
 	long(t)
 	data, levels := modelstest.Mixture{}, []float64{0.2, 1, 5, 20, 80}
@@ -718,7 +734,8 @@ func TestSCMReachesTheExactFunctionOfNineModes(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.o.Warmup = 300
-			r := scmRun{SCM: c.o, data: data, config: perceptron.Config{Width: 64}, steps: 3000, batch: 256, lr: 3e-3, seed: 1}
+			config := perceptron.Config{Width: 64}
+			r := scmRun{SCM: c.o, data: data, config: config, steps: 3000, batch: 256, lr: 3e-3, seed: 1}
 			off, std := scmErrors(t, r.train(t), data, levels)
 			t.Logf("%.3f, deviation %.3f", off, std)
 			for i, level := range levels {
