@@ -21,7 +21,8 @@ import (
 // (see torch.JVP). Both times are logit-normal, the larger is τ, and most samples have r = τ.
 //
 // The zero value is the paper's for ImageNet. For CIFAR-10 it has mean -2 and deviation 2 of the times, ratio 0.75 and power 0.75.
-// With power 1 the loss is near 1 however well the model has learned.
+// With power 1 the loss is near 1 however well the model has learned. A power is for images, whose errors are all about as long: in
+// few dimensions it moves the answer from the mean of what is possible towards the likeliest, and near 0 is better.
 type MeanFlow struct {
 	fixed
 	Model *models.MeanFlow
