@@ -45,6 +45,7 @@ func methods() []method {
 		distilled("CD, exact score, Euler 18", "exact", sampling.Euler{}, 18),
 		distilled("CD, exact score, Heun 18", "exact", sampling.Heun{}, 18),
 		distilled("CD, exact score, DPM-Solver++ 18", "exact", sampling.DPMpp2S{}, 18),
+		unweighted(distilled("CD, exact score, Heun 18, λ = 1", "exact", sampling.Heun{}, 18)),
 		distilled("CD, EDM teacher, Heun 18", "EDM teacher", sampling.Heun{}, 18),
 		distilled("CD, DDPM teacher, Heun 18", "DDPM teacher", sampling.Heun{}, 18),
 		distilled("CD, flow teacher, Heun 18", "flow teacher", sampling.Heun{}, 18),
@@ -166,10 +167,11 @@ func methods() []method {
 // distilled is consistency distillation of the exact denoiser, or of one that a method has learned.
 func distilled(name, teacher string, solver sampling.Solver, n int) method {
 	m := method{
-		name: name, about: "target decay 0", function: consistency,
+		name: name, about: "pseudo-Huber, λ = 1/Δt, target decay 0", function: consistency,
 		objective: func(ctx context.Context, l *lesson) (training.Objective, error) {
 			d, err := l.teacher(ctx, teacher)
-			return &training.CD{CT: training.CT{Model: l.learn.(*models.Consistency), Schedule: training.Fixed{Levels: n}}, Teacher: d, Solver: solver}, err
+			return &training.CD{CT: training.CT{Model: l.learn.(*models.Consistency), Schedule: training.Fixed{Levels: n}, Weight: training.InverseGap},
+				Teacher: d, Solver: solver}, err
 		},
 		solver: func(ctx context.Context, t *toy) (models.Denoiser, sampling.Solver, []float64, error) {
 			d, err := t.teacher(ctx, teacher)
@@ -177,6 +179,20 @@ func distilled(name, teacher string, solver sampling.Solver, n int) method {
 			slices.Reverse(levels)
 			return d, solver, levels, err
 		},
+	}
+	return m
+}
+
+// unweighted is distillation with the published weight, which is 1.
+func unweighted(m method) method {
+	weighted := m.objective
+	m.about = "pseudo-Huber, target decay 0"
+	m.objective = func(ctx context.Context, l *lesson) (training.Objective, error) {
+		o, err := weighted(ctx, l)
+		if cd, ok := o.(*training.CD); ok {
+			cd.Weight = training.Unit
+		}
+		return o, err
 	}
 	return m
 }

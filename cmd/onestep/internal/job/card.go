@@ -58,9 +58,13 @@ func (o Train) moments() []int {
 func (o Train) levelsCard(schedule training.Schedule, solver training.Solver, gap bool) (string, string, error) {
 	var b strings.Builder
 	b.WriteString("| step | N | μ | λ |\n|---|---|---|---|\n")
-	last := 0
+	last, before := 0, -1.0
 	for _, k := range o.moments() {
 		n, decay := schedule.At(k)
+		if n == last && decay == before {
+			continue
+		}
+		before = decay
 		levels := models.Karras(n, 0.002, 80, 7)
 		weight := "1"
 		if gap {

@@ -163,11 +163,12 @@ r = max(0, t·(1 - n(t)/q^(a+1))), n(t) = 1 + 8·sigmoid(-t), stage a`,
 	{
 		name: "cd", about: "consistency distillation (Song et al. 2023) of the denoiser given by --teacher",
 		formulas: `f(x, t) = c_skip·x + c_out·F(x/√(t² + σ_d²), ln(t)/4)
-L = d(f_θ(x + t'·z, t'), f_θ⁻(x̂, t)), t and t' neighbours of N levels, all alike
+L = λ·d(f_θ(x + t'·z, t'), f_θ⁻(x̂, t)), t and t' neighbours of N levels, all alike
+λ = 1/(t' - t), where the paper has 1: the student comes much closer to the solver
 x̂ = one step of the solver along the teacher's trajectory, from x + t'·z at t' to t
 θ⁻ ← μ·θ⁻ + (1-μ)·θ`,
 		schedule: func(o Train) (string, string, error) {
-			return o.levelsCard(training.Fixed{Levels: o.Levels, Decay: o.Mu}, solvers[o.Solver], false)
+			return o.levelsCard(training.Fixed{Levels: o.Levels, Decay: o.Mu}, solvers[o.Solver], true)
 		},
 		options: []string{"distance", "lpips", "lpips-resize", "teacher", "solver", "levels", "mu"},
 		distils: true,
@@ -191,7 +192,7 @@ x̂ = one step of the solver along the teacher's trajectory, from x + t'·z at t
 				return nil, err
 			}
 			return &training.CD{CT: training.CT{Model: f.(*models.Consistency), Target: target.(*models.Consistency), Distance: distance,
-				Schedule: training.Fixed{Levels: o.Levels, Decay: o.Mu}}, Teacher: p.teacher, Solver: solvers[o.Solver]}, nil
+				Schedule: training.Fixed{Levels: o.Levels, Decay: o.Mu}, Weight: training.InverseGap}, Teacher: p.teacher, Solver: solvers[o.Solver]}, nil
 		},
 	},
 	continuously("sct", "continuous-time consistency training (Lu & Song 2024)", false),

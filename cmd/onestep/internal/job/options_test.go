@@ -275,7 +275,7 @@ func TestCard(t *testing.T) {
 	require.NoError(t, o.Resolve())
 	card, err := o.Card()
 	require.NoError(t, err)
-	require.Contains(t, card, "| 0 | 18 | 0.95 | 1 |")
+	require.Contains(t, card, "| 0 | 18 | 0.95 | 0.0446 to 181 |")
 	require.Contains(t, card, "With 18 levels, perfect training leaves 1.055 of the deviation of Gaussian data")
 
 	o = DefaultTrain()
