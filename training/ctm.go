@@ -223,7 +223,8 @@ func (c *CTM) Validate() error {
 	}
 	for _, k := range []int{0, math.MaxInt} {
 		if n, decay := o.Schedule.At(k); n < 2 || !(decay >= 0 && decay <= 1) {
-			return fmt.Errorf("consistency trajectory: the schedule has %d levels and decay %g at step %d: want at least 2 levels and a decay in [0, 1]", n, decay, k)
+			return fmt.Errorf("consistency trajectory: the schedule has %d levels and decay %g at step %d: want at least 2 levels and a decay in [0, 1]",
+				n, decay, k)
 		}
 	}
 	if err := o.Model.Validate(); err != nil {

@@ -87,7 +87,8 @@ func TestMeanFlowDerivative(t *testing.T) {
 				u := func(move float64) *torch.Tensor {
 					at := torch.FromSlice(s, tau)
 					y := models.Interpolate(s, b.Images, z, at).Add(s, v.MulScalar(s, move))
-					return f.Model.AverageVelocity(s, y, torch.FromSlice(s, r), at.AddScalar(s, move), models.Cond{Dropout: torch.NewGenerator(s, dropout)})
+					masks := models.Cond{Dropout: torch.NewGenerator(s, dropout)}
+					return f.Model.AverageVelocity(s, y, torch.FromSlice(s, r), at.AddScalar(s, move), masks)
 				}
 				const h = 1e-3
 				near, far := u(h).Sub(s, u(-h)), u(2*h).Sub(s, u(-2*h))
@@ -117,7 +118,8 @@ func TestMeanFlowLossIsOfSamples(t *testing.T) {
 				p.NormalInPlace(s, 0, 0.3, torch.NewGenerator(s, 3))
 			}
 			f := &MeanFlow{Model: &models.MeanFlow{Net: net}, Power: 0.75}
-			b := Batch{Images: gaussian.Sample(s, torch.NewGenerator(s, 1), torch.Float64, 5, 2), Labels: torch.FromSlice(s, []int64{0, 1, 2, 1, 0})}
+			b := Batch{Images: gaussian.Sample(s, torch.NewGenerator(s, 1), torch.Float64, 5, 2)}
+			b.Labels = torch.FromSlice(s, []int64{0, 1, 2, 1, 0})
 			z := torch.Randn(s, torch.NewGenerator(s, 2), torch.Float64, 5, 2)
 			r, tau := []float64{0, 0.5, 0.6, 0.4, 0.2}, []float64{0.9, 0.5, 0.7, 0.4, 0.8}
 			sum := 0.0

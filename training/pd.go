@@ -15,7 +15,8 @@ import (
 // is DDIM's, what its teacher does in two. Once it has learned that it becomes the teacher, and the number of steps halves. In
 // stages of N steps over the noise levels t_0 > … > t_N it learns, for i from 0 to N-1 and x_t = x + t·z,
 //
-//	t = t_i, t' between, t'' = t_{i+1}        x' = D_φ(x_t; t) + t'/t·(x_t - D_φ(x_t; t))        x'' = D_φ(x'; t') + t''/t'·(x' - D_φ(x'; t'))
+//	t = t_i        t' between        t'' = t_{i+1}
+//	x' = D_φ(x_t; t) + t'/t·(x_t - D_φ(x_t; t))        x'' = D_φ(x'; t') + t''/t'·(x' - D_φ(x'; t'))
 //	L = max(1/t², 1)·‖D_θ(x_t; t) - D*‖²/D        D* = (x'' - t''/t·x_t)/(1 - t''/t)
 //
 // D* is the answer whose step from t ends at x”. x_t cancels in it, and what is left loses no digits where steps are short:
@@ -221,16 +222,18 @@ func (p *PD) Validate() error {
 	case c.Teacher == nil:
 		return errors.New("progressive distillation: no teacher: want a denoiser, such as one that was trained with the EDM objective")
 	case !power(c.First) || !power(c.Last) || c.Last > c.First:
-		return fmt.Errorf("progressive distillation: want powers of two for the first stage's steps and the last's, from many to few, got %d and %d", c.First, c.Last)
+		return fmt.Errorf("progressive distillation: want powers of two for the first stage's steps and the last's, from many to few, got %d and %d",
+			c.First, c.Last)
 	case c.Steps < c.parts():
 		return fmt.Errorf("progressive distillation: want at least %d training steps for the stages from %d steps to %d, got %d",
 			c.parts(), c.First, c.Last, c.Steps)
 	case !(c.SigmaMin > 0) || !(c.SigmaMax > c.SigmaMin) || !(c.Rho > 0):
-		return fmt.Errorf("progressive distillation: want a smallest level above 0, a larger largest one and ρ above 0, got %g, %g and %g", c.SigmaMin, c.SigmaMax, c.Rho)
+		return fmt.Errorf("progressive distillation: want a smallest level above 0, a larger largest one and ρ above 0, got %g, %g and %g",
+			c.SigmaMin, c.SigmaMax, c.Rho)
 	case c.First == c.Last:
 		return nil
 	case c.Copy == nil:
-		return errors.New("progressive distillation: no copy: want a network of the model's architecture, which becomes the teacher after the first stage")
+		return errors.New("progressive distillation: no copy: want a network of the model's architecture, the teacher after the first stage")
 	}
 	var err error
 	if p.follow, err = models.NewEMA(c.Copy.Parameters(), c.Model.Parameters()); err != nil {
