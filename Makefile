@@ -10,7 +10,7 @@ PEERS ?= ../shared/bench/peers
 TESTFLAGS ?= -timeout 20m
 SHORTLY := awk -f scripts/testlog.awk
 
-.PHONY: help libtorch build test short race lint fuzz golden bench demo compat bundle check clean
+.PHONY: help libtorch build test short race lint fuzz truth golden bench demo compat bundle check clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -38,6 +38,9 @@ lint: libtorch ## formatting, vet, staticcheck, the rules of imports
 
 fuzz: libtorch ## every fuzz target for 60 seconds
 	scripts/fuzz.sh 60s
+
+truth: libtorch ## what each method learns, against the exact function, into docs/results/truth.md (an hour of one core)
+	go run ./scripts/truth
 
 golden: ## write the golden files again (PYTHON with scripts/requirements-dev.txt)
 	for script in scripts/golden_*.py; do echo "$$script"; $(PYTHON) "$$script" || exit 1; done

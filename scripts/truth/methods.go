@@ -57,18 +57,6 @@ func methods() []method {
 			},
 		},
 		{
-			name: "CT, N to 151", about: "the published schedule, far too long for this run", worse: "iCT, N to 41",
-			function: consistency,
-			objective: func(_ context.Context, l *lesson) (training.Objective, error) {
-				target, err := l.copy()
-				if err != nil {
-					return nil, err
-				}
-				return &training.CT{Model: l.learn.(*models.Consistency), Target: target.(*models.Consistency), Schedule: training.Progressive{Steps: l.steps},
-					Distance: training.L2{}}, nil
-			},
-		},
-		{
 			name: "CT, N by the run's length", about: "training.FitLevels",
 			function: consistency,
 			objective: func(_ context.Context, l *lesson) (training.Objective, error) {
@@ -138,6 +126,18 @@ func methods() []method {
 			},
 		},
 		{
+			name: "CT, N to 151 (control)", about: "the published schedule, far too long for this run", worse: "iCT, N to 41",
+			function: consistency,
+			objective: func(_ context.Context, l *lesson) (training.Objective, error) {
+				target, err := l.copy()
+				if err != nil {
+					return nil, err
+				}
+				return &training.CT{Model: l.learn.(*models.Consistency), Target: target.(*models.Consistency), Schedule: training.Progressive{Steps: l.steps},
+					Distance: training.L2{}}, nil
+			},
+		},
+		{
 			name: "iCT with a target that follows (control)", about: "decay 0.99: known to hurt", worse: "iCT, N to 41",
 			function: consistency,
 			objective: func(_ context.Context, l *lesson) (training.Objective, error) {
@@ -186,7 +186,7 @@ func distilled(name, teacher string, solver sampling.Solver, n int) method {
 // unweighted is distillation with the published weight, which is 1.
 func unweighted(m method) method {
 	weighted := m.objective
-	m.about = "pseudo-Huber, target decay 0"
+	m.about, m.worse = "pseudo-Huber, target decay 0", "CD, exact score, Heun 18"
 	m.objective = func(ctx context.Context, l *lesson) (training.Objective, error) {
 		o, err := weighted(ctx, l)
 		if cd, ok := o.(*training.CD); ok {
