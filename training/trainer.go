@@ -79,6 +79,8 @@ type Trainer struct {
 
 	Data   *dataset.Loader
 	Labels bool // whether batches carry labels to the network
+	// Prepare changes a batch before the objective sees it, as DropLabels and DrawGuidance do; nil: not.
+	Prepare func(s *torch.Scope, b Batch, d Draws) Batch
 
 	Dir    string      // the run's folder, opened for the length of Train; a run that it holds goes on
 	Run    *rundir.Dir // instead of Dir: an open folder, with the caller's options in it
@@ -300,7 +302,11 @@ func (t *Trainer) step(s *torch.Scope, k int, in dataset.Batch, run *session) (l
 		}
 		t.Optimizer.SetLR(lr * run.lrScale())
 		t.Optimizer.ZeroGrad()
-		l := t.Objective.Loss(s, k, b, Draw(s, t.Seed, k))
+		draws := Draw(s, t.Seed, k)
+		if t.Prepare != nil {
+			b = t.Prepare(s, b, draws)
+		}
+		l := t.Objective.Loss(s, k, b, draws)
 		loss = l.Item()
 		if math.IsNaN(loss) || math.IsInf(loss, 0) {
 			return &notFiniteError{"loss", loss}

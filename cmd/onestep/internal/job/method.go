@@ -170,7 +170,7 @@ x̂ = one step of the solver along the teacher's trajectory, from x + t'·z at t
 		schedule: func(o Train) (string, string, error) {
 			return o.levelsCard(training.Fixed{Levels: o.Levels, Decay: o.Mu}, solvers[o.Solver], true)
 		},
-		options: []string{"distance", "lpips", "lpips-resize", "teacher", "solver", "levels", "mu"},
+		options: []string{"distance", "lpips", "lpips-resize", "teacher", "solver", "levels", "mu", "guidance"},
 		distils: true,
 		forms:   every,
 		resolve: func(o *Train) {
@@ -521,6 +521,9 @@ func (o *Train) checkTeacher(m method, cfg network.Config) error {
 	if d.Kind == checkpoint.Consistency {
 		return usage("--teacher: want a denoiser, such as one trained with --method edm, and %s holds a %s function", o.Teacher, d.Kind)
 	}
+	if o.Guidance != nil && d.Network.NullClass() < 0 {
+		return usage("--guidance: the teacher does not know images without a class: train it with --classes --label-dropout 0.1")
+	}
 	return errors.Join(m.takes("--teacher", d, m.teachable()), sameImages("--teacher", d.Network, cfg))
 }
 
@@ -568,18 +571,25 @@ func names(forms []checkpoint.FormType) string {
 
 // openTeacher reads the denoiser to distil.
 func (o *Train) openTeacher(dev torch.Device, p *parts, data *dataset.Set) error {
-	switch o.Teacher {
-	case "":
+	if o.Teacher == "" {
 		return nil
-	case empirical:
-		return o.ownTeacher(dev, p, data)
 	}
-	t, err := checkpoint.OpenTeacher(o.Teacher, dev)
-	if err != nil {
-		return fmt.Errorf("--teacher: %w", err)
+	null := -1 // what stands for no class in the data's own denoiser
+	if o.Teacher == empirical {
+		if err := o.ownTeacher(dev, p, data); err != nil {
+			return err
+		}
+	} else {
+		t, err := checkpoint.OpenTeacher(o.Teacher, dev)
+		if err != nil {
+			return fmt.Errorf("--teacher: %w", err)
+		}
+		p.own(t.Close)
+		p.teacher, null = t.Denoiser, t.Description.Network.NullClass()
 	}
-	p.own(t.Close)
-	p.teacher = t.Denoiser
+	if o.Guidance != nil {
+		p.teacher = &models.Guided{Model: p.teacher, Null: null, Scale: o.Guidance[0]}
+	}
 	return nil
 }
 

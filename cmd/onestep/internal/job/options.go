@@ -41,36 +41,38 @@ type Train struct {
 	Mu0      float64 `json:"mu0"`
 	Schedule string  `json:"schedule"` // ict: doubling or linear
 
-	Teacher string  `json:"teacher,omitempty"` // a denoiser to distil: a file or a run directory
-	Init    string  `json:"init,omitempty"`    // a model whose network and weights the run starts from; "": none, for cd the teacher
-	Solver  string  `json:"solver"`            // of the teacher's trajectory
-	Levels  int     `json:"levels,omitempty"`  // cd: noise levels; 0: 18
-	Mu      float64 `json:"mu"`                // cd: decay of the target network
-	Stages  int     `json:"stages,omitempty"`  // ect; 0: by Steps
-	Q       float64 `json:"q,omitempty"`       // ect; 0: by Stages
-	Warmup  int     `json:"warmup"`            // sct, scd: steps in which the tangent comes in; Unset: a tenth of the run
-	Weight  string  `json:"weight"`            // sct, scd: of noise levels, learned or prior
-	Step    float64 `json:"step,omitempty"`    // sct, scd: of differences in place of derivatives; 0: derivatives
-	Ratio   float64 `json:"ratio"`             // meanflow: part of the samples with two times
-	Power   float64 `json:"power"`             // meanflow: of the loss's weight
-	First   int     `json:"first,omitempty"`   // pd: steps of the first student; 0: by Steps
-	Last    int     `json:"last"`              // pd: steps of the last one
-	High    float64 `json:"high"`              // edm: part of the draws at high noise levels
-	Betas   string  `json:"betas"`             // ddpm: linear or cosine
-	Chain   int     `json:"chain"`             // ddpm: steps of the chain
+	Teacher  string    `json:"teacher,omitempty"`  // a denoiser to distil: a file or a run directory
+	Init     string    `json:"init,omitempty"`     // a model whose network and weights the run starts from; "": none, for cd the teacher
+	Solver   string    `json:"solver"`             // of the teacher's trajectory
+	Guidance []float64 `json:"guidance,omitempty"` // cd: the teacher's scale, or the ends of a range that the student learns
+	Levels   int       `json:"levels,omitempty"`   // cd: noise levels; 0: 18
+	Mu       float64   `json:"mu"`                 // cd: decay of the target network
+	Stages   int       `json:"stages,omitempty"`   // ect; 0: by Steps
+	Q        float64   `json:"q,omitempty"`        // ect; 0: by Stages
+	Warmup   int       `json:"warmup"`             // sct, scd: steps in which the tangent comes in; Unset: a tenth of the run
+	Weight   string    `json:"weight"`             // sct, scd: of noise levels, learned or prior
+	Step     float64   `json:"step,omitempty"`     // sct, scd: of differences in place of derivatives; 0: derivatives
+	Ratio    float64   `json:"ratio"`              // meanflow: part of the samples with two times
+	Power    float64   `json:"power"`              // meanflow: of the loss's weight
+	First    int       `json:"first,omitempty"`    // pd: steps of the first student; 0: by Steps
+	Last     int       `json:"last"`               // pd: steps of the last one
+	High     float64   `json:"high"`               // edm: part of the draws at high noise levels
+	Betas    string    `json:"betas"`              // ddpm: linear or cosine
+	Chain    int       `json:"chain"`              // ddpm: steps of the chain
 
 	Skips     int `json:"skips"`     // steps in a row that may be left out, as their loss is not finite
 	Rollbacks int `json:"rollbacks"` // how often the run may go back then
 
-	Resolution int     `json:"resolution"`      // 0: the images' own
-	Colors     int     `json:"colors"`          // channels of the images, 1 or 3; 0: the images' own
-	Classes    bool    `json:"classes"`         // condition on the labels
-	Network    string  `json:"network"`         // see Networks
-	Channels   int     `json:"channels"`        // of a U-Net's first level, of a token or a hidden layer; 0: by Network
-	Mult       []int   `json:"mult"`            // nil: by Resolution
-	Blocks     int     `json:"blocks"`          // of a U-Net's level, of a DiT; hidden layers of an MLP; 0: by Network
-	Patch      int     `json:"patch,omitempty"` // dit; 0: by Resolution
-	Attention  []int   `json:"attention"`       // nil: by Resolution and Mult; empty: none
+	Resolution int     `json:"resolution"`              // 0: the images' own
+	Colors     int     `json:"colors"`                  // channels of the images, 1 or 3; 0: the images' own
+	Classes    bool    `json:"classes"`                 // condition on the labels
+	Network    string  `json:"network"`                 // see Networks
+	Drop       float64 `json:"label_dropout,omitempty"` // part of the images that lose their class
+	Channels   int     `json:"channels"`                // of a U-Net's first level, of a token or a hidden layer; 0: by Network
+	Mult       []int   `json:"mult"`                    // nil: by Resolution
+	Blocks     int     `json:"blocks"`                  // of a U-Net's level, of a DiT; hidden layers of an MLP; 0: by Network
+	Patch      int     `json:"patch,omitempty"`         // dit; 0: by Resolution
+	Attention  []int   `json:"attention"`               // nil: by Resolution and Mult; empty: none
 	Dropout    float64 `json:"dropout"`
 
 	Flip        bool   `json:"flip"`
@@ -309,6 +311,16 @@ func (o *Train) validate() error {
 		return usage("--resolution: want 4 to 1024 pixels, got %d", o.Resolution)
 	case o.Colors != 0 && o.Colors != 1 && o.Colors != 3:
 		return usage("--colors: want 1 (grey) or 3 (colour), got %d", o.Colors)
+	case !(o.Drop >= 0 && o.Drop < 1):
+		return usage("--label-dropout: want a part of the images, from 0 and below 1, got %g", o.Drop)
+	case o.Drop > 0 && !o.Classes:
+		return usage("--label-dropout: there are no labels to drop: give --classes")
+	case o.Guidance != nil && !scales(o.Guidance):
+		return usage("--guidance: want one scale above 0 or the two ends of a range, up to 1000, got %v", o.Guidance)
+	case o.Guidance != nil && o.Drop > 0:
+		return usage("--guidance, --label-dropout: a student of a guided teacher sees every label: give one of them")
+	case o.Guidance != nil && !o.Classes:
+		return usage("--guidance: there are no classes to guide to: give --classes")
 	case o.Channels != 0 && (o.Channels < 2 || o.Channels > 4096 || o.Channels%2 != 0):
 		return usage("--channels: want an even number from 2 to 4096, got %d", o.Channels)
 	case o.Mult != nil && (len(o.Mult) < 1 || len(o.Mult) > 10):
@@ -327,6 +339,16 @@ func (o *Train) validate() error {
 		return usage("--duration: want a positive time, got %v", o.Duration)
 	}
 	return nil
+}
+
+// scales tells whether these are a guidance scale, or the ends of a range.
+func scales(v []float64) bool {
+	for i, w := range v {
+		if !(w >= 0 && w <= 1e3) || i > 0 && !(w > v[0]) || len(v) == 1 && w == 0 {
+			return false
+		}
+	}
+	return len(v) == 1 || len(v) == 2
 }
 
 func powerOfTwo(n int) bool { return n > 0 && n <= 1024 && n&(n-1) == 0 }

@@ -415,3 +415,68 @@ func TestLPIPS(t *testing.T) {
 	require.NoError(t, err)
 	require.Positive(t, r.Loss)
 }
+
+// A denoiser that knows images without a class is guided at sampling, and its guidance distilled into a student that is told the
+// scale, or into one of a single scale.
+func TestGuidance(t *testing.T) {
+	dir := t.TempDir()
+	train := func(name, method string, change func(o *Train)) (Trained, error) {
+		o := tinyRun(filepath.Join(dir, name), method)
+		o.Steps, o.Dropout = 6, 0
+		change(&o)
+		return o.Run(context.Background(), Hooks{})
+	}
+	draw := func(model string, scale float64) (Sampled, []byte, error) {
+		o := DefaultSample()
+		o.Model, o.Guidance, o.N, o.Threads, o.Out = filepath.Join(dir, model), scale, 3, 1, filepath.Join(t.TempDir(), "x.png")
+		r, err := o.Run(context.Background(), nil)
+		if err != nil {
+			return r, nil, err
+		}
+		picture, err := os.ReadFile(o.Out)
+		return r, picture, err
+	}
+	_, err := train("teacher", "edm", func(o *Train) { o.Drop = 0.3 })
+	require.NoError(t, err)
+	_, err = train("plain", "edm", func(*Train) {})
+	require.NoError(t, err)
+	one, a, err := draw("teacher", 0)
+	require.NoError(t, err)
+	two, b, err := draw("teacher", 5)
+	require.NoError(t, err)
+	require.Equal(t, 2*one.Evaluations, two.Evaluations)
+	require.NotEqual(t, a, b)
+	_, _, err = draw("plain", 5)
+	require.ErrorContains(t, err, "train it with --label-dropout 0.1")
+
+	_, err = train("range", "cd", func(o *Train) { o.Teacher, o.Guidance, o.LR = filepath.Join(dir, "teacher"), []float64{1, 5}, 0.01 })
+	require.NoError(t, err)
+	one, a, err = draw("range", 1)
+	require.NoError(t, err)
+	two, b, err = draw("range", 4)
+	require.NoError(t, err)
+	require.Equal(t, []int{1, 1}, []int{one.Evaluations, two.Evaluations})
+	require.NotEqual(t, a, b, "the student is told the scale")
+	_, err = train("fixed", "cd", func(o *Train) { o.Teacher, o.Guidance = filepath.Join(dir, "teacher"), []float64{3} })
+	require.NoError(t, err)
+	_, _, err = draw("fixed", 3)
+	require.ErrorContains(t, err, "the model has not learned it")
+	_, err = train("exact", "cd", func(o *Train) { o.Teacher, o.Guidance, o.Solver = "empirical", []float64{1, 3}, "euler" })
+	require.NoError(t, err)
+
+	for want, change := range map[string]func(o *Train){
+		"the teacher does not know images without a class": func(o *Train) { o.Teacher = filepath.Join(dir, "plain") },
+		"there are no classes to guide to":                 func(o *Train) { o.Classes = false },
+		"want one scale above 0 or the two ends":           func(o *Train) { o.Guidance = []float64{4, 1} },
+		"give one of them":                                 func(o *Train) { o.Drop = 0.1 },
+	} {
+		_, err := train("no", "cd", func(o *Train) {
+			o.Teacher, o.Guidance = filepath.Join(dir, "teacher"), []float64{1, 5}
+			change(o)
+		})
+		require.ErrorContains(t, err, want)
+		require.NoDirExists(t, filepath.Join(dir, "no"))
+	}
+	_, err = train("no", "ict", func(o *Train) { o.Drop, o.Classes = 0.1, false })
+	require.ErrorContains(t, err, "there are no labels to drop")
+}

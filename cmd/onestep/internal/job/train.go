@@ -107,10 +107,10 @@ func (o *Train) start(m method, data *dataset.Set) (checkpoint.Description, erro
 		}
 	}
 	if !o.starts() {
-		d.Network = d.Network.With(classes, o.Dropout).Told(m.until, false, false)
+		d.Network = d.Network.With(classes, o.Dropout).Told(m.until, len(o.Guidance) == 2, o.Drop > 0)
 		return d, nil
 	}
-	d.Network = d.Network.Told(m.until, false, false)
+	d.Network = d.Network.Told(m.until, len(o.Guidance) == 2, o.Drop > 0)
 	images := network.Config{UNet: &unet.Config{Resolution: h, InChannels: c, Classes: classes}}
 	return d, sameImages("--init", d.Network, images)
 }
@@ -284,6 +284,12 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 		Guard: training.Guard{Skips: o.Skips, Rollbacks: o.Rollbacks},
 		LR:    func(k int) float64 { return o.LR * rate(k) }, SaveEvery: o.SaveEvery, LogEvery: o.LogEvery,
 		SampleEvery: o.SampleEvery, Metadata: describe, Progress: h.Progress, Scalars: h.Scalars, Log: h.Log,
+	}
+	if o.Drop > 0 {
+		t.Prepare = training.DropLabels(o.Drop, start.Network.NullClass())
+	}
+	if len(o.Guidance) == 2 {
+		t.Prepare = training.DrawGuidance(o.Guidance[0], o.Guidance[1])
 	}
 	t.Sample = func(ctx context.Context, k int) error {
 		d, err := described(k, 0)
