@@ -254,6 +254,22 @@ func TestTrajectoryDraws(t *testing.T) {
 	}
 }
 
+// A step's loss is the first term plus λ times what the EDM objective draws, half of it at high levels, on the class labels too.
+func TestTrajectoryLossHasBothTerms(t *testing.T) {
+	net := network(t, perceptron.Config{Width: 8, Until: true, Classes: 2}, torch.Float64, 1)
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		g := &models.Trajectory{Net: net, SigmaData: 0.7, Noise: models.ScaledLog}
+		m := &CTM{Model: g, Teacher: gaussian, Solver: sampling.Heun{}, Denoising: 2}
+		b := Batch{Images: gaussian.Sample(s, torch.NewGenerator(s, 1), torch.Float64, 6, 2), Labels: torch.FromSlice(s, []int64{0, 1, 2, 0, 1, 2})}
+		d := Draw(s, 3, 5)
+		path, end := m.draw(5, b, d)
+		jumps := m.LossAt(s, b, path, end, noise(s, b, d), d.Dropout).Item()
+		edm := &EDM{Model: &models.EDM{Net: shortJumps{net}, SigmaData: 0.7, Noise: models.ScaledLog}, High: 0.5}
+		require.InEpsilon(t, jumps+2*edm.Loss(s, 5, b, d).Item(), m.Loss(s, 5, b, Draw(s, 3, 5)).Item(), 1e-12)
+		return nil
+	}))
+}
+
 // All jumps draw the same dropout masks: where the solver takes no step both sides are one number, bit by bit.
 func TestTrajectoryDropoutIsShared(t *testing.T) {
 	c := perceptron.Config{Width: 16, Until: true, Dropout: 0.3}

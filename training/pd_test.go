@@ -217,6 +217,25 @@ func TestProgressivePromotes(t *testing.T) {
 	}))
 }
 
+// Teacher and student are told the levels, the classes and the scales of guidance.
+func TestProgressiveTells(t *testing.T) {
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		b := Batch{Images: torch.Ones(s, torch.Float64, 3, 2), Labels: torch.FromSlice(s, []int64{0, 1, 2}), Guidance: torch.FromSlice(s, []float64{1, 2, 3})}
+		student, teacher := &recorder{}, &recorder{}
+		p := &PD{Model: &models.EDM{Net: student}, Teacher: &models.EDM{Net: teacher}, Steps: 100}
+		p.LossAt(s, 0, b, []int{0, 7, 15}, torch.Ones(s, torch.Float64, 3, 2), 1)
+		levels := p.levels(32)
+		require.InDeltaSlice(t, []float64{levels[0], levels[14], levels[30]}, student.levels[0], 1e-9)
+		require.InDeltaSlice(t, student.levels[0], teacher.levels[0], 1e-12)
+		require.InDeltaSlice(t, []float64{levels[1], levels[15], levels[31]}, teacher.levels[1], 1e-9)
+		require.Equal(t, []*torch.Tensor{b.Labels}, student.classes)
+		require.Equal(t, []*torch.Tensor{b.Labels, b.Labels}, teacher.classes)
+		require.Equal(t, []*torch.Tensor{b.Guidance}, student.guidance)
+		require.Equal(t, []*torch.Tensor{b.Guidance, b.Guidance}, teacher.guidance)
+		return nil
+	}))
+}
+
 func TestProgressiveRefuses(t *testing.T) {
 	for want, change := range map[string]func(p *PD){
 		"no model":                   func(p *PD) { p.Model = nil },
