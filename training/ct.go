@@ -28,7 +28,7 @@ type CT struct {
 	SigmaMax float64 // the largest noise level; 0: 80
 	Rho      float64 // the spacing of the levels; 0: 7
 
-	follow *models.EMA // moves Target; made by Validate
+	target target // moves Target
 }
 
 // IndexDistribution draws the index n of a pair of levels (t_n, t_{n+1}).
@@ -122,25 +122,16 @@ func (c *CT) Update(s *torch.Scope, k int) {
 	if c.Target == nil {
 		return
 	}
-	if c.follow == nil {
-		panic(&torch.Error{Op: "consistency training", Msg: "Update was called before Validate"})
-	}
 	_, decay := c.Schedule.At(k)
-	c.follow.Update(s, decay)
+	c.target.move(s, "consistency training", decay)
 }
 
 // State yields the target's weights.
 func (c *CT) State() iter.Seq2[string, *torch.Tensor] {
-	return func(yield func(string, *torch.Tensor) bool) {
-		if c.Target == nil {
-			return
-		}
-		for name, p := range c.Target.Parameters() {
-			if !yield("target."+name, p) {
-				return
-			}
-		}
+	if c.Target == nil {
+		return fixed{}.State()
 	}
+	return weightsOf("target.", c.Target)
 }
 
 // Stats returns N(k) as "levels" and μ(k) as "decay".
@@ -177,9 +168,5 @@ func (c *CT) Validate() error {
 	if c.Target == nil {
 		return nil
 	}
-	var err error
-	if c.follow, err = models.NewEMA(c.Target.Parameters(), c.Model.Parameters()); err != nil {
-		return fmt.Errorf("consistency training: target: %w", err)
-	}
-	return nil
+	return c.target.bind("consistency training", c.Target, c.Model)
 }

@@ -44,7 +44,7 @@ type CTM struct {
 	SigmaMax float64 // the largest noise level; 0: 80
 	Rho      float64 // the spacing of the levels; 0: 7
 
-	follow *models.EMA // moves Target; made by Validate
+	target target // moves Target
 }
 
 func (c *CTM) withDefaults() CTM {
@@ -176,25 +176,16 @@ func (c *CTM) Update(s *torch.Scope, k int) {
 	if c.Target == nil {
 		return
 	}
-	if c.follow == nil {
-		panic(&torch.Error{Op: "consistency trajectory", Msg: "Update was called before Validate"})
-	}
 	_, decay := c.withDefaults().Schedule.At(k)
-	c.follow.Update(s, decay)
+	c.target.move(s, "consistency trajectory", decay)
 }
 
 // State yields the target's weights.
 func (c *CTM) State() iter.Seq2[string, *torch.Tensor] {
-	return func(yield func(string, *torch.Tensor) bool) {
-		if c.Target == nil {
-			return
-		}
-		for name, p := range c.Target.Parameters() {
-			if !yield("target."+name, p) {
-				return
-			}
-		}
+	if c.Target == nil {
+		return fixed{}.State()
 	}
+	return weightsOf("target.", c.Target)
 }
 
 // Stats returns N(k) as "levels" and μ(k) as "decay".
@@ -236,9 +227,5 @@ func (c *CTM) Validate() error {
 	if c.Target == nil {
 		return nil
 	}
-	var err error
-	if c.follow, err = models.NewEMA(c.Target.Parameters(), c.Model.Parameters()); err != nil {
-		return fmt.Errorf("consistency trajectory: target: %w", err)
-	}
-	return nil
+	return c.target.bind("consistency trajectory", c.Target, c.Model)
 }

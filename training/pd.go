@@ -44,7 +44,7 @@ type PD struct {
 	SigmaMax float64 // the largest noise level; 0: 80
 	Rho      float64 // the spacing of the levels; 0: 7
 
-	follow *models.EMA // moves Copy; made by Validate
+	target target // moves Copy
 }
 
 func (p *PD) withDefaults() PD {
@@ -179,10 +179,7 @@ func (p *PD) promote(s *torch.Scope, k int) {
 	if n, _, _ := p.stage(k); n == p.withDefaults().First {
 		return
 	}
-	if p.follow == nil {
-		panic(&torch.Error{Op: "progressive distillation", Msg: "a stage ended before Validate was called"})
-	}
-	p.follow.Update(s, 0)
+	p.target.move(s, "progressive distillation", 0)
 }
 
 // Update makes the student the next stage's teacher at a stage's end. It needs Validate to have passed.
@@ -194,16 +191,10 @@ func (p *PD) Update(s *torch.Scope, k int) {
 
 // State yields the copy's weights. The stage follows from the training step.
 func (p *PD) State() iter.Seq2[string, *torch.Tensor] {
-	return func(yield func(string, *torch.Tensor) bool) {
-		if p.Copy == nil {
-			return
-		}
-		for name, w := range p.Copy.Parameters() {
-			if !yield("copy."+name, w) {
-				return
-			}
-		}
+	if p.Copy == nil {
+		return fixed{}.State()
 	}
+	return weightsOf("copy.", p.Copy)
 }
 
 // Stats returns the student's steps N at training step k as "steps".
@@ -235,9 +226,5 @@ func (p *PD) Validate() error {
 	case c.Copy == nil:
 		return errors.New("progressive distillation: no copy: want a network of the model's architecture, the teacher after the first stage")
 	}
-	var err error
-	if p.follow, err = models.NewEMA(c.Copy.Parameters(), c.Model.Parameters()); err != nil {
-		return fmt.Errorf("progressive distillation: copy: %w", err)
-	}
-	return nil
+	return p.target.bind("progressive distillation", p.Copy, p.Model)
 }

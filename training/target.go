@@ -1,0 +1,42 @@
+package training
+
+import (
+	"fmt"
+	"iter"
+
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/torch"
+)
+
+// target is a copy of the model that an objective moves towards it: a target network, or the next teacher.
+type target struct {
+	follow *models.EMA // made by bind
+}
+
+// bind makes the copy follow the model. what names the method in errors.
+func (t *target) bind(what string, of, model Module) error {
+	var err error
+	if t.follow, err = models.NewEMA(of.Parameters(), model.Parameters()); err != nil {
+		return fmt.Errorf("%s: target: %w", what, err)
+	}
+	return nil
+}
+
+// move takes θ⁻ ← decay·θ⁻ + (1-decay)·θ.
+func (t *target) move(s *torch.Scope, what string, decay float64) {
+	if t.follow == nil {
+		panic(&torch.Error{Op: what, Msg: "Update was called before Validate"})
+	}
+	t.follow.Update(s, decay)
+}
+
+// weightsOf yields a copy's weights for a saved state.
+func weightsOf(prefix string, m Module) iter.Seq2[string, *torch.Tensor] {
+	return func(yield func(string, *torch.Tensor) bool) {
+		for name, p := range m.Parameters() {
+			if !yield(prefix+name, p) {
+				return
+			}
+		}
+	}
+}
