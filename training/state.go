@@ -19,73 +19,41 @@ const stateKey = "onestep_state"
 const stateFormat = 1
 
 type stateHead struct {
-	Format int    `json:"format"`
-	Step   int    `json:"step"`
-	Seen   int64  `json:"seen"`
-	Seed   uint64 `json:"seed"`
+	Format   int      `json:"format"`
+	Step     int      `json:"step"`
+	Seen     int64    `json:"seen"`
+	Seed     uint64   `json:"seed"`
+	Averages []string `json:"averages,omitempty"` // their names
 	health
 }
 
-// parts are the sets of tensors in a state file, by the prefix of their names.
-func (t *Trainer) parts(s *torch.Scope) map[string]iter.Seq2[string, *torch.Tensor] {
-	p := map[string]iter.Seq2[string, *torch.Tensor]{
-		"model.":     t.Model.Parameters(),
-		"optimizer.": t.Optimizer.State(s),
-		"objective.": t.Objective.State(),
-	}
-	if t.Average != nil {
-		p["average."] = t.Average.Into.Parameters()
-	}
-	return p
+// part is a set of tensors in a state file, whose names start with prefix.
+type part struct {
+	prefix string
+	all    iter.Seq2[string, *torch.Tensor]
 }
 
-// save writes state and snapshot after the last step.
+// parts are what a state file holds besides the optimizer's state.
+func (t *Trainer) parts() []part {
+	parts := []part{{"model.", t.Model.Parameters()}}
+	for i, a := range t.Averages {
+		prefix := "average."
+		if i > 0 {
+			prefix = "average-" + a.Name() + "/" // names have dots, as tensors' names do, but no slashes
+		}
+		parts = append(parts, part{prefix, a.Into.Parameters()})
+	}
+	return append(parts, part{"objective.", t.Objective.State()})
+}
+
+// save writes snapshots and state after the last step.
 func (t *Trainer) save(s *torch.Scope, run *session, r *Result) error {
 	return s.NoGrad(func(s *torch.Scope) error {
-		head, err := json.Marshal(stateHead{stateFormat, r.Step, r.Seen, t.Seed, run.health})
-		if err != nil {
-			return err
-		}
-		// The snapshot first: a state without its snapshot would make a resumed run skip it.
-		weights := t.Model.Parameters()
-		if t.Average != nil {
-			weights = t.Average.Into.Parameters()
-		}
-		if full, ok := t.snapshotOf().(interface {
-			Tensors() iter.Seq2[string, *torch.Tensor]
-		}); ok {
-			weights = full.Tensors()
-		}
-		metadata := map[string]string{}
-		describe := t.Metadata
-		if o, ok := t.Objective.(interface {
-			Metadata(step int, images int64) (map[string]string, error)
-		}); ok && describe == nil {
-			describe = o.Metadata
-		}
-		if describe != nil {
-			if metadata, err = describe(r.Step, r.Seen); err != nil {
-				return err
-			}
-		}
-		r.Snapshot, r.State = t.Run.Snapshot(r.Step), t.Run.State(r.Step)
-		if err := torch.SaveSafetensors(r.Snapshot, weights, metadata, true); err != nil {
+		// The snapshots first: a state without its snapshots would make a resumed run skip them.
+		if err := t.saveSnapshots(r); err != nil {
 			return fmt.Errorf("snapshot: %w", err)
 		}
-		all := func(yield func(string, *torch.Tensor) bool) {
-			parts := t.parts(s)
-			for _, prefix := range []string{"model.", "average.", "objective.", "optimizer."} {
-				if parts[prefix] == nil {
-					continue
-				}
-				for name, x := range parts[prefix] {
-					if !yield(prefix+name, x) {
-						return
-					}
-				}
-			}
-		}
-		if err := torch.SaveSafetensors(r.State, all, map[string]string{stateKey: string(head)}, true); err != nil {
+		if err := t.saveState(s, run, r); err != nil {
 			return fmt.Errorf("state: %w", err)
 		}
 		run.saved = r.Step
@@ -97,12 +65,68 @@ func (t *Trainer) save(s *torch.Scope, run *session, r *Result) error {
 	})
 }
 
-// snapshotOf is whose weights a snapshot holds.
-func (t *Trainer) snapshotOf() Module {
-	if t.Average != nil {
-		return t.Average.Into
+// saveSnapshots writes the averages, each to its file, or else the model.
+func (t *Trainer) saveSnapshots(r *Result) error {
+	describe := t.Metadata
+	if o, ok := t.Objective.(interface {
+		Metadata(step int, images int64) (map[string]string, error)
+	}); ok && describe == nil {
+		describe = o.Metadata
 	}
-	return t.Model
+	metadata := map[string]string{}
+	if describe != nil {
+		var err error
+		if metadata, err = describe(r.Step, r.Seen); err != nil {
+			return err
+		}
+	}
+	r.Snapshot = t.Run.Snapshot(r.Step, "")
+	if len(t.Averages) == 0 {
+		return torch.SaveSafetensors(r.Snapshot, tensorsOf(t.Model), metadata, true)
+	}
+	for i, a := range t.Averages {
+		path := r.Snapshot
+		if i > 0 {
+			path = t.Run.Snapshot(r.Step, a.Name())
+		}
+		said, err := averageHead{Decay: a.Decay, HalfLife: a.HalfLife, Width: a.Width, Step: r.Step}.addTo(metadata)
+		if err != nil {
+			return err
+		}
+		if err := torch.SaveSafetensors(path, tensorsOf(a.Into), said, true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// tensorsOf yields all of a network's tensors, or of what has no others its parameters.
+func tensorsOf(m Module) iter.Seq2[string, *torch.Tensor] {
+	if full, ok := m.(interface {
+		Tensors() iter.Seq2[string, *torch.Tensor]
+	}); ok {
+		return full.Tensors()
+	}
+	return m.Parameters()
+}
+
+// saveState writes what a resumed run needs.
+func (t *Trainer) saveState(s *torch.Scope, run *session, r *Result) error {
+	head, err := json.Marshal(stateHead{stateFormat, r.Step, r.Seen, t.Seed, t.averageNames(), run.health})
+	if err != nil {
+		return err
+	}
+	all := func(yield func(string, *torch.Tensor) bool) {
+		for _, p := range append(t.parts(), part{"optimizer.", t.Optimizer.State(s)}) {
+			for name, x := range p.all {
+				if !yield(p.prefix+name, x) {
+					return
+				}
+			}
+		}
+	}
+	r.State = t.Run.State(r.Step)
+	return torch.SaveSafetensors(r.State, all, map[string]string{stateKey: string(head)}, true)
 }
 
 // resume loads the latest state of the run's folder, if there is one.
@@ -132,34 +156,24 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 		return fmt.Errorf("resume: %s was made with seed %d, this run has %d", path, head.Seed, t.Seed)
 	case head.Step < 0 || head.Step != steps[len(steps)-1]:
 		return fmt.Errorf("resume: %s says step %d", path, head.Step)
+	case head.Averages != nil && !slices.Equal(head.Averages, t.averageNames()):
+		return fmt.Errorf("resume: %s was made with the averages %q, this run has %q", path, head.Averages, t.averageNames())
 	}
 	err = s.NoGrad(func(s *torch.Scope) error {
 		given := map[string]*torch.Tensor{}
 		for name, x := range w.All(s) {
 			given[name] = x
 		}
-		under := func(prefix string) iter.Seq2[string, *torch.Tensor] {
-			return func(yield func(string, *torch.Tensor) bool) {
-				for name, x := range given {
-					if rest, ok := strings.CutPrefix(name, prefix); ok && !yield(rest, x) {
-						return
-					}
-				}
-			}
-		}
-		parts := t.parts(s)
+		parts := t.parts()
 		var wrong []string
-		for prefix, into := range parts {
-			if prefix == "optimizer." {
-				continue
-			}
-			for name, x := range into {
-				v, ok := given[prefix+name]
+		for _, p := range parts {
+			for name, x := range p.all {
+				v, ok := given[p.prefix+name]
 				switch {
 				case !ok:
-					wrong = append(wrong, "missing "+prefix+name)
+					wrong = append(wrong, "missing "+p.prefix+name)
 				case !slices.Equal(v.Shape(), x.Shape()):
-					wrong = append(wrong, fmt.Sprintf("%s%s: want %v, got %v", prefix, name, x.Shape(), v.Shape()))
+					wrong = append(wrong, fmt.Sprintf("%s%s: want %v, got %v", p.prefix, name, x.Shape(), v.Shape()))
 				}
 			}
 		}
@@ -167,15 +181,18 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 			slices.Sort(wrong)
 			return fmt.Errorf("%d tensors do not fit this run: %s", len(wrong), strings.Join(wrong[:min(len(wrong), 8)], "; "))
 		}
-		for prefix, into := range parts {
-			if prefix == "optimizer." {
-				continue
-			}
-			for name, x := range into {
-				x.CopyFrom(s, given[prefix+name])
+		for _, p := range parts {
+			for name, x := range p.all {
+				x.CopyFrom(s, given[p.prefix+name])
 			}
 		}
-		return t.Optimizer.LoadState(under("optimizer."))
+		return t.Optimizer.LoadState(func(yield func(string, *torch.Tensor) bool) {
+			for name, x := range given {
+				if rest, ok := strings.CutPrefix(name, "optimizer."); ok && !yield(rest, x) {
+					return
+				}
+			}
+		})
 	})
 	if err != nil {
 		return fmt.Errorf("resume from %s: %w", path, err)
@@ -223,6 +240,6 @@ func (t *Trainer) finish(s *torch.Scope, run *session, r *Result) error {
 	if run.saved != r.Step {
 		return t.save(s, run, r)
 	}
-	r.Snapshot, r.State = t.Run.Snapshot(r.Step), t.Run.State(r.Step)
+	r.Snapshot, r.State = t.Run.Snapshot(r.Step, ""), t.Run.State(r.Step)
 	return nil
 }

@@ -30,24 +30,6 @@ type Optimizer interface {
 	LoadState(state iter.Seq2[string, *torch.Tensor]) error
 }
 
-// Average is a copy of the model's weights that follows them slowly: what one samples from.
-type Average struct {
-	Into  Module  // the copy, of the same architecture
-	Decay float64 // per step, such as 0.999
-	// RampUp limits the decay while few steps have been taken, to min(Decay, (1+k)/(RampUp+k)), so that the first,
-	// random weights are forgotten; 0: 10.
-	RampUp float64
-}
-
-// DecayAt returns the decay at step k, counted from 0.
-func (a Average) DecayAt(k int) float64 {
-	ramp := a.RampUp
-	if ramp == 0 {
-		ramp = 10
-	}
-	return math.Min(a.Decay, (1+float64(k))/(ramp+float64(k)))
-}
-
 // Guard says what happens to a step whose loss or gradients are not finite. It is never taken, and never passed over in
 // silence: it is logged and counted. The zero value ends the run there, with an error.
 type Guard struct {
@@ -72,10 +54,14 @@ func (h health) lrScale() float64 {
 
 // Trainer runs an Objective: the one loop of all methods.
 type Trainer struct {
+	// Objective is the method. One that learns parameters of its own is a Module, too: they count for Clip and Guard as the
+	// model's do, and belong into the optimizer and into the objective's State.
 	Objective Objective
 	Model     Module
 	Optimizer Optimizer
-	Average   *Average // nil: none, and snapshots hold the model's own weights
+	// Averages follow the model's weights. The first is what snapshots, named model-STEP.safetensors, hold; each of the others is
+	// saved beside it, as model-STEP.NAME.safetensors, by its Name. None: snapshots hold the model's own weights.
+	Averages []Average
 
 	Data   *dataset.Loader
 	Labels bool // whether batches carry labels to the network
@@ -176,12 +162,12 @@ func (t *Trainer) validate() error {
 // session is what a run holds while it is open.
 type session struct {
 	health
-	params  []*torch.Tensor
-	average *models.EMA
-	lr      float64 // the optimizer's own, where no schedule is given
-	began   time.Time
-	rate    *rate
-	saved   int // the last step whose state is on disk; -1: none
+	params   []*torch.Tensor // all that is learned
+	averages []*models.EMA
+	lr       float64 // the optimizer's own, where no schedule is given
+	began    time.Time
+	rate     *rate
+	saved    int // the last step whose state is on disk; -1: none
 }
 
 func (t *Trainer) train(ctx context.Context, s *torch.Scope) (Result, error) {
@@ -189,15 +175,10 @@ func (t *Trainer) train(ctx context.Context, s *torch.Scope) (Result, error) {
 	if t.Log == nil {
 		t.Log = slog.New(slog.DiscardHandler)
 	}
-	run := &session{lr: t.Optimizer.LR(), began: time.Now(), rate: newRate()}
-	for _, p := range t.Model.Parameters() {
-		run.params = append(run.params, p)
-	}
-	if a := t.Average; a != nil {
-		var err error
-		if run.average, err = models.NewEMA(a.Into.Parameters(), t.Model.Parameters()); err != nil {
-			return r, fmt.Errorf("trainer: %w", err)
-		}
+	run := &session{lr: t.Optimizer.LR(), began: time.Now(), rate: newRate(), params: t.learned()}
+	var err error
+	if run.averages, err = t.follow(); err != nil {
+		return r, fmt.Errorf("trainer: %w", err)
 	}
 	if err := t.resume(s, run, &r); err != nil {
 		return r, err
@@ -220,6 +201,23 @@ func (t *Trainer) train(ctx context.Context, s *torch.Scope) (Result, error) {
 		r.Skipped = run.Skipped
 		t.Log.Warn("went back to the last saved state, with half the learning rate", "reason", bad, "step", r.Step, "lr_scale", run.LRScale)
 	}
+}
+
+// learned returns the model's parameters and those that the objective has besides, each once.
+func (t *Trainer) learned() (params []*torch.Tensor) {
+	learners := []Module{t.Model}
+	if own, ok := t.Objective.(Module); ok {
+		learners = append(learners, own)
+	}
+	known := map[*torch.Tensor]bool{}
+	for _, m := range learners {
+		for _, p := range m.Parameters() {
+			if !known[p] {
+				known[p], params = true, append(params, p)
+			}
+		}
+	}
+	return params
 }
 
 // steps trains until the end of the run or of this session. A notFiniteError says that the Guard's skips are used up.
@@ -324,8 +322,8 @@ func (t *Trainer) step(s *torch.Scope, k int, in dataset.Batch, run *session) (l
 		return s.NoGrad(func(s *torch.Scope) error {
 			t.Optimizer.Step(s)
 			t.Objective.Update(s, k)
-			if run.average != nil {
-				run.average.Update(s, t.Average.DecayAt(k))
+			for i, average := range run.averages {
+				average.Update(s, t.Averages[i].DecayAt(k, t.Data.Batch))
 			}
 			return nil
 		})

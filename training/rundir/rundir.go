@@ -1,12 +1,13 @@
 // Package rundir keeps a training run's folder:
 //
-//	options.json               the resolved options
-//	stats.jsonl                one JSON object per logged step
-//	log.txt                    what was logged
-//	model-0010000.safetensors  snapshots: averaged weights, to share and sample from
-//	state-0010000.safetensors  what a resumed run needs
-//	samples-0010000.png        example images
-//	events.out.tfevents.*      the statistics again, for TensorBoard
+//	options.json                          the resolved options
+//	stats.jsonl                           one JSON object per logged step
+//	log.txt                               what was logged
+//	model-0010000.safetensors             snapshots: averaged weights, to share and sample from
+//	model-0010000.width-0.05.safetensors  further averages of the weights, by name
+//	state-0010000.safetensors             what a resumed run needs
+//	samples-0010000.png                   example images
+//	events.out.tfevents.*                 the statistics again, for TensorBoard
 //
 // Files appear under their names only when they are complete, so a run that is killed at any moment can be resumed.
 package rundir
@@ -199,9 +200,13 @@ func (d *Dir) Close() error {
 	return errors.Join(errs...)
 }
 
-// Snapshot returns the path of the snapshot after a step.
-func (d *Dir) Snapshot(step int) string {
-	return d.File(fmt.Sprintf("model-%07d.safetensors", step))
+// Snapshot returns the path of the snapshot after a step: of the further average of that name, or, where it is empty, of the one
+// that is sampled from.
+func (d *Dir) Snapshot(step int, name string) string {
+	if name != "" {
+		name = "." + name
+	}
+	return d.File(fmt.Sprintf("model-%07d%s.safetensors", step, name))
 }
 
 // State returns the path of the state after a step.
@@ -231,6 +236,29 @@ func Steps(path, prefix string) ([]int, error) {
 	}
 	slices.Sort(steps)
 	return steps, nil
+}
+
+// Snapshots returns the paths of all snapshots in a folder, of every average, sorted.
+func Snapshots(path string) ([]string, error) {
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, fmt.Errorf("run directory: %w", err)
+	}
+	var all []string
+	for _, e := range entries {
+		text, ok := strings.CutPrefix(e.Name(), "model-")
+		if !ok {
+			continue
+		}
+		if text, ok = strings.CutSuffix(text, ".safetensors"); !ok {
+			continue
+		}
+		step, _, _ := strings.Cut(text, ".")
+		if n, err := strconv.Atoi(step); err == nil && n >= 0 && step == fmt.Sprintf("%07d", n) {
+			all = append(all, filepath.Join(path, e.Name()))
+		}
+	}
+	return all, nil
 }
 
 // Prune removes all but the last keep files with that prefix.
