@@ -62,7 +62,7 @@ func TestStepsAndPrune(t *testing.T) {
 	d := open(t, filepath.Join(t.TempDir(), "run"), options, false)
 	for _, n := range []int{1000, 20, 300} {
 		require.NoError(t, Write(d.State(n), []byte("x")))
-		require.NoError(t, Write(d.Snapshot(n), []byte("x")))
+		require.NoError(t, Write(d.Snapshot(n, ""), []byte("x")))
 	}
 	for _, junk := range []string{"state-.safetensors", "state-12.part", ".state-0000400.safetensors.123", "state-abc.safetensors"} {
 		require.NoError(t, os.WriteFile(d.File(junk), nil, 0o644))
@@ -77,7 +77,7 @@ func TestStepsAndPrune(t *testing.T) {
 	got, err = Steps(d.Path(), "model")
 	require.NoError(t, err)
 	require.Equal(t, []int{20, 300, 1000}, got, "snapshots stay")
-	require.Equal(t, "model-0001000.safetensors", filepath.Base(d.Snapshot(1000)))
+	require.Equal(t, "model-0001000.safetensors", filepath.Base(d.Snapshot(1000, "")))
 }
 
 func TestStats(t *testing.T) {

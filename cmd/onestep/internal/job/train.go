@@ -277,7 +277,7 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 		rate = func(k int) float64 { return math.Min(1, float64(k+1)/10) * stages.Left(k) }
 	}
 	t := training.Trainer{
-		Objective: objective, Model: net, Optimizer: opt, Average: &training.Average{Into: average, Decay: o.EMA},
+		Objective: objective, Model: net, Optimizer: opt, Averages: []training.Average{{Into: average, Decay: o.EMA}},
 		Data: &dataset.Loader{Dataset: data, Batch: o.Batch, Seed: o.Seed, Workers: o.Workers, Flip: o.Flip,
 			SkipCorrupt: o.Corrupt == "skip", Corrupt: once(h.Log)},
 		Labels: o.Classes, Run: run, Device: dev, Seed: o.Seed, Steps: o.Steps, Duration: o.Duration, Clip: o.Clip,

@@ -1,0 +1,240 @@
+package training
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/safetensors"
+	"github.com/onestep-go/onestep/training/rundir"
+)
+
+// ErrNoAverages is what runs are refused with that tracked no power-function average.
+var ErrNoAverages = errors.New("none of its snapshots holds an average of a relative width, from which those of other widths are found: train with one, better with two, such as 0.05 and 0.1")
+
+// SavedAverage is a power-function average of a run's weights, in a snapshot.
+type SavedAverage struct {
+	Path  string
+	Width float64 // see [models.PowerWidth]
+	Step  int     // optimizer steps that it has seen
+}
+
+// SavedAverages lists a run's power-function averages by step and width, reading no weights. A folder without any gives an
+// error that wraps [ErrNoAverages].
+func SavedAverages(dir string) ([]SavedAverage, error) {
+	paths, err := rundir.Snapshots(dir)
+	if err != nil {
+		return nil, err
+	}
+	var all []SavedAverage
+	for _, path := range paths {
+		f, err := safetensors.Open(path)
+		if err != nil {
+			return nil, fmt.Errorf("averages of %s: %w; remove it to go by the others", dir, err)
+		}
+		text, ok := f.Metadata()[averageKey]
+		if err := f.Close(); err != nil {
+			return nil, fmt.Errorf("averages of %s: %w", dir, err)
+		}
+		if !ok {
+			continue
+		}
+		var head averageHead
+		if err := json.Unmarshal([]byte(text), &head); err != nil {
+			return nil, fmt.Errorf("averages of %s: %s: what it says of its average: %w", dir, path, err)
+		}
+		if head.Width == 0 || head.Combined {
+			continue
+		}
+		if _, err := models.PowerExponent(head.Width); err != nil || head.Step < 1 {
+			return nil, fmt.Errorf("averages of %s: %s says it holds the average of width %g after step %d", dir, path, head.Width, head.Step)
+		}
+		all = append(all, SavedAverage{path, head.Width, head.Step})
+	}
+	if len(all) == 0 {
+		return nil, fmt.Errorf("averages of %s: %w", dir, ErrNoAverages)
+	}
+	slices.SortFunc(all, func(a, b SavedAverage) int {
+		return cmp.Or(cmp.Compare(a.Step, b.Step), cmp.Compare(a.Width, b.Width), cmp.Compare(a.Path, b.Path))
+	})
+	// A copy of a file, which somebody may have put there, tells nothing new.
+	return slices.CompactFunc(all, func(a, b SavedAverage) bool { return a.Step == b.Step && a.Width == b.Width }), nil
+}
+
+// Combination is an average of a run's weights that was not tracked, as a sum of those that were.
+type Combination struct {
+	Width float64
+	Step  int
+	// The average is the sum over i of Factors[i] times From[i].
+	From    []SavedAverage
+	Factors []float64
+	// Distance is how far the sum's profile, the weight that it gives to each step of the run, is from the wanted one, relative to
+	// that one: 0.05 is close; from about 0.3 on it is another average. It is large for widths far outside of the tracked ones and
+	// where there are few snapshots.
+	Distance float64
+}
+
+// CombineAverages finds the average of a width, from 0.001 to 0.288 of the run until that step, after training (Karras et al.
+// 2024, section 3.2): from all power-function averages in the run's folder until then, by [models.Combine]. The step has to be one
+// of which there is a snapshot; 0 is the last. No weights are read before [Combination.Save].
+func CombineAverages(dir string, width float64, step int) (*Combination, error) {
+	gamma, err := models.PowerExponent(width)
+	if err != nil {
+		return nil, err
+	}
+	all, err := SavedAverages(dir)
+	if err != nil {
+		return nil, err
+	}
+	if step == 0 {
+		step = all[len(all)-1].Step
+	}
+	c := &Combination{Width: width, Step: step}
+	var have []models.PowerAverage
+	for _, a := range all {
+		if a.Step > step {
+			break
+		}
+		g, err := models.PowerExponent(a.Width)
+		if err != nil {
+			return nil, err
+		}
+		c.From, have = append(c.From, a), append(have, models.PowerAverage{Gamma: g, Step: a.Step})
+	}
+	if len(have) == 0 || have[len(have)-1].Step != step {
+		var steps []int
+		for _, a := range all {
+			steps = append(steps, a.Step)
+		}
+		steps = slices.Compact(steps)
+		return nil, fmt.Errorf("averages of %s: there is none after step %d: want one of the steps %v", dir, step, shorten(steps))
+	}
+	c.Factors, c.Distance, err = models.Combine(have, models.PowerAverage{Gamma: gamma, Step: step})
+	return c, err
+}
+
+// shorten leaves out the middle of a long list.
+func shorten(steps []int) []any {
+	var shown []any
+	for i, n := range steps {
+		switch {
+		case i < 4 || i >= len(steps)-4:
+			shown = append(shown, n)
+		case i == 4:
+			shown = append(shown, "…")
+		}
+	}
+	return shown
+}
+
+// Save reads the averages and writes their sum as a snapshot, in the element types and with the metadata of the last one. It goes
+// tensor by tensor through all files, which are mapped into memory, so that it needs room for a few tensors only. What no average
+// changes, such as fixed frequencies, stays as it is. Without overwrite, a file that exists is an error that wraps fs.ErrExist.
+func (c *Combination) Save(path string, overwrite bool) (err error) {
+	fail := func(err error) error { return fmt.Errorf("combine averages: %w", err) }
+	var files []*torch.Weights
+	defer func() {
+		for _, f := range files {
+			err = errors.Join(err, f.Close())
+		}
+	}()
+	for _, a := range c.From {
+		if sameFile(a.Path, path) {
+			return fail(fmt.Errorf("%s is one of the averages: want another file", path))
+		}
+		f, err := torch.OpenWeights(a.Path)
+		if err != nil {
+			return fail(err)
+		}
+		files = append(files, f)
+	}
+	last := files[len(files)-1].File()
+	for _, f := range files[:len(files)-1] {
+		if err := sameTensors(f.File(), last); err != nil {
+			return fail(err)
+		}
+	}
+	metadata, err := averageHead{Width: c.Width, Step: c.Step, Combined: true}.addTo(last.Metadata())
+	if err != nil {
+		return fail(err)
+	}
+	err = torch.Run(torch.CPU, func(s *torch.Scope) error {
+		var sums []safetensors.Source
+		for v := range last.Tensors() {
+			sums = append(sums, safetensors.Source{Name: v.Name, DType: v.DType, Shape: v.Shape, Data: func() (data []byte, err error) {
+				err = s.Run(func(s *torch.Scope) error {
+					data, err = c.sum(s, files, v)
+					return err
+				})
+				return data, err
+			}})
+		}
+		return safetensors.Write(path, sums, safetensors.Options{Metadata: metadata, Overwrite: overwrite})
+	})
+	if err != nil {
+		return fail(err)
+	}
+	return nil
+}
+
+// sum adds up one tensor over all files, in float64, and returns it in the type of v, which is the last file's.
+func (c *Combination) sum(s *torch.Scope, files []*torch.Weights, v safetensors.Tensor) ([]byte, error) {
+	same := true
+	for _, f := range files {
+		w, _ := f.File().Tensor(v.Name)
+		same = same && bytes.Equal(w.Data, v.Data)
+	}
+	if same {
+		return v.Data, nil
+	}
+	sum := torch.Zeros(s, torch.Float64, v.Shape...)
+	var dtype torch.DType
+	for i, f := range files {
+		err := s.Run(func(s *torch.Scope) error {
+			w, err := f.Get(s, v.Name)
+			if err != nil {
+				return err
+			}
+			dtype = w.DType()
+			if !dtype.IsFloat() {
+				return fmt.Errorf("%s: the tensor %q is of type %v and differs between the averages: want floating-point numbers", f.File().Path(), v.Name, dtype)
+			}
+			if n := torch.CountNonFinite(s, []*torch.Tensor{w}); n > 0 {
+				return fmt.Errorf("%s: %d elements of the tensor %q are not finite: the file is damaged; remove it to combine the others", f.File().Path(), n, v.Name)
+			}
+			sum.AddScaledInPlace(s, w.To(s, torch.Float64), c.Factors[i])
+			return nil
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return sum.To(s, dtype).Bytes(), nil
+}
+
+// sameTensors tells how two files differ in what they hold.
+func sameTensors(f, want *safetensors.File) error {
+	if f.Len() != want.Len() {
+		return fmt.Errorf("%s holds %d tensors, %s %d: they are of different runs", f.Path(), f.Len(), want.Path(), want.Len())
+	}
+	for w := range want.Tensors() {
+		v, ok := f.Tensor(w.Name)
+		if !ok || v.DType != w.DType || !slices.Equal(v.Shape, w.Shape) {
+			return fmt.Errorf("%s and %s differ in the tensor %q: they are of different runs", f.Path(), want.Path(), w.Name)
+		}
+	}
+	return nil
+}
+
+// sameFile tells whether two paths lead to one file that exists.
+func sameFile(a, b string) bool {
+	x, errX := os.Stat(a)
+	y, errY := os.Stat(b)
+	return errX == nil && errY == nil && os.SameFile(x, y)
+}
