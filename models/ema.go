@@ -135,7 +135,7 @@ func (a PowerAverage) dot(b PowerAverage) float64 {
 }
 
 // Combine returns factors, one for each average, with which their sum comes nearest to another average of the same run: one of
-// a width that was never tracked, found after training (Karras et al. 2024, section 3.1). distance is how far the sum's
+// a width that was never tracked, found after training (Karras et al. 2024, section 3.2). distance is how far the sum's
 // weights are from the wanted ones, relative to these: with averages of two widths saved ten times or more it is small
 // unless the wanted one reaches further than both.
 func Combine(averages []PowerAverage, want PowerAverage) (factors []float64, distance float64, err error) {
