@@ -164,6 +164,15 @@ func TestKarras(t *testing.T) {
 	for i := range want {
 		require.InEpsilon(t, want[i], got[i], 0.01, "level %d", i)
 	}
+	// The second levels of published two-step samples, by their index from above (Song et al. 2023, released code).
+	for _, c := range []struct {
+		n, index int
+		want     float64
+	}{
+		{40, 22, 1.382}, {40, 17, 4.366}, {40, 18, 3.520}, {201, 106, 1.913}, {151, 67, 3.991}, {151, 62, 5.249}, {18, 11, 0.5853},
+	} {
+		require.InEpsilon(t, c.want, Karras(c.n, 0.002, 80, 7)[c.n-1-c.index], 5e-4, "%d of %d", c.index, c.n)
+	}
 	require.Equal(t, []float64{0.002, 80}, Karras(2, 0.002, 80, 7))
 	// ρ = 1 is an even grid.
 	require.InDeltaSlice(t, []float64{1, 2, 3, 4, 5}, Karras(5, 1, 5, 1), 1e-14)

@@ -103,14 +103,8 @@ func methods() []method {
 				return data, sampling.Heun{}, levels, nil
 			},
 		},
-		{
-			name: "MeanFlow", about: "times as for CIFAR-10, ratio 0.75, power 0.75; f is the jump to 0",
-			net:      mlp.Config{Until: true, NoiseScale: 3},
-			function: func(net models.Network) any { return &models.MeanFlow{Net: net} },
-			objective: func(_ context.Context, l *lesson) (training.Objective, error) {
-				return &training.MeanFlow{Model: l.learn.(*models.MeanFlow), Mean: -2, Std: 2, Ratio: 0.75, Power: 0.75}, nil
-			},
-		},
+		meanFlow("MeanFlow", "times as for CIFAR-10, ratio 0.75, power 0.75; f is the jump to 0", 0.75),
+		meanFlow("MeanFlow, power 0", "the same, all samples weighed alike: in two dimensions the weights bias the mean", 1e-9),
 		progressive("PD, exact score, 16 to 1", "exact"),
 		progressive("PD, EDM teacher, 16 to 1", "EDM teacher"),
 		{
@@ -225,6 +219,17 @@ func continuous(name, teacher string, step float64) method {
 				c.Teacher, err = l.teacher(ctx, teacher)
 			}
 			return c, err
+		},
+	}
+}
+
+// meanFlow learns average velocities, with the losses weighed by that power.
+func meanFlow(name, about string, power float64) method {
+	return method{
+		name: name, about: about, net: mlp.Config{Until: true, NoiseScale: 3},
+		function: func(net models.Network) any { return &models.MeanFlow{Net: net} },
+		objective: func(_ context.Context, l *lesson) (training.Objective, error) {
+			return &training.MeanFlow{Model: l.learn.(*models.MeanFlow), Mean: -2, Std: 2, Ratio: 0.75, Power: power}, nil
 		},
 	}
 }
