@@ -203,10 +203,10 @@ func (c *Combination) sum(s *torch.Scope, files []*torch.Weights, v safetensors.
 			}
 			dtype = w.DType()
 			if !dtype.IsFloat() {
-				return fmt.Errorf("%s: the tensor %q is of type %v and differs between the averages: want floating-point numbers", f.File().Path(), v.Name, dtype)
+				return fmt.Errorf("its elements are of type %v and differ between the averages: want floating-point numbers", dtype)
 			}
 			if n := torch.CountNonFinite(s, []*torch.Tensor{w}); n > 0 {
-				return fmt.Errorf("%s: %d elements of the tensor %q are not finite: the file is damaged; remove it to combine the others", f.File().Path(), n, v.Name)
+				return fmt.Errorf("%s: %d elements of the tensor are not finite: the file is damaged; remove it to combine the others", f.File().Path(), n)
 			}
 			sum.AddScaledInPlace(s, w.To(s, torch.Float64), c.Factors[i])
 			return nil
