@@ -115,6 +115,9 @@ func CombineAverages(dir string, width float64, step int) (*Combination, error) 
 		steps = slices.Compact(steps)
 		return nil, fmt.Errorf("averages of %s: there is none after step %d: want one of the steps %v", dir, step, shorten(steps))
 	}
+	if a := have[0]; len(have) == 1 && a.Gamma != gamma {
+		return nil, fmt.Errorf("averages of %s: until step %d there is only one, of width %g: want at least two for another width", dir, step, c.From[0].Width)
+	}
 	c.Factors, c.Distance, err = models.Combine(have, models.PowerAverage{Gamma: gamma, Step: step})
 	return c, err
 }

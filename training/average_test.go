@@ -297,11 +297,15 @@ func TestCombineAveragesRefuses(t *testing.T) {
 	for want, ask := range map[string]func() error{
 		"want a number between 0.001 and 0.289, got 0.5":    func() error { _, err := CombineAverages(dir, 0.5, 0); return err },
 		"none after step 7: want one of the steps [4 8 12]": func() error { _, err := CombineAverages(dir, 0.1, 7); return err },
+		"until step 4 there is only one, of width 0.1":      func() error { _, err := CombineAverages(dir, 0.12, 4); return err },
 		"is one of the averages: want another file":         func() error { return combined.Save(combined.From[1].Path, true) },
 		"no such file or directory":                         func() error { _, err := CombineAverages(dir+"x", 0.1, 0); return err },
 	} {
 		require.ErrorContains(t, ask(), want)
 	}
+	self, err := CombineAverages(dir, 0.1, 4)
+	require.NoError(t, err)
+	require.InDeltaSlice(t, []float64{1}, self.Factors, 1e-12)
 	other := filepath.Join(t.TempDir(), "run")
 	_, err = newAveraged(t, other, Average{HalfLife: 100}).Train(t.Context())
 	require.NoError(t, err)

@@ -78,6 +78,22 @@ func TestStepsAndPrune(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []int{20, 300, 1000}, got, "snapshots stay")
 	require.Equal(t, "model-0001000.safetensors", filepath.Base(d.Snapshot(1000, "")))
+
+	// Those of further averages are snapshots, too, and none of a step's own.
+	further := d.Snapshot(300, "width-0.05")
+	require.Equal(t, "model-0000300.width-0.05.safetensors", filepath.Base(further))
+	require.NoError(t, Write(further, []byte("x")))
+	for _, junk := range []string{"model-300.safetensors", "model-0000300.width-0.05.part", "model-.width-0.05.safetensors", ".model-0000300.safetensors.tmp-A"} {
+		require.NoError(t, os.WriteFile(d.File(junk), nil, 0o644))
+	}
+	all, err := Snapshots(d.Path())
+	require.NoError(t, err)
+	require.Equal(t, []string{d.Snapshot(20, ""), d.Snapshot(300, ""), further, d.Snapshot(1000, "")}, all)
+	got, err = d.Steps("model")
+	require.NoError(t, err)
+	require.Equal(t, []int{20, 300, 1000}, got)
+	_, err = Snapshots(d.File("none"))
+	require.ErrorContains(t, err, "run directory")
 }
 
 func TestStats(t *testing.T) {
