@@ -46,7 +46,7 @@ func try(args ...string) (code int, stdout, stderr string) {
 }
 
 func TestHelp(t *testing.T) {
-	for _, name := range []string{"", "train", "sample", "inspect", "info", "doctor", "version", "completion"} {
+	for _, name := range []string{"", "train", "sample", "inspect", "average", "info", "doctor", "version", "completion"} {
 		args := append(strings.Fields(name), "--help")
 		code, got, errs := try(args...)
 		require.Zero(t, code)
@@ -435,6 +435,50 @@ func size(t *testing.T, path string) image.Point {
 	img, err := png.Decode(f)
 	require.NoError(t, err)
 	return img.Bounds().Size()
+}
+
+// A run's averages are further models, from which others are found afterwards.
+func TestAverage(t *testing.T) {
+	dir := t.TempDir()
+	run := filepath.Join(dir, "run")
+	train := "train --data emoji --resolution 8 --channels 8 --mult 1,2 --blocks 1 --batch 4 --steps 8 --save-every 2 --threads 1 --method ict --out "
+	code, _, errs := try(strings.Fields(train + run + " --widths 0.05,0.1 --half-lives 16")...)
+	require.Zero(t, code, errs)
+	found := filepath.Join(dir, "found.safetensors")
+	average := []string{"average", run, "--width", "0.07", "--out", found}
+	code, out, errs := try(append(average, "--json")...)
+	require.Zero(t, code, errs)
+	var got averaged
+	require.NoError(t, json.Unmarshal([]byte(out), &got))
+	require.Equal(t, []any{0.07, 8, found}, []any{got.Width, got.Step, got.File})
+	require.Positive(t, got.From)
+	for _, model := range []string{found, filepath.Join(run, "model-0000008.half-life-16.safetensors"), filepath.Join(run, "model-0000008.width-0.05.safetensors")} {
+		code, _, errs = try("sample", "--model", model, "--out", filepath.Join(dir, "x.png"), "--overwrite")
+		require.Zero(t, code, errs)
+	}
+	for want, args := range map[string][]string{
+		"exists: choose another name": average,
+		"--width is missing":          {"average", run, "--out", "x"},
+		"--out is missing":            {"average", run, "--width", "0.1"},
+		"0.288":                       {"average", run, "--width", "0.5", "--out", filepath.Join(dir, "no")},
+		"want one of the steps":       {"average", run, "--width", "0.07", "--step", "3", "--out", filepath.Join(dir, "no")},
+		"want one run's folder":       {"average", "--width", "0.1"},
+	} {
+		code, out, errs := try(args...)
+		require.NotZero(t, code)
+		require.Empty(t, out)
+		require.Contains(t, errs, want)
+	}
+	require.NoFileExists(t, filepath.Join(dir, "no"))
+	plain := filepath.Join(dir, "plain")
+	code, _, errs = try(strings.Fields(train + plain)...)
+	require.Zero(t, code, errs)
+	code, _, errs = try("average", plain, "--width", "0.1", "--out", filepath.Join(dir, "no"))
+	require.Equal(t, 1, code)
+	require.Contains(t, errs, "train with one, better with two, such as 0.05 and 0.1")
+	code, _, errs = try(strings.Fields(train + filepath.Join(dir, "no") + " --widths 0.9")...)
+	require.Equal(t, 2, code)
+	require.Contains(t, errs, "--widths: ")
 }
 
 // A model's file says what it is in any form: embedded, sharded, without a description, or hostile.

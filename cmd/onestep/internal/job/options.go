@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -24,22 +25,24 @@ type Train struct {
 	Data   string `json:"data"`               // a name or a path
 	Dir    string `json:"data_dir,omitempty"` // where named data sets are
 
-	Steps    int     `json:"steps"`
-	Batch    int     `json:"batch"`
-	LR       float64 `json:"lr"`
-	LRDecay  float64 `json:"lr_decay"` // fraction of the run, at its end, in which the rate falls to 0
-	Seed     uint64  `json:"seed"`
-	Device   string  `json:"device"`
-	Threads  int     `json:"threads,omitempty"` // 0: all processors
-	Clip     float64 `json:"clip"`
-	EMA      float64 `json:"ema"` // Unset: by Steps
-	Distance string  `json:"distance"`
-	LPIPS    string  `json:"lpips,omitempty"`        // the weights of the distance lpips
-	Resize   string  `json:"lpips_resize,omitempty"` // which images it resizes: "", small or all
-	S0       int     `json:"s0"`                     // 0: by Method
-	S1       int     `json:"s1"`                     // 0: by Method and Steps
-	Mu0      float64 `json:"mu0"`
-	Schedule string  `json:"schedule"` // ict: doubling or linear
+	Steps     int       `json:"steps"`
+	Batch     int       `json:"batch"`
+	LR        float64   `json:"lr"`
+	LRDecay   float64   `json:"lr_decay"` // fraction of the run, at its end, in which the rate falls to 0
+	Seed      uint64    `json:"seed"`
+	Device    string    `json:"device"`
+	Threads   int       `json:"threads,omitempty"` // 0: all processors
+	Clip      float64   `json:"clip"`
+	EMA       float64   `json:"ema"`                  // Unset: by Steps
+	Widths    []float64 `json:"widths,omitempty"`     // of power-function averages, beside the one by EMA
+	HalfLives []float64 `json:"half_lives,omitempty"` // in images, of averages beside that one
+	Distance  string    `json:"distance"`
+	LPIPS     string    `json:"lpips,omitempty"`        // the weights of the distance lpips
+	Resize    string    `json:"lpips_resize,omitempty"` // which images it resizes: "", small or all
+	S0        int       `json:"s0"`                     // 0: by Method
+	S1        int       `json:"s1"`                     // 0: by Method and Steps
+	Mu0       float64   `json:"mu0"`
+	Schedule  string    `json:"schedule"` // ict: doubling or linear
 
 	Teacher  string    `json:"teacher,omitempty"`  // a denoiser to distil: a file or a run directory
 	Init     string    `json:"init,omitempty"`     // a model whose network and weights the run starts from; "": none, for cd the teacher
@@ -235,6 +238,16 @@ func (o *Train) validate() error {
 	if _, err := networkNamed(o.Network); err != nil {
 		return err
 	}
+	for _, w := range o.Widths {
+		if _, err := models.PowerExponent(w); err != nil {
+			return usage("--widths: %v", err)
+		}
+	}
+	for _, n := range o.HalfLives {
+		if !(n >= 1 && n <= 1e15) {
+			return usage("--half-lives: want numbers of images from 1 on, got %g", n)
+		}
+	}
 	switch {
 	case solvers[o.Solver] == nil:
 		return usage("--solver: want one of %s, got %q", strings.Join(Solvers(), ", "), o.Solver)
@@ -295,6 +308,8 @@ func (o *Train) validate() error {
 		return usage("--threads: want 1 to 4096, got %d", o.Threads)
 	case o.EMA != Unset && !(o.EMA >= 0 && o.EMA < 1):
 		return usage("--ema: want a decay in [0, 1), got %g", o.EMA)
+	case len(o.Widths)+len(o.HalfLives) > 16:
+		return usage("--widths, --half-lives: want at most 16 averages, got %d", len(o.Widths)+len(o.HalfLives))
 	case o.S0 != 0 && (o.S0 < 2 || o.S0 > maxLevels):
 		return usage("--s0: want 2 to %d noise levels, got %d", maxLevels, o.S0)
 	case o.S1 != 0 && (o.S1 < 2 || o.S1 > maxLevels):

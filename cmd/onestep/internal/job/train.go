@@ -216,6 +216,31 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 		return out, err
 	}
 	defer average.Close()
+	averages := []training.Average{{Into: average, Decay: o.EMA}}
+	another := func(a training.Average) error {
+		c, err := network.Clone(net)
+		if err != nil {
+			return err
+		}
+		a.Into = c
+		averages = append(averages, a)
+		return nil
+	}
+	defer func() {
+		for _, a := range averages[1:] {
+			a.Into.(network.Network).Close()
+		}
+	}()
+	for _, w := range o.Widths {
+		if err := another(training.Average{Width: w}); err != nil {
+			return out, err
+		}
+	}
+	for _, n := range o.HalfLives {
+		if err := another(training.Average{HalfLife: n}); err != nil {
+			return out, err
+		}
+	}
 	m, err := methodNamed(o.Method)
 	if err != nil {
 		return out, err
@@ -277,7 +302,7 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 		rate = func(k int) float64 { return math.Min(1, float64(k+1)/10) * stages.Left(k) }
 	}
 	t := training.Trainer{
-		Objective: objective, Model: net, Optimizer: opt, Averages: []training.Average{{Into: average, Decay: o.EMA}},
+		Objective: objective, Model: net, Optimizer: opt, Averages: averages,
 		Data: &dataset.Loader{Dataset: data, Batch: o.Batch, Seed: o.Seed, Workers: o.Workers, Flip: o.Flip,
 			SkipCorrupt: o.Corrupt == "skip", Corrupt: once(h.Log)},
 		Labels: o.Classes, Run: run, Device: dev, Seed: o.Seed, Steps: o.Steps, Duration: o.Duration, Clip: o.Clip,

@@ -1,0 +1,73 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
+	"github.com/onestep-go/onestep/training"
+)
+
+// averaged is the result of finding an average, as JSON.
+type averaged struct {
+	File     string  `json:"file"`
+	Width    float64 `json:"width"`
+	Step     int     `json:"step"`
+	From     int     `json:"from"`     // averages that it was found from
+	Distance float64 `json:"distance"` // of its profile from the wanted one, relative
+}
+
+func (a *app) average() *cobra.Command {
+	var width float64
+	var step int
+	var out string
+	var overwrite bool
+	cmd := &cobra.Command{
+		Use:   "average RUN --width W --out FILE",
+		Short: "Find another average of a run's weights, after training",
+		Long: `Find the average of a run's weights by a power function of another width, after training (Karras et al. 2024), from those that
+the run tracked (train --widths 0.05,0.1) in all its snapshots. The result is a model like a snapshot. It says how far the
+found average's profile is from the wanted one: 0.05 is close, and from about 0.3 on it is another average; more snapshots
+(--save-every) bring it closer.`,
+		Example: `  onestep train --method ict --data emoji --widths 0.05,0.1 --out runs/emoji
+  onestep average runs/emoji --width 0.075 --out emoji-0.075.safetensors`,
+		Args: arguments(1, "one run's folder"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			switch {
+			case !cmd.Flags().Changed("width"):
+				return &job.UsageError{Msg: "--width is missing: the wanted width, relative to the run, such as 0.075"}
+			case out == "":
+				return &job.UsageError{Msg: "--out is missing: the file to write"}
+			}
+			c, err := training.CombineAverages(args[0], width, step)
+			if err != nil {
+				return err
+			}
+			err = c.Save(out, overwrite)
+			if errors.Is(err, fs.ErrExist) {
+				return fmt.Errorf("%s exists: choose another name, or allow it by --overwrite", out)
+			}
+			if err != nil {
+				return err
+			}
+			used := len(slices.DeleteFunc(slices.Clone(c.Factors), func(f float64) bool { return f == 0 }))
+			return a.print(averaged{out, c.Width, c.Step, used, c.Distance},
+				fmt.Sprintf("%s\nwidth %g after step %d, from %s; its profile is %.3f from the wanted one\n", out, c.Width, c.Step, plural(used, "average"), c.Distance))
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.Float64Var(&width, "width", 0, "the wanted width, relative to the run until the step: above 0.001, below 0.288 (required)")
+	f.Var(count{&step}, "step", "the step of a snapshot (default: the last)")
+	f.StringVar(&out, "out", "", "the file to write (required)")
+	f.BoolVar(&overwrite, "overwrite", false, "replace a file that exists")
+	a.jsonFlag(cmd)
+	call(f, "W", "width")
+	call(f, "FILE", "out")
+	hideDefault(f, "width")
+	return cmd
+}
