@@ -457,12 +457,12 @@ func TestAverage(t *testing.T) {
 		require.Zero(t, code, errs)
 	}
 	for want, args := range map[string][]string{
-		"exists: choose another name": average,
-		"--width is missing":          {"average", run, "--out", "x"},
-		"--out is missing":            {"average", run, "--width", "0.1"},
-		"0.288":                       {"average", run, "--width", "0.5", "--out", filepath.Join(dir, "no")},
-		"want one of the steps":       {"average", run, "--width", "0.07", "--step", "3", "--out", filepath.Join(dir, "no")},
-		"want one run's folder":       {"average", "--width", "0.1"},
+		"exists: choose another name":     average,
+		"--width is missing":              {"average", run, "--out", "x"},
+		"--out is missing":                {"average", run, "--width", "0.1"},
+		"want a number between 0.001 and": {"average", run, "--width", "0.5", "--out", filepath.Join(dir, "no")},
+		"want one of the steps":           {"average", run, "--width", "0.07", "--step", "3", "--out", filepath.Join(dir, "no")},
+		"want one run's folder":           {"average", "--width", "0.1"},
 	} {
 		code, out, errs := try(args...)
 		require.NotZero(t, code)
