@@ -32,15 +32,17 @@ type CD struct {
 // Loss draws a pair of levels and a noise for each sample and returns the mean weighted distance.
 func (c *CD) Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor {
 	low, high := c.draw(k, b, d)
-	return c.LossAt(s, b, low, high, noise(s, b, d), d.Dropout)
+	return c.pair(c.step, d.Observe).loss(s, b, low, high, noise(s, b, d), d.Dropout)
 }
 
 // LossAt is the loss for given levels low < high [B] and noise z, of the images' shape. The teacher draws no dropout.
 func (c *CD) LossAt(s *torch.Scope, b Batch, low, high []float64, z *torch.Tensor, dropout uint64) *torch.Tensor {
-	step := func(s *torch.Scope, p points) *torch.Tensor {
-		return c.Solver.Step(s, c.Teacher, p.xHigh, p.high, p.low, models.Cond{Class: p.class, Guidance: p.guidance})
-	}
-	return c.pair(step).loss(s, b, low, high, z, dropout)
+	return c.pair(c.step, nil).loss(s, b, low, high, z, dropout)
+}
+
+// step follows the teacher's trajectory to the lower level.
+func (c *CD) step(s *torch.Scope, p points) *torch.Tensor {
+	return c.Solver.Step(s, c.Teacher, p.xHigh, p.high, p.low, models.Cond{Class: p.class, Guidance: p.guidance})
 }
 
 // Metadata describes a snapshot's model, so that package checkpoint can read it; nothing for a network of the user's own.

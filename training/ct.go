@@ -88,7 +88,7 @@ func (c *CT) sigmaMax() float64 {
 // Loss draws a pair of levels and a noise for each sample and returns the mean weighted distance.
 func (c *CT) Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor {
 	low, high := c.draw(k, b, d)
-	return c.LossAt(s, b, low, high, noise(s, b, d), d.Dropout)
+	return c.pair(sameNoise, d.Observe).loss(s, b, low, high, noise(s, b, d), d.Dropout)
 }
 
 // draw returns a pair of levels for each sample.
@@ -110,11 +110,11 @@ func (c *CT) draw(k int, b Batch, d Draws) (low, high []float64) {
 // LossAt is the loss for given levels low < high [B] and noise z, of the images' shape. Model and target draw the same
 // dropout masks, from the stream of that seed: with different ones the method does not converge.
 func (c *CT) LossAt(s *torch.Scope, b Batch, low, high []float64, z *torch.Tensor, dropout uint64) *torch.Tensor {
-	return c.pair(sameNoise).loss(s, b, low, high, z, dropout)
+	return c.pair(sameNoise, nil).loss(s, b, low, high, z, dropout)
 }
 
-func (c *CT) pair(lower lowerPoint) pair {
-	return pair{c.Model, c.Target, lower, c.Distance, c.Weight}
+func (c *CT) pair(lower lowerPoint, observe func([]float64, *torch.Tensor)) pair {
+	return pair{c.Model, c.Target, lower, c.Distance, c.Weight, observe}
 }
 
 // Update moves the target: θ⁻ ← μ(k)·θ⁻ + (1-μ(k))·θ. It needs Validate to have passed.

@@ -71,16 +71,20 @@ func (e *ECT) Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor {
 		high[i] = math.Exp(c.Mean + c.Std*d.Host.NormFloat64())
 		low[i] = e.Lower(high[i], k)
 	}
-	return e.LossAt(s, b, low, high, noise(s, b, d), d.Dropout)
+	return e.pair(d.Observe).loss(s, b, low, high, noise(s, b, d), d.Dropout)
 }
 
 // LossAt is the loss for given levels low < high [B] and noise z, of the images' shape.
 func (e *ECT) LossAt(s *torch.Scope, b Batch, low, high []float64, z *torch.Tensor, dropout uint64) *torch.Tensor {
+	return e.pair(nil).loss(s, b, low, high, z, dropout)
+}
+
+func (e *ECT) pair(observe func([]float64, *torch.Tensor)) pair {
 	distance := e.Distance
 	if distance == nil {
 		distance = Norm{}
 	}
-	return pair{e.Model, nil, sameNoise, distance, InverseGap}.loss(s, b, low, high, z, dropout)
+	return pair{e.Model, nil, sameNoise, distance, InverseGap, observe}
 }
 
 // Stats returns the stage a.

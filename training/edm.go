@@ -48,19 +48,26 @@ func (e *EDM) Loss(s *torch.Scope, _ int, b Batch, d Draws) *torch.Tensor {
 			levels[i] = math.Exp(c.Mean + c.Std*u)
 		}
 	}
-	return e.LossAt(s, b, levels, noise(s, b, d), d.Dropout)
+	return e.loss(s, b, levels, noise(s, b, d), d)
 }
 
 // LossAt is the loss for given levels [B] and noise z, of the images' shape.
 func (e *EDM) LossAt(s *torch.Scope, b Batch, levels []float64, z *torch.Tensor, dropout uint64) *torch.Tensor {
+	return e.loss(s, b, levels, z, Draws{Dropout: dropout})
+}
+
+func (e *EDM) loss(s *torch.Scope, b Batch, levels []float64, z *torch.Tensor, draws Draws) *torch.Tensor {
 	t := torch.FromSlice(s, levels).To(s, b.Images.DType())
-	got := e.Model.Denoise(s, noisy(s, b.Images, z, t), t, models.Cond{Class: b.Labels, Dropout: torch.NewGenerator(s, dropout)})
+	got := e.Model.Denoise(s, noisy(s, b.Images, z, t), t, models.Cond{Class: b.Labels, Dropout: torch.NewGenerator(s, draws.Dropout)})
 	sd2 := e.Model.DataVariance()
 	w := make([]float64, len(levels))
 	for i, t := range levels {
 		w[i] = (t*t + sd2) / (t * t * sd2)
 	}
 	d := L2{}.Distance(s, got, b.Images)
+	if draws.Observe != nil {
+		draws.Observe(levels, d)
+	}
 	return d.Mul(s, torch.FromSlice(s, w).To(s, d.DType())).Mean(s)
 }
 

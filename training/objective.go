@@ -50,6 +50,9 @@ type Draws struct {
 	Host    *rand.Rand       // times, indices
 	Noise   *torch.Generator // Gaussian noise, on the training device
 	Dropout uint64           // seed for dropout masks; networks that are compared use the same one
+
+	// Observe is told each sample's loss before weights [B], and its noise level, by methods that have such; nil: nobody.
+	Observe func(levels []float64, each *torch.Tensor)
 }
 
 // Objective is a training method: what to minimise and what to move after each optimizer step.

@@ -14,6 +14,7 @@ type pair struct {
 	lower         lowerPoint
 	distance      Distance // nil: PseudoHuber
 	weight        Weighting
+	observe       func(levels []float64, each *torch.Tensor) // or nil: see Draws
 }
 
 // lowerPoint finds the point at the lower level of the trajectory through x_high.
@@ -62,6 +63,9 @@ func (p pair) loss(s *torch.Scope, b Batch, low, high []float64, z *torch.Tensor
 		distance = PseudoHuber{}
 	}
 	d := distance.Distance(s, p.model.Origin(s, x, t, cond(s)), target)
+	if p.observe != nil {
+		p.observe(high, d)
+	}
 	if p.weight == InverseGap {
 		w := make([]float64, len(low))
 		for i := range w {

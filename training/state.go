@@ -206,11 +206,13 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 	return nil
 }
 
+// logs tells whether figures are written after k steps.
+func (t *Trainer) logs(k int) bool { return k%max(1, t.LogEvery) == 0 || k == t.Steps || k == 1 }
+
 // record writes a step's figures to stats.jsonl.
 func (t *Trainer) record(run *session, k int, loss float64, elapsed time.Duration) error {
 	perSecond := run.rate.perSecond()
-	every := max(1, t.LogEvery)
-	if k%every != 0 && k != t.Steps && k != 1 {
+	if !t.logs(k) {
 		return nil
 	}
 	v := map[string]any{
@@ -223,6 +225,11 @@ func (t *Trainer) record(run *session, k int, loss float64, elapsed time.Duratio
 	}
 	if run.Skipped > 0 {
 		v["skipped"], scalars["skipped"] = run.Skipped, float64(run.Skipped)
+	}
+	for name, m := range run.bins {
+		if x := m.sum / float64(m.n); !math.IsNaN(x) && !math.IsInf(x, 0) {
+			v[name], scalars[name] = x, x
+		}
 	}
 	for name, x := range t.Objective.Stats(k - 1) {
 		v[name], scalars[name] = x, x

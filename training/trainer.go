@@ -167,7 +167,8 @@ type session struct {
 	lr       float64 // the optimizer's own, where no schedule is given
 	began    time.Time
 	rate     *rate
-	saved    int // the last step whose state is on disk; -1: none
+	saved    int             // the last step whose state is on disk; -1: none
+	bins     map[string]mean // of the last step's loss, by noise level; nil: not observed
 }
 
 func (t *Trainer) train(ctx context.Context, s *torch.Scope) (Result, error) {
@@ -301,6 +302,10 @@ func (t *Trainer) step(s *torch.Scope, k int, in dataset.Batch, run *session) (l
 		t.Optimizer.SetLR(lr * run.lrScale())
 		t.Optimizer.ZeroGrad()
 		draws := Draw(s, t.Seed, k)
+		run.bins = nil
+		if t.logs(k + 1) {
+			draws.Observe = run.observe
+		}
 		if t.Prepare != nil {
 			b = t.Prepare(s, b, draws)
 		}
@@ -329,6 +334,34 @@ func (t *Trainer) step(s *torch.Scope, k int, in dataset.Batch, run *session) (l
 		})
 	})
 	return loss, err
+}
+
+// bins are ranges of noise levels, by their upper ends.
+var bins = []struct {
+	below float64
+	name  string
+}{{0.1, "loss_below_0.1"}, {1, "loss_0.1_to_1"}, {10, "loss_1_to_10"}, {math.Inf(1), "loss_above_10"}}
+
+// mean is a sum of numbers, and how many they are.
+type mean struct {
+	sum float64
+	n   int
+}
+
+// observe sorts the losses of a step by their noise levels.
+func (r *session) observe(levels []float64, each *torch.Tensor) {
+	r.bins = map[string]mean{}
+	s := torch.NewScope(torch.CPU)
+	defer s.Close()
+	for i, loss := range torch.ToSlice[float32](each.Detach(s).To(s, torch.Float32)) {
+		for _, b := range bins {
+			if levels[i] < b.below {
+				m := r.bins[b.name]
+				r.bins[b.name] = mean{m.sum + float64(loss), m.n + 1}
+				break
+			}
+		}
+	}
 }
 
 // batch moves decoded pixels to the device and scales them to [-1, 1].

@@ -13,6 +13,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/optim"
 	"github.com/onestep-go/onestep/training/dataset"
@@ -162,4 +164,35 @@ func TestRollback(t *testing.T) {
 
 	_, _, _, err = guarded(t, filepath.Join(t.TempDir(), "run"), Guard{Rollbacks: 2}, at(1))
 	require.ErrorContains(t, err, "step 1: the loss is NaN", "nothing is saved yet that it could go back to")
+}
+
+// The loss is told apart by noise level where it is logged: the means of the parts are those of the samples.
+func TestLossByLevel(t *testing.T) {
+	r := &session{}
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		r.observe([]float64{0.05, 0.5, 0.9, 20, 80}, torch.FromSlice(s, []float64{1, 2, 4, 5, 6}))
+		return nil
+	}))
+	require.Equal(t, map[string]mean{"loss_below_0.1": {1, 1}, "loss_0.1_to_1": {6, 2}, "loss_above_10": {11, 2}}, r.bins)
+
+	net := newMLP(t, 2, 8, 0)
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		b := Batch{Images: gaussian.Sample(s, torch.NewGenerator(s, 1), torch.Float32, 64, 2)}
+		for _, o := range []Objective{
+			&EDM{Model: &models.EDM{Net: net}}, &CT{Model: &models.Consistency{Net: net}, Schedule: Fixed{}, Distance: L2{}},
+			&CD{CT: CT{Model: &models.Consistency{Net: net}, Schedule: Fixed{}, Distance: L2{}}, Teacher: gaussian, Solver: sampling.Euler{}},
+			&ECT{Model: &models.Consistency{Net: net, Boundary: models.AtZero}, Steps: 10},
+		} {
+			draws := Draw(s, 1, 0)
+			seen := 0
+			draws.Observe = func(levels []float64, each *torch.Tensor) {
+				require.Equal(t, []int{len(levels)}, each.Shape())
+				seen += len(levels)
+			}
+			with := o.Loss(s, 0, b, draws).Item()
+			require.Equal(t, 64, seen, "%T", o)
+			require.Equal(t, o.Loss(s, 0, b, Draw(s, 1, 0)).Item(), with, "%T: looking changes nothing", o)
+		}
+		return nil
+	}))
 }
