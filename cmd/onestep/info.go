@@ -168,6 +168,9 @@ func (m modelInfo) text(all bool) string {
 			fmt.Fprintf(&b, "identity at %s, ", at)
 		}
 		fmt.Fprintf(&b, "noise levels %g to %g, sigma_data %g, %s\n", d.SigmaMin, d.SigmaMax, d.SigmaData, formText(d.Form))
+		if d.Levels != nil {
+			fmt.Fprintf(&b, "drawn in %s of Euler's method, at noise levels %.4g\n", plural(len(d.Levels), "step"), d.Levels)
+		}
 		if d.Command != "" {
 			fmt.Fprintf(&b, "made by: %s\n", job.Printable(d.Command))
 		}
