@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -100,7 +101,25 @@ func run(ctx context.Context, seeds, jobs int, only, out string) error {
 	if failed != nil {
 		return failed
 	}
-	return os.WriteFile(out+".md", []byte(table(results, seeds)), 0o644)
+	return os.WriteFile(out+".md", []byte(table(results, seeds)+machine(results)), 0o644)
+}
+
+// machine says what the results were made on.
+func machine(results []result) string {
+	cpu := "a " + runtime.GOARCH + " processor"
+	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
+		for line := range strings.Lines(string(text)) {
+			if name, ok := strings.CutPrefix(line, "model name"); ok {
+				cpu = strings.TrimSpace(strings.TrimLeft(name, "\t :"))
+				break
+			}
+		}
+	}
+	sum := 0.0
+	for _, r := range results {
+		sum += r.Seconds
+	}
+	return fmt.Sprintf("\nSeeds from 0 on, one thread of %s, %.0f s a method and seed on the mean (the machine had other work).\n", cpu, sum/float64(max(1, len(results))))
 }
 
 // learn trains and measures one method.
