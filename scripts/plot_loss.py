@@ -3,21 +3,27 @@
 Needs Pillow (scripts/requirements-dev.txt). The curves in docs/results were drawn by it.
 """
 import json
+import math
 import sys
 
 from PIL import Image, ImageDraw
 
-WIDTH, HEIGHT, LEFT, BOTTOM, MARGIN = 640, 300, 50, 30, 10
+WIDTH, HEIGHT, LEFT, BOTTOM, MARGIN = 640, 300, 50, 30, 15
 
 
 def round_step(span, parts):
     """The roundest step that divides span into at most that many parts."""
-    step = 1
-    while True:
-        for factor in (1, 2, 5):
-            if span / (step * factor) <= parts:
-                return step * factor
-        step *= 10
+    step = 10.0 ** math.floor(math.log10(span / parts))
+    for factor in (1, 2, 5, 10):
+        if span / (step * factor) <= parts:
+            return step * factor
+    raise ValueError(span)
+
+
+def ticks(low, high, parts):
+    """The multiples of a round step from low to high."""
+    step = round_step(high - low, parts)
+    return [i * step for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
 
 
 def main():
@@ -32,19 +38,19 @@ def main():
         smooth.append(sum(part) / len(part))
     image = Image.new("RGB", (WIDTH, HEIGHT), "white")
     draw = ImageDraw.Draw(image)
-    top = max(smooth) * 1.05
+    low, top = min(0, min(smooth) * 1.05), max(0, max(smooth) * 1.05)
 
     def x(step):
         return LEFT + (WIDTH - LEFT - MARGIN) * step / steps[-1]
 
     def y(loss):
-        return MARGIN + (HEIGHT - BOTTOM - MARGIN) * (1 - loss / top)
+        return MARGIN + (HEIGHT - BOTTOM - MARGIN) * (1 - (loss - low) / (top - low))
 
-    for v in range(0, int(top) + 1, round_step(top, 6)):
+    for v in ticks(low, top, 6):
         draw.line([(LEFT, y(v)), (WIDTH - MARGIN, y(v))], fill=(225, 225, 225))
-        draw.text((10, y(v) - 6), str(v), fill="black")
-    for v in range(0, steps[-1] + 1, round_step(steps[-1], 8)):
-        draw.text((x(v) - 10, HEIGHT - BOTTOM + 8), str(v), fill="black")
+        draw.text((8, y(v) - 6), f"{v:.4g}", fill="black")
+    for v in ticks(0, steps[-1], 8):
+        draw.text((x(v) - 10, HEIGHT - BOTTOM + 8), f"{v:.6g}", fill="black")
         draw.line([(x(v), HEIGHT - BOTTOM), (x(v), HEIGHT - BOTTOM + 4)], fill="black")
     draw.line([(x(a), y(b)) for a, b in zip(steps, smooth)], fill=(30, 90, 200), width=2)
     draw.line([(LEFT, MARGIN), (LEFT, HEIGHT - BOTTOM), (WIDTH - MARGIN, HEIGHT - BOTTOM)], fill="black")
