@@ -23,7 +23,7 @@ declare -A options=(
 	[cd]="--steps 1600 --teacher $into/edm"
 	[sct]="--steps 1500"
 	[scd]="--steps 1500 --teacher $into/edm"
-	[ctm]="--steps 900 --teacher $into/edm"
+	[ctm]="--steps 500 --teacher $into/edm"
 	[meanflow]="--steps 2000"
 	[pd]="--steps 2000 --teacher $into/edm"
 )
