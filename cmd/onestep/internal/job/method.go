@@ -395,10 +395,16 @@ func (o *Train) fromTeacher(m method) error {
 	if err != nil {
 		return fmt.Errorf("--teacher: %w", err)
 	}
-	if slices.Contains(m.forms, d.Form.Type) && d.Kind == checkpoint.Denoiser {
+	if slices.Contains(m.forms, d.Form.Type) && d.Kind == checkpoint.Denoiser && o.adoptable(m, d.Network) {
 		o.Init = o.Teacher
 	}
 	return nil
+}
+
+// adoptable tells whether the run's network can have the weights of that one, though it may be told more.
+func (o *Train) adoptable(m method, c network.Config) bool {
+	told := c.Told(m.until, len(o.Guidance) == 2, o.Drop > 0)
+	return c.UNet != nil || told.Until() == c.Until() && told.Guidance() == c.Guidance()
 }
 
 // empirical is the teacher that is the exact denoiser of the data itself.

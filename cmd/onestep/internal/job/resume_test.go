@@ -365,7 +365,18 @@ func TestEveryTeacher(t *testing.T) {
 	r = train("reflow", "flow", func(o *Train) { o.Teacher = filepath.Join(dir, "flow") })
 	sample(r.Snapshot)
 
-	o := tinyRun(filepath.Join(dir, "no"), "flow")
+	// A transformer that is told more than its teacher starts from nothing.
+	train("dit", "edm", func(o *Train) { o.Network, o.Mult, o.Channels = "dit", nil, 16 })
+	r = train("dit-ctm", "ctm", func(o *Train) {
+		o.Teacher, o.Network, o.Mult, o.Channels = filepath.Join(dir, "dit"), "dit", nil, 16
+	})
+	sample(r.Snapshot)
+	o := tinyRun(filepath.Join(dir, "no"), "ctm")
+	o.Teacher, o.Init = filepath.Join(dir, "edm"), filepath.Join(dir, "dit")
+	_, err = o.Run(context.Background(), Hooks{})
+	require.ErrorContains(t, err, "only a U-Net can start from one that is told less: give --init none")
+
+	o = tinyRun(filepath.Join(dir, "no"), "flow")
 	o.Teacher = filepath.Join(dir, "edm")
 	_, err = o.Run(context.Background(), Hooks{})
 	require.ErrorContains(t, err, "--teacher: it was trained with the form edm, and --method flow cannot use it: want a model of the form flow; the methods that distil it: cd, scd, ctm, pd")

@@ -136,6 +136,10 @@ func (o *Train) fit(m method, colors, side int) (checkpoint.Description, error) 
 	if err := m.takes(flag, d, m.forms); err != nil {
 		return d, err
 	}
+	if !o.adoptable(m, d.Network) {
+		return d, usage("%s: the run's network is told more than the %s in %s, and only a U-Net can start from one that is told less: give --init none",
+			flag, d.Network.Name(), o.Init)
+	}
 	d.Network = d.Network.With(d.Network.Classes(), o.Dropout)
 	o.Resolution, o.Colors = side, colors
 	o.describe(d.Network)
