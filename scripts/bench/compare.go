@@ -149,7 +149,7 @@ func alternate(j job, rounds int, stderr io.Writer) ([]row, error) {
 type bench struct{ self, python, peers, onestep, tmp, runs string }
 
 func (b bench) jobs() []job {
-	return []job{
+	jobs := []job{
 		{"op", b.here("work", "ops", "--runs", b.runs), b.peerOps(), []figure{
 			{"add/no_grad", "us", false, 0.7}, {"add/grad", "us", false, 0.7}, {"add/fwd_bwd", "us", false, 0.7},
 			{"matmul64/no_grad", "us", false, 0.7}, {"matmul64/fwd_bwd", "us", false, 0.7},
@@ -163,6 +163,24 @@ func (b bench) jobs() []job {
 			{"consistency_1", "images/s", true, 1}, {"consistency_4", "images/s", true, 1}, {"peak_rss_mib", "MiB", false, 1},
 		}},
 		{"first image", b.firstImage(), b.peerFirstImage(), []figure{{"seconds", "s", false, 0.3}}},
+	}
+	for _, name := range []string{"ct", "cd", "ect", "scd"} {
+		jobs = append(jobs, job{"step of " + name, b.here("work", name, "--runs", b.runs), b.peerMethod(name), []figure{
+			{"ms_per_step", "ms", false, 1}, {"peak_rss_mib", "MiB", false, 1},
+		}})
+	}
+	return jobs
+}
+
+// peerMethod runs train_methods.py, which is ours but for the network.
+func (b bench) peerMethod(name string) func() (map[string]float64, error) {
+	return func() (map[string]float64, error) {
+		text, err := output(b.python, filepath.Join("scripts", "bench", "train_methods.py"), name, "--peers", b.peers, "--runs", b.runs)
+		if err != nil {
+			return nil, err
+		}
+		var got map[string]float64
+		return got, json.Unmarshal(text, &got)
 	}
 }
 

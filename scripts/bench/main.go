@@ -37,7 +37,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 
 func work(args []string, stdout io.Writer) error {
 	if len(args) == 0 {
-		return fmt.Errorf("work: want ops, train or sample, got nothing")
+		return fmt.Errorf("work: want ops, train, ct, cd, ect, scd or sample, got nothing")
 	}
 	f := flag.NewFlagSet("work", flag.ContinueOnError)
 	o := options{}
@@ -49,10 +49,11 @@ func work(args []string, stdout io.Writer) error {
 	if err := f.Parse(args[1:]); err != nil {
 		return err
 	}
-	works := map[string]func(options) (any, error){"ops": ops, "train": train, "sample": sample}
+	works := map[string]func(options) (any, error){"ops": ops, "train": train, "sample": sample,
+		"ct": method("ct"), "cd": method("cd"), "ect": method("ect"), "scd": method("scd")}
 	do, ok := works[args[0]]
 	if !ok {
-		return fmt.Errorf("work: want ops, train or sample, got %q", args[0])
+		return fmt.Errorf("work: want ops, train, ct, cd, ect, scd or sample, got %q", args[0])
 	}
 	got, err := do(o)
 	if err != nil {

@@ -84,6 +84,36 @@ func (n levels) At(int) (int, float64) { return int(n), 0 }
 
 // train is unet_train.py's step: improved consistency training with Adam and an average of the weights.
 func train(o options) (any, error) {
+	return steps(o, func(net *unet.UNet, _ func() (*unet.UNet, error)) (training.Objective, error) {
+		return &training.CT{Model: &models.Consistency{Net: net}, Schedule: levels(20), Index: training.LogNormal{}, Weight: training.InverseGap}, nil
+	})
+}
+
+// method is train_methods.py's step of a method: 18 levels, targets with decay 0.95, Heun's method, a teacher of the same network.
+func method(name string) func(options) (any, error) {
+	return func(o options) (any, error) {
+		return steps(o, func(net *unet.UNet, clone func() (*unet.UNet, error)) (training.Objective, error) {
+			other, err := clone()
+			if err != nil {
+				return nil, err
+			}
+			ct := training.CT{Model: &models.Consistency{Net: net}, Target: &models.Consistency{Net: other}, Schedule: training.Fixed{Decay: 0.95}, Distance: training.L2{}}
+			switch name {
+			case "ct":
+				return &ct, nil
+			case "cd":
+				teacher, err := clone()
+				return &training.CD{CT: ct, Teacher: &models.EDM{Net: teacher}, Solver: sampling.Heun{}}, err
+			case "ect":
+				return &training.ECT{Model: &models.Consistency{Net: net, Boundary: models.AtZero}, Steps: 1, Stages: 1, Q: 16}, nil // the fourth stage
+			}
+			return &training.SCM{Model: &models.TrigConsistency{Net: net}, Teacher: &models.EDM{Net: other}}, nil
+		})
+	}
+}
+
+// steps times optimizer steps of an objective. What clone returns is closed in the end.
+func steps(o options, objective func(net *unet.UNet, clone func() (*unet.UNet, error)) (training.Objective, error)) (any, error) {
 	cfg, batch, err := network(o)
 	if err != nil {
 		return nil, err
@@ -96,17 +126,37 @@ func train(o options) (any, error) {
 		return nil, err
 	}
 	defer net.Close()
-	ema, err := net.Clone()
+	var clones []*unet.UNet
+	defer func() {
+		for _, c := range clones {
+			c.Close()
+		}
+	}()
+	clone := func() (*unet.UNet, error) {
+		c, err := net.Clone()
+		if err == nil {
+			clones = append(clones, c)
+		}
+		return c, err
+	}
+	ema, err := clone()
 	if err != nil {
 		return nil, err
 	}
-	defer ema.Close()
 	opt, err := optim.Adam{LR: 1e-4}.New(net.Parameters())
 	if err != nil {
 		return nil, err
 	}
 	defer opt.Close()
-	ct := &training.CT{Model: &models.Consistency{Net: net}, Schedule: levels(20), Index: training.LogNormal{}, Weight: training.InverseGap}
+	method, err := objective(net, clone)
+	if err != nil {
+		return nil, err
+	}
+	if v, ok := method.(interface{ Validate() error }); ok {
+		if err := v.Validate(); err != nil {
+			return nil, err
+		}
+	}
 	var ps, es []*torch.Tensor
 	for _, p := range net.Parameters() {
 		ps = append(ps, p)
@@ -123,11 +173,16 @@ func train(o options) (any, error) {
 			k++
 			return s.Run(func(s *torch.Scope) error {
 				opt.ZeroGrad()
-				loss := ct.Loss(s, k, training.Batch{Images: x}, training.Draw(s, 1, k))
+				loss := method.Loss(s, k, training.Batch{Images: x}, training.Draw(s, 1, k))
 				loss.Backward()
 				opt.Step(s)
 				torch.ForeachLerpInPlace(s, es, ps, 1e-4)
-				loss.Item()
+				if err := s.NoGrad(func(s *torch.Scope) error { method.Update(s, k); return nil }); err != nil {
+					return err
+				}
+				if v := loss.Item(); math.IsNaN(v) {
+					return fmt.Errorf("the loss is %g", v)
+				}
 				return nil
 			})
 		}
