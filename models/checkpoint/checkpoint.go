@@ -111,6 +111,9 @@ func (d Description) Function(net models.Network) (any, error) {
 	if !(d.SigmaData >= 1e-6 && d.SigmaData <= 1e6 && d.SigmaMin > 0 && d.SigmaMin < d.SigmaMax && d.SigmaMax < 1e6) {
 		return nil, fmt.Errorf("noise levels: want sigma_data from 1e-6 to 1e6 and 0 < sigma_min < sigma_max < 1e6, got %g, %g and %g", d.SigmaData, d.SigmaMin, d.SigmaMax)
 	}
+	if f := d.Form; !(f.Scale >= 0 && f.Scale <= 1e6 && f.BetaD <= 1e6 && f.BetaMin <= 1e6) {
+		return nil, fmt.Errorf("form: want a scale from 0 to 1e6 and betas up to 1e6, got %g, %g and %g", f.Scale, f.BetaD, f.BetaMin)
+	}
 	for i, t := range d.Levels {
 		if !(t > 0 && t <= d.SigmaMax*(1+1e-9)) || i > 0 && !(t < d.Levels[i-1]) || d.Kind != Denoiser || i > 1000 {
 			return nil, fmt.Errorf("levels: want at most 1000 of a denoiser, falling from %g to above 0, got %g at %d", d.SigmaMax, t, i)
