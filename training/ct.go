@@ -131,7 +131,7 @@ func (c *CT) State() iter.Seq2[string, *torch.Tensor] {
 	if c.Target == nil {
 		return fixed{}.State()
 	}
-	return weightsOf("target.", c.Target)
+	return prefixed("target.", c.Target.Parameters())
 }
 
 // Stats returns N(k) as "levels" and μ(k) as "decay".

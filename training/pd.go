@@ -194,7 +194,7 @@ func (p *PD) State() iter.Seq2[string, *torch.Tensor] {
 	if p.Copy == nil {
 		return fixed{}.State()
 	}
-	return weightsOf("copy.", p.Copy)
+	return prefixed("copy.", p.Copy.Parameters())
 }
 
 // Stats returns the student's steps N at training step k as "steps".

@@ -191,16 +191,10 @@ func (c *SCM) Parameters() iter.Seq2[string, *torch.Tensor] {
 func (c *SCM) State() iter.Seq2[string, *torch.Tensor] { return c.ofWeight((*AdaptiveWeight).Tensors) }
 
 func (c *SCM) ofWeight(tensors func(*AdaptiveWeight) iter.Seq2[string, *torch.Tensor]) iter.Seq2[string, *torch.Tensor] {
-	return func(yield func(string, *torch.Tensor) bool) {
-		if c.Weight == nil {
-			return
-		}
-		for name, x := range tensors(c.Weight) {
-			if !yield("weight."+name, x) {
-				return
-			}
-		}
+	if c.Weight == nil {
+		return c.fixed.State()
 	}
+	return prefixed("weight.", tensors(c.Weight))
 }
 
 // Stats returns r as "warmup" where there is a warm-up.
@@ -255,17 +249,13 @@ func NewAdaptiveWeight(dev torch.Device, seed uint64) (*AdaptiveWeight, error) {
 }
 
 func newAdaptiveWeight(dev torch.Device, dtype torch.DType, features int, seed uint64) (*AdaptiveWeight, error) {
-	st, err := nn.NewStore(dev, dtype, seed)
-	if err != nil {
-		return nil, err
-	}
-	w := &AdaptiveWeight{store: st}
-	if err := torch.Catch(func() {
-		w.freqs = st.Root().Buffer("freqs", nn.Normal(1), features)
-		w.phases = st.Root().Buffer("phases", nn.Uniform(0.5), features)
-		w.out = nn.NewLinearInit(st.Root().Sub("out"), features, 1, nn.Zeros, nn.Zeros)
+	w := &AdaptiveWeight{}
+	var err error
+	if w.store, err = nn.Build(dev, dtype, seed, func(p nn.Path) {
+		w.freqs = p.Buffer("freqs", nn.Normal(1), features)
+		w.phases = p.Buffer("phases", nn.Uniform(0.5), features)
+		w.out = nn.NewLinearInit(p.Sub("out"), features, 1, nn.Zeros, nn.Zeros)
 	}); err != nil {
-		st.Close()
 		return nil, err
 	}
 	return w, nil

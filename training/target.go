@@ -30,11 +30,11 @@ func (t *target) move(s *torch.Scope, what string, decay float64) {
 	t.follow.Update(s, decay)
 }
 
-// weightsOf yields a copy's weights for a saved state.
-func weightsOf(prefix string, m Module) iter.Seq2[string, *torch.Tensor] {
+// prefixed puts a prefix before the names of tensors, as a saved state has them.
+func prefixed(prefix string, tensors iter.Seq2[string, *torch.Tensor]) iter.Seq2[string, *torch.Tensor] {
 	return func(yield func(string, *torch.Tensor) bool) {
-		for name, p := range m.Parameters() {
-			if !yield(prefix+name, p) {
+		for name, x := range tensors {
+			if !yield(prefix+name, x) {
 				return
 			}
 		}

@@ -124,17 +124,4 @@ func (c Config) Shapes() []nn.Shape {
 
 // Count returns the number of the network's weights without making any. The fixed positions, which published counts
 // include, are not among them.
-func (c Config) Count() int {
-	total := 0
-	for _, t := range c.Shapes() {
-		if t.Buffer {
-			continue
-		}
-		n := 1
-		for _, d := range t.Dims {
-			n *= d
-		}
-		total += n
-	}
-	return total
-}
+func (c Config) Count() int { return nn.Count(c.Shapes()) }

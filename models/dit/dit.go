@@ -39,13 +39,9 @@ func NewAs(c Config, dev torch.Device, dtype torch.DType, seed uint64) (*DiT, er
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	st, err := nn.NewStore(dev, dtype, seed)
-	if err != nil {
-		return nil, err
-	}
-	d := &DiT{config: c, store: st}
-	if err := torch.Catch(func() { d.build(st.Root()) }); err != nil {
-		st.Close()
+	d := &DiT{config: c}
+	var err error
+	if d.store, err = nn.Build(dev, dtype, seed, d.build); err != nil {
 		return nil, err
 	}
 	return d, nil

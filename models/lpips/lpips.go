@@ -65,16 +65,12 @@ func newWith(c Config, dev torch.Device, dtype torch.DType, seed uint64, weight 
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	st, err := nn.NewStore(dev, dtype, seed)
-	if err != nil {
+	l := &LPIPS{config: c}
+	var err error
+	if l.store, err = nn.Build(dev, dtype, seed, func(p nn.Path) { l.build(p, weight) }); err != nil {
 		return nil, err
 	}
-	l := &LPIPS{config: c, store: st}
-	if err := torch.Catch(func() { l.build(st.Root(), weight) }); err != nil {
-		st.Close()
-		return nil, err
-	}
-	st.SetRequiresGrad(false)
+	l.store.SetRequiresGrad(false)
 	return l, nil
 }
 

@@ -118,17 +118,7 @@ func (c Config) Shapes() []nn.Shape {
 }
 
 // Count returns the number of the network's weights without making any.
-func (c Config) Count() int {
-	total := 0
-	for _, t := range c.Shapes() {
-		n := 1
-		for _, d := range t.Dims {
-			n *= d
-		}
-		total += n
-	}
-	return total
-}
+func (c Config) Count() int { return nn.Count(c.Shapes()) }
 
 // clone returns the configuration with a shape of its own.
 func (c Config) clone() Config {

@@ -37,13 +37,9 @@ func NewAs(c Config, dev torch.Device, dtype torch.DType, seed uint64) (*MLP, er
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	st, err := nn.NewStore(dev, dtype, seed)
-	if err != nil {
-		return nil, err
-	}
-	m := &MLP{config: c, store: st}
-	if err := torch.Catch(func() { m.build(st.Root()) }); err != nil {
-		st.Close()
+	m := &MLP{config: c}
+	var err error
+	if m.store, err = nn.Build(dev, dtype, seed, m.build); err != nil {
 		return nil, err
 	}
 	return m, nil

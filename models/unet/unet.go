@@ -64,13 +64,9 @@ func NewAs(c Config, dev torch.Device, dtype torch.DType, seed uint64) (*UNet, e
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	st, err := nn.NewStore(dev, dtype, seed)
-	if err != nil {
-		return nil, err
-	}
-	u := &UNet{config: c, store: st}
-	if err := torch.Catch(func() { u.build(st.Root()) }); err != nil {
-		st.Close()
+	u := &UNet{config: c}
+	var err error
+	if u.store, err = nn.Build(dev, dtype, seed, u.build); err != nil {
 		return nil, err
 	}
 	return u, nil

@@ -44,6 +44,36 @@ func Shapes(build func(p Path)) []Shape {
 	return plan
 }
 
+// Count returns the number of elements of all parameters in a plan; buffers do not count.
+func Count(plan []Shape) int {
+	total := 0
+	for _, t := range plan {
+		if t.Buffer {
+			continue
+		}
+		n := 1
+		for _, d := range t.Dims {
+			n *= d
+		}
+		total += n
+	}
+	return total
+}
+
+// Build makes a store on dev and has build make its tensors, below the root path. It closes the store again if build panics with
+// a *torch.Error, which becomes the error.
+func Build(dev torch.Device, dtype torch.DType, seed uint64, build func(p Path)) (*Store, error) {
+	st, err := NewStore(dev, dtype, seed)
+	if err != nil {
+		return nil, err
+	}
+	if err := torch.Catch(func() { build(st.Root()) }); err != nil {
+		st.Close()
+		return nil, err
+	}
+	return st, nil
+}
+
 // NewStore makes an empty store on dev. Initial values are drawn on the CPU from a stream with that seed, so they do not
 // depend on the device.
 func NewStore(dev torch.Device, dtype torch.DType, seed uint64) (*Store, error) {

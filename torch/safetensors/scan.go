@@ -178,7 +178,7 @@ func (s *scanner) escape() (rune, error) {
 	return r, nil
 }
 
-// hex reads \uXXXX.
+// hex reads a backslash, a u and four hexadecimal digits.
 func (s *scanner) hex() (rune, bool) {
 	if len(s.b)-s.at < 6 || s.b[s.at] != '\\' || s.b[s.at+1] != 'u' {
 		return 0, false
