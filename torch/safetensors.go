@@ -71,6 +71,37 @@ func (w *Weights) Get(s *Scope, name string) (*Tensor, error) {
 	return t, nil
 }
 
+// Info returns the shape and element type of the tensor of that name, and whether there is one.
+func (w *Weights) Info(name string) (shape []int, d DType, ok bool) {
+	v, ok := w.file.Tensor(name)
+	if !ok {
+		return nil, 0, false
+	}
+	d, _ = dtypeOfFile(v.DType) // checked when the file was opened
+	return v.Shape, d, true
+}
+
+// Names yields the names of all tensors in the file's order.
+func (w *Weights) Names() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for v := range w.file.Tensors() {
+			if !yield(v.Name) {
+				return
+			}
+		}
+	}
+}
+
+// Release tells the system that the memory of the tensor of that name will not soon be needed; see
+// [safetensors.File.Release]. What has been changed in views of it is lost.
+func (w *Weights) Release(name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.live != nil {
+		w.file.Release(name)
+	}
+}
+
 // All yields every tensor by name, in the file's order; see [Weights.Get]. A tensor is made when its turn comes and is
 // owned by s; a loop that is done with one may free it. A closed file, or a device without room, panics as operators
 // do.

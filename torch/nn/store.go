@@ -22,6 +22,7 @@ type Store struct {
 	gen   *torch.Generator
 	names []string
 	byKey map[string]entry
+	src   *binding // where values come from while BuildFrom builds; nil: they are drawn
 }
 
 type entry struct {
@@ -272,6 +273,9 @@ func (p Path) add(name string, init Init, buffer bool, shape []int) *torch.Tenso
 func (st *Store) add(name string, init Init, buffer bool, shape []int) *torch.Tensor {
 	if _, ok := st.byKey[name]; ok {
 		panic(&torch.Error{Op: "nn.Store", Msg: fmt.Sprintf("the name %q is taken", name)})
+	}
+	if st.src != nil {
+		return st.bind(name, buffer, shape)
 	}
 	var t *torch.Tensor
 	err := st.scope.NoGrad(func(s *torch.Scope) error {

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -158,6 +159,22 @@ func (f *File) Tensor(name string) (Tensor, bool) {
 		return Tensor{}, false
 	}
 	return f.tensors[i], true
+}
+
+// Release tells the system that a tensor's elements will not soon be needed: the whole pages of the map that they fill no
+// longer count as this process's memory, and are read from the file when they are touched again. Changes made in place are
+// lost. A name that is not there, or a file that was parsed from memory, is left alone.
+func (f *File) Release(name string) {
+	t, ok := f.Tensor(name)
+	if !ok || len(f.maps) == 0 || len(t.Data) == 0 {
+		return
+	}
+	page := uintptr(os.Getpagesize())
+	start := uintptr(unsafe.Pointer(unsafe.SliceData(t.Data)))
+	from := (page - start%page) % page
+	if n := uintptr(len(t.Data)); n >= from+page {
+		_ = unix.Madvise(t.Data[from:n-(n-from)%page], unix.MADV_DONTNEED) // a hint: without it, the pages only stay longer
+	}
 }
 
 // Metadata returns a copy of the header's free-form strings; empty when there are none. Of a sharded set it returns those

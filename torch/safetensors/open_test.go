@@ -251,3 +251,34 @@ func TestIndexGolden(t *testing.T) {
 	require.NoError(t, err)
 	assert.Equal(t, string(want), string(got))
 }
+
+// What is released reads as the file again, and its neighbours keep what was done to them.
+func TestReleaseGivesPagesBack(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "w.safetensors")
+	large := make([]byte, 3*os.Getpagesize())
+	require.NoError(t, Write(path, []Source{
+		{Name: "a", DType: U8, Shape: []int{4}, Data: Bytes([]byte{1, 2, 3, 4})},
+		{Name: "b", DType: U8, Shape: []int{len(large)}, Data: Bytes(large)},
+		{Name: "c", DType: U8, Shape: []int{4}, Data: Bytes([]byte{5, 6, 7, 8})},
+	}, Options{}))
+	f, err := Open(path)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, f.Close()) }()
+	for v := range f.Tensors() {
+		for i := range v.Data {
+			v.Data[i] = 9
+		}
+	}
+	for _, name := range []string{"a", "b", "c", "none"} {
+		f.Release(name)
+	}
+	of := func(name string) []byte {
+		v, ok := f.Tensor(name)
+		require.True(t, ok)
+		return v.Data
+	}
+	require.Equal(t, []byte{9, 9, 9, 9}, of("a")) // smaller than a page
+	require.Equal(t, []byte{9, 9, 9, 9}, of("c"))
+	require.Contains(t, of("b")[os.Getpagesize():2*os.Getpagesize()], byte(0))
+	require.NotContains(t, of("b")[os.Getpagesize():2*os.Getpagesize()], byte(9))
+}

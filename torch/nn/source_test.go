@@ -1,0 +1,105 @@
+package nn
+
+import (
+	"maps"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/torch"
+)
+
+// twoLayers is a network to be bound to a file.
+type twoLayers struct {
+	conv Conv2D
+	out  Linear
+}
+
+func (n *twoLayers) build(p Path) {
+	n.conv = NewConv2D(p.Sub("conv"), 1, 2, 3, torch.Conv2DOptions{})
+	n.out = NewLinearInit(p.Sub("out"), 2, 3, FanIn(2), nil)
+}
+
+// save writes the tensors to a file and opens it.
+func save(t *testing.T, tensors map[string]*torch.Tensor) *torch.Weights {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "w.safetensors")
+	require.NoError(t, torch.SaveSafetensors(path, maps.All(tensors), nil, false))
+	w, err := torch.OpenWeights(path)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, w.Close()) })
+	return w
+}
+
+func TestBuildFromTakesWhatTheFileHas(t *testing.T) {
+	st, err := Build(torch.CPU, torch.Float32, 1, new(twoLayers).build)
+	require.NoError(t, err)
+	defer st.Close()
+	given := maps.Collect(st.Tensors())
+	w := save(t, given)
+	for _, dtype := range []torch.DType{torch.Float32, torch.BFloat16} {
+		var n twoLayers
+		bound, err := BuildFrom(w, torch.CPU, dtype, n.build)
+		require.NoError(t, err)
+		require.Equal(t, []string{"conv.weight", "conv.bias", "out.weight"}, names(bound.Parameters()))
+		s := torch.NewScope(torch.CPU)
+		for name, p := range bound.Parameters() {
+			require.Equal(t, dtype, p.DType())
+			require.False(t, p.RequiresGrad())
+			want := torch.ToSlice[float64](given[name].Detach(s).To(s, dtype).To(s, torch.Float64))
+			require.Equal(t, want, torch.ToSlice[float64](p.To(s, torch.Float64)), name)
+		}
+		if dtype == torch.Float32 { // views of the file
+			require.ErrorIs(t, w.Close(), torch.ErrInUse)
+		}
+		x := torch.Ones(s, dtype, 1, 1, 3, 3)
+		require.Equal(t, []int{1, 3}, n.out.Forward(s, n.conv.Forward(s, x).Flatten(s, 1, -1)).Shape())
+		s.Close()
+		bound.Close()
+	}
+}
+
+func TestBuildFromListsAllThatIsWrong(t *testing.T) {
+	s := torch.NewScope(torch.CPU)
+	defer s.Close()
+	before := torch.Live()
+	w := save(t, map[string]*torch.Tensor{
+		"conv.weight": torch.Zeros(s, torch.Float32, 2, 1, 1, 1),
+		"conv.bias":   torch.Zeros(s, torch.Int64, 2),
+		"more":        torch.Zeros(s, torch.Float32, 1),
+	})
+	_, err := BuildFrom(w, torch.CPU, torch.Float32, new(twoLayers).build)
+	require.EqualError(t, err, "weights do not fit the network: 1 missing: out.weight; 1 unexpected: more; "+
+		"1 of another shape: conv.weight (want [2 1 3 3], got [2 1 1 1]); 1 not of floating point: conv.bias (int64)")
+	require.Equal(t, before+3, torch.Live())
+	_, err = BuildFrom(w, torch.CPU, torch.Int64, new(twoLayers).build)
+	require.EqualError(t, err, "want weights of a floating-point type, got int64")
+}
+
+// double adds the layer's output once more.
+type double struct{ inputs []int }
+
+func (d *double) Apply(s *torch.Scope, x, y *torch.Tensor) *torch.Tensor {
+	d.inputs = append(d.inputs, x.NumEl())
+	return y.Add(s, y)
+}
+
+func TestAdaptersChangeTheirLayersAlone(t *testing.T) {
+	var n twoLayers
+	st, err := Build(torch.CPU, torch.Float64, 1, n.build)
+	require.NoError(t, err)
+	defer st.Close()
+	s := torch.NewScope(torch.CPU)
+	defer s.Close()
+	x := torch.Ones(s, torch.Float64, 1, 1, 3, 3)
+	d := &double{}
+	a := Adapters{n.out.Weight: d}
+	h := n.conv.Adapted(s, x, a)
+	require.Equal(t, torch.ToSlice[float64](n.conv.Forward(s, x)), torch.ToSlice[float64](h))
+	h = h.Flatten(s, 1, -1)
+	want := n.out.Forward(s, h)
+	require.Equal(t, torch.ToSlice[float64](want.Add(s, want)), torch.ToSlice[float64](n.out.Adapted(s, h, a)))
+	require.Equal(t, torch.ToSlice[float64](want), torch.ToSlice[float64](n.out.Adapted(s, h, nil)))
+	require.Equal(t, []int{2}, d.inputs)
+}
