@@ -278,6 +278,9 @@ func (t *Trainer) steps(ctx context.Context, s *torch.Scope, run *session, r *Re
 	if err := t.finish(s, run, r); err != nil {
 		return err
 	}
+	if r.Finished && run.Row >= r.Step {
+		return fmt.Errorf("none of %d steps was taken: no loss and gradient was finite; look at the data and the learning rate", r.Step)
+	}
 	return stopping
 }
 

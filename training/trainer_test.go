@@ -136,6 +136,14 @@ func TestSkips(t *testing.T) {
 	require.ErrorContains(t, err, "step 4: the loss is NaN", "three in a row are too many")
 }
 
+// A run that took no step at all has failed.
+func TestSkippingEveryStepFails(t *testing.T) {
+	r, p, _, err := guarded(t, filepath.Join(t.TempDir(), "run"), Guard{Skips: 100}, func(int, float64) bool { return true })
+	require.ErrorContains(t, err, "none of 12 steps was taken")
+	require.Empty(t, p.taken)
+	require.Equal(t, 12, r.Skipped)
+}
+
 // A run that diverges goes back to its last saved state with half the learning rate, as often as it may. What it computes
 // then is what a run that was killed there and went on computes, too.
 func TestRollback(t *testing.T) {

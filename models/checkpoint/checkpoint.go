@@ -164,7 +164,7 @@ func ReadDescription(metadata map[string]string) (Description, error) {
 		Format int `json:"format"`
 	}
 	if err := json.Unmarshal([]byte(text), &head); err != nil {
-		return Description{}, fmt.Errorf("description of the model: %w", err)
+		return Description{}, misread(err)
 	}
 	var d Description
 	switch head.Format {
@@ -203,9 +203,22 @@ func strictly(text string, into any) error {
 	dec := json.NewDecoder(strings.NewReader(text))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(into); err != nil {
-		return fmt.Errorf("description of the model: %w", err)
+		return misread(err)
 	}
 	return nil
+}
+
+// misread says what is wrong with a description's JSON without the names of Go's types.
+func misread(err error) error {
+	var mistyped *json.UnmarshalTypeError
+	if !errors.As(err, &mistyped) {
+		return fmt.Errorf("description of the model: %w", err)
+	}
+	where := "it"
+	if mistyped.Field != "" {
+		where = mistyped.Field
+	}
+	return fmt.Errorf("description of the model: %s is a JSON %s, which does not belong there", where, mistyped.Value)
 }
 
 // probe stands for the network while a description is checked.

@@ -266,7 +266,7 @@ func TestOpenRefuses(t *testing.T) {
 	for text, want := range map[string]string{
 		strings.Replace(metadata["onestep"], `"format":2`, `"format":3`, 1):                                                          "it has format 3, this version reads format 1 and 2",
 		strings.Replace(metadata["onestep"], `"kind"`, `"surprise":1,"kind"`, 1):                                                     `unknown field "surprise"`,
-		strings.Replace(metadata["onestep"], `"sigma_min":0.002`, `"sigma_min":{}`, 1):                                               "sigma_min",
+		strings.Replace(metadata["onestep"], `"sigma_min":0.002`, `"sigma_min":{}`, 1):                                               "sigma_min is a JSON object, which does not belong there",
 		strings.Replace(metadata["onestep"], `"sigma_min":0.002`, `"sigma_min":90`, 1):                                               "0 < sigma_min < sigma_max",
 		strings.Replace(metadata["onestep"], `"sigma_min"`, `"boundary":"x","sigma_min"`, 1):                                         `boundary: want one of sigma_min, zero, got "x"`,
 		strings.Replace(metadata["onestep"], `"type":"edm"`, `"type":"edm","noise":"t"`, 1):                                          `noise: want one of ln(t)/4, 250 ln(t), got "t"`,
@@ -276,7 +276,8 @@ func TestOpenRefuses(t *testing.T) {
 		strings.Replace(metadata["onestep"], `"type":"edm"`, `"type":"flow","scale":1e308`, 1):                                       "form: want a scale from 0 to 1e6",
 		strings.Replace(metadata["onestep"], `"unet":`, `"mlp":{"shape":[2]},"unet":`, 1):                                            "want the configuration of one network (unet, dit or mlp), got 2",
 		strings.Replace(metadata["onestep"], `"kind":"consistency"`, `"kind":"trajectory"`, 1):                                       "needs a network that is told where a jump ends",
-		"{": "unexpected end",
+		"{":  "unexpected end",
+		"[]": "it is a JSON array, which does not belong there",
 	} {
 		_, err := ReadDescription(map[string]string{"onestep": text})
 		require.ErrorContains(t, err, want)

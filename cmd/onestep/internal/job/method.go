@@ -179,7 +179,7 @@ x̂ = one step of the solver along the teacher's trajectory, from x + t'·z at t
 			}
 		},
 		chosen: func(o Train) []any {
-			return []any{"teacher", o.Teacher, "init", o.Init, "solver", o.Solver, "levels", o.Levels}
+			return []any{"teacher", o.Teacher, "init", orNone(o.Init), "solver", o.Solver, "levels", o.Levels}
 		},
 		function: consistency(models.AtSigmaMin),
 		objective: func(o *Train, p *parts, f any) (training.Objective, error) {
@@ -216,7 +216,7 @@ L = d(x_est, x_target) + (t'² + σ_d²)/(t'·σ_d)²·‖g_θ(x + t'·z', t', t
 			}
 		},
 		chosen: func(o Train) []any {
-			return []any{"teacher", o.Teacher, "init", o.Init, "solver", o.Solver, "levels", o.Levels}
+			return []any{"teacher", o.Teacher, "init", orNone(o.Init), "solver", o.Solver, "levels", o.Levels}
 		},
 		function: func(m model) (any, error) {
 			return &models.Trajectory{Net: m.net, Noise: m.start.Form.Noise, SigmaData: m.start.SigmaData, SigmaMin: m.start.SigmaMin}, nil
@@ -285,7 +285,7 @@ N steps, halved in each stage, after which the student is the teacher`,
 			}
 		},
 		chosen: func(o Train) []any {
-			return []any{"teacher", o.Teacher, "init", o.Init, "first", o.First, "last", o.Last}
+			return []any{"teacher", o.Teacher, "init", orNone(o.Init), "first", o.First, "last", o.Last}
 		},
 		function: denoiser,
 		objective: func(o *Train, p *parts, f any) (training.Objective, error) {
@@ -377,7 +377,7 @@ dy/da = cos(a)·σ_d·z - sin(a)·x, or of the teacher's trajectory`,
 	if distils {
 		m.options = append(m.options, "teacher")
 		m.chosen = func(o Train) []any {
-			return []any{"teacher", o.Teacher, "init", o.Init, "warmup", o.Warmup, "weight", o.Weight}
+			return []any{"teacher", o.Teacher, "init", orNone(o.Init), "warmup", o.Warmup, "weight", o.Weight}
 		}
 	}
 	return m
@@ -456,11 +456,23 @@ func Methods() []string {
 	return names
 }
 
+// orNone is what the log calls a file that was not given.
+func orNone(path string) string {
+	if path == "" {
+		return "none"
+	}
+	return path
+}
+
 // AboutMethods returns a line for each method.
 func AboutMethods() string {
 	var b strings.Builder
+	longest := 0
 	for _, m := range methods {
-		fmt.Fprintf(&b, "  %-5s %s\n", m.name, m.about)
+		longest = max(longest, len(m.name))
+	}
+	for _, m := range methods {
+		fmt.Fprintf(&b, "  %-*s %s\n", longest, m.name, m.about)
 	}
 	return b.String()
 }
