@@ -30,6 +30,8 @@ type Conv2D struct {
 	Weight *torch.Tensor // [out, in/groups, k, k]
 	Bias   *torch.Tensor // [out], or nil
 	Opt    torch.Conv2DOptions
+
+	packed *packed // nil: the weight is used as it is
 }
 
 // NewConv2D makes a k×k convolution with PyTorch's initial values.
@@ -40,7 +42,8 @@ func NewConv2D(p Path, in, out, k int, o torch.Conv2DOptions) Conv2D {
 
 // NewConv2DInit makes a k×k convolution with the given rules for weight and bias; bias nil: none.
 func NewConv2DInit(p Path, in, out, k int, o torch.Conv2DOptions, weight, bias Init) Conv2D {
-	c := Conv2D{Weight: p.Param("weight", weight, out, in/max(o.Groups, 1), k, k), Opt: o}
+	c := Conv2D{Opt: o}
+	c.Weight, c.packed = p.kernel("weight", weight, out, in/max(o.Groups, 1), k, k)
 	if bias != nil {
 		c.Bias = p.Param("bias", bias, out)
 	}
@@ -49,6 +52,9 @@ func NewConv2DInit(p Path, in, out, k int, o torch.Conv2DOptions, weight, bias I
 
 // Forward maps x [B, in, H, W] to [B, out, H', W'].
 func (c Conv2D) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	if c.packed != nil {
+		return c.packed.forward(s, c, x)
+	}
 	return x.Conv2D(s, c.Weight, c.Bias, c.Opt)
 }
 

@@ -24,6 +24,9 @@ type Source interface {
 // the right type on dev are taken as they are, without a copy, so that src has to outlive the store; others are converted one
 // at a time. All of the network's tensors have to be in src, no others, in the right shapes; what is wrong is reported
 // together.
+//
+// On the CPU, convolutions without gradients keep their weights in the order that oneDNN wants, once they have run: see
+// [torch.Tensor.PackConv2D]. The memory of the source is released then, and a weight of another type is not converted before.
 func BuildFrom(src Source, dev torch.Device, dtype torch.DType, build func(p Path)) (*Store, error) {
 	if !dtype.IsFloat() {
 		return nil, fmt.Errorf("want weights of a floating-point type, got %s", dtype)
@@ -80,7 +83,7 @@ func (b *binding) fits(name string, shape []int, float bool) bool {
 
 // bind takes a tensor from the source. After the first that does not fit it returns nil: then build only goes on for the
 // sake of the report.
-func (st *Store) bind(name string, buffer bool, shape []int) *torch.Tensor {
+func (st *Store) bind(name string, buffer bool, shape []int, dtype torch.DType) *torch.Tensor {
 	if !st.src.fits(name, shape, true) {
 		return nil
 	}
@@ -90,8 +93,8 @@ func (st *Store) bind(name string, buffer bool, shape []int) *torch.Tensor {
 		if err != nil {
 			return err
 		}
-		t = s.Keep(v.To(s, st.dtype))
-		if v.DType() != st.dtype {
+		t = s.Keep(v.To(s, dtype))
+		if v.DType() != dtype {
 			v.Free()
 			st.src.Release(name)
 		}

@@ -270,12 +270,17 @@ func (p Path) add(name string, init Init, buffer bool, shape []int) *torch.Tenso
 	return p.st.add(p.prefix+name, init, buffer, shape)
 }
 
-func (st *Store) add(name string, init Init, buffer bool, shape []int) *torch.Tensor {
+// free panics when the name is taken.
+func (st *Store) free(name string) {
 	if _, ok := st.byKey[name]; ok {
 		panic(&torch.Error{Op: "nn.Store", Msg: fmt.Sprintf("the name %q is taken", name)})
 	}
+}
+
+func (st *Store) add(name string, init Init, buffer bool, shape []int) *torch.Tensor {
+	st.free(name)
 	if st.src != nil {
-		return st.bind(name, buffer, shape)
+		return st.bind(name, buffer, shape, st.dtype)
 	}
 	var t *torch.Tensor
 	err := st.scope.NoGrad(func(s *torch.Scope) error {

@@ -1,0 +1,59 @@
+package torch
+
+var (
+	opPackConv2D   = newOp("mkldnn::_reorder_convolution_weight")
+	opPackedConv2D = newOp("mkldnn::_convolution_pointwise")
+	opPacksBF16    = newOp("mkldnn::_is_mkldnn_bf16_supported")
+	opVersion      = newOp("aten::_version")
+)
+
+// PacksConv2D tells whether convolutions in d on the CPU can run on weights that were reordered before; see
+// [Tensor.PackConv2D]. It depends on the processor and on how libtorch was built.
+func PacksConv2D(d DType) bool {
+	if _, err := opPackedConv2D.find(); err != nil {
+		return false
+	}
+	switch d {
+	case Float32:
+		return true
+	case BFloat16:
+		var yes bool
+		err := Catch(func() {
+			c := call{op: opPacksBF16, s: &Scope{}}
+			yes, _ = c.results()[0].(bool)
+		})
+		return err == nil && yes
+	}
+	return false
+}
+
+// PackConv2D returns the weight t [out, in/groups, kh, kw] of a convolution on the CPU in the order that oneDNN wants for
+// inputs of that shape [B, in, H, W]; convolutions with a plain weight reorder it in every call, which costs more than their
+// arithmetic where images are small and channels many. The result is opaque: it is of use to [Tensor.PackedConv2D] alone.
+func (t *Tensor) PackConv2D(s *Scope, input []int, o Conv2DOptions) *Tensor {
+	c := call{op: opPackConv2D, s: s}
+	return c.t(t).pair(o.Padding).pair(max(o.Stride, 1)).pair(max(o.Dilation, 1)).int(max(o.Groups, 1)).ints(input).one()
+}
+
+// PackedConv2D is [Tensor.Conv2D] with a packed weight, without gradients; o is what the weight was packed with. Inputs of
+// other shapes than it was packed for are slower. The result lies in memory as t does.
+func (t *Tensor) PackedConv2D(s *Scope, packed, b *Tensor, o Conv2DOptions) *Tensor {
+	c := call{op: opPackedConv2D, s: s}
+	c.t(t).t(packed).opt(b).pair(o.Padding).pair(max(o.Stride, 1)).pair(max(o.Dilation, 1)).int(max(o.Groups, 1))
+	return c.str("none").floats(nil).str("").one()
+}
+
+// Swap exchanges what two tensors are: each gets the other's values, shape, type and memory. Both keep their scopes. No other
+// goroutine may be using either.
+func Swap(a, b *Tensor) {
+	a.handle("swap")
+	b.handle("swap")
+	a.h, b.h = b.h, a.h
+}
+
+// Version counts how often the tensor was changed in place. Tensors of inference mode have none and panic.
+func (t *Tensor) Version() int {
+	t.handleFor(opVersion)
+	c := call{op: opVersion, s: t.scope}
+	return c.t(t).results()[0].(int)
+}
