@@ -21,7 +21,8 @@ import (
 )
 
 // Pictures turns x [B, C, H, W] with values in [-1, 1] into images: grey for one channel, colour for three. Values
-// outside are clamped; NaN is an error that says how many there are.
+// outside are clamped; NaN is an error that says how many there are. Levels are rounded as diffusers does, in float32, halves
+// to even.
 func Pictures(x *torch.Tensor) ([]image.Image, error) {
 	shape := x.Shape()
 	if len(shape) != 4 || (shape[1] != 1 && shape[1] != 3) {
@@ -37,7 +38,7 @@ func Pictures(x *torch.Tensor) ([]image.Image, error) {
 			bad++
 			return 0
 		}
-		return uint8(math.Round(float64(min(max(f, -1), 1)+1) * 127.5))
+		return uint8(math.RoundToEven(float64(min(max(f/2+0.5, 0), 1) * 255)))
 	}
 	out := make([]image.Image, b)
 	for i := range out {
