@@ -1,0 +1,245 @@
+// Package clip has the text encoders of Stable Diffusion: CLIP ViT-L/14 (Radford et al. 2021), and OpenCLIP's ViT-H/14 and
+// ViT-bigG/14 in the same form. Their weights carry the names of transformers' CLIPTextModel, with the prefix text_model that
+// all published files have.
+package clip
+
+import (
+	"fmt"
+	"iter"
+	"math"
+
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
+)
+
+// Encoder is a text encoder. It owns its weights. Several goroutines may use it at once.
+type Encoder struct {
+	config Config
+	store  *nn.Store
+
+	tokens, positions nn.Embedding
+	layers            []layer
+	norm              nn.LayerNorm
+	projection        nn.Linear // if config.Projection
+}
+
+// New makes an encoder with random weights drawn from seed, by transformers' rules.
+func New(c Config, dev torch.Device, dtype torch.DType, seed uint64) (*Encoder, error) {
+	return build(c, func(all func(p nn.Path)) (*nn.Store, error) { return nn.Build(dev, dtype, seed, all) })
+}
+
+// From makes an encoder whose weights are src's, which has to outlive it: see [nn.BuildFrom].
+func From(c Config, src nn.Source, dev torch.Device, dtype torch.DType) (*Encoder, error) {
+	return build(c, func(all func(p nn.Path)) (*nn.Store, error) { return nn.BuildFrom(src, dev, dtype, all) })
+}
+
+func build(c Config, store func(all func(p nn.Path)) (*nn.Store, error)) (*Encoder, error) {
+	c = c.WithDefaults()
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	e := &Encoder{config: c}
+	var err error
+	if e.store, err = store(e.build); err != nil {
+		return nil, fmt.Errorf("clip: %w", err)
+	}
+	return e, nil
+}
+
+// Shapes returns the names and shapes of an encoder's tensors without making them.
+func Shapes(c Config) []nn.Shape { return nn.Shapes((&Encoder{config: c.WithDefaults()}).build) }
+
+func (e *Encoder) build(p nn.Path) {
+	c := e.config
+	width := float64(c.Width)
+	model := p.Sub("text_model")
+	table := func(name string, n int) nn.Embedding {
+		return nn.Embedding{Weight: model.Sub("embeddings", name).Param("weight", nn.Normal(0.02), n, c.Width)}
+	}
+	e.tokens, e.positions = table("token_embedding", c.Vocab), table("position_embedding", c.Positions)
+	for i := range c.Depth {
+		e.layers = append(e.layers, newLayer(model.Sub("encoder", "layers", i), c))
+	}
+	e.norm = nn.NewLayerNorm(model.Sub("final_layer_norm"), c.Width, c.Eps)
+	if c.Projection {
+		e.projection = nn.NewLinearInit(p.Sub("text_projection"), c.Width, c.ProjectionDim, nn.Normal(1/math.Sqrt(width)), nil)
+	}
+}
+
+// Config returns the configuration with its defaults filled in.
+func (e *Encoder) Config() Config { return e.config }
+
+// Store returns what owns the weights.
+func (e *Encoder) Store() *nn.Store { return e.store }
+
+// Parameters yields the trainable weights by transformers' names.
+func (e *Encoder) Parameters() iter.Seq2[string, *torch.Tensor] { return e.store.Parameters() }
+
+// Tensors yields what belongs into a checkpoint, by transformers' names.
+func (e *Encoder) Tensors() iter.Seq2[string, *torch.Tensor] { return e.store.Tensors() }
+
+// Close frees the weights.
+func (e *Encoder) Close() { e.store.Close() }
+
+// Options choose what Forward returns. The zero value is what Stable Diffusion 1 and 2 use.
+//
+// Diffusers' clip_skip of k is Skip k for them, and Skip k+1 with Raw for SDXL, which without clip_skip wants Skip 1 with Raw.
+type Options struct {
+	Skip       int         // how many of the last layers Output.Hidden leaves out
+	Raw        bool        // Output.Hidden without the final norm
+	HiddenOnly bool        // Output.Pooled is not wanted; then layers that Hidden leaves out do not run
+	Adapters   nn.Adapters // of linear layers
+}
+
+// Output is what a text becomes.
+type Output struct {
+	Hidden *torch.Tensor // [n, L, Width]: a vector for each token
+	// Pooled is one vector for each text, [n, Width], or [n, ProjectionDim] through the projection if there is one: what the
+	// last layer and the final norm make of the token that ends the text. That is the first one of Config.EOS, or the first
+	// of the text if there is none; where EOS is 2, as old files have it, it is the first of the largest number.
+	Pooled *torch.Tensor
+}
+
+// Forward encodes texts, ids [n, L] in int64, of at most Config.Positions tokens each. A token sees those before it; what
+// follows the end of a text, padding, is encoded like the rest. A shape or a Skip that cannot be panics with a *torch.Error.
+func (e *Encoder) Forward(s *torch.Scope, ids *torch.Tensor, o Options) Output {
+	e.check(ids, o.Skip)
+	var out Output
+	hidden := len(e.layers) - o.Skip // layers until Hidden
+	h := e.embed(s, ids)
+	for i, l := range e.layers {
+		if i == hidden {
+			out.Hidden = h
+			if o.HiddenOnly {
+				break
+			}
+		}
+		next := l.forward(s, h, o.Adapters)
+		if h != out.Hidden {
+			h.Free()
+		}
+		h = next
+	}
+	if o.Skip == 0 {
+		out.Hidden = h
+	}
+	if !o.HiddenOnly {
+		out.Pooled = e.pool(s, h, ids, o.Adapters)
+	}
+	if h != out.Hidden {
+		h.Free()
+	}
+	if !o.Raw {
+		out.Hidden = release(e.norm.Forward(s, out.Hidden), out.Hidden)
+	}
+	return out
+}
+
+// check refuses what cannot be encoded.
+func (e *Encoder) check(ids *torch.Tensor, skip int) {
+	fail := func(format string, args ...any) {
+		panic(&torch.Error{Op: "clip", Msg: fmt.Sprintf(format, args...)})
+	}
+	c := e.config
+	switch {
+	case ids.DType() != torch.Int64:
+		fail("want tokens of int64, got %s", ids.DType())
+	case ids.NDim() != 2 || ids.Dim(1) < 1 || ids.Dim(1) > c.Positions:
+		fail("want tokens of shape [n, 1 to %d], got %v", c.Positions, ids.Shape())
+	case skip < 0 || skip > c.Depth:
+		fail("there are %d layers: want to skip 0 to %d, got %d", c.Depth, c.Depth, skip)
+	}
+}
+
+// embed returns the vectors of tokens and their positions, [n, L, Width].
+func (e *Encoder) embed(s *torch.Scope, ids *torch.Tensor) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		return e.tokens.Forward(s, ids).Add(s, e.positions.Weight.Narrow(s, 0, 0, ids.Dim(1)))
+	})
+}
+
+// pool returns Output.Pooled of the last layer's h [n, L, Width]. The norm is of single tokens: those at the ends suffice.
+func (e *Encoder) pool(s *torch.Scope, h, ids *torch.Tensor, a nn.Adapters) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		end := ids
+		if e.config.EOS != legacyEOS {
+			end = ids.EqScalar(s, float64(e.config.EOS)).To(s, torch.Int64)
+		}
+		rows := torch.Arange(s, ids.Dim(0), torch.Int64)
+		p := e.norm.Forward(s, h.Index(s, rows, end.ArgMax(s, 1)))
+		if e.config.Projection {
+			p = e.projection.Adapted(s, p, a)
+		}
+		return p
+	})
+}
+
+// layer is x + attention(norm(x)), then x + mlp(norm(x)).
+type layer struct {
+	norm1, norm2 nn.LayerNorm
+	q, k, v, out nn.Linear
+	fc1, fc2     nn.Linear
+	heads        int
+	activation   func(s *torch.Scope, x *torch.Tensor) *torch.Tensor
+}
+
+func newLayer(p nn.Path, c Config) layer {
+	width, depth := float64(c.Width), float64(c.Depth)
+	in, out, hidden := 1/math.Sqrt(2*width*depth), 1/math.Sqrt(width), 1/math.Sqrt(2*width)
+	linear := func(from, to int, std float64, names ...any) nn.Linear {
+		return nn.NewLinearInit(p.Sub(names...), from, to, nn.Normal(std), nn.Zeros)
+	}
+	return layer{
+		norm1:      nn.NewLayerNorm(p.Sub("layer_norm1"), c.Width, c.Eps),
+		q:          linear(c.Width, c.Width, in, "self_attn", "q_proj"),
+		k:          linear(c.Width, c.Width, in, "self_attn", "k_proj"),
+		v:          linear(c.Width, c.Width, in, "self_attn", "v_proj"),
+		out:        linear(c.Width, c.Width, out, "self_attn", "out_proj"),
+		norm2:      nn.NewLayerNorm(p.Sub("layer_norm2"), c.Width, c.Eps),
+		fc1:        linear(c.Width, c.MLPWidth, hidden, "mlp", "fc1"),
+		fc2:        linear(c.MLPWidth, c.Width, in, "mlp", "fc2"),
+		heads:      c.Heads,
+		activation: activations[c.Activation],
+	}
+}
+
+func (l layer) forward(s *torch.Scope, x *torch.Tensor, a nn.Adapters) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		h := l.norm1.Forward(s, x)
+		h = release(l.attend(s, h, a), h)
+		x := release(x.Add(s, h), h)
+		h = l.norm2.Forward(s, x)
+		h = release(l.fc1.Adapted(s, h, a), h)
+		h = release(l.activation(s, h), h)
+		h = release(l.fc2.Adapted(s, h, a), h)
+		return x.Add(s, h)
+	})
+}
+
+// attend is self-attention over h [n, L, Width]; a token sees itself and those before it.
+func (l layer) attend(s *torch.Scope, h *torch.Tensor, a nn.Adapters) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		shape := h.Shape()
+		split := func(linear nn.Linear) *torch.Tensor { // [n, heads, L, Width/heads]
+			y := linear.Adapted(s, h, a)
+			return y.Reshape(s, shape[0], shape[1], l.heads, shape[2]/l.heads).Transpose(s, 1, 2)
+		}
+		y := torch.Attention(s, split(l.q), split(l.k), split(l.v), torch.AttentionOptions{Causal: true})
+		return l.out.Adapted(s, y.Transpose(s, 1, 2).Reshape(s, shape...), a)
+	})
+}
+
+// sigmoidGELU is x·σ(1.702·x), which CLIP was trained with in place of GELU (Hendrycks & Gimpel 2016, section 2).
+func sigmoidGELU(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		g := x.MulScalar(s, 1.702)
+		g = release(g.Sigmoid(s), g)
+		return x.Mul(s, g)
+	})
+}
+
+// release frees old, which was only needed to make t, and returns t.
+func release(t, old *torch.Tensor) *torch.Tensor {
+	old.Free()
+	return t
+}
