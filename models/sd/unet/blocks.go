@@ -1,0 +1,224 @@
+package unet
+
+import (
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
+)
+
+func (b block) forward(s *torch.Scope, x *torch.Tensor, in inputs) *torch.Tensor {
+	h := b.res.forward(s, x, in)
+	if b.attn != nil {
+		h = release(b.attn.forward(s, h, in), h)
+	}
+	return h
+}
+
+// residual is x + conv2(silu(norm2(conv1(silu(norm1(x))) + emb))), with a 1×1 convolution of x where channels change.
+type residual struct {
+	norm1, norm2 nn.GroupNorm
+	conv1, conv2 nn.Conv2D
+	emb          nn.Linear
+	shortcut     *nn.Conv2D // nil: x itself
+}
+
+func newResidual(p nn.Path, c Encoder, in, out, width int) *residual {
+	r := &residual{
+		norm1: nn.NewGroupNorm(p.Sub("norm1"), c.NormNumGroups, in, c.NormEps),
+		conv1: *newConv(p.Sub("conv1"), in, out, 3, 1),
+		emb:   nn.NewLinear(p.Sub("time_emb_proj"), width, out),
+		norm2: nn.NewGroupNorm(p.Sub("norm2"), c.NormNumGroups, out, c.NormEps),
+		conv2: *newConv(p.Sub("conv2"), out, out, 3, 1),
+	}
+	if in != out {
+		r.shortcut = newConv(p.Sub("conv_shortcut"), in, out, 1, 1)
+	}
+	return r
+}
+
+func (r *residual) forward(s *torch.Scope, x *torch.Tensor, in inputs) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		h := silu(s, r.norm1.Forward(s, x))
+		h = release(r.conv1.Adapted(s, h, in.adapters), h)
+		e := r.emb.Adapted(s, in.emb, in.adapters)
+		h.AddInPlace(s, e.Unsqueeze(s, -1).Unsqueeze(s, -1)) // no operator saved the convolution's result
+		h = silu(s, release(r.norm2.Forward(s, h), h))
+		h = release(r.conv2.Adapted(s, h, in.adapters), h)
+		if r.shortcut != nil {
+			x = r.shortcut.Adapted(s, x, in.adapters)
+		}
+		h.AddInPlace(s, x)
+		return h
+	})
+}
+
+// layer is a linear layer or a convolution.
+type layer interface {
+	Adapted(s *torch.Scope, x *torch.Tensor, a nn.Adapters) *torch.Tensor
+}
+
+// transformer is blocks that let pixels look at each other and at the text, between two projections, added to the image.
+type transformer struct {
+	norm    nn.GroupNorm
+	in, out layer
+	linear  bool // in and out are linear layers; else 1×1 convolutions
+	blocks  []transformerBlock
+}
+
+const transformerNormEps = 1e-6 // of the norm before the projection, in all of diffusers' networks
+
+func newTransformer(p nn.Path, c Encoder, level, depth int) *transformer {
+	ch := c.BlockOutChannels[level]
+	t := &transformer{linear: c.UseLinearProjection}
+	t.norm = nn.NewGroupNorm(p.Sub("norm"), c.NormNumGroups, ch, transformerNormEps)
+	if t.linear {
+		t.in, t.out = nn.NewLinear(p.Sub("proj_in"), ch, ch), nn.NewLinear(p.Sub("proj_out"), ch, ch)
+	} else {
+		t.in, t.out = *newConv(p.Sub("proj_in"), ch, ch, 1, 1), *newConv(p.Sub("proj_out"), ch, ch, 1, 1)
+	}
+	for k := range depth {
+		b := newTransformerBlock(p.Sub("transformer_blocks", k), ch, c.CrossAttentionDim[0], c.AttentionHeadDim.at(level))
+		t.blocks = append(t.blocks, b)
+	}
+	return t
+}
+
+// forward takes an image [n, channels, h, w]. Tokens are its pixels as they lie in a channels-last image.
+func (t *transformer) forward(s *torch.Scope, x *torch.Tensor, in inputs) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		shape := x.Shape()
+		n, c, height, width := shape[0], shape[1], shape[2], shape[3]
+		tokens := func(h *torch.Tensor) *torch.Tensor {
+			return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+				return release(h.Permute(s, 0, 2, 3, 1).Reshape(s, n, height*width, c), h)
+			})
+		}
+		image := func(h *torch.Tensor) *torch.Tensor {
+			return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+				return release(h.Reshape(s, n, height, width, c).Permute(s, 0, 3, 1, 2), h)
+			})
+		}
+		h := t.norm.Forward(s, x)
+		if t.linear {
+			h = tokens(h)
+			h = release(t.in.Adapted(s, h, in.adapters), h)
+		} else {
+			h = tokens(release(t.in.Adapted(s, h, in.adapters), h))
+		}
+		for _, b := range t.blocks {
+			h = release(b.forward(s, h, in), h)
+		}
+		if t.linear {
+			h = image(release(t.out.Adapted(s, h, in.adapters), h))
+		} else {
+			h = image(h)
+			h = release(t.out.Adapted(s, h, in.adapters), h)
+		}
+		return x.Add(s, h) // in x's memory format
+	})
+}
+
+// transformerBlock is x + attention(norm(x)), once of the pixels among themselves and once with the text, and x + mlp(norm(x)).
+type transformerBlock struct {
+	norm1, norm2, norm3 nn.LayerNorm
+	self, cross         attention
+	gated               nn.Linear // values and gates of the MLP (GEGLU: Shazeer 2020)
+	out                 nn.Linear
+}
+
+const blockNormEps = 1e-5
+
+func newTransformerBlock(p nn.Path, width, text, heads int) transformerBlock {
+	return transformerBlock{
+		norm1: nn.NewLayerNorm(p.Sub("norm1"), width, blockNormEps),
+		self:  newAttention(p.Sub("attn1"), width, width, heads),
+		norm2: nn.NewLayerNorm(p.Sub("norm2"), width, blockNormEps),
+		cross: newAttention(p.Sub("attn2"), width, text, heads),
+		norm3: nn.NewLayerNorm(p.Sub("norm3"), width, blockNormEps),
+		gated: nn.NewLinear(p.Sub("ff", "net", 0, "proj"), width, 8*width),
+		out:   nn.NewLinear(p.Sub("ff", "net", 2), 4*width, width),
+	}
+}
+
+// forward maps x [n, tokens, width] to the same shape. Sums go into the memory of a linear layer's result, which no operator saved.
+func (b transformerBlock) forward(s *torch.Scope, x *torch.Tensor, in inputs) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		h := b.norm1.Forward(s, x)
+		h = release(b.self.forward(s, h, h, in.adapters), h)
+		h.AddInPlace(s, x)
+		x = h
+		h = b.norm2.Forward(s, x)
+		h = release(b.cross.forward(s, h, in.text, in.adapters), h)
+		h.AddInPlace(s, x)
+		x.Free()
+		x = h
+		h = b.norm3.Forward(s, x)
+		h = release(b.mlp(s, h, in.adapters), h)
+		h.AddInPlace(s, x)
+		return h
+	})
+}
+
+func (b transformerBlock) mlp(s *torch.Scope, x *torch.Tensor, a nn.Adapters) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		both := b.gated.Adapted(s, x, a)
+		parts := both.Chunk(s, 2, -1)
+		h := parts[1].GELU(s, false)
+		if s.GradEnabled() {
+			h = parts[0].Mul(s, h)
+		} else {
+			h.MulInPlace(s, parts[0])
+		}
+		for _, t := range []*torch.Tensor{both, parts[0], parts[1]} {
+			t.Free()
+		}
+		return b.out.Adapted(s, h, a)
+	})
+}
+
+// attention is multi-head attention of tokens to tokens (Vaswani et al. 2017).
+type attention struct {
+	q, k, v, out nn.Linear
+	heads        int
+}
+
+func newAttention(p nn.Path, width, from, heads int) attention {
+	linear := func(name string, in int) nn.Linear {
+		return nn.NewLinearInit(p.Sub(name), in, width, nn.FanIn(in), nil)
+	}
+	return attention{linear("to_q", width), linear("to_k", from), linear("to_v", from), nn.NewLinear(p.Sub("to_out", 0), width, width), heads}
+}
+
+// forward lets x [n, tokens, width] attend to y [n, others, from].
+func (m attention) forward(s *torch.Scope, x, y *torch.Tensor, a nn.Adapters) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		h := s.Tidy(func(s *torch.Scope) *torch.Tensor {
+			heads := func(l nn.Linear, x *torch.Tensor) *torch.Tensor {
+				h := l.Adapted(s, x, a)
+				return h.Reshape(s, h.Dim(0), h.Dim(1), m.heads, h.Dim(2)/m.heads).Transpose(s, 1, 2)
+			}
+			return torch.Attention(s, heads(m.q, x), heads(m.k, y), heads(m.v, y), torch.AttentionOptions{})
+		})
+		return m.out.Adapted(s, h.Transpose(s, 1, 2).Flatten(s, 2, 3), a)
+	})
+}
+
+// newConv makes a k×k convolution that keeps the image's size, or with a stride of 2 halves it, rounding up.
+func newConv(p nn.Path, in, out, k, stride int) *nn.Conv2D {
+	c := nn.NewConv2D(p, in, out, k, torch.Conv2DOptions{Padding: k / 2, Stride: stride})
+	return &c
+}
+
+// silu applies SiLU to a tensor that nobody else uses: in its own memory when no gradient is recorded.
+func silu(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	if s.GradEnabled() {
+		return release(x.SiLU(s), x)
+	}
+	x.SiLUInPlace(s)
+	return x
+}
+
+// release frees old, which was only needed to make t, and returns t.
+func release(t, old *torch.Tensor) *torch.Tensor {
+	old.Free()
+	return t
+}

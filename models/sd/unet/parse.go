@@ -1,0 +1,185 @@
+package unet
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// MarshalJSON writes the config.json of diffusers, defaults included.
+func (c Config) MarshalJSON() ([]byte, error) {
+	type plain Config
+	return json.Marshal(struct {
+		Class string `json:"_class_name"`
+		plain
+	}{unetClass, plain(c.WithDefaults())})
+}
+
+// MarshalJSON writes the config.json of diffusers, defaults included.
+func (c ControlNetConfig) MarshalJSON() ([]byte, error) {
+	type plain ControlNetConfig
+	return json.Marshal(struct {
+		Class string `json:"_class_name"`
+		plain
+	}{controlNetClass, plain(c.WithDefaults())})
+}
+
+const (
+	unetClass       = "UNet2DConditionModel"
+	controlNetClass = "ControlNetModel"
+)
+
+// ParseConfig reads the config.json of diffusers' UNet2DConditionModel. Keys that are absent have diffusers' defaults. Keys that do not
+// change what the network computes are ignored, dropout among them, which is a matter of training; values that ask for something
+// else than this package builds are errors that name them.
+func ParseConfig(data []byte) (Config, error) {
+	c := Config{}.WithDefaults()
+	c.TimeEmbeddingDim = 0 // follows from what the file says
+	err := parse(data, unetClass, &c, unetFixed)
+	if err == nil {
+		def(&c.TimeEmbeddingDim, 4*first(c.BlockOutChannels))
+		err = c.Validate()
+	}
+	if err != nil {
+		return Config{}, fmt.Errorf("config of a U-Net: %w", err)
+	}
+	return c, nil
+}
+
+// ParseControlNetConfig reads the config.json of diffusers' ControlNetModel, as ParseConfig reads a U-Net's.
+func ParseControlNetConfig(data []byte) (ControlNetConfig, error) {
+	c := ControlNetConfig{}.WithDefaults()
+	err := parse(data, controlNetClass, &c, controlNetFixed)
+	if err == nil {
+		err = c.Validate()
+	}
+	if err != nil {
+		return ControlNetConfig{}, fmt.Errorf("config of a ControlNet: %w", err)
+	}
+	return c, nil
+}
+
+func first(v Ints) int {
+	if len(v) == 0 {
+		return 0
+	}
+	return v[0]
+}
+
+// fixed are keys that a Config does not have and the values that are supported, as JSON.
+type fixed map[string][]string
+
+var (
+	encoderFixed = fixed{
+		"act_fn":                  {`"silu"`, `"swish"`},
+		"class_embed_type":        {"null"},
+		"downsample_padding":      {"1"},
+		"encoder_hid_dim":         {"null"},
+		"encoder_hid_dim_type":    {"null"},
+		"mid_block_scale_factor":  {"1"},
+		"num_class_embeds":        {"null"},
+		"only_cross_attention":    {"false"},
+		"resnet_time_scale_shift": {`"default"`},
+	}
+	unetFixed = fixed{
+		"attention_type":                 {`"default"`},
+		"center_input_sample":            {"false"},
+		"class_embeddings_concat":        {"false"},
+		"conv_in_kernel":                 {"3"},
+		"conv_out_kernel":                {"3"},
+		"dual_cross_attention":           {"false"},
+		"mid_block_only_cross_attention": {"null", "false"},
+		"time_embedding_act_fn":          {"null"},
+		"time_embedding_type":            {`"positional"`},
+		"timestep_post_act":              {"null"},
+	}
+	controlNetFixed = fixed{"global_pool_conditions": {"false"}}
+)
+
+// optional are the keys of a Config that may be null.
+var optional = []string{
+	"addition_embed_type", "addition_time_embed_dim", "mid_block_type", "projection_class_embeddings_input_dim",
+	"reverse_transformer_layers_per_block", "sample_size", "time_cond_proj_dim", "time_embedding_dim",
+}
+
+// parse reads a config.json of that class into c, whose fields are the defaults, key by key, so that errors can name them.
+func parse(data []byte, class string, c any, own fixed) error {
+	var file, known map[string]json.RawMessage
+	if err := json.Unmarshal(data, &file); err != nil {
+		return misread("it", err)
+	}
+	if raw, ok := file["_class_name"]; ok && !agrees(raw, []string{`"` + class + `"`}) {
+		return fmt.Errorf("_class_name: want %s, got %s", class, short(raw))
+	}
+	delete(file, "_class_name")
+	if heads, ok := file["num_attention_heads"]; ok && string(heads) != "null" {
+		file["attention_head_dim"] = heads
+	}
+	defaults, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal(defaults, &known); err != nil {
+		return err
+	}
+	for _, key := range slices.Sorted(maps.Keys(file)) {
+		raw := file[key]
+		supported := slices.Concat(encoderFixed[key], own[key])
+		_, needed := known[key]
+		switch {
+		case supported != nil && !agrees(raw, supported):
+			return fmt.Errorf("%s: only %s is supported, the file has %s", key, strings.Join(supported, " or "), short(raw))
+		case !needed && !slices.Contains(optional, key):
+			continue
+		case string(raw) == "null" && !slices.Contains(optional, key):
+			return fmt.Errorf("%s: want a value, got null", key)
+		case string(raw) == "null" && key != "mid_block_type":
+			continue
+		case raw[0] == '[' && strings.Contains(string(raw), "null"):
+			return fmt.Errorf("%s: null does not belong in a list: %s", key, short(raw))
+		}
+		one, err := json.Marshal(map[string]json.RawMessage{key: raw})
+		if err != nil {
+			return err
+		}
+		if err := json.Unmarshal(one, c); err != nil {
+			return misread(key, err)
+		}
+	}
+	return nil
+}
+
+// agrees tells whether a value, or each of a list, is among those that are supported.
+func agrees(raw json.RawMessage, supported []string) bool {
+	var list []json.RawMessage
+	if json.Unmarshal(raw, &list) == nil && list != nil {
+		return !slices.ContainsFunc(list, func(v json.RawMessage) bool { return !agrees(v, supported) })
+	}
+	var v any
+	if err := json.Unmarshal(raw, &v); err != nil {
+		return false
+	}
+	plain, err := json.Marshal(v) // 1.0 as 1
+	return err == nil && slices.Contains(supported, string(plain))
+}
+
+// misread says what is wrong with JSON without the names of Go's types.
+func misread(what string, err error) error {
+	var mistyped *json.UnmarshalTypeError
+	if errors.As(err, &mistyped) {
+		return fmt.Errorf("%s: a JSON %s does not belong there", what, mistyped.Value)
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// short is JSON from a file, fit for a message.
+func short(raw json.RawMessage) string {
+	const most = 100
+	if len(raw) > most {
+		return strings.ToValidUTF8(string(raw[:most]), "") + "..."
+	}
+	return string(raw)
+}

@@ -1,0 +1,301 @@
+// Package unet has the networks of Stable Diffusion that predict noise: diffusers' UNet2DConditionModel in the shapes of Stable
+// Diffusion 1 and 2, XL, SSD-1B and full latent consistency models (Rombach et al. 2022; Podell et al. 2023; Luo et al. 2023), and
+// ControlNetModel (Zhang et al. 2023). Their parameters carry diffusers' names.
+package unet
+
+import (
+	"fmt"
+	"iter"
+	"slices"
+
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
+)
+
+// UNet predicts, from noisy latents, the noise in them or what else it was trained for. It owns its weights.
+type UNet struct {
+	config Config
+	store  *nn.Store
+
+	encoder
+	up      []level // from the smallest image to the largest
+	normOut nn.GroupNorm
+	convOut nn.Conv2D
+}
+
+// Cond is what a network is told besides latents and timesteps. n is the number of latents.
+type Cond struct {
+	Text *torch.Tensor // [n, tokens, CrossAttentionDim], the text encoders' features
+
+	// Guidance is for full LCMs, and those need it: w, which is the guidance scale less 1, [n] or [1], or what GuidanceEmbedding
+	// makes of it, [n, TimeCondProjDim].
+	Guidance *torch.Tensor
+
+	// Pooled [n, …] is the pooled text of SDXL. Sizes [n, 6] are heights and widths in pixels: of the original image, of the corner
+	// that was cut off, and of the picture to be. Networks with an additional embedding need both.
+	Pooled, Sizes *torch.Tensor
+
+	// Down and Mid are what ControlNets give, to be added to what the levels hand over to the way up, and to what comes out of
+	// the middle. nil: nothing.
+	Down []*torch.Tensor
+	Mid  *torch.Tensor
+
+	Adapters nn.Adapters // of single layers; nil: none
+}
+
+// New makes a network with random weights drawn from seed, by PyTorch's rules.
+func New(c Config, dev torch.Device, dtype torch.DType, seed uint64) (*UNet, error) {
+	return newUNet(c, func(build func(p nn.Path)) (*nn.Store, error) { return nn.Build(dev, dtype, seed, build) })
+}
+
+// From makes a network of the weights in src, frozen; see [nn.BuildFrom].
+func From(c Config, src nn.Source, dev torch.Device, dtype torch.DType) (*UNet, error) {
+	return newUNet(c, func(build func(p nn.Path)) (*nn.Store, error) { return nn.BuildFrom(src, dev, dtype, build) })
+}
+
+func newUNet(c Config, fill func(build func(p nn.Path)) (*nn.Store, error)) (*UNet, error) {
+	c = c.WithDefaults()
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	u := &UNet{config: c}
+	var err error
+	if u.store, err = fill(u.build); err != nil {
+		return nil, err
+	}
+	return u, nil
+}
+
+// Shapes returns the names and shapes of the network's tensors without making them, of a valid configuration.
+func Shapes(c Config) []nn.Shape {
+	return nn.Shapes(func(p nn.Path) { (&UNet{config: c.WithDefaults()}).build(p) })
+}
+
+func (u *UNet) build(p nn.Path) {
+	c := u.config
+	skips := u.encoder.build(p, c.Encoder, c.TimeEmbeddingDim, c.TimeCondProjDim)
+	n, depths := c.levels(), c.ReverseTransformerLayers
+	if len(depths) == 0 {
+		depths = slices.Clone(c.TransformerLayers)
+		slices.Reverse(depths)
+	}
+	ch := c.BlockOutChannels[n-1]
+	for i, kind := range c.UpBlockTypes {
+		lp, at := p.Sub("up_blocks", i), n-1-i
+		var l level
+		for j := range c.LayersPerBlock.at(at) + 1 {
+			skip := skips[len(skips)-1]
+			skips = skips[:len(skips)-1]
+			out := c.BlockOutChannels[at]
+			b := block{res: newResidual(lp.Sub("resnets", j), c.Encoder, ch+skip, out, c.TimeEmbeddingDim)}
+			if kind == crossUpBlock {
+				b.attn = newTransformer(lp.Sub("attentions", j), c.Encoder, at, depths.at(i, j))
+			}
+			l.blocks = append(l.blocks, b)
+			ch = out
+		}
+		if i < n-1 {
+			l.resample = newConv(lp.Sub("upsamplers", 0, "conv"), ch, ch, 3, 1)
+		}
+		u.up = append(u.up, l)
+	}
+	u.normOut = nn.NewGroupNorm(p.Sub("conv_norm_out"), c.NormNumGroups, ch, c.NormEps)
+	u.convOut = *newConv(p.Sub("conv_out"), ch, c.OutChannels, 3, 1)
+}
+
+// Config returns the configuration with its defaults filled in.
+func (u *UNet) Config() Config { return u.config }
+
+// Store returns what owns the weights.
+func (u *UNet) Store() *nn.Store { return u.store }
+
+// Parameters yields the weights by diffusers' names.
+func (u *UNet) Parameters() iter.Seq2[string, *torch.Tensor] { return u.store.Parameters() }
+
+// Tensors yields what belongs into a checkpoint, which is the weights.
+func (u *UNet) Tensors() iter.Seq2[string, *torch.Tensor] { return u.store.Tensors() }
+
+// Close frees the weights.
+func (u *UNet) Close() { u.store.Close() }
+
+// Forward returns the network's prediction for latents x [n, InChannels, h, w] at timesteps t, one for each or one for all, of any
+// type, as [n, OutChannels, h, w]. h and w may be any numbers. Mistakes in what it is given panic with a *torch.Error, as operators
+// do.
+func (u *UNet) Forward(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tensor {
+	u.check("unet", x, t, c)
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		in := u.embed(s, t, x.DType(), c)
+		skips := u.descend(s, u.convIn.Adapted(s, x, c.Adapters), in)
+		if c.Down != nil && len(c.Down) != len(skips) {
+			panic(&torch.Error{Op: "unet", Msg: fmt.Sprintf("want %d residuals in Cond.Down, got %d; is the ControlNet of another family?",
+				len(skips), len(c.Down))})
+		}
+		h := u.middle(s, skips[len(skips)-1], in)
+		if c.Mid != nil {
+			h = h.Add(s, c.Mid)
+		}
+		for _, l := range u.up {
+			for _, b := range l.blocks {
+				last := len(skips) - 1
+				both := meet(s, h, skips[last], c.Down, last)
+				h.Free()
+				skips[last].Free()
+				skips = skips[:last]
+				h = release(b.forward(s, both, in), both)
+			}
+			if l.resample != nil {
+				next := skips[len(skips)-1]
+				h = release(grow(s, l.resample, h, next.Dim(2), next.Dim(3), in.adapters), h)
+			}
+		}
+		h = release(silu(s, u.normOut.Forward(s, h)), h)
+		return u.convOut.Adapted(s, h, c.Adapters)
+	})
+}
+
+// meet joins what comes up with what the way down left, to which a ControlNet may add.
+func meet(s *torch.Scope, h, skip *torch.Tensor, down []*torch.Tensor, i int) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		if down != nil {
+			skip = skip.Add(s, down[i])
+		}
+		return torch.Cat(s, []*torch.Tensor{h, skip}, 1)
+	})
+}
+
+// grow doubles the image, or so: to h×w pixels, which a level with an odd size halved.
+func grow(s *torch.Scope, conv *nn.Conv2D, x *torch.Tensor, h, w int, a nn.Adapters) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		return conv.Adapted(s, x.Interpolate(s, h, w, torch.Nearest), a)
+	})
+}
+
+// encoder is what a U-Net and a ControlNet have in common: the way down and the middle.
+type encoder struct {
+	config Encoder
+	time   embedder
+	cond   *nn.Linear // of the guidance's embedding, or nil
+	sizes  *embedder  // of pooled text and sizes, or nil
+	convIn nn.Conv2D
+	down   []level
+	mid    []block
+}
+
+// level is the blocks of one image size and the convolution that changes the size after them.
+type level struct {
+	blocks   []block
+	resample *nn.Conv2D // nil: none
+}
+
+// block is a residual block and the transformer after it, if any.
+type block struct {
+	res  *residual
+	attn *transformer // or nil
+}
+
+// inputs is what all blocks are given.
+type inputs struct {
+	emb, text *torch.Tensor // silu of the embedding, [n or 1, width]; the text
+	adapters  nn.Adapters
+}
+
+// build makes the layers. It returns the channels of what is handed over to the way up, in that order.
+func (e *encoder) build(p nn.Path, c Encoder, width, guidance int) (skips []int) {
+	e.config = c
+	e.time = newEmbedder(p.Sub("time_embedding"), c.BlockOutChannels[0], width)
+	if guidance > 0 {
+		cond := nn.NewLinearInit(p.Sub("time_embedding", "cond_proj"), guidance, c.BlockOutChannels[0], nn.FanIn(guidance), nil)
+		e.cond = &cond
+	}
+	if c.AdditionEmbedType != "" {
+		sizes := newEmbedder(p.Sub("add_embedding"), c.ProjectionInputDim, width)
+		e.sizes = &sizes
+	}
+	n, ch := c.levels(), c.BlockOutChannels[0]
+	e.convIn = *newConv(p.Sub("conv_in"), c.InChannels, ch, 3, 1)
+	skips = []int{ch}
+	for i, kind := range c.DownBlockTypes {
+		lp, out := p.Sub("down_blocks", i), c.BlockOutChannels[i]
+		var l level
+		for j := range c.LayersPerBlock.at(i) {
+			b := block{res: newResidual(lp.Sub("resnets", j), c, ch, out, width)}
+			if kind == crossDownBlock {
+				b.attn = newTransformer(lp.Sub("attentions", j), c, i, c.TransformerLayers.at(i, j))
+			}
+			l.blocks = append(l.blocks, b)
+			skips = append(skips, out)
+			ch = out
+		}
+		if i < n-1 {
+			l.resample = newConv(lp.Sub("downsamplers", 0, "conv"), ch, ch, 3, 2)
+			skips = append(skips, ch)
+		}
+		e.down = append(e.down, l)
+	}
+	mp := p.Sub("mid_block")
+	if c.MidBlockType != NoMid {
+		e.mid = append(e.mid, block{res: newResidual(mp.Sub("resnets", 0), c, ch, ch, width)})
+	}
+	if c.MidBlockType == MidCrossAttention {
+		e.mid[0].attn = newTransformer(mp.Sub("attentions", 0), c, n-1, c.TransformerLayers.at(n-1, 0))
+		e.mid = append(e.mid, block{res: newResidual(mp.Sub("resnets", 1), c, ch, ch, width)})
+	}
+	return skips
+}
+
+// descend takes h through the levels and returns all that it was on the way, h included.
+func (e *encoder) descend(s *torch.Scope, h *torch.Tensor, in inputs) []*torch.Tensor {
+	skips := []*torch.Tensor{h}
+	for _, l := range e.down {
+		for _, b := range l.blocks {
+			h = b.forward(s, h, in)
+			skips = append(skips, h)
+		}
+		if l.resample != nil {
+			h = l.resample.Adapted(s, h, in.adapters)
+			skips = append(skips, h)
+		}
+	}
+	return skips
+}
+
+// middle takes the last of what came down through the blocks between the ways. The caller keeps what it gave.
+func (e *encoder) middle(s *torch.Scope, last *torch.Tensor, in inputs) *torch.Tensor {
+	h := last.Share(s)
+	for _, b := range e.mid {
+		h = release(b.forward(s, h, in), h)
+	}
+	return h
+}
+
+// check panics where an operator would with less to say.
+func (e *encoder) check(op string, x, t *torch.Tensor, c Cond) {
+	want := func(ok bool, format string, v ...any) {
+		if !ok {
+			panic(&torch.Error{Op: op, Msg: fmt.Sprintf(format, v...)})
+		}
+	}
+	in, dim := e.config.InChannels, e.config.CrossAttentionDim[0]
+	want(x.NDim() == 4 && x.Dim(1) == in, "want latents of shape [n, %d, h, w], got %v", in, x.Shape())
+	n := x.Dim(0)
+	want(t.NDim() < 2 && (t.NumEl() == 1 || t.NumEl() == n), "want one timestep or one for each of %d latents, got %v", n, t.Shape())
+	want(c.Text != nil, "the network needs the text's features, in Cond.Text")
+	want(c.Text.NDim() == 3 && c.Text.Dim(0) == n && c.Text.Dim(2) == dim,
+		"want text of shape [%d, tokens, %d], got %v", n, dim, c.Text.Shape())
+	want((e.cond == nil) == (c.Guidance == nil), "the network takes a guidance scale, in Cond.Guidance: %t; one is given: %t",
+		e.cond != nil, c.Guidance != nil)
+	if c.Guidance != nil {
+		width := e.cond.Weight.Dim(1)
+		flat := c.Guidance.NDim() < 2 && (c.Guidance.NumEl() == 1 || c.Guidance.NumEl() == n)
+		want(flat || (c.Guidance.NDim() == 2 && c.Guidance.Dim(1) == width),
+			"want guidance of shape [%d], [1] or, embedded, [%d, %d], got %v", n, n, width, c.Guidance.Shape())
+	}
+	told := c.Pooled != nil || c.Sizes != nil
+	want(e.sizes != nil || !told, "the network takes neither pooled text nor sizes, but they are given")
+	if e.sizes != nil {
+		want(c.Pooled != nil && c.Sizes != nil, "the network needs pooled text and sizes, in Cond.Pooled and Cond.Sizes")
+		each, all := e.config.AdditionTimeEmbedDim, e.config.ProjectionInputDim
+		want(c.Pooled.NDim() == 2 && c.Sizes.NDim() == 2 && c.Pooled.Dim(1)+each*c.Sizes.Dim(1) == all,
+			"want pooled text [%d, p] and sizes [%d, k] so that p + %d·k is %d, got %v and %v", n, n, each, all, c.Pooled.Shape(), c.Sizes.Shape())
+	}
+}
