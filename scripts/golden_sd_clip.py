@@ -121,7 +121,8 @@ def configs():
     nested_four = dict(architectures=["CLIPModel"], logit_scale_init_value=2.6592, model_type="clip", projection_dim=768,
                        text_config=dict(four, architectures=None, _name_or_path="", add_cross_attention=False, eos_token_id=2,
                                         is_decoder=False, num_beams=1, task_specific_params=None, use_bfloat16=False),
-                       text_config_dict=dict(hidden_size=768), vision_config=dict(hidden_size=1024, num_attention_heads=16), torch_dtype="float32")
+                       text_config_dict=dict(hidden_size=768), torch_dtype="float32",
+                       vision_config=dict(hidden_size=1024, num_attention_heads=16))
     files = {
         "transformers 5": dict(saved(CLIPTextConfig(**H)), architectures=["CLIPTextModel"]),
         "transformers 5 with a projection": dict(saved(CLIPTextConfig(**G)), architectures=["CLIPTextModelWithProjection"]),

@@ -20,7 +20,7 @@ type Config struct {
 	Depth         int     `json:"num_hidden_layers"`       // 0: 12
 	Heads         int     `json:"num_attention_heads"`     // 0: 8
 	Positions     int     `json:"max_position_embeddings"` // tokens of the longest text; 0: 77
-	Activation    string  `json:"hidden_act"`              // of the MLPs: quick_gelu, gelu, gelu_new or gelu_pytorch_tanh; "": quick_gelu
+	Activation    string  `json:"hidden_act"`              // quick_gelu, gelu, gelu_new, gelu_pytorch_tanh; "": quick_gelu
 	Eps           float64 `json:"layer_norm_eps"`          // of all norms; 0: 1e-5
 	EOS           int     `json:"eos_token_id"`            // where the text ends, see Output.Pooled; 0: 49407
 	ProjectionDim int     `json:"projection_dim"`          // features of the projection, if there is one; 0: 512
@@ -30,8 +30,8 @@ type Config struct {
 	Projection bool `json:"-"`
 }
 
-// legacyEOS is the eos_token_id of files older than transformers 4.31. It is no token of the vocabulary that ends texts;
-// their ends are found as the largest id.
+// legacyEOS is the eos_token_id that files had before transformers' pull request 24773, and that the published encoders
+// have. It is not the token that ends texts: that is found as the largest number.
 const legacyEOS = 2
 
 // L is the text encoder of Stable Diffusion 1.x and the first one of SDXL: CLIP ViT-L/14 (Radford et al. 2021).
@@ -211,7 +211,7 @@ func parse(data []byte) (Config, error) {
 	return c, c.validate()
 }
 
-// fields are the keys of a JSON object. Unlike encoding/json's, which take "Hidden_Size" for hidden_size, their names are exact.
+// fields are the keys of a JSON object. Their names are exact, whereas encoding/json takes "Hidden_Size" for hidden_size.
 type fields map[string]json.RawMessage
 
 func object(data []byte) (fields, error) {

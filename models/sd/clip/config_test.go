@@ -76,8 +76,8 @@ func TestZeroConfig(t *testing.T) {
 	require.Equal(t, Config{}.WithDefaults(), c)
 	written, err := json.Marshal(Config{})
 	require.NoError(t, err)
-	require.JSONEq(t, `{"architectures": ["CLIPTextModel"], "model_type": "clip_text_model", "vocab_size": 49408, "hidden_size": 512,
-		"intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 8, "max_position_embeddings": 77,
+	require.JSONEq(t, `{"architectures": ["CLIPTextModel"], "model_type": "clip_text_model", "vocab_size": 49408,
+		"hidden_size": 512, "intermediate_size": 2048, "num_hidden_layers": 12, "num_attention_heads": 8, "max_position_embeddings": 77,
 		"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "eos_token_id": 49407, "projection_dim": 512}`, string(written))
 }
 
@@ -125,7 +125,7 @@ func TestParseConfigRefuses(t *testing.T) {
 		{`{"layer_norm_eps": -1e-5}`, "layer_norm_eps: want a number in (0, 1), got -1e-05"},
 		{`{"layer_norm_eps": "1e-5"}`, `layer_norm_eps: want a number, got "1e-5"`},
 		{`{"projection_dim": 0}`, "projection_dim: want 1 to 16384, got 0"},
-		{`{"projection_dim": null, "architectures": ["CLIPTextModelWithProjection"]}`, "projection_dim: want an integer, got null"},
+		{`{"projection_dim": null, "architectures": ["CLIPModel"]}`, "projection_dim: want an integer, got null"},
 		{`{"architectures": ["T5EncoderModel"]}`,
 			`architectures: only CLIPTextModel, CLIPTextModelWithProjection, CLIPModel are supported, got "T5EncoderModel"`},
 		{`{"architectures": "CLIPTextModel"}`, `architectures: want a list of names, got "CLIPTextModel"`},

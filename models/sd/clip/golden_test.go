@@ -12,10 +12,11 @@ import (
 	"github.com/onestep-go/onestep/torch/torchtest"
 )
 
-// How far results may be from transformers', relative to 1 + the element's size. Both sides call the same operators of libtorch
-// in the same types, but for the norm of the pooled output, which is of one token here: the last bits differ at most where
-// matrices of other sizes are multiplied by other code. In half precision that moves an element by a few of its last bits.
-var tolerances = map[torch.DType]float64{torch.Float64: 1e-12, torch.Float32: 1e-6, torch.Float16: 2e-3, torch.BFloat16: 2e-2}
+// How far results may be from transformers', relative to 1 + the element's size. Both sides call the same operators of
+// libtorch in the same types: where the files were made, all but float64 agree to the last bit, except for gelu_new, which
+// transformers computes step by step. Other processors multiply matrices in other orders, which moves results by a few of
+// their last bits.
+var tolerances = map[torch.DType]float64{torch.Float64: 1e-12, torch.Float32: 1e-5, torch.Float16: 5e-3, torch.BFloat16: 3e-2}
 
 // golden is a file of scripts/golden_sd_clip.py, and the encoder whose output it has.
 type golden struct {
@@ -41,8 +42,8 @@ func encoder(t *testing.T, c Config, dtype torch.DType) *Encoder {
 	return e
 }
 
-// requireClose compares with the golden tensor of that key, and reports whether there is one.
-func (g golden) close(t *testing.T, dtype torch.DType, key string, got *torch.Tensor) bool {
+// compare compares with the golden tensor of that key, and reports whether there is one.
+func (g golden) compare(t *testing.T, dtype torch.DType, key string, got *torch.Tensor) bool {
 	t.Helper()
 	key = fmt.Sprintf("%s.%s", dtype, key)
 	want, ok := g.tensors[key]
@@ -66,11 +67,11 @@ func TestTransformers(t *testing.T) {
 				compare := func(s *torch.Scope, key string, o Options) {
 					out := e.Forward(s, g.tensors["ids"], o)
 					require.Equal(t, o.HiddenOnly, out.Pooled == nil)
-					if g.close(t, dtype, key, out.Hidden) {
+					if g.compare(t, dtype, key, out.Hidden) {
 						compared++
 					}
 					if out.Pooled != nil {
-						require.True(t, g.close(t, dtype, "pooled", out.Pooled))
+						require.True(t, g.compare(t, dtype, "pooled", out.Pooled))
 					}
 				}
 				modes := []func(func(*torch.Scope) error) error{s.Run, s.NoGrad, s.Inference}
@@ -109,9 +110,9 @@ func TestTransformersLarge(t *testing.T) {
 			part := func(x *torch.Tensor) *torch.Tensor { return x.Slice(s, 1, 0, x.Dim(1), 7).Slice(s, 2, 0, x.Dim(2), 12) }
 			ids := g.tensors["ids"]
 			out := e.Forward(s, ids, Options{})
-			require.True(t, g.close(t, dtype, "norm.0", part(out.Hidden)))
-			require.True(t, g.close(t, dtype, "pooled", out.Pooled))
-			require.True(t, g.close(t, dtype, "raw.1", part(e.Forward(s, ids, Options{Skip: 1, Raw: true}).Hidden)))
+			require.True(t, g.compare(t, dtype, "norm.0", part(out.Hidden)))
+			require.True(t, g.compare(t, dtype, "pooled", out.Pooled))
+			require.True(t, g.compare(t, dtype, "raw.1", part(e.Forward(s, ids, Options{Skip: 1, Raw: true}).Hidden)))
 			return nil
 		}))
 	}
