@@ -166,6 +166,7 @@ def dump(name, value):
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     os.makedirs(OUT, exist_ok=True)
     for name, (kind, config, ids) in CASES.items():
         small(name, kind, config, ids)

@@ -296,7 +296,8 @@ from safetensors.torch import save_file
 net, info = getattr(transformers, sys.argv[1]).from_pretrained(".", output_loading_info=True)
 assert not any(info.values()), info
 o = net(torch.tensor([[18, 4, 7, 19, 19], [18, 19, 3, 3, 3]]))
-save_file({"hidden": o.last_hidden_state, "pooled": o.text_embeds if "text_embeds" in o else o.pooler_output}, "out.safetensors")`, class)
+pooled = o.text_embeds if "text_embeds" in o else o.pooler_output
+save_file({"hidden": o.last_hidden_state, "pooled": pooled}, "out.safetensors")`, class)
 			cmd.Dir = dir
 			text, err := cmd.CombinedOutput()
 			require.NoError(t, err, string(text))
