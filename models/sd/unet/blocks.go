@@ -6,11 +6,15 @@ import (
 )
 
 func (b block) forward(s *torch.Scope, x *torch.Tensor, in inputs) *torch.Tensor {
-	h := b.res.forward(s, x, in)
-	if b.attn != nil {
-		h = release(b.attn.forward(s, h, in), h)
+	return b.attend(s, b.res.forward(s, x, in), in)
+}
+
+// attend is what follows the residual block. It frees h, if it makes another.
+func (b block) attend(s *torch.Scope, h *torch.Tensor, in inputs) *torch.Tensor {
+	if b.attn == nil {
+		return h
 	}
-	return h
+	return release(b.attn.forward(s, h, in), h)
 }
 
 // residual is x + conv2(silu(norm2(conv1(silu(norm1(x))) + emb))), with a 1×1 convolution of x where channels change.

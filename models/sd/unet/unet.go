@@ -141,7 +141,7 @@ func (u *UNet) Forward(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tensor
 				h.Free()
 				skips[last].Free()
 				skips = skips[:last]
-				h = release(b.forward(s, both, in), both)
+				h = b.attend(s, release(b.res.forward(s, both, in), both), in)
 			}
 			if l.resample != nil {
 				next := skips[len(skips)-1]
