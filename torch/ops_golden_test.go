@@ -189,6 +189,8 @@ func init() {
 		"ArgMax":           func(s *torch.Scope, g tensors) *torch.Tensor { return g["x"].ArgMax(s, 2) },
 		"ArgMin":           func(s *torch.Scope, g tensors) *torch.Tensor { return g["x"].ArgMin(s, 1) },
 		"CumSum":           func(s *torch.Scope, g tensors) *torch.Tensor { return g["x"].CumSum(s, 1) },
+		"CumProd":          func(s *torch.Scope, g tensors) *torch.Tensor { return g["x"].CumProd(s, 1) },
+		"Quantile":         func(s *torch.Scope, g tensors) *torch.Tensor { return g["x"].Quantile(s, 0.3, 2, true) },
 		"Softmax":          func(s *torch.Scope, g tensors) *torch.Tensor { return g["x"].Softmax(s, 2) },
 		"LogSoftmax":       func(s *torch.Scope, g tensors) *torch.Tensor { return g["x"].LogSoftmax(s, 1) },
 		"LogSumExp":        func(s *torch.Scope, g tensors) *torch.Tensor { return g["x"].LogSumExp(s, false, 1, 2) },

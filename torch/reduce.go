@@ -17,6 +17,8 @@ var (
 	opAll        = newOp("aten::all")
 	opAny        = newOp("aten::any")
 	opCumSum     = newOp("aten::cumsum")
+	opCumProd    = newOp("aten::cumprod")
+	opQuantile   = newOp("aten::quantile.scalar")
 	opSoftmax    = newOp("aten::softmax.int")
 	opLogSoftmax = newOp("aten::log_softmax.int")
 	opLogSumExp  = newOp("aten::logsumexp")
@@ -109,6 +111,18 @@ func (t *Tensor) Any(s *Scope) *Tensor { return opAny.unary(s, t) }
 func (t *Tensor) CumSum(s *Scope, dim int) *Tensor {
 	c := call{op: opCumSum, s: s}
 	return c.t(t).int(dim).one()
+}
+
+// CumProd returns the running products along dim.
+func (t *Tensor) CumProd(s *Scope, dim int) *Tensor {
+	c := call{op: opCumProd, s: s}
+	return c.t(t).int(dim).one()
+}
+
+// Quantile returns, along dim, the value below which the part q of the elements lies, interpolated between neighbours.
+func (t *Tensor) Quantile(s *Scope, q float64, dim int, keep bool) *Tensor {
+	c := call{op: opQuantile, s: s}
+	return c.t(t).float(q).int(dim).bool(keep).str("linear").one()
 }
 
 // Softmax returns e^t divided by its sum along dim.
