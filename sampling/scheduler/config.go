@@ -1,0 +1,262 @@
+package scheduler
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/onestep-go/onestep/torch"
+)
+
+// Config describes the chain of noise that a network was trained with, and how its predictions are to be read. It is the
+// scheduler_config.json of diffusers. Fields that are left at zero take the defaults of the diffusers class that a [Method] stands
+// for, as they do there.
+type Config struct {
+	Class string `json:"_class_name,omitempty"` // the diffusers class that the model was published with
+
+	TrainSteps   int       `json:"num_train_timesteps,omitempty"` // 0: 1000
+	BetaStart    float64   `json:"beta_start,omitempty"`          // of noise added in the first step; 0: by the class
+	BetaEnd      float64   `json:"beta_end,omitempty"`            // and in the last
+	BetaSchedule string    `json:"beta_schedule,omitempty"`       // "linear", "scaled_linear" (in √β) or "squaredcos_cap_v2" (Nichol & Dhariwal 2021)
+	TrainedBetas []float64 `json:"trained_betas,omitempty"`       // in place of a schedule
+	ZeroSNR      bool      `json:"rescale_betas_zero_snr"`        // the last step is pure noise (Lin et al. 2024, algorithm 1)
+
+	Predicts string `json:"prediction_type,omitempty"` // "epsilon", "sample" or "v_prediction" (Salimans & Ho 2022); "": epsilon
+
+	Spacing       string `json:"timestep_spacing,omitempty"` // "leading", "trailing" or "linspace" (Lin et al. 2024, table 2); "": by the class
+	StepsOffset   int    `json:"steps_offset,omitempty"`     // added to leading timesteps
+	OriginalSteps int    `json:"original_inference_steps,omitempty"`
+	Karras        bool   `json:"use_karras_sigmas,omitempty"` // noise levels spaced as by Karras et al. (2022), eq. 5
+	FinalSigma    string `json:"final_sigmas_type,omitempty"` // where Euler, DPM-Solver++ and UniPC end: "zero" or "sigma_min"; "": zero
+	AlphaToOne    *bool  `json:"set_alpha_to_one,omitempty"`  // DDIM's last step ends without noise, and not at the chain's first level; nil: true
+
+	Scaling float64 `json:"timestep_scaling,omitempty"` // of timesteps in LCM's boundary condition; 0: 10
+
+	Clip       *bool   `json:"clip_sample,omitempty"`                // predictions of the clean sample are clamped; nil: as the class does
+	ClipRange  float64 `json:"clip_sample_range,omitempty"`          // to ±this; 0: 1
+	Threshold  bool    `json:"thresholding,omitempty"`               // they are clamped to a quantile and divided by it (Saharia et al. 2022, section 2.3)
+	Quantile   float64 `json:"dynamic_thresholding_ratio,omitempty"` // 0: 0.995
+	SampleMax  float64 `json:"sample_max_value,omitempty"`           // the largest divisor; 0: 1
+	Order      int     `json:"solver_order,omitempty"`               // of DPM-Solver++ and UniPC: 1 or 2; 0: 2
+	LowerFinal *bool   `json:"lower_order_final,omitempty"`          // they end in the first order when steps are few; nil: true
+	EulerFinal bool    `json:"euler_at_final,omitempty"`             // DPM-Solver++ does so always
+}
+
+// The limit keeps hostile files from asking for memory.
+const maxTrainSteps = 100_000
+
+// ParseConfig reads a scheduler_config.json. Keys of other classes that change nothing here are ignored; what asks for something
+// that is not built is an error.
+func ParseConfig(data []byte) (Config, error) {
+	var c Config
+	var more struct {
+		Algorithm     string          `json:"algorithm_type"`
+		Solver        string          `json:"solver_type"`
+		PredictX0     *bool           `json:"predict_x0"`
+		Exponential   bool            `json:"use_exponential_sigmas"`
+		Beta          bool            `json:"use_beta_sigmas"`
+		Lu            bool            `json:"use_lu_lambdas"`
+		Flow          bool            `json:"use_flow_sigmas"`
+		Interpolation string          `json:"interpolation_type"`
+		TimestepType  string          `json:"timestep_type"`
+		Variance      json.RawMessage `json:"variance_type"`
+		SigmaMin      *float64        `json:"sigma_min"`
+		SigmaMax      *float64        `json:"sigma_max"`
+	}
+	if err := errors.Join(json.Unmarshal(data, &c), json.Unmarshal(data, &more)); err != nil {
+		return Config{}, fmt.Errorf("scheduler config: %w", err)
+	}
+	unbuilt := func(key string, value any, want string) error {
+		return fmt.Errorf("scheduler config: %s is %v, which is not built: want %s", key, value, want)
+	}
+	var err error
+	switch {
+	case more.Algorithm != "" && more.Algorithm != "dpmsolver++" && more.Algorithm != "deis":
+		err = unbuilt("algorithm_type", more.Algorithm, "dpmsolver++")
+	case more.Solver == "heun" || more.Solver == "bh1":
+		err = unbuilt("solver_type", more.Solver, "midpoint or bh2")
+	case more.PredictX0 != nil && !*more.PredictX0:
+		err = unbuilt("predict_x0", false, "true")
+	case more.Exponential:
+		err = unbuilt("use_exponential_sigmas", true, "use_karras_sigmas or none")
+	case more.Beta:
+		err = unbuilt("use_beta_sigmas", true, "use_karras_sigmas or none")
+	case more.Lu:
+		err = unbuilt("use_lu_lambdas", true, "use_karras_sigmas or none")
+	case more.Flow:
+		err = unbuilt("use_flow_sigmas", true, "a model of Stable Diffusion 1, 2 or XL")
+	case more.Interpolation != "" && more.Interpolation != "linear":
+		err = unbuilt("interpolation_type", more.Interpolation, "linear")
+	case more.TimestepType != "" && more.TimestepType != "discrete":
+		err = unbuilt("timestep_type", more.TimestepType, "discrete")
+	case more.Variance != nil && string(more.Variance) != "null" && string(more.Variance) != `"fixed_small"`:
+		err = unbuilt("variance_type", string(more.Variance), "null")
+	case more.SigmaMin != nil || more.SigmaMax != nil:
+		err = unbuilt("sigma_min or sigma_max", "set", "null")
+	}
+	if err != nil {
+		return Config{}, err
+	}
+	return c, c.Validate()
+}
+
+// Validate reports what cannot work, whatever the method.
+func (c Config) Validate() error {
+	bad := func(key string, value any, want string) error {
+		return fmt.Errorf("scheduler config: %s is %v: want %s", key, value, want)
+	}
+	oneOf := func(v string, all ...string) bool {
+		for _, a := range append(all, "") {
+			if v == a {
+				return true
+			}
+		}
+		return false
+	}
+	within := func(v, lo, hi float64) bool { return v >= lo && v <= hi } // false for NaN
+	switch {
+	case c.TrainSteps < 0 || c.TrainSteps > maxTrainSteps:
+		return bad("num_train_timesteps", c.TrainSteps, fmt.Sprintf("1 to %d", maxTrainSteps))
+	case c.TrainedBetas != nil && len(c.TrainedBetas) != c.trainSteps():
+		return bad("the length of trained_betas", len(c.TrainedBetas), fmt.Sprintf("num_train_timesteps, %d", c.trainSteps()))
+	case !within(c.BetaStart, 0, 0.999):
+		return bad("beta_start", c.BetaStart, "a number between 0 and 1")
+	case !within(c.BetaEnd, 0, 0.999):
+		return bad("beta_end", c.BetaEnd, "a number between 0 and 1")
+	case !oneOf(c.BetaSchedule, "linear", "scaled_linear", "squaredcos_cap_v2"):
+		return bad("beta_schedule", fmt.Sprintf("%q", c.BetaSchedule), "linear, scaled_linear or squaredcos_cap_v2")
+	case !oneOf(c.Predicts, epsilon, sample, velocity):
+		return bad("prediction_type", fmt.Sprintf("%q", c.Predicts), "epsilon, sample or v_prediction")
+	case !oneOf(c.Spacing, "leading", "trailing", "linspace"):
+		return bad("timestep_spacing", fmt.Sprintf("%q", c.Spacing), "leading, trailing or linspace")
+	case c.StepsOffset < 0 || c.StepsOffset >= c.trainSteps():
+		return bad("steps_offset", c.StepsOffset, fmt.Sprintf("0 to %d", c.trainSteps()-1))
+	case c.OriginalSteps < 0 || c.OriginalSteps > c.trainSteps():
+		return bad("original_inference_steps", c.OriginalSteps, fmt.Sprintf("1 to %d", c.trainSteps()))
+	case !oneOf(c.FinalSigma, "zero", "sigma_min"):
+		return bad("final_sigmas_type", fmt.Sprintf("%q", c.FinalSigma), "zero or sigma_min")
+	case !within(c.Scaling, 0, 1e6):
+		return bad("timestep_scaling", c.Scaling, "a number above 0")
+	case !within(c.ClipRange, 0, 1e6):
+		return bad("clip_sample_range", c.ClipRange, "a number above 0")
+	case !within(c.Quantile, 0, 1):
+		return bad("dynamic_thresholding_ratio", c.Quantile, "a number from 0 to 1")
+	case c.SampleMax != 0 && !within(c.SampleMax, 1, 1e6):
+		return bad("sample_max_value", c.SampleMax, "a number from 1 on")
+	case c.Order < 0 || c.Order > 2:
+		return bad("solver_order", c.Order, "1 or 2")
+	}
+	for i, b := range c.TrainedBetas {
+		if !within(b, 0, 1) {
+			return bad(fmt.Sprintf("trained_betas[%d]", i), b, "a number between 0 and 1")
+		}
+	}
+	return nil
+}
+
+// What networks predict.
+const (
+	epsilon  = "epsilon"
+	sample   = "sample"
+	velocity = "v_prediction"
+)
+
+func (c Config) trainSteps() int { return or(c.TrainSteps, 1000) }
+
+// or returns v, or the default where v is zero.
+func or[T comparable](v, otherwise T) T {
+	var zero T
+	if v == zero {
+		return otherwise
+	}
+	return v
+}
+
+// is returns what a flag points to, or the default where it is not set.
+func is(flag *bool, otherwise bool) bool {
+	if flag == nil {
+		return otherwise
+	}
+	return *flag
+}
+
+// class is what diffusers' classes have for keys that a file leaves out.
+type class struct {
+	start, end float64
+	schedule   string
+	spacing    string
+	clip       bool
+}
+
+var (
+	latentClass = class{0.00085, 0.012, "scaled_linear", "leading", false} // LCM, TCD
+	ddimClass   = class{0.0001, 0.02, "linear", "leading", true}
+	sigmaClass  = class{0.0001, 0.02, "linear", "linspace", false} // Euler, DPM-Solver++, UniPC
+	heunClass   = class{0.00085, 0.012, "linear", "linspace", false}
+)
+
+// chain is a configuration with a class's defaults filled in, and its levels.
+type chain struct {
+	Config
+	alphas []float32 // ᾱ_t: the part of the clean sample's variance that is left at timestep t
+	clip   bool
+}
+
+func newChain(c Config, k class) (*chain, error) {
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	c.TrainSteps = c.trainSteps()
+	c.BetaStart, c.BetaEnd = or(c.BetaStart, k.start), or(c.BetaEnd, k.end)
+	c.BetaSchedule, c.Spacing = or(c.BetaSchedule, k.schedule), or(c.Spacing, k.spacing)
+	c.Predicts, c.FinalSigma = or(c.Predicts, epsilon), or(c.FinalSigma, "zero")
+	c.OriginalSteps, c.Scaling = or(c.OriginalSteps, min(50, c.TrainSteps)), or(c.Scaling, 10)
+	c.ClipRange, c.Quantile, c.SampleMax, c.Order = or(c.ClipRange, 1), or(c.Quantile, 0.995), or(c.SampleMax, 1), or(c.Order, 2)
+	ch := &chain{Config: c, clip: is(c.Clip, k.clip)}
+	if c.ZeroSNR && c.Predicts == epsilon {
+		return nil, errors.New("scheduler config: rescale_betas_zero_snr with prediction_type epsilon cannot work: " +
+			"pure noise says nothing about the sample; want v_prediction or sample")
+	}
+	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
+		alphas := c.betas(s).Neg(s).AddScalar(s, 1).CumProd(s, 0)
+		if c.ZeroSNR {
+			alphas = zeroTerminal(s, alphas)
+		}
+		ch.alphas = torch.ToSlice[float32](alphas)
+		return nil
+	})
+	return ch, err
+}
+
+// betas are the variances of the noise that is added in each step, in float32, [TrainSteps].
+func (c Config) betas(s *torch.Scope) *torch.Tensor {
+	n := c.TrainSteps
+	switch {
+	case c.TrainedBetas != nil:
+		return torch.FromSlice(s, c.TrainedBetas, n).To(s, torch.Float32)
+	case c.BetaSchedule == "linear":
+		return torch.Linspace(s, c.BetaStart, c.BetaEnd, n, torch.Float32)
+	case c.BetaSchedule == "scaled_linear":
+		return torch.Linspace(s, math.Sqrt(c.BetaStart), math.Sqrt(c.BetaEnd), n, torch.Float32).Square(s)
+	}
+	left := func(t float64) float64 { c := math.Cos((t + 0.008) / 1.008 * math.Pi / 2); return c * c }
+	betas := make([]float64, n)
+	for i := range betas {
+		betas[i] = min(1-left(float64(i+1)/float64(n))/left(float64(i)/float64(n)), 0.999)
+	}
+	return torch.FromSlice(s, betas, n).To(s, torch.Float32)
+}
+
+// zeroTerminal shifts and scales √ᾱ so that the last is 0 and the first stays (Lin et al. 2024, algorithm 1). It goes by way of
+// the betas again, as diffusers does.
+func zeroTerminal(s *torch.Scope, alphas *torch.Tensor) *torch.Tensor {
+	n := alphas.Dim(0)
+	root := alphas.Sqrt(s)
+	first, last := root.Narrow(s, 0, 0, 1), root.Narrow(s, 0, n-1, 1)
+	root = root.Sub(s, last).Mul(s, first.Div(s, first.Sub(s, last)))
+	bar := root.Square(s)
+	ratios := bar.Narrow(s, 0, 1, n-1).Div(s, bar.Narrow(s, 0, 0, n-1))
+	betas := torch.Cat(s, []*torch.Tensor{bar.Narrow(s, 0, 0, 1), ratios}, 0).Neg(s).AddScalar(s, 1)
+	return betas.Neg(s).AddScalar(s, 1).CumProd(s, 0)
+}

@@ -1,0 +1,97 @@
+package scheduler
+
+import (
+	"fmt"
+
+	"github.com/onestep-go/onestep/torch"
+)
+
+// DDIM goes to the next timestep with the noise that the network sees, of which a part may be drawn anew (Song et al. 2021, eq.
+// 12 and 16). It draws noise once in each step, if Eta is above 0. diffusers: DDIMScheduler.
+type DDIM struct {
+	Eta float64 // η: 0 is deterministic, 1 is DDPM
+}
+
+type ddimRun struct {
+	*chain
+	at   []int
+	next []int // where each step ends; below 0: at the clean sample
+	eta  float64
+}
+
+// Start implements Method. A step ends a whole number of timesteps further on, as in diffusers; custom timesteps, which that
+// class does not take, end at the next one of them.
+func (m DDIM) Start(c Config, o Options) (Run, error) {
+	if !(m.Eta >= 0 && m.Eta <= 1) {
+		return nil, fmt.Errorf("ddim: want an eta from 0 to 1, got %g", m.Eta)
+	}
+	ch, err := newChain(c, ddimClass)
+	if err != nil {
+		return nil, err
+	}
+	n, err := o.steps(ch.TrainSteps)
+	if err != nil {
+		return nil, err
+	}
+	skip, err := o.skip(n)
+	if err != nil {
+		return nil, err
+	}
+	r := &ddimRun{chain: ch, eta: m.Eta}
+	if o.Timesteps != nil {
+		r.at = o.Timesteps
+		r.next = append(append(r.next, o.Timesteps[1:]...), -1)
+	} else {
+		for _, t := range ch.spaced(n, true) {
+			r.at = append(r.at, int(t))
+			r.next = append(r.next, int(t)-ch.TrainSteps/n)
+		}
+	}
+	r.at, r.next = r.at[skip:], r.next[skip:]
+	return r, inside(r.at, ch.TrainSteps)
+}
+
+// inside reports timesteps that the network does not know, which an offset may make.
+func inside(at []int, n int) error {
+	for _, t := range at {
+		if t < 0 || t >= n {
+			return fmt.Errorf("scheduler config: steps_offset leads to timestep %d: want 0 to %d, by fewer steps or a smaller offset", t, n-1)
+		}
+	}
+	return nil
+}
+
+func (r *ddimRun) Timesteps() []float64 { return (&grid{at: r.at}).Timesteps() }
+
+func (r *ddimRun) InitSigma() float64 { return 1 }
+
+func (r *ddimRun) Input(_ *torch.Scope, x *torch.Tensor, _ int) *torch.Tensor { return x }
+
+func (r *ddimRun) Notices() []string { return nil }
+
+func (r *ddimRun) AddNoise(s *torch.Scope, x0, z *torch.Tensor, i int) *torch.Tensor {
+	return noised(s, x0, z, r.alphas[r.at[i]])
+}
+
+func (r *ddimRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) (next, clean *torch.Tensor) {
+	a, to := r.alphas[r.at[i]], float32(1)
+	if p := r.next[i]; p >= 0 {
+		to = r.alphas[p]
+	} else if !is(r.AlphaToOne, true) {
+		to = r.alphas[0]
+	}
+	variance := float32((1-to)/(1-a)) * (1 - a/to)
+	sd := float32(r.eta) * root(variance)
+	next = s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		x0, eps := r.predicted(s, x, out, root(a), root(1-a), true)
+		x0 = r.bound(s, x0)
+		clean = s.Keep(x0.Share(s))
+		direction := eps.MulScalar(s, float64(root(1-to-float32(sd*sd))))
+		y := x0.MulScalar(s, float64(root(to))).Add(s, direction)
+		if r.eta > 0 {
+			y = y.Add(s, noise(s).MulScalar(s, float64(sd)))
+		}
+		return y
+	})
+	return next, clean
+}

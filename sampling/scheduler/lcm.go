@@ -1,0 +1,184 @@
+package scheduler
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/onestep-go/onestep/torch"
+)
+
+// LCM is sampling from a latent consistency model (Luo et al. 2023, algorithm 3): each step predicts the clean latents, and all
+// but the last add noise again. It draws noise once in each step but the last. diffusers: LCMScheduler.
+type LCM struct{}
+
+// TCD is strategic stochastic sampling (Zheng et al. 2024, trajectory consistency distillation, algorithm 4). It draws noise once
+// in each step but the last, if Eta is above 0. diffusers: TCDScheduler.
+type TCD struct {
+	Eta float64 // γ of the paper: the part of each step that is drawn anew, 0 to 1
+}
+
+// grid is a run of steps whose timesteps are taken from those that a model was distilled at.
+type grid struct {
+	*chain
+	at      []int
+	notices []string
+}
+
+// start chooses the timesteps.
+func start(c Config, o Options) (grid, error) {
+	ch, err := newChain(c, latentClass)
+	if err != nil {
+		return grid{}, err
+	}
+	g := grid{chain: ch}
+	original := or(o.OriginalSteps, ch.OriginalSteps)
+	if original < 1 || original > ch.TrainSteps {
+		return grid{}, fmt.Errorf("original steps: want 1 to %d, the model's timesteps, got %d", ch.TrainSteps, original)
+	}
+	n, err := o.steps(ch.TrainSteps)
+	if err != nil {
+		return grid{}, err
+	}
+	k := ch.TrainSteps / original
+	if o.Timesteps != nil {
+		skip, err := o.skip(n)
+		if err != nil {
+			return grid{}, err
+		}
+		g.remark(o.Timesteps, original, k, or(o.Strength, 1) == 1)
+		g.at = slices.Clone(o.Timesteps[skip:])
+		return g, nil
+	}
+	size, skip := original, 0
+	if o.Shorten {
+		if err := o.checkStrength(); err != nil {
+			return grid{}, err
+		}
+		size = int(float64(original) * or(o.Strength, 1))
+	} else if skip, err = o.skip(n); err != nil {
+		return grid{}, err
+	}
+	if n > size {
+		return grid{}, fmt.Errorf("%d steps: the model was distilled at %d timesteps, of which %d are used: want at most as many steps", n, original, size)
+	}
+	for i := range n {
+		place := int(float64(i) * (float64(size) / float64(n))) // from the noisiest; numpy.linspace, rounded down
+		g.at = append(g.at, (size-place)*k-1)
+	}
+	g.at = g.at[skip:]
+	return g, nil
+}
+
+// remark notes custom timesteps that the model was not distilled at.
+func (g *grid) remark(at []int, original, k int, whole bool) {
+	if whole && at[0] != g.TrainSteps-1 {
+		g.notices = append(g.notices, fmt.Sprintf("the first timestep is %d and not %d: the model may not have learned to start there", at[0], g.TrainSteps-1))
+	}
+	var off []int
+	for _, t := range at {
+		if (t+1)%k != 0 || (t+1)/k > original {
+			off = append(off, t)
+		}
+	}
+	if off != nil {
+		g.notices = append(g.notices, fmt.Sprintf("timesteps %v are not among the %d that the model was distilled at", off, original))
+	}
+}
+
+// Timesteps implements Run.
+func (g *grid) Timesteps() []float64 {
+	out := make([]float64, len(g.at))
+	for i, t := range g.at {
+		out[i] = float64(t)
+	}
+	return out
+}
+
+// InitSigma implements Run.
+func (g *grid) InitSigma() float64 { return 1 }
+
+// Input implements Run.
+func (g *grid) Input(_ *torch.Scope, x *torch.Tensor, _ int) *torch.Tensor { return x }
+
+// Notices implements Run.
+func (g *grid) Notices() []string { return g.notices }
+
+// AddNoise implements Run.
+func (g *grid) AddNoise(s *torch.Scope, x0, z *torch.Tensor, i int) *torch.Tensor {
+	return noised(s, x0, z, g.alphas[g.at[i]])
+}
+
+type lcmRun struct{ grid }
+
+// Start implements Method.
+func (LCM) Start(c Config, o Options) (Run, error) {
+	g, err := start(c, o)
+	if err != nil {
+		return nil, err
+	}
+	return &lcmRun{g}, nil
+}
+
+// scalings are those of the boundary condition f(x, 0) = x, with σ_data = 1/2 and the timestep times Scaling in place of it
+// (Luo et al. 2023, section 4.1). c_out lacks the factor σ_data of Song et al. 2023: so were the published models trained.
+func (c *chain) scalings(t int) (skip, out float32) {
+	v := float32(t) * float32(c.Scaling)
+	d := float32(v*v) + 0.25
+	return 0.25 / d, v / root(d)
+}
+
+func (r *lcmRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) (next, clean *torch.Tensor) {
+	t, last := r.at[i], i == len(r.at)-1
+	a := r.alphas[t]
+	cSkip, cOut := r.scalings(t)
+	f := s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		x0, _ := r.predicted(s, x, out, root(a), root(1-a), false)
+		return r.bound(s, x0).MulScalar(s, float64(cOut)).Add(s, x.MulScalar(s, float64(cSkip)))
+	})
+	if last {
+		return f, f
+	}
+	to := r.alphas[r.at[i+1]]
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		return f.MulScalar(s, float64(root(to))).Add(s, noise(s).MulScalar(s, float64(root(1-to))))
+	}), f
+}
+
+type tcdRun struct {
+	grid
+	eta float64
+}
+
+// Start implements Method. In diffusers any number of original steps that a caller gives makes all timesteps the grid; here it is
+// their number, as for LCM.
+func (m TCD) Start(c Config, o Options) (Run, error) {
+	if !(m.Eta >= 0 && m.Eta <= 1) {
+		return nil, fmt.Errorf("tcd: want an eta from 0 to 1, got %g", m.Eta)
+	}
+	g, err := start(c, o)
+	if err != nil {
+		return nil, err
+	}
+	return &tcdRun{g, m.Eta}, nil
+}
+
+func (r *tcdRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) (next, clean *torch.Tensor) {
+	last, prev := i == len(r.at)-1, 0
+	if !last {
+		prev = r.at[i+1]
+	}
+	a, to := r.alphas[r.at[i]], r.alphas[prev]
+	mid := r.alphas[int(float32(1-r.eta)*float32(prev))]
+	next = s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		x0, eps := r.predicted(s, x, out, root(a), root(1-a), true)
+		clean = s.Keep(x0.Share(s))
+		xs := x0.MulScalar(s, float64(root(mid))).Add(s, eps.MulScalar(s, float64(root(1-mid))))
+		if r.eta == 0 || last {
+			return xs
+		}
+		up := root(to / mid)
+		return xs.MulScalar(s, float64(up)).Add(s, noise(s).MulScalar(s, float64(root(1-to/mid))))
+	})
+	return next, clean
+}
+
