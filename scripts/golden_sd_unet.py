@@ -1,10 +1,11 @@
-"""Outputs, intermediate values and gradients of diffusers' UNet2DConditionModel and ControlNetModel, for models/sd/unet's tests.
+"""Outputs, intermediate values and gradients of diffusers' U-Nets and ControlNets, for models/sd/unet's tests.
 
     python scripts/golden_sd_unet.py      writes models/sd/unet/testdata/
 
-Weights follow from their names (sdfill.py), so that a file has only the configuration, as diffusers writes it, inputs and results.
-Every case is computed in float32 and, as "double:…", with the same weights in float64; embeddings of timesteps and guidance are of
-float32 in either. sizes.json has the configurations of the published networks with the number and a digest of their tensors.
+Weights follow from their names (sdfill.py), so that a file has only the configuration, as diffusers writes it, inputs and
+results. Every case is computed in float32 and, as "double:…", with the same weights in float64; embeddings of timesteps and
+guidance are of float32 in either. sizes.json has the configurations of the published networks with the number and a digest of
+their tensors.
 """
 import contextlib
 import hashlib
@@ -28,32 +29,37 @@ DOWN, CROSS_DOWN, UP, CROSS_UP = "DownBlock2D", "CrossAttnDownBlock2D", "UpBlock
 XL = dict(down_block_types=(DOWN, CROSS_DOWN, CROSS_DOWN), up_block_types=(CROSS_UP, CROSS_UP, UP), use_linear_projection=True,
           addition_embed_type="text_time")
 TINY_XL = XL | dict(block_out_channels=(16, 32, 64), norm_num_groups=8, attention_head_dim=(2, 4, 8), cross_attention_dim=24,
-                    transformer_layers_per_block=(1, 2, 3), addition_time_embed_dim=8, projection_class_embeddings_input_dim=68)
+                    transformer_layers_per_block=(1, 2, 3), addition_time_embed_dim=8,
+                    projection_class_embeddings_input_dim=68)
 SHAPE_TRUE = dict(block_out_channels=(32, 64, 128, 128), norm_num_groups=8, cross_attention_dim=48, sample_size=16)
 TWO = dict(block_out_channels=(16, 32), norm_num_groups=4, layers_per_block=1, cross_attention_dim=24, attention_head_dim=4,
            down_block_types=(DOWN, CROSS_DOWN), up_block_types=(CROSS_UP, UP))
-XL_CONTROL = {k: v for k, v in TINY_XL.items() if k != "up_block_types"}
+XL_# name: configurations of the ControlNet and of the U-Net, size of the latents
+CONTROL = {k: v for k, v in TINY_XL.items() if k != "up_block_types"}
 
 # name: configuration, size of the latents, timesteps
 CASES = {
-    "lcm": (dict(block_out_channels=(4, 8), layers_per_block=1, sample_size=32, norm_num_groups=2, down_block_types=(DOWN, CROSS_DOWN),
-                 up_block_types=(CROSS_UP, UP), cross_attention_dim=32, attention_head_dim=2, time_cond_proj_dim=32),
-            (16, 16), [999, 499]),
+    "lcm": (dict(block_out_channels=(4, 8), layers_per_block=1, sample_size=32, norm_num_groups=2, cross_attention_dim=32,
+                 down_block_types=(DOWN, CROSS_DOWN), up_block_types=(CROSS_UP, UP), attention_head_dim=2,
+                 time_cond_proj_dim=32), (16, 16), [999, 499]),
     "sd15": (SHAPE_TRUE, (16, 8), [3, 998]),
     "odd": (SHAPE_TRUE | dict(layers_per_block=1), (13, 10), [500]),
     "inpaint": (TWO | dict(in_channels=9, time_embedding_dim=40), (8, 8), [10, 600]),
-    "sd2": (dict(block_out_channels=(16, 32, 64, 64), norm_num_groups=8, layers_per_block=(1, 2, 1, 1), attention_head_dim=(2, 4, 8, 8),
-                 cross_attention_dim=32, use_linear_projection=True, upcast_attention=True, sample_size=(8, 12)), (8, 12), [20.5, 750.25]),
+    "sd2": (dict(block_out_channels=(16, 32, 64, 64), norm_num_groups=8, layers_per_block=(1, 2, 1, 1),
+                 attention_head_dim=(2, 4, 8, 8), cross_attention_dim=32, use_linear_projection=True, upcast_attention=True,
+                 sample_size=(8, 12)), (8, 12), [20.5, 750.25]),
     "sdxl": (TINY_XL, (8, 8), [999, 0]),
     "ssd1b": (TINY_XL | dict(mid_block_type="UNetMidBlock2D", transformer_layers_per_block=(0, (2, 1), (1, 3)),
                              reverse_transformer_layers_per_block=((3, 1, 2), (2, 1, 1), 0)), (6, 7), [601, 77]),
     "nomid": (TWO | dict(mid_block_type=None, flip_sin_to_cos=False, freq_shift=1), (5, 5), [123.75]),
 }
+# name: configurations of the ControlNet and of the U-Net, size of the latents
 CONTROL = {
-    "controlnet": (dict(block_out_channels=(16, 32), norm_num_groups=4, layers_per_block=1, cross_attention_dim=24, attention_head_dim=4,
-                        down_block_types=(DOWN, CROSS_DOWN), conditioning_embedding_out_channels=(4, 8, 8, 16)), TWO, (8, 6)),
-    "controlnet_bgr": (XL_CONTROL | dict(controlnet_conditioning_channel_order="bgr", conditioning_embedding_out_channels=(4, 8)), TINY_XL,
-                       (5, 6)),
+    "controlnet": (dict(block_out_channels=(16, 32), norm_num_groups=4, layers_per_block=1, cross_attention_dim=24,
+                        attention_head_dim=4, down_block_types=(DOWN, CROSS_DOWN),
+                        conditioning_embedding_out_channels=(4, 8, 8, 16)), TWO, (8, 6)),
+    "controlnet_bgr": (XL_CONTROL | dict(controlnet_conditioning_channel_order="bgr",
+                                         conditioning_embedding_out_channels=(4, 8)), TINY_XL, (5, 6)),
 }
 
 
@@ -62,12 +68,10 @@ def doubled(v):
 
 
 def inputs(config, size, times):
-    """What a network of that configuration is given, by the names of our tests."""
-    g, n = torch.Generator().manual_seed(SEED), len(times)
+    """What a network of that configuration is given for two latents: one timestep for both, or one for each."""
+    g = torch.Generator().manual_seed(SEED)
     d = {"x": torch.randn(2, config.in_channels, *size, generator=g), "t": torch.tensor(times),
          "text": torch.randn(2, 7, config.cross_attention_dim, generator=g)}
-    if n > 1:
-        d["x"], d["text"] = d["x"][:n], d["text"][:n]
     if config.get("time_cond_proj_dim"):
         d["w"] = torch.tensor([7.5, 0.3])
     if config.addition_embed_type:
@@ -131,12 +135,14 @@ def unet_case(name, kwargs, size, times):
     write(name, out, config=config)
 
 
-GRADIENTS = ["conv_in.weight", "time_embedding.linear_1.bias", "time_embedding.cond_proj.weight", "add_embedding.linear_2.bias",
+GRADIENTS = ["conv_in.weight", "time_embedding.linear_1.bias", "time_embedding.cond_proj.weight",
+             "add_embedding.linear_2.bias",
              "down_blocks.1.attentions.0.transformer_blocks.0.attn2.to_k.weight",
              "down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_out.0.bias",
              "down_blocks.1.attentions.0.transformer_blocks.0.ff.net.0.proj.bias",
-             "mid_block.attentions.0.proj_in.bias", "mid_block.resnets.1.time_emb_proj.bias", "up_blocks.0.resnets.0.norm1.weight",
-             "up_blocks.0.upsamplers.0.conv.bias", "up_blocks.1.resnets.0.conv_shortcut.bias", "conv_out.bias"]
+             "mid_block.attentions.0.proj_in.bias", "mid_block.resnets.1.time_emb_proj.bias",
+             "up_blocks.0.resnets.0.norm1.weight", "up_blocks.0.upsamplers.0.conv.bias",
+             "up_blocks.1.resnets.0.conv_shortcut.bias", "conv_out.bias"]
 
 
 def gradients(net, d, out):
@@ -160,15 +166,16 @@ def controlnet_case(name, kwargs, unet_kwargs, size):
     d["image"] = torch.rand(2, 3, *(reduction * v for v in size), generator=torch.Generator().manual_seed(SEED))
     out = dict(d)
     for prefix, cast in (("", lambda v: v), ("double:", doubled)):
-        net, unet = (fill(m).to(cast(torch.zeros(1)).dtype) for m in (ControlNetModel(**kwargs), UNet2DConditionModel(**unet_kwargs)))
+        dtype = cast(torch.zeros(1)).dtype
+        net, unet = fill(ControlNetModel(**kwargs)).to(dtype), fill(UNet2DConditionModel(**unet_kwargs)).to(dtype)
         for mode, scale, guess in (("", 0.8, False), ("guess:", 1.0, True)):
             with torch.no_grad():
                 down, mid = net(**told(net, d), controlnet_cond=cast(d["image"]), conditioning_scale=scale, guess_mode=guess,
                                 return_dict=False)
+                if not guess:
+                    out[prefix + "y"] = unet(**told(unet, d), down_block_additional_residuals=down,
+                                             mid_block_additional_residual=mid).sample
             out |= {f"{prefix}{mode}residual.{i}": v for i, v in enumerate(down)} | {f"{prefix}{mode}residual.mid": mid}
-            if not guess:
-                with torch.no_grad():
-                    out[prefix + "y"] = unet(**told(unet, d), down_block_additional_residuals=down, mid_block_additional_residual=mid).sample
     write(name, out, config=net.to_json_string(), unet=unet.to_json_string())
 
 
@@ -180,15 +187,16 @@ PUBLISHED = {
                                         use_linear_projection=True, upcast_attention=True)),
 }
 FULL_XL = XL | dict(block_out_channels=[320, 640, 1280], attention_head_dim=[5, 10, 20], cross_attention_dim=2048,
-                    transformer_layers_per_block=[1, 2, 10], addition_time_embed_dim=256, projection_class_embeddings_input_dim=2816)
+                    transformer_layers_per_block=[1, 2, 10], addition_time_embed_dim=256,
+                    projection_class_embeddings_input_dim=2816)
 PUBLISHED |= {
     "SDXL": (UNet2DConditionModel, FULL_XL | dict(sample_size=128)),
     "SSD1B": (UNet2DConditionModel, FULL_XL | dict(
         sample_size=128, mid_block_type="UNetMidBlock2D", transformer_layers_per_block=[0, [2, 2], [4, 4]],
         reverse_transformer_layers_per_block=[[4, 4, 10], [2, 1, 1], 0])),
     "ControlNet15": (ControlNetModel, dict(cross_attention_dim=768)),
-    "ControlNet21": (ControlNetModel, dict(cross_attention_dim=1024, attention_head_dim=[5, 10, 20, 20], use_linear_projection=True,
-                                           upcast_attention=True)),
+    "ControlNet21": (ControlNetModel, dict(cross_attention_dim=1024, attention_head_dim=[5, 10, 20, 20],
+                                           use_linear_projection=True, upcast_attention=True)),
     "ControlNetXL": (ControlNetModel, {k: v for k, v in FULL_XL.items() if k != "up_block_types"}),
 }
 

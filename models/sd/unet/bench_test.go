@@ -10,22 +10,25 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// BenchmarkLevel is a way down and up through one level of Stable Diffusion 1.5, as large as its levels are for a picture of 512×512
-// pixels: three residual blocks and three transformers.
+// BenchmarkLevel is a way down and up through one level of Stable Diffusion 1.5, as large as its levels are for a picture of
+// 512×512 pixels: three residual blocks and three transformers.
 func BenchmarkLevel(b *testing.B) {
 	for _, level := range []struct{ channels, side int }{{320, 64}, {1280, 16}} {
 		for _, dtype := range []torch.DType{torch.Float32, torch.BFloat16} {
 			c := SD15()
-			c.BlockOutChannels, c.LayersPerBlock, c.MidBlockType, c.TimeEmbeddingDim = Ints{level.channels}, Ints{1}, NoMid, 1280
-			c.DownBlockTypes, c.UpBlockTypes = []string{crossDownBlock}, []string{crossUpBlock}
+			c.BlockOutChannels, c.LayersPerBlock, c.TimeEmbeddingDim = Ints{level.channels}, Ints{1}, 1280
+			c.DownBlockTypes, c.MidBlockType, c.UpBlockTypes = []string{crossDownBlock}, NoMid, []string{crossUpBlock}
 			u, err := From(c, sdtest.Filled(Shapes(c)), torch.CPU, dtype)
 			require.NoError(b, err)
 			b.Run(fmt.Sprint(level.channels, "x", level.side, "x", level.side, "/", dtype), func(b *testing.B) {
 				require.NoError(b, torch.Run(torch.CPU, func(s *torch.Scope) error {
 					return s.NoGrad(func(s *torch.Scope) error {
 						g := torch.NewGenerator(s, 1)
-						x, t := torch.Randn(s, g, torch.Float32, 1, 4, level.side, level.side).To(s, dtype), torch.Zeros(s, torch.Int64, 1)
-						text := torch.Randn(s, g, torch.Float32, 1, 77, 768).To(s, dtype)
+						random := func(dims ...int) *torch.Tensor {
+							return torch.Randn(s, g, torch.Float32, dims...).To(s, dtype)
+						}
+						x, text := random(1, 4, level.side, level.side), random(1, 77, 768)
+						t := torch.Zeros(s, torch.Int64, 1)
 						for b.Loop() {
 							u.Forward(s, x, t, Cond{Text: text}).Free()
 						}

@@ -121,7 +121,8 @@ func (t *transformer) forward(s *torch.Scope, x *torch.Tensor, in inputs) *torch
 	})
 }
 
-// transformerBlock is x + attention(norm(x)), once of the pixels among themselves and once with the text, and x + mlp(norm(x)).
+// transformerBlock is x + attention(norm(x)), once of the pixels among themselves and once with the text, and x +
+// mlp(norm(x)).
 type transformerBlock struct {
 	norm1, norm2, norm3 nn.LayerNorm
 	self, cross         attention
@@ -143,7 +144,8 @@ func newTransformerBlock(p nn.Path, width, text, heads int) transformerBlock {
 	}
 }
 
-// forward maps x [n, tokens, width] to the same shape. Sums go into the memory of a linear layer's result, which no operator saved.
+// forward maps x [n, tokens, width] to the same shape. Sums go into the memory of a linear layer's result, which no operator
+// saved.
 func (b transformerBlock) forward(s *torch.Scope, x *torch.Tensor, in inputs) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		h := b.norm1.Forward(s, x)
@@ -189,7 +191,8 @@ func newAttention(p nn.Path, width, from, heads int) attention {
 	linear := func(name string, in int) nn.Linear {
 		return nn.NewLinearInit(p.Sub(name), in, width, nn.FanIn(in), nil)
 	}
-	return attention{linear("to_q", width), linear("to_k", from), linear("to_v", from), nn.NewLinear(p.Sub("to_out", 0), width, width), heads}
+	out := nn.NewLinear(p.Sub("to_out", 0), width, width)
+	return attention{linear("to_q", width), linear("to_k", from), linear("to_v", from), out, heads}
 }
 
 // forward lets x [n, tokens, width] attend to y [n, others, from].

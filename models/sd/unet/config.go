@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -23,17 +22,17 @@ type Encoder struct {
 	NormNumGroups    int      `json:"norm_num_groups"`    // 0: 32
 	NormEps          float64  `json:"norm_eps"`           // of the residual blocks' norms and the last one; 0: 1e-5
 
-	AttentionHeadDim    Ints   `json:"attention_head_dim"`    // the number of heads, in spite of its name; nil: 8
-	CrossAttentionDim   Ints   `json:"cross_attention_dim"`   // features of a text token, the same in all levels; nil: 1280
-	UseLinearProjection bool   `json:"use_linear_projection"` // into and out of transformers: linear layers in place of 1×1 convolutions
-	UpcastAttention     bool   `json:"upcast_attention"`      // without effect: attention's softmax is computed in float32 at least
-	TransformerLayers   Depths `json:"transformer_layers_per_block"`
+	AttentionHeadDim    Ints   `json:"attention_head_dim"`           // the number of heads, in spite of its name; nil: 8
+	CrossAttentionDim   Ints   `json:"cross_attention_dim"`          // features of a text token, in all levels; nil: 1280
+	TransformerLayers   Depths `json:"transformer_layers_per_block"` // nil: 1
+	UseLinearProjection bool   `json:"use_linear_projection"`        // around transformers, not 1×1 convolutions
+	UpcastAttention     bool   `json:"upcast_attention"`             // no effect: softmax has float32, as in diffusers
 
 	SinFirst  Not `json:"flip_sin_to_cos"` // the timestep's sines before its cosines
 	FreqShift int `json:"freq_shift"`      // 1: the last frequency is exactly 1/10000
 
-	// "text_time": the network is told the pooled text and sizes (SDXL). Each of the sizes becomes AdditionTimeEmbedDim sines and
-	// cosines; with the pooled text they are ProjectionInputDim values. "": neither.
+	// "text_time": the network is told the pooled text and sizes (SDXL). Each of the sizes becomes AdditionTimeEmbedDim
+	// sines and cosines; with the pooled text they are ProjectionInputDim values. "": neither.
 	AdditionEmbedType    string `json:"addition_embed_type,omitempty"`
 	AdditionTimeEmbedDim int    `json:"addition_time_embed_dim,omitempty"`
 	ProjectionInputDim   int    `json:"projection_class_embeddings_input_dim,omitempty"`
@@ -43,23 +42,29 @@ type Encoder struct {
 // config.json that diffusers reads.
 type Config struct {
 	Encoder
-	SampleSize  Ints `json:"sample_size,omitempty"` // height and width of the latents it was trained for, or one for both; nil: unknown
+	SampleSize  Ints `json:"sample_size,omitempty"` // height and width of latents in training, or one for both; nil: unknown
 	OutChannels int  `json:"out_channels"`          // 0: 4
 
-	UpBlockTypes             []string `json:"up_block_types"`                                 // from the smallest image to the largest; nil: UpBlock2D, then CrossAttnUpBlock2D
-	ReverseTransformerLayers Depths   `json:"reverse_transformer_layers_per_block,omitempty"` // on the way up, from the smallest image; nil: as down
+	// Of each level on the way up, from the smallest image. nil: UpBlock2D, then CrossAttnUpBlock2D; depths as on the way down.
+	UpBlockTypes             []string `json:"up_block_types"`
+	ReverseTransformerLayers Depths   `json:"reverse_transformer_layers_per_block,omitempty"`
 
-	TimeCondProjDim  int `json:"time_cond_proj_dim,omitempty"` // values that a guidance scale is embedded as, in a full LCM; 0: it is not told one
-	TimeEmbeddingDim int `json:"time_embedding_dim,omitempty"` // features of the timestep; 0: 4 times the first level's channels
+	// What a full LCM is told of the guidance scale has so many values; 0: the network is told nothing.
+	TimeCondProjDim  int `json:"time_cond_proj_dim,omitempty"`
+	TimeEmbeddingDim int `json:"time_embedding_dim,omitempty"` // features of the timestep; 0: 4 times the first channels
 }
 
-// ControlNetConfig describes a ControlNet. Its zero value is that of diffusers' ControlNetModel: see WithDefaults. As JSON it is
-// the config.json that diffusers reads.
+// ControlNetConfig describes a ControlNet. Its zero value is that of diffusers' ControlNetModel: see WithDefaults. As JSON
+// it is the config.json that diffusers reads.
 type ControlNetConfig struct {
 	Encoder
-	ConditioningChannels int    `json:"conditioning_channels"`                 // of the image; 0: 3
-	EmbeddingChannels    Ints   `json:"conditioning_embedding_out_channels"`   // each but the first halves the image; nil: 16, 32, 96, 256
-	ChannelOrder         string `json:"controlnet_conditioning_channel_order"` // that it was trained with, of images that come as "rgb"; or "bgr"; "": "rgb"
+	ConditioningChannels int `json:"conditioning_channels"` // of the image; 0: 3
+
+	// Channels that the image goes through; each but the first halves it. nil: 16, 32, 96, 256.
+	EmbeddingChannels Ints `json:"conditioning_embedding_out_channels"`
+
+	// The order of the image's channels in training, "rgb" or "bgr"; "": "rgb". Forward takes them as red, green and blue.
+	ChannelOrder string `json:"controlnet_conditioning_channel_order"`
 }
 
 // The types of a level's blocks.
@@ -265,7 +270,8 @@ func (c Config) validateUp() error {
 	if d := c.TimeCondProjDim; d > 0 && d < 4 {
 		return fmt.Errorf("time_cond_proj_dim: want at least 4 sines and cosines, got %d", d)
 	}
-	if len(c.ReverseTransformerLayers) == 0 && slices.ContainsFunc(c.TransformerLayers, func(v Ints) bool { return len(v) > 1 }) {
+	uneven := func(v Ints) bool { return len(v) > 1 }
+	if len(c.ReverseTransformerLayers) == 0 && slices.ContainsFunc(c.TransformerLayers, uneven) {
 		return errors.New("transformer_layers_per_block has a list for a level, which says nothing of the way up; " +
 			"set reverse_transformer_layers_per_block")
 	}
@@ -281,8 +287,8 @@ func (c Config) validateUp() error {
 	})
 }
 
-// Validate reports what cannot work, of a configuration with its defaults filled in. What it accepts, NewControlNet can build,
-// memory permitting.
+// Validate reports what cannot work, of a configuration with its defaults filled in. What it accepts, NewControlNet can
+// build, memory permitting.
 func (c ControlNetConfig) Validate() error {
 	fail := func(err error) error { return fmt.Errorf("controlnet: %w", err) }
 	if err := c.validate(); err != nil {
@@ -293,7 +299,7 @@ func (c ControlNetConfig) Validate() error {
 		each("conditioning_embedding_out_channels", c.EmbeddingChannels, 1, maxWidth),
 		within("the number of conditioning_embedding_out_channels", len(c.EmbeddingChannels), 1, 8),
 		oneOf("controlnet_conditioning_channel_order", []string{c.ChannelOrder}, "rgb", "bgr"),
-		oneOf("mid_block_type", []string{string(c.MidBlockType)}, string(MidCrossAttention), string(MidResidual)),
+		oneOf("mid_block_type", []Middle{c.MidBlockType}, MidCrossAttention, MidResidual),
 	} {
 		if err != nil {
 			return fail(err)
@@ -316,7 +322,7 @@ func (e Encoder) validate() error {
 		within("in_channels", e.InChannels, 1, 1024),
 		perLevel("down_block_types", len(e.DownBlockTypes), n),
 		oneOf("down_block_types", e.DownBlockTypes, downBlock, crossDownBlock),
-		oneOf("mid_block_type", []string{string(e.MidBlockType)}, string(MidCrossAttention), string(MidResidual), string(NoMid)),
+		oneOf("mid_block_type", []Middle{e.MidBlockType}, MidCrossAttention, MidResidual, NoMid),
 		forLevels("layers_per_block", e.LayersPerBlock, n, 1, maxLayers),
 		forLevels("attention_head_dim", e.AttentionHeadDim, n, 1, maxWidth),
 		forLevels("cross_attention_dim", e.CrossAttentionDim, n, 1, maxWidth),
@@ -334,7 +340,8 @@ func (e Encoder) validate() error {
 	}
 	for i, c := range e.BlockOutChannels {
 		if c%e.NormNumGroups != 0 {
-			return fmt.Errorf("block_out_channels: %d of level %d cannot be divided among norm_num_groups, %d", c, i, e.NormNumGroups)
+			return fmt.Errorf("block_out_channels: %d of level %d cannot be divided among norm_num_groups, %d",
+				c, i, e.NormNumGroups)
 		}
 		if e.DownBlockTypes[i] == crossDownBlock || (i == n-1 && e.MidBlockType == MidCrossAttention) {
 			if err := e.divides(i); err != nil {
@@ -346,8 +353,8 @@ func (e Encoder) validate() error {
 	case !(e.NormEps > 0 && e.NormEps < 1):
 		return fmt.Errorf("norm_eps: want a number in (0, 1), got %g", e.NormEps)
 	case first%2 != 0 || first <= 2*e.FreqShift:
-		return fmt.Errorf("block_out_channels: the first level's also count the timestep's sines and cosines: want an even number above %d, got %d",
-			2*e.FreqShift, first)
+		return fmt.Errorf("block_out_channels: the first level's also count the timestep's sines and cosines: "+
+			"want an even number above %d, got %d", 2*e.FreqShift, first)
 	}
 	if err := e.validateAddition(); err != nil {
 		return err
@@ -381,8 +388,8 @@ func (e Encoder) divides(i int) error {
 	return nil
 }
 
-// depths checks that d has an entry for each level, or one for all, and each of them a number for each of the level's layers, or
-// one for all.
+// depths checks that d has an entry for each level, or one for all, and each of them a number for each of the level's
+// layers, or one for all.
 func (e Encoder) depths(key string, d Depths, layers func(level int) int) error {
 	if len(d) > 1 {
 		if err := perLevel(key, len(d), e.levels()); err != nil {
@@ -391,7 +398,7 @@ func (e Encoder) depths(key string, d Depths, layers func(level int) int) error 
 	}
 	for i, v := range d {
 		if want := layers(i); len(v) != 1 && (len(v) != want || len(d) == 1) {
-			return fmt.Errorf("%s: want one number, or a number for each of the %d residual blocks, in entry %d, got %d numbers",
+			return fmt.Errorf("%s: want one number, or one for each of the %d residual blocks, in entry %d, got %d numbers",
 				key, want, i, len(v))
 		}
 		if err := each(key, v, 0, maxDepth); err != nil {
@@ -434,10 +441,14 @@ func forLevels(what string, list Ints, levels, lo, hi int) error {
 	return each(what, list, lo, hi)
 }
 
-func oneOf(what string, got []string, names ...string) error {
+func oneOf[T ~string](what string, got []T, names ...T) error {
 	for _, v := range got {
 		if !slices.Contains(names, v) {
-			return fmt.Errorf("%s: only %s is supported, got %s", what, strings.Join(names, " or "), legible(v))
+			all := string(names[0])
+			for _, n := range names[1:] {
+				all += " or " + string(n)
+			}
+			return fmt.Errorf("%s: only %s is supported, got %s", what, all, legible(string(v)))
 		}
 	}
 	return nil

@@ -9,8 +9,8 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// ControlNet looks at an image and at the latents and tells a U-Net of the same family what to add on its way (Zhang et al. 2023). It
-// owns its weights.
+// ControlNet looks at an image and at the latents and tells a U-Net of the same family what to add on its way (Zhang et al.
+// 2023). It owns its weights.
 type ControlNet struct {
 	config ControlNetConfig
 	store  *nn.Store
@@ -21,7 +21,8 @@ type ControlNet struct {
 	midOut  nn.Conv2D
 }
 
-// NewControlNet makes a ControlNet with random weights drawn from seed, by PyTorch's rules. Its outputs are zero, as the paper has it.
+// NewControlNet makes a ControlNet with random weights drawn from seed, by PyTorch's rules. Its outputs are zero, as the
+// paper has it.
 func NewControlNet(c ControlNetConfig, dev torch.Device, dtype torch.DType, seed uint64) (*ControlNet, error) {
 	return newControlNet(c, func(build func(p nn.Path)) (*nn.Store, error) { return nn.Build(dev, dtype, seed, build) })
 }
@@ -56,7 +57,8 @@ func (n *ControlNet) build(p nn.Path) {
 	ch := c.EmbeddingChannels[0]
 	n.hint = []nn.Conv2D{*newConv(hp.Sub("conv_in"), c.ConditioningChannels, ch, 3, 1)}
 	for i, out := range c.EmbeddingChannels[1:] {
-		n.hint = append(n.hint, *newConv(hp.Sub("blocks", 2*i), ch, ch, 3, 1), *newConv(hp.Sub("blocks", 2*i+1), ch, out, 3, 2))
+		n.hint = append(n.hint, *newConv(hp.Sub("blocks", 2*i), ch, ch, 3, 1))
+		n.hint = append(n.hint, *newConv(hp.Sub("blocks", 2*i+1), ch, out, 3, 2))
 		ch = out
 	}
 	n.hint = append(n.hint, zeroConv(hp.Sub("conv_out"), ch, c.BlockOutChannels[0], 3))
@@ -90,10 +92,10 @@ func (n *ControlNet) Close() { n.store.Close() }
 // Reduction is how many pixels of the image stand for one of the latents', in height and width.
 func (n *ControlNet) Reduction() int { return 1 << (len(n.config.EmbeddingChannels) - 1) }
 
-// Forward returns what a U-Net is to be given as Cond.Down and Cond.Mid at latents x [n, InChannels, h, w] and timesteps t, for an
-// image [n or 1, ConditioningChannels, 8h, 8w] with values from 0 to 1 (8: Reduction). They are multiplied by scale. In guess mode,
-// which is for prompts that say nothing, they are multiplied, besides, by 0.1 at the first level up to 1 in the middle. What c
-// has for the U-Net alone is ignored.
+// Forward returns what a U-Net is to be given as Cond.Down and Cond.Mid at latents x [n, InChannels, h, w] and timesteps t,
+// for an image [n or 1, ConditioningChannels, 8h, 8w] with values from 0 to 1 (8: Reduction). They are multiplied by scale.
+// In guess mode, which is for prompts that say nothing, they are multiplied, besides, by 0.1 at the first level up to 1 in
+// the middle. What c has for the U-Net alone is ignored.
 func (n *ControlNet) Forward(
 	s *torch.Scope, x, t *torch.Tensor, c Cond, image *torch.Tensor, scale float64, guess bool,
 ) (down []*torch.Tensor, mid *torch.Tensor) {
@@ -145,8 +147,9 @@ func (n *ControlNet) checkImage(image, x *torch.Tensor) {
 	small := func(v int) int { return (v + r - 1) / r }
 	if image.NDim() != 4 || (image.Dim(0) != 1 && image.Dim(0) != x.Dim(0)) || image.Dim(1) != c ||
 		small(image.Dim(2)) != x.Dim(2) || small(image.Dim(3)) != x.Dim(3) {
-		panic(&torch.Error{Op: "controlnet", Msg: fmt.Sprintf("want an image of shape [%d, %d, %d, %d] for latents %v, got %v",
-			x.Dim(0), c, r*x.Dim(2), r*x.Dim(3), x.Shape(), image.Shape())})
+		msg := fmt.Sprintf("want an image of shape [%d, %d, %d, %d] for latents %v, got %v",
+			x.Dim(0), c, r*x.Dim(2), r*x.Dim(3), x.Shape(), image.Shape())
+		panic(&torch.Error{Op: "controlnet", Msg: msg})
 	}
 }
 

@@ -18,8 +18,8 @@ func (e embedder) forward(s *torch.Scope, x *torch.Tensor, a nn.Adapters) *torch
 	return e.linear2.Adapted(s, e.linear1.Adapted(s, x, a).SiLU(s), a)
 }
 
-// embed makes the blocks' inputs for the timesteps t. Sines and cosines are computed in float32, whatever the network's type, and then
-// cast, as in diffusers.
+// embed makes the blocks' inputs for the timesteps t. Sines and cosines are computed in float32, whatever the network's
+// type, and then cast, as in diffusers.
 func (e *encoder) embed(s *torch.Scope, t *torch.Tensor, dtype torch.DType, c Cond) inputs {
 	emb := s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		h := e.sinusoids(s, t, e.config.BlockOutChannels[0]).To(s, dtype)
@@ -42,11 +42,13 @@ func (e *encoder) embed(s *torch.Scope, t *torch.Tensor, dtype torch.DType, c Co
 }
 
 // sinusoids returns the cosines and then the sines of all elements of v at frequencies 10000^(-i/(dim/2 - FreqShift)), for i
-// below dim/2, [elements, dim], in float32. They are rounded as diffusers rounds them: at timesteps near 1000 the last bit shows.
+// below dim/2, [elements, dim], in float32. They are rounded as diffusers rounds them: at timesteps near 1000 the last bit
+// shows.
 func (e *encoder) sinusoids(s *torch.Scope, v *torch.Tensor, dim int) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		half := dim / 2
-		freqs := torch.Arange(s, half, torch.Float32).MulScalar(s, -math.Log(10000)).DivScalar(s, float64(half-e.config.FreqShift)).Exp(s)
+		logs := torch.Arange(s, half, torch.Float32).MulScalar(s, -math.Log(10000))
+		freqs := logs.DivScalar(s, float64(half-e.config.FreqShift)).Exp(s)
 		angles := v.To(s, torch.Float32).Reshape(s, -1, 1).Mul(s, freqs)
 		parts := []*torch.Tensor{angles.Cos(s), angles.Sin(s)}
 		if e.config.SinFirst {
@@ -56,9 +58,10 @@ func (e *encoder) sinusoids(s *torch.Scope, v *torch.Tensor, dim int) *torch.Ten
 	})
 }
 
-// GuidanceEmbedding returns what a full LCM is told of the guidance w [n], the guidance scale less 1: sines, then cosines, of 1000·w at
-// frequencies 10000^(-i/(dim/2 - 1)) for i below dim/2, and a zero where dim is odd, as float32 [n, dim] (Luo et al. 2023,
-// after Kingma et al. 2021). dim is the network's TimeCondProjDim. It differs from a timestep's embedding in order and frequencies.
+// GuidanceEmbedding returns what a full LCM is told of the guidance w [n], the guidance scale less 1: sines, then cosines,
+// of 1000·w at frequencies 10000^(-i/(dim/2 - 1)) for i below dim/2, and a zero where dim is odd, as float32 [n, dim] (Luo
+// et al. 2023, after Kingma et al. 2021). dim is the network's TimeCondProjDim. It differs from a timestep's embedding in
+// order and frequencies.
 func GuidanceEmbedding(s *torch.Scope, w *torch.Tensor, dim int) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		half := dim / 2

@@ -19,9 +19,10 @@ import (
 	"github.com/onestep-go/onestep/torch/torchtest"
 )
 
-// How far results may be from diffusers', relative to the largest element. In float32 both sides round differently where sums run
-// in another order: diffusers' own networks differ by 1.1e-6 with the implementation of attention and the memory format, and by
-// 9e-7 from themselves in float64; deeper tiny networks with drawn weights add some. In float64 only mistakes are left.
+// How far results may be from diffusers', relative to the largest element. In float32 both sides round differently where
+// sums run in another order: diffusers' own networks differ by 1.1e-6 with the implementation of attention and the memory
+// format, and by 9e-7 from themselves in float64; deeper tiny networks with drawn weights add some. In float64 only mistakes
+// are left.
 const (
 	tolerance32 = 2e-5
 	tolerance64 = 1e-9
@@ -101,8 +102,8 @@ func distance(s *torch.Scope, want, got *torch.Tensor) float64 {
 	return got.Sub(s, want).Abs(s).Max(s).Item() / want.Abs(s).Max(s).Item()
 }
 
-// The same configuration and weights give UNet2DConditionModel's outputs, in every grad mode and for latents in either memory
-// format.
+// The same configuration and weights give UNet2DConditionModel's outputs, in every grad mode and for latents in either
+// memory format.
 func TestUNet2DConditionModel(t *testing.T) {
 	for _, name := range cases {
 		for _, at := range types {
@@ -115,8 +116,9 @@ func TestUNet2DConditionModel(t *testing.T) {
 						"recording": s.Run, "no grad": s.NoGrad, "inference": s.Inference,
 					} {
 						require.NoError(t, run(func(s *torch.Scope) error {
-							requireClose(t, s, want, u.Forward(s, x, g.tensors["t"], c), at.tolerance, mode)
-							requireClose(t, s, want, u.Forward(s, x.ChannelsLast(s), g.tensors["t"], c), at.tolerance, mode+", channels last")
+							for layout, x := range map[string]*torch.Tensor{"": x, ", channels last": x.ChannelsLast(s)} {
+								requireClose(t, s, want, u.Forward(s, x, g.tensors["t"], c), at.tolerance, mode+layout)
+							}
 							return nil
 						}))
 					}
@@ -228,7 +230,8 @@ func TestControlNetModel(t *testing.T) {
 						require.NoError(t, run(func(s *torch.Scope) error {
 							same(s, "guess:", max(at.tolerance, 1e-7), 1) // the scales are of float32 in diffusers
 							told := same(s, "", at.tolerance, 0.8)
-							requireClose(t, s, g.tensors[at.prefix+"y"], u.Forward(s, x, g.tensors["t"], told), at.tolerance, "output")
+							y := u.Forward(s, x, g.tensors["t"], told)
+							requireClose(t, s, g.tensors[at.prefix+"y"], y, at.tolerance, "output")
 							return nil
 						}))
 					}
@@ -251,8 +254,8 @@ func TestGuidanceEmbedding(t *testing.T) {
 	}))
 }
 
-// The published networks have the weights that diffusers gives them: as many, of these names and shapes. The figures are those of
-// the models' cards and papers, too.
+// The published networks have the weights that diffusers gives them: as many, of these names and shapes. The figures are
+// those of the models' cards and papers, too.
 func TestPresets(t *testing.T) {
 	text, err := os.ReadFile(filepath.Join("testdata", "sizes.json"))
 	require.NoError(t, err)

@@ -32,9 +32,9 @@ const (
 	controlNetClass = "ControlNetModel"
 )
 
-// ParseConfig reads the config.json of diffusers' UNet2DConditionModel. Keys that are absent have diffusers' defaults. Keys that do not
-// change what the network computes are ignored, dropout among them, which is a matter of training; values that ask for something
-// else than this package builds are errors that name them.
+// ParseConfig reads the config.json of diffusers' UNet2DConditionModel. Keys that are absent have diffusers' defaults. Keys
+// that do not change what the network computes are ignored, dropout among them, which is a matter of training; values that
+// ask for something else than this package builds are errors that name them.
 func ParseConfig(data []byte) (Config, error) {
 	c := Config{}.WithDefaults()
 	c.TimeEmbeddingDim = 0 // follows from what the file says
@@ -86,11 +86,11 @@ var (
 	}
 	unetFixed = fixed{
 		"attention_type":                 {`"default"`},
-		"center_input_sample":            {"false"},
-		"class_embeddings_concat":        {"false"},
+		"center_input_sample":            {"false", "null"},
+		"class_embeddings_concat":        {"false", "null"},
 		"conv_in_kernel":                 {"3"},
 		"conv_out_kernel":                {"3"},
-		"dual_cross_attention":           {"false"},
+		"dual_cross_attention":           {"false", "null"},
 		"mid_block_only_cross_attention": {"null", "false"},
 		"time_embedding_act_fn":          {"null"},
 		"time_embedding_type":            {`"positional"`},
@@ -102,7 +102,8 @@ var (
 // optional are the keys of a Config that may be null.
 var optional = []string{
 	"addition_embed_type", "addition_time_embed_dim", "mid_block_type", "projection_class_embeddings_input_dim",
-	"reverse_transformer_layers_per_block", "sample_size", "time_cond_proj_dim", "time_embedding_dim",
+	"reverse_transformer_layers_per_block", "sample_size", "time_cond_proj_dim", "time_embedding_dim", "upcast_attention",
+	"use_linear_projection",
 }
 
 // parse reads a config.json of that class into c, whose fields are the defaults, key by key, so that errors can name them.

@@ -1,6 +1,6 @@
-// Package unet has the networks of Stable Diffusion that predict noise: diffusers' UNet2DConditionModel in the shapes of Stable
-// Diffusion 1 and 2, XL, SSD-1B and full latent consistency models (Rombach et al. 2022; Podell et al. 2023; Luo et al. 2023), and
-// ControlNetModel (Zhang et al. 2023). Their parameters carry diffusers' names.
+// Package unet has the networks of Stable Diffusion that predict noise: diffusers' UNet2DConditionModel in the shapes of
+// Stable Diffusion 1 and 2, XL, SSD-1B and full latent consistency models (Rombach et al. 2022; Podell et al. 2023; Luo et
+// al. 2023), and ControlNetModel (Zhang et al. 2023). Their parameters carry diffusers' names.
 package unet
 
 import (
@@ -27,16 +27,16 @@ type UNet struct {
 type Cond struct {
 	Text *torch.Tensor // [n, tokens, CrossAttentionDim], the text encoders' features
 
-	// Guidance is for full LCMs, and those need it: w, which is the guidance scale less 1, [n] or [1], or what GuidanceEmbedding
-	// makes of it, [n, TimeCondProjDim].
+	// Guidance is for full LCMs, and those need it: w, which is the guidance scale less 1, [n] or [1], or what
+	// GuidanceEmbedding makes of it, [n, TimeCondProjDim].
 	Guidance *torch.Tensor
 
-	// Pooled [n, …] is the pooled text of SDXL. Sizes [n, 6] are heights and widths in pixels: of the original image, of the corner
-	// that was cut off, and of the picture to be. Networks with an additional embedding need both.
+	// Pooled [n, …] is the pooled text of SDXL. Sizes [n, 6] are heights and widths in pixels: of the original image, of the
+	// corner that was cut off, and of the picture to be. Networks with an additional embedding need both.
 	Pooled, Sizes *torch.Tensor
 
-	// Down and Mid are what ControlNets give, to be added to what the levels hand over to the way up, and to what comes out of
-	// the middle. nil: nothing.
+	// Down and Mid are what ControlNets give, to be added to what the levels hand over to the way up, and to what comes out
+	// of the middle. nil: nothing.
 	Down []*torch.Tensor
 	Mid  *torch.Tensor
 
@@ -118,17 +118,17 @@ func (u *UNet) Tensors() iter.Seq2[string, *torch.Tensor] { return u.store.Tenso
 // Close frees the weights.
 func (u *UNet) Close() { u.store.Close() }
 
-// Forward returns the network's prediction for latents x [n, InChannels, h, w] at timesteps t, one for each or one for all, of any
-// type, as [n, OutChannels, h, w]. h and w may be any numbers. Mistakes in what it is given panic with a *torch.Error, as operators
-// do.
+// Forward returns the network's prediction for latents x [n, InChannels, h, w] at timesteps t, one for each or one for all,
+// of any type, as [n, OutChannels, h, w]. h and w may be any numbers. Mistakes in what it is given panic with a
+// *torch.Error, as operators do.
 func (u *UNet) Forward(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tensor {
 	u.check("unet", x, t, c)
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		in := u.embed(s, t, x.DType(), c)
 		skips := u.descend(s, u.convIn.Adapted(s, x, c.Adapters), in)
 		if c.Down != nil && len(c.Down) != len(skips) {
-			panic(&torch.Error{Op: "unet", Msg: fmt.Sprintf("want %d residuals in Cond.Down, got %d; is the ControlNet of another family?",
-				len(skips), len(c.Down))})
+			panic(&torch.Error{Op: "unet", Msg: fmt.Sprintf(
+				"want %d residuals in Cond.Down, got %d; is the ControlNet of another family?", len(skips), len(c.Down))})
 		}
 		h := u.middle(s, skips[len(skips)-1], in)
 		if c.Mid != nil {
@@ -204,7 +204,8 @@ func (e *encoder) build(p nn.Path, c Encoder, width, guidance int) (skips []int)
 	e.config = c
 	e.time = newEmbedder(p.Sub("time_embedding"), c.BlockOutChannels[0], width)
 	if guidance > 0 {
-		cond := nn.NewLinearInit(p.Sub("time_embedding", "cond_proj"), guidance, c.BlockOutChannels[0], nn.FanIn(guidance), nil)
+		cp := p.Sub("time_embedding", "cond_proj")
+		cond := nn.NewLinearInit(cp, guidance, c.BlockOutChannels[0], nn.FanIn(guidance), nil)
 		e.cond = &cond
 	}
 	if c.AdditionEmbedType != "" {
@@ -278,7 +279,8 @@ func (e *encoder) check(op string, x, t *torch.Tensor, c Cond) {
 	in, dim := e.config.InChannels, e.config.CrossAttentionDim[0]
 	want(x.NDim() == 4 && x.Dim(1) == in, "want latents of shape [n, %d, h, w], got %v", in, x.Shape())
 	n := x.Dim(0)
-	want(t.NDim() < 2 && (t.NumEl() == 1 || t.NumEl() == n), "want one timestep or one for each of %d latents, got %v", n, t.Shape())
+	perLatent := func(v *torch.Tensor) bool { return v.NDim() < 2 && (v.NumEl() == 1 || v.NumEl() == n) }
+	want(perLatent(t), "want one timestep or one for each of %d latents, got %v", n, t.Shape())
 	want(c.Text != nil, "the network needs the text's features, in Cond.Text")
 	want(c.Text.NDim() == 3 && c.Text.Dim(0) == n && c.Text.Dim(2) == dim,
 		"want text of shape [%d, tokens, %d], got %v", n, dim, c.Text.Shape())
@@ -286,8 +288,7 @@ func (e *encoder) check(op string, x, t *torch.Tensor, c Cond) {
 		e.cond != nil, c.Guidance != nil)
 	if c.Guidance != nil {
 		width := e.cond.Weight.Dim(1)
-		flat := c.Guidance.NDim() < 2 && (c.Guidance.NumEl() == 1 || c.Guidance.NumEl() == n)
-		want(flat || (c.Guidance.NDim() == 2 && c.Guidance.Dim(1) == width),
+		want(perLatent(c.Guidance) || (c.Guidance.NDim() == 2 && c.Guidance.Dim(1) == width),
 			"want guidance of shape [%d], [1] or, embedded, [%d, %d], got %v", n, n, width, c.Guidance.Shape())
 	}
 	told := c.Pooled != nil || c.Sizes != nil
@@ -295,7 +296,9 @@ func (e *encoder) check(op string, x, t *torch.Tensor, c Cond) {
 	if e.sizes != nil {
 		want(c.Pooled != nil && c.Sizes != nil, "the network needs pooled text and sizes, in Cond.Pooled and Cond.Sizes")
 		each, all := e.config.AdditionTimeEmbedDim, e.config.ProjectionInputDim
-		want(c.Pooled.NDim() == 2 && c.Sizes.NDim() == 2 && c.Pooled.Dim(1)+each*c.Sizes.Dim(1) == all,
-			"want pooled text [%d, p] and sizes [%d, k] so that p + %d·k is %d, got %v and %v", n, n, each, all, c.Pooled.Shape(), c.Sizes.Shape())
+		pooled, sizes := c.Pooled.Shape(), c.Sizes.Shape()
+		want(len(pooled) == 2 && len(sizes) == 2 && pooled[1]+each*sizes[1] == all && pooled[0] == sizes[0],
+			"want pooled text [%d, p] and sizes [%d, k] so that p + %d·k is %d, got %v and %v",
+			n, n, each, all, pooled, sizes)
 	}
 }

@@ -3,26 +3,29 @@ package unet
 import (
 	"fmt"
 	"maps"
+	"sync"
 	"testing"
 
+	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// In half precision results are about as far from float32's as diffusers' are: up to 0.036 in bfloat16 and 0.004 in float16, of
-// narrow networks with drawn weights. They are not when sines and cosines are rounded before the end.
+// In half precision results are about as far from float32's as diffusers' are: up to 0.036 in bfloat16 and 0.004 in float16,
+// of narrow networks with drawn weights. They are not when sines and cosines are rounded before the end.
 func TestHalfPrecision(t *testing.T) {
 	for dtype, tolerance := range map[torch.DType]float64{torch.BFloat16: 5e-2, torch.Float16: 6e-3} {
 		for _, name := range append(cases, "controlnet") {
 			t.Run(fmt.Sprint(name, "/", dtype), func(t *testing.T) {
-				require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+				assert.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 					return s.NoGrad(func(s *torch.Scope) error {
 						g := open(t, s, name)
 						u, x, c := g.network(t, dtype), g.as(s, "x", dtype), g.cond(s, dtype)
 						if name == "controlnet" {
-							c.Down, c.Mid = g.controlNet(t, dtype).Forward(s, x, g.tensors["t"], c, g.as(s, "image", dtype), 0.8, false)
+							n, image := g.controlNet(t, dtype), g.as(s, "image", dtype)
+							c.Down, c.Mid = n.Forward(s, x, g.tensors["t"], c, image, 0.8, false)
 						}
 						y := u.Forward(s, x, g.tensors["t"], c)
 						require.Equal(t, dtype, y.DType())
@@ -170,40 +173,75 @@ func TestForwardRefuses(t *testing.T) {
 		lcm, xl := open(t, s, "lcm").network(t, torch.Float32), open(t, s, "sdxl").network(t, torch.Float32)
 		control := open(t, s, "controlnet").controlNet(t, torch.Float32)
 		x, at, text, w := zeros(2, 4, 8, 8), zeros(1), zeros(2, 7, 32), zeros(2)
-		for _, c := range []struct {
-			want string
-			call func()
-		}{
-			{"want latents of shape [n, 4, h, w], got [4 8 8]", func() { lcm.Forward(s, zeros(4, 8, 8), at, Cond{Text: text, Guidance: w}) }},
-			{"want latents of shape [n, 4, h, w], got [2 9 8 8]", func() { lcm.Forward(s, zeros(2, 9, 8, 8), at, Cond{Text: text, Guidance: w}) }},
-			{"want one timestep or one for each of 2 latents, got [3]", func() { lcm.Forward(s, x, zeros(3), Cond{Text: text, Guidance: w}) }},
-			{"needs the text's features", func() { lcm.Forward(s, x, at, Cond{Guidance: w}) }},
-			{"want text of shape [2, tokens, 32], got [2 7 24]", func() { lcm.Forward(s, x, at, Cond{Text: zeros(2, 7, 24), Guidance: w}) }},
-			{"want text of shape [2, tokens, 32], got [1 7 32]", func() { lcm.Forward(s, x, at, Cond{Text: zeros(1, 7, 32), Guidance: w}) }},
-			{"takes a guidance scale, in Cond.Guidance: true; one is given: false", func() { lcm.Forward(s, x, at, Cond{Text: text}) }},
-			{"want guidance of shape [2], [1] or, embedded, [2, 32], got [3]", func() { lcm.Forward(s, x, at, Cond{Text: text, Guidance: zeros(3)}) }},
-			{"or, embedded, [2, 32], got [2 33]", func() { lcm.Forward(s, x, at, Cond{Text: text, Guidance: zeros(2, 33)}) }},
-			{"takes neither pooled text nor sizes", func() { lcm.Forward(s, x, at, Cond{Text: text, Guidance: w, Sizes: zeros(2, 6)}) }},
-			{"want 4 residuals in Cond.Down, got 12; is the ControlNet of another family?", func() {
-				lcm.Forward(s, x, at, Cond{Text: text, Guidance: w, Down: make([]*torch.Tensor, 12)})
-			}},
-			{"takes a guidance scale, in Cond.Guidance: false; one is given: true", func() { xl.Forward(s, x, at, Cond{Text: zeros(2, 7, 24), Guidance: w}) }},
-			{"needs pooled text and sizes", func() { xl.Forward(s, x, at, Cond{Text: zeros(2, 7, 24), Pooled: zeros(2, 20)}) }},
-			{"so that p + 8·k is 68, got [2 20] and [2 5]", func() {
-				xl.Forward(s, x, at, Cond{Text: zeros(2, 7, 24), Pooled: zeros(2, 20), Sizes: zeros(2, 5)})
-			}},
-			{"controlnet: want an image of shape [2, 3, 64, 64] for latents [2 4 8 8], got [2 3 56 64]", func() {
-				control.Forward(s, x, at, Cond{Text: zeros(2, 7, 24)}, zeros(2, 3, 56, 64), 1, false)
-			}},
-			{"controlnet: want an image of shape [2, 3, 64, 64] for latents [2 4 8 8], got [2 1 64 64]", func() {
-				control.Forward(s, x, at, Cond{Text: zeros(2, 7, 24)}, zeros(2, 1, 64, 64), 1, false)
-			}},
-			{"controlnet: want text of shape [2, tokens, 24]", func() {
-				control.Forward(s, x, at, Cond{Text: text}, zeros(2, 3, 64, 64), 1, false)
+		other := zeros(2, 7, 24) // the text of sdxl and controlnet
+		type call struct {
+			x, t *torch.Tensor
+			c    Cond
+		}
+		for want, c := range map[string]call{
+			"want latents of shape [n, 4, h, w], got [4 8 8]":           {zeros(4, 8, 8), at, Cond{Text: text, Guidance: w}},
+			"want latents of shape [n, 4, h, w], got [2 9 8 8]":         {zeros(2, 9, 8, 8), at, Cond{Text: text, Guidance: w}},
+			"want one timestep or one for each of 2 latents, got [3]":   {x, zeros(3), Cond{Text: text, Guidance: w}},
+			"needs the text's features":                                 {x, at, Cond{Guidance: w}},
+			"want text of shape [2, tokens, 32], got [2 7 24]":          {x, at, Cond{Text: other, Guidance: w}},
+			"want text of shape [2, tokens, 32], got [1 7 32]":          {x, at, Cond{Text: zeros(1, 7, 32), Guidance: w}},
+			"a guidance scale, in Cond.Guidance: true; one is given: f": {x, at, Cond{Text: text}},
+			"guidance of shape [2], [1] or, embedded, [2, 32], got [3]": {x, at, Cond{Text: text, Guidance: zeros(3)}},
+			"or, embedded, [2, 32], got [2 33]":                         {x, at, Cond{Text: text, Guidance: zeros(2, 33)}},
+			"takes neither pooled text nor sizes":                       {x, at, Cond{Text: text, Guidance: w, Sizes: zeros(2, 6)}},
+			"want 4 residuals in Cond.Down, got 12; is the ControlNet": {x, at, Cond{
+				Text: text, Guidance: w, Down: make([]*torch.Tensor, 12),
 			}},
 		} {
-			require.ErrorContains(t, torch.Catch(c.call), c.want)
+			err := torch.Catch(func() { lcm.Forward(s, c.x, c.t, c.c) })
+			require.ErrorContains(t, err, "unet: ")
+			require.ErrorContains(t, err, want)
 		}
+		for want, c := range map[string]Cond{
+			"a guidance scale, in Cond.Guidance: false; one is given: t": {Text: other, Guidance: w},
+			"needs pooled text and sizes":                                {Text: other, Pooled: zeros(2, 20)},
+			"so that p + 8·k is 68, got [2 20] and [2 5]":                {Text: other, Pooled: zeros(2, 20), Sizes: zeros(2, 5)},
+			"got [2 20] and [1 6]":                                       {Text: other, Pooled: zeros(2, 20), Sizes: zeros(1, 6)},
+		} {
+			require.ErrorContains(t, torch.Catch(func() { xl.Forward(s, x, at, c) }), want)
+		}
+		for want, in := range map[string][2]*torch.Tensor{
+			"want an image of shape [2, 3, 64, 64] for latents [2 4 8 8], got [2 3 56 64]": {other, zeros(2, 3, 56, 64)},
+			"want an image of shape [2, 3, 64, 64] for latents [2 4 8 8], got [2 1 64 64]": {other, zeros(2, 1, 64, 64)},
+			"want text of shape [2, tokens, 24]":                                           {text, zeros(2, 3, 64, 64)},
+		} {
+			err := torch.Catch(func() { control.Forward(s, x, at, Cond{Text: in[0]}, in[1], 1, false) })
+			require.ErrorContains(t, err, "controlnet: ")
+			require.ErrorContains(t, err, want)
+		}
+		return nil
+	}))
+}
+
+// Goroutines can share a network, at sizes of their own.
+func TestConcurrent(t *testing.T) {
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		g := open(t, s, "sd15")
+		u := g.network(t, torch.Float32)
+		var all sync.WaitGroup
+		for i := range 4 {
+			all.Go(func() {
+				assert.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+					return s.NoGrad(func(s *torch.Scope) error {
+						x, at, text := g.tensors["x"], g.tensors["t"], g.tensors["text"]
+						if i%2 == 0 {
+							x = x.Narrow(s, 2, 0, 8)
+						}
+						y := u.Forward(s, x, at, Cond{Text: text})
+						if i%2 == 1 {
+							assert.Less(t, distance(s, g.tensors["y"], y), tolerance32)
+						}
+						return nil
+					})
+				}))
+			})
+		}
+		all.Wait()
 		return nil
 	}))
 }
@@ -220,17 +258,17 @@ func (a meter) Apply(_ *torch.Scope, _, y *torch.Tensor) *torch.Tensor {
 	return y
 }
 
-// A pass without gradients holds no more than what the way up still needs and a layer's inputs and result. Of the first level's
-// images, the unit here, that is most behind the first layer of an MLP: 8 in its result, its input, three between the steps of the
-// transformer, and one that is handed over.
+// A pass without gradients holds no more than what the way up still needs and a layer's inputs and result. Of the first
+// level's images, the unit here, that is most behind the first layer of an MLP: 8 in its result, its input, three between
+// the steps of the transformer, and one that is handed over.
 func TestForwardMemory(t *testing.T) {
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		return s.NoGrad(func(s *torch.Scope) error {
 			const channels, side = 32, 64
 			var c Config
 			c.Encoder = Encoder{
-				BlockOutChannels: Ints{channels, channels}, DownBlockTypes: []string{crossDownBlock, downBlock}, MidBlockType: NoMid,
-				LayersPerBlock: Ints{1}, NormNumGroups: 8, CrossAttentionDim: Ints{16},
+				BlockOutChannels: Ints{channels, channels}, DownBlockTypes: []string{crossDownBlock, downBlock},
+				MidBlockType: NoMid, LayersPerBlock: Ints{1}, NormNumGroups: 8, CrossAttentionDim: Ints{16},
 			}
 			c.UpBlockTypes = []string{upBlock, crossUpBlock}
 			u, err := New(c, torch.CPU, torch.Float32, 1)
