@@ -226,7 +226,24 @@ func newChain(c Config, k class) (*chain, error) {
 		ch.alphas = torch.ToSlice[float32](alphas)
 		return nil
 	})
-	return ch, err
+	if err != nil {
+		return nil, err
+	}
+	return ch, ch.rising()
+}
+
+// rising reports a chain in which some step adds no noise, or the samples are lost before the end.
+func (c *chain) rising() error {
+	before := float32(1)
+	for t, a := range c.alphas {
+		end := c.ZeroSNR && t == len(c.alphas)-1
+		if !(a < before && (a > 1e-12 || end)) {
+			return fmt.Errorf("scheduler config: its betas leave %g of the sample at timestep %d, after %g before: "+
+				"want the part to fall in each step and to stay above 0", a, t, before)
+		}
+		before = a
+	}
+	return nil
 }
 
 // betas are the variances of the noise that is added in each step, in float32, [TrainSteps].

@@ -181,4 +181,3 @@ func (r *tcdRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) 
 	})
 	return next, clean
 }
-

@@ -1,6 +1,8 @@
 package scheduler
 
 import (
+	"errors"
+
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -42,13 +44,6 @@ func (l *preserving) level(i int) level {
 	alpha := 1 / root(float32(v*v)+1)
 	sigma := v * alpha
 	return level{alpha, sigma, exactly((*torch.Tensor).Log, alpha) - exactly((*torch.Tensor).Log, sigma)}
-}
-
-// exactly evaluates a function in float32 as PyTorch does on the CPU; package math differs from it in the last bit.
-func exactly(f func(t *torch.Tensor, s *torch.Scope) *torch.Tensor, v float32) float32 {
-	s := torch.NewScope(torch.CPU)
-	defer s.Close()
-	return float32(f(torch.Full(s, float64(v), torch.Float32), s).Item())
 }
 
 // predict returns what the network predicts the clean latents to be in step i.
@@ -115,6 +110,10 @@ func (m UniPC) Start(c Config, o Options) (Run, error) {
 	l, err := newLevels(c, o, sigmaClass, m.Karras, true)
 	if err != nil {
 		return nil, err
+	}
+	if l.Order > 1 && len(l.at) > 1 && !is(l.LowerFinal, true) && l.FinalSigma == "zero" {
+		return nil, errors.New("scheduler config: lower_order_final is false: unipc cannot end without noise in the second order; " +
+			"want true, or final_sigmas_type sigma_min")
 	}
 	return &uniRun{preserving: preserving{l}}, nil
 }

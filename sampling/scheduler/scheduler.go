@@ -203,8 +203,15 @@ func noised(s *torch.Scope, x0, z *torch.Tensor, alpha float32) *torch.Tensor {
 	})
 }
 
-// root is √v in float32.
-func root(v float32) float32 { return float32(math.Sqrt(float64(v))) }
+// exactly evaluates a function in float32 as PyTorch does on the CPU; package math differs from it in the last bit.
+func exactly(f func(t *torch.Tensor, s *torch.Scope) *torch.Tensor, v float32) float32 {
+	s := torch.NewScope(torch.CPU)
+	defer s.Close()
+	return float32(f(torch.Full(s, float64(v), torch.Float32), s).Item())
+}
+
+// root is √v.
+func root(v float32) float32 { return exactly((*torch.Tensor).Sqrt, v) }
 
 // spaced returns n timesteps from the noisiest as diffusers' classes do; ints rounds them as those with whole ones do.
 func (c *chain) spaced(n int, ints bool) []float64 {

@@ -19,14 +19,14 @@ type levels struct {
 
 // sigmaTable returns the level of each timestep. A chain that ends in pure noise has the largest level that diffusers gives it.
 func (c *chain) sigmaTable() []float32 {
-	out := make([]float32, len(c.alphas))
-	for t, a := range c.alphas {
-		if c.ZeroSNR && t == len(c.alphas)-1 {
-			a = 1.0 / (1 << 24)
-		}
-		out[t] = root((1 - a) / a)
+	s := torch.NewScope(torch.CPU)
+	defer s.Close()
+	alphas := slices.Clone(c.alphas)
+	if c.ZeroSNR {
+		alphas[len(alphas)-1] = 1.0 / (1 << 24)
 	}
-	return out
+	a := torch.FromSlice(s, alphas, len(alphas))
+	return torch.ToSlice[float32](a.Neg(s).AddScalar(s, 1).Div(s, a).Sqrt(s))
 }
 
 // newLevels chooses timesteps and levels. ends is for methods whose timesteps leave room for the end of the last step (DPM-Solver++

@@ -1,0 +1,317 @@
+package scheduler
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"math"
+	"os"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/torchtest"
+)
+
+func TestMain(m *testing.M) { torchtest.Main(m) }
+
+// trace is a case of scripts/golden_sd_scheduler.py.
+type trace struct {
+	Name      string
+	Method    string
+	Config    json.RawMessage
+	Steps     int
+	Eta       *float64
+	Timesteps []int
+	Original  int
+	Strength  *float64
+	Shorten   bool
+	DType     string
+	At        []float64
+	InitSigma float64 `json:"init_sigma"`
+}
+
+func (c trace) method(t *testing.T) Method {
+	t.Helper()
+	m, err := Named(c.Method)
+	require.NoError(t, err)
+	if c.Eta != nil {
+		switch c.Method {
+		case "tcd":
+			m = TCD{Eta: *c.Eta}
+		case "ddim":
+			m = DDIM{Eta: *c.Eta}
+		}
+	}
+	return m
+}
+
+func (c trace) options() Options {
+	o := Options{Steps: c.Steps, Timesteps: c.Timesteps, OriginalSteps: c.Original, Shorten: c.Shorten}
+	if c.Strength != nil {
+		o.Strength = *c.Strength
+	}
+	return o
+}
+
+// tolerance is how far traces may be from diffusers', relative to the largest value. Most are equal to the bit. UniPC solves its
+// two equations by LAPACK there and in closed form here; Karras's levels take powers and logarithms of numpy's; in half precision
+// diffusers rounds the factors that it multiplies by from the left, too, which we do not.
+func (c trace) tolerance() float64 {
+	var config struct {
+		Karras bool `json:"use_karras_sigmas"`
+	}
+	_ = json.Unmarshal(c.Config, &config)
+	switch {
+	case c.DType == "bfloat16":
+		return 3e-2
+	case c.DType == "float16":
+		return 5e-3
+	case c.Method == "unipc":
+		return 2e-6
+	case config.Karras:
+		return 2e-6
+	}
+	return 0
+}
+
+func traces(t *testing.T) []trace {
+	t.Helper()
+	data, err := os.ReadFile("testdata/traces.json")
+	require.NoError(t, err)
+	var all []trace
+	for lines := bufio.NewScanner(bytes.NewReader(data)); lines.Scan(); {
+		var c trace
+		require.NoError(t, json.Unmarshal(lines.Bytes(), &c))
+		all = append(all, c)
+	}
+	return all
+}
+
+var dtypes = map[string]torch.DType{"float32": torch.Float32, "bfloat16": torch.BFloat16, "float16": torch.Float16}
+
+// The latents after every step are diffusers'.
+func TestTraces(t *testing.T) {
+	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
+		want, _ := torchtest.Golden(t, s, "testdata/traces.safetensors")
+		for i, c := range traces(t) {
+			t.Run(fmt.Sprintf("%s_%s_%s", c.Name, c.Method, c.DType), func(t *testing.T) {
+				config, err := ParseConfig(c.Config)
+				require.NoError(t, err)
+				run, err := c.method(t).Start(config, c.options())
+				require.NoError(t, err)
+				require.InDeltaSlice(t, c.At, run.Timesteps(), 1e-3)
+				require.InDelta(t, c.InitSigma, run.InitSigma(), 1e-5*c.InitSigma)
+				require.NoError(t, s.NoGrad(func(s *torch.Scope) error {
+					d := dtypes[c.DType]
+					g := torch.NewGenerator(s, uint64(i))
+					draw := func(s *torch.Scope) *torch.Tensor { return torch.Randn(s, g, torch.Float32, 2, 4, 4, 4).To(s, d) }
+					x := draw(s)
+					if c.Strength != nil {
+						x = run.AddNoise(s, draw(s), x, 0)
+					} else {
+						x = x.MulScalar(s, run.InitSigma())
+					}
+					got := []*torch.Tensor{x.To(s, torch.Float32)}
+					for i := range run.Timesteps() {
+						at := c.At[i] // ours may be off in the last bit
+						in := run.Input(s, x, i)
+						x, _ = run.Step(s, i, x, in.MulScalar(s, at/(at+1)), draw)
+						assert.Equal(t, d, x.DType())
+						got = append(got, x.To(s, torch.Float32))
+					}
+					w := want[c.Name]
+					off := torch.Stack(s, got, 0).Sub(s, w).Abs(s).Max(s).Item()
+					assert.LessOrEqual(t, off, c.tolerance()*w.Abs(s).Max(s).Item(), "%s %+v", c.Config, c.options())
+					return nil
+				}))
+			})
+		}
+		return nil
+	})
+	require.NoError(t, err)
+}
+
+// ᾱ is PyTorch's to the bit.
+func TestAlphas(t *testing.T) {
+	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
+		want, _ := torchtest.Golden(t, s, "testdata/traces.safetensors")
+		for name, c := range map[string]Config{
+			"scaled_linear":     {},
+			"linear":            {BetaSchedule: "linear", BetaStart: 0.0001, BetaEnd: 0.02},
+			"squaredcos_cap_v2": {BetaSchedule: "squaredcos_cap_v2"},
+			"zero":              {ZeroSNR: true, Predicts: velocity},
+		} {
+			ch, err := newChain(c, latentClass)
+			require.NoError(t, err)
+			require.Equal(t, torch.ToSlice[float32](want["alphas."+name]), ch.alphas, name)
+		}
+		return nil
+	})
+	require.NoError(t, err)
+	ch, err := newChain(Config{}, latentClass)
+	require.NoError(t, err)
+	for at, want := range map[int]float64{ // as published for Stable Diffusion
+		0: 0.9991499781608582, 19: 0.9822439551353455, 259: 0.6589752435684204, 499: 0.27766942977905273, 759: 0.05221289023756981,
+		999: 0.00466009508818388,
+	} {
+		require.Equal(t, float32(want), ch.alphas[at])
+	}
+}
+
+// diffusers' own tests of LCMScheduler run this loop and publish the sums of sizes.
+func TestPublishedLoops(t *testing.T) {
+	for steps, want := range map[int]float64{1: 18.7097, 10: 197.7616} {
+		err := torch.Run(torch.CPU, func(s *torch.Scope) error {
+			run, err := LCM{}.Start(Config{}, Options{Steps: steps})
+			require.NoError(t, err)
+			const n = 4 * 3 * 8 * 8
+			x := torch.Arange(s, n, torch.Float32).Reshape(s, 3, 8, 8, 4).DivScalar(s, n).Permute(s, 3, 0, 1, 2).Contiguous(s)
+			g := torch.NewGenerator(s, 0)
+			draw := func(s *torch.Scope) *torch.Tensor { return torch.Randn(s, g, torch.Float32, 4, 3, 8, 8) }
+			for i, at := range run.Timesteps() {
+				x, _ = run.Step(s, i, x, x.MulScalar(s, at/(at+1)), draw)
+			}
+			assert.InDelta(t, want, x.Abs(s).Sum(s).Item(), 1e-3)
+			return nil
+		})
+		require.NoError(t, err)
+	}
+}
+
+func TestLCMTimesteps(t *testing.T) {
+	for n, want := range map[int][]float64{
+		1: {999}, 2: {999, 499}, 3: {999, 679, 339}, 4: {999, 759, 499, 259}, 5: {999, 799, 599, 399, 199},
+		6: {999, 839, 679, 499, 339, 179}, 7: {999, 859, 719, 579, 439, 299, 159}, 8: {999, 879, 759, 639, 499, 379, 259, 139},
+	} {
+		run, err := LCM{}.Start(Config{}, Options{Steps: n})
+		require.NoError(t, err)
+		require.Equal(t, want, run.Timesteps())
+		require.Empty(t, run.Notices())
+	}
+	run, err := LCM{}.Start(Config{}, Options{Timesteps: []int{998, 499}})
+	require.NoError(t, err)
+	require.Equal(t, []string{
+		"the first timestep is 998 and not 999: the model may not have learned to start there",
+		"timesteps [998] are not among the 50 that the model was distilled at",
+	}, run.Notices())
+}
+
+func TestRefused(t *testing.T) {
+	nan := math.NaN()
+	for want, try := range map[string]func() (Run, error){
+		"51 steps: the model was distilled at 50 timesteps, of which 50 are used: want at most as many steps": func() (Run, error) {
+			return LCM{}.Start(Config{}, Options{Steps: 51})
+		},
+		"4 steps: the model was distilled at 50 timesteps, of which 2 are used: want at most as many steps": func() (Run, error) {
+			return LCM{}.Start(Config{}, Options{Steps: 4, Strength: 0.05, Shorten: true})
+		},
+		"strength 0.2 of 4 steps leaves none: want at least 0.25, or more steps": func() (Run, error) {
+			return LCM{}.Start(Config{}, Options{Steps: 4, Strength: 0.2})
+		},
+		"strength: want a number above 0 and up to 1, got NaN": func() (Run, error) {
+			return Euler{}.Start(Config{}, Options{Steps: 4, Strength: nan})
+		},
+		"want 1 to 1000 steps, got 0": func() (Run, error) { return DDIM{}.Start(Config{}, Options{}) },
+		"original steps: want 1 to 1000, the model's timesteps, got 1001": func() (Run, error) {
+			return LCM{}.Start(Config{}, Options{Steps: 1, OriginalSteps: 1001})
+		},
+		"timesteps [1 2]: want each below the one before it": func() (Run, error) {
+			return TCD{}.Start(Config{}, Options{Timesteps: []int{1, 2}})
+		},
+		"timestep 1000: want 0 to 999": func() (Run, error) { return Heun{}.Start(Config{}, Options{Timesteps: []int{1000}}) },
+		"2 steps and 1 timesteps were given: want one of them, or as many timesteps as steps": func() (Run, error) {
+			return Heun{}.Start(Config{}, Options{Steps: 2, Timesteps: []int{1}})
+		},
+		"timesteps were given, but Karras's noise levels have timesteps of their own: want one of them": func() (Run, error) {
+			return UniPC{Karras: true}.Start(Config{}, Options{Timesteps: []int{1}})
+		},
+		"scheduler config: lower_order_final is false: unipc cannot end without noise in the second order; want true, or final_sigmas_type sigma_min": func() (Run, error) {
+			no := false
+			return UniPC{}.Start(Config{LowerFinal: &no}, Options{Steps: 5})
+		},
+		"tcd: want an eta from 0 to 1, got 2": func() (Run, error) { return TCD{Eta: 2}.Start(Config{}, Options{Steps: 1}) },
+		"scheduler config: rescale_betas_zero_snr with prediction_type epsilon cannot work: pure noise says nothing about the sample; " +
+			"want v_prediction or sample": func() (Run, error) { return LCM{}.Start(Config{ZeroSNR: true}, Options{Steps: 1}) },
+		"scheduler config: steps_offset leads to timestep 1000: want 0 to 999, by fewer steps or a smaller offset": func() (Run, error) {
+			return DDIM{}.Start(Config{StepsOffset: 1}, Options{Steps: 1000})
+		},
+	} {
+		_, err := try()
+		require.EqualError(t, err, want)
+	}
+}
+
+func TestParseConfig(t *testing.T) {
+	// Stable Diffusion 1.5's own file, of a class that is not built.
+	c, err := ParseConfig([]byte(`{"_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0", "beta_end": 0.012, "beta_schedule": "scaled_linear",
+		"beta_start": 0.00085, "num_train_timesteps": 1000, "set_alpha_to_one": false, "skip_prk_steps": true, "steps_offset": 1,
+		"trained_betas": null, "clip_sample": false}`))
+	require.NoError(t, err)
+	name, exact := c.Default()
+	require.Equal(t, "dpmpp_2m", name)
+	require.False(t, exact)
+	require.Equal(t, 1, c.StepsOffset)
+	name, exact = Config{Class: "LCMScheduler"}.Default()
+	require.Equal(t, "lcm", name)
+	require.True(t, exact)
+	for text, want := range map[string]string{
+		`{"num_train_timesteps": 1000000000}`:              "num_train_timesteps is 1000000000: want 1 to 100000",
+		`{"num_train_timesteps": -1}`:                      "num_train_timesteps is -1",
+		`{"num_train_timesteps": "x"}`:                     "cannot unmarshal string",
+		`{"beta_schedule": "sigmoid"}`:                     `beta_schedule is "sigmoid": want linear, scaled_linear or squaredcos_cap_v2`,
+		`{"beta_end": 2}`:                                  "beta_end is 2",
+		`{"prediction_type": "flow_prediction"}`:           "prediction_type",
+		`{"timestep_spacing": "both"}`:                     "timestep_spacing",
+		`{"trained_betas": [0.1]}`:                         "the length of trained_betas is 1: want num_train_timesteps, 1000",
+		`{"trained_betas": [2], "num_train_timesteps": 1}`: "trained_betas[0] is 2",
+		`{"solver_order": 3}`:                              "solver_order is 3: want 1 or 2",
+		`{"algorithm_type": "sde-dpmsolver"}`:              "algorithm_type is sde-dpmsolver, which is not built: want dpmsolver++",
+		`{"use_beta_sigmas": true}`:                        "use_beta_sigmas",
+		`{"steps_offset": 1000}`:                           "steps_offset",
+		`{"original_inference_steps": 1001}`:               "original_inference_steps",
+		`{"sample_max_value": 0.5}`:                        "sample_max_value",
+		`{"dynamic_thresholding_ratio": 7}`:                "dynamic_thresholding_ratio",
+		`[]`:                                               "scheduler config: json",
+	} {
+		_, err := ParseConfig([]byte(text))
+		require.ErrorContains(t, err, want, text)
+	}
+}
+
+func TestNamed(t *testing.T) {
+	for _, name := range append(Names(), "dpmpp2m", "dpmpp2m_karras") {
+		_, err := Named(name)
+		require.NoError(t, err)
+	}
+	_, err := Named("plms")
+	require.ErrorContains(t, err, `there is no sampler "plms": want one of ddim, dpmpp_2m,`)
+}
+
+// What ParseConfig takes, methods can start with or refuse.
+func FuzzParseConfig(f *testing.F) {
+	for _, c := range []string{`{}`, `{"rescale_betas_zero_snr": true, "prediction_type": "sample"}`, `{"num_train_timesteps": 1}`,
+		`{"beta_start": 0.999, "beta_end": 1e-300, "use_karras_sigmas": true, "timestep_spacing": "trailing"}`} {
+		f.Add([]byte(c), uint8(4))
+	}
+	f.Fuzz(func(t *testing.T, data []byte, steps uint8) {
+		c, err := ParseConfig(data)
+		if err != nil || c.TrainSteps > 2000 {
+			return
+		}
+		for name, m := range methods {
+			run, err := m.Start(c, Options{Steps: int(steps)})
+			if err != nil {
+				continue
+			}
+			for _, at := range run.Timesteps() {
+				if !(at >= 0 && at < float64(c.trainSteps())) {
+					t.Fatalf("%s: timestep %g for %s", name, at, data)
+				}
+			}
+		}
+	})
+}
