@@ -397,7 +397,7 @@ func (e Encoder) depths(key string, d Depths, layers func(level int) int) error 
 		}
 	}
 	for i, v := range d {
-		if want := layers(i); len(v) != 1 && (len(v) != want || len(d) == 1) {
+		if want := layers(i); len(v) != 1 && (len(v) != want || len(d) != e.levels()) {
 			return fmt.Errorf("%s: want one number, or one for each of the %d residual blocks, in entry %d, got %d numbers",
 				key, want, i, len(v))
 		}

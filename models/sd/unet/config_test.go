@@ -62,6 +62,8 @@ func TestParseConfigRefuses(t *testing.T) {
 		{`"transformer_layers_per_block": 33`, "transformer_layers_per_block: want 0 to 32, got 33"},
 		{`"transformer_layers_per_block": []`, "transformer_layers_per_block: the list is empty"},
 		{`"transformer_layers_per_block": [0, []]`, "transformer_layers_per_block: the list is empty"},
+		{`"transformer_layers_per_block": [[1, 2]], "reverse_transformer_layers_per_block": 1`,
+			"want one number, or one for each of the 2 residual blocks, in entry 0, got 2 numbers"},
 		{`"transformer_layers_per_block": [0, [1, 2]]`, "set reverse_transformer_layers_per_block"},
 		{`"transformer_layers_per_block": [0, [1, 2, 3]], "reverse_transformer_layers_per_block": [1, 1]`,
 			"one for each of the 2 residual blocks, in entry 1, got 3 numbers"},

@@ -316,3 +316,13 @@ func TestPresets(t *testing.T) {
 		})
 	}
 }
+
+func ExampleShapes() {
+	for _, c := range []Config{SD15(), LCM15(), SDXL()} {
+		fmt.Println(nn.Count(Shapes(c)))
+	}
+	// Output:
+	// 859520964
+	// 859602884
+	// 2567463684
+}

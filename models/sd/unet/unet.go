@@ -132,7 +132,7 @@ func (u *UNet) Forward(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tensor
 		}
 		h := u.middle(s, skips[len(skips)-1], in)
 		if c.Mid != nil {
-			h = h.Add(s, c.Mid)
+			h = release(h.Add(s, c.Mid), h)
 		}
 		for _, l := range u.up {
 			for _, b := range l.blocks {
