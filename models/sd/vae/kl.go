@@ -1,0 +1,357 @@
+package vae
+
+import (
+	"fmt"
+	"iter"
+
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
+)
+
+// KL is a variational autoencoder (Rombach et al. 2022, appendix G): an encoder to the mean and variance of each latent, and a
+// decoder. It owns its weights, which carry diffusers' names. Several goroutines may use it at once.
+type KL struct {
+	config Config
+	store  *nn.Store
+
+	encoder, decoder coder
+	quant, postQuant *nn.Conv2D // nil: none
+
+	// Tile is how large a picture is coded at once, in pixels: larger ones in overlapping squares of that size, whose seams are blended,
+	// which needs less memory. 0: all at once. Set it before use.
+	Tile int
+}
+
+// New makes an autoencoder with random weights drawn from seed, by PyTorch's rules.
+func New(c Config, dev torch.Device, dtype torch.DType, seed uint64) (*KL, error) {
+	return newKL(c, func(build func(p nn.Path)) (*nn.Store, error) { return nn.Build(dev, dtype, seed, build) })
+}
+
+// From makes an autoencoder of the weights in src, frozen; see [nn.BuildFrom].
+func From(c Config, src nn.Source, dev torch.Device, dtype torch.DType) (*KL, error) {
+	return newKL(c, func(build func(p nn.Path)) (*nn.Store, error) { return nn.BuildFrom(src, dev, dtype, build) })
+}
+
+func newKL(c Config, fill func(build func(p nn.Path)) (*nn.Store, error)) (*KL, error) {
+	c = c.WithDefaults()
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	k := &KL{config: c}
+	var err error
+	if k.store, err = fill(k.build); err != nil {
+		return nil, fmt.Errorf("vae: %w", err)
+	}
+	return k, nil
+}
+
+// Shapes returns the names and shapes of an autoencoder's tensors without making them.
+func Shapes(c Config) []nn.Shape { return nn.Shapes((&KL{config: c.WithDefaults()}).build) }
+
+func (k *KL) build(p nn.Path) {
+	c := k.config
+	n := len(c.Channels)
+	e, d := p.Sub("encoder"), p.Sub("decoder")
+	top, deep := c.Channels[0], c.Channels[n-1]
+
+	k.encoder.in = conv(e.Sub("conv_in"), c.InChannels, top, 3)
+	ch := top
+	for i, out := range c.Channels {
+		l := newLevel(e.Sub("down_blocks", i), c, ch, out, c.Layers)
+		if i < n-1 {
+			l.resample = new(nn.NewConv2D(e.Sub("down_blocks", i, "downsamplers", 0, "conv"), out, out, 3, torch.Conv2DOptions{Stride: 2}))
+		}
+		k.encoder.levels = append(k.encoder.levels, l)
+		ch = out
+	}
+	k.encoder.middle = newMiddle(e.Sub("mid_block"), c, deep)
+	k.encoder.norm = nn.NewGroupNorm(e.Sub("conv_norm_out"), c.Groups, deep, normEps)
+	k.encoder.out = conv(e.Sub("conv_out"), deep, 2*c.LatentChannels, 3)
+
+	k.decoder.in = conv(d.Sub("conv_in"), c.LatentChannels, deep, 3)
+	ch = deep
+	for i := range n {
+		out := c.Channels[n-1-i]
+		l := newLevel(d.Sub("up_blocks", i), c, ch, out, c.Layers+1)
+		if i < n-1 {
+			l.resample = new(conv(d.Sub("up_blocks", i, "upsamplers", 0, "conv"), out, out, 3))
+		}
+		k.decoder.levels = append(k.decoder.levels, l)
+		ch = out
+	}
+	k.decoder.middle = newMiddle(d.Sub("mid_block"), c, deep)
+	k.decoder.norm = nn.NewGroupNorm(d.Sub("conv_norm_out"), c.Groups, top, normEps)
+	k.decoder.out = conv(d.Sub("conv_out"), top, c.OutChannels, 3)
+
+	if *c.QuantConv {
+		k.quant = new(conv(p.Sub("quant_conv"), 2*c.LatentChannels, 2*c.LatentChannels, 1))
+	}
+	if *c.PostQuantConv {
+		k.postQuant = new(conv(p.Sub("post_quant_conv"), c.LatentChannels, c.LatentChannels, 1))
+	}
+}
+
+// Config returns the configuration with its defaults filled in.
+func (k *KL) Config() Config { return k.config }
+
+// Store returns what owns the weights.
+func (k *KL) Store() *nn.Store { return k.store }
+
+// Parameters yields the weights by diffusers' names.
+func (k *KL) Parameters() iter.Seq2[string, *torch.Tensor] { return k.store.Parameters() }
+
+// Tensors yields what belongs into a checkpoint, which is the weights.
+func (k *KL) Tensors() iter.Seq2[string, *torch.Tensor] { return k.store.Tensors() }
+
+// Close frees the weights.
+func (k *KL) Close() { k.store.Close() }
+
+// Factor implements Autoencoder.
+func (k *KL) Factor() int { return 1 << (len(k.config.Channels) - 1) }
+
+// Channels implements Autoencoder.
+func (k *KL) Channels() int { return k.config.LatentChannels }
+
+// DType implements Autoencoder.
+func (k *KL) DType() torch.DType { return k.store.DType() }
+
+// Encode implements Autoencoder: it draws from what Moments gives, shifts and scales. Noise is drawn in float32, [1, …] from the stream
+// of each picture or [n, …] from a single one, and rounded to the latents' type.
+func (k *KL) Encode(s *torch.Scope, pictures *torch.Tensor, streams []*torch.Generator) *torch.Tensor {
+	if n := pictures.Dim(0); len(streams) > 1 && len(streams) != n {
+		panic(&torch.Error{Op: "vae", Msg: fmt.Sprintf("%d pictures and %d streams: want as many, or one", n, len(streams))})
+	}
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		z, logVar := k.Moments(s, pictures)
+		if len(streams) > 0 {
+			shape := z.Shape()
+			shape[0] /= len(streams)
+			var each []*torch.Tensor
+			for _, g := range streams {
+				each = append(each, torch.Randn(s, g, torch.Float32, shape...))
+			}
+			noise := torch.Cat(s, each, 0).To(s, z.DType())
+			z = z.Add(s, logVar.MulScalar(s, 0.5).Exp(s).Mul(s, noise))
+		}
+		if shift := k.config.ShiftFactor; shift != nil {
+			z = z.SubScalar(s, *shift)
+		}
+		return z.MulScalar(s, k.config.ScalingFactor)
+	})
+}
+
+// Moments returns mean and logarithm of the variance of each latent, unscaled.
+func (k *KL) Moments(s *torch.Scope, pictures *torch.Tensor) (mean, logVar *torch.Tensor) {
+	k.check(pictures, k.config.InChannels, k.Factor(), "pictures")
+	both := k.tiled(s, pictures, k.Tile, k.Tile/k.Factor(), k.encode)
+	mean = both.Narrow(s, 1, 0, k.config.LatentChannels)
+	logVar = both.Narrow(s, 1, k.config.LatentChannels, k.config.LatentChannels).Clamp(s, -30, 20)
+	both.Free()
+	return mean, logVar
+}
+
+// encode makes moments of a picture or a piece of one.
+func (k *KL) encode(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		e := &k.encoder
+		h := e.in.Forward(s, x)
+		for _, l := range e.levels {
+			h = release(l.forward(s, h, shrink), h)
+		}
+		h = release(e.middle.forward(s, h), h)
+		h = e.last(s, h)
+		if k.quant != nil {
+			h = release(k.quant.Forward(s, h), h)
+		}
+		return h
+	})
+}
+
+// Decode implements Autoencoder.
+func (k *KL) Decode(s *torch.Scope, latents *torch.Tensor) *torch.Tensor {
+	k.check(latents, k.config.LatentChannels, 1, "latents")
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		z := latents.DivScalar(s, k.config.ScalingFactor)
+		if shift := k.config.ShiftFactor; shift != nil {
+			z = release(z.AddScalar(s, *shift), z)
+		}
+		return release(k.tiled(s, z, k.Tile/k.Factor(), k.Tile, k.decode), z)
+	})
+}
+
+// decode makes a picture, or a piece of one, of unscaled latents.
+func (k *KL) decode(s *torch.Scope, z *torch.Tensor) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		d := &k.decoder
+		h := z
+		if k.postQuant != nil {
+			h = k.postQuant.Forward(s, z)
+		}
+		h = d.in.Forward(s, h)
+		h = release(d.middle.forward(s, h), h)
+		for _, l := range d.levels {
+			h = release(l.forward(s, h, grow), h)
+		}
+		return d.last(s, h)
+	})
+}
+
+// check refuses what the network cannot take; factor divides height and width.
+func (k *KL) check(x *torch.Tensor, channels, factor int, what string) {
+	shape := x.Shape()
+	if len(shape) != 4 || shape[1] != channels || shape[2]%factor != 0 || shape[3]%factor != 0 {
+		by := ""
+		if factor > 1 {
+			by = fmt.Sprintf(" with sides that %d divides", factor)
+		}
+		panic(&torch.Error{Op: "vae", Msg: fmt.Sprintf("want %s [n, %d, H, W]%s, got %v", what, channels, by, shape)})
+	}
+}
+
+const normEps = 1e-6
+
+func conv(p nn.Path, in, out, k int) nn.Conv2D {
+	return nn.NewConv2D(p, in, out, k, torch.Conv2DOptions{Padding: k / 2})
+}
+
+// coder is one half of the autoencoder.
+type coder struct {
+	in     nn.Conv2D
+	levels []level
+	middle middle
+	norm   nn.GroupNorm
+	out    nn.Conv2D
+}
+
+// last frees h.
+func (c *coder) last(s *torch.Scope, h *torch.Tensor) *torch.Tensor {
+	h = release(silu(s, c.norm.Forward(s, h)), h)
+	return release(c.out.Forward(s, h), h)
+}
+
+// silu frees h or works in it, where no gradients are recorded.
+func silu(s *torch.Scope, h *torch.Tensor) *torch.Tensor {
+	if s.GradEnabled() {
+		return release(h.SiLU(s), h)
+	}
+	h.SiLUInPlace(s)
+	return h
+}
+
+// level is the blocks of one image size and the convolution that changes the size after them.
+type level struct {
+	blocks   []residual
+	resample *nn.Conv2D // nil: none
+}
+
+func newLevel(p nn.Path, c Config, in, out, blocks int) level {
+	var l level
+	for j := range blocks {
+		l.blocks = append(l.blocks, newResidual(p.Sub("resnets", j), c, in, out))
+		in = out
+	}
+	return l
+}
+
+func (l level) forward(s *torch.Scope, x *torch.Tensor, resample func(*torch.Scope, *nn.Conv2D, *torch.Tensor) *torch.Tensor) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		h := l.blocks[0].forward(s, x)
+		for _, b := range l.blocks[1:] {
+			h = release(b.forward(s, h), h)
+		}
+		if l.resample != nil {
+			h = release(resample(s, l.resample, h), h)
+		}
+		return h
+	})
+}
+
+// shrink halves an image by a convolution that sees a row and a column of zeros after it.
+func shrink(s *torch.Scope, c *nn.Conv2D, x *torch.Tensor) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		return c.Forward(s, x.Pad(s, []int{0, 1, 0, 1}, torch.PadConstant, 0))
+	})
+}
+
+func grow(s *torch.Scope, c *nn.Conv2D, x *torch.Tensor) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor { return c.Forward(s, x.UpsampleNearest(s, 2)) })
+}
+
+// residual is x + conv2(silu(norm2(conv1(silu(norm1(x)))))), with a 1×1 convolution of x where channels change.
+type residual struct {
+	norm1, norm2 nn.GroupNorm
+	conv1, conv2 nn.Conv2D
+	shortcut     *nn.Conv2D // nil: x itself
+}
+
+func newResidual(p nn.Path, c Config, in, out int) residual {
+	r := residual{
+		norm1: nn.NewGroupNorm(p.Sub("norm1"), c.Groups, in, normEps),
+		conv1: conv(p.Sub("conv1"), in, out, 3),
+		norm2: nn.NewGroupNorm(p.Sub("norm2"), c.Groups, out, normEps),
+		conv2: conv(p.Sub("conv2"), out, out, 3),
+	}
+	if in != out {
+		r.shortcut = new(conv(p.Sub("conv_shortcut"), in, out, 1))
+	}
+	return r
+}
+
+func (r residual) forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		h := silu(s, r.norm1.Forward(s, x))
+		h = release(r.conv1.Forward(s, h), h)
+		h = silu(s, release(r.norm2.Forward(s, h), h))
+		h = release(r.conv2.Forward(s, h), h)
+		if r.shortcut != nil {
+			x = r.shortcut.Forward(s, x)
+		}
+		h.AddInPlace(s, x) // no operator saved the convolution's result
+		return h
+	})
+}
+
+// middle is two residual blocks with attention between all pixels, of one head, between them.
+type middle struct {
+	first, second  residual
+	norm           nn.GroupNorm
+	q, k, v, merge nn.Linear
+	attention      bool
+}
+
+func newMiddle(p nn.Path, c Config, ch int) middle {
+	m := middle{first: newResidual(p.Sub("resnets", 0), c, ch, ch), attention: *c.MidAttention}
+	if m.attention {
+		a := p.Sub("attentions", 0)
+		m.norm = nn.NewGroupNorm(a.Sub("group_norm"), c.Groups, ch, normEps)
+		m.q, m.k, m.v = nn.NewLinear(a.Sub("to_q"), ch, ch), nn.NewLinear(a.Sub("to_k"), ch, ch), nn.NewLinear(a.Sub("to_v"), ch, ch)
+		m.merge = nn.NewLinear(a.Sub("to_out", 0), ch, ch)
+	}
+	m.second = newResidual(p.Sub("resnets", 1), c, ch, ch)
+	return m
+}
+
+func (m middle) forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		h := m.first.forward(s, x)
+		if m.attention {
+			h = release(m.attend(s, h), h)
+		}
+		return release(m.second.forward(s, h), h)
+	})
+}
+
+// attend adds to each pixel of x [n, C, h, w] what it finds in all of them.
+func (m middle) attend(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		shape := x.Shape()
+		n, c, height, width := shape[0], shape[1], shape[2], shape[3]
+		h := m.norm.Forward(s, x)
+		h = release(h.Permute(s, 0, 2, 3, 1).Reshape(s, n, 1, height*width, c), h)
+		q, k, v := m.q.Forward(s, h), m.k.Forward(s, h), m.v.Forward(s, h)
+		h.Free()
+		h = torch.Attention(s, q, k, v, torch.AttentionOptions{})
+		h = m.merge.Forward(s, h).Reshape(s, n, height, width, c).Permute(s, 0, 3, 1, 2)
+		return x.Add(s, h)
+	})
+}

@@ -1,0 +1,62 @@
+package vae
+
+import (
+	"github.com/onestep-go/onestep/torch"
+)
+
+// overlap is the part of a tile that its neighbour has too, as in diffusers.
+const overlap = 0.25
+
+// tiled codes x with f: at once, or if it is larger than tile in overlapping squares of that many pixels, which become squares of result
+// pixels, one after the other. Where two meet, one fades into the other (diffusers' tiled_encode and tiled_decode).
+func (k *KL) tiled(
+	s *torch.Scope, x *torch.Tensor, tile, result int, f func(s *torch.Scope, x *torch.Tensor) *torch.Tensor,
+) *torch.Tensor {
+	height, width := x.Dim(2), x.Dim(3)
+	if tile <= 0 || (height <= tile && width <= tile) {
+		return f(s, x)
+	}
+	stride := max(int(float64(tile)*(1-overlap)), 1)
+	blend := int(float64(result) * overlap)
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		var above, rows []*torch.Tensor
+		for i := 0; i < height; i += stride {
+			var row, cut []*torch.Tensor
+			for j := 0; j < width; j += stride {
+				piece := x.Narrow(s, 2, i, min(tile, height-i)).Narrow(s, 3, j, min(tile, width-j))
+				t := f(s, piece)
+				if i > 0 {
+					t = release(fade(s, above[len(row)], t, 2, blend), t)
+				}
+				if j > 0 {
+					t = release(fade(s, row[len(row)-1], t, 3, blend), t)
+				}
+				row = append(row, t)
+				kept := result - blend
+				cut = append(cut, t.Narrow(s, 2, 0, min(kept, t.Dim(2))).Narrow(s, 3, 0, min(kept, t.Dim(3))))
+			}
+			rows = append(rows, torch.Cat(s, cut, 3))
+			for _, t := range append(above, cut...) {
+				t.Free()
+			}
+			above = row
+		}
+		return torch.Cat(s, rows, 2)
+	})
+}
+
+// fade returns b with its first elements along dim mixed with the last of a: from all of a to all but one part of b.
+func fade(s *torch.Scope, a, b *torch.Tensor, dim, extent int) *torch.Tensor {
+	extent = min(extent, a.Dim(dim), b.Dim(dim))
+	if extent == 0 {
+		return b.Share(s)
+	}
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		shape := []int{1, 1, 1, 1}
+		shape[dim] = extent
+		w := torch.Arange(s, extent, torch.Float32).DivScalar(s, float64(extent)).Reshape(s, shape...).To(s, b.DType())
+		end := a.Narrow(s, dim, a.Dim(dim)-extent, extent)
+		mixed := end.Mul(s, w.Neg(s).AddScalar(s, 1)).Add(s, b.Narrow(s, dim, 0, extent).Mul(s, w))
+		return torch.Cat(s, []*torch.Tensor{mixed, b.Narrow(s, dim, extent, b.Dim(dim)-extent)}, dim)
+	})
+}
