@@ -116,8 +116,8 @@ func (c Config) Validate() error {
 	}
 	within := func(v, lo, hi float64) bool { return v >= lo && v <= hi } // false for NaN
 	switch {
-	case c.TrainSteps < 0 || c.TrainSteps > maxTrainSteps:
-		return bad("num_train_timesteps", c.TrainSteps, fmt.Sprintf("1 to %d", maxTrainSteps))
+	case c.trainSteps() < 2 || c.TrainSteps > maxTrainSteps:
+		return bad("num_train_timesteps", c.TrainSteps, fmt.Sprintf("2 to %d", maxTrainSteps))
 	case c.TrainedBetas != nil && len(c.TrainedBetas) != c.trainSteps():
 		return bad("the length of trained_betas", len(c.TrainedBetas), fmt.Sprintf("num_train_timesteps, %d", c.trainSteps()))
 	case !within(c.BetaStart, 0, 0.999):
@@ -187,13 +187,15 @@ type class struct {
 	schedule   string
 	spacing    string
 	clip       bool
+	uni        bool // UniPC's ways with Karras's levels: whole timesteps always, and "sigma_min" is the last of these levels
 }
 
 var (
-	latentClass = class{0.00085, 0.012, "scaled_linear", "leading", false} // LCM, TCD
-	ddimClass   = class{0.0001, 0.02, "linear", "leading", true}
-	sigmaClass  = class{0.0001, 0.02, "linear", "linspace", false} // Euler, DPM-Solver++, UniPC
-	heunClass   = class{0.00085, 0.012, "linear", "linspace", false}
+	latentClass = class{start: 0.00085, end: 0.012, schedule: "scaled_linear", spacing: "leading"} // LCM, TCD
+	ddimClass   = class{start: 0.0001, end: 0.02, schedule: "linear", spacing: "leading", clip: true}
+	sigmaClass  = class{start: 0.0001, end: 0.02, schedule: "linear", spacing: "linspace"} // Euler, DPM-Solver++
+	uniClass    = class{start: 0.0001, end: 0.02, schedule: "linear", spacing: "linspace", uni: true}
+	heunClass   = class{start: 0.00085, end: 0.012, schedule: "linear", spacing: "linspace"}
 )
 
 // chain is a configuration with a class's defaults filled in, and its levels.

@@ -103,7 +103,7 @@ type heunRun struct {
 
 // Start implements Method.
 func (m Heun) Start(c Config, o Options) (Run, error) {
-	c.FinalSigma = ""
+	c.FinalSigma, c.ZeroSNR, c.Threshold = "", false, false // the class does not know them
 	l, err := newLevels(c, o, heunClass, m.Karras, false)
 	if err != nil {
 		return nil, err

@@ -107,7 +107,7 @@ type uniRun struct {
 
 // Start implements Method.
 func (m UniPC) Start(c Config, o Options) (Run, error) {
-	l, err := newLevels(c, o, sigmaClass, m.Karras, true)
+	l, err := newLevels(c, o, uniClass, m.Karras, true)
 	if err != nil {
 		return nil, err
 	}

@@ -69,14 +69,17 @@ func newLevels(c Config, o Options, k class, karras, ends bool) (levels, error) 
 	table := ch.sigmaTable()
 	var sigmas []float64
 	if karras {
-		sigmas = l.karras(table, n, ends)
+		sigmas = l.karras(table, n, ends, ends && (k.uni || ch.BetaSchedule != "squaredcos_cap_v2"))
 	} else {
 		for _, t := range l.at {
 			sigmas = append(sigmas, between(table, t))
 		}
 	}
 	last := 0.0
-	if ch.FinalSigma == "sigma_min" {
+	switch {
+	case ch.FinalSigma == "sigma_min" && karras && k.uni:
+		last = sigmas[n-1]
+	case ch.FinalSigma == "sigma_min":
 		last = float64(root((1 - ch.alphas[0]) / ch.alphas[0]))
 	}
 	for _, v := range append(sigmas, last) {
@@ -108,9 +111,9 @@ func between(table []float32, t float64) float64 {
 }
 
 // karras returns n levels between the largest and the smallest, evenly spaced in σ^(1/7) (Karras et al. 2022, eq. 5), and sets the
-// timesteps to those with these levels. Between whose levels: those of all timesteps (DPM-Solver++, UniPC), or of the ones
-// chosen.
-func (l *levels) karras(table []float32, n int, all bool) []float64 {
+// timesteps to those with these levels. Between whose levels: those of all timesteps (DPM-Solver++, UniPC, which cut the
+// timesteps to whole ones, and may round them first), or of the ones chosen.
+func (l *levels) karras(table []float32, n int, all, round bool) []float64 {
 	const rho = 7
 	hi, lo := float64(table[len(table)-1]), float64(table[0])
 	if !all {
@@ -135,7 +138,7 @@ func (l *levels) karras(table []float32, n int, all bool) []float64 {
 	l.at = make([]float64, n)
 	for i, v := range out {
 		t := timestepOf(logs, v)
-		if all && l.BetaSchedule != "squaredcos_cap_v2" {
+		if round {
 			t = math.RoundToEven(t)
 		}
 		if all {
@@ -148,6 +151,9 @@ func (l *levels) karras(table []float32, n int, all bool) []float64 {
 
 // timestepOf is the timestep with the level sigma, interpolated in log σ.
 func timestepOf(logs []float32, sigma float64) float64 {
+	if len(logs) == 1 {
+		return 0
+	}
 	v := math.Log(max(sigma, 1e-10))
 	j, _ := slices.BinarySearchFunc(logs, v, func(l float32, v float64) int {
 		if float64(l) <= v {
