@@ -60,6 +60,8 @@ func TestKL(t *testing.T) {
 							two := []*torch.Generator{torch.NewGenerator(s, 7), torch.NewGenerator(s, 8)}
 							closeTo(t, s, "drawn", m.Encode(s, x, two), g["drawn"], k.tolerance)
 							closeTo(t, s, "shared", m.Encode(s, x, []*torch.Generator{torch.NewGenerator(s, 9)}), g["shared"], k.tolerance)
+							one := m.Encode(s, x.Narrow(s, 0, 1, 1), []*torch.Generator{torch.NewGenerator(s, 1), torch.NewGenerator(s, 8)})
+							closeTo(t, s, "one picture, two streams", one.Narrow(s, 0, 1, 1), g["drawn"].Narrow(s, 0, 1, 1), k.tolerance)
 							shift := 0.0
 							if c.ShiftFactor != nil {
 								shift = *c.ShiftFactor

@@ -116,16 +116,18 @@ func (k *KL) Channels() int { return k.config.LatentChannels }
 func (k *KL) DType() torch.DType { return k.store.DType() }
 
 // Encode implements Autoencoder: it draws from what Moments gives, shifts and scales. Noise is drawn in float32, [1, …] from the stream
-// of each picture or [n, …] from a single one, and rounded to the latents' type.
+// of each picture or [n, …] from a single one, and rounded to the latents' type. Of one picture several streams draw as many latents.
 func (k *KL) Encode(s *torch.Scope, pictures *torch.Tensor, streams []*torch.Generator) *torch.Tensor {
-	if n := pictures.Dim(0); len(streams) > 1 && len(streams) != n {
+	if n := pictures.Dim(0); len(streams) > 1 && n > 1 && len(streams) != n {
 		panic(&torch.Error{Op: "vae", Msg: fmt.Sprintf("%d pictures and %d streams: want as many, or one", n, len(streams))})
 	}
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		z, logVar := k.Moments(s, pictures)
 		if len(streams) > 0 {
 			shape := z.Shape()
-			shape[0] /= len(streams)
+			if len(streams) > 1 {
+				shape[0] = 1
+			}
 			var each []*torch.Tensor
 			for _, g := range streams {
 				each = append(each, torch.Randn(s, g, torch.Float32, shape...))
