@@ -22,13 +22,14 @@ CLASSES = {"lcm": LCMScheduler, "tcd": TCDScheduler, "ddim": DDIMScheduler, "eul
            "euler_a": EulerAncestralDiscreteScheduler, "heun": HeunDiscreteScheduler, "dpmpp_2m": DPMSolverMultistepScheduler,
            "unipc": UniPCMultistepScheduler}
 torch.set_num_threads(1)
+diffusers.logging.set_verbosity_error()
 for c in CLASSES.values():  # PyTorch 2.11 draws other numbers in half precision than in float32; 2.15 and we round float32's
     sys.modules[c.__module__].randn_tensor = lambda shape, generator, device=None, dtype=None: torch.randn(shape, generator=generator).to(dtype)
 cases, tensors = [], {}
 
 
 def run(method, config, steps=0, eta=None, timesteps=None, original=None, strength=None, shorten=False, dtype="float32"):
-    sched = CLASSES[method](**config)
+    sched = CLASSES[method].from_config(dict(config))
     kind = getattr(torch, dtype)
     seed = len(cases)
     g = torch.Generator().manual_seed(seed)
@@ -127,6 +128,14 @@ for method in ("dpmpp_2m", "unipc"):
     run(method, SD, 20)
 run("dpmpp_2m", dict(SD, euler_at_final=True, final_sigmas_type="sigma_min"), 20)
 run("heun", dict(SD, clip_sample=True), 5)
+for method in ("dpmpp_2m", "unipc"):  # of cosines, diffusers' own search for the first step fails but where a strength says which it is
+    run(method, dict(beta_schedule="squaredcos_cap_v2", use_karras_sigmas=True), 6, strength=0.7)
+    for n in (1, 16):
+        run(method, dict(SD, final_sigmas_type="sigma_min", use_karras_sigmas=True), n)
+OTHERS = dict(clip_sample=True, thresholding=True, final_sigmas_type="sigma_min", set_alpha_to_one=False, solver_order=1,
+              rescale_betas_zero_snr=True, prediction_type="v_prediction", original_inference_steps=20, timestep_scaling=5.0)
+for method in CLASSES:  # which of them a class does not know, and ignores
+    run(method, dict(SD, **OTHERS), 4, eta=0.3 if method == "tcd" else None)
 
 alphas = {}
 for name, config in {"scaled_linear": SD, "linear": dict(beta_schedule="linear", beta_start=0.0001, beta_end=0.02),
