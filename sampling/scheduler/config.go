@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"regexp"
+	"strings"
 
 	"github.com/onestep-go/onestep/torch"
 )
@@ -38,31 +40,43 @@ type Config struct {
 	Threshold  bool    `json:"thresholding,omitempty"`               // they are clamped to a quantile and divided by it (Saharia et al. 2022, section 2.3)
 	Quantile   float64 `json:"dynamic_thresholding_ratio,omitempty"` // 0: 0.995
 	SampleMax  float64 `json:"sample_max_value,omitempty"`           // the largest divisor; 0: 1
-	Order      int     `json:"solver_order,omitempty"`               // of DPM-Solver++ and UniPC: 1 or 2; 0: 2
+	Order      int     `json:"solver_order,omitempty"`               // of DPM-Solver++ and UniPC: 1 or 2; 3 is taken as 2, see [Config.Default]; 0: 2
 	LowerFinal *bool   `json:"lower_order_final,omitempty"`          // they end in the first order when steps are few; nil: true
 	EulerFinal bool    `json:"euler_at_final,omitempty"`             // DPM-Solver++ does so always
+
+	// Variants that are not built: see [Config.Default].
+	Algorithm string `json:"algorithm_type,omitempty"`
+	Solver    string `json:"solver_type,omitempty"`
+	// Noise levels spaced in ways that are not built: methods that would have to do so refuse to start.
+	Exponential bool `json:"use_exponential_sigmas,omitempty"`
+	BetaSigmas  bool `json:"use_beta_sigmas,omitempty"`
+	LuLambdas   bool `json:"use_lu_lambdas,omitempty"`
 }
 
 // The limit keeps hostile files from asking for memory.
 const maxTrainSteps = 100_000
 
 // ParseConfig reads a scheduler_config.json. Keys of other classes that change nothing here are ignored; what asks for something
-// that is not built is an error.
+// that is not built is an error, unless other methods can do without it: then it is one where a method starts that cannot.
 func ParseConfig(data []byte) (Config, error) {
 	var c Config
 	var more struct {
-		Algorithm     string          `json:"algorithm_type"`
-		Solver        string          `json:"solver_type"`
 		PredictX0     *bool           `json:"predict_x0"`
-		Exponential   bool            `json:"use_exponential_sigmas"`
-		Beta          bool            `json:"use_beta_sigmas"`
-		Lu            bool            `json:"use_lu_lambdas"`
 		Flow          bool            `json:"use_flow_sigmas"`
+		Shifting      bool            `json:"use_dynamic_shifting"`
 		Interpolation string          `json:"interpolation_type"`
 		TimestepType  string          `json:"timestep_type"`
 		Variance      json.RawMessage `json:"variance_type"`
 		SigmaMin      *float64        `json:"sigma_min"`
 		SigmaMax      *float64        `json:"sigma_max"`
+		LambdaMin     json.RawMessage `json:"lambda_min_clipped"`
+		Uncorrected   []int           `json:"disable_corrector"`
+		Predictor     json.RawMessage `json:"solver_p"`
+	}
+	var keys map[string]json.RawMessage
+	data = quoted(data)
+	if err := json.Unmarshal(data, &keys); err != nil {
+		return Config{}, fmt.Errorf("scheduler config: %w", err)
 	}
 	if err := errors.Join(json.Unmarshal(data, &c), json.Unmarshal(data, &more)); err != nil {
 		return Config{}, fmt.Errorf("scheduler config: %w", err)
@@ -70,35 +84,64 @@ func ParseConfig(data []byte) (Config, error) {
 	unbuilt := func(key string, value any, want string) error {
 		return fmt.Errorf("scheduler config: %s is %v, which is not built: want %s", key, value, want)
 	}
+	set := func(v json.RawMessage, but string) bool { return v != nil && string(v) != "null" && string(v) != but }
+	const latent = "a model of Stable Diffusion 1, 2 or XL"
 	var err error
 	switch {
-	case more.Algorithm != "" && more.Algorithm != "dpmsolver++" && more.Algorithm != "deis":
-		err = unbuilt("algorithm_type", more.Algorithm, "dpmsolver++")
-	case more.Solver == "heun" || more.Solver == "bh1":
-		err = unbuilt("solver_type", more.Solver, "midpoint or bh2")
+	case keys == nil:
+		err = errors.New("scheduler config: want an object, got null")
+	case strings.HasPrefix(c.Class, "FlowMatch"):
+		err = unbuilt("_class_name", c.Class, latent)
+	case more.Flow:
+		err = unbuilt("use_flow_sigmas", true, latent)
+	case more.Shifting:
+		err = unbuilt("use_dynamic_shifting", true, latent)
 	case more.PredictX0 != nil && !*more.PredictX0:
 		err = unbuilt("predict_x0", false, "true")
-	case more.Exponential:
-		err = unbuilt("use_exponential_sigmas", true, "use_karras_sigmas or none")
-	case more.Beta:
-		err = unbuilt("use_beta_sigmas", true, "use_karras_sigmas or none")
-	case more.Lu:
-		err = unbuilt("use_lu_lambdas", true, "use_karras_sigmas or none")
-	case more.Flow:
-		err = unbuilt("use_flow_sigmas", true, "a model of Stable Diffusion 1, 2 or XL")
 	case more.Interpolation != "" && more.Interpolation != "linear":
 		err = unbuilt("interpolation_type", more.Interpolation, "linear")
 	case more.TimestepType != "" && more.TimestepType != "discrete":
 		err = unbuilt("timestep_type", more.TimestepType, "discrete")
-	case more.Variance != nil && string(more.Variance) != "null" && string(more.Variance) != `"fixed_small"`:
+	case set(more.Variance, `"fixed_small"`):
 		err = unbuilt("variance_type", string(more.Variance), "null")
 	case more.SigmaMin != nil || more.SigmaMax != nil:
 		err = unbuilt("sigma_min or sigma_max", "set", "null")
+	case set(more.LambdaMin, `"-Infinity"`):
+		err = unbuilt("lambda_min_clipped", string(more.LambdaMin), "-Infinity")
+	case len(more.Uncorrected) > 0:
+		err = unbuilt("disable_corrector", more.Uncorrected, "[]")
+	case set(more.Predictor, "null"):
+		err = unbuilt("solver_p", string(more.Predictor), "null")
 	}
 	if err != nil {
 		return Config{}, err
 	}
-	return c, c.Validate()
+	for _, key := range nonzero { // whose zero means in Config that it is left out
+		var v float64
+		if data := keys[key]; set(data, "null") && json.Unmarshal(data, &v) == nil && v == 0 {
+			return Config{}, fmt.Errorf("scheduler config: %s is 0: want a number above 0", key)
+		}
+	}
+	if err := c.Validate(); err != nil {
+		return Config{}, err
+	}
+	return c, nil
+}
+
+var nonzero = []string{"num_train_timesteps", "beta_start", "beta_end", "original_inference_steps", "timestep_scaling",
+	"clip_sample_range", "dynamic_thresholding_ratio", "sample_max_value", "solver_order"}
+
+var stringsOrWords = regexp.MustCompile(`(?s)"(?:[^"\\]|\\.)*"|-?Infinity|NaN`)
+
+// quoted puts quotes around the numbers that Python writes and JSON does not have: diffusers' own files of DPM-Solver say
+// "lambda_min_clipped": -Infinity. As strings they are errors where numbers are wanted.
+func quoted(data []byte) []byte {
+	return stringsOrWords.ReplaceAllFunc(data, func(v []byte) []byte {
+		if v[0] == '"' {
+			return v
+		}
+		return fmt.Appendf(nil, "%q", v)
+	})
 }
 
 // Validate reports what cannot work, whatever the method.
@@ -144,7 +187,7 @@ func (c Config) Validate() error {
 		return bad("dynamic_thresholding_ratio", c.Quantile, "a number from 0 to 1")
 	case c.SampleMax != 0 && !within(c.SampleMax, 1, 1e6):
 		return bad("sample_max_value", c.SampleMax, "a number from 1 on")
-	case c.Order < 0 || c.Order > 2:
+	case c.Order < 0 || c.Order > 3:
 		return bad("solver_order", c.Order, "1 or 2")
 	}
 	for i, b := range c.TrainedBetas {
@@ -214,7 +257,7 @@ func newChain(c Config, k class) (*chain, error) {
 	c.BetaSchedule, c.Spacing = or(c.BetaSchedule, k.schedule), or(c.Spacing, k.spacing)
 	c.Predicts, c.FinalSigma = or(c.Predicts, epsilon), or(c.FinalSigma, "zero")
 	c.OriginalSteps, c.Scaling = or(c.OriginalSteps, min(50, c.TrainSteps)), or(c.Scaling, 10)
-	c.ClipRange, c.Quantile, c.SampleMax, c.Order = or(c.ClipRange, 1), or(c.Quantile, 0.995), or(c.SampleMax, 1), or(c.Order, 2)
+	c.ClipRange, c.Quantile, c.SampleMax, c.Order = or(c.ClipRange, 1), or(c.Quantile, 0.995), or(c.SampleMax, 1), min(or(c.Order, 2), 2)
 	ch := &chain{Config: c, clip: is(c.Clip, k.clip)}
 	if c.ZeroSNR && c.Predicts == epsilon {
 		return nil, errors.New("scheduler config: rescale_betas_zero_snr with prediction_type epsilon cannot work: " +
@@ -232,6 +275,19 @@ func newChain(c Config, k class) (*chain, error) {
 		return nil, err
 	}
 	return ch, ch.rising()
+}
+
+// spacedOtherwise reports a way to space noise levels that is not built.
+func (c Config) spacedOtherwise() error {
+	for key, set := range map[string]bool{
+		"use_exponential_sigmas": c.Exponential, "use_beta_sigmas": c.BetaSigmas, "use_lu_lambdas": c.LuLambdas,
+	} {
+		if set {
+			return fmt.Errorf("scheduler config: %s is true, which is not built: want use_karras_sigmas, or none of them, or one of the "+
+				"samplers ddim, euler_a, lcm and tcd, which do not space levels", key)
+		}
+	}
+	return nil
 }
 
 // rising reports a chain in which some step adds no noise, or the samples are lost before the end.

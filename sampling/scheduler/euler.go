@@ -71,8 +71,7 @@ type ancestralRun struct{ scaled }
 
 // Start implements Method.
 func (EulerAncestral) Start(c Config, o Options) (Run, error) {
-	c.FinalSigma = "" // the class does not know it
-	c.Karras = false
+	c.FinalSigma, c.Karras, c.Exponential, c.BetaSigmas, c.LuLambdas = "", false, false, false, false // the class does not know them
 	l, err := newLevels(c, o, sigmaClass, false, false)
 	if err != nil {
 		return nil, err

@@ -268,14 +268,20 @@ func TestParseConfig(t *testing.T) {
 		`{"timestep_spacing": "both"}`:                        "timestep_spacing",
 		`{"trained_betas": [0.1]}`:                            "the length of trained_betas is 1: want num_train_timesteps, 1000",
 		`{"trained_betas": [2, 0], "num_train_timesteps": 2}`: "trained_betas[0] is 2",
-		`{"solver_order": 3}`:                                 "solver_order is 3: want 1 or 2",
-		`{"algorithm_type": "sde-dpmsolver"}`:                 "algorithm_type is sde-dpmsolver, which is not built: want dpmsolver++",
-		`{"use_beta_sigmas": true}`:                           "use_beta_sigmas",
+		`{"solver_order": 4}`:                                 "solver_order is 4: want 1 or 2",
 		`{"steps_offset": 1000}`:                              "steps_offset",
 		`{"original_inference_steps": 1001}`:                  "original_inference_steps",
 		`{"sample_max_value": 0.5}`:                           "sample_max_value",
 		`{"dynamic_thresholding_ratio": 7}`:                   "dynamic_thresholding_ratio",
 		`[]`:                                                  "scheduler config: json",
+		`null`:                                                "want an object, got null",
+		`{"beta_start": NaN}`:                                 "beta_start",
+		`{"beta_end": 0.0}`:                                   "beta_end is 0: want a number above 0",
+		`{"lambda_min_clipped": -5.1}`:                        "lambda_min_clipped is -5.1, which is not built: want -Infinity",
+		`{"disable_corrector": [0]}`:                          "disable_corrector is [0]",
+		`{"_class_name": "FlowMatchEulerDiscreteScheduler"}`:  "_class_name is FlowMatchEulerDiscreteScheduler, which is not built",
+		`{"sigma_max": 80.0, "sigma_min": 0.002}`:             "sigma_min or sigma_max",
+		`{"variance_type": "learned_range"}`:                  "variance_type",
 	} {
 		_, err := ParseConfig([]byte(text))
 		require.ErrorContains(t, err, want, text)

@@ -100,13 +100,21 @@ var classes = map[string]string{
 	"UniPCMultistepScheduler":         "unipc",
 }
 
-// Default returns the name of the method that a model was published with; exact is false where that is not among them, and
-// the name is dpmpp_2m.
+// Default returns the name of the method that a model was published with. exact is false where that is not among them, and the
+// name is dpmpp_2m; and where it is a variant that is not built (algorithm_type sde-dpmsolver++, solver_type heun or bh1,
+// solver_order 3), and the name is that of the plain one.
 func (c Config) Default() (name string, exact bool) {
-	if name, ok := classes[c.Class]; ok {
-		return name, true
+	name, ok := classes[c.Class]
+	switch {
+	case !ok:
+		return "dpmpp_2m", false
+	case name == "dpmpp_2m":
+		plain := c.Algorithm == "" || c.Algorithm == "dpmsolver++" || c.Algorithm == "deis" // as diffusers reads the files of DEIS
+		return name, plain && c.Solver != "heun" && c.Order < 3
+	case name == "unipc":
+		return name, c.Solver != "bh1" && c.Order < 3
 	}
-	return "dpmpp_2m", false
+	return name, true
 }
 
 func (o Options) checkStrength() error {

@@ -37,6 +37,11 @@ func newLevels(c Config, o Options, k class, karras, ends bool) (levels, error) 
 		return levels{}, err
 	}
 	karras = karras || ch.Karras
+	if !karras {
+		if err := ch.spacedOtherwise(); err != nil {
+			return levels{}, err
+		}
+	}
 	if karras && o.Timesteps != nil {
 		return levels{}, fmt.Errorf("timesteps were given, but Karras's noise levels have timesteps of their own: want one of them")
 	}
@@ -151,9 +156,6 @@ func (l *levels) karras(table []float32, n int, all, round bool) []float64 {
 
 // timestepOf is the timestep with the level sigma, interpolated in log σ.
 func timestepOf(logs []float32, sigma float64) float64 {
-	if len(logs) == 1 {
-		return 0
-	}
 	v := math.Log(max(sigma, 1e-10))
 	j, _ := slices.BinarySearchFunc(logs, v, func(l float32, v float64) int {
 		if float64(l) <= v {

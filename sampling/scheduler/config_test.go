@@ -1,0 +1,87 @@
+package scheduler
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// testdata/configs holds what diffusers saves of each class's defaults, one file a line; DPM-Solver's has a number that is
+// not JSON.
+func TestSavedConfigs(t *testing.T) {
+	data, err := os.ReadFile("testdata/configs")
+	require.NoError(t, err)
+	built := map[string]bool{}
+	for _, line := range strings.Split(strings.TrimSpace(string(data)), "\n") {
+		if strings.Contains(line, "FlowMatch") || strings.Contains(line, "EDM") {
+			_, err := ParseConfig([]byte(line))
+			require.ErrorContains(t, err, "not built", line)
+			continue
+		}
+		c, err := ParseConfig([]byte(line))
+		require.NoError(t, err, line)
+		name, exact := c.Default()
+		if exact {
+			require.Equal(t, classes[c.Class], name)
+			built[c.Class] = true
+		}
+		for name, m := range methods {
+			run, err := m.Start(c, Options{Steps: 4})
+			if strings.HasPrefix(name, "unipc") && !is(c.LowerFinal, true) { // DPMSolverSinglestepScheduler's
+				require.ErrorContains(t, err, "lower_order_final")
+				continue
+			}
+			require.NoError(t, err, "%s: %s", name, line)
+			require.Empty(t, run.Notices())
+		}
+	}
+	require.Len(t, built, len(classes))
+}
+
+// A model that was published with a variant that is not built can be sampled by methods that do without it.
+func TestVariants(t *testing.T) {
+	for text, exact := range map[string]bool{
+		`{"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++"}`: false,
+		`{"_class_name": "DPMSolverMultistepScheduler", "solver_type": "heun"}`:               false,
+		`{"_class_name": "DPMSolverMultistepScheduler", "solver_order": 3}`:                   false,
+		`{"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "deis"}`:            true,
+		`{"_class_name": "UniPCMultistepScheduler", "solver_type": "bh1"}`:                    false,
+		`{"_class_name": "UniPCMultistepScheduler", "solver_order": 3}`:                       false,
+		`{"_class_name": "EulerDiscreteScheduler", "solver_order": 3}`:                        true,
+	} {
+		c, err := ParseConfig([]byte(text))
+		require.NoError(t, err, text)
+		name, got := c.Default()
+		require.Equal(t, exact, got, text)
+		require.Equal(t, classes[c.Class], name)
+		for _, m := range methods {
+			_, err := m.Start(c, Options{Steps: 5})
+			require.NoError(t, err, text)
+		}
+	}
+	c, err := ParseConfig([]byte(`{"use_beta_sigmas": true}`))
+	require.NoError(t, err)
+	for name, m := range methods {
+		_, err := m.Start(c, Options{Steps: 5})
+		switch {
+		case name == "lcm" || name == "tcd" || name == "ddim" || name == "euler_a" || strings.HasSuffix(name, "_karras"):
+			require.NoError(t, err, name)
+		default:
+			require.ErrorContains(t, err, "use_beta_sigmas is true, which is not built: want use_karras_sigmas", name)
+		}
+	}
+}
+
+func TestQuoted(t *testing.T) {
+	for in, want := range map[string]string{
+		`{"a": -Infinity, "b":[NaN,Infinity]}`: `{"a": "-Infinity", "b":["NaN","Infinity"]}`,
+		`{"NaN": "a\" NaN", "c": Infinity`:     `{"NaN": "a\" NaN", "c": "Infinity"`,
+		`NaN`:                                  `"NaN"`,
+		`"\`:                                   `"\`,
+		``:                                     ``,
+	} {
+		require.Equal(t, want, string(quoted([]byte(in))), in)
+	}
+}
