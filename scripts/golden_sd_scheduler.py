@@ -136,6 +136,9 @@ OTHERS = dict(clip_sample=True, thresholding=True, final_sigmas_type="sigma_min"
               rescale_betas_zero_snr=True, prediction_type="v_prediction", original_inference_steps=20, timestep_scaling=5.0)
 for method in CLASSES:  # which of them a class does not know, and ignores
     run(method, dict(SD, **OTHERS), 4, eta=0.3 if method == "tcd" else None)
+for n in (14, 16):  # few steps end in the first order
+    run("dpmpp_2m", dict(SD, final_sigmas_type="sigma_min"), n)
+run("ddim", dict(SD, clip_sample=False, timestep_spacing="trailing"), 7)  # 7 does not divide 1000: the last step ends at timestep 0
 
 alphas = {}
 for name, config in {"scaled_linear": SD, "linear": dict(beta_schedule="linear", beta_start=0.0001, beta_end=0.02),

@@ -1,0 +1,105 @@
+package scheduler
+
+import (
+	"fmt"
+	"math"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/torch"
+)
+
+// A network that knows the clean latents leads every method to them, whatever it predicts, and the previews show them in each
+// step. This needs no diffusers: it is what the methods' papers promise. Karras's levels are left out, because their timesteps are
+// rounded; and numbers of steps that do not divide 1000, for which DDIM ends at the chain's first level, as diffusers' does.
+func TestOracle(t *testing.T) {
+	for name, m := range methods {
+		for _, predicts := range []string{epsilon, sample, velocity} {
+			for _, spacing := range []string{"leading", "trailing", "linspace"} {
+				for _, strength := range []float64{1, 0.6} {
+					if strings.HasSuffix(name, "_karras") {
+						continue
+					}
+					t.Run(fmt.Sprintf("%s/%s/%s/%g", name, predicts, spacing, strength), func(t *testing.T) {
+						no := false
+						c := Config{BetaStart: 0.00085, BetaEnd: 0.012, BetaSchedule: "scaled_linear", Predicts: predicts, Spacing: spacing, Clip: &no}
+						oracle(t, m, c, Options{Steps: 5, Strength: strength}, name == "tcd")
+					})
+				}
+			}
+		}
+	}
+}
+
+// oracle runs m with a network that knows the clean latents. noisy says that the method ends at the chain's first level, with
+// noise.
+func oracle(t *testing.T, m Method, c Config, o Options, noisy bool) {
+	t.Helper()
+	run, err := m.Start(c, o)
+	require.NoError(t, err)
+	ch, err := newChain(c, latentClass)
+	require.NoError(t, err)
+	table := ch.sigmaTable()
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		g := torch.NewGenerator(s, 7)
+		draw := func(s *torch.Scope) *torch.Tensor { return torch.Randn(s, g, torch.Float64, 2, 4, 3, 3) }
+		x0 := draw(s)
+		x := run.AddNoise(s, x0, draw(s), 0)
+		for i, at := range run.Timesteps() {
+			in := run.Input(s, x, i)
+			v := between(table, at)
+			alpha, sigma := 1/math.Sqrt(v*v+1), v/math.Sqrt(v*v+1)
+			eps := in.Sub(s, x0.MulScalar(s, alpha)).DivScalar(s, sigma)
+			out := eps
+			switch c.Predicts {
+			case sample:
+				out = x0
+			case velocity:
+				out = eps.MulScalar(s, alpha).Sub(s, x0.MulScalar(s, sigma))
+			}
+			var clean *torch.Tensor
+			x, clean = run.Step(s, i, x, out, draw)
+			assert.Less(t, clean.Sub(s, x0).Abs(s).Max(s).Item(), 1e-4, "step %d", i) // levels are float32
+		}
+		if noisy {
+			x = x.Sub(s, x0.MulScalar(s, math.Sqrt(float64(ch.alphas[0]))))
+			assert.Less(t, x.Abs(s).Max(s).Item(), 0.15) // √(1-ᾱ_0) is 0.03
+			return nil
+		}
+		assert.Less(t, x.Sub(s, x0).Abs(s).Max(s).Item(), 1e-4)
+		return nil
+	}))
+}
+
+// Methods draw noise as often as their documentation says: whoever shares a generator relies on it.
+func TestDraws(t *testing.T) {
+	const n = 5
+	for name, c := range map[string]struct {
+		m    Method
+		want int
+	}{
+		"lcm": {LCM{}, n - 1}, "tcd": {TCD{Eta: 0.3}, n - 1}, "tcd without": {TCD{}, 0}, "ddim": {DDIM{Eta: 1}, n}, "ddim without": {DDIM{}, 0},
+		"euler": {Euler{}, 0}, "euler_a": {EulerAncestral{}, n}, "heun": {Heun{}, 0}, "dpmpp_2m": {DPMPP2M{}, 0}, "unipc": {UniPC{}, 0},
+	} {
+		run, err := c.m.Start(Config{}, Options{Steps: n})
+		require.NoError(t, err)
+		drawn := 0
+		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+			x := torch.Ones(s, torch.Float32, 1, 4, 2, 2)
+			for i := range run.Timesteps() {
+				before := torch.ToSlice[float32](x)
+				y, _ := run.Step(s, i, x, x, func(s *torch.Scope) *torch.Tensor {
+					drawn++
+					return torch.Ones(s, torch.Float32, 1, 4, 2, 2)
+				})
+				assert.Equal(t, before, torch.ToSlice[float32](x), "%s: step %d changed its input", name, i)
+				x = y
+			}
+			return nil
+		}))
+		assert.Equal(t, c.want, drawn, name)
+	}
+}
