@@ -260,3 +260,13 @@ func trailing(all, n int) []float64 {
 	}
 	return out
 }
+
+// NameOf returns a method's name, or what it is where no name stands for it.
+func NameOf(m Method) string {
+	for name, known := range methods {
+		if known == m {
+			return name
+		}
+	}
+	return fmt.Sprintf("%+v", m)
+}

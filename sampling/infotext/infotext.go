@@ -1,0 +1,112 @@
+// Package infotext is the text by which pictures say how they were drawn: the "parameters" of Stable Diffusion web UI (A1111), which
+// many programs read.
+//
+//	a cat
+//	Negative prompt: blurry
+//	Steps: 4, Sampler: LCM, CFG scale: 1, Seed: 42, Size: 512x512
+package infotext
+
+import (
+	"encoding/json"
+	"regexp"
+	"strings"
+)
+
+// Keyword is the PNG text chunk that holds it.
+const Keyword = "parameters"
+
+// Text is such a text, taken apart.
+type Text struct {
+	Prompt   string
+	Negative string
+	Fields   []Field // in order
+}
+
+// Field is one setting.
+type Field struct{ Name, Value string }
+
+// Get returns a setting's value; "" if there is none.
+func (t Text) Get(name string) string {
+	for _, f := range t.Fields {
+		if f.Name == name {
+			return f.Value
+		}
+	}
+	return ""
+}
+
+// Add appends a setting, unless its value is empty.
+func (t *Text) Add(name, value string) {
+	if value != "" {
+		t.Fields = append(t.Fields, Field{name, value})
+	}
+}
+
+// String writes it as A1111 does: prompts as they are, values that hold commas, colons or line breaks as JSON strings. What stands in
+// prompts at the beginning and end of lines, or looks like the other parts, does not survive reading: the format has no quotes there.
+func (t Text) String() string {
+	var b strings.Builder
+	b.WriteString(t.Prompt)
+	if t.Negative != "" {
+		b.WriteString("\n" + negative + " " + t.Negative)
+	}
+	for i, f := range t.Fields {
+		if i == 0 {
+			b.WriteString("\n")
+		} else {
+			b.WriteString(", ")
+		}
+		b.WriteString(f.Name + ": " + quote(f.Value))
+	}
+	return b.String()
+}
+
+const negative = "Negative prompt:"
+
+// setting is one setting at the beginning of what is left of the last line.
+var setting = regexp.MustCompile(`\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)`)
+
+// Parse takes a text apart, by A1111's rules: the last line holds the settings if it has three of them or more. It takes any text; what
+// is not understood is prompt.
+func Parse(text string) Text {
+	var t Text
+	lines := strings.Split(strings.TrimSpace(strings.ReplaceAll(text, "\r\n", "\n")), "\n")
+	last := lines[len(lines)-1]
+	if found := setting.FindAllStringSubmatch(last, -1); len(found) >= 3 {
+		lines = lines[:len(lines)-1]
+		for _, f := range found {
+			t.Fields = append(t.Fields, Field{f[1], unquote(f[2])})
+		}
+	}
+	to := &t.Prompt
+	var parts []string
+	for _, line := range lines {
+		line = strings.TrimSpace(line)
+		if rest, ok := strings.CutPrefix(line, negative); ok && to == &t.Prompt {
+			*to, parts = strings.Join(parts, "\n"), nil
+			to, line = &t.Negative, strings.TrimSpace(rest)
+		}
+		parts = append(parts, line)
+	}
+	*to = strings.Join(parts, "\n")
+	return t
+}
+
+func quote(v string) string {
+	if !strings.ContainsAny(v, ",\n:") && !strings.HasPrefix(v, `"`) {
+		return v
+	}
+	var b strings.Builder
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	_ = enc.Encode(v) // a string can always be
+	return strings.TrimSuffix(b.String(), "\n")
+}
+
+func unquote(v string) string {
+	var s string
+	if strings.HasPrefix(v, `"`) && json.Unmarshal([]byte(v), &s) == nil {
+		return s
+	}
+	return strings.TrimSpace(v)
+}
