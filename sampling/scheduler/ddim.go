@@ -86,7 +86,8 @@ func (r *ddimRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise)
 		x0, eps := r.predicted(s, x, out, root(a), root(1-a), true)
 		x0 = r.bound(s, x0)
 		clean = s.Keep(x0.Share(s))
-		direction := eps.MulScalar(s, float64(root(1-to-float32(sd*sd))))
+		rest := max(1-to-float32(sd*sd), 0) // rounding may take it below 0 at η = 1, which makes diffusers' latents NaN
+		direction := eps.MulScalar(s, float64(root(rest)))
 		y := x0.MulScalar(s, float64(root(to))).Add(s, direction)
 		if r.eta > 0 {
 			y = y.Add(s, noise(s).MulScalar(s, float64(sd)))

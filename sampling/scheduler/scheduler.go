@@ -250,12 +250,12 @@ func (c *chain) spaced(n int, ints bool) []float64 {
 	return out
 }
 
-// trailing is numpy.arange(all, 0, -all/n), rounded, less 1.
+// trailing is numpy.arange(all, 0, -all/n), rounded, less 1; without the -1 that rounding errors append for some n (63 of 1000).
 func trailing(all, n int) []float64 {
 	start, step := float64(all), -float64(all)/float64(n)
 	delta := (start + step) - start
 	var out []float64
-	for i := range int(math.Ceil((0 - start) / step)) {
+	for i := range min(int(math.Ceil((0-start)/step)), n) {
 		out = append(out, math.RoundToEven(start+float64(i)*delta)-1)
 	}
 	return out
