@@ -1,0 +1,94 @@
+// Package weights reads Stable Diffusion's weights in the layouts that they are published in, under today's names: diffusers' for
+// networks and autoencoders, transformers' with the prefix text_model for text encoders.
+package weights
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/onestep-go/onestep/torch/nn"
+)
+
+// Kind is what a model is.
+type Kind int
+
+// The kinds of models.
+const (
+	Unknown    Kind = iota
+	SD15            // Stable Diffusion 1.x
+	Inpaint15       // the same for inpainting
+	LCM15           // a full latent consistency model of its shape
+	SD2             // Stable Diffusion 2.x
+	SDXL            // Stable Diffusion XL, and what has its shape
+	SSD1B           // Segmind's smaller SDXL
+	ControlNet      // a ControlNet alone
+	VAE             // an autoencoder alone
+)
+
+var kindNames = [...]string{"unknown", "sd15", "sd15-inpaint", "lcm15", "sd2", "sdxl", "ssd1b", "controlnet", "vae"}
+
+// String returns a short name, such as "sd15".
+func (k Kind) String() string {
+	if k < 0 || int(k) >= len(kindNames) {
+		return fmt.Sprintf("kind(%d)", int(k))
+	}
+	return kindNames[k]
+}
+
+// Model is the parts of a model. A part that it does not have is nil, or "".
+type Model struct {
+	Kind Kind
+
+	UNet, VAE, ControlNet *Component
+	Text, Text2           *Component // text encoders
+	Tokenizer, Tokenizer2 string     // folders; "": CLIP's own vocabulary
+	Scheduler             []byte     // scheduler_config.json; nil: none
+
+	// ZeroNegative: no negative prompt is zeros in place of an empty text, as SDXL's model_index.json says.
+	ZeroNegative bool
+
+	closers []func() error
+}
+
+// Component is a part's config.json, and its weights under today's names.
+type Component struct {
+	Config []byte
+	nn.Source
+	closer func() error
+}
+
+// Close closes the files. Networks that were built from them have to be closed before.
+func (m *Model) Close() error {
+	var err error
+	for _, f := range m.closers {
+		err = errors.Join(err, f())
+	}
+	m.closers = nil
+	return err
+}
+
+// Close closes the files of a component that was opened alone.
+func (c *Component) Close() error {
+	if c.closer == nil {
+		return nil
+	}
+	return c.closer()
+}
+
+// Options say which files are read.
+type Options struct {
+	Variant string // of a folder's files: "fp16" for model.fp16.safetensors; "": those without one
+}
+
+// Open reads a model: a folder of diffusers'.
+func Open(path string, o Options) (*Model, error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if st.IsDir() {
+		return OpenFolder(path, o)
+	}
+	return nil, fmt.Errorf("%s: want a folder of diffusers'", path)
+}
