@@ -14,33 +14,36 @@ import (
 // Config describes the chain of noise that a network was trained with, and how its predictions are to be read. It is the
 // scheduler_config.json of diffusers. Fields that are left at zero take the defaults of the diffusers class that a [Method] stands
 // for, as they do there.
+//
+// The cosine schedule is by Nichol & Dhariwal (2021), eq. 17, the spacings are those of Lin et al. (2024), table 2, and thresholds
+// are by Saharia et al. (2022), section 2.3.
 type Config struct {
 	Class string `json:"_class_name,omitempty"` // the diffusers class that the model was published with
 
 	TrainSteps   int       `json:"num_train_timesteps,omitempty"` // 0: 1000
 	BetaStart    float64   `json:"beta_start,omitempty"`          // of noise added in the first step; 0: by the class
 	BetaEnd      float64   `json:"beta_end,omitempty"`            // and in the last
-	BetaSchedule string    `json:"beta_schedule,omitempty"`       // "linear", "scaled_linear" (in √β) or "squaredcos_cap_v2" (Nichol & Dhariwal 2021)
+	BetaSchedule string    `json:"beta_schedule,omitempty"`       // "linear", "scaled_linear" (in √β) or "squaredcos_cap_v2"; "": by the class
 	TrainedBetas []float64 `json:"trained_betas,omitempty"`       // in place of a schedule
 	ZeroSNR      bool      `json:"rescale_betas_zero_snr"`        // the last step is pure noise (Lin et al. 2024, algorithm 1)
 
 	Predicts string `json:"prediction_type,omitempty"` // "epsilon", "sample" or "v_prediction" (Salimans & Ho 2022); "": epsilon
 
-	Spacing       string `json:"timestep_spacing,omitempty"` // "leading", "trailing" or "linspace" (Lin et al. 2024, table 2); "": by the class
+	Spacing       string `json:"timestep_spacing,omitempty"` // "leading", "trailing" or "linspace"; "": by the class
 	StepsOffset   int    `json:"steps_offset,omitempty"`     // added to leading timesteps
 	OriginalSteps int    `json:"original_inference_steps,omitempty"`
 	Karras        bool   `json:"use_karras_sigmas,omitempty"` // noise levels spaced as by Karras et al. (2022), eq. 5
-	FinalSigma    string `json:"final_sigmas_type,omitempty"` // where Euler, DPM-Solver++ and UniPC end: "zero" or "sigma_min"; "": zero
-	AlphaToOne    *bool  `json:"set_alpha_to_one,omitempty"`  // DDIM's last step ends without noise, and not at the chain's first level; nil: true
+	FinalSigma    string `json:"final_sigmas_type,omitempty"` // where levels end: "zero" or "sigma_min"; "": zero
+	AlphaToOne    *bool  `json:"set_alpha_to_one,omitempty"`  // DDIM ends without noise, not at the first level; nil: true
 
 	Scaling float64 `json:"timestep_scaling,omitempty"` // of timesteps in LCM's boundary condition; 0: 10
 
 	Clip       *bool   `json:"clip_sample,omitempty"`                // predictions of the clean sample are clamped; nil: as the class does
 	ClipRange  float64 `json:"clip_sample_range,omitempty"`          // to ±this; 0: 1
-	Threshold  bool    `json:"thresholding,omitempty"`               // they are clamped to a quantile and divided by it (Saharia et al. 2022, section 2.3)
+	Threshold  bool    `json:"thresholding,omitempty"`               // they are clamped to a quantile and divided by it
 	Quantile   float64 `json:"dynamic_thresholding_ratio,omitempty"` // 0: 0.995
 	SampleMax  float64 `json:"sample_max_value,omitempty"`           // the largest divisor; 0: 1
-	Order      int     `json:"solver_order,omitempty"`               // of DPM-Solver++ and UniPC: 1 or 2; 3 is taken as 2, see [Config.Default]; 0: 2
+	Order      int     `json:"solver_order,omitempty"`               // of DPM-Solver++ and UniPC: 1 or 2, also for 3; 0: 2
 	LowerFinal *bool   `json:"lower_order_final,omitempty"`          // they end in the first order when steps are few; nil: true
 	EulerFinal bool    `json:"euler_at_final,omitempty"`             // DPM-Solver++ does so always
 

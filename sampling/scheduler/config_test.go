@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"encoding/json"
 	"os"
 	"strings"
 	"testing"
@@ -22,6 +23,11 @@ func TestSavedConfigs(t *testing.T) {
 		}
 		c, err := ParseConfig([]byte(line))
 		require.NoError(t, err, line)
+		again, err := json.Marshal(c)
+		require.NoError(t, err)
+		back, err := ParseConfig(again)
+		require.NoError(t, err)
+		require.Equal(t, c, back)
 		name, exact := c.Default()
 		if exact {
 			require.Equal(t, classes[c.Class], name)

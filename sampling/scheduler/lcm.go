@@ -59,7 +59,8 @@ func start(c Config, o Options) (grid, error) {
 		return grid{}, err
 	}
 	if n > size {
-		return grid{}, fmt.Errorf("%d steps: the model was distilled at %d timesteps, of which %d are used: want at most as many steps", n, original, size)
+		return grid{}, fmt.Errorf("%d steps: the model was distilled at %d timesteps, of which %d are used: "+
+			"want at most as many steps", n, original, size)
 	}
 	for i := range n {
 		place := int(float64(i) * (float64(size) / float64(n))) // from the noisiest; numpy.linspace, rounded down
@@ -72,7 +73,8 @@ func start(c Config, o Options) (grid, error) {
 // remark notes custom timesteps that the model was not distilled at.
 func (g *grid) remark(at []int, original, k int, whole bool) {
 	if whole && at[0] != g.TrainSteps-1 {
-		g.notices = append(g.notices, fmt.Sprintf("the first timestep is %d and not %d: the model may not have learned to start there", at[0], g.TrainSteps-1))
+		g.notices = append(g.notices, fmt.Sprintf("the first timestep is %d and not %d: "+
+			"the model may not have learned to start there", at[0], g.TrainSteps-1))
 	}
 	var off []int
 	for _, t := range at {

@@ -25,7 +25,8 @@ func TestOracle(t *testing.T) {
 					}
 					t.Run(fmt.Sprintf("%s/%s/%s/%g", name, predicts, spacing, strength), func(t *testing.T) {
 						no := false
-						c := Config{BetaStart: 0.00085, BetaEnd: 0.012, BetaSchedule: "scaled_linear", Predicts: predicts, Spacing: spacing, Clip: &no}
+						c := Config{BetaStart: 0.00085, BetaEnd: 0.012, BetaSchedule: "scaled_linear", Predicts: predicts, Spacing: spacing}
+						c.Clip = &no
 						oracle(t, m, c, Options{Steps: 5, Strength: strength}, name == "tcd")
 					})
 				}
