@@ -49,7 +49,7 @@ alone, and nothing is drawn, unless --overwrite is given.`,
 	f.StringVar(&o.Out, "out", "", "FILE.png for a grid, or with --n 1 the image itself; DIR/ for a file an image, named by its seed (required)")
 	f.Var(count{&o.N}, "n", "number of images")
 	f.Uint64Var(&o.Seed, "seed", 0, "seed of the first image; the others count up (default 0)")
-	f.Var(choice{&o.Sampler, job.Samplers()}, "sampler", "how (default: multistep for a consistency model, heun for a denoiser):\n"+samplers())
+	f.Var(choice{&o.Sampler, job.Samplers()}, "sampler", "how (default: multistep for a consistency model, heun for a denoiser):\n"+wrapped(job.Samplers()))
 	f.Var(count{&o.Steps}, "steps", "steps of the sampler (default: 1, for a denoiser 18, or as many as --times lists)")
 	f.Float64SliceVar(&o.Times, "times", nil, "noise levels, largest first, above 0.002 and up to 80 (default: 80; for 2 steps 80,0.8;\nfor more, and for a denoiser, Karras's spacing, or for flow_* even flow times; a denoiser's end at 0)")
 	f.Float64Var(&o.Guidance, "guidance", 0, "scale of classifier-free guidance: 1 is none, larger follows the class more (default 1)")
@@ -77,11 +77,11 @@ alone, and nothing is drawn, unless --overwrite is given.`,
 	return cmd
 }
 
-// samplers lists the samplers' names in lines of a help text's width.
-func samplers() string {
+// wrapped lists names in lines of a help text's width.
+func wrapped(names []string) string {
 	var lines []string
 	line := ""
-	for _, name := range job.Samplers() {
+	for _, name := range names {
 		if len(line)+len(name) > 70 {
 			lines, line = append(lines, line), ""
 		}

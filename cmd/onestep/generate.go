@@ -1,0 +1,156 @@
+package main
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
+	"github.com/onestep-go/onestep/sampling/scheduler"
+)
+
+// seed is a flag for a seed; not given, it is any.
+type seed struct{ v **uint64 }
+
+func (s seed) String() string {
+	if s.v == nil || *s.v == nil {
+		return ""
+	}
+	return strconv.FormatUint(**s.v, 10)
+}
+
+func (s seed) Set(text string) error {
+	n, err := strconv.ParseUint(text, 10, 64)
+	if err == nil {
+		*s.v = &n
+	}
+	return err
+}
+
+func (s seed) Type() string { return "uint64" }
+
+// optional is a flag for a number that may not be given.
+type optional struct{ v **float64 }
+
+func (o optional) String() string {
+	if o.v == nil || *o.v == nil {
+		return ""
+	}
+	return strconv.FormatFloat(**o.v, 'g', -1, 64)
+}
+
+func (o optional) Set(text string) error {
+	n, err := strconv.ParseFloat(text, 64)
+	if err == nil {
+		*o.v = &n
+	}
+	return err
+}
+
+func (o optional) Type() string { return "float64" }
+
+func (a *app) generate() *cobra.Command {
+	o := job.DefaultGenerate()
+	var from, list string
+	cmd := &cobra.Command{
+		Use:   "generate --model MODEL --prompt TEXT",
+		Short: "Draw pictures of texts with Stable Diffusion",
+		Long: `Draw pictures of texts with a model of Stable Diffusion 1, 2 or XL: in 1 to 8 steps with a latent consistency model.
+
+A model is a folder of diffusers' or a single file. Texts have A1111's syntax: (word:1.2) weighs, [word] weakens, BREAK begins a new
+chunk of 75 tokens; long texts take several. --plain takes them as they are. Picture i of a text has seed SEED+i and is the same
+whatever --n is. The settings are written into the PNG, as A1111 does and in full: onestep info prints them, and --from repeats them.
+The names of the files that were written go to standard output. A file that exists is left alone, and nothing is drawn, unless
+--overwrite is given.`,
+		Example: `  onestep generate --model LCM_Dreamshaper_v7 --prompt "a cat on a roof" --steps 4 --out cat.png
+  onestep generate --model sd15.safetensors --sampler dpmpp2m --steps 20 --guidance 7.5 --prompt "a (red:1.3) house" --negative blurry --n 4 --out houses/
+  onestep generate --model lcm --prompt "in winter" --init-image house.png --strength 0.5 --out winter.png
+  onestep generate --from cat.png --out again.png`,
+		Args: arguments(0, "no arguments, only flags"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if from != "" {
+				if err := readBeneath(cmd.Flags(), func() error { return o.ReadImage(from) }); err != nil {
+					return err
+				}
+			}
+			if list != "" {
+				if cmd.Flags().Changed("prompt") {
+					return &job.UsageError{Msg: "--prompt and --prompts: want one of them"}
+				}
+				texts, err := job.ReadPrompts(list)
+				if err != nil {
+					return fmt.Errorf("--prompts: %w", err)
+				}
+				o.Prompts = texts
+			}
+			sc := newScreen(a.stderr)
+			sc.start()
+			got, err := o.Run(cmd.Context(), func(picture, pictures, step, steps int) {
+				part := (float64(picture) + float64(step)/float64(steps)) / float64(pictures)
+				sc.show(part, fmt.Sprintf("picture %d/%d", picture+1, pictures), fmt.Sprintf("step %d/%d", step, steps))
+			}, func(note string) { sc.log.Warn(note) })
+			sc.stop()
+			if err != nil {
+				return err
+			}
+			return a.print(got, strings.Join(got.Files, "\n")+"\n")
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&o.Model, "model", "", "a folder of diffusers', or a single file (required)")
+	f.StringArrayVar(&o.Prompts, "prompt", nil, "what to draw; may be given several times")
+	f.StringVar(&list, "prompts", "", "a file with a text on each line; - is standard input")
+	f.StringVar(&o.Negative, "negative", "", "what to lead away from; needs --guidance above 1")
+	f.StringVar(&o.Out, "out", o.Out, "FILE.png, with {n}, {text} or {seed} in it where there are several pictures; or DIR/")
+	f.Var(count{&o.N}, "n", "pictures of each text")
+	f.Var(seed{&o.Seed}, "seed", "seed of each text's first picture; the others count up (default: any, which the PNG says)")
+	f.Var(choice{&o.Sampler, scheduler.Names()}, "sampler", "how (default: lcm for a latent consistency model, others by their scheduler):\n"+wrapped(scheduler.Names()))
+	f.Var(count{&o.Steps}, "steps", "steps of the sampler (default: 4 of lcm and tcd, 25 of others)")
+	f.Float64Var(&o.Guidance, "guidance", 0, "scale of classifier-free guidance; 1 is none (default: 1 for lcm and tcd, 8.5 for a model that is told it, 7.5)")
+	f.Float64Var(&o.Rescale, "guidance-rescale", 0, "part by which guided predictions are brought back to their deviation without guidance, 0 to 1 (default 0)")
+	f.Var(count{&o.Width}, "width", "pixels (default: what the model was trained for)")
+	f.Var(count{&o.Height}, "height", "pixels")
+	f.IntSliceVar(&o.Timesteps, "timesteps", nil, "the network's timesteps, from the noisiest, such as 999,749,499,249 (default: the sampler's)")
+	f.IntVar(&o.OriginalSteps, "original-steps", 0, "lcm, tcd: the grid that timesteps are taken from (default: the model's)")
+	f.Var(optional{&o.Eta}, "eta", "tcd: part of each step that is drawn anew (default 0.3); ddim: of its noise (default 0)")
+	f.BoolVar(&o.Plain, "plain", false, "texts as they are: no weights, and cut off after 75 tokens, as in diffusers")
+	f.IntVar(&o.ClipSkip, "clip-skip", 0, "last layers of the text encoder that are left out, as in diffusers (A1111 counts one more) (default 0)")
+	f.StringVar(&o.Init, "init-image", "", "a picture to start from, of the size that is drawn")
+	f.Float64Var(&o.Strength, "strength", 0, "how much of it may change, above 0 to 1 (default: 0.8, with --mask 1)")
+	f.BoolVar(&o.Shorten, "shorten", false, "lcm, tcd: all steps at the end of the timesteps, in place of leaving out the first ones")
+	f.StringVar(&o.Mask, "mask", "", "where --init-image is drawn anew: where it is white")
+	f.StringArrayVar(&o.ControlModels, "control-model", nil, "a ControlNet; may be given several times, with as many --control-image")
+	f.StringArrayVar(&o.ControlImages, "control-image", nil, "what it sees, of the size that is drawn")
+	f.Float64Var(&o.ControlScale, "control-scale", 0, "how much ControlNets say (default 1)")
+	f.Uint64Var(&o.VariationSeed, "variation-seed", 0, "seed that the first noise is turned towards (default 0)")
+	f.Float64Var(&o.VariationStrength, "variation-strength", 0, "how far, 0 to 1 (default 0)")
+	f.BoolVar(&o.SharedNoise, "shared-noise", false, "a text's pictures share the noise of one seed, as in diffusers with a single generator")
+	f.StringVar(&o.VAE, "vae", "", "an autoencoder in place of the model's: a folder or a file")
+	f.StringVar(&o.TinyVAE, "tiny-vae", "", "a tiny autoencoder (TAESD) in place of the model's, or with --preview beside it")
+	f.IntVar(&o.Tile, "tile", 0, "decode pictures larger than that many pixels in tiles, which needs less memory (default: never)")
+	f.StringVar(&o.Preview, "preview", "", "a PNG file that shows the picture after every step; needs --tiny-vae")
+	f.StringVar(&o.Variant, "variant", "", "of a folder's files: fp16 for those with .fp16. in their names")
+	f.Var(choice{&o.DType, job.DTypes()}, "dtype", "type of weights and computation")
+	f.Var(count{&o.Batch}, "batch", "pictures drawn together; more than 1 changes their last bits")
+	f.StringVar(&from, "from", "", "take the settings from a PNG file; other flags come on top")
+	f.StringVar(&o.Device, "device", o.Device, "cpu, cuda or cuda:N")
+	f.Var(count{&o.Threads}, "threads", "threads of one operator (default: as many as processors)")
+	f.BoolVar(&o.Bare, "no-metadata", false, "leave the settings out of the PNG")
+	f.BoolVar(&o.Overwrite, "overwrite", false, "replace files that exist")
+	a.jsonFlag(cmd)
+	offerChoices(cmd)
+	call(f, "FILE|DIR", "model", "vae", "tiny-vae", "control-model")
+	call(f, "TEXT", "prompt", "negative")
+	call(f, "FILE", "prompts", "init-image", "mask", "control-image", "preview", "from")
+	call(f, "FILE.png|DIR/", "out")
+	call(f, "NAME", "sampler", "variant")
+	call(f, "T,T", "timesteps")
+	call(f, "N", "seed", "original-steps", "clip-skip", "tile", "variation-seed")
+	call(f, "X", "guidance", "guidance-rescale", "eta", "strength", "control-scale", "variation-strength")
+	call(f, "DEVICE", "device")
+	offer(cmd, "device", "cpu", "cuda")
+	return cmd
+}

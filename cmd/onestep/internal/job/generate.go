@@ -1,0 +1,591 @@
+package job
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"image"
+	_ "image/jpeg" // pictures to start from
+	_ "image/png"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/models/sd/unet"
+	"github.com/onestep-go/onestep/models/sd/vae"
+	"github.com/onestep-go/onestep/models/sd/weights"
+	"github.com/onestep-go/onestep/sampling"
+	"github.com/onestep-go/onestep/sampling/infotext"
+	"github.com/onestep-go/onestep/sampling/scheduler"
+	"github.com/onestep-go/onestep/torch"
+)
+
+// Generate are the options of drawing pictures of texts. Start from [DefaultGenerate]. The JSON names are those in a picture's text.
+type Generate struct {
+	Model   string `json:"model"`
+	Variant string `json:"variant,omitempty"`
+	VAE     string `json:"vae,omitempty"`
+	TinyVAE string `json:"tiny_vae,omitempty"`
+	DType   string `json:"dtype"`
+	Tile    int    `json:"tile,omitempty"`
+
+	Prompts  []string `json:"-"`
+	Prompt   string   `json:"prompt"` // of one picture
+	Negative string   `json:"negative,omitempty"`
+	Plain    bool     `json:"plain,omitempty"`
+	ClipSkip int      `json:"clip_skip,omitempty"`
+
+	Sampler       string   `json:"sampler,omitempty"`
+	Eta           *float64 `json:"eta,omitempty"`
+	Steps         int      `json:"steps,omitempty"`
+	Timesteps     []int    `json:"timesteps,omitempty"`
+	OriginalSteps int      `json:"original_steps,omitempty"`
+	Guidance      float64  `json:"guidance,omitempty"`
+	Rescale       float64  `json:"guidance_rescale,omitempty"`
+
+	Seed              *uint64 `json:"seed"` // nil: any
+	SharedNoise       bool    `json:"shared_noise,omitempty"`
+	VariationSeed     uint64  `json:"variation_seed,omitempty"`
+	VariationStrength float64 `json:"variation_strength,omitempty"`
+	Width             int     `json:"width,omitempty"`
+	Height            int     `json:"height,omitempty"`
+
+	Init     string  `json:"init_image,omitempty"`
+	Strength float64 `json:"strength,omitempty"`
+	Shorten  bool    `json:"shorten,omitempty"`
+	Mask     string  `json:"mask,omitempty"`
+
+	ControlModels []string `json:"control_model,omitempty"`
+	ControlImages []string `json:"control_image,omitempty"`
+	ControlScale  float64  `json:"control_scale,omitempty"`
+
+	N         int    `json:"n,omitempty"` // in a picture's text only with SharedNoise, where it matters
+	Batch     int    `json:"-"`
+	Device    string `json:"-"`
+	Threads   int    `json:"-"` // 0: all processors
+	Out       string `json:"-"`
+	Preview   string `json:"-"` // a file that shows the picture as it is being drawn
+	Bare      bool   `json:"-"` // pictures without text
+	Overwrite bool   `json:"-"`
+
+	Index int `json:"index,omitempty"` // which of the pictures that share noise
+}
+
+// DefaultGenerate returns the options that hold where nothing else is said.
+func DefaultGenerate() Generate {
+	return Generate{DType: "f32", N: 1, Batch: 1, Device: "cpu", Out: "onestep-{seed}.png"}
+}
+
+// DTypes are the types of a model's weights, by the names that options have for them.
+func DTypes() []string { return []string{"f32", "bf16", "f16"} }
+
+var dtypes = map[string]torch.DType{"f32": torch.Float32, "bf16": torch.BFloat16, "f16": torch.Float16}
+
+// Generated is what was drawn.
+type Generated struct {
+	Files       []string  `json:"files"`
+	Model       string    `json:"model"`
+	Kind        string    `json:"kind"`
+	Sampler     string    `json:"sampler"`
+	Timesteps   []float64 `json:"timesteps"`
+	Guidance    float64   `json:"guidance"`
+	Evaluations int       `json:"evaluations"` // of the network, for each picture
+	Width       int       `json:"width"`
+	Height      int       `json:"height"`
+	Seed        uint64    `json:"seed"` // of each text's first picture
+	Notices     []string  `json:"notices"`
+}
+
+// Progress is told after each step: the picture, from 0, of how many, and the step, from 1, of how many.
+type Progress func(picture, pictures, step, steps int)
+
+// Run draws and writes the pictures. What can be known to be wrong before the weights are read is reported before. Remarks go to
+// note.
+func (o Generate) Run(ctx context.Context, progress Progress, note func(string)) (Generated, error) {
+	var none Generated
+	if err := o.validate(); err != nil {
+		return none, err
+	}
+	dev, err := torch.ParseDevice(o.Device)
+	if err != nil {
+		return none, usage("--device: %v", err)
+	}
+	files, err := o.files()
+	if err != nil {
+		return none, err
+	}
+	t, err := o.draws()
+	if err != nil {
+		return none, err
+	}
+	if err := o.tryScheduler(t); err != nil {
+		return none, err
+	}
+	if err := use(dev, o.Threads); err != nil {
+		return none, err
+	}
+	close, err := o.open(&t, dev)
+	defer func() {
+		if close != nil {
+			close()
+		}
+	}()
+	if err != nil {
+		return none, err
+	}
+	plan, err := t.Plan(o.Prompts...)
+	if err != nil {
+		return none, err
+	}
+	for _, n := range plan.Notices {
+		note(n)
+	}
+	out := Generated{
+		Files: files, Model: o.Model, Kind: t.Model.Kind.String(), Sampler: plan.Method, Timesteps: plan.Timesteps, Guidance: plan.Guidance,
+		Evaluations: plan.Evaluations, Width: plan.Width, Height: plan.Height, Seed: *o.Seed, Notices: append([]string{}, plan.Notices...),
+	}
+	return out, o.draw(ctx, t, plan, out, progress)
+}
+
+// validate checks what can be checked without any file.
+func (o *Generate) validate() error {
+	o.Batch = max(o.Batch, 1)
+	if o.Seed == nil {
+		var b [4]byte
+		if _, err := rand.Read(b[:]); err != nil {
+			return err
+		}
+		seed := uint64(binary.LittleEndian.Uint32(b[:]))
+		o.Seed = &seed
+	}
+	side := func(name string, v int) error {
+		if v != 0 && (v < 8 || v > 16384) {
+			return usage("--%s: want 8 to 16384 pixels, got %d", name, v)
+		}
+		if v%8 != 0 {
+			return usage("--%s: want a multiple of 8 pixels, got %d: take %d or %d", name, v, v/8*8, v/8*8+8)
+		}
+		return nil
+	}
+	switch {
+	case o.Model == "":
+		return usage("--model is missing: a folder of diffusers' or a single file")
+	case len(o.Prompts) == 0:
+		return usage("--prompt is missing: what to draw, or --prompts FILE with a line for each")
+	case dtypes[o.DType] == 0 && o.DType != "f32":
+		return usage("--dtype: want %s, got %q", strings.Join(DTypes(), ", "), o.DType)
+	case o.N < 1 || o.N > maxImages || len(o.Prompts) > maxImages/o.N:
+		return usage("--n: want 1 to %d pictures in all, got %d of each of %d prompts", maxImages, o.N, len(o.Prompts))
+	case *o.Seed > math.MaxUint64-uint64(o.N-1):
+		return usage("--seed: %d pictures from seed %d on would pass the largest seed, %d", o.N, *o.Seed, uint64(math.MaxUint64))
+	case o.VAE != "" && o.TinyVAE != "" && o.Preview == "":
+		return usage("--vae and --tiny-vae: want one of them")
+	case o.Init == "" && (o.Strength != 0 || o.Mask != "" || o.Shorten):
+		return usage("--strength, --shorten and --mask go with --init-image")
+	case len(o.ControlModels) != len(o.ControlImages):
+		return usage("--control-model and --control-image: want as many of both, got %d and %d", len(o.ControlModels), len(o.ControlImages))
+	case len(o.ControlModels) == 0 && o.ControlScale != 0:
+		return usage("--control-scale goes with --control-model")
+	case o.Threads < 0 || o.Threads > 4096:
+		return usage("--threads: want 1 to 4096, got %d", o.Threads)
+	case o.Preview != "" && !strings.EqualFold(filepath.Ext(o.Preview), ".png"):
+		return usage("--preview: want FILE.png, got %q", o.Preview)
+	case o.Preview != "" && o.TinyVAE == "":
+		return usage("--preview: it is decoded by a tiny autoencoder; want --tiny-vae, too")
+	}
+	return errors.Join(side("width", o.Width), side("height", o.Height))
+}
+
+// files lists what will be written, and makes sure that nothing is there unless it may be overwritten.
+func (o Generate) files() ([]string, error) {
+	pattern := o.Out
+	if st, err := os.Stat(pattern); strings.HasSuffix(pattern, "/") || (err == nil && st.IsDir()) {
+		pattern = filepath.Join(pattern, "{n}.png")
+	}
+	if !strings.EqualFold(filepath.Ext(pattern), ".png") {
+		return nil, usage("--out: want a name that ends in .png, with {n}, {text} or {seed} where there are several pictures, or DIR/, got %q", o.Out)
+	}
+	var files []string
+	seen := map[string]bool{}
+	for i := range o.Prompts {
+		for j := range o.N {
+			name := strings.NewReplacer("{n}", fmt.Sprintf("%05d", i*o.N+j), "{text}", fmt.Sprintf("%05d", i),
+				"{seed}", strconv.FormatUint(*o.Seed+uint64(j), 10)).Replace(pattern)
+			if seen[name] {
+				return nil, usage("--out: %q names several pictures the same, %s: want {n} in it", o.Out, name)
+			}
+			seen[name] = true
+			files = append(files, name)
+		}
+	}
+	for _, f := range files {
+		if dir := filepath.Dir(f); strings.HasSuffix(o.Out, "/") {
+			continue // is made
+		} else if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+			return nil, fmt.Errorf("--out: the folder %s does not exist: make it first", dir)
+		}
+	}
+	if o.Overwrite {
+		return files, nil
+	}
+	for _, f := range files {
+		if _, err := os.Lstat(f); err == nil {
+			return nil, fmt.Errorf("%s exists: choose another name, or allow it by --overwrite", f)
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	return files, nil
+}
+
+// draws returns what is to be drawn, without the model.
+func (o Generate) draws() (t sampling.TextToImage, err error) {
+	t = sampling.TextToImage{
+		Steps: o.Steps, Timesteps: o.Timesteps, OriginalSteps: o.OriginalSteps, Guidance: o.Guidance, Rescale: o.Rescale,
+		Negative: o.Negative, Plain: o.Plain, ClipSkip: o.ClipSkip, Width: o.Width, Height: o.Height, Seed: *o.Seed, N: o.N, Batch: o.Batch,
+		SharedNoise: o.SharedNoise, VariationSeed: o.VariationSeed, VariationStrength: o.VariationStrength,
+		Strength: o.Strength, Shorten: o.Shorten,
+	}
+	if o.Sampler != "" {
+		if t.Method, err = scheduler.Named(o.Sampler); err != nil {
+			return t, usage("--sampler: %v", err)
+		}
+	}
+	if o.Eta != nil {
+		switch t.Method.(type) {
+		case scheduler.TCD:
+			t.Method = scheduler.TCD{Eta: *o.Eta}
+		case scheduler.DDIM:
+			t.Method = scheduler.DDIM{Eta: *o.Eta}
+		default:
+			return t, usage("--eta: goes with --sampler tcd or ddim")
+		}
+	}
+	if t.Init, err = o.picture("--init-image", o.Init); err != nil {
+		return t, err
+	}
+	if t.Mask, err = o.picture("--mask", o.Mask); err != nil {
+		return t, err
+	}
+	for _, path := range o.ControlImages {
+		m, err := o.picture("--control-image", path)
+		if err != nil {
+			return t, err
+		}
+		t.Controls = append(t.Controls, sampling.Control{Image: m, Scale: o.ControlScale})
+	}
+	return t, nil
+}
+
+// picture reads an image file; nil for none.
+func (o Generate) picture(flag, path string) (image.Image, error) {
+	if path == "" {
+		return nil, nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", flag, err)
+	}
+	defer f.Close()
+	c, _, err := image.DecodeConfig(bufio.NewReader(f))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %s: %w: want a PNG or JPEG file", flag, path, err)
+	}
+	if c.Width > 16384 || c.Height > 16384 {
+		return nil, fmt.Errorf("%s: %s has %d×%d pixels: want at most 16384 on a side", flag, path, c.Width, c.Height)
+	}
+	if _, err := f.Seek(0, 0); err != nil {
+		return nil, fmt.Errorf("%s: %w", flag, err)
+	}
+	m, _, err := image.Decode(bufio.NewReader(f))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %s: %w", flag, path, err)
+	}
+	return m, nil
+}
+
+// tryScheduler finds out whether the method can work with the model's configuration, which is read without the weights.
+func (o Generate) tryScheduler(t sampling.TextToImage) error {
+	files, err := weights.Open(o.Model, weights.Options{Variant: o.Variant})
+	if err != nil {
+		return err
+	}
+	defer files.Close()
+	var c scheduler.Config
+	if files.Scheduler != nil {
+		if c, err = scheduler.ParseConfig(files.Scheduler); err != nil {
+			return fmt.Errorf("%s: %w", o.Model, err)
+		}
+	}
+	if t.Method == nil || (t.Steps == 0 && t.Timesteps == nil) {
+		return nil // decided with the model
+	}
+	_, err = t.Method.Start(c, scheduler.Options{Steps: t.Steps, Timesteps: t.Timesteps, OriginalSteps: t.OriginalSteps, Strength: t.Strength, Shorten: t.Shorten})
+	return err
+}
+
+// open reads the weights. What it returns closes them.
+func (o Generate) open(t *sampling.TextToImage, dev torch.Device) (func(), error) {
+	tiny := o.TinyVAE
+	if o.Preview != "" {
+		tiny = "" // it is for the previews
+	}
+	m, err := sd.Open(o.Model, sd.Options{Device: dev, DType: dtypes[o.DType], Variant: o.Variant, VAE: o.VAE, TinyVAE: tiny, Tile: o.Tile})
+	if err != nil {
+		return nil, err
+	}
+	t.Model = m
+	closers := []func(){func() { _ = m.Close() }} // files that were only read
+	closeAll := func() {
+		for _, c := range slices.Backward(closers) {
+			c()
+		}
+	}
+	for i, path := range o.ControlModels {
+		part, err := weights.OpenComponent(path, weights.Options{Variant: o.Variant})
+		if err != nil {
+			return closeAll, err
+		}
+		closers = append(closers, func() { _ = part.Close() })
+		c, err := unet.ParseControlNetConfig(part.Config)
+		if err != nil {
+			return closeAll, fmt.Errorf("%s: %w", path, err)
+		}
+		n, err := unet.ControlNetFrom(c, part, dev, dtypes[o.DType])
+		if err != nil {
+			return closeAll, fmt.Errorf("%s: %w", path, err)
+		}
+		closers = append(closers, n.Close)
+		t.Controls[i].Net = n
+	}
+	return closeAll, nil
+}
+
+func (o Generate) draw(ctx context.Context, t sampling.TextToImage, plan sampling.Plan, out Generated, progress Progress) error {
+	if strings.HasSuffix(o.Out, "/") {
+		if err := os.MkdirAll(o.Out, 0o777); err != nil {
+			return err
+		}
+	}
+	var preview vae.Autoencoder
+	if o.Preview != "" {
+		tiny, err := vae.OpenTiny(o.TinyVAE, t.Model.Device(), torch.Float32)
+		if err != nil {
+			return err
+		}
+		defer tiny.Close()
+		preview = tiny
+	}
+	for st, err := range t.Run(ctx, o.Prompts...) {
+		if err != nil {
+			return err
+		}
+		at := st.Text*o.N + int(st.Seeds[0]-*o.Seed)
+		progress(at, len(out.Files), st.I, st.Steps)
+		if preview != nil && st.Pictures == nil {
+			m, err := st.Preview(preview)
+			if err != nil {
+				return err
+			}
+			if err := sampling.WritePNG(o.Preview, m[0], nil, true); err != nil {
+				return err
+			}
+		}
+		for i, m := range st.Pictures {
+			var texts []sampling.Text
+			if !o.Bare {
+				if texts, err = o.text(t, plan, st, i); err != nil {
+					return err
+				}
+			}
+			if err := sampling.WritePNG(out.Files[at+i], m, texts, o.Overwrite); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// samplerNames are what A1111 calls the methods.
+var samplerNames = map[string]string{
+	"lcm": "LCM", "tcd": "TCD", "ddim": "DDIM", "euler": "Euler", "euler_karras": "Euler Karras", "euler_a": "Euler a", "heun": "Heun",
+	"heun_karras": "Heun Karras", "dpmpp_2m": "DPM++ 2M", "dpmpp_2m_karras": "DPM++ 2M Karras", "unipc": "UniPC", "unipc_karras": "UniPC Karras",
+}
+
+// text is what the PNG's text chunks say of picture i of a step: A1111's parameters, and all settings.
+func (o Generate) text(t sampling.TextToImage, plan sampling.Plan, st sampling.Progress, i int) ([]sampling.Text, error) {
+	seed := st.Seeds[i]
+	one := o
+	one.Prompt, one.Seed, one.N = o.Prompts[st.Text], &seed, 0
+	one.Sampler, one.Guidance, one.Width, one.Height = plan.Method, plan.Guidance, plan.Width, plan.Height
+	if one.Timesteps == nil {
+		one.Steps = t.Steps
+	}
+	if o.SharedNoise {
+		one.Seed, one.N, one.Index = o.Seed, o.N, i
+	}
+	settings, err := json.Marshal(one)
+	if err != nil {
+		return nil, err
+	}
+	info := infotext.Text{Prompt: one.Prompt, Negative: one.Negative}
+	name := samplerNames[plan.Method]
+	if name == "" {
+		name = plan.Method
+	}
+	number := func(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
+	info.Add("Steps", strconv.Itoa(len(plan.Timesteps)))
+	info.Add("Sampler", name)
+	info.Add("CFG scale", number(plan.Guidance))
+	info.Add("Seed", strconv.FormatUint(seed, 10))
+	info.Add("Size", fmt.Sprintf("%dx%d", plan.Width, plan.Height))
+	info.Add("Model", t.Model.Name())
+	if o.Init != "" {
+		info.Add("Denoising strength", number(plan.Strength))
+	}
+	if o.ClipSkip > 0 {
+		info.Add("Clip skip", strconv.Itoa(o.ClipSkip+1)) // counted from 1 there
+	}
+	if o.VariationStrength > 0 {
+		info.Add("Variation seed", strconv.FormatUint(o.VariationSeed, 10))
+		info.Add("Variation seed strength", number(o.VariationStrength))
+	}
+	info.Add("RNG", "CPU")
+	info.Add("Version", "onestep")
+	return []sampling.Text{{Keyword: infotext.Keyword, Value: info.String()}, {Keyword: "Software", Value: "onestep"},
+		{Keyword: "onestep", Value: string(settings)}}, nil
+}
+
+// ReadImage takes the settings over from the text of a PNG file: ours, or A1111's parameters.
+func (o *Generate) ReadImage(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	texts, err := sampling.ReadTexts(bufio.NewReader(f))
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	for _, t := range texts {
+		if t.Keyword != "onestep" {
+			continue
+		}
+		dec := json.NewDecoder(strings.NewReader(t.Value))
+		dec.DisallowUnknownFields()
+		if err := dec.Decode(o); err != nil {
+			return fmt.Errorf("%s: its settings are not those of generate: %w", path, err)
+		}
+		o.Prompts, o.N = []string{o.Prompt}, max(o.N, 1)
+		return nil
+	}
+	for _, t := range texts {
+		if t.Keyword == infotext.Keyword {
+			if err := o.readInfo(infotext.Parse(t.Value)); err != nil {
+				return fmt.Errorf("%s: %w", path, err)
+			}
+			return nil
+		}
+	}
+	return fmt.Errorf("%s: it has no text that says how it was drawn", path)
+}
+
+// readInfo takes over what A1111's parameters say.
+func (o *Generate) readInfo(t infotext.Text) error {
+	var bad error
+	whole := func(name string, to *int) {
+		if v := t.Get(name); v != "" {
+			n, err := strconv.Atoi(v)
+			if err != nil {
+				bad = errors.Join(bad, fmt.Errorf("%s: want a whole number, got %q", name, v))
+			}
+			*to = n
+		}
+	}
+	number := func(name string, to *float64) {
+		if v := t.Get(name); v != "" {
+			n, err := strconv.ParseFloat(v, 64)
+			if err != nil {
+				bad = errors.Join(bad, fmt.Errorf("%s: want a number, got %q", name, v))
+			}
+			*to = n
+		}
+	}
+	o.Prompts, o.Negative = []string{t.Prompt}, t.Negative
+	whole("Steps", &o.Steps)
+	whole("Clip skip", &o.ClipSkip)
+	o.ClipSkip = max(o.ClipSkip-1, 0) // counted from 1 there
+	number("CFG scale", &o.Guidance)
+	number("Denoising strength", &o.Strength)
+	number("Variation seed strength", &o.VariationStrength)
+	for name, to := range map[string]*uint64{"Seed": nil, "Variation seed": &o.VariationSeed} {
+		v := t.Get(name)
+		if v == "" {
+			continue
+		}
+		n, err := strconv.ParseUint(v, 10, 64)
+		if err != nil {
+			bad = errors.Join(bad, fmt.Errorf("%s: want a whole number from 0 on, got %q", name, v))
+		}
+		if to == nil {
+			o.Seed = &n
+		} else {
+			*to = n
+		}
+	}
+	if v := t.Get("Size"); v != "" {
+		if n, err := fmt.Sscanf(v, "%dx%d", &o.Width, &o.Height); n != 2 || err != nil {
+			bad = errors.Join(bad, fmt.Errorf("size: want WxH, got %q", v))
+		}
+	}
+	if v := t.Get("Sampler"); v != "" {
+		if kind := t.Get("Schedule type"); kind == "Karras" {
+			v += " Karras"
+		}
+		for ours, theirs := range samplerNames {
+			if theirs == v {
+				o.Sampler = ours
+			}
+		}
+		if o.Sampler == "" {
+			bad = errors.Join(bad, fmt.Errorf("the sampler %q is not built: choose one by --sampler", v))
+		}
+	}
+	return bad
+}
+
+// ReadPrompts reads a file with a text on each line; empty lines are left out. "-" is standard input.
+func ReadPrompts(path string) ([]string, error) {
+	f := os.Stdin
+	if path != "-" {
+		var err error
+		if f, err = os.Open(path); err != nil {
+			return nil, err
+		}
+		defer f.Close()
+	}
+	var out []string
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		if text := strings.TrimSpace(lines.Text()); text != "" {
+			out = append(out, text)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if out == nil {
+		return nil, fmt.Errorf("%s: there is no text in it", path)
+	}
+	return out, nil
+}

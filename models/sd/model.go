@@ -1,0 +1,222 @@
+// Package sd is Stable Diffusion: latent diffusion models of the families 1, 2 and XL, with their text encoders, networks and
+// autoencoders, from files as they are published. Package sampling draws pictures with them.
+package sd
+
+import (
+	"errors"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/onestep-go/onestep/models/sd/clip"
+	"github.com/onestep-go/onestep/models/sd/prompt"
+	"github.com/onestep-go/onestep/models/sd/unet"
+	"github.com/onestep-go/onestep/models/sd/vae"
+	"github.com/onestep-go/onestep/models/sd/weights"
+	"github.com/onestep-go/onestep/torch"
+)
+
+// TextEncoder is a text encoder and the tokenizer that it reads by.
+type TextEncoder struct {
+	Tokenizer *prompt.Tokenizer
+	*clip.Encoder
+}
+
+// Model is a latent diffusion model. It owns its weights. Several goroutines may use it at once.
+type Model struct {
+	Path      string        // where it was read
+	Kind      weights.Kind  // what it is, by its weights
+	Texts     []TextEncoder // one, or the two of SDXL
+	UNet      *unet.UNet    // predicts what Scheduler says
+	VAE       vae.Autoencoder
+	Scheduler []byte // scheduler_config.json: the noise it was trained with, and what it predicts
+
+	// ZeroNegative: no negative prompt is zeros in place of an empty text (SDXL).
+	ZeroNegative bool
+
+	closers []func() error // of files and of an autoencoder of its own, to be closed after the networks
+}
+
+// Options are how a model is opened. Their zero value stands for float32 on the CPU.
+type Options struct {
+	Device  torch.Device
+	DType   torch.DType // of the weights and of all computation: Float32, BFloat16 or Float16
+	Variant string      // of the files in a folder: "fp16" for diffusion_pytorch_model.fp16.safetensors
+
+	VAE     string // an autoencoder in place of the model's: a folder or a file
+	TinyVAE string // a tiny autoencoder in place of the model's; see [vae.OpenTiny]
+	Tile    int    // pictures larger than that many pixels are decoded in tiles; 0: never
+}
+
+// Open reads a model: a folder of diffusers', or a single file. Weights are views of the files where they have the type that is asked
+// for, and are read from the disk when they are used; others are converted one by one.
+func Open(path string, o Options) (_ *Model, err error) {
+	if !o.DType.IsFloat() || o.DType == torch.Float64 {
+		return nil, fmt.Errorf("want float32, bfloat16 or float16 for a model, got %s", o.DType)
+	}
+	files, err := weights.Open(path, weights.Options{Variant: o.Variant})
+	if err != nil {
+		return nil, err
+	}
+	m := &Model{Path: path, Kind: files.Kind, Scheduler: files.Scheduler, ZeroNegative: files.ZeroNegative, closers: []func() error{files.Close}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.Close())
+		}
+	}()
+	if files.UNet == nil || files.Text == nil {
+		return nil, fmt.Errorf("%s: want a whole model, of text encoder, unet and vae; it is a %s", path, files.Kind)
+	}
+	for i, part := range []*weights.Component{files.Text, files.Text2} {
+		if part == nil {
+			continue
+		}
+		t, err := openText(part, []string{files.Tokenizer, files.Tokenizer2}[i], i == 1, o)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		m.Texts = append(m.Texts, t)
+	}
+	c, err := unet.ParseConfig(files.UNet.Config)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if m.UNet, err = unet.From(c, files.UNet, o.Device, o.DType); err != nil {
+		return nil, fmt.Errorf("%s: unet: %w", path, err)
+	}
+	if m.VAE, err = m.openVAE(files.VAE, o); err != nil {
+		return nil, err
+	}
+	return m, m.check()
+}
+
+func openText(part *weights.Component, tokenizer string, second bool, o Options) (t TextEncoder, err error) {
+	c, err := clip.ParseConfig(part.Config)
+	if err != nil {
+		return t, err
+	}
+	if second {
+		c.Projection = true // the class that model_index.json names; its config.json may not
+	}
+	switch {
+	case tokenizer != "":
+		if t.Tokenizer, err = prompt.Open(tokenizer); err != nil {
+			return t, err
+		}
+	case second:
+		t.Tokenizer = prompt.Default().WithPad(0)
+	default:
+		t.Tokenizer = prompt.Default()
+	}
+	if n := t.Tokenizer.Vocab(); n > c.Vocab {
+		return t, fmt.Errorf("the tokenizer has %d tokens and the text encoder knows %d: they do not belong together", n, c.Vocab)
+	}
+	if n := t.Tokenizer.Max(); n > c.Positions {
+		return t, fmt.Errorf("the tokenizer's texts have %d tokens and the text encoder's %d: they do not belong together", n, c.Positions)
+	}
+	t.Encoder, err = clip.From(c, part, o.Device, o.DType)
+	return t, err
+}
+
+// openVAE opens the model's own autoencoder or the one that is to take its place.
+func (m *Model) openVAE(own *weights.Component, o Options) (vae.Autoencoder, error) {
+	if o.TinyVAE != "" {
+		return vae.OpenTiny(o.TinyVAE, o.Device, o.DType)
+	}
+	where := m.Path
+	if o.VAE != "" {
+		other, err := weights.OpenComponent(o.VAE, weights.Options{Variant: o.Variant})
+		if err != nil {
+			return nil, err
+		}
+		m.closers = append(m.closers, other.Close)
+		own, where = other, o.VAE
+	}
+	if own == nil {
+		return nil, fmt.Errorf("%s: it has no vae: want one from elsewhere", where)
+	}
+	c, err := vae.ParseConfig(own.Config)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", where, err)
+	}
+	d := o.DType
+	if d == torch.Float16 && *c.ForceUpcast {
+		d = torch.Float32 // it overflows in half precision
+	}
+	a, err := vae.From(c, own, o.Device, d)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", where, err)
+	}
+	a.Tile = o.Tile
+	return a, nil
+}
+
+// check tells whether the parts belong together.
+func (m *Model) check() error {
+	c := m.UNet.Config()
+	width := 0
+	for _, t := range m.Texts {
+		width += t.Config().Width
+	}
+	if want := c.CrossAttentionDim[0]; width != want {
+		return fmt.Errorf("%s: the text encoders give %d features and the network wants %d: they do not belong together", m.Path, width, want)
+	}
+	z := m.VAE.Channels()
+	if c.OutChannels != z || (c.InChannels != z && c.InChannels != 2*z+1) {
+		return fmt.Errorf("%s: the network takes %d and gives %d channels, and the vae has %d: want as many, or %d in for inpainting",
+			m.Path, c.InChannels, c.OutChannels, z, 2*z+1)
+	}
+	return nil
+}
+
+// Name is the model's name, by its path.
+func (m *Model) Name() string {
+	name := filepath.Base(filepath.Clean(m.Path))
+	for _, ext := range []string{".safetensors", ".ckpt"} {
+		name = strings.TrimSuffix(name, ext)
+	}
+	return name
+}
+
+// Inpaints tells whether the network is one that is given a mask and what lies around it.
+func (m *Model) Inpaints() bool { return m.UNet.Config().InChannels > m.VAE.Channels() }
+
+// Distilled tells whether the network is told its guidance scale: a full latent consistency model.
+func (m *Model) Distilled() bool { return m.UNet.Config().TimeCondProjDim > 0 }
+
+// DType returns the type of the weights and of latents.
+func (m *Model) DType() torch.DType { return m.UNet.Store().DType() }
+
+// Device returns where the weights are.
+func (m *Model) Device() torch.Device { return m.UNet.Store().Device() }
+
+// Size returns width and height in pixels of the pictures that it was trained for.
+func (m *Model) Size() (width, height int) {
+	n := m.UNet.Config().SampleSize
+	switch {
+	case len(n) == 0:
+		return 512, 512
+	case len(n) == 1:
+		return n[0] * m.VAE.Factor(), n[0] * m.VAE.Factor()
+	}
+	return n[1] * m.VAE.Factor(), n[0] * m.VAE.Factor()
+}
+
+// Close frees the weights and closes the files.
+func (m *Model) Close() error {
+	for _, t := range m.Texts {
+		t.Close()
+	}
+	if m.UNet != nil {
+		m.UNet.Close()
+	}
+	if m.VAE != nil {
+		m.VAE.Close()
+	}
+	var err error
+	for _, f := range m.closers {
+		err = errors.Join(err, f())
+	}
+	m.closers = nil
+	return err
+}

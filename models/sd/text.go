@@ -1,0 +1,95 @@
+package sd
+
+import (
+	"github.com/onestep-go/onestep/models/sd/clip"
+	"github.com/onestep-go/onestep/models/sd/prompt"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
+)
+
+// Text is a text for a model, and how it is read.
+type Text struct {
+	Prompt   string
+	Plain    bool // as it is: no weights, and what does not fit into one chunk of tokens is cut off, as in diffusers
+	ClipSkip int  // last layers of the encoders that are left out
+}
+
+// Embedding is what a text becomes for the network.
+type Embedding struct {
+	Text   *torch.Tensor // [1, tokens, features]
+	Pooled *torch.Tensor // [1, features] of the last encoder, for SDXL; nil for others
+}
+
+// chunks divides a text into what an encoder takes at once, and returns what is cut off.
+func (t Text) chunks(by *prompt.Tokenizer) (chunks []prompt.Chunk, cut string) {
+	if t.Plain {
+		return by.Plain(t.Prompt)
+	}
+	spans, _ := prompt.Parse(t.Prompt)
+	return by.Weighted(spans), ""
+}
+
+// Cut returns the end of a text that the model would not see.
+func (m *Model) Cut(t Text) string {
+	_, cut := t.chunks(m.Texts[0].Tokenizer)
+	return cut
+}
+
+// Embed encodes texts, in the model's type. All become as long as the longest: an encoder's whole chunks of tokens, one after the
+// other.
+func (m *Model) Embed(s *torch.Scope, a nn.Adapters, texts ...Text) []Embedding {
+	out := make([]Embedding, len(texts))
+	pooled := m.UNet.Config().AdditionEmbedType != ""
+	parts := make([][]*torch.Tensor, len(texts))
+	for i, enc := range m.Texts {
+		last := i == len(m.Texts)-1
+		chunks := make([][]prompt.Chunk, len(texts))
+		for j, t := range texts {
+			chunks[j], _ = t.chunks(enc.Tokenizer)
+		}
+		for j := range chunks {
+			for k := range chunks {
+				chunks[j], chunks[k] = enc.Tokenizer.Match(chunks[j], chunks[k])
+			}
+		}
+		for j, t := range texts {
+			o := clip.Options{Skip: t.ClipSkip, HiddenOnly: !pooled || !last, Adapters: a}
+			if pooled { // SDXL's networks see the last layer but one, without the norm
+				o.Skip, o.Raw = t.ClipSkip+1, true
+			}
+			hidden, pool := enc.embed(s, chunks[j], o)
+			parts[j] = append(parts[j], hidden)
+			if pool != nil {
+				out[j].Pooled = pool
+			}
+		}
+	}
+	for j := range out {
+		out[j].Text = parts[j][0]
+		if len(parts[j]) > 1 {
+			out[j].Text = torch.Cat(s, parts[j], 2)
+			for _, p := range parts[j] {
+				p.Free()
+			}
+		}
+	}
+	return out
+}
+
+// embed encodes the chunks of one text: hidden [1, chunks·L, d]; pooled [1, d] of the first chunk, or nil.
+func (t TextEncoder) embed(s *torch.Scope, chunks []prompt.Chunk, o clip.Options) (hidden, pooled *torch.Tensor) {
+	hidden = s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		var ids []int64
+		for _, c := range chunks {
+			for _, id := range c.IDs {
+				ids = append(ids, int64(id))
+			}
+		}
+		out := t.Forward(s, torch.FromSlice(s, ids, len(chunks), len(ids)/len(chunks)), o)
+		if out.Pooled != nil {
+			pooled = s.Keep(out.Pooled.Narrow(s, 0, 0, 1).Clone(s))
+		}
+		return prompt.Weigh(s, out.Hidden, chunks).Reshape(s, 1, len(ids), -1)
+	})
+	return hidden, pooled
+}

@@ -1,0 +1,101 @@
+package weights
+
+import (
+	"fmt"
+	"iter"
+	"slices"
+
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
+)
+
+// part says where a tensor is in a source and what has to be done to it. All but turn gives views.
+type part struct {
+	name  string // the source's
+	shape []int  // of the result; nil: as it is
+	index int    // of the part, when count is above 0
+	count int    // equal parts that the first dimension is divided into; 0: it is taken whole
+	turn  bool   // rows and columns change places
+}
+
+// mapping is a source under other names. The names it does not have are hidden.
+type mapping struct {
+	src   nn.Source
+	parts map[string]part // by our names
+	order []string        // our names, in the source's order
+}
+
+func newMapping(src nn.Source) *mapping { return &mapping{src: src, parts: map[string]part{}} }
+
+// add gives a tensor a name. The first to claim a name has it: what comes second keeps its own, so that it is reported as unexpected.
+func (m *mapping) add(ours string, p part) {
+	if _, ok := m.parts[ours]; ok {
+		ours = p.name + " (twice: " + ours + ")"
+	}
+	m.parts[ours] = p
+	m.order = append(m.order, ours)
+}
+
+// Info implements nn.Source.
+func (m *mapping) Info(name string) ([]int, torch.DType, bool) {
+	p, ok := m.parts[name]
+	if !ok {
+		return nil, 0, false
+	}
+	shape, d, ok := m.src.Info(p.name)
+	switch {
+	case !ok:
+		return nil, 0, false
+	case p.shape != nil:
+		return p.shape, d, true
+	case p.turn && len(shape) == 2:
+		return []int{shape[1], shape[0]}, d, true
+	case p.count > 0 && len(shape) > 0:
+		shape = slices.Clone(shape)
+		shape[0] /= p.count
+	}
+	return shape, d, true
+}
+
+// Names implements nn.Source.
+func (m *mapping) Names() iter.Seq[string] { return slices.Values(m.order) }
+
+// Get implements nn.Source.
+func (m *mapping) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
+	p, ok := m.parts[name]
+	if !ok {
+		return nil, fmt.Errorf("there is no tensor %q", name)
+	}
+	if p.shape == nil && p.count == 0 && !p.turn {
+		return m.src.Get(s, p.name)
+	}
+	var t *torch.Tensor
+	err := s.NoGrad(func(c *torch.Scope) error {
+		v, err := m.src.Get(c, p.name)
+		if err != nil {
+			return err
+		}
+		switch {
+		case p.shape != nil:
+			v = v.View(c, p.shape...)
+		case p.turn:
+			v = v.Transpose(c, 0, 1).Contiguous(c)
+		default:
+			n := v.Shape()[0] / p.count
+			v = v.Narrow(c, 0, p.index*n, n)
+		}
+		t = c.Keep(v)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("tensor %q: %w", name, err)
+	}
+	return t, nil
+}
+
+// Release implements nn.Source. The parts of a tensor that is divided are released with it.
+func (m *mapping) Release(name string) {
+	if p, ok := m.parts[name]; ok {
+		m.src.Release(p.name)
+	}
+}
