@@ -5,16 +5,15 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"github.com/onestep-go/onestep/torch"
 )
 
-// Limits keep hostile files from asking for memory.
-const maxJSON = 4 << 20
+// maxJSON keeps hostile files from asking for memory. The index of the largest model is smaller.
+const maxJSON = 16 << 20
 
 // readJSON reads a small file.
 func readJSON(path string) ([]byte, error) {
@@ -28,104 +27,191 @@ func readJSON(path string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// parts are the folders of a diffusers model and the classes that may be in them.
-var parts = map[string][]string{
-	"unet":           {"UNet2DConditionModel"},
-	"vae":            {"AutoencoderKL"},
-	"text_encoder":   {"CLIPTextModel"},
-	"text_encoder_2": {"CLIPTextModelWithProjection"},
-	"controlnet":     {"ControlNetModel"},
+// The classes of diffusers and transformers that the parts of a model have.
+const (
+	unetClass       = "UNet2DConditionModel"
+	vaeClass        = "AutoencoderKL"
+	textClass       = "CLIPTextModel"
+	projectedClass  = "CLIPTextModelWithProjection"
+	controlNetClass = "ControlNetModel"
+)
+
+// slot is a folder of a diffusers model that has weights.
+type slot struct {
+	name    string
+	classes []string
+	in      func(m *Model) **Component
 }
 
-// OpenFolder reads a folder as diffusers writes it: model_index.json and a folder for each part. Weights are mapped, not read.
+var slots = []slot{
+	{"text_encoder", []string{textClass, projectedClass}, func(m *Model) **Component { return &m.Text }},
+	{"text_encoder_2", []string{projectedClass}, func(m *Model) **Component { return &m.Text2 }},
+	{"unet", []string{unetClass}, func(m *Model) **Component { return &m.UNet }},
+	{"vae", []string{vaeClass}, func(m *Model) **Component { return &m.VAE }},
+	{"controlnet", []string{controlNetClass}, func(m *Model) **Component { return &m.ControlNet }},
+}
+
+// foreignParts are parts that models of other families have.
+var foreignParts = []string{"transformer", "text_encoder_3", "prior", "image_unet", "super_res_first", "motion_adapter", "vqvae"}
+
+// modelIndex is what model_index.json says.
+type modelIndex struct {
+	pipeline string            // the class of the whole
+	classes  map[string]string // of the parts; those that were left out are missing
+	zero     bool              // force_zeros_for_empty_prompt
+}
+
+// parseModelIndex reads a model_index.json and refuses models of other families.
+func parseModelIndex(data []byte) (modelIndex, error) {
+	index := modelIndex{classes: map[string]string{}}
+	var all map[string]json.RawMessage
+	if err := json.Unmarshal(data, &all); err != nil {
+		return index, fmt.Errorf("want a JSON object: %w", err)
+	}
+	if raw, ok := all["_class_name"]; ok {
+		if err := json.Unmarshal(raw, &index.pipeline); err != nil {
+			return index, fmt.Errorf("_class_name: want the name of a class, got %.100s", raw)
+		}
+	}
+	if raw, ok := all["force_zeros_for_empty_prompt"]; ok {
+		if err := json.Unmarshal(raw, &index.zero); err != nil {
+			return index, fmt.Errorf("force_zeros_for_empty_prompt: want true or false, got %.100s", raw)
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		var class []*string // library and class; null for a part that was left out
+		if !strings.HasPrefix(key, "_") && json.Unmarshal(all[key], &class) == nil && len(class) == 2 && class[1] != nil {
+			index.classes[key] = *class[1]
+		}
+	}
+	const want = "want a model of Stable Diffusion 1, 2 or XL"
+	is := "it"
+	if index.pipeline != "" {
+		is = fmt.Sprintf("it is a %.100s, which", index.pipeline)
+	}
+	for _, key := range foreignParts {
+		if class, ok := index.classes[key]; ok {
+			return index, fmt.Errorf("%s has a %s (%.100s): %s", is, key, class, want)
+		}
+	}
+	for _, p := range slots {
+		if class, ok := index.classes[p.name]; ok && !slices.Contains(p.classes, class) {
+			return index, fmt.Errorf("%s has a %.100s as %s: %s, with a %s", is, class, p.name, want, strings.Join(p.classes, " or "))
+		}
+	}
+	switch {
+	case index.classes["unet"] == "":
+		return index, fmt.Errorf("%s has no unet: %s", is, want)
+	case index.classes["text_encoder"] == "" && index.classes["text_encoder_2"] != "":
+		return index, fmt.Errorf("%s has a second text encoder and no first, as the refiner of Stable Diffusion XL: %s", is, want)
+	}
+	return index, nil
+}
+
+// OpenFolder reads a folder as diffusers writes it: model_index.json and a folder for each part. Weights are mapped, not read. A part
+// that does not have the variant that is asked for is read without, as diffusers does, if any other has it.
 func OpenFolder(dir string, o Options) (_ *Model, err error) {
-	index := filepath.Join(dir, "model_index.json")
-	data, err := readJSON(index)
+	path := filepath.Join(dir, "model_index.json")
+	data, err := readJSON(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: want a folder with a model_index.json, as diffusers writes it: there is none", dir)
 	}
 	if err != nil {
 		return nil, err
 	}
-	var all map[string]json.RawMessage
-	if err := json.Unmarshal(data, &all); err != nil {
-		return nil, fmt.Errorf("%s: %w", index, err)
+	index, err := parseModelIndex(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	m := &Model{}
+	m := &Model{ZeroNegative: index.zero}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, m.Close())
 		}
 	}()
-	if raw, ok := all["force_zeros_for_empty_prompt"]; ok {
-		if err := json.Unmarshal(raw, &m.ZeroNegative); err != nil {
-			return nil, fmt.Errorf("%s: force_zeros_for_empty_prompt: %w", index, err)
-		}
+	files, err := weightsFiles(dir, index, o.Variant)
+	if err != nil {
+		return nil, err
 	}
-	for key, raw := range all {
-		var class []*string // library and class; null for a part that was left out
-		if strings.HasPrefix(key, "_") || json.Unmarshal(raw, &class) != nil || len(class) != 2 || class[1] == nil {
+	for _, p := range slots {
+		if files[p.name] == "" {
 			continue
 		}
-		switch known, ok := parts[key]; {
-		case ok && !slices.Contains(known, *class[1]):
-			return nil, fmt.Errorf("%s: its %s is a %s: want a %s, of Stable Diffusion 1, 2 or XL", index, key, *class[1], strings.Join(known, " or "))
-		case key == "transformer" || key == "text_encoder_3" || key == "prior":
-			return nil, fmt.Errorf("%s: it has a %s (%s): want a model of Stable Diffusion 1, 2 or XL", index, key, *class[1])
-		case key == "tokenizer":
-			m.Tokenizer = filepath.Join(dir, key)
-		case key == "tokenizer_2":
-			m.Tokenizer2 = filepath.Join(dir, key)
-		case key == "scheduler":
-			if m.Scheduler, err = readJSON(filepath.Join(dir, key, "scheduler_config.json")); err != nil {
-				return nil, err
-			}
-		case ok:
-			c, err := openPart(filepath.Join(dir, key), o)
-			if err != nil {
-				return nil, err
-			}
-			m.closers = append(m.closers, c.Close)
-			*m.part(key) = c
+		c, err := openPart(filepath.Join(dir, p.name), files[p.name], index.classes[p.name])
+		if err != nil {
+			return nil, err
+		}
+		m.closers = append(m.closers, c.Close)
+		*p.in(m) = c
+	}
+	for key, at := range map[string]*string{"tokenizer": &m.Tokenizer, "tokenizer_2": &m.Tokenizer2} {
+		if index.classes[key] != "" {
+			*at = filepath.Join(dir, key)
 		}
 	}
-	if m.UNet == nil {
-		return nil, fmt.Errorf("%s: it names no unet: want a model of Stable Diffusion 1, 2 or XL", index)
+	if index.classes["scheduler"] != "" {
+		if m.Scheduler, err = readJSON(filepath.Join(dir, "scheduler", "scheduler_config.json")); err != nil {
+			return nil, err
+		}
 	}
 	m.Kind = kindOf(m.UNet.Config)
 	return m, nil
 }
 
-func (m *Model) part(key string) **Component {
-	switch key {
-	case "unet":
-		return &m.UNet
-	case "vae":
-		return &m.VAE
-	case "text_encoder":
-		return &m.Text
-	case "text_encoder_2":
-		return &m.Text2
+// weightsFiles finds the files of all parts.
+func weightsFiles(dir string, index modelIndex, variant string) (map[string]string, error) {
+	files := map[string]string{}
+	var without []slot
+	var missing error
+	for _, p := range slots {
+		if index.classes[p.name] == "" {
+			continue
+		}
+		file, err := weightsFile(filepath.Join(dir, p.name), variant)
+		switch {
+		case err == nil:
+			files[p.name] = file
+		case variant == "" || !errors.Is(err, fs.ErrNotExist):
+			return nil, err
+		default:
+			missing = errors.Join(missing, err)
+			without = append(without, p)
+		}
 	}
-	return &m.ControlNet
+	if len(files) == 0 {
+		return nil, missing
+	}
+	for _, p := range without {
+		file, err := weightsFile(filepath.Join(dir, p.name), "")
+		if err != nil {
+			return nil, err
+		}
+		files[p.name] = file
+	}
+	return files, nil
 }
 
 // kindOf tells what a network is by its config.json.
 func kindOf(config []byte) Kind {
 	var c struct {
-		In      int             `json:"in_channels"`
-		Added   string          `json:"addition_embed_type"`
-		Cross   json.RawMessage `json:"cross_attention_dim"`
-		Mid     *string         `json:"mid_block_type"`
-		Reverse json.RawMessage `json:"reverse_transformer_layers_per_block"`
-		Cond    int             `json:"time_cond_proj_dim"`
-		Linear  bool            `json:"use_linear_projection"`
+		Class  string `json:"_class_name"`
+		In     int    `json:"in_channels"`
+		Added  string `json:"addition_embed_type"`
+		Mid    string `json:"mid_block_type"`
+		Cond   int    `json:"time_cond_proj_dim"`
+		Linear bool   `json:"use_linear_projection"`
 	}
 	if json.Unmarshal(config, &c) != nil {
 		return Unknown
 	}
 	switch {
-	case c.Added == "text_time" && c.Mid != nil && *c.Mid == "UNetMidBlock2D":
+	case c.Class == controlNetClass:
+		return ControlNet
+	case c.Class == vaeClass:
+		return VAE
+	case c.Class != "" && c.Class != unetClass:
+		return Unknown
+	case c.Added == "text_time" && c.Mid == "UNetMidBlock2D":
 		return SSD1B
 	case c.Added == "text_time":
 		return SDXL
@@ -139,7 +225,7 @@ func kindOf(config []byte) Kind {
 	return SD15
 }
 
-// OpenComponent reads the folder of a single part, such as a ControlNet's or an autoencoder's.
+// OpenComponent reads a single part, such as a ControlNet or an autoencoder: its folder, with a config.json.
 func OpenComponent(path string, o Options) (*Component, error) {
 	st, err := os.Stat(path)
 	if err != nil {
@@ -148,43 +234,59 @@ func OpenComponent(path string, o Options) (*Component, error) {
 	if !st.IsDir() {
 		return nil, fmt.Errorf("%s: want a folder with a config.json", path)
 	}
-	return openPart(path, o)
+	if _, err := os.Stat(filepath.Join(path, "model_index.json")); err == nil {
+		return nil, fmt.Errorf("%s: it is the folder of a whole model: want that of one part, such as %s", path, filepath.Join(path, "vae"))
+	}
+	file, err := weightsFile(path, o.Variant)
+	if err != nil {
+		return nil, err
+	}
+	return openPart(path, file, "")
 }
 
-// openPart reads config.json and weights from a folder.
-func openPart(dir string, o Options) (*Component, error) {
+// openPart reads config.json from a folder, and weights. The class may be unknown.
+func openPart(dir, path, class string) (*Component, error) {
 	config, err := readJSON(filepath.Join(dir, "config.json"))
 	if err != nil {
 		return nil, err
 	}
-	path, err := weightsFile(dir, o.Variant)
+	w, err := openWeights(path)
 	if err != nil {
 		return nil, err
 	}
-	w, err := torch.OpenWeights(path)
-	if err != nil {
-		return nil, err
-	}
-	return &Component{Config: config, Source: today(w), closer: w.Close}, nil
+	return &Component{Config: config, Source: today(w, class == projectedClass || projects(config)), closer: w.Close}, nil
 }
 
 // stems are what weights' files are called, before the variant.
 var stems = []string{"diffusion_pytorch_model", "model"}
 
-// weightsFile finds a folder's weights: one file, or the index of several.
-func weightsFile(dir, variant string) (string, error) {
+// fileNames are what a folder's weights of a variant may be called, the best first: one file, or the index of several.
+func fileNames(variant string) []string {
 	infix := ""
 	if variant != "" {
 		infix = "." + variant
 	}
+	var names []string
 	for _, stem := range stems {
-		for _, name := range []string{stem + infix + ".safetensors", stem + ".safetensors.index" + infix + ".json"} {
-			path := filepath.Join(dir, name)
-			if _, err := os.Stat(path); err == nil {
-				return path, nil
-			} else if !errors.Is(err, fs.ErrNotExist) {
-				return "", err
-			}
+		names = append(names, stem+infix+".safetensors", stem+".safetensors.index"+infix+".json")
+		if variant != "" {
+			names = append(names, stem+infix+".safetensors.index.json")
+		}
+	}
+	return names
+}
+
+// weightsFile finds a folder's weights. That there are none is an error that wraps fs.ErrNotExist and says what there is.
+func weightsFile(dir, variant string) (string, error) {
+	if strings.ContainsAny(variant, "/\\\x00") {
+		return "", fmt.Errorf("variant: want a part of a file's name, such as fp16, got %.100q", variant)
+	}
+	for _, name := range fileNames(variant) {
+		path := filepath.Join(dir, name)
+		if _, err := os.Stat(path); err == nil {
+			return path, nil
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return "", err
 		}
 	}
 	entries, err := os.ReadDir(dir)
@@ -193,16 +295,16 @@ func weightsFile(dir, variant string) (string, error) {
 	}
 	var there []string
 	for _, e := range entries {
-		if ext := filepath.Ext(e.Name()); ext == ".safetensors" || ext == ".bin" || strings.Contains(e.Name(), ".index.") {
+		if ext := filepath.Ext(e.Name()); ext == ".safetensors" || ext == ".bin" || ext == ".msgpack" || strings.Contains(e.Name(), ".index.") {
 			there = append(there, e.Name())
 		}
 	}
-	what := "weights"
+	what, have := "weights", "nothing of the kind"
 	if variant != "" {
 		what = fmt.Sprintf("weights of the variant %q", variant)
 	}
-	if there == nil {
-		return "", fmt.Errorf("%s: there are no %s", dir, what)
+	if there != nil {
+		have = strings.Join(there, ", ")
 	}
-	return "", fmt.Errorf("%s: there are no %s, but %s", dir, what, strings.Join(there, ", "))
+	return "", fmt.Errorf("%s: want %s, such as %s; there is %s: %w", dir, what, fileNames(variant)[0], have, fs.ErrNotExist)
 }

@@ -1,109 +1,97 @@
 package weights
 
 import (
-	"fmt"
-	"iter"
+	"encoding/json"
 	"slices"
 	"strings"
 
-	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// renamed is a source under other names.
-type renamed struct {
-	src    nn.Source
-	theirs map[string]string // the source's names, by ours
-	order  []string          // ours, in the source's order
-	shapes map[string][]int  // ours that are read in another shape
-}
+const (
+	textModel     = "text_model."
+	textTokens    = "embeddings.token_embedding.weight"
+	textProjected = "text_projection.weight"
+)
 
-// today gives a diffusers or transformers file today's names: attention of old autoencoders was called query, key, value and proj_attn and
-// may have been 1×1 convolutions; transformers 5 leaves the prefix text_model out; old text encoders hold the numbers of positions,
-// and those of a whole CLIP model what is not text.
-func today(src nn.Source) nn.Source {
-	r := &renamed{src: src, theirs: map[string]string{}, shapes: map[string][]int{}}
-	text, projected := false, false
+// today gives the tensors of a part, as diffusers or transformers wrote it at any time, today's names, but with transformers' prefix
+// text_model, which its version 5 leaves out. Attention of old autoencoders was called query, key, value and proj_attn, and may have
+// been 1×1 convolutions. Of text encoders, the numbers of positions are hidden, what belongs to pictures, and the projection of one
+// that is used without it.
+func today(src nn.Source, projected bool) nn.Source {
+	m := newMapping(src)
+	text := false
 	for name := range src.Names() {
-		text = text || strings.HasSuffix(name, "embeddings.token_embedding.weight")
-		projected = projected || name == "text_projection.weight"
+		text = text || strings.TrimPrefix(name, textModel) == textTokens
 	}
 	for name := range src.Names() {
-		ours := name
-		if text {
-			switch {
-			case strings.HasSuffix(name, "position_ids"), strings.HasPrefix(name, "vision_model."), name == "logit_scale",
-				strings.HasPrefix(name, "visual_projection."):
-				continue
-			case !strings.HasPrefix(name, "text_model.") && !strings.HasPrefix(name, "text_projection."):
-				ours = "text_model." + name
-			}
+		switch {
+		case !text:
+			m.autoencoder(name)
+		case name == textProjected && projected:
+			m.add(name, part{name: name})
+		default:
+			m.text(name)
 		}
-		if head, tail, ok := cutAttention(name); ok {
-			ours = head + tail
-			if shape, _, _ := src.Info(name); len(shape) == 4 && shape[2] == 1 && shape[3] == 1 {
-				r.shapes[ours] = shape[:2]
-			}
-		}
-		r.theirs[ours] = name
-		r.order = append(r.order, ours)
 	}
-	return r
+	return m
 }
 
-// cutAttention divides the name of an old autoencoder's attention into what stays and today's end.
-func cutAttention(name string) (head, tail string, ok bool) {
-	i := strings.Index(name, ".mid_block.attentions.")
-	if i < 0 {
+// text adds a tensor of a text encoder, unless it is to be hidden.
+func (m *mapping) text(name string) {
+	for _, hidden := range []string{"vision_model.", "visual_projection.", "logit_scale", textProjected} {
+		if strings.HasPrefix(name, hidden) {
+			return
+		}
+	}
+	if strings.HasSuffix(name, "embeddings.position_ids") {
+		return
+	}
+	m.add(textModel+strings.TrimPrefix(name, textModel), part{name: name})
+}
+
+// autoencoder adds a tensor of an autoencoder, or of another network.
+func (m *mapping) autoencoder(name string) {
+	p, ours := part{name: name}, name
+	if head, tail, ok := oldAttention(name); ok {
+		ours = head + tail
+	}
+	if shape, _, _ := m.src.Info(name); linear(ours) && len(shape) == 4 && shape[2] == 1 && shape[3] == 1 {
+		p.shape = shape[:2]
+	}
+	m.add(ours, p)
+}
+
+// oldNames are what the layers of an autoencoder's attention were called, and are.
+var oldNames = [][2]string{{"query", "to_q"}, {"key", "to_k"}, {"value", "to_v"}, {"proj_attn", "to_out.0"}}
+
+// oldAttention divides the name of an old autoencoder's attention into what stays and today's end.
+func oldAttention(name string) (head, tail string, ok bool) {
+	if !strings.Contains(name, ".mid_block.attentions.") {
 		return "", "", false
 	}
-	for old, now := range map[string]string{"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"} {
+	for _, old := range oldNames {
 		for _, end := range []string{".weight", ".bias"} {
-			if head, ok := strings.CutSuffix(name, "."+old+end); ok {
-				return head, "." + now + end, true
+			if head, ok := strings.CutSuffix(name, "."+old[0]+end); ok {
+				return head, "." + old[1] + end, true
 			}
 		}
 	}
 	return "", "", false
 }
 
-// Info implements nn.Source.
-func (r *renamed) Info(name string) ([]int, torch.DType, bool) {
-	theirs, ok := r.theirs[name]
-	if !ok {
-		return nil, 0, false
-	}
-	shape, d, ok := r.src.Info(theirs)
-	if other, has := r.shapes[name]; has {
-		shape = other
-	}
-	return shape, d, ok
+// linear tells whether a name of today's is that of the weight of a linear layer of an autoencoder's attention.
+func linear(name string) bool {
+	return strings.Contains(name, ".mid_block.attentions.") && slices.ContainsFunc(oldNames, func(n [2]string) bool {
+		return strings.HasSuffix(name, "."+n[1]+".weight")
+	})
 }
 
-// Names implements nn.Source.
-func (r *renamed) Names() iter.Seq[string] { return slices.Values(r.order) }
-
-// Get implements nn.Source.
-func (r *renamed) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
-	theirs, ok := r.theirs[name]
-	if !ok {
-		return nil, fmt.Errorf("there is no tensor %q", name)
+// projects tells whether the config.json of a text encoder says that it has a projection.
+func projects(config []byte) bool {
+	var c struct {
+		Architectures []string `json:"architectures"`
 	}
-	t, err := r.src.Get(s, theirs)
-	if err != nil {
-		return nil, err
-	}
-	if shape, has := r.shapes[name]; has {
-		v := t.View(s, shape...)
-		t.Free()
-		t = v
-	}
-	return t, nil
-}
-
-// Release implements nn.Source.
-func (r *renamed) Release(name string) {
-	if theirs, ok := r.theirs[name]; ok {
-		r.src.Release(theirs)
-	}
+	return json.Unmarshal(config, &c) == nil &&
+		(slices.Contains(c.Architectures, projectedClass) || slices.Contains(c.Architectures, "CLIPModel"))
 }

@@ -24,9 +24,13 @@ const (
 	SSD1B           // Segmind's smaller SDXL
 	ControlNet      // a ControlNet alone
 	VAE             // an autoencoder alone
+	TextModel       // a text encoder alone
+	TAESD           // a tiny autoencoder, which package vae opens
+	LoRA            // an adapter, which is added to a model
+	Refiner         // SDXL's second model, which is not built
 )
 
-var kindNames = [...]string{"unknown", "sd15", "sd15-inpaint", "lcm15", "sd2", "sdxl", "ssd1b", "controlnet", "vae"}
+var kindNames = [...]string{"unknown", "sd15", "sd15-inpaint", "lcm15", "sd2", "sdxl", "ssd1b", "controlnet", "vae", "text-encoder", "taesd", "lora", "sdxl-refiner"}
 
 // String returns a short name, such as "sd15".
 func (k Kind) String() string {

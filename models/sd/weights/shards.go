@@ -1,0 +1,150 @@
+package weights
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
+)
+
+// file is a source that has to be closed: weights in a file or several.
+type file interface {
+	nn.Source
+	Close() error
+}
+
+// openWeights opens a file of weights, or an index and the files that it names.
+func openWeights(path string) (file, error) {
+	switch {
+	case strings.HasSuffix(path, ".json"):
+		return openShards(path)
+	default:
+		return torch.OpenWeights(path)
+	}
+}
+
+// shards are several files that are read as one.
+type shards struct {
+	files []file
+	by    map[string]file // by tensor
+}
+
+// maxShards is above what the largest models are divided into.
+const maxShards = 1000
+
+// openShards reads an index and opens the files that it names, which have to lie beside it. It reads those of variants, and of pickles,
+// which package safetensors does not.
+func openShards(path string) (_ *shards, err error) {
+	data, err := readJSON(path)
+	if err != nil {
+		return nil, err
+	}
+	weights, err := parseIndex(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	all := &shards{by: map[string]file{}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, all.Close())
+		}
+	}()
+	for _, name := range slices.Compact(slices.Sorted(maps.Values(weights))) {
+		f, err := openWeights(filepath.Join(filepath.Dir(path), name))
+		if err != nil {
+			return nil, fmt.Errorf("%s: shard: %w", path, err)
+		}
+		all.files = append(all.files, f)
+		for tensor := range f.Names() {
+			switch said, ok := weights[tensor]; {
+			case !ok:
+				return nil, fmt.Errorf("%s: tensor %.100q is in %s, but not in the index", path, tensor, name)
+			case said != name:
+				return nil, fmt.Errorf("%s: tensor %.100q is in %s, the index says %s", path, tensor, name, said)
+			}
+			all.by[tensor] = f
+		}
+	}
+	for _, tensor := range slices.Sorted(maps.Keys(weights)) {
+		if all.by[tensor] == nil {
+			return nil, fmt.Errorf("%s: tensor %.100q is not in %s, where the index has it", path, tensor, weights[tensor])
+		}
+	}
+	return all, nil
+}
+
+// parseIndex reads which file each tensor is in: {"metadata": …, "weight_map": {"tensor": "file", …}}.
+func parseIndex(data []byte) (map[string]string, error) {
+	var index struct {
+		Weights map[string]string `json:"weight_map"`
+	}
+	if err := json.Unmarshal(data, &index); err != nil {
+		return nil, fmt.Errorf("want an index of shards: %w", err)
+	}
+	if len(index.Weights) == 0 {
+		return nil, errors.New("want an index of shards: weight_map is missing or empty")
+	}
+	names := map[string]bool{}
+	for tensor, name := range index.Weights {
+		if strings.ContainsAny(name, "/\\\x00") || filepath.Ext(name) == "" || strings.HasPrefix(name, ".") || strings.HasSuffix(name, ".json") {
+			return nil, fmt.Errorf("tensor %.100q: want the name of a file beside the index, got %.100q", tensor, name)
+		}
+		names[name] = true
+	}
+	if len(names) > maxShards {
+		return nil, fmt.Errorf("it names %d files: want at most %d", len(names), maxShards)
+	}
+	return index.Weights, nil
+}
+
+// Info implements nn.Source.
+func (a *shards) Info(name string) ([]int, torch.DType, bool) {
+	if f := a.by[name]; f != nil {
+		return f.Info(name)
+	}
+	return nil, 0, false
+}
+
+// Names implements nn.Source.
+func (a *shards) Names() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, f := range a.files {
+			for name := range f.Names() {
+				if !yield(name) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Get implements nn.Source.
+func (a *shards) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
+	if f := a.by[name]; f != nil {
+		return f.Get(s, name)
+	}
+	return nil, fmt.Errorf("there is no tensor %q", name)
+}
+
+// Release implements nn.Source.
+func (a *shards) Release(name string) {
+	if f := a.by[name]; f != nil {
+		f.Release(name)
+	}
+}
+
+// Close closes the files.
+func (a *shards) Close() error {
+	var err error
+	for _, f := range a.files {
+		err = errors.Join(err, f.Close())
+	}
+	return err
+}
