@@ -71,6 +71,7 @@ type Control struct {
 // Plan is what a TextToImage will do, with all that was left open decided.
 type Plan struct {
 	Method      string // its name, if it has one
+	Steps       int    // as they were asked for; a strength leaves some out
 	Timesteps   []float64
 	Evaluations int // of the network, for each picture; with guidance each is of two
 	Guidance    float64
@@ -150,19 +151,18 @@ func (t TextToImage) Plan(texts ...string) (Plan, error) {
 	}
 	for i, text := range texts {
 		if cut := t.Model.Cut(sd.Text{Prompt: text, Plain: t.Plain}); cut != "" {
-			d.notices = append(d.notices, fmt.Sprintf("text %d is too long for one chunk of tokens and is cut off before %q", i+1, cut))
+			d.plan.Notices = append(d.plan.Notices, fmt.Sprintf("text %d is too long for one chunk of tokens and is cut off before %q", i+1, cut))
 		}
 	}
-	return d.Plan, nil
+	return d.plan, nil
 }
 
 // decision is a TextToImage with nothing left open.
 type decision struct {
 	TextToImage
-	Plan
-	config  scheduler.Config
-	notices []string
-	cfg     bool // two passes of the network: with the text and without
+	plan   Plan
+	config scheduler.Config
+	cfg    bool // two passes of the network: with the text and without
 }
 
 func (t TextToImage) decide() (*decision, error) {
@@ -172,12 +172,11 @@ func (t TextToImage) decide() (*decision, error) {
 			return nil, err
 		}
 	}
-	d.Plan.Notices = d.notices
 	return d, nil
 }
 
 func (d *decision) note(format string, args ...any) {
-	d.notices = append(d.notices, fmt.Sprintf(format, args...))
+	d.plan.Notices = append(d.plan.Notices, fmt.Sprintf(format, args...))
 }
 
 // method chooses method and number of steps.
@@ -192,7 +191,7 @@ func (d *decision) method() error {
 			return err
 		}
 	}
-	if d.TextToImage.Method == nil {
+	if d.Method == nil {
 		name, exact := d.config.Default()
 		switch {
 		case m.Distilled():
@@ -201,23 +200,24 @@ func (d *decision) method() error {
 			d.note("the model's own sampler, %s, is not built: %s takes its place", d.config.Class, name)
 		}
 		var err error
-		if d.TextToImage.Method, err = scheduler.Named(name); err != nil {
+		if d.Method, err = scheduler.Named(name); err != nil {
 			return err
 		}
 	}
-	d.Plan.Method = scheduler.NameOf(d.TextToImage.Method)
-	if d.Steps == 0 && d.TextToImage.Timesteps == nil {
+	d.plan.Method = scheduler.NameOf(d.Method)
+	if d.Steps == 0 && d.Timesteps == nil {
 		d.Steps = 25
 		if d.few() {
 			d.Steps = 4
 		}
 	}
+	d.plan.Steps = max(d.Steps, len(d.Timesteps))
 	return nil
 }
 
 // few tells whether the method is for models that were distilled to few steps.
 func (d *decision) few() bool {
-	switch d.TextToImage.Method.(type) {
+	switch d.Method.(type) {
 	case scheduler.LCM, scheduler.TCD:
 		return true
 	}
@@ -227,7 +227,7 @@ func (d *decision) few() bool {
 const maxSide = 16384
 
 func (d *decision) size() error {
-	w, h := d.TextToImage.Width, d.TextToImage.Height
+	w, h := d.Width, d.Height
 	if d.Init != nil && w == 0 && h == 0 {
 		b := d.Init.Bounds()
 		w, h = b.Dx(), b.Dy()
@@ -251,13 +251,13 @@ func (d *decision) size() error {
 			return fmt.Errorf("%s: want a multiple of %d pixels, got %d: take %d or %d", side.name, k, side.v, side.v/k*k, side.v/k*k+k)
 		}
 	}
-	d.Plan.Width, d.Plan.Height = w, h
+	d.plan.Width, d.plan.Height = w, h
 	return nil
 }
 
 // pictures checks the pictures that are given and the numbers that go with them.
 func (d *decision) pictures() error {
-	want := image.Pt(d.Plan.Width, d.Plan.Height)
+	want := image.Pt(d.plan.Width, d.plan.Height)
 	check := func(what string, m image.Image) error {
 		if got := m.Bounds().Size(); got != want {
 			return fmt.Errorf("the %s has %d×%d pixels: want %d×%d, those of the picture that is drawn", what, got.X, got.Y, want.X, want.Y)
@@ -269,7 +269,7 @@ func (d *decision) pictures() error {
 		return errors.New("the model fills in masked parts of pictures: want a picture to start from and a mask")
 	case d.Mask != nil && d.Init == nil:
 		return errors.New("a mask was given without a picture to start from")
-	case d.TextToImage.Strength != 0 && d.Init == nil:
+	case d.Strength != 0 && d.Init == nil:
 		return errors.New("a strength was given without a picture to start from")
 	case !(d.VariationStrength >= 0 && d.VariationStrength <= 1):
 		return fmt.Errorf("variation strength: want 0 to 1, got %g", d.VariationStrength)
@@ -286,11 +286,11 @@ func (d *decision) pictures() error {
 		if err := check("picture to start from", d.Init); err != nil {
 			return err
 		}
-		d.Plan.Strength = d.TextToImage.Strength
-		if d.Plan.Strength == 0 {
-			d.Plan.Strength = 0.8
+		d.plan.Strength = d.Strength
+		if d.plan.Strength == 0 {
+			d.plan.Strength = 0.8
 			if d.Mask != nil {
-				d.Plan.Strength = 1
+				d.plan.Strength = 1
 			}
 		}
 	}
@@ -320,7 +320,7 @@ func (d *decision) pictures() error {
 }
 
 func (d *decision) guidance() error {
-	g := d.TextToImage.Guidance
+	g := d.Guidance
 	told := d.Model.Distilled()
 	switch {
 	case !(g >= 0 && g <= 1000):
@@ -334,7 +334,7 @@ func (d *decision) guidance() error {
 	case g == 0:
 		g = 7.5
 	}
-	d.Plan.Guidance, d.Plan.Distilled, d.cfg = g, told, g > 1 && !told
+	d.plan.Guidance, d.plan.Distilled, d.cfg = g, told, g > 1 && !told
 	if d.Negative != "" && told {
 		d.note("the negative prompt has no effect: the model is told its guidance, and makes no pass without the text")
 	} else if d.Negative != "" && !d.cfg {
@@ -348,18 +348,18 @@ func (d *decision) guidance() error {
 
 // options are the scheduler's.
 func (d *decision) options() scheduler.Options {
-	return scheduler.Options{Steps: d.Steps, Timesteps: d.TextToImage.Timesteps, OriginalSteps: d.OriginalSteps, Strength: d.Plan.Strength, Shorten: d.Shorten}
+	return scheduler.Options{Steps: d.Steps, Timesteps: d.Timesteps, OriginalSteps: d.OriginalSteps, Strength: d.plan.Strength, Shorten: d.Shorten}
 }
 
 // start tries the scheduler, for its errors and notices.
 func (d *decision) start() error {
-	run, err := d.TextToImage.Method.Start(d.config, d.options())
+	run, err := d.Method.Start(d.config, d.options())
 	if err != nil {
 		return err
 	}
-	d.notices = append(d.notices, run.Notices()...)
-	d.Plan.Timesteps = run.Timesteps()
-	d.Plan.Evaluations = len(d.Plan.Timesteps)
+	d.plan.Notices = append(d.plan.Notices, run.Notices()...)
+	d.plan.Timesteps = run.Timesteps()
+	d.plan.Evaluations = len(d.plan.Timesteps)
 	return nil
 }
 
@@ -435,7 +435,7 @@ func (d *decision) prepare(s *torch.Scope) (f fixed, err error) {
 		m := grey(s, d.Mask).GeScalar(s, 0.5).To(s, torch.Float32)
 		f.masked = f.init.Mul(s, m.LtScalar(s, 0.5).To(s, torch.Float32)).To(s, kind)
 		k := d.Model.VAE.Factor()
-		f.mask = m.Interpolate(s, d.Plan.Height/k, d.Plan.Width/k, torch.Nearest).To(s, d.Model.DType())
+		f.mask = m.Interpolate(s, d.plan.Height/k, d.plan.Width/k, torch.Nearest).To(s, d.Model.DType())
 	}
 	if d.Init != nil {
 		f.init = f.init.To(s, kind)
@@ -455,7 +455,7 @@ func (d *decision) batch(ctx context.Context, s *torch.Scope, f fixed, words sd.
 	n := len(at.Seeds)
 	net := d.network(s, f, words, n)
 	k, kind := d.Model.VAE.Factor(), d.Model.DType()
-	shape := []int{d.Model.VAE.Channels(), d.Plan.Height / k, d.Plan.Width / k}
+	shape := []int{d.Model.VAE.Channels(), d.plan.Height / k, d.plan.Width / k}
 	streams := NewStreams(s, at.Seeds...)
 	if d.SharedNoise {
 		streams = streams[:1]
@@ -469,7 +469,7 @@ func (d *decision) batch(ctx context.Context, s *torch.Scope, f fixed, words sd.
 			return streams.Randn(s, torch.Float32, shape...).To(s, kind)
 		})
 	}
-	run, err := d.TextToImage.Method.Start(d.config, d.options())
+	run, err := d.Method.Start(d.config, d.options())
 	if err != nil {
 		return err
 	}
@@ -507,7 +507,7 @@ func (d *decision) batch(ctx context.Context, s *torch.Scope, f fixed, words sd.
 // begin returns the latents to start from. For an ordinary network with a mask it returns the latents of the picture and the noise,
 // too. The order in which noise is drawn is diffusers'.
 func (d *decision) begin(s *torch.Scope, f fixed, run scheduler.Run, streams Streams, noise scheduler.Noise, n int) (x, kept, z *torch.Tensor) {
-	whole := d.Init == nil || (d.Mask != nil && d.Plan.Strength == 1)
+	whole := d.Init == nil || (d.Mask != nil && d.plan.Strength == 1)
 	fill := d.Mask != nil && !d.Model.Inpaints()
 	var image *torch.Tensor
 	if !whole || fill {
@@ -602,13 +602,13 @@ func (d *decision) network(s *torch.Scope, f fixed, words sd.Embedding, n int) *
 		net.cond.Pooled = words.Pooled.RepeatInterleave(s, n, 0)
 		size := d.OriginalSize
 		if size == (image.Point{}) {
-			size = image.Pt(d.Plan.Width, d.Plan.Height)
+			size = image.Pt(d.plan.Width, d.plan.Height)
 		}
-		v := []float32{float32(size.Y), float32(size.X), float32(d.Crop.Y), float32(d.Crop.X), float32(d.Plan.Height), float32(d.Plan.Width)}
+		v := []float32{float32(size.Y), float32(size.X), float32(d.Crop.Y), float32(d.Crop.X), float32(d.plan.Height), float32(d.plan.Width)}
 		net.cond.Sizes = torch.FromSlice(s, v, 1, len(v)).To(s, kind).Expand(s, net.cond.Text.Dim(0), len(v))
 	}
-	if d.Plan.Distilled {
-		net.cond.Guidance = torch.FromSlice(s, []float32{float32(d.Plan.Guidance - 1)}, 1).Expand(s, n)
+	if d.plan.Distilled {
+		net.cond.Guidance = torch.FromSlice(s, []float32{float32(d.plan.Guidance - 1)}, 1).Expand(s, n)
 	}
 	return net
 }
@@ -646,7 +646,7 @@ func (net *network) predict(s *torch.Scope, x *torch.Tensor, t float64, i int) *
 		return out
 	}
 	none, some := out.Narrow(s, 0, 0, net.n), out.Narrow(s, 0, net.n, net.n)
-	guided := none.Add(s, some.Sub(s, none).MulScalar(s, net.Plan.Guidance))
+	guided := none.Add(s, some.Sub(s, none).MulScalar(s, net.plan.Guidance))
 	if net.Rescale > 0 {
 		ratio := some.StdDim(s, 1, true, 1, 2, 3).Div(s, guided.StdDim(s, 1, true, 1, 2, 3))
 		guided = guided.Mul(s, ratio).MulScalar(s, net.Rescale).Add(s, guided.MulScalar(s, 1-net.Rescale))
@@ -656,7 +656,7 @@ func (net *network) predict(s *torch.Scope, x *torch.Tensor, t float64, i int) *
 
 // control adds what the ControlNets say.
 func (net *network) control(s *torch.Scope, c *unet.Cond, in, at *torch.Tensor, i int) {
-	steps := float64(len(net.Plan.Timesteps))
+	steps := float64(len(net.plan.Timesteps))
 	for j, k := range net.Controls {
 		if float64(i)/steps < k.Start || float64(i+1)/steps > k.End {
 			continue

@@ -428,7 +428,7 @@ func (o Generate) text(t sampling.TextToImage, plan sampling.Plan, st sampling.P
 	one.Prompt, one.Seed, one.N = o.Prompts[st.Text], &seed, 0
 	one.Sampler, one.Guidance, one.Width, one.Height = plan.Method, plan.Guidance, plan.Width, plan.Height
 	if one.Timesteps == nil {
-		one.Steps = t.Steps
+		one.Steps = plan.Steps
 	}
 	if o.SharedNoise {
 		one.Seed, one.N, one.Index = o.Seed, o.N, i
