@@ -4,7 +4,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
+	"strings"
 
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -32,20 +34,21 @@ type Config struct {
 // Size is a number of pixels; JSON may have it as height and width, of which this is the height.
 type Size int
 
-// UnmarshalJSON reads a number or a list of two.
+// UnmarshalJSON reads a number or a list of some.
 func (v *Size) UnmarshalJSON(b []byte) error {
+	list := make([]int, 1)
+	to := any(&list[0])
 	if len(b) > 0 && b[0] == '[' {
-		var list []int
-		if err := json.Unmarshal(b, &list); err != nil {
-			return err
-		}
-		if len(list) == 0 {
-			return errors.New("the list is empty")
-		}
-		*v = Size(list[0])
-		return nil
+		to = &list
 	}
-	return json.Unmarshal(b, (*int)(v))
+	if err := json.Unmarshal(b, to); err != nil {
+		return err
+	}
+	if len(list) == 0 {
+		return errors.New("the list is empty")
+	}
+	*v = Size(list[0])
+	return nil
 }
 
 // SD15 is the autoencoder of Stable Diffusion 1 and 2.
@@ -84,76 +87,98 @@ const (
 	maxChannels = 8192
 	maxLevels   = 8
 	maxLayers   = 16
-	maxWeights  = 4 << 30
+	maxWeights  = 1 << 32 // 16 GiB in float32
 )
 
-// Validate reports what cannot work, of a configuration with its defaults filled in.
+// Validate reports what cannot work, of a configuration with its defaults filled in. What it accepts, New can build, memory permitting.
 func (c Config) Validate() error {
-	within := func(key string, v, lo, hi int) error {
-		if v < lo || v > hi {
-			return fmt.Errorf("vae config: %s is %d: want %d to %d", key, v, lo, hi)
-		}
-		return nil
-	}
-	err := errors.Join(
+	if err := errors.Join(
 		within("in_channels", c.InChannels, 1, 64), within("out_channels", c.OutChannels, 1, 64),
 		within("latent_channels", c.LatentChannels, 1, 256), within("layers_per_block", c.Layers, 1, maxLayers),
-		within("norm_num_groups", c.Groups, 1, maxChannels), within("sample_size", int(c.SampleSize), 8, 1<<16),
-		within("the length of block_out_channels", len(c.Channels), 1, maxLevels),
-	)
-	if !(c.ScalingFactor > 0 && c.ScalingFactor < 1e6) {
-		err = errors.Join(err, fmt.Errorf("vae config: scaling_factor is %g: want a number above 0", c.ScalingFactor))
+		within("norm_num_groups", c.Groups, 1, maxChannels), within("sample_size", int(c.SampleSize), 1, 1<<16),
+		within("the length of block_out_channels", len(c.Channels), 1, maxLevels), scale(c.ScalingFactor),
+	); err != nil {
+		return fmt.Errorf("vae config: %w", err)
+	}
+	if shift := c.ShiftFactor; shift != nil && !(math.Abs(*shift) <= 1e6) {
+		return fmt.Errorf("vae config: shift_factor is %g: want at most a million", *shift)
 	}
 	for _, n := range c.Channels {
-		if err2 := within("a number of block_out_channels", n, 1, maxChannels); err2 != nil {
-			err = errors.Join(err, err2)
-		} else if c.Groups > 0 && n%c.Groups != 0 {
-			err = errors.Join(err, fmt.Errorf("vae config: block_out_channels has %d, which norm_num_groups, %d, does not divide", n, c.Groups))
+		if err := within("a number of block_out_channels", n, 1, maxChannels); err != nil {
+			return fmt.Errorf("vae config: %w", err)
+		}
+		if n%c.Groups != 0 {
+			return fmt.Errorf("vae config: block_out_channels has %d, which norm_num_groups, %d, does not divide", n, c.Groups)
 		}
 	}
-	if err != nil {
-		return err
-	}
-	if n := nn.Count(Shapes(c)); n > maxWeights {
-		return fmt.Errorf("vae config: %d weights: want at most %d", n, maxWeights)
+	return bounded("vae config", Shapes(c))
+}
+
+func within(key string, v, lo, hi int) error {
+	if v < lo || v > hi {
+		return fmt.Errorf("%s is %d: want %d to %d", key, v, lo, hi)
 	}
 	return nil
 }
 
-// ParseConfig reads a config.json of AutoencoderKL. Keys that change nothing are ignored; what asks for something that is not built
-// is an error.
+func scale(v float64) error {
+	if !(v >= 1e-6 && v <= 1e6) {
+		return fmt.Errorf("scaling_factor is %g: want a number above 0, from a millionth to a million", v)
+	}
+	return nil
+}
+
+func bounded(what string, plan []nn.Shape) error {
+	if n := nn.Count(plan); n > maxWeights {
+		return fmt.Errorf("%s: it asks for %d weights, the limit is %d", what, n, maxWeights)
+	}
+	return nil
+}
+
+const (
+	klClass   = "AutoencoderKL"
+	downBlock = "DownEncoderBlock2D"
+	upBlock   = "UpDecoderBlock2D"
+)
+
+// ParseConfig reads the config.json of diffusers' AutoencoderKL. Keys that are absent have the defaults of its class, which are not
+// Stable Diffusion's. Keys that change nothing are ignored; what asks for something that is not built is an error.
 func ParseConfig(data []byte) (Config, error) {
-	var c Config
-	var more struct {
-		Class string    `json:"_class_name"`
-		Down  []string  `json:"down_block_types"`
-		Up    []string  `json:"up_block_types"`
-		Act   string    `json:"act_fn"`
-		Mean  []float64 `json:"latents_mean"`
-	}
-	if err := errors.Join(json.Unmarshal(data, &c), json.Unmarshal(data, &more)); err != nil {
+	c := Config{Channels: []int{64}, Layers: 1, SampleSize: 32}.WithDefaults()
+	if err := c.parse(data); err != nil {
 		return Config{}, fmt.Errorf("vae config: %w", err)
-	}
-	c = c.WithDefaults()
-	unlike := func(list []string, want string) bool {
-		return list != nil && (len(list) != len(c.Channels) || slices.ContainsFunc(list, func(v string) bool { return v != want }))
-	}
-	switch {
-	case more.Class != "" && more.Class != "AutoencoderKL":
-		return Config{}, fmt.Errorf("vae config: _class_name is %q: want AutoencoderKL", more.Class)
-	case unlike(more.Down, "DownEncoderBlock2D"):
-		return Config{}, fmt.Errorf("vae config: down_block_types is %q: want DownEncoderBlock2D for each of %d levels", more.Down, len(c.Channels))
-	case unlike(more.Up, "UpDecoderBlock2D"):
-		return Config{}, fmt.Errorf("vae config: up_block_types is %q: want UpDecoderBlock2D for each of %d levels", more.Up, len(c.Channels))
-	case more.Act != "" && more.Act != "silu":
-		return Config{}, fmt.Errorf("vae config: act_fn is %q: want silu", more.Act)
-	case more.Mean != nil:
-		return Config{}, errors.New("vae config: latents_mean is set, which is not built: want null")
 	}
 	return c, c.Validate()
 }
 
-// MarshalJSON writes what diffusers reads.
+func (c *Config) parse(data []byte) error {
+	k, err := open(data, klClass)
+	if err != nil {
+		return err
+	}
+	err = errors.Join(
+		k.read("in_channels", &c.InChannels), k.read("out_channels", &c.OutChannels), k.read("latent_channels", &c.LatentChannels),
+		k.read("block_out_channels", &c.Channels), k.read("layers_per_block", &c.Layers), k.read("norm_num_groups", &c.Groups),
+		k.read("scaling_factor", &c.ScalingFactor), k.read("sample_size", &c.SampleSize), k.read("force_upcast", c.ForceUpcast),
+		k.read("use_quant_conv", c.QuantConv), k.read("use_post_quant_conv", c.PostQuantConv),
+		k.read("mid_block_add_attention", c.MidAttention),
+		k.only("act_fn", `"silu"`, `"swish"`), k.only("latents_mean", "null"), k.only("latents_std", "null"),
+	)
+	if !k.null("shift_factor") {
+		c.ShiftFactor = new(0.0)
+		err = errors.Join(err, k.read("shift_factor", c.ShiftFactor))
+	}
+	for key, want := range map[string]string{"down_block_types": downBlock, "up_block_types": upBlock} {
+		var types []string
+		err = errors.Join(err, k.read(key, &types))
+		if _, ok := k[key]; ok && !slices.Equal(types, slices.Repeat([]string{want}, min(len(c.Channels), maxLevels))) {
+			err = errors.Join(err, fmt.Errorf("%s: want %s for each of %d levels, got %s", key, want, len(c.Channels), short(k[key])))
+		}
+	}
+	return err
+}
+
+// MarshalJSON writes the config.json of diffusers, defaults included.
 func (c Config) MarshalJSON() ([]byte, error) {
 	c = c.WithDefaults()
 	type plain Config
@@ -164,5 +189,66 @@ func (c Config) MarshalJSON() ([]byte, error) {
 		Down []string `json:"down_block_types"`
 		Up   []string `json:"up_block_types"`
 		Act  string   `json:"act_fn"`
-	}{"AutoencoderKL", plain(c), repeat("DownEncoderBlock2D"), repeat("UpDecoderBlock2D"), "silu"})
+	}{klClass, plain(c), repeat(downBlock), repeat(upBlock), "silu"})
+}
+
+// members are those of a JSON object, by their exact names, whereas encoding/json takes "Act_FN" for act_fn.
+type members map[string]json.RawMessage
+
+// open reads the config.json of a class.
+func open(data []byte, class string) (members, error) {
+	var k members
+	if err := json.Unmarshal(data, &k); err != nil {
+		return nil, fmt.Errorf("want a JSON object: %w", err)
+	}
+	if k == nil {
+		return nil, errors.New("want a JSON object, got null")
+	}
+	return k, k.only("_class_name", `"`+class+`"`)
+}
+
+// null tells whether a key is absent or null.
+func (k members) null(key string) bool { return k[key] == nil || string(k[key]) == "null" }
+
+// read sets *to to the key's value, if there is one.
+func (k members) read(key string, to any) error {
+	v, ok := k[key]
+	if !ok {
+		return nil
+	}
+	what := "a number"
+	switch list := to.(type) {
+	case *int:
+		what = "an integer"
+	case *bool:
+		what = "true or false"
+	case *[]int:
+		what, *list = "a list of integers", nil
+	case *[]string:
+		what = "a list of names"
+	case *Size:
+		what = "an integer, or a list of them"
+	}
+	if strings.Contains(string(v), "null") || json.Unmarshal(v, to) != nil {
+		return fmt.Errorf("%s: want %s, got %s", key, what, short(v))
+	}
+	return nil
+}
+
+// only refuses values other than those.
+func (k members) only(key string, supported ...string) error {
+	v, ok := k[key]
+	if ok && !slices.Contains(supported, string(v)) {
+		return fmt.Errorf("%s: only %s is supported, the file has %s", key, strings.Join(supported, " or "), short(v))
+	}
+	return nil
+}
+
+// short is JSON from a file, fit for a message.
+func short(v json.RawMessage) string {
+	const most = 100
+	if len(v) > most {
+		return strings.ToValidUTF8(string(v[:most]), "") + "..."
+	}
+	return string(v)
 }

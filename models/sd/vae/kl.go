@@ -18,8 +18,12 @@ type KL struct {
 	quant, postQuant *nn.Conv2D // nil: none
 
 	// Tile is how large a picture is coded at once, in pixels: larger ones in overlapping squares of that size, whose seams are blended,
-	// which needs less memory. 0: all at once. Set it before use.
+	// which needs less memory and gives slightly other pictures. 0: all at once. Else it is rounded down to a multiple of 4·Factor, so that
+	// the squares lie on whole latents. diffusers' tiling has the configuration's SampleSize. Set it before use.
 	Tile int
+
+	// Slice codes the pictures of a batch one after the other, which needs less memory. Set it before use.
+	Slice bool
 }
 
 // New makes an autoencoder with random weights drawn from seed, by PyTorch's rules.
@@ -115,8 +119,9 @@ func (k *KL) Channels() int { return k.config.LatentChannels }
 // DType implements Autoencoder.
 func (k *KL) DType() torch.DType { return k.store.DType() }
 
-// Encode implements Autoencoder: it draws from what Moments gives, shifts and scales. Noise is drawn in float32, [1, …] from the stream
-// of each picture or [n, …] from a single one, and rounded to the latents' type. Of one picture several streams draw as many latents.
+// Encode implements Autoencoder: it draws from what Moments gives, shifts and scales: (z - ShiftFactor)·ScalingFactor. Noise is drawn in
+// the latents' type, [1, …] from the stream of each picture or [n, …] from a single one: of float32 it is what float16 and bfloat16 have,
+// rounded, while float64 has numbers of its own, as in PyTorch. Of one picture several streams draw as many latents.
 func (k *KL) Encode(s *torch.Scope, pictures *torch.Tensor, streams []*torch.Generator) *torch.Tensor {
 	if n := pictures.Dim(0); len(streams) > 1 && n > 1 && len(streams) != n {
 		panic(&torch.Error{Op: "vae", Msg: fmt.Sprintf("%d pictures and %d streams: want as many, or one", n, len(streams))})
@@ -130,9 +135,9 @@ func (k *KL) Encode(s *torch.Scope, pictures *torch.Tensor, streams []*torch.Gen
 			}
 			var each []*torch.Tensor
 			for _, g := range streams {
-				each = append(each, torch.Randn(s, g, torch.Float32, shape...))
+				each = append(each, torch.Randn(s, g, z.DType(), shape...))
 			}
-			noise := torch.Cat(s, each, 0).To(s, z.DType())
+			noise := torch.Cat(s, each, 0)
 			z = z.Add(s, logVar.MulScalar(s, 0.5).Exp(s).Mul(s, noise))
 		}
 		if shift := k.config.ShiftFactor; shift != nil {
@@ -144,8 +149,11 @@ func (k *KL) Encode(s *torch.Scope, pictures *torch.Tensor, streams []*torch.Gen
 
 // Moments returns mean and logarithm of the variance of each latent, unscaled.
 func (k *KL) Moments(s *torch.Scope, pictures *torch.Tensor) (mean, logVar *torch.Tensor) {
-	k.check(pictures, k.config.InChannels, k.Factor(), "pictures")
-	both := k.tiled(s, pictures, k.Tile, k.Tile/k.Factor(), k.encode)
+	check(pictures, k.config.InChannels, k.Factor(), "pictures")
+	tile := k.tile()
+	both := k.sliced(s, pictures, func(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+		return tiled(s, x, tile, tile/k.Factor(), k.encode)
+	})
 	mean = both.Narrow(s, 1, 0, k.config.LatentChannels)
 	logVar = both.Narrow(s, 1, k.config.LatentChannels, k.config.LatentChannels).Clamp(s, -30, 20)
 	both.Free()
@@ -171,13 +179,16 @@ func (k *KL) encode(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 
 // Decode implements Autoencoder.
 func (k *KL) Decode(s *torch.Scope, latents *torch.Tensor) *torch.Tensor {
-	k.check(latents, k.config.LatentChannels, 1, "latents")
+	check(latents, k.config.LatentChannels, 1, "latents")
+	tile := k.tile()
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		z := latents.DivScalar(s, k.config.ScalingFactor)
 		if shift := k.config.ShiftFactor; shift != nil {
 			z = release(z.AddScalar(s, *shift), z)
 		}
-		return release(k.tiled(s, z, k.Tile/k.Factor(), k.Tile, k.decode), z)
+		return k.sliced(s, z, func(s *torch.Scope, z *torch.Tensor) *torch.Tensor {
+			return tiled(s, z, tile/k.Factor(), tile, k.decode)
+		})
 	})
 }
 
@@ -198,10 +209,10 @@ func (k *KL) decode(s *torch.Scope, z *torch.Tensor) *torch.Tensor {
 	})
 }
 
-// check refuses what the network cannot take; factor divides height and width.
-func (k *KL) check(x *torch.Tensor, channels, factor int, what string) {
+// check refuses what a network cannot take; factor divides height and width.
+func check(x *torch.Tensor, channels, factor int, what string) {
 	shape := x.Shape()
-	if len(shape) != 4 || shape[1] != channels || shape[2]%factor != 0 || shape[3]%factor != 0 {
+	if len(shape) != 4 || shape[1] != channels || shape[2]%factor != 0 || shape[3]%factor != 0 || x.NumEl() == 0 {
 		by := ""
 		if factor > 1 {
 			by = fmt.Sprintf(" with sides that %d divides", factor)

@@ -7,16 +7,41 @@ import (
 // overlap is the part of a tile that its neighbour has too, as in diffusers.
 const overlap = 0.25
 
+// code makes latents of pictures or pictures of latents.
+type code func(s *torch.Scope, x *torch.Tensor) *torch.Tensor
+
+// sliced codes x with f: at once, or one picture after the other.
+func (k *KL) sliced(s *torch.Scope, x *torch.Tensor, f code) *torch.Tensor {
+	n := x.Dim(0)
+	if !k.Slice || n == 1 {
+		return f(s, x)
+	}
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		each := make([]*torch.Tensor, n)
+		for i := range each {
+			each[i] = f(s, x.Narrow(s, 0, i, 1))
+		}
+		return torch.Cat(s, each, 0)
+	})
+}
+
+// tile returns Tile rounded so that what two squares share, and what remains, is a whole number of latents.
+func (k *KL) tile() int {
+	if k.Tile <= 0 {
+		return 0
+	}
+	unit := int(1/overlap) * k.Factor()
+	return max(k.Tile/unit, 1) * unit
+}
+
 // tiled codes x with f: at once, or if it is larger than tile in overlapping squares of that many pixels, which become squares of result
 // pixels, one after the other. Where two meet, one fades into the other (diffusers' tiled_encode and tiled_decode).
-func (k *KL) tiled(
-	s *torch.Scope, x *torch.Tensor, tile, result int, f func(s *torch.Scope, x *torch.Tensor) *torch.Tensor,
-) *torch.Tensor {
+func tiled(s *torch.Scope, x *torch.Tensor, tile, result int, f code) *torch.Tensor {
 	height, width := x.Dim(2), x.Dim(3)
 	if tile <= 0 || (height <= tile && width <= tile) {
 		return f(s, x)
 	}
-	stride := max(int(float64(tile)*(1-overlap)), 1)
+	stride := int(float64(tile) * (1 - overlap))
 	blend := int(float64(result) * overlap)
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		var above, rows []*torch.Tensor
@@ -45,16 +70,13 @@ func (k *KL) tiled(
 	})
 }
 
-// fade returns b with its first elements along dim mixed with the last of a: from all of a to all but one part of b.
+// fade returns b with its first elements along dim mixed with the last of a: the first is all a's, the last nearly all b's.
 func fade(s *torch.Scope, a, b *torch.Tensor, dim, extent int) *torch.Tensor {
 	extent = min(extent, a.Dim(dim), b.Dim(dim))
-	if extent == 0 {
-		return b.Share(s)
-	}
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		shape := []int{1, 1, 1, 1}
 		shape[dim] = extent
-		w := torch.Arange(s, extent, torch.Float32).DivScalar(s, float64(extent)).Reshape(s, shape...).To(s, b.DType())
+		w := torch.Arange(s, extent, torch.Float64).DivScalar(s, float64(extent)).Reshape(s, shape...).To(s, b.DType())
 		end := a.Narrow(s, dim, a.Dim(dim)-extent, extent)
 		mixed := end.Mul(s, w.Neg(s).AddScalar(s, 1)).Add(s, b.Narrow(s, dim, 0, extent).Mul(s, w))
 		return torch.Cat(s, []*torch.Tensor{mixed, b.Narrow(s, dim, extent, b.Dim(dim)-extent)}, dim)

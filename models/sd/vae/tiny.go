@@ -5,10 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
 
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
@@ -53,76 +49,79 @@ func (c TinyConfig) WithDefaults() TinyConfig {
 	return c
 }
 
-// Validate reports what cannot work, of a configuration with its defaults filled in.
+// Validate reports what cannot work, of a configuration with its defaults filled in. What it accepts, NewTiny can build, memory
+// permitting.
 func (c TinyConfig) Validate() error {
-	var err error
-	within := func(key string, v, lo, hi int) {
-		if v < lo || v > hi {
-			err = errors.Join(err, fmt.Errorf("tiny vae config: %s is %d: want %d to %d", key, v, lo, hi))
-		}
+	if err := errors.Join(
+		within("in_channels", c.InChannels, 1, 64), within("out_channels", c.OutChannels, 1, 64),
+		within("latent_channels", c.LatentChannels, 1, 256), scale(c.ScalingFactor),
+		levels("encoder", c.EncoderWidths, c.EncoderBlocks), levels("decoder", c.DecoderWidths, c.DecoderBlocks),
+	); err != nil {
+		return fmt.Errorf("tiny vae config: %w", err)
 	}
-	within("in_channels", c.InChannels, 1, 64)
-	within("out_channels", c.OutChannels, 1, 64)
-	within("latent_channels", c.LatentChannels, 1, 256)
-	for _, l := range []struct {
-		key            string
-		widths, blocks []int
-	}{{"encoder", c.EncoderWidths, c.EncoderBlocks}, {"decoder", c.DecoderWidths, c.DecoderBlocks}} {
-		within("the length of "+l.key+"_block_out_channels", len(l.widths), 1, maxLevels)
-		if len(l.blocks) != len(l.widths) {
-			err = errors.Join(err, fmt.Errorf("tiny vae config: num_%s_blocks has %d numbers: want one for each of %d levels", l.key, len(l.blocks), len(l.widths)))
-		}
-		for _, n := range l.blocks {
-			within("a number of num_"+l.key+"_blocks", n, 0, maxLayers)
-		}
-		for _, n := range l.widths {
-			within("a number of "+l.key+"_block_out_channels", n, 1, 1024)
-			if n != l.widths[0] {
-				err = errors.Join(err, fmt.Errorf("tiny vae config: %s_block_out_channels is %v: want the same number in all levels", l.key, l.widths))
-				break
-			}
-		}
+	if e, d := len(c.EncoderWidths), len(c.DecoderWidths); e != d {
+		return fmt.Errorf("tiny vae config: %d levels of the encoder and %d of the decoder: want as many", e, d)
 	}
-	if len(c.EncoderWidths) != len(c.DecoderWidths) {
-		err = errors.Join(err, fmt.Errorf("tiny vae config: %d levels of the encoder and %d of the decoder: want as many", len(c.EncoderWidths), len(c.DecoderWidths)))
-	}
-	if !(c.ScalingFactor > 0 && c.ScalingFactor < 1e6) {
-		err = errors.Join(err, fmt.Errorf("tiny vae config: scaling_factor is %g: want a number above 0", c.ScalingFactor))
-	}
-	return err
+	return bounded("tiny vae config", TinyShapes(c))
 }
 
-// ParseTinyConfig reads a config.json of AutoencoderTiny.
-func ParseTinyConfig(data []byte) (TinyConfig, error) {
-	var c TinyConfig
-	var more struct {
-		Class    string   `json:"_class_name"`
-		Act      string   `json:"act_fn"`
-		Upsample string   `json:"upsample_fn"`
-		Factor   *int     `json:"upsampling_scaling_factor"`
-		Shift    *float64 `json:"shift_factor"`
+// levels checks one half's. Between levels the width cannot change: diffusers' class has no layer that could change it.
+func levels(half string, widths, blocks []int) error {
+	if err := within("the length of "+half+"_block_out_channels", len(widths), 1, maxLevels); err != nil {
+		return err
 	}
-	if err := errors.Join(json.Unmarshal(data, &c), json.Unmarshal(data, &more)); err != nil {
+	if len(blocks) != len(widths) {
+		return fmt.Errorf("num_%s_blocks has %d numbers: want one for each of %d levels", half, len(blocks), len(widths))
+	}
+	for i := range widths {
+		if widths[i] != widths[0] {
+			return fmt.Errorf("%s_block_out_channels is %v: want the same number in all levels", half, widths)
+		}
+		if err := errors.Join(
+			within("a number of "+half+"_block_out_channels", widths[i], 1, 1024),
+			within("a number of num_"+half+"_blocks", blocks[i], 0, maxLayers),
+		); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+const tinyClass = "AutoencoderTiny"
+
+// ParseTinyConfig reads the config.json of diffusers' AutoencoderTiny. Keys that are absent have its defaults, which are TAESD's.
+// Keys that change nothing are ignored, among them latent_magnitude and latent_shift, which are about storing latents as bytes;
+// what asks for something that is not built is an error.
+func ParseTinyConfig(data []byte) (TinyConfig, error) {
+	c := TAESD()
+	if err := c.parse(data); err != nil {
 		return TinyConfig{}, fmt.Errorf("tiny vae config: %w", err)
 	}
-	var err error
-	switch {
-	case more.Class != "" && more.Class != "AutoencoderTiny":
-		err = fmt.Errorf("tiny vae config: _class_name is %q: want AutoencoderTiny", more.Class)
-	case more.Act != "" && more.Act != "relu":
-		err = fmt.Errorf("tiny vae config: act_fn is %q: want relu", more.Act)
-	case more.Upsample != "" && more.Upsample != "nearest":
-		err = fmt.Errorf("tiny vae config: upsample_fn is %q: want nearest", more.Upsample)
-	case more.Factor != nil && *more.Factor != 2:
-		err = fmt.Errorf("tiny vae config: upsampling_scaling_factor is %d: want 2", *more.Factor)
-	case more.Shift != nil && *more.Shift != 0:
-		err = fmt.Errorf("tiny vae config: shift_factor is %g: want 0", *more.Shift)
-	}
-	if err != nil {
-		return TinyConfig{}, err
-	}
-	c = c.WithDefaults()
 	return c, c.Validate()
+}
+
+func (c *TinyConfig) parse(data []byte) error {
+	k, err := open(data, tinyClass)
+	if err != nil {
+		return err
+	}
+	return errors.Join(
+		k.read("in_channels", &c.InChannels), k.read("out_channels", &c.OutChannels), k.read("latent_channels", &c.LatentChannels),
+		k.read("encoder_block_out_channels", &c.EncoderWidths), k.read("decoder_block_out_channels", &c.DecoderWidths),
+		k.read("num_encoder_blocks", &c.EncoderBlocks), k.read("num_decoder_blocks", &c.DecoderBlocks),
+		k.read("scaling_factor", &c.ScalingFactor), k.read("pool", &c.Pool),
+		k.only("act_fn", `"relu"`), k.only("upsample_fn", `"nearest"`), k.only("upsampling_scaling_factor", "2"),
+		k.only("shift_factor", "0", "0.0", "null"),
+	)
+}
+
+// MarshalJSON writes the config.json of diffusers, defaults included.
+func (c TinyConfig) MarshalJSON() ([]byte, error) {
+	type plain TinyConfig
+	return json.Marshal(struct {
+		Class string `json:"_class_name"`
+		plain
+	}{tinyClass, plain(c.WithDefaults())})
 }
 
 // Tiny is an autoencoder of convolutions alone. It owns its weights, which carry diffusers' names.
@@ -130,7 +129,7 @@ type Tiny struct {
 	config           TinyConfig
 	store            *nn.Store
 	encoder, decoder []step
-	files            []*torch.Weights // to be closed after the store
+	files            weightFiles // to be closed after the store
 }
 
 // NewTiny makes an autoencoder with random weights drawn from seed, by PyTorch's rules.
@@ -272,9 +271,7 @@ func (t *Tiny) Tensors() iter.Seq2[string, *torch.Tensor] { return t.store.Tenso
 // Close frees the weights.
 func (t *Tiny) Close() {
 	t.store.Close()
-	for _, f := range t.files {
-		_ = f.Close() // nothing views it any more
-	}
+	_ = t.files.Close() // nothing views them any more
 }
 
 // Factor implements Autoencoder.
@@ -286,8 +283,9 @@ func (t *Tiny) Channels() int { return t.config.LatentChannels }
 // DType implements Autoencoder.
 func (t *Tiny) DType() torch.DType { return t.store.DType() }
 
-// Encode implements Autoencoder. It draws nothing.
+// Encode implements Autoencoder. It draws nothing. ScalingFactor is 1 in all published models: they give latents as U-Nets want them.
 func (t *Tiny) Encode(s *torch.Scope, pictures *torch.Tensor, _ []*torch.Generator) *torch.Tensor {
+	check(pictures, t.config.InChannels, t.Factor(), "pictures")
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		h := pictures.AddScalar(s, 1).DivScalar(s, 2)
 		for _, f := range t.encoder {
@@ -299,6 +297,7 @@ func (t *Tiny) Encode(s *torch.Scope, pictures *torch.Tensor, _ []*torch.Generat
 
 // Decode implements Autoencoder. Latents are squeezed to ±3 first, softly.
 func (t *Tiny) Decode(s *torch.Scope, latents *torch.Tensor) *torch.Tensor {
+	check(latents, t.config.LatentChannels, 1, "latents")
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		h := latents.DivScalar(s, t.config.ScalingFactor)
 		h = release(h.DivScalar(s, 3).Tanh(s).MulScalar(s, 3), h)
@@ -307,136 +306,4 @@ func (t *Tiny) Decode(s *torch.Scope, latents *torch.Tensor) *torch.Tensor {
 		}
 		return h.MulScalar(s, 2).SubScalar(s, 1)
 	})
-}
-
-// OpenTiny opens a tiny autoencoder: a folder of diffusers' (config.json and diffusion_pytorch_model.safetensors), or one of the two
-// safetensors files that its author publishes, NAME_encoder and NAME_decoder, of which the other lies beside it.
-func OpenTiny(path string, dev torch.Device, dtype torch.DType) (*Tiny, error) {
-	if st, err := os.Stat(path); err != nil {
-		return nil, err
-	} else if st.IsDir() {
-		return openTinyFolder(path, dev, dtype)
-	}
-	name := filepath.Base(path)
-	var both [2]string
-	for i, part := range []string{"encoder", "decoder"} {
-		other := strings.NewReplacer("encoder", part, "decoder", part).Replace(name)
-		if both[i] = filepath.Join(filepath.Dir(path), other); other == name && !strings.Contains(name, part) {
-			return nil, fmt.Errorf("%s: want a folder with a config.json, or a file named NAME_encoder or NAME_decoder with the other beside it", path)
-		}
-	}
-	var src originals
-	var files []*torch.Weights
-	drop := func(err error) error {
-		for _, f := range files {
-			err = errors.Join(err, f.Close())
-		}
-		return err
-	}
-	for i, p := range both {
-		w, err := torch.OpenWeights(p)
-		if err != nil {
-			return nil, drop(err)
-		}
-		files = append(files, w)
-		src[i] = w
-	}
-	c, err := src.config()
-	if err != nil {
-		return nil, drop(fmt.Errorf("%s: %w", path, err))
-	}
-	t, err := TinyFrom(c, &src, dev, dtype)
-	if err != nil {
-		return nil, drop(fmt.Errorf("%s: %w", path, err))
-	}
-	t.files = files
-	return t, nil
-}
-
-func openTinyFolder(dir string, dev torch.Device, dtype torch.DType) (*Tiny, error) {
-	data, err := os.ReadFile(filepath.Join(dir, "config.json"))
-	if err != nil {
-		return nil, err
-	}
-	c, err := ParseTinyConfig(data)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", dir, err)
-	}
-	w, err := torch.OpenWeights(filepath.Join(dir, "diffusion_pytorch_model.safetensors"))
-	if err != nil {
-		return nil, err
-	}
-	t, err := TinyFrom(c, w, dev, dtype)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("%s: %w", dir, err), w.Close())
-	}
-	t.files = []*torch.Weights{w}
-	return t, nil
-}
-
-// originals are the author's two files, encoder and decoder, under diffusers' names. His decoders begin with a layer without weights,
-// so that their numbers are one higher.
-type originals [2]*torch.Weights
-
-// locate turns our name into the file's.
-func (o *originals) locate(name string) (file *torch.Weights, theirs string) {
-	if rest, ok := strings.CutPrefix(name, "encoder.layers."); ok {
-		return o[0], rest
-	}
-	rest, ok := strings.CutPrefix(name, "decoder.layers.")
-	number, tail, _ := strings.Cut(rest, ".")
-	n, err := strconv.Atoi(number)
-	if !ok || err != nil {
-		return o[1], ""
-	}
-	return o[1], strconv.Itoa(n+1) + "." + tail
-}
-
-// Info implements nn.Source.
-func (o *originals) Info(name string) ([]int, torch.DType, bool) {
-	w, theirs := o.locate(name)
-	return w.Info(theirs)
-}
-
-// Names implements nn.Source.
-func (o *originals) Names() iter.Seq[string] {
-	return func(yield func(string) bool) {
-		for name := range o[0].Names() {
-			if !yield("encoder.layers." + name) {
-				return
-			}
-		}
-		for name := range o[1].Names() {
-			number, tail, _ := strings.Cut(name, ".")
-			if n, err := strconv.Atoi(number); err == nil {
-				name = strconv.Itoa(n-1) + "." + tail
-			}
-			if !yield("decoder.layers." + name) {
-				return
-			}
-		}
-	}
-}
-
-// Get implements nn.Source.
-func (o *originals) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
-	w, theirs := o.locate(name)
-	return w.Get(s, theirs)
-}
-
-// Release implements nn.Source.
-func (o *originals) Release(name string) {
-	w, theirs := o.locate(name)
-	w.Release(theirs)
-}
-
-// config is what the files' shapes say: all of the family are TAESD but for the latents' channels and the pools.
-func (o *originals) config() (TinyConfig, error) {
-	shape, _, ok := o[1].Info("1.weight")
-	if !ok || len(shape) != 4 {
-		return TinyConfig{}, errors.New("want a tiny autoencoder's files: the decoder has no tensor 1.weight of four dimensions")
-	}
-	_, _, pool := o[1].Info("3.pool.0.weight")
-	c := TinyConfig{LatentChannels: shape[1], Pool: pool}.WithDefaults()
-	return c, c.Validate()
 }
