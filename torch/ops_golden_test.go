@@ -451,9 +451,13 @@ func TestEveryWrapperRuns(t *testing.T) {
 	TestDrawsEqualPyTorch(t)
 	TestForeach(t)
 	TestDropout(t)
+	TestPackedConvolutions(t)
+	TestPackedLinear(t)
+	TestVersion(t)
 	require.Empty(t, torch.UnusedOps())
 
 	elsewhere := map[string]string{
+		"PackConv2D": "TestPackedConvolutions", "PackedConv2D": "TestPackedConvolutions", "PackLinear": "TestPackedLinear", "PackedLinear": "TestPackedLinear",
 		"Backward": "TestBackward", "Grad": "TestBackward", "Share": "TestShare", "ToDevice": "TestCUDA",
 		"Bernoulli": "TestDrawsEqualPyTorch", "Multinomial": "TestDrawsEqualPyTorch", "NormalInPlace": "TestDrawsEqualPyTorch",
 		"UniformInPlace": "TestDrawsEqualPyTorch", "Dropout": "TestDropout", "ExpandAs": "TestShapesOf", "IndexPutInPlace": "TestOperatorsEqualPyTorch", "Interpolate": "TestOperatorsEqualPyTorch",

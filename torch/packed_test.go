@@ -12,15 +12,15 @@ import (
 // A packed weight gives what the plain one gives, for every option, for inputs in both memory orders, and for inputs of
 // other sizes than it was packed for.
 func TestPackedConvolutions(t *testing.T) {
-	if !torch.PacksConv2D(torch.Float32) {
+	if !torch.Packs(torch.Float32) {
 		t.Skip("this libtorch was built without oneDNN")
 	}
-	assert.False(t, torch.PacksConv2D(torch.Float64))
+	assert.False(t, torch.Packs(torch.Float64))
 	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
 		return s.NoGrad(func(s *torch.Scope) error {
 			g := torch.NewGenerator(s, 1)
 			for _, d := range []torch.DType{torch.Float32, torch.BFloat16} {
-				if !torch.PacksConv2D(d) {
+				if !torch.Packs(d) {
 					continue
 				}
 				for _, o := range []torch.Conv2DOptions{{}, {Padding: 1}, {Stride: 2, Padding: 1}, {Dilation: 2}, {Groups: 2}} {
@@ -51,6 +51,43 @@ func TestPackedConvolutions(t *testing.T) {
 	require.NoError(t, err)
 }
 
+func TestPackedLinear(t *testing.T) {
+	if !torch.Packs(torch.Float32) {
+		t.Skip("this libtorch was built without oneDNN")
+	}
+	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
+		return s.NoGrad(func(s *torch.Scope) error {
+			g := torch.NewGenerator(s, 1)
+			for _, d := range []torch.DType{torch.Float32, torch.BFloat16} {
+				if !torch.Packs(d) {
+					continue
+				}
+				tolerance := 1e-5
+				if d == torch.BFloat16 {
+					tolerance = 0.04 // half a unit in the last place of sums up to 16, and rounding before it
+				}
+				w := torch.Randn(s, g, torch.Float32, 7, 5).To(s, d)
+				packed := w.PackLinear(s, 6)
+				for _, b := range []*torch.Tensor{nil, torch.Randn(s, g, torch.Float32, 7).To(s, d)} {
+					for _, shape := range [][]int{{6, 5}, {2, 3, 5}, {11, 5}, {5}} {
+						x := torch.Randn(s, g, torch.Float32, shape...).To(s, d)
+						var wide *torch.Tensor
+						if b != nil {
+							wide = b.To(s, torch.Float32)
+						}
+						want := x.To(s, torch.Float32).Linear(s, w.To(s, torch.Float32), wide)
+						got := x.PackedLinear(s, packed, b)
+						require.Equal(t, want.Shape(), got.Shape())
+						assert.Less(t, got.To(s, torch.Float32).Sub(s, want).Abs(s).Max(s).Item(), tolerance, "%v %v", d, shape)
+					}
+				}
+			}
+			return nil
+		})
+	})
+	require.NoError(t, err)
+}
+
 func TestSwap(t *testing.T) {
 	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
 		a, b := torch.Ones(s, torch.Float32, 2), torch.Zeros(s, torch.Int64, 3)
@@ -65,6 +102,20 @@ func TestSwap(t *testing.T) {
 		assert.Equal(t, []int64{0, 0, 0}, torch.ToSlice[int64](a))
 		b.Free()
 		assert.PanicsWithError(t, "swap: an operand was freed (by Free, or when its scope closed)", func() { torch.Swap(a, b) })
+		return nil
+	})
+	require.NoError(t, err)
+}
+
+func TestVersion(t *testing.T) {
+	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
+		x := torch.Ones(s, torch.Float32, 2)
+		before := x.Version()
+		x.MulScalarInPlace(s, 2)
+		x.ZeroInPlace(s)
+		assert.Equal(t, before+2, x.Version())
+		x.MulScalar(s, 2)
+		assert.Equal(t, before+2, x.Version())
 		return nil
 	})
 	require.NoError(t, err)

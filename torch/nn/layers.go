@@ -6,6 +6,8 @@ import "github.com/onestep-go/onestep/torch"
 type Linear struct {
 	Weight *torch.Tensor // [out, in]
 	Bias   *torch.Tensor // [out], or nil
+
+	packed *packed // nil: the weight is used as it is
 }
 
 // NewLinear makes a linear layer with PyTorch's initial values.
@@ -13,7 +15,8 @@ func NewLinear(p Path, in, out int) Linear { return NewLinearInit(p, in, out, Fa
 
 // NewLinearInit makes a linear layer with the given rules for weight and bias; bias nil: none.
 func NewLinearInit(p Path, in, out int, weight, bias Init) Linear {
-	l := Linear{Weight: p.Param("weight", weight, out, in)}
+	var l Linear
+	l.Weight, l.packed = p.weight(weight, out, in)
 	if bias != nil {
 		l.Bias = p.Param("bias", bias, out)
 	}
@@ -22,6 +25,9 @@ func NewLinearInit(p Path, in, out int, weight, bias Init) Linear {
 
 // Forward maps x [..., in] to [..., out].
 func (l Linear) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	if l.packed != nil {
+		return l.packed.linear(s, l, x)
+	}
 	return x.Linear(s, l.Weight, l.Bias)
 }
 
@@ -43,7 +49,7 @@ func NewConv2D(p Path, in, out, k int, o torch.Conv2DOptions) Conv2D {
 // NewConv2DInit makes a k×k convolution with the given rules for weight and bias; bias nil: none.
 func NewConv2DInit(p Path, in, out, k int, o torch.Conv2DOptions, weight, bias Init) Conv2D {
 	c := Conv2D{Opt: o}
-	c.Weight, c.packed = p.kernel("weight", weight, out, in/max(o.Groups, 1), k, k)
+	c.Weight, c.packed = p.weight(weight, out, in/max(o.Groups, 1), k, k)
 	if bias != nil {
 		c.Bias = p.Param("bias", bias, out)
 	}
@@ -53,7 +59,7 @@ func NewConv2DInit(p Path, in, out, k int, o torch.Conv2DOptions, weight, bias I
 // Forward maps x [B, in, H, W] to [B, out, H', W'].
 func (c Conv2D) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	if c.packed != nil {
-		return c.packed.forward(s, c, x)
+		return c.packed.conv(s, c, x)
 	}
 	return x.Conv2D(s, c.Weight, c.Bias, c.Opt)
 }

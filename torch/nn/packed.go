@@ -1,14 +1,15 @@
 package nn
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/onestep-go/onestep/torch"
 )
 
-// packed is the weight of a convolution that comes from a source, in the order that oneDNN wants for inputs of the sizes that
-// came last: a network sees the same sizes again and again. The layer's own tensor stays what the source has, of whatever type,
-// until someone needs it.
+// packed is the weight of a layer that comes from a source, in the order that oneDNN wants for inputs of the shape that came last: a
+// network sees the same shapes again and again. The layer's own tensor stays what the source has, of whatever type, until someone
+// needs it.
 type packed struct {
 	store *Store
 	src   Source
@@ -16,14 +17,15 @@ type packed struct {
 
 	mu      sync.Mutex
 	weight  *torch.Tensor // nil: not yet packed
-	input   [4]int        // the sizes it was packed for
+	input   []int         // the shape it was packed for
 	version int           // of the layer's own tensor
 }
 
-// kernel makes the weight of a convolution; the second result is nil where weights are used as they are.
-func (p Path) kernel(name string, init Init, shape ...int) (*torch.Tensor, *packed) {
+// weight makes a weight that may be packed; the second result is nil where weights are used as they are.
+func (p Path) weight(init Init, shape ...int) (*torch.Tensor, *packed) {
+	const name = "weight"
 	st := p.st
-	if st == nil || st.src == nil || st.Device().IsCUDA() || !torch.PacksConv2D(st.dtype) {
+	if st == nil || st.src == nil || st.Device().IsCUDA() || !torch.Packs(st.dtype) {
 		return p.Param(name, init, shape...), nil
 	}
 	full := p.prefix + name
@@ -36,29 +38,49 @@ func (p Path) kernel(name string, init Init, shape ...int) (*torch.Tensor, *pack
 	return w, &packed{store: st, src: st.src.Source, name: full}
 }
 
-// forward convolves x [B, in, H, W]. Without gradients the result lies in memory as channels-last, which the CPU's
-// convolutions prefer.
-func (p *packed) forward(s *torch.Scope, c Conv2D, x *torch.Tensor) *torch.Tensor {
+// conv convolves x [B, in, H, W]. Without gradients the result lies in memory as channels-last, which the CPU's convolutions
+// prefer.
+func (p *packed) conv(s *torch.Scope, c Conv2D, x *torch.Tensor) *torch.Tensor {
 	shape := x.Shape()
 	if s.GradEnabled() || len(shape) != 4 || x.DType() != p.store.dtype {
-		p.convert(c)
+		p.convert(c.Weight)
 		return x.Conv2D(s, c.Weight, c.Bias, c.Opt)
 	}
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		return x.ChannelsLast(s).PackedConv2D(s, p.get(s, c, [4]int(shape)), c.Bias, c.Opt)
+		pack := func(s *torch.Scope, w *torch.Tensor) *torch.Tensor { return w.PackConv2D(s, shape, c.Opt) }
+		return x.ChannelsLast(s).PackedConv2D(s, p.get(s, c.Weight, shape, pack), c.Bias, c.Opt)
 	})
 }
 
-// get returns the weight for inputs of that size, in s.
-func (p *packed) get(s *torch.Scope, c Conv2D, input [4]int) *torch.Tensor {
+// fewRows is how many rows of input are too few for packing a linear layer's weight, which costs about as much as using it once.
+const fewRows = 128
+
+// linear maps x [..., in].
+func (p *packed) linear(s *torch.Scope, l Linear, x *torch.Tensor) *torch.Tensor {
+	rows := 1
+	if shape := x.Shape(); len(shape) > 1 {
+		for _, d := range shape[:len(shape)-1] {
+			rows *= d
+		}
+	}
+	if s.GradEnabled() || rows < fewRows || x.DType() != p.store.dtype {
+		p.convert(l.Weight)
+		return x.Linear(s, l.Weight, l.Bias)
+	}
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		pack := func(s *torch.Scope, w *torch.Tensor) *torch.Tensor { return w.PackLinear(s, rows) }
+		return x.PackedLinear(s, p.get(s, l.Weight, []int{rows}, pack), l.Bias)
+	})
+}
+
+// get returns the packed weight for inputs of that shape, in s.
+func (p *packed) get(s *torch.Scope, weight *torch.Tensor, input []int, pack func(s *torch.Scope, w *torch.Tensor) *torch.Tensor) *torch.Tensor {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if version := c.Weight.Version(); p.weight == nil || p.input != input || p.version != version {
-		w := s.Tidy(func(s *torch.Scope) *torch.Tensor {
-			return c.Weight.To(s, p.store.dtype).PackConv2D(s, input[:], c.Opt)
-		})
+	if version := weight.Version(); p.weight == nil || !slices.Equal(p.input, input) || p.version != version {
+		w := s.Tidy(func(s *torch.Scope) *torch.Tensor { return pack(s, weight.To(s, p.store.dtype)) })
 		p.weight.Free() // other goroutines may still be at work with it: they have handles of their own
-		p.weight, p.input, p.version = w.Share(p.store.scope), input, version
+		p.weight, p.input, p.version = w.Share(p.store.scope), slices.Clone(input), version
 		if version == 0 { // as the source has it
 			p.src.Release(p.name)
 		}
@@ -67,15 +89,15 @@ func (p *packed) get(s *torch.Scope, c Conv2D, input [4]int) *torch.Tensor {
 }
 
 // convert makes the layer's own tensor one of the store's type.
-func (p *packed) convert(c Conv2D) {
+func (p *packed) convert(weight *torch.Tensor) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if c.Weight.DType() == p.store.dtype {
+	if weight.DType() == p.store.dtype {
 		return
 	}
 	st := p.store.scope
-	converted := st.NoGradTidy(func(s *torch.Scope) *torch.Tensor { return c.Weight.To(s, p.store.dtype) })
-	torch.Swap(c.Weight, converted)
+	converted := st.NoGradTidy(func(s *torch.Scope) *torch.Tensor { return weight.To(s, p.store.dtype) })
+	torch.Swap(weight, converted)
 	converted.Free()
 	p.src.Release(p.name)
 }

@@ -56,7 +56,7 @@ func TestPackedLayers(t *testing.T) {
 	})
 	require.NoError(t, err)
 	check(4)
-	check(5) // packed once more: the change is still there
+	check(5)                                                // packed once more: the change is still there
 	err = torch.Run(torch.CPU, func(s *torch.Scope) error { // with gradients
 		x := torch.Ones(s, torch.Float32, 1, 4, 3, 3)
 		x.SetRequiresGrad(true)
@@ -69,9 +69,34 @@ func TestPackedLayers(t *testing.T) {
 	require.NoError(t, err)
 }
 
+// Linear layers do, too, where there are rows enough.
+func TestPackedLinears(t *testing.T) {
+	var plain, filed Linear
+	st, err := Build(torch.CPU, torch.Float32, 1, func(p Path) { plain = NewLinear(p, 4, 6) })
+	require.NoError(t, err)
+	defer st.Close()
+	w := save(t, maps.Collect(st.Tensors()))
+	bound, err := BuildFrom(w, torch.CPU, torch.Float32, func(p Path) { filed = NewLinear(p, 4, 6) })
+	require.NoError(t, err)
+	defer bound.Close()
+	for _, rows := range []int{1, 127, 128, 200, 128} {
+		err := torch.Run(torch.CPU, func(s *torch.Scope) error {
+			return s.NoGrad(func(s *torch.Scope) error {
+				x := torch.Randn(s, torch.NewGenerator(s, uint64(rows)), torch.Float32, 1, rows, 4)
+				got, want := filed.Forward(s, x), plain.Forward(s, x)
+				require.Equal(t, want.Shape(), got.Shape())
+				require.Less(t, got.Sub(s, want).Abs(s).Max(s).Item(), 1e-5, "%d rows", rows)
+				require.Equal(t, rows >= fewRows, filed.packed.weight != nil && filed.packed.input[0] == rows)
+				return nil
+			})
+		})
+		require.NoError(t, err)
+	}
+}
+
 // A weight of another type is converted when it is packed, and for good where a plain one is needed.
 func TestPackedLayersConvert(t *testing.T) {
-	if !torch.PacksConv2D(torch.BFloat16) {
+	if !torch.Packs(torch.BFloat16) {
 		t.Skip("no bfloat16 convolutions on this processor")
 	}
 	var c Conv2D

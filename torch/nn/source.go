@@ -25,8 +25,8 @@ type Source interface {
 // at a time. All of the network's tensors have to be in src, no others, in the right shapes; what is wrong is reported
 // together.
 //
-// On the CPU, convolutions without gradients keep their weights in the order that oneDNN wants, once they have run: see
-// [torch.Tensor.PackConv2D]. The memory of the source is released then, and a weight of another type is not converted before.
+// On the CPU, convolutions and linear layers without gradients keep their weights in the order that oneDNN wants, once they have run:
+// see [torch.Tensor.PackConv2D]. The memory of the source is released then, and a weight of another type is not converted before.
 func BuildFrom(src Source, dev torch.Device, dtype torch.DType, build func(p Path)) (*Store, error) {
 	if !dtype.IsFloat() {
 		return nil, fmt.Errorf("want weights of a floating-point type, got %s", dtype)
