@@ -166,7 +166,7 @@ func (k *KL) encode(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 		e := &k.encoder
 		h := e.in.Forward(s, x)
 		for _, l := range e.levels {
-			h = release(l.forward(s, h, shrink), h)
+			h = l.forward(s, h, shrink)
 		}
 		h = release(e.middle.forward(s, h), h)
 		h = e.last(s, h)
@@ -203,7 +203,7 @@ func (k *KL) decode(s *torch.Scope, z *torch.Tensor) *torch.Tensor {
 		h = d.in.Forward(s, h)
 		h = release(d.middle.forward(s, h), h)
 		for _, l := range d.levels {
-			h = release(l.forward(s, h, grow), h)
+			h = l.forward(s, h, grow)
 		}
 		return d.last(s, h)
 	})
@@ -266,10 +266,10 @@ func newLevel(p nn.Path, c Config, in, out, blocks int) level {
 	return l
 }
 
-func (l level) forward(s *torch.Scope, x *torch.Tensor, resample func(*torch.Scope, *nn.Conv2D, *torch.Tensor) *torch.Tensor) *torch.Tensor {
+// forward frees h: at the largest image it is a third of all memory.
+func (l level) forward(s *torch.Scope, h *torch.Tensor, resample func(*torch.Scope, *nn.Conv2D, *torch.Tensor) *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		h := l.blocks[0].forward(s, x)
-		for _, b := range l.blocks[1:] {
+		for _, b := range l.blocks {
 			h = release(b.forward(s, h), h)
 		}
 		if l.resample != nil {
