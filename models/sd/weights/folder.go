@@ -225,14 +225,14 @@ func kindOf(config []byte) Kind {
 	return SD15
 }
 
-// OpenComponent reads a single part, such as a ControlNet or an autoencoder: its folder, with a config.json.
+// OpenComponent reads a single part, such as a ControlNet or an autoencoder: its folder, with a config.json, or a file.
 func OpenComponent(path string, o Options) (*Component, error) {
 	st, err := os.Stat(path)
 	if err != nil {
 		return nil, err
 	}
 	if !st.IsDir() {
-		return nil, fmt.Errorf("%s: want a folder with a config.json", path)
+		return openOnly(path, o)
 	}
 	if _, err := os.Stat(filepath.Join(path, "model_index.json")); err == nil {
 		return nil, fmt.Errorf("%s: it is the folder of a whole model: want that of one part, such as %s", path, filepath.Join(path, "vae"))
@@ -242,6 +242,27 @@ func OpenComponent(path string, o Options) (*Component, error) {
 		return nil, err
 	}
 	return openPart(path, file, "")
+}
+
+// openOnly reads a file that has a single part.
+func openOnly(path string, o Options) (*Component, error) {
+	m, err := OpenFile(path, o)
+	if err != nil {
+		return nil, err
+	}
+	var only *Component
+	n := 0
+	for _, p := range slots {
+		if c := *p.in(m); c != nil {
+			only = c
+			n++
+		}
+	}
+	if n != 1 {
+		return nil, errors.Join(fmt.Errorf("%s: it is a whole model (%s): want a file with one part of one", path, m.Kind), m.Close())
+	}
+	only.closer = m.Close
+	return only, nil
 }
 
 // openPart reads config.json from a folder, and weights. The class may be unknown.

@@ -27,18 +27,18 @@ func today(src nn.Source, projected bool) nn.Source {
 	for name := range src.Names() {
 		switch {
 		case !text:
-			m.autoencoder(name)
+			m.autoencoder(name, name)
 		case name == textProjected && projected:
 			m.add(name, part{name: name})
 		default:
-			m.text(name)
+			m.text(name, name)
 		}
 	}
 	return m
 }
 
-// text adds a tensor of a text encoder, unless it is to be hidden.
-func (m *mapping) text(name string) {
+// text adds a tensor of a text encoder, which the source calls theirs, unless it is to be hidden.
+func (m *mapping) text(name, theirs string) {
 	for _, hidden := range []string{"vision_model.", "visual_projection.", "logit_scale", textProjected} {
 		if strings.HasPrefix(name, hidden) {
 			return
@@ -47,16 +47,16 @@ func (m *mapping) text(name string) {
 	if strings.HasSuffix(name, "embeddings.position_ids") {
 		return
 	}
-	m.add(textModel+strings.TrimPrefix(name, textModel), part{name: name})
+	m.add(textModel+strings.TrimPrefix(name, textModel), part{name: theirs})
 }
 
-// autoencoder adds a tensor of an autoencoder, or of another network.
-func (m *mapping) autoencoder(name string) {
-	p, ours := part{name: name}, name
+// autoencoder adds a tensor of an autoencoder, or of another network, which the source calls theirs.
+func (m *mapping) autoencoder(name, theirs string) {
+	p, ours := part{name: theirs}, name
 	if head, tail, ok := oldAttention(name); ok {
 		ours = head + tail
 	}
-	if shape, _, _ := m.src.Info(name); linear(ours) && len(shape) == 4 && shape[2] == 1 && shape[3] == 1 {
+	if shape, _, _ := m.src.Info(theirs); linear(ours) && len(shape) == 4 && shape[2] == 1 && shape[3] == 1 {
 		p.shape = shape[:2]
 	}
 	m.add(ours, p)

@@ -52,6 +52,8 @@ type Model struct {
 	// ZeroNegative: no negative prompt is zeros in place of an empty text, as SDXL's model_index.json says.
 	ZeroNegative bool
 
+	Ignored []string // names of tensors in a single file that belong to no part, such as averages of training
+
 	closers []func() error
 }
 
@@ -59,6 +61,11 @@ type Model struct {
 type Component struct {
 	Config []byte
 	nn.Source
+
+	// Inferred: there was no config.json, and Config is that of the published model whose tensors have these shapes, or has what can be
+	// read off them. What they do not tell is as in Stable Diffusion 1, also an autoencoder's scaling factor.
+	Inferred bool
+
 	closer func() error
 }
 
@@ -80,12 +87,19 @@ func (c *Component) Close() error {
 	return c.closer()
 }
 
-// Options say which files are read.
+// Options say which files are read, and how.
 type Options struct {
 	Variant string // of a folder's files: "fp16" for model.fp16.safetensors; "": those without one
+
+	// Of single files: a folder of diffusers' whose configurations and tokenizers belong to the file; its weights are not read.
+	Config string
+	// What the network of a single file predicts, "epsilon", "v_prediction" or "sample", which its tensors do not tell. "": as the file or
+	// Config says, or else v_prediction for SD2 (2.0 and 2.1 with 768 pixels; their models for 512 pixels want "epsilon") and epsilon
+	// for the other kinds.
+	Prediction string
 }
 
-// Open reads a model: a folder of diffusers'.
+// Open reads a model: a folder of diffusers', or a single file.
 func Open(path string, o Options) (*Model, error) {
 	st, err := os.Stat(path)
 	if err != nil {
@@ -94,5 +108,5 @@ func Open(path string, o Options) (*Model, error) {
 	if st.IsDir() {
 		return OpenFolder(path, o)
 	}
-	return nil, fmt.Errorf("%s: want a folder of diffusers'", path)
+	return OpenFile(path, o)
 }

@@ -1,0 +1,327 @@
+package weights
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"iter"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
+)
+
+// predictions are what Options.Prediction may be.
+var predictions = []string{"", "epsilon", "v_prediction", "sample"}
+
+// OpenFile reads a model, or a part of one, from a single file: in the layout of CompVis' and Stability's repositories, which most
+// programs exchange, or a part as diffusers writes it.
+//
+// Configurations come from the file, if [WriteSingle] wrote them there, from the folder Options.Config, or from the tensors: they are those
+// of the published model of the same sizes, or have what can be read off the names and shapes.
+func OpenFile(path string, o Options) (_ *Model, err error) {
+	if !slices.Contains(predictions, o.Prediction) {
+		return nil, fmt.Errorf("prediction: want one of %q, got %.100q", predictions[1:], o.Prediction)
+	}
+	w, err := openWeights(path)
+	if err != nil {
+		return nil, err
+	}
+	m := &Model{closers: []func() error{w.Close}}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, m.Close())
+		}
+	}()
+	l, err := sniff(w)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	m.Kind = l.kind
+	switch l.kind {
+	case Refiner:
+		return nil, fmt.Errorf("%s: it is the refiner of Stable Diffusion XL, which is not built: want the base model", path)
+	case LoRA:
+		return nil, fmt.Errorf("%s: it is a LoRA, which is added to a model: want a model", path)
+	case TAESD:
+		return nil, fmt.Errorf("%s: it is a tiny autoencoder: want it as one, not as a model", path)
+	}
+	if err := m.fill(w, l, o); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return m, nil
+}
+
+// fill makes a model's parts of a file.
+func (m *Model) fill(w file, l layout, o Options) error {
+	known, err := configsOf(w, o)
+	if err != nil {
+		return err
+	}
+	rest := newRest(w)
+	if l.unet != nil {
+		src := rest.module(*l.unet, l.ours)
+		m.UNet, err = component(src, known["unet"], func() (any, error) { return unetConfig(src) })
+		if err != nil {
+			return err
+		}
+	}
+	if l.control != nil {
+		src := rest.module(*l.control, l.ours)
+		m.ControlNet, err = component(src, known["controlnet"], func() (any, error) { return controlNetConfig(src) })
+		if err != nil {
+			return err
+		}
+	}
+	if l.vae != nil {
+		src := rest.vae(*l.vae, l.oursVAE)
+		m.VAE, err = component(src, known["vae"], func() (any, error) { return vaeConfig(src, m.Kind == SDXL || m.Kind == SSD1B) })
+		if err != nil {
+			return err
+		}
+	}
+	for i, t := range l.texts {
+		src := rest.text(t)
+		key, at := "text_encoder", &m.Text
+		if i > 0 {
+			key, at = "text_encoder_2", &m.Text2
+		}
+		if i > 1 {
+			return fmt.Errorf("it has %d text encoders: want one or two", len(l.texts))
+		}
+		if *at, err = component(src, known[key], func() (any, error) { return clipConfig(src, t.form) }); err != nil {
+			return err
+		}
+	}
+	m.Ignored = rest.names()
+	if m.UNet == nil {
+		return nil
+	}
+	m.ZeroNegative = m.Kind == SDXL || m.Kind == SSD1B
+	if index, ok := known["model_index"]; ok {
+		parsed, err := parseModelIndex(index)
+		if err != nil {
+			return err
+		}
+		m.ZeroNegative = parsed.zero
+	}
+	for key, at := range map[string]*string{"tokenizer": &m.Tokenizer, "tokenizer_2": &m.Tokenizer2} {
+		if st, err := os.Stat(filepath.Join(o.Config, key)); o.Config != "" && err == nil && st.IsDir() {
+			*at = filepath.Join(o.Config, key)
+		}
+	}
+	if m.Scheduler = known["scheduler"]; m.Scheduler == nil {
+		m.Scheduler, err = m.Kind.scheduler(o.prediction(w))
+	} else if o.Prediction != "" {
+		m.Scheduler, err = predicting(m.Scheduler, o.Prediction)
+	}
+	return err
+}
+
+var predictionType = regexp.MustCompile(`"prediction_type"\s*:\s*"[^"\\]*"`)
+
+// predicting changes what a scheduler_config.json says is predicted. It leaves the rest as it is, for diffusers writes numbers that
+// encoding/json does not read.
+func predicting(config []byte, prediction string) ([]byte, error) {
+	if !predictionType.Match(config) {
+		return nil, errors.New("scheduler_config.json: want a prediction_type to be replaced, there is none")
+	}
+	return predictionType.ReplaceAll(config, []byte(`"prediction_type": "`+prediction+`"`)), nil
+}
+
+// prediction returns what the network predicts, "" for what those of its kind do, and whether its noise ends in noise alone. Some
+// models of SDXL's shape say so by tensors without meaning.
+func (o Options) prediction(src nn.Source) (string, bool) {
+	has := namesOf(src, "")
+	if o.Prediction == "" && has("v_pred") {
+		return "v_prediction", has("ztsnr")
+	}
+	return o.Prediction, has("ztsnr")
+}
+
+// component makes a part of its tensors, with the configuration that is known or else found.
+func component(src nn.Source, config []byte, find func() (any, error)) (*Component, error) {
+	if config != nil {
+		return &Component{Config: config, Source: src}, nil
+	}
+	c, err := find()
+	if err != nil {
+		return nil, fmt.Errorf("no configuration is known for tensors of these sizes: %w", err)
+	}
+	if config, err = json.MarshalIndent(c, "", "  "); err != nil {
+		return nil, err
+	}
+	return &Component{Config: config, Source: src, Inferred: true}, nil
+}
+
+// configKey is where a file's metadata have the configurations that WriteSingle was given, as JSON.
+const configKey = "onestep.configs"
+
+// configFiles are the files of configurations in a folder of diffusers'.
+var configFiles = map[string]string{
+	"model_index": "model_index.json", "scheduler": "scheduler/scheduler_config.json",
+	"unet": "unet/config.json", "vae": "vae/config.json", "controlnet": "controlnet/config.json",
+	"text_encoder": "text_encoder/config.json", "text_encoder_2": "text_encoder_2/config.json",
+}
+
+// configsOf returns the configurations that a file has, or the folder that is named in its place.
+func configsOf(w file, o Options) (map[string]json.RawMessage, error) {
+	known := map[string]json.RawMessage{}
+	if o.Config != "" {
+		for key, name := range configFiles {
+			data, err := readJSON(filepath.Join(o.Config, name))
+			if err != nil && !errors.Is(err, os.ErrNotExist) {
+				return nil, err
+			}
+			if err == nil {
+				known[key] = data
+			}
+		}
+		if len(known) == 0 {
+			return nil, fmt.Errorf("%s: want a folder with configurations, as diffusers writes them: there are none", o.Config)
+		}
+		return known, nil
+	}
+	if f, ok := w.(*torch.Weights); ok {
+		if data, ok := f.File().Metadata()[configKey]; ok {
+			if err := json.Unmarshal([]byte(data), &known); err != nil {
+				return nil, fmt.Errorf("metadata %s: want a JSON object: %w", configKey, err)
+			}
+		}
+	}
+	return known, nil
+}
+
+// rest is a file, and the names in it that no part has claimed yet.
+type rest struct {
+	file
+	left  map[string]bool
+	order []string
+}
+
+func newRest(w file) *rest {
+	r := &rest{file: w, left: map[string]bool{}}
+	for name := range w.Names() {
+		r.left[name] = true
+		r.order = append(r.order, name)
+	}
+	return r
+}
+
+// below yields the names with a prefix, without it, and claims them.
+func (r *rest) below(prefix string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for _, name := range r.order {
+			if short, ok := strings.CutPrefix(name, prefix); ok && r.left[name] {
+				delete(r.left, name)
+				if !yield(short) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// names returns what is left.
+func (r *rest) names() []string {
+	var list []string
+	for _, name := range r.order {
+		if r.left[name] {
+			list = append(list, name)
+		}
+	}
+	return list
+}
+
+// module gives a U-Net or a ControlNet today's names.
+func (r *rest) module(prefix string, ours bool) nn.Source {
+	m := newMapping(r.file)
+	pairs := map[string]string{}
+	if !ours {
+		pairs = theirForm(namesOf(r.file, prefix)).table().ours
+	}
+	for name := range r.below(prefix) {
+		now, ok := rename(pairs, name)
+		if !ok {
+			now = name // today's, or unexpected
+		}
+		m.add(now, part{name: prefix + name})
+	}
+	return m
+}
+
+// vae gives an autoencoder today's names.
+func (r *rest) vae(prefix string, ours bool) nn.Source {
+	m := newMapping(r.file)
+	levels := namesOf(r.file, prefix).count("decoder.up.%d.block.0.norm1.weight")
+	pairs := vaeTable(levels).ours
+	for name := range r.below(prefix) {
+		if strings.HasPrefix(name, "loss.") || strings.HasPrefix(name, "model_ema.") {
+			continue // of training
+		}
+		now := name
+		if other, ok := rename(pairs, name); ok && !ours {
+			now = strings.Replace(other, theirShortcut, ourShortcut, 1)
+		}
+		m.autoencoder(now, prefix+name)
+	}
+	return m
+}
+
+// text gives a text encoder today's names.
+func (r *rest) text(t text) nn.Source {
+	m := newMapping(r.file)
+	if t.form == openCLIP {
+		m.openCLIP(r, t.prefix, t.prefix == sd2Text)
+		return m
+	}
+	for name := range r.below(t.prefix) {
+		if name == textProjected && t.prefix == "" { // a file of its own
+			m.add(name, part{name: t.prefix + name})
+			continue
+		}
+		m.text(name, t.prefix+name)
+	}
+	return m
+}
+
+// sd2Text is where files of Stable Diffusion 2 have their text encoder.
+const sd2Text = "cond_stage_model.model."
+
+// openCLIP adds the tensors of an encoder of OpenCLIP's. Stable Diffusion 2 uses it without its last layer and projection.
+func (m *mapping) openCLIP(r *rest, prefix string, penultimate bool) {
+	layers := namesOf(r.file, prefix).count("transformer.resblocks.%d.ln_1.weight")
+	pairs := openCLIPTable(layers).ours
+	last := fmt.Sprintf("transformer.resblocks.%d.", layers-1)
+	for name := range r.below(prefix) {
+		theirs := prefix + name
+		layer, bias := strings.CutSuffix(name, ".attn.in_proj_bias")
+		if !bias {
+			layer, _ = strings.CutSuffix(name, ".attn.in_proj_weight")
+		}
+		switch now, ok := rename(pairs, name); {
+		case name == "logit_scale" || name == "attn_mask" || strings.HasPrefix(name, "visual."):
+		case penultimate && (strings.HasPrefix(name, last) || name == "text_projection"):
+		case name == "text_projection":
+			m.add(textProjected, part{name: theirs, turn: true})
+		case layer != name:
+			end := ".weight"
+			if bias {
+				end = ".bias"
+			}
+			at, _ := rename(pairs, layer+".ln_1")
+			at = strings.TrimSuffix(at, "layer_norm1")
+			for i, q := range []string{"q", "k", "v"} {
+				m.add(at+"self_attn."+q+"_proj"+end, part{name: theirs, index: i, count: 3})
+			}
+		case ok:
+			m.add(now, part{name: theirs})
+		default:
+			m.add(name, part{name: theirs}) // unexpected
+		}
+	}
+}
