@@ -1,31 +1,40 @@
 """What diffusers' autoencoders compute, for models/sd/vae/golden_test.go:
 
-    python scripts/golden_sd_vae.py     writes models/sd/vae/testdata/*.safetensors
+    python scripts/golden_sd_vae.py             writes models/sd/vae/testdata/*.safetensors
+    python scripts/golden_sd_vae.py DATA        and taef2.safetensors, of DATA/weights/taef2_{encoder,decoder}.safetensors
+                                                and a picture of DATA/emoji/noto-64.tar.gz
 
-Weights follow from the tensors' names (sdfill.py). Everything is computed in float64 and in float32. The tiny autoencoder with pools
-is written down here, after the description that its author gives with the weights: diffusers has no class for it.
+Weights follow from the tensors' names (sdfill.py), but for TAEF2's, which are the published ones. Everything is computed in float64,
+draws from posteriors in float32 and bfloat16, too. Tiny autoencoders with pools are written down here, after the names and shapes of the
+published tensors: diffusers has no class for them.
 """
+import io
 import json
 import os
+import sys
+import tarfile
 
 import diffusers
+import numpy as np
 import torch
 import torch.nn as nn
 from diffusers import AutoencoderKL, AutoencoderTiny
-from safetensors.torch import save_file
+from PIL import Image
+from safetensors.torch import load_file, save_file
 from sdfill import fill
 
 FOLDER = os.path.join(os.path.dirname(__file__), "..", "models", "sd", "vae", "testdata")
-torch.manual_seed(1)
 torch.set_num_threads(1)
 torch.set_grad_enabled(False)
+D = torch.float64
 
 
-def write(name, tensors, config):
+def write(name, tensors, config, **more):
     os.makedirs(FOLDER, exist_ok=True)
     path = os.path.join(FOLDER, name + ".safetensors")
     save_file({k: v.contiguous() for k, v in tensors.items()}, path,
-              metadata={"torch": torch.__version__, "diffusers": diffusers.__version__, "config": json.dumps(config)})
+              metadata={"torch": torch.__version__, "diffusers": diffusers.__version__, "config": json.dumps(config), **more})
+    os.chmod(path, 0o644)
     print(name, os.path.getsize(path))
 
 
@@ -33,34 +42,44 @@ def config_of(model):
     return {k: v for k, v in dict(model.config).items() if not k.startswith("_") or k == "_class_name"}
 
 
-def kl(name, size, tile=0, **more):
-    n = len(more["block_out_channels"])
-    model = AutoencoderKL(down_block_types=("DownEncoderBlock2D",) * n, up_block_types=("UpDecoderBlock2D",) * n, **more)
+def inputs(n, size, latents, factor, seed=1):
+    g = torch.Generator().manual_seed(seed)
+    x = torch.rand(n, 3, *size, generator=g) * 2 - 1
+    return x, torch.randn(n, latents, size[0] // factor, size[1] // factor, generator=g)
+
+
+def kl(name, size, n=2, tiling=False, slicing=False, **more):
+    levels = len(more["block_out_channels"])
+    model = AutoencoderKL(down_block_types=("DownEncoderBlock2D",) * levels, up_block_types=("UpDecoderBlock2D",) * levels, **more)
     fill(model)
-    if tile:
+    if tiling:
         model.enable_tiling()
-    x = torch.rand(2, 3, *size) * 2 - 1
-    factor = 2 ** (n - 1)
-    z = torch.randn(2, model.config.latent_channels, size[0] // factor, size[1] // factor)
+    if slicing:
+        model.enable_slicing()
+    c = model.config
+    x, z = inputs(n, size, c.latent_channels, 2 ** (levels - 1))
+    shift = c.shift_factor or 0
     out = {"x": x, "z": z}
-    for kind, d in (("32", torch.float32), ("64", torch.float64)):
+    for kind, d in (("float64", D), ("float32", torch.float32), ("bfloat16", torch.bfloat16)):  # in this order nothing is lost
         model.to(d)
         post = model.encode(x.to(d)).latent_dist
-        out["mean" + kind], out["logvar" + kind] = post.mean, post.logvar
-        out["decoded" + kind] = model.decode(z.to(d) / model.config.scaling_factor + (model.config.shift_factor or 0)).sample
-        if d == torch.float32:  # as pipelines draw with one generator for each picture
-            g = [torch.Generator().manual_seed(i) for i in (7, 8)]
-            drawn = torch.cat([model.encode(x[i:i + 1]).latent_dist.sample(generator=g[i]) for i in range(2)])
-            out["drawn"] = (drawn - (model.config.shift_factor or 0)) * model.config.scaling_factor
-            shared = post.sample(generator=torch.Generator().manual_seed(9))
-            out["shared"] = (shared - (model.config.shift_factor or 0)) * model.config.scaling_factor
-    write(name, out, dict(config_of(model), tile=tile))
+        # As pipelines draw: with one generator for all pictures, and with one for each.
+        out["shared." + kind] = (post.sample(generator=torch.Generator().manual_seed(9)) - shift) * c.scaling_factor
+        each = [diffusers.models.autoencoders.vae.DiagonalGaussianDistribution(post.parameters[i:i + 1])
+                .sample(generator=torch.Generator().manual_seed(7 + i)) for i in range(n)]
+        out["each." + kind] = (torch.cat(each) - shift) * c.scaling_factor
+        if d == D:
+            out["mean"], out["logvar"] = post.mean, post.logvar
+            out["decoded"] = model.decode(z.to(d) / c.scaling_factor + shift).sample
+    write(name, out, config_of(model), tile=str(c.sample_size if tiling else 0), slice=str(int(slicing)))
 
 
 kl("kl", (24, 16), block_out_channels=(8, 16, 16), layers_per_block=1, norm_num_groups=4, sample_size=24)
 kl("kl_plain", (16, 16), block_out_channels=(8, 8), layers_per_block=2, norm_num_groups=2, use_quant_conv=False, use_post_quant_conv=False,
    mid_block_add_attention=False, latent_channels=8, shift_factor=0.25, scaling_factor=0.5)
-kl("kl_tiled", (40, 56), tile=32, block_out_channels=(4, 4, 8), layers_per_block=1, norm_num_groups=2, sample_size=32)
+# Three tiles by two, of which the last are cut off; blends of 6 pixels and 3 latents.
+kl("kl_tiled", (40, 28), n=1, tiling=True, block_out_channels=(4, 8), layers_per_block=1, norm_num_groups=2, sample_size=24)
+kl("kl_sliced", (20, 12), n=3, tiling=True, slicing=True, block_out_channels=(4, 4, 4), layers_per_block=1, norm_num_groups=2, sample_size=16)
 
 
 class Block(nn.Module):
@@ -93,25 +112,43 @@ def pooled(width, latents, encoder_blocks, decoder_blocks):
     both = nn.Module()
     both.encoder, both.decoder = nn.Module(), nn.Module()
     both.encoder.layers, both.decoder.layers = nn.Sequential(*e), nn.Sequential(*d)
+    both.encode = lambda x: both.encoder.layers((x + 1) / 2)
+    both.decode = lambda z: both.decoder.layers(torch.tanh(z / 3) * 3) * 2 - 1
     return both
 
 
-def tiny(name, model, encode, decode, latents, config, size=(16, 24)):
-    fill(model)
+def tiny(name, model, encode, decode, config, size=(16, 24)):
+    fill(model).to(D)
     factor = 2 ** (len(config["num_encoder_blocks"]) - 1)
-    x = torch.rand(2, 3, *size) * 2 - 1
-    z = torch.randn(2, latents, size[0] // factor, size[1] // factor) * 3
-    out = {"x": x, "z": z}
-    for kind, d in (("32", torch.float32), ("64", torch.float64)):
-        model.to(d)
-        out["encoded" + kind], out["decoded" + kind] = encode(x.to(d)), decode(z.to(d))
-    write(name, out, config)
+    x, z = inputs(2, size, config["latent_channels"], factor)
+    z *= 3  # where tanh bends
+    write(name, {"x": x, "z": z, "encoded": encode(x.to(D)), "decoded": decode(z.to(D))}, config)
 
 
 small = dict(encoder_block_out_channels=(8, 8, 8), decoder_block_out_channels=(8, 8, 8), num_encoder_blocks=(1, 2, 1),
              num_decoder_blocks=(2, 1, 1))
-m = AutoencoderTiny(**small)
-tiny("taesd", m, lambda x: m.encode(x).latents, lambda z: m.decode(z).sample, 4, config_of(m))
+m = AutoencoderTiny(latent_channels=5, **small)
+tiny("taesd", m, lambda x: m.encode(x).latents, lambda z: m.decode(z).sample, config_of(m))
 p = pooled(8, 6, small["num_encoder_blocks"], small["num_decoder_blocks"])
-tiny("taef2", p, lambda x: p.encoder.layers((x + 1) / 2), lambda z: p.decoder.layers(torch.tanh(z / 3) * 3) * 2 - 1, 6,
-     dict(small, latent_channels=6, pool=True))
+tiny("pooled", p, p.encode, p.decode, dict(small, latent_channels=6, pool=True))
+
+
+def taef2(data):
+    model = pooled(64, 32, (1, 3, 3, 3), (3, 3, 3, 1))
+    model.encoder.layers.load_state_dict(load_file(os.path.join(data, "weights", "taef2_encoder.safetensors")))
+    state = load_file(os.path.join(data, "weights", "taef2_decoder.safetensors"))
+    model.decoder.layers.load_state_dict({f"{int(k.split('.')[0]) - 1}.{k.split('.', 1)[1]}": v for k, v in state.items()})
+    model.to(D)
+    with tarfile.open(os.path.join(data, "emoji", "noto-64.tar.gz")) as files:
+        entry = next(f for f in files if f.name.endswith(".png"))
+        picture = Image.open(io.BytesIO(files.extractfile(entry).read())).convert("RGBA")
+    white = Image.new("RGBA", picture.size, "white")
+    pixels = torch.from_numpy(np.asarray(Image.alpha_composite(white, picture).convert("RGB"))[8:56, 8:56].copy())
+    x = pixels.permute(2, 0, 1)[None].to(D) / 127.5 - 1
+    z = model.encode(x)
+    write("taef2", {"pixels": pixels, "encoded": z, "decoded": model.decode(z)}, dict(latent_channels=32, pool=True),
+          picture=entry.name)
+
+
+if len(sys.argv) > 1:
+    taef2(sys.argv[1])
