@@ -52,6 +52,7 @@ func (m *Model) Embed(s *torch.Scope, a nn.Adapters, texts ...Text) []Embedding 
 				chunks[j], chunks[k] = enc.Tokenizer.Match(chunks[j], chunks[k])
 			}
 		}
+		defer enc.Store().Release() // it is small beside the network, and idle while that works
 		for j, t := range texts {
 			o := clip.Options{Skip: t.ClipSkip, HiddenOnly: !pooled || !last, Adapters: a}
 			if pooled { // SDXL's networks see the last layer but one, without the norm

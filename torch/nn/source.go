@@ -44,8 +44,21 @@ func BuildFrom(src Source, dev torch.Device, dtype torch.DType, build func(p Pat
 		st.Close()
 		return nil, err
 	}
-	st.src = nil
+	st.src, st.from = nil, src
 	return st, nil
+}
+
+// Release tells the system that the weights will not soon be needed: the memory of those that are views of a file goes, and is read
+// again when they are used. Those that were changed stay.
+func (st *Store) Release() {
+	if st.from == nil || st.Device().IsCUDA() {
+		return
+	}
+	for name, t := range st.Tensors() {
+		if t.Version() == 0 {
+			st.from.Release(name)
+		}
+	}
 }
 
 // binding is a source in the course of being bound to a store.

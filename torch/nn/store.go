@@ -23,6 +23,7 @@ type Store struct {
 	names []string
 	byKey map[string]entry
 	src   *binding // where values come from while BuildFrom builds; nil: they are drawn
+	from  Source   // where they came from; nil: they were drawn
 }
 
 type entry struct {

@@ -1,0 +1,152 @@
+package torch
+
+/*
+#include "../csrc/ct.h"
+*/
+import "C"
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"slices"
+	"sync"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// Mapped is a file that is mapped into memory, whose bytes can be looked at as tensors without copying them: for formats that store
+// elements as they are. [OpenWeights] does the same for safetensors files. Changing a view in place changes neither the file nor other
+// processes. It may be used by several goroutines.
+type Mapped struct {
+	path string
+
+	mu    sync.Mutex
+	bytes []byte
+	live  *C.int64_t // counts the storages over the map; nil when closed
+}
+
+// OpenMapped maps a regular file that is not empty. The file must not be truncated while it is open, for touching the lost pages ends
+// the process.
+func OpenMapped(path string) (_ *Mapped, err error) {
+	st, err := os.Stat(path) // before opening, which waits when the path is a named pipe
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() || st.Size() == 0 {
+		return nil, fmt.Errorf("%s: want a regular file that is not empty", path)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if st, err = f.Stat(); err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() || st.Size() == 0 {
+		return nil, fmt.Errorf("%s: want a regular file that is not empty", path)
+	}
+	m, err := unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_NORESERVE)
+	if err != nil {
+		return nil, &fs.PathError{Op: "mmap", Path: path, Err: err}
+	}
+	return &Mapped{path: path, bytes: m, live: C.ct_counter_new()}, nil
+}
+
+// Path returns the path that the file was opened by.
+func (m *Mapped) Path() string { return m.path }
+
+// Bytes returns the file. They become invalid with Close, and touching them then ends the process.
+func (m *Mapped) Bytes() []byte {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.bytes
+}
+
+// Tensor returns the tensor of that shape whose elements, little-endian and in the order of their indices, begin at an offset, owned
+// by s. On a CPU scope it is a view of the map, or a copy where the offset is no multiple of the elements' size; on a GPU it is a copy.
+// What does not lie in the file is an error, and so are truth values that are neither 0 nor 1.
+func (m *Mapped) Tensor(s *Scope, offset int, d DType, shape ...int) (*Tensor, error) {
+	var t *Tensor
+	err := Catch(func() {
+		if s.device == CPU {
+			t = m.view(s, offset, d, shape)
+		} else {
+			t = s.NoGradTidy(func(c *Scope) *Tensor { return m.view(c, offset, d, shape).ToDevice(c, s.device) })
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", m.path, err)
+	}
+	return t, nil
+}
+
+func (m *Mapped) view(s *Scope, offset int, d DType, shape []int) *Tensor {
+	const op = "mapped"
+	sizes, count := sizesOf(op, shape)
+	m.mu.Lock() // so that Close waits until the tensor counts, or the copy is made
+	defer m.mu.Unlock()
+	if m.live == nil {
+		panic(&Error{Op: op, Msg: m.path + " was closed", Err: ErrFreed})
+	}
+	if offset < 0 || offset > len(m.bytes) || count > (len(m.bytes)-offset)/d.Size() {
+		panic(&Error{Op: op, Msg: fmt.Sprintf("%d elements of %s at %d do not lie in a file of %d bytes", count, d, offset, len(m.bytes))})
+	}
+	data := m.bytes[offset : offset+count*d.Size()]
+	if d == Bool {
+		if i := slices.IndexFunc(data, func(b byte) bool { return b > 1 }); i >= 0 {
+			panic(&Error{Op: op, Msg: fmt.Sprintf("a truth value is the byte %d: want 0 or 1", data[i])})
+		}
+	}
+	if count == 0 || offset%d.Size() != 0 { // the map itself is aligned
+		return FromBytes(s, data, d, shape...)
+	}
+	var at *C.int64_t
+	if len(sizes) > 0 {
+		at = &sizes[0]
+	}
+	var h C.ct_tensor
+	e := C.ct_tensor_over_host(unsafe.Pointer(unsafe.SliceData(data)), C.int64_t(len(data)), at, C.int32_t(len(sizes)), C.int32_t(d.code()), m.live, &h)
+	if e != nil {
+		panic(take(e, op))
+	}
+	return newTensor(s, h, op)
+}
+
+// Release tells the system that n bytes at an offset will not soon be needed; see [Weights.Release].
+func (m *Mapped) Release(offset, n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	page := os.Getpagesize()
+	if m.live == nil || offset < 0 || n < 0 || offset > len(m.bytes)-n {
+		return
+	}
+	from, to := (offset+page-1)/page*page, (offset+n)/page*page // the whole pages
+	if from < to {
+		_ = unix.Madvise(m.bytes[from:to], unix.MADV_DONTNEED) // a hint: without it, the pages only stay longer
+	}
+}
+
+// Close unmaps the file. While tensors, or what autograd has saved of them, still use its memory, it does nothing and returns an error
+// that wraps [ErrInUse]. Closing twice does nothing.
+func (m *Mapped) Close() error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.live == nil {
+		return nil
+	}
+	if n := C.ct_counter_value(m.live); n > 0 {
+		return fmt.Errorf("close %s: %d tensors: %w: close their scopes first", m.path, n, ErrInUse)
+	}
+	C.ct_counter_free(m.live)
+	m.live = nil
+	b := m.bytes
+	m.bytes = nil
+	if err := unix.Munmap(b); err != nil {
+		return &fs.PathError{Op: "munmap", Path: m.path, Err: err}
+	}
+	return nil
+}
