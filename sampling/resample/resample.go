@@ -1,0 +1,147 @@
+// Package resample resizes pictures as Pillow does, to the bit: pictures that models start from look to them as they do in Python.
+package resample
+
+import (
+	"image"
+	"image/color"
+	"math"
+)
+
+// Filter is what weighs neighbouring pixels. Where a picture shrinks it is widened, so that every pixel counts.
+type Filter struct {
+	support float64
+	weight  func(x float64) float64
+}
+
+// The filters.
+var (
+	Bilinear = Filter{1, func(x float64) float64 { return max(1-math.Abs(x), 0) }}
+	Bicubic  = Filter{2, bicubic}
+	Lanczos  = Filter{3, lanczos}
+)
+
+// bicubic is Keys's kernel (1981) with a = -1/2.
+func bicubic(x float64) float64 {
+	const a = -0.5
+	switch x = math.Abs(x); {
+	case x < 1:
+		return float64(float64((a+2)*x)-(a+3))*x*x + 1
+	case x < 2:
+		return float64(float64(float64(float64(x-5)*x+8)*x)-4) * a
+	}
+	return 0
+}
+
+// lanczos is sinc(x)·sinc(x/3).
+func lanczos(x float64) float64 {
+	if x < -3 || x >= 3 {
+		return 0
+	}
+	return sinc(x) * sinc(x/3)
+}
+
+func sinc(x float64) float64 {
+	if x == 0 {
+		return 1
+	}
+	x *= math.Pi
+	return math.Sin(x) / x
+}
+
+// Resize returns a picture of width×height pixels without alpha. It computes in integers, first along rows, then along columns.
+func Resize(m image.Image, width, height int, f Filter) *image.NRGBA {
+	b := m.Bounds()
+	from := plane{b.Dx(), b.Dy(), make([]uint8, 3*b.Dx()*b.Dy())}
+	for y := range from.h {
+		for x := range from.w {
+			c := color.NRGBAModel.Convert(m.At(b.Min.X+x, b.Min.Y+y)).(color.NRGBA)
+			copy(from.pix[3*(y*from.w+x):], []uint8{c.R, c.G, c.B})
+		}
+	}
+	if from.w != width {
+		from = from.along(width, f).turned()
+	} else {
+		from = from.turned()
+	}
+	if from.w != height { // it lies on its side now
+		from = from.along(height, f)
+	}
+	from = from.turned()
+	out := image.NewNRGBA(image.Rect(0, 0, width, height))
+	for i := range width * height {
+		copy(out.Pix[4*i:], from.pix[3*i:3*i+3])
+		out.Pix[4*i+3] = 255
+	}
+	return out
+}
+
+// plane is a picture of three colours in rows.
+type plane struct {
+	w, h int
+	pix  []uint8
+}
+
+// turned swaps rows and columns.
+func (p plane) turned() plane {
+	out := plane{p.h, p.w, make([]uint8, len(p.pix))}
+	for y := range p.h {
+		for x := range p.w {
+			copy(out.pix[3*(x*p.h+y):], p.pix[3*(y*p.w+x):3*(y*p.w+x)+3])
+		}
+	}
+	return out
+}
+
+// bits of the weights' fractions: sums of 8-bit pixels with them fit 32 bits.
+const bits = 32 - 8 - 2
+
+// tap is what makes one pixel: a run of pixels from first on and their weights.
+type tap struct {
+	first   int
+	weights []int
+}
+
+// along returns the picture with its rows resized to n pixels.
+func (p plane) along(n int, f Filter) plane {
+	taps := f.taps(p.w, n)
+	out := plane{n, p.h, make([]uint8, 3*n*p.h)}
+	for y := range p.h {
+		row := p.pix[3*y*p.w:]
+		for x, t := range taps {
+			for c := range 3 {
+				sum := 1 << (bits - 1)
+				for i, w := range t.weights {
+					sum += int(row[3*(t.first+i)+c]) * w
+				}
+				out.pix[3*(y*n+x)+c] = uint8(min(max(sum>>bits, 0), 255))
+			}
+		}
+	}
+	return out
+}
+
+func (f Filter) taps(from, to int) []tap {
+	scale := float64(from) / float64(to)
+	wide := max(scale, 1)
+	support := f.support * wide
+	out := make([]tap, to)
+	for x := range out {
+		center := (float64(x) + 0.5) * scale
+		first := max(int(center-support+0.5), 0)
+		end := min(int(center+support+0.5), from)
+		w := make([]float64, end-first)
+		sum := 0.0
+		for i := range w {
+			w[i] = f.weight((float64(i+first) - center + 0.5) * (1 / wide))
+			sum += w[i]
+		}
+		out[x] = tap{first, make([]int, len(w))}
+		for i, v := range w {
+			if sum != 0 {
+				v /= sum
+			}
+			out[x].weights[i] = int(math.Trunc(math.Copysign(0.5, v) + float64(v*(1<<bits))))
+		}
+	}
+	return out
+}
