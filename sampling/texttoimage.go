@@ -7,10 +7,12 @@ import (
 	"image"
 	"iter"
 	"math"
+	"slices"
 
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/vae"
+	"github.com/onestep-go/onestep/sampling/resample"
 	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
@@ -47,7 +49,7 @@ type TextToImage struct {
 	VariationSeed     uint64
 	VariationStrength float64
 
-	Init     image.Image // a picture to start from, of Width and Height
+	Init     image.Image // a picture to start from; of another size it is resized, as are Mask and Controls
 	Strength float64     // how much of it may change, above 0 to 1; 0: 0.8, with a Mask 1
 	Shorten  bool        // LCM and TCD take all steps, on the lower part of their timesteps, instead of leaving out the first ones
 	Mask     image.Image // where Init is to be drawn anew: where it is at least half white
@@ -229,8 +231,8 @@ const maxSide = 16384
 func (d *decision) size() error {
 	w, h := d.Width, d.Height
 	if d.Init != nil && w == 0 && h == 0 {
-		b := d.Init.Bounds()
-		w, h = b.Dx(), b.Dy()
+		b, k := d.Init.Bounds(), d.Model.VAE.Factor()
+		w, h = b.Dx()/k*k, b.Dy()/k*k
 	}
 	mw, mh := d.Model.Size()
 	if w == 0 {
@@ -258,9 +260,14 @@ func (d *decision) size() error {
 // pictures checks the pictures that are given and the numbers that go with them.
 func (d *decision) pictures() error {
 	want := image.Pt(d.plan.Width, d.plan.Height)
-	check := func(what string, m image.Image) error {
-		if got := m.Bounds().Size(); got != want {
-			return fmt.Errorf("the %s has %d×%d pixels: want %d×%d, those of the picture that is drawn", what, got.X, got.Y, want.X, want.Y)
+	fit := func(what string, m *image.Image) error {
+		switch got := (*m).Bounds().Size(); {
+		case got == want:
+		case got.X < 1 || got.Y < 1:
+			return fmt.Errorf("the %s is empty", what)
+		default:
+			d.note("the %s is resized from %d×%d to %d×%d pixels", what, got.X, got.Y, want.X, want.Y)
+			*m = resample.Resize(*m, want.X, want.Y, resample.Lanczos) // diffusers' filter
 		}
 		return nil
 	}
@@ -283,7 +290,7 @@ func (d *decision) pictures() error {
 		d.Batch = d.N
 	}
 	if d.Init != nil {
-		if err := check("picture to start from", d.Init); err != nil {
+		if err := fit("picture to start from", &d.Init); err != nil {
 			return err
 		}
 		d.plan.Strength = d.Strength
@@ -295,15 +302,16 @@ func (d *decision) pictures() error {
 		}
 	}
 	if d.Mask != nil {
-		if err := check("mask", d.Mask); err != nil {
+		if err := fit("mask", &d.Mask); err != nil {
 			return err
 		}
 	}
+	d.Controls = slices.Clone(d.Controls)
 	for i, c := range d.Controls {
 		if c.Net == nil || c.Image == nil {
 			return fmt.Errorf("control %d: want a network and a picture", i+1)
 		}
-		if err := check("control picture", c.Image); err != nil {
+		if err := fit("control picture", &d.Controls[i].Image); err != nil {
 			return err
 		}
 		if c.End == 0 {
