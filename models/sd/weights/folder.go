@@ -288,11 +288,17 @@ func fileNames(variant string) []string {
 		infix = "." + variant
 	}
 	var names []string
-	for _, stem := range stems {
-		names = append(names, stem+infix+".safetensors", stem+".safetensors.index"+infix+".json")
+	add := func(stem, ext string) {
+		names = append(names, stem+infix+ext, stem+ext+".index"+infix+".json")
 		if variant != "" {
-			names = append(names, stem+infix+".safetensors.index.json")
+			names = append(names, stem+infix+ext+".index.json")
 		}
+	}
+	for _, stem := range stems {
+		add(stem, ".safetensors")
+	}
+	for _, stem := range []string{"diffusion_pytorch_model", "pytorch_model"} {
+		add(stem, ".bin")
 	}
 	return names
 }

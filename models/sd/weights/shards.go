@@ -25,6 +25,8 @@ func openWeights(path string) (file, error) {
 	switch {
 	case strings.HasSuffix(path, ".json"):
 		return openShards(path)
+	case pickled(path):
+		return openArchive(path)
 	default:
 		return torch.OpenWeights(path)
 	}

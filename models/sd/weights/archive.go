@@ -1,0 +1,314 @@
+package weights
+
+import (
+	"archive/zip"
+	"bytes"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/onestep-go/onestep/torch"
+)
+
+// archive is a file of torch.save: a zip archive of a pickle, which names tensors, and of their elements. Elements are stored as they are:
+// a tensor is a view of the mapped file.
+type archive struct {
+	m       *torch.Mapped
+	tensors map[string]stored
+	order   []string
+}
+
+// stored is where a tensor is in the file.
+type stored struct {
+	dtype  torch.DType
+	at     int // of its first element, in bytes
+	shape  []int
+	steps  []int // strides in elements
+	packed bool  // whether the elements lie in the order of their indices
+}
+
+// maxPickle is a hundred times what a checkpoint's description needs.
+const maxPickle = 16 << 20
+
+// classes are the types of elements, by the classes of storages.
+var classes = map[string]torch.DType{
+	"FloatStorage": torch.Float32, "DoubleStorage": torch.Float64, "HalfStorage": torch.Float16, "BFloat16Storage": torch.BFloat16,
+	"LongStorage": torch.Int64, "IntStorage": torch.Int32, "ByteStorage": torch.Uint8, "BoolStorage": torch.Bool,
+}
+
+// pickled tells whether a path is called as files of torch.save are.
+func pickled(path string) bool {
+	return slices.Contains([]string{".ckpt", ".bin", ".pt", ".pth"}, strings.ToLower(filepath.Ext(path)))
+}
+
+// openArchive opens a file of torch.save.
+func openArchive(path string) (_ *archive, err error) {
+	m, err := torch.OpenMapped(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("%s: %w", path, err), m.Close())
+		}
+	}()
+	a := &archive{m: m, tensors: map[string]stored{}}
+	return a, a.read(m.Bytes())
+}
+
+const convertHint = `write it anew with PyTorch: torch.save(torch.load("old", weights_only=True), "new")`
+
+// read finds the tensors of a file.
+func (a *archive) read(data []byte) error {
+	switch {
+	case bytes.HasPrefix(data, []byte("version https://git-lfs")):
+		return errors.New("it is a Git LFS pointer: fetch the file itself with git lfs pull")
+	case !bytes.HasPrefix(data, []byte("PK\x03\x04")) && len(data) > 1 && data[0] == 0x80:
+		return errors.New("it is in the format that PyTorch had before version 1.6: " + convertHint)
+	case !bytes.HasPrefix(data, []byte("PK\x03\x04")):
+		return errors.New("want a file of torch.save, which is a zip archive; its beginning is not one's")
+	}
+	z, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		return fmt.Errorf("zip: %w", err)
+	}
+	members := map[string]*zip.File{}
+	prefix := ""
+	for _, f := range z.File {
+		if members[f.Name] != nil {
+			return fmt.Errorf("zip: member %.100q comes twice", f.Name)
+		}
+		members[f.Name] = f
+		if dir, name, ok := strings.Cut(f.Name, "/"); ok && name == "data.pkl" {
+			if prefix != "" {
+				return errors.New("zip: there are several data.pkl: want one")
+			}
+			prefix = dir + "/"
+		}
+	}
+	if prefix == "" {
+		return errors.New("zip: want a file of torch.save: there is no data.pkl in a folder")
+	}
+	part := func(name string) ([]byte, int, error) { return member(data, members[prefix+name], prefix+name) }
+	if order, _, err := part("byteorder"); err == nil && string(order) != "little" {
+		return fmt.Errorf("its numbers are in the byte order %.20q: want little; %s", order, convertHint)
+	}
+	pickle, _, err := part("data.pkl")
+	if err != nil {
+		return err
+	}
+	if len(pickle) > maxPickle {
+		return fmt.Errorf("data.pkl has %d bytes: want at most %d", len(pickle), maxPickle)
+	}
+	root, err := unpickle(pickle)
+	if err != nil {
+		return fmt.Errorf("data.pkl: %w", err)
+	}
+	state, err := stateOf(root)
+	if err != nil {
+		return err
+	}
+	for i, key := range state.keys {
+		name, named := key.(string)
+		t, is := state.values[i].(*tensor)
+		if !is || !named {
+			continue // what else there is beside tensors, such as numbers of steps
+		}
+		v, err := t.find(part)
+		if err != nil {
+			return fmt.Errorf("tensor %.100q: %w", name, err)
+		}
+		a.tensors[name] = v
+		a.order = append(a.order, name)
+	}
+	return nil
+}
+
+// member returns a member of an archive and where it begins.
+func member(data []byte, f *zip.File, name string) ([]byte, int, error) {
+	if f == nil {
+		return nil, 0, fmt.Errorf("zip: there is no member %.100q: %w", name, fs.ErrNotExist)
+	}
+	if f.Method != zip.Store || f.CompressedSize64 != f.UncompressedSize64 || f.Flags&1 != 0 {
+		return nil, 0, fmt.Errorf("zip: member %.100q is compressed or encrypted, which torch.save never does: %s", name, convertHint)
+	}
+	at, err := f.DataOffset()
+	if err != nil {
+		return nil, 0, fmt.Errorf("zip: member %.100q: %w", name, err)
+	}
+	if at < 0 || at > int64(len(data)) || f.UncompressedSize64 > uint64(int64(len(data))-at) {
+		return nil, 0, fmt.Errorf("zip: member %.100q ends behind the file", name)
+	}
+	return data[at : at+int64(f.UncompressedSize64)], int(at), nil
+}
+
+// stateOf finds the dictionary of tensors: the whole, or what checkpoints of training have it under.
+func stateOf(root any) (*dict, error) {
+	d, ok := root.(*dict)
+	if o, is := root.(*object); is {
+		return nil, fmt.Errorf("it holds an object of the class %s, not tensors by name: want its state_dict() to be saved", o.of)
+	}
+	if !ok {
+		return nil, errors.New("want tensors by name: it holds something else")
+	}
+	for range 3 { // some have a state_dict in a state_dict
+		inner, ok := d.get("state_dict").(*dict)
+		if !ok {
+			break
+		}
+		d = inner
+	}
+	if tensorsIn(d) > 0 {
+		return d, nil
+	}
+	var found *dict
+	for _, v := range d.values {
+		if inner, ok := v.(*dict); ok && tensorsIn(inner) > 0 {
+			if found != nil {
+				return nil, errors.New("it has several dictionaries of tensors, none of which is called state_dict: want one")
+			}
+			found = inner
+		}
+	}
+	if found == nil {
+		return nil, errors.New("want tensors by name: it has none")
+	}
+	return found, nil
+}
+
+func tensorsIn(d *dict) int {
+	n := 0
+	for i, v := range d.values {
+		_, named := d.keys[i].(string)
+		if _, ok := v.(*tensor); ok && named {
+			n++
+		}
+	}
+	return n
+}
+
+// find checks a tensor against its storage and tells where it is. part returns a member of the archive.
+func (t *tensor) find(part func(name string) ([]byte, int, error)) (stored, error) {
+	if t.bad != "" {
+		return stored{}, errors.New(t.bad)
+	}
+	d, ok := classes[t.class]
+	if !ok {
+		return stored{}, fmt.Errorf("its elements are a %.60q: want one of FloatStorage, HalfStorage, BFloat16Storage and the like", t.class)
+	}
+	data, at, err := part("data/" + t.key)
+	if err != nil {
+		return stored{}, err
+	}
+	size := d.Size()
+	if t.n > len(data)/size {
+		return stored{}, fmt.Errorf("its storage has %d bytes: want %d elements of %s", len(data), t.n, d)
+	}
+	if len(t.shape) != len(t.steps) || t.offset < 0 || t.offset > t.n {
+		return stored{}, fmt.Errorf("shape %v, strides %v and offset %d do not belong to a storage of %d elements", t.shape, t.steps, t.offset, t.n)
+	}
+	if slices.ContainsFunc(slices.Concat(t.shape, t.steps), func(n int) bool { return n < 0 || n > maxElements }) {
+		return stored{}, fmt.Errorf("impossible shape %v with strides %v", t.shape, t.steps)
+	}
+	v := stored{dtype: d, at: at + t.offset*size, shape: t.shape, steps: t.steps, packed: true}
+	if slices.Contains(t.shape, 0) {
+		return v, nil
+	}
+	count, last := 1, t.offset
+	for i, n := range slices.Backward(t.shape) {
+		if n == 1 {
+			continue
+		}
+		step := t.steps[i]
+		v.packed = v.packed && step == count
+		if count > t.n/n || step > t.n/(n-1) {
+			last = t.n // larger than the storage
+			break
+		}
+		count *= n
+		last += (n - 1) * step
+	}
+	if last >= t.n {
+		return stored{}, fmt.Errorf("shape %v with strides %v at %d is larger than its storage, of %d elements", t.shape, t.steps, t.offset, t.n)
+	}
+	return v, nil
+}
+
+// maxElements keeps products of sizes from overflowing, also where a size of 0 makes them meaningless.
+const maxElements = 1 << 40
+
+// Info implements nn.Source.
+func (a *archive) Info(name string) ([]int, torch.DType, bool) {
+	v, ok := a.tensors[name]
+	return v.shape, v.dtype, ok
+}
+
+// Names implements nn.Source.
+func (a *archive) Names() iter.Seq[string] { return slices.Values(a.order) }
+
+// Get implements nn.Source.
+func (a *archive) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
+	v, ok := a.tensors[name]
+	if !ok {
+		return nil, fmt.Errorf("%s: there is no tensor %q", a.m.Path(), name)
+	}
+	if v.packed {
+		return a.m.Tensor(s, v.at, v.dtype, v.shape...)
+	}
+	return a.gather(s, v)
+}
+
+// gather copies a tensor whose elements lie in another order.
+func (a *archive) gather(s *torch.Scope, v stored) (*torch.Tensor, error) {
+	data, size := a.m.Bytes(), v.dtype.Size()
+	if data == nil {
+		return nil, fmt.Errorf("%s was closed", a.m.Path())
+	}
+	count := 1
+	for _, n := range v.shape {
+		count *= n
+	}
+	out := make([]byte, 0, count*size)
+	index := make([]int, len(v.shape))
+	for at := 0; len(out) < cap(out); {
+		from := v.at + at*size
+		out = append(out, data[from:from+size]...)
+		for i := len(index) - 1; i >= 0; i-- { // the next index
+			index[i]++
+			at += v.steps[i]
+			if index[i] < v.shape[i] {
+				break
+			}
+			at -= index[i] * v.steps[i]
+			index[i] = 0
+		}
+	}
+	if v.dtype == torch.Bool && slices.ContainsFunc(out, func(b byte) bool { return b > 1 }) {
+		return nil, fmt.Errorf("%s: a truth value is neither 0 nor 1", a.m.Path())
+	}
+	var t *torch.Tensor
+	err := torch.Catch(func() { t = torch.FromBytes(s, out, v.dtype, v.shape...) })
+	return t, err
+}
+
+// Release implements nn.Source.
+func (a *archive) Release(name string) {
+	v, ok := a.tensors[name]
+	if !ok {
+		return
+	}
+	n := v.dtype.Size()
+	for _, d := range v.shape {
+		n *= d
+	}
+	if v.packed {
+		a.m.Release(v.at, n)
+	}
+}
+
+// Close implements file.
+func (a *archive) Close() error { return a.m.Close() }

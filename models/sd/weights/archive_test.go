@@ -1,0 +1,305 @@
+package weights
+
+import (
+	"archive/zip"
+	"bytes"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/torch"
+)
+
+// A checkpoint of training gives the tensors that PyTorch reads from it, and no others.
+func TestArchive(t *testing.T) {
+	got, err := openWeights(filepath.Join("testdata", "tiny.ckpt"))
+	require.NoError(t, err)
+	want, err := openWeights(filepath.Join("testdata", "tiny.safetensors"))
+	require.NoError(t, err)
+	n := 0
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		for name := range want.Names() {
+			shape, d, _ := want.Info(name)
+			gotShape, gotD, ok := got.Info(name)
+			require.True(t, ok, name)
+			require.Equal(t, append([]int{}, shape...), append([]int{}, gotShape...), name)
+			require.Equal(t, d, gotD, name)
+			a, err := want.Get(s, name)
+			require.NoError(t, err)
+			b, err := got.Get(s, name)
+			require.NoError(t, err, name)
+			require.Equal(t, a.Bytes(), b.Bytes(), name)
+			n++
+		}
+		assert.ErrorIs(t, got.Close(), torch.ErrInUse, "tensors are views of the file")
+		_, err := got.Get(s, "none")
+		assert.ErrorContains(t, err, "there is no tensor")
+		return nil
+	}))
+	for range got.Names() {
+		n--
+	}
+	assert.Zero(t, n)
+	got.Release("f32")
+	require.NoError(t, got.Close())
+	require.NoError(t, want.Close())
+}
+
+// rezip rewrites an archive: change gives what becomes of a member, nil leaves it out.
+func rezip(t testing.TB, change func(name string, data []byte) (string, []byte, uint16)) string {
+	t.Helper()
+	r, err := zip.OpenReader(filepath.Join("testdata", "tiny.ckpt"))
+	require.NoError(t, err)
+	defer r.Close()
+	path := filepath.Join(t.TempDir(), "x.ckpt")
+	f, err := os.Create(path)
+	require.NoError(t, err)
+	z := zip.NewWriter(f)
+	for _, m := range r.File {
+		in, err := m.Open()
+		require.NoError(t, err)
+		data, err := io.ReadAll(in)
+		require.NoError(t, err)
+		name, data, method := change(m.Name, data)
+		if data == nil {
+			continue
+		}
+		out, err := z.CreateHeader(&zip.FileHeader{Name: name, Method: method})
+		require.NoError(t, err)
+		_, err = out.Write(data)
+		require.NoError(t, err)
+	}
+	require.NoError(t, z.Close())
+	require.NoError(t, f.Close())
+	return path
+}
+
+func TestArchiveRefuses(t *testing.T) {
+	for _, c := range []struct {
+		what, want string
+		change     func(name string, data []byte) (string, []byte, uint16)
+	}{
+		{"deflated", "compressed or encrypted", func(name string, data []byte) (string, []byte, uint16) { return name, data, zip.Deflate }},
+		{"big-endian", `byte order "big"`, func(name string, data []byte) (string, []byte, uint16) {
+			if strings.HasSuffix(name, "byteorder") {
+				data = []byte("big")
+			}
+			return name, data, zip.Store
+		}},
+		{"no pickle", "there is no data.pkl", func(name string, data []byte) (string, []byte, uint16) {
+			if strings.HasSuffix(name, "data.pkl") {
+				data = nil
+			}
+			return name, data, zip.Store
+		}},
+		{"no storage", `there is no member "tiny/data/`, func(name string, data []byte) (string, []byte, uint16) {
+			if strings.Contains(name, "/data/") {
+				data = nil
+			}
+			return name, data, zip.Store
+		}},
+		{"short storage", "its storage has", func(name string, data []byte) (string, []byte, uint16) {
+			if strings.Contains(name, "/data/") && len(data) > 0 {
+				data = data[:len(data)-1]
+			}
+			return name, data, zip.Store
+		}},
+		{"twice", "comes twice", func(name string, data []byte) (string, []byte, uint16) { return "tiny/data.pkl", data, zip.Store }},
+		{"two pickles", "several data.pkl", func(name string, data []byte) (string, []byte, uint16) {
+			if strings.HasSuffix(name, "byteorder") {
+				name = "b/data.pkl"
+			}
+			return name, data, zip.Store
+		}},
+		{"damaged pickle", "data.pkl: at byte", func(name string, data []byte) (string, []byte, uint16) {
+			if strings.HasSuffix(name, "data.pkl") {
+				data = data[:100]
+			}
+			return name, data, zip.Store
+		}},
+	} {
+		t.Run(c.what, func(t *testing.T) {
+			path := rezip(t, c.change)
+			_, err := openWeights(path)
+			require.ErrorContains(t, err, c.want)
+			assert.ErrorContains(t, err, path)
+		})
+	}
+	_, err := openWeights(filepath.Join("testdata", "legacy.ckpt"))
+	require.ErrorContains(t, err, "the format that PyTorch had before version 1.6")
+	for data, want := range map[string]string{
+		"version https://git-lfs.github.com/spec/v1": "Git LFS pointer",
+		"hello":         "want a file of torch.save",
+		"PK\x03\x04abc": "zip:",
+		"":              "not empty",
+	} {
+		path := filepath.Join(t.TempDir(), "x.pt")
+		put(t, path, data)
+		_, err := openWeights(path)
+		assert.ErrorContains(t, err, want)
+	}
+}
+
+// Unharmed by what a rewritten archive is aligned to: elements that are no multiples of their size from the beginning are copied.
+func TestArchiveUnaligned(t *testing.T) {
+	path := rezip(t, func(name string, data []byte) (string, []byte, uint16) { return name, data, zip.Store })
+	got, err := openWeights(path)
+	require.NoError(t, err)
+	want, err := openWeights(filepath.Join("testdata", "tiny.ckpt"))
+	require.NoError(t, err)
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		for name := range want.Names() {
+			a, err := want.Get(s, name)
+			require.NoError(t, err)
+			b, err := got.Get(s, name)
+			require.NoError(t, err)
+			require.Equal(t, a.Bytes(), b.Bytes(), name)
+		}
+		return nil
+	}))
+	require.NoError(t, got.Close())
+	require.NoError(t, want.Close())
+}
+
+func TestUnpickle(t *testing.T) {
+	for _, c := range []struct {
+		data string
+		want any
+	}{
+		{"\x80\x02N.", nil},
+		{"\x80\x04\x95\x00\x00\x00\x00\x00\x00\x00\x00\x88.", true},
+		{"K\x05.", 5},
+		{"M\x01\x02.", 513},
+		{"J\xff\xff\xff\xff.", -1},
+		{"I-12\n.", -12},
+		{"I01\n.", true},
+		{"L99L\n.", 99},
+		{"\x8a\x00.", 0},
+		{"\x8a\x02\xff\x00.", 255},
+		{"\x8a\x01\x80.", -128},
+		{"G\x3f\xf8\x00\x00\x00\x00\x00\x00.", 1.5},
+		{"F2.5\n.", 2.5},
+		{"S'ab'\n.", "ab"},
+		{"\x8c\x02xy\x94h\x00\x86.", tuple{"xy", "xy"}},
+		{"(K\x01K\x02t.", tuple{1, 2}},
+		{"]K\x01a.", &list{[]any{1}}},
+		{"(K\x01l.", &list{[]any{1}}},
+		{"cos\nsystem\n.", global{"os", "system"}},
+		// Calls are not made.
+		{"cos\nsystem\n(S'touch /tmp/x'\ntR.", &object{global{"os", "system"}}},
+		{"(S'touch'\nios\nsystem\n.", &object{global{"os", "system"}}},
+		{"(cos\nsystem\nS'touch'\no.", &object{global{"os", "system"}}},
+		{"cfoo\nBar\n)\x81}b.", &object{global{"foo", "Bar"}}},
+		{"ccollections\nOrderedDict\n]]K\x01aK\x02aa\x85R.", &dict{keys: []any{1}, values: []any{2}}},
+	} {
+		got, err := unpickle([]byte(c.data))
+		require.NoError(t, err, "%q", c.data)
+		assert.Equal(t, c.want, got, "%q", c.data)
+	}
+	for data, want := range map[string]string{
+		"":                                     "it ends too early",
+		"\x80\x06.":                            "protocol 6",
+		".":                                    "the stack is empty",
+		"t.":                                   "there is no mark",
+		"(K\x01d.":                             "a key without a value",
+		"K\x01K\x02a.":                         "nothing that could be added to",
+		"h\x07.":                               "nothing was remembered as number 7",
+		"\xff.":                                "opcode 0xff is not known",
+		"X\xff\xff\xff\xffa.":                  "it ends too early",
+		"\x8d\xff\xff\xff\xff\xff\xff\xff\xff": "too large",
+		"K\x01Q.":                              "want the identifier of a storage",
+	} {
+		_, err := unpickle([]byte(data))
+		assert.ErrorContains(t, err, want, "%q", data)
+	}
+	_, err := unpickle(bytes.Repeat([]byte{'N'}, maxOps+10))
+	assert.ErrorContains(t, err, "steps")
+	// One list of pairs, and many dictionaries made of it.
+	bomb := []byte("]q\x00(")
+	for range 5000 {
+		bomb = append(bomb, "NN\x86"...)
+	}
+	bomb = append(bomb, 'e', 'q', 1)
+	for range 2000 {
+		bomb = append(bomb, "ccollections\nOrderedDict\nh\x01\x85R"...)
+	}
+	_, err = unpickle(bomb)
+	assert.ErrorContains(t, err, "entries")
+}
+
+// What a pickle may say of a tensor, and what is refused.
+func TestTensorBounds(t *testing.T) {
+	part := func(string) ([]byte, int, error) { return make([]byte, 40), 100, nil }
+	at := func(offset int, shape, steps []int) tensor {
+		return tensor{storage: &storage{class: "FloatStorage", key: "0", n: 10}, offset: offset, shape: shape, steps: steps}
+	}
+	for _, c := range []struct {
+		tensor
+		packed bool
+		want   string
+	}{
+		{at(0, []int{2, 5}, []int{5, 1}), true, ""},
+		{at(0, []int{5, 2}, []int{1, 5}), false, ""},
+		{at(2, []int{2, 2}, []int{4, 2}), false, ""},
+		{at(9, nil, nil), true, ""},
+		{at(9, []int{1, 1}, []int{1 << 39, 7}), true, ""},
+		{at(10, []int{0, 5}, []int{5, 1}), true, ""},
+		{at(10, nil, nil), false, "larger than its storage"},
+		{at(1, []int{2, 5}, []int{5, 1}), false, "larger than its storage"},
+		{at(0, []int{11}, []int{1}), false, "larger than its storage"},
+		{at(0, []int{11}, []int{0}), false, "larger than its storage"},
+		{at(0, []int{3, 3}, []int{4, 1}), false, "larger than its storage"},
+		{at(-1, []int{1}, []int{1}), false, "do not belong"},
+		{at(11, []int{0}, []int{1}), false, "do not belong"},
+		{at(0, []int{1}, nil), false, "do not belong"},
+		{at(0, []int{-1}, []int{1}), false, "impossible shape"},
+		{at(0, []int{2}, []int{-1}), false, "impossible shape"},
+		{at(0, []int{0, 1 << 62, 4}, []int{1, 1, 1}), false, "impossible shape"},
+		{tensor{storage: &storage{class: "ShortStorage"}}, false, "ShortStorage"},
+		{tensor{storage: &storage{class: "FloatStorage", n: 11}}, false, "40 bytes: want 11 elements"},
+		{*tensorOf(tuple{&object{global{"numpy", "array"}}, 0, tuple{}, tuple{}}), false, "numpy.array, which is not known"},
+		{*tensorOf(tuple{1, 0, tuple{}, tuple{}}), false, "no storage"},
+		{*tensorOf(tuple{}), false, "0 arguments"},
+		{*tensorOf(tuple{&storage{}, "x", tuple{}, tuple{}}), false, "not those of a tensor"},
+	} {
+		v, err := c.find(part)
+		if c.want != "" {
+			assert.ErrorContains(t, err, c.want)
+			continue
+		}
+		require.NoError(t, err)
+		assert.Equal(t, c.packed, v.packed, "%v %v", c.shape, c.steps)
+		assert.Equal(t, 100+4*c.offset, v.at)
+	}
+}
+
+func TestStateOf(t *testing.T) {
+	x := &tensor{}
+	with := func(pairs ...any) *dict {
+		d := &dict{}
+		for i := 0; i < len(pairs); i += 2 {
+			d.set(pairs[i], pairs[i+1])
+		}
+		return d
+	}
+	inner := with("a", x)
+	for _, root := range []any{inner, with("state_dict", inner), with("state_dict", with("state_dict", inner)), with("epoch", 1, "model", inner, "args", with("b", 2))} {
+		got, err := stateOf(root)
+		require.NoError(t, err)
+		assert.Same(t, inner, got)
+	}
+	for want, root := range map[string]any{
+		"an object of the class torch.nn.Module": &object{global{"torch.nn", "Module"}},
+		"it holds something else":                &list{},
+		"it has none":                            with("a", 1, 3, x),
+		"several dictionaries":                   with("g", inner, "d", with("b", x)),
+	} {
+		_, err := stateOf(root)
+		assert.ErrorContains(t, err, want)
+	}
+}
