@@ -45,8 +45,8 @@ truth: libtorch ## what each method learns, against the exact function, into doc
 golden: ## write the golden files again (PYTHON with scripts/requirements-dev.txt)
 	for script in scripts/golden_*.py; do echo "$$script"; $(PYTHON) "$$script" || exit 1; done
 
-bench: build ## the same work here and in PyTorch, as ratios (PYTHON with PyTorch, PEERS)
-	go run ./scripts/bench compare --python $(PYTHON) --peers $(PEERS)
+bench: build ## the same work here and in PyTorch, as ratios (PYTHON with PyTorch, PEERS; SD: a folder of sd_model.py's)
+	go run ./scripts/bench compare --python $(PYTHON) --peers $(PEERS) $(if $(SD),--sd $(SD))
 
 demo: build ## train for two minutes and draw, into demo/
 	scripts/demo.sh

@@ -47,6 +47,8 @@ func compare(args []string, stdout, stderr io.Writer) error {
 	rounds := f.Int("rounds", 3, "how often each side does each piece of work")
 	runs := f.Int("runs", 5, "timed runs within one process")
 	only := f.String("only", "", "only jobs whose name contains this")
+	sd := f.String("sd", "", "a folder that the peers' sd_model.py wrote: draw with Stable Diffusion, too")
+	size := f.Int("size", 512, "pixels of such a picture")
 	out := f.String("json", "", "also write the figures here")
 	if err := f.Parse(args); err != nil {
 		return err
@@ -64,7 +66,7 @@ func compare(args []string, stdout, stderr io.Writer) error {
 	}
 	defer os.RemoveAll(tmp)
 
-	b := bench{self: self, python: *python, peers: *peers, onestep: *onestep, tmp: tmp, runs: fmt.Sprint(*runs)}
+	b := bench{self: self, python: *python, peers: *peers, onestep: *onestep, tmp: tmp, runs: fmt.Sprint(*runs), sd: *sd, size: *size}
 	var rows []row
 	for _, j := range b.jobs() {
 		if !strings.Contains(j.name, *only) {
@@ -146,7 +148,12 @@ func alternate(j job, rounds int, stderr io.Writer) ([]row, error) {
 	return rows, nil
 }
 
-type bench struct{ self, python, peers, onestep, tmp, runs string }
+type bench struct {
+	self, python, peers, onestep, tmp, runs string
+
+	sd   string // a model's folder; "": none
+	size int    // of its pictures
+}
 
 func (b bench) jobs() []job {
 	jobs := []job{
@@ -169,13 +176,21 @@ func (b bench) jobs() []job {
 			{"ms_per_step", "ms", false, 1}, {"peak_rss_mib", "MiB", false, 1},
 		}})
 	}
+	if b.sd != "" {
+		jobs = append(jobs, b.sdJobs()...)
+	}
 	return jobs
 }
 
 // peerMethod runs train_methods.py, which is ours but for the network.
 func (b bench) peerMethod(name string) func() (map[string]float64, error) {
+	return b.figures(filepath.Join("scripts", "bench", "train_methods.py"), name, "--peers", b.peers, "--runs", b.runs)
+}
+
+// figures runs a script that prints its figures as JSON.
+func (b bench) figures(script string, args ...string) func() (map[string]float64, error) {
 	return func() (map[string]float64, error) {
-		text, err := output(b.python, filepath.Join("scripts", "bench", "train_methods.py"), name, "--peers", b.peers, "--runs", b.runs)
+		text, err := output(b.python, append([]string{script}, args...)...)
 		if err != nil {
 			return nil, err
 		}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/models/sd/unet"
+	"github.com/onestep-go/onestep/sampling"
+	"github.com/onestep-go/onestep/sampling/scheduler"
+	"github.com/onestep-go/onestep/torch"
+)
+
+// sdSteps is how many steps a picture takes.
+const sdSteps = 4
+
+// drawSD is what scripts/bench/sd.py does, here.
+func drawSD(o options) (any, error) {
+	if err := torch.SetThreads(o.threads); err != nil {
+		return nil, err
+	}
+	d, variant := torch.Float32, ""
+	if o.dtype == "bf16" {
+		d, variant = torch.BFloat16, "fp16"
+	}
+	open := func() (*sd.Model, error) { return sd.Open(o.model, sd.Options{DType: d, Variant: variant}) }
+	got := map[string]float64{}
+	var err error
+	got["load"], err = timed(o.runs, func() error {
+		m, err := open()
+		if err != nil {
+			return err
+		}
+		return m.Close()
+	})
+	if err != nil {
+		return nil, err
+	}
+	m, err := open()
+	if err != nil {
+		return nil, err
+	}
+	defer m.Close()
+	err = torch.Run(torch.CPU, func(s *torch.Scope) error {
+		return s.NoGrad(func(s *torch.Scope) error {
+			g := torch.NewGenerator(s, 1)
+			x := torch.Randn(s, g, torch.Float32, 1, 4, o.size/8, o.size/8).To(s, d)
+			text := torch.Randn(s, g, torch.Float32, 1, 77, 768).To(s, d)
+			t := torch.FromSlice(s, []float32{499}, 1)
+			for name, f := range map[string]func(s *torch.Scope){
+				"text encoder": func(s *torch.Scope) { m.Embed(s, nil, sd.Text{Prompt: "a photo of a cat", Plain: true}) },
+				"unet step":    func(s *torch.Scope) { m.UNet.Forward(s, x, t, unet.Cond{Text: text}) },
+				"vae decode":   func(s *torch.Scope) { m.VAE.Decode(s, x) },
+			} {
+				var err error
+				if got[name], err = timed(o.runs, func() error { return s.Run(func(s *torch.Scope) error { f(s); return nil }) }); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	draw := sampling.TextToImage{Model: m, Method: scheduler.LCM{}, Steps: sdSteps, Guidance: 1, Seed: 1, Width: o.size, Height: o.size, Plain: true}
+	got["image"], err = timed(o.runs, func() error {
+		for _, err := range draw.Images(context.Background(), "a photo of a cat") {
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	got["peak_rss_mib"] = peakMiB()
+	return got, err
+}
+
+// sdJobs compare drawing with the model in b.sd, in both types.
+func (b bench) sdJobs() []job {
+	var jobs []job
+	for _, d := range []string{"f32", "bf16"} {
+		variant := ""
+		if d == "bf16" {
+			variant = "fp16"
+		}
+		size, steps := fmt.Sprint(b.size), fmt.Sprint(sdSteps)
+		script := filepath.Join("scripts", "bench", "sd.py")
+		jobs = append(jobs,
+			job{"sd15 " + d, b.here("work", "sd", "--model", b.sd, "--dtype", d, "--size", size, "--runs", "1"),
+				b.figures(script, b.sd, d, size, steps, "--runs", "1"), []figure{
+					{"load", "s", false, 1}, {"text encoder", "s", false, 0}, {"unet step", "s", false, 0}, {"vae decode", "s", false, 0},
+					{"image", "s", false, 1}, {"peak_rss_mib", "MiB", false, 0.8},
+				}},
+			job{"sd15 " + d + " first image", func() (map[string]float64, error) {
+				return clock(b.onestep, "generate", "--model", b.sd, "--dtype", d, "--variant", variant, "--prompt", "a photo of a cat", "--steps", steps,
+					"--width", size, "--height", size, "--seed", "1", "--threads", "2", "--out", filepath.Join(b.tmp, fmt.Sprintf("%d.png", time.Now().UnixNano())))
+			}, func() (map[string]float64, error) {
+				return clock(b.python, script, b.sd, d, size, steps, "--out", filepath.Join(b.tmp, "theirs.png"))
+			}, []figure{{"seconds", "s", false, 0.5}}},
+		)
+	}
+	return jobs
+}
