@@ -152,6 +152,9 @@ type AttentionOptions struct {
 // Attention is scaled dot-product attention, softmax(q·kᵀ·scale + mask)·v, for q [B, heads, L, D], k [B, heads, S, D] and
 // v [B, heads, S, Dv]; the result is [B, heads, L, Dv] (Vaswani et al. 2017, eq. 1).
 func Attention(s *Scope, q, k, v *Tensor, o AttentionOptions) *Tensor {
+	if byRows(s, q, k, v, o) {
+		return attentionByRows(s, q, k, v, o.Scale)
+	}
 	c := call{op: opAttention, s: s}
 	c.t(q).t(k).t(v).opt(o.Mask).float(0).bool(o.Causal)
 	if o.Scale != 0 {
