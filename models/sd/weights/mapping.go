@@ -9,13 +9,14 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// part says where a tensor is in a source and what has to be done to it. All but turn gives views.
+// part says where a tensor is in a source and what has to be done to it. All but turn and join gives views.
 type part struct {
-	name  string // the source's
-	shape []int  // of the result; nil: as it is
-	index int    // of the part, when count is above 0
-	count int    // equal parts that the first dimension is divided into; 0: it is taken whole
-	turn  bool   // rows and columns change places
+	name  string   // the source's
+	shape []int    // of the result; nil: as it is
+	index int      // of the part, when count is above 0
+	count int      // equal parts that the first dimension is divided into; 0: it is taken whole
+	turn  bool     // rows and columns change places
+	join  []string // more tensors of the source that follow along the first dimension
 }
 
 // mapping is a source under other names. The names it does not have are hidden.
@@ -53,6 +54,13 @@ func (m *mapping) Info(name string) ([]int, torch.DType, bool) {
 	case p.count > 0 && len(shape) > 0:
 		shape = slices.Clone(shape)
 		shape[0] /= p.count
+	case p.join != nil && len(shape) > 0:
+		shape = slices.Clone(shape)
+		for _, name := range p.join {
+			if more, _, _ := m.src.Info(name); len(more) > 0 {
+				shape[0] += more[0]
+			}
+		}
 	}
 	return shape, d, true
 }
@@ -66,7 +74,7 @@ func (m *mapping) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 	if !ok {
 		return nil, fmt.Errorf("there is no tensor %q", name)
 	}
-	if p.shape == nil && p.count == 0 && !p.turn {
+	if p.shape == nil && p.count == 0 && !p.turn && p.join == nil {
 		return m.src.Get(s, p.name)
 	}
 	var t *torch.Tensor
@@ -80,6 +88,16 @@ func (m *mapping) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 			v = v.View(c, p.shape...)
 		case p.turn:
 			v = v.Transpose(c, 0, 1).Contiguous(c)
+		case p.join != nil:
+			all := []*torch.Tensor{v}
+			for _, name := range p.join {
+				more, err := m.src.Get(c, name)
+				if err != nil {
+					return err
+				}
+				all = append(all, more)
+			}
+			v = torch.Cat(c, all, 0)
 		default:
 			n := v.Shape()[0] / p.count
 			v = v.Narrow(c, 0, p.index*n, n)
@@ -97,5 +115,8 @@ func (m *mapping) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 func (m *mapping) Release(name string) {
 	if p, ok := m.parts[name]; ok {
 		m.src.Release(p.name)
+		for _, name := range p.join {
+			m.src.Release(name)
+		}
 	}
 }

@@ -276,7 +276,7 @@ func (r *rest) vae(prefix string, ours bool) nn.Source {
 func (r *rest) text(t text) nn.Source {
 	m := newMapping(r.file)
 	if t.form == openCLIP {
-		m.openCLIP(r, t.prefix, t.prefix == sd2Text)
+		m.openCLIP(r, t.prefix)
 		return m
 	}
 	for name := range r.below(t.prefix) {
@@ -292,9 +292,15 @@ func (r *rest) text(t text) nn.Source {
 // sd2Text is where files of Stable Diffusion 2 have their text encoder.
 const sd2Text = "cond_stage_model.model."
 
-// openCLIP adds the tensors of an encoder of OpenCLIP's. Stable Diffusion 2 uses it without its last layer and projection.
-func (m *mapping) openCLIP(r *rest, prefix string, penultimate bool) {
-	layers := namesOf(r.file, prefix).count("transformer.resblocks.%d.ln_1.weight")
+const theirProjection = "text_projection" // of OpenCLIP
+
+// openCLIP adds the tensors of an encoder of OpenCLIP's. Stable Diffusion 2 uses it without its last layer and projection, which its
+// published files have and converted ones may not.
+func (m *mapping) openCLIP(r *rest, prefix string) {
+	const published = 24
+	has := namesOf(r.file, prefix)
+	layers := has.count("transformer.resblocks.%d.ln_1.weight")
+	penultimate := prefix == sd2Text && (has(theirProjection) || layers == published)
 	pairs := openCLIPTable(layers).ours
 	last := fmt.Sprintf("transformer.resblocks.%d.", layers-1)
 	for name := range r.below(prefix) {
@@ -305,8 +311,8 @@ func (m *mapping) openCLIP(r *rest, prefix string, penultimate bool) {
 		}
 		switch now, ok := rename(pairs, name); {
 		case name == "logit_scale" || name == "attn_mask" || strings.HasPrefix(name, "visual."):
-		case penultimate && (strings.HasPrefix(name, last) || name == "text_projection"):
-		case name == "text_projection":
+		case penultimate && (strings.HasPrefix(name, last) || name == theirProjection):
+		case name == theirProjection:
 			m.add(textProjected, part{name: theirs, turn: true})
 		case layer != name:
 			end := ".weight"

@@ -1,0 +1,460 @@
+package weights
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
+	"github.com/onestep-go/onestep/torch/safetensors"
+)
+
+// WriteOptions say how a model is written.
+type WriteOptions struct {
+	// DType is what weights are converted to; nil: they stay as they are.
+	DType *torch.DType
+	// Overwrite allows replacing a file, or the folder of a model; otherwise what exists is an error that wraps fs.ErrExist.
+	Overwrite bool
+
+	Variant  string // of a folder's files: "fp16" for model.fp16.safetensors
+	MaxShard int    // bytes of a folder's files, without a variant; 0: 10 GB, as in diffusers
+
+	// Tokenizer writes the tokenizer's files into a folder that exists, for a model that has none of its own; second is SDXL's second one.
+	Tokenizer func(dir string, second bool) error
+}
+
+const defaultShard = 10_000_000_000
+
+// source describes a tensor to the writer of files. It is read when its turn comes.
+func source(src nn.Source, name string, dtype *torch.DType) (safetensors.Source, error) {
+	shape, d, ok := src.Info(name)
+	if !ok {
+		return safetensors.Source{}, fmt.Errorf("there is no tensor %q", name)
+	}
+	to := d
+	if dtype != nil && d.IsFloat() {
+		to = *dtype
+	}
+	kind, ok := fileTypes[to]
+	if !ok {
+		return safetensors.Source{}, fmt.Errorf("tensor %q: files cannot hold %s", name, to)
+	}
+	return safetensors.Source{Name: name, DType: kind, Shape: shape, Data: func() (data []byte, err error) {
+		err = torch.Run(torch.CPU, func(s *torch.Scope) error {
+			return s.NoGrad(func(s *torch.Scope) error {
+				t, err := src.Get(s, name)
+				if err == nil {
+					data = t.To(s, to).Bytes()
+				}
+				return err
+			})
+		})
+		src.Release(name)
+		return data, err
+	}}, nil
+}
+
+var fileTypes = map[torch.DType]safetensors.DType{
+	torch.Float32: safetensors.F32, torch.Float64: safetensors.F64, torch.Float16: safetensors.F16, torch.BFloat16: safetensors.BF16,
+	torch.Int64: safetensors.I64, torch.Int32: safetensors.I32, torch.Uint8: safetensors.U8, torch.Bool: safetensors.Bool,
+}
+
+// sources describes all tensors of a part.
+func sources(src nn.Source, dtype *torch.DType) ([]safetensors.Source, error) {
+	var list []safetensors.Source
+	for name := range src.Names() {
+		v, err := source(src, name, dtype)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, v)
+	}
+	return list, nil
+}
+
+// check refuses what cannot be written.
+func (o WriteOptions) check(m *Model) error {
+	if o.DType != nil && !o.DType.IsFloat() {
+		return fmt.Errorf("want weights of a floating-point type, got %s", *o.DType)
+	}
+	if len(m.parts()) == 0 {
+		return errors.New("the model has no parts")
+	}
+	return nil
+}
+
+// parts returns a model's parts by the names of their folders.
+func (m *Model) parts() map[string]*Component {
+	parts := map[string]*Component{}
+	for _, p := range slots {
+		if c := *p.in(m); c != nil {
+			parts[p.name] = c
+		}
+	}
+	return parts
+}
+
+// WriteSingle writes a model into one safetensors file in the layout of CompVis' and Stability's repositories, one tensor after the
+// other. The file appears when it is complete; see [safetensors.Write]. Its metadata have the configurations, for [OpenFile]: other
+// programs know published sizes only.
+func WriteSingle(path string, m *Model, o WriteOptions) error {
+	fail := func(err error) error { return fmt.Errorf("write %s: %w", path, err) }
+	if err := o.check(m); err != nil {
+		return fail(err)
+	}
+	configs := map[string]json.RawMessage{}
+	var all []safetensors.Source
+	for _, p := range slots {
+		c := *p.in(m)
+		if c == nil {
+			continue
+		}
+		configs[p.name] = c.Config
+		src, err := m.theirs(p.name, c)
+		if err != nil {
+			return fail(err)
+		}
+		list, err := sources(src, o.DType)
+		if err != nil {
+			return fail(err)
+		}
+		all = append(all, list...)
+	}
+	if m.UNet != nil {
+		configs["scheduler"] = m.Scheduler
+		index, err := m.index()
+		if err != nil {
+			return fail(err)
+		}
+		configs["model_index"] = index
+	}
+	data, err := compact(configs)
+	if err != nil {
+		return fail(err)
+	}
+	return safetensors.Write(path, all, safetensors.Options{
+		Metadata: map[string]string{"format": "pt", configKey: string(data)}, Overwrite: o.Overwrite,
+	})
+}
+
+// compact makes one JSON object of several.
+func compact(configs map[string]json.RawMessage) ([]byte, error) {
+	for key, v := range configs {
+		if len(v) == 0 {
+			delete(configs, key)
+			continue
+		}
+		if !json.Valid(v) { // diffusers writes -Infinity
+			return nil, fmt.Errorf("the configuration of its %s is not JSON", key)
+		}
+	}
+	return json.Marshal(configs)
+}
+
+// theirs gives a part the names and shapes of single files.
+func (m *Model) theirs(name string, c *Component) (nn.Source, error) {
+	out := newMapping(c)
+	has := namesOf(c, "")
+	switch name {
+	case "unet", "controlnet":
+		prefix := "model.diffusion_model."
+		if name == "controlnet" {
+			prefix = "control_model."
+		}
+		return out, out.all(ourForm(has).table().theirs, prefix, func(name string) (string, part) { return name, part{name: name} })
+	case "vae":
+		pairs := vaeTable(has.count("decoder.up_blocks.%d.resnets.0.norm1.weight")).theirs
+		return out, out.all(pairs, "first_stage_model.", func(name string) (string, part) {
+			p := part{name: name}
+			if shape, _, _ := c.Info(name); linear(name) && len(shape) == 2 {
+				p.shape = []int{shape[0], shape[1], 1, 1}
+			}
+			return strings.Replace(name, ourShortcut, theirShortcut, 1), p
+		})
+	}
+	switch {
+	case name == "text_encoder_2":
+		return out, out.toOpenCLIP("conditioner.embedders.1.model.")
+	case m.UNet != nil && kindOf(m.UNet.Config) == SD2:
+		return out, out.toOpenCLIP(sd2Text)
+	default:
+		prefix := "cond_stage_model.transformer."
+		if m.Text2 != nil {
+			prefix = "conditioner.embedders.0.transformer."
+		}
+		for name := range c.Names() {
+			if name != textProjected {
+				out.add(prefix+name, part{name: name})
+			}
+		}
+		return out, nil
+	}
+}
+
+// all adds the tensors of the source with a prefix before their names. change gives the name that pairs has, and the part.
+func (m *mapping) all(pairs map[string]string, prefix string, change func(name string) (string, part)) error {
+	for name := range m.src.Names() {
+		now, p := change(name)
+		theirs, ok := rename(pairs, now)
+		if !ok {
+			theirs, ok = rename(pairs, name)
+		}
+		if !ok {
+			return fmt.Errorf("single files have no place for the tensor %.100q", name)
+		}
+		m.add(prefix+theirs, p)
+	}
+	return nil
+}
+
+// toOpenCLIP adds the tensors of a text encoder as OpenCLIP has them.
+func (m *mapping) toOpenCLIP(prefix string) error {
+	layers := namesOf(m.src, textModel).count("encoder.layers.%d.layer_norm1.weight")
+	pairs := openCLIPTable(layers).theirs
+	for name := range m.src.Names() {
+		if name == textProjected {
+			m.add(prefix+theirProjection, part{name: name, turn: true})
+			continue
+		}
+		if at, end, ok := strings.Cut(name, "self_attn.q_proj."); ok {
+			theirs, known := rename(pairs, at+"layer_norm1")
+			if !known {
+				return fmt.Errorf("single files have no place for the tensor %.100q", name)
+			}
+			m.add(prefix+strings.TrimSuffix(theirs, "ln_1")+"attn.in_proj_"+end, part{name: name, join: []string{
+				at + "self_attn.k_proj." + end, at + "self_attn.v_proj." + end,
+			}})
+			continue
+		}
+		if strings.Contains(name, "self_attn.k_proj.") || strings.Contains(name, "self_attn.v_proj.") {
+			continue // with q_proj
+		}
+		theirs, ok := rename(pairs, name)
+		if !ok {
+			return fmt.Errorf("single files have no place for the tensor %.100q", name)
+		}
+		m.add(prefix+theirs, part{name: name})
+	}
+	return nil
+}
+
+// class is a library's class, as model_index.json has it.
+type class [2]*string
+
+func classOf(library, name string) class { return class{&library, &name} }
+
+// index returns a model_index.json.
+func (m *Model) index() ([]byte, error) {
+	pipeline := "StableDiffusionPipeline"
+	switch {
+	case m.ControlNet != nil && m.Text2 != nil:
+		pipeline = "StableDiffusionXLControlNetPipeline"
+	case m.ControlNet != nil:
+		pipeline = "StableDiffusionControlNetPipeline"
+	case m.Text2 != nil:
+		pipeline = "StableDiffusionXLPipeline"
+	case m.Kind == Inpaint15:
+		pipeline = "StableDiffusionInpaintPipeline"
+	case m.Kind == LCM15:
+		pipeline = "LatentConsistencyModelPipeline"
+	}
+	index := map[string]any{
+		"_class_name": pipeline, "_diffusers_version": "0.31.0", // the first whose every class has the keys of our configurations
+		"feature_extractor": class{}, "image_encoder": class{},
+		"text_encoder": classOf("transformers", textClass), "tokenizer": classOf("transformers", "CLIPTokenizer"),
+		"unet": classOf("diffusers", unetClass), "vae": classOf("diffusers", vaeClass),
+	}
+	if m.Text2 != nil || m.ZeroNegative {
+		index["force_zeros_for_empty_prompt"] = m.ZeroNegative
+	}
+	if m.Text2 != nil {
+		index["text_encoder_2"], index["tokenizer_2"] = classOf("transformers", projectedClass), classOf("transformers", "CLIPTokenizer")
+	} else {
+		index["safety_checker"], index["requires_safety_checker"] = class{}, false
+	}
+	found := schedulerClass.FindSubmatch(m.Scheduler)
+	if found == nil {
+		return nil, errors.New("its scheduler_config.json has no _class_name")
+	}
+	index["scheduler"] = classOf("diffusers", string(found[1]))
+	if m.ControlNet != nil {
+		index["controlnet"] = classOf("diffusers", controlNetClass)
+	}
+	if m.VAE == nil {
+		index["vae"] = class{}
+	}
+	if m.Text == nil {
+		index["text_encoder"], index["tokenizer"] = class{}, class{}
+	}
+	return json.MarshalIndent(index, "", "  ")
+}
+
+// schedulerClass finds the class in a scheduler_config.json, which may have numbers that encoding/json does not read.
+var schedulerClass = regexp.MustCompile(`"_class_name"\s*:\s*"(\w+)"`)
+
+// WriteFolder writes a model as diffusers does, which reads it, one tensor after the other. The folder appears when it is complete. A model
+// of a single part becomes that part's folder, without a model_index.json.
+func WriteFolder(dir string, m *Model, o WriteOptions) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("write %s: %w", dir, err)
+		}
+	}()
+	if err := o.check(m); err != nil {
+		return err
+	}
+	if err := replaceable(dir, o.Overwrite); err != nil {
+		return err
+	}
+	tmp, err := os.MkdirTemp(filepath.Dir(filepath.Clean(dir)), "."+filepath.Base(dir)+".tmp-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }() // what is left of it
+	made := filepath.Join(tmp, "made")
+	if err := os.Mkdir(made, 0o777); err != nil { // with the permissions that the umask leaves
+		return err
+	}
+	if err := m.write(made, o); err != nil {
+		return err
+	}
+	old := filepath.Join(tmp, "old")
+	if o.Overwrite {
+		if err := os.Rename(dir, old); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
+	if err := os.Rename(made, dir); err != nil {
+		if o.Overwrite {
+			_ = os.Rename(old, dir) // what led here is the error to report
+		}
+		return err
+	}
+	return nil
+}
+
+// replaceable refuses what is not to be replaced: anything, or what is not a folder of weights.
+func replaceable(dir string, overwrite bool) error {
+	st, err := os.Stat(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if !st.IsDir() {
+		return fmt.Errorf("want the name of a folder: it is a file: %w", fs.ErrExist)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	ours := slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == "model_index.json" || e.Name() == "config.json" })
+	switch {
+	case len(entries) == 0: // a rename replaces it
+	case !overwrite:
+		return fmt.Errorf("%w: choose another name or allow overwriting", fs.ErrExist)
+	case !ours:
+		return fmt.Errorf("it has no model_index.json, so that it is not replaced: %w", fs.ErrExist)
+	}
+	return nil
+}
+
+// write fills a folder.
+func (m *Model) write(dir string, o WriteOptions) error {
+	if m.UNet == nil {
+		if parts := m.parts(); len(parts) == 1 {
+			for name, c := range parts {
+				return c.write(dir, name, o)
+			}
+		}
+		return errors.New("want a model with a unet, or a single part")
+	}
+	index, err := m.index()
+	if err != nil {
+		return err
+	}
+	if err := writeFile(filepath.Join(dir, "model_index.json"), index); err != nil {
+		return err
+	}
+	if err := writeFile(filepath.Join(dir, "scheduler", "scheduler_config.json"), m.Scheduler); err != nil {
+		return err
+	}
+	for name, c := range m.parts() {
+		if err := c.write(filepath.Join(dir, name), name, o); err != nil {
+			return err
+		}
+	}
+	if m.Text != nil {
+		if err := o.tokenizer(filepath.Join(dir, "tokenizer"), m.Tokenizer, false); err != nil {
+			return err
+		}
+	}
+	if m.Text2 != nil {
+		return o.tokenizer(filepath.Join(dir, "tokenizer_2"), m.Tokenizer2, true)
+	}
+	return nil
+}
+
+// tokenizer copies the files of a model's own tokenizer, or has others written.
+func (o WriteOptions) tokenizer(dir, from string, second bool) error {
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return err
+	}
+	if from == "" {
+		if o.Tokenizer == nil {
+			return errors.New("want a tokenizer: the model has none of its own")
+		}
+		return o.Tokenizer(dir, second)
+	}
+	for _, name := range []string{"vocab.json", "merges.txt", "special_tokens_map.json", "tokenizer_config.json", "added_tokens.json", "tokenizer.json"} {
+		data, err := readJSON(filepath.Join(from, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := writeFile(filepath.Join(dir, name), data); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// write writes a part's config.json and weights.
+func (c *Component) write(dir, name string, o WriteOptions) error {
+	if err := writeFile(filepath.Join(dir, "config.json"), c.Config); err != nil {
+		return err
+	}
+	list, err := sources(c, o.DType)
+	if err != nil {
+		return err
+	}
+	stem := stems[0]
+	if strings.HasPrefix(name, "text_encoder") {
+		stem = stems[1]
+	}
+	to := safetensors.Options{Metadata: map[string]string{"format": "pt"}}
+	if o.Variant != "" {
+		return safetensors.Write(filepath.Join(dir, stem+"."+o.Variant+".safetensors"), list, to)
+	}
+	_, err = safetensors.WriteSharded(filepath.Join(dir, stem+".safetensors"), list, cmp.Or(o.MaxShard, defaultShard), to)
+	return err
+}
+
+// writeFile writes a file and the folder that it is in.
+func writeFile(path string, data []byte) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+		return err
+	}
+	return os.WriteFile(path, data, 0o666)
+}
