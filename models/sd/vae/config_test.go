@@ -141,6 +141,9 @@ func TestNewRefuses(t *testing.T) {
 
 // diffusers reads what we write, and finds the same weights in it.
 func TestDiffusersReadsConfigs(t *testing.T) {
+	if testing.Short() {
+		t.Skip("importing diffusers takes seconds")
+	}
 	python := torchtest.Python(t, "diffusers")
 	dir := t.TempDir()
 	odd := Config{Channels: []int{4, 8}, Groups: 2, LatentChannels: 8, ShiftFactor: new(0.25), QuantConv: new(false), MidAttention: new(false)}

@@ -175,7 +175,7 @@ func TestTAEF2(t *testing.T) {
 	for _, dtype := range []torch.DType{torch.Float64, torch.Float32, torch.Float16} {
 		tiny, err := OpenTiny(filepath.Join(realWeights, "taef2_encoder.safetensors"), torch.CPU, dtype)
 		require.NoError(t, err)
-		defer tiny.Close()
+		t.Cleanup(tiny.Close)
 		require.Equal(t, TAEF2(), tiny.Config())
 		require.Equal(t, 8, tiny.Factor())
 		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {

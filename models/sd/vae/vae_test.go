@@ -2,12 +2,15 @@ package vae
 
 import (
 	"maps"
+	"os"
+	"os/exec"
 	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/onestep-go/onestep/models/sd/sdtest"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -184,4 +187,74 @@ func TestConcurrent(t *testing.T) {
 		})
 	}
 	all.Wait()
+}
+
+// No variance is outside of what diffusers allows, whatever the encoder says.
+func TestClamp(t *testing.T) {
+	s := torch.NewScope(torch.CPU)
+	defer s.Close()
+	k, err := New(Config{Channels: []int{4, 8}, Layers: 1, Groups: 2, QuantConv: new(false)}, torch.CPU, torch.Float32, 1)
+	require.NoError(t, err)
+	defer k.Close()
+	require.NoError(t, s.NoGrad(func(s *torch.Scope) error {
+		for name, p := range k.Parameters() {
+			if name == "encoder.conv_out.bias" {
+				p.FillInPlace(s, 100)
+				p.Narrow(s, 0, 4, 2).FillInPlace(s, -100)
+			}
+		}
+		mean, logVar := k.Moments(s, torch.Zeros(s, torch.Float32, 1, 3, 8, 8))
+		require.Greater(t, mean.Abs(s).Max(s).Item(), 50.0)
+		low, high := logVar.Narrow(s, 1, 0, 2), logVar.Narrow(s, 1, 2, 2)
+		require.Equal(t, []float64{-30, -30, 20, 20},
+			[]float64{low.Min(s).Item(), low.Max(s).Item(), high.Min(s).Item(), high.Max(s).Item()})
+		return nil
+	}))
+}
+
+// Without gradients no more is held at once than a block's input, what its norm made of it, and a convolution's result. Of the largest
+// image with the channels that a level is given, the unit here, that is 2.5 when the last level begins, which halves the channels. Slices
+// and tiles hold as much of their part of it. Weights and results are some more.
+func TestMemory(t *testing.T) {
+	if !torch.Packs(torch.Float32) {
+		t.Skip("on this processor convolutions need memory of their own")
+	}
+	const alone = "ONESTEP_TEST_MEMORY"
+	if os.Getenv(alone) == "" { // in a process of its own, as other tests' peaks would hide this one's
+		c := exec.Command(os.Args[0], "-test.run=^TestMemory$")
+		c.Env = append(os.Environ(), alone+"=1")
+		out, err := c.CombinedOutput()
+		require.NoError(t, err, string(out))
+		return
+	}
+	s := torch.NewScope(torch.CPU)
+	defer s.Close()
+	const n, channels, side = 4, 64, 128
+	c := Config{Channels: []int{channels / 2, channels}, Layers: 1, Groups: 8, MidAttention: new(false)}
+	k, err := From(c, sdtest.Filled(Shapes(c)), torch.CPU, torch.Float32)
+	require.NoError(t, err)
+	defer k.Close()
+	require.NoError(t, s.NoGrad(func(s *torch.Scope) error {
+		peak := func() float64 {
+			m, err := torch.CPU.Memory()
+			require.NoError(t, err)
+			return float64(m.PeakAllocated)
+		}
+		z := torch.Zeros(s, torch.Float32, n, 4, side/2, side/2)
+		m, err := torch.CPU.Memory()
+		require.NoError(t, err)
+		const unit = 4 * channels * side * side
+		for _, part := range []struct {
+			slice bool
+			tile  int
+			units float64
+		}{{true, side / 2, 2.5 / 4}, {true, 0, 2.5}, {false, 0, 2.5 * n}} {
+			before := peak()
+			k.Slice, k.Tile = part.slice, part.tile
+			k.Decode(s, z).Free()
+			require.Less(t, before, peak())
+			require.InDelta(t, part.units, (peak()-float64(m.Allocated))/unit, 0.7)
+		}
+		return nil
+	}))
 }
