@@ -46,7 +46,7 @@ func try(args ...string) (code int, stdout, stderr string) {
 }
 
 func TestHelp(t *testing.T) {
-	for _, name := range []string{"", "train", "sample", "generate", "inspect", "average", "info", "doctor", "version", "completion"} {
+	for _, name := range []string{"", "train", "sample", "generate", "convert", "inspect", "average", "info", "doctor", "version", "completion"} {
 		args := append(strings.Fields(name), "--help")
 		code, got, errs := try(args...)
 		require.Zero(t, code)

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
 	"github.com/onestep-go/onestep/sampling/scheduler"
@@ -50,6 +51,13 @@ func (o optional) Set(text string) error {
 }
 
 func (o optional) Type() string { return "float64" }
+
+// describeFile adds the flags for what a single file does not say of itself.
+func describeFile(f *pflag.FlagSet, config, prediction *string) {
+	f.StringVar(config, "model-config", "", "of a single file: a folder of diffusers' whose configurations and tokenizers it has")
+	f.Var(choice{prediction, []string{"epsilon", "v_prediction", "sample"}}, "prediction", "of a single file: what its network predicts (default: v_prediction for sd2, else epsilon)")
+	call(f, "DIR", "model-config")
+}
 
 func (a *app) generate() *cobra.Command {
 	o := job.DefaultGenerate()
@@ -133,6 +141,7 @@ The names of the files that were written go to standard output. A file that exis
 	f.IntVar(&o.Tile, "tile", 0, "decode pictures larger than that many pixels in tiles, which needs less memory (default: never)")
 	f.StringVar(&o.Preview, "preview", "", "a PNG file that shows the picture after every step; needs --tiny-vae")
 	f.StringVar(&o.Variant, "variant", "", "of a folder's files: fp16 for those with .fp16. in their names")
+	describeFile(f, &o.Config, &o.Prediction)
 	f.Var(choice{&o.DType, job.DTypes()}, "dtype", "type of weights and computation")
 	f.Var(count{&o.Batch}, "batch", "pictures drawn together; more than 1 changes their last bits")
 	f.StringVar(&from, "from", "", "take the settings from a PNG file; other flags come on top")

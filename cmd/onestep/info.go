@@ -31,8 +31,9 @@ func (a *app) info() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "info FILE|DIR",
 		Short: "Tell what a model file, a run's folder or a picture holds",
-		Long: `Tell what a safetensors file or index holds (the model it describes, tensors, metadata), how far a run has come (its
-folder), or with which settings a picture was drawn (a PNG). "builtin" is the model that ships with onestep.`,
+		Long: `Tell what a safetensors file or index holds (the model it describes, tensors, metadata), which Stable Diffusion a folder or a
+checkpoint is, how far a run has come (its folder), or with which settings a picture was drawn (a PNG). "builtin" is the model that ships
+with onestep.`,
 		Example: `  onestep info runs/fashion
   onestep info model.safetensors --all
   onestep info emoji.png --json`,
@@ -69,7 +70,40 @@ func (a *app) inform(path string, all bool) error {
 		}
 		return a.infoPicture(path)
 	}
+	if isZip, err := startsWith(path, "PK\x03\x04"); err != nil || isZip { // a checkpoint of torch.save
+		if err != nil {
+			return err
+		}
+		return a.infoSD(path)
+	}
 	return a.openModel(path, all)
+}
+
+// sdInfo is what a model of Stable Diffusion holds, as JSON.
+type sdInfo struct {
+	Kind  string     `json:"kind"` // sd15, sdxl, …
+	Path  string     `json:"path"`
+	Parts []job.Part `json:"parts"`
+}
+
+func (a *app) infoSD(path string) error {
+	kind, parts, err := job.Parts(path, "")
+	if err != nil {
+		return err
+	}
+	return a.print(sdInfo{kind, path, parts}, fmt.Sprintf("%s: Stable Diffusion, %s\n%s", job.Printable(path), kind, partsText(parts)))
+}
+
+func partsText(parts []job.Part) string {
+	var b strings.Builder
+	for _, p := range parts {
+		var types []string
+		for name, n := range sorted(p.DTypes) {
+			types = append(types, fmt.Sprintf("%d %s", n, name))
+		}
+		fmt.Fprintf(&b, "  %-15s %s, %d elements (%s)\n", p.Name, plural(p.Tensors, "tensor"), p.Elements, strings.Join(types, ", "))
+	}
+	return b.String()
 }
 
 // startsWith tells whether a file begins with these bytes.
@@ -95,6 +129,11 @@ func (a *app) infoFolder(path string, all bool) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	for _, name := range []string{"model_index.json", "config.json"} { // a model of diffusers', or a part of one
+		if _, err := os.Stat(filepath.Join(path, name)); err == nil {
+			return a.infoSD(path)
+		}
+	}
 	err = a.openModel(path, all)
 	if errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("%s: neither a run's folder (it has no options.json) nor one with a model (no .safetensors file)", path)
@@ -119,6 +158,8 @@ type modelInfo struct {
 	Bytes       int                     `json:"bytes"` // of the tensors
 	DTypes      map[string]int          `json:"dtypes"`
 	Description *checkpoint.Description `json:"description,omitempty"`
+	Diffusion   string                  `json:"diffusion,omitempty"` // which Stable Diffusion it is
+	Parts       []job.Part              `json:"parts,omitempty"`     // and of what
 	Metadata    map[string]string       `json:"metadata"`
 	Tensors     []tensorInfo            `json:"tensors"`
 }
@@ -145,6 +186,10 @@ func (a *app) infoModel(f *safetensors.File, all bool) error {
 		return fmt.Errorf("%s: %w", f.Path(), err)
 	case out.Metadata["onestep_state"] != "":
 		out.Kind = "training state"
+	default:
+		if kind, parts, err := job.Parts(f.Path(), ""); err == nil {
+			out.Diffusion, out.Parts = kind, parts
+		}
 	}
 	return a.print(out, out.text(all))
 }
@@ -175,6 +220,9 @@ func (m modelInfo) text(all bool) string {
 			fmt.Fprintf(&b, "made by: %s\n", job.Printable(d.Command))
 		}
 	} else {
+		if m.Diffusion != "" {
+			fmt.Fprintf(&b, "Stable Diffusion, %s\n%s", m.Diffusion, partsText(m.Parts))
+		}
 		for k, v := range sorted(m.Metadata) {
 			fmt.Fprintf(&b, "%s: %s\n", job.Printable(k), job.Printable(v))
 		}

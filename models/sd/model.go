@@ -43,6 +43,8 @@ type Options struct {
 	DType   torch.DType // of the weights and of all computation: Float32, BFloat16 or Float16
 	Variant string      // of the files in a folder: "fp16" for diffusion_pytorch_model.fp16.safetensors
 
+	Config, Prediction string // what a single file does not say of itself; see [weights.Options]
+
 	VAE     string // an autoencoder in place of the model's: a folder or a file
 	TinyVAE string // a tiny autoencoder in place of the model's; see [vae.OpenTiny]
 	Tile    int    // pictures larger than that many pixels are decoded in tiles; 0: never
@@ -54,7 +56,7 @@ func Open(path string, o Options) (_ *Model, err error) {
 	if !o.DType.IsFloat() || o.DType == torch.Float64 {
 		return nil, fmt.Errorf("want float32, bfloat16 or float16 for a model, got %s", o.DType)
 	}
-	files, err := weights.Open(path, weights.Options{Variant: o.Variant})
+	files, err := weights.Open(path, weights.Options{Variant: o.Variant, Config: o.Config, Prediction: o.Prediction})
 	if err != nil {
 		return nil, err
 	}

@@ -33,6 +33,10 @@ import (
 type Generate struct {
 	Model   string `json:"model"`
 	Variant string `json:"variant,omitempty"`
+
+	Config     string `json:"model_config,omitempty"` // of a single file: see weights.Options
+	Prediction string `json:"prediction,omitempty"`
+
 	VAE     string `json:"vae,omitempty"`
 	TinyVAE string `json:"tiny_vae,omitempty"`
 	DType   string `json:"dtype"`
@@ -315,7 +319,7 @@ func (o Generate) picture(flag, path string) (image.Image, error) {
 
 // tryScheduler finds out whether the method can work with the model's configuration, which is read without the weights.
 func (o Generate) tryScheduler(t sampling.TextToImage) error {
-	files, err := weights.Open(o.Model, weights.Options{Variant: o.Variant})
+	files, err := weights.Open(o.Model, weights.Options{Variant: o.Variant, Config: o.Config, Prediction: o.Prediction})
 	if err != nil {
 		return err
 	}
@@ -339,7 +343,9 @@ func (o Generate) open(t *sampling.TextToImage, dev torch.Device) (func(), error
 	if o.Preview != "" {
 		tiny = "" // it is for the previews
 	}
-	m, err := sd.Open(o.Model, sd.Options{Device: dev, DType: dtypes[o.DType], Variant: o.Variant, VAE: o.VAE, TinyVAE: tiny, Tile: o.Tile})
+	m, err := sd.Open(o.Model, sd.Options{
+		Device: dev, DType: dtypes[o.DType], Variant: o.Variant, Config: o.Config, Prediction: o.Prediction, VAE: o.VAE, TinyVAE: tiny, Tile: o.Tile,
+	})
 	if err != nil {
 		return nil, err
 	}
