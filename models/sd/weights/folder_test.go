@@ -2,7 +2,10 @@ package weights
 
 import (
 	"encoding/json"
+	"fmt"
+	"hash/crc32"
 	"io/fs"
+	"iter"
 	"maps"
 	"os"
 	"path/filepath"
@@ -14,7 +17,6 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/onestep-go/onestep/models/sd/clip"
-	"github.com/onestep-go/onestep/models/sd/sdtest"
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/vae"
 	"github.com/onestep-go/onestep/torch"
@@ -30,6 +32,22 @@ var (
 	}, UpBlockTypes: []string{"UpBlock2D", "CrossAttnUpBlock2D"}}
 	tinyVAE = vae.Config{Channels: []int{8, 16}, Layers: 1, Groups: 4, SampleSize: 16}
 )
+
+// drawn is a source with a plan's tensors, whose elements are drawn by their names.
+type drawn []nn.Shape
+
+func (f drawn) Info(name string) ([]int, torch.DType, bool) { return planOf(f).Info(name) }
+func (f drawn) Names() iter.Seq[string]                     { return planOf(f).Names() }
+func (f drawn) Release(string)                              {}
+
+func (f drawn) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
+	shape, _, ok := f.Info(name)
+	if !ok {
+		return nil, fmt.Errorf("there is no tensor %q", name)
+	}
+	g := torch.NewGeneratorOn(s, torch.CPU, uint64(crc32.ChecksumIEEE([]byte(name))))
+	return torch.Randn(s, g, torch.Float32, shape...), nil
+}
 
 // put writes a file.
 func put(t testing.TB, path string, what any) {
@@ -106,9 +124,9 @@ func tinyFolder(t testing.TB) string {
 
 func filled(t testing.TB, dir, variant string) {
 	t.Helper()
-	save(t, filepath.Join(dir, "text_encoder", "model"+variant+".safetensors"), sdtest.Filled(clip.Shapes(tinyText)), nil, nil)
-	save(t, filepath.Join(dir, "unet", "diffusion_pytorch_model"+variant+".safetensors"), sdtest.Filled(unet.Shapes(tinyUNet)), nil, nil)
-	save(t, filepath.Join(dir, "vae", "diffusion_pytorch_model"+variant+".safetensors"), sdtest.Filled(vae.Shapes(tinyVAE)), nil, nil)
+	save(t, filepath.Join(dir, "text_encoder", "model"+variant+".safetensors"), drawn(clip.Shapes(tinyText)), nil, nil)
+	save(t, filepath.Join(dir, "unet", "diffusion_pytorch_model"+variant+".safetensors"), drawn(unet.Shapes(tinyUNet)), nil, nil)
+	save(t, filepath.Join(dir, "vae", "diffusion_pytorch_model"+variant+".safetensors"), drawn(vae.Shapes(tinyVAE)), nil, nil)
 }
 
 func TestFolder(t *testing.T) {
@@ -123,9 +141,9 @@ func TestFolder(t *testing.T) {
 	assert.JSONEq(t, `{"num_train_timesteps": 1000}`, string(m.Scheduler))
 	assert.Nil(t, m.Text2)
 	assert.Nil(t, m.ControlNet)
-	same(t, sdtest.Filled(clip.Shapes(tinyText)), m.Text)
-	same(t, sdtest.Filled(unet.Shapes(tinyUNet)), m.UNet)
-	same(t, sdtest.Filled(vae.Shapes(tinyVAE)), m.VAE)
+	same(t, drawn(clip.Shapes(tinyText)), m.Text)
+	same(t, drawn(unet.Shapes(tinyUNet)), m.UNet)
+	same(t, drawn(vae.Shapes(tinyVAE)), m.VAE)
 
 	c, err := unet.ParseConfig(m.UNet.Config)
 	require.NoError(t, err)
@@ -154,12 +172,12 @@ func TestVariants(t *testing.T) {
 	require.NoError(t, os.Rename(unets+".fp16.safetensors", unets+".safetensors"))
 	m, err := OpenFolder(dir, Options{Variant: "fp16"})
 	require.NoError(t, err)
-	same(t, sdtest.Filled(unet.Shapes(tinyUNet)), m.UNet)
+	same(t, drawn(unet.Shapes(tinyUNet)), m.UNet)
 	require.NoError(t, m.Close())
 }
 
 func TestShards(t *testing.T) {
-	want := sdtest.Filled(unet.Shapes(tinyUNet))
+	want := drawn(unet.Shapes(tinyUNet))
 	for variant, index := range map[string]string{
 		"":     "diffusion_pytorch_model.safetensors.index.json",
 		"fp16": "diffusion_pytorch_model.safetensors.index.fp16.json",
@@ -230,7 +248,7 @@ func TestTextEncoders(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := t.TempDir()
-			want := sdtest.Filled(clip.Shapes(c.config))
+			want := drawn(clip.Shapes(c.config))
 			put(t, filepath.Join(dir, "config.json"), c.config)
 			save(t, filepath.Join(dir, "model.safetensors"), want, c.rename, c.more)
 			got, err := OpenComponent(dir, Options{})
@@ -244,7 +262,7 @@ func TestTextEncoders(t *testing.T) {
 // Old autoencoders' attention: other names, and 1×1 convolutions.
 func TestOldAutoencoder(t *testing.T) {
 	dir := t.TempDir()
-	want := sdtest.Filled(vae.Shapes(tinyVAE))
+	want := drawn(vae.Shapes(tinyVAE))
 	put(t, filepath.Join(dir, "config.json"), tinyVAE)
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		tensors, n := map[string]*torch.Tensor{}, 0

@@ -1,0 +1,155 @@
+package weights
+
+import (
+	"archive/zip"
+	"bytes"
+	"encoding/json"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// goldenArchive returns tiny.ckpt, and its pickle.
+func goldenArchive(f *testing.F) (data, pickle []byte) {
+	f.Helper()
+	data, err := os.ReadFile(filepath.Join("testdata", "tiny.ckpt"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	z, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
+	if err != nil {
+		f.Fatal(err)
+	}
+	in, err := z.Open("tiny/data.pkl")
+	if err != nil {
+		f.Fatal(err)
+	}
+	if pickle, err = io.ReadAll(in); err != nil {
+		f.Fatal(err)
+	}
+	return data, pickle
+}
+
+// inside fails when a tensor that was accepted reaches beyond the file.
+func (v stored) inside(t *testing.T, size int) {
+	t.Helper()
+	count, last := 1, 0
+	for i, n := range v.shape {
+		count *= n
+		last += (n - 1) * v.steps[i]
+	}
+	if v.packed {
+		last = count - 1
+	}
+	if v.at < 0 || v.at > size || count > 0 && (last < 0 || last >= size || v.at+(last+1)*v.dtype.Size() > size) {
+		t.Fatalf("%+v reaches beyond %d bytes", v, size)
+	}
+}
+
+// FuzzUnpickle looks for pickles that crash, and for tensors that reach beyond their storage.
+func FuzzUnpickle(f *testing.F) {
+	_, pickle := goldenArchive(f)
+	f.Add(pickle)
+	f.Add([]byte("ccollections\nOrderedDict\n]]K\x01aK\x02aa\x85R."))
+	f.Add([]byte("(cos\nsystem\nS'x'\noL1L\n\x8a\x02\xff\x00G12345678\x94\x93\x92."))
+	const size = 4096
+	part := func(string) ([]byte, int, error) { return make([]byte, size), 0, nil }
+	f.Fuzz(func(t *testing.T, data []byte) {
+		v, err := unpickle(data)
+		if err != nil {
+			return
+		}
+		d, err := stateOf(v)
+		if err != nil {
+			return
+		}
+		for _, v := range d.values {
+			if x, ok := v.(*tensor); ok {
+				if at, err := x.find(part); err == nil {
+					at.inside(t, size)
+				}
+			}
+		}
+	})
+}
+
+// FuzzArchive does the same with whole files.
+func FuzzArchive(f *testing.F) {
+	data, _ := goldenArchive(f)
+	f.Add(data)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		a := &archive{tensors: map[string]stored{}}
+		if a.read(data) != nil {
+			return
+		}
+		for name := range a.Names() {
+			a.tensors[name].inside(t, len(data))
+		}
+	})
+}
+
+// FuzzIndex looks for indexes that name files elsewhere.
+func FuzzIndex(f *testing.F) {
+	f.Add([]byte(`{"metadata": {"total_size": 1}, "weight_map": {"a": "x-00001-of-00002.safetensors", "b": "../y.bin"}}`))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		weights, err := parseIndex(data)
+		if err != nil {
+			return
+		}
+		for _, name := range weights {
+			if filepath.Base(name) != name || name == ".." || name == "." {
+				t.Fatalf("%q lies elsewhere", name)
+			}
+		}
+	})
+}
+
+// FuzzModelIndex looks for descriptions of models that crash.
+func FuzzModelIndex(f *testing.F) {
+	f.Add([]byte(tinyIndex))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if index, err := parseModelIndex(data); err == nil && index.classes["unet"] != unetClass {
+			t.Fatalf("a model with a %q", index.classes["unet"])
+		}
+	})
+}
+
+// FuzzTensors looks for names and shapes of tensors that crash what finds out what they are. A file is lines of a name and dimensions.
+func FuzzTensors(f *testing.F) {
+	for _, kind := range []Kind{SD15, SDXL, SSD1B, VAE} {
+		c := singles(f)[kind.String()]
+		var lines []string
+		for _, t := range c.File {
+			dims, err := json.Marshal(t.shape)
+			if err != nil {
+				f.Fatal(err)
+			}
+			lines = append(lines, t.name+" "+string(dims))
+		}
+		f.Add(strings.Join(lines, "\n"))
+	}
+	f.Fuzz(func(_ *testing.T, text string) {
+		p := planOf(nil)
+		for line := range strings.Lines(text) {
+			name, dims, _ := strings.Cut(strings.TrimSpace(line), " ")
+			var shape []int
+			_ = json.Unmarshal([]byte(dims), &shape) // whatever it makes of it
+			p.add(name, shape...)
+		}
+		l, err := sniff(p)
+		if err != nil {
+			return
+		}
+		m := &Model{Kind: l.kind}
+		if l.kind == LoRA || l.kind == TAESD || l.kind == Refiner || m.fill(p, l, Options{}) != nil {
+			return
+		}
+		for _, part := range m.parts() {
+			for name := range part.Names() {
+				part.Info(name)
+			}
+		}
+	})
+}
