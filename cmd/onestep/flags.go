@@ -155,6 +155,11 @@ func didYouMean(prefix string, near []string) string {
 func readBeneath(flags *pflag.FlagSet, read func() error) error {
 	var restore []func() error
 	flags.Visit(func(f *pflag.Flag) {
+		if list, ok := plain(f).(pflag.SliceValue); ok { // these add what they are set to
+			was := list.GetSlice()
+			restore = append(restore, func() error { return list.Replace(was) })
+			return
+		}
 		was := f.Value.String()
 		restore = append(restore, func() error { return f.Value.Set(was) })
 	})

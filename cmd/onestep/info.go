@@ -91,6 +91,10 @@ func (a *app) infoSD(path string) error {
 	if err != nil {
 		return err
 	}
+	return a.printSD(path, kind, parts)
+}
+
+func (a *app) printSD(path, kind string, parts []job.Part) error {
 	return a.print(sdInfo{kind, path, parts}, fmt.Sprintf("%s: Stable Diffusion, %s\n%s", job.Printable(path), kind, partsText(parts)))
 }
 
@@ -129,10 +133,11 @@ func (a *app) infoFolder(path string, all bool) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	for _, name := range []string{"model_index.json", "config.json"} { // a model of diffusers', or a part of one
-		if _, err := os.Stat(filepath.Join(path, name)); err == nil {
-			return a.infoSD(path)
-		}
+	if _, err := os.Stat(filepath.Join(path, "model_index.json")); err == nil {
+		return a.infoSD(path)
+	}
+	if kind, parts, err := job.Parts(path, ""); err == nil { // the folder of a part
+		return a.printSD(path, kind, parts)
 	}
 	err = a.openModel(path, all)
 	if errors.Is(err, fs.ErrNotExist) {
