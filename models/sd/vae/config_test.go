@@ -96,8 +96,8 @@ func TestParseTinyConfigRefuses(t *testing.T) {
 		`"shift_factor": 0.5`:                                           "shift_factor: only 0 or 0.0 or null is supported, the file has 0.5",
 		`"pool": 1`:                                                     "pool: want true or false, got 1",
 		`"encoder_block_out_channels": [64], "num_encoder_blocks": [1]`: "1 levels of the encoder and 4 of the decoder: want as many",
-		`"encoder_block_out_channels": [1024,1024,1024,1024,1024,1024,1024,1024], "num_encoder_blocks": [16,16,16,16,16,16,16,16],
-			"decoder_block_out_channels": [1024,1024,1024,1024,1024,1024,1024,1024],
+		`"encoder_block_out_channels": [1024,1024,1024,1024,1024,1024,1024,1024],
+			"num_encoder_blocks": [16,16,16,16,16,16,16,16], "decoder_block_out_channels": [1024,1024,1024,1024,1024,1024,1024,1024],
 			"num_decoder_blocks": [16,16,16,16,16,16,16,16]`: "weights, the limit is",
 	} {
 		_, err := ParseTinyConfig([]byte("{" + keys + "}"))

@@ -120,8 +120,8 @@ func (k *KL) Channels() int { return k.config.LatentChannels }
 func (k *KL) DType() torch.DType { return k.store.DType() }
 
 // Encode implements Autoencoder: it draws from what Moments gives, shifts and scales: (z - ShiftFactor)·ScalingFactor. Noise is drawn in
-// the latents' type, [1, …] from the stream of each picture or [n, …] from a single one: of float32 it is what float16 and bfloat16 have,
-// rounded, while float64 has numbers of its own, as in PyTorch. Of one picture several streams draw as many latents.
+// the latents' type, [1, …] from the stream of each picture or [n, …] from a single one. As in PyTorch, float16 and bfloat16 have float32's
+// numbers, rounded, and float64 has its own. Of one picture several streams draw as many latents.
 func (k *KL) Encode(s *torch.Scope, pictures *torch.Tensor, streams []*torch.Generator) *torch.Tensor {
 	if n := pictures.Dim(0); len(streams) > 1 && n > 1 && len(streams) != n {
 		panic(&torch.Error{Op: "vae", Msg: fmt.Sprintf("%d pictures and %d streams: want as many, or one", n, len(streams))})
@@ -267,7 +267,9 @@ func newLevel(p nn.Path, c Config, in, out, blocks int) level {
 }
 
 // forward frees h: at the largest image it is a third of all memory.
-func (l level) forward(s *torch.Scope, h *torch.Tensor, resample func(*torch.Scope, *nn.Conv2D, *torch.Tensor) *torch.Tensor) *torch.Tensor {
+func (l level) forward(
+	s *torch.Scope, h *torch.Tensor, resample func(*torch.Scope, *nn.Conv2D, *torch.Tensor) *torch.Tensor,
+) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		for _, b := range l.blocks {
 			h = release(b.forward(s, h), h)

@@ -46,6 +46,9 @@ func save(t *testing.T, path string, src sdtest.Filled, rename func(name string)
 	require.NoError(t, torch.SaveSafetensors(path, all, nil, false))
 }
 
+// same is a renaming.
+func same(name string) string { return name }
+
 // originalName is the name of a tensor in the author's files.
 func originalName(name, encoder, decoder string) string {
 	if rest, ok := strings.CutPrefix(name, "encoder.layers."); ok {
@@ -70,8 +73,6 @@ func TestOpenTiny(t *testing.T) {
 		dir := t.TempDir()
 		src := sdtest.Filled(TinyShapes(want))
 		at := func(name string) string { return filepath.Join(dir, name) }
-		same := func(name string) string { return name }
-
 		require.NoError(t, os.Mkdir(at("folder"), 0o755))
 		config, err := json.Marshal(want)
 		require.NoError(t, err)
@@ -115,8 +116,8 @@ func TestOpenTinyRefuses(t *testing.T) {
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
 	src := sdtest.Filled(TinyShapes(TAESD()))
-	save(t, at("foreign.safetensors"), sdtest.Filled{{Name: "conv.weight", Dims: []int{1, 2}}}, func(name string) string { return name })
-	save(t, at("flat.safetensors"), sdtest.Filled{{Name: "decoder.layers.0.weight", Dims: []int{1, 2}}}, func(name string) string { return name })
+	save(t, at("foreign.safetensors"), sdtest.Filled{{Name: "conv.weight", Dims: []int{1, 2}}}, same)
+	save(t, at("flat.safetensors"), sdtest.Filled{{Name: "decoder.layers.0.weight", Dims: []int{1, 2}}}, same)
 	save(t, at("lone_decoder.safetensors"), src, func(name string) string { return originalName(name, "-", "") })
 	save(t, at("less.safetensors"), src, func(name string) string {
 		switch name {
@@ -127,11 +128,12 @@ func TestOpenTinyRefuses(t *testing.T) {
 		}
 		return name
 	})
-	save(t, at("twice.safetensors"), sdtest.Filled{{Name: "decoder.1.weight", Dims: []int{1, 2}}, {Name: "decoder.layers.0.weight", Dims: []int{1}}},
-		func(name string) string { return name })
+	save(t, at("twice.safetensors"), sdtest.Filled{
+		{Name: "decoder.1.weight", Dims: []int{1, 2}}, {Name: "decoder.layers.0.weight", Dims: []int{1}},
+	}, same)
 	require.NoError(t, os.MkdirAll(at("empty"), 0o755))
 	require.NoError(t, os.MkdirAll(at("odd"), 0o755))
-	save(t, at("odd/diffusion_pytorch_model.safetensors"), src, func(name string) string { return name })
+	save(t, at("odd/diffusion_pytorch_model.safetensors"), src, same)
 	require.NoError(t, os.WriteFile(at("odd/config.json"), []byte(`{"act_fn": "gelu"}`), 0o644))
 	for name, want := range map[string]string{
 		"nothing.safetensors":      "no such file",
