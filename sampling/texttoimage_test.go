@@ -1,0 +1,243 @@
+package sampling_test
+
+import (
+	"context"
+	"image"
+	"image/color"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/models/sd/sdtest"
+	"github.com/onestep-go/onestep/models/sd/unet"
+	"github.com/onestep-go/onestep/models/sd/vae"
+	"github.com/onestep-go/onestep/sampling"
+	"github.com/onestep-go/onestep/sampling/scheduler"
+	"github.com/onestep-go/onestep/torch"
+)
+
+func openTiny(t *testing.T, o sd.Options) *sd.Model {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), "tiny")
+	require.NoError(t, sdtest.WriteTiny(dir))
+	m, err := sd.Open(dir, o)
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, m.Close()) })
+	return m
+}
+
+func images(t *testing.T, d sampling.TextToImage, texts ...string) (all []image.Image) {
+	t.Helper()
+	for m, err := range d.Images(context.Background(), texts...) {
+		require.NoError(t, err)
+		all = append(all, m)
+	}
+	return all
+}
+
+// off is the largest difference of two pictures in levels.
+func off(a, b image.Image) (most int) {
+	area := a.Bounds()
+	for y := area.Min.Y; y < area.Max.Y; y++ {
+		for x := area.Min.X; x < area.Max.X; x++ {
+			p, q := color.NRGBAModel.Convert(a.At(x, y)).(color.NRGBA), color.NRGBAModel.Convert(b.At(x, y)).(color.NRGBA)
+			for _, d := range []int{int(p.R) - int(q.R), int(p.G) - int(q.G), int(p.B) - int(q.B)} {
+				most = max(most, d, -d)
+			}
+		}
+	}
+	return most
+}
+
+// A picture depends on its seed and text alone: not on how many are drawn, and but for rounding not on how many are drawn together. With
+// shared noise it does.
+func TestPicturesStandAlone(t *testing.T) {
+	m := openTiny(t, sd.Options{})
+	d := sampling.TextToImage{Model: m, Steps: 3, Seed: 5, N: 3}
+	all := images(t, d, "a cat", "a dog")
+	require.Len(t, all, 6)
+	one := d
+	one.N, one.Seed = 1, 6
+	require.Zero(t, off(all[4], images(t, one, "a dog")[0]))
+	require.Greater(t, off(all[1], all[4]), 2, "another text")
+	require.Greater(t, off(all[0], all[1]), 10, "another seed")
+
+	d.Batch = 3
+	for i, together := range images(t, d, "a cat", "a dog") {
+		require.LessOrEqual(t, off(all[i], together), 1)
+	}
+	d.SharedNoise = true
+	shared := images(t, d, "a cat")
+	require.Greater(t, off(shared[1], all[1]), 10)
+}
+
+// Several goroutines draw with one model, at several sizes, and get what one alone gets.
+func TestSharedModel(t *testing.T) {
+	m := openTiny(t, sd.Options{})
+	sizes := []int{64, 72, 80, 64}
+	want := make([]image.Image, len(sizes))
+	draw := func(i int) sampling.TextToImage {
+		return sampling.TextToImage{Model: m, Steps: 2, Seed: uint64(i), Width: sizes[i], Height: 64}
+	}
+	for i := range sizes {
+		want[i] = images(t, draw(i), "a cat")[0]
+	}
+	var all sync.WaitGroup
+	got := make([]image.Image, len(sizes))
+	for i := range sizes {
+		all.Go(func() {
+			for m, err := range draw(i).Images(context.Background(), "a cat") {
+				if err == nil {
+					got[i] = m
+				}
+			}
+		})
+	}
+	all.Wait()
+	for i := range sizes {
+		require.NotNil(t, got[i])
+		require.LessOrEqual(t, off(want[i], got[i]), 1)
+	}
+}
+
+// Steps come one by one, with previews; a cancelled context ends the drawing within one, and so does a loop that breaks.
+func TestRun(t *testing.T) {
+	m := openTiny(t, sd.Options{})
+	d := sampling.TextToImage{Model: m, Steps: 4, Seed: 5}
+	steps := 0
+	for st, err := range d.Run(context.Background(), "a cat") {
+		require.NoError(t, err)
+		steps++
+		require.Equal(t, steps, st.I)
+		require.Equal(t, 4, st.Steps)
+		require.Equal(t, []uint64{5}, st.Seeds)
+		p, err := st.Preview(m.VAE)
+		require.NoError(t, err)
+		require.Equal(t, 64, p[0].Bounds().Dx())
+		require.Equal(t, steps == 4, st.Pictures != nil)
+		if st.Pictures != nil {
+			require.Zero(t, off(p[0], st.Pictures[0]), "the last prediction is the picture")
+		}
+	}
+	require.Equal(t, 4, steps)
+
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	var last error
+	steps = 0
+	for _, err := range d.Run(ctx, "a cat") {
+		if last = err; err == nil {
+			steps++
+			cancel()
+		}
+	}
+	require.ErrorIs(t, last, context.Canceled)
+	require.Equal(t, 1, steps)
+
+	for range d.Run(context.Background(), "a cat") {
+		break
+	}
+}
+
+func TestPlan(t *testing.T) {
+	m := openTiny(t, sd.Options{})
+	p, err := sampling.TextToImage{Model: m}.Plan()
+	require.NoError(t, err)
+	require.Equal(t, sampling.Plan{Method: "lcm", Steps: 4, Timesteps: []float64{999, 759, 499, 259}, Evaluations: 4, Guidance: 1, Width: 64, Height: 64}, p)
+	picture := image.NewNRGBA(image.Rect(0, 0, 70, 80))
+	for _, c := range []struct {
+		want string
+		d    sampling.TextToImage
+	}{
+		{"the negative prompt has no effect at guidance 1: want more than 1", sampling.TextToImage{Negative: "x"}},
+		{"the picture to start from is resized from 70×80 to 64×80 pixels", sampling.TextToImage{Init: picture}},
+		{"timesteps [998 3] are not among the 50", sampling.TextToImage{Timesteps: []int{998, 3}}},
+		{"the rescaling of guidance has no effect", sampling.TextToImage{Rescale: 0.5}},
+	} {
+		c.d.Model = m
+		p, err := c.d.Plan()
+		require.NoError(t, err)
+		require.Contains(t, joinNotices(p.Notices), c.want)
+	}
+	long := ""
+	for range 80 {
+		long += "cat "
+	}
+	p, err = sampling.TextToImage{Model: m, Plain: true}.Plan("short", long)
+	require.NoError(t, err)
+	require.Equal(t, []string{`text 2 is too long for one chunk of tokens and is cut off before "cat cat cat cat cat"`}, p.Notices)
+
+	for want, d := range map[string]sampling.TextToImage{
+		"a mask was given without a picture to start from":                              {Mask: picture},
+		"a strength was given without a picture to start from":                          {Strength: 0.5},
+		"width: want a multiple of 8 pixels, got 65: take 64 or 72":                     {Width: 65},
+		"height: want 8 to 16384 pixels, got 99999":                                     {Height: 99999},
+		"guidance: want a scale from 0 to 1000, got -1":                                 {Guidance: -1},
+		"variation strength: want 0 to 1, got 2":                                        {VariationStrength: 2},
+		"strength: want a number above 0 and up to 1, got 1.5":                          {Init: picture, Strength: 1.5},
+		"control 1: want a network and a picture":                                       {Controls: []sampling.Control{{}}},
+		"want a number of pictures and of those drawn together from 1 on, got -1 and 0": {N: -1},
+	} {
+		d.Model = m
+		_, err := d.Plan()
+		require.EqualError(t, err, want)
+		for _, err := range d.Images(context.Background(), "x") {
+			require.EqualError(t, err, want)
+		}
+	}
+	_, err = sampling.TextToImage{}.Plan()
+	require.EqualError(t, err, "text to image: want a model")
+}
+
+func joinNotices(all []string) (text string) {
+	for _, n := range all {
+		text += n + "\n"
+	}
+	return text
+}
+
+// ControlNets change the picture by as much as their scale says, in the steps that they act in.
+func TestControls(t *testing.T) {
+	m := openTiny(t, sd.Options{})
+	c := unet.ControlNetConfig{Encoder: m.UNet.Config().Encoder, EmbeddingChannels: unet.Ints{4, 4, 8, 8}}
+	net, err := unet.ControlNetFrom(c, sdtest.Filled(unet.ControlNetShapes(c)), torch.CPU, torch.Float32)
+	require.NoError(t, err)
+	defer net.Close()
+	seen := image.NewGray(image.Rect(0, 0, 64, 64))
+	for i := range seen.Pix {
+		seen.Pix[i] = uint8(i)
+	}
+	draw := func(k ...sampling.Control) image.Image {
+		return images(t, sampling.TextToImage{Model: m, Steps: 2, Seed: 1, Guidance: 3, Controls: k}, "a cat")[0]
+	}
+	none := draw()
+	whole := draw(sampling.Control{Net: net, Image: seen})
+	require.Greater(t, off(none, whole), 10)
+	require.Greater(t, off(whole, draw(sampling.Control{Net: net, Image: seen, Scale: 0.5})), 2)
+	require.Greater(t, off(whole, draw(sampling.Control{Net: net, Image: seen, Guess: true})), 2)
+	require.Greater(t, off(whole, draw(sampling.Control{Net: net, Image: seen, End: 0.5})), 2)
+	half := sampling.Control{Net: net, Image: seen, Scale: 0.5}
+	require.LessOrEqual(t, off(whole, draw(half, half)), 1, "two halves are a whole")
+}
+
+// Methods, types and autoencoders of all kinds draw.
+func TestMethods(t *testing.T) {
+	m := openTiny(t, sd.Options{DType: torch.BFloat16})
+	for _, name := range scheduler.Names() {
+		method, err := scheduler.Named(name)
+		require.NoError(t, err)
+		images(t, sampling.TextToImage{Model: m, Method: method, Steps: 2, Seed: 1}, "a cat")
+	}
+	tiny, err := vae.NewTiny(vae.TAESD(), torch.CPU, torch.Float32, 1)
+	require.NoError(t, err)
+	defer tiny.Close()
+	for st, err := range (sampling.TextToImage{Model: m, Steps: 1}).Run(context.Background(), "a cat") {
+		require.NoError(t, err)
+		p, err := st.Preview(tiny)
+		require.NoError(t, err)
+		require.Equal(t, 64, p[0].Bounds().Dy())
+	}
+}
