@@ -19,7 +19,8 @@ import (
 var predictions = []string{"", "epsilon", "v_prediction", "sample"}
 
 // OpenFile reads a model, or a part of one, from a single file: in the layout of CompVis' and Stability's repositories, which most
-// programs exchange, or a part as diffusers writes it.
+// programs exchange, or a part as diffusers writes it. What is called .ckpt, .pt, .pth or .bin is a file of torch.save; its pickle is read
+// for tensors, and everything else in it is skipped.
 //
 // Configurations come from the file, if [WriteSingle] wrote them there, from the folder Options.Config, or from the tensors: they are those
 // of the published model of the same sizes, or have what can be read off the names and shapes.

@@ -83,16 +83,6 @@ func (c golden) write(t testing.TB, path string) {
 	}))
 }
 
-func (m *Model) components() map[string]*Component {
-	parts := map[string]*Component{}
-	for _, p := range slots {
-		if c := *p.in(m); c != nil {
-			parts[p.name] = c
-		}
-	}
-	return parts
-}
-
 // check compares a part with what diffusers made.
 func check(t *testing.T, want map[string]outcome, src nn.Source) {
 	t.Helper()
@@ -135,7 +125,7 @@ func TestSingleFiles(t *testing.T) {
 			require.NoError(t, err)
 			defer func() { require.NoError(t, m.Close()) }()
 			assert.Equal(t, kind, m.Kind)
-			parts := m.components()
+			parts := m.parts()
 			assert.ElementsMatch(t, slices.Collect(maps.Keys(c.Parts)), slices.Collect(maps.Keys(parts)))
 			for name, want := range c.Parts {
 				check(t, want, parts[name].Source)

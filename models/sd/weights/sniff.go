@@ -41,6 +41,7 @@ func Sniff(src nn.Source) (Kind, error) {
 
 // Networks of single files, by a tensor that each of them has, or the end or the middle of one.
 var families = []struct{ name, contains string }{
+	{"Playground 2.5, which has another kind of noise,", "edm_mean"},
 	{"an adapter for AnimateDiff", ".motion_modules."},
 	{"Stable Video Diffusion", ".time_stack."},
 	{"Stable Diffusion 3", "joint_blocks.0."},
@@ -70,7 +71,7 @@ func sniff(src nn.Source) (layout, error) {
 		l.kind = LoRA
 		return l, nil
 	}
-	if has("decoder.layers.0.weight") || has("encoder.layers.0.weight") || has("0.weight") && has("3.conv.0.weight") || has("1.weight") && has("3.conv.0.weight") {
+	if has("decoder.layers.0.weight") || has("encoder.layers.0.weight") || has("3.conv.0.weight") { // of a part alone
 		l.kind = TAESD
 		return l, nil
 	}
@@ -105,13 +106,18 @@ func sniff(src nn.Source) (layout, error) {
 
 func isLoRA(src nn.Source) bool {
 	for name := range src.Names() {
-		for _, part := range []string{".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", "_lora.down.", ".lora.down.", ".lora_linear_layer.down.", ".hada_w1_a", ".lokr_w1"} {
+		for _, part := range adapterParts {
 			if strings.Contains(name, part) {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// adapterParts occur in the names of adapters' tensors and in no others.
+var adapterParts = []string{
+	".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", "_lora.down.", ".lora.down.", ".lora_linear_layer.down.", ".hada_w1_a", ".lokr_w1",
 }
 
 // name fills in what the parts make together.

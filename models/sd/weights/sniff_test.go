@@ -85,9 +85,9 @@ func componentOf(t testing.TB, config any, shapes []nn.Shape) *Component {
 func full(t testing.TB, kind Kind) *Model {
 	m := &Model{Kind: kind}
 	network := func(c unet.Config) { m.UNet = componentOf(t, c, unet.Shapes(c)) }
-	l, h, g := componentOf(t, clip.L(), clip.Shapes(clip.L())), componentOf(t, clip.H(), clip.Shapes(clip.H())), componentOf(t, clip.BigG(), clip.Shapes(clip.BigG()))
+	text := func(c clip.Config) *Component { return componentOf(t, c, clip.Shapes(c)) }
 	m.VAE = componentOf(t, vae.SD15(), vae.Shapes(vae.SD15()))
-	m.Text = l
+	m.Text = text(clip.L())
 	switch kind {
 	case SD15:
 		network(unet.SD15())
@@ -97,13 +97,13 @@ func full(t testing.TB, kind Kind) *Model {
 		network(unet.LCM15())
 	case SD2:
 		network(unet.SD21())
-		m.Text = h
+		m.Text = text(clip.H())
 	case SDXL:
 		network(unet.SDXL())
-		m.Text2, m.VAE = g, componentOf(t, vae.SDXL(), vae.Shapes(vae.SDXL()))
+		m.Text2, m.VAE = text(clip.BigG()), componentOf(t, vae.SDXL(), vae.Shapes(vae.SDXL()))
 	case SSD1B:
 		network(unet.SSD1B())
-		m.Text2, m.VAE = g, componentOf(t, vae.SDXL(), vae.Shapes(vae.SDXL()))
+		m.Text2, m.VAE = text(clip.BigG()), componentOf(t, vae.SDXL(), vae.Shapes(vae.SDXL()))
 	}
 	return m
 }

@@ -1,5 +1,9 @@
-// Package weights reads Stable Diffusion's weights in the layouts that they are published in, under today's names: diffusers' for
-// networks and autoencoders, transformers' with the prefix text_model for text encoders.
+// Package weights reads and writes Stable Diffusion's weights in the layouts that they are published in: the folders of diffusers and
+// transformers, and single files as in CompVis' and Stability's repositories, of safetensors or of torch.save. Tensors have today's names:
+// diffusers' for networks and autoencoders, transformers' with the prefix text_model for text encoders. They are views of the mapped
+// files, and nothing is read before it is used.
+//
+// Files come from strangers. Nothing in them is executed, pickles included; see [OpenFile].
 package weights
 
 import (
@@ -30,7 +34,9 @@ const (
 	Refiner         // SDXL's second model, which is not built
 )
 
-var kindNames = [...]string{"unknown", "sd15", "sd15-inpaint", "lcm15", "sd2", "sdxl", "ssd1b", "controlnet", "vae", "text-encoder", "taesd", "lora", "sdxl-refiner"}
+var kindNames = [...]string{
+	"unknown", "sd15", "sd15-inpaint", "lcm15", "sd2", "sdxl", "ssd1b", "controlnet", "vae", "text-encoder", "taesd", "lora", "sdxl-refiner",
+}
 
 // String returns a short name, such as "sd15".
 func (k Kind) String() string {

@@ -404,6 +404,10 @@ func (m *Model) write(dir string, o WriteOptions) error {
 	return nil
 }
 
+var tokenizerFiles = []string{
+	"vocab.json", "merges.txt", "special_tokens_map.json", "tokenizer_config.json", "added_tokens.json", "tokenizer.json",
+}
+
 // tokenizer copies the files of a model's own tokenizer, or has others written.
 func (o WriteOptions) tokenizer(dir, from string, second bool) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
@@ -415,7 +419,7 @@ func (o WriteOptions) tokenizer(dir, from string, second bool) error {
 		}
 		return o.Tokenizer(dir, second)
 	}
-	for _, name := range []string{"vocab.json", "merges.txt", "special_tokens_map.json", "tokenizer_config.json", "added_tokens.json", "tokenizer.json"} {
+	for _, name := range tokenizerFiles {
 		data, err := readJSON(filepath.Join(from, name))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue

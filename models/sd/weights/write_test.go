@@ -41,7 +41,8 @@ func dropped(name string) bool {
 func tinyTokenizer(t testing.TB) func(dir string, second bool) error {
 	return func(dir string, second bool) error {
 		vocab := map[string]int{}
-		for i, w := range []string{"a", "b", "c", "d", "e", "f", "g", "h", "i", "a</w>", "b</w>", "c</w>", "d</w>", "e</w>", "f</w>", "g</w>", "h</w>", "ab</w>", "<|startoftext|>", "<|endoftext|>"} {
+		words := strings.Fields("a b c d e f g h i a</w> b</w> c</w> d</w> e</w> f</w> g</w> h</w> ab</w> <|startoftext|> <|endoftext|>")
+		for i, w := range words {
 			vocab[w] = i
 		}
 		put(t, filepath.Join(dir, "vocab.json"), vocab)
