@@ -7,8 +7,8 @@ elements are numbered throughout a file, so that the first, second and last elem
 come from, and how they are turned. A case of single.json.gz has the file's names and shapes in the order of the numbers, diffusers'
 configurations, and the result by part.
 
-tiny.ckpt is a checkpoint of torch.save with everything that occurs in published ones, legacy.ckpt one in PyTorch's old format, and
-tiny.safetensors has the tensors that are to be found in the first.
+tiny.ckpt is a checkpoint of torch.save with everything that occurs in published ones, and tiny.safetensors has the tensors that are to be
+found in it.
 """
 import gzip
 import json
@@ -306,7 +306,6 @@ def checkpoint():
         channels=torch.arange(60.0).view(1, 3, 4, 5).to(memory_format=torch.channels_last))
     torch.save({"epoch": 4, "global_step": 875000, "callbacks": {type(callback): callback}, "lr": 1e-4, "big": 1 << 80, "none": None, "set": {1, 2},
                 "optimizer_states": [{"state": {0: {"step": torch.tensor(1.0)}}}], "state_dict": state}, os.path.join(OUT, "tiny.ckpt"))
-    torch.save(state, os.path.join(OUT, "legacy.ckpt"), _use_new_zipfile_serialization=False)
     save_file({k: v.detach().contiguous().clone() for k, v in state.items()}, os.path.join(OUT, "tiny.safetensors"), metadata={"format": "pt"})
 
 
