@@ -12,6 +12,7 @@ import (
 
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/sdtest"
+	"github.com/onestep-go/onestep/models/sd/sdtest/tiny"
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/vae"
 	"github.com/onestep-go/onestep/sampling"
@@ -22,7 +23,7 @@ import (
 func openTiny(t *testing.T, o sd.Options) *sd.Model {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "tiny")
-	require.NoError(t, sdtest.WriteTiny(dir))
+	require.NoError(t, tiny.Write(dir))
 	m, err := sd.Open(dir, o)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, m.Close()) })
@@ -231,12 +232,12 @@ func TestMethods(t *testing.T) {
 		require.NoError(t, err)
 		images(t, sampling.TextToImage{Model: m, Method: method, Steps: 2, Seed: 1}, "a cat")
 	}
-	tiny, err := vae.NewTiny(vae.TAESD(), torch.CPU, torch.Float32, 1)
+	small, err := vae.NewTiny(vae.TAESD(), torch.CPU, torch.Float32, 1)
 	require.NoError(t, err)
-	defer tiny.Close()
+	defer small.Close()
 	for st, err := range (sampling.TextToImage{Model: m, Steps: 1}).Run(context.Background(), "a cat") {
 		require.NoError(t, err)
-		p, err := st.Preview(tiny)
+		p, err := st.Preview(small)
 		require.NoError(t, err)
 		require.Equal(t, 64, p[0].Bounds().Dy())
 	}

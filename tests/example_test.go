@@ -3,6 +3,7 @@ package tests
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"image/png"
 	"io"
 	"os"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/models/sd"
+	tinysd "github.com/onestep-go/onestep/models/sd/sdtest/tiny"
 	"github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch"
@@ -73,6 +76,27 @@ func draw(ctx context.Context, path string, w io.Writer) error {
 	})
 }
 
+// README: paint
+func paint(ctx context.Context, model string, texts []string) error {
+	m, err := sd.Open(model, sd.Options{DType: torch.BFloat16})
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	draw := sampling.TextToImage{Model: m, Steps: 4, Seed: 7}
+	n := 0
+	for picture, err := range draw.Images(ctx, texts...) { // as they are finished; break stops
+		if err != nil {
+			return err
+		}
+		if err := sampling.WritePNG(fmt.Sprintf("%04d.png", n), picture, nil, false); err != nil {
+			return err
+		}
+		n++
+	}
+	return nil
+}
+
 // The README's programs are these functions, word for word; they work, and are as short as it says.
 func TestREADMEPrograms(t *testing.T) {
 	require.NoError(t, torch.SetThreads(1))
@@ -88,7 +112,14 @@ func TestREADMEPrograms(t *testing.T) {
 	require.NoError(t, err)
 	source, err := os.ReadFile("example_test.go")
 	require.NoError(t, err)
-	for _, name := range []string{"train", "draw"} {
+	model := filepath.Join(t.TempDir(), "tiny")
+	require.NoError(t, tinysd.Write(model))
+	t.Chdir(t.TempDir())
+	require.NoError(t, paint(context.Background(), model, []string{"a cat", "a dog"}))
+	_, err = os.Stat("0001.png")
+	require.NoError(t, err)
+
+	for _, name := range []string{"train", "draw", "paint"} {
 		_, rest, ok := strings.Cut(string(source), "// README: "+name+"\n")
 		require.True(t, ok)
 		program, _, _ := strings.Cut(rest, "\n}\n")

@@ -25,7 +25,7 @@ func TestAnotherModule(t *testing.T) {
 		program += imported + "\n"
 	}
 	program += ")\n"
-	for _, name := range []string{"train", "draw"} {
+	for _, name := range []string{"train", "draw", "paint"} {
 		_, rest, ok := strings.Cut(string(text), "// README: "+name+"\n")
 		require.True(t, ok, name)
 		body, _, ok := strings.Cut(rest, "\n}\n")
@@ -38,6 +38,9 @@ func main() {
 	err := train(ctx, torch.CPU, os.Args[1], 2)
 	if err == nil {
 		err = draw(ctx, os.Args[1], os.Stdout)
+	}
+	if len(os.Args) > 2 {
+		err = paint(ctx, os.Args[2], os.Args[3:])
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -14,7 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/onestep-go/onestep/models/sd/sdtest"
+	"github.com/onestep-go/onestep/models/sd/sdtest/tiny"
 	"github.com/onestep-go/onestep/sampling"
 )
 
@@ -23,7 +23,7 @@ func tinyModel(t *testing.T) (dir, model string) {
 	t.Helper()
 	dir = t.TempDir()
 	model = filepath.Join(dir, "tiny")
-	require.NoError(t, sdtest.WriteTiny(model))
+	require.NoError(t, tiny.Write(model))
 	return dir, model
 }
 

@@ -1,18 +1,20 @@
-package sdtest
+// Package tiny has a small model of Stable Diffusion for tests that draw.
+package tiny
 
 import (
 	"encoding/json"
 
 	"github.com/onestep-go/onestep/models/sd/clip"
 	"github.com/onestep-go/onestep/models/sd/prompt"
+	"github.com/onestep-go/onestep/models/sd/sdtest"
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/vae"
 	"github.com/onestep-go/onestep/models/sd/weights"
 )
 
-// Tiny is a model of Stable Diffusion 1's form whose networks are tiny and filled by name: its pictures are noise, but they depend on
+// Model is a model of Stable Diffusion 1's form whose networks are tiny and filled by name: its pictures are noise, but they depend on
 // text, seed and options as real ones do. It works at 8 pixels for a latent, 64×64 pixels by itself.
-func Tiny() (*weights.Model, error) {
+func Model() (*weights.Model, error) {
 	text := clip.Config{Width: 16, MLPWidth: 32, Depth: 2, Heads: 2}.WithDefaults()
 	net := unet.Config{SampleSize: unet.Ints{8}}
 	net.BlockOutChannels, net.NormNumGroups, net.LayersPerBlock = unet.Ints{16, 16}, 4, unet.Ints{1}
@@ -27,8 +29,8 @@ func Tiny() (*weights.Model, error) {
 	for _, p := range []struct {
 		to     **weights.Component
 		config any
-		from   Filled
-	}{{&m.Text, text, Filled(clip.Shapes(text))}, {&m.UNet, net, Filled(unet.Shapes(net))}, {&m.VAE, auto, Filled(vae.Shapes(auto))}} {
+		from   sdtest.Filled
+	}{{&m.Text, text, sdtest.Filled(clip.Shapes(text))}, {&m.UNet, net, sdtest.Filled(unet.Shapes(net))}, {&m.VAE, auto, sdtest.Filled(vae.Shapes(auto))}} {
 		config, err := json.Marshal(p.config)
 		if err != nil {
 			return nil, err
@@ -38,9 +40,9 @@ func Tiny() (*weights.Model, error) {
 	return m, nil
 }
 
-// WriteTiny writes Tiny into a folder as diffusers does.
-func WriteTiny(dir string) error {
-	m, err := Tiny()
+// Write writes it into a folder as diffusers does.
+func Write(dir string) error {
+	m, err := Model()
 	if err != nil {
 		return err
 	}
