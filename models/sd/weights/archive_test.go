@@ -194,6 +194,7 @@ func TestUnpickle(t *testing.T) {
 		{"(S'touch'\nios\nsystem\n.", &object{global{"os", "system"}}},
 		{"(cos\nsystem\nS'touch'\no.", &object{global{"os", "system"}}},
 		{"cfoo\nBar\n)\x81}b.", &object{global{"foo", "Bar"}}},
+		{"ctorch._tensor\n_rebuild_from_type_v2\n(ctorch._utils\n_rebuild_parameter\nca\nB\nK\x07\x85}tR.", 7},
 		{"ccollections\nOrderedDict\n]]K\x01aK\x02aa\x85R.", &dict{keys: []any{1}, values: []any{2}}},
 	} {
 		got, err := unpickle([]byte(c.data))

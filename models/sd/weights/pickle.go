@@ -541,11 +541,18 @@ func (u *unpickler) result(f any, args tuple) (any, error) {
 	case global{"torch._utils", "_rebuild_tensor_v2"}, global{"torch._utils", "_rebuild_tensor"}:
 		return tensorOf(args), nil
 	}
+	if g == fromType && len(args) == 4 { // of a class of its own, such as a parameter with attributes: function, class, arguments, state
+		if inner, ok := args[2].(tuple); ok && args[0] != any(fromType) {
+			return u.result(args[0], inner)
+		}
+	}
 	if g.module == "torch._utils" && strings.HasPrefix(g.name, "_rebuild") || g.module == "torch._tensor" && strings.HasPrefix(g.name, "_rebuild") {
 		return &tensor{bad: "it is made by " + g.String() + ", which is not known"}, nil
 	}
 	return &object{g}, nil
 }
+
+var fromType = global{"torch._tensor", "_rebuild_from_type_v2"}
 
 // tensorOf reads the arguments of _rebuild_tensor_v2: storage, offset, size and strides; what follows is about training.
 func tensorOf(args tuple) *tensor {
