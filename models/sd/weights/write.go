@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/models/sd/prompt"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 	"github.com/onestep-go/onestep/torch/safetensors"
@@ -27,7 +28,8 @@ type WriteOptions struct {
 	Variant  string // of a folder's files: "fp16" for model.fp16.safetensors
 	MaxShard int    // bytes of a folder's files, without a variant; 0: 10 GB, as in diffusers
 
-	// Tokenizer writes the tokenizer's files into a folder that exists, for a model that has none of its own; second is SDXL's second one.
+	// Tokenizer writes a tokenizer's files into a folder that exists, for a model that has none of its own; second is SDXL's second one.
+	// nil: CLIP's, which all published models have.
 	Tokenizer func(dir string, second bool) error
 }
 
@@ -414,10 +416,14 @@ func (o WriteOptions) tokenizer(dir, from string, second bool) error {
 		return err
 	}
 	if from == "" {
-		if o.Tokenizer == nil {
-			return errors.New("want a tokenizer: the model has none of its own")
+		if o.Tokenizer != nil {
+			return o.Tokenizer(dir, second)
 		}
-		return o.Tokenizer(dir, second)
+		t := prompt.Default()
+		if second {
+			t = t.WithPad(0)
+		}
+		return t.Save(dir)
 	}
 	for _, name := range tokenizerFiles {
 		data, err := readJSON(filepath.Join(from, name))

@@ -2,6 +2,7 @@ package weights
 
 import (
 	"encoding/json"
+	"errors"
 	"io/fs"
 	"os"
 	"os/exec"
@@ -12,6 +13,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/onestep-go/onestep/models/sd/prompt"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/torchtest"
 )
@@ -143,6 +145,31 @@ func TestWriteFolder(t *testing.T) {
 	}
 }
 
+// Without a tokenizer of its own a model gets CLIP's.
+func TestWriteTokenizers(t *testing.T) {
+	m, _ := singles(t)["sdxl"].open(t)
+	dir := filepath.Join(t.TempDir(), "out")
+	require.NoError(t, WriteFolder(dir, m, WriteOptions{}))
+	again, err := Open(dir, Options{})
+	require.NoError(t, err)
+	for path, pad := range map[string]int{again.Tokenizer: prompt.Default().EOS(), again.Tokenizer2: 0} {
+		got, err := prompt.Open(path)
+		require.NoError(t, err)
+		assert.Equal(t, prompt.Default().Encode("a cat, 4k"), got.Encode("a cat, 4k"))
+		assert.Equal(t, pad, got.Pad())
+	}
+	other := filepath.Join(t.TempDir(), "copy")
+	require.NoError(t, WriteFolder(other, again, WriteOptions{Tokenizer: func(string, bool) error { return errors.New("not asked for") }}))
+	for _, name := range []string{"tokenizer/vocab.json", "tokenizer_2/special_tokens_map.json", "scheduler/scheduler_config.json"} {
+		want, err := os.ReadFile(filepath.Join(dir, name))
+		require.NoError(t, err)
+		got, err := os.ReadFile(filepath.Join(other, name))
+		require.NoError(t, err)
+		assert.Equal(t, want, got, name)
+	}
+	require.NoError(t, again.Close())
+}
+
 func TestWriteTypes(t *testing.T) {
 	m, _ := singles(t)["sd15"].open(t)
 	for _, d := range []torch.DType{torch.Float32, torch.Float16, torch.BFloat16} {
@@ -179,7 +206,8 @@ func TestWriteRefuses(t *testing.T) {
 	path := filepath.Join(dir, "x")
 	require.ErrorContains(t, WriteSingle(path, m, WriteOptions{DType: &d}), "want weights of a floating-point type, got int64")
 	require.ErrorContains(t, WriteSingle(path, &Model{}, WriteOptions{}), "no parts")
-	require.ErrorContains(t, WriteFolder(path, m, WriteOptions{}), "want a tokenizer")
+	failing := func(string, bool) error { return errors.New("no words") }
+	require.ErrorContains(t, WriteFolder(path, m, WriteOptions{Tokenizer: failing}), "no words")
 	require.ErrorContains(t, WriteFolder(path, &Model{Text: m.Text, VAE: m.VAE}, WriteOptions{}), "want a model with a unet")
 	entries, err := os.ReadDir(dir)
 	require.NoError(t, err)
