@@ -125,13 +125,20 @@ func (m *Model) openVAE(own *weights.Component, o Options) (vae.Autoencoder, err
 	if o.TinyVAE != "" {
 		return vae.OpenTiny(o.TinyVAE, o.Device, o.DType)
 	}
-	where := m.Path
+	where, scale := m.Path, 0.0
 	if o.VAE != "" {
 		other, err := weights.OpenComponent(o.VAE, weights.Options{Variant: o.Variant})
 		if err != nil {
 			return nil, err
 		}
 		m.closers = append(m.closers, other.Close)
+		if other.Inferred && own != nil { // a file alone does not tell it
+			c, err := vae.ParseConfig(own.Config)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", where, err)
+			}
+			scale = c.ScalingFactor
+		}
 		own, where = other, o.VAE
 	}
 	if own == nil {
@@ -140,6 +147,9 @@ func (m *Model) openVAE(own *weights.Component, o Options) (vae.Autoencoder, err
 	c, err := vae.ParseConfig(own.Config)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", where, err)
+	}
+	if scale != 0 {
+		c.ScalingFactor = scale
 	}
 	d := o.DType
 	if d == torch.Float16 && *c.ForceUpcast {
