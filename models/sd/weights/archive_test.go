@@ -230,6 +230,12 @@ func TestUnpickle(t *testing.T) {
 	}
 	_, err = unpickle(bomb)
 	assert.ErrorContains(t, err, "entries")
+	// One tuple of sizes, and many tensors made of it.
+	bomb = []byte("ctorch._utils\n_rebuild_tensor_v2\nq\x00(((S'storage'\nctorch\nFloatStorage\nS'0'\nS'cpu'\nK\x0atQK\x00(")
+	bomb = append(append(bomb, bytes.Repeat([]byte("K\x01"), maxDims)...), "tq\x02h\x02tq\x010"...)
+	bomb = append(bomb, bytes.Repeat([]byte("h\x00h\x01R"), maxOps/3-100)...)
+	_, err = unpickle(append(bomb, "t."...))
+	assert.ErrorContains(t, err, "entries")
 }
 
 // What a pickle may say of a tensor, and what is refused.
