@@ -30,6 +30,7 @@ type Tokenizer struct {
 
 	bos, eos, pad int
 	max           int
+	special       []string // tokens that texts may name, as they are written: those that begin, end and pad
 }
 
 // merges are the pairs of OpenAI's CLIP (github.com/openai/CLIP, MIT), the first of bpe_simple_vocab_16e6.txt.
@@ -65,8 +66,7 @@ var standard = sync.OnceValue(func() *Tokenizer {
 		t.add(a + b)
 	}
 	t.bos, t.eos = t.add(bosToken), t.add(eosToken)
-	t.pad = t.eos
-	return t
+	return t.WithPad(t.eos)
 })
 
 func (t *Tokenizer) add(word string) int {
@@ -80,10 +80,15 @@ func (t *Tokenizer) add(word string) int {
 // ends them.
 func Default() *Tokenizer { return standard() }
 
-// WithPad returns the same tokenizer with another token to pad with: SDXL's second one takes 0.
+// WithPad returns the same tokenizer with another token to pad with: SDXL's second one takes 0, which is "!". As in transformers that makes
+// it a special one: every "!" in a text becomes it, where other tokenizers have the "!" that ends a word.
 func (t *Tokenizer) WithPad(id int) *Tokenizer {
 	c := *t
 	c.pad = id
+	c.special = []string{bosToken, eosToken}
+	if id != t.bos && id != t.eos {
+		c.special = append(c.special, t.words[id])
+	}
 	return &c
 }
 
@@ -129,7 +134,7 @@ func (t *Tokenizer) Encode(text string) []int {
 	text = strings.ToValidUTF8(text, "\uFFFD")
 	for text != "" { // the special tokens stand for themselves, as they are written
 		at, token := len(text), ""
-		for _, special := range []string{bosToken, eosToken} {
+		for _, special := range t.special {
 			if i := strings.Index(text, special); i >= 0 && i < at {
 				at, token = i, special
 			}
@@ -188,8 +193,8 @@ func split(text string) []string {
 next:
 	for text != "" {
 		for _, special := range []string{bosToken, eosToken} {
-			if strings.HasPrefix(text, special) {
-				words, text = append(words, special), text[len(special):]
+			if strings.HasPrefix(text, special) { // in capitals before, or it would not be here: a word of its own, divided once more
+				words, text = append(words, "<|", special[2:len(special)-2], "|>"), text[len(special):]
 				continue next
 			}
 		}
@@ -345,7 +350,10 @@ func open(dir string) (*Tokenizer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return t, t.configure(dir)
+	if err := t.configure(dir); err != nil {
+		return nil, err
+	}
+	return t.WithPad(t.pad), nil
 }
 
 // fromTokenizerJSON reads the file of the tokenizers library.
