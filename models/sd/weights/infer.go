@@ -81,8 +81,11 @@ func unetConfig(src nn.Source) (unet.Config, error) {
 	for i, blocks := range f.up {
 		c.UpBlockTypes = append(c.UpBlockTypes, blockType("UpBlock2D", "CrossAttnUpBlock2D", blocks))
 		c.ReverseTransformerLayers = append(c.ReverseTransformerLayers, t.depths("up_blocks", i, blocks, 1))
-		if n := len(e.TransformerLayers); n == len(f.up) {
+		switch n := len(e.TransformerLayers); n {
+		case len(f.up):
 			same = append(same, e.TransformerLayers[n-1-i])
+		case 1:
+			same = append(same, e.TransformerLayers[0])
 		}
 	}
 	equal := len(same) == len(c.ReverseTransformerLayers)
@@ -93,6 +96,8 @@ func unetConfig(src nn.Source) (unet.Config, error) {
 	if equal {
 		c.ReverseTransformerLayers = nil
 	}
+	// Linear projections without added sizes are Stable Diffusion 2's: in half precision, diffusers overflows with some without this.
+	c.UpcastAttention = c.UseLinearProjection && c.AdditionEmbedType == ""
 	c = c.WithDefaults()
 	return c, c.Validate()
 }
