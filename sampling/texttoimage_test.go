@@ -23,7 +23,7 @@ import (
 func openTiny(t *testing.T, o sd.Options) *sd.Model {
 	t.Helper()
 	dir := filepath.Join(t.TempDir(), "tiny")
-	require.NoError(t, tiny.Write(dir))
+	require.NoError(t, tiny.Write(dir, "sd15"))
 	m, err := sd.Open(dir, o)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, m.Close()) })

@@ -113,7 +113,7 @@ func TestREADMEPrograms(t *testing.T) {
 	source, err := os.ReadFile("example_test.go")
 	require.NoError(t, err)
 	model := filepath.Join(t.TempDir(), "tiny")
-	require.NoError(t, tinysd.Write(model))
+	require.NoError(t, tinysd.Write(model, "sd15"))
 	t.Chdir(t.TempDir())
 	require.NoError(t, paint(context.Background(), model, []string{"a cat", "a dog"}))
 	_, err = os.Stat("0001.png")

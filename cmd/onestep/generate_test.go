@@ -23,7 +23,7 @@ func tinyModel(t *testing.T) (dir, model string) {
 	t.Helper()
 	dir = t.TempDir()
 	model = filepath.Join(dir, "tiny")
-	require.NoError(t, tiny.Write(model))
+	require.NoError(t, tiny.Write(model, "sd15"))
 	return dir, model
 }
 
@@ -91,13 +91,13 @@ func TestGenerate(t *testing.T) {
 		"size":     {"--width", "72"},
 		"vary":     {"--variation-seed", "9", "--variation-strength", "0.5"},
 		"half":     {"--dtype", "bf16"},
-		"clipskip": {"--clip-skip", "1"}, // of two layers
+		"clipskip": {"--clip-skip", "2"}, // of three layers
 	} {
 		args := append([]string{"generate", "--from", at("a.png"), "--threads", "1", "--out", at(name + ".png")}, flags...)
 		code, _, errs := try(args...)
 		if name == "clipskip" {
 			require.Equal(t, exitFailure, code)
-			require.Contains(t, errs, "clip skip: want 0 to 0, got 1")
+			require.Contains(t, errs, "clip skip: want 0 to 1, got 2")
 			continue
 		}
 		require.Zero(t, code, errs)

@@ -1,8 +1,9 @@
-// Package tiny has a small model of Stable Diffusion for tests that draw.
+// Package tiny has small models of Stable Diffusion for tests that draw.
 package tiny
 
 import (
 	"encoding/json"
+	"fmt"
 
 	"github.com/onestep-go/onestep/models/sd/clip"
 	"github.com/onestep-go/onestep/models/sd/prompt"
@@ -12,39 +13,98 @@ import (
 	"github.com/onestep-go/onestep/models/sd/weights"
 )
 
-// Model is a model of Stable Diffusion 1's form whose networks are tiny and filled by name: its pictures are noise, but they depend on
-// text, seed and options as real ones do. It works at 8 pixels for a latent, 64×64 pixels by itself.
-func Model() (*weights.Model, error) {
-	text := clip.Config{Width: 16, MLPWidth: 32, Depth: 2, Heads: 2}.WithDefaults()
-	net := unet.Config{SampleSize: unet.Ints{8}}
-	net.BlockOutChannels, net.NormNumGroups, net.LayersPerBlock = unet.Ints{16, 16}, 4, unet.Ints{1}
-	net.DownBlockTypes = []string{"CrossAttnDownBlock2D", "DownBlock2D"}
-	net.UpBlockTypes = []string{"UpBlock2D", "CrossAttnUpBlock2D"}
-	net.AttentionHeadDim, net.CrossAttentionDim = unet.Ints{2}, unet.Ints{16}
-	net = net.WithDefaults()
-	auto := vae.Config{Channels: []int{8, 8, 8, 8}, Layers: 1, Groups: 2, SampleSize: 64}.WithDefaults()
+// Kinds are the kinds of models that Model makes.
+var Kinds = []string{"sd15", "lcm15", "inpaint", "sd2", "sdxl", "ssd1b"}
 
-	m := &weights.Model{Kind: weights.SD15, Scheduler: []byte(`{"_class_name": "LCMScheduler", "beta_start": 0.00085, "beta_end": 0.012,
-		"beta_schedule": "scaled_linear", "num_train_timesteps": 1000}`)}
-	for _, p := range []struct {
-		to     **weights.Component
-		config any
-		from   sdtest.Filled
-	}{{&m.Text, text, sdtest.Filled(clip.Shapes(text))}, {&m.UNet, net, sdtest.Filled(unet.Shapes(net))}, {&m.VAE, auto, sdtest.Filled(vae.Shapes(auto))}} {
-		config, err := json.Marshal(p.config)
-		if err != nil {
-			return nil, err
+// network is the U-Net of a kind.
+func network(kind string) (unet.Config, error) {
+	c := unet.Config{SampleSize: unet.Ints{8}}
+	c.BlockOutChannels, c.NormNumGroups, c.LayersPerBlock = unet.Ints{16, 16}, 4, unet.Ints{1}
+	c.DownBlockTypes = []string{"CrossAttnDownBlock2D", "DownBlock2D"}
+	c.UpBlockTypes = []string{"UpBlock2D", "CrossAttnUpBlock2D"}
+	c.AttentionHeadDim, c.CrossAttentionDim = unet.Ints{2}, unet.Ints{16}
+	switch kind {
+	case "sd15":
+	case "lcm15":
+		c.TimeCondProjDim = 32
+	case "inpaint":
+		c.InChannels = 9
+	case "sd2":
+		c.UseLinearProjection, c.AttentionHeadDim = true, unet.Ints{2, 4}
+	case "sdxl", "ssd1b":
+		c.UseLinearProjection, c.AttentionHeadDim, c.CrossAttentionDim = true, unet.Ints{2, 4}, unet.Ints{32}
+		c.DownBlockTypes = []string{"DownBlock2D", "CrossAttnDownBlock2D"}
+		c.UpBlockTypes = []string{"CrossAttnUpBlock2D", "UpBlock2D"}
+		c.AdditionEmbedType, c.AdditionTimeEmbedDim, c.ProjectionInputDim = "text_time", 8, 6*8+24
+		if kind == "ssd1b" {
+			c.MidBlockType = unet.MidResidual
 		}
-		*p.to = &weights.Component{Config: config, Source: p.from}
+	default:
+		return c, fmt.Errorf("there is no tiny model %q", kind)
 	}
-	return m, nil
+	return c.WithDefaults(), nil
 }
 
-// Write writes it into a folder as diffusers does.
-func Write(dir string) error {
-	m, err := Model()
+// Model is a model of a kind whose networks are tiny and filled by name: its pictures are noise, but they depend on text, seed and options
+// as real ones do. A latent stands for 8×8 pixels; it draws 64×64 by itself.
+func Model(kind string) (*weights.Model, error) {
+	net, err := network(kind)
+	if err != nil {
+		return nil, err
+	}
+	predicts := "epsilon"
+	text := clip.Config{Width: 16, MLPWidth: 32, Depth: 3, Heads: 2}.WithDefaults()
+	if kind == "sd2" {
+		predicts, text.Activation = "v_prediction", "gelu"
+	}
+	auto := vae.Config{Channels: []int{8, 8, 8, 8}, Layers: 1, Groups: 2, SampleSize: 64}.WithDefaults()
+	m := &weights.Model{Scheduler: fmt.Appendf(nil, `{"_class_name": "LCMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
+		"num_train_timesteps": 1000, "prediction_type": %q, "clip_sample": false, "steps_offset": 1, "set_alpha_to_one": false}`, predicts)}
+	m.Text, err = part(text, clip.Shapes(text), err)
+	if net.AdditionEmbedType != "" {
+		m.ZeroNegative = true
+		second := clip.Config{Width: 16, MLPWidth: 32, Depth: 4, Heads: 2, Activation: "gelu", ProjectionDim: 24, Projection: true}.WithDefaults()
+		m.Text2, err = part(second, clip.Shapes(second), err)
+	}
+	m.UNet, err = part(net, unet.Shapes(net), err)
+	m.VAE, err = part(auto, vae.Shapes(auto), err)
+	return m, err
+}
+
+// part fails with err, if there is one already.
+func part(config any, shapes sdtest.Filled, err error) (*weights.Component, error) {
+	if err != nil {
+		return nil, err
+	}
+	data, err := json.Marshal(config)
+	return &weights.Component{Config: data, Source: shapes}, err
+}
+
+// Write writes the model of a kind into a folder as diffusers does.
+func Write(dir, kind string) error {
+	m, err := Model(kind)
 	if err != nil {
 		return err
 	}
-	return weights.WriteFolder(dir, m, weights.WriteOptions{Tokenizer: func(dir string, _ bool) error { return prompt.Default().Save(dir) }})
+	return weights.WriteFolder(dir, m, weights.WriteOptions{Tokenizer: func(dir string, second bool) error {
+		t := prompt.Default()
+		if second {
+			t = t.WithPad(0)
+		}
+		return t.Save(dir)
+	}})
+}
+
+// WriteControlNet writes a ControlNet for the model of a kind into a folder.
+func WriteControlNet(dir, kind string) error {
+	net, err := network(kind)
+	if err != nil {
+		return err
+	}
+	c := unet.ControlNetConfig{Encoder: net.Encoder, EmbeddingChannels: unet.Ints{4, 4, 8, 8}}.WithDefaults()
+	m := &weights.Model{}
+	if m.ControlNet, err = part(c, unet.ControlNetShapes(c), nil); err != nil {
+		return err
+	}
+	return weights.WriteFolder(dir, m, weights.WriteOptions{})
 }
