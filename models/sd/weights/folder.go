@@ -108,8 +108,8 @@ func parseModelIndex(data []byte) (modelIndex, error) {
 	return index, nil
 }
 
-// OpenFolder reads a folder as diffusers writes it: model_index.json and a folder for each part. Weights are mapped, not read. A part
-// that does not have the variant that is asked for is read without, as diffusers does, if any other has it.
+// OpenFolder reads a folder as diffusers writes it: model_index.json and a folder for each part. Weights are mapped, not read. That a
+// part does not have the variant that is asked for is an error, unless Options.Mixed is set and another part has it.
 func OpenFolder(dir string, o Options) (_ *Model, err error) {
 	path := filepath.Join(dir, "model_index.json")
 	data, err := readJSON(path)
@@ -129,7 +129,7 @@ func OpenFolder(dir string, o Options) (_ *Model, err error) {
 			err = errors.Join(err, m.Close())
 		}
 	}()
-	files, err := weightsFiles(dir, index, o.Variant)
+	files, err := weightsFiles(dir, index, o)
 	if err != nil {
 		return nil, err
 	}
@@ -159,7 +159,7 @@ func OpenFolder(dir string, o Options) (_ *Model, err error) {
 }
 
 // weightsFiles finds the files of all parts.
-func weightsFiles(dir string, index modelIndex, variant string) (map[string]string, error) {
+func weightsFiles(dir string, index modelIndex, o Options) (map[string]string, error) {
 	files := map[string]string{}
 	var without []slot
 	var missing error
@@ -167,18 +167,18 @@ func weightsFiles(dir string, index modelIndex, variant string) (map[string]stri
 		if index.classes[p.name] == "" {
 			continue
 		}
-		file, err := weightsFile(filepath.Join(dir, p.name), variant)
+		file, err := weightsFile(filepath.Join(dir, p.name), o.Variant)
 		switch {
 		case err == nil:
 			files[p.name] = file
-		case variant == "" || !errors.Is(err, fs.ErrNotExist):
+		case o.Variant == "" || !errors.Is(err, fs.ErrNotExist):
 			return nil, err
 		default:
 			missing = errors.Join(missing, err)
 			without = append(without, p)
 		}
 	}
-	if len(files) == 0 {
+	if missing != nil && (len(files) == 0 || !o.Mixed) {
 		return nil, missing
 	}
 	for _, p := range without {
@@ -238,6 +238,9 @@ func OpenComponent(path string, o Options) (*Component, error) {
 		return nil, fmt.Errorf("%s: it is the folder of a whole model: want that of one part, such as %s", path, filepath.Join(path, "vae"))
 	}
 	file, err := weightsFile(path, o.Variant)
+	if o.Mixed && o.Variant != "" && errors.Is(err, fs.ErrNotExist) {
+		file, err = weightsFile(path, "")
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -257,6 +260,9 @@ func openOnly(path string, o Options) (*Component, error) {
 			only = c
 			n++
 		}
+	}
+	if m.Kind == ControlNet && m.ControlNet != nil { // the first ones were published with the model that they belong to
+		only, n = m.ControlNet, 1
 	}
 	if n != 1 {
 		return nil, errors.Join(fmt.Errorf("%s: it is a whole model (%s): want a file with one part of one", path, m.Kind), m.Close())

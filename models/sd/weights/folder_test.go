@@ -168,13 +168,24 @@ func TestVariants(t *testing.T) {
 	_, err = OpenFolder(dir, Options{Variant: "../x"})
 	assert.ErrorContains(t, err, "variant: want a part of a file's name")
 
-	// A part without the variant is read as it is, if others have it.
+	// A part without the variant is read as it is if that is asked for and others have the variant.
 	unets := filepath.Join(dir, "unet", "diffusion_pytorch_model")
 	require.NoError(t, os.Rename(unets+".fp16.safetensors", unets+".safetensors"))
-	m, err := OpenFolder(dir, Options{Variant: "fp16"})
+	_, err = OpenFolder(dir, Options{Variant: "fp16"})
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	assert.ErrorContains(t, err, `unet: want weights of the variant "fp16"`)
+	assert.ErrorContains(t, err, "there is diffusion_pytorch_model.safetensors")
+	m, err := OpenFolder(dir, Options{Variant: "fp16", Mixed: true})
 	require.NoError(t, err)
 	same(t, drawn(unet.Shapes(tinyUNet)), m.UNet)
 	require.NoError(t, m.Close())
+	_, err = OpenFolder(dir, Options{Variant: "ema", Mixed: true})
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	_, err = OpenComponent(filepath.Dir(unets), Options{Variant: "fp16"})
+	require.ErrorIs(t, err, fs.ErrNotExist)
+	c, err := OpenComponent(filepath.Dir(unets), Options{Variant: "fp16", Mixed: true})
+	require.NoError(t, err)
+	require.NoError(t, c.Close())
 }
 
 func TestShards(t *testing.T) {

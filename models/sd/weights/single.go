@@ -66,6 +66,11 @@ func (m *Model) fill(w file, l layout, o Options) error {
 	rest := newRest(w)
 	if l.unet != nil {
 		src := rest.module(*l.unet, l.ours)
+		if o.EMA {
+			if err := rest.averages(src, *l.unet); err != nil {
+				return err
+			}
+		}
 		m.UNet, err = component(src, known["unet"], func() (any, error) { return unetConfig(src) })
 		if err != nil {
 			return err
@@ -239,7 +244,7 @@ func (r *rest) names() []string {
 }
 
 // module gives a U-Net or a ControlNet today's names.
-func (r *rest) module(prefix string, ours bool) nn.Source {
+func (r *rest) module(prefix string, ours bool) *mapping {
 	m := newMapping(r.file)
 	pairs := map[string]string{}
 	if !ours {
@@ -253,6 +258,27 @@ func (r *rest) module(prefix string, ours bool) nn.Source {
 		m.add(now, part{name: prefix + name})
 	}
 	return m
+}
+
+// averages takes the tensors of a network from the averages of training, whose names have no points.
+func (r *rest) averages(m *mapping, prefix string) error {
+	const theirs = "model_ema."
+	for ours, p := range m.parts {
+		name := theirs + strings.ReplaceAll(strings.TrimPrefix(p.name, "model."), ".", "")
+		shape, _, ok := r.Info(name)
+		now, _, _ := r.Info(p.name)
+		switch {
+		case !ok || !strings.HasPrefix(prefix, "model."):
+			return fmt.Errorf("want averages of training (%s) of every tensor of the network: there is none of %.100q", theirs, p.name)
+		case !slices.Equal(shape, now):
+			return fmt.Errorf("tensor %.100q: want the shape of what it is the average of, %v, got %v", name, now, shape)
+		}
+		r.left[p.name] = true
+		delete(r.left, name)
+		p.name = name
+		m.parts[ours] = p
+	}
+	return nil
 }
 
 // vae gives an autoencoder today's names.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -146,6 +147,73 @@ func TestSingleFiles(t *testing.T) {
 			build(t, m)
 		})
 	}
+}
+
+// A ControlNet's file may have the model that it belongs to, as the first ones that were published.
+func TestControlNetWithModel(t *testing.T) {
+	all := singles(t)
+	both := all["controlnet"]
+	_, path := both.open(t)
+	o := Options{Config: filepath.Join(filepath.Dir(path), "configs")}
+	want, err := OpenComponent(path, o)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, want.Close()) }()
+	for part, data := range all["sd15"].Configs {
+		put(t, filepath.Join(o.Config, part, "config.json"), string(data))
+	}
+	both.File = slices.Concat(both.File, all["sd15"].File)
+	path = filepath.Join(t.TempDir(), "model.safetensors")
+	both.write(t, path)
+	got, err := OpenComponent(path, o)
+	require.NoError(t, err)
+	same(t, want, got)
+	require.NoError(t, got.Close())
+}
+
+// Averages of training are the network's weights if they are asked for.
+func TestAverages(t *testing.T) {
+	c := singles(t)["sd15"]
+	all, path := c.open(t)
+	o := Options{Config: filepath.Join(filepath.Dir(path), "configs"), EMA: true}
+	_, err := Open(path, o)
+	require.ErrorContains(t, err, "want averages of training (model_ema.)")
+
+	more := c
+	more.File = slices.Clone(c.File)
+	n := 0
+	for _, f := range c.File {
+		if name, ok := strings.CutPrefix(f.name, "model.diffusion_model."); ok {
+			more.File = append(more.File, named{"model_ema.diffusion_model" + strings.ReplaceAll(name, ".", ""), f.shape})
+			n++
+		}
+	}
+	// The case has one of them, of another shape.
+	more.File = slices.DeleteFunc(more.File, func(f named) bool {
+		return f.name == "model_ema.diffusion_modelinput_blocks00weight" && len(f.shape) == 1
+	})
+	path = filepath.Join(t.TempDir(), "model.safetensors")
+	more.write(t, path)
+	m, err := Open(path, o)
+	require.NoError(t, err)
+	defer func() { require.NoError(t, m.Close()) }()
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		file, err := openWeights(path)
+		require.NoError(t, err)
+		for _, x := range [][2]string{
+			{"conv_in.weight", "model_ema.diffusion_modelinput_blocks00weight"},
+			{"down_blocks.0.attentions.1.transformer_blocks.0.attn1.to_out.0.bias", "model_ema.diffusion_modelinput_blocks21transformer_blocks0attn1to_out0bias"},
+		} {
+			got, err := m.UNet.Get(s, x[0])
+			require.NoError(t, err)
+			want, err := file.Get(s, x[1])
+			require.NoError(t, err)
+			require.Equal(t, want.Bytes(), got.Bytes())
+		}
+		return nil
+	}))
+	assert.ElementsMatch(t, slices.Collect(all.UNet.Names()), slices.Collect(m.UNet.Names()))
+	assert.Len(t, m.Ignored, n+2, "the last weights, betas and decay")
+	build(t, m)
 }
 
 func sorted(list []string) []string { slices.Sort(list); return list }

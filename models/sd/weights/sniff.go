@@ -39,10 +39,27 @@ func Sniff(src nn.Source) (Kind, error) {
 	return l.kind, err
 }
 
+// SniffFile tells what a single file is without reading its weights; see [Sniff].
+func SniffFile(path string) (_ Kind, err error) {
+	w, err := openWeights(path)
+	if err != nil {
+		return Unknown, err
+	}
+	defer func() { err = errors.Join(err, w.Close()) }()
+	k, err := Sniff(w)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", path, err)
+	}
+	return k, err
+}
+
 // Networks of single files, by a tensor that each of them has, or the end or the middle of one.
 var families = []struct{ name, contains string }{
 	{"Playground 2.5, which has another kind of noise,", "edm_mean"},
 	{"an adapter for AnimateDiff", ".motion_modules."},
+	{"a Control-LoRA, which is added to a ControlNet,", "lora_controlnet"},
+	{"an IP-Adapter", "ip_adapter."},
+	{"an embedding of words (textual inversion)", "emb_params"},
 	{"Stable Video Diffusion", ".time_stack."},
 	{"Stable Diffusion 3", "joint_blocks.0."},
 	{"Flux", "double_blocks.0.img_attn."},

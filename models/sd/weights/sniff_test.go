@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
 	"path/filepath"
 	"slices"
@@ -218,6 +219,8 @@ func TestSniff(t *testing.T) {
 		{one("transformer_blocks.0.attn.lora_linear_layer.down.weight"), LoRA, ""},
 		{one("model.diffusion_model.joint_blocks.0.x_block.attn.qkv.weight"), Unknown, "it looks like Stable Diffusion 3"},
 		{one("double_blocks.0.img_attn.norm.key_norm.scale"), Unknown, "it looks like Flux"},
+		{one("lora_controlnet", "input_hint_block.0.weight"), Unknown, "it looks like a Control-LoRA"},
+		{one("image_proj.norm.weight", "ip_adapter.1.to_k_ip.weight"), Unknown, "it looks like an IP-Adapter"},
 		{one("a", "b", "c", "d", "e", "f", "g"), Unknown, "none is known that has these of its 7 tensors: a, b, c, d, e, f, ..."},
 		{one(), Unknown, "it has no tensors"},
 		{one("model.diffusion_model.input_blocks.0.0.weight", "conditioner.embedders.0.model.token_embedding.weight"), Refiner, ""},
@@ -246,10 +249,19 @@ func TestOpenFileRefuses(t *testing.T) {
 		assert.ErrorContains(t, err, path)
 		_, err = OpenComponent(path, Options{})
 		assert.ErrorContains(t, err, want)
+		kind, err := SniffFile(path)
+		if name == "x" {
+			assert.ErrorContains(t, err, path)
+		} else {
+			require.NoError(t, err)
+			assert.Contains(t, []Kind{LoRA, TAESD}, kind)
+		}
 	}
+	_, err := SniffFile(filepath.Join(dir, "none.ckpt"))
+	require.ErrorIs(t, err, fs.ErrNotExist)
 	path := filepath.Join(dir, "vae.safetensors")
 	save(t, path, planSource{}, nil, map[string][]int{"first_stage_model.encoder.mid.block_1.norm1.weight": {4}})
-	_, err := Open(path, Options{})
+	_, err = Open(path, Options{})
 	assert.ErrorContains(t, err, "no configuration is known for tensors of these sizes")
 	_, err = Open(path, Options{Prediction: "x"})
 	assert.ErrorContains(t, err, "prediction: want one of")

@@ -96,6 +96,10 @@ func (c *Component) Close() error {
 // Options say which files are read, and how.
 type Options struct {
 	Variant string // of a folder's files: "fp16" for model.fp16.safetensors; "": those without one
+	Mixed   bool   // parts that do not have the variant are read without, as diffusers does; otherwise that is an error
+
+	// EMA takes the network of a single file from the averages of training (model_ema.) that some have besides the last weights.
+	EMA bool
 
 	// Of single files: a folder of diffusers' whose configurations and tokenizers belong to the file; its weights are not read.
 	Config string
