@@ -125,7 +125,7 @@ func (t TextToImage) Images(ctx context.Context, texts ...string) iter.Seq2[imag
 // Run draws as Images does and yields every step.
 func (t TextToImage) Run(ctx context.Context, texts ...string) iter.Seq2[Progress, error] {
 	return func(yield func(Progress, error) bool) {
-		d, err := t.decide()
+		d, err := t.decide(texts...)
 		if err != nil {
 			yield(Progress{}, err)
 			return
@@ -147,7 +147,7 @@ func (t TextToImage) Run(ctx context.Context, texts ...string) iter.Seq2[Progres
 
 // Plan decides what was left open, and reports what cannot work, without drawing.
 func (t TextToImage) Plan(texts ...string) (Plan, error) {
-	d, err := t.decide()
+	d, err := t.decide(texts...)
 	if err != nil {
 		return Plan{}, err
 	}
@@ -167,8 +167,17 @@ type decision struct {
 	cfg    bool // two passes of the network: with the text and without
 }
 
-func (t TextToImage) decide() (*decision, error) {
+func (t TextToImage) decide(texts ...string) (*decision, error) {
 	d := &decision{TextToImage: t}
+	for i, text := range append(texts[:len(texts):len(texts)], t.Negative) {
+		if a := (sd.Text{Prompt: text, Plain: t.Plain}).Adapters(); a != nil {
+			what := fmt.Sprintf("text %d", i+1)
+			if i == len(texts) {
+				what = "the negative text"
+			}
+			return nil, fmt.Errorf("%s asks for the adapter %q by a tag: adapters cannot be loaded yet; leave the tag out", what, a[0].Name)
+		}
+	}
 	for _, f := range []func() error{d.method, d.size, d.pictures, d.guidance, d.start} {
 		if err := f(); err != nil {
 			return nil, err

@@ -18,6 +18,7 @@ import (
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/torchtest"
 )
 
 func openTiny(t *testing.T, o sd.Options) *sd.Model {
@@ -189,6 +190,8 @@ func TestPlan(t *testing.T) {
 			require.EqualError(t, err, want)
 		}
 	}
+	_, err = sampling.TextToImage{Model: m}.Plan("a", "b <lora:x:0.5>")
+	require.EqualError(t, err, `text 2 asks for the adapter "x" by a tag: adapters cannot be loaded yet; leave the tag out`)
 	_, err = sampling.TextToImage{}.Plan()
 	require.EqualError(t, err, "text to image: want a model")
 }
@@ -240,5 +243,23 @@ func TestMethods(t *testing.T) {
 		p, err := st.Preview(small)
 		require.NoError(t, err)
 		require.Equal(t, 64, p[0].Bounds().Dy())
+	}
+}
+
+// A GPU draws the same pictures, but for rounding: the noise is the CPU's.
+func TestPicturesOnCUDA(t *testing.T) {
+	torchtest.SkipIfNoCUDA(t)
+	picture := image.NewNRGBA(image.Rect(0, 0, 64, 64))
+	for i := range picture.Pix {
+		picture.Pix[i] = uint8(i)
+	}
+	draw := func(dev torch.Device) []image.Image {
+		m := openTiny(t, sd.Options{Device: dev})
+		all := images(t, sampling.TextToImage{Model: m, Steps: 4, Seed: 5, N: 2, Guidance: 3, Negative: "x"}, "a (cat:1.2)")
+		return append(all, images(t, sampling.TextToImage{Model: m, Init: picture, Mask: picture, Strength: 0.7}, "a dog")...)
+	}
+	ours, theirs := draw(torch.CPU), draw(torch.CUDA(0))
+	for i := range ours {
+		require.LessOrEqual(t, off(ours[i], theirs[i]), 3)
 	}
 }

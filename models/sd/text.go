@@ -29,6 +29,15 @@ func (t Text) chunks(by *prompt.Tokenizer) (chunks []prompt.Chunk, cut string) {
 	return by.Weighted(spans), ""
 }
 
+// Adapters returns the adapters that a text asks for by tags.
+func (t Text) Adapters() []prompt.LoRA {
+	if t.Plain {
+		return nil
+	}
+	_, loras := prompt.Parse(t.Prompt)
+	return loras
+}
+
 // Cut returns the end of a text that the model would not see.
 func (m *Model) Cut(t Text) string {
 	_, cut := t.chunks(m.Texts[0].Tokenizer)
