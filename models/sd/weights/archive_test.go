@@ -3,9 +3,12 @@ package weights
 import (
 	"archive/zip"
 	"bytes"
+	"cmp"
+	"encoding/binary"
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -161,6 +164,106 @@ func TestArchiveUnaligned(t *testing.T) {
 		}
 		return nil
 	}))
+	require.NoError(t, got.Close())
+	require.NoError(t, want.Close())
+}
+
+// zip64 writes tiny.ckpt as files of more than 4 GiB are: sizes and offsets in 64 bits. change may falsify those of a member.
+func zip64(t testing.TB, change func(name string, size, at *uint64)) string {
+	t.Helper()
+	r, err := zip.OpenReader(filepath.Join("testdata", "tiny.ckpt"))
+	require.NoError(t, err)
+	defer r.Close()
+	var body, central []byte
+	le := binary.LittleEndian
+	const large = 0xffffffff
+	for _, m := range r.File {
+		in, err := m.Open()
+		require.NoError(t, err)
+		data, err := io.ReadAll(in)
+		require.NoError(t, err)
+		size, at := uint64(len(data)), uint64(len(body))
+		// Version, flags, method, time, date, checksum and sizes are alike in both headers.
+		common := le.AppendUint16(nil, 45)
+		common = append(common, make([]byte, 8)...)
+		common = le.AppendUint32(common, m.CRC32)
+		common = le.AppendUint64(common, large<<32|large)
+		common = le.AppendUint16(common, uint16(len(m.Name)))
+
+		body = append(append(body, "PK\x03\x04"...), common...)
+		body = le.AppendUint16(body, 20) // of what follows the name
+		body = append(body, m.Name...)
+		body = le.AppendUint16(le.AppendUint16(body, 1), 16)
+		body = le.AppendUint64(le.AppendUint64(body, size), size)
+		body = append(body, data...)
+
+		change(m.Name, &size, &at)
+		central = append(append(central, "PK\x01\x02\x2d\x00"...), common...)
+		central = le.AppendUint16(central, 28)
+		central = append(central, make([]byte, 10)...)
+		central = le.AppendUint32(central, large)
+		central = append(central, m.Name...)
+		central = le.AppendUint16(le.AppendUint16(central, 1), 24)
+		central = le.AppendUint64(le.AppendUint64(le.AppendUint64(central, size), size), at)
+	}
+	n := uint64(len(r.File))
+	end := append([]byte("PK\x06\x06"), 44, 0, 0, 0, 0, 0, 0, 0, 45, 0, 45, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+	end = le.AppendUint64(le.AppendUint64(end, n), n)
+	end = le.AppendUint64(le.AppendUint64(end, uint64(len(central))), uint64(len(body)))
+	end = append(end, "PK\x06\x07\x00\x00\x00\x00"...)
+	end = append(le.AppendUint64(end, uint64(len(body)+len(central))), 1, 0, 0, 0)
+	end = append(end, "PK\x05\x06\x00\x00\x00\x00\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\x00\x00"...)
+	path := filepath.Join(t.TempDir(), "x.ckpt")
+	require.NoError(t, os.WriteFile(path, slices.Concat(body, central, end), 0o644))
+	return path
+}
+
+func TestZip64(t *testing.T) {
+	want, err := openWeights(filepath.Join("testdata", "tiny.safetensors"))
+	require.NoError(t, err)
+	got, err := openWeights(zip64(t, func(string, *uint64, *uint64) {}))
+	require.NoError(t, err)
+	same(t, want, got)
+	require.NoError(t, got.Close())
+	require.NoError(t, want.Close())
+
+	for _, c := range []struct {
+		member, want string
+		size, at     uint64 // 0: as it is
+	}{
+		{"/data.pkl", "ends behind the file", 1 << 40, 0},
+		{"/data.pkl", "ends behind the file", 1 << 63, 0},
+		{"/data.pkl", "zip:", 0, 1 << 40},
+		{"/data.pkl", "zip:", 0, 1 << 63},
+		{"/data.pkl", "zip:", 0, 1},
+		{"/data/3", "ends behind the file", 1<<64 - 1, 0},
+		{"/data/3", "zip:", 0, 1<<64 - 1},
+	} {
+		_, err := openWeights(zip64(t, func(name string, size, at *uint64) {
+			if strings.HasSuffix(name, c.member) {
+				*size, *at = cmp.Or(c.size, *size), cmp.Or(c.at, *at)
+			}
+		}))
+		require.ErrorContains(t, err, c.want, "%+v", c)
+	}
+}
+
+// Members may lie over each other: what they have is only looked at.
+func TestOverlap(t *testing.T) {
+	var base uint64 // of the member whose first elements the parameter has
+	got, err := openWeights(zip64(t, func(name string, _, at *uint64) {
+		switch {
+		case strings.HasSuffix(name, "/data/2"):
+			base = *at
+		case strings.HasSuffix(name, "/data/12"):
+			*at = base
+		}
+	}))
+	require.NoError(t, err)
+	assert.NotZero(t, base)
+	want, err := openWeights(filepath.Join("testdata", "tiny.safetensors"))
+	require.NoError(t, err)
+	same(t, want, got)
 	require.NoError(t, got.Close())
 	require.NoError(t, want.Close())
 }

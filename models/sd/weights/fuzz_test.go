@@ -79,6 +79,11 @@ func FuzzUnpickle(f *testing.F) {
 func FuzzArchive(f *testing.F) {
 	data, _ := goldenArchive(f)
 	f.Add(data)
+	large, err := os.ReadFile(zip64(f, func(string, *uint64, *uint64) {}))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(large)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		a := &archive{tensors: map[string]stored{}}
 		if a.read(data) != nil {
