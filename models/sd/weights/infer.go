@@ -98,6 +98,9 @@ func unetConfig(src nn.Source) (unet.Config, error) {
 	}
 	// Linear projections without added sizes are Stable Diffusion 2's: in half precision, diffusers overflows with some without this.
 	c.UpcastAttention = c.UseLinearProjection && c.AdditionEmbedType == ""
+	if c.AdditionEmbedType != "" { // as all that have SDXL's: 1024 pixels
+		c.SampleSize = unet.SDXL().SampleSize
+	}
 	c = c.WithDefaults()
 	return c, c.Validate()
 }

@@ -121,11 +121,23 @@ func (m *Model) fill(w file, l layout, o Options) error {
 		}
 	}
 	if m.Scheduler = known["scheduler"]; m.Scheduler == nil {
-		m.Scheduler, err = m.Kind.scheduler(o.prediction(w))
+		prediction, zeroSNR := o.prediction(w)
+		if prediction == "" && m.inpaints() { // also Stable Diffusion 2's
+			prediction = "epsilon"
+		}
+		m.Scheduler, err = m.Kind.scheduler(prediction, zeroSNR)
 	} else if o.Prediction != "" {
 		m.Scheduler, err = predicting(m.Scheduler, o.Prediction)
 	}
 	return err
+}
+
+// inpaints tells whether the network takes a mask and what lies around it besides the latents.
+func (m *Model) inpaints() bool {
+	var c struct {
+		In int `json:"in_channels"`
+	}
+	return m.UNet != nil && json.Unmarshal(m.UNet.Config, &c) == nil && c.In == 9
 }
 
 var predictionType = regexp.MustCompile(`"prediction_type"\s*:\s*"[^"\\]*"`)

@@ -105,7 +105,7 @@ type Options struct {
 	Config string
 	// What the network of a single file predicts, "epsilon", "v_prediction" or "sample", which its tensors do not tell. "": as the file or
 	// Config says, or else v_prediction for SD2 (2.0 and 2.1 with 768 pixels; their models for 512 pixels want "epsilon") and epsilon
-	// for the other kinds.
+	// for the other kinds and for inpainting.
 	Prediction string
 }
 

@@ -261,9 +261,11 @@ func (m *Model) index() ([]byte, error) {
 		pipeline = "StableDiffusionXLControlNetPipeline"
 	case m.ControlNet != nil:
 		pipeline = "StableDiffusionControlNetPipeline"
+	case m.Text2 != nil && m.inpaints():
+		pipeline = "StableDiffusionXLInpaintPipeline"
 	case m.Text2 != nil:
 		pipeline = "StableDiffusionXLPipeline"
-	case m.Kind == Inpaint15:
+	case m.inpaints():
 		pipeline = "StableDiffusionInpaintPipeline"
 	case m.Kind == LCM15:
 		pipeline = "LatentConsistencyModelPipeline"
