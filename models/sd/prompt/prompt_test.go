@@ -57,36 +57,6 @@ func TestDefault(t *testing.T) {
 	require.Equal(t, "a photo of a cat", d.Decode(d.Encode("A  photo of a\ncat")))
 }
 
-func TestParse(t *testing.T) {
-	for text, want := range map[string][]Span{
-		"normal text":                {{Text: "normal text", Weight: 1}},
-		"an (important) word":        {{Text: "an ", Weight: 1}, {Text: "important", Weight: 1.1}, {Text: " word", Weight: 1}},
-		"(unbalanced":                {{Text: "unbalanced", Weight: 1.1}},
-		`\(literal\]`:                {{Text: "(literal]", Weight: 1}},
-		"(unnecessary)(parens)":      {{Text: "unnecessaryparens", Weight: 1.1}},
-		"a (((house:1.3)) [on] hill": {{Text: "a ", Weight: 1}, {Text: "house", Weight: 1.3 * 1.1 * 1.1}, {Text: " ", Weight: 1.1}, {Text: "on", Weight: 1.1 * (1 / 1.1)}, {Text: " hill", Weight: 1.1}},
-		"a) b] c:d":                  {{Text: "a) b] c:d", Weight: 1}},
-		"x BREAK y":                  {{Text: "x", Weight: 1}, {Break: true, Weight: 1}, {Text: "y", Weight: 1}},
-		"BREAKER":                    {{Text: "BREAKER", Weight: 1}},
-		"(a:-0.5)":                   {{Text: "a", Weight: -0.5}},
-		"(a:1.2.3) z":                {{Text: "a:1.2.3) z", Weight: 1.1}},
-		"":                           {{Weight: 1}},
-		`end\`:                       {{Text: `end\`, Weight: 1}},
-	} {
-		got, loras := Parse(text)
-		require.Empty(t, loras)
-		require.Len(t, got, len(want), "%q: %+v", text, got)
-		for i := range want {
-			require.Equal(t, want[i].Text, got[i].Text, text)
-			require.Equal(t, want[i].Break, got[i].Break, text)
-			require.InDelta(t, want[i].Weight, got[i].Weight, 1e-12, text)
-		}
-	}
-	spans, loras := Parse("a <lora:style:0.8> cat <lora:x> <lora:y:1:0.5> <lora:bad:x>")
-	require.Equal(t, []LoRA{{"style", 0.8, 0.8}, {"x", 1, 1}, {"y", 1, 0.5}}, loras)
-	require.Equal(t, "a  cat   <lora:bad:x>", spans[0].Text)
-}
-
 func TestChunks(t *testing.T) {
 	d := Default()
 	cats := func(n int) string { return strings.Repeat("cat ", n) }
@@ -152,36 +122,6 @@ func TestOpenRefuses(t *testing.T) {
 		_, err := Open(dir)
 		require.ErrorContains(t, err, c.want)
 	}
-}
-
-// No text is lost by the syntax, whatever it is.
-func FuzzParse(f *testing.F) {
-	for _, s := range []string{"a (b:1.2) [c] \\( BREAK", "<lora:a:1>", "((((", ":1)", "]]"} {
-		f.Add(s)
-	}
-	f.Fuzz(func(t *testing.T, text string) {
-		spans, loras := Parse(text)
-		letters := func(s string) string {
-			return strings.Map(func(r rune) rune {
-				if r >= 'a' && r <= 'z' {
-					return r
-				}
-				return -1
-			}, s)
-		}
-		all := ""
-		for _, s := range spans {
-			all += s.Text
-		}
-		if len(loras) == 0 && letters(all) != letters(text) {
-			t.Fatalf("%q became %q", text, all)
-		}
-		for _, c := range Default().Weighted(spans) {
-			if len(c.IDs) != 77 || len(c.Weights) != 77 || c.IDs[0] != 49406 || !slices.Contains(c.IDs, 49407) {
-				t.Fatalf("%q: a chunk %v", text, c.IDs)
-			}
-		}
-	})
 }
 
 // Tokens spell what was encoded.
