@@ -19,12 +19,22 @@ func (t *Tokenizer) Save(dir string) error {
 		_ = enc.Encode(v) // maps and strings can always be
 		return b.Bytes()
 	}
-	merges := make([]string, len(t.ranks))
-	for pair, rank := range t.ranks {
-		merges[rank] = pair[0] + " " + pair[1] + "\n"
+	merges := make([]string, len(t.merges))
+	for pair, m := range t.merges {
+		merges[m.rank] = t.words[pair[0]] + " " + t.words[pair[1]] + "\n"
 	}
 	special := map[string]any{"bos_token": bosToken, "eos_token": eosToken, "unk_token": eosToken, "pad_token": t.words[t.pad]}
-	config := map[string]any{"tokenizer_class": "CLIPTokenizer", "model_max_length": t.max, "do_lower_case": true, "add_prefix_space": false}
+	added := map[int]any{} // which texts may name, and how they are looked for
+	for _, list := range []names{t.raw, t.cleaned} {
+		for _, tokens := range list {
+			for _, s := range tokens {
+				added[s.id] = map[string]any{"content": t.words[s.id], "normalized": s.clean, "lstrip": false, "rstrip": false,
+					"single_word": false, "special": true}
+			}
+		}
+	}
+	config := map[string]any{"tokenizer_class": "CLIPTokenizer", "model_max_length": t.max, "do_lower_case": true,
+		"add_prefix_space": false, "added_tokens_decoder": added}
 	for k, v := range special {
 		config[k] = v
 	}

@@ -1,0 +1,299 @@
+package prompt
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// Limits keep hostile files from asking for memory.
+const (
+	maxFile  = 64 << 20
+	maxVocab = 1 << 20
+	maxAdded = 1 << 12
+)
+
+// read reads a file of a tokenizer's folder, whole.
+func read(dir, name string) ([]byte, error) {
+	path := filepath.Join(dir, name)
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !st.Mode().IsRegular() || st.Size() > maxFile {
+		return nil, fmt.Errorf("%s: want a file of at most %d MiB", name, maxFile>>20)
+	}
+	return os.ReadFile(path)
+}
+
+// readJSON reads a file into v, and reports whether there is one.
+func readJSON(dir, name string, v any) (bool, error) {
+	data, err := read(dir, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := json.Unmarshal(data, v); err != nil {
+		return false, fmt.Errorf("%s: %w", name, err)
+	}
+	return true, nil
+}
+
+// Open reads a model's tokenizer folder: vocab.json and merges.txt, or else the tokenizer.json of transformers 5. What pads texts, how
+// long they are and which tokens were added comes from tokenizer_config.json, special_tokens_map.json and added_tokens.json, where
+// there are any, by the rules of transformers.
+func Open(dir string) (*Tokenizer, error) {
+	t, err := open(dir)
+	if err != nil {
+		return nil, fmt.Errorf("tokenizer %s: %w", dir, err)
+	}
+	return t, nil
+}
+
+func open(dir string) (*Tokenizer, error) {
+	vocab := map[string]int{}
+	var pairs [][2]string
+	var added []addedToken
+	ok, err := readJSON(dir, "vocab.json", &vocab)
+	if err != nil {
+		return nil, err
+	}
+	if ok {
+		pairs, err = readMerges(dir)
+	} else {
+		vocab, pairs, added, err = readFast(dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	c, err := readConfig(dir)
+	if err != nil {
+		return nil, err
+	}
+	if c.decoder != nil {
+		added = c.decoder
+	}
+	return assemble(vocab, pairs, added, c)
+}
+
+// readMerges reads merges.txt: pairs, the first to be merged first.
+func readMerges(dir string) (pairs [][2]string, err error) {
+	text, err := read(dir, "merges.txt")
+	if err != nil {
+		return nil, err
+	}
+	n := 0
+	for line := range strings.Lines(string(text)) {
+		n++
+		line = strings.TrimRight(line, "\r\n")
+		if line == "" || n == 1 && strings.HasPrefix(line, "#version") {
+			continue
+		}
+		a, b, ok := strings.Cut(line, " ")
+		if !ok || a == "" || b == "" {
+			return nil, fmt.Errorf("merges.txt line %d: want two tokens with a space between, got %.40q", n, line)
+		}
+		pairs = append(pairs, [2]string{a, b})
+	}
+	return pairs, nil
+}
+
+// readFast reads tokenizer.json, the file of the tokenizers library.
+func readFast(dir string) (vocab map[string]int, pairs [][2]string, added []addedToken, err error) {
+	var file struct {
+		Added []addedToken `json:"added_tokens"`
+		Model struct {
+			Type   string            `json:"type"`
+			Suffix string            `json:"end_of_word_suffix"`
+			Vocab  map[string]int    `json:"vocab"`
+			Merges []json.RawMessage `json:"merges"`
+		} `json:"model"`
+	}
+	ok, err := readJSON(dir, "tokenizer.json", &file)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	if !ok {
+		return nil, nil, nil, errors.New("want vocab.json and merges.txt, or tokenizer.json: there is neither")
+	}
+	if file.Model.Type != "BPE" || file.Model.Suffix != wordEnd {
+		return nil, nil, nil, fmt.Errorf("tokenizer.json: want CLIP's tokenizer, BPE with words that end in %s, got %q with %q",
+			wordEnd, file.Model.Type, file.Model.Suffix)
+	}
+	for _, raw := range file.Model.Merges { // "a b", or ["a", "b"]
+		var pair []string
+		var text string
+		if json.Unmarshal(raw, &text) == nil {
+			a, b, _ := strings.Cut(text, " ")
+			pair = []string{a, b}
+		} else if err := json.Unmarshal(raw, &pair); err != nil || len(pair) != 2 {
+			return nil, nil, nil, fmt.Errorf("tokenizer.json: merge %d: want two tokens, got %.40q", len(pairs), raw)
+		}
+		pairs = append(pairs, [2]string(pair))
+	}
+	return file.Model.Vocab, pairs, file.Added, nil
+}
+
+// addedToken is a token beside the vocabulary or in it, which texts may name: an object, or only its text.
+type addedToken struct {
+	ID         int    `json:"id"`
+	Content    string `json:"content"`
+	Normalized *bool  `json:"normalized"` // looked for in clean texts
+	SingleWord bool   `json:"single_word"`
+	Special    bool   `json:"special"`
+}
+
+func (a *addedToken) UnmarshalJSON(data []byte) error {
+	if json.Unmarshal(data, &a.Content) == nil { // null too
+		return nil
+	}
+	type plain addedToken
+	if err := json.Unmarshal(data, (*plain)(a)); err != nil {
+		return fmt.Errorf("want a token, got %.80s", data)
+	}
+	if a.SingleWord {
+		return fmt.Errorf("token %q has single_word, which is not supported", a.Content)
+	}
+	return nil
+}
+
+// normalized says where the token is looked for: unless it is said, ordinary added tokens in clean texts, special ones in texts as they are.
+func (a addedToken) normalized() bool {
+	return a.Normalized != nil && *a.Normalized || a.Normalized == nil && !a.Special
+}
+
+// config is what the smaller files of a folder say.
+type config struct {
+	named   []addedToken // those that begin, end and pad, without ids
+	pad     string
+	max     int
+	decoder []addedToken // nil: not given
+}
+
+func readConfig(dir string) (config, error) {
+	type tokens struct {
+		BOS *addedToken `json:"bos_token"`
+		EOS *addedToken `json:"eos_token"`
+		Pad *addedToken `json:"pad_token"`
+	}
+	var file struct {
+		tokens
+		Max     *float64              `json:"model_max_length"`
+		Decoder map[string]addedToken `json:"added_tokens_decoder"`
+	}
+	c := config{max: maxTokens}
+	const name = "tokenizer_config.json"
+	if _, err := readJSON(dir, name, &file); err != nil {
+		return c, err
+	}
+	if file.Max != nil && *file.Max < 1e6 { // transformers writes 1e30 where there is no limit
+		if *file.Max < 3 || *file.Max > 4096 || *file.Max != float64(int(*file.Max)) {
+			return c, fmt.Errorf("%s: model_max_length is %g: want 3 to 4096", name, *file.Max)
+		}
+		c.max = int(*file.Max)
+	}
+	if file.Decoder != nil {
+		c.decoder = []addedToken{}
+		for key, a := range file.Decoder {
+			if err := json.Unmarshal([]byte(key), &a.ID); err != nil {
+				return c, fmt.Errorf("%s: added_tokens_decoder has the key %.40q: want a number", name, key)
+			}
+			c.decoder = append(c.decoder, a)
+		}
+	} else { // older folders: these files count more
+		if _, err := readJSON(dir, "special_tokens_map.json", &file.tokens); err != nil {
+			return c, err
+		}
+		var added map[string]int
+		if ok, err := readJSON(dir, "added_tokens.json", &added); err != nil {
+			return c, err
+		} else if ok {
+			for text, id := range added {
+				c.decoder = append(c.decoder, addedToken{ID: id, Content: text})
+			}
+		}
+	}
+	for i, a := range []*addedToken{file.BOS, file.EOS, file.Pad} {
+		if a == nil || a.Content == "" {
+			continue
+		}
+		a.Special = a.Normalized == nil // objects say it, words are special
+		if i == 2 {
+			c.pad = a.Content
+		} else if want := []string{bosToken, eosToken}[i]; a.Content != want {
+			return c, fmt.Errorf("%s: the token %q: want %s, as in CLIP's tokenizers", name, a.Content, want)
+		}
+		c.named = append(c.named, *a)
+	}
+	return c, nil
+}
+
+// assemble makes a tokenizer of a vocabulary whose ids are 0 to n-1, together with added tokens, and merges whose results are in it.
+func assemble(vocab map[string]int, pairs [][2]string, added []addedToken, c config) (*Tokenizer, error) {
+	if len(added) > maxAdded {
+		return nil, fmt.Errorf("want at most %d added tokens, got %d", maxAdded, len(added))
+	}
+	if vocab == nil {
+		vocab = map[string]int{}
+	}
+	for _, a := range added {
+		if id, ok := vocab[a.Content]; ok && id != a.ID {
+			return nil, fmt.Errorf("the added token %q has the number %d: in the vocabulary it has %d", a.Content, a.ID, id)
+		}
+		vocab[a.Content] = a.ID
+	}
+	if len(vocab) == 0 || len(vocab) > maxVocab {
+		return nil, fmt.Errorf("want 1 to %d tokens, got %d", maxVocab, len(vocab))
+	}
+	t := &Tokenizer{ids: vocab, words: make([]string, len(vocab)), merges: make(map[[2]int32]merge, len(pairs)), max: c.max}
+	given := make([]bool, len(vocab))
+	for word, id := range vocab {
+		if id < 0 || id >= len(vocab) || given[id] {
+			return nil, fmt.Errorf("token %q has the number %d: want every number from 0 to %d once", word, id, len(vocab)-1)
+		}
+		t.words[id], given[id] = word, true
+	}
+	for rank, p := range pairs {
+		var ids [3]int32
+		for i, word := range []string{p[0], p[1], p[0] + p[1]} {
+			id, ok := vocab[word]
+			if !ok {
+				return nil, fmt.Errorf("the merge of %q and %q: there is no token %q", p[0], p[1], word)
+			}
+			ids[i] = int32(id)
+		}
+		pair := [2]int32{ids[0], ids[1]}
+		if _, ok := t.merges[pair]; ok {
+			return nil, fmt.Errorf("the merge of %q and %q is there twice", p[0], p[1])
+		}
+		t.merges[pair] = merge{int32(rank), ids[2]}
+	}
+	slices.SortFunc(added, func(a, b addedToken) int { return a.ID - b.ID })
+	var specials []special
+	for _, a := range slices.Concat(added, c.named) { // the first of a name counts
+		id, ok := vocab[a.Content]
+		if !ok {
+			if a.Content == c.pad {
+				return nil, fmt.Errorf("pad_token is %q: there is no such token", a.Content)
+			}
+			continue // finish says it
+		}
+		if !slices.ContainsFunc(specials, func(s special) bool { return s.id == id }) {
+			specials = append(specials, special{a.Content, id, a.normalized()})
+		}
+	}
+	if err := t.finish(specials); err != nil {
+		return nil, err
+	}
+	if c.pad != "" {
+		t.setPad(vocab[c.pad])
+	}
+	return t, nil
+}
