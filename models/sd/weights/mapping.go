@@ -86,6 +86,10 @@ func (m *mapping) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 		switch {
 		case p.shape != nil:
 			v = v.View(c, p.shape...)
+		case p.turn && len(v.Shape()) != 2:
+			return fmt.Errorf("want two dimensions, got the shape %v", v.Shape())
+		case p.count > 0 && (len(v.Shape()) == 0 || v.Shape()[0]%p.count != 0):
+			return fmt.Errorf("want %d equal parts, got the shape %v", p.count, v.Shape())
 		case p.turn:
 			v = v.Transpose(c, 0, 1).Contiguous(c)
 		case p.join != nil:

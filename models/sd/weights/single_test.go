@@ -170,6 +170,27 @@ func TestControlNetWithModel(t *testing.T) {
 	require.NoError(t, got.Close())
 }
 
+// Tensors that cannot be divided or turned are errors, also where nothing compares shapes before.
+func TestMisshapen(t *testing.T) {
+	for _, c := range []struct {
+		name, want string
+		shape      []int
+	}{
+		{"transformer.resblocks.0.attn.in_proj_weight", "want 3 equal parts, got the shape []", nil},
+		{"transformer.resblocks.0.attn.in_proj_bias", "want 3 equal parts, got the shape [37]", []int{37}},
+		{"text_projection", "want two dimensions, got the shape [6]", []int{6}},
+	} {
+		bad := singles(t)["sdxl"]
+		bad.File = slices.Clone(bad.File)
+		i := slices.IndexFunc(bad.File, func(f named) bool { return f.name == "conditioner.embedders.1.model."+c.name })
+		bad.File[i].shape = c.shape
+		m, _ := bad.open(t)
+		dir := filepath.Join(t.TempDir(), "out")
+		require.ErrorContains(t, WriteFolder(dir, m, WriteOptions{Tokenizer: tinyTokenizer(t)}), c.want)
+		require.NoDirExists(t, dir)
+	}
+}
+
 // Averages of training are the network's weights if they are asked for.
 func TestAverages(t *testing.T) {
 	c := singles(t)["sd15"]
@@ -201,7 +222,7 @@ func TestAverages(t *testing.T) {
 		require.NoError(t, err)
 		for _, x := range [][2]string{
 			{"conv_in.weight", "model_ema.diffusion_modelinput_blocks00weight"},
-			{"down_blocks.0.attentions.1.transformer_blocks.0.attn1.to_out.0.bias", "model_ema.diffusion_modelinput_blocks21transformer_blocks0attn1to_out0bias"},
+			{"down_blocks.0.attentions.1.norm.bias", "model_ema.diffusion_modelinput_blocks21normbias"},
 		} {
 			got, err := m.UNet.Get(s, x[0])
 			require.NoError(t, err)
