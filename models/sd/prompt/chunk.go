@@ -1,6 +1,7 @@
 package prompt
 
 import (
+	"fmt"
 	"slices"
 
 	"github.com/onestep-go/onestep/torch"
@@ -34,12 +35,15 @@ func (t *Tokenizer) Plain(text string) (chunks []Chunk, cut string) {
 	return []Chunk{t.frame(ids, slices.Repeat([]float32{1}, len(ids)))}, cut
 }
 
-// backtrack is how many tokens at most are moved to the next chunk, so that what stands between commas stays together; A1111's default.
-const backtrack = 20
+// CommaBacktrack is how many tokens at most A1111 moves to the next chunk, so that what stands between commas stays together.
+const CommaBacktrack = 20
 
-// Weighted returns spans as chunks of Max-2 tokens each, by A1111's rule: a chunk that is full ends at its last comma, if that is
-// near.
-func (t *Tokenizer) Weighted(spans []Span) []Chunk {
+// Weighted returns spans as chunks of Max-2 tokens each, as A1111 does: [Tokenizer.Chunks] with CommaBacktrack.
+func (t *Tokenizer) Weighted(spans []Span) []Chunk { return t.Chunks(spans, CommaBacktrack) }
+
+// Chunks returns spans as chunks of Max-2 tokens each, one at least. A chunk that is full ends at its last comma, if no more than
+// backtrack tokens stand from that on; 0 fills every chunk. Spans are encoded one by one: a word that a bracket divides is two.
+func (t *Tokenizer) Chunks(spans []Span, backtrack int) []Chunk {
 	var chunks []Chunk
 	var ids []int
 	var weights []float32
@@ -80,36 +84,56 @@ func (t *Tokenizer) Weighted(spans []Span) []Chunk {
 	return chunks
 }
 
-// Match fills the shorter of two texts up with empty chunks.
+// Match fills the shorter of two texts up with empty chunks. It leaves the slices that it is given as they are.
 func (t *Tokenizer) Match(a, b []Chunk) ([]Chunk, []Chunk) {
-	empty := t.frame(nil, nil)
-	for len(a) < len(b) {
-		a = append(a, empty)
-	}
-	for len(b) < len(a) {
-		b = append(b, empty)
-	}
-	return a, b
+	n := max(len(a), len(b))
+	return t.fill(a, n), t.fill(b, n)
 }
 
-// Weigh multiplies what an encoder made of chunks, hidden [chunks, Max, features], by their weights, and each chunk by what brings its
-// mean back (A1111's emphasis). Where all weights are 1 it returns hidden itself.
+func (t *Tokenizer) fill(chunks []Chunk, n int) []Chunk {
+	chunks = slices.Clip(chunks)
+	for len(chunks) < n {
+		chunks = append(chunks, t.frame(nil, nil))
+	}
+	return chunks
+}
+
+// Multiply multiplies what an encoder made of chunks, hidden [chunks, Max, features], by their weights, and does nothing else. Where all
+// weights are 1 it returns hidden itself.
+func Multiply(s *torch.Scope, hidden *torch.Tensor, chunks []Chunk) *torch.Tensor {
+	return emphasize(s, hidden, chunks, func(s *torch.Scope, _, z *torch.Tensor) *torch.Tensor { return z })
+}
+
+// Weigh multiplies as [Multiply] does, and then each chunk by what brings the mean of all its elements back, as A1111 does with a single
+// text (with several it takes the mean over all of them, so that a picture depends on its neighbours). Where all weights of a chunk
+// are 1 its elements stay as they are, to the bit; where all are of the whole text, it returns hidden itself. A chunk whose mean
+// becomes 0 is not scaled.
 func Weigh(s *torch.Scope, hidden *torch.Tensor, chunks []Chunk) *torch.Tensor {
+	return emphasize(s, hidden, chunks, func(s *torch.Scope, x, z *torch.Tensor) *torch.Tensor {
+		mean, now := x.MeanDim(s, true, 1, 2), z.MeanDim(s, true, 1, 2)
+		return z.Mul(s, mean.Div(s, now).MaskedFill(s, now.NeScalar(s, 0).LogicalNot(s), 1))
+	})
+}
+
+// emphasize computes in float32 at least; then makes something of hidden and of its product with the weights.
+func emphasize(s *torch.Scope, hidden *torch.Tensor, chunks []Chunk, then func(s *torch.Scope, x, z *torch.Tensor) *torch.Tensor) *torch.Tensor {
 	var all []float32
 	for _, c := range chunks {
 		all = append(all, c.Weights...)
+	}
+	if shape := hidden.Shape(); len(shape) != 3 || shape[0] != len(chunks) || shape[0]*shape[1] != len(all) {
+		panic(&torch.Error{Op: "weigh a text", Msg: fmt.Sprintf("want [chunks, tokens, features] of %d chunks of together %d tokens, got %v",
+			len(chunks), len(all), shape)})
 	}
 	if !slices.ContainsFunc(all, func(w float32) bool { return w != 1 }) {
 		return hidden
 	}
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		w := torch.FromSlice(s, all, len(chunks), len(all)/len(chunks), 1)
-		wide := hidden
-		if hidden.DType() != torch.Float64 {
-			wide = hidden.To(s, torch.Float32)
+		x := hidden
+		if x.DType() != torch.Float64 {
+			x = x.To(s, torch.Float32)
 		}
-		z := wide.Mul(s, w)
-		z = z.Mul(s, wide.MeanDim(s, true, 1, 2).Div(s, z.MeanDim(s, true, 1, 2)))
-		return z.To(s, hidden.DType())
+		z := x.Mul(s, torch.FromSlice(s, all, len(chunks), len(all)/len(chunks), 1))
+		return then(s, x, z).To(s, hidden.DType())
 	})
 }

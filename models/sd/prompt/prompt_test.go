@@ -5,14 +5,12 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/text/unicode/norm"
 
-	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/torchtest"
 )
 
@@ -56,49 +54,6 @@ func TestDefault(t *testing.T) {
 	require.Equal(t, [3]int{49406, 49407, 49407}, [3]int{d.BOS(), d.EOS(), d.Pad()})
 	require.Equal(t, []int{320, 1125, 539, 320, 2368}, d.Encode("a photo of a cat"))
 	require.Equal(t, "a photo of a cat", d.Decode(d.Encode("A  photo of a\ncat")))
-}
-
-func TestChunks(t *testing.T) {
-	d := Default()
-	cats := func(n int) string { return strings.Repeat("cat ", n) }
-	chunks := func(text string) []Chunk { spans, _ := Parse(text); return d.Weighted(spans) }
-	require.Len(t, chunks(""), 1)
-	require.Len(t, chunks(cats(75)), 1)
-	two := chunks(cats(76))
-	require.Len(t, two, 2)
-	require.Equal(t, []int{d.BOS(), d.Encode("cat")[0], d.EOS(), d.EOS()}, two[1].IDs[:4])
-	require.Len(t, chunks("a BREAK b"), 2)
-	// What follows the last comma moves on together, if it is near.
-	moved := chunks(cats(70) + ", " + cats(10))
-	require.Equal(t, 14, slices.Index(moved[1].IDs[1:], d.EOS())+4) // ten, and the comma stays behind
-	require.Equal(t, 71, slices.Index(moved[0].IDs[1:], d.EOS()))
-	far := chunks(cats(50) + ", " + cats(40))
-	require.Equal(t, 75, slices.Index(far[0].IDs[1:], d.EOS()))
-	weighed := chunks("a (cat:2) b")
-	require.Equal(t, []float32{1, 1, 2, 1, 1}, weighed[0].Weights[:5])
-	a, b := d.Match(chunks("a"), chunks("a BREAK b BREAK c"))
-	require.Len(t, a, 3)
-	require.Len(t, b, 3)
-	require.Equal(t, []int{d.BOS(), d.EOS()}, a[2].IDs[:2])
-}
-
-func TestWeigh(t *testing.T) {
-	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
-		d := Default()
-		spans, _ := Parse("a (cat:2) b")
-		chunks := d.Weighted(spans)
-		x := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float32, 1, 77, 4)
-		plain, _ := d.Plain("a cat b")
-		require.Same(t, x, Weigh(s, x, plain))
-		y := Weigh(s, x, chunks)
-		require.InDelta(t, x.Mean(s).Item(), y.Mean(s).Item(), 1e-6)
-		ratio := y.Div(s, x)
-		at := func(i int) float64 { return ratio.Select(s, 1, i).Select(s, 1, 0).Item() }
-		require.InDelta(t, 2, at(2)/at(1), 1e-5)
-		require.InDelta(t, 1, at(3)/at(1), 1e-5)
-		return nil
-	})
-	require.NoError(t, err)
 }
 
 func TestOpenRefuses(t *testing.T) {
