@@ -155,6 +155,10 @@ def sd15():
     fill(control, "control").half().save_pretrained(os.path.join(OUT, "controlnet"))
     pipe = parts("sd15", StableDiffusionPipeline, unet, pndm(PNDMScheduler, skip_prk_steps=True, set_alpha_to_one=False))
     save("sd15", pipe.to(torch.float16), max_shard_size="800KB")
+    with open(os.path.join(OUT, "sd15", "scheduler", "scheduler_config.json"), "w") as f:  # the keys of the published one
+        json.dump(dict(BETAS, _class_name="PNDMScheduler", _diffusers_version="0.6.0", clip_sample=False, num_train_timesteps=1000,
+                       set_alpha_to_one=False, skip_prk_steps=True, steps_offset=1, trained_betas=None), f, indent=2)
+        f.write("\n")
     rewrite(os.path.join(OUT, "sd15", "vae", "diffusion_pytorch_model.safetensors"), old_attention)
     rewrite(os.path.join(OUT, "sd15", "text_encoder", "model.safetensors"), lambda k: "text_model." + k)
 
