@@ -63,6 +63,9 @@ func (m *Model) fill(w file, l layout, o Options) error {
 	if err != nil {
 		return err
 	}
+	if o.EMA && l.unet == nil {
+		return fmt.Errorf("want a network to take averages of training for: it is a %s", l.kind)
+	}
 	rest := newRest(w)
 	if l.unet != nil {
 		src := rest.module(*l.unet, l.ours)
@@ -275,7 +278,8 @@ func (r *rest) module(prefix string, ours bool) *mapping {
 // averages takes the tensors of a network from the averages of training, whose names have no points.
 func (r *rest) averages(m *mapping, prefix string) error {
 	const theirs = "model_ema."
-	for ours, p := range m.parts {
+	for _, ours := range m.order {
+		p := m.parts[ours]
 		name := theirs + strings.ReplaceAll(strings.TrimPrefix(p.name, "model."), ".", "")
 		shape, _, ok := r.Info(name)
 		now, _, _ := r.Info(p.name)

@@ -198,6 +198,9 @@ func TestAverages(t *testing.T) {
 	o := Options{Config: filepath.Join(filepath.Dir(path), "configs"), EMA: true}
 	_, err := Open(path, o)
 	require.ErrorContains(t, err, "want averages of training (model_ema.)")
+	_, other := singles(t)["vae"].open(t)
+	_, err = Open(other, Options{EMA: true})
+	require.ErrorContains(t, err, "want a network to take averages of training for: it is a vae")
 
 	more := c
 	more.File = slices.Clone(c.File)
