@@ -171,7 +171,8 @@ func (a addedToken) normalized() bool {
 
 // config is what the smaller files of a folder say.
 type config struct {
-	named   []addedToken // those that begin, end and pad, without ids
+	named   []addedToken // those that begin, end, stand for unknown ones and pad, without ids
+	unk     string
 	pad     string
 	max     int
 	decoder []addedToken // nil: not given
@@ -181,6 +182,7 @@ func readConfig(dir string) (config, error) {
 	type tokens struct {
 		BOS *addedToken `json:"bos_token"`
 		EOS *addedToken `json:"eos_token"`
+		Unk *addedToken `json:"unk_token"`
 		Pad *addedToken `json:"pad_token"`
 	}
 	var file struct {
@@ -220,18 +222,32 @@ func readConfig(dir string) (config, error) {
 			}
 		}
 	}
-	for i, a := range []*addedToken{file.BOS, file.EOS, file.Pad} {
+	for _, v := range []struct {
+		token *addedToken
+		key   string
+	}{{file.BOS, "bos_token"}, {file.EOS, "eos_token"}, {file.Unk, "unk_token"}, {file.Pad, "pad_token"}} {
+		a := v.token
 		if a == nil || a.Content == "" {
 			continue
 		}
-		a.Special = a.Normalized == nil // objects say it, words are special
-		if i == 2 {
+		want := a.Content
+		switch v.key {
+		case "bos_token":
+			want = bosToken
+		case "eos_token":
+			want = eosToken
+		case "unk_token":
+			c.unk = a.Content
+		case "pad_token":
 			c.pad = a.Content
-		} else if want := []string{bosToken, eosToken}[i]; a.Content != want {
-			return c, fmt.Errorf("%s: the token %q: want %s, as in CLIP's tokenizers", name, a.Content, want)
 		}
+		if a.Content != want {
+			return c, fmt.Errorf("%s is %q: want %s, as in CLIP's tokenizers", v.key, a.Content, want)
+		}
+		a.Special = true
 		c.named = append(c.named, *a)
 	}
+	slices.Reverse(c.named) // the last counts, if they are the same
 	return c, nil
 }
 
@@ -277,19 +293,20 @@ func assemble(vocab map[string]int, pairs [][2]string, added []addedToken, c con
 	}
 	slices.SortFunc(added, func(a, b addedToken) int { return a.ID - b.ID })
 	var specials []special
-	for _, a := range slices.Concat(added, c.named) { // the first of a name counts
+	for _, a := range slices.Concat(added, c.named) { // the first of a name counts, as in transformers
 		id, ok := vocab[a.Content]
 		if !ok {
-			if a.Content == c.pad {
-				return nil, fmt.Errorf("pad_token is %q: there is no such token", a.Content)
-			}
-			continue // finish says it
+			return nil, fmt.Errorf("the special token %q is not in the vocabulary", a.Content)
 		}
 		if !slices.ContainsFunc(specials, func(s special) bool { return s.id == id }) {
 			specials = append(specials, special{a.Content, id, a.normalized()})
 		}
 	}
-	if err := t.finish(specials); err != nil {
+	unk := eosToken
+	if c.unk != "" {
+		unk = c.unk
+	}
+	if err := t.finish(unk, specials); err != nil {
 		return nil, err
 	}
 	if c.pad != "" {

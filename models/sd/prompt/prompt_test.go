@@ -1,12 +1,21 @@
 package prompt
 
 import (
-	"bufio"
+	"compress/gzip"
+	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
+	"fmt"
+	"hash/crc32"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/text/unicode/norm"
@@ -16,36 +25,151 @@ import (
 
 func TestMain(m *testing.M) { torchtest.Main(m) }
 
-// Tokens are transformers' for 500 prompts, of the embedded vocabulary and of folders in both forms.
+// crc is how the generator writes ids down.
+func crc(ids []int) string {
+	text := strings.Trim(fmt.Sprint(ids), "[]")
+	return fmt.Sprintf("%08x", crc32.ChecksumIEEE([]byte(text)))
+}
+
+// Tokens are transformers' for 500 prompts, of the embedded vocabulary and of folders in both forms, bare and in their frame.
 func TestTokens(t *testing.T) {
-	f, err := os.Open("testdata/prompts.jsonl")
+	f, err := os.Open("testdata/prompts.jsonl.gz")
 	require.NoError(t, err)
 	defer f.Close()
+	z, err := gzip.NewReader(f)
+	require.NoError(t, err)
 	small, err := Open("testdata/small")
 	require.NoError(t, err)
 	five, err := Open("testdata/small5")
 	require.NoError(t, err)
 	require.Equal(t, 1000, small.Vocab())
 	require.Equal(t, 0, small.Pad(), "of tokenizer_config.json")
-	d := Default().WithPad(0) // as the generator's
-	lines, n := bufio.NewScanner(f), 0
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
+	require.Equal(t, 0, five.Pad())
+	dir := t.TempDir()
+	require.NoError(t, Default().WithPad(0).Save(dir))
+	saved, err := Open(dir)
+	require.NoError(t, err)
+
+	lines := json.NewDecoder(z)
+	var versions map[string]string
+	require.NoError(t, lines.Decode(&versions))
+	n := 0
+	for lines.More() {
 		var want struct {
-			Text               string
-			IDs, Padded, Small []int
+			Text, Padded, Ends, Small, Cut string
+			IDs, Plain                     []int
 		}
-		require.NoError(t, json.Unmarshal(lines.Bytes(), &want))
+		require.NoError(t, lines.Decode(&want))
 		n++
-		require.Equal(t, want.IDs, append([]int{}, d.Encode(want.Text)...), "%q", want.Text)
-		require.Equal(t, want.Small, append([]int{}, small.Encode(want.Text)...), "%q", want.Text)
-		require.Equal(t, want.Small, append([]int{}, five.Encode(want.Text)...), "%q", want.Text)
-		chunks, cut := d.Plain(want.Text)
-		require.Equal(t, want.Padded, chunks[0].IDs, "%q", want.Text)
-		require.Equal(t, len(want.IDs) > 75, cut != "" || (len(want.IDs) > 75 && d.Decode(want.IDs[75:]) == ""), "%q", want.Text)
+		if want.Plain == nil {
+			want.Plain = want.IDs
+		}
+		for _, d := range []*Tokenizer{Default().WithPad(0), saved} {
+			require.Equal(t, want.IDs, append([]int{}, d.Encode(want.Text)...), "%q", want.Text)
+			chunks, _ := d.Plain(want.Text)
+			require.Equal(t, want.Padded, crc(chunks[0].IDs), "%q", want.Text)
+		}
+		require.Equal(t, want.Plain, append([]int{}, Default().Encode(want.Text)...), "%q", want.Text)
+		chunks, cut := Default().Plain(want.Text)
+		require.Len(t, chunks, 1)
+		require.Equal(t, want.Ends, crc(chunks[0].IDs), "%q", want.Text)
+		require.Equal(t, want.Cut, cut, "%q", want.Text)
+		require.Equal(t, want.Small, crc(small.Encode(want.Text)), "%q", want.Text)
+		require.Equal(t, want.Small, crc(five.Encode(want.Text)), "%q", want.Text)
 	}
-	require.NoError(t, lines.Err())
 	require.Equal(t, 500, n)
+}
+
+// The small files of a folder mean what they mean to transformers: what pads, how long texts are, what added tokens are and where they
+// are looked for.
+func TestFolders(t *testing.T) {
+	data, err := os.ReadFile("testdata/folders.json")
+	require.NoError(t, err)
+	var golden struct {
+		Folders []struct {
+			Name           string
+			Files          map[string]json.RawMessage
+			Pad, Max, Size int
+			IDs, Padded    map[string][]int
+		}
+	}
+	require.NoError(t, json.Unmarshal(data, &golden))
+	require.NotEmpty(t, golden.Folders)
+	for _, c := range golden.Folders {
+		t.Run(c.Name, func(t *testing.T) {
+			dir := t.TempDir()
+			for _, name := range []string{"vocab.json", "merges.txt"} {
+				data, err := os.ReadFile(filepath.Join("testdata/small", name))
+				require.NoError(t, err)
+				c.Files[name] = data
+			}
+			for name, data := range c.Files {
+				require.NoError(t, os.WriteFile(filepath.Join(dir, name), data, 0o644))
+			}
+			open, err := Open(dir)
+			require.NoError(t, err)
+			again := t.TempDir() // what Save writes says the same
+			require.NoError(t, open.Save(again))
+			saved, err := Open(again)
+			require.NoError(t, err)
+			for _, d := range []*Tokenizer{open, saved} {
+				require.Equal(t, []int{c.Pad, c.Max, c.Size}, []int{d.Pad(), d.Max(), d.Vocab()})
+				for text, want := range c.IDs {
+					require.Equal(t, want, d.Encode(text), "%q", text)
+				}
+				for text, want := range c.Padded {
+					chunks, _ := d.Plain(text)
+					require.Equal(t, want, chunks[0].IDs)
+				}
+			}
+		})
+	}
+}
+
+// Every character is the letter, number or space that it is for the reference, and is normalized as there.
+func TestUnicode(t *testing.T) {
+	if unicode.Version != "15.0.0" || norm.Version != unicode.Version {
+		t.Skipf("Unicode is %s here, and %s for norm: the tables of what is missing in 15.0.0 are not meant for it", unicode.Version, norm.Version)
+	}
+	data, err := os.ReadFile("testdata/unicode.json")
+	require.NoError(t, err)
+	var golden struct{ Runs, Normalized string }
+	require.NoError(t, json.Unmarshal(data, &golden))
+	var runs []string
+	last := -1
+	h := sha256.New()
+	for r := range rune(0x110000) {
+		if !utf8.ValidRune(r) {
+			continue
+		}
+		if k := []int{2, 0, 1, 3}[kind(r)]; k != last {
+			runs = append(runs, fmt.Sprintf("%x%d", r, k))
+			last = k
+		}
+		io.WriteString(h, clean("a"+string(r)+"a"))
+	}
+	require.Equal(t, golden.Runs, strings.Join(runs, " "))
+	require.Equal(t, golden.Normalized, hex.EncodeToString(h.Sum(nil)))
+}
+
+// A text without spaces takes no more than a little longer than one with them, and goroutines do not meet.
+func TestLong(t *testing.T) {
+	for _, text := range []string{strings.Repeat("a", 1<<20), strings.Repeat("!<", 1<<19) + eosToken, strings.Repeat("e\u0301\u0316", 1<<17), strings.Repeat("\u0301", 1<<18)} {
+		ids := Default().Encode(text)
+		require.LessOrEqual(t, len(ids), len(text))
+		require.Equal(t, norm.NFC.String(text[:30]), strings.ReplaceAll(Default().Decode(ids), " ", "")[:len(norm.NFC.String(text[:30]))])
+	}
+	var all sync.WaitGroup
+	for range 8 {
+		all.Go(func() {
+			for range 100 {
+				if !slices.Equal(Default().WithPad(0).Encode("a photo of a cat!"), []int{320, 1125, 539, 320, 2368, 0}) {
+					t.Error("not the same in another goroutine")
+				}
+			}
+		})
+	}
+	all.Wait()
 }
 
 func TestDefault(t *testing.T) {
@@ -57,27 +181,63 @@ func TestDefault(t *testing.T) {
 }
 
 func TestOpenRefuses(t *testing.T) {
-	for _, c := range []struct{ want, vocab, merges, config string }{
-		{"neither", "", "", ""},
-		{"every number from 0 to 2 once", `{"a": 0, "<|startoftext|>": 1, "<|endoftext|>": 1}`, "", ""},
-		{"every number from 0 to 2 once", `{"a": 7, "<|startoftext|>": 1, "<|endoftext|>": 2}`, "", ""},
-		{"there is no token \"ab\"", `{"a": 0, "b": 1, "<|startoftext|>": 2, "<|endoftext|>": 3}`, "a b\n", ""},
-		{"there is no token <|endoftext|>", `{"a": 0, "<|startoftext|>": 1}`, "", ""},
-		{"want 1 to", `{}`, "", ""},
-		{"vocab.json", `[]`, "", ""},
-		{"pad_token is \"x\"", `{"a": 0, "<|startoftext|>": 1, "<|endoftext|>": 2}`, "", `{"pad_token": "x"}`},
-		{"model_max_length is 1", `{"a": 0, "<|startoftext|>": 1, "<|endoftext|>": 2}`, "", `{"model_max_length": 1}`},
-		{"want a token, got 7", `{"a": 0, "<|startoftext|>": 1, "<|endoftext|>": 2}`, "", `{"pad_token": 7}`},
-	} {
+	const tiny = `{"a": 0, "b": 1, "ab": 2, "<|startoftext|>": 3, "<|endoftext|>": 4}`
+	fast := func(kind, vocab, merges string) string {
+		return fmt.Sprintf(`{"model": {"type": %q, "end_of_word_suffix": "</w>", "vocab": %s, "merges": %s}}`, kind, vocab, merges)
+	}
+	type files map[string]string
+	write := func(t *testing.T, f files) string {
 		dir := t.TempDir()
-		for name, text := range map[string]string{"vocab.json": c.vocab, "merges.txt": "#version: 0.2\n" + c.merges, "tokenizer_config.json": c.config} {
-			if text != "" && c.vocab != "" {
-				require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
-			}
+		for name, text := range f {
+			require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
 		}
-		_, err := Open(dir)
+		return dir
+	}
+	good, err := Open(write(t, files{"vocab.json": tiny, "merges.txt": "#version: 0.2\r\na b\r\n"}))
+	require.NoError(t, err)
+	require.Equal(t, []int{0, 4}, good.Encode("ab"), "there is no b that ends a word")
+	for _, c := range []struct {
+		want  string
+		files files
+	}{
+		{"there is neither", files{}},
+		{"merges.txt", files{"vocab.json": tiny}},
+		{"vocab.json: json", files{"vocab.json": `[]`, "merges.txt": ""}},
+		{"vocab.json: json", files{"vocab.json": `{"a": 1.5}`, "merges.txt": ""}},
+		{"want 1 to 1048576 tokens, got 0", files{"vocab.json": `{}`, "merges.txt": ""}},
+		{"every number from 0 to 2 once", files{"vocab.json": `{"a": 0, "<|startoftext|>": 1, "<|endoftext|>": 1}`, "merges.txt": ""}},
+		{"every number from 0 to 2 once", files{"vocab.json": `{"a": 7, "<|startoftext|>": 1, "<|endoftext|>": 2}`, "merges.txt": ""}},
+		{"every number from 0 to 2 once", files{"vocab.json": `{"a": -1, "<|startoftext|>": 1, "<|endoftext|>": 2}`, "merges.txt": ""}},
+		{"there is no token <|endoftext|>", files{"vocab.json": `{"a": 0, "<|startoftext|>": 1}`, "merges.txt": ""}},
+		{`there is no token "c"`, files{"vocab.json": tiny, "merges.txt": "a b\na c\n"}},
+		{`there is no token "ba"`, files{"vocab.json": tiny, "merges.txt": "b a\n"}},
+		{`the merge of "a" and "b" is there twice`, files{"vocab.json": tiny, "merges.txt": "a b\na b\n"}},
+		{`merges.txt line 2: want two tokens with a space between, got "ab"`, files{"vocab.json": tiny, "merges.txt": "a b\nab\n"}},
+		{`got " b"`, files{"vocab.json": tiny, "merges.txt": " b"}},
+		{`there is no token "b c"`, files{"vocab.json": tiny, "merges.txt": "a b c"}},
+		{"want CLIP's tokenizer", files{"tokenizer.json": fast("WordPiece", tiny, "[]")}},
+		{`merge 1: want two tokens, got "[\"a\"]"`, files{"tokenizer.json": fast("BPE", tiny, `["a b", ["a"]]`)}},
+		{`the special token "x" is not in the vocabulary`, files{"vocab.json": tiny, "merges.txt": "", "tokenizer_config.json": `{"pad_token": "x"}`}},
+		{"want a token, got 7", files{"vocab.json": tiny, "merges.txt": "", "tokenizer_config.json": `{"pad_token": 7}`}},
+		{"single_word, which is not supported", files{"vocab.json": tiny, "merges.txt": "",
+			"special_tokens_map.json": `{"pad_token": {"content": "a", "single_word": true}}`}},
+		{`bos_token is "a": want <|startoftext|>`, files{"vocab.json": tiny, "merges.txt": "", "special_tokens_map.json": `{"bos_token": "a"}`}},
+		{`the added token "a" has the number 9: in the vocabulary it has 0`, files{"vocab.json": tiny, "merges.txt": "", "added_tokens.json": `{"a": 9}`}},
+		{`has the key "x"`, files{"vocab.json": tiny, "merges.txt": "", "tokenizer_config.json": `{"added_tokens_decoder": {"x": {"content": "a"}}}`}},
+		{"every number from 0 to 5 once", files{"vocab.json": tiny, "merges.txt": "", "added_tokens.json": `{"c": 9}`}},
+		{"model_max_length is 1:", files{"vocab.json": tiny, "merges.txt": "", "tokenizer_config.json": `{"model_max_length": 1}`}},
+		{"model_max_length is 9.5:", files{"vocab.json": tiny, "merges.txt": "", "tokenizer_config.json": `{"model_max_length": 9.5}`}},
+	} {
+		_, err := Open(write(t, c.files))
 		require.ErrorContains(t, err, c.want)
 	}
+	dir := write(t, files{"merges.txt": ""})
+	f, err := os.Create(filepath.Join(dir, "vocab.json"))
+	require.NoError(t, err)
+	require.NoError(t, f.Truncate(maxFile+1))
+	require.NoError(t, f.Close())
+	_, err = Open(dir)
+	require.ErrorContains(t, err, "vocab.json: want a file of at most 64 MiB")
 }
 
 // Tokens spell what was encoded, and composing with many marks is composing.
@@ -109,13 +269,17 @@ func FuzzEncode(f *testing.F) {
 
 // Hostile folders are errors or tokenizers that work.
 func FuzzOpen(f *testing.F) {
-	f.Add([]byte(`{"a": 0, "a</w>": 1, "<|startoftext|>": 2, "<|endoftext|>": 3}`), []byte("#version\na a\n"), []byte(`{"pad_token": {"content": "a"}}`), false)
-	f.Add([]byte(`{"model": {"type": "BPE", "end_of_word_suffix": "</w>", "vocab": {"<|startoftext|>": 0, "<|endoftext|>": 1}, "merges": [["a", "b"], "c d"]}}`), []byte(""), []byte("{}"), true)
-	f.Fuzz(func(t *testing.T, vocab, merges, config []byte, five bool) {
+	f.Add([]byte(`{"a": 0, "a</w>": 1, "aa</w>": 2, "<|startoftext|>": 3, "<|endoftext|>": 4}`), []byte("#version\na a</w>\n"), []byte(`{"pad_token": {"content": "a"}}`), []byte(`{"pad_token": "a", "unk_token": "a"}`), false)
+	f.Add([]byte(`{"model": {"type": "BPE", "end_of_word_suffix": "</w>", "vocab": {"<|startoftext|>": 0, "<|endoftext|>": 1}, "merges": [["a", "b"], "c d"]}}`), []byte(""), []byte("{}"), []byte("{}"), true)
+	f.Add([]byte(`{"added_tokens": [{"id": 2, "content": " ", "normalized": true}], "model": {"type": "BPE", "end_of_word_suffix": "</w>", "vocab": {"<|startoftext|>": 0, "<|endoftext|>": 1}, "merges": []}}`), []byte(""), []byte("{}"), []byte("{}"), true)
+	f.Add([]byte(`{"a": 0, "<|startoftext|>": 1, "<|endoftext|>": 2}`), []byte(""), []byte(`{"added_tokens_decoder": {"3": {"content": "", "special": true}, "0": {"content": "a", "normalized": true}}, "model_max_length": 5}`), []byte("{}"), false)
+	f.Fuzz(func(t *testing.T, vocab, merges, config, special []byte, five bool) {
 		dir := t.TempDir()
-		files := map[string][]byte{"vocab.json": vocab, "merges.txt": merges, "tokenizer_config.json": config}
+		files := map[string][]byte{"vocab.json": vocab, "merges.txt": merges, "tokenizer_config.json": config, "special_tokens_map.json": special}
 		if five {
-			files = map[string][]byte{"tokenizer.json": vocab, "tokenizer_config.json": config}
+			delete(files, "merges.txt")
+			delete(files, "vocab.json")
+			files["tokenizer.json"] = vocab
 		}
 		for name, data := range files {
 			if err := os.WriteFile(filepath.Join(dir, name), data, 0o644); err != nil {
@@ -126,11 +290,14 @@ func FuzzOpen(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for _, id := range tok.Encode("a cat") {
+		for _, id := range append(tok.Encode("a cat <|ENDOFTEXT|> aaaa"), tok.BOS(), tok.EOS(), tok.Pad()) {
 			if id < 0 || id >= tok.Vocab() {
 				t.Fatalf("token %d of %d", id, tok.Vocab())
 			}
 		}
-		tok.Plain("a cat")
+		chunks, _ := tok.Plain("a cat")
+		if len(chunks) != 1 || len(chunks[0].IDs) != tok.Max() {
+			t.Fatalf("chunks %v", chunks)
+		}
 	})
 }

@@ -63,7 +63,7 @@ var standard = sync.OnceValue(func() *Tokenizer {
 	}
 	t.add(bosToken)
 	t.add(eosToken)
-	if err := t.finish(nil); err != nil {
+	if err := t.finish(eosToken, nil); err != nil {
 		panic(err)
 	}
 	return t
@@ -76,8 +76,8 @@ func (t *Tokenizer) add(word string) int {
 	return id
 }
 
-// finish fills in what follows from the vocabulary and from tokens that were added to it.
-func (t *Tokenizer) finish(added []special) error {
+// finish fills in what follows from the vocabulary, the token for what it lacks, and tokens that were added to it.
+func (t *Tokenizer) finish(unk string, added []special) error {
 	for name, to := range map[string]*int{bosToken: &t.bos, eosToken: &t.eos} {
 		id, ok := t.ids[name]
 		if !ok {
@@ -93,7 +93,7 @@ func (t *Tokenizer) finish(added []special) error {
 		for i, end := range []string{"", wordEnd} {
 			id, ok := t.ids[string(letter)+end]
 			if !ok {
-				id = t.eos // CLIP's unknown token
+				id = t.ids[unk]
 			}
 			t.bytes[i][b] = int32(id)
 		}
@@ -197,7 +197,7 @@ func (n names) next(text string) (before string, id int, rest string) {
 
 // Encode returns a text's tokens, without those that begin and end it. The text is cleaned as transformers' tokenizer does: NFC,
 // spaces, lower case; there is no repairing of encodings and HTML entities as in OpenAI's own. Special tokens in the text stand for
-// themselves. Bytes that are not UTF-8 are read as U+FFFD, letters that the vocabulary lacks as EOS. Combining marks that Unicode got
+// themselves. Bytes that are not UTF-8 are read as U+FFFD, bytes that the vocabulary lacks as EOS. Combining marks that Unicode got
 // since 2017 are put in order, which the reference does not do.
 func (t *Tokenizer) Encode(text string) []int {
 	var out []int
@@ -230,10 +230,14 @@ func (t *Tokenizer) Decode(ids []int) string {
 			continue
 		}
 		word, ends := strings.CutSuffix(t.words[id], wordEnd)
+		from := len(b)
 		for _, r := range word {
-			if v, ok := letterBytes[r]; ok {
-				b = append(b, v)
+			v, ok := letterBytes[r]
+			if !ok { // an added token, in letters that stand for themselves
+				b = append(b[:from], word...)
+				break
 			}
+			b = append(b, v)
 		}
 		if ends {
 			b = append(b, ' ')
