@@ -6,7 +6,7 @@ Its vocabulary is made of the merges in models/sd/prompt/merges.txt.gz, as OpenA
 the form of older models, small5/ the same as transformers 5 writes it. prompts.jsonl.gz has 500 texts: ids of the full vocabulary with
 "!" as pad token (and with EOS, where they differ), CRC-32 of the padded and cut texts in both, what was cut off, ids of the small one.
 folders.json has small files that folders can have beside small/'s, and what they do. unicode.json has the kind of every character for
-the tokenizer (letter, number, space, other) and a hash of what it normalizes them to.
+the tokenizer (letter, number, space, other) and a hash of what it normalizes them to, among marks.
 """
 import gzip
 import hashlib
@@ -178,6 +178,6 @@ for i in range(0x110000):
     if kind != last:
         runs.append("%x%s" % (i, "lnso".index(kind)))
         last = kind
-    digest.update(normalizer.normalize_str("a" + chr(i) + "a").encode())
+    digest.update(normalizer.normalize_str("a\u0345" + chr(i) + "\u0334" + chr(i) + "\u0301a").encode())
 dump("unicode.json", {**VERSIONS, "kinds": "lnso", "runs": " ".join(runs), "normalized": digest.hexdigest()})
 print(VERSIONS, len(prompts), full.pad_token_id)

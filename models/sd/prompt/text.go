@@ -64,22 +64,35 @@ func lower(lo, hi uint32, by rune) unicode.CaseRange {
 	return c
 }
 
-// compose is NFC. Package norm puts U+034F after 30 combining marks in a row, where the reference puts nothing: texts with many
-// marks are composed here, by the algorithm of Unicode (UAX 15) with norm's tables.
+// compose is NFC as the reference has it. Package norm puts U+034F after 30 combining marks in a row, where the reference puts nothing,
+// and knows marks that the reference does not: texts with many marks or such ones are composed here, by the algorithm of Unicode
+// (UAX 15) with norm's tables.
 func compose(text string) string {
 	marks := 0
 	for _, r := range text {
-		if r < 0x300 || class(r) == 0 {
+		switch {
+		case r < 0x300:
 			marks = 0
-		} else if marks++; marks > 8 { // a mark may stand for several
+		case isLaterMark(r):
 			return composeMarks(text)
+		case class(r) == 0:
+			marks = 0
+		default:
+			if marks++; marks > 8 { // a mark may stand for several
+				return composeMarks(text)
+			}
 		}
 	}
 	return norm.NFC.String(text)
 }
 
 // class is Unicode's canonical combining class.
-func class(r rune) uint8 { return norm.NFD.PropertiesString(string(r)).CCC() }
+func class(r rune) uint8 {
+	if isLaterMark(r) {
+		return 0
+	}
+	return norm.NFD.PropertiesString(string(r)).CCC()
+}
 
 func composeMarks(text string) string {
 	type mark struct {
@@ -88,6 +101,10 @@ func composeMarks(text string) string {
 	}
 	var all []mark
 	for _, r := range text {
+		if isLaterMark(r) {
+			all = append(all, mark{r, 0})
+			continue
+		}
 		for _, d := range norm.NFD.String(string(r)) {
 			all = append(all, mark{d, class(d)})
 		}
@@ -102,7 +119,7 @@ func composeMarks(text string) string {
 	out := make([]rune, 0, len(all))
 	starter, last := -1, uint8(0)
 	for _, m := range all {
-		if starter >= 0 && (starter == len(out)-1 || last < m.class) {
+		if starter >= 0 && (starter == len(out)-1 || last < m.class) && !isLaterMark(out[starter]) && !isLaterMark(m.r) {
 			pair := norm.NFC.String(string([]rune{out[starter], m.r}))
 			if r, n := utf8.DecodeRuneInString(pair); n == len(pair) {
 				out[starter] = r

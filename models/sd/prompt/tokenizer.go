@@ -50,7 +50,8 @@ var standard = sync.OnceValue(func() *Tokenizer {
 	if err != nil {
 		panic(err)
 	}
-	t := &Tokenizer{ids: map[string]int{}, merges: map[[2]int32]merge{}, max: maxTokens}
+	const n = 48894 // merges
+	t := &Tokenizer{ids: make(map[string]int, n+514), words: make([]string, 0, n+514), merges: make(map[[2]int32]merge, n), max: maxTokens}
 	for _, end := range []string{"", wordEnd} {
 		for _, b := range byteOrder {
 			t.add(string(byteLetters[b]) + end)
@@ -197,8 +198,7 @@ func (n names) next(text string) (before string, id int, rest string) {
 
 // Encode returns a text's tokens, without those that begin and end it. The text is cleaned as transformers' tokenizer does: NFC,
 // spaces, lower case; there is no repairing of encodings and HTML entities as in OpenAI's own. Special tokens in the text stand for
-// themselves. Bytes that are not UTF-8 are read as U+FFFD, bytes that the vocabulary lacks as EOS. Combining marks that Unicode got
-// since 2017 are put in order, which the reference does not do.
+// themselves. Bytes that are not UTF-8 are read as U+FFFD, bytes that the vocabulary lacks as EOS.
 func (t *Tokenizer) Encode(text string) []int {
 	var out []int
 	put := func(id int) {
