@@ -5,9 +5,8 @@ go 1.26.0
 require (
 	github.com/stretchr/testify v1.12.1
 	golang.org/x/sys v0.49.0
+	golang.org/x/text v0.43.0
 )
-
-require golang.org/x/text v0.43.0 // indirect
 
 require (
 	github.com/VividCortex/ewma v1.2.0 // indirect
