@@ -15,7 +15,8 @@ default:
     seeds, shared, n             one generator for each picture, or one that all n share
     width, height                in pixels
     strength, init, mask         pictures of that size, in the folder
-    control                      null, or a ControlNet: net, image, scale, start, end, guess
+    controls                     ControlNets: net, image, scale, start, end, guess
+    size, crop                   of SDXL: original_size as width and height, crops_coords_top_left as x and y
     latents, image               tensors of cases.safetensors: before the autoencoder [n, 4, h, w], and [n, height, width, 3] of 8 bits
 
 Noise is drawn in float32 and rounded to the latents' type: PyTorch 2.11 draws other numbers in half precision.
@@ -41,8 +42,10 @@ CLASSES = {"lcm": "LCMScheduler", "tcd": "TCDScheduler", "ddim": "DDIMScheduler"
 LCM, LCM_IMG = "LatentConsistencyModelPipeline", "LatentConsistencyModelImg2ImgPipeline"
 SD, IMG, INPAINT = "StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", "StableDiffusionInpaintPipeline"
 CONTROL, XL, XL_IMG = "StableDiffusionControlNetPipeline", "StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline"
+XL_INPAINT = "StableDiffusionXLInpaintPipeline"
 DEFAULTS = dict(variant=None, vae=None, dtype="float32", sampler=None, overrides={}, timesteps=None, original=0, rescale=0.0,
-                negative=None, clip_skip=0, shared=False, n=1, width=64, height=64, strength=0.0, init=None, mask=None, control=None)
+                negative=None, clip_skip=0, shared=False, n=1, width=64, height=64, strength=0.0, init=None, mask=None, controls=[],
+                size=None, crop=None)
 PROMPT, NEGATIVE = "a photo of a red cat", "blurry, the old house"
 
 ROUNDED = torch_utils.randn_tensor
@@ -65,7 +68,7 @@ def pictures():
 
 
 def control(scale=1.0, start=0.0, end=1.0, guess=False):
-    return dict(net="controlnet", image="control64.png", scale=scale, start=start, end=end, guess=guess)
+    return [dict(net="controlnet", image="control64.png", scale=scale, start=start, end=end, guess=guess)]
 
 
 def table():
@@ -114,6 +117,8 @@ def table():
     # From a picture
     case("img lcm model", "lcm", LCM_IMG, 4, 8.5, strength=0.5, init="init32.png", width=32, height=32)
     case("img lcm model 2", "lcm", LCM_IMG, 2, 3.0, strength=0.8, init="init32.png", width=32, height=32)
+    case("img lcm model all steps", "lcm", IMG, 4, 8.5, strength=0.5, init="init32.png", width=32, height=32)
+    case("inpaint lcm model", "lcm", INPAINT, 4, 8.5, strength=0.8, init="init32.png", mask="mask32.png", width=32, height=32)
     case("img lcm", "sd15", IMG, 4, 1.0, sampler="lcm", strength=0.5, init="init64.png")
     case("img lcm all", "sd15", IMG, 3, 1.0, sampler="lcm", strength=1.0, init="init64.png")
     case("img ddim", "sd15", IMG, 6, 7.5, sampler="ddim", strength=0.5, init="init64.png", negative=NEGATIVE)
@@ -136,12 +141,17 @@ def table():
 
     # ControlNet
     for scale in (1.0, 0.5):
-        case(f"control {scale}", "sd15", CONTROL, 4, 1.0, sampler="lcm", control=control(scale))
-    case("control guided", "sd15", CONTROL, 5, 6.0, sampler="euler", negative=NEGATIVE, control=control())
-    case("control guess", "sd15", CONTROL, 5, 6.0, sampler="ddim", negative=NEGATIVE, control=control(guess=True))
-    case("control guess unguided", "sd15", CONTROL, 3, 1.0, sampler="lcm", control=control(0.8, guess=True))
-    case("control part", "sd15", CONTROL, 5, 6.0, sampler="ddim", control=control(start=0.2, end=0.7))
-    case("control part heun", "sd15", CONTROL, 4, 6.0, sampler="heun", control=control(0.7, start=0.3, end=0.8))
+        case(f"control {scale}", "sd15", CONTROL, 4, 1.0, sampler="lcm", controls=control(scale))
+    case("control guided", "sd15", CONTROL, 5, 6.0, sampler="euler", negative=NEGATIVE, controls=control())
+    case("control guess", "sd15", CONTROL, 5, 6.0, sampler="ddim", negative=NEGATIVE, controls=control(guess=True))
+    case("control guess unguided", "sd15", CONTROL, 3, 1.0, sampler="lcm", controls=control(0.8, guess=True))
+    case("control part", "sd15", CONTROL, 5, 6.0, sampler="ddim", controls=control(start=0.2, end=0.7))
+    case("control part heun", "sd15", CONTROL, 4, 6.0, sampler="heun", controls=control(0.7, start=0.3, end=0.8))
+
+    case("control two", "sd15", CONTROL, 4, 4.0, sampler="euler",
+         controls=[dict(control(0.9, end=0.7)[0], image="init64.png"), *control(0.4, start=0.2)])
+    case("control two guess", "sd15", CONTROL, 3, 4.0, sampler="lcm",
+         controls=[dict(control(0.9, guess=True)[0], image="init64.png"), *control(0.4, guess=True)])
 
     # XL
     case("sdxl lcm", "sdxl", XL, 4, 1.0, sampler="lcm")
@@ -149,6 +159,9 @@ def table():
     case("sdxl oblong", "sdxl", XL, 3, 5.0, width=32, height=64, prompt="Wow! A cat!!")
     case("sdxl img", "sdxl", XL_IMG, 5, 5.0, strength=0.6, init="init64.png")
     case("sdxl img lcm", "sdxl", XL_IMG, 4, 1.0, sampler="lcm", strength=0.5, init="init64.png")
+    case("sdxl sizes", "sdxl", XL, 3, 5.0, size=[150, 90], crop=[30, 11])
+    case("sdxl inpaint", "sdxl", XL_INPAINT, 4, 1.0, sampler="lcm", strength=1.0, **painted)
+    case("sdxl inpaint part", "sdxl", XL_INPAINT, 5, 5.0, strength=0.6, negative=NEGATIVE, **painted)
     case("sdxl rescaled", "sdxl", XL, 4, 8.0, sampler="dpmpp_2m_karras", rescale=0.5)
     case("ssd1b lcm", "ssd1b", XL, 4, 1.0, sampler="lcm")
     case("ssd1b unguided", "ssd1b", XL, 3, 1.0)
@@ -165,14 +178,14 @@ def table():
          **painted)
     case("two lcm model", "lcm", LCM, 2, 8.5, n=2, seeds=[600, 601], width=32, height=32)
     case("two sdxl", "sdxl", XL, 3, 4.0, n=2, seeds=[700, 701])
-    case("two control sharing", "sd15", CONTROL, 3, 4.0, sampler="lcm", n=2, seeds=[800], shared=True, control=control(guess=True))
+    case("two control sharing", "sd15", CONTROL, 3, 4.0, sampler="lcm", n=2, seeds=[800], shared=True, controls=control(guess=True))
 
     # Other files and types
     case("tiny vae", "sd15", SD, 3, 1.0, sampler="lcm", vae="taesd")
     case("tiny vae img", "sd15", IMG, 4, 1.0, sampler="lcm", vae="taesd", strength=0.5, init="init64.png")
     case("variant", "lcm", LCM, 3, 8.5, variant="fp16", width=32, height=32)
     case("bfloat16", "sd15", SD, 3, 1.0, sampler="lcm", dtype="bfloat16")
-    case("bfloat16 guided", "sd2", SD, 3, 3.0, dtype="bfloat16")
+    case("bfloat16 guided", "sd2", SD, 3, 1.5, dtype="bfloat16")
     case("float16", "sd15", SD, 3, 1.0, sampler="lcm", dtype="float16", seeds=[8])
     case("float16 lcm model", "lcm", LCM, 3, 8.5, variant="fp16", dtype="float16", width=32, height=32, seeds=[8])
     case("float16 sdxl", "sdxl", XL, 3, 1.0, sampler="lcm", dtype="float16")
@@ -183,8 +196,9 @@ def load(c):
     kind = getattr(torch, c["dtype"])
     at = os.path.join(FOLDER, c["model"])
     more = {} if not c["variant"] else dict(variant=c["variant"])
-    if c["control"]:
-        more["controlnet"] = diffusers.ControlNetModel.from_pretrained(os.path.join(FOLDER, c["control"]["net"]), torch_dtype=kind)
+    if c["controls"]:
+        nets = [diffusers.ControlNetModel.from_pretrained(os.path.join(FOLDER, k["net"]), torch_dtype=kind) for k in c["controls"]]
+        more["controlnet"] = nets if len(nets) > 1 else nets[0]
     if c["vae"]:
         more["vae"] = diffusers.AutoencoderTiny.from_pretrained(os.path.join(FOLDER, c["vae"]), torch_dtype=kind)
     pipe = getattr(diffusers, c["pipeline"]).from_pretrained(at, torch_dtype=kind, **more)
@@ -231,10 +245,14 @@ def draw(c):
         args["image"] = picture(c["init"], "RGB")
     if c["mask"]:
         args["mask_image"] = picture(c["mask"], "L")
-    if c["control"]:
-        k = c["control"]
-        args |= dict(image=picture(k["image"], "RGB"), controlnet_conditioning_scale=k["scale"], control_guidance_start=k["start"],
-                     control_guidance_end=k["end"], guess_mode=k["guess"])
+    if c["controls"]:
+        all_of = {key: [k[key] for k in c["controls"]] for key in c["controls"][0]}
+        images = [picture(name, "RGB") for name in all_of["image"]]
+        one = (lambda v: v) if len(images) > 1 else (lambda v: v[0])
+        args |= dict(image=one(images), controlnet_conditioning_scale=one(all_of["scale"]), control_guidance_start=one(all_of["start"]),
+                     control_guidance_end=one(all_of["end"]), guess_mode=all_of["guess"][0])
+    if c["size"]:
+        args |= dict(original_size=tuple(c["size"][::-1]), crops_coords_top_left=tuple(c["crop"][::-1]))
     if "width" in inspect.signature(pipe.__call__).parameters:
         args |= dict(width=c["width"], height=c["height"])
     with torch.no_grad():
