@@ -144,6 +144,11 @@ FOLDERS = {
         "tokenizer_config.json": {**WORDS, "pad_token": EOS, "added_tokens_decoder": {
             "998": token(BOS, False, special=True), "999": token(EOS, False, special=True)}, "model_max_length": 9},
         "special_tokens_map.json": {**OBJECTS, "pad_token": "a"}},
+    "objects without what pads": {"special_tokens_map.json": OBJECTS},
+    "what is unknown is an object": {"special_tokens_map.json": {**WORDS, "unk_token": token(EOS, True), "pad_token": EOS}},
+    "an object between others": {"special_tokens_map.json": {"eos_token": token(EOS, False), "unk_token": token(EOS, True), "pad_token": token(EOS, False)}},
+    "the map's words for objects": {"tokenizer_config.json": {"bos_token": typed(BOS), "eos_token": typed(EOS), "unk_token": typed(EOS)},
+                                    "special_tokens_map.json": {**WORDS, "pad_token": EOS}},
     "added": {"tokenizer_config.json": {**WORDS, "pad_token": EOS, "model_max_length": 77},
               "added_tokens.json": {"<Cat-Toy>": 1000, "<cat-toy>_1": 1001}},
     "added in the decoder": {

@@ -147,10 +147,13 @@ type addedToken struct {
 	Content    string `json:"content"`
 	Normalized *bool  `json:"normalized"` // looked for in clean texts
 	SingleWord bool   `json:"single_word"`
+	LStrip     bool   `json:"lstrip"`
+	RStrip     bool   `json:"rstrip"`
 	Special    bool   `json:"special"`
 }
 
 func (a *addedToken) UnmarshalJSON(data []byte) error {
+	*a = addedToken{} // what another file said before does not count
 	if json.Unmarshal(data, &a.Content) == nil { // null too
 		return nil
 	}
@@ -158,8 +161,8 @@ func (a *addedToken) UnmarshalJSON(data []byte) error {
 	if err := json.Unmarshal(data, (*plain)(a)); err != nil {
 		return fmt.Errorf("want a token, got %.80s", data)
 	}
-	if a.SingleWord {
-		return fmt.Errorf("token %q has single_word, which is not supported", a.Content)
+	if a.SingleWord || a.LStrip || a.RStrip {
+		return fmt.Errorf("token %q has single_word, lstrip or rstrip: none of these is supported", a.Content)
 	}
 	return nil
 }
@@ -167,6 +170,11 @@ func (a *addedToken) UnmarshalJSON(data []byte) error {
 // normalized says where the token is looked for: unless it is said, ordinary added tokens in clean texts, special ones in texts as they are.
 func (a addedToken) normalized() bool {
 	return a.Normalized != nil && *a.Normalized || a.Normalized == nil && !a.Special
+}
+
+// same tells whether two tokens are written alike: a word is not what an object is.
+func (a addedToken) same(b addedToken) bool {
+	return a.Content == b.Content && (a.Normalized == nil) == (b.Normalized == nil) && a.normalized() == b.normalized()
 }
 
 // config is what the smaller files of a folder say.
@@ -226,28 +234,32 @@ func readConfig(dir string) (config, error) {
 		token *addedToken
 		key   string
 	}{{file.BOS, "bos_token"}, {file.EOS, "eos_token"}, {file.Unk, "unk_token"}, {file.Pad, "pad_token"}} {
+		usual := eosToken
+		if v.key == "bos_token" {
+			usual = bosToken
+		}
 		a := v.token
 		if a == nil || a.Content == "" {
-			continue
+			a = &addedToken{Content: usual}
 		}
-		want := a.Content
 		switch v.key {
-		case "bos_token":
-			want = bosToken
-		case "eos_token":
-			want = eosToken
 		case "unk_token":
 			c.unk = a.Content
 		case "pad_token":
 			c.pad = a.Content
+		default:
+			if a.Content != usual {
+				return c, fmt.Errorf("%s is %q: want %s, as in CLIP's tokenizers", v.key, a.Content, usual)
+			}
 		}
-		if a.Content != want {
-			return c, fmt.Errorf("%s is %q: want %s, as in CLIP's tokenizers", v.key, a.Content, want)
+		if !slices.ContainsFunc(c.named, a.same) {
+			c.named = append(c.named, *a)
 		}
-		a.Special = true
-		c.named = append(c.named, *a)
 	}
-	slices.Reverse(c.named) // the last counts, if they are the same
+	for i := range c.named {
+		c.named[i].Special = true
+	}
+	slices.Reverse(c.named) // of those with the same content the last counts
 	return c, nil
 }
 
@@ -302,15 +314,9 @@ func assemble(vocab map[string]int, pairs [][2]string, added []addedToken, c con
 			specials = append(specials, special{a.Content, id, a.normalized()})
 		}
 	}
-	unk := eosToken
-	if c.unk != "" {
-		unk = c.unk
-	}
-	if err := t.finish(unk, specials); err != nil {
+	if err := t.finish(c.unk, specials); err != nil {
 		return nil, err
 	}
-	if c.pad != "" {
-		t.setPad(vocab[c.pad])
-	}
+	t.setPad(vocab[c.pad])
 	return t, nil
 }

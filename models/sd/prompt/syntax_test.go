@@ -138,7 +138,7 @@ func TestParseHostile(t *testing.T) {
 
 // No text is lost: but for brackets, colons with numbers, backslashes, spaces about breaks and tags everything is in the spans.
 func FuzzParse(f *testing.F) {
-	for _, s := range []string{"a (b:1.2) [c] \\( BREAK", "<lora:a:1>", "((((", ":1)", "]]", "\xff(\xfe:1.5)", "(a:٣)", "\x1cBREAK\x1f"} {
+	for _, s := range []string{"a (b:1.2) [c] \\( BREAK", "<lora:a:1>", "((((", ":1)", "]]", "\xff(\xfe:1.5)", "(a:٣)", "\x1cBREAK\x1f", "(a BREAK b:1.5)"} {
 		f.Add(s)
 	}
 	f.Fuzz(func(t *testing.T, text string) {
@@ -156,7 +156,7 @@ func FuzzParse(f *testing.F) {
 		var all strings.Builder
 		for i, s := range spans {
 			all.WriteString(s.Text)
-			if s.Break && s.Text != "" || i > 0 && !s.Break && !spans[i-1].Break && s.Weight == spans[i-1].Weight {
+			if s.Break && (s.Text != "" || s.Weight != 1) || i > 0 && !s.Break && !spans[i-1].Break && s.Weight == spans[i-1].Weight {
 				t.Fatalf("%q became %+v", text, spans)
 			}
 			if !(s.Weight >= -maxWeight && s.Weight <= maxWeight) {

@@ -27,7 +27,7 @@ type Tokenizer struct {
 	raw, cleaned  names     // those of them that are looked for in texts as they are, and in clean ones
 }
 
-// merges are the pairs of OpenAI's CLIP (github.com/openai/CLIP, MIT), the first of bpe_simple_vocab_16e6.txt.
+// merges are the pairs of OpenAI's CLIP (github.com/openai/CLIP, MIT: see merges.LICENSE), the first of bpe_simple_vocab_16e6.txt.
 //
 //go:embed merges.txt.gz
 var merges []byte
