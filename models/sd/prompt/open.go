@@ -153,7 +153,7 @@ type addedToken struct {
 }
 
 func (a *addedToken) UnmarshalJSON(data []byte) error {
-	*a = addedToken{} // what another file said before does not count
+	*a = addedToken{}                            // what another file said before does not count
 	if json.Unmarshal(data, &a.Content) == nil { // null too
 		return nil
 	}
