@@ -8,7 +8,7 @@ folders, and which of the forms that published models come in they have:
     lcm            the model of diffusers' own tests of latent consistency: two levels, told its guidance; also as variant fp16
     sd15           the form of Stable Diffusion 1.5, four levels; a network in shards, an autoencoder with the old names of
                    attention, a text encoder with the prefix text_model., a scheduler that is not built (PNDM)
-    sd15-inpaint   nine channels
+    sd15-inpaint   nine channels; files of torch.save alone, with the positions that older text encoders carry
     sd2            v-prediction, linear projections, heads by level, a text encoder with gelu; a tokenizer.json alone
     sdxl           two text encoders, times and pooled text, depths by block
     ssd1b          its network as SSD-1B's: depths that differ upwards, no attention in the middle
@@ -166,7 +166,12 @@ def sd15():
 def inpaint():
     unet = network("inpaint", (8, 16), (True, False), in_channels=9)
     pipe = parts("inpaint", StableDiffusionInpaintPipeline, unet, pndm(DDIMScheduler, clip_sample=False, set_alpha_to_one=False))
-    save("sd15-inpaint", pipe.to(torch.float16))
+    save("sd15-inpaint", pipe.to(torch.float16), safe_serialization=False)
+    at = os.path.join(OUT, "sd15-inpaint", "text_encoder")  # transformers 5 writes safetensors only
+    state = load_file(os.path.join(at, "model.safetensors"))
+    state = {"text_model." + k: v for k, v in state.items()} | {"text_model.embeddings.position_ids": torch.arange(77)[None]}
+    torch.save(state, os.path.join(at, "pytorch_model.bin"))
+    os.remove(os.path.join(at, "model.safetensors"))
 
 
 def sd2():
