@@ -14,7 +14,7 @@ default:
     prompt, negative, clip_skip
     seeds, shared, n             one generator for each picture, or one that all n share
     width, height                in pixels
-    strength, init, mask         pictures of that size, in the folder
+    strength, init, mask         pictures in the folder, of any size: the pipelines resize them
     controls                     ControlNets: net, image, scale, start, end, guess
     size, crop                   of SDXL: original_size as width and height, crops_coords_top_left as x and y
     latents, image               tensors of cases.safetensors: before the autoencoder [n, 4, h, w], and [n, height, width, 3] of 8 bits
@@ -56,9 +56,10 @@ def randn(shape, generator=None, device=None, dtype=None, layout=None):
 
 
 def pictures():
-    """A picture to start from, a mask with a slanted edge in greys, and something like edges; each in two sizes."""
-    for n in (64, 32):
-        y, x = np.mgrid[0:n, 0:n] / n
+    """A picture to start from, a mask with a slanted edge in greys, and something like edges; each square, and of a size that
+    no autoencoder takes."""
+    for n, (w, h) in {"64": (64, 64), "32": (32, 32), "odd": (75, 45)}.items():
+        y, x = np.mgrid[0:h, 0:w] / [[[h]], [[w]]]
         init = np.stack([x, y, 0.5 + 0.5 * np.sin(9 * (x + y))], -1)
         init[(x - 0.4) ** 2 + (y - 0.5) ** 2 < 0.05] = (0.9, 0.2, 0.1)
         mask = np.clip(0.5 + 6 * (x + 0.3 * y - 0.6), 0, 1)
@@ -180,6 +181,18 @@ def table():
     case("two sdxl", "sdxl", XL, 3, 4.0, n=2, seeds=[700, 701])
     case("two control sharing", "sd15", CONTROL, 3, 4.0, sampler="lcm", n=2, seeds=[800], shared=True, controls=control(guess=True))
 
+    # Pictures of other sizes, latents that cannot be halved thrice
+    odd = dict(init="initodd.png", mask="maskodd.png")
+    case("odd img", "sd15", IMG, 4, 1.0, sampler="lcm", strength=0.6, init="initodd.png", width=72, height=40)
+    case("odd text", "sd15", SD, 3, 4.0, sampler="ddim", width=40, height=56)
+    case("odd inpaint", "sd15", INPAINT, 4, 1.0, sampler="lcm", strength=0.8, **odd)
+    case("odd inpaint oblong", "sd15", INPAINT, 4, 5.0, sampler="ddim", strength=0.7, width=104, height=56, **odd)
+    case("odd nine channels", "sd15-inpaint", INPAINT, 4, 1.0, sampler="lcm", strength=1.0, width=40, height=64, **odd)
+    case("odd control", "sd15", CONTROL, 3, 4.0, sampler="lcm", controls=[dict(control()[0], image="controlodd.png")], width=48,
+         height=88)
+    case("odd sdxl img", "sdxl", XL_IMG, 4, 3.0, strength=0.6, init="initodd.png", width=72, height=40)
+    case("odd sdxl inpaint", "sdxl", XL_INPAINT, 4, 3.0, strength=0.7, width=56, height=72, **odd)
+
     # Other files and types
     case("tiny vae", "sd15", SD, 3, 1.0, sampler="lcm", vae="taesd")
     case("tiny vae img", "sd15", IMG, 4, 1.0, sampler="lcm", vae="taesd", strength=0.5, init="init64.png")
@@ -237,9 +250,7 @@ def draw(c):
             args[name] = c[key]
 
     def picture(name, mode):
-        p = Image.open(os.path.join(FOLDER, name)).convert(mode)
-        assert p.size == (c["width"], c["height"]), name
-        return p
+        return Image.open(os.path.join(FOLDER, name)).convert(mode)
 
     if c["init"]:
         args["image"] = picture(c["init"], "RGB")
