@@ -19,6 +19,8 @@ type packed struct {
 	weight  *torch.Tensor // nil: not yet packed
 	input   []int         // the shape it was packed for
 	version int           // of the layer's own tensor
+	changes []Adapter     // that are merged: see Store.Merge
+	plain   *torch.Tensor // what they make of the layer's own tensor, not packed; nil: not yet wanted
 }
 
 // weight makes a weight that may be packed; the second result is nil where weights are used as they are.
@@ -35,7 +37,11 @@ func (p Path) weight(init Init, shape ...int) (*torch.Tensor, *packed) {
 		dtype = st.dtype
 	}
 	w := st.bind(full, false, shape, dtype)
-	return w, &packed{store: st, src: st.src.Source, name: full}
+	pw := &packed{store: st, src: st.src.Source, name: full}
+	if w != nil {
+		st.packed[w] = pw
+	}
+	return w, pw
 }
 
 // conv convolves x [B, in, H, W]. Without gradients the result lies in memory as channels-last, which the CPU's convolutions
@@ -43,8 +49,7 @@ func (p Path) weight(init Init, shape ...int) (*torch.Tensor, *packed) {
 func (p *packed) conv(s *torch.Scope, c Conv2D, x *torch.Tensor) *torch.Tensor {
 	shape := x.Shape()
 	if s.GradEnabled() || len(shape) != 4 || x.DType() != p.store.dtype {
-		p.convert(c.Weight)
-		return x.Conv2D(s, c.Weight, c.Bias, c.Opt)
+		return x.Conv2D(s, p.unpacked(c.Weight), c.Bias, c.Opt)
 	}
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		pack := func(s *torch.Scope, w *torch.Tensor) *torch.Tensor { return w.PackConv2D(s, shape, c.Opt) }
@@ -64,8 +69,7 @@ func (p *packed) linear(s *torch.Scope, l Linear, x *torch.Tensor) *torch.Tensor
 		}
 	}
 	if s.GradEnabled() || rows < fewRows || x.DType() != p.store.dtype {
-		p.convert(l.Weight)
-		return x.Linear(s, l.Weight, l.Bias)
+		return x.Linear(s, p.unpacked(l.Weight), l.Bias)
 	}
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		pack := func(s *torch.Scope, w *torch.Tensor) *torch.Tensor { return w.PackLinear(s, rows) }
@@ -78,26 +82,45 @@ func (p *packed) get(s *torch.Scope, weight *torch.Tensor, input []int, pack fun
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if version := weight.Version(); p.weight == nil || !slices.Equal(p.input, input) || p.version != version {
-		w := s.Tidy(func(s *torch.Scope) *torch.Tensor { return pack(s, weight.To(s, p.store.dtype)) })
+		w := s.Tidy(func(s *torch.Scope) *torch.Tensor {
+			if len(p.changes) > 0 {
+				return pack(s, Changed(s, weight, p.changes...).To(s, p.store.dtype))
+			}
+			return pack(s, weight.To(s, p.store.dtype))
+		})
 		p.weight.Free() // other goroutines may still be at work with it: they have handles of their own
 		p.weight, p.input, p.version = w.Share(p.store.scope), slices.Clone(input), version
-		if version == 0 { // as the source has it
-			p.src.Release(p.name)
-		}
+		p.release(weight)
 	}
 	return p.weight.Share(s)
 }
 
-// convert makes the layer's own tensor one of the store's type.
-func (p *packed) convert(weight *torch.Tensor) {
+// unpacked returns the weight in the store's type as operators take it. The layer's own tensor becomes one of that type, or, with
+// adapters merged, stays what it is.
+func (p *packed) unpacked(weight *torch.Tensor) *torch.Tensor {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if weight.DType() == p.store.dtype {
-		return
-	}
 	st := p.store.scope
+	if len(p.changes) > 0 {
+		if p.plain == nil {
+			p.plain = st.NoGradTidy(func(s *torch.Scope) *torch.Tensor { return Changed(s, weight, p.changes...).To(s, p.store.dtype) })
+			p.release(weight)
+		}
+		return p.plain
+	}
+	if weight.DType() == p.store.dtype {
+		return weight
+	}
 	converted := st.NoGradTidy(func(s *torch.Scope) *torch.Tensor { return weight.To(s, p.store.dtype) })
 	torch.Swap(weight, converted)
 	converted.Free()
 	p.src.Release(p.name)
+	return weight
+}
+
+// release gives the memory of the layer's own tensor back, if the source has it.
+func (p *packed) release(weight *torch.Tensor) {
+	if weight.Version() == 0 {
+		p.src.Release(p.name)
+	}
 }

@@ -120,31 +120,3 @@ func (st *Store) bind(name string, buffer bool, shape []int, dtype torch.DType) 
 	st.byKey[name] = entry{t, buffer}
 	return t
 }
-
-// Adapters are what is added to layers' outputs while a network runs, by the layer's weight: low-rank updates, for
-// instance. nil: none.
-type Adapters map[*torch.Tensor]Adapter
-
-// Adapter is a change of one layer.
-type Adapter interface {
-	// Apply returns the layer's output y with the adapter's share for its input x added; it may do so in y's memory.
-	Apply(s *torch.Scope, x, y *torch.Tensor) *torch.Tensor
-}
-
-// apply adds the share of the adapter of the layer with that weight, if there is one.
-func (a Adapters) apply(s *torch.Scope, weight, x, y *torch.Tensor) *torch.Tensor {
-	if adapter, ok := a[weight]; ok {
-		return adapter.Apply(s, x, y)
-	}
-	return y
-}
-
-// Adapted is Forward with what an adapter adds.
-func (l Linear) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tensor {
-	return a.apply(s, l.Weight, x, l.Forward(s, x))
-}
-
-// Adapted is Forward with what an adapter adds.
-func (c Conv2D) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tensor {
-	return a.apply(s, c.Weight, x, c.Forward(s, x))
-}

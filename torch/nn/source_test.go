@@ -81,30 +81,3 @@ func TestBuildFromListsAllThatIsWrong(t *testing.T) {
 	_, err = BuildFrom(w, torch.CPU, torch.Int64, new(twoLayers).build)
 	require.EqualError(t, err, "want weights of a floating-point type, got int64")
 }
-
-// double adds the layer's output once more.
-type double struct{ inputs []int }
-
-func (d *double) Apply(s *torch.Scope, x, y *torch.Tensor) *torch.Tensor {
-	d.inputs = append(d.inputs, x.NumEl())
-	return y.Add(s, y)
-}
-
-func TestAdaptersChangeTheirLayersAlone(t *testing.T) {
-	var n twoLayers
-	st, err := Build(torch.CPU, torch.Float64, 1, n.build)
-	require.NoError(t, err)
-	defer st.Close()
-	s := torch.NewScope(torch.CPU)
-	defer s.Close()
-	x := torch.Ones(s, torch.Float64, 1, 1, 3, 3)
-	d := &double{}
-	a := Adapters{n.out.Weight: d}
-	h := n.conv.Adapted(s, x, a)
-	require.Equal(t, torch.ToSlice[float64](n.conv.Forward(s, x)), torch.ToSlice[float64](h))
-	h = h.Flatten(s, 1, -1)
-	want := n.out.Forward(s, h)
-	require.Equal(t, torch.ToSlice[float64](want.Add(s, want)), torch.ToSlice[float64](n.out.Adapted(s, h, a)))
-	require.Equal(t, torch.ToSlice[float64](want), torch.ToSlice[float64](n.out.Adapted(s, h, nil)))
-	require.Equal(t, []int{2}, d.inputs)
-}

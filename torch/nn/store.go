@@ -24,6 +24,9 @@ type Store struct {
 	byKey map[string]entry
 	src   *binding // where values come from while BuildFrom builds; nil: they are drawn
 	from  Source   // where they came from; nil: they were drawn
+
+	packed map[*torch.Tensor]*packed       // of the layers that keep their weights packed
+	bases  map[*torch.Tensor]*torch.Tensor // the weights of others, while adapters are merged into them
 }
 
 type entry struct {
@@ -83,7 +86,7 @@ func NewStore(dev torch.Device, dtype torch.DType, seed uint64) (*Store, error) 
 		return nil, err
 	}
 	s := torch.NewScope(dev)
-	return &Store{scope: s, dtype: dtype, gen: torch.NewGeneratorOn(s, torch.CPU, seed), byKey: map[string]entry{}}, nil
+	return &Store{scope: s, dtype: dtype, gen: torch.NewGeneratorOn(s, torch.CPU, seed), byKey: map[string]entry{}, packed: map[*torch.Tensor]*packed{}}, nil
 }
 
 // Close frees the parameters.

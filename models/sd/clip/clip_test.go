@@ -70,15 +70,15 @@ func TestPooledIsAtTheEnd(t *testing.T) {
 	}
 }
 
-// shift adds x·Dᵀ to a layer's output, as if D were added to its weight, and counts.
+// shift adds to a layer's weight, and counts.
 type shift struct {
 	delta *torch.Tensor
 	calls *int
 }
 
-func (a shift) Apply(s *torch.Scope, x, y *torch.Tensor) *torch.Tensor {
+func (a shift) AddTo(s *torch.Scope, sum, _ *torch.Tensor) {
 	*a.calls++
-	return y.Add(s, x.Linear(s, a.delta, nil))
+	sum.AddInPlace(s, a.delta)
 }
 
 // Adapters of all linear layers work as if their weights were changed; each is asked once.
@@ -94,7 +94,7 @@ func TestAdapters(t *testing.T) {
 				if w.NDim() == 2 && !strings.Contains(name, "embedding") {
 					calls[name] = new(int)
 					delta := torch.Randn(s, g, torch.Float64, w.Shape()...).MulScalar(s, 0.1)
-					adapters[w] = shift{delta, calls[name]}
+					adapters[w] = []nn.Adapter{shift{delta, calls[name]}}
 					weights[name].AddInPlace(s, delta)
 				}
 			}

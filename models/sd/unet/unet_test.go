@@ -40,21 +40,20 @@ func TestHalfPrecision(t *testing.T) {
 	}
 }
 
-// counter is an adapter that notes how often it was asked and changes nothing, or doubles the layer's output.
+// counter is an adapter that notes how often it was asked and changes nothing, or doubles the layer's weight.
 type counter struct {
 	calls  int
 	double bool
 }
 
-func (c *counter) Apply(s *torch.Scope, _, y *torch.Tensor) *torch.Tensor {
+func (c *counter) AddTo(s *torch.Scope, sum, w *torch.Tensor) {
 	c.calls++
 	if c.double {
-		return y.MulScalar(s, 2)
+		sum.AddInPlace(s, w)
 	}
-	return y
 }
 
-// Every linear layer and every convolution hands its input and output to the adapter of its weight.
+// Every linear layer and every convolution asks the adapter of its weight.
 func TestAdapters(t *testing.T) {
 	for _, name := range []string{"lcm", "sd2", "ssd1b", "controlnet"} {
 		t.Run(name, func(t *testing.T) {
@@ -68,7 +67,7 @@ func TestAdapters(t *testing.T) {
 						for name, p := range store.Parameters() {
 							if p.NDim() > 1 {
 								counters[prefix+name] = &counter{}
-								c.Adapters[p] = counters[prefix+name]
+								c.Adapters[p] = []nn.Adapter{counters[prefix+name]}
 							}
 						}
 					}
@@ -246,16 +245,21 @@ func TestConcurrent(t *testing.T) {
 	}))
 }
 
-// meter is an adapter that notes the most memory that tensors held when a layer was done.
-type meter struct{ most *int64 }
+// meter is both layers of an adapter of rank 0. It notes the most memory that tensors held when the layer that it adapts was done.
+type meter struct {
+	kernel *torch.Tensor // [1, 0]
+	most   *int64
+}
 
-func (a meter) Apply(_ *torch.Scope, _, y *torch.Tensor) *torch.Tensor {
+func (a meter) Kernel() *torch.Tensor { return a.kernel }
+
+func (a meter) Forward(s *torch.Scope, _ *torch.Tensor) *torch.Tensor {
 	m, err := torch.CPU.Memory()
 	if err != nil {
 		panic(err)
 	}
 	*a.most = max(*a.most, m.Allocated)
-	return y
+	return torch.Zeros(s, torch.Float32, 1)
 }
 
 // A pass without gradients holds no more than what the way up still needs and a layer's inputs and result. Of the first
@@ -279,8 +283,9 @@ func TestForwardMemory(t *testing.T) {
 			require.NoError(t, err)
 			most := before.Allocated
 			adapters := nn.Adapters{}
+			m := meter{torch.Zeros(s, torch.Float32, 1, 0), &most}
 			for _, p := range u.Parameters() {
-				adapters[p] = meter{&most}
+				adapters[p] = []nn.Adapter{nn.LowRank{Down: m, Up: m}}
 			}
 			u.Forward(s, x, torch.Zeros(s, torch.Int64, 1), Cond{Text: text, Adapters: adapters})
 			unit := int64(4 * channels * side * side)

@@ -1,0 +1,189 @@
+package nn
+
+import "github.com/onestep-go/onestep/torch"
+
+// Adapters are changes of layers while a network runs, by the layer's weight; nil: none. The weights stay as they are, so that goroutines
+// that share a network may each have their own.
+type Adapters map[*torch.Tensor][]Adapter
+
+// Adapter is a change of one layer's weight.
+type Adapter interface {
+	// AddTo adds its change of the weight w to sum, which has w's shape, in float32 or float64.
+	AddTo(s *torch.Scope, sum, w *torch.Tensor)
+}
+
+// Layer is a [Linear] or a [Conv2D].
+type Layer interface {
+	Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor
+	Kernel() *torch.Tensor // its weight
+}
+
+// Kernel returns the weight.
+func (l Linear) Kernel() *torch.Tensor { return l.Weight }
+
+// Kernel returns the weight.
+func (c Conv2D) Kernel() *torch.Tensor { return c.Weight }
+
+// LowRank changes a weight by Scale·Up·Down (Hu et al. 2021). Of a linear layer [out, in], Down is one [r, in] and Up one [out, r]; of a
+// convolution [out, in, k, k], Down is one [r, in, k, k] with the layer's options and Up one [out, r, 1, 1]. Layers compute with the two
+// where that is less work than adding their product to the weight, and where gradients are wanted.
+type LowRank struct {
+	Down, Up Layer
+	Scale    float64
+}
+
+// AddTo implements Adapter.
+func (a LowRank) AddTo(s *torch.Scope, sum, _ *torch.Tensor) {
+	s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		d := sum.DType()
+		down, up := a.Down.Kernel().To(s, d), a.Up.Kernel().To(s, d)
+		sum.Flatten(s, 1, -1).AddProductInPlace(s, up.Flatten(s, 1, -1), down.Flatten(s, 1, -1), a.Scale)
+		return nil
+	})
+}
+
+// Changed returns a weight as adapters make it, in float32, or in float64 where it is of that.
+func Changed(s *torch.Scope, w *torch.Tensor, by ...Adapter) *torch.Tensor {
+	sum := w.Contiguous(s)
+	if d := w.DType(); d == torch.Float32 || d == torch.Float64 {
+		sum = sum.Clone(s)
+	} else {
+		sum = sum.To(s, torch.Float32)
+	}
+	for _, a := range by {
+		a.AddTo(s, sum, w)
+	}
+	return sum
+}
+
+// packing is what it costs to add to an element of a weight and to bring it into oneDNN's order, in multiplications.
+const packing = 150
+
+// apart tells whether the layer with weight w should compute with the adapters apart from it, for so many rows of input.
+func apart(s *torch.Scope, w *torch.Tensor, rows int, by []Adapter) bool {
+	rank := 0
+	for _, a := range by {
+		l, ok := a.(LowRank)
+		if !ok {
+			return false
+		}
+		rank += l.Up.Kernel().Dim(1)
+	}
+	out := w.Dim(0)
+	in := w.NumEl() / out
+	return s.GradEnabled() || rows*(in+out)*rank <= in*out*(rank+packing)
+}
+
+// share adds to y what adapters that are apart make of x.
+func share(s *torch.Scope, x, y *torch.Tensor, by []Adapter) *torch.Tensor {
+	for _, a := range by {
+		l := a.(LowRank)
+		s.Tidy(func(s *torch.Scope) *torch.Tensor {
+			y.AddScaledInPlace(s, l.Up.Forward(s, l.Down.Forward(s, x)), l.Scale)
+			return nil
+		})
+	}
+	return y
+}
+
+// Adapted is Forward with the layer's adapters, if there are any.
+func (l Linear) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tensor {
+	by := a[l.Weight]
+	if len(by) == 0 {
+		return l.Forward(s, x)
+	}
+	rows := x.NumEl() / max(x.Dim(-1), 1)
+	if apart(s, l.Weight, rows, by) {
+		return share(s, x, l.Forward(s, x), by)
+	}
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		w := changed(s, l.Weight, l.packed, x.DType(), by)
+		if l.packed == nil || s.GradEnabled() || rows < fewRows {
+			return x.Linear(s, w, l.Bias)
+		}
+		return x.PackedLinear(s, w.PackLinear(s, rows), l.Bias)
+	})
+}
+
+// Adapted is Forward with the layer's adapters, if there are any.
+func (c Conv2D) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tensor {
+	by := a[c.Weight]
+	if len(by) == 0 {
+		return c.Forward(s, x)
+	}
+	shape := x.Shape()
+	stride := max(c.Opt.Stride, 1)
+	if len(shape) != 4 || apart(s, c.Weight, shape[0]*(shape[2]/stride)*(shape[3]/stride), by) {
+		return share(s, x, c.Forward(s, x), by)
+	}
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		w := changed(s, c.Weight, c.packed, x.DType(), by)
+		if c.packed == nil || s.GradEnabled() {
+			return x.Conv2D(s, w, c.Bias, c.Opt)
+		}
+		return x.ChannelsLast(s).PackedConv2D(s, w.PackConv2D(s, shape, c.Opt), c.Bias, c.Opt)
+	})
+}
+
+// changed returns a layer's weight with its adapters, in type d.
+func changed(s *torch.Scope, w *torch.Tensor, p *packed, d torch.DType, by []Adapter) *torch.Tensor {
+	if p != nil {
+		by = append(p.merged(), by...)
+	}
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor { return Changed(s, w, by...).To(s, d) })
+}
+
+// Merge makes the network compute with weights that the adapters have changed, until the next Merge: with none it computes as before, to
+// the last bit, for the weights themselves are kept. Weights of other networks in a are left alone. The adapters have to stay open. It may
+// not be called while the network runs.
+func (st *Store) Merge(a Adapters) error {
+	return torch.Catch(func() {
+		for _, name := range st.names {
+			e := st.byKey[name]
+			by := a[e.t]
+			if p := st.packed[e.t]; p != nil {
+				p.merge(by)
+				continue
+			}
+			st.swap(e.t, by)
+		}
+	})
+}
+
+// swap puts a changed weight into the place of one that is not packed, or the weight itself back.
+func (st *Store) swap(t *torch.Tensor, by []Adapter) {
+	if base := st.bases[t]; base != nil {
+		torch.Swap(t, base)
+		base.Free()
+		delete(st.bases, t)
+	}
+	if len(by) == 0 {
+		return
+	}
+	w := st.scope.NoGradTidy(func(s *torch.Scope) *torch.Tensor { return Changed(s, t, by...).To(s, st.dtype) })
+	torch.Swap(t, w)
+	if st.bases == nil {
+		st.bases = map[*torch.Tensor]*torch.Tensor{}
+	}
+	st.bases[t] = w
+}
+
+// merged returns the adapters that are merged into the weight.
+func (p *packed) merged() []Adapter {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.changes[:len(p.changes):len(p.changes)]
+}
+
+// merge replaces them.
+func (p *packed) merge(by []Adapter) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if len(p.changes) == 0 && len(by) == 0 {
+		return
+	}
+	p.changes = by
+	p.weight.Free()
+	p.plain.Free()
+	p.weight, p.plain = nil, nil
+}
