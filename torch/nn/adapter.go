@@ -1,18 +1,34 @@
 package nn
 
-import "github.com/onestep-go/onestep/torch"
+import (
+	"maps"
 
-// Adapters are changes of layers while a network runs, by the layer's weight; nil: none. The weights stay as they are, so that goroutines
-// that share a network may each have their own.
+	"github.com/onestep-go/onestep/torch"
+)
+
+// Adapters are changes of layers while a network runs, by the layer's weight or bias; nil: none. The weights stay as they are, so that
+// goroutines that share a network may each have their own.
 type Adapters map[*torch.Tensor][]Adapter
 
-// Adapter is a change of one layer's weight.
+// Adapter is a change of one layer's weight, or bias.
 type Adapter interface {
 	// AddTo adds its change of the weight w to sum, which has w's shape, in float32 or float64.
 	AddTo(s *torch.Scope, sum, w *torch.Tensor)
 }
 
-// Layer is a [Linear] or a [Conv2D].
+// And returns the adapters of both; a layer's are a's first.
+func (a Adapters) And(b Adapters) Adapters {
+	all := maps.Clone(a)
+	if all == nil {
+		all = Adapters{}
+	}
+	for w, by := range b {
+		all[w] = append(all[w][:len(all[w]):len(all[w])], by...)
+	}
+	return all
+}
+
+// Layer is a [Linear], a [Conv2D], a [GroupNorm] or a [LayerNorm].
 type Layer interface {
 	Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor
 	Kernel() *torch.Tensor // its weight
@@ -23,6 +39,12 @@ func (l Linear) Kernel() *torch.Tensor { return l.Weight }
 
 // Kernel returns the weight.
 func (c Conv2D) Kernel() *torch.Tensor { return c.Weight }
+
+// Kernel returns the weight.
+func (g GroupNorm) Kernel() *torch.Tensor { return g.Weight }
+
+// Kernel returns the weight.
+func (l LayerNorm) Kernel() *torch.Tensor { return l.Weight }
 
 // LowRank changes a weight by Scale·Up·Down (Hu et al. 2021). Of a linear layer [out, in], Down is one [r, in] and Up one [out, r]; of a
 // convolution [out, in, k, k], Down is one [r, in, k, k] with the layer's options and Up one [out, r, 1, 1]. Layers compute with the two
@@ -86,8 +108,18 @@ func share(s *torch.Scope, x, y *torch.Tensor, by []Adapter) *torch.Tensor {
 	return y
 }
 
+// vector returns a bias, or a norm's weight, with its adapters, if there are any.
+func (a Adapters) vector(s *torch.Scope, b *torch.Tensor) *torch.Tensor {
+	by := a[b]
+	if b == nil || len(by) == 0 {
+		return b
+	}
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor { return Changed(s, b, by...).To(s, b.DType()) })
+}
+
 // Adapted is Forward with the layer's adapters, if there are any.
 func (l Linear) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tensor {
+	l.Bias = a.vector(s, l.Bias)
 	by := a[l.Weight]
 	if len(by) == 0 {
 		return l.Forward(s, x)
@@ -107,6 +139,7 @@ func (l Linear) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tens
 
 // Adapted is Forward with the layer's adapters, if there are any.
 func (c Conv2D) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tensor {
+	c.Bias = a.vector(s, c.Bias)
 	by := a[c.Weight]
 	if len(by) == 0 {
 		return c.Forward(s, x)
@@ -123,6 +156,18 @@ func (c Conv2D) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tens
 		}
 		return x.ChannelsLast(s).PackedConv2D(s, w.PackConv2D(s, shape, c.Opt), c.Bias, c.Opt)
 	})
+}
+
+// Adapted is Forward with the layer's adapters, if there are any.
+func (g GroupNorm) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tensor {
+	g.Weight, g.Bias = a.vector(s, g.Weight), a.vector(s, g.Bias)
+	return g.Forward(s, x)
+}
+
+// Adapted is Forward with the layer's adapters, if there are any.
+func (l LayerNorm) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tensor {
+	l.Weight, l.Bias = a.vector(s, l.Weight), a.vector(s, l.Bias)
+	return l.Forward(s, x)
 }
 
 // changed returns a layer's weight with its adapters, in type d.

@@ -20,6 +20,7 @@ func NewLinearInit(p Path, in, out int, weight, bias Init) Linear {
 	if bias != nil {
 		l.Bias = p.Param("bias", bias, out)
 	}
+	p.note(l)
 	return l
 }
 
@@ -53,6 +54,7 @@ func NewConv2DInit(p Path, in, out, k int, o torch.Conv2DOptions, weight, bias I
 	if bias != nil {
 		c.Bias = p.Param("bias", bias, out)
 	}
+	p.note(c)
 	return c
 }
 
@@ -73,7 +75,9 @@ type GroupNorm struct {
 
 // NewGroupNorm makes a group norm that starts as the identity on normalised values.
 func NewGroupNorm(p Path, groups, channels int, eps float64) GroupNorm {
-	return GroupNorm{p.Param("weight", Ones, channels), p.Param("bias", Zeros, channels), groups, eps}
+	g := GroupNorm{p.Param("weight", Ones, channels), p.Param("bias", Zeros, channels), groups, eps}
+	p.note(g)
+	return g
 }
 
 // Forward normalises x [B, C, ...].
@@ -89,7 +93,9 @@ type LayerNorm struct {
 
 // NewLayerNorm makes a layer norm over vectors of dim elements.
 func NewLayerNorm(p Path, dim int, eps float64) LayerNorm {
-	return LayerNorm{p.Param("weight", Ones, dim), p.Param("bias", Zeros, dim), eps}
+	l := LayerNorm{p.Param("weight", Ones, dim), p.Param("bias", Zeros, dim), eps}
+	p.note(l)
+	return l
 }
 
 // Forward normalises x [..., D].

@@ -25,8 +25,15 @@ type Store struct {
 	src   *binding // where values come from while BuildFrom builds; nil: they are drawn
 	from  Source   // where they came from; nil: they were drawn
 
+	layers []named                         // in the order they were made
 	packed map[*torch.Tensor]*packed       // of the layers that keep their weights packed
 	bases  map[*torch.Tensor]*torch.Tensor // the weights of others, while adapters are merged into them
+}
+
+// named is a layer and its path.
+type named struct {
+	path  string
+	layer Layer
 }
 
 type entry struct {
@@ -117,6 +124,18 @@ func (st *Store) Tensors() iter.Seq2[string, *torch.Tensor] {
 	return func(yield func(string, *torch.Tensor) bool) {
 		for _, name := range st.names {
 			if !yield(name, st.byKey[name].t) {
+				return
+			}
+		}
+	}
+}
+
+// Layers yields linear layers, convolutions and norms by their paths, which are the names of their weights without ".weight", in the order
+// they were made.
+func (st *Store) Layers() iter.Seq2[string, Layer] {
+	return func(yield func(string, Layer) bool) {
+		for _, l := range st.layers {
+			if !yield(l.path, l.layer) {
 				return
 			}
 		}
@@ -224,6 +243,13 @@ func (p Path) Sub(parts ...any) Path {
 		p.prefix += fmt.Sprint(part) + "."
 	}
 	return p
+}
+
+// note makes a layer known to the store.
+func (p Path) note(l Layer) {
+	if p.st != nil {
+		p.st.layers = append(p.st.layers, named{strings.TrimSuffix(p.prefix, "."), l})
+	}
 }
 
 // Init fills a new parameter.

@@ -88,7 +88,7 @@ type Options struct {
 	Skip       int         // how many of the last layers Output.Hidden leaves out
 	Raw        bool        // Output.Hidden without the final norm
 	HiddenOnly bool        // Output.Pooled is not wanted; then layers that Hidden leaves out do not run
-	Adapters   nn.Adapters // of linear layers
+	Adapters   nn.Adapters // of linear layers and norms
 }
 
 // Output is what a text becomes.
@@ -130,7 +130,7 @@ func (e *Encoder) Forward(s *torch.Scope, ids *torch.Tensor, o Options) Output {
 		h.Free()
 	}
 	if !o.Raw {
-		out.Hidden = release(e.norm.Forward(s, out.Hidden), out.Hidden)
+		out.Hidden = release(e.norm.Adapted(s, out.Hidden, o.Adapters), out.Hidden)
 	}
 	return out
 }
@@ -166,7 +166,7 @@ func (e *Encoder) pool(s *torch.Scope, h, ids *torch.Tensor, a nn.Adapters) *tor
 			end = ids.EqScalar(s, float64(e.config.EOS)).To(s, torch.Int64)
 		}
 		rows := torch.Arange(s, ids.Dim(0), torch.Int64)
-		p := e.norm.Forward(s, h.Index(s, rows, end.ArgMax(s, 1)))
+		p := e.norm.Adapted(s, h.Index(s, rows, end.ArgMax(s, 1)), a)
 		if e.config.Projection {
 			p = e.projection.Adapted(s, p, a)
 		}
@@ -205,10 +205,10 @@ func newLayer(p nn.Path, c Config) layer {
 
 func (l layer) forward(s *torch.Scope, x *torch.Tensor, a nn.Adapters) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		h := l.norm1.Forward(s, x)
+		h := l.norm1.Adapted(s, x, a)
 		h = release(l.attend(s, h, a), h)
 		x := release(x.Add(s, h), h)
-		h = l.norm2.Forward(s, x)
+		h = l.norm2.Adapted(s, x, a)
 		h = release(l.fc1.Adapted(s, h, a), h)
 		h = release(l.activation(s, h), h)
 		h = release(l.fc2.Adapted(s, h, a), h)

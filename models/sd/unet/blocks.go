@@ -41,11 +41,11 @@ func newResidual(p nn.Path, c Encoder, in, out, width int) *residual {
 
 func (r *residual) forward(s *torch.Scope, x *torch.Tensor, in inputs) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		h := silu(s, r.norm1.Forward(s, x))
+		h := silu(s, r.norm1.Adapted(s, x, in.adapters))
 		h = release(r.conv1.Adapted(s, h, in.adapters), h)
 		e := r.emb.Adapted(s, in.emb, in.adapters)
 		h.AddInPlace(s, e.Unsqueeze(s, -1).Unsqueeze(s, -1)) // no operator saved the convolution's result
-		h = silu(s, release(r.norm2.Forward(s, h), h))
+		h = silu(s, release(r.norm2.Adapted(s, h, in.adapters), h))
 		h = release(r.conv2.Adapted(s, h, in.adapters), h)
 		if r.shortcut != nil {
 			x = r.shortcut.Adapted(s, x, in.adapters)
@@ -101,7 +101,7 @@ func (t *transformer) forward(s *torch.Scope, x *torch.Tensor, in inputs) *torch
 				return release(h.Reshape(s, n, height, width, c).Permute(s, 0, 3, 1, 2), h)
 			})
 		}
-		h := t.norm.Forward(s, x)
+		h := t.norm.Adapted(s, x, in.adapters)
 		if t.linear {
 			h = tokens(h)
 			h = release(t.in.Adapted(s, h, in.adapters), h)
@@ -148,16 +148,16 @@ func newTransformerBlock(p nn.Path, width, text, heads int) transformerBlock {
 // saved.
 func (b transformerBlock) forward(s *torch.Scope, x *torch.Tensor, in inputs) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		h := b.norm1.Forward(s, x)
+		h := b.norm1.Adapted(s, x, in.adapters)
 		h = release(b.self.forward(s, h, h, in.adapters), h)
 		h.AddInPlace(s, x)
 		x = h
-		h = b.norm2.Forward(s, x)
+		h = b.norm2.Adapted(s, x, in.adapters)
 		h = release(b.cross.forward(s, h, in.text, in.adapters), h)
 		h.AddInPlace(s, x)
 		x.Free()
 		x = h
-		h = b.norm3.Forward(s, x)
+		h = b.norm3.Adapted(s, x, in.adapters)
 		h = release(b.mlp(s, h, in.adapters), h)
 		h.AddInPlace(s, x)
 		return h

@@ -148,7 +148,7 @@ func (u *UNet) Forward(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tensor
 				h = release(grow(s, l.resample, h, next.Dim(2), next.Dim(3), in.adapters), h)
 			}
 		}
-		h = release(silu(s, u.normOut.Forward(s, h)), h)
+		h = release(silu(s, u.normOut.Adapted(s, h, c.Adapters)), h)
 		return u.convOut.Adapted(s, h, c.Adapters)
 	})
 }

@@ -1,0 +1,270 @@
+// Package lora has adapters: small changes of a model's weights that are kept in files of their own (Hu et al. 2021), such as LCM-LoRA,
+// which makes few-step models of ordinary ones (Luo et al. 2023).
+//
+//	lcm, err := lora.Load(model, "lcm-lora-sdv1-5.safetensors", lora.Options{})
+//	...
+//	draw.Adapters = lcm.At(1)                    // while drawing; other goroutines may have others on the same model
+//	draw.Adapters = lcm.At(1).And(style.At(0.8)) // several
+//	err = lora.Merge(model, lcm.At(1))           // into the weights, until
+//	err = lora.Merge(model, nil)                 // which leaves them as they were, to the last bit
+//
+// Files are read in every layout that adapters are published in, LoRA, LoHa, LoKr, DoRA and full differences, for linear layers and
+// convolutions; what of a file has no place in the model is an error.
+package lora
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
+)
+
+// Options say how an adapter is attached.
+type Options struct {
+	Partial bool // modules of which the model has no layer are left out, and listed in Adapter.Unmatched; otherwise they are an error
+}
+
+// Adapter is an adapter on the layers of a model, which it leaves as they are. It owns its weights. Several goroutines may use it.
+type Adapter struct {
+	Modules   []Module // what is adapted
+	Unmatched []string // what is not, for want of a layer
+
+	store *nn.Store
+	made  []made
+	file  *File // nil: it was not read
+
+	second bool // the model has a second text encoder
+}
+
+// made is the change of one weight or bias, ready to run.
+type made struct {
+	spot *spot
+	at   func(weight float64) nn.Adapter
+	base float64 // the module's scale
+	bias bool    // it is the bias that is changed
+	rank int     // of a plain LoRA; 0: it is something else
+}
+
+// target is what is changed; nil: the model is not there.
+func (m made) target() *torch.Tensor {
+	switch {
+	case m.bias:
+		return m.spot.bias
+	case m.spot.layer != nil:
+		return m.spot.layer.Kernel()
+	}
+	return nil
+}
+
+// Load opens an adapter and attaches it to a model; see [Open] and [Attach].
+func Load(m *sd.Model, path string, o Options) (*Adapter, error) {
+	f, err := Open(path)
+	if err != nil {
+		return nil, err
+	}
+	a, err := Attach(Of(m), f, o)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return a, nil
+}
+
+// Attach makes an adapter of a file's modules for the layers of networks, on their device and in their type. The adapter owns the file from
+// then on. Values that are not finite are an error.
+func Attach(n Networks, f *File, o Options) (*Adapter, error) {
+	for _, st := range n {
+		return attach(tableOf(n), f, st.Device(), st.DType(), o)
+	}
+	return nil, errors.New("want networks to attach an adapter to")
+}
+
+func attach(t *table, f *File, dev torch.Device, d torch.DType, o Options) (*Adapter, error) {
+	match := f.match(t, "the model")
+	if err := match.Err(o.Partial); err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Path, err)
+	}
+	if err := f.finite(match.pairs); err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Path, err)
+	}
+	a := &Adapter{Unmatched: match.Unmatched, file: f, second: t.named[text2Part] != nil}
+	src := factors{f: f, by: map[string]factor{}}
+	for _, p := range match.pairs {
+		src.add(p)
+	}
+	var err error
+	a.store, err = nn.BuildFrom(src, dev, d, func(root nn.Path) {
+		for _, p := range match.pairs {
+			a.add(p, root.Sub(p.spot.part, p.spot.path))
+		}
+	})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Path, err)
+	}
+	return a, nil
+}
+
+// Names of an adapter's tensors, below the layer's path.
+const downName, upName = "lora_A", "lora_B"
+
+// add makes a module's adapter of tensors below the path.
+func (a *Adapter) add(p pair, path nn.Path) {
+	a.Modules = append(a.Modules, *p.Module)
+	if shape, ok := p.shapes[diffBias]; ok {
+		d := path.Param(string(diffBias), nil, shape...)
+		change := func(s *torch.Scope, t torch.DType) *torch.Tensor { return d.To(s, t) }
+		a.made = append(a.made, made{p.spot, func(weight float64) nn.Adapter { return fullRank{change: change, scale: weight} }, 1, true, 0})
+		if p.Kind == Difference && p.shapes[diff] == nil {
+			return
+		}
+	}
+	var change func(s *torch.Scope, d torch.DType) *torch.Tensor // of the weight, without scale
+	switch {
+	case p.Kind == LowRank && !p.DoRA:
+		one := lowRank(p.spot, p.Rank, path, nil, nil)
+		a.made = append(a.made, made{p.spot, func(weight float64) nn.Adapter {
+			one := one
+			one.Scale = weight
+			return one
+		}, p.Scale, false, p.Rank})
+		return
+	case p.Kind == LowRank:
+		one := lowRank(p.spot, p.Rank, path, nil, nil)
+		change = func(s *torch.Scope, d torch.DType) *torch.Tensor {
+			return one.Up.Kernel().To(s, d).Flatten(s, 1, -1).MatMul(s, one.Down.Kernel().To(s, d).Flatten(s, 1, -1))
+		}
+	default:
+		change = p.full(path)
+	}
+	var lengths *torch.Tensor
+	if p.DoRA {
+		lengths = path.Param(string(magnitude), nil, p.shapes[magnitude]...)
+	}
+	a.made = append(a.made, made{p.spot, func(weight float64) nn.Adapter { return fullRank{change, lengths, p.Layout == PEFT, weight} }, p.Scale, false, 0})
+}
+
+// lowRank makes the two layers of a LoRA.
+func lowRank(s *spot, rank int, path nn.Path, a, b nn.Init) nn.LowRank {
+	out, in := s.shape[0], s.shape[1]
+	if s.convolution() {
+		var opt torch.Conv2DOptions
+		if c, ok := s.layer.(nn.Conv2D); ok {
+			opt = c.Opt
+		}
+		return nn.LowRank{
+			Down: nn.NewConv2DInit(path.Sub(downName), in, rank, s.shape[2], opt, a, nil),
+			Up:   nn.NewConv2DInit(path.Sub(upName), rank, out, 1, torch.Conv2DOptions{}, b, nil),
+		}
+	}
+	return nn.LowRank{Down: nn.NewLinearInit(path.Sub(downName), in, rank, a, nil), Up: nn.NewLinearInit(path.Sub(upName), rank, out, b, nil)}
+}
+
+// finite reports modules with values that are not.
+func (f *File) finite(pairs []pair) error {
+	var bad []string
+	for _, p := range pairs {
+		err := torch.Run(torch.CPU, func(s *torch.Scope) error {
+			return s.NoGrad(func(s *torch.Scope) error {
+				for _, name := range p.tensors {
+					t, err := f.src.Get(s, name)
+					if err != nil {
+						return err
+					}
+					if t.IsFinite(s).All(s).Item() == 0 {
+						bad = append(bad, legible(name))
+					}
+				}
+				return nil
+			})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if bad == nil {
+		return nil
+	}
+	slices.Sort(bad)
+	return fmt.Errorf("the adapter would destroy the model: %s", list("tensors with values that are not finite", bad))
+}
+
+// At returns the adapter with a weight, for a network to run with; 0 is off.
+func (a *Adapter) At(weight float64) nn.Adapters { return a.By(Weights{"": weight}) }
+
+// Weights are an adapter's weights by what layers' names begin with, such as "unet.down_blocks.1", "unet", or "text_encoder"; that of
+// "" is for all. The longest beginning counts; layers without any have weight 1.
+type Weights map[string]float64
+
+// of returns the weight of a layer.
+func (w Weights) of(name string) float64 {
+	for {
+		if v, ok := w[name]; ok {
+			return v
+		}
+		i := strings.LastIndexByte(name, '.')
+		if i < 0 {
+			break
+		}
+		name = name[:i]
+	}
+	if v, ok := w[""]; ok {
+		return v
+	}
+	return 1
+}
+
+// Check reports weights that are not finite, and beginnings that no adapted layer has.
+func (a *Adapter) Check(w Weights) error {
+	for _, name := range slices.Sorted(maps.Keys(w)) {
+		if v := w[name]; math.IsNaN(v) || math.IsInf(v, 0) {
+			return fmt.Errorf("weight: want a finite number, got %g", v)
+		}
+		if name == "" || slices.ContainsFunc(a.made, func(m made) bool { return m.spot.name() == name || strings.HasPrefix(m.spot.name(), name+".") }) {
+			continue
+		}
+		return fmt.Errorf("weights by block: no adapted layer begins with %q: want the likes of unet.down_blocks.1, unet.mid_block or text_encoder", name)
+	}
+	return nil
+}
+
+// By returns the adapter with weights by block.
+func (a *Adapter) By(w Weights) nn.Adapters {
+	all := nn.Adapters{}
+	for _, m := range a.made {
+		if v, at := w.of(m.spot.name()), m.target(); v != 0 && at != nil {
+			all[at] = []nn.Adapter{m.at(v * m.base)}
+		}
+	}
+	return all
+}
+
+// Parameters yields the adapter's own weights by the layers' names and PEFT's ends, ".lora_A.weight" and ".lora_B.weight".
+func (a *Adapter) Parameters() iter.Seq2[string, *torch.Tensor] { return a.store.Parameters() }
+
+// Store returns what owns the adapter's weights.
+func (a *Adapter) Store() *nn.Store { return a.store }
+
+// Close frees the adapter's weights and closes its file. No network may be running with it, nor have it merged.
+func (a *Adapter) Close() error {
+	a.store.Close()
+	if a.file == nil {
+		return nil
+	}
+	return a.file.Close()
+}
+
+// Merge makes a model compute with weights that adapters have changed, at no further cost while it runs; with nil it computes as before, to
+// the last bit, as its weights were never written over. The adapters have to stay open until then. It may not be called while the model runs.
+func Merge(m *sd.Model, a nn.Adapters) error {
+	var err error
+	for _, st := range Of(m) {
+		err = errors.Join(err, st.Merge(a))
+	}
+	return err
+}

@@ -1,0 +1,197 @@
+package lora
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+
+	"github.com/onestep-go/onestep/models/sd/weights"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
+)
+
+// Extracted is what became of a layer.
+type Extracted struct {
+	Name string
+	Rank int
+	Kept float64 // the part of the difference's square norm that the module has
+}
+
+// Extract writes an adapter that makes the model tuned of base, as nearly as modules of that rank can: the leading singular vectors of each
+// layer's difference (Eckart & Young 1936). Layers that are the same are left out. It also returns the names of other weights that
+// differ, which an adapter does not change. progress is called before each layer.
+func Extract(ctx context.Context, path string, base, tuned *weights.Model, rank int, o WriteOptions, progress func(done, all int)) (modules []Extracted, others []string, err error) {
+	if rank == 0 {
+		rank = 64
+	}
+	if rank < 1 {
+		return nil, nil, fmt.Errorf("rank: want 1 or more, got %d", rank)
+	}
+	plans, err := plansOf(base)
+	if err != nil {
+		return nil, nil, err
+	}
+	t := tableOfPlan(plans)
+	layers := map[string]*spot{}
+	for _, s := range t.spots {
+		layers[s.name()+".weight"] = s
+	}
+	theirs := components(tuned)
+	var differ []string
+	total := 0
+	for part, plan := range plans {
+		if theirs[part] == nil {
+			return nil, nil, fmt.Errorf("the tuned model has no %s", part)
+		}
+		for _, w := range plan {
+			shape, _, ok := theirs[part].Info(w.Name)
+			if !ok || product(shape) != product(w.Dims) {
+				differ = append(differ, part+"."+w.Name)
+			}
+			total++
+		}
+	}
+	if differ != nil {
+		return nil, nil, fmt.Errorf("the models are not of one architecture: %s", list("weights that the tuned one has not, or in another shape", differ))
+	}
+	scope := torch.NewScope(torch.CPU)
+	defer scope.Close()
+	var all []output
+	done := 0
+	for _, part := range []string{unetPart, textPart, text2Part} {
+		mine, other := components(base)[part], theirs[part]
+		for _, w := range plans[part] {
+			if err := ctx.Err(); err != nil {
+				return nil, nil, err
+			}
+			progress(done, total)
+			done++
+			name := part + "." + w.Name
+			var a, b *torch.Tensor
+			var kept float64
+			same := true
+			err := scope.NoGrad(func(s *torch.Scope) error {
+				delta, err := difference(s, mine, other, w.Name)
+				if err != nil {
+					return fmt.Errorf("%s: %w", name, err)
+				}
+				if same = delta.Abs(s).Max(s).Item() == 0; same || layers[name] == nil {
+					return nil
+				}
+				a, b, kept, err = leading(s, delta.Flatten(s, 1, -1), rank)
+				if err == nil {
+					s.Keep(a)
+					s.Keep(b)
+				}
+				return err
+			})
+			switch {
+			case err != nil:
+				return nil, nil, err
+			case same:
+				continue
+			case layers[name] == nil:
+				others = append(others, name)
+				continue
+			}
+			spot := layers[name]
+			r := a.Dim(0)
+			shapeA, shapeB := []int{r, spot.shape[1]}, []int{spot.shape[0], r}
+			if spot.convolution() {
+				shapeA, shapeB = append(shapeA, spot.shape[2:]...), append(shapeB, 1, 1)
+			}
+			all = append(all, output{
+				part: part, path: spot.path, kind: LowRank, rank: r, alpha: float64(r), alphaType: torch.Float32, order: []role{down, up},
+				get: func(s *torch.Scope, which role) (*torch.Tensor, error) {
+					if which == down {
+						return a.Reshape(s, shapeA...), nil
+					}
+					return b.Reshape(s, shapeB...), nil
+				},
+				info: func(which role) ([]int, torch.DType) {
+					if which == down {
+						return shapeA, torch.Float32
+					}
+					return shapeB, torch.Float32
+				},
+			})
+			modules = append(modules, Extracted{spot.name(), r, kept})
+		}
+	}
+	if all == nil {
+		return nil, others, errors.New("no layer of the models differs: there is nothing to extract")
+	}
+	return modules, others, write(path, all, plans[text2Part] != nil, o)
+}
+
+// difference returns what one source's tensor is more than another's, in float32.
+func difference(s *torch.Scope, base, tuned nn.Source, name string) (*torch.Tensor, error) {
+	a, err := base.Get(s, name)
+	if err != nil {
+		return nil, err
+	}
+	b, err := tuned.Get(s, name)
+	if err != nil {
+		return nil, err
+	}
+	base.Release(name)
+	tuned.Release(name)
+	delta := b.To(s, torch.Float32).Reshape(s, a.Shape()...).Sub(s, a.To(s, torch.Float32))
+	if delta.IsFinite(s).All(s).Item() == 0 {
+		return nil, errors.New("the models differ by values that are not finite")
+	}
+	return delta, nil
+}
+
+// leading returns factors a [r, n] and b [m, r] of the best approximation b·a of d [m, n], both of the same norm, and the part of d's square
+// norm that it has. Large matrices are first projected to a space that power iterations find (Halko et al. 2011, algorithms 4.4 and 5.1).
+func leading(s *torch.Scope, d *torch.Tensor, rank int) (a, b *torch.Tensor, kept float64, err error) {
+	const (
+		small = 320 // rows or columns that are decomposed whole
+		more  = 16  // columns beyond the rank
+		times = 4   // iterations
+	)
+	m, n := d.Dim(0), d.Dim(1)
+	rank = min(rank, m, n)
+	var left *torch.Tensor // [m, k], orthonormal
+	core := d
+	if min(m, n) > small && rank+more < min(m, n) {
+		y := d.MatMul(s, torch.Randn(s, torch.NewGenerator(s, 0), torch.Float32, n, rank+more))
+		for i := range times + 1 {
+			if left, err = orthonormal(s, y); err != nil {
+				return nil, nil, 0, err
+			}
+			if i == times {
+				break
+			}
+			z, err := orthonormal(s, d.Transpose(s, 0, 1).MatMul(s, left))
+			if err != nil {
+				return nil, nil, 0, err
+			}
+			y = d.MatMul(s, z)
+		}
+		core = left.Transpose(s, 0, 1).MatMul(s, d)
+	}
+	out, err := torch.Call(s, "aten::linalg_svd", core, false)
+	if err != nil {
+		return nil, nil, 0, err
+	}
+	u, sigma, v := out[0].(*torch.Tensor), out[1].(*torch.Tensor), out[2].(*torch.Tensor)
+	u, sigma, v = u.Narrow(s, 1, 0, rank), sigma.Narrow(s, 0, 0, rank), v.Narrow(s, 0, 0, rank)
+	if left != nil {
+		u = left.MatMul(s, u)
+	}
+	root := sigma.Sqrt(s)
+	kept = math.Min(1, sigma.Square(s).Sum(s).Item()/d.Square(s).Sum(s).Item())
+	return v.Mul(s, root.Reshape(s, -1, 1)), u.Mul(s, root), kept, nil
+}
+
+// orthonormal returns a basis of the columns of y.
+func orthonormal(s *torch.Scope, y *torch.Tensor) (*torch.Tensor, error) {
+	out, err := torch.Call(s, "aten::linalg_qr", y)
+	if err != nil {
+		return nil, err
+	}
+	return out[0].(*torch.Tensor), nil
+}

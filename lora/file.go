@@ -1,0 +1,457 @@
+package lora
+
+import (
+	"cmp"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/onestep-go/onestep/models/sd/weights"
+	"github.com/onestep-go/onestep/torch"
+)
+
+// Kind is how an adapter changes a weight.
+type Kind string
+
+// The kinds of adapters.
+const (
+	LowRank    Kind = "LoRA" // W + s·B·A (Hu et al. 2021)
+	Tucker     Kind = "LoRA with a kernel of its own"
+	Hadamard   Kind = "LoHa" // W + s·(B₁·A₁)⊙(B₂·A₂) (Hyeon-Woo et al. 2021)
+	Kronecker  Kind = "LoKr" // W + s·C⊗(B·A) (Yeh et al. 2023)
+	Difference Kind = "full" // W + D
+)
+
+// Module is what an adapter's file has for one layer.
+type Module struct {
+	Name   string // of the layer: part and path by today's names, where a model is known; else as the file calls it
+	Layout Layout
+	Kind   Kind
+	DoRA   bool    // the direction is changed, and the length of each row is a weight of its own (Liu et al. 2024)
+	Rank   int     // 0: it has none
+	Alpha  float64 // what the file says; the rank, where it says nothing
+	Scale  float64 // what the product is multiplied by: alpha/rank, or alpha/√rank
+	DType  torch.DType
+
+	key     key
+	tensors map[role]string // names in the file
+	shapes  map[role][]int
+	order   []role // of the tensors, sorted
+}
+
+// File is an adapter's file. It has to stay open while what was loaded of it is used.
+type File struct {
+	Path     string
+	Metadata map[string]string
+	Modules  []*Module // in the file's order
+
+	src *weights.Tensors
+}
+
+// Open opens an adapter: a safetensors file, one of torch.save, or a folder as peft or diffusers write it. Its values are not read. Names
+// that are not an adapter's, tensors without their other half, shapes that cannot be, and kinds that are not built are reported together.
+func Open(path string) (_ *File, err error) {
+	where, folder, err := find(path)
+	if err != nil {
+		return nil, err
+	}
+	src, err := weights.OpenTensors(where)
+	if err != nil {
+		return nil, err
+	}
+	f := &File{Path: path, Metadata: src.Metadata(), src: src}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, src.Close())
+		}
+	}()
+	c, err := f.configs(folder)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if err := f.group(); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	var wrong []string
+	for _, m := range f.Modules {
+		if err := f.complete(m, c); err != nil {
+			wrong = append(wrong, fmt.Sprintf("%s: %v", legible(m.Name), err))
+		}
+	}
+	if wrong != nil {
+		return nil, fmt.Errorf("%s: %s", path, list("modules that cannot be used", wrong))
+	}
+	return f, nil
+}
+
+// fileNames are what adapters' files are called in folders.
+var fileNames = []string{"adapter_model.safetensors", "adapter_model.bin", "pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin"}
+
+// find returns the file of weights, and the folder where peft's configuration may be.
+func find(path string) (file, folder string, err error) {
+	st, err := os.Stat(path)
+	if err != nil {
+		return "", "", err
+	}
+	if !st.IsDir() {
+		return path, filepath.Dir(path), nil
+	}
+	for _, name := range fileNames {
+		file := filepath.Join(path, name)
+		if _, err := os.Stat(file); err == nil {
+			return file, path, nil
+		}
+	}
+	return "", "", fmt.Errorf("%s: want an adapter's file, or a folder with one of %s", path, strings.Join(fileNames, ", "))
+}
+
+// Close closes the file.
+func (f *File) Close() error { return f.src.Close() }
+
+// group collects the tensors of each module.
+func (f *File) group() error {
+	type id struct{ part, path string }
+	by := map[id]*Module{}
+	var strange, refused []string
+	for name := range f.src.Names() {
+		k, ok := parse(name)
+		switch {
+		case !ok:
+			strange = append(strange, legible(name))
+			continue
+		case k.role == "":
+			refused = append(refused, fmt.Sprintf("%s (%s)", legible(name), k.what))
+			continue
+		}
+		at := id{k.part, k.path}
+		m := by[at]
+		if m == nil {
+			m = &Module{Name: k.stem, key: k, tensors: map[role]string{}}
+			by[at] = m
+			f.Modules = append(f.Modules, m)
+		}
+		if other, ok := m.tensors[k.role]; ok {
+			refused = append(refused, fmt.Sprintf("%s (the same as %s)", legible(name), legible(other)))
+		}
+		if k.role != alpha && k.role != magnitude {
+			m.key, m.Layout = k, k.layout
+		}
+		m.tensors[k.role] = name
+	}
+	switch {
+	case len(f.Modules) == 0 && len(refused) == 0:
+		return fmt.Errorf("want an adapter (LoRA, LoHa, LoKr): %s", list("other tensors", strange))
+	case refused != nil:
+		return errors.New(list("tensors of kinds that are not built", refused))
+	case strange != nil:
+		return errors.New(list("tensors that are no adapter's", strange))
+	}
+	return nil
+}
+
+// complete finds a module's kind, rank and scale.
+func (f *File) complete(m *Module, c configs) error {
+	m.order = slices.Sorted(maps.Keys(m.tensors))
+	shapes := map[role][]int{}
+	m.shapes = shapes
+	for r, name := range m.tensors {
+		shape, d, _ := f.src.Info(name)
+		if !d.IsFloat() && r != alpha {
+			return fmt.Errorf("%s: want numbers of floating point, got %s", r, d)
+		}
+		shapes[r] = shape
+		if r != alpha && r != magnitude {
+			m.DType = d
+		}
+	}
+	_, m.DoRA = m.tensors[magnitude]
+	has := func(roles ...role) bool {
+		return !slices.ContainsFunc(roles, func(r role) bool { return m.tensors[r] == "" })
+	}
+	rank := func(r role, dim, of int) (int, error) {
+		if s := shapes[r]; len(s) != of && !(of == 2 && len(s) > 2) {
+			return 0, fmt.Errorf("%s: want %d dimensions, got the shape %v", r, of, s)
+		}
+		return shapes[r][dim], nil
+	}
+	var err error
+	allowed := []role{alpha, magnitude, diffBias}
+	switch {
+	case has(diff) || len(m.tensors) == 1 && has(diffBias):
+		m.Kind = Difference
+		allowed = []role{diff, diffBias}
+	case has("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b"):
+		m.Kind = Hadamard
+		m.Rank, err = rank("hada_w1_b", 0, 2)
+		allowed = append(allowed, "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b", "hada_t1", "hada_t2")
+		if has("hada_t1") != has("hada_t2") {
+			err = errors.New("want hada_t1 and hada_t2, or neither")
+		}
+	case has("lokr_w1") || has("lokr_w1_a", "lokr_w1_b"):
+		m.Kind = Kronecker
+		switch {
+		case !has("lokr_w2") && !has("lokr_w2_a", "lokr_w2_b"):
+			return errors.New("want lokr_w2, or lokr_w2_a and lokr_w2_b")
+		case has("lokr_w2_b"):
+			m.Rank, err = rank("lokr_w2_b", 0, 2)
+		case has("lokr_w1_b"):
+			m.Rank, err = rank("lokr_w1_b", 0, 2)
+		}
+		allowed = append(allowed, "lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2")
+	case has(down, up):
+		m.Kind = LowRank
+		if has(mid) {
+			m.Kind = Tucker
+		}
+		allowed = append(allowed, down, up, mid)
+		if m.Rank, err = rank(down, 0, 2); err == nil && (len(shapes[up]) < 2 || shapes[up][1] != m.Rank) {
+			return fmt.Errorf("down has rank %d, of the shape %v, and up does not, of the shape %v", m.Rank, shapes[down], shapes[up])
+		}
+		if has(mid) && (len(shapes[mid]) != 4 || shapes[mid][0] != m.Rank || shapes[mid][1] != m.Rank) {
+			return fmt.Errorf("want a kernel of the shape [%d, %d, k, k], got %v", m.Rank, m.Rank, shapes[mid])
+		}
+	default:
+		return fmt.Errorf("want down and up of a LoRA, or all of a LoHa's or LoKr's tensors; there is %v", m.order)
+	}
+	if err != nil {
+		return err
+	}
+	for _, r := range m.order {
+		if !slices.Contains(allowed, r) {
+			return fmt.Errorf("%s is no part of a %s", r, m.Kind)
+		}
+	}
+	if m.Kind != Difference && m.Kind != Kronecker && m.Rank < 1 {
+		return errors.New("it has rank 0")
+	}
+	return f.scale(m, c)
+}
+
+// scale finds what the module's product is multiplied by. Without an alpha it is 1.
+func (f *File) scale(m *Module, c configs) error {
+	m.Alpha, m.Scale = float64(m.Rank), 1
+	if name, ok := m.tensors[alpha]; ok {
+		v, err := f.number(name)
+		if err != nil {
+			return err
+		}
+		m.Alpha = v
+	}
+	root := false
+	if s, ok := c.of(m.key.part); ok && !m.key.flat { // as diffusers, which asks the configuration first
+		m.Alpha, root = s.alpha(m.key.path, m.Alpha), s.RootRank
+		if m.Kind == Kronecker && m.Rank == 0 { // peft scales whole factors, too
+			m.Rank = s.rank(m.key.path)
+		}
+	}
+	if m.Rank == 0 { // a full difference, or two full factors, which LyCORIS does not scale
+		m.Alpha = 0
+		return nil
+	}
+	m.Scale = m.Alpha / float64(m.Rank)
+	if root {
+		m.Scale = m.Alpha / math.Sqrt(float64(m.Rank))
+	}
+	return nil
+}
+
+// number reads a tensor of one number.
+func (f *File) number(name string) (v float64, err error) {
+	shape, _, _ := f.src.Info(name)
+	if n := product(shape); n != 1 {
+		return 0, fmt.Errorf("alpha: want one number, got the shape %v", shape)
+	}
+	err = torch.Run(torch.CPU, func(s *torch.Scope) error {
+		t, err := f.src.Get(s, name)
+		if err == nil {
+			v = t.To(s, torch.Float64).Item()
+		}
+		return err
+	})
+	if err == nil && (math.IsNaN(v) || math.IsInf(v, 0)) {
+		return 0, fmt.Errorf("alpha: want a finite number, got %g", v)
+	}
+	return v, err
+}
+
+func product(shape []int) int {
+	n := 1
+	for _, d := range shape {
+		n *= d
+	}
+	return n
+}
+
+// settings are what peft says of an adapter besides its tensors.
+type settings struct {
+	Rank          int
+	Alpha         *float64
+	RootRank      bool // the scale is alpha/√rank (Kalajdzievski 2023)
+	alphas, ranks []pattern
+}
+
+// pattern is a rule for the modules whose paths end in what it matches.
+type pattern struct {
+	re    *regexp.Regexp
+	value float64
+}
+
+// first returns the value of the first pattern that matches.
+func first(patterns []pattern, path string) (float64, bool) {
+	for _, p := range patterns {
+		if p.re.MatchString(path) {
+			return p.value, true
+		}
+	}
+	return 0, false
+}
+
+// alpha returns what the settings say of a module, or else what is known.
+func (s settings) alpha(path string, known float64) float64 {
+	if v, ok := first(s.alphas, path); ok {
+		return v
+	}
+	if s.Alpha != nil {
+		return *s.Alpha
+	}
+	return known
+}
+
+// rank returns what the settings say of a module.
+func (s settings) rank(path string) int {
+	if v, ok := first(s.ranks, path); ok {
+		return int(v)
+	}
+	return s.Rank
+}
+
+// configs are settings by part; those of "" are for all.
+type configs map[string]settings
+
+func (c configs) of(part string) (settings, bool) {
+	if part == "" {
+		part = unetPart
+	}
+	s, ok := c[part]
+	if !ok {
+		s, ok = c[""]
+	}
+	return s, ok
+}
+
+const (
+	metadataKey = "lora_adapter_metadata" // where diffusers has peft's settings
+	configName  = "adapter_config.json"   // where peft has
+	maxConfig   = 16 << 20
+)
+
+// configs reads peft's settings from the file or from beside it.
+func (f *File) configs(folder string) (configs, error) {
+	data := []byte(f.Metadata[metadataKey])
+	from := "metadata " + metadataKey
+	if len(data) == 0 {
+		path := filepath.Join(folder, configName)
+		st, err := os.Stat(path)
+		if err != nil || !strings.HasPrefix(filepath.Base(f.Path), "adapter_model.") && folder != f.Path {
+			return nil, nil
+		}
+		if !st.Mode().IsRegular() || st.Size() > maxConfig {
+			return nil, fmt.Errorf("%s: want a JSON file of at most %d MiB", configName, maxConfig>>20)
+		}
+		from = configName
+		if data, err = os.ReadFile(path); err != nil {
+			return nil, err
+		}
+	}
+	c, err := parseConfigs(data)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", from, err)
+	}
+	return c, nil
+}
+
+// parseConfigs reads peft's settings: for all parts, or for each with its name before the keys.
+func parseConfigs(data []byte) (configs, error) {
+	var all map[string]json.RawMessage
+	if err := json.Unmarshal(data, &all); err != nil {
+		return nil, fmt.Errorf("want a JSON object: %w", err)
+	}
+	by := map[string]map[string]json.RawMessage{}
+	for name, v := range all {
+		part, key := "", name
+		for _, p := range []string{unetPart, textPart, text2Part} {
+			if rest, ok := strings.CutPrefix(name, p+"."); ok {
+				part, key = p, rest
+			}
+		}
+		if by[part] == nil {
+			by[part] = map[string]json.RawMessage{}
+		}
+		by[part][key] = v
+	}
+	c := configs{}
+	for part, keys := range by {
+		var s settings
+		ranks, alphas := map[string]float64{}, map[string]float64{}
+		for key, to := range map[string]any{
+			"r": &s.Rank, "lora_alpha": &s.Alpha, "alpha": &s.Alpha, "alpha_pattern": &alphas, "rank_pattern": &ranks, "use_rslora": &s.RootRank,
+		} {
+			if raw, ok := keys[key]; ok {
+				if err := json.Unmarshal(raw, to); err != nil {
+					return nil, fmt.Errorf("%s: %w", key, err)
+				}
+			}
+		}
+		var err error
+		if s.alphas, err = patterns(alphas); err != nil {
+			return nil, fmt.Errorf("alpha_pattern: %w", err)
+		}
+		if s.ranks, err = patterns(ranks); err != nil {
+			return nil, fmt.Errorf("rank_pattern: %w", err)
+		}
+		c[part] = s
+	}
+	return c, nil
+}
+
+// patterns compiles the keys of a pattern, as peft reads them. The longest come first: where two match, they say more.
+func patterns(of map[string]float64) (list []pattern, err error) {
+	for _, name := range slices.SortedFunc(maps.Keys(of), func(a, b string) int { return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a, b)) }) {
+		re, err := regexp.Compile(`^(?:.*\.)?(?:` + name + `)$`)
+		if err != nil {
+			return nil, fmt.Errorf("%.100q is no pattern: %w", name, err)
+		}
+		list = append(list, pattern{re, of[name]})
+	}
+	return list, nil
+}
+
+// list says how many there are of something, and names some.
+func list(what string, names []string) string {
+	const most = 8
+	shown := names[:min(len(names), most)]
+	text := fmt.Sprintf("%d %s: %s", len(names), what, strings.Join(shown, ", "))
+	if n := len(names) - len(shown); n > 0 {
+		text += fmt.Sprintf(", and %d more", n)
+	}
+	return text
+}
+
+// legible makes a name from a file fit for a message.
+func legible(name string) string {
+	const most = 120
+	if len(name) > most {
+		name = strings.ToValidUTF8(name[:most], "") + "..."
+	}
+	if strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\ufffd' }) {
+		return fmt.Sprintf("%q", name)
+	}
+	return name
+}

@@ -1,0 +1,137 @@
+package lora
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+
+	"github.com/onestep-go/onestep/models/sd/clip"
+	"github.com/onestep-go/onestep/models/sd/unet"
+	"github.com/onestep-go/onestep/models/sd/weights"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
+)
+
+// Weighted is an adapter's file and its weights.
+type Weighted struct {
+	*File
+	Weights Weights
+}
+
+// merged is a source whose weights adapters have changed.
+type merged struct {
+	nn.Source
+	by map[string][]nn.Adapter // by name
+}
+
+// Bake makes adapters part of a model's files, to be written out: its parts give changed weights from then on, one at a time, in the type
+// that they have. What it returns frees the adapters; it has to be called after the model was written.
+func Bake(m *weights.Model, adapters ...Weighted) (done func() error, err error) {
+	plans, err := plansOf(m)
+	if err != nil {
+		return nil, err
+	}
+	t := tableOfPlan(plans)
+	scope := torch.NewScope(torch.CPU)
+	var all []*Adapter
+	done = func() error {
+		var err error
+		for _, a := range all {
+			a.store.Close()
+			err = errors.Join(err, a.file.Close())
+		}
+		scope.Close()
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, done())
+		}
+	}()
+	changes := map[string]map[string][]nn.Adapter{}
+	for _, w := range adapters {
+		a, err := attach(t, w.File, torch.CPU, torch.Float32, Options{})
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, a)
+		if err := a.Check(w.Weights); err != nil {
+			return nil, fmt.Errorf("%s: %w", w.Path, err)
+		}
+		for _, one := range a.made {
+			v := w.Weights.of(one.spot.name())
+			if v == 0 {
+				continue
+			}
+			if changes[one.spot.part] == nil {
+				changes[one.spot.part] = map[string][]nn.Adapter{}
+			}
+			name := one.spot.path + ".weight"
+			if one.bias {
+				name = one.spot.path + ".bias"
+			}
+			changes[one.spot.part][name] = append(changes[one.spot.part][name], one.at(v*one.base))
+		}
+	}
+	for part, c := range components(m) {
+		if changes[part] != nil {
+			c.Source = merged{c.Source, changes[part]}
+		}
+	}
+	return done, nil
+}
+
+// components are the parts of a model that adapters may change.
+func components(m *weights.Model) map[string]*weights.Component {
+	all := map[string]*weights.Component{}
+	for part, c := range map[string]*weights.Component{unetPart: m.UNet, textPart: m.Text, text2Part: m.Text2} {
+		if c != nil {
+			all[part] = c
+		}
+	}
+	return all
+}
+
+// plansOf returns the shapes of a model's parts, by their configurations.
+func plansOf(m *weights.Model) (map[string][]nn.Shape, error) {
+	plans := map[string][]nn.Shape{}
+	for part, c := range components(m) {
+		if part == unetPart {
+			config, err := unet.ParseConfig(c.Config)
+			if err != nil {
+				return nil, err
+			}
+			plans[part] = unet.Shapes(config)
+			continue
+		}
+		config, err := clip.ParseConfig(c.Config)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", part, err)
+		}
+		config.Projection = config.Projection || part == text2Part
+		plans[part] = clip.Shapes(config)
+	}
+	return plans, nil
+}
+
+// Get implements nn.Source.
+func (m merged) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
+	w, err := m.Source.Get(s, name)
+	by := m.by[name]
+	if err != nil || by == nil {
+		return w, err
+	}
+	t := s.Tidy(func(s *torch.Scope) *torch.Tensor { return nn.Changed(s, w, by...).To(s, w.DType()) })
+	return t, finite(s, name, t)
+}
+
+// finite reports a weight that overflowed in its type.
+func finite(s *torch.Scope, name string, t *torch.Tensor) error {
+	if t.IsFinite(s).All(s).Item() == 0 {
+		return fmt.Errorf("%s: with the adapter it has values that %s cannot hold: want another type, or a smaller weight", legible(name), t.DType())
+	}
+	return nil
+}
+
+// Names implements nn.Source.
+func (m merged) Names() iter.Seq[string] { return m.Source.Names() }

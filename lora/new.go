@@ -1,0 +1,87 @@
+package lora
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/onestep-go/onestep/torch/nn"
+)
+
+// Config describes a new adapter.
+type Config struct {
+	Rank  int     // 0: 64
+	Alpha float64 // the scale is Alpha/Rank; 0: Rank
+	// Targets are the ends of the paths of the layers that are adapted; nil: those of LCM-LoRA, which are all of a U-Net's but the first and
+	// the last convolution and the embeddings of the timestep.
+	Targets []string
+	Seed    uint64
+}
+
+// LCMTargets are the layers that LCM-LoRA adapts: 278 of Stable Diffusion 1.5's U-Net (Luo et al. 2023).
+var LCMTargets = []string{
+	"to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", "conv_shortcut",
+	"downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj",
+}
+
+// New makes an adapter to be trained, which changes nothing yet: A is drawn as in PEFT, uniformly within ±1/√in (He et al. 2015, with a slope
+// of √5), and B is zero. It lies beside the networks, in their type. Targets that no layer has are an error.
+func New(n Networks, c Config) (*Adapter, error) {
+	if c.Rank == 0 {
+		c.Rank = 64
+	}
+	if c.Alpha == 0 {
+		c.Alpha = float64(c.Rank)
+	}
+	if c.Targets == nil {
+		c.Targets = LCMTargets
+	}
+	if c.Rank < 0 || c.Rank > 1<<16 || math.IsNaN(c.Alpha) || math.IsInf(c.Alpha, 0) {
+		return nil, fmt.Errorf("want a rank from 1 on and a finite alpha, got %d and %g", c.Rank, c.Alpha)
+	}
+	t := tableOf(n)
+	var spots []*spot
+	used := map[string]bool{}
+	for _, s := range t.spots {
+		for _, end := range c.Targets {
+			if s.path == end || strings.HasSuffix(s.path, "."+end) {
+				spots = append(spots, s)
+				used[end] = true
+				break
+			}
+		}
+	}
+	if unused := slices.DeleteFunc(slices.Clone(c.Targets), func(end string) bool { return used[end] }); len(unused) > 0 && c.strict() {
+		return nil, fmt.Errorf("no layer's path ends in %s", strings.Join(unused, ", "))
+	}
+	if len(spots) == 0 {
+		return nil, errors.New("the networks have none of the layers that are to be adapted")
+	}
+	parts := slices.Sorted(maps.Keys(n))
+	a := &Adapter{second: n[text2Part] != nil}
+	var err error
+	a.store, err = nn.Build(n[parts[0]].Device(), n[parts[0]].DType(), c.Seed, func(root nn.Path) {
+		for _, s := range spots {
+			fan := nn.FanIn(product(s.shape[1:]))
+			one := lowRank(s, c.Rank, root.Sub(s.part, s.path), fan, nn.Zeros)
+			a.Modules = append(a.Modules, Module{
+				Name: s.name(), Layout: PEFT, Kind: LowRank, Rank: c.Rank, Alpha: c.Alpha, Scale: c.Alpha / float64(c.Rank), DType: n[parts[0]].DType(),
+			})
+			a.made = append(a.made, made{s, func(weight float64) nn.Adapter {
+				one := one
+				one.Scale = weight
+				return one
+			}, c.Alpha / float64(c.Rank), false, c.Rank})
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// strict tells whether each target has to be found: those of LCM-LoRA are for networks of several shapes.
+func (c Config) strict() bool { return !slices.Equal(c.Targets, LCMTargets) }

@@ -1,0 +1,287 @@
+package lora
+
+import (
+	"encoding/json"
+	"fmt"
+	"math"
+	"slices"
+	"strings"
+
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/safetensors"
+)
+
+// WriteOptions say how an adapter is written.
+type WriteOptions struct {
+	Layout    Layout            // Kohya, which all programs read, PEFT or Diffusers
+	DType     *torch.DType      // what values are converted to; nil: they stay as they are
+	Overwrite bool              // allows replacing a file
+	Metadata  map[string]string // more strings for the file
+}
+
+// ParseLayout returns the layout of a name that can be written: "kohya", "peft" or "diffusers".
+func ParseLayout(name string) (Layout, error) {
+	for _, l := range []Layout{Kohya, PEFT, Diffusers} {
+		if l.String() == name {
+			return l, nil
+		}
+	}
+	return 0, fmt.Errorf("layout: want kohya, peft or diffusers, got %q", name)
+}
+
+// output is a module to be written.
+type output struct {
+	part, path string
+	kind       Kind
+	rank       int
+	alpha      float64 // the scale is alpha/rank
+	alphaType  torch.DType
+	order      []role
+	get        func(s *torch.Scope, r role) (*torch.Tensor, error)
+	info       func(r role) ([]int, torch.DType)
+}
+
+// Write writes the file's adapter in another layout. Names are taken apart by the layers of the networks, or, without any, of the published
+// model that all modules fit. The factors stay as they are; what scales them is kept in each layout's way.
+func (f *File) Write(path string, n Networks, o WriteOptions) error {
+	t := tableOf(n)
+	if n == nil {
+		if _, t = f.published(); t == nil {
+			return fmt.Errorf("%s: its modules fit none of the published models: want the model that it is for", f.Path)
+		}
+	}
+	m := f.match(t, "the model")
+	if err := m.Err(false); err != nil {
+		return fmt.Errorf("%s: %w", f.Path, err)
+	}
+	if err := f.finite(m.pairs); err != nil {
+		return fmt.Errorf("%s: %w", f.Path, err)
+	}
+	var all []output
+	for _, p := range m.pairs {
+		one := output{
+			part: p.spot.part, path: p.spot.path, kind: p.Kind, rank: p.Rank, alpha: p.Scale * float64(p.Rank), alphaType: p.DType, order: p.order,
+			get: func(s *torch.Scope, r role) (*torch.Tensor, error) { return f.src.Get(s, p.tensors[r]) },
+			info: func(r role) ([]int, torch.DType) {
+				shape, d, _ := f.src.Info(p.tensors[r])
+				return shape, d
+			},
+		}
+		if p.DoRA && p.Layout != o.Layout && (p.Layout == PEFT || o.Layout == PEFT) {
+			return fmt.Errorf("%s: %s: the lengths of a DoRA are kept in another way in the layout %s: want it in its own, %s", f.Path, p.Name, o.Layout, p.Layout)
+		}
+		all = append(all, one)
+	}
+	return write(path, all, t.named[text2Part] != nil, o)
+}
+
+// Write writes the adapter's weights as they are now. Its LoRA modules can be written in every layout; others have to be written by the
+// [File] that they come from.
+func (a *Adapter) Write(path string, o WriteOptions) error {
+	tensors := map[string]*torch.Tensor{}
+	for name, t := range a.store.Tensors() {
+		tensors[name] = t
+	}
+	var all []output
+	for _, m := range a.made {
+		if m.rank == 0 {
+			return fmt.Errorf("%s is no plain LoRA: want the file that it comes from to be converted", m.spot.name())
+		}
+		at := m.spot.name() + "."
+		tensor := func(r role) *torch.Tensor {
+			return tensors[at+map[role]string{down: downName, up: upName}[r]+".weight"]
+		}
+		all = append(all, output{
+			part: m.spot.part, path: m.spot.path, kind: LowRank, rank: m.rank, alpha: m.base * float64(m.rank), alphaType: tensor(down).DType(),
+			order: []role{down, up},
+			get:   func(s *torch.Scope, r role) (*torch.Tensor, error) { return tensor(r).Detach(s), nil },
+			info:  func(r role) ([]int, torch.DType) { return tensor(r).Shape(), tensor(r).DType() },
+		})
+	}
+	return write(path, all, a.second, o)
+}
+
+// names of roles in each layout.
+var written = map[Layout]map[role]string{
+	Kohya:     {down: ".lora_down.weight", up: ".lora_up.weight", mid: ".lora_mid.weight", magnitude: ".dora_scale"},
+	PEFT:      {down: ".lora_A.weight", up: ".lora_B.weight", magnitude: ".lora_magnitude_vector"},
+	Diffusers: {down: ".lora.down.weight", up: ".lora.up.weight"},
+}
+
+// stem is what a layout calls a module.
+func (o WriteOptions) stem(m output, xl bool) string {
+	if o.Layout != Kohya {
+		return m.part + "." + m.path
+	}
+	prefix := map[string]string{unetPart: "lora_unet_", textPart: "lora_te_", text2Part: "lora_te2_"}[m.part]
+	if m.part == textPart && xl {
+		prefix = "lora_te1_"
+	}
+	return prefix + flatten(m.path)
+}
+
+// end is what a layout calls a role of a module.
+func (o WriteOptions) end(m output, r role) (string, error) {
+	if end, ok := written[o.Layout][r]; ok {
+		if o.Layout == Diffusers && m.part != unetPart {
+			return strings.Replace(end, ".lora.", ".lora_linear_layer.", 1), nil
+		}
+		return end, nil
+	}
+	if o.Layout == Kohya && r != alpha {
+		return "." + string(r), nil // LyCORIS
+	}
+	return "", fmt.Errorf("%s.%s: the layout %s has no name for %s of a %s: want kohya", m.part, m.path, o.Layout, r, m.kind)
+}
+
+// write writes modules into a file.
+func write(path string, modules []output, xl bool, o WriteOptions) error {
+	fail := func(err error) error { return fmt.Errorf("write %s: %w", path, err) }
+	if o.DType != nil && !o.DType.IsFloat() {
+		return fail(fmt.Errorf("want values of a floating-point type, got %s", *o.DType))
+	}
+	if o.Layout == Processors {
+		return fail(fmt.Errorf("the layout %s is read only: want kohya, peft or diffusers", o.Layout))
+	}
+	metadata := map[string]string{"format": "pt"}
+	for k, v := range o.Metadata {
+		metadata[k] = v
+	}
+	var all []safetensors.Source
+	for _, m := range modules {
+		stem := o.stem(m, xl)
+		for _, r := range m.order {
+			if r == alpha {
+				continue
+			}
+			end, err := o.end(m, r)
+			if err != nil {
+				return fail(err)
+			}
+			shape, d := m.info(r)
+			if o.DType != nil {
+				d = *o.DType
+			}
+			src, err := source(stem+end, d, shape, func(s *torch.Scope) (*torch.Tensor, error) { return m.get(s, r) })
+			if err != nil {
+				return fail(err)
+			}
+			all = append(all, src)
+		}
+		if o.Layout != Kohya || m.kind == Difference || m.rank == 0 {
+			continue
+		}
+		d := m.alphaType
+		if o.DType != nil {
+			d = *o.DType
+		}
+		d = exact(d, m.alpha)
+		src, err := source(stem+".alpha", d, nil, func(s *torch.Scope) (*torch.Tensor, error) { return torch.Scalar(s, m.alpha), nil })
+		if err != nil {
+			return fail(err)
+		}
+		all = append(all, src)
+	}
+	if o.Layout != Kohya {
+		data, err := peftSettings(modules)
+		if err != nil {
+			return fail(err)
+		}
+		metadata[metadataKey] = data
+	}
+	return safetensors.Write(path, all, safetensors.Options{Metadata: metadata, Overwrite: o.Overwrite})
+}
+
+// exact returns the type d, or a wider one that holds v as it is.
+func exact(d torch.DType, v float64) torch.DType {
+	holds := false
+	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
+		holds = torch.Scalar(s, v).To(s, d).To(s, torch.Float64).Item() == v
+		return nil
+	})
+	if err != nil || !holds {
+		return torch.Float32
+	}
+	return d
+}
+
+var fileTypes = map[torch.DType]safetensors.DType{
+	torch.Float32: safetensors.F32, torch.Float64: safetensors.F64, torch.Float16: safetensors.F16, torch.BFloat16: safetensors.BF16,
+}
+
+func source(name string, d torch.DType, shape []int, get func(s *torch.Scope) (*torch.Tensor, error)) (safetensors.Source, error) {
+	kind, ok := fileTypes[d]
+	if !ok {
+		return safetensors.Source{}, fmt.Errorf("%s: adapters' files cannot hold %s", name, d)
+	}
+	return safetensors.Source{Name: name, DType: kind, Shape: shape, Data: func() (data []byte, err error) {
+		err = torch.Run(torch.CPU, func(s *torch.Scope) error {
+			return s.NoGrad(func(s *torch.Scope) error {
+				t, err := get(s)
+				if err == nil {
+					data = t.ToDevice(s, torch.CPU).To(s, d).Contiguous(s).Bytes()
+				}
+				return err
+			})
+		})
+		return data, err
+	}}, nil
+}
+
+// peftSettings describes modules as peft does: by part, with patterns for those that are not like most.
+func peftSettings(modules []output) (string, error) {
+	all := map[string]any{}
+	for _, part := range []string{unetPart, textPart, text2Part} {
+		var of []output
+		for _, m := range modules {
+			if m.part == part {
+				of = append(of, m)
+			}
+		}
+		if of == nil {
+			continue
+		}
+		rank, alpha := usual(of, func(m output) int { return m.rank }), usual(of, func(m output) float64 { return m.alpha })
+		ranks, alphas, targets := map[string]int{}, map[string]float64{}, []string{}
+		for _, m := range of {
+			targets = append(targets, m.path)
+			if m.rank != rank {
+				ranks[m.path] = m.rank
+			}
+			if m.alpha != alpha {
+				alphas[m.path] = m.alpha
+			}
+		}
+		for key, v := range map[string]any{
+			"peft_type": "LORA", "r": rank, "lora_alpha": number(alpha), "rank_pattern": ranks, "alpha_pattern": alphas, "target_modules": targets,
+			"use_rslora": false, "use_dora": slices.ContainsFunc(of, func(m output) bool { return slices.Contains(m.order, magnitude) }),
+			"bias": "none", "lora_dropout": 0.0, "init_lora_weights": true, "lora_bias": false,
+		} {
+			all[part+"."+key] = v
+		}
+	}
+	data, err := json.Marshal(all)
+	return string(data), err
+}
+
+// number makes a whole number of one that is, as peft writes it.
+func number(v float64) any {
+	if v == math.Trunc(v) && math.Abs(v) < 1<<53 {
+		return int64(v)
+	}
+	return v
+}
+
+// usual returns the value that most modules have, the first of several.
+func usual[T comparable](modules []output, of func(m output) T) T {
+	count := map[T]int{}
+	best := of(modules[0])
+	for _, m := range modules {
+		v := of(m)
+		count[v]++
+		if count[v] > count[best] {
+			best = v
+		}
+	}
+	return best
+}

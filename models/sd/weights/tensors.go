@@ -1,0 +1,38 @@
+package weights
+
+import (
+	"iter"
+
+	"github.com/onestep-go/onestep/torch"
+)
+
+// Tensors are the tensors of a file under the names that it gives them. They are views of the mapped file.
+type Tensors struct{ file }
+
+// OpenTensors opens a file of weights of any content: of safetensors, an index of shards, or, where its name says so, of torch.save, in
+// which nothing but tensors is read.
+func OpenTensors(path string) (*Tensors, error) {
+	w, err := openWeights(path)
+	if err != nil {
+		return nil, err
+	}
+	return &Tensors{w}, nil
+}
+
+// Metadata returns the free-form strings of a safetensors file.
+func (t *Tensors) Metadata() map[string]string {
+	if w, ok := t.file.(*torch.Weights); ok {
+		return w.File().Metadata()
+	}
+	return nil
+}
+
+// CompVis returns what single files call the tensors of a U-Net or a ControlNet, without a prefix, that today has these names.
+func CompVis(ours iter.Seq[string]) func(name string) (theirs string, ok bool) {
+	all := map[string]bool{}
+	for name := range ours {
+		all[name] = true
+	}
+	pairs := ourForm(func(name string) bool { return all[name] }).table().theirs
+	return func(name string) (string, bool) { return rename(pairs, name) }
+}
