@@ -96,9 +96,9 @@ func TestGolden(t *testing.T) {
 						if testing.Short() && net == VGG && c.Config.Resize != ResizeNone {
 							t.Skip("224×224 pixels through VGG16")
 						}
-						// Both sides run the same kernels; sums have another order. piq's constants, written for images in [0, 1] and
+						// Both sides run the same kernels; sums have another order, and more so on another processor. piq's constants, written for images in [0, 1] and
 						// rounded to float32, are 3e-8 away, which gradients multiply.
-						near := map[torch.DType]float64{torch.Float32: 3e-6, torch.Float64: 1e-13}[dtype]
+						near := map[torch.DType]float64{torch.Float32: 1e-5, torch.Float64: 1e-13}[dtype]
 						if c.Config.AveragePool {
 							near = max(near, 1e-6)
 						}

@@ -93,7 +93,8 @@ func traces(t *testing.T) []trace {
 
 var dtypes = map[string]torch.DType{"float32": torch.Float32, "bfloat16": torch.BFloat16, "float16": torch.Float16}
 
-// The latents after every step are diffusers'.
+// The latents after every step are diffusers', to the bit where both sides compute the same on the kind of processor that the golden file
+// was made on; on others, noise has other last bits.
 func TestTraces(t *testing.T) {
 	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
 		want, _ := torchtest.Golden(t, s, "testdata/traces.safetensors")
@@ -125,7 +126,7 @@ func TestTraces(t *testing.T) {
 					}
 					w := want[c.Name]
 					off := torch.Stack(s, got, 0).Sub(s, w).Abs(s).Max(s).Item()
-					assert.LessOrEqual(t, off, c.tolerance()*w.Abs(s).Max(s).Item(), "%s %+v", c.Config, c.options())
+					assert.LessOrEqual(t, off, max(c.tolerance(), ulps)*w.Abs(s).Max(s).Item(), "%s %+v", c.Config, c.options())
 					return nil
 				}))
 			})
@@ -135,7 +136,10 @@ func TestTraces(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// ᾱ is PyTorch's to the bit.
+// ulps are some last bits of a float32. libtorch computes roots and powers by libraries whose last bits differ between processors.
+const ulps = 1e-6
+
+// ᾱ is PyTorch's, to the bit on the kind of processor that the golden file was made on.
 func TestAlphas(t *testing.T) {
 	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
 		want, _ := torchtest.Golden(t, s, "testdata/traces.safetensors")
@@ -147,7 +151,11 @@ func TestAlphas(t *testing.T) {
 		} {
 			ch, err := newChain(c, latentClass)
 			require.NoError(t, err)
-			require.Equal(t, torch.ToSlice[float32](want["alphas."+name]), ch.alphas, name)
+			w := torch.ToSlice[float32](want["alphas."+name])
+			require.Len(t, ch.alphas, len(w), name)
+			for i := range w {
+				require.InDelta(t, w[i], ch.alphas[i], ulps*max(float64(w[i]), 1e-3), "%s: %d", name, i)
+			}
 		}
 		return nil
 	})
@@ -158,7 +166,7 @@ func TestAlphas(t *testing.T) {
 		0: 0.9991499781608582, 19: 0.9822439551353455, 259: 0.6589752435684204, 499: 0.27766942977905273, 759: 0.05221289023756981,
 		999: 0.00466009508818388,
 	} {
-		require.Equal(t, float32(want), ch.alphas[at])
+		require.InEpsilon(t, want, ch.alphas[at], ulps)
 	}
 }
 
