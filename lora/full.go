@@ -25,13 +25,13 @@ func (a fullRank) AddTo(s *torch.Scope, sum, w *torch.Tensor) {
 		// W' = m·V/‖V‖ for V = W + scale·ΔW (Liu et al. 2024, equation 5).
 		base := w.To(s, d)
 		v := base.Add(s, delta.MulScalar(s, a.scale))
-		v = v.Mul(s, a.lengths.To(s, d).Reshape(s, a.along(w)...).Div(s, norms(s, v, a.axis(w)).ClampMin(s, tiny)))
+		v = v.Mul(s, a.lengths.To(s, d).Reshape(s, a.along(w)...).Div(s, norms(s, v, a.axis(w)).ClampMin(s, least)))
 		sum.AddInPlace(s, v.Sub(s, base))
 		return nil
 	})
 }
 
-const tiny = 1e-30 // a length to divide by in place of 0
+const least = 1e-30 // a length to divide by in place of 0
 
 // axis returns the dimension of the weight that lengths are of: 0, the outputs, or 1, as LyCORIS may have it.
 func (a fullRank) axis(w *torch.Tensor) int {

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/onestep-go/onestep/models/sd/weights"
 )
 
 // Match is which modules of an adapter fit a model.
@@ -29,6 +31,15 @@ type pair struct {
 
 // Match tells which modules of the adapter fit the networks. Modules that do are called by their layers' names from then on.
 func (f *File) Match(n Networks) Match { return f.match(tableOf(n), "the model") }
+
+// MatchFiles is Match for a model whose weights are not read.
+func (f *File) MatchFiles(m *weights.Model) (Match, error) {
+	plans, err := plansOf(m)
+	if err != nil {
+		return Match{}, err
+	}
+	return f.match(tableOfPlan(plans), "the model"), nil
+}
 
 func (f *File) match(t *table, what string) Match {
 	m := Match{what: what}
@@ -169,7 +180,7 @@ func (f *File) fits(m *Module, s *spot) error {
 	}
 	out, in, kernel := s.shape[0], s.shape[1], product(s.shape[2:])
 	if len(got) != 3 || got[0] != out || got[1]*got[2] != in*kernel || (got[2] != kernel && m.Kind != Hadamard && m.Kind != Kronecker) {
-		return fmt.Errorf("want a change of the shape %v, got %v", s.shape, trim(got))
+		return fmt.Errorf("want a change of a weight of %d×%d, got one of %d×%d", out, in*kernel, got[0], got[1]*got[2])
 	}
 	if !m.DoRA {
 		return nil
@@ -179,14 +190,6 @@ func (f *File) fits(m *Module, s *spot) error {
 		return fmt.Errorf("want %d lengths, got the shape %v", out, shape)
 	}
 	return nil
-}
-
-// trim leaves out a kernel of one element.
-func trim(shape []int) []int {
-	if len(shape) == 3 && shape[2] == 1 {
-		return shape[:2]
-	}
-	return shape
 }
 
 // shape returns the shape of a module's product: rows, columns, elements of the kernel.

@@ -34,7 +34,7 @@ func Bake(m *weights.Model, adapters ...Weighted) (done func() error, err error)
 	t := tableOfPlan(plans)
 	scope := torch.NewScope(torch.CPU)
 	var all []*Adapter
-	done = func() error {
+	free := func() error {
 		var err error
 		for _, a := range all {
 			a.store.Close()
@@ -45,7 +45,7 @@ func Bake(m *weights.Model, adapters ...Weighted) (done func() error, err error)
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, done())
+			err = errors.Join(err, free())
 		}
 	}()
 	changes := map[string]map[string][]nn.Adapter{}
@@ -78,7 +78,7 @@ func Bake(m *weights.Model, adapters ...Weighted) (done func() error, err error)
 			c.Source = merged{c.Source, changes[part]}
 		}
 	}
-	return done, nil
+	return free, nil
 }
 
 // components are the parts of a model that adapters may change.

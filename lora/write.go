@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/safetensors"
 )
@@ -41,12 +42,18 @@ type output struct {
 	info       func(r role) ([]int, torch.DType)
 }
 
-// Write writes the file's adapter in another layout. Names are taken apart by the layers of the networks, or, without any, of the published
+// Write writes the file's adapter in another layout. Names are taken apart by the layers of a model, or, without one, of the published
 // model that all modules fit. The factors stay as they are; what scales them is kept in each layout's way.
-func (f *File) Write(path string, n Networks, o WriteOptions) error {
-	t := tableOf(n)
-	if n == nil {
-		if _, t = f.published(); t == nil {
+func (f *File) Write(path string, model *weights.Model, o WriteOptions) error {
+	var t *table
+	if model != nil {
+		plans, err := plansOf(model)
+		if err != nil {
+			return err
+		}
+		t = tableOfPlan(plans)
+	} else if _, t = f.published(); t == nil {
+		if t = f.own(o.Layout); t == nil {
 			return fmt.Errorf("%s: its modules fit none of the published models: want the model that it is for", f.Path)
 		}
 	}
@@ -73,6 +80,25 @@ func (f *File) Write(path string, n Networks, o WriteOptions) error {
 		all = append(all, one)
 	}
 	return write(path, all, t.named[text2Part] != nil, o)
+}
+
+// own makes a table of the layers that the file itself names, where names in the other layout follow from that; nil: they do not.
+func (f *File) own(to Layout) *table {
+	t := &table{named: map[string]map[string]*spot{}}
+	for _, m := range f.Modules {
+		got, err := f.shape(m)
+		old := slices.ContainsFunc([]string{"input_blocks", "middle_block", "output_blocks"}, func(s string) bool { return strings.HasPrefix(m.key.path, s) })
+		if err != nil || m.key.part == "" || old || (m.key.flat && to != Kohya) {
+			return nil
+		}
+		s := &spot{part: m.key.part, path: m.key.path, shape: got[:2], biased: true}
+		if got[2] > 1 {
+			s.shape = got
+		}
+		t.spots = append(t.spots, s)
+	}
+	t.spell()
+	return t
 }
 
 // Write writes the adapter's weights as they are now. Its LoRA modules can be written in every layout; others have to be written by the
@@ -252,6 +278,7 @@ func peftSettings(modules []output) (string, error) {
 				alphas[m.path] = m.alpha
 			}
 		}
+		slices.Sort(targets)
 		for key, v := range map[string]any{
 			"peft_type": "LORA", "r": rank, "lora_alpha": number(alpha), "rank_pattern": ranks, "alpha_pattern": alphas, "target_modules": targets,
 			"use_rslora": false, "use_dora": slices.ContainsFunc(of, func(m output) bool { return slices.Contains(m.order, magnitude) }),

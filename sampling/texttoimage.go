@@ -10,6 +10,7 @@ import (
 	"slices"
 
 	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/models/sd/prompt"
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/vae"
 	"github.com/onestep-go/onestep/sampling/resample"
@@ -58,7 +59,9 @@ type TextToImage struct {
 	// What SDXL is told: how large the picture was, and which corner of it was cut off. 0: the size that is drawn, none.
 	OriginalSize, Crop image.Point
 
-	Adapters nn.Adapters // of the network's single layers
+	Adapters nn.Adapters // of single layers of the network and the text encoders; package lora has such
+	// Tagged returns the adapters that a text asks for by tags, <lora:name:weight>, in addition; nil: such tags are an error.
+	Tagged func(tags []prompt.LoRA) (nn.Adapters, error)
 }
 
 // Control is a ControlNet and the picture that it sees.
@@ -164,19 +167,29 @@ type decision struct {
 	TextToImage
 	plan   Plan
 	config scheduler.Config
-	cfg    bool // two passes of the network: with the text and without
+	cfg    bool          // two passes of the network: with the text and without
+	tagged []nn.Adapters // of each text
 }
 
 func (t TextToImage) decide(texts ...string) (*decision, error) {
 	d := &decision{TextToImage: t}
-	for i, text := range append(texts[:len(texts):len(texts)], t.Negative) {
-		if a := (sd.Text{Prompt: text, Plain: t.Plain}).Adapters(); a != nil {
-			what := fmt.Sprintf("text %d", i+1)
-			if i == len(texts) {
-				what = "the negative text"
+	if a := (sd.Text{Prompt: t.Negative, Plain: t.Plain}).Adapters(); a != nil {
+		return nil, fmt.Errorf("the negative text asks for the adapter %q by a tag: an adapter is for the whole picture; want it in the text", a[0].Name)
+	}
+	for i, text := range texts {
+		tags := (sd.Text{Prompt: text, Plain: t.Plain}).Adapters()
+		all := t.Adapters
+		switch {
+		case tags != nil && t.Tagged == nil:
+			return nil, fmt.Errorf("text %d asks for the adapter %q by a tag: want a folder to look for it in (--lora-dir; Tagged in Go), or no tag", i+1, tags[0].Name)
+		case tags != nil:
+			more, err := t.Tagged(tags)
+			if err != nil {
+				return nil, fmt.Errorf("text %d: %w", i+1, err)
 			}
-			return nil, fmt.Errorf("%s asks for the adapter %q by a tag: adapters cannot be loaded yet; leave the tag out", what, a[0].Name)
+			all = all.And(more)
 		}
+		d.tagged = append(d.tagged, all)
 	}
 	for _, f := range []func() error{d.method, d.size, d.pictures, d.guidance, d.start} {
 		if err := f(); err != nil {
@@ -393,6 +406,7 @@ func (d *decision) draw(ctx context.Context, s *torch.Scope, texts []string, yie
 			if err := ctx.Err(); err != nil {
 				return err
 			}
+			d.Adapters = d.tagged[i]
 			words := d.embed(s, text)
 			for first := 0; first < d.N; first += d.Batch {
 				seeds := Seeds(d.Seed+uint64(first), min(d.Batch, d.N-first))

@@ -191,7 +191,7 @@ func TestPlan(t *testing.T) {
 		}
 	}
 	_, err = sampling.TextToImage{Model: m}.Plan("a", "b <lora:x:0.5>")
-	require.EqualError(t, err, `text 2 asks for the adapter "x" by a tag: adapters cannot be loaded yet; leave the tag out`)
+	require.EqualError(t, err, `text 2 asks for the adapter "x" by a tag: want a folder to look for it in (--lora-dir; Tagged in Go), or no tag`)
 	_, err = sampling.TextToImage{}.Plan()
 	require.EqualError(t, err, "text to image: want a model")
 }

@@ -90,7 +90,7 @@ Results go to standard output, progress and logs to standard error. Exit codes: 
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(helpCommand())
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(a.train(), a.sample(), a.generate(), a.convert(), a.inspect(), a.average(), a.info(), a.doctor(), a.version(), a.completion())
+	root.AddCommand(a.train(), a.sample(), a.generate(), a.convert(), a.lora(), a.inspect(), a.average(), a.info(), a.doctor(), a.version(), a.completion())
 	return root
 }
 

@@ -1,6 +1,8 @@
 package job
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,7 +27,10 @@ type Converted struct {
 }
 
 // Run writes the model.
-func (o Convert) Run() (Converted, error) {
+func (o Convert) Run() (Converted, error) { return o.run(nil) }
+
+// run writes the model, after change, which returns what is to be done when it is written.
+func (o Convert) run(change func(m *weights.Model) (func() error, error)) (_ Converted, err error) {
 	single := strings.EqualFold(filepath.Ext(o.Out), ".safetensors")
 	switch {
 	case o.Model == "":
@@ -56,6 +61,13 @@ func (o Convert) Run() (Converted, error) {
 		return Converted{}, err
 	}
 	defer m.Close()
+	if change != nil {
+		var done func() error
+		if done, err = change(m); err != nil {
+			return Converted{}, fmt.Errorf("%s: %w", o.Model, err)
+		}
+		defer func() { err = errors.Join(err, done()) }()
+	}
 	out := Converted{Path: o.Out, Kind: m.Kind.String(), DType: o.DType}
 	if single {
 		return out, weights.WriteSingle(o.Out, m, w)

@@ -72,6 +72,11 @@ type Generate struct {
 	ControlImages []string `json:"control_image,omitempty"`
 	ControlScale  float64  `json:"control_scale,omitempty"`
 
+	LoRAs      []string `json:"lora,omitempty"`        // FILE[=WEIGHT[,BLOCK:WEIGHT…]]
+	LoRADir    string   `json:"lora_dir,omitempty"`    // where tags in texts find adapters
+	LoRAApply  string   `json:"lora_apply,omitempty"`  // "runtime" or "merge"; "": runtime
+	LoRAHashes []string `json:"lora_hashes,omitempty"` // of a picture: name: hash
+
 	N         int    `json:"n,omitempty"` // in a picture's text only with SharedNoise, where it matters
 	Batch     int    `json:"-"`
 	Device    string `json:"-"`
@@ -131,6 +136,10 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 	if err != nil {
 		return none, err
 	}
+	adapters, err := o.adapters()
+	if err != nil {
+		return none, err
+	}
 	if err := o.tryScheduler(t); err != nil {
 		return none, err
 	}
@@ -146,10 +155,17 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 	if err != nil {
 		return none, err
 	}
+	on, free, err := o.adapt(&t, adapters)
+	defer free()
+	if err != nil {
+		return none, err
+	}
 	plan, err := t.Plan(o.Prompts...)
 	if err != nil {
 		return none, err
 	}
+	plan.Notices = append(plan.Notices, on.changed(o.LoRAHashes)...)
+	o.LoRAHashes = on.hashes
 	for _, n := range plan.Notices {
 		note(n)
 	}
@@ -157,7 +173,7 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 		Files: files, Model: o.Model, Kind: t.Model.Kind.String(), Sampler: plan.Method, Timesteps: plan.Timesteps, Guidance: plan.Guidance,
 		Evaluations: plan.Evaluations, Width: plan.Width, Height: plan.Height, Seed: *o.Seed, Notices: append([]string{}, plan.Notices...),
 	}
-	return out, o.draw(ctx, t, plan, out, progress)
+	return out, o.draw(ctx, t, plan, on, out, progress)
 }
 
 // validate checks what can be checked without any file.
@@ -201,6 +217,8 @@ func (o *Generate) validate() error {
 		return usage("--control-scale goes with --control-model")
 	case o.Threads < 0 || o.Threads > 4096:
 		return usage("--threads: want 1 to 4096, got %d", o.Threads)
+	case o.LoRAApply != "" && o.LoRAApply != applyRuntime && o.LoRAApply != applyMerge:
+		return usage("--lora-apply: want runtime or merge, got %q", o.LoRAApply)
 	case o.Preview != "" && !strings.EqualFold(filepath.Ext(o.Preview), ".png"):
 		return usage("--preview: want FILE.png, got %q", o.Preview)
 	case o.Preview != "" && o.TinyVAE == "":
@@ -376,7 +394,7 @@ func (o Generate) open(t *sampling.TextToImage, dev torch.Device) (func(), error
 	return closeAll, nil
 }
 
-func (o Generate) draw(ctx context.Context, t sampling.TextToImage, plan sampling.Plan, out Generated, progress Progress) error {
+func (o Generate) draw(ctx context.Context, t sampling.TextToImage, plan sampling.Plan, on *adapters, out Generated, progress Progress) error {
 	if strings.HasSuffix(o.Out, "/") {
 		if err := os.MkdirAll(o.Out, 0o777); err != nil {
 			return err
@@ -409,7 +427,7 @@ func (o Generate) draw(ctx context.Context, t sampling.TextToImage, plan samplin
 		for i, m := range st.Pictures {
 			var texts []sampling.Text
 			if !o.Bare {
-				if texts, err = o.text(t, plan, st, i); err != nil {
+				if texts, err = o.text(t, plan, on, st, i); err != nil {
 					return err
 				}
 			}
@@ -428,7 +446,7 @@ var samplerNames = map[string]string{
 }
 
 // text is what the PNG's text chunks say of picture i of a step: A1111's parameters, and all settings.
-func (o Generate) text(t sampling.TextToImage, plan sampling.Plan, st sampling.Progress, i int) ([]sampling.Text, error) {
+func (o Generate) text(t sampling.TextToImage, plan sampling.Plan, on *adapters, st sampling.Progress, i int) ([]sampling.Text, error) {
 	seed := st.Seeds[i]
 	one := o
 	one.Prompt, one.Seed, one.N = o.Prompts[st.Text], &seed, 0
@@ -465,6 +483,7 @@ func (o Generate) text(t sampling.TextToImage, plan sampling.Plan, st sampling.P
 		info.Add("Variation seed", strconv.FormatUint(o.VariationSeed, 10))
 		info.Add("Variation seed strength", number(o.VariationStrength))
 	}
+	on.describe(&info)
 	info.Add("RNG", "CPU")
 	info.Add("Version", "onestep")
 	return []sampling.Text{{Keyword: infotext.Keyword, Value: info.String()}, {Keyword: "Software", Value: "onestep"},

@@ -1,0 +1,254 @@
+package job
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/onestep-go/onestep/lora"
+	"github.com/onestep-go/onestep/models/sd/prompt"
+	"github.com/onestep-go/onestep/sampling"
+	"github.com/onestep-go/onestep/sampling/infotext"
+	"github.com/onestep-go/onestep/torch/nn"
+)
+
+// What --lora-apply may be.
+const (
+	applyRuntime = "runtime"
+	applyMerge   = "merge"
+)
+
+// LoRAApplies are the ways in which adapters are applied.
+func LoRAApplies() []string { return []string{applyRuntime, applyMerge} }
+
+// adapter is what --lora says: a file and its weights.
+type adapter struct {
+	file    string
+	weights lora.Weights
+}
+
+// parseAdapter reads FILE[=WEIGHT[,BLOCK:WEIGHT…]].
+func parseAdapter(text string) (adapter, error) {
+	a := adapter{file: text, weights: lora.Weights{"": 1}}
+	i := strings.LastIndexByte(text, '=')
+	if i < 0 {
+		return a, nil
+	}
+	if _, err := os.Stat(text); err == nil { // a file whose name has an equals sign
+		return a, nil
+	}
+	a.file, a.weights = text[:i], lora.Weights{}
+	for j, word := range strings.Split(text[i+1:], ",") {
+		block, number, found := strings.Cut(word, ":")
+		if !found {
+			block, number = "", word
+		}
+		v, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+		if err != nil || math.IsNaN(v) || math.IsInf(v, 0) || (!found && j > 0) {
+			return a, usage("--lora: want FILE, FILE=WEIGHT or FILE=WEIGHT,BLOCK:WEIGHT, such as lcm.safetensors=0.8,text_encoder:0, got %q", text)
+		}
+		a.weights[strings.TrimSpace(block)] = v
+	}
+	return a, nil
+}
+
+// adapters are those of a drawing: what is loaded, and how texts find more.
+type adapters struct {
+	dir    string
+	model  lora.Networks
+	loaded map[string]*lora.Adapter // by file
+	hashes []string                 // name: hash, in the order in which they were loaded
+	tags   string                   // what A1111 would have in the text
+}
+
+// adapters reads the flags, and finds out that each file is an adapter, before any model is read.
+func (o Generate) adapters() ([]adapter, error) {
+	var all []adapter
+	for _, text := range o.LoRAs {
+		a, err := parseAdapter(text)
+		if err != nil {
+			return nil, err
+		}
+		f, err := lora.Open(a.file)
+		if err != nil {
+			return nil, fmt.Errorf("--lora: %w", err)
+		}
+		if err := f.Close(); err != nil {
+			return nil, err
+		}
+		all = append(all, a)
+	}
+	return all, nil
+}
+
+// adapt loads the adapters onto the model and gives them to the drawing. What it returns frees them.
+func (o Generate) adapt(t *sampling.TextToImage, all []adapter) (*adapters, func(), error) {
+	on := &adapters{dir: o.LoRADir, model: lora.Of(t.Model), loaded: map[string]*lora.Adapter{}}
+	closeAll := func() {
+		if o.LoRAApply == applyMerge {
+			_ = lora.Merge(t.Model, nil)
+		}
+		for _, a := range on.loaded {
+			_ = a.Close() // files that were only read
+		}
+	}
+	for _, a := range all {
+		one, err := on.load(a.file)
+		if err != nil {
+			return on, closeAll, fmt.Errorf("--lora: %w", err)
+		}
+		if err := one.Check(a.weights); err != nil {
+			return on, closeAll, fmt.Errorf("--lora: %s: %w", a.file, err)
+		}
+		t.Adapters = t.Adapters.And(one.By(a.weights))
+		if len(a.weights) == 1 {
+			on.tags += fmt.Sprintf("<lora:%s:%s>", adapterName(a.file), strconv.FormatFloat(a.weights[""], 'g', -1, 64))
+		}
+	}
+	if o.LoRAApply == applyMerge {
+		if err := lora.Merge(t.Model, t.Adapters); err != nil {
+			return on, closeAll, err
+		}
+		t.Adapters = nil
+	}
+	if o.LoRADir != "" {
+		t.Tagged = on.tagged
+	}
+	return on, closeAll, nil
+}
+
+// load loads an adapter, once.
+func (on *adapters) load(file string) (*lora.Adapter, error) {
+	if a := on.loaded[file]; a != nil {
+		return a, nil
+	}
+	f, err := lora.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	a, err := lora.Attach(on.model, f, lora.Options{})
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	hash, err := adapterHash(file)
+	if err != nil {
+		return nil, errors.Join(err, a.Close())
+	}
+	on.loaded[file] = a
+	on.hashes = append(on.hashes, adapterName(file)+": "+hash)
+	return a, nil
+}
+
+// tagged returns the adapters that a text asks for by tags.
+func (on *adapters) tagged(tags []prompt.LoRA) (nn.Adapters, error) {
+	var all nn.Adapters
+	for _, tag := range tags {
+		file, err := findAdapter(on.dir, tag.Name)
+		if err != nil {
+			return nil, err
+		}
+		a, err := on.load(file)
+		if err != nil {
+			return nil, err
+		}
+		all = all.And(a.By(lora.Weights{"": tag.Text, "unet": tag.Weight}))
+	}
+	return all, nil
+}
+
+var adapterEnds = []string{"", ".safetensors", ".pt", ".ckpt", ".bin"}
+
+// findAdapter finds the file of a name in a folder or below it.
+func findAdapter(dir, name string) (string, error) {
+	if !filepath.IsLocal(name) {
+		return "", fmt.Errorf("the adapter %q: want the name of a file in %s", name, dir)
+	}
+	for _, end := range adapterEnds {
+		path := filepath.Join(dir, name+end)
+		if st, err := os.Stat(path); err == nil && (!st.IsDir() || end == "") {
+			return path, nil
+		}
+	}
+	var found []string
+	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+		if err == nil && !e.IsDir() && slices.Contains(adapterEnds[1:], filepath.Ext(path)) && strings.TrimSuffix(e.Name(), filepath.Ext(path)) == name {
+			found = append(found, path)
+		}
+		return err
+	})
+	switch {
+	case err != nil:
+		return "", err
+	case len(found) == 0:
+		return "", fmt.Errorf("there is no adapter %q in %s", name, dir)
+	case len(found) > 1:
+		return "", fmt.Errorf("the adapter %q is there more than once: %s: want one of them named by its folder", name, strings.Join(found, ", "))
+	}
+	return found[0], nil
+}
+
+// adapterName is a file's name without its end.
+func adapterName(file string) string {
+	name := filepath.Base(filepath.Clean(file))
+	return strings.TrimSuffix(name, filepath.Ext(name))
+}
+
+// adapterHash is what A1111 calls an adapter's hash: of a safetensors file without its header.
+func adapterHash(file string) (string, error) {
+	if st, err := os.Stat(file); err == nil && st.IsDir() {
+		return "", nil
+	}
+	f, err := os.Open(file)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	if filepath.Ext(file) == ".safetensors" {
+		var n uint64
+		if err := binary.Read(f, binary.LittleEndian, &n); err != nil {
+			return "", fmt.Errorf("%s: %w", file, err)
+		}
+		if n > math.MaxInt64/2 {
+			return "", fmt.Errorf("%s: it is no safetensors file", file)
+		}
+		if _, err := f.Seek(int64(n), io.SeekCurrent); err != nil {
+			return "", fmt.Errorf("%s: %w", file, err)
+		}
+	}
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", fmt.Errorf("%s: %w", file, err)
+	}
+	return hex.EncodeToString(h.Sum(nil))[:12], nil
+}
+
+// describe adds to a picture's text what A1111 says of adapters.
+func (on *adapters) describe(info *infotext.Text) {
+	if on == nil || len(on.hashes) == 0 {
+		return
+	}
+	if on.tags != "" {
+		info.Prompt += " " + on.tags
+	}
+	info.Add("Lora hashes", strings.Join(on.hashes, ", "))
+}
+
+// changed tells which adapters are not those that a picture was drawn with.
+func (on *adapters) changed(before []string) (notes []string) {
+	for _, b := range before {
+		if !slices.Contains(on.hashes, b) {
+			notes = append(notes, fmt.Sprintf("the picture was drawn with an adapter (name and hash %s) that is not used, or has changed since", b))
+		}
+	}
+	return notes
+}

@@ -1,0 +1,192 @@
+package main
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
+	"github.com/onestep-go/onestep/models/sd/weights"
+)
+
+var loraLayouts = []string{"kohya", "peft", "diffusers"}
+
+func (a *app) lora() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "lora",
+		Short: "Look at adapters, merge, convert and extract them",
+		Long: `Look at adapters of Stable Diffusion (LoRA, LoHa, LoKr, DoRA), merge them into models, convert their files, or extract them from
+models that were trained further. To draw with them: onestep generate --lora FILE=WEIGHT.`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			return unknownCommand(cmd, args[0])
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(a.loraInfo(), a.loraMerge(), a.loraConvert(), a.loraExtract())
+	return cmd
+}
+
+func (a *app) loraInfo() *cobra.Command {
+	var model string
+	var all bool
+	var o weights.Options
+	cmd := &cobra.Command{
+		Use:   "info FILE",
+		Short: "Tell what an adapter changes, and whether it fits a model",
+		Long: `Tell what an adapter changes: kinds and number of its modules, ranks, alphas, layout of its file, published models that it fits, metadata.
+With --model, what of it does not fit that model. The weights are not read.`,
+		Example: `  onestep lora info lcm-lora-sdv1-5.safetensors
+  onestep lora info style.safetensors --model sd15/ --modules`,
+		Args: arguments(1, "the file of an adapter"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			got, err := job.InspectLoRA(args[0], model, o)
+			if err != nil {
+				return err
+			}
+			return a.print(got, got.String(all))
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&model, "model", "", "a folder of diffusers', or a single file, that it is to fit")
+	f.StringVar(&o.Variant, "variant", "", "of the model's files: fp16 for those with .fp16. in their names")
+	f.BoolVar(&all, "modules", false, "list every module")
+	a.jsonFlag(cmd)
+	call(f, "FILE|DIR", "model")
+	call(f, "NAME", "variant")
+	return cmd
+}
+
+func (a *app) loraMerge() *cobra.Command {
+	var o job.MergeLoRA
+	cmd := &cobra.Command{
+		Use:   "merge --model MODEL --lora FILE[=WEIGHT] --out OUT",
+		Short: "Write a model with adapters in its weights",
+		Long: `Write a model with adapters in its weights, for programs that know no adapters, or to draw without their cost. Sums are computed in
+float32 and rounded to the type of the model. The model itself is left as it is.`,
+		Example: `  onestep lora merge --model sd15/ --lora lcm-lora-sdv1-5.safetensors --lora style.safetensors=0.8 --out sd15-lcm/`,
+		Args:    arguments(0, "no arguments, only flags"),
+		RunE: func(*cobra.Command, []string) error {
+			got, err := o.Run()
+			if err != nil {
+				return err
+			}
+			return a.print(got, got.Path+"\n")
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&o.Model, "model", "", "a folder of diffusers', or a single file (required)")
+	f.StringArrayVar(&o.LoRAs, "lora", nil, "an adapter and its weight, FILE, FILE=0.8, or FILE=0.8,text_encoder:0 by block; may be given several\ntimes (required)")
+	f.StringVar(&o.Out, "out", "", "FILE.safetensors for a single file, DIR for a folder (required)")
+	f.Var(choice{&o.DType, job.DTypes()}, "dtype", "type of the weights (default: as they are)")
+	f.StringVar(&o.Variant, "variant", "", "of the files that are read: fp16 for those with .fp16. in their names")
+	f.StringVar(&o.OutVariant, "out-variant", "", "of a folder's files that are written")
+	describeFile(f, &o.Config, &o.Prediction)
+	f.BoolVar(&o.Overwrite, "overwrite", false, "replace what exists")
+	a.jsonFlag(cmd)
+	offerChoices(cmd)
+	call(f, "FILE|DIR", "model", "out")
+	call(f, "FILE[=X]", "lora")
+	call(f, "NAME", "variant", "out-variant")
+	return cmd
+}
+
+func (a *app) loraConvert() *cobra.Command {
+	var o job.ConvertLoRA
+	cmd := &cobra.Command{
+		Use:   "convert FILE --to LAYOUT --out FILE",
+		Short: "Write an adapter in another layout",
+		Long: `Write an adapter in another layout: kohya, which A1111's web UI, ComfyUI and diffusers read, PEFT's, or diffusers'. Values stay as they
+are, unless --dtype is given; what scales them is kept in each layout's way. Names of published models' layers are known; an adapter for
+another one needs --model.`,
+		Example: `  onestep lora convert pytorch_lora_weights.safetensors --to kohya --out style.safetensors`,
+		Args:    arguments(1, "the file of an adapter"),
+		RunE: func(_ *cobra.Command, args []string) error {
+			o.File = args[0]
+			if err := o.Run(); err != nil {
+				return err
+			}
+			return a.print(struct {
+				Path string `json:"path"`
+			}{o.Out}, o.Out+"\n")
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.Var(choice{&o.To, loraLayouts}, "to", "layout (required)")
+	f.StringVar(&o.Out, "out", "", "FILE.safetensors (required)")
+	f.Var(choice{&o.DType, job.DTypes()}, "dtype", "type of the values (default: as they are)")
+	f.StringVar(&o.Model, "model", "", "the model that it is for, where that is none of the published ones")
+	f.StringVar(&o.ModelOptions.Variant, "variant", "", "of the model's files: fp16 for those with .fp16. in their names")
+	f.BoolVar(&o.Overwrite, "overwrite", false, "replace a file that exists")
+	a.jsonFlag(cmd)
+	offerChoices(cmd)
+	call(f, "FILE", "out")
+	call(f, "FILE|DIR", "model")
+	call(f, "NAME", "variant")
+	return cmd
+}
+
+func (a *app) loraExtract() *cobra.Command {
+	o := job.ExtractLoRA{Rank: 64}
+	cmd := &cobra.Command{
+		Use:   "extract --base MODEL --tuned MODEL --out FILE",
+		Short: "Make an adapter of the difference of two models",
+		Long: `Make an adapter of the difference of two models of one architecture: the leading singular vectors of each layer's difference. Layers that
+are the same are left out. Tells how much of the difference the adapter has, and what it cannot have.`,
+		Example: `  onestep lora extract --base sd15/ --tuned dreamshaper.safetensors --rank 64 --out dreamshaper-lora.safetensors`,
+		Args:    arguments(0, "no arguments, only flags"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			sc := newScreen(a.stderr)
+			sc.start()
+			got, err := o.Run(cmd.Context(), func(done, all int) {
+				sc.show(float64(done)/float64(all), fmt.Sprintf("weight %d/%d", done+1, all), "")
+			})
+			sc.stop()
+			if err != nil {
+				return err
+			}
+			return a.print(got, extracted(got))
+		},
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&o.Base, "base", "", "the model that the adapter is for: a folder of diffusers', or a single file (required)")
+	f.StringVar(&o.Tuned, "tuned", "", "the model that it makes of it (required)")
+	f.StringVar(&o.Out, "out", "", "FILE.safetensors (required)")
+	f.Var(count{&o.Rank}, "rank", "of each module")
+	f.Var(choice{&o.To, loraLayouts}, "to", "layout (default: kohya)")
+	f.Var(choice{&o.DType, job.DTypes()}, "dtype", "type of the values (default: f16)")
+	f.StringVar(&o.Variant, "variant", "", "of the files that are read: fp16 for those with .fp16. in their names")
+	f.BoolVar(&o.Overwrite, "overwrite", false, "replace a file that exists")
+	a.jsonFlag(cmd)
+	offerChoices(cmd)
+	call(f, "FILE|DIR", "base", "tuned")
+	call(f, "FILE", "out")
+	call(f, "NAME", "variant")
+	return cmd
+}
+
+// extracted describes what became of a difference.
+func extracted(v job.ExtractedLoRA) string {
+	var b strings.Builder
+	least, sum := 1.0, 0.0
+	worst := ""
+	for _, m := range v.Modules {
+		sum += m.Kept
+		if m.Kept <= least {
+			least, worst = m.Kept, m.Name
+		}
+	}
+	fmt.Fprintf(&b, "%s\n%d modules; of their layers' differences they have %.1f%% on the mean and %.1f%% at least (%s)\n",
+		v.Path, len(v.Modules), 100*sum/float64(len(v.Modules)), 100*least, worst)
+	if n := len(v.Others); n > 0 {
+		fmt.Fprintf(&b, "%d other weights differ, which an adapter does not change: %s\n", n, strings.Join(v.Others[:min(n, 5)], ", "))
+	}
+	return b.String()
+}
