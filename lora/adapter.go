@@ -119,7 +119,7 @@ func (a *Adapter) add(p pair, path nn.Path) {
 	if shape, ok := p.shapes[diffBias]; ok {
 		d := path.Param(string(diffBias), nil, shape...)
 		change := func(s *torch.Scope, t torch.DType) *torch.Tensor { return d.To(s, t) }
-		a.made = append(a.made, made{p.spot, func(weight float64) nn.Adapter { return fullRank{change: change, scale: weight} }, 1, true, 0})
+		a.made = append(a.made, made{p.spot, func(weight float64) nn.Adapter { return &fullRank{change: change, scale: weight} }, 1, true, 0})
 		if p.Kind == Difference && p.shapes[diff] == nil {
 			return
 		}
@@ -146,7 +146,7 @@ func (a *Adapter) add(p pair, path nn.Path) {
 	if p.DoRA {
 		lengths = path.Param(string(magnitude), nil, p.shapes[magnitude]...)
 	}
-	a.made = append(a.made, made{p.spot, func(weight float64) nn.Adapter { return fullRank{change, lengths, p.Layout == PEFT, weight} }, p.Scale, false, 0})
+	a.made = append(a.made, made{p.spot, func(weight float64) nn.Adapter { return &fullRank{change, lengths, p.Layout == PEFT, weight} }, p.Scale, false, 0})
 }
 
 // lowRank makes the two layers of a LoRA.

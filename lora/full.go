@@ -14,7 +14,7 @@ type fullRank struct {
 }
 
 // AddTo implements nn.Adapter.
-func (a fullRank) AddTo(s *torch.Scope, sum, w *torch.Tensor) {
+func (a *fullRank) AddTo(s *torch.Scope, sum, w *torch.Tensor) {
 	s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		d := sum.DType()
 		delta := a.change(s, d).Reshape(s, w.Shape()...)
@@ -34,7 +34,7 @@ func (a fullRank) AddTo(s *torch.Scope, sum, w *torch.Tensor) {
 const least = 1e-30 // a length to divide by in place of 0
 
 // axis returns the dimension of the weight that lengths are of: 0, the outputs, or 1, as LyCORIS may have it.
-func (a fullRank) axis(w *torch.Tensor) int {
+func (a *fullRank) axis(w *torch.Tensor) int {
 	if shape := a.lengths.Shape(); !a.outputs && len(shape) > 1 && shape[0] == 1 && shape[1] == w.Dim(1) && w.Dim(0) != 1 {
 		return 1
 	}
@@ -42,7 +42,7 @@ func (a fullRank) axis(w *torch.Tensor) int {
 }
 
 // along returns the shape in which lengths multiply the weight.
-func (a fullRank) along(w *torch.Tensor) []int {
+func (a *fullRank) along(w *torch.Tensor) []int {
 	shape := make([]int, w.NDim())
 	for i := range shape {
 		shape[i] = 1

@@ -10,7 +10,8 @@ import (
 // goroutines that share a network may each have their own.
 type Adapters map[*torch.Tensor][]Adapter
 
-// Adapter is a change of one layer's weight, or bias.
+// Adapter is a change of one layer's weight, or bias. Its type has to be comparable: a layer keeps the weight that equal adapters make. What
+// they make may differ only where a method Version() int says so.
 type Adapter interface {
 	// AddTo adds its change of the weight w to sum, which has w's shape, in float32 or float64.
 	AddTo(s *torch.Scope, sum, w *torch.Tensor)
@@ -64,6 +65,20 @@ func (a LowRank) AddTo(s *torch.Scope, sum, _ *torch.Tensor) {
 	})
 }
 
+// Version counts how often its weights were changed in place.
+func (a LowRank) Version() int { return a.Down.Kernel().Version() + a.Up.Kernel().Version() }
+
+// versions returns the versions of those adapters that have any.
+func versions(of []Adapter) []int {
+	var all []int
+	for _, a := range of {
+		if v, ok := a.(interface{ Version() int }); ok {
+			all = append(all, v.Version())
+		}
+	}
+	return all
+}
+
 // Changed returns a weight as adapters make it, in float32, or in float64 where it is of that.
 func Changed(s *torch.Scope, w *torch.Tensor, by ...Adapter) *torch.Tensor {
 	sum := w.Contiguous(s)
@@ -78,8 +93,12 @@ func Changed(s *torch.Scope, w *torch.Tensor, by ...Adapter) *torch.Tensor {
 	return sum
 }
 
-// packing is what it costs to add to an element of a weight and to bring it into oneDNN's order, in multiplications.
-const packing = 150
+// What decides whether a weight is changed. A changed weight is made once and used again for as long as the adapters stay; but its sums
+// are rounded in another way, so that the decision may depend on nothing but shapes.
+const (
+	packing = 150 // what it costs to add to an element of a weight and to bring it into oneDNN's order, in multiplications
+	uses    = 2   // how often a changed weight has to be used at least to be worth its making
+)
 
 // apart tells whether the layer with weight w should compute with the adapters apart from it, for so many rows of input.
 func apart(s *torch.Scope, w *torch.Tensor, rows int, by []Adapter) bool {
@@ -93,7 +112,7 @@ func apart(s *torch.Scope, w *torch.Tensor, rows int, by []Adapter) bool {
 	}
 	out := w.Dim(0)
 	in := w.NumEl() / out
-	return s.GradEnabled() || rows*(in+out)*rank <= in*out*(rank+packing)
+	return s.GradEnabled() || uses*rows*(in+out)*rank <= in*out*(rank+packing)
 }
 
 // share adds to y what adapters that are apart make of x.
@@ -128,12 +147,11 @@ func (l Linear) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tens
 	if apart(s, l.Weight, rows, by) {
 		return share(s, x, l.Forward(s, x), by)
 	}
+	if l.packed != nil {
+		return l.packed.linear(s, l, x, by...)
+	}
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		w := changed(s, l.Weight, l.packed, x.DType(), by)
-		if l.packed == nil || s.GradEnabled() || rows < fewRows {
-			return x.Linear(s, w, l.Bias)
-		}
-		return x.PackedLinear(s, w.PackLinear(s, rows), l.Bias)
+		return x.Linear(s, Changed(s, l.Weight, by...).To(s, x.DType()), l.Bias)
 	})
 }
 
@@ -149,12 +167,11 @@ func (c Conv2D) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tens
 	if len(shape) != 4 || apart(s, c.Weight, shape[0]*(shape[2]/stride)*(shape[3]/stride), by) {
 		return share(s, x, c.Forward(s, x), by)
 	}
+	if c.packed != nil {
+		return c.packed.conv(s, c, x, by...)
+	}
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		w := changed(s, c.Weight, c.packed, x.DType(), by)
-		if c.packed == nil || s.GradEnabled() {
-			return x.Conv2D(s, w, c.Bias, c.Opt)
-		}
-		return x.ChannelsLast(s).PackedConv2D(s, w.PackConv2D(s, shape, c.Opt), c.Bias, c.Opt)
+		return x.Conv2D(s, Changed(s, c.Weight, by...).To(s, x.DType()), c.Bias, c.Opt)
 	})
 }
 
@@ -168,14 +185,6 @@ func (g GroupNorm) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.T
 func (l LayerNorm) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tensor {
 	l.Weight, l.Bias = a.vector(s, l.Weight), a.vector(s, l.Bias)
 	return l.Forward(s, x)
-}
-
-// changed returns a layer's weight with its adapters, in type d.
-func changed(s *torch.Scope, w *torch.Tensor, p *packed, d torch.DType, by []Adapter) *torch.Tensor {
-	if p != nil {
-		by = append(p.merged(), by...)
-	}
-	return s.Tidy(func(s *torch.Scope) *torch.Tensor { return Changed(s, w, by...).To(s, d) })
 }
 
 // Merge makes the network compute with weights that the adapters have changed, until the next Merge: with none it computes as before, to
@@ -213,22 +222,11 @@ func (st *Store) swap(t *torch.Tensor, by []Adapter) {
 	st.bases[t] = w
 }
 
-// merged returns the adapters that are merged into the weight.
-func (p *packed) merged() []Adapter {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.changes[:len(p.changes):len(p.changes)]
-}
-
-// merge replaces them.
+// merge replaces the adapters that are merged.
 func (p *packed) merge(by []Adapter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.changes) == 0 && len(by) == 0 {
-		return
-	}
-	p.changes = by
-	p.weight.Free()
 	p.plain.Free()
-	p.weight, p.plain = nil, nil
+	p.plain, p.merged = nil, by
+	p.last = by // the next call's
 }

@@ -19,7 +19,10 @@ type packed struct {
 	weight  *torch.Tensor // nil: not yet packed
 	input   []int         // the shape it was packed for
 	version int           // of the layer's own tensor
-	changes []Adapter     // that are merged: see Store.Merge
+	by      []Adapter     // what it was changed by before
+	moves   []int         // versions of those
+	last    []Adapter     // what the call before wanted it changed by
+	merged  []Adapter     // see Store.Merge
 	plain   *torch.Tensor // what they make of the layer's own tensor, not packed; nil: not yet wanted
 }
 
@@ -44,24 +47,24 @@ func (p Path) weight(init Init, shape ...int) (*torch.Tensor, *packed) {
 	return w, pw
 }
 
-// conv convolves x [B, in, H, W]. Without gradients the result lies in memory as channels-last, which the CPU's convolutions
-// prefer.
-func (p *packed) conv(s *torch.Scope, c Conv2D, x *torch.Tensor) *torch.Tensor {
+// conv convolves x [B, in, H, W] with the weight as adapters make it. Without gradients the result lies in memory as channels-last, which
+// the CPU's convolutions prefer.
+func (p *packed) conv(s *torch.Scope, c Conv2D, x *torch.Tensor, by ...Adapter) *torch.Tensor {
 	shape := x.Shape()
 	if s.GradEnabled() || len(shape) != 4 || x.DType() != p.store.dtype {
-		return x.Conv2D(s, p.unpacked(c.Weight), c.Bias, c.Opt)
+		return x.Conv2D(s, p.unpacked(s, c.Weight, x.DType(), by), c.Bias, c.Opt)
 	}
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		pack := func(s *torch.Scope, w *torch.Tensor) *torch.Tensor { return w.PackConv2D(s, shape, c.Opt) }
-		return x.ChannelsLast(s).PackedConv2D(s, p.get(s, c.Weight, shape, pack), c.Bias, c.Opt)
+		return x.ChannelsLast(s).PackedConv2D(s, p.get(s, c.Weight, shape, by, pack), c.Bias, c.Opt)
 	})
 }
 
 // fewRows is how many rows of input are too few for packing a linear layer's weight, which costs about as much as using it once.
 const fewRows = 128
 
-// linear maps x [..., in].
-func (p *packed) linear(s *torch.Scope, l Linear, x *torch.Tensor) *torch.Tensor {
+// linear maps x [..., in] with the weight as adapters make it.
+func (p *packed) linear(s *torch.Scope, l Linear, x *torch.Tensor, by ...Adapter) *torch.Tensor {
 	rows := 1
 	if shape := x.Shape(); len(shape) > 1 {
 		for _, d := range shape[:len(shape)-1] {
@@ -69,46 +72,67 @@ func (p *packed) linear(s *torch.Scope, l Linear, x *torch.Tensor) *torch.Tensor
 		}
 	}
 	if s.GradEnabled() || rows < fewRows || x.DType() != p.store.dtype {
-		return x.Linear(s, p.unpacked(l.Weight), l.Bias)
+		return x.Linear(s, p.unpacked(s, l.Weight, x.DType(), by), l.Bias)
 	}
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		pack := func(s *torch.Scope, w *torch.Tensor) *torch.Tensor { return w.PackLinear(s, rows) }
-		return x.PackedLinear(s, p.get(s, l.Weight, []int{rows}, pack), l.Bias)
+		return x.PackedLinear(s, p.get(s, l.Weight, []int{rows}, by, pack), l.Bias)
 	})
 }
 
-// get returns the packed weight for inputs of that shape, in s.
-func (p *packed) get(s *torch.Scope, weight *torch.Tensor, input []int, pack func(s *torch.Scope, w *torch.Tensor) *torch.Tensor) *torch.Tensor {
+// get returns the packed weight for inputs of that shape, changed by adapters, in s. There is room for one, so that a network with adapters
+// holds no more than one without. A change that comes once, between others, does not take its place: goroutines with different adapters
+// would each undo what another has just made.
+func (p *packed) get(s *torch.Scope, weight *torch.Tensor, input []int, by []Adapter, pack func(s *torch.Scope, w *torch.Tensor) *torch.Tensor) *torch.Tensor {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if version := weight.Version(); p.weight == nil || !slices.Equal(p.input, input) || p.version != version {
-		w := s.Tidy(func(s *torch.Scope) *torch.Tensor {
-			if len(p.changes) > 0 {
-				return pack(s, Changed(s, weight, p.changes...).To(s, p.store.dtype))
-			}
-			return pack(s, weight.To(s, p.store.dtype))
-		})
-		p.weight.Free() // other goroutines may still be at work with it: they have handles of their own
-		p.weight, p.input, p.version = w.Share(p.store.scope), slices.Clone(input), version
-		p.release(weight)
+	by = p.with(by)
+	version, moves := weight.Version(), versions(by)
+	same := p.weight != nil && p.version == version && slices.Equal(p.by, by) && slices.Equal(p.moves, moves)
+	again := slices.Equal(p.last, by)
+	p.last = by
+	if same && slices.Equal(p.input, input) {
+		return p.weight.Share(s)
 	}
-	return p.weight.Share(s)
+	w := s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		if len(by) > 0 {
+			return pack(s, Changed(s, weight, by...).To(s, p.store.dtype))
+		}
+		return pack(s, weight.To(s, p.store.dtype))
+	})
+	p.release(weight)
+	if p.weight != nil && !same && !again {
+		return w
+	}
+	p.weight.Free() // other goroutines may still be at work with it: they have handles of their own
+	p.weight, p.input, p.version, p.by, p.moves = w.Share(p.store.scope), slices.Clone(input), version, slices.Clone(by), moves
+	return w
 }
 
-// unpacked returns the weight in the store's type as operators take it. The layer's own tensor becomes one of that type, or, with
-// adapters merged, stays what it is.
-func (p *packed) unpacked(weight *torch.Tensor) *torch.Tensor {
+// with returns what is merged and more.
+func (p *packed) with(by []Adapter) []Adapter {
+	if len(p.merged) == 0 {
+		return by
+	}
+	return append(p.merged[:len(p.merged):len(p.merged)], by...)
+}
+
+// unpacked returns the weight, changed by adapters, in type d as operators take it. Without any the layer's own tensor becomes one of the
+// store's type.
+func (p *packed) unpacked(s *torch.Scope, weight *torch.Tensor, d torch.DType, by []Adapter) *torch.Tensor {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	st := p.store.scope
-	if len(p.changes) > 0 {
+	switch {
+	case len(by) > 0:
+		return s.Tidy(func(s *torch.Scope) *torch.Tensor { return Changed(s, weight, p.with(by)...).To(s, d) })
+	case len(p.merged) > 0:
 		if p.plain == nil {
-			p.plain = st.NoGradTidy(func(s *torch.Scope) *torch.Tensor { return Changed(s, weight, p.changes...).To(s, p.store.dtype) })
+			p.plain = st.NoGradTidy(func(s *torch.Scope) *torch.Tensor { return Changed(s, weight, p.merged...).To(s, p.store.dtype) })
 			p.release(weight)
 		}
 		return p.plain
-	}
-	if weight.DType() == p.store.dtype {
+	case weight.DType() == p.store.dtype:
 		return weight
 	}
 	converted := st.NoGradTidy(func(s *torch.Scope) *torch.Tensor { return weight.To(s, p.store.dtype) })
