@@ -732,6 +732,95 @@ def files():
             f.writelines(json.dumps(r, ensure_ascii=False) + "\n" for r in lines)
 
 
+# Pictures
+
+def table():
+    out = []
+
+    def case(name, model, pipeline, steps, guidance, adapters, weights=1.0, fuse=False, **more):
+        assert set(more) <= set(DEFAULTS) | {"eta", "seeds"}, more
+        weights = weights if isinstance(weights, list) else [weights] * len(adapters)
+        adapters = [dict(file=f + ".safetensors", weight=w) for f, w in zip(adapters, weights)]
+        out.append(dict(dict(DEFAULTS, name=name, model=model, pipeline=pipeline, steps=steps, guidance=guidance, prompt=PROMPT, seeds=[7],
+                             eta=0.3, adapters=adapters, fuse=fuse), **more))
+
+    lcm = dict(sampler="lcm")
+    # As LCM-LoRA
+    for guidance in (1.0, 1.5):
+        case(f"lcm {guidance}", "sd15", SD, 4, guidance, ["full-kohya"], **lcm)
+    case("lcm fused", "sd15", SD, 4, 1.0, ["full-kohya"], fuse=True, **lcm)
+    case("lcm one step", "sd15", SD, 1, 1.0, ["full-kohya"], **lcm)
+    case("half weight", "sd15", SD, 4, 1.0, ["full-kohya"], 0.5, **lcm)
+    case("negative", "sd15", SD, 4, 1.0, ["full-kohya"], -0.7, **lcm)
+    # Several
+    case("two", "sd15", SD, 4, 1.0, ["full-kohya", "cover-peft"], [1.0, 0.8], **lcm)
+    case("two fused", "sd15", SD, 4, 1.0, ["full-kohya", "cover-peft"], [1.0, 0.8], fuse=True, **lcm)
+    case("three away", "sd15", SD, 3, 2.0, ["full-kohya", "both-peft", "rslora-peft"], [0.9, -0.6, 0.4], negative=NEGATIVE, **lcm)
+    # By block
+    blocks = {"down": 0.3, "mid": 1.5, "up": {"block_1": [0.2, 1.0, -0.5], "block_3": 0.8}}
+    case("blocks", "sd15", SD, 3, 1.0, ["full-kohya"], [blocks], **lcm)
+    parts = {"unet": {"down": 1.2, "up": 0.1}, "text_encoder": 0.5}
+    case("blocks and text", "sd15", SD, 3, 1.0, ["both-peft", "full-kohya"], [parts, 0.9], **lcm)
+    # Parts, kinds of modules, scales
+    case("text alone", "sd15", SD, 3, 4.0, ["text-kohya"], sampler="ddim")
+    case("both", "sd15", SD, 3, 4.0, ["both-peft"], sampler="ddim", negative=NEGATIVE)
+    case("both fused", "sd15", SD, 3, 4.0, ["both-kohya"], fuse=True, sampler="ddim", negative=NEGATIVE)
+    case("skip", "sd15", SD, 3, 1.0, ["both-peft"], clip_skip=1, **lcm)
+    case("all kinds", "sd15", SD, 3, 1.0, ["cover-diffusers"], **lcm)
+    case("locon", "sd15", SD, 3, 1.0, ["locon-kohya"], **lcm)
+    case("rslora", "sd15", SD, 3, 1.0, ["rslora-peft"], **lcm)
+    case("patterns", "sd15", SD, 3, 1.0, ["patterns-peft"], **lcm)
+    case("dora", "sd15", SD, 3, 1.0, ["dora-peft"], **lcm)
+    case("dora fused", "sd15", SD, 3, 1.0, ["dora-peft"], fuse=True, **lcm)
+    # Other models
+    case("xl", "sdxl", XL, 4, 1.0, ["xl-kohya"], **lcm)
+    case("xl sgm", "sdxl", XL, 3, 5.0, ["xl-sgm", "xl-locon-sgm"], [0.8, 1.0])
+    case("xl fused", "sdxl", XL, 3, 1.0, ["xl-peft"], 0.7, fuse=True, **lcm)
+    case("ssd1b", "ssd1b", XL, 4, 1.0, ["ssd1b-kohya"], **lcm)
+    case("ssd1b sgm", "ssd1b", XL, 2, 4.0, ["ssd1b-sgm"], 0.6)
+    case("v", "sd2", SD, 3, 1.0, ["two-kohya"], **lcm)
+    # What others distil
+    case("tcd", "sd15", SD, 4, 1.0, ["full-kohya"], sampler="tcd")
+    case("tcd one step", "sd15", SD, 1, 1.0, ["full-kohya"], sampler="tcd", timesteps=[800], eta=1.0)
+    case("tcd all noise", "sd15", SD, 4, 1.0, ["full-kohya"], sampler="tcd", eta=1.0, seeds=[8])  # LCM's, but for 1e-4
+    case("pcm guided", "sd15", SD, 4, 7.5, ["full-kohya"], sampler="tcd", negative=NEGATIVE)
+    case("dmd2", "sd15", SD, 4, 1.0, ["full-kohya"], timesteps=[999, 749, 499, 249], **lcm)
+    case("hyper", "sd15", SD, 2, 1.0, ["full-kohya"], sampler="ddim", overrides=dict(timestep_spacing="trailing"))
+    # Other ways to draw
+    case("img", "sd15", IMG, 4, 1.0, ["full-kohya"], strength=0.6, init="init64.png", **lcm)
+    case("nine channels", "sd15-inpaint", INPAINT, 3, 1.0, ["nine-kohya"], strength=1.0, init="init64.png", mask="mask64.png", **lcm)
+    case("control", "sd15", CONTROL, 4, 1.5, ["full-kohya"], controls=control(0.8), **lcm)
+    case("several pictures", "sd15", SD, 2, 1.0, ["both-peft"], n=2, seeds=[100, 101], **lcm)
+    # Half precision
+    for kind in ("bfloat16", "float16"):
+        case(kind, "sd15", SD, 3, 1.0, ["full-kohya", "both-peft"], [1.0, 0.5], dtype=kind, **lcm)
+        case(kind + " fused", "sd15", SD, 3, 1.0, ["full-kohya", "both-peft"], [1.0, 0.5], fuse=True, dtype=kind, **lcm)
+    return out
+
+
+def draw(c):
+    pipe = pipelines.load(c)
+    del pipe.text_encoder.__dict__["text_model"]  # the loader takes it for an encoder of transformers 4
+    names = []
+    effect = {r["file"]: r for r in rows if r["model"] == c["model"]}
+    for i, a in enumerate(c["adapters"]):
+        assert effect[a["file"]]["diffusers"] == "same", a
+        names.append(f"adapter{i}")
+        pipe.load_lora_weights(os.path.join(OUT, a["file"]), adapter_name=names[i])
+    pipe.to(getattr(torch, c["dtype"]))
+    pipe.set_adapters(names, [a["weight"] for a in c["adapters"]])
+    if c["fuse"]:
+        pipe.fuse_lora(adapter_names=names)
+        pipe.unload_lora_weights()
+    pipe.text_encoder.__dict__["text_model"] = pipe.text_encoder
+    latents, image = pipelines.draw(c, pipe)
+    bare = pipelines.draw(c)[1]
+    away = (image.float() - bare.float()).abs().mean()
+    print(f"{c['name']}: {away:.1f} levels from the picture without")
+    assert 4 < away < 90, c["name"]
+    return latents, image
+
+
 if __name__ == "__main__":
     logging.set_verbosity_warning()
     logging.disable_default_handler()
@@ -747,3 +836,7 @@ if __name__ == "__main__":
         shutil.rmtree(OUT, ignore_errors=True)
         os.makedirs(OUT)
         files()
+    if "cases" in todo:
+        with open(os.path.join(OUT, "files.jsonl"), encoding="utf-8") as f:
+            rows[:] = map(json.loads, f)
+        pipelines.draw_all(table(), OUT, draw)

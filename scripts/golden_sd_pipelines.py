@@ -227,8 +227,8 @@ def load(c):
     return pipe
 
 
-def draw(c):
-    pipe = load(c)
+def draw(c, pipe=None):
+    pipe = pipe or load(c)
     last = {}
 
     def step(pipe, i, t, kept):
@@ -243,7 +243,7 @@ def draw(c):
     else:
         args["num_inference_steps"] = c["steps"]
     if c["sampler"] == "tcd":
-        args["eta"] = 0.3
+        args["eta"] = c.get("eta", 0.3)
     for key, name in (("original", "original_inference_steps"), ("rescale", "guidance_rescale"), ("strength", "strength"),
                       ("clip_skip", "clip_skip"), ("negative", "negative_prompt")):
         if c[key]:
@@ -271,13 +271,9 @@ def draw(c):
     return last["latents"].float().contiguous(), torch.from_numpy(np.stack([np.asarray(p) for p in images]))
 
 
-if __name__ == "__main__":
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    transformers.utils.logging.disable_progress_bar()
-    torch.set_num_threads(1)
-    pictures()
-    rows, tensors = table(), {}
+def draw_all(rows, folder, draw):
+    """Writes the cases with their tensors."""
+    tensors = {}
     assert len({c["name"] for c in rows}) == len(rows)
     for c in rows:
         latents, image = draw(c)
@@ -289,8 +285,18 @@ if __name__ == "__main__":
     for i, a in enumerate(rows):  # everything that is asked for has an effect
         for b in rows[:i]:
             x, y = tensors[a["image"]], tensors[b["image"]]
-            assert x.shape != y.shape or (x.float() - y.float()).abs().max() > 2, (a["name"], b["name"])
-    with open(os.path.join(FOLDER, "cases.jsonl"), "w", encoding="utf-8") as f:
+            alike = x.shape == y.shape and (x.float() - y.float()).abs().max() <= 2
+            assert not alike or a.get("fuse") != b.get("fuse"), (a["name"], b["name"])
+    with open(os.path.join(folder, "cases.jsonl"), "w", encoding="utf-8") as f:
         f.writelines(json.dumps(c, ensure_ascii=False) + "\n" for c in rows)
-    save_file(tensors, os.path.join(FOLDER, "cases.safetensors"))
-    os.chmod(os.path.join(FOLDER, "cases.safetensors"), 0o644)
+    save_file(tensors, os.path.join(folder, "cases.safetensors"))
+    os.chmod(os.path.join(folder, "cases.safetensors"), 0o644)
+
+
+if __name__ == "__main__":
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    transformers.utils.logging.disable_progress_bar()
+    torch.set_num_threads(1)
+    pictures()
+    draw_all(table(), FOLDER, draw)
