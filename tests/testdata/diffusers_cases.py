@@ -1,7 +1,8 @@
 """Draws with diffusers' pipelines what tests/diffusers_test.go draws: diffusers_cases.py CASES.json
 
 A case has name, pipeline, model and controls (folders), scheduler (a class), config (over the model's), eta, args (of the call; images are
-files), seeds, shared (one generator of the first seed for all) and dtype. It writes NAME.I.png beside CASES.json.
+files), seeds, shared (one generator of the first seed for all) and dtype. It may have adapters and fuse, read by lora_reads.py. It writes
+NAME.I.png beside CASES.json, and NAME.latents.safetensors with latents, those before the autoencoder, where latents is true.
 """
 import json
 import os
@@ -13,6 +14,7 @@ import diffusers  # noqa: E402
 import torch  # noqa: E402
 from diffusers.utils import logging  # noqa: E402
 from PIL import Image  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
 
 logging.set_verbosity_error()
 logging.disable_progress_bar()
@@ -48,6 +50,13 @@ for c in cases:
             module.randn_tensor = in_float32
     pipe.scheduler = getattr(diffusers, c["scheduler"]).from_config(pipe.scheduler.config, **(c.get("config") or {}))
     pipe.set_progress_bar_config(disable=True)
+    if c.get("adapters"):
+        import lora_reads  # needs peft, as the others do not
+
+        try:
+            lora_reads.attach(pipe, c["adapters"], c.get("fuse", False))
+        except lora_reads.Refused as refused:
+            sys.exit(str(refused))
     if not hasattr(pipe.text_encoder, "text_model"):  # diffusers 0.42's clip_skip looks for what transformers 5 has renamed
         pipe.text_encoder.text_model = types.SimpleNamespace(final_layer_norm=pipe.text_encoder.final_layer_norm)
     args = dict(c["args"])
@@ -57,6 +66,16 @@ for c in cases:
     if c.get("eta") is not None:
         args["eta"] = c["eta"]
     g = [torch.Generator().manual_seed(s) for s in c["seeds"]]
+    if c.get("latents"):
+        last = {}
+
+        def step(pipe, i, t, kept, last=last):
+            last["latents"] = kept["latents"].float().contiguous()
+            return {}
+
+        args["callback_on_step_end"] = step
     images = pipe(generator=g[0] if c.get("shared") or len(g) == 1 else g, num_images_per_prompt=len(g), **args).images
+    if c.get("latents"):
+        save_file(last, os.path.join(folder, c["name"] + ".latents.safetensors"))
     for i, m in enumerate(images):
         m.save(os.path.join(folder, f"{c['name']}.{i}.png"))
