@@ -476,8 +476,9 @@ def by_peft(folder, e, config):
     row(folder, e, "peft")
 
 
-def lycoris(name, kind, configs, gain, model="sd15", dtype=torch.float16):
-    """An effect of LoHa or LoKr, its weights in the shapes that peft takes with those configurations by module."""
+def lycoris(name, kind, configs, gain, model="sd15", dtype=torch.float16, folder=False):
+    """An effect of LoHa or LoKr, its weights in the shapes that peft takes with those configurations by module. But for peft's folders,
+    LoKr of whole factors has LyCORIS' scale, 1, and as there an alpha that is the rank."""
     cls, deltas, modules = {"loha": peft.LoHaConfig, "lokr": peft.LoKrConfig}[kind], {}, {}
     for path, c in configs.items():
         pipe = copied(model)
@@ -495,7 +496,11 @@ def lycoris(name, kind, configs, gain, model="sd15", dtype=torch.float16):
                     g *= layer.get_base_layer().weight[0].numel() ** 0.5
                 state[key] = (t * g).to(dtype)
                 at["default"].data = state[key].float()
-        modules[path] = dict(rank=c["r"], alpha=c["alpha"], state=state)
+        alpha = c["alpha"]
+        if kind == "lokr" and not folder and {"lokr_w1", "lokr_w2"} <= set(state):
+            alpha = layer.scaling["default"] = 1.0
+            alpha *= c["r"]
+        modules[path] = dict(rank=c["r"], alpha=alpha, state=state)
         deltas |= differences(pipe)
     return dict(name=name, model=model, kind=kind, modules=modules, rslora=False, dtype=dtype), deltas
 
@@ -625,7 +630,7 @@ def files():
     write("lokr-kohya.safetensors", known(e, deltas), "kohya", lycoris_file(e))
     for kind, cls, gain in (("loha", peft.LoHaConfig, 0.6), ("lokr", peft.LoKrConfig, 0.4)):
         one = dict(r=2, alpha=1.0, use_effective_conv2d=True)
-        e, deltas = lycoris(kind + "-peft", kind, {p: one for p in few}, gain)
+        e, deltas = lycoris(kind + "-peft", kind, {p: one for p in few}, gain, folder=True)
         known(e, deltas)
         by_peft(kind + "-folder", e, lambda part, mine: cls(target_modules=list(mine), **one))
 

@@ -160,35 +160,41 @@ func TestDiffusersPipelines(t *testing.T) {
 		}
 		t.Run(c.Name, func(t *testing.T) {
 			m, seen := c.open(t)
-			wantLatents := torch.ToSlice[float32](golden[c.Latents])
-			wantLevels := torch.ToSlice[uint8](golden[c.Image])
-			var levels []uint8
-			for p, err := range c.drawing(t, m).Images(context.Background(), c.Prompt) {
-				require.NoError(t, err)
-				require.Equal(t, image.Rect(0, 0, c.Width, c.Height), p.Bounds())
-				for i := range c.Width * c.Height {
-					v := color.NRGBAModel.Convert(p.At(i%c.Width, i/c.Width)).(color.NRGBA)
-					levels = append(levels, v.R, v.G, v.B)
-				}
-			}
-			off := distance(t, seen.latents, wantLatents)
-			most, unequal, db := compareLevels(t, levels, wantLevels)
-			what := fmt.Sprintf("latents differ by %.2g of their norm; of the levels %.4f by up to %d, %.1f dB", off, unequal, most, db)
-			switch c.DType {
-			case "float32":
-				require.LessOrEqual(t, off, 1e-5, what)
-				require.LessOrEqual(t, most, 1, what)
-				require.LessOrEqual(t, unequal, 1e-3, what)
-			case "float16":
-				require.LessOrEqual(t, off, 5e-3, what)
-				require.GreaterOrEqual(t, db, 35., what)
-			default:
-				require.LessOrEqual(t, off, 3e-2, what)
-				require.GreaterOrEqual(t, db, 35., what)
-			}
-			t.Log(what)
+			c.compare(t, golden, c.drawing(t, m), seen)
 		})
 	}
+}
+
+// compare draws and compares with the golden latents and pictures.
+func (c sdCase) compare(t *testing.T, golden map[string]*torch.Tensor, draw sampling.TextToImage, seen *decoded) {
+	t.Helper()
+	wantLatents := torch.ToSlice[float32](golden[c.Latents])
+	wantLevels := torch.ToSlice[uint8](golden[c.Image])
+	var levels []uint8
+	for p, err := range draw.Images(context.Background(), c.Prompt) {
+		require.NoError(t, err)
+		require.Equal(t, image.Rect(0, 0, c.Width, c.Height), p.Bounds())
+		for i := range c.Width * c.Height {
+			v := color.NRGBAModel.Convert(p.At(i%c.Width, i/c.Width)).(color.NRGBA)
+			levels = append(levels, v.R, v.G, v.B)
+		}
+	}
+	off := distance(t, seen.latents, wantLatents)
+	most, unequal, db := compareLevels(t, levels, wantLevels)
+	what := fmt.Sprintf("latents differ by %.2g of their norm; of the levels %.4f by up to %d, %.1f dB", off, unequal, most, db)
+	switch c.DType {
+	case "float32":
+		require.LessOrEqual(t, off, 1e-5, what)
+		require.LessOrEqual(t, most, 1, what)
+		require.LessOrEqual(t, unequal, 1e-3, what)
+	case "float16":
+		require.LessOrEqual(t, off, 5e-3, what)
+		require.GreaterOrEqual(t, db, 35., what)
+	default:
+		require.LessOrEqual(t, off, 3e-2, what)
+		require.GreaterOrEqual(t, db, 35., what)
+	}
+	t.Log(what)
 }
 
 // distance is |a-b|/|b|.
