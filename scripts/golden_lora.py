@@ -49,7 +49,8 @@ Where the libraries are wrong, and what is here instead:
   - diffusers drops dora_scale and refuses lora_mid, .diff, hada_ and lokr_ in kohya's names, and .alpha in diffusers' own names.
   - convert_state_dict_to_diffusers renames attention only and leaves the rest in peft's layout, so it writes mixed files;
     convert_state_dict_to_kohya writes alpha as int64, equal to the rank whatever it was, and lora_te1_ for Stable Diffusion 1.
-  - set_adapters by block gives resnets.N and samplers.N of a block the weight of attentions.N, where it has that.
+  - set_adapters by block gives resnets.N and samplers.N of a block the weight of attentions.N, where it has that, and forgets weights
+    that are not below the name of a part.
   - peft's scale of LoKr with both factors whole is alpha / rank; LyCORIS, which made the layout, applies none, and writes alpha = rank.
 """
 import copy
@@ -762,7 +763,7 @@ def table():
     case("two fused", "sd15", SD, 4, 1.0, ["full-kohya", "cover-peft"], [1.0, 0.8], fuse=True, **lcm)
     case("three away", "sd15", SD, 3, 2.0, ["full-kohya", "both-peft", "rslora-peft"], [0.9, -0.6, 0.4], negative=NEGATIVE, **lcm)
     # By block
-    blocks = {"down": 0.3, "mid": 1.5, "up": {"block_1": [0.2, 1.0, -0.5], "block_3": 0.8}}
+    blocks = {"unet": {"down": 0.3, "mid": 1.5, "up": {"block_1": [0.2, 1.0, -0.5], "block_3": 0.8}}}
     case("blocks", "sd15", SD, 3, 1.0, ["full-kohya"], [blocks], **lcm)
     parts = {"unet": {"down": 1.2, "up": 0.1}, "text_encoder": 0.5}
     case("blocks and text", "sd15", SD, 3, 1.0, ["both-peft", "full-kohya"], [parts, 0.9], **lcm)
