@@ -51,6 +51,7 @@ for c in cases:
     pipe.scheduler = getattr(diffusers, c["scheduler"]).from_config(pipe.scheduler.config, **(c.get("config") or {}))
     pipe.set_progress_bar_config(disable=True)
     if c.get("adapters"):
+        sys.dont_write_bytecode = True
         import lora_reads  # needs peft, as the others do not
 
         try:
