@@ -309,7 +309,7 @@ func TestBake(t *testing.T) {
 		defer files.Close()
 		f, err := Open(path)
 		require.NoError(t, err)
-		done, err := Bake(files, Weighted{f, w})
+		done, err := Bake(files, nil, Weighted{f, w})
 		if err != nil {
 			require.NoError(t, f.Close())
 			return err
@@ -361,7 +361,7 @@ func TestExtract(t *testing.T) {
 	defer tuned.Close()
 	f, err := Open(filepath.Join(dir, "a.safetensors"))
 	require.NoError(t, err)
-	done, err := Bake(tuned, Weighted{File: f})
+	done, err := Bake(tuned, nil, Weighted{File: f})
 	require.NoError(t, err)
 	defer done()
 	tuned.UNet.Source = shifted{tuned.UNet.Source}

@@ -22,11 +22,12 @@ type Weighted struct {
 type merged struct {
 	nn.Source
 	by map[string][]nn.Adapter // by name
+	as *torch.DType            // the type of what was changed; nil: that of the weight
 }
 
-// Bake makes adapters part of a model's files, to be written out: its parts give changed weights from then on, one at a time, in the type
-// that they have. What it returns frees the adapters; it has to be called after the model was written.
-func Bake(m *weights.Model, adapters ...Weighted) (done func() error, err error) {
+// Bake makes adapters part of a model's files, to be written out in type as, nil for that of each weight: its parts give changed weights from
+// then on, one at a time, rounded once. What it returns frees the adapters; it has to be called after the model was written.
+func Bake(m *weights.Model, as *torch.DType, adapters ...Weighted) (done func() error, err error) {
 	plans, err := plansOf(m)
 	if err != nil {
 		return nil, err
@@ -75,7 +76,7 @@ func Bake(m *weights.Model, adapters ...Weighted) (done func() error, err error)
 	}
 	for part, c := range components(m) {
 		if changes[part] != nil {
-			c.Source = merged{c.Source, changes[part]}
+			c.Source = merged{c.Source, changes[part], as}
 		}
 	}
 	return free, nil
@@ -121,8 +122,22 @@ func (m merged) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 	if err != nil || by == nil {
 		return w, err
 	}
-	t := s.Tidy(func(s *torch.Scope) *torch.Tensor { return nn.Changed(s, w, by...).To(s, w.DType()) })
+	t := s.Tidy(func(s *torch.Scope) *torch.Tensor { return nn.Changed(s, w, by...).To(s, m.dtype(name, w.DType())) })
 	return t, finite(s, name, t)
+}
+
+// dtype is the type of a weight of type d.
+func (m merged) dtype(name string, d torch.DType) torch.DType {
+	if m.as != nil && m.by[name] != nil {
+		return *m.as
+	}
+	return d
+}
+
+// Info implements nn.Source.
+func (m merged) Info(name string) ([]int, torch.DType, bool) {
+	shape, d, ok := m.Source.Info(name)
+	return shape, m.dtype(name, d), ok
 }
 
 // finite reports a weight that overflowed in its type.

@@ -270,12 +270,13 @@ func peftSettings(modules []output) (string, error) {
 		rank, alpha := usual(of, func(m output) int { return m.rank }), usual(of, func(m output) float64 { return m.alpha })
 		ranks, alphas, targets := map[string]int{}, map[string]float64{}, []string{}
 		for _, m := range of {
-			targets = append(targets, m.path)
+			path := strings.TrimPrefix(m.path, "text_model.") // transformers 5 has it no more; peft looks at the ends of paths
+			targets = append(targets, path)
 			if m.rank != rank {
-				ranks[m.path] = m.rank
+				ranks[path] = m.rank
 			}
 			if m.alpha != alpha {
-				alphas[m.path] = m.alpha
+				alphas[path] = m.alpha
 			}
 		}
 		slices.Sort(targets)

@@ -30,7 +30,7 @@ type Converted struct {
 func (o Convert) Run() (Converted, error) { return o.run(nil) }
 
 // run writes the model, after change, which returns what is to be done when it is written.
-func (o Convert) run(change func(m *weights.Model) (func() error, error)) (_ Converted, err error) {
+func (o Convert) run(change func(m *weights.Model, as *torch.DType) (func() error, error)) (_ Converted, err error) {
 	single := strings.EqualFold(filepath.Ext(o.Out), ".safetensors")
 	switch {
 	case o.Model == "":
@@ -63,7 +63,7 @@ func (o Convert) run(change func(m *weights.Model) (func() error, error)) (_ Con
 	defer m.Close()
 	if change != nil {
 		var done func() error
-		if done, err = change(m); err != nil {
+		if done, err = change(m, w.DType); err != nil {
 			return Converted{}, fmt.Errorf("%s: %w", o.Model, err)
 		}
 		defer func() { err = errors.Join(err, done()) }()

@@ -12,6 +12,7 @@ import (
 
 	"github.com/onestep-go/onestep/lora"
 	"github.com/onestep-go/onestep/models/sd/weights"
+	"github.com/onestep-go/onestep/torch"
 )
 
 // LoRAInfo is what an adapter's file says, and what would fit a model.
@@ -239,7 +240,7 @@ func (o MergeLoRA) Run() (_ Converted, err error) {
 		}
 		all = append(all, lora.Weighted{File: f, Weights: a.weights})
 	}
-	return o.Convert.run(func(m *weights.Model) (func() error, error) { return lora.Bake(m, all...) })
+	return o.Convert.run(func(m *weights.Model, as *torch.DType) (func() error, error) { return lora.Bake(m, as, all...) })
 }
 
 // ExtractLoRA are the options of making an adapter of the difference of two models.
