@@ -69,7 +69,7 @@ var ends = []struct {
 
 // unsupported are the ends of names of tensors of adapters that are not built.
 var unsupported = []struct{ end, what string }{
-	{".bias", "a bias of an adapter"},
+	{".lora_A.bias", "a bias of an adapter"}, {".lora_B.bias", "a bias of an adapter"}, {".lora.up.bias", "a bias of an adapter"},
 	{".lora_embedding_A", "an adapter of a table"}, {".lora_embedding_B", "an adapter of a table"},
 	{".oft_blocks", "OFT"}, {".oft_diag", "OFT"}, {".oft_r", "OFT"}, {".oft_R.weight", "OFT"}, {".on_input", "(IA)³"}, {".reshape_weight", "a reshaped LoRA"},
 	{".bias_indices", "a sparse bias"}, {".bias_values", "a sparse bias"}, {".bias_size", "a sparse bias"}, {".rescale", "BOFT"},

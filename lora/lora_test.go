@@ -48,7 +48,7 @@ func TestParse(t *testing.T) {
 		"text_encoder.text_model.encoder.layers.0.self_attn.to_q_lora.down.weight":  {Processors, textPart, "text_model.encoder.layers.0.self_attn.to_q", false, "", down, ""},
 		"unet.conv_in.alpha":                                                        {Kohya, unetPart, "conv_in", false, "", alpha, ""},
 		"lora_unet_x.oft_blocks":                                                    {0, unetPart, "x", true, "", "", "OFT"},
-		"unet.conv_in.lora_B.bias":                                                  {0, unetPart, "conv_in.lora_B", false, "", "", "a bias of an adapter"},
+		"unet.conv_in.lora_B.bias":                                                  {0, unetPart, "conv_in", false, "", "", "a bias of an adapter"},
 	} {
 		got, ok := parse(name)
 		require.True(t, ok, name)

@@ -46,12 +46,12 @@ func try(args ...string) (code int, stdout, stderr string) {
 }
 
 func TestHelp(t *testing.T) {
-	for _, name := range []string{"", "train", "sample", "generate", "convert", "inspect", "average", "info", "doctor", "version", "completion"} {
+	for _, name := range []string{"", "train", "sample", "generate", "convert", "lora", "lora info", "lora merge", "lora convert", "lora extract", "inspect", "average", "info", "doctor", "version", "completion"} {
 		args := append(strings.Fields(name), "--help")
 		code, got, errs := try(args...)
 		require.Zero(t, code)
 		require.Empty(t, errs)
-		path := filepath.Join("testdata", "help", strings.Trim("onestep-"+name, "-")+".txt")
+		path := filepath.Join("testdata", "help", strings.Trim("onestep-"+strings.ReplaceAll(name, " ", "-"), "-")+".txt")
 		if *update {
 			require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
 			require.NoError(t, os.WriteFile(path, []byte(got), 0o644))

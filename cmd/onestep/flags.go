@@ -195,6 +195,9 @@ func call(flags *pflag.FlagSet, value string, names ...string) {
 	for _, name := range names {
 		f := flags.Lookup(name)
 		f.Value = named{f.Value, value}
+		if f.DefValue == "[]" { // an empty list, which pflag does not recognise in there
+			f.DefValue = ""
+		}
 	}
 }
 
