@@ -86,7 +86,7 @@ once.`,
 	f.Var(choice{&o.Corrupt, []string{"error", "skip"}}, "corrupt", "an image that cannot be decoded is an error, or skipped, logged and counted")
 	f.Var(count{&o.Workers}, "workers", "goroutines that decode images beside training")
 
-	f.Var(choice{&o.Network, job.Networks()}, "network", "what learns, see above")
+	f.Var(choice{&o.Network, job.Networks()}, "network", "what learns, see above (default: that of --init, or else ddpmpp)")
 	f.Var(count{&o.Channels}, "channels", "channels of a U-Net's first level, of a transformer's tokens or of a hidden layer, an even number")
 	f.Var(counts{&o.Mult}, "mult", "channels of each level, in units of the first's; each level halves the image\n(default: 1,2,2, with fewer levels where the size cannot be halved)")
 	f.Var(count{&o.Blocks}, "blocks", "residual blocks of a U-Net's level, blocks of a transformer, or hidden layers")

@@ -621,6 +621,8 @@ func sameImages(flag string, got, want network.Config) error {
 		return usage("%s: it was trained with %d classes: give --classes, with data that has them", flag, got.Classes())
 	case got.Classes() > 0 && got.Classes() != want.Classes():
 		return usage("%s: it was trained with %d classes, the data has %d", flag, got.Classes(), want.Classes())
+	case got.Classes() == 0 && want.Classes() > 0:
+		return usage("%s: it was trained without classes: leave out --classes, or give a model that has them", flag)
 	}
 	return nil
 }
@@ -637,11 +639,11 @@ func (o *Train) load(net network.Network, dev torch.Device) error {
 	}
 	f, err := openFile(o.Init, dev)
 	if err != nil {
-		return fmt.Errorf("--init: %w", err)
+		return fmt.Errorf("%s: %w", o.startsBy(), err)
 	}
 	defer f.Close()
 	if err := network.Adopt(net, f.Network.Tensors()); err != nil {
-		return fmt.Errorf("--init: %s: %w", f.Path, err)
+		return fmt.Errorf("%s: %s: %w", o.startsBy(), f.Path, err)
 	}
 	return nil
 }

@@ -37,6 +37,9 @@ var architectures = []architecture{
 		for o.Channels%c.HeadDim != 0 { // 64 in the paper, whose networks are larger
 			c.HeadDim /= 2
 		}
+		for o.Channels%c.NormGroups != 0 { // 32, likewise
+			c.NormGroups /= 2
+		}
 		return network.Config{UNet: &c}
 	}},
 	{"dit", "transformer (Peebles & Xie 2023)", 192, 6, func(o *Train, colors, side int) network.Config {
@@ -98,6 +101,9 @@ func networkNamed(name string) (architecture, error) {
 
 // shape fits the network to images of that many colours and pixels, and fills in what was left to it.
 func (o *Train) shape(colors, side int) (network.Config, error) {
+	if o.Network == "" {
+		o.Network = architectures[0].name
+	}
 	a, err := networkNamed(o.Network)
 	if err != nil {
 		return network.Config{}, err

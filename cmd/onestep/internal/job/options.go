@@ -69,7 +69,7 @@ type Train struct {
 	Resolution int     `json:"resolution"`              // 0: the images' own
 	Colors     int     `json:"colors"`                  // channels of the images, 1 or 3; 0: the images' own
 	Classes    bool    `json:"classes"`                 // condition on the labels
-	Network    string  `json:"network"`                 // see Networks
+	Network    string  `json:"network"`                 // see Networks; "": that of Init, or else ddpmpp
 	Drop       float64 `json:"label_dropout,omitempty"` // part of the images that lose their class
 	Channels   int     `json:"channels"`                // of a U-Net's first level, of a token or a hidden layer; 0: by Network
 	Mult       []int   `json:"mult"`                    // nil: by Resolution
@@ -100,7 +100,7 @@ func DefaultTrain() Train {
 	return Train{
 		Method: "ct", Steps: 10_000, Batch: 64, LR: 1e-3, LRDecay: 0.3, Device: "cpu", Clip: 1, EMA: Unset, Distance: "huber", Mu0: 0.9, Schedule: "doubling",
 		Solver: "heun", Mu: 0.95, High: 0.1, Warmup: Unset, Weight: "learned", Ratio: 0.75, Power: 0.75, Last: 1, Betas: "linear", Chain: 1000, Skips: 10, Rollbacks: 3,
-		Network: "ddpmpp", Corrupt: "error", Workers: 1, SaveEvery: 1000,
+		Corrupt: "error", Workers: 1, SaveEvery: 1000,
 	}
 }
 
@@ -235,7 +235,7 @@ func (o *Train) validate() error {
 	if err != nil {
 		return err
 	}
-	if _, err := networkNamed(o.Network); err != nil {
+	if _, err := networkNamed(o.Network); o.Network != "" && err != nil {
 		return err
 	}
 	for _, w := range o.Widths {

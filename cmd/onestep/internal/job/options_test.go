@@ -85,6 +85,11 @@ func TestNetworks(t *testing.T) {
 			require.Positive(t, o.Blocks)
 		}
 	}
+	o := DefaultTrain()
+	o.Network, o.Channels, o.Mult = "adm", 8, []int{1, 3}
+	cfg, err := o.shape(3, 16)
+	require.NoError(t, err, "a small one, whose norms have fewer groups than the paper's 32")
+	require.Equal(t, 8, cfg.UNet.NormGroups)
 	for _, c := range []struct {
 		change func(o *Train)
 		want   string

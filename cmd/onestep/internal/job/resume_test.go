@@ -164,7 +164,7 @@ func TestMethods(t *testing.T) {
 			m, err := methodNamed(method)
 			require.NoError(t, err)
 			if m.distils {
-				o.Channels, o.LR = 64, 1e-9 // the teacher has 8
+				o.LR = 1e-9
 			}
 			r, err := o.Run(context.Background(), Hooks{})
 			require.NoError(t, err)
@@ -199,6 +199,10 @@ func TestRunRefusesTeachers(t *testing.T) {
 	student.Steps = 1
 	_, err := student.Run(context.Background(), Hooks{})
 	require.NoError(t, err)
+	plain := tinyRun(filepath.Join(t.TempDir(), "plain"), "edm")
+	plain.Steps, plain.Classes = 1, false
+	_, err = plain.Run(context.Background(), Hooks{})
+	require.NoError(t, err)
 	for _, c := range []struct {
 		name, want string
 		change     func(o *Train)
@@ -206,9 +210,18 @@ func TestRunRefusesTeachers(t *testing.T) {
 		{"none", "--method cd needs a denoiser", func(o *Train) { o.Teacher = "" }},
 		{"missing", "--teacher: model /nonexistent: there is no such file", func(o *Train) { o.Teacher = "/nonexistent" }},
 		{"student", "--teacher: want a denoiser, such as one trained with --method edm", func(o *Train) { o.Teacher = student.Out }},
-		{"size", "--init: it is for images of 3×8×8, the run has 3×16×16", func(o *Train) { o.Resolution = 16 }},
+		{"size", "--teacher: it is for images of 3×8×8, the run has 3×16×16", func(o *Train) { o.Resolution = 16 }},
 		{"size of the teacher", "--teacher: it is for images of 3×8×8, the run has 3×16×16", func(o *Train) { o.Resolution, o.Init = 16, "none" }},
 		{"classes", "it was trained with 9 classes: give --classes", func(o *Train) { o.Classes = false }},
+		{"classes of a student", "--init: it was trained without classes: leave out --classes", func(o *Train) { o.Init = plain.Out }},
+		{"classes of a teacher", "--teacher: it was trained without classes: leave out --classes", func(o *Train) { o.Teacher = plain.Out }},
+		{"classes of a teacher only", "--teacher: it was trained without classes", func(o *Train) { o.Teacher, o.Init = plain.Out, "none" }},
+		{"network", "--network dit: the run starts with the network of --teacher " + from + ", which has ddpmpp", func(o *Train) { o.Network, o.Mult = "dit", nil }},
+		{"channels", "--channels 64: the run starts with the network of --teacher " + from + ", which has 8: leave the option out, or give --init none", func(o *Train) { o.Channels = 64 }},
+		{"mult", "--mult 2,2: the run starts with the network of --init " + plain.Out + ", which has 1,2", func(o *Train) { o.Init, o.Mult, o.Classes = plain.Out, []int{2, 2}, false; o.Teacher = plain.Out + "/" }},
+		{"blocks", "--blocks 2: the run", func(o *Train) { o.Blocks = 2 }},
+		{"attention", "--attention none: the run starts with the network of --teacher " + from + ", which has 4", func(o *Train) { o.Attention = []int{} }},
+		{"patch", "--patch 2: the run", func(o *Train) { o.Patch = 2 }},
 		{"method", "--teacher: the method ict has none", func(o *Train) { o.Method = "ict" }},
 		{"solver", "--solver: want one of euler, heun", func(o *Train) { o.Solver = "rk4" }},
 		{"init", "--init: model /nonexistent: there is no such file", func(o *Train) { o.Init = "/nonexistent" }},
@@ -221,6 +234,42 @@ func TestRunRefusesTeachers(t *testing.T) {
 			require.ErrorContains(t, err, c.want)
 			require.NoDirExists(t, o.Out, "nothing was made")
 		})
+	}
+}
+
+// A model that cannot be used is found before the run's folder is made, and one that is there already is left as it is.
+func TestRunRefusesWeights(t *testing.T) {
+	from := teacher(t)
+	file, err := checkpoint.Find(from)
+	require.NoError(t, err)
+	text, err := os.ReadFile(file)
+	require.NoError(t, err)
+	for name, c := range map[string]struct {
+		damage func() []byte
+		want   string
+	}{
+		"not finite": {func() []byte {
+			b := bytes.Clone(text)
+			copy(b[len(b)-4:], "\xff\xff\xff\x7f")
+			return b
+		}, "1 of its weights are not finite"},
+		"cut": {func() []byte { return text[:len(text)-8] }, "not a valid safetensors file"},
+	} {
+		bad := filepath.Join(t.TempDir(), "bad.safetensors")
+		require.NoError(t, os.WriteFile(bad, c.damage(), 0o644))
+		for _, init := range []string{"", "none", bad} {
+			o := tinyRun(filepath.Join(t.TempDir(), "run"), "cd")
+			o.Teacher, o.Init = bad, init
+			_, err := o.Run(context.Background(), Hooks{})
+			require.ErrorContains(t, err, "--teacher: model "+bad, name)
+			require.ErrorContains(t, err, c.want)
+			require.NoDirExists(t, o.Out, "nothing was made")
+		}
+		o := tinyRun(filepath.Join(t.TempDir(), "run"), "ect")
+		o.Init = bad
+		_, err := o.Run(context.Background(), Hooks{})
+		require.ErrorContains(t, err, "--init: model "+bad, name)
+		require.NoDirExists(t, o.Out, "nothing was made")
 	}
 }
 
@@ -408,7 +457,7 @@ func TestEveryNetwork(t *testing.T) {
 		require.NoError(t, err, name)
 
 		o.Out, o.Init = o.Out+"-again", r.Snapshot
-		o.Network, o.Channels, o.Mult, o.Blocks = "ddpmpp", 0, nil, 0
+		o.Network, o.Channels, o.Mult, o.Blocks = "", 0, nil, 0
 		_, err = o.Run(context.Background(), Hooks{})
 		require.NoError(t, err, name)
 	}

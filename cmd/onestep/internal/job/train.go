@@ -12,6 +12,8 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 
 	"golang.org/x/sys/unix"
@@ -112,7 +114,7 @@ func (o *Train) start(m method, data *dataset.Set) (checkpoint.Description, erro
 	}
 	d.Network = d.Network.Told(m.until, len(o.Guidance) == 2, o.Drop > 0)
 	images := network.Config{UNet: &unet.Config{Resolution: h, InChannels: c, Classes: classes}}
-	return d, sameImages("--init", d.Network, images)
+	return d, sameImages(o.startsBy(), d.Network, images)
 }
 
 // fit returns the model for images of that many colours and pixels: the one that the run starts from, or a new one.
@@ -125,10 +127,7 @@ func (o *Train) fit(m method, colors, side int) (checkpoint.Description, error) 
 		}
 		return d, err
 	}
-	flag := "--init"
-	if o.Init == o.Teacher {
-		flag = "--teacher"
-	}
+	flag := o.startsBy()
 	d, err := describes(o.Init)
 	if err != nil {
 		return d, fmt.Errorf("%s: %w", flag, err)
@@ -142,30 +141,74 @@ func (o *Train) fit(m method, colors, side int) (checkpoint.Description, error) 
 	}
 	d.Network = d.Network.With(d.Network.Classes(), o.Dropout)
 	o.Resolution, o.Colors = side, colors
-	o.describe(d.Network)
-	return d, nil
+	return d, o.describe(flag, d.Network)
 }
 
-// describe fills in the options for a network that came from a file.
-func (o *Train) describe(c network.Config) {
+// describe fills in the options for a network that came from a file, and refuses those that ask for another.
+func (o *Train) describe(flag string, c network.Config) error {
+	is := Train{Mult: []int{}, Attention: []int{}}
 	switch {
 	case c.UNet != nil:
-		o.Network, o.Channels, o.Mult, o.Blocks, o.Attention = "ddpmpp", c.UNet.Channels, c.UNet.Mult, c.UNet.Blocks, c.UNet.Attention
+		is.Network, is.Channels, is.Mult, is.Blocks, is.Attention = "ddpmpp", c.UNet.Channels, c.UNet.Mult, c.UNet.Blocks, c.UNet.Attention
 		switch {
 		case c.UNet.ScaleShift:
-			o.Network = "adm"
+			is.Network = "adm"
 		case c.UNet.ResidualInput:
-			o.Network = "ncsnpp"
+			is.Network = "ncsnpp"
 		}
 	case c.DiT != nil:
-		o.Network, o.Channels, o.Blocks, o.Patch = "dit", c.DiT.Width, c.DiT.Depth, c.DiT.Patch
+		is.Network, is.Channels, is.Blocks, is.Patch = "dit", c.DiT.Width, c.DiT.Depth, c.DiT.Patch
 	case c.MLP != nil:
-		o.Network, o.Channels, o.Blocks = "mlp", c.MLP.Width, c.MLP.Depth
+		is.Network, is.Channels, is.Blocks = "mlp", c.MLP.Width, c.MLP.Depth
 	}
+	for _, x := range []struct {
+		option string
+		asked  bool
+		wants  any
+		is     any
+	}{
+		{"network", o.Network != "" && o.Network != is.Network, o.Network, is.Network},
+		{"channels", o.Channels != 0 && o.Channels != is.Channels, o.Channels, is.Channels},
+		{"mult", o.Mult != nil && !slices.Equal(o.Mult, is.Mult), o.Mult, is.Mult},
+		{"blocks", o.Blocks != 0 && o.Blocks != is.Blocks, o.Blocks, is.Blocks},
+		{"attention", o.Attention != nil && !sameSizes(o.Attention, is.Attention), o.Attention, is.Attention},
+		{"patch", o.Patch != 0 && o.Patch != is.Patch, o.Patch, is.Patch},
+	} {
+		if x.asked {
+			return usage("--%s %s: the run starts with the network of %s %s, which has %s: leave the option out, or give --init none for a network of its own",
+				x.option, listed(x.wants), flag, o.Init, listed(x.is))
+		}
+	}
+	o.Network, o.Channels, o.Blocks, o.Patch = is.Network, is.Channels, is.Blocks, is.Patch
+	if c.UNet != nil {
+		o.Mult, o.Attention = is.Mult, is.Attention
+	}
+	return nil
+}
+
+// sameSizes tells whether two lists hold the same numbers, in any order.
+func sameSizes(a, b []int) bool {
+	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
+}
+
+// listed writes an option's value as its flag takes it.
+func listed(v any) string {
+	if list, ok := v.([]int); ok && len(list) == 0 {
+		return "none"
+	}
+	return strings.ReplaceAll(strings.Trim(fmt.Sprint(v), "[]"), " ", ",")
 }
 
 // starts tells whether the run starts from another model's weights.
 func (o *Train) starts() bool { return o.Init != "" && o.Init != "none" }
+
+// startsBy is the flag that gave the model which the run starts from.
+func (o *Train) startsBy() string {
+	if o.Init == o.Teacher {
+		return "--teacher"
+	}
+	return "--init"
+}
 
 // Run trains. Cancelling ctx saves and returns the context's error.
 func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
@@ -189,24 +232,6 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 	if err := ctx.Err(); err != nil {
 		return out, err
 	}
-	options, err := toMap(o)
-	if err != nil {
-		return out, err
-	}
-	run, err := rundir.Open(o.Out, options, o.Resume, changeable...)
-	if err != nil {
-		return out, err
-	}
-	defer func() {
-		end := slog.New(slog.NewTextHandler(run.Log(), nil))
-		if err == nil || errors.Is(err, context.Canceled) {
-			end.Info("ended", "step", out.Step, "images", out.Seen, "interrupted", err != nil)
-		} else {
-			end.Error("ended", "step", out.Step, "error", err)
-		}
-		err = errors.Join(err, run.Close())
-	}()
-
 	net, err := network.New(start.Network, dev, o.Seed)
 	if err != nil {
 		return out, err
@@ -267,6 +292,24 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 		return out, err
 	}
 	defer opt.Close()
+	options, err := toMap(o)
+	if err != nil {
+		return out, err
+	}
+	run, err := rundir.Open(o.Out, options, o.Resume, changeable...)
+	if err != nil {
+		return out, err
+	}
+	defer func() {
+		end := slog.New(slog.NewTextHandler(run.Log(), nil))
+		if err == nil || errors.Is(err, context.Canceled) {
+			end.Info("ended", "step", out.Step, "images", out.Seen, "interrupted", err != nil)
+		} else {
+			end.Error("ended", "step", out.Step, "error", err)
+		}
+		err = errors.Join(err, run.Close())
+	}()
+
 	card, err := o.Card()
 	if err == nil {
 		err = rundir.Write(run.File("card.md"), []byte(card))
