@@ -1,9 +1,11 @@
 package dataset
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"image"
+	"io"
 	"maps"
 	"slices"
 	"sync"
@@ -67,6 +69,8 @@ type source interface {
 	Len() int
 	label(i int) int // -1: none
 	caption(i int) (string, error)
+	// identify writes what tells these images from others. Encoded images are told apart by their names and sizes alone.
+	identify(w io.Writer) error
 	Close() error
 }
 
@@ -175,6 +179,16 @@ func (s *Set) Caption(i int) (string, error) {
 	return s.src.caption(i)
 }
 
+// Identity says how many images these are, with a sum by which they are told from others: of the pixels and labels of sets that are
+// held in memory, of the names, sizes and labels of encoded images, which are not all read for it. Where they lie does not count.
+func (s *Set) Identity() (string, error) {
+	sum := sha256.New()
+	if err := s.src.identify(sum); err != nil {
+		return "", fmt.Errorf("%s: %w", s.name, err)
+	}
+	return fmt.Sprintf("%d images, sha256 %.8x", s.Len(), sum.Sum(nil)), nil
+}
+
 // Corrupt returns the images that could not be decoded so far, in their order.
 func (s *Set) Corrupt() []*CorruptError {
 	s.mu.Lock()
@@ -263,6 +277,18 @@ func (t *table) label(i int) int {
 		return -1
 	}
 	return int(t.labels[i])
+}
+
+func (t *table) identify(w io.Writer) error {
+	if _, err := fmt.Fprintf(w, "%d %d %d %d\n", t.c, t.h, t.w, len(t.labels)); err != nil {
+		return err
+	}
+	for _, part := range [][]byte{t.pixels, t.labels} {
+		if _, err := w.Write(part); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (t *table) caption(i int) (string, error) {

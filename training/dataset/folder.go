@@ -2,6 +2,7 @@ package dataset
 
 import (
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -76,6 +77,19 @@ func (f *folder) Len() int                    { return len(f.paths) }
 func (f *folder) Close() error                { return nil }
 func (f *folder) name(i int) string           { return filepath.Join(f.dir, f.paths[i]) }
 func (f *folder) caption(int) (string, error) { return "", nil }
+
+func (f *folder) identify(w io.Writer) error {
+	for i, path := range f.paths {
+		size := int64(-1) // an image that is not there will be found corrupt, or its reader fails
+		if st, err := os.Stat(f.name(i)); err == nil {
+			size = st.Size()
+		}
+		if _, err := fmt.Fprintf(w, "%q %d %d\n", filepath.ToSlash(path), size, f.label(i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 func (f *folder) label(i int) int {
 	if f.labels == nil {

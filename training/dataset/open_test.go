@@ -675,3 +675,43 @@ func TestCache(t *testing.T) {
 	got, _ := at(t, s, 0)
 	assert.Equal(t, want, got)
 }
+
+// Sets are told apart by what is in them, not by where they lie.
+func TestIdentity(t *testing.T) {
+	identity := func(path string) string {
+		t.Helper()
+		s, err := Open(path, Options{Resolution: 4})
+		require.NoError(t, err)
+		defer s.Close()
+		id, err := s.Identity()
+		require.NoError(t, err)
+		return id
+	}
+	folder := func(pairs ...any) string {
+		dir := t.TempDir()
+		for i := 0; i < len(pairs); i += 2 {
+			write(t, dir, pairs[i].(string), pairs[i+1].([]byte))
+		}
+		return dir
+	}
+	a, b := plain(grey(10), 4, 4), plain(grey(200), 8, 8)
+	images := identity(folder("x/1.png", a, "y/2.png", b))
+	require.Regexp(t, `^2 images, sha256 [0-9a-f]{16}$`, images)
+	require.Equal(t, images, identity(folder("x/1.png", a, "y/2.png", b)))
+	shard := identity(folder("1.tar", tarOf(t, "1.png", a, "1.cls", "0", "2.png", b, "2.cls", "1")))
+	require.Equal(t, shard, identity(folder("other.tar.gz", gzipped(tarOf(t, "1.png", a, "1.cls", "0", "2.png", b, "2.cls", "1")))))
+	idx := func(pixel byte) string {
+		return write(t, t.TempDir(), "train-images-idx3-ubyte", append([]byte{0, 0, 8, 3, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 2}, pixel, 2, 3, 4))
+	}
+	require.Equal(t, identity(idx(1)), identity(idx(1)))
+	seen := map[string]bool{images: true, shard: true, identity(idx(1)): true, identity("emoji"): true}
+	for _, other := range []string{
+		folder("x/1.png", a, "y/2.png", a), folder("x/1.png", a, "x/2.png", b), folder("x/1.png", a, "y/3.png", b), folder("x/1.png", a),
+		folder("1.tar", tarOf(t, "1.png", a, "1.cls", "1", "2.png", b, "2.cls", "1")), folder("1.tar", tarOf(t, "1.png", b, "1.cls", "0", "2.png", b, "2.cls", "1")),
+		idx(2),
+	} {
+		id := identity(other)
+		require.False(t, seen[id], other)
+		seen[id] = true
+	}
+}

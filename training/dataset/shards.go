@@ -221,6 +221,16 @@ func (s *shards) name(i int) string {
 	return fmt.Sprintf("%s: %s.%s", s.paths[x.shard], x.key, x.ext)
 }
 
+func (s *shards) identify(w io.Writer) error {
+	for i := range s.samples {
+		x := &s.samples[i]
+		if _, err := fmt.Fprintf(w, "%q %q %d %d\n", x.key, x.ext, x.image.size, s.label(i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (s *shards) encoded(i int) ([]byte, error) {
 	x := &s.samples[i]
 	if x.ext == "" {
