@@ -90,6 +90,16 @@ func (f *MeanFlow) LossAt(s *torch.Scope, b Batch, r, tau []float64, z *torch.Te
 	return torch.Cat(s, parts, 0).Mean(s)
 }
 
+// Try computes the losses of two different times, in which a network shows whether it has a forward-mode derivative. The trainer
+// calls it before a run.
+func (f *MeanFlow) Try(s *torch.Scope, b Batch, d Draws) {
+	r, tau := make([]float64, b.Images.Dim(0)), make([]float64, b.Images.Dim(0))
+	for i := range tau {
+		r[i], tau[i] = 0.25, 0.75
+	}
+	f.LossAt(s, b, r, tau, noise(s, b, d), d.Dropout)
+}
+
 // losses returns the losses of some of the samples, which either all have r = τ or none.
 func (f *MeanFlow) losses(s *torch.Scope, b Batch, r, tau []float64, z *torch.Tensor, rows []int64, dropout uint64) *torch.Tensor {
 	c := f.withDefaults()
@@ -117,8 +127,7 @@ func (f *MeanFlow) losses(s *torch.Scope, b Batch, r, tau []float64, z *torch.Te
 	return square.Div(s, square.Detach(s).AddScalar(s, c.Eps).PowScalar(s, c.Power))
 }
 
-// Validate reports what cannot work, before any step is taken. The trainer calls it. That a network's operators lack
-// forward-mode derivatives is known at the first step only, whose error names the operator.
+// Validate reports what cannot work, before any step is taken. The trainer calls it, and then Try.
 func (f *MeanFlow) Validate() error {
 	c := f.withDefaults()
 	switch {

@@ -125,6 +125,14 @@ func (c *SCM) LossAt(s *torch.Scope, k int, b Batch, levels []float64, z *torch.
 	return d.Mul(s, w.Exp(s)).Sub(s, w).Mean(s)
 }
 
+// Try computes a loss without a warm-up, in which a network shows whether it has a forward-mode derivative. The trainer calls it
+// before a run.
+func (c *SCM) Try(s *torch.Scope, b Batch, d Draws) {
+	warm := *c
+	warm.Warmup = 0
+	warm.Loss(s, 0, b, d)
+}
+
 // answer is the network's F at y [B, ...] and a [B], with its conditions.
 type answer func(s *torch.Scope, y, a *torch.Tensor) *torch.Tensor
 
@@ -205,8 +213,7 @@ func (c *SCM) Stats(k int) map[string]float64 {
 	return map[string]float64{"warmup": c.ratio(k)}
 }
 
-// Validate reports what cannot work, before any step is taken. The trainer calls it. Whether the network has a forward-mode
-// derivative shows in the first Loss.
+// Validate reports what cannot work, before any step is taken. The trainer calls it, and then Try.
 func (c *SCM) Validate() error {
 	if c.Model == nil {
 		return errors.New("continuous-time consistency: no model: want a *models.TrigConsistency; " +

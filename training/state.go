@@ -2,6 +2,7 @@ package training
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"math"
@@ -46,9 +47,38 @@ func (t *Trainer) parts() []part {
 	return append(parts, part{"objective.", t.Objective.State()})
 }
 
-// save writes snapshots and state after the last step.
+// state yields all that a state file holds.
+func (t *Trainer) state(s *torch.Scope) iter.Seq2[string, *torch.Tensor] {
+	return func(yield func(string, *torch.Tensor) bool) {
+		for _, p := range append(t.parts(), part{"optimizer.", t.Optimizer.State(s)}) {
+			for name, x := range p.all {
+				if !yield(p.prefix+name, x) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// finite reports numbers of the state that are not. Steps whose loss and gradients are finite can lead there.
+func (t *Trainer) finite(s *torch.Scope) error {
+	var all []*torch.Tensor
+	for _, x := range t.state(s) {
+		all = append(all, x)
+	}
+	if n := torch.CountNonFinite(s, all); n > 0 {
+		return &notFiniteError{fmt.Sprintf("%d of the numbers in weights, averages and the optimizer's state are not finite", n)}
+	}
+	return nil
+}
+
+// save writes snapshots and state after the last step, unless they are not finite.
 func (t *Trainer) save(s *torch.Scope, run *session, r *Result) error {
 	return s.NoGrad(func(s *torch.Scope) error {
+		if err := t.finite(s); err != nil {
+			return err
+		}
+		run.Back = 0
 		// The snapshots first: a state without its snapshots would make a resumed run skip them.
 		if err := t.saveSnapshots(r); err != nil {
 			return fmt.Errorf("snapshot: %w", err)
@@ -56,10 +86,15 @@ func (t *Trainer) save(s *torch.Scope, run *session, r *Result) error {
 		if err := t.saveState(s, run, r); err != nil {
 			return fmt.Errorf("state: %w", err)
 		}
-		run.saved = r.Step
+		run.saved, run.due = r.Step, false
 		keep := t.KeepStates
 		if keep == 0 {
 			keep = 2
+		}
+		if t.KeepSnapshots > 0 {
+			if err := t.Run.PruneSnapshots(t.KeepSnapshots); err != nil {
+				return err
+			}
 		}
 		return t.Run.Prune("state", keep)
 	})
@@ -116,38 +151,33 @@ func (t *Trainer) saveState(s *torch.Scope, run *session, r *Result) error {
 	if err != nil {
 		return err
 	}
-	all := func(yield func(string, *torch.Tensor) bool) {
-		for _, p := range append(t.parts(), part{"optimizer.", t.Optimizer.State(s)}) {
-			for name, x := range p.all {
-				if !yield(p.prefix+name, x) {
-					return
-				}
-			}
-		}
-	}
 	r.State = t.Run.State(r.Step)
-	return torch.SaveSafetensors(r.State, all, map[string]string{stateKey: string(head)}, true)
+	return torch.SaveSafetensors(r.State, t.state(s), map[string]string{stateKey: string(head)}, true)
 }
 
 // resume loads the latest state of the run's folder, if there is one.
 func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 	run.saved = -1
 	steps, err := t.Run.Steps("state")
-	if err != nil || len(steps) == 0 {
+	if err != nil {
 		return err
 	}
+	if len(steps) == 0 {
+		return t.startAgain()
+	}
 	path := t.Run.State(steps[len(steps)-1])
+	hint := "" // what helps if it cannot be used
+	if n := len(steps); n > 1 {
+		hint = fmt.Sprintf("; remove it to go on from step %d", steps[n-2])
+	}
 	w, err := torch.OpenWeights(path)
 	if err != nil {
-		if n := len(steps); n > 1 {
-			return fmt.Errorf("resume: %w; remove it to go on from step %d", err, steps[n-2])
-		}
-		return fmt.Errorf("resume: %w", err)
+		return fmt.Errorf("resume: %w%s", err, hint)
 	}
 	defer w.Close()
 	var head stateHead
 	if err := json.Unmarshal([]byte(w.File().Metadata()[stateKey]), &head); err != nil {
-		return fmt.Errorf("resume: %s is not a training state: %w", path, err)
+		return fmt.Errorf("resume: %s is not a training state: %w%s", path, err, hint)
 	}
 	switch {
 	case head.Format != stateFormat:
@@ -156,6 +186,8 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 		return fmt.Errorf("resume: %s was made with seed %d, this run has %d", path, head.Seed, t.Seed)
 	case head.Step < 0 || head.Step != steps[len(steps)-1]:
 		return fmt.Errorf("resume: %s says step %d", path, head.Step)
+	case head.Row < 0 || head.Rollbacks < 0 || head.Skipped < 0 || !(head.LRScale >= 0 && head.LRScale <= 1):
+		return fmt.Errorf("resume: %s says that the run fared as it cannot have: %+v%s", path, head.health, hint)
 	case head.Averages != nil && !slices.Equal(head.Averages, t.averageNames()):
 		return fmt.Errorf("resume: %s was made with the averages %q, this run has %q", path, head.Averages, t.averageNames())
 	}
@@ -194,16 +226,40 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 			}
 		})
 	})
-	if err != nil {
-		return fmt.Errorf("resume from %s: %w", path, err)
+	var bad *notFiniteError
+	if err == nil {
+		if err = s.NoGrad(t.finite); errors.As(err, &bad) {
+			err = errors.New(bad.what)
+		}
 	}
-	if err := t.Run.CutStats(head.Step); err != nil {
+	if err != nil {
+		return fmt.Errorf("resume from %s: %w%s", path, err, hint)
+	}
+	if _, err := t.Run.CutStats(head.Step); err != nil {
 		return err
 	}
 	t.Log.Info("resumed", "step", head.Step, "state", path)
 	run.saved, run.health = head.Step, head.health
 	r.Step, r.Seen, r.Skipped = head.Step, int64(head.Step)*int64(t.Data.Batch), head.Skipped
 	return nil
+}
+
+// startAgain begins a run that has no state: a new one, or one that was ended before it saved any.
+func (t *Trainer) startAgain() error {
+	snapshots, err := t.Run.Steps("model")
+	if err != nil {
+		return err
+	}
+	// A run that was killed while it saved for the first time may have a snapshot, which it will write again.
+	if n := len(snapshots); n > 1 {
+		return fmt.Errorf("resume: %s holds snapshots of %d steps and no state to go on from: choose another folder, or start a new run from the last one, %s",
+			t.Run.Path(), n, t.Run.Snapshot(snapshots[n-1], ""))
+	}
+	begun, err := t.Run.CutStats(0)
+	if begun {
+		t.Log.Warn("the run was ended before it saved a state: it starts from the beginning", "run", t.Run.Path())
+	}
+	return err
 }
 
 // logs tells whether figures are written after k steps.

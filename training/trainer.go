@@ -7,6 +7,7 @@ import (
 	"iter"
 	"log/slog"
 	"math"
+	"slices"
 	"time"
 
 	"github.com/onestep-go/onestep/models"
@@ -33,8 +34,10 @@ type Optimizer interface {
 // Guard says what happens to a step whose loss or gradients are not finite. It is never taken, and never passed over in
 // silence: it is logged and counted. The zero value ends the run there, with an error.
 type Guard struct {
-	Skips     int // how many such steps in a row are left out
-	Rollbacks int // how often, when these are used up, the run goes back to its last saved state, with half the learning rate
+	Skips int // how many such steps in a row are left out
+	// Rollbacks is how often, when these are used up, the run goes back to its last saved state, with half the learning rate; to the
+	// one before where that did not help.
+	Rollbacks int
 }
 
 // health is how a run has fared, by its Guard. It is part of a saved state.
@@ -43,6 +46,7 @@ type health struct {
 	Row       int     `json:"row,omitempty"`     // of these, the last in a row
 	Rollbacks int     `json:"rollbacks,omitempty"`
 	LRScale   float64 `json:"lr_scale,omitempty"` // what the learning rate is multiplied by; 0: 1
+	Back      int     `json:"back,omitempty"`     // the step that the run went back to, while it has saved no other since; 0: none
 }
 
 func (h health) lrScale() float64 {
@@ -82,6 +86,8 @@ type Trainer struct {
 	SaveEvery   int                 // steps between saved states; 0: 1000
 	SampleEvery int                 // steps between calls of Sample; 0: never
 	KeepStates  int                 // how many saved states stay; 0: 2
+	// KeepSnapshots is of how many steps snapshots stay; 0: of all. CombineAverages finds more in many.
+	KeepSnapshots int
 
 	// Sample draws example images after step k; it sees the averaged weights where there are some.
 	Sample func(ctx context.Context, k int) error
@@ -125,6 +131,9 @@ func (t *Trainer) Train(ctx context.Context) (Result, error) {
 	if err := t.validate(); err != nil {
 		return r, err
 	}
+	if err := t.try(); err != nil {
+		return r, err
+	}
 	if t.Run == nil {
 		run, err := rundir.Open(t.Dir, map[string]any{"seed": t.Seed, "steps": t.Steps, "batch": t.Data.Batch, "data": t.Data.Dataset.Name()}, true)
 		if err != nil {
@@ -159,6 +168,31 @@ func (t *Trainer) validate() error {
 	return nil
 }
 
+// try has the objective find out what its network cannot do, by one image, before anything is made or lost.
+func (t *Trainer) try() error {
+	o, ok := t.Objective.(interface {
+		Try(s *torch.Scope, b Batch, d Draws)
+	})
+	if !ok {
+		return nil
+	}
+	err := torch.Run(t.Device, func(s *torch.Scope) error {
+		return s.NoGrad(func(s *torch.Scope) error {
+			c, h, w := t.Data.Dataset.Shape()
+			b, d := t.batch(s, dataset.Batch{Pixels: make([]byte, c*h*w), Labels: []int64{0}}), Draw(s, t.Seed, 0)
+			if t.Prepare != nil {
+				b = t.Prepare(s, b, d)
+			}
+			o.Try(s, b, d)
+			return nil
+		})
+	})
+	if err != nil {
+		return fmt.Errorf("trainer: the network cannot be trained by this method: %w", err)
+	}
+	return nil
+}
+
 // session is what a run holds while it is open.
 type session struct {
 	health
@@ -168,6 +202,7 @@ type session struct {
 	began    time.Time
 	rate     *rate
 	saved    int             // the last step whose state is on disk; -1: none
+	due      bool            // whether a state is to be saved as soon as a step is taken
 	bins     map[string]mean // of the last step's loss, by noise level; nil: not observed
 }
 
@@ -191,17 +226,50 @@ func (t *Trainer) train(ctx context.Context, s *torch.Scope) (Result, error) {
 	for {
 		err := t.steps(ctx, s, run, &r)
 		var bad *notFiniteError
-		if !errors.As(err, &bad) || run.Rollbacks >= t.Guard.Rollbacks || run.saved < 0 {
+		switch {
+		case !errors.As(err, &bad) || ctx.Err() != nil:
+			return r, err
+		case run.Rollbacks > 0 && run.Rollbacks >= t.Guard.Rollbacks:
+			return r, fmt.Errorf("%w again, after going back to a saved state (%d of %d times) and with %g of the learning rate: start anew with a lower one",
+				err, run.Rollbacks, t.Guard.Rollbacks, run.lrScale())
+		case t.Guard.Rollbacks == 0 || run.saved < 0:
+			return r, fmt.Errorf("%w: start anew with a lower learning rate", err)
+		}
+		if err := t.goBack(s, run, &r, bad); err != nil {
 			return r, err
 		}
-		past := run.health
-		if err := t.resume(s, run, &r); err != nil {
-			return r, err
-		}
-		run.health = health{Skipped: past.Skipped, Rollbacks: past.Rollbacks + 1, LRScale: past.lrScale() / 2}
-		r.Skipped = run.Skipped
-		t.Log.Warn("went back to the last saved state, with half the learning rate", "reason", bad, "step", r.Step, "lr_scale", run.LRScale)
 	}
+}
+
+// goBack returns to the last saved state with half the learning rate, or to the one before if it has been there already.
+func (t *Trainer) goBack(s *torch.Scope, run *session, r *Result, why error) error {
+	states, err := t.Run.Steps("state")
+	if err != nil {
+		return err
+	}
+	to := run.saved
+	for _, n := range slices.Backward(states) {
+		if n < to && run.Back == run.saved {
+			to = n
+			break
+		}
+	}
+	// What lies after it is the branch that diverged: a run that is killed now must not go on there.
+	if err := t.Run.Forget(to); err != nil {
+		return err
+	}
+	past := run.health
+	if err := t.resume(s, run, r); err != nil {
+		return err
+	}
+	run.health = health{Skipped: past.Skipped, Rollbacks: past.Rollbacks + 1, LRScale: past.lrScale() / 2, Back: to}
+	run.due, r.Skipped = false, run.Skipped
+	// The state is to know of it, so that a run that is killed now goes on alike.
+	if err := s.NoGrad(func(s *torch.Scope) error { return t.saveState(s, run, r) }); err != nil {
+		return fmt.Errorf("state: %w", err)
+	}
+	t.Log.Warn("went back to the last saved state, with half the learning rate", "reason", why, "step", r.Step, "lr_scale", run.LRScale)
+	return nil
 }
 
 // learned returns the model's parameters and those that the objective has besides, each once.
@@ -260,9 +328,10 @@ func (t *Trainer) steps(ctx context.Context, s *torch.Scope, run *session, r *Re
 		}
 		stopping = ctx.Err()
 		last := r.Step >= t.Steps || stopping != nil || (t.Duration > 0 && elapsed >= t.Duration)
-		if !last && r.Step%t.saveEvery() == 0 {
+		// After a step that was left out there is nothing new to save, and it may be from here that the run diverges.
+		if run.due = run.due || r.Step%t.saveEvery() == 0; run.due && run.Row == 0 && !last {
 			if err := t.save(s, run, r); err != nil {
-				return err
+				return fmt.Errorf("step %d: %w", r.Step, err)
 			}
 		}
 		if t.Sample != nil && t.SampleEvery > 0 && r.Step%t.SampleEvery == 0 && stopping == nil {
@@ -276,7 +345,7 @@ func (t *Trainer) steps(ctx context.Context, s *torch.Scope, run *session, r *Re
 	}
 	r.Finished = r.Step >= t.Steps
 	if err := t.finish(s, run, r); err != nil {
-		return err
+		return fmt.Errorf("step %d: %w", r.Step, err)
 	}
 	if r.Finished && run.Row >= r.Step {
 		return fmt.Errorf("none of %d steps was taken: no loss and gradient was finite; look at the data and the learning rate", r.Step)
@@ -284,15 +353,12 @@ func (t *Trainer) steps(ctx context.Context, s *torch.Scope, run *session, r *Re
 	return stopping
 }
 
-// notFiniteError is a step that cannot be taken.
+// notFiniteError is a step that cannot be taken, or a state that is not worth saving.
 type notFiniteError struct {
-	what  string // "loss", "gradient's norm"
-	value float64
+	what string // such as "the loss is NaN"
 }
 
-func (e *notFiniteError) Error() string {
-	return fmt.Sprintf("the %s is %v: training has diverged, and this step was not taken; go on from the last saved state with a lower learning rate", e.what, e.value)
-}
+func (e *notFiniteError) Error() string { return e.what + ": training has diverged" }
 
 // step does one optimizer step and returns its loss.
 func (t *Trainer) step(s *torch.Scope, k int, in dataset.Batch, run *session) (loss float64, err error) {
@@ -315,7 +381,7 @@ func (t *Trainer) step(s *torch.Scope, k int, in dataset.Batch, run *session) (l
 		l := t.Objective.Loss(s, k, b, draws)
 		loss = l.Item()
 		if math.IsNaN(loss) || math.IsInf(loss, 0) {
-			return &notFiniteError{"loss", loss}
+			return &notFiniteError{fmt.Sprintf("the loss is %v", loss)}
 		}
 		l.Backward()
 		var norm float64
@@ -325,7 +391,7 @@ func (t *Trainer) step(s *torch.Scope, k int, in dataset.Batch, run *session) (l
 			norm = torch.GradNorm(s, run.params).Item()
 		}
 		if math.IsNaN(norm) || math.IsInf(norm, 0) {
-			return &notFiniteError{"gradient's norm", norm}
+			return &notFiniteError{fmt.Sprintf("the gradient's norm is %v", norm)}
 		}
 		return s.NoGrad(func(s *torch.Scope) error {
 			t.Optimizer.Step(s)

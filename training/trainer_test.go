@@ -40,6 +40,7 @@ type poisoned struct {
 	gradient map[int]bool
 	opt      Optimizer
 	taken    []int
+	after    func(p *poisoned, k int) // a step that was taken; nil: nothing
 }
 
 func (p *poisoned) Parameters() iter.Seq2[string, *torch.Tensor] {
@@ -57,7 +58,20 @@ func (p *poisoned) Loss(s *torch.Scope, k int, b Batch, _ Draws) *torch.Tensor {
 	return l
 }
 
-func (p *poisoned) Update(_ *torch.Scope, k int) { p.taken = append(p.taken, k) }
+func (p *poisoned) Update(_ *torch.Scope, k int) {
+	p.taken = append(p.taken, k)
+	if p.after != nil {
+		p.after(p, k)
+	}
+}
+
+// spoil multiplies the weight.
+func (p *poisoned) spoil(by float64) {
+	s := torch.NewScope(torch.CPU)
+	defer s.Close()
+	p.w.Detach(s).MulScalarInPlace(s, by)
+}
+
 func (p *poisoned) State() iter.Seq2[string, *torch.Tensor] {
 	return func(func(string, *torch.Tensor) bool) {}
 }
@@ -66,9 +80,15 @@ func (p *poisoned) Stats(int) map[string]float64 { return nil }
 // guarded trains 12 steps, saving every 4.
 func guarded(t *testing.T, dir string, g Guard, bad func(k int, lr float64) bool, gradient ...int) (Result, *poisoned, string, error) {
 	t.Helper()
+	return guardedThen(t, dir, g, bad, nil, gradient...)
+}
+
+// guardedThen is guarded with something that happens after each step that was taken.
+func guardedThen(t *testing.T, dir string, g Guard, bad func(k int, lr float64) bool, after func(p *poisoned, k int), gradient ...int) (Result, *poisoned, string, error) {
+	t.Helper()
 	scope := torch.NewScope(torch.CPU)
 	t.Cleanup(scope.Close)
-	p := &poisoned{w: torch.Zeros(scope, torch.Float32, 1), bad: bad, gradient: map[int]bool{}}
+	p := &poisoned{w: torch.Zeros(scope, torch.Float32, 1), bad: bad, gradient: map[int]bool{}, after: after}
 	p.w.SetRequiresGrad(true)
 	for _, k := range gradient {
 		p.gradient[k] = true
@@ -172,6 +192,141 @@ func TestRollback(t *testing.T) {
 
 	_, _, _, err = guarded(t, filepath.Join(t.TempDir(), "run"), Guard{Rollbacks: 2}, at(1))
 	require.ErrorContains(t, err, "step 1: the loss is NaN", "nothing is saved yet that it could go back to")
+}
+
+// Weights that are not finite are not saved, though all losses were; the run goes back, or ends.
+func TestWhatIsNotFiniteIsNotSaved(t *testing.T) {
+	overflow := func(p *poisoned, k int) {
+		if k == 7 && p.opt.LR() > 0.06 {
+			p.spoil(math.Inf(1))
+		}
+	}
+	dir := filepath.Join(t.TempDir(), "run")
+	_, _, _, err := guardedThen(t, dir, Guard{}, at(), overflow)
+	require.EqualError(t, err, "step 8: 1 of the numbers in weights, averages and the optimizer's state are not finite: training has diverged: start anew with a lower learning rate")
+	for _, kind := range []string{"state", "model"} {
+		require.FileExists(t, filepath.Join(dir, kind+"-0000004.safetensors"))
+		require.NoFileExists(t, filepath.Join(dir, kind+"-0000008.safetensors"))
+	}
+	r, p, log, err := guardedThen(t, filepath.Join(t.TempDir(), "run"), Guard{Rollbacks: 1}, at(), overflow)
+	require.NoError(t, err)
+	require.True(t, r.Finished)
+	require.Equal(t, []int{0, 1, 2, 3, 4, 5, 6, 7, 4, 5, 6, 7, 8, 9, 10, 11}, p.taken)
+	require.Equal(t, 1, strings.Count(log, "went back to the last saved state"))
+
+	// At the end, too, and a state that is not finite all the same is not gone on from.
+	last := filepath.Join(t.TempDir(), "run")
+	_, _, _, err = guardedThen(t, last, Guard{}, at(), func(p *poisoned, k int) {
+		if k == 11 {
+			p.spoil(math.NaN())
+		}
+	})
+	require.ErrorContains(t, err, "step 12: 1 of the numbers in weights")
+	require.NoFileExists(t, filepath.Join(last, "state-0000012.safetensors"))
+	state := filepath.Join(last, "state-0000008.safetensors")
+	text, err := os.ReadFile(state)
+	require.NoError(t, err)
+	copy(text[len(text)-4:], "\xff\xff\xff\x7f")
+	require.NoError(t, os.WriteFile(state, text, 0o644))
+	_, _, _, err = guarded(t, last, Guard{Rollbacks: 1}, at())
+	require.ErrorContains(t, err, "1 of the numbers in weights, averages and the optimizer's state are not finite; remove it to go on from step 4")
+}
+
+// Nothing is saved while steps are left out: it would be what the run diverges from, in place of what it could go back to.
+func TestNothingIsSavedBetweenSkips(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	_, p, _, err := guarded(t, dir, Guard{Skips: 5}, at(6, 7, 8))
+	require.NoError(t, err)
+	require.Equal(t, []int{0, 1, 2, 3, 4, 5, 9, 10, 11}, p.taken)
+	require.NoFileExists(t, filepath.Join(dir, "model-0000008.safetensors"))
+	require.FileExists(t, filepath.Join(dir, "model-0000010.safetensors"), "as soon as a step is taken")
+}
+
+// Where the last state leads to the same end again, the run goes back to the one before, and what it left after it is gone.
+func TestRollbackGoesFurther(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	var fifth float64 // the rate at which step 5 was taken last
+	bad := func(k int, _ float64) bool { return k >= 9 && fifth > 0.03 }
+	after := func(p *poisoned, k int) {
+		if k == 5 {
+			fifth = p.opt.LR()
+		}
+		if k == 4 && p.opt.LR() < 0.1 {
+			require.NoFileExists(t, filepath.Join(dir, "state-0000008.safetensors"))
+			require.NoFileExists(t, filepath.Join(dir, "model-0000008.safetensors"))
+		}
+	}
+	r, p, log, err := guardedThen(t, dir, Guard{Rollbacks: 2}, bad, after)
+	require.NoError(t, err)
+	require.True(t, r.Finished)
+	require.Equal(t, []int{0, 1, 2, 3, 4, 5, 6, 7, 8, 8, 4, 5, 6, 7, 8, 9, 10, 11}, p.taken)
+	require.Equal(t, 2, strings.Count(log, "went back"))
+	require.FileExists(t, filepath.Join(dir, "state-0000008.safetensors"), "written anew")
+}
+
+// A run that went back knows it, when it is started again: the rate stays, and how often it may still go back.
+func TestRollbackIsSaved(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	bad := func(k int, _ float64) bool { return k >= 6 }
+	_, p, _, err := guarded(t, dir, Guard{Rollbacks: 1}, bad)
+	require.EqualError(t, err, "step 6: the loss is NaN: training has diverged again, after going back to a saved state (1 of 1 times) and with 0.5 of the learning rate: start anew with a lower one")
+	require.Equal(t, []int{0, 1, 2, 3, 4, 5, 4, 5}, p.taken)
+	_, p, _, err = guarded(t, dir, Guard{Rollbacks: 1}, bad)
+	require.ErrorContains(t, err, "again, after going back to a saved state (1 of 1 times)")
+	require.Equal(t, []int{4, 5}, p.taken)
+	require.InDelta(t, 0.05, p.opt.LR(), 1e-12)
+}
+
+// A run that was ended before its first state starts from the beginning, says so, and counts no step twice; one that lost its
+// states is left alone.
+func TestRunWithoutState(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	_, _, _, err := guarded(t, dir, Guard{}, at(2))
+	require.ErrorContains(t, err, "step 2: the loss is NaN")
+	_, p, log, err := guarded(t, dir, Guard{}, at())
+	require.NoError(t, err)
+	require.Len(t, p.taken, 12)
+	require.Contains(t, log, "the run was ended before it saved a state: it starts from the beginning")
+	stats, err := os.ReadFile(filepath.Join(dir, "stats.jsonl"))
+	require.NoError(t, err)
+	require.Equal(t, 12, bytes.Count(stats, []byte("\n")))
+
+	states, err := filepath.Glob(filepath.Join(dir, "state-*"))
+	require.NoError(t, err)
+	require.Len(t, states, 2)
+	for _, path := range states {
+		require.NoError(t, os.Remove(path))
+	}
+	_, _, _, err = guarded(t, dir, Guard{}, at())
+	require.ErrorContains(t, err, "holds snapshots of 3 steps and no state to go on from: choose another folder, or start a new run from the last one, "+dir)
+}
+
+// A network without forward-mode derivatives is found before a run is made, also where the derivative comes in later.
+func TestForwardModeIsTriedBeforeTheRun(t *testing.T) {
+	distances := formula{F: func(s *torch.Scope, u, _ *torch.Tensor) *torch.Tensor {
+		d, err := torch.Call(s, "aten::_cdist_forward", u, u, 2.0, nil)
+		if err != nil {
+			panic(err)
+		}
+		return d[0].(*torch.Tensor)
+	}}
+	scope := torch.NewScope(torch.CPU)
+	defer scope.Close()
+	p := &poisoned{w: torch.Zeros(scope, torch.Float32, 1)}
+	opt, err := optim.SGD{LR: 0.1}.New(p.Parameters())
+	require.NoError(t, err)
+	defer opt.Close()
+	for want, o := range map[string]Objective{
+		"or train with SCM's Step above 0": &SCM{Model: &models.TrigConsistency{Net: distances}, Warmup: 1000},
+		"use other operators":              &MeanFlow{Model: &models.MeanFlow{Net: distances}, Ratio: 1e-9},
+	} {
+		dir := filepath.Join(t.TempDir(), "run")
+		_, err = (&Trainer{Objective: o, Model: p, Optimizer: opt, Data: &dataset.Loader{Dataset: pixels{}, Batch: 4}, Dir: dir, Steps: 1}).Train(context.Background())
+		require.ErrorContains(t, err, "trainer: the network cannot be trained by this method: ")
+		require.ErrorContains(t, err, "_cdist_forward has no forward-mode derivative in libtorch")
+		require.ErrorContains(t, err, want)
+		require.NoDirExists(t, dir)
+	}
 }
 
 // The loss is told apart by noise level where it is logged: the means of the parts are those of the samples.

@@ -53,26 +53,53 @@ func Open(path string, options map[string]any, resume bool, may ...string) (*Dir
 	return d, nil
 }
 
+// Check reports whether Open would refuse the folder, and makes nothing: for those who have long work to do before they open it.
+// It tells whether a run is there that has begun.
+func Check(path string, options map[string]any, resume bool, may ...string) (begun bool, err error) {
+	entries, err := os.ReadDir(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("run directory: %w", err)
+	}
+	return (&Dir{path: path}).check(entries, options, resume, may)
+}
+
+// check refuses a folder of these entries. It tells whether it holds a run that has begun.
+func (d *Dir) check(entries []fs.DirEntry, options map[string]any, resume bool, may []string) (begun bool, err error) {
+	old, err := os.ReadFile(d.File("options.json"))
+	started := err == nil
+	// What a run leaves that failed before its first step, on its data for instance, is in nobody's way.
+	begun = started && d.began(entries)
+	switch {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return false, fmt.Errorf("run directory: %w", err)
+	case begun && !resume:
+		return true, fmt.Errorf("run directory %s holds a run: go on with it by --resume, or choose another folder", d.path)
+	case !started:
+		for _, e := range entries {
+			if !strings.HasPrefix(e.Name(), ".") {
+				return false, fmt.Errorf("run directory %s is not empty (%s) and is no run: choose another folder", d.path, e.Name())
+			}
+		}
+	}
+	if begun {
+		if err := sameOptions(old, options, may); err != nil {
+			return true, fmt.Errorf("run directory %s: %w", d.path, err)
+		}
+	}
+	return begun, nil
+}
+
 func (d *Dir) open(options map[string]any, resume bool, may []string) (err error) {
 	entries, err := os.ReadDir(d.path)
 	if err != nil {
 		return fmt.Errorf("run directory: %w", err)
 	}
-	old, err := os.ReadFile(d.File("options.json"))
-	started := err == nil
-	// What a run leaves that failed before its first step, on its data for instance, is in nobody's way.
-	idle := started && !d.began(entries)
-	switch {
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("run directory: %w", err)
-	case started && !resume && !idle:
-		return fmt.Errorf("run directory %s holds a run: go on with it by --resume, or choose another folder", d.path)
-	case !started:
-		for _, e := range entries {
-			if !strings.HasPrefix(e.Name(), ".") {
-				return fmt.Errorf("run directory %s is not empty (%s) and is no run: choose another folder", d.path, e.Name())
-			}
-		}
+	begun, err := d.check(entries, options, resume, may)
+	if err != nil {
+		return err
 	}
 	if d.lock, err = os.OpenFile(d.File(".lock"), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o666); err != nil {
 		return fmt.Errorf("run directory: %w", err)
@@ -94,12 +121,10 @@ func (d *Dir) open(options map[string]any, resume bool, may []string) (err error
 			}
 		}
 	}
-	if started && !idle {
-		if err := sameOptions(old, options, may); err != nil {
-			return fmt.Errorf("run directory %s: %w", d.path, err)
+	if !begun {
+		if err := WriteJSON(d.File("options.json"), options); err != nil {
+			return fmt.Errorf("run directory: %w", err)
 		}
-	} else if err := WriteJSON(d.File("options.json"), options); err != nil {
-		return fmt.Errorf("run directory: %w", err)
 	}
 	if d.log, err = os.OpenFile(d.File("log.txt"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666); err != nil {
 		return fmt.Errorf("run directory: %w", err)
@@ -117,7 +142,7 @@ func (d *Dir) began(entries []fs.DirEntry) bool {
 		switch name := e.Name(); {
 		case name == "log.txt":
 			log = true
-		case name != "options.json" && name != "stats.jsonl" && name != ".lock" && !strings.HasPrefix(name, "events.out.tfevents."):
+		case name != "options.json" && name != "card.md" && name != "stats.jsonl" && name != ".lock" && !strings.HasPrefix(name, "events.out.tfevents."):
 			return true
 		}
 	}
@@ -157,7 +182,7 @@ func sameOptions(old []byte, options map[string]any, may []string) error {
 		return nil
 	}
 	slices.Sort(differ)
-	return fmt.Errorf("the run was started with other options, on which its schedules hang: %s; go on with its own, or start a new run from its snapshot", strings.Join(differ, "; "))
+	return fmt.Errorf("the run was started with other options or files, on which what it learns hangs: %s; go on with its own, or start a new run from its snapshot", strings.Join(differ, "; "))
 }
 
 // numbers decodes JSON, keeping numbers as they are written: a seed may need all 64 bits.
@@ -267,12 +292,25 @@ func (d *Dir) Prune(prefix string, keep int) error {
 	if err != nil {
 		return err
 	}
+	var paths []string
 	for _, n := range steps[:max(0, len(steps)-keep)] {
-		if err := os.Remove(d.File(fmt.Sprintf("%s-%07d.safetensors", prefix, n))); err != nil {
-			return fmt.Errorf("run directory: %w", err)
-		}
+		paths = append(paths, d.File(fmt.Sprintf("%s-%07d.safetensors", prefix, n)))
 	}
-	return nil
+	return remove(paths)
+}
+
+// PruneSnapshots removes all snapshots but those of the last keep steps, of every average.
+func (d *Dir) PruneSnapshots(keep int) error {
+	steps, err := d.Steps("model")
+	if err != nil || len(steps) <= keep {
+		return err
+	}
+	first := steps[len(steps)-keep]
+	all, err := Snapshots(d.path)
+	if err != nil {
+		return err
+	}
+	return remove(slices.DeleteFunc(all, func(path string) bool { return stepOf(path) >= first }))
 }
 
 // Record appends one object to stats.jsonl. Its "step" is what a resumed run is cut back by.
@@ -287,11 +325,52 @@ func (d *Dir) Record(values map[string]any) error {
 	return nil
 }
 
-// CutStats drops what stats.jsonl says of steps after the given one, and a line that a killed run left half-written.
-func (d *Dir) CutStats(step int) error {
+// Forget removes the states and snapshots, of every average, that were written after a step.
+func (d *Dir) Forget(after int) error {
+	steps, err := d.Steps("state")
+	if err != nil {
+		return err
+	}
+	var paths []string
+	for _, n := range steps {
+		if n > after {
+			paths = append(paths, d.State(n))
+		}
+	}
+	snapshots, err := Snapshots(d.path)
+	if err != nil {
+		return err
+	}
+	for _, path := range snapshots {
+		if stepOf(path) > after {
+			paths = append(paths, path)
+		}
+	}
+	return remove(paths)
+}
+
+// stepOf returns the step of a snapshot's path.
+func stepOf(path string) int {
+	digits, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(path), "model-"), ".")
+	n, _ := strconv.Atoi(digits) // Snapshots has seen to it
+	return n
+}
+
+func remove(paths []string) error {
+	for _, path := range paths {
+		if err := os.Remove(path); err != nil {
+			return fmt.Errorf("run directory: %w", err)
+		}
+	}
+	return nil
+}
+
+// CutStats drops what stats.jsonl says of steps after the given one, and a line that a killed run left half-written. It tells
+// whether there was any.
+func (d *Dir) CutStats(step int) (cut bool, err error) {
 	old, err := os.ReadFile(d.File("stats.jsonl"))
 	if err != nil {
-		return fmt.Errorf("stats: %w", err)
+		return false, fmt.Errorf("stats: %w", err)
 	}
 	var kept []byte
 	for line := range bytes.Lines(old) {
@@ -303,18 +382,18 @@ func (d *Dir) CutStats(step int) error {
 		}
 	}
 	if bytes.Equal(kept, old) {
-		return nil
+		return false, nil
 	}
 	if err := Write(d.File("stats.jsonl"), kept); err != nil {
-		return fmt.Errorf("stats: %w", err)
+		return true, fmt.Errorf("stats: %w", err)
 	}
 	f, err := os.OpenFile(d.File("stats.jsonl"), os.O_APPEND|os.O_WRONLY, 0o666)
 	if err != nil {
-		return fmt.Errorf("stats: %w", err)
+		return true, fmt.Errorf("stats: %w", err)
 	}
 	err = d.stats.Close()
 	d.stats = f
-	return err
+	return true, err
 }
 
 // WriteJSON writes a value as indented JSON, atomically, replacing what was there.
