@@ -32,7 +32,7 @@ The networks:
 The run's folder gets options.json (every option, resolved), card.md (formulas, schedules, what they can reach), stats.jsonl,
 log.txt, event files for TensorBoard, example images, snapshots (model-STEP.safetensors: averaged weights, to sample from)
 and states (to go on from). Ctrl-C saves and exits with 130; the same command with --resume goes on as if nothing had
-happened, and starts the run if there is none. On the CPU with one thread it repeats bit by bit. A second Ctrl-C ends it at
+happened, and starts the run if there is none, which it says. On the CPU with one thread it repeats bit by bit. A second Ctrl-C ends it at
 once.`,
 		Example: `  onestep train --method ict --data emoji --out runs/emoji --steps 20000
   onestep train --data fashion-mnist --out runs/fashion --duration 2h
@@ -127,6 +127,7 @@ once.`,
 	f.IntVar(&o.Rollbacks, "rollbacks", o.Rollbacks, "how often, after these, to go back to the last saved state with half the learning rate")
 
 	f.Var(count{&o.SaveEvery}, "save-every", "steps between saved states and snapshots")
+	f.IntVar(&o.Keep, "keep", 0, "of how many steps snapshots stay; onestep average finds more in many (default 0: of all)")
 	f.IntVar(&o.SampleEvery, "sample-every", 0, "steps between grids of example images (default 0: none)")
 	f.Var(count{&o.LogEvery}, "log-every", "steps between lines in stats.jsonl (default: steps/2000)")
 	f.BoolVar(&card, "card", false, "print what the run would minimise, with its schedules and what it can reach, and stop")
@@ -141,7 +142,7 @@ once.`,
 	call(f, "NETWORK", "network")
 	call(f, "DEVICE", "device")
 	call(f, "TIME", "duration")
-	call(f, "N", "seed", "sample-every", "skips", "rollbacks", "warmup")
+	call(f, "N", "seed", "sample-every", "keep", "skips", "rollbacks", "warmup")
 	call(f, "X,X", "guidance", "widths")
 	call(f, "N,N", "half-lives")
 	call(f, "X", "lr", "lr-decay", "label-dropout", "dropout", "mu0", "mu", "q", "high", "step", "ratio", "power", "ema", "clip")

@@ -85,7 +85,14 @@ type Train struct {
 	SampleEvery int    `json:"sample_every"` // 0: never
 	LogEvery    int    `json:"log_every"`    // 0: by Steps
 
+	Keep int `json:"keep,omitempty"` // of how many steps snapshots stay; 0: of all
+
 	Onestep string `json:"onestep,omitempty"` // the version that resolved the options
+	// What Data, Teacher, Init and LPIPS held when the run was started, so that it does not go on with others.
+	DataHolds    string `json:"data_holds,omitempty"`
+	TeacherHolds string `json:"teacher_holds,omitempty"`
+	InitHolds    string `json:"init_holds,omitempty"`
+	LPIPSHolds   string `json:"lpips_holds,omitempty"`
 
 	Out      string        `json:"-"` // the run directory
 	Resume   bool          `json:"-"`
@@ -105,8 +112,11 @@ func DefaultTrain() Train {
 }
 
 // changeable are the options that may differ when a run goes on: they do not change what it computes, or on the CPU with
-// one thread do not.
-var changeable = []string{"device", "threads", "workers", "save_every", "sample_every", "log_every", "data_dir", "onestep", "corrupt"}
+// one thread do not, but for how it is guarded.
+var changeable = []string{"device", "threads", "workers", "save_every", "sample_every", "log_every", "keep", "data_dir", "onestep", "corrupt", "skips", "rollbacks"}
+
+// told are the fields that say what a run has read, and by what. They are no options.
+var told = []string{"onestep", "data_holds", "teacher_holds", "init_holds", "lpips_holds"}
 
 // ReadConfig reads a JSON file of options over o. Unknown keys are errors.
 func (o *Train) ReadConfig(path string) error {
@@ -143,6 +153,7 @@ func (o *Train) ReadConfig(path string) error {
 	if err != nil {
 		return usage("--config %s: %s", path, Printable(strings.TrimPrefix(err.Error(), "json: ")))
 	}
+	o.Onestep, o.DataHolds, o.TeacherHolds, o.InitHolds, o.LPIPSHolds = "", "", "", "", "" // of the run that wrote it
 	return nil
 }
 
@@ -155,7 +166,7 @@ func (o Train) Command() string {
 		name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ",")
 		x := v.Field(i)
 		switch {
-		case name == "-" || name == "onestep" || name == "data_dir":
+		case name == "-" || slices.Contains(told, name) || name == "data_dir":
 		case name != "method" && reflect.DeepEqual(x.Interface(), def.Field(i).Interface()):
 		case x.Kind() == reflect.Bool:
 			words = append(words, "--"+dashes(name))
@@ -281,8 +292,8 @@ func (o *Train) validate() error {
 		return usage("--step: want an angle above 0 and below π/2, such as 0.005, got %g", o.Step)
 	case !(o.Ratio > 0 && o.Ratio <= 1):
 		return usage("--ratio: want a part of the samples, above 0 and up to 1, got %g", o.Ratio)
-	case !(o.Power > 0 && o.Power <= 2):
-		return usage("--power: want a number above 0 and up to 2, got %g", o.Power)
+	case !(o.Power > 0 && o.Power <= 1):
+		return usage("--power: want a number above 0 and up to 1, got %g", o.Power)
 	case o.First != 0 && !powerOfTwo(o.First) || !powerOfTwo(o.Last) || o.First != 0 && o.First < o.Last:
 		return usage("--first, --last: want powers of two up to 1024, from many to few, got %d and %d", o.First, o.Last)
 	case o.Skips < 0 || o.Rollbacks < 0:
@@ -344,6 +355,8 @@ func (o *Train) validate() error {
 		return usage("--blocks: want 1 to 64, got %d", o.Blocks)
 	case o.Workers < 1 || o.Workers > 1024:
 		return usage("--workers: want 1 to 1024, got %d", o.Workers)
+	case o.Keep < 0:
+		return usage("--keep: want a number of steps from 1 on, or 0 for all, got %d", o.Keep)
 	case o.SaveEvery < 1:
 		return usage("--save-every: want at least 1 step, got %d", o.SaveEvery)
 	case o.SampleEvery < 0:

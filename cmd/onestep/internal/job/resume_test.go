@@ -6,6 +6,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"image"
+	"image/png"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -22,6 +25,7 @@ import (
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/training"
+	"github.com/onestep-go/onestep/training/rundir"
 )
 
 // runIn names, in a child process of these tests, the folder it trains in.
@@ -315,6 +319,137 @@ func TestRunRefuses(t *testing.T) {
 	require.ErrorContains(t, err, "lr was 0.001, now 0.5")
 	var u *UsageError
 	require.False(t, errors.As(err, &u))
+}
+
+// A run goes on with what it was started with: the same data, teacher and first weights, wherever they lie, and not with others
+// under the same names. What does not change its meaning may change.
+func TestResumeNoticesOtherInputs(t *testing.T) {
+	dir := t.TempDir()
+	picture := func(folder, name string, value uint8) {
+		img := image.NewGray(image.Rect(0, 0, 8, 8))
+		for i := range img.Pix {
+			img.Pix[i] = value + uint8(i*int(value))
+		}
+		var b bytes.Buffer
+		require.NoError(t, png.Encode(&b, img))
+		require.NoError(t, os.MkdirAll(filepath.Join(dir, folder), 0o755))
+		require.NoError(t, os.WriteFile(filepath.Join(dir, folder, name), b.Bytes(), 0o644))
+	}
+	picture("data", "a.png", 1)
+	picture("data", "b.png", 2)
+	begin := func(name, method string, change func(o *Train)) Train {
+		o := tinyRun(filepath.Join(dir, name), method)
+		o.Data, o.Classes, o.Flip, o.Dropout = filepath.Join(dir, "data"), false, false, 0
+		o.Steps, o.SaveEvery, o.Batch = 6, 2, 2
+		change(&o)
+		return o
+	}
+	first := begin("teacher", "edm", func(o *Train) { o.SaveEvery = 3 })
+	_, err := first.Run(context.Background(), Hooks{})
+	require.NoError(t, err)
+	student := begin("student", "cd", func(o *Train) { o.Teacher = first.Out })
+	three := func(o Train) (Trained, error) { // ends after three steps, as if interrupted
+		ctx, cancel := context.WithCancel(context.Background())
+		defer cancel()
+		return o.Run(ctx, Hooks{Progress: func(p training.Progress) {
+			if p.Step == 3 {
+				cancel()
+			}
+		}})
+	}
+	_, err = three(student)
+	require.ErrorIs(t, err, context.Canceled)
+	goOn := func(change func(o *Train)) (Trained, error) {
+		o := student
+		change(&o)
+		return three(o)
+	}
+	again := func() error { // nothing is left to be done before the fourth step, unless it is refused
+		_, err := goOn(func(*Train) {})
+		return err
+	}
+	state := func() map[string]string {
+		files := map[string]string{}
+		entries, err := os.ReadDir(student.Out)
+		require.NoError(t, err)
+		for _, e := range entries {
+			if e.Name() != "log.txt" && e.Name() != ".lock" {
+				text, err := os.ReadFile(filepath.Join(student.Out, e.Name()))
+				require.NoError(t, err)
+				files[e.Name()] = string(text)
+			}
+		}
+		return files
+	}
+	before := state()
+	refused := func(err error, want string) {
+		t.Helper()
+		require.ErrorContains(t, err, want)
+		require.Equal(t, before, state(), "nothing was written")
+	}
+
+	picture("data", "c.png", 3)
+	refused(again(), `data_holds was "2 images, sha256 `)
+	require.NoError(t, os.Remove(filepath.Join(dir, "data", "c.png")))
+
+	// The teacher has been trained on, or its file is another's.
+	last, older := filepath.Join(first.Out, "model-0000006.safetensors"), filepath.Join(first.Out, "model-0000003.safetensors")
+	weights, err := os.ReadFile(last)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(first.Out, "model-0000009.safetensors"), weights, 0o644))
+	refused(again(), `now "model-0000009.safetensors, sha256 `)
+	require.NoError(t, os.Remove(filepath.Join(first.Out, "model-0000009.safetensors")))
+	other, err := os.ReadFile(older)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(last, other, 0o644))
+	refused(again(), `teacher_holds was "model-0000006.safetensors, sha256 `)
+	require.NoError(t, os.WriteFile(last, weights, 0o644))
+
+	for want, change := range map[string]func(o *Train){
+		"batch was 2, now 3":              func(o *Train) { o.Batch = 3 },
+		"steps was 6, now 7":              func(o *Train) { o.Steps = 7 },
+		"lr was 0.001, now 0.002":         func(o *Train) { o.LR = 0.002 },
+		`init was "` + first.Out + `"`:    func(o *Train) { o.Init = "none" },
+		`solver was "heun", now "euler"`:  func(o *Train) { o.Solver = "euler" },
+		"flip was false, now true":        func(o *Train) { o.Flip = true },
+		"dropout was 0, now 0.1":          func(o *Train) { o.Dropout = 0.1 },
+		"half_lives was null, now [1000]": func(o *Train) { o.HalfLives = []float64{1000} },
+		"--channels 16: the run starts":   func(o *Train) { o.Channels = 16 },
+		"the data itself":                 func(o *Train) { o.Teacher = "empirical" },
+	} {
+		_, err := goOn(change)
+		if want == "the data itself" {
+			want = `now "empirical"`
+		}
+		refused(err, want)
+	}
+
+	// The same in other places, with other habits.
+	require.NoError(t, os.Rename(filepath.Join(dir, "data"), filepath.Join(dir, "moved")))
+	require.NoError(t, os.Rename(first.Out, filepath.Join(dir, "master")))
+	r, err := goOn(func(o *Train) {
+		o.Data, o.Teacher = filepath.Join(dir, "moved"), filepath.Join(dir, "master", "model-0000006.safetensors")
+		o.Duration, o.LogEvery, o.SaveEvery, o.Workers, o.Keep, o.Skips, o.Rollbacks = time.Hour, 2, 3, 1, 2, 1, 7
+	})
+	require.NoError(t, err)
+	require.True(t, r.Finished)
+	snapshots, err := rundir.Steps(student.Out, "model")
+	require.NoError(t, err)
+	require.Equal(t, []int{3, 6}, snapshots, "--keep 2")
+}
+
+// Going on with a run that is not there starts one, and says so; the folder may be misspelt.
+func TestResumeOfNothingIsSaid(t *testing.T) {
+	o := tinyRun(filepath.Join(t.TempDir(), "run"), "ict")
+	o.Steps = 1
+	var said bytes.Buffer
+	_, err := o.Run(context.Background(), Hooks{Log: slog.New(slog.NewTextHandler(&said, nil))})
+	require.NoError(t, err)
+	require.Contains(t, said.String(), `msg="there is no run to go on with: a new one starts" out=`+o.Out)
+	said.Reset()
+	_, err = o.Run(context.Background(), Hooks{Log: slog.New(slog.NewTextHandler(&said, nil))})
+	require.NoError(t, err)
+	require.NotContains(t, said.String(), "a new one starts")
 }
 
 // A denoiser is drawn from by every sampler, and by Heun's where none is named; each says how often it asked the network.

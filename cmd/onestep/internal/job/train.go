@@ -232,6 +232,21 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 	if err := ctx.Err(); err != nil {
 		return out, err
 	}
+	if err := o.identify(data); err != nil {
+		return out, err
+	}
+	options, err := toMap(o)
+	if err != nil {
+		return out, err
+	}
+	may := mayChange(o.Out, options)
+	begun, err := rundir.Check(o.Out, options, o.Resume, may...)
+	if err != nil {
+		return out, err
+	}
+	if o.Resume && !begun && h.Log != nil {
+		h.Log.Warn("there is no run to go on with: a new one starts", "out", o.Out)
+	}
 	net, err := network.New(start.Network, dev, o.Seed)
 	if err != nil {
 		return out, err
@@ -292,11 +307,7 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 		return out, err
 	}
 	defer opt.Close()
-	options, err := toMap(o)
-	if err != nil {
-		return out, err
-	}
-	run, err := rundir.Open(o.Out, options, o.Resume, changeable...)
+	run, err := rundir.Open(o.Out, options, o.Resume, may...)
 	if err != nil {
 		return out, err
 	}
@@ -355,7 +366,7 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 		Labels: o.Classes, Run: run, Device: dev, Seed: o.Seed, Steps: o.Steps, Duration: o.Duration, Clip: o.Clip,
 		Guard: training.Guard{Skips: o.Skips, Rollbacks: o.Rollbacks},
 		LR:    func(k int) float64 { return o.LR * rate(k) }, SaveEvery: o.SaveEvery, LogEvery: o.LogEvery,
-		SampleEvery: o.SampleEvery, Metadata: describe, Progress: h.Progress, Scalars: h.Scalars, Log: h.Log,
+		SampleEvery: o.SampleEvery, KeepSnapshots: o.Keep, Metadata: describe, Progress: h.Progress, Scalars: h.Scalars, Log: h.Log,
 	}
 	if o.Drop > 0 {
 		t.Prepare = training.DropLabels(o.Drop, start.Network.NullClass())
