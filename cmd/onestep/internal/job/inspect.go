@@ -14,6 +14,7 @@ import (
 
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch"
 )
@@ -26,7 +27,8 @@ type Inspect struct {
 	Columns   int    // noise levels
 	Steps     int    // of Heun's method along the teacher's trajectory
 	Seed      uint64
-	Label     int // Unset: by the seed
+	Label     int     // Unset: by the seed
+	Guidance  float64 // scale of the teacher's guidance, and of a student's that is told it; 0: 1, which is none
 	Device    string
 	Threads   int
 	Out       string
@@ -73,6 +75,8 @@ func (o *Inspect) validate() error {
 		return usage("--seed: %d trajectories from seed %d on would pass the largest seed", o.N, o.Seed)
 	case o.Label < Unset:
 		return usage("--label: want a class from 0 on, got %d", o.Label)
+	case !(o.Guidance >= 0 && o.Guidance <= 1e3):
+		return usage("--guidance: want a scale from 0 to 1000, got %g", o.Guidance)
 	case o.Threads < 0 || o.Threads > 4096:
 		return usage("--threads: want 1 to 4096, got %d", o.Threads)
 	}
@@ -108,6 +112,7 @@ func (o Inspect) Run(ctx context.Context) (Inspected, error) {
 	out := Inspected{File: o.Out, Model: model.Path, N: o.N}
 	f, _ := model.Function().(models.ConsistencyFunction)
 	teacher, _ := model.Function().(models.Denoiser)
+	knows := model.Description.Network // what the teacher's network is told
 	shape := model.Shape()
 	switch classes := model.Description.Network.Classes(); {
 	case len(shape) != 3:
@@ -123,8 +128,12 @@ func (o Inspect) Run(ctx context.Context) (Inspected, error) {
 			return none, fmt.Errorf("--teacher: %w", err)
 		}
 		defer t.Close()
-		if err := sameImages("--teacher", t.Description.Network, model.Description.Network); err != nil {
-			return none, err
+		knows = t.Description.Network
+		switch its, classes := knows.Classes(), model.Description.Network.Classes(); {
+		case !slices.Equal(t.Shape(), shape):
+			return none, usage("--teacher: it is for images of %s, the model draws %s", Times(t.Shape()), Times(shape))
+		case its != classes:
+			return none, usage("--teacher: it has %s, the model has %s: what they draw from the same noise is not the same", ofClasses(its), ofClasses(classes))
 		}
 		d, ok := t.Function().(models.Denoiser)
 		if !ok {
@@ -132,10 +141,20 @@ func (o Inspect) Run(ctx context.Context) (Inspected, error) {
 		}
 		teacher, out.Teacher = d, t.Path
 	}
+	if o.Guidance != 0 {
+		switch {
+		case teacher != nil:
+			if teacher, err = guided(teacher, knows, o.Guidance); err != nil {
+				return none, err
+			}
+		case !model.Description.Network.Guidance():
+			return none, errNotGuided
+		}
+	}
 	var img image.Image
 	err = torch.Run(dev, func(s *torch.Scope) error {
 		return s.Inference(func(s *torch.Scope) error {
-			v := view{Inspect: o, ctx: ctx, s: s, f: f, teacher: teacher, d: model.Description}
+			v := view{Inspect: o, ctx: ctx, s: s, f: f, teacher: teacher, knows: knows, d: model.Description}
 			drawn, err := v.sheet(&out)
 			if err == nil {
 				img = drawn.draw()
@@ -149,6 +168,14 @@ func (o Inspect) Run(ctx context.Context) (Inspected, error) {
 	return out, sampling.WritePNG(o.Out, img, []sampling.Text{{Keyword: "Software", Value: "onestep"}}, o.Overwrite)
 }
 
+// ofClasses says how many classes a model has.
+func ofClasses(n int) string {
+	if n == 0 {
+		return "no classes"
+	}
+	return fmt.Sprintf("%d classes", n)
+}
+
 // view is a look at a model's answers along trajectories.
 type view struct {
 	Inspect
@@ -156,6 +183,7 @@ type view struct {
 	s       *torch.Scope
 	f       models.ConsistencyFunction // nil: the model is a denoiser only
 	teacher models.Denoiser            // nil: none
+	knows   network.Config             // what the teacher's network is told
 	d       checkpoint.Description
 }
 
@@ -167,10 +195,12 @@ type points struct {
 
 func (v view) sheet(out *Inspected) (sheet, error) {
 	s, shape := v.s, v.d.Network.Shape()
-	c, _ := Sample{Seed: v.Seed, Label: v.Label}.condition(s, v.d.Network, 0, v.N)
+	told := Sample{Seed: v.Seed, Label: v.Label, Guidance: v.Guidance}
+	c, _ := told.condition(s, v.d.Network, 0, v.N)
+	its, _ := told.condition(s, v.knows, 0, v.N)
 	streams := func() sampling.Streams { return sampling.NewStreams(s, sampling.Seeds(v.Seed, v.N)...) }
 	z := streams().Randn(s, torch.Float32, shape...)
-	along, end, err := v.path(z, c)
+	along, end, err := v.path(z, c, its)
 	if err != nil {
 		return sheet{}, err
 	}
@@ -183,7 +213,7 @@ func (v view) sheet(out *Inspected) (sheet, error) {
 		// Shown with the data's standard deviation.
 		noisy = append(noisy, p.x.MulScalar(s, v.d.SigmaData/math.Hypot(p.t, v.d.SigmaData)))
 		if v.teacher != nil {
-			predicted = append(predicted, v.teacher.Denoise(s, p.x, at(p.t), c))
+			predicted = append(predicted, v.teacher.Denoise(s, p.x, at(p.t), its))
 		}
 		if v.f != nil {
 			origins = append(origins, v.f.Origin(s, p.x, at(p.t), c))
@@ -263,8 +293,8 @@ func (v view) sheet(out *Inspected) (sheet, error) {
 	return t, nil
 }
 
-// path returns the points of the trajectories at some of their levels, and their ends.
-func (v view) path(z *torch.Tensor, c models.Cond) ([]points, *torch.Tensor, error) {
+// path returns the points of the trajectories at some of their levels, and their ends. The teacher is told its own.
+func (v view) path(z *torch.Tensor, c, its models.Cond) ([]points, *torch.Tensor, error) {
 	s := v.s
 	levels := sampling.KarrasLevels(v.Steps, v.d.SigmaMax, v.d.SigmaMin, 7)
 	shown := make([]int, v.Columns)
@@ -282,7 +312,7 @@ func (v view) path(z *torch.Tensor, c models.Cond) ([]points, *torch.Tensor, err
 	}
 	along := []points{{levels[0], start}}
 	// A step to 0 is a prediction, which the last level's is taken for.
-	end, err := sampling.Stepwise{Solver: sampling.Heun{}}.Sample(v.ctx, s, v.teacher, start, sampling.Run{Levels: append(levels, 0), Cond: c,
+	end, err := sampling.Stepwise{Solver: sampling.Heun{}}.Sample(v.ctx, s, v.teacher, start, sampling.Run{Levels: append(levels, 0), Cond: its,
 		Each: func(_ *torch.Scope, p sampling.Step) error {
 			if slices.Contains(shown, p.Index+1) {
 				along = append(along, points{p.Level, p.X.Clone(s)})

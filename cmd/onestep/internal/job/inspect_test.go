@@ -5,6 +5,7 @@ import (
 	"image"
 	"image/color"
 	"image/png"
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
@@ -79,6 +80,70 @@ func TestInspect(t *testing.T) {
 	written = both.File
 	_, err = look(func(o *Inspect) { o.Out = written })
 	require.ErrorContains(t, err, "exists: choose another name")
+}
+
+// A student that was distilled with guidance is looked at beside its teacher with the same guidance, told the scale or not.
+func TestInspectGuided(t *testing.T) {
+	dir := t.TempDir()
+	train := func(name, method string, change func(o *Train)) string {
+		o := tinyRun(filepath.Join(dir, name), method)
+		o.Steps, o.Dropout, o.LR = 8, 0, 0.05
+		change(&o)
+		_, err := o.Run(context.Background(), Hooks{})
+		require.NoError(t, err)
+		return o.Out
+	}
+	from := train("teacher", "edm", func(o *Train) { o.Drop = 0.3 })
+	plain := train("plain", "edm", func(*Train) {})
+	unconditional := train("unconditional", "edm", func(o *Train) { o.Classes = false })
+	told := train("told", "cd", func(o *Train) { o.Teacher, o.Guidance = from, []float64{1, 5} })
+	fixed := train("fixed", "cd", func(o *Train) { o.Teacher, o.Guidance = from, []float64{3} })
+	look := func(model, teacher string, scale float64) (Inspected, []byte, error) {
+		o := DefaultInspect()
+		o.Model, o.Teacher, o.Guidance = model, teacher, scale
+		o.N, o.Columns, o.Steps, o.Threads, o.Out = 2, 4, 12, 1, filepath.Join(t.TempDir(), "x.png")
+		r, err := o.Run(context.Background())
+		if err != nil {
+			require.NoFileExists(t, o.Out)
+			return r, nil, err
+		}
+		picture, err := os.ReadFile(o.Out)
+		return r, picture, err
+	}
+	seen := map[string]bool{}
+	for _, c := range []struct {
+		model, teacher string
+		scale          float64
+	}{{told, from, 0}, {told, from, 4}, {told, "", 0}, {told, "", 4}, {fixed, from, 0}, {fixed, from, 3}, {from, "", 0}, {from, "", 3}} {
+		_, picture, err := look(c.model, c.teacher, c.scale)
+		require.NoError(t, err)
+		require.False(t, seen[string(picture)], "%v: the scale changes the picture", c)
+		seen[string(picture)] = true
+	}
+	none, _, err := look(told, from, 0)
+	require.NoError(t, err)
+	one, _, err := look(told, from, 1)
+	require.NoError(t, err)
+	require.Equal(t, *none.OneStep, *one.OneStep, "no guidance is a scale of 1")
+	// At the boundary the student is the identity: the distance there is that of the teacher's trajectory from its end, told or not.
+	three, _, err := look(fixed, from, 3)
+	require.NoError(t, err)
+	same, _, err := look(told, from, 3)
+	require.NoError(t, err)
+	require.Equal(t, *three.Levels[3].ToEnd, *same.Levels[3].ToEnd)
+
+	for want, c := range map[string]func() error{
+		"--guidance: the model has not learned it":                          func() error { _, _, err := look(fixed, "", 3); return err },
+		"the denoiser does not know images without a class":                 func() error { _, _, err := look(told, plain, 3); return err },
+		"the denoiser has no classes to guide to":                           func() error { _, _, err := look(unconditional, "", 3); return err },
+		"--teacher: it has no classes, the model has 9 classes":             func() error { _, _, err := look(told, unconditional, 0); return err },
+		"--teacher: it has 9 classes, the model has no classes":             func() error { _, _, err := look(unconditional, from, 0); return err },
+		"--guidance: want a scale from 0 to 1000, got -1":                   func() error { _, _, err := look(told, from, -1); return err },
+		"--guidance: want a scale from 0 to 1000, got NaN":                  func() error { _, _, err := look(told, from, math.NaN()); return err },
+		"--teacher: want a denoiser, such as one trained with --method edm": func() error { _, _, err := look(told, fixed, 0); return err },
+	} {
+		require.ErrorContains(t, c(), want)
+	}
 }
 
 func TestSheet(t *testing.T) {

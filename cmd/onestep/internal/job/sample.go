@@ -209,14 +209,14 @@ func (o *Sample) sampler(f any, d checkpoint.Description) (source, error) {
 	each := 1 // evaluations of the network for one of the denoiser
 	if many {
 		plain := denoiser
-		if denoiser, err = o.guided(denoiser, d.Network); err != nil {
+		if denoiser, err = guided(denoiser, d.Network, o.Guidance); err != nil {
 			return source{}, err
 		}
 		if denoiser != plain {
 			each = 2
 		}
 	} else if o.Guidance != 0 && !d.Network.Guidance() {
-		return source{}, usage("--guidance: the model has not learned it: distil a guided teacher, by --method cd --guidance")
+		return source{}, errNotGuided
 	}
 	if o.Gamma != 0 && o.Sampler != ctm {
 		return source{}, usage("--gamma: the sampler %s has no such option", o.Sampler)
@@ -263,17 +263,20 @@ func (o *Sample) sampler(f any, d checkpoint.Description) (source, error) {
 	}}, nil
 }
 
-// guided returns the denoiser with the guidance that is asked for. A network that is told its scale needs no help.
-func (o *Sample) guided(d models.Denoiser, c network.Config) (models.Denoiser, error) {
+// errNotGuided refuses a scale for what draws in one step without being told one.
+var errNotGuided = usage("--guidance: the model has not learned it: distil a guided teacher, by --method cd --guidance")
+
+// guided returns the denoiser with the guidance that is asked for, 0 for none. A network that is told its scale needs no help.
+func guided(d models.Denoiser, c network.Config, scale float64) (models.Denoiser, error) {
 	switch {
-	case o.Guidance == 0 || c.Guidance():
+	case scale == 0 || c.Guidance():
 		return d, nil
 	case c.Classes() == 0:
-		return nil, usage("--guidance: the model has no classes to guide to")
+		return nil, usage("--guidance: the denoiser has no classes to guide to")
 	case c.NullClass() < 0:
-		return nil, usage("--guidance: the model does not know images without a class: train it with --label-dropout 0.1")
+		return nil, usage("--guidance: the denoiser does not know images without a class: train it with --label-dropout 0.1")
 	}
-	return &models.Guided{Model: d, Null: c.NullClass(), Scale: o.Guidance}, nil
+	return &models.Guided{Model: d, Null: c.NullClass(), Scale: scale}, nil
 }
 
 // Printable makes text from a file fit for a terminal: control characters are escaped, and what is long is cut.
