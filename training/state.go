@@ -176,8 +176,12 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 	}
 	defer w.Close()
 	var head stateHead
-	if err := json.Unmarshal([]byte(w.File().Metadata()[stateKey]), &head); err != nil {
-		return fmt.Errorf("resume: %s is not a training state: %w%s", path, err, hint)
+	text, ok := w.File().Metadata()[stateKey]
+	if !ok {
+		return fmt.Errorf("resume: %s is not a training state%s", path, hint)
+	}
+	if err := json.Unmarshal([]byte(text), &head); err != nil {
+		return fmt.Errorf("resume: %s is a damaged training state: %w%s", path, err, hint)
 	}
 	switch {
 	case head.Format != stateFormat:
@@ -185,7 +189,7 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 	case head.Seed != t.Seed:
 		return fmt.Errorf("resume: %s was made with seed %d, this run has %d", path, head.Seed, t.Seed)
 	case head.Step < 0 || head.Step != steps[len(steps)-1]:
-		return fmt.Errorf("resume: %s says step %d", path, head.Step)
+		return fmt.Errorf("resume: %s says that it is of step %d%s", path, head.Step, hint)
 	case head.Row < 0 || head.Rollbacks < 0 || head.Skipped < 0 || !(head.LRScale >= 0 && head.LRScale <= 1):
 		return fmt.Errorf("resume: %s says that the run fared as it cannot have: %+v%s", path, head.health, hint)
 	case head.Averages != nil && !slices.Equal(head.Averages, t.averageNames()):
@@ -198,8 +202,10 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 		}
 		parts := t.parts()
 		var wrong []string
+		known := map[string]bool{}
 		for _, p := range parts {
 			for name, x := range p.all {
+				known[p.prefix+name] = true
 				v, ok := given[p.prefix+name]
 				switch {
 				case !ok:
@@ -207,6 +213,11 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 				case !slices.Equal(v.Shape(), x.Shape()):
 					wrong = append(wrong, fmt.Sprintf("%s%s: want %v, got %v", p.prefix, name, x.Shape(), v.Shape()))
 				}
+			}
+		}
+		for name := range given {
+			if !known[name] && !strings.HasPrefix(name, "optimizer.") { // these the optimizer looks at
+				wrong = append(wrong, "unexpected "+name)
 			}
 		}
 		if wrong != nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"iter"
 	"log/slog"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -327,6 +328,45 @@ func TestForwardModeIsTriedBeforeTheRun(t *testing.T) {
 		require.ErrorContains(t, err, want)
 		require.NoDirExists(t, dir)
 	}
+}
+
+// A state of another run, or what is none, is refused, and the one before named.
+func TestStatesOfOthers(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	_, _, _, err := guarded(t, dir, Guard{}, at())
+	require.NoError(t, err)
+	last := filepath.Join(dir, "state-0000012.safetensors")
+	s := torch.NewScope(torch.CPU)
+	defer s.Close()
+	w, err := torch.OpenWeights(last)
+	require.NoError(t, err)
+	tensors := maps.Collect(w.All(s))
+	head := w.File().Metadata()[stateKey]
+	for want, change := range map[string]func() map[string]string{
+		"is not a training state; remove it to go on from step 8":              func() map[string]string { return nil },
+		"is a damaged training state: unexpected end of JSON input; remove it": func() map[string]string { return map[string]string{stateKey: "{"} },
+		"says that it is of step 11; remove it to go on from step 8":           func() map[string]string { return map[string]string{stateKey: strings.Replace(head, ":12,", ":11,", 1)} },
+		"says that the run fared as it cannot have": func() map[string]string {
+			return map[string]string{stateKey: strings.Replace(head, "}", `,"lr_scale":1e9}`, 1)}
+		},
+		"1 tensors do not fit this run: unexpected objective.target; remove it to go on": func() map[string]string {
+			tensors["objective.target"] = torch.Zeros(s, torch.Float32, 1)
+			return map[string]string{stateKey: head}
+		},
+	} {
+		metadata := change()
+		path := filepath.Join(t.TempDir(), "state")
+		require.NoError(t, torch.SaveSafetensors(path, maps.All(tensors), metadata, false))
+		delete(tensors, "objective.target")
+		text, err := os.ReadFile(path)
+		require.NoError(t, err)
+		other := filepath.Join(t.TempDir(), "run")
+		require.NoError(t, os.CopyFS(other, os.DirFS(dir)))
+		require.NoError(t, os.WriteFile(filepath.Join(other, "state-0000012.safetensors"), text, 0o644))
+		_, _, _, err = guarded(t, other, Guard{}, at())
+		require.ErrorContains(t, err, want)
+	}
+	w.Close()
 }
 
 // The loss is told apart by noise level where it is logged: the means of the parts are those of the samples.

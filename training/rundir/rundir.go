@@ -17,6 +17,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -154,7 +155,7 @@ func (d *Dir) began(entries []fs.DirEntry) bool {
 func sameOptions(old []byte, options map[string]any, may []string) error {
 	var had, wants map[string]any
 	if err := numbers(old, &had); err != nil {
-		return fmt.Errorf("options.json: %w", err)
+		return err
 	}
 	text, err := json.Marshal(options)
 	if err != nil {
@@ -182,6 +183,9 @@ func sameOptions(old []byte, options map[string]any, may []string) error {
 		return nil
 	}
 	slices.Sort(differ)
+	if n := len(differ); n > 8 {
+		differ = append(differ[:8], fmt.Sprintf("and %d more", n-8))
+	}
 	return fmt.Errorf("the run was started with other options or files, on which what it learns hangs: %s; go on with its own, or start a new run from its snapshot", strings.Join(differ, "; "))
 }
 
@@ -189,7 +193,23 @@ func sameOptions(old []byte, options map[string]any, may []string) error {
 func numbers(text []byte, into *map[string]any) error {
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.UseNumber()
-	return dec.Decode(into)
+	return notOptions(dec.Decode(into), *into)
+}
+
+// notOptions says what is wrong with options.json, of which this was decoded.
+func notOptions(err error, decoded map[string]any) error {
+	var kind *json.UnmarshalTypeError
+	switch {
+	case errors.As(err, &kind):
+		err = fmt.Errorf("it is a JSON %s", kind.Value)
+	case errors.Is(err, io.EOF):
+		err = errors.New("it is empty")
+	case err == nil && decoded == nil:
+		err = errors.New("it is null")
+	case err == nil:
+		return nil
+	}
+	return fmt.Errorf("options.json is damaged, which has to be a JSON object of the run's options: %w", err)
 }
 
 // ReadOptions returns the options of the run in a folder.
@@ -199,8 +219,8 @@ func ReadOptions(path string) (map[string]any, error) {
 		return nil, fmt.Errorf("run directory: %w", err)
 	}
 	var o map[string]any
-	if err := json.Unmarshal(text, &o); err != nil {
-		return nil, fmt.Errorf("run directory %s: options.json: %w", path, err)
+	if err := notOptions(json.Unmarshal(text, &o), o); err != nil {
+		return nil, fmt.Errorf("run directory %s: %w", path, err)
 	}
 	return o, nil
 }

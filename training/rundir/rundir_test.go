@@ -53,9 +53,21 @@ func TestOpen(t *testing.T) {
 	require.Error(t, err)
 
 	damaged := t.TempDir()
-	require.NoError(t, os.WriteFile(filepath.Join(damaged, "options.json"), []byte("{"), 0o644))
-	_, err = Open(damaged, options, true)
-	require.ErrorContains(t, err, "options.json")
+	for text, want := range map[string]string{"{": "unexpected EOF", "": "it is empty", "[1, 2]": "it is a JSON array", "null": "it is null"} {
+		require.NoError(t, os.WriteFile(filepath.Join(damaged, "options.json"), []byte(text), 0o644))
+		_, err = Open(damaged, options, true)
+		require.ErrorContains(t, err, "options.json is damaged, which has to be a JSON object of the run's options: "+want)
+		_, err = ReadOptions(damaged)
+		require.ErrorContains(t, err, "options.json is damaged")
+	}
+	require.NoError(t, os.WriteFile(filepath.Join(damaged, "options.json"), []byte("{}"), 0o644))
+	many := map[string]any{}
+	for i := range 20 {
+		many[string(rune('a'+i))] = i
+	}
+	_, err = Open(damaged, many, true)
+	require.ErrorContains(t, err, "a was null, now 0; b was null, now 1;")
+	require.ErrorContains(t, err, "; and 12 more;")
 }
 
 func TestStepsAndPrune(t *testing.T) {
