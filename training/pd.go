@@ -203,6 +203,12 @@ func (p *PD) Stats(k int) map[string]float64 {
 	return map[string]float64{"steps": float64(n)}
 }
 
+// LeastSteps returns the number of training steps below which there is not one for each part of the stages.
+func (p *PD) LeastSteps() int {
+	c := p.withDefaults()
+	return c.parts()
+}
+
 // Validate reports what cannot work, before any step is taken. The trainer calls it.
 func (p *PD) Validate() error {
 	c := p.withDefaults()

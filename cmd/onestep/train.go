@@ -180,13 +180,13 @@ func skipped(n int) string {
 // dryRun prints what a run would be, and makes nothing.
 func (a *app) dryRun(o job.Train, card bool) error {
 	o.Onestep = versionText()
-	network, err := o.Plan()
+	start, err := o.Plan()
 	if err != nil {
 		return err
 	}
-	newScreen(a.stderr).log.Info("the network", "weights", network.Count())
+	newScreen(a.stderr).log.Info("the network", "weights", start.Network.Count())
 	if card {
-		text, err := o.Card()
+		text, err := o.Card(start)
 		if err != nil {
 			return err
 		}
@@ -247,7 +247,7 @@ func (a *app) doTrain(ctx context.Context, o job.Train) error {
 		}
 		return err
 	}
-	text := fmt.Sprintf("%d steps, %d images", r.Step, r.Seen)
+	text := fmt.Sprintf("%s, %d images", plural(r.Step, "step"), r.Seen)
 	if r.Loss != 0 {
 		text += fmt.Sprintf(", loss %.5g", r.Loss)
 	}

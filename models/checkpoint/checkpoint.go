@@ -152,7 +152,7 @@ func (d Description) Metadata() (map[string]string, error) {
 }
 
 // ErrNoDescription is what files without a description are refused with.
-var ErrNoDescription = errors.New("the file does not say what network its weights are for: it was not written by onestep")
+var ErrNoDescription = errors.New("the file does not say what network its weights are for: want a snapshot of onestep, such as model-STEP.safetensors of a run")
 
 // ReadDescription takes the description out of a file's metadata.
 func ReadDescription(metadata map[string]string) (Description, error) {

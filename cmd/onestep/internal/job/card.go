@@ -7,13 +7,14 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/training"
 )
 
 // Card says in Markdown what a run minimises: the formulas of its method, the values that its schedules take in this run, and
-// what is known in advance of what it can reach. The options have to be resolved.
-func (o Train) Card() (string, error) {
+// what is known in advance of what it can reach. The options have to be resolved; start is what the run starts from, of Plan.
+func (o Train) Card(start checkpoint.Description) (string, error) {
 	m, err := methodNamed(o.Method)
 	if err != nil {
 		return "", err
@@ -27,8 +28,21 @@ func (o Train) Card() (string, error) {
 	if slices.Contains(m.options, "distance") {
 		fmt.Fprintf(&b, " d is %s.", distances[o.Distance])
 	}
-	fmt.Fprintf(&b, "\n\n%d steps of %d images, RAdam with a learning rate of %g that falls to 0 over the last %g of the run; averages with decay %.4g a step.\n",
-		o.Steps, o.Batch, o.LR, o.LRDecay, o.EMA)
+	if o.starts() {
+		fmt.Fprintf(&b, "\n\nThe run starts with the network of %s, of the form %s: what it predicts stands for F.", Printable(o.Init), start.Form.Type)
+	}
+	switch len(o.Guidance) {
+	case 1:
+		fmt.Fprintf(&b, "\n\nThe teacher is guided with scale %g.", o.Guidance[0])
+	case 2:
+		fmt.Fprintf(&b, "\n\nThe teacher is guided with a scale drawn from %g to %g, which the student is told.", o.Guidance[0], o.Guidance[1])
+	}
+	decay := m.decay
+	if decay == "" {
+		decay = fmt.Sprintf("over the last %g of the run", o.LRDecay)
+	}
+	fmt.Fprintf(&b, "\n\n%d steps of %d images, RAdam with a learning rate of %g that falls to 0 %s; averages with decay %.4g a step.\n",
+		o.Steps, o.Batch, o.LR, decay, o.EMA)
 	if m.schedule == nil {
 		return b.String(), nil
 	}

@@ -24,12 +24,16 @@ type method struct {
 	name, about string
 	formulas    string                // what it minimises, a line each
 	options     []string              // those that other methods may lack
+	lacks       []string              // those that other methods have, as all do by default
+	decay       string                // how the learning rate falls; "": over the last part of the run
 	until       bool                  // whether its network is told where a jump ends
 	distils     bool                  // whether it is nothing without a teacher
 	forms       []checkpoint.FormType // what its network may predict; the first is that of a network that starts from nothing
 	teachers    []checkpoint.FormType // what a teacher's network may predict; nil: the same
 	// resolve fills in what was left to the method, by the run's length.
 	resolve func(o *Train)
+	// check refuses what cannot work after resolve; nil: nothing.
+	check func(o Train) error
 	// chosen lists what resolve has chosen, for the log.
 	chosen func(o Train) []any
 	// schedule shows what changes in a run as a Markdown table, with a note; nil: nothing does.
@@ -270,9 +274,17 @@ N steps, halved in each stage, after which the student is the teacher`,
 					last = n
 				}
 			}
-			return b.String(), "The learning rate falls to 0 in every stage.", nil
+			return b.String(), "", nil
 		},
-		options:  []string{"teacher", "first", "last"},
+		options: []string{"teacher", "first", "last"},
+		lacks:   []string{"lr-decay"},
+		decay:   "in every stage",
+		check: func(o Train) error {
+			if least := (&training.PD{First: o.First, Last: o.Last, Steps: o.Steps}).LeastSteps(); o.Steps < least {
+				return usage("--steps: want at least %d for the stages from %d steps of the student to %d, and some 200 for each to learn, got %d", least, o.First, o.Last, o.Steps)
+			}
+			return nil
+		},
 		distils:  true,
 		forms:    []checkpoint.FormType{checkpoint.EDM},
 		teachers: every,
@@ -328,16 +340,16 @@ reflow: x is where the teacher carries z, in 50 of Euler's steps`,
 		forms:    []checkpoint.FormType{checkpoint.Flow},
 		resolve:  func(*Train) {},
 		function: denoiser,
-		objective: func(_ *Train, p *parts, f any) (training.Objective, error) {
-			o := &training.Flow{Model: f.(*models.Flow)}
+		objective: func(o *Train, p *parts, f any) (training.Objective, error) {
+			flow := &training.Flow{Model: f.(*models.Flow)}
 			if p.teacher != nil {
-				flow, ok := p.teacher.(*models.Flow)
+				straightens, ok := p.teacher.(*models.Flow)
 				if !ok {
-					return nil, usage("--teacher: --method flow straightens a flow's trajectories, and this is a %T", p.teacher)
+					return nil, usage("--teacher: --method flow straightens a flow's trajectories: want one that was trained with --method flow, and %s was not", o.Teacher)
 				}
-				o.Reflow = flow
+				flow.Reflow = straightens
 			}
-			return o, nil
+			return flow, nil
 		},
 	},
 }
@@ -436,6 +448,9 @@ func levelsChosen(o Train) []any { return []any{"levels", fmt.Sprintf("%d to %d"
 // Lacks tells whether an option, by the name of its flag, is one of other methods and not of this run's.
 func (o Train) Lacks(option string) bool {
 	has := false
+	if m, err := methodNamed(o.Method); err == nil && slices.Contains(m.lacks, option) {
+		return true
+	}
 	for _, m := range methods {
 		if slices.Contains(m.options, option) {
 			if m.name == o.Method {

@@ -220,6 +220,11 @@ func (o *Train) Resolve() error {
 		return err
 	}
 	m.resolve(o)
+	if m.check != nil {
+		if err := m.check(*o); err != nil {
+			return err
+		}
+	}
 	if o.S1 < o.S0 {
 		return usage("--s0, --s1: want noise levels that do not become fewer, got %d and then %d", o.S0, o.S1)
 	}
@@ -257,6 +262,12 @@ func (o *Train) validate() error {
 	for _, n := range o.HalfLives {
 		if !(n >= 1 && n <= 1e15) {
 			return usage("--half-lives: want numbers of images from 1 on, got %g", n)
+		}
+	}
+	for option, list := range map[string][]float64{"widths": o.Widths, "half-lives": o.HalfLives} {
+		sorted := slices.Sorted(slices.Values(list))
+		if distinct := slices.Compact(slices.Clone(sorted)); len(distinct) < len(sorted) {
+			return usage("--%s: want each once, got %s", option, listed(list))
 		}
 	}
 	switch {

@@ -182,7 +182,7 @@ func TestPlanMakesNothing(t *testing.T) {
 	cfg, err := o.Plan()
 	require.NoError(t, err)
 	require.Equal(t, []int{1, 2, 2}, o.Mult)
-	require.Equal(t, 9, cfg.Classes())
+	require.Equal(t, 9, cfg.Network.Classes())
 	require.NoDirExists(t, o.Out)
 }
 
@@ -271,22 +271,34 @@ func TestCard(t *testing.T) {
 			o.Teacher = "empirical"
 		}
 		require.NoError(t, o.Resolve(), name)
-		card, err := o.Card()
+		card, err := o.Card(checkpoint.Description{})
 		require.NoError(t, err, name)
 		require.Regexp(t, "(?s)^# "+name+": .*\n\n    .*L = .*2000 steps of 64 images", card)
 	}
 	o := DefaultTrain()
 	o.Method, o.Data, o.Out, o.Teacher, o.Solver, o.Levels = "cd", "emoji", "x", "empirical", "heun", 18
 	require.NoError(t, o.Resolve())
-	card, err := o.Card()
+	card, err := o.Card(checkpoint.Description{})
 	require.NoError(t, err)
 	require.Contains(t, card, "| 0 | 18 | 0.95 | 0.0446 to 181 |")
 	require.Contains(t, card, "With 18 levels, perfect training leaves 1.055 of the deviation of Gaussian data")
 
+	o.Init, o.Guidance = "runs/flow", []float64{1, 5}
+	card, err = o.Card(checkpoint.Description{Form: checkpoint.Form{Type: checkpoint.Flow}})
+	require.NoError(t, err)
+	require.Contains(t, card, "starts with the network of runs/flow, of the form flow: what it predicts stands for F.")
+	require.Contains(t, card, "guided with a scale drawn from 1 to 5, which the student is told.")
+	require.Contains(t, card, "falls to 0 over the last 0.3 of the run")
+	o.Method, o.Guidance = "pd", nil
+	require.NoError(t, o.Resolve())
+	card, err = o.Card(checkpoint.Description{})
+	require.NoError(t, err)
+	require.Contains(t, card, "falls to 0 in every stage;")
+
 	o = DefaultTrain()
 	o.Method, o.Data, o.Out, o.Schedule, o.Steps, o.S0, o.S1 = "ict", "emoji", "x", "linear", 101, 10, 40
 	require.NoError(t, o.Resolve())
-	card, err = o.Card()
+	card, err = o.Card(checkpoint.Description{})
 	require.NoError(t, err)
 	require.Contains(t, card, "| 50 | 17 | 0 |", "1/16 is half way from 1/10 to 1/40")
 	require.Contains(t, card, "| 100 | 40 | 0 |")

@@ -48,13 +48,13 @@ type Trained struct {
 	Corrupt int // images that were skipped because they cannot be decoded
 }
 
-// Plan resolves all options, for which it opens the data, and returns the network that Run would train.
-func (o *Train) Plan() (network.Config, error) {
+// Plan resolves all options, for which it opens the data, and returns what Run would start from: the network, and what it predicts.
+func (o *Train) Plan() (checkpoint.Description, error) {
 	data, start, err := o.open()
 	if err != nil {
-		return network.Config{}, err
+		return checkpoint.Description{}, err
 	}
-	return start.Network, data.Close()
+	return start, data.Close()
 }
 
 // open opens the data and resolves all options. It returns what the run starts from: the network's configuration, and what the
@@ -302,6 +302,11 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 	if err != nil {
 		return out, err
 	}
+	if v, ok := objective.(interface{ Validate() error }); ok {
+		if err := v.Validate(); err != nil { // before the run's folder is made, where the trainer would ask
+			return out, err
+		}
+	}
 	opt, err := optim.RAdam{LR: o.LR}.New(learnt(net, objective))
 	if err != nil {
 		return out, err
@@ -321,7 +326,7 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 		err = errors.Join(err, run.Close())
 	}()
 
-	card, err := o.Card()
+	card, err := o.Card(start)
 	if err == nil {
 		err = rundir.Write(run.File("card.md"), []byte(card))
 	}
