@@ -20,8 +20,11 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
+// ErrNaN is what there is no picture of.
+var ErrNaN = errors.New("NaN")
+
 // Pictures turns x [B, C, H, W] with values in [-1, 1] into images: grey for one channel, colour for three. Values
-// outside are clamped; NaN is an error that says how many there are. Levels are rounded as diffusers does, in float32, halves
+// outside are clamped; NaN is an error, ErrNaN, that says how many there are. Levels are rounded as diffusers does, in float32, halves
 // to even.
 func Pictures(x *torch.Tensor) ([]image.Image, error) {
 	shape := x.Shape()
@@ -58,7 +61,7 @@ func Pictures(x *torch.Tensor) ([]image.Image, error) {
 		out[i] = m
 	}
 	if bad > 0 {
-		return nil, fmt.Errorf("pictures: %d of %d values are NaN: the model's weights or the noise levels are broken", bad, len(v))
+		return nil, fmt.Errorf("pictures: %d of %d values are %w: the model's weights or the noise levels are broken", bad, len(v), ErrNaN)
 	}
 	return out, nil
 }

@@ -33,6 +33,7 @@ func TestPictures(t *testing.T) {
 
 		_, err = Pictures(torch.Full(s, math.NaN(), torch.Float32, 1, 1, 2, 2))
 		require.ErrorContains(t, err, "4 of 4 values are NaN")
+		require.ErrorIs(t, err, ErrNaN)
 		_, err = Pictures(torch.Zeros(s, torch.Float32, 1, 2, 2, 2))
 		require.ErrorContains(t, err, "[1 2 2 2]")
 		return nil

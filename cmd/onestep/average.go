@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
+	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/training"
 )
 
@@ -42,6 +43,9 @@ found average's profile is from the wanted one: 0.05 is close, and from about 0.
 				return &job.UsageError{Msg: "--width is missing: the wanted width, relative to the run, such as 0.075"}
 			case out == "":
 				return &job.UsageError{Msg: "--out is missing: the file to write"}
+			}
+			if _, err := models.PowerExponent(width); err != nil {
+				return &job.UsageError{Msg: fmt.Sprintf("--width: %v", err)}
 			}
 			c, err := training.CombineAverages(args[0], width, step)
 			if err != nil {

@@ -452,6 +452,16 @@ func TestResumeOfNothingIsSaid(t *testing.T) {
 	require.NotContains(t, said.String(), "a new one starts")
 }
 
+// Example images of weights that draw none do not end a run that may still go back.
+func TestExamplesOfADivergedRun(t *testing.T) {
+	o := tinyRun(filepath.Join(t.TempDir(), "run"), "ict")
+	o.LR, o.Clip, o.Dropout, o.SaveEvery, o.SampleEvery, o.Skips, o.Rollbacks = 9.9, 1e9, 0, 3, 1, 1, 1
+	var said bytes.Buffer
+	_, err := o.Run(context.Background(), Hooks{Log: slog.New(slog.NewTextHandler(&said, nil))})
+	require.ErrorContains(t, err, "training has diverged again, after going back to a saved state (1 of 1 times)")
+	require.Contains(t, said.String(), `msg="no example images" step=`)
+}
+
 // A denoiser is drawn from by every sampler, and by Heun's where none is named; each says how often it asked the network.
 func TestSampleFromADenoiser(t *testing.T) {
 	from := teacher(t)

@@ -385,6 +385,12 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 			return err
 		}
 		img, err := examples(ctx, trained, d, dev, 64)
+		if errors.Is(err, sampling.ErrNaN) { // what becomes of the run is the guard's matter
+			if h.Log != nil {
+				h.Log.Warn("no example images", "step", k, "reason", err)
+			}
+			return nil
+		}
 		if err != nil {
 			return err
 		}
