@@ -544,12 +544,18 @@ func (o *Train) levels(s0, s1 int) {
 
 // checkTeacher refuses what cannot be distilled into a network for the run's images, before anything is made.
 func (o *Train) checkTeacher(m method, cfg network.Config) error {
+	if o.Teacher == empirical && o.Drop > 0 {
+		return usage("--label-dropout: the data's own denoiser is asked for images of a class: leave the option out, or give another teacher")
+	}
 	if o.Teacher == "" || o.Teacher == empirical {
 		return nil
 	}
 	d, err := describes(o.Teacher)
 	if err != nil {
 		return fmt.Errorf("--teacher: %w", err)
+	}
+	if o.Drop > 0 && d.Network.Classes() > 0 && d.Network.NullClass() < 0 {
+		return usage("--label-dropout: the teacher does not know images without a class: leave the option out, or train the teacher with it")
 	}
 	if d.Kind == checkpoint.Consistency {
 		return usage("--teacher: want a denoiser, such as one trained with --method edm, and %s holds a %s function", o.Teacher, d.Kind)

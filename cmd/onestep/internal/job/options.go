@@ -352,6 +352,8 @@ func (o *Train) validate() error {
 		return usage("--label-dropout: want a part of the images, from 0 and below 1, got %g", o.Drop)
 	case o.Drop > 0 && !o.Classes:
 		return usage("--label-dropout: there are no labels to drop: give --classes")
+	case o.Guidance != nil && !slices.Contains(m.options, "guidance"):
+		return usage("--guidance: the method %s has none", o.Method)
 	case o.Guidance != nil && !scales(o.Guidance):
 		return usage("--guidance: want one scale above 0 or the two ends of a range, up to 1000, got %v", o.Guidance)
 	case o.Guidance != nil && o.Drop > 0:
