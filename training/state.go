@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"math"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -309,11 +310,11 @@ func (t *Trainer) record(run *session, k int, loss float64, elapsed time.Duratio
 	return t.Run.Record(v)
 }
 
-// finish saves at the end of a session, unless the last step is saved already.
+// finish saves at the end of a session, unless the last step is saved already and its snapshot is there.
 func (t *Trainer) finish(s *torch.Scope, run *session, r *Result) error {
-	if run.saved != r.Step {
-		return t.save(s, run, r)
-	}
 	r.Snapshot, r.State = t.Run.Snapshot(r.Step, ""), t.Run.State(r.Step)
-	return nil
+	if _, err := os.Stat(r.Snapshot); err == nil && run.saved == r.Step {
+		return nil
+	}
+	return t.save(s, run, r)
 }

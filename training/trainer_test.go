@@ -292,6 +292,16 @@ func TestRunWithoutState(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 12, bytes.Count(stats, []byte("\n")))
 
+	last := filepath.Join(dir, "model-0000012.safetensors")
+	want, err := os.ReadFile(last)
+	require.NoError(t, err)
+	require.NoError(t, os.Remove(last))
+	_, _, _, err = guarded(t, dir, Guard{}, at())
+	require.NoError(t, err)
+	got, err := os.ReadFile(last)
+	require.NoError(t, err, "a snapshot that is gone is written again from the state")
+	require.Equal(t, want, got)
+
 	states, err := filepath.Glob(filepath.Join(dir, "state-*"))
 	require.NoError(t, err)
 	require.Len(t, states, 2)
