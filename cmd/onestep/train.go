@@ -32,8 +32,8 @@ The networks:
 The run's folder gets options.json (every option, resolved), card.md (formulas, schedules, what they can reach), stats.jsonl,
 log.txt, event files for TensorBoard, example images, snapshots (model-STEP.safetensors: averaged weights, to sample from)
 and states (to go on from). Ctrl-C saves and exits with 130; the same command with --resume goes on as if nothing had
-happened, and starts the run if there is none, which it says. On the CPU with one thread it repeats bit by bit. A second Ctrl-C ends it at
-once.`,
+happened, and starts the run, with a warning, if there is none. On the CPU with one thread it repeats bit by bit. A second
+Ctrl-C ends it at once.`,
 		Example: `  onestep train --method ict --data emoji --out runs/emoji --steps 20000
   onestep train --data fashion-mnist --out runs/fashion --duration 2h
   onestep train --method edm --data cifar10 --out runs/teacher
@@ -72,7 +72,7 @@ once.`,
 	f.DurationVar(&o.Duration, "duration", 0, "end after a time such as 90m, saved as at the end (default: after --steps)")
 	f.Var(count{&o.Batch}, "batch", "images a step")
 	f.Float64Var(&o.LR, "lr", o.LR, "learning rate of RAdam")
-	f.Float64Var(&o.LRDecay, "lr-decay", o.LRDecay, "part of the run, at its end, in which the learning rate falls to 0")
+	f.Float64Var(&o.LRDecay, "lr-decay", o.LRDecay, "part of the run, at its end, in which the learning rate falls to 0; not for pd, where it does in every stage")
 	f.Uint64Var(&o.Seed, "seed", 0, "seed of weights, order and noise (default 0)")
 	f.StringVar(&o.Device, "device", o.Device, "cpu, cuda or cuda:N")
 	f.Var(count{&o.Threads}, "threads", "threads of one operator (default: as many as processors)")
@@ -86,7 +86,7 @@ once.`,
 	f.Var(choice{&o.Corrupt, []string{"error", "skip"}}, "corrupt", "an image that cannot be decoded is an error, or skipped, logged and counted")
 	f.Var(count{&o.Workers}, "workers", "goroutines that decode images beside training")
 
-	f.Var(choice{&o.Network, job.Networks()}, "network", "what learns, see above (default: that of --init, or else ddpmpp)")
+	f.Var(choice{&o.Network, job.Networks()}, "network", "what learns, see above (default: that of the model the run starts from, or ddpmpp)")
 	f.Var(count{&o.Channels}, "channels", "channels of a U-Net's first level, of a transformer's tokens or of a hidden layer, an even number")
 	f.Var(counts{&o.Mult}, "mult", "channels of each level, in units of the first's; each level halves the image\n(default: 1,2,2, with fewer levels where the size cannot be halved)")
 	f.Var(count{&o.Blocks}, "blocks", "residual blocks of a U-Net's level, blocks of a transformer, or hidden layers")
@@ -124,7 +124,7 @@ once.`,
 	f.Float64SliceVar(&o.HalfLives, "half-lives", nil, "half-lives of further averages, in images, such as 50000,500000")
 	f.Float64Var(&o.Clip, "clip", o.Clip, "limit of the gradient's norm")
 	f.IntVar(&o.Skips, "skips", o.Skips, "steps in a row that may be left out because their loss or gradients are not finite")
-	f.IntVar(&o.Rollbacks, "rollbacks", o.Rollbacks, "how often, after these, to go back to the last saved state with half the learning rate")
+	f.IntVar(&o.Rollbacks, "rollbacks", o.Rollbacks, "how often, after these, to go back to the last saved state, or one before, with half the learning rate")
 
 	f.Var(count{&o.SaveEvery}, "save-every", "steps between saved states and snapshots")
 	f.IntVar(&o.Keep, "keep", 0, "of how many steps snapshots stay; onestep average finds more in many (default 0: of all)")
