@@ -254,7 +254,7 @@ func (t *Trainer) goBack(s *torch.Scope, run *session, r *Result, why error) err
 			break
 		}
 	}
-	// What lies after it is the branch that diverged: a run that is killed now must not go on there.
+	// States after it are of the branch that diverged: a run that is killed now must not go on there.
 	if err := t.Run.Forget(to); err != nil {
 		return err
 	}

@@ -345,7 +345,7 @@ func (d *Dir) Record(values map[string]any) error {
 	return nil
 }
 
-// Forget removes the states and snapshots, of every average, that were written after a step.
+// Forget removes the states that were written after a step. Snapshots stay: they may be all that is left of a run.
 func (d *Dir) Forget(after int) error {
 	steps, err := d.Steps("state")
 	if err != nil {
@@ -355,15 +355,6 @@ func (d *Dir) Forget(after int) error {
 	for _, n := range steps {
 		if n > after {
 			paths = append(paths, d.State(n))
-		}
-	}
-	snapshots, err := Snapshots(d.path)
-	if err != nil {
-		return err
-	}
-	for _, path := range snapshots {
-		if stepOf(path) > after {
-			paths = append(paths, path)
 		}
 	}
 	return remove(paths)
