@@ -115,7 +115,11 @@ func TestGenerateRefusesAdapters(t *testing.T) {
 		{[]string{"--negative", "<lora:one>", "--lora-dir", dir}, "the negative text asks for the adapter"},
 	} {
 		out := filepath.Join(t.TempDir(), "a.png")
-		code, stdout, errs := try(append([]string{"generate", "--model", model, "--prompt", "a cat", "--threads", "1", "--out", out, "--seed", "1"}, c.args...)...)
+		args := append([]string{"generate", "--model", model, "--threads", "1", "--out", out, "--seed", "1"}, c.args...)
+		if c.args[0] != "--prompt" {
+			args = append(args, "--prompt", "a cat")
+		}
+		code, stdout, errs := try(args...)
 		require.NotZero(t, code, c.args)
 		require.Empty(t, stdout)
 		require.Contains(t, errs, c.want)
