@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"image"
 	"image/png"
 	"io"
 	"os"
@@ -13,12 +14,14 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/onestep-go/onestep/lora"
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/sd"
 	tinysd "github.com/onestep-go/onestep/models/sd/sdtest/tiny"
 	"github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/sampling"
+	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/optim"
 	"github.com/onestep-go/onestep/training"
@@ -97,6 +100,20 @@ func paint(ctx context.Context, model string, texts []string) error {
 	return nil
 }
 
+// README: paintFast
+func paintFast(ctx context.Context, m *sd.Model, adapter, text string) (image.Image, error) {
+	lcm, err := lora.Load(m, adapter, lora.Options{})
+	if err != nil {
+		return nil, err
+	}
+	defer lcm.Close()
+	draw := sampling.TextToImage{Model: m, Method: scheduler.LCM{}, Steps: 4, Adapters: lcm.At(1)} // lcm.At(1).And(style.At(0.8))
+	for picture, err := range draw.Images(ctx, text) {
+		return picture, err
+	}
+	return nil, ctx.Err()
+}
+
 // The README's programs are these functions, word for word; they work, and are as short as it says.
 func TestREADMEPrograms(t *testing.T) {
 	require.NoError(t, torch.SetThreads(1))
@@ -112,6 +129,14 @@ func TestREADMEPrograms(t *testing.T) {
 	require.NoError(t, err)
 	source, err := os.ReadFile("example_test.go")
 	require.NoError(t, err)
+	adapter, err := filepath.Abs(filepath.Join(loraFolder, "full-kohya.safetensors"))
+	require.NoError(t, err)
+	m, err := sd.Open(filepath.Join(sdFolder, "sd15"), sd.Options{})
+	require.NoError(t, err)
+	defer m.Close()
+	picture, err := paintFast(context.Background(), m, adapter, "a cat")
+	require.NoError(t, err)
+	require.Equal(t, 64, picture.Bounds().Dx())
 	model := filepath.Join(t.TempDir(), "tiny")
 	require.NoError(t, tinysd.Write(model, "sd15"))
 	t.Chdir(t.TempDir())
@@ -119,7 +144,7 @@ func TestREADMEPrograms(t *testing.T) {
 	_, err = os.Stat("0001.png")
 	require.NoError(t, err)
 
-	for _, name := range []string{"train", "draw", "paint"} {
+	for _, name := range []string{"train", "draw", "paint", "paintFast"} {
 		_, rest, ok := strings.Cut(string(source), "// README: "+name+"\n")
 		require.True(t, ok)
 		program, _, _ := strings.Cut(rest, "\n}\n")

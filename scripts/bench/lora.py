@@ -5,8 +5,8 @@
 
 MODEL is a folder that the benchmarks' sd_model.py wrote: the real shapes with random weights. The file has the names, types, alphas and
 metadata of the published adapter, and so, byte for byte, its header; --write checks that. Figures are the seconds that load_lora_weights
-takes with an adapter of which the system keeps the pages ("attach"), those of one call of the network bare, with the adapter beside it and
-with the adapter fused ("step …"), and those of fuse_lora ("fuse").
+takes with an adapter of which the system keeps the pages ("load"), those of one call of the network bare, with the adapter beside it
+("runtime") and with the adapter fused ("merged"), and those of fuse_lora ("fuse").
 """
 import argparse
 import hashlib
@@ -78,19 +78,19 @@ def figures():
     def step():
         return pipe.unet(x, t, encoder_hidden_states=text).sample.float()
 
-    got, bare = {"step": timed(step)}, step()
-    got["attach"] = timed(lambda: pipe.load_lora_weights(args.file), pipe.unload_lora_weights)
+    got, bare = {"bare": timed(step)}, step()
+    got["load"] = timed(lambda: pipe.load_lora_weights(args.file), pipe.unload_lora_weights)
     beside = step()
-    got["step beside"] = timed(step)
+    got["runtime"] = timed(step)
     t0 = time.perf_counter()
     pipe.fuse_lora()
     got["fuse"] = time.perf_counter() - t0
     pipe.unload_lora_weights()
-    got["step fused"] = timed(step)
+    got["merged"] = timed(step)
     fused = step()
     off = ((fused - beside).norm() / (beside - bare).norm()).item()
     assert off < (1e-3 if args.dtype == "f32" else 0.3) and not beside.equal(bare), off  # the adapter is there, both times
-    return got | {"peak_rss_mib": peak()}
+    return got | {"runtime : bare": got["runtime"] / got["bare"], "merged : bare": got["merged"] / got["bare"], "peak_rss_mib": peak()}
 
 
 with torch.inference_mode():

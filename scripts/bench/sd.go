@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"time"
 
@@ -81,24 +83,37 @@ func drawSD(o options) (any, error) {
 // sdJobs compare drawing with the model in b.sd, in both types.
 func (b bench) sdJobs() []job {
 	var jobs []job
+	script := filepath.Join("scripts", "bench", "lora.py")
+	adapter := filepath.Join(b.tmp, "lcm-lora.safetensors")
 	for _, d := range []string{"f32", "bf16"} {
 		variant := ""
 		if d == "bf16" {
 			variant = "fp16"
 		}
 		size, steps := fmt.Sprint(b.size), fmt.Sprint(sdSteps)
-		script := filepath.Join("scripts", "bench", "sd.py")
+		draw := filepath.Join("scripts", "bench", "sd.py")
 		jobs = append(jobs,
 			job{"sd15 " + d, b.here("work", "sd", "--model", b.sd, "--dtype", d, "--size", size, "--runs", "1"),
-				b.figures(script, b.sd, d, size, steps, "--runs", "1"), []figure{
+				b.figures(draw, b.sd, d, size, steps, "--runs", "1"), []figure{
 					{"load", "s", false, 1}, {"text encoder", "s", false, 0}, {"unet step", "s", false, 0}, {"vae decode", "s", false, 0},
 					{"image", "s", false, 1}, {"peak_rss_mib", "MiB", false, 0.8},
 				}},
+			job{"sd15 " + d + " adapter", func() (map[string]float64, error) {
+				if _, err := os.Stat(adapter); err != nil { // of rank 64, like lcm-lora-sdv1-5
+					if out, err := exec.Command(b.python, script, b.sd, "--write", adapter).CombinedOutput(); err != nil {
+						return nil, fmt.Errorf("%w: %s", err, out)
+					}
+				}
+				return b.here("work", "lora", "--model", b.sd, "--lora", adapter, "--dtype", d, "--size", size, "--runs", "3")()
+			}, b.figures(script, b.sd, adapter, d, size, "--runs", "3"), []figure{
+				{"load", "s", false, 0.5}, {"bare", "s", false, 0}, {"runtime", "s", false, 0}, {"merged", "s", false, 0},
+				{"runtime : bare", "", false, 0}, {"merged : bare", "", false, 0},
+			}},
 			job{"sd15 " + d + " first image", func() (map[string]float64, error) {
 				return clock(b.onestep, "generate", "--model", b.sd, "--dtype", d, "--variant", variant, "--prompt", "a photo of a cat", "--steps", steps,
 					"--width", size, "--height", size, "--seed", "1", "--threads", "2", "--out", filepath.Join(b.tmp, fmt.Sprintf("%d.png", time.Now().UnixNano())))
 			}, func() (map[string]float64, error) {
-				return clock(b.python, script, b.sd, d, size, steps, "--out", filepath.Join(b.tmp, "theirs.png"))
+				return clock(b.python, draw, b.sd, d, size, steps, "--out", filepath.Join(b.tmp, "theirs.png"))
 			}, []figure{{"seconds", "s", false, 0.5}}},
 		)
 	}
