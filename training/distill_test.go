@@ -2,6 +2,7 @@ package training
 
 import (
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -44,6 +45,34 @@ func TestFixedPointsInClosedForm(t *testing.T) {
 			got, err := GaussianBias(solver, levels, 0.5)
 			require.NoError(t, err)
 			require.InEpsilon(t, want, got, 1e-12)
+		}
+	}
+}
+
+// between is the factor of a fixed point at t, which may lie between two levels: there its logarithm is linear in that of t.
+func between(levels, factors []float64, t float64) float64 {
+	i, found := slices.BinarySearch(levels, t)
+	if found {
+		return factors[i]
+	}
+	part := math.Log(t/levels[i-1]) / math.Log(levels[i]/levels[i-1])
+	return math.Exp((1-part)*math.Log(factors[i-1]) + part*math.Log(factors[i]))
+}
+
+// In two steps, by 0.821, the bias is that of f at that level, of data whose deviation the first step has left.
+func TestTwoStepsInClosedForm(t *testing.T) {
+	defer func(was float64) { gaussian.Std = was }(gaussian.Std)
+	gaussian.Std = 0.5
+	const tau, epsilon = 0.821, 0.002
+	for _, c := range []struct {
+		levels      int
+		euler, heun float64
+	}{{18, .8311, 1.0264}, {40, .9278, 1.0083}, {151, .9804, 1.0003}, {1281, .9977, 1.0000}} {
+		levels := grid(c.levels)
+		for want, factors := range map[float64][]float64{c.euler: fixedPoint(levels), c.heun: heunPoint(levels)} {
+			first := factors[len(factors)-1] * 80 // the deviation after one step
+			second := between(levels, factors, tau) * math.Sqrt(first*first+tau*tau-epsilon*epsilon)
+			require.InDelta(t, want, second/0.5, 6e-5, "%d levels", c.levels)
 		}
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"syscall"
 	"text/tabwriter"
 	"time"
 )
@@ -312,7 +313,16 @@ func (b bench) peerFirstImage() func() (map[string]float64, error) {
 }
 
 func clock(name string, args ...string) (map[string]float64, error) {
+	cmd := exec.Command(name, args...)
+	var errs bytes.Buffer
+	cmd.Stderr = &errs
 	t0 := time.Now()
-	_, err := output(name, args...)
-	return map[string]float64{"seconds": time.Since(t0).Seconds()}, err
+	if err := cmd.Run(); err != nil {
+		return nil, fmt.Errorf("%s: %w: %s", name, err, errs.String())
+	}
+	got := map[string]float64{"seconds": time.Since(t0).Seconds()}
+	if used, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
+		got["peak_rss_mib"] = float64(used.Maxrss) / 1024
+	}
+	return got, nil
 }

@@ -114,7 +114,7 @@ func (b bench) sdJobs() []job {
 					"--width", size, "--height", size, "--seed", "1", "--threads", "2", "--out", filepath.Join(b.tmp, fmt.Sprintf("%d.png", time.Now().UnixNano())))
 			}, func() (map[string]float64, error) {
 				return clock(b.python, draw, b.sd, d, size, steps, "--out", filepath.Join(b.tmp, "theirs.png"))
-			}, []figure{{"seconds", "s", false, 0.5}}},
+			}, []figure{{"seconds", "s", false, 0.5}, {"peak_rss_mib", "MiB", false, 0.8}}},
 		)
 	}
 	return jobs
