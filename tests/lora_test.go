@@ -2,19 +2,23 @@ package tests
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
+	"image"
 	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/onestep-go/onestep/lora"
 	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
@@ -274,5 +278,62 @@ func TestLoRAPictures(t *testing.T) {
 			c.compare(t, golden, draw, seen)
 			require.NoError(t, lora.Merge(m, nil))
 		})
+	}
+}
+
+// Goroutines that draw with different adapters on one model, or with none, do not disturb each other: each has the picture, to the bit, that
+// it has alone. Afterwards, and after merging and taking out, the model draws as it did.
+func TestLoRASharedModel(t *testing.T) {
+	m := opened{}.open(t, "sd15")
+	var with [3]nn.Adapters // none for the first
+	for i, file := range []string{"full-kohya.safetensors", "both-peft.safetensors"} {
+		a, err := lora.Load(m, filepath.Join(loraFolder, file), lora.Options{})
+		require.NoError(t, err)
+		defer a.Close()
+		with[i+1] = a.At(1)
+	}
+	draw := func(a nn.Adapters) (levels []uint8, err error) {
+		d := sampling.TextToImage{Model: m, Method: scheduler.LCM{}, Steps: 3, Guidance: 1.5, Seed: 3, Width: 64, Height: 64, Adapters: a}
+		for p, e := range d.Images(context.Background(), "a red cat") {
+			if err = e; e == nil {
+				levels = append(levels, p.(*image.NRGBA).Pix...)
+			}
+		}
+		return levels, err
+	}
+	var alone [3][]uint8
+	for i, a := range with {
+		var err error
+		alone[i], err = draw(a)
+		require.NoError(t, err)
+		require.NotEmpty(t, alone[i])
+	}
+	require.NotEqual(t, alone[0], alone[1])
+	require.NotEqual(t, alone[1], alone[2])
+	var all sync.WaitGroup
+	for i, a := range with {
+		for range 2 {
+			all.Go(func() {
+				for range 2 {
+					if got, err := draw(a); err != nil || !slices.Equal(alone[i], got) {
+						t.Errorf("adapters %d: the picture is not what it is alone; %v", i, err)
+					}
+				}
+			})
+		}
+	}
+	all.Wait()
+	for range 2 {
+		require.NoError(t, lora.Merge(m, with[1]))
+		got, err := draw(nil)
+		require.NoError(t, err)
+		require.NotEqual(t, alone[0], got)
+		both, err := draw(with[2]) // one merged, one at run time
+		require.NoError(t, err)
+		require.NotEqual(t, got, both)
+		require.NoError(t, lora.Merge(m, nil))
+		got, err = draw(nil)
+		require.NoError(t, err)
+		require.Equal(t, alone[0], got)
 	}
 }
