@@ -1,6 +1,6 @@
 """What diffusers' autoencoders compute, for models/sd/vae/golden_test.go:
 
-    python scripts/golden_sd_vae.py             writes models/sd/vae/testdata/*.safetensors
+    python scripts/golden_sd_vae.py             writes models/sd/vae/testdata/*.safetensors and models/sd/testdata/taesd*
     python scripts/golden_sd_vae.py DATA        and taef2.safetensors, of DATA/weights/taef2_{encoder,decoder}.safetensors
                                                 and a picture of DATA/emoji/noto-64.tar.gz
 
@@ -44,8 +44,8 @@ def config_of(model):
 
 def inputs(n, size, latents, factor, seed=1):
     g = torch.Generator().manual_seed(seed)
-    x = torch.rand(n, 3, *size, generator=g) * 2 - 1
-    return x, torch.randn(n, latents, size[0] // factor, size[1] // factor, generator=g)
+    x = torch.rand(n, 3, *size, generator=g, dtype=torch.float32) * 2 - 1
+    return x, torch.randn(n, latents, size[0] // factor, size[1] // factor, generator=g, dtype=torch.float32)
 
 
 def kl(name, size, n=2, tiling=False, slicing=False, **more):
@@ -129,6 +129,51 @@ small = dict(encoder_block_out_channels=(8, 8, 8), decoder_block_out_channels=(8
              num_decoder_blocks=(2, 1, 1))
 m = AutoencoderTiny(latent_channels=5, **small)
 tiny("taesd", m, lambda x: m.encode(x).latents, lambda z: m.decode(z).sample, config_of(m))
+
+
+def tiny_tiled():
+    """A picture of two tiles by three, of which the last are cut off, with blends of 8 pixels and 2 latents. diffusers takes the factor
+    from the number of channels, which is TAESD's. Inputs are those of inputs(1, (72, 120), 4, 4); of the decoded picture the file has the
+    first channel."""
+    model = AutoencoderTiny(latent_channels=4, **small)
+    fill(model).to(D)
+    model.spatial_scale_factor, model.tile_sample_min_size, model.tile_latent_min_size = 4, 64, 16
+    model.use_tiling = True
+    torch.set_default_dtype(D)  # of what diffusers blends in
+    x, z = inputs(1, (72, 120), 4, 4)
+    write("taesd_tiled", {"encoded": model.encode(x.to(D)).latents, "decoded": model.decode(z.to(D)).sample[:, :1]}, config_of(model),
+          tile="64")
+    torch.set_default_dtype(torch.float32)
+
+
+tiny_tiled()
+
+
+def author():
+    """TAESD in the files of its author, taesd_encoder.pth and taesd_decoder.pth, whose layers have numbers; for models/sd/model_test.go.
+    For the sake of size all tensors of a file are views of one, of half precision; a picture and latents are in the third file, with what
+    becomes of them."""
+    folder = os.path.join(FOLDER, "..", "..", "testdata")
+    os.makedirs(folder, exist_ok=True)
+    model = AutoencoderTiny()
+    base = (torch.randn(64 * 64 * 9 + 600, generator=torch.Generator().manual_seed(1)) / 20).half()
+    halves = {"encoder": {}, "decoder": {}}
+    for i, (name, v) in enumerate(model.state_dict().items()):
+        view = base[10 * i % 600:][:v.numel()].view(v.shape)
+        v.copy_(view)
+        half, _, number, rest = name.split(".", 3)
+        halves[half][f"{int(number) + (half == 'decoder')}.{rest}"] = view
+    for half, state in halves.items():
+        torch.save(state, os.path.join(folder, f"taesd_{half}.pth"))
+        os.chmod(os.path.join(folder, f"taesd_{half}.pth"), 0o644)
+    x, z = inputs(1, (16, 24), 4, 8)
+    out = {"x": x, "z": z, "encoded": model.encode(x).latents, "decoded": model.decode(z).sample}
+    save_file({k: v.contiguous() for k, v in out.items()}, os.path.join(folder, "taesd.safetensors"))
+    os.chmod(os.path.join(folder, "taesd.safetensors"), 0o644)
+    print({k: v.std().item() for k, v in out.items()})
+
+
+author()
 p = pooled(8, 6, small["num_encoder_blocks"], small["num_decoder_blocks"])
 tiny("pooled", p, p.encode, p.decode, dict(small, latent_channels=6, pool=True))
 

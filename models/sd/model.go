@@ -46,8 +46,8 @@ type Options struct {
 	Config, Prediction string // what a single file does not say of itself; see [weights.Options]
 
 	VAE     string // an autoencoder in place of the model's: a folder or a file
-	TinyVAE string // a tiny autoencoder in place of the model's; see [vae.OpenTiny]
-	Tile    int    // pictures larger than that many pixels are decoded in tiles; 0: never
+	TinyVAE string // a tiny autoencoder in place of the model's; see [OpenTiny]
+	Tile    int    // pictures larger than that many pixels are coded in tiles; 0: never
 }
 
 // Open reads a model: a folder of diffusers', or a single file. Weights are views of the files where they have the type that is asked
@@ -123,7 +123,12 @@ func openText(part *weights.Component, tokenizer string, second bool, o Options)
 // openVAE opens the model's own autoencoder or the one that is to take its place.
 func (m *Model) openVAE(own *weights.Component, o Options) (vae.Autoencoder, error) {
 	if o.TinyVAE != "" {
-		return vae.OpenTiny(o.TinyVAE, o.Device, o.DType)
+		a, err := OpenTiny(o.TinyVAE, o.Device, o.DType)
+		if err != nil {
+			return nil, err
+		}
+		a.Tile = o.Tile
+		return a, nil
 	}
 	where, scale := m.Path, 0.0
 	if o.VAE != "" {
@@ -161,6 +166,11 @@ func (m *Model) openVAE(own *weights.Component, o Options) (vae.Autoencoder, err
 	}
 	a.Tile = o.Tile
 	return a, nil
+}
+
+// OpenTiny opens a tiny autoencoder as [vae.OpenTiny] does, also of files of torch.save such as taesd_decoder.pth.
+func OpenTiny(path string, dev torch.Device, dtype torch.DType) (*vae.Tiny, error) {
+	return vae.OpenTinyBy(weights.OpenTensors, path, dev, dtype)
 }
 
 // check tells whether the parts belong together.

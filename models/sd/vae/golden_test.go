@@ -163,6 +163,36 @@ func TestTiny(t *testing.T) {
 	}
 }
 
+// A tiny autoencoder's tiles are laid over each other as diffusers does it.
+func TestTinyTiled(t *testing.T) {
+	for dtype, tolerance := range tolerances {
+		t.Run(dtype.String(), func(t *testing.T) {
+			s := torch.NewScope(torch.CPU)
+			defer s.Close()
+			g := openGolden(t, s, "taesd_tiled")
+			tiny := g.tiny(t, dtype)
+			gen := torch.NewGenerator(s, 1)
+			x := torch.Rand(s, gen, torch.Float32, 1, 3, 72, 120).MulScalar(s, 2).SubScalar(s, 1).To(s, dtype)
+			z := torch.Randn(s, gen, torch.Float32, 1, 4, 18, 30).To(s, dtype)
+			require.NoError(t, s.NoGrad(func(s *torch.Scope) error {
+				whole := tiny.Decode(s, z)
+				var err error
+				tiny.Tile, err = strconv.Atoi(g.metadata["tile"])
+				require.NoError(t, err)
+				g.compare(t, s, "encoded", tiny.Encode(s, x, nil), tolerance)
+				tiled := tiny.Decode(s, z)
+				require.Equal(t, dtype, tiled.DType())
+				g.compare(t, s, "decoded", tiled.Narrow(s, 1, 0, 1), tolerance)
+				// What is far from a seam is the same, nearly; elsewhere tiles see less than all.
+				corner := func(x *torch.Tensor) *torch.Tensor { return x.Narrow(s, 2, 0, 24).Narrow(s, 3, 0, 24) }
+				require.Less(t, distance(s, corner(whole), corner(tiled)), 1e-5+tolerance)
+				require.Greater(t, distance(s, whole, tiled), 1e-3)
+				return nil
+			}))
+		})
+	}
+}
+
 // realWeights are the published weights of TAEF2, which are not part of the project.
 const realWeights = "../../../../shared/data/weights"
 

@@ -3,7 +3,9 @@ package vae
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"iter"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,11 +16,23 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
+// File is weights in a file, to be closed. [torch.Weights] is one.
+type File interface {
+	nn.Source
+	Close() error
+}
+
 // OpenTiny opens a tiny autoencoder: a folder of diffusers' (config.json and diffusion_pytorch_model.safetensors), a single safetensors
-// file with both halves, or one of the two that its author publishes, NAME_encoder and NAME_decoder, of which the other lies beside it.
+// file with both halves, or one of the two that its author publishes, NAME_encoder and NAME_decoder, of which the other lies beside it;
+// also a folder with those two. Where there is no encoder, only decoding works.
 func OpenTiny(path string, dev torch.Device, dtype torch.DType) (*Tiny, error) {
-	var f weightFiles
-	t, err := f.open(path, dev, dtype)
+	return OpenTinyBy(func(path string) (File, error) { return torch.OpenWeights(path) }, path, dev, dtype)
+}
+
+// OpenTinyBy is OpenTiny with another reader of files: sd.OpenTiny's reads those of torch.save, too.
+func OpenTinyBy(open func(path string) (File, error), path string, dev torch.Device, dtype torch.DType) (*Tiny, error) {
+	var f files
+	t, err := f.tiny(open, path, dev, dtype)
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
@@ -26,10 +40,10 @@ func OpenTiny(path string, dev torch.Device, dtype torch.DType) (*Tiny, error) {
 	return t, nil
 }
 
-// weightFiles are the files that weights are views of.
-type weightFiles []*torch.Weights
+// files are those that weights are views of.
+type files []File
 
-func (f weightFiles) Close() error {
+func (f files) Close() error {
 	var err error
 	for _, w := range f {
 		err = errors.Join(err, w.Close())
@@ -37,46 +51,115 @@ func (f weightFiles) Close() error {
 	return err
 }
 
-func (f *weightFiles) open(path string, dev torch.Device, dtype torch.DType) (*Tiny, error) {
-	st, err := os.Stat(path)
+func (f *files) tiny(open func(path string) (File, error), path string, dev torch.Device, dtype torch.DType) (*Tiny, error) {
+	names, config, err := find(path)
 	if err != nil {
 		return nil, err
 	}
-	names := pair(path)
-	if st.IsDir() {
-		names = []string{filepath.Join(path, "diffusion_pytorch_model.safetensors")}
-	}
 	var all []nn.Source
 	for _, name := range names {
-		w, err := torch.OpenWeights(name)
+		w, err := open(name)
 		if err != nil {
 			return nil, err
 		}
 		*f = append(*f, w)
 		all = append(all, w)
 	}
-	c, src, err := describe(path, st.IsDir(), all)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	t, err := TinyFrom(c, src, dev, dtype)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+	var t *Tiny
+	switch {
+	case config != nil:
+		c, err := ParseTinyConfig(config)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		t, err = TinyFrom(c, all[0], dev, dtype)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+	default:
+		c, src, decoder, err := originalTiny(all)
+		if err == nil && decoder {
+			t, err = TinyDecoderFrom(c, src, dev, dtype)
+		} else if err == nil {
+			t, err = TinyFrom(c, src, dev, dtype)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
 	}
 	return t, nil
 }
 
-// describe returns the configuration of what was found at path, and its tensors under diffusers' names.
-func describe(path string, folder bool, files []nn.Source) (TinyConfig, nn.Source, error) {
-	if !folder {
-		return OriginalTiny(files...)
-	}
-	data, err := os.ReadFile(filepath.Join(path, "config.json"))
+// maxConfig is far above the size of any config.json.
+const maxConfig = 1 << 20
+
+// find returns the files of an autoencoder, and the config.json of a folder that has one.
+func find(path string) (names []string, config []byte, err error) {
+	st, err := os.Stat(path)
 	if err != nil {
-		return TinyConfig{}, nil, err
+		return nil, nil, err
 	}
-	c, err := ParseTinyConfig(data)
-	return c, files[0], err
+	if !st.IsDir() {
+		return halvesOf(path), nil, nil
+	}
+	at := filepath.Join(path, "config.json")
+	switch st, err := os.Stat(at); {
+	case errors.Is(err, fs.ErrNotExist):
+		decoder, err := decoderIn(path)
+		return halvesOf(decoder), nil, err
+	case err != nil:
+		return nil, nil, err
+	case !st.Mode().IsRegular() || st.Size() > maxConfig:
+		return nil, nil, fmt.Errorf("%s: want a JSON file of at most %d MiB", at, maxConfig>>20)
+	}
+	if config, err = os.ReadFile(at); err != nil {
+		return nil, nil, err
+	}
+	weights := filepath.Join(path, "diffusion_pytorch_model.safetensors")
+	if older := strings.TrimSuffix(weights, ".safetensors") + ".bin"; !exists(weights) && exists(older) {
+		weights = older
+	}
+	return []string{weights}, config, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+// decoderIn finds the only decoder in a folder without a config.json. Of the same name in several formats it takes safetensors.
+func decoderIn(dir string) (string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return "", err
+	}
+	found := map[string]string{} // by name without extension
+	for _, ext := range []string{".safetensors", ".pth", ".pt", ".bin"} {
+		for _, e := range entries {
+			stem, ok := strings.CutSuffix(e.Name(), ext)
+			if ok && found[stem] == "" && strings.HasSuffix(stem, "decoder") {
+				found[stem] = filepath.Join(dir, e.Name())
+			}
+		}
+	}
+	stems := slices.Sorted(maps.Keys(found))
+	switch len(stems) {
+	case 0:
+		return "", fmt.Errorf("%s: want a tiny autoencoder, config.json and diffusion_pytorch_model.safetensors, or NAME_encoder and NAME_decoder as "+
+			"taesd_decoder.pth: there is neither", dir)
+	case 1:
+		return found[stems[0]], nil
+	}
+	return "", fmt.Errorf("%s: there are several tiny autoencoders, %s: want the file of one", dir, strings.Join(stems, ", "))
+}
+
+// halvesOf returns the names of encoder and decoder if path is one of them and the other is there, else path.
+func halvesOf(path string) []string {
+	both := pair(path)
+	if len(both) == 2 && path == both[1] && !exists(both[0]) {
+		return []string{path}
+	}
+	return both
 }
 
 // pair returns the names of encoder and decoder if path is one of them, else path.
@@ -96,13 +179,23 @@ func pair(path string) []string {
 // begin with encoder.layers and decoder.layers, as diffusers and the author of TAEF2 write them, with encoder and decoder, or with
 // taesd_encoder and taesd_decoder (ComfyUI).
 func OriginalTiny(files ...nn.Source) (TinyConfig, nn.Source, error) {
+	c, src, _, err := originalTiny(files)
+	return c, src, err
+}
+
+// originalTiny also tells whether a file has a decoder alone.
+func originalTiny(files []nn.Source) (_ TinyConfig, _ nn.Source, decoder bool, err error) {
 	if len(files) != 1 && len(files) != 2 {
-		return TinyConfig{}, nil, fmt.Errorf("want an encoder's and a decoder's file, or one with both, got %d files", len(files))
+		return TinyConfig{}, nil, false, fmt.Errorf("want an encoder's and a decoder's file, or one with both, got %d files", len(files))
 	}
-	for _, l := range layouts[2-len(files):] {
+	all := layouts[2-len(files):]
+	if len(files) == 1 && alone(files[0]) {
+		files, decoder, all = []nn.Source{renamed{}, files[0]}, true, layouts[:1]
+	}
+	for _, l := range all {
 		src, err := l.rename(files)
 		if err != nil {
-			return TinyConfig{}, nil, err
+			return TinyConfig{}, nil, false, err
 		}
 		shape, _, ok := src.Info("decoder.layers.0.weight")
 		if !ok || len(shape) != 4 {
@@ -110,10 +203,17 @@ func OriginalTiny(files ...nn.Source) (TinyConfig, nn.Source, error) {
 		}
 		_, _, pool := src.Info("decoder.layers.2.pool.0.weight")
 		c := TinyConfig{LatentChannels: shape[1], Pool: pool}.WithDefaults()
-		return c, src, c.Validate()
+		return c, src, decoder, c.Validate()
 	}
-	return TinyConfig{}, nil, errors.New("want the weights of a tiny autoencoder: the decoder's first convolution, 1.weight or " +
+	return TinyConfig{}, nil, false, errors.New("want the weights of a tiny autoencoder: the decoder's first convolution, 1.weight or " +
 		"decoder.layers.0.weight, is not there or not of four dimensions")
+}
+
+// alone tells whether a file has the author's decoder and nothing else: its layers are numbered, and the first is the squeezing of latents.
+func alone(file nn.Source) bool {
+	_, _, first := file.Info("0.weight")
+	_, _, second := file.Info("1.weight")
+	return second && !first
 }
 
 // layout is how names of encoder and decoder begin in a file, and by how much the numbers of the decoder's layers are higher than

@@ -118,7 +118,7 @@ func TestOpenTinyRefuses(t *testing.T) {
 	src := sdtest.Filled(TinyShapes(TAESD()))
 	save(t, at("foreign.safetensors"), sdtest.Filled{{Name: "conv.weight", Dims: []int{1, 2}}}, same)
 	save(t, at("flat.safetensors"), sdtest.Filled{{Name: "decoder.layers.0.weight", Dims: []int{1, 2}}}, same)
-	save(t, at("lone_decoder.safetensors"), src, func(name string) string { return originalName(name, "-", "") })
+	save(t, at("lone_encoder.safetensors"), src, func(name string) string { return originalName(name, "", "-") })
 	save(t, at("less.safetensors"), src, func(name string) string {
 		switch name {
 		case "encoder.layers.0.bias":
@@ -139,7 +139,7 @@ func TestOpenTinyRefuses(t *testing.T) {
 		"nothing.safetensors":      "no such file",
 		"foreign.safetensors":      "want the weights of a tiny autoencoder: the decoder's first convolution",
 		"flat.safetensors":         "is not there or not of four dimensions",
-		"lone_decoder.safetensors": "lone_encoder.safetensors",
+		"lone_encoder.safetensors": "lone_decoder.safetensors: no such file",
 		"less.safetensors":         "encoder.layers.0.bias",
 		"twice.safetensors":        "want one tensor for decoder.layers.0.weight",
 		"empty":                    "diffusion_pytorch_model.safetensors",

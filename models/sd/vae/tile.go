@@ -82,3 +82,52 @@ func fade(s *torch.Scope, a, b *torch.Tensor, dim, extent int) *torch.Tensor {
 		return torch.Cat(s, []*torch.Tensor{mixed, b.Narrow(s, dim, extent, b.Dim(dim)-extent)}, dim)
 	})
 }
+
+// tile returns Tile rounded so that a square and what two of them share is a whole number of latents, of the latter 2 or more.
+func (t *Tiny) tile() int {
+	if t.Tile <= 0 {
+		return 0
+	}
+	unit := tinyOverlap * t.Factor()
+	return max(t.Tile/unit, 2) * unit
+}
+
+// tinyOverlap: two squares share one part of so many, as in diffusers.
+const tinyOverlap = 8
+
+// pasted codes x with f: at once, or if it is larger than tile in overlapping squares of that many pixels, which become squares of result
+// pixels, one after the other. Each is laid over those before it, from nothing of it at its upper and left edge to all of it where the
+// overlap ends (diffusers' AutoencoderTiny). As that is done in place, everything is coded at once where gradients are recorded.
+func pasted(s *torch.Scope, x *torch.Tensor, tile, result int, f code) *torch.Tensor {
+	height, width := x.Dim(2), x.Dim(3)
+	if tile <= 0 || (height <= tile && width <= tile) || s.GradEnabled() {
+		return f(s, x)
+	}
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		ramp := torch.Arange(s, result, torch.Float64).DivScalar(s, float64(result/tinyOverlap-1)).Clamp(s, 0, 1).To(s, x.DType())
+		stride := tile - tile/tinyOverlap
+		var out *torch.Tensor
+		for i := 0; i < height; i += stride {
+			for j := 0; j < width; j += stride {
+				s.Tidy(func(c *torch.Scope) *torch.Tensor {
+					t := f(c, x.Narrow(c, 2, i, min(tile, height-i)).Narrow(c, 3, j, min(tile, width-j)))
+					if out == nil {
+						out = torch.Zeros(s, t.DType(), t.Dim(0), t.Dim(1), height*result/tile, width*result/tile)
+					}
+					h, w := t.Dim(2), t.Dim(3)
+					under := out.Narrow(c, 2, i*result/tile, h).Narrow(c, 3, j*result/tile, w)
+					part := torch.Ones(c, t.DType(), h, w)
+					if i > 0 {
+						part = part.Mul(c, ramp.Narrow(c, 0, 0, h).Reshape(c, h, 1))
+					}
+					if j > 0 {
+						part = part.Mul(c, ramp.Narrow(c, 0, 0, w))
+					}
+					under.CopyFrom(c, part.Mul(c, t).Add(c, part.Neg(c).AddScalar(c, 1).Mul(c, under)))
+					return nil
+				})
+			}
+		}
+		return out
+	})
+}

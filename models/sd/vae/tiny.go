@@ -129,25 +129,36 @@ type Tiny struct {
 	config           TinyConfig
 	store            *nn.Store
 	encoder, decoder []step
-	files            weightFiles // to be closed after the store
+	lone             bool  // there is no encoder
+	files            files // to be closed after the store
+
+	// Tile is how large a picture is coded at once, in pixels: larger ones in overlapping squares of that size, which are laid over each
+	// other, which needs less memory and gives slightly other pictures. 0: all at once. Else it is rounded down to a multiple of 8·Factor,
+	// of which two are the least. diffusers' tiling has 512. Set it before use.
+	Tile int
 }
 
 // NewTiny makes an autoencoder with random weights drawn from seed, by PyTorch's rules.
 func NewTiny(c TinyConfig, dev torch.Device, dtype torch.DType, seed uint64) (*Tiny, error) {
-	return newTiny(c, func(build func(p nn.Path)) (*nn.Store, error) { return nn.Build(dev, dtype, seed, build) })
+	return newTiny(c, false, func(build func(p nn.Path)) (*nn.Store, error) { return nn.Build(dev, dtype, seed, build) })
 }
 
 // TinyFrom makes an autoencoder of the weights in src, frozen; see [nn.BuildFrom].
 func TinyFrom(c TinyConfig, src nn.Source, dev torch.Device, dtype torch.DType) (*Tiny, error) {
-	return newTiny(c, func(build func(p nn.Path)) (*nn.Store, error) { return nn.BuildFrom(src, dev, dtype, build) })
+	return newTiny(c, false, func(build func(p nn.Path)) (*nn.Store, error) { return nn.BuildFrom(src, dev, dtype, build) })
 }
 
-func newTiny(c TinyConfig, fill func(build func(p nn.Path)) (*nn.Store, error)) (*Tiny, error) {
+// TinyDecoderFrom makes the decoder alone of the weights in src, frozen. It cannot encode.
+func TinyDecoderFrom(c TinyConfig, src nn.Source, dev torch.Device, dtype torch.DType) (*Tiny, error) {
+	return newTiny(c, true, func(build func(p nn.Path)) (*nn.Store, error) { return nn.BuildFrom(src, dev, dtype, build) })
+}
+
+func newTiny(c TinyConfig, lone bool, fill func(build func(p nn.Path)) (*nn.Store, error)) (*Tiny, error) {
 	c = c.WithDefaults()
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	t := &Tiny{config: c}
+	t := &Tiny{config: c, lone: lone}
 	var err error
 	if t.store, err = fill(t.build); err != nil {
 		return nil, fmt.Errorf("tiny vae: %w", err)
@@ -179,17 +190,19 @@ func (t *Tiny) build(p nn.Path) {
 	}
 	last := len(c.EncoderWidths) - 1
 
-	layers = p.Sub("encoder", "layers")
-	for i, width := range c.EncoderWidths {
-		if i == 0 {
-			convolution(c.InChannels, width, 1, true)
-		} else {
-			convolution(width, width, 2, false)
+	if !t.lone {
+		layers = p.Sub("encoder", "layers")
+		for i, width := range c.EncoderWidths {
+			if i == 0 {
+				convolution(c.InChannels, width, 1, true)
+			} else {
+				convolution(width, width, 2, false)
+			}
+			blocks(width, c.EncoderBlocks[i], c.Pool && i == last)
 		}
-		blocks(width, c.EncoderBlocks[i], c.Pool && i == last)
+		convolution(c.EncoderWidths[last], c.LatentChannels, 1, true)
+		t.encoder, chain = chain, nil
 	}
-	convolution(c.EncoderWidths[last], c.LatentChannels, 1, true)
-	t.encoder, chain = chain, nil
 
 	layers = p.Sub("decoder", "layers")
 	convolution(c.LatentChannels, c.DecoderWidths[0], 1, true)
@@ -283,14 +296,19 @@ func (t *Tiny) Channels() int { return t.config.LatentChannels }
 // DType implements Autoencoder.
 func (t *Tiny) DType() torch.DType { return t.store.DType() }
 
+// Encodes tells whether there is an encoder.
+func (t *Tiny) Encodes() bool { return !t.lone }
+
 // Encode implements Autoencoder. It draws nothing. ScalingFactor is 1 in all published models: they give latents as U-Nets want them.
 func (t *Tiny) Encode(s *torch.Scope, pictures *torch.Tensor, _ []*torch.Generator) *torch.Tensor {
+	if t.lone {
+		panic(&torch.Error{Op: "vae", Msg: "it is a decoder alone: want the encoder's file, too, to make latents of pictures"})
+	}
 	check(pictures, t.config.InChannels, t.Factor(), "pictures")
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		h := pictures.AddScalar(s, 1).DivScalar(s, 2)
-		for _, f := range t.encoder {
-			h = f(s, h)
-		}
+		tile := t.tile()
+		h = pasted(s, h, tile, tile/t.Factor(), chain(t.encoder))
 		return h.MulScalar(s, t.config.ScalingFactor)
 	})
 }
@@ -301,9 +319,20 @@ func (t *Tiny) Decode(s *torch.Scope, latents *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		h := latents.DivScalar(s, t.config.ScalingFactor)
 		h = release(h.DivScalar(s, 3).Tanh(s).MulScalar(s, 3), h)
-		for _, f := range t.decoder {
-			h = f(s, h)
-		}
+		tile := t.tile()
+		h = pasted(s, h, tile/t.Factor(), tile, chain(t.decoder))
 		return h.MulScalar(s, 2).SubScalar(s, 1)
 	})
+}
+
+// chain runs one layer after the other. It frees what it is given.
+func chain(layers []step) code {
+	return func(s *torch.Scope, h *torch.Tensor) *torch.Tensor {
+		return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+			for _, f := range layers {
+				h = f(s, h)
+			}
+			return h
+		})
+	}
 }

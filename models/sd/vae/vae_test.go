@@ -101,8 +101,13 @@ func TestFrees(t *testing.T) {
 	g := torch.NewGenerator(s, 1)
 	x, z := torch.Rand(s, g, torch.Float32, 2, 3, 20, 12), torch.Randn(s, g, torch.Float32, 2, 4, 10, 6)
 	for i, a := range append(small(t, torch.Float32), small(t, torch.Float32)...) {
-		if k, ok := a.(*KL); ok && i > 1 {
-			k.Tile, k.Slice = 8, true
+		if i > 1 {
+			switch a := a.(type) {
+			case *KL:
+				a.Tile, a.Slice = 8, true
+			case *Tiny:
+				a.Tile = 16
+			}
 		}
 		inModes(t, s, func(s *torch.Scope) {
 			before := torch.Live()
@@ -131,6 +136,31 @@ func TestTile(t *testing.T) {
 		require.Equal(t, x.Shape(), k.Decode(s, z).Shape(), tile)
 		require.Equal(t, tile == 100, distance(s, whole, z) == 0, tile)
 	}
+}
+
+// A tiny autoencoder's tiles are rounded, too, and with gradients there are none.
+func TestTinyTile(t *testing.T) {
+	s := torch.NewScope(torch.CPU)
+	defer s.Close()
+	tiny := small(t, torch.Float64)[1].(*Tiny)
+	require.Equal(t, 2, tiny.Factor())
+	x := torch.Rand(s, torch.NewGenerator(s, 1), torch.Float64, 1, 3, 70, 38)
+	whole := tiny.Encode(s, x, nil)
+	require.NoError(t, s.NoGrad(func(s *torch.Scope) error {
+		for tile, same := range map[int]int{1: 32, 31: 32, 32: 32, 47: 32, 48: 48, 79: 64, 80: 0, 1000: 0} {
+			tiny.Tile = same
+			want := tiny.Encode(s, x, nil)
+			tiny.Tile = tile
+			z := tiny.Encode(s, x, nil)
+			require.Zero(t, distance(s, want, z), tile)
+			require.Equal(t, whole.Shape(), z.Shape(), tile)
+			require.Equal(t, x.Shape(), tiny.Decode(s, z).Shape(), tile)
+			require.Equal(t, same == 0, distance(s, whole, z) < 1e-12, tile)
+		}
+		return nil
+	}))
+	tiny.Tile = 32
+	require.Zero(t, distance(s, whole, tiny.Encode(s, x, nil)), "with gradients")
 }
 
 // What a pass is given wrongly is told, with what was wanted.
