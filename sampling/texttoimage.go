@@ -36,6 +36,10 @@ type TextToImage struct {
 	Rescale  float64 // the part by which a guided prediction is brought back to the deviation without guidance (Lin et al. 2024, section 3.4)
 	Negative string  // what to lead away from; it has an effect only with guidance above 1 that the model is not told
 
+	// EmptyNegative: an empty Negative is encoded as a text. Otherwise it is what the model says: SDXL's are zeros. These are negative_prompt=""
+	// and None in diffusers.
+	EmptyNegative bool
+
 	Plain    bool // texts as they are: no weights in brackets, and cut off after one chunk of tokens, as in diffusers
 	ClipSkip int  // last layers of the text encoders that are left out; as in diffusers, not for Negative
 
@@ -50,7 +54,10 @@ type TextToImage struct {
 	VariationSeed     uint64
 	VariationStrength float64
 
-	Init     image.Image // a picture to start from; of another size it is resized, as are Mask and Controls
+	// A picture to start from; of another size it is resized, as are Mask and Controls. Its latents are drawn from what the autoencoder says of
+	// it, by each picture's own stream, so that a picture does not depend on those beside it. diffusers does the same, but for inpainting
+	// with a list of generators: there the first one draws for all, and picture 2 of 2 is another than the same seed gives alone.
+	Init     image.Image
 	Strength float64     // how much of it may change, above 0 to 1; 0: 0.8, with a Mask 1
 	Shorten  bool        // LCM and TCD take all steps, on the lower part of their timesteps, instead of leaving out the first ones
 	Mask     image.Image // where Init is to be drawn anew: where it is at least half white
@@ -298,6 +305,8 @@ func (d *decision) pictures() error {
 		return errors.New("the model fills in masked parts of pictures: want a picture to start from and a mask")
 	case d.Mask != nil && d.Init == nil:
 		return errors.New("a mask was given without a picture to start from")
+	case d.Init != nil && !encodes(d.Model.VAE):
+		return errors.New("the tiny autoencoder is a decoder alone and cannot read the picture to start from: want its encoder's file, too")
 	case d.Strength != 0 && d.Init == nil:
 		return errors.New("a strength was given without a picture to start from")
 	case !(d.VariationStrength >= 0 && d.VariationStrength <= 1):
@@ -349,6 +358,12 @@ func (d *decision) pictures() error {
 	return nil
 }
 
+// encodes tells whether an autoencoder has an encoder.
+func encodes(a vae.Autoencoder) bool {
+	half, ok := a.(interface{ Encodes() bool })
+	return !ok || half.Encodes()
+}
+
 func (d *decision) guidance() error {
 	g := d.Guidance
 	told := d.Model.Distilled()
@@ -369,6 +384,9 @@ func (d *decision) guidance() error {
 		d.note("the negative prompt has no effect: the model is told its guidance, and makes no pass without the text")
 	} else if d.Negative != "" && !d.cfg {
 		d.note("the negative prompt has no effect at guidance %g: want more than 1", g)
+	}
+	if d.EmptyNegative && d.Negative != "" {
+		d.note("that an empty negative prompt is to be encoded has no effect: it is not empty")
 	}
 	if d.Rescale > 0 && !d.cfg {
 		d.note("the rescaling of guidance has no effect without a pass without the text")
@@ -437,7 +455,7 @@ func (d *decision) embed(s *torch.Scope, text string) sd.Embedding {
 	}
 	both := d.Model.Embed(s, d.Adapters, sd.Text{Prompt: d.Negative, Plain: d.Plain}, positive)
 	none, some := both[0], both[1]
-	if d.Negative == "" && d.Model.ZeroNegative {
+	if d.Negative == "" && d.Model.ZeroNegative && !d.EmptyNegative {
 		none.Text = torch.ZerosLike(s, some.Text)
 		if some.Pooled != nil {
 			none.Pooled = torch.ZerosLike(s, some.Pooled)

@@ -11,8 +11,9 @@ default:
     sampler, overrides           lcm, tcd (with eta 0.3), ddim, euler, euler_a, dpmpp_2m, dpmpp_2m_karras, unipc, heun; null: the model's
     steps, timesteps, original   original_inference_steps
     guidance, rescale            guidance_scale, guidance_rescale
-    prompt, negative, clip_skip
+    prompt, negative, clip_skip  negative may be "", which is not the same as null to SDXL
     seeds, shared, n             one generator for each picture, or one that all n share
+    apart                        pictures are drawn one after the other, each with its seed, and not together
     width, height                in pixels
     strength, init, mask         pictures in the folder, of any size: the pipelines resize them
     controls                     ControlNets: net, image, scale, start, end, guess
@@ -44,7 +45,7 @@ SD, IMG, INPAINT = "StableDiffusionPipeline", "StableDiffusionImg2ImgPipeline", 
 CONTROL, XL, XL_IMG = "StableDiffusionControlNetPipeline", "StableDiffusionXLPipeline", "StableDiffusionXLImg2ImgPipeline"
 XL_INPAINT = "StableDiffusionXLInpaintPipeline"
 DEFAULTS = dict(variant=None, vae=None, dtype="float32", sampler=None, overrides={}, timesteps=None, original=0, rescale=0.0,
-                negative=None, clip_skip=0, shared=False, n=1, width=64, height=64, strength=0.0, init=None, mask=None, controls=[],
+                negative=None, clip_skip=0, shared=False, apart=False, n=1, width=64, height=64, strength=0.0, init=None, mask=None, controls=[],
                 size=None, crop=None)
 PROMPT, NEGATIVE = "a photo of a red cat", "blurry, the old house"
 
@@ -157,6 +158,7 @@ def table():
     # XL
     case("sdxl lcm", "sdxl", XL, 4, 1.0, sampler="lcm")
     case("sdxl away", "sdxl", XL, 5, 5.0, sampler="euler", negative=NEGATIVE)
+    case("sdxl empty negative", "sdxl", XL, 5, 5.0, sampler="euler", negative="")
     case("sdxl oblong", "sdxl", XL, 3, 5.0, width=32, height=64, prompt="Wow! A cat!!")
     case("sdxl img", "sdxl", XL_IMG, 5, 5.0, strength=0.6, init="init64.png")
     case("sdxl img lcm", "sdxl", XL_IMG, 4, 1.0, sampler="lcm", strength=0.5, init="init64.png")
@@ -175,6 +177,9 @@ def table():
     case("two img", "sd15", IMG, 4, 1.0, sampler="lcm", n=2, seeds=[300, 301], strength=0.6, init="init64.png")
     case("two img sharing", "sd15", IMG, 4, 1.0, sampler="lcm", n=2, seeds=[300], shared=True, strength=0.6, init="init64.png")
     case("two inpaint sharing", "sd15", INPAINT, 4, 3.0, sampler="lcm", n=2, seeds=[400], shared=True, strength=0.6, **painted)
+    case("two inpaint", "sd15", INPAINT, 4, 3.0, sampler="lcm", n=2, seeds=[410, 411], apart=True, strength=0.6, **painted)
+    case("two inpaint all", "sd15", INPAINT, 4, 3.0, sampler="lcm", n=2, seeds=[410, 411], apart=True, strength=1.0, **painted)
+    case("two nine channels", "sd15-inpaint", INPAINT, 3, 3.0, sampler="lcm", n=2, seeds=[510, 511], apart=True, strength=1.0, **painted)
     case("two nine channels sharing", "sd15-inpaint", INPAINT, 3, 3.0, sampler="lcm", n=2, seeds=[500], shared=True, strength=1.0,
          **painted)
     case("two lcm model", "lcm", LCM, 2, 8.5, n=2, seeds=[600, 601], width=32, height=32)
@@ -228,6 +233,9 @@ def load(c):
 
 
 def draw(c, pipe=None):
+    if c.get("apart"):
+        each = [draw(dict(c, n=1, seeds=[seed], apart=False)) for seed in c["seeds"]]
+        return tuple(torch.cat(v) for v in zip(*each))
     pipe = pipe or load(c)
     last = {}
 
@@ -246,7 +254,7 @@ def draw(c, pipe=None):
         args["eta"] = c.get("eta", 0.3)
     for key, name in (("original", "original_inference_steps"), ("rescale", "guidance_rescale"), ("strength", "strength"),
                       ("clip_skip", "clip_skip"), ("negative", "negative_prompt")):
-        if c[key]:
+        if c[key] or c[key] == "":
             args[name] = c[key]
 
     def picture(name, mode):

@@ -36,10 +36,11 @@ type sdCase struct {
 	Steps, Original, N, Width, Height          int
 	Timesteps                                  []int
 	Guidance, Rescale, Strength                float64
-	Prompt, Negative                           string
+	Prompt                                     string
+	Negative                                   *string
 	ClipSkip                                   int `json:"clip_skip"`
 	Seeds                                      []uint64
-	Shared                                     bool
+	Shared, Apart                              bool
 	Init, Mask                                 string
 	Controls                                   []struct {
 		Net, Image        string
@@ -114,10 +115,13 @@ func (c sdCase) drawing(t *testing.T, m *sd.Model) sampling.TextToImage {
 	t.Helper()
 	d := sampling.TextToImage{
 		Model: m, Steps: c.Steps, Timesteps: c.Timesteps, OriginalSteps: c.Original, Guidance: c.Guidance, Rescale: c.Rescale,
-		Negative: c.Negative, Plain: true, ClipSkip: c.ClipSkip, Width: c.Width, Height: c.Height,
+		Plain: true, ClipSkip: c.ClipSkip, Width: c.Width, Height: c.Height,
 		Seed: c.Seeds[0], N: c.N, SharedNoise: c.Shared,
 		Init: c.picture(t, c.Init), Strength: c.Strength, Mask: c.picture(t, c.Mask),
 		Shorten: c.Pipeline == "LatentConsistencyModelImg2ImgPipeline",
+	}
+	if c.Negative != nil {
+		d.Negative, d.EmptyNegative = *c.Negative, *c.Negative == ""
 	}
 	for i, seed := range c.Seeds {
 		require.Equal(t, c.Seeds[0]+uint64(i), seed, "seeds count up")

@@ -45,6 +45,7 @@ type Generate struct {
 	Prompts  []string `json:"-"`
 	Prompt   string   `json:"prompt"` // of one picture
 	Negative string   `json:"negative,omitempty"`
+	Empty    bool     `json:"empty_negative,omitempty"` // see sampling.TextToImage.EmptyNegative
 	Plain    bool     `json:"plain,omitempty"`
 	ClipSkip int      `json:"clip_skip,omitempty"`
 
@@ -273,7 +274,7 @@ func (o Generate) files() ([]string, error) {
 func (o Generate) draws() (t sampling.TextToImage, err error) {
 	t = sampling.TextToImage{
 		Steps: o.Steps, Timesteps: o.Timesteps, OriginalSteps: o.OriginalSteps, Guidance: o.Guidance, Rescale: o.Rescale,
-		Negative: o.Negative, Plain: o.Plain, ClipSkip: o.ClipSkip, Width: o.Width, Height: o.Height, Seed: *o.Seed, N: o.N, Batch: o.Batch,
+		Negative: o.Negative, EmptyNegative: o.Empty, Plain: o.Plain, ClipSkip: o.ClipSkip, Width: o.Width, Height: o.Height, Seed: *o.Seed, N: o.N, Batch: o.Batch,
 		SharedNoise: o.SharedNoise, VariationSeed: o.VariationSeed, VariationStrength: o.VariationStrength,
 		Strength: o.Strength, Shorten: o.Shorten,
 	}
@@ -402,7 +403,7 @@ func (o Generate) draw(ctx context.Context, t sampling.TextToImage, plan samplin
 	}
 	var preview vae.Autoencoder
 	if o.Preview != "" {
-		tiny, err := vae.OpenTiny(o.TinyVAE, t.Model.Device(), torch.Float32)
+		tiny, err := sd.OpenTiny(o.TinyVAE, t.Model.Device(), torch.Float32)
 		if err != nil {
 			return err
 		}

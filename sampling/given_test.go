@@ -1,0 +1,93 @@
+package sampling_test
+
+import (
+	"image"
+	"image/color"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/models/sd/sdtest/tiny"
+	"github.com/onestep-go/onestep/sampling"
+	"github.com/onestep-go/onestep/torch"
+)
+
+// given are a picture of slanted colours and a mask of its right half.
+func given() (picture, mask image.Image) {
+	p, m := image.NewNRGBA(image.Rect(0, 0, 64, 64)), image.NewGray(image.Rect(0, 0, 64, 64))
+	for i := range 64 * 64 {
+		p.SetNRGBA(i%64, i/64, color.NRGBA{uint8(4 * (i % 64)), uint8(4 * (i / 64)), uint8(2 * (i%64 + i/64)), 255})
+		m.SetGray(i%64, i/64, color.Gray{uint8(255 * (i % 64 / 32))})
+	}
+	return p, m
+}
+
+// A picture that starts from another, or fills in a part of it, is the same alone, as one of several, and drawn together with others.
+func TestGivenPicturesStandAlone(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, tiny.Write(filepath.Join(dir, "inpaint"), "inpaint"))
+	nine, err := sd.Open(filepath.Join(dir, "inpaint"), sd.Options{})
+	require.NoError(t, err)
+	t.Cleanup(func() { require.NoError(t, nine.Close()) })
+	picture, mask := given()
+	for name, d := range map[string]sampling.TextToImage{
+		"picture":       {Model: openTiny(t, sd.Options{}), Init: picture, Strength: 0.7},
+		"mask":          {Model: openTiny(t, sd.Options{}), Init: picture, Mask: mask},
+		"mask, in part": {Model: openTiny(t, sd.Options{}), Init: picture, Mask: mask, Strength: 0.7},
+		"nine channels": {Model: nine, Init: picture, Mask: mask},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d.Steps, d.Seed, d.N = 3, 5, 2
+			two := images(t, d, "a cat")
+			one := d
+			one.N, one.Seed = 1, 6
+			require.Zero(t, off(two[1], images(t, one, "a cat")[0]))
+			require.Greater(t, off(two[0], two[1]), 10)
+			d.Batch = 2
+			for i, together := range images(t, d, "a cat") {
+				require.LessOrEqual(t, off(two[i], together), 1)
+			}
+		})
+	}
+}
+
+// A decoder alone cannot read a picture to start from; without one it draws.
+func TestDecoderAlone(t *testing.T) {
+	dir := t.TempDir()
+	from, err := filepath.Abs("../models/sd/testdata/taesd_decoder.pth")
+	require.NoError(t, err)
+	require.NoError(t, os.Symlink(from, filepath.Join(dir, "taesd_decoder.pth")))
+	m := openTiny(t, sd.Options{TinyVAE: dir, Tile: 128})
+	picture, _ := given()
+	_, err = sampling.TextToImage{Model: m, Init: picture}.Plan("a cat")
+	require.EqualError(t, err, "the tiny autoencoder is a decoder alone and cannot read the picture to start from: want its encoder's file, too")
+	d := sampling.TextToImage{Model: m, Steps: 1, Width: 192, Height: 64}
+	tiles := images(t, d, "a cat")[0]
+	m = openTiny(t, sd.Options{TinyVAE: dir})
+	d.Model = m
+	whole := images(t, d, "a cat")[0]
+	require.Greater(t, off(whole, tiles), 2, "the option for tiles reaches the tiny autoencoder")
+	require.Equal(t, torch.Float32, m.VAE.DType())
+}
+
+// No negative prompt is zeros for SDXL, unless an empty one is asked for; other models have no zeros.
+func TestEmptyNegative(t *testing.T) {
+	dir := t.TempDir()
+	for kind, differ := range map[string]bool{"sdxl": true, "sd15": false} {
+		require.NoError(t, tiny.Write(filepath.Join(dir, kind), kind))
+		m, err := sd.Open(filepath.Join(dir, kind), sd.Options{})
+		require.NoError(t, err)
+		t.Cleanup(func() { require.NoError(t, m.Close()) })
+		d := sampling.TextToImage{Model: m, Steps: 2, Seed: 1, Guidance: 5}
+		zeros := images(t, d, "a cat")[0]
+		d.EmptyNegative = true
+		require.Equal(t, differ, off(zeros, images(t, d, "a cat")[0]) > 1, kind)
+		d.Negative = "a dog"
+		plan, err := d.Plan("a cat")
+		require.NoError(t, err)
+		require.Contains(t, joinNotices(plan.Notices), "that an empty negative prompt is to be encoded has no effect: it is not empty")
+	}
+}
