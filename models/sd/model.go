@@ -42,6 +42,8 @@ type Options struct {
 	Device  torch.Device
 	DType   torch.DType // of the weights and of all computation: Float32, BFloat16 or Float16
 	Variant string      // of the files in a folder: "fp16" for diffusion_pytorch_model.fp16.safetensors
+	Mixed   bool        // parts that do not have the variant are read without
+	EMA     bool        // the network of a single file is the average of training that it has beside the last weights
 
 	Config, Prediction string // what a single file does not say of itself; see [weights.Options]
 
@@ -56,7 +58,7 @@ func Open(path string, o Options) (_ *Model, err error) {
 	if !o.DType.IsFloat() || o.DType == torch.Float64 {
 		return nil, fmt.Errorf("want float32, bfloat16 or float16 for a model, got %s", o.DType)
 	}
-	files, err := weights.Open(path, weights.Options{Variant: o.Variant, Config: o.Config, Prediction: o.Prediction})
+	files, err := weights.Open(path, weights.Options{Variant: o.Variant, Mixed: o.Mixed, EMA: o.EMA, Config: o.Config, Prediction: o.Prediction})
 	if err != nil {
 		return nil, err
 	}
@@ -68,6 +70,13 @@ func Open(path string, o Options) (_ *Model, err error) {
 	}()
 	if files.UNet == nil || files.Text == nil {
 		return nil, fmt.Errorf("%s: want a whole model, of text encoder, unet and vae; it is a %s", path, files.Kind)
+	}
+	used := *files
+	if o.VAE != "" || o.TinyVAE != "" {
+		used.VAE = nil
+	}
+	if err := Check(&used); err != nil { // before anything is converted, and of all parts at once
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	for i, part := range []*weights.Component{files.Text, files.Text2} {
 		if part == nil {
@@ -93,12 +102,9 @@ func Open(path string, o Options) (_ *Model, err error) {
 }
 
 func openText(part *weights.Component, tokenizer string, second bool, o Options) (t TextEncoder, err error) {
-	c, err := clip.ParseConfig(part.Config)
+	c, err := parseText(part.Config, second)
 	if err != nil {
 		return t, err
-	}
-	if second {
-		c.Projection = true // the class that model_index.json names; its config.json may not
 	}
 	switch {
 	case tokenizer != "":
@@ -132,7 +138,7 @@ func (m *Model) openVAE(own *weights.Component, o Options) (vae.Autoencoder, err
 	}
 	where, scale := m.Path, 0.0
 	if o.VAE != "" {
-		other, err := weights.OpenComponent(o.VAE, weights.Options{Variant: o.Variant})
+		other, err := weights.OpenComponent(o.VAE, weights.Options{Variant: o.Variant, Mixed: o.Mixed})
 		if err != nil {
 			return nil, err
 		}

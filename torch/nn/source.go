@@ -79,6 +79,16 @@ func (b *binding) report() error {
 	return mismatch(b.missing, unexpected, b.misshapen, b.mistyped)
 }
 
+// Fits tells whether src has the tensors of a plan, no others, in the right shapes and of floating point: an error lists all that is
+// wrong, as [BuildFrom]'s does. Nothing is read.
+func Fits(src Source, plan []Shape) error {
+	b := &binding{Source: src, asked: map[string]bool{}}
+	for _, t := range plan {
+		b.fits(t.Name, t.Dims, true)
+	}
+	return b.report()
+}
+
 // fits tells whether the source has such a tensor, and notes what is wrong.
 func (b *binding) fits(name string, shape []int, float bool) bool {
 	b.asked[name] = true

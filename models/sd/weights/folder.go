@@ -111,6 +111,9 @@ func parseModelIndex(data []byte) (modelIndex, error) {
 // OpenFolder reads a folder as diffusers writes it: model_index.json and a folder for each part. Weights are mapped, not read. That a
 // part does not have the variant that is asked for is an error, unless Options.Mixed is set and another part has it.
 func OpenFolder(dir string, o Options) (_ *Model, err error) {
+	if o.EMA {
+		return nil, fmt.Errorf("%s: averages of training beside the last weights are only in single files: a folder may have them as a variant", dir)
+	}
 	path := filepath.Join(dir, "model_index.json")
 	data, err := readJSON(path)
 	if errors.Is(err, fs.ErrNotExist) {
