@@ -13,12 +13,12 @@ func (a *app) convert() *cobra.Command {
 		Short: "Write a model of Stable Diffusion in another layout or type",
 		Long: `Write a model of Stable Diffusion in another layout or type: a single file becomes a folder as diffusers writes it, a folder a
 single file as CompVis' and A1111's programs read it. Tensors are read, converted and written one by one. What is written appears when
-it is complete.`,
+it is complete; a model whose weights are not all there, or not of the right shapes, is refused before.`,
 		Example: `  onestep convert --model v1-5-pruned-emaonly.ckpt --out sd15/
   onestep convert --model sd15/ --dtype f16 --out sd15.safetensors`,
 		Args: arguments(0, "no arguments, only flags"),
 		RunE: func(*cobra.Command, []string) error {
-			got, err := o.Run()
+			got, err := o.Run(func(note string) { newScreen(a.stderr).log.Warn(note) })
 			if err != nil {
 				return err
 			}
@@ -31,8 +31,10 @@ it is complete.`,
 	f.StringVar(&o.Out, "out", "", "FILE.safetensors for a single file, DIR for a folder (required)")
 	f.Var(choice{&o.DType, job.DTypes()}, "dtype", "type of the weights (default: as they are)")
 	f.StringVar(&o.Variant, "variant", "", "of the files that are read: fp16 for those with .fp16. in their names")
+	readHow(f, &o.Mixed, &o.EMA)
 	f.StringVar(&o.OutVariant, "out-variant", "", "of a folder's files that are written")
 	describeFile(f, &o.Config, &o.Prediction)
+	f.BoolVar(&o.Unchecked, "unchecked", false, "write it even if weights are missing, unexpected or of another shape")
 	f.BoolVar(&o.Overwrite, "overwrite", false, "replace what exists")
 	a.jsonFlag(cmd)
 	offerChoices(cmd)

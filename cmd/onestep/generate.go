@@ -59,6 +59,12 @@ func describeFile(f *pflag.FlagSet, config, prediction *string) {
 	call(f, "DIR", "model-config")
 }
 
+// readHow adds the flags for which of a model's weights are read.
+func readHow(f *pflag.FlagSet, mixed, ema *bool) {
+	f.BoolVar(mixed, "mixed-variant", false, "parts that do not have the variant are read without, as in diffusers")
+	f.BoolVar(ema, "ema", false, "of a single file: the network is the averages of training (model_ema) that some have beside the last weights")
+}
+
 func (a *app) generate() *cobra.Command {
 	o := job.DefaultGenerate()
 	var from, list string
@@ -145,6 +151,7 @@ The names of the files that were written go to standard output. A file that exis
 	f.IntVar(&o.Tile, "tile", 0, "code pictures larger than that many pixels in tiles, which needs less memory (default: never)")
 	f.StringVar(&o.Preview, "preview", "", "a PNG file that shows the picture after every step; needs --tiny-vae")
 	f.StringVar(&o.Variant, "variant", "", "of a folder's files: fp16 for those with .fp16. in their names")
+	readHow(f, &o.Mixed, &o.EMA)
 	describeFile(f, &o.Config, &o.Prediction)
 	f.Var(choice{&o.DType, job.DTypes()}, "dtype", "type of weights and computation")
 	f.Var(count{&o.Batch}, "batch", "pictures drawn together; more than 1 changes their last bits")

@@ -28,6 +28,7 @@ import (
 
 func (a *app) info() *cobra.Command {
 	var all bool
+	var variant string
 	cmd := &cobra.Command{
 		Use:   "info FILE|DIR",
 		Short: "Tell what a model file, a run's folder or a picture holds",
@@ -38,14 +39,16 @@ with onestep.`,
   onestep info model.safetensors --all
   onestep info emoji.png --json`,
 		Args: arguments(1, "one file or folder"),
-		RunE: func(_ *cobra.Command, args []string) error { return a.inform(args[0], all) },
+		RunE: func(_ *cobra.Command, args []string) error { return a.inform(args[0], variant, all) },
 	}
 	cmd.Flags().BoolVar(&all, "all", false, "list every tensor (--json always does)")
+	cmd.Flags().StringVar(&variant, "variant", "", "of a folder's files: fp16 for those with .fp16. in their names; other parts are read without")
+	call(cmd.Flags(), "NAME", "variant")
 	a.jsonFlag(cmd)
 	return cmd
 }
 
-func (a *app) inform(path string, all bool) error {
+func (a *app) inform(path, variant string, all bool) error {
 	if path == "builtin" {
 		f, err := builtin.File()
 		if err != nil {
@@ -60,7 +63,7 @@ func (a *app) inform(path string, all bool) error {
 	case err != nil:
 		return err
 	case st.IsDir():
-		return a.infoFolder(path, all)
+		return a.infoFolder(path, variant, all)
 	case !st.Mode().IsRegular():
 		return fmt.Errorf("%s: want a file or a folder", path)
 	}
@@ -74,7 +77,7 @@ func (a *app) inform(path string, all bool) error {
 		if err != nil {
 			return err
 		}
-		return a.infoSD(path)
+		return a.infoSD(path, "")
 	}
 	return a.openModel(path, all)
 }
@@ -86,8 +89,8 @@ type sdInfo struct {
 	Parts []job.Part `json:"parts"`
 }
 
-func (a *app) infoSD(path string) error {
-	kind, parts, err := job.Parts(path, "")
+func (a *app) infoSD(path, variant string) error {
+	kind, parts, err := job.Parts(path, variant)
 	if err != nil {
 		return err
 	}
@@ -125,7 +128,7 @@ func startsWith(path, magic string) (bool, error) {
 	return string(head[:n]) == magic, nil
 }
 
-func (a *app) infoFolder(path string, all bool) error {
+func (a *app) infoFolder(path, variant string, all bool) error {
 	_, err := os.Stat(filepath.Join(path, "options.json"))
 	if err == nil {
 		return a.infoRun(path)
@@ -134,9 +137,9 @@ func (a *app) infoFolder(path string, all bool) error {
 		return err
 	}
 	if _, err := os.Stat(filepath.Join(path, "model_index.json")); err == nil {
-		return a.infoSD(path)
+		return a.infoSD(path, variant)
 	}
-	if kind, parts, err := job.Parts(path, ""); err == nil { // the folder of a part
+	if kind, parts, err := job.Parts(path, variant); err == nil { // the folder of a part
 		return a.printSD(path, kind, parts)
 	}
 	err = a.openModel(path, all)

@@ -176,7 +176,7 @@ func (m *Model) openVAE(own *weights.Component, o Options) (vae.Autoencoder, err
 
 // OpenTiny opens a tiny autoencoder as [vae.OpenTiny] does, also of files of torch.save such as taesd_decoder.pth.
 func OpenTiny(path string, dev torch.Device, dtype torch.DType) (*vae.Tiny, error) {
-	return vae.OpenTinyBy(weights.OpenTensors, path, dev, dtype)
+	return vae.OpenTinyBy(func(path string) (vae.File, error) { return weights.OpenTensors(path) }, path, dev, dtype)
 }
 
 // check tells whether the parts belong together.

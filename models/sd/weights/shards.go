@@ -10,7 +10,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/onestep-go/onestep/models/sd/vae"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -20,10 +19,6 @@ type file interface {
 	nn.Source
 	Close() error
 }
-
-// OpenTensors opens any file of weights, of safetensors, of torch.save, or the index of several, without asking what they are of: the
-// tensors have the names that they have there.
-func OpenTensors(path string) (vae.File, error) { return openWeights(path) }
 
 // openWeights opens a file of weights, or an index and the files that it names.
 func openWeights(path string) (file, error) {

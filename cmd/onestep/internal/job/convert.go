@@ -3,20 +3,26 @@ package job
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/prompt"
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
 )
 
 // Convert are the options of writing a model of Stable Diffusion in another layout or type.
 type Convert struct {
 	Model, Variant, Config, Prediction string
+	Mixed, EMA                         bool // see weights.Options
 	Out, DType, OutVariant             string
 	Overwrite                          bool
+	Unchecked                          bool // also what is not whole
 }
 
 // Converted is what was written.
@@ -24,13 +30,15 @@ type Converted struct {
 	Path  string `json:"path"`
 	Kind  string `json:"kind"`
 	DType string `json:"dtype"` // "": as they were
+
+	Ignored []string `json:"ignored"` // tensors of a single file that belong to no part
 }
 
-// Run writes the model.
-func (o Convert) Run() (Converted, error) { return o.run(nil) }
+// Run writes the model. Remarks go to note.
+func (o Convert) Run(note func(string)) (Converted, error) { return o.run(note, nil) }
 
 // run writes the model, after change, which returns what is to be done when it is written.
-func (o Convert) run(change func(m *weights.Model, as *torch.DType) (func() error, error)) (_ Converted, err error) {
+func (o Convert) run(note func(string), change func(m *weights.Model, as *torch.DType) (func() error, error)) (_ Converted, err error) {
 	single := strings.EqualFold(filepath.Ext(o.Out), ".safetensors")
 	switch {
 	case o.Model == "":
@@ -39,6 +47,8 @@ func (o Convert) run(change func(m *weights.Model, as *torch.DType) (func() erro
 		return Converted{}, usage("--out is missing: FILE.safetensors for a single file, DIR for a folder of diffusers'")
 	case !single && filepath.Ext(o.Out) != "" && filepath.Ext(strings.TrimSuffix(o.Out, "/")) == ".ckpt":
 		return Converted{}, usage("--out: want FILE.safetensors or DIR, got %q", o.Out)
+	case o.Mixed && o.Variant == "":
+		return Converted{}, usage("--mixed-variant goes with --variant")
 	case single && o.OutVariant != "":
 		return Converted{}, usage("--out-variant: single files have none")
 	}
@@ -56,11 +66,19 @@ func (o Convert) run(change func(m *weights.Model, as *torch.DType) (func() erro
 		}
 		w.DType = &d
 	}
-	m, err := weights.Open(o.Model, weights.Options{Variant: o.Variant, Config: o.Config, Prediction: o.Prediction})
+	m, err := weights.Open(o.Model, weights.Options{Variant: o.Variant, Mixed: o.Mixed, EMA: o.EMA, Config: o.Config, Prediction: o.Prediction})
 	if err != nil {
 		return Converted{}, err
 	}
 	defer m.Close()
+	if err := sd.Check(m); err != nil && !o.Unchecked {
+		return Converted{}, fmt.Errorf("%s: %w: --unchecked converts it nevertheless", o.Model, err)
+	} else if err != nil {
+		note(fmt.Sprintf("%s: %v", o.Model, err))
+	}
+	if n := len(m.Ignored); n > 0 {
+		note(fmt.Sprintf("%d tensors that belong to no part are left out, such as %.100s", n, Printable(m.Ignored[0])))
+	}
 	if change != nil {
 		var done func() error
 		if done, err = change(m, w.DType); err != nil {
@@ -68,7 +86,7 @@ func (o Convert) run(change func(m *weights.Model, as *torch.DType) (func() erro
 		}
 		defer func() { err = errors.Join(err, done()) }()
 	}
-	out := Converted{Path: o.Out, Kind: m.Kind.String(), DType: o.DType}
+	out := Converted{Path: o.Out, Kind: m.Kind.String(), DType: o.DType, Ignored: append([]string{}, m.Ignored...)}
 	if single {
 		return out, weights.WriteSingle(o.Out, m, w)
 	}
@@ -83,16 +101,31 @@ type Part struct {
 	DTypes   map[string]int `json:"dtypes"`
 }
 
-// Parts describes a model of Stable Diffusion or the folder of a part of one, whatever its layout.
+// Parts describes a model of Stable Diffusion, a part of one, or what is added to one, whatever its layout. Of a folder's weights it takes
+// those of a variant. The last part is what belongs to none, if there is something.
 func Parts(path, variant string) (kind string, parts []Part, err error) {
-	o := weights.Options{Variant: variant}
+	o := weights.Options{Variant: variant, Mixed: true}
 	if _, err := os.Stat(filepath.Join(path, "config.json")); err == nil {
 		c, err := weights.OpenComponent(path, o)
 		if err != nil {
 			return "", nil, err
 		}
 		defer c.Close()
-		return "a part", []Part{part(filepath.Base(filepath.Clean(path)), c)}, nil
+		return "a part", []Part{part(filepath.Base(filepath.Clean(path)), c, c.Names())}, nil
+	}
+	if st, err := os.Stat(path); err == nil && !st.IsDir() {
+		kind, err := weights.SniffFile(path)
+		if err != nil {
+			return "", nil, err
+		}
+		if kind == weights.TAESD || kind == weights.LoRA || kind == weights.Refiner {
+			f, err := weights.OpenTensors(path)
+			if err != nil {
+				return "", nil, err
+			}
+			defer f.Close()
+			return kind.String(), []Part{part("all", f, f.Names())}, nil
+		}
 	}
 	m, err := weights.Open(path, o)
 	if err != nil {
@@ -104,17 +137,25 @@ func Parts(path, variant string) (kind string, parts []Part, err error) {
 		c    *weights.Component
 	}{{"unet", m.UNet}, {"vae", m.VAE}, {"text_encoder", m.Text}, {"text_encoder_2", m.Text2}, {"controlnet", m.ControlNet}} {
 		if p.c != nil {
-			parts = append(parts, part(p.name, p.c))
+			parts = append(parts, part(p.name, p.c, p.c.Names()))
 		}
+	}
+	if len(m.Ignored) > 0 {
+		f, err := weights.OpenTensors(path)
+		if err != nil {
+			return "", nil, err
+		}
+		defer f.Close()
+		parts = append(parts, part("of no part", f, slices.Values(m.Ignored)))
 	}
 	return m.Kind.String(), parts, nil
 }
 
 // part counts what a part has.
-func part(name string, c *weights.Component) Part {
+func part(name string, src nn.Source, names iter.Seq[string]) Part {
 	out := Part{Name: name, DTypes: map[string]int{}}
-	for name := range c.Names() {
-		shape, d, _ := c.Info(name)
+	for name := range names {
+		shape, d, _ := src.Info(name)
 		n := 1
 		for _, v := range shape {
 			n *= v

@@ -33,6 +33,8 @@ import (
 type Generate struct {
 	Model   string `json:"model"`
 	Variant string `json:"variant,omitempty"`
+	Mixed   bool   `json:"mixed_variant,omitempty"` // see weights.Options, as of EMA
+	EMA     bool   `json:"ema,omitempty"`
 
 	Config     string `json:"model_config,omitempty"` // of a single file: see weights.Options
 	Prediction string `json:"prediction,omitempty"`
@@ -200,6 +202,8 @@ func (o *Generate) validate() error {
 	switch {
 	case o.Model == "":
 		return usage("--model is missing: a folder of diffusers' or a single file")
+	case o.Mixed && o.Variant == "":
+		return usage("--mixed-variant goes with --variant")
 	case len(o.Prompts) == 0:
 		return usage("--prompt is missing: what to draw, or --prompts FILE with a line for each")
 	case dtypes[o.DType] == 0 && o.DType != "f32":
@@ -338,7 +342,7 @@ func (o Generate) picture(flag, path string) (image.Image, error) {
 
 // tryScheduler finds out whether the method can work with the model's configuration, which is read without the weights.
 func (o Generate) tryScheduler(t sampling.TextToImage) error {
-	files, err := weights.Open(o.Model, weights.Options{Variant: o.Variant, Config: o.Config, Prediction: o.Prediction})
+	files, err := weights.Open(o.Model, weights.Options{Variant: o.Variant, Mixed: o.Mixed, EMA: o.EMA, Config: o.Config, Prediction: o.Prediction})
 	if err != nil {
 		return err
 	}
@@ -363,7 +367,7 @@ func (o Generate) open(t *sampling.TextToImage, dev torch.Device) (func(), error
 		tiny = "" // it is for the previews
 	}
 	m, err := sd.Open(o.Model, sd.Options{
-		Device: dev, DType: dtypes[o.DType], Variant: o.Variant, Config: o.Config, Prediction: o.Prediction, VAE: o.VAE, TinyVAE: tiny, Tile: o.Tile,
+		Device: dev, DType: dtypes[o.DType], Variant: o.Variant, Mixed: o.Mixed, EMA: o.EMA, Config: o.Config, Prediction: o.Prediction, VAE: o.VAE, TinyVAE: tiny, Tile: o.Tile,
 	})
 	if err != nil {
 		return nil, err
@@ -376,7 +380,7 @@ func (o Generate) open(t *sampling.TextToImage, dev torch.Device) (func(), error
 		}
 	}
 	for i, path := range o.ControlModels {
-		part, err := weights.OpenComponent(path, weights.Options{Variant: o.Variant})
+		part, err := weights.OpenComponent(path, weights.Options{Variant: o.Variant, Mixed: o.Mixed})
 		if err != nil {
 			return closeAll, err
 		}
