@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,6 +36,29 @@ func (c count) Set(s string) error {
 }
 
 func (c count) Type() string { return "N" }
+
+// above is a flag for a number above 0. Zero is what it holds while nothing is said, so that it cannot be said.
+type above struct{ v *float64 }
+
+func (a above) String() string {
+	if a.v == nil {
+		return "0"
+	}
+	return strconv.FormatFloat(*a.v, 'g', -1, 64)
+}
+
+func (a above) Set(s string) error {
+	n, err := strconv.ParseFloat(s, 64)
+	if err == nil && !(n > 0 && n <= math.MaxFloat64) {
+		err = errors.New("not above 0")
+	}
+	if err == nil {
+		*a.v = n
+	}
+	return err
+}
+
+func (a above) Type() string { return "X" }
 
 // counts is a flag for a list of numbers from 1 on. Nil is what it holds while nothing is said; none empties it.
 type counts struct{ v *[]int }
@@ -100,8 +124,12 @@ func wants(f *pflag.Flag) string {
 		return "a whole number from 1 on"
 	case "N,N":
 		return "whole numbers from 1 on with commas between them"
+	case "X":
+		return "a number above 0"
 	case "int":
 		return "a whole number"
+	case "intSlice":
+		return "whole numbers with commas between them, such as 999,499"
 	case "uint64":
 		return "a whole number from 0 on"
 	case "float64":

@@ -189,7 +189,16 @@ func TestGenerateRefuses(t *testing.T) {
 		{"want a PNG or JPEG file", append(base, "--init-image", filepath.Join(model, "model_index.json"))},
 		{"want --tiny-vae, too", append(base, "--preview", "p.png")},
 		{"timesteps [1 2]", append(base, "--timesteps", "1,2", "--sampler", "lcm")},
-		{"guidance: want a scale from 0 to 1000, got -1", append(base, "--guidance", "-1")},
+		{`--guidance: want a number above 0, got "-1"`, append(base, "--guidance", "-1")},
+		{`--guidance: want a number above 0, got "0"`, append(base, "--guidance", "0")}, // which would be the default
+		{`--guidance: want a number above 0, got "NaN"`, append(base, "--guidance", "NaN")},
+		{`--guidance: want a number above 0, got "inf"`, append(base, "--guidance", "inf")},
+		{"guidance: want a scale from 0 to 1000, got 1001", append(base, "--guidance", "1001")},
+		{`--strength: want a number above 0, got "0"`, append(base, "--strength", "0", "--init-image", filepath.Join(dir, "there.png"))},
+		{`--control-scale: want a number above 0, got "0"`, append(base, "--control-scale", "0")},
+		{`--original-steps: want a whole number from 1 on, got "-5"`, append(base, "--original-steps", "-5")},
+		{`--tile: want a whole number from 1 on, got "-1"`, append(base, "--tile", "-1")},
+		{"--timesteps: want whole numbers with commas between them", append(base, "--timesteps", "x")},
 		{"not a PNG file", []string{"generate", "--from", filepath.Join(dir, "there.png")}},
 		{"want one of them", append(base, "--prompts", "x")},
 	} {
@@ -202,4 +211,47 @@ func TestGenerateRefuses(t *testing.T) {
 	}
 	_, err := os.Stat(filepath.Join(dir, "no.png"))
 	require.ErrorIs(t, err, os.ErrNotExist)
+}
+
+// What the documentation shows can be typed: every flag of every command line in it is known and takes its value.
+func TestDocumentedCommands(t *testing.T) {
+	readme, err := os.ReadFile("../../README.md")
+	require.NoError(t, err)
+	lines := strings.ReplaceAll(string(readme), "\\\n", " ")
+	for _, c := range (&app{}).root().Commands() {
+		lines += "\n" + strings.ReplaceAll(c.Example, "  onestep", "  bin/onestep")
+	}
+	n := 0
+	for line := range strings.SplitSeq(lines, "\n") {
+		rest, ok := strings.CutPrefix(strings.TrimSpace(line), "bin/onestep ")
+		if !ok {
+			continue
+		}
+		rest, _, _ = strings.Cut(rest, " #")
+		cmd, args, err := (&app{}).root().Find(words(rest))
+		require.NoError(t, err, line)
+		require.NotEqual(t, "onestep", cmd.Name(), line)
+		require.NoError(t, cmd.ParseFlags(args), line)
+		n++
+	}
+	require.Greater(t, n, 15)
+}
+
+// words splits a command line as a shell does, as far as its quotes go.
+func words(line string) (list []string) {
+	word, quoted := "", false
+	for _, r := range line + " " {
+		switch {
+		case r == '"':
+			quoted = !quoted
+		case r == ' ' && !quoted:
+			if word != "" {
+				list = append(list, word)
+			}
+			word = ""
+		default:
+			word += string(r)
+		}
+	}
+	return list
 }

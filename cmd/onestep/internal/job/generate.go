@@ -557,6 +557,9 @@ func (o *Generate) readInfo(t infotext.Text) error {
 	number("CFG scale", &o.Guidance)
 	number("Denoising strength", &o.Strength)
 	number("Variation seed strength", &o.VariationStrength)
+	if v := t.Get("CFG scale"); v != "" && bad == nil && o.Guidance == 0 { // which would be the default
+		bad = fmt.Errorf("CFG scale: want a number above 0, got %q: --guidance says another", v)
+	}
 	for name, to := range map[string]*uint64{"Seed": nil, "Variation seed": &o.VariationSeed} {
 		v := t.Get(name)
 		if v == "" {
