@@ -186,7 +186,7 @@ func TestGenerateRefuses(t *testing.T) {
 		{"--eta: want a number, got", append(base, "--eta", "x")},
 		{"as many of both, got 1 and 0", append(base, "--control-model", "x")},
 		{"no such file", append(base, "--init-image", filepath.Join(dir, "none.png"))},
-		{"want a PNG or JPEG file", append(base, "--init-image", filepath.Join(model, "model_index.json"))},
+		{"want a PNG, JPEG, GIF, BMP or WebP file", append(base, "--init-image", filepath.Join(model, "model_index.json"))},
 		{"want --tiny-vae, too", append(base, "--preview", "p.png")},
 		{"timesteps [1 2]", append(base, "--timesteps", "1,2", "--sampler", "lcm")},
 		{`--guidance: want a number above 0, got "-1"`, append(base, "--guidance", "-1")},

@@ -67,7 +67,20 @@ func readHeader(data []byte) (header, error) {
 }
 
 // decode reads an image of any format, turns it upright and puts it on white.
-func decode(data []byte) (img *image.RGBA, err error) {
+func decode(data []byte) (*image.RGBA, error) {
+	from, err := Decode(data)
+	if err != nil {
+		return nil, err
+	}
+	img := image.NewRGBA(from.Bounds())
+	draw.Draw(img, img.Bounds(), image.White, image.Point{}, draw.Src)
+	draw.Draw(img, img.Bounds(), from, image.Point{}, draw.Over)
+	return img, nil
+}
+
+// Decode reads an image, PNG, JPEG, GIF, BMP or WebP, upright and with the colours that libjpeg and libwebp give it. Of an animation it is
+// the first picture. Alpha stays. A header that declares far more pixels than the data can hold is an error.
+func Decode(data []byte) (img image.Image, err error) {
 	h, err := readHeader(data)
 	if err != nil {
 		return nil, err
@@ -78,21 +91,27 @@ func decode(data []byte) (img *image.RGBA, err error) {
 			img, err = nil, fmt.Errorf("the decoder gave up: %v", r)
 		}
 	}()
-	from, format, err := image.Decode(bytes.NewReader(data))
+	img, format, err := image.Decode(bytes.NewReader(data))
 	if err != nil {
 		return nil, err
 	}
-	switch img := from.(type) {
+	switch from := img.(type) {
 	case *image.YCbCr:
-		from = fullColour(img, format)
+		img = fullColour(from, format)
 	case *image.NYCbCrA:
-		img.YCbCr = *fullColour(&img.YCbCr, format)
+		from.YCbCr = *fullColour(&from.YCbCr, format)
 	}
-	img = image.NewRGBA(image.Rect(0, 0, h.w, h.h))
-	draw.Draw(img, img.Bounds(), image.White, image.Point{}, draw.Src)
-	// A GIF's first frame may be a part of its screen.
-	draw.Draw(img, from.Bounds(), from, from.Bounds().Min, draw.Over)
-	return upright(img, h.orientation), nil
+	if whole := image.Rect(0, 0, h.w, h.h); img.Bounds() != whole { // a GIF's first frame may be a part of its screen
+		screen := image.NewNRGBA(whole)
+		draw.Draw(screen, img.Bounds(), img, img.Bounds().Min, draw.Src)
+		img = screen
+	}
+	if h.orientation == 1 {
+		return img, nil
+	}
+	opaque := image.NewRGBA(img.Bounds()) // as all JPEG files are
+	draw.Draw(opaque, opaque.Bounds(), img, image.Point{}, draw.Src)
+	return upright(opaque, h.orientation), nil
 }
 
 // fullColour brings what decoders return to what package image takes all YCbCr to be. A lossy WebP has studio range (RFC

@@ -2,6 +2,7 @@ package job
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -9,8 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"image"
-	_ "image/jpeg" // pictures to start from
-	_ "image/png"
 	"io/fs"
 	"math"
 	"os"
@@ -18,6 +17,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/unet"
@@ -27,6 +27,7 @@ import (
 	"github.com/onestep-go/onestep/sampling/infotext"
 	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/training/dataset"
 )
 
 // Generate are the options of drawing pictures of texts. Start from [DefaultGenerate]. The JSON names are those in a picture's text.
@@ -90,6 +91,8 @@ type Generate struct {
 	Overwrite bool   `json:"-"`
 
 	Index int `json:"index,omitempty"` // which of the pictures that share noise
+
+	remarks []string // on what a picture's text says and is not repeated
 }
 
 // DefaultGenerate returns the options that hold where nothing else is said.
@@ -143,6 +146,9 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 	if err != nil {
 		return none, err
 	}
+	if err := o.there(); err != nil {
+		return none, err
+	}
 	if err := o.tryScheduler(t); err != nil {
 		return none, err
 	}
@@ -167,7 +173,7 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 	if err != nil {
 		return none, err
 	}
-	plan.Notices = append(plan.Notices, on.changed(o.LoRAHashes)...)
+	plan.Notices = slices.Concat(o.remarks, plan.Notices, on.changed(o.LoRAHashes))
 	o.LoRAHashes = on.hashes
 	for _, n := range plan.Notices {
 		note(n)
@@ -206,6 +212,8 @@ func (o *Generate) validate() error {
 		return usage("--mixed-variant goes with --variant")
 	case len(o.Prompts) == 0:
 		return usage("--prompt is missing: what to draw, or --prompts FILE with a line for each")
+	case slices.ContainsFunc(append(o.Prompts[:len(o.Prompts):len(o.Prompts)], o.Negative), func(s string) bool { return !utf8.ValidString(s) }):
+		return usage("--prompt, --negative: want text in UTF-8")
 	case dtypes[o.DType] == 0 && o.DType != "f32":
 		return usage("--dtype: want %s, got %q", strings.Join(DTypes(), ", "), o.DType)
 	case o.N < 1 || o.N > maxImages || len(o.Prompts) > maxImages/o.N:
@@ -254,17 +262,29 @@ func (o Generate) files() ([]string, error) {
 			files = append(files, name)
 		}
 	}
+	folders := map[string]bool{}
 	for _, f := range files {
-		if dir := filepath.Dir(f); strings.HasSuffix(o.Out, "/") {
-			continue // is made
-		} else if st, err := os.Stat(dir); err != nil || !st.IsDir() {
-			return nil, fmt.Errorf("--out: the folder %s does not exist: make it first", dir)
+		folders[filepath.Dir(f)] = true
+	}
+	for dir := range folders {
+		if err := writable(dir, strings.HasSuffix(o.Out, "/")); err != nil {
+			return nil, fmt.Errorf("--out: %w", err)
 		}
+	}
+	there := files
+	if o.Preview != "" {
+		if err := writable(filepath.Dir(o.Preview), strings.HasSuffix(o.Out, "/")); err != nil {
+			return nil, fmt.Errorf("--preview: %w", err)
+		}
+		if slices.ContainsFunc(files, func(f string) bool { return filepath.Clean(f) == filepath.Clean(o.Preview) }) {
+			return nil, usage("--preview: %s is the name of a picture, too", o.Preview)
+		}
+		there = append(files[:len(files):len(files)], o.Preview)
 	}
 	if o.Overwrite {
 		return files, nil
 	}
-	for _, f := range files {
+	for _, f := range there {
 		if _, err := os.Lstat(f); err == nil {
 			return nil, fmt.Errorf("%s exists: choose another name, or allow it by --overwrite", f)
 		} else if !errors.Is(err, fs.ErrNotExist) {
@@ -272,6 +292,29 @@ func (o Generate) files() ([]string, error) {
 		}
 	}
 	return files, nil
+}
+
+// writable makes sure that files can be written in a folder, or, if it may be made, in the one that is there above it: drawing may take
+// long.
+func writable(dir string, make bool) error {
+	st, err := os.Stat(dir)
+	for ; make && errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir); st, err = os.Stat(dir) {
+		dir = filepath.Dir(dir)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("the folder %s does not exist: make it first", dir)
+	}
+	if err != nil {
+		return err
+	}
+	if !st.IsDir() {
+		return fmt.Errorf("%s is no folder", dir)
+	}
+	f, err := os.CreateTemp(dir, ".onestep-")
+	if err != nil {
+		return fmt.Errorf("nothing can be written in the folder %s: %w", dir, err)
+	}
+	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
 
 // draws returns what is to be drawn, without the model.
@@ -318,26 +361,51 @@ func (o Generate) picture(flag, path string) (image.Image, error) {
 	if path == "" {
 		return nil, nil
 	}
-	f, err := os.Open(path)
+	data, err := readFile(path)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", flag, err)
 	}
-	defer f.Close()
-	c, _, err := image.DecodeConfig(bufio.NewReader(f))
+	m, err := dataset.Decode(data)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %s: %w: want a PNG or JPEG file", flag, path, err)
+		return nil, fmt.Errorf("%s: %s: %w: want a PNG, JPEG, GIF, BMP or WebP file", flag, path, err)
 	}
-	if c.Width > 16384 || c.Height > 16384 {
-		return nil, fmt.Errorf("%s: %s has %d×%d pixels: want at most 16384 on a side", flag, path, c.Width, c.Height)
-	}
-	if _, err := f.Seek(0, 0); err != nil {
-		return nil, fmt.Errorf("%s: %w", flag, err)
-	}
-	m, _, err := image.Decode(bufio.NewReader(f))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %s: %w", flag, path, err)
+	if b := m.Bounds(); b.Dx() > 16384 || b.Dy() > 16384 {
+		return nil, fmt.Errorf("%s: %s has %d×%d pixels: want at most 16384 on a side", flag, path, b.Dx(), b.Dy())
 	}
 	return m, nil
+}
+
+// readFile reads a picture's file, which may not be a pipe, where reading would wait, nor endless.
+func readFile(path string) ([]byte, error) {
+	const most = 256 << 20
+	st, err := os.Stat(path)
+	switch {
+	case err != nil:
+		return nil, err
+	case !st.Mode().IsRegular():
+		return nil, fmt.Errorf("%s: want a file, it is something else", path)
+	case st.Size() > most:
+		return nil, fmt.Errorf("%s: it has %d bytes: want at most %d", path, st.Size(), most)
+	}
+	return os.ReadFile(path)
+}
+
+// there makes sure that what is opened after the model, and takes as long, is there.
+func (o Generate) there() error {
+	for _, f := range []struct{ flag, path string }{{"--vae", o.VAE}, {"--tiny-vae", o.TinyVAE}, {"--model-config", o.Config}} {
+		if f.path == "" {
+			continue
+		}
+		if _, err := os.Stat(f.path); err != nil {
+			return fmt.Errorf("%s: %w", f.flag, err)
+		}
+	}
+	for _, path := range o.ControlModels {
+		if _, err := os.Stat(path); err != nil {
+			return fmt.Errorf("--control-model: %w", err)
+		}
+	}
+	return nil
 }
 
 // tryScheduler finds out whether the method can work with the model's configuration, which is read without the weights.
@@ -412,6 +480,9 @@ func (o Generate) draw(ctx context.Context, t sampling.TextToImage, plan samplin
 			return err
 		}
 		defer tiny.Close()
+		if got, want := tiny.Channels(), t.Model.VAE.Channels(); got != want {
+			return fmt.Errorf("%s: its latents have %d channels and the model's %d: they do not belong together", o.TinyVAE, got, want)
+		}
 		preview = tiny
 	}
 	for st, err := range t.Run(ctx, o.Prompts...) {
@@ -497,12 +568,11 @@ func (o Generate) text(t sampling.TextToImage, plan sampling.Plan, on *adapters,
 
 // ReadImage takes the settings over from the text of a PNG file: ours, or A1111's parameters.
 func (o *Generate) ReadImage(path string) error {
-	f, err := os.Open(path)
+	data, err := readFile(path)
 	if err != nil {
 		return err
 	}
-	defer f.Close()
-	texts, err := sampling.ReadTexts(bufio.NewReader(f))
+	texts, err := sampling.ReadTexts(bytes.NewReader(data))
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}
@@ -532,6 +602,7 @@ func (o *Generate) ReadImage(path string) error {
 // readInfo takes over what A1111's parameters say.
 func (o *Generate) readInfo(t infotext.Text) error {
 	var bad error
+	guided := o.Guidance != 0 // by the command line, which comes on top
 	whole := func(name string, to *int) {
 		if v := t.Get(name); v != "" {
 			n, err := strconv.Atoi(v)
@@ -557,7 +628,7 @@ func (o *Generate) readInfo(t infotext.Text) error {
 	number("CFG scale", &o.Guidance)
 	number("Denoising strength", &o.Strength)
 	number("Variation seed strength", &o.VariationStrength)
-	if v := t.Get("CFG scale"); v != "" && bad == nil && o.Guidance == 0 { // which would be the default
+	if v := t.Get("CFG scale"); v != "" && bad == nil && o.Guidance == 0 && !guided { // which would be the default
 		bad = fmt.Errorf("CFG scale: want a number above 0, got %q: --guidance says another", v)
 	}
 	for name, to := range map[string]*uint64{"Seed": nil, "Variation seed": &o.VariationSeed} {
@@ -580,6 +651,18 @@ func (o *Generate) readInfo(t infotext.Text) error {
 			bad = errors.Join(bad, fmt.Errorf("size: want WxH, got %q", v))
 		}
 	}
+	if len(t.Fields) == 0 {
+		o.remarks = append(o.remarks, "the picture's text has no settings: all of it is taken for the prompt")
+	}
+	if o.Init == "" && o.Strength != 0 {
+		if t.Get("Hires upscale") == "" && t.Get("Hires upscaler") == "" && bad == nil {
+			bad = errors.New("it was drawn from another picture, which its text does not have: want that one by --init-image")
+		}
+		o.Strength = 0 // of a second pass, which is not made
+	}
+	if left := notRepeated(t); left != nil {
+		o.remarks = append(o.remarks, "of the picture's text this is not repeated: "+strings.Join(left, ", "))
+	}
 	if v := t.Get("Sampler"); v != "" {
 		if kind := t.Get("Schedule type"); kind == "Karras" {
 			v += " Karras"
@@ -596,6 +679,25 @@ func (o *Generate) readInfo(t infotext.Text) error {
 	return bad
 }
 
+// repeated are the settings in A1111's texts that are taken over, or that change nothing.
+var repeated = []string{
+	"Steps", "Clip skip", "CFG scale", "Denoising strength", "Variation seed", "Variation seed strength", "Seed", "Size", "Sampler",
+	"Model", "Model hash", "VAE", "VAE hash", "Version", "Lora hashes",
+}
+
+// notRepeated lists the settings of a text that are not taken over although they may change the picture.
+func notRepeated(t infotext.Text) (list []string) {
+	for _, f := range t.Fields {
+		switch {
+		case slices.Contains(repeated, f.Name), f.Name == "RNG" && f.Value == "CPU",
+			f.Name == "Schedule type" && (f.Value == "Karras" || f.Value == "Automatic"):
+		default:
+			list = append(list, Printable(f.Name+": "+f.Value))
+		}
+	}
+	return list
+}
+
 // ReadPrompts reads a file with a text on each line; empty lines are left out. "-" is standard input.
 func ReadPrompts(path string) ([]string, error) {
 	f := os.Stdin
@@ -607,14 +709,28 @@ func ReadPrompts(path string) ([]string, error) {
 		defer f.Close()
 	}
 	var out []string
+	const longest = 1 << 20
 	lines := bufio.NewScanner(f)
-	lines.Buffer(nil, 1<<20)
-	for lines.Scan() {
-		if text := strings.TrimSpace(lines.Text()); text != "" {
+	lines.Buffer(nil, longest)
+	n := 1
+	for ; lines.Scan(); n++ {
+		line := lines.Text()
+		if n == 1 {
+			line = strings.TrimPrefix(line, "\ufeff") // which some editors put there
+		}
+		if !utf8.ValidString(line) {
+			return nil, fmt.Errorf("%s: line %d is not UTF-8: want a text file in that encoding", path, n)
+		}
+		if text := strings.TrimSpace(line); text != "" {
 			out = append(out, text)
 		}
+		if len(out) > maxImages {
+			return nil, fmt.Errorf("%s: want at most %d texts", path, maxImages)
+		}
 	}
-	if err := lines.Err(); err != nil {
+	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
+		return nil, fmt.Errorf("%s: line %d is longer than %d MiB: want a text on each line", path, n, longest>>20)
+	} else if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	if out == nil {
