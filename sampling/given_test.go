@@ -1,8 +1,10 @@
 package sampling_test
 
 import (
+	"context"
 	"image"
 	"image/color"
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
@@ -10,7 +12,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/models/sd/sdtest"
 	"github.com/onestep-go/onestep/models/sd/sdtest/tiny"
+	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch"
 )
@@ -89,5 +93,59 @@ func TestEmptyNegative(t *testing.T) {
 		plan, err := d.Plan("a cat")
 		require.NoError(t, err)
 		require.Contains(t, joinNotices(plan.Notices), "that an empty negative prompt is to be encoded has no effect: it is not empty")
+	}
+}
+
+// A ControlNet of another family is refused before anything is drawn.
+func TestForeignControls(t *testing.T) {
+	m := openTiny(t, sd.Options{})
+	picture, _ := given()
+	for want, change := range map[string]func(e *unet.Encoder){
+		"": func(*unet.Encoder) {},
+		"control 1: its network is of another family than the model: cross_attention_dim: want 16, got 32": func(e *unet.Encoder) {
+			e.CrossAttentionDim = unet.Ints{32}
+		},
+		"block_out_channels: want [16 16], got [16 32]": func(e *unet.Encoder) { e.BlockOutChannels = unet.Ints{16, 32} },
+		"layers_per_block: want 1, got 2":               func(e *unet.Encoder) { e.LayersPerBlock = unet.Ints{2} },
+		"addition_embed_type: want none, got \"text_time\"": func(e *unet.Encoder) {
+			e.AdditionEmbedType, e.AdditionTimeEmbedDim, e.ProjectionInputDim = "text_time", 8, 6*8+24
+		},
+	} {
+		c := unet.ControlNetConfig{Encoder: m.UNet.Config().Encoder, EmbeddingChannels: unet.Ints{4, 4, 8, 8}}
+		change(&c.Encoder)
+		net, err := unet.ControlNetFrom(c, sdtest.Filled(unet.ControlNetShapes(c)), torch.CPU, torch.Float32)
+		require.NoError(t, err)
+		t.Cleanup(net.Close)
+		_, err = sampling.TextToImage{Model: m, Controls: []sampling.Control{{Net: net, Image: picture}}}.Plan("a cat")
+		if want == "" {
+			require.NoError(t, err)
+			continue
+		}
+		require.ErrorContains(t, err, want)
+	}
+}
+
+// Weights that are not numbers end a drawing in its first step.
+func TestBrokenWeights(t *testing.T) {
+	for _, bad := range []float64{math.NaN(), math.Inf(1)} {
+		m := openTiny(t, sd.Options{DType: torch.BFloat16})
+		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+			return s.NoGrad(func(s *torch.Scope) error {
+				for name, v := range m.UNet.Parameters() {
+					if name == "conv_out.bias" {
+						v.FillInPlace(s, bad)
+					}
+				}
+				return nil
+			})
+		}))
+		steps := 0
+		for _, err := range (sampling.TextToImage{Model: m, Steps: 4}).Run(context.Background(), "a cat") {
+			if steps++; steps > 1 {
+				t.Fatal("it went on")
+			}
+			require.EqualError(t, err, "text 1: step 1: the network's prediction is not finite: its weights are broken, or too large for bfloat16")
+		}
+		require.Equal(t, 1, steps)
 	}
 }

@@ -222,15 +222,19 @@ func (d *decision) method() error {
 			return err
 		}
 	}
+	return d.choose(m.Distilled())
+}
+
+// choose fills in what is not said of the method, for a model that is told its guidance or not.
+func (d *decision) choose(distilled bool) (err error) {
 	if d.Method == nil {
 		name, exact := d.config.Default()
 		switch {
-		case m.Distilled():
+		case distilled:
 			name = "lcm"
 		case !exact && d.config.Class != "":
 			d.note("the model's own sampler, %s, is not built: %s takes its place", d.config.Class, name)
 		}
-		var err error
 		if d.Method, err = scheduler.Named(name); err != nil {
 			return err
 		}
@@ -324,13 +328,7 @@ func (d *decision) pictures() error {
 		if err := fit("picture to start from", &d.Init); err != nil {
 			return err
 		}
-		d.plan.Strength = d.Strength
-		if d.plan.Strength == 0 {
-			d.plan.Strength = 0.8
-			if d.Mask != nil {
-				d.plan.Strength = 1
-			}
-		}
+		d.plan.Strength = d.strength()
 	}
 	if d.Mask != nil {
 		if err := fit("mask", &d.Mask); err != nil {
@@ -341,6 +339,9 @@ func (d *decision) pictures() error {
 	for i, c := range d.Controls {
 		if c.Net == nil || c.Image == nil {
 			return fmt.Errorf("control %d: want a network and a picture", i+1)
+		}
+		if err := together(c.Net.Config().Encoder, d.Model.UNet.Config().Encoder); err != nil {
+			return fmt.Errorf("control %d: its network is of another family than the model: %w", i+1, err)
 		}
 		if err := fit("control picture", &d.Controls[i].Image); err != nil {
 			return err
@@ -354,6 +355,49 @@ func (d *decision) pictures() error {
 		if !(c.Start >= 0 && c.Start < d.Controls[i].End && d.Controls[i].End <= 1) {
 			return fmt.Errorf("control %d: want a part of the steps from 0 to 1, got %g to %g", i+1, c.Start, d.Controls[i].End)
 		}
+	}
+	return nil
+}
+
+// strength is what holds with a picture to start from.
+func (d *decision) strength() float64 {
+	switch {
+	case d.Strength != 0:
+		return d.Strength
+	case d.Mask != nil:
+		return 1
+	}
+	return 0.8
+}
+
+// Try tells whether the method can work with a model of that scheduler's configuration, before there is one. distilled is
+// [sd.Model.Distilled].
+func (t TextToImage) Try(config scheduler.Config, distilled bool) error {
+	d := &decision{TextToImage: t, config: config}
+	if err := d.choose(distilled); err != nil {
+		return err
+	}
+	if d.Init != nil {
+		d.plan.Strength = d.strength()
+	}
+	return d.start()
+}
+
+// together tells whether a ControlNet can be added to a network.
+func together(control, network unet.Encoder) error {
+	level := func(list unet.Ints, i int) int { return list[min(i, len(list)-1)] } // one number stands for all
+	for i := range network.BlockOutChannels {
+		if c, n := level(control.LayersPerBlock, i), level(network.LayersPerBlock, i); c != n {
+			return fmt.Errorf("layers_per_block: want %d, got %d", n, c)
+		}
+	}
+	switch c, n := control.CrossAttentionDim[0], network.CrossAttentionDim[0]; {
+	case !slices.Equal(control.BlockOutChannels, network.BlockOutChannels):
+		return fmt.Errorf("block_out_channels: want %v, got %v", network.BlockOutChannels, control.BlockOutChannels)
+	case c != n:
+		return fmt.Errorf("cross_attention_dim: want %d, got %d", n, c)
+	case control.AdditionEmbedType != "" && network.AdditionEmbedType == "":
+		return fmt.Errorf("addition_embed_type: want none, got %q", control.AdditionEmbedType)
 	}
 	return nil
 }
@@ -537,6 +581,9 @@ func (d *decision) batch(ctx context.Context, s *torch.Scope, f fixed, words sd.
 		}
 		x.Free()
 		x = next
+		if !finite(s, x) {
+			return fmt.Errorf("step %d: the network's prediction is not finite: its weights are broken, or too large for %s", i+1, kind)
+		}
 		at.I, at.Steps, at.clean, at.scope = i+1, len(run.Timesteps()), clean, s
 		if at.I == at.Steps {
 			if at.Pictures, err = d.decode(ctx, s, x); err != nil {
@@ -551,6 +598,14 @@ func (d *decision) batch(ctx context.Context, s *torch.Scope, f fixed, words sd.
 		}
 	}
 	return nil
+}
+
+// finite tells whether all of x is a number.
+func finite(s *torch.Scope, x *torch.Tensor) bool {
+	sum := s.Tidy(func(s *torch.Scope) *torch.Tensor { return x.To(s, torch.Float32).Sum(s) })
+	defer sum.Free()
+	v := sum.Item()
+	return !math.IsNaN(v) && !math.IsInf(v, 0)
 }
 
 // begin returns the latents to start from. For an ordinary network with a mask it returns the latents of the picture and the noise,

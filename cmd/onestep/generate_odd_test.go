@@ -16,6 +16,7 @@ import (
 
 	"github.com/onestep-go/onestep/models/sd/sdtest/tiny"
 	"github.com/onestep-go/onestep/sampling"
+	"github.com/onestep-go/onestep/torch"
 )
 
 // slanted is a picture in colours that tell its corners apart.
@@ -223,4 +224,28 @@ func TestFromA1111(t *testing.T) {
 	}
 	code, errs = draw("cat\nSteps: 2, Sampler: LCM, CFG scale: 1, Denoising strength: 0.5, Seed: 1", "--init-image", at("from.png"))
 	require.Zero(t, code, errs)
+}
+
+// A scheduler that cannot work is told before the weights are looked at, also where the sampler and its steps are the model's own.
+func TestSchedulerBeforeWeights(t *testing.T) {
+	dir, model := tinyModel(t)
+	weights := filepath.Join(model, "vae", "diffusion_pytorch_model.safetensors")
+	rewrite(t, weights, weights, func(_ *torch.Scope, all map[string]*torch.Tensor) { delete(all, "decoder.conv_out.bias") })
+	scheduler := filepath.Join(model, "scheduler", "scheduler_config.json")
+	for _, c := range []struct {
+		config, want string
+		flags        []string
+	}{
+		{`{"_class_name": "DDIMScheduler"}`, "want 1 to 1000 steps, got 1001", []string{"--steps", "1001"}},
+		{`{"_class_name": "DDIMScheduler", "num_train_timesteps": 20}`, "want 1 to 20 steps, got 25", nil},
+		{`{"_class_name": "LCMScheduler", "original_inference_steps": 3}`, "4 steps", nil},
+		{`{"_class_name": "DDIMScheduler", "beta_schedule": "none"}`, "beta_schedule", nil},
+		{`{"_class_name": "DDIMScheduler"}`, "1 missing: decoder.conv_out.bias", nil}, // this one works
+	} {
+		require.NoError(t, os.WriteFile(scheduler, []byte(c.config), 0o644))
+		code, _, errs := try(append([]string{"generate", "--model", model, "--prompt", "x", "--out", filepath.Join(dir, "x.png")}, c.flags...)...)
+		require.Equal(t, exitFailure, code)
+		require.Contains(t, errs, c.want)
+		require.Equal(t, 1, strings.Count(errs, "\n"), errs)
+	}
 }

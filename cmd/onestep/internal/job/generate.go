@@ -421,11 +421,14 @@ func (o Generate) tryScheduler(t sampling.TextToImage) error {
 			return fmt.Errorf("%s: %w", o.Model, err)
 		}
 	}
-	if t.Method == nil || (t.Steps == 0 && t.Timesteps == nil) {
-		return nil // decided with the model
+	if files.UNet == nil {
+		return nil // told with the rest of what is missing
 	}
-	_, err = t.Method.Start(c, scheduler.Options{Steps: t.Steps, Timesteps: t.Timesteps, OriginalSteps: t.OriginalSteps, Strength: t.Strength, Shorten: t.Shorten})
-	return err
+	network, err := unet.ParseConfig(files.UNet.Config)
+	if err != nil {
+		return fmt.Errorf("%s: unet: %w", o.Model, err)
+	}
+	return t.Try(c, network.TimeCondProjDim > 0)
 }
 
 // open reads the weights. What it returns closes them.
