@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/json"
 	"iter"
 	"maps"
@@ -11,6 +12,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/onestep-go/onestep/models/sd/sdtest/tiny"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -171,4 +173,50 @@ func TestInfoTiny(t *testing.T) {
 		require.Zero(t, code, errs)
 		require.Contains(t, out, "Stable Diffusion, taesd\n  all             67 tensors, ")
 	}
+}
+
+// Parts alone are converted, too: ControlNets and autoencoders, from folders and to them.
+func TestConvertParts(t *testing.T) {
+	dir, model := tinyModel(t)
+	at := func(name string) string { return filepath.Join(dir, name) }
+	require.NoError(t, tiny.WriteControlNet(at("control"), "sd15"))
+	for name, from := range map[string]string{"control": at("control"), "vae": filepath.Join(model, "vae")} {
+		for _, args := range [][]string{
+			{"--model", from, "--out", at(name + ".safetensors")},
+			{"--model", at(name + ".safetensors"), "--out", at(name + "-back")},
+			{"--model", from, "--out", at(name + "-half"), "--dtype", "bf16"},
+		} {
+			code, _, errs := try(append([]string{"convert"}, args...)...)
+			require.Zero(t, code, errs)
+		}
+		const weights = "diffusion_pytorch_model.safetensors"
+		want, err := os.ReadFile(filepath.Join(from, weights))
+		require.NoError(t, err)
+		got, err := os.ReadFile(filepath.Join(at(name+"-back"), weights))
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(want, got), name)
+		code, out, errs := try("info", at(name+"-half"))
+		require.Zero(t, code, errs)
+		require.Contains(t, out, " bf16)")
+	}
+	for want, args := range map[string][]string{
+		"it has a part of one": {"convert", "--model", filepath.Join(model, "unet"), "--out", at("no")},
+		"want a whole model, of text encoder, unet and vae; it is a controlnet": {"generate", "--model", at("control"), "--prompt", "x", "--out", at("no.png")},
+		"--out: want FILE.safetensors or DIR":                                   {"convert", "--model", model, "--out", at("no.PT")},
+	} {
+		code, _, errs := try(args...)
+		require.NotZero(t, code)
+		require.Contains(t, errs, want)
+	}
+}
+
+// A model's own tokenizer does not go into a single file, which is told, and how the file is used.
+func TestConvertTokenizer(t *testing.T) {
+	out := filepath.Join(t.TempDir(), "x.safetensors")
+	const model = "../../tests/testdata/sd/sd15"
+	code, _, errs := try("convert", "--model", model, "--out", out)
+	require.Zero(t, code, errs)
+	require.Contains(t, errs, "use it with --model-config "+model)
+	code, _, errs = try("generate", "--model", out, "--model-config", model, "--prompt", "x", "--steps", "1", "--out", out+".png")
+	require.Zero(t, code, errs)
 }

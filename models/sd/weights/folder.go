@@ -108,7 +108,8 @@ func parseModelIndex(data []byte) (modelIndex, error) {
 	return index, nil
 }
 
-// OpenFolder reads a folder as diffusers writes it: model_index.json and a folder for each part. Weights are mapped, not read. That a
+// OpenFolder reads a folder as diffusers writes it: model_index.json and a folder for each part, or config.json and the weights of an
+// autoencoder or a ControlNet, which is a model with that part alone. Weights are mapped, not read. That a
 // part does not have the variant that is asked for is an error, unless Options.Mixed is set and another part has it.
 func OpenFolder(dir string, o Options) (_ *Model, err error) {
 	if o.EMA {
@@ -117,7 +118,7 @@ func OpenFolder(dir string, o Options) (_ *Model, err error) {
 	path := filepath.Join(dir, "model_index.json")
 	data, err := readJSON(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: want a folder with a model_index.json, as diffusers writes it: there is none", dir)
+		return openLone(dir, o)
 	}
 	if err != nil {
 		return nil, err
@@ -158,6 +159,29 @@ func OpenFolder(dir string, o Options) (_ *Model, err error) {
 		}
 	}
 	m.Kind = kindOf(m.UNet.Config)
+	return m, nil
+}
+
+// openLone reads the folder of an autoencoder or a ControlNet as a model that has nothing else.
+func openLone(dir string, o Options) (*Model, error) {
+	config, err := readJSON(filepath.Join(dir, "config.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: want a folder with a model_index.json, as diffusers writes it: there is none", dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	m := &Model{Kind: kindOf(config)}
+	to := map[Kind]**Component{VAE: &m.VAE, ControlNet: &m.ControlNet}[m.Kind]
+	if to == nil {
+		return nil, fmt.Errorf("%s: want a folder with a model_index.json, as diffusers writes it: it has a part of one", dir)
+	}
+	c, err := OpenComponent(dir, o)
+	if err != nil {
+		return nil, err
+	}
+	m.closers = []func() error{c.Close}
+	*to = c
 	return m, nil
 }
 

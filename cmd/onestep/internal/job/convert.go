@@ -45,7 +45,7 @@ func (o Convert) run(note func(string), change func(m *weights.Model, as *torch.
 		return Converted{}, usage("--model is missing: a folder of diffusers' or a single file")
 	case o.Out == "":
 		return Converted{}, usage("--out is missing: FILE.safetensors for a single file, DIR for a folder of diffusers'")
-	case !single && filepath.Ext(o.Out) != "" && filepath.Ext(strings.TrimSuffix(o.Out, "/")) == ".ckpt":
+	case slices.Contains([]string{".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx"}, strings.ToLower(filepath.Ext(strings.TrimSuffix(o.Out, "/")))):
 		return Converted{}, usage("--out: want FILE.safetensors or DIR, got %q", o.Out)
 	case o.Mixed && o.Variant == "":
 		return Converted{}, usage("--mixed-variant goes with --variant")
@@ -88,6 +88,11 @@ func (o Convert) run(note func(string), change func(m *weights.Model, as *torch.
 	}
 	out := Converted{Path: o.Out, Kind: m.Kind.String(), DType: o.DType, Ignored: append([]string{}, m.Ignored...)}
 	if single {
+		if m.Tokenizer != "" {
+			if t, err := prompt.Open(m.Tokenizer); err == nil && t.Vocab() != prompt.Default().Vocab() {
+				note(fmt.Sprintf("the model has a tokenizer of its own, which single files cannot hold: use it with --model-config %s", o.Model))
+			}
+		}
 		return out, weights.WriteSingle(o.Out, m, w)
 	}
 	return out, weights.WriteFolder(filepath.Clean(o.Out), m, w)
