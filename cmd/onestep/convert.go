@@ -12,8 +12,9 @@ func (a *app) convert() *cobra.Command {
 		Use:   "convert --model MODEL --out OUT",
 		Short: "Write a model of Stable Diffusion in another layout or type",
 		Long: `Write a model of Stable Diffusion in another layout or type: a single file becomes a folder as diffusers writes it, a folder a
-single file as CompVis' and A1111's programs read it. An autoencoder or a ControlNet alone is converted likewise. Tensors are read, converted and written one by one. What is written appears when
-it is complete; a model whose weights are not all there, or not of the right shapes, is refused before.`,
+single file as CompVis' and A1111's programs read it; an autoencoder or a ControlNet alone likewise. Tensors are read, converted and
+written one by one. A model whose weights are not all there, or not of the right shapes, is refused. What is written appears when it is
+complete.`,
 		Example: `  onestep convert --model v1-5-pruned-emaonly.ckpt --out sd15/
   onestep convert --model sd15/ --dtype f16 --out sd15.safetensors`,
 		Args: arguments(0, "no arguments, only flags"),
