@@ -255,3 +255,21 @@ func words(line string) (list []string) {
 	}
 	return list
 }
+
+// An empty negative text is one for SDXL if that is asked for; the picture says so.
+func TestEmptyNegative(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	require.NoError(t, tiny.Write(at("sdxl"), "sdxl"))
+	draw := func(out string, flags ...string) []byte {
+		code, _, errs := try(append([]string{"generate", "--threads", "1", "--out", at(out)}, flags...)...)
+		require.Zero(t, code, errs)
+		return pixelsOf(t, at(out))
+	}
+	base := []string{"--model", at("sdxl"), "--prompt", "x", "--seed", "1", "--steps", "2", "--guidance", "5"}
+	zeros := draw("a.png", base...)
+	require.Equal(t, zeros, draw("b.png", append(base, "--negative", "")...), "a script's empty variable")
+	empty := draw("c.png", append(base, "--empty-negative")...)
+	require.NotEqual(t, zeros, empty)
+	require.Equal(t, empty, draw("d.png", "--from", at("c.png")))
+}
