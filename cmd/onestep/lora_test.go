@@ -66,6 +66,18 @@ func TestGenerateWithAdapters(t *testing.T) {
 	require.Equal(t, draw("half", "a cat", "--lora", two), draw("blocks", "a cat", "--lora", one+"=0", "--lora", two+"=-1,text_encoder:1"))
 	require.NotEqual(t, bare, draw("unet", "a cat", "--lora", one+"=1,unet.down_blocks:0"))
 
+	lcm := filepath.Join(dir, "LCM-lora.safetensors")
+	require.NoError(t, os.Link(one, lcm))
+	for sampler, remark := range map[string]bool{"lcm": false, "ddim": true} {
+		code, text, errs := try("generate", "--model", model, "--prompt", "a cat", "--steps", "2", "--sampler", sampler, "--lora", lcm, "--threads", "1", "--json",
+			"--out", out("sampler-"+sampler))
+		require.Zero(t, code, errs)
+		require.Equal(t, remark, strings.Contains(errs, "seems to be made for --sampler lcm"), errs)
+		var got struct{ Adapters map[string]int }
+		require.NoError(t, json.Unmarshal([]byte(text), &got))
+		require.Greater(t, got.Adapters[lcm], 10)
+	}
+
 	code, text, errs := try("info", out("with"))
 	require.Zero(t, code, errs)
 	require.Contains(t, text, `Lora hashes: \"one: `)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -241,6 +242,41 @@ func (on *adapters) describe(info *infotext.Text) {
 		info.Prompt += " " + on.tags
 	}
 	info.Add("Lora hashes", strings.Join(on.hashes, ", "))
+}
+
+// fewStep are adapters that want a sampler of their own, by what their names contain; with another one pictures are bad.
+var fewStep = []struct {
+	name     string
+	samplers []string
+	hint     string
+}{
+	{"lcm", []string{"lcm", "tcd"}, "--sampler lcm --steps 4 --guidance 1"},
+	{"dmd2", []string{"lcm"}, "--sampler lcm --timesteps 999,749,499,249 --guidance 1"},
+	{"tcd", []string{"tcd"}, "--sampler tcd --steps 4 --guidance 1"},
+	{"pcm_", []string{"tcd", "lcm", "ddim"}, "--sampler tcd --steps 4 --guidance 1"},
+	{"hyper-sd", []string{"ddim", "tcd", "lcm"}, "--sampler ddim --guidance 1, or tcd for the unified ones"},
+}
+
+// suits remarks on few-step adapters that are drawn with by another sampler.
+func (on *adapters) suits(sampler string) (notes []string) {
+	for _, file := range slices.Sorted(maps.Keys(on.loaded)) {
+		for _, f := range fewStep {
+			if strings.Contains(strings.ToLower(adapterName(file)), f.name) && !slices.Contains(f.samplers, sampler) {
+				notes = append(notes, fmt.Sprintf("the adapter %s seems to be made for %s; the sampler here is %s", adapterName(file), f.hint, sampler))
+				break
+			}
+		}
+	}
+	return notes
+}
+
+// counts returns how many modules each adapter has on the model.
+func (on *adapters) counts() map[string]int {
+	of := map[string]int{}
+	for file, a := range on.loaded {
+		of[file] = len(a.Modules)
+	}
+	return of
 }
 
 // changed tells which adapters are not those that a picture was drawn with.

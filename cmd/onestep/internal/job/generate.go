@@ -118,6 +118,8 @@ type Generated struct {
 	Height      int       `json:"height"`
 	Seed        uint64    `json:"seed"` // of each text's first picture
 	Notices     []string  `json:"notices"`
+
+	Adapters map[string]int `json:"adapters,omitempty"` // modules of each file's that are on the model
 }
 
 // Progress is told after each step: the picture, from 0, of how many, and the step, from 1, of how many.
@@ -173,7 +175,7 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 	if err != nil {
 		return none, err
 	}
-	plan.Notices = slices.Concat(o.remarks, plan.Notices, on.changed(o.LoRAHashes))
+	plan.Notices = slices.Concat(o.remarks, plan.Notices, on.changed(o.LoRAHashes), on.suits(plan.Method))
 	o.LoRAHashes = on.hashes
 	for _, n := range plan.Notices {
 		note(n)
@@ -181,6 +183,7 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 	out := Generated{
 		Files: files, Model: o.Model, Kind: t.Model.Kind.String(), Sampler: plan.Method, Timesteps: plan.Timesteps, Guidance: plan.Guidance,
 		Evaluations: plan.Evaluations, Width: plan.Width, Height: plan.Height, Seed: *o.Seed, Notices: append([]string{}, plan.Notices...),
+		Adapters: on.counts(),
 	}
 	return out, o.draw(ctx, t, plan, on, out, progress)
 }
