@@ -20,12 +20,12 @@ func TestAnotherModule(t *testing.T) {
 	root := source(t)
 	text, err := os.ReadFile("example_test.go")
 	require.NoError(t, err)
-	program := "package main\n\nimport (\n\t\"context\"\n\t\"fmt\"\n\t\"image/png\"\n\t\"io\"\n\t\"os\"\n\n"
+	program := "package main\n\nimport (\n\t\"context\"\n\t\"fmt\"\n\t\"image\"\n\t\"image/png\"\n\t\"io\"\n\t\"os\"\n\n"
 	for _, imported := range regexp.MustCompile(`(?m)^\t"github.com/onestep-go/.*"$`).FindAllString(string(text), -1) {
 		program += imported + "\n"
 	}
 	program += ")\n"
-	for _, name := range []string{"train", "draw", "paint"} {
+	for _, name := range []string{"train", "draw", "paint", "paintFast"} {
 		_, rest, ok := strings.Cut(string(text), "// README: "+name+"\n")
 		require.True(t, ok, name)
 		body, _, ok := strings.Cut(rest, "\n}\n")
@@ -41,6 +41,9 @@ func main() {
 	}
 	if len(os.Args) > 2 {
 		err = paint(ctx, os.Args[2], os.Args[3:])
+	}
+	if len(os.Args) > 100 { // not here: it wants a model that is open
+		_, err = paintFast(ctx, nil, "", "")
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

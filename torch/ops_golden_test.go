@@ -454,10 +454,11 @@ func TestEveryWrapperRuns(t *testing.T) {
 	TestPackedConvolutions(t)
 	TestPackedLinear(t)
 	TestVersion(t)
+	TestAddProductInPlace(t)
 	require.Empty(t, torch.UnusedOps())
 
 	elsewhere := map[string]string{
-		"PackConv2D": "TestPackedConvolutions", "PackedConv2D": "TestPackedConvolutions", "PackLinear": "TestPackedLinear", "PackedLinear": "TestPackedLinear",
+		"AddProductInPlace": "TestAddProductInPlace", "PackConv2D": "TestPackedConvolutions", "PackedConv2D": "TestPackedConvolutions", "PackLinear": "TestPackedLinear", "PackedLinear": "TestPackedLinear",
 		"Backward": "TestBackward", "Grad": "TestBackward", "Share": "TestShare", "ToDevice": "TestCUDA",
 		"Bernoulli": "TestDrawsEqualPyTorch", "Multinomial": "TestDrawsEqualPyTorch", "NormalInPlace": "TestDrawsEqualPyTorch",
 		"UniformInPlace": "TestDrawsEqualPyTorch", "Dropout": "TestDropout", "ExpandAs": "TestShapesOf", "IndexPutInPlace": "TestOperatorsEqualPyTorch", "Interpolate": "TestOperatorsEqualPyTorch",

@@ -120,3 +120,14 @@ func TestVersion(t *testing.T) {
 	})
 	require.NoError(t, err)
 }
+
+// A product is added in place, into a view too.
+func TestAddProductInPlace(t *testing.T) {
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		a, b := torch.FromSlice(s, []float64{1, 2, 3, 4}, 2, 2), torch.FromSlice(s, []float64{1, 0, -1, 2, 1, 0}, 2, 3)
+		sum := torch.Ones(s, torch.Float64, 2, 3, 1)
+		sum.Flatten(s, 1, -1).AddProductInPlace(s, a, b, 0.5)
+		require.Equal(t, []float64{3.5, 2, 0.5, 6.5, 3, -0.5}, torch.ToSlice[float64](sum))
+		return nil
+	}))
+}
