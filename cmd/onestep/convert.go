@@ -26,8 +26,14 @@ complete.`,
 			return a.print(got, got.Path+"\n")
 		},
 	}
+	cmd.Flags().SortFlags = false
+	a.convertFlags(cmd, &o)
+	return cmd
+}
+
+// convertFlags adds the flags for what is read and written.
+func (a *app) convertFlags(cmd *cobra.Command, o *job.Convert) {
 	f := cmd.Flags()
-	f.SortFlags = false
 	f.StringVar(&o.Model, "model", "", "a folder of diffusers', or a single .safetensors or .ckpt file (required)")
 	f.StringVar(&o.Out, "out", "", "FILE.safetensors for a single file, DIR for a folder (required)")
 	f.Var(choice{&o.DType, job.DTypes()}, "dtype", "type of the weights (default: as they are)")
@@ -41,5 +47,4 @@ complete.`,
 	offerChoices(cmd)
 	call(f, "FILE|DIR", "model", "out")
 	call(f, "NAME", "variant", "out-variant")
-	return cmd
 }

@@ -80,19 +80,9 @@ float32 and rounded to the type of the model. The model itself is left as it is.
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&o.Model, "model", "", "a folder of diffusers', or a single file (required)")
 	f.StringArrayVar(&o.LoRAs, "lora", nil, "an adapter and its weight, FILE, FILE=0.8, or FILE=0.8,text_encoder:0 by block; may be given several\ntimes (required)")
-	f.StringVar(&o.Out, "out", "", "FILE.safetensors for a single file, DIR for a folder (required)")
-	f.Var(choice{&o.DType, job.DTypes()}, "dtype", "type of the weights (default: as they are)")
-	f.StringVar(&o.Variant, "variant", "", "of the files that are read: fp16 for those with .fp16. in their names")
-	f.StringVar(&o.OutVariant, "out-variant", "", "of a folder's files that are written")
-	describeFile(f, &o.Config, &o.Prediction)
-	f.BoolVar(&o.Overwrite, "overwrite", false, "replace what exists")
-	a.jsonFlag(cmd)
-	offerChoices(cmd)
-	call(f, "FILE|DIR", "model", "out")
 	call(f, "FILE[=X]", "lora")
-	call(f, "NAME", "variant", "out-variant")
+	a.convertFlags(cmd, &o.Convert)
 	return cmd
 }
 
