@@ -21,6 +21,7 @@ import (
 	"github.com/onestep-go/onestep/models/builtin"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/network"
+	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch/safetensors"
 	"github.com/onestep-go/onestep/training/rundir"
@@ -195,6 +196,9 @@ func (a *app) infoModel(f *safetensors.File, all bool) error {
 	case out.Metadata["onestep_state"] != "":
 		out.Kind = "training state"
 	default:
+		if got, err := job.InspectLoRA(f.Path(), "", weights.Options{}); err == nil {
+			return a.print(got, got.String(all))
+		}
 		if kind, parts, err := job.Parts(f.Path(), ""); err == nil {
 			out.Diffusion, out.Parts = kind, parts
 		}

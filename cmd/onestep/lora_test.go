@@ -166,6 +166,9 @@ func TestLoRACommands(t *testing.T) {
 	require.Equal(t, map[string]int{"2": len(info.Modules)}, info.Ranks)
 	require.Empty(t, info.Base)
 	require.Contains(t, run("info", one, "--model", model, "--modules"), "every module fits")
+	code, text, errs := try("info", one)
+	require.Zero(t, code, errs)
+	require.Equal(t, run("info", one), text)
 	small := filepath.Join(t.TempDir(), "sd15")
 	require.NoError(t, tiny.Write(small, "sd15"))
 	require.Contains(t, run("info", one, "--model", small), "does not fit: the adapter is for another model")
@@ -204,7 +207,7 @@ func TestLoRACommands(t *testing.T) {
 	}
 
 	run("merge", "--model", model, "--lora", one+"=0.5", "--out", at("merged.safetensors"))
-	text := run("extract", "--base", model, "--tuned", at("merged.safetensors"), "--rank", "2", "--dtype", "f32", "--out", at("again.safetensors"))
+	text = run("extract", "--base", model, "--tuned", at("merged.safetensors"), "--rank", "2", "--dtype", "f32", "--out", at("again.safetensors"))
 	require.Contains(t, text, "they have 100.0% on the mean")
 	pictures := map[string][]byte{}
 	for name, args := range map[string][]string{

@@ -85,7 +85,7 @@ func InspectLoRA(path, model string, o weights.Options) (LoRAInfo, error) {
 		out.Ranks[fmt.Sprint(m.Rank)]++
 		out.Alphas[fmt.Sprintf("%g", m.Alpha)]++
 		out.DTypes[short(m.DType)]++
-		if part, _, ok := strings.Cut(m.Name, "."); ok {
+		if part, _, _ := strings.Cut(m.Name, "."); slices.Contains([]string{"unet", "text_encoder", "text_encoder_2"}, part) {
 			out.Parts[part]++
 		}
 		out.Modules = append(out.Modules, LoRAModule{m.Name, kind, m.Rank, m.Alpha, m.Scale, m.Layout.String()})
