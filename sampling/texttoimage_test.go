@@ -5,6 +5,7 @@ import (
 	"image"
 	"image/color"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"testing"
 
@@ -192,6 +193,14 @@ func TestPlan(t *testing.T) {
 	}
 	_, err = sampling.TextToImage{Model: m}.Plan("a", "b <lora:x:0.5>")
 	require.EqualError(t, err, `text 2 asks for the adapter "x" by a tag: want a folder to look for it in (--lora-dir; Tagged in Go), or no tag`)
+	for _, tag := range []string{"<lora:x:much>", "<lora::1>", "<lora:x:nan>", "<lora:x:1:lbw=MIDD>", "<lora:x"} {
+		_, err = sampling.TextToImage{Model: m}.Plan("a", "b "+tag)
+		require.ErrorContains(t, err, "text 2: "+strconv.Quote(tag)+" is no tag of an adapter", tag)
+		_, err = sampling.TextToImage{Model: m, Negative: tag, Guidance: 2}.Plan("a")
+		require.ErrorContains(t, err, "the negative text: ", tag)
+		_, err = sampling.TextToImage{Model: m, Plain: true}.Plan("a", tag)
+		require.NoError(t, err)
+	}
 	_, err = sampling.TextToImage{}.Plan()
 	require.EqualError(t, err, "text to image: want a model")
 }

@@ -16,10 +16,10 @@ type Span struct {
 	Break  bool // no text: what follows begins a new chunk
 }
 
-// LoRA is an adapter that a text asks for: <lora:name:weight>, or <lora:name:weight:weight of the text encoders>.
+// LoRA is an adapter that a text asks for: <lora:name:weight>, or <lora:name:weight of the text encoders:weight of the network>.
 type LoRA struct {
 	Name         string
-	Weight, Text float64
+	Weight, Text float64 // of the network and of the text encoders
 }
 
 const (
@@ -35,7 +35,7 @@ const (
 //	(word:1.3)           weighs 1.3           \( \) \[ \] \\            stand for themselves
 //	[word]               weighs 1/1.1         BREAK                     begins a new chunk
 //	<lora:name:0.8>      an adapter and its weight, 1 if there is none; it is no part of the text
-//	<lora:name:0.8:0.5>  another weight for the text encoders; also <lora:name:unet=0.8:te=0.5>
+//	<lora:name:0.8:0.5>  0.8 for the text encoders, 0.5 for the network; also <lora:name:te=0.8:unet=0.5>
 //
 // Nothing is an error and no text is lost: brackets that do not close weigh to the end, those that close nothing are text, and so are
 // weights that are no numbers and tags that say something else. Two things are unlike A1111's, where they are mistakes: a backslash
@@ -204,43 +204,48 @@ func takeLoRAs(text string) (string, []LoRA) {
 	return rest.String(), loras
 }
 
-// parseLoRA reads what stands between "<lora:" and ">".
+// parseLoRA reads what stands between "<lora:" and ">": as in A1111's web UI, numbers are of the text encoders, then of the network; one that
+// is not there is the text encoders'.
 func parseLoRA(tag string) (l LoRA, ok bool) {
 	fields := strings.Split(tag, ":")
-	l = LoRA{Name: fields[0], Weight: math.NaN(), Text: math.NaN()}
-	if l.Name == "" {
+	if fields[0] == "" {
 		return l, false
 	}
-	for i, f := range fields[1:] {
-		to := []*float64{&l.Weight, &l.Text}[min(i, 1)]
-		switch name, value, named := strings.Cut(f, "="); {
-		case !named && i > 1:
-			return l, false
-		case named && name == "unet":
-			to, f = &l.Weight, value
+	none := math.NaN()
+	var placed []float64
+	text, network := none, none // by name
+	for _, f := range fields[1:] {
+		name, value, named := strings.Cut(f, "=")
+		if !named {
+			name, value = "", f
+		}
+		v := none
+		if value = strings.TrimSpace(value); value != "" {
+			var err error
+			if v, err = strconv.ParseFloat(value, 64); err != nil || math.IsNaN(v) || math.Abs(v) > maxWeight {
+				return l, false
+			}
+		}
+		switch {
+		case !named && len(placed) < 2:
+			placed = append(placed, v)
 		case named && name == "te":
-			to, f = &l.Text, value
-		case named:
+			text = v
+		case named && name == "unet":
+			network = v
+		default:
 			return l, false
 		}
-		if f = strings.TrimSpace(f); f == "" {
-			continue
-		}
-		v, err := strconv.ParseFloat(f, 64)
-		if err != nil || math.IsNaN(v) || math.Abs(v) > maxWeight {
-			return l, false
-		}
-		*to = v
 	}
-	switch noWeight, noText := math.IsNaN(l.Weight), math.IsNaN(l.Text); {
-	case noWeight && noText:
-		l.Weight, l.Text = 1, 1
-	case noWeight:
-		l.Weight = l.Text
-	case noText:
-		l.Text = l.Weight
-	}
+	placed = append(placed, none, none)
+	l = LoRA{Name: fields[0], Text: known(text, placed[0], 1)}
+	l.Weight = known(network, placed[1], l.Text)
 	return l, true
+}
+
+// known returns the first number that is one.
+func known(of ...float64) float64 {
+	return of[slices.IndexFunc(of, func(v float64) bool { return !math.IsNaN(v) })]
 }
 
 // joined makes one span of neighbours with the same weight. There is always one.
