@@ -104,10 +104,37 @@ func attach(t *table, f *File, dev torch.Device, d torch.DType, o Options) (*Ada
 			a.add(p, root.Sub(p.spot.part, p.spot.path))
 		}
 	})
+	if err == nil {
+		err = a.held(src, d)
+	}
 	if err != nil {
+		a.store.Close()
 		return nil, fmt.Errorf("%s: %w", f.Path, err)
 	}
 	return a, nil
+}
+
+// held reports values that the model's type cannot hold.
+func (a *Adapter) held(src factors, d torch.DType) error {
+	var bad []string
+	err := torch.Run(a.store.Device(), func(s *torch.Scope) error {
+		return s.NoGrad(func(s *torch.Scope) error {
+			for name, t := range a.store.Tensors() {
+				if _, from, _ := src.Info(name); from == d || from == torch.Float16 || d == torch.Float64 || (from == torch.BFloat16 && d == torch.Float32) {
+					continue
+				}
+				whole := s.Tidy(func(s *torch.Scope) *torch.Tensor { return t.To(s, d).IsFinite(s).All(s) })
+				if whole.Item() == 0 {
+					bad = append(bad, legible(src.by[name].name))
+				}
+			}
+			return nil
+		})
+	})
+	if err != nil || bad == nil {
+		return err
+	}
+	return errors.New(list(fmt.Sprintf("tensors with values that %s, the model's type, cannot hold", d), bad))
 }
 
 // Names of an adapter's tensors, below the layer's path.

@@ -196,6 +196,14 @@ func (f *File) complete(m *Module, c configs) error {
 		}
 	case has("lokr_w1") || has("lokr_w1_a", "lokr_w1_b"):
 		m.Kind = Kronecker
+		one, two := []role{"lokr_w1_a", "lokr_w1_b"}, []role{"lokr_w2_a", "lokr_w2_b", "lokr_t2"}
+		if has("lokr_w1") {
+			one = []role{"lokr_w1"}
+		}
+		if has("lokr_w2") {
+			two = []role{"lokr_w2"}
+		}
+		allowed = slices.Concat(allowed, one, two)
 		switch {
 		case !has("lokr_w2") && !has("lokr_w2_a", "lokr_w2_b"):
 			return errors.New("want lokr_w2, or lokr_w2_a and lokr_w2_b")
@@ -204,7 +212,6 @@ func (f *File) complete(m *Module, c configs) error {
 		case has("lokr_w1_b"):
 			m.Rank, err = rank("lokr_w1_b", 0, 2)
 		}
-		allowed = append(allowed, "lokr_w1", "lokr_w1_a", "lokr_w1_b", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2")
 	case has(down, up):
 		m.Kind = LowRank
 		if has(mid) {
@@ -225,7 +232,7 @@ func (f *File) complete(m *Module, c configs) error {
 	}
 	for _, r := range m.order {
 		if !slices.Contains(allowed, r) {
-			return fmt.Errorf("%s is no part of a %s", r, m.Kind)
+			return fmt.Errorf("%s is no part of this %s: there is %v", r, m.Kind, m.order)
 		}
 	}
 	if m.Kind != Difference && m.Kind != Kronecker && m.Rank < 1 {

@@ -461,6 +461,96 @@ func TestOpenRefuses(t *testing.T) {
 	require.ErrorIs(t, err, fs.ErrNotExist)
 }
 
+// Modules of other shapes than their layers are refused with both, also those with as many values.
+func TestMisshapen(t *testing.T) {
+	m := openTiny(t, "sd15")
+	const (
+		linear = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"   // [16, 16], without a bias
+		wide   = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_ff_net_2"     // [16, 64]
+		conv   = "lora_unet_down_blocks_0_resnets_0_conv1"                                // [16, 16, 3, 3]
+		point  = "lora_unet_down_blocks_0_attentions_0_proj_in"                           // [16, 16, 1, 1]
+		norm   = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_norm1"        // [16]
+		few    = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q_x" // is not there
+	)
+	type shapes map[string][]int
+	for _, c := range []struct {
+		path    string
+		tensors shapes
+		want    string // "": it fits
+	}{
+		{linear, shapes{"lora_down.weight": {2, 16}, "lora_up.weight": {16, 2}}, ""},
+		{linear, shapes{"lora_down.weight": {2, 16, 1, 1}, "lora_up.weight": {16, 2, 1, 1}}, ""},
+		{point, shapes{"lora_down.weight": {2, 16}, "lora_up.weight": {16, 2}}, ""},
+		{conv, shapes{"lora_down.weight": {2, 16, 3, 3}, "lora_up.weight": {16, 2}}, ""},
+		{conv, shapes{"lora_down.weight": {2, 16, 1, 9}, "lora_up.weight": {16, 2, 1, 1}}, "of the shape [16 16 3 3], got one of [16 16 1 9]"},
+		{conv, shapes{"lora_down.weight": {2, 16, 9}, "lora_up.weight": {16, 2}}, "got one of [16 16 9]"},
+		{conv, shapes{"lora_down.weight": {2, 144}, "lora_up.weight": {16, 2}}, "got one of [16 144]"},
+		{conv, shapes{"lora_down.weight": {2, 16, 1, 1}, "lora_up.weight": {16, 2, 3, 3}}, "want a matrix or a 1×1 convolution as up"},
+		{conv, shapes{"diff": {16, 144}}, ""},
+		{conv, shapes{"diff": {16, 3, 3, 16}}, "want a difference of the shape [16 16 3 3], got [16 3 3 16]"},
+		{linear, shapes{"diff": {256}}, "want a difference of the shape [16 16], got [256]"},
+		{norm, shapes{"w_norm": {16}, "b_norm": {16}}, ""},
+		{norm, shapes{"w_norm": {16}, "b_norm": {4, 4}}, "want a change of a bias of 16 values"},
+		{linear, shapes{"lora_down.weight": {2, 16}, "lora_up.weight": {16, 2}, "diff_b": {16}}, "want a change of a bias of 16 values where there is one"},
+		{linear, shapes{"lora_down.weight": {2, 16}, "lora_up.weight": {16, 2}, "dora_scale": {1, 16}}, ""},
+		{linear, shapes{"lora_down.weight": {2, 16}, "lora_up.weight": {16, 2}, "dora_scale": {4, 4}}, "want 16 lengths, got the shape [4 4]"},
+		{wide, shapes{"lora_down.weight": {2, 64}, "lora_up.weight": {16, 2}, "dora_scale": {1, 64}}, ""},
+		{wide, shapes{"lora_down.weight": {2, 64}, "lora_up.weight": {16, 2}, "dora_scale": {64, 1}}, "want 16 lengths, got the shape [64 1]"},
+		{wide, shapes{"lora_down.weight": {2, 64}, "lora_up.weight": {16, 2}, "dora_scale": {64}}, "want 16 lengths, got the shape [64]"},
+		{conv, shapes{"hada_w1_a": {16, 2}, "hada_w1_b": {2, 144}, "hada_w2_a": {16, 3}, "hada_w2_b": {3, 16, 3, 3}}, ""},
+		{conv, shapes{"hada_w1_a": {16, 2}, "hada_w1_b": {2, 144}, "hada_w2_a": {16, 3}, "hada_w2_b": {3, 16}}, "its two factors have the shapes [16 144] and [16 16]"},
+		{conv, shapes{"lokr_w1": {2, 2}, "lokr_w2": {8, 72}}, ""},
+		{conv, shapes{"lokr_w1": {4, 4}, "lokr_w2": {4, 4, 3, 3}}, ""},
+		{conv, shapes{"lokr_w1": {4, 4}, "lokr_w2": {4, 4, 1, 9}}, "got one of [16 16 1 9]"},
+		{conv, shapes{"lokr_w1": {4, 24}, "lokr_w2": {4, 6}}, "want a first factor whose sides divide those of the weight [16 16 3 3], got the shape [4 24]"},
+		{linear, shapes{"lokr_w1": {0, 2}, "lokr_w2": {0, 8}}, "want a matrix as the first factor"},
+		{linear, shapes{"lokr_w1": {4, 4}, "lokr_w1_a": {4, 2}, "lokr_w1_b": {2, 4}, "lokr_w2": {4, 4}}, "lokr_w1_a is no part of this LoKr"},
+		{conv, shapes{"lokr_w1": {4, 4}, "lokr_w2": {4, 4, 3, 3}, "lokr_t2": {2, 2, 3, 3}}, "lokr_t2 is no part of this LoKr"},
+		{few, shapes{"lora_down.weight": {2, 16}, "lora_up.weight": {16, 2}}, "has no layer: " + few},
+	} {
+		path := filepath.Join(t.TempDir(), "a.safetensors")
+		var all []safetensors.Source
+		for _, end := range slices.Sorted(maps.Keys(c.tensors)) {
+			shape := c.tensors[end]
+			all = append(all, safetensors.Source{Name: c.path + "." + end, DType: safetensors.F32, Shape: shape, Data: safetensors.Bytes(make([]byte, 4*product(shape)))})
+		}
+		require.NoError(t, safetensors.Write(path, all, safetensors.Options{}))
+		a, err := Load(m, path, Options{})
+		if c.want != "" {
+			require.ErrorContains(t, err, c.want, c.tensors)
+			continue
+		}
+		require.NoError(t, err, c.tensors)
+		require.NotEmpty(t, deltas(t, Of(m), a.At(1)))
+		require.NoError(t, a.Close())
+	}
+}
+
+// Values that are finite in the file and not in the model's type are refused before they touch a weight.
+func TestTypeThatCannotHold(t *testing.T) {
+	m := openTiny(t, "sd15")
+	a := filled(t, Of(m), Config{Rank: 1, Targets: []string{"to_q"}})
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		return s.NoGrad(func(s *torch.Scope) error {
+			for _, p := range a.Parameters() {
+				p.MulScalarInPlace(s, 1e9)
+			}
+			return nil
+		})
+	}))
+	path := filepath.Join(t.TempDir(), "a.safetensors")
+	require.NoError(t, a.Write(path, WriteOptions{}))
+	half, err := sd.Open(m.Path, sd.Options{DType: torch.Float16})
+	require.NoError(t, err)
+	defer half.Close()
+	_, err = Load(half, path, Options{})
+	require.ErrorContains(t, err, path+": ")
+	require.ErrorContains(t, err, "tensors with values that float16, the model's type, cannot hold: lora_unet_")
+	b, err := Load(m, path, Options{})
+	require.NoError(t, err)
+	require.NoError(t, b.Close())
+}
+
 // An adapter for another base is named as such, by the width of texts, and nothing is changed.
 func TestAnotherBase(t *testing.T) {
 	small, xl := openTiny(t, "sd15"), openTiny(t, "sdxl")

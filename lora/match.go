@@ -162,112 +162,126 @@ func (f *File) published() (names []string, t *table) {
 
 // fits tells whether a module's product has the shape of the layer's weight.
 func (f *File) fits(m *Module, s *spot) error {
-	if shape, ok := m.shapes[diffBias]; ok && (!s.biased || product(shape) != s.shape[0]) {
+	if shape, ok := m.shapes[diffBias]; ok && (!s.biased || !slices.Equal(trimmed(shape), trimmed(s.shape[:1]))) {
 		return fmt.Errorf("want a change of a bias of %d values where there is one, got the shape %v", s.shape[0], shape)
 	}
 	if shape := m.shapes[diff]; m.Kind == Difference {
-		if shape != nil && product(shape) != product(s.shape) || len(s.shape) > 1 && len(shape) > 1 && shape[0] != s.shape[0] {
+		if shape != nil && !agree(shape, s.shape, true) {
 			return fmt.Errorf("want a difference of the shape %v, got %v", s.shape, shape)
 		}
 		return nil
 	}
 	got, err := f.shape(m)
-	if err != nil {
+	switch {
+	case err != nil:
 		return err
-	}
-	if len(s.shape) < 2 {
+	case len(s.shape) < 2:
 		return fmt.Errorf("want a difference of the shape %v for a norm, got a %s", s.shape, m.Kind)
-	}
-	out, in, kernel := s.shape[0], s.shape[1], product(s.shape[2:])
-	if len(got) != 3 || got[0] != out || got[1]*got[2] != in*kernel || (got[2] != kernel && m.Kind != Hadamard && m.Kind != Kronecker) {
-		return fmt.Errorf("want a change of a weight of %d×%d, got one of %d×%d", out, in*kernel, got[0], got[1]*got[2])
+	case !agree(got, s.shape, m.Kind == Hadamard || m.Kind == Kronecker):
+		return fmt.Errorf("want a change of a weight of the shape %v, got one of %v", s.shape, got)
+	case m.Kind == Kronecker:
+		if one := f.first(m); s.shape[0]%one[0] != 0 || s.shape[1]%one[1] != 0 {
+			return fmt.Errorf("want a first factor whose sides divide those of the weight %v, got the shape %v", s.shape, one)
+		}
 	}
 	if !m.DoRA {
 		return nil
 	}
-	shape, _, _ := f.src.Info(m.tensors[magnitude])
-	if n := product(shape); n != out && n != in {
-		return fmt.Errorf("want %d lengths, got the shape %v", out, shape)
+	shape := m.shapes[magnitude]
+	columns := m.Layout != PEFT && len(shape) > 1 && shape[0] == 1 && shape[1] == s.shape[1]
+	if n := product(shape); !slices.Contains(shape, n) || (n != s.shape[0] && !(n == s.shape[1] && columns)) {
+		return fmt.Errorf("want %d lengths, got the shape %v", s.shape[0], shape)
 	}
 	return nil
 }
 
-// shape returns the shape of a module's product: rows, columns, elements of the kernel.
-func (f *File) shape(m *Module) ([]int, error) {
-	of := func(r role) []int {
-		shape, _, _ := f.src.Info(m.tensors[r])
+// agree tells whether a change of a shape is one of a weight: dimensions of 1 at the end count for nothing, and where it may be flat, it may be
+// a matrix in place of a kernel.
+func agree(got, weight []int, flat bool) bool {
+	if slices.Equal(trimmed(got), trimmed(weight)) {
+		return true
+	}
+	return flat && len(got) == 2 && len(weight) > 2 && got[0] == weight[0] && got[1] == product(weight[1:])
+}
+
+// trimmed is a shape without dimensions of 1 at the end.
+func trimmed(shape []int) []int {
+	for len(shape) > 0 && shape[len(shape)-1] == 1 {
+		shape = shape[:len(shape)-1]
+	}
+	return shape
+}
+
+// first returns the shape of a LoKr's first factor, which there is.
+func (f *File) first(m *Module) []int {
+	if shape := m.shapes["lokr_w1"]; shape != nil {
 		return shape
 	}
-	kernel := func(shape []int) int { return product(shape[min(2, len(shape)):]) }
+	return []int{m.shapes["lokr_w1_a"][0], m.shapes["lokr_w1_b"][1]}
+}
+
+// shape returns the shape of a module's product: rows, columns, and those of a kernel.
+func (f *File) shape(m *Module) ([]int, error) {
+	of := func(r role) []int { return m.shapes[r] }
 	switch m.Kind {
 	case LowRank:
-		if n := kernel(of(up)); n != 1 {
+		if len(trimmed(of(up))) > 2 {
 			return nil, fmt.Errorf("want a matrix or a 1×1 convolution as up, got the shape %v", of(up))
 		}
-		return []int{of(up)[0], of(down)[1], kernel(of(down))}, nil
+		return append([]int{of(up)[0]}, of(down)[1:]...), nil
 	case Tucker:
-		if kernel(of(up)) != 1 || kernel(of(down)) != 1 {
+		if len(trimmed(of(up))) > 2 || len(trimmed(of(down))) > 2 {
 			return nil, fmt.Errorf("want 1×1 convolutions around the kernel, got the shapes %v and %v", of(down), of(up))
 		}
-		return []int{of(up)[0], of(down)[1], kernel(of(mid))}, nil
+		return append([]int{of(up)[0], of(down)[1]}, of(mid)[2:]...), nil
 	case Hadamard:
-		if m.tensors["hada_t1"] != "" {
-			one, err := tuckerShape(of("hada_t1"), of("hada_w1_a"), of("hada_w1_b"))
-			if err != nil {
-				return nil, err
+		part := func(t, a, b role) ([]int, error) {
+			if m.tensors[t] != "" {
+				return tuckerShape(of(t), of(a), of(b))
 			}
-			two, err := tuckerShape(of("hada_t2"), of("hada_w2_a"), of("hada_w2_b"))
-			if err == nil && !slices.Equal(one, two) {
-				err = fmt.Errorf("its two factors have the shapes %v and %v", one, two)
-			}
-			return one, err
+			return productShape(of(a), of(b))
 		}
-		one, err := productShape(of("hada_w1_a"), of("hada_w1_b"))
+		one, err := part("hada_t1", "hada_w1_a", "hada_w1_b")
 		if err != nil {
 			return nil, err
 		}
-		two, err := productShape(of("hada_w2_a"), of("hada_w2_b"))
-		if err == nil && !slices.Equal(one, two) {
+		two, err := part("hada_t2", "hada_w2_a", "hada_w2_b")
+		if err == nil && (one[0] != two[0] || product(one[1:]) != product(two[1:])) {
 			err = fmt.Errorf("its two factors have the shapes %v and %v", one, two)
 		}
 		return one, err
 	default:
-		one := append(of("lokr_w1")[:len(of("lokr_w1")):len(of("lokr_w1"))], 1)
-		two := of("lokr_w2")
+		one, two := of("lokr_w1"), of("lokr_w2")
 		var err error
-		if m.tensors["lokr_w1"] == "" {
+		if one == nil {
 			if one, err = productShape(of("lokr_w1_a"), of("lokr_w1_b")); err != nil {
 				return nil, err
 			}
 		}
 		switch {
-		case m.tensors["lokr_w2"] != "":
-			if len(two) < 2 {
-				return nil, fmt.Errorf("want a matrix or a kernel as lokr_w2, got the shape %v", two)
-			}
-			two = []int{two[0], two[1], kernel(two)}
 		case m.tensors["lokr_t2"] != "":
-			if two, err = tuckerShape(of("lokr_t2"), of("lokr_w2_a"), of("lokr_w2_b")); err != nil {
-				return nil, err
-			}
-		default:
-			if two, err = productShape(of("lokr_w2_a"), of("lokr_w2_b")); err != nil {
-				return nil, err
-			}
+			two, err = tuckerShape(of("lokr_t2"), of("lokr_w2_a"), of("lokr_w2_b"))
+		case two == nil:
+			two, err = productShape(of("lokr_w2_a"), of("lokr_w2_b"))
+		case len(two) < 2:
+			err = fmt.Errorf("want a matrix or a kernel as lokr_w2, got the shape %v", two)
 		}
-		if len(one) != 3 {
-			return nil, fmt.Errorf("want a matrix as the first factor, got the shape %v", one[:len(one)-1])
+		if err != nil {
+			return nil, err
 		}
-		return []int{one[0] * two[0], one[1] * two[1], two[2]}, nil
+		if len(one) != 2 || product(one) == 0 {
+			return nil, fmt.Errorf("want a matrix as the first factor, got the shape %v", one)
+		}
+		return append([]int{one[0] * two[0], one[1] * two[1]}, two[2:]...), nil
 	}
 }
 
-// productShape is that of a·b, b taken as a matrix.
+// productShape is that of a·b.
 func productShape(a, b []int) ([]int, error) {
 	if len(a) != 2 || len(b) < 2 || a[1] != b[0] {
 		return nil, fmt.Errorf("want matrices whose product there is, got the shapes %v and %v", a, b)
 	}
-	return []int{a[0], product(b[1:]), 1}, nil
+	return append([]int{a[0]}, b[1:]...), nil
 }
 
 // tuckerShape is that of Σ t[i, j]·a[i]·b[j].
@@ -275,5 +289,5 @@ func tuckerShape(t, a, b []int) ([]int, error) {
 	if len(t) != 4 || len(a) != 2 || len(b) != 2 || t[0] != a[0] || t[1] != b[0] {
 		return nil, fmt.Errorf("want a kernel and two matrices that fit it, got the shapes %v, %v and %v", t, a, b)
 	}
-	return []int{a[1], b[1], product(t[2:])}, nil
+	return append([]int{a[1], b[1]}, t[2:]...), nil
 }

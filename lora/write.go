@@ -92,7 +92,7 @@ func (f *File) own(to Layout) *table {
 			return nil
 		}
 		s := &spot{part: m.key.part, path: m.key.path, shape: got[:2], biased: true}
-		if got[2] > 1 {
+		if product(got[2:]) > 1 {
 			s.shape = got
 		}
 		t.spots = append(t.spots, s)
