@@ -1,10 +1,11 @@
 package lora
 
 import (
-	"cmp"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"math"
 	"os"
@@ -301,7 +302,7 @@ type settings struct {
 	Rank          int
 	Alpha         *float64
 	RootRank      bool // the scale is alpha/√rank (Kalajdzievski 2023)
-	alphas, ranks []pattern
+	alphas, ranks patterns
 }
 
 // pattern is a rule for the modules whose paths end in what it matches.
@@ -310,9 +311,15 @@ type pattern struct {
 	value float64
 }
 
+// patterns are rules, the first that matches counts.
+type patterns []pattern
+
 // first returns the value of the first pattern that matches.
-func first(patterns []pattern, path string) (float64, bool) {
-	for _, p := range patterns {
+func (l patterns) first(path string) (float64, bool) {
+	if len(path) > maxPattern {
+		return 0, false
+	}
+	for _, p := range l {
 		if p.re.MatchString(path) {
 			return p.value, true
 		}
@@ -322,7 +329,7 @@ func first(patterns []pattern, path string) (float64, bool) {
 
 // alpha returns what the settings say of a module, or else what is known.
 func (s settings) alpha(path string, known float64) float64 {
-	if v, ok := first(s.alphas, path); ok {
+	if v, ok := s.alphas.first(path); ok {
 		return v
 	}
 	if s.Alpha != nil {
@@ -333,7 +340,7 @@ func (s settings) alpha(path string, known float64) float64 {
 
 // rank returns what the settings say of a module.
 func (s settings) rank(path string) int {
-	if v, ok := first(s.ranks, path); ok {
+	if v, ok := s.ranks.first(path); ok {
 		return int(v)
 	}
 	return s.Rank
@@ -366,8 +373,11 @@ func (f *File) configs(folder string) (configs, error) {
 	if len(data) == 0 {
 		path := filepath.Join(folder, configName)
 		st, err := os.Stat(path)
-		if err != nil || !strings.HasPrefix(filepath.Base(f.Path), "adapter_model.") && folder != f.Path {
+		switch {
+		case errors.Is(err, fs.ErrNotExist) || !strings.HasPrefix(filepath.Base(f.Path), "adapter_model.") && folder != f.Path:
 			return nil, nil
+		case err != nil:
+			return nil, err
 		}
 		if !st.Mode().IsRegular() || st.Size() > maxConfig {
 			return nil, fmt.Errorf("%s: want a JSON file of at most %d MiB", configName, maxConfig>>20)
@@ -406,38 +416,78 @@ func parseConfigs(data []byte) (configs, error) {
 	c := configs{}
 	for part, keys := range by {
 		var s settings
-		ranks, alphas := map[string]float64{}, map[string]float64{}
-		for key, to := range map[string]any{
-			"r": &s.Rank, "lora_alpha": &s.Alpha, "alpha": &s.Alpha, "alpha_pattern": &alphas, "rank_pattern": &ranks, "use_rslora": &s.RootRank,
+		for _, want := range []struct {
+			key string
+			to  any
+		}{
+			{"r", &s.Rank}, {"alpha", &s.Alpha}, {"lora_alpha", &s.Alpha}, {"alpha_pattern", &s.alphas}, {"rank_pattern", &s.ranks}, {"use_rslora", &s.RootRank},
 		} {
-			if raw, ok := keys[key]; ok {
-				if err := json.Unmarshal(raw, to); err != nil {
-					return nil, fmt.Errorf("%s: %w", key, err)
+			if raw, ok := keys[want.key]; ok {
+				if err := json.Unmarshal(raw, want.to); err != nil {
+					return nil, fmt.Errorf("%s: %w", want.key, err)
 				}
 			}
 		}
-		var err error
-		if s.alphas, err = patterns(alphas); err != nil {
-			return nil, fmt.Errorf("alpha_pattern: %w", err)
+		if s.Rank < 0 {
+			return nil, fmt.Errorf("r: want a rank, got %d", s.Rank)
 		}
-		if s.ranks, err = patterns(ranks); err != nil {
-			return nil, fmt.Errorf("rank_pattern: %w", err)
+		var begun string
+		if json.Unmarshal(keys["init_lora_weights"], &begun) == nil && slices.ContainsFunc(rebased, func(name string) bool { return strings.HasPrefix(begun, name) }) {
+			return nil, fmt.Errorf("init_lora_weights: with %.20q the adapter is for other weights than the model's: want it converted by peft, in save_pretrained, to one of the model as it is", begun)
 		}
 		c[part] = s
 	}
 	return c, nil
 }
 
-// patterns compiles the keys of a pattern, as peft reads them. The longest come first: where two match, they say more.
-func patterns(of map[string]float64) (list []pattern, err error) {
-	for _, name := range slices.SortedFunc(maps.Keys(of), func(a, b string) int { return cmp.Or(cmp.Compare(len(b), len(a)), cmp.Compare(a, b)) }) {
+// rebased are how adapters begin that peft takes off the model's weights before it trains them.
+var rebased = []string{"pissa", "olora", "corda", "lora_ga", "loftq"}
+
+// What patterns of a file may be, so that none keeps a program busy for long.
+const (
+	maxPatterns = 4096
+	maxPattern  = 512 // bytes of one, and of a path that one may match
+)
+
+// UnmarshalJSON reads an object of patterns and numbers, as peft reads them: in the order in which they stand.
+func (l *patterns) UnmarshalJSON(data []byte) error {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	open, err := dec.Token()
+	if err != nil || open == nil {
+		return err
+	}
+	if open != json.Delim('{') {
+		return fmt.Errorf("want an object of patterns and numbers, got %.20q", data)
+	}
+	at := map[string]int{}
+	for dec.More() {
+		token, err := dec.Token()
+		if err != nil {
+			return err
+		}
+		name := token.(string) // of an object, which is valid
+		var v *float64
+		if err := dec.Decode(&v); err != nil {
+			return fmt.Errorf("%.100q: %w", name, err)
+		}
+		if v == nil {
+			return fmt.Errorf("%.100q: want a number, got null", name)
+		}
+		if i, ok := at[name]; ok { // the last value counts, in the first place
+			(*l)[i].value = *v
+			continue
+		}
+		if len(*l) == maxPatterns || len(name) > maxPattern {
+			return fmt.Errorf("want at most %d patterns of at most %d bytes", maxPatterns, maxPattern)
+		}
 		re, err := regexp.Compile(`^(?:.*\.)?(?:` + name + `)$`)
 		if err != nil {
-			return nil, fmt.Errorf("%.100q is no pattern: %w", name, err)
+			return fmt.Errorf("%.100q is no pattern: %w", name, err)
 		}
-		list = append(list, pattern{re, of[name]})
+		at[name] = len(*l)
+		*l = append(*l, pattern{re, *v})
 	}
-	return list, nil
+	return nil
 }
 
 // list says how many there are of something, and names some.

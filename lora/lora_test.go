@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"fmt"
 	"io"
 	"io/fs"
 	"maps"
@@ -549,6 +550,78 @@ func TestTypeThatCannotHold(t *testing.T) {
 	b, err := Load(m, path, Options{})
 	require.NoError(t, err)
 	require.NoError(t, b.Close())
+}
+
+// What peft's settings say holds as in peft: of several patterns the first in the file, of a pattern that stands twice the last value.
+func TestConfigs(t *testing.T) {
+	c, err := parseConfigs([]byte(`{"r": 2, "lora_alpha": 8, "alpha_pattern": {"to_k": 3, "attn2.to_k": 5, "to_q": 1, "^down.*": 6, "to_q": 7}, "rank_pattern": null}`))
+	require.NoError(t, err)
+	s, ok := c.of(unetPart)
+	require.True(t, ok)
+	for path, want := range map[string]float64{
+		"mid.attn2.to_k": 3, "attn2.to_k": 3, "mid.to_q": 7, "down.to_q": 7, "down.x": 6, "mid.down.x": 8, "x.into_k": 8, strings.Repeat("x.", 1000) + "to_k": 8,
+	} {
+		require.Equal(t, want, s.alpha(path, 1), path)
+	}
+	many := func(n int, pattern string) string {
+		var b strings.Builder
+		for i := range n {
+			fmt.Fprintf(&b, `, "%s%d": 1`, pattern, i)
+		}
+		return `{"alpha_pattern": {` + strings.TrimPrefix(b.String(), ", ") + `}}`
+	}
+	_, err = parseConfigs([]byte(many(maxPatterns, "to_k")))
+	require.NoError(t, err)
+	for text, want := range map[string]string{
+		many(maxPatterns+1, "to_k"):                      "alpha_pattern: want at most 4096 patterns",
+		many(1, strings.Repeat("x", maxPattern)):         "patterns of at most 512 bytes",
+		`{"alpha_pattern": [1]}`:                         "alpha_pattern: want an object of patterns and numbers",
+		`{"alpha_pattern": {"x": null}}`:                 `alpha_pattern: "x": want a number, got null`,
+		`{"unet.rank_pattern": {"x": "y"}}`:              `rank_pattern: "x": `,
+		`{"alpha_pattern": {"(?<=x)y": 1}}`:              `alpha_pattern: "(?<=x)y" is no pattern`,
+		`{"r": -1}`:                                      "r: want a rank",
+		`{"r": 4, "init_lora_weights": "pissa_niter_4"}`: "init_lora_weights: with \"pissa_niter_4\" the adapter is for other weights than the model's",
+	} {
+		_, err := parseConfigs([]byte(text))
+		require.ErrorContains(t, err, want)
+	}
+	for _, text := range []string{`{"init_lora_weights": true}`, `{"init_lora_weights": "gaussian"}`, `{"init_lora_weights": null}`} {
+		_, err := parseConfigs([]byte(text))
+		require.NoError(t, err)
+	}
+}
+
+// Settings that are there and cannot be read are an error: without them the adapter would have another scale.
+func TestSettingsThatCannotBeRead(t *testing.T) {
+	dir := t.TempDir()
+	path := filepath.Join(dir, "adapter_model.safetensors")
+	require.NoError(t, safetensors.Write(path, []safetensors.Source{
+		{Name: "base_model.model.x.lora_A.weight", DType: safetensors.F16, Shape: []int{1, 2}, Data: safetensors.Bytes(make([]byte, 4))},
+		{Name: "base_model.model.x.lora_B.weight", DType: safetensors.F16, Shape: []int{2, 1}, Data: safetensors.Bytes(make([]byte, 4))},
+	}, safetensors.Options{}))
+	config := filepath.Join(dir, configName)
+	for _, c := range []struct {
+		make func() error
+		want string
+	}{
+		{func() error { return os.Symlink(configName, config) }, "too many levels of symbolic links"},
+		{func() error { return os.Mkdir(config, 0o777) }, "want a JSON file"},
+		{func() error { return os.WriteFile(config, []byte("{"), 0o666) }, "adapter_config.json: want a JSON object"},
+		{func() error { return os.Symlink("nothing", config) }, ""},
+		{func() error { return nil }, ""},
+	} {
+		require.NoError(t, c.make())
+		for _, path := range []string{dir, path} {
+			f, err := Open(path)
+			if c.want == "" {
+				require.NoError(t, err)
+				require.NoError(t, f.Close())
+				continue
+			}
+			require.ErrorContains(t, err, c.want)
+		}
+		_ = os.Remove(config) // where there is one
+	}
 }
 
 // An adapter for another base is named as such, by the width of texts, and nothing is changed.
