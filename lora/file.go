@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"regexp/syntax"
 	"slices"
 	"strings"
 
@@ -79,6 +80,9 @@ func Open(path string) (_ *File, err error) {
 	}
 	if err := f.group(); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	if work := c.size() * len(f.Modules); work > maxWork {
+		return nil, fmt.Errorf("%s: alpha_pattern and rank_pattern: want expressions that %d modules can be tried with", path, len(f.Modules))
 	}
 	var wrong []string
 	for _, m := range f.Modules {
@@ -305,10 +309,53 @@ type settings struct {
 	alphas, ranks patterns
 }
 
-// pattern is a rule for the modules whose paths end in what it matches.
+// pattern is a rule for the modules whose paths end in what it matches: in a regular expression, or in a name, of which most are.
 type pattern struct {
+	end   string
+	whole bool // the path is the end
 	re    *regexp.Regexp
+	size  int // of the expression's program
 	value float64
+}
+
+var plainName = regexp.MustCompile(`^\^?[A-Za-z0-9_.-]+\$?$`)
+
+// newPattern reads a pattern, without its value.
+func newPattern(text string) (p pattern, err error) {
+	if plainName.MatchString(text) {
+		p.end, p.whole = strings.CutPrefix(text, "^")
+		p.end = strings.TrimSuffix(p.end, "$")
+		return p, nil
+	}
+	expression := `^(?:.*\.)?(?:` + text + `)$`
+	parsed, err := syntax.Parse(expression, syntax.Perl)
+	if err != nil {
+		return p, err
+	}
+	program, err := syntax.Compile(parsed.Simplify())
+	if err != nil {
+		return p, err
+	}
+	p.size = len(program.Inst)
+	p.re, err = regexp.Compile(expression)
+	return p, err
+}
+
+// matches tells whether the path ends in what the pattern says, after a point or at its beginning.
+func (p pattern) matches(path string) bool {
+	if p.re != nil {
+		return p.re.MatchString(path)
+	}
+	at := len(path) - len(p.end)
+	if at < 0 || at > 0 && (p.whole || path[at-1] != '.') {
+		return false
+	}
+	for i := range len(p.end) {
+		if c := p.end[i]; c != '.' && c != path[at+i] { // a point is any character
+			return false
+		}
+	}
+	return true
 }
 
 // patterns are rules, the first that matches counts.
@@ -320,7 +367,7 @@ func (l patterns) first(path string) (float64, bool) {
 		return 0, false
 	}
 	for _, p := range l {
-		if p.re.MatchString(path) {
+		if p.matches(path) {
 			return p.value, true
 		}
 	}
@@ -358,6 +405,16 @@ func (c configs) of(part string) (settings, bool) {
 		s, ok = c[""]
 	}
 	return s, ok
+}
+
+// size is how much work the patterns are for a module.
+func (c configs) size() (n int) {
+	for _, s := range c {
+		for _, p := range slices.Concat(s.alphas, s.ranks) {
+			n += p.size
+		}
+	}
+	return n
 }
 
 const (
@@ -445,8 +502,10 @@ var rebased = []string{"pissa", "olora", "corda", "lora_ga", "loftq"}
 
 // What patterns of a file may be, so that none keeps a program busy for long.
 const (
-	maxPatterns = 4096
-	maxPattern  = 512 // bytes of one, and of a path that one may match
+	maxPatterns = 4096 // of which most are names
+	maxRegexps  = 256
+	maxPattern  = 512     // bytes of one, and of a path that one may match
+	maxWork     = 1 << 24 // steps of their programs for all modules, for each character of a path
 )
 
 // UnmarshalJSON reads an object of patterns and numbers, as peft reads them: in the order in which they stand.
@@ -459,7 +518,7 @@ func (l *patterns) UnmarshalJSON(data []byte) error {
 	if open != json.Delim('{') {
 		return fmt.Errorf("want an object of patterns and numbers, got %.20q", data)
 	}
-	at := map[string]int{}
+	at, regexps := map[string]int{}, 0
 	for dec.More() {
 		token, err := dec.Token()
 		if err != nil {
@@ -480,12 +539,18 @@ func (l *patterns) UnmarshalJSON(data []byte) error {
 		if len(*l) == maxPatterns || len(name) > maxPattern {
 			return fmt.Errorf("want at most %d patterns of at most %d bytes", maxPatterns, maxPattern)
 		}
-		re, err := regexp.Compile(`^(?:.*\.)?(?:` + name + `)$`)
+		p, err := newPattern(name)
 		if err != nil {
 			return fmt.Errorf("%.100q is no pattern: %w", name, err)
 		}
+		if p.re != nil {
+			if regexps++; regexps > maxRegexps {
+				return fmt.Errorf("want at most %d patterns that are no names", maxRegexps)
+			}
+		}
+		p.value = *v
 		at[name] = len(*l)
-		*l = append(*l, pattern{re, *v})
+		*l = append(*l, p)
 	}
 	return nil
 }

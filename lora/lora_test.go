@@ -11,6 +11,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -570,10 +571,27 @@ func TestConfigs(t *testing.T) {
 		}
 		return `{"alpha_pattern": {` + strings.TrimPrefix(b.String(), ", ") + `}}`
 	}
-	_, err = parseConfigs([]byte(many(maxPatterns, "to_k")))
+	c, err = parseConfigs([]byte(many(maxPatterns, "to_k")))
 	require.NoError(t, err)
+	require.Zero(t, c.size()) // names are no work
+	for text, want := range map[string]map[string]bool{
+		"attn.to_q":  {"attn.to_q": true, "x.attn.to_q": true, "x.attn_to_q": true, "xattn.to_q": false, "to_q": false, "attn.to_q.x": false},
+		"^attn.to_q": {"attn.to_q": true, "x.attn.to_q": false},
+		"to_q$":      {"x.to_q": true, "to_q.x": false},
+		"to_[qk]":    {"x.to_q": true, "to_k": true, "into_q": false},
+		"a|b":        {"x.a": true, "b": true, "xb": false},
+	} {
+		p, err := newPattern(text)
+		require.NoError(t, err)
+		re := regexp.MustCompile(`^(.*\.)?(` + text + `)$`)
+		for path, want := range want {
+			require.Equal(t, want, p.matches(path), "%s: %s", text, path)
+			require.Equal(t, want, re.MatchString(path), "%s: %s", text, path)
+		}
+	}
 	for text, want := range map[string]string{
 		many(maxPatterns+1, "to_k"):                      "alpha_pattern: want at most 4096 patterns",
+		many(maxRegexps+1, "to_[kq]"):                    "alpha_pattern: want at most 256 patterns that are no names",
 		many(1, strings.Repeat("x", maxPattern)):         "patterns of at most 512 bytes",
 		`{"alpha_pattern": [1]}`:                         "alpha_pattern: want an object of patterns and numbers",
 		`{"alpha_pattern": {"x": null}}`:                 `alpha_pattern: "x": want a number, got null`,
@@ -585,6 +603,18 @@ func TestConfigs(t *testing.T) {
 		_, err := parseConfigs([]byte(text))
 		require.ErrorContains(t, err, want)
 	}
+	hard := safetensors.Options{Metadata: map[string]string{metadataKey: strings.ReplaceAll(many(maxRegexps, "(a|b|.*a.*b){1,90}x"), "alpha", "unet.alpha")}}
+	var all []safetensors.Source
+	for i := range 200 {
+		for end, shape := range map[string][]int{"lora_A": {1, 2}, "lora_B": {2, 1}} {
+			name := fmt.Sprintf("unet.%s%d.%s.weight", strings.Repeat("aba.", 100), i, end)
+			all = append(all, safetensors.Source{Name: name, DType: safetensors.F16, Shape: shape, Data: safetensors.Bytes(make([]byte, 4))})
+		}
+	}
+	path := filepath.Join(t.TempDir(), "hard.safetensors")
+	require.NoError(t, safetensors.Write(path, all, hard))
+	_, err = Open(path)
+	require.ErrorContains(t, err, "want expressions that 200 modules can be tried with")
 	for _, text := range []string{`{"init_lora_weights": true}`, `{"init_lora_weights": "gaussian"}`, `{"init_lora_weights": null}`} {
 		_, err := parseConfigs([]byte(text))
 		require.NoError(t, err)
