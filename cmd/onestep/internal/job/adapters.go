@@ -42,11 +42,11 @@ type adapter struct {
 func parseAdapter(text string) (adapter, error) {
 	a := adapter{file: text, weights: lora.Weights{"": 1}}
 	i := strings.LastIndexByte(text, '=')
-	if i < 0 {
+	if _, err := os.Stat(text); err == nil || (i < 0 && text != "") { // a file's name may have an equals sign
 		return a, nil
 	}
-	if _, err := os.Stat(text); err == nil { // a file whose name has an equals sign
-		return a, nil
+	if i <= 0 {
+		return a, usage("--lora: want FILE or FILE=WEIGHT, got %q", text)
 	}
 	a.file, a.weights = text[:i], lora.Weights{}
 	for j, word := range strings.Split(text[i+1:], ",") {
@@ -58,7 +58,13 @@ func parseAdapter(text string) (adapter, error) {
 		if err != nil || math.IsNaN(v) || math.IsInf(v, 0) || (!found && j > 0) {
 			return a, usage("--lora: want FILE, FILE=WEIGHT or FILE=WEIGHT,BLOCK:WEIGHT, such as lcm.safetensors=0.8,text_encoder:0, got %q", text)
 		}
-		a.weights[strings.TrimSpace(block)] = v
+		if block = strings.TrimSpace(block); found && block == "" {
+			return a, usage("--lora: %q: want a block before each colon, such as text_encoder:0", text)
+		}
+		if _, twice := a.weights[block]; twice {
+			return a, usage("--lora: %q: the block %s has two weights", text, block)
+		}
+		a.weights[block] = v
 	}
 	return a, nil
 }
@@ -74,6 +80,13 @@ type adapters struct {
 
 // adapters reads the flags, and finds out that each file is an adapter, before any model is read.
 func (o Generate) adapters() ([]adapter, error) {
+	if o.LoRADir != "" {
+		if st, err := os.Stat(o.LoRADir); err != nil {
+			return nil, fmt.Errorf("--lora-dir: %w", err)
+		} else if !st.IsDir() {
+			return nil, fmt.Errorf("--lora-dir: want a folder, got the file %s", o.LoRADir)
+		}
+	}
 	var all []adapter
 	for _, text := range o.LoRAs {
 		a, err := parseAdapter(text)
