@@ -163,8 +163,9 @@ func (c Conv2D) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tens
 		return c.Forward(s, x)
 	}
 	shape := x.Shape()
-	stride := max(c.Opt.Stride, 1)
-	if len(shape) != 4 || apart(s, c.Weight, shape[0]*(shape[2]/stride)*(shape[3]/stride), by) {
+	stride, n := max(c.Opt.Stride, 1), len(shape)
+	rows := x.NumEl() / max(shape[n-3]*shape[n-2]*shape[n-1], 1) * (shape[n-2] / stride) * (shape[n-1] / stride) // of one picture, or of several
+	if apart(s, c.Weight, rows, by) {
 		return share(s, x, c.Forward(s, x), by)
 	}
 	if c.packed != nil {

@@ -38,6 +38,23 @@ func TestAdaptersChangeTheirLayersAlone(t *testing.T) {
 	require.Equal(t, 1, calls)
 }
 
+// A picture alone is convolved as it is among others, also with adapters that no layer can compute apart.
+func TestAdaptersOfOnePicture(t *testing.T) {
+	var n twoLayers
+	st, err := Build(torch.CPU, torch.Float64, 1, n.build)
+	require.NoError(t, err)
+	defer st.Close()
+	s := torch.NewScope(torch.CPU)
+	defer s.Close()
+	calls := 0
+	a := Adapters{n.conv.Weight: {double{&calls}}}
+	x := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float64, 1, 1, 3, 3)
+	want := n.conv.Adapted(s, x, a)
+	got := n.conv.Adapted(s, x.Reshape(s, 1, 3, 3), a)
+	require.Equal(t, torch.ToSlice[float64](want), torch.ToSlice[float64](got))
+	require.Equal(t, 2, calls)
+}
+
 // adapted is layers with low-rank adapters.
 type adapted struct {
 	linear   Linear
