@@ -146,12 +146,15 @@ func (a *Adapter) add(p pair, path nn.Path) {
 	if shape, ok := p.shapes[diffBias]; ok {
 		d := path.Param(string(diffBias), nil, shape...)
 		change := func(s *torch.Scope, t torch.DType) *torch.Tensor { return d.To(s, t) }
-		a.made = append(a.made, made{p.spot, func(weight float64) nn.Adapter { return &fullRank{change: change, scale: weight} }, 1, true, 0})
+		a.made = append(a.made, made{p.spot, func(weight float64) nn.Adapter {
+			return &fullRank{change: change, scale: weight, of: []*torch.Tensor{d}}
+		}, 1, true, 0})
 		if p.Kind == Difference && p.shapes[diff] == nil {
 			return
 		}
 	}
 	var change func(s *torch.Scope, d torch.DType) *torch.Tensor // of the weight, without scale
+	var of []*torch.Tensor
 	switch {
 	case p.Kind == LowRank && !p.DoRA:
 		one := lowRank(p.spot, p.Rank, path, nil, nil)
@@ -163,17 +166,21 @@ func (a *Adapter) add(p pair, path nn.Path) {
 		return
 	case p.Kind == LowRank:
 		one := lowRank(p.spot, p.Rank, path, nil, nil)
+		of = []*torch.Tensor{one.Up.Kernel(), one.Down.Kernel()}
 		change = func(s *torch.Scope, d torch.DType) *torch.Tensor {
 			return one.Up.Kernel().To(s, d).Flatten(s, 1, -1).MatMul(s, one.Down.Kernel().To(s, d).Flatten(s, 1, -1))
 		}
 	default:
-		change = p.full(path)
+		change, of = p.full(path)
 	}
 	var lengths *torch.Tensor
 	if p.DoRA {
 		lengths = path.Param(string(magnitude), nil, p.shapes[magnitude]...)
+		of = append(of, lengths)
 	}
-	a.made = append(a.made, made{p.spot, func(weight float64) nn.Adapter { return &fullRank{change, lengths, p.Layout == PEFT, weight} }, p.Scale, false, 0})
+	a.made = append(a.made, made{p.spot, func(weight float64) nn.Adapter {
+		return &fullRank{change, lengths, p.Layout == PEFT, weight, of}
+	}, p.Scale, false, 0})
 }
 
 // lowRank makes the two layers of a LoRA.
@@ -287,7 +294,8 @@ func (a *Adapter) Close() error {
 }
 
 // Merge makes a model compute with weights that adapters have changed, at no further cost while it runs; with nil it computes as before, to
-// the last bit, as its weights were never written over. The adapters have to stay open until then. It may not be called while the model runs.
+// the last bit, as its weights were never written over. The adapters have to stay open until then, and whoever changes their values merges
+// again. It may not be called while the model runs.
 func Merge(m *sd.Model, a nn.Adapters) error {
 	var err error
 	for _, st := range Of(m) {

@@ -11,6 +11,15 @@ type fullRank struct {
 	lengths *torch.Tensor                                     // of DoRA; nil: none
 	outputs bool                                              // lengths of that shape [1, n, …] are of outputs, as in PEFT
 	scale   float64
+	of      []*torch.Tensor // what it is made of
+}
+
+// Version counts how often its values were changed in place.
+func (a *fullRank) Version() (n int) {
+	for _, t := range a.of {
+		n += t.Version()
+	}
+	return n
 }
 
 // AddTo implements nn.Adapter.
@@ -63,11 +72,12 @@ func norms(s *torch.Scope, v *torch.Tensor, axis int) *torch.Tensor {
 }
 
 // full binds a module's tensors below the path, and returns how they make its change.
-func (p pair) full(path nn.Path) func(s *torch.Scope, d torch.DType) *torch.Tensor {
+func (p pair) full(path nn.Path) (change func(s *torch.Scope, d torch.DType) *torch.Tensor, of []*torch.Tensor) {
 	bound := map[role]*torch.Tensor{}
 	for _, r := range p.order {
 		if r != alpha && r != magnitude && r != diffBias {
 			bound[r] = path.Param(string(r), nil, p.shapes[r]...)
+			of = append(of, bound[r])
 		}
 	}
 	get := func(s *torch.Scope, r role, d torch.DType) *torch.Tensor { return bound[r].To(s, d) }
@@ -84,24 +94,25 @@ func (p pair) full(path nn.Path) func(s *torch.Scope, d torch.DType) *torch.Tens
 	}
 	switch p.Kind {
 	case Difference:
-		return func(s *torch.Scope, d torch.DType) *torch.Tensor { return get(s, diff, d) }
+		change = func(s *torch.Scope, d torch.DType) *torch.Tensor { return get(s, diff, d) }
 	case Tucker:
-		return func(s *torch.Scope, d torch.DType) *torch.Tensor {
+		change = func(s *torch.Scope, d torch.DType) *torch.Tensor {
 			return tucker(s, get(s, mid, d), matrix(s, up, d).Transpose(s, 0, 1), matrix(s, down, d))
 		}
 	case Hadamard:
-		return func(s *torch.Scope, d torch.DType) *torch.Tensor {
+		change = func(s *torch.Scope, d torch.DType) *torch.Tensor {
 			return either(s, "", "hada_w1_a", "hada_w1_b", "hada_t1", d).Mul(s, either(s, "", "hada_w2_a", "hada_w2_b", "hada_t2", d))
 		}
 	default:
 		out, in := p.spot.shape[0], p.spot.shape[1]
-		return func(s *torch.Scope, d torch.DType) *torch.Tensor {
+		change = func(s *torch.Scope, d torch.DType) *torch.Tensor {
 			one := either(s, "lokr_w1", "lokr_w1_a", "lokr_w1_b", "", d)
 			two := either(s, "lokr_w2", "lokr_w2_a", "lokr_w2_b", "lokr_t2", d)
 			rows, cols := out/one.Dim(0), in/one.Dim(1)
 			return one.Reshape(s, one.Dim(0), 1, one.Dim(1), 1, 1).Mul(s, two.Reshape(s, 1, rows, 1, cols, -1))
 		}
 	}
+	return change, of
 }
 
 // tucker returns Σ t[i, j, …]·a[i, p]·b[j, q] as [p, q, …], flat from the third dimension on.

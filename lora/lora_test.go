@@ -668,6 +668,44 @@ func TestAnotherBase(t *testing.T) {
 	require.Equal(t, "Stable Diffusion XL or SSD-1B", family(2048))
 }
 
+// A weight that an adapter of any kind changed is made anew when the adapter's values change in place.
+func TestValuesThatChange(t *testing.T) {
+	m := openTiny(t, "sd15")
+	const layer = "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+	path := filepath.Join(t.TempDir(), "a.safetensors")
+	require.NoError(t, safetensors.Write(path, []safetensors.Source{
+		{Name: layer + ".diff", DType: safetensors.F32, Shape: []int{16, 16}, Data: safetensors.Bytes(make([]byte, 4*16*16))},
+	}, safetensors.Options{}))
+	a, err := Load(m, path, Options{})
+	require.NoError(t, err)
+	defer a.Close()
+	on := a.At(1)
+	var linear nn.Linear
+	for name, l := range m.UNet.Store().Layers() {
+		if strings.HasSuffix(name, "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q") {
+			linear = l.(nn.Linear)
+		}
+	}
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		return s.NoGrad(func(s *torch.Scope) error {
+			for _, rows := range []int{5, 300} { // not packed, and packed
+				x := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float32, rows, 16)
+				run := func() []float32 { return torch.ToSlice[float32](linear.Adapted(s, x, on).Contiguous(s)) }
+				before := run()
+				for _, p := range a.Store().Tensors() {
+					p.FillInPlace(s, 1)
+				}
+				require.False(t, slices.Equal(before, run()), rows)
+				for _, p := range a.Store().Tensors() {
+					p.FillInPlace(s, 0)
+				}
+				require.True(t, slices.Equal(before, run()), rows)
+			}
+			return nil
+		})
+	}))
+}
+
 // Ten thousand switches of adapters leave nothing behind.
 func TestSwitching(t *testing.T) {
 	m := openTiny(t, "sd15")
