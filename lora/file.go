@@ -50,7 +50,8 @@ type Module struct {
 
 // File is an adapter's file. It has to stay open while what was loaded of it is used.
 type File struct {
-	Path     string
+	Path     string // as it was asked for
+	Tensors  string // the file that has them: Path, or one in that folder
 	Metadata map[string]string
 	Modules  []*Module // in the file's order
 
@@ -68,7 +69,7 @@ func Open(path string) (_ *File, err error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &File{Path: path, Metadata: src.Metadata(), src: src}
+	f := &File{Path: path, Tensors: where, Metadata: src.Metadata(), src: src}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, src.Close())

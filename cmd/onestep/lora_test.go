@@ -91,6 +91,14 @@ func TestGenerateWithAdapters(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, a, b, name)
 	}
+	folder := filepath.Join(dir, "folder")
+	require.NoError(t, os.Mkdir(folder, 0o777))
+	data, err := os.ReadFile(one)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(folder, "pytorch_lora_weights.safetensors"), data, 0o666))
+	draw("folder", "a cat", "--lora", folder)
+	_, text, _ = try("info", out("folder"))
+	require.Regexp(t, `Lora hashes: \\"folder: [0-9a-f]{12}\\"`, text)
 	require.NoError(t, os.Rename(two, one)) // another adapter under the name
 	code, _, errs = try("generate", "--from", out("with"), "--lora", one, "--threads", "1", "--out", out("changed"))
 	require.Zero(t, code, errs)

@@ -154,7 +154,7 @@ func (on *adapters) load(file string) (*lora.Adapter, error) {
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	hash, err := adapterHash(file)
+	hash, err := adapterHash(f.Tensors)
 	if err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
@@ -219,9 +219,6 @@ func adapterName(file string) string {
 
 // adapterHash is what A1111 calls an adapter's hash: of a safetensors file without its header.
 func adapterHash(file string) (string, error) {
-	if st, err := os.Stat(file); err == nil && st.IsDir() {
-		return "", nil
-	}
 	f, err := os.Open(file)
 	if err != nil {
 		return "", err

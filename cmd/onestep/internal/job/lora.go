@@ -58,7 +58,7 @@ func InspectLoRA(path, model string, o weights.Options) (LoRAInfo, error) {
 	}
 	defer f.Close()
 	out.Metadata = f.Metadata
-	if out.Hash, err = adapterHash(path); err != nil {
+	if out.Hash, err = adapterHash(f.Tensors); err != nil {
 		return out, err
 	}
 	out.Base = append(out.Base, f.Base()...)
