@@ -228,7 +228,8 @@ func (f *File) finite(pairs []pair) error {
 	return fmt.Errorf("the adapter would destroy the model: %s", list("tensors with values that are not finite", bad))
 }
 
-// At returns the adapter with a weight, for a network to run with; 0 is off.
+// At returns the adapter with a weight, for a network to run with; 0 is off. Of a DoRA it multiplies the change of direction, as in peft; other
+// programs multiply the whole change.
 func (a *Adapter) At(weight float64) nn.Adapters { return a.By(Weights{"": weight}) }
 
 // Weights are an adapter's weights by what layers' names begin with, such as "unet.down_blocks.1", "unet", or "text_encoder"; that of

@@ -18,8 +18,8 @@ complete.`,
 		Example: `  onestep convert --model v1-5-pruned-emaonly.ckpt --out sd15/
   onestep convert --model sd15/ --dtype f16 --out sd15.safetensors`,
 		Args: arguments(0, "no arguments, only flags"),
-		RunE: func(*cobra.Command, []string) error {
-			got, err := o.Run(func(note string) { newScreen(a.stderr).log.Warn(note) })
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			got, err := o.Run(cmd.Context(), func(note string) { newScreen(a.stderr).log.Warn(note) })
 			if err != nil {
 				return err
 			}

@@ -70,8 +70,8 @@ func (a *app) loraMerge() *cobra.Command {
 float32 and rounded to the type of the model. The model itself is left as it is.`,
 		Example: `  onestep lora merge --model sd15/ --lora lcm-lora-sdv1-5.safetensors --lora style.safetensors=0.8 --out sd15-lcm/`,
 		Args:    arguments(0, "no arguments, only flags"),
-		RunE: func(*cobra.Command, []string) error {
-			got, err := o.Run(func(note string) { newScreen(a.stderr).log.Warn(note) })
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			got, err := o.Run(cmd.Context(), func(note string) { newScreen(a.stderr).log.Warn(note) })
 			if err != nil {
 				return err
 			}

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"bytes"
+	"context"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -234,4 +236,24 @@ func TestLoRACommands(t *testing.T) {
 	}
 	require.InDeltaSlice(t, pictures["lora"], pictures["merged"], 1)
 	require.InDeltaSlice(t, pictures["lora"], pictures["extracted"], 1)
+}
+
+// An interrupted conversion ends before the next tensor, and leaves nothing.
+func TestConvertInterrupted(t *testing.T) {
+	model, dir := adapters(t, "sd15")
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	for _, out := range []string{filepath.Join(dir, "out"), filepath.Join(dir, "out.safetensors")} {
+		for _, args := range [][]string{{"convert"}, {"lora", "merge", "--lora", filepath.Join(dir, "one.safetensors")}} {
+			var stdout, stderr bytes.Buffer
+			code := run(ctx, append(args, "--model", model, "--out", out), &stdout, &stderr)
+			require.Equal(t, 130, code, stderr.String())
+			require.Empty(t, stdout.String())
+			require.NoFileExists(t, out)
+			require.NoDirExists(t, out)
+		}
+	}
+	left, err := filepath.Glob(filepath.Join(dir, ".*"))
+	require.NoError(t, err)
+	require.Empty(t, left)
 }

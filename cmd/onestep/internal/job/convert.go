@@ -1,6 +1,7 @@
 package job
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"iter"
@@ -35,10 +36,12 @@ type Converted struct {
 }
 
 // Run writes the model. Remarks go to note.
-func (o Convert) Run(note func(string)) (Converted, error) { return o.run(note, nil) }
+func (o Convert) Run(ctx context.Context, note func(string)) (Converted, error) {
+	return o.run(ctx, note, nil)
+}
 
 // run writes the model, after change, which returns what is to be done when it is written.
-func (o Convert) run(note func(string), change func(m *weights.Model, as *torch.DType) (func() error, error)) (_ Converted, err error) {
+func (o Convert) run(ctx context.Context, note func(string), change func(m *weights.Model, as *torch.DType) (func() error, error)) (_ Converted, err error) {
 	single := strings.EqualFold(filepath.Ext(o.Out), ".safetensors")
 	switch {
 	case o.Model == "":
@@ -79,6 +82,11 @@ func (o Convert) run(note func(string), change func(m *weights.Model, as *torch.
 	if n := len(m.Ignored); n > 0 {
 		note(fmt.Sprintf("%d tensors that belong to no part are left out, such as %.100s", n, Printable(m.Ignored[0])))
 	}
+	for _, c := range []*weights.Component{m.UNet, m.VAE, m.ControlNet, m.Text, m.Text2} {
+		if c != nil {
+			c.Source = interrupted{c.Source, ctx}
+		}
+	}
 	if change != nil {
 		var done func() error
 		if done, err = change(m, w.DType); err != nil {
@@ -96,6 +104,20 @@ func (o Convert) run(note func(string), change func(m *weights.Model, as *torch.
 		return out, weights.WriteSingle(o.Out, m, w)
 	}
 	return out, weights.WriteFolder(filepath.Clean(o.Out), m, w)
+}
+
+// interrupted is a source that gives no tensors any more once its context has ended.
+type interrupted struct {
+	nn.Source
+	ctx context.Context
+}
+
+// Get implements nn.Source.
+func (v interrupted) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
+	if err := v.ctx.Err(); err != nil {
+		return nil, err
+	}
+	return v.Source.Get(s, name)
 }
 
 // Part is what a part of a model holds.

@@ -219,7 +219,7 @@ type MergeLoRA struct {
 }
 
 // Run writes the model with the adapters in it. Remarks go to note.
-func (o MergeLoRA) Run(note func(string)) (_ Converted, err error) {
+func (o MergeLoRA) Run(ctx context.Context, note func(string)) (_ Converted, err error) {
 	if len(o.LoRAs) == 0 {
 		return Converted{}, usage("--lora is missing: FILE or FILE=WEIGHT")
 	}
@@ -240,7 +240,7 @@ func (o MergeLoRA) Run(note func(string)) (_ Converted, err error) {
 		}
 		all = append(all, lora.Weighted{File: f, Weights: a.weights})
 	}
-	return o.Convert.run(note, func(m *weights.Model, as *torch.DType) (func() error, error) { return lora.Bake(m, as, all...) })
+	return o.Convert.run(ctx, note, func(m *weights.Model, as *torch.DType) (func() error, error) { return lora.Bake(m, as, all...) })
 }
 
 // ExtractLoRA are the options of making an adapter of the difference of two models.
