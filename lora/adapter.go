@@ -140,6 +140,9 @@ func (a *Adapter) held(src factors, d torch.DType) error {
 // Names of an adapter's tensors, below the layer's path.
 const downName, upName = "lora_A", "lora_B"
 
+// factorNames are the names of a LoRA's two weights there.
+var factorNames = map[role]string{down: downName + ".weight", up: upName + ".weight"}
+
 // add makes a module's adapter of tensors below the path.
 func (a *Adapter) add(p pair, path nn.Path) {
 	a.Modules = append(a.Modules, *p.Module)
@@ -157,12 +160,7 @@ func (a *Adapter) add(p pair, path nn.Path) {
 	var of []*torch.Tensor
 	switch {
 	case p.Kind == LowRank && !p.DoRA:
-		one := lowRank(p.spot, p.Rank, path, nil, nil)
-		a.made = append(a.made, made{p.spot, func(weight float64) nn.Adapter {
-			one := one
-			one.Scale = weight
-			return one
-		}, p.Scale, false, p.Rank})
+		a.made = append(a.made, plain(p.spot, p.Rank, p.Scale, lowRank(p.spot, p.Rank, path, nil, nil)))
 		return
 	case p.Kind == LowRank:
 		one := lowRank(p.spot, p.Rank, path, nil, nil)
@@ -181,6 +179,11 @@ func (a *Adapter) add(p pair, path nn.Path) {
 	a.made = append(a.made, made{p.spot, func(weight float64) nn.Adapter {
 		return &fullRank{change, lengths, p.Layout == PEFT, weight, of}
 	}, p.Scale, false, 0})
+}
+
+// plain is a LoRA, ready to run.
+func plain(s *spot, rank int, scale float64, one nn.LowRank) made {
+	return made{s, func(weight float64) nn.Adapter { return nn.LowRank{Down: one.Down, Up: one.Up, Scale: weight} }, scale, false, rank}
 }
 
 // lowRank makes the two layers of a LoRA.

@@ -31,7 +31,7 @@ func (v factors) add(p pair) {
 		}
 		name, shape := at+string(r), p.shapes[r]
 		if p.Kind == LowRank && (r == down || r == up) {
-			name = at + map[role]string{down: downName, up: upName}[r] + ".weight"
+			name = at + factorNames[r]
 			shape = []int{p.Rank, p.spot.shape[1]}
 			if r == up {
 				shape = []int{p.spot.shape[0], p.Rank}

@@ -66,15 +66,11 @@ func New(n Networks, c Config) (*Adapter, error) {
 	a.store, err = nn.Build(n[parts[0]].Device(), n[parts[0]].DType(), c.Seed, func(root nn.Path) {
 		for _, s := range spots {
 			fan := nn.FanIn(product(s.shape[1:]))
-			one := lowRank(s, c.Rank, root.Sub(s.part, s.path), fan, nn.Zeros)
+			scale := c.Alpha / float64(c.Rank)
 			a.Modules = append(a.Modules, Module{
-				Name: s.name(), Layout: PEFT, Kind: LowRank, Rank: c.Rank, Alpha: c.Alpha, Scale: c.Alpha / float64(c.Rank), DType: n[parts[0]].DType(),
+				Name: s.name(), Layout: PEFT, Kind: LowRank, Rank: c.Rank, Alpha: c.Alpha, Scale: scale, DType: n[parts[0]].DType(),
 			})
-			a.made = append(a.made, made{s, func(weight float64) nn.Adapter {
-				one := one
-				one.Scale = weight
-				return one
-			}, c.Alpha / float64(c.Rank), false, c.Rank})
+			a.made = append(a.made, plain(s, c.Rank, scale, lowRank(s, c.Rank, root.Sub(s.part, s.path), fan, nn.Zeros)))
 		}
 	})
 	if err != nil {

@@ -3,6 +3,7 @@ package lora
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"strings"
@@ -104,10 +105,7 @@ func (f *File) own(to Layout) *table {
 // Write writes the adapter's weights as they are now. Its LoRA modules can be written in every layout; others have to be written by the
 // [File] that they come from.
 func (a *Adapter) Write(path string, o WriteOptions) error {
-	tensors := map[string]*torch.Tensor{}
-	for name, t := range a.store.Tensors() {
-		tensors[name] = t
-	}
+	tensors := maps.Collect(a.store.Tensors())
 	var all []output
 	for _, m := range a.made {
 		if m.rank == 0 {
@@ -115,7 +113,7 @@ func (a *Adapter) Write(path string, o WriteOptions) error {
 		}
 		at := m.spot.name() + "."
 		tensor := func(r role) *torch.Tensor {
-			return tensors[at+map[role]string{down: downName, up: upName}[r]+".weight"]
+			return tensors[at+factorNames[r]]
 		}
 		all = append(all, output{
 			part: m.spot.part, path: m.spot.path, kind: LowRank, rank: m.rank, alpha: m.base * float64(m.rank), alphaType: tensor(down).DType(),
@@ -170,9 +168,7 @@ func write(path string, modules []output, xl bool, o WriteOptions) error {
 		return fail(fmt.Errorf("the layout %s is read only: want kohya, peft or diffusers", o.Layout))
 	}
 	metadata := map[string]string{"format": "pt"}
-	for k, v := range o.Metadata {
-		metadata[k] = v
-	}
+	maps.Copy(metadata, o.Metadata)
 	var all []safetensors.Source
 	for _, m := range modules {
 		stem := o.stem(m, xl)
