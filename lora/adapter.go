@@ -299,8 +299,11 @@ func (a *Adapter) Close() error {
 
 // Merge makes a model compute with weights that adapters have changed, at no further cost while it runs; with nil it computes as before, to
 // the last bit, as its weights were never written over. The adapters have to stay open until then, and whoever changes their values merges
-// again. It may not be called while the model runs.
+// again. It may not be called while the model runs. Adapters of another model are an error.
 func Merge(m *sd.Model, a nn.Adapters) error {
+	if err := m.CheckAdapters(a); err != nil {
+		return err
+	}
 	var err error
 	for _, st := range Of(m) {
 		err = errors.Join(err, st.Merge(a))

@@ -203,6 +203,9 @@ func (t TextToImage) decide(texts ...string) (*decision, error) {
 			}
 			all = all.And(more)
 		}
+		if err := t.fits(all); err != nil {
+			return nil, err
+		}
 		d.tagged = append(d.tagged, all)
 	}
 	for _, f := range []func() error{d.method, d.size, d.pictures, d.guidance, d.start} {
@@ -211,6 +214,17 @@ func (t TextToImage) decide(texts ...string) (*decision, error) {
 		}
 	}
 	return d, nil
+}
+
+// fits reports adapters of another model.
+func (t TextToImage) fits(a nn.Adapters) error {
+	var controls []*nn.Store
+	for _, c := range t.Controls {
+		if c.Net != nil {
+			controls = append(controls, c.Net.Store())
+		}
+	}
+	return t.Model.CheckAdapters(a, controls...)
 }
 
 // tags reports what begins as the tag of an adapter and is none: it would be drawn as a text, without the adapter.
@@ -521,10 +535,15 @@ func (d *decision) draw(ctx context.Context, s *torch.Scope, texts []string, yie
 // embed encodes a text, and what to lead away from before it: [2 or 1, …].
 func (d *decision) embed(s *torch.Scope, text string) sd.Embedding {
 	positive := sd.Text{Prompt: text, Plain: d.Plain, ClipSkip: d.ClipSkip}
-	if !d.cfg {
-		return d.Model.Embed(s, d.Adapters, positive)[0]
+	var encoders []*nn.Store
+	for _, t := range d.Model.Texts {
+		encoders = append(encoders, t.Store())
 	}
-	both := d.Model.Embed(s, d.Adapters, sd.Text{Prompt: d.Negative, Plain: d.Plain}, positive)
+	adapters := d.Adapters.Of(encoders...)
+	if !d.cfg {
+		return d.Model.Embed(s, adapters, positive)[0]
+	}
+	both := d.Model.Embed(s, adapters, sd.Text{Prompt: d.Negative, Plain: d.Plain}, positive)
 	none, some := both[0], both[1]
 	if d.Negative == "" && d.Model.ZeroNegative && !d.EmptyNegative {
 		none.Text = torch.ZerosLike(s, some.Text)

@@ -45,8 +45,11 @@ func (m *Model) Cut(t Text) string {
 }
 
 // Embed encodes texts, in the model's type. All become as long as the longest: an encoder's whole chunks of tokens, one after the
-// other.
+// other. Adapters of another model are an error; see [Model.CheckAdapters].
 func (m *Model) Embed(s *torch.Scope, a nn.Adapters, texts ...Text) []Embedding {
+	if err := m.CheckAdapters(a); err != nil {
+		panic(&torch.Error{Op: "Embed", Msg: err.Error()})
+	}
 	out := make([]Embedding, len(texts))
 	pooled := m.UNet.Config().AdditionEmbedType != ""
 	parts := make([][]*torch.Tensor, len(texts))

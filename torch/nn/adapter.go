@@ -29,6 +29,22 @@ func (a Adapters) And(b Adapters) Adapters {
 	return all
 }
 
+// Of returns the adapters of weights and biases that the networks have. Others would do nothing there.
+func (a Adapters) Of(networks ...*Store) Adapters {
+	if len(a) == 0 {
+		return nil
+	}
+	own := Adapters{}
+	for _, st := range networks {
+		for _, t := range st.Tensors() {
+			if by, ok := a[t]; ok {
+				own[t] = by
+			}
+		}
+	}
+	return own
+}
+
 // Layer is a [Linear], a [Conv2D], a [GroupNorm] or a [LayerNorm].
 type Layer interface {
 	Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor
