@@ -21,6 +21,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
@@ -125,7 +126,7 @@ func (a *Adapter) held(src factors, d torch.DType) error {
 				}
 				whole := s.Tidy(func(s *torch.Scope) *torch.Tensor { return t.To(s, d).IsFinite(s).All(s) })
 				if whole.Item() == 0 {
-					bad = append(bad, legible(src.by[name].name))
+					bad = append(bad, quote.Text(src.by[name].name))
 				}
 			}
 			return nil
@@ -214,7 +215,7 @@ func (f *File) finite(pairs []pair) error {
 						return err
 					}
 					if t.IsFinite(s).All(s).Item() == 0 {
-						bad = append(bad, legible(name))
+						bad = append(bad, quote.Text(name))
 					}
 				}
 				return nil

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/torch"
 )
@@ -88,7 +89,7 @@ func Open(path string) (_ *File, err error) {
 	var wrong []string
 	for _, m := range f.Modules {
 		if err := f.complete(m, c); err != nil {
-			wrong = append(wrong, fmt.Sprintf("%s: %v", legible(m.Name), err))
+			wrong = append(wrong, fmt.Sprintf("%s: %v", quote.Text(m.Name), err))
 		}
 	}
 	if wrong != nil {
@@ -130,10 +131,10 @@ func (f *File) group() error {
 		k, ok := parse(name)
 		switch {
 		case !ok:
-			strange = append(strange, legible(name))
+			strange = append(strange, quote.Text(name))
 			continue
 		case k.role == "":
-			refused = append(refused, fmt.Sprintf("%s (%s)", legible(name), k.what))
+			refused = append(refused, fmt.Sprintf("%s (%s)", quote.Text(name), k.what))
 			continue
 		}
 		at := id{k.part, k.path}
@@ -144,7 +145,7 @@ func (f *File) group() error {
 			f.Modules = append(f.Modules, m)
 		}
 		if other, ok := m.tensors[k.role]; ok {
-			refused = append(refused, fmt.Sprintf("%s (the same as %s)", legible(name), legible(other)))
+			refused = append(refused, fmt.Sprintf("%s (the same as %s)", quote.Text(name), quote.Text(other)))
 		}
 		if k.role != alpha && k.role != magnitude {
 			m.key, m.Layout = k, k.layout
@@ -565,16 +566,4 @@ func list(what string, names []string) string {
 		text += fmt.Sprintf(", and %d more", n)
 	}
 	return text
-}
-
-// legible makes a name from a file fit for a message.
-func legible(name string) string {
-	const most = 120
-	if len(name) > most {
-		name = strings.ToValidUTF8(name[:most], "") + "..."
-	}
-	if strings.ContainsFunc(name, func(r rune) bool { return r < ' ' || r == 0x7f || r == '\ufffd' }) {
-		return fmt.Sprintf("%q", name)
-	}
-	return name
 }

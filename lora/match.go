@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd/weights"
 )
 
@@ -47,7 +48,7 @@ func (f *File) match(t *table, what string) Match {
 	for _, module := range f.Modules {
 		s := t.find(module.key)
 		if s == nil {
-			m.Unmatched = append(m.Unmatched, legible(module.key.stem))
+			m.Unmatched = append(m.Unmatched, quote.Text(module.key.stem))
 			continue
 		}
 		if err := f.fits(module, s); err != nil {
@@ -55,7 +56,7 @@ func (f *File) match(t *table, what string) Match {
 			continue
 		}
 		if other := seen[s]; other != nil {
-			m.Twice = append(m.Twice, fmt.Sprintf("%s (as %s and as %s)", s.name(), legible(other.key.stem), legible(module.key.stem)))
+			m.Twice = append(m.Twice, fmt.Sprintf("%s (as %s and as %s)", s.name(), quote.Text(other.key.stem), quote.Text(module.key.stem)))
 			continue
 		}
 		seen[s] = module

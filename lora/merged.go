@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"iter"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd/clip"
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/weights"
@@ -143,7 +144,7 @@ func (m merged) Info(name string) ([]int, torch.DType, bool) {
 // finite reports a weight that overflowed in its type.
 func finite(s *torch.Scope, name string, t *torch.Tensor) error {
 	if t.IsFinite(s).All(s).Item() == 0 {
-		return fmt.Errorf("%s: with the adapter it has values that %s cannot hold: want another type, or a smaller weight", legible(name), t.DType())
+		return fmt.Errorf("%s: with the adapter it has values that %s cannot hold: want another type, or a smaller weight", quote.Text(name), t.DType())
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"iter"
 	"slices"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -73,7 +74,7 @@ func (b *binding) report() error {
 	var unexpected []string
 	for name := range b.Names() {
 		if !b.asked[name] {
-			unexpected = append(unexpected, legible(name))
+			unexpected = append(unexpected, quote.Text(name))
 		}
 	}
 	return mismatch(b.missing, unexpected, b.misshapen, b.mistyped)

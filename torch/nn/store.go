@@ -9,9 +9,9 @@ import (
 	"iter"
 	"math"
 	"slices"
-	"strconv"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -166,7 +166,7 @@ func (st *Store) Load(values iter.Seq2[string, *torch.Tensor]) error {
 	for name, v := range values {
 		e, ok := st.byKey[name]
 		if !ok {
-			unexpected = append(unexpected, legible(name))
+			unexpected = append(unexpected, quote.Text(name))
 			continue
 		}
 		if e.t.DType().IsFloat() && !v.DType().IsFloat() {
@@ -193,18 +193,6 @@ func (st *Store) Load(values iter.Seq2[string, *torch.Tensor]) error {
 			return nil
 		})
 	})
-}
-
-// legible makes a name from a file fit for a message.
-func legible(name string) string {
-	const most = 100
-	if len(name) > most {
-		name = strings.ToValidUTF8(name[:most], "") + "..."
-	}
-	if strings.ContainsFunc(name, func(r rune) bool { return !strconv.IsPrint(r) }) {
-		return strconv.Quote(name)
-	}
-	return name
 }
 
 // mismatch makes one error of all that is wrong with a set of weights, or nil.

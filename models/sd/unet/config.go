@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
@@ -368,7 +368,7 @@ func (e Encoder) validateAddition() error {
 	case e.AdditionEmbedType == "":
 		return nil
 	case e.AdditionEmbedType != textTime:
-		return fmt.Errorf("addition_embed_type: only %s or null is supported, got %s", textTime, legible(e.AdditionEmbedType))
+		return fmt.Errorf("addition_embed_type: only %s or null is supported, got %s", textTime, quote.Quoted(e.AdditionEmbedType))
 	case e.AdditionTimeEmbedDim < 2*(1+e.FreqShift) || e.AdditionTimeEmbedDim > maxWidth || e.AdditionTimeEmbedDim%2 != 0:
 		return fmt.Errorf("addition_time_embed_dim: want an even number from %d to %d, got %d",
 			2*(1+e.FreqShift), maxWidth, e.AdditionTimeEmbedDim)
@@ -448,19 +448,10 @@ func oneOf[T ~string](what string, got []T, names ...T) error {
 			for _, n := range names[1:] {
 				all += " or " + string(n)
 			}
-			return fmt.Errorf("%s: only %s is supported, got %s", what, all, legible(string(v)))
+			return fmt.Errorf("%s: only %s is supported, got %s", what, all, quote.Quoted(v))
 		}
 	}
 	return nil
-}
-
-// legible makes a name from a file fit for a message.
-func legible(name string) string {
-	const most = 100
-	if len(name) > most {
-		name = name[:most]
-	}
-	return strconv.Quote(name)
 }
 
 // bounded refuses networks that nobody has.
