@@ -30,6 +30,8 @@ import (
 // Options say how an adapter is attached.
 type Options struct {
 	Partial bool // modules of which the model has no layer are left out, and listed in Adapter.Unmatched; otherwise they are an error
+	// DType is the type of the adapter's weights; nil: the model's. To train an adapter further beside a half-precision model, float32.
+	DType *torch.DType
 }
 
 // Adapter is an adapter on the layers of a model, which it leaves as they are. It owns its weights. Several goroutines may use it.
@@ -77,7 +79,7 @@ func Load(m *sd.Model, path string, o Options) (*Adapter, error) {
 	return a, nil
 }
 
-// Attach makes an adapter of a file's modules for the layers of networks, on their device and in their type. The adapter owns the file from
+// Attach makes an adapter of a file's modules for the layers of networks, on their device. The adapter owns the file from
 // then on. Values that are not finite are an error.
 func Attach(n Networks, f *File, o Options) (*Adapter, error) {
 	for _, st := range n {
@@ -87,6 +89,11 @@ func Attach(n Networks, f *File, o Options) (*Adapter, error) {
 }
 
 func attach(t *table, f *File, dev torch.Device, d torch.DType, o Options) (*Adapter, error) {
+	if o.DType != nil {
+		if d = *o.DType; !d.IsFloat() {
+			return nil, fmt.Errorf("DType: want a floating-point type, got %s", d)
+		}
+	}
 	match := f.match(t, "the model")
 	if err := match.Err(o.Partial); err != nil {
 		return nil, fmt.Errorf("%s: %w", f.Path, err)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
@@ -19,6 +20,9 @@ type Config struct {
 	// the last convolution and the embeddings of the timestep.
 	Targets []string
 	Seed    uint64
+	// DType is the type of A and B; nil: float32, or float64 beside networks of that. In a half-precision type most elements would not
+	// move: a step of 1e-4 is less than half of what tells 0.05 from the next number of bfloat16.
+	DType *torch.DType
 }
 
 // LCMTargets are the layers that LCM-LoRA adapts: 278 of Stable Diffusion 1.5's U-Net (Luo et al. 2023).
@@ -28,7 +32,8 @@ var LCMTargets = []string{
 }
 
 // New makes an adapter to be trained, which changes nothing yet: A is drawn as in PEFT, uniformly within ±1/√in (He et al. 2015, with a slope
-// of √5), and B is zero. It lies beside the networks, in their type. Targets that no layer has are an error.
+// of √5), and B is zero. It lies beside the networks, on their device; where it is of another type than they are, it is cast where it is used.
+// Targets that no layer has are an error.
 func New(n Networks, c Config) (*Adapter, error) {
 	if c.Rank == 0 {
 		c.Rank = 64
@@ -60,15 +65,24 @@ func New(n Networks, c Config) (*Adapter, error) {
 	if len(spots) == 0 {
 		return nil, errors.New("the networks have none of the layers that are to be adapted")
 	}
-	parts := slices.Sorted(maps.Keys(n))
+	base := n[slices.Sorted(maps.Keys(n))[0]]
+	dtype := torch.Float32
+	switch {
+	case c.DType != nil && !c.DType.IsFloat():
+		return nil, fmt.Errorf("DType: want a floating-point type, got %s", *c.DType)
+	case c.DType != nil:
+		dtype = *c.DType
+	case base.DType() == torch.Float64:
+		dtype = torch.Float64
+	}
 	a := &Adapter{second: n[text2Part] != nil}
 	var err error
-	a.store, err = nn.Build(n[parts[0]].Device(), n[parts[0]].DType(), c.Seed, func(root nn.Path) {
+	a.store, err = nn.Build(base.Device(), dtype, c.Seed, func(root nn.Path) {
 		for _, s := range spots {
 			fan := nn.FanIn(product(s.shape[1:]))
 			scale := c.Alpha / float64(c.Rank)
 			a.Modules = append(a.Modules, Module{
-				Name: s.name(), Layout: PEFT, Kind: LowRank, Rank: c.Rank, Alpha: c.Alpha, Scale: scale, DType: n[parts[0]].DType(),
+				Name: s.name(), Layout: PEFT, Kind: LowRank, Rank: c.Rank, Alpha: c.Alpha, Scale: scale, DType: dtype,
 			})
 			a.made = append(a.made, plain(s, c.Rank, scale, lowRank(s, c.Rank, root.Sub(s.part, s.path), fan, nn.Zeros)))
 		}

@@ -65,7 +65,9 @@ func (l LayerNorm) Kernel() *torch.Tensor { return l.Weight }
 
 // LowRank changes a weight by Scale·Up·Down (Hu et al. 2021). Of a linear layer [out, in], Down is one [r, in] and Up one [out, r]; of a
 // convolution [out, in, k, k], Down is one [r, in, k, k] with the layer's options and Up one [out, r, 1, 1]. Layers compute with the two
-// where that is less work than adding their product to the weight, and where gradients are wanted.
+// where that is less work than adding their product to the weight, and where gradients are wanted. Their weights may be of another type
+// than the layer's, such as float32 beside bfloat16: they are cast to the input's type where they are used, and gradients reach them in
+// their own.
 type LowRank struct {
 	Down, Up Layer
 	Scale    float64
@@ -136,11 +138,29 @@ func share(s *torch.Scope, x, y *torch.Tensor, by []Adapter) *torch.Tensor {
 	for _, a := range by {
 		l := a.(LowRank)
 		s.Tidy(func(s *torch.Scope) *torch.Tensor {
-			y.AddScaledInPlace(s, l.Up.Forward(s, l.Down.Forward(s, x)), l.Scale)
+			down, up := cast(s, l.Down, x.DType()), cast(s, l.Up, x.DType())
+			y.AddScaledInPlace(s, up.Forward(s, down.Forward(s, x)), l.Scale)
 			return nil
 		})
 	}
 	return y
+}
+
+// cast returns a layer for inputs of type d.
+func cast(s *torch.Scope, l Layer, d torch.DType) Layer {
+	switch l := l.(type) {
+	case Linear:
+		if l.Weight.DType() != d && !l.packed.takes(d) {
+			l.Weight, l.packed = l.Weight.To(s, d), nil
+		}
+		return l
+	case Conv2D:
+		if l.Weight.DType() != d && !l.packed.takes(d) {
+			l.Weight, l.packed = l.Weight.To(s, d), nil
+		}
+		return l
+	}
+	return l
 }
 
 // vector returns a bias, or a norm's weight, with its adapters, if there are any.

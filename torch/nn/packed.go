@@ -60,6 +60,9 @@ func (p *packed) conv(s *torch.Scope, c Conv2D, x *torch.Tensor, by ...Adapter) 
 	})
 }
 
+// takes tells whether inputs of type d need no cast of the weight.
+func (p *packed) takes(d torch.DType) bool { return p != nil && p.store.dtype == d }
+
 // fewRows is how many rows of input are too few for packing a linear layer's weight, which costs about as much as using it once.
 const fewRows = 128
 
@@ -132,10 +135,16 @@ func (p *packed) unpacked(s *torch.Scope, weight *torch.Tensor, d torch.DType, b
 			p.release(weight)
 		}
 		return p.plain
-	case weight.DType() == p.store.dtype:
+	}
+	return p.convert(weight)
+}
+
+// convert makes the layer's own tensor one of the store's type.
+func (p *packed) convert(weight *torch.Tensor) *torch.Tensor {
+	if weight.DType() == p.store.dtype {
 		return weight
 	}
-	converted := st.NoGradTidy(func(s *torch.Scope) *torch.Tensor { return weight.To(s, p.store.dtype) })
+	converted := p.store.scope.NoGradTidy(func(s *torch.Scope) *torch.Tensor { return weight.To(s, p.store.dtype) })
 	torch.Swap(weight, converted)
 	converted.Free()
 	p.src.Release(p.name)

@@ -151,9 +151,15 @@ func (st *Store) Count() int {
 	return n
 }
 
-// SetRequiresGrad makes all parameters collect gradients, or none.
+// SetRequiresGrad makes all parameters collect gradients, or none. With gradients they are all of the store's type, whatever the type in
+// the file that they come from.
 func (st *Store) SetRequiresGrad(on bool) {
 	for _, p := range st.Parameters() {
+		if pw := st.packed[p]; pw != nil && on {
+			pw.mu.Lock()
+			pw.convert(p)
+			pw.mu.Unlock()
+		}
 		p.SetRequiresGrad(on)
 	}
 }
