@@ -77,11 +77,11 @@ Ctrl-C ends it at once.`,
 	f.StringVar(&o.Device, "device", o.Device, "cpu, cuda or cuda:N")
 	f.Var(count{&o.Threads}, "threads", "threads of one operator (default: as many as processors)")
 
-	f.StringVar(&o.Dir, "data-dir", "", "folder of fashion-mnist or cifar10, besides the usual places")
+	f.StringVar(&o.Dir, "data-dir", "", "fashion-mnist, cifar10: folder that holds them, besides the usual places")
 	f.Var(count{&o.Resolution}, "resolution", "height and width in pixels (default: the images' own)")
 	f.Var(count{&o.Colors}, "colors", "1 for grey, 3 for colour (default: the images' own)")
 	f.BoolVar(&o.Classes, "classes", false, "condition on the images' classes")
-	f.Float64Var(&o.Drop, "label-dropout", 0, "part of the images that are learned without their class, for guidance, such as 0.1 (default 0)")
+	f.Float64Var(&o.Drop, "label-dropout", 0, "ctm, meanflow, pd, edm, ddpm, flow: fraction of the images that are learned without their class, for\nguidance, such as 0.1 (default 0)")
 	f.BoolVar(&o.Flip, "flip", false, "mirror images at random, half of them")
 	f.Var(choice{&o.Corrupt, []string{"error", "skip"}}, "corrupt", "an image that cannot be decoded is an error, or skipped, logged and counted")
 	f.Var(count{&o.Workers}, "workers", "goroutines that decode images beside training")
@@ -158,12 +158,12 @@ Ctrl-C ends it at once.`,
 	return cmd
 }
 
-// foreign refuses flags that the method would not look at.
+// foreign refuses flags that the run would not use, even with their default.
 func foreign(flags *pflag.FlagSet, o job.Train) error {
 	var err error
 	flags.Visit(func(f *pflag.Flag) {
-		if err == nil && o.Lacks(f.Name) {
-			err = &job.UsageError{Msg: fmt.Sprintf("--%s: the method %s has no such option", f.Name, o.Method)}
+		if why := o.Unused(f.Name); err == nil && why != "" {
+			err = &job.UsageError{Msg: why}
 		}
 	})
 	return err

@@ -32,6 +32,9 @@ func Open(spec string, o Options) (*Set, error) {
 	return s, nil
 }
 
+// Looked lists the sets that are looked for in Options.Dir.
+func Looked() []string { return []string{"fashion-mnist", "cifar10"} }
+
 func open(spec string, o Options) (*Set, error) {
 	switch spec {
 	case "":

@@ -37,9 +37,9 @@ func (o Train) Card(start checkpoint.Description) (string, error) {
 	case 2:
 		fmt.Fprintf(&b, "\n\nThe teacher is guided with a scale drawn from %g to %g, which the student is told.", o.Guidance[0], o.Guidance[1])
 	}
-	decay := m.decay
-	if decay == "" {
-		decay = fmt.Sprintf("over the last %g of the run", o.LRDecay)
+	decay := fmt.Sprintf("over the last %g of the run", o.LRDecay)
+	if m.stages {
+		decay = "in every stage"
 	}
 	fmt.Fprintf(&b, "\n\n%d steps of %d images, RAdam with a learning rate of %g that falls to 0 %s; averages with decay %.4g a step.\n",
 		o.Steps, o.Batch, o.LR, decay, o.EMA)

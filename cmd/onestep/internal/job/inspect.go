@@ -147,7 +147,7 @@ func (o Inspect) Run(ctx context.Context) (Inspected, error) {
 			if teacher, err = guided(teacher, knows, o.Guidance); err != nil {
 				return none, err
 			}
-		case !model.Description.Network.Guidance():
+		case !model.Description.Network.Guidance() && o.Guidance != 1:
 			return none, errNotGuided
 		}
 	}

@@ -23,9 +23,9 @@ import (
 type method struct {
 	name, about string
 	formulas    string                // what it minimises, a line each
-	options     []string              // those that other methods may lack
-	lacks       []string              // those that other methods have, as all do by default
-	decay       string                // how the learning rate falls; "": over the last part of the run
+	options     []string              // those that it reads and other methods may not
+	stages      bool                  // whether the learning rate falls to 0 in every stage, and not by LRDecay
+	guidable    bool                  // whether what it trains is a denoiser, which guidance can use without a class
 	until       bool                  // whether its network is told where a jump ends
 	distils     bool                  // whether it is nothing without a teacher
 	forms       []checkpoint.FormType // what its network may predict; the first is that of a network that starts from nothing
@@ -203,6 +203,7 @@ x̂ = one step of the solver along the teacher's trajectory, from x + t'·z at t
 	continuously("scd", "its distillation of the denoiser given by --teacher", true),
 	{
 		name: "ctm", about: "a consistency trajectory model (Kim et al. 2024) of the denoiser given by --teacher",
+		guidable: true,
 		formulas: `G(x, t, s) = s/t·x + (1 - s/t)·g(x, t, s), g = c_skip·x + c_out·F(x/√(t² + σ_d²), ln(t)/4, ln(s)/4)
 x_est = G_θ⁻(G_θ(x_t, t, s), s, ε), x_target = G_θ⁻(G_θ⁻(Solver(x_t; t → u), u, s), s, ε), t > u ≥ s of N levels
 L = d(x_est, x_target) + (t'² + σ_d²)/(t'·σ_d)²·‖g_θ(x + t'·z', t', t') - x‖²/D`,
@@ -240,6 +241,7 @@ L = d(x_est, x_target) + (t'² + σ_d²)/(t'·σ_d)²·‖g_θ(x + t'·z', t', t
 	},
 	{
 		name: "meanflow", about: "average velocities, without a teacher (Geng et al. 2025)",
+		guidable: true,
 		formulas: `y = (1-τ)·x + τ·z, v = z - x, the data at y - τ·u(y, 0, τ)
 L = ‖Δ‖²/(‖Δ‖² + 0.001)^p, Δ = u_θ(y, r, τ) - v + (τ-r)·d/dτ u_θ(y, r, τ)
 ln(τ/(1-τ)) ~ N(-2, 2²), and r too for a part of the samples (--ratio), else r = τ`,
@@ -260,6 +262,7 @@ ln(τ/(1-τ)) ~ N(-2, 2²), and r too for a part of the samples (--ratio), else 
 	},
 	{
 		name: "pd", about: "progressive distillation (Salimans & Ho 2022) of the denoiser given by --teacher",
+		guidable: true,
 		formulas: `D(x, t) = c_skip·x + c_out·F(x/√(t² + σ_d²), ln(t)/4)
 L = max(1/t², 1)·‖D_θ(x_t, t) - D*‖²/D, D* the answer whose one step ends where two of the teacher's do
 N steps, halved in each stage, after which the student is the teacher`,
@@ -277,8 +280,7 @@ N steps, halved in each stage, after which the student is the teacher`,
 			return b.String(), "", nil
 		},
 		options: []string{"teacher", "first", "last"},
-		lacks:   []string{"lr-decay"},
-		decay:   "in every stage",
+		stages:  true,
 		check: func(o Train) error {
 			if least := (&training.PD{First: o.First, Last: o.Last, Steps: o.Steps}).LeastSteps(); o.Steps < least {
 				return usage("--steps: want at least %d for the stages from %d steps of the student to %d, and some 200 for each to learn, got %d", least, o.First, o.Last, o.Steps)
@@ -310,6 +312,7 @@ N steps, halved in each stage, after which the student is the teacher`,
 	},
 	{
 		name: "edm", about: "a denoiser, for a teacher (Karras et al. 2022)",
+		guidable: true,
 		formulas: `D(x, t) = c_skip·x + c_out·F(x/√(t² + σ_d²), ln(t)/4)
 L = (t² + σ_d²)/(t·σ_d)²·‖D_θ(x + t·z, t) - x‖²/D
 ln t ~ N(-1.2, 1.2²), for a part of the draws (--high) uniform from ln 1 to ln 80`,
@@ -323,6 +326,7 @@ ln t ~ N(-1.2, 1.2²), for a part of the draws (--high) uniform from ln 1 to ln 
 	},
 	{
 		name: "ddpm", about: "a denoiser of a discrete chain, predicting the noise (Ho et al. 2020)",
+		guidable: true,
 		formulas: `L = ‖F_θ(√ᾱ_i·x + √(1-ᾱ_i)·z, i) - z‖²/D, i uniform`,
 		options:  []string{"betas", "chain"},
 		forms:    []checkpoint.FormType{checkpoint.DDPM},
@@ -334,6 +338,7 @@ ln t ~ N(-1.2, 1.2²), for a part of the draws (--high) uniform from ln 1 to ln 
 	},
 	{
 		name: "flow", about: "a rectified flow (Liu et al. 2022), for a teacher; with --teacher, a flow, that one's reflow",
+		guidable: true,
 		formulas: `L = ‖v_θ((1-τ)·x + τ·z, τ) - (z - x)‖²/D, τ uniform in [0, 1]
 reflow: x is where the teacher carries z, in 50 of Euler's steps`,
 		options:  []string{"teacher"},
@@ -444,23 +449,6 @@ func Schedules() []string { return []string{"doubling", "linear"} }
 
 // levelsChosen are the choices of methods with a growing number of levels.
 func levelsChosen(o Train) []any { return []any{"levels", fmt.Sprintf("%d to %d", o.S0, o.S1+1)} }
-
-// Lacks tells whether an option, by the name of its flag, is one of other methods and not of this run's.
-func (o Train) Lacks(option string) bool {
-	has := false
-	if m, err := methodNamed(o.Method); err == nil && slices.Contains(m.lacks, option) {
-		return true
-	}
-	for _, m := range methods {
-		if slices.Contains(m.options, option) {
-			if m.name == o.Method {
-				return false
-			}
-			has = true
-		}
-	}
-	return has
-}
 
 // Methods returns the methods' names.
 func Methods() []string {

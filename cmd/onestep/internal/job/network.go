@@ -14,24 +14,28 @@ import (
 type architecture struct {
 	name, about      string
 	channels, blocks int
+	options          []string // those that it reads and other networks do not
 	// config fits the network to images of that many colours and pixels, and fills in options that were left to it.
 	config func(o *Train, colors, side int) network.Config
 }
 
+// levels are the options of networks with levels of resolution.
+var levels = []string{"mult", "attention"}
+
 // architectures are all of them, in the order of help texts.
 var architectures = []architecture{
-	{"ddpmpp", "U-Net, DDPM++ (Song et al. 2021; Karras et al. 2022)", 32, 2, func(o *Train, colors, side int) network.Config {
+	{"ddpmpp", "U-Net, DDPM++ (Song et al. 2021; Karras et al. 2022)", 32, 2, levels, func(o *Train, colors, side int) network.Config {
 		o.unet(side)
 		c := unet.DDPMPP(side, colors, o.Channels, o.Mult, o.Blocks, o.Attention...)
 		return network.Config{UNet: &c}
 	}},
-	{"ncsnpp", "U-Net, NCSN++ (Song et al. 2021; Karras et al. 2022)", 32, 2, func(o *Train, colors, side int) network.Config {
+	{"ncsnpp", "U-Net, NCSN++ (Song et al. 2021; Karras et al. 2022)", 32, 2, levels, func(o *Train, colors, side int) network.Config {
 		o.unet(side)
 		c := unet.NCSNPP(side, colors, o.Channels, o.Mult, o.Blocks, o.Attention...)
 		c.FourierScale = 0.02 // neighbouring noise levels have to look alike
 		return network.Config{UNet: &c}
 	}},
-	{"adm", "U-Net, ADM (Dhariwal & Nichol 2021)", 32, 2, func(o *Train, colors, side int) network.Config {
+	{"adm", "U-Net, ADM (Dhariwal & Nichol 2021)", 32, 2, levels, func(o *Train, colors, side int) network.Config {
 		o.unet(side)
 		c := unet.ADM(side, colors, o.Channels, o.Mult, o.Blocks, o.Attention...)
 		for o.Channels%c.HeadDim != 0 { // 64 in the paper, whose networks are larger
@@ -42,7 +46,7 @@ var architectures = []architecture{
 		}
 		return network.Config{UNet: &c}
 	}},
-	{"dit", "transformer (Peebles & Xie 2023)", 192, 6, func(o *Train, colors, side int) network.Config {
+	{"dit", "transformer (Peebles & Xie 2023)", 192, 6, []string{"patch"}, func(o *Train, colors, side int) network.Config {
 		if o.Patch == 0 {
 			// Up to 16 patches a side, where the size allows it.
 			for o.Patch = max(1, side/16); side%o.Patch != 0; {
@@ -51,7 +55,7 @@ var architectures = []architecture{
 		}
 		return network.Config{DiT: &dit.Config{Resolution: side, InChannels: colors, Patch: o.Patch, Width: o.Channels, Depth: o.Blocks}}
 	}},
-	{"mlp", "multilayer perceptron, for toys", 512, 3, func(o *Train, colors, side int) network.Config {
+	{"mlp", "multilayer perceptron, for toys", 512, 3, nil, func(o *Train, colors, side int) network.Config {
 		return network.Config{MLP: &mlp.Config{Shape: []int{colors, side, side}, Width: o.Channels, Depth: o.Blocks}}
 	}},
 }
@@ -115,13 +119,10 @@ func (o *Train) shape(colors, side int) (network.Config, error) {
 	if o.Blocks == 0 {
 		o.Blocks = a.blocks
 	}
-	cfg := a.config(o, colors, side)
-	switch {
-	case cfg.UNet == nil && (o.Mult != nil || o.Attention != nil):
-		return cfg, usage("--mult, --attention: the network %s has no levels", o.Network)
-	case cfg.DiT == nil && o.Patch != 0:
-		return cfg, usage("--patch: the network %s has no patches", o.Network)
+	if err := o.used(); err != nil {
+		return network.Config{}, err
 	}
+	cfg := a.config(o, colors, side)
 	cfg = cfg.With(cfg.Classes(), o.Dropout)
 	if err := cfg.Validate(); err != nil {
 		_, rest, _ := strings.Cut(err.Error(), ": ")

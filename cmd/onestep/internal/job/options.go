@@ -254,6 +254,9 @@ func (o *Train) validate() error {
 	if _, err := networkNamed(o.Network); o.Network != "" && err != nil {
 		return err
 	}
+	if err := o.used(); err != nil {
+		return err
+	}
 	for _, w := range o.Widths {
 		if _, err := models.PowerExponent(w); err != nil {
 			return usage("--widths: %v", err)
@@ -275,8 +278,6 @@ func (o *Train) validate() error {
 		return usage("--solver: want one of %s, got %q", strings.Join(Solvers(), ", "), o.Solver)
 	case o.Distance == lpipsName && o.LPIPS == "":
 		return usage("--distance lpips needs weights: make them by scripts/lpips_weights.py and give them by --lpips")
-	case o.Distance != lpipsName && (o.LPIPS != "" || o.Resize != ""):
-		return usage("--lpips, --lpips-resize: they are for --distance lpips, and it is %s", o.Distance)
 	case !slices.Contains([]string{"", "small", "all"}, o.Resize):
 		return usage("--lpips-resize: want small or all, got %q", o.Resize)
 	case o.Levels != 0 && (o.Levels < 2 || o.Levels > maxLevels):
@@ -312,8 +313,6 @@ func (o *Train) validate() error {
 	case m.distils && o.Teacher == "":
 		return usage("--method %s needs a denoiser: train one with --method edm and give it by --teacher, or --teacher %s for the exact one of the data",
 			o.Method, empirical)
-	case o.Teacher != "" && !slices.Contains(m.options, "teacher"):
-		return usage("--teacher: the method %s has none", o.Method)
 	case o.Data == "":
 		return usage("--data is missing: emoji, fashion-mnist, cifar10 or a path")
 	case o.Out == "":
@@ -352,12 +351,8 @@ func (o *Train) validate() error {
 		return usage("--label-dropout: want a part of the images, from 0 and below 1, got %g", o.Drop)
 	case o.Drop > 0 && !o.Classes:
 		return usage("--label-dropout: there are no labels to drop: give --classes")
-	case o.Guidance != nil && !slices.Contains(m.options, "guidance"):
-		return usage("--guidance: the method %s has none", o.Method)
 	case o.Guidance != nil && !scales(o.Guidance):
 		return usage("--guidance: want one scale above 0 or the two ends of a range, up to 1000, got %v", o.Guidance)
-	case o.Guidance != nil && o.Drop > 0:
-		return usage("--guidance, --label-dropout: a student of a guided teacher sees every label: give one of them")
 	case o.Guidance != nil && !o.Classes:
 		return usage("--guidance: there are no classes to guide to: give --classes")
 	case o.Channels != 0 && (o.Channels < 2 || o.Channels > 4096 || o.Channels%2 != 0):

@@ -94,9 +94,9 @@ func TestNetworks(t *testing.T) {
 		change func(o *Train)
 		want   string
 	}{
-		{func(o *Train) { o.Network, o.Mult = "dit", []int{1, 2} }, "--mult, --attention: the network dit has no levels"},
-		{func(o *Train) { o.Network, o.Attention = "mlp", []int{8} }, "--mult, --attention: the network mlp has no levels"},
-		{func(o *Train) { o.Patch = 2 }, "--patch: the network ddpmpp has no patches"},
+		{func(o *Train) { o.Network, o.Mult = "dit", []int{1, 2} }, "--mult: the network dit"},
+		{func(o *Train) { o.Network, o.Attention = "mlp", []int{8} }, "--attention: the network mlp"},
+		{func(o *Train) { o.Patch = 2 }, "--patch: the network ddpmpp"},
 		{func(o *Train) { o.Network, o.Patch = "dit", 5 }, "resolution 32 is not a multiple of the patch, 5 pixels"},
 		{func(o *Train) { o.Network = "gan" }, `--network: want one of ddpmpp, ncsnpp, adm, dit, mlp, got "gan"`},
 	} {

@@ -675,11 +675,12 @@ func TestGuidance(t *testing.T) {
 		"the teacher does not know images without a class": func(o *Train) { o.Teacher = filepath.Join(dir, "plain") },
 		"there are no classes to guide to":                 func(o *Train) { o.Classes = false },
 		"want one scale above 0 or the two ends":           func(o *Train) { o.Guidance = []float64{4, 1} },
-		"give one of them":                                 func(o *Train) { o.Drop = 0.1 },
 		"leave the option out, or train the teacher with it": func(o *Train) {
-			o.Teacher, o.Guidance, o.Drop = filepath.Join(dir, "plain"), nil, 0.1
+			o.Method, o.Teacher, o.Guidance, o.Drop = "ctm", filepath.Join(dir, "plain"), nil, 0.1
 		},
-		"the data's own denoiser is asked for images of a class": func(o *Train) { o.Teacher, o.Guidance, o.Drop = "empirical", nil, 0.1 },
+		"the data's own denoiser is asked for images of a class": func(o *Train) {
+			o.Method, o.Teacher, o.Guidance, o.Drop = "ctm", "empirical", nil, 0.1
+		},
 	} {
 		_, err := train("no", "cd", func(o *Train) {
 			o.Teacher, o.Guidance = filepath.Join(dir, "teacher"), []float64{1, 5}
@@ -689,7 +690,7 @@ func TestGuidance(t *testing.T) {
 		require.NoDirExists(t, filepath.Join(dir, "no"))
 	}
 	_, err = train("no", "ict", func(o *Train) { o.Guidance = []float64{1, 5} })
-	require.ErrorContains(t, err, "--guidance: the method ict has none")
-	_, err = train("no", "ict", func(o *Train) { o.Drop, o.Classes = 0.1, false })
+	require.ErrorContains(t, err, "--guidance: the method ict")
+	_, err = train("no", "edm", func(o *Train) { o.Drop, o.Classes = 0.1, false })
 	require.ErrorContains(t, err, "there are no labels to drop")
 }

@@ -207,7 +207,8 @@ func (o *Sample) sampler(f any, d checkpoint.Description) (source, error) {
 		return source{}, usage("--sampler: %s cannot draw from a %s model: want %s", o.Sampler, d.Kind, strings.Join(can, ", "))
 	}
 	each := 1 // evaluations of the network for one of the denoiser
-	if many {
+	steps := o.Sampler == multistep || o.Sampler == ctm
+	if many && !steps {
 		plain := denoiser
 		if denoiser, err = guided(denoiser, d.Network, o.Guidance); err != nil {
 			return source{}, err
@@ -215,14 +216,20 @@ func (o *Sample) sampler(f any, d checkpoint.Description) (source, error) {
 		if denoiser != plain {
 			each = 2
 		}
-	} else if o.Guidance != 0 && !d.Network.Guidance() {
+	} else if o.Guidance != 0 && o.Guidance != 1 && !d.Network.Guidance() {
+		if many {
+			return source{}, usage("--guidance: the sampler %s jumps without guidance: choose a denoiser's sampler, such as heun", o.Sampler)
+		}
 		return source{}, errNotGuided
 	}
 	if o.Gamma != 0 && o.Sampler != ctm {
-		return source{}, usage("--gamma: the sampler %s has no such option", o.Sampler)
+		return source{}, usage("--gamma: the sampler %s does not use it, only %s", o.Sampler, ctm)
 	}
-	if o.Sampler == multistep || o.Sampler == ctm {
+	if steps {
 		o.Steps = max(1, o.Steps)
+		if o.Gamma != 0 && o.Steps == 1 {
+			return source{}, usage("--gamma: noise is added between jumps, and one step has one jump: choose --steps 2 or more")
+		}
 		if o.Times == nil {
 			o.Times = sampling.TimesFrom(d.SigmaMax, o.Steps)
 		}
@@ -269,7 +276,7 @@ var errNotGuided = usage("--guidance: the model has not learned it: distil a gui
 // guided returns the denoiser with the guidance that is asked for, 0 for none. A network that is told its scale needs no help.
 func guided(d models.Denoiser, c network.Config, scale float64) (models.Denoiser, error) {
 	switch {
-	case scale == 0 || c.Guidance():
+	case scale == 0 || scale == 1 || c.Guidance(): // 1 is none
 		return d, nil
 	case c.Classes() == 0:
 		return nil, usage("--guidance: the denoiser has no classes to guide to")
@@ -305,6 +312,9 @@ func (o Sample) files() (files []string, folder bool, err error) {
 		}
 		folder = true
 	case strings.EqualFold(filepath.Ext(o.Out), ".png"):
+		if o.Columns > 0 && o.N == 1 {
+			return nil, false, usage("--columns: one image is written as it is, without a grid: leave the option out, or choose --n 2 or more")
+		}
 		if o.N > maxGrid {
 			return nil, false, usage("--n: a grid holds at most %d images, got %d; give DIR/ for a file an image", maxGrid, o.N)
 		}

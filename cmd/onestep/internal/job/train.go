@@ -141,7 +141,31 @@ func (o *Train) fit(m method, colors, side int) (checkpoint.Description, error) 
 	}
 	d.Network = d.Network.With(d.Network.Classes(), o.Dropout)
 	o.Resolution, o.Colors = side, colors
+	if err := o.chained(flag, d.Form.Betas); err != nil {
+		return d, err
+	}
 	return d, o.describe(flag, d.Network)
+}
+
+// chained fills in the options of a discrete chain that came from a file, and refuses those that ask for another.
+func (o *Train) chained(flag string, is *models.Betas) error {
+	m, err := methodNamed(o.Method)
+	if err != nil || is == nil || !slices.Contains(m.options, "chain") {
+		return err
+	}
+	schedule, err := is.Schedule.MarshalText()
+	if err != nil {
+		return err
+	}
+	def := DefaultTrain()
+	switch {
+	case o.Betas != def.Betas && o.Betas != string(schedule):
+		return usage("--betas %s: %s %s has the schedule %s: leave the option out", o.Betas, flag, Printable(o.Init), schedule)
+	case o.Chain != def.Chain && o.Chain != is.Steps:
+		return usage("--chain %d: %s %s has %d steps: leave the option out", o.Chain, flag, Printable(o.Init), is.Steps)
+	}
+	o.Betas, o.Chain = string(schedule), is.Steps
+	return nil
 }
 
 // describe fills in the options for a network that came from a file, and refuses those that ask for another.
@@ -503,13 +527,22 @@ func (o *Train) ownTeacher(dev torch.Device, p *parts, data *dataset.Set) error 
 		return fmt.Errorf("--teacher %s: %w", empirical, err)
 	}
 	pixels, labels := make([]byte, n*size), make([]int64, n)
+	good := 0
 	for i := range n {
-		label, err := data.Read(i, pixels[i*size:(i+1)*size])
+		label, err := data.Read(i, pixels[good*size:(good+1)*size])
+		var corrupt *dataset.CorruptError
+		if errors.As(err, &corrupt) && o.Corrupt == "skip" {
+			continue // logged by the loader, which meets it, too
+		}
 		if err != nil {
 			return fmt.Errorf("--teacher %s: %w", empirical, err)
 		}
-		labels[i] = int64(label)
+		labels[good], good = int64(label), good+1
 	}
+	if good == 0 {
+		return fmt.Errorf("--teacher %s: %s: all %d images are corrupt", empirical, data.Name(), n)
+	}
+	n, pixels, labels = good, pixels[:good*size], labels[:good]
 	s := torch.NewScope(dev)
 	p.own(s.Close)
 	return s.Run(func(inner *torch.Scope) error {
