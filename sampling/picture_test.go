@@ -1,14 +1,9 @@
 package sampling
 
 import (
-	"bytes"
 	"image"
 	"image/color"
-	"image/png"
-	"io/fs"
 	"math"
-	"os"
-	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -65,48 +60,4 @@ func TestGrid(t *testing.T) {
 	require.Error(t, err)
 	_, err = Grid([]image.Image{filled(2, 2, 0), filled(3, 2, 0)}, 0)
 	require.ErrorContains(t, err, "grid")
-}
-
-func TestWritePNG(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "x.png")
-	texts := []Text{{"Software", "onestep"}, {"settings", `{"café": 1}`}, {"unicode", "日本語 🙂"}}
-	require.NoError(t, WritePNG(path, filled(3, 2, 7), texts, false))
-	err := WritePNG(path, filled(1, 1, 0), nil, false)
-	require.ErrorIs(t, err, fs.ErrExist)
-	data, err := os.ReadFile(path)
-	require.NoError(t, err)
-	img, err := png.Decode(bytes.NewReader(data))
-	require.NoError(t, err)
-	require.Equal(t, image.Pt(3, 2), img.Bounds().Size())
-	got, err := ReadTexts(bytes.NewReader(data))
-	require.NoError(t, err)
-	require.Equal(t, texts, got)
-	require.NoError(t, WritePNG(path, filled(1, 1, 0), nil, true))
-	require.Error(t, WritePNG(filepath.Join(t.TempDir(), "none", "x.png"), filled(1, 1, 0), nil, false))
-	require.ErrorContains(t, EncodePNG(&bytes.Buffer{}, filled(1, 1, 0), []Text{{"日本", ""}}), "keyword")
-	left, err := filepath.Glob(filepath.Join(filepath.Dir(path), ".onestep-*"))
-	require.NoError(t, err)
-	require.Empty(t, left, "no temporary files stay")
-}
-
-func FuzzReadTexts(f *testing.F) {
-	var b bytes.Buffer
-	if err := EncodePNG(&b, filled(2, 2, 1), []Text{{"a", "b"}, {"c", "日"}}); err != nil {
-		f.Fatal(err)
-	}
-	f.Add(b.Bytes())
-	f.Add(b.Bytes()[:40])
-	f.Add([]byte("\x89PNG\r\n\x1a\n\xff\xff\xff\xfftEXt"))
-	f.Add([]byte("\x89PNG\r\n\x1a\n\x00\x00\x00\x03iTXta\x00\x00\x00\x00\x00\x00"))
-	f.Fuzz(func(t *testing.T, data []byte) {
-		texts, err := ReadTexts(bytes.NewReader(data))
-		if err != nil {
-			return
-		}
-		for _, x := range texts {
-			if len(x.Keyword) > len(data)*2 || len(x.Value) > len(data)*2 {
-				t.Fatalf("%d bytes gave a text of %d", len(data), len(x.Value))
-			}
-		}
-	})
 }

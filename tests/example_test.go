@@ -24,6 +24,7 @@ import (
 	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/optim"
+	"github.com/onestep-go/onestep/torch/vision"
 	"github.com/onestep-go/onestep/training"
 	"github.com/onestep-go/onestep/training/dataset"
 )
@@ -92,7 +93,7 @@ func paint(ctx context.Context, model string, texts []string) error {
 		if err != nil {
 			return err
 		}
-		if err := sampling.WritePNG(fmt.Sprintf("%04d.png", n), picture, nil, false); err != nil {
+		if err := vision.Write(fmt.Sprintf("%04d.png", n), picture, nil, false); err != nil {
 			return err
 		}
 		n++

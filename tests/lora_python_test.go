@@ -20,6 +20,7 @@ import (
 	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/torchtest"
+	"github.com/onestep-go/onestep/torch/vision"
 )
 
 // Adapters that onestep writes, in three layouts, load in diffusers and peft with no key left over or missing, change the same weights
@@ -113,7 +114,7 @@ func TestDiffusersReadsOurAdapters(t *testing.T) {
 		for p, err := range draw.Images(context.Background(), "a red cat") {
 			require.NoError(t, err)
 			ours := at(kind + ".ours.png")
-			require.NoError(t, sampling.WritePNG(ours, p, nil, false))
+			require.NoError(t, vision.Write(ours, p, nil, false))
 			for _, l := range layouts {
 				same(t, fmt.Sprint(kind, " ", l), ours, at(fmt.Sprintf("%s-%s.0.png", kind, l)))
 			}

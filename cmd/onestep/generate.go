@@ -85,7 +85,7 @@ The names of the files that were written go to standard output. A file that exis
 		Args: arguments(0, "no arguments, only flags"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if from != "" {
-				if err := readBeneath(cmd.Flags(), func() error { return o.ReadImage(from) }); err != nil {
+				if err := readBeneath(cmd.Flags(), func() error { return o.ReadImage(from, cmd.Flags().Changed("clip-skip")) }); err != nil {
 					return err
 				}
 			}

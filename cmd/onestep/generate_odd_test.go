@@ -15,8 +15,8 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/onestep-go/onestep/models/sd/sdtest/tiny"
-	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/vision"
 )
 
 // slanted is a picture in colours that tell its corners apart.
@@ -182,7 +182,7 @@ func TestFromA1111(t *testing.T) {
 	dir, model := tinyModel(t)
 	at := func(name string) string { return filepath.Join(dir, name) }
 	write := func(text string) string {
-		require.NoError(t, sampling.WritePNG(at("from.png"), slanted(64, 64), []sampling.Text{{Keyword: "parameters", Value: text}}, true))
+		require.NoError(t, vision.Write(at("from.png"), slanted(64, 64), []vision.Text{{Keyword: "parameters", Value: text}}, true))
 		return at("from.png")
 	}
 	draw := func(text string, flags ...string) (code int, errs string) {
@@ -213,7 +213,7 @@ func TestFromA1111(t *testing.T) {
 	require.Zero(t, code, errs)
 	for text, want := range map[string]string{
 		"cat\nSteps: 4, Sampler: Euler, CFG scale: 2, Denoising strength: 0.5": "it was drawn from another picture",
-		"cat\nSteps: 4, Sampler: PLMS, CFG scale: 2":                           `the sampler "PLMS" is not built`,
+		"cat\nSteps: 4, Sampler: PLMS, CFG scale: 2":                           `the sampler "PLMS" is not supported`,
 		"cat\nSteps: 4, Sampler: Euler, CFG scale: 0":                          "CFG scale: want a number above 0",
 		"cat\nSteps: x, Sampler: Euler, Seed: -1, Size: 64":                    "Steps: want a whole number",
 	} {

@@ -22,8 +22,8 @@ import (
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/models/sd/weights"
-	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch/safetensors"
+	"github.com/onestep-go/onestep/torch/vision"
 	"github.com/onestep-go/onestep/training/rundir"
 )
 
@@ -68,11 +68,14 @@ func (a *app) inform(path, variant string, all bool) error {
 	case !st.Mode().IsRegular():
 		return fmt.Errorf("%s: want a file or a folder", path)
 	}
-	if isPNG, err := startsWith(path, "\x89PNG\r\n\x1a\n"); err != nil || isPNG {
+	for _, magic := range []string{"\x89PNG\r\n\x1a\n", "\xff\xd8\xff", "RIFF"} {
+		isPicture, err := startsWith(path, magic)
 		if err != nil {
 			return err
 		}
-		return a.infoPicture(path)
+		if isPicture {
+			return a.infoPicture(path)
+		}
 	}
 	if isZip, err := startsWith(path, "PK\x03\x04"); err != nil || isZip { // a checkpoint of torch.save
 		if err != nil {
@@ -383,7 +386,7 @@ func lastStats(path string) (map[string]any, error) {
 	return nil, nil
 }
 
-// pictureInfo is what a PNG's text chunks say, as JSON. Values that are JSON themselves are taken over.
+// pictureInfo is what a PNG's text chunks or the EXIF of a JPEG or WebP say, as JSON. Values that are JSON themselves are taken over.
 type pictureInfo struct {
 	Kind string         `json:"kind"` // "picture"
 	Path string         `json:"path"`
@@ -396,7 +399,7 @@ func (a *app) infoPicture(path string) error {
 		return err
 	}
 	defer f.Close()
-	texts, err := sampling.ReadTexts(bufio.NewReader(f))
+	texts, err := vision.ReadTexts(bufio.NewReader(f))
 	if err != nil {
 		return fmt.Errorf("%s: %w", path, err)
 	}

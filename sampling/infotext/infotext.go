@@ -8,7 +8,6 @@ package infotext
 
 import (
 	"encoding/json"
-	"regexp"
 	"strings"
 )
 
@@ -63,35 +62,6 @@ func (t Text) String() string {
 
 const negative = "Negative prompt:"
 
-// setting is one setting at the beginning of what is left of the last line.
-var setting = regexp.MustCompile(`\s*(\w[\w \-/]+):\s*("(?:\\.|[^\\"])+"|[^,]*)(?:,|$)`)
-
-// Parse takes a text apart, by A1111's rules: the last line holds the settings if it has three of them or more. It takes any text; what
-// is not understood is prompt.
-func Parse(text string) Text {
-	var t Text
-	lines := strings.Split(strings.TrimSpace(strings.ReplaceAll(text, "\r\n", "\n")), "\n")
-	last := lines[len(lines)-1]
-	if found := setting.FindAllStringSubmatch(last, -1); len(found) >= 3 {
-		lines = lines[:len(lines)-1]
-		for _, f := range found {
-			t.Fields = append(t.Fields, Field{f[1], unquote(f[2])})
-		}
-	}
-	to := &t.Prompt
-	var parts []string
-	for _, line := range lines {
-		line = strings.TrimSpace(line)
-		if rest, ok := strings.CutPrefix(line, negative); ok && to == &t.Prompt {
-			*to, parts = strings.Join(parts, "\n"), nil
-			to, line = &t.Negative, strings.TrimSpace(rest)
-		}
-		parts = append(parts, line)
-	}
-	*to = strings.Join(parts, "\n")
-	return t
-}
-
 func quote(v string) string {
 	if !strings.ContainsAny(v, ",\n:") && !strings.HasPrefix(v, `"`) {
 		return v
@@ -101,12 +71,4 @@ func quote(v string) string {
 	enc.SetEscapeHTML(false)
 	_ = enc.Encode(v) // a string can always be
 	return strings.TrimSuffix(b.String(), "\n")
-}
-
-func unquote(v string) string {
-	var s string
-	if strings.HasPrefix(v, `"`) && json.Unmarshal([]byte(v), &s) == nil {
-		return s
-	}
-	return strings.TrimSpace(v)
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/onestep-go/onestep/models/sd/vae"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/vision"
 	"github.com/onestep-go/onestep/training/dataset"
 )
 
@@ -77,7 +78,7 @@ func run(o options, specs []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return sampling.WritePNG(o.out, grid, nil, true)
+	return vision.Write(o.out, grid, nil, true)
 }
 
 // reconstruct returns the ratio for each picture of the set, and the first pictures before and after.

@@ -2,7 +2,6 @@ package job
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -27,6 +26,7 @@ import (
 	"github.com/onestep-go/onestep/sampling/infotext"
 	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/vision"
 	"github.com/onestep-go/onestep/training/dataset"
 )
 
@@ -91,6 +91,8 @@ type Generate struct {
 	Overwrite bool   `json:"-"`
 
 	Index int `json:"index,omitempty"` // which of the pictures that share noise
+
+	foreignSkip int // A1111's Clip skip, counted as ClipSkip, of a picture's text
 
 	remarks []string // on what a picture's text says and is not repeated
 }
@@ -171,6 +173,7 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 	if err != nil {
 		return none, err
 	}
+	o.skipAsThere(&t, func(n string) { o.remarks = append(o.remarks, n) })
 	plan, err := t.Plan(o.Prompts...)
 	if err != nil {
 		return none, err
@@ -502,18 +505,18 @@ func (o Generate) draw(ctx context.Context, t sampling.TextToImage, plan samplin
 			if err != nil {
 				return err
 			}
-			if err := sampling.WritePNG(o.Preview, m[0], nil, true); err != nil {
+			if err := vision.Write(o.Preview, m[0], nil, true); err != nil {
 				return err
 			}
 		}
 		for i, m := range st.Pictures {
-			var texts []sampling.Text
+			var texts []vision.Text
 			if !o.Bare {
 				if texts, err = o.text(t, plan, on, st, i); err != nil {
 					return err
 				}
 			}
-			if err := sampling.WritePNG(out.Files[at+i], m, texts, o.Overwrite); err != nil {
+			if err := vision.Write(out.Files[at+i], m, texts, o.Overwrite); err != nil {
 				return err
 			}
 		}
@@ -521,14 +524,8 @@ func (o Generate) draw(ctx context.Context, t sampling.TextToImage, plan samplin
 	return nil
 }
 
-// samplerNames are what A1111 calls the methods.
-var samplerNames = map[string]string{
-	"lcm": "LCM", "tcd": "TCD", "ddim": "DDIM", "euler": "Euler", "euler_karras": "Euler Karras", "euler_a": "Euler a", "heun": "Heun",
-	"heun_karras": "Heun Karras", "dpmpp_2m": "DPM++ 2M", "dpmpp_2m_karras": "DPM++ 2M Karras", "unipc": "UniPC", "unipc_karras": "UniPC Karras",
-}
-
 // text is what the PNG's text chunks say of picture i of a step: A1111's parameters, and all settings.
-func (o Generate) text(t sampling.TextToImage, plan sampling.Plan, on *adapters, st sampling.Progress, i int) ([]sampling.Text, error) {
+func (o Generate) text(t sampling.TextToImage, plan sampling.Plan, on *adapters, st sampling.Progress, i int) ([]vision.Text, error) {
 	seed := st.Seeds[i]
 	one := o
 	one.Prompt, one.Seed, one.N = o.Prompts[st.Text], &seed, 0
@@ -568,140 +565,8 @@ func (o Generate) text(t sampling.TextToImage, plan sampling.Plan, on *adapters,
 	on.describe(&info)
 	info.Add("RNG", "CPU")
 	info.Add("Version", "onestep")
-	return []sampling.Text{{Keyword: infotext.Keyword, Value: info.String()}, {Keyword: "Software", Value: "onestep"},
+	return []vision.Text{{Keyword: infotext.Keyword, Value: info.String()}, {Keyword: "Software", Value: "onestep"},
 		{Keyword: "onestep", Value: string(settings)}}, nil
-}
-
-// ReadImage takes the settings over from the text of a PNG file: ours, or A1111's parameters.
-func (o *Generate) ReadImage(path string) error {
-	data, err := readFile(path)
-	if err != nil {
-		return err
-	}
-	texts, err := sampling.ReadTexts(bytes.NewReader(data))
-	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
-	}
-	for _, t := range texts {
-		if t.Keyword != "onestep" {
-			continue
-		}
-		dec := json.NewDecoder(strings.NewReader(t.Value))
-		dec.DisallowUnknownFields()
-		if err := dec.Decode(o); err != nil {
-			return fmt.Errorf("%s: its settings are not those of generate: %w", path, err)
-		}
-		o.Prompts, o.N = []string{o.Prompt}, max(o.N, 1)
-		return nil
-	}
-	for _, t := range texts {
-		if t.Keyword == infotext.Keyword {
-			if err := o.readInfo(infotext.Parse(t.Value)); err != nil {
-				return fmt.Errorf("%s: %w", path, err)
-			}
-			return nil
-		}
-	}
-	return fmt.Errorf("%s: it has no text that says how it was drawn", path)
-}
-
-// readInfo takes over what A1111's parameters say.
-func (o *Generate) readInfo(t infotext.Text) error {
-	var bad error
-	guided := o.Guidance != 0 // by the command line, which comes on top
-	whole := func(name string, to *int) {
-		if v := t.Get(name); v != "" {
-			n, err := strconv.Atoi(v)
-			if err != nil {
-				bad = errors.Join(bad, fmt.Errorf("%s: want a whole number, got %q", name, v))
-			}
-			*to = n
-		}
-	}
-	number := func(name string, to *float64) {
-		if v := t.Get(name); v != "" {
-			n, err := strconv.ParseFloat(v, 64)
-			if err != nil {
-				bad = errors.Join(bad, fmt.Errorf("%s: want a number, got %q", name, v))
-			}
-			*to = n
-		}
-	}
-	o.Prompts, o.Negative = []string{t.Prompt}, t.Negative
-	whole("Steps", &o.Steps)
-	whole("Clip skip", &o.ClipSkip)
-	o.ClipSkip = max(o.ClipSkip-1, 0) // counted from 1 there
-	number("CFG scale", &o.Guidance)
-	number("Denoising strength", &o.Strength)
-	number("Variation seed strength", &o.VariationStrength)
-	if v := t.Get("CFG scale"); v != "" && bad == nil && o.Guidance == 0 && !guided { // which would be the default
-		bad = fmt.Errorf("CFG scale: want a number above 0, got %q: --guidance says another", v)
-	}
-	for name, to := range map[string]*uint64{"Seed": nil, "Variation seed": &o.VariationSeed} {
-		v := t.Get(name)
-		if v == "" {
-			continue
-		}
-		n, err := strconv.ParseUint(v, 10, 64)
-		if err != nil {
-			bad = errors.Join(bad, fmt.Errorf("%s: want a whole number from 0 on, got %q", name, v))
-		}
-		if to == nil {
-			o.Seed = &n
-		} else {
-			*to = n
-		}
-	}
-	if v := t.Get("Size"); v != "" {
-		if n, err := fmt.Sscanf(v, "%dx%d", &o.Width, &o.Height); n != 2 || err != nil {
-			bad = errors.Join(bad, fmt.Errorf("size: want WxH, got %q", v))
-		}
-	}
-	if len(t.Fields) == 0 {
-		o.remarks = append(o.remarks, "the picture's text has no settings: all of it is taken for the prompt")
-	}
-	if o.Init == "" && o.Strength != 0 {
-		if t.Get("Hires upscale") == "" && t.Get("Hires upscaler") == "" && bad == nil {
-			bad = errors.New("it was drawn from another picture, which its text does not have: want that one by --init-image")
-		}
-		o.Strength = 0 // of a second pass, which is not made
-	}
-	if left := notRepeated(t); left != nil {
-		o.remarks = append(o.remarks, "of the picture's text this is not repeated: "+strings.Join(left, ", "))
-	}
-	if v := t.Get("Sampler"); v != "" {
-		if kind := t.Get("Schedule type"); kind == "Karras" {
-			v += " Karras"
-		}
-		for ours, theirs := range samplerNames {
-			if theirs == v {
-				o.Sampler = ours
-			}
-		}
-		if o.Sampler == "" {
-			bad = errors.Join(bad, fmt.Errorf("the sampler %q is not built: choose one by --sampler", v))
-		}
-	}
-	return bad
-}
-
-// repeated are the settings in A1111's texts that are taken over, or that change nothing.
-var repeated = []string{
-	"Steps", "Clip skip", "CFG scale", "Denoising strength", "Variation seed", "Variation seed strength", "Seed", "Size", "Sampler",
-	"Model", "Model hash", "VAE", "VAE hash", "Version", "Lora hashes",
-}
-
-// notRepeated lists the settings of a text that are not taken over although they may change the picture.
-func notRepeated(t infotext.Text) (list []string) {
-	for _, f := range t.Fields {
-		switch {
-		case slices.Contains(repeated, f.Name), f.Name == "RNG" && f.Value == "CPU",
-			f.Name == "Schedule type" && (f.Value == "Karras" || f.Value == "Automatic"):
-		default:
-			list = append(list, Printable(f.Name+": "+f.Value))
-		}
-	}
-	return list
 }
 
 // ReadPrompts reads a file with a text on each line; empty lines are left out. "-" is standard input.

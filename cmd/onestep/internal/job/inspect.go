@@ -17,6 +17,7 @@ import (
 	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/vision"
 )
 
 // Inspect are the options of looking at a model along trajectories. Start from [DefaultInspect].
@@ -165,7 +166,7 @@ func (o Inspect) Run(ctx context.Context) (Inspected, error) {
 	if err != nil {
 		return none, err
 	}
-	return out, sampling.WritePNG(o.Out, img, []sampling.Text{{Keyword: "Software", Value: "onestep"}}, o.Overwrite)
+	return out, vision.Write(o.Out, img, []vision.Text{{Keyword: "Software", Value: "onestep"}}, o.Overwrite)
 }
 
 // ofClasses says how many classes a model has.

@@ -19,6 +19,7 @@ import (
 	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/vision"
 )
 
 // Sample are the options of drawing images. Start from [DefaultSample]. The JSON names are those in a picture's text.
@@ -369,7 +370,7 @@ func (o Sample) draw(ctx context.Context, from source, model *checkpoint.File, o
 					if err != nil {
 						return err
 					}
-					if err := sampling.WritePNG(out.Files[at+i], p, text, o.Overwrite); err != nil {
+					if err := vision.Write(out.Files[at+i], p, text, o.Overwrite); err != nil {
 						return err
 					}
 				}
@@ -395,7 +396,7 @@ func (o Sample) draw(ctx context.Context, from source, model *checkpoint.File, o
 				return err
 			}
 		}
-		return sampling.WritePNG(out.Files[0], img, text, o.Overwrite)
+		return vision.Write(out.Files[0], img, text, o.Overwrite)
 	})
 }
 
@@ -428,11 +429,11 @@ func (o Sample) condition(s *torch.Scope, of network.Config, at, n int) (models.
 }
 
 // text is what the PNG's text chunks say: enough to draw the picture again.
-func (o Sample) text(model *checkpoint.File) ([]sampling.Text, error) {
+func (o Sample) text(model *checkpoint.File) ([]vision.Text, error) {
 	o.Model = filepath.Base(model.Path)
 	settings, err := json.Marshal(o)
 	if err != nil {
 		return nil, err
 	}
-	return []sampling.Text{{Keyword: "Software", Value: "onestep"}, {Keyword: "onestep", Value: string(settings)}}, nil
+	return []vision.Text{{Keyword: "Software", Value: "onestep"}, {Keyword: "onestep", Value: string(settings)}}, nil
 }

@@ -26,6 +26,7 @@ import (
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/optim"
+	"github.com/onestep-go/onestep/torch/vision"
 	"github.com/onestep-go/onestep/training"
 	"github.com/onestep-go/onestep/training/dataset"
 	"github.com/onestep-go/onestep/training/rundir"
@@ -423,7 +424,7 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 				return err
 			}
 		}
-		return sampling.WritePNG(run.File(fmt.Sprintf("samples-%07d.png", k)), img, nil, true)
+		return vision.Write(run.File(fmt.Sprintf("samples-%07d.png", k)), img, nil, true)
 	}
 	out.Result, err = t.Train(ctx)
 	out.Corrupt = len(data.Corrupt())

@@ -1,0 +1,217 @@
+package job
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	q "github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/sd/weights"
+	"github.com/onestep-go/onestep/sampling"
+	"github.com/onestep-go/onestep/sampling/infotext"
+	"github.com/onestep-go/onestep/sampling/scheduler"
+	"github.com/onestep-go/onestep/torch/vision"
+)
+
+// samplerNames are what A1111 calls the methods.
+var samplerNames = map[string]string{
+	"lcm": "LCM", "tcd": "TCD", "ddim": "DDIM", "euler": "Euler", "euler_karras": "Euler Karras", "euler_a": "Euler a", "heun": "Heun",
+	"heun_karras": "Heun Karras", "dpmpp_2m": "DPM++ 2M", "dpmpp_2m_karras": "DPM++ 2M Karras", "unipc": "UniPC", "unipc_karras": "UniPC Karras",
+}
+
+// ReadImage takes the settings over from the text of an image file: ours, or those of other programs that package infotext reads. With
+// ownClipSkip the text's Clip skip is left out, since another one is asked for.
+func (o *Generate) ReadImage(path string, ownClipSkip bool) error {
+	data, err := readFile(path)
+	if err != nil {
+		return err
+	}
+	texts, err := vision.ReadTexts(bytes.NewReader(data))
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	text := func(keyword string) (string, bool) {
+		i := slices.IndexFunc(texts, func(t vision.Text) bool { return t.Keyword == keyword })
+		if i < 0 {
+			return "", false
+		}
+		return texts[i].Value, true
+	}
+	if own, ok := text("onestep"); ok {
+		dec := json.NewDecoder(strings.NewReader(own))
+		dec.DisallowUnknownFields()
+		if err := dec.Decode(o); err != nil {
+			return fmt.Errorf("%s: its settings are not those of generate: %w", path, q.Error(err))
+		}
+		o.Prompts, o.N = []string{o.Prompt}, max(o.N, 1)
+		return nil
+	}
+	info, program, err := infotext.From(text)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	if program != "" {
+		o.remarks = append(o.remarks, fmt.Sprintf("the settings are those of %s: the image will differ", program))
+	}
+	if err := o.readInfo(info, ownClipSkip); err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return nil
+}
+
+// readInfo takes over what A1111's parameters say.
+func (o *Generate) readInfo(t infotext.Text, ownClipSkip bool) error {
+	var bad error
+	guided := o.Guidance != 0 // by the command line, which comes on top
+	whole := func(name string, to *int) {
+		if v := t.Get(name); v != "" {
+			n, err := wholeNumber(v)
+			if err != nil || n > math.MaxInt32 {
+				bad = errors.Join(bad, fmt.Errorf("%s: want a whole number, got %s", name, q.Quoted(v)))
+				return
+			}
+			*to = int(n)
+		}
+	}
+	number := func(name string, to *float64) {
+		if v := t.Get(name); v != "" {
+			n, err := strconv.ParseFloat(v, 64)
+			if err != nil {
+				bad = errors.Join(bad, fmt.Errorf("%s: want a number, got %s", name, q.Quoted(v)))
+				return
+			}
+			*to = n
+		}
+	}
+	o.Prompts, o.Negative = []string{t.Prompt}, t.Negative
+	whole("Steps", &o.Steps)
+	skip := 0
+	whole("Clip skip", &skip)
+	if !ownClipSkip {
+		o.ClipSkip, o.foreignSkip = 0, max(skip-1, 0) // counted from 1 there
+	}
+	number("CFG scale", &o.Guidance)
+	number("Denoising strength", &o.Strength)
+	number("Variation seed strength", &o.VariationStrength)
+	if v := t.Get("CFG scale"); v != "" && bad == nil && o.Guidance == 0 && !guided { // which would be the default
+		bad = fmt.Errorf("CFG scale: want a number above 0, got %s: --guidance says another", q.Quoted(v))
+	}
+	for name, to := range map[string]*uint64{"Seed": nil, "Variation seed": &o.VariationSeed} {
+		v := t.Get(name)
+		if v == "" {
+			continue
+		}
+		if v == "-1" && to == nil { // any, in all of these programs
+			o.remarks = append(o.remarks, "the image's text has no seed but -1, which stands for a random one: a new one is drawn")
+			continue
+		}
+		n, err := wholeNumber(v)
+		if err != nil {
+			bad = errors.Join(bad, fmt.Errorf("%s: want a whole number from 0 on, got %s", name, q.Quoted(v)))
+			continue
+		}
+		if to == nil {
+			o.Seed = &n
+		} else {
+			*to = n
+		}
+	}
+	if v := t.Get("Size"); v != "" {
+		if n, err := fmt.Sscanf(v, "%dx%d", &o.Width, &o.Height); n != 2 || err != nil {
+			bad = errors.Join(bad, fmt.Errorf("size: want WxH, got %s", q.Quoted(v)))
+		}
+	}
+	if len(t.Fields) == 0 {
+		o.remarks = append(o.remarks, "the picture's text has no settings: all of it is taken for the prompt")
+	}
+	if o.Init == "" && o.Strength != 0 {
+		if t.Get("Hires upscale") == "" && t.Get("Hires upscaler") == "" && bad == nil {
+			bad = errors.New("it was drawn from another picture, which its text does not have: want that one by --init-image")
+		}
+		o.Strength = 0 // of a second pass, which is not made
+	}
+	exact := true
+	if v := t.Get("Sampler"); v != "" {
+		var err error
+		if o.Sampler, exact, err = samplerOf(v, t.Get("Schedule type")); err != nil {
+			bad = errors.Join(bad, err)
+		}
+	}
+	if left := notRepeated(t, exact); left != nil {
+		o.remarks = append(o.remarks, "of the picture's text this is not repeated: "+strings.Join(left, ", "))
+	}
+	return bad
+}
+
+// wholeNumber reads a number that some programs write with a fraction of zeros.
+func wholeNumber(v string) (uint64, error) {
+	if whole, fraction, ok := strings.Cut(v, "."); ok && strings.Trim(fraction, "0") == "" {
+		v = whole
+	}
+	return strconv.ParseUint(v, 10, 64)
+}
+
+// samplerOf finds our name of a sampler with a schedule type. exact is false where that type is left out.
+func samplerOf(name, schedule string) (string, bool, error) {
+	if method, spacing, exact := infotext.Sampler(name, schedule); method != "" {
+		if spacing != "" {
+			method += "_" + spacing
+		}
+		if slices.Contains(scheduler.Names(), method) {
+			return method, exact, nil
+		}
+	}
+	for ours, theirs := range samplerNames { // what we wrote
+		if theirs == name && schedule == "" {
+			return ours, true, nil
+		}
+	}
+	if slices.Contains(scheduler.Names(), name) {
+		return name, schedule == "", nil
+	}
+	if schedule != "" {
+		name += " with the schedule type " + schedule
+	}
+	return "", false, fmt.Errorf("the sampler %s is not supported: choose one by --sampler", q.Quoted(name))
+}
+
+// skipAsThere applies the Clip skip of another program's text where that program does: A1111 counts layers for Stable Diffusion 1 alone.
+func (o *Generate) skipAsThere(t *sampling.TextToImage, note func(string)) {
+	if o.foreignSkip == 0 {
+		return
+	}
+	switch t.Model.Kind {
+	case weights.SD15, weights.Inpaint15, weights.LCM15:
+		o.ClipSkip, t.ClipSkip = o.foreignSkip, o.foreignSkip
+	default:
+		note(fmt.Sprintf("Clip skip %d of the image's text is not applied: A1111 ignores it for models of this kind (%s)", o.foreignSkip+1, t.Model.Kind))
+	}
+}
+
+// repeated are the settings in A1111's texts that are taken over, or that change nothing.
+var repeated = []string{
+	"Steps", "Clip skip", "CFG scale", "Denoising strength", "Variation seed", "Variation seed strength", "Seed", "Size", "Sampler",
+	"Model", "Model hash", "VAE", "VAE hash", "Version", "Lora hashes",
+}
+
+// notRepeated lists the settings of a text that are not taken over although they may change the picture. spaced is whether its schedule
+// type is repeated.
+func notRepeated(t infotext.Text, spaced bool) (list []string) {
+	for _, f := range t.Fields {
+		switch {
+		case slices.Contains(repeated, f.Name), f.Name == "RNG" && f.Value == "CPU", f.Name == "Schedule type" && spaced:
+		default:
+			list = append(list, Printable(f.Name+": "+f.Value))
+		}
+	}
+	const most = 20
+	if n := len(list) - most; n > 0 {
+		list = append(list[:most], fmt.Sprintf("and %d more", n))
+	}
+	return list
+}

@@ -1,0 +1,63 @@
+package infotext
+
+import (
+	"regexp"
+	"strings"
+)
+
+// Spacing is how noise levels are spaced, by the suffix that samplers' names have here for it; "" is that of the model's scheduler.
+type Spacing = string
+
+// methods are the samplers' names in A1111, Forge, ComfyUI, Fooocus, SD.Next and stable-diffusion.cpp, in small letters without blanks,
+// underscores and hyphens, and their names here.
+var methods = map[string]string{
+	"lcm": "lcm", "tcd": "tcd",
+	"ddim": "ddim", "ddimtrailing": "ddim", "ddpm": "ddpm", "pndm": "pndm", "plms": "pndm",
+	"euler": "euler", "eulera": "euler_a", "eulerancestral": "euler_a", "heun": "heun", "lms": "lms",
+	"dpm2": "dpm2", "dpm2a": "dpm2_a", "dpm2ancestral": "dpm2_a",
+	"dpm++2sa": "dpmpp_2s_a", "dpmpp2sa": "dpmpp_2s_a", "dpmpp2sancestral": "dpmpp_2s_a",
+	"dpm++2m": "dpmpp_2m", "dpmpp2m": "dpmpp_2m", "dpm++sde": "dpmpp_sde", "dpmppsde": "dpmpp_sde",
+	"dpm++2msde": "dpmpp_2m_sde", "dpmpp2msde": "dpmpp_2m_sde", "dpm++3msde": "dpmpp_3m_sde", "dpmpp3msde": "dpmpp_3m_sde",
+	"deis": "deis", "unipc": "unipc", "unipcbh2": "unipc",
+}
+
+// spacings are the names of spacings likewise. Those that are not here are the model's own, or not supported.
+var spacings = map[string]Spacing{
+	"karras": "karras", "exponential": "exponential", "sgmuniform": "sgm_uniform", "beta": "beta",
+}
+
+// spaced are the methods for which A1111's "Automatic" stands for another spacing than the model's (sd_samplers_kdiffusion.py of 1.9).
+var spaced = map[string]Spacing{
+	"dpmpp_2m": "karras", "dpmpp_sde": "karras", "dpmpp_2s_a": "karras", "dpm2": "karras", "dpm2_a": "karras",
+	"dpmpp_2m_sde": "exponential", "dpmpp_3m_sde": "exponential",
+}
+
+var blanks = strings.NewReplacer(" ", "", "_", "", "-", "")
+
+// gpu is what ComfyUI and Fooocus add to the names of samplers that draw their noise on the GPU.
+var gpu = regexp.MustCompile(`gpu$`)
+
+// Sampler finds the sampler that the texts of other programs mean by a name, "DPM++ 2M", "dpmpp_2m" or "DPM++ 2M Karras", and a schedule
+// type, which may be empty. method is "" where it is unknown. exact is false where the schedule type is one that has no spacing here.
+func Sampler(name, schedule string) (method string, spacing Spacing, exact bool) {
+	key := gpu.ReplaceAllString(blanks.Replace(strings.ToLower(name)), "")
+	for suffix, s := range spacings {
+		if short, ok := strings.CutSuffix(key, suffix); ok && methods[short] != "" {
+			key, spacing = short, s
+		}
+	}
+	if method = methods[key]; method == "" {
+		return "", "", false
+	}
+	switch kind := blanks.Replace(strings.ToLower(schedule)); {
+	case kind == "":
+		return method, spacing, true
+	case kind == "automatic":
+		return method, spaced[method], true
+	case spacings[kind] != "":
+		return method, spacings[kind], true
+	case kind == "uniform" || kind == "normal" || kind == "default" || kind == "discrete":
+		return method, spacing, true
+	}
+	return method, spacing, false
+}
