@@ -8,7 +8,6 @@ import (
 	"iter"
 	"math"
 	"slices"
-	"strings"
 
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/prompt"
@@ -181,14 +180,14 @@ type decision struct {
 
 func (t TextToImage) decide(texts ...string) (*decision, error) {
 	d := &decision{TextToImage: t}
-	if err := t.tags(t.Negative); err != nil {
-		return nil, fmt.Errorf("the negative text: %w", err)
+	if err := d.tags(t.Negative); err != nil {
+		return nil, fmt.Errorf("the negative prompt: %w", err)
 	}
 	if a := (sd.Text{Prompt: t.Negative, Plain: t.Plain}).Adapters(); a != nil {
-		return nil, fmt.Errorf("the negative text asks for the adapter %q by a tag: an adapter is for the whole picture; want it in the text", a[0].Name)
+		return nil, fmt.Errorf("the negative prompt asks for the adapter %q by a tag: an adapter acts on the whole image; move the tag to the prompt", a[0].Name)
 	}
 	for i, text := range texts {
-		if err := t.tags(text); err != nil {
+		if err := d.tags(text); err != nil {
 			return nil, fmt.Errorf("text %d: %w", i+1, err)
 		}
 		tags := (sd.Text{Prompt: text, Plain: t.Plain}).Adapters()
@@ -225,26 +224,6 @@ func (t TextToImage) fits(a nn.Adapters) error {
 		}
 	}
 	return t.Model.CheckAdapters(a, controls...)
-}
-
-// tags reports what begins as the tag of an adapter and is none: it would be drawn as a text, without the adapter.
-func (t TextToImage) tags(text string) error {
-	if t.Plain {
-		return nil
-	}
-	spans, _ := prompt.Parse(text)
-	for _, s := range spans {
-		_, rest, found := strings.Cut(s.Text, "<lora:")
-		if !found {
-			continue
-		}
-		rest, _, closed := strings.Cut(rest, ">")
-		if closed {
-			rest += ">"
-		}
-		return fmt.Errorf("%.100q is no tag of an adapter: want <lora:name:weight>, or two weights, of the text encoders and the network", "<lora:"+rest)
-	}
-	return nil
 }
 
 func (d *decision) note(format string, args ...any) {

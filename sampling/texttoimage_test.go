@@ -193,16 +193,29 @@ func TestPlan(t *testing.T) {
 	}
 	_, err = sampling.TextToImage{Model: m}.Plan("a", "b <lora:x:0.5>")
 	require.EqualError(t, err, `text 2 asks for the adapter "x" by a tag: want a folder to look for it in (--lora-dir; Tagged in Go), or no tag`)
-	for _, tag := range []string{"<lora:x:much>", "<lora::1>", "<lora:x:nan>", "<lora:x:1:lbw=MIDD>", "<lora:x"} {
+	_, err = sampling.TextToImage{Model: m}.Plan("a", "b <lyco:x:0.5>")
+	require.ErrorContains(t, err, `text 2 asks for the adapter "x" by a tag`)
+	for _, tag := range []string{"<lora:x:much>", "<lora::1>", "<lora:x:nan>", "<lora:x:1:lbw=MIDD>", "<lora:x", "< LoRA:x:much>", "<lyco:x:y>", "<hypernet:x:1>", "<Hypernet:x>"} {
 		_, err = sampling.TextToImage{Model: m}.Plan("a", "b "+tag)
-		require.ErrorContains(t, err, "text 2: "+strconv.Quote(tag)+" is no tag of an adapter", tag)
+		require.ErrorContains(t, err, "text 2: "+strconv.Quote(tag), tag)
 		_, err = sampling.TextToImage{Model: m, Negative: tag, Guidance: 2}.Plan("a")
-		require.ErrorContains(t, err, "the negative text: ", tag)
+		require.ErrorContains(t, err, strconv.Quote(tag), tag)
+		require.ErrorContains(t, err, "negative", tag)
 		_, err = sampling.TextToImage{Model: m, Plain: true}.Plan("a", tag)
 		require.NoError(t, err)
 	}
 	_, err = sampling.TextToImage{}.Plan()
 	require.EqualError(t, err, "text to image: want a model")
+}
+
+// A tag of an unknown kind is read as words, and said.
+func TestUnknownTags(t *testing.T) {
+	m := openTiny(t, sd.Options{})
+	plan, err := sampling.TextToImage{Model: m, Negative: "<neg:x:1>"}.Plan("a <segment:face:0.5> cat <3")
+	require.NoError(t, err)
+	require.Contains(t, joinNotices(plan.Notices), `"<segment:face:0.5>"`)
+	require.Contains(t, joinNotices(plan.Notices), `"<neg:x:1>"`)
+	require.NotContains(t, joinNotices(plan.Notices), "<3")
 }
 
 func joinNotices(all []string) (text string) {

@@ -61,6 +61,7 @@ func TestGenerateWithAdapters(t *testing.T) {
 	with := draw("with", "a cat", "--lora", one+"=0.8", "--lora", two)
 	require.NotEqual(t, bare, with)
 	require.Equal(t, with, draw("tags", "a cat<lora:one:0.8><lora:two>", "--lora-dir", dir))
+	require.Equal(t, with, draw("alias", "a cat<lyco:one:0.8>< LORA:two>", "--lora-dir", dir))
 	require.Equal(t, with, draw("mixed", "a cat<lora:two>", "--lora-dir", dir, "--lora", one+"=0.8"))
 	merged := draw("merged", "a cat", "--lora", one+"=0.8", "--lora", two, "--lora-apply", "merge")
 	require.InDeltaSlice(t, with, merged, 1)
@@ -131,7 +132,7 @@ func TestGenerateRefusesAdapters(t *testing.T) {
 		{[]string{"--lora", one + "=1,:0.5"}, "want a block before each colon"},
 		{[]string{"--lora-dir", filepath.Join(dir, "nothing")}, "--lora-dir: stat "},
 		{[]string{"--lora-dir", one}, "--lora-dir: want a folder"},
-		{[]string{"--prompt", "a cat <lora:one:much>", "--lora-dir", dir}, "is no tag of an adapter"},
+		{[]string{"--prompt", "a cat <lora:one:much>", "--lora-dir", dir}, "<lora:one:much>"},
 		{[]string{"--lora", one + "=1,unet.nothing:2"}, "no adapted layer begins with"},
 		{[]string{"--lora", one, "--lora-apply", "later"}, "want runtime or merge"},
 		{[]string{"--lora", model}, "want an adapter's file"},
@@ -141,7 +142,7 @@ func TestGenerateRefusesAdapters(t *testing.T) {
 		{[]string{"--prompt", "<lora:nothing>", "--lora-dir", dir}, "there is no adapter"},
 		{[]string{"--prompt", "<lora:../one>", "--lora-dir", dir}, "want the name of a file in"},
 		{[]string{"--prompt", "<lora:twice>", "--lora-dir", dir}, "more than once"},
-		{[]string{"--negative", "<lora:one>", "--lora-dir", dir}, "the negative text asks for the adapter"},
+		{[]string{"--negative", "<lora:one>", "--lora-dir", dir}, "negative prompt asks for the adapter"},
 	} {
 		out := filepath.Join(t.TempDir(), "a.png")
 		args := append([]string{"generate", "--model", model, "--threads", "1", "--out", out, "--seed", "1"}, c.args...)

@@ -1,7 +1,6 @@
 package prompt
 
 import (
-	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -14,12 +13,6 @@ type Span struct {
 	Text   string
 	Weight float64
 	Break  bool // no text: what follows begins a new chunk
-}
-
-// LoRA is an adapter that a text asks for: <lora:name:weight>, or <lora:name:weight of the text encoders:weight of the network>.
-type LoRA struct {
-	Name         string
-	Weight, Text float64 // of the network and of the text encoders
 }
 
 const (
@@ -36,9 +29,10 @@ const (
 //	[word]               weighs 1/1.1         BREAK                     begins a new chunk
 //	<lora:name:0.8>      an adapter and its weight, 1 if there is none; it is no part of the text
 //	<lora:name:0.8:0.5>  0.8 for the text encoders, 0.5 for the network; also <lora:name:te=0.8:unet=0.5>
+//	<lyco:name:0.8>      the same as lora, whose name may be in any case and have spaces around it
 //
 // Nothing is an error and no text is lost: brackets that do not close weigh to the end, those that close nothing are text, and so are
-// weights that are no numbers and tags that say something else. Two things are unlike A1111's, where they are mistakes: a backslash
+// weights that are no numbers and tags of other kinds, which [Tags] lists. Two things are unlike A1111's, where they are mistakes: a backslash
 // before another letter stays, and BREAK within brackets is one. What A1111 does over time, [a:b:0.5], [a|b] and AND, is read as the
 // brackets and the text that it is made of.
 //
@@ -168,84 +162,6 @@ func closing(text string) (weight float64, length int) {
 		return 0, 0
 	}
 	return weight, end + 1
-}
-
-// takeLoRAs takes the tags of adapters out of a text.
-func takeLoRAs(text string) (string, []LoRA) {
-	const begin = "<lora:"
-	var rest strings.Builder
-	var loras []LoRA
-	for {
-		i := strings.Index(text, begin)
-		if i < 0 {
-			break
-		}
-		n := strings.IndexAny(text[i+1:], "<>") + 1
-		if n <= 0 {
-			break
-		}
-		l, ok := LoRA{}, false
-		if text[i+n] == '>' {
-			l, ok = parseLoRA(text[i+len(begin) : i+n])
-			n++
-		}
-		if ok {
-			loras = append(loras, l)
-			rest.WriteString(text[:i])
-		} else {
-			rest.WriteString(text[:i+n])
-		}
-		text = text[i+n:]
-	}
-	if rest.Len() == 0 && loras == nil {
-		return text, nil
-	}
-	rest.WriteString(text)
-	return rest.String(), loras
-}
-
-// parseLoRA reads what stands between "<lora:" and ">": as in A1111's web UI, numbers are of the text encoders, then of the network; one that
-// is not there is the text encoders'.
-func parseLoRA(tag string) (l LoRA, ok bool) {
-	fields := strings.Split(tag, ":")
-	if fields[0] == "" {
-		return l, false
-	}
-	none := math.NaN()
-	var placed []float64
-	text, network := none, none // by name
-	for _, f := range fields[1:] {
-		name, value, named := strings.Cut(f, "=")
-		if !named {
-			name, value = "", f
-		}
-		v := none
-		if value = strings.TrimSpace(value); value != "" {
-			var err error
-			if v, err = strconv.ParseFloat(value, 64); err != nil || math.IsNaN(v) || math.Abs(v) > maxWeight {
-				return l, false
-			}
-		}
-		switch {
-		case !named && len(placed) < 2:
-			placed = append(placed, v)
-		case named && name == "te":
-			text = v
-		case named && name == "unet":
-			network = v
-		default:
-			return l, false
-		}
-	}
-	placed = append(placed, none, none)
-	l = LoRA{Name: fields[0], Text: known(text, placed[0], 1)}
-	l.Weight = known(network, placed[1], l.Text)
-	return l, true
-}
-
-// known returns the first number that is one.
-func known(of ...float64) float64 {
-	return of[slices.IndexFunc(of, func(v float64) bool { return !math.IsNaN(v) })]
 }
 
 // joined makes one span of neighbours with the same weight. There is always one.

@@ -91,27 +91,28 @@ func TestParseLoRAs(t *testing.T) {
 		rest  string
 		loras []LoRA
 	}{
-		"a cat":                               {"a cat", nil},
-		"a <lora:style:0.8> cat":              {"a  cat", []LoRA{{"style", 0.8, 0.8}}},
-		"<lora:x><lora:x>":                    {"", []LoRA{{"x", 1, 1}, {"x", 1, 1}}},
-		"<lora:y:1:0.5>":                      {"", []LoRA{{"y", 0.5, 1}}},
-		"<lora:y::0.5>":                       {"", []LoRA{{"y", 0.5, 1}}},
-		"<lora:y:0.5:>":                       {"", []LoRA{{"y", 0.5, 0.5}}},
-		"<lora:y: -1e-1 >":                    {"", []LoRA{{"y", -0.1, -0.1}}},
-		"<lora:y:te=0:unet=0.7>":              {"", []LoRA{{"y", 0.7, 0}}},
-		"<lora:y:0.3:te=0>":                   {"", []LoRA{{"y", 0, 0}}},
-		"<lora:y:0.3:unet=0>":                 {"", []LoRA{{"y", 0, 0.3}}},
-		"<lora:y:unet=0.7>":                   {"", []LoRA{{"y", 0.7, 1}}},
-		"<lora:y:unet=0.7:0.2>":               {"", []LoRA{{"y", 0.7, 0.2}}},
-		"<lora:add detail (v1.5)_[x]:1>":      {"", []LoRA{{"add detail (v1.5)_[x]", 1, 1}}},
-		"a (b<lora:x:2>:1.5)":                 {"a b", []LoRA{{"x", 2, 2}}},
-		"<lora:bad:x>":                        {"<lora:bad:x>", nil},
-		"<lora::1> <lora:>":                   {"<lora::1> <lora:>", nil},
-		"<lora:a:1:2:3>":                      {"<lora:a:1:2:3>", nil},
-		"<lora:a:1:lbw=MIDD>":                 {"<lora:a:1:lbw=MIDD>", nil},
-		"<lora:a:inf><lora:a:nan>":            {"<lora:a:inf><lora:a:nan>", nil},
-		"<lora:a <lora:b:2> <lora:c":          {"<lora:a  <lora:c", []LoRA{{"b", 2, 2}}},
-		"<LORA:a:1> < lora:a> <hypernet:a:1>": {"<LORA:a:1> < lora:a> <hypernet:a:1>", nil},
+		"a cat":                              {"a cat", nil},
+		"a <lora:style:0.8> cat":             {"a  cat", []LoRA{{"style", 0.8, 0.8}}},
+		"<lora:x><lora:x>":                   {"", []LoRA{{"x", 1, 1}, {"x", 1, 1}}},
+		"<lora:y:1:0.5>":                     {"", []LoRA{{"y", 0.5, 1}}},
+		"<lora:y::0.5>":                      {"", []LoRA{{"y", 0.5, 1}}},
+		"<lora:y:0.5:>":                      {"", []LoRA{{"y", 0.5, 0.5}}},
+		"<lora:y: -1e-1 >":                   {"", []LoRA{{"y", -0.1, -0.1}}},
+		"<lora:y:te=0:unet=0.7>":             {"", []LoRA{{"y", 0.7, 0}}},
+		"<lora:y:0.3:te=0>":                  {"", []LoRA{{"y", 0, 0}}},
+		"<lora:y:0.3:unet=0>":                {"", []LoRA{{"y", 0, 0.3}}},
+		"<lora:y:unet=0.7>":                  {"", []LoRA{{"y", 0.7, 1}}},
+		"<lora:y:unet=0.7:0.2>":              {"", []LoRA{{"y", 0.7, 0.2}}},
+		"<lora:add detail (v1.5)_[x]:1>":     {"", []LoRA{{"add detail (v1.5)_[x]", 1, 1}}},
+		"a (b<lora:x:2>:1.5)":                {"a b", []LoRA{{"x", 2, 2}}},
+		"<lora:bad:x>":                       {"<lora:bad:x>", nil},
+		"<lora::1> <lora:>":                  {"<lora::1> <lora:>", nil},
+		"<lora:a:1:2:3>":                     {"<lora:a:1:2:3>", nil},
+		"<lora:a:1:lbw=MIDD>":                {"<lora:a:1:lbw=MIDD>", nil},
+		"<lora:a:inf><lora:a:nan>":           {"<lora:a:inf><lora:a:nan>", nil},
+		"<lora:a <lora:b:2> <lora:c":         {"<lora:a  <lora:c", []LoRA{{"b", 2, 2}}},
+		"<LORA:a:1> < lora :a> <Lyco:b:0.5>": {"  ", []LoRA{{"a", 1, 1}, {"a", 1, 1}, {"b", 0.5, 0.5}}},
+		"<lyco:b:0.5:te=0><hypernet:a:1>":    {"<hypernet:a:1>", []LoRA{{"b", 0, 0}}},
 	} {
 		spans, loras := Parse(text)
 		rest := ""
@@ -120,6 +121,19 @@ func TestParseLoRAs(t *testing.T) {
 		}
 		assert.Equal(t, want.rest, rest, "%q", text)
 		assert.Equal(t, want.loras, loras, "%q", text)
+	}
+}
+
+// Tags that would be read as words are listed, and what only looks like one is not.
+func TestTags(t *testing.T) {
+	for text, want := range map[string][]Tag{
+		"a <lora:x:1> <lyco:y> <LORA:z>":      nil,
+		"<hypernet:a:1> < Foo :b>":            {{"<hypernet:a:1>", "hypernet", "a:1"}, {"< Foo :b>", "foo", "b"}},
+		"<lora:x:much> <lyco::>":              {{"<lora:x:much>", "lora", "x:much"}, {"<lyco::>", "lyco", ":"}},
+		"<lora:x <hypernet:y":                 {{"<lora:x ", "lora", ""}},
+		"a <3 b <cat-toy> >:< <a b:c> <x:> :": nil,
+	} {
+		assert.Equal(t, want, Tags(text), "%q", text)
 	}
 }
 

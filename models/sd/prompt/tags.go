@@ -1,0 +1,142 @@
+package prompt
+
+import (
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"unicode"
+)
+
+// LoRA is an adapter that a prompt asks for: <lora:name:weight>, or <lora:name:weight of the text encoders:weight of the network>.
+type LoRA struct {
+	Name         string
+	Weight, Text float64 // of the network and of the text encoders
+}
+
+// Tag is a part of a prompt in the form <kind:name:…>.
+type Tag struct {
+	Text string // all of it, as written
+	Kind string // in lower case, without spaces
+	Rest string // between the first colon and the bracket
+}
+
+// LoRA reads a tag that names an adapter: of the kind lora, or of lyco, which is A1111's other name for it.
+func (t Tag) LoRA() (LoRA, bool) {
+	if !t.adapter() {
+		return LoRA{}, false
+	}
+	return parseLoRA(t.Rest)
+}
+
+func (t Tag) adapter() bool { return t.Kind == "lora" || t.Kind == "lyco" }
+
+// Tags returns the tags that [Parse] leaves in a prompt, where they would be read as words: those of other kinds, and those of adapters
+// that cannot be read. A tag of an adapter that does not close is one, too.
+func Tags(text string) []Tag {
+	var out []Tag
+	eachTag(text, func(_ string, t Tag) {
+		if _, ok := t.LoRA(); !ok && t.Text != "" {
+			out = append(out, t)
+		}
+	})
+	return out
+}
+
+// takeLoRAs takes the tags of adapters out of a prompt.
+func takeLoRAs(text string) (string, []LoRA) {
+	var rest strings.Builder
+	var loras []LoRA
+	eachTag(text, func(before string, t Tag) {
+		rest.WriteString(before)
+		if l, ok := t.LoRA(); ok {
+			loras = append(loras, l)
+			return
+		}
+		rest.WriteString(t.Text)
+	})
+	if loras == nil {
+		return text, nil
+	}
+	return rest.String(), loras
+}
+
+// eachTag divides a prompt at its tags: what stands before each, and the tag; the last has none.
+func eachTag(text string, each func(before string, t Tag)) {
+	from := 0
+	for at := 0; ; {
+		i := strings.IndexByte(text[at:], '<')
+		if i < 0 {
+			break
+		}
+		i += at
+		n := strings.IndexAny(text[i+1:], "<>")
+		end, closed := len(text), false
+		if n >= 0 {
+			end = i + 1 + n
+			closed = text[end] == '>'
+		}
+		kind, rest, ok := strings.Cut(text[i+1:end], ":")
+		kind = strings.TrimSpace(kind)
+		t := Tag{Kind: strings.ToLower(kind), Rest: rest}
+		if closed {
+			end++
+		} else {
+			t.Rest = "" // which is nothing that could be read
+		}
+		word := kind != "" && strings.IndexFunc(kind, func(r rune) bool {
+			return r != '_' && !unicode.IsLetter(r) && !unicode.IsNumber(r)
+		}) < 0
+		if at = end; !ok || !word || !closed && !t.adapter() || closed && rest == "" && !t.adapter() {
+			continue
+		}
+		t.Text = text[i:end]
+		each(text[from:i], t)
+		from = end
+	}
+	each(text[from:], Tag{})
+}
+
+// parseLoRA reads what stands between "<lora:" and ">": as in A1111's web UI, numbers are of the text encoders, then of the network; one that
+// is not there is the text encoders'.
+func parseLoRA(tag string) (l LoRA, ok bool) {
+	fields := strings.Split(tag, ":")
+	if fields[0] == "" {
+		return l, false
+	}
+	none := math.NaN()
+	var placed []float64
+	text, network := none, none // by name
+	for _, f := range fields[1:] {
+		name, value, named := strings.Cut(f, "=")
+		if !named {
+			name, value = "", f
+		}
+		v := none
+		if value = strings.TrimSpace(value); value != "" {
+			var err error
+			if v, err = strconv.ParseFloat(value, 64); err != nil || math.IsNaN(v) || math.Abs(v) > maxWeight {
+				return l, false
+			}
+		}
+		switch {
+		case !named && len(placed) < 2:
+			placed = append(placed, v)
+		case named && name == "te":
+			text = v
+		case named && name == "unet":
+			network = v
+		default:
+			return l, false
+		}
+	}
+	placed = append(placed, none, none)
+	l = LoRA{Name: fields[0], Text: known(text, placed[0], 1)}
+	l.Weight = known(network, placed[1], l.Text)
+	return l, true
+}
+
+// known returns the first number that is one.
+func known(of ...float64) float64 {
+	return of[slices.IndexFunc(of, func(v float64) bool { return !math.IsNaN(v) })]
+}

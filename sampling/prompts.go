@@ -1,0 +1,28 @@
+package sampling
+
+import (
+	"fmt"
+
+	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/sd/prompt"
+)
+
+// tags reports tags in a prompt that cannot have the effect that whoever wrote them wants: it would be silently encoded as words.
+// Tags of unknown kinds are words, with a notice.
+func (d *decision) tags(text string) error {
+	if d.Plain {
+		return nil
+	}
+	for _, t := range prompt.Tags(text) {
+		switch t.Kind {
+		case "lora", "lyco":
+			return fmt.Errorf("%s is not a valid tag of an adapter: want <lora:name:weight>, or two weights, of the text encoders and the network",
+				quote.Quoted(t.Text))
+		case "hypernet":
+			return fmt.Errorf("%s asks for a hypernetwork, and these are not supported: remove the tag", quote.Quoted(t.Text))
+		default:
+			d.note("the tag %s is of an unknown kind and is read as words of the prompt", quote.Quoted(t.Text))
+		}
+	}
+	return nil
+}
