@@ -1,0 +1,93 @@
+package sampling
+
+import (
+	"fmt"
+
+	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
+)
+
+func (d *decision) guidance() error {
+	g := d.Guidance
+	told := d.Model.Distilled()
+	switch {
+	case !(g >= 0 && g <= 1000):
+		return fmt.Errorf("guidance: want a scale from 0 to 1000, got %g", g)
+	case !(d.Rescale >= 0 && d.Rescale <= 1):
+		return fmt.Errorf("guidance rescale: want 0 to 1, got %g", d.Rescale)
+	case g == 0 && told:
+		g = 8.5
+	case g == 0 && d.few():
+		g = 1
+	case g == 0:
+		g = 7.5
+	}
+	d.plan.Guidance, d.plan.Distilled, d.cfg = g, told, g > 1 && !told
+	if d.Negative != "" && told {
+		d.note("the negative prompt has no effect: the model is told its guidance, and makes no pass without the text")
+	} else if d.Negative != "" && !d.cfg {
+		d.note("the negative prompt has no effect at guidance %g: want more than 1", g)
+	}
+	if d.EmptyNegative && d.Negative != "" {
+		d.note("that an empty negative prompt is to be encoded has no effect: it is not empty")
+	}
+	if d.Rescale > 0 && !d.cfg {
+		d.note("the rescaling of guidance has no effect without a pass without the text")
+	}
+	return nil
+}
+
+// embed encodes a text, and what to lead away from before it: [2 or 1, …].
+func (d *decision) embed(s *torch.Scope, text string) sd.Embedding {
+	positive := sd.Text{Prompt: text, Plain: d.Plain, ClipSkip: d.ClipSkip}
+	var encoders []*nn.Store
+	for _, t := range d.Model.Texts {
+		encoders = append(encoders, t.Store())
+	}
+	adapters := d.Adapters.Of(encoders...)
+	if !d.cfg {
+		return d.Model.Embed(s, adapters, positive)[0]
+	}
+	both := d.Model.Embed(s, adapters, sd.Text{Prompt: d.Negative, Plain: d.Plain}, positive)
+	none, some := both[0], both[1]
+	if d.Negative == "" && d.Model.ZeroNegative && !d.EmptyNegative {
+		none.Text = torch.ZerosLike(s, some.Text)
+		if some.Pooled != nil {
+			none.Pooled = torch.ZerosLike(s, some.Pooled)
+		}
+	}
+	out := sd.Embedding{Text: torch.Cat(s, []*torch.Tensor{none.Text, some.Text}, 0)}
+	if some.Pooled != nil {
+		out.Pooled = torch.Cat(s, []*torch.Tensor{none.Pooled, some.Pooled}, 0)
+	}
+	return out
+}
+
+// predict calls the network at timestep t in step i, with guidance.
+func (net *network) predict(s *torch.Scope, x *torch.Tensor, t float64, i int) *torch.Tensor {
+	at := torch.FromSlice(s, []float32{float32(t)}, 1)
+	twice := func(x *torch.Tensor) *torch.Tensor {
+		if !net.cfg {
+			return x
+		}
+		return torch.Cat(s, []*torch.Tensor{x, x}, 0)
+	}
+	in := twice(x)
+	c := net.cond
+	net.control(s, &c, in, at, i)
+	if net.around != nil {
+		in = torch.Cat(s, []*torch.Tensor{in, twice(net.around)}, 1)
+	}
+	out := net.Model.UNet.Forward(s, in, at, c)
+	if !net.cfg {
+		return out
+	}
+	none, some := out.Narrow(s, 0, 0, net.n), out.Narrow(s, 0, net.n, net.n)
+	guided := none.Add(s, some.Sub(s, none).MulScalar(s, net.plan.Guidance))
+	if net.Rescale > 0 {
+		ratio := some.StdDim(s, 1, true, 1, 2, 3).Div(s, guided.StdDim(s, 1, true, 1, 2, 3))
+		guided = guided.Mul(s, ratio).MulScalar(s, net.Rescale).Add(s, guided.MulScalar(s, 1-net.Rescale))
+	}
+	return guided
+}

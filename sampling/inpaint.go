@@ -1,0 +1,31 @@
+package sampling
+
+import (
+	"github.com/onestep-go/onestep/sampling/scheduler"
+	"github.com/onestep-go/onestep/torch"
+)
+
+// masked encodes what surrounds the mask, for an inpainting network. diffusers does so for others too, without using it; it draws noise,
+// so that we do as well.
+func (net *network) masked(s *torch.Scope, d *decision, f fixed, streams Streams, n int) {
+	if f.mask == nil {
+		return
+	}
+	around := d.encode(s, f.masked, streams, n)
+	if d.Model.Inpaints() {
+		shape := f.mask.Shape()
+		net.around = torch.Cat(s, []*torch.Tensor{f.mask.Expand(s, n, 1, shape[2], shape[3]), around}, 1)
+	}
+}
+
+// blend puts the picture's own latents where the mask keeps them, with the noise that the next step expects.
+func (d *decision) blend(s *torch.Scope, f fixed, run scheduler.Run, x, kept, z *torch.Tensor, i int) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		outside := kept
+		if i+1 < len(run.Timesteps()) {
+			outside = run.AddNoise(s, kept, z, i+1)
+		}
+		keep := f.mask.Neg(s).AddScalar(s, 1)
+		return keep.Mul(s, outside).Add(s, f.mask.Mul(s, x))
+	})
+}

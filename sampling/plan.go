@@ -1,0 +1,178 @@
+package sampling
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/sampling/scheduler"
+	"github.com/onestep-go/onestep/torch/nn"
+)
+
+// Plan is what a TextToImage will do, with all that was left open decided.
+type Plan struct {
+	Method      string // its name, if it has one
+	Steps       int    // as they were asked for; a strength leaves some out
+	Timesteps   []float64
+	Evaluations int // of the network, for each picture; with guidance each is of two
+	Guidance    float64
+	Distilled   bool // the network is told the guidance
+	Width       int
+	Height      int
+	Strength    float64
+	Notices     []string // what the user may want to know: options without effect, texts that are cut off
+}
+
+// Plan decides what was left open, and reports what cannot work, without drawing.
+func (t TextToImage) Plan(texts ...string) (Plan, error) {
+	d, err := t.decide(texts...)
+	if err != nil {
+		return Plan{}, err
+	}
+	for i, text := range texts {
+		if cut := t.Model.Cut(sd.Text{Prompt: text, Plain: t.Plain}); cut != "" {
+			d.plan.Notices = append(d.plan.Notices, fmt.Sprintf("text %d is too long for one chunk of tokens and is cut off before %q", i+1, cut))
+		}
+	}
+	return d.plan, nil
+}
+
+// decision is a TextToImage with nothing left open.
+type decision struct {
+	TextToImage
+	plan   Plan
+	config scheduler.Config
+	cfg    bool          // two passes of the network: with the text and without
+	tagged []nn.Adapters // of each text
+}
+
+func (t TextToImage) decide(texts ...string) (*decision, error) {
+	d := &decision{TextToImage: t}
+	if err := d.tags(t.Negative); err != nil {
+		return nil, fmt.Errorf("the negative prompt: %w", err)
+	}
+	if a := (sd.Text{Prompt: t.Negative, Plain: t.Plain}).Adapters(); a != nil {
+		return nil, fmt.Errorf("the negative prompt asks for the adapter %q by a tag: an adapter acts on the whole image; move the tag to the prompt", a[0].Name)
+	}
+	for i, text := range texts {
+		if err := d.tags(text); err != nil {
+			return nil, fmt.Errorf("text %d: %w", i+1, err)
+		}
+		tags := (sd.Text{Prompt: text, Plain: t.Plain}).Adapters()
+		all := t.Adapters
+		switch {
+		case tags != nil && t.Tagged == nil:
+			return nil, fmt.Errorf("text %d asks for the adapter %q by a tag: want a folder to look for it in (--lora-dir; Tagged in Go), or no tag", i+1, tags[0].Name)
+		case tags != nil:
+			more, err := t.Tagged(tags)
+			if err != nil {
+				return nil, fmt.Errorf("text %d: %w", i+1, err)
+			}
+			all = all.And(more)
+		}
+		if err := t.fits(all); err != nil {
+			return nil, err
+		}
+		d.tagged = append(d.tagged, all)
+	}
+	for _, f := range []func() error{d.method, d.size, d.pictures, d.guidance, d.start} {
+		if err := f(); err != nil {
+			return nil, err
+		}
+	}
+	return d, nil
+}
+
+// fits reports adapters of another model.
+func (t TextToImage) fits(a nn.Adapters) error {
+	var controls []*nn.Store
+	for _, c := range t.Controls {
+		if c.Net != nil {
+			controls = append(controls, c.Net.Store())
+		}
+	}
+	return t.Model.CheckAdapters(a, controls...)
+}
+
+func (d *decision) note(format string, args ...any) {
+	d.plan.Notices = append(d.plan.Notices, fmt.Sprintf(format, args...))
+}
+
+// method chooses method and number of steps.
+func (d *decision) method() error {
+	m := d.Model
+	if m == nil {
+		return errors.New("text to image: want a model")
+	}
+	if m.Scheduler != nil {
+		var err error
+		if d.config, err = scheduler.ParseConfig(m.Scheduler); err != nil {
+			return err
+		}
+	}
+	return d.choose(m.Distilled())
+}
+
+// choose fills in what is not said of the method, for a model that is told its guidance or not.
+func (d *decision) choose(distilled bool) (err error) {
+	if d.Method == nil {
+		name, exact := d.config.Default()
+		switch {
+		case distilled:
+			name = "lcm"
+		case !exact && d.config.Class != "":
+			d.note("the model's own sampler, %s, is not built: %s takes its place", d.config.Class, name)
+		}
+		if d.Method, err = scheduler.Named(name); err != nil {
+			return err
+		}
+	}
+	d.plan.Method = scheduler.NameOf(d.Method)
+	if d.Steps == 0 && d.Timesteps == nil {
+		d.Steps = 25
+		if d.few() {
+			d.Steps = 4
+		}
+	}
+	d.plan.Steps = max(d.Steps, len(d.Timesteps))
+	return nil
+}
+
+// few tells whether the method is for models that were distilled to few steps.
+func (d *decision) few() bool {
+	switch d.Method.(type) {
+	case scheduler.LCM, scheduler.TCD:
+		return true
+	}
+	return false
+}
+
+// Try tells whether the method can work with a model of that scheduler's configuration, before there is one. distilled is
+// [sd.Model.Distilled].
+func (t TextToImage) Try(config scheduler.Config, distilled bool) error {
+	d := &decision{TextToImage: t, config: config}
+	if err := d.choose(distilled); err != nil {
+		return err
+	}
+	if d.Init != nil {
+		d.plan.Strength = d.strength()
+	}
+	return d.start()
+}
+
+// options are the scheduler's.
+func (d *decision) options() scheduler.Options {
+	return scheduler.Options{Steps: d.Steps, Timesteps: d.Timesteps, OriginalSteps: d.OriginalSteps, Strength: d.plan.Strength, Shorten: d.Shorten}
+}
+
+// start tries the scheduler, for its errors and notices.
+func (d *decision) start() error {
+	run, err := d.Method.Start(d.config, d.options())
+	if err != nil {
+		return err
+	}
+	d.plan.Notices = append(d.plan.Notices, run.Notices()...)
+	d.plan.Timesteps = run.Timesteps()
+	d.plan.Evaluations = len(d.plan.Timesteps)
+	return nil
+}
