@@ -40,6 +40,7 @@ type Adapter struct {
 	Unmatched []string // what is not, for want of a layer
 
 	store *nn.Store
+	spots []*spot // of Modules
 	made  []made
 	file  *File // nil: it was not read
 
@@ -153,7 +154,7 @@ var factorNames = map[role]string{down: downName + ".weight", up: upName + ".wei
 
 // add makes a module's adapter of tensors below the path.
 func (a *Adapter) add(p pair, path nn.Path) {
-	a.Modules = append(a.Modules, *p.Module)
+	a.Modules, a.spots = append(a.Modules, *p.Module), append(a.spots, p.spot)
 	if shape, ok := p.shapes[diffBias]; ok {
 		d := path.Param(string(diffBias), nil, shape...)
 		change := func(s *torch.Scope, t torch.DType) *torch.Tensor { return d.To(s, t) }

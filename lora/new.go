@@ -83,7 +83,9 @@ func New(n Networks, c Config) (*Adapter, error) {
 			scale := c.Alpha / float64(c.Rank)
 			a.Modules = append(a.Modules, Module{
 				Name: s.name(), Layout: PEFT, Kind: LowRank, Rank: c.Rank, Alpha: c.Alpha, Scale: scale, DType: dtype,
+				order: []role{down, up},
 			})
+			a.spots = append(a.spots, s)
 			a.made = append(a.made, plain(s, c.Rank, scale, lowRank(s, c.Rank, root.Sub(s.part, s.path), fan, nn.Zeros)))
 		}
 	})

@@ -3,6 +3,7 @@ package lora
 import (
 	"encoding/json"
 	"fmt"
+	"iter"
 	"maps"
 	"math"
 	"slices"
@@ -75,8 +76,8 @@ func (f *File) Write(path string, model *weights.Model, o WriteOptions) error {
 				return shape, d
 			},
 		}
-		if p.DoRA && p.Layout != o.Layout && (p.Layout == PEFT || o.Layout == PEFT) {
-			return fmt.Errorf("%s: %s: the lengths of a DoRA are kept in another way in the layout %s: want it in its own, %s", f.Path, p.Name, o.Layout, p.Layout)
+		if err := p.keeps(o.Layout); err != nil {
+			return fmt.Errorf("%s: %w", f.Path, err)
 		}
 		all = append(all, one)
 	}
@@ -102,27 +103,48 @@ func (f *File) own(to Layout) *table {
 	return t
 }
 
-// Write writes the adapter's weights as they are now. Its LoRA modules can be written in every layout; others have to be written by the
-// [File] that they come from.
+// Write writes the adapter's weights as they are now, in a layout that has names for them: a plain LoRA in each.
 func (a *Adapter) Write(path string, o WriteOptions) error {
-	tensors := maps.Collect(a.store.Tensors())
-	var all []output
-	for _, m := range a.made {
-		if m.rank == 0 {
-			return fmt.Errorf("%s is no plain LoRA: want the file that it comes from to be converted", m.spot.name())
-		}
-		at := m.spot.name() + "."
-		tensor := func(r role) *torch.Tensor {
-			return tensors[at+factorNames[r]]
-		}
-		all = append(all, output{
-			part: m.spot.part, path: m.spot.path, kind: LowRank, rank: m.rank, alpha: m.base * float64(m.rank), alphaType: tensor(down).DType(),
-			order: []role{down, up},
-			get:   func(s *torch.Scope, r role) (*torch.Tensor, error) { return tensor(r).Detach(s), nil },
-			info:  func(r role) ([]int, torch.DType) { return tensor(r).Shape(), tensor(r).DType() },
-		})
+	all, err := a.outputs(o.Layout)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return write(path, all, a.second, o)
+}
+
+// outputs are the adapter's modules with their weights, to be written in a layout.
+func (a *Adapter) outputs(layout Layout) ([]output, error) {
+	tensors := maps.Collect(a.store.Tensors())
+	var all []output
+	for i, m := range a.Modules {
+		s := a.spots[i]
+		if err := m.keeps(layout); err != nil {
+			return nil, err
+		}
+		tensor := func(r role) *torch.Tensor {
+			if end, ok := factorNames[r]; ok && m.Kind == LowRank {
+				return tensors[s.name()+"."+end]
+			}
+			return tensors[s.name()+"."+string(r)]
+		}
+		one := output{
+			part: s.part, path: s.path, kind: m.Kind, rank: m.Rank, alpha: m.Scale * float64(m.Rank),
+			order: slices.DeleteFunc(slices.Clone(m.order), func(r role) bool { return r == alpha }),
+			get:   func(s *torch.Scope, r role) (*torch.Tensor, error) { return tensor(r).Detach(s), nil },
+			info:  func(r role) ([]int, torch.DType) { return tensor(r).Shape(), tensor(r).DType() },
+		}
+		one.alphaType = tensor(one.order[0]).DType()
+		all = append(all, one)
+	}
+	return all, nil
+}
+
+// keeps reports a module that cannot be written in another layout without other values.
+func (m *Module) keeps(layout Layout) error {
+	if m.DoRA && m.Layout != layout && (m.Layout == PEFT || layout == PEFT) {
+		return fmt.Errorf("%s: the magnitudes of a DoRA are stored in another way in the layout %s: write it in its own, %s", m.Name, layout, m.Layout)
+	}
+	return nil
 }
 
 // names of roles in each layout.
@@ -158,6 +180,61 @@ func (o WriteOptions) end(m output, r role) (string, error) {
 	return "", fmt.Errorf("%s.%s: the layout %s has no name for %s of a %s: want kohya", m.part, m.path, o.Layout, r, m.kind)
 }
 
+// named is a tensor to be written.
+type named struct {
+	name  string
+	dtype torch.DType
+	shape []int
+	get   func(s *torch.Scope) (*torch.Tensor, error)
+}
+
+// name gives modules' tensors a layout's names, and returns what its metadata say of them.
+func (o WriteOptions) name(modules []output, xl bool) (all []named, metadata map[string]string, err error) {
+	as := func(d torch.DType) torch.DType {
+		if o.DType != nil {
+			return *o.DType
+		}
+		return d
+	}
+	for _, m := range modules {
+		stem := o.stem(m, xl)
+		for _, r := range m.order {
+			if r == alpha {
+				continue
+			}
+			end, err := o.end(m, r)
+			if err != nil {
+				return nil, nil, err
+			}
+			shape, d := m.info(r)
+			all = append(all, named{stem + end, as(d), shape, func(s *torch.Scope) (*torch.Tensor, error) {
+				t, err := m.get(s, r)
+				if err == nil && r == "lokr_w1" && m.whole() { // there is no alpha to scale it
+					t = t.To(s, torch.Float32).MulScalar(s, m.alpha/float64(m.rank))
+				}
+				return t, err
+			}})
+		}
+		if o.Layout != Kohya || m.kind == Difference || m.rank == 0 || m.whole() {
+			continue
+		}
+		all = append(all, named{stem + ".alpha", exact(as(m.alphaType), m.alpha), nil, func(s *torch.Scope) (*torch.Tensor, error) {
+			return torch.Scalar(s, m.alpha), nil
+		}})
+	}
+	if o.Layout == Kohya {
+		return all, nil, nil
+	}
+	data, err := peftSettings(modules)
+	return all, map[string]string{metadataKey: data}, err
+}
+
+// whole tells whether it is a LoKr of two full factors with a scale, which peft has and LyCORIS has not.
+func (m output) whole() bool {
+	return m.kind == Kronecker && m.rank > 0 && m.alpha != float64(m.rank) &&
+		!slices.ContainsFunc(m.order, func(r role) bool { return r == "lokr_w1_b" || r == "lokr_w2_b" })
+}
+
 // write writes modules into a file.
 func write(path string, modules []output, xl bool, o WriteOptions) error {
 	fail := func(err error) error { return fmt.Errorf("write %s: %w", path, err) }
@@ -167,51 +244,56 @@ func write(path string, modules []output, xl bool, o WriteOptions) error {
 	if o.Layout == Processors {
 		return fail(fmt.Errorf("the layout %s is read only: want kohya, peft or diffusers", o.Layout))
 	}
+	tensors, described, err := o.name(modules, xl)
+	if err != nil {
+		return fail(err)
+	}
 	metadata := map[string]string{"format": "pt"}
 	maps.Copy(metadata, o.Metadata)
+	maps.Copy(metadata, described)
 	var all []safetensors.Source
-	for _, m := range modules {
-		stem := o.stem(m, xl)
-		for _, r := range m.order {
-			if r == alpha {
-				continue
-			}
-			end, err := o.end(m, r)
-			if err != nil {
-				return fail(err)
-			}
-			shape, d := m.info(r)
-			if o.DType != nil {
-				d = *o.DType
-			}
-			src, err := source(stem+end, d, shape, func(s *torch.Scope) (*torch.Tensor, error) { return m.get(s, r) })
-			if err != nil {
-				return fail(err)
-			}
-			all = append(all, src)
-		}
-		if o.Layout != Kohya || m.kind == Difference || m.rank == 0 {
-			continue
-		}
-		d := m.alphaType
-		if o.DType != nil {
-			d = *o.DType
-		}
-		d = exact(d, m.alpha)
-		src, err := source(stem+".alpha", d, nil, func(s *torch.Scope) (*torch.Tensor, error) { return torch.Scalar(s, m.alpha), nil })
+	for _, t := range tensors {
+		src, err := source(t)
 		if err != nil {
 			return fail(err)
 		}
 		all = append(all, src)
 	}
-	if o.Layout != Kohya {
-		data, err := peftSettings(modules)
-		if err != nil {
-			return fail(err)
-		}
-		metadata[metadataKey] = data
-	}
 	return safetensors.Write(path, all, safetensors.Options{Metadata: metadata, Overwrite: o.Overwrite})
+}
+
+// Snapshot yields what a file needs in order to be read back as this adapter, with its scales: weights and metadata. A plain LoRA has the
+// names of [Adapter.Parameters] and PEFT's settings in the metadata; other kinds have the names of kohya's scripts and alphas as tensors.
+func (a *Adapter) Snapshot(s *torch.Scope) (iter.Seq2[string, *torch.Tensor], map[string]string, error) {
+	o := WriteOptions{Layout: PEFT}
+	if slices.ContainsFunc(a.Modules, func(m Module) bool {
+		return m.Kind != LowRank || m.DoRA && m.Layout != PEFT || m.shapes[diffBias] != nil
+	}) {
+		o.Layout = Kohya
+	}
+	modules, err := a.outputs(o.Layout)
+	if err != nil {
+		return nil, nil, err
+	}
+	all, metadata, err := o.name(modules, a.second)
+	if err != nil {
+		return nil, nil, err
+	}
+	tensors := make([]*torch.Tensor, len(all))
+	for i, n := range all {
+		t, err := n.get(s)
+		if err != nil {
+			return nil, nil, err
+		}
+		tensors[i] = t.To(s, n.dtype)
+	}
+	return func(yield func(string, *torch.Tensor) bool) {
+		for i, n := range all {
+			if !yield(n.name, tensors[i]) {
+				return
+			}
+		}
+	}, metadata, nil
 }
 
 // exact returns the type d, or a wider one that holds v as it is.
@@ -231,17 +313,17 @@ var fileTypes = map[torch.DType]safetensors.DType{
 	torch.Float32: safetensors.F32, torch.Float64: safetensors.F64, torch.Float16: safetensors.F16, torch.BFloat16: safetensors.BF16,
 }
 
-func source(name string, d torch.DType, shape []int, get func(s *torch.Scope) (*torch.Tensor, error)) (safetensors.Source, error) {
-	kind, ok := fileTypes[d]
+func source(n named) (safetensors.Source, error) {
+	kind, ok := fileTypes[n.dtype]
 	if !ok {
-		return safetensors.Source{}, fmt.Errorf("%s: adapters' files cannot hold %s", name, d)
+		return safetensors.Source{}, fmt.Errorf("%s: adapters' files cannot hold %s", n.name, n.dtype)
 	}
-	return safetensors.Source{Name: name, DType: kind, Shape: shape, Data: func() (data []byte, err error) {
+	return safetensors.Source{Name: n.name, DType: kind, Shape: n.shape, Data: func() (data []byte, err error) {
 		err = torch.Run(torch.CPU, func(s *torch.Scope) error {
 			return s.NoGrad(func(s *torch.Scope) error {
-				t, err := get(s)
+				t, err := n.get(s)
 				if err == nil {
-					data = t.ToDevice(s, torch.CPU).To(s, d).Contiguous(s).Bytes()
+					data = t.ToDevice(s, torch.CPU).To(s, n.dtype).Contiguous(s).Bytes()
 				}
 				return err
 			})

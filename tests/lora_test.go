@@ -161,9 +161,28 @@ func TestLoRAFiles(t *testing.T) {
 					require.Equal(t, before, values, "other files with these weights give other differences")
 				}
 				first[want.Name] = values
+				requireSnapshot(t, s, m, a)
 				return nil
 			}))
 		})
+	}
+}
+
+// requireSnapshot writes what a training run would, and reads back the same adapter.
+func requireSnapshot(t *testing.T, s *torch.Scope, m *sd.Model, a *lora.Adapter) {
+	t.Helper()
+	tensors, metadata, err := a.Snapshot(s)
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "snapshot.safetensors")
+	require.NoError(t, torch.SaveSafetensors(path, tensors, metadata, false))
+	b, err := lora.Load(m, path, lora.Options{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, b.Close()) }()
+	want, got := effect(t, s, m, a.At(1)), effect(t, s, m, b.At(1))
+	require.Len(t, got, len(want))
+	for name := range want {
+		require.Contains(t, got, name)
+		torchtest.Close(t, name, got[name], want[name], 1e-6*want[name].Abs(s).Max(s).Item(), 0) // of scales that are rounded to their type
 	}
 }
 

@@ -21,11 +21,12 @@ const stateKey = "onestep_state"
 const stateFormat = 1
 
 type stateHead struct {
-	Format   int      `json:"format"`
-	Step     int      `json:"step"`
-	Seen     int64    `json:"seen"`
-	Seed     uint64   `json:"seed"`
-	Averages []string `json:"averages,omitempty"` // their names
+	Format   int               `json:"format"`
+	Step     int               `json:"step"`
+	Seen     int64             `json:"seen"`
+	Seed     uint64            `json:"seed"`
+	Averages []string          `json:"averages,omitempty"` // their names
+	Model    map[string]string `json:"model,omitempty"`    // what it says of itself; see Snapshotter
 	health
 }
 
@@ -81,7 +82,7 @@ func (t *Trainer) save(s *torch.Scope, run *session, r *Result) error {
 		}
 		run.Back = 0
 		// The snapshots first: a state without its snapshots would make a resumed run skip them.
-		if err := t.saveSnapshots(r); err != nil {
+		if err := t.saveSnapshots(s, r); err != nil {
 			return fmt.Errorf("snapshot: %w", err)
 		}
 		if err := t.saveState(s, run, r); err != nil {
@@ -102,7 +103,7 @@ func (t *Trainer) save(s *torch.Scope, run *session, r *Result) error {
 }
 
 // saveSnapshots writes the averages, each to its file, or else the model.
-func (t *Trainer) saveSnapshots(r *Result) error {
+func (t *Trainer) saveSnapshots(s *torch.Scope, r *Result) error {
 	describe := t.Metadata
 	if o, ok := t.Objective.(interface {
 		Metadata(step int, images int64) (map[string]string, error)
@@ -118,7 +119,7 @@ func (t *Trainer) saveSnapshots(r *Result) error {
 	}
 	r.Snapshot = t.Run.Snapshot(r.Step, "")
 	if len(t.Averages) == 0 {
-		return torch.SaveSafetensors(r.Snapshot, tensorsOf(t.Model), metadata, true)
+		return saveSnapshot(s, r.Snapshot, t.Model, metadata)
 	}
 	for i, a := range t.Averages {
 		path := r.Snapshot
@@ -129,7 +130,7 @@ func (t *Trainer) saveSnapshots(r *Result) error {
 		if err != nil {
 			return err
 		}
-		if err := torch.SaveSafetensors(path, tensorsOf(a.Into), said, true); err != nil {
+		if err := saveSnapshot(s, path, a.Into, said); err != nil {
 			return err
 		}
 	}
@@ -148,7 +149,7 @@ func tensorsOf(m Module) iter.Seq2[string, *torch.Tensor] {
 
 // saveState writes what a resumed run needs.
 func (t *Trainer) saveState(s *torch.Scope, run *session, r *Result) error {
-	head, err := json.Marshal(stateHead{stateFormat, r.Step, r.Seen, t.Seed, t.averageNames(), run.health})
+	head, err := json.Marshal(stateHead{stateFormat, r.Step, r.Seen, t.Seed, t.averageNames(), run.said, run.health})
 	if err != nil {
 		return err
 	}
@@ -195,6 +196,8 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 		return fmt.Errorf("resume: %s says that the run fared as it cannot have: %+v%s", path, head.health, hint)
 	case head.Averages != nil && !slices.Equal(head.Averages, t.averageNames()):
 		return fmt.Errorf("resume: %s was made with the averages %q, this run has %q", path, head.Averages, t.averageNames())
+	case differ(head.Model, run.said) != "":
+		return fmt.Errorf("resume: %s was made with a model of other settings (%s): with this run's, its weights would mean something else", path, differ(head.Model, run.said))
 	}
 	err = s.NoGrad(func(s *torch.Scope) error {
 		given := map[string]*torch.Tensor{}

@@ -201,9 +201,10 @@ type session struct {
 	lr       float64 // the optimizer's own, where no schedule is given
 	began    time.Time
 	rate     *rate
-	saved    int             // the last step whose state is on disk; -1: none
-	due      bool            // whether a state is to be saved as soon as a step is taken
-	bins     map[string]mean // of the last step's loss, by noise level; nil: not observed
+	saved    int               // the last step whose state is on disk; -1: none
+	due      bool              // whether a state is to be saved as soon as a step is taken
+	bins     map[string]mean   // of the last step's loss, by noise level; nil: not observed
+	said     map[string]string // by the model, of what its weights do not tell
 }
 
 func (t *Trainer) train(ctx context.Context, s *torch.Scope) (Result, error) {
@@ -213,6 +214,9 @@ func (t *Trainer) train(ctx context.Context, s *torch.Scope) (Result, error) {
 	}
 	run := &session{lr: t.Optimizer.LR(), began: time.Now(), rate: newRate(), params: t.learned()}
 	var err error
+	if run.said, err = t.trySnapshots(s); err != nil {
+		return r, fmt.Errorf("trainer: %w", err)
+	}
 	if run.averages, err = t.follow(); err != nil {
 		return r, fmt.Errorf("trainer: %w", err)
 	}

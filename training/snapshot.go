@@ -1,0 +1,72 @@
+package training
+
+import (
+	"iter"
+	"maps"
+	"slices"
+
+	"github.com/onestep-go/onestep/torch"
+)
+
+// Snapshotter is a [Module] whose parameters do not say all that a snapshot has to hold, such as an adapter with its scales.
+type Snapshotter interface {
+	// Snapshot returns the tensors of a snapshot and what its metadata have to say. They are written before s closes.
+	Snapshot(s *torch.Scope) (tensors iter.Seq2[string, *torch.Tensor], metadata map[string]string, err error)
+}
+
+// saveSnapshot writes a module's snapshot, and metadata.
+func saveSnapshot(s *torch.Scope, path string, m Module, metadata map[string]string) error {
+	own, ok := m.(Snapshotter)
+	if !ok {
+		return torch.SaveSafetensors(path, tensorsOf(m), metadata, true)
+	}
+	return s.Run(func(s *torch.Scope) error {
+		tensors, more, err := own.Snapshot(s)
+		if err != nil {
+			return err
+		}
+		all := maps.Clone(metadata)
+		if all == nil {
+			all = map[string]string{}
+		}
+		maps.Copy(all, more)
+		return torch.SaveSafetensors(path, tensors, all, true)
+	})
+}
+
+// trySnapshots finds modules of which no snapshot can be made, before a run trains them, and returns what the model says in its own.
+func (t *Trainer) trySnapshots(s *torch.Scope) (said map[string]string, err error) {
+	modules := []Module{t.Model}
+	for _, a := range t.Averages {
+		modules = append(modules, a.Into)
+	}
+	for i, m := range modules {
+		own, ok := m.(Snapshotter)
+		if !ok {
+			continue
+		}
+		err := s.Run(func(s *torch.Scope) error {
+			return s.NoGrad(func(s *torch.Scope) error {
+				_, metadata, err := own.Snapshot(s)
+				if i == 0 {
+					said = metadata
+				}
+				return err
+			})
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return said, nil
+}
+
+// differ names a key under which a state's model says something else than the run's.
+func differ(state, run map[string]string) string {
+	for _, key := range slices.Sorted(maps.Keys(state)) {
+		if state[key] != run[key] {
+			return key
+		}
+	}
+	return ""
+}
