@@ -40,7 +40,8 @@ func (d *decision) guidance() error {
 
 // embed encodes a text, and what to lead away from before it: [2 or 1, …].
 func (d *decision) embed(s *torch.Scope, text string) sd.Embedding {
-	positive := sd.Text{Prompt: text, Plain: d.Plain, ClipSkip: d.ClipSkip}
+	positive := d.text(text)
+	positive.ClipSkip = d.ClipSkip
 	var encoders []*nn.Store
 	for _, t := range d.Model.Texts {
 		encoders = append(encoders, t.Store())
@@ -49,7 +50,7 @@ func (d *decision) embed(s *torch.Scope, text string) sd.Embedding {
 	if !d.cfg {
 		return d.Model.Embed(s, adapters, positive)[0]
 	}
-	both := d.Model.Embed(s, adapters, sd.Text{Prompt: d.Negative, Plain: d.Plain}, positive)
+	both := d.Model.Embed(s, adapters, d.text(d.Negative), positive)
 	none, some := both[0], both[1]
 	if d.Negative == "" && d.Model.ZeroNegative && !d.EmptyNegative {
 		none.Text = torch.ZerosLike(s, some.Text)

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -30,7 +29,7 @@ func (t TextToImage) Plan(texts ...string) (Plan, error) {
 		return Plan{}, err
 	}
 	for i, text := range texts {
-		if cut := t.Model.Cut(sd.Text{Prompt: text, Plain: t.Plain}); cut != "" {
+		if cut := t.Model.Cut(d.text(text)); cut != "" {
 			d.plan.Notices = append(d.plan.Notices, fmt.Sprintf("text %d is too long for one chunk of tokens and is cut off before %q", i+1, cut))
 		}
 	}
@@ -48,17 +47,17 @@ type decision struct {
 
 func (t TextToImage) decide(texts ...string) (*decision, error) {
 	d := &decision{TextToImage: t}
-	if err := d.tags(t.Negative); err != nil {
+	if err := d.check(t.Negative); err != nil {
 		return nil, fmt.Errorf("the negative prompt: %w", err)
 	}
-	if a := (sd.Text{Prompt: t.Negative, Plain: t.Plain}).Adapters(); a != nil {
+	if a := d.text(t.Negative).Adapters(); a != nil {
 		return nil, fmt.Errorf("the negative prompt asks for the adapter %q by a tag: an adapter acts on the whole image; move the tag to the prompt", a[0].Name)
 	}
 	for i, text := range texts {
-		if err := d.tags(text); err != nil {
+		if err := d.check(text); err != nil {
 			return nil, fmt.Errorf("text %d: %w", i+1, err)
 		}
-		tags := (sd.Text{Prompt: text, Plain: t.Plain}).Adapters()
+		tags := d.text(text).Adapters()
 		all := t.Adapters
 		switch {
 		case tags != nil && t.Tagged == nil:

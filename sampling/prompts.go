@@ -4,8 +4,22 @@ import (
 	"fmt"
 
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/prompt"
 )
+
+// check reports a prompt that the model cannot encode, and tags in it that have no effect.
+func (d *decision) check(text string) error {
+	if d.Model != nil {
+		if err := d.Model.Check(d.text(text)); err != nil {
+			return err
+		}
+	}
+	return d.tags(text)
+}
+
+// text is how prompts are read.
+func (d *decision) text(prompt string) sd.Text { return sd.Text{Prompt: prompt, Plain: d.Plain} }
 
 // tags reports tags in a prompt that cannot have the effect that whoever wrote them wants: it would be silently encoded as words.
 // Tags of unknown kinds are words, with a notice.

@@ -1,6 +1,8 @@
 package sd
 
 import (
+	"fmt"
+
 	"github.com/onestep-go/onestep/models/sd/clip"
 	"github.com/onestep-go/onestep/models/sd/prompt"
 	"github.com/onestep-go/onestep/torch"
@@ -38,6 +40,25 @@ func (t Text) Adapters() []prompt.LoRA {
 	return loras
 }
 
+// Limits of a prompt, which no honest one meets: encoding takes time and memory in proportion to it. 64 chunks are 4800 tokens.
+const (
+	maxPrompt = 64 << 10 // bytes
+	maxChunks = 64
+)
+
+// Check reports a prompt that the model cannot encode.
+func (m *Model) Check(t Text) error {
+	if n := len(t.Prompt); n > maxPrompt {
+		return fmt.Errorf("the prompt has %d bytes: want at most %d", n, maxPrompt)
+	}
+	for _, enc := range m.Texts {
+		if chunks, _ := t.chunks(enc.Tokenizer); len(chunks) > maxChunks {
+			return fmt.Errorf("the prompt takes %d chunks of %d tokens: want at most %d chunks", len(chunks), enc.Tokenizer.Max()-2, maxChunks)
+		}
+	}
+	return nil
+}
+
 // Cut returns the end of a text that the model would not see.
 func (m *Model) Cut(t Text) string {
 	_, cut := t.chunks(m.Texts[0].Tokenizer)
@@ -49,6 +70,11 @@ func (m *Model) Cut(t Text) string {
 func (m *Model) Embed(s *torch.Scope, a nn.Adapters, texts ...Text) []Embedding {
 	if err := m.CheckAdapters(a); err != nil {
 		panic(&torch.Error{Op: "Embed", Msg: err.Error()})
+	}
+	for _, t := range texts {
+		if err := m.Check(t); err != nil {
+			panic(&torch.Error{Op: "embed a prompt", Msg: err.Error()})
+		}
 	}
 	out := make([]Embedding, len(texts))
 	pooled := m.UNet.Config().AdditionEmbedType != ""

@@ -11,11 +11,12 @@ import (
 	"strings"
 )
 
-// Limits keep hostile files from asking for memory.
+// Limits keep hostile files from asking for memory and time: CLIP's tokenizer.json has 3.6 MB and 49,408 tokens.
 const (
-	maxFile  = 64 << 20
-	maxVocab = 1 << 20
-	maxAdded = 1 << 12
+	maxFile   = 8 << 20
+	maxVocab  = 1 << 18
+	maxMerges = maxVocab
+	maxAdded  = 1 << 12
 )
 
 // read reads a file of a tokenizer's folder, whole.
@@ -100,7 +101,9 @@ func readMerges(dir string) (pairs [][2]string, err error) {
 		if !ok || a == "" || b == "" {
 			return nil, fmt.Errorf("merges.txt line %d: want two tokens with a space between, got %.40q", n, line)
 		}
-		pairs = append(pairs, [2]string{a, b})
+		if pairs = append(pairs, [2]string{a, b}); len(pairs) > maxMerges {
+			return nil, fmt.Errorf("merges.txt: want at most %d merges", maxMerges)
+		}
 	}
 	return pairs, nil
 }
@@ -126,6 +129,9 @@ func readFast(dir string) (vocab map[string]int, pairs [][2]string, added []adde
 	if file.Model.Type != "BPE" || file.Model.Suffix != wordEnd {
 		return nil, nil, nil, fmt.Errorf("tokenizer.json: want CLIP's tokenizer, BPE with words that end in %s, got %q with %q",
 			wordEnd, file.Model.Type, file.Model.Suffix)
+	}
+	if n := len(file.Model.Merges); n > maxMerges {
+		return nil, nil, nil, fmt.Errorf("tokenizer.json: want at most %d merges, got %d", maxMerges, n)
 	}
 	for _, raw := range file.Model.Merges { // "a b", or ["a", "b"]
 		var pair []string

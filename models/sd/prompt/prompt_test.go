@@ -204,7 +204,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"merges.txt", files{"vocab.json": tiny}},
 		{"vocab.json: json", files{"vocab.json": `[]`, "merges.txt": ""}},
 		{"vocab.json: json", files{"vocab.json": `{"a": 1.5}`, "merges.txt": ""}},
-		{"want 1 to 1048576 tokens, got 0", files{"vocab.json": `{}`, "merges.txt": ""}},
+		{"want 1 to 262144 tokens, got 0", files{"vocab.json": `{}`, "merges.txt": ""}},
 		{"every number from 0 to 2 once", files{"vocab.json": `{"a": 0, "<|startoftext|>": 1, "<|endoftext|>": 1}`, "merges.txt": ""}},
 		{"every number from 0 to 2 once", files{"vocab.json": `{"a": 7, "<|startoftext|>": 1, "<|endoftext|>": 2}`, "merges.txt": ""}},
 		{"every number from 0 to 2 once", files{"vocab.json": `{"a": -1, "<|startoftext|>": 1, "<|endoftext|>": 2}`, "merges.txt": ""}},
@@ -239,7 +239,23 @@ func TestOpenRefuses(t *testing.T) {
 	require.NoError(t, f.Truncate(maxFile+1))
 	require.NoError(t, f.Close())
 	_, err = Open(dir)
-	require.ErrorContains(t, err, "vocab.json: want a file of at most 64 MiB")
+	require.ErrorContains(t, err, "vocab.json: want a file of at most 8 MiB")
+}
+
+// A file with more merges than any vocabulary has is an error before anything is made of them.
+func TestOpenManyMerges(t *testing.T) {
+	for name, text := range map[string]string{
+		"tokenizer.json": `{"model": {"type": "BPE", "end_of_word_suffix": "</w>", "merges": [` + strings.Repeat(`"",`, maxMerges) + `""]}}`,
+		"merges.txt":     strings.Repeat("a b\n", maxMerges+1),
+	} {
+		dir := t.TempDir()
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
+		if name == "merges.txt" {
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "vocab.json"), []byte("{}"), 0o644))
+		}
+		_, err := Open(dir)
+		require.ErrorContains(t, err, "want at most 262144 merges")
+	}
 }
 
 // Tokens spell what was encoded, and composing with many marks is composing.
