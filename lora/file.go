@@ -55,8 +55,12 @@ type File struct {
 	Tensors  string // the file that has them: Path, or one in that folder
 	Metadata map[string]string
 	Modules  []*Module // in the file's order
+	// Embeddings are textual inversion embeddings beside the modules. They are no part of the adapter.
+	Embeddings []Embedding
 
-	src *weights.Tensors
+	src    *weights.Tensors
+	lone   []string // names of alphas without factors
+	others []string // names of tensors for text encoders that no model here has
 }
 
 // Open opens an adapter: a safetensors file, one of torch.save, or a folder as peft or diffusers write it. Its values are not read. Names
@@ -65,6 +69,11 @@ func Open(path string) (_ *File, err error) {
 	where, folder, err := find(path)
 	if err != nil {
 		return nil, err
+	}
+	if st, err := os.Stat(where); err != nil {
+		return nil, err
+	} else if st.Size() > maxSize {
+		return nil, fmt.Errorf("%s: want the file of an adapter, of at most %d GiB, got %.1f GiB", path, maxSize>>30, float64(st.Size())/(1<<30))
 	}
 	src, err := weights.OpenTensors(where)
 	if err != nil {
@@ -128,6 +137,9 @@ func (f *File) group() error {
 	by := map[id]*Module{}
 	var strange, refused []string
 	for name := range f.src.Names() {
+		if f.extra(name) {
+			continue
+		}
 		k, ok := parse(name)
 		switch {
 		case !ok:
@@ -152,13 +164,14 @@ func (f *File) group() error {
 		}
 		m.tensors[k.role] = name
 	}
+	f.orphans()
 	switch {
 	case len(f.Modules) == 0 && len(refused) == 0:
-		return fmt.Errorf("want an adapter (LoRA, LoHa, LoKr): %s", list("other tensors", strange))
+		return f.strangers(strange)
 	case refused != nil:
-		return errors.New(list("tensors of kinds that are not built", refused))
+		return errors.New(list("tensors of adapter types that are not supported", refused))
 	case strange != nil:
-		return errors.New(list("tensors that are no adapter's", strange))
+		return errors.New(list("tensors that are not an adapter's", strange))
 	}
 	return nil
 }
@@ -244,6 +257,13 @@ func (f *File) complete(m *Module, c configs) error {
 	}
 	if m.Kind != Difference && m.Kind != Kronecker && m.Rank < 1 {
 		return errors.New("it has rank 0")
+	}
+	if m.Rank > maxRank {
+		if got, err := f.shape(m); err == nil {
+			if err := bounded(m.Rank, got[0], product(got[1:])); err != nil {
+				return err
+			}
+		}
 	}
 	return f.scale(m, c)
 }

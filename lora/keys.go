@@ -122,6 +122,7 @@ var flatPrefixes = []struct{ prefix, part string }{
 var dottedPrefixes = []struct{ prefix, part string }{
 	{"unet.", unetPart}, {"text_encoder.", textPart}, {"text_encoder_2.", text2Part},
 	{"model.diffusion_model.", unetPart}, {"diffusion_model.", unetPart},
+	{"text_encoders.clip_l.transformer.", textPart}, {"text_encoders.clip_g.transformer.", text2Part}, {"text_encoders.clip_h.transformer.", textPart}, // ComfyUI's
 }
 
 // place splits the part off the path.

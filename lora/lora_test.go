@@ -49,6 +49,8 @@ func TestParse(t *testing.T) {
 		"unet.down_blocks.0.attentions.0.b.0.attn2.processor.to_out_lora.up.weight": {Processors, unetPart, "down_blocks.0.attentions.0.b.0.attn2.to_out.0", false, "", up, ""},
 		"text_encoder.text_model.encoder.layers.0.self_attn.to_q_lora.down.weight":  {Processors, textPart, "text_model.encoder.layers.0.self_attn.to_q", false, "", down, ""},
 		"unet.conv_in.alpha":                                                        {Kohya, unetPart, "conv_in", false, "", alpha, ""},
+		"text_encoders.clip_g.transformer.text_model.x.lora_down.weight":            {Kohya, text2Part, "text_model.x", false, "", down, ""},
+		"text_encoders.clip_l.transformer.text_model.x.lora_A.weight":               {PEFT, textPart, "text_model.x", false, "", down, ""},
 		"lora_unet_x.oft_blocks":                                                    {0, unetPart, "x", true, "", "", "OFT"},
 		"unet.conv_in.lora_B.bias":                                                  {0, unetPart, "conv_in", false, "", "", "a bias of an adapter"},
 	} {
@@ -311,7 +313,7 @@ func TestBake(t *testing.T) {
 		defer files.Close()
 		f, err := Open(path)
 		require.NoError(t, err)
-		done, err := Bake(files, nil, Weighted{f, w})
+		done, err := Bake(files, nil, Weighted{File: f, Weights: w})
 		if err != nil {
 			require.NoError(t, f.Close())
 			return err
@@ -435,12 +437,12 @@ func TestOpenRefuses(t *testing.T) {
 		{nil, nil, "want an adapter"},
 		{[]safetensors.Source{tensor("conv_in.weight", 4, 4, 3, 3)}, nil, "want an adapter (LoRA, LoHa, LoKr): 1 other tensors: conv_in.weight"},
 		{[]safetensors.Source{tensor("lora_unet_x.lora_down.weight", 2, 4), tensor("lora_unet_x.lora_up.weight", 4, 2), tensor("more", 1)}, nil,
-			"1 tensors that are no adapter's: more"},
+			"1 tensors that are not an adapter's: more"},
 		{[]safetensors.Source{tensor("lora_unet_x.lora_down.weight", 2, 4)}, nil, "lora_unet_x: want down and up of a LoRA"},
 		{[]safetensors.Source{tensor("lora_unet_x.lora_down.weight", 2, 4), tensor("lora_unet_x.lora_up.weight", 4, 3)}, nil, "down has rank 2"},
 		{[]safetensors.Source{tensor("lora_unet_x.lora_down.weight", 0, 4), tensor("lora_unet_x.lora_up.weight", 4, 0)}, nil, "rank 0"},
 		{[]safetensors.Source{tensor("lora_unet_x.lora_down.weight", 4), tensor("lora_unet_x.lora_up.weight", 4, 4)}, nil, "down: want 2 dimensions"},
-		{[]safetensors.Source{tensor("lora_unet_x.oft_blocks", 4, 4)}, nil, "kinds that are not built: lora_unet_x.oft_blocks (OFT)"},
+		{[]safetensors.Source{tensor("lora_unet_x.oft_blocks", 4, 4)}, nil, "not supported: lora_unet_x.oft_blocks (OFT)"},
 		{[]safetensors.Source{tensor("lora_unet_x.lora_down.weight", 2, 4), tensor("lora_unet_x.lora_up.weight", 4, 2), tensor("lora_unet_x.alpha", 3)}, nil,
 			"alpha: want one number"},
 		{[]safetensors.Source{tensor("lora_unet_x.hada_w1_a", 4, 2), tensor("lora_unet_x.hada_w1_b", 2, 4)}, nil, "want down and up of a LoRA, or all of a LoHa"},

@@ -72,10 +72,10 @@ func (f *File) match(t *table, what string) Match {
 	return m
 }
 
-// Err says what does not fit, or nil. With partial, modules without a layer are no mistake, as long as there are others.
+// Err says what does not fit, in a [*FitError], or nil. With partial, modules without a layer are no mistake, as long as there are others.
 func (m Match) Err(partial bool) error {
 	if m.Base != "" {
-		return fmt.Errorf("the adapter is for %s: want one for the same base", m.Base)
+		return &FitError{m, fmt.Sprintf("the adapter is for %s: want one for the same base", m.Base)}
 	}
 	var parts []string
 	note := func(what string, names []string) {
@@ -94,7 +94,7 @@ func (m Match) Err(partial bool) error {
 	if parts == nil {
 		return nil
 	}
-	return fmt.Errorf("the adapter does not fit: %s", strings.Join(parts, "; "))
+	return &FitError{m, "the adapter does not fit: " + strings.Join(parts, "; ")}
 }
 
 // family names the models whose networks take texts of so many features.

@@ -17,6 +17,7 @@ import (
 type Weighted struct {
 	*File
 	Weights Weights
+	Partial bool // as in [Options]
 }
 
 // merged is a source whose weights adapters have changed.
@@ -52,7 +53,7 @@ func Bake(m *weights.Model, as *torch.DType, adapters ...Weighted) (done func() 
 	}()
 	changes := map[string]map[string][]nn.Adapter{}
 	for _, w := range adapters {
-		a, err := attach(t, w.File, torch.CPU, torch.Float32, Options{})
+		a, err := attach(t, w.File, torch.CPU, torch.Float32, Options{Partial: w.Partial})
 		if err != nil {
 			return nil, err
 		}

@@ -19,6 +19,7 @@ type WriteOptions struct {
 	Layout    Layout            // Kohya, which all programs read, PEFT or Diffusers
 	DType     *torch.DType      // what values are converted to; nil: they stay as they are
 	Overwrite bool              // allows replacing a file
+	Partial   bool              // modules of which the model has no layer are left out; otherwise they are an error
 	Metadata  map[string]string // more strings for the file
 }
 
@@ -60,7 +61,7 @@ func (f *File) Write(path string, model *weights.Model, o WriteOptions) error {
 		}
 	}
 	m := f.match(t, "the model")
-	if err := m.Err(false); err != nil {
+	if err := m.Err(o.Partial); err != nil {
 		return fmt.Errorf("%s: %w", f.Path, err)
 	}
 	if err := f.finite(m.pairs); err != nil {
