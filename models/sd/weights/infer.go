@@ -1,7 +1,6 @@
 package weights
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -241,44 +240,4 @@ func clipConfig(src nn.Source, f textForm) (clip.Config, error) {
 		c.Projection, c.ProjectionDim = true, n
 	}
 	return c, c.Validate()
-}
-
-// scheduler returns a scheduler_config.json: the noise that the published models of a kind were trained with.
-func (k Kind) scheduler(prediction string, zeroSNR bool) ([]byte, error) {
-	class, spacing, offset := "PNDMScheduler", "leading", 1
-	more := map[string]any{}
-	switch k {
-	case SD2:
-		class = "DDIMScheduler"
-	case SDXL, SSD1B:
-		class = "EulerDiscreteScheduler"
-		more["interpolation_type"], more["use_karras_sigmas"] = "linear", false
-	case LCM15:
-		class, offset = "LCMScheduler", 0
-		more["original_inference_steps"] = 50
-	}
-	if class != "EulerDiscreteScheduler" {
-		more["set_alpha_to_one"] = k == LCM15
-	}
-	if class == "PNDMScheduler" {
-		more["skip_prk_steps"] = true
-	} else {
-		more["rescale_betas_zero_snr"] = zeroSNR
-	}
-	if class == "DDIMScheduler" || class == "LCMScheduler" {
-		more["clip_sample"] = false
-	}
-	if prediction == "" {
-		prediction = "epsilon"
-		if k == SD2 {
-			prediction = "v_prediction"
-		}
-	}
-	for key, v := range map[string]any{
-		"_class_name": class, "num_train_timesteps": 1000, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear",
-		"trained_betas": nil, "prediction_type": prediction, "timestep_spacing": spacing, "steps_offset": offset,
-	} {
-		more[key] = v
-	}
-	return json.MarshalIndent(more, "", "  ")
 }

@@ -16,8 +16,8 @@ const (
 
 // today gives the tensors of a part, as diffusers or transformers wrote it at any time, today's names, but with transformers' prefix
 // text_model, which its version 5 leaves out. Attention of old autoencoders was called query, key, value and proj_attn, and may have
-// been 1×1 convolutions. Of text encoders, the numbers of positions are hidden, what belongs to pictures, and the projection of one
-// that is used without it.
+// been 1×1 convolutions. Known constants are hidden; of text encoders, also what belongs to pictures, and
+// the projection of one that is used without it.
 func today(src nn.Source, projected bool) nn.Source {
 	m := newMapping(src)
 	text := false
@@ -26,6 +26,7 @@ func today(src nn.Source, projected bool) nn.Source {
 	}
 	for name := range src.Names() {
 		switch {
+		case constant(name):
 		case !text:
 			m.autoencoder(name, name)
 		case name == textProjected && projected:
@@ -39,13 +40,10 @@ func today(src nn.Source, projected bool) nn.Source {
 
 // text adds a tensor of a text encoder, which the source calls theirs, unless it is to be hidden.
 func (m *mapping) text(name, theirs string) {
-	for _, hidden := range []string{"vision_model.", "visual_projection.", "logit_scale", textProjected} {
+	for _, hidden := range []string{"vision_model.", "visual_projection.", textProjected} {
 		if strings.HasPrefix(name, hidden) {
 			return
 		}
-	}
-	if strings.HasSuffix(name, "embeddings.position_ids") {
-		return
 	}
 	m.add(textModel+strings.TrimPrefix(name, textModel), part{name: theirs})
 }

@@ -7,16 +7,11 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 
-	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
-
-// predictions are what Options.Prediction may be.
-var predictions = []string{"", "epsilon", "v_prediction", "sample"}
 
 // OpenFile reads a model, or a part of one, from a single file: in the layout of CompVis' and Stability's repositories, which most
 // programs exchange, or a part as diffusers writes it. What is called .ckpt, .pt, .pth or .bin is a file of torch.save; its pickle is read
@@ -128,40 +123,12 @@ func (m *Model) fill(w file, l layout, o Options) error {
 		if prediction == "" && m.inpaints() { // also Stable Diffusion 2's
 			prediction = "epsilon"
 		}
-		m.Scheduler, err = m.Kind.scheduler(prediction, zeroSNR)
+		m.Notices = append(m.Notices, m.assumed(prediction)...)
+		m.Scheduler, err = kindOf(m.UNet.Config).scheduler(prediction, zeroSNR)
 	} else if o.Prediction != "" {
 		m.Scheduler, err = predicting(m.Scheduler, o.Prediction)
 	}
 	return err
-}
-
-// inpaints tells whether the network takes a mask and what lies around it besides the latents.
-func (m *Model) inpaints() bool {
-	var c struct {
-		In int `json:"in_channels"`
-	}
-	return m.UNet != nil && json.Unmarshal(m.UNet.Config, &c) == nil && c.In == 9
-}
-
-var predictionType = regexp.MustCompile(`"prediction_type"\s*:\s*"[^"\\]*"`)
-
-// predicting changes what a scheduler_config.json says is predicted. It leaves the rest as it is, for diffusers writes numbers that
-// encoding/json does not read.
-func predicting(config []byte, prediction string) ([]byte, error) {
-	if !predictionType.Match(config) {
-		return nil, errors.New("scheduler_config.json: want a prediction_type to be replaced, there is none")
-	}
-	return predictionType.ReplaceAll(config, []byte(`"prediction_type": "`+prediction+`"`)), nil
-}
-
-// prediction returns what the network predicts, "" for what those of its kind do, and whether its noise ends in noise alone. Some
-// models of SDXL's shape say so by tensors without meaning.
-func (o Options) prediction(src nn.Source) (string, bool) {
-	has := namesOf(src, "")
-	if o.Prediction == "" && has("v_pred") {
-		return "v_prediction", has("ztsnr")
-	}
-	return o.Prediction, has("ztsnr")
 }
 
 // component makes a part of its tensors, with the configuration that is known or else found.
@@ -207,11 +174,9 @@ func configsOf(w file, o Options) (map[string]json.RawMessage, error) {
 		}
 		return known, nil
 	}
-	if f, ok := w.(*torch.Weights); ok {
-		if data, ok := f.File().Metadata()[configKey]; ok {
-			if err := json.Unmarshal([]byte(data), &known); err != nil {
-				return nil, fmt.Errorf("metadata %s: want a JSON object: %w", configKey, err)
-			}
+	if data, ok := metadataOf(w)[configKey]; ok {
+		if err := json.Unmarshal([]byte(data), &known); err != nil {
+			return nil, fmt.Errorf("metadata %s: want a JSON object: %w", configKey, err)
 		}
 	}
 	return known, nil
@@ -227,19 +192,22 @@ type rest struct {
 func newRest(w file) *rest {
 	r := &rest{file: w, left: map[string]bool{}}
 	for name := range w.Names() {
-		r.left[name] = true
+		r.left[name] = name != saysVelocity && name != saysZeroSNR
 		r.order = append(r.order, name)
 	}
 	return r
 }
 
-// below yields the names with a prefix, without it, and claims them.
+// below yields the names with a prefix, without it, and claims them. Known constants are claimed, and not yielded.
 func (r *rest) below(prefix string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for _, name := range r.order {
 			if short, ok := strings.CutPrefix(name, prefix); ok && r.left[name] {
+				if prefix == "" && constant(name) {
+					continue // of no part
+				}
 				delete(r.left, name)
-				if !yield(short) {
+				if !constant(name) && !yield(short) {
 					return
 				}
 			}
@@ -353,7 +321,7 @@ func (m *mapping) openCLIP(r *rest, prefix string) {
 			layer, _ = strings.CutSuffix(name, ".attn.in_proj_weight")
 		}
 		switch now, ok := rename(pairs, name); {
-		case name == "logit_scale" || name == "attn_mask" || strings.HasPrefix(name, "visual."):
+		case strings.HasPrefix(name, "visual."):
 		case penultimate && (strings.HasPrefix(name, last) || name == theirProjection):
 		case name == theirProjection:
 			m.add(textProjected, part{name: theirs, turn: true})

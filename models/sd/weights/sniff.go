@@ -56,6 +56,7 @@ func SniffFile(path string) (_ Kind, err error) {
 // Networks of single files, by a tensor that each of them has, or the end or the middle of one.
 var families = []struct{ name, contains string }{
 	{"Playground 2.5, which has another kind of noise,", "edm_mean"},
+	{"CosXL, whose noise levels are EDM's (with v-prediction),", "edm_vpred.sigma_"},
 	{"an adapter for AnimateDiff", ".motion_modules."},
 	{"a Control-LoRA, which is added to a ControlNet,", "lora_controlnet"},
 	{"an IP-Adapter", "ip_adapter."},

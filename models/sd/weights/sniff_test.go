@@ -142,7 +142,8 @@ func TestPublished(t *testing.T) {
 			assert.Equal(t, []string{"alphas_cumprod"}, got.Ignored)
 			c, err := scheduler.ParseConfig(got.Scheduler)
 			require.NoError(t, err)
-			assert.Equal(t, map[bool]string{true: "v_prediction", false: "epsilon"}[kind == SD2], c.Predicts)
+			assert.Equal(t, map[bool]string{true: "v_prediction", false: "epsilon"}[kind == SD2], cmp.Or(c.Predicts, "epsilon"))
+			assert.Len(t, got.Notices, map[bool]int{true: 1}[kind == SD2], "2-base has the same tensors and predicts something else")
 			require.NoError(t, got.fill(file, l, Options{Prediction: "sample"}))
 			assert.Contains(t, string(got.Scheduler), `"prediction_type": "sample"`)
 		})
@@ -196,6 +197,49 @@ func TestRecordedFile(t *testing.T) {
 	assert.Len(t, m.Ignored, 14)
 }
 
+// Known constants hinder no file, wherever they are.
+func TestConstants(t *testing.T) {
+	for _, kind := range []Kind{SD15, Inpaint15, LCM15, SD2, SDXL, SSD1B} {
+		t.Run(kind.String(), func(t *testing.T) {
+			want := full(t, kind)
+			file := published(t, want)
+			prefixes := []string{"", "model.", "denoiser.", "model_sampling.", "model.diffusion_model.", "first_stage_model."}
+			for _, text := range []string{
+				"cond_stage_model.", "cond_stage_model.model.", "cond_stage_model.transformer.", "conditioner.embedders.0.",
+				"conditioner.embedders.0.transformer.", "conditioner.embedders.1.", "conditioner.embedders.1.model.",
+			} {
+				prefixes = append(prefixes, text, text+"text_model.embeddings.", text+"transformer.text_model.embeddings.")
+			}
+			for name := range constants {
+				for _, prefix := range prefixes {
+					file.add(prefix+name, 1, 77)
+				}
+			}
+			l, err := sniff(file)
+			require.NoError(t, err)
+			require.Equal(t, kind, l.kind)
+			got := &Model{Kind: l.kind}
+			require.NoError(t, got.fill(file, l, Options{Prediction: "epsilon"}))
+			for name, part := range got.parts() {
+				assert.ElementsMatch(t, slices.Collect(want.parts()[name].Names()), slices.Collect(part.Names()), name)
+			}
+
+			for name, part := range want.parts() { // folders
+				p := planOf(nil)
+				for n := range part.Names() {
+					dims, _, _ := part.Info(n)
+					p.add(n, dims...)
+				}
+				for c := range constants {
+					p.add(c, 1)
+					p.add("text_model.embeddings."+c, 1)
+				}
+				assert.ElementsMatch(t, slices.Collect(part.Names()), slices.Collect(today(p, true).Names()), name)
+			}
+		})
+	}
+}
+
 func TestSniff(t *testing.T) {
 	one := func(names ...string) *plan {
 		p := planOf(nil)
@@ -221,6 +265,7 @@ func TestSniff(t *testing.T) {
 		{one("double_blocks.0.img_attn.norm.key_norm.scale"), Unknown, "it looks like Flux"},
 		{one("lora_controlnet", "input_hint_block.0.weight"), Unknown, "it looks like a Control-LoRA"},
 		{one("image_proj.norm.weight", "ip_adapter.1.to_k_ip.weight"), Unknown, "it looks like an IP-Adapter"},
+		{one("model.diffusion_model.input_blocks.0.0.weight", "edm_vpred.sigma_max"), Unknown, "it looks like CosXL"},
 		{one("a", "b", "c", "d", "e", "f", "g"), Unknown, "none is known that has these of its 7 tensors: a, b, c, d, e, f, ..."},
 		{one(), Unknown, "it has no tensors"},
 		{one("model.diffusion_model.input_blocks.0.0.weight", "conditioner.embedders.0.model.token_embedding.weight"), Refiner, ""},

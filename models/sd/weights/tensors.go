@@ -20,8 +20,11 @@ func OpenTensors(path string) (*Tensors, error) {
 }
 
 // Metadata returns the free-form strings of a safetensors file.
-func (t *Tensors) Metadata() map[string]string {
-	if w, ok := t.file.(*torch.Weights); ok {
+func (t *Tensors) Metadata() map[string]string { return metadataOf(t.file) }
+
+// metadataOf returns the free-form strings of a safetensors file; nil for other files.
+func metadataOf(f file) map[string]string {
+	if w, ok := f.(*torch.Weights); ok {
 		return w.File().Metadata()
 	}
 	return nil

@@ -58,6 +58,9 @@ type Model struct {
 	// ZeroNegative: no negative prompt is zeros in place of an empty text, as SDXL's model_index.json says.
 	ZeroNegative bool
 
+	// Notices say what was assumed where a single file cannot say it.
+	Notices []string
+
 	Ignored []string // names of tensors in a single file that belong to no part, such as averages of training
 
 	closers []func() error

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -130,7 +131,12 @@ func WriteSingle(path string, m *Model, o WriteOptions) error {
 		}
 		all = append(all, list...)
 	}
+	meta := map[string]string{"format": "pt"}
 	if m.UNet != nil {
+		for _, name := range telling(m.Scheduler) {
+			all = append(all, safetensors.Source{Name: name, DType: safetensors.F32, Shape: []int{0}, Data: safetensors.Bytes(nil)})
+		}
+		maps.Copy(meta, m.spec())
 		configs["scheduler"] = m.Scheduler
 		index, err := m.index()
 		if err != nil {
@@ -142,9 +148,8 @@ func WriteSingle(path string, m *Model, o WriteOptions) error {
 	if err != nil {
 		return fail(err)
 	}
-	return safetensors.Write(path, all, safetensors.Options{
-		Metadata: map[string]string{"format": "pt", configKey: string(data)}, Overwrite: o.Overwrite,
-	})
+	meta[configKey] = string(data)
+	return safetensors.Write(path, all, safetensors.Options{Metadata: meta, Overwrite: o.Overwrite})
 }
 
 // compact makes one JSON object of several.

@@ -84,6 +84,11 @@ func TestWriteSingle(t *testing.T) {
 				}
 				return nil
 			}))
+			for _, name := range telling(m.Scheduler) {
+				_, ok := got.File().Tensor(name)
+				assert.True(t, ok, name)
+				n++
+			}
 			assert.Equal(t, n, got.File().Len())
 			require.NoError(t, want.Close())
 			require.NoError(t, got.Close())

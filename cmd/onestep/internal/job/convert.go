@@ -79,6 +79,9 @@ func (o Convert) run(ctx context.Context, note func(string), change func(m *weig
 	} else if err != nil {
 		note(fmt.Sprintf("%s: %v", o.Model, err))
 	}
+	for _, n := range m.Notices {
+		note(n)
+	}
 	if n := len(m.Ignored); n > 0 {
 		note(fmt.Sprintf("%d tensors that belong to no part are left out, such as %.100s", n, Printable(m.Ignored[0])))
 	}

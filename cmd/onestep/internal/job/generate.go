@@ -415,12 +415,13 @@ func (o Generate) there() error {
 }
 
 // tryScheduler finds out whether the method can work with the model's configuration, which is read without the weights.
-func (o Generate) tryScheduler(t sampling.TextToImage) error {
+func (o *Generate) tryScheduler(t sampling.TextToImage) error {
 	files, err := weights.Open(o.Model, weights.Options{Variant: o.Variant, Mixed: o.Mixed, EMA: o.EMA, Config: o.Config, Prediction: o.Prediction})
 	if err != nil {
 		return err
 	}
 	defer files.Close()
+	o.remarks = append(o.remarks, files.Notices...)
 	var c scheduler.Config
 	if files.Scheduler != nil {
 		if c, err = scheduler.ParseConfig(files.Scheduler); err != nil {
