@@ -126,8 +126,7 @@ type Result struct {
 // Train runs until Steps are done, Duration is over or ctx is cancelled, in each case saving a state and a snapshot. A
 // run directory that holds a state goes on from there, and does exactly what an uninterrupted run would have done. A
 // cancelled run returns the context's error with its result.
-func (t *Trainer) Train(ctx context.Context) (Result, error) {
-	var r Result
+func (t *Trainer) Train(ctx context.Context) (r Result, err error) {
 	if err := t.validate(); err != nil {
 		return r, err
 	}
@@ -140,12 +139,16 @@ func (t *Trainer) Train(ctx context.Context) (Result, error) {
 			return r, err
 		}
 		defer func() {
-			run.Close()
+			if err != nil && r.Step == 0 {
+				err = errors.Join(err, run.Discard())
+			} else {
+				err = errors.Join(err, run.Close())
+			}
 			t.Run = nil
 		}()
 		t.Run = run
 	}
-	err := torch.Run(t.Device, func(s *torch.Scope) error {
+	err = torch.Run(t.Device, func(s *torch.Scope) error {
 		var err error
 		r, err = t.train(ctx, s)
 		return err

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"image"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -48,6 +49,9 @@ Ctrl-C ends it at once.`,
 			}
 			if cmd.Flags().Changed("ema") && o.EMA < 0 {
 				return &job.UsageError{Msg: fmt.Sprintf("--ema: want a decay in [0, 1), got %g", o.EMA)}
+			}
+			if cmd.Flags().Changed("sample-every") && o.SampleEvery < 0 {
+				return &job.UsageError{Msg: fmt.Sprintf("--sample-every: want at least 0 steps, got %d", o.SampleEvery)}
 			}
 			if cmd.Flags().Changed("warmup") && o.Warmup < 0 {
 				return &job.UsageError{Msg: fmt.Sprintf("--warmup: want a number of steps from 0 on, got %d", o.Warmup)}
@@ -128,7 +132,7 @@ Ctrl-C ends it at once.`,
 
 	f.Var(count{&o.SaveEvery}, "save-every", "steps between saved states and snapshots")
 	f.IntVar(&o.Keep, "keep", 0, "of how many steps snapshots stay; onestep average finds more in many (default 0: of all)")
-	f.IntVar(&o.SampleEvery, "sample-every", 0, "steps between grids of example images (default 0: none)")
+	f.IntVar(&o.SampleEvery, "sample-every", o.SampleEvery, "steps between sample grids, 0 for none (default: as --save-every)")
 	f.Var(count{&o.LogEvery}, "log-every", "steps between lines in stats.jsonl (default: steps/2000)")
 	f.BoolVar(&card, "card", false, "print what the run would minimise, with its schedules and what it can reach, and stop")
 	f.BoolVar(&dry, "dry-run", false, "print the resolved options as JSON, fit for --config, and stop")
@@ -148,6 +152,7 @@ Ctrl-C ends it at once.`,
 	call(f, "X", "lr", "lr-decay", "label-dropout", "dropout", "mu0", "mu", "q", "high", "step", "ratio", "power", "ema", "clip")
 	hideDefault(f, "ema")
 	hideDefault(f, "warmup")
+	hideDefault(f, "sample-every")
 	hideDefault(f, "guidance")
 	hideDefault(f, "widths")
 	hideDefault(f, "half-lives")
@@ -215,6 +220,7 @@ func (a *app) doTrain(ctx context.Context, o job.Train) error {
 	sc := newScreen(a.stderr)
 	h := job.Hooks{Log: sc.log, Version: versionText()}
 	var events *tfevents.Writer
+	images, told := 0, false // the epoch's length is said once, when the speed is known
 	h.Started = func(o job.Train, run *rundir.Dir, parameters int) {
 		sc.tee(run.Log())
 		sc.log.Info("training", append(append([]any{"method", o.Method, "data", o.Data, "steps", o.Steps, "batch", o.Batch, "resolution", o.Resolution},
@@ -225,7 +231,18 @@ func (a *app) doTrain(ctx context.Context, o job.Train) error {
 		}
 		sc.start()
 	}
+	h.Data = func(d job.DataSummary) {
+		images = d.Images
+		sc.log.Info("data", d.Values()...)
+		if d.LeftOut != "" {
+			sc.log.Warn("files that look like images were left out: their formats are not read; convert them to use them", "files", d.LeftOut)
+		}
+	}
 	h.Progress = func(p training.Progress) {
+		if p.ImagesPerSecond > 0 && images > 0 && !told && p.Elapsed >= 5*time.Second {
+			told = true
+			sc.log.Info("speed", "images_per_second", fmt.Sprintf("%.1f", p.ImagesPerSecond), "epoch", duration(time.Duration(float64(images)/p.ImagesPerSecond*float64(time.Second))))
+		}
 		part := float64(p.Step) / float64(p.Steps)
 		if o.Duration > 0 {
 			part = max(part, p.Elapsed.Seconds()/o.Duration.Seconds())

@@ -1,16 +1,29 @@
 package dataset
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 )
 
-var imageExtensions = []string{".png", ".jpg", ".jpeg", ".gif", ".webp", ".bmp"}
+// imageExtensions are of files that are read as images. What they hold is told by their content.
+var imageExtensions = []string{".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".gif", ".webp", ".bmp"}
+
+// otherExtensions are of images in formats that are not read.
+var otherExtensions = []string{
+	".avif", ".heic", ".heif", ".hif", ".tif", ".tiff", ".jxl", ".jp2", ".j2k", ".jpx", ".tga", ".psd", ".svg", ".ico", ".qoi", ".exr", ".hdr",
+	".ppm", ".pgm", ".pbm", ".pnm", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf",
+}
+
+// systemFolders are what other systems leave beside a user's files: thumbnails and resource forks, which are no images of a set.
+var systemFolders = []string{"@eadir", "__macosx", "$recycle.bin", "#recycle", "system volume information", "lost+found"}
 
 func isImage(name string) bool {
 	return slices.Contains(imageExtensions, strings.ToLower(filepath.Ext(name)))
@@ -21,6 +34,8 @@ type folder struct {
 	dir    string
 	paths  []string // relative to dir
 	labels []int    // nil: none
+	// leftOut counts files that look like images and are in formats that are not read, by their extension.
+	leftOut map[string]int
 }
 
 // maxDepth ends the descent where symbolic links go in a circle.
@@ -28,9 +43,12 @@ const maxDepth = 32
 
 // openImages lists the images below a folder. If all are in subfolders, those are their classes.
 func openImages(name, dir string, o Options) (*Set, error) {
-	f := &folder{dir: dir}
+	f := &folder{dir: dir, leftOut: map[string]int{}}
 	if err := f.list(".", 0); err != nil {
 		return nil, err
+	}
+	if n := len(f.leftOut); len(f.paths) == 0 && n > 0 {
+		return nil, fmt.Errorf("%s: no images of a format that is read (%s), only %s: convert them", dir, strings.Join(imageExtensions, ", "), countsOf(f.leftOut))
 	}
 	if len(f.paths) == 0 {
 		return nil, fmt.Errorf("%s: no images (%s), CIFAR-10 binaries, IDX files or shards in it", dir, strings.Join(imageExtensions, ", "))
@@ -49,6 +67,20 @@ func openImages(name, dir string, o Options) (*Set, error) {
 	return newSet(name, f, classes, o)
 }
 
+// countsOf lists extensions with the number of their files.
+func countsOf(n map[string]int) string {
+	var words []string
+	for _, ext := range slices.Sorted(maps.Keys(n)) {
+		words = append(words, fmt.Sprintf("%d %s", n[ext], ext))
+	}
+	return strings.Join(words, ", ")
+}
+
+// hidden tells whether a file or folder is not the user's: hidden, or left there by a system.
+func hidden(name string) bool {
+	return strings.HasPrefix(name, ".") || slices.Contains(systemFolders, strings.ToLower(name))
+}
+
 // list appends the images below a folder, in the order of their names. Hidden files are none of ours.
 func (f *folder) list(sub string, depth int) error {
 	if depth > maxDepth {
@@ -61,13 +93,17 @@ func (f *folder) list(sub string, depth int) error {
 	for _, e := range entries {
 		path := filepath.Join(sub, e.Name())
 		switch {
-		case strings.HasPrefix(e.Name(), "."):
+		case hidden(e.Name()):
 		case isDir(filepath.Join(f.dir, path), e):
 			if err := f.list(path, depth+1); err != nil {
 				return err
 			}
 		case isImage(path):
 			f.paths = append(f.paths, path)
+		default:
+			if ext := strings.ToLower(filepath.Ext(path)); slices.Contains(otherExtensions, ext) {
+				f.leftOut[ext]++
+			}
 		}
 	}
 	return nil
@@ -102,11 +138,23 @@ func (f *folder) encoded(i int) ([]byte, error) {
 	st, err := os.Stat(f.name(i)) // before opening, which would wait for the other end of a pipe
 	switch {
 	case err != nil:
-		return nil, err
+		return nil, unreadable(err)
 	case st.Mode()&fs.ModeType != 0:
 		return nil, fmt.Errorf("%w: it is not a plain file", errNoImage)
 	case st.Size() > maxEncoded:
 		return nil, fmt.Errorf("%w: it has %d bytes, at most %d MiB are read", errNoImage, st.Size(), maxEncoded>>20)
 	}
-	return os.ReadFile(f.name(i))
+	data, err := os.ReadFile(f.name(i))
+	return data, unreadable(err)
+}
+
+// unreadable tells files that are not there or not to be read, such as links to nothing, from disks that fail: the first are
+// images like corrupt ones, of which the others may be fine.
+func unreadable(err error) error {
+	for _, one := range []error{fs.ErrNotExist, fs.ErrPermission, syscall.ELOOP, syscall.ENOTDIR, syscall.ENAMETOOLONG} {
+		if errors.Is(err, one) {
+			return fmt.Errorf("%w: %w", errNoImage, err)
+		}
+	}
+	return err
 }

@@ -118,7 +118,7 @@ func openFolder(dir string, o Options) (*Set, error) {
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
 		switch name := strings.ToLower(e.Name()); {
-		case strings.HasPrefix(name, "."):
+		case hidden(name):
 		case isDir(path, e):
 			folders[name] = path
 		case cifarFile(name, false) || cifarFile(name, true):

@@ -34,6 +34,8 @@ type Dir struct {
 	lock  *os.File
 	stats *os.File
 	log   *os.File
+	made  []string        // folders that Open made, the outermost first
+	had   map[string]bool // what was in the folder before
 }
 
 // Open makes the folder for a new run, or with resume opens that of an earlier one. Options are written to options.json;
@@ -43,15 +45,75 @@ func Open(path string, options map[string]any, resume bool, may ...string) (*Dir
 	if path == "" {
 		return nil, errors.New("run directory: want a path, got nothing")
 	}
-	if err := os.MkdirAll(path, 0o777); err != nil {
-		return nil, fmt.Errorf("run directory: %w", err)
-	}
 	d := &Dir{path: path}
-	if err := d.open(options, resume, may); err != nil {
-		d.Close()
-		return nil, err
+	for at := filepath.Clean(path); ; at = filepath.Dir(at) {
+		if _, err := os.Lstat(at); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		d.made = append([]string{at}, d.made...)
+	}
+	err := os.MkdirAll(path, 0o777)
+	if err != nil {
+		err = fmt.Errorf("run directory: %w", err)
+	} else {
+		err = d.open(options, resume, may)
+	}
+	if err != nil {
+		return nil, errors.Join(err, d.Discard())
 	}
 	return d, nil
+}
+
+// Discard closes the folder of a run that has not begun, and removes what was made since Open: files and, if they are empty
+// then, folders. If a step has been recorded or a state saved since, the folder is only closed.
+func (d *Dir) Discard() error {
+	if d.lock != nil && !d.holds() {
+		if err := d.lock.Close(); err != nil { // another process's, with all that is in the folder
+			return err
+		}
+		d.lock = nil
+	}
+	if d.lock != nil {
+		entries, err := os.ReadDir(d.path)
+		if err != nil {
+			return errors.Join(err, d.Close())
+		}
+		st, err := os.Stat(d.File("stats.jsonl"))
+		if err == nil && st.Size() > 0 || slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return !opening(e.Name()) && !d.had[e.Name()] }) {
+			return d.Close()
+		}
+		for _, e := range entries {
+			if !d.had[e.Name()] {
+				if err := os.Remove(d.File(e.Name())); err != nil {
+					return errors.Join(err, d.Close())
+				}
+			}
+		}
+	}
+	for _, dir := range slices.Backward(d.made) {
+		if os.Remove(dir) != nil {
+			break // somebody put something there
+		}
+	}
+	return d.Close()
+}
+
+// opening tells whether a file is one that a run opens with, before its first step.
+func opening(name string) bool {
+	return slices.Contains([]string{"options.json", "card.md", "stats.jsonl", "log.txt", ".lock"}, name) || strings.HasPrefix(name, "events.out.tfevents.")
+}
+
+// holds tells whether this process has the lock that is in the folder, and not one that was removed.
+func (d *Dir) holds() bool {
+	if unix.Flock(int(d.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
+		return false
+	}
+	mine, err := d.lock.Stat()
+	if err != nil {
+		return false
+	}
+	there, err := os.Stat(d.File(".lock"))
+	return err == nil && os.SameFile(mine, there)
 }
 
 // Check reports whether Open would refuse the folder, and makes nothing: for those who have long work to do before they open it.
@@ -98,6 +160,10 @@ func (d *Dir) open(options map[string]any, resume bool, may []string) (err error
 	if err != nil {
 		return fmt.Errorf("run directory: %w", err)
 	}
+	d.had = map[string]bool{}
+	for _, e := range entries {
+		d.had[e.Name()] = true
+	}
 	begun, err := d.check(entries, options, resume, may)
 	if err != nil {
 		return err
@@ -105,7 +171,7 @@ func (d *Dir) open(options map[string]any, resume bool, may []string) (err error
 	if d.lock, err = os.OpenFile(d.File(".lock"), os.O_CREATE|os.O_RDWR|unix.O_NOFOLLOW, 0o666); err != nil {
 		return fmt.Errorf("run directory: %w", err)
 	}
-	if err := unix.Flock(int(d.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if !d.holds() {
 		pid, _ := os.ReadFile(d.File(".lock"))
 		return fmt.Errorf("run directory %s is in use by another process (%s)", d.path, strings.TrimSpace(string(pid)))
 	}
@@ -140,10 +206,8 @@ func (d *Dir) open(options map[string]any, resume bool, may []string) (err error
 func (d *Dir) began(entries []fs.DirEntry) bool {
 	log := false
 	for _, e := range entries {
-		switch name := e.Name(); {
-		case name == "log.txt":
-			log = true
-		case name != "options.json" && name != "card.md" && name != "stats.jsonl" && name != ".lock" && !strings.HasPrefix(name, "events.out.tfevents."):
+		log = log || e.Name() == "log.txt"
+		if !opening(e.Name()) {
 			return true
 		}
 	}

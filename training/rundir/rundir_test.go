@@ -232,3 +232,38 @@ func TestLockIsNoLink(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "precious", string(b))
 }
+
+// A run that has not begun leaves nothing that was not there; one that has is kept.
+func TestDiscard(t *testing.T) {
+	base := t.TempDir()
+	path := filepath.Join(base, "runs", "one")
+	options := map[string]any{"steps": 3}
+	begin := func() *Dir {
+		d, err := Open(path, options, false)
+		require.NoError(t, err)
+		require.NoError(t, Write(d.File("card.md"), []byte("x")))
+		require.NoError(t, os.WriteFile(d.File("events.out.tfevents.1"), nil, 0o666))
+		return d
+	}
+	require.NoError(t, begin().Discard())
+	require.NoDirExists(t, filepath.Join(base, "runs"))
+
+	require.NoError(t, os.MkdirAll(path, 0o777))
+	require.NoError(t, os.WriteFile(filepath.Join(path, ".keep"), nil, 0o666))
+	require.NoError(t, begin().Discard())
+	entries, err := os.ReadDir(path)
+	require.NoError(t, err)
+	require.Len(t, entries, 1, "what was there stays")
+
+	d := begin()
+	_, err = Open(path, options, true)
+	require.ErrorContains(t, err, "in use")
+	require.FileExists(t, d.File("card.md"), "a process that finds the folder in use removes nothing")
+	require.NoError(t, os.WriteFile(d.State(0), nil, 0o666))
+	require.NoError(t, d.Discard())
+	require.FileExists(t, d.File("options.json"))
+
+	require.NoError(t, os.WriteFile(filepath.Join(base, "file"), nil, 0o666))
+	_, err = Open(filepath.Join(base, "file", "x", "y"), options, false)
+	require.Error(t, err)
+}

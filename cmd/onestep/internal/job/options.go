@@ -82,7 +82,7 @@ type Train struct {
 	Corrupt     string `json:"corrupt"` // error or skip
 	Workers     int    `json:"workers"`
 	SaveEvery   int    `json:"save_every"`
-	SampleEvery int    `json:"sample_every"` // 0: never
+	SampleEvery int    `json:"sample_every"` // 0: never; Unset: as SaveEvery
 	LogEvery    int    `json:"log_every"`    // 0: by Steps
 
 	Keep int `json:"keep,omitempty"` // of how many steps snapshots stay; 0: of all
@@ -107,7 +107,7 @@ func DefaultTrain() Train {
 	return Train{
 		Method: "ct", Steps: 10_000, Batch: 64, LR: 1e-3, LRDecay: 0.3, Device: "cpu", Clip: 1, EMA: Unset, Distance: "huber", Mu0: 0.9, Schedule: "doubling",
 		Solver: "heun", Mu: 0.95, High: 0.1, Warmup: Unset, Weight: "learned", Ratio: 0.75, Power: 0.75, Last: 1, Betas: "linear", Chain: 1000, Skips: 10, Rollbacks: 3,
-		Corrupt: "error", Workers: 1, SaveEvery: 1000,
+		Corrupt: "error", Workers: 1, SaveEvery: 1000, SampleEvery: Unset,
 	}
 }
 
@@ -211,6 +211,9 @@ func (o *Train) Resolve() error {
 	}
 	if o.LogEvery == 0 {
 		o.LogEvery = max(1, o.Steps/2000)
+	}
+	if o.SampleEvery == Unset {
+		o.SampleEvery = o.SaveEvery
 	}
 	if o.EMA == Unset {
 		o.EMA = math.Min(0.9999, math.Max(0.9, 1-20/float64(o.Steps)))
@@ -367,7 +370,7 @@ func (o *Train) validate() error {
 		return usage("--keep: want a number of steps from 1 on, or 0 for all, got %d", o.Keep)
 	case o.SaveEvery < 1:
 		return usage("--save-every: want at least 1 step, got %d", o.SaveEvery)
-	case o.SampleEvery < 0:
+	case o.SampleEvery < Unset:
 		return usage("--sample-every: want at least 0 steps, got %d", o.SampleEvery)
 	case o.LogEvery < 0:
 		return usage("--log-every: want at least 1 step, got %d", o.LogEvery)

@@ -38,7 +38,7 @@ func tinyRun(dir, method string) Train {
 	o := DefaultTrain()
 	o.Method, o.Data, o.Out, o.Steps, o.Batch, o.Seed, o.Threads = method, "emoji", dir, 40, 4, 7, 1
 	o.Resolution, o.Channels, o.Mult, o.Blocks, o.Dropout, o.Flip = 8, 8, []int{1, 2}, 1, 0.1, true
-	o.SaveEvery, o.LogEvery, o.Workers, o.Classes, o.Resume = 6, 1, 2, true, true
+	o.SaveEvery, o.SampleEvery, o.LogEvery, o.Workers, o.Classes, o.Resume = 6, 0, 1, 2, true, true
 	if m, err := methodNamed(method); err == nil && m.distils {
 		o.Teacher = os.Getenv(teacherIn)
 	}

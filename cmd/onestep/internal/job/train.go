@@ -37,6 +37,7 @@ type Hooks struct {
 	Log      *slog.Logger
 	Progress func(training.Progress)
 	Started  func(o Train, run *rundir.Dir, parameters int) // once everything is resolved
+	Data     func(DataSummary)                              // likewise, of the data
 	// Scalars and Picture receive what goes into event files.
 	Scalars func(k int, values map[string]float64) error
 	Picture func(k int, img image.Image) error
@@ -348,7 +349,11 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 		} else {
 			end.Error("ended", "step", out.Step, "error", err)
 		}
-		err = errors.Join(err, run.Close())
+		if err != nil && out.Step == 0 {
+			err = errors.Join(err, run.Discard()) // a run that has not begun leaves nothing
+		} else {
+			err = errors.Join(err, run.Close())
+		}
 	}()
 
 	card, err := o.Card(start)
@@ -360,6 +365,9 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 	}
 	if h.Started != nil {
 		h.Started(o, run, net.Store().Count())
+	}
+	if h.Data != nil {
+		h.Data(o.summary(data))
 	}
 
 	trained, err := m.function(model{average, start})

@@ -1,0 +1,54 @@
+package job
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/onestep-go/onestep/training/dataset"
+)
+
+// DataSummary is what a run trains on.
+type DataSummary struct {
+	Name          string
+	Images        int
+	Folders       int // that the images lie in; 0: they are no files in folders
+	Side, Colors  int
+	Classes       []string // with the number of their images, such as "cat (12)"
+	Conditional   bool     // whether the classes are used
+	StepsPerEpoch float64
+	Epochs        float64 // of the whole run
+	LeftOut       string  // image files in formats that are not read, such as "2 .avif, 1 .heic"
+}
+
+// summary counts what is in the data.
+func (o Train) summary(data *dataset.Set) DataSummary {
+	c, h, _ := data.Shape()
+	d := DataSummary{Name: data.Name(), Images: data.Len(), Folders: data.Folders(), Side: h, Colors: c, Conditional: o.Classes, LeftOut: data.LeftOut()}
+	d.StepsPerEpoch = float64(data.Len()) / float64(o.Batch)
+	d.Epochs = float64(o.Steps) / d.StepsPerEpoch
+	for i, n := range data.Counts() {
+		d.Classes = append(d.Classes, fmt.Sprintf("%s (%d)", data.Classes()[i], n))
+	}
+	return d
+}
+
+// Values lists the summary as keys and values for a log.
+func (d DataSummary) Values() []any {
+	v := []any{"name", Printable(d.Name), "images", d.Images}
+	if d.Folders > 0 {
+		v = append(v, "folders", d.Folders)
+	}
+	if n := len(d.Classes); n > 0 {
+		const most = 12
+		names := strings.Join(d.Classes[:min(n, most)], ", ")
+		if n > most {
+			names += fmt.Sprintf(" and %d more", n-most)
+		}
+		used := "not used without --classes"
+		if d.Conditional {
+			used = "used"
+		}
+		v = append(v, "classes", n, "images_by_class", Printable(names), "labels", used)
+	}
+	return append(v, "size", fmt.Sprintf("%d×%d×%d", d.Colors, d.Side, d.Side), "steps_per_epoch", fmt.Sprintf("%.4g", d.StepsPerEpoch), "epochs", fmt.Sprintf("%.4g", d.Epochs))
+}
