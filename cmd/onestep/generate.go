@@ -139,6 +139,7 @@ The names of the files that were written go to standard output. A file that exis
 	f.StringVar(&o.Mask, "mask", "", "where --init-image is drawn anew: where it is white")
 	f.StringArrayVar(&o.LoRAs, "lora", nil, "an adapter and its weight, FILE, FILE=0.8, or FILE=0.8,text_encoder:0,unet.down_blocks:0.5 by block; may be given\nseveral times")
 	f.StringVar(&o.LoRADir, "lora-dir", "", "a folder in which <lora:NAME:WEIGHT> in texts finds adapters")
+	f.BoolVar(&o.LoRAPartial, "lora-partial", false, "apply the modules of adapters that fit the model, and say which have no layer (default: refuse such\nadapters)")
 	f.Var(choice{&o.LoRAApply, job.LoRAApplies()}, "lora-apply", "while drawing, or into the weights (default: runtime)")
 	f.StringArrayVar(&o.ControlModels, "control-model", nil, "a ControlNet; may be given several times, with as many --control-image")
 	f.StringArrayVar(&o.ControlImages, "control-image", nil, "what it sees")

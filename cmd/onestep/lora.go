@@ -82,6 +82,7 @@ float32 and rounded to the type of the model. The model itself is left as it is.
 	f.SortFlags = false
 	f.StringArrayVar(&o.LoRAs, "lora", nil, "an adapter and its weight, FILE, FILE=0.8, or FILE=0.8,text_encoder:0 by block; may be given several\ntimes (required)")
 	call(f, "FILE[=X]", "lora")
+	f.BoolVar(&o.Partial, "partial", false, "apply the modules that fit the model, and say which have no layer (default: refuse such adapters)")
 	a.convertFlags(cmd, &o.Convert)
 	return cmd
 }
@@ -98,7 +99,7 @@ another one needs --model.`,
 		Args:    arguments(1, "the file of an adapter"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			o.File = args[0]
-			if err := o.Run(); err != nil {
+			if err := o.Run(func(note string) { newScreen(a.stderr).log.Warn(note) }); err != nil {
 				return err
 			}
 			return a.print(struct {
@@ -113,6 +114,7 @@ another one needs --model.`,
 	f.Var(choice{&o.DType, job.DTypes()}, "dtype", "type of the values (default: as they are)")
 	f.StringVar(&o.Model, "model", "", "the model that it is for, where that is none of the published ones")
 	f.StringVar(&o.ModelOptions.Variant, "variant", "", "of the model's files: fp16 for those with .fp16. in their names")
+	f.BoolVar(&o.Partial, "partial", false, "write the modules that fit the model, and say which have no layer (default: refuse such adapters)")
 	f.BoolVar(&o.Overwrite, "overwrite", false, "replace a file that exists")
 	a.jsonFlag(cmd)
 	offerChoices(cmd)

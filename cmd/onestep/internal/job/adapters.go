@@ -73,7 +73,9 @@ func parseAdapter(text string) (adapter, error) {
 type adapters struct {
 	dir    string
 	model  lora.Networks
+	part   bool                     // modules without a layer are left out
 	loaded map[string]*lora.Adapter // by file
+	order  []string                 // of the files in loaded
 	hashes []string                 // name: hash, in the order in which they were loaded
 	tags   string                   // what A1111 would have in the text
 }
@@ -107,7 +109,7 @@ func (o Generate) adapters() ([]adapter, error) {
 
 // adapt loads the adapters onto the model and gives them to the drawing. What it returns frees them.
 func (o Generate) adapt(t *sampling.TextToImage, all []adapter) (*adapters, func(), error) {
-	on := &adapters{dir: o.LoRADir, model: lora.Of(t.Model), loaded: map[string]*lora.Adapter{}}
+	on := &adapters{dir: o.LoRADir, part: o.LoRAPartial, model: lora.Of(t.Model), loaded: map[string]*lora.Adapter{}}
 	closeAll := func() {
 		if o.LoRAApply == applyMerge {
 			_ = lora.Merge(t.Model, nil)
@@ -150,15 +152,15 @@ func (on *adapters) load(file string) (*lora.Adapter, error) {
 	if err != nil {
 		return nil, err
 	}
-	a, err := lora.Attach(on.model, f, lora.Options{})
+	a, err := lora.Attach(on.model, f, lora.Options{Partial: on.part})
 	if err != nil {
-		return nil, errors.Join(err, f.Close())
+		return nil, errors.Join(partly(err, "--lora-partial"), f.Close())
 	}
 	hash, err := adapterHash(f.Tensors)
 	if err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
-	on.loaded[file] = a
+	on.loaded[file], on.order = a, append(on.order, file)
 	on.hashes = append(on.hashes, adapterName(file)+": "+hash)
 	return a, nil
 }
@@ -182,7 +184,7 @@ func (on *adapters) tagged(tags []prompt.LoRA) (nn.Adapters, error) {
 
 var adapterEnds = []string{"", ".safetensors", ".pt", ".ckpt", ".bin"}
 
-// findAdapter finds the file of a name in a folder or below it.
+// findAdapter finds the file of a name in a folder or below it, or else the one whose metadata have the name.
 func findAdapter(dir, name string) (string, error) {
 	if !filepath.IsLocal(name) {
 		return "", fmt.Errorf("the adapter %q: want the name of a file in %s", name, dir)
@@ -204,6 +206,9 @@ func findAdapter(dir, name string) (string, error) {
 	case err != nil:
 		return "", err
 	case len(found) == 0:
+		if path, err := findAlias(dir, name); err != nil || path != "" {
+			return path, err
+		}
 		return "", fmt.Errorf("there is no adapter %q in %s", name, dir)
 	case len(found) > 1:
 		return "", fmt.Errorf("the adapter %q is there more than once: %s: want one of them named by its folder", name, strings.Join(found, ", "))

@@ -76,10 +76,11 @@ type Generate struct {
 	ControlImages []string `json:"control_image,omitempty"`
 	ControlScale  float64  `json:"control_scale,omitempty"`
 
-	LoRAs      []string `json:"lora,omitempty"`        // FILE[=WEIGHT[,BLOCK:WEIGHT…]]
-	LoRADir    string   `json:"lora_dir,omitempty"`    // where tags in texts find adapters
-	LoRAApply  string   `json:"lora_apply,omitempty"`  // "runtime" or "merge"; "": runtime
-	LoRAHashes []string `json:"lora_hashes,omitempty"` // of a picture: name: hash
+	LoRAs       []string `json:"lora,omitempty"`         // FILE[=WEIGHT[,BLOCK:WEIGHT…]]
+	LoRADir     string   `json:"lora_dir,omitempty"`     // where tags in texts find adapters
+	LoRAApply   string   `json:"lora_apply,omitempty"`   // "runtime" or "merge"; "": runtime
+	LoRAPartial bool     `json:"lora_partial,omitempty"` // modules of which the model has no layer are left out
+	LoRAHashes  []string `json:"lora_hashes,omitempty"`  // of a picture: name: hash
 
 	N         int    `json:"n,omitempty"` // in a picture's text only with SharedNoise, where it matters
 	Batch     int    `json:"-"`
@@ -178,7 +179,7 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 	if err != nil {
 		return none, err
 	}
-	plan.Notices = slices.Concat(o.remarks, plan.Notices, on.changed(o.LoRAHashes), on.suits(plan.Method))
+	plan.Notices = slices.Concat(o.remarks, plan.Notices, on.notes(), on.changed(o.LoRAHashes), on.suits(plan.Method))
 	o.LoRAHashes = on.hashes
 	for _, n := range plan.Notices {
 		note(n)

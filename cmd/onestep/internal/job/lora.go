@@ -6,10 +6,12 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	q "github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/lora"
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/torch"
@@ -17,23 +19,25 @@ import (
 
 // LoRAInfo is what an adapter's file says, and what would fit a model.
 type LoRAInfo struct {
-	Path      string            `json:"path"`
-	Kinds     map[string]int    `json:"kinds"`   // modules by what they are
-	Layouts   map[string]int    `json:"layouts"` // modules by how they are called
-	Parts     map[string]int    `json:"parts"`   // modules by the part of the model, where the model is known
-	Ranks     map[string]int    `json:"ranks"`   // modules by rank
-	Alphas    map[string]int    `json:"alphas"`  // modules by alpha
-	DTypes    map[string]int    `json:"dtypes"`
-	Base      []string          `json:"base"` // published models that all modules fit
-	Metadata  map[string]string `json:"metadata,omitempty"`
-	Hash      string            `json:"hash"`
-	Modules   []LoRAModule      `json:"modules"`
-	Model     string            `json:"model,omitempty"` // that was asked for
-	Fits      *bool             `json:"fits,omitempty"`
-	For       string            `json:"for,omitempty"` // another model than that
-	Unmatched []string          `json:"unmatched,omitempty"`
-	Misshapen []string          `json:"misshapen,omitempty"`
-	Twice     []string          `json:"twice,omitempty"`
+	Path       string            `json:"path"`
+	Kinds      map[string]int    `json:"kinds"`   // modules by what they are
+	Layouts    map[string]int    `json:"layouts"` // modules by how they are called
+	Parts      map[string]int    `json:"parts"`   // modules by the part of the model, where the model is known
+	Ranks      map[string]int    `json:"ranks"`   // modules by rank
+	Alphas     map[string]int    `json:"alphas"`  // modules by alpha
+	DTypes     map[string]int    `json:"dtypes"`
+	Base       []string          `json:"base"` // published models that all modules fit
+	Metadata   map[string]string `json:"metadata,omitempty"`
+	Hash       string            `json:"hash,omitempty"`       // of files of at most 2 GiB
+	Embeddings []string          `json:"embeddings,omitempty"` // words of bundled textual inversion embeddings
+	Notices    []string          `json:"notices,omitempty"`    // what of the file is not used
+	Modules    []LoRAModule      `json:"modules"`
+	Model      string            `json:"model,omitempty"` // that was asked for
+	Fits       *bool             `json:"fits,omitempty"`
+	For        string            `json:"for,omitempty"` // another model than that
+	Unmatched  []string          `json:"unmatched,omitempty"`
+	Misshapen  []string          `json:"misshapen,omitempty"`
+	Twice      []string          `json:"twice,omitempty"`
 }
 
 // LoRAModule is one module of an adapter.
@@ -45,6 +49,9 @@ type LoRAModule struct {
 	Scale  float64 `json:"scale"`
 	Layout string  `json:"layout"`
 }
+
+// maxHashed is how large a file may be to be read whole for a description.
+const maxHashed = 2 << 30
 
 // InspectLoRA describes an adapter, and with a model what of it fits that.
 func InspectLoRA(path, model string, o weights.Options) (LoRAInfo, error) {
@@ -58,9 +65,15 @@ func InspectLoRA(path, model string, o weights.Options) (LoRAInfo, error) {
 	}
 	defer f.Close()
 	out.Metadata = f.Metadata
-	if out.Hash, err = adapterHash(f.Tensors); err != nil {
-		return out, err
+	if st, err := os.Stat(f.Tensors); err == nil && st.Size() <= maxHashed {
+		if out.Hash, err = adapterHash(f.Tensors); err != nil {
+			return out, err
+		}
 	}
+	for _, e := range f.Embeddings {
+		out.Embeddings = append(out.Embeddings, e.Name)
+	}
+	out.Notices = f.Notices()
 	out.Base = append(out.Base, f.Base()...)
 	if model != "" {
 		m, err := weights.Open(model, o)
@@ -108,12 +121,19 @@ func (v LoRAInfo) String(all bool) string {
 	line("rank", "%s", counts(v.Ranks))
 	line("alpha", "%s", counts(v.Alphas))
 	line("type", "%s", counts(v.DTypes))
-	base := "another model than the published ones, or another version of one"
-	if len(v.Base) > 0 {
-		base = strings.Join(v.Base, ", ")
+	switch {
+	case len(v.Base) > 0:
+		line("fits", "%s", strings.Join(v.Base, ", "))
+	case v.Fits == nil:
+		line("fits", "none of the published base models (Stable Diffusion 1, 2 and XL, SSD-1B); pass --model to compare it with a model")
 	}
-	line("fits", "%s", base)
-	line("hash", "%s", v.Hash)
+	line("hash", "%s", cmp.Or(v.Hash, "not computed, as the file is large"))
+	if len(v.Embeddings) > 0 {
+		line("embeddings", "%s", strings.Join(q.Texts(v.Embeddings), ", "))
+	}
+	for _, n := range v.Notices {
+		line("not used", "%s", n)
+	}
 	for _, key := range slices.Sorted(maps.Keys(v.Metadata)) {
 		if text := oneLine(v.Metadata[key]); key != "format" {
 			line("metadata", "%s: %s", oneLine(key), text)
@@ -175,10 +195,11 @@ type ConvertLoRA struct {
 	File, To, Out, Model, DType string
 	ModelOptions                weights.Options
 	Overwrite                   bool
+	Partial                     bool // modules of which the model has no layer are left out
 }
 
-// Run writes the adapter.
-func (o ConvertLoRA) Run() error {
+// Run writes the adapter. Remarks go to note.
+func (o ConvertLoRA) Run(note func(string)) error {
 	layout, err := lora.ParseLayout(o.To)
 	switch {
 	case o.Out == "":
@@ -193,7 +214,10 @@ func (o ConvertLoRA) Run() error {
 		return err
 	}
 	defer f.Close()
-	w := lora.WriteOptions{Layout: layout, Overwrite: o.Overwrite}
+	for _, n := range adapterNotes(o.File, f.Notices(), f.Embeddings) {
+		note(n)
+	}
+	w := lora.WriteOptions{Layout: layout, Overwrite: o.Overwrite, Partial: o.Partial}
 	if o.DType != "" {
 		d, ok := dtypes[o.DType]
 		if !ok {
@@ -202,6 +226,9 @@ func (o ConvertLoRA) Run() error {
 		w.DType = &d
 	}
 	if o.Model == "" {
+		if o.Partial {
+			return usage("--partial needs --model: the model whose layers are looked for")
+		}
 		return f.Write(o.Out, nil, w)
 	}
 	m, err := weights.Open(o.Model, o.ModelOptions)
@@ -209,12 +236,26 @@ func (o ConvertLoRA) Run() error {
 		return err
 	}
 	defer m.Close()
-	return f.Write(o.Out, m, w)
+	if err := f.Write(o.Out, m, w); err != nil {
+		return partly(err, "--partial")
+	}
+	return leftOut(f, m, note)
+}
+
+// leftOut says which modules of an adapter have no layer in the model.
+func leftOut(f *lora.File, m *weights.Model, note func(string)) error {
+	match, err := f.MatchFiles(m)
+	if err == nil && len(match.Unmatched) > 0 {
+		note(fmt.Sprintf("adapter %s: %d modules have no layer in the model and are left out: %s", q.Text(adapterName(f.Path)), len(match.Unmatched),
+			q.Long(strings.Join(match.Unmatched, ", "), 400)))
+	}
+	return err
 }
 
 // MergeLoRA are the options of making adapters part of a model's weights.
 type MergeLoRA struct {
-	LoRAs []string
+	LoRAs   []string
+	Partial bool // modules of which the model has no layer are left out
 	Convert
 }
 
@@ -238,9 +279,23 @@ func (o MergeLoRA) Run(ctx context.Context, note func(string)) (_ Converted, err
 		if err != nil {
 			return Converted{}, fmt.Errorf("--lora: %w", err)
 		}
-		all = append(all, lora.Weighted{File: f, Weights: a.weights})
+		all = append(all, lora.Weighted{File: f, Weights: a.weights, Partial: o.Partial})
+		for _, n := range adapterNotes(a.file, f.Notices(), f.Embeddings) {
+			note(n)
+		}
 	}
-	return o.Convert.run(ctx, note, func(m *weights.Model, as *torch.DType) (func() error, error) { return lora.Bake(m, as, all...) })
+	return o.Convert.run(ctx, note, func(m *weights.Model, as *torch.DType) (func() error, error) {
+		done, err := lora.Bake(m, as, all...)
+		if err != nil {
+			return nil, partly(err, "--partial")
+		}
+		for _, a := range all {
+			if err := leftOut(a.File, m, note); err != nil {
+				return nil, errors.Join(err, done())
+			}
+		}
+		return done, nil
+	})
 }
 
 // ExtractLoRA are the options of making an adapter of the difference of two models.
