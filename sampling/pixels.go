@@ -7,7 +7,7 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// pixels returns a picture's colours as [1, 3, H, W] from 0 to 1. Alpha is left out, as in Pillow's convert("RGB").
+// pixels returns a picture's colours as [1, 3, H, W] from 0 to 1. Alpha is left out: images that have it are put on white before.
 func pixels(s *torch.Scope, m image.Image) *torch.Tensor {
 	b := m.Bounds()
 	area := b.Dx() * b.Dy()

@@ -8,6 +8,7 @@ import (
 
 	"github.com/onestep-go/onestep/models/sd/vae"
 	"github.com/onestep-go/onestep/sampling/resample"
+	"github.com/onestep-go/onestep/torch/vision"
 )
 
 const maxSide = 16384
@@ -45,6 +46,10 @@ func (d *decision) size() error {
 func (d *decision) pictures() error {
 	want := image.Pt(d.plan.Width, d.plan.Height)
 	fit := func(what string, m *image.Image) error {
+		if o, ok := (*m).(interface{ Opaque() bool }); ok && !o.Opaque() {
+			d.note("the %s has transparent parts: they are put on white", what)
+			*m = vision.OnWhite(*m) // as in training
+		}
 		switch got := (*m).Bounds().Size(); {
 		case got == want:
 		case got.X < 1 || got.Y < 1:

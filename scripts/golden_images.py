@@ -1,6 +1,6 @@
-"""Small pictures in every format and colour model, for the tests of training/dataset.
+"""Small pictures in every format and colour model, for the tests of torch/vision and training/dataset.
 
-    python scripts/golden_images.py            writes training/dataset/testdata/
+    python scripts/golden_images.py            writes torch/vision/testdata/ and training/dataset/testdata/
 
 quadrants/: 16x16, top red and green, bottom blue and transparent (white where there is no transparency), as each format
 stores it; orient/: the same, turned, with the EXIF orientation that turns it back (checked here with Pillow's own);
@@ -13,7 +13,10 @@ import random
 import PIL
 from PIL import Image, ImageDraw, ImageOps
 
-OUT = os.path.join(os.path.dirname(__file__), "..", "training", "dataset", "testdata")
+ROOT = os.path.join(os.path.dirname(__file__), "..")
+SETS = os.path.join(ROOT, "training", "dataset", "testdata")
+OUT = os.path.join(ROOT, "torch", "vision", "testdata")
+os.makedirs(SETS, exist_ok=True)
 os.makedirs(os.path.join(OUT, "quadrants"), exist_ok=True)
 os.makedirs(os.path.join(OUT, "orient"), exist_ok=True)
 
@@ -56,6 +59,9 @@ for o, turn in enumerate([None, Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose
     exif = Image.Exif()
     exif[0x0112] = o
     save(f"orient/{o}.jpg", stored, quality=95, subsampling=0, exif=exif)
+    if o > 1:
+        save(f"orient/{o}.png", stored, exif=exif)
+        save(f"orient/{o}.webp", stored, lossless=True, exif=exif)
     back = ImageOps.exif_transpose(Image.open(os.path.join(OUT, f"orient/{o}.jpg")))
     assert back.size == wide.size and max(abs(a - b) for p, r in zip(back.getdata(), wide.getdata()) for a, b in zip(p, r)) < 40, o
 
@@ -65,16 +71,23 @@ draw = ImageDraw.Draw(picture)
 for _ in range(24):
     x, y, r = random.randrange(60), random.randrange(45), random.randrange(2, 12)
     draw.ellipse((x - r, y - r, x + r, y + r), tuple(random.randrange(256) for _ in range(3)))
-save("resize_from.png", picture, optimize=True)
+picture.save(os.path.join(SETS, "resize_from.png"), optimize=True)
 middle = picture.crop((7, 0, 52, 45))
 for side in (13, 32, 64):
     # In floats: with bytes Pillow clips between its two passes, and where that clips an overshoot it is not this kernel.
     planes = [c.convert("F").resize((side, side), Image.Resampling.BICUBIC) for c in middle.split()]
     planes = [c.point(lambda v: v * 1 + 0.5).convert("L") for c in planes]
-    save(f"resize_{side}.png", Image.merge("RGB", planes), optimize=True)
+    Image.merge("RGB", planes).save(os.path.join(SETS, f"resize_{side}.png"), optimize=True)
 os.makedirs(os.path.join(OUT, "chroma"), exist_ok=True)
 for name, size, kwargs in (("420.jpg", (31, 21), dict(quality=90, subsampling=2)), ("422.jpg", (31, 21), dict(quality=90, subsampling=1)),
                            ("420_even.jpg", (32, 32), dict(quality=90, subsampling=2)), ("lossy.webp", (31, 21), dict(quality=90))):
     save("chroma/" + name, picture.crop((5, 5, 5 + size[0], 5 + size[1])), **kwargs)
     save("chroma/" + name + ".png", Image.open(os.path.join(OUT, "chroma", name)).convert("RGB"), optimize=True)
+os.makedirs(os.path.join(OUT, "animated"), exist_ok=True)
+for name, kwargs in (("lossy", dict(quality=90)), ("lossless", dict(lossless=True)), ("alpha", dict(quality=90))):
+    frames = [image if name == "alpha" else white, Image.new("RGBA" if name == "alpha" else "RGB", (16, 16), "black")]
+    save(f"animated/{name}.webp", frames[0], save_all=True, append_images=frames[1:], duration=100, **kwargs)
+    shown = Image.open(os.path.join(OUT, f"animated/{name}.webp"))
+    assert shown.n_frames == 2
+    save(f"animated/{name}.png", shown.convert("RGBA"))
 print("Pillow", PIL.__version__)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"image"
 	"os"
 	"path/filepath"
 	"strings"
@@ -96,4 +97,24 @@ func TestFromOtherPrograms(t *testing.T) {
 		require.Contains(t, errs, want)
 		require.Equal(t, 1, strings.Count(errs, "\n"), errs)
 	}
+}
+
+// Transparent parts of an input image are put on white, as in training, and that is said.
+func TestAlphaOfInputImages(t *testing.T) {
+	dir, model := tinyModel(t)
+	at := func(name string) string { return filepath.Join(dir, name) }
+	clear := image.NewNRGBA(image.Rect(0, 0, 64, 64))
+	for i := range clear.Pix {
+		clear.Pix[i] = uint8(i * 7)
+	}
+	require.NoError(t, vision.Write(at("clear.png"), clear, nil, false))
+	require.NoError(t, vision.Write(at("white.png"), vision.OnWhite(clear), nil, false))
+	draw := func(from, out string) string {
+		code, _, errs := try("generate", "--model", model, "--prompt", "x", "--seed", "1", "--steps", "2", "--threads", "1", "--init-image", at(from), "--out", at(out))
+		require.Zero(t, code, errs)
+		return errs
+	}
+	require.Contains(t, draw("clear.png", "a.png"), "transparent")
+	require.NotContains(t, draw("white.png", "b.png"), "transparent")
+	require.Equal(t, pixelsOf(t, at("b.png")), pixelsOf(t, at("a.png")))
 }

@@ -1,3 +1,3 @@
-// Package vision reads and writes what images carry besides their pixels: text chunks, EXIF and the parts of their files. PNG, JPEG and
+// Package vision reads and writes image files, and what they carry besides their pixels: text chunks, EXIF, animations. PNG, JPEG and
 // WebP hold the settings of an image under different names; here they are one list of texts.
 package vision

@@ -72,7 +72,7 @@ func pngExif(r *bufio.Reader) ([]byte, error) {
 		case kind == "IEND":
 			return nil, nil
 		case kind == "eXIf" && n <= maxExif:
-			return read(r, n)
+			return readN(r, n)
 		}
 		if _, err := discard(r, n+4); err != nil {
 			return nil, fmt.Errorf("png: chunk %q is cut short", kind)
@@ -106,7 +106,7 @@ func jpegExif(r *bufio.Reader) ([]byte, error) {
 			return nil, nil
 		}
 		if start, _ := r.Peek(len(exifHead)); head[1] == 0xe1 && n >= int64(len(exifHead)) && string(start) == exifHead {
-			return read(r, n)
+			return readN(r, n)
 		}
 		if _, err := discard(r, n); err != nil {
 			return nil, err
@@ -123,7 +123,7 @@ func webpExif(r *bufio.Reader) ([]byte, error) {
 		}
 		n := int64(binary.LittleEndian.Uint32(head[4:]))
 		if string(head[:4]) == "EXIF" && n <= maxExif {
-			return read(r, n)
+			return readN(r, n)
 		}
 		if _, err := discard(r, n+n%2); err != nil {
 			return nil, nil
@@ -132,8 +132,8 @@ func webpExif(r *bufio.Reader) ([]byte, error) {
 	return nil, fmt.Errorf("webp: it has more than %d chunks", maxChunks)
 }
 
-// read reads n bytes, or fewer where the file ends; it allocates no more than there are.
-func read(r io.Reader, n int64) ([]byte, error) {
+// readN reads n bytes, or fewer where the file ends; it allocates no more than there are.
+func readN(r io.Reader, n int64) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(r, n))
 }
 

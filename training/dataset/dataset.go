@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+
+	"github.com/onestep-go/onestep/torch/vision"
 )
 
 // Limits of what is read. All are far above real sets.
@@ -130,9 +132,9 @@ func (s *Set) nativeSize(f files) error {
 		if err != nil && !errors.Is(err, errNoImage) {
 			return err
 		}
-		var h header
+		var h vision.Header
 		if err == nil {
-			h, err = readHeader(data)
+			h, err = vision.ReadHeader(data)
 		}
 		if err != nil {
 			if first == nil {
@@ -140,7 +142,7 @@ func (s *Set) nativeSize(f files) error {
 			}
 			continue
 		}
-		switch w, h := h.size(); {
+		switch w, h := h.Size(); {
 		case s.h == 0:
 			s.h, s.w = h, w
 		case s.h != h || s.w != w:

@@ -61,7 +61,7 @@ func FuzzOpen(f *testing.F) {
 		n := allocated(func() { checkOpen(t, path, o) })
 		// An image of the largest size that a small file may declare, decoded with 8 bytes a pixel and drawn with 4, and
 		// with JPEG's coefficients, three of 4 bytes.
-		if limit := uint64(24*maxPlainPixels + 16<<20 + 24*pixelsPerByte*len(data)); n > limit {
+		if limit := uint64(24*(4<<20) + 16<<20 + 24*2048*len(data)); n > limit {
 			t.Fatalf("%d bytes were allocated for a file of %d, at most %d are expected", n, len(data), limit)
 		}
 	})

@@ -27,7 +27,6 @@ import (
 	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/vision"
-	"github.com/onestep-go/onestep/training/dataset"
 )
 
 // Generate are the options of drawing pictures of texts. Start from [DefaultGenerate]. The JSON names are those in a picture's text.
@@ -372,7 +371,7 @@ func (o Generate) picture(flag, path string) (image.Image, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", flag, err)
 	}
-	m, err := dataset.Decode(data)
+	m, err := vision.Decode(data)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %s: %w: want a PNG, JPEG, GIF, BMP or WebP file", flag, path, err)
 	}
