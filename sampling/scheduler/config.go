@@ -48,12 +48,13 @@ type Config struct {
 	EulerFinal bool    `json:"euler_at_final,omitempty"`             // DPM-Solver++ does so always
 
 	// Variants that are not built: see [Config.Default].
-	Algorithm string `json:"algorithm_type,omitempty"`
-	Solver    string `json:"solver_type,omitempty"`
-	// Noise levels spaced in ways that are not built: methods that would have to do so refuse to start.
-	Exponential bool `json:"use_exponential_sigmas,omitempty"`
-	BetaSigmas  bool `json:"use_beta_sigmas,omitempty"`
-	LuLambdas   bool `json:"use_lu_lambdas,omitempty"`
+	Algorithm   string `json:"algorithm_type,omitempty"`
+	Solver      string `json:"solver_type,omitempty"`
+	Exponential bool   `json:"use_exponential_sigmas,omitempty"` // noise levels spaced evenly in log σ
+	BetaSigmas  bool   `json:"use_beta_sigmas,omitempty"`        // by the quantiles of Beta(0.6, 0.6)
+	LuLambdas   bool   `json:"use_lu_lambdas,omitempty"`         // not supported: methods that would have to do so refuse to start
+
+	SkipPRK bool `json:"skip_prk_steps,omitempty"` // PNDM begins with its multistep method, as in Stable Diffusion 1
 }
 
 // The limit keeps hostile files from asking for memory.
@@ -233,7 +234,8 @@ type class struct {
 	schedule   string
 	spacing    string
 	clip       bool
-	uni        bool // UniPC's ways with Karras's levels: whole timesteps always, and "sigma_min" is the last of these levels
+	uni        bool // UniPC's and DEIS's ways with spaced levels: Karras's have whole timesteps always, and "sigma_min" is the last level
+	whole      bool // timesteps of Karras's levels are rounded, although others are not
 }
 
 var (
@@ -278,19 +280,6 @@ func newChain(c Config, k class) (*chain, error) {
 		return nil, err
 	}
 	return ch, ch.rising()
-}
-
-// spacedOtherwise reports a way to space noise levels that is not built.
-func (c Config) spacedOtherwise() error {
-	for key, set := range map[string]bool{
-		"use_exponential_sigmas": c.Exponential, "use_beta_sigmas": c.BetaSigmas, "use_lu_lambdas": c.LuLambdas,
-	} {
-		if set {
-			return fmt.Errorf("scheduler config: %s is true, which is not built: want use_karras_sigmas, or none of them, or one of the "+
-				"samplers ddim, euler_a, lcm and tcd, which do not space levels", key)
-		}
-	}
-	return nil
 }
 
 // rising reports a chain in which some step adds no noise, or the samples are lost before the end.

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"encoding/json"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -43,19 +44,23 @@ func TestSavedConfigs(t *testing.T) {
 			require.Empty(t, run.Notices())
 		}
 	}
-	require.Len(t, built, len(classes))
+	for class := range classes {
+		// These two were not installed where the file was made, for want of scipy and torchsde; they have keys of Heun's.
+		require.True(t, built[class] || class == "LMSDiscreteScheduler" || class == "DPMSolverSDEScheduler", class)
+	}
 }
 
 // A model that was published with a variant that is not built can be sampled by methods that do without it.
 func TestVariants(t *testing.T) {
 	for text, exact := range map[string]bool{
-		`{"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++"}`: false,
-		`{"_class_name": "DPMSolverMultistepScheduler", "solver_type": "heun"}`:               false,
-		`{"_class_name": "DPMSolverMultistepScheduler", "solver_order": 3}`:                   false,
-		`{"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "deis"}`:            true,
-		`{"_class_name": "UniPCMultistepScheduler", "solver_type": "bh1"}`:                    false,
-		`{"_class_name": "UniPCMultistepScheduler", "solver_order": 3}`:                       false,
-		`{"_class_name": "EulerDiscreteScheduler", "solver_order": 3}`:                        true,
+		`{"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver"}`: false,
+		`{"_class_name": "DEISMultistepScheduler", "solver_order": 3}`:                  false,
+		`{"_class_name": "DPMSolverMultistepScheduler", "solver_type": "heun"}`:         false,
+		`{"_class_name": "DPMSolverMultistepScheduler", "solver_order": 3}`:             false,
+		`{"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "deis"}`:      true,
+		`{"_class_name": "UniPCMultistepScheduler", "solver_type": "bh1"}`:              false,
+		`{"_class_name": "UniPCMultistepScheduler", "solver_order": 3}`:                 false,
+		`{"_class_name": "EulerDiscreteScheduler", "solver_order": 3}`:                  true,
 	} {
 		c, err := ParseConfig([]byte(text))
 		require.NoError(t, err, text)
@@ -67,15 +72,27 @@ func TestVariants(t *testing.T) {
 			require.NoError(t, err, text)
 		}
 	}
-	c, err := ParseConfig([]byte(`{"use_beta_sigmas": true}`))
+	for text, name := range map[string]string{
+		`{"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++"}`:                    "dpmpp_2m_sde",
+		`{"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++", "solver_order": 3}`: "dpmpp_3m_sde",
+		`{"_class_name": "LMSDiscreteScheduler"}`:                                                                "lms",
+		`{"_class_name": "DPMSolverSDEScheduler"}`:                                                               "dpmpp_sde",
+	} {
+		c, err := ParseConfig([]byte(text))
+		require.NoError(t, err, text)
+		got, exact := c.Default()
+		require.Equal(t, name, got)
+		require.True(t, exact, text)
+	}
+	c, err := ParseConfig([]byte(`{"use_lu_lambdas": true}`))
 	require.NoError(t, err)
 	for name, m := range methods {
 		_, err := m.Start(c, Options{Steps: 5})
 		switch {
-		case name == "lcm" || name == "tcd" || name == "ddim" || name == "euler_a" || strings.HasSuffix(name, "_karras"):
+		case slices.Contains([]string{"lcm", "tcd", "ddim", "ddpm", "pndm", "euler_a"}, name) || strings.HasSuffix(name, "_karras"):
 			require.NoError(t, err, name)
 		default:
-			require.ErrorContains(t, err, "use_beta_sigmas is true, which is not built: want use_karras_sigmas", name)
+			require.ErrorContains(t, err, "use_lu_lambdas is true, which is not supported", name)
 		}
 	}
 }

@@ -71,7 +71,8 @@ type ancestralRun struct{ scaled }
 
 // Start implements Method.
 func (EulerAncestral) Start(c Config, o Options) (Run, error) {
-	c.FinalSigma, c.Karras, c.Exponential, c.BetaSigmas, c.LuLambdas = "", false, false, false, false // the class does not know them
+	// A spacing that is asked for by name works, as in k-diffusion; the class has none.
+	c.FinalSigma, c.Karras, c.Exponential, c.BetaSigmas, c.LuLambdas = "", false, false, false, false
 	l, err := newLevels(c, o, sigmaClass, false, false)
 	if err != nil {
 		return nil, err

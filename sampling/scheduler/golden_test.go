@@ -234,7 +234,7 @@ func TestRefused(t *testing.T) {
 		"2 steps and 1 timesteps were given: want one of them, or as many timesteps as steps": func() (Run, error) {
 			return Heun{}.Start(Config{}, Options{Steps: 2, Timesteps: []int{1}})
 		},
-		"timesteps were given, but Karras's noise levels have timesteps of their own: want one of them": func() (Run, error) {
+		"timesteps were given, but karras noise levels have timesteps of their own: want one of them": func() (Run, error) {
 			return UniPC{Karras: true}.Start(Config{}, Options{Timesteps: []int{1}})
 		},
 		"scheduler config: lower_order_final is false: unipc cannot end without noise in the second order; want true, or final_sigmas_type sigma_min": func() (Run, error) {
@@ -254,14 +254,15 @@ func TestRefused(t *testing.T) {
 }
 
 func TestParseConfig(t *testing.T) {
-	// Stable Diffusion 1.5's own file, of a class that is not built.
+	// Stable Diffusion 1.5's own file.
 	c, err := ParseConfig([]byte(`{"_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0", "beta_end": 0.012, "beta_schedule": "scaled_linear",
 		"beta_start": 0.00085, "num_train_timesteps": 1000, "set_alpha_to_one": false, "skip_prk_steps": true, "steps_offset": 1,
 		"trained_betas": null, "clip_sample": false}`))
 	require.NoError(t, err)
 	name, exact := c.Default()
-	require.Equal(t, "dpmpp_2m", name)
-	require.False(t, exact)
+	require.Equal(t, "pndm", name)
+	require.True(t, exact)
+	require.True(t, c.SkipPRK)
 	require.Equal(t, 1, c.StepsOffset)
 	name, exact = Config{Class: "LCMScheduler"}.Default()
 	require.Equal(t, "lcm", name)
@@ -301,8 +302,8 @@ func TestNamed(t *testing.T) {
 		_, err := Named(name)
 		require.NoError(t, err)
 	}
-	_, err := Named("plms")
-	require.ErrorContains(t, err, `there is no sampler "plms": want one of ddim, dpmpp_2m,`)
+	_, err := Named("restart")
+	require.ErrorContains(t, err, `there is no sampler "restart": want one of ddim, ddpm, deis,`)
 }
 
 // What ParseConfig takes, methods can start with or refuse.

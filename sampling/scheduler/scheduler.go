@@ -38,6 +38,8 @@ type Options struct {
 	// 0: 1.
 	Strength float64
 	Shorten  bool
+
+	levels string // the spacing of noise levels, of a Spaced
 }
 
 // Noise draws the next standard normal noise for all latents. Randomness is the caller's: one stream for each image, or one for
@@ -75,17 +77,21 @@ var methods = map[string]Method{
 	"dpmpp_2m_karras": DPMPP2M{Karras: true},
 	"unipc":           UniPC{},
 	"unipc_karras":    UniPC{Karras: true},
+	"pndm":            PNDM{},
+	"ddpm":            DDPM{},
+	"lms":             LMS{},
+	"deis":            DEIS{},
+	"dpm2":            DPM2{},
+	"dpm2_a":          DPM2Ancestral{},
+	"dpmpp_2s_a":      DPMPP2SAncestral{},
+	"dpmpp_sde":       DPMPPSDE{},
+	"dpmpp_2m_sde":    DPMPP2MSDE{},
+	"dpmpp_3m_sde":    DPMPP3MSDE{},
 }
 
-// Names returns the methods' names.
-func Names() []string { return slices.Sorted(maps.Keys(methods)) }
-
-// Named returns the method of that name; dpmpp2m is dpmpp_2m, too.
-func Named(name string) (Method, error) {
-	if m, ok := methods[strings.Replace(name, "dpmpp2m", "dpmpp_2m", 1)]; ok {
-		return m, nil
-	}
-	return nil, fmt.Errorf("there is no sampler %q: want one of %s", name, strings.Join(Names(), ", "))
+// Names returns the methods' names, without those that end in a spacing.
+func Names() []string {
+	return slices.DeleteFunc(slices.Sorted(maps.Keys(methods)), func(name string) bool { return strings.HasSuffix(name, "_karras") })
 }
 
 // classes are the methods of diffusers' classes.
@@ -98,21 +104,35 @@ var classes = map[string]string{
 	"HeunDiscreteScheduler":           "heun",
 	"DPMSolverMultistepScheduler":     "dpmpp_2m",
 	"UniPCMultistepScheduler":         "unipc",
+	"PNDMScheduler":                   "pndm",
+	"DDPMScheduler":                   "ddpm",
+	"LMSDiscreteScheduler":            "lms",
+	"DEISMultistepScheduler":          "deis",
+	"KDPM2DiscreteScheduler":          "dpm2",
+	"KDPM2AncestralDiscreteScheduler": "dpm2_a",
+	"DPMSolverSDEScheduler":           "dpmpp_sde",
 }
 
 // Default returns the name of the method that a model was published with. exact is false where that is not among them, and the
-// name is dpmpp_2m; and where it is a variant that is not built (algorithm_type sde-dpmsolver++, solver_type heun or bh1,
-// solver_order 3), and the name is that of the plain one.
+// name is dpmpp_2m; and where it is a variant that is not supported (algorithm_type dpmsolver, solver_type heun or bh1, solver_order 3 of
+// others than the SDE's solvers), and the name is that of the plain one.
 func (c Config) Default() (name string, exact bool) {
 	name, ok := classes[c.Class]
 	switch {
 	case !ok:
 		return "dpmpp_2m", false
+	case name == "dpmpp_2m" && c.Algorithm == "sde-dpmsolver++":
+		if name = "dpmpp_2m_sde"; c.Order == 3 {
+			name = "dpmpp_3m_sde"
+		}
+		return name, c.Solver != "heun"
 	case name == "dpmpp_2m":
 		plain := c.Algorithm == "" || c.Algorithm == "dpmsolver++" || c.Algorithm == "deis" // as diffusers reads the files of DEIS
 		return name, plain && c.Solver != "heun" && c.Order < 3
 	case name == "unipc":
 		return name, c.Solver != "bh1" && c.Order < 3
+	case name == "deis":
+		return name, c.Order < 3
 	}
 	return name, true
 }
@@ -259,14 +279,4 @@ func trailing(all, n int) []float64 {
 		out = append(out, math.RoundToEven(start+float64(i)*delta)-1)
 	}
 	return out
-}
-
-// NameOf returns a method's name, or what it is where no name stands for it.
-func NameOf(m Method) string {
-	for name, known := range methods {
-		if known == m {
-			return name
-		}
-	}
-	return fmt.Sprintf("%+v", m)
 }

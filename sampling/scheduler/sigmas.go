@@ -36,14 +36,12 @@ func newLevels(c Config, o Options, k class, karras, ends bool) (levels, error) 
 	if err != nil {
 		return levels{}, err
 	}
-	karras = karras || ch.Karras
-	if !karras {
-		if err := ch.spacedOtherwise(); err != nil {
-			return levels{}, err
-		}
+	spacing, err := ch.levelSpacing(karras, o)
+	if err != nil {
+		return levels{}, err
 	}
-	if karras && o.Timesteps != nil {
-		return levels{}, fmt.Errorf("timesteps were given, but Karras's noise levels have timesteps of their own: want one of them")
+	if spacing != "" && o.Timesteps != nil {
+		return levels{}, fmt.Errorf("timesteps were given, but %s noise levels have timesteps of their own: want one of them", spacing)
 	}
 	n, err := o.steps(ch.TrainSteps)
 	if err != nil {
@@ -73,8 +71,9 @@ func newLevels(c Config, o Options, k class, karras, ends bool) (levels, error) 
 	}
 	table := ch.sigmaTable()
 	var sigmas []float64
-	if karras {
-		sigmas = l.karras(table, n, ends, ends && (k.uni || ch.BetaSchedule != "squaredcos_cap_v2"))
+	if spacing != "" {
+		round := k.whole || ends && (k.uni || ch.BetaSchedule != "squaredcos_cap_v2")
+		sigmas = l.respace(spacing, table, n, ends, round && spacing == karrasLevels)
 	} else {
 		for _, t := range l.at {
 			sigmas = append(sigmas, between(table, t))
@@ -82,7 +81,7 @@ func newLevels(c Config, o Options, k class, karras, ends bool) (levels, error) 
 	}
 	last := 0.0
 	switch {
-	case ch.FinalSigma == "sigma_min" && karras && k.uni:
+	case ch.FinalSigma == "sigma_min" && spacing != "" && k.uni:
 		last = sigmas[n-1]
 	case ch.FinalSigma == "sigma_min":
 		last = float64(root((1 - ch.alphas[0]) / ch.alphas[0]))
@@ -115,31 +114,16 @@ func between(table []float32, t float64) float64 {
 	return float64((hi-lo)*(t-float64(j))) + lo
 }
 
-// karras returns n levels between the largest and the smallest, evenly spaced in σ^(1/7) (Karras et al. 2022, eq. 5), and sets the
-// timesteps to those with these levels. Between whose levels: those of all timesteps (DPM-Solver++, UniPC, which cut the
-// timesteps to whole ones, and may round them first), or of the ones chosen.
-func (l *levels) karras(table []float32, n int, all, round bool) []float64 {
-	const rho = 7
+// respace returns n levels between the largest and the smallest in that spacing, and sets the timesteps to those with these levels.
+// Between whose levels: those of all timesteps (DPM-Solver++, UniPC, DEIS, which cut the timesteps to whole ones), or of the ones chosen.
+// round is for timesteps that are rounded first.
+func (l *levels) respace(spacing string, table []float32, n int, all, round bool) []float64 {
 	hi, lo := float64(table[len(table)-1]), float64(table[0])
 	if !all {
 		hi, lo = between(table, l.at[0]), between(table, l.at[n-1])
 	}
-	first, last := math.Pow(hi, 1.0/rho), math.Pow(lo, 1.0/rho)
-	out := make([]float64, n)
-	for i := range out {
-		ramp := 0.0
-		if n > 1 {
-			ramp = float64(i) * (1 / float64(n-1))
-			if i == n-1 {
-				ramp = 1
-			}
-		}
-		out[i] = math.Pow(first+float64(ramp*(last-first)), rho)
-	}
-	logs := make([]float32, len(table))
-	for t, v := range table {
-		logs[t] = float32(math.Log(float64(v)))
-	}
+	out := spacedLevels(spacing, hi, lo, n)
+	logs := logarithms(table)
 	l.at = make([]float64, n)
 	for i, v := range out {
 		t := timestepOf(logs, v)
@@ -152,6 +136,15 @@ func (l *levels) karras(table []float32, n int, all, round bool) []float64 {
 		l.at[i] = float64(float32(t))
 	}
 	return out
+}
+
+// logarithms of a table of levels, in float32.
+func logarithms(table []float32) []float32 {
+	logs := make([]float32, len(table))
+	for t, v := range table {
+		logs[t] = float32(math.Log(float64(v)))
+	}
+	return logs
 }
 
 // timestepOf is the timestep with the level sigma, interpolated in log σ.

@@ -1,0 +1,41 @@
+package scheduler
+
+import "github.com/onestep-go/onestep/torch"
+
+// DDPM is ancestral sampling (Ho et al. 2020, algorithm 2) with the smaller variance, β̃. It draws noise in each step that does not begin
+// at timestep 0. diffusers: DDPMScheduler with the variance fixed_small.
+type DDPM struct{}
+
+type ddpmRun struct{ ddimRun }
+
+// Start implements Method.
+func (DDPM) Start(c Config, o Options) (Run, error) {
+	run, err := DDIM{}.Start(c, o)
+	if err != nil {
+		return nil, err
+	}
+	r := &ddpmRun{*run.(*ddimRun)}
+	r.next = append(append([]int{}, r.at[1:]...), -1)
+	return r, nil
+}
+
+func (r *ddpmRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) (next, clean *torch.Tensor) {
+	a, to := r.alphas[r.at[i]], float32(1)
+	if p := r.next[i]; p >= 0 {
+		to = r.alphas[p]
+	}
+	left := a / to
+	beta := 1 - left
+	next = s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		x0, _ := r.predicted(s, x, out, root(a), root(1-a), false)
+		x0 = r.bound(s, x0)
+		clean = s.Keep(x0.Share(s))
+		y := x0.MulScalar(s, float64(float32(root(to)*beta)/(1-a))).Add(s, x.MulScalar(s, float64(float32(root(left)*(1-to))/(1-a))))
+		if r.at[i] > 0 {
+			variance := max(float32((1-to)/(1-a))*beta, 1e-20)
+			y = y.Add(s, noise(s).MulScalar(s, float64(root(variance))))
+		}
+		return y
+	})
+	return next, clean
+}

@@ -1,0 +1,193 @@
+package scheduler
+
+import (
+	"math"
+
+	"github.com/onestep-go/onestep/torch"
+)
+
+// DPM2 is DPM-Solver-2 (Lu et al. 2022a, algorithm 1) in the form of Karras et al. (2022): a step to the geometric middle of two levels, and
+// one over both with the slope there. All steps but the last call the network twice. diffusers: KDPM2DiscreteScheduler.
+type DPM2 struct{}
+
+// DPM2Ancestral takes more noise away than DPM2 and adds some again (k-diffusion's sample_dpm_2_ancestral). It draws noise once in each step but
+// the last. diffusers: KDPM2AncestralDiscreteScheduler.
+type DPM2Ancestral struct{}
+
+// DPMPP2SAncestral is DPM-Solver++(2S) with ancestral noise (k-diffusion's sample_dpmpp_2s_ancestral with η = 1), which A1111 calls DPM++ 2S a and
+// ComfyUI dpmpp_2s_ancestral. All steps but the last call the network twice and draw noise once. diffusers has no such class: its
+// DPMSolverSinglestepScheduler adds no noise.
+type DPMPP2SAncestral struct{}
+
+// DPMPPSDE is DPM-Solver++(SDE) (k-diffusion's sample_dpmpp_sde with η = 1 and r = ½). All steps but the last call the network twice. diffusers:
+// DPMSolverSDEScheduler.
+//
+// Its noise is a Brownian motion in σ, which k-diffusion and diffusers take from torchsde's trees. Here each half of a step is an increment
+// of its own, drawn from each image's stream; what a whole step adds is the sum of its two, so that the distribution is the same and
+// the numbers are not.
+type DPMPPSDE struct{}
+
+// halves are levels with others between them, at which the network is called, too: σ0, m0, σ1, m1, …, σ(n-1), 0. AddNoise knows all of them;
+// diffusers' schedulers add the noise of the next whole level in the middle of a step.
+type halves struct {
+	scaled
+	first *torch.Tensor // latents at the beginning of a step, in its middle; else nil
+}
+
+// newHalves chooses levels; middle returns the one within a step from one level to another that is above 0. round is for timesteps that
+// are whole ones with Karras's levels.
+func newHalves(c Config, o Options, round bool, middle func(from, to float32) float32) (halves, error) {
+	c.FinalSigma, c.ZeroSNR, c.Threshold = "", false, false // the classes do not know them
+	k := heunClass
+	k.whole = round
+	l, err := newLevels(c, o, k, false, false)
+	if err != nil {
+		return halves{}, err
+	}
+	logs := logarithms(l.sigmaTable())
+	n := len(l.at)
+	at, sigmas := make([]float64, 0, 2*n), make([]float32, 0, 2*n)
+	for i := range n - 1 {
+		m := middle(l.sigmas[i], l.sigmas[i+1])
+		at = append(at, l.at[i], float64(float32(timestepOf(logs, float64(m)))))
+		sigmas = append(sigmas, l.sigmas[i], m)
+	}
+	l.at, l.sigmas, l.begin = append(at, l.at[n-1]), append(sigmas, l.sigmas[n-1], 0), 2*l.begin
+	return halves{scaled: scaled{l}}, nil
+}
+
+// mean is the geometric one.
+func mean(a, b float32) float32 { return float32(math.Sqrt(float64(a) * float64(b))) }
+
+// ancestral splits a step into the level to go down to, and the deviation of the noise that is added then.
+func ancestral(from, to float32) (down, up float32) {
+	up = min(to, root(float32(float32(to*to)*(float32(from*from)-float32(to*to)))/float32(from*from)))
+	return root(float32(to*to) - float32(up*up)), up
+}
+
+// exactAncestral is ancestral without its loss of digits where to is far below from, which others repeat because diffusers has it.
+func exactAncestral(from, to float32) (down, up float32) {
+	a, b := float64(from), float64(to)
+	return float32(b * b / a), float32(b * math.Sqrt((1-b/a)*(1+b/a)))
+}
+
+// step returns the latents after call i. whole is the rule for the second half of a step, from its beginning x and what the clean
+// latents are predicted to be in the middle; half is that for the first half and, by Euler's method, for the last step of all.
+func (l *halves) step(s *torch.Scope, i int, x, out *torch.Tensor,
+	half, whole func(s *torch.Scope, x, mid, clean *torch.Tensor, from, mean, to float32) *torch.Tensor) (next, clean *torch.Tensor) {
+	i += l.begin
+	sigma := l.sigmas[i]
+	var first *torch.Tensor
+	next = s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		x0 := l.clean(s, x, out, sigma)
+		clean = s.Keep(x0.Share(s))
+		switch {
+		case l.first != nil:
+			return whole(s, l.first, x, x0, l.sigmas[i-1], sigma, l.sigmas[i+1])
+		case i == len(l.at)-1:
+			return euler(s, x, x, x0, sigma, sigma, 0)
+		}
+		first = s.Keep(x.Share(s))
+		return half(s, x, x, x0, sigma, l.sigmas[i+1], l.sigmas[i+2])
+	})
+	l.first.Free()
+	l.first = first
+	return next, clean
+}
+
+// euler goes from x to the level to along the slope at mid, whose level is at.
+func euler(s *torch.Scope, x, mid, clean *torch.Tensor, from, at, to float32) *torch.Tensor {
+	return x.Add(s, mid.Sub(s, clean).DivScalar(s, float64(at)).MulScalar(s, float64(to-from)))
+}
+
+// exponential goes to the level to exactly, were the clean latents the same all the way (DPM-Solver++'s first order).
+func exponential(s *torch.Scope, x, clean *torch.Tensor, from, to float32) *torch.Tensor {
+	v := float64(to) / float64(from)
+	return x.MulScalar(s, v).Add(s, clean.MulScalar(s, 1-v))
+}
+
+type dpm2Run struct{ halves }
+
+// Start implements Method.
+func (DPM2) Start(c Config, o Options) (Run, error) {
+	h, err := newHalves(c, o, true, mean)
+	return &dpm2Run{h}, err
+}
+
+func (r *dpm2Run) Step(s *torch.Scope, i int, x, out *torch.Tensor, _ Noise) (next, clean *torch.Tensor) {
+	return r.step(s, i, x, out, func(s *torch.Scope, x, mid, clean *torch.Tensor, from, mean, _ float32) *torch.Tensor {
+		return euler(s, x, mid, clean, from, from, mean)
+	}, euler)
+}
+
+type dpm2AncestralRun struct{ halves }
+
+// Start implements Method.
+func (DPM2Ancestral) Start(c Config, o Options) (Run, error) {
+	h, err := newHalves(c, o, true, middleOfDown)
+	return &dpm2AncestralRun{h}, err
+}
+
+// middleOfDown is the middle between a level and the one that an ancestral step goes down to.
+func middleOfDown(from, to float32) float32 {
+	down, _ := ancestral(from, to)
+	return mean(from, down)
+}
+
+func (r *dpm2AncestralRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) (next, clean *torch.Tensor) {
+	return r.step(s, i, x, out, func(s *torch.Scope, x, mid, clean *torch.Tensor, from, mean, _ float32) *torch.Tensor {
+		return euler(s, x, mid, clean, from, from, mean)
+	}, func(s *torch.Scope, x, mid, clean *torch.Tensor, from, mean, to float32) *torch.Tensor {
+		down, up := ancestral(from, to)
+		return euler(s, x, mid, clean, from, mean, down).Add(s, noise(s).MulScalar(s, float64(up)))
+	})
+}
+
+type singlestepRun struct{ halves }
+
+// Start implements Method.
+func (DPMPP2SAncestral) Start(c Config, o Options) (Run, error) {
+	h, err := newHalves(c, o, false, func(from, to float32) float32 {
+		down, _ := exactAncestral(from, to)
+		return mean(from, down)
+	})
+	return &singlestepRun{h}, err
+}
+
+func (r *singlestepRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) (next, clean *torch.Tensor) {
+	return r.step(s, i, x, out, func(s *torch.Scope, x, _, clean *torch.Tensor, from, mean, _ float32) *torch.Tensor {
+		return exponential(s, x, clean, from, mean)
+	}, func(s *torch.Scope, x, _, clean *torch.Tensor, from, _, to float32) *torch.Tensor {
+		down, up := exactAncestral(from, to)
+		return exponential(s, x, clean, from, down).Add(s, noise(s).MulScalar(s, float64(up)))
+	})
+}
+
+type brownianRun struct {
+	halves
+	moved *torch.Tensor // how far the Brownian motion has come in the first half of a step, √Δσ·z; else nil
+}
+
+// Start implements Method.
+func (DPMPPSDE) Start(c Config, o Options) (Run, error) {
+	h, err := newHalves(c, o, false, mean)
+	return &brownianRun{halves: h}, err
+}
+
+func (r *brownianRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) (next, clean *torch.Tensor) {
+	return r.step(s, i, x, out, func(s *torch.Scope, x, _, clean *torch.Tensor, from, mean, _ float32) *torch.Tensor {
+		r.moved = s.Keep(noise(s).MulScalar(s, math.Sqrt(float64(from-mean))))
+		return r.to(s, x, clean, r.moved, from, mean)
+	}, func(s *torch.Scope, x, _, clean *torch.Tensor, from, mean, to float32) *torch.Tensor {
+		all := r.moved.Add(s, noise(s).MulScalar(s, math.Sqrt(float64(mean-to))))
+		r.moved.Free()
+		r.moved = nil
+		return r.to(s, x, clean, all, from, to)
+	})
+}
+
+// to goes down and adds the noise of a Brownian motion that has moved by that much.
+func (r *brownianRun) to(s *torch.Scope, x, clean, moved *torch.Tensor, from, to float32) *torch.Tensor {
+	down, up := ancestral(from, to)
+	return exponential(s, x, clean, from, down).Add(s, moved.MulScalar(s, float64(up)/math.Sqrt(float64(from-to))))
+}

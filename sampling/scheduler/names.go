@@ -1,0 +1,93 @@
+package scheduler
+
+import (
+	"fmt"
+	"strings"
+)
+
+// aliases are other programs' names of methods: A1111's, ComfyUI's and k-diffusion's, in the form that plainName gives them.
+var aliases = map[string]string{
+	"euler_ancestral":    "euler_a",
+	"plms":               "pndm",
+	"uni_pc":             "unipc",
+	"uni_pc_bh2":         "unipc",
+	"dpm_2":              "dpm2",
+	"dpm_2_a":            "dpm2_a",
+	"dpm_2_ancestral":    "dpm2_a",
+	"dpm2_ancestral":     "dpm2_a",
+	"dpmpp_2s_ancestral": "dpmpp_2s_a",
+	"dpmpp_2m_sde_gpu":   "dpmpp_2m_sde",
+	"dpmpp_3m_sde_gpu":   "dpmpp_3m_sde",
+	"dpmpp_sde_gpu":      "dpmpp_sde",
+	"lms_discrete":       "lms",
+	"kdpm2":              "dpm2",
+	"kdpm2_ancestral":    "dpm2_a",
+}
+
+// plainName writes a name in small letters with underscores: DPM++ 2M Karras is dpmpp_2m_karras, dpmpp2m is dpmpp_2m.
+func plainName(name string) string {
+	name = strings.ToLower(strings.TrimSpace(name))
+	name = strings.NewReplacer("dpm++", "dpmpp", " ", "_", "-", "_").Replace(name)
+	name = strings.TrimPrefix(strings.TrimPrefix(name, "sample_"), "k_")
+	for _, joined := range []string{"2m", "2s", "3m", "sde"} {
+		name = strings.Replace(name, "dpmpp"+joined, "dpmpp_"+joined, 1)
+	}
+	return name
+}
+
+// Named returns the method of that name, of ours or of those that A1111 and ComfyUI use (Euler a, dpm++2m, dpmpp_2s_ancestral). A spacing may
+// follow: dpmpp_2m_karras, DPM++ SDE Karras, lms_exponential, euler_sgm_uniform.
+func Named(name string) (Method, error) {
+	plain, spacing := plainName(name), ""
+	method := func(plain string) (Method, bool) {
+		if a, ok := aliases[plain]; ok {
+			plain = a
+		}
+		m, ok := methods[plain]
+		return m, ok
+	}
+	if m, ok := method(plain); ok {
+		return m, nil
+	}
+	for _, end := range append(Spacings(), "sgm_uniform") {
+		if front, ok := strings.CutSuffix(plain, "_"+end); ok {
+			plain, spacing = front, end
+		}
+	}
+	if m, ok := method(plain); ok && spacing != "" {
+		return WithSpacing(m, spacing)
+	}
+	return nil, fmt.Errorf("there is no sampler %q: want one of %s, also followed by _ and a spacing (%s)", name, strings.Join(Names(), ", "),
+		strings.Join(Spacings(), ", "))
+}
+
+// WithSpacing returns the method with that spacing, or why it cannot have it.
+func WithSpacing(m Method, spacing string) (Method, error) {
+	spacing, err := SpacingNamed(spacing)
+	if err != nil {
+		return nil, err
+	}
+	if err := Spaces(m, spacing); err != nil {
+		return nil, err
+	}
+	if known, ok := methods[NameOf(m)+"_"+spacing]; ok {
+		return known, nil
+	}
+	if _, same := m.(Spaced); same || strings.HasSuffix(NameOf(m), "_"+spacing) {
+		return m, nil
+	}
+	return Spaced{m, spacing}, nil
+}
+
+// NameOf returns a method's name, or what it is where no name stands for it.
+func NameOf(m Method) string {
+	if s, ok := m.(Spaced); ok {
+		return NameOf(s.Method) + "_" + s.Spacing
+	}
+	for name, known := range methods {
+		if known == m {
+			return name
+		}
+	}
+	return fmt.Sprintf("%+v", m)
+}

@@ -1,0 +1,191 @@
+package scheduler
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/onestep-go/onestep/torch"
+)
+
+// PNDM is the pseudo linear multistep method (Liu et al. 2022, algorithm 2): it averages the last four predictions of the noise. It is
+// the published sampler of Stable Diffusion 1. With skip_prk_steps, as there, the first step is of the second order, and n steps call
+// the network n + 1 times; without, the first three steps are of Runge and Kutta's method and call it twelve times. diffusers:
+// PNDMScheduler; PLMS in other programs.
+//
+// With a strength below 1 it goes along diffusers' timesteps, in which the second call is a step further on than it should be.
+type PNDM struct{}
+
+var pndmClass = class{start: 0.0001, end: 0.02, schedule: "linear", spacing: "leading"}
+
+type pndmRun struct {
+	*chain
+	at      []int
+	ratio   int             // timesteps between steps
+	prk     int             // calls of Runge and Kutta's method at the start
+	counter int             // calls so far
+	ets     []*torch.Tensor // the last outputs, at most four
+	sum     *torch.Tensor   // of outputs in a step of Runge and Kutta's
+	from    *torch.Tensor   // latents that such a step, or the first one, began with
+	notices []string
+}
+
+// Start implements Method.
+func (PNDM) Start(c Config, o Options) (Run, error) {
+	if o.Timesteps != nil {
+		return nil, errors.New("timesteps were given, but pndm has timesteps of its own: want another sampler, or none")
+	}
+	c.ZeroSNR = false // the class does not know it
+	ch, err := newChain(c, pndmClass)
+	if err != nil {
+		return nil, err
+	}
+	n, err := o.steps(ch.TrainSteps)
+	if err != nil {
+		return nil, err
+	}
+	skip, err := o.skip(n)
+	if err != nil {
+		return nil, err
+	}
+	r := &pndmRun{chain: ch, ratio: ch.TrainSteps / n}
+	d := make([]int, n) // from the noisiest
+	for i, t := range ch.spaced(n, true) {
+		d[i] = int(t)
+	}
+	switch {
+	case !ch.SkipPRK && skip == 0:
+		if n < 4 {
+			return nil, fmt.Errorf("%d steps: pndm begins with three steps of Runge and Kutta's method, by the model's configuration: "+
+				"want 4 or more", n)
+		}
+		half := r.ratio / 2
+		r.at = append(r.at, d[0])
+		for _, t := range d[1:3] {
+			r.at = append(r.at, t+half, t+half, t, t)
+		}
+		r.at = append(append(r.at, d[3]+half, d[3]+half, d[3]), d[3:]...)
+		r.prk = 12
+	default:
+		if !ch.SkipPRK {
+			r.notices = append(r.notices, "pndm leaves out the steps of Runge and Kutta's method, as the run does not start from pure noise")
+		}
+		r.at = append(r.at, d[0])
+		if n > 1 {
+			r.at = append(append(r.at, d[1]), d[1:]...)
+		}
+		r.at = r.at[skip:]
+	}
+	return r, inside(r.at, ch.TrainSteps)
+}
+
+func (r *pndmRun) Timesteps() []float64 { return (&grid{at: r.at}).Timesteps() }
+
+func (r *pndmRun) InitSigma() float64 { return 1 }
+
+func (r *pndmRun) Input(_ *torch.Scope, x *torch.Tensor, _ int) *torch.Tensor { return x }
+
+func (r *pndmRun) Notices() []string { return r.notices }
+
+func (r *pndmRun) AddNoise(s *torch.Scope, x0, z *torch.Tensor, i int) *torch.Tensor {
+	return noised(s, x0, z, r.alphas[r.at[i]])
+}
+
+func (r *pndmRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, _ Noise) (next, clean *torch.Tensor) {
+	a := r.alphas[r.at[i]]
+	clean = s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		clean, _ := r.predicted(s, x, out, root(a), root(1-a), false)
+		if clean == out {
+			clean = out.Share(s)
+		}
+		return clean
+	})
+	if r.counter < r.prk {
+		next = r.rungeKutta(s, i, x, out)
+	} else {
+		next = r.multistep(s, i, x, out)
+	}
+	r.counter++
+	return next, clean
+}
+
+// rungeKutta is one of four calls in a step of Runge and Kutta's method, classical but for how latents are moved.
+func (r *pndmRun) rungeKutta(s *torch.Scope, i int, x, out *torch.Tensor) *torch.Tensor {
+	to := r.at[i]
+	if i%2 == 0 {
+		to -= r.ratio / 2
+	}
+	weight := []float64{1.0 / 6, 1.0 / 3, 1.0 / 3, 1.0 / 6}[i%4]
+	sum := out.MulScalar(s, weight)
+	if i%4 == 0 {
+		r.from.Free()
+		r.from = x.Share(s)
+		r.keep(s, out)
+	} else {
+		was := r.sum
+		added := was.Add(s, sum)
+		sum.Free()
+		was.Free()
+		sum = added
+	}
+	r.sum = sum
+	slope := out
+	if i%4 == 3 {
+		slope = sum
+	}
+	return r.move(s, r.from, slope, r.at[i/4*4], to)
+}
+
+// keep appends the output to the last ones.
+func (r *pndmRun) keep(s *torch.Scope, out *torch.Tensor) {
+	if len(r.ets) == 4 {
+		r.ets[0].Free()
+		r.ets = r.ets[1:]
+	}
+	r.ets = append(r.ets, out.Share(s))
+}
+
+// adamsBashforth are the weights of the last outputs, from the newest, by how many there are.
+var adamsBashforth = [][]float64{{1}, {3.0 / 2, -1.0 / 2}, {23.0 / 12, -16.0 / 12, 5.0 / 12}, {55.0 / 24, -59.0 / 24, 37.0 / 24, -9.0 / 24}}
+
+func (r *pndmRun) multistep(s *torch.Scope, i int, x, out *torch.Tensor) *torch.Tensor {
+	at := r.at[i]
+	if r.counter == 1 { // the first step once more, by the mean of the slopes at its ends
+		from := r.from
+		r.from = nil
+		defer from.Free()
+		return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+			return r.move(s, from, out.Add(s, r.ets[0]).DivScalar(s, 2), at+r.ratio, at)
+		})
+	}
+	if r.counter == 0 {
+		r.from = x.Share(s)
+	}
+	r.keep(s, out)
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		var slope *torch.Tensor
+		for j, w := range adamsBashforth[len(r.ets)-1] {
+			if e := r.ets[len(r.ets)-1-j].MulScalar(s, w); slope == nil {
+				slope = e
+			} else {
+				slope = slope.Add(s, e)
+			}
+		}
+		return r.move(s, x, slope, at, at-r.ratio)
+	})
+}
+
+// move takes latents from one timestep to another along the noise that an output predicts (eq. 11 of the paper).
+func (r *pndmRun) move(s *torch.Scope, x, out *torch.Tensor, from, to int) *torch.Tensor {
+	a := r.alphas[min(from, r.TrainSteps-1)]
+	b := r.alphas[0]
+	if to >= 0 {
+		b = r.alphas[to]
+	} else if is(r.AlphaToOne, false) {
+		b = 1
+	}
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		_, eps := r.predicted(s, x, out, root(a), root(1-a), true)
+		below := a*root(1-b) + root(float32(a*(1-a))*b)
+		return x.MulScalar(s, float64(root(b/a))).Sub(s, eps.MulScalar(s, float64(b-a)).DivScalar(s, float64(below)))
+	})
+}

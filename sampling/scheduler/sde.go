@@ -1,0 +1,78 @@
+package scheduler
+
+import (
+	"math"
+
+	"github.com/onestep-go/onestep/torch"
+)
+
+// DPMPP2MSDE is SDE-DPM-Solver++(2M) (Lu et al. 2022b, section 5), in the midpoint form. It draws noise once in each step, even in the last,
+// which does not use it. diffusers: DPMSolverMultistepScheduler with the algorithm sde-dpmsolver++.
+type DPMPP2MSDE struct{}
+
+// DPMPP3MSDE is the same in the third order. k-diffusion's sample_dpmpp_3m_sde weighs the differences in another way. diffusers:
+// DPMSolverMultistepScheduler with the algorithm sde-dpmsolver++ and solver_order 3.
+type DPMPP3MSDE struct{}
+
+type sdeRun struct {
+	preserving
+	order  int
+	m1, m2 *torch.Tensor // clean latents of the step before, and of the one before that; nil: there was none
+}
+
+// Start implements Method.
+func (DPMPP2MSDE) Start(c Config, o Options) (Run, error) { return startSDE(c, o, 2) }
+
+// Start implements Method.
+func (DPMPP3MSDE) Start(c Config, o Options) (Run, error) {
+	c.Order = 3
+	return startSDE(c, o, 3)
+}
+
+func startSDE(c Config, o Options, order int) (Run, error) {
+	l, err := newLevels(c, o, sigmaClass, false, true)
+	if err != nil {
+		return nil, err
+	}
+	if order == 2 {
+		order = l.Order
+	}
+	return &sdeRun{preserving: preserving{l}, order: order}, nil
+}
+
+func (r *sdeRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) (next, clean *torch.Tensor) {
+	clean = r.predict(s, i, x, out)
+	m1, m2 := r.m1, r.m2
+	r.m1, r.m2 = clean.Share(s), m1
+	defer m2.Free()
+	k, n := r.begin+i, len(r.at)
+	few := is(r.LowerFinal, true) && n < 15
+	order := min(r.order, i+1)
+	switch {
+	case k == n-1 && (r.EulerFinal || few || r.FinalSigma == "zero"):
+		order = 1
+	case k == n-2 && few:
+		order = min(order, 2)
+	}
+	to, from := r.level(k+1), r.level(k)
+	h := float64(to.lambda - from.lambda)
+	drift := -math.Expm1(-2 * h)
+	alpha := float64(to.alpha)
+	next = s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		y := wide(s, x).MulScalar(s, float64(to.sigma/from.sigma)*math.Exp(-h)).Add(s, clean.MulScalar(s, alpha*drift))
+		if order > 1 {
+			h0 := float64(from.lambda - r.level(k-1).lambda)
+			d1 := clean.Sub(s, m1).MulScalar(s, h/h0)
+			if order == 2 {
+				y = y.Add(s, d1.MulScalar(s, 0.5*alpha*drift))
+			} else {
+				h1 := float64(r.level(k-1).lambda - r.level(k-2).lambda)
+				bend := d1.Sub(s, m1.Sub(s, m2).MulScalar(s, h/h1)).MulScalar(s, h/(h0+h1))
+				d1 = d1.Add(s, bend.MulScalar(s, h0/h))
+				y = y.Add(s, d1.MulScalar(s, alpha*(drift/(-2*h)+1))).Add(s, bend.MulScalar(s, alpha*((drift-2*h)/(4*h*h)-0.5)))
+			}
+		}
+		return y.Add(s, wide(s, noise(s)).MulScalar(s, float64(to.sigma)*math.Sqrt(drift))).To(s, clean.DType())
+	})
+	return next, clean
+}
