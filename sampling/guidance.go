@@ -8,6 +8,10 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
+// NoGuidance is the guidance scale with which a prompt is followed as the model predicts it: where diffusers' users write 0. A
+// TextToImage's Guidance of 0 is the default.
+const NoGuidance = 1.0
+
 func (d *decision) guidance() error {
 	g := d.Guidance
 	told := d.Model.Distilled()

@@ -24,7 +24,7 @@ type TextToImage struct {
 	OriginalSteps int              // the grid of LCM's and TCD's timesteps; 0: the model's
 
 	// Guidance is the scale of classifier-free guidance (Ho & Salimans 2022): the prediction is that for no text, plus the scale times
-	// what the text changes. 1 is none. A distilled model is told it. 0: 8.5 for such, 1 for LCM and TCD, 7.5 for others.
+	// what the text changes. 1, [NoGuidance], is none. A distilled model is told it. 0: 8.5 for such, 1 for LCM and TCD, 7.5 for others.
 	Guidance float64
 	Rescale  float64 // the part by which a guided prediction is brought back to the deviation without guidance (Lin et al. 2024, section 3.4)
 	Negative string  // what to lead away from; it has an effect only with guidance above 1 that the model is not told

@@ -36,7 +36,7 @@ func (a *app) convertFlags(cmd *cobra.Command, o *job.Convert) {
 	f := cmd.Flags()
 	f.StringVar(&o.Model, "model", "", "a folder of diffusers', or a single .safetensors or .ckpt file (required)")
 	f.StringVar(&o.Out, "out", "", "FILE.safetensors for a single file, DIR for a folder (required)")
-	f.Var(choice{&o.DType, job.DTypes()}, "dtype", "type of the weights (default: as they are)")
+	f.Var(dtype{choice{&o.DType, job.DTypes()}}, "dtype", "type of the weights (default: as they are)")
 	f.StringVar(&o.Variant, "variant", "", "of the files that are read: fp16 for those with .fp16. in their names")
 	readHow(f, &o.Mixed, &o.EMA)
 	f.StringVar(&o.OutVariant, "out-variant", "", "of a folder's files that are written")

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
+	"github.com/onestep-go/onestep/sampling/scheduler"
 )
 
 // count is a flag for a number from 1 on. Zero is what it holds while nothing is said.
@@ -115,9 +116,17 @@ func (c choice) Type() string { return strings.Join(c.from, "|") }
 
 // wants says what a flag's value has to look like.
 func wants(f *pflag.Flag) string {
-	if c, ok := plain(f).(choice); ok {
+	if c, ok := chosen(plain(f)); ok {
 		last := len(c.from) - 1
 		return strings.Join(c.from[:last], ", ") + " or " + c.from[last]
+	}
+	switch plain(f).(type) {
+	case sampler:
+		return "one of " + strings.Join(scheduler.Names(), ", ") + ", also followed by _ and a spacing"
+	case guidance:
+		return "a number from 0 on"
+	case spacing:
+		return "one of " + strings.Join(scheduler.Spacings(), ", ")
 	}
 	switch plain(f).Type() {
 	case "N":
@@ -235,7 +244,7 @@ func hideDefault(flags *pflag.FlagSet, name string) { flags.Lookup(name).DefValu
 // offerChoices completes the values of flags that have a choice.
 func offerChoices(cmd *cobra.Command) {
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {
-		if c, ok := plain(f).(choice); ok {
+		if c, ok := chosen(plain(f)); ok {
 			offer(cmd, f.Name, c.from...)
 		}
 	})

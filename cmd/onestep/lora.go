@@ -111,7 +111,7 @@ another one needs --model.`,
 	f.SortFlags = false
 	f.Var(choice{&o.To, loraLayouts}, "to", "layout (required)")
 	f.StringVar(&o.Out, "out", "", "FILE.safetensors (required)")
-	f.Var(choice{&o.DType, job.DTypes()}, "dtype", "type of the values (default: as they are)")
+	f.Var(dtype{choice{&o.DType, job.DTypes()}}, "dtype", "type of the values (default: as they are)")
 	f.StringVar(&o.Model, "model", "", "the model that it is for, where that is none of the published ones")
 	f.StringVar(&o.ModelOptions.Variant, "variant", "", "of the model's files: fp16 for those with .fp16. in their names")
 	f.BoolVar(&o.Partial, "partial", false, "write the modules that fit the model, and say which have no layer (default: refuse such adapters)")
@@ -153,7 +153,7 @@ are the same are left out. Tells how much of the difference the adapter has, and
 	f.StringVar(&o.Out, "out", "", "FILE.safetensors (required)")
 	f.Var(count{&o.Rank}, "rank", "of each module")
 	f.Var(choice{&o.To, loraLayouts}, "to", "layout (default: kohya)")
-	f.Var(choice{&o.DType, job.DTypes()}, "dtype", "type of the values (default: f16)")
+	f.Var(dtype{choice{&o.DType, job.DTypes()}}, "dtype", "type of the values (default: f16)")
 	f.StringVar(&o.Variant, "variant", "", "of the files that are read: fp16 for those with .fp16. in their names")
 	f.BoolVar(&o.Overwrite, "overwrite", false, "replace a file that exists")
 	a.jsonFlag(cmd)

@@ -41,7 +41,9 @@ func TestSavedConfigs(t *testing.T) {
 				continue
 			}
 			require.NoError(t, err, "%s: %s", name, line)
-			require.Empty(t, run.Notices())
+			if name != "pndm" { // which may leave out steps
+				require.Empty(t, run.Notices())
+			}
 		}
 	}
 	for class := range classes {

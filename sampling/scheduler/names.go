@@ -79,10 +79,15 @@ func WithSpacing(m Method, spacing string) (Method, error) {
 	return Spaced{m, spacing}, nil
 }
 
-// NameOf returns a method's name, or what it is where no name stands for it.
+// NameOf returns a method's name, whatever its η is, or what it is where no name stands for it.
 func NameOf(m Method) string {
-	if s, ok := m.(Spaced); ok {
-		return NameOf(s.Method) + "_" + s.Spacing
+	switch m := m.(type) {
+	case Spaced:
+		return NameOf(m.Method) + "_" + m.Spacing
+	case DDIM:
+		return "ddim"
+	case TCD:
+		return "tcd"
 	}
 	for name, known := range methods {
 		if known == m {

@@ -2,7 +2,6 @@ package scheduler
 
 import (
 	"errors"
-	"fmt"
 
 	"github.com/onestep-go/onestep/torch"
 )
@@ -53,11 +52,7 @@ func (PNDM) Start(c Config, o Options) (Run, error) {
 		d[i] = int(t)
 	}
 	switch {
-	case !ch.SkipPRK && skip == 0:
-		if n < 4 {
-			return nil, fmt.Errorf("%d steps: pndm begins with three steps of Runge and Kutta's method, by the model's configuration: "+
-				"want 4 or more", n)
-		}
+	case !ch.SkipPRK && skip == 0 && n >= 4:
 		half := r.ratio / 2
 		r.at = append(r.at, d[0])
 		for _, t := range d[1:3] {
@@ -67,7 +62,8 @@ func (PNDM) Start(c Config, o Options) (Run, error) {
 		r.prk = 12
 	default:
 		if !ch.SkipPRK {
-			r.notices = append(r.notices, "pndm leaves out the steps of Runge and Kutta's method, as the run does not start from pure noise")
+			r.notices = append(r.notices, "pndm leaves out the steps of Runge and Kutta's method that the model's configuration asks for: "+
+				"they need 4 or more steps from pure noise")
 		}
 		r.at = append(r.at, d[0])
 		if n > 1 {

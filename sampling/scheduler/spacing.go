@@ -64,7 +64,7 @@ func Spaces(m Method, spacing string) error {
 	want := Spacings()
 	switch v := m.(type) {
 	case LCM, TCD:
-		return fmt.Errorf("the spacing %s: the sampler %s takes the timesteps that the model was distilled at: want none", spacing, NameOf(m))
+		return fmt.Errorf("the sampler %s takes the timesteps that the model was distilled at, and has no spacing: got %q", NameOf(m), spacing)
 	case DDIM, PNDM, DDPM:
 		want = []string{trailingOnes, leadingOnes, linspaceOnes}
 	case Euler, Heun, DPMPP2M, UniPC:

@@ -52,6 +52,7 @@ type Generate struct {
 	ClipSkip int      `json:"clip_skip,omitempty"`
 
 	Sampler       string   `json:"sampler,omitempty"`
+	Spacing       string   `json:"-"` // of Sampler's levels or timesteps; a picture's text has it in the sampler's name
 	Eta           *float64 `json:"eta,omitempty"`
 	Steps         int      `json:"steps,omitempty"`
 	Timesteps     []int    `json:"timesteps,omitempty"`
@@ -104,6 +105,20 @@ func DefaultGenerate() Generate {
 
 // DTypes are the types of a model's weights, by the names that options have for them.
 func DTypes() []string { return []string{"f32", "bf16", "f16"} }
+
+// DTypeNamed returns the name among [DTypes] of a type that PyTorch or diffusers names otherwise: float16, half, fp16, bfloat16, float32. Other
+// names stay as they are.
+func DTypeNamed(name string) string {
+	switch strings.TrimPrefix(strings.ToLower(name), "torch.") {
+	case "f32", "fp32", "float32", "float":
+		return "f32"
+	case "bf16", "bfloat16":
+		return "bf16"
+	case "f16", "fp16", "float16", "half":
+		return "f16"
+	}
+	return name
+}
 
 var dtypes = map[string]torch.DType{"f32": torch.Float32, "bf16": torch.BFloat16, "f16": torch.Float16}
 
@@ -331,20 +346,8 @@ func (o Generate) draws() (t sampling.TextToImage, err error) {
 		SharedNoise: o.SharedNoise, VariationSeed: o.VariationSeed, VariationStrength: o.VariationStrength,
 		Strength: o.Strength, Shorten: o.Shorten,
 	}
-	if o.Sampler != "" {
-		if t.Method, err = scheduler.Named(o.Sampler); err != nil {
-			return t, usage("--sampler: %v", err)
-		}
-	}
-	if o.Eta != nil {
-		switch t.Method.(type) {
-		case scheduler.TCD:
-			t.Method = scheduler.TCD{Eta: *o.Eta}
-		case scheduler.DDIM:
-			t.Method = scheduler.DDIM{Eta: *o.Eta}
-		default:
-			return t, usage("--eta: goes with --sampler tcd or ddim")
-		}
+	if t.Method, err = o.method(); err != nil {
+		return t, err
 	}
 	if t.Init, err = o.picture("--init-image", o.Init); err != nil {
 		return t, err
@@ -542,13 +545,13 @@ func (o Generate) text(t sampling.TextToImage, plan sampling.Plan, on *adapters,
 		return nil, err
 	}
 	info := infotext.Text{Prompt: one.Prompt, Negative: one.Negative}
-	name := samplerNames[plan.Method]
-	if name == "" {
-		name = plan.Method
-	}
+	name, schedule := samplerText(plan.Method)
 	number := func(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
-	info.Add("Steps", strconv.Itoa(len(plan.Timesteps)))
+	info.Add("Steps", strconv.Itoa(plan.Steps))
 	info.Add("Sampler", name)
+	if schedule != "" {
+		info.Add("Schedule type", schedule)
+	}
 	info.Add("CFG scale", number(plan.Guidance))
 	info.Add("Seed", strconv.FormatUint(seed, 10))
 	info.Add("Size", fmt.Sprintf("%dx%d", plan.Width, plan.Height))

@@ -18,12 +18,6 @@ import (
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
-// samplerNames are what A1111 calls the methods.
-var samplerNames = map[string]string{
-	"lcm": "LCM", "tcd": "TCD", "ddim": "DDIM", "euler": "Euler", "euler_karras": "Euler Karras", "euler_a": "Euler a", "heun": "Heun",
-	"heun_karras": "Heun Karras", "dpmpp_2m": "DPM++ 2M", "dpmpp_2m_karras": "DPM++ 2M Karras", "unipc": "UniPC", "unipc_karras": "UniPC Karras",
-}
-
 // ReadImage takes the settings over from the text of an image file: ours, or those of other programs that package infotext reads. With
 // ownClipSkip the text's Clip skip is left out, since another one is asked for.
 func (o *Generate) ReadImage(path string, ownClipSkip bool) error {
@@ -67,7 +61,6 @@ func (o *Generate) ReadImage(path string, ownClipSkip bool) error {
 // readInfo takes over what A1111's parameters say.
 func (o *Generate) readInfo(t infotext.Text, ownClipSkip bool) error {
 	var bad error
-	guided := o.Guidance != 0 // by the command line, which comes on top
 	whole := func(name string, to *int) {
 		if v := t.Get(name); v != "" {
 			n, err := wholeNumber(v)
@@ -98,8 +91,8 @@ func (o *Generate) readInfo(t infotext.Text, ownClipSkip bool) error {
 	number("CFG scale", &o.Guidance)
 	number("Denoising strength", &o.Strength)
 	number("Variation seed strength", &o.VariationStrength)
-	if v := t.Get("CFG scale"); v != "" && bad == nil && o.Guidance == 0 && !guided { // which would be the default
-		bad = fmt.Errorf("CFG scale: want a number above 0, got %s: --guidance says another", q.Quoted(v))
+	if t.Get("CFG scale") != "" && o.Guidance == 0 { // none, and not the default
+		o.Guidance = sampling.NoGuidance
 	}
 	for name, to := range map[string]*uint64{"Seed": nil, "Variation seed": &o.VariationSeed} {
 		v := t.Get(name)
@@ -162,17 +155,12 @@ func samplerOf(name, schedule string) (string, bool, error) {
 		if spacing != "" {
 			method += "_" + spacing
 		}
-		if slices.Contains(scheduler.Names(), method) {
-			return method, exact, nil
+		if m, err := scheduler.Named(method); err == nil {
+			return scheduler.NameOf(m), exact, nil
 		}
 	}
-	for ours, theirs := range samplerNames { // what we wrote
-		if theirs == name && schedule == "" {
-			return ours, true, nil
-		}
-	}
-	if slices.Contains(scheduler.Names(), name) {
-		return name, schedule == "", nil
+	if m, err := scheduler.Named(name); err == nil { // what we wrote
+		return scheduler.NameOf(m), schedule == "", nil
 	}
 	if schedule != "" {
 		name += " with the schedule type " + schedule

@@ -1,0 +1,32 @@
+package main
+
+import (
+	"testing"
+
+	"github.com/spf13/pflag"
+	"github.com/stretchr/testify/require"
+)
+
+// Flags take the words of PyTorch, diffusers, A1111 and ComfyUI, and hold ours.
+func TestOtherNames(t *testing.T) {
+	var text string
+	var scale float64
+	for _, c := range []struct {
+		flag pflag.Value
+		in   map[string]string
+	}{
+		{dtype{choice{&text, []string{"f32", "bf16", "f16"}}}, map[string]string{"fp16": "f16", "half": "f16", "float16": "f16", "torch.float16": "f16",
+			"bfloat16": "bf16", "float32": "f32", "fp32": "f32", "bf16": "bf16"}},
+		{sampler{&text}, map[string]string{"Euler a": "euler_a", "dpm++2m": "dpmpp_2m", "dpmpp_2m_sde_gpu": "dpmpp_2m_sde", "DPM++ SDE Karras": "dpmpp_sde_karras"}},
+		{spacing{&text}, map[string]string{"SGM Uniform": "trailing", "karras": "karras", "Exponential": "exponential"}},
+		{guidance{&scale}, map[string]string{"0": "1", "0.0": "1", "1": "1", "7.5": "7.5"}},
+	} {
+		for in, want := range c.in {
+			require.NoError(t, c.flag.Set(in), in)
+			require.Equal(t, want, c.flag.String(), in)
+		}
+		for _, in := range []string{"", "x", "-1", "NaN"} {
+			require.Error(t, c.flag.Set(in), in)
+		}
+	}
+}
