@@ -42,6 +42,11 @@ Ctrl-C ends it at once.`,
   onestep train --data photos/ --resolution 64 --out runs/photos --device cuda`,
 		Args: arguments(0, "no arguments, only flags"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if o.Resume && config == "" && o.Out != "" && (o.Extend || !cmd.Flags().Changed("data")) {
+				if err := readBeneath(cmd.Flags(), func() error { _, err := o.ReadRun(); return err }); err != nil {
+					return err
+				}
+			}
 			if config != "" {
 				if err := readBeneath(cmd.Flags(), func() error { return o.ReadConfig(config) }); err != nil {
 					return err
@@ -70,7 +75,8 @@ Ctrl-C ends it at once.`,
 	f.Var(choice{&o.Method, job.Methods()}, "method", "how to train, see above")
 	f.StringVar(&o.Data, "data", "", "emoji, fashion-mnist, cifar10, or the path of a folder of images, a .tar or .tar.gz shard or a\npattern for several, an IDX file, or CIFAR-10 binaries (required)")
 	f.StringVar(&o.Out, "out", "", "the run's folder; made if missing, and never overwritten (required)")
-	f.BoolVar(&o.Resume, "resume", false, "go on with the run in --out, or start it if there is none")
+	f.BoolVar(&o.Resume, "resume", false, "resume the run in --out, or start it if there is none; without --data it takes the run's own options")
+	f.BoolVar(&o.Extend, "extend", false, "with --resume: continue beyond the run's end with other --steps, --lr or --lr-decay")
 	f.StringVar(&config, "config", "", "JSON file with options, named as in options.json; flags go before it")
 	f.Var(count{&o.Steps}, "steps", "optimizer steps of the whole run")
 	f.DurationVar(&o.Duration, "duration", 0, "end after a time such as 90m, saved as at the end (default: after --steps)")

@@ -2,6 +2,7 @@ package job
 
 import (
 	"context"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"testing"
@@ -36,4 +37,50 @@ func TestRunsDrawSamplesByDefault(t *testing.T) {
 	require.NotEmpty(t, d.Classes)
 	require.InDelta(t, 1906.0/4, d.StepsPerEpoch, 1e-9)
 	require.InDelta(t, 4/d.StepsPerEpoch, d.Epochs, 1e-9)
+}
+
+// A finished run goes on only when asked to, with the rest of its options; its past is in options.json and on the card.
+func TestExtend(t *testing.T) {
+	first := tinyRun(filepath.Join(t.TempDir(), "run"), "ict")
+	first.Steps, first.Resume = 6, false
+	_, err := first.Run(context.Background(), Hooks{})
+	require.NoError(t, err)
+	next := func(change func(o *Train)) (Trained, error) {
+		o := DefaultTrain()
+		o.Out, o.Resume, o.Threads = first.Out, true, 1
+		found, err := o.ReadRun()
+		require.NoError(t, err)
+		require.True(t, found)
+		change(&o)
+		return o.Run(context.Background(), Hooks{})
+	}
+	r, err := next(func(*Train) {})
+	require.NoError(t, err)
+	require.Equal(t, 6, r.Step, "nothing is left to do")
+	_, err = next(func(o *Train) { o.Steps = 9 })
+	require.ErrorContains(t, err, "--extend")
+	_, err = next(func(o *Train) { o.Steps, o.Extend, o.Batch = 9, true, 5 })
+	require.ErrorContains(t, err, "batch")
+	_, err = next(func(o *Train) { o.Steps, o.Extend = 5, true })
+	require.ErrorContains(t, err, "--steps")
+	r, err = next(func(o *Train) { o.Steps, o.LR, o.Extend = 9, 5e-4, true })
+	require.NoError(t, err)
+	require.Equal(t, 9, r.Step)
+	text, err := os.ReadFile(filepath.Join(first.Out, "options.json"))
+	require.NoError(t, err)
+	var now Train
+	require.NoError(t, json.Unmarshal(text, &now))
+	require.Equal(t, 9, now.Steps)
+	require.Equal(t, []Settings{{6, 6, 1e-3, 0.3}}, now.History)
+	card, err := os.ReadFile(filepath.Join(first.Out, "card.md"))
+	require.NoError(t, err)
+	require.Contains(t, string(card), "Extended at step 6")
+	r, err = next(func(*Train) {})
+	require.NoError(t, err)
+	require.Equal(t, 9, r.Step, "the extended run resumes as any other")
+
+	o := DefaultTrain()
+	o.Data, o.Out, o.Resume, o.Extend, o.Steps = "emoji", filepath.Join(t.TempDir(), "none"), true, true, 3
+	_, err = o.Run(context.Background(), Hooks{})
+	require.ErrorContains(t, err, "no run")
 }

@@ -43,6 +43,7 @@ func (o Train) Card(start checkpoint.Description) (string, error) {
 	}
 	fmt.Fprintf(&b, "\n\n%d steps of %d images, RAdam with a learning rate of %g that falls to 0 %s; averages with decay %.4g a step.\n",
 		o.Steps, o.Batch, o.LR, decay, o.EMA)
+	b.WriteString(o.past())
 	if m.schedule == nil {
 		return b.String(), nil
 	}

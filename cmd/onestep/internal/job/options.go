@@ -94,7 +94,10 @@ type Train struct {
 	InitHolds    string `json:"init_holds,omitempty"`
 	LPIPSHolds   string `json:"lpips_holds,omitempty"`
 
+	History []Settings `json:"history,omitempty"` // what the run had before it was extended
+
 	Out      string        `json:"-"` // the run directory
+	Extend   bool          `json:"-"` // with Resume: Steps, LR and LRDecay may be others than the run's
 	Resume   bool          `json:"-"`
 	Duration time.Duration `json:"-"` // stop after this time, as complete as it is
 }
@@ -116,7 +119,7 @@ func DefaultTrain() Train {
 var changeable = []string{"device", "threads", "workers", "save_every", "sample_every", "log_every", "keep", "data_dir", "onestep", "corrupt", "skips", "rollbacks"}
 
 // told are the fields that say what a run has read, and by what. They are no options.
-var told = []string{"onestep", "data_holds", "teacher_holds", "init_holds", "lpips_holds"}
+var told = []string{"onestep", "data_holds", "teacher_holds", "init_holds", "lpips_holds", "history"}
 
 // ReadConfig reads a JSON file of options over o. Unknown keys are errors.
 func (o *Train) ReadConfig(path string) error {
@@ -153,7 +156,8 @@ func (o *Train) ReadConfig(path string) error {
 	if err != nil {
 		return usage("--config %s: %s", path, Printable(strings.TrimPrefix(err.Error(), "json: ")))
 	}
-	o.Onestep, o.DataHolds, o.TeacherHolds, o.InitHolds, o.LPIPSHolds = "", "", "", "", "" // of the run that wrote it
+	o.Onestep, o.DataHolds, o.TeacherHolds, o.InitHolds, o.LPIPSHolds = "", "", "", "", ""
+	o.History = nil // of the run that wrote it
 	return nil
 }
 

@@ -261,12 +261,19 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 	if err := o.identify(data); err != nil {
 		return out, err
 	}
+	extended, err := o.extend()
+	if err != nil {
+		return out, err
+	}
 	options, err := toMap(o)
 	if err != nil {
 		return out, err
 	}
 	may := mayChange(o.Out, options)
-	begun, err := rundir.Check(o.Out, options, o.Resume, may...)
+	if extended {
+		may = append(may, extendable...)
+	}
+	begun, err := o.check(options, may)
 	if err != nil {
 		return out, err
 	}
@@ -357,6 +364,9 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 	}()
 
 	card, err := o.Card(start)
+	if err == nil && extended {
+		err = rundir.WriteJSON(run.File("options.json"), o)
+	}
 	if err == nil {
 		err = rundir.Write(run.File("card.md"), []byte(card))
 	}
