@@ -124,7 +124,13 @@ func (m merged) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 	if err != nil || by == nil {
 		return w, err
 	}
-	t := s.Tidy(func(s *torch.Scope) *torch.Tensor { return nn.Changed(s, w, by...).To(s, m.dtype(name, w.DType())) })
+	d := w.DType()
+	t := s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		if d.IsFloat8() { // which is not computed with
+			w = w.To(s, torch.Float32)
+		}
+		return nn.Changed(s, w, by...).To(s, m.dtype(name, d))
+	})
 	return t, finite(s, name, t)
 }
 
@@ -144,7 +150,11 @@ func (m merged) Info(name string) ([]int, torch.DType, bool) {
 
 // finite reports a weight that overflowed in its type.
 func finite(s *torch.Scope, name string, t *torch.Tensor) error {
-	if t.IsFinite(s).All(s).Item() == 0 {
+	v := t
+	if t.DType().IsFloat8() {
+		v = t.To(s, torch.Float32)
+	}
+	if v.IsFinite(s).All(s).Item() == 0 {
 		return fmt.Errorf("%s: with the adapter it has values that %s cannot hold: want another type, or a smaller weight", quote.Text(name), t.DType())
 	}
 	return nil

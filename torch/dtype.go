@@ -15,6 +15,8 @@ const (
 	Int32
 	Uint8
 	Bool
+	Float8E4M3 // float8_e4m3fn: weights are stored in it, and converted to another type to compute with
+	Float8E5M2 // float8_e5m2, likewise
 )
 
 var dtypes = [...]struct {
@@ -30,6 +32,9 @@ var dtypes = [...]struct {
 	Int32:    {"int32", 3, 4},
 	Uint8:    {"uint8", 0, 1},
 	Bool:     {"bool", 11, 1},
+
+	Float8E4M3: {"float8_e4m3fn", 24, 1},
+	Float8E5M2: {"float8_e5m2", 23, 1},
 }
 
 // String returns PyTorch's name of the type, such as "float32".
@@ -43,8 +48,11 @@ func (d DType) String() string {
 // Size returns the bytes of one element.
 func (d DType) Size() int { d.check(); return dtypes[d].size }
 
-// IsFloat tells whether the type is a floating-point one, and so can carry gradients.
+// IsFloat tells whether the type is a floating-point one that can be computed with, and so can carry gradients.
 func (d DType) IsFloat() bool { return d <= BFloat16 }
+
+// IsFloat8 tells whether the type is one of 8-bit floating point, which [Tensor.To] converts and few operators know.
+func (d DType) IsFloat8() bool { return d == Float8E4M3 || d == Float8E5M2 }
 
 // ParseDType returns the type with PyTorch's name, such as "bfloat16".
 func ParseDType(name string) (DType, error) {
@@ -53,14 +61,14 @@ func ParseDType(name string) (DType, error) {
 			return DType(i), nil
 		}
 	}
-	return 0, fmt.Errorf("unknown dtype %q: want float32, float64, float16, bfloat16, int64, int32, uint8 or bool", name)
+	return 0, fmt.Errorf("unknown dtype %q: want float32, float64, float16, bfloat16, int64, int32, uint8, bool, float8_e4m3fn or float8_e5m2", name)
 }
 
 func (d DType) code() int64 { d.check(); return dtypes[d].code }
 
 func (d DType) check() {
 	if d < 0 || int(d) >= len(dtypes) {
-		panic(&Error{Op: "dtype", Msg: fmt.Sprintf("there is no %s: want %s to %s", d, Float32, Bool)})
+		panic(&Error{Op: "dtype", Msg: fmt.Sprintf("there is no %s: want %s to %s", d, Float32, Float8E5M2)})
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 var fileTypes = [...]safetensors.DType{
 	Float32: safetensors.F32, Float64: safetensors.F64, Float16: safetensors.F16, BFloat16: safetensors.BF16,
 	Int64: safetensors.I64, Int32: safetensors.I32, Uint8: safetensors.U8, Bool: safetensors.Bool,
+	Float8E4M3: safetensors.F8E4M3, Float8E5M2: safetensors.F8E5M2,
 }
 
 // ErrInUse is what [Weights.Close] returns while tensors still use the file's memory.

@@ -99,7 +99,7 @@ func (b *binding) fits(name string, shape []int, float bool) bool {
 		b.missing = append(b.missing, name)
 	case !slices.Equal(got, shape):
 		b.misshapen = append(b.misshapen, fmt.Sprintf("%s (want %v, got %v)", name, shape, got))
-	case float && !dtype.IsFloat():
+	case float && !dtype.IsFloat() && !dtype.IsFloat8():
 		b.mistyped = append(b.mistyped, fmt.Sprintf("%s (%s)", name, dtype))
 	}
 	return len(b.missing)+len(b.misshapen)+len(b.mistyped) == 0

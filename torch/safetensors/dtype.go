@@ -18,6 +18,9 @@ const (
 	I32  DType = "I32"
 	U8   DType = "U8"
 	Bool DType = "BOOL"
+
+	F8E4M3 DType = "F8_E4M3"
+	F8E5M2 DType = "F8_E5M2"
 )
 
 // layout lists every element type of the format in the order in which the reference implementation lays tensors out:
@@ -40,8 +43,8 @@ var layout = []struct {
 	{"F8_E5M2FNUZ", 8},
 	{"F8_E4M3FNUZ", 8},
 	{"F8_E8M0", 8},
-	{"F8_E4M3", 8},
-	{"F8_E5M2", 8},
+	{F8E4M3, 8},
+	{F8E5M2, 8},
 	{"I8", 8},
 	{U8, 8},
 	{"F6_E3M2", 6},

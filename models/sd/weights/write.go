@@ -43,7 +43,7 @@ func source(src nn.Source, name string, dtype *torch.DType) (safetensors.Source,
 		return safetensors.Source{}, fmt.Errorf("there is no tensor %q", name)
 	}
 	to := d
-	if dtype != nil && d.IsFloat() {
+	if dtype != nil && (d.IsFloat() || d.IsFloat8()) {
 		to = *dtype
 	}
 	kind, ok := fileTypes[to]
@@ -68,6 +68,7 @@ func source(src nn.Source, name string, dtype *torch.DType) (safetensors.Source,
 var fileTypes = map[torch.DType]safetensors.DType{
 	torch.Float32: safetensors.F32, torch.Float64: safetensors.F64, torch.Float16: safetensors.F16, torch.BFloat16: safetensors.BF16,
 	torch.Int64: safetensors.I64, torch.Int32: safetensors.I32, torch.Uint8: safetensors.U8, torch.Bool: safetensors.Bool,
+	torch.Float8E4M3: safetensors.F8E4M3, torch.Float8E5M2: safetensors.F8E5M2,
 }
 
 // sources describes all tensors of a part.
