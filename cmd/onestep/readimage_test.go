@@ -118,3 +118,25 @@ func TestAlphaOfInputImages(t *testing.T) {
 	require.NotContains(t, draw("white.png", "b.png"), "transparent")
 	require.Equal(t, pixelsOf(t, at("b.png")), pixelsOf(t, at("a.png")))
 }
+
+// A JPEG has the settings, too, and can be repeated; WebP is refused.
+func TestGenerateJPEG(t *testing.T) {
+	dir, model := tinyModel(t)
+	at := func(name string) string { return filepath.Join(dir, name) }
+	code, _, errs := try("generate", "--model", model, "--prompt", "a テスト", "--seed", "1", "--steps", "2", "--threads", "1", "--out", at("a.jpg"))
+	require.Zero(t, code, errs)
+	require.Equal(t, "a テスト", settingsOf(t, at("a.jpg"))["prompt"])
+	code, _, errs = try("generate", "--from", at("a.jpg"), "--threads", "1", "--out", at("b.jpg"))
+	require.Zero(t, code, errs)
+	a, err := os.ReadFile(at("a.jpg"))
+	require.NoError(t, err)
+	b, err := os.ReadFile(at("b.jpg"))
+	require.NoError(t, err)
+	require.Equal(t, a, b)
+	code, out, errs := try("info", at("a.jpg"))
+	require.Zero(t, code, errs)
+	require.Contains(t, out, "テスト")
+	code, _, errs = try("generate", "--model", model, "--prompt", "x", "--out", at("c.webp"))
+	require.NotZero(t, code)
+	require.Contains(t, errs, "WebP")
+}

@@ -79,3 +79,18 @@ func TestTextsAreLimited(t *testing.T) {
 		require.Less(t, time.Since(start), 5*time.Second)
 	}
 }
+
+// What is written into the EXIF of a JPEG is read again; a text that a JPEG has no room for is an error.
+func TestTextsOfJPEG(t *testing.T) {
+	texts := []Text{{Parameters, "テスト 😀, café\nSteps: 4"}, {"Software", "onestep"}, {"onestep", `{"prompt": "テスト"}`}}
+	var b bytes.Buffer
+	require.NoError(t, EncodeJPEG(&b, filled(16, 8, 200), texts))
+	got, err := ReadTexts(bytes.NewReader(b.Bytes()))
+	require.NoError(t, err)
+	require.Equal(t, texts, got)
+	m, err := Decode(b.Bytes())
+	require.NoError(t, err)
+	require.Equal(t, 16, m.Bounds().Dx())
+	require.NoError(t, EncodeJPEG(&b, filled(2, 2, 1), nil))
+	require.ErrorContains(t, EncodeJPEG(&b, filled(2, 2, 1), []Text{{Parameters, strings.Repeat("a", 40000)}}), "PNG")
+}

@@ -8,9 +8,12 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 )
 
-// Write writes an image with texts, atomically, as a PNG. Without overwrite a file that exists
+// Write writes an image with texts, atomically: as a JPEG if the path ends in .jpg, .jpeg, .jpe or .jfif, and as a PNG otherwise. Without overwrite a file that exists
 // is an error that wraps fs.ErrExist. A process that is killed meanwhile leaves nothing behind where the file system has files without
 // names (O_TMPFILE), which all common ones of Linux do.
 func Write(path string, img image.Image, texts []Text, overwrite bool) error {
@@ -20,10 +23,19 @@ func Write(path string, img image.Image, texts []Text, overwrite bool) error {
 		}
 	}
 	var b bytes.Buffer
-	if err := EncodePNG(&b, img, texts); err != nil {
+	encode := EncodePNG
+	if IsJPEG(path) {
+		encode = EncodeJPEG
+	}
+	if err := encode(&b, img, texts); err != nil {
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	return place(path, b.Bytes(), overwrite)
+}
+
+// IsJPEG tells whether a path has an ending of JPEGs.
+func IsJPEG(path string) bool {
+	return slices.Contains([]string{".jpg", ".jpeg", ".jpe", ".jfif"}, strings.ToLower(filepath.Ext(path)))
 }
 
 // EncodePNG writes an image with text chunks after its header: Latin-1 text as tEXt, other text as iTXt in UTF-8.
