@@ -13,6 +13,8 @@ import (
 const (
 	maxHeader   = 100_000_000 // bytes; the reference implementation's limit
 	maxDims     = 64          // libtorch's and NumPy's limit
+	maxTensors  = 1 << 18     // ten times as many as the largest files have; without a limit, a header holds millions
+	maxMetadata = 1 << 16     // entries; trainers write about a hundred
 	metadataKey = "__metadata__"
 )
 
@@ -128,6 +130,9 @@ func (h *headerParser) parse() error {
 		if string(key) == metadataKey {
 			return h.parseMetadata()
 		}
+		if len(h.tensors) == maxTensors {
+			return h.errorf("more than %d tensors", maxTensors)
+		}
 		return h.parseTensor(string(key))
 	})
 	if err != nil {
@@ -142,6 +147,9 @@ func (h *headerParser) parseMetadata() error {
 	}
 	h.metadata = map[string]string{}
 	return h.object("an object of strings as "+metadataKey, func(key []byte) error {
+		if len(h.metadata) == maxMetadata {
+			return h.errorf("more than %d entries of %s", maxMetadata, metadataKey)
+		}
 		k := string(key)
 		if _, ok := h.metadata[k]; ok {
 			return h.errorf("metadata %s comes twice", quote(k))

@@ -108,6 +108,9 @@ var optional = []string{
 
 // parse reads a config.json of that class into c, whose fields are the defaults, key by key, so that errors can name them.
 func parse(data []byte, class string, c any, own fixed) error {
+	if len(data) > maxConfig {
+		return fmt.Errorf("it has %d bytes: want at most %d", len(data), maxConfig)
+	}
 	var file, known map[string]json.RawMessage
 	if err := json.Unmarshal(data, &file); err != nil {
 		return misread("it", err)
@@ -153,12 +156,20 @@ func parse(data []byte, class string, c any, own fixed) error {
 	return nil
 }
 
+// maxConfig is far above the size of any config.json of these networks, about 2 kB.
+const maxConfig = 1 << 20
+
 // agrees tells whether a value, or each of a list, is among those that are supported.
 func agrees(raw json.RawMessage, supported []string) bool {
 	var list []json.RawMessage
 	if json.Unmarshal(raw, &list) == nil && list != nil {
-		return !slices.ContainsFunc(list, func(v json.RawMessage) bool { return !agrees(v, supported) })
+		return len(list) <= maxLevels && !slices.ContainsFunc(list, func(v json.RawMessage) bool { return !is(v, supported) })
 	}
+	return is(raw, supported)
+}
+
+// is tells whether a value is among those that are supported.
+func is(raw json.RawMessage, supported []string) bool {
 	var v any
 	if err := json.Unmarshal(raw, &v); err != nil {
 		return false

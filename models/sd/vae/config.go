@@ -197,6 +197,10 @@ type members map[string]json.RawMessage
 
 // open reads the config.json of a class.
 func open(data []byte, class string) (members, error) {
+	const most = 1 << 20 // a config.json has about 1 kB
+	if len(data) > most {
+		return nil, fmt.Errorf("it has %d bytes: want at most %d", len(data), most)
+	}
 	var k members
 	if err := json.Unmarshal(data, &k); err != nil {
 		return nil, fmt.Errorf("want a JSON object: %w", err)
