@@ -155,3 +155,23 @@ func openCIFARArchive(file string, o Options) (*Set, error) {
 	}
 	return newSet("cifar10", t, cifarClasses, o)
 }
+
+// pythonCIFAR tells by a file's name (in lower case) whether it is of CIFAR's version for Python, which is made of pickles.
+func pythonCIFAR(name string) bool {
+	return strings.HasSuffix(name, "-python.tar.gz") && strings.HasPrefix(name, "cifar") || name == "cifar-10-batches-py" || name == "cifar-100-python" ||
+		strings.HasPrefix(name, "data_batch_") && path.Ext(name) == ""
+}
+
+// cifar100 tells whether it is of CIFAR-100's binary version, whose records have two labels.
+func cifar100(name string) bool {
+	return name == "cifar-100-binary.tar.gz" || name == "cifar-100-binary"
+}
+
+// notBinaryCIFAR says which version is read.
+func notBinaryCIFAR(file string) error {
+	if cifar100(strings.ToLower(filepath.Base(file))) {
+		return fmt.Errorf("%s: this is CIFAR-100, which is not read: write its images as files into a folder for each class", file)
+	}
+	return fmt.Errorf("%s: this is CIFAR's version for Python (pickles), which is not read: get the binary version of CIFAR-10 from https://www.cs.toronto.edu/~kriz/%s",
+		file, cifarArchive)
+}

@@ -95,7 +95,7 @@ func labelsBeside(images string) string {
 	}
 	plain := strings.TrimSuffix(labels, ".gz")
 	for _, l := range []string{labels, plain, plain + ".gz"} {
-		if _, err := os.Stat(dir + l); err == nil {
+		if st, err := os.Stat(dir + l); err == nil && !st.IsDir() {
 			return dir + l
 		}
 	}

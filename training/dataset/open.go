@@ -47,6 +47,18 @@ func open(spec string, o Options) (*Set, error) {
 		return openCIFAR(o)
 	}
 	st, err := os.Stat(spec)
+	if err != nil && braces.MatchString(spec) {
+		paths, err := expand(spec)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", spec, err)
+		}
+		for _, p := range paths {
+			if !isShard(p) {
+				return nil, fmt.Errorf("%s: a pattern may name only .tar and .tar.gz shards, and it names %s", spec, p)
+			}
+		}
+		return openShards(filepath.Base(spec), paths, o)
+	}
 	if err != nil && strings.ContainsAny(spec, "*?[") {
 		paths, err := filepath.Glob(spec)
 		if err == nil && len(paths) == 0 {
@@ -77,6 +89,9 @@ func open(spec string, o Options) (*Set, error) {
 }
 
 func openFile(path string, o Options) (*Set, error) {
+	if name := base(path); pythonCIFAR(name) || cifar100(name) {
+		return nil, notBinaryCIFAR(path)
+	}
 	if isShard(path) {
 		if found, err := holdsCIFAR(path); err != nil || found {
 			if err != nil {
@@ -116,6 +131,9 @@ func openFolder(dir string, o Options) (*Set, error) {
 	var images int
 	folders := map[string]string{}
 	for _, e := range entries {
+		if name := strings.ToLower(e.Name()); pythonCIFAR(name) || cifar100(name) {
+			return nil, notBinaryCIFAR(filepath.Join(dir, e.Name()))
+		}
 		path := filepath.Join(dir, e.Name())
 		switch name := strings.ToLower(e.Name()); {
 		case hidden(name):
@@ -253,6 +271,11 @@ type maybeGzip struct {
 func (m *maybeGzip) Close() error { return m.f.Close() }
 
 func openMaybeGzip(path string) (*maybeGzip, error) {
+	if st, err := os.Stat(path); err != nil { // before opening, which would wait for the other end of a pipe
+		return nil, err
+	} else if !st.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s: it is not a plain file", path)
+	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,6 +34,7 @@ type sample struct {
 	shard int
 	key   string // the members' name, up to the first dot
 	ext   string // the image's, "" without one
+	field string // the image's, as in key.field.ext
 	image extent
 	text  extent // .txt
 	json  extent
@@ -96,16 +96,13 @@ func (s *shards) indexTar(shard int, r io.Reader, seek io.Seeker) error {
 		if err != nil {
 			return err
 		}
-		dir, base := path.Split(m.name)
-		stem, ext, ok := strings.Cut(base, ".")
-		if !ok || stem == "" {
-			continue // as WebDataset does with README and .DS_Store
+		key, field, ext, ok := memberName(m.name)
+		if !ok || field != "" && (ext == "cls" || ext == "json") {
+			continue
 		}
-		ext = strings.ToLower(ext)
 		if !slices.Contains(imageExtensions, "."+ext) && ext != "cls" && ext != "txt" && ext != "json" {
 			continue
 		}
-		key := dir + stem
 		i, ok := byKey[key]
 		if !ok {
 			i = len(s.samples)
@@ -113,8 +110,18 @@ func (s *shards) indexTar(shard int, r io.Reader, seek io.Seeker) error {
 			s.samples = append(s.samples, sample{shard: shard, key: key})
 			s.memory += int64(unsafe.Sizeof(sample{})) + int64(len(key))
 		}
-		if err := s.add(&s.samples[i], m, ext, seek == nil); err != nil {
+		x := &s.samples[i]
+		if field != "" && (ext == "txt" && x.text != (extent{}) || ext != "txt" && x.ext != "" && x.field == "") {
+			continue // the plain one counts: s0.jpg and not s0.mask.png
+		}
+		if field == "" && x.field != "" && ext != "txt" && ext != "cls" && ext != "json" {
+			x.ext, x.field, x.image = "", "", extent{}
+		}
+		if err := s.add(x, m, ext, seek == nil); err != nil {
 			return err
+		}
+		if ext != "txt" && ext != "cls" && ext != "json" {
+			x.field = field
 		}
 	}
 	return nil
@@ -217,6 +224,9 @@ func (s *shards) name(i int) string {
 	x := &s.samples[i]
 	if x.ext == "" {
 		return fmt.Sprintf("%s: %s", s.paths[x.shard], x.key)
+	}
+	if x.field != "" {
+		return fmt.Sprintf("%s: %s.%s.%s", s.paths[x.shard], x.key, x.field, x.ext)
 	}
 	return fmt.Sprintf("%s: %s.%s", s.paths[x.shard], x.key, x.ext)
 }

@@ -65,7 +65,7 @@ func members(r io.Reader, seek io.Seeker) iter.Seq2[member, error] {
 				end = at()
 				continue
 			}
-			m := member{t, path.Clean(h.Name), at(), h.Size}
+			m := member{t, path.Clean(strings.TrimLeft(h.Name, "/")), at(), h.Size}
 			sparse := h.Typeflag == tar.TypeGNUSparse
 			for key := range h.PAXRecords {
 				sparse = sparse || strings.HasPrefix(key, "GNU.sparse.")
@@ -73,6 +73,8 @@ func members(r io.Reader, seek io.Seeker) iter.Seq2[member, error] {
 			switch {
 			case sparse:
 				err = fmt.Errorf("%q is a sparse file", h.Name)
+			case h.Typeflag == tar.TypeLink || h.Typeflag == tar.TypeSymlink:
+				err = fmt.Errorf("%q is a link to %q: make the archive with tar --hard-dereference --dereference, which stores the file", h.Name, h.Linkname)
 			case h.Typeflag != tar.TypeReg:
 				err = fmt.Errorf("%q is neither a file nor a folder but a link or a device", h.Name)
 			case !fs.ValidPath(m.name) || m.name == ".":
