@@ -162,6 +162,7 @@ The names of the files that were written go to standard output. A file that exis
 	f.Var(count{&o.Threads}, "threads", "threads of one operator (default: as many as processors)")
 	f.BoolVar(&o.Bare, "no-metadata", false, "leave the settings out of the image")
 	f.BoolVar(&o.Overwrite, "overwrite", false, "replace files that exist")
+	f.BoolVar(&o.Force, "force", false, "go on where the estimated need of memory is more than there is")
 	a.jsonFlag(cmd)
 	offerChoices(cmd)
 	call(f, "FILE|DIR", "model", "vae", "tiny-vae", "control-model")

@@ -18,6 +18,7 @@ import (
 const (
 	exitFailure     = 1
 	exitUsage       = 2
+	exitMemory      = 3
 	exitInterrupted = 130
 )
 
@@ -46,11 +47,14 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 // explain returns what to say of an error, and its exit code.
 func explain(err error, interrupted bool) (msg string, code int) {
 	var use *job.UsageError
+	var space *job.MemoryError
 	switch {
 	case interrupted && errors.Is(err, context.Canceled):
 		return "interrupted", exitInterrupted
 	case errors.As(err, &use):
 		return err.Error(), exitUsage
+	case errors.As(err, &space):
+		return err.Error(), exitMemory
 	case errors.Is(err, torch.ErrOutOfMemory):
 		return fmt.Sprintf("the memory is full; a smaller --batch needs less (%v)", err), exitFailure
 	}
@@ -73,7 +77,7 @@ func (a *app) root() *cobra.Command {
 		Long: `Train consistency models and draw images from them in one step.
 
 Results go to standard output, progress and logs to standard error. Exit codes: 0 done, 1 failure, 2 wrong use,
-130 interrupted.`,
+3 not enough memory, 130 interrupted.`,
 		Version:                    versionText(),
 		SilenceErrors:              true,
 		SilenceUsage:               true,

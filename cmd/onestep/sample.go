@@ -30,6 +30,7 @@ alone, and nothing is drawn, unless --overwrite is given.`,
 				return &job.UsageError{Msg: fmt.Sprintf("--label: want a class from 0 on, got %d", o.Label)}
 			}
 			sc := newScreen(a.stderr)
+			o.Note = func(note string) { sc.log.Warn(note) }
 			got, err := o.Run(cmd.Context(), func(done, all int) {
 				if done <= o.Batch && done < all {
 					sc.start() // what fits into one batch needs no bar
@@ -60,6 +61,7 @@ alone, and nothing is drawn, unless --overwrite is given.`,
 	f.StringVar(&o.Device, "device", o.Device, "cpu, cuda or cuda:N")
 	f.Var(count{&o.Threads}, "threads", "threads of one operator (default: as many as processors)")
 	f.BoolVar(&o.Overwrite, "overwrite", false, "replace files that exist")
+	f.BoolVar(&o.Force, "force", false, "go on where the estimated need of memory is more than there is")
 	a.jsonFlag(cmd)
 	offerChoices(cmd)
 	call(f, "FILE|DIR|builtin", "model")

@@ -86,6 +86,7 @@ Ctrl-C ends it at once.`,
 	f.Uint64Var(&o.Seed, "seed", 0, "seed of weights, order and noise (default 0)")
 	f.StringVar(&o.Device, "device", o.Device, "cpu, cuda or cuda:N")
 	f.Var(count{&o.Threads}, "threads", "threads of one operator (default: as many as processors)")
+	f.BoolVar(&o.Force, "force", false, "go on where the estimated need of memory is more than there is")
 
 	f.StringVar(&o.Dir, "data-dir", "", "fashion-mnist, cifar10: folder that holds them, besides the usual places")
 	f.Var(count{&o.Resolution}, "resolution", "height and width in pixels (default: the images' own)")

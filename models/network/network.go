@@ -172,6 +172,20 @@ func (c Config) Count() int {
 	return 0
 }
 
+// Activations estimates how many elements the network's tensors have together at most, for one sample: while it predicts, or with
+// gradients while these are computed.
+func (c Config) Activations(gradients bool) float64 {
+	switch {
+	case c.UNet != nil:
+		return c.UNet.Activations(gradients)
+	case c.DiT != nil:
+		return c.DiT.Activations(gradients)
+	case c.MLP != nil:
+		return c.MLP.Activations(gradients)
+	}
+	return 0
+}
+
 // New makes the network with random weights drawn from seed.
 func New(c Config, dev torch.Device, seed uint64) (Network, error) {
 	if err := c.one(); err != nil {

@@ -90,6 +90,7 @@ type Generate struct {
 	Preview   string `json:"-"` // a file that shows the picture as it is being drawn
 	Bare      bool   `json:"-"` // pictures without text
 	Overwrite bool   `json:"-"`
+	Force     bool   `json:"-"` // try even if the memory seems too small
 
 	Index int `json:"index,omitempty"` // which of the pictures that share noise
 
@@ -171,7 +172,7 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 	if err := o.tryScheduler(t); err != nil {
 		return none, err
 	}
-	if err := use(dev, o.Threads); err != nil {
+	if err := use(dev, o.Threads, note); err != nil {
 		return none, err
 	}
 	close, err := o.open(&t, dev)
@@ -449,7 +450,10 @@ func (o *Generate) tryScheduler(t sampling.TextToImage) error {
 	if err != nil {
 		return fmt.Errorf("%s: unet: %w", o.Model, err)
 	}
-	return t.Try(c, network.TimeCondProjDim > 0)
+	if err := t.Try(c, network.TimeCondProjDim > 0); err != nil {
+		return err
+	}
+	return o.fitsMemory(files, t)
 }
 
 // open reads the weights. What it returns closes them.

@@ -102,7 +102,7 @@ func (o Inspect) Run(ctx context.Context) (Inspected, error) {
 	if err != nil {
 		return none, usage("--device: %v", err)
 	}
-	if err := use(dev, o.Threads); err != nil {
+	if err := use(dev, o.Threads, nil); err != nil {
 		return none, err
 	}
 	model, err := openFile(o.Model, dev)

@@ -32,6 +32,7 @@ type Train struct {
 	Seed      uint64    `json:"seed"`
 	Device    string    `json:"device"`
 	Threads   int       `json:"threads,omitempty"` // 0: all processors
+	Force     bool      `json:"-"`                 // try even if the memory seems too small
 	Clip      float64   `json:"clip"`
 	EMA       float64   `json:"ema"`                  // Unset: by Steps
 	Widths    []float64 `json:"widths,omitempty"`     // of power-function averages, beside the one by EMA

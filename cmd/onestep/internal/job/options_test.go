@@ -243,15 +243,6 @@ func TestRunRefusesData(t *testing.T) {
 	}
 }
 
-// Batches that no machine has the memory for are wrong use; others are not judged.
-func TestFits(t *testing.T) {
-	require.NoError(t, fits(64, 3, 32, 16))
-	err := fits(1<<20, 3, 1024, 16)
-	var u *UsageError
-	require.ErrorAs(t, err, &u)
-	require.ErrorContains(t, err, "--batch: 1048576 images of 3×1024×1024 need 52777 GB, this machine has ")
-}
-
 func TestToMapKeepsNumbers(t *testing.T) {
 	o := DefaultTrain()
 	o.Seed = 1<<64 - 1

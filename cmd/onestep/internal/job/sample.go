@@ -39,6 +39,9 @@ type Sample struct {
 	Threads   int       `json:"-"` // 0: all processors
 	Out       string    `json:"-"` // FILE.png: a grid, or the image itself when N is 1; DIR/: a file an image
 	Overwrite bool      `json:"-"`
+	Force     bool      `json:"-"` // try even if the memory seems too small
+
+	Note func(string) `json:"-"` // is told what the user may want to know; may be nil
 }
 
 // DefaultSample returns the options that hold where nothing else is said.
@@ -124,7 +127,7 @@ func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled,
 	if err != nil {
 		return none, err
 	}
-	if err := use(dev, o.Threads); err != nil {
+	if err := use(dev, o.Threads, o.Note); err != nil {
 		return none, err
 	}
 	model, err := openFile(o.Model, dev)
@@ -151,8 +154,7 @@ func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled,
 	if len(shape) != 3 {
 		return none, fmt.Errorf("model %s: it draws %d numbers and no images", model.Path, shape[0])
 	}
-	// Noise, its sum with the image, and the result.
-	if err := fits(min(o.Batch, o.N), shape[0], shape[1], 3*4); err != nil {
+	if err := o.fitsMemory(d.Network, dev); err != nil {
 		return none, err
 	}
 	if folder {

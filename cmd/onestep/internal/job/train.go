@@ -16,8 +16,6 @@ import (
 	"strings"
 	"sync"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/lpips"
@@ -42,6 +40,13 @@ type Hooks struct {
 	Scalars func(k int, values map[string]float64) error
 	Picture func(k int, img image.Image) error
 	Version string // written to options.json
+}
+
+// warn logs a notice.
+func (h Hooks) warn(note string) {
+	if h.Log != nil {
+		h.Log.Warn(note)
+	}
 }
 
 // Trained is how a run ended.
@@ -100,10 +105,6 @@ func (o *Train) start(m method, data *dataset.Set) (checkpoint.Description, erro
 	if err != nil {
 		return none, err
 	}
-	// Decoded batches wait beside the one in use; as numbers, a batch is there at two noise levels, and once as noise.
-	if err := fits(o.Batch, c, h, o.Workers+3+3*4); err != nil {
-		return none, err
-	}
 	classes := 0
 	if o.Classes {
 		if classes = len(data.Classes()); classes == 0 {
@@ -112,11 +113,14 @@ func (o *Train) start(m method, data *dataset.Set) (checkpoint.Description, erro
 	}
 	if !o.starts() {
 		d.Network = d.Network.With(classes, o.Dropout).Told(m.until, len(o.Guidance) == 2, o.Drop > 0)
-		return d, nil
+		return d, o.fitsMemory(d.Network)
 	}
 	d.Network = d.Network.Told(m.until, len(o.Guidance) == 2, o.Drop > 0)
 	images := network.Config{UNet: &unet.Config{Resolution: h, InChannels: c, Classes: classes}}
-	return d, sameImages(o.startsBy(), d.Network, images)
+	if err := sameImages(o.startsBy(), d.Network, images); err != nil {
+		return d, err
+	}
+	return d, o.fitsMemory(d.Network)
 }
 
 // fit returns the model for images of that many colours and pixels: the one that the run starts from, or a new one.
@@ -247,7 +251,7 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 	if err := o.Resolve(); err != nil {
 		return out, err
 	}
-	if err := use(dev, o.Threads); err != nil {
+	if err := use(dev, o.Threads, h.warn); err != nil {
 		return out, err
 	}
 	data, start, err := o.open()
@@ -469,29 +473,20 @@ func learnt(net training.Module, objective training.Objective) iter.Seq2[string,
 	}
 }
 
-// fits refuses batches that cannot be in this machine's memory, were it only for the images, of that many bytes a value.
-// What a network needs beside them is found out by running it.
-func fits(batch, channels, side, bytes int) error {
-	var info unix.Sysinfo_t
-	if err := unix.Sysinfo(&info); err != nil {
-		return fmt.Errorf("memory of this machine: %w", err)
-	}
-	have := float64(info.Totalram) * float64(info.Unit)
-	if need := float64(batch) * float64(channels*side*side) * float64(bytes); need > have {
-		return usage("--batch: %d images of %d×%d×%d need %.0f GB, this machine has %.0f GB", batch, channels, side, side, need/1e9, have/1e9)
-	}
-	return nil
-}
-
-// use makes a device ready, with that many threads an operator on the CPU; 0 leaves libtorch's choice.
-func use(dev torch.Device, threads int) error {
+// use makes a device ready, with that many threads an operator on the CPU, at most as many as processors, which is noted; 0 leaves
+// libtorch's choice.
+func use(dev torch.Device, n int, note func(string)) error {
 	if err := dev.Available(); err != nil {
 		return err
 	}
-	if threads == 0 {
+	if n == 0 {
 		return nil
 	}
-	return torch.SetThreads(threads)
+	n, notice := threads(n)
+	if notice != "" && note != nil {
+		note(notice)
+	}
+	return torch.SetThreads(n)
 }
 
 // once logs every corrupt image the first time that it is met.
@@ -542,8 +537,9 @@ func examples(ctx context.Context, f any, d checkpoint.Description, dev torch.De
 func (o *Train) ownTeacher(dev torch.Device, p *parts, data *dataset.Set) error {
 	c, h, w := data.Shape()
 	n, size := data.Len(), c*h*w
-	if err := fits(n, c, h, 1+4); err != nil {
-		return fmt.Errorf("--teacher %s: %w", empirical, err)
+	all := need{host: 5 * float64(n) * float64(size)} // as bytes and as numbers
+	if err := all.enough(torch.CPU, fmt.Sprintf("--teacher %s: all %d images", empirical, n), "choose a smaller --resolution"); err != nil && !o.Force {
+		return err
 	}
 	pixels, labels := make([]byte, n*size), make([]int64, n)
 	good := 0

@@ -1,0 +1,147 @@
+// Package memory says how much memory the process may still take, by what the kernel and the limits on the process allow, so that a
+// program can refuse what cannot fit before the kernel kills it.
+package memory
+
+import (
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+)
+
+// Space is memory that can still be taken.
+type Space struct {
+	Bytes int64
+	Limit string // what bounds it: "the machine", "the control group", "the address space limit (ulimit -v)"
+}
+
+// Available returns the least of what the machine has free (MemAvailable, and free swap), what the process's control groups (v1 and v2)
+// leave, and what RLIMIT_AS and RLIMIT_DATA leave. ok is false where none of these can be read.
+func Available() (space Space, ok bool) {
+	limits := map[string]uint64{}
+	for name, resource := range map[string]int{"the address space limit (ulimit -v)": unix.RLIMIT_AS, "the data size limit (ulimit -d)": unix.RLIMIT_DATA} {
+		var r unix.Rlimit
+		if unix.Getrlimit(resource, &r) == nil {
+			limits[name] = r.Cur
+		}
+	}
+	return available(os.DirFS("/"), limits)
+}
+
+func available(root fs.FS, limits map[string]uint64) (space Space, ok bool) {
+	space.Bytes = math.MaxInt64
+	take := func(bytes int64, limit string) {
+		if bytes = max(bytes, 0); bytes < space.Bytes {
+			space, ok = Space{bytes, limit}, true
+		}
+	}
+	info := table(root, "proc/meminfo")
+	if v, there := info["MemAvailable"]; there {
+		take((v+info["SwapFree"])*1024, "the machine")
+	}
+	for _, g := range groups(root) {
+		if left, there := g.left(root); there {
+			take(left, "the control group")
+		}
+	}
+	resident := table(root, "proc/self/status")["VmRSS"] * 1024 // the range that is reserved for tensors is address space, too, and not yet used
+	for name, limit := range limits {
+		if limit < math.MaxInt64 {
+			take(int64(limit)-resident, name)
+		}
+	}
+	return space, ok
+}
+
+// group is one level of the process's control groups.
+type group struct {
+	dir                   string
+	limit, usage, pageKey string // names of its files, and of what memory.stat calls pages of files
+}
+
+// groups lists the process's group and those above it, of both versions.
+func groups(root fs.FS) (all []group) {
+	data, err := fs.ReadFile(root, "proc/self/cgroup")
+	if err != nil {
+		return nil
+	}
+	for line := range strings.Lines(string(data)) {
+		parts := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if len(parts) != 3 {
+			continue
+		}
+		g := group{"sys/fs/cgroup", "memory.max", "memory.current", "file"}
+		if parts[0] != "0" || parts[1] != "" {
+			if !strings.Contains(","+parts[1]+",", ",memory,") {
+				continue
+			}
+			g = group{"sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache"}
+		}
+		// In a container the path may be the host's, and what it names be mounted at the top.
+		for at := path.Join("/", parts[2]); ; at = path.Dir(at) {
+			one := g
+			one.dir = path.Join(g.dir, at)
+			all = append(all, one)
+			if at == "/" {
+				break
+			}
+		}
+	}
+	return all
+}
+
+// left is what the group may still take. Pages of files that it holds can be dropped, and count as free.
+func (g group) left(root fs.FS) (int64, bool) {
+	limit, ok := number(root, path.Join(g.dir, g.limit))
+	usage, there := number(root, path.Join(g.dir, g.usage))
+	if !ok || !there || limit >= 1<<60 { // version 1 writes a huge number for none
+		return 0, false
+	}
+	stat := table(root, path.Join(g.dir, "memory.stat"))
+	pages := stat[g.pageKey] - stat["shmem"] - stat["total_shmem"]
+	return limit - usage + max(0, pages), true
+}
+
+func number(root fs.FS, name string) (int64, bool) {
+	data, err := fs.ReadFile(root, name)
+	if err != nil {
+		return 0, false
+	}
+	v, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64) // "max" is none
+	return v, err == nil
+}
+
+// table reads lines of a name and a number.
+func table(root fs.FS, name string) map[string]int64 {
+	out := map[string]int64{}
+	data, err := fs.ReadFile(root, name)
+	if err != nil {
+		return out
+	}
+	for line := range strings.Lines(string(data)) {
+		if f := strings.Fields(line); len(f) >= 2 {
+			if v, err := strconv.ParseInt(f[1], 10, 64); err == nil {
+				out[strings.TrimSuffix(f[0], ":")] = v
+			}
+		}
+	}
+	return out
+}
+
+// Size writes a number of bytes as "1.5 GiB".
+func Size(bytes float64) string {
+	units := []string{"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"}
+	i := 0
+	for ; bytes >= 1024 && i < len(units)-1; i++ {
+		bytes /= 1024
+	}
+	if i == 0 || bytes >= 100 {
+		return fmt.Sprintf("%.0f %s", bytes, units[i])
+	}
+	return fmt.Sprintf("%.1f %s", bytes, units[i])
+}

@@ -1,0 +1,97 @@
+package sd
+
+import (
+	"fmt"
+
+	"github.com/onestep-go/onestep/models/sd/unet"
+	"github.com/onestep-go/onestep/models/sd/vae"
+	"github.com/onestep-go/onestep/models/sd/weights"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
+)
+
+// Drawing is what an estimate of memory is asked for.
+type Drawing struct {
+	Width, Height int  // in pixels; 0: what the model was trained for
+	Together      int  // images generated together; 0: 1
+	Guided        bool // each step evaluates the network with the prompt and without it
+}
+
+// Need is an estimate of memory, in bytes.
+type Need struct {
+	Width, Height int     // of the images
+	Weights       float64 // of all parts, in the type that is computed in
+	Network       float64 // the U-Net's activations
+	Decoder       float64 // the autoencoder's, for one image
+	Images        float64 // images as numbers on their way in and out, in the memory of the host
+}
+
+// Peak is what is needed at once, at most.
+func (n Need) Peak() float64 { return n.Weights + max(n.Network, n.Decoder) + n.Images }
+
+// EstimateNeed says how much memory it takes to open a model by options o and generate images. It reads configurations, no weights. Of a
+// tiny autoencoder it assumes TAESD's shape.
+func EstimateNeed(files *weights.Model, o Options, d Drawing) (n Need, err error) {
+	if files.UNet == nil {
+		return n, fmt.Errorf("a %s has no unet", files.Kind)
+	}
+	c, err := unet.ParseConfig(files.UNet.Config)
+	if err != nil {
+		return n, fmt.Errorf("unet: %w", err)
+	}
+	size := float64(o.DType.Size())
+	add := func(plan []nn.Shape, bytes float64) { n.Weights += bytes * float64(nn.Count(plan)) }
+	add(unet.Shapes(c), size)
+	for i, part := range []*weights.Component{files.Text, files.Text2} {
+		if part == nil {
+			continue
+		}
+		plan, err := textShapes(i == 1)(part.Config)
+		if err != nil {
+			return n, fmt.Errorf("text_encoder: %w", err)
+		}
+		add(plan, size)
+	}
+	factor, decoder, kind := 8, func(h, w int) float64 { return vae.TAESD().Activations(h, w, o.Tile) }, size
+	if o.TinyVAE == "" {
+		own := files.VAE
+		if o.VAE != "" {
+			if own, err = weights.OpenComponent(o.VAE, weights.Options{Variant: o.Variant, Mixed: o.Mixed}); err != nil {
+				return n, err
+			}
+			defer own.Close()
+		}
+		if own == nil {
+			return n, fmt.Errorf("the model has no vae")
+		}
+		v, err := vae.ParseConfig(own.Config)
+		if err != nil {
+			return n, fmt.Errorf("vae: %w", err)
+		}
+		if o.DType == torch.Float16 && *v.ForceUpcast {
+			kind = 4
+		}
+		add(vae.Shapes(v), kind)
+		factor, decoder = 1<<(len(v.Channels)-1), func(h, w int) float64 { return v.Activations(h, w, o.Tile) }
+	}
+	side := func(v, i int) int {
+		switch s := c.SampleSize; {
+		case v != 0:
+			return v
+		case len(s) == 0:
+			return 512
+		default:
+			return s[min(i, len(s)-1)] * factor
+		}
+	}
+	n.Width, n.Height = side(d.Width, 1), side(d.Height, 0)
+	passes := float64(max(d.Together, 1))
+	pixels := passes * float64(n.Width) * float64(n.Height)
+	if d.Guided {
+		passes *= 2
+	}
+	n.Network = size * passes * c.Activations(max(n.Height/factor, 1), max(n.Width/factor, 1))
+	n.Decoder = kind * decoder(n.Height, n.Width)
+	n.Images = 40 * pixels
+	return n, nil
+}
