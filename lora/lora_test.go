@@ -443,6 +443,7 @@ func TestOpenRefuses(t *testing.T) {
 		{[]safetensors.Source{tensor("lora_unet_x.lora_down.weight", 0, 4), tensor("lora_unet_x.lora_up.weight", 4, 0)}, nil, "rank 0"},
 		{[]safetensors.Source{tensor("lora_unet_x.lora_down.weight", 4), tensor("lora_unet_x.lora_up.weight", 4, 4)}, nil, "down: want 2 dimensions"},
 		{[]safetensors.Source{tensor("lora_unet_x.oft_blocks", 4, 4)}, nil, "not supported: lora_unet_x.oft_blocks (OFT)"},
+		{[]safetensors.Source{tensor("x.boft_R", 4, 4), tensor("lora_unet_x.a1.weight", 4, 4)}, nil, "lora_unet_x.a1.weight (GLoRA), x.boft_R (BOFT)"},
 		{[]safetensors.Source{tensor("lora_unet_x.lora_down.weight", 2, 4), tensor("lora_unet_x.lora_up.weight", 4, 2), tensor("lora_unet_x.alpha", 3)}, nil,
 			"alpha: want one number"},
 		{[]safetensors.Source{tensor("lora_unet_x.hada_w1_a", 4, 2), tensor("lora_unet_x.hada_w1_b", 2, 4)}, nil, "want down and up of a LoRA, or all of a LoHa"},
