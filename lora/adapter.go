@@ -222,6 +222,9 @@ func (f *File) finite(pairs []pair) error {
 					if err != nil {
 						return err
 					}
+					if t.DType().IsFloat8() { // to compute with
+						t = t.To(s, torch.Float32)
+					}
 					if t.IsFinite(s).All(s).Item() == 0 {
 						bad = append(bad, quote.Text(name))
 					}

@@ -183,7 +183,7 @@ func (f *File) complete(m *Module, c configs) error {
 	m.shapes = shapes
 	for r, name := range m.tensors {
 		shape, d, _ := f.src.Info(name)
-		if !d.IsFloat() && r != alpha {
+		if !d.IsFloat() && !d.IsFloat8() && r != alpha {
 			return fmt.Errorf("%s: want numbers of floating point, got %s", r, d)
 		}
 		shapes[r] = shape

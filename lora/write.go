@@ -312,6 +312,7 @@ func exact(d torch.DType, v float64) torch.DType {
 
 var fileTypes = map[torch.DType]safetensors.DType{
 	torch.Float32: safetensors.F32, torch.Float64: safetensors.F64, torch.Float16: safetensors.F16, torch.BFloat16: safetensors.BF16,
+	torch.Float8E4M3: safetensors.F8E4M3, torch.Float8E5M2: safetensors.F8E5M2,
 }
 
 func source(n named) (safetensors.Source, error) {
