@@ -44,9 +44,7 @@ func findAlias(dir, name string) (string, error) {
 // notes say what of the adapters' files is not used.
 func (on *adapters) notes() (notes []string) {
 	for _, file := range on.order {
-		for _, n := range adapterNotes(file, on.loaded[file].Notices(), on.loaded[file].Embeddings()) {
-			notes = append(notes, n)
-		}
+		notes = append(notes, adapterNotes(file, on.loaded[file].Notices(), on.loaded[file].Embeddings())...)
 	}
 	return notes
 }
