@@ -85,6 +85,9 @@ func Open(path string) (_ *File, err error) {
 			err = errors.Join(err, src.Close())
 		}
 	}()
+	if weights.IsInversion(src) {
+		return nil, fmt.Errorf("%s: it is a textual inversion embedding, which adds a word to prompts, and not an adapter", path)
+	}
 	c, err := f.configs(folder)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)

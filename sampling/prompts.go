@@ -2,6 +2,7 @@ package sampling
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd"
@@ -19,7 +20,9 @@ func (d *decision) check(text string) error {
 }
 
 // text is how prompts are read.
-func (d *decision) text(prompt string) sd.Text { return sd.Text{Prompt: prompt, Plain: d.Plain} }
+func (d *decision) text(prompt string) sd.Text {
+	return sd.Text{Prompt: prompt, Plain: d.Plain, Inversions: d.Inversions}
+}
 
 // tags reports tags in a prompt that cannot have the effect that whoever wrote them wants: it would be silently encoded as words.
 // Tags of unknown kinds are words, with a notice.
@@ -35,6 +38,9 @@ func (d *decision) tags(text string) error {
 		case "hypernet":
 			return fmt.Errorf("%s asks for a hypernetwork, and these are not supported: remove the tag", quote.Quoted(t.Text))
 		default:
+			if slices.ContainsFunc(d.Inversions, func(in sd.Inversion) bool { return prompt.Mentions(t.Text, in.Word) }) {
+				continue
+			}
 			d.note("the tag %s is of an unknown kind and is read as words of the prompt", quote.Quoted(t.Text))
 		}
 	}

@@ -59,6 +59,9 @@ type TextToImage struct {
 	// What SDXL is told: how large the picture was, and which corner of it was cut off. 0: the size that is drawn, none.
 	OriginalSize, Crop image.Point
 
+	// Inversions are textual inversion embeddings, whose words Negative and the prompts may have.
+	Inversions []sd.Inversion
+
 	Adapters nn.Adapters // of single layers of the network and the text encoders; package lora has such
 	// Tagged returns the adapters that a text asks for by tags, <lora:name:weight>, in addition; nil: such tags are an error.
 	Tagged func(tags []prompt.LoRA) (nn.Adapters, error)

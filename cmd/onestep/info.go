@@ -77,6 +77,12 @@ func (a *app) inform(path, variant string, all bool) error {
 			return a.infoPicture(path)
 		}
 	}
+	if e, ok, err := job.DescribeEmbedding(path); ok {
+		if err != nil {
+			return err
+		}
+		return a.print(e, e.String())
+	}
 	if isZip, err := startsWith(path, "PK\x03\x04"); err != nil || isZip { // a checkpoint of torch.save
 		if err != nil {
 			return err

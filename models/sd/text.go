@@ -14,6 +14,8 @@ type Text struct {
 	Prompt   string
 	Plain    bool // as it is: no weights, and what does not fit into one chunk of tokens is cut off, as in diffusers
 	ClipSkip int  // last layers of the encoders that are left out
+
+	Inversions []Inversion // whose words the prompt may have
 }
 
 // Embedding is what a text becomes for the network.
@@ -51,8 +53,17 @@ func (m *Model) Check(t Text) error {
 	if n := len(t.Prompt); n > maxPrompt {
 		return fmt.Errorf("the prompt has %d bytes: want at most %d", n, maxPrompt)
 	}
+	for _, in := range t.Inversions {
+		if err := m.fits(in); err != nil {
+			return err
+		}
+	}
 	for _, enc := range m.Texts {
-		if chunks, _ := t.chunks(enc.Tokenizer); len(chunks) > maxChunks {
+		by, err := enc.tokenizer(t)
+		if err != nil {
+			return err
+		}
+		if chunks, _ := t.chunks(by); len(chunks) > maxChunks {
 			return fmt.Errorf("the prompt takes %d chunks of %d tokens: want at most %d chunks", len(chunks), enc.Tokenizer.Max()-2, maxChunks)
 		}
 	}
@@ -61,7 +72,11 @@ func (m *Model) Check(t Text) error {
 
 // Cut returns the end of a text that the model would not see.
 func (m *Model) Cut(t Text) string {
-	_, cut := t.chunks(m.Texts[0].Tokenizer)
+	by, err := m.Texts[0].tokenizer(t)
+	if err != nil {
+		return "" // which Check reports
+	}
+	_, cut := t.chunks(by)
 	return cut
 }
 
@@ -83,7 +98,8 @@ func (m *Model) Embed(s *torch.Scope, a nn.Adapters, texts ...Text) []Embedding 
 		last := i == len(m.Texts)-1
 		chunks := make([][]prompt.Chunk, len(texts))
 		for j, t := range texts {
-			chunks[j], _ = t.chunks(enc.Tokenizer)
+			by, _ := enc.tokenizer(t) // Check has seen that there is one
+			chunks[j], _ = t.chunks(by)
 		}
 		for j := range chunks {
 			for k := range chunks {
@@ -96,7 +112,11 @@ func (m *Model) Embed(s *torch.Scope, a nn.Adapters, texts ...Text) []Embedding 
 			if pooled { // SDXL's networks see the last layer but one, without the norm
 				o.Skip, o.Raw = t.ClipSkip+1, true
 			}
+			o.Extra = vectors(s, t.Inversions, i, m.DType())
 			hidden, pool := enc.embed(s, chunks[j], o)
+			if o.Extra != nil {
+				o.Extra.Free()
+			}
 			parts[j] = append(parts[j], hidden)
 			if pool != nil {
 				out[j].Pooled = pool

@@ -89,6 +89,9 @@ type Options struct {
 	Raw        bool        // Output.Hidden without the final norm
 	HiddenOnly bool        // Output.Pooled is not wanted; then layers that Hidden leaves out do not run
 	Adapters   nn.Adapters // of linear layers and norms
+
+	// Extra are the vectors of tokens from Config.Vocab on, [k, Width], beside the encoder's own: of textual inversion embeddings.
+	Extra *torch.Tensor
 }
 
 // Output is what a text becomes.
@@ -96,7 +99,7 @@ type Output struct {
 	Hidden *torch.Tensor // [n, L, Width]: a vector for each token
 	// Pooled is one vector for each text, [n, Width], or [n, ProjectionDim] through the projection if there is one: what the
 	// last layer and the final norm make of the token that ends the text. That is the first one of Config.EOS, or the first
-	// of the text if there is none; where EOS is 2, as old files have it, it is the first of the largest number.
+	// of the text if there is none; where EOS is 2, as old files have it, it is the first of the largest number below Config.Vocab.
 	Pooled *torch.Tensor
 }
 
@@ -104,9 +107,12 @@ type Output struct {
 // follows the end of a text, padding, is encoded like the rest. A shape or a Skip that cannot be panics with a *torch.Error.
 func (e *Encoder) Forward(s *torch.Scope, ids *torch.Tensor, o Options) Output {
 	e.check(ids, o.Skip)
+	if x := o.Extra; x != nil && (x.NDim() != 2 || x.Dim(0) < 1 || x.Dim(1) != e.config.Width) {
+		panic(&torch.Error{Op: "clip", Msg: fmt.Sprintf("want extra vectors of shape [k, %d], got %v", e.config.Width, x.Shape())})
+	}
 	var out Output
 	hidden := len(e.layers) - o.Skip // layers until Hidden
-	h := e.embed(s, ids)
+	h := e.embed(s, ids, o.Extra)
 	for i, l := range e.layers {
 		if i == hidden {
 			out.Hidden = h
@@ -152,16 +158,26 @@ func (e *Encoder) check(ids *torch.Tensor, skip int) {
 }
 
 // embed returns the vectors of tokens and their positions, [n, L, Width].
-func (e *Encoder) embed(s *torch.Scope, ids *torch.Tensor) *torch.Tensor {
+func (e *Encoder) embed(s *torch.Scope, ids, extra *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		return e.tokens.Forward(s, ids).Add(s, e.positions.Weight.Narrow(s, 0, 0, ids.Dim(1)))
+		var x *torch.Tensor
+		if extra == nil {
+			x = e.tokens.Forward(s, ids)
+		} else {
+			n := float64(e.config.Vocab)
+			mine := nn.Embedding{Weight: extra}.Forward(s, ids.SubScalar(s, n).ClampMin(s, 0))
+			given := ids.GeScalar(s, n)
+			theirs := e.tokens.Forward(s, ids.MaskedFill(s, given, 0))
+			x = torch.Where(s, given.Unsqueeze(s, 2), mine, theirs)
+		}
+		return x.Add(s, e.positions.Weight.Narrow(s, 0, 0, ids.Dim(1)))
 	})
 }
 
 // pool returns Output.Pooled of the last layer's h [n, L, Width]. The norm is of single tokens: those at the ends suffice.
 func (e *Encoder) pool(s *torch.Scope, h, ids *torch.Tensor, a nn.Adapters) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		end := ids
+		end := ids.MaskedFill(s, ids.GeScalar(s, float64(e.config.Vocab)), 0) // tokens of Options.Extra end no text
 		if e.config.EOS != legacyEOS {
 			end = ids.EqScalar(s, float64(e.config.EOS)).To(s, torch.Int64)
 		}

@@ -63,6 +63,9 @@ func (t *Tokenizer) Chunks(spans []Span, backtrack int) []Chunk {
 			continue
 		}
 		for _, id := range t.Encode(span.Text) {
+			if n := t.runs[id].Vectors; n > 0 && len(ids)+n > full { // the vectors of an embedding stay together, as in A1111
+				next()
+			}
 			switch {
 			case id == comma:
 				lastComma = len(ids)

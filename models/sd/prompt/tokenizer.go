@@ -25,6 +25,10 @@ type Tokenizer struct {
 	max           int
 	added         []special // tokens that texts may name, besides the one that pads
 	raw, cleaned  names     // those of them that are looked for in texts as they are, and in clean ones
+
+	given names        // words of WithWords
+	runs  map[int]Word // by their first tokens
+	first int          // the first of them
 }
 
 // merges are the pairs of OpenAI's CLIP (github.com/openai/CLIP, MIT: see merges.LICENSE), the first of bpe_simple_vocab_16e6.txt.
@@ -209,11 +213,18 @@ func (t *Tokenizer) Encode(text string) []int {
 	for text = strings.ToValidUTF8(text, "\uFFFD"); text != ""; {
 		plain, id, rest := t.raw.next(text)
 		for plain = clean(plain); plain != ""; {
-			words, id, rest := t.cleaned.next(plain)
-			for _, word := range split(words) {
-				out = t.encodeWord(out, word)
+			common, id, rest := t.given.word(plain)
+			for common != "" {
+				words, id, rest := t.cleaned.next(common)
+				for _, word := range split(words) {
+					out = t.encodeWord(out, word)
+				}
+				put(id)
+				common = rest
 			}
-			put(id)
+			for i := range t.runs[id].Vectors {
+				put(id + i)
+			}
 			plain = rest
 		}
 		put(id)
@@ -222,10 +233,15 @@ func (t *Tokenizer) Encode(text string) []int {
 	return out
 }
 
-// Decode returns what tokens spell, as transformers does: with spaces after words. Numbers that are no tokens are left out.
+// Decode returns what tokens spell, as transformers does: with spaces after words. Words of [Tokenizer.WithWords] are spelled
+// as they were given. Numbers that are no tokens are left out.
 func (t *Tokenizer) Decode(ids []int) string {
 	var b []byte
 	for _, id := range ids {
+		if w, ok := t.runs[id]; ok {
+			b = append(b, w.Text+" "...)
+			continue
+		}
 		if id < 0 || id >= len(t.words) {
 			continue
 		}

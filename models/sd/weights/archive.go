@@ -20,6 +20,7 @@ type archive struct {
 	m       *torch.Mapped
 	tensors map[string]stored
 	order   []string
+	strings map[string]string // beside the tensors
 }
 
 // stored is where a tensor is in the file.
@@ -108,6 +109,15 @@ func (a *archive) read(data []byte) error {
 	if err != nil {
 		return fmt.Errorf("data.pkl: %w", err)
 	}
+	if d, ok := root.(*dict); ok {
+		a.strings = map[string]string{}
+		for i, key := range d.keys {
+			name, named := key.(string)
+			if text, ok := d.values[i].(string); ok && named {
+				a.strings[name] = text
+			}
+		}
+	}
 	state, err := stateOf(root)
 	if err != nil {
 		return err
@@ -164,6 +174,12 @@ func stateOf(root any) (*dict, error) {
 	}
 	if tensorsIn(d) > 0 {
 		return d, nil
+	}
+	if o, ok := d.get("string_to_param").(*object); ok && o.state != nil { // a ParameterDict of older embeddings
+		d.set("string_to_param", o.state)
+	}
+	if inner, ok := d.get("string_to_param").(*dict); ok && tensorsIn(inner) > 0 { // A1111's embeddings; string_to_token may be of tensors, too
+		return inner, nil
 	}
 	var found *dict
 	for _, v := range d.values {

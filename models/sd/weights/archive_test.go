@@ -293,10 +293,10 @@ func TestUnpickle(t *testing.T) {
 		{"(K\x01l.", &list{[]any{1}}},
 		{"cos\nsystem\n.", global{"os", "system"}},
 		// Calls are not made.
-		{"cos\nsystem\n(S'touch /tmp/x'\ntR.", &object{global{"os", "system"}}},
-		{"(S'touch'\nios\nsystem\n.", &object{global{"os", "system"}}},
-		{"(cos\nsystem\nS'touch'\no.", &object{global{"os", "system"}}},
-		{"cfoo\nBar\n)\x81}b.", &object{global{"foo", "Bar"}}},
+		{"cos\nsystem\n(S'touch /tmp/x'\ntR.", &object{of: global{"os", "system"}}},
+		{"(S'touch'\nios\nsystem\n.", &object{of: global{"os", "system"}}},
+		{"(cos\nsystem\nS'touch'\no.", &object{of: global{"os", "system"}}},
+		{"cfoo\nBar\n)\x81}b.", &object{of: global{"foo", "Bar"}}},
 		{"ctorch._tensor\n_rebuild_from_type_v2\n(ctorch._utils\n_rebuild_parameter\nca\nB\nK\x07\x85}tR.", 7},
 		{"ccollections\nOrderedDict\n]]K\x01aK\x02aa\x85R.", &dict{keys: []any{1}, values: []any{2}}},
 	} {
@@ -371,7 +371,7 @@ func TestTensorBounds(t *testing.T) {
 		{at(0, []int{0, 1 << 62, 4}, []int{1, 1, 1}), false, "impossible shape"},
 		{tensor{storage: &storage{class: "ShortStorage"}}, false, "ShortStorage"},
 		{tensor{storage: &storage{class: "FloatStorage", n: 11}}, false, "40 bytes: want 11 elements"},
-		{*tensorOf(tuple{&object{global{"numpy", "array"}}, 0, tuple{}, tuple{}}), false, "numpy.array, which is not known"},
+		{*tensorOf(tuple{&object{of: global{"numpy", "array"}}, 0, tuple{}, tuple{}}), false, "numpy.array, which is not known"},
 		{*tensorOf(tuple{1, 0, tuple{}, tuple{}}), false, "no storage"},
 		{*tensorOf(tuple{}), false, "0 arguments"},
 		{*tensorOf(tuple{&storage{}, "x", tuple{}, tuple{}}), false, "not those of a tensor"},
@@ -405,7 +405,7 @@ func TestStateOf(t *testing.T) {
 		assert.Same(t, inner, got)
 	}
 	for want, root := range map[string]any{
-		"an object of the class torch.nn.Module": &object{global{"torch.nn", "Module"}},
+		"an object of the class torch.nn.Module": &object{of: global{"torch.nn", "Module"}},
 		"it holds something else":                &list{},
 		"it has none":                            with("a", 1, 3, x),
 		"several dictionaries":                   with("g", inner, "d", with("b", x)),

@@ -15,7 +15,10 @@ type (
 	list   struct{ items []any }
 	global struct{ module, name string }
 	// object is what a pickle makes by calling something. Nothing is called: it stays a name.
-	object struct{ of global }
+	object struct {
+		of    global
+		state *dict // of a ParameterDict: what it holds
+	}
 	// storage is what persistent identifiers stand for: the elements of tensors.
 	storage struct {
 		class string // such as FloatStorage
@@ -328,7 +331,7 @@ func (u *unpickler) value(op byte) (any, error) {
 	case ')':
 		return tuple{}, nil
 	case 0x8f: // EMPTY_SET
-		return &object{global{"builtins", "set"}}, nil
+		return &object{of: global{"builtins", "set"}}, nil
 	case 0x85, 0x86, 0x87: // TUPLE1, TUPLE2, TUPLE3
 		return u.pops(int(op - 0x84))
 	case 't', 'l', 'd', 0x91: // TUPLE, LIST, DICT, FROZENSET
@@ -344,7 +347,7 @@ func (u *unpickler) value(op byte) (any, error) {
 		return strings.Trim(s, `'"`), err
 	case 'C', 'B', 0x8e, 0x96: // SHORT_BINBYTES, BINBYTES, BINBYTES8, BYTEARRAY8
 		_, err := u.text(map[byte]int{'C': 1, 'B': 4, 0x8e: 8, 0x96: 8}[op])
-		return &object{global{"builtins", "bytes"}}, err
+		return &object{of: global{"builtins", "bytes"}}, err
 	case 'c', 0x93: // GLOBAL, STACK_GLOBAL
 		return u.global(op)
 	case 'P', 'Q': // PERSID, BINPERSID
@@ -373,7 +376,7 @@ func (u *unpickler) numeral(op byte) (any, error) {
 	case 0x8a, 0x8b: // LONG1, LONG4
 		s, err := u.text(map[byte]int{0x8a: 1, 0x8b: 4}[op])
 		if err != nil || len(s) > 8 {
-			return &object{global{"builtins", "int"}}, err // too large for anything that is of interest
+			return &object{of: global{"builtins", "int"}}, err // too large for anything that is of interest
 		}
 		var v uint64
 		for i := range len(s) {
@@ -392,7 +395,7 @@ func (u *unpickler) numeral(op byte) (any, error) {
 		if v, err := strconv.Atoi(strings.TrimSuffix(s, "L")); err == nil {
 			return v, nil
 		}
-		return &object{global{"builtins", "int"}}, nil
+		return &object{of: global{"builtins", "int"}}, nil
 	case 'G': // BINFLOAT
 		b, err := u.take(8)
 		if err != nil {
@@ -421,7 +424,7 @@ func (u *unpickler) collect(op byte) (any, error) {
 	case op == 'l':
 		return &list{items}, nil
 	case op == 0x91:
-		return &object{global{"builtins", "frozenset"}}, nil
+		return &object{of: global{"builtins", "frozenset"}}, nil
 	case len(items)%2 != 0:
 		return nil, errors.New("a dictionary has a key without a value")
 	}
@@ -460,10 +463,16 @@ func (u *unpickler) call(op byte) error {
 	var err error
 	switch op {
 	case 'b': // what an object's state is set to is dropped with it; dictionaries have metadata as theirs
-		if _, err = u.pop(); err != nil {
+		state, err := u.pop()
+		if err != nil {
 			return err
 		}
 		v, err := u.pop()
+		if o, ok := v.(*object); ok && o.of == (global{"torch.nn.modules.container", "ParameterDict"}) {
+			if d, ok := state.(*dict); ok {
+				o.state, _ = d.get("_parameters").(*dict)
+			}
+		}
 		if err == nil {
 			u.push(v)
 		}
@@ -503,7 +512,7 @@ func (u *unpickler) call(op byte) error {
 func (u *unpickler) result(f any, args tuple) (any, error) {
 	g, ok := f.(global)
 	if !ok {
-		return &object{global{"an unnamed", "object"}}, nil
+		return &object{of: global{"an unnamed", "object"}}, nil
 	}
 	switch g {
 	case global{"collections", "OrderedDict"}:
@@ -550,7 +559,7 @@ func (u *unpickler) result(f any, args tuple) (any, error) {
 	if g.module == "torch._utils" && strings.HasPrefix(g.name, "_rebuild") || g.module == "torch._tensor" && strings.HasPrefix(g.name, "_rebuild") {
 		return &tensor{bad: "it is made by " + g.String() + ", which is not known"}, nil
 	}
-	return &object{g}, nil
+	return &object{of: g}, nil
 }
 
 // copies counts what a step copies.
@@ -622,7 +631,7 @@ func storageOf(id any) (any, error) {
 		return nil, errors.New("want a storage's class, key and number of elements")
 	}
 	if class.module != "torch" && class.module != "torch.storage" {
-		return &object{class}, nil
+		return &object{of: class}, nil
 	}
 	return &storage{class: class.name, key: key, n: n}, nil
 }

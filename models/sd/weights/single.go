@@ -43,6 +43,8 @@ func OpenFile(path string, o Options) (_ *Model, err error) {
 		return nil, fmt.Errorf("%s: it is the refiner of Stable Diffusion XL, which is not built: want the base model", path)
 	case LoRA:
 		return nil, fmt.Errorf("%s: it is a LoRA, which is added to a model: want a model", path)
+	case Inversion:
+		return nil, fmt.Errorf("%s: it is a textual inversion embedding, which adds a word to prompts: want a model", path)
 	case TAESD:
 		return nil, fmt.Errorf("%s: it is a tiny autoencoder: want it as one, not as a model", path)
 	}

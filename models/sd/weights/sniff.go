@@ -60,7 +60,6 @@ var families = []struct{ name, contains string }{
 	{"an adapter for AnimateDiff", ".motion_modules."},
 	{"a Control-LoRA, which is added to a ControlNet,", "lora_controlnet"},
 	{"an IP-Adapter", "ip_adapter."},
-	{"an embedding of words (textual inversion)", "emb_params"},
 	{"Stable Video Diffusion", ".time_stack."},
 	{"Stable Diffusion 3", "joint_blocks.0."},
 	{"Flux", "double_blocks.0.img_attn."},
@@ -84,6 +83,10 @@ func sniff(src nn.Source) (layout, error) {
 			}
 		}
 		return nil
+	}
+	if IsInversion(src) {
+		l.kind = Inversion
+		return l, nil
 	}
 	if isLoRA(src) {
 		l.kind = LoRA
@@ -120,6 +123,31 @@ func sniff(src nn.Source) (layout, error) {
 		}
 	}
 	return l, l.name(src)
+}
+
+// IsInversion tells whether a file is a textual inversion embedding: A1111's emb_params or "*", the two of SDXL, or one vector or matrix
+// under the name of its word, as diffusers writes it.
+func IsInversion(src nn.Source) bool {
+	var names []string
+	for name := range src.Names() {
+		if names = append(names, name); len(names) > 2 {
+			return false
+		}
+	}
+	for _, name := range names {
+		dims, dtype, _ := src.Info(name)
+		if len(dims) < 1 || len(dims) > 2 || !dtype.IsFloat() {
+			return false
+		}
+		switch name {
+		case "emb_params", "*", "clip_l", "clip_g", "text_encoders_0", "text_encoders_1":
+		default:
+			if len(names) > 1 || strings.Contains(name, ".") && !strings.HasPrefix(name, "<") { // words have no dots, tensors of networks do
+				return false
+			}
+		}
+	}
+	return len(names) > 0
 }
 
 func isLoRA(src nn.Source) bool {

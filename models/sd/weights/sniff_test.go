@@ -279,13 +279,13 @@ func TestSniff(t *testing.T) {
 		assert.Equal(t, c.want, got, c.want)
 	}
 	assert.Equal(t, "kind(99)", Kind(99).String())
-	assert.Len(t, kindNames, int(Refiner)+1)
+	assert.Len(t, kindNames, int(Inversion)+1)
 }
 
 func TestOpenFileRefuses(t *testing.T) {
 	dir := t.TempDir()
 	for want, name := range map[string]string{
-		"it is a LoRA": "lora_unet_x.lora_down.weight", "it is a tiny autoencoder": "decoder.layers.0.weight", "none is known": "x",
+		"it is a LoRA": "lora_unet_x.lora_down.weight", "it is a tiny autoencoder": "decoder.layers.0.weight", "none is known": "a.b", "it is a textual inversion embedding": "x",
 	} {
 		path := filepath.Join(dir, strings.ReplaceAll(want, " ", "")+".safetensors")
 		save(t, path, planSource{}, nil, map[string][]int{name: {4, 4}})
@@ -295,11 +295,11 @@ func TestOpenFileRefuses(t *testing.T) {
 		_, err = OpenComponent(path, Options{})
 		assert.ErrorContains(t, err, want)
 		kind, err := SniffFile(path)
-		if name == "x" {
+		if name == "a.b" {
 			assert.ErrorContains(t, err, path)
 		} else {
 			require.NoError(t, err)
-			assert.Contains(t, []Kind{LoRA, TAESD}, kind)
+			assert.Contains(t, []Kind{LoRA, TAESD, Inversion}, kind)
 		}
 	}
 	_, err := SniffFile(filepath.Join(dir, "none.ckpt"))

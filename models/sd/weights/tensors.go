@@ -19,8 +19,13 @@ func OpenTensors(path string) (*Tensors, error) {
 	return &Tensors{w}, nil
 }
 
-// Metadata returns the free-form strings of a safetensors file.
-func (t *Tensors) Metadata() map[string]string { return metadataOf(t.file) }
+// Metadata returns the free-form strings of a safetensors file, or those that a file of torch.save has beside its tensors.
+func (t *Tensors) Metadata() map[string]string {
+	if a, ok := t.file.(*archive); ok {
+		return a.strings
+	}
+	return metadataOf(t.file)
+}
 
 // metadataOf returns the free-form strings of a safetensors file; nil for other files.
 func metadataOf(f file) map[string]string {

@@ -32,10 +32,11 @@ const (
 	TAESD           // a tiny autoencoder, which package vae opens
 	LoRA            // an adapter, which is added to a model
 	Refiner         // SDXL's second model, which is not built
+	Inversion       // a textual inversion embedding
 )
 
 var kindNames = [...]string{
-	"unknown", "sd15", "sd15-inpaint", "lcm15", "sd2", "sdxl", "ssd1b", "controlnet", "vae", "text-encoder", "taesd", "lora", "sdxl-refiner",
+	"unknown", "sd15", "sd15-inpaint", "lcm15", "sd2", "sdxl", "ssd1b", "controlnet", "vae", "text-encoder", "taesd", "lora", "sdxl-refiner", "textual-inversion",
 }
 
 // String returns a short name, such as "sd15".

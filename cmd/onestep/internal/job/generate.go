@@ -82,6 +82,10 @@ type Generate struct {
 	LoRAPartial bool     `json:"lora_partial,omitempty"` // modules of which the model has no layer are left out
 	LoRAHashes  []string `json:"lora_hashes,omitempty"`  // of a picture: name: hash
 
+	Embeddings      []string `json:"embedding,omitempty"`        // FILE[=WORD]
+	EmbeddingDir    string   `json:"embedding_dir,omitempty"`    // where words of prompts find embeddings
+	EmbeddingHashes []string `json:"embedding_hashes,omitempty"` // of a picture: word: hash
+
 	N         int    `json:"n,omitempty"` // in a picture's text only with SharedNoise, where it matters
 	Batch     int    `json:"-"`
 	Device    string `json:"-"`
@@ -166,6 +170,11 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 	if err != nil {
 		return none, err
 	}
+	words, err := o.inversions()
+	if err != nil {
+		return none, err
+	}
+	t.Inversions = words.all
 	if err := o.there(); err != nil {
 		return none, err
 	}
@@ -194,8 +203,8 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 	if err != nil {
 		return none, err
 	}
-	plan.Notices = slices.Concat(o.remarks, plan.Notices, on.notes(), on.changed(o.LoRAHashes), on.suits(plan.Method))
-	o.LoRAHashes = on.hashes
+	plan.Notices = slices.Concat(o.remarks, plan.Notices, on.notes(), on.changed(o.LoRAHashes), words.notes, words.changed(o.EmbeddingHashes), on.suits(plan.Method))
+	o.LoRAHashes, o.EmbeddingHashes = on.hashes, words.hashes
 	for _, n := range plan.Notices {
 		note(n)
 	}
@@ -582,6 +591,9 @@ func (o Generate) text(t sampling.TextToImage, plan sampling.Plan, on *adapters,
 		info.Add("Variation seed strength", number(o.VariationStrength))
 	}
 	on.describe(&info)
+	if len(o.EmbeddingHashes) > 0 {
+		info.Add("TI hashes", strings.Join(o.EmbeddingHashes, ", "))
+	}
 	info.Add("RNG", "CPU")
 	info.Add("Version", "onestep")
 	return []vision.Text{{Keyword: infotext.Keyword, Value: info.String()}, {Keyword: "Software", Value: "onestep"},

@@ -89,6 +89,9 @@ func (o *Generate) readInfo(t infotext.Text, ownClipSkip bool) error {
 		o.ClipSkip, o.foreignSkip = 0, max(skip-1, 0) // counted from 1 there
 	}
 	number("CFG scale", &o.Guidance)
+	if v := t.Get("TI hashes"); v != "" {
+		o.EmbeddingHashes = strings.Split(v, ", ")
+	}
 	number("Denoising strength", &o.Strength)
 	number("Variation seed strength", &o.VariationStrength)
 	if t.Get("CFG scale") != "" && o.Guidance == 0 { // none, and not the default
@@ -184,7 +187,7 @@ func (o *Generate) skipAsThere(t *sampling.TextToImage, note func(string)) {
 // repeated are the settings in A1111's texts that are taken over, or that change nothing.
 var repeated = []string{
 	"Steps", "Clip skip", "CFG scale", "Denoising strength", "Variation seed", "Variation seed strength", "Seed", "Size", "Sampler",
-	"Model", "Model hash", "VAE", "VAE hash", "Version", "Lora hashes",
+	"Model", "Model hash", "VAE", "VAE hash", "Version", "Lora hashes", "TI hashes",
 }
 
 // notRepeated lists the settings of a text that are not taken over although they may change the picture. spaced is whether its schedule

@@ -1,0 +1,159 @@
+package job
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	outside "github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/models/sd/prompt"
+	"github.com/onestep-go/onestep/models/sd/weights"
+)
+
+var inversionEnds = []string{".safetensors", ".pt", ".bin"}
+
+// inversions are the embeddings of a drawing that its prompts mention.
+type inversions struct {
+	all    []sd.Inversion
+	hashes []string // word: hash
+	notes  []string
+}
+
+// inversions reads the embeddings that are named, and those of the folder whose words are in a prompt.
+func (o Generate) inversions() (in inversions, err error) {
+	mentioned := func(word string) bool {
+		return slices.ContainsFunc(append(o.Prompts[:len(o.Prompts):len(o.Prompts)], o.Negative), func(text string) bool { return prompt.Mentions(text, word) })
+	}
+	add := func(e sd.Inversion) error {
+		hash, err := fileHash(e.Path)
+		if err != nil {
+			return err
+		}
+		in.all, in.hashes = append(in.all, e), append(in.hashes, e.Word+": "+hash)
+		return nil
+	}
+	for _, text := range o.Embeddings {
+		file, word := text, ""
+		if _, err := os.Stat(text); err != nil { // a file's name may have an equals sign
+			if i := strings.LastIndexByte(text, '='); i >= 0 {
+				if file, word = text[:i], strings.TrimSpace(text[i+1:]); file == "" || word == "" {
+					return in, usage("--embedding: want FILE or FILE=WORD, got %s", outside.Quoted(text))
+				}
+			}
+		}
+		e, err := sd.OpenInversion(file)
+		if err != nil {
+			return in, fmt.Errorf("--embedding: %w", err)
+		}
+		if word != "" {
+			e.Word = word
+		}
+		if !mentioned(e.Word) {
+			hint := ""
+			if e.Name != "" && e.Name != e.Word && mentioned(e.Name) {
+				hint = fmt.Sprintf("; the file calls itself %s: for that word pass --embedding %s=%s", outside.Quoted(e.Name), file, e.Name)
+			}
+			in.notes = append(in.notes, fmt.Sprintf("the embedding %s has no effect: its word, %s, is in no prompt%s", outside.Text(file), outside.Quoted(e.Word), hint))
+			continue
+		}
+		if err := add(e); err != nil {
+			return in, err
+		}
+	}
+	if o.EmbeddingDir == "" {
+		return in, nil
+	}
+	if st, err := os.Stat(o.EmbeddingDir); err != nil {
+		return in, fmt.Errorf("--embedding-dir: %w", err)
+	} else if !st.IsDir() {
+		return in, fmt.Errorf("--embedding-dir: want a directory, got the file %s", outside.Text(o.EmbeddingDir))
+	}
+	err = filepath.WalkDir(o.EmbeddingDir, func(path string, d fs.DirEntry, err error) error {
+		word := strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
+		if err != nil || d.IsDir() || !slices.Contains(inversionEnds, strings.ToLower(filepath.Ext(path))) || !mentioned(word) {
+			return err
+		}
+		for _, e := range in.all {
+			if strings.EqualFold(e.Word, word) {
+				in.notes = append(in.notes, fmt.Sprintf("the embedding %s is not used: %s has the same word", outside.Text(path), outside.Text(e.Path)))
+				return nil
+			}
+		}
+		e, err := sd.OpenInversion(path)
+		if err != nil {
+			return fmt.Errorf("--embedding-dir: %w", err)
+		}
+		e.Word = word // by the file's name, as in A1111
+		return add(e)
+	})
+	return in, err
+}
+
+// changed tells which embeddings are not those that an image was made with.
+func (in inversions) changed(before []string) (notes []string) {
+	for _, b := range before {
+		if !slices.Contains(in.hashes, b) {
+			notes = append(notes, fmt.Sprintf("the image was made with an embedding (word and hash %s) that is not used, or has changed since", outside.Text(b)))
+		}
+	}
+	return notes
+}
+
+// fileHash is the start of a file's SHA-256, as A1111 names embeddings by.
+func fileHash(path string) (string, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	h := sha256.New()
+	if _, err := io.Copy(h, f); err != nil {
+		return "", fmt.Errorf("%s: %w", path, err)
+	}
+	return hex.EncodeToString(h.Sum(nil))[:12], nil
+}
+
+// Embedding is what a textual inversion embedding holds.
+type Embedding struct {
+	Path    string `json:"path"`
+	Form    string `json:"form"`
+	Word    string `json:"word"`
+	Name    string `json:"name,omitempty"` // what the file calls it
+	Vectors int    `json:"vectors"`
+	Widths  []int  `json:"widths"` // of each text encoder
+}
+
+// DescribeEmbedding tells what a file holds if it is an embedding; ok is false if it is something else.
+func DescribeEmbedding(path string) (e Embedding, ok bool, err error) {
+	if kind, err := weights.SniffFile(path); err != nil || kind != weights.Inversion {
+		return e, false, nil //nolint:nilerr // what else it is, others tell
+	}
+	in, err := sd.OpenInversion(path)
+	if err != nil {
+		return e, true, err
+	}
+	e = Embedding{Path: path, Form: in.Form, Word: in.Word, Name: in.Name, Vectors: in.Vectors}
+	for _, p := range in.Parts {
+		e.Widths = append(e.Widths, p.Width)
+	}
+	return e, true, nil
+}
+
+// String is what people read.
+func (e Embedding) String() string {
+	family := map[string]string{"[768]": ", as of Stable Diffusion 1", "[1024]": ", as of Stable Diffusion 2", "[768 1280]": ", as of Stable Diffusion XL"}
+	widths := fmt.Sprint(e.Widths)
+	text := fmt.Sprintf("%s: textual inversion embedding (%s)\n  word            %s\n  vectors         %d\n  encoder width   %s%s\n",
+		outside.Text(e.Path), e.Form, outside.Text(e.Word), e.Vectors, strings.Trim(widths, "[]"), family[widths])
+	if e.Name != "" && e.Name != e.Word {
+		text += fmt.Sprintf("  name in file    %s\n", outside.Text(e.Name))
+	}
+	return text
+}

@@ -1,0 +1,176 @@
+package sd
+
+import (
+	"fmt"
+	"math"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/sd/prompt"
+	"github.com/onestep-go/onestep/models/sd/weights"
+	"github.com/onestep-go/onestep/torch"
+)
+
+// Inversion is a textual inversion embedding (Gal et al. 2022): a word in prompts that stands for vectors of the text encoders. It does
+// not change and may be used by several goroutines and models.
+type Inversion struct {
+	Path string // where it was read
+	Word string // in prompts, in any case
+	Name string // what the file calls it; "": nothing
+	Form string // how the file is laid out: "A1111", "SDXL" or "diffusers"
+
+	Vectors int       // as many tokens it takes
+	Parts   []Vectors // of each text encoder: one, or the two of SDXL
+}
+
+// Vectors are an embedding's vectors for one text encoder.
+type Vectors struct {
+	Width int       // of the encoder
+	Data  []float32 // Inversion.Vectors × Width
+}
+
+const (
+	maxVectors = 4096 // of a file; a chunk of tokens holds 75
+	maxWidth   = 1 << 14
+)
+
+// OpenInversion reads an embedding: A1111's .pt (string_to_param) and .safetensors (emb_params), the pairs of SDXL (clip_l and clip_g), and
+// diffusers' learned_embeds of one word. Its word is the name of the file, as in A1111, or that which diffusers' files say.
+func OpenInversion(path string) (in Inversion, err error) {
+	f, err := weights.OpenTensors(path)
+	if err != nil {
+		return in, err
+	}
+	defer func() {
+		if e := f.Close(); err == nil {
+			err = e
+		}
+	}()
+	if !weights.IsInversion(f) {
+		return in, notInversion(path, f)
+	}
+	name := filepath.Base(path)
+	in = Inversion{Path: path, Word: strings.TrimSuffix(name, filepath.Ext(name)), Name: f.Metadata()["name"], Form: "A1111"}
+	names := slices.Sorted(f.Names())
+	switch names[0] {
+	case "emb_params", "*":
+	case "clip_g", "clip_l", "text_encoders_0", "text_encoders_1":
+		in.Form = "SDXL"
+		if names[0] == "clip_g" {
+			slices.Reverse(names)
+		}
+		if pair := strings.Join(names, " "); pair != "clip_l clip_g" && pair != "text_encoders_0 text_encoders_1" {
+			return in, fmt.Errorf("%s: the embedding has %s: want clip_l and clip_g, for both text encoders of SDXL", path, strings.Join(names, " and "))
+		}
+	default:
+		in.Form, in.Word, in.Name = "diffusers", names[0], names[0]
+	}
+	if in.Form != "SDXL" && len(names) > 1 {
+		return in, fmt.Errorf("%s: the embedding has %d tensors: want one", path, len(names))
+	}
+	err = torch.Run(torch.CPU, func(s *torch.Scope) error {
+		for _, name := range names {
+			p, n, err := readVectors(s, f, name)
+			if err != nil {
+				return fmt.Errorf("%s: %s: %w", path, quote.Text(name), err)
+			}
+			if in.Parts != nil && n != in.Vectors {
+				return fmt.Errorf("%s: the embedding has %d vectors for one text encoder and %d for the other: want as many", path, in.Vectors, n)
+			}
+			in.Parts, in.Vectors = append(in.Parts, p), n
+		}
+		return nil
+	})
+	return in, err
+}
+
+func readVectors(s *torch.Scope, f *weights.Tensors, name string) (Vectors, int, error) {
+	dims, _, _ := f.Info(name)
+	n, width := 1, dims[len(dims)-1]
+	if len(dims) == 2 {
+		n = dims[0]
+	}
+	if n < 1 || n > maxVectors || width < 1 || width > maxWidth {
+		return Vectors{}, 0, fmt.Errorf("want vectors of an embedding, [n, width], got the shape %v", dims)
+	}
+	t, err := f.Get(s, name)
+	if err != nil {
+		return Vectors{}, 0, err
+	}
+	data := torch.ToSlice[float32](t.To(s, torch.Float32).Contiguous(s))
+	for _, v := range data {
+		if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
+			return Vectors{}, 0, fmt.Errorf("the embedding has values that are not finite (%g)", v)
+		}
+	}
+	return Vectors{width, data}, n, nil
+}
+
+// notInversion says what a file is that is no embedding.
+func notInversion(path string, f *weights.Tensors) error {
+	const want = "want a textual inversion embedding"
+	kind, err := weights.Sniff(f)
+	switch {
+	case kind == weights.LoRA:
+		return fmt.Errorf("%s: it is a LoRA, and not an embedding: %s", path, want)
+	case err == nil:
+		return fmt.Errorf("%s: it is a model (%s), and not an embedding: %s", path, kind, want)
+	}
+	names := slices.Sorted(f.Names())
+	some := quote.Texts(names[:min(len(names), 4)])
+	return fmt.Errorf("%s: %s, with emb_params, clip_l and clip_g, string_to_param, or one vector under the name of its word; it has %d tensors: %s",
+		path, want, len(names), strings.Join(some, ", "))
+}
+
+// fits reports an embedding of another family of models.
+func (m *Model) fits(in Inversion) error {
+	widths := func(list []int) string {
+		if len(list) == 1 {
+			return fmt.Sprintf("one text encoder of width %d", list[0])
+		}
+		return fmt.Sprintf("%d text encoders of widths %v", len(list), list)
+	}
+	var has, wants []int
+	for _, p := range in.Parts {
+		has = append(has, p.Width)
+		if len(p.Data) != p.Width*in.Vectors {
+			return fmt.Errorf("the embedding %s: want %d vectors of %d values, got %d values", quote.Quoted(in.Word), in.Vectors, p.Width, len(p.Data))
+		}
+	}
+	for _, t := range m.Texts {
+		wants = append(wants, t.Config().Width)
+	}
+	if !slices.Equal(has, wants) {
+		return fmt.Errorf("the embedding %s is for another kind of model: it is for %s, and the model has %s", quote.Quoted(in.Word), widths(has), widths(wants))
+	}
+	return nil
+}
+
+// tokenizer returns that of the encoder with the words of a text's embeddings.
+func (t TextEncoder) tokenizer(text Text) (*prompt.Tokenizer, error) {
+	if len(text.Inversions) == 0 {
+		return t.Tokenizer, nil
+	}
+	words := make([]prompt.Word, len(text.Inversions))
+	for i, in := range text.Inversions {
+		words[i] = prompt.Word{Text: in.Word, Vectors: in.Vectors}
+	}
+	return t.Tokenizer.WithWords(t.Config().Vocab, words)
+}
+
+// vectors returns those of embeddings for one encoder, [k, width], or nil for none.
+func vectors(s *torch.Scope, all []Inversion, encoder int, dtype torch.DType) *torch.Tensor {
+	if len(all) == 0 {
+		return nil
+	}
+	var data []float32
+	for _, in := range all {
+		data = append(data, in.Parts[encoder].Data...)
+	}
+	width := all[0].Parts[encoder].Width
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		return torch.FromSlice(s, data, len(data)/width, width).To(s, dtype)
+	})
+}
