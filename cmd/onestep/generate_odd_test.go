@@ -39,20 +39,15 @@ func TestGenerateFromOddPictures(t *testing.T) {
 	require.NoError(t, os.WriteFile(at("turned.jpg"), append([]byte{0xff, 0xd8}, exif...), 0o644))
 	straight, err := jpeg.Decode(&lying)
 	require.NoError(t, err)
-	upright, clear := image.NewRGBA(image.Rect(0, 0, 48, 64)), image.NewNRGBA(image.Rect(0, 0, 48, 64))
+	upright := image.NewRGBA(image.Rect(0, 0, 48, 64))
 	for i := range 48 * 64 {
 		x, y := i%48, i/48
-		c := color.NRGBAModel.Convert(straight.At(y, 47-x)).(color.NRGBA)
-		upright.Set(x, y, c)
-		c.A = uint8(x)
-		clear.SetNRGBA(x, y, c)
+		upright.Set(x, y, straight.At(y, 47-x))
 	}
-	for name, m := range map[string]image.Image{"upright.png": upright, "clear.png": clear} {
-		f, err := os.Create(at(name))
-		require.NoError(t, err)
-		require.NoError(t, png.Encode(f, m))
-		require.NoError(t, f.Close())
-	}
+	f, err := os.Create(at("upright.png"))
+	require.NoError(t, err)
+	require.NoError(t, png.Encode(f, upright))
+	require.NoError(t, f.Close())
 	draw := func(name string) []byte {
 		code, _, errs := try("generate", "--model", model, "--prompt", "x", "--seed", "1", "--threads", "1", "--init-image", at(name), "--strength", "0.5", "--out", at(name+".png"))
 		require.Zero(t, code, errs)
@@ -60,7 +55,6 @@ func TestGenerateFromOddPictures(t *testing.T) {
 	}
 	want := draw("upright.png")
 	require.Len(t, want, 3*48*64)
-	require.Equal(t, want, draw("clear.png"), "alpha is left out, as in diffusers")
 	got := draw("turned.jpg")
 	require.Len(t, got, len(want))
 	off := 0

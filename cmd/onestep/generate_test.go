@@ -203,7 +203,7 @@ func TestGenerateRefuses(t *testing.T) {
 		{`--original-steps: want a whole number from 1 on, got "-5"`, append(base, "--original-steps", "-5")},
 		{`--tile: want a whole number from 1 on, got "-1"`, append(base, "--tile", "-1")},
 		{"--timesteps: want whole numbers with commas between them", append(base, "--timesteps", "x")},
-		{"not a PNG file", []string{"generate", "--from", filepath.Join(dir, "there.png")}},
+		{"not a PNG, JPEG or WebP file", []string{"generate", "--from", filepath.Join(dir, "there.png")}},
 		{"want one of them", append(base, "--prompts", "x")},
 	} {
 		code, _, errs := try(c.args...)

@@ -226,7 +226,7 @@ func TestRunRefusesTeachers(t *testing.T) {
 		{"blocks", "--blocks 2: the run", func(o *Train) { o.Blocks = 2 }},
 		{"attention", "--attention none: the run starts with the network of --teacher " + from + ", which has 4", func(o *Train) { o.Attention = []int{} }},
 		{"patch", "--patch 2: the run", func(o *Train) { o.Patch = 2 }},
-		{"method", "--teacher: the method ict has none", func(o *Train) { o.Method = "ict" }},
+		{"method", "--teacher: the method ict does not use it, only cd", func(o *Train) { o.Method = "ict" }},
 		{"solver", "--solver: want one of euler, heun", func(o *Train) { o.Solver = "rk4" }},
 		{"init", "--init: model /nonexistent: there is no such file", func(o *Train) { o.Init = "/nonexistent" }},
 	} {
@@ -295,7 +295,7 @@ func TestRunRefuses(t *testing.T) {
 		{"distance", "--distance: want one of l1, l2", func(o *Train) { o.Distance = "ssim" }},
 		{"no weights", "--distance lpips needs weights", func(o *Train) { o.Distance = "lpips" }},
 		{"no file", "python scripts/lpips_weights.py vgg no.safetensors", func(o *Train) { o.Distance, o.LPIPS = "lpips", "no.safetensors" }},
-		{"needless weights", "they are for --distance lpips", func(o *Train) { o.LPIPS = "no.safetensors" }},
+		{"needless weights", "--lpips: the distance huber does not use it, only lpips", func(o *Train) { o.LPIPS = "no.safetensors" }},
 		{"levels", "--s0, --s1", func(o *Train) { o.S0, o.S1 = 10, 5 }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -523,7 +523,11 @@ func TestEveryTeacher(t *testing.T) {
 	}
 	for _, method := range []string{"edm", "ddpm", "flow"} {
 		form := checkpoint.FormType(method)
-		train(method, method, func(o *Train) { o.Betas = "cosine"; o.Chain = 50 })
+		train(method, method, func(o *Train) {
+			if method == "ddpm" {
+				o.Betas, o.Chain = "cosine", 50
+			}
+		})
 		sample(filepath.Join(dir, method))
 		r := train(method+"-cd", "cd", func(o *Train) { o.Teacher = filepath.Join(dir, method) })
 		d, err := checkpoint.Describes(r.Snapshot)
@@ -544,7 +548,12 @@ func TestEveryTeacher(t *testing.T) {
 	r = train("flow-meanflow", "meanflow", func(o *Train) { o.Init = filepath.Join(dir, "flow") })
 	sample(r.Snapshot)
 	for _, method := range []string{"ctm", "pd"} {
-		r = train("flow-"+method, method, func(o *Train) { o.Teacher, o.First, o.Steps = filepath.Join(dir, "flow"), 2, 4 })
+		r = train("flow-"+method, method, func(o *Train) {
+			o.Teacher, o.Steps = filepath.Join(dir, "flow"), 4
+			if method == "pd" {
+				o.First = 2
+			}
+		})
 		sample(r.Snapshot)
 	}
 	draw := DefaultSample()
