@@ -18,12 +18,13 @@ const module = "github.com/onestep-go/onestep/"
 
 // below lists what each layer may import of the project. What is not listed, cmd and scripts and tests, may import all.
 var below = map[string][]string{
+	"internal": {}, // the floor: packages that know nothing of the project
 	"csrc":     {},
-	"torch":    {"csrc", "torch"},
-	"models":   {"torch", "models"},
-	"sampling": {"torch", "models", "sampling"},
-	"training": {"torch", "models", "training"},
-	"lora":     {"torch", "models", "lora"},
+	"torch":    {"internal", "csrc", "torch"},
+	"models":   {"internal", "torch", "models"},
+	"sampling": {"internal", "torch", "models", "sampling"},
+	"training": {"internal", "torch", "models", "training"},
+	"lora":     {"internal", "torch", "models", "lora"},
 }
 
 func main() {

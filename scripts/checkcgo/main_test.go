@@ -22,7 +22,8 @@ func TestCheck(t *testing.T) {
 		"sampling/a.go":             file(`import "github.com/onestep-go/onestep/training"`),
 		"sampling/a_test.go":        file(`import "github.com/onestep-go/onestep/training"`),
 		"training/a.go":             file(`import x "github.com/onestep-go/onestep/lora"`),
-		"lora/a.go":                 file(`import "github.com/onestep-go/onestep/models"`),
+		"lora/a.go":                 file(`import ("github.com/onestep-go/onestep/models"; "github.com/onestep-go/onestep/internal/quote")`),
+		"internal/quote/quote.go":   file(`import "github.com/onestep-go/onestep/torch"`),
 		"cmd/onestep/main.go":       file(`import ("github.com/onestep-go/onestep/training"; "github.com/onestep-go/onestep/sampling")`),
 		"cmd/onestep/c.go":          file(`import "C"`),
 		"models/testdata/broken.go": {Data: []byte("not Go")},
@@ -37,6 +38,7 @@ func TestCheck(t *testing.T) {
 		`models/down.go: imports "github.com/onestep-go/onestep/csrc": models must not know csrc`,
 		`sampling/a.go: imports "github.com/onestep-go/onestep/training": sampling must not know training`,
 		`training/a.go: imports "github.com/onestep-go/onestep/lora": training must not know lora`,
+		`internal/quote/quote.go: imports "github.com/onestep-go/onestep/torch": internal must not know torch`,
 		`cmd/onestep/c.go: imports "C": cgo belongs in csrc and torch`,
 	}, got)
 
