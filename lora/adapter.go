@@ -278,7 +278,7 @@ func (a *Adapter) Check(w Weights) error {
 		if name == "" || slices.ContainsFunc(a.made, func(m made) bool { return m.spot.name() == name || strings.HasPrefix(m.spot.name(), name+".") }) {
 			continue
 		}
-		return fmt.Errorf("weights by block: no adapted layer begins with %q: want the likes of unet.down_blocks.1, unet.mid_block or text_encoder", name)
+		return fmt.Errorf("weights by block: no adapted layer begins with %s: want the likes of unet.down_blocks.1, unet.mid_block or text_encoder", quote.Quoted(name))
 	}
 	return nil
 }

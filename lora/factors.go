@@ -5,6 +5,7 @@ import (
 	"iter"
 	"slices"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -72,7 +73,7 @@ func (v factors) Names() iter.Seq[string] {
 func (v factors) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 	f, ok := v.by[name]
 	if !ok {
-		return nil, fmt.Errorf("there is no tensor %q", name)
+		return nil, fmt.Errorf("there is no tensor %s", quote.Quoted(name))
 	}
 	t, err := v.f.src.Get(s, f.name)
 	if err != nil || slices.Equal(t.Shape(), f.shape) {

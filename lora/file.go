@@ -480,7 +480,7 @@ func (f *File) configs(folder string) (configs, error) {
 func parseConfigs(data []byte) (configs, error) {
 	var all map[string]json.RawMessage
 	if err := json.Unmarshal(data, &all); err != nil {
-		return nil, fmt.Errorf("want a JSON object: %w", err)
+		return nil, fmt.Errorf("want a JSON object: %w", quote.Error(err))
 	}
 	by := map[string]map[string]json.RawMessage{}
 	for name, v := range all {
@@ -515,7 +515,7 @@ func parseConfigs(data []byte) (configs, error) {
 		}
 		var begun string
 		if json.Unmarshal(keys["init_lora_weights"], &begun) == nil && slices.ContainsFunc(rebased, func(name string) bool { return strings.HasPrefix(begun, name) }) {
-			return nil, fmt.Errorf("init_lora_weights: with %.20q the adapter is for other weights than the model's: want it converted by peft, in save_pretrained, to one of the model as it is", begun)
+			return nil, fmt.Errorf("init_lora_weights: with %s the adapter is for other weights than the model's: want it converted by peft, in save_pretrained, to one of the model as it is", quote.Quoted(begun))
 		}
 		c[part] = s
 	}
@@ -541,7 +541,7 @@ func (l *patterns) UnmarshalJSON(data []byte) error {
 		return err
 	}
 	if open != json.Delim('{') {
-		return fmt.Errorf("want an object of patterns and numbers, got %.20q", data)
+		return fmt.Errorf("want an object of patterns and numbers, got %s", quote.Quoted(data))
 	}
 	at, regexps := map[string]int{}, 0
 	for dec.More() {
@@ -552,10 +552,10 @@ func (l *patterns) UnmarshalJSON(data []byte) error {
 		name := token.(string) // of an object, which is valid
 		var v *float64
 		if err := dec.Decode(&v); err != nil {
-			return fmt.Errorf("%.100q: %w", name, err)
+			return fmt.Errorf("%s: %w", quote.Quoted(name), err)
 		}
 		if v == nil {
-			return fmt.Errorf("%.100q: want a number, got null", name)
+			return fmt.Errorf("%s: want a number, got null", quote.Quoted(name))
 		}
 		if i, ok := at[name]; ok { // the last value counts, in the first place
 			(*l)[i].value = *v
@@ -566,7 +566,7 @@ func (l *patterns) UnmarshalJSON(data []byte) error {
 		}
 		p, err := newPattern(name)
 		if err != nil {
-			return fmt.Errorf("%.100q is no pattern: %w", name, err)
+			return fmt.Errorf("%s is no pattern: %w", quote.Quoted(name), err)
 		}
 		if p.re != nil {
 			if regexps++; regexps > maxRegexps {

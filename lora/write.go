@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/safetensors"
@@ -30,7 +31,7 @@ func ParseLayout(name string) (Layout, error) {
 			return l, nil
 		}
 	}
-	return 0, fmt.Errorf("layout: want kohya, peft or diffusers, got %q", name)
+	return 0, fmt.Errorf("layout: want kohya, peft or diffusers, got %s", quote.Quoted(name))
 }
 
 // output is a module to be written.

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 // names are the words for the values of an enumeration, in files and options.
@@ -22,7 +24,7 @@ func (n names[E]) text(v E) ([]byte, error) {
 func (n names[E]) parse(text []byte, into *E) error {
 	i := slices.Index(n.words, string(text))
 	if i < 0 {
-		return fmt.Errorf("%s: want one of %s, got %q", n.what, strings.Join(n.words, ", "), text)
+		return fmt.Errorf("%s: want one of %s, got %s", n.what, strings.Join(n.words, ", "), quote.Quoted(text))
 	}
 	*into = E(i)
 	return nil

@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/safetensors"
@@ -229,7 +230,7 @@ func sameTensors(f, want *safetensors.File) error {
 	for w := range want.Tensors() {
 		v, ok := f.Tensor(w.Name)
 		if !ok || v.DType != w.DType || !slices.Equal(v.Shape, w.Shape) {
-			return fmt.Errorf("%s and %s differ in the tensor %q: they are of different runs", f.Path(), want.Path(), w.Name)
+			return fmt.Errorf("%s and %s differ in the tensor %s: they are of different runs", f.Path(), want.Path(), quote.Quoted(w.Name))
 		}
 	}
 	return nil

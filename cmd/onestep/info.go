@@ -14,10 +14,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/builtin"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/network"
@@ -26,6 +28,9 @@ import (
 	"github.com/onestep-go/onestep/torch/vision"
 	"github.com/onestep-go/onestep/training/rundir"
 )
+
+// longest is the number of characters after which info cuts what was asked for, such as a prompt; --json has all of it.
+const longest = 2000
 
 func (a *app) info() *cobra.Command {
 	var all bool
@@ -108,7 +113,7 @@ func (a *app) infoSD(path, variant string) error {
 }
 
 func (a *app) printSD(path, kind string, parts []job.Part) error {
-	return a.print(sdInfo{kind, path, parts}, fmt.Sprintf("%s: Stable Diffusion, %s\n%s", job.Printable(path), kind, partsText(parts)))
+	return a.print(sdInfo{kind, path, parts}, fmt.Sprintf("%s: Stable Diffusion, %s\n%s", quote.Long(path, longest), kind, partsText(parts)))
 }
 
 func partsText(parts []job.Part) string {
@@ -221,13 +226,13 @@ func (m modelInfo) text(all bool) string {
 	for name, n := range sorted(m.DTypes) {
 		types = append(types, fmt.Sprintf("%d %s", n, name))
 	}
-	fmt.Fprintf(&b, "%s: %s\n%s, %d elements, %.1f MB (%s)\n", job.Printable(m.Path), m.Kind, plural(len(m.Tensors), "tensor"), m.Elements,
+	fmt.Fprintf(&b, "%s: %s\n%s, %d elements, %.1f MB (%s)\n", quote.Long(m.Path, longest), m.Kind, plural(len(m.Tensors), "tensor"), m.Elements,
 		float64(m.Bytes)/1e6, strings.Join(types, ", "))
 	if d := m.Description; d != nil {
-		fmt.Fprintf(&b, "method %s on %s, step %d, %d images seen\n", job.Printable(d.Method), job.Printable(d.Data), d.Step, d.Images)
+		fmt.Fprintf(&b, "method %s on %s, step %d, %d images seen\n", quote.Text(d.Method), quote.Text(d.Data), d.Step, d.Images)
 		fmt.Fprintf(&b, "samples %s; %s\n", job.Times(d.Network.Shape()), networkText(d.Network))
 		if n := d.Network.Classes(); n > 0 {
-			fmt.Fprintf(&b, "%d classes: %s\n", n, job.Printable(strings.Join(d.ClassNames, ", ")))
+			fmt.Fprintf(&b, "%d classes: %s\n", n, quote.Long(strings.Join(quote.Texts(d.ClassNames), ", "), longest))
 		}
 		if d.Kind == checkpoint.Consistency {
 			at, _ := d.Boundary.MarshalText()
@@ -238,21 +243,21 @@ func (m modelInfo) text(all bool) string {
 			fmt.Fprintf(&b, "drawn in %s of Euler's method, at noise levels %.4g\n", plural(len(d.Levels), "step"), d.Levels)
 		}
 		if d.Command != "" {
-			fmt.Fprintf(&b, "made by: %s\n", job.Printable(d.Command))
+			fmt.Fprintf(&b, "made by: %s\n", quote.Long(d.Command, longest))
 		}
 	} else {
 		if m.Diffusion != "" {
 			fmt.Fprintf(&b, "Stable Diffusion, %s\n%s", m.Diffusion, partsText(m.Parts))
 		}
 		for k, v := range sorted(m.Metadata) {
-			fmt.Fprintf(&b, "%s: %s\n", job.Printable(k), job.Printable(v))
+			fmt.Fprintf(&b, "%s: %s\n", quote.Text(k), quote.Text(v))
 		}
 	}
 	if !all {
 		return b.String()
 	}
 	for _, t := range m.Tensors {
-		fmt.Fprintf(&b, "%-60s %-5s %v\n", job.Printable(t.Name), t.DType, t.Shape)
+		fmt.Fprintf(&b, "%-60s %-5s %v\n", quote.Text(t.Name), t.DType, t.Shape)
 	}
 	return b.String()
 }
@@ -335,7 +340,7 @@ func (a *app) infoRun(dir string) error {
 	out.Snapshots, out.States = append([]int{}, out.Snapshots...), append([]int{}, out.States...)
 
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: run\n", job.Printable(dir))
+	fmt.Fprintf(&b, "%s: run\n", quote.Long(dir, longest))
 	list := func(title string, m map[string]any) {
 		if m == nil {
 			return
@@ -346,7 +351,7 @@ func (a *app) infoRun(dir string) error {
 			if err != nil {
 				text = []byte(fmt.Sprint(v))
 			}
-			fmt.Fprintf(&b, "  %-18s %s\n", job.Printable(k), job.Printable(string(text)))
+			fmt.Fprintf(&b, "  %-18s %s\n", quote.Text(k), quote.Text(string(text)))
 		}
 	}
 	list("options", out.Options)
@@ -411,11 +416,11 @@ func (a *app) infoPicture(path string) error {
 	}
 	out := pictureInfo{Kind: "picture", Path: path, Text: map[string]any{}}
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s: picture\n", job.Printable(path))
+	fmt.Fprintf(&b, "%s: picture\n", quote.Long(path, longest))
 	for _, t := range texts {
-		fmt.Fprintf(&b, "%s: %s\n", job.Printable(t.Keyword), job.Printable(t.Value))
+		fmt.Fprintf(&b, "%s: %s\n", quote.Text(t.Keyword), quote.Long(t.Value, longest))
 		out.Text[t.Keyword] = t.Value
-		if json.Valid([]byte(t.Value)) {
+		if json.Valid([]byte(t.Value)) && utf8.ValidString(t.Value) {
 			out.Text[t.Keyword] = json.RawMessage(t.Value)
 		}
 	}

@@ -12,6 +12,8 @@ import (
 	"github.com/vbauerster/mpb/v8"
 	"github.com/vbauerster/mpb/v8/cwriter"
 	"github.com/vbauerster/mpb/v8/decor"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 // terminal tells whether w is one that a bar can be drawn on: some have no width, or no cursor to move.
@@ -46,19 +48,25 @@ func newScreen(stderr io.Writer) *screen {
 	return sc
 }
 
-// Write writes log lines above the bar.
+// Write writes log lines above the bar, without what could steer the terminal.
 func (sc *screen) Write(p []byte) (int, error) {
+	n := len(p)
+	p = []byte(quote.Lines(string(p)))
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
 	if sc.file != nil {
-		if n, err := sc.file.Write(p); err != nil {
-			return n, err
+		if _, err := sc.file.Write(p); err != nil {
+			return 0, err
 		}
 	}
+	to := sc.stderr
 	if sc.progress != nil {
-		return sc.progress.Write(p)
+		to = sc.progress
 	}
-	return sc.stderr.Write(p)
+	if _, err := to.Write(p); err != nil {
+		return 0, err
+	}
+	return n, nil
 }
 
 // tee has log lines written to w too.

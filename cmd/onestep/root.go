@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -40,7 +41,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 0
 	}
 	msg, code := explain(err, ctx.Err() != nil)
-	fmt.Fprintln(stderr, "onestep: "+oneLine(msg))
+	fmt.Fprintln(stderr, "onestep: "+quote.Lines(oneLine(msg)))
 	return code
 }
 
@@ -116,7 +117,7 @@ func helpCommand() *cobra.Command {
 }
 
 func unknownCommand(root *cobra.Command, name string) error {
-	return &job.UsageError{Msg: fmt.Sprintf("unknown command %q%s (see onestep --help)", name, didYouMean("", root.SuggestionsFor(name)))}
+	return &job.UsageError{Msg: fmt.Sprintf("unknown command %s%s (see onestep --help)", quote.Quoted(name), didYouMean("", root.SuggestionsFor(name)))}
 }
 
 // arguments is cobra.ExactArgs with an error that is wrong use.
@@ -128,7 +129,7 @@ func arguments(n int, want string) cobra.PositionalArgs {
 		case len(args) == 0:
 			return &job.UsageError{Msg: "want " + want}
 		}
-		return &job.UsageError{Msg: fmt.Sprintf("want %s, got %q", want, strings.Join(args, " "))}
+		return &job.UsageError{Msg: fmt.Sprintf("want %s, got %s", want, quote.Quoted(strings.Join(args, " ")))}
 	}
 }
 
@@ -143,6 +144,6 @@ func (a *app) print(v any, text string) error {
 		enc.SetEscapeHTML(false)
 		return enc.Encode(v)
 	}
-	_, err := io.WriteString(a.stdout, text)
+	_, err := io.WriteString(a.stdout, quote.Lines(text))
 	return err
 }

@@ -16,22 +16,22 @@ const Most = 120
 // The limits of [Lines], which no message of ours meets.
 const (
 	mostOfLine = 4000
-	mostLines  = 1000
+	mostLines  = 100_000 // a model has thousands of tensors
 )
 
 // Text returns s as it is if it is short and printable, and in double quotes with Go's escapes otherwise: control characters, invisible
 // ones, those that change the direction of writing, and bytes that are not UTF-8. Past [Most] characters it is cut, and the number of
 // bytes of the whole follows.
-func Text[T ~string](s T) string { return cut(string(s), Most, false) }
+func Text[T ~string | ~[]byte](s T) string { return cut(string(s), Most, false) }
 
 // Quoted is Text that stands in double quotes always.
-func Quoted[T ~string](s T) string { return cut(string(s), Most, true) }
+func Quoted[T ~string | ~[]byte](s T) string { return cut(string(s), Most, true) }
 
 // Long is Text that cuts after most characters, for what the user asked to see, such as a prompt.
-func Long[T ~string](s T, most int) string { return cut(string(s), most, false) }
+func Long[T ~string | ~[]byte](s T, most int) string { return cut(string(s), most, false) }
 
 // Texts is Text of each of a list.
-func Texts[T ~string](list []T) []string {
+func Texts[T ~string | ~[]byte](list []T) []string {
 	out := make([]string, len(list))
 	for i, s := range list {
 		out[i] = Text(s)
@@ -41,7 +41,7 @@ func Texts[T ~string](list []T) []string {
 
 func cut(s string, most int, always bool) string {
 	whole := len(s)
-	at, runes, plain := 0, 0, s != "" && s[0] != ' ' && s[0] != '"' && s[whole-1] != ' '
+	at, runes, plain := 0, 0, s != "" && s[0] != ' ' && s[whole-1] != ' '
 	for at < whole && runes < most {
 		r, n := utf8.DecodeRuneInString(s[at:])
 		plain = plain && strconv.IsPrint(r) && (r != utf8.RuneError || n > 1)

@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/models/unet"
@@ -127,7 +128,7 @@ func (d Description) Function(net models.Network) (any, error) {
 	case d.Kind == Consistency:
 		return d.Form.Consistency(net, d.SigmaData, d.Boundary, d.SigmaMin)
 	case d.Kind != Trajectory:
-		return nil, fmt.Errorf("kind: want %q, %q or %q, got %q", Consistency, Denoiser, Trajectory, d.Kind)
+		return nil, fmt.Errorf("kind: want %q, %q or %q, got %s", Consistency, Denoiser, Trajectory, quote.Quoted(d.Kind))
 	}
 	if !d.Network.Until() {
 		return nil, fmt.Errorf("kind: a %s needs a network that is told where a jump ends (until), and the %s is not", Trajectory, d.Network.Name())
@@ -138,7 +139,7 @@ func (d Description) Function(net models.Network) (any, error) {
 	case Flow:
 		return &models.MeanFlow{Net: net, Scale: d.Form.Scale, Interval: d.Form.Interval}, nil
 	}
-	return nil, fmt.Errorf("form: a %s has %s or %s, got %q", Trajectory, EDM, Flow, d.Form.Type)
+	return nil, fmt.Errorf("form: a %s has %s or %s, got %s", Trajectory, EDM, Flow, quote.Quoted(d.Form.Type))
 }
 
 // Metadata returns the description as a file's metadata.
@@ -212,13 +213,13 @@ func strictly(text string, into any) error {
 func misread(err error) error {
 	var mistyped *json.UnmarshalTypeError
 	if !errors.As(err, &mistyped) {
-		return fmt.Errorf("description of the model: %w", err)
+		return fmt.Errorf("description of the model: %w", quote.Error(err))
 	}
 	where := "it"
 	if mistyped.Field != "" {
 		where = mistyped.Field
 	}
-	return fmt.Errorf("description of the model: %s is a JSON %s, which does not belong there", where, mistyped.Value)
+	return fmt.Errorf("description of the model: %s is a JSON %s, which does not belong there", where, quote.Text(mistyped.Value))
 }
 
 // probe stands for the network while a description is checked.

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models"
 )
 
@@ -83,7 +84,7 @@ func (f Form) Denoiser(net models.Network, sigmaData float64) (models.Parameteri
 	case TrigFlow:
 		p = &models.TrigFlow{Net: net, SigmaData: sigmaData}
 	default:
-		return nil, fmt.Errorf("form: want one of %s, %s, %s, %s, %s, got %q", EDM, DDPM, VP, Flow, TrigFlow, f.Type)
+		return nil, fmt.Errorf("form: want one of %s, %s, %s, %s, %s, got %s", EDM, DDPM, VP, Flow, TrigFlow, quote.Quoted(f.Type))
 	}
 	if err := p.Validate(); err != nil {
 		return nil, err

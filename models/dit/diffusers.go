@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -49,7 +50,7 @@ func FromDiffusers(data []byte) (Config, error) {
 	fail := func(err error) (Config, error) { return Config{}, fmt.Errorf("dit: diffusers config: %w", err) }
 	var keys map[string]json.RawMessage
 	if err := json.Unmarshal(data, &keys); err != nil {
-		return fail(err)
+		return fail(quote.Error(err))
 	}
 	maps.DeleteFunc(keys, func(k string, _ json.RawMessage) bool { return strings.HasPrefix(k, "_") && k != "_class_name" })
 	known, err := json.Marshal(keys)
@@ -60,7 +61,7 @@ func FromDiffusers(data []byte) (Config, error) {
 	dec := json.NewDecoder(bytes.NewReader(known))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&d); err != nil {
-		return fail(err)
+		return fail(quote.Error(err))
 	}
 	if err := d.supported(); err != nil {
 		return fail(err)
@@ -83,7 +84,7 @@ func FromDiffusers(data []byte) (Config, error) {
 // supported refuses what the network does not have.
 func (d diffusersConfig) supported() error {
 	no := func(key string, want, got any) error {
-		return fmt.Errorf("%s: only %v is supported, the file has %v", key, want, got)
+		return fmt.Errorf("%s: only %v is supported, the file has %s", key, want, quote.Text(fmt.Sprint(got)))
 	}
 	// Zeros would be taken for defaults, and a product of two large numbers could overflow.
 	for _, n := range []struct {

@@ -5,6 +5,7 @@ import (
 	"math"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -45,12 +46,12 @@ func (c Config) Validate() error {
 	switch c.Net {
 	case "", Alex, VGG:
 	default:
-		return fmt.Errorf("lpips: net: want %q or %q, got %q", Alex, VGG, c.Net)
+		return fmt.Errorf("lpips: net: want %q or %q, got %s", Alex, VGG, quote.Quoted(c.Net))
 	}
 	switch c.Resize {
 	case ResizeNone, ResizeSmall, ResizeAll:
 	default:
-		return fmt.Errorf("lpips: resize: want nothing, %q or %q, got %q", ResizeSmall, ResizeAll, c.Resize)
+		return fmt.Errorf("lpips: resize: want nothing, %q or %q, got %s", ResizeSmall, ResizeAll, quote.Quoted(c.Resize))
 	}
 	if c.AveragePool && c.Net == Alex {
 		return fmt.Errorf("lpips: average_pool: want it with %q only, got it with %q, whose squares overlap", VGG, Alex)

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
@@ -194,13 +195,13 @@ func (c Config) validateNumbers() error {
 	case (c.Embedding == Positional || c.Guidance) && c.EndpointFreqs && c.Channels < 4:
 		return fmt.Errorf("unet: endpoint_freqs: want at least 4 channels, got %d", c.Channels)
 	case c.Resample != ResampleConv && c.Resample != ResampleResidual:
-		return fmt.Errorf("unet: resample: want %q or %q, got %q", ResampleConv, ResampleResidual, c.Resample)
+		return fmt.Errorf("unet: resample: want %q or %q, got %s", ResampleConv, ResampleResidual, quote.Quoted(c.Resample))
 	case c.Filter != nil && c.Resample != ResampleResidual && !c.ResidualInput:
-		return fmt.Errorf("unet: filter: strided convolutions have none of their own; want resample %q, got %q", ResampleResidual, c.Resample)
+		return fmt.Errorf("unet: filter: strided convolutions have none of their own; want resample %q, got %s", ResampleResidual, quote.Quoted(c.Resample))
 	case c.NullLabel && c.Classes == 0:
 		return errors.New("unet: null_label: a network without classes needs no label for none; set classes")
 	case c.Embedding != Positional && c.Embedding != Fourier:
-		return fmt.Errorf("unet: embedding: want %q or %q, got %q", Positional, Fourier, c.Embedding)
+		return fmt.Errorf("unet: embedding: want %q or %q, got %s", Positional, Fourier, quote.Quoted(c.Embedding))
 	case !(c.Dropout >= 0 && c.Dropout < 1):
 		return fmt.Errorf("unet: dropout: want a probability in [0, 1), got %g", c.Dropout)
 	case !(c.NormEps > 0 && c.NormEps < 1):

@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 // diffusersConfig is the config.json of diffusers' UNet2DModel.
@@ -62,7 +64,7 @@ func FromDiffusers(data []byte) (Config, error) {
 	fail := func(err error) (Config, error) { return Config{}, fmt.Errorf("unet: diffusers config: %w", err) }
 	var keys map[string]json.RawMessage
 	if err := json.Unmarshal(data, &keys); err != nil {
-		return fail(err)
+		return fail(quote.Error(err))
 	}
 	maps.DeleteFunc(keys, func(k string, _ json.RawMessage) bool { return strings.HasPrefix(k, "_") && k != "_class_name" })
 	known, err := json.Marshal(keys)
@@ -73,7 +75,7 @@ func FromDiffusers(data []byte) (Config, error) {
 	dec := json.NewDecoder(bytes.NewReader(known))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&d); err != nil {
-		return fail(err)
+		return fail(quote.Error(err))
 	}
 	c, err := d.config()
 	if err != nil {
@@ -95,12 +97,12 @@ func (d diffusersConfig) config() (Config, error) {
 	var sides []int
 	if json.Unmarshal(d.SampleSize, &side) != nil {
 		if json.Unmarshal(d.SampleSize, &sides) != nil || len(sides) != 2 || sides[0] != sides[1] {
-			return Config{}, fmt.Errorf("sample_size: want a number, for square images, got %s", d.SampleSize)
+			return Config{}, fmt.Errorf("sample_size: want a number, for square images, got %s", quote.Text(d.SampleSize))
 		}
 		side = sides[0]
 	}
 	if side < 1 {
-		return Config{}, fmt.Errorf("sample_size: want a positive number, got %s: it says at which image sizes there is attention", d.SampleSize)
+		return Config{}, fmt.Errorf("sample_size: want a positive number, got %s: it says at which image sizes there is attention", quote.Text(d.SampleSize))
 	}
 	c := Config{
 		Resolution: side, InChannels: d.InChannels, OutChannels: d.OutChannels, Blocks: d.LayersPerBlock,
@@ -119,7 +121,7 @@ func (d diffusersConfig) config() (Config, error) {
 	c.Channels = d.BlockOutChannels[0]
 	for _, ch := range d.BlockOutChannels {
 		if c.Channels < 1 || ch < 1 || ch%c.Channels != 0 {
-			return Config{}, fmt.Errorf("block_out_channels: want multiples of the first, got %v", d.BlockOutChannels)
+			return Config{}, fmt.Errorf("block_out_channels: want multiples of the first, got %s", quote.Text(fmt.Sprint(d.BlockOutChannels)))
 		}
 		c.Mult = append(c.Mult, ch/c.Channels)
 	}
@@ -133,7 +135,7 @@ func (d diffusersConfig) config() (Config, error) {
 // supported refuses what the network does not have.
 func (d diffusersConfig) supported() error {
 	no := func(key string, want, got any) error {
-		return fmt.Errorf("%s: only %v is supported, the file has %v", key, want, got)
+		return fmt.Errorf("%s: only %v is supported, the file has %s", key, want, quote.Text(fmt.Sprint(got)))
 	}
 	levels := len(d.BlockOutChannels)
 	switch {
@@ -192,7 +194,7 @@ func (d diffusersConfig) blocks(c *Config) error {
 			return err
 		}
 		if downAttends != upAttends {
-			return fmt.Errorf("down_block_types, up_block_types: only the same attention on both ways is supported, level %d has %s and %s", i, down, up)
+			return fmt.Errorf("down_block_types, up_block_types: only the same attention on both ways is supported, level %d has %s and %s", i, quote.Text(down), quote.Text(up))
 		}
 		if downAttends {
 			c.Attention = append(c.Attention, c.Resolution>>i)
@@ -230,9 +232,9 @@ func blockType(name, way, byKey string) (attends bool, kind Resample, err error)
 		case "resnet":
 			return true, ResampleResidual, nil
 		}
-		return false, "", fmt.Errorf("%ssample_type: only conv or resnet is supported, the file has %s", strings.ToLower(way), byKey)
+		return false, "", fmt.Errorf("%ssample_type: only conv or resnet is supported, the file has %s", strings.ToLower(way), quote.Text(byKey))
 	}
-	return false, "", fmt.Errorf("%s_block_types: %s is not supported", strings.ToLower(way), name)
+	return false, "", fmt.Errorf("%s_block_types: %s is not supported", strings.ToLower(way), quote.Text(name))
 }
 
 // Diffusers writes the config.json with which diffusers' UNet2DModel builds the same network, so that it loads the weights

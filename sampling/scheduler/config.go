@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -80,13 +81,13 @@ func ParseConfig(data []byte) (Config, error) {
 	var keys map[string]json.RawMessage
 	data = quoted(data)
 	if err := json.Unmarshal(data, &keys); err != nil {
-		return Config{}, fmt.Errorf("scheduler config: %w", err)
+		return Config{}, fmt.Errorf("scheduler config: %w", quote.Error(err))
 	}
 	if err := errors.Join(json.Unmarshal(data, &c), json.Unmarshal(data, &more)); err != nil {
-		return Config{}, fmt.Errorf("scheduler config: %w", err)
+		return Config{}, fmt.Errorf("scheduler config: %w", quote.Error(err))
 	}
 	unbuilt := func(key string, value any, want string) error {
-		return fmt.Errorf("scheduler config: %s is %v, which is not built: want %s", key, value, want)
+		return fmt.Errorf("scheduler config: %s is %s, which is not built: want %s", key, quote.Text(fmt.Sprint(value)), want)
 	}
 	set := func(v json.RawMessage, but string) bool { return v != nil && string(v) != "null" && string(v) != but }
 	const latent = "a model of Stable Diffusion 1, 2 or XL"
@@ -151,7 +152,7 @@ func quoted(data []byte) []byte {
 // Validate reports what cannot work, whatever the method.
 func (c Config) Validate() error {
 	bad := func(key string, value any, want string) error {
-		return fmt.Errorf("scheduler config: %s is %v: want %s", key, value, want)
+		return fmt.Errorf("scheduler config: %s is %s: want %s", key, quote.Text(fmt.Sprint(value)), want)
 	}
 	oneOf := func(v string, all ...string) bool {
 		for _, a := range append(all, "") {
@@ -172,17 +173,17 @@ func (c Config) Validate() error {
 	case !within(c.BetaEnd, 0, 0.999):
 		return bad("beta_end", c.BetaEnd, "a number between 0 and 1")
 	case !oneOf(c.BetaSchedule, "linear", "scaled_linear", "squaredcos_cap_v2"):
-		return bad("beta_schedule", fmt.Sprintf("%q", c.BetaSchedule), "linear, scaled_linear or squaredcos_cap_v2")
+		return bad("beta_schedule", quote.Quoted(c.BetaSchedule), "linear, scaled_linear or squaredcos_cap_v2")
 	case !oneOf(c.Predicts, epsilon, sample, velocity):
-		return bad("prediction_type", fmt.Sprintf("%q", c.Predicts), "epsilon, sample or v_prediction")
+		return bad("prediction_type", quote.Quoted(c.Predicts), "epsilon, sample or v_prediction")
 	case !oneOf(c.Spacing, "leading", "trailing", "linspace"):
-		return bad("timestep_spacing", fmt.Sprintf("%q", c.Spacing), "leading, trailing or linspace")
+		return bad("timestep_spacing", quote.Quoted(c.Spacing), "leading, trailing or linspace")
 	case c.StepsOffset < 0 || c.StepsOffset >= c.trainSteps():
 		return bad("steps_offset", c.StepsOffset, fmt.Sprintf("0 to %d", c.trainSteps()-1))
 	case c.OriginalSteps < 0 || c.OriginalSteps > c.trainSteps():
 		return bad("original_inference_steps", c.OriginalSteps, fmt.Sprintf("1 to %d", c.trainSteps()))
 	case !oneOf(c.FinalSigma, "zero", "sigma_min"):
-		return bad("final_sigmas_type", fmt.Sprintf("%q", c.FinalSigma), "zero or sigma_min")
+		return bad("final_sigmas_type", quote.Quoted(c.FinalSigma), "zero or sigma_min")
 	case !within(c.Scaling, 0, 1e6):
 		return bad("timestep_scaling", c.Scaling, "a number above 0")
 	case !within(c.ClipRange, 0, 1e6):

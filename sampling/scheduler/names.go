@@ -3,6 +3,8 @@ package scheduler
 import (
 	"fmt"
 	"strings"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 // aliases are other programs' names of methods: A1111's, ComfyUI's and k-diffusion's, in the form that plainName gives them.
@@ -57,7 +59,7 @@ func Named(name string) (Method, error) {
 	if m, ok := method(plain); ok && spacing != "" {
 		return WithSpacing(m, spacing)
 	}
-	return nil, fmt.Errorf("there is no sampler %q: want one of %s, also followed by _ and a spacing (%s)", name, strings.Join(Names(), ", "),
+	return nil, fmt.Errorf("there is no sampler %s: want one of %s, also followed by _ and a spacing (%s)", quote.Quoted(name), strings.Join(Names(), ", "),
 		strings.Join(Spacings(), ", "))
 }
 

@@ -5,6 +5,8 @@ import (
 	"math"
 	"slices"
 	"strings"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 // Spaced is a method with noise levels or timesteps in another spacing than the model's configuration has.
@@ -39,7 +41,7 @@ func SpacingNamed(name string) (string, error) {
 		plain = linspaceOnes
 	}
 	if !slices.Contains(Spacings(), plain) {
-		return "", fmt.Errorf("there is no spacing %q: want one of %s", name, strings.Join(Spacings(), ", "))
+		return "", fmt.Errorf("there is no spacing %s: want one of %s", quote.Quoted(name), strings.Join(Spacings(), ", "))
 	}
 	return plain, nil
 }
@@ -64,7 +66,7 @@ func Spaces(m Method, spacing string) error {
 	want := Spacings()
 	switch v := m.(type) {
 	case LCM, TCD:
-		return fmt.Errorf("the sampler %s takes the timesteps that the model was distilled at, and has no spacing: got %q", NameOf(m), spacing)
+		return fmt.Errorf("the sampler %s takes the timesteps that the model was distilled at, and has no spacing: got %s", NameOf(m), quote.Quoted(spacing))
 	case DDIM, PNDM, DDPM:
 		want = []string{trailingOnes, leadingOnes, linspaceOnes}
 	case Euler, Heun, DPMPP2M, UniPC:
@@ -75,7 +77,7 @@ func Spaces(m Method, spacing string) error {
 		want = []string{v.Spacing}
 	}
 	if !slices.Contains(want, spacing) {
-		return fmt.Errorf("the sampler %s cannot use the spacing %q: want one of %s", NameOf(m), spacing, strings.Join(want, ", "))
+		return fmt.Errorf("the sampler %s cannot use the spacing %s: want one of %s", NameOf(m), quote.Quoted(spacing), strings.Join(want, ", "))
 	}
 	return nil
 }

@@ -13,6 +13,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 const (
@@ -132,7 +134,7 @@ func (f *File) index() error {
 	f.byName = make(map[string]int, len(f.tensors))
 	for i, t := range f.tensors {
 		if j, ok := f.byName[t.Name]; ok {
-			msg := fmt.Sprintf("tensor %s comes twice", quote(t.Name))
+			msg := fmt.Sprintf("tensor %s comes twice", quote.Quoted(t.Name))
 			if other := f.tensors[j].Path; other != t.Path {
 				msg += fmt.Sprintf(", in %s and in %s", other, t.Path)
 			}

@@ -10,6 +10,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 const maxIndexDepth = 32 // nesting of what an index may hold beside its map
@@ -72,14 +74,14 @@ func (f *File) matches(weights map[string]string) error {
 	var wrong []string
 	for _, t := range f.tensors {
 		if shard, ok := weights[t.Name]; !ok {
-			wrong = append(wrong, fmt.Sprintf("%s is in %s, but not in the index", quote(t.Name), filepath.Base(t.Path)))
+			wrong = append(wrong, fmt.Sprintf("%s is in %s, but not in the index", quote.Quoted(t.Name), filepath.Base(t.Path)))
 		} else if shard != filepath.Base(t.Path) {
-			wrong = append(wrong, fmt.Sprintf("%s is in %s, the index says %s", quote(t.Name), filepath.Base(t.Path), shard))
+			wrong = append(wrong, fmt.Sprintf("%s is in %s, the index says %s", quote.Quoted(t.Name), filepath.Base(t.Path), quote.Text(shard)))
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(weights)) {
 		if _, ok := f.byName[name]; !ok {
-			wrong = append(wrong, fmt.Sprintf("%s is not in %s", quote(name), weights[name]))
+			wrong = append(wrong, fmt.Sprintf("%s is not in %s", quote.Quoted(name), quote.Text(weights[name])))
 		}
 	}
 	if len(wrong) == 0 {
@@ -118,7 +120,7 @@ func parseIndex(b []byte) (map[string]string, error) {
 		return s.object("an object as weight_map", func(key []byte) error {
 			name := string(key)
 			if _, ok := weights[name]; ok {
-				return s.errorf("tensor %s comes twice", quote(name))
+				return s.errorf("tensor %s comes twice", quote.Quoted(name))
 			}
 			v, err := s.str("a file name as a string")
 			if err != nil {
@@ -128,7 +130,7 @@ func parseIndex(b []byte) (map[string]string, error) {
 			if !ok {
 				file = string(v)
 				if err := checkShard(file); err != nil {
-					return fmt.Errorf("tensor %s: %w", quote(name), err)
+					return fmt.Errorf("tensor %s: %w", quote.Quoted(name), err)
 				}
 				files[file] = file
 			}
@@ -151,7 +153,7 @@ func parseIndex(b []byte) (map[string]string, error) {
 // checkShard refuses names of files that do not lie beside the index.
 func checkShard(name string) error {
 	if strings.ContainsAny(name, "/\\\x00") || !strings.HasSuffix(name, suffix) || name == suffix {
-		return fmt.Errorf("shard %s: want the name of a %s file beside the index", quote(name), suffix)
+		return fmt.Errorf("shard %s: want the name of a %s file beside the index", quote.Quoted(name), suffix)
 	}
 	return nil
 }

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"unicode/utf8"
 	"unsafe"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 const (
@@ -58,15 +60,6 @@ func Parse(name string, data []byte) (*File, error) {
 		return nil, err
 	}
 	return f, nil
-}
-
-// quote renders a name from a file for an error: printable, and no longer than a line.
-func quote[S string | []byte](s S) string {
-	const most = 80
-	if len(s) <= most {
-		return fmt.Sprintf("%q", s)
-	}
-	return fmt.Sprintf("%q...", s[:most])
 }
 
 // foreign recognises what else is commonly found under the name of a safetensors file.
@@ -152,9 +145,9 @@ func (h *headerParser) parseMetadata() error {
 		}
 		k := string(key)
 		if _, ok := h.metadata[k]; ok {
-			return h.errorf("metadata %s comes twice", quote(k))
+			return h.errorf("metadata %s comes twice", quote.Quoted(k))
 		}
-		v, err := h.str("a string as metadata " + quote(k))
+		v, err := h.str("a string as metadata " + quote.Quoted(k))
 		if err != nil {
 			return err
 		}
@@ -174,7 +167,7 @@ func (h *headerParser) parseTensor(name string) error {
 	err := h.object("an object", func(key []byte) (err error) {
 		field := slices.Index(entryFields[:], string(key))
 		if field < 0 {
-			return h.errorf("unknown field %s: want dtype, shape and data_offsets", quote(key))
+			return h.errorf("unknown field %s: want dtype, shape and data_offsets", quote.Quoted(key))
 		}
 		if seen[field] {
 			return h.errorf("%s comes twice", key)
@@ -197,25 +190,25 @@ func (h *headerParser) parseTensor(name string) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("tensor %s: %w", quote(name), err)
+		return fmt.Errorf("tensor %s: %w", quote.Quoted(name), err)
 	}
 	for i, ok := range seen {
 		if !ok {
-			return fmt.Errorf("tensor %s: %s is missing", quote(name), entryFields[i])
+			return fmt.Errorf("tensor %s: %s is missing", quote.Quoted(name), entryFields[i])
 		}
 	}
 	size, ok := t.DType.bytesOf(t.Shape)
 	if !ok {
-		return fmt.Errorf("tensor %s: shape %v of %s is not a possible number of bytes", quote(name), t.Shape, t.DType)
+		return fmt.Errorf("tensor %s: shape %v of %s is not a possible number of bytes", quote.Quoted(name), t.Shape, t.DType)
 	}
 	begin, end := offsets[0], offsets[1]
 	switch {
 	case begin > end:
-		return fmt.Errorf("tensor %s: data_offsets [%d,%d] are out of order", quote(name), begin, end)
+		return fmt.Errorf("tensor %s: data_offsets [%d,%d] are out of order", quote.Quoted(name), begin, end)
 	case end-begin != size:
-		return fmt.Errorf("tensor %s: data_offsets [%d,%d] hold %d bytes, shape %v of %s needs %d", quote(name), begin, end, end-begin, t.Shape, t.DType, size)
+		return fmt.Errorf("tensor %s: data_offsets [%d,%d] hold %d bytes, shape %v of %s needs %d", quote.Quoted(name), begin, end, end-begin, t.Shape, t.DType, size)
 	case end > len(h.data):
-		return fmt.Errorf("tensor %s: data_offsets [%d,%d] end after the data, which is %d bytes long: is the file truncated?", quote(name), begin, end, len(h.data))
+		return fmt.Errorf("tensor %s: data_offsets [%d,%d] end after the data, which is %d bytes long: is the file truncated?", quote.Quoted(name), begin, end, len(h.data))
 	}
 	t.begin, t.Data = begin, h.data[begin:end:end]
 	h.tensors = append(h.tensors, t)
@@ -232,7 +225,7 @@ func (h *headerParser) dtype() (DType, error) {
 			return layout[i].dtype, nil
 		}
 	}
-	return "", h.errorf("unknown dtype %s", quote(v))
+	return "", h.errorf("unknown dtype %s", quote.Quoted(v))
 }
 
 // counts reads an array of at most len(dst) non-negative whole numbers and returns how many there were.
@@ -260,9 +253,9 @@ func (h *headerParser) cover() error {
 	for _, t := range h.tensors {
 		switch {
 		case t.begin < end:
-			return fmt.Errorf("the data of tensor %s begin at %d and overlap the data before, which end at %d", quote(t.Name), t.begin, end)
+			return fmt.Errorf("the data of tensor %s begin at %d and overlap the data before, which end at %d", quote.Quoted(t.Name), t.begin, end)
 		case t.begin > end:
-			return fmt.Errorf("the data have a hole from %d to %d, before tensor %s", end, t.begin, quote(t.Name))
+			return fmt.Errorf("the data have a hole from %d to %d, before tensor %s", end, t.begin, quote.Quoted(t.Name))
 		}
 		end += len(t.Data)
 	}

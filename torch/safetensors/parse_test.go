@@ -117,7 +117,7 @@ var hostile = []struct {
 	{"no comma", file(`{"a":{"dtype":"F32" "shape":[1],"data_offsets":[0,4]}}`, 0, 0, 0, 0), "want ',' or '}'"},
 	{"no comma in an array", file(`{"a":{"dtype":"F32","shape":[1 1],"data_offsets":[0,4]}}`, 0, 0, 0, 0), "want ',' or ']'"},
 	{"comment", file(`{/* */}`), "want a name in quotes, got '/'"},
-	{"long name", file(`{"` + strings.Repeat("n", 1<<20) + `":1}`), `nnn"...: byte`},
+	{"long name", file(`{"` + strings.Repeat("n", 1<<20) + `":1}`), `nnn"... (1048576 bytes): byte`},
 }
 
 func TestHostile(t *testing.T) {

@@ -18,6 +18,8 @@ import (
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 // Source is a tensor to be written.
@@ -69,10 +71,10 @@ func writePending(path string, tensors []Source, o Options) (_ *pending, err err
 		for _, t := range tensors {
 			data, err := t.Data()
 			if err != nil {
-				return fmt.Errorf("tensor %s: %w", quote(t.Name), err)
+				return fmt.Errorf("tensor %s: %w", quote.Quoted(t.Name), err)
 			}
 			if size, _ := t.DType.bytesOf(t.Shape); len(data) != size {
-				return fmt.Errorf("tensor %s: shape %v of %s needs %d bytes, got %d", quote(t.Name), t.Shape, t.DType, size, len(data))
+				return fmt.Errorf("tensor %s: shape %v of %s needs %d bytes, got %d", quote.Quoted(t.Name), t.Shape, t.DType, size, len(data))
 			}
 			if _, err := w.Write(data); err != nil {
 				return err
@@ -87,10 +89,10 @@ func plan(tensors []Source, metadata map[string]string) ([]Source, []byte, error
 	names := make(map[string]struct{}, len(tensors))
 	for _, t := range tensors {
 		if err := t.check(); err != nil {
-			return nil, nil, fmt.Errorf("tensor %s: %w", quote(t.Name), err)
+			return nil, nil, fmt.Errorf("tensor %s: %w", quote.Quoted(t.Name), err)
 		}
 		if _, ok := names[t.Name]; ok {
-			return nil, nil, fmt.Errorf("tensor %s comes twice", quote(t.Name))
+			return nil, nil, fmt.Errorf("tensor %s comes twice", quote.Quoted(t.Name))
 		}
 		names[t.Name] = struct{}{}
 	}
@@ -105,7 +107,7 @@ func plan(tensors []Source, metadata map[string]string) ([]Source, []byte, error
 		b = append(b, ':', '{')
 		for i, k := range slices.Sorted(maps.Keys(metadata)) {
 			if !utf8.ValidString(k) || !utf8.ValidString(metadata[k]) {
-				return nil, nil, fmt.Errorf("metadata %s is not UTF-8", quote(k))
+				return nil, nil, fmt.Errorf("metadata %s is not UTF-8", quote.Quoted(k))
 			}
 			if i > 0 {
 				b = append(b, ',')
@@ -160,7 +162,7 @@ func (t Source) check() error {
 	case !utf8.ValidString(t.Name):
 		return errors.New("the name is not UTF-8")
 	case t.DType.Bits() == 0:
-		return fmt.Errorf("unknown dtype %s", quote(string(t.DType)))
+		return fmt.Errorf("unknown dtype %s", quote.Quoted(string(t.DType)))
 	case len(t.Shape) > maxDims:
 		return fmt.Errorf("%d dimensions: want at most %d", len(t.Shape), maxDims)
 	case slices.ContainsFunc(t.Shape, func(v int) bool { return v < 0 }):

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 // Tags of EXIF 2.3 that are read and written here.
@@ -75,7 +77,7 @@ func pngExif(r *bufio.Reader) ([]byte, error) {
 			return readN(r, n)
 		}
 		if _, err := discard(r, n+4); err != nil {
-			return nil, fmt.Errorf("png: chunk %q is cut short", kind)
+			return nil, fmt.Errorf("png: chunk %s is cut short", quote.Quoted(kind))
 		}
 	}
 	return nil, fmt.Errorf("png: it has more than %d chunks", maxChunks)

@@ -11,6 +11,8 @@ import (
 	"io"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 // Text is a piece of text in an image file: a text chunk of a PNG, or the EXIF field that other formats have in its place. In a PNG its
@@ -70,14 +72,14 @@ func pngTexts(r *bufio.Reader) ([]Text, error) {
 		}
 		n, kind := int64(binary.BigEndian.Uint32(head[:4])), string(head[4:])
 		if n > 1<<31-1 {
-			return nil, fmt.Errorf("png: chunk %q claims %d bytes", kind, n)
+			return nil, fmt.Errorf("png: chunk %s claims %d bytes", quote.Quoted(kind), n)
 		}
 		if kind == "IEND" {
 			return texts, nil
 		}
 		if kind != "tEXt" && kind != "iTXt" && kind != "zTXt" {
 			if m, err := discard(r, n+4); err != nil {
-				return nil, fmt.Errorf("png: chunk %q claims %d bytes, %d follow", kind, n, m)
+				return nil, fmt.Errorf("png: chunk %s claims %d bytes, %d follow", quote.Quoted(kind), n, m)
 			}
 			continue
 		}
@@ -86,15 +88,15 @@ func pngTexts(r *bufio.Reader) ([]Text, error) {
 		}
 		body := make([]byte, n+4)
 		if _, err := io.ReadFull(r, body); err != nil {
-			return nil, fmt.Errorf("png: chunk %q claims %d bytes and the file ends", kind, n)
+			return nil, fmt.Errorf("png: chunk %s claims %d bytes and the file ends", quote.Quoted(kind), n)
 		}
 		sum := crc32.Update(crc32.ChecksumIEEE(head[4:]), crc32.IEEETable, body[:n])
 		if sum != binary.BigEndian.Uint32(body[n:]) {
-			return nil, fmt.Errorf("png: chunk %q is damaged: its checksum does not match", kind)
+			return nil, fmt.Errorf("png: chunk %s is damaged: its checksum does not match", quote.Quoted(kind))
 		}
 		key, value, ok := bytes.Cut(body[:n], []byte{0})
 		if !ok {
-			return nil, fmt.Errorf("png: chunk %q has no keyword", kind)
+			return nil, fmt.Errorf("png: chunk %s has no keyword", quote.Quoted(kind))
 		}
 		text, err := chunkText(kind, value)
 		if err != nil {
@@ -111,7 +113,7 @@ func pngTexts(r *bufio.Reader) ([]Text, error) {
 // (stable-diffusion.cpp, StabilityMatrix) put UTF-8 there: bytes that are valid UTF-8 are taken for it, since Latin-1 text with letters
 // beyond ASCII hardly ever is.
 func chunkText(kind string, value []byte) (string, error) {
-	short := fmt.Errorf("png: chunk %q is cut short", kind)
+	short := fmt.Errorf("png: chunk %s is cut short", quote.Quoted(kind))
 	switch kind {
 	case "zTXt":
 		if len(value) < 1 || value[0] != 0 {
@@ -197,7 +199,7 @@ func encodeTexts(texts []Text) ([]byte, error) {
 	var out bytes.Buffer
 	for _, t := range texts {
 		if t.Keyword == "" || len(t.Keyword) > 79 || !latin1(t.Keyword) {
-			return nil, fmt.Errorf("png text: want a keyword of 1 to 79 Latin-1 characters, got %q", t.Keyword)
+			return nil, fmt.Errorf("png text: want a keyword of 1 to 79 Latin-1 characters, got %s", quote.Quoted(t.Keyword))
 		}
 		if v := toLatin1(t.Value); latin1(t.Value) && (ascii(t.Value) || !utf8.Valid(v)) {
 			chunk(&out, "tEXt", toLatin1(t.Keyword), []byte{0}, v)

@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 var cifarClasses = []string{"airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"}
@@ -136,11 +138,11 @@ func openCIFARArchive(file string, o Options) (*Set, error) {
 			continue
 		}
 		if parts[name] != nil {
-			return nil, fmt.Errorf("%s: two members are named %s", file, name)
+			return nil, fmt.Errorf("%s: two members are named %s", file, quote.Text(name))
 		}
 		parts[name], names = &table{}, append(names, name)
 		if err := parts[name].appendCIFAR(m); err != nil {
-			return nil, fmt.Errorf("%s: %s: %w", file, name, err)
+			return nil, fmt.Errorf("%s: %s: %w", file, quote.Text(name), err)
 		}
 	}
 	if names == nil {

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
@@ -61,7 +62,9 @@ type CorruptError struct {
 }
 
 // Error names the image and what is wrong with it.
-func (e *CorruptError) Error() string { return fmt.Sprintf("corrupt image %s: %v", e.Name, e.Err) }
+func (e *CorruptError) Error() string {
+	return fmt.Sprintf("corrupt image %s: %v", quote.Long(e.Name, 400), quote.Error(e.Err))
+}
 
 // Unwrap returns what is wrong.
 func (e *CorruptError) Unwrap() error { return e.Err }

@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"unsafe"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 // maxText limits what comes with an image: labels, captions, JSON.
@@ -138,15 +140,15 @@ func (s *shards) add(x *sample, m member, ext string, hold bool) error {
 		into = &x.json
 	default:
 		if x.ext != "" {
-			return fmt.Errorf("%s: a second image in sample %q, which has a .%s", m.name, x.key, x.ext)
+			return fmt.Errorf("%s: a second image in sample %s, which has a .%s", quote.Text(m.name), quote.Quoted(x.key), quote.Text(x.ext))
 		}
 		x.ext, limit, into = ext, maxEncoded, &x.image
 	}
 	if *into != (extent{}) || (ext == "cls" && x.from == fromCLS) {
-		return fmt.Errorf("%s is there twice", m.name)
+		return fmt.Errorf("%s is there twice", quote.Text(m.name))
 	}
 	if m.size > limit {
-		return fmt.Errorf("%s has %d bytes; at most %d MiB are read", m.name, m.size, limit>>20)
+		return fmt.Errorf("%s has %d bytes; at most %d MiB are read", quote.Text(m.name), m.size, limit>>20)
 	}
 	*into = extent{m.at, m.size}
 	if !hold && ext != "cls" && ext != "json" {
@@ -159,7 +161,7 @@ func (s *shards) add(x *sample, m member, ext string, hold bool) error {
 	}
 	data, err := readExactly(m, m.size)
 	if err != nil {
-		return fmt.Errorf("%s: damaged archive: %w", m.name, err)
+		return fmt.Errorf("%s: damaged archive: %w", quote.Text(m.name), err)
 	}
 	if hold {
 		*into = extent{int64(len(s.held[x.shard])), m.size}
@@ -169,7 +171,7 @@ func (s *shards) add(x *sample, m member, ext string, hold bool) error {
 	case "cls":
 		class, err := strconv.Atoi(strings.TrimSpace(string(data)))
 		if err != nil || class < 0 || class >= maxClasses {
-			return fmt.Errorf("%s: want a class index from 0 to %d, got %.20q", m.name, maxClasses-1, data)
+			return fmt.Errorf("%s: want a class index from 0 to %d, got %s", quote.Text(m.name), maxClasses-1, quote.Quoted(data))
 		}
 		x.class, x.from = class, fromCLS
 	case "json":
@@ -192,7 +194,7 @@ func (s *shards) classes() ([]string, error) {
 			has, lacks = lacks, has
 		}
 		if has.from != nowhere && lacks.from == nowhere {
-			return nil, fmt.Errorf("sample %s of %s has a class and sample %s of %s has none: give all one or none", has.key, s.paths[has.shard], lacks.key, s.paths[lacks.shard])
+			return nil, fmt.Errorf("sample %s of %s has a class and sample %s of %s has none: give all one or none", quote.Text(has.key), s.paths[has.shard], quote.Text(lacks.key), s.paths[lacks.shard])
 		}
 		if has.from != nowhere {
 			top = max(top, s.samples[i].class)
@@ -223,12 +225,12 @@ func (s *shards) label(i int) int {
 func (s *shards) name(i int) string {
 	x := &s.samples[i]
 	if x.ext == "" {
-		return fmt.Sprintf("%s: %s", s.paths[x.shard], x.key)
+		return fmt.Sprintf("%s: %s", s.paths[x.shard], quote.Text(x.key))
 	}
 	if x.field != "" {
-		return fmt.Sprintf("%s: %s.%s.%s", s.paths[x.shard], x.key, x.field, x.ext)
+		return fmt.Sprintf("%s: %s", s.paths[x.shard], quote.Text(x.key+"."+x.field+"."+x.ext))
 	}
-	return fmt.Sprintf("%s: %s.%s", s.paths[x.shard], x.key, x.ext)
+	return fmt.Sprintf("%s: %s", s.paths[x.shard], quote.Text(x.key+"."+x.ext))
 }
 
 func (s *shards) identify(w io.Writer) error {
@@ -278,7 +280,7 @@ func (s *shards) caption(i int) (string, error) {
 	}
 	var fields struct{ Caption string }
 	if err := json.Unmarshal(data, &fields); err != nil {
-		return "", fmt.Errorf("%s: %s.json: %w", s.paths[x.shard], x.key, err)
+		return "", fmt.Errorf("%s: %s.json: %w", s.paths[x.shard], quote.Text(x.key), quote.Error(err))
 	}
 	return fields.Caption, nil
 }

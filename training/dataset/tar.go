@@ -9,6 +9,8 @@ import (
 	"iter"
 	"path"
 	"strings"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 // member is a file in an archive. Reading it reads its content, until the next member is asked for.
@@ -72,13 +74,13 @@ func members(r io.Reader, seek io.Seeker) iter.Seq2[member, error] {
 			}
 			switch {
 			case sparse:
-				err = fmt.Errorf("%q is a sparse file", h.Name)
+				err = fmt.Errorf("%s is a sparse file", quote.Quoted(h.Name))
 			case h.Typeflag == tar.TypeLink || h.Typeflag == tar.TypeSymlink:
-				err = fmt.Errorf("%q is a link to %q: make the archive with tar --hard-dereference --dereference, which stores the file", h.Name, h.Linkname)
+				err = fmt.Errorf("%s is a link to %s: make the archive with tar --hard-dereference --dereference, which stores the file", quote.Quoted(h.Name), quote.Quoted(h.Linkname))
 			case h.Typeflag != tar.TypeReg:
-				err = fmt.Errorf("%q is neither a file nor a folder but a link or a device", h.Name)
+				err = fmt.Errorf("%s is neither a file nor a folder but a link or a device", quote.Quoted(h.Name))
 			case !fs.ValidPath(m.name) || m.name == ".":
-				err = fmt.Errorf("%q is a name that leads out of the archive", h.Name)
+				err = fmt.Errorf("%s is a name that leads out of the archive", quote.Quoted(h.Name))
 			}
 			if err != nil {
 				yield(member{}, fmt.Errorf("refused archive: %w", err))

@@ -26,6 +26,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 // Dir is a run's folder, locked for this process.
@@ -265,7 +267,7 @@ func notOptions(err error, decoded map[string]any) error {
 	var kind *json.UnmarshalTypeError
 	switch {
 	case errors.As(err, &kind):
-		err = fmt.Errorf("it is a JSON %s", kind.Value)
+		err = fmt.Errorf("it is a JSON %s", quote.Text(kind.Value))
 	case errors.Is(err, io.EOF):
 		err = errors.New("it is empty")
 	case err == nil && decoded == nil:
@@ -273,7 +275,7 @@ func notOptions(err error, decoded map[string]any) error {
 	case err == nil:
 		return nil
 	}
-	return fmt.Errorf("options.json is damaged, which has to be a JSON object of the run's options: %w", err)
+	return fmt.Errorf("options.json is damaged, which has to be a JSON object of the run's options: %w", quote.Error(err))
 }
 
 // ReadOptions returns the options of the run in a folder.

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -129,7 +130,7 @@ func (c Config) validate() error {
 	case c.Width%c.Heads != 0:
 		return fmt.Errorf("hidden_size %d cannot be divided among num_attention_heads %d", c.Width, c.Heads)
 	case activations[c.Activation] == nil:
-		return fmt.Errorf("hidden_act: want %s, %s, %s or %s, got %.100q", quickGELU, gelu, geluNew, geluPyTorch, c.Activation)
+		return fmt.Errorf("hidden_act: want %s, %s, %s or %s, got %s", quickGELU, gelu, geluNew, geluPyTorch, quote.Quoted(c.Activation))
 	case !(c.Eps > 0 && c.Eps < 1):
 		return fmt.Errorf("layer_norm_eps: want a number in (0, 1), got %g", c.Eps)
 	}
@@ -217,7 +218,7 @@ type fields map[string]json.RawMessage
 func object(data []byte) (fields, error) {
 	var f fields
 	if err := json.Unmarshal(data, &f); err != nil {
-		return nil, fmt.Errorf("want a JSON object: %w", err)
+		return nil, fmt.Errorf("want a JSON object: %w", quote.Error(err))
 	}
 	if f == nil {
 		return nil, errors.New("want a JSON object, got null")
@@ -238,7 +239,7 @@ func (f fields) read(key string, to any) error {
 		if _, ok := to.(*int); ok {
 			what = "an integer"
 		}
-		return fmt.Errorf("%s: want %s, got %.100s", key, what, v)
+		return fmt.Errorf("%s: want %s, got %s", key, what, quote.Text(v))
 	}
 	return nil
 }
@@ -247,12 +248,12 @@ func (f fields) read(key string, to any) error {
 func architecture(file fields) (projected, both bool, err error) {
 	var names []string
 	if v := file["architectures"]; v != nil && json.Unmarshal(v, &names) != nil {
-		return false, false, fmt.Errorf("architectures: want a list of names, got %.100s", v)
+		return false, false, fmt.Errorf("architectures: want a list of names, got %s", quote.Text(v))
 	}
 	for _, name := range names {
 		if !slices.Contains([]string{textModel, projectedModel, bothModels}, name) {
 			want := strings.Join([]string{textModel, projectedModel, bothModels}, ", ")
-			return false, false, fmt.Errorf("architectures: only %s are supported, got %.100q", want, name)
+			return false, false, fmt.Errorf("architectures: only %s are supported, got %s", want, quote.Quoted(name))
 		}
 	}
 	both = slices.Contains(names, bothModels)
@@ -271,7 +272,7 @@ func supported(file, keys fields) error {
 			{"quantization_config", []string{"null"}},
 		} {
 			if v, ok := f[k.name]; ok && !slices.Contains(k.values, string(v)) {
-				return fmt.Errorf("%s: only %s is supported, got %.100s", k.name, strings.Join(k.values, " or "), v)
+				return fmt.Errorf("%s: only %s is supported, got %s", k.name, strings.Join(k.values, " or "), quote.Text(v))
 			}
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 // Limits keep hostile files from asking for memory and time: CLIP's tokenizer.json has 3.6 MB and 49,408 tokens.
@@ -99,7 +101,7 @@ func readMerges(dir string) (pairs [][2]string, err error) {
 		}
 		a, b, ok := strings.Cut(line, " ")
 		if !ok || a == "" || b == "" {
-			return nil, fmt.Errorf("merges.txt line %d: want two tokens with a space between, got %.40q", n, line)
+			return nil, fmt.Errorf("merges.txt line %d: want two tokens with a space between, got %s", n, quote.Quoted(line))
 		}
 		if pairs = append(pairs, [2]string{a, b}); len(pairs) > maxMerges {
 			return nil, fmt.Errorf("merges.txt: want at most %d merges", maxMerges)
@@ -127,8 +129,8 @@ func readFast(dir string) (vocab map[string]int, pairs [][2]string, added []adde
 		return nil, nil, nil, errors.New("want vocab.json and merges.txt, or tokenizer.json: there is neither")
 	}
 	if file.Model.Type != "BPE" || file.Model.Suffix != wordEnd {
-		return nil, nil, nil, fmt.Errorf("tokenizer.json: want CLIP's tokenizer, BPE with words that end in %s, got %q with %q",
-			wordEnd, file.Model.Type, file.Model.Suffix)
+		return nil, nil, nil, fmt.Errorf("tokenizer.json: want CLIP's tokenizer, BPE with words that end in %s, got %s with %s",
+			wordEnd, quote.Quoted(file.Model.Type), quote.Quoted(file.Model.Suffix))
 	}
 	if n := len(file.Model.Merges); n > maxMerges {
 		return nil, nil, nil, fmt.Errorf("tokenizer.json: want at most %d merges, got %d", maxMerges, n)
@@ -140,7 +142,7 @@ func readFast(dir string) (vocab map[string]int, pairs [][2]string, added []adde
 			a, b, _ := strings.Cut(text, " ")
 			pair = []string{a, b}
 		} else if err := json.Unmarshal(raw, &pair); err != nil || len(pair) != 2 {
-			return nil, nil, nil, fmt.Errorf("tokenizer.json: merge %d: want two tokens, got %.40q", len(pairs), raw)
+			return nil, nil, nil, fmt.Errorf("tokenizer.json: merge %d: want two tokens, got %s", len(pairs), quote.Quoted(raw))
 		}
 		pairs = append(pairs, [2]string(pair))
 	}
@@ -165,10 +167,10 @@ func (a *addedToken) UnmarshalJSON(data []byte) error {
 	}
 	type plain addedToken
 	if err := json.Unmarshal(data, (*plain)(a)); err != nil {
-		return fmt.Errorf("want a token, got %.80s", data)
+		return fmt.Errorf("want a token, got %s", quote.Text(data))
 	}
 	if a.SingleWord || a.LStrip || a.RStrip {
-		return fmt.Errorf("token %q has single_word, lstrip or rstrip: none of these is supported", a.Content)
+		return fmt.Errorf("token %s has single_word, lstrip or rstrip: none of these is supported", quote.Quoted(a.Content))
 	}
 	return nil
 }
@@ -219,7 +221,7 @@ func readConfig(dir string) (config, error) {
 		c.decoder = []addedToken{}
 		for key, a := range file.Decoder {
 			if err := json.Unmarshal([]byte(key), &a.ID); err != nil {
-				return c, fmt.Errorf("%s: added_tokens_decoder has the key %.40q: want a number", name, key)
+				return c, fmt.Errorf("%s: added_tokens_decoder has the key %s: want a number", name, quote.Quoted(key))
 			}
 			c.decoder = append(c.decoder, a)
 		}
@@ -255,7 +257,7 @@ func readConfig(dir string) (config, error) {
 			c.pad = a.Content
 		default:
 			if a.Content != usual {
-				return c, fmt.Errorf("%s is %q: want %s, as in CLIP's tokenizers", v.key, a.Content, usual)
+				return c, fmt.Errorf("%s is %s: want %s, as in CLIP's tokenizers", v.key, quote.Quoted(a.Content), usual)
 			}
 		}
 		if !slices.ContainsFunc(c.named, a.same) {
@@ -279,7 +281,7 @@ func assemble(vocab map[string]int, pairs [][2]string, added []addedToken, c con
 	}
 	for _, a := range added {
 		if id, ok := vocab[a.Content]; ok && id != a.ID {
-			return nil, fmt.Errorf("the added token %q has the number %d: in the vocabulary it has %d", a.Content, a.ID, id)
+			return nil, fmt.Errorf("the added token %s has the number %d: in the vocabulary it has %d", quote.Quoted(a.Content), a.ID, id)
 		}
 		vocab[a.Content] = a.ID
 	}
@@ -290,7 +292,7 @@ func assemble(vocab map[string]int, pairs [][2]string, added []addedToken, c con
 	given := make([]bool, len(vocab))
 	for word, id := range vocab {
 		if id < 0 || id >= len(vocab) || given[id] {
-			return nil, fmt.Errorf("token %q has the number %d: want every number from 0 to %d once", word, id, len(vocab)-1)
+			return nil, fmt.Errorf("token %s has the number %d: want every number from 0 to %d once", quote.Quoted(word), id, len(vocab)-1)
 		}
 		t.words[id], given[id] = word, true
 	}
@@ -299,13 +301,13 @@ func assemble(vocab map[string]int, pairs [][2]string, added []addedToken, c con
 		for i, word := range []string{p[0], p[1], p[0] + p[1]} {
 			id, ok := vocab[word]
 			if !ok {
-				return nil, fmt.Errorf("the merge of %q and %q: there is no token %q", p[0], p[1], word)
+				return nil, fmt.Errorf("the merge of %s and %s: there is no token %s", quote.Quoted(p[0]), quote.Quoted(p[1]), quote.Quoted(word))
 			}
 			ids[i] = int32(id)
 		}
 		pair := [2]int32{ids[0], ids[1]}
 		if _, ok := t.merges[pair]; ok {
-			return nil, fmt.Errorf("the merge of %q and %q is there twice", p[0], p[1])
+			return nil, fmt.Errorf("the merge of %s and %s is there twice", quote.Quoted(p[0]), quote.Quoted(p[1]))
 		}
 		t.merges[pair] = merge{int32(rank), ids[2]}
 	}
@@ -314,7 +316,7 @@ func assemble(vocab map[string]int, pairs [][2]string, added []addedToken, c con
 	for _, a := range slices.Concat(added, c.named) { // the first of a name counts, as in transformers
 		id, ok := vocab[a.Content]
 		if !ok {
-			return nil, fmt.Errorf("the special token %q is not in the vocabulary", a.Content)
+			return nil, fmt.Errorf("the special token %s is not in the vocabulary", quote.Quoted(a.Content))
 		}
 		if !slices.ContainsFunc(specials, func(s special) bool { return s.id == id }) {
 			specials = append(specials, special{a.Content, id, a.normalized()})

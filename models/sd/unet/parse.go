@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 // MarshalJSON writes the config.json of diffusers, defaults included.
@@ -44,7 +46,7 @@ func ParseConfig(data []byte) (Config, error) {
 		err = c.Validate()
 	}
 	if err != nil {
-		return Config{}, fmt.Errorf("config of a U-Net: %w", err)
+		return Config{}, fmt.Errorf("config of a U-Net: %w", quote.Error(err))
 	}
 	return c, nil
 }
@@ -57,7 +59,7 @@ func ParseControlNetConfig(data []byte) (ControlNetConfig, error) {
 		err = c.Validate()
 	}
 	if err != nil {
-		return ControlNetConfig{}, fmt.Errorf("config of a ControlNet: %w", err)
+		return ControlNetConfig{}, fmt.Errorf("config of a ControlNet: %w", quote.Error(err))
 	}
 	return c, nil
 }
@@ -116,7 +118,7 @@ func parse(data []byte, class string, c any, own fixed) error {
 		return misread("it", err)
 	}
 	if raw, ok := file["_class_name"]; ok && !agrees(raw, []string{`"` + class + `"`}) {
-		return fmt.Errorf("_class_name: want %s, got %s", class, short(raw))
+		return fmt.Errorf("_class_name: want %s, got %s", class, quote.Text(raw))
 	}
 	delete(file, "_class_name")
 	if heads, ok := file["num_attention_heads"]; ok && string(heads) != "null" {
@@ -135,7 +137,7 @@ func parse(data []byte, class string, c any, own fixed) error {
 		_, needed := known[key]
 		switch {
 		case supported != nil && !agrees(raw, supported):
-			return fmt.Errorf("%s: only %s is supported, the file has %s", key, strings.Join(supported, " or "), short(raw))
+			return fmt.Errorf("%s: only %s is supported, the file has %s", key, strings.Join(supported, " or "), quote.Text(raw))
 		case !needed && !slices.Contains(optional, key):
 			continue
 		case string(raw) == "null" && !slices.Contains(optional, key):
@@ -143,7 +145,7 @@ func parse(data []byte, class string, c any, own fixed) error {
 		case string(raw) == "null" && key != "mid_block_type":
 			continue
 		case raw[0] == '[' && strings.Contains(string(raw), "null"):
-			return fmt.Errorf("%s: null does not belong in a list: %s", key, short(raw))
+			return fmt.Errorf("%s: null does not belong in a list: %s", key, quote.Text(raw))
 		}
 		one, err := json.Marshal(map[string]json.RawMessage{key: raw})
 		if err != nil {
@@ -182,16 +184,7 @@ func is(raw json.RawMessage, supported []string) bool {
 func misread(what string, err error) error {
 	var mistyped *json.UnmarshalTypeError
 	if errors.As(err, &mistyped) {
-		return fmt.Errorf("%s: a JSON %s does not belong there", what, mistyped.Value)
+		return fmt.Errorf("%s: a JSON %s does not belong there", what, quote.Text(mistyped.Value))
 	}
-	return fmt.Errorf("%s: %w", what, err)
-}
-
-// short is JSON from a file, fit for a message.
-func short(raw json.RawMessage) string {
-	const most = 100
-	if len(raw) > most {
-		return strings.ToValidUTF8(string(raw[:most]), "") + "..."
-	}
-	return string(raw)
+	return fmt.Errorf("%s: %w", what, quote.Error(err))
 }

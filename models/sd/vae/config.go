@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
@@ -172,7 +173,7 @@ func (c *Config) parse(data []byte) error {
 		var types []string
 		err = errors.Join(err, k.read(key, &types))
 		if _, ok := k[key]; ok && !slices.Equal(types, slices.Repeat([]string{want}, min(len(c.Channels), maxLevels))) {
-			err = errors.Join(err, fmt.Errorf("%s: want %s for each of %d levels, got %s", key, want, len(c.Channels), short(k[key])))
+			err = errors.Join(err, fmt.Errorf("%s: want %s for each of %d levels, got %s", key, want, len(c.Channels), quote.Text(k[key])))
 		}
 	}
 	return err
@@ -203,7 +204,7 @@ func open(data []byte, class string) (members, error) {
 	}
 	var k members
 	if err := json.Unmarshal(data, &k); err != nil {
-		return nil, fmt.Errorf("want a JSON object: %w", err)
+		return nil, fmt.Errorf("want a JSON object: %w", quote.Error(err))
 	}
 	if k == nil {
 		return nil, errors.New("want a JSON object, got null")
@@ -234,7 +235,7 @@ func (k members) read(key string, to any) error {
 		what = "an integer, or a list of them"
 	}
 	if strings.Contains(string(v), "null") || json.Unmarshal(v, to) != nil {
-		return fmt.Errorf("%s: want %s, got %s", key, what, short(v))
+		return fmt.Errorf("%s: want %s, got %s", key, what, quote.Text(v))
 	}
 	return nil
 }
@@ -243,16 +244,7 @@ func (k members) read(key string, to any) error {
 func (k members) only(key string, supported ...string) error {
 	v, ok := k[key]
 	if ok && !slices.Contains(supported, string(v)) {
-		return fmt.Errorf("%s: only %s is supported, the file has %s", key, strings.Join(supported, " or "), short(v))
+		return fmt.Errorf("%s: only %s is supported, the file has %s", key, strings.Join(supported, " or "), quote.Text(v))
 	}
 	return nil
-}
-
-// short is JSON from a file, fit for a message.
-func short(v json.RawMessage) string {
-	const most = 100
-	if len(v) > most {
-		return strings.ToValidUTF8(string(v[:most]), "") + "..."
-	}
-	return string(v)
 }

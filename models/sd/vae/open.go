@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -251,7 +252,7 @@ func (l layout) rename(files []nn.Source) (renamed, error) {
 				}
 			}
 			if other, ok := src.at[ours]; ok {
-				return src, fmt.Errorf("want one tensor for %s, got %.100q and %.100q", ours, other.name, name)
+				return src, fmt.Errorf("want one tensor for %s, got %s and %s", ours, quote.Quoted(other.name), quote.Quoted(name))
 			}
 			src.at[ours] = place{f, name}
 			src.names = append(src.names, ours)
@@ -299,7 +300,7 @@ func (r renamed) Names() iter.Seq[string] { return slices.Values(r.names) }
 func (r renamed) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 	p, ok := r.at[name]
 	if !ok {
-		return nil, fmt.Errorf("there is no tensor %.100q", name)
+		return nil, fmt.Errorf("there is no tensor %s", quote.Quoted(name))
 	}
 	return p.Source.Get(s, p.name)
 }

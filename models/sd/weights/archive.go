@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -81,7 +82,7 @@ func (a *archive) read(data []byte) error {
 	prefix := ""
 	for _, f := range z.File {
 		if members[f.Name] != nil {
-			return fmt.Errorf("zip: member %.100q comes twice", f.Name)
+			return fmt.Errorf("zip: member %s comes twice", quote.Quoted(f.Name))
 		}
 		members[f.Name] = f
 		if dir, name, ok := strings.Cut(f.Name, "/"); ok && name == "data.pkl" {
@@ -96,7 +97,7 @@ func (a *archive) read(data []byte) error {
 	}
 	part := func(name string) ([]byte, int, error) { return member(data, members[prefix+name], prefix+name) }
 	if order, _, err := part("byteorder"); err == nil && string(order) != "little" {
-		return fmt.Errorf("its numbers are in the byte order %.20q: want little; %s", order, convertHint)
+		return fmt.Errorf("its numbers are in the byte order %s: want little; %s", quote.Quoted(order), convertHint)
 	}
 	pickle, _, err := part("data.pkl")
 	if err != nil {
@@ -130,7 +131,7 @@ func (a *archive) read(data []byte) error {
 		}
 		v, err := t.find(part)
 		if err != nil {
-			return fmt.Errorf("tensor %.100q: %w", name, err)
+			return fmt.Errorf("tensor %s: %w", quote.Quoted(name), err)
 		}
 		a.tensors[name] = v
 		a.order = append(a.order, name)
@@ -141,17 +142,17 @@ func (a *archive) read(data []byte) error {
 // member returns a member of an archive and where it begins.
 func member(data []byte, f *zip.File, name string) ([]byte, int, error) {
 	if f == nil {
-		return nil, 0, fmt.Errorf("zip: there is no member %.100q: %w", name, fs.ErrNotExist)
+		return nil, 0, fmt.Errorf("zip: there is no member %s: %w", quote.Quoted(name), fs.ErrNotExist)
 	}
 	if f.Method != zip.Store || f.CompressedSize64 != f.UncompressedSize64 || f.Flags&1 != 0 {
-		return nil, 0, fmt.Errorf("zip: member %.100q is compressed or encrypted, which torch.save never does: %s", name, convertHint)
+		return nil, 0, fmt.Errorf("zip: member %s is compressed or encrypted, which torch.save never does: %s", quote.Quoted(name), convertHint)
 	}
 	at, err := f.DataOffset()
 	if err != nil {
-		return nil, 0, fmt.Errorf("zip: member %.100q: %w", name, err)
+		return nil, 0, fmt.Errorf("zip: member %s: %w", quote.Quoted(name), err)
 	}
 	if at < 0 || at > int64(len(data)) || f.UncompressedSize64 > uint64(int64(len(data))-at) {
-		return nil, 0, fmt.Errorf("zip: member %.100q ends behind the file", name)
+		return nil, 0, fmt.Errorf("zip: member %s ends behind the file", quote.Quoted(name))
 	}
 	return data[at : at+int64(f.UncompressedSize64)], int(at), nil
 }
@@ -214,7 +215,7 @@ func (t *tensor) find(part func(name string) ([]byte, int, error)) (stored, erro
 	}
 	d, ok := classes[t.class]
 	if !ok {
-		return stored{}, fmt.Errorf("its elements are a %.60q: want one of FloatStorage, HalfStorage, BFloat16Storage and the like", t.class)
+		return stored{}, fmt.Errorf("its elements are a %s: want one of FloatStorage, HalfStorage, BFloat16Storage and the like", quote.Quoted(t.class))
 	}
 	data, at, err := part("data/" + t.key)
 	if err != nil {
@@ -270,7 +271,7 @@ func (a *archive) Names() iter.Seq[string] { return slices.Values(a.order) }
 func (a *archive) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 	v, ok := a.tensors[name]
 	if !ok {
-		return nil, fmt.Errorf("%s: there is no tensor %q", a.m.Path(), name)
+		return nil, fmt.Errorf("%s: there is no tensor %s", a.m.Path(), quote.Quoted(name))
 	}
 	if v.packed {
 		return a.m.Tensor(s, v.at, v.dtype, v.shape...)

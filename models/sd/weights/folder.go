@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 // maxJSON keeps hostile files from asking for memory. The index of the largest model is smaller.
@@ -66,16 +68,16 @@ func parseModelIndex(data []byte) (modelIndex, error) {
 	index := modelIndex{classes: map[string]string{}}
 	var all map[string]json.RawMessage
 	if err := json.Unmarshal(data, &all); err != nil {
-		return index, fmt.Errorf("want a JSON object: %w", err)
+		return index, fmt.Errorf("want a JSON object: %w", quote.Error(err))
 	}
 	if raw, ok := all["_class_name"]; ok {
 		if err := json.Unmarshal(raw, &index.pipeline); err != nil {
-			return index, fmt.Errorf("_class_name: want the name of a class, got %.100s", raw)
+			return index, fmt.Errorf("_class_name: want the name of a class, got %s", quote.Text(raw))
 		}
 	}
 	if raw, ok := all["force_zeros_for_empty_prompt"]; ok {
 		if err := json.Unmarshal(raw, &index.zero); err != nil {
-			return index, fmt.Errorf("force_zeros_for_empty_prompt: want true or false, got %.100s", raw)
+			return index, fmt.Errorf("force_zeros_for_empty_prompt: want true or false, got %s", quote.Text(raw))
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(all)) {
@@ -87,16 +89,16 @@ func parseModelIndex(data []byte) (modelIndex, error) {
 	const want = "want a model of Stable Diffusion 1, 2 or XL"
 	is := "it"
 	if index.pipeline != "" {
-		is = fmt.Sprintf("it is a %.100s, which", index.pipeline)
+		is = fmt.Sprintf("it is a %s, which", quote.Text(index.pipeline))
 	}
 	for _, key := range foreignParts {
 		if class, ok := index.classes[key]; ok {
-			return index, fmt.Errorf("%s has a %s (%.100s): %s", is, key, class, want)
+			return index, fmt.Errorf("%s has a %s (%s): %s", is, key, quote.Text(class), want)
 		}
 	}
 	for _, p := range slots {
 		if class, ok := index.classes[p.name]; ok && !slices.Contains(p.classes, class) {
-			return index, fmt.Errorf("%s has a %.100s as %s: %s, with a %s", is, class, p.name, want, strings.Join(p.classes, " or "))
+			return index, fmt.Errorf("%s has a %s as %s: %s, with a %s", is, quote.Text(class), p.name, want, strings.Join(p.classes, " or "))
 		}
 	}
 	switch {
@@ -339,7 +341,7 @@ func fileNames(variant string) []string {
 // weightsFile finds a folder's weights. That there are none is an error that wraps fs.ErrNotExist and says what there is.
 func weightsFile(dir, variant string) (string, error) {
 	if strings.ContainsAny(variant, "/\\\x00") {
-		return "", fmt.Errorf("variant: want a part of a file's name, such as fp16, got %.100q", variant)
+		return "", fmt.Errorf("variant: want a part of a file's name, such as fp16, got %s", quote.Quoted(variant))
 	}
 	for _, name := range fileNames(variant) {
 		path := filepath.Join(dir, name)
@@ -361,7 +363,7 @@ func weightsFile(dir, variant string) (string, error) {
 	}
 	what, have := "weights", "nothing of the kind"
 	if variant != "" {
-		what = fmt.Sprintf("weights of the variant %q", variant)
+		what = fmt.Sprintf("weights of the variant %s", quote.Quoted(variant))
 	}
 	if there != nil {
 		have = strings.Join(there, ", ")

@@ -5,6 +5,7 @@ import (
 	"iter"
 	"slices"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -72,7 +73,7 @@ func (m *mapping) Names() iter.Seq[string] { return slices.Values(m.order) }
 func (m *mapping) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 	p, ok := m.parts[name]
 	if !ok {
-		return nil, fmt.Errorf("there is no tensor %q", name)
+		return nil, fmt.Errorf("there is no tensor %s", quote.Quoted(name))
 	}
 	if p.shape == nil && p.count == 0 && !p.turn && p.join == nil {
 		return m.src.Get(s, p.name)
@@ -110,7 +111,7 @@ func (m *mapping) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("tensor %q: %w", name, err)
+		return nil, fmt.Errorf("tensor %s: %w", quote.Quoted(name), err)
 	}
 	return t, nil
 }

@@ -7,6 +7,8 @@ import (
 	"math"
 	"strconv"
 	"strings"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 // The values of a pickle: nil, bool, int, float64, string, tuple, *list, *dict, and these.
@@ -39,7 +41,9 @@ type (
 	}
 )
 
-func (g global) String() string { return fmt.Sprintf("%.60s.%.60s", g.module, g.name) }
+func (g global) String() string {
+	return fmt.Sprintf("%s.%s", quote.Text(g.module), quote.Text(g.name))
+}
 
 func (d *dict) set(key, value any) {
 	if name, ok := key.(string); ok {

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -67,16 +68,16 @@ func openShards(path string) (_ *shards, err error) {
 		for tensor := range f.Names() {
 			switch said, ok := weights[tensor]; {
 			case !ok:
-				return nil, fmt.Errorf("%s: tensor %.100q is in %s, but not in the index", path, tensor, name)
+				return nil, fmt.Errorf("%s: tensor %s is in %s, but not in the index", path, quote.Quoted(tensor), quote.Text(name))
 			case said != name:
-				return nil, fmt.Errorf("%s: tensor %.100q is in %s, the index says %s", path, tensor, name, said)
+				return nil, fmt.Errorf("%s: tensor %s is in %s, the index says %s", path, quote.Quoted(tensor), quote.Text(name), quote.Text(said))
 			}
 			all.by[tensor] = f
 		}
 	}
 	for _, tensor := range slices.Sorted(maps.Keys(weights)) {
 		if all.by[tensor] == nil {
-			return nil, fmt.Errorf("%s: tensor %.100q is not in %s, where the index has it", path, tensor, weights[tensor])
+			return nil, fmt.Errorf("%s: tensor %s is not in %s, where the index has it", path, quote.Quoted(tensor), quote.Text(weights[tensor]))
 		}
 	}
 	return all, nil
@@ -88,7 +89,7 @@ func parseIndex(data []byte) (map[string]string, error) {
 		Weights map[string]string `json:"weight_map"`
 	}
 	if err := json.Unmarshal(data, &index); err != nil {
-		return nil, fmt.Errorf("want an index of shards: %w", err)
+		return nil, fmt.Errorf("want an index of shards: %w", quote.Error(err))
 	}
 	if len(index.Weights) == 0 {
 		return nil, errors.New("want an index of shards: weight_map is missing or empty")
@@ -96,7 +97,7 @@ func parseIndex(data []byte) (map[string]string, error) {
 	names := map[string]bool{}
 	for tensor, name := range index.Weights {
 		if strings.ContainsAny(name, "/\\\x00") || filepath.Ext(name) == "" || strings.HasPrefix(name, ".") || strings.HasSuffix(name, ".json") {
-			return nil, fmt.Errorf("tensor %.100q: want the name of a file beside the index, got %.100q", tensor, name)
+			return nil, fmt.Errorf("tensor %s: want the name of a file beside the index, got %s", quote.Quoted(tensor), quote.Quoted(name))
 		}
 		names[name] = true
 	}
@@ -132,7 +133,7 @@ func (a *shards) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 	if f := a.by[name]; f != nil {
 		return f.Get(s, name)
 	}
-	return nil, fmt.Errorf("there is no tensor %q", name)
+	return nil, fmt.Errorf("there is no tensor %s", quote.Quoted(name))
 }
 
 // Release implements nn.Source.

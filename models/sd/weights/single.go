@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
@@ -21,7 +22,7 @@ import (
 // of the published model of the same sizes, or have what can be read off the names and shapes.
 func OpenFile(path string, o Options) (_ *Model, err error) {
 	if !slices.Contains(predictions, o.Prediction) {
-		return nil, fmt.Errorf("prediction: want one of %q, got %.100q", predictions[1:], o.Prediction)
+		return nil, fmt.Errorf("prediction: want one of %q, got %s", predictions[1:], quote.Quoted(o.Prediction))
 	}
 	w, err := openWeights(path)
 	if err != nil {
@@ -140,7 +141,7 @@ func component(src nn.Source, config []byte, find func() (any, error)) (*Compone
 	}
 	c, err := find()
 	if err != nil {
-		return nil, fmt.Errorf("no configuration is known for tensors of these sizes: %w", err)
+		return nil, fmt.Errorf("no configuration is known for tensors of these sizes: %w", quote.Error(err))
 	}
 	if config, err = json.MarshalIndent(c, "", "  "); err != nil {
 		return nil, err
@@ -178,7 +179,7 @@ func configsOf(w file, o Options) (map[string]json.RawMessage, error) {
 	}
 	if data, ok := metadataOf(w)[configKey]; ok {
 		if err := json.Unmarshal([]byte(data), &known); err != nil {
-			return nil, fmt.Errorf("metadata %s: want a JSON object: %w", configKey, err)
+			return nil, fmt.Errorf("metadata %s: want a JSON object: %w", configKey, quote.Error(err))
 		}
 	}
 	return known, nil
@@ -255,9 +256,9 @@ func (r *rest) averages(m *mapping, prefix string) error {
 		now, _, _ := r.Info(p.name)
 		switch {
 		case !ok || !strings.HasPrefix(prefix, "model."):
-			return fmt.Errorf("want averages of training (%s) of every tensor of the network: there is none of %.100q", theirs, p.name)
+			return fmt.Errorf("want averages of training (%s) of every tensor of the network: there is none of %s", theirs, quote.Quoted(p.name))
 		case !slices.Equal(shape, now):
-			return fmt.Errorf("tensor %.100q: want the shape of what it is the average of, %v, got %v", name, now, shape)
+			return fmt.Errorf("tensor %s: want the shape of what it is the average of, %v, got %v", quote.Quoted(name), now, shape)
 		}
 		r.left[p.name] = true
 		delete(r.left, name)

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
@@ -171,7 +172,7 @@ func (l *layout) name(src nn.Source) error {
 	for name := range src.Names() {
 		for _, f := range families {
 			if strings.Contains(name, f.contains) {
-				return fmt.Errorf("it looks like %s (it has %.100q): want a model of Stable Diffusion 1, 2 or XL", f.name, name)
+				return fmt.Errorf("it looks like %s (it has %s): want a model of Stable Diffusion 1, 2 or XL", f.name, quote.Quoted(name))
 			}
 		}
 	}
@@ -235,7 +236,7 @@ func (l *layout) unknown(src nn.Source) error {
 	n := 0
 	for name := range src.Names() {
 		if n++; len(some) < most {
-			some = append(some, fmt.Sprintf("%.60s", name))
+			some = append(some, quote.Text(name))
 		}
 	}
 	if n == 0 {

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd/prompt"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
@@ -40,7 +41,7 @@ const defaultShard = 10_000_000_000
 func source(src nn.Source, name string, dtype *torch.DType) (safetensors.Source, error) {
 	shape, d, ok := src.Info(name)
 	if !ok {
-		return safetensors.Source{}, fmt.Errorf("there is no tensor %q", name)
+		return safetensors.Source{}, fmt.Errorf("there is no tensor %s", quote.Quoted(name))
 	}
 	to := d
 	if dtype != nil && (d.IsFloat() || d.IsFloat8()) {
@@ -48,7 +49,7 @@ func source(src nn.Source, name string, dtype *torch.DType) (safetensors.Source,
 	}
 	kind, ok := fileTypes[to]
 	if !ok {
-		return safetensors.Source{}, fmt.Errorf("tensor %q: files cannot hold %s", name, to)
+		return safetensors.Source{}, fmt.Errorf("tensor %s: files cannot hold %s", quote.Quoted(name), to)
 	}
 	return safetensors.Source{Name: name, DType: kind, Shape: shape, Data: func() (data []byte, err error) {
 		err = torch.Run(torch.CPU, func(s *torch.Scope) error {
@@ -216,7 +217,7 @@ func (m *mapping) all(pairs map[string]string, prefix string, change func(name s
 			theirs, ok = rename(pairs, name)
 		}
 		if !ok {
-			return fmt.Errorf("single files have no place for the tensor %.100q", name)
+			return fmt.Errorf("single files have no place for the tensor %s", quote.Quoted(name))
 		}
 		m.add(prefix+theirs, p)
 	}
@@ -235,7 +236,7 @@ func (m *mapping) toOpenCLIP(prefix string) error {
 		if at, end, ok := strings.Cut(name, "self_attn.q_proj."); ok {
 			theirs, known := rename(pairs, at+"layer_norm1")
 			if !known {
-				return fmt.Errorf("single files have no place for the tensor %.100q", name)
+				return fmt.Errorf("single files have no place for the tensor %s", quote.Quoted(name))
 			}
 			m.add(prefix+strings.TrimSuffix(theirs, "ln_1")+"attn.in_proj_"+end, part{name: name, join: []string{
 				at + "self_attn.k_proj." + end, at + "self_attn.v_proj." + end,
@@ -247,7 +248,7 @@ func (m *mapping) toOpenCLIP(prefix string) error {
 		}
 		theirs, ok := rename(pairs, name)
 		if !ok {
-			return fmt.Errorf("single files have no place for the tensor %.100q", name)
+			return fmt.Errorf("single files have no place for the tensor %s", quote.Quoted(name))
 		}
 		m.add(prefix+theirs, part{name: name})
 	}

@@ -16,6 +16,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/lora"
 	"github.com/onestep-go/onestep/models/sd/prompt"
 	"github.com/onestep-go/onestep/sampling"
@@ -187,7 +188,7 @@ var adapterEnds = []string{"", ".safetensors", ".pt", ".ckpt", ".bin"}
 // findAdapter finds the file of a name in a folder or below it, or else the one whose metadata have the name.
 func findAdapter(dir, name string) (string, error) {
 	if !filepath.IsLocal(name) {
-		return "", fmt.Errorf("the adapter %q: want the name of a file in %s", name, dir)
+		return "", fmt.Errorf("the adapter %s: want the name of a file in %s", quote.Quoted(name), dir)
 	}
 	for _, end := range adapterEnds {
 		path := filepath.Join(dir, name+end)
@@ -209,9 +210,9 @@ func findAdapter(dir, name string) (string, error) {
 		if path, err := findAlias(dir, name); err != nil || path != "" {
 			return path, err
 		}
-		return "", fmt.Errorf("there is no adapter %q in %s", name, dir)
+		return "", fmt.Errorf("there is no adapter %s in %s", quote.Quoted(name), dir)
 	case len(found) > 1:
-		return "", fmt.Errorf("the adapter %q is there more than once: %s: want one of them named by its folder", name, strings.Join(found, ", "))
+		return "", fmt.Errorf("the adapter %s is there more than once: %s: want one of them named by its folder", quote.Quoted(name), strings.Join(found, ", "))
 	}
 	return found[0], nil
 }

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/sampling"
@@ -29,7 +30,7 @@ func (o Train) Card(start checkpoint.Description) (string, error) {
 		fmt.Fprintf(&b, " d is %s.", distances[o.Distance])
 	}
 	if o.starts() {
-		fmt.Fprintf(&b, "\n\nThe run starts with the network of %s, of the form %s: what it predicts stands for F.", Printable(o.Init), start.Form.Type)
+		fmt.Fprintf(&b, "\n\nThe run starts with the network of %s, of the form %s: what it predicts stands for F.", quote.Text(o.Init), start.Form.Type)
 	}
 	switch len(o.Guidance) {
 	case 1:

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/prompt"
 	"github.com/onestep-go/onestep/models/sd/weights"
@@ -83,7 +84,7 @@ func (o Convert) run(ctx context.Context, note func(string), change func(m *weig
 		note(n)
 	}
 	if n := len(m.Ignored); n > 0 {
-		note(fmt.Sprintf("%d tensors that belong to no part are left out, such as %.100s", n, Printable(m.Ignored[0])))
+		note(fmt.Sprintf("%d tensors that belong to no part are left out, such as %s", n, quote.Text(m.Ignored[0])))
 	}
 	for _, c := range []*weights.Component{m.UNet, m.VAE, m.ControlNet, m.Text, m.Text2} {
 		if c != nil {

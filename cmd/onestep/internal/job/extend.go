@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/training/rundir"
 )
 
@@ -46,7 +47,7 @@ func (o *Train) extend() (changed bool, err error) {
 	}
 	text, err := os.ReadFile(filepath.Join(o.Out, "options.json"))
 	if errors.Is(err, fs.ErrNotExist) && o.Extend {
-		return false, usage("--extend: there is no run in %s", Printable(o.Out))
+		return false, usage("--extend: there is no run in %s", quote.Text(o.Out))
 	}
 	var was Train
 	if err != nil || json.Unmarshal(text, &was) != nil {

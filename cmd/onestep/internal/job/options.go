@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/torch"
 )
@@ -136,7 +137,7 @@ func (o *Train) ReadConfig(path string) error {
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {
-		return fmt.Errorf("--config: %w", err)
+		return fmt.Errorf("--config: %w", quote.Error(err))
 	}
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.DisallowUnknownFields()
@@ -146,7 +147,7 @@ func (o *Train) ReadConfig(path string) error {
 	case errors.Is(err, io.EOF):
 		err = errors.New("the file is empty: want a JSON object")
 	case errors.As(err, &kind):
-		err = fmt.Errorf("%s: want %s, got a JSON %s", kind.Field, kind.Type, kind.Value)
+		err = fmt.Errorf("%s: want %s, got a JSON %s", kind.Field, kind.Type, quote.Text(kind.Value))
 	case err == nil && !strings.HasPrefix(strings.TrimSpace(string(text)), "{"):
 		err = errors.New("want a JSON object")
 	case err == nil:
@@ -155,7 +156,7 @@ func (o *Train) ReadConfig(path string) error {
 		}
 	}
 	if err != nil {
-		return usage("--config %s: %s", path, Printable(strings.TrimPrefix(err.Error(), "json: ")))
+		return usage("--config %s: %s", path, quote.Text(strings.TrimPrefix(err.Error(), "json: ")))
 	}
 	o.Onestep, o.DataHolds, o.TeacherHolds, o.InitHolds, o.LPIPSHolds = "", "", "", "", ""
 	o.History = nil // of the run that wrote it
@@ -180,7 +181,7 @@ func (o Train) Command() string {
 		default:
 			value := strings.ReplaceAll(strings.Trim(fmt.Sprint(x.Interface()), "[]"), " ", ",")
 			if s, ok := x.Interface().(string); ok {
-				value = quote(s)
+				value = shellWord(s)
 			}
 			words = append(words, "--"+dashes(name), value)
 		}
@@ -190,8 +191,8 @@ func (o Train) Command() string {
 
 func dashes(name string) string { return strings.ReplaceAll(name, "_", "-") }
 
-// quote makes a shell read s as one word.
-func quote(s string) string {
+// shellWord makes a shell read s as one word.
+func shellWord(s string) string {
 	safe := func(r rune) bool {
 		return r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("-_./:,=+@%", r)
 	}

@@ -10,7 +10,7 @@ import (
 	"strconv"
 	"strings"
 
-	q "github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/sampling/infotext"
@@ -40,7 +40,7 @@ func (o *Generate) ReadImage(path string, ownClipSkip bool) error {
 		dec := json.NewDecoder(strings.NewReader(own))
 		dec.DisallowUnknownFields()
 		if err := dec.Decode(o); err != nil {
-			return fmt.Errorf("%s: its settings are not those of generate: %w", path, q.Error(err))
+			return fmt.Errorf("%s: its settings are not those of generate: %w", path, quote.Error(err))
 		}
 		o.Prompts, o.N = []string{o.Prompt}, max(o.N, 1)
 		return nil
@@ -65,7 +65,7 @@ func (o *Generate) readInfo(t infotext.Text, ownClipSkip bool) error {
 		if v := t.Get(name); v != "" {
 			n, err := wholeNumber(v)
 			if err != nil || n > math.MaxInt32 {
-				bad = errors.Join(bad, fmt.Errorf("%s: want a whole number, got %s", name, q.Quoted(v)))
+				bad = errors.Join(bad, fmt.Errorf("%s: want a whole number, got %s", name, quote.Quoted(v)))
 				return
 			}
 			*to = int(n)
@@ -75,7 +75,7 @@ func (o *Generate) readInfo(t infotext.Text, ownClipSkip bool) error {
 		if v := t.Get(name); v != "" {
 			n, err := strconv.ParseFloat(v, 64)
 			if err != nil {
-				bad = errors.Join(bad, fmt.Errorf("%s: want a number, got %s", name, q.Quoted(v)))
+				bad = errors.Join(bad, fmt.Errorf("%s: want a number, got %s", name, quote.Quoted(v)))
 				return
 			}
 			*to = n
@@ -108,7 +108,7 @@ func (o *Generate) readInfo(t infotext.Text, ownClipSkip bool) error {
 		}
 		n, err := wholeNumber(v)
 		if err != nil {
-			bad = errors.Join(bad, fmt.Errorf("%s: want a whole number from 0 on, got %s", name, q.Quoted(v)))
+			bad = errors.Join(bad, fmt.Errorf("%s: want a whole number from 0 on, got %s", name, quote.Quoted(v)))
 			continue
 		}
 		if to == nil {
@@ -119,7 +119,7 @@ func (o *Generate) readInfo(t infotext.Text, ownClipSkip bool) error {
 	}
 	if v := t.Get("Size"); v != "" {
 		if n, err := fmt.Sscanf(v, "%dx%d", &o.Width, &o.Height); n != 2 || err != nil {
-			bad = errors.Join(bad, fmt.Errorf("size: want WxH, got %s", q.Quoted(v)))
+			bad = errors.Join(bad, fmt.Errorf("size: want WxH, got %s", quote.Quoted(v)))
 		}
 	}
 	if len(t.Fields) == 0 {
@@ -168,7 +168,7 @@ func samplerOf(name, schedule string) (string, bool, error) {
 	if schedule != "" {
 		name += " with the schedule type " + schedule
 	}
-	return "", false, fmt.Errorf("the sampler %s is not supported: choose one by --sampler", q.Quoted(name))
+	return "", false, fmt.Errorf("the sampler %s is not supported: choose one by --sampler", quote.Quoted(name))
 }
 
 // skipAsThere applies the Clip skip of another program's text where that program does: A1111 counts layers for Stable Diffusion 1 alone.
@@ -197,7 +197,7 @@ func notRepeated(t infotext.Text, spaced bool) (list []string) {
 		switch {
 		case slices.Contains(repeated, f.Name), f.Name == "RNG" && f.Value == "CPU", f.Name == "Schedule type" && spaced:
 		default:
-			list = append(list, Printable(f.Name+": "+f.Value))
+			list = append(list, quote.Text(f.Name+": "+f.Value))
 		}
 	}
 	const most = 20

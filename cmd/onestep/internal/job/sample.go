@@ -11,9 +11,9 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/network"
@@ -144,7 +144,7 @@ func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled,
 	case classes == 0 && o.Label >= 0:
 		return none, usage("--label: the model has no classes")
 	case classes > 0 && o.Label >= classes:
-		return none, usage("--label: want 0 to %d (%s), got %d", classes-1, Printable(strings.Join(d.ClassNames, ", ")), o.Label)
+		return none, usage("--label: want 0 to %d (%s), got %d", classes-1, quote.Text(strings.Join(d.ClassNames, ", ")), o.Label)
 	}
 	// Karras's levels come from powers and may end above the largest one by rounding.
 	if o.Times[0] > d.SigmaMax*(1+1e-9) {
@@ -287,18 +287,6 @@ func guided(d models.Denoiser, c network.Config, scale float64) (models.Denoiser
 		return nil, usage("--guidance: the denoiser does not know images without a class: train it with --label-dropout 0.1")
 	}
 	return &models.Guided{Model: d, Null: c.NullClass(), Scale: scale}, nil
-}
-
-// Printable makes text from a file fit for a terminal: control characters are escaped, and what is long is cut.
-func Printable(s string) string {
-	const most = 400
-	if len(s) > most {
-		s = strings.ToValidUTF8(s[:most], "") + "…"
-	}
-	if strings.ContainsFunc(s, func(r rune) bool { return !strconv.IsPrint(r) }) {
-		return strconv.Quote(s)
-	}
-	return s
 }
 
 // files lists what will be written, and makes sure that nothing is there unless it may be overwritten.

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/training/dataset"
 )
 
@@ -34,7 +35,7 @@ func (o Train) summary(data *dataset.Set) DataSummary {
 
 // Values lists the summary as keys and values for a log.
 func (d DataSummary) Values() []any {
-	v := []any{"name", Printable(d.Name), "images", d.Images}
+	v := []any{"name", quote.Text(d.Name), "images", d.Images}
 	if d.Folders > 0 {
 		v = append(v, "folders", d.Folders)
 	}
@@ -48,7 +49,7 @@ func (d DataSummary) Values() []any {
 		if d.Conditional {
 			used = "used"
 		}
-		v = append(v, "classes", n, "images_by_class", Printable(names), "labels", used)
+		v = append(v, "classes", n, "images_by_class", quote.Text(names), "labels", used)
 	}
 	return append(v, "size", fmt.Sprintf("%d×%d×%d", d.Colors, d.Side, d.Side), "steps_per_epoch", fmt.Sprintf("%.4g", d.StepsPerEpoch), "epochs", fmt.Sprintf("%.4g", d.Epochs))
 }

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/lpips"
@@ -166,9 +167,9 @@ func (o *Train) chained(flag string, is *models.Betas) error {
 	def := DefaultTrain()
 	switch {
 	case o.Betas != def.Betas && o.Betas != string(schedule):
-		return usage("--betas %s: %s %s has the schedule %s: leave the option out", o.Betas, flag, Printable(o.Init), schedule)
+		return usage("--betas %s: %s %s has the schedule %s: leave the option out", o.Betas, flag, quote.Text(o.Init), schedule)
 	case o.Chain != def.Chain && o.Chain != is.Steps:
-		return usage("--chain %d: %s %s has %d steps: leave the option out", o.Chain, flag, Printable(o.Init), is.Steps)
+		return usage("--chain %d: %s %s has %d steps: leave the option out", o.Chain, flag, quote.Text(o.Init), is.Steps)
 	}
 	o.Betas, o.Chain = string(schedule), is.Steps
 	return nil

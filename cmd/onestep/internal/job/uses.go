@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/training/dataset"
 )
 
@@ -82,7 +83,7 @@ func (m method) uses() []string {
 func (o Train) Unused(option string) string {
 	for _, u := range o.users() {
 		if slices.Contains(u.kind, option) && !slices.Contains(u.uses, option) {
-			return fmt.Sprintf("--%s: %s does not use it, only %s", option, Printable(u.what), strings.Join(u.other(option), ", "))
+			return fmt.Sprintf("--%s: %s does not use it, only %s", option, quote.Text(u.what), strings.Join(u.other(option), ", "))
 		}
 	}
 	return ""
