@@ -1,6 +1,7 @@
 package main
 
 import (
+	"path/filepath"
 	"testing"
 
 	"github.com/spf13/pflag"
@@ -29,4 +30,17 @@ func TestOtherNames(t *testing.T) {
 			require.Error(t, c.flag.Set(in), in)
 		}
 	}
+}
+
+// A guidance of 0 draws what 1 does, and not what the default does.
+func TestGuidanceOfZero(t *testing.T) {
+	dir, model := tinyModel(t)
+	at := func(name string) string { return filepath.Join(dir, name+".png") }
+	for _, scale := range []string{"0", "1", "7.5"} {
+		code, _, errs := try("generate", "--model", model, "--prompt", "x", "--seed", "1", "--steps", "2", "--threads", "1", "--sampler", "Euler a",
+			"--guidance", scale, "--out", at(scale))
+		require.Zero(t, code, errs)
+	}
+	require.Equal(t, pixelsOf(t, at("1")), pixelsOf(t, at("0")))
+	require.NotEqual(t, pixelsOf(t, at("7.5")), pixelsOf(t, at("0")))
 }
