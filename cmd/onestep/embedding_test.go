@@ -1,0 +1,59 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Embeddings change the images whose prompts name them, by flag and by directory alike; the PNG records them, and repeats to the byte.
+func TestGenerateWithEmbeddings(t *testing.T) {
+	const files = "../../tests/testdata/embeddings"
+	model, dir := "../../tests/testdata/sd/sd15", t.TempDir()
+	out := func(name string) string { return filepath.Join(dir, name+".png") }
+	draw := func(name, prompt string, more ...string) ([]byte, string) {
+		t.Helper()
+		args := append([]string{"generate", "--model", model, "--prompt", prompt, "--steps", "2", "--seed", "3", "--threads", "1", "--out", out(name)}, more...)
+		code, _, errs := try(args...)
+		require.Zero(t, code, errs)
+		return pixelsOf(t, out(name)), errs
+	}
+	word := "a (kohya:1.2) cat"
+	bare, _ := draw("bare", word)
+	flag, _ := draw("flag", word, "--embedding", filepath.Join(files, "kohya.safetensors"))
+	require.NotEqual(t, bare, flag)
+	folder, _ := draw("folder", "a (KOHYA:1.2) cat", "--embedding-dir", files)
+	require.Equal(t, flag, folder, "by the file's name, in any case")
+	negative, _ := draw("negative", word, "--negative", "a1111", "--embedding-dir", files, "--guidance", "5")
+	plain, _ := draw("plain", word, "--negative", "a1111", "--embedding", filepath.Join(files, "kohya.safetensors"), "--guidance", "5")
+	require.NotEqual(t, plain, negative, "negative prompts have embeddings, too")
+	_, errs := draw("unused", "a cat", "--embedding", filepath.Join(files, "kohya.safetensors"))
+	require.Contains(t, errs, "no effect")
+
+	code, text, errs := try("info", out("negative"))
+	require.Zero(t, code, errs)
+	require.Contains(t, text, "TI hashes")
+	code, _, errs = try("generate", "--from", out("negative"), "--threads", "1", "--out", out("again"))
+	require.Zero(t, code, errs)
+	want, err := os.ReadFile(out("negative"))
+	require.NoError(t, err)
+	got, err := os.ReadFile(out("again"))
+	require.NoError(t, err)
+	require.Equal(t, want, got)
+
+	code, text, errs = try("info", filepath.Join(files, "xl.safetensors"))
+	require.Zero(t, code, errs)
+	require.Contains(t, text, "textual inversion")
+	adapter := filepath.Join("../../tests/testdata/lora", "full-kohya.safetensors")
+	for _, c := range [][]string{
+		{"--embedding", adapter}, {"--embedding", filepath.Join(model, "model_index.json")}, {"--embedding", filepath.Join(dir, "missing.pt")},
+		{"--embedding-dir", filepath.Join(files, "xl.safetensors")}, {"--lora", filepath.Join(files, "kohya.safetensors")},
+	} {
+		code, _, errs := try(append([]string{"generate", "--model", model, "--prompt", word, "--steps", "1", "--out", out("refused")}, c...)...)
+		require.NotZero(t, code, c)
+		require.Contains(t, errs, filepath.Base(c[1]))
+		require.NoFileExists(t, out("refused"))
+	}
+}
