@@ -242,8 +242,13 @@ func adapterHash(file string) (string, error) {
 			return "", fmt.Errorf("%s: %w", file, err)
 		}
 	}
+	return shortHash(f, file)
+}
+
+// shortHash is the start of the SHA-256 of what is left of a file, as A1111 names files by.
+func shortHash(r io.Reader, file string) (string, error) {
 	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
+	if _, err := io.Copy(h, r); err != nil {
 		return "", fmt.Errorf("%s: %w", file, err)
 	}
 	return hex.EncodeToString(h.Sum(nil))[:12], nil

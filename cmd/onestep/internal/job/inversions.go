@@ -1,10 +1,7 @@
 package job
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -106,18 +103,14 @@ func (in inversions) changed(before []string) (notes []string) {
 	return notes
 }
 
-// fileHash is the start of a file's SHA-256, as A1111 names embeddings by.
+// fileHash is the [shortHash] of a whole file, as A1111 names embeddings by.
 func fileHash(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return "", err
 	}
 	defer f.Close()
-	h := sha256.New()
-	if _, err := io.Copy(h, f); err != nil {
-		return "", fmt.Errorf("%s: %w", path, err)
-	}
-	return hex.EncodeToString(h.Sum(nil))[:12], nil
+	return shortHash(f, path)
 }
 
 // Embedding is what a textual inversion embedding holds.

@@ -48,7 +48,7 @@ func TestMemory(t *testing.T) {
 	require.Empty(t, notice)
 }
 
-// Models as published, at their own sizes and in float32, and the README's runs, fit into 22 GiB, what a machine of 24 has to give;
+// Models as published, at their own sizes and in float32, fit into 22 GiB, what a machine of 24 has to give;
 // an image of 16384×16384 pixels does not.
 func TestMemoryOfPublished(t *testing.T) {
 	config := func(v any) *weights.Component {
