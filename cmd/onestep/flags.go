@@ -167,25 +167,9 @@ func flagError(cmd *cobra.Command, err error) error {
 	case errors.As(err, &missing):
 		msg = fmt.Sprintf("--%s: its value is missing", missing.GetFlag().Name)
 	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "":
-		msg = fmt.Sprintf("unknown flag --%s%s", unknown.GetSpecifiedName(), didYouMean("--", nearFlags(cmd.Flags(), unknown.GetSpecifiedName())))
+		msg = fmt.Sprintf("unknown flag --%s%s", unknown.GetSpecifiedName(), didYouMean("--", suggest(unknown.GetSpecifiedName(), flagNames(cmd.Flags()))))
 	}
 	return &job.UsageError{Msg: fmt.Sprintf("%s (see %s --help)", msg, cmd.CommandPath())}
-}
-
-// nearFlags lists flags with names like the given one, by cobra's own measure for commands.
-func nearFlags(flags *pflag.FlagSet, name string) []string {
-	as := &cobra.Command{SuggestionsMinimumDistance: 2}
-	flags.VisitAll(func(f *pflag.Flag) {
-		as.AddCommand(&cobra.Command{Use: f.Name, Run: func(*cobra.Command, []string) {}})
-	})
-	return as.SuggestionsFor(name)
-}
-
-func didYouMean(prefix string, near []string) string {
-	if len(near) == 0 {
-		return ""
-	}
-	return ": did you mean " + prefix + strings.Join(near, " or "+prefix) + "?"
 }
 
 // readBeneath runs read, which fills in the variables behind flags, and puts back what was given on the command line.

@@ -79,10 +79,9 @@ func (a *app) root() *cobra.Command {
 
 Results go to standard output, progress and logs to standard error. Exit codes: 0 done, 1 failure, 2 wrong use,
 3 not enough memory, 130 interrupted.`,
-		Version:                    versionText(),
-		SilenceErrors:              true,
-		SilenceUsage:               true,
-		SuggestionsMinimumDistance: 2,
+		Version:       versionText(),
+		SilenceErrors: true,
+		SilenceUsage:  true,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return nil
@@ -117,7 +116,8 @@ func helpCommand() *cobra.Command {
 }
 
 func unknownCommand(root *cobra.Command, name string) error {
-	return &job.UsageError{Msg: fmt.Sprintf("unknown command %s%s (see onestep --help)", quote.Quoted(name), didYouMean("", root.SuggestionsFor(name)))}
+	return &job.UsageError{Msg: fmt.Sprintf("unknown command %s%s (see %s --help)", quote.Quoted(name), didYouMean("", suggest(name, commandNames(root))),
+		root.CommandPath())}
 }
 
 // arguments is cobra.ExactArgs with an error that is wrong use.

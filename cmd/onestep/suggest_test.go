@@ -1,0 +1,93 @@
+package main
+
+import (
+	"bytes"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// What is suggested for names that do not exist, of commands and flags: nothing rather than something else than what was meant.
+func TestSuggest(t *testing.T) {
+	root := (&app{}).root()
+	flagsOf := func(command string) []string {
+		c, _, err := root.Find([]string{command})
+		require.NoError(t, err)
+		return flagNames(c.Flags())
+	}
+	commands := commandNames(root)
+	for _, c := range []struct {
+		typed string
+		among []string
+		want  []string // nil: nothing
+	}{
+		{"smaple", commands, []string{"sample"}},
+		{"trian", commands, []string{"train"}},
+		{"generat", commands, []string{"generate"}},
+		{"GENERATE", commands, []string{"generate"}},
+		{"gen", commands, []string{"generate"}},
+		{"ample", commands, []string{"sample"}},
+		{"inspct", commands, []string{"inspect"}},
+		{"merge", commands, nil},
+		{"draw", commands, nil},
+		{"run", commands, nil},
+		{"in", commands, nil},
+		{"x", commands, nil},
+		{"", commands, nil},
+
+		{"run", flagsOf("average"), nil},
+		{"wdith", flagsOf("average"), []string{"width"}},
+		{"stpe", flagsOf("average"), []string{"step"}},
+		{"output", flagsOf("average"), []string{"out"}},
+		{"widht", flagsOf("generate"), []string{"width"}},
+		{"modle", flagsOf("sample"), []string{"model"}},
+		{"negative-prompt", flagsOf("generate"), []string{"negative"}},
+		{"guidence", flagsOf("generate"), []string{"guidance"}},
+		{"promt", flagsOf("generate"), []string{"prompt"}},
+		{"cfg", flagsOf("generate"), nil},
+		{"num", flagsOf("generate"), nil},
+		{"mode", flagsOf("generate"), []string{"model"}},
+		{"see", flagsOf("generate"), []string{"seed"}},
+		{"lora-scale", flagsOf("generate"), []string{"lora"}},
+		{"controlmodel", flagsOf("generate"), []string{"control-model"}},
+		{"bs", flagsOf("train"), nil},
+		{"epochs", flagsOf("train"), nil},
+		{"data_dir", flagsOf("train"), []string{"data-dir"}},
+		{"batch-size", flagsOf("train"), []string{"batch"}},
+		{"learning-rate", flagsOf("train"), nil},
+	} {
+		require.Equal(t, c.want, suggest(c.typed, c.among), "%q", c.typed)
+	}
+}
+
+func TestTypingErrors(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want int
+	}{{"", "", 0}, {"abc", "abc", 0}, {"abc", "", 3}, {"steps", "setps", 1}, {"run", "out", 2}, {"kitten", "sitting", 3}, {"ca", "abc", 3}} {
+		require.Equal(t, c.want, typingErrors(c.a, c.b), "%q and %q", c.a, c.b)
+		require.Equal(t, c.want, typingErrors(c.b, c.a), "%q and %q", c.b, c.a)
+	}
+}
+
+// The tool's messages use them, also those of subcommands of subcommands.
+func TestSuggestionsOfTheTool(t *testing.T) {
+	for _, c := range []struct {
+		args []string
+		want string // "": no suggestion
+	}{
+		{[]string{"average", "--run", "x"}, ""},
+		{[]string{"average", "--widht", "1"}, "--width"},
+		{[]string{"lora", "mege"}, "merge"},
+		{[]string{"lora", "inof"}, "info"},
+		{[]string{"lora", "bake"}, ""},
+	} {
+		var stdout, stderr bytes.Buffer
+		require.Equal(t, exitUsage, run(t.Context(), c.args, &stdout, &stderr), "%q", c.args)
+		if c.want == "" {
+			require.NotContains(t, stderr.String(), "did you mean", "%q", c.args)
+		} else {
+			require.Contains(t, stderr.String(), ": did you mean "+c.want+"?", "%q", c.args)
+		}
+	}
+}
