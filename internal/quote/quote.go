@@ -5,6 +5,7 @@ package quote
 
 import (
 	"fmt"
+	"io/fs"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -12,6 +13,9 @@ import (
 
 // Most is the number of characters after which [Text] and [Quoted] cut.
 const Most = 120
+
+// mostPath is the number of characters after which [Path] cuts: more than a terminal's lines, less than what a system allows.
+const mostPath = 500
 
 // The limits of [Lines], which no message of ours meets.
 const (
@@ -29,6 +33,9 @@ func Quoted[T ~string | ~[]byte](s T) string { return cut(string(s), Most, true)
 
 // Long is Text that cuts after most characters, for what the user asked to see, such as a prompt.
 func Long[T ~string | ~[]byte](s T, most int) string { return cut(string(s), most, false) }
+
+// Path is Text for paths of files, which are cut later: a user has to find the file by it.
+func Path(path string) string { return cut(path, mostPath, false) }
 
 // Texts is Text of each of a list.
 func Texts[T ~string | ~[]byte](list []T) []string {
@@ -58,10 +65,16 @@ func cut(s string, most int, always bool) string {
 }
 
 // Error returns an error that reads as err does with its text escaped and cut at a few lines' length: for errors of other packages
-// that repeat what they read. errors.Is and errors.As see err.
+// that repeat what they read, and the system's, which repeat paths. errors.Is and errors.As see err.
 func Error(err error) error {
 	if err == nil {
 		return nil
+	}
+	if of, ok := err.(*fs.PathError); ok { //nolint:errorlint // its own text and not that of an error around it
+		if safe := of.Op + " " + Path(of.Path) + ": " + of.Err.Error(); safe != err.Error() {
+			return &wrapped{safe, err}
+		}
+		return err
 	}
 	text := err.Error()
 	if safe := escape(text, 4*Most); safe != text {

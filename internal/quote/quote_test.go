@@ -72,6 +72,14 @@ func TestError(t *testing.T) {
 	if !errors.Is(err, fs.ErrNotExist) {
 		t.Error("the error within is lost")
 	}
+	long := "/" + strings.Repeat("long/", 60) + "x"
+	plainPath := &fs.PathError{Op: "open", Path: long, Err: fs.ErrPermission}
+	if quote.Error(plainPath) != error(plainPath) {
+		t.Error("a path that is long and printable was changed")
+	}
+	if got := quote.Error(&fs.PathError{Op: "open", Path: "\x1b[2J" + long, Err: fs.ErrPermission}).Error(); !safe(got) || !strings.Contains(got, `\x1b[2J/long/`) || !strings.HasSuffix(got, fs.ErrPermission.Error()) {
+		t.Errorf("got %s: want the path quoted, and what is wrong", got)
+	}
 	if plain := fmt.Errorf("plain"); quote.Error(plain) != plain || quote.Error(nil) != nil {
 		t.Error("a plain error was changed")
 	}

@@ -18,7 +18,7 @@ const module = "github.com/onestep-go/onestep/"
 
 // below lists what each layer may import of the project. What is not listed, cmd and scripts and tests, may import all.
 var below = map[string][]string{
-	"internal": {}, // the floor: packages that know nothing of the project
+	"internal": {"internal"}, // the floor: packages that know no layer
 	"csrc":     {},
 	"torch":    {"internal", "csrc", "torch"},
 	"models":   {"internal", "torch", "models"},

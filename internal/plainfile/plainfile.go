@@ -1,0 +1,93 @@
+// Package plainfile opens files that come from outside. A path that someone gave, or that a directory listed, may be a named pipe, which
+// keeps a program waiting, or a device, which never ends: only regular files are opened, and nothing waits to find that out.
+package plainfile
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/onestep-go/onestep/internal/quote"
+)
+
+// ErrNotRegular is wrapped by the errors about what is no regular file.
+var ErrNotRegular = errors.New("want a regular file")
+
+// ErrTooLarge is wrapped by [Read]'s error about a file that is larger than wanted.
+var ErrTooLarge = errors.New("the file is too large")
+
+// Open opens a regular file, and says how many bytes it has.
+func Open(path string) (*os.File, int64, error) { return open(path, fs.FileMode.IsRegular) }
+
+// Stream opens a regular file or a pipe, as a shell's <(command) is one. A named pipe that nobody writes to is empty.
+func Stream(path string) (*os.File, error) {
+	f, _, err := open(path, func(mode fs.FileMode) bool { return mode.IsRegular() || mode.Type() == fs.ModeNamedPipe })
+	return f, err
+}
+
+func open(path string, wanted func(fs.FileMode) bool) (_ *os.File, size int64, err error) {
+	// Looked at before it is opened, since opening some devices does something, and after it, since it may have changed. Without blocking,
+	// opening a named pipe does not wait for the other end.
+	st, err := os.Stat(path)
+	if err != nil {
+		return nil, 0, quote.Error(err)
+	}
+	if !wanted(st.Mode()) {
+		return nil, 0, notRegular(path, st.Mode())
+	}
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, 0, quote.Error(err)
+	}
+	if st, err = f.Stat(); err == nil && !wanted(st.Mode()) {
+		err = notRegular(path, st.Mode())
+	}
+	if err != nil {
+		return nil, 0, errors.Join(quote.Error(err), f.Close())
+	}
+	return f, st.Size(), nil
+}
+
+// Read reads a regular file of at most that many bytes.
+func Read(path string, most int64) (_ []byte, err error) {
+	f, size, err := Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if size > most {
+		return nil, fmt.Errorf("%s: %w: it has %d bytes, at most %d are read", quote.Path(path), ErrTooLarge, size, most)
+	}
+	data := make([]byte, 0, size+1) // one more, with which its end is seen
+	for {
+		n, err := f.Read(data[len(data):cap(data)])
+		data = data[:len(data)+n]
+		switch {
+		case int64(len(data)) > most: // it has grown, or is one of the system's that have no size
+			return nil, fmt.Errorf("%s: %w: at most %d bytes are read", quote.Path(path), ErrTooLarge, most)
+		case errors.Is(err, io.EOF):
+			return data, nil
+		case err != nil:
+			return nil, quote.Error(err)
+		case len(data) == cap(data):
+			data = append(data, 0)[:len(data)]
+		}
+	}
+}
+
+func notRegular(path string, mode fs.FileMode) error {
+	is := "a device"
+	switch {
+	case mode.IsDir():
+		is = "a directory"
+	case mode&fs.ModeNamedPipe != 0:
+		is = "a named pipe"
+	case mode&fs.ModeSocket != 0:
+		is = "a socket"
+	}
+	return fmt.Errorf("%s: it is %s: %w", quote.Path(path), is, ErrNotRegular)
+}
