@@ -406,7 +406,7 @@ func TestInferenceTensors(t *testing.T) {
 		require.Equal(t, []float64{2, 3}, torch.ToSlice[float64](x))
 		require.Equal(t, []float64{2, 3}, torch.ToSlice[float64](x.View(s, 1, 2)))
 		require.Equal(t, 5.0, x.Sum(s).Item())
-		require.Equal(t, "torch.Tensor(float64[2] [2 3])", x.String())
+		require.Equal(t, "tensor([2., 3.], float64[2])", x.String())
 		require.False(t, x.RequiresGrad())
 		require.False(t, x.HasGrad())
 		require.Nil(t, x.Grad(s))

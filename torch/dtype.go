@@ -64,6 +64,46 @@ func ParseDType(name string) (DType, error) {
 	return 0, fmt.Errorf("unknown dtype %q: want float32, float64, float16, bfloat16, int64, int32, uint8, bool, float8_e4m3fn or float8_e5m2", name)
 }
 
+// Scalar types of libtorch (c10::ScalarType) that have no DType, which torch.Call may make.
+const (
+	scalarInt8       = 1
+	scalarInt16      = 2
+	scalarComplex32  = 8
+	scalarComplex64  = 9
+	scalarComplex128 = 10
+	scalarBool       = 11
+	scalarUint16     = 27
+	scalarUint32     = 28
+	scalarUint64     = 29
+)
+
+var scalarNames = map[int64]string{
+	scalarInt8: "int8", scalarInt16: "int16", scalarUint16: "uint16", scalarUint32: "uint32", scalarUint64: "uint64",
+	scalarComplex32: "complex32", scalarComplex64: "complex64", scalarComplex128: "complex128",
+}
+
+// scalarName returns PyTorch's name of a scalar type, of one without a DType, too.
+func scalarName(code int64) string {
+	for _, d := range dtypes {
+		if d.code == code {
+			return d.name
+		}
+	}
+	if name := scalarNames[code]; name != "" {
+		return name
+	}
+	return fmt.Sprintf("scalar type %d", code)
+}
+
+// whole tells whether the elements of a scalar type are integers.
+func whole(code int64) bool {
+	switch code {
+	case scalarInt8, scalarInt16, scalarUint16, scalarUint32, scalarUint64, Int64.code(), Int32.code(), Uint8.code():
+		return true
+	}
+	return false
+}
+
 func (d DType) code() int64 { d.check(); return dtypes[d].code }
 
 func (d DType) check() {
@@ -78,5 +118,5 @@ func dtypeOf(code int64) DType {
 			return DType(i)
 		}
 	}
-	panic(&Error{Op: "dtype", Msg: fmt.Sprintf("libtorch's scalar type %d has no counterpart here", code)})
+	panic(&Error{Op: "dtype", Msg: fmt.Sprintf("the tensor's type %s has no counterpart here: convert it with To first", scalarName(code))})
 }

@@ -71,7 +71,7 @@ func ExampleScope_Keep() {
 		fmt.Println(x)
 		return nil
 	})
-	// Output: torch.Tensor(float64[1] [15])
+	// Output: tensor([15.], float64[1])
 }
 
 func ExampleScope_NoGrad() {

@@ -263,10 +263,6 @@ func TestShapesOf(t *testing.T) {
 		require.Equal(t, []int{0, 0, 1}, torch.Ones(s, torch.Float32, 1, 1, 4).Expand(s, 2, 3, -1).Strides(), "without a copy")
 		require.Empty(t, torch.Scalar(s, 1.0).Shape())
 		require.Equal(t, 1, torch.Scalar(s, 1.0).NumEl())
-		require.Equal(t, "torch.Tensor(float32[2, 1, 4] [1 1 1 1 1 1 1 1])", x.String())
-		require.Equal(t, "torch.Tensor(int64[9])", torch.Arange(s, 9, torch.Int64).String(), "longer ones show their shape")
-		require.Equal(t, "torch.Tensor(bool[] [1])", torch.Scalar(s, true).String())
-		require.Equal(t, "torch.Tensor(nil)", (*torch.Tensor)(nil).String())
 		var none *torch.Tensor
 		none.Free()
 		require.True(t, none.Freed())
@@ -302,7 +298,6 @@ func TestUseAfterFree(t *testing.T) {
 		require.Equal(t, name, e.Op)
 		require.ErrorIs(t, e, torch.ErrFreed, name)
 	}
-	require.Equal(t, "torch.Tensor(freed)", old.String())
 
 	before := torch.Live()
 	closed := torch.NewScope(torch.CPU)

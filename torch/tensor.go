@@ -184,34 +184,11 @@ func describeHandle(h C.ct_tensor) string {
 		return fmt.Sprintf("a tensor of %d dimensions", ndim)
 	}
 	in.ndim = int(ndim)
-	name := fmt.Sprintf("scalar type %d", in.words[0]) // a complex one, say, which torch.Call may have made
-	for _, d := range dtypes {
-		if d.code == int64(in.words[0]) {
-			name = d.name
-		}
-	}
-	out := name + strings.ReplaceAll(fmt.Sprint(in.shape()), " ", ", ")
+	out := scalarName(int64(in.words[0])) + strings.ReplaceAll(fmt.Sprint(in.shape()), " ", ", ")
 	if dev := in.device(); dev != CPU {
 		out += " on " + dev.String()
 	}
 	return out
-}
-
-// String describes the tensor, and shows its elements when there are at most 8.
-func (t *Tensor) String() string {
-	if t == nil {
-		return "torch.Tensor(nil)"
-	}
-	if t.h == nil {
-		return "torch.Tensor(freed)"
-	}
-	in := t.info("string")
-	if n := int(in.words[3]); n == 0 || n > 8 {
-		return "torch.Tensor(" + describe(t) + ")"
-	}
-	s := NewScope(CPU)
-	defer s.Close()
-	return fmt.Sprintf("torch.Tensor(%s %v)", describe(t), ToSlice[float64](t.Detach(s).To(s, Float64)))
 }
 
 // Item returns the only element as a float64. It panics unless there is exactly one. On a GPU it waits for the result.
