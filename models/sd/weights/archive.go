@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/pickle"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 )
@@ -99,22 +100,22 @@ func (a *archive) read(data []byte) error {
 	if order, _, err := part("byteorder"); err == nil && string(order) != "little" {
 		return fmt.Errorf("its numbers are in the byte order %s: want little; %s", quote.Quoted(order), convertHint)
 	}
-	pickle, _, err := part("data.pkl")
+	description, _, err := part("data.pkl")
 	if err != nil {
 		return err
 	}
-	if len(pickle) > maxPickle {
-		return fmt.Errorf("data.pkl has %d bytes: want at most %d", len(pickle), maxPickle)
+	if len(description) > maxPickle {
+		return fmt.Errorf("data.pkl has %d bytes: want at most %d", len(description), maxPickle)
 	}
-	root, err := unpickle(pickle)
+	root, err := pickle.Unpickle(description)
 	if err != nil {
 		return fmt.Errorf("data.pkl: %w", err)
 	}
-	if d, ok := root.(*dict); ok {
+	if d, ok := root.(*pickle.Dict); ok {
 		a.strings = map[string]string{}
-		for i, key := range d.keys {
+		for i, key := range d.Keys {
 			name, named := key.(string)
-			if text, ok := d.values[i].(string); ok && named {
+			if text, ok := d.Values[i].(string); ok && named {
 				a.strings[name] = text
 			}
 		}
@@ -123,11 +124,16 @@ func (a *archive) read(data []byte) error {
 	if err != nil {
 		return err
 	}
-	for i, key := range state.keys {
+	sizes := 0
+	for i, key := range state.Keys {
 		name, named := key.(string)
-		t, is := state.values[i].(*tensor)
+		o, is := rebuilt(state.Values[i])
 		if !is || !named {
 			continue // what else there is beside tensors, such as numbers of steps
+		}
+		t := tensorOf(o)
+		if sizes += len(t.shape) + len(t.steps); sizes > maxSizes {
+			return fmt.Errorf("its tensors have more than %d dimensions together", maxSizes)
 		}
 		v, err := t.find(part)
 		if err != nil {
@@ -158,16 +164,16 @@ func member(data []byte, f *zip.File, name string) ([]byte, int, error) {
 }
 
 // stateOf finds the dictionary of tensors: the whole, or what checkpoints of training have it under.
-func stateOf(root any) (*dict, error) {
-	d, ok := root.(*dict)
-	if o, is := root.(*object); is {
-		return nil, fmt.Errorf("it holds an object of the class %s, not tensors by name: want its state_dict() to be saved", o.of)
+func stateOf(root any) (*pickle.Dict, error) {
+	d, ok := root.(*pickle.Dict)
+	if o, is := root.(*pickle.Object); is {
+		return nil, fmt.Errorf("it holds an object of the class %s, not tensors by name: want its state_dict() to be saved", quote.Text(o.Of.String()))
 	}
 	if !ok {
 		return nil, errors.New("want tensors by name: it holds something else")
 	}
 	for range 3 { // some have a state_dict in a state_dict
-		inner, ok := d.get("state_dict").(*dict)
+		inner, ok := d.Get("state_dict").(*pickle.Dict)
 		if !ok {
 			break
 		}
@@ -176,15 +182,18 @@ func stateOf(root any) (*dict, error) {
 	if tensorsIn(d) > 0 {
 		return d, nil
 	}
-	if o, ok := d.get("string_to_param").(*object); ok && o.state != nil { // a ParameterDict of older embeddings
-		d.set("string_to_param", o.state)
+	params, _ := d.Get("string_to_param").(*pickle.Dict) // A1111's embeddings; string_to_token may be of tensors, too
+	if o, ok := d.Get("string_to_param").(*pickle.Object); ok && o.Of == parameterDict {
+		if state, ok := o.State.(*pickle.Dict); ok {
+			params, _ = state.Get("_parameters").(*pickle.Dict)
+		}
 	}
-	if inner, ok := d.get("string_to_param").(*dict); ok && tensorsIn(inner) > 0 { // A1111's embeddings; string_to_token may be of tensors, too
-		return inner, nil
+	if params != nil && tensorsIn(params) > 0 {
+		return params, nil
 	}
-	var found *dict
-	for _, v := range d.values {
-		if inner, ok := v.(*dict); ok && tensorsIn(inner) > 0 {
+	var found *pickle.Dict
+	for _, v := range d.Values {
+		if inner, ok := v.(*pickle.Dict); ok && tensorsIn(inner) > 0 {
 			if found != nil {
 				return nil, errors.New("it has several dictionaries of tensors, none of which is called state_dict: want one")
 			}
@@ -197,11 +206,14 @@ func stateOf(root any) (*dict, error) {
 	return found, nil
 }
 
-func tensorsIn(d *dict) int {
+// parameterDict is what older embeddings have their vectors in.
+var parameterDict = pickle.Global{Module: "torch.nn.modules.container", Name: "ParameterDict"}
+
+func tensorsIn(d *pickle.Dict) int {
 	n := 0
-	for i, v := range d.values {
-		_, named := d.keys[i].(string)
-		if _, ok := v.(*tensor); ok && named {
+	for i, v := range d.Values {
+		_, named := d.Keys[i].(string)
+		if _, ok := rebuilt(v); ok && named {
 			n++
 		}
 	}

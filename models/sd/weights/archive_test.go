@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"cmp"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/onestep-go/onestep/internal/pickle"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -268,77 +270,39 @@ func TestOverlap(t *testing.T) {
 	require.NoError(t, want.Close())
 }
 
-func TestUnpickle(t *testing.T) {
-	for _, c := range []struct {
-		data string
-		want any
-	}{
-		{"\x80\x02N.", nil},
-		{"\x80\x04\x95\x00\x00\x00\x00\x00\x00\x00\x00\x88.", true},
-		{"K\x05.", 5},
-		{"M\x01\x02.", 513},
-		{"J\xff\xff\xff\xff.", -1},
-		{"I-12\n.", -12},
-		{"I01\n.", true},
-		{"L99L\n.", 99},
-		{"\x8a\x00.", 0},
-		{"\x8a\x02\xff\x00.", 255},
-		{"\x8a\x01\x80.", -128},
-		{"G\x3f\xf8\x00\x00\x00\x00\x00\x00.", 1.5},
-		{"F2.5\n.", 2.5},
-		{"S'ab'\n.", "ab"},
-		{"\x8c\x02xy\x94h\x00\x86.", tuple{"xy", "xy"}},
-		{"(K\x01K\x02t.", tuple{1, 2}},
-		{"]K\x01a.", &list{[]any{1}}},
-		{"(K\x01l.", &list{[]any{1}}},
-		{"cos\nsystem\n.", global{"os", "system"}},
-		// Calls are not made.
-		{"cos\nsystem\n(S'touch /tmp/x'\ntR.", &object{of: global{"os", "system"}}},
-		{"(S'touch'\nios\nsystem\n.", &object{of: global{"os", "system"}}},
-		{"(cos\nsystem\nS'touch'\no.", &object{of: global{"os", "system"}}},
-		{"cfoo\nBar\n)\x81}b.", &object{of: global{"foo", "Bar"}}},
-		{"ctorch._tensor\n_rebuild_from_type_v2\n(ctorch._utils\n_rebuild_parameter\nca\nB\nK\x07\x85}tR.", 7},
-		{"ccollections\nOrderedDict\n]]K\x01aK\x02aa\x85R.", &dict{keys: []any{1}, values: []any{2}}},
+// One tuple of sizes, and many tensors made of it.
+func TestArchiveSizes(t *testing.T) {
+	data := []byte("}(S'a'\nctorch._utils\n_rebuild_tensor_v2\nq\x00((S'storage'\nctorch\nFloatStorage\nS'0'\nS'cpu'\nK\x00tQK\x00(")
+	data = append(append(data, bytes.Repeat([]byte("K\x00"), maxDims)...), "tq\x02h\x02tq\x01R"...)
+	for i := range maxSizes/maxDims/2 + 1 {
+		data = fmt.Appendf(data, "S'%d'\nh\x00h\x01R", i)
+	}
+	path := rezip(t, func(name string, old []byte) (string, []byte, uint16) {
+		if strings.HasSuffix(name, "data.pkl") {
+			old = append(data, "u."...)
+		}
+		return name, old, zip.Store
+	})
+	_, err := openWeights(path)
+	assert.ErrorContains(t, err, "dimensions together")
+}
+
+// Parameters, and tensors of classes of their own, are tensors; other objects are none.
+func TestRebuilt(t *testing.T) {
+	for data, want := range map[string]bool{
+		"ctorch._utils\n_rebuild_tensor_v2\n)R.":                                                                                          true,
+		"ctorch._utils\n_rebuild_parameter\n(ctorch._utils\n_rebuild_tensor_v2\n)Rt R.":                                                   true,
+		"ctorch._tensor\n_rebuild_from_type_v2\n(ctorch._utils\n_rebuild_parameter\nca\nB\nctorch._utils\n_rebuild_tensor_v2\n)R\x85}tR.": true,
+		"ctorch._tensor\n_rebuild_from_type_v2\n(ctorch._utils\n_rebuild_parameter\nca\nB\nK\x07\x85}tR.":                                 false,
+		"cnumpy\narray\n)R.": false,
+		"K\x07.":             false,
 	} {
-		got, err := unpickle([]byte(c.data))
-		require.NoError(t, err, "%q", c.data)
-		assert.Equal(t, c.want, got, "%q", c.data)
+		data = strings.ReplaceAll(data, "t R", "tR")
+		v, err := pickle.Unpickle([]byte(data))
+		require.NoError(t, err, "%q", data)
+		_, ok := rebuilt(v)
+		assert.Equal(t, want, ok, "%q", data)
 	}
-	for data, want := range map[string]string{
-		"":                                     "it ends too early",
-		"\x80\x06.":                            "protocol 6",
-		".":                                    "the stack is empty",
-		"t.":                                   "there is no mark",
-		"(K\x01d.":                             "a key without a value",
-		"K\x01K\x02a.":                         "nothing that could be added to",
-		"h\x07.":                               "nothing was remembered as number 7",
-		"\xff.":                                "opcode 0xff is not known",
-		"X\xff\xff\xff\xffa.":                  "it ends too early",
-		"\x8d\xff\xff\xff\xff\xff\xff\xff\xff": "too large",
-		"K\x01Q.":                              "want the identifier of a storage",
-	} {
-		_, err := unpickle([]byte(data))
-		assert.ErrorContains(t, err, want, "%q", data)
-	}
-	_, err := unpickle(bytes.Repeat([]byte{'N'}, maxOps+10))
-	assert.ErrorContains(t, err, "steps")
-	// One list of pairs, and many dictionaries made of it.
-	bomb := []byte("]q\x00(")
-	for range 5000 {
-		bomb = append(bomb, "NN\x86"...)
-	}
-	bomb = append(bomb, 'e', 'q', 1)
-	for range 2000 {
-		bomb = append(bomb, "ccollections\nOrderedDict\nh\x01\x85R"...)
-	}
-	_, err = unpickle(bomb)
-	assert.ErrorContains(t, err, "entries")
-	// One tuple of sizes, and many tensors made of it.
-	bomb = []byte("ctorch._utils\n_rebuild_tensor_v2\nq\x00(((S'storage'\nctorch\nFloatStorage\nS'0'\nS'cpu'\nK\x0atQK\x00(")
-	bomb = append(append(bomb, bytes.Repeat([]byte("K\x01"), maxDims)...), "tq\x02h\x02tq\x010"...)
-	bomb = append(bomb, bytes.Repeat([]byte("h\x00h\x01R"), maxOps/3-100)...)
-	_, err = unpickle(append(bomb, "t."...))
-	assert.ErrorContains(t, err, "entries")
 }
 
 // What a pickle may say of a tensor, and what is refused.
@@ -347,6 +311,12 @@ func TestTensorBounds(t *testing.T) {
 	at := func(offset int, shape, steps []int) tensor {
 		return tensor{storage: &storage{class: "FloatStorage", key: "0", n: 10}, offset: offset, shape: shape, steps: steps}
 	}
+	view := func(args ...any) *tensor {
+		o := object("torch._utils", "_rebuild_tensor_v2")
+		o.Args = args
+		return tensorOf(o)
+	}
+	elements := pickle.Persistent{ID: pickle.Tuple{"storage", pickle.Global{Module: "torch", Name: "FloatStorage"}, "0", "cpu", 10}}
 	for _, c := range []struct {
 		tensor
 		packed bool
@@ -371,10 +341,12 @@ func TestTensorBounds(t *testing.T) {
 		{at(0, []int{0, 1 << 62, 4}, []int{1, 1, 1}), false, "impossible shape"},
 		{tensor{storage: &storage{class: "ShortStorage"}}, false, "ShortStorage"},
 		{tensor{storage: &storage{class: "FloatStorage", n: 11}}, false, "40 bytes: want 11 elements"},
-		{*tensorOf(tuple{&object{of: global{"numpy", "array"}}, 0, tuple{}, tuple{}}), false, "numpy.array, which is not known"},
-		{*tensorOf(tuple{1, 0, tuple{}, tuple{}}), false, "no storage"},
-		{*tensorOf(tuple{}), false, "0 arguments"},
-		{*tensorOf(tuple{&storage{}, "x", tuple{}, tuple{}}), false, "not those of a tensor"},
+		{*view(object("numpy", "array"), 0, pickle.Tuple{}, pickle.Tuple{}), false, "numpy.array, which is not known"},
+		{*view(1, 0, pickle.Tuple{}, pickle.Tuple{}), false, "no storage"},
+		{*view(), false, "0 arguments"},
+		{*view(pickle.Persistent{ID: 1}, 0, pickle.Tuple{}, pickle.Tuple{}), false, "want the identifier of a storage"},
+		{*view(elements, "x", pickle.Tuple{}, pickle.Tuple{}), false, "not those of a tensor"},
+		{*tensorOf(object("torch._utils", "_rebuild_sparse_tensor")), false, "torch._utils._rebuild_sparse_tensor, which is not known"},
 	} {
 		v, err := c.find(part)
 		if c.want != "" {
@@ -387,12 +359,16 @@ func TestTensorBounds(t *testing.T) {
 	}
 }
 
+func object(module, name string) *pickle.Object {
+	return &pickle.Object{Of: pickle.Global{Module: module, Name: name}}
+}
+
 func TestStateOf(t *testing.T) {
-	x := &tensor{}
-	with := func(pairs ...any) *dict {
-		d := &dict{}
+	x := object("torch._utils", "_rebuild_tensor_v2")
+	with := func(pairs ...any) *pickle.Dict {
+		d := &pickle.Dict{}
 		for i := 0; i < len(pairs); i += 2 {
-			d.set(pairs[i], pairs[i+1])
+			d.Set(pairs[i], pairs[i+1])
 		}
 		return d
 	}
@@ -405,8 +381,8 @@ func TestStateOf(t *testing.T) {
 		assert.Same(t, inner, got)
 	}
 	for want, root := range map[string]any{
-		"an object of the class torch.nn.Module": &object{of: global{"torch.nn", "Module"}},
-		"it holds something else":                &list{},
+		"an object of the class torch.nn.Module": object("torch.nn", "Module"),
+		"it holds something else":                &pickle.List{},
 		"it has none":                            with("a", 1, 3, x),
 		"several dictionaries":                   with("g", inner, "d", with("b", x)),
 	} {

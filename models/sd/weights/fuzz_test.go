@@ -13,12 +13,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/onestep-go/onestep/internal/pickle"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
 // goldenArchive returns tiny.ckpt, and its pickle.
-func goldenArchive(f *testing.F) (data, pickle []byte) {
+func goldenArchive(f *testing.F) (data, description []byte) {
 	f.Helper()
 	data, err := os.ReadFile(filepath.Join("testdata", "tiny.ckpt"))
 	if err != nil {
@@ -32,10 +33,10 @@ func goldenArchive(f *testing.F) (data, pickle []byte) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	if pickle, err = io.ReadAll(in); err != nil {
+	if description, err = io.ReadAll(in); err != nil {
 		f.Fatal(err)
 	}
-	return data, pickle
+	return data, description
 }
 
 // inside fails when a tensor that was accepted reaches beyond the file.
@@ -56,14 +57,14 @@ func (v stored) inside(t *testing.T, size int) {
 
 // FuzzUnpickle looks for pickles that crash, and for tensors that reach beyond their storage.
 func FuzzUnpickle(f *testing.F) {
-	_, pickle := goldenArchive(f)
-	f.Add(pickle)
+	_, description := goldenArchive(f)
+	f.Add(description)
 	f.Add([]byte("ccollections\nOrderedDict\n]]K\x01aK\x02aa\x85R."))
 	f.Add([]byte("(cos\nsystem\nS'x'\noL1L\n\x8a\x02\xff\x00G12345678\x94\x93\x92."))
 	const size = 4096
 	part := func(string) ([]byte, int, error) { return make([]byte, size), 0, nil }
 	f.Fuzz(func(t *testing.T, data []byte) {
-		v, err := unpickle(data)
+		v, err := pickle.Unpickle(data)
 		if err != nil {
 			return
 		}
@@ -71,9 +72,9 @@ func FuzzUnpickle(f *testing.F) {
 		if err != nil {
 			return
 		}
-		for _, v := range d.values {
-			if x, ok := v.(*tensor); ok {
-				if at, err := x.find(part); err == nil {
+		for _, v := range d.Values {
+			if x, ok := rebuilt(v); ok {
+				if at, err := tensorOf(x).find(part); err == nil {
 					at.inside(t, size)
 				}
 			}

@@ -1,4 +1,8 @@
-package weights
+// Package pickle reads what Python's pickle wrote, as data: nothing is called and no object is made. What a pickle would call is kept as a
+// name with its arguments, for the caller to give a meaning or none.
+//
+// Format: the opcodes of Python's Lib/pickletools.py, protocols 0 to 5.
+package pickle
 
 import (
 	"encoding/binary"
@@ -7,61 +11,57 @@ import (
 	"math"
 	"strconv"
 	"strings"
-
-	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// The values of a pickle: nil, bool, int, float64, string, tuple, *list, *dict, and these.
+// The values of a pickle are nil, bool, int, float64, string, and these. Strings are Python's str, of Python 2 also its byte strings, as
+// they are.
 type (
-	tuple  []any
-	list   struct{ items []any }
-	global struct{ module, name string }
-	// object is what a pickle makes by calling something. Nothing is called: it stays a name.
-	object struct {
-		of    global
-		state *dict // of a ParameterDict: what it holds
+	// Tuple is a tuple.
+	Tuple []any
+	// List is a list.
+	List struct{ Items []any }
+	// Bytes is bytes or a bytearray. It is part of what was unpickled.
+	Bytes []byte
+	// Global is the name of a class or function.
+	Global struct{ Module, Name string }
+	// Object is what a pickle makes by calling something, which was not called.
+	Object struct {
+		Of    Global
+		Args  Tuple // what it would be called with; without those that are given by name
+		State any   // what its state would be set to; nil: nothing
 	}
-	// storage is what persistent identifiers stand for: the elements of tensors.
-	storage struct {
-		class string // such as FloatStorage
-		key   string // the member of the archive
-		n     int    // elements
-	}
-	// tensor is a view of a storage, in elements.
-	tensor struct {
-		*storage
-		offset       int
-		shape, steps []int
-		bad          string // why it cannot be read; "": it can
-	}
-	dict struct {
-		keys   []any
-		values []any
+	// Persistent stands for what lies outside of the pickle, such as the elements of PyTorch's tensors.
+	Persistent struct{ ID any }
+	// Dict is a dictionary, in its order. It may also have keys that are no strings.
+	Dict struct {
+		Keys   []any
+		Values []any
 		at     map[string]int // of keys that are strings
 	}
 )
 
-func (g global) String() string {
-	return fmt.Sprintf("%s.%s", quote.Text(g.module), quote.Text(g.name))
-}
+// String returns the name in Python, as the file has it: to print it, quote it.
+func (g Global) String() string { return g.Module + "." + g.Name }
 
-func (d *dict) set(key, value any) {
+// Set sets the value of a key. Keys that are no strings are not compared.
+func (d *Dict) Set(key, value any) {
 	if name, ok := key.(string); ok {
 		if i, ok := d.at[name]; ok {
-			d.values[i] = value
+			d.Values[i] = value
 			return
 		}
 		if d.at == nil {
 			d.at = map[string]int{}
 		}
-		d.at[name] = len(d.keys)
+		d.at[name] = len(d.Keys)
 	}
-	d.keys, d.values = append(d.keys, key), append(d.values, value)
+	d.Keys, d.Values = append(d.Keys, key), append(d.Values, value)
 }
 
-func (d *dict) get(name string) any {
+// Get returns the value of a key, nil where there is none.
+func (d *Dict) Get(name string) any {
 	if i, ok := d.at[name]; ok {
-		return d.values[i]
+		return d.Values[i]
 	}
 	return nil
 }
@@ -69,12 +69,8 @@ func (d *dict) get(name string) any {
 // maxOps keeps hostile files from asking for memory. A checkpoint of SDXL takes 80,000 steps, and 300,000 with its optimizer's state.
 const maxOps = 1 << 20
 
-// unpickle reads what Python's pickle wrote, as torch.save does. It makes no objects and calls nothing: dictionaries, lists and
-// numbers are as they were, tensors are descriptions, and everything else that a pickle can make is only the name of what would have
-// been called.
-//
-// Format: the opcodes of Python's Lib/pickletools.py, protocols 0 to 5; tensors: torch/_utils.py, _rebuild_tensor_v2.
-func unpickle(data []byte) (any, error) {
+// Unpickle returns the value that a pickle ends with. The caller limits the size of data; the number of steps is limited here.
+func Unpickle(data []byte) (any, error) {
 	u := unpickler{data: data, memo: map[int]any{}}
 	v, err := u.run()
 	if err != nil {
@@ -89,7 +85,7 @@ type unpickler struct {
 	stack []any
 	marks []int // lengths of the stack
 	memo  map[int]any
-	bulk  int // pairs of dictionaries and dimensions of tensors that steps have copied: what they came from may be copied often
+	bulk  int // pairs of dictionaries that steps have copied: what they came from may be copied often
 }
 
 var errShort = errors.New("it ends too early")
@@ -159,8 +155,8 @@ func (u *unpickler) pop() (any, error) {
 }
 
 // pops takes several, in the order in which they were put there.
-func (u *unpickler) pops(n int) (tuple, error) {
-	out := make(tuple, n)
+func (u *unpickler) pops(n int) (Tuple, error) {
+	out := make(Tuple, n)
 	for i := n - 1; i >= 0; i-- {
 		v, err := u.pop()
 		if err != nil {
@@ -172,13 +168,13 @@ func (u *unpickler) pops(n int) (tuple, error) {
 }
 
 // above takes everything above the last mark, and the mark.
-func (u *unpickler) above() (tuple, error) {
+func (u *unpickler) above() (Tuple, error) {
 	if len(u.marks) == 0 {
 		return nil, errors.New("there is no mark")
 	}
 	from := u.marks[len(u.marks)-1]
 	u.marks = u.marks[:len(u.marks)-1]
-	out := append(tuple{}, u.stack[from:]...)
+	out := append(Tuple{}, u.stack[from:]...)
 	u.stack = u.stack[:from]
 	return out, nil
 }
@@ -284,7 +280,7 @@ func (u *unpickler) remember(op byte) error {
 
 // extend adds to a list or a dictionary. What is added to an object is dropped with it.
 func (u *unpickler) extend(op byte) error {
-	var items tuple
+	var items Tuple
 	var err error
 	switch op {
 	case 'a':
@@ -303,17 +299,17 @@ func (u *unpickler) extend(op byte) error {
 	}
 	u.push(to)
 	switch to := to.(type) {
-	case *object:
+	case *Object:
 		return nil
-	case *list:
+	case *List:
 		if op == 'a' || op == 'e' {
-			to.items = append(to.items, items...)
+			to.Items = append(to.Items, items...)
 			return nil
 		}
-	case *dict:
+	case *Dict:
 		if (op == 's' || op == 'u') && len(items)%2 == 0 {
 			for i := 0; i < len(items); i += 2 {
-				to.set(items[i], items[i+1])
+				to.Set(items[i], items[i+1])
 			}
 			return nil
 		}
@@ -329,13 +325,13 @@ func (u *unpickler) value(op byte) (any, error) {
 	case 0x88, 0x89: // NEWTRUE, NEWFALSE
 		return op == 0x88, nil
 	case ']':
-		return &list{}, nil
+		return &List{}, nil
 	case '}':
-		return &dict{}, nil
+		return &Dict{}, nil
 	case ')':
-		return tuple{}, nil
+		return Tuple{}, nil
 	case 0x8f: // EMPTY_SET
-		return &object{of: global{"builtins", "set"}}, nil
+		return &Object{Of: Global{"builtins", "set"}}, nil
 	case 0x85, 0x86, 0x87: // TUPLE1, TUPLE2, TUPLE3
 		return u.pops(int(op - 0x84))
 	case 't', 'l', 'd', 0x91: // TUPLE, LIST, DICT, FROZENSET
@@ -350,19 +346,23 @@ func (u *unpickler) value(op byte) (any, error) {
 		s, err := u.line()
 		return strings.Trim(s, `'"`), err
 	case 'C', 'B', 0x8e, 0x96: // SHORT_BINBYTES, BINBYTES, BINBYTES8, BYTEARRAY8
-		_, err := u.text(map[byte]int{'C': 1, 'B': 4, 0x8e: 8, 0x96: 8}[op])
-		return &object{of: global{"builtins", "bytes"}}, err
+		size, err := u.number(map[byte]int{'C': 1, 'B': 4, 0x8e: 8, 0x96: 8}[op])
+		if err != nil {
+			return nil, err
+		}
+		b, err := u.take(size)
+		return Bytes(b), err
 	case 'c', 0x93: // GLOBAL, STACK_GLOBAL
 		return u.global(op)
 	case 'P', 'Q': // PERSID, BINPERSID
 		if op == 'P' {
-			return nil, errors.New("identifiers of storages in the form of text are not known")
+			return nil, errors.New("persistent identifiers in the form of text are not known")
 		}
 		id, err := u.pop()
 		if err != nil {
 			return nil, err
 		}
-		return storageOf(id)
+		return Persistent{id}, nil
 	}
 	return u.numeral(op)
 }
@@ -380,7 +380,7 @@ func (u *unpickler) numeral(op byte) (any, error) {
 	case 0x8a, 0x8b: // LONG1, LONG4
 		s, err := u.text(map[byte]int{0x8a: 1, 0x8b: 4}[op])
 		if err != nil || len(s) > 8 {
-			return &object{of: global{"builtins", "int"}}, err // too large for anything that is of interest
+			return &Object{Of: Global{"builtins", "int"}}, err // too large for anything that is of interest
 		}
 		var v uint64
 		for i := range len(s) {
@@ -399,7 +399,7 @@ func (u *unpickler) numeral(op byte) (any, error) {
 		if v, err := strconv.Atoi(strings.TrimSuffix(s, "L")); err == nil {
 			return v, nil
 		}
-		return &object{of: global{"builtins", "int"}}, nil
+		return &Object{Of: Global{"builtins", "int"}}, nil
 	case 'G': // BINFLOAT
 		b, err := u.take(8)
 		if err != nil {
@@ -426,15 +426,15 @@ func (u *unpickler) collect(op byte) (any, error) {
 	case op == 't':
 		return items, nil
 	case op == 'l':
-		return &list{items}, nil
+		return &List{items}, nil
 	case op == 0x91:
-		return &object{of: global{"builtins", "frozenset"}}, nil
+		return &Object{Of: Global{"builtins", "frozenset"}}, nil
 	case len(items)%2 != 0:
 		return nil, errors.New("a dictionary has a key without a value")
 	}
-	d := &dict{}
+	d := &Dict{}
 	for i := 0; i < len(items); i += 2 {
-		d.set(items[i], items[i+1])
+		d.Set(items[i], items[i+1])
 	}
 	return d, nil
 }
@@ -446,7 +446,7 @@ func (u *unpickler) global(op byte) (any, error) {
 			return nil, err
 		}
 		name, err := u.line()
-		return global{module, name}, err
+		return Global{module, name}, err
 	}
 	names, err := u.pops(2)
 	if err != nil {
@@ -457,30 +457,29 @@ func (u *unpickler) global(op byte) (any, error) {
 	if !ok || !ok2 {
 		return nil, errors.New("a global has no name")
 	}
-	return global{module, name}, nil
+	return Global{module, name}, nil
 }
 
 // call answers opcodes that would call something.
 func (u *unpickler) call(op byte) error {
 	var f any
-	var args tuple
+	var args Tuple
 	var err error
 	switch op {
-	case 'b': // what an object's state is set to is dropped with it; dictionaries have metadata as theirs
+	case 'b':
 		state, err := u.pop()
 		if err != nil {
 			return err
 		}
 		v, err := u.pop()
-		if o, ok := v.(*object); ok && o.of == (global{"torch.nn.modules.container", "ParameterDict"}) {
-			if d, ok := state.(*dict); ok {
-				o.state, _ = d.get("_parameters").(*dict)
-			}
+		if err != nil {
+			return err
 		}
-		if err == nil {
-			u.push(v)
-		}
-		return err
+		if o, ok := v.(*Object); ok {
+			o.State = state
+		} // dictionaries have metadata as theirs, which is dropped
+		u.push(v)
+		return nil
 	case 'i':
 		if f, err = u.global('c'); err == nil {
 			args, err = u.above()
@@ -496,10 +495,10 @@ func (u *unpickler) call(op byte) error {
 		if op == 0x92 {
 			n = 3
 		}
-		var top tuple
+		var top Tuple
 		if top, err = u.pops(n); err == nil {
 			f = top[0]
-			args, _ = top[1].(tuple)
+			args, _ = top[1].(Tuple)
 		}
 	}
 	if err != nil {
@@ -513,57 +512,36 @@ func (u *unpickler) call(op byte) error {
 }
 
 // result is what a call gives.
-func (u *unpickler) result(f any, args tuple) (any, error) {
-	g, ok := f.(global)
+func (u *unpickler) result(f any, args Tuple) (any, error) {
+	g, ok := f.(Global)
 	if !ok {
-		return &object{of: global{"an unnamed", "object"}}, nil
+		return &Object{Of: Global{"an unnamed", "object"}}, nil
 	}
-	switch g {
-	case global{"collections", "OrderedDict"}:
-		d := &dict{}
-		if len(args) > 0 {
-			pairs, _ := args[0].(*list)
-			if pairs == nil {
-				return nil, fmt.Errorf("%s: want a list of pairs", g)
-			}
-			if err := u.copies(len(pairs.items)); err != nil {
-				return nil, err
-			}
-			for _, p := range pairs.items {
-				switch p := p.(type) {
-				case *list:
-					if len(p.items) == 2 {
-						d.set(p.items[0], p.items[1])
-						continue
-					}
-				case tuple:
-					if len(p) == 2 {
-						d.set(p[0], p[1])
-						continue
-					}
-				}
-				return nil, fmt.Errorf("%s: want a list of pairs", g)
-			}
-		}
+	if g != (Global{"collections", "OrderedDict"}) {
+		return &Object{Of: g, Args: args}, nil
+	}
+	d := &Dict{}
+	if len(args) == 0 {
 		return d, nil
-	case global{"torch._utils", "_rebuild_parameter"}, global{"torch._utils", "_rebuild_parameter_with_state"}:
-		if len(args) == 0 {
-			return nil, fmt.Errorf("%s: want a tensor", g)
+	}
+	pairs, _ := args[0].(*List)
+	if pairs == nil {
+		return nil, fmt.Errorf("%s: want a list of pairs", g)
+	}
+	if err := u.copies(len(pairs.Items)); err != nil {
+		return nil, err
+	}
+	for _, p := range pairs.Items {
+		pair, _ := p.(Tuple)
+		if l, ok := p.(*List); ok {
+			pair = l.Items
 		}
-		return args[0], nil
-	case global{"torch._utils", "_rebuild_tensor_v2"}, global{"torch._utils", "_rebuild_tensor"}:
-		t := tensorOf(args)
-		return t, u.copies(len(t.shape) + len(t.steps))
-	}
-	if g == fromType && len(args) == 4 { // of a class of its own, such as a parameter with attributes: function, class, arguments, state
-		if inner, ok := args[2].(tuple); ok && args[0] != any(fromType) {
-			return u.result(args[0], inner)
+		if len(pair) != 2 {
+			return nil, fmt.Errorf("%s: want a list of pairs", g)
 		}
+		d.Set(pair[0], pair[1])
 	}
-	if g.module == "torch._utils" && strings.HasPrefix(g.name, "_rebuild") || g.module == "torch._tensor" && strings.HasPrefix(g.name, "_rebuild") {
-		return &tensor{bad: "it is made by " + g.String() + ", which is not known"}, nil
-	}
-	return &object{of: g}, nil
+	return d, nil
 }
 
 // copies counts what a step copies.
@@ -572,70 +550,4 @@ func (u *unpickler) copies(n int) error {
 		return fmt.Errorf("it has more than %d entries", maxOps)
 	}
 	return nil
-}
-
-var fromType = global{"torch._tensor", "_rebuild_from_type_v2"}
-
-// tensorOf reads the arguments of _rebuild_tensor_v2: storage, offset, size and strides; what follows is about training.
-func tensorOf(args tuple) *tensor {
-	if len(args) < 4 {
-		return &tensor{bad: fmt.Sprintf("it has %d arguments: want at least 4", len(args))}
-	}
-	from, ok := args[0].(*storage)
-	if !ok {
-		if o, ok := args[0].(*object); ok {
-			return &tensor{bad: fmt.Sprintf("its elements come from %s, which is not known", o.of)}
-		}
-		return &tensor{bad: "it has no storage"}
-	}
-	offset, ok := args[1].(int)
-	shape, ok2 := ints(args[2])
-	steps, ok3 := ints(args[3])
-	if !ok || !ok2 || !ok3 {
-		return &tensor{bad: "its offset, size or strides are not those of a tensor"}
-	}
-	if len(args) > 6 {
-		if d, ok := args[6].(*dict); ok && len(d.keys) > 0 {
-			return &tensor{bad: "it is marked as conjugate or negative"}
-		}
-	}
-	return &tensor{storage: from, offset: offset, shape: shape, steps: steps}
-}
-
-// maxDims is libtorch's limit.
-const maxDims = 64
-
-// ints returns a tuple of integers.
-func ints(v any) ([]int, bool) {
-	t, ok := v.(tuple)
-	if l, is := v.(*list); is {
-		t, ok = l.items, true
-	}
-	if len(t) > maxDims {
-		return nil, false
-	}
-	out := make([]int, len(t))
-	for i, x := range t {
-		n, is := x.(int)
-		out[i], ok = n, ok && is
-	}
-	return out, ok
-}
-
-// storageOf reads a persistent identifier: ("storage", class, key, device, elements).
-func storageOf(id any) (any, error) {
-	t, ok := id.(tuple)
-	if !ok || len(t) < 5 || t[0] != "storage" {
-		return nil, errors.New("want the identifier of a storage, as torch.save writes it")
-	}
-	class, ok := t[1].(global)
-	key, ok2 := t[2].(string)
-	n, ok3 := t[4].(int)
-	if !ok || !ok2 || !ok3 || n < 0 {
-		return nil, errors.New("want a storage's class, key and number of elements")
-	}
-	if class.module != "torch" && class.module != "torch.storage" {
-		return &object{of: class}, nil
-	}
-	return &storage{class: class.name, key: key, n: n}, nil
 }

@@ -1,0 +1,127 @@
+package weights
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/onestep-go/onestep/internal/pickle"
+	"github.com/onestep-go/onestep/internal/quote"
+)
+
+// storage is what persistent identifiers stand for: the elements of tensors.
+type storage struct {
+	class string // such as FloatStorage
+	key   string // the member of the archive
+	n     int    // elements
+}
+
+// tensor is a view of a storage, in elements.
+type tensor struct {
+	*storage
+	offset       int
+	shape, steps []int
+	bad          string // why it cannot be read; "": it can
+}
+
+// rebuilt returns what makes a tensor, if v is one: _rebuild_tensor_v2 and the like, without the parameters and classes that may be around it.
+func rebuilt(v any) (*pickle.Object, bool) {
+	for range 4 {
+		o, ok := v.(*pickle.Object)
+		switch {
+		case !ok:
+			return nil, false
+		case o.Of.Module == "torch._utils" && strings.HasPrefix(o.Of.Name, "_rebuild_parameter"):
+			if len(o.Args) == 0 {
+				return nil, false
+			}
+			v = o.Args[0]
+		case o.Of == pickle.Global{Module: "torch._tensor", Name: "_rebuild_from_type_v2"} && len(o.Args) == 4:
+			// Of a class of its own, such as a parameter with attributes: function, class, arguments, state.
+			of, named := o.Args[0].(pickle.Global)
+			args, is := o.Args[2].(pickle.Tuple)
+			if !named || !is {
+				return o, true
+			}
+			v = &pickle.Object{Of: of, Args: args}
+		default:
+			return o, (o.Of.Module == "torch._utils" || o.Of.Module == "torch._tensor") && strings.HasPrefix(o.Of.Name, "_rebuild")
+		}
+	}
+	return nil, false
+}
+
+// tensorOf reads the arguments of _rebuild_tensor_v2 (torch/_utils.py): storage, offset, size and strides; what follows is about training.
+func tensorOf(o *pickle.Object) *tensor {
+	if o.Of.Module != "torch._utils" || o.Of.Name != "_rebuild_tensor" && o.Of.Name != "_rebuild_tensor_v2" {
+		return &tensor{bad: "it is made by " + quote.Text(o.Of.String()) + ", which is not known"}
+	}
+	args := o.Args
+	if len(args) < 4 {
+		return &tensor{bad: fmt.Sprintf("it has %d arguments: want at least 4", len(args))}
+	}
+	id, ok := args[0].(pickle.Persistent)
+	if !ok {
+		if o, ok := args[0].(*pickle.Object); ok {
+			return &tensor{bad: fmt.Sprintf("its elements come from %s, which is not known", quote.Text(o.Of.String()))}
+		}
+		return &tensor{bad: "it has no storage"}
+	}
+	from, err := storageOf(id)
+	if err != nil {
+		return &tensor{bad: err.Error()}
+	}
+	offset, ok := args[1].(int)
+	shape, ok2 := ints(args[2])
+	steps, ok3 := ints(args[3])
+	if !ok || !ok2 || !ok3 {
+		return &tensor{bad: "its offset, size or strides are not those of a tensor"}
+	}
+	if len(args) > 6 {
+		if d, ok := args[6].(*pickle.Dict); ok && len(d.Keys) > 0 {
+			return &tensor{bad: "it is marked as conjugate or negative"}
+		}
+	}
+	return &tensor{storage: from, offset: offset, shape: shape, steps: steps}
+}
+
+// maxDims is libtorch's limit.
+const maxDims = 64
+
+// maxSizes limits the dimensions of all tensors of a file together: many tensors may be made of one tuple.
+const maxSizes = 1 << 20
+
+// ints returns a tuple of integers.
+func ints(v any) ([]int, bool) {
+	t, ok := v.(pickle.Tuple)
+	if l, is := v.(*pickle.List); is {
+		t, ok = l.Items, true
+	}
+	if len(t) > maxDims {
+		return nil, false
+	}
+	out := make([]int, len(t))
+	for i, x := range t {
+		n, is := x.(int)
+		out[i], ok = n, ok && is
+	}
+	return out, ok
+}
+
+// storageOf reads a persistent identifier: ("storage", class, key, device, elements).
+func storageOf(id pickle.Persistent) (*storage, error) {
+	t, ok := id.ID.(pickle.Tuple)
+	if !ok || len(t) < 5 || t[0] != "storage" {
+		return nil, errors.New("want the identifier of a storage, as torch.save writes it")
+	}
+	class, ok := t[1].(pickle.Global)
+	key, ok2 := t[2].(string)
+	n, ok3 := t[4].(int)
+	if !ok || !ok2 || !ok3 || n < 0 {
+		return nil, errors.New("want a storage's class, key and number of elements")
+	}
+	if class.Module != "torch" && class.Module != "torch.storage" {
+		return nil, fmt.Errorf("its elements come from %s, which is not known", quote.Text(class.String()))
+	}
+	return &storage{class: class.Name, key: key, n: n}, nil
+}
