@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/onestep-go/onestep/internal/filetype"
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
@@ -97,7 +98,7 @@ func (f *File) matches(weights map[string]string) error {
 
 // parseIndex reads {"metadata": ..., "weight_map": {"tensor name": "file name", ...}}.
 func parseIndex(b []byte) (map[string]string, error) {
-	if what := foreign(b); what != "" {
+	if what := foreign(b); what != "" && !slices.Contains([]string{"json", "text", "empty"}, filetype.Of(b).ID) {
 		return nil, errors.New(what)
 	}
 	if len(b) > maxHeader {

@@ -1,7 +1,6 @@
 package safetensors
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -9,6 +8,7 @@ import (
 	"unicode/utf8"
 	"unsafe"
 
+	"github.com/onestep-go/onestep/internal/filetype"
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
@@ -62,19 +62,16 @@ func Parse(name string, data []byte) (*File, error) {
 	return f, nil
 }
 
-// foreign recognises what else is commonly found under the name of a safetensors file.
+// foreign names what else a file is that is not of this format, "" if that cannot be told.
 func foreign(b []byte) string {
-	for _, f := range []struct{ magic, what string }{
-		{"version https://git-lfs", "it is a Git LFS pointer: fetch the file itself with git lfs pull"},
-		{"PK\x03\x04", "it is a zip archive, as torch.save writes: convert it with safetensors.torch.save_file"},
-		{"\x80\x02", "it is a Python pickle: convert it with safetensors.torch.save_file"},
-		{"<!DOCTYPE", "it is a web page: download the file itself"},
-	} {
-		if bytes.HasPrefix(b, []byte(f.magic)) {
-			return f.what
-		}
+	t := filetype.Of(b)
+	switch t.ID {
+	case "zip", "pickle":
+		t.Hint = "convert it with safetensors.torch.save_file"
+	case "safetensors", "":
+		return ""
 	}
-	return ""
+	return "it is " + t.String()
 }
 
 // parse checks a whole file and returns its tensors in the order of their data.
@@ -90,10 +87,16 @@ func parse(path string, b []byte) ([]Tensor, map[string]string, error) {
 		return nil, nil, fmt.Errorf("the header is said to be %d bytes long: want at most %d", n, maxHeader)
 	}
 	if n > uint64(len(b)-8) {
+		if what := foreign(b); what != "" {
+			return nil, nil, errors.New(what)
+		}
 		return nil, nil, fmt.Errorf("it is truncated: the header is said to be %d bytes long, %d bytes follow", n, len(b)-8)
 	}
 	header, data := b[8:8+n], b[8+n:]
 	if len(header) == 0 || header[0] != '{' {
+		if what := foreign(b); what != "" {
+			return nil, nil, errors.New(what)
+		}
 		return nil, nil, errors.New("the header does not begin with '{'")
 	}
 	if !utf8.Valid(header) {

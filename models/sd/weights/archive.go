@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/filetype"
 	"github.com/onestep-go/onestep/internal/pickle"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
@@ -67,13 +68,14 @@ const convertHint = `write it anew with PyTorch: torch.save(torch.load("old", we
 
 // read finds the tensors of a file.
 func (a *archive) read(data []byte) error {
-	switch {
-	case bytes.HasPrefix(data, []byte("version https://git-lfs")):
-		return errors.New("it is a Git LFS pointer: fetch the file itself with git lfs pull")
-	case !bytes.HasPrefix(data, []byte("PK\x03\x04")) && len(data) > 1 && data[0] == 0x80:
+	switch is := filetype.Of(data); {
+	case bytes.HasPrefix(data, []byte("PK\x03\x04")):
+	case len(data) > 1 && data[0] == 0x80:
 		return errors.New("it is in the format that PyTorch had before version 1.6: " + convertHint)
-	case !bytes.HasPrefix(data, []byte("PK\x03\x04")):
-		return errors.New("want a file of torch.save, which is a zip archive; its beginning is not one's")
+	case is.ID == "safetensors":
+		return errors.New("it is a safetensors file with another name: rename it to .safetensors")
+	default:
+		return fmt.Errorf("want a file of torch.save, which is a zip archive: it is %s", is)
 	}
 	z, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
 	if err != nil {
