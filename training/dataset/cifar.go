@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
@@ -66,21 +67,25 @@ func openCIFARFiles(paths []string, o Options) (*Set, error) {
 	slices.Sort(paths)
 	t := &table{c: 3, h: 32, w: 32}
 	for _, path := range paths {
-		f, err := os.Open(path)
+		f, size, err := plainfile.Open(path)
 		if err != nil {
 			return nil, err
 		}
-		err = t.appendCIFAR(f)
+		err = t.appendCIFAR(f, size)
 		f.Close()
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 		}
 	}
 	return newSet("cifar10", t, cifarClasses, o)
 }
 
-// appendCIFAR reads records to the end of r.
-func (t *table) appendCIFAR(r io.Reader) error {
+// appendCIFAR reads records to the end of r, which is said to have so many bytes.
+func (t *table) appendCIFAR(r io.Reader, size int64) error {
+	if more := size / cifarRecord; int64(len(t.labels))+more > maxRecords {
+		return fmt.Errorf("it has %d records, after %d: at most %d are read: for larger sets write image files into a folder for each class", more, len(t.labels), maxRecords)
+	}
+	t.pixels = slices.Grow(t.pixels, int(size/cifarRecord)*(cifarRecord-1))
 	buf, record := bufio.NewReaderSize(r, 64<<10), make([]byte, cifarRecord)
 	for k := 0; ; k++ {
 		n, err := io.ReadFull(buf, record)
@@ -93,8 +98,8 @@ func (t *table) appendCIFAR(r io.Reader) error {
 			return err
 		case int(record[0]) >= len(cifarClasses):
 			return fmt.Errorf("not a CIFAR-10 binary, or a damaged one: record %d has label %d, want 0 to 9", k, record[0])
-		case len(t.pixels) > maxMemory:
-			return fmt.Errorf("it is larger than %d GiB", maxMemory>>30)
+		case len(t.labels) == maxRecords:
+			return fmt.Errorf("at most %d records are read", maxRecords)
 		}
 		t.labels, t.pixels = append(t.labels, record[0]), append(t.pixels, record[1:]...)
 	}
@@ -129,6 +134,7 @@ func openCIFARArchive(file string, o Options) (*Set, error) {
 	defer f.Close()
 	parts := map[string]*table{}
 	var names []string
+	records := int64(0)
 	for m, err := range members(f, nil) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", file, err)
@@ -140,8 +146,11 @@ func openCIFARArchive(file string, o Options) (*Set, error) {
 		if parts[name] != nil {
 			return nil, fmt.Errorf("%s: two members are named %s", file, quote.Text(name))
 		}
+		if records += m.size / cifarRecord; records > maxRecords {
+			return nil, fmt.Errorf("%s: %s: %d records with those before: at most %d are read", quote.Path(file), quote.Text(name), records, maxRecords)
+		}
 		parts[name], names = &table{}, append(names, name)
-		if err := parts[name].appendCIFAR(m); err != nil {
+		if err := parts[name].appendCIFAR(m, m.size); err != nil {
 			return nil, fmt.Errorf("%s: %s: %w", file, quote.Text(name), err)
 		}
 	}

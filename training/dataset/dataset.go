@@ -1,25 +1,20 @@
 package dataset
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"image"
 	"io"
 	"maps"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
 
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch/vision"
-)
-
-// Limits of what is read. All are far above real sets.
-const (
-	maxMemory     = 4 << 30   // bytes of a set that must be held in memory: IDX, CIFAR-10, gzipped shards
-	maxCache      = 256 << 20 // bytes of decoded pixels that are kept; larger sets are decoded anew in every epoch
-	maxResolution = 4096
 )
 
 // Dataset is numbered images of one shape.
@@ -221,10 +216,13 @@ func (s *Set) Read(i int, dst []byte) (label int, err error) {
 	switch src := s.src.(type) {
 	case *table:
 		if s.as {
-			copy(dst, src.at(i))
-			return label, nil
+			return label, src.read(i, dst)
 		}
-		toPlanes(dst, square(fromPlanes(src.at(i), src.c, src.h, src.w), s.square))
+		pixels := make([]byte, src.c*src.h*src.w)
+		if err := src.read(i, pixels); err != nil {
+			return 0, err
+		}
+		toPlanes(dst, square(fromPlanes(pixels, src.c, src.h, src.w), s.square))
 	case files:
 		if err := s.decode(src, i, dst); err != nil {
 			return 0, err
@@ -266,17 +264,49 @@ func (s *Set) decode(src files, i int, dst []byte) error {
 	return nil
 }
 
-// table is a source that holds all pixels in memory.
+// table is a source of pixels, in memory or in a file.
 type table struct {
 	c, h, w  int
-	pixels   []byte // [n, c, h, w]
-	labels   []byte // [n]; nil: none
+	pixels   []byte  // [n, c, h, w]; nil: in stored
+	stored   *stored // nil: in pixels
+	labels   []byte  // [n]; nil: none
 	captions []string
 }
 
-func (t *table) Len() int        { return len(t.pixels) / (t.c * t.h * t.w) }
-func (t *table) Close() error    { return nil }
+// stored is pixels that are read from a file when they are wanted, with the system's cache.
+type stored struct {
+	file  *os.File
+	at    int64 // of the first image
+	bytes int64 // of all images
+}
+
+func (t *table) Len() int {
+	n := int64(len(t.pixels))
+	if t.stored != nil {
+		n = t.stored.bytes
+	}
+	return int(n / int64(t.c*t.h*t.w))
+}
+
+func (t *table) Close() error {
+	if t.stored != nil {
+		return t.stored.file.Close()
+	}
+	return nil
+}
+
 func (t *table) at(i int) []byte { n := t.c * t.h * t.w; return t.pixels[i*n : (i+1)*n] }
+
+// read copies the pixels of image i.
+func (t *table) read(i int, dst []byte) error {
+	if t.stored == nil {
+		copy(dst, t.at(i))
+		return nil
+	}
+	_, err := t.stored.file.ReadAt(dst, t.stored.at+int64(i)*int64(len(dst)))
+	return quote.Error(noEOF(err))
+}
+
 func (t *table) label(i int) int {
 	if t.labels == nil {
 		return -1
@@ -287,6 +317,11 @@ func (t *table) label(i int) int {
 func (t *table) identify(w io.Writer) error {
 	if _, err := fmt.Fprintf(w, "%d %d %d %d\n", t.c, t.h, t.w, len(t.labels)); err != nil {
 		return err
+	}
+	if t.stored != nil {
+		if n, err := io.Copy(w, io.NewSectionReader(t.stored.file, t.stored.at, t.stored.bytes)); err != nil || n != t.stored.bytes {
+			return quote.Error(cmp.Or(err, io.ErrUnexpectedEOF))
+		}
 	}
 	for _, part := range [][]byte{t.pixels, t.labels} {
 		if _, err := w.Write(part); err != nil {

@@ -6,11 +6,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"math/bits"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 var fashionClasses = []string{"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"}
@@ -60,30 +61,77 @@ func looksLikeIDX(path string) (bool, error) {
 
 // openIDX reads a file of images in the IDX format of MNIST, and the labels' file beside it if there is one.
 func openIDX(name, path string, classes []string, o Options) (*Set, error) {
-	dims, pixels, err := readIDX(path, 3)
+	t, err := openIDXImages(path)
 	if err != nil {
 		return nil, err
 	}
-	t := &table{c: 1, h: dims[1], w: dims[2], pixels: pixels}
-	labels := labelsBeside(path)
-	if labels == "" {
-		return newSet(name, t, nil, o)
+	if classes, err = t.idxLabels(name, path, classes); err != nil {
+		return nil, errors.Join(err, t.Close())
 	}
-	counts, values, err := readIDX(labels, 1)
+	s, err := newSet(name, t, classes, o)
+	if err != nil {
+		return nil, errors.Join(err, t.Close())
+	}
+	return s, nil
+}
+
+// openIDXImages reads images that are gzipped into memory, and leaves others in their file.
+func openIDXImages(path string) (_ *table, err error) {
+	f, err := openMaybeGzip(path)
 	if err != nil {
 		return nil, err
 	}
-	if counts[0] != dims[0] {
-		return nil, fmt.Errorf("%s has %d labels for the %d images of %s", labels, counts[0], dims[0], path)
+	in := stored{file: f.f}
+	defer func() {
+		if err != nil || in.bytes == 0 {
+			f.Close()
+		}
+	}()
+	dims, err := parseIDXHead(f, f.size, 3)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
-	t.labels = values
-	if top := int(slices.Max(values)); top >= len(classes) {
+	t := &table{c: 1, h: dims[1], w: dims[2]}
+	if f.size >= 0 {
+		in.at = int64(idxHead(3))
+		in.bytes = f.size - in.at
+		t.stored = &in
+		return t, nil
+	}
+	if t.pixels, err = readIDXData(f, dims); err != nil { // gzipped
+		return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
+	}
+	return t, nil
+}
+
+// idxLabels reads the labels beside a file of images, if there are any, and returns the classes' names.
+func (t *table) idxLabels(name, images string, classes []string) ([]string, error) {
+	path := labelsBeside(images)
+	if path == "" {
+		return nil, nil
+	}
+	f, err := openMaybeGzip(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	dims, err := parseIDXHead(f, f.size, 1)
+	if err == nil && dims[0] != t.Len() {
+		err = fmt.Errorf("it has %d labels for the %d images of %s", dims[0], t.Len(), quote.Path(images))
+	}
+	if err == nil {
+		t.labels, err = readIDXData(f, dims)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
+	}
+	if top := int(slices.Max(t.labels)); top >= len(classes) {
 		if classes != nil {
-			return nil, fmt.Errorf("%s: label %d is out of range: %s has %d classes", labels, top, name, len(classes))
+			return nil, fmt.Errorf("%s: label %d is out of range: %s has %d classes", quote.Path(path), top, name, len(classes))
 		}
 		classes = numbered(top + 1)
 	}
-	return newSet(name, t, classes, o)
+	return classes, nil
 }
 
 // labelsBeside returns the file that goes with a file of images, "" if there is none.
@@ -102,51 +150,56 @@ func labelsBeside(images string) string {
 	return ""
 }
 
-func readIDX(path string, ndim int) ([]int, []byte, error) {
-	f, err := openMaybeGzip(path)
-	if err != nil {
-		return nil, nil, err
-	}
-	defer f.Close()
-	dims, data, err := parseIDX(f, f.size, ndim)
-	if err != nil {
-		return nil, nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return dims, data, nil
-}
+// idxHead is the number of bytes before the elements.
+func idxHead(ndim int) int { return 4 + 4*ndim }
 
-// parseIDX reads unsigned bytes: 0 0 8 ndim, the sizes as big-endian 32-bit numbers, then the elements, and nothing more.
-// size is the length of r if that is known, else -1.
-func parseIDX(r io.Reader, size int64, ndim int) ([]int, []byte, error) {
-	head := make([]byte, 4+4*ndim)
+// parseIDXHead reads what is before the elements, which are unsigned bytes: 0 0 8 ndim, and the sizes as big-endian 32-bit numbers.
+// size is the length of r if that is known, and must then be that of the elements and the head, else -1.
+func parseIDXHead(r io.Reader, size int64, ndim int) ([]int, error) {
+	head := make([]byte, idxHead(ndim))
 	n, err := io.ReadFull(r, head)
 	if want := []byte{0, 0, 8, byte(ndim)}; n >= 4 && !slices.Equal(head[:4], want) {
-		return nil, nil, fmt.Errorf("want an IDX file of %d dimensions of unsigned bytes, which begins with % x; it begins with % x", ndim, want, head[:4])
+		return nil, fmt.Errorf("want an IDX file of %d dimensions of unsigned bytes, which begins with % x; it begins with % x", ndim, want, head[:4])
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("want an IDX header of %d bytes, got %d: %w", len(head), n, noEOF(err))
+		return nil, fmt.Errorf("want an IDX header of %d bytes, got %d: %w", len(head), n, noEOF(err))
 	}
 	dims, total := make([]int, ndim), uint64(1)
 	for i := range dims {
 		v := binary.BigEndian.Uint32(head[4+4*i:])
-		over, product := bits.Mul64(total, uint64(v))
-		if v == 0 || over != 0 || product > maxMemory || (i > 0 && v > maxResolution) {
-			return nil, nil, fmt.Errorf("impossible sizes: dimension %d of %d is %d (want at least 1, images of at most %d pixels a side, and %d GiB in all)", i, ndim, v, maxResolution, maxMemory>>30)
+		most := uint32(maxResolution)
+		if i == 0 {
+			most = maxImages
 		}
-		dims[i], total = int(v), product
+		if total *= uint64(v); v == 0 || v > most || total > maxMemory { // no factor has over 24 bits, and the product before it 32
+			return nil, fmt.Errorf("impossible sizes: dimension %d of %d is %d (want at least 1, at most %d images of %d pixels a side, and %d GiB in all)", i, ndim, v, maxImages, maxResolution, maxMemory>>30)
+		}
+		dims[i] = int(v)
 	}
 	if want := int64(len(head)) + int64(total); size >= 0 && size != want {
-		return nil, nil, fmt.Errorf("sizes %v need a file of %d bytes, it has %d", dims, want, size)
+		return nil, fmt.Errorf("sizes %v need a file of %d bytes, it has %d", dims, want, size)
 	}
-	data, err := readExactly(r, int64(total))
+	return dims, nil
+}
+
+// readIDXData reads the elements, after which there must be nothing more.
+func readIDXData(f *maybeGzip, dims []int) ([]byte, error) {
+	total := int64(1)
+	for _, n := range dims {
+		total *= int64(n)
+	}
+	if err := f.promises(total); err != nil {
+		return nil, err
+	}
+	data, err := readExactly(f, total)
 	if err != nil {
-		return nil, nil, fmt.Errorf("sizes %v need %d bytes, it has %d: %w", dims, total, len(data), err)
+		return nil, fmt.Errorf("sizes %v need %d bytes, it has %d: %w", dims, total, len(data), err)
 	}
 	// One byte more makes gzip compare its checksum.
-	if _, err := io.ReadFull(r, head[:1]); err == nil {
-		return nil, nil, fmt.Errorf("sizes %v need %d bytes, it has more", dims, total)
+	if _, err := io.ReadFull(f, make([]byte, 1)); err == nil {
+		return nil, fmt.Errorf("sizes %v need %d bytes, it has more", dims, total)
 	} else if !errors.Is(err, io.EOF) {
-		return nil, nil, err
+		return nil, err
 	}
-	return dims, data, nil
+	return data, nil
 }

@@ -6,6 +6,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/onestep-go/onestep/internal/plainfile"
 )
 
 // Names of shards' members as other programs write them, and shards by a pattern in braces.
@@ -63,5 +65,5 @@ func TestLabelsThatAreAPipe(t *testing.T) {
 	images := write(t, dir, "train-images-idx3-ubyte", idxOf([]byte{1, 2, 3, 4}, 1, 2, 2))
 	require.NoError(t, unix.Mkfifo(filepath.Join(dir, "train-labels-idx1-ubyte"), 0o666))
 	_, err := Open(images, Options{})
-	require.ErrorContains(t, err, "not a plain file")
+	require.ErrorIs(t, err, plainfile.ErrNotRegular)
 }

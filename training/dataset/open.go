@@ -1,8 +1,6 @@
 package dataset
 
 import (
-	"bufio"
-	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
@@ -259,43 +257,6 @@ func dataDirs(o Options) []string {
 		dirs = append(dirs, filepath.Join(d, "datasets"))
 	}
 	return dirs
-}
-
-// maybeGzip is a file's content, unpacked if it is gzipped, with the number of bytes it may have if that is known.
-type maybeGzip struct {
-	io.Reader
-	size int64 // -1: unknown
-	f    *os.File
-}
-
-func (m *maybeGzip) Close() error { return m.f.Close() }
-
-func openMaybeGzip(path string) (*maybeGzip, error) {
-	if st, err := os.Stat(path); err != nil { // before opening, which would wait for the other end of a pipe
-		return nil, err
-	} else if !st.Mode().IsRegular() {
-		return nil, fmt.Errorf("%s: it is not a plain file", path)
-	}
-	f, err := os.Open(path)
-	if err != nil {
-		return nil, err
-	}
-	m := &maybeGzip{size: -1, f: f}
-	buf := bufio.NewReaderSize(f, 64<<10)
-	if magic, err := buf.Peek(2); err == nil && magic[0] == 0x1f && magic[1] == 0x8b {
-		if m.Reader, err = gzip.NewReader(buf); err != nil {
-			f.Close()
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		return m, nil
-	}
-	st, err := f.Stat()
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	m.Reader, m.size = buf, st.Size()
-	return m, nil
 }
 
 // readExactly reads n bytes and no more than are there: its buffer grows with what comes, because n is only a promise.

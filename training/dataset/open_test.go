@@ -236,7 +236,9 @@ func TestIDXHostile(t *testing.T) {
 		{"no rows", idxOf(nil, 3, 0, 2), "dimension 1 of 3 is 0"},
 		{"overflow", gzipped(idxOf(nil, 1<<32-1, 1<<32-1, 1<<32-1)), "impossible sizes"},
 		{"overflow to little", gzipped(idxOf(make([]byte, 16), 1<<31, 4096, 4096)), "impossible sizes"},
-		{"a promise of 4 GiB", gzipped(idxOf(make([]byte, 16), 256, 4096, 4096)), "need 4294967296 bytes, it has 16"},
+		{"a promise of 128 MiB", gzipped(idxOf(make([]byte, 16), 8, 4096, 4096)), "need 134217728 bytes, it has 16"},
+		{"a promise of 4 GiB", gzipped(idxOf(make([]byte, 16), 256, 4096, 4096)), "4294967296 bytes"},
+		{"17 million images", idxOf(nil, 1<<24+1, 1, 1), "dimension 0 of 3 is 16777217"},
 		{"wide", idxOf(nil, 1, 4097, 1), "impossible sizes"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

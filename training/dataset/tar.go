@@ -60,6 +60,9 @@ func members(r io.Reader, seek io.Seeker) iter.Seq2[member, error] {
 					yield(member{}, fmt.Errorf("damaged archive after %d members: %w", k, err))
 				}
 				return
+			case errors.Is(err, errEmptied):
+				yield(member{}, err)
+				return
 			case err != nil:
 				yield(member{}, fmt.Errorf("damaged archive after %d members: %w", k, noEOF(err)))
 				return
