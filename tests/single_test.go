@@ -18,7 +18,8 @@ import (
 	"github.com/onestep-go/onestep/torch/safetensors"
 )
 
-// publishedSchedulers are the scheduler_config.json of the published models, by kind.
+// publishedSchedulers are the scheduler_config.json of the published models, by kind. models/sd/weights/scheduler.go names the copies in
+// public repositories that they were compared with.
 func publishedSchedulers(t *testing.T) map[string]map[string]any {
 	t.Helper()
 	data, err := os.ReadFile("testdata/schedulers.json")

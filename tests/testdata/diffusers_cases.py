@@ -1,8 +1,10 @@
 """Draws with diffusers' pipelines what tests/diffusers_test.go draws: diffusers_cases.py CASES.json
 
 A case has name, pipeline, model and controls (folders), scheduler (a class), config (over the model's), eta, args (of the call; images are
-files), seeds, shared (one generator of the first seed for all) and dtype. It may have adapters and fuse, read by lora_reads.py. It writes
-NAME.I.png beside CASES.json, and NAME.latents.safetensors with latents, those before the autoencoder, where latents is true.
+files), seeds, shared (one generator of the first seed for all) and dtype. Without a scheduler it has the model's own. It may have single, a
+single file whose configurations are those of the folder model, with parts that are read from the folder all the same, and adapters and fuse,
+read by lora_reads.py. It writes NAME.I.png beside CASES.json, and NAME.latents.safetensors with latents, those before the autoencoder, where
+latents is true.
 """
 import json
 import os
@@ -12,6 +14,7 @@ import types
 os.environ["HF_HUB_OFFLINE"] = "1"
 import diffusers  # noqa: E402
 import torch  # noqa: E402
+import transformers  # noqa: E402
 from diffusers.utils import logging  # noqa: E402
 from PIL import Image  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
@@ -44,11 +47,20 @@ for c in cases:
     cls = getattr(diffusers, c["pipeline"])
     if "XL" not in c["pipeline"]:
         more["safety_checker"] = None
-    pipe = cls.from_pretrained(c["model"], torch_dtype=dtype, **more)
+    if c.get("single"):
+        with open(os.path.join(c["model"], "model_index.json")) as f:
+            index = json.load(f)
+        for part in c.get("parts") or []:
+            library, name = index[part]
+            more[part] = getattr(sys.modules[library], name).from_pretrained(os.path.join(c["model"], part))
+        pipe = cls.from_single_file(c["single"], config=c["model"], local_files_only=True, torch_dtype=dtype, **more)
+    else:
+        pipe = cls.from_pretrained(c["model"], torch_dtype=dtype, **more)
     for module in sys.modules.values():  # classes that were imported only now
         if getattr(module, "__name__", "").startswith("diffusers.") and hasattr(module, "randn_tensor"):
             module.randn_tensor = in_float32
-    pipe.scheduler = getattr(diffusers, c["scheduler"]).from_config(pipe.scheduler.config, **(c.get("config") or {}))
+    if c["scheduler"]:
+        pipe.scheduler = getattr(diffusers, c["scheduler"]).from_config(pipe.scheduler.config, **(c.get("config") or {}))
     pipe.set_progress_bar_config(disable=True)
     if c.get("adapters"):
         sys.dont_write_bytecode = True

@@ -12,9 +12,10 @@ import (
 var predictions = []string{"", "epsilon", "v_prediction", "sample"}
 
 // The scheduler_config.json of the published models, without diffusers' version. A key that is not there is as telling as one that is:
-// without timestep_spacing, each sampler has the spacing of its own class.
+// without timestep_spacing, each sampler has the spacing of its own class. Each was compared key by key with a copy of the file in a public
+// repository on GitHub, which the comments name; of two there is no copy.
 const (
-	// runwayml/stable-diffusion-v1-5
+	// runwayml/stable-diffusion-v1-5: george-polygod/magikaljourney and, with the Flax class, wswplay/stable-diffusion-v1-5
 	scheduler1 = `{
   "_class_name": "PNDMScheduler",
   "beta_end": 0.012,
@@ -28,7 +29,7 @@ const (
   "trained_betas": null
 }
 `
-	// runwayml/stable-diffusion-inpainting
+	// runwayml/stable-diffusion-inpainting: jack-op11/stable-diffusion-inpainting
 	schedulerInpaint1 = `{
   "_class_name": "DDIMScheduler",
   "beta_end": 0.012,
@@ -41,7 +42,8 @@ const (
   "trained_betas": null
 }
 `
-	// SimianLuo/LCM_Dreamshaper_v7
+	// SimianLuo/LCM_Dreamshaper_v7: no copy was found. These are the values that diffusers' LCMScheduler has by default;
+	// darkautism/LCM-Dreamshaper-V7-rs notes the same clip_sample and set_alpha_to_one.
 	schedulerLCM = `{
   "_class_name": "LCMScheduler",
   "beta_end": 0.012,
@@ -63,7 +65,7 @@ const (
   "trained_betas": null
 }
 `
-	// stabilityai/stable-diffusion-2-base and -2-1-base
+	// stabilityai/stable-diffusion-2-base and -2-1-base: jack-op11/stable-diffusion-2-1-base
 	schedulerBase2 = `{
   "_class_name": "PNDMScheduler",
   "beta_end": 0.012,
@@ -78,7 +80,7 @@ const (
   "trained_betas": null
 }
 `
-	// stabilityai/stable-diffusion-2 and -2-1
+	// stabilityai/stable-diffusion-2 and -2-1: Vikas-2025/Hugging_face_sta_dif_2.1, with the Flax class
 	schedulerV2 = `{
   "_class_name": "DDIMScheduler",
   "beta_end": 0.012,
@@ -93,7 +95,8 @@ const (
   "trained_betas": null
 }
 `
-	// stabilityai/stable-diffusion-xl-base-1.0 and segmind/SSD-1B
+	// stabilityai/stable-diffusion-xl-base-1.0: Danielfegapeter/Hotshot-XL and reo224/LoRA_Diffusers, which start from it. Of segmind/SSD-1B,
+	// which was distilled from that model, no copy was found; it is taken to have the same.
 	schedulerXL = `{
   "_class_name": "EulerDiscreteScheduler",
   "beta_end": 0.012,
