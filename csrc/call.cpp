@@ -420,6 +420,16 @@ __attribute__((visibility("default"))) void ct_error_free(ct_error *e) {
   std::free(e);
 }
 
+// The schemas of all operators of a name, each on a line after a line break.
+static std::string overloads_of(const char *name) {
+  std::ostringstream text;
+  for (const auto &op : c10::Dispatcher::singleton().getAllOpNames()) {
+    if (op.name != name) continue;
+    if (auto handle = c10::Dispatcher::singleton().findSchema(op)) text << '\n' << handle->schema();
+  }
+  return text.str();
+}
+
 ct_error *ct_op_find(const char *name, const char *overload, ct_op *out) {
   return guarded(0, [&] {
     std::string key = std::string(name) + "." + overload;
@@ -429,8 +439,7 @@ ct_error *ct_op_find(const char *name, const char *overload, ct_op *out) {
     if (it == t.ops.end()) {
       auto handle = c10::Dispatcher::singleton().findSchema({name, overload});
       if (!handle) {
-        throw ArgumentError{std::string("no operator named ") + name + (*overload ? "." : "") + overload +
-                            " in this libtorch; operators are named like aten::add.Tensor"};
+        throw ArgumentError{std::string("no operator named ") + name + (*overload ? "." : "") + overload + overloads_of(name)};
       }
       it = t.ops.emplace(key, std::make_unique<Op>(*handle)).first;
     }

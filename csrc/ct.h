@@ -72,6 +72,7 @@ enum {
   CT_DEFAULT = 12      // the schema's default for this argument
 };
 
+// The error of an operator that is not there lists the schemas of that name's overloads, each on a line after the first.
 ct_error *ct_op_find(const char *name, const char *overload, ct_op *out);
 const char *ct_op_schema(ct_op op);  // the schema in libtorch's notation; lives as long as the operator
 

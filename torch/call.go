@@ -55,7 +55,7 @@ func (o *op) find() (C.ct_op, error) {
 	defer C.free(unsafe.Pointer(overload))
 	var h C.ct_op
 	if e := C.ct_op_find(name, overload, &h); e != nil {
-		return nil, take(e, o.String())
+		return nil, o.missing(take(e, o.String()))
 	}
 	o.found.Store(&foundOp{h})
 	return h, nil
@@ -360,99 +360,3 @@ const (
 	PreserveFormat   MemoryFormat = 1
 	ChannelsLast     MemoryFormat = 2
 )
-
-// Default stands for the schema's default of an argument in [Call].
-type Default struct{}
-
-// Call runs any ATen operator by its schema's name, such as "aten::add.Tensor" or "aten::relu". Arguments are in the
-// schema's order; missing ones at the end take its defaults. An argument is a *Tensor, []*Tensor (nil inside where the
-// schema allows None), nil, bool, int, int64, float64, []int, []float64, []bool, string, DType, Device, MemoryFormat,
-// *Generator or Default{}. Results are *Tensor, []*Tensor, nil, int, float64 or bool.
-// An argument that does not fit gives an error that quotes the schema.
-func Call(s *Scope, schema string, args ...any) (results []any, err error) {
-	if !strings.Contains(schema, "::") {
-		schema = "aten::" + schema
-	}
-	o := &op{}
-	o.name, o.overload, _ = strings.Cut(schema, ".")
-	h, err := o.find()
-	if err != nil {
-		return nil, err
-	}
-	if o.name == "aten::_backward" {
-		// It may run a checkpoint's function, and calls of operators must not call back into Go.
-		return nil, &Error{Op: schema, Msg: "use Backward or Grad"}
-	}
-	defer func() {
-		if r := recover(); r != nil {
-			e, ok := r.(*Error)
-			if !ok {
-				panic(r)
-			}
-			results, err = nil, e
-		}
-	}()
-	c := call{op: o, s: s}
-	for i, a := range args {
-		if !c.any(a) {
-			return nil, &Error{Op: schema, Msg: fmt.Sprintf("argument %d has the Go type %T, which no operator takes; schema: %s",
-				i+1, a, C.GoString(C.ct_op_schema(h)))}
-		}
-	}
-	return c.results(), nil
-}
-
-// any puts an argument of Call; false means that its type is unknown.
-func (c *call) any(a any) bool {
-	switch v := a.(type) {
-	case nil:
-		c.none()
-	case *Tensor:
-		c.t(v)
-	case []*Tensor:
-		c.optTs(v)
-	case bool:
-		c.bool(v)
-	case int:
-		c.int(v)
-	case int64:
-		c.int(int(v))
-	case float64:
-		c.float(v)
-	case []int:
-		c.ints(v)
-	case []float64:
-		c.floats(v)
-	case []bool:
-		c.bools(v)
-	case string:
-		c.str(v)
-	case DType:
-		c.dtype(v)
-	case Device:
-		c.device(v)
-	case MemoryFormat:
-		c.int(int(v))
-	case *Generator:
-		c.gen(v)
-	case Default:
-		c.def()
-	default:
-		return false
-	}
-	return true
-}
-
-// Schema returns the schema of an operator in libtorch's notation.
-func Schema(name string) (string, error) {
-	if !strings.Contains(name, "::") {
-		name = "aten::" + name
-	}
-	o := &op{}
-	o.name, o.overload, _ = strings.Cut(name, ".")
-	h, err := o.find()
-	if err != nil {
-		return "", err
-	}
-	return C.GoString(C.ct_op_schema(h)), nil
-}

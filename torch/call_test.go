@@ -1,6 +1,7 @@
 package torch_test
 
 import (
+	"strings"
 	"sync"
 	"testing"
 
@@ -70,7 +71,7 @@ func TestCallRefuses(t *testing.T) {
 			args []any
 			want []string
 		}{
-			{"aten::no_such_thing", nil, []string{"no operator named aten::no_such_thing", "aten::add.Tensor"}},
+			{"aten::no_such_thing", nil, []string{"no_such_thing: no operator has this name", "aten::add.Tensor"}},
 			{"add.Tensor", []any{x, "y"}, []string{"argument 2 (other) takes Tensor, got a string", "schema: aten::add.Tensor(Tensor self, Tensor other"}},
 			{"add.Tensor", []any{x}, []string{"argument 2 (other) is missing", "schema:"}},
 			{"add.Tensor", []any{x, x, 1, 2}, []string{"takes 3 arguments, got more", "schema:"}},
@@ -88,7 +89,7 @@ func TestCallRefuses(t *testing.T) {
 			{"add.Tensor", []any{x, []bool{true}}, []string{"got a list of bools"}},
 			{"add.Tensor", []any{x, torch.Default{}}, []string{"argument 2 has no default", "schema:"}},
 			{"upsample_nearest2d.vec", []any{x, nil, []int{2}}, []string{"argument 3 (scale_factors)", "got a list of integers"}},
-			{"add.Overload", []any{x}, []string{"no operator named aten::add.Overload"}},
+			{"add.Overload", []any{x}, []string{"aten::add has no overload Overload; it has add.Scalar(Tensor self, Scalar other", "add.Tensor(Tensor self, Tensor other"}},
 			{"_backward", []any{x, []*torch.Tensor{}}, []string{"use Backward or Grad"}},
 			// A result without an encoding, and operands of a dtype that has no DType here.
 			{"item", []any{complexNumber(t, s)}, []string{"a result of kind ComplexDouble cannot be returned", "item(Tensor self) -> Scalar", "complex64[]"}},
@@ -111,6 +112,43 @@ func complexNumber(t *testing.T, s *torch.Scope) *torch.Tensor {
 	r, err := torch.Call(s, "complex", torch.Ones(s, torch.Float32), torch.Ones(s, torch.Float32))
 	require.NoError(t, err)
 	return r[0].(*torch.Tensor)
+}
+
+// Where no overload fits, the error lists those that there are and what was given, in bounds and printable.
+func TestCallListsOverloads(t *testing.T) {
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		x := torch.Ones(s, torch.Float32, 2)
+		for _, c := range []struct {
+			op        string
+			args      []any
+			want, not []string
+		}{
+			{"add", []any{x, 2}, []string{"add.Tensor(Tensor self, Tensor other, *, Scalar alpha=1) -> Tensor", "add.Scalar(Tensor self, Scalar other", "(float32[2], int 2)"}, nil},
+			{"add.Scalar", []any{x, x}, []string{"argument 2 (other)", "add.Tensor(Tensor self, Tensor other", "(float32[2], float32[2])"}, []string{"; add.Scalar("}},
+			{"transpose", nil, []string{"transpose.int(", "given ()"}, nil},
+			{"sum.nope\x1b[2J", []any{x, "a\x1b[2J", []int{1}, []*torch.Tensor{x}, nil, torch.Float64, 1.5, true, torch.Default{}},
+				[]string{"sum.dim_IntList(Tensor self, int[1]? dim", `"a\x1b[2J"`, "[]int[1]", "a list of 1 tensors", "nil", "float64 1.5", "bool true", "the default"}, []string{"\x1b"}},
+			{"gelu", []any{x, 3}, []string{"argument 2 (approximate)", "given (float32[2], int 3)"}, []string{"gelu.out("}}, // which writes into an argument
+			{"gelu.x", []any{x}, []string{"gelu.out(", "gelu(Tensor self"}, nil},
+			{"add_.Scalar", []any{x, x}, []string{"add_.Tensor("}, nil},
+			{"add.Tensor", []any{x, make([]int, 1000)}, []string{"a long []int"}, nil},
+			{strings.Repeat("n", 100_000), nil, []string{"no operator has this name"}, nil},
+			{"normal", []any{x}, []string{"normal.Tensor_float(", "and 1 more"}, nil},
+		} {
+			_, err := torch.Call(s, c.op, c.args...)
+			for _, want := range c.want {
+				require.ErrorContains(t, err, want, c.op)
+			}
+			for _, not := range c.not {
+				require.NotContains(t, err.Error(), not, c.op)
+			}
+			require.Less(t, len(err.Error()), 4096, c.op)
+			require.NotContains(t, err.Error(), "\n")
+		}
+		_, err := torch.Schema("add")
+		require.ErrorContains(t, err, "add.Tensor(")
+		return nil
+	}))
 }
 
 // Every kind of value goes there and back.

@@ -22,6 +22,8 @@ type Error struct {
 	Msg    string // libtorch's or our own message
 	Shapes string // dtypes and shapes of the operands, such as "float32[2, 3], int64[3]"; empty when there were none
 	Err    error  // a sentinel such as ErrOutOfMemory, or nil
+
+	unfit bool // the arguments do not fit the operator's schema
 }
 
 // Error returns the operation, its message and its operands in one line.
@@ -45,6 +47,8 @@ func (e *Error) Unwrap() error { return e.Err }
 func take(e *C.ct_error, op string) *Error {
 	out := &Error{Op: op, Msg: strings.TrimSpace(C.GoString(e.msg))}
 	switch e.kind {
+	case C.CT_ERR_ARGUMENT:
+		out.unfit = true
 	case C.CT_ERR_OUT_OF_MEMORY:
 		out.Err = ErrOutOfMemory
 	case C.CT_ERR_NOT_IMPLEMENTED:

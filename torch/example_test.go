@@ -131,7 +131,7 @@ func ExampleCall() {
 	})
 	// Output:
 	// [3 2] [0 2]
-	// topk: argument 2 (k) takes int, got a string; schema: aten::topk(Tensor self, SymInt k, int dim=-1, bool largest=True, bool sorted=True) -> (Tensor values, Tensor indices) (operands: float32[3])
+	// topk: argument 2 (k) takes int, got a string; given (float32[3], "two"); schema: aten::topk(Tensor self, SymInt k, int dim=-1, bool largest=True, bool sorted=True) -> (Tensor values, Tensor indices)
 }
 
 // The numbers are those of torch.randn(3, generator=torch.Generator().manual_seed(0)).
