@@ -668,7 +668,7 @@ func TestAnotherBase(t *testing.T) {
 	require.False(t, strings.Contains(err.Error(), "\n"))
 	_, err = Load(small, path, Options{Partial: true}) // shapes are never let pass
 	require.Error(t, err)
-	require.Equal(t, "Stable Diffusion XL or SSD-1B", family(2048))
+	require.Equal(t, "Stable Diffusion XL or SSD-1B", weights.Family(2048))
 }
 
 // A weight that an adapter of any kind changed is made anew when the adapter's values change in place.

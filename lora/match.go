@@ -1,6 +1,7 @@
 package lora
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -65,7 +66,7 @@ func (f *File) match(t *table, what string) Match {
 		m.pairs = append(m.pairs, pair{module, s})
 	}
 	if width := f.width(); width > 0 && t.width() > 0 && width != t.width() {
-		m.Base = fmt.Sprintf("%s, whose networks take texts of %d features, and %s takes %d", family(width), width, what, t.width())
+		m.Base = fmt.Sprintf("%s, whose networks take texts of %d features, and %s takes %d", cmp.Or(weights.Family(width), "another model"), width, what, t.width())
 	} else if name := f.foreign(); name != "" && len(m.Unmatched) > 0 {
 		m.Base = name
 	}
@@ -95,19 +96,6 @@ func (m Match) Err(partial bool) error {
 		return nil
 	}
 	return &FitError{m, "the adapter does not fit: " + strings.Join(parts, "; ")}
-}
-
-// family names the models whose networks take texts of so many features.
-func family(width int) string {
-	switch width {
-	case 768:
-		return "Stable Diffusion 1"
-	case 1024:
-		return "Stable Diffusion 2"
-	case 2048:
-		return "Stable Diffusion XL or SSD-1B"
-	}
-	return "another model"
 }
 
 // width returns how many features of a text the adapter's network takes, by the modules between text and pixels; 0: there are none.

@@ -39,6 +39,7 @@ func (a *app) convertFlags(cmd *cobra.Command, o *job.Convert) {
 	f.Var(dtype{choice{&o.DType, job.DTypes()}}, "dtype", "type of the weights (default: as they are)")
 	f.StringVar(&o.Variant, "variant", "", "of the files that are read: fp16 for those with .fp16. in their names")
 	readHow(f, &o.Mixed, &o.EMA)
+	replaceParts(f, &o.Parts.UNet, &o.Parts.Text, &o.Parts.Text2, &o.Parts.VAE)
 	f.StringVar(&o.OutVariant, "out-variant", "", "of a folder's files that are written")
 	describeFile(f, &o.Config, &o.Prediction)
 	f.BoolVar(&o.Unchecked, "unchecked", false, "write it even if weights are missing, unexpected or of another shape")

@@ -55,8 +55,17 @@ func (o optional) Type() string { return "float64" }
 // describeFile adds the flags for what a single file does not say of itself.
 func describeFile(f *pflag.FlagSet, config, prediction *string) {
 	f.StringVar(config, "model-config", "", "of a single file: a folder of diffusers' whose configurations and tokenizers it has")
-	f.Var(choice{prediction, []string{"epsilon", "v_prediction", "sample"}}, "prediction", "of a single file: what its network predicts (default: v_prediction for sd2, else epsilon)")
+	f.Var(choice{prediction, []string{"epsilon", "v_prediction", "sample"}}, "prediction", "what the network predicts (default: as the model says; of single files that do not say it, v_prediction for sd2, else epsilon)")
 	call(f, "DIR", "model-config")
+}
+
+// replaceParts adds the flags for parts in place of a model's own.
+func replaceParts(f *pflag.FlagSet, unet, text, text2, vae *string) {
+	f.StringVar(unet, "unet", "", "U-Net in place of the model's, such as SDXL-Lightning's or LCM-SDXL's: a directory or a file, with or without\na config.json")
+	f.StringVar(text, "text-encoder", "", "text encoder in place of the model's (of SDXL: the first): a directory or a file")
+	f.StringVar(text2, "text-encoder-2", "", "second text encoder of SDXL in place of the model's: a directory or a file")
+	f.StringVar(vae, "vae", "", "autoencoder (VAE) in place of the model's: a directory or a file")
+	call(f, "FILE|DIR", "unet", "text-encoder", "text-encoder-2", "vae")
 }
 
 // readHow adds the flags for which of a model's weights are read.
@@ -150,7 +159,7 @@ The names of the files that were written go to standard output. A file that exis
 	f.Uint64Var(&o.VariationSeed, "variation-seed", 0, "seed that the first noise is turned towards (default 0)")
 	f.Float64Var(&o.VariationStrength, "variation-strength", 0, "how far, 0 to 1 (default 0)")
 	f.BoolVar(&o.SharedNoise, "shared-noise", false, "a text's pictures share the noise of one seed, as in diffusers with a single generator")
-	f.StringVar(&o.VAE, "vae", "", "an autoencoder in place of the model's: a folder or a file")
+	replaceParts(f, &o.UNet, &o.TextEncoder, &o.TextEncoder2, &o.VAE)
 	f.StringVar(&o.TinyVAE, "tiny-vae", "", "a tiny autoencoder (TAESD) in place of the model's, or with --preview beside it: a folder, a file, or NAME_decoder with NAME_encoder beside it")
 	f.Var(count{&o.Tile}, "tile", "code pictures larger than that many pixels in tiles, which needs less memory (default: never)")
 	f.StringVar(&o.Preview, "preview", "", "a PNG file that shows the picture after every step; needs --tiny-vae")
@@ -167,7 +176,7 @@ The names of the files that were written go to standard output. A file that exis
 	f.BoolVar(&o.Force, "force", false, "go on where the estimated need of memory is more than there is")
 	a.jsonFlag(cmd)
 	offerChoices(cmd)
-	call(f, "FILE|DIR", "model", "vae", "tiny-vae", "control-model")
+	call(f, "FILE|DIR", "model", "tiny-vae", "control-model")
 	call(f, "TEXT", "prompt", "negative")
 	call(f, "FILE[=X]", "lora")
 	call(f, "DIR", "lora-dir", "embedding-dir")

@@ -3,6 +3,7 @@ package sd
 import (
 	"errors"
 	"fmt"
+	"strconv"
 
 	"github.com/onestep-go/onestep/models/sd/clip"
 	"github.com/onestep-go/onestep/models/sd/unet"
@@ -12,7 +13,7 @@ import (
 )
 
 // Check tells whether a model's weights are those that its configurations ask for. All that is missing, unexpected or of another shape,
-// in any part, is reported together. No weights are read.
+// in any part, is reported together, and text encoders that are those of another kind of U-Net. No weights are read.
 func Check(m *weights.Model) error {
 	var all error
 	for _, p := range []struct {
@@ -35,7 +36,52 @@ func Check(m *weights.Model) error {
 			all = errors.Join(all, fmt.Errorf("%s: %w", p.name, err))
 		}
 	}
+	if err := together(m); err != nil {
+		return err // the rest follows from it
+	}
 	return all
+}
+
+// together reports text encoders and a U-Net of different kinds of models, by their configurations.
+func together(m *weights.Model) error {
+	if m.UNet == nil || m.Text == nil {
+		return nil
+	}
+	c, err := unet.ParseConfig(m.UNet.Config)
+	if err != nil {
+		return nil //nolint:nilerr // reported with the part
+	}
+	width, pooled := 0, 0
+	for i, part := range []*weights.Component{m.Text, m.Text2} {
+		if part == nil {
+			continue
+		}
+		t, err := parseText(part.Config, i == 1)
+		if err != nil {
+			return nil //nolint:nilerr // reported with the part
+		}
+		if width += t.Width; t.Projection {
+			pooled = t.ProjectionDim
+		}
+	}
+	if want := c.CrossAttentionDim[0]; width != want {
+		return fmt.Errorf("unet: it takes text features of width %s, and the text encoders give %s: they are incompatible; want parts for the same base model",
+			features(want), features(width))
+	}
+	const sizes = 6 // numbers beside the text: sizes of images and crops
+	if got := sizes*c.AdditionTimeEmbedDim + pooled; c.AdditionEmbedType != "" && pooled > 0 && got != c.ProjectionInputDim {
+		return fmt.Errorf("unet: it takes %d features of sizes and pooled text, and with these text encoders they are %d: they are incompatible; want parts for the same base model",
+			c.ProjectionInputDim, got)
+	}
+	return nil
+}
+
+// features is a width of text features, with the models that have it.
+func features(width int) string {
+	if name := weights.Family(width); name != "" {
+		return fmt.Sprintf("%d (%s)", width, name)
+	}
+	return strconv.Itoa(width)
 }
 
 // shapes returns what finds the shapes of a part by its config.json.

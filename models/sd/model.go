@@ -47,9 +47,20 @@ type Options struct {
 
 	Config, Prediction string // what a single file does not say of itself; see [weights.Options]
 
-	VAE     string // an autoencoder in place of the model's: a folder or a file
+	// Parts in place of the model's own, each a directory or a file; see [weights.Parts].
+	UNet, TextEncoder, TextEncoder2, VAE string
+
 	TinyVAE string // a tiny autoencoder in place of the model's; see [OpenTiny]
 	Tile    int    // pictures larger than that many pixels are coded in tiles; 0: never
+}
+
+// Files returns how the model's files are opened.
+func (o Options) Files() weights.Options {
+	parts := weights.Parts{UNet: o.UNet, VAE: o.VAE, Text: o.TextEncoder, Text2: o.TextEncoder2}
+	if o.TinyVAE != "" {
+		parts.VAE = ""
+	}
+	return weights.Options{Variant: o.Variant, Mixed: o.Mixed, EMA: o.EMA, Config: o.Config, Prediction: o.Prediction, Parts: parts}
 }
 
 // Open reads a model: a folder of diffusers', or a single file. Weights are views of the files where they have the type that is asked
@@ -58,7 +69,7 @@ func Open(path string, o Options) (_ *Model, err error) {
 	if !o.DType.IsFloat() || o.DType == torch.Float64 {
 		return nil, fmt.Errorf("want float32, bfloat16 or float16 for a model, got %s", o.DType)
 	}
-	files, err := weights.Open(path, weights.Options{Variant: o.Variant, Mixed: o.Mixed, EMA: o.EMA, Config: o.Config, Prediction: o.Prediction})
+	files, err := weights.Open(path, o.Files())
 	if err != nil {
 		return nil, err
 	}
@@ -72,7 +83,7 @@ func Open(path string, o Options) (_ *Model, err error) {
 		return nil, fmt.Errorf("%s: want a whole model, of text encoder, unet and vae; it is a %s", path, files.Kind)
 	}
 	used := *files
-	if o.VAE != "" || o.TinyVAE != "" {
+	if o.TinyVAE != "" {
 		used.VAE = nil
 	}
 	if err := Check(&used); err != nil { // before anything is converted, and of all parts at once
@@ -136,21 +147,9 @@ func (m *Model) openVAE(own *weights.Component, o Options) (vae.Autoencoder, err
 		a.Tile = o.Tile
 		return a, nil
 	}
-	where, scale := m.Path, 0.0
+	where := m.Path
 	if o.VAE != "" {
-		other, err := weights.OpenComponent(o.VAE, weights.Options{Variant: o.Variant, Mixed: o.Mixed})
-		if err != nil {
-			return nil, err
-		}
-		m.closers = append(m.closers, other.Close)
-		if other.Inferred && own != nil { // a file alone does not tell it
-			c, err := vae.ParseConfig(own.Config)
-			if err != nil {
-				return nil, fmt.Errorf("%s: %w", where, err)
-			}
-			scale = c.ScalingFactor
-		}
-		own, where = other, o.VAE
+		where = o.VAE
 	}
 	if own == nil {
 		return nil, fmt.Errorf("%s: it has no vae: want one from elsewhere", where)
@@ -158,9 +157,6 @@ func (m *Model) openVAE(own *weights.Component, o Options) (vae.Autoencoder, err
 	c, err := vae.ParseConfig(own.Config)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", where, err)
-	}
-	if scale != 0 {
-		c.ScalingFactor = scale
 	}
 	d := o.DType
 	if d == torch.Float16 && *c.ForceUpcast {
@@ -179,16 +175,9 @@ func OpenTiny(path string, dev torch.Device, dtype torch.DType) (*vae.Tiny, erro
 	return vae.OpenTinyBy(func(path string) (vae.File, error) { return weights.OpenTensors(path) }, path, dev, dtype)
 }
 
-// check tells whether the parts belong together.
+// check tells whether network and autoencoder belong together.
 func (m *Model) check() error {
 	c := m.UNet.Config()
-	width := 0
-	for _, t := range m.Texts {
-		width += t.Config().Width
-	}
-	if want := c.CrossAttentionDim[0]; width != want {
-		return fmt.Errorf("%s: the text encoders give %d features and the network wants %d: they do not belong together", m.Path, width, want)
-	}
 	z := m.VAE.Channels()
 	if c.OutChannels != z || (c.InChannels != z && c.InChannels != 2*z+1) {
 		return fmt.Errorf("%s: the network takes %d and gives %d channels, and the vae has %d: want as many, or %d in for inpainting",

@@ -29,8 +29,8 @@ type Need struct {
 // Peak is what is needed at once, at most.
 func (n Need) Peak() float64 { return n.Weights + max(n.Network, n.Decoder) + n.Images }
 
-// EstimateNeed says how much memory it takes to open a model by options o and generate images. It reads configurations, no weights. Of a
-// tiny autoencoder it assumes TAESD's shape.
+// EstimateNeed says how much memory it takes to generate images with a model of these files, which were opened as [Options.Files] says. It
+// reads configurations, no weights. Of a tiny autoencoder it assumes TAESD's shape.
 func EstimateNeed(files *weights.Model, o Options, d Drawing) (n Need, err error) {
 	if files.UNet == nil {
 		return n, fmt.Errorf("a %s has no unet", files.Kind)
@@ -54,17 +54,10 @@ func EstimateNeed(files *weights.Model, o Options, d Drawing) (n Need, err error
 	}
 	factor, decoder, kind := 8, func(h, w int) float64 { return vae.TAESD().Activations(h, w, o.Tile) }, size
 	if o.TinyVAE == "" {
-		own := files.VAE
-		if o.VAE != "" {
-			if own, err = weights.OpenComponent(o.VAE, weights.Options{Variant: o.Variant, Mixed: o.Mixed}); err != nil {
-				return n, err
-			}
-			defer own.Close()
-		}
-		if own == nil {
+		if files.VAE == nil {
 			return n, fmt.Errorf("the model has no vae")
 		}
-		v, err := vae.ParseConfig(own.Config)
+		v, err := vae.ParseConfig(files.VAE.Config)
 		if err != nil {
 			return n, fmt.Errorf("vae: %w", err)
 		}

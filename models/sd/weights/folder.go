@@ -35,6 +35,7 @@ const (
 	vaeClass        = "AutoencoderKL"
 	textClass       = "CLIPTextModel"
 	projectedClass  = "CLIPTextModelWithProjection"
+	wholeClass      = "CLIPModel" // with an encoder of images
 	controlNetClass = "ControlNetModel"
 )
 
@@ -114,6 +115,12 @@ func parseModelIndex(data []byte) (modelIndex, error) {
 // autoencoder or a ControlNet, which is a model with that part alone. Weights are mapped, not read. That a
 // part does not have the variant that is asked for is an error, unless Options.Mixed is set and another part has it.
 func OpenFolder(dir string, o Options) (_ *Model, err error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	if o.Config != "" {
+		return nil, fmt.Errorf("%s: the configurations of another directory (%s) are for single files: a directory has its own", dir, o.Config)
+	}
 	if o.EMA {
 		return nil, fmt.Errorf("%s: averages of training beside the last weights are only in single files: a folder may have them as a variant", dir)
 	}
@@ -141,6 +148,9 @@ func OpenFolder(dir string, o Options) (_ *Model, err error) {
 	}
 	for _, p := range slots {
 		if files[p.name] == "" {
+			if err := m.replaced(dir, p, o); err != nil {
+				return nil, err
+			}
 			continue
 		}
 		c, err := openPart(filepath.Join(dir, p.name), files[p.name], index.classes[p.name])
@@ -160,8 +170,23 @@ func OpenFolder(dir string, o Options) (_ *Model, err error) {
 			return nil, err
 		}
 	}
-	m.Kind = kindOf(m.UNet.Config)
-	return m, nil
+	if m.UNet != nil {
+		m.Kind = kindOf(m.UNet.Config)
+	}
+	return m, m.replace(o)
+}
+
+// replaced gives a part that another takes the place of, and of which there are no weights, its configuration alone, if there is one.
+func (m *Model) replaced(dir string, p slot, o Options) error {
+	if o.Parts.of(p.name) == "" {
+		return nil
+	}
+	config, err := readJSON(filepath.Join(dir, p.name, "config.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	*p.in(m) = &Component{Config: config, Source: newMapping(nil)}
+	return err
 }
 
 // openLone reads the folder of an autoencoder or a ControlNet as a model that has nothing else.
@@ -200,6 +225,7 @@ func weightsFiles(dir string, index modelIndex, o Options) (map[string]string, e
 		switch {
 		case err == nil:
 			files[p.name] = file
+		case errors.Is(err, fs.ErrNotExist) && o.Parts.of(p.name) != "":
 		case o.Variant == "" || !errors.Is(err, fs.ErrNotExist):
 			return nil, err
 		default:
@@ -310,7 +336,7 @@ func openPart(dir, path, class string) (*Component, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Component{Config: config, Source: today(w, class == projectedClass || projects(config)), closer: w.Close}, nil
+	return &Component{Config: config, Source: today(w, class == projectedClass || projects(config)), Files: pathsOf(path, w), closer: w.Close}, nil
 }
 
 // stems are what weights' files are called, before the variant.

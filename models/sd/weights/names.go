@@ -91,5 +91,5 @@ func projects(config []byte) bool {
 		Architectures []string `json:"architectures"`
 	}
 	return json.Unmarshal(config, &c) == nil &&
-		(slices.Contains(c.Architectures, projectedClass) || slices.Contains(c.Architectures, "CLIPModel"))
+		(slices.Contains(c.Architectures, projectedClass) || slices.Contains(c.Architectures, wholeClass))
 }

@@ -142,12 +142,31 @@ func (k Kind) scheduler(prediction string, zeroSNR bool) (config []byte, err err
 		}
 	}
 	if zeroSNR {
-		if bytes.Contains(config, []byte("PNDMScheduler")) { // diffusers' PNDMScheduler has no such key
-			config = schedulerClass.ReplaceAll(config, []byte(`"_class_name": "DDIMScheduler"`))
-		}
-		return withKey(zeroSNRKey, config, "rescale_betas_zero_snr", "true")
+		return endingInNoise(config)
 	}
 	return config, nil
+}
+
+// predicts is what the network of a scheduler_config.json predicts.
+func predicts(config []byte) string {
+	v := predictionType.Find(config)
+	for _, p := range predictions[1:] {
+		if bytes.HasSuffix(v, []byte(`"`+p+`"`)) {
+			return p
+		}
+	}
+	return "epsilon"
+}
+
+// endsInNoise tells whether the noise of a scheduler_config.json ends in noise alone.
+func endsInNoise(config []byte) bool { return bytes.HasSuffix(zeroSNRKey.Find(config), []byte("true")) }
+
+// endingInNoise makes it do so.
+func endingInNoise(config []byte) ([]byte, error) {
+	if bytes.Contains(config, []byte("PNDMScheduler")) { // diffusers' PNDMScheduler has no such key
+		config = schedulerClass.ReplaceAll(config, []byte(`"_class_name": "DDIMScheduler"`))
+	}
+	return withKey(zeroSNRKey, config, "rescale_betas_zero_snr", "true")
 }
 
 var (
@@ -218,10 +237,10 @@ func (o Options) prediction(w file) (string, bool) {
 
 // telling are the tensors that say what a model of this scheduler_config.json predicts.
 func telling(config []byte) (names []string) {
-	if v := predictionType.Find(config); bytes.Contains(v, []byte(`"v_prediction"`)) {
+	if predicts(config) == "v_prediction" {
 		names = append(names, saysVelocity)
 	}
-	if v := zeroSNRKey.Find(config); bytes.HasSuffix(v, []byte("true")) {
+	if endsInNoise(config) {
 		names = append(names, saysZeroSNR)
 	}
 	return names
@@ -233,11 +252,9 @@ func (m *Model) spec() map[string]string {
 		SD15: "stable-diffusion-v1", Inpaint15: "stable-diffusion-v1-inpainting", LCM15: "stable-diffusion-v1",
 		SDXL: "stable-diffusion-xl-v1-base", SSD1B: "stable-diffusion-xl-v1-base",
 	}[m.Kind]
-	prediction := "epsilon"
-	if v := predictionType.Find(m.Scheduler); bytes.Contains(v, []byte(`"v_prediction"`)) {
+	prediction := predicts(m.Scheduler)
+	if prediction == "v_prediction" {
 		prediction = "v"
-	} else if bytes.Contains(v, []byte(`"sample"`)) {
-		prediction = "sample"
 	}
 	if m.Kind == SD2 {
 		architecture = "stable-diffusion-v2-512"

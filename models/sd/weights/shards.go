@@ -33,9 +33,18 @@ func openWeights(path string) (file, error) {
 	}
 }
 
+// pathsOf are the files of an opened path.
+func pathsOf(path string, f file) []string {
+	if s, ok := f.(*shards); ok {
+		return s.paths
+	}
+	return []string{path}
+}
+
 // shards are several files that are read as one.
 type shards struct {
 	files []file
+	paths []string        // of files
 	by    map[string]file // by tensor
 }
 
@@ -60,11 +69,12 @@ func openShards(path string) (_ *shards, err error) {
 		}
 	}()
 	for _, name := range slices.Compact(slices.Sorted(maps.Values(weights))) {
-		f, err := openWeights(filepath.Join(filepath.Dir(path), name))
+		at := filepath.Join(filepath.Dir(path), name)
+		f, err := openWeights(at)
 		if err != nil {
 			return nil, fmt.Errorf("%s: shard: %w", path, err)
 		}
-		all.files = append(all.files, f)
+		all.files, all.paths = append(all.files, f), append(all.paths, at)
 		for tensor := range f.Names() {
 			switch said, ok := weights[tensor]; {
 			case !ok:

@@ -21,8 +21,8 @@ import (
 // Configurations come from the file, if [WriteSingle] wrote them there, from the folder Options.Config, or from the tensors: they are those
 // of the published model of the same sizes, or have what can be read off the names and shapes.
 func OpenFile(path string, o Options) (_ *Model, err error) {
-	if !slices.Contains(predictions, o.Prediction) {
-		return nil, fmt.Errorf("prediction: want one of %q, got %s", predictions[1:], quote.Quoted(o.Prediction))
+	if err := o.check(); err != nil {
+		return nil, err
 	}
 	w, err := openWeights(path)
 	if err != nil {
@@ -52,7 +52,20 @@ func OpenFile(path string, o Options) (_ *Model, err error) {
 	if err := m.fill(w, l, o); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return m, nil
+	for _, p := range slots {
+		if c := *p.in(m); c != nil {
+			c.Files = pathsOf(path, w)
+		}
+	}
+	return m, m.replace(o)
+}
+
+// check reports options that mean nothing.
+func (o Options) check() error {
+	if !slices.Contains(predictions, o.Prediction) {
+		return fmt.Errorf("prediction: want one of %q, got %s", predictions[1:], quote.Quoted(o.Prediction))
+	}
+	return nil
 }
 
 // fill makes a model's parts of a file.
@@ -72,21 +85,21 @@ func (m *Model) fill(w file, l layout, o Options) error {
 				return err
 			}
 		}
-		m.UNet, err = component(src, known["unet"], func() (any, error) { return unetConfig(src) })
+		m.UNet, err = o.component(src, known["unet"], func() (any, error) { return unetConfig(src) })
 		if err != nil {
 			return err
 		}
 	}
 	if l.control != nil {
 		src := rest.module(*l.control, l.ours)
-		m.ControlNet, err = component(src, known["controlnet"], func() (any, error) { return controlNetConfig(src) })
+		m.ControlNet, err = o.component(src, known["controlnet"], func() (any, error) { return controlNetConfig(src) })
 		if err != nil {
 			return err
 		}
 	}
 	if l.vae != nil {
 		src := rest.vae(*l.vae, l.oursVAE)
-		m.VAE, err = component(src, known["vae"], func() (any, error) { return vaeConfig(src, m.Kind == SDXL || m.Kind == SSD1B) })
+		m.VAE, err = o.component(src, known["vae"], func() (any, error) { return vaeConfig(src, m.Kind == SDXL || m.Kind == SSD1B) })
 		if err != nil {
 			return err
 		}
@@ -100,7 +113,7 @@ func (m *Model) fill(w file, l layout, o Options) error {
 		if i > 1 {
 			return fmt.Errorf("it has %d text encoders: want one or two", len(l.texts))
 		}
-		if *at, err = component(src, known[key], func() (any, error) { return clipConfig(src, t.form) }); err != nil {
+		if *at, err = o.component(src, known[key], func() (any, error) { return clipConfig(src, t.form) }); err != nil {
 			return err
 		}
 	}
@@ -123,23 +136,27 @@ func (m *Model) fill(w file, l layout, o Options) error {
 	}
 	if m.Scheduler = known["scheduler"]; m.Scheduler == nil {
 		prediction, zeroSNR := o.prediction(w)
+		m.said = said{prediction, zeroSNR, nil}
 		if prediction == "" && m.inpaints() { // also Stable Diffusion 2's
 			prediction = "epsilon"
 		}
 		m.Notices = append(m.Notices, m.assumed(prediction)...)
 		m.Scheduler, err = kindOf(m.UNet.Config).scheduler(prediction, zeroSNR)
-	} else if o.Prediction != "" {
-		m.Scheduler, err = predicting(m.Scheduler, o.Prediction)
+		return err
 	}
-	return err
+	m.said = saidBy(m.Scheduler)
+	return nil
 }
 
 // component makes a part of its tensors, with the configuration that is known or else found.
-func component(src nn.Source, config []byte, find func() (any, error)) (*Component, error) {
+func (o Options) component(src nn.Source, config []byte, find func() (any, error)) (*Component, error) {
 	if config != nil {
 		return &Component{Config: config, Source: src}, nil
 	}
 	c, err := find()
+	if err != nil && o.asPart { // another configuration may fit
+		return &Component{Source: src, Inferred: true, unknown: quote.Error(err)}, nil
+	}
 	if err != nil {
 		return nil, fmt.Errorf("no configuration is known for tensors of these sizes: %w", quote.Error(err))
 	}

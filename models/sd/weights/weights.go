@@ -47,6 +47,19 @@ func (k Kind) String() string {
 	return kindNames[k]
 }
 
+// Family names the models whose networks take texts of so many features; "": they are not known.
+func Family(width int) string {
+	switch width {
+	case 768:
+		return "Stable Diffusion 1"
+	case 1024:
+		return "Stable Diffusion 2"
+	case 2048:
+		return "Stable Diffusion XL or SSD-1B"
+	}
+	return ""
+}
+
 // Model is the parts of a model. A part that it does not have is nil, or "".
 type Model struct {
 	Kind Kind
@@ -64,6 +77,7 @@ type Model struct {
 
 	Ignored []string // names of tensors in a single file that belong to no part, such as averages of training
 
+	said    said
 	closers []func() error
 }
 
@@ -72,11 +86,14 @@ type Component struct {
 	Config []byte
 	nn.Source
 
+	Files []string // that the weights are in
+
 	// Inferred: there was no config.json, and Config is that of the published model whose tensors have these shapes, or has what can be
 	// read off them. What they do not tell is as in Stable Diffusion 1, also an autoencoder's scaling factor.
 	Inferred bool
 
-	closer func() error
+	unknown error // why no configuration could be inferred; Config is nil
+	closer  func() error
 }
 
 // Close closes the files. Networks that were built from them have to be closed before.
@@ -107,10 +124,14 @@ type Options struct {
 
 	// Of single files: a folder of diffusers' whose configurations and tokenizers belong to the file; its weights are not read.
 	Config string
-	// What the network of a single file predicts, "epsilon", "v_prediction" or "sample", which its tensors do not tell. "": as the file or
-	// Config says, or else v_prediction for SD2 (2.0 and 2.1 with 768 pixels; their models for 512 pixels want "epsilon") and epsilon
-	// for the other kinds and for inpainting.
+	// What the network predicts, "epsilon", "v_prediction" or "sample". "": as the folder's scheduler, the file or Config says, or else, for the
+	// tensors of a single file do not tell it, v_prediction for SD2 (2.0 and 2.1 with 768 pixels; their models for 512 pixels want
+	// "epsilon") and epsilon for the other kinds and for inpainting.
 	Prediction string
+
+	Parts Parts // from elsewhere
+
+	asPart bool // what is read is one of those
 }
 
 // Open reads a model: a folder of diffusers', or a single file.

@@ -22,6 +22,7 @@ import (
 type Convert struct {
 	Model, Variant, Config, Prediction string
 	Mixed, EMA                         bool // see weights.Options
+	Parts                              weights.Parts
 	Out, DType, OutVariant             string
 	Overwrite                          bool
 	Unchecked                          bool // also what is not whole
@@ -70,7 +71,7 @@ func (o Convert) run(ctx context.Context, note func(string), change func(m *weig
 		}
 		w.DType = &d
 	}
-	m, err := weights.Open(o.Model, weights.Options{Variant: o.Variant, Mixed: o.Mixed, EMA: o.EMA, Config: o.Config, Prediction: o.Prediction})
+	m, err := weights.Open(o.Model, weights.Options{Variant: o.Variant, Mixed: o.Mixed, EMA: o.EMA, Config: o.Config, Prediction: o.Prediction, Parts: o.Parts})
 	if err != nil {
 		return Converted{}, err
 	}
@@ -142,7 +143,7 @@ func Parts(path, variant string) (kind string, parts []Part, err error) {
 			return "", nil, err
 		}
 		defer c.Close()
-		return "a part", []Part{part(filepath.Base(filepath.Clean(path)), c, c.Names())}, nil
+		return "a part", []Part{describePart(filepath.Base(filepath.Clean(path)), c, c.Names())}, nil
 	}
 	if st, err := os.Stat(path); err == nil && !st.IsDir() {
 		kind, err := weights.SniffFile(path)
@@ -155,7 +156,7 @@ func Parts(path, variant string) (kind string, parts []Part, err error) {
 				return "", nil, err
 			}
 			defer f.Close()
-			return kind.String(), []Part{part("all", f, f.Names())}, nil
+			return kind.String(), []Part{describePart("all", f, f.Names())}, nil
 		}
 	}
 	m, err := weights.Open(path, o)
@@ -168,7 +169,7 @@ func Parts(path, variant string) (kind string, parts []Part, err error) {
 		c    *weights.Component
 	}{{"unet", m.UNet}, {"vae", m.VAE}, {"text_encoder", m.Text}, {"text_encoder_2", m.Text2}, {"controlnet", m.ControlNet}} {
 		if p.c != nil {
-			parts = append(parts, part(p.name, p.c, p.c.Names()))
+			parts = append(parts, describePart(p.name, p.c, p.c.Names()))
 		}
 	}
 	if len(m.Ignored) > 0 {
@@ -177,13 +178,13 @@ func Parts(path, variant string) (kind string, parts []Part, err error) {
 			return "", nil, err
 		}
 		defer f.Close()
-		parts = append(parts, part("of no part", f, slices.Values(m.Ignored)))
+		parts = append(parts, describePart("of no part", f, slices.Values(m.Ignored)))
 	}
 	return m.Kind.String(), parts, nil
 }
 
-// part counts what a part has.
-func part(name string, src nn.Source, names iter.Seq[string]) Part {
+// describePart counts what a part has.
+func describePart(name string, src nn.Source, names iter.Seq[string]) Part {
 	out := Part{Name: name, DTypes: map[string]int{}}
 	for name := range names {
 		shape, d, _ := src.Info(name)

@@ -39,6 +39,12 @@ type Generate struct {
 	Config     string `json:"model_config,omitempty"` // of a single file: see weights.Options
 	Prediction string `json:"prediction,omitempty"`
 
+	// Parts in place of the model's: directories or files.
+	UNet         string   `json:"unet,omitempty"`
+	TextEncoder  string   `json:"text_encoder,omitempty"`
+	TextEncoder2 string   `json:"text_encoder_2,omitempty"`
+	PartHashes   []string `json:"part_hashes,omitempty"` // of an image: part: hash
+
 	VAE     string `json:"vae,omitempty"`
 	TinyVAE string `json:"tiny_vae,omitempty"`
 	DType   string `json:"dtype"`
@@ -422,7 +428,8 @@ func readFile(path string) ([]byte, error) {
 
 // there makes sure that what is opened after the model, and takes as long, is there.
 func (o Generate) there() error {
-	for _, f := range []struct{ flag, path string }{{"--vae", o.VAE}, {"--tiny-vae", o.TinyVAE}, {"--model-config", o.Config}} {
+	for _, f := range append(o.parts(),
+		part{flag: "--tiny-vae", path: o.TinyVAE}, part{flag: "--model-config", path: o.Config}) {
 		if f.path == "" {
 			continue
 		}
@@ -440,7 +447,7 @@ func (o Generate) there() error {
 
 // tryScheduler finds out whether the method can work with the model's configuration, which is read without the weights.
 func (o *Generate) tryScheduler(t sampling.TextToImage) error {
-	files, err := weights.Open(o.Model, weights.Options{Variant: o.Variant, Mixed: o.Mixed, EMA: o.EMA, Config: o.Config, Prediction: o.Prediction})
+	files, err := weights.Open(o.Model, o.options(torch.CPU).Files())
 	if err != nil {
 		return err
 	}
@@ -462,18 +469,15 @@ func (o *Generate) tryScheduler(t sampling.TextToImage) error {
 	if err := t.Try(c, network.TimeCondProjDim > 0); err != nil {
 		return err
 	}
-	return o.fitsMemory(files, t)
+	if err := o.fitsMemory(files, t); err != nil {
+		return err
+	}
+	return o.hashParts(files)
 }
 
 // open reads the weights. What it returns closes them.
 func (o Generate) open(t *sampling.TextToImage, dev torch.Device) (func(), error) {
-	tiny := o.TinyVAE
-	if o.Preview != "" {
-		tiny = "" // it is for the previews
-	}
-	m, err := sd.Open(o.Model, sd.Options{
-		Device: dev, DType: dtypes[o.DType], Variant: o.Variant, Mixed: o.Mixed, EMA: o.EMA, Config: o.Config, Prediction: o.Prediction, VAE: o.VAE, TinyVAE: tiny, Tile: o.Tile,
-	})
+	m, err := sd.Open(o.Model, o.options(dev))
 	if err != nil {
 		return nil, err
 	}
@@ -580,6 +584,7 @@ func (o Generate) text(t sampling.TextToImage, plan sampling.Plan, on *adapters,
 	info.Add("Seed", strconv.FormatUint(seed, 10))
 	info.Add("Size", fmt.Sprintf("%dx%d", plan.Width, plan.Height))
 	info.Add("Model", t.Model.Name())
+	o.describeParts(&info)
 	if o.Init != "" {
 		info.Add("Denoising strength", number(plan.Strength))
 	}

@@ -68,11 +68,7 @@ func (o Generate) fitsMemory(files *weights.Model, t sampling.TextToImage) error
 	if t.Init != nil && d.Width == 0 && d.Height == 0 {
 		d.Width, d.Height = t.Init.Bounds().Dx(), t.Init.Bounds().Dy()
 	}
-	tiny := o.TinyVAE
-	if o.Preview != "" {
-		tiny = ""
-	}
-	e, err := sd.EstimateNeed(files, sd.Options{DType: dtypes[o.DType], Variant: o.Variant, Mixed: o.Mixed, VAE: o.VAE, TinyVAE: tiny, Tile: o.Tile}, d)
+	e, err := sd.EstimateNeed(files, o.options(dev), d)
 	if err != nil {
 		return nil //nolint:nilerr // opening the model says it, with all else that is wrong
 	}
