@@ -12,6 +12,7 @@ import (
 	"github.com/onestep-go/onestep/models/sd/vae"
 	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/vision"
 )
 
 // Progress is where a drawing is: after one step of the method.
@@ -29,7 +30,7 @@ type Progress struct {
 // asked for.
 func (st Progress) Preview(a vae.Autoencoder) (out []image.Image, err error) {
 	err = st.scope.NoGrad(func(s *torch.Scope) error {
-		out, err = Pictures(a.Decode(s, st.clean.To(s, a.DType())))
+		out, err = vision.ToImages(a.Decode(s, st.clean.To(s, a.DType())))
 		return err
 	})
 	return out, err
@@ -81,10 +82,16 @@ type fixed struct {
 func (d *decision) prepare(s *torch.Scope) (f fixed, err error) {
 	kind := d.Model.VAE.DType()
 	if d.Init != nil {
-		f.init = pixels(s, d.Init).MulScalar(s, 2).SubScalar(s, 1)
+		if f.init, err = vision.FromImages(s, 3, d.Init); err != nil {
+			return f, err
+		}
 	}
 	if d.Mask != nil {
-		m := grey(s, d.Mask).GeScalar(s, 0.5).To(s, torch.Float32)
+		m, err := vision.FromImagesUnit(s, 1, d.Mask)
+		if err != nil {
+			return f, err
+		}
+		m = m.GeScalar(s, 0.5).To(s, torch.Float32)
 		f.masked = f.init.Mul(s, m.LtScalar(s, 0.5).To(s, torch.Float32)).To(s, kind)
 		k := d.Model.VAE.Factor()
 		f.mask = m.Interpolate(s, d.plan.Height/k, d.plan.Width/k, torch.Nearest).To(s, d.Model.DType())
@@ -93,11 +100,14 @@ func (d *decision) prepare(s *torch.Scope) (f fixed, err error) {
 		f.init = f.init.To(s, kind)
 	}
 	for i, c := range d.Controls {
-		x := pixels(s, c.Image).To(s, d.Model.DType())
+		x, err := vision.FromImagesUnit(s, 3, c.Image)
+		if err != nil {
+			return f, err
+		}
 		if got := c.Net.Store().DType(); got != d.Model.DType() {
 			return f, fmt.Errorf("control %d: its network is of %s and the model of %s: want the same", i+1, got, d.Model.DType())
 		}
-		f.controls = append(f.controls, x)
+		f.controls = append(f.controls, x.To(s, d.Model.DType()))
 	}
 	return f, nil
 }
@@ -224,7 +234,7 @@ func (d *decision) decode(ctx context.Context, s *torch.Scope, x *torch.Tensor) 
 			return nil, err
 		}
 		err := s.Run(func(s *torch.Scope) error {
-			one, err := Pictures(d.Model.VAE.Decode(s, x.Narrow(s, 0, i, 1).To(s, d.Model.VAE.DType())))
+			one, err := vision.ToImages(d.Model.VAE.Decode(s, x.Narrow(s, 0, i, 1).To(s, d.Model.VAE.DType())))
 			all = append(all, one...)
 			return err
 		})

@@ -68,7 +68,7 @@ func draw(ctx context.Context, path string, w io.Writer) error {
 		if err != nil {
 			return err
 		}
-		pictures, err := sampling.Pictures(x)
+		pictures, err := vision.ToImages(x)
 		if err != nil {
 			return err
 		}

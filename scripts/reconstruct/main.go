@@ -102,7 +102,7 @@ func reconstruct(a vae.Autoencoder, set dataset.Dataset, o options) (decibels []
 				if i*o.show%n >= o.show {
 					return nil
 				}
-				pictures, err := sampling.Pictures(torch.Cat(s, []*torch.Tensor{x, y}, 0))
+				pictures, err := vision.ToImages(torch.Cat(s, []*torch.Tensor{x, y}, 0))
 				if err == nil {
 					before, after = append(before, pictures[0]), append(after, pictures[1])
 				}

@@ -222,7 +222,7 @@ func (s *Set) Read(i int, dst []byte) (label int, err error) {
 		if err := src.read(i, pixels); err != nil {
 			return 0, err
 		}
-		toPlanes(dst, square(fromPlanes(pixels, src.c, src.h, src.w), s.square))
+		vision.Planes(dst, square(vision.OnWhite(vision.FromPlanes(pixels, src.c, src.h, src.w)), s.square))
 	case files:
 		if err := s.decode(src, i, dst); err != nil {
 			return 0, err
@@ -260,7 +260,7 @@ func (s *Set) decode(src files, i int, dst []byte) error {
 	if b := img.Bounds(); b.Dx() != s.w || b.Dy() != s.h {
 		return fmt.Errorf("%s has %d×%d pixels, others have %d×%d; choose a resolution to bring all to", src.name(i), b.Dx(), b.Dy(), s.w, s.h)
 	}
-	toPlanes(dst, img)
+	vision.Planes(dst, img)
 	return nil
 }
 

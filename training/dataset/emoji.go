@@ -9,6 +9,8 @@ import (
 	"image/draw"
 
 	"golang.org/x/image/webp"
+
+	"github.com/onestep-go/onestep/torch/vision"
 )
 
 // The embedded set: 1,906 Noto emoji at 32×32 on white, in Unicode's order; see NOTICE and scripts/make_emoji.py.
@@ -41,7 +43,7 @@ func openEmoji(o Options) (*Set, error) {
 	cell := image.NewRGBA(image.Rect(0, 0, side, side))
 	for i, name := range index.Names {
 		draw.Draw(cell, cell.Bounds(), atlas, image.Pt(i%index.Columns*side, i/index.Columns*side), draw.Src)
-		toPlanes(t.at(i), cell)
+		vision.Planes(t.at(i), cell)
 		t.labels = append(t.labels, byte(index.Labels[i]))
 		t.captions = append(t.captions, "a flat emoji of "+name)
 	}

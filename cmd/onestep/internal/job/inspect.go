@@ -251,7 +251,7 @@ func (v view) sheet(out *Inspected) (sheet, error) {
 			if v.teacher != nil {
 				*[]**float64{&out.OneStep, &out.TwoSteps}[steps-1] = apart(x, end)
 			}
-			pictures, err := sampling.Pictures(x)
+			pictures, err := vision.ToImages(x)
 			if err != nil {
 				return sheet{}, err
 			}
@@ -260,7 +260,7 @@ func (v view) sheet(out *Inspected) (sheet, error) {
 		columns = append(columns, "1 step", "2 steps")
 	}
 	if v.teacher != nil {
-		pictures, err := sampling.Pictures(end)
+		pictures, err := vision.ToImages(end)
 		if err != nil {
 			return sheet{}, err
 		}
@@ -277,7 +277,7 @@ func (v view) sheet(out *Inspected) (sheet, error) {
 			}
 			cells := row{name: line.name, apart: r == 0 && i > 0}
 			for _, x := range line.values {
-				pictures, err := sampling.Pictures(x.Narrow(s, 0, i, 1))
+				pictures, err := vision.ToImages(x.Narrow(s, 0, i, 1))
 				if err != nil {
 					return sheet{}, err
 				}

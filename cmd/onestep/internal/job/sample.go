@@ -342,7 +342,7 @@ func (o Sample) draw(ctx context.Context, from source, model *checkpoint.File, o
 				if err != nil {
 					return err
 				}
-				pictures, err := sampling.Pictures(x)
+				pictures, err := vision.ToImages(x)
 				if err != nil {
 					return err
 				}

@@ -433,7 +433,7 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 			return err
 		}
 		img, err := examples(ctx, trained, d, dev, 64)
-		if errors.Is(err, sampling.ErrNaN) { // what becomes of the run is the guard's matter
+		if errors.Is(err, vision.ErrNaN) { // what becomes of the run is the guard's matter
 			if h.Log != nil {
 				h.Log.Warn("no example images", "step", k, "reason", err)
 			}
@@ -524,7 +524,7 @@ func examples(ctx context.Context, f any, d checkpoint.Description, dev torch.De
 		if err != nil {
 			return err
 		}
-		pictures, err := sampling.Pictures(x)
+		pictures, err := vision.ToImages(x)
 		if err != nil {
 			return err
 		}
