@@ -97,10 +97,10 @@ func attach(t *table, f *File, dev torch.Device, d torch.DType, o Options) (*Ada
 	}
 	match := f.match(t, "the model")
 	if err := match.Err(o.Partial); err != nil {
-		return nil, fmt.Errorf("%s: %w", f.Path, err)
+		return nil, fmt.Errorf("%s: %w", quote.Path(f.Path), err)
 	}
 	if err := f.finite(match.pairs); err != nil {
-		return nil, fmt.Errorf("%s: %w", f.Path, err)
+		return nil, fmt.Errorf("%s: %w", quote.Path(f.Path), err)
 	}
 	a := &Adapter{Unmatched: match.Unmatched, file: f, second: t.named[text2Part] != nil}
 	src := factors{f: f, by: map[string]factor{}}
@@ -118,7 +118,7 @@ func attach(t *table, f *File, dev torch.Device, d torch.DType, o Options) (*Ada
 	}
 	if err != nil {
 		a.store.Close()
-		return nil, fmt.Errorf("%s: %w", f.Path, err)
+		return nil, fmt.Errorf("%s: %w", quote.Path(f.Path), err)
 	}
 	return a, nil
 }

@@ -73,7 +73,7 @@ func Open(path string) (_ *File, err error) {
 	if st, err := os.Stat(where); err != nil {
 		return nil, err
 	} else if st.Size() > maxSize {
-		return nil, fmt.Errorf("%s: want the file of an adapter, of at most %d GiB, got %.1f GiB", path, maxSize>>30, float64(st.Size())/(1<<30))
+		return nil, fmt.Errorf("%s: want the file of an adapter, of at most %d GiB, got %.1f GiB", quote.Path(path), maxSize>>30, float64(st.Size())/(1<<30))
 	}
 	src, err := weights.OpenTensors(where)
 	if err != nil {
@@ -86,17 +86,17 @@ func Open(path string) (_ *File, err error) {
 		}
 	}()
 	if weights.IsInversion(src) {
-		return nil, fmt.Errorf("%s: it is a textual inversion embedding, which adds a word to prompts, and not an adapter", path)
+		return nil, fmt.Errorf("%s: it is a textual inversion embedding, which adds a word to prompts, and not an adapter", quote.Path(path))
 	}
 	c, err := f.configs(folder)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
 	if err := f.group(); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
 	if work := c.size() * len(f.Modules); work > maxWork {
-		return nil, fmt.Errorf("%s: alpha_pattern and rank_pattern: want expressions that %d modules can be tried with", path, len(f.Modules))
+		return nil, fmt.Errorf("%s: alpha_pattern and rank_pattern: want expressions that %d modules can be tried with", quote.Path(path), len(f.Modules))
 	}
 	var wrong []string
 	for _, m := range f.Modules {
@@ -105,7 +105,7 @@ func Open(path string) (_ *File, err error) {
 		}
 	}
 	if wrong != nil {
-		return nil, fmt.Errorf("%s: %s", path, list("modules that cannot be used", wrong))
+		return nil, fmt.Errorf("%s: %s", quote.Path(path), list("modules that cannot be used", wrong))
 	}
 	return f, nil
 }
@@ -128,7 +128,7 @@ func find(path string) (file, folder string, err error) {
 			return file, path, nil
 		}
 	}
-	return "", "", fmt.Errorf("%s: want an adapter's file, or a folder with one of %s", path, strings.Join(fileNames, ", "))
+	return "", "", fmt.Errorf("%s: want an adapter's file, or a folder with one of %s", quote.Path(path), strings.Join(fileNames, ", "))
 }
 
 // Close closes the file.

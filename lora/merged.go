@@ -59,7 +59,7 @@ func Bake(m *weights.Model, as *torch.DType, adapters ...Weighted) (done func() 
 		}
 		all = append(all, a)
 		if err := a.Check(w.Weights); err != nil {
-			return nil, fmt.Errorf("%s: %w", w.Path, err)
+			return nil, fmt.Errorf("%s: %w", quote.Path(w.Path), err)
 		}
 		for _, one := range a.made {
 			v := w.Weights.of(one.spot.name())

@@ -58,15 +58,15 @@ func (f *File) Write(path string, model *weights.Model, o WriteOptions) error {
 		t = tableOfPlan(plans)
 	} else if _, t = f.published(); t == nil {
 		if t = f.own(o.Layout); t == nil {
-			return fmt.Errorf("%s: its modules fit none of the published models: want the model that it is for", f.Path)
+			return fmt.Errorf("%s: its modules fit none of the published models: want the model that it is for", quote.Path(f.Path))
 		}
 	}
 	m := f.match(t, "the model")
 	if err := m.Err(o.Partial); err != nil {
-		return fmt.Errorf("%s: %w", f.Path, err)
+		return fmt.Errorf("%s: %w", quote.Path(f.Path), err)
 	}
 	if err := f.finite(m.pairs); err != nil {
-		return fmt.Errorf("%s: %w", f.Path, err)
+		return fmt.Errorf("%s: %w", quote.Path(f.Path), err)
 	}
 	var all []output
 	for _, p := range m.pairs {
@@ -79,7 +79,7 @@ func (f *File) Write(path string, model *weights.Model, o WriteOptions) error {
 			},
 		}
 		if err := p.keeps(o.Layout); err != nil {
-			return fmt.Errorf("%s: %w", f.Path, err)
+			return fmt.Errorf("%s: %w", quote.Path(f.Path), err)
 		}
 		all = append(all, one)
 	}
@@ -109,7 +109,7 @@ func (f *File) own(to Layout) *table {
 func (a *Adapter) Write(path string, o WriteOptions) error {
 	all, err := a.outputs(o.Layout)
 	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
+		return fmt.Errorf("write %s: %w", quote.Path(path), err)
 	}
 	return write(path, all, a.second, o)
 }
@@ -239,7 +239,7 @@ func (m output) whole() bool {
 
 // write writes modules into a file.
 func write(path string, modules []output, xl bool, o WriteOptions) error {
-	fail := func(err error) error { return fmt.Errorf("write %s: %w", path, err) }
+	fail := func(err error) error { return fmt.Errorf("write %s: %w", quote.Path(path), err) }
 	if o.DType != nil && !o.DType.IsFloat() {
 		return fail(fmt.Errorf("want values of a floating-point type, got %s", *o.DType))
 	}

@@ -15,6 +15,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 // Mapped is a file that is mapped into memory, whose bytes can be looked at as tensors without copying them: for formats that store
@@ -36,7 +38,7 @@ func OpenMapped(path string) (_ *Mapped, err error) {
 		return nil, err
 	}
 	if !st.Mode().IsRegular() || st.Size() == 0 {
-		return nil, fmt.Errorf("%s: want a regular file that is not empty", path)
+		return nil, fmt.Errorf("%s: want a regular file that is not empty", quote.Path(path))
 	}
 	f, err := os.Open(path)
 	if err != nil {
@@ -47,7 +49,7 @@ func OpenMapped(path string) (_ *Mapped, err error) {
 		return nil, err
 	}
 	if !st.Mode().IsRegular() || st.Size() == 0 {
-		return nil, fmt.Errorf("%s: want a regular file that is not empty", path)
+		return nil, fmt.Errorf("%s: want a regular file that is not empty", quote.Path(path))
 	}
 	m, err := unix.Mmap(int(f.Fd()), 0, int(st.Size()), unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_NORESERVE)
 	if err != nil {
@@ -79,7 +81,7 @@ func (m *Mapped) Tensor(s *Scope, offset int, d DType, shape ...int) (*Tensor, e
 		}
 	})
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", m.path, err)
+		return nil, fmt.Errorf("%s: %w", quote.Path(m.path), err)
 	}
 	return t, nil
 }
@@ -139,7 +141,7 @@ func (m *Mapped) Close() error {
 		return nil
 	}
 	if n := C.ct_counter_value(m.live); n > 0 {
-		return fmt.Errorf("close %s: %d tensors: %w: close their scopes first", m.path, n, ErrInUse)
+		return fmt.Errorf("close %s: %d tensors: %w: close their scopes first", quote.Path(m.path), n, ErrInUse)
 	}
 	C.ct_counter_free(m.live)
 	m.live = nil

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"unsafe"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch/safetensors"
 )
 
@@ -63,11 +64,11 @@ func (w *Weights) Get(s *Scope, name string) (*Tensor, error) {
 		return nil, w.errClosed()
 	}
 	if !ok {
-		return nil, fmt.Errorf("%s: there is no tensor %q", w.file.Path(), name)
+		return nil, fmt.Errorf("%s: there is no tensor %q", quote.Path(w.file.Path()), name)
 	}
 	var t *Tensor
 	if err := Catch(func() { t = w.load(s, v) }); err != nil {
-		return nil, fmt.Errorf("%s: tensor %q: %w", w.file.Path(), name, err)
+		return nil, fmt.Errorf("%s: tensor %q: %w", quote.Path(w.file.Path()), name, err)
 	}
 	return t, nil
 }
@@ -131,7 +132,7 @@ func (w *Weights) Close() error {
 		return nil
 	}
 	if n := C.ct_counter_value(w.live); n > 0 {
-		return fmt.Errorf("close %s: %d tensors: %w: close their scopes first", w.file.Path(), n, ErrInUse)
+		return fmt.Errorf("close %s: %d tensors: %w: close their scopes first", quote.Path(w.file.Path()), n, ErrInUse)
 	}
 	C.ct_counter_free(w.live)
 	w.live = nil
@@ -205,7 +206,7 @@ func checkFile(f *safetensors.File) error {
 	for v := range f.Tensors() {
 		d, ok := dtypeOfFile(v.DType)
 		if !ok {
-			return fmt.Errorf("%s: tensor %q has elements of type %s: want one of %v, convert the file first", v.Path, v.Name, v.DType, fileTypes)
+			return fmt.Errorf("%s: tensor %q has elements of type %s: want one of %v, convert the file first", quote.Path(v.Path), v.Name, v.DType, fileTypes)
 		}
 		if d != Bool {
 			continue
@@ -224,7 +225,7 @@ func checkFile(f *safetensors.File) error {
 func SaveSafetensors(path string, tensors iter.Seq2[string, *Tensor], metadata map[string]string, overwrite bool) error {
 	list, err := sources(tensors)
 	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
+		return fmt.Errorf("write %s: %w", quote.Path(path), err)
 	}
 	return safetensors.Write(path, list, safetensors.Options{Metadata: metadata, Overwrite: overwrite})
 }
@@ -234,7 +235,7 @@ func SaveSafetensors(path string, tensors iter.Seq2[string, *Tensor], metadata m
 func SaveSharded(path string, tensors iter.Seq2[string, *Tensor], maxBytes int, metadata map[string]string, overwrite bool) (string, error) {
 	list, err := sources(tensors)
 	if err != nil {
-		return "", fmt.Errorf("write %s: %w", path, err)
+		return "", fmt.Errorf("write %s: %w", quote.Path(path), err)
 	}
 	return safetensors.WriteSharded(path, list, maxBytes, safetensors.Options{Metadata: metadata, Overwrite: overwrite})
 }

@@ -37,29 +37,29 @@ func SavedAverages(dir string) ([]SavedAverage, error) {
 	for _, path := range paths {
 		f, err := safetensors.Open(path)
 		if err != nil {
-			return nil, fmt.Errorf("averages of %s: %w; remove it to go by the others", dir, err)
+			return nil, fmt.Errorf("averages of %s: %w; remove it to go by the others", quote.Path(dir), err)
 		}
 		text, ok := f.Metadata()[averageKey]
 		if err := f.Close(); err != nil {
-			return nil, fmt.Errorf("averages of %s: %w", dir, err)
+			return nil, fmt.Errorf("averages of %s: %w", quote.Path(dir), err)
 		}
 		if !ok {
 			continue
 		}
 		var head averageHead
 		if err := json.Unmarshal([]byte(text), &head); err != nil {
-			return nil, fmt.Errorf("averages of %s: %s: what it says of its average: %w", dir, path, err)
+			return nil, fmt.Errorf("averages of %s: %s: what it says of its average: %w", quote.Path(dir), quote.Path(path), err)
 		}
 		if head.Width == 0 || head.Combined {
 			continue
 		}
 		if _, err := models.PowerExponent(head.Width); err != nil || head.Step < 1 {
-			return nil, fmt.Errorf("averages of %s: %s says it holds the average of width %g after step %d", dir, path, head.Width, head.Step)
+			return nil, fmt.Errorf("averages of %s: %s says it holds the average of width %g after step %d", quote.Path(dir), quote.Path(path), head.Width, head.Step)
 		}
 		all = append(all, SavedAverage{path, head.Width, head.Step})
 	}
 	if len(all) == 0 {
-		return nil, fmt.Errorf("averages of %s: %w", dir, ErrNoAverages)
+		return nil, fmt.Errorf("averages of %s: %w", quote.Path(dir), ErrNoAverages)
 	}
 	slices.SortFunc(all, func(a, b SavedAverage) int {
 		return cmp.Or(cmp.Compare(a.Step, b.Step), cmp.Compare(a.Width, b.Width), cmp.Compare(a.Path, b.Path))
@@ -114,10 +114,10 @@ func CombineAverages(dir string, width float64, step int) (*Combination, error) 
 			steps = append(steps, a.Step)
 		}
 		steps = slices.Compact(steps)
-		return nil, fmt.Errorf("averages of %s: there is none after step %d: want one of the steps %v", dir, step, shorten(steps))
+		return nil, fmt.Errorf("averages of %s: there is none after step %d: want one of the steps %v", quote.Path(dir), step, shorten(steps))
 	}
 	if a := have[0]; len(have) == 1 && a.Gamma != gamma {
-		return nil, fmt.Errorf("averages of %s: until step %d there is only one, of width %g: want at least two for another width", dir, step, c.From[0].Width)
+		return nil, fmt.Errorf("averages of %s: until step %d there is only one, of width %g: want at least two for another width", quote.Path(dir), step, c.From[0].Width)
 	}
 	c.Factors, c.Distance, err = models.Combine(have, models.PowerAverage{Gamma: gamma, Step: step})
 	return c, err
@@ -150,7 +150,7 @@ func (c *Combination) Save(path string, overwrite bool) (err error) {
 	}()
 	for _, a := range c.From {
 		if sameFile(a.Path, path) {
-			return fail(fmt.Errorf("%s is one of the averages: want another file", path))
+			return fail(fmt.Errorf("%s is one of the averages: want another file", quote.Path(path)))
 		}
 		f, err := torch.OpenWeights(a.Path)
 		if err != nil {
@@ -210,7 +210,7 @@ func (c *Combination) sum(s *torch.Scope, files []*torch.Weights, v safetensors.
 				return fmt.Errorf("its elements are of type %v and differ between the averages: want floating-point numbers", dtype)
 			}
 			if n := torch.CountNonFinite(s, []*torch.Tensor{w}); n > 0 {
-				return fmt.Errorf("%s: %d elements of the tensor are not finite: the file is damaged; remove it to combine the others", f.File().Path(), n)
+				return fmt.Errorf("%s: %d elements of the tensor are not finite: the file is damaged; remove it to combine the others", quote.Path(f.File().Path()), n)
 			}
 			sum.AddScaledInPlace(s, w.To(s, torch.Float64), c.Factors[i])
 			return nil
@@ -225,12 +225,12 @@ func (c *Combination) sum(s *torch.Scope, files []*torch.Weights, v safetensors.
 // sameTensors tells how two files differ in what they hold.
 func sameTensors(f, want *safetensors.File) error {
 	if f.Len() != want.Len() {
-		return fmt.Errorf("%s holds %d tensors, %s %d: they are of different runs", f.Path(), f.Len(), want.Path(), want.Len())
+		return fmt.Errorf("%s holds %d tensors, %s %d: they are of different runs", quote.Path(f.Path()), f.Len(), quote.Path(want.Path()), want.Len())
 	}
 	for w := range want.Tensors() {
 		v, ok := f.Tensor(w.Name)
 		if !ok || v.DType != w.DType || !slices.Equal(v.Shape, w.Shape) {
-			return fmt.Errorf("%s and %s differ in the tensor %s: they are of different runs", f.Path(), want.Path(), quote.Quoted(w.Name))
+			return fmt.Errorf("%s and %s differ in the tensor %s: they are of different runs", quote.Path(f.Path()), quote.Path(want.Path()), quote.Quoted(w.Name))
 		}
 	}
 	return nil

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -180,24 +181,24 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 	var head stateHead
 	text, ok := w.File().Metadata()[stateKey]
 	if !ok {
-		return fmt.Errorf("resume: %s is not a training state%s", path, hint)
+		return fmt.Errorf("resume: %s is not a training state%s", quote.Path(path), hint)
 	}
 	if err := json.Unmarshal([]byte(text), &head); err != nil {
-		return fmt.Errorf("resume: %s is a damaged training state: %w%s", path, err, hint)
+		return fmt.Errorf("resume: %s is a damaged training state: %w%s", quote.Path(path), err, hint)
 	}
 	switch {
 	case head.Format != stateFormat:
-		return fmt.Errorf("resume: %s has format %d, this version reads format %d", path, head.Format, stateFormat)
+		return fmt.Errorf("resume: %s has format %d, this version reads format %d", quote.Path(path), head.Format, stateFormat)
 	case head.Seed != t.Seed:
-		return fmt.Errorf("resume: %s was made with seed %d, this run has %d", path, head.Seed, t.Seed)
+		return fmt.Errorf("resume: %s was made with seed %d, this run has %d", quote.Path(path), head.Seed, t.Seed)
 	case head.Step < 0 || head.Step != steps[len(steps)-1]:
-		return fmt.Errorf("resume: %s says that it is of step %d%s", path, head.Step, hint)
+		return fmt.Errorf("resume: %s says that it is of step %d%s", quote.Path(path), head.Step, hint)
 	case head.Row < 0 || head.Rollbacks < 0 || head.Skipped < 0 || !(head.LRScale >= 0 && head.LRScale <= 1):
-		return fmt.Errorf("resume: %s says that the run fared as it cannot have: %+v%s", path, head.health, hint)
+		return fmt.Errorf("resume: %s says that the run fared as it cannot have: %+v%s", quote.Path(path), head.health, hint)
 	case head.Averages != nil && !slices.Equal(head.Averages, t.averageNames()):
-		return fmt.Errorf("resume: %s was made with the averages %q, this run has %q", path, head.Averages, t.averageNames())
+		return fmt.Errorf("resume: %s was made with the averages %q, this run has %q", quote.Path(path), head.Averages, t.averageNames())
 	case differ(head.Model, run.said) != "":
-		return fmt.Errorf("resume: %s was made with a model of other settings (%s): with this run's, its weights would mean something else", path, differ(head.Model, run.said))
+		return fmt.Errorf("resume: %s was made with a model of other settings (%s): with this run's, its weights would mean something else", quote.Path(path), differ(head.Model, run.said))
 	}
 	err = s.NoGrad(func(s *torch.Scope) error {
 		given := map[string]*torch.Tensor{}
@@ -248,7 +249,7 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("resume from %s: %w%s", path, err, hint)
+		return fmt.Errorf("resume from %s: %w%s", quote.Path(path), err, hint)
 	}
 	if _, err := t.Run.CutStats(head.Step); err != nil {
 		return err
@@ -268,7 +269,7 @@ func (t *Trainer) startAgain() error {
 	// A run that was killed while it saved for the first time may have a snapshot, which it will write again.
 	if n := len(snapshots); n > 1 {
 		return fmt.Errorf("resume: %s holds snapshots of %d steps and no state to go on from: choose another folder, or start a new run from the last one, %s",
-			t.Run.Path(), n, t.Run.Snapshot(snapshots[n-1], ""))
+			quote.Path(t.Run.Path()), n, quote.Path(t.Run.Snapshot(snapshots[n-1], "")))
 	}
 	begun, err := t.Run.CutStats(0)
 	if begun {

@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/training"
 )
@@ -53,7 +54,7 @@ found average's profile is from the wanted one: 0.05 is close, and from about 0.
 			}
 			err = c.Save(out, overwrite)
 			if errors.Is(err, fs.ErrExist) {
-				return fmt.Errorf("%s exists: choose another name, or allow it by --overwrite", out)
+				return fmt.Errorf("%s exists: choose another name, or allow it by --overwrite", quote.Path(out))
 			}
 			if err != nil {
 				return err

@@ -65,13 +65,13 @@ func (a *app) inform(path, variant string, all bool) error {
 	st, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%s: there is no such file or folder", path)
+		return fmt.Errorf("%s: there is no such file or folder", quote.Path(path))
 	case err != nil:
 		return err
 	case st.IsDir():
 		return a.infoFolder(path, variant, all)
 	case !st.Mode().IsRegular():
-		return fmt.Errorf("%s: want a file or a folder", path)
+		return fmt.Errorf("%s: want a file or a folder", quote.Path(path))
 	}
 	for _, magic := range []string{"\x89PNG\r\n\x1a\n", "\xff\xd8\xff", "RIFF"} {
 		isPicture, err := startsWith(path, magic)
@@ -138,7 +138,7 @@ func startsWith(path, magic string) (bool, error) {
 	head := make([]byte, len(magic))
 	n, err := io.ReadFull(f, head)
 	if err != nil && !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
-		return false, fmt.Errorf("%s: %w", path, err)
+		return false, fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
 	return string(head[:n]) == magic, nil
 }
@@ -159,7 +159,7 @@ func (a *app) infoFolder(path, variant string, all bool) error {
 	}
 	err = a.openModel(path, all)
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("%s: neither a run's folder (it has no options.json) nor one with a model (no .safetensors file)", path)
+		return fmt.Errorf("%s: neither a run's folder (it has no options.json) nor one with a model (no .safetensors file)", quote.Path(path))
 	}
 	return err
 }
@@ -206,7 +206,7 @@ func (a *app) infoModel(f *safetensors.File, all bool) error {
 	case err == nil:
 		out.Kind, out.Description = string(d.Kind)+" model", &d
 	case !errors.Is(err, checkpoint.ErrNoDescription):
-		return fmt.Errorf("%s: %w", f.Path(), err)
+		return fmt.Errorf("%s: %w", quote.Path(f.Path()), err)
 	case out.Metadata["onestep_state"] != "":
 		out.Kind = "training state"
 	default:
@@ -386,7 +386,7 @@ func lastStats(path string) (map[string]any, error) {
 	}
 	text, err := io.ReadAll(io.LimitReader(f, tail))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
 	for _, line := range slices.Backward(bytes.Split(text, []byte("\n"))) {
 		var v map[string]any
@@ -412,7 +412,7 @@ func (a *app) infoPicture(path string) error {
 	defer f.Close()
 	texts, err := vision.ReadTexts(bufio.NewReader(f))
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
 	out := pictureInfo{Kind: "picture", Path: path, Text: map[string]any{}}
 	var b strings.Builder

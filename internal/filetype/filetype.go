@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"unicode/utf8"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 // Type is what a file is.
@@ -40,7 +42,7 @@ func Read(path string) (Type, error) {
 		return Type{}, err
 	}
 	if !st.Mode().IsRegular() {
-		return Type{}, fmt.Errorf("%s: not a regular file", path)
+		return Type{}, fmt.Errorf("%s: not a regular file", quote.Path(path))
 	}
 	f, err := os.Open(path)
 	if err != nil {

@@ -257,7 +257,7 @@ func Describes(path string) (Description, error) {
 	}
 	d, err := ReadDescription(f.Metadata())
 	if err != nil {
-		err = fmt.Errorf("model %s: %w", path, err)
+		err = fmt.Errorf("model %s: %w", quote.Path(path), err)
 	}
 	return d, errors.Join(err, f.Close())
 }
@@ -293,7 +293,7 @@ func OpenTeacher(path string, dev torch.Device) (*Teacher, error) {
 		return &Teacher{d, f}, nil
 	}
 	f.Close()
-	return nil, fmt.Errorf("model %s: want a denoiser, such as one trained with the method edm, and the file holds a %s model", f.Path, f.Description.Kind)
+	return nil, fmt.Errorf("model %s: want a denoiser, such as one trained with the method edm, and the file holds a %s model", quote.Path(f.Path), f.Description.Kind)
 }
 
 func asModel(f *File) (*Model, error) {
@@ -301,7 +301,7 @@ func asModel(f *File) (*Model, error) {
 		return &Model{c, f}, nil
 	}
 	f.Close()
-	return nil, fmt.Errorf("model %s: want a consistency function, and the file holds a %s: sample from it with a sampler, or distil it", f.Path, f.Description.Kind)
+	return nil, fmt.Errorf("model %s: want a consistency function, and the file holds a %s: sample from it with a sampler, or distil it", quote.Path(f.Path), f.Description.Kind)
 }
 
 // OpenFile reads any model. Its Description says of what kind it is.
@@ -335,7 +335,7 @@ func Read(name string, data []byte, dev torch.Device) (*Model, error) {
 func Find(path string) (string, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("model %s: there is no such file or folder", path)
+		return "", fmt.Errorf("model %s: there is no such file or folder", quote.Path(path))
 	}
 	if err != nil {
 		return "", fmt.Errorf("model: %w", err)
@@ -355,14 +355,14 @@ func Find(path string) (string, error) {
 		}
 	}
 	if latest < 0 {
-		return "", fmt.Errorf("model %s: the folder has no snapshot (model-STEP.safetensors)", path)
+		return "", fmt.Errorf("model %s: the folder has no snapshot (model-STEP.safetensors)", quote.Path(path))
 	}
 	return filepath.Join(path, name), nil
 }
 
 // read builds the model that f describes, with the weights that open yields.
 func read(f *safetensors.File, path string, dev torch.Device, open func(s *torch.Scope) (iter.Seq2[string, *torch.Tensor], error)) (*File, error) {
-	fail := func(err error) (*File, error) { return nil, fmt.Errorf("model %s: %w", path, err) }
+	fail := func(err error) (*File, error) { return nil, fmt.Errorf("model %s: %w", quote.Path(path), err) }
 	d, err := ReadDescription(f.Metadata())
 	if err != nil {
 		return fail(err)

@@ -18,6 +18,7 @@ import (
 	"iter"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -100,7 +101,9 @@ func OpenWith(path string, c Config, dev torch.Device) (*LPIPS, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}
-	fail := func(err error) (*LPIPS, error) { return nil, fmt.Errorf("lpips: weights %s: %w", path, err) }
+	fail := func(err error) (*LPIPS, error) {
+		return nil, fmt.Errorf("lpips: weights %s: %w", quote.Path(path), err)
+	}
 	w, err := torch.OpenWeights(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		net := c.Net

@@ -62,22 +62,22 @@ func OpenInversion(path string) (in Inversion, err error) {
 			slices.Reverse(names)
 		}
 		if pair := strings.Join(names, " "); pair != "clip_l clip_g" && pair != "text_encoders_0 text_encoders_1" {
-			return in, fmt.Errorf("%s: the embedding has %s: want clip_l and clip_g, for both text encoders of SDXL", path, strings.Join(names, " and "))
+			return in, fmt.Errorf("%s: the embedding has %s: want clip_l and clip_g, for both text encoders of SDXL", quote.Path(path), strings.Join(names, " and "))
 		}
 	default:
 		in.Form, in.Word, in.Name = "diffusers", names[0], names[0]
 	}
 	if in.Form != "SDXL" && len(names) > 1 {
-		return in, fmt.Errorf("%s: the embedding has %d tensors: want one", path, len(names))
+		return in, fmt.Errorf("%s: the embedding has %d tensors: want one", quote.Path(path), len(names))
 	}
 	err = torch.Run(torch.CPU, func(s *torch.Scope) error {
 		for _, name := range names {
 			p, n, err := readVectors(s, f, name)
 			if err != nil {
-				return fmt.Errorf("%s: %s: %w", path, quote.Text(name), err)
+				return fmt.Errorf("%s: %s: %w", quote.Path(path), quote.Text(name), err)
 			}
 			if in.Parts != nil && n != in.Vectors {
-				return fmt.Errorf("%s: the embedding has %d vectors for one text encoder and %d for the other: want as many", path, in.Vectors, n)
+				return fmt.Errorf("%s: the embedding has %d vectors for one text encoder and %d for the other: want as many", quote.Path(path), in.Vectors, n)
 			}
 			in.Parts, in.Vectors = append(in.Parts, p), n
 		}
@@ -114,14 +114,14 @@ func notInversion(path string, f *weights.Tensors) error {
 	kind, err := weights.Sniff(f)
 	switch {
 	case kind == weights.LoRA:
-		return fmt.Errorf("%s: it is a LoRA, and not an embedding: %s", path, want)
+		return fmt.Errorf("%s: it is a LoRA, and not an embedding: %s", quote.Path(path), want)
 	case err == nil:
-		return fmt.Errorf("%s: it is a model (%s), and not an embedding: %s", path, kind, want)
+		return fmt.Errorf("%s: it is a model (%s), and not an embedding: %s", quote.Path(path), kind, want)
 	}
 	names := slices.Sorted(f.Names())
 	some := quote.Texts(names[:min(len(names), 4)])
 	return fmt.Errorf("%s: %s, with emb_params, clip_l and clip_g, string_to_param, or one vector under the name of its word; it has %d tensors: %s",
-		path, want, len(names), strings.Join(some, ", "))
+		quote.Path(path), want, len(names), strings.Join(some, ", "))
 }
 
 // fits reports an embedding of another family of models.

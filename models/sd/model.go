@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd/clip"
 	"github.com/onestep-go/onestep/models/sd/prompt"
 	"github.com/onestep-go/onestep/models/sd/unet"
@@ -80,14 +81,14 @@ func Open(path string, o Options) (_ *Model, err error) {
 		}
 	}()
 	if files.UNet == nil || files.Text == nil {
-		return nil, fmt.Errorf("%s: want a whole model, of text encoder, unet and vae; it is a %s", path, files.Kind)
+		return nil, fmt.Errorf("%s: want a whole model, of text encoder, unet and vae; it is a %s", quote.Path(path), files.Kind)
 	}
 	used := *files
 	if o.TinyVAE != "" {
 		used.VAE = nil
 	}
 	if err := Check(&used); err != nil { // before anything is converted, and of all parts at once
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
 	for i, part := range []*weights.Component{files.Text, files.Text2} {
 		if part == nil {
@@ -95,16 +96,16 @@ func Open(path string, o Options) (_ *Model, err error) {
 		}
 		t, err := openText(part, []string{files.Tokenizer, files.Tokenizer2}[i], i == 1, o)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 		}
 		m.Texts = append(m.Texts, t)
 	}
 	c, err := unet.ParseConfig(files.UNet.Config)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
 	if m.UNet, err = unet.From(c, files.UNet, o.Device, o.DType); err != nil {
-		return nil, fmt.Errorf("%s: unet: %w", path, err)
+		return nil, fmt.Errorf("%s: unet: %w", quote.Path(path), err)
 	}
 	if m.VAE, err = m.openVAE(files.VAE, o); err != nil {
 		return nil, err
@@ -152,11 +153,11 @@ func (m *Model) openVAE(own *weights.Component, o Options) (vae.Autoencoder, err
 		where = o.VAE
 	}
 	if own == nil {
-		return nil, fmt.Errorf("%s: it has no vae: want one from elsewhere", where)
+		return nil, fmt.Errorf("%s: it has no vae: want one from elsewhere", quote.Path(where))
 	}
 	c, err := vae.ParseConfig(own.Config)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", where, err)
+		return nil, fmt.Errorf("%s: %w", quote.Path(where), err)
 	}
 	d := o.DType
 	if d == torch.Float16 && *c.ForceUpcast {
@@ -164,7 +165,7 @@ func (m *Model) openVAE(own *weights.Component, o Options) (vae.Autoencoder, err
 	}
 	a, err := vae.From(c, own, o.Device, d)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", where, err)
+		return nil, fmt.Errorf("%s: %w", quote.Path(where), err)
 	}
 	a.Tile = o.Tile
 	return a, nil
@@ -181,7 +182,7 @@ func (m *Model) check() error {
 	z := m.VAE.Channels()
 	if c.OutChannels != z || (c.InChannels != z && c.InChannels != 2*z+1) {
 		return fmt.Errorf("%s: the network takes %d and gives %d channels, and the vae has %d: want as many, or %d in for inpainting",
-			m.Path, c.InChannels, c.OutChannels, z, 2*z+1)
+			quote.Path(m.Path), c.InChannels, c.OutChannels, z, 2*z+1)
 	}
 	return nil
 }

@@ -81,14 +81,14 @@ func choose(dir string) (string, error) {
 	}
 	all := slices.Concat(indexes, files)
 	if len(all) == 0 {
-		return "", fmt.Errorf("%s: no file in the folder ends in %s or %s: %w", dir, suffix, indexSuffix, fs.ErrNotExist)
+		return "", fmt.Errorf("%s: no file in the folder ends in %s or %s: %w", quote.Path(dir), suffix, indexSuffix, fs.ErrNotExist)
 	}
 	const most = 8
 	more := ""
 	if len(all) > most {
 		all, more = all[:most], ", ..."
 	}
-	return "", fmt.Errorf("%s: the folder holds several files, name one: %s%s", dir, strings.Join(all, ", "), more)
+	return "", fmt.Errorf("%s: the folder holds several files, name one: %s%s", quote.Path(dir), strings.Join(all, ", "), more)
 }
 
 // mapFile maps a whole file privately. It refuses what is too short to be mapped or parsed.

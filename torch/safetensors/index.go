@@ -43,7 +43,7 @@ func openIndex(path string) (_ *File, err error) {
 		file := filepath.Join(filepath.Dir(path), shard)
 		m, err := mapFile(file)
 		if err != nil {
-			return nil, fmt.Errorf("%s: shard: %w", path, err)
+			return nil, fmt.Errorf("%s: shard: %w", quote.Path(path), err)
 		}
 		f.maps = append(f.maps, m)
 		tensors, metadata, err := parse(file, m)

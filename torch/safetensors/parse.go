@@ -27,7 +27,9 @@ type FormatError struct {
 }
 
 // Error names the file and what is wrong with it.
-func (e *FormatError) Error() string { return e.Path + ": not a valid safetensors file: " + e.Msg }
+func (e *FormatError) Error() string {
+	return quote.Path(e.Path) + ": not a valid safetensors file: " + e.Msg
+}
 
 // Tensor is one tensor of a file.
 type Tensor struct {

@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 // WriteSharded writes tensors as several files of at most maxBytes of data each, and an index of them, as the ecosystem's
@@ -22,20 +24,20 @@ import (
 func WriteSharded(path string, tensors []Source, maxBytes int, o Options) (string, error) {
 	stem, ok := strings.CutSuffix(path, suffix)
 	if !ok || filepath.Base(path) == suffix {
-		return "", fmt.Errorf("write %s: want a name that ends in %s", path, suffix)
+		return "", fmt.Errorf("write %s: want a name that ends in %s", quote.Path(path), suffix)
 	}
 	if maxBytes <= 0 {
-		return "", fmt.Errorf("write %s: shards of %d bytes: want at least 1", path, maxBytes)
+		return "", fmt.Errorf("write %s: shards of %d bytes: want at least 1", quote.Path(path), maxBytes)
 	}
 	if _, _, err := plan(tensors, o.Metadata); err != nil { // before anything is written
-		return "", fmt.Errorf("write %s: %w", path, err)
+		return "", fmt.Errorf("write %s: %w", quote.Path(path), err)
 	}
 	old, err := filesOfSet(stem)
 	if err != nil {
-		return "", fmt.Errorf("write %s: %w", path, err)
+		return "", fmt.Errorf("write %s: %w", quote.Path(path), err)
 	}
 	if len(old) > 0 && !o.Overwrite {
-		return "", fmt.Errorf("write %s: %s: %w", path, old[0], errExists)
+		return "", fmt.Errorf("write %s: %s: %w", quote.Path(path), quote.Path(old[0]), errExists)
 	}
 
 	var files []*pending
@@ -74,7 +76,7 @@ func WriteSharded(path string, tensors []Source, maxBytes int, o Options) (strin
 
 	if slices.Contains(old, index) {
 		if err := os.Remove(index); err != nil { // while its shards change, no index may name them
-			return "", fmt.Errorf("write %s: %w", path, err)
+			return "", fmt.Errorf("write %s: %w", quote.Path(path), err)
 		}
 	}
 	committed = true
@@ -84,7 +86,7 @@ func WriteSharded(path string, tensors []Source, maxBytes int, o Options) (strin
 	for _, file := range old {
 		if file != index && !slices.Contains(names, file) {
 			if err := os.Remove(file); err != nil {
-				return "", fmt.Errorf("write %s: remove a file of the set before: %w", path, err)
+				return "", fmt.Errorf("write %s: remove a file of the set before: %w", quote.Path(path), err)
 			}
 		}
 	}

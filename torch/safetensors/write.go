@@ -62,7 +62,7 @@ func Write(path string, tensors []Source, o Options) error {
 func writePending(path string, tensors []Source, o Options) (_ *pending, err error) {
 	tensors, header, err := plan(tensors, o.Metadata)
 	if err != nil {
-		return nil, fmt.Errorf("write %s: %w", path, err)
+		return nil, fmt.Errorf("write %s: %w", quote.Path(path), err)
 	}
 	return newPending(path, o.Overwrite, func(w io.Writer) error {
 		if _, err := w.Write(header); err != nil {
@@ -215,7 +215,7 @@ type pending struct {
 
 // newPending writes a file with the function and flushes it to the disk.
 func newPending(path string, overwrite bool, write func(io.Writer) error) (_ *pending, err error) {
-	fail := func(err error) (*pending, error) { return nil, fmt.Errorf("write %s: %w", path, err) }
+	fail := func(err error) (*pending, error) { return nil, fmt.Errorf("write %s: %w", quote.Path(path), err) }
 	target, mode, err := replaceable(path, overwrite)
 	if err != nil {
 		return fail(err)
@@ -278,10 +278,10 @@ func replaceable(path string, overwrite bool) (string, fs.FileMode, error) {
 		}
 	}
 	if !st.Mode().IsRegular() {
-		return "", 0, fmt.Errorf("%s is not a regular file", path)
+		return "", 0, fmt.Errorf("%s is not a regular file", quote.Path(path))
 	}
 	if st.Mode()&0o222 == 0 {
-		return "", 0, fmt.Errorf("%s is read-only: %w", path, fs.ErrPermission)
+		return "", 0, fmt.Errorf("%s is read-only: %w", quote.Path(path), fs.ErrPermission)
 	}
 	return path, st.Mode().Perm(), nil
 }
@@ -294,7 +294,7 @@ func commit(files ...*pending) (err error) {
 	p := files[0]
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("write %s: %w", p.name, err)
+			err = fmt.Errorf("write %s: %w", quote.Path(p.name), err)
 		}
 		for _, p := range files {
 			if !p.named {

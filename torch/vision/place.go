@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 // place puts data at a path, whole or not at all. It is written to a file without a name, which the kernel removes with the process that
@@ -24,7 +26,7 @@ func place(path string, data []byte, overwrite bool) (err error) {
 		err = errors.Join(err, f.Close())
 	}()
 	if _, err := f.Write(data); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
+		return fmt.Errorf("write %s: %w", quote.Path(path), err)
 	}
 	if err := f.Chmod(0o644); err != nil {
 		return err

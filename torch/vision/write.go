@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 // Write writes an image with texts, atomically: as a JPEG if the path ends in .jpg, .jpeg, .jpe or .jfif, and as a PNG otherwise. Without overwrite a file that exists
@@ -28,7 +30,7 @@ func Write(path string, img image.Image, texts []Text, overwrite bool) error {
 		encode = EncodeJPEG
 	}
 	if err := encode(&b, img, texts); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
+		return fmt.Errorf("write %s: %w", quote.Path(path), err)
 	}
 	return place(path, b.Bytes(), overwrite)
 }

@@ -51,7 +51,7 @@ func openCIFAR(o Options) (*Set, error) {
 				}
 				if len(s.classes) != len(cifarClasses) {
 					s.Close()
-					return nil, fmt.Errorf("%s: want the %d classes of CIFAR-10, it has %d", dir, len(cifarClasses), len(s.classes))
+					return nil, fmt.Errorf("%s: want the %d classes of CIFAR-10, it has %d", quote.Path(dir), len(cifarClasses), len(s.classes))
 				}
 				s.name, s.classes = "cifar10", cifarClasses
 				return s, nil
@@ -137,21 +137,21 @@ func openCIFARArchive(file string, o Options) (*Set, error) {
 	records := int64(0)
 	for m, err := range members(f, nil) {
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", file, err)
+			return nil, fmt.Errorf("%s: %w", quote.Path(file), err)
 		}
 		name := path.Base(m.name)
 		if !cifarFile(name, o.Test) {
 			continue
 		}
 		if parts[name] != nil {
-			return nil, fmt.Errorf("%s: two members are named %s", file, quote.Text(name))
+			return nil, fmt.Errorf("%s: two members are named %s", quote.Path(file), quote.Text(name))
 		}
 		if records += m.size / cifarRecord; records > maxRecords {
 			return nil, fmt.Errorf("%s: %s: %d records with those before: at most %d are read", quote.Path(file), quote.Text(name), records, maxRecords)
 		}
 		parts[name], names = &table{}, append(names, name)
 		if err := parts[name].appendCIFAR(m, m.size); err != nil {
-			return nil, fmt.Errorf("%s: %s: %w", file, quote.Text(name), err)
+			return nil, fmt.Errorf("%s: %s: %w", quote.Path(file), quote.Text(name), err)
 		}
 	}
 	if names == nil {
@@ -181,8 +181,8 @@ func cifar100(name string) bool {
 // notBinaryCIFAR says which version is read.
 func notBinaryCIFAR(file string) error {
 	if cifar100(strings.ToLower(filepath.Base(file))) {
-		return fmt.Errorf("%s: this is CIFAR-100, which is not read: write its images as files into a folder for each class", file)
+		return fmt.Errorf("%s: this is CIFAR-100, which is not read: write its images as files into a folder for each class", quote.Path(file))
 	}
 	return fmt.Errorf("%s: this is CIFAR's version for Python (pickles), which is not read: get the binary version of CIFAR-10 from https://www.cs.toronto.edu/~kriz/%s",
-		file, cifarArchive)
+		quote.Path(file), cifarArchive)
 }

@@ -101,7 +101,7 @@ func newSet(name string, src source, classes []string, o Options) (*Set, error) 
 	t, isTable := src.(*table)
 	switch {
 	case src.Len() == 0:
-		return nil, fmt.Errorf("%s holds no images", name)
+		return nil, fmt.Errorf("%s holds no images", quote.Path(name))
 	case isTable:
 		s.c = t.c
 		if o.Resolution == 0 {
@@ -144,7 +144,7 @@ func (s *Set) nativeSize(f files) error {
 		case s.h == 0:
 			s.h, s.w = h, w
 		case s.h != h || s.w != w:
-			return fmt.Errorf("the images differ in size: %s has %d×%d pixels, others have %d×%d; choose a resolution to bring all to", f.name(i), w, h, s.w, s.h)
+			return fmt.Errorf("the images differ in size: %s has %d×%d pixels, others have %d×%d; choose a resolution to bring all to", quote.Path(f.name(i)), w, h, s.w, s.h)
 		}
 	}
 	if s.h == 0 {
@@ -174,7 +174,7 @@ func (s *Set) Close() error { return s.src.Close() }
 // Caption returns the text that comes with an image; empty if there is none.
 func (s *Set) Caption(i int) (string, error) {
 	if i < 0 || i >= s.Len() {
-		return "", fmt.Errorf("%s: image %d of %d", s.name, i, s.Len())
+		return "", fmt.Errorf("%s: image %d of %d", quote.Path(s.name), i, s.Len())
 	}
 	return s.src.caption(i)
 }
@@ -184,7 +184,7 @@ func (s *Set) Caption(i int) (string, error) {
 func (s *Set) Identity() (string, error) {
 	sum := sha256.New()
 	if err := s.src.identify(sum); err != nil {
-		return "", fmt.Errorf("%s: %w", s.name, err)
+		return "", fmt.Errorf("%s: %w", quote.Path(s.name), err)
 	}
 	return fmt.Sprintf("%d images, sha256 %.8x", s.Len(), sum.Sum(nil)), nil
 }
@@ -207,7 +207,7 @@ func (s *Set) size() int { return s.c * s.h * s.w }
 // damaged, and an error of another type.
 func (s *Set) Read(i int, dst []byte) (label int, err error) {
 	if i < 0 || i >= s.Len() || len(dst) != s.size() {
-		return 0, fmt.Errorf("%s: image %d of %d into %d bytes of %d", s.name, i, s.Len(), len(dst), s.size())
+		return 0, fmt.Errorf("%s: image %d of %d into %d bytes of %d", quote.Path(s.name), i, s.Len(), len(dst), s.size())
 	}
 	label = s.src.label(i)
 	if s.cache.get(i, dst) {
@@ -258,7 +258,7 @@ func (s *Set) decode(src files, i int, dst []byte) error {
 	}
 	img = square(img, s.square)
 	if b := img.Bounds(); b.Dx() != s.w || b.Dy() != s.h {
-		return fmt.Errorf("%s has %d×%d pixels, others have %d×%d; choose a resolution to bring all to", src.name(i), b.Dx(), b.Dy(), s.w, s.h)
+		return fmt.Errorf("%s has %d×%d pixels, others have %d×%d; choose a resolution to bring all to", quote.Path(src.name(i)), b.Dx(), b.Dy(), s.w, s.h)
 	}
 	vision.Planes(dst, img)
 	return nil

@@ -11,6 +11,8 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 // imageExtensions are of files that are read as images. What they hold is told by their content.
@@ -48,10 +50,10 @@ func openImages(name, dir string, o Options) (*Set, error) {
 		return nil, err
 	}
 	if n := len(f.leftOut); len(f.paths) == 0 && n > 0 {
-		return nil, fmt.Errorf("%s: no images of a format that is read (%s), only %s: convert them", dir, strings.Join(imageExtensions, ", "), countsOf(f.leftOut))
+		return nil, fmt.Errorf("%s: no images of a format that is read (%s), only %s: convert them", quote.Path(dir), strings.Join(imageExtensions, ", "), countsOf(f.leftOut))
 	}
 	if len(f.paths) == 0 {
-		return nil, fmt.Errorf("%s: no images (%s), CIFAR-10 binaries, IDX files or shards in it", dir, strings.Join(imageExtensions, ", "))
+		return nil, fmt.Errorf("%s: no images (%s), CIFAR-10 binaries, IDX files or shards in it", quote.Path(dir), strings.Join(imageExtensions, ", "))
 	}
 	var classes []string
 	if !slices.ContainsFunc(f.paths, func(p string) bool { return filepath.Dir(p) == "." }) {
@@ -84,7 +86,7 @@ func hidden(name string) bool {
 // list appends the images below a folder, in the order of their names. Hidden files are none of ours.
 func (f *folder) list(sub string, depth int) error {
 	if depth > maxDepth {
-		return fmt.Errorf("%s: folders are nested more than %d deep: do symbolic links go in a circle?", filepath.Join(f.dir, sub), maxDepth)
+		return fmt.Errorf("%s: folders are nested more than %d deep: do symbolic links go in a circle?", quote.Path(filepath.Join(f.dir, sub)), maxDepth)
 	}
 	entries, err := os.ReadDir(filepath.Join(f.dir, sub))
 	if err != nil {

@@ -127,7 +127,7 @@ func (t *table) idxLabels(name, images string, classes []string) ([]string, erro
 	}
 	if top := int(slices.Max(t.labels)); top >= len(classes) {
 		if classes != nil {
-			return nil, fmt.Errorf("%s: label %d is out of range: %s has %d classes", quote.Path(path), top, name, len(classes))
+			return nil, fmt.Errorf("%s: label %d is out of range: %s has %d classes", quote.Path(path), top, quote.Path(name), len(classes))
 		}
 		classes = numbered(top + 1)
 	}

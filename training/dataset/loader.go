@@ -9,6 +9,8 @@ import (
 	"math/bits"
 	"runtime"
 	"sync"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 // Batch is decoded images. Its slices are valid until the next one is asked for.
@@ -110,9 +112,9 @@ func (l *Loader) validate() error {
 	case l.Dataset == nil:
 		return errors.New("a loader without a data set")
 	case l.Dataset.Len() < 1:
-		return fmt.Errorf("%s holds no images", l.Dataset.Name())
+		return fmt.Errorf("%s holds no images", quote.Path(l.Dataset.Name()))
 	case l.Dataset.Len() > math.MaxUint32:
-		return fmt.Errorf("%s holds %d images, more than can be shuffled", l.Dataset.Name(), l.Dataset.Len())
+		return fmt.Errorf("%s holds %d images, more than can be shuffled", quote.Path(l.Dataset.Name()), l.Dataset.Len())
 	case l.Batch < 1:
 		return fmt.Errorf("want a batch of at least 1 image, got %d", l.Batch)
 	case l.Start < 0:

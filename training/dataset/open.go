@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 // Open opens a set by name or by path:
@@ -48,11 +50,11 @@ func open(spec string, o Options) (*Set, error) {
 	if err != nil && braces.MatchString(spec) {
 		paths, err := expand(spec)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", spec, err)
+			return nil, fmt.Errorf("%s: %w", quote.Path(spec), err)
 		}
 		for _, p := range paths {
 			if !isShard(p) {
-				return nil, fmt.Errorf("%s: a pattern may name only .tar and .tar.gz shards, and it names %s", spec, p)
+				return nil, fmt.Errorf("%s: a pattern may name only .tar and .tar.gz shards, and it names %s", quote.Path(spec), quote.Path(p))
 			}
 		}
 		return openShards(filepath.Base(spec), paths, o)
@@ -63,17 +65,17 @@ func open(spec string, o Options) (*Set, error) {
 			err = errors.New("no such files")
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", spec, err)
+			return nil, fmt.Errorf("%s: %w", quote.Path(spec), err)
 		}
 		for _, p := range paths {
 			if !isShard(p) {
-				return nil, fmt.Errorf("%s: a pattern may name only .tar and .tar.gz shards, and it names %s", spec, p)
+				return nil, fmt.Errorf("%s: a pattern may name only .tar and .tar.gz shards, and it names %s", quote.Path(spec), quote.Path(p))
 			}
 		}
 		return openShards(filepath.Base(spec), paths, o)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: no such file or folder, and not one of emoji, fashion-mnist, cifar10", spec)
+		return nil, fmt.Errorf("%s: no such file or folder, and not one of emoji, fashion-mnist, cifar10", quote.Path(spec))
 	}
 	switch {
 	case err != nil:
@@ -83,7 +85,7 @@ func open(spec string, o Options) (*Set, error) {
 	case st.Mode().IsRegular():
 		return openFile(spec, o)
 	}
-	return nil, fmt.Errorf("%s: neither a file nor a folder", spec)
+	return nil, fmt.Errorf("%s: neither a file nor a folder", quote.Path(spec))
 }
 
 func openFile(path string, o Options) (*Set, error) {
@@ -114,9 +116,9 @@ func openFile(path string, o Options) (*Set, error) {
 		return openIDX(filepath.Base(path), path, nil, o)
 	}
 	if isImage(path) {
-		return nil, fmt.Errorf("%s is an image: give the folder that holds it", path)
+		return nil, fmt.Errorf("%s is an image: give the folder that holds it", quote.Path(path))
 	}
-	return nil, fmt.Errorf("%s: want a folder, an IDX file, a CIFAR-10 .bin file, or a .tar or .tar.gz shard", path)
+	return nil, fmt.Errorf("%s: want a folder, an IDX file, a CIFAR-10 .bin file, or a .tar or .tar.gz shard", quote.Path(path))
 }
 
 // openFolder looks at what a folder holds.
@@ -148,7 +150,7 @@ func openFolder(dir string, o Options) (*Set, error) {
 		}
 	}
 	if shards != nil && images > 0 {
-		return nil, fmt.Errorf("%s holds both shards and images: give a folder that holds only what is meant", dir)
+		return nil, fmt.Errorf("%s holds both shards and images: give a folder that holds only what is meant", quote.Path(dir))
 	}
 	name := filepath.Base(filepath.Clean(dir))
 	switch {
@@ -163,7 +165,7 @@ func openFolder(dir string, o Options) (*Set, error) {
 		}
 		// The same file may be there gzipped and plain.
 		if one := strings.TrimSuffix(idx[0], ".gz"); slices.ContainsFunc(idx, func(p string) bool { return strings.TrimSuffix(p, ".gz") != one }) {
-			return nil, fmt.Errorf("%s holds several IDX files of images: give one of them, such as %s", dir, idx[0])
+			return nil, fmt.Errorf("%s holds several IDX files of images: give one of them, such as %s", quote.Path(dir), quote.Path(idx[0]))
 		}
 		return openIDX(name, idx[0], nil, o)
 	case shards != nil:
@@ -221,9 +223,9 @@ func withoutSplit(o Options) Options { o.Test = false; return o }
 
 func noSplit(path string, o Options) error {
 	if o.Test {
-		return fmt.Errorf("%s has no test split", path)
+		return fmt.Errorf("%s has no test split", quote.Path(path))
 	}
-	return fmt.Errorf("%s has only a test split", path)
+	return fmt.Errorf("%s has only a test split", quote.Path(path))
 }
 
 // isDir follows symbolic links.

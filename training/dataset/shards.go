@@ -60,7 +60,7 @@ func openShards(name string, paths []string, o Options) (*Set, error) {
 	s := &shards{paths: paths, open: make([]*os.File, len(paths)), held: make([][]byte, len(paths))}
 	for i, p := range paths {
 		if err := s.index(i); err != nil {
-			return nil, errors.Join(fmt.Errorf("%s: %w", p, err), s.Close())
+			return nil, errors.Join(fmt.Errorf("%s: %w", quote.Path(p), err), s.Close())
 		}
 	}
 	classes, err := s.classes()
@@ -194,7 +194,7 @@ func (s *shards) classes() ([]string, error) {
 			has, lacks = lacks, has
 		}
 		if has.from != nowhere && lacks.from == nowhere {
-			return nil, fmt.Errorf("sample %s of %s has a class and sample %s of %s has none: give all one or none", quote.Text(has.key), s.paths[has.shard], quote.Text(lacks.key), s.paths[lacks.shard])
+			return nil, fmt.Errorf("sample %s of %s has a class and sample %s of %s has none: give all one or none", quote.Text(has.key), quote.Path(s.paths[has.shard]), quote.Text(lacks.key), quote.Path(s.paths[lacks.shard]))
 		}
 		if has.from != nowhere {
 			top = max(top, s.samples[i].class)
@@ -259,7 +259,7 @@ func (s *shards) read(shard int, e extent) ([]byte, error) {
 	// The file was long enough when it was listed; if it no longer is, the limits of members hold.
 	data := make([]byte, e.size)
 	if _, err := f.ReadAt(data, e.at); err != nil {
-		return nil, fmt.Errorf("%s: %w", s.paths[shard], noEOF(err))
+		return nil, fmt.Errorf("%s: %w", quote.Path(s.paths[shard]), noEOF(err))
 	}
 	return data, nil
 }
@@ -280,7 +280,7 @@ func (s *shards) caption(i int) (string, error) {
 	}
 	var fields struct{ Caption string }
 	if err := json.Unmarshal(data, &fields); err != nil {
-		return "", fmt.Errorf("%s: %s.json: %w", s.paths[x.shard], quote.Text(x.key), quote.Error(err))
+		return "", fmt.Errorf("%s: %s.json: %w", quote.Path(s.paths[x.shard]), quote.Text(x.key), quote.Error(err))
 	}
 	return fields.Caption, nil
 }

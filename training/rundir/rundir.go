@@ -141,17 +141,17 @@ func (d *Dir) check(entries []fs.DirEntry, options map[string]any, resume bool, 
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return false, fmt.Errorf("run directory: %w", err)
 	case begun && !resume:
-		return true, fmt.Errorf("run directory %s holds a run: go on with it by --resume, or choose another folder", d.path)
+		return true, fmt.Errorf("run directory %s holds a run: go on with it by --resume, or choose another folder", quote.Path(d.path))
 	case !started:
 		for _, e := range entries {
 			if !strings.HasPrefix(e.Name(), ".") {
-				return false, fmt.Errorf("run directory %s is not empty (%s) and is no run: choose another folder", d.path, e.Name())
+				return false, fmt.Errorf("run directory %s is not empty (%s) and is no run: choose another folder", quote.Path(d.path), e.Name())
 			}
 		}
 	}
 	if begun {
 		if err := sameOptions(old, options, may); err != nil {
-			return true, fmt.Errorf("run directory %s: %w", d.path, err)
+			return true, fmt.Errorf("run directory %s: %w", quote.Path(d.path), err)
 		}
 	}
 	return begun, nil
@@ -175,7 +175,7 @@ func (d *Dir) open(options map[string]any, resume bool, may []string) (err error
 	}
 	if !d.holds() {
 		pid, _ := os.ReadFile(d.File(".lock"))
-		return fmt.Errorf("run directory %s is in use by another process (%s)", d.path, strings.TrimSpace(string(pid)))
+		return fmt.Errorf("run directory %s is in use by another process (%s)", quote.Path(d.path), strings.TrimSpace(string(pid)))
 	}
 	if err := d.lock.Truncate(0); err == nil {
 		_, err = d.lock.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
@@ -286,7 +286,7 @@ func ReadOptions(path string) (map[string]any, error) {
 	}
 	var o map[string]any
 	if err := notOptions(json.Unmarshal(text, &o), o); err != nil {
-		return nil, fmt.Errorf("run directory %s: %w", path, err)
+		return nil, fmt.Errorf("run directory %s: %w", quote.Path(path), err)
 	}
 	return o, nil
 }

@@ -55,7 +55,7 @@ func readJSON(dir, name string, v any) (bool, error) {
 func Open(dir string) (*Tokenizer, error) {
 	t, err := open(dir)
 	if err != nil {
-		return nil, fmt.Errorf("tokenizer %s: %w", dir, err)
+		return nil, fmt.Errorf("tokenizer %s: %w", quote.Path(dir), err)
 	}
 	return t, nil
 }

@@ -71,11 +71,11 @@ func (f *files) tiny(open func(path string) (File, error), path string, dev torc
 	case config != nil:
 		c, err := ParseTinyConfig(config)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 		}
 		t, err = TinyFrom(c, all[0], dev, dtype)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 		}
 	default:
 		c, src, decoder, err := originalTiny(all)
@@ -85,7 +85,7 @@ func (f *files) tiny(open func(path string) (File, error), path string, dev torc
 			t, err = TinyFrom(c, src, dev, dtype)
 		}
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 		}
 	}
 	return t, nil
@@ -111,7 +111,7 @@ func find(path string) (names []string, config []byte, err error) {
 	case err != nil:
 		return nil, nil, err
 	case !st.Mode().IsRegular() || st.Size() > maxConfig:
-		return nil, nil, fmt.Errorf("%s: want a JSON file of at most %d MiB", at, maxConfig>>20)
+		return nil, nil, fmt.Errorf("%s: want a JSON file of at most %d MiB", quote.Path(at), maxConfig>>20)
 	}
 	if config, err = os.ReadFile(at); err != nil {
 		return nil, nil, err
@@ -147,11 +147,11 @@ func decoderIn(dir string) (string, error) {
 	switch len(stems) {
 	case 0:
 		return "", fmt.Errorf("%s: want a tiny autoencoder, config.json and diffusion_pytorch_model.safetensors, or NAME_encoder and NAME_decoder as "+
-			"taesd_decoder.pth: there is neither", dir)
+			"taesd_decoder.pth: there is neither", quote.Path(dir))
 	case 1:
 		return found[stems[0]], nil
 	}
-	return "", fmt.Errorf("%s: there are several tiny autoencoders, %s: want the file of one", dir, strings.Join(stems, ", "))
+	return "", fmt.Errorf("%s: there are several tiny autoencoders, %s: want the file of one", quote.Path(dir), strings.Join(stems, ", "))
 }
 
 // halvesOf returns the names of encoder and decoder if path is one of them and the other is there, else path.

@@ -57,7 +57,7 @@ func openArchive(path string) (_ *archive, err error) {
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(fmt.Errorf("%s: %w", path, err), m.Close())
+			err = errors.Join(fmt.Errorf("%s: %w", quote.Path(path), err), m.Close())
 		}
 	}()
 	a := &archive{m: m, tensors: map[string]stored{}}
@@ -285,7 +285,7 @@ func (a *archive) Names() iter.Seq[string] { return slices.Values(a.order) }
 func (a *archive) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 	v, ok := a.tensors[name]
 	if !ok {
-		return nil, fmt.Errorf("%s: there is no tensor %s", a.m.Path(), quote.Quoted(name))
+		return nil, fmt.Errorf("%s: there is no tensor %s", quote.Path(a.m.Path()), quote.Quoted(name))
 	}
 	if v.packed {
 		return a.m.Tensor(s, v.at, v.dtype, v.shape...)
@@ -297,7 +297,7 @@ func (a *archive) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 func (a *archive) gather(s *torch.Scope, v stored) (*torch.Tensor, error) {
 	data, size := a.m.Bytes(), v.dtype.Size()
 	if data == nil {
-		return nil, fmt.Errorf("%s was closed", a.m.Path())
+		return nil, fmt.Errorf("%s was closed", quote.Path(a.m.Path()))
 	}
 	count := 1
 	for _, n := range v.shape {
@@ -319,7 +319,7 @@ func (a *archive) gather(s *torch.Scope, v stored) (*torch.Tensor, error) {
 		}
 	}
 	if v.dtype == torch.Bool && slices.ContainsFunc(out, func(b byte) bool { return b > 1 }) {
-		return nil, fmt.Errorf("%s: a truth value is neither 0 nor 1", a.m.Path())
+		return nil, fmt.Errorf("%s: a truth value is neither 0 nor 1", quote.Path(a.m.Path()))
 	}
 	var t *torch.Tensor
 	err := torch.Catch(func() { t = torch.FromBytes(s, out, v.dtype, v.shape...) })

@@ -24,7 +24,7 @@ func readJSON(path string) ([]byte, error) {
 		return nil, err
 	}
 	if !st.Mode().IsRegular() || st.Size() > maxJSON {
-		return nil, fmt.Errorf("%s: want a JSON file of at most %d MiB", path, maxJSON>>20)
+		return nil, fmt.Errorf("%s: want a JSON file of at most %d MiB", quote.Path(path), maxJSON>>20)
 	}
 	return os.ReadFile(path)
 }
@@ -122,7 +122,7 @@ func OpenFolder(dir string, o Options) (_ *Model, err error) {
 		return nil, fmt.Errorf("%s: the configurations of another directory (%s) are for single files: a directory has its own", dir, o.Config)
 	}
 	if o.EMA {
-		return nil, fmt.Errorf("%s: averages of training beside the last weights are only in single files: a folder may have them as a variant", dir)
+		return nil, fmt.Errorf("%s: averages of training beside the last weights are only in single files: a folder may have them as a variant", quote.Path(dir))
 	}
 	path := filepath.Join(dir, "model_index.json")
 	data, err := readJSON(path)
@@ -134,7 +134,7 @@ func OpenFolder(dir string, o Options) (_ *Model, err error) {
 	}
 	index, err := parseModelIndex(data)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
 	m := &Model{ZeroNegative: index.zero}
 	defer func() {
@@ -193,7 +193,7 @@ func (m *Model) replaced(dir string, p slot, o Options) error {
 func openLone(dir string, o Options) (*Model, error) {
 	config, err := readJSON(filepath.Join(dir, "config.json"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: want a folder with a model_index.json, as diffusers writes it: there is none", dir)
+		return nil, fmt.Errorf("%s: want a folder with a model_index.json, as diffusers writes it: there is none", quote.Path(dir))
 	}
 	if err != nil {
 		return nil, err
@@ -201,7 +201,7 @@ func openLone(dir string, o Options) (*Model, error) {
 	m := &Model{Kind: kindOf(config)}
 	to := map[Kind]**Component{VAE: &m.VAE, ControlNet: &m.ControlNet}[m.Kind]
 	if to == nil {
-		return nil, fmt.Errorf("%s: want a folder with a model_index.json, as diffusers writes it: it has a part of one", dir)
+		return nil, fmt.Errorf("%s: want a folder with a model_index.json, as diffusers writes it: it has a part of one", quote.Path(dir))
 	}
 	c, err := OpenComponent(dir, o)
 	if err != nil {
@@ -290,7 +290,7 @@ func OpenComponent(path string, o Options) (*Component, error) {
 		return openOnly(path, o)
 	}
 	if _, err := os.Stat(filepath.Join(path, "model_index.json")); err == nil {
-		return nil, fmt.Errorf("%s: it is the folder of a whole model: want that of one part, such as %s", path, filepath.Join(path, "vae"))
+		return nil, fmt.Errorf("%s: it is the folder of a whole model: want that of one part, such as %s", quote.Path(path), quote.Path(filepath.Join(path, "vae")))
 	}
 	file, err := weightsFile(path, o.Variant)
 	if o.Mixed && o.Variant != "" && errors.Is(err, fs.ErrNotExist) {
@@ -320,7 +320,7 @@ func openOnly(path string, o Options) (*Component, error) {
 		only, n = m.ControlNet, 1
 	}
 	if n != 1 {
-		return nil, errors.Join(fmt.Errorf("%s: it is a whole model (%s): want a file with one part of one", path, m.Kind), m.Close())
+		return nil, errors.Join(fmt.Errorf("%s: it is a whole model (%s): want a file with one part of one", quote.Path(path), m.Kind), m.Close())
 	}
 	only.closer = m.Close
 	return only, nil
@@ -394,5 +394,5 @@ func weightsFile(dir, variant string) (string, error) {
 	if there != nil {
 		have = strings.Join(there, ", ")
 	}
-	return "", fmt.Errorf("%s: want %s, such as %s; there is %s: %w", dir, what, fileNames(variant)[0], have, fs.ErrNotExist)
+	return "", fmt.Errorf("%s: want %s, such as %s; there is %s: %w", quote.Path(dir), what, fileNames(variant)[0], have, fs.ErrNotExist)
 }

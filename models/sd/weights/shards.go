@@ -60,7 +60,7 @@ func openShards(path string) (_ *shards, err error) {
 	}
 	weights, err := parseIndex(data)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
 	all := &shards{by: map[string]file{}}
 	defer func() {
@@ -72,22 +72,22 @@ func openShards(path string) (_ *shards, err error) {
 		at := filepath.Join(filepath.Dir(path), name)
 		f, err := openWeights(at)
 		if err != nil {
-			return nil, fmt.Errorf("%s: shard: %w", path, err)
+			return nil, fmt.Errorf("%s: shard: %w", quote.Path(path), err)
 		}
 		all.files, all.paths = append(all.files, f), append(all.paths, at)
 		for tensor := range f.Names() {
 			switch said, ok := weights[tensor]; {
 			case !ok:
-				return nil, fmt.Errorf("%s: tensor %s is in %s, but not in the index", path, quote.Quoted(tensor), quote.Text(name))
+				return nil, fmt.Errorf("%s: tensor %s is in %s, but not in the index", quote.Path(path), quote.Quoted(tensor), quote.Text(name))
 			case said != name:
-				return nil, fmt.Errorf("%s: tensor %s is in %s, the index says %s", path, quote.Quoted(tensor), quote.Text(name), quote.Text(said))
+				return nil, fmt.Errorf("%s: tensor %s is in %s, the index says %s", quote.Path(path), quote.Quoted(tensor), quote.Text(name), quote.Text(said))
 			}
 			all.by[tensor] = f
 		}
 	}
 	for _, tensor := range slices.Sorted(maps.Keys(weights)) {
 		if all.by[tensor] == nil {
-			return nil, fmt.Errorf("%s: tensor %s is not in %s, where the index has it", path, quote.Quoted(tensor), quote.Text(weights[tensor]))
+			return nil, fmt.Errorf("%s: tensor %s is not in %s, where the index has it", quote.Path(path), quote.Quoted(tensor), quote.Text(weights[tensor]))
 		}
 	}
 	return all, nil

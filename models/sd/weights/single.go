@@ -36,21 +36,21 @@ func OpenFile(path string, o Options) (_ *Model, err error) {
 	}()
 	l, err := sniff(w)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
 	m.Kind = l.kind
 	switch l.kind {
 	case Refiner:
-		return nil, fmt.Errorf("%s: it is the refiner of Stable Diffusion XL, which is not built: want the base model", path)
+		return nil, fmt.Errorf("%s: it is the refiner of Stable Diffusion XL, which is not built: want the base model", quote.Path(path))
 	case LoRA:
-		return nil, fmt.Errorf("%s: it is a LoRA, which is added to a model: want a model", path)
+		return nil, fmt.Errorf("%s: it is a LoRA, which is added to a model: want a model", quote.Path(path))
 	case Inversion:
-		return nil, fmt.Errorf("%s: it is a textual inversion embedding, which adds a word to prompts: want a model", path)
+		return nil, fmt.Errorf("%s: it is a textual inversion embedding, which adds a word to prompts: want a model", quote.Path(path))
 	case TAESD:
-		return nil, fmt.Errorf("%s: it is a tiny autoencoder: want it as one, not as a model", path)
+		return nil, fmt.Errorf("%s: it is a tiny autoencoder: want it as one, not as a model", quote.Path(path))
 	}
 	if err := m.fill(w, l, o); err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
 	for _, p := range slots {
 		if c := *p.in(m); c != nil {
@@ -190,7 +190,7 @@ func configsOf(w file, o Options) (map[string]json.RawMessage, error) {
 			}
 		}
 		if len(known) == 0 {
-			return nil, fmt.Errorf("%s: want a folder with configurations, as diffusers writes them: there are none", o.Config)
+			return nil, fmt.Errorf("%s: want a folder with configurations, as diffusers writes them: there are none", quote.Path(o.Config))
 		}
 		return known, nil
 	}

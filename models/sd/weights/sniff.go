@@ -49,7 +49,7 @@ func SniffFile(path string) (_ Kind, err error) {
 	defer func() { err = errors.Join(err, w.Close()) }()
 	k, err := Sniff(w)
 	if err != nil {
-		err = fmt.Errorf("%s: %w", path, err)
+		err = fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
 	return k, err
 }

@@ -111,7 +111,7 @@ func (m *Model) parts() map[string]*Component {
 // other. The file appears when it is complete; see [safetensors.Write]. Its metadata have the configurations, for [OpenFile]: other
 // programs know published sizes only.
 func WriteSingle(path string, m *Model, o WriteOptions) error {
-	fail := func(err error) error { return fmt.Errorf("write %s: %w", path, err) }
+	fail := func(err error) error { return fmt.Errorf("write %s: %w", quote.Path(path), err) }
 	if err := o.check(m); err != nil {
 		return fail(err)
 	}
@@ -316,7 +316,7 @@ var schedulerClass = regexp.MustCompile(`"_class_name"\s*:\s*"(\w+)"`)
 func WriteFolder(dir string, m *Model, o WriteOptions) (err error) {
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("write %s: %w", dir, err)
+			err = fmt.Errorf("write %s: %w", quote.Path(dir), err)
 		}
 	}()
 	if err := o.check(m); err != nil {

@@ -87,7 +87,7 @@ func (o Generate) adapters() ([]adapter, error) {
 		if st, err := os.Stat(o.LoRADir); err != nil {
 			return nil, fmt.Errorf("--lora-dir: %w", err)
 		} else if !st.IsDir() {
-			return nil, fmt.Errorf("--lora-dir: want a folder, got the file %s", o.LoRADir)
+			return nil, fmt.Errorf("--lora-dir: want a folder, got the file %s", quote.Path(o.LoRADir))
 		}
 	}
 	var all []adapter
@@ -125,7 +125,7 @@ func (o Generate) adapt(t *sampling.TextToImage, all []adapter) (*adapters, func
 			return on, closeAll, fmt.Errorf("--lora: %w", err)
 		}
 		if err := one.Check(a.weights); err != nil {
-			return on, closeAll, fmt.Errorf("--lora: %s: %w", a.file, err)
+			return on, closeAll, fmt.Errorf("--lora: %s: %w", quote.Path(a.file), err)
 		}
 		t.Adapters = t.Adapters.And(one.By(a.weights))
 		if len(a.weights) == 1 {
@@ -188,7 +188,7 @@ var adapterEnds = []string{"", ".safetensors", ".pt", ".ckpt", ".bin"}
 // findAdapter finds the file of a name in a folder or below it, or else the one whose metadata have the name.
 func findAdapter(dir, name string) (string, error) {
 	if !filepath.IsLocal(name) {
-		return "", fmt.Errorf("the adapter %s: want the name of a file in %s", quote.Quoted(name), dir)
+		return "", fmt.Errorf("the adapter %s: want the name of a file in %s", quote.Quoted(name), quote.Path(dir))
 	}
 	for _, end := range adapterEnds {
 		path := filepath.Join(dir, name+end)
@@ -210,7 +210,7 @@ func findAdapter(dir, name string) (string, error) {
 		if path, err := findAlias(dir, name); err != nil || path != "" {
 			return path, err
 		}
-		return "", fmt.Errorf("there is no adapter %s in %s", quote.Quoted(name), dir)
+		return "", fmt.Errorf("there is no adapter %s in %s", quote.Quoted(name), quote.Path(dir))
 	case len(found) > 1:
 		return "", fmt.Errorf("the adapter %s is there more than once: %s: want one of them named by its folder", quote.Quoted(name), strings.Join(found, ", "))
 	}
@@ -233,13 +233,13 @@ func adapterHash(file string) (string, error) {
 	if filepath.Ext(file) == ".safetensors" {
 		var n uint64
 		if err := binary.Read(f, binary.LittleEndian, &n); err != nil {
-			return "", fmt.Errorf("%s: %w", file, err)
+			return "", fmt.Errorf("%s: %w", quote.Path(file), err)
 		}
 		if n > math.MaxInt64/2 {
-			return "", fmt.Errorf("%s: it is no safetensors file", file)
+			return "", fmt.Errorf("%s: it is no safetensors file", quote.Path(file))
 		}
 		if _, err := f.Seek(int64(n), io.SeekCurrent); err != nil {
-			return "", fmt.Errorf("%s: %w", file, err)
+			return "", fmt.Errorf("%s: %w", quote.Path(file), err)
 		}
 	}
 	return shortHash(f, file)
@@ -249,7 +249,7 @@ func adapterHash(file string) (string, error) {
 func shortHash(r io.Reader, file string) (string, error) {
 	h := sha256.New()
 	if _, err := io.Copy(h, r); err != nil {
-		return "", fmt.Errorf("%s: %w", file, err)
+		return "", fmt.Errorf("%s: %w", quote.Path(file), err)
 	}
 	return hex.EncodeToString(h.Sum(nil))[:12], nil
 }

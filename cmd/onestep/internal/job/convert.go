@@ -77,7 +77,7 @@ func (o Convert) run(ctx context.Context, note func(string), change func(m *weig
 	}
 	defer m.Close()
 	if err := sd.Check(m); err != nil && !o.Unchecked {
-		return Converted{}, fmt.Errorf("%s: %w: --unchecked converts it nevertheless", o.Model, err)
+		return Converted{}, fmt.Errorf("%s: %w: --unchecked converts it nevertheless", quote.Path(o.Model), err)
 	} else if err != nil {
 		note(fmt.Sprintf("%s: %v", o.Model, err))
 	}
@@ -95,7 +95,7 @@ func (o Convert) run(ctx context.Context, note func(string), change func(m *weig
 	if change != nil {
 		var done func() error
 		if done, err = change(m, w.DType); err != nil {
-			return Converted{}, fmt.Errorf("%s: %w", o.Model, err)
+			return Converted{}, fmt.Errorf("%s: %w", quote.Path(o.Model), err)
 		}
 		defer func() { err = errors.Join(err, done()) }()
 	}

@@ -18,6 +18,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/vae"
@@ -334,7 +335,7 @@ func (o Generate) files() ([]string, error) {
 	}
 	for _, f := range there {
 		if _, err := os.Lstat(f); err == nil {
-			return nil, fmt.Errorf("%s exists: choose another name, or allow it by --overwrite", f)
+			return nil, fmt.Errorf("%s exists: choose another name, or allow it by --overwrite", quote.Path(f))
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}
@@ -350,17 +351,17 @@ func writable(dir string, make bool) error {
 		dir = filepath.Dir(dir)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("the folder %s does not exist: make it first", dir)
+		return fmt.Errorf("the folder %s does not exist: make it first", quote.Path(dir))
 	}
 	if err != nil {
 		return err
 	}
 	if !st.IsDir() {
-		return fmt.Errorf("%s is no folder", dir)
+		return fmt.Errorf("%s is no folder", quote.Path(dir))
 	}
 	f, err := os.CreateTemp(dir, ".onestep-")
 	if err != nil {
-		return fmt.Errorf("nothing can be written in the folder %s: %w", dir, err)
+		return fmt.Errorf("nothing can be written in the folder %s: %w", quote.Path(dir), err)
 	}
 	return errors.Join(f.Close(), os.Remove(f.Name()))
 }
@@ -403,10 +404,10 @@ func (o Generate) picture(flag, path string) (image.Image, error) {
 	}
 	m, err := vision.Decode(data)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %s: %w: want a PNG, JPEG, GIF, BMP or WebP file", flag, path, err)
+		return nil, fmt.Errorf("%s: %s: %w: want a PNG, JPEG, GIF, BMP or WebP file", flag, quote.Path(path), err)
 	}
 	if b := m.Bounds(); b.Dx() > 16384 || b.Dy() > 16384 {
-		return nil, fmt.Errorf("%s: %s has %d×%d pixels: want at most 16384 on a side", flag, path, b.Dx(), b.Dy())
+		return nil, fmt.Errorf("%s: %s has %d×%d pixels: want at most 16384 on a side", flag, quote.Path(path), b.Dx(), b.Dy())
 	}
 	return m, nil
 }
@@ -419,9 +420,9 @@ func readFile(path string) ([]byte, error) {
 	case err != nil:
 		return nil, err
 	case !st.Mode().IsRegular():
-		return nil, fmt.Errorf("%s: want a file, it is something else", path)
+		return nil, fmt.Errorf("%s: want a file, it is something else", quote.Path(path))
 	case st.Size() > most:
-		return nil, fmt.Errorf("%s: it has %d bytes: want at most %d", path, st.Size(), most)
+		return nil, fmt.Errorf("%s: it has %d bytes: want at most %d", quote.Path(path), st.Size(), most)
 	}
 	return os.ReadFile(path)
 }
@@ -456,7 +457,7 @@ func (o *Generate) tryScheduler(t sampling.TextToImage) error {
 	var c scheduler.Config
 	if files.Scheduler != nil {
 		if c, err = scheduler.ParseConfig(files.Scheduler); err != nil {
-			return fmt.Errorf("%s: %w", o.Model, err)
+			return fmt.Errorf("%s: %w", quote.Path(o.Model), err)
 		}
 	}
 	if files.UNet == nil {
@@ -464,7 +465,7 @@ func (o *Generate) tryScheduler(t sampling.TextToImage) error {
 	}
 	network, err := unet.ParseConfig(files.UNet.Config)
 	if err != nil {
-		return fmt.Errorf("%s: unet: %w", o.Model, err)
+		return fmt.Errorf("%s: unet: %w", quote.Path(o.Model), err)
 	}
 	if err := t.Try(c, network.TimeCondProjDim > 0); err != nil {
 		return err
@@ -496,11 +497,11 @@ func (o Generate) open(t *sampling.TextToImage, dev torch.Device) (func(), error
 		closers = append(closers, func() { _ = part.Close() })
 		c, err := unet.ParseControlNetConfig(part.Config)
 		if err != nil {
-			return closeAll, fmt.Errorf("%s: %w", path, err)
+			return closeAll, fmt.Errorf("%s: %w", quote.Path(path), err)
 		}
 		n, err := unet.ControlNetFrom(c, part, dev, dtypes[o.DType])
 		if err != nil {
-			return closeAll, fmt.Errorf("%s: %w", path, err)
+			return closeAll, fmt.Errorf("%s: %w", quote.Path(path), err)
 		}
 		closers = append(closers, n.Close)
 		t.Controls[i].Net = n
@@ -522,7 +523,7 @@ func (o Generate) draw(ctx context.Context, t sampling.TextToImage, plan samplin
 		}
 		defer tiny.Close()
 		if got, want := tiny.Channels(), t.Model.VAE.Channels(); got != want {
-			return fmt.Errorf("%s: its latents have %d channels and the model's %d: they do not belong together", o.TinyVAE, got, want)
+			return fmt.Errorf("%s: its latents have %d channels and the model's %d: they do not belong together", quote.Path(o.TinyVAE), got, want)
 		}
 		preview = tiny
 	}
@@ -626,22 +627,22 @@ func ReadPrompts(path string) ([]string, error) {
 			line = strings.TrimPrefix(line, "\ufeff") // which some editors put there
 		}
 		if !utf8.ValidString(line) {
-			return nil, fmt.Errorf("%s: line %d is not UTF-8: want a text file in that encoding", path, n)
+			return nil, fmt.Errorf("%s: line %d is not UTF-8: want a text file in that encoding", quote.Path(path), n)
 		}
 		if text := strings.TrimSpace(line); text != "" {
 			out = append(out, text)
 		}
 		if len(out) > maxImages {
-			return nil, fmt.Errorf("%s: want at most %d texts", path, maxImages)
+			return nil, fmt.Errorf("%s: want at most %d texts", quote.Path(path), maxImages)
 		}
 	}
 	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
-		return nil, fmt.Errorf("%s: line %d is longer than %d MiB: want a text on each line", path, n, longest>>20)
+		return nil, fmt.Errorf("%s: line %d is longer than %d MiB: want a text on each line", quote.Path(path), n, longest>>20)
 	} else if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
 	if out == nil {
-		return nil, fmt.Errorf("%s: there is no text in it", path)
+		return nil, fmt.Errorf("%s: there is no text in it", quote.Path(path))
 	}
 	return out, nil
 }

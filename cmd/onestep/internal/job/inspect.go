@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/network"
@@ -82,12 +83,12 @@ func (o *Inspect) validate() error {
 		return usage("--threads: want 1 to 4096, got %d", o.Threads)
 	}
 	if _, err := os.Lstat(o.Out); !o.Overwrite && err == nil {
-		return fmt.Errorf("%s exists: choose another name, or allow it by --overwrite", o.Out)
+		return fmt.Errorf("%s exists: choose another name, or allow it by --overwrite", quote.Path(o.Out))
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
 	if st, err := os.Stat(filepath.Dir(o.Out)); err != nil || !st.IsDir() {
-		return fmt.Errorf("--out: the folder %s does not exist: make it first", filepath.Dir(o.Out))
+		return fmt.Errorf("--out: the folder %s does not exist: make it first", quote.Path(filepath.Dir(o.Out)))
 	}
 	return nil
 }
@@ -117,7 +118,7 @@ func (o Inspect) Run(ctx context.Context) (Inspected, error) {
 	shape := model.Shape()
 	switch classes := model.Description.Network.Classes(); {
 	case len(shape) != 3:
-		return none, fmt.Errorf("model %s: it draws %d numbers and no images", model.Path, shape[0])
+		return none, fmt.Errorf("model %s: it draws %d numbers and no images", quote.Path(model.Path), shape[0])
 	case classes == 0 && o.Label >= 0:
 		return none, usage("--label: the model has no classes")
 	case classes > 0 && o.Label >= classes:

@@ -83,7 +83,7 @@ func InspectLoRA(path, model string, o weights.Options) (LoRAInfo, error) {
 		defer m.Close()
 		match, err := f.MatchFiles(m)
 		if err != nil {
-			return out, fmt.Errorf("%s: %w", model, err)
+			return out, fmt.Errorf("%s: %w", q.Path(model), err)
 		}
 		fits := match.Err(false) == nil
 		out.Fits, out.For, out.Unmatched, out.Misshapen, out.Twice = &fits, match.Base, match.Unmatched, match.Misshapen, match.Twice
@@ -112,7 +112,7 @@ func (v LoRAInfo) String(all bool) string {
 	line := func(name, format string, args ...any) {
 		fmt.Fprintf(&b, "%-10s %s\n", name, fmt.Sprintf(format, args...))
 	}
-	line("adapter", "%s", v.Path)
+	line("adapter", "%s", q.Path(v.Path))
 	line("modules", "%s", counts(v.Kinds))
 	if len(v.Parts) > 0 {
 		line("parts", "%s", counts(v.Parts))
@@ -142,11 +142,11 @@ func (v LoRAInfo) String(all bool) string {
 	if v.Fits != nil {
 		switch {
 		case *v.Fits:
-			line("model", "%s: every module fits", v.Model)
+			line("model", "%s: every module fits", q.Path(v.Model))
 		case v.For != "":
-			line("model", "%s: does not fit: the adapter is for %s", v.Model, v.For)
+			line("model", "%s: does not fit: the adapter is for %s", q.Path(v.Model), v.For)
 		default:
-			line("model", "%s: does not fit", v.Model)
+			line("model", "%s: does not fit", q.Path(v.Model))
 		}
 		for _, l := range []struct {
 			what  string

@@ -5,6 +5,7 @@ import (
 	"runtime"
 
 	"github.com/onestep-go/onestep/internal/memory"
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/unet"
@@ -81,7 +82,7 @@ func (o Generate) fitsMemory(files *weights.Model, t sampling.TextToImage) error
 		c, err := unet.ParseControlNetConfig(part.Config)
 		_ = part.Close()
 		if err != nil {
-			return fmt.Errorf("%s: %w", path, err)
+			return fmt.Errorf("%s: %w", quote.Path(path), err)
 		}
 		for _, shape := range unet.ControlNetShapes(c) {
 			size := float64(dtypes[o.DType].Size())

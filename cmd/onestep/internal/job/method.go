@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/builtin"
 	"github.com/onestep-go/onestep/models/checkpoint"
@@ -652,7 +653,7 @@ func (o *Train) load(net network.Network, dev torch.Device) error {
 	}
 	defer f.Close()
 	if err := network.Adopt(net, f.Network.Tensors()); err != nil {
-		return fmt.Errorf("%s: %s: %w", o.startsBy(), f.Path, err)
+		return fmt.Errorf("%s: %s: %w", o.startsBy(), quote.Path(f.Path), err)
 	}
 	return nil
 }

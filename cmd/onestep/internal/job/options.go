@@ -129,11 +129,11 @@ func (o *Train) ReadConfig(path string) error {
 	st, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("--config: there is no file %s", path)
+		return fmt.Errorf("--config: there is no file %s", quote.Path(path))
 	case err == nil && !st.Mode().IsRegular():
-		return fmt.Errorf("--config: %s is not a regular file", path)
+		return fmt.Errorf("--config: %s is not a regular file", quote.Path(path))
 	case err == nil && st.Size() > most:
-		return fmt.Errorf("--config: %s has %d bytes, options have at most %d", path, st.Size(), most)
+		return fmt.Errorf("--config: %s has %d bytes, options have at most %d", quote.Path(path), st.Size(), most)
 	}
 	text, err := os.ReadFile(path)
 	if err != nil {

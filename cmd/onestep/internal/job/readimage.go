@@ -27,7 +27,7 @@ func (o *Generate) ReadImage(path string, ownClipSkip bool) error {
 	}
 	texts, err := vision.ReadTexts(bytes.NewReader(data))
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
 	text := func(keyword string) (string, bool) {
 		i := slices.IndexFunc(texts, func(t vision.Text) bool { return t.Keyword == keyword })
@@ -40,20 +40,20 @@ func (o *Generate) ReadImage(path string, ownClipSkip bool) error {
 		dec := json.NewDecoder(strings.NewReader(own))
 		dec.DisallowUnknownFields()
 		if err := dec.Decode(o); err != nil {
-			return fmt.Errorf("%s: its settings are not those of generate: %w", path, quote.Error(err))
+			return fmt.Errorf("%s: its settings are not those of generate: %w", quote.Path(path), quote.Error(err))
 		}
 		o.Prompts, o.N = []string{o.Prompt}, max(o.N, 1)
 		return nil
 	}
 	info, program, err := infotext.From(text)
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
 	if program != "" {
 		o.remarks = append(o.remarks, fmt.Sprintf("the settings are those of %s: the image will differ", program))
 	}
 	if err := o.readInfo(info, ownClipSkip); err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
 	return nil
 }

@@ -152,7 +152,7 @@ func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled,
 	}
 	shape := model.Shape()
 	if len(shape) != 3 {
-		return none, fmt.Errorf("model %s: it draws %d numbers and no images", model.Path, shape[0])
+		return none, fmt.Errorf("model %s: it draws %d numbers and no images", quote.Path(model.Path), shape[0])
 	}
 	if err := o.fitsMemory(d.Network, dev); err != nil {
 		return none, err
@@ -311,7 +311,7 @@ func (o Sample) files() (files []string, folder bool, err error) {
 		}
 		files = []string{o.Out}
 		if st, err := os.Stat(filepath.Dir(o.Out)); err != nil || !st.IsDir() {
-			return nil, false, fmt.Errorf("--out: the folder %s does not exist: make it first", filepath.Dir(o.Out))
+			return nil, false, fmt.Errorf("--out: the folder %s does not exist: make it first", quote.Path(filepath.Dir(o.Out)))
 		}
 	default:
 		return nil, false, usage("--out: want FILE.png for a grid or DIR/ for a file an image, got %q", o.Out)
@@ -321,7 +321,7 @@ func (o Sample) files() (files []string, folder bool, err error) {
 	}
 	for _, f := range files {
 		if _, err := os.Lstat(f); err == nil {
-			return nil, false, fmt.Errorf("%s exists: choose another name, or allow it by --overwrite", f)
+			return nil, false, fmt.Errorf("%s exists: choose another name, or allow it by --overwrite", quote.Path(f))
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return nil, false, err
 		}

@@ -556,7 +556,7 @@ func (o *Train) ownTeacher(dev torch.Device, p *parts, data *dataset.Set) error 
 		labels[good], good = int64(label), good+1
 	}
 	if good == 0 {
-		return fmt.Errorf("--teacher %s: %s: all %d images are corrupt", empirical, data.Name(), n)
+		return fmt.Errorf("--teacher %s: %s: all %d images are corrupt", empirical, quote.Path(data.Name()), n)
 	}
 	n, pixels, labels = good, pixels[:good*size], labels[:good]
 	s := torch.NewScope(dev)
