@@ -93,6 +93,9 @@ The names of the files that were written go to standard output. A file that exis
   onestep generate --from cat.png --out again.png`,
 		Args: arguments(0, "no arguments, only flags"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := job.There(job.Path{Flag: "--from", Path: from, Want: "an image file with settings", Form: job.File}); err != nil {
+				return err
+			}
 			if from != "" {
 				if err := readBeneath(cmd.Flags(), func() error { return o.ReadImage(from, cmd.Flags().Changed("clip-skip")) }); err != nil {
 					return err
@@ -101,6 +104,11 @@ The names of the files that were written go to standard output. A file that exis
 			if list != "" {
 				if cmd.Flags().Changed("prompt") {
 					return &job.UsageError{Msg: "--prompt and --prompts: want one of them"}
+				}
+				if list != "-" {
+					if err := job.There(job.Path{Flag: "--prompts", Path: list, Want: "a text file with a prompt on each line", Form: job.File}); err != nil {
+						return err
+					}
 				}
 				texts, err := job.ReadPrompts(list)
 				if err != nil {

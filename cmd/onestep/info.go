@@ -32,6 +32,9 @@ import (
 // longest is the number of characters after which info cuts what was asked for, such as a prompt; --json has all of it.
 const longest = 2000
 
+// informs is what info reads.
+const informs = "a model, an adapter, a run's folder, an image, or a folder or archive of training images"
+
 func (a *app) info() *cobra.Command {
 	var all bool
 	var variant string
@@ -62,10 +65,11 @@ func (a *app) inform(path, variant string, all bool) error {
 		}
 		return a.infoModel(f, all)
 	}
+	if err := job.There(job.Path{Path: path, Want: "a file or folder: " + informs}); err != nil {
+		return err
+	}
 	st, err := os.Stat(path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%s: there is no such file or folder", quote.Path(path))
 	case err != nil:
 		return err
 	case st.IsDir():

@@ -83,17 +83,13 @@ type adapters struct {
 
 // adapters reads the flags, and finds out that each file is an adapter, before any model is read.
 func (o Generate) adapters() ([]adapter, error) {
-	if o.LoRADir != "" {
-		if st, err := os.Stat(o.LoRADir); err != nil {
-			return nil, fmt.Errorf("--lora-dir: %w", err)
-		} else if !st.IsDir() {
-			return nil, fmt.Errorf("--lora-dir: want a folder, got the file %s", quote.Path(o.LoRADir))
-		}
-	}
 	var all []adapter
 	for _, text := range o.LoRAs {
 		a, err := parseAdapter(text)
 		if err != nil {
+			return nil, err
+		}
+		if err := There(Path{"--lora", a.file, wantAdapter, Either}); err != nil {
 			return nil, err
 		}
 		f, err := lora.Open(a.file)

@@ -71,9 +71,13 @@ func (o Convert) run(ctx context.Context, note func(string), change func(m *weig
 		}
 		w.DType = &d
 	}
+	if err := There(append(replaced(o.Parts.UNet, o.Parts.Text, o.Parts.Text2, o.Parts.VAE), Path{"--model", o.Model, wantDiffusion, Either},
+		Path{"--model-config", o.Config, "a diffusers folder", Folder})...); err != nil {
+		return Converted{}, err
+	}
 	m, err := weights.Open(o.Model, weights.Options{Variant: o.Variant, Mixed: o.Mixed, EMA: o.EMA, Config: o.Config, Prediction: o.Prediction, Parts: o.Parts})
 	if err != nil {
-		return Converted{}, err
+		return Converted{}, named("--model", o.Model, err)
 	}
 	defer m.Close()
 	if err := sd.Check(m); err != nil && !o.Unchecked {

@@ -165,6 +165,12 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 	if err != nil {
 		return none, usage("--device: %v", err)
 	}
+	if err := o.isDiffusion(); err != nil {
+		return none, err
+	}
+	if err := There(o.paths()...); err != nil {
+		return none, err
+	}
 	files, err := o.files()
 	if err != nil {
 		return none, err
@@ -182,9 +188,6 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 		return none, err
 	}
 	t.Inversions = words.all
-	if err := o.there(); err != nil {
-		return none, err
-	}
 	if err := o.tryScheduler(t); err != nil {
 		return none, err
 	}
@@ -427,30 +430,11 @@ func readFile(path string) ([]byte, error) {
 	return os.ReadFile(path)
 }
 
-// there makes sure that what is opened after the model, and takes as long, is there.
-func (o Generate) there() error {
-	for _, f := range append(o.parts(),
-		part{flag: "--tiny-vae", path: o.TinyVAE}, part{flag: "--model-config", path: o.Config}) {
-		if f.path == "" {
-			continue
-		}
-		if _, err := os.Stat(f.path); err != nil {
-			return fmt.Errorf("%s: %w", f.flag, err)
-		}
-	}
-	for _, path := range o.ControlModels {
-		if _, err := os.Stat(path); err != nil {
-			return fmt.Errorf("--control-model: %w", err)
-		}
-	}
-	return nil
-}
-
 // tryScheduler finds out whether the method can work with the model's configuration, which is read without the weights.
 func (o *Generate) tryScheduler(t sampling.TextToImage) error {
 	files, err := weights.Open(o.Model, o.options(torch.CPU).Files())
 	if err != nil {
-		return err
+		return o.otherFlag(err)
 	}
 	defer files.Close()
 	o.remarks = append(o.remarks, files.Notices...)

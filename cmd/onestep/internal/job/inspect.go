@@ -103,12 +103,15 @@ func (o Inspect) Run(ctx context.Context) (Inspected, error) {
 	if err != nil {
 		return none, usage("--device: %v", err)
 	}
+	if err := There(ownModel("--model", o.Model, wantModel), ownModel("--teacher", o.Teacher, "a denoiser: "+wantModel)); err != nil {
+		return none, err
+	}
 	if err := use(dev, o.Threads, nil); err != nil {
 		return none, err
 	}
 	model, err := openFile(o.Model, dev)
 	if err != nil {
-		return none, fmt.Errorf("--model: %w", err)
+		return none, instead("--model", o.Model, err)
 	}
 	defer model.Close()
 	out := Inspected{File: o.Out, Model: model.Path, N: o.N}
@@ -127,7 +130,7 @@ func (o Inspect) Run(ctx context.Context) (Inspected, error) {
 	if o.Teacher != "" {
 		t, err := openFile(o.Teacher, dev)
 		if err != nil {
-			return none, fmt.Errorf("--teacher: %w", err)
+			return none, instead("--teacher", o.Teacher, err)
 		}
 		defer t.Close()
 		knows = t.Description.Network

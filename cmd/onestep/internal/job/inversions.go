@@ -45,6 +45,9 @@ func (o Generate) inversions() (in inversions, err error) {
 				}
 			}
 		}
+		if err := There(Path{"--embedding", file, wantEmbedding, File}); err != nil {
+			return in, err
+		}
 		e, err := sd.OpenInversion(file)
 		if err != nil {
 			return in, fmt.Errorf("--embedding: %w", err)
@@ -66,11 +69,6 @@ func (o Generate) inversions() (in inversions, err error) {
 	}
 	if o.EmbeddingDir == "" {
 		return in, nil
-	}
-	if st, err := os.Stat(o.EmbeddingDir); err != nil {
-		return in, fmt.Errorf("--embedding-dir: %w", err)
-	} else if !st.IsDir() {
-		return in, fmt.Errorf("--embedding-dir: want a directory, got the file %s", outside.Text(o.EmbeddingDir))
 	}
 	err = filepath.WalkDir(o.EmbeddingDir, func(path string, d fs.DirEntry, err error) error {
 		word := strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))

@@ -59,6 +59,9 @@ func InspectLoRA(path, model string, o weights.Options) (LoRAInfo, error) {
 		Path: path, Kinds: map[string]int{}, Layouts: map[string]int{}, Parts: map[string]int{}, Ranks: map[string]int{}, Alphas: map[string]int{},
 		DTypes: map[string]int{}, Model: model, Base: []string{},
 	}
+	if err := There(Path{"", path, wantAdapter, Either}, Path{"--model", model, wantDiffusion, Either}); err != nil {
+		return out, err
+	}
 	f, err := lora.Open(path)
 	if err != nil {
 		return out, err
@@ -78,7 +81,7 @@ func InspectLoRA(path, model string, o weights.Options) (LoRAInfo, error) {
 	if model != "" {
 		m, err := weights.Open(model, o)
 		if err != nil {
-			return out, err
+			return out, fmt.Errorf("--model: %w", err)
 		}
 		defer m.Close()
 		match, err := f.MatchFiles(m)
@@ -209,6 +212,9 @@ func (o ConvertLoRA) Run(note func(string)) error {
 	case filepath.Ext(o.Out) != ".safetensors":
 		return usage("--out: want FILE.safetensors, got %q", o.Out)
 	}
+	if err := There(Path{"", o.File, wantAdapter, Either}, Path{"--model", o.Model, wantDiffusion, Either}); err != nil {
+		return err
+	}
 	f, err := lora.Open(o.File)
 	if err != nil {
 		return err
@@ -233,7 +239,7 @@ func (o ConvertLoRA) Run(note func(string)) error {
 	}
 	m, err := weights.Open(o.Model, o.ModelOptions)
 	if err != nil {
-		return err
+		return fmt.Errorf("--model: %w", err)
 	}
 	defer m.Close()
 	if err := f.Write(o.Out, m, w); err != nil {
@@ -273,6 +279,9 @@ func (o MergeLoRA) Run(ctx context.Context, note func(string)) (_ Converted, err
 	for _, text := range o.LoRAs {
 		a, err := parseAdapter(text)
 		if err != nil {
+			return Converted{}, err
+		}
+		if err := There(Path{"--lora", a.file, wantAdapter, Either}); err != nil {
 			return Converted{}, err
 		}
 		f, err := lora.Open(a.file)
@@ -329,14 +338,17 @@ func (o ExtractLoRA) Run(ctx context.Context, progress func(done, all int)) (out
 	if !ok {
 		return out, usage("--dtype: want %s, got %q", strings.Join(DTypes(), ", "), o.DType)
 	}
+	if err := There(Path{"--base", o.Base, wantDiffusion, Either}, Path{"--tuned", o.Tuned, wantDiffusion, Either}); err != nil {
+		return out, err
+	}
 	base, err := weights.Open(o.Base, weights.Options{Variant: o.Variant})
 	if err != nil {
-		return out, err
+		return out, fmt.Errorf("--base: %w", err)
 	}
 	defer func() { err = errors.Join(err, base.Close()) }()
 	tuned, err := weights.Open(o.Tuned, weights.Options{Variant: o.Variant})
 	if err != nil {
-		return out, err
+		return out, fmt.Errorf("--tuned: %w", err)
 	}
 	defer func() { err = errors.Join(err, tuned.Close()) }()
 	w := lora.WriteOptions{Layout: layout, DType: &d, Overwrite: o.Overwrite}

@@ -411,7 +411,7 @@ func (o *Train) fromTeacher(m method) error {
 	}
 	d, err := describes(o.Teacher)
 	if err != nil {
-		return fmt.Errorf("--teacher: %w", err)
+		return instead("--teacher", o.Teacher, err)
 	}
 	if slices.Contains(m.forms, d.Form.Type) && d.Kind == checkpoint.Denoiser && o.adoptable(m, d.Network) {
 		o.Init = o.Teacher
@@ -541,7 +541,7 @@ func (o *Train) checkTeacher(m method, cfg network.Config) error {
 	}
 	d, err := describes(o.Teacher)
 	if err != nil {
-		return fmt.Errorf("--teacher: %w", err)
+		return instead("--teacher", o.Teacher, err)
 	}
 	if o.Drop > 0 && d.Network.Classes() > 0 && d.Network.NullClass() < 0 {
 		return usage("--label-dropout: the teacher does not know images without a class: leave the option out, or train the teacher with it")

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"math"
 	"os"
 	"reflect"
@@ -126,10 +125,11 @@ var told = []string{"onestep", "data_holds", "teacher_holds", "init_holds", "lpi
 // ReadConfig reads a JSON file of options over o. Unknown keys are errors.
 func (o *Train) ReadConfig(path string) error {
 	const most = 1 << 20
+	if err := There(Path{"--config", path, "a JSON file of options, as --dry-run prints", File}); err != nil {
+		return err
+	}
 	st, err := os.Stat(path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("--config: there is no file %s", quote.Path(path))
 	case err == nil && !st.Mode().IsRegular():
 		return fmt.Errorf("--config: %s is not a regular file", quote.Path(path))
 	case err == nil && st.Size() > most:

@@ -138,7 +138,7 @@ func TestReadConfig(t *testing.T) {
 	}
 	o = DefaultTrain()
 	err = o.ReadConfig(path + "x")
-	require.ErrorContains(t, err, "there is no file")
+	require.ErrorContains(t, err, "no such file")
 	var u *UsageError
 	require.False(t, errors.As(err, &u))
 }

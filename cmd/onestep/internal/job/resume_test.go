@@ -212,7 +212,7 @@ func TestRunRefusesTeachers(t *testing.T) {
 		change     func(o *Train)
 	}{
 		{"none", "--method cd needs a denoiser", func(o *Train) { o.Teacher = "" }},
-		{"missing", "--teacher: model /nonexistent: there is no such file", func(o *Train) { o.Teacher = "/nonexistent" }},
+		{"missing", "--teacher /nonexistent: no such file", func(o *Train) { o.Teacher = "/nonexistent" }},
 		{"student", "--teacher: want a denoiser, such as one trained with --method edm", func(o *Train) { o.Teacher = student.Out }},
 		{"size", "--teacher: it is for images of 3×8×8, the run has 3×16×16", func(o *Train) { o.Resolution = 16 }},
 		{"size of the teacher", "--teacher: it is for images of 3×8×8, the run has 3×16×16", func(o *Train) { o.Resolution, o.Init = 16, "none" }},
@@ -228,7 +228,7 @@ func TestRunRefusesTeachers(t *testing.T) {
 		{"patch", "--patch 2: the run", func(o *Train) { o.Patch = 2 }},
 		{"method", "--teacher: the method ict does not use it, only cd", func(o *Train) { o.Method = "ict" }},
 		{"solver", "--solver: want one of euler, heun", func(o *Train) { o.Solver = "rk4" }},
-		{"init", "--init: model /nonexistent: there is no such file", func(o *Train) { o.Init = "/nonexistent" }},
+		{"init", "--init /nonexistent: no such file", func(o *Train) { o.Init = "/nonexistent" }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := tinyRun(filepath.Join(t.TempDir(), "run"), "cd")

@@ -123,6 +123,9 @@ func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled,
 	if err != nil {
 		return none, usage("--device: %v", err)
 	}
+	if err := There(ownModel("--model", o.Model, wantModel)); err != nil {
+		return none, err
+	}
 	files, folder, err := o.files()
 	if err != nil {
 		return none, err
@@ -132,7 +135,7 @@ func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled,
 	}
 	model, err := openFile(o.Model, dev)
 	if err != nil {
-		return none, err
+		return none, instead("--model", o.Model, err)
 	}
 	defer model.Close()
 	from, err := o.sampler(model.Function(), model.Description)

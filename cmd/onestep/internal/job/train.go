@@ -76,18 +76,26 @@ func (o *Train) open() (*dataset.Set, checkpoint.Description, error) {
 	if err != nil {
 		return nil, start, err
 	}
+	if err := There(o.paths()...); err != nil {
+		return nil, start, err
+	}
 	if err := o.fromTeacher(m); err != nil {
 		return nil, start, err
 	}
 	data, err := dataset.Open(o.Data, dataset.Options{Resolution: o.Resolution, Channels: o.Colors, Dir: o.Dir})
 	if err != nil {
-		return nil, start, err
+		if err := There(Path{"--data-dir", o.Dir, "a folder that holds " + o.Data, Folder}); err != nil {
+			return nil, start, err
+		}
+		return nil, start, fmt.Errorf("--%w", err) // it begins with data:
 	}
 	if start, err = o.start(m, data); err == nil {
 		err = o.checkTeacher(m, start.Network)
 	}
 	if _, missing := os.Stat(o.LPIPS); o.LPIPS != "" && missing != nil && err == nil {
-		_, err = lpips.Open(o.LPIPS, torch.CPU) // which says what to do
+		if _, err = lpips.Open(o.LPIPS, torch.CPU); err != nil { // which says what to do
+			err = fmt.Errorf("--lpips: %w", err)
+		}
 	}
 	if err != nil {
 		return nil, start, errors.Join(err, data.Close())
@@ -137,7 +145,7 @@ func (o *Train) fit(m method, colors, side int) (checkpoint.Description, error) 
 	flag := o.startsBy()
 	d, err := describes(o.Init)
 	if err != nil {
-		return d, fmt.Errorf("%s: %w", flag, err)
+		return d, instead(flag, o.Init, err)
 	}
 	if err := m.takes(flag, d, m.forms); err != nil {
 		return d, err

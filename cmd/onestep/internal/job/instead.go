@@ -1,0 +1,83 @@
+package job
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/sd/weights"
+)
+
+// isDiffusion refuses models of onestep train, which take no prompts, and names the command that generates images with them.
+func (o Generate) isDiffusion() error {
+	sample := fmt.Sprintf("onestep sample --model %s --n 16 --out samples.png", shellWord(o.Model))
+	if o.Model == "builtin" {
+		return usage("--model builtin: a consistency model, which takes no prompts; to generate images with it: %s", sample)
+	}
+	d, err := describes(o.Model)
+	if err == nil {
+		return usage("--model %s: a %s model of onestep train, which takes no prompts; to generate images with it: %s",
+			quote.Path(o.Model), d.Kind, sample)
+	}
+	if _, err := os.Stat(filepath.Join(o.Model, "options.json")); err == nil {
+		return usage("--model %s: the folder of a run of onestep train, which has no snapshot yet; wanted %s", quote.Path(o.Model), wantDiffusion)
+	}
+	return nil
+}
+
+// otherFlag adds to the error of a file that is no whole model the flag that takes what it holds.
+func (o Generate) otherFlag(err error) error {
+	if err == nil {
+		return nil
+	}
+	kind, _ := weights.SniffFile(o.Model) // of a folder, it is unknown
+	flag, ok := map[weights.Kind]string{
+		weights.LoRA: "lora", weights.VAE: "vae", weights.TAESD: "tiny-vae", weights.ControlNet: "control-model", weights.Inversion: "embedding",
+	}[kind]
+	if !ok {
+		return named("--model", o.Model, err)
+	}
+	return usage("--model %s: %s; pass it as --%s beside --model with %s", quote.Path(o.Model), kindText(kind), flag, wantDiffusion)
+}
+
+// instead adds to the error of what is no model of onestep train the command that generates images with it, if it is Stable Diffusion.
+func instead(flag, path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	path = filepath.Clean(path)
+	kind := weights.Unknown
+	if st, serr := os.Stat(path); serr == nil && !st.IsDir() {
+		kind, _ = weights.SniffFile(path) // of what cannot be read, the error is known already
+	} else if _, serr := os.Stat(filepath.Join(path, "model_index.json")); serr == nil {
+		return usage("%s %s: a diffusers folder, not a model of onestep train; to generate images with it: onestep generate --model %s --prompt TEXT",
+			flag, quote.Path(path), shellWord(path))
+	}
+	command := "onestep generate --model " + shellWord(path) + " --prompt TEXT"
+	switch kind {
+	case weights.Unknown:
+		return fmt.Errorf("%s: %w", flag, err)
+	case weights.LoRA:
+		command = "onestep generate --model MODEL --lora " + shellWord(path) + " --prompt TEXT"
+	case weights.Inversion:
+		command = "onestep generate --model MODEL --embedding " + shellWord(path) + " --prompt TEXT"
+	case weights.SD15, weights.Inpaint15, weights.LCM15, weights.SD2, weights.SDXL, weights.SSD1B:
+	default:
+		return usage("%s %s: %s, not a model of onestep train", flag, quote.Path(path), kindText(kind))
+	}
+	return usage("%s %s: %s, not a model of onestep train; to generate images with it: %s", flag, quote.Path(path), kindText(kind), command)
+}
+
+// kindText is a kind of weights in words.
+func kindText(k weights.Kind) string {
+	if text, ok := map[weights.Kind]string{
+		weights.SD15: "Stable Diffusion 1", weights.Inpaint15: "Stable Diffusion 1 for inpainting", weights.LCM15: "a latent consistency model of Stable Diffusion 1",
+		weights.SD2: "Stable Diffusion 2", weights.SDXL: "Stable Diffusion XL", weights.SSD1B: "SSD-1B (a smaller Stable Diffusion XL)",
+		weights.ControlNet: "a ControlNet", weights.VAE: "an autoencoder (VAE)", weights.TextModel: "a text encoder", weights.TAESD: "a tiny autoencoder (TAESD)",
+		weights.LoRA: "an adapter (LoRA)", weights.Refiner: "the refiner of Stable Diffusion XL", weights.Inversion: "a textual inversion embedding",
+	}[k]; ok {
+		return text
+	}
+	return k.String()
+}
