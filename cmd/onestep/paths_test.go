@@ -31,6 +31,9 @@ func TestMissingPaths(t *testing.T) {
 		{"generate --model " + sd + " --prompts NONE", []string{"--prompts NONE: no such file; wanted a text file"}},
 		{"generate --model " + sd + " --prompts DIR", []string{"--prompts DIR: is a folder; wanted a text file"}},
 		{generate + "--vae NONE", []string{"--vae NONE: no such file or folder; wanted an autoencoder"}},
+		{generate + "--unet NONE", []string{"--unet NONE: no such file or folder; wanted a U-Net"}},
+		{generate + "--text-encoder NONE", []string{"--text-encoder NONE: no such file or folder; wanted a text encoder"}},
+		{generate + "--text-encoder-2 NONE", []string{"--text-encoder-2 NONE: no such file or folder; wanted a text encoder"}},
 		{generate + "--tiny-vae NONE", []string{"--tiny-vae NONE: no such file or folder; wanted a tiny autoencoder"}},
 		{generate + "--model-config NONE", []string{"--model-config NONE: no such folder; wanted a diffusers folder"}},
 		{generate + "--model-config FILE", []string{"--model-config FILE: is a file; wanted a diffusers folder"}},
@@ -68,6 +71,7 @@ func TestMissingPaths(t *testing.T) {
 		{"lora extract --base NONE --tuned DIR --out DIR/m.safetensors", []string{"--base NONE: no such file or folder; wanted a Stable Diffusion"}},
 		{"lora extract --base DIR --tuned NONE --out DIR/m.safetensors", []string{"--tuned NONE: no such file or folder; wanted a Stable Diffusion"}},
 		{"convert --model NONE --out DIR/m", []string{"--model NONE: no such file or folder; wanted a Stable Diffusion"}},
+		{"convert --model " + sd + " --unet NONE --out DIR/m", []string{"--unet NONE: no such file or folder; wanted a U-Net"}},
 		{"convert --model " + sd + " --model-config NONE --out DIR/m", []string{"--model-config NONE: no such folder; wanted a diffusers folder"}},
 	} {
 		put := strings.NewReplacer("NONE", none, "FILE", file, "DIR", dir, "LINK", dangling)
