@@ -73,7 +73,7 @@ Ctrl-C ends it at once.`,
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.Var(choice{&o.Method, job.Methods()}, "method", "how to train, see above")
-	f.StringVar(&o.Data, "data", "", "emoji, fashion-mnist, cifar10, or the path of a folder of images, a .tar or .tar.gz shard or a\npattern for several, an IDX file, or CIFAR-10 binaries (required)")
+	f.StringVar(&o.Data, "data", "", "emoji, fashion-mnist, cifar10, cifar100, or the path of a folder of images, a .tar or .tar.gz shard or\na pattern for several, an IDX file, or files of CIFAR-10 or CIFAR-100 (required)")
 	f.StringVar(&o.Out, "out", "", "the run's folder; made if missing, and never overwritten (required)")
 	f.BoolVar(&o.Resume, "resume", false, "resume the run in --out, or start it if there is none; without --data it takes the run's own options")
 	f.BoolVar(&o.Extend, "extend", false, "with --resume: continue beyond the run's end with other --steps, --lr or --lr-decay")
@@ -88,7 +88,7 @@ Ctrl-C ends it at once.`,
 	f.Var(count{&o.Threads}, "threads", "threads of one operator (default: as many as processors)")
 	f.BoolVar(&o.Force, "force", false, "go on where the estimated need of memory is more than there is")
 
-	f.StringVar(&o.Dir, "data-dir", "", "fashion-mnist, cifar10: folder that holds them, besides the usual places")
+	f.StringVar(&o.Dir, "data-dir", "", "fashion-mnist, cifar10, cifar100: folder that holds them, besides the usual places")
 	f.Var(count{&o.Resolution}, "resolution", "height and width in pixels (default: the images' own)")
 	f.Var(count{&o.Colors}, "colors", "1 for grey, 3 for colour (default: the images' own)")
 	f.BoolVar(&o.Classes, "classes", false, "condition on the images' classes")
@@ -165,7 +165,7 @@ Ctrl-C ends it at once.`,
 	hideDefault(f, "half-lives")
 	hideDefault(f, "duration")
 	offerChoices(cmd)
-	offer(cmd, "data", "emoji", "fashion-mnist", "cifar10")
+	offer(cmd, "data", "emoji", "fashion-mnist", "cifar10", "cifar100")
 	offer(cmd, "device", "cpu", "cuda")
 	return cmd
 }
@@ -241,6 +241,9 @@ func (a *app) doTrain(ctx context.Context, o job.Train) error {
 	h.Data = func(d job.DataSummary) {
 		images = d.Images
 		sc.log.Info("data", d.Values()...)
+		for _, n := range d.Notices {
+			sc.log.Warn(n)
+		}
 		if d.LeftOut != "" {
 			sc.log.Warn("files that look like images were left out: their formats are not read; convert them to use them", "files", d.LeftOut)
 		}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -18,115 +19,353 @@ import (
 
 var cifarClasses = []string{"airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"}
 
-const (
-	cifarRecord  = 1 + 3*32*32 // a label, then red, green and blue planes
-	cifarArchive = "cifar-10-binary.tar.gz"
-)
+// cifarPixels is red, green and blue planes.
+const cifarPixels = 3 * 32 * 32
 
-// cifarFile tells whether a file of the binary version belongs to a split.
-func cifarFile(name string, test bool) bool {
-	if test {
-		return name == "test_batch.bin"
-	}
-	return strings.HasPrefix(name, "data_batch_") && strings.HasSuffix(name, ".bin")
+// cifar is a version of CIFAR-10 or CIFAR-100 (Krizhevsky 2009), 50,000 and 10,000 images each.
+type cifar struct {
+	set     string   // its name
+	folder  string   // what the archive unpacks to
+	archive string   // as published
+	python  bool     // files are pickles
+	classes []string // where no file names them; nil: the labels' numbers
+	n       int      // classes
+	labels  int      // bytes of labels in a binary record, of which the last counts
+	key     string   // of the labels in a pickle
+	names   string   // file that names the classes
+	nameKey string   // of the names, if it is a pickle
+	part    func(name string) split
 }
 
-// openCIFAR finds CIFAR-10 (Krizhevsky 2009), 50,000 and 10,000 images, in its binary version or as shards.
-func openCIFAR(o Options) (*Set, error) {
+// split is what a file belongs to.
+type split byte
+
+const (
+	neither split = iota
+	train
+	test
+)
+
+var cifars = []*cifar{
+	{
+		set: "cifar10", folder: "cifar-10-batches-bin", archive: "cifar-10-binary.tar.gz", classes: cifarClasses, n: 10, labels: 1, names: "batches.meta.txt",
+		part: batches("data_batch_", ".bin", "test_batch.bin"),
+	},
+	{
+		set: "cifar10", folder: "cifar-10-batches-py", archive: "cifar-10-python.tar.gz", python: true, classes: cifarClasses, n: 10, key: "labels",
+		names: "batches.meta", nameKey: "label_names", part: batches("data_batch_", "", "test_batch"),
+	},
+	{
+		set: "cifar100", folder: "cifar-100-binary", archive: "cifar-100-binary.tar.gz", n: 100, labels: 2, names: "fine_label_names.txt",
+		part: batches("train", ".bin", "test.bin"),
+	},
+	{
+		set: "cifar100", folder: "cifar-100-python", archive: "cifar-100-python.tar.gz", python: true, n: 100, key: "fine_labels", names: "meta",
+		nameKey: "fine_label_names", part: batches("train", "", "test"),
+	},
+}
+
+// batches tells by name what a file belongs to: to train if it is prefix, digits where prefix ends in _, and ext.
+func batches(prefix, ext, testing string) func(string) split {
+	return func(name string) split {
+		if name == testing {
+			return test
+		}
+		middle, ok := strings.CutPrefix(name, prefix)
+		if middle, ok = strings.CutSuffix(middle, ext); ok && strings.HasPrefix(name, prefix) && strings.HasSuffix(prefix, "_") == (middle != "") && strings.Trim(middle, "0123456789") == "" {
+			return train
+		}
+		return neither
+	}
+}
+
+// wanted is the split that is asked for.
+func (o Options) wanted() split {
+	if o.Test {
+		return test
+	}
+	return train
+}
+
+// record is the length of a binary record.
+func (v *cifar) record() int { return v.labels + cifarPixels }
+
+// holds tells whether a file that is named as one of this version's, and of which size and beginning are known, can be one: the names
+// train and test.bin are common. size is -1 if it is not known.
+func (v *cifar) holds(size int64, head []byte) bool {
+	switch {
+	case v.python:
+		return len(head) > 1 && head[0] == 0x80 && head[1] <= 5
+	case v.set == "cifar10":
+		return true // whose names are telling
+	}
+	return size < 0 || size > 0 && size%int64(v.record()) == 0
+}
+
+// cifarFile finds the version that a file belongs to by its name, size and beginning; nil: none.
+func cifarFile(file string) (*cifar, split) {
+	for _, v := range cifars {
+		if part := v.part(base(file)); part != neither && v.mayBe(file) {
+			return v, part
+		}
+	}
+	return nil, neither
+}
+
+// binaryCIFAR tells by its size which version a binary file is of; CIFAR-10 if nothing tells.
+func binaryCIFAR(file string) *cifar {
+	st, err := os.Stat(file)
+	if hundred := cifars[2]; err == nil && st.Size() > 0 && st.Size()%int64(cifars[0].record()) != 0 && st.Size()%int64(hundred.record()) == 0 {
+		return hundred
+	}
+	return cifars[0]
+}
+
+// mayBe looks at a file for holds.
+func (v *cifar) mayBe(file string) bool {
+	f, size, err := plainfile.Open(file)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	var head [2]byte
+	n, _ := io.ReadFull(f, head[:])
+	return v.holds(size, head[:n])
+}
+
+// openCIFAR finds a set in one of its versions or as shards, which are in a folder with the set's name.
+func openCIFAR(set string, o Options) (*Set, error) {
+	var versions []*cifar
+	for _, v := range cifars {
+		if v.set == set {
+			versions = append(versions, v)
+		}
+	}
 	var dirs []string
 	for _, d := range dataDirs(o) {
-		dirs = append(dirs, d, filepath.Join(d, "cifar10"), filepath.Join(d, "cifar-10-batches-bin"))
+		dirs = append(dirs, d, filepath.Join(d, set))
+		for _, v := range versions {
+			dirs = append(dirs, filepath.Join(d, v.folder))
+		}
 	}
 	for _, dir := range dirs {
 		entries, _ := os.ReadDir(dir)
 		for _, e := range entries {
-			name := strings.ToLower(e.Name())
-			switch {
-			case name == cifarArchive:
-				return openCIFARArchive(filepath.Join(dir, e.Name()), o)
-			case cifarFile(name, o.Test), isShard(name) && filepath.Base(dir) == "cifar10":
-				s, err := openFolder(dir, o)
-				if err != nil {
-					return nil, err
+			file, name := filepath.Join(dir, e.Name()), strings.ToLower(e.Name())
+			for _, v := range versions {
+				switch {
+				case name == v.archive:
+					return v.openArchive(file, o)
+				case v.part(name) == o.wanted() && v.mayBe(file):
+					return v.openFolder(dir, o)
 				}
-				if len(s.classes) != len(cifarClasses) {
-					s.Close()
-					return nil, fmt.Errorf("%s: want the %d classes of CIFAR-10, it has %d", quote.Path(dir), len(cifarClasses), len(s.classes))
-				}
-				s.name, s.classes = "cifar10", cifarClasses
-				return s, nil
+			}
+			if isShard(name) && filepath.Base(dir) == set {
+				return openCIFARShards(dir, versions[0], o)
 			}
 		}
 	}
-	return nil, fmt.Errorf("cifar10: no data_batch_*.bin, %s or cifar10 folder of shards in %s: get the binary version from https://www.cs.toronto.edu/~kriz/%s and put it into one of these folders, or give its path",
-		cifarArchive, strings.Join(dirs, ", "), cifarArchive)
+	return nil, fmt.Errorf("%s: no %s, %s, folder %s or %s, or %s folder of shards in %s: get %s from https://www.cs.toronto.edu/~kriz/%s and put it into one of these folders, or give its path",
+		set, versions[0].archive, versions[1].archive, versions[0].folder, versions[1].folder, set, strings.Join(dirs, ", "), versions[0].archive, versions[0].archive)
 }
 
-// openCIFARFiles reads files of records.
-func openCIFARFiles(paths []string, o Options) (*Set, error) {
-	slices.Sort(paths)
+func openCIFARShards(dir string, v *cifar, o Options) (*Set, error) {
+	s, err := openFolder(dir, o)
+	if err != nil {
+		return nil, err
+	}
+	if len(s.classes) != v.n {
+		s.Close()
+		return nil, fmt.Errorf("%s: want the %d classes of %s, it has %d", quote.Path(dir), v.n, v.set, len(s.classes))
+	}
+	s.name = v.set
+	if v.classes != nil {
+		s.classes = v.classes
+	}
+	return s, nil
+}
+
+// openFolder reads the files of a split in a folder.
+func (v *cifar) openFolder(dir string, o Options) (*Set, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, err
+	}
+	var files []string
+	for _, e := range entries {
+		if file := filepath.Join(dir, e.Name()); v.part(strings.ToLower(e.Name())) == o.wanted() && v.mayBe(file) {
+			files = append(files, file)
+		}
+	}
+	if files == nil {
+		return nil, noSplit(dir, o)
+	}
+	return v.openFiles(files, o)
+}
+
+// openFiles reads files of one version that lie in one folder.
+func (v *cifar) openFiles(files []string, o Options) (*Set, error) {
+	slices.Sort(files)
 	t := &table{c: 3, h: 32, w: 32}
-	for _, path := range paths {
-		f, size, err := plainfile.Open(path)
+	for _, file := range files {
+		if err := fromFile(file, func(r io.Reader, size int64) error { return v.append(t, r, size) }); err != nil {
+			return nil, err
+		}
+	}
+	var names []string
+	file := filepath.Join(filepath.Dir(files[0]), v.names)
+	if _, err := os.Stat(file); err == nil {
+		err := fromFile(file, func(r io.Reader, _ int64) (err error) {
+			names, err = v.classNames(r)
+			return err
+		})
 		if err != nil {
 			return nil, err
 		}
-		err = t.appendCIFAR(f, size)
-		f.Close()
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
-		}
 	}
-	return newSet("cifar10", t, cifarClasses, o)
+	return v.newSet(t, names, o)
 }
 
-// appendCIFAR reads records to the end of r, which is said to have so many bytes.
-func (t *table) appendCIFAR(r io.Reader, size int64) error {
-	if more := size / cifarRecord; int64(len(t.labels))+more > maxRecords {
-		return fmt.Errorf("it has %d records, after %d: at most %d are read: for larger sets write image files into a folder for each class", more, len(t.labels), maxRecords)
+// fromFile reads a plain file.
+func fromFile(file string, read func(r io.Reader, size int64) error) error {
+	f, size, err := plainfile.Open(file)
+	if err != nil {
+		return err
 	}
-	t.pixels = slices.Grow(t.pixels, int(size/cifarRecord)*(cifarRecord-1))
-	buf, record := bufio.NewReaderSize(r, 64<<10), make([]byte, cifarRecord)
+	defer f.Close()
+	if err := read(f, size); err != nil {
+		return fmt.Errorf("%s: %w", quote.Path(file), err)
+	}
+	return nil
+}
+
+// newSet makes a set of what was read. names are those of a file; nil: there is none.
+func (v *cifar) newSet(t *table, names []string, o Options) (*Set, error) {
+	classes, note := v.classes, ""
+	switch {
+	case len(names) == v.n:
+		classes = names
+	case names != nil:
+		note = fmt.Sprintf("%s names %d classes where there are %d: these names are not used", v.names, len(names), v.n)
+	case classes == nil:
+		note = fmt.Sprintf("there is no file %s: the classes are called by their numbers", v.names)
+	}
+	if classes == nil {
+		classes = numbered(v.n)
+	}
+	s, err := newSet(v.set, t, classes, o)
+	if err != nil {
+		return nil, err
+	}
+	if v.set == "cifar100" {
+		s.note("the %d fine classes of CIFAR-100 are used, not the 20 coarse ones", v.n)
+	}
+	if note != "" {
+		s.note("%s", note)
+	}
+	return s, nil
+}
+
+// append reads a file of images, which is said to have so many bytes.
+func (v *cifar) append(t *table, r io.Reader, size int64) error {
+	if v.python {
+		return v.appendPickle(t, r, size)
+	}
+	more := size / int64(v.record())
+	if err := fitsRecords(len(t.labels), more); err != nil {
+		return err
+	}
+	t.pixels = slices.Grow(t.pixels, int(more)*cifarPixels)
+	buf, record := bufio.NewReaderSize(r, 64<<10), make([]byte, v.record())
 	for k := 0; ; k++ {
 		n, err := io.ReadFull(buf, record)
+		label := record[v.labels-1]
 		switch {
 		case errors.Is(err, io.EOF) && k > 0:
 			return nil
 		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-			return fmt.Errorf("want a whole number of CIFAR-10 records of %d bytes, got %d and %d bytes", cifarRecord, k, n)
+			return fmt.Errorf("want a whole number of %s records of %d bytes, got %d and %d bytes", v.set, v.record(), k, n)
 		case err != nil:
 			return err
-		case int(record[0]) >= len(cifarClasses):
-			return fmt.Errorf("not a CIFAR-10 binary, or a damaged one: record %d has label %d, want 0 to 9", k, record[0])
+		case int(label) >= v.n:
+			return fmt.Errorf("not a %s binary, or a damaged one: record %d has label %d, want 0 to %d", v.set, k, label, v.n-1)
 		case len(t.labels) == maxRecords:
 			return fmt.Errorf("at most %d records are read", maxRecords)
 		}
-		t.labels, t.pixels = append(t.labels, record[0]), append(t.pixels, record[1:]...)
+		t.labels, t.pixels = append(t.labels, label), append(t.pixels, record[v.labels:]...)
 	}
 }
 
-// holdsCIFAR tells whether an archive is the binary version of CIFAR-10, by the names of its first members.
-func holdsCIFAR(file string) (bool, error) {
+// fitsRecords refuses more records than a set has, after those that were read.
+func fitsRecords(read int, more int64) error {
+	if int64(read)+more > maxRecords {
+		return fmt.Errorf("it has %d records, after %d: at most %d are read: for larger sets write image files into a folder for each class", more, read, maxRecords)
+	}
+	return nil
+}
+
+// classNames reads the file that names the classes.
+func (v *cifar) classNames(r io.Reader) ([]string, error) {
+	data, err := io.ReadAll(io.LimitReader(r, maxText+1))
+	switch {
+	case err != nil:
+		return nil, err
+	case len(data) > maxText:
+		return nil, fmt.Errorf("it has over %d KiB: want the names of %d classes", maxText>>10, v.n)
+	case v.python:
+		return v.pickledNames(data)
+	}
+	names := []string{}
+	for line := range strings.Lines(string(data)) {
+		if line = strings.TrimSpace(line); line != "" {
+			names = append(names, line)
+		}
+	}
+	return names, nil
+}
+
+// cifarNamed finds the version whose archive has a name.
+func cifarNamed(name string) *cifar {
+	for _, v := range cifars {
+		if name == v.archive {
+			return v
+		}
+	}
+	return nil
+}
+
+// cifarArchive tells which version an archive is, by the names of its first members; nil: none.
+func cifarArchive(file string) (*cifar, error) {
+	if v := cifarNamed(base(file)); v != nil {
+		return v, nil
+	}
 	f, err := openMaybeGzip(file)
 	if err != nil {
-		return false, err
+		return nil, err
 	}
 	defer f.Close()
 	t := tar.NewReader(f)
-	for range 4 {
+	for range 8 {
 		h, err := t.Next()
 		if err != nil {
-			return false, nil // whoever reads it all will say what is wrong
+			return nil, nil // whoever reads it all will say what is wrong
 		}
-		if base := path.Base(h.Name); cifarFile(base, false) || cifarFile(base, true) {
-			return true, nil
+		for _, v := range cifars {
+			if h.Typeflag != tar.TypeReg || v.part(path.Base(h.Name)) == neither {
+				continue
+			}
+			var head [2]byte
+			if n, _ := io.ReadFull(t, head[:]); v.holds(h.Size, head[:n]) {
+				return v, nil
+			}
+			break
 		}
 	}
-	return false, nil
+	return nil, nil
 }
 
-// openCIFARArchive reads a split out of the archive that CIFAR-10 comes in.
-func openCIFARArchive(file string, o Options) (*Set, error) {
+// openArchive reads a split out of the archive that a version comes in.
+func (v *cifar) openArchive(file string, o Options) (*Set, error) {
 	f, err := openMaybeGzip(file)
 	if err != nil {
 		return nil, err
@@ -134,55 +373,51 @@ func openCIFARArchive(file string, o Options) (*Set, error) {
 	defer f.Close()
 	parts := map[string]*table{}
 	var names []string
-	records := int64(0)
+	records := 0
 	for m, err := range members(f, nil) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", quote.Path(file), err)
 		}
 		name := path.Base(m.name)
-		if !cifarFile(name, o.Test) {
+		if hidden(name) || v.part(name) != o.wanted() && name != v.names {
 			continue
 		}
-		if parts[name] != nil {
-			return nil, fmt.Errorf("%s: two members are named %s", quote.Path(file), quote.Text(name))
+		fail := func(err error) (*Set, error) {
+			return nil, fmt.Errorf("%s: %s: %w", quote.Path(file), quote.Text(m.name), err)
 		}
-		if records += m.size / cifarRecord; records > maxRecords {
-			return nil, fmt.Errorf("%s: %s: %d records with those before: at most %d are read", quote.Path(file), quote.Text(name), records, maxRecords)
+		switch {
+		case m.link != "":
+			return fail(m.refused())
+		case name == v.names:
+			if names, err = v.classNames(m); err != nil {
+				return fail(err)
+			}
+			continue
+		case parts[name] != nil:
+			return fail(errors.New("two members have this name"))
 		}
-		parts[name], names = &table{}, append(names, name)
-		if err := parts[name].appendCIFAR(m, m.size); err != nil {
-			return nil, fmt.Errorf("%s: %s: %w", quote.Path(file), quote.Text(name), err)
+		if !v.python {
+			if err := fitsRecords(records, m.size/int64(v.record())); err != nil {
+				return fail(err)
+			}
 		}
+		t := &table{}
+		if err := v.append(t, m, m.size); err != nil {
+			return fail(err)
+		}
+		if records += len(t.labels); records > maxRecords {
+			return fail(fitsRecords(records-len(t.labels), int64(len(t.labels))))
+		}
+		parts[name] = t
 	}
-	if names == nil {
+	if len(parts) == 0 {
 		return nil, noSplit(file, o)
 	}
 	// In the order of the names, so that an image has the same number in the archive and in a folder.
-	slices.Sort(names)
 	t := &table{c: 3, h: 32, w: 32}
-	for _, n := range names {
+	for _, n := range slices.Sorted(maps.Keys(parts)) {
 		t.labels, t.pixels = append(t.labels, parts[n].labels...), append(t.pixels, parts[n].pixels...)
 		delete(parts, n)
 	}
-	return newSet("cifar10", t, cifarClasses, o)
-}
-
-// pythonCIFAR tells by a file's name (in lower case) whether it is of CIFAR's version for Python, which is made of pickles.
-func pythonCIFAR(name string) bool {
-	return strings.HasSuffix(name, "-python.tar.gz") && strings.HasPrefix(name, "cifar") || name == "cifar-10-batches-py" || name == "cifar-100-python" ||
-		strings.HasPrefix(name, "data_batch_") && path.Ext(name) == ""
-}
-
-// cifar100 tells whether it is of CIFAR-100's binary version, whose records have two labels.
-func cifar100(name string) bool {
-	return name == "cifar-100-binary.tar.gz" || name == "cifar-100-binary"
-}
-
-// notBinaryCIFAR says which version is read.
-func notBinaryCIFAR(file string) error {
-	if cifar100(strings.ToLower(filepath.Base(file))) {
-		return fmt.Errorf("%s: this is CIFAR-100, which is not read: write its images as files into a folder for each class", quote.Path(file))
-	}
-	return fmt.Errorf("%s: this is CIFAR's version for Python (pickles), which is not read: get the binary version of CIFAR-10 from https://www.cs.toronto.edu/~kriz/%s",
-		quote.Path(file), cifarArchive)
+	return v.newSet(t, names, o)
 }

@@ -1,6 +1,9 @@
 package dataset
 
-import "path/filepath"
+import (
+	"fmt"
+	"path/filepath"
+)
 
 // Counts returns the number of images of each class; nil without labels.
 func (s *Set) Counts() []int {
@@ -31,8 +34,18 @@ func (s *Set) Folders() int {
 
 // LeftOut counts the files that look like images, by their names, and are in formats that are not read: "2 .avif, 1 .heic", or "".
 func (s *Set) LeftOut() string {
-	if f, ok := s.src.(*folder); ok {
-		return countsOf(f.leftOut)
+	switch src := s.src.(type) {
+	case *folder:
+		return countsOf(src.leftOut)
+	case *shards:
+		return countsOf(src.leftOut)
 	}
 	return ""
+}
+
+// Notices are what was decided about the data that whoever gave it may want to know, a sentence each.
+func (s *Set) Notices() []string { return s.notices }
+
+func (s *Set) note(format string, args ...any) {
+	s.notices = append(s.notices, fmt.Sprintf(format, args...))
 }

@@ -90,6 +90,7 @@ type Set struct {
 	as      bool // whether pixels of a table are returned as they are
 	square  int  // resolution asked for; 0: images must be of the set's size
 	cache   *cache
+	notices []string
 
 	mu      sync.Mutex
 	corrupt map[int]*CorruptError

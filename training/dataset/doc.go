@@ -1,5 +1,5 @@
-// Package dataset reads images for training: the embedded emoji, IDX files, CIFAR-10 binaries, folders of images and
-// WebDataset shards, behind one interface, and a [Loader] that decodes beside training.
+// Package dataset reads images for training: the embedded emoji, IDX files, CIFAR-10 and CIFAR-100, folders of images
+// and WebDataset shards, behind one interface, and a [Loader] that decodes beside training.
 //
 // It is plain Go and makes no tensors: a loader's goroutines hand over bytes.
 //

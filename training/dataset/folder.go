@@ -38,6 +38,28 @@ type folder struct {
 	labels []int    // nil: none
 	// leftOut counts files that look like images and are in formats that are not read, by their extension.
 	leftOut map[string]int
+	packed  string // a file that holds images in a form that is not read, the first of them
+}
+
+// onlyOthers is an error of data whose images are all in formats that are not read.
+func onlyOthers(name string, leftOut map[string]int) error {
+	return fmt.Errorf("%s: no images of a format that is read (%s), only %s: convert them", quote.Path(name), strings.Join(imageExtensions, ", "), countsOf(leftOut))
+}
+
+// packedExtensions are of files that hold images in a form that is not read.
+var packedExtensions = []string{".parquet", ".arrow", ".zip", ".7z", ".rar", ".npz", ".npy", ".mdb", ".tfrecord", ".h5", ".hdf5", ".mat"}
+
+// repack says what to do with such a file.
+func repack(file string) error {
+	switch ext := strings.ToLower(filepath.Ext(file)); ext {
+	case ".parquet", ".arrow":
+		return fmt.Errorf(`%s: this is a data set of Hugging Face's datasets library (%s), which is not read: write its images as files, a folder for each class, in Python: `+
+			`for i, x in enumerate(datasets.load_dataset("NAME", split="train")): os.makedirs(f"out/{x['label']}", exist_ok=True); x["image"].save(f"out/{x['label']}/{i}.png")`, quote.Path(file), ext)
+	case ".zip", ".7z", ".rar":
+		return fmt.Errorf("%s: archives of this kind are not read: unpack it and give the folder", quote.Path(file))
+	default:
+		return fmt.Errorf("%s: files of the kind %s are not read: write the images as files, a folder for each class", quote.Path(file), ext)
+	}
 }
 
 // maxDepth ends the descent where symbolic links go in a circle.
@@ -49,11 +71,14 @@ func openImages(name, dir string, o Options) (*Set, error) {
 	if err := f.list(".", 0); err != nil {
 		return nil, err
 	}
-	if n := len(f.leftOut); len(f.paths) == 0 && n > 0 {
-		return nil, fmt.Errorf("%s: no images of a format that is read (%s), only %s: convert them", quote.Path(dir), strings.Join(imageExtensions, ", "), countsOf(f.leftOut))
-	}
-	if len(f.paths) == 0 {
-		return nil, fmt.Errorf("%s: no images (%s), CIFAR-10 binaries, IDX files or shards in it", quote.Path(dir), strings.Join(imageExtensions, ", "))
+	switch {
+	case len(f.paths) > 0:
+	case len(f.leftOut) > 0:
+		return nil, onlyOthers(dir, f.leftOut)
+	case f.packed != "":
+		return nil, repack(f.packed)
+	default:
+		return nil, fmt.Errorf("%s: no images (%s), files of CIFAR, IDX files or shards in it", quote.Path(dir), strings.Join(imageExtensions, ", "))
 	}
 	var classes []string
 	if !slices.ContainsFunc(f.paths, func(p string) bool { return filepath.Dir(p) == "." }) {
@@ -103,8 +128,11 @@ func (f *folder) list(sub string, depth int) error {
 		case isImage(path):
 			f.paths = append(f.paths, path)
 		default:
-			if ext := strings.ToLower(filepath.Ext(path)); slices.Contains(otherExtensions, ext) {
+			ext := strings.ToLower(filepath.Ext(path))
+			if slices.Contains(otherExtensions, ext) {
 				f.leftOut[ext]++
+			} else if slices.Contains(packedExtensions, ext) && f.packed == "" {
+				f.packed = filepath.Join(f.dir, path)
 			}
 		}
 	}

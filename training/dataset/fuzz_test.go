@@ -10,7 +10,7 @@ import (
 )
 
 // The kinds of files that FuzzOpen knows.
-var fuzzNames = []string{"train-images-idx3-ubyte", "data_batch_1.bin", "x.tar", "x.tar.gz", "0.png"}
+var fuzzNames = []string{"train-images-idx3-ubyte", "data_batch_1.bin", "x.tar", "x.tar.gz", "0.png", "data_batch_1"}
 
 // FuzzOpen looks for files that crash a reader, make it allocate what is not there, or are accepted though they are
 // inconsistent. The kind chooses how the data is read; images are read as members of a folder, and gzip is put around an
@@ -37,6 +37,7 @@ func FuzzOpen(f *testing.F) {
 		add(kind, tarOf(f, "../0.png", image))
 		add(kind, tarOf(f, "data_batch_1.bin", "x"))
 	}
+	add(5, read(f, filepath.Join("testdata", "cifar", "protocol5")))
 	images, _ := filepath.Glob("testdata/*/*.*")
 	for _, path := range images {
 		add(4, read(f, path))

@@ -102,7 +102,7 @@ func cifarOf(labels ...byte) []byte {
 	var b []byte
 	for _, l := range labels {
 		b = append(b, l)
-		b = append(b, bytes.Repeat([]byte{10 * l}, cifarRecord-1)...)
+		b = append(b, bytes.Repeat([]byte{10 * l}, cifarPixels)...)
 	}
 	return b
 }

@@ -65,12 +65,16 @@ func openIDX(name, path string, classes []string, o Options) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	if classes, err = t.idxLabels(name, path, classes); err != nil {
+	classes, note, err := t.idxLabels(name, path, classes)
+	if err != nil {
 		return nil, errors.Join(err, t.Close())
 	}
 	s, err := newSet(name, t, classes, o)
 	if err != nil {
 		return nil, errors.Join(err, t.Close())
+	}
+	if note != "" {
+		s.note("%s", note)
 	}
 	return s, nil
 }
@@ -104,15 +108,15 @@ func openIDXImages(path string) (_ *table, err error) {
 	return t, nil
 }
 
-// idxLabels reads the labels beside a file of images, if there are any, and returns the classes' names.
-func (t *table) idxLabels(name, images string, classes []string) ([]string, error) {
+// idxLabels reads the labels beside a file of images, if there are any, and returns the classes' names, and a note on them or "".
+func (t *table) idxLabels(name, images string, classes []string) (_ []string, note string, err error) {
 	path := labelsBeside(images)
 	if path == "" {
-		return nil, nil
+		return nil, "", nil
 	}
 	f, err := openMaybeGzip(path)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	defer f.Close()
 	dims, err := parseIDXHead(f, f.size, 1)
@@ -123,15 +127,15 @@ func (t *table) idxLabels(name, images string, classes []string) ([]string, erro
 		t.labels, err = readIDXData(f, dims)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
+		return nil, "", fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
 	if top := int(slices.Max(t.labels)); top >= len(classes) {
 		if classes != nil {
-			return nil, fmt.Errorf("%s: label %d is out of range: %s has %d classes", quote.Path(path), top, quote.Path(name), len(classes))
+			return nil, "", fmt.Errorf("%s: label %d is out of range: %s has %d classes", quote.Path(path), top, quote.Path(name), len(classes))
 		}
-		classes = numbered(top + 1)
+		classes, note = t.idxClasses(images, top)
 	}
-	return classes, nil
+	return classes, note, nil
 }
 
 // labelsBeside returns the file that goes with a file of images, "" if there is none.

@@ -73,7 +73,7 @@ func TestLabelsOfAnotherNumber(t *testing.T) {
 
 // A set of CIFAR's records is refused by the size of its files and members, before they are read.
 func TestCIFARTooLarge(t *testing.T) {
-	records := func(n int64) int64 { return n * cifarRecord }
+	records := func(n int64) int64 { return n * (1 + cifarPixels) }
 	big := write(t, t.TempDir(), "cifar-10-binary.tar.gz", nil)
 	var b bytes.Buffer
 	w := tar.NewWriter(&b)

@@ -45,20 +45,6 @@ func TestShardNames(t *testing.T) {
 	}
 }
 
-// Versions of CIFAR that are not read are named, with the one that is.
-func TestOtherCIFAR(t *testing.T) {
-	for _, name := range []string{"cifar-10-python.tar.gz", "cifar-10-batches-py/data_batch_1", "cifar-100-python.tar.gz"} {
-		dir := t.TempDir()
-		path := write(t, dir, name, []byte("x"))
-		for _, spec := range []string{dir, path, filepath.Dir(path)} {
-			_, err := Open(spec, Options{})
-			require.ErrorContains(t, err, cifarArchive, "%s", spec)
-		}
-	}
-	_, err := Open(write(t, t.TempDir(), "cifar-100-binary.tar.gz", []byte("x")), Options{})
-	require.ErrorContains(t, err, "CIFAR-100")
-}
-
 // A pipe in a file's place is refused, and nobody waits for its other end.
 func TestLabelsThatAreAPipe(t *testing.T) {
 	dir := t.TempDir()

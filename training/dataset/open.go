@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -16,11 +17,11 @@ import (
 // Open opens a set by name or by path:
 //
 //   - emoji, the set in this package: 1,906 emoji at 32×32, by group;
-//   - fashion-mnist and cifar10, looked for in o.Dir, in $XDG_DATA_HOME/onestep, and where packages put them;
-//   - a folder of images, of class folders with images, of CIFAR-10 binaries, of IDX files, or of shards; with train and
+//   - fashion-mnist, cifar10 and cifar100, looked for in o.Dir, in $XDG_DATA_HOME/onestep, and where packages put them;
+//   - a folder of images, of class folders with images, of CIFAR's files, of IDX files, or of shards; with train and
 //     test (or val) folders in it, the one that o asks for;
-//   - an IDX file of images (labels are found beside it), a CIFAR-10 .bin file or cifar-10-binary.tar.gz, a .tar or
-//     .tar.gz shard, or a pattern such as "train-*.tar" for several.
+//   - an IDX file of images (labels are found beside it), a file of CIFAR-10 or CIFAR-100, binary or for Python, or the archive
+//     that they come in, a .tar or .tar.gz shard, or a pattern such as "train-*.tar" for several.
 func Open(spec string, o Options) (*Set, error) {
 	if err := o.validate(); err != nil {
 		return nil, fmt.Errorf("data: %w", err)
@@ -33,18 +34,18 @@ func Open(spec string, o Options) (*Set, error) {
 }
 
 // Looked lists the sets that are looked for in Options.Dir.
-func Looked() []string { return []string{"fashion-mnist", "cifar10"} }
+func Looked() []string { return []string{"fashion-mnist", "cifar10", "cifar100"} }
 
 func open(spec string, o Options) (*Set, error) {
 	switch spec {
 	case "":
-		return nil, errors.New("want emoji, fashion-mnist, cifar10 or a path, got nothing")
+		return nil, errors.New("want emoji, fashion-mnist, cifar10, cifar100 or a path, got nothing")
 	case "emoji":
 		return openEmoji(o)
 	case "fashion-mnist":
 		return openFashion(o)
-	case "cifar10":
-		return openCIFAR(o)
+	case "cifar10", "cifar100":
+		return openCIFAR(spec, o)
 	}
 	st, err := os.Stat(spec)
 	if err != nil && braces.MatchString(spec) {
@@ -75,7 +76,7 @@ func open(spec string, o Options) (*Set, error) {
 		return openShards(filepath.Base(spec), paths, o)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: no such file or folder, and not one of emoji, fashion-mnist, cifar10", quote.Path(spec))
+		return nil, fmt.Errorf("%s: no such file or folder, and not one of emoji, fashion-mnist, cifar10, cifar100", quote.Path(spec))
 	}
 	switch {
 	case err != nil:
@@ -89,25 +90,28 @@ func open(spec string, o Options) (*Set, error) {
 }
 
 func openFile(path string, o Options) (*Set, error) {
-	if name := base(path); pythonCIFAR(name) || cifar100(name) {
-		return nil, notBinaryCIFAR(path)
-	}
 	if isShard(path) {
-		if found, err := holdsCIFAR(path); err != nil || found {
-			if err != nil {
-				return nil, err
-			}
-			return openCIFARArchive(path, o)
+		if v, err := cifarArchive(path); err != nil {
+			return nil, err
+		} else if v != nil {
+			return v.openArchive(path, o)
 		}
 	}
-	if name := base(path); o.Test && !cifarFile(name, true) && !idxFile(name, true) && !hasPrefix(name, testNames) {
+	v, part := cifarFile(path)
+	if v == nil && strings.EqualFold(filepath.Ext(path), ".bin") { // under a name of one's own
+		v, part = binaryCIFAR(path), o.wanted()
+	}
+	if v != nil {
+		if o.Test && part != test {
+			return nil, noSplit(path, o)
+		}
+		return v.openFiles([]string{path}, o)
+	}
+	if name := base(path); o.Test && !idxFile(name, true) && !hasPrefix(name, testNames) {
 		return nil, noSplit(path, o)
 	}
 	if isShard(path) {
 		return openShards(filepath.Base(path), []string{path}, o)
-	}
-	if strings.EqualFold(filepath.Ext(path), ".bin") {
-		return openCIFARFiles([]string{path}, o)
 	}
 	if isIDX, err := looksLikeIDX(path); err != nil || isIDX {
 		if err != nil {
@@ -118,7 +122,10 @@ func openFile(path string, o Options) (*Set, error) {
 	if isImage(path) {
 		return nil, fmt.Errorf("%s is an image: give the folder that holds it", quote.Path(path))
 	}
-	return nil, fmt.Errorf("%s: want a folder, an IDX file, a CIFAR-10 .bin file, or a .tar or .tar.gz shard", quote.Path(path))
+	if slices.Contains(packedExtensions, strings.ToLower(filepath.Ext(path))) {
+		return nil, repack(path)
+	}
+	return nil, fmt.Errorf("%s: want a folder, an IDX file, a file of CIFAR-10 or CIFAR-100, or a .tar or .tar.gz shard", quote.Path(path))
 }
 
 // openFolder looks at what a folder holds.
@@ -127,26 +134,28 @@ func openFolder(dir string, o Options) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	var bins, idx, shards []string
+	var idx, shards []string
 	var images int
+	var version *cifar
 	folders := map[string]string{}
 	for _, e := range entries {
-		if name := strings.ToLower(e.Name()); pythonCIFAR(name) || cifar100(name) {
-			return nil, notBinaryCIFAR(filepath.Join(dir, e.Name()))
-		}
 		path := filepath.Join(dir, e.Name())
 		switch name := strings.ToLower(e.Name()); {
 		case hidden(name):
 		case isDir(path, e):
 			folders[name] = path
-		case cifarFile(name, false) || cifarFile(name, true):
-			bins = append(bins, path)
+		case isImage(name):
+			images++
 		case idxFile(name, false) || idxFile(name, true):
 			idx = append(idx, path)
 		case isShard(name):
 			shards = append(shards, path)
-		case isImage(name):
-			images++
+		default:
+			v, _ := cifarFile(path)
+			if v != nil && version != nil && v != version {
+				return nil, fmt.Errorf("%s holds files of %s and of %s: give a folder that holds one of them", quote.Path(dir), version.folder, v.folder)
+			}
+			version = cmp.Or(version, v)
 		}
 	}
 	if shards != nil && images > 0 {
@@ -154,11 +163,8 @@ func openFolder(dir string, o Options) (*Set, error) {
 	}
 	name := filepath.Base(filepath.Clean(dir))
 	switch {
-	case bins != nil:
-		if bins = slices.DeleteFunc(bins, func(p string) bool { return !cifarFile(base(p), o.Test) }); len(bins) == 0 {
-			return nil, noSplit(dir, o)
-		}
-		return openCIFARFiles(bins, o)
+	case version != nil:
+		return version.openFolder(dir, o)
 	case idx != nil:
 		if idx = slices.DeleteFunc(idx, func(p string) bool { return !idxFile(base(p), o.Test) }); len(idx) == 0 {
 			return nil, noSplit(dir, o)
@@ -169,8 +175,13 @@ func openFolder(dir string, o Options) (*Set, error) {
 		}
 		return openIDX(name, idx[0], nil, o)
 	case shards != nil:
-		if len(shards) == 1 && base(shards[0]) == cifarArchive {
-			return openCIFARArchive(shards[0], o)
+		for _, file := range shards {
+			v := cifarNamed(base(file))
+			if v != nil && len(shards) > 1 {
+				return nil, fmt.Errorf("%s holds several archives: give one of them, such as %s", quote.Path(dir), quote.Path(file))
+			} else if v != nil {
+				return v.openArchive(file, o)
+			}
 		}
 		of := func(names []string) []string {
 			return slices.DeleteFunc(slices.Clone(shards), func(p string) bool { return !hasPrefix(base(p), names) })
@@ -186,8 +197,10 @@ func openFolder(dir string, o Options) (*Set, error) {
 		}
 		return openShards(name, shards, o)
 	}
-	if sub, ok := folders["cifar-10-batches-bin"]; ok {
-		return openFolder(sub, o)
+	for _, v := range cifars {
+		if sub, ok := folders[v.folder]; ok && images == 0 {
+			return openFolder(sub, o)
+		}
 	}
 	if sub, ok := splitFolder(folders, o); ok {
 		return openFolder(sub, withoutSplit(o))

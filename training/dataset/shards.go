@@ -1,6 +1,7 @@
 package dataset
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -29,6 +30,8 @@ type shards struct {
 	held    [][]byte   // [len(paths)]; the members' contents, one after the other
 	samples []sample
 	memory  int64 // bytes that held and samples take
+	// leftOut counts images in formats that are not read, by their extension.
+	leftOut map[string]int
 }
 
 // sample is an encoded image and what comes with it.
@@ -42,6 +45,7 @@ type sample struct {
 	json  extent
 	class int
 	from  origin // where the class is from
+	other bool   // it has an image in a format that is not read
 }
 
 type origin byte
@@ -57,11 +61,16 @@ type extent struct{ at, size int64 }
 
 func openShards(name string, paths []string, o Options) (*Set, error) {
 	slices.Sort(paths)
-	s := &shards{paths: paths, open: make([]*os.File, len(paths)), held: make([][]byte, len(paths))}
+	s := &shards{paths: paths, open: make([]*os.File, len(paths)), held: make([][]byte, len(paths)), leftOut: map[string]int{}}
 	for i, p := range paths {
 		if err := s.index(i); err != nil {
 			return nil, errors.Join(fmt.Errorf("%s: %w", quote.Path(p), err), s.Close())
 		}
+	}
+	// A sample whose image is in a format that is not read is left out with it.
+	s.samples = slices.DeleteFunc(s.samples, func(x sample) bool { return x.other && x.ext == "" })
+	if len(s.samples) == 0 && len(s.leftOut) > 0 {
+		return nil, errors.Join(onlyOthers(name, s.leftOut), s.Close())
 	}
 	classes, err := s.classes()
 	if err != nil {
@@ -102,7 +111,10 @@ func (s *shards) indexTar(shard int, r io.Reader, seek io.Seeker) error {
 		if !ok || field != "" && (ext == "cls" || ext == "json") {
 			continue
 		}
-		if !slices.Contains(imageExtensions, "."+ext) && ext != "cls" && ext != "txt" && ext != "json" {
+		other := slices.Contains(otherExtensions, "."+ext)
+		if other {
+			s.leftOut["."+ext]++
+		} else if !slices.Contains(imageExtensions, "."+ext) && ext != "cls" && ext != "txt" && ext != "json" {
 			continue
 		}
 		i, ok := byKey[key]
@@ -113,13 +125,22 @@ func (s *shards) indexTar(shard int, r io.Reader, seek io.Seeker) error {
 			s.memory += int64(unsafe.Sizeof(sample{})) + int64(len(key))
 		}
 		x := &s.samples[i]
+		if other {
+			x.other = true
+			continue
+		}
 		if field != "" && (ext == "txt" && x.text != (extent{}) || ext != "txt" && x.ext != "" && x.field == "") {
 			continue // the plain one counts: s0.jpg and not s0.mask.png
 		}
 		if field == "" && x.field != "" && ext != "txt" && ext != "cls" && ext != "json" {
 			x.ext, x.field, x.image = "", "", extent{}
 		}
-		if err := s.add(x, m, ext, seek == nil); err != nil {
+		if m.link != "" {
+			err = s.link(x, m, ext, byKey)
+		} else {
+			err = s.add(x, m, ext, seek == nil)
+		}
+		if err != nil {
 			return err
 		}
 		if ext != "txt" && ext != "cls" && ext != "json" {
@@ -127,6 +148,45 @@ func (s *shards) indexTar(shard int, r io.Reader, seek io.Seeker) error {
 		}
 	}
 	return nil
+}
+
+// link gives a sample what a hard link is to: the image or the text of another sample, or its own.
+func (s *shards) link(x *sample, m member, ext string, byKey map[string]int) error {
+	key, field, toExt, ok := memberName(m.link)
+	i, found := byKey[key]
+	if !ok || !found || toExt != ext {
+		return m.refused()
+	}
+	to := s.samples[i]
+	var place extent
+	switch ext {
+	case "cls":
+		if to.from != fromCLS {
+			return m.refused()
+		}
+		if x.from == fromCLS {
+			return fmt.Errorf("%s is there twice", quote.Text(m.name))
+		}
+		x.class, x.from = to.class, fromCLS
+		return nil
+	case "txt":
+		place = to.text
+	case "json":
+		place = to.json
+	default:
+		if to.ext == ext && to.field == field {
+			place = to.image
+		}
+	}
+	if place == (extent{}) {
+		return m.refused()
+	}
+	data, err := s.read(x.shard, place)
+	if err != nil {
+		return err
+	}
+	m.Reader, m.at, m.size = bytes.NewReader(data), place.at, place.size
+	return s.add(x, m, ext, false)
 }
 
 // add puts a member where it belongs in its sample.

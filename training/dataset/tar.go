@@ -17,9 +17,20 @@ import (
 type member struct {
 	io.Reader
 	name string
-	at   int64 // of its content, from the archive's beginning
+	link string // the member that it is a hard link to, whose content is its own; "": it has a content
+	at   int64  // of its content, from the archive's beginning
 	size int64
 }
+
+// refused says what to do about a hard link that cannot be followed.
+func (m member) refused() error { return refusedLink(m.name, m.link) }
+
+func refusedLink(name, to string) error {
+	return fmt.Errorf("%s is a link to %s: make the archive with tar --hard-dereference --dereference, which stores the file", quote.Quoted(name), quote.Quoted(to))
+}
+
+// inside is a member's name as it lies in the archive.
+func inside(name string) string { return path.Clean(strings.TrimLeft(name, "/")) }
 
 // counted knows how much has been read of an archive.
 type counted struct {
@@ -36,7 +47,7 @@ func (c *counted) Read(p []byte) (int, error) {
 const block = 512
 
 // members lists the files of a tar archive, and errors if it is damaged or truncated, or holds what a data set has no use
-// for: links, sparse files, names that lead out of the archive. With seek, which must be the archive's own, contents that
+// for: symbolic links, sparse files, names that lead out of the archive. With seek, which must be the archive's own, contents that
 // are not read are jumped over.
 func members(r io.Reader, seek io.Seeker) iter.Seq2[member, error] {
 	return func(yield func(member, error) bool) {
@@ -70,7 +81,7 @@ func members(r io.Reader, seek io.Seeker) iter.Seq2[member, error] {
 				end = at()
 				continue
 			}
-			m := member{t, path.Clean(strings.TrimLeft(h.Name, "/")), at(), h.Size}
+			m := member{Reader: t, name: inside(h.Name), at: at(), size: h.Size}
 			sparse := h.Typeflag == tar.TypeGNUSparse
 			for key := range h.PAXRecords {
 				sparse = sparse || strings.HasPrefix(key, "GNU.sparse.")
@@ -78,16 +89,19 @@ func members(r io.Reader, seek io.Seeker) iter.Seq2[member, error] {
 			switch {
 			case sparse:
 				err = fmt.Errorf("%s is a sparse file", quote.Quoted(h.Name))
-			case h.Typeflag == tar.TypeLink || h.Typeflag == tar.TypeSymlink:
-				err = fmt.Errorf("%s is a link to %s: make the archive with tar --hard-dereference --dereference, which stores the file", quote.Quoted(h.Name), quote.Quoted(h.Linkname))
-			case h.Typeflag != tar.TypeReg:
-				err = fmt.Errorf("%s is neither a file nor a folder but a link or a device", quote.Quoted(h.Name))
+			case h.Typeflag == tar.TypeSymlink:
+				err = refusedLink(h.Name, h.Linkname)
+			case h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeLink:
+				err = fmt.Errorf("%s is neither a file nor a folder but a device or a pipe", quote.Quoted(h.Name))
 			case !fs.ValidPath(m.name) || m.name == ".":
 				err = fmt.Errorf("%s is a name that leads out of the archive", quote.Quoted(h.Name))
 			}
 			if err != nil {
 				yield(member{}, fmt.Errorf("refused archive: %w", err))
 				return
+			}
+			if h.Typeflag == tar.TypeLink { // such archives come from folders in which a file has two names, and from some tools that find equal files
+				m.link, m.size = inside(h.Linkname), 0
 			}
 			end = m.at + (m.size+block-1)/block*block
 			if !yield(m, nil) {

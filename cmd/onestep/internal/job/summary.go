@@ -19,12 +19,13 @@ type DataSummary struct {
 	StepsPerEpoch float64
 	Epochs        float64 // of the whole run
 	LeftOut       string  // image files in formats that are not read, such as "2 .avif, 1 .heic"
+	Notices       []string
 }
 
 // summary counts what is in the data.
 func (o Train) summary(data *dataset.Set) DataSummary {
 	c, h, _ := data.Shape()
-	d := DataSummary{Name: data.Name(), Images: data.Len(), Folders: data.Folders(), Side: h, Colors: c, Conditional: o.Classes, LeftOut: data.LeftOut()}
+	d := DataSummary{Name: data.Name(), Images: data.Len(), Folders: data.Folders(), Side: h, Colors: c, Conditional: o.Classes, LeftOut: data.LeftOut(), Notices: data.Notices()}
 	d.StepsPerEpoch = float64(data.Len()) / float64(o.Batch)
 	d.Epochs = float64(o.Steps) / d.StepsPerEpoch
 	for i, n := range data.Counts() {

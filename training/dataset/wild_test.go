@@ -1,0 +1,132 @@
+package dataset
+
+import (
+	"archive/tar"
+	"bytes"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// linked is an archive of members, of which those that begin with "=" are hard links to what follows.
+func linked(t testing.TB, pairs ...any) []byte {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for i := 0; i < len(pairs); i += 2 {
+		h := tar.Header{Name: pairs[i].(string), Mode: 0o644, Typeflag: tar.TypeReg}
+		data, ok := pairs[i+1].([]byte)
+		if text, is := pairs[i+1].(string); is {
+			if to, link := strings.CutPrefix(text, "="); link {
+				h.Typeflag, h.Linkname = tar.TypeLink, to
+			} else {
+				data, ok = []byte(text), true
+			}
+		}
+		if ok {
+			h.Size = int64(len(data))
+		}
+		require.NoError(t, w.WriteHeader(&h))
+		_, err := w.Write(data)
+		require.NoError(t, err)
+	}
+	require.NoError(t, w.Close())
+	return b.Bytes()
+}
+
+// Hard links in shards are what they are links to: images, captions, classes and descriptions, in plain and gzipped archives.
+func TestShardsHardLinks(t *testing.T) {
+	img := plain(grey(7), 4, 4)
+	archive := linked(t,
+		"a/0.png", img, "a/0.txt", "a cat", "a/0.cls", "1", "a/0.json", `{"caption": "x"}`,
+		"a/1.png", "=a/0.png", "a/1.txt", "=./a/0.txt", "a/1.cls", "=/a/0.cls", "a/1.json", "=a/0.json",
+		"a/2.png", "=a/1.png", "a/2.cls", "0", // a link to a link
+		"b.in.png", "=a/0.png", "b.cls", "=a/1.cls")
+	for name, data := range map[string][]byte{"x.tar": archive, "x.tar.gz": gzipped(archive)} {
+		s := opened(t, write(t, t.TempDir(), name, data), Options{})
+		first, labels := values(t, s)
+		require.Equal(t, []int{7, 7, 7, 7}, first, name)
+		require.Equal(t, []int{1, 1, 0, 1}, labels, name)
+		caption, err := s.Caption(1)
+		require.NoError(t, err)
+		require.Equal(t, "a cat", caption, name)
+		id, err := s.Identity()
+		require.NoError(t, err)
+		require.Contains(t, id, "4 images")
+	}
+	for _, c := range [][]any{
+		{"0.png", "=1.png", "1.png", img},                          // of what comes later, which tar does not make
+		{"0.png", img, "1.jpg", "=0.png"},                          // of another format
+		{"0.png", img, "1.png", "=0.gif"},                          // of what is not there
+		{"0.png", img, "0.cls", "1", "1.cls", "=0.txt"},            // likewise
+		{"0.png", img, "1.png", img, "1.cls", "=0.cls"},            // of a class that is not there
+		{"0.png", img, "1.png", "=README"},                         // of what is no member of a sample
+		{"data_batch_1.bin", "=x", "data_batch_2.bin", cifarOf(1)}, // which CIFAR does not have
+	} {
+		_, err := Open(write(t, t.TempDir(), "x.tar", linked(t, c...)), Options{})
+		require.ErrorContains(t, err, "--hard-dereference", "%v", c[0])
+	}
+	_, err := Open(write(t, t.TempDir(), "x.tar", linked(t, "0.png", img, "0.cls", "1", "1.cls", "0", "1.cls", "=0.cls")), Options{})
+	require.ErrorContains(t, err, "twice")
+}
+
+// Images in shards whose formats are not read are counted, and their samples are left out.
+func TestShardsLeaveOut(t *testing.T) {
+	img := plain(grey(7), 4, 4)
+	archive := tarOf(t, "0.png", img, "0.txt", "a", "1.avif", "x", "1.txt", "b", "2.HEIC", "x", "3.png", img, "3.tif", "x", "__MACOSX/4.tif", "x", "._5.avif", "x")
+	for name, data := range map[string][]byte{"x.tar": archive, "x.tar.gz": gzipped(archive)} {
+		s := opened(t, write(t, t.TempDir(), name, data), Options{})
+		require.Equal(t, 2, s.Len(), name)
+		require.Equal(t, "1 .avif, 1 .heic, 1 .tif", s.LeftOut(), name)
+		first, _ := values(t, s)
+		require.Equal(t, []int{7, 7}, first)
+	}
+	// A caption without any image is damage, as before.
+	s := opened(t, write(t, t.TempDir(), "x.tar", tarOf(t, "0.png", img, "1.txt", "b")), Options{})
+	_, err := s.Read(1, make([]byte, s.size()))
+	require.ErrorAs(t, err, new(*CorruptError))
+	_, err = Open(write(t, t.TempDir(), "x.tar", tarOf(t, "1.avif", "x", "1.cls", "1")), Options{})
+	require.ErrorContains(t, err, "only 1 .avif")
+}
+
+// EMNIST's letters have labels from 1 on: no class stands for 0. Classes have the names of the mapping that EMNIST ships.
+func TestEMNIST(t *testing.T) {
+	dir := t.TempDir()
+	images := write(t, dir, "emnist-letters-train-images-idx3-ubyte", idxOf([]byte{1, 2, 3}, 3, 1, 1))
+	write(t, dir, "emnist-letters-train-labels-idx1-ubyte", idxOf([]byte{2, 1, 3}, 3))
+	s := opened(t, images, Options{})
+	_, labels := values(t, s)
+	require.Equal(t, []int{1, 0, 2}, labels)
+	require.Equal(t, []string{"1", "2", "3"}, s.Classes())
+	require.Equal(t, []int{1, 1, 1}, s.Counts())
+	require.Contains(t, strings.Join(s.Notices(), "\n"), "labels 1 to 3")
+	write(t, dir, "emnist-letters-mapping.txt", []byte("1 65 97\n2 66 98\nnonsense\n3 67 99\r\n9 70 102\n"))
+	require.Equal(t, []string{"A", "B", "C"}, opened(t, dir, Options{}).Classes())
+
+	// Of a split whose labels start at 0 nothing changes but the names.
+	digits := t.TempDir()
+	write(t, digits, "emnist-balanced-test-images-idx3-ubyte", idxOf([]byte{1, 2}, 2, 1, 1))
+	write(t, digits, "emnist-balanced-test-labels-idx1-ubyte", idxOf([]byte{0, 2}, 2))
+	write(t, digits, "emnist-balanced-mapping.txt", []byte("0 48\n2 65\n"))
+	s = opened(t, digits, Options{Test: true})
+	require.Equal(t, []string{"0", "1", "A"}, s.Classes())
+	require.Empty(t, s.Notices())
+}
+
+// Data in forms that are not read is named with what to do.
+func TestPackedData(t *testing.T) {
+	for name, want := range map[string]string{
+		"data/train-00000-of-00001.parquet": "Hugging Face", "data-00000-of-00001.arrow": "Hugging Face", "archive.zip": "unpack", "x.npz": "a folder for each class",
+	} {
+		dir := t.TempDir()
+		path := write(t, dir, name, []byte("PAR1"))
+		for _, spec := range []string{dir, path} {
+			_, err := Open(spec, Options{})
+			require.ErrorContains(t, err, want, spec)
+			require.ErrorContains(t, err, path, spec)
+		}
+		write(t, dir, "0.png", plain(grey(7), 4, 4))
+		require.Equal(t, 1, opened(t, filepath.Clean(dir), Options{}).Len(), "images beside it are what was meant")
+	}
+}
