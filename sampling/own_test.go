@@ -23,6 +23,23 @@ func TestOwnSampler(t *testing.T) {
 	require.Empty(t, plan.Notices)
 }
 
+// A spacing without a sampler is the own sampler's, or an error.
+func TestOwnSpacing(t *testing.T) {
+	m := openTiny(t, sd.Options{})
+	for class, want := range map[string]string{"EulerDiscreteScheduler": "euler_karras", "UniPCMultistepScheduler": "unipc_karras", "DEISMultistepScheduler": "deis_karras"} {
+		m.Scheduler = []byte(`{"_class_name": "` + class + `", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}`)
+		plan, err := sampling.TextToImage{Model: m, Spacing: "karras"}.Plan("a cat")
+		require.NoError(t, err)
+		require.Equal(t, want, plan.Method)
+	}
+	m.Scheduler = []byte(`{"_class_name": "DDIMScheduler"}`)
+	_, err := sampling.TextToImage{Model: m, Spacing: "karras"}.Plan("a cat")
+	require.ErrorContains(t, err, `sampler ddim cannot use the spacing "karras"`)
+	plan, err := sampling.TextToImage{Model: m, Spacing: "trailing"}.Plan("a cat")
+	require.NoError(t, err)
+	require.Equal(t, "ddim_trailing", plan.Method)
+}
+
 // No guidance is not the default, and takes no second pass.
 func TestNoGuidance(t *testing.T) {
 	m := openTiny(t, sd.Options{})

@@ -126,6 +126,11 @@ func (d *decision) choose(distilled bool) (err error) {
 			return err
 		}
 	}
+	if d.Spacing != "" {
+		if d.Method, err = scheduler.WithSpacing(d.Method, d.Spacing); err != nil {
+			return err
+		}
+	}
 	d.plan.Method = scheduler.NameOf(d.Method)
 	if d.Steps == 0 && d.Timesteps == nil {
 		d.Steps = 25

@@ -19,6 +19,7 @@ type TextToImage struct {
 	Model *sd.Model
 
 	Method        scheduler.Method // nil: the model's own; see [TextToImage.Plan]
+	Spacing       string           // of the noise levels or timesteps, one of [scheduler.Spacings]; "": the method's
 	Steps         int              // 0: as many as Timesteps, or 4 for LCM and TCD, 25 for others
 	Timesteps     []int            // in place of the method's own, from the noisiest
 	OriginalSteps int              // the grid of LCM's and TCD's timesteps; 0: the model's

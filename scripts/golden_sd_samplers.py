@@ -28,8 +28,11 @@ CLASSES = {"pndm": PNDMScheduler, "ddpm": DDPMScheduler, "lms": LMSDiscreteSched
            "dpm2_a": KDPM2AncestralDiscreteScheduler, "dpmpp_sde": DPMSolverSDEScheduler, "dpmpp_2m_sde": DPMSolverMultistepScheduler,
            "dpmpp_3m_sde": DPMSolverMultistepScheduler, "deis": DEISMultistepScheduler, "euler": EulerDiscreteScheduler,
            "heun": HeunDiscreteScheduler, "dpmpp_2m": DPMSolverMultistepScheduler, "unipc": UniPCMultistepScheduler, "ddim": DDIMScheduler,
-           "euler_a": EulerAncestralDiscreteScheduler}
-OWN = {"dpmpp_2m_sde": dict(algorithm_type="sde-dpmsolver++", solver_order=2), "dpmpp_3m_sde": dict(algorithm_type="sde-dpmsolver++", solver_order=3)}
+           "euler_a": EulerAncestralDiscreteScheduler, "dpmpp_3m": DPMSolverMultistepScheduler, "unipc_bh1": UniPCMultistepScheduler,
+           "dpmpp_2m_sde_heun": DPMSolverMultistepScheduler}
+OWN = {"dpmpp_2m_sde": dict(algorithm_type="sde-dpmsolver++", solver_order=2), "dpmpp_3m_sde": dict(algorithm_type="sde-dpmsolver++", solver_order=3),
+       "dpmpp_3m": dict(solver_order=3), "dpmpp_2m_sde_heun": dict(algorithm_type="sde-dpmsolver++", solver_type="heun"),
+       "unipc_bh1": dict(solver_type="bh1")}
 SPACED = {"karras": dict(use_karras_sigmas=True), "exponential": dict(use_exponential_sigmas=True), "beta": dict(use_beta_sigmas=True),
           "trailing": dict(timestep_spacing="trailing"), "leading": dict(timestep_spacing="leading"), "linspace": dict(timestep_spacing="linspace")}
 torch.set_num_threads(1)
@@ -115,7 +118,8 @@ def run(method, config, steps=0, spacing="", strength=None, timesteps=None):
         start, out = x, []
         if method == "dpmpp_sde":
             sched.noise_sampler = Increments(g)
-        more = dict(generator=g) if method in ("ddpm", "dpm2_a", "dpmpp_2m_sde", "dpmpp_3m_sde", "euler_a", "ddim") else {}
+        more = dict(generator=g) if method in ("ddpm", "dpm2_a", "dpmpp_2m_sde", "dpmpp_3m_sde", "dpmpp_2m_sde_heun", "euler_a",
+                                                   "ddim") else {}
         for t in at:
             x = sched.step(network(sched.scale_model_input(x, t), t), t, x, return_dict=False, **more)[0]
             out.append(x)
@@ -166,6 +170,22 @@ run("dpmpp_2m", dict(SD, final_sigmas_type="sigma_min"), 5, "exponential")
 for spacing in ("karras", "exponential", "beta", "trailing"):
     run("euler_a", SD, 4, spacing)
 run("ddim", dict(SD, clip_sample=False), 4, "trailing")
+
+# The third order, Heun's form and B(h) = h.
+THIRD, KEPT = dict(SD, solver_order=3), dict(SD, final_sigmas_type="sigma_min")
+for method, config in (("dpmpp_3m", SD), ("unipc", THIRD), ("unipc_bh1", dict(KEPT, solver_order=3)), ("unipc_bh1", KEPT), ("deis", THIRD),
+                       ("dpmpp_2m_sde_heun", SD)):  # diffusers' bh1 ends in NaN at a level of 0
+    for n in (1, 2, 3, 7, 16):
+        run(method, config, n)
+    run(method, dict(config, prediction_type="v_prediction"), 5, "karras")
+    run(method, config, 9, strength=0.6)
+run("dpmpp_2m", dict(SD, solver_type="heun"), 6)
+run("dpmpp_3m", KEPT, 16)
+run("dpmpp_3m", dict(KEPT, euler_at_final=True, thresholding=True), 16)
+run("unipc", dict(KEPT, solver_order=3, lower_order_final=False), 8)
+run("unipc_bh1", dict(KEPT, solver_order=1), 4)
+run("unipc", dict(THIRD, solver_type="heun"), 5)  # which is not UniPC's: bh2
+run("deis", dict(THIRD, solver_type="heun", euler_at_final=True), 16)  # which DEIS does not know
 
 quantiles = numpy.array([0.0, 1e-6, 0.001, 0.1, 1 / 3, 0.5, 0.7, 0.99, 0.99999, 1.0])
 tensors["beta.p"] = torch.from_numpy(quantiles)

@@ -181,7 +181,7 @@ func TestGenerateRefuses(t *testing.T) {
 		{"--spacing: want one of karras", append(base, "--spacing", "kl_optimal")},
 		{`--spacing: the sampler lcm takes the timesteps`, append(base, "--sampler", "lcm", "--spacing", "karras")},
 		{`--spacing: the sampler ddim cannot use the spacing "karras"`, append(base, "--sampler", "ddim", "--spacing", "karras")},
-		{"--spacing: goes with --sampler", append(base, "--spacing", "karras")},
+		{`the sampler lcm takes the timesteps`, append(base, "--spacing", "karras")}, // the model's own sampler
 		{"--eta: goes with --sampler tcd or ddim", append(base, "--sampler", "pndm", "--eta", "0.5")},
 		{"51 steps", append(base, "--steps", "51", "--sampler", "lcm")},
 		{"--strength, --shorten and --mask go with --init-image", append(base, "--strength", "0.5")},

@@ -18,7 +18,8 @@ var methods = map[string]string{
 	"dpm++2sa": "dpmpp_2s_a", "dpmpp2sa": "dpmpp_2s_a", "dpmpp2sancestral": "dpmpp_2s_a",
 	"dpm++2m": "dpmpp_2m", "dpmpp2m": "dpmpp_2m", "dpm++sde": "dpmpp_sde", "dpmppsde": "dpmpp_sde",
 	"dpm++2msde": "dpmpp_2m_sde", "dpmpp2msde": "dpmpp_2m_sde", "dpm++3msde": "dpmpp_3m_sde", "dpmpp3msde": "dpmpp_3m_sde",
-	"deis": "deis", "unipc": "unipc", "unipcbh2": "unipc",
+	"dpm++2msdeheun": "dpmpp_2m_sde_heun", "dpmpp2msdeheun": "dpmpp_2m_sde_heun", "dpm++3m": "dpmpp_3m", "dpmpp3m": "dpmpp_3m",
+	"deis": "deis", "unipc": "unipc_bh1", "unipcbh1": "unipc_bh1", "unipcbh2": "unipc", // bh1 is the variant of A1111 and ComfyUI
 }
 
 // spacings are the names of spacings likewise. Those that are not here are the model's own, or not supported.
@@ -29,7 +30,7 @@ var spacings = map[string]Spacing{
 // spaced are the methods for which A1111's "Automatic" stands for another spacing than the model's (sd_samplers_kdiffusion.py of 1.9).
 var spaced = map[string]Spacing{
 	"dpmpp_2m": "karras", "dpmpp_sde": "karras", "dpmpp_2s_a": "karras", "dpm2": "karras", "dpm2_a": "karras",
-	"dpmpp_2m_sde": "exponential", "dpmpp_3m_sde": "exponential",
+	"dpmpp_2m_sde": "exponential", "dpmpp_2m_sde_heun": "exponential", "dpmpp_3m_sde": "exponential",
 }
 
 var blanks = strings.NewReplacer(" ", "", "_", "", "-", "")
@@ -38,7 +39,7 @@ var blanks = strings.NewReplacer(" ", "", "_", "", "-", "")
 var gpu = regexp.MustCompile(`gpu$`)
 
 // Sampler finds the sampler that the texts of other programs mean by a name, "DPM++ 2M", "dpmpp_2m" or "DPM++ 2M Karras", and a schedule
-// type, which may be empty. method is "" where it is unknown. exact is false where the schedule type is one that has no spacing here.
+// type, which may be empty. A1111's "UniPC variant" may follow UniPC. method is "" where it is unknown. exact is false where the schedule type is one that has no spacing here.
 func Sampler(name, schedule string) (method string, spacing Spacing, exact bool) {
 	key := gpu.ReplaceAllString(blanks.Replace(strings.ToLower(name)), "")
 	for suffix, s := range spacings {

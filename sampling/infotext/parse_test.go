@@ -69,8 +69,12 @@ func TestSamplerNames(t *testing.T) {
 		{"euler_a", "", "euler_a", "", true},         // stable-diffusion.cpp
 		{"dpm++2m karras", "", "dpmpp_2m", "karras", true},
 		{"dpmpp_2m_sde_gpu", "karras", "dpmpp_2m_sde", "karras", true}, // Fooocus
-		{"uni_pc", "normal", "unipc", "", true},
-		{"UniPC", "", "unipc", "", true},
+		{"uni_pc", "normal", "unipc_bh1", "", true},
+		{"uni_pc_bh2", "karras", "unipc", "karras", true},
+		{"UniPC", "", "unipc_bh1", "", true},
+		{"UniPC bh2", "", "unipc", "", true}, // with A1111's UniPC variant
+		{"UniPC vary_coeff", "", "", "", false},
+		{"DPM++ 2M SDE Heun", "Automatic", "dpmpp_2m_sde_heun", "exponential", true},
 		{"dpmpp_2s_ancestral", "", "dpmpp_2s_a", "", true},
 		{"PLMS", "", "pndm", "", true},
 		{"Restart", "", "", "", false},
@@ -111,6 +115,11 @@ func TestFromPrograms(t *testing.T) {
 	require.Equal(t, "ComfyUI", program)
 	require.Equal(t, Text{"a castle", "blurry", []Field{{"Steps", "20"}, {"Sampler", "dpmpp_2m"}, {"Schedule type", "karras"}, {"CFG scale", "8.0"},
 		{"Seed", "7"}, {"Size", "512x768"}, {"LoraLoader", "x.safetensors at 0.8"}, {"Model", "v1-5.safetensors"}}}, got)
+	got, _, err = from("prompt", strings.Replace(graph, `"karras"`, `"beta"`, 1)) // which is another than A1111's
+	require.NoError(t, err)
+	_, spacing, exact := Sampler(got.Get("Sampler"), got.Get("Schedule type"))
+	require.Empty(t, spacing)
+	require.False(t, exact)
 
 	for _, c := range []struct {
 		want, program string

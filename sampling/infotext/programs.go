@@ -178,7 +178,11 @@ func comfy(text string) (Text, error) {
 	}
 	t.Add("Steps", plain(k.Inputs["steps"]))
 	t.Add("Sampler", plain(k.Inputs["sampler_name"]))
-	t.Add("Schedule type", plain(k.Inputs["scheduler"]))
+	schedule := plain(k.Inputs["scheduler"])
+	if schedule == "beta" { // by whose quantiles ComfyUI chooses timesteps; A1111 and diffusers choose noise levels
+		schedule = "beta of ComfyUI"
+	}
+	t.Add("Schedule type", schedule)
 	t.Add("CFG scale", plain(k.Inputs["cfg"]))
 	t.Add("Seed", plain(k.Inputs["seed"]))
 	if w, h := plain(size.Inputs["width"]), plain(size.Inputs["height"]); w != "" && h != "" {

@@ -44,13 +44,13 @@ type Config struct {
 	Threshold  bool    `json:"thresholding,omitempty"`               // they are clamped to a quantile and divided by it
 	Quantile   float64 `json:"dynamic_thresholding_ratio,omitempty"` // 0: 0.995
 	SampleMax  float64 `json:"sample_max_value,omitempty"`           // the largest divisor; 0: 1
-	Order      int     `json:"solver_order,omitempty"`               // of DPM-Solver++ and UniPC: 1 or 2, also for 3; 0: 2
+	Order      int     `json:"solver_order,omitempty"`               // of UniPC and DEIS, 1 to 3; of DPM-Solver++ 1, and see [Config.Default]; 0: 2
 	LowerFinal *bool   `json:"lower_order_final,omitempty"`          // they end in the first order when steps are few; nil: true
 	EulerFinal bool    `json:"euler_at_final,omitempty"`             // DPM-Solver++ does so always
 
-	// Variants that are not built: see [Config.Default].
+	// Variants: see [Config.Default].
 	Algorithm   string `json:"algorithm_type,omitempty"`
-	Solver      string `json:"solver_type,omitempty"`
+	Solver      string `json:"solver_type,omitempty"`            // "heun" for DPM-Solver++, "bh1" for UniPC
 	Exponential bool   `json:"use_exponential_sigmas,omitempty"` // noise levels spaced evenly in log σ
 	BetaSigmas  bool   `json:"use_beta_sigmas,omitempty"`        // by the quantiles of Beta(0.6, 0.6)
 	LuLambdas   bool   `json:"use_lu_lambdas,omitempty"`         // not supported: methods that would have to do so refuse to start
@@ -193,7 +193,7 @@ func (c Config) Validate() error {
 	case c.SampleMax != 0 && !within(c.SampleMax, 1, 1e6):
 		return bad("sample_max_value", c.SampleMax, "a number from 1 on")
 	case c.Order < 0 || c.Order > 3:
-		return bad("solver_order", c.Order, "1 or 2")
+		return bad("solver_order", c.Order, "1, 2 or 3")
 	}
 	for i, b := range c.TrainedBetas {
 		if !within(b, 0, 1) {
@@ -202,6 +202,12 @@ func (c Config) Validate() error {
 	}
 	return nil
 }
+
+// Variants of solvers, by solver_type.
+const (
+	heunSolver = "heun"
+	bh1Solver  = "bh1"
+)
 
 // What networks predict.
 const (
@@ -263,7 +269,7 @@ func newChain(c Config, k class) (*chain, error) {
 	c.BetaSchedule, c.Spacing = or(c.BetaSchedule, k.schedule), or(c.Spacing, k.spacing)
 	c.Predicts, c.FinalSigma = or(c.Predicts, epsilon), or(c.FinalSigma, "zero")
 	c.OriginalSteps, c.Scaling = or(c.OriginalSteps, min(50, c.TrainSteps)), or(c.Scaling, 10)
-	c.ClipRange, c.Quantile, c.SampleMax, c.Order = or(c.ClipRange, 1), or(c.Quantile, 0.995), or(c.SampleMax, 1), min(or(c.Order, 2), 2)
+	c.ClipRange, c.Quantile, c.SampleMax, c.Order = or(c.ClipRange, 1), or(c.Quantile, 0.995), or(c.SampleMax, 1), or(c.Order, 2)
 	ch := &chain{Config: c, clip: is(c.Clip, k.clip)}
 	if c.ZeroSNR && c.Predicts == epsilon {
 		return nil, errors.New("scheduler config: rescale_betas_zero_snr with prediction_type epsilon cannot work: " +

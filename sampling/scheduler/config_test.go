@@ -55,14 +55,14 @@ func TestSavedConfigs(t *testing.T) {
 // A model that was published with a variant that is not built can be sampled by methods that do without it.
 func TestVariants(t *testing.T) {
 	for text, exact := range map[string]bool{
-		`{"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver"}`: false,
-		`{"_class_name": "DEISMultistepScheduler", "solver_order": 3}`:                  false,
-		`{"_class_name": "DPMSolverMultistepScheduler", "solver_type": "heun"}`:         false,
-		`{"_class_name": "DPMSolverMultistepScheduler", "solver_order": 3}`:             false,
-		`{"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "deis"}`:      true,
-		`{"_class_name": "UniPCMultistepScheduler", "solver_type": "bh1"}`:              false,
-		`{"_class_name": "UniPCMultistepScheduler", "solver_order": 3}`:                 false,
-		`{"_class_name": "EulerDiscreteScheduler", "solver_order": 3}`:                  true,
+		`{"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "dpmsolver"}`:     false,
+		`{"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver"}`: false,
+		`{"_class_name": "DEISMultistepScheduler", "solver_order": 3}`:                      true,
+		`{"_class_name": "DPMSolverMultistepScheduler", "solver_type": "heun"}`:             true,
+		`{"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "deis"}`:          true,
+		`{"_class_name": "UniPCMultistepScheduler", "solver_type": "heun"}`:                 true,
+		`{"_class_name": "UniPCMultistepScheduler", "solver_order": 3}`:                     true,
+		`{"_class_name": "EulerDiscreteScheduler", "solver_order": 3}`:                      true,
 	} {
 		c, err := ParseConfig([]byte(text))
 		require.NoError(t, err, text)
@@ -75,10 +75,13 @@ func TestVariants(t *testing.T) {
 		}
 	}
 	for text, name := range map[string]string{
-		`{"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++"}`:                    "dpmpp_2m_sde",
-		`{"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++", "solver_order": 3}`: "dpmpp_3m_sde",
-		`{"_class_name": "LMSDiscreteScheduler"}`:                                                                "lms",
-		`{"_class_name": "DPMSolverSDEScheduler"}`:                                                               "dpmpp_sde",
+		`{"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++"}`:                        "dpmpp_2m_sde",
+		`{"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++", "solver_order": 3}`:     "dpmpp_3m_sde",
+		`{"_class_name": "DPMSolverMultistepScheduler", "algorithm_type": "sde-dpmsolver++", "solver_type": "heun"}`: "dpmpp_2m_sde_heun",
+		`{"_class_name": "DPMSolverMultistepScheduler", "solver_order": 3}`:                                          "dpmpp_3m",
+		`{"_class_name": "UniPCMultistepScheduler", "solver_type": "bh1"}`:                                           "unipc_bh1",
+		`{"_class_name": "LMSDiscreteScheduler"}`:                                                                    "lms",
+		`{"_class_name": "DPMSolverSDEScheduler"}`:                                                                   "dpmpp_sde",
 	} {
 		c, err := ParseConfig([]byte(text))
 		require.NoError(t, err, text)

@@ -1,22 +1,15 @@
 package scheduler
 
-import (
-	"errors"
+import "github.com/onestep-go/onestep/torch"
 
-	"github.com/onestep-go/onestep/torch"
-)
-
-// DPMPP2M is DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2), in the midpoint form. diffusers: DPMSolverMultistepScheduler with
-// the algorithm dpmsolver++.
+// DPMPP2M is DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2), in the midpoint form, or in Heun's where the configuration's solver_type says so.
+// A solver_order of 1 is followed, too. diffusers: DPMSolverMultistepScheduler with the algorithm dpmsolver++.
 type DPMPP2M struct {
 	Karras bool // noise levels are spaced as by Karras et al. (2022), eq. 5
 }
 
-// UniPC predicts each step and corrects it when the network has been called at its end, which costs no further call (Zhao et al.
-// 2023, algorithms 5 and 7, with B(h) = e^h - 1). diffusers: UniPCMultistepScheduler.
-type UniPC struct {
-	Karras bool // noise levels are spaced as by Karras et al. (2022), eq. 5
-}
+// DPMPP3M is DPM-Solver++(3M), the same in the third order. diffusers: DPMSolverMultistepScheduler with solver_order 3.
+type DPMPP3M struct{}
 
 // preserving are the levels of methods whose latents are α·x0 + σ·noise with α² + σ² = 1.
 type preserving struct{ levels }
@@ -61,9 +54,23 @@ func (l *preserving) predict(s *torch.Scope, i int, x, out *torch.Tensor) *torch
 	})
 }
 
+// orderOf is the order of step k of the chain, the i-th of the run: that of the method, lower in the first steps and in the last ones of few.
+func (l *preserving) orderOf(most, k, i int) int {
+	n := len(l.at)
+	few := is(l.LowerFinal, true) && n < 15
+	switch {
+	case k == n-1 && (l.EulerFinal || few || l.FinalSigma == "zero"):
+		return 1
+	case k == n-2 && few:
+		most = min(most, 2)
+	}
+	return min(most, i+1)
+}
+
 type dpmRun struct {
 	preserving
-	before *torch.Tensor // the clean latents of the step before; nil at first
+	order  int
+	m1, m2 *torch.Tensor // clean latents of the step before, and of the one before that; nil: there was none
 }
 
 // Start implements Method.
@@ -72,101 +79,50 @@ func (m DPMPP2M) Start(c Config, o Options) (Run, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &dpmRun{preserving: preserving{l}}, nil
+	return &dpmRun{preserving: preserving{l}, order: min(l.Order, 2)}, nil
+}
+
+// Start implements Method.
+func (DPMPP3M) Start(c Config, o Options) (Run, error) {
+	l, err := newLevels(c, o, sigmaClass, false, true)
+	if err != nil {
+		return nil, err
+	}
+	return &dpmRun{preserving: preserving{l}, order: 3}, nil
 }
 
 func (r *dpmRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, _ Noise) (next, clean *torch.Tensor) {
 	clean = r.predict(s, i, x, out)
-	before := r.before
-	defer before.Free()
-	r.before = clean.Share(s)
-	k, n := r.begin+i, len(r.at)
-	few := is(r.LowerFinal, true) && n < 15
-	first := before == nil || r.Order == 1 || (k == n-1 && (r.EulerFinal || few || r.FinalSigma == "zero"))
+	m1, m2 := r.m1, r.m2
+	r.m1, r.m2 = clean.Share(s), m1
+	defer m2.Free()
+	k := r.begin + i
 	to, from := r.level(k+1), r.level(k)
 	h := to.lambda - from.lambda
-	scale := to.alpha * (exactly((*torch.Tensor).Exp, -h) - 1)
+	scale := exactly((*torch.Tensor).Exp, -h) - 1 // e^-h - 1
 	next = s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		y := wide(s, x).MulScalar(s, float64(to.sigma/from.sigma)).Sub(s, clean.MulScalar(s, float64(scale)))
-		if !first {
-			r0 := (from.lambda - r.level(k-1).lambda) / h
-			d1 := clean.Sub(s, before).MulScalar(s, float64(1/r0))
-			y = y.Sub(s, d1.MulScalar(s, float64(0.5*scale)))
+		y := wide(s, x).MulScalar(s, float64(to.sigma/from.sigma)).Sub(s, clean.MulScalar(s, float64(to.alpha*scale)))
+		order := r.orderOf(r.order, k, i)
+		if order == 1 {
+			return y.To(s, clean.DType())
+		}
+		h0 := from.lambda - r.level(k-1).lambda
+		r0 := h0 / h
+		d1 := clean.Sub(s, m1).MulScalar(s, float64(1/r0))
+		slope := to.alpha * (scale/h + 1)
+		switch {
+		case order == 3:
+			r1 := (r.level(k-1).lambda - r.level(k-2).lambda) / h
+			bend := d1.Sub(s, m1.Sub(s, m2).MulScalar(s, float64(1/r1)))
+			d1 = d1.Add(s, bend.MulScalar(s, float64(r0/(r0+r1))))
+			d2 := bend.MulScalar(s, float64(1/(r0+r1)))
+			y = y.Add(s, d1.MulScalar(s, float64(slope))).Sub(s, d2.MulScalar(s, float64(to.alpha*((scale+h)/float32(h*h)-0.5))))
+		case r.Solver == heunSolver:
+			y = y.Add(s, d1.MulScalar(s, float64(slope)))
+		default:
+			y = y.Sub(s, d1.MulScalar(s, float64(0.5*(to.alpha*scale))))
 		}
 		return y.To(s, clean.DType())
 	})
 	return next, clean
-}
-
-type uniRun struct {
-	preserving
-	x      *torch.Tensor // latents that the step before began with, as corrected
-	m1, m2 *torch.Tensor // clean latents of the step before, and of the one before that; nil: there was none
-	order  int           // of the step before
-}
-
-// Start implements Method.
-func (m UniPC) Start(c Config, o Options) (Run, error) {
-	l, err := newLevels(c, o, uniClass, m.Karras, true)
-	if err != nil {
-		return nil, err
-	}
-	if l.Order > 1 && len(l.at) > 1 && !is(l.LowerFinal, true) && l.FinalSigma == "zero" {
-		return nil, errors.New("scheduler config: lower_order_final is false: unipc cannot end without noise in the second order; " +
-			"want true, or final_sigmas_type sigma_min")
-	}
-	return &uniRun{preserving: preserving{l}}, nil
-}
-
-func (r *uniRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, _ Noise) (next, clean *torch.Tensor) {
-	k := r.begin + i
-	clean = r.predict(s, i, x, out)
-	if i == 0 {
-		x = x.Share(s)
-	} else {
-		x = r.correct(s, k, clean)
-	}
-	r.x.Free()
-	r.m2.Free()
-	r.x, r.m2, r.m1 = x, r.m1, clean.Share(s)
-	r.order = min(r.Order, i+1)
-	if is(r.LowerFinal, true) {
-		r.order = min(r.order, len(r.at)-k)
-	}
-	to, from := r.level(k+1), r.level(k)
-	h := to.lambda - from.lambda
-	scale := to.alpha * exactly((*torch.Tensor).Expm1, -h)
-	next = s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		y := x.MulScalar(s, float64(to.sigma/from.sigma)).Sub(s, clean.MulScalar(s, float64(scale)))
-		if r.order == 2 {
-			d := r.m2.Sub(s, clean).DivScalar(s, float64((r.level(k-1).lambda-from.lambda)/h))
-			y = y.Sub(s, d.MulScalar(s, 0.5).MulScalar(s, float64(scale)))
-		}
-		return y
-	})
-	return next, clean
-}
-
-// correct returns the latents at level k anew, from those of the step before and what the network says now.
-func (r *uniRun) correct(s *torch.Scope, k int, clean *torch.Tensor) *torch.Tensor {
-	to, from := r.level(k), r.level(k-1)
-	h := to.lambda - from.lambda
-	b := exactly((*torch.Tensor).Expm1, -h) // B(h), and hφ_1 too
-	scale := to.alpha * b
-	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		y := r.x.MulScalar(s, float64(to.sigma/from.sigma)).Sub(s, r.m1.MulScalar(s, float64(scale)))
-		d := clean.Sub(s, r.m1)
-		if r.order == 1 {
-			return y.Sub(s, d.MulScalar(s, 0.5).MulScalar(s, float64(scale)))
-		}
-		// The weights ρ of the two differences solve ρ1 + ρ2 = b1 and r·ρ1 + ρ2 = b2 (eq. 9 of the paper).
-		phi := b/-h - 1
-		b1 := phi / b
-		b2 := (phi/-h - 0.5) * 2 / b
-		rk := (r.level(k-2).lambda - from.lambda) / h
-		rho1 := (b1 - b2) / (1 - rk)
-		d1 := r.m2.Sub(s, r.m1).DivScalar(s, float64(rk))
-		sum := d1.MulScalar(s, float64(rho1)).Add(s, d.MulScalar(s, float64(b1-rho1)))
-		return y.Sub(s, sum.MulScalar(s, float64(scale)))
-	})
 }

@@ -11,19 +11,24 @@ import (
 var aliases = map[string]string{
 	"euler_ancestral":    "euler_a",
 	"plms":               "pndm",
-	"uni_pc":             "unipc",
+	"uni_pc":             "unipc_bh1",
+	"uni_pc_bh1":         "unipc_bh1",
 	"uni_pc_bh2":         "unipc",
+	"unipc_bh2":          "unipc",
 	"dpm_2":              "dpm2",
 	"dpm_2_a":            "dpm2_a",
 	"dpm_2_ancestral":    "dpm2_a",
 	"dpm2_ancestral":     "dpm2_a",
 	"dpmpp_2s_ancestral": "dpmpp_2s_a",
 	"dpmpp_2m_sde_gpu":   "dpmpp_2m_sde",
-	"dpmpp_3m_sde_gpu":   "dpmpp_3m_sde",
-	"dpmpp_sde_gpu":      "dpmpp_sde",
-	"lms_discrete":       "lms",
-	"kdpm2":              "dpm2",
-	"kdpm2_ancestral":    "dpm2_a",
+
+	"dpmpp_2m_sde_heun_gpu": "dpmpp_2m_sde_heun",
+
+	"dpmpp_3m_sde_gpu": "dpmpp_3m_sde",
+	"dpmpp_sde_gpu":    "dpmpp_sde",
+	"lms_discrete":     "lms",
+	"kdpm2":            "dpm2",
+	"kdpm2_ancestral":  "dpm2_a",
 }
 
 // plainName writes a name in small letters with underscores: DPM++ 2M Karras is dpmpp_2m_karras, dpmpp2m is dpmpp_2m.

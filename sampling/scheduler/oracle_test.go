@@ -86,6 +86,7 @@ func TestDraws(t *testing.T) {
 		"euler": {Euler{}, 0}, "euler_a": {EulerAncestral{}, n}, "heun": {Heun{}, 0}, "dpmpp_2m": {DPMPP2M{}, 0}, "unipc": {UniPC{}, 0},
 		"pndm": {PNDM{}, 0}, "ddpm": {DDPM{}, n - 1}, "lms": {LMS{}, 0}, "deis": {DEIS{}, 0}, "dpm2": {DPM2{}, 0}, "dpm2_a": {DPM2Ancestral{}, n - 1},
 		"dpmpp_2s_a": {DPMPP2SAncestral{}, n - 1}, "dpmpp_sde": {DPMPPSDE{}, 2 * (n - 1)}, "dpmpp_2m_sde": {DPMPP2MSDE{}, n}, "dpmpp_3m_sde": {DPMPP3MSDE{}, n},
+		"dpmpp_3m": {DPMPP3M{}, 0}, "unipc_bh1": {UniPC{B1: true}, 0}, "dpmpp_2m_sde_heun": {DPMPP2MSDE{Heun: true}, n},
 	} {
 		run, err := c.m.Start(Config{}, Options{Steps: n})
 		require.NoError(t, err)
@@ -107,7 +108,7 @@ func TestDraws(t *testing.T) {
 	}
 }
 
-// Where diffusers' own arithmetic breaks down, ours does not: DDIM at η = 1 from pure noise takes a root of what rounding may have
+// Where diffusers' own arithmetic breaks down, ours does not: UniPC of the form bh1, and DDIM at η = 1 from pure noise takes a root of what rounding may have
 // made negative, and numpy.arange gives some trailing timesteps a -1 more.
 func TestSturdierThanDiffusers(t *testing.T) {
 	for n := 1; n <= 130; n++ {
@@ -126,4 +127,16 @@ func TestSturdierThanDiffusers(t *testing.T) {
 	run, err := Euler{}.Start(Config{Spacing: "trailing"}, Options{Steps: 61})
 	require.NoError(t, err)
 	require.Len(t, run.Timesteps(), 61)
+
+	// UniPC's last step to a level of 0 is of the first order, in which B(h) has no part; with bh1 diffusers multiplies an infinite one by 0.
+	for _, m := range []UniPC{{}, {B1: true}} {
+		run, err := m.Start(Config{}, Options{Steps: 1})
+		require.NoError(t, err)
+		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+			x := torch.Ones(s, torch.Float32, 1, 1, 1, 2)
+			y, clean := run.Step(s, 0, x, x, nil)
+			require.Equal(t, torch.ToSlice[float32](clean), torch.ToSlice[float32](y))
+			return nil
+		}))
+	}
 }

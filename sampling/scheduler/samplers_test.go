@@ -16,8 +16,9 @@ import (
 )
 
 // The latents after every step are diffusers', or by the formulas that scripts/golden_sd_samplers.py writes out for what diffusers does not
-// have. Factors are computed in float64 here and in float32 there, and levels near each other are subtracted: 1e-5 of the largest value, or of 1. The
-// golden file is of [2, 2, 2, 2] latents.
+// have. Factors are computed in float64 here and in float32 there, and levels near each other are subtracted: 1e-5 of the largest value, or of 1; and
+// 3e-5 for DEIS of the third order, whose factors are differences of integrals of levels near each other. The golden file is of [2, 2, 2, 2]
+// latents.
 func TestSamplers(t *testing.T) {
 	file, err := os.Open("testdata/samplers.json")
 	require.NoError(t, err)
@@ -43,6 +44,10 @@ func TestSamplers(t *testing.T) {
 				m, err := Named(name)
 				require.NoError(t, err)
 				assert.Equal(t, name, NameOf(m))
+				tolerance := 1e-5
+				if c.Method == "deis" && config.Order == 3 {
+					tolerance = 3e-5
+				}
 				run, err := m.Start(config, c.options())
 				require.NoError(t, err)
 				require.InDeltaSlice(t, c.At, run.Timesteps(), 2e-3)
@@ -60,11 +65,11 @@ func TestSamplers(t *testing.T) {
 					for i := range c.At {
 						got, at := x, c.At[i] // ours may be off in the last bits
 						w := w.Narrow(s, 0, i, 1).Squeeze(s, 0)
-						require.LessOrEqual(t, got.Sub(s, w).Abs(s).Max(s).Item(), 1e-5*max(1, w.Abs(s).Max(s).Item()), "before step %d", i)
+						require.LessOrEqual(t, got.Sub(s, w).Abs(s).Max(s).Item(), tolerance*max(1, w.Abs(s).Max(s).Item()), "before step %d", i)
 						x, _ = run.Step(s, i, x, run.Input(s, x, i).MulScalar(s, at/(at+1)), draw)
 					}
 					w = w.Narrow(s, 0, len(c.At), 1).Squeeze(s, 0)
-					require.LessOrEqual(t, x.Sub(s, w).Abs(s).Max(s).Item(), 1e-5*max(1, w.Abs(s).Max(s).Item()), "at the end")
+					require.LessOrEqual(t, x.Sub(s, w).Abs(s).Max(s).Item(), tolerance*max(1, w.Abs(s).Max(s).Item()), "at the end")
 					return nil
 				}))
 			})
@@ -96,14 +101,16 @@ func TestNames(t *testing.T) {
 		"Euler a": "euler_a", "euler_ancestral": "euler_a", "k_euler_a": "euler_a", "dpm++2m": "dpmpp_2m", "DPM++ 2M": "dpmpp_2m", "dpmpp2m": "dpmpp_2m",
 		"dpmpp2m_karras": "dpmpp_2m_karras", "DPM++ 2M Karras": "dpmpp_2m_karras", "DPM++ 2M SDE Karras": "dpmpp_2m_sde_karras",
 		"DPM++ SDE": "dpmpp_sde", "DPM++ 2S a": "dpmpp_2s_a", "dpmpp_2s_ancestral": "dpmpp_2s_a", "DPM++ 3M SDE Exponential": "dpmpp_3m_sde_exponential",
-		"DPM2 a Karras": "dpm2_a_karras", "dpm_2_ancestral": "dpm2_a", "dpm_2": "dpm2", "PLMS": "pndm", "LMS Karras": "lms_karras", "uni_pc": "unipc",
+		"DPM2 a Karras": "dpm2_a_karras", "dpm_2_ancestral": "dpm2_a", "dpm_2": "dpm2", "PLMS": "pndm", "LMS Karras": "lms_karras", "uni_pc": "unipc_bh1",
+		"uni_pc_bh2": "unipc", "UniPC": "unipc", "DPM++ 2M SDE Heun": "dpmpp_2m_sde_heun", "dpmpp_2m_sde_heun_gpu": "dpmpp_2m_sde_heun",
+		"unipc_bh1_karras": "unipc_bh1_karras", "dpmpp_3m": "dpmpp_3m",
 		"euler_sgm_uniform": "euler_trailing", "Heun": "heun", "euler_a_beta": "euler_a_beta", "ddim_linspace": "ddim_linspace",
 	} {
 		m, err := Named(name)
 		require.NoError(t, err, name)
 		assert.Equal(t, want, NameOf(m), name)
 	}
-	for _, name := range []string{"", "karras", "_karras", "lcm_karras", "ddim_karras", "pndm_beta", "tcd_trailing", "euler_karras_beta", "DPM++ 2M SDE Heun", "restart"} {
+	for _, name := range []string{"", "karras", "_karras", "lcm_karras", "ddim_karras", "pndm_beta", "tcd_trailing", "euler_karras_beta", "DPM++ 2M SDE Restart", "restart"} {
 		_, err := Named(name)
 		assert.Error(t, err, name)
 	}

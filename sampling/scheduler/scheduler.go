@@ -86,7 +86,11 @@ var methods = map[string]Method{
 	"dpmpp_2s_a":      DPMPP2SAncestral{},
 	"dpmpp_sde":       DPMPPSDE{},
 	"dpmpp_2m_sde":    DPMPP2MSDE{},
-	"dpmpp_3m_sde":    DPMPP3MSDE{},
+
+	"dpmpp_3m":          DPMPP3M{},
+	"dpmpp_2m_sde_heun": DPMPP2MSDE{Heun: true},
+	"unipc_bh1":         UniPC{B1: true},
+	"dpmpp_3m_sde":      DPMPP3MSDE{},
 }
 
 // Names returns the methods' names, without those that end in a spacing.
@@ -114,25 +118,27 @@ var classes = map[string]string{
 }
 
 // Default returns the name of the method that a model was published with. exact is false where that is not among them, and the
-// name is dpmpp_2m; and where it is a variant that is not supported (algorithm_type dpmsolver, solver_type heun or bh1, solver_order 3 of
-// others than the SDE's solvers), and the name is that of the plain one.
+// name is dpmpp_2m; and where it is a variant that is not supported (algorithm_type dpmsolver or sde-dpmsolver), and the name is that of the
+// plain one.
 func (c Config) Default() (name string, exact bool) {
 	name, ok := classes[c.Class]
 	switch {
 	case !ok:
 		return "dpmpp_2m", false
 	case name == "dpmpp_2m" && c.Algorithm == "sde-dpmsolver++":
-		if name = "dpmpp_2m_sde"; c.Order == 3 {
+		switch name = "dpmpp_2m_sde"; {
+		case c.Order == 3:
 			name = "dpmpp_3m_sde"
+		case c.Solver == heunSolver:
+			name = "dpmpp_2m_sde_heun"
 		}
-		return name, c.Solver != "heun"
 	case name == "dpmpp_2m":
-		plain := c.Algorithm == "" || c.Algorithm == "dpmsolver++" || c.Algorithm == "deis" // as diffusers reads the files of DEIS
-		return name, plain && c.Solver != "heun" && c.Order < 3
-	case name == "unipc":
-		return name, c.Solver != "bh1" && c.Order < 3
-	case name == "deis":
-		return name, c.Order < 3
+		if c.Order == 3 {
+			name = "dpmpp_3m"
+		}
+		return name, c.Algorithm == "" || c.Algorithm == "dpmsolver++" || c.Algorithm == "deis" // as diffusers reads the files of DEIS
+	case name == "unipc" && c.Solver == bh1Solver:
+		name = "unipc_bh1"
 	}
 	return name, true
 }

@@ -7,8 +7,10 @@ import (
 )
 
 // DPMPP2MSDE is SDE-DPM-Solver++(2M) (Lu et al. 2022b, section 5), in the midpoint form. It draws noise once in each step, even in the last,
-// which does not use it. diffusers: DPMSolverMultistepScheduler with the algorithm sde-dpmsolver++.
-type DPMPP2MSDE struct{}
+// which does not use it. A solver_order of 1 is followed, too. diffusers: DPMSolverMultistepScheduler with the algorithm sde-dpmsolver++.
+type DPMPP2MSDE struct {
+	Heun bool // Heun's form, diffusers' solver_type heun
+}
 
 // DPMPP3MSDE is the same in the third order. k-diffusion's sample_dpmpp_3m_sde weighs the differences in another way. diffusers:
 // DPMSolverMultistepScheduler with the algorithm sde-dpmsolver++ and solver_order 3.
@@ -17,27 +19,26 @@ type DPMPP3MSDE struct{}
 type sdeRun struct {
 	preserving
 	order  int
+	heun   bool
 	m1, m2 *torch.Tensor // clean latents of the step before, and of the one before that; nil: there was none
 }
 
 // Start implements Method.
-func (DPMPP2MSDE) Start(c Config, o Options) (Run, error) { return startSDE(c, o, 2) }
-
-// Start implements Method.
-func (DPMPP3MSDE) Start(c Config, o Options) (Run, error) {
-	c.Order = 3
-	return startSDE(c, o, 3)
-}
-
-func startSDE(c Config, o Options, order int) (Run, error) {
+func (m DPMPP2MSDE) Start(c Config, o Options) (Run, error) {
 	l, err := newLevels(c, o, sigmaClass, false, true)
 	if err != nil {
 		return nil, err
 	}
-	if order == 2 {
-		order = l.Order
+	return &sdeRun{preserving: preserving{l}, order: min(l.Order, 2), heun: m.Heun}, nil
+}
+
+// Start implements Method.
+func (DPMPP3MSDE) Start(c Config, o Options) (Run, error) {
+	l, err := newLevels(c, o, sigmaClass, false, true)
+	if err != nil {
+		return nil, err
 	}
-	return &sdeRun{preserving: preserving{l}, order: order}, nil
+	return &sdeRun{preserving: preserving{l}, order: 3}, nil
 }
 
 func (r *sdeRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) (next, clean *torch.Tensor) {
@@ -45,15 +46,8 @@ func (r *sdeRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) 
 	m1, m2 := r.m1, r.m2
 	r.m1, r.m2 = clean.Share(s), m1
 	defer m2.Free()
-	k, n := r.begin+i, len(r.at)
-	few := is(r.LowerFinal, true) && n < 15
-	order := min(r.order, i+1)
-	switch {
-	case k == n-1 && (r.EulerFinal || few || r.FinalSigma == "zero"):
-		order = 1
-	case k == n-2 && few:
-		order = min(order, 2)
-	}
+	k := r.begin + i
+	order := r.orderOf(r.order, k, i)
 	to, from := r.level(k+1), r.level(k)
 	h := float64(to.lambda - from.lambda)
 	drift := -math.Expm1(-2 * h)
@@ -63,13 +57,17 @@ func (r *sdeRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) 
 		if order > 1 {
 			h0 := float64(from.lambda - r.level(k-1).lambda)
 			d1 := clean.Sub(s, m1).MulScalar(s, h/h0)
-			if order == 2 {
-				y = y.Add(s, d1.MulScalar(s, 0.5*alpha*drift))
-			} else {
+			slope := alpha * (drift/(-2*h) + 1)
+			switch {
+			case order == 3:
 				h1 := float64(r.level(k-1).lambda - r.level(k-2).lambda)
 				bend := d1.Sub(s, m1.Sub(s, m2).MulScalar(s, h/h1)).MulScalar(s, h/(h0+h1))
 				d1 = d1.Add(s, bend.MulScalar(s, h0/h))
-				y = y.Add(s, d1.MulScalar(s, alpha*(drift/(-2*h)+1))).Add(s, bend.MulScalar(s, alpha*((drift-2*h)/(4*h*h)-0.5)))
+				y = y.Add(s, d1.MulScalar(s, slope)).Add(s, bend.MulScalar(s, alpha*((drift-2*h)/(4*h*h)-0.5)))
+			case r.heun:
+				y = y.Add(s, d1.MulScalar(s, slope))
+			default:
+				y = y.Add(s, d1.MulScalar(s, 0.5*alpha*drift))
 			}
 		}
 		return y.Add(s, wide(s, noise(s)).MulScalar(s, float64(to.sigma)*math.Sqrt(drift))).To(s, clean.DType())

@@ -380,6 +380,9 @@ func (o Generate) draws() (t sampling.TextToImage, err error) {
 	if t.Method, err = o.method(); err != nil {
 		return t, err
 	}
+	if t.Method == nil { // a sampler that was named has it already
+		t.Spacing = o.Spacing
+	}
 	if t.Init, err = o.picture("--init-image", o.Init); err != nil {
 		return t, err
 	}
@@ -564,6 +567,9 @@ func (o Generate) text(t sampling.TextToImage, plan sampling.Plan, on *adapters,
 	info.Add("Sampler", name)
 	if schedule != "" {
 		info.Add("Schedule type", schedule)
+	}
+	if v := uniVariant(plan.Method); v != "" {
+		info.Add("UniPC variant", v)
 	}
 	info.Add("CFG scale", number(plan.Guidance))
 	info.Add("Seed", strconv.FormatUint(seed, 10))

@@ -134,7 +134,7 @@ func (o *Generate) readInfo(t infotext.Text, ownClipSkip bool) error {
 	exact := true
 	if v := t.Get("Sampler"); v != "" {
 		var err error
-		if o.Sampler, exact, err = samplerOf(v, t.Get("Schedule type")); err != nil {
+		if o.Sampler, exact, err = samplerOf(withVariant(v, t.Get("UniPC variant")), t.Get("Schedule type")); err != nil {
 			bad = errors.Join(bad, err)
 		}
 	}
@@ -186,7 +186,7 @@ func (o *Generate) skipAsThere(t *sampling.TextToImage, note func(string)) {
 
 // repeated are the settings in A1111's texts that are taken over, or that change nothing.
 var repeated = []string{
-	"Steps", "Clip skip", "CFG scale", "Denoising strength", "Variation seed", "Variation seed strength", "Seed", "Size", "Sampler",
+	"Steps", "Clip skip", "CFG scale", "Denoising strength", "Variation seed", "Variation seed strength", "Seed", "Size", "Sampler", "UniPC variant",
 	"Model", "Model hash", "VAE", "VAE hash", "Version", "Lora hashes", "TI hashes",
 }
 

@@ -20,7 +20,7 @@ func TestSamplerText(t *testing.T) {
 				}
 			}
 			sampler, schedule := samplerText(scheduler.NameOf(m))
-			got, exact, err := samplerOf(sampler, schedule)
+			got, exact, err := samplerOf(withVariant(sampler, uniVariant(scheduler.NameOf(m))), schedule)
 			require.NoError(t, err, sampler)
 			require.True(t, exact)
 			require.Equal(t, scheduler.NameOf(m), got)
@@ -37,7 +37,7 @@ func TestMethod(t *testing.T) {
 	m, err = Generate{Sampler: "dpmpp_2m", Spacing: "karras"}.method()
 	require.NoError(t, err)
 	require.Equal(t, scheduler.DPMPP2M{Karras: true}, m)
-	for _, o := range []Generate{{Eta: &eta}, {Sampler: "pndm", Eta: &eta}, {Spacing: "karras"}, {Sampler: "lcm", Spacing: "beta"},
+	for _, o := range []Generate{{Eta: &eta}, {Sampler: "pndm", Eta: &eta}, {Sampler: "lcm", Spacing: "beta"},
 		{Sampler: "euler_karras", Spacing: "beta"}} {
 		_, err := o.method()
 		require.Error(t, err)
