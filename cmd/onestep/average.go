@@ -51,6 +51,9 @@ found average's profile is from the wanted one: 0.05 is close, and from about 0.
 			if err := job.There(job.Path{Path: args[0], Want: "the folder of a run of onestep train", Form: job.Folder}); err != nil {
 				return err
 			}
+			if err := job.Writable(out); err != nil {
+				return err
+			}
 			c, err := training.CombineAverages(args[0], width, step)
 			if err != nil {
 				return err

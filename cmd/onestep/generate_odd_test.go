@@ -148,8 +148,8 @@ func TestGenerateLooksAhead(t *testing.T) {
 		flags []string
 	}{
 		{"--out: the folder " + at("none") + " does not exist", []string{"--out", at("none/x.png")}},
-		{"--out: " + at("file") + " is no folder", []string{"--out", at("file") + "/x.png"}},
-		{"--out: " + at("file") + " is no folder", []string{"--out", at("file") + "/"}},
+		{"--out: " + at("file") + " is not a directory", []string{"--out", at("file") + "/x.png"}},
+		{"--out: " + at("file") + " is not a directory", []string{"--out", at("file") + "/"}},
 		{"--out: nothing can be written in the folder /proc", []string{"--out", "/proc/x.png"}},
 		{"--out: nothing can be written in the folder /proc", []string{"--out", "/proc/a/b/"}},
 		{"--preview: the folder " + at("none") + " does not exist", append(pair, at("none/x.png"), "--out", at("x.png"))},

@@ -12,6 +12,7 @@ import (
 var version = ""
 
 func main() {
+	signal.Ignore(syscall.SIGXFSZ) // a file over the limit of ulimit -f is then an error of the write that says which file
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	go func() {
 		<-ctx.Done()

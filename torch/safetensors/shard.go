@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/atomicfile"
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
@@ -37,15 +38,15 @@ func WriteSharded(path string, tensors []Source, maxBytes int, o Options) (strin
 		return "", fmt.Errorf("write %s: %w", quote.Path(path), err)
 	}
 	if len(old) > 0 && !o.Overwrite {
-		return "", fmt.Errorf("write %s: %s: %w", quote.Path(path), quote.Path(old[0]), errExists)
+		return "", fmt.Errorf("write %s: %s: %w", quote.Path(path), quote.Path(old[0]), atomicfile.ErrExists)
 	}
 
-	var files []*pending
+	var files []*atomicfile.File
 	committed := false
 	defer func() {
 		if !committed { // also when Data panics
 			for _, p := range files {
-				p.discard()
+				p.Discard()
 			}
 		}
 	}()
@@ -59,14 +60,14 @@ func WriteSharded(path string, tensors []Source, maxBytes int, o Options) (strin
 		}
 	}
 	for i, name := range names {
-		p, err := writePending(name, shards[i], o)
+		p, err := prepare(name, shards[i], o)
 		if err != nil {
 			return "", err
 		}
 		files = append(files, p)
 	}
 	if len(shards) > 1 {
-		p, err := newPending(index, o.Overwrite, func(w io.Writer) error { return writeIndex(w, names, shards) })
+		p, err := atomicfile.Prepare(index, o.how(), func(w io.Writer) error { return writeIndex(w, names, shards) })
 		if err != nil {
 			return "", err
 		}
@@ -80,7 +81,7 @@ func WriteSharded(path string, tensors []Source, maxBytes int, o Options) (strin
 		}
 	}
 	committed = true
-	if err := commit(files...); err != nil {
+	if err := atomicfile.Commit(files...); err != nil {
 		return "", err
 	}
 	for _, file := range old {

@@ -1,24 +1,18 @@
 package safetensors
 
 import (
-	"bufio"
 	"cmp"
-	"crypto/rand"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
 	"math"
-	"os"
-	"path/filepath"
 	"slices"
 	"strconv"
 	"unicode/utf8"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/onestep-go/onestep/internal/atomicfile"
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
@@ -51,20 +45,25 @@ type Options struct {
 // is sorted. A new file gets the permissions that the umask leaves, a replaced one keeps its own; one that nobody may
 // write, and what is no regular file, are not replaced. A symbolic link is followed.
 func Write(path string, tensors []Source, o Options) error {
-	p, err := writePending(path, tensors, o)
+	p, err := prepare(path, tensors, o)
 	if err != nil {
 		return err
 	}
-	return commit(p)
+	return atomicfile.Commit(p)
 }
 
-// writePending writes a complete file under a temporary name.
-func writePending(path string, tensors []Source, o Options) (_ *pending, err error) {
+// how is how files are written.
+func (o Options) how() atomicfile.Options {
+	return atomicfile.Options{Overwrite: o.Overwrite, KeepLinks: true, Durable: true}
+}
+
+// prepare writes a complete file that has no name yet.
+func prepare(path string, tensors []Source, o Options) (_ *atomicfile.File, err error) {
 	tensors, header, err := plan(tensors, o.Metadata)
 	if err != nil {
 		return nil, fmt.Errorf("write %s: %w", quote.Path(path), err)
 	}
-	return newPending(path, o.Overwrite, func(w io.Writer) error {
+	return atomicfile.Prepare(path, o.how(), func(w io.Writer) error {
 		if _, err := w.Write(header); err != nil {
 			return err
 		}
@@ -202,149 +201,4 @@ func appendString(b []byte, s string) []byte {
 		}
 	}
 	return append(b, '"')
-}
-
-// pending is a complete file that waits under a temporary name in its folder.
-type pending struct {
-	tmp       string // the temporary name
-	name      string // the name it shall have
-	target    string // the same with a link followed
-	overwrite bool
-	named     bool // whether it has its name
-}
-
-// newPending writes a file with the function and flushes it to the disk.
-func newPending(path string, overwrite bool, write func(io.Writer) error) (_ *pending, err error) {
-	fail := func(err error) (*pending, error) { return nil, fmt.Errorf("write %s: %w", quote.Path(path), err) }
-	target, mode, err := replaceable(path, overwrite)
-	if err != nil {
-		return fail(err)
-	}
-	dir, base := filepath.Split(target)
-	tmp := dir + "." + base[:min(len(base), 100)] + ".tmp-" + rand.Text()
-	p := &pending{tmp: tmp, name: path, target: target, overwrite: overwrite}
-	f, err := os.OpenFile(p.tmp, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o666)
-	if err != nil {
-		return fail(err)
-	}
-	done := false
-	defer func() {
-		if !done { // also when write panics
-			_ = f.Close()
-			p.discard()
-		}
-	}()
-	w := bufio.NewWriterSize(f, 1<<16)
-	if err := write(w); err != nil {
-		return fail(err)
-	}
-	if err := w.Flush(); err != nil {
-		return fail(err)
-	}
-	if mode != 0 {
-		if err := f.Chmod(mode); err != nil {
-			return fail(err)
-		}
-	}
-	if err := f.Sync(); err != nil {
-		return fail(err)
-	}
-	done = true
-	if err := f.Close(); err != nil {
-		p.discard()
-		return fail(err)
-	}
-	return p, nil
-}
-
-// replaceable follows path if it is a link, and returns the permissions of the file that is there, or 0 if none is.
-func replaceable(path string, overwrite bool) (string, fs.FileMode, error) {
-	st, err := os.Lstat(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return path, 0, nil
-	}
-	if err != nil {
-		return "", 0, err
-	}
-	if !overwrite {
-		return "", 0, errExists
-	}
-	if st.Mode()&fs.ModeSymlink != 0 {
-		if path, err = filepath.EvalSymlinks(path); err != nil {
-			return "", 0, err
-		}
-		if st, err = os.Stat(path); err != nil {
-			return "", 0, err
-		}
-	}
-	if !st.Mode().IsRegular() {
-		return "", 0, fmt.Errorf("%s is not a regular file", quote.Path(path))
-	}
-	if st.Mode()&0o222 == 0 {
-		return "", 0, fmt.Errorf("%s is read-only: %w", quote.Path(path), fs.ErrPermission)
-	}
-	return path, st.Mode().Perm(), nil
-}
-
-var errExists = fmt.Errorf("%w: choose another name or allow overwriting", fs.ErrExist)
-
-// commit gives the files their names, in that order, and makes these durable. On failure nothing is left of the files,
-// except of those that have replaced others.
-func commit(files ...*pending) (err error) {
-	p := files[0]
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("write %s: %w", quote.Path(p.name), err)
-		}
-		for _, p := range files {
-			if !p.named {
-				p.discard()
-			} else if err != nil && !p.overwrite {
-				err = errors.Join(err, os.Remove(p.target))
-			}
-		}
-	}()
-	for _, p = range files {
-		if err := p.rename(); err != nil {
-			return err
-		}
-		p.named = true
-	}
-	return syncDir(filepath.Dir(p.target))
-}
-
-func (p *pending) rename() error {
-	if p.overwrite {
-		return os.Rename(p.tmp, p.target)
-	}
-	// A second name is refused when a file of that name has appeared meanwhile, where a rename would replace it.
-	err := os.Link(p.tmp, p.target)
-	if err == nil {
-		p.discard()
-		return nil
-	}
-	if errors.Is(err, fs.ErrExist) {
-		return errExists
-	}
-	// Some file systems have no second names.
-	if _, err := os.Lstat(p.target); !errors.Is(err, fs.ErrNotExist) {
-		return errExists
-	}
-	return os.Rename(p.tmp, p.target)
-}
-
-// discard removes the temporary name.
-func (p *pending) discard() { _ = os.Remove(p.tmp) } // what led here is the error to report
-
-// syncDir makes the names in a folder durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	err = d.Sync()
-	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, unix.EINVAL) {
-		err = nil // not every file system can
-	}
-	return errors.Join(err, d.Close())
 }

@@ -2,37 +2,25 @@ package vision
 
 import (
 	"bytes"
-	"fmt"
 	"image"
 	"image/png"
 	"io"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
-	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/internal/atomicfile"
 )
 
 // Write writes an image with texts, atomically: as a JPEG if the path ends in .jpg, .jpeg, .jpe or .jfif, and as a PNG otherwise. Without overwrite a file that exists
 // is an error that wraps fs.ErrExist. A process that is killed meanwhile leaves nothing behind where the file system has files without
 // names (O_TMPFILE), which all common ones of Linux do.
 func Write(path string, img image.Image, texts []Text, overwrite bool) error {
-	if !overwrite {
-		if _, err := os.Lstat(path); err == nil {
-			return &fs.PathError{Op: "write", Path: path, Err: fs.ErrExist}
-		}
-	}
-	var b bytes.Buffer
 	encode := EncodePNG
 	if IsJPEG(path) {
 		encode = EncodeJPEG
 	}
-	if err := encode(&b, img, texts); err != nil {
-		return fmt.Errorf("write %s: %w", quote.Path(path), err)
-	}
-	return place(path, b.Bytes(), overwrite)
+	return atomicfile.Write(path, atomicfile.Options{Overwrite: overwrite}, func(w io.Writer) error { return encode(w, img, texts) })
 }
 
 // IsJPEG tells whether a path has an ending of JPEGs.

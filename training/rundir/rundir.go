@@ -27,6 +27,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/onestep-go/onestep/internal/atomicfile"
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
@@ -183,13 +184,7 @@ func (d *Dir) open(options map[string]any, resume bool, may []string) (err error
 			return fmt.Errorf("run directory: %w", err)
 		}
 	}
-	for _, e := range entries { // what a killed process was writing
-		for _, prefix := range []string{".model-", ".state-"} {
-			if strings.HasPrefix(e.Name(), prefix) && strings.Contains(e.Name(), ".tmp-") {
-				os.Remove(d.File(e.Name()))
-			}
-		}
-	}
+	atomicfile.Sweep(d.path)
 	if !begun {
 		if err := WriteJSON(d.File("options.json"), options); err != nil {
 			return fmt.Errorf("run directory: %w", err)
@@ -482,35 +477,7 @@ func WriteJSON(path string, v any) error {
 	return Write(path, append(text, '\n'))
 }
 
-// Write writes a file atomically, replacing what was there: under a temporary name, to the disk, then renamed.
-func Write(path string, data []byte) (err error) {
-	// Not CreateTemp, whose files nobody else may read: this one gets the permissions that the umask leaves.
-	temp := filepath.Join(filepath.Dir(path), fmt.Sprintf(".%s.%d", filepath.Base(path), os.Getpid()))
-	f, err := os.OpenFile(temp, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o666)
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, f.Close(), os.Remove(f.Name()))
-		}
-	}()
-	if _, err := f.Write(data); err != nil {
-		return err
-	}
-	if err := f.Sync(); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(path))
-	if err != nil {
-		return err
-	}
-	defer dir.Close()
-	return dir.Sync()
+// Write writes a file atomically, replacing what was there, also a link.
+func Write(path string, data []byte) error {
+	return atomicfile.WriteBytes(path, atomicfile.Options{Overwrite: true, Durable: true}, data)
 }

@@ -195,7 +195,7 @@ func TestIdleRuns(t *testing.T) {
 	_, err = Open(dir, map[string]any{"data": "right"}, false)
 	require.ErrorContains(t, err, "holds a run")
 
-	left := filepath.Join(dir, ".state-0000004.safetensors.tmp-ABC")
+	left := filepath.Join(dir, ".onestep-ABCDEFGHIJKLMNOPQRSTUVWXYZ.tmp")
 	other := filepath.Join(dir, ".mine.tmp-ABC")
 	for _, name := range []string{left, other} {
 		require.NoError(t, os.WriteFile(name, nil, 0o644))

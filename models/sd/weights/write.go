@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/atomicfile"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd/prompt"
 	"github.com/onestep-go/onestep/torch"
@@ -313,43 +314,15 @@ var schedulerClass = regexp.MustCompile(`"_class_name"\s*:\s*"(\w+)"`)
 
 // WriteFolder writes a model as diffusers does, which reads it, one tensor after the other. The folder appears when it is complete. A model
 // of a single part becomes that part's folder, without a model_index.json.
-func WriteFolder(dir string, m *Model, o WriteOptions) (err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("write %s: %w", quote.Path(dir), err)
-		}
-	}()
-	if err := o.check(m); err != nil {
-		return err
+func WriteFolder(dir string, m *Model, o WriteOptions) error {
+	err := o.check(m)
+	if err == nil {
+		err = replaceable(dir, o.Overwrite)
 	}
-	if err := replaceable(dir, o.Overwrite); err != nil {
-		return err
-	}
-	tmp, err := os.MkdirTemp(filepath.Dir(filepath.Clean(dir)), "."+filepath.Base(dir)+".tmp-")
 	if err != nil {
-		return err
+		return fmt.Errorf("write %s: %w", quote.Path(dir), err)
 	}
-	defer func() { err = errors.Join(err, os.RemoveAll(tmp)) }() // what is left of it
-	made := filepath.Join(tmp, "made")
-	if err := os.Mkdir(made, 0o777); err != nil { // with the permissions that the umask leaves
-		return err
-	}
-	if err := m.write(made, o); err != nil {
-		return err
-	}
-	old := filepath.Join(tmp, "old")
-	if o.Overwrite {
-		if err := os.Rename(dir, old); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
-		}
-	}
-	if err := os.Rename(made, dir); err != nil {
-		if o.Overwrite {
-			_ = os.Rename(old, dir) // what led here is the error to report
-		}
-		return err
-	}
-	return nil
+	return atomicfile.WriteFolder(dir, o.Overwrite, func(dir string) error { return m.write(dir, o) })
 }
 
 // replaceable refuses what is not to be replaced: anything, or what is not a folder of weights.

@@ -75,6 +75,9 @@ func (o Convert) run(ctx context.Context, note func(string), change func(m *weig
 		Path{"--model-config", o.Config, "a diffusers folder", Folder})...); err != nil {
 		return Converted{}, err
 	}
+	if err := Writable(o.Out); err != nil {
+		return Converted{}, err
+	}
 	m, err := weights.Open(o.Model, weights.Options{Variant: o.Variant, Mixed: o.Mixed, EMA: o.EMA, Config: o.Config, Prediction: o.Prediction, Parts: o.Parts})
 	if err != nil {
 		return Converted{}, named("--model", o.Model, err)

@@ -346,29 +346,6 @@ func (o Generate) files() ([]string, error) {
 	return files, nil
 }
 
-// writable makes sure that files can be written in a folder, or, if it may be made, in the one that is there above it: drawing may take
-// long.
-func writable(dir string, make bool) error {
-	st, err := os.Stat(dir)
-	for ; make && errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir); st, err = os.Stat(dir) {
-		dir = filepath.Dir(dir)
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("the folder %s does not exist: make it first", quote.Path(dir))
-	}
-	if err != nil {
-		return err
-	}
-	if !st.IsDir() {
-		return fmt.Errorf("%s is no folder", quote.Path(dir))
-	}
-	f, err := os.CreateTemp(dir, ".onestep-")
-	if err != nil {
-		return fmt.Errorf("nothing can be written in the folder %s: %w", quote.Path(dir), err)
-	}
-	return errors.Join(f.Close(), os.Remove(f.Name()))
-}
-
 // draws returns what is to be drawn, without the model.
 func (o Generate) draws() (t sampling.TextToImage, err error) {
 	t = sampling.TextToImage{

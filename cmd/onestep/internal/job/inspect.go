@@ -87,10 +87,7 @@ func (o *Inspect) validate() error {
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	if st, err := os.Stat(filepath.Dir(o.Out)); err != nil || !st.IsDir() {
-		return fmt.Errorf("--out: the folder %s does not exist: make it first", quote.Path(filepath.Dir(o.Out)))
-	}
-	return nil
+	return Writable(o.Out)
 }
 
 // Run draws what a model makes of the points of some trajectories, and measures how much it contradicts itself and the teacher.

@@ -215,6 +215,9 @@ func (o ConvertLoRA) Run(note func(string)) error {
 	if err := There(Path{"", o.File, wantAdapter, Either}, Path{"--model", o.Model, wantDiffusion, Either}); err != nil {
 		return err
 	}
+	if err := Writable(o.Out); err != nil {
+		return err
+	}
 	f, err := lora.Open(o.File)
 	if err != nil {
 		return err
@@ -339,6 +342,9 @@ func (o ExtractLoRA) Run(ctx context.Context, progress func(done, all int)) (out
 		return out, usage("--dtype: want %s, got %q", strings.Join(DTypes(), ", "), o.DType)
 	}
 	if err := There(Path{"--base", o.Base, wantDiffusion, Either}, Path{"--tuned", o.Tuned, wantDiffusion, Either}); err != nil {
+		return out, err
+	}
+	if err := Writable(o.Out); err != nil {
 		return out, err
 	}
 	base, err := weights.Open(o.Base, weights.Options{Variant: o.Variant})

@@ -313,11 +313,11 @@ func (o Sample) files() (files []string, folder bool, err error) {
 			return nil, false, usage("--n: a grid holds at most %d images, got %d; give DIR/ for a file an image", maxGrid, o.N)
 		}
 		files = []string{o.Out}
-		if st, err := os.Stat(filepath.Dir(o.Out)); err != nil || !st.IsDir() {
-			return nil, false, fmt.Errorf("--out: the folder %s does not exist: make it first", quote.Path(filepath.Dir(o.Out)))
-		}
 	default:
 		return nil, false, usage("--out: want FILE.png for a grid or DIR/ for a file an image, got %q", o.Out)
+	}
+	if err := writable(filepath.Dir(files[0]), folder); err != nil {
+		return nil, false, fmt.Errorf("--out: %w", err)
 	}
 	if o.Overwrite {
 		return files, folder, nil

@@ -1,0 +1,44 @@
+package job
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/onestep-go/onestep/internal/atomicfile"
+	"github.com/onestep-go/onestep/internal/quote"
+)
+
+// writable makes sure, before long work, that files can be written to a directory, or, if it may be made, to the one above it that exists. It
+// removes what killed processes left there half written.
+func writable(dir string, make bool) error {
+	st, err := os.Stat(dir)
+	for ; make && errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir); st, err = os.Stat(dir) {
+		dir = filepath.Dir(dir)
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("the folder %s does not exist: make it first", quote.Path(dir))
+	}
+	if err != nil {
+		return err
+	}
+	if !st.IsDir() {
+		return fmt.Errorf("%s is not a directory", quote.Path(dir))
+	}
+	if err := atomicfile.Probe(dir); err != nil {
+		return fmt.Errorf("nothing can be written in the folder %s: %w", quote.Path(dir), err)
+	}
+	atomicfile.Sweep(dir)
+	return nil
+}
+
+// Writable makes sure, before long work, that --out FILE or --out DIR can be written, and removes what killed processes left beside it half
+// written.
+func Writable(out string) error {
+	if err := writable(filepath.Dir(filepath.Clean(out)), false); err != nil {
+		return fmt.Errorf("--out: %w", err)
+	}
+	return nil
+}
