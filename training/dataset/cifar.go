@@ -87,6 +87,15 @@ func (o Options) wanted() split {
 	return train
 }
 
+// format is what the version is called.
+func (v *cifar) format() string {
+	name := map[string]string{"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}[v.set]
+	if v.python {
+		return name + ", Python version"
+	}
+	return name + ", binary version"
+}
+
 // record is the length of a binary record.
 func (v *cifar) record() int { return v.labels + cifarPixels }
 
@@ -206,7 +215,7 @@ func (v *cifar) openFolder(dir string, o Options) (*Set, error) {
 // openFiles reads files of one version that lie in one folder.
 func (v *cifar) openFiles(files []string, o Options) (*Set, error) {
 	slices.Sort(files)
-	t := &table{c: 3, h: 32, w: 32}
+	t := &table{format: v.format(), c: 3, h: 32, w: 32}
 	for _, file := range files {
 		if err := fromFile(file, func(r io.Reader, size int64) error { return v.append(t, r, size) }); err != nil {
 			return nil, err
@@ -414,7 +423,7 @@ func (v *cifar) openArchive(file string, o Options) (*Set, error) {
 		return nil, noSplit(file, o)
 	}
 	// In the order of the names, so that an image has the same number in the archive and in a folder.
-	t := &table{c: 3, h: 32, w: 32}
+	t := &table{format: v.format(), c: 3, h: 32, w: 32}
 	for _, n := range slices.Sorted(maps.Keys(parts)) {
 		t.labels, t.pixels = append(t.labels, parts[n].labels...), append(t.pixels, parts[n].pixels...)
 		delete(parts, n)

@@ -267,6 +267,7 @@ func (s *Set) decode(src files, i int, dst []byte) error {
 
 // table is a source of pixels, in memory or in a file.
 type table struct {
+	format   string // of the file
 	c, h, w  int
 	pixels   []byte  // [n, c, h, w]; nil: in stored
 	stored   *stored // nil: in pixels

@@ -9,7 +9,8 @@
 // EXIF orientation is obeyed, colour profiles are not. With a resolution, the middle square is resampled by a Catmull-Rom
 // kernel that widens when it shrinks, so that nothing aliases.
 //
-// A folder's subfolders are classes, numbered in the order of their names, when no image lies beside them. In shards,
+// A folder's subfolders are classes, numbered in the order of their names, when no image lies beside them; cat.txt is the caption of
+// cat.jpg. In shards,
 // members of one name up to the first dot are a sample: an image, .cls (a class index), .txt (a caption), .json ("label",
 // "caption"). Plain .tar shards are read in place; gzipped ones cannot be, so their images stay in memory, encoded.
 //

@@ -39,7 +39,7 @@ func openEmoji(o Options) (*Set, error) {
 		return nil, fmt.Errorf("emoji: %w", err)
 	}
 	n, side := len(index.Names), index.Side
-	t := &table{c: 3, h: side, w: side, pixels: make([]byte, n*3*side*side)}
+	t := &table{format: "emoji", c: 3, h: side, w: side, pixels: make([]byte, n*3*side*side)}
 	cell := image.NewRGBA(image.Rect(0, 0, side, side))
 	for i, name := range index.Names {
 		draw.Draw(cell, cell.Bounds(), atlas, image.Pt(i%index.Columns*side, i/index.Columns*side), draw.Src)

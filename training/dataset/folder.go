@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
@@ -39,6 +40,8 @@ type folder struct {
 	// leftOut counts files that look like images and are in formats that are not read, by their extension.
 	leftOut map[string]int
 	packed  string // a file that holds images in a form that is not read, the first of them
+	// others counts files that are no images and do not belong to one, likewise.
+	others map[string]int
 }
 
 // onlyOthers is an error of data whose images are all in formats that are not read.
@@ -67,7 +70,7 @@ const maxDepth = 32
 
 // openImages lists the images below a folder. If all are in subfolders, those are their classes.
 func openImages(name, dir string, o Options) (*Set, error) {
-	f := &folder{dir: dir, leftOut: map[string]int{}}
+	f := &folder{dir: dir, leftOut: map[string]int{}, others: map[string]int{}}
 	if err := f.list(".", 0); err != nil {
 		return nil, err
 	}
@@ -128,21 +131,44 @@ func (f *folder) list(sub string, depth int) error {
 		case isImage(path):
 			f.paths = append(f.paths, path)
 		default:
-			ext := strings.ToLower(filepath.Ext(path))
-			if slices.Contains(otherExtensions, ext) {
+			switch ext := strings.ToLower(filepath.Ext(path)); {
+			case slices.Contains(otherExtensions, ext):
 				f.leftOut[ext]++
-			} else if slices.Contains(packedExtensions, ext) && f.packed == "" {
+			case slices.Contains(packedExtensions, ext) && f.packed == "":
 				f.packed = filepath.Join(f.dir, path)
+				f.others[ext]++
+			case ext != captionExtension:
+				f.others[ext]++
 			}
 		}
 	}
 	return nil
 }
 
-func (f *folder) Len() int                    { return len(f.paths) }
-func (f *folder) Close() error                { return nil }
-func (f *folder) name(i int) string           { return filepath.Join(f.dir, f.paths[i]) }
-func (f *folder) caption(int) (string, error) { return "", nil }
+func (f *folder) Len() int          { return len(f.paths) }
+func (f *folder) Close() error      { return nil }
+func (f *folder) name(i int) string { return filepath.Join(f.dir, f.paths[i]) }
+
+// captionExtension is of the text that lies beside an image, with its name otherwise, as kohya's scripts have it.
+const captionExtension = ".txt"
+
+// caption is the text beside an image: cat.txt of cat.jpg.
+func (f *folder) caption(i int) (string, error) {
+	path := strings.TrimSuffix(f.name(i), filepath.Ext(f.paths[i])) + captionExtension
+	file, size, err := plainfile.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	defer file.Close()
+	if size > maxText {
+		return "", fmt.Errorf("%s: it has %d bytes; of a caption at most %d MiB are read", quote.Path(path), size, maxText>>20)
+	}
+	text, err := io.ReadAll(io.LimitReader(file, maxText))
+	return strings.TrimSpace(string(text)), err
+}
 
 func (f *folder) identify(w io.Writer) error {
 	for i, path := range f.paths {

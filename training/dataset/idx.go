@@ -95,7 +95,7 @@ func openIDXImages(path string) (_ *table, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
-	t := &table{c: 1, h: dims[1], w: dims[2]}
+	t := &table{format: "IDX", c: 1, h: dims[1], w: dims[2]}
 	if f.size >= 0 {
 		in.at = int64(idxHead(3))
 		in.bytes = f.size - in.at
