@@ -5,6 +5,7 @@ import (
 	"image"
 	"slices"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/torch"
 )
@@ -32,7 +33,7 @@ func together(control, network unet.Encoder) error {
 	case c != n:
 		return fmt.Errorf("cross_attention_dim: want %d, got %d", n, c)
 	case control.AdditionEmbedType != "" && network.AdditionEmbedType == "":
-		return fmt.Errorf("addition_embed_type: want none, got %q", control.AdditionEmbedType)
+		return fmt.Errorf("addition_embed_type: want none, got %s", quote.Quoted(control.AdditionEmbedType))
 	}
 	return nil
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/torch"
 )
@@ -233,5 +234,5 @@ func Named(name string) (Sampler, error) {
 			return n.sampler, nil
 		}
 	}
-	return nil, fmt.Errorf("sampler: want one of %s, got %q", strings.Join(Names(), ", "), name)
+	return nil, fmt.Errorf("sampler: want one of %s, got %s", strings.Join(Names(), ", "), quote.Quoted(name))
 }

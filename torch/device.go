@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/csrc"
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 // The headers are part of this package's build identity; see csrc.Headers.
@@ -45,7 +46,7 @@ func ParseDevice(name string) (Device, error) {
 			return CUDA(i), nil
 		}
 	}
-	return CPU, fmt.Errorf("unknown device %q: want cpu, cuda or cuda:N", name)
+	return CPU, fmt.Errorf("unknown device %s: want cpu, cuda or cuda:N", quote.Quoted(name))
 }
 
 // IsCUDA tells whether the device is a GPU.

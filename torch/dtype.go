@@ -1,6 +1,10 @@
 package torch
 
-import "fmt"
+import (
+	"fmt"
+
+	"github.com/onestep-go/onestep/internal/quote"
+)
 
 // DType is the type of a tensor's elements. Its zero value is Float32.
 type DType int8
@@ -61,7 +65,7 @@ func ParseDType(name string) (DType, error) {
 			return DType(i), nil
 		}
 	}
-	return 0, fmt.Errorf("unknown dtype %q: want float32, float64, float16, bfloat16, int64, int32, uint8, bool, float8_e4m3fn or float8_e5m2", name)
+	return 0, fmt.Errorf("unknown dtype %s: want float32, float64, float16, bfloat16, int64, int32, uint8, bool, float8_e4m3fn or float8_e5m2", quote.Quoted(name))
 }
 
 // Scalar types of libtorch (c10::ScalarType) that have no DType, which torch.Call may make.

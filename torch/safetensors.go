@@ -64,11 +64,11 @@ func (w *Weights) Get(s *Scope, name string) (*Tensor, error) {
 		return nil, w.errClosed()
 	}
 	if !ok {
-		return nil, fmt.Errorf("%s: there is no tensor %q", quote.Path(w.file.Path()), name)
+		return nil, fmt.Errorf("%s: there is no tensor %s", quote.Path(w.file.Path()), quote.Quoted(name))
 	}
 	var t *Tensor
 	if err := Catch(func() { t = w.load(s, v) }); err != nil {
-		return nil, fmt.Errorf("%s: tensor %q: %w", quote.Path(w.file.Path()), name, err)
+		return nil, fmt.Errorf("%s: tensor %s: %w", quote.Path(w.file.Path()), quote.Quoted(name), err)
 	}
 	return t, nil
 }

@@ -239,7 +239,7 @@ func TestAveragesResume(t *testing.T) {
 		require.Equal(t, want, files(), "from step %d", left)
 	}
 	_, err = train(Average{HalfLife: 1000}, Average{Width: 0.05})
-	require.ErrorContains(t, err, `was made with the averages ["half-life-1k" "width-0.1"], this run has ["half-life-1k" "width-0.05"]`)
+	require.ErrorContains(t, err, `was made with the averages [half-life-1k width-0.1], this run has [half-life-1k width-0.05]`)
 	_, err = train()
 	require.ErrorContains(t, err, "was made with the averages")
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -134,5 +135,5 @@ func ParseDistance(name string) (Distance, error) {
 	case "huber":
 		return PseudoHuber{}, nil
 	}
-	return nil, fmt.Errorf("unknown distance %q: want l1, l2, norm or huber", name)
+	return nil, fmt.Errorf("unknown distance %s: want l1, l2, norm or huber", quote.Quoted(name))
 }

@@ -196,7 +196,7 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 	case head.Row < 0 || head.Rollbacks < 0 || head.Skipped < 0 || !(head.LRScale >= 0 && head.LRScale <= 1):
 		return fmt.Errorf("resume: %s says that the run fared as it cannot have: %+v%s", quote.Path(path), head.health, hint)
 	case head.Averages != nil && !slices.Equal(head.Averages, t.averageNames()):
-		return fmt.Errorf("resume: %s was made with the averages %q, this run has %q", quote.Path(path), head.Averages, t.averageNames())
+		return fmt.Errorf("resume: %s was made with the averages %s, this run has %s", quote.Path(path), quote.Texts(head.Averages), quote.Texts(t.averageNames()))
 	case differ(head.Model, run.said) != "":
 		return fmt.Errorf("resume: %s was made with a model of other settings (%s): with this run's, its weights would mean something else", quote.Path(path), differ(head.Model, run.said))
 	}

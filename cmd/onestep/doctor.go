@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -59,7 +60,7 @@ reason), and make and add a tensor on every device. Exits with 1 when that fails
 func (h health) String() string {
 	var b strings.Builder
 	row := func(name, format string, args ...any) {
-		fmt.Fprintf(&b, "%-9s %s\n", name, fmt.Sprintf(format, args...))
+		fmt.Fprintf(&b, "%-9s %s\n", quote.Text(name), quote.Lines(fmt.Sprintf(format, args...)))
 	}
 	row("onestep", "%s (%s, %s)", h.Onestep, h.Go, h.Platform)
 	row("libtorch", "%s, compiled for %s", h.Libtorch, h.CompiledFor)

@@ -127,7 +127,7 @@ func partsText(parts []job.Part) string {
 		for name, n := range sorted(p.DTypes) {
 			types = append(types, fmt.Sprintf("%d %s", n, name))
 		}
-		fmt.Fprintf(&b, "  %-15s %s, %d elements (%s)\n", p.Name, plural(p.Tensors, "tensor"), p.Elements, strings.Join(types, ", "))
+		fmt.Fprintf(&b, "  %-15s %s, %d elements (%s)\n", quote.Text(p.Name), plural(p.Tensors, "tensor"), p.Elements, strings.Join(types, ", "))
 	}
 	return b.String()
 }
@@ -230,7 +230,7 @@ func (m modelInfo) text(all bool) string {
 	for name, n := range sorted(m.DTypes) {
 		types = append(types, fmt.Sprintf("%d %s", n, name))
 	}
-	fmt.Fprintf(&b, "%s: %s\n%s, %d elements, %.1f MB (%s)\n", quote.Long(m.Path, longest), m.Kind, plural(len(m.Tensors), "tensor"), m.Elements,
+	fmt.Fprintf(&b, "%s: %s\n%s, %d elements, %.1f MB (%s)\n", quote.Long(m.Path, longest), quote.Text(m.Kind), plural(len(m.Tensors), "tensor"), m.Elements,
 		float64(m.Bytes)/1e6, strings.Join(types, ", "))
 	if d := m.Description; d != nil {
 		fmt.Fprintf(&b, "method %s on %s, step %d, %d images seen\n", quote.Text(d.Method), quote.Text(d.Data), d.Step, d.Images)
@@ -251,7 +251,7 @@ func (m modelInfo) text(all bool) string {
 		}
 	} else {
 		if m.Diffusion != "" {
-			fmt.Fprintf(&b, "Stable Diffusion, %s\n%s", m.Diffusion, partsText(m.Parts))
+			fmt.Fprintf(&b, "Stable Diffusion, %s\n%s", quote.Text(m.Diffusion), partsText(m.Parts))
 		}
 		for k, v := range sorted(m.Metadata) {
 			fmt.Fprintf(&b, "%s: %s\n", quote.Text(k), quote.Text(v))
@@ -261,7 +261,7 @@ func (m modelInfo) text(all bool) string {
 		return b.String()
 	}
 	for _, t := range m.Tensors {
-		fmt.Fprintf(&b, "%-60s %-5s %v\n", quote.Text(t.Name), t.DType, t.Shape)
+		fmt.Fprintf(&b, "%-60s %-5s %v\n", quote.Text(t.Name), quote.Text(t.DType), t.Shape)
 	}
 	return b.String()
 }

@@ -293,7 +293,7 @@ func OpenTeacher(path string, dev torch.Device) (*Teacher, error) {
 		return &Teacher{d, f}, nil
 	}
 	f.Close()
-	return nil, fmt.Errorf("model %s: want a denoiser, such as one trained with the method edm, and the file holds a %s model", quote.Path(f.Path), f.Description.Kind)
+	return nil, fmt.Errorf("model %s: want a denoiser, such as one trained with the method edm, and the file holds a %s model", quote.Path(f.Path), quote.Text(f.Description.Kind))
 }
 
 func asModel(f *File) (*Model, error) {
@@ -301,7 +301,7 @@ func asModel(f *File) (*Model, error) {
 		return &Model{c, f}, nil
 	}
 	f.Close()
-	return nil, fmt.Errorf("model %s: want a consistency function, and the file holds a %s: sample from it with a sampler, or distil it", quote.Path(f.Path), f.Description.Kind)
+	return nil, fmt.Errorf("model %s: want a consistency function, and the file holds a %s: sample from it with a sampler, or distil it", quote.Path(f.Path), quote.Text(f.Description.Kind))
 }
 
 // OpenFile reads any model. Its Description says of what kind it is.

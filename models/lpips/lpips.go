@@ -128,7 +128,7 @@ func OpenWith(path string, c Config, dev torch.Device) (*LPIPS, error) {
 	case c.Net == "":
 		c.Net = found
 	case c.Net != found:
-		return fail(fmt.Errorf("they are for %s, want %s (net %q)", found.architecture().title, c.Net.architecture().title, c.Net))
+		return fail(fmt.Errorf("they are for %s, want %s (net %s)", found.architecture().title, c.Net.architecture().title, quote.Quoted(c.Net)))
 	}
 	l, err := newWith(c, dev, torch.Float32, 0, zero)
 	if err != nil {
@@ -145,7 +145,7 @@ func OpenWith(path string, c Config, dev torch.Device) (*LPIPS, error) {
 	})
 	if err != nil {
 		l.Close()
-		return fail(fmt.Errorf("read as those for %s (net %q): %w", c.Net.architecture().title, c.Net, err))
+		return fail(fmt.Errorf("read as those for %s (net %s): %w", c.Net.architecture().title, quote.Quoted(c.Net), err))
 	}
 	return l, nil
 }

@@ -3,6 +3,8 @@ package optim
 import (
 	"fmt"
 	"math"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 // Decay is how a learning rate falls.
@@ -54,10 +56,10 @@ func (c Schedule) Validate() error {
 	case Constant, InverseSqrt:
 	case Linear, Cosine:
 		if start := max(c.Start, c.Warmup); c.Steps <= start {
-			return fmt.Errorf("learning rate: the %s decay starts at step %d of %d: it has to end later than it starts", c.Decay, start, c.Steps)
+			return fmt.Errorf("learning rate: the %s decay starts at step %d of %d: it has to end later than it starts", quote.Text(c.Decay), start, c.Steps)
 		}
 	default:
-		return fmt.Errorf("learning rate: unknown decay %q: want %q, %q, %q, or none for a constant rate", c.Decay, Linear, Cosine, InverseSqrt)
+		return fmt.Errorf("learning rate: unknown decay %s: want %q, %q, %q, or none for a constant rate", quote.Quoted(c.Decay), Linear, Cosine, InverseSqrt)
 	}
 	if c.Warmup < 0 || c.Start < 0 || c.Steps < 0 {
 		return fmt.Errorf("learning rate: Warmup %d, Start %d and Steps %d have to be 0 or more", c.Warmup, c.Start, c.Steps)

@@ -146,7 +146,7 @@ func (d *Dir) check(entries []fs.DirEntry, options map[string]any, resume bool, 
 	case !started:
 		for _, e := range entries {
 			if !strings.HasPrefix(e.Name(), ".") {
-				return false, fmt.Errorf("run directory %s is not empty (%s) and is no run: choose another folder", quote.Path(d.path), e.Name())
+				return false, fmt.Errorf("run directory %s is not empty (%s) and is no run: choose another folder", quote.Path(d.path), quote.Text(e.Name()))
 			}
 		}
 	}

@@ -13,6 +13,7 @@ import (
 	"math"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -47,7 +48,7 @@ func (f Filled) Names() iter.Seq[string] {
 func (f Filled) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 	shape, _, ok := f.Info(name)
 	if !ok {
-		return nil, fmt.Errorf("there is no tensor %q", name)
+		return nil, fmt.Errorf("there is no tensor %s", quote.Quoted(name))
 	}
 	g := torch.NewGeneratorOn(s, torch.CPU, uint64(crc32.ChecksumIEEE([]byte(name))))
 	z := torch.Randn(s, g, torch.Float32, shape...)

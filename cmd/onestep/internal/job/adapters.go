@@ -47,7 +47,7 @@ func parseAdapter(text string) (adapter, error) {
 		return a, nil
 	}
 	if i <= 0 {
-		return a, usage("--lora: want FILE or FILE=WEIGHT, got %q", text)
+		return a, usage("--lora: want FILE or FILE=WEIGHT, got %s", quote.Quoted(text))
 	}
 	a.file, a.weights = text[:i], lora.Weights{}
 	for j, word := range strings.Split(text[i+1:], ",") {
@@ -57,13 +57,13 @@ func parseAdapter(text string) (adapter, error) {
 		}
 		v, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
 		if err != nil || math.IsNaN(v) || math.IsInf(v, 0) || (!found && j > 0) {
-			return a, usage("--lora: want FILE, FILE=WEIGHT or FILE=WEIGHT,BLOCK:WEIGHT, such as lcm.safetensors=0.8,text_encoder:0, got %q", text)
+			return a, usage("--lora: want FILE, FILE=WEIGHT or FILE=WEIGHT,BLOCK:WEIGHT, such as lcm.safetensors=0.8,text_encoder:0, got %s", quote.Quoted(text))
 		}
 		if block = strings.TrimSpace(block); found && block == "" {
-			return a, usage("--lora: %q: want a block before each colon, such as text_encoder:0", text)
+			return a, usage("--lora: %s: want a block before each colon, such as text_encoder:0", quote.Quoted(text))
 		}
 		if _, twice := a.weights[block]; twice {
-			return a, usage("--lora: %q: the block %s has two weights", text, block)
+			return a, usage("--lora: %s: the block %s has two weights", quote.Quoted(text), block)
 		}
 		a.weights[block] = v
 	}

@@ -30,7 +30,7 @@ func (o Train) Card(start checkpoint.Description) (string, error) {
 		fmt.Fprintf(&b, " d is %s.", distances[o.Distance])
 	}
 	if o.starts() {
-		fmt.Fprintf(&b, "\n\nThe run starts with the network of %s, of the form %s: what it predicts stands for F.", quote.Text(o.Init), start.Form.Type)
+		fmt.Fprintf(&b, "\n\nThe run starts with the network of %s, of the form %s: what it predicts stands for F.", quote.Path(o.Init), quote.Text(start.Form.Type))
 	}
 	switch len(o.Guidance) {
 	case 1:

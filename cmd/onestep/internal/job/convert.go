@@ -51,7 +51,7 @@ func (o Convert) run(ctx context.Context, note func(string), change func(m *weig
 	case o.Out == "":
 		return Converted{}, usage("--out is missing: FILE.safetensors for a single file, DIR for a folder of diffusers'")
 	case slices.Contains([]string{".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx"}, strings.ToLower(filepath.Ext(strings.TrimSuffix(o.Out, "/")))):
-		return Converted{}, usage("--out: want FILE.safetensors or DIR, got %q", o.Out)
+		return Converted{}, usage("--out: want FILE.safetensors or DIR, got %s", quote.Quoted(o.Out))
 	case o.Mixed && o.Variant == "":
 		return Converted{}, usage("--mixed-variant goes with --variant")
 	case single && o.OutVariant != "":
@@ -67,7 +67,7 @@ func (o Convert) run(ctx context.Context, note func(string), change func(m *weig
 	if o.DType != "" {
 		d, ok := dtypes[o.DType]
 		if !ok {
-			return Converted{}, usage("--dtype: want %s, got %q", strings.Join(DTypes(), ", "), o.DType)
+			return Converted{}, usage("--dtype: want %s, got %s", strings.Join(DTypes(), ", "), quote.Quoted(o.DType))
 		}
 		w.DType = &d
 	}

@@ -58,7 +58,7 @@ func (o *Train) extend() (changed bool, err error) {
 		return false, nil
 	}
 	if m, err := methodNamed(o.Method); err != nil || m.stages {
-		return false, errors.Join(err, usage("--extend: the stages of the method %s divide the whole run: start a new run from its snapshot with --init", o.Method))
+		return false, errors.Join(err, usage("--extend: the stages of the method %s divide the whole run: start a new run from its snapshot with --init", quote.Text(o.Method)))
 	}
 	steps, err := rundir.Steps(o.Out, "state")
 	if err != nil {

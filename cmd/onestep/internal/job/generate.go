@@ -256,7 +256,7 @@ func (o *Generate) validate() error {
 	case slices.ContainsFunc(append(o.Prompts[:len(o.Prompts):len(o.Prompts)], o.Negative), func(s string) bool { return !utf8.ValidString(s) }):
 		return usage("--prompt, --negative: want text in UTF-8")
 	case dtypes[o.DType] == 0 && o.DType != "f32":
-		return usage("--dtype: want %s, got %q", strings.Join(DTypes(), ", "), o.DType)
+		return usage("--dtype: want %s, got %s", strings.Join(DTypes(), ", "), quote.Quoted(o.DType))
 	case o.N < 1 || o.N > maxImages || len(o.Prompts) > maxImages/o.N:
 		return usage("--n: want 1 to %d pictures in all, got %d of each of %d prompts", maxImages, o.N, len(o.Prompts))
 	case *o.Seed > math.MaxUint64-uint64(o.N-1):
@@ -272,9 +272,9 @@ func (o *Generate) validate() error {
 	case o.Threads < 0 || o.Threads > 4096:
 		return usage("--threads: want 1 to 4096, got %d", o.Threads)
 	case o.LoRAApply != "" && o.LoRAApply != applyRuntime && o.LoRAApply != applyMerge:
-		return usage("--lora-apply: want runtime or merge, got %q", o.LoRAApply)
+		return usage("--lora-apply: want runtime or merge, got %s", quote.Quoted(o.LoRAApply))
 	case o.Preview != "" && !strings.EqualFold(filepath.Ext(o.Preview), ".png"):
-		return usage("--preview: want FILE.png, got %q", o.Preview)
+		return usage("--preview: want FILE.png, got %s", quote.Quoted(o.Preview))
 	case o.Preview != "" && o.TinyVAE == "":
 		return usage("--preview: it is decoded by a tiny autoencoder; want --tiny-vae, too")
 	}
@@ -288,7 +288,7 @@ func (o Generate) files() ([]string, error) {
 		pattern = filepath.Join(pattern, "{n}.png")
 	}
 	if strings.EqualFold(filepath.Ext(pattern), ".webp") {
-		return nil, usage("--out: WebP cannot be written: want a name that ends in .png or .jpg, got %q", o.Out)
+		return nil, usage("--out: WebP cannot be written: want a name that ends in .png or .jpg, got %s", quote.Quoted(o.Out))
 	}
 	if vision.IsJPEG(pattern) && !o.Bare {
 		const most = 8000 // UTF-16 and the settings beside it fill a JPEG's 64 kB of EXIF
@@ -299,7 +299,7 @@ func (o Generate) files() ([]string, error) {
 		}
 	}
 	if !vision.IsJPEG(pattern) && !strings.EqualFold(filepath.Ext(pattern), ".png") {
-		return nil, usage("--out: want a name that ends in .png or .jpg, with {n}, {text} or {seed} where there are several pictures, or DIR/, got %q", o.Out)
+		return nil, usage("--out: want a name that ends in .png or .jpg, with {n}, {text} or {seed} where there are several pictures, or DIR/, got %s", quote.Quoted(o.Out))
 	}
 	var files []string
 	seen := map[string]bool{}
@@ -308,7 +308,7 @@ func (o Generate) files() ([]string, error) {
 			name := strings.NewReplacer("{n}", fmt.Sprintf("%05d", i*o.N+j), "{text}", fmt.Sprintf("%05d", i),
 				"{seed}", strconv.FormatUint(*o.Seed+uint64(j), 10)).Replace(pattern)
 			if seen[name] {
-				return nil, usage("--out: %q names several pictures the same, %s: want {n} in it", o.Out, name)
+				return nil, usage("--out: %s names several pictures the same, %s: want {n} in it", quote.Quoted(o.Out), name)
 			}
 			seen[name] = true
 			files = append(files, name)
@@ -329,7 +329,7 @@ func (o Generate) files() ([]string, error) {
 			return nil, fmt.Errorf("--preview: %w", err)
 		}
 		if slices.ContainsFunc(files, func(f string) bool { return filepath.Clean(f) == filepath.Clean(o.Preview) }) {
-			return nil, usage("--preview: %s is the name of a picture, too", o.Preview)
+			return nil, usage("--preview: %s is the name of a picture, too", quote.Path(o.Preview))
 		}
 		there = append(files[:len(files):len(files)], o.Preview)
 	}

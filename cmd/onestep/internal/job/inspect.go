@@ -66,7 +66,7 @@ func (o *Inspect) validate() error {
 	case o.Model == "":
 		return usage("--model is missing: a file, a run directory, or builtin")
 	case !strings.EqualFold(filepath.Ext(o.Out), ".png"):
-		return usage("--out: want FILE.png, got %q", o.Out)
+		return usage("--out: want FILE.png, got %s", quote.Quoted(o.Out))
 	case o.N < 1 || o.N > 64:
 		return usage("--n: want 1 to 64 trajectories, got %d", o.N)
 	case o.Columns < 2 || o.Columns > 40:
@@ -139,7 +139,7 @@ func (o Inspect) Run(ctx context.Context) (Inspected, error) {
 		}
 		d, ok := t.Function().(models.Denoiser)
 		if !ok {
-			return none, usage("--teacher: want a denoiser, such as one trained with --method edm, and %s holds a %s function", t.Path, t.Description.Kind)
+			return none, usage("--teacher: want a denoiser, such as one trained with --method edm, and %s holds a %s function", quote.Path(t.Path), quote.Text(t.Description.Kind))
 		}
 		teacher, out.Teacher = d, t.Path
 	}

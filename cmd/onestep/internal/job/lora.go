@@ -113,7 +113,7 @@ func InspectLoRA(path, model string, o weights.Options) (LoRAInfo, error) {
 func (v LoRAInfo) String(all bool) string {
 	var b strings.Builder
 	line := func(name, format string, args ...any) {
-		fmt.Fprintf(&b, "%-10s %s\n", name, fmt.Sprintf(format, args...))
+		fmt.Fprintf(&b, "%-10s %s\n", name, q.Lines(fmt.Sprintf(format, args...)))
 	}
 	line("adapter", "%s", q.Path(v.Path))
 	line("modules", "%s", counts(v.Kinds))
@@ -147,7 +147,7 @@ func (v LoRAInfo) String(all bool) string {
 		case *v.Fits:
 			line("model", "%s: every module fits", q.Path(v.Model))
 		case v.For != "":
-			line("model", "%s: does not fit: the adapter is for %s", q.Path(v.Model), v.For)
+			line("model", "%s: does not fit: the adapter is for %s", q.Path(v.Model), q.Text(v.For))
 		default:
 			line("model", "%s: does not fit", q.Path(v.Model))
 		}
@@ -162,7 +162,7 @@ func (v LoRAInfo) String(all bool) string {
 	}
 	if all {
 		for _, m := range v.Modules {
-			line("module", "%s: %s, rank %d, alpha %g", m.Name, m.Kind, m.Rank, m.Alpha)
+			line("module", "%s: %s, rank %d, alpha %g", q.Text(m.Name), q.Text(m.Kind), m.Rank, m.Alpha)
 		}
 	}
 	return b.String()
@@ -210,7 +210,7 @@ func (o ConvertLoRA) Run(note func(string)) error {
 	case err != nil:
 		return usage("--to: %v", err)
 	case filepath.Ext(o.Out) != ".safetensors":
-		return usage("--out: want FILE.safetensors, got %q", o.Out)
+		return usage("--out: want FILE.safetensors, got %s", q.Quoted(o.Out))
 	}
 	if err := There(Path{"", o.File, wantAdapter, Either}, Path{"--model", o.Model, wantDiffusion, Either}); err != nil {
 		return err
@@ -230,7 +230,7 @@ func (o ConvertLoRA) Run(note func(string)) error {
 	if o.DType != "" {
 		d, ok := dtypes[o.DType]
 		if !ok {
-			return usage("--dtype: want %s, got %q", strings.Join(DTypes(), ", "), o.DType)
+			return usage("--dtype: want %s, got %s", strings.Join(DTypes(), ", "), q.Quoted(o.DType))
 		}
 		w.DType = &d
 	}
@@ -333,13 +333,13 @@ func (o ExtractLoRA) Run(ctx context.Context, progress func(done, all int)) (out
 	case o.Base == "" || o.Tuned == "":
 		return out, usage("--base and --tuned: want two models")
 	case o.Out == "" || filepath.Ext(o.Out) != ".safetensors":
-		return out, usage("--out: want FILE.safetensors, got %q", o.Out)
+		return out, usage("--out: want FILE.safetensors, got %s", q.Quoted(o.Out))
 	case err != nil:
 		return out, usage("--to: %v", err)
 	}
 	d, ok := dtypes[cmp.Or(o.DType, "f16")]
 	if !ok {
-		return out, usage("--dtype: want %s, got %q", strings.Join(DTypes(), ", "), o.DType)
+		return out, usage("--dtype: want %s, got %s", strings.Join(DTypes(), ", "), q.Quoted(o.DType))
 	}
 	if err := There(Path{"--base", o.Base, wantDiffusion, Either}, Path{"--tuned", o.Tuned, wantDiffusion, Either}); err != nil {
 		return out, err

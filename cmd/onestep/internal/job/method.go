@@ -351,7 +351,7 @@ reflow: x is where the teacher carries z, in 50 of Euler's steps`,
 			if p.teacher != nil {
 				straightens, ok := p.teacher.(*models.Flow)
 				if !ok {
-					return nil, usage("--teacher: --method flow straightens a flow's trajectories: want one that was trained with --method flow, and %s was not", o.Teacher)
+					return nil, usage("--teacher: --method flow straightens a flow's trajectories: want one that was trained with --method flow, and %s was not", quote.Path(o.Teacher))
 				}
 				flow.Reflow = straightens
 			}
@@ -487,7 +487,7 @@ func methodNamed(name string) (method, error) {
 			return m, nil
 		}
 	}
-	return method{}, usage("--method: want one of %s, got %q", strings.Join(Methods(), ", "), name)
+	return method{}, usage("--method: want one of %s, got %s", strings.Join(Methods(), ", "), quote.Quoted(name))
 }
 
 // lpipsName is the distance whose weights the user brings.
@@ -547,7 +547,7 @@ func (o *Train) checkTeacher(m method, cfg network.Config) error {
 		return usage("--label-dropout: the teacher does not know images without a class: leave the option out, or train the teacher with it")
 	}
 	if d.Kind == checkpoint.Consistency {
-		return usage("--teacher: want a denoiser, such as one trained with --method edm, and %s holds a %s function", o.Teacher, d.Kind)
+		return usage("--teacher: want a denoiser, such as one trained with --method edm, and %s holds a %s function", quote.Path(o.Teacher), quote.Text(d.Kind))
 	}
 	if o.Guidance != nil && d.Network.NullClass() < 0 {
 		return usage("--guidance: the teacher does not know images without a class: train it with --classes --label-dropout 0.1")
@@ -585,7 +585,7 @@ func (m method) takes(flag string, d checkpoint.Description, forms []checkpoint.
 	if d.Form.Type == checkpoint.DDPM && slices.Contains(forms, checkpoint.VP) {
 		why = "it knows whole steps of a chain, and the method needs derivatives in time"
 	}
-	return usage("%s: it was trained with the form %s, and --method %s cannot use it: %s%s", flag, d.Form.Type, m.name, why, hint)
+	return usage("%s: it was trained with the form %s, and --method %s cannot use it: %s%s", flag, quote.Text(d.Form.Type), m.name, why, hint)
 }
 
 // names lists forms.

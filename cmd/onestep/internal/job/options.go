@@ -147,7 +147,7 @@ func (o *Train) ReadConfig(path string) error {
 	case errors.Is(err, io.EOF):
 		err = errors.New("the file is empty: want a JSON object")
 	case errors.As(err, &kind):
-		err = fmt.Errorf("%s: want %s, got a JSON %s", kind.Field, kind.Type, quote.Text(kind.Value))
+		err = fmt.Errorf("%s: want %s, got a JSON %s", quote.Text(kind.Field), kind.Type, quote.Text(kind.Value))
 	case err == nil && !strings.HasPrefix(strings.TrimSpace(string(text)), "{"):
 		err = errors.New("want a JSON object")
 	case err == nil:
@@ -251,7 +251,7 @@ func (o *Train) Resolve() error {
 // validate checks each option for itself; what is zero and chosen later is fine.
 func (o *Train) validate() error {
 	if !slices.Contains(Distances(), o.Distance) {
-		return usage("--distance: want one of %s, got %q", strings.Join(Distances(), ", "), o.Distance)
+		return usage("--distance: want one of %s, got %s", strings.Join(Distances(), ", "), quote.Quoted(o.Distance))
 	}
 	if _, err := torch.ParseDevice(o.Device); err != nil {
 		return usage("--device: %v", err)
@@ -284,11 +284,11 @@ func (o *Train) validate() error {
 	}
 	switch {
 	case solvers[o.Solver] == nil:
-		return usage("--solver: want one of %s, got %q", strings.Join(Solvers(), ", "), o.Solver)
+		return usage("--solver: want one of %s, got %s", strings.Join(Solvers(), ", "), quote.Quoted(o.Solver))
 	case o.Distance == lpipsName && o.LPIPS == "":
 		return usage("--distance lpips needs weights: make them by scripts/lpips_weights.py and give them by --lpips")
 	case !slices.Contains([]string{"", "small", "all"}, o.Resize):
-		return usage("--lpips-resize: want small or all, got %q", o.Resize)
+		return usage("--lpips-resize: want small or all, got %s", quote.Quoted(o.Resize))
 	case o.Levels != 0 && (o.Levels < 2 || o.Levels > maxLevels):
 		return usage("--levels: want 2 to %d noise levels, got %d", maxLevels, o.Levels)
 	case !(o.Mu >= 0 && o.Mu < 1):
@@ -300,15 +300,15 @@ func (o *Train) validate() error {
 	case !(o.High >= 0 && o.High <= 1):
 		return usage("--high: want a part of the draws, from 0 to 1, got %g", o.High)
 	case !slices.Contains(BetaSchedules(), o.Betas):
-		return usage("--betas: want one of %s, got %q", strings.Join(BetaSchedules(), ", "), o.Betas)
+		return usage("--betas: want one of %s, got %s", strings.Join(BetaSchedules(), ", "), quote.Quoted(o.Betas))
 	case o.Chain < 2 || o.Chain > 1e6:
 		return usage("--chain: want 2 to 1000000 steps, got %d", o.Chain)
 	case !slices.Contains(Schedules(), o.Schedule):
-		return usage("--schedule: want %s, got %q", strings.Join(Schedules(), " or "), o.Schedule)
+		return usage("--schedule: want %s, got %s", strings.Join(Schedules(), " or "), quote.Quoted(o.Schedule))
 	case o.Warmup < Unset:
 		return usage("--warmup: want a number of steps from 0 on, got %d", o.Warmup)
 	case !slices.Contains(Weights(), o.Weight):
-		return usage("--weight: want %s, got %q", strings.Join(Weights(), " or "), o.Weight)
+		return usage("--weight: want %s, got %s", strings.Join(Weights(), " or "), quote.Quoted(o.Weight))
 	case !(o.Step >= 0 && o.Step < math.Pi/2):
 		return usage("--step: want an angle above 0 and below π/2, such as 0.005, got %g", o.Step)
 	case !(o.Ratio > 0 && o.Ratio <= 1):
@@ -351,7 +351,7 @@ func (o *Train) validate() error {
 	case !(o.Dropout >= 0 && o.Dropout < 1):
 		return usage("--dropout: want a probability in [0, 1), got %g", o.Dropout)
 	case o.Corrupt != "error" && o.Corrupt != "skip":
-		return usage("--corrupt: want error or skip, got %q", o.Corrupt)
+		return usage("--corrupt: want error or skip, got %s", quote.Quoted(o.Corrupt))
 	case o.Resolution != 0 && (o.Resolution < 4 || o.Resolution > 1024):
 		return usage("--resolution: want 4 to 1024 pixels, got %d", o.Resolution)
 	case o.Colors != 0 && o.Colors != 1 && o.Colors != 3:

@@ -72,7 +72,7 @@ func (o *Sample) validate() error {
 	}
 	switch {
 	case o.Sampler != "" && !slices.Contains(Samplers(), o.Sampler):
-		return usage("--sampler: want one of %s, got %q", strings.Join(Samplers(), ", "), o.Sampler)
+		return usage("--sampler: want one of %s, got %s", strings.Join(Samplers(), ", "), quote.Quoted(o.Sampler))
 	case o.Model == "":
 		return usage("--model is missing: a file, a run directory, or builtin")
 	case o.Out == "":
@@ -210,7 +210,7 @@ func (o *Sample) sampler(f any, d checkpoint.Description) (source, error) {
 	case o.Sampler == "":
 		o.Sampler = "heun"
 	case !slices.Contains(can, o.Sampler):
-		return source{}, usage("--sampler: %s cannot draw from a %s model: want %s", o.Sampler, d.Kind, strings.Join(can, ", "))
+		return source{}, usage("--sampler: %s cannot draw from a %s model: want %s", quote.Text(o.Sampler), quote.Text(d.Kind), strings.Join(can, ", "))
 	}
 	each := 1 // evaluations of the network for one of the denoiser
 	steps := o.Sampler == multistep || o.Sampler == ctm
@@ -224,12 +224,12 @@ func (o *Sample) sampler(f any, d checkpoint.Description) (source, error) {
 		}
 	} else if o.Guidance != 0 && o.Guidance != 1 && !d.Network.Guidance() {
 		if many {
-			return source{}, usage("--guidance: the sampler %s jumps without guidance: choose a denoiser's sampler, such as heun", o.Sampler)
+			return source{}, usage("--guidance: the sampler %s jumps without guidance: choose a denoiser's sampler, such as heun", quote.Text(o.Sampler))
 		}
 		return source{}, errNotGuided
 	}
 	if o.Gamma != 0 && o.Sampler != ctm {
-		return source{}, usage("--gamma: the sampler %s does not use it, only %s", o.Sampler, ctm)
+		return source{}, usage("--gamma: the sampler %s does not use it, only %s", quote.Text(o.Sampler), ctm)
 	}
 	if steps {
 		o.Steps = max(1, o.Steps)
@@ -314,7 +314,7 @@ func (o Sample) files() (files []string, folder bool, err error) {
 		}
 		files = []string{o.Out}
 	default:
-		return nil, false, usage("--out: want FILE.png for a grid or DIR/ for a file an image, got %q", o.Out)
+		return nil, false, usage("--out: want FILE.png for a grid or DIR/ for a file an image, got %s", quote.Quoted(o.Out))
 	}
 	if err := writable(filepath.Dir(files[0]), folder); err != nil {
 		return nil, false, fmt.Errorf("--out: %w", err)

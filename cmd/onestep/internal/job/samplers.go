@@ -3,6 +3,7 @@ package job
 import (
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/sampling/scheduler"
 )
 
@@ -86,7 +87,7 @@ func (o Generate) method() (scheduler.Method, error) {
 	case scheduler.DDIM:
 		m = scheduler.DDIM{Eta: *o.Eta}
 	default:
-		return nil, usage("--eta: goes with --sampler tcd or ddim; the sampler %s has none", o.Sampler)
+		return nil, usage("--eta: goes with --sampler tcd or ddim; the sampler %s has none", quote.Text(o.Sampler))
 	}
 	if isSpaced {
 		spaced.Method = m

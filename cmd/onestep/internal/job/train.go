@@ -117,7 +117,7 @@ func (o *Train) start(m method, data *dataset.Set) (checkpoint.Description, erro
 	classes := 0
 	if o.Classes {
 		if classes = len(data.Classes()); classes == 0 {
-			return none, usage("--classes: %s has no labels", data.Name())
+			return none, usage("--classes: %s has no labels", quote.Text(data.Name()))
 		}
 	}
 	if !o.starts() {
@@ -175,9 +175,9 @@ func (o *Train) chained(flag string, is *models.Betas) error {
 	def := DefaultTrain()
 	switch {
 	case o.Betas != def.Betas && o.Betas != string(schedule):
-		return usage("--betas %s: %s %s has the schedule %s: leave the option out", o.Betas, flag, quote.Text(o.Init), schedule)
+		return usage("--betas %s: %s %s has the schedule %s: leave the option out", quote.Text(o.Betas), flag, quote.Path(o.Init), schedule)
 	case o.Chain != def.Chain && o.Chain != is.Steps:
-		return usage("--chain %d: %s %s has %d steps: leave the option out", o.Chain, flag, quote.Text(o.Init), is.Steps)
+		return usage("--chain %d: %s %s has %d steps: leave the option out", o.Chain, flag, quote.Path(o.Init), is.Steps)
 	}
 	o.Betas, o.Chain = string(schedule), is.Steps
 	return nil

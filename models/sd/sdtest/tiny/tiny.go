@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd/clip"
 	"github.com/onestep-go/onestep/models/sd/prompt"
 	"github.com/onestep-go/onestep/models/sd/sdtest"
@@ -40,7 +41,7 @@ func network(kind string) (unet.Config, error) {
 			c.MidBlockType = unet.MidResidual
 		}
 	default:
-		return c, fmt.Errorf("there is no tiny model %q", kind)
+		return c, fmt.Errorf("there is no tiny model %s", quote.Quoted(kind))
 	}
 	return c.WithDefaults(), nil
 }
