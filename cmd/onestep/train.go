@@ -89,7 +89,7 @@ Ctrl-C ends it at once.`,
 	f.BoolVar(&o.Force, "force", false, "go on where the estimated need of memory is more than there is")
 
 	f.StringVar(&o.Dir, "data-dir", "", "fashion-mnist, cifar10, cifar100: folder that holds them, besides the usual places")
-	f.Var(count{&o.Resolution}, "resolution", "height and width in pixels (default: the images' own)")
+	f.Var(count{&o.Resolution}, "resolution", "height and width in pixels (default: the images' own; chosen, up to 64, if they are not squares of one size)")
 	f.Var(count{&o.Colors}, "colors", "1 for grey, 3 for colour (default: the images' own)")
 	f.BoolVar(&o.Classes, "classes", false, "condition on the images' classes")
 	f.Float64Var(&o.Drop, "label-dropout", 0, "ctm, meanflow, pd, edm, ddpm, flow: fraction of the images that are learned without their class, for\nguidance, such as 0.1 (default 0)")
@@ -218,6 +218,7 @@ type trained struct {
 	Loss     float64 `json:"loss,omitempty"`     // of the last step; none if there was nothing left to do
 	Skipped  int     `json:"skipped"`            // steps that were not taken, as their loss or gradients were not finite
 	Corrupt  int     `json:"corrupt"`            // images that were skipped
+	Resized  int     `json:"resized"`            // images that were cropped and scaled, since they are not of the size of the others
 	Snapshot string  `json:"snapshot,omitempty"` // a file to sample from
 	State    string  `json:"state,omitempty"`    // a file to go on from
 	Finished bool    `json:"finished"`           // whether all steps were done
@@ -286,5 +287,8 @@ func (a *app) doTrain(ctx context.Context, o job.Train) error {
 	if r.Corrupt > 0 {
 		text += fmt.Sprintf(", %d corrupt images skipped", r.Corrupt)
 	}
-	return a.print(trained{r.Step, r.Seen, r.Loss, r.Skipped, r.Corrupt, r.Snapshot, r.State, r.Finished}, text+"\nsnapshot: "+r.Snapshot+"\n")
+	if r.Resized > 0 {
+		text += fmt.Sprintf(", %d images of other sizes cropped and scaled", r.Resized)
+	}
+	return a.print(trained{r.Step, r.Seen, r.Loss, r.Skipped, r.Corrupt, r.Resized, r.Snapshot, r.State, r.Finished}, text+"\nsnapshot: "+r.Snapshot+"\n")
 }

@@ -3,6 +3,7 @@ package dataset
 import (
 	"archive/tar"
 	"bytes"
+	"fmt"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -129,4 +130,70 @@ func TestPackedData(t *testing.T) {
 		write(t, dir, "0.png", plain(grey(7), 4, 4))
 		require.Equal(t, 1, opened(t, filepath.Clean(dir), Options{}).Len(), "images beside it are what was meant")
 	}
+}
+
+// Images of different sizes, or that are not square, get a resolution if squares are asked for, and a note says which and why.
+func TestChosenResolution(t *testing.T) {
+	set := func(sizes ...size) string {
+		dir := t.TempDir()
+		for i, x := range sizes {
+			write(t, dir, fmt.Sprintf("%03d.png", i), plain(grey(i), x.w, x.h))
+		}
+		return dir
+	}
+	many := make([]size, 20)
+	for i := range many {
+		many[i] = size{100 + i, 60}
+	}
+	many[7] = size{20, 20} // an outlier does not count
+	for _, c := range []struct {
+		name  string
+		sizes []size
+		side  int
+		want  int
+		notes string // parts of them
+	}{
+		{"alike", []size{{20, 20}, {20, 20}}, 0, 20, ""},
+		{"alike, whatever a model has", []size{{20, 20}, {20, 20}}, 16, 20, ""},
+		{"not square", []size{{30, 20}, {30, 20}}, 0, 16, "30×20|16×16"},
+		{"mixed", []size{{300, 200}, {400, 500}}, 0, 64, "300×200|400×500|64×64|200 pixels|over 64"},
+		{"small", []size{{13, 20}, {14, 14}}, 0, 8, "8×8"},
+		{"tiny", []size{{3, 5}, {4, 4}}, 0, 3, "3×3"},
+		{"a model's", []size{{13, 20}, {14, 14}}, 32, 32, "32×32|model"},
+		{"with an outlier", many, 0, 48, "48×48|20×20|60 pixels"},
+	} {
+		dir := set(c.sizes...)
+		s := opened(t, dir, Options{Square: true, Side: c.side})
+		_, h, w := s.Shape()
+		require.Equal(t, []int{c.want, c.want}, []int{h, w}, c.name)
+		notes := strings.Join(s.Notices(), "\n")
+		require.Equal(t, c.notes == "", notes == "", "%s: %s", c.name, notes)
+		for _, part := range strings.Split(c.notes, "|") {
+			require.Contains(t, notes, part, c.name)
+		}
+		for i := range s.Len() {
+			at(t, s, i)
+		}
+		require.Zero(t, s.Resized(), c.name)
+		require.Empty(t, opened(t, dir, Options{Square: true, Resolution: 8}).Notices(), "a resolution that was asked for is no choice")
+	}
+	// An image of another size that was not looked at does not end a run, and is counted.
+	sizes := make([]size, 2*looked)
+	for i := range sizes {
+		sizes[i] = size{8, 8}
+	}
+	sizes[3] = size{9, 8}
+	s := opened(t, set(sizes...), Options{Square: true})
+	for range 2 {
+		for i := range s.Len() {
+			at(t, s, i)
+		}
+	}
+	require.Equal(t, 1, s.Resized())
+	// Tables, too.
+	s = opened(t, write(t, t.TempDir(), "x-images-idx3-ubyte", idxOf(make([]byte, 2*6*9), 2, 6, 9)), Options{Square: true})
+	_, h, w := s.Shape()
+	require.Equal(t, []int{4, 4}, []int{h, w})
+	require.Contains(t, strings.Join(s.Notices(), "\n"), "9×6")
+	at(t, s, 1)
 }

@@ -227,7 +227,6 @@ func TestRunRefusesData(t *testing.T) {
 		name, want string
 		change     func(o *Train)
 	}{
-		{"not square", "4×6 pixels: give --resolution", func(o *Train) { o.Resolution = 0 }},
 		{"no labels", "has no labels", func(o *Train) { o.Resolution = 8 }},
 	} {
 		o := tinyRun(filepath.Join(dir, "run"), "ct")

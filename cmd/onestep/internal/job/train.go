@@ -54,6 +54,7 @@ func (h Hooks) warn(note string) {
 type Trained struct {
 	training.Result
 	Corrupt int // images that were skipped because they cannot be decoded
+	Resized int // images that were cropped and scaled, since they are not of the size of the others
 }
 
 // Plan resolves all options, for which it opens the data, and returns what Run would start from: the network, and what it predicts.
@@ -82,7 +83,7 @@ func (o *Train) open() (*dataset.Set, checkpoint.Description, error) {
 	if err := o.fromTeacher(m); err != nil {
 		return nil, start, err
 	}
-	data, err := dataset.Open(o.Data, dataset.Options{Resolution: o.Resolution, Channels: o.Colors, Dir: o.Dir})
+	data, err := dataset.Open(o.Data, dataset.Options{Resolution: o.Resolution, Channels: o.Colors, Dir: o.Dir, Square: true, Side: o.sideOfStart()})
 	if err != nil {
 		if err := There(Path{"--data-dir", o.Dir, "a folder that holds " + o.Data, Folder}); err != nil {
 			return nil, start, err
@@ -103,13 +104,25 @@ func (o *Train) open() (*dataset.Set, checkpoint.Description, error) {
 	return data, start, nil
 }
 
+// sideOfStart is the size of the images of the model that the run starts from, 0 if there is none, or none that can be read.
+func (o *Train) sideOfStart() int {
+	if !o.starts() {
+		return 0
+	}
+	d, err := describes(o.Init)
+	if err != nil {
+		return 0
+	}
+	if shape := d.Network.Shape(); len(shape) == 3 && shape[1] == shape[2] {
+		return shape[1]
+	}
+	return 0
+}
+
 // start fits the model that the run starts from to the data: a new one, or that of --init.
 func (o *Train) start(m method, data *dataset.Set) (checkpoint.Description, error) {
 	var none checkpoint.Description
-	c, h, w := data.Shape()
-	if h != w {
-		return none, usage("the images have %d×%d pixels: give --resolution to crop and scale them to squares", w, h)
-	}
+	c, h, _ := data.Shape() // squares
 	d, err := o.fit(m, c, h)
 	if err != nil {
 		return none, err
@@ -458,7 +471,7 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 		return vision.Write(run.File(fmt.Sprintf("samples-%07d.png", k)), img, nil, true)
 	}
 	out.Result, err = t.Train(ctx)
-	out.Corrupt = len(data.Corrupt())
+	out.Corrupt, out.Resized = len(data.Corrupt()), data.Resized()
 	return out, err
 }
 

@@ -1,0 +1,119 @@
+package dataset
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/torch/vision"
+)
+
+const (
+	// looked is of how many images, spread over the set, the size is looked at before the first is decoded.
+	looked = 128
+	// mostChosen is the largest resolution that is chosen for images that have none in common, that of ImageNet-64: each doubling costs four
+	// times the work, so that larger ones are for whoever asks for them.
+	mostChosen = 64
+)
+
+type size struct{ w, h int }
+
+// nativeSize takes the size that the images have, or chooses one if o asks for squares.
+func (s *Set) nativeSize(f files, o Options) error {
+	var first error
+	var sizes []size
+	n := min(f.Len(), looked)
+	for k := range n {
+		i := k * f.Len() / n
+		data, err := f.encoded(i)
+		if err != nil && !errors.Is(err, errNoImage) {
+			return err
+		}
+		var h vision.Header
+		if err == nil {
+			h, err = vision.ReadHeader(data)
+		}
+		if err != nil {
+			if first == nil {
+				first = &CorruptError{f.name(i), err}
+			}
+			continue
+		}
+		w, hh := h.Size()
+		is := size{w, hh}
+		if sizes != nil && is != sizes[0] && !o.Square {
+			return fmt.Errorf("the images differ in size: %s has %d×%d pixels, others have %d×%d; choose a resolution to bring all to", quote.Path(f.name(i)), w, hh, sizes[0].w, sizes[0].h)
+		}
+		sizes = append(sizes, is)
+	}
+	if sizes == nil {
+		return fmt.Errorf("the images' size cannot be told: %w", first)
+	}
+	s.w, s.h = sizes[0].w, sizes[0].h
+	if o.Square {
+		s.w = s.chooseSquare(sizes, o.Side)
+		s.h, s.square = s.w, s.w
+	}
+	if s.h > maxResolution || s.w > maxResolution {
+		return fmt.Errorf("the images have %d×%d pixels: choose a resolution of at most %d", s.w, s.h, maxResolution)
+	}
+	return nil
+}
+
+// chooseSquare returns the side of squares that images of these sizes are brought to, and notes why it is not their own. side is one to
+// choose; 0: none.
+func (s *Set) chooseSquare(sizes []size, side int) int {
+	var shorter []int
+	alike := true
+	low, high := sizes[0], sizes[0]
+	for _, x := range sizes {
+		shorter = append(shorter, min(x.w, x.h))
+		alike = alike && x == sizes[0]
+		if x.w*x.h < low.w*low.h {
+			low = x
+		}
+		if x.w*x.h > high.w*high.h {
+			high = x
+		}
+	}
+	if alike && low.w == low.h {
+		return low.w
+	}
+	what := fmt.Sprintf("the images are not square (%d×%d pixels)", low.w, low.h)
+	if !alike {
+		what = fmt.Sprintf("the images differ in size (%d×%d to %d×%d pixels)", low.w, low.h, high.w, high.h)
+	}
+	if side > 0 {
+		s.note("%s: the middle square of each is scaled to %d×%d pixels, those of the model that training starts from", what, side, side)
+		return side
+	}
+	slices.Sort(shorter)
+	usual := shorter[len(shorter)/10]
+	side = roundSide(usual)
+	why := fmt.Sprintf("since nine of ten are at least %d pixels wide and high", usual)
+	if usual > mostChosen {
+		why += fmt.Sprintf(" and no resolution over %d is chosen unasked", mostChosen)
+	}
+	s.note("%s: the middle square of each is scaled to a resolution of %d×%d pixels, %s", what, side, side, why)
+	return side
+}
+
+// roundSide is the largest side up to n that is chosen and that networks which halve the image a few times can take.
+func roundSide(n int) int {
+	n = min(n, mostChosen)
+	for _, step := range []int{16, 8, 4} {
+		if n >= step {
+			return n - n%step
+		}
+	}
+	return n
+}
+
+// Resized is the number of images read so far that are of another size than the images that were looked at when the set was opened with
+// Square, which all had the set's: they were cropped and scaled to it.
+func (s *Set) Resized() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.odd)
+}
