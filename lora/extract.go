@@ -122,7 +122,7 @@ func Extract(ctx context.Context, path string, base, tuned *weights.Model, rank 
 	if all == nil {
 		return nil, others, errors.New("no layer of the models differs: there is nothing to extract")
 	}
-	return modules, others, write(path, all, plans[text2Part] != nil, o)
+	return modules, others, write(path, all, nil, plans[text2Part] != nil, o)
 }
 
 // difference returns what one source's tensor is more than another's, in float32.

@@ -7,23 +7,7 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
-	"github.com/onestep-go/onestep/torch"
 )
-
-// Embedding is a textual inversion embedding that an adapter's file brings along, as bundle_emb.NAME.KEY.
-type Embedding struct {
-	Name string   // the word in prompts
-	Keys []string // sorted: clip_l and clip_g, emb_params, or string_to_param.*
-
-	file *File
-}
-
-// Get returns the vectors of a key, [n, features], as a view of the file.
-func (e Embedding) Get(s *torch.Scope, key string) (*torch.Tensor, error) {
-	return e.file.src.Get(s, bundled+e.Name+"."+key)
-}
-
-const bundled = "bundle_emb."
 
 // textOfOthers are what names of tensors for text encoders begin with that no model here has, and their names.
 var textOfOthers = []struct{ prefix, name string }{{"text_encoders.t5xxl.", "T5"}}
@@ -86,14 +70,6 @@ func (a *Adapter) Notices() (all []string) {
 		all = append(all, list("modules have no layer in the model and are not applied", a.Unmatched))
 	}
 	return all
-}
-
-// Embeddings returns what the adapter's file brings along.
-func (a *Adapter) Embeddings() []Embedding {
-	if a.file == nil {
-		return nil
-	}
-	return a.file.Embeddings
 }
 
 // A rank may be as large as that, or as a layer's smaller side; a product has no more. Files are of at most maxSize bytes, more than any

@@ -230,7 +230,7 @@ func TestHeaderOfLCMLoRA(t *testing.T) {
 	}
 	require.Len(t, all, 278)
 	path := filepath.Join(t.TempDir(), "lcm.safetensors")
-	require.NoError(t, write(path, all, false, WriteOptions{Layout: Kohya}))
+	require.NoError(t, write(path, all, nil, false, WriteOptions{Layout: Kohya}))
 	f, err := os.Open(path)
 	require.NoError(t, err)
 	defer f.Close()

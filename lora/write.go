@@ -46,7 +46,7 @@ type output struct {
 	info       func(r role) ([]int, torch.DType)
 }
 
-// Write writes the file's adapter in another layout. Names are taken apart by the layers of a model, or, without one, of the published
+// Write writes the file's adapter in another layout, embeddings that it brings along in [Kohya] alone. Names are taken apart by the layers of a model, or, without one, of the published
 // model that all modules fit. The factors stay as they are; what scales them is kept in each layout's way.
 func (f *File) Write(path string, model *weights.Model, o WriteOptions) error {
 	var t *table
@@ -83,7 +83,25 @@ func (f *File) Write(path string, model *weights.Model, o WriteOptions) error {
 		}
 		all = append(all, one)
 	}
-	return write(path, all, t.named[text2Part] != nil, o)
+	return write(path, all, f.bundles(o), t.named[text2Part] != nil, o)
+}
+
+// bundles are the embeddings that the file brings along, in a layout that has a place for them.
+func (f *File) bundles(o WriteOptions) (all []named) {
+	if o.Layout != Kohya {
+		return nil
+	}
+	for _, e := range f.Embeddings {
+		for _, key := range e.Keys {
+			name := bundled + e.Name + "." + key
+			shape, d, _ := f.src.Info(name)
+			if o.DType != nil && (d.IsFloat() || d.IsFloat8()) {
+				d = *o.DType
+			}
+			all = append(all, named{name, d, shape, func(s *torch.Scope) (*torch.Tensor, error) { return e.Get(s, key) }})
+		}
+	}
+	return all
 }
 
 // own makes a table of the layers that the file itself names, where names in the other layout follow from that; nil: they do not.
@@ -111,7 +129,11 @@ func (a *Adapter) Write(path string, o WriteOptions) error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", quote.Path(path), err)
 	}
-	return write(path, all, a.second, o)
+	var beside []named
+	if a.file != nil {
+		beside = a.file.bundles(o)
+	}
+	return write(path, all, beside, a.second, o)
 }
 
 // outputs are the adapter's modules with their weights, to be written in a layout.
@@ -237,8 +259,8 @@ func (m output) whole() bool {
 		!slices.ContainsFunc(m.order, func(r role) bool { return r == "lokr_w1_b" || r == "lokr_w2_b" })
 }
 
-// write writes modules into a file.
-func write(path string, modules []output, xl bool, o WriteOptions) error {
+// write writes modules into a file, and what comes with them.
+func write(path string, modules []output, beside []named, xl bool, o WriteOptions) error {
 	fail := func(err error) error { return fmt.Errorf("write %s: %w", quote.Path(path), err) }
 	if o.DType != nil && !o.DType.IsFloat() {
 		return fail(fmt.Errorf("want values of a floating-point type, got %s", *o.DType))
@@ -254,7 +276,7 @@ func write(path string, modules []output, xl bool, o WriteOptions) error {
 	maps.Copy(metadata, o.Metadata)
 	maps.Copy(metadata, described)
 	var all []safetensors.Source
-	for _, t := range tensors {
+	for _, t := range append(tensors, beside...) {
 		src, err := source(t)
 		if err != nil {
 			return fail(err)

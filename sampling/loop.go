@@ -49,7 +49,7 @@ func (d *decision) draw(ctx context.Context, s *torch.Scope, texts []string, yie
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			d.Adapters = d.tagged[i]
+			d.Adapters, d.Inversions = d.tagged[i], d.words[i]
 			words := d.embed(s, text)
 			for first := 0; first < d.N; first += d.Batch {
 				seeds := Seeds(d.Seed+uint64(first), min(d.Batch, d.N-first))

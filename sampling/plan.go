@@ -3,7 +3,9 @@ package sampling
 import (
 	"errors"
 	"fmt"
+	"slices"
 
+	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -29,6 +31,7 @@ func (t TextToImage) Plan(texts ...string) (Plan, error) {
 		return Plan{}, err
 	}
 	for i, text := range texts {
+		d.Inversions = d.words[i]
 		if cut := t.Model.Cut(d.text(text)); cut != "" {
 			d.plan.Notices = append(d.plan.Notices, fmt.Sprintf("text %d is too long for one chunk of tokens and is cut off before %q", i+1, cut))
 		}
@@ -41,12 +44,15 @@ type decision struct {
 	TextToImage
 	plan   Plan
 	config scheduler.Config
-	cfg    bool          // two passes of the network: with the text and without
-	tagged []nn.Adapters // of each text
+	cfg    bool // two passes of the network: with the text and without
+
+	tagged []nn.Adapters    // of each text
+	own    []sd.Inversion   // of all
+	words  [][]sd.Inversion // of each text
 }
 
 func (t TextToImage) decide(texts ...string) (*decision, error) {
-	d := &decision{TextToImage: t}
+	d := &decision{TextToImage: t, own: t.Inversions}
 	if err := d.check(t.Negative); err != nil {
 		return nil, fmt.Errorf("the negative prompt: %w", err)
 	}
@@ -54,32 +60,53 @@ func (t TextToImage) decide(texts ...string) (*decision, error) {
 		return nil, fmt.Errorf("the negative prompt asks for the adapter %q by a tag: an adapter acts on the whole image; move the tag to the prompt", a[0].Name)
 	}
 	for i, text := range texts {
+		if err := d.tag(i, text); err != nil {
+			return nil, err
+		}
 		if err := d.check(text); err != nil {
 			return nil, fmt.Errorf("text %d: %w", i+1, err)
 		}
-		tags := d.text(text).Adapters()
-		all := t.Adapters
-		switch {
-		case tags != nil && t.Tagged == nil:
-			return nil, fmt.Errorf("text %d asks for the adapter %q by a tag: want a folder to look for it in (--lora-dir; Tagged in Go), or no tag", i+1, tags[0].Name)
-		case tags != nil:
-			more, err := t.Tagged(tags)
-			if err != nil {
-				return nil, fmt.Errorf("text %d: %w", i+1, err)
-			}
-			all = all.And(more)
+		if err := d.tags(text); err != nil {
+			return nil, fmt.Errorf("text %d: %w", i+1, err)
 		}
-		if err := t.fits(all); err != nil {
-			return nil, err
+		if len(d.Inversions) == len(d.own) {
+			continue
 		}
-		d.tagged = append(d.tagged, all)
+		if err := d.check(t.Negative); err != nil { // with the words of the text's adapters
+			return nil, fmt.Errorf("the negative prompt: %w", err)
+		}
 	}
+	d.Inversions = slices.Concat(append(d.words, t.Inversions)...)
+	if err := d.tags(t.Negative); err != nil {
+		return nil, fmt.Errorf("the negative prompt: %w", err)
+	}
+	d.Inversions = t.Inversions
 	for _, f := range []func() error{d.method, d.size, d.pictures, d.guidance, d.start} {
 		if err := f(); err != nil {
 			return nil, err
 		}
 	}
 	return d, nil
+}
+
+// tag finds the adapters of a text, and the embeddings that come with them.
+func (d *decision) tag(i int, text string) error {
+	all, words := d.Adapters, d.own
+	switch tags := d.text(text).Adapters(); {
+	case tags != nil && d.Tagged == nil:
+		return fmt.Errorf("text %d asks for the adapter %q by a tag: want a folder to look for it in (--lora-dir; Tagged in Go), or no tag", i+1, tags[0].Name)
+	case tags != nil:
+		more, with, err := d.Tagged(tags)
+		if err != nil {
+			return fmt.Errorf("text %d: %w", i+1, err)
+		}
+		all, words = all.And(more), append(words[:len(words):len(words)], with...)
+	}
+	if err := d.fits(all); err != nil {
+		return err
+	}
+	d.tagged, d.words, d.Inversions = append(d.tagged, all), append(d.words, words), words
+	return nil
 }
 
 // fits reports adapters of another model.

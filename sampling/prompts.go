@@ -9,14 +9,12 @@ import (
 	"github.com/onestep-go/onestep/models/sd/prompt"
 )
 
-// check reports a prompt that the model cannot encode, and tags in it that have no effect.
+// check reports a prompt that the model cannot encode.
 func (d *decision) check(text string) error {
-	if d.Model != nil {
-		if err := d.Model.Check(d.text(text)); err != nil {
-			return err
-		}
+	if d.Model == nil {
+		return nil
 	}
-	return d.tags(text)
+	return d.Model.Check(d.text(text))
 }
 
 // text is how prompts are read.

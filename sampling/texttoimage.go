@@ -64,8 +64,9 @@ type TextToImage struct {
 	Inversions []sd.Inversion
 
 	Adapters nn.Adapters // of single layers of the network and the text encoders; package lora has such
-	// Tagged returns the adapters that a text asks for by tags, <lora:name:weight>, in addition; nil: such tags are an error.
-	Tagged func(tags []prompt.LoRA) (nn.Adapters, error)
+	// Tagged returns what a prompt asks for by tags, <lora:name:weight>, in addition: adapters, and the embeddings that come with them, whose
+	// words this prompt and Negative may have. nil: such tags are an error.
+	Tagged func(tags []prompt.LoRA) (nn.Adapters, []sd.Inversion, error)
 }
 
 // Images yields the pictures of each text in turn, N of each. An error is yielded and ends it; it ends soon after ctx.

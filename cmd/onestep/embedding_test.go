@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/torch/safetensors"
 )
 
 // Embeddings change the images whose prompts name them, by flag and by directory alike; the PNG records them, and repeats to the byte.
@@ -55,5 +57,51 @@ func TestGenerateWithEmbeddings(t *testing.T) {
 		require.NotZero(t, code, c)
 		require.Contains(t, errs, filepath.Base(c[1]))
 		require.NoFileExists(t, out("refused"))
+	}
+}
+
+// Embeddings that an adapter's file brings along are used where prompts have their words; the PNG repeats them by the adapter.
+func TestGenerateWithBundledEmbeddings(t *testing.T) {
+	const file, model, adapter = "../../tests/testdata/embeddings/kohya.safetensors", "../../tests/testdata/sd/sd15", "../../tests/testdata/lora/both-kohya.safetensors"
+	dir := t.TempDir()
+	out := func(name string) string { return filepath.Join(dir, name) }
+	var all []safetensors.Source
+	for path, prefix := range map[string]string{adapter: "", file: "bundle_emb.inked."} {
+		f, err := safetensors.Open(path)
+		require.NoError(t, err)
+		for v := range f.Tensors() {
+			all = append(all, safetensors.Source{Name: prefix + v.Name, DType: v.DType, Shape: v.Shape, Data: safetensors.Bytes(append([]byte{}, v.Data...))})
+		}
+		require.NoError(t, f.Close())
+	}
+	require.NoError(t, safetensors.Write(out("with.safetensors"), all, safetensors.Options{}))
+	draw := func(name string, more ...string) ([]byte, string) {
+		t.Helper()
+		args := append([]string{"generate", "--model", model, "--steps", "2", "--seed", "3", "--threads", "1", "--out", out(name)}, more...)
+		code, _, errs := try(args...)
+		require.Zero(t, code, errs)
+		return pixelsOf(t, out(name)), errs
+	}
+	word := "an (INKED:1.2) cat"
+	without, _ := draw("without.png", "--prompt", word, "--lora", adapter)
+	want, _ := draw("want.png", "--prompt", word, "--lora", adapter, "--embedding", file+"=inked")
+	require.NotEqual(t, without, want)
+	got, errs := draw("got.png", "--prompt", word, "--lora", out("with.safetensors"))
+	require.Equal(t, want, got)
+	require.NotContains(t, errs, "embedding")
+	got, _ = draw("tag.png", "--prompt", word+"<lora:with:1>", "--lora-dir", dir)
+	require.Equal(t, want, got)
+	got, errs = draw("both.png", "--prompt", word, "--lora", out("with.safetensors"), "--embedding", "../../tests/testdata/embeddings/a1111.pt=inked")
+	require.NotEqual(t, want, got, "the one that is asked for by name")
+	require.Contains(t, errs, "inked")
+	require.Contains(t, errs, "a1111.pt")
+	for _, name := range []string{"got", "tag"} {
+		code, _, errs := try("generate", "--from", out(name+".png"), "--threads", "1", "--out", out(name+"-again.png"))
+		require.Zero(t, code, errs)
+		first, err := os.ReadFile(out(name + ".png"))
+		require.NoError(t, err)
+		again, err := os.ReadFile(out(name + "-again.png"))
+		require.NoError(t, err)
+		require.Equal(t, first, again)
 	}
 }

@@ -51,10 +51,23 @@ func TestAdaptersFromTheWild(t *testing.T) {
 	again(t, one, extras, nil, map[string][]int{"bundle_emb.word.emb_params": {1, 16}, "lora_unet_gone.alpha": {}, "text_encoders.t5xxl.x.lora_up.weight": {1, 1}})
 	got, errs := draw("extras", "--lora", extras)
 	require.Equal(t, want, got)
-	for _, part := range []string{"adapter extras", "word", "lora_unet_gone.alpha", "T5"} {
+	for _, part := range []string{"adapter extras", "lora_unet_gone.alpha", "T5"} {
 		require.Contains(t, errs, part)
 	}
-	code, text, errs := try("lora", "info", extras, "--json")
+	require.NotContains(t, errs, "embedding", "no prompt has its word")
+	code, _, errs := try("lora", "convert", extras, "--model", model, "--to", "peft", "--out", filepath.Join(dir, "extras-peft.safetensors"))
+	require.Zero(t, code, errs)
+	require.Contains(t, errs, "word")
+	code, _, errs = try("lora", "convert", extras, "--model", model, "--to", "kohya", "--out", filepath.Join(dir, "extras-kohya.safetensors"))
+	require.Zero(t, code, errs)
+	require.NotContains(t, errs, "word")
+	code, _, errs = try("lora", "merge", "--model", model, "--lora", extras, "--out", filepath.Join(dir, "extras-merged"))
+	require.Zero(t, code, errs)
+	require.Contains(t, errs, "word")
+	code, text, errs := try("lora", "info", filepath.Join(dir, "extras-kohya.safetensors"), "--json")
+	require.Zero(t, code, errs)
+	require.Contains(t, text, `"word"`)
+	code, text, errs = try("lora", "info", extras, "--json")
 	require.Zero(t, code, errs)
 	var info struct{ Embeddings, Notices []string }
 	require.NoError(t, json.Unmarshal([]byte(text), &info))

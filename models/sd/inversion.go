@@ -1,6 +1,7 @@
 package sd
 
 import (
+	"errors"
 	"fmt"
 	"math"
 	"path/filepath"
@@ -11,12 +12,13 @@ import (
 	"github.com/onestep-go/onestep/models/sd/prompt"
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
 )
 
 // Inversion is a textual inversion embedding (Gal et al. 2022): a word in prompts that stands for vectors of the text encoders. It does
 // not change and may be used by several goroutines and models.
 type Inversion struct {
-	Path string // where it was read
+	Path string // where it was read; "": elsewhere than from a file of its own
 	Word string // in prompts, in any case
 	Name string // what the file calls it; "": nothing
 	Form string // how the file is laid out: "A1111", "SDXL" or "diffusers"
@@ -52,8 +54,25 @@ func OpenInversion(path string) (in Inversion, err error) {
 		return in, notInversion(path, f)
 	}
 	name := filepath.Base(path)
-	in = Inversion{Path: path, Word: strings.TrimSuffix(name, filepath.Ext(name)), Name: f.Metadata()["name"], Form: "A1111"}
-	names := slices.Sorted(f.Names())
+	if in, err = ReadInversion(f, strings.TrimSuffix(name, filepath.Ext(name))); err != nil {
+		return in, fmt.Errorf("%s: %w", quote.Path(path), err)
+	}
+	in.Path, in.Name = path, f.Metadata()["name"]
+	if in.Form == diffusersForm {
+		in.Name = in.Word
+	}
+	return in, nil
+}
+
+const diffusersForm = "diffusers"
+
+// ReadInversion reads the embedding that tensors are, of one of the layouts of [OpenInversion]. Those of diffusers have their own word.
+func ReadInversion(src nn.Source, word string) (in Inversion, err error) {
+	if !weights.IsInversion(src) {
+		return in, errors.New("want a textual inversion embedding: emb_params, clip_l and clip_g, or one vector under the name of its word")
+	}
+	in = Inversion{Word: word, Form: "A1111"}
+	names := slices.Sorted(src.Names())
 	switch names[0] {
 	case "emb_params", "*":
 	case "clip_g", "clip_l", "text_encoders_0", "text_encoders_1":
@@ -62,22 +81,22 @@ func OpenInversion(path string) (in Inversion, err error) {
 			slices.Reverse(names)
 		}
 		if pair := strings.Join(names, " "); pair != "clip_l clip_g" && pair != "text_encoders_0 text_encoders_1" {
-			return in, fmt.Errorf("%s: the embedding has %s: want clip_l and clip_g, for both text encoders of SDXL", quote.Path(path), strings.Join(names, " and "))
+			return in, fmt.Errorf("the embedding has %s: want clip_l and clip_g, for both text encoders of SDXL", strings.Join(names, " and "))
 		}
 	default:
-		in.Form, in.Word, in.Name = "diffusers", names[0], names[0]
+		in.Form, in.Word = diffusersForm, names[0]
 	}
 	if in.Form != "SDXL" && len(names) > 1 {
-		return in, fmt.Errorf("%s: the embedding has %d tensors: want one", quote.Path(path), len(names))
+		return in, fmt.Errorf("the embedding has %d tensors: want one", len(names))
 	}
 	err = torch.Run(torch.CPU, func(s *torch.Scope) error {
 		for _, name := range names {
-			p, n, err := readVectors(s, f, name)
+			p, n, err := readVectors(s, src, name)
 			if err != nil {
-				return fmt.Errorf("%s: %s: %w", quote.Path(path), quote.Text(name), err)
+				return fmt.Errorf("%s: %w", quote.Text(name), err)
 			}
 			if in.Parts != nil && n != in.Vectors {
-				return fmt.Errorf("%s: the embedding has %d vectors for one text encoder and %d for the other: want as many", quote.Path(path), in.Vectors, n)
+				return fmt.Errorf("the embedding has %d vectors for one text encoder and %d for the other: want as many", in.Vectors, n)
 			}
 			in.Parts, in.Vectors = append(in.Parts, p), n
 		}
@@ -86,7 +105,7 @@ func OpenInversion(path string) (in Inversion, err error) {
 	return in, err
 }
 
-func readVectors(s *torch.Scope, f *weights.Tensors, name string) (Vectors, int, error) {
+func readVectors(s *torch.Scope, f nn.Source, name string) (Vectors, int, error) {
 	dims, _, _ := f.Info(name)
 	n, width := 1, dims[len(dims)-1]
 	if len(dims) == 2 {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/lora"
+	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/prompt"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/sampling/infotext"
@@ -79,6 +80,17 @@ type adapters struct {
 	order  []string                 // of the files in loaded
 	hashes []string                 // name: hash, in the order in which they were loaded
 	tags   string                   // what A1111 would have in the text
+
+	mentions func(word string) bool // whether a word is in a prompt
+	words    []sd.Inversion         // of all prompts
+	remarks  []string               // on embeddings that adapters bring along
+}
+
+// remark adds a remark, once.
+func (on *adapters) remark(text string) {
+	if !slices.Contains(on.remarks, text) {
+		on.remarks = append(on.remarks, text)
+	}
 }
 
 // adapters reads the flags, and finds out that each file is an adapter, before any model is read.
@@ -106,7 +118,7 @@ func (o Generate) adapters() ([]adapter, error) {
 
 // adapt loads the adapters onto the model and gives them to the drawing. What it returns frees them.
 func (o Generate) adapt(t *sampling.TextToImage, all []adapter) (*adapters, func(), error) {
-	on := &adapters{dir: o.LoRADir, part: o.LoRAPartial, model: lora.Of(t.Model), loaded: map[string]*lora.Adapter{}}
+	on := &adapters{dir: o.LoRADir, part: o.LoRAPartial, model: lora.Of(t.Model), loaded: map[string]*lora.Adapter{}, mentions: o.mentions, words: t.Inversions}
 	closeAll := func() {
 		if o.LoRAApply == applyMerge {
 			_ = lora.Merge(t.Model, nil)
@@ -124,10 +136,16 @@ func (o Generate) adapt(t *sampling.TextToImage, all []adapter) (*adapters, func
 			return on, closeAll, fmt.Errorf("--lora: %s: %w", quote.Path(a.file), err)
 		}
 		t.Adapters = t.Adapters.And(one.By(a.weights))
+		words, err := on.bundled(a.file)
+		if err != nil {
+			return on, closeAll, fmt.Errorf("--lora: %w", err)
+		}
+		on.words = slices.Concat(on.words, words)
 		if len(a.weights) == 1 {
 			on.tags += fmt.Sprintf("<lora:%s:%s>", adapterName(a.file), strconv.FormatFloat(a.weights[""], 'g', -1, 64))
 		}
 	}
+	t.Inversions = on.words
 	if o.LoRAApply == applyMerge {
 		if err := lora.Merge(t.Model, t.Adapters); err != nil {
 			return on, closeAll, err
@@ -162,21 +180,27 @@ func (on *adapters) load(file string) (*lora.Adapter, error) {
 	return a, nil
 }
 
-// tagged returns the adapters that a text asks for by tags.
-func (on *adapters) tagged(tags []prompt.LoRA) (nn.Adapters, error) {
-	var all nn.Adapters
+// tagged returns what a prompt asks for by tags: adapters, and the embeddings that they bring along.
+func (on *adapters) tagged(tags []prompt.LoRA) (all nn.Adapters, words []sd.Inversion, err error) {
+	own := on.words
+	defer func() { on.words = own }() // the words hold in this prompt alone
 	for _, tag := range tags {
 		file, err := findAdapter(on.dir, tag.Name)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		a, err := on.load(file)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		all = all.And(a.By(lora.Weights{"": tag.Text, "unet": tag.Weight}))
+		more, err := on.bundled(file)
+		if err != nil {
+			return nil, nil, err
+		}
+		on.words, words = slices.Concat(on.words, more), append(words, more...)
 	}
-	return all, nil
+	return all, words, nil
 }
 
 var adapterEnds = []string{"", ".safetensors", ".pt", ".ckpt", ".bin"}

@@ -44,13 +44,13 @@ func findAlias(dir, name string) (string, error) {
 // notes say what of the adapters' files is not used.
 func (on *adapters) notes() (notes []string) {
 	for _, file := range on.order {
-		notes = append(notes, adapterNotes(file, on.loaded[file].Notices(), on.loaded[file].Embeddings())...)
+		notes = append(notes, adapterNotes(file, on.loaded[file].Notices(), nil, "")...)
 	}
-	return notes
+	return append(notes, on.remarks...)
 }
 
-// adapterNotes are notices with the adapter's name, and one of embeddings that it brings along.
-func adapterNotes(file string, notices []string, embeddings []lora.Embedding) (notes []string) {
+// adapterNotes are notices with the adapter's name, and one of the embeddings that it brings along and that are left out, with the reason.
+func adapterNotes(file string, notices []string, embeddings []lora.Embedding, why string) (notes []string) {
 	for _, n := range notices {
 		notes = append(notes, fmt.Sprintf("adapter %s: %s", q.Text(adapterName(file)), n))
 	}
@@ -59,7 +59,7 @@ func adapterNotes(file string, notices []string, embeddings []lora.Embedding) (n
 		for _, e := range embeddings {
 			words = append(words, q.Text(e.Name))
 		}
-		notes = append(notes, fmt.Sprintf("adapter %s: the textual inversion embeddings in its file are not used: %s", q.Text(adapterName(file)), strings.Join(words, ", ")))
+		notes = append(notes, fmt.Sprintf("adapter %s: the textual inversion embeddings in its file are left out, as %s: %s", q.Text(adapterName(file)), why, strings.Join(words, ", ")))
 	}
 	return notes
 }

@@ -25,9 +25,7 @@ type inversions struct {
 
 // inversions reads the embeddings that are named, and those of the folder whose words are in a prompt.
 func (o Generate) inversions() (in inversions, err error) {
-	mentioned := func(word string) bool {
-		return slices.ContainsFunc(append(o.Prompts[:len(o.Prompts):len(o.Prompts)], o.Negative), func(text string) bool { return prompt.Mentions(text, word) })
-	}
+	mentioned := o.mentions
 	add := func(e sd.Inversion) error {
 		hash, err := fileHash(e.Path)
 		if err != nil {
@@ -89,6 +87,32 @@ func (o Generate) inversions() (in inversions, err error) {
 		return add(e)
 	})
 	return in, err
+}
+
+// mentions tells whether a word is in a prompt or the negative one.
+func (o Generate) mentions(word string) bool {
+	return prompt.Mentions(o.Negative, word) || slices.ContainsFunc(o.Prompts, func(text string) bool { return prompt.Mentions(text, word) })
+}
+
+// bundled reads the embeddings that an adapter's file brings along and that prompts mention. Those that have the word of another are left out.
+func (on *adapters) bundled(file string) (all []sd.Inversion, err error) {
+	for _, e := range on.loaded[file].Embeddings() {
+		if !on.mentions(e.Name) {
+			continue
+		}
+		if i := slices.IndexFunc(on.words, func(in sd.Inversion) bool { return strings.EqualFold(in.Word, e.Name) }); i >= 0 {
+			on.remark(fmt.Sprintf("the embedding %s in the file of adapter %s is not used: %s has the same word", outside.Quoted(e.Name),
+				outside.Text(adapterName(file)), outside.Text(on.words[i].Path)))
+			continue
+		}
+		in, err := e.Inversion()
+		if err != nil {
+			return nil, err
+		}
+		in.Path = file
+		all = append(all, in)
+	}
+	return all, nil
 }
 
 // changed tells which embeddings are not those that an image was made with.

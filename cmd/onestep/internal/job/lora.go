@@ -223,7 +223,11 @@ func (o ConvertLoRA) Run(note func(string)) error {
 		return err
 	}
 	defer f.Close()
-	for _, n := range adapterNotes(o.File, f.Notices(), f.Embeddings) {
+	left := f.Embeddings
+	if layout == lora.Kohya {
+		left = nil // which are written, too
+	}
+	for _, n := range adapterNotes(o.File, f.Notices(), left, fmt.Sprintf("the layout %s has no place for them", layout)) {
 		note(n)
 	}
 	w := lora.WriteOptions{Layout: layout, Overwrite: o.Overwrite, Partial: o.Partial}
@@ -292,7 +296,7 @@ func (o MergeLoRA) Run(ctx context.Context, note func(string)) (_ Converted, err
 			return Converted{}, fmt.Errorf("--lora: %w", err)
 		}
 		all = append(all, lora.Weighted{File: f, Weights: a.weights, Partial: o.Partial})
-		for _, n := range adapterNotes(a.file, f.Notices(), f.Embeddings) {
+		for _, n := range adapterNotes(a.file, f.Notices(), f.Embeddings, "they are no weights of a model") {
 			note(n)
 		}
 	}
