@@ -119,7 +119,7 @@ func OpenFolder(dir string, o Options) (_ *Model, err error) {
 		return nil, err
 	}
 	if o.Config != "" {
-		return nil, fmt.Errorf("%s: the configurations of another directory (%s) are for single files: a directory has its own", dir, o.Config)
+		return nil, fmt.Errorf("%s: the configurations of another directory (%s) are for single files: a directory has its own", quote.Path(dir), quote.Path(o.Config))
 	}
 	if o.EMA {
 		return nil, fmt.Errorf("%s: averages of training beside the last weights are only in single files: a folder may have them as a variant", quote.Path(dir))

@@ -61,7 +61,7 @@ func (m *Model) replace(o Options) (err error) {
 			m.Notices = append(m.Notices, fmt.Sprintf("%s: %s", p.name, note))
 		}
 		if err := c.adopt(p.name, own); err != nil {
-			return fmt.Errorf("%s: %s: %w", p.name, path, err)
+			return fmt.Errorf("%s: %s: %w", p.name, quote.Path(path), err)
 		}
 		*p.in(m) = c
 		if p.name != "unet" {
@@ -71,7 +71,7 @@ func (m *Model) replace(o Options) (err error) {
 			s.prediction = "" // which the options say
 		}
 		if err := m.follow(own, s); err != nil {
-			return fmt.Errorf("%s: %s: %w", p.name, path, err)
+			return fmt.Errorf("%s: %s: %w", p.name, quote.Path(path), err)
 		}
 	}
 	if m.Scheduler != nil && o.Prediction != "" && o.Prediction != predicts(m.Scheduler) {
@@ -102,7 +102,7 @@ func (p slot) open(path, variant string) (c *Component, s said, note string, err
 		config, err := readJSON(filepath.Join(dir, "config.json"))
 		if err == nil {
 			if err := p.suits(config); err != nil {
-				return nil, s, "", fmt.Errorf("%s: %w", filepath.Join(dir, "config.json"), err)
+				return nil, s, "", fmt.Errorf("%s: %w", quote.Path(filepath.Join(dir, "config.json")), err)
 			}
 			c, err = openPart(dir, path, class)
 			return c, s, note, err
@@ -120,7 +120,7 @@ func (p slot) open(path, variant string) (c *Component, s said, note string, err
 		c = m.Text // a text encoder alone does not say which it is
 	}
 	if c == nil {
-		return nil, s, "", errors.Join(fmt.Errorf("%s: it has no %s: it is a %s", path, p.name, m.Kind), m.Close())
+		return nil, s, "", errors.Join(fmt.Errorf("%s: it has no %s: it is a %s", quote.Path(path), p.name, m.Kind), m.Close())
 	}
 	c.closer = m.Close
 	return c, m.said, note, nil
@@ -130,10 +130,10 @@ func (p slot) open(path, variant string) (c *Component, s said, note string, err
 func (p slot) within(path string, data []byte) (dir, class string, s said, err error) {
 	index, err := parseModelIndex(data)
 	if err != nil {
-		return "", "", s, fmt.Errorf("%s: %w", path, err)
+		return "", "", s, fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
 	if class = index.classes[p.name]; class == "" {
-		return "", "", s, fmt.Errorf("%s: the model has no %s", path, p.name)
+		return "", "", s, fmt.Errorf("%s: the model has no %s", quote.Path(path), p.name)
 	}
 	if p.name == "unet" && index.classes["scheduler"] != "" {
 		config, err := readJSON(filepath.Join(path, "scheduler", "scheduler_config.json"))
@@ -173,7 +173,7 @@ func anyWeights(dir, variant string) (path, note string, err error) {
 	}
 	if variant != "" {
 		if path, err := weightsFile(dir, ""); err == nil {
-			return path, fmt.Sprintf("%s has no variant %s: %s is read", quote.Text(dir), quote.Quoted(variant), quote.Text(filepath.Base(path))), nil
+			return path, fmt.Sprintf("%s has no variant %s: %s is read", quote.Path(dir), quote.Quoted(variant), quote.Text(filepath.Base(path))), nil
 		}
 	}
 	entries, e := os.ReadDir(dir)
@@ -191,7 +191,7 @@ func anyWeights(dir, variant string) (path, note string, err error) {
 	if len(there) != 1 {
 		return "", "", err
 	}
-	return filepath.Join(dir, there[0]), fmt.Sprintf("%s is read, the only weights in %s", quote.Text(there[0]), quote.Text(dir)), nil
+	return filepath.Join(dir, there[0]), fmt.Sprintf("%s is read, the only weights in %s", quote.Text(there[0]), quote.Path(dir)), nil
 }
 
 // adopt gives a part the configuration of the one that it takes the place of, where it has none: tensors do not tell all, such as the number

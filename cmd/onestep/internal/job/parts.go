@@ -63,7 +63,7 @@ func (o *Generate) hashParts(files *weights.Model) error {
 		o.PartHashes = append(o.PartHashes, p.name+": "+hash)
 		for _, b := range before {
 			if name, was, _ := strings.Cut(b, ": "); name == p.name && was != hash {
-				o.remarks = append(o.remarks, fmt.Sprintf("the image was made with another %s (hash %s), not with that of %s (%s)", p.name, quote.Text(was), quote.Text(p.path), hash))
+				o.remarks = append(o.remarks, fmt.Sprintf("the image was made with another %s (hash %s), not with that of %s (%s)", p.name, quote.Text(was), quote.Path(p.path), hash))
 			}
 		}
 	}
@@ -81,7 +81,7 @@ func hashFiles(paths []string) (string, error) {
 		_, err = io.Copy(h, f)
 		_ = f.Close() // only read
 		if err != nil {
-			return "", fmt.Errorf("%s: %w", path, err)
+			return "", fmt.Errorf("%s: %w", quote.Path(path), err)
 		}
 	}
 	return hex.EncodeToString(h.Sum(nil))[:12], nil
