@@ -3,6 +3,7 @@ package models
 import (
 	"iter"
 
+	"github.com/onestep-go/onestep/internal/enum"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -22,13 +23,13 @@ const (
 	AtZero
 )
 
-var boundaries = names[Boundary]{"boundary", []string{"sigma_min", "zero"}}
+var boundaries = enum.Names[Boundary]{What: "boundary", Words: []string{"sigma_min", "zero"}}
 
 // MarshalText returns "sigma_min" or "zero".
-func (b Boundary) MarshalText() ([]byte, error) { return boundaries.text(b) }
+func (b Boundary) MarshalText() ([]byte, error) { return boundaries.Text(b) }
 
 // UnmarshalText is the reverse of MarshalText.
-func (b *Boundary) UnmarshalText(text []byte) error { return boundaries.parse(text, b) }
+func (b *Boundary) UnmarshalText(text []byte) error { return boundaries.Parse(text, b) }
 
 // NoiseEmbedding is the form in which a network is told the noise level.
 type NoiseEmbedding int
@@ -40,13 +41,13 @@ const (
 	ScaledLog
 )
 
-var noiseEmbeddings = names[NoiseEmbedding]{"noise", []string{"ln(t)/4", "250 ln(t)"}}
+var noiseEmbeddings = enum.Names[NoiseEmbedding]{What: "noise", Words: []string{"ln(t)/4", "250 ln(t)"}}
 
 // MarshalText returns "ln(t)/4" or "250 ln(t)".
-func (n NoiseEmbedding) MarshalText() ([]byte, error) { return noiseEmbeddings.text(n) }
+func (n NoiseEmbedding) MarshalText() ([]byte, error) { return noiseEmbeddings.Text(n) }
 
 // UnmarshalText is the reverse of MarshalText.
-func (n *NoiseEmbedding) UnmarshalText(text []byte) error { return noiseEmbeddings.parse(text, n) }
+func (n *NoiseEmbedding) UnmarshalText(text []byte) error { return noiseEmbeddings.Parse(text, n) }
 
 // scale is what the label multiplies ln(t) by.
 func (n NoiseEmbedding) scale() float64 {

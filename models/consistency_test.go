@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -154,7 +155,7 @@ func TestOriginTidiesUp(t *testing.T) {
 
 // The levels of Karras's grid with 18 steps, computed once by another program to 4 digits.
 func TestKarras(t *testing.T) {
-	got := Karras(18, 0.002, 80, 7)
+	got := noise.Karras(18, 0.002, 80, 7)
 	require.Len(t, got, 18)
 	require.True(t, slices.IsSorted(got))
 	require.Equal(t, 0.002, got[0])
@@ -171,11 +172,11 @@ func TestKarras(t *testing.T) {
 	}{
 		{40, 22, 1.382}, {40, 17, 4.366}, {40, 18, 3.520}, {201, 106, 1.913}, {151, 67, 3.991}, {151, 62, 5.249}, {18, 11, 0.5853},
 	} {
-		require.InEpsilon(t, c.want, Karras(c.n, 0.002, 80, 7)[c.n-1-c.index], 5e-4, "%d of %d", c.index, c.n)
+		require.InEpsilon(t, c.want, noise.Karras(c.n, 0.002, 80, 7)[c.n-1-c.index], 5e-4, "%d of %d", c.index, c.n)
 	}
-	require.Equal(t, []float64{0.002, 80}, Karras(2, 0.002, 80, 7))
+	require.Equal(t, []float64{0.002, 80}, noise.Karras(2, 0.002, 80, 7))
 	// ρ = 1 is an even grid.
-	require.InDeltaSlice(t, []float64{1, 2, 3, 4, 5}, Karras(5, 1, 5, 1), 1e-14)
+	require.InDeltaSlice(t, []float64{1, 2, 3, 4, 5}, noise.Karras(5, 1, 5, 1), 1e-14)
 }
 
 // witness is a network that keeps what it was told besides the image.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/torchtest"
 )
@@ -39,13 +40,13 @@ func TestDDPMAgainstDiffusers(t *testing.T) {
 			require.Contains(t, golden, name)
 			return torch.ToSlice[float64](golden[name])
 		}
-		for name, betas := range map[string]Betas{
+		for name, betas := range map[string]noise.Betas{
 			"linear.1000.":            {},
 			"linear.20.":              {Steps: 20},
-			"scaled_linear.1000.":     {Schedule: ScaledLinearBetas},
-			"scaled_linear.20.":       {Schedule: ScaledLinearBetas, Steps: 20},
-			"squaredcos_cap_v2.1000.": {Schedule: CosineBetas},
-			"squaredcos_cap_v2.20.":   {Schedule: CosineBetas, Steps: 20},
+			"scaled_linear.1000.":     {Schedule: noise.ScaledLinear},
+			"scaled_linear.20.":       {Schedule: noise.ScaledLinear, Steps: 20},
+			"squaredcos_cap_v2.1000.": {Schedule: noise.Cosine},
+			"squaredcos_cap_v2.20.":   {Schedule: noise.Cosine, Steps: 20},
 		} {
 			chain, err := betas.Chain()
 			require.NoError(t, err)
@@ -73,9 +74,9 @@ func TestDDPMAgainstDiffusers(t *testing.T) {
 		x, z, y := golden["x"], golden["z"], golden["y"]
 		chain := (&DDPM{}).Process()
 		torchtest.Close(t, "noisy", chain.Noisy(s, x, z, steps), golden["ddpm.noisy"], 1e-11, 1e-11)
-		torchtest.Close(t, "velocity", (&DDPM{Predict: PredictVelocity}).Target(s, x, z, steps), golden["ddpm.velocity"], 1e-11, 1e-11)
+		torchtest.Close(t, "velocity", (&DDPM{Predict: noise.Velocity}).Target(s, x, z, steps), golden["ddpm.velocity"], 1e-11, 1e-11)
 		require.Same(t, z, (&DDPM{}).Target(s, x, z, steps))
-		require.Same(t, x, (&DDPM{Predict: PredictData}).Target(s, x, z, steps))
+		require.Same(t, x, (&DDPM{Predict: noise.Sample}).Target(s, x, z, steps))
 
 		sigmas, asked := make([]float64, len(steps)), make([]float64, len(steps))
 		for i, step := range steps {
@@ -83,7 +84,7 @@ func TestDDPMAgainstDiffusers(t *testing.T) {
 		}
 		levels := torch.FromSlice(s, sigmas)
 		inSigma := scale(s, y, levels.Square(s).AddScalar(s, 1).Sqrt(s)) // y/√ᾱ
-		for name, predict := range map[string]Prediction{"epsilon": PredictNoise, "v_prediction": PredictVelocity, "sample": PredictData} {
+		for name, predict := range map[string]noise.Prediction{"epsilon": noise.Epsilon, "v_prediction": noise.Velocity, "sample": noise.Sample} {
 			net := &told{answer: golden["net"]}
 			d := &DDPM{Net: net, Predict: predict}
 			// Of x_0 from ε at step 999, 157 times the noise is subtracted.
@@ -104,7 +105,7 @@ func TestDDPMTargets(t *testing.T) {
 		g := torch.NewGenerator(s, 1)
 		x, z := torch.Randn(s, g, torch.Float64, 4, 2, 3), torch.Randn(s, g, torch.Float64, 4, 2, 3)
 		steps := []int{0, 3, 500, 999}
-		for _, predict := range []Prediction{PredictNoise, PredictVelocity, PredictData} {
+		for _, predict := range []noise.Prediction{noise.Epsilon, noise.Velocity, noise.Sample} {
 			net := &told{}
 			d := &DDPM{Net: net, Predict: predict}
 			chain := d.Process()
@@ -123,54 +124,6 @@ func TestDDPMTargets(t *testing.T) {
 		for _, bad := range [][]int{{0, 1, 2}, {0, 1, 2, 1000}, {0, 1, 2, -1}} {
 			require.Error(t, torch.Catch(func() { (&DDPM{}).Process().Noisy(s, x, z, bad) }), "%v", bad)
 		}
-		return nil
-	}))
-}
-
-func TestChainRefuses(t *testing.T) {
-	for _, c := range []struct {
-		betas []float64
-		want  string
-	}{
-		{nil, "chain: want at least 2 betas, got 0"},
-		{[]float64{0.1, 0}, "chain: want betas between 0 and 1, got 0 at 1"},
-		{[]float64{0.1, 1}, "got 1 at 1"},
-		{[]float64{0.1, math.NaN()}, "got NaN at 1"},
-		{[]float64{0.1, 1e-30}, "want finite noise levels that grow"},
-	} {
-		_, err := NewChain(c.betas)
-		require.ErrorContains(t, err, c.want)
-	}
-	_, err := Betas{Steps: 1}.Chain()
-	require.Error(t, err)
-	// A chain keeps its own numbers.
-	betas := []float64{0.1, 0.2}
-	chain, err := NewChain(betas)
-	require.NoError(t, err)
-	betas[0] = 0.5
-	chain.Betas()[1] = 0.5
-	require.Equal(t, []float64{0.1, 0.2}, chain.Betas())
-	require.InDelta(t, 0.9*0.8, chain.AlphaBar(1), 1e-15)
-}
-
-// Index is the inverse of the table, at its steps, between them and, rounded, around them.
-func TestChainIndex(t *testing.T) {
-	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-		chain := (&DDPM{}).Process()
-		var sigmas, middle, want []float64
-		for i := range chain.Steps() {
-			sigmas, want = append(sigmas, chain.Sigma(i)), append(want, float64(i))
-			if i > 0 {
-				middle = append(middle, math.Sqrt(chain.Sigma(i)*chain.Sigma(i-1)))
-			}
-		}
-		require.InDeltaSlice(t, want, torch.ToSlice[float64](chain.Index(s, torch.FromSlice(s, sigmas), false)), 1e-9)
-		require.Equal(t, want, torch.ToSlice[float64](chain.Index(s, torch.FromSlice(s, sigmas).To(s, torch.Float32), true)))
-		got := torch.ToSlice[float64](chain.Index(s, torch.FromSlice(s, middle), false))
-		for i := range got {
-			require.InDelta(t, float64(i)+0.5, got[i], 1e-9)
-		}
-		require.Equal(t, []float64{0, 0, 0, 999, 999}, torch.ToSlice[float64](chain.Index(s, torch.FromSlice(s, []float64{0, 1e-30, 0.001, 158, 1e30}), false)))
 		return nil
 	}))
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/modelstest"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -130,7 +131,7 @@ func TestConsistencyFunctions(t *testing.T) {
 	modelstest.Consistency(t, &models.Trajectory{Net: net}, 0.002, shape)
 	modelstest.Consistency(t, &models.MeanFlow{Net: net}, 0, shape)
 	// Any denoiser's network can be where a consistency function starts.
-	for _, m := range []models.Parameterisation{&models.DDPM{Net: net}, &models.VP{Net: net, Predict: models.PredictVelocity}, &models.Flow{Net: net}, &models.TrigFlow{Net: net}} {
+	for _, m := range []models.Parameterisation{&models.DDPM{Net: net}, &models.VP{Net: net, Predict: noise.Velocity}, &models.Flow{Net: net}, &models.TrigFlow{Net: net}} {
 		modelstest.Consistency(t, &models.Consistency{Net: &models.Preconditioned{Model: m}}, 0.002, shape)
 	}
 }

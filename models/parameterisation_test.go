@@ -8,6 +8,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -39,8 +40,8 @@ func (tangle) Parameters() iter.Seq2[string, *torch.Tensor] {
 // chained is the network of a variance-preserving chain that makes the same denoiser as another one.
 type chained struct {
 	d       Denoiser
-	chain   *Chain
-	predict Prediction
+	chain   *noise.Chain
+	predict noise.Prediction
 }
 
 func (k chained) Forward(s *torch.Scope, y, label *torch.Tensor, c Cond) *torch.Tensor {
@@ -57,14 +58,14 @@ func (k chained) Forward(s *torch.Scope, y, label *torch.Tensor, c Cond) *torch.
 func (chained) Parameters() iter.Seq2[string, *torch.Tensor] { return tangle{}.Parameters() }
 
 // predicted is what a variance-preserving network has to say of y at levels t, float64, for its denoiser to be d.
-func predicted(s *torch.Scope, d Denoiser, predict Prediction, y, t *torch.Tensor, level torch.DType, c Cond) *torch.Tensor {
+func predicted(s *torch.Scope, d Denoiser, predict noise.Prediction, y, t *torch.Tensor, level torch.DType, c Cond) *torch.Tensor {
 	root := t.Square(s).AddScalar(s, 1).Sqrt(s)
 	x := scale(s, y, root)
 	D := d.Denoise(s, x, t.To(s, level), c)
 	switch predict {
-	case PredictNoise:
+	case noise.Epsilon:
 		return scale(s, x.Sub(s, D), t.Reciprocal(s))
-	case PredictVelocity: // (z - σ·x_0)/√(1+σ²), with z = (x - D)/σ
+	case noise.Velocity: // (z - σ·x_0)/√(1+σ²), with z = (x - D)/σ
 		z := scale(s, x.Sub(s, D), t.Reciprocal(s))
 		return scale(s, z.Sub(s, scale(s, D, t)), root.Reciprocal(s))
 	}
@@ -74,7 +75,7 @@ func predicted(s *torch.Scope, d Denoiser, predict Prediction, y, t *torch.Tenso
 // timed is the same for the continuous process with Karras's constants.
 type timed struct {
 	d       Denoiser
-	predict Prediction
+	predict noise.Prediction
 }
 
 func (k timed) Forward(s *torch.Scope, y, label *torch.Tensor, c Cond) *torch.Tensor {
@@ -111,7 +112,7 @@ func (flowing) Parameters() iter.Seq2[string, *torch.Tensor] { return tangle{}.P
 func TestParameterisationsAgree(t *testing.T) {
 	const n = 5
 	const sd = 0.7
-	chain, err := Betas{Schedule: CosineBetas, Steps: 50}.Chain()
+	chain, err := noise.Betas{Schedule: noise.Cosine, Steps: 50}.Chain()
 	require.NoError(t, err)
 	base := &EDM{Net: tangle{n}, SigmaData: sd}
 	all := map[string]Parameterisation{
@@ -125,12 +126,12 @@ func TestParameterisationsAgree(t *testing.T) {
 		"flow, then trigflow":   &TrigFlow{Net: &TrigNetwork{Model: &Flow{Net: flowing{base, 1, false}}, SigmaData: sd}, SigmaData: sd},
 		"flow, then edm":        &EDM{Net: &Preconditioned{Model: &Flow{Net: flowing{base, 1, false}}}},
 		"trigflow, then edm":    &EDM{Net: &Preconditioned{Model: &TrigFlow{Net: &TrigNetwork{Model: base}}}},
-		"chain, v, then edm":    &EDM{Net: &Preconditioned{Model: &DDPM{Net: chained{base, chain, PredictVelocity}, Chain: chain, Predict: PredictVelocity}}},
-		"chain, ε, then edm":    &EDM{Net: &Preconditioned{Model: &DDPM{Net: chained{base, chain, PredictNoise}, Chain: chain}}},
-		"chain, x_0, then trig": &TrigFlow{Net: &TrigNetwork{Model: &DDPM{Net: chained{base, chain, PredictData}, Chain: chain, Predict: PredictData}}},
-		"vp, v, then trigflow":  &TrigFlow{Net: &TrigNetwork{Model: &VP{Net: timed{base, PredictVelocity}, Predict: PredictVelocity}}},
+		"chain, v, then edm":    &EDM{Net: &Preconditioned{Model: &DDPM{Net: chained{base, chain, noise.Velocity}, Chain: chain, Predict: noise.Velocity}}},
+		"chain, ε, then edm":    &EDM{Net: &Preconditioned{Model: &DDPM{Net: chained{base, chain, noise.Epsilon}, Chain: chain}}},
+		"chain, x_0, then trig": &TrigFlow{Net: &TrigNetwork{Model: &DDPM{Net: chained{base, chain, noise.Sample}, Chain: chain, Predict: noise.Sample}}},
+		"vp, v, then trigflow":  &TrigFlow{Net: &TrigNetwork{Model: &VP{Net: timed{base, noise.Velocity}, Predict: noise.Velocity}}},
 	}
-	for name, predict := range map[string]Prediction{"ε": PredictNoise, "v": PredictVelocity, "x_0": PredictData} {
+	for name, predict := range map[string]noise.Prediction{"ε": noise.Epsilon, "v": noise.Velocity, "x_0": noise.Sample} {
 		all["chain, "+name] = &DDPM{Net: chained{base, chain, predict}, Chain: chain, Predict: predict}
 		all["ddpm, "+name] = &DDPM{Net: chained{base, (&DDPM{}).Process(), predict}, Predict: predict}
 		all["vp, "+name] = &VP{Net: timed{base, predict}, Predict: predict}
@@ -214,13 +215,13 @@ func TestForms(t *testing.T) {
 		want func(t float64) float64
 	}{
 		{"ddpm, ε", &DDPM{Net: linear{a}}, func(t float64) float64 { return x - t*(a*x*vp(t)+index(t)) }},
-		{"ddpm, v", &DDPM{Net: linear{a}, Predict: PredictVelocity}, func(t float64) float64 {
+		{"ddpm, v", &DDPM{Net: linear{a}, Predict: noise.Velocity}, func(t float64) float64 {
 			return x*vp(t)*vp(t) - t*vp(t)*(a*x*vp(t)+index(t))
 		}},
-		{"ddpm, x_0", &DDPM{Net: linear{a}, Predict: PredictData}, func(t float64) float64 { return a*x*vp(t) + index(t) }},
+		{"ddpm, x_0", &DDPM{Net: linear{a}, Predict: noise.Sample}, func(t float64) float64 { return a*x*vp(t) + index(t) }},
 		{"ddpm, nearest", &DDPM{Net: linear{a}, Nearest: true}, func(t float64) float64 { return x - t*(a*x*vp(t)+math.Round(index(t))) }},
 		{"vp, ε", &VP{Net: linear{a}}, func(t float64) float64 { return x - t*(a*x*vp(t)+time(t)) }},
-		{"vp, x_0, another process", &VP{Net: linear{a}, Predict: PredictData, BetaD: 5, BetaMin: 0.3, Scale: 1}, func(t float64) float64 {
+		{"vp, x_0, another process", &VP{Net: linear{a}, Predict: noise.Sample, BetaD: 5, BetaMin: 0.3, Scale: 1}, func(t float64) float64 {
 			return a*x*vp(t) + (math.Sqrt(0.09+10*math.Log1p(t*t))-0.3)/5
 		}},
 		{"flow", &Flow{Net: linear{a}}, func(t float64) float64 { return x/(1+t) - t/(1+t)*(a*x/(1+t)+t/(1+t)) }},
@@ -325,7 +326,7 @@ func (k typed) Forward(s *torch.Scope, x, noise *torch.Tensor, c Cond) *torch.Te
 // What should be x at level 0 is x in every bit there, and no level gives anything that is not finite.
 func TestFormsAtTheEnds(t *testing.T) {
 	for name, d := range map[string]Denoiser{
-		"edm": &EDM{Net: linear{3}}, "ε": &DDPM{Net: linear{3}}, "v": &DDPM{Net: linear{3}, Predict: PredictVelocity},
+		"edm": &EDM{Net: linear{3}}, "ε": &DDPM{Net: linear{3}}, "v": &DDPM{Net: linear{3}, Predict: noise.Velocity},
 		"vp": &VP{Net: linear{3}}, "flow": &Flow{Net: linear{3}}, "reversed": &Flow{Net: linear{3}, Reversed: true},
 		"trigflow": &TrigFlow{Net: linear{3}, SigmaData: 0.7}, "preconditioned": &EDM{Net: &Preconditioned{Model: &Flow{Net: linear{3}}}},
 		"trig network": &TrigFlow{Net: &TrigNetwork{Model: &DDPM{Net: linear{3}}}},
@@ -351,7 +352,7 @@ func TestFormsAtTheEnds(t *testing.T) {
 // Derivatives with respect to the level, the angle and the point pass through every conversion: against central differences.
 func TestDerivativesPass(t *testing.T) {
 	const n, h = 3, 1e-5
-	chain, err := Betas{Steps: 40, Last: 0.3, First: 0.001}.Chain()
+	chain, err := noise.Betas{Steps: 40, Last: 0.3, First: 0.001}.Chain()
 	require.NoError(t, err)
 	trig := &TrigConsistency{Net: &TrigNetwork{Model: &EDM{Net: tangle{n}}}}
 	for name, f := range map[string]func(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor{
@@ -406,9 +407,9 @@ func TestValidate(t *testing.T) {
 	net, nan, inf := linear{1}, math.NaN(), math.Inf(1)
 	type validator interface{ Validate() error }
 	for _, v := range []validator{
-		&DDPM{Net: net}, &DDPM{Net: net, Predict: PredictData, Nearest: true}, &VP{Net: net}, &VP{Net: net, BetaMin: 1},
+		&DDPM{Net: net}, &DDPM{Net: net, Predict: noise.Sample, Nearest: true}, &VP{Net: net}, &VP{Net: net, BetaMin: 1},
 		&Flow{Net: net, Scale: 1000, Reversed: true}, &TrigFlow{Net: net, SigmaData: 1}, &TrigConsistency{Net: net}, &Trajectory{Net: net}, &MeanFlow{Net: net},
-		&TrigNetwork{Model: &EDM{Net: net}}, &Preconditioned{Model: &Flow{Net: net}}, Betas{}, Betas{Schedule: CosineBetas, Steps: 2},
+		&TrigNetwork{Model: &EDM{Net: net}}, &Preconditioned{Model: &Flow{Net: net}}, noise.Betas{}, noise.Betas{Schedule: noise.Cosine, Steps: 2},
 		&Guided{Model: &EDM{Net: net}, Null: 10, Scale: 3},
 	} {
 		require.NoError(t, v.Validate(), "%+v", v)
@@ -441,13 +442,13 @@ func TestValidate(t *testing.T) {
 		{&MeanFlow{Net: net, Scale: nan}, "mean flow: want a scale of the label above 0, or 0 for 1, got NaN"},
 		{&Guided{}, "guidance: no model"},
 		{&Guided{Model: &EDM{Net: net}, Scale: nan}, "guidance: want a finite scale, got NaN"},
-		{Betas{Schedule: 7}, "betas: there is no schedule 7: want 0 to 2"},
-		{Betas{Steps: 1}, "betas: want 2 to 1000000 steps, or 0 for 1000, got 1"},
-		{Betas{Steps: -5}, "got -5"},
-		{Betas{First: 0.02, Last: 0.01}, "betas: want 0 < first ≤ last < 1, got 0.02 and 0.01"},
-		{Betas{First: 0.02}, "got 0.02 and 0"},
-		{Betas{Last: 1}, "got 0 and 1"},
-		{Betas{First: nan, Last: 0.1}, "got NaN and 0.1"},
+		{noise.Betas{Schedule: 7}, "betas: there is no schedule 7: want 0 to 2"},
+		{noise.Betas{Steps: 1}, "betas: want 2 to 1000000 steps, or 0 for 1000, got 1"},
+		{noise.Betas{Steps: -5}, "got -5"},
+		{noise.Betas{First: 0.02, Last: 0.01}, "betas: want 0 < first ≤ last < 1, got 0.02 and 0.01"},
+		{noise.Betas{First: 0.02}, "got 0.02 and 0"},
+		{noise.Betas{Last: 1}, "got 0 and 1"},
+		{noise.Betas{First: nan, Last: 0.1}, "got NaN and 0.1"},
 	} {
 		require.ErrorContains(t, c.v.Validate(), c.want, fmt.Sprintf("%+v", c.v))
 	}

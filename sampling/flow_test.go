@@ -8,6 +8,7 @@ import (
 
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/modelstest"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/torchtest"
 )
@@ -49,7 +50,7 @@ func TestFlowFromLargeLevels(t *testing.T) {
 		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 			x := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float32, 1, 1000).MulScalar(s, start)
 			draw := func(x *torch.Tensor) *torch.Tensor {
-				out, err := ODE(t.Context(), s, g, solver, x, FlowLevels(11, start, 0.05, 0), models.Cond{})
+				out, err := ODE(t.Context(), s, g, solver, x, noise.Flow(11, start, 0.05, 0), models.Cond{})
 				require.NoError(t, err)
 				return out.To(s, torch.Float64)
 			}

@@ -7,6 +7,7 @@ import (
 	"math"
 
 	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -33,7 +34,7 @@ func TimesFrom(largest float64, steps int) []float64 {
 	case steps == 2:
 		return []float64{largest, largest / 100}
 	}
-	up := models.Karras(steps+1, 0.002, largest, 7)
+	up := noise.Karras(steps+1, 0.002, largest, 7)
 	times := make([]float64, steps)
 	for i := range times {
 		times[i] = up[len(up)-1-i]

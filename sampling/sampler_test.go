@@ -12,6 +12,7 @@ import (
 
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/modelstest"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/torchtest"
 )
@@ -48,7 +49,7 @@ func (g jumper) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x
 func TestEvaluations(t *testing.T) {
 	every(t, func(t *testing.T, sampler Sampler) {
 		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-			for _, levels := range [][]float64{{80}, {80, 1}, {80, 0}, {80, 1, 0}, descent(7), append(descent(7), 0), FlowLevels(5, 1000, 0, 3)} {
+			for _, levels := range [][]float64{{80}, {80, 1}, {80, 0}, {80, 1, 0}, descent(7), append(descent(7), 0), noise.Flow(5, 1000, 0, 3)} {
 				got := 0
 				d := denoiser{before: func(_, at *torch.Tensor) {
 					got++

@@ -10,13 +10,14 @@ import (
 
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/modelstest"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/torchtest"
 )
 
 // descent is Karras's grid of n levels, largest first.
 func descent(n int) []float64 {
-	levels := models.Karras(n, 0.002, 80, 7)
+	levels := noise.Karras(n, 0.002, 80, 7)
 	slices.Reverse(levels)
 	return levels
 }

@@ -32,7 +32,7 @@ type CD struct {
 // Loss draws a pair of levels and a noise for each sample and returns the mean weighted distance.
 func (c *CD) Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor {
 	low, high := c.draw(k, b, d)
-	return c.pair(c.step, d.Observe).loss(s, b, low, high, noise(s, b, d), d.Dropout)
+	return c.pair(c.step, d.Observe).loss(s, b, low, high, drawNoise(s, b, d), d.Dropout)
 }
 
 // LossAt is the loss for given levels low < high [B] and noise z, of the images' shape. The teacher draws no dropout.

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 
 	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -75,7 +76,7 @@ func (c *CT) levels(k int) ([]float64, float64) {
 	if rho == 0 {
 		rho = 7
 	}
-	return models.Karras(n, c.Model.SigmaMinimum(), c.sigmaMax(), rho), decay
+	return noise.Karras(n, c.Model.SigmaMinimum(), c.sigmaMax(), rho), decay
 }
 
 func (c *CT) sigmaMax() float64 {
@@ -88,7 +89,7 @@ func (c *CT) sigmaMax() float64 {
 // Loss draws a pair of levels and a noise for each sample and returns the mean weighted distance.
 func (c *CT) Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor {
 	low, high := c.draw(k, b, d)
-	return c.pair(sameNoise, d.Observe).loss(s, b, low, high, noise(s, b, d), d.Dropout)
+	return c.pair(sameNoise, d.Observe).loss(s, b, low, high, drawNoise(s, b, d), d.Dropout)
 }
 
 // draw returns a pair of levels for each sample.

@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/torch"
 )
@@ -60,7 +61,7 @@ func TestLossDraws(t *testing.T) {
 			require.Equal(t, []*torch.Tensor{class, class}, net.classes)
 
 			count, _ := schedule.At(k)
-			levels := models.Karras(count, 0.002, 80, 7)
+			levels := noise.Karras(count, 0.002, 80, 7)
 			seen := make([]int, count-1)
 			x0 := torch.ToSlice[float64](images)
 			var sum, squares float64
@@ -102,7 +103,7 @@ func TestLossUsesTheSettings(t *testing.T) {
 			Index: last{}, SigmaMax: 10, Rho: 3,
 		}
 		c.Loss(s, 0, Batch{Images: torch.Zeros(s, torch.Float64, 2, 1)}, Draw(s, 1, 0))
-		levels := models.Karras(5, 0.01, 10, 3)
+		levels := noise.Karras(5, 0.01, 10, 3)
 		require.InDeltaSlice(t, []float64{levels[3], levels[3]}, net.levels[0], 1e-9)
 		require.InDeltaSlice(t, []float64{10, 10}, net.levels[1], 1e-9)
 		return nil
@@ -163,7 +164,7 @@ func TestImprovedWeights(t *testing.T) {
 		levels           int
 		mean, max, error float64
 	}{{11, 8.4203, 67.9313, 0.036}, {1281, 1129.1356, 25584.72, 5.4}} {
-		levels := models.Karras(c.levels, 0.002, 80, 7)
+		levels := noise.Karras(c.levels, 0.002, 80, 7)
 		r := rand.New(rand.NewPCG(1, 2))
 		var sum, most float64
 		var drawn []float64
@@ -181,7 +182,7 @@ func TestImprovedWeights(t *testing.T) {
 		}
 	}
 	// Another distribution: all of its mass in one pair.
-	levels := models.Karras(11, 0.002, 80, 7)
+	levels := noise.Karras(11, 0.002, 80, 7)
 	narrow := LogNormal{Mean: math.Log((levels[6] + levels[7]) / 2), Std: 1e-3}
 	r := rand.New(rand.NewPCG(1, 2))
 	for range 100 {

@@ -7,6 +7,7 @@ import (
 	"math"
 
 	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -70,7 +71,7 @@ func (c *CTM) withDefaults() CTM {
 // Loss draws what a step asks of each sample and returns the sum of both terms' means.
 func (c *CTM) Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor {
 	path, end := c.draw(k, b, d)
-	jumps := c.LossAt(s, b, path, end, noise(s, b, d), d.Dropout)
+	jumps := c.LossAt(s, b, path, end, drawNoise(s, b, d), d.Dropout)
 	return c.sum(s, jumps, c.denoising().Loss(s, k, b, d))
 }
 
@@ -78,7 +79,7 @@ func (c *CTM) Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor {
 func (c *CTM) draw(k int, b Batch, d Draws) (path [][]float64, end []float64) {
 	o := c.withDefaults()
 	n, _ := o.Schedule.At(k)
-	levels := models.Karras(n, o.Model.SigmaMinimum(), o.SigmaMax, o.Rho)
+	levels := noise.Karras(n, o.Model.SigmaMinimum(), o.SigmaMax, o.Rho)
 	most := n - 1
 	if o.MaxSteps > 0 {
 		most = min(most, o.MaxSteps)

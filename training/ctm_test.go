@@ -179,7 +179,7 @@ func TestTrajectoryLossOfExactJumps(t *testing.T) {
 				for k := range 10 {
 					d := Draw(s, 1, k)
 					path, end := m.draw(k, b, d)
-					loss := m.LossAt(s, b, path, end, noise(s, b, d), 1).Item()
+					loss := m.LossAt(s, b, path, end, drawNoise(s, b, d), 1).Item()
 					if c.zero {
 						require.Less(t, loss, 1e-18, c.name)
 					} else {
@@ -263,7 +263,7 @@ func TestTrajectoryLossHasBothTerms(t *testing.T) {
 		b := Batch{Images: gaussian.Sample(s, torch.NewGenerator(s, 1), torch.Float64, 6, 2), Labels: torch.FromSlice(s, []int64{0, 1, 2, 0, 1, 2})}
 		d := Draw(s, 3, 5)
 		path, end := m.draw(5, b, d)
-		jumps := m.LossAt(s, b, path, end, noise(s, b, d), d.Dropout).Item()
+		jumps := m.LossAt(s, b, path, end, drawNoise(s, b, d), d.Dropout).Item()
 		edm := &EDM{Model: &models.EDM{Net: shortJumps{net}, SigmaData: 0.7, Noise: models.ScaledLog}, High: 0.5}
 		require.InEpsilon(t, jumps+2*edm.Loss(s, 5, b, d).Item(), m.Loss(s, 5, b, Draw(s, 3, 5)).Item(), 1e-12)
 		return nil

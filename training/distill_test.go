@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch"
 )
@@ -229,8 +230,8 @@ func TestFlowAndDDPMReachTheExactDenoiser(t *testing.T) {
 	require.InDelta(t, gaussian.Std, after, 0.06)
 	require.InDelta(t, gaussian.Mean, mean, 0.04)
 
-	for name, predict := range map[string]models.Prediction{"noise": models.PredictNoise, "data": models.PredictData} {
-		chain, err := models.Betas{Steps: 100, First: 1e-3, Last: 0.2}.Chain()
+	for name, predict := range map[string]noise.Prediction{"noise": noise.Epsilon, "data": noise.Sample} {
+		chain, err := noise.Betas{Steps: 100, First: 1e-3, Last: 0.2}.Chain()
 		require.NoError(t, err)
 		net, average := newMLP(t, 2, 64, 0), newMLP(t, 2, 64, 0)
 		scaled := func(n *mlp) models.Network { return labelled{n, 0.02} }

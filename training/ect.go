@@ -71,7 +71,7 @@ func (e *ECT) Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor {
 		high[i] = math.Exp(c.Mean + c.Std*d.Host.NormFloat64())
 		low[i] = e.Lower(high[i], k)
 	}
-	return e.pair(d.Observe).loss(s, b, low, high, noise(s, b, d), d.Dropout)
+	return e.pair(d.Observe).loss(s, b, low, high, drawNoise(s, b, d), d.Dropout)
 }
 
 // LossAt is the loss for given levels low < high [B] and noise z, of the images' shape.

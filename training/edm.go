@@ -48,7 +48,7 @@ func (e *EDM) Loss(s *torch.Scope, _ int, b Batch, d Draws) *torch.Tensor {
 			levels[i] = math.Exp(c.Mean + c.Std*u)
 		}
 	}
-	return e.loss(s, b, levels, noise(s, b, d), d)
+	return e.loss(s, b, levels, drawNoise(s, b, d), d)
 }
 
 // LossAt is the loss for given levels [B] and noise z, of the images' shape.

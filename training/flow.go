@@ -44,7 +44,7 @@ func (f *Flow) Loss(s *torch.Scope, _ int, b Batch, d Draws) *torch.Tensor {
 			times[i] = 1 / (1 + math.Exp(-f.Mean-f.Std*d.Host.NormFloat64()))
 		}
 	}
-	return f.LossAt(s, b, times, noise(s, b, d), d.Dropout)
+	return f.LossAt(s, b, times, drawNoise(s, b, d), d.Dropout)
 }
 
 // LossAt is the loss for given times [B] and noise z, of the images' shape.
@@ -111,7 +111,7 @@ func (d *DDPM) Loss(s *torch.Scope, _ int, b Batch, draws Draws) *torch.Tensor {
 	for i := range steps {
 		steps[i] = draws.Host.IntN(d.Model.Process().Steps())
 	}
-	return d.LossAt(s, b, steps, noise(s, b, draws), draws.Dropout)
+	return d.LossAt(s, b, steps, drawNoise(s, b, draws), draws.Dropout)
 }
 
 // LossAt is the loss for given steps of the chain [B] and noise z, of the images' shape.

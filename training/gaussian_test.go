@@ -9,6 +9,7 @@ import (
 
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/modelstest"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 	"github.com/onestep-go/onestep/torch/optim"
@@ -135,7 +136,7 @@ func long(t *testing.T) {
 }
 
 // grid is Karras's grid of n levels.
-func grid(n int) []float64 { return models.Karras(n, 0.002, 80, 7) }
+func grid(n int) []float64 { return noise.Karras(n, 0.002, 80, 7) }
 
 // fixedPoint is where consistency training with these levels ends on Gaussian data, with any distance that is symmetric:
 // f(x, t_n) = m + a_n·(x - m),

@@ -52,7 +52,7 @@ func (f *MeanFlow) withDefaults() MeanFlow {
 // Loss draws two times and a noise for each sample and returns the mean weighted squared error.
 func (f *MeanFlow) Loss(s *torch.Scope, _ int, b Batch, d Draws) *torch.Tensor {
 	r, tau := f.draw(b, d)
-	return f.LossAt(s, b, r, tau, noise(s, b, d), d.Dropout)
+	return f.LossAt(s, b, r, tau, drawNoise(s, b, d), d.Dropout)
 }
 
 // draw returns two times r ≤ τ for each sample.
@@ -97,7 +97,7 @@ func (f *MeanFlow) Try(s *torch.Scope, b Batch, d Draws) {
 	for i := range tau {
 		r[i], tau[i] = 0.25, 0.75
 	}
-	f.LossAt(s, b, r, tau, noise(s, b, d), d.Dropout)
+	f.LossAt(s, b, r, tau, drawNoise(s, b, d), d.Dropout)
 }
 
 // losses returns the losses of some of the samples, which either all have r = τ or none.

@@ -35,8 +35,8 @@ func noisy(s *torch.Scope, x, z, t *torch.Tensor) *torch.Tensor {
 	return x.Add(s, z.Mul(s, t.PerSample(s, x.NDim())))
 }
 
-// noise draws a step's Gaussian noise, of the images' shape.
-func noise(s *torch.Scope, b Batch, d Draws) *torch.Tensor {
+// drawNoise draws a step's Gaussian noise, of the images' shape.
+func drawNoise(s *torch.Scope, b Batch, d Draws) *torch.Tensor {
 	return torch.Randn(s, d.Noise, b.Images.DType(), b.Images.Shape()...)
 }
 

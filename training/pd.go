@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -117,7 +118,7 @@ func (p *PD) Levels(k int) []float64 {
 // levels is the grid of n steps.
 func (p *PD) levels(n int) []float64 {
 	c := p.withDefaults()
-	levels := models.Karras(n+1, c.SigmaMin, c.SigmaMax, c.Rho)
+	levels := noise.Karras(n+1, c.SigmaMin, c.SigmaMax, c.Rho)
 	slices.Reverse(levels)
 	levels[n] = 0
 	return levels
@@ -133,7 +134,7 @@ func (p *PD) Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor {
 	for i := range steps {
 		steps[i] = d.Host.IntN(n)
 	}
-	return p.LossAt(s, k, b, steps, noise(s, b, d), d.Dropout)
+	return p.LossAt(s, k, b, steps, drawNoise(s, b, d), d.Dropout)
 }
 
 // LossAt is the loss of training step k for given steps of the student [B], 0 from the largest level and N-1 to 0, and noise z, of

@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
-	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/noise"
 )
 
 // The values are the paper's formulas worked out by hand (Song et al. 2023, appendix C; K = 800,000, s0 = 2, s1 = 150).
@@ -79,7 +79,7 @@ func TestFitLevels(t *testing.T) {
 // The mass of each index against the closed form, by the law of large numbers: 200,000 draws leave a standard error below
 // 0.0012.
 func TestLogNormal(t *testing.T) {
-	levels := models.Karras(11, 0.002, 80, 7)
+	levels := noise.Karras(11, 0.002, 80, 7)
 	r := rand.New(rand.NewPCG(1, 2))
 	count := make([]float64, len(levels)-1)
 	const draws = 200_000

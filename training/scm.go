@@ -88,7 +88,7 @@ func (c *SCM) Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor {
 	for i := range levels {
 		levels[i] = math.Exp(o.Mean + o.Std*d.Host.NormFloat64())
 	}
-	return c.LossAt(s, k, b, levels, noise(s, b, d), d.Dropout)
+	return c.LossAt(s, k, b, levels, drawNoise(s, b, d), d.Dropout)
 }
 
 // LossAt is the loss of step k for given levels σ [B] above 0 and noise z, of the images' shape. The teacher draws no

@@ -14,6 +14,7 @@ import (
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/mlp"
 	"github.com/onestep-go/onestep/models/network"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/torch"
 )
@@ -97,7 +98,7 @@ func TestFirstFormat(t *testing.T) {
 
 // Whatever is written computes the same after it was read.
 func TestEveryForm(t *testing.T) {
-	chain, err := models.Betas{Schedule: models.CosineBetas, Steps: 50}.Chain()
+	chain, err := noise.Betas{Schedule: noise.Cosine, Steps: 50}.Chain()
 	require.NoError(t, err)
 	config := network.Config{MLP: &mlp.Config{Shape: []int{2}, Width: 16, Depth: 1, Until: true}}
 	net, err := network.New(config, torch.CPU, 3)
@@ -114,9 +115,9 @@ func TestEveryForm(t *testing.T) {
 		net network.Network
 	}{
 		{edm, simple},
-		{&models.DDPM{Net: simple, Chain: chain, Predict: models.PredictVelocity, Nearest: true}, simple},
+		{&models.DDPM{Net: simple, Chain: chain, Predict: noise.Velocity, Nearest: true}, simple},
 		{&models.DDPM{Net: simple}, simple},
-		{&models.VP{Net: simple, Predict: models.PredictData, BetaD: 10, BetaMin: 0.2, Scale: 1}, simple},
+		{&models.VP{Net: simple, Predict: noise.Sample, BetaD: 10, BetaMin: 0.2, Scale: 1}, simple},
 		{flow, simple},
 		{&models.TrigFlow{Net: simple, SigmaData: 0.3}, simple},
 		{&models.Consistency{Net: simple, Boundary: models.AtZero, SigmaData: 0.4}, simple},
@@ -157,10 +158,10 @@ func TestEveryForm(t *testing.T) {
 		}))
 		m.Close()
 	}
-	bare, err := models.NewChain([]float64{0.1, 0.2})
+	bare, err := noise.NewChain([]float64{0.1, 0.2})
 	require.NoError(t, err)
 	_, err = Describe(&models.DDPM{Net: simple, Chain: bare})
-	require.ErrorContains(t, err, "make it by models.Betas.Chain")
+	require.ErrorContains(t, err, "make it by noise.Betas.Chain")
 	_, err = Describe(&models.EDM{Net: own{}})
 	require.ErrorIs(t, err, ErrNetwork)
 }

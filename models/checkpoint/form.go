@@ -6,6 +6,7 @@ import (
 
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/noise"
 )
 
 // FormType is what a network predicts: see the types of package models.
@@ -26,11 +27,11 @@ type Form struct {
 
 	Noise models.NoiseEmbedding `json:"noise,omitempty"` // edm
 
-	Predict models.Prediction `json:"predict,omitempty"`  // ddpm, vp
-	Betas   *models.Betas     `json:"betas,omitempty"`    // ddpm
-	Nearest bool              `json:"nearest,omitempty"`  // ddpm
-	BetaD   float64           `json:"beta_d,omitempty"`   // vp
-	BetaMin float64           `json:"beta_min,omitempty"` // vp
+	Predict noise.Prediction `json:"predict,omitempty"`  // ddpm, vp
+	Betas   *noise.Betas     `json:"betas,omitempty"`    // ddpm
+	Nearest bool             `json:"nearest,omitempty"`  // ddpm
+	BetaD   float64          `json:"beta_d,omitempty"`   // vp
+	BetaMin float64          `json:"beta_min,omitempty"` // vp
 
 	Scale    float64 `json:"scale,omitempty"`    // vp, flow
 	Reversed bool    `json:"reversed,omitempty"` // flow
@@ -45,7 +46,7 @@ func formOf(p models.Parameterisation) (Form, models.Network, float64, error) {
 	case *models.DDPM:
 		betas, ok := p.Process().Made()
 		if !ok {
-			return Form{}, nil, 0, errors.New("describe model: its chain was made of bare numbers, which files do not hold: make it by models.Betas.Chain")
+			return Form{}, nil, 0, errors.New("describe model: its chain was made of bare numbers, which files do not hold: make it by noise.Betas.Chain")
 		}
 		return Form{Type: DDPM, Predict: p.Predict, Betas: &betas, Nearest: p.Nearest}, p.Net, 0, nil
 	case *models.VP:
@@ -68,7 +69,7 @@ func (f Form) Denoiser(net models.Network, sigmaData float64) (models.Parameteri
 	case EDM:
 		return &models.EDM{Net: net, Noise: f.Noise, SigmaData: sigmaData}, nil
 	case DDPM:
-		var betas models.Betas
+		var betas noise.Betas
 		if f.Betas != nil {
 			betas = *f.Betas
 		}

@@ -7,6 +7,7 @@ import (
 
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/mlp"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/training"
@@ -98,7 +99,7 @@ func methods() []method {
 				return &training.CTM{Model: l.learn.(*models.Trajectory), Teacher: data, Solver: sampling.Heun{}}, nil
 			},
 			solver: func(context.Context, *toy) (models.Denoiser, sampling.Solver, []float64, error) {
-				levels := models.Karras(18, 0.002, 80, 7)
+				levels := noise.Karras(18, 0.002, 80, 7)
 				slices.Reverse(levels)
 				return data, sampling.Heun{}, levels, nil
 			},
@@ -169,7 +170,7 @@ func distilled(name, teacher string, solver sampling.Solver, n int) method {
 		},
 		solver: func(ctx context.Context, t *toy) (models.Denoiser, sampling.Solver, []float64, error) {
 			d, err := t.teacher(ctx, teacher)
-			levels := models.Karras(n, 0.002, 80, 7)
+			levels := noise.Karras(n, 0.002, 80, 7)
 			slices.Reverse(levels)
 			return d, solver, levels, err
 		},

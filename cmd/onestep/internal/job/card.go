@@ -7,8 +7,8 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
-	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/training"
 )
@@ -81,7 +81,7 @@ func (o Train) levelsCard(schedule training.Schedule, solver training.Solver, ga
 			continue
 		}
 		before = decay
-		levels := models.Karras(n, 0.002, 80, 7)
+		levels := noise.Karras(n, 0.002, 80, 7)
 		weight := "1"
 		if gap {
 			weight = fmt.Sprintf("%.3g to %.3g", 1/(levels[n-1]-levels[n-2]), 1/(levels[1]-levels[0]))
@@ -89,7 +89,7 @@ func (o Train) levelsCard(schedule training.Schedule, solver training.Solver, ga
 		fmt.Fprintf(&b, "| %d | %d | %.4g | %s |\n", k, n, decay, weight)
 		last = n
 	}
-	bias, err := training.GaussianBias(solver, models.Karras(last, 0.002, 80, 7), 0.5)
+	bias, err := training.GaussianBias(solver, noise.Karras(last, 0.002, 80, 7), 0.5)
 	note := fmt.Sprintf("With %d levels, perfect training leaves %.4g of the deviation of Gaussian data in samples of one step (closed form); 1 is all of it.", last, bias)
 	return b.String(), note, err
 }

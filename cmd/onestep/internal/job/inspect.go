@@ -16,6 +16,7 @@ import (
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/network"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/vision"
@@ -298,7 +299,7 @@ func (v view) sheet(out *Inspected) (sheet, error) {
 // path returns the points of the trajectories at some of their levels, and their ends. The teacher is told its own.
 func (v view) path(z *torch.Tensor, c, its models.Cond) ([]points, *torch.Tensor, error) {
 	s := v.s
-	levels := sampling.KarrasLevels(v.Steps, v.d.SigmaMax, v.d.SigmaMin, 7)
+	levels := noise.Karras(v.Steps, v.d.SigmaMax, v.d.SigmaMin, 7)
 	shown := make([]int, v.Columns)
 	for i := range shown {
 		shown[i] = i * (v.Steps - 1) / (v.Columns - 1)

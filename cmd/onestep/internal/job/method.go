@@ -14,6 +14,7 @@ import (
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/lpips"
 	"github.com/onestep-go/onestep/models/network"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/training"
@@ -513,7 +514,7 @@ func (o *Train) distance(p *parts) (training.Distance, error) {
 var solvers = map[string]training.Solver{"euler": sampling.Euler{}, "heun": sampling.Heun{}, "dpmpp_2s": sampling.DPMpp2S{}}
 
 // betas are the schedules of a chain.
-var betas = map[string]models.BetaSchedule{"linear": models.LinearBetas, "cosine": models.CosineBetas}
+var betas = map[string]noise.Schedule{"linear": noise.Linear, "cosine": noise.Cosine}
 
 // BetaSchedules returns the names of a chain's schedules.
 func BetaSchedules() []string { return []string{"linear", "cosine"} }

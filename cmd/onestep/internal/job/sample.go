@@ -17,6 +17,7 @@ import (
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/network"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/vision"
@@ -260,9 +261,9 @@ func (o *Sample) sampler(f any, d checkpoint.Description) (source, error) {
 		o.Steps = 18
 	}
 	if o.Times == nil {
-		o.Times = sampling.KarrasLevels(o.Steps, d.SigmaMax, d.SigmaMin, 7)
+		o.Times = noise.Karras(o.Steps, d.SigmaMax, d.SigmaMin, 7)
 		if strings.HasPrefix(o.Sampler, "flow_") {
-			o.Times = sampling.FlowLevels(o.Steps, d.SigmaMax, d.SigmaMin, 1)
+			o.Times = noise.Flow(o.Steps, d.SigmaMax, d.SigmaMin, 1)
 		}
 	}
 	by, err := sampling.Named(o.Sampler)

@@ -21,6 +21,7 @@ import (
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/lpips"
 	"github.com/onestep-go/onestep/models/network"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch"
@@ -151,7 +152,7 @@ func (o *Train) fit(m method, colors, side int) (checkpoint.Description, error) 
 		cfg, err := o.shape(colors, side)
 		d := checkpoint.Description{Form: checkpoint.Form{Type: m.forms[0]}, Network: cfg, SigmaData: 0.5, SigmaMin: 0.002, SigmaMax: 80}
 		if d.Form.Type == checkpoint.DDPM {
-			d.Form.Betas = &models.Betas{Schedule: betas[o.Betas], Steps: o.Chain}
+			d.Form.Betas = &noise.Betas{Schedule: betas[o.Betas], Steps: o.Chain}
 		}
 		return d, err
 	}
@@ -176,7 +177,7 @@ func (o *Train) fit(m method, colors, side int) (checkpoint.Description, error) 
 }
 
 // chained fills in the options of a discrete chain that came from a file, and refuses those that ask for another.
-func (o *Train) chained(flag string, is *models.Betas) error {
+func (o *Train) chained(flag string, is *noise.Betas) error {
 	m, err := methodNamed(o.Method)
 	if err != nil || is == nil || !slices.Contains(m.options, "chain") {
 		return err

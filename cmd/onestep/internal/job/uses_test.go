@@ -13,6 +13,7 @@ import (
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/network"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -105,7 +106,7 @@ func TestChainOfInit(t *testing.T) {
 	next.Steps, next.Init = 2, first.Out
 	d, err := next.Plan()
 	require.NoError(t, err)
-	require.Equal(t, models.CosineBetas, d.Form.Betas.Schedule)
+	require.Equal(t, noise.Cosine, d.Form.Betas.Schedule)
 	require.Equal(t, "cosine", next.Betas)
 	require.Equal(t, 50, next.Chain)
 	next.Chain = 60

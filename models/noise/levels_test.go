@@ -1,6 +1,7 @@
-package sampling
+package noise
 
 import (
+	"fmt"
 	"math"
 	"strings"
 	"testing"
@@ -11,13 +12,14 @@ import (
 	"github.com/onestep-go/onestep/torch/torchtest"
 )
 
-// linear are the β of DDPM's chain (Ho et al. 2020).
-func linear() []float64 {
-	betas := make([]float64, 1000)
-	for i := range betas {
-		betas[i] = 1e-4 + float64(i)/999*(0.02-1e-4)
+// falling tells whether levels fall, and none is negative.
+func falling(levels []float64) bool {
+	for i, t := range levels {
+		if !(t >= 0) || i > 0 && t >= levels[i-1] {
+			return false
+		}
 	}
-	return betas
+	return len(levels) > 0
 }
 
 // Against the formulas of k-diffusion's schedules and diffusers' spacings; see scripts/golden_samplers.py. 1e-12: powers,
@@ -25,21 +27,21 @@ func linear() []float64 {
 // times their relative error.
 func TestLevels(t *testing.T) {
 	chain := func(n int) []float64 {
-		levels, err := ChainLevels(linear(), n)
+		levels, err := Default().Levels(n)
 		require.NoError(t, err)
 		return levels
 	}
 	sigma := func(tau float64) float64 { return tau / (1 - tau) }
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-		golden, _ := torchtest.Golden(t, s, "testdata/samplers.safetensors")
+		golden, _ := torchtest.Golden(t, s, "../../sampling/testdata/samplers.safetensors")
 		for name, got := range map[string][]float64{
-			"karras":      KarrasLevels(6, 80, 0.002, 7),
-			"exponential": ExponentialLevels(6, 80, 0.002),
-			"vp":          VPLevels(6),
+			"karras":      Karras(6, 80, 0.002, 7),
+			"exponential": Exponential(6, 80, 0.002),
+			"vp":          VP{}.Levels(6),
 			"chain.6":     chain(6),
 			"chain.7":     chain(7),
-			"flow.1":      FlowLevels(6, sigma(0.98), sigma(0.02), 0),
-			"flow.3":      FlowLevels(6, 3*sigma(0.98), 3*sigma(0.02), 3), // diffusers shifts the ends too
+			"flow.1":      Flow(6, sigma(0.98), sigma(0.02), 0),
+			"flow.3":      Flow(6, 3*sigma(0.98), 3*sigma(0.02), 3), // diffusers shifts the ends too
 		} {
 			require.Contains(t, golden, "levels."+name)
 			want := torch.ToSlice[float64](golden["levels."+name])
@@ -59,12 +61,12 @@ func TestLevels(t *testing.T) {
 func TestLevelsAreUsable(t *testing.T) {
 	for n := 1; n < 30; n++ {
 		for name, levels := range map[string][]float64{
-			"karras":       KarrasLevels(n, 80, 0.002, 7),
-			"exponential":  ExponentialLevels(n, 80, 0.002),
-			"flow":         FlowLevels(n, 80, 0.002, 0),
-			"flow to zero": FlowLevels(n, 1e6, 0, 3),
+			"karras":       Karras(n, 80, 0.002, 7),
+			"exponential":  Exponential(n, 80, 0.002),
+			"flow":         Flow(n, 80, 0.002, 0),
+			"flow to zero": Flow(n, 1e6, 0, 3),
 		} {
-			require.NoError(t, descending(levels), "%s, %d levels", name, n)
+			require.True(t, falling(levels), "%s, %d levels", name, n)
 			require.Len(t, levels, n)
 			hi, lo := 80.0, 0.002
 			if name == "flow to zero" {
@@ -75,30 +77,21 @@ func TestLevelsAreUsable(t *testing.T) {
 				require.Equal(t, lo, levels[n-1])
 			}
 		}
-		require.NoError(t, descending(VPLevels(n)))
+		require.True(t, falling(VP{}.Levels(n)))
 	}
 }
 
 func TestChainLevels(t *testing.T) {
-	betas := linear()
-	all, err := ChainLevels(betas, 1000)
+	chain := Default()
+	all, err := chain.Levels(1000)
 	require.NoError(t, err)
-	require.NoError(t, descending(all))
+	require.True(t, falling(all))
 	require.InEpsilon(t, math.Sqrt(1e-4/(1-1e-4)), all[999], 1e-12, "one step of the chain")
-	one, err := ChainLevels(betas, 1)
+	one, err := chain.Levels(1)
 	require.NoError(t, err)
 	require.Equal(t, all[:1], one)
-	for _, c := range []struct {
-		betas []float64
-		n     int
-		want  string
-	}{
-		{betas, 0, "noise levels: want 1 to 1000, the chain's, got 0"},
-		{betas, 1001, "noise levels: want 1 to 1000, the chain's, got 1001"},
-		{[]float64{0.1, 1}, 2, "noise levels: want betas between 0 and 1, got 1 at 1"},
-		{[]float64{math.NaN()}, 1, "noise levels: want betas between 0 and 1, got NaN at 0"},
-	} {
-		_, err := ChainLevels(c.betas, c.n)
-		require.EqualError(t, err, c.want)
+	for _, n := range []int{0, 1001} {
+		_, err := chain.Levels(n)
+		require.ErrorContains(t, err, fmt.Sprint("1 to 1000, the chain's, got ", n))
 	}
 }

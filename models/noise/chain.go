@@ -1,0 +1,124 @@
+package noise
+
+import (
+	"fmt"
+	"math"
+	"sync"
+
+	"github.com/onestep-go/onestep/torch"
+)
+
+// Chain is a discrete variance-preserving diffusion (Ho et al. 2020): step i is y = √ᾱ_i·x_0 + √(1-ᾱ_i)·z with ᾱ_i the product
+// of 1-β_0 to 1-β_i. Steps count from 0, as networks are told them. In σ coordinates step i is the noise level
+//
+//	σ_i = √((1-ᾱ_i)/ᾱ_i)        x = y/√ᾱ_i
+type Chain struct {
+	betas, sigmas, logs []float64 // β, σ and ln σ; σ ascends
+	made                Betas     // what it was made from; Steps 0: bare numbers
+}
+
+// NewChain returns the chain with the variances β, each between 0 and 1, lowest noise first.
+func NewChain(betas []float64) (*Chain, error) {
+	if len(betas) < 2 {
+		return nil, fmt.Errorf("chain: want at least 2 betas, got %d", len(betas))
+	}
+	c := &Chain{betas: append([]float64(nil), betas...), sigmas: make([]float64, len(betas)), logs: make([]float64, len(betas))}
+	sum := 0.0 // ln ᾱ: 1 - ᾱ itself would lose digits where there is little noise
+	for i, beta := range betas {
+		if !(beta > 0 && beta < 1) {
+			return nil, fmt.Errorf("chain: want betas between 0 and 1, got %g at %d", beta, i)
+		}
+		sum += math.Log1p(-beta)
+		c.sigmas[i] = math.Sqrt(math.Expm1(-sum))
+		c.logs[i] = math.Log(c.sigmas[i])
+		if i > 0 && !(c.logs[i] > c.logs[i-1]) || math.IsInf(c.logs[i], 0) {
+			return nil, fmt.Errorf("chain: want finite noise levels that grow, got %g after %g at %d: betas are too small or too large",
+				c.sigmas[i], c.sigmas[max(i-1, 0)], i)
+		}
+	}
+	return c, nil
+}
+
+// Default returns the chain of Betas{}, which is that of Ho et al. 2020.
+func Default() *Chain { return standard() }
+
+var standard = sync.OnceValue(func() *Chain {
+	c, _ := Betas{}.Chain()
+	return c
+})
+
+// Made returns what the chain was made from; false for one that NewChain made of bare numbers.
+func (c *Chain) Made() (Betas, bool) { return c.made, c.made.Steps != 0 }
+
+// Steps returns the number of steps.
+func (c *Chain) Steps() int { return len(c.sigmas) }
+
+// Betas returns the variances, lowest noise first.
+func (c *Chain) Betas() []float64 { return append([]float64(nil), c.betas...) }
+
+// AlphaBar returns ᾱ of step i, from 0 on.
+func (c *Chain) AlphaBar(i int) float64 { return 1 / (1 + c.sigmas[i]*c.sigmas[i]) }
+
+// Sigma returns the noise level of step i, from 0 on.
+func (c *Chain) Sigma(i int) float64 { return c.sigmas[i] }
+
+// Index returns where noise levels t [B] are among the steps, as float64 [B]: between steps linearly in ln σ, beyond the ends
+// the ends. nearest rounds to whole steps instead; no derivative passes through that.
+func (c *Chain) Index(s *torch.Scope, t *torch.Tensor, nearest bool) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		last := len(c.sigmas) - 1
+		table := torch.FromSlice(s, c.logs)
+		at := t.To(s, torch.Float64).Clamp(s, c.sigmas[0], c.sigmas[last]).Log(s)
+		above := table.SearchSorted(s, at.Detach(s), true).Clamp(s, 1, float64(last))
+		below := above.SubScalar(s, 1)
+		low, high := table.IndexSelect(s, 0, below), table.IndexSelect(s, 0, above)
+		index := at.Sub(s, low).Div(s, high.Sub(s, low)).Add(s, below.To(s, torch.Float64)).Clamp(s, 0, float64(last))
+		if nearest {
+			index = index.Round(s)
+		}
+		return index
+	})
+}
+
+// Signal returns √ᾱ and √(1-ᾱ) of steps, one for each sample of x [B, ...], as float64 [B].
+func (c *Chain) Signal(s *torch.Scope, x *torch.Tensor, steps []int) (signal, noise *torch.Tensor) {
+	if len(steps) != x.Dim(0) {
+		panic(&torch.Error{Op: "chain", Msg: fmt.Sprintf("want a step for each of %d samples, got %d", x.Dim(0), len(steps))})
+	}
+	a, b := make([]float64, len(steps)), make([]float64, len(steps))
+	for i, step := range steps {
+		if step < 0 || step >= len(c.sigmas) {
+			panic(&torch.Error{Op: "chain", Msg: fmt.Sprintf("want steps from 0 to %d, got %d", len(c.sigmas)-1, step)})
+		}
+		root := math.Hypot(1, c.sigmas[step])
+		a[i], b[i] = 1/root, c.sigmas[step]/root
+	}
+	return torch.FromSlice(s, a), torch.FromSlice(s, b)
+}
+
+// Noisy returns y = √ᾱ·x + √(1-ᾱ)·z for data x and noise z [B, ...], each sample at its own step.
+func (c *Chain) Noisy(s *torch.Scope, x, z *torch.Tensor, steps []int) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		a, b := c.Signal(s, x, steps)
+		return scale(s, x, a).Add(s, scale(s, z, b))
+	})
+}
+
+// Levels returns n of the chain's noise levels, largest first: the noisiest always, and the others at equal distances in steps
+// (diffusers' "trailing"). n is 1 to Steps; append 0 to end at a prediction of x_0.
+func (c *Chain) Levels(n int) ([]float64, error) {
+	all := len(c.sigmas)
+	if n < 1 || n > all {
+		return nil, fmt.Errorf("noise levels: want 1 to %d, the chain's, got %d", all, n)
+	}
+	levels := make([]float64, n)
+	for i := range levels {
+		levels[i] = c.sigmas[int(math.Round(float64(all*(n-i))/float64(n)))-1]
+	}
+	return levels, nil
+}
+
+// scale multiplies every sample of x [B, ...] by its own factor; x's type stays.
+func scale(s *torch.Scope, x, factor *torch.Tensor) *torch.Tensor {
+	return x.Mul(s, factor.To(s, x.DType()).PerSample(s, x.NDim()))
+}
