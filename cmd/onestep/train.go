@@ -52,6 +52,7 @@ Ctrl-C ends it at once.`,
 					return err
 				}
 			}
+			cmd.Flags().Visit(func(f *pflag.Flag) { o.Given = append(o.Given, f.Name) })
 			if cmd.Flags().Changed("ema") && o.EMA < 0 {
 				return &job.UsageError{Msg: fmt.Sprintf("--ema: want a decay in [0, 1), got %g", o.EMA)}
 			}
@@ -119,7 +120,7 @@ Ctrl-C ends it at once.`,
 	f.Var(count{&o.Levels}, "levels", "cd, ctm: noise levels (default: 18)")
 	f.Float64Var(&o.Mu, "mu", o.Mu, "cd, ctm: decay of the target network")
 	f.Var(count{&o.Stages}, "stages", "ect: stages in which levels move closer (default: steps/250, 1 to 8)")
-	f.Float64Var(&o.Q, "q", 0, "ect: how much closer in each stage (default: 256 in all)")
+	f.Var(above{&o.Q}, "q", "ect: how much closer in each stage (default: 256 in all)")
 	f.IntVar(&o.Warmup, "warmup", o.Warmup, "sct, scd: steps in which the derivative's part comes in (default: a tenth of the run)")
 	f.Var(choice{&o.Weight, job.Weights()}, "weight", "sct, scd: how noise levels are weighed, by what is learned or by the prior 1/t alone")
 	f.Float64Var(&o.Step, "step", 0, "sct, scd: take differences with this step of the angle, such as 0.005, in place of derivatives")

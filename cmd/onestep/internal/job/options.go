@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"reflect"
@@ -97,6 +98,8 @@ type Train struct {
 
 	History []Settings `json:"history,omitempty"` // what the run had before it was extended
 
+	Given []string `json:"-"` // options that were asked for by the names of their flags, though it be for their default
+
 	Out      string        `json:"-"` // the run directory
 	Extend   bool          `json:"-"` // with Resume: Steps, LR and LRDecay may be others than the run's
 	Resume   bool          `json:"-"`
@@ -160,6 +163,13 @@ func (o *Train) ReadConfig(path string) error {
 	}
 	o.Onestep, o.DataHolds, o.TeacherHolds, o.InitHolds, o.LPIPSHolds = "", "", "", "", ""
 	o.History = nil // of the run that wrote it
+	var keys map[string]json.RawMessage
+	if err := json.Unmarshal(text, &keys); err != nil {
+		return usage("--config %s: %s", path, quote.Text(err.Error()))
+	}
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
+		o.Given = append(o.Given, dashes(key))
+	}
 	return nil
 }
 

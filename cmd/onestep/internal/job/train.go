@@ -187,10 +187,11 @@ func (o *Train) chained(flag string, is *noise.Betas) error {
 		return err
 	}
 	def := DefaultTrain()
+	given := func(option string) bool { return slices.Contains(o.Given, option) }
 	switch {
-	case o.Betas != def.Betas && o.Betas != string(schedule):
+	case (o.Betas != def.Betas || given("betas")) && o.Betas != string(schedule):
 		return usage("--betas %s: %s %s has the schedule %s: leave the option out", quote.Text(o.Betas), flag, quote.Path(o.Init), schedule)
-	case o.Chain != def.Chain && o.Chain != is.Steps:
+	case (o.Chain != def.Chain || given("chain")) && o.Chain != is.Steps:
 		return usage("--chain %d: %s %s has %d steps: leave the option out", o.Chain, flag, quote.Path(o.Init), is.Steps)
 	}
 	o.Betas, o.Chain = string(schedule), is.Steps
