@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
+	"github.com/onestep-go/onestep/internal/suggest"
 	"github.com/onestep-go/onestep/sampling/scheduler"
 )
 
@@ -167,7 +168,7 @@ func flagError(cmd *cobra.Command, err error) error {
 	case errors.As(err, &missing):
 		msg = fmt.Sprintf("--%s: its value is missing", missing.GetFlag().Name)
 	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "":
-		msg = fmt.Sprintf("unknown flag --%s%s", unknown.GetSpecifiedName(), didYouMean("--", suggest(unknown.GetSpecifiedName(), flagNames(cmd.Flags()))))
+		msg = fmt.Sprintf("unknown flag --%s%s", unknown.GetSpecifiedName(), didYouMean("--", suggest.Near(unknown.GetSpecifiedName(), flagNames(cmd.Flags()))))
 	}
 	return &job.UsageError{Msg: fmt.Sprintf("%s (see %s --help)", msg, cmd.CommandPath())}
 }

@@ -25,9 +25,11 @@ next level shown: root mean squares over all elements.`,
   onestep inspect --model runs/student --teacher runs/teacher --n 6 --out f.png`,
 		Args: arguments(0, "no arguments, only flags"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if cmd.Flags().Changed("label") && o.Label < 0 {
-				return &job.UsageError{Msg: fmt.Sprintf("--label: want a class from 0 on, got %d", o.Label)}
+			if cmd.Flags().Changed("label") && o.Class == "" {
+				return &job.UsageError{Msg: "--label: want a class, got nothing"}
 			}
+			sc := newScreen(a.stderr)
+			o.Note = func(note string) { sc.log.Warn(note) }
 			got, err := o.Run(cmd.Context())
 			if err != nil {
 				return err
@@ -42,7 +44,7 @@ next level shown: root mean squares over all elements.`,
 	f.StringVar(&o.Out, "out", "", "the picture to write, FILE.png (required)")
 	f.Var(count{&o.N}, "n", "trajectories")
 	f.Uint64Var(&o.Seed, "seed", 0, "seed of the first one; the others count up (default 0)")
-	f.IntVar(&o.Label, "label", o.Label, "class of a conditional model, from 0 (default: by the seed)")
+	f.StringVar(&o.Class, "label", "", "class of a conditional model: its name, or its number from 0 on (default: by the seed)")
 	f.Float64Var(&o.Guidance, "guidance", 0, "scale of classifier-free guidance, of the teacher and of a student that is told it (default 1, which is none)")
 	f.Var(count{&o.Columns}, "columns", "noise levels shown, from 80 to 0.002")
 	f.Var(count{&o.Steps}, "steps", "steps of Heun's method along the teacher's trajectory")
@@ -54,10 +56,9 @@ next level shown: root mean squares over all elements.`,
 	call(f, "FILE|DIR", "teacher")
 	call(f, "FILE.png", "out")
 	call(f, "N", "seed")
-	call(f, "K", "label")
+	call(f, "CLASS", "label")
 	call(f, "X", "guidance")
 	call(f, "DEVICE", "device")
-	hideDefault(f, "label")
 	offer(cmd, "model", "builtin")
 	offer(cmd, "device", "cpu", "cuda")
 	return cmd

@@ -12,6 +12,7 @@ import (
 
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/internal/suggest"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -116,7 +117,7 @@ func helpCommand() *cobra.Command {
 }
 
 func unknownCommand(root *cobra.Command, name string) error {
-	return &job.UsageError{Msg: fmt.Sprintf("unknown command %s%s (see %s --help)", quote.Quoted(name), didYouMean("", suggest(name, commandNames(root))),
+	return &job.UsageError{Msg: fmt.Sprintf("unknown command %s%s (see %s --help)", quote.Quoted(name), didYouMean("", suggest.Near(name, commandNames(root))),
 		root.CommandPath())}
 }
 

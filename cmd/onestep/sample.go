@@ -23,11 +23,11 @@ alone, and nothing is drawn, unless --overwrite is given.`,
 		Example: `  onestep sample --model builtin --n 64 --seed 1 --out emoji.png
   onestep sample --model runs/fashion --times 80,0.8 --n 1000 --out samples/
   onestep sample --model runs/teacher --sampler dpmpp_2m --steps 20 --n 16 --out teacher.png
-  onestep sample --model model.safetensors --label 3 --n 1 --out one.png`,
+  onestep sample --model model.safetensors --label cat,dog --n 8 --out pets.png`,
 		Args: arguments(0, "no arguments, only flags"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if cmd.Flags().Changed("label") && o.Label < 0 {
-				return &job.UsageError{Msg: fmt.Sprintf("--label: want a class from 0 on, got %d", o.Label)}
+			if cmd.Flags().Changed("label") && o.Class == "" {
+				return &job.UsageError{Msg: "--label: want a class, got nothing"}
 			}
 			sc := newScreen(a.stderr)
 			o.Note = func(note string) { sc.log.Warn(note) }
@@ -55,7 +55,7 @@ alone, and nothing is drawn, unless --overwrite is given.`,
 	f.Float64SliceVar(&o.Times, "times", nil, "noise levels, largest first, above 0.002 and up to 80 (default: 80; for 2 steps 80,0.8;\nfor more, and for a denoiser, Karras's spacing, or for flow_* even flow times; a denoiser's end at 0)")
 	f.Float64Var(&o.Guidance, "guidance", 0, "scale of classifier-free guidance: 1 is none, larger follows the class more (default 1)")
 	f.Float64Var(&o.Gamma, "gamma", 0, "ctm: part of the noise that is drawn anew between jumps, 0 to 1 (default 0)")
-	f.IntVar(&o.Label, "label", o.Label, "class of a conditional model, from 0 (default: by the seed, so that all come in turn)")
+	f.StringVar(&o.Class, "label", "", "classes of a conditional model: names, or numbers from 0 on, such as cat or cat,dog,5, in turn for the images of a run;\nonestep info MODEL lists them (default: by the seed, so that all come in turn)")
 	f.Var(count{&o.Columns}, "columns", "columns of the grid (default: nearly a square)")
 	f.Var(count{&o.Batch}, "batch", "images drawn together; more need more memory")
 	f.StringVar(&o.Device, "device", o.Device, "cpu, cuda or cuda:N")
@@ -70,9 +70,8 @@ alone, and nothing is drawn, unless --overwrite is given.`,
 	call(f, "N", "seed")
 	call(f, "T,T", "times")
 	call(f, "X", "guidance", "gamma")
-	call(f, "K", "label")
+	call(f, "CLASS,CLASS", "label")
 	call(f, "DEVICE", "device")
-	hideDefault(f, "label")
 	hideDefault(f, "times")
 	offer(cmd, "model", "builtin")
 	offer(cmd, "device", "cpu", "cuda")

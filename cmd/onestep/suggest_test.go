@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/internal/suggest"
 )
 
 // What is suggested for names that do not exist, of commands and flags: nothing rather than something else than what was meant.
@@ -56,17 +58,7 @@ func TestSuggest(t *testing.T) {
 		{"batch-size", flagsOf("train"), []string{"batch"}},
 		{"learning-rate", flagsOf("train"), nil},
 	} {
-		require.Equal(t, c.want, suggest(c.typed, c.among), "%q", c.typed)
-	}
-}
-
-func TestTypingErrors(t *testing.T) {
-	for _, c := range []struct {
-		a, b string
-		want int
-	}{{"", "", 0}, {"abc", "abc", 0}, {"abc", "", 3}, {"steps", "setps", 1}, {"run", "out", 2}, {"kitten", "sitting", 3}, {"ca", "abc", 3}} {
-		require.Equal(t, c.want, typingErrors(c.a, c.b), "%q and %q", c.a, c.b)
-		require.Equal(t, c.want, typingErrors(c.b, c.a), "%q and %q", c.b, c.a)
+		require.Equal(t, c.want, suggest.Near(c.typed, c.among), "%q", c.typed)
 	}
 }
 

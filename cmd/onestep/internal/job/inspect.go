@@ -30,12 +30,15 @@ type Inspect struct {
 	Columns   int    // noise levels
 	Steps     int    // of Heun's method along the teacher's trajectory
 	Seed      uint64
+	Class     string  // the class wanted, a name or a number; "": that of Label
 	Label     int     // Unset: by the seed
 	Guidance  float64 // scale of the teacher's guidance, and of a student's that is told it; 0: 1, which is none
 	Device    string
 	Threads   int
 	Out       string
 	Overwrite bool
+
+	Note func(string) // is told what the user may want to know; may be nil
 }
 
 // DefaultInspect returns the options that hold where nothing else is said.
@@ -117,13 +120,15 @@ func (o Inspect) Run(ctx context.Context) (Inspected, error) {
 	teacher, _ := model.Function().(models.Denoiser)
 	knows := model.Description.Network // what the teacher's network is told
 	shape := model.Shape()
-	switch classes := model.Description.Network.Classes(); {
-	case len(shape) != 3:
+	if len(shape) != 3 {
 		return none, fmt.Errorf("model %s: it draws %d numbers and no images", quote.Path(model.Path), shape[0])
-	case classes == 0 && o.Label >= 0:
-		return none, usage("--label: the model has no classes")
-	case classes > 0 && o.Label >= classes:
-		return none, usage("--label: want 0 to %d, got %d", classes-1, o.Label)
+	}
+	told := Sample{Class: o.Class, Label: o.Label, N: o.N, Note: o.Note}
+	if _, err := told.labels(model.Description); err != nil {
+		return none, err
+	}
+	if o.Label = told.Label; told.Labels != nil {
+		return none, usage("--label: want one class, got %d", len(told.Labels))
 	}
 	if o.Teacher != "" {
 		t, err := openFile(o.Teacher, dev)

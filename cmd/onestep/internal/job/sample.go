@@ -31,7 +31,9 @@ type Sample struct {
 	Times     []float64 `json:"times"`              // noise levels, largest first; nil: the usual ones for the model and Steps
 	Gamma     float64   `json:"gamma,omitempty"`    // ctm: the part of the noise that is drawn anew between jumps
 	Guidance  float64   `json:"guidance,omitempty"` // scale of classifier-free guidance; 0: 1, which is none
-	Label     int       `json:"label"`              // Unset: every class in turn, for a conditional model
+	Class     string    `json:"-"`                  // the classes wanted, names or numbers between commas; "": those of Label
+	Label     int       `json:"label"`              // Unset: those of Labels, or every class in turn, for a conditional model
+	Labels    []int     `json:"labels,omitempty"`   // of several classes, in turn from the first image on
 	N         int       `json:"n"`
 	Seed      uint64    `json:"seed"` // of the first image; the others count up
 	Columns   int       `json:"-"`    // 0: a nearly square grid
@@ -63,7 +65,9 @@ type Sampled struct {
 	Evaluations int       `json:"evaluations"` // of the network, for each image
 	N           int       `json:"n"`
 	Seed        uint64    `json:"seed"`
-	Label       int       `json:"label"` // Unset: every class in turn, or a model without classes
+	Label       int       `json:"label"` // Unset: those of Labels, every class in turn, or a model without classes
+	Labels      []int     `json:"labels,omitempty"`
+	Classes     []string  `json:"classes,omitempty"` // names of the classes that were asked for
 }
 
 // validate checks what can be checked without the model, and fills in steps and times.
@@ -144,11 +148,9 @@ func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled,
 		return none, err
 	}
 	d := model.Description
-	switch classes := d.Network.Classes(); {
-	case classes == 0 && o.Label >= 0:
-		return none, usage("--label: the model has no classes")
-	case classes > 0 && o.Label >= classes:
-		return none, usage("--label: want 0 to %d (%s), got %d", classes-1, quote.Text(strings.Join(d.ClassNames, ", ")), o.Label)
+	wanted, err := o.labels(d)
+	if err != nil {
+		return none, err
 	}
 	// Karras's levels come from powers and may end above the largest one by rounding.
 	if o.Times[0] > d.SigmaMax*(1+1e-9) {
@@ -166,7 +168,12 @@ func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled,
 			return none, err
 		}
 	}
-	out := Sampled{Files: files, Model: model.Path, Sampler: o.Sampler, Times: o.Times, Evaluations: from.evaluations, N: o.N, Seed: o.Seed, Label: o.Label}
+	out := Sampled{Files: files, Model: model.Path, Sampler: o.Sampler, Times: o.Times, Evaluations: from.evaluations, N: o.N, Seed: o.Seed, Label: o.Label, Labels: o.Labels}
+	for _, label := range wanted {
+		if len(d.ClassNames) > 0 {
+			out.Classes = append(out.Classes, d.ClassNames[label])
+		}
+	}
 	return out, o.draw(ctx, from, model, out, folder, progress)
 }
 
@@ -351,7 +358,7 @@ func (o Sample) draw(ctx context.Context, from source, model *checkpoint.File, o
 					return err
 				}
 				if o.N == 1 {
-					o.Label = label(0)
+					o.Label, o.Labels = label(0), nil
 				}
 				for i, p := range pictures {
 					if !folder {
@@ -359,7 +366,7 @@ func (o Sample) draw(ctx context.Context, from source, model *checkpoint.File, o
 						continue
 					}
 					one := o
-					one.N, one.Seed, one.Label = 1, seeds[i], label(i)
+					one.N, one.Seed, one.Label, one.Labels = 1, seeds[i], label(i), nil
 					text, err := one.text(model)
 					if err != nil {
 						return err
@@ -411,6 +418,9 @@ func (o Sample) condition(s *torch.Scope, of network.Config, at, n int) (models.
 	label := func(i int) int {
 		if o.Label >= 0 {
 			return o.Label
+		}
+		if len(o.Labels) > 0 {
+			return o.Labels[(at+i)%len(o.Labels)]
 		}
 		return int((o.Seed + uint64(at+i)) % uint64(classes)) // by the seed: image i is the same in any batch
 	}

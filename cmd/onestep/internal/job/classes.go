@@ -1,0 +1,66 @@
+package job
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/onestep-go/onestep/models/checkpoint"
+)
+
+// labels returns the labels of the classes that --label names: one, or several between commas. A name that has commas itself, as
+// ImageNet's have, may be given alone. note is told where a number is taken for a name.
+func labels(text string, d checkpoint.Description, note func(string)) ([]int, error) {
+	if text == "" {
+		return nil, nil
+	}
+	words := []string{text}
+	if !slices.Contains(d.ClassNames, text) {
+		words = strings.Split(text, ",")
+	}
+	var out []int
+	for _, word := range words {
+		word = strings.TrimSpace(word)
+		if word == "" && d.Network.Classes() > 0 {
+			return nil, usage("--label: a class between commas is missing")
+		}
+		label, err := d.ClassNamed(word)
+		if err != nil {
+			return nil, usage("--label: %v", err)
+		}
+		if n, err := strconv.Atoi(word); err == nil && n != label && note != nil {
+			note(fmt.Sprintf("--label %d is the class called %d, which has the number %d: where classes are called by numbers, their names count", n, n, label))
+		}
+		out = append(out, label)
+	}
+	return out, nil
+}
+
+// labels fills in the label, or the labels, that a model's images are to have, and returns those that were asked for.
+func (o *Sample) labels(d checkpoint.Description) ([]int, error) {
+	if o.Class == "" && o.Label >= 0 {
+		return []int{o.Label}, inClasses(o.Label, d)
+	}
+	wanted, err := labels(o.Class, d, o.Note)
+	if err != nil {
+		return nil, err
+	}
+	if o.Label = Unset; len(wanted) == 1 {
+		o.Label = wanted[0]
+	} else if o.Labels = wanted; len(wanted) > o.N && o.Note != nil {
+		o.Note(fmt.Sprintf("--label lists %d classes for %d images: the first ones are used; --n %d uses all", len(wanted), o.N, len(wanted)))
+	}
+	return wanted, nil
+}
+
+// inClasses refuses a label that a model does not have.
+func inClasses(label int, d checkpoint.Description) error {
+	switch classes := d.Network.Classes(); {
+	case classes == 0:
+		return usage("--label: the model has no classes")
+	case label >= classes:
+		return usage("--label: want 0 to %d, got %d", classes-1, label)
+	}
+	return nil
+}

@@ -1,0 +1,77 @@
+// Package suggest finds the names that were likely meant by one that does not exist.
+package suggest
+
+import (
+	"cmp"
+	"slices"
+	"strings"
+)
+
+// maxSuggestions is how many names a hint lists.
+const maxSuggestions = 3
+
+// Near returns the names, of any case, that were likely meant by one that does not exist, the most likely first: those within a few typing errors, fewer
+// for short names, and hardly ever in the first letter; or else those that begin with what was typed, or with which it begins.
+func Near(typed string, names []string) []string {
+	type near struct {
+		name     string
+		distance int
+	}
+	var found, longer []near
+	lower := strings.ToLower(typed)
+	for _, original := range slices.Compact(slices.Sorted(slices.Values(names))) {
+		name := strings.ToLower(original)
+		length := max(len(lower), len(name))
+		most := min(length/4, 3) // typing errors
+		if !sameInitial(lower, name) {
+			most = min(length/5, 1)
+		}
+		shorter := min(len(lower), len(name))
+		if d := typingErrors(lower, name); d <= most {
+			found = append(found, near{original, d})
+		} else if shorter >= 3 && lower[:shorter] == name[:shorter] {
+			longer = append(longer, near{original, length - shorter})
+		}
+	}
+	if found == nil {
+		found = longer
+	}
+	slices.SortStableFunc(found, func(a, b near) int { return cmp.Compare(a.distance, b.distance) })
+	var out []string
+	for _, f := range found[:min(len(found), maxSuggestions)] {
+		out = append(out, f.name)
+	}
+	return out
+}
+
+func sameInitial(a, b string) bool { return a != "" && b != "" && a[0] == b[0] }
+
+// typingErrors counts the insertions, deletions, substitutions and swaps of neighbours that make b of a (the optimal string alignment
+// distance). Texts of over a hundred bytes are no typing error.
+func typingErrors(a, b string) int {
+	const long = 100
+	if len(a) > long || len(b) > long {
+		return long
+	}
+	d := make([][]int, len(a)+1) // d[i][j]: of a[:i] and b[:j]
+	for i := range d {
+		d[i] = make([]int, len(b)+1)
+		d[i][0] = i
+	}
+	for j := range d[0] {
+		d[0][j] = j
+	}
+	for i := 1; i <= len(a); i++ {
+		for j := 1; j <= len(b); j++ {
+			other := 1
+			if a[i-1] == b[j-1] {
+				other = 0
+			}
+			d[i][j] = min(d[i-1][j]+1, d[i][j-1]+1, d[i-1][j-1]+other)
+			if i > 1 && j > 1 && a[i-1] == b[j-2] && a[i-2] == b[j-1] {
+				d[i][j] = min(d[i][j], d[i-2][j-2]+1)
+			}
+		}
+	}
+	return d[len(a)][len(b)]
+}

@@ -1,0 +1,25 @@
+package suggest
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+// Names keep their case, and are compared without it.
+func TestNear(t *testing.T) {
+	names := []string{"Sandal", "Sneaker", "T-shirt/top", "Smileys & Emotion"}
+	require.Equal(t, []string{"Sneaker"}, Near("sneeker", names))
+	require.Equal(t, []string{"Smileys & Emotion"}, Near("smileys", names))
+	require.Empty(t, Near("boat", names))
+}
+
+func TestTypingErrors(t *testing.T) {
+	for _, c := range []struct {
+		a, b string
+		want int
+	}{{"", "", 0}, {"abc", "abc", 0}, {"abc", "", 3}, {"steps", "setps", 1}, {"run", "out", 2}, {"kitten", "sitting", 3}, {"ca", "abc", 3}} {
+		require.Equal(t, c.want, typingErrors(c.a, c.b), "%q and %q", c.a, c.b)
+		require.Equal(t, c.want, typingErrors(c.b, c.a), "%q and %q", c.b, c.a)
+	}
+}
