@@ -69,6 +69,9 @@ func (m made) target() *torch.Tensor {
 
 // Load opens an adapter and attaches it to a model; see [Open] and [Attach].
 func Load(m *sd.Model, path string, o Options) (*Adapter, error) {
+	if err := m.Usable(); err != nil {
+		return nil, err
+	}
 	f, err := Open(path)
 	if err != nil {
 		return nil, err
@@ -83,6 +86,9 @@ func Load(m *sd.Model, path string, o Options) (*Adapter, error) {
 // Attach makes an adapter of a file's modules for the layers of networks, on their device. The adapter owns the file from
 // then on. Values that are not finite are an error.
 func Attach(n Networks, f *File, o Options) (*Adapter, error) {
+	if err := n.open(); err != nil {
+		return nil, err
+	}
 	for _, st := range n {
 		return attach(tableOf(n), f, st.Device(), st.DType(), o)
 	}
@@ -313,6 +319,9 @@ func (a *Adapter) Close() error {
 // the last bit, as its weights were never written over. The adapters have to stay open until then, and whoever changes their values merges
 // again. It may not be called while the model runs. Adapters of another model are an error.
 func Merge(m *sd.Model, a nn.Adapters) error {
+	if err := m.Usable(); err != nil {
+		return err
+	}
 	if err := m.CheckAdapters(a); err != nil {
 		return err
 	}

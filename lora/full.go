@@ -1,6 +1,8 @@
 package lora
 
 import (
+	"slices"
+
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -13,6 +15,9 @@ type fullRank struct {
 	scale   float64
 	of      []*torch.Tensor // what it is made of
 }
+
+// Closed tells whether its values were freed.
+func (a *fullRank) Closed() bool { return slices.ContainsFunc(a.of, (*torch.Tensor).Freed) }
 
 // Version counts how often its values were changed in place.
 func (a *fullRank) Version() (n int) {

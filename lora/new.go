@@ -47,6 +47,9 @@ func New(n Networks, c Config) (*Adapter, error) {
 	if c.Rank < 0 || c.Rank > 1<<16 || math.IsNaN(c.Alpha) || math.IsInf(c.Alpha, 0) {
 		return nil, fmt.Errorf("want a rank from 1 on and a finite alpha, got %d and %g", c.Rank, c.Alpha)
 	}
+	if err := n.open(); err != nil {
+		return nil, err
+	}
 	t := tableOf(n)
 	var spots []*spot
 	used := map[string]bool{}

@@ -1,6 +1,7 @@
 package lora
 
 import (
+	"fmt"
 	"iter"
 	"maps"
 	"slices"
@@ -24,6 +25,16 @@ func Of(m *sd.Model) Networks {
 		n[textParts[i]] = t.Store()
 	}
 	return n
+}
+
+// open reports networks that were closed.
+func (n Networks) open() error {
+	for _, part := range slices.Sorted(maps.Keys(n)) {
+		if st := n[part]; st == nil || st.Closed() {
+			return fmt.Errorf("%s: the network was closed (%w): an adapter works on networks that are open", part, torch.ErrFreed)
+		}
+	}
+	return nil
 }
 
 var textParts = []string{textPart, text2Part}

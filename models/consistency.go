@@ -102,6 +102,7 @@ const leastLevel = 1e-30
 
 // precondition computes c_skip·x + c_out·F(c_in·x, c_noise) with t-eps in place of t in c_skip and in c_out's numerator.
 func precondition(s *torch.Scope, net Network, x, t *torch.Tensor, c Cond, sigmaData, eps float64, noise NoiseEmbedding) *torch.Tensor {
+	checkLevels("model", x, t)
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		exact := torch.Float32
 		if t.DType() == torch.Float64 {

@@ -29,6 +29,7 @@ const excluded = -1e300
 
 // Denoise returns D(x; t) for x [B, ...] at noise levels t [B], in x's type.
 func (d *Empirical) Denoise(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tensor {
+	checkLevels("empirical denoiser", x, t)
 	if want := d.Data.Shape()[1:]; !slices.Equal(x.Shape()[1:], want) {
 		msg := fmt.Sprintf("want samples of shape %v, as the data's are, got %v", want, x.Shape()[1:])
 		panic(&torch.Error{Op: "empirical denoiser", Msg: msg})

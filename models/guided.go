@@ -27,6 +27,7 @@ func (g *Guided) Denoise(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tens
 	if c.Class == nil {
 		panic(&torch.Error{Op: "guidance", Msg: "there is no class to guide to: give classes, or use the denoiser without guidance"})
 	}
+	checkLevels("guidance", x, t)
 	w := c.Guidance
 	c.Guidance = nil
 	if w == nil && orOne(g.Scale) == 1 {

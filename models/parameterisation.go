@@ -33,6 +33,7 @@ type form struct{ skip, out, in, label *torch.Tensor }
 
 // denoise computes D(x; t).
 func denoise(s *torch.Scope, p Parameterisation, x, t *torch.Tensor, c Cond) *torch.Tensor {
+	checkLevels("denoiser", x, t)
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		k := p.form(s, t.To(s, torch.Float64))
 		F := p.network().Forward(s, scale(s, x, k.in), k.label.To(s, levelType(t)), c)

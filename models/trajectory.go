@@ -40,6 +40,8 @@ func (g *Trajectory) Parameters() iter.Seq2[string, *torch.Tensor] { return g.Ne
 // Jump returns G(x, t, next): where the trajectory through x [B, ...] at noise levels t [B] is at the levels next [B]. Where
 // they are the same it is x exactly.
 func (g *Trajectory) Jump(s *torch.Scope, x, t, next *torch.Tensor, c Cond) *torch.Tensor {
+	checkLevels("jump", x, t)
+	checkLevels("jump", x, next)
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		from, to := t.To(s, torch.Float64), next.To(s, torch.Float64)
 		start := from.ClampMin(s, leastLevel)            // 0/0 is 1: a jump from 0 can only be to 0
@@ -51,6 +53,8 @@ func (g *Trajectory) Jump(s *torch.Scope, x, t, next *torch.Tensor, c Cond) *tor
 
 // Inner returns g(x, t, next), which the jumps are made of.
 func (g *Trajectory) Inner(s *torch.Scope, x, t, next *torch.Tensor, c Cond) *torch.Tensor {
+	checkLevels("jump", x, t)
+	checkLevels("jump", x, next)
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		c.Until = edmForm(s, next.To(s, torch.Float64), orHalf(g.SigmaData), g.Noise).label.To(s, levelType(t))
 		return denoise(s, &EDM{g.Net, g.Noise, g.SigmaData}, x, t, c)
@@ -121,6 +125,8 @@ func (f *MeanFlow) AverageVelocity(s *torch.Scope, y, r, tau *torch.Tensor, c Co
 //
 // which is x exactly where the levels are the same.
 func (f *MeanFlow) Jump(s *torch.Scope, x, t, next *torch.Tensor, c Cond) *torch.Tensor {
+	checkLevels("jump", x, t)
+	checkLevels("jump", x, next)
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		from, to := t.To(s, torch.Float64), next.To(s, torch.Float64)
 		u := f.velocity(s, x, from, to, levelType(t), c)
@@ -149,6 +155,7 @@ func (f *MeanFlow) Origin(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Ten
 
 // Denoise returns y - τ·u(y, τ, τ), the denoiser of the flow whose averages these are, for x [B, ...] at noise levels t [B].
 func (f *MeanFlow) Denoise(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tensor {
+	checkLevels("denoiser", x, t)
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		at := t.To(s, torch.Float64)
 		u := f.velocity(s, x, at, at, levelType(t), c)

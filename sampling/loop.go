@@ -27,8 +27,16 @@ type Progress struct {
 }
 
 // Preview decodes what the latents are predicted to become, with a tiny autoencoder for instance. It works until the next step is
-// asked for.
+// asked for or the loop ends; later it is an error that wraps [torch.ErrFreed].
 func (st Progress) Preview(a vae.Autoencoder) (out []image.Image, err error) {
+	switch {
+	case st.clean.Freed():
+		return nil, fmt.Errorf("preview: the latents of step %d of %d are gone (%w): call Preview inside the loop, before the next step", st.I, st.Steps, torch.ErrFreed)
+	case a == nil:
+		return nil, errors.New("preview: want an autoencoder, such as a tiny one, got nil")
+	case a.Channels() != st.clean.Dim(1):
+		return nil, fmt.Errorf("preview: the autoencoder's latents have %d channels and the model's %d: they are incompatible", a.Channels(), st.clean.Dim(1))
+	}
 	err = st.scope.NoGrad(func(s *torch.Scope) error {
 		out, err = vision.ToImages(a.Decode(s, st.clean.To(s, a.DType())))
 		return err

@@ -1,7 +1,6 @@
 package sampling
 
 import (
-	"errors"
 	"fmt"
 	"slices"
 
@@ -53,6 +52,9 @@ type decision struct {
 
 func (t TextToImage) decide(texts ...string) (*decision, error) {
 	d := &decision{TextToImage: t, own: t.Inversions}
+	if err := t.Model.Usable(); err != nil {
+		return nil, fmt.Errorf("text to image: %w", err)
+	}
 	if err := d.check(t.Negative); err != nil {
 		return nil, fmt.Errorf("the negative prompt: %w", err)
 	}
@@ -127,9 +129,6 @@ func (d *decision) note(format string, args ...any) {
 // method chooses method and number of steps.
 func (d *decision) method() error {
 	m := d.Model
-	if m == nil {
-		return errors.New("text to image: want a model")
-	}
 	if m.Scheduler != nil {
 		var err error
 		if d.config, err = scheduler.ParseConfig(m.Scheduler); err != nil {

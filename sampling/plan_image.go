@@ -8,6 +8,7 @@ import (
 
 	"github.com/onestep-go/onestep/models/sd/vae"
 	"github.com/onestep-go/onestep/sampling/resample"
+	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
@@ -95,6 +96,9 @@ func (d *decision) pictures() error {
 	for i, c := range d.Controls {
 		if c.Net == nil || c.Image == nil {
 			return fmt.Errorf("control %d: want a network and a picture", i+1)
+		}
+		if c.Net.Store().Closed() {
+			return fmt.Errorf("control %d: its network was closed (%w): close it when nothing needs it any more", i+1, torch.ErrFreed)
 		}
 		if err := together(c.Net.Config().Encoder, d.Model.UNet.Config().Encoder); err != nil {
 			return fmt.Errorf("control %d: its network is of another family than the model: %w", i+1, err)

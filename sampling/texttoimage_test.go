@@ -205,7 +205,7 @@ func TestPlan(t *testing.T) {
 		require.NoError(t, err)
 	}
 	_, err = sampling.TextToImage{}.Plan()
-	require.EqualError(t, err, "text to image: want a model")
+	require.EqualError(t, err, "text to image: want a model, got nil: Open makes one")
 }
 
 // A tag of an unknown kind is read as words, and said.

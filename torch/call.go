@@ -262,7 +262,7 @@ func (c *call) many() []*Tensor {
 
 // results runs the operator and returns whatever it gives.
 func (c *call) results() []any {
-	if c.s.isClosed() { // asked before: nobody would release the results after the first
+	if c.s.Closed() { // asked before: nobody would release the results after the first
 		panic(errClosed(c.op.String()))
 	}
 	h := c.op.handle()

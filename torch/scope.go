@@ -195,7 +195,8 @@ func errClosed(op string) *Error {
 	return &Error{Op: op, Msg: "a tensor was made in a scope that is closed", Err: ErrFreed}
 }
 
-func (s *Scope) isClosed() bool {
+// Closed tells whether the scope was closed, so that its tensors are gone.
+func (s *Scope) Closed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.closed

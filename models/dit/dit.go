@@ -105,9 +105,11 @@ func (d *DiT) Close() { d.store.Close() }
 // Forward returns F_θ(x, noise) for x [B, InChannels, R, R] and noise labels [B], as [B, OutChannels, R, R].
 func (d *DiT) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
 	r, in := d.config.Resolution, d.config.InChannels
+	d.store.Takes("dit", "the images", x)
 	if x.NDim() != 4 || x.Dim(1) != in || x.Dim(2) != r || x.Dim(3) != r {
 		panic(&torch.Error{Op: "dit", Msg: fmt.Sprintf("want images of shape [B, %d, %d, %d], got %v", in, r, r, x.Shape())})
 	}
+	c.Check("dit", d.store, x, noise, d.config.Classes+1)
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		emb := d.embed(s, noise, c, x.DType())
 		h := d.tokens(s, x)

@@ -301,7 +301,7 @@ func TestForwardErrors(t *testing.T) {
 	}{
 		{"no class", c, images, nil, "needs a class for each image, or 3 for none"},
 		{"a class too many", tiny, images, class(1), "has no classes"},
-		{"class out of range", c, images, class(4), "index out of range"},
+		{"class out of range", c, images, class(4), "want numbers from 0 to"},
 		{"until too many", tiny, images, until, "does not take an end of the jump (Until), but one was given"},
 		{"guidance too many", tiny, images, guidance, "does not take a guidance scale, but one was given"},
 		{"no until", both, images, guidance, "needs an end of the jump (Until) for each image"},

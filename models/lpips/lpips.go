@@ -235,6 +235,7 @@ func unit(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 // Features returns what Distance compares, before it is normalised: the features behind each slice of the network,
 // [B, C, H', W'], of images x as Distance takes them.
 func (l *LPIPS) Features(s *torch.Scope, x *torch.Tensor) []*torch.Tensor {
+	l.store.CheckOpen("lpips")
 	arch := l.config.Net.architecture()
 	x = s.Tidy(func(s *torch.Scope) *torch.Tensor { return l.input(s, x, arch) })
 	features := make([]*torch.Tensor, len(l.slices))

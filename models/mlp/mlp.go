@@ -95,9 +95,11 @@ func (m *MLP) Close() { m.store.Close() }
 
 // Forward returns F_θ(x, noise) for x [B, ...] of the configured shape and noise labels [B], in x's shape.
 func (m *MLP) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+	m.store.Takes("mlp", "the samples", x)
 	if x.NDim() == 0 || !slices.Equal(x.Shape()[1:], m.config.Shape) {
 		panic(&torch.Error{Op: "mlp", Msg: fmt.Sprintf("want samples of shape %v in a batch, got %v", m.config.Shape, x.Shape())})
 	}
+	c.Check("mlp", m.store, x, noise, m.config.Classes+1)
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		inputs := []*torch.Tensor{features(s, x.Flatten(s, 1, -1), m.config.Freqs)}
 		inputs = append(inputs, m.label(s, noise, m.config.NoiseScale, x.DType()))

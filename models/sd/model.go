@@ -220,6 +220,19 @@ func (m *Model) Size() (width, height int) {
 	return n[1] * m.VAE.Factor(), n[0] * m.VAE.Factor()
 }
 
+// Usable returns nil when the model can generate images, and otherwise why not: it is nil, made without Open, or closed.
+func (m *Model) Usable() error {
+	switch {
+	case m == nil:
+		return errors.New("want a model, got nil: Open makes one")
+	case m.UNet == nil || m.VAE == nil || len(m.Texts) == 0:
+		return errors.New("the model has no networks: Open makes one that has")
+	case m.UNet.Store().Closed():
+		return fmt.Errorf("the model %s was closed (%w): close it when nothing needs it any more, or open it again", quote.Quoted(m.Name()), torch.ErrFreed)
+	}
+	return nil
+}
+
 // Close frees the weights and closes the files.
 func (m *Model) Close() error {
 	for _, t := range m.Texts {

@@ -83,8 +83,11 @@ func (m *Model) Cut(t Text) string {
 // Embed encodes texts, in the model's type. All become as long as the longest: an encoder's whole chunks of tokens, one after the
 // other. Adapters of another model are an error; see [Model.CheckAdapters].
 func (m *Model) Embed(s *torch.Scope, a nn.Adapters, texts ...Text) []Embedding {
+	if err := m.Usable(); err != nil {
+		panic(&torch.Error{Op: "embed a prompt", Msg: err.Error(), Err: err})
+	}
 	if err := m.CheckAdapters(a); err != nil {
-		panic(&torch.Error{Op: "Embed", Msg: err.Error()})
+		panic(&torch.Error{Op: "embed a prompt", Msg: err.Error(), Err: err})
 	}
 	for _, t := range texts {
 		if err := m.Check(t); err != nil {

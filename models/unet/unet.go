@@ -229,6 +229,7 @@ func (u *UNet) Close() { u.store.Close() }
 
 // Forward returns F_θ(x, noise) for x [B, InChannels, R, R] and noise labels [B], as [B, OutChannels, R, R].
 func (u *UNet) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+	u.check(x, noise, c)
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		emb := u.embed(s, noise, c, x.DType())
 		h, aux := u.convIn.Forward(s, x), x
@@ -268,6 +269,16 @@ func (u *UNet) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *t
 		}
 		return u.convOut.Forward(s, silu(s, u.normOut.Forward(s, h)))
 	})
+}
+
+// check panics where an operator would with less to say.
+func (u *UNet) check(x, noise *torch.Tensor, c models.Cond) {
+	u.store.Takes("unet", "the images", x)
+	in, halves := u.config.InChannels, 1<<(len(u.config.Mult)-1)
+	if x.NDim() != 4 || x.Dim(1) != in || x.Dim(2)%halves != 0 || x.Dim(3)%halves != 0 || x.NumEl() == 0 {
+		panic(&torch.Error{Op: "unet", Msg: fmt.Sprintf("want images of shape [B, %d, H, W] with sides that %d divides, got %v", in, halves, x.Shape())})
+	}
+	c.Check("unet", u.store, x, noise, u.config.labels())
 }
 
 // embed returns silu of the sum of the embeddings of noise label, class, Until and guidance, [B, 4·Channels]: every block

@@ -174,14 +174,14 @@ func TestForwardErrors(t *testing.T) {
 		{"no class", c, images, nil, "needs a class for each image, in Cond.Class"},
 		{"no class, nor none", none, images, nil, "needs a class for each image, in Cond.Class, or 3 for none"},
 		{"a class too many", tiny, images, class(1), "has no classes"},
-		{"class out of range", c, images, class(3), "index out of range"},
-		{"none out of range", none, images, class(4), "index out of range"},
+		{"class out of range", c, images, class(3), "want numbers from 0 to 2, got 0 to 3"},
+		{"none out of range", none, images, class(4), "want numbers from 0 to 3, got 0 to 4"},
 		{"until too many", tiny, images, until, "does not take an end of the jump (Until), but one was given"},
 		{"guidance too many", tiny, images, guidance, "does not take a guidance scale, but one was given"},
 		{"no until", both, images, guidance, "needs an end of the jump (Until) for each image"},
 		{"no guidance", both, images, until, "needs a guidance scale for each image"},
-		{"channels", tiny, []int{2, 4, 8, 8}, nil, "float32[2, 4, 8, 8]"},
-		{"odd size", tiny, []int{2, 3, 7, 7}, nil, "cat"},
+		{"channels", tiny, []int{2, 4, 8, 8}, nil, "got [2 4 8 8]"},
+		{"odd size", tiny, []int{2, 3, 7, 7}, nil, "sides that 2 divides, got [2 3 7 7]"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			net := build(t, tc.config)

@@ -63,6 +63,18 @@ func (g GroupNorm) Kernel() *torch.Tensor { return g.Weight }
 // Kernel returns the weight.
 func (l LayerNorm) Kernel() *torch.Tensor { return l.Weight }
 
+// Closed tells whether the weights of one of the adapters are gone, because it was closed.
+func (a Adapters) Closed() bool {
+	for _, list := range a {
+		for _, one := range list {
+			if c, ok := one.(interface{ Closed() bool }); ok && c.Closed() {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // LowRank changes a weight by Scale·Up·Down (Hu et al. 2021). Of a linear layer [out, in], Down is one [r, in] and Up one [out, r]; of a
 // convolution [out, in, k, k], Down is one [r, in, k, k] with the layer's options and Up one [out, r, 1, 1]. Layers compute with the two
 // where that is less work than adding their product to the weight, and where gradients are wanted. Their weights may be of another type
@@ -83,6 +95,9 @@ func (a LowRank) AddTo(s *torch.Scope, sum, _ *torch.Tensor) {
 	})
 }
 
+// Closed tells whether its weights were freed.
+func (a LowRank) Closed() bool { return a.Down.Kernel().Freed() || a.Up.Kernel().Freed() }
+
 // Version counts how often its weights were changed in place.
 func (a LowRank) Version() int { return a.Down.Kernel().Version() + a.Up.Kernel().Version() }
 
@@ -90,6 +105,9 @@ func (a LowRank) Version() int { return a.Down.Kernel().Version() + a.Up.Kernel(
 func versions(of []Adapter) []int {
 	var all []int
 	for _, a := range of {
+		if c, ok := a.(interface{ Closed() bool }); ok && c.Closed() {
+			refuse("adapter", torch.ErrFreed, "the adapter was closed, which freed its weights; close it when nothing needs it any more")
+		}
 		if v, ok := a.(interface{ Version() int }); ok {
 			all = append(all, v.Version())
 		}

@@ -106,10 +106,7 @@ type Output struct {
 // Forward encodes texts, ids [n, L] in int64, of at most Config.Positions tokens each. A token sees those before it; what
 // follows the end of a text, padding, is encoded like the rest. A shape or a Skip that cannot be panics with a *torch.Error.
 func (e *Encoder) Forward(s *torch.Scope, ids *torch.Tensor, o Options) Output {
-	e.check(ids, o.Skip)
-	if x := o.Extra; x != nil && (x.NDim() != 2 || x.Dim(0) < 1 || x.Dim(1) != e.config.Width) {
-		panic(&torch.Error{Op: "clip", Msg: fmt.Sprintf("want extra vectors of shape [k, %d], got %v", e.config.Width, x.Shape())})
-	}
+	e.check(ids, o)
 	var out Output
 	hidden := len(e.layers) - o.Skip // layers until Hidden
 	h := e.embed(s, ids, o.Extra)
@@ -142,14 +139,21 @@ func (e *Encoder) Forward(s *torch.Scope, ids *torch.Tensor, o Options) Output {
 }
 
 // check refuses what cannot be encoded.
-func (e *Encoder) check(ids *torch.Tensor, skip int) {
+func (e *Encoder) check(ids *torch.Tensor, o Options) {
 	fail := func(format string, args ...any) {
 		panic(&torch.Error{Op: "clip", Msg: fmt.Sprintf(format, args...)})
 	}
-	c := e.config
+	c, skip, tokens := e.config, o.Skip, e.config.Vocab
+	if x := o.Extra; x != nil {
+		e.store.Takes("clip", "the extra vectors", x)
+		if x.NDim() != 2 || x.Dim(0) < 1 || x.Dim(1) != c.Width {
+			fail("want extra vectors of shape [k, %d], got %v", c.Width, x.Shape())
+		}
+		tokens += x.Dim(0)
+	}
+	o.Adapters.CheckOpen("clip")
+	e.store.TakesIndices("clip", "the tokens", ids, tokens)
 	switch {
-	case ids.DType() != torch.Int64:
-		fail("want tokens of int64, got %s", ids.DType())
 	case ids.NDim() != 2 || ids.Dim(1) < 1 || ids.Dim(1) > c.Positions:
 		fail("want tokens of shape [n, 1 to %d], got %v", c.Positions, ids.Shape())
 	case skip < 0 || skip > c.Depth:

@@ -100,7 +100,8 @@ func (n *ControlNet) Forward(
 	s *torch.Scope, x, t *torch.Tensor, c Cond, image *torch.Tensor, scale float64, guess bool,
 ) (down []*torch.Tensor, mid *torch.Tensor) {
 	c.Guidance = nil
-	n.check("controlnet", x, t, c)
+	n.check("controlnet", n.store, x, t, c)
+	n.store.Takes("controlnet", "the image", image)
 	n.checkImage(image, x)
 	in := n.embed(s, t, x.DType(), c)
 	down = n.descend(s, s.Tidy(func(s *torch.Scope) *torch.Tensor {

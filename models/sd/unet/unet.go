@@ -122,7 +122,7 @@ func (u *UNet) Close() { u.store.Close() }
 // of any type, as [n, OutChannels, h, w]. h and w may be any numbers. Mistakes in what it is given panic with a
 // *torch.Error, as operators do.
 func (u *UNet) Forward(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tensor {
-	u.check("unet", x, t, c)
+	u.check("unet", u.store, x, t, c)
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		in := u.embed(s, t, x.DType(), c)
 		skips := u.descend(s, u.convIn.Adapted(s, x, c.Adapters), in)
@@ -270,18 +270,21 @@ func (e *encoder) middle(s *torch.Scope, last *torch.Tensor, in inputs) *torch.T
 }
 
 // check panics where an operator would with less to say.
-func (e *encoder) check(op string, x, t *torch.Tensor, c Cond) {
+func (e *encoder) check(op string, st *nn.Store, x, t *torch.Tensor, c Cond) {
 	want := func(ok bool, format string, v ...any) {
 		if !ok {
 			panic(&torch.Error{Op: op, Msg: fmt.Sprintf(format, v...)})
 		}
 	}
 	in, dim := e.config.InChannels, e.config.CrossAttentionDim[0]
+	st.Takes(op, "the latents", x)
+	c.Adapters.CheckOpen(op)
 	want(x.NDim() == 4 && x.Dim(1) == in, "want latents of shape [n, %d, h, w], got %v", in, x.Shape())
 	n := x.Dim(0)
 	perLatent := func(v *torch.Tensor) bool { return v.NDim() < 2 && (v.NumEl() == 1 || v.NumEl() == n) }
-	want(perLatent(t), "want one timestep or one for each of %d latents, got %v", n, t.Shape())
+	st.TakesLabels(op, "the timesteps", t, n)
 	want(c.Text != nil, "the network needs the text's features, in Cond.Text")
+	st.Takes(op, "the text's features (Cond.Text)", c.Text)
 	want(c.Text.NDim() == 3 && c.Text.Dim(0) == n && c.Text.Dim(2) == dim,
 		"want text of shape [%d, tokens, %d], got %v", n, dim, c.Text.Shape())
 	want((e.cond == nil) == (c.Guidance == nil), "the network takes a guidance scale, in Cond.Guidance: %t; one is given: %t",
@@ -295,6 +298,7 @@ func (e *encoder) check(op string, x, t *torch.Tensor, c Cond) {
 	want(e.sizes != nil || !told, "the network takes neither pooled text nor sizes, but they are given")
 	if e.sizes != nil {
 		want(c.Pooled != nil && c.Sizes != nil, "the network needs pooled text and sizes, in Cond.Pooled and Cond.Sizes")
+		st.Takes(op, "the pooled text (Cond.Pooled)", c.Pooled)
 		each, all := e.config.AdditionTimeEmbedDim, e.config.ProjectionInputDim
 		pooled, sizes := c.Pooled.Shape(), c.Sizes.Shape()
 		want(len(pooled) == 2 && len(sizes) == 2 && pooled[1]+each*sizes[1] == all && pooled[0] == sizes[0],

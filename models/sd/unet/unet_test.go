@@ -178,16 +178,16 @@ func TestForwardRefuses(t *testing.T) {
 			c    Cond
 		}
 		for want, c := range map[string]call{
-			"want latents of shape [n, 4, h, w], got [4 8 8]":           {zeros(4, 8, 8), at, Cond{Text: text, Guidance: w}},
-			"want latents of shape [n, 4, h, w], got [2 9 8 8]":         {zeros(2, 9, 8, 8), at, Cond{Text: text, Guidance: w}},
-			"want one timestep or one for each of 2 latents, got [3]":   {x, zeros(3), Cond{Text: text, Guidance: w}},
-			"needs the text's features":                                 {x, at, Cond{Guidance: w}},
-			"want text of shape [2, tokens, 32], got [2 7 24]":          {x, at, Cond{Text: other, Guidance: w}},
-			"want text of shape [2, tokens, 32], got [1 7 32]":          {x, at, Cond{Text: zeros(1, 7, 32), Guidance: w}},
-			"a guidance scale, in Cond.Guidance: true; one is given: f": {x, at, Cond{Text: text}},
-			"guidance of shape [2], [1] or, embedded, [2, 32], got [3]": {x, at, Cond{Text: text, Guidance: zeros(3)}},
-			"or, embedded, [2, 32], got [2 33]":                         {x, at, Cond{Text: text, Guidance: zeros(2, 33)}},
-			"takes neither pooled text nor sizes":                       {x, at, Cond{Text: text, Guidance: w, Sizes: zeros(2, 6)}},
+			"want latents of shape [n, 4, h, w], got [4 8 8]":               {zeros(4, 8, 8), at, Cond{Text: text, Guidance: w}},
+			"want latents of shape [n, 4, h, w], got [2 9 8 8]":             {zeros(2, 9, 8, 8), at, Cond{Text: text, Guidance: w}},
+			"one for each of 2 samples, [2], or one for all, got shape [3]": {x, zeros(3), Cond{Text: text, Guidance: w}},
+			"needs the text's features":                                     {x, at, Cond{Guidance: w}},
+			"want text of shape [2, tokens, 32], got [2 7 24]":              {x, at, Cond{Text: other, Guidance: w}},
+			"want text of shape [2, tokens, 32], got [1 7 32]":              {x, at, Cond{Text: zeros(1, 7, 32), Guidance: w}},
+			"a guidance scale, in Cond.Guidance: true; one is given: f":     {x, at, Cond{Text: text}},
+			"guidance of shape [2], [1] or, embedded, [2, 32], got [3]":     {x, at, Cond{Text: text, Guidance: zeros(3)}},
+			"or, embedded, [2, 32], got [2 33]":                             {x, at, Cond{Text: text, Guidance: zeros(2, 33)}},
+			"takes neither pooled text nor sizes":                           {x, at, Cond{Text: text, Guidance: w, Sizes: zeros(2, 6)}},
 			"want 4 residuals in Cond.Down, got 12; is the ControlNet": {x, at, Cond{
 				Text: text, Guidance: w, Down: make([]*torch.Tensor, 12),
 			}},

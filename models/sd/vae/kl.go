@@ -123,8 +123,9 @@ func (k *KL) DType() torch.DType { return k.store.DType() }
 // the latents' type, [1, …] from the stream of each picture or [n, …] from a single one. As in PyTorch, float16 and bfloat16 have float32's
 // numbers, rounded, and float64 has its own. Of one picture several streams draw as many latents.
 func (k *KL) Encode(s *torch.Scope, pictures *torch.Tensor, streams []*torch.Generator) *torch.Tensor {
+	check(k.store, pictures, k.config.InChannels, k.Factor(), "images")
 	if n := pictures.Dim(0); len(streams) > 1 && n > 1 && len(streams) != n {
-		panic(&torch.Error{Op: "vae", Msg: fmt.Sprintf("%d pictures and %d streams: want as many, or one", n, len(streams))})
+		panic(&torch.Error{Op: "vae", Msg: fmt.Sprintf("%d images and %d streams: want as many, or one", n, len(streams))})
 	}
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		z, logVar := k.Moments(s, pictures)
@@ -149,7 +150,7 @@ func (k *KL) Encode(s *torch.Scope, pictures *torch.Tensor, streams []*torch.Gen
 
 // Moments returns mean and logarithm of the variance of each latent, unscaled.
 func (k *KL) Moments(s *torch.Scope, pictures *torch.Tensor) (mean, logVar *torch.Tensor) {
-	check(pictures, k.config.InChannels, k.Factor(), "pictures")
+	check(k.store, pictures, k.config.InChannels, k.Factor(), "images")
 	tile := k.tile()
 	both := k.sliced(s, pictures, func(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 		return tiled(s, x, tile, tile/k.Factor(), k.encode)
@@ -179,7 +180,7 @@ func (k *KL) encode(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 
 // Decode implements Autoencoder.
 func (k *KL) Decode(s *torch.Scope, latents *torch.Tensor) *torch.Tensor {
-	check(latents, k.config.LatentChannels, 1, "latents")
+	check(k.store, latents, k.config.LatentChannels, 1, "latents")
 	tile := k.tile()
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		z := latents.DivScalar(s, k.config.ScalingFactor)
@@ -210,7 +211,8 @@ func (k *KL) decode(s *torch.Scope, z *torch.Tensor) *torch.Tensor {
 }
 
 // check refuses what a network cannot take; factor divides height and width.
-func check(x *torch.Tensor, channels, factor int, what string) {
+func check(st *nn.Store, x *torch.Tensor, channels, factor int, what string) {
+	st.Takes("vae", "the "+what, x)
 	shape := x.Shape()
 	if len(shape) != 4 || shape[1] != channels || shape[2]%factor != 0 || shape[3]%factor != 0 || x.NumEl() == 0 {
 		by := ""

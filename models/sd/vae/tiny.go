@@ -304,7 +304,7 @@ func (t *Tiny) Encode(s *torch.Scope, pictures *torch.Tensor, _ []*torch.Generat
 	if t.lone {
 		panic(&torch.Error{Op: "vae", Msg: "it is a decoder alone: want the encoder's file, too, to make latents of pictures"})
 	}
-	check(pictures, t.config.InChannels, t.Factor(), "pictures")
+	check(t.store, pictures, t.config.InChannels, t.Factor(), "images")
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		h := pictures.AddScalar(s, 1).DivScalar(s, 2)
 		tile := t.tile()
@@ -315,7 +315,7 @@ func (t *Tiny) Encode(s *torch.Scope, pictures *torch.Tensor, _ []*torch.Generat
 
 // Decode implements Autoencoder. Latents are squeezed to ±3 first, softly.
 func (t *Tiny) Decode(s *torch.Scope, latents *torch.Tensor) *torch.Tensor {
-	check(latents, t.config.LatentChannels, 1, "latents")
+	check(t.store, latents, t.config.LatentChannels, 1, "latents")
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		h := latents.DivScalar(s, t.config.ScalingFactor)
 		h = release(h.DivScalar(s, 3).Tanh(s).MulScalar(s, 3), h)
