@@ -2,7 +2,6 @@
 .DEFAULT_GOAL := build
 SHELL := bash
 .SHELLFLAGS := -o pipefail -c
-export PKG_CONFIG := $(CURDIR)/build/libtorch/pkg-config
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 PYTHON ?= python3
@@ -15,7 +14,7 @@ SHORTLY := awk -f scripts/testlog.awk
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
-libtorch: ## find or install libtorch
+libtorch: ## find or install libtorch, and compile the layer over it
 	@scripts/libtorch.sh >/dev/null
 
 build: libtorch ## the tool, at bin/onestep
@@ -60,4 +59,4 @@ bundle: libtorch ## tool, tests and benchmark for a machine with PyTorch but wit
 check: lint test race ## all that continuous integration runs
 
 clean: ## remove what was built here; libtorch stays in the cache folder
-	rm -rf bin build dist csrc/libtorch_found.h
+	rm -rf bin build dist csrc/layer/found.json

@@ -1,22 +1,128 @@
-// Package csrc is the only C++ of the project: a thin C layer over libtorch that cgo itself compiles, so that plain
-// `go build` works. ct.h is its whole interface; package torch is its only user.
+// Package csrc is the project's C++, a thin layer over libtorch, and what opens it.
 //
-// The compiler and linker flags come from the pkg-config module onestep-libtorch, which `make libtorch` writes
-// (scripts/libtorch.sh). Only libtorch_cpu and libc10 are linked: CUDA is opened at run time, see ct_init.
+// layer/ is compiled once for a libtorch, by scripts/libtorch.sh, into a shared library of its own: a program that imports
+// this package needs neither libtorch nor its headers to be built, starts without it, and can say what is missing. [Open]
+// loads the layer and libtorch with it. ct.h is the layer's whole interface, and package torch its only user.
 package csrc
 
 /*
-#cgo pkg-config: onestep-libtorch
-#cgo CXXFLAGS: -std=c++20 -O2 -fvisibility=hidden -Wall -Wno-unknown-pragmas -Wno-deprecated-declarations -Wno-maybe-uninitialized
+#cgo CFLAGS: -O2
 #cgo linux LDFLAGS: -ldl
+#include <stdlib.h>
+#include "ct.h"
+#include "open.h"
 */
 import "C"
 
-import "embed"
+import (
+	"crypto/sha256"
+	"embed"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io/fs"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"unsafe"
+)
 
-// Headers are the texts of this folder's headers. Embedding them makes them part of this package's build identity: without
-// it a change to ct.h alone, or to libtorch_found.h, which scripts/libtorch.sh writes, would leave package torch stale and
-// its tests passing from the cache.
+// sources are what the layer is compiled from, and layer/found.json, which scripts/libtorch.sh writes: which layer it made
+// last, and for which libtorch.
 //
-//go:embed *.h
-var Headers embed.FS
+//go:embed ct.h functions.h table.h layer
+var sources embed.FS
+
+// sourceSum names these sources: a layer made from others may have other functions. scripts/libtorch.sh computes the same.
+var sourceSum = sync.OnceValue(func() string {
+	names := []string{"ct.h", "functions.h", "table.h"}
+	for _, pattern := range []string{"layer/*.cpp", "layer/*.h"} {
+		files, _ := fs.Glob(sources, pattern) // the patterns are sound
+		names = append(names, files...)
+	}
+	h := sha256.New()
+	for _, name := range names {
+		text, err := sources.ReadFile(name)
+		if err != nil {
+			panic(err) // they are embedded
+		}
+		h.Write(text)
+	}
+	return hex.EncodeToString(h.Sum(nil))[:12]
+})
+
+// found is what scripts/libtorch.sh has written down.
+type found struct {
+	Layer  string `json:"layer"`  // the layer's file
+	Source string `json:"source"` // the tree of sources
+}
+
+func readFound() (f found) {
+	text, err := sources.ReadFile("layer/found.json")
+	if err != nil || json.Unmarshal(text, &f) != nil {
+		return found{} // sources that nobody has set up, such as those in the module cache
+	}
+	return f
+}
+
+var supportedVersion = regexp.MustCompile(`ONESTEP_TORCH_IS\((\d+), (\d+), (\d+)\)`)
+
+// Supported returns the versions of libtorch that the layer can be compiled for, the one that is fetched first.
+func Supported() []string {
+	text, err := sources.ReadFile("layer/torch_version.h")
+	if err != nil {
+		panic(err) // it is embedded
+	}
+	var list []string
+	for _, m := range supportedVersion.FindAllStringSubmatch(string(text), -1) {
+		if v := strings.Join(m[1:], "."); !slices.Contains(list, v) {
+			list = append(list, v)
+		}
+	}
+	return list
+}
+
+// Open loads the layer and libtorch, once: later calls return what the first did. The error is an [*OpenError].
+func Open() error { return open() }
+
+var open = sync.OnceValue(func() error {
+	place := here()
+	layer, err := place.find()
+	if err != nil {
+		return err
+	}
+	// Before it is loaded, where that can be seen: another version's library may crash while it meets the layer.
+	if v := layer.libraryVersion(); v != "" && layer.Version != "" && v != layer.Version {
+		return place.otherVersion(layer, v)
+	}
+	path, sum := C.CString(layer.Path), C.CString(sourceSum())
+	defer C.free(unsafe.Pointer(path))
+	defer C.free(unsafe.Pointer(sum))
+	var other C.int
+	if msg := C.ct_open(path, sum, &other); msg != nil {
+		defer C.free(unsafe.Pointer(msg))
+		if other != 0 {
+			return place.otherSources(layer)
+		}
+		return place.explain(layer, C.GoString(msg))
+	}
+	layer.Version = C.GoString(C.ct_compiled_version())
+	if v := C.GoString(C.ct_version()); v != layer.Version {
+		return place.otherVersion(layer, v)
+	}
+	return nil
+})
+
+// OpenError says why libtorch cannot be used, and what to do about it.
+type OpenError struct {
+	Layer    string   // the layer's file; empty when there is none
+	Want     string   // the version of libtorch that is needed
+	Library  string   // the libtorch that the loader takes, lib/libtorch_cpu.so; empty when it finds none
+	Searched []string // the folders that were searched, for libtorch or, when there is no layer, for that
+	Reason   string   // what is wrong
+	Remedy   string   // the command that mends it
+}
+
+// Error returns what is wrong and the command that mends it, in one line.
+func (e *OpenError) Error() string { return fmt.Sprintf("%s; to mend it: %s", e.Reason, e.Remedy) }

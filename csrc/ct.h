@@ -1,4 +1,5 @@
-// The C interface of onestep's libtorch layer. Pure C.
+// The C interface of onestep's libtorch layer. Pure C. functions.h lists its functions once more, for the table through
+// which a program calls them.
 //
 // Conventions
 //   - A function that can fail returns a ct_error*: NULL is success, anything else is owned by the caller, who releases
@@ -133,11 +134,16 @@ ct_error *ct_backward(const ct_tensor *outputs, const ct_tensor *grads, int32_t 
 ct_error *ct_grad(const ct_tensor *outputs, const ct_tensor *grads, int32_t noutputs, const ct_tensor *inputs,
                   int32_t ninputs, uint32_t flags, ct_tensor *outs);
 
+// Recomputes a checkpointed function on `inputs` (fresh leaves) with gradients on and runs backward from its outputs with
+// `grads` (NULL: no gradient arrived); it owns both. The gradients are then in the inputs and the parameters. Returns NULL,
+// or a malloc'ed message and the error's kind.
+typedef char *(*ct_recompute)(uint64_t id, ct_tensor *inputs, int32_t ninputs, ct_tensor *grads, int32_t ngrads,
+                              int32_t *kind);
 // Gradient checkpointing: ties outputs, computed from inputs without a graph, to a node that recomputes them when
-// gradients arrive. The node calls onestepRecompute (exported by package torch) with `id` and fresh inputs that require
-// gradients; see torch/checkpoint.go. outs receives noutputs tensors that carry the node, where their dtype allows.
+// gradients arrive: it calls `again` with `id`; see torch/checkpoint.go. outs receives noutputs tensors that carry the node,
+// where their dtype allows.
 ct_error *ct_checkpoint(const ct_tensor *inputs, int32_t ninputs, const ct_tensor *outputs, int32_t noutputs,
-                        uint64_t id, ct_tensor *outs);
+                        uint64_t id, ct_recompute again, ct_tensor *outs);
 // The ids of checkpoints whose graphs are gone since the last call, at most cap of them; returns how many.
 int32_t ct_checkpoints_released(uint64_t *ids, int32_t cap);
 

@@ -3,14 +3,15 @@
 # machine with PyTorch and without Go. The tests are kept packed: they are alike, and pack to a quarter.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export PKG_CONFIG=${PKG_CONFIG:-$PWD/build/libtorch/pkg-config}
 limit=60 # MB
 
 version=$(git describe --tags --always --dirty 2>/dev/null || echo unknown)
-torch=$(sed 's/.*"version": "\([^"]*\)".*/\1/' "$(dirname "$PKG_CONFIG")/libtorch.json")
+layer=$(scripts/libtorch.sh)
+torch=${layer##*/libonestep-torch-} torch=${torch%%-*}
 out=dist/onestep-bundle-$version-linux-$(go env GOARCH)
 rm -rf "$out"
-mkdir -p "$out/bin"
+mkdir -p "$out/bin" "$out/lib"
+strip -o "$out/lib/${layer##*/}" "$layer"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Finds or installs libtorch and tells the Go tool where it is.
+# Finds or installs libtorch and compiles the layer over it (csrc/layer), with which programs open it.
 #
 #     scripts/libtorch.sh [VERSION]
 #
@@ -9,13 +9,14 @@
 #
 # Writes, and prints the path of the last:
 #
-#     libtorch.json         version, path and source, for `onestep doctor` and for people
-#     onestep-libtorch.pc   for a real pkg-config (PKG_CONFIG_PATH=this folder)
-#     pkg-config            a stand-in that needs no real one: PKG_CONFIG=this file is all that `go build` needs
+#     libtorch.json           version, path and source, for people and scripts: into build/libtorch and the cache folder
+#     csrc/layer/found.json   the layer's path, which goes into the programs that are built from this tree
+#     layers/libonestep-torch-VERSION-SOURCES-KEY.so   the layer, in the cache folder; compiled once for each libtorch,
+#                             compiler and state of the sources
 #
-# into build/libtorch for this tree, and into the cache folder for programs of other modules. With $ONESTEP_BUILD set, only
-# into that folder. Environment: LIBTORCH, ONESTEP_BUILD, ONESTEP_CUDA (1: with the CUDA libraries, 0: without; unset: with
-# them when a GPU is here), XDG_CACHE_HOME.
+# With $ONESTEP_BUILD set, all goes into that folder and found.json is left alone: ONESTEP_LAYER=the layer's path then tells
+# a program to take it. Environment: LIBTORCH, ONESTEP_BUILD, ONESTEP_CUDA (1: with the CUDA libraries, 0: without; unset:
+# with them when a GPU is here), XDG_CACHE_HOME, CXX and CGO_CXXFLAGS as for Go.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -87,7 +88,7 @@ install() {
     note "another run is installing libtorch into $cache: waiting for it"
     flock 9
   fi
-  if complete "$into"; then return; fi
+  if whole "$into"; then return; fi
 
   need=2500
   [ "$cuda" = 0 ] || need=9000
@@ -132,6 +133,8 @@ install() {
   trap - EXIT INT TERM
 }
 
+# Whether a folder of ours holds a libtorch; whole: and whether that finds all it needs.
+whole() { complete "$1" && [ -z "$(lacks "$1/torch")" ]; }
 complete() { [ -f "$1/torch/lib/libtorch_cpu.so" ] && [ "$(version_of "$1/torch")" = "$version" ]; }
 
 # Runs pip into $tmp/site whatever the user's settings and the Python's are: a Python that belongs to the system (PEP 668)
@@ -149,62 +152,74 @@ run_pip() {
   fi
 }
 
-# ---- what Go reads ------------------------------------------------------------------------------------------------
+# ---- what is written ------------------------------------------------------------------------------------------------
 
 # write INTO DIR VERSION SOURCE
 write() {
-  local into=$1 dir=$2 version=$3 source=$4
-  local cflags="-I$dir/include -I$dir/include/torch/csrc/api/include"
-  # RUNPATH, not RPATH: LD_LIBRARY_PATH can then point a copied program at another machine's libtorch.
-  local libs="-L$dir/lib -Wl,-rpath,$dir/lib -Wl,--enable-new-dtags -ltorch_cpu -lc10"
-  mkdir -p "$into" || die "cannot write to $into"
-  put "$into/libtorch.json" <<END
-{"version": "$version", "path": "$dir", "source": "$source"}
-END
-  put "$into/onestep-libtorch.pc" <<END
-Name: onestep-libtorch
-Description: libtorch for onestep
-Version: $version
-Cflags: $cflags
-Libs: $libs
-END
-  put "$into/pkg-config" <<END
-#!/bin/sh
-# onestep-libtorch-pkg-config: knows onestep-libtorch, without a real pkg-config; asks that one for everything else.
-# Written by scripts/libtorch.sh of onestep; PKG_CONFIG names it to the Go tool.
-ours= other= out=
-for a in "\$@"; do
-  case "\$a" in
-  onestep-libtorch) ours=1 ;;
-  --cflags) out="\$out $cflags" ;;
-  --libs) out="\$out $libs" ;;
-  --modversion) out="\$out $version" ;;
-  --exists | --print-errors | --short-errors | --silence-errors | --) ;;
-  *) other=1 ;;
-  esac
-done
-if [ -n "\$ours" ] && [ -z "\$other" ]; then
-  echo \$out
-  exit
-fi
-asked="\$*" IFS=:
-for d in \$PATH; do
-  for real in "\$d/pkg-config" "\$d/pkgconf"; do
-    if [ -x "\$real" ] && ! grep -q onestep-libtorch-pkg-config "\$real"; then
-      PKG_CONFIG_PATH=$into\${PKG_CONFIG_PATH:+:\$PKG_CONFIG_PATH} exec "\$real" "\$@"
-    fi
-  done
-done
-echo "pkg-config is missing, and 'pkg-config \$asked' needs it: apt-get install pkg-config" >&2
-exit 1
+  mkdir -p "$1" || die "cannot write to $1"
+  put "$1/libtorch.json" <<END
+{"version": "$3", "path": "$2", "source": "$4"}
 END
 }
 
-# Replaces a file by standard input in one step; a program stays one.
+# Replaces a file by standard input in one step.
 put() {
   cat >"$1.$$"
-  [ "${1##*/}" != pkg-config ] || chmod +x "$1.$$"
   mv "$1.$$" "$1"
+}
+
+# ---- the layer ----------------------------------------------------------------------------------------------------
+
+# layer INTO DIR VERSION: compiles csrc/layer against a libtorch, unless that has been done, and sets $layer to the file.
+layer() {
+  local into=$1 dir=$2 version=$3 cxx sum key flags link tmp file failed=
+  local sources=() objects=() jobs=()
+  cxx=$(cd "$root" && go env CXX)
+  # csrc.go computes the same: the library says what it was made from.
+  sum=$(cd "$root/csrc" && LC_ALL=C && cat ct.h functions.h table.h layer/*.cpp layer/*.h | sha256sum | cut -c 1-12)
+  # -z now: a libtorch that lacks a function is an error when it is opened, not a crash when it is called.
+  flags="-std=c++20 -O2 -fPIC -fvisibility=hidden -Wall -Wno-unknown-pragmas -Wno-deprecated-declarations -Wno-maybe-uninitialized"
+  link="-Wl,--enable-new-dtags -Wl,-z,now -Wl,-z,relro -Wl,--no-undefined"
+  # shellcheck disable=SC2086 # CXX may be a command with arguments
+  key=$({ echo "$cxx $flags $link ${CGO_CXXFLAGS:-} $dir" && $cxx --version && stat -Lc '%s %Y' "$dir/lib/libtorch_cpu.so"; } | sha256sum | cut -c 1-8)
+  mkdir -p "$into" || die "cannot write to $into"
+  layer=$into/libonestep-torch-$version-$sum-$key.so
+
+  exec 8>"$into/.lock"
+  flock 8
+  if [ -f "$layer" ]; then
+    touch "$layer" # the last one goes first
+  else
+    note "compiling the layer over libtorch $version (a minute, once)"
+    tmp=$into/.part.$$
+    rm -rf "$into"/.part.*
+    mkdir "$tmp"
+    # shellcheck disable=SC2064 # now, not later: tmp is local
+    trap "rm -rf '$tmp'" EXIT
+    trap 'exit 130' INT
+    trap 'exit 143' TERM
+    sources=("$root"/csrc/layer/*.cpp)
+    for file in "${sources[@]}"; do
+      [ "$(jobs -rp | wc -l)" -lt "$(nproc)" ] || wait -n || failed=1
+      objects+=("$tmp/$(basename "$file").o")
+      # shellcheck disable=SC2086 # flags are words
+      $cxx $flags -I"$dir/include" -I"$dir/include/torch/csrc/api/include" -DONESTEP_SOURCE="\"$sum\"" ${CGO_CXXFLAGS:-} \
+        -c "$file" -o "${objects[-1]}" 2>>"$tmp/errors" 8>&- &
+      jobs+=($!)
+    done
+    for file in "${jobs[@]}"; do wait "$file" || failed=1; done
+    # shellcheck disable=SC2086
+    [ -n "$failed" ] || $cxx -shared ${CGO_CXXFLAGS:-} -o "$tmp/layer.so" "${objects[@]}" -L"$dir/lib" -Wl,-rpath,"$dir/lib" $link -ltorch_cpu -lc10 2>>"$tmp/errors" || failed=1
+    if [ -n "$failed" ]; then
+      cat "$tmp/errors" >&2
+      die "the layer over libtorch $version does not compile with $cxx: $(grep -m 1 -E 'error|undefined' "$tmp/errors" || tail -n 1 "$tmp/errors")"
+    fi
+    mv "$tmp/layer.so" "$layer"
+    rm -rf "$tmp"
+    trap - EXIT INT TERM
+  fi
+  find "$into" -name 'libonestep-torch-*.so' -mtime +90 -delete
+  exec 8>&-
 }
 
 # ---- main ---------------------------------------------------------------------------------------------------------
@@ -253,23 +268,27 @@ else
     version=${want:-$(supported | head -n 1)} source=PyPI
     site=$cache/libtorch-$version
     if [ "$cuda" = 1 ] || { [ "${ONESTEP_CUDA:-}" != 0 ] && complete "$site-cuda"; }; then site=$site-cuda; fi
-    complete "$site" || install "$version" "$site" "$cuda"
+    whole "$site" || install "$version" "$site" "$cuda"
     dir=$site/torch
   fi
 fi
 
-# These become words of a compiler's command line, and parts of JSON and of a shell script.
+# These become words of a compiler's command line, and parts of JSON.
 for path in "$dir" "$build" "$cache"; do
   case "$path" in *[!A-Za-z0-9/._+@%:=~-]*) die "the path '$path' holds a character that cannot go through the compiler's flags: keep to letters, digits and /._+-" ;; esac
 done
-write "$build" "$dir" "$version" "$source"
-if [ -z "${ONESTEP_BUILD:-}" ]; then
+if [ -n "${ONESTEP_BUILD:-}" ]; then
+  layer "$build" "$dir" "$version"
+  write "$build" "$dir" "$version" "$source"
+else
+  layer "$cache/layers" "$dir" "$version"
   write "$cache" "$dir" "$version" "$source"
-  # Go's build cache does not see what pkg-config prints, but it sees the files of csrc: without this one a change of
-  # libtorch would leave the old one in every program built afterwards.
-  put "$root/csrc/libtorch_found.h" <<END
-// Written by scripts/libtorch.sh: libtorch $version in $dir, $(stat -Lc '%s bytes of %Y' "$dir/lib/libtorch_cpu.so")
+  if [ -w "$root/csrc/layer" ]; then # not in Go's module cache: programs look into the folder of layers
+    write "$build" "$dir" "$version" "$source"
+    put "$root/csrc/layer/found.json" <<END
+{"layer": "$layer", "source": "$root"}
 END
+  fi
 fi
 note "libtorch $version from $source: $dir"
-echo "$build/pkg-config"
+echo "$layer"

@@ -63,28 +63,57 @@ func main() {
 	require.NoError(t, err)
 	write("go.sum", string(sums))
 
-	run := func(name string, args ...string) (stdout []byte, stderr string) {
-		t.Helper()
-		var out, errs bytes.Buffer
-		cmd := exec.Command(name, args...)
-		cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &out, &errs
-		cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH=", "OMP_NUM_THREADS=1")
-		require.NoError(t, cmd.Run(), "%s", &errs)
-		return out.Bytes(), errs.String()
-	}
-	run("go", "build", "-mod=mod", "-o", "user", ".")
-	picture, stderr := run(filepath.Join(dir, "user"), filepath.Join(dir, "run"))
+	runIn(t, dir, "go", "build", "-mod=mod", "-o", "user", ".")
+	picture, stderr := runIn(t, dir, filepath.Join(dir, "user"), filepath.Join(dir, "run"))
 	img, err := png.Decode(bytes.NewReader(picture))
 	require.NoError(t, err)
 	require.Equal(t, 2*(16+2)+2, img.Bounds().Dx())
-
-	// RUNPATH, not RPATH, which would win over the LD_LIBRARY_PATH of another machine.
 	t.Log(strings.TrimSpace(stderr))
+
+	// A program must not need libtorch to start.
 	if _, err := exec.LookPath("readelf"); err == nil {
-		dynamic, _ := run("readelf", "-d", "user")
-		require.Contains(t, string(dynamic), "(RUNPATH)")
-		require.NotContains(t, string(dynamic), "(RPATH)")
-		require.NotContains(t, string(dynamic), "libtorch.so")
-		require.NotContains(t, string(dynamic), "libtorch_cuda")
+		dynamic, _ := runIn(t, dir, "readelf", "-d", "user")
+		require.Contains(t, string(dynamic), "libc.so")
+		require.NotContains(t, string(dynamic), "torch")
+		require.NotContains(t, string(dynamic), "c10")
 	}
+}
+
+// runIn runs a program as somebody would who has set up libtorch and nothing else.
+func runIn(t *testing.T, dir, name string, args ...string) (stdout []byte, stderr string) {
+	t.Helper()
+	var out, errs bytes.Buffer
+	cmd := exec.Command(name, args...)
+	cmd.Dir, cmd.Stdout, cmd.Stderr = dir, &out, &errs
+	cmd.Env = append(os.Environ(), "LD_LIBRARY_PATH=", "PKG_CONFIG=", "OMP_NUM_THREADS=1", "GOPROXY=off", "GOSUMDB=off", "GOFLAGS=", "GOWORK=off")
+	require.NoError(t, cmd.Run(), "%s %v: %s", name, args, &errs)
+	return out.Bytes(), errs.String()
+}
+
+// The README's first program, with its commands in their order.
+func TestReadmeProgram(t *testing.T) {
+	root := source(t)
+	text, err := os.ReadFile(filepath.Join(root, "README.md"))
+	require.NoError(t, err)
+	_, section, ok := strings.Cut(string(text), "\n## In Go\n")
+	require.True(t, ok)
+	program, section, ok := strings.Cut(section[strings.Index(section, "```go\n")+len("```go\n"):], "```\n")
+	require.True(t, ok)
+	section, _, _ = strings.Cut(section, "```")
+	commands := regexp.MustCompile(`(?m)^    (.*)$`).FindAllStringSubmatch(section, -1)
+	require.NotEmpty(t, commands)
+
+	beside := t.TempDir()
+	dir := filepath.Join(beside, "mine")
+	require.NoError(t, os.Symlink(root, filepath.Join(beside, "onestep")))
+	require.NoError(t, os.Mkdir(dir, 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "main.go"), []byte(program), 0o644))
+	var out []byte
+	for _, c := range commands {
+		out, _ = runIn(t, dir, "sh", "-c", c[1])
+	}
+	require.Regexp(t, `prints `+strings.TrimSpace(string(out))+`\b`, section)
+	mod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
+	require.NoError(t, err)
+	require.Contains(t, string(mod), "require github.com/onestep-go/onestep ")
 }

@@ -48,13 +48,21 @@ type machine struct {
 func newMachine(t *testing.T) *machine {
 	m := &machine{t: t, root: source(t), dir: t.TempDir()}
 	for _, tool := range []string{
-		"awk", "bash", "cat", "chmod", "cp", "cut", "df", "dirname", "env", "flock", "go", "grep", "head", "id", "ldd", "mkdir", "mktemp",
-		"mv", "paste", "rm", "sed", "sh", "sleep", "sort", "stat", "tail", "tr", "uname", "g++", "gcc",
+		"awk", "basename", "bash", "cat", "chmod", "cp", "cut", "df", "dirname", "env", "find", "flock", "go", "grep", "head", "id", "ldd", "mkdir",
+		"mktemp", "mv", "nproc", "paste", "rm", "sed", "sha256sum", "sh", "sleep", "sort", "stat", "tail", "touch", "tr", "uname", "wc", "g++", "gcc",
 	} {
 		path, err := exec.LookPath(tool)
 		require.NoError(t, err)
 		m.tool(tool, `exec `+path+` "$@"`)
 	}
+	// The folders that stand for libtorch have nothing to compile a layer against: what would be compiled is written down.
+	m.tool("g++", `case "$*" in *-DONESTEP_SOURCE=* | *-lc10*)
+  echo "$*" >>`+m.path("compiled")+`
+  while [ "$1" != -o ]; do shift; done
+  : >"$2"
+  exit ;;
+esac
+exec `+look(t, "g++")+` "$@"`)
 	// With a home of its own every go would leave a process behind that writes there (telemetry).
 	if home, ok := os.LookupEnv("HOME"); ok {
 		m.tool("go", "HOME='"+home+"' exec "+look(t, "go")+` "$@"`)
@@ -240,7 +248,8 @@ func (m *machine) needPip() {
 func (m *machine) ready(stdout, stderr string, err error) string {
 	m.t.Helper()
 	require.NoError(m.t, err, "%s", stderr)
-	require.Equal(m.t, m.path("build/pkg-config")+"\n", stdout)
+	require.Regexp(m.t, "^"+regexp.QuoteMeta(m.path("build"))+`/libonestep-torch-2\.11\.0-[0-9a-f]{12}-[0-9a-f]{8}\.so\n$`, stdout)
+	require.FileExists(m.t, strings.TrimSpace(stdout))
 	var info struct{ Version, Path, Source string }
 	text, err := os.ReadFile(m.path("build/libtorch.json"))
 	require.NoError(m.t, err)
@@ -248,9 +257,9 @@ func (m *machine) ready(stdout, stderr string, err error) string {
 	require.Equal(m.t, "2.11.0", info.Version)
 	require.FileExists(m.t, filepath.Join(info.Path, "lib/libtorch_cpu.so"))
 	require.NoFileExists(m.t, filepath.Join(info.Path, "__init__.py.imported"))
-	cflags, err := exec.Command(m.path("build/pkg-config"), "--cflags", "--", "onestep-libtorch").Output()
+	compiled, err := os.ReadFile(m.path("compiled"))
 	require.NoError(m.t, err)
-	require.Contains(m.t, string(cflags), "-I"+info.Path+"/include ")
+	require.Contains(m.t, string(compiled), "-I"+info.Path+"/include ")
 	left, err := filepath.Glob(m.path("cache/onestep/*.part*"))
 	require.NoError(m.t, err)
 	require.Empty(m.t, left)
@@ -386,22 +395,45 @@ func TestSetupInstalls(t *testing.T) {
 	// With ONESTEP_BUILD unset the same is kept for programs elsewhere; that run would write into this tree, so the script
 	// runs in a copy.
 	tree := m.path("tree")
-	for _, f := range []string{"go.mod", "scripts/libtorch.sh", "scripts/libtorch-versions", "csrc/csrc.go"} {
+	files := []string{"go.mod", "scripts/libtorch.sh", "scripts/libtorch-versions", "csrc/csrc.go"}
+	for _, pattern := range []string{"csrc/*.h", "csrc/layer/*.cpp", "csrc/layer/*.h"} {
+		list, err := filepath.Glob(filepath.Join(m.root, pattern))
+		require.NoError(t, err)
+		for _, f := range list {
+			rel, err := filepath.Rel(m.root, f)
+			require.NoError(t, err)
+			files = append(files, rel)
+		}
+	}
+	for _, f := range files {
 		text, err := os.ReadFile(filepath.Join(m.root, f))
 		require.NoError(t, err)
 		require.NoError(t, os.Chmod(m.write("tree/"+f, string(text)), 0o755))
 	}
-	cmd := exec.Command(filepath.Join(tree, "scripts", "libtorch.sh"))
-	cmd.Env = append(m.env, "ONESTEP_BUILD=")
-	out, err := cmd.Output()
+	elsewhere := func() string {
+		cmd := exec.Command(filepath.Join(tree, "scripts", "libtorch.sh"))
+		cmd.Env = append(m.env, "ONESTEP_BUILD=")
+		out, err := cmd.Output()
+		require.NoError(t, err)
+		require.Equal(t, m.path("cache/onestep/layers"), filepath.Dir(string(out)))
+		require.FileExists(t, m.path("tree/build/libtorch/libtorch.json"))
+		require.FileExists(t, m.path("cache/onestep/libtorch.json"))
+		var found struct{ Layer, Source string }
+		text, err := os.ReadFile(filepath.Join(tree, "csrc/layer/found.json"))
+		require.NoError(t, err)
+		require.NoError(t, json.Unmarshal(text, &found))
+		require.Equal(t, tree, found.Source)
+		require.Equal(t, string(out), found.Layer+"\n")
+		return found.Layer
+	}
+	layer := elsewhere()
+	require.NoError(t, os.Truncate(m.path("compiled"), 0))
+	require.Equal(t, layer, elsewhere())
+	text, err := os.ReadFile(m.path("compiled"))
 	require.NoError(t, err)
-	require.Equal(t, filepath.Join(tree, "build/libtorch/pkg-config")+"\n", string(out))
-	libs, err := exec.Command(m.path("cache/onestep/pkg-config"), "--libs", "onestep-libtorch").Output()
-	require.NoError(t, err)
-	require.Contains(t, string(libs), "-Wl,-rpath,"+dir+"/lib ")
-	header, err := os.ReadFile(filepath.Join(tree, "csrc/libtorch_found.h"))
-	require.NoError(t, err)
-	require.Contains(t, string(header), dir)
+	require.Empty(t, text, "it is compiled once")
+	m.write("tree/csrc/layer/device.cpp", "// changed")
+	require.NotEqual(t, layer, elsewhere())
 }
 
 func TestSetupFetchesCUDA(t *testing.T) {
@@ -510,61 +542,47 @@ func TestSetupFindsPython(t *testing.T) {
 	require.Contains(t, stderr, "the torch of python3 is 2.12.1: looking for 2.11.0 and 2.15.0")
 }
 
-func TestPkgConfig(t *testing.T) {
+// How the layer is compiled and linked, and what is said when that fails.
+func TestSetupCompiles(t *testing.T) {
 	m := newMachine(t)
 	m.write("nvidia/cu13/lib/libcudart.so.13", "")
 	m.compile(m.path("nvidia/cu13/lib/libcudart.so.13"), "-Wl,-soname,libcudart.so.13")
 	dir := m.libtorch("torch", "2.11.0")
 	m.env = append(m.env, "LIBTORCH="+dir)
 	m.ready(m.run())
-	ask := func(args ...string) (string, error) {
-		cmd := exec.Command(m.path("build/pkg-config"), args...)
-		cmd.Env = m.env
-		out, err := cmd.CombinedOutput()
-		return strings.TrimSpace(string(out)), err
-	}
-	cflags := "-I" + dir + "/include -I" + dir + "/include/torch/csrc/api/include"
-	libs := "-L" + dir + "/lib -Wl,-rpath," + dir + "/lib -Wl,--enable-new-dtags -ltorch_cpu -lc10"
-	for _, c := range []struct{ args, want string }{
-		{"--cflags -- onestep-libtorch", cflags},
-		{"--libs -- onestep-libtorch", libs},
-		{"--cflags --libs onestep-libtorch", cflags + " " + libs},
-		{"--modversion onestep-libtorch", "2.11.0"},
-		{"--exists onestep-libtorch", ""},
-	} {
-		got, err := ask(strings.Fields(c.args)...)
-		require.NoError(t, err, c.args)
-		require.Equal(t, c.want, got, c.args)
-	}
+	compiled, err := os.ReadFile(m.path("compiled"))
+	require.NoError(t, err)
+	lines := strings.Split(strings.TrimSpace(string(compiled)), "\n")
+	sources, err := filepath.Glob(filepath.Join(m.root, "csrc/layer/*.cpp"))
+	require.NoError(t, err)
+	require.Len(t, lines, len(sources)+1)
+	require.Contains(t, lines[0], "-I"+dir+"/include -I"+dir+"/include/torch/csrc/api/include")
+	// RUNPATH, not RPATH, which would win over LD_LIBRARY_PATH.
+	require.Contains(t, lines[len(sources)], "-L"+dir+"/lib -Wl,-rpath,"+dir+"/lib -Wl,--enable-new-dtags ")
 
-	got, err := ask("--libs", "zlib")
+	require.NoError(t, os.RemoveAll(m.path("build")))
+	m.tool("g++", `case "$*" in *call.cpp*) echo "call.cpp:1: error: no such thing" >&2; exit 1 ;; *-c*) exit ;; esac; echo g++`)
+	_, stderr, err := m.run()
 	require.Error(t, err)
-	require.Equal(t, "pkg-config is missing, and 'pkg-config --libs zlib' needs it: apt-get install pkg-config", got)
-
-	m.tool("pkg-config", `echo "real $* with $PKG_CONFIG_PATH"`)
-	for _, args := range [][]string{{"--libs", "zlib"}, {"--libs", "zlib", "onestep-libtorch"}, {"--variable=prefix", "onestep-libtorch"}} {
-		got, err = ask(args...)
-		require.NoError(t, err)
-		require.Equal(t, "real "+strings.Join(args, " ")+" with "+m.path("build"), got)
-	}
-	// One stand-in must not call another, or itself.
-	require.NoError(t, os.Remove(m.path("bin/pkg-config")))
-	require.NoError(t, os.Symlink(m.path("build/pkg-config"), m.path("bin/pkg-config")))
-	_, err = ask("--libs", "zlib")
-	require.Error(t, err)
-
-	real, err := exec.LookPath("pkg-config")
-	if err != nil {
-		t.Skip("no pkg-config here to read the .pc file")
-	}
-	cmd := exec.Command(real, "--cflags", "--libs", "onestep-libtorch")
-	cmd.Env = append(os.Environ(), "PKG_CONFIG_PATH="+m.path("build"))
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	require.Equal(t, cflags+" "+libs, strings.TrimSpace(string(out)))
+	require.Regexp(t, `\nonestep: the layer over libtorch 2\.11\.0 does not compile with g\+\+: call\.cpp:1: error: no such thing\n$`, stderr)
+	left, err := os.ReadDir(m.path("build"))
+	require.NoError(t, err)
+	require.Len(t, left, 1, "only the lock stays: %v", left)
 }
 
-// The compiler refuses what the set-up refuses: the list in csrc/torch_version.h is the one in scripts/libtorch-versions.
+// A libtorch in the cache folder that has lost a part is installed again.
+func TestSetupRepairs(t *testing.T) {
+	m := newMachine(t)
+	m.needPip()
+	m.index()
+	dir := m.ready(m.run())
+	part := filepath.Join(dir, "../nvidia/cu13/lib/libcudart.so.13")
+	require.NoError(t, os.Remove(part))
+	require.Equal(t, dir, m.ready(m.run()))
+	require.FileExists(t, part)
+}
+
+// The compiler refuses what the set-up refuses: the list in csrc/layer/torch_version.h is the one in scripts/libtorch-versions.
 func TestVersionsInHeader(t *testing.T) {
 	root := source(t)
 	text, err := os.ReadFile(filepath.Join(root, "scripts", "libtorch-versions"))
@@ -580,7 +598,7 @@ func TestVersionsInHeader(t *testing.T) {
 	compile := func(version string) (string, error) {
 		dir := m.libtorch("v"+version, version)
 		out, err := exec.Command("g++", "-std=c++20", "-fsyntax-only", "-I"+dir+"/include", "-I"+dir+"/include/torch/csrc/api/include",
-			"-x", "c++", filepath.Join(root, "csrc", "torch_version.h")).CombinedOutput()
+			"-x", "c++", filepath.Join(root, "csrc", "layer", "torch_version.h")).CombinedOutput()
 		return string(out), err
 	}
 	for _, v := range supported {

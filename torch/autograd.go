@@ -104,6 +104,7 @@ func (t *Tensor) Backward() { Backward([]*Tensor{t}, BackwardOptions{}) }
 
 // Backward adds the gradients of the outputs to the leaves they were computed from.
 func Backward(outputs []*Tensor, o BackwardOptions) {
+	mustOpen("backward")
 	out, in := handles("backward", outputs), handles("backward", o.Inputs)
 	grads, err := o.grads("backward", len(outputs))
 	if err != nil {
@@ -119,6 +120,7 @@ func Backward(outputs []*Tensor, o BackwardOptions) {
 // Grad returns the gradients of the outputs with respect to each of the inputs, owned by s, and leaves the tensors'
 // own gradients alone. It panics when an input is not part of the outputs' computation, unless AllowUnused is set.
 func Grad(s *Scope, outputs, inputs []*Tensor, o BackwardOptions) []*Tensor {
+	mustOpen("grad")
 	out, in := handles("grad", outputs), handles("grad", inputs)
 	grads, err := o.grads("grad", len(outputs))
 	if err != nil {

@@ -50,6 +50,9 @@ func (o *op) find() (C.ct_op, error) {
 	if f := o.found.Load(); f != nil {
 		return f.h, nil
 	}
+	if err := Open(); err != nil {
+		return nil, &Error{Op: o.String(), Msg: err.Error(), Err: err}
+	}
 	name, overload := C.CString(o.name), C.CString(o.overload)
 	defer C.free(unsafe.Pointer(name))
 	defer C.free(unsafe.Pointer(overload))

@@ -3,6 +3,8 @@ package torch
 /*
 #include <stdlib.h>
 #include "../csrc/ct.h"
+
+char *onestepRecompute(uint64_t id, ct_tensor *inputs, int32_t ninputs, ct_tensor *grads, int32_t ngrads, int32_t *kind);
 */
 import "C"
 
@@ -61,8 +63,9 @@ func Checkpoint(s *Scope, f func(s *Scope, inputs []*Tensor) []*Tensor, inputs .
 	held.Store(int64(len(checkpoints.funcs)))
 	checkpoints.Unlock()
 
+	again := C.ct_recompute(C.onestepRecompute)
 	got := make([]C.ct_tensor, len(out)+1)
-	if e := C.ct_checkpoint(first(in), C.int32_t(len(in)), first(out), C.int32_t(len(out)), C.uint64_t(id), &got[0]); e != nil {
+	if e := C.ct_checkpoint(first(in), C.int32_t(len(in)), first(out), C.int32_t(len(out)), C.uint64_t(id), again, &got[0]); e != nil {
 		checkpoints.Lock()
 		delete(checkpoints.funcs, id)
 		held.Store(int64(len(checkpoints.funcs)))

@@ -10,12 +10,8 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/onestep-go/onestep/csrc"
 	"github.com/onestep-go/onestep/internal/quote"
 )
-
-// The headers are part of this package's build identity; see csrc.Headers.
-var _ = csrc.Headers
 
 // Device is where a tensor lives. Its zero value is the CPU. Devices can be compared with ==.
 type Device struct {
@@ -65,8 +61,8 @@ func (d Device) String() string {
 
 // Available returns nil when tensors can be made on the device, and otherwise why not.
 func (d Device) Available() error {
-	if versionErr != nil || d.cuda == 0 {
-		return versionErr
+	if err := Open(); err != nil || d.cuda == 0 {
+		return err
 	}
 	if !cudaOpened {
 		return fmt.Errorf("device %s: %s", d, cudaReason)
@@ -84,38 +80,13 @@ func (d Device) code() int64 { return int64(d.cuda) - 1 }
 
 func deviceOf(code int64) Device { return Device{cuda: int(code) + 1} }
 
-// CUDA has to be opened before anything asks libtorch for it, which would switch it off for the whole process
-// (call_once in CUDAHooksInterface.cpp): so this runs with the package's initialisation.
-var cudaOpened, cudaReason = openCUDA()
-
-func openCUDA() (bool, string) {
-	var reason *C.char
-	ok := C.ct_init(&reason) == 1
-	return ok, C.GoString(reason)
-}
-
-// versionErr is why no tensor can be made: the headers' version and the library's must be the same, as inline code on both
-// sides shares the layout of objects.
-var versionErr = sameVersion(Version(), CompiledVersion())
-
-func sameVersion(loaded, compiled string) error {
-	if loaded == compiled {
-		return nil
-	}
-	return fmt.Errorf("libtorch %s was loaded from %s, and this program was compiled for %s: build it again against the one that is there (make libtorch), or set LD_LIBRARY_PATH to the other's lib folder",
-		loaded, LibraryPath(), compiled)
-}
-
-// CUDAOpened tells whether the CUDA half of libtorch was loaded, and otherwise the loader's own reason why not.
-func CUDAOpened() (bool, string) { return cudaOpened, cudaReason }
-
-// CUDACount returns the number of usable GPUs.
-func CUDACount() int { return int(C.ct_cuda_count()) }
-
 // Synchronize waits until the device has finished its queued work. On the CPU it does nothing.
 func (d Device) Synchronize() error {
 	if d.cuda == 0 {
 		return nil
+	}
+	if err := Open(); err != nil {
+		return err
 	}
 	if e := C.ct_cuda_synchronize(C.int32_t(d.code())); e != nil {
 		return take(e, "synchronize")
@@ -147,6 +118,9 @@ func (d Device) Memory() (MemoryStats, error) {
 // EmptyCache returns memory that is kept for use again to the GPUs and to the system. Programs need it seldom: before
 // something else on the machine needs the memory that a model has just used.
 func EmptyCache() error {
+	if err := Open(); err != nil {
+		return err
+	}
 	C.ct_cpu_empty_cache()
 	if !cudaOpened {
 		return nil
@@ -156,45 +130,3 @@ func EmptyCache() error {
 	}
 	return nil
 }
-
-// AllowTF32 lets float32 matrix products and convolutions on GPUs use TensorFloat-32, which is several times faster and
-// keeps 10 bits of mantissa. It is off at start.
-func AllowTF32(on bool) { C.ct_cuda_allow_tf32(flag(on)) }
-
-// BenchmarkConvolutions lets cuDNN time its algorithms for each new shape and keep the fastest.
-func BenchmarkConvolutions(on bool) { C.ct_cuda_benchmark(flag(on)) }
-
-// Deterministic makes operators choose kernels that give the same bits every time where they have one.
-func Deterministic(on bool) { C.ct_deterministic(flag(on)) }
-
-func flag(on bool) C.int32_t {
-	if on {
-		return 1
-	}
-	return 0
-}
-
-// Version returns the version of the libtorch in use, such as "2.11.0".
-func Version() string { return C.GoString(C.ct_version()) }
-
-// CompiledVersion returns the version of the libtorch headers this program was compiled against.
-func CompiledVersion() string { return C.GoString(C.ct_compiled_version()) }
-
-// LibraryPath returns the file that libtorch_cpu was loaded from.
-func LibraryPath() string { return C.GoString(C.ct_library_path()) }
-
-// CPUCapability returns the instruction set libtorch's kernels use, such as "AVX512".
-func CPUCapability() string { return C.GoString(C.ct_cpu_capability()) }
-
-// SetThreads sets how many threads one operator may use, for the whole process. One thread makes results repeat bit by
-// bit. n must be at least 1.
-func SetThreads(n int) error {
-	if n < 1 || n > 4096 {
-		return fmt.Errorf("threads: want 1 to 4096, got %d", n)
-	}
-	C.ct_set_threads(C.int32_t(n))
-	return nil
-}
-
-// Threads returns how many threads one operator may use.
-func Threads() int { return int(C.ct_get_threads()) }

@@ -108,6 +108,7 @@ func checkTangents(s *Scope, xs, vs []*Tensor) {
 // enterForward waits for the level and enters it. The goroutine keeps its thread until it leaves, which tells a JVP inside f
 // from one of another goroutine.
 func enterForward(s *Scope) (leave func()) {
+	mustOpen("jvp")
 	nested := C.ct_forward_is_here() != 0
 	running := forward.scope.Load()
 	for p := s; p != nil && running != nil; p = p.parent {

@@ -33,6 +33,9 @@ type Mapped struct {
 // OpenMapped maps a regular file that is not empty. The file must not be truncated while it is open, for touching the lost pages ends
 // the process.
 func OpenMapped(path string) (_ *Mapped, err error) {
+	if err := Open(); err != nil {
+		return nil, err
+	}
 	st, err := os.Stat(path) // before opening, which waits when the path is a named pipe
 	if err != nil {
 		return nil, err

@@ -40,6 +40,9 @@ type Weights struct {
 // OpenWeights maps a safetensors file, an index of shards or a folder; see [safetensors.Open]. A file with an element
 // type that has no counterpart here is refused.
 func OpenWeights(path string) (*Weights, error) {
+	if err := Open(); err != nil {
+		return nil, err
+	}
 	f, err := safetensors.Open(path)
 	if err != nil {
 		return nil, err

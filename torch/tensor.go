@@ -250,6 +250,7 @@ func Scalar[T Element](s *Scope, v T) *Tensor {
 }
 
 func fromBytes(s *Scope, p unsafe.Pointer, count int, d DType, shape []int) *Tensor {
+	mustOpen("from_slice")
 	sizes, n := sizesOf("from_slice", shape)
 	if n != count {
 		panic(&Error{Op: "from_slice", Msg: fmt.Sprintf("shape %v holds %d elements, the data has %d", shape, n, count)})

@@ -253,7 +253,7 @@ func TestDoctor(t *testing.T) {
 	require.Zero(t, code, errs)
 	var h health
 	require.NoError(t, json.Unmarshal([]byte(out), &h))
-	require.Equal(t, h.CompiledFor, h.Libtorch)
+	require.Equal(t, h.Expected, h.Libtorch)
 	require.Contains(t, h.Works, "cpu")
 	require.FileExists(t, h.Library)
 	require.Positive(t, h.Threads)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/onestep-go/onestep/csrc"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 )
@@ -20,18 +21,21 @@ type health struct {
 	Onestep       string   `json:"onestep"`
 	Go            string   `json:"go"`
 	Platform      string   `json:"platform"`
-	Libtorch      string   `json:"libtorch"`
-	CompiledFor   string   `json:"compiled_for"`
-	Library       string   `json:"library"` // the file that libtorch_cpu was loaded from
+	Libtorch      string   `json:"libtorch"`          // its version; "" if it was not loaded
+	Expected      string   `json:"expected"`          // the version that is needed
+	Library       string   `json:"library"`           // the file that libtorch_cpu was loaded from, or would be
+	Layer         string   `json:"layer"`             // our library over it; "" if there is none
+	Searched      []string `json:"searched,omitzero"` // where what is missing was looked for
 	CPUCapability string   `json:"cpu_capability"`
-	Threads       int      `json:"threads"`        // of one operator
-	CUDA          bool     `json:"cuda"`           // whether libtorch_cuda was opened
-	CUDAReason    string   `json:"cuda_reason"`    // why not, in the loader's words
-	Driver        string   `json:"nvidia_driver"`  // its version; "" if there is none
-	Cards         []string `json:"nvidia_cards"`   // models that the driver lists, in its own order
-	GPUs          []gpu    `json:"gpus"`           // those that libtorch can use
-	Works         []string `json:"works"`          // devices on which tensors were made and added
-	Error         string   `json:"error,omitzero"` // what does not work
+	Threads       int      `json:"threads"`         // of one operator
+	CUDA          bool     `json:"cuda"`            // whether libtorch_cuda was opened
+	CUDAReason    string   `json:"cuda_reason"`     // why not, in the loader's words
+	Driver        string   `json:"nvidia_driver"`   // its version; "" if there is none
+	Cards         []string `json:"nvidia_cards"`    // models that the driver lists, in its own order
+	GPUs          []gpu    `json:"gpus"`            // those that libtorch can use
+	Works         []string `json:"works"`           // devices on which tensors were made and added
+	Error         string   `json:"error,omitzero"`  // what does not work
+	Remedy        string   `json:"remedy,omitzero"` // the command that mends it
 }
 
 type gpu struct {
@@ -45,7 +49,8 @@ func (a *app) doctor() *cobra.Command {
 		Use:   "doctor",
 		Short: "Check libtorch, CPU and GPUs",
 		Long: `Print versions, where libtorch was loaded from, what the CPU can do and whether CUDA was found (else the loader's own
-reason), and make and add a tensor on every device. Exits with 1 when that fails.`,
+reason), and make and add a tensor on every device. Where libtorch is missing, damaged or of another version: which version
+is expected, where it was looked for, and the command that mends it. Exits with 1 when something does not work.`,
 		Args: arguments(0, "no arguments"),
 		RunE: func(*cobra.Command, []string) error {
 			h, err := examine("/")
@@ -63,9 +68,23 @@ func (h health) String() string {
 		fmt.Fprintf(&b, "%-9s %s\n", quote.Text(name), quote.Lines(fmt.Sprintf(format, args...)))
 	}
 	row("onestep", "%s (%s, %s)", h.Onestep, h.Go, h.Platform)
-	row("libtorch", "%s, compiled for %s", h.Libtorch, h.CompiledFor)
-	row("from", "%s", h.Library)
-	row("CPU", "%s, %s", h.CPUCapability, plural(h.Threads, "thread"))
+	if h.Libtorch != "" {
+		row("libtorch", "%s", h.Libtorch)
+	} else {
+		row("libtorch", "not loaded, expected %s", h.Expected)
+	}
+	switch {
+	case h.Library != "":
+		row("from", "%s", h.Library)
+	case len(h.Searched) > 0:
+		row("searched", "%s", strings.Join(h.Searched, ", "))
+	}
+	if h.Layer != "" {
+		row("layer", "%s", h.Layer)
+	}
+	if h.CPUCapability != "" {
+		row("CPU", "%s, %s", h.CPUCapability, plural(h.Threads, "thread"))
+	}
 	switch {
 	case h.Driver == "":
 		row("NVIDIA", "no driver found")
@@ -74,9 +93,10 @@ func (h health) String() string {
 	default:
 		row("NVIDIA", "driver %s, %s", h.Driver, strings.Join(h.Cards, ", "))
 	}
-	if h.CUDA {
+	switch {
+	case h.CUDA:
 		row("CUDA", "loaded, %s", plural(len(h.GPUs), "GPU"))
-	} else {
+	case h.CUDAReason != "":
 		row("CUDA", "not loaded: %s", h.CUDAReason)
 	}
 	for _, g := range h.GPUs {
@@ -87,6 +107,9 @@ func (h health) String() string {
 	}
 	if h.Error != "" {
 		row("broken", "%s", h.Error)
+	}
+	if h.Remedy != "" {
+		row("mend with", "%s", h.Remedy)
 	}
 	return b.String()
 }
@@ -101,12 +124,24 @@ func plural(n int, what string) string {
 // examine looks at the machine, whose files are under root, and tries every device. The error is what does not work.
 func examine(root string) (health, error) {
 	h := health{
-		Onestep: versionText(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
-		Libtorch: torch.Version(), CompiledFor: torch.CompiledVersion(), Library: torch.LibraryPath(),
-		CPUCapability: torch.CPUCapability(), Threads: torch.Threads(), GPUs: []gpu{}, Works: []string{},
+		Onestep: versionText(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, GPUs: []gpu{}, Works: []string{},
 	}
-	h.CUDA, h.CUDAReason = torch.CUDAOpened()
 	h.Driver, h.Cards = driver(root)
+	if layer, err := csrc.Find(); err == nil {
+		h.Expected, h.Layer = layer.Version, layer.Path
+	}
+	if err := torch.Open(); err != nil {
+		var e *csrc.OpenError
+		if errors.As(err, &e) {
+			h.Expected, h.Layer, h.Library, h.Searched, h.Remedy = e.Want, e.Layer, e.Library, e.Searched, e.Remedy
+			h.Error = oneLine(e.Reason)
+			return h, fmt.Errorf("libtorch cannot be used; to mend it: %s", e.Remedy)
+		}
+		h.Error = oneLine(err.Error())
+		return h, err
+	}
+	h.Libtorch, h.Library, h.CPUCapability, h.Threads = torch.Version(), torch.LibraryPath(), torch.CPUCapability(), torch.Threads()
+	h.CUDA, h.CUDAReason = torch.CUDAOpened()
 	err := h.try()
 	if err != nil {
 		h.Error = oneLine(err.Error())

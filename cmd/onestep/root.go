@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
+	"github.com/onestep-go/onestep/csrc"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/internal/suggest"
 	"github.com/onestep-go/onestep/torch"
@@ -50,6 +51,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 func explain(err error, interrupted bool) (msg string, code int) {
 	var use *job.UsageError
 	var space *job.MemoryError
+	var missing *csrc.OpenError
 	switch {
 	case interrupted && errors.Is(err, context.Canceled):
 		return "interrupted", exitInterrupted
@@ -57,6 +59,8 @@ func explain(err error, interrupted bool) (msg string, code int) {
 		return err.Error(), exitUsage
 	case errors.As(err, &space):
 		return err.Error(), exitMemory
+	case errors.As(err, &missing):
+		return missing.Error() + " (onestep doctor tells more)", exitFailure
 	case errors.Is(err, torch.ErrOutOfMemory):
 		return fmt.Sprintf("the memory is full; a smaller --batch needs less (%v)", err), exitFailure
 	}

@@ -4,11 +4,12 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
-	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/csrc"
 )
 
 // versionText is what the build was told to be, or else what the Go tool knows of it.
@@ -26,11 +27,16 @@ func (a *app) version() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "version",
 		Short: "Print the version",
-		Long:  "Print the versions of onestep, of the Go that compiled it and of the libtorch in use.",
+		Long:  "Print the versions of onestep, of the Go that compiled it and of the libtorch that it uses, without loading that.",
 		Args:  arguments(0, "no arguments"),
 		RunE: func(*cobra.Command, []string) error {
-			v := map[string]string{"onestep": versionText(), "go": runtime.Version(), "libtorch": torch.Version()}
-			return a.print(v, fmt.Sprintf("onestep %s, %s, libtorch %s\n", v["onestep"], v["go"], v["libtorch"]))
+			layer, err := csrc.Find()
+			v := map[string]string{"onestep": versionText(), "go": runtime.Version(), "libtorch": layer.Version}
+			libtorch := layer.Version
+			if err != nil || layer.Library == "" {
+				libtorch += " missing: see onestep doctor"
+			}
+			return a.print(v, fmt.Sprintf("onestep %s, %s, libtorch %s\n", v["onestep"], v["go"], strings.TrimSpace(libtorch)))
 		},
 	}
 	a.jsonFlag(cmd)

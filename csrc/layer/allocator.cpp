@@ -262,7 +262,7 @@ struct Allocator final : c10::Allocator {
   void copy_data(void *to, const void *from, size_t n) const override { default_copy_data(to, from, n); }
 };
 
-// Before main, and before any tensor that this process makes: libtorch reads the allocator without a lock.
+// When the layer is opened, before any tensor that this process makes: libtorch reads the allocator without a lock.
 [[maybe_unused]] const bool installed = [] {
   static auto *a = new Allocator;
   c10::SetCPUAllocator(a, 1);

@@ -414,7 +414,7 @@ using namespace ct;
 
 extern "C" {
 
-__attribute__((visibility("default"))) void ct_error_free(ct_error *e) {
+void ct_error_free(ct_error *e) {
   if (!e) return;
   std::free(e->msg);
   std::free(e);

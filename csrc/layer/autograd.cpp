@@ -24,12 +24,6 @@
 using namespace ct;
 using torch::autograd::variable_list;
 
-// Exported by package torch. Recomputes a checkpointed function on `inputs` (fresh leaves) with gradients on and runs
-// backward from its outputs with `grads` (NULL: no gradient arrived). The gradients are then in the inputs and the
-// parameters. Returns NULL, or a malloc'ed message and the error's kind.
-extern "C" char *onestepRecompute(uint64_t id, ct_tensor *inputs, int32_t ninputs, ct_tensor *grads, int32_t ngrads,
-                                  int32_t *kind);
-
 // Checkpoints whose graphs are gone, until package torch asks for them. They go wherever the last reference to a tensor
 // does, often inside calls that must not call back into Go.
 struct Released {
@@ -57,6 +51,7 @@ struct CheckpointNode : public torch::autograd::Node {
   std::vector<torch::autograd::SavedVariable> saved;
   std::vector<bool> wants;  // which inputs want a gradient
   uint64_t id = 0;
+  ct_recompute again = nullptr;
   bool released = false;
 
   ~CheckpointNode() override { release(); }
@@ -95,7 +90,7 @@ struct CheckpointNode : public torch::autograd::Node {
     for (auto &t : grads) g.push_back(t.defined() ? give(t) : nullptr);
     int32_t kind = CT_ERR_OTHER;
     char *msg =
-        onestepRecompute(id, in.data(), static_cast<int32_t>(in.size()), g.data(), static_cast<int32_t>(g.size()), &kind);
+        again(id, in.data(), static_cast<int32_t>(in.size()), g.data(), static_cast<int32_t>(g.size()), &kind);
     if (msg) {
       std::string text(msg);
       std::free(msg);
@@ -190,7 +185,7 @@ ct_error *ct_grad(const ct_tensor *outputs, const ct_tensor *grads, int32_t nout
 }
 
 ct_error *ct_checkpoint(const ct_tensor *inputs, int32_t ninputs, const ct_tensor *outputs, int32_t noutputs,
-                        uint64_t id, ct_tensor *outs) {
+                        uint64_t id, ct_recompute again, ct_tensor *outs) {
   return guarded(0, [&] {
     variable_list in = list_of(inputs, ninputs), out = list_of(outputs, noutputs);
     for (const auto &t : out)  // they are about to be detached, which would make constants of them
@@ -202,6 +197,7 @@ ct_error *ct_checkpoint(const ct_tensor *inputs, int32_t ninputs, const ct_tenso
     auto node = c10::make_intrusive<CheckpointNode>();
 #endif
     node->id = id;
+    node->again = again;
     for (const auto &t : in) {
       node->saved.emplace_back(t, false);
       node->wants.push_back(t.requires_grad());

@@ -14,7 +14,7 @@
 #include <optional>
 #include <string>
 
-#include "ct.h"
+#include "../ct.h"
 
 namespace ct {
 

@@ -1,0 +1,157 @@
+package csrc
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+)
+
+// noLayer says that there is no layer where one was looked for.
+func (p place) noLayer(searched []string) *OpenError {
+	e := &OpenError{Want: strings.Join(Supported(), " or "), Searched: searched, Remedy: p.setUp(Supported()[0])}
+	if p.source == "" {
+		e.Remedy = fmt.Sprintf("copy %sVERSION-%s-*.so from the machine where this program was built (%s) into %s",
+			layerPrefix, p.sum, "~/.cache/onestep/layers", searched[0])
+	}
+	if p.given != "" {
+		e.Reason = fmt.Sprintf("ONESTEP_LAYER=%s: there is no such file", p.given)
+		e.Remedy = "unset ONESTEP_LAYER"
+		return e
+	}
+	e.Reason = fmt.Sprintf("libtorch is not set up: there is no %sVERSION-%s-*.so in %s", layerPrefix, p.sum, strings.Join(searched, ", "))
+	return e
+}
+
+// about begins an error about a layer.
+func about(l Layer) *OpenError {
+	return &OpenError{Layer: l.Path, Want: l.Version, Library: l.Library, Searched: l.searched}
+}
+
+// otherSources says that a layer is of another version of onestep.
+func (p place) otherSources(l Layer) *OpenError {
+	e := about(l)
+	e.Reason = fmt.Sprintf("%s belongs to another version of onestep", l.Path)
+	e.Remedy = p.setUp(l.Version)
+	return e
+}
+
+// otherVersion says that the loader takes a libtorch of another version than the layer's.
+func (p place) otherVersion(l Layer, version string) *OpenError {
+	e := about(l)
+	e.Reason = fmt.Sprintf("%s is libtorch %s, expected %s", l.Library, version, l.Version)
+	e.Remedy = p.provide(l)
+	return e
+}
+
+var (
+	missingFile = regexp.MustCompile(`^(\S+): cannot open shared object file: No such file or directory$`)
+	damagedFile = regexp.MustCompile(`file too short|invalid ELF header|not a dynamic|cannot read file data|wrong ELF class|ELF file|failed to map segment`)
+	oldSystem   = regexp.MustCompile("version `(GLIBC_|GLIBCXX_|CXXABI_|GCC_)[^']*' not found")
+)
+
+// packages are Debian's packages of the libraries that libtorch expects of a system.
+var packages = map[string]string{"libgomp.so.1": "libgomp1", "libstdc++.so.6": "libstdc++6", "libgcc_s.so.1": "libgcc-s1"}
+
+// explain says why the loader did not open a layer, from its message and from what is there.
+func (p place) explain(l Layer, message string) *OpenError {
+	e := about(l)
+	if e.Library == "" {
+		for _, dir := range l.searched {
+			if _, err := os.ReadDir(dir); errors.Is(err, fs.ErrPermission) {
+				e.Reason, e.Remedy = fmt.Sprintf("%s may not be read", dir), p.makeReadable(dir)
+				return e
+			}
+		}
+		e.Reason = fmt.Sprintf("libtorch %s is missing: there is no %s in %s", l.Version, library, strings.Join(l.searched, ", "))
+		e.Remedy = p.provide(l)
+		return e
+	}
+	for _, file := range []string{l.Path, l.Library} {
+		f, err := os.Open(file)
+		if errors.Is(err, fs.ErrPermission) {
+			e.Reason, e.Remedy = fmt.Sprintf("%s may not be read", file), p.makeReadable(filepath.Dir(file))
+			return e
+		}
+		if err == nil {
+			f.Close()
+		}
+	}
+	e.Reason = fmt.Sprintf("libtorch %s did not load: %s", l.Version, message)
+	switch m := missingFile.FindStringSubmatch(message); {
+	case m != nil:
+		e.Reason = fmt.Sprintf("libtorch %s did not load: %s, which it needs, is missing", l.Version, m[1])
+		e.Remedy = p.provide(l)
+		if pkg, ok := packages[m[1]]; ok {
+			e.Remedy = "apt-get install " + pkg
+		}
+	case oldSystem.MatchString(message):
+		e.Reason = fmt.Sprintf("this system's libraries are older than libtorch %s needs: %s", l.Version, message)
+		e.Remedy = "apt-get install --only-upgrade libc6 libstdc++6, or a newer release of the system"
+	case damagedFile.MatchString(message):
+		e.Remedy = p.provide(l)
+		if dir := filepath.Dir(filepath.Dir(filepath.Dir(l.Library))); p.ours(dir) && p.source != "" {
+			e.Remedy = "rm -r " + shell(dir) + " && " + p.setUp(l.Version) // else it is taken for complete
+		}
+	default:
+		e.Remedy = p.provide(l)
+	}
+	return e
+}
+
+// ours tells whether a folder is one into which scripts/libtorch.sh has put a libtorch.
+func (p place) ours(dir string) bool {
+	return p.cache != "" && filepath.Dir(dir) == p.cache && strings.HasPrefix(filepath.Base(dir), "libtorch-")
+}
+
+// provide is the command that gives a layer the libtorch that it needs.
+func (p place) provide(l Layer) string {
+	good := func(dir string) bool {
+		return exists(filepath.Join(dir, library)) && versionOf(filepath.Dir(dir)) == l.Version
+	}
+	if l.Library != "" {
+		bad := filepath.Dir(l.Library)
+		i := slices.Index(l.searched, bad)
+		for k, dir := range l.searched[i+1:] { // one that is only hidden by $LD_LIBRARY_PATH
+			if good(dir) && i+1+k >= len(p.path) {
+				return "unset LD_LIBRARY_PATH"
+			}
+		}
+	}
+	for _, dir := range p.torches {
+		if lib := filepath.Join(dir, "lib"); good(lib) && lib != filepath.Dir(l.Library) {
+			return "export LD_LIBRARY_PATH=" + shell(lib)
+		}
+	}
+	return p.setUp(l.Version)
+}
+
+// setUp is the command that installs libtorch, and compiles a layer for it where the sources are.
+func (p place) setUp(version string) string {
+	if p.source != "" {
+		return "bash " + shell(filepath.Join(p.source, "scripts", "libtorch.sh"))
+	}
+	return fmt.Sprintf(`pip install torch==%s && export LD_LIBRARY_PATH=$(python3 -c 'import torch; print(torch.__path__[0])')/lib`, version)
+}
+
+func (p place) makeReadable(dir string) string {
+	top := dir
+	if filepath.Base(dir) == "lib" {
+		top = filepath.Dir(dir)
+	}
+	return "chmod -R a+rX " + shell(top)
+}
+
+var plain = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]+$`)
+
+// shell writes a path as a word of a shell's command.
+func shell(path string) string {
+	if plain.MatchString(path) {
+		return path
+	}
+	return "'" + strings.ReplaceAll(path, "'", `'\''`) + "'"
+}

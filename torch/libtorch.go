@@ -1,0 +1,125 @@
+package torch
+
+/*
+#include "../csrc/ct.h"
+*/
+import "C"
+
+import (
+	"fmt"
+	"sync"
+
+	"github.com/onestep-go/onestep/csrc"
+)
+
+// Open loads libtorch. Whatever needs libtorch does so itself; programs call it to learn early whether it is there. Later
+// calls return what the first did. The error is a [*csrc.OpenError]: what is missing, and the command that mends it.
+func Open() error { return open() }
+
+// CUDA has to be opened before anything asks libtorch for it, which would switch it off for the whole process (call_once in
+// CUDAHooksInterface.cpp).
+var open = sync.OnceValue(func() error {
+	if err := csrc.Open(); err != nil {
+		return err
+	}
+	var reason *C.char
+	cudaOpened = C.ct_init(&reason) == 1
+	cudaReason = C.GoString(reason)
+	return nil
+})
+
+// Set by Open.
+var (
+	cudaOpened bool
+	cudaReason string
+)
+
+// mustOpen is Open for operators, which panic.
+func mustOpen(op string) {
+	if err := Open(); err != nil {
+		panic(&Error{Op: op, Msg: err.Error(), Err: err})
+	}
+}
+
+// CUDAOpened tells whether the CUDA half of libtorch was loaded, and otherwise the loader's own reason why not.
+func CUDAOpened() (bool, string) {
+	if err := Open(); err != nil {
+		return false, err.Error()
+	}
+	return cudaOpened, cudaReason
+}
+
+// CUDACount returns the number of usable GPUs; without libtorch there are none.
+func CUDACount() int {
+	if Open() != nil {
+		return 0
+	}
+	return int(C.ct_cuda_count())
+}
+
+// AllowTF32 lets float32 matrix products and convolutions on GPUs use TensorFloat-32, which is several times faster and
+// keeps 10 bits of mantissa. It is off at start.
+func AllowTF32(on bool) {
+	if Open() == nil {
+		C.ct_cuda_allow_tf32(flag(on))
+	}
+}
+
+// BenchmarkConvolutions lets cuDNN time its algorithms for each new shape and keep the fastest.
+func BenchmarkConvolutions(on bool) {
+	if Open() == nil {
+		C.ct_cuda_benchmark(flag(on))
+	}
+}
+
+// Deterministic makes operators choose kernels that give the same bits every time where they have one.
+func Deterministic(on bool) {
+	if Open() == nil {
+		C.ct_deterministic(flag(on))
+	}
+}
+
+func flag(on bool) C.int32_t {
+	if on {
+		return 1
+	}
+	return 0
+}
+
+// Version returns the version of the libtorch in use, such as "2.11.0"; like [LibraryPath] and [CPUCapability] it is empty
+// where [Open] fails.
+func Version() string { return text(func() *C.char { return C.ct_version() }) }
+
+func text(f func() *C.char) string {
+	if Open() != nil {
+		return ""
+	}
+	return C.GoString(f())
+}
+
+// LibraryPath returns the file that libtorch_cpu was loaded from.
+func LibraryPath() string { return text(func() *C.char { return C.ct_library_path() }) }
+
+// CPUCapability returns the instruction set libtorch's kernels use, such as "AVX512".
+func CPUCapability() string { return text(func() *C.char { return C.ct_cpu_capability() }) }
+
+// SetThreads sets how many threads one operator may use, for the whole process. One thread makes results repeat bit by
+// bit. n must be at least 1.
+func SetThreads(n int) error {
+	if n < 1 || n > 4096 {
+		return fmt.Errorf("threads: want 1 to 4096, got %d", n)
+	}
+	if err := Open(); err != nil {
+		return err
+	}
+	C.ct_set_threads(C.int32_t(n))
+	return nil
+}
+
+// Threads returns how many threads one operator may use; without libtorch none.
+func Threads() int {
+	if Open() != nil {
+		return 0
+	}
+	return int(C.ct_get_threads())
+}
