@@ -194,25 +194,34 @@ struct Small {
     }
     kept = 0;
   }
-  ~Small();
 };
 
-thread_local bool ended = false;  // outlives Small: other thread-local objects may free tensors after it is gone
-thread_local Small small;
+CT_THREAD_LOCAL Small *small = nullptr;
+CT_THREAD_LOCAL bool ended = false;  // other thread-local objects may free tensors after Small is gone
 
-Small::~Small() {
-  flush();
-  ended = true;
+// The calling thread's; null at its end.
+Small *of_thread() {
+  if (small || ended) return small;
+  struct Owner {
+    ~Owner() {
+      small->flush();
+      delete small;
+      small = nullptr;
+      ended = true;
+    }
+  };
+  small = new Small;
+  thread_local Owner owner;
+  return small;
 }
 
 Block *take_small(size_t n) {
   const uint32_t cls = class_of(rounded(n));
-  if (!ended) {
-    Small &s = small;
-    if (Block *b = s.bins[cls]) {
-      s.bins[cls] = b->next;
-      s.count[cls]--;
-      s.kept -= b->size;
+  if (Small *s = of_thread()) {
+    if (Block *b = s->bins[cls]) {
+      s->bins[cls] = b->next;
+      s->count[cls]--;
+      s->kept -= b->size;
       return b;
     }
   }
@@ -225,14 +234,13 @@ Block *take_small(size_t n) {
 }
 
 void give_small(Block *b) {
-  if (kKeep && !ended) {
-    Small &s = small;
+  if (Small *s = kKeep ? of_thread() : nullptr) {
     const uint32_t cls = class_of(b->size);
-    if (s.kept + b->size <= kSmallKept && (s.count[cls] + 1) * b->size <= kSmallKeptOfClass) {
-      b->next = s.bins[cls];
-      s.bins[cls] = b;
-      s.count[cls]++;
-      s.kept += b->size;
+    if (s->kept + b->size <= kSmallKept && (s->count[cls] + 1) * b->size <= kSmallKeptOfClass) {
+      b->next = s->bins[cls];
+      s->bins[cls] = b;
+      s->count[cls]++;
+      s->kept += b->size;
       return;
     }
   }
@@ -278,7 +286,7 @@ using namespace ct;
 extern "C" {
 
 void ct_cpu_empty_cache(void) {
-  small.flush();
+  if (Small *s = of_thread()) s->flush();
   heap().purge();
 }
 

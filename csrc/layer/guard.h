@@ -16,6 +16,10 @@
 
 #include "../ct.h"
 
+// A thread's variable without the function call that each use costs in a library that is opened at run time. The room for such
+// variables is small: numbers and pointers only.
+#define CT_THREAD_LOCAL thread_local __attribute__((tls_model("initial-exec")))
+
 namespace ct {
 
 inline at::TensorImpl *impl(ct_tensor t) { return reinterpret_cast<at::TensorImpl *>(t); }
@@ -49,7 +53,7 @@ struct ArgumentError {
 
 extern std::atomic<int32_t> wanted_threads;
 void apply_threads();
-inline thread_local int32_t applied_threads = 0;
+inline CT_THREAD_LOCAL int32_t applied_threads = 0;
 
 // Thread-local libtorch state for the length of one call.
 struct Mode {
