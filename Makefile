@@ -29,7 +29,7 @@ short: libtorch ## the quick tests
 race: libtorch ## the quick tests under the race detector
 	go test -v -race -short $(TESTFLAGS) ./... 2>&1 | $(SHORTLY)
 
-lint: libtorch ## formatting, vet, staticcheck, the rules of imports
+lint: libtorch ## formatting, vet, staticcheck, the rules of imports and of texts
 	@bad=$$(gofmt -l .) && [ -z "$$bad" ] || { echo "gofmt wants to change: $$bad" >&2; exit 1; }
 	go vet ./...
 	go run $(STATICCHECK) ./...

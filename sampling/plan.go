@@ -48,6 +48,8 @@ type decision struct {
 	tagged []nn.Adapters    // of each text
 	own    []sd.Inversion   // of all
 	words  [][]sd.Inversion // of each text
+
+	plainTags bool // their notice is there
 }
 
 func (t TextToImage) decide(texts ...string) (*decision, error) {
@@ -96,7 +98,7 @@ func (d *decision) tag(i int, text string) error {
 	all, words := d.Adapters, d.own
 	switch tags := d.text(text).Adapters(); {
 	case tags != nil && d.Tagged == nil:
-		return fmt.Errorf("text %d asks for the adapter %q by a tag: want a folder to look for it in (--lora-dir; Tagged in Go), or no tag", i+1, tags[0].Name)
+		return fmt.Errorf("text %d asks for the adapter %q by a tag: want a function that finds it (Tagged), or no tag", i+1, tags[0].Name)
 	case tags != nil:
 		more, with, err := d.Tagged(tags)
 		if err != nil {

@@ -26,6 +26,10 @@ func (d *decision) text(prompt string) sd.Text {
 // Tags of unknown kinds are words, with a notice.
 func (d *decision) tags(text string) error {
 	if d.Plain {
+		if all := prompt.AllTags(text); len(all) > 0 && !d.plainTags {
+			d.plainTags = true // once is enough for a list of prompts
+			d.note("prompts are plain: the tag %s has no effect and is read as words, as are all others", quote.Quoted(all[0].Text))
+		}
 		return nil
 	}
 	for _, t := range prompt.Tags(text) {

@@ -192,7 +192,7 @@ func TestPlan(t *testing.T) {
 		}
 	}
 	_, err = sampling.TextToImage{Model: m}.Plan("a", "b <lora:x:0.5>")
-	require.EqualError(t, err, `text 2 asks for the adapter "x" by a tag: want a folder to look for it in (--lora-dir; Tagged in Go), or no tag`)
+	require.EqualError(t, err, `text 2 asks for the adapter "x" by a tag: want a function that finds it (Tagged), or no tag`)
 	_, err = sampling.TextToImage{Model: m}.Plan("a", "b <lyco:x:0.5>")
 	require.ErrorContains(t, err, `text 2 asks for the adapter "x" by a tag`)
 	for _, tag := range []string{"<lora:x:much>", "<lora::1>", "<lora:x:nan>", "<lora:x:1:lbw=MIDD>", "<lora:x", "< LoRA:x:much>", "<lyco:x:y>", "<hypernet:x:1>", "<Hypernet:x>"} {
@@ -216,6 +216,20 @@ func TestUnknownTags(t *testing.T) {
 	require.Contains(t, joinNotices(plan.Notices), `"<segment:face:0.5>"`)
 	require.Contains(t, joinNotices(plan.Notices), `"<neg:x:1>"`)
 	require.NotContains(t, joinNotices(plan.Notices), "<3")
+}
+
+// Plain prompts have no tags: that one would have is said once, of any kind.
+func TestTagsOfPlainPrompts(t *testing.T) {
+	m := openTiny(t, sd.Options{})
+	for _, tag := range []string{"<lora:one:1>", "<lyco:one>", "<hypernet:x:1>", "<segment:face>"} {
+		plan, err := sampling.TextToImage{Model: m, Plain: true, Negative: tag, Guidance: 2}.Plan("a <3 cat", "a cat "+tag, tag)
+		require.NoError(t, err)
+		require.Len(t, plan.Notices, 1)
+		require.Contains(t, plan.Notices[0], tag)
+	}
+	_, err := sampling.TextToImage{Model: m}.Plan("a cat <lora:one:1>")
+	require.ErrorContains(t, err, `"one"`)
+	require.NotContains(t, err.Error(), "--")
 }
 
 func joinNotices(all []string) (text string) {

@@ -363,7 +363,7 @@ func TestTrainSampleInfo(t *testing.T) {
 	require.Equal(t, asked, did)
 	code, _, errs = try("train", "--config", planned, "--out", run)
 	require.Equal(t, exitFailure, code)
-	require.Contains(t, errs, "holds a run: go on with it by --resume")
+	require.Contains(t, errs, "holds a run: pass --resume")
 	code, out, errs = try("train", "--config", planned, "--out", run, "--resume")
 	require.Zero(t, code, errs)
 	require.Equal(t, "4 steps, 12 images\nsnapshot: "+got.Snapshot+"\n", out, "there is nothing left to do")

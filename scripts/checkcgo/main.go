@@ -1,14 +1,16 @@
-// Command checkcgo checks the rules of imports, in the folder it runs in: import "C" only in csrc and torch, layers only
-// downwards, siblings never.
+// Command checkcgo checks two rules, in the folder it runs in: of imports, that import "C" is only in csrc and torch, that layers know
+// only those below them, and siblings never each other; and of texts, that libraries name no flag of the command.
 package main
 
 import (
 	"fmt"
+	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
 	"os"
 	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,7 +43,7 @@ func main() {
 	}
 }
 
-// check returns a line for each import in a source tree that breaks the rules.
+// check returns a line for each import and each text in a source tree that breaks the rules.
 func check(tree fs.FS) ([]string, error) {
 	var bad []string
 	err := fs.WalkDir(tree, ".", func(file string, e fs.DirEntry, err error) error {
@@ -61,9 +63,19 @@ func check(tree fs.FS) ([]string, error) {
 		if err != nil {
 			return err
 		}
-		f, err := parser.ParseFile(token.NewFileSet(), file, text, parser.ImportsOnly)
+		layer, _, _ := strings.Cut(file, "/")
+		_, ruled := below[layer]
+		mode := parser.ImportsOnly
+		if ruled = ruled && !strings.HasSuffix(file, "_test.go"); ruled {
+			mode = 0
+		}
+		files := token.NewFileSet()
+		f, err := parser.ParseFile(files, file, text, mode)
 		if err != nil {
 			return err
+		}
+		if ruled {
+			bad = append(bad, flags(files, f)...)
 		}
 		for _, spec := range f.Imports {
 			name, err := strconv.Unquote(spec.Path.Value)
@@ -77,6 +89,33 @@ func check(tree fs.FS) ([]string, error) {
 		return nil
 	})
 	return bad, err
+}
+
+// flag is a flag of a command in a text.
+var flag = regexp.MustCompile(`(?:^|[\s("'])--[a-z][-a-z]*`)
+
+// others are flags of other programs, which texts may name.
+var others = []string{"--hard-dereference", "--dereference"} // tar's
+
+// flags returns a line for each string in a library that names a flag: what a Go program cannot pass is no help to it.
+func flags(files *token.FileSet, f *ast.File) (bad []string) {
+	ast.Inspect(f, func(n ast.Node) bool {
+		lit, ok := n.(*ast.BasicLit)
+		if !ok || lit.Kind != token.STRING {
+			return true
+		}
+		text, err := strconv.Unquote(lit.Value)
+		if err != nil {
+			return true
+		}
+		for _, name := range flag.FindAllString(text, -1) {
+			if name = strings.TrimLeft(name, " \t\n('\""); !slices.Contains(others, name) {
+				bad = append(bad, fmt.Sprintf("%s: names the flag %s: only cmd may", files.Position(lit.Pos()), name))
+			}
+		}
+		return true
+	})
+	return bad
 }
 
 // forbidden says why a file may not import a package; empty when it may.

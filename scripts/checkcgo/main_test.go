@@ -28,6 +28,9 @@ func TestCheck(t *testing.T) {
 		"cmd/onestep/c.go":          file(`import "C"`),
 		"models/testdata/broken.go": {Data: []byte("not Go")},
 		"build/x.go":                file(`import "C"`),
+		"torch/flags.go":            file("const a, b = \"want x by --x-y\", `--z`\nconst c = \"a--b, tar with --dereference\" // --q"),
+		"torch/flags_test.go":       file(`const d = "--x"`),
+		"cmd/onestep/flags.go":      file(`const d = "--x"`),
 		"README.md":                 {Data: []byte(`import "C"`)},
 	}
 	got, err := check(tree)
@@ -35,6 +38,8 @@ func TestCheck(t *testing.T) {
 	require.ElementsMatch(t, []string{
 		`torch/nn/c.go: imports "C": cgo belongs in csrc and torch`,
 		`torch/up.go: imports "github.com/onestep-go/onestep/models/unet": torch must not know models`,
+		"torch/flags.go:2:14: names the flag --x-y: only cmd may",
+		"torch/flags.go:2:33: names the flag --z: only cmd may",
 		`models/down.go: imports "github.com/onestep-go/onestep/csrc": models must not know csrc`,
 		`sampling/a.go: imports "github.com/onestep-go/onestep/training": sampling must not know training`,
 		`training/a.go: imports "github.com/onestep-go/onestep/lora": training must not know lora`,

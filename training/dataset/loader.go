@@ -167,7 +167,7 @@ func (l *Loader) read(at uint64, dst []byte) (label, skipped int, err error) {
 			return 0, skipped, err
 		}
 		if !l.SkipCorrupt {
-			return 0, skipped, fmt.Errorf("%w; repair or remove it, or choose to skip corrupt images (--corrupt skip; in Go SkipCorrupt)", err)
+			return 0, skipped, err
 		}
 		if l.Corrupt != nil {
 			l.Corrupt(err)

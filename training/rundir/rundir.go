@@ -31,6 +31,9 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
+// ErrHoldsRun is wrapped by the error about a directory that holds a run, where no run is to be resumed.
+var ErrHoldsRun = errors.New("holds a run")
+
 // Dir is a run's folder, locked for this process.
 type Dir struct {
 	path  string
@@ -142,7 +145,7 @@ func (d *Dir) check(entries []fs.DirEntry, options map[string]any, resume bool, 
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
 		return false, fmt.Errorf("run directory: %w", err)
 	case begun && !resume:
-		return true, fmt.Errorf("run directory %s holds a run: go on with it by --resume, or choose another folder", quote.Path(d.path))
+		return true, fmt.Errorf("run directory %s %w", quote.Path(d.path), ErrHoldsRun)
 	case !started:
 		for _, e := range entries {
 			if !strings.HasPrefix(e.Name(), ".") {

@@ -32,7 +32,7 @@ func TestOpen(t *testing.T) {
 	require.NoError(t, d.Close())
 
 	_, err = Open(path, options, false)
-	require.ErrorContains(t, err, "holds a run: go on with it by --resume")
+	require.ErrorIs(t, err, ErrHoldsRun)
 	_, err = Open(path, map[string]any{"lr": 0.2, "steps": 40, "threads": 8, "new": true}, true, "threads")
 	require.ErrorContains(t, err, "lr was 0.1, now 0.2; new was null, now true")
 	require.NotContains(t, err.Error(), "threads")

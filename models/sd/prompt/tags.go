@@ -43,6 +43,17 @@ func Tags(text string) []Tag {
 	return out
 }
 
+// AllTags returns the tags of a prompt, those of adapters, too.
+func AllTags(text string) []Tag {
+	var out []Tag
+	eachTag(text, func(_ string, t Tag) {
+		if t.Text != "" {
+			out = append(out, t)
+		}
+	})
+	return out
+}
+
 // takeLoRAs takes the tags of adapters out of a prompt.
 func takeLoRAs(text string) (string, []LoRA) {
 	var rest strings.Builder

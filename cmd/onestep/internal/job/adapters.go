@@ -152,9 +152,7 @@ func (o Generate) adapt(t *sampling.TextToImage, all []adapter) (*adapters, func
 		}
 		t.Adapters = nil
 	}
-	if o.LoRADir != "" {
-		t.Tagged = on.tagged
-	}
+	t.Tagged = on.tagged
 	return on, closeAll, nil
 }
 
@@ -185,6 +183,9 @@ func (on *adapters) tagged(tags []prompt.LoRA) (all nn.Adapters, words []sd.Inve
 	own := on.words
 	defer func() { on.words = own }() // the words hold in this prompt alone
 	for _, tag := range tags {
+		if on.dir == "" {
+			return nil, nil, fmt.Errorf("it asks for the adapter %s by a tag: pass --lora-dir, the directory to look in, or remove the tag", quote.Quoted(tag.Name))
+		}
 		file, err := findAdapter(on.dir, tag.Name)
 		if err != nil {
 			return nil, nil, err

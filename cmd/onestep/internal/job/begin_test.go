@@ -5,9 +5,13 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/training/dataset"
+	"github.com/onestep-go/onestep/training/rundir"
 )
 
 // A run that fails before its first step leaves nothing that was not there.
@@ -23,6 +27,32 @@ func TestFailedBeforeFirstStepLeavesNothing(t *testing.T) {
 		require.Error(t, err)
 		require.NoDirExists(t, filepath.Join(base, "runs"))
 	}
+}
+
+// The libraries know no flags: the tool says which one helps.
+func TestHints(t *testing.T) {
+	data := filepath.Join(t.TempDir(), "data")
+	require.NoError(t, os.Mkdir(data, 0o777))
+	require.NoError(t, os.WriteFile(filepath.Join(data, "cut.png"), []byte("\x89PNG\r\n\x1a\n"), 0o666))
+	for _, teacher := range []string{"", empirical} {
+		o := tinyRun(filepath.Join(t.TempDir(), "run"), "ct")
+		if o.Classes, o.Data = false, data; teacher != "" {
+			o.Method, o.Teacher = "cd", teacher
+		}
+		_, err := o.Run(context.Background(), Hooks{})
+		var corrupt *dataset.CorruptError
+		require.ErrorAs(t, err, &corrupt)
+		require.ErrorContains(t, err, "--corrupt skip")
+	}
+	o := tinyRun(filepath.Join(t.TempDir(), "run"), "ct")
+	o.Steps = 2
+	_, err := o.Run(context.Background(), Hooks{})
+	require.NoError(t, err)
+	o.Resume = false
+	_, err = o.Run(context.Background(), Hooks{})
+	require.ErrorIs(t, err, rundir.ErrHoldsRun)
+	require.ErrorContains(t, err, "pass --resume")
+	require.NotContains(t, strings.ReplaceAll(err.Error(), "pass --resume", ""), "--resume")
 }
 
 // Sample grids are drawn whenever a state is saved, where nothing else is asked for, and the data is summed up at the start.

@@ -78,6 +78,7 @@ func (o *Train) extend() (changed bool, err error) {
 // check asks whether the run may start in its folder, or go on there, with these options.
 func (o Train) check(options map[string]any, may []string) (begun bool, err error) {
 	begun, err = rundir.Check(o.Out, options, o.Resume, may...)
+	err = hinted(err)
 	if err == nil || !o.Resume || o.Extend {
 		return begun, err
 	}

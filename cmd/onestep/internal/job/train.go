@@ -375,7 +375,7 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 	defer opt.Close()
 	run, err := rundir.Open(o.Out, options, o.Resume, may...)
 	if err != nil {
-		return out, err
+		return out, hinted(err)
 	}
 	defer func() {
 		end := slog.New(slog.NewTextHandler(run.Log(), nil))
@@ -473,6 +473,7 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 		return vision.Write(run.File(fmt.Sprintf("samples-%07d.png", k)), img, nil, true)
 	}
 	out.Result, err = t.Train(ctx)
+	err = o.skippable(err)
 	out.Corrupt, out.Resized = len(data.Corrupt()), data.Resized()
 	return out, err
 }
@@ -574,7 +575,7 @@ func (o *Train) ownTeacher(dev torch.Device, p *parts, data *dataset.Set) error 
 			continue // logged by the loader, which meets it, too
 		}
 		if err != nil {
-			return fmt.Errorf("--teacher %s: %w", empirical, err)
+			return o.skippable(fmt.Errorf("--teacher %s: %w", empirical, err))
 		}
 		labels[good], good = int64(label), good+1
 	}
