@@ -145,7 +145,7 @@ func TestRefusals(t *testing.T) {
 		{"sample --model DIR/none --out DIR/x.png", 1, "no such file or folder"},
 		{"sample --model DIR --out DIR/x.png", 1, "the folder has no snapshot"},
 		{"sample --model DIR/pipe --out DIR/x.png", 1, "not a regular file"},
-		{"sample --model " + junk + " --out DIR/x.png", 1, "not a valid safetensors file"},
+		{"sample --model " + junk + " --out DIR/x.png", 1, "a text file"},
 		{"train", 2, "--data is missing"},
 		{"train --data emoji", 2, "--out is missing"},
 		{train + "--method gan", 2, `--method: want ct, ict, ect, cd, sct, scd, ctm, meanflow, pd, edm, ddpm or flow, got "gan"`},
@@ -212,9 +212,9 @@ func TestRefusals(t *testing.T) {
 		{"average DIR/none --width 0.1 --out DIR/a", 1, "no such folder"},
 		{"info DIR/none", 1, "no such file or folder"},
 		{"info DIR", 1, "junk.safetensors: not a valid safetensors file"},
-		{"info " + full, 1, "neither a run's folder"},
-		{"info DIR/pipe", 1, "want a file or a folder"},
-		{"info " + busy, 1, "not a valid safetensors file"},
+		{"info " + full, 1, "neither a run"},
+		{"info DIR/pipe", 1, "neither a regular file nor a folder"},
+		{"info " + busy, 1, "a text file"},
 		{"info", 2, "want one file or folder"},
 		{"info a b", 2, `want one file or folder, got "a b"`},
 		{"doctor now", 2, "want no arguments"},
@@ -394,8 +394,8 @@ func TestTrainSampleInfo(t *testing.T) {
 	require.Equal(t, image.Pt(3*(8+2)+2, 2*(8+2)+2), size(t, picture))
 	code, out, errs = try("info", picture)
 	require.Zero(t, code, errs)
-	require.Contains(t, out, `"times":[80,1]`)
-	require.Contains(t, out, `"seed":10`)
+	require.Regexp(t, `times +\[80,1\]\n`, out)
+	require.Regexp(t, `seed +10\n`, out)
 	code, _, errs = try(strings.Fields("sample --model " + run + " --out " + picture + " --overwrite")...)
 	require.Zero(t, code, errs)
 	require.Equal(t, image.Pt(8, 8), size(t, picture), "one image is itself")

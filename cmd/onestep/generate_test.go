@@ -68,7 +68,7 @@ func TestGenerate(t *testing.T) {
 
 	code, out, errs = try("info", at("a.png"))
 	require.Zero(t, code, errs)
-	require.Contains(t, out, `a (red:1.3) cat\nSteps: 2, Sampler: LCM, CFG scale: 1, Seed: 7, Size: 64x64, Model: tiny, RNG: CPU`)
+	require.Contains(t, out, "  a (red:1.3) cat\n  Steps: 2, Sampler: LCM, CFG scale: 1, Seed: 7, Size: 64x64, Model: tiny, RNG: CPU")
 
 	code, _, errs = try("generate", "--from", at("a.png"), "--threads", "1", "--out", at("again.png"))
 	require.Zero(t, code, errs)

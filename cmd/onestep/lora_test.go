@@ -83,7 +83,7 @@ func TestGenerateWithAdapters(t *testing.T) {
 
 	code, text, errs := try("info", out("with"))
 	require.Zero(t, code, errs)
-	require.Contains(t, text, `Lora hashes: \"one: `)
+	require.Contains(t, text, `Lora hashes: "one: `)
 	require.Contains(t, text, "<lora:one:0.8>")
 	for _, name := range []string{"with", "tags", "merged"} {
 		code, _, errs = try("generate", "--from", out(name), "--threads", "1", "--out", out(name+"-again"))
@@ -101,7 +101,7 @@ func TestGenerateWithAdapters(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(folder, "pytorch_lora_weights.safetensors"), data, 0o666))
 	draw("folder", "a cat", "--lora", folder)
 	_, text, _ = try("info", out("folder"))
-	require.Regexp(t, `Lora hashes: \\"folder: [0-9a-f]{12}\\"`, text)
+	require.Regexp(t, `Lora hashes: "folder: [0-9a-f]{12}"`, text)
 	require.NoError(t, os.Rename(two, one)) // another adapter under the name
 	code, _, errs = try("generate", "--from", out("with"), "--lora", one, "--threads", "1", "--out", out("changed"))
 	require.Zero(t, code, errs)

@@ -61,7 +61,7 @@ func TestMissingPaths(t *testing.T) {
 		{"train --data emoji --distance lpips --lpips NONE --out DIR/r", []string{"--lpips: ", "NONE", "not exist"}},
 		{"average NONE --width 0.1 --out DIR/a.safetensors", []string{"NONE: no such folder; wanted the folder of a run"}},
 		{"average FILE --width 0.1 --out DIR/a.safetensors", []string{"FILE: is a file; wanted the folder of a run"}},
-		{"info NONE", []string{"NONE: no such file or folder; wanted a file or folder: a model"}},
+		{"info NONE", []string{"NONE: no such file or folder; wanted a model"}},
 		{"lora info NONE", []string{"NONE: no such file or folder; wanted an adapter"}},
 		{"lora info FILE --model NONE", []string{"--model NONE: no such file or folder; wanted a Stable Diffusion"}},
 		{"lora merge --model " + sd + " --lora NONE --out DIR/m", []string{"--lora NONE: no such file or folder; wanted an adapter"}},

@@ -97,6 +97,8 @@ var signatures = []struct {
 	{0, "Rar!\x1a\x07", Type{ID: "rar", Name: "a RAR archive"}},
 	{257, "ustar", Type{ID: "tar", Name: "a tar archive"}},
 
+	{0, "\x00\x00\x08\x03", Type{ID: "idx", Name: "an IDX file of images"}},
+	{0, "\x00\x00\x08\x01", Type{ID: "labels", Name: "an IDX file of labels"}},
 	{0, "GGUF", Type{ID: "gguf", Name: "a GGUF model", Hint: "that format is not supported: use the model's .safetensors file"}},
 	{0, "\x80\x02", Type{ID: "pickle", Name: "a Python pickle"}},
 	{0, "\x80\x03", Type{ID: "pickle", Name: "a Python pickle"}},

@@ -80,7 +80,7 @@ func Examine(ctx context.Context, spec string, o Options, how SurveyOptions) (_ 
 	case *folder:
 		v.Format, v.LeftOut, v.Others = "image files", src.leftOut, src.others
 	case *shards:
-		v.Format = "tar shards"
+		v.Format, v.LeftOut = "tar shards", src.leftOut
 	}
 	v.Decoded = v.Images <= how.Decode
 	return v, v.look(ctx, s.src.(files), how.Progress)

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -130,88 +128,4 @@ func (v interrupted) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 		return nil, err
 	}
 	return v.Source.Get(s, name)
-}
-
-// Part is what a part of a model holds.
-type Part struct {
-	Name     string         `json:"name"`
-	Tensors  int            `json:"tensors"`
-	Elements int            `json:"elements"`
-	DTypes   map[string]int `json:"dtypes"`
-}
-
-// Parts describes a model of Stable Diffusion, a part of one, or what is added to one, whatever its layout. Of a folder's weights it takes
-// those of a variant. The last part is what belongs to none, if there is something.
-func Parts(path, variant string) (kind string, parts []Part, err error) {
-	o := weights.Options{Variant: variant, Mixed: true}
-	if _, err := os.Stat(filepath.Join(path, "config.json")); err == nil {
-		c, err := weights.OpenComponent(path, o)
-		if err != nil {
-			return "", nil, err
-		}
-		defer c.Close()
-		return "a part", []Part{describePart(filepath.Base(filepath.Clean(path)), c, c.Names())}, nil
-	}
-	if st, err := os.Stat(path); err == nil && !st.IsDir() {
-		kind, err := weights.SniffFile(path)
-		if err != nil {
-			return "", nil, err
-		}
-		if kind == weights.TAESD || kind == weights.LoRA || kind == weights.Refiner {
-			f, err := weights.OpenTensors(path)
-			if err != nil {
-				return "", nil, err
-			}
-			defer f.Close()
-			return kind.String(), []Part{describePart("all", f, f.Names())}, nil
-		}
-	}
-	m, err := weights.Open(path, o)
-	if err != nil {
-		return "", nil, err
-	}
-	defer m.Close()
-	for _, p := range []struct {
-		name string
-		c    *weights.Component
-	}{{"unet", m.UNet}, {"vae", m.VAE}, {"text_encoder", m.Text}, {"text_encoder_2", m.Text2}, {"controlnet", m.ControlNet}} {
-		if p.c != nil {
-			parts = append(parts, describePart(p.name, p.c, p.c.Names()))
-		}
-	}
-	if len(m.Ignored) > 0 {
-		f, err := weights.OpenTensors(path)
-		if err != nil {
-			return "", nil, err
-		}
-		defer f.Close()
-		parts = append(parts, describePart("of no part", f, slices.Values(m.Ignored)))
-	}
-	return m.Kind.String(), parts, nil
-}
-
-// describePart counts what a part has.
-func describePart(name string, src nn.Source, names iter.Seq[string]) Part {
-	out := Part{Name: name, DTypes: map[string]int{}}
-	for name := range names {
-		shape, d, _ := src.Info(name)
-		n := 1
-		for _, v := range shape {
-			n *= v
-		}
-		out.Tensors++
-		out.Elements += n
-		out.DTypes[short(d)]++
-	}
-	return out
-}
-
-// short is a type's name in options, or PyTorch's.
-func short(d torch.DType) string {
-	for name, v := range dtypes {
-		if v == d {
-			return name
-		}
-	}
-	return d.String()
 }

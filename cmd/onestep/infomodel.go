@@ -1,0 +1,245 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
+	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/models/network"
+	"github.com/onestep-go/onestep/models/sd/weights"
+	"github.com/onestep-go/onestep/torch/safetensors"
+)
+
+func (a *app) openModel(path string, all bool) error {
+	f, err := safetensors.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return a.infoModel(f, all)
+}
+
+// modelInfo is what a safetensors file holds, as JSON.
+type modelInfo struct {
+	Kind        string                  `json:"kind"` // "consistency model", "denoiser model", "training state" or "weights"
+	Path        string                  `json:"path"`
+	Elements    int                     `json:"elements"`
+	Bytes       int                     `json:"bytes"` // of the tensors
+	DTypes      map[string]int          `json:"dtypes"`
+	Description *checkpoint.Description `json:"description,omitempty"`
+	Diffusion   string                  `json:"diffusion,omitempty"` // which Stable Diffusion it is
+	Parts       []job.Part              `json:"parts,omitempty"`     // and of what
+	Parameters  int                     `json:"parameters,omitempty"`
+	job.Configured
+	Metadata map[string]string `json:"metadata"`
+	Tensors  []tensorInfo      `json:"tensors"`
+}
+
+type tensorInfo struct {
+	Name  string `json:"name"`
+	DType string `json:"dtype"`
+	Shape []int  `json:"shape"`
+}
+
+func (a *app) infoModel(f *safetensors.File, all bool) error {
+	out := modelInfo{Kind: "weights", Path: f.Path(), DTypes: map[string]int{}, Metadata: f.Metadata(), Tensors: []tensorInfo{}}
+	for t := range f.Tensors() {
+		out.Bytes += len(t.Data)
+		out.Elements += len(t.Data) * 8 / t.DType.Bits()
+		out.DTypes[string(t.DType)]++
+		out.Tensors = append(out.Tensors, tensorInfo{t.Name, string(t.DType), append([]int{}, t.Shape...)})
+	}
+	d, err := checkpoint.ReadDescription(f.Metadata())
+	switch {
+	case err == nil:
+		out.Kind, out.Description = string(d.Kind)+" model", &d
+	case !errors.Is(err, checkpoint.ErrNoDescription):
+		return fmt.Errorf("%s: %w", quote.Path(f.Path()), err)
+	case out.Metadata["onestep_state"] != "":
+		out.Kind = "training state"
+	default:
+		if got, err := job.InspectLoRA(f.Path(), "", weights.Options{}); err == nil {
+			return a.print(got, got.String(all))
+		}
+		if got, err := job.DescribeDiffusion(f.Path(), ""); err == nil {
+			out.Diffusion, out.Parts, out.Parameters, out.Configured = got.Kind, got.Parts, got.Parameters, got.Configured
+		}
+	}
+	return a.print(out, out.text(all))
+}
+
+func (m modelInfo) text(all bool) string {
+	var b strings.Builder
+	var types []string
+	for name, n := range sorted(m.DTypes) {
+		types = append(types, fmt.Sprintf("%d %s", n, name))
+	}
+	fmt.Fprintf(&b, "%s: %s\n%s, %d elements, %.1f MB (%s)\n", quote.Long(m.Path, longest), quote.Text(m.Kind), plural(len(m.Tensors), "tensor"), m.Elements,
+		float64(m.Bytes)/1e6, strings.Join(types, ", "))
+	if d := m.Description; d != nil {
+		fmt.Fprintf(&b, "method %s on %s, step %d, %d images seen\n", quote.Text(d.Method), quote.Text(d.Data), d.Step, d.Images)
+		fmt.Fprintf(&b, "samples %s; %s\n", job.Times(d.Network.Shape()), networkText(d.Network))
+		if n := d.Network.Classes(); n > 0 {
+			fmt.Fprintf(&b, "%d classes: %s\n", n, quote.Long(strings.Join(quote.Texts(d.ClassNames), ", "), longest))
+		}
+		if d.Kind == checkpoint.Consistency {
+			at, _ := d.Boundary.MarshalText()
+			fmt.Fprintf(&b, "identity at %s, ", at)
+		}
+		fmt.Fprintf(&b, "noise levels %g to %g, sigma_data %g, %s\n", d.SigmaMin, d.SigmaMax, d.SigmaData, formText(d.Form))
+		if d.Levels != nil {
+			fmt.Fprintf(&b, "drawn in %s of Euler's method, at noise levels %.4g\n", plural(len(d.Levels), "step"), d.Levels)
+		}
+		if d.Command != "" {
+			fmt.Fprintf(&b, "made by: %s\n", quote.Long(d.Command, longest))
+		}
+	} else {
+		if m.Diffusion != "" {
+			fmt.Fprintf(&b, "Stable Diffusion, %s\n%s", quote.Text(m.Diffusion), diffusionText(job.Diffusion{Kind: m.Diffusion, Parts: m.Parts, Parameters: m.Parameters, Configured: m.Configured}))
+		}
+		for k, v := range sorted(m.Metadata) {
+			fmt.Fprintf(&b, "%s: %s\n", quote.Text(k), quote.Text(v))
+		}
+	}
+	if !all {
+		return b.String()
+	}
+	for _, t := range m.Tensors {
+		fmt.Fprintf(&b, "%-60s %-5s %v\n", quote.Text(t.Name), quote.Text(t.DType), t.Shape)
+	}
+	return b.String()
+}
+
+// networkText describes a network in a line.
+func networkText(c network.Config) string {
+	switch {
+	case c.UNet != nil:
+		n := c.UNet
+		attention := "no attention"
+		if len(n.Attention) > 0 {
+			attention = fmt.Sprint("attention at ", n.Attention)
+		}
+		return fmt.Sprintf("U-Net of %d channels ×%v, %s a level, %s", n.Channels, n.Mult, plural(n.Blocks, "block"), attention)
+	case c.DiT != nil:
+		n := c.DiT
+		return fmt.Sprintf("DiT of %s, %d features, patches of %d×%d pixels", plural(n.Depth, "block"), n.Width, n.Patch, n.Patch)
+	case c.MLP != nil:
+		n := c.MLP
+		return fmt.Sprintf("MLP of %s, %d features", plural(n.Depth, "hidden layer"), n.Width)
+	}
+	return "no network"
+}
+
+// formText says what a network predicts.
+func formText(f checkpoint.Form) string {
+	predict, _ := f.Predict.MarshalText()
+	switch f.Type {
+	case checkpoint.EDM:
+		noise, _ := f.Noise.MarshalText()
+		return fmt.Sprintf("noise label %s", noise)
+	case checkpoint.DDPM:
+		if f.Betas == nil {
+			return fmt.Sprintf("ddpm, predicts the %s", predict)
+		}
+		schedule, _ := f.Betas.Schedule.MarshalText()
+		return fmt.Sprintf("ddpm of %d steps, betas %s, predicts the %s", f.Betas.Steps, schedule, predict)
+	case checkpoint.VP:
+		return fmt.Sprintf("vp, predicts the %s", predict)
+	}
+	return string(f.Type)
+}
+
+// sorted ranges over a map in the order of its keys.
+func sorted[V any](m map[string]V) iter.Seq2[string, V] {
+	return func(yield func(string, V) bool) {
+		for _, k := range slices.Sorted(maps.Keys(m)) {
+			if !yield(k, m[k]) {
+				return
+			}
+		}
+	}
+}
+
+// sdInfo is what a model of Stable Diffusion holds, as JSON.
+type sdInfo struct {
+	Path string `json:"path"`
+	job.Diffusion
+}
+
+func (a *app) infoSD(path, variant string) error {
+	got, err := job.DescribeDiffusion(path, variant)
+	if err != nil {
+		return err
+	}
+	return a.printSD(path, got)
+}
+
+func (a *app) printSD(path string, got job.Diffusion) error {
+	return a.print(sdInfo{path, got}, fmt.Sprintf("%s: Stable Diffusion, %s\n%s", quote.Long(path, longest), quote.Text(got.Kind), diffusionText(got)))
+}
+
+// diffusionText describes a model of Stable Diffusion in lines.
+func diffusionText(d job.Diffusion) string {
+	var b strings.Builder
+	line := func(name, format string, args ...any) {
+		fmt.Fprintf(&b, "  %-15s %s\n", name, fmt.Sprintf(format, args...))
+	}
+	for _, p := range d.Parts {
+		var types []string
+		for name, n := range sorted(p.DTypes) {
+			types = append(types, fmt.Sprintf("%d %s", n, name))
+		}
+		line(quote.Text(p.Name), "%s, %s parameters (%s)", plural(p.Tensors, "tensor"), shortCount(p.Elements), strings.Join(types, ", "))
+	}
+	if len(d.Parts) > 1 {
+		line("in all", "%s parameters", shortCount(d.Parameters))
+	}
+	if d.Prediction != "" {
+		text := d.Prediction
+		if d.ZeroSNR {
+			text += ", with zero terminal SNR"
+		}
+		line("prediction", "%s", quote.Text(text))
+	}
+	if d.Scheduler != "" {
+		text := quote.Text(d.Scheduler)
+		if d.Spacing != "" {
+			text += ", " + quote.Text(d.Spacing) + " timesteps"
+		}
+		line("scheduler", "%s; default sampler %s", text, d.Sampler)
+	}
+	if d.Width > 0 {
+		line("image size", "%d×%d pixels", d.Width, d.Height)
+	}
+	if d.Inpainting {
+		line("input", "an inpainting model: takes --init-image and --mask")
+	}
+	if d.GuidanceEmbedding {
+		line("guidance", "guidance-distilled: the guidance scale is an input of the network")
+	}
+	for _, n := range d.Notices {
+		line("note", "%s", quote.Long(n, longest))
+	}
+	return b.String()
+}
+
+// shortCount writes a number of parameters in a few digits: 813652 as 813.7 k, 859520964 as 859.5 M.
+func shortCount(n int) string {
+	v := float64(n)
+	for _, unit := range []string{"", " k", " M", " G"} {
+		if v < 999.95 || unit == " G" {
+			if unit == "" {
+				return fmt.Sprint(n)
+			}
+			return fmt.Sprintf("%.1f%s", v, unit)
+		}
+		v /= 1000
+	}
+	return ""
+}

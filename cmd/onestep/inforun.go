@@ -1,0 +1,102 @@
+package main
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/training/rundir"
+)
+
+// runInfo is how far a run has come, as JSON.
+type runInfo struct {
+	Kind      string         `json:"kind"` // "run"
+	Path      string         `json:"path"`
+	Options   map[string]any `json:"options"`
+	Last      map[string]any `json:"last"` // of stats.jsonl; null: nothing yet
+	Snapshots []int          `json:"snapshots"`
+	States    []int          `json:"states"`
+}
+
+func (a *app) infoRun(dir string) error {
+	out := runInfo{Kind: "run", Path: dir}
+	var err error
+	if out.Options, err = rundir.ReadOptions(dir); err != nil {
+		return err
+	}
+	if out.Last, err = lastStats(filepath.Join(dir, "stats.jsonl")); err != nil {
+		return err
+	}
+	if out.Snapshots, err = rundir.Steps(dir, "model"); err != nil {
+		return err
+	}
+	if out.States, err = rundir.Steps(dir, "state"); err != nil {
+		return err
+	}
+	out.Snapshots, out.States = append([]int{}, out.Snapshots...), append([]int{}, out.States...)
+
+	var b strings.Builder
+	fmt.Fprintf(&b, "%s: run\n", quote.Long(dir, longest))
+	list := func(title string, m map[string]any) {
+		if m == nil {
+			return
+		}
+		fmt.Fprintf(&b, "%s:\n", title)
+		for k, v := range sorted(m) {
+			text, err := json.Marshal(v)
+			if err != nil {
+				text = []byte(fmt.Sprint(v))
+			}
+			fmt.Fprintf(&b, "  %-18s %s\n", quote.Text(k), quote.Text(string(text)))
+		}
+	}
+	list("options", out.Options)
+	list("last statistics", out.Last)
+	steps := func(what string, n []int) {
+		if len(n) == 0 {
+			fmt.Fprintf(&b, "%ss: none\n", what)
+		} else {
+			fmt.Fprintf(&b, "%s, the last after step %d\n", plural(len(n), what), n[len(n)-1])
+		}
+	}
+	steps("snapshot", out.Snapshots)
+	steps("state", out.States)
+	return a.print(out, b.String())
+}
+
+// lastStats returns the last whole line of a run's statistics, nil if there is none.
+func lastStats(path string) (map[string]any, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	const tail = 64 << 10 // longer than any two lines
+	if st, err := f.Stat(); err == nil && st.Size() > tail {
+		if _, err := f.Seek(-tail, io.SeekEnd); err != nil {
+			return nil, err
+		}
+	}
+	text, err := io.ReadAll(io.LimitReader(f, tail))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
+	}
+	for _, line := range slices.Backward(bytes.Split(text, []byte("\n"))) {
+		var v map[string]any
+		if json.Unmarshal(line, &v) == nil && v != nil {
+			return v, nil
+		}
+	}
+	return nil, nil
+}

@@ -1,0 +1,175 @@
+package job
+
+import (
+	"iter"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/onestep-go/onestep/models/sd/unet"
+	"github.com/onestep-go/onestep/models/sd/vae"
+	"github.com/onestep-go/onestep/models/sd/weights"
+	"github.com/onestep-go/onestep/sampling/scheduler"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
+)
+
+// Diffusion is what a model of Stable Diffusion, a part of one, or what is added to one holds.
+type Diffusion struct {
+	Kind       string `json:"kind"` // sd15, sdxl, …
+	Parts      []Part `json:"parts"`
+	Parameters int    `json:"parameters"` // of all parts
+	Configured
+}
+
+// Configured is what the configurations of a model of Stable Diffusion say, or what is assumed of a single file.
+type Configured struct {
+	Prediction        string   `json:"prediction,omitempty"` // of the network: "epsilon", "v_prediction" or "sample"; "": there is no network
+	ZeroSNR           bool     `json:"zero_terminal_snr,omitempty"`
+	Scheduler         string   `json:"scheduler,omitempty"` // diffusers' class
+	Sampler           string   `json:"sampler,omitempty"`   // that generate takes by default
+	Spacing           string   `json:"timestep_spacing,omitempty"`
+	Width             int      `json:"width,omitempty"` // pixels of the images that it was trained with
+	Height            int      `json:"height,omitempty"`
+	Inpainting        bool     `json:"inpainting,omitempty"`
+	GuidanceEmbedding bool     `json:"guidance_embedding,omitempty"` // the network is guidance-distilled
+	Notices           []string `json:"notices,omitempty"`            // what was assumed
+}
+
+// Part is what a part of a model holds.
+type Part struct {
+	Name     string         `json:"name"`
+	Tensors  int            `json:"tensors"`
+	Elements int            `json:"elements"`
+	DTypes   map[string]int `json:"dtypes"` // tensors by type
+}
+
+// DescribeDiffusion describes a model of Stable Diffusion, a part of one, or what is added to one, whatever its layout. Of a folder's weights
+// it takes those of a variant. The last part is what belongs to none, if there is something.
+func DescribeDiffusion(path, variant string) (d Diffusion, err error) {
+	defer func() {
+		for _, p := range d.Parts {
+			d.Parameters += p.Elements
+		}
+	}()
+	o := weights.Options{Variant: variant, Mixed: true}
+	if _, err := os.Stat(filepath.Join(path, "config.json")); err == nil {
+		c, err := weights.OpenComponent(path, o)
+		if err != nil {
+			return d, err
+		}
+		defer c.Close()
+		return Diffusion{Kind: "a part", Parts: []Part{describePart(filepath.Base(filepath.Clean(path)), c, c.Names())}}, nil
+	}
+	if st, err := os.Stat(path); err == nil && !st.IsDir() {
+		kind, err := weights.SniffFile(path)
+		if err != nil {
+			return d, err
+		}
+		if kind == weights.TAESD || kind == weights.LoRA || kind == weights.Refiner {
+			f, err := weights.OpenTensors(path)
+			if err != nil {
+				return d, err
+			}
+			defer f.Close()
+			return Diffusion{Kind: kind.String(), Parts: []Part{describePart("all", f, f.Names())}}, nil
+		}
+	}
+	m, err := weights.Open(path, o)
+	if err != nil {
+		return d, err
+	}
+	defer m.Close()
+	d.Kind = m.Kind.String()
+	if d.Configured, err = configured(m); err != nil {
+		return d, err
+	}
+	for _, p := range []struct {
+		name string
+		c    *weights.Component
+	}{{"unet", m.UNet}, {"vae", m.VAE}, {"text_encoder", m.Text}, {"text_encoder_2", m.Text2}, {"controlnet", m.ControlNet}} {
+		if p.c != nil {
+			d.Parts = append(d.Parts, describePart(p.name, p.c, p.c.Names()))
+		}
+	}
+	if len(m.Ignored) > 0 {
+		f, err := weights.OpenTensors(path)
+		if err != nil {
+			return d, err
+		}
+		defer f.Close()
+		d.Parts = append(d.Parts, describePart("of no part", f, slices.Values(m.Ignored)))
+	}
+	return d, nil
+}
+
+// configured reads the configurations of a model. One that generate would refuse is described all the same, with a notice.
+func configured(m *weights.Model) (c Configured, err error) {
+	c.Notices = append(c.Notices, m.Notices...)
+	if m.UNet == nil {
+		return c, nil
+	}
+	network, err := unet.ParseConfig(m.UNet.Config)
+	if err != nil {
+		c.Notices = append(c.Notices, "unet: "+err.Error())
+		return c, nil
+	}
+	c.GuidanceEmbedding = network.TimeCondProjDim > 0
+	factor := 8
+	if m.VAE != nil {
+		auto, err := vae.ParseConfig(m.VAE.Config)
+		if err != nil {
+			c.Notices = append(c.Notices, "vae: "+err.Error())
+		} else {
+			factor = 1 << (len(auto.Channels) - 1)
+			c.Inpainting = network.InChannels > auto.LatentChannels
+		}
+	}
+	switch size := network.SampleSize; len(size) {
+	case 0:
+	case 1:
+		c.Width, c.Height = size[0]*factor, size[0]*factor
+	default:
+		c.Width, c.Height = size[1]*factor, size[0]*factor
+	}
+	if m.Scheduler == nil {
+		return c, nil
+	}
+	s, err := scheduler.ParseConfig(m.Scheduler)
+	if err != nil {
+		c.Notices = append(c.Notices, "scheduler: "+err.Error())
+		return c, nil
+	}
+	c.Prediction, c.ZeroSNR, c.Scheduler, c.Spacing = s.Predicts, s.ZeroSNR, s.Class, s.Spacing
+	if c.Prediction == "" {
+		c.Prediction = "epsilon"
+	}
+	c.Sampler, _ = s.Default()
+	return c, nil
+}
+
+// describePart counts what a part has.
+func describePart(name string, src nn.Source, names iter.Seq[string]) Part {
+	out := Part{Name: name, DTypes: map[string]int{}}
+	for name := range names {
+		shape, d, _ := src.Info(name)
+		n := 1
+		for _, v := range shape {
+			n *= v
+		}
+		out.Tensors++
+		out.Elements += n
+		out.DTypes[short(d)]++
+	}
+	return out
+}
+
+// short is a type's name in options, or PyTorch's.
+func short(d torch.DType) string {
+	for name, v := range dtypes {
+		if v == d {
+			return name
+		}
+	}
+	return d.String()
+}
