@@ -24,11 +24,12 @@ type Weighted struct {
 type merged struct {
 	nn.Source
 	by map[string][]nn.Adapter // by name
-	as *torch.DType            // the type of what was changed; nil: that of the weight
+	as *torch.DType            // the type of what was changed; nil: that of the weight, float16 of 8-bit floats
 }
 
-// Bake makes adapters part of a model's files, to be written out in type as, nil for that of each weight: its parts give changed weights from
-// then on, one at a time, rounded once. What it returns frees the adapters; it has to be called after the model was written.
+// Bake makes adapters part of a model's files, to be written out in type as, nil for that of each weight, or float16 for changed ones of 8-bit
+// floats: its parts give changed weights from then on, one at a time, rounded once. What it returns frees the adapters; it has to be called
+// after the model was written.
 func Bake(m *weights.Model, as *torch.DType, adapters ...Weighted) (done func() error, err error) {
 	plans, err := plansOf(m)
 	if err != nil {
@@ -136,8 +137,13 @@ func (m merged) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 
 // dtype is the type of a weight of type d.
 func (m merged) dtype(name string, d torch.DType) torch.DType {
-	if m.as != nil && m.by[name] != nil {
+	switch {
+	case m.by[name] == nil:
+		return d
+	case m.as != nil:
 		return *m.as
+	case d.IsFloat8(): // whose steps of 6% and 12% are larger than what most adapters change
+		return torch.Float16
 	}
 	return d
 }

@@ -303,7 +303,8 @@ def checkpoint():
         f32=base.view(2, 3, 4), f64=base.double(), f16=base.half(), bf16=base.bfloat16(), i64=torch.arange(-2, 2), i32=torch.arange(3, dtype=torch.int32),
         u8=torch.tensor([0, 255], dtype=torch.uint8), bool=torch.tensor([True, False, True]), scalar=torch.tensor(2.5), empty=torch.zeros(2, 0, 3),
         turned=base.view(4, 6).T, part=base[5:17].view(3, 4), steps=base.view(4, 6)[::2, 1::2], parameter=nn.Parameter(base[:4].clone()),
-        channels=torch.arange(60.0).view(1, 3, 4, 5).to(memory_format=torch.channels_last))
+        channels=torch.arange(60.0).view(1, 3, 4, 5).to(memory_format=torch.channels_last),
+        f8=base.to(torch.float8_e4m3fn).view(4, 6), f8part=base.to(torch.float8_e5m2)[5:17].view(3, 4).T)
     torch.save({"epoch": 4, "global_step": 875000, "callbacks": {type(callback): callback}, "lr": 1e-4, "big": 1 << 80, "none": None, "set": {1, 2},
                 "optimizer_states": [{"state": {0: {"step": torch.tensor(1.0)}}}], "state_dict": state}, os.path.join(OUT, "tiny.ckpt"))
     save_file({k: v.detach().contiguous().clone() for k, v in state.items()}, os.path.join(OUT, "tiny.safetensors"), metadata={"format": "pt"})

@@ -38,10 +38,11 @@ type stored struct {
 // maxPickle is a hundred times what a checkpoint's description needs.
 const maxPickle = 16 << 20
 
-// classes are the types of elements, by the classes of storages.
+// classes are the types of elements, by the classes of storages, or by PyTorch's names for types that have none.
 var classes = map[string]torch.DType{
 	"FloatStorage": torch.Float32, "DoubleStorage": torch.Float64, "HalfStorage": torch.Float16, "BFloat16Storage": torch.BFloat16,
 	"LongStorage": torch.Int64, "IntStorage": torch.Int32, "ByteStorage": torch.Uint8, "BoolStorage": torch.Bool,
+	"float8_e4m3fn": torch.Float8E4M3, "float8_e5m2": torch.Float8E5M2,
 }
 
 // pickled tells whether a path is called as files of torch.save are.

@@ -158,6 +158,7 @@ func OpenFolder(dir string, o Options) (_ *Model, err error) {
 			return nil, err
 		}
 		m.closers = append(m.closers, c.Close)
+		m.notice(c.notice)
 		*p.in(m) = c
 	}
 	for key, at := range map[string]*string{"tokenizer": &m.Tokenizer, "tokenizer_2": &m.Tokenizer2} {
@@ -336,7 +337,7 @@ func openPart(dir, path, class string) (*Component, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Component{Config: config, Source: today(w, class == projectedClass || projects(config)), Files: pathsOf(path, w), closer: w.Close}, nil
+	return &Component{Config: config, Source: today(w, class == projectedClass || projects(config)), Files: pathsOf(path, w), notice: noticeOf(w), closer: w.Close}, nil
 }
 
 // stems are what weights' files are called, before the variant.

@@ -57,8 +57,10 @@ func (m *Model) replace(o Options) (err error) {
 			return fmt.Errorf("%s: %w", p.name, err)
 		}
 		m.closers = append(m.closers, c.Close)
-		if note != "" {
-			m.Notices = append(m.Notices, fmt.Sprintf("%s: %s", p.name, note))
+		for _, n := range []string{note, c.notice} {
+			if n != "" {
+				m.notice(p.name + ": " + n)
+			}
 		}
 		if err := c.adopt(p.name, own); err != nil {
 			return fmt.Errorf("%s: %s: %w", p.name, quote.Path(path), err)

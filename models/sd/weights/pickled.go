@@ -51,9 +51,10 @@ func rebuilt(v any) (*pickle.Object, bool) {
 	return nil, false
 }
 
-// tensorOf reads the arguments of _rebuild_tensor_v2 (torch/_utils.py): storage, offset, size and strides; what follows is about training.
+// tensorOf reads the arguments of _rebuild_tensor_v2 (torch/_utils.py): storage, offset, size and strides; what follows is about training. Those
+// of _rebuild_tensor_v3 have the type besides, as the seventh, and a storage of bytes.
 func tensorOf(o *pickle.Object) *tensor {
-	if o.Of.Module != "torch._utils" || o.Of.Name != "_rebuild_tensor" && o.Of.Name != "_rebuild_tensor_v2" {
+	if o.Of.Module != "torch._utils" || o.Of.Name != "_rebuild_tensor" && o.Of.Name != "_rebuild_tensor_v2" && o.Of.Name != typedName {
 		return &tensor{bad: "it is made by " + quote.Text(o.Of.String()) + ", which is not known"}
 	}
 	args := o.Args
@@ -77,12 +78,37 @@ func tensorOf(o *pickle.Object) *tensor {
 	if !ok || !ok2 || !ok3 {
 		return &tensor{bad: "its offset, size or strides are not those of a tensor"}
 	}
+	if o.Of.Name == typedName {
+		return typed(args, &tensor{storage: from, offset: offset, shape: shape, steps: steps})
+	}
 	if len(args) > 6 {
 		if d, ok := args[6].(*pickle.Dict); ok && len(d.Keys) > 0 {
 			return &tensor{bad: "it is marked as conjugate or negative"}
 		}
 	}
 	return &tensor{storage: from, offset: offset, shape: shape, steps: steps}
+}
+
+// typedName makes tensors of the types that have no class of storages, such as 8-bit floats.
+const typedName = "_rebuild_tensor_v3"
+
+// typed gives a tensor the type that its arguments name.
+func typed(args pickle.Tuple, t *tensor) *tensor {
+	if len(args) < 7 || t.class != "UntypedStorage" {
+		return &tensor{bad: "it has no type, or a storage of another"}
+	}
+	of, ok := args[6].(pickle.Global)
+	d, known := classes[of.Name]
+	if !ok || !known || of.Module != "torch" {
+		return &tensor{bad: fmt.Sprintf("it is of the type %s, which is not known", quote.Text(fmt.Sprint(args[6])))}
+	}
+	if len(args) > 7 {
+		if d, ok := args[7].(*pickle.Dict); ok && len(d.Keys) > 0 {
+			return &tensor{bad: "it is marked as conjugate or negative"}
+		}
+	}
+	t.storage = &storage{class: of.Name, key: t.key, n: t.n / d.Size()}
+	return t
 }
 
 // maxDims is libtorch's limit.

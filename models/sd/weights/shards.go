@@ -21,8 +21,21 @@ type file interface {
 	Close() error
 }
 
-// openWeights opens a file of weights, or an index and the files that it names.
+// openWeights opens a file of weights, or an index and the files that it names. Weights that have scales beside them are scaled.
 func openWeights(path string) (file, error) {
+	f, err := openPlain(path)
+	if err != nil {
+		return nil, err
+	}
+	s, err := withScales(f)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("%s: %w", quote.Path(path), err), f.Close())
+	}
+	return s, nil
+}
+
+// openPlain does so for tensors as they are.
+func openPlain(path string) (file, error) {
 	switch {
 	case strings.HasSuffix(path, ".json"):
 		return openShards(path)
@@ -35,6 +48,9 @@ func openWeights(path string) (file, error) {
 
 // pathsOf are the files of an opened path.
 func pathsOf(path string, f file) []string {
+	if s, ok := f.(*scales); ok {
+		f = s.file
+	}
 	if s, ok := f.(*shards); ok {
 		return s.paths
 	}
@@ -70,7 +86,7 @@ func openShards(path string) (_ *shards, err error) {
 	}()
 	for _, name := range slices.Compact(slices.Sorted(maps.Values(weights))) {
 		at := filepath.Join(filepath.Dir(path), name)
-		f, err := openWeights(at)
+		f, err := openPlain(at)
 		if err != nil {
 			return nil, fmt.Errorf("%s: shard: %w", quote.Path(path), err)
 		}

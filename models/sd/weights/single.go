@@ -49,12 +49,13 @@ func OpenFile(path string, o Options) (_ *Model, err error) {
 	case TAESD:
 		return nil, fmt.Errorf("%s: it is a tiny autoencoder: want it as one, not as a model", quote.Path(path))
 	}
+	m.notice(noticeOf(w))
 	if err := m.fill(w, l, o); err != nil {
 		return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
 	for _, p := range slots {
 		if c := *p.in(m); c != nil {
-			c.Files = pathsOf(path, w)
+			c.Files, c.notice = pathsOf(path, w), noticeOf(w)
 		}
 	}
 	return m, m.replace(o)

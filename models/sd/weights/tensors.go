@@ -21,7 +21,11 @@ func OpenTensors(path string) (*Tensors, error) {
 
 // Metadata returns the free-form strings of a safetensors file, or those that a file of torch.save has beside its tensors.
 func (t *Tensors) Metadata() map[string]string {
-	if a, ok := t.file.(*archive); ok {
+	f := t.file
+	if s, ok := f.(*scales); ok {
+		f = s.file
+	}
+	if a, ok := f.(*archive); ok {
 		return a.strings
 	}
 	return metadataOf(t.file)
@@ -29,6 +33,9 @@ func (t *Tensors) Metadata() map[string]string {
 
 // metadataOf returns the free-form strings of a safetensors file; nil for other files.
 func metadataOf(f file) map[string]string {
+	if s, ok := f.(*scales); ok {
+		f = s.file
+	}
 	if w, ok := f.(*torch.Weights); ok {
 		return w.File().Metadata()
 	}

@@ -92,8 +92,16 @@ type Component struct {
 	// read off them. What they do not tell is as in Stable Diffusion 1, also an autoencoder's scaling factor.
 	Inferred bool
 
-	unknown error // why no configuration could be inferred; Config is nil
+	notice  string // of what is in the file
+	unknown error  // why no configuration could be inferred; Config is nil
 	closer  func() error
+}
+
+// notice adds a notice, if there is one.
+func (m *Model) notice(text string) {
+	if text != "" {
+		m.Notices = append(m.Notices, text)
+	}
 }
 
 // Close closes the files. Networks that were built from them have to be closed before.

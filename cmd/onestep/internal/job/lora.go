@@ -301,6 +301,9 @@ func (o MergeLoRA) Run(ctx context.Context, note func(string)) (_ Converted, err
 		}
 	}
 	return o.Convert.run(ctx, note, func(m *weights.Model, as *torch.DType) (func() error, error) {
+		if n := float8s(m); as == nil && n > 0 {
+			note(fmt.Sprintf("%d weights of the model are 8-bit floats: those that adapters change are written as f16; pass --dtype for another type of all", n))
+		}
 		done, err := lora.Bake(m, as, all...)
 		if err != nil {
 			return nil, partly(err, "--partial")
@@ -312,6 +315,21 @@ func (o MergeLoRA) Run(ctx context.Context, note func(string)) (_ Converted, err
 		}
 		return done, nil
 	})
+}
+
+// float8s counts a model's weights of 8-bit floats.
+func float8s(m *weights.Model) (n int) {
+	for _, c := range []*weights.Component{m.UNet, m.Text, m.Text2} {
+		if c == nil {
+			continue
+		}
+		for name := range c.Names() {
+			if _, d, _ := c.Info(name); d.IsFloat8() {
+				n++
+			}
+		}
+	}
+	return n
 }
 
 // ExtractLoRA are the options of making an adapter of the difference of two models.

@@ -1,0 +1,153 @@
+package weights
+
+import (
+	"fmt"
+	"iter"
+	"strings"
+
+	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/torch"
+)
+
+// scales is a file whose weights have scales beside them, as ComfyUI writes 8-bit floats ("scaled fp8"): X.weight is X.weight times
+// X.scale_weight, or X.weight_scale in newer files. Such weights are of float32 here. What else belongs to the scheme is hidden: a marker, and
+// scales of inputs, which say how to compute in 8 bits.
+type scales struct {
+	file
+	by     map[string]string // of a weight: the name of its scale
+	hidden map[string]bool
+}
+
+// scaleEnds are the ends of names of scales of X.weight, and beside of what else there is of a layer X.
+var (
+	scaleEnds = []string{".scale_weight", ".weight_scale"}
+	layerEnds = []string{".scale_input", ".input_scale", ".comfy_quant"}
+)
+
+// scaledMarker is the name, or its end, of an empty tensor that marks such files.
+const scaledMarker = "scaled_fp8"
+
+// withScales finds the scales in a file; where there are none it is returned as it is.
+func withScales(f file) (file, error) {
+	s := &scales{f, map[string]string{}, map[string]bool{}}
+	for name := range f.Names() {
+		if name == scaledMarker || strings.HasSuffix(name, "."+scaledMarker) {
+			s.hidden[name] = true
+			continue
+		}
+		for _, end := range scaleEnds {
+			layer, ok := strings.CutSuffix(name, end)
+			if !ok {
+				continue
+			}
+			if err := s.add(layer+".weight", name); err != nil {
+				return nil, err
+			}
+		}
+	}
+	if len(s.by)+len(s.hidden) == 0 {
+		return f, nil
+	}
+	for name := range f.Names() {
+		for _, end := range layerEnds {
+			s.hidden[name] = s.hidden[name] || strings.HasSuffix(name, end)
+		}
+	}
+	return s, nil
+}
+
+// add enters the scale of a weight: a number, or one for each output.
+func (s *scales) add(weight, scale string) error {
+	shape, d, ok := s.file.Info(weight)
+	if !ok {
+		return fmt.Errorf("tensor %s: there is no %s that it could be the scale of", quote.Quoted(scale), quote.Quoted(weight))
+	}
+	of, kind, _ := s.file.Info(scale)
+	n := 1
+	for _, v := range of {
+		n *= v
+	}
+	outputs := len(shape) > 0 && len(of) > 0 && n == shape[0] && of[0] == n // [n], [n, 1], …
+	switch {
+	case !d.IsFloat() && !d.IsFloat8() || !kind.IsFloat():
+		return fmt.Errorf("tensor %s: want a weight and a scale of floating-point types, got %s and %s", quote.Quoted(weight), d, kind)
+	case n != 1 && !outputs:
+		return fmt.Errorf("tensor %s: want one scale, or one for each output of the weight %v, got the shape %v", quote.Quoted(scale), shape, of)
+	case s.by[weight] != "":
+		return fmt.Errorf("tensor %s: it has two scales, %s and %s", quote.Quoted(weight), quote.Text(s.by[weight]), quote.Text(scale))
+	}
+	s.by[weight], s.hidden[scale] = scale, true
+	return nil
+}
+
+// Info implements nn.Source.
+func (s *scales) Info(name string) ([]int, torch.DType, bool) {
+	if s.hidden[name] {
+		return nil, 0, false
+	}
+	shape, d, ok := s.file.Info(name)
+	if s.by[name] != "" {
+		d = torch.Float32
+	}
+	return shape, d, ok
+}
+
+// Names implements nn.Source.
+func (s *scales) Names() iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for name := range s.file.Names() {
+			if !s.hidden[name] && !yield(name) {
+				return
+			}
+		}
+	}
+}
+
+// Get implements nn.Source.
+func (s *scales) Get(scope *torch.Scope, name string) (*torch.Tensor, error) {
+	if s.hidden[name] {
+		return nil, fmt.Errorf("there is no tensor %s", quote.Quoted(name))
+	}
+	scale := s.by[name]
+	if scale == "" {
+		return s.file.Get(scope, name)
+	}
+	var out *torch.Tensor
+	err := scope.NoGrad(func(c *torch.Scope) error {
+		w, err := s.file.Get(c, name)
+		if err != nil {
+			return err
+		}
+		by, err := s.file.Get(c, scale)
+		if err != nil {
+			return err
+		}
+		shape := make([]int, len(w.Shape()))
+		for i := range shape {
+			shape[i] = 1
+		}
+		if by.NumEl() > 1 {
+			shape[0] = by.NumEl()
+		}
+		out = c.Keep(w.To(c, torch.Float32).Mul(c, by.To(c, torch.Float32).Reshape(c, shape...)))
+		return nil
+	})
+	return out, err
+}
+
+// Release implements nn.Source.
+func (s *scales) Release(name string) {
+	s.file.Release(name)
+	if scale := s.by[name]; scale != "" {
+		s.file.Release(scale)
+	}
+}
+
+// noticeOf says how many weights of a file are scaled; "": none.
+func noticeOf(f file) string {
+	s, ok := f.(*scales)
+	if !ok || len(s.by) == 0 {
+		return ""
+	}
+	return fmt.Sprintf("%d weights have scales (scaled fp8): they are multiplied by them, and are float32 from then on", len(s.by))
+}
