@@ -1,9 +1,13 @@
 package lora
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"iter"
+	"maps"
+	"path/filepath"
+	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd/clip"
@@ -77,12 +81,34 @@ func Bake(m *weights.Model, as *torch.DType, adapters ...Weighted) (done func() 
 			changes[one.spot.part][name] = append(changes[one.spot.part][name], one.at(v*one.base))
 		}
 	}
+	m.Spec = described(m.Spec, adapters)
 	for part, c := range components(m) {
 		if changes[part] != nil {
 			c.Source = merged{c.Source, changes[part], as}
 		}
 	}
 	return free, nil
+}
+
+// described is the description of a model with adapters in it: it is another, and made of these.
+func described(spec map[string]string, adapters []Weighted) map[string]string {
+	spec = maps.Clone(spec)
+	if spec == nil {
+		spec = map[string]string{}
+	}
+	var from []string
+	if title := spec["title"]; title != "" {
+		from = append(from, title)
+	}
+	for _, a := range adapters {
+		name := filepath.Base(a.Path)
+		from = append(from, cmp.Or(a.Metadata["modelspec.title"], strings.TrimSuffix(name, filepath.Ext(name))))
+	}
+	for _, key := range []string{"title", "author", "date", "thumbnail"} {
+		delete(spec, key)
+	}
+	spec["merged_from"] = strings.Join(from, ", ")
+	return spec
 }
 
 // components are the parts of a model that adapters may change.

@@ -136,7 +136,7 @@ func OpenFolder(dir string, o Options) (_ *Model, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
-	m := &Model{ZeroNegative: index.zero}
+	m := &Model{ZeroNegative: index.zero, Spec: specOf(dir, nil)}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, m.Close())

@@ -301,7 +301,7 @@ func distilled(c *Component) bool {
 
 // follow makes a model that of its U-Net, which took the place of its own: its kind, and how predictions are read.
 func (m *Model) follow(own *Component, s said) (err error) {
-	m.Kind = kindOf(m.UNet.Config)
+	m.Kind, m.Spec = kindOf(m.UNet.Config), changed(m.Spec)
 	if own == nil {
 		m.ZeroNegative = m.Kind == SDXL || m.Kind == SSD1B
 	}

@@ -203,12 +203,6 @@ const (
 	saysZeroSNR  = "ztsnr"
 )
 
-// The keys of ModelSpec (github.com/Stability-AI/ModelSpec) in a file's metadata that say what its network is.
-const (
-	specArchitecture = "modelspec.architecture"
-	specPrediction   = "modelspec.prediction_type"
-)
-
 // prediction returns what the network predicts, "" for what those of its kind do, and whether its noise ends in noise alone.
 func (o Options) prediction(w file) (string, bool) {
 	has := namesOf(w, "")
@@ -244,31 +238,6 @@ func telling(config []byte) (names []string) {
 		names = append(names, saysZeroSNR)
 	}
 	return names
-}
-
-// spec describes a model by ModelSpec.
-func (m *Model) spec() map[string]string {
-	architecture := map[Kind]string{
-		SD15: "stable-diffusion-v1", Inpaint15: "stable-diffusion-v1-inpainting", LCM15: "stable-diffusion-v1",
-		SDXL: "stable-diffusion-xl-v1-base", SSD1B: "stable-diffusion-xl-v1-base",
-	}[m.Kind]
-	prediction := predicts(m.Scheduler)
-	if prediction == "v_prediction" {
-		prediction = "v"
-	}
-	if m.Kind == SD2 {
-		architecture = "stable-diffusion-v2-512"
-		if prediction == "v" {
-			architecture = "stable-diffusion-v2-768-v"
-		}
-	}
-	if architecture == "" {
-		return nil
-	}
-	return map[string]string{
-		"modelspec.sai_model_spec": "1.0.1", specArchitecture: architecture, specPrediction: prediction,
-		"modelspec.implementation": "https://github.com/Stability-AI/generative-models",
-	}
 }
 
 // assumed says what a scheduler_config.json was assumed to be, where the file cannot say it.

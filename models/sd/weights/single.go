@@ -50,6 +50,7 @@ func OpenFile(path string, o Options) (_ *Model, err error) {
 		return nil, fmt.Errorf("%s: it is a tiny autoencoder: want it as one, not as a model", quote.Path(path))
 	}
 	m.notice(noticeOf(w))
+	m.Spec = specOf(path, metadataOf(w))
 	if err := m.fill(w, l, o); err != nil {
 		return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 	}

@@ -75,6 +75,10 @@ type Model struct {
 	// Notices say what was assumed where a single file cannot say it.
 	Notices []string
 
+	// Spec describes the model by the keys of ModelSpec without their prefix, such as title, author and license: what the metadata of a
+	// single file say, the title by default the name of the file or directory, and what [WriteSingle] writes besides what it knows itself.
+	Spec map[string]string
+
 	Ignored []string // names of tensors in a single file that belong to no part, such as averages of training
 
 	said    said

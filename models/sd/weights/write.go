@@ -110,7 +110,7 @@ func (m *Model) parts() map[string]*Component {
 
 // WriteSingle writes a model into one safetensors file in the layout of CompVis' and Stability's repositories, one tensor after the
 // other. The file appears when it is complete; see [safetensors.Write]. Its metadata have the configurations, for [OpenFile]: other
-// programs know published sizes only.
+// programs know published sizes only. They describe the model by ModelSpec: as Model.Spec says, by its kind, and by the file's name.
 func WriteSingle(path string, m *Model, o WriteOptions) error {
 	fail := func(err error) error { return fmt.Errorf("write %s: %w", quote.Path(path), err) }
 	if err := o.check(m); err != nil {
@@ -139,7 +139,7 @@ func WriteSingle(path string, m *Model, o WriteOptions) error {
 		for _, name := range telling(m.Scheduler) {
 			all = append(all, safetensors.Source{Name: name, DType: safetensors.F32, Shape: []int{0}, Data: safetensors.Bytes(nil)})
 		}
-		maps.Copy(meta, m.spec())
+		maps.Copy(meta, m.spec(path))
 		configs["scheduler"] = m.Scheduler
 		index, err := m.index()
 		if err != nil {

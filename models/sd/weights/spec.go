@@ -1,0 +1,103 @@
+package weights
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// The keys of ModelSpec (github.com/Stability-AI/ModelSpec, 1.0) in a file's metadata that say what its network is.
+const (
+	specArchitecture = specPrefix + "architecture"
+	specPrediction   = specPrefix + "prediction_type"
+	specTitle        = specPrefix + "title"
+	specResolution   = specPrefix + "resolution"
+	specPrefix       = "modelspec."
+)
+
+// carried are the keys of ModelSpec that are as true of a model in another layout or type. Hashes are not.
+var carried = []string{
+	"title", "description", "author", "date", "license", "usage_hint", "category", "tags", "thumbnail", "merged_from", "resolution", "trigger_phrase",
+	"timestep_range",
+}
+
+// specOf returns what a file's metadata say of the model by ModelSpec, by the keys without their prefix. The title is at least its name.
+func specOf(path string, metadata map[string]string) map[string]string {
+	spec := map[string]string{"title": nameOf(path)}
+	for _, key := range carried {
+		if v := metadata[specPrefix+key]; v != "" {
+			spec[key] = v
+		}
+	}
+	return spec
+}
+
+// nameOf is the name of a file without its end, or of a directory.
+func nameOf(path string) string {
+	name := filepath.Base(filepath.Clean(path))
+	return strings.TrimSuffix(name, filepath.Ext(name))
+}
+
+// changed leaves of a description what holds although the network is another.
+func changed(spec map[string]string) map[string]string {
+	left := map[string]string{}
+	for _, key := range []string{"license", "resolution"} {
+		if v := spec[key]; v != "" {
+			left[key] = v
+		}
+	}
+	return left
+}
+
+// spec describes a model that is written to a path by ModelSpec. nil: there is no name for what it is.
+func (m *Model) spec(path string) map[string]string {
+	architecture := map[Kind]string{
+		SD15: "stable-diffusion-v1", Inpaint15: "stable-diffusion-v1-inpainting", LCM15: "stable-diffusion-v1",
+		SDXL: "stable-diffusion-xl-v1-base", SSD1B: "stable-diffusion-xl-v1-base",
+	}[m.Kind]
+	prediction := predicts(m.Scheduler)
+	if prediction == "v_prediction" {
+		prediction = "v"
+	}
+	if m.Kind == SD2 {
+		architecture = "stable-diffusion-v2-512"
+		if prediction == "v" {
+			architecture = "stable-diffusion-v2-768-v"
+		}
+	}
+	if architecture == "" {
+		return nil
+	}
+	spec := map[string]string{}
+	for key, v := range m.Spec {
+		if slices.Contains(carried, key) {
+			spec[specPrefix+key] = v
+		}
+	}
+	if spec[specTitle] == "" {
+		spec[specTitle] = nameOf(path)
+	}
+	if size := m.size(); spec[specResolution] == "" && size != "" {
+		spec[specResolution] = size
+	}
+	maps.Copy(spec, map[string]string{
+		specPrefix + "sai_model_spec": "1.0.1", specArchitecture: architecture, specPrediction: prediction,
+		specPrefix + "implementation": "https://github.com/Stability-AI/generative-models",
+	})
+	return spec
+}
+
+// size is the width and height in pixels of the images that the network was trained for, by its configuration; "": it does not say.
+func (m *Model) size() string {
+	var c struct {
+		Sample int `json:"sample_size"`
+	}
+	if json.Unmarshal(m.UNet.Config, &c) != nil || c.Sample < 1 {
+		return ""
+	}
+	const factor = 8 // of the autoencoders of all these
+	return fmt.Sprintf("%dx%d", factor*c.Sample, factor*c.Sample)
+}
