@@ -22,8 +22,10 @@ type Progress struct {
 	I, Steps int           // the step, from 1, of how many
 	Pictures []image.Image // after the last step; else nil
 
-	clean *torch.Tensor
-	scope *torch.Scope
+	clean  *torch.Tensor
+	scope  *torch.Scope
+	from   *decision
+	prompt string
 }
 
 // Preview decodes what the latents are predicted to become, with a tiny autoencoder for instance. It works until the next step is
@@ -62,7 +64,7 @@ func (d *decision) draw(ctx context.Context, s *torch.Scope, texts []string, yie
 			for first := 0; first < d.N; first += d.Batch {
 				seeds := Seeds(d.Seed+uint64(first), min(d.Batch, d.N-first))
 				err := s.Run(func(s *torch.Scope) error {
-					return d.batch(ctx, s, fixed, words, Progress{Text: i, Seeds: seeds}, yield)
+					return d.batch(ctx, s, fixed, words, Progress{Text: i, Seeds: seeds, from: d, prompt: text}, yield)
 				})
 				if err != nil {
 					return err

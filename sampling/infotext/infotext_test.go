@@ -65,3 +65,15 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// Settings that others know are put where A1111 has them.
+func TestAddBeside(t *testing.T) {
+	x := Text{Fields: []Field{{"Steps", "1"}, {"Model", "m"}, {"RNG", "CPU"}}}
+	before := x.Fields
+	x.AddAfter("Model", Field{"VAE", "v"})
+	x.AddBefore("RNG", Field{"Lora hashes", "h"})
+	x.AddAfter("none", Field{"End", "1"})
+	x.AddBefore("none", Field{"End", "2"})
+	require.Equal(t, "\nSteps: 1, Model: m, VAE: v, Lora hashes: h, RNG: CPU, End: 1, End: 2", x.String())
+	require.Len(t, before, 3)
+}

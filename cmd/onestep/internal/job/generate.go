@@ -537,38 +537,17 @@ func (o Generate) text(t sampling.TextToImage, plan sampling.Plan, on *adapters,
 	if err != nil {
 		return nil, err
 	}
-	info := infotext.Text{Prompt: one.Prompt, Negative: one.Negative}
-	name, schedule := samplerText(plan.Method)
-	number := func(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
-	info.Add("Steps", strconv.Itoa(plan.Steps))
-	info.Add("Sampler", name)
-	if schedule != "" {
-		info.Add("Schedule type", schedule)
-	}
-	if v := uniVariant(plan.Method); v != "" {
-		info.Add("UniPC variant", v)
-	}
-	info.Add("CFG scale", number(plan.Guidance))
-	info.Add("Seed", strconv.FormatUint(seed, 10))
-	info.Add("Size", fmt.Sprintf("%dx%d", plan.Width, plan.Height))
-	info.Add("Model", t.Model.Name())
-	o.describeParts(&info)
-	if o.Init != "" {
-		info.Add("Denoising strength", number(plan.Strength))
-	}
-	if o.ClipSkip > 0 {
-		info.Add("Clip skip", strconv.Itoa(o.ClipSkip+1)) // counted from 1 there
-	}
-	if o.VariationStrength > 0 {
-		info.Add("Variation seed", strconv.FormatUint(o.VariationSeed, 10))
-		info.Add("Variation seed strength", number(o.VariationStrength))
-	}
-	on.describe(&info)
+	info := st.Info(i)
+	var parts infotext.Text
+	o.describeParts(&parts)
+	info.AddAfter("Model", parts.Fields...)
+	files := infotext.Text{Prompt: info.Prompt}
+	on.describe(&files)
 	if len(o.EmbeddingHashes) > 0 {
-		info.Add("TI hashes", strings.Join(o.EmbeddingHashes, ", "))
+		files.Add("TI hashes", strings.Join(o.EmbeddingHashes, ", "))
 	}
-	info.Add("RNG", "CPU")
-	info.Add("Version", "onestep")
+	info.Prompt = files.Prompt
+	info.AddBefore("RNG", files.Fields...)
 	return []vision.Text{{Keyword: infotext.Keyword, Value: info.String()}, {Keyword: "Software", Value: "onestep"},
 		{Keyword: "onestep", Value: string(settings)}}, nil
 }

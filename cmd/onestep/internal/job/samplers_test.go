@@ -5,6 +5,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/onestep-go/onestep/sampling/infotext"
 	"github.com/onestep-go/onestep/sampling/scheduler"
 )
 
@@ -19,8 +20,10 @@ func TestSamplerText(t *testing.T) {
 					continue
 				}
 			}
-			sampler, schedule := samplerText(scheduler.NameOf(m))
-			got, exact, err := samplerOf(withVariant(sampler, uniVariant(scheduler.NameOf(m))), schedule)
+			var info infotext.Text
+			info.AddSampler(scheduler.NameOf(m))
+			sampler := info.Get("Sampler")
+			got, exact, err := samplerOf(withVariant(sampler, info.Get("UniPC variant")), info.Get("Schedule type"))
 			require.NoError(t, err, sampler)
 			require.True(t, exact)
 			require.Equal(t, scheduler.NameOf(m), got)
