@@ -1,12 +1,9 @@
 package job
 
 import (
-	"crypto/sha256"
-	"encoding/binary"
-	"encoding/hex"
+	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"maps"
 	"math"
@@ -117,7 +114,7 @@ func (o Generate) adapters() ([]adapter, error) {
 }
 
 // adapt loads the adapters onto the model and gives them to the drawing. What it returns frees them.
-func (o Generate) adapt(t *sampling.TextToImage, all []adapter) (*adapters, func(), error) {
+func (o Generate) adapt(ctx context.Context, t *sampling.TextToImage, all []adapter) (*adapters, func(), error) {
 	on := &adapters{dir: o.LoRADir, part: o.LoRAPartial, model: lora.Of(t.Model), loaded: map[string]*lora.Adapter{}, mentions: o.mentions, words: t.Inversions}
 	closeAll := func() {
 		if o.LoRAApply == applyMerge {
@@ -128,7 +125,7 @@ func (o Generate) adapt(t *sampling.TextToImage, all []adapter) (*adapters, func
 		}
 	}
 	for _, a := range all {
-		one, err := on.load(a.file)
+		one, err := on.load(ctx, a.file)
 		if err != nil {
 			return on, closeAll, fmt.Errorf("--lora: %w", err)
 		}
@@ -152,12 +149,12 @@ func (o Generate) adapt(t *sampling.TextToImage, all []adapter) (*adapters, func
 		}
 		t.Adapters = nil
 	}
-	t.Tagged = on.tagged
+	t.Tagged = func(tags []prompt.LoRA) (nn.Adapters, []sd.Inversion, error) { return on.tagged(ctx, tags) }
 	return on, closeAll, nil
 }
 
 // load loads an adapter, once.
-func (on *adapters) load(file string) (*lora.Adapter, error) {
+func (on *adapters) load(ctx context.Context, file string) (*lora.Adapter, error) {
 	if a := on.loaded[file]; a != nil {
 		return a, nil
 	}
@@ -169,7 +166,7 @@ func (on *adapters) load(file string) (*lora.Adapter, error) {
 	if err != nil {
 		return nil, errors.Join(partly(err, "--lora-partial"), f.Close())
 	}
-	hash, err := adapterHash(f.Tensors)
+	hash, err := adapterHash(ctx, f.Tensors)
 	if err != nil {
 		return nil, errors.Join(err, a.Close())
 	}
@@ -179,7 +176,7 @@ func (on *adapters) load(file string) (*lora.Adapter, error) {
 }
 
 // tagged returns what a prompt asks for by tags: adapters, and the embeddings that they bring along.
-func (on *adapters) tagged(tags []prompt.LoRA) (all nn.Adapters, words []sd.Inversion, err error) {
+func (on *adapters) tagged(ctx context.Context, tags []prompt.LoRA) (all nn.Adapters, words []sd.Inversion, err error) {
 	own := on.words
 	defer func() { on.words = own }() // the words hold in this prompt alone
 	for _, tag := range tags {
@@ -190,7 +187,7 @@ func (on *adapters) tagged(tags []prompt.LoRA) (all nn.Adapters, words []sd.Inve
 		if err != nil {
 			return nil, nil, err
 		}
-		a, err := on.load(file)
+		a, err := on.load(ctx, file)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -242,37 +239,6 @@ func findAdapter(dir, name string) (string, error) {
 func adapterName(file string) string {
 	name := filepath.Base(filepath.Clean(file))
 	return strings.TrimSuffix(name, filepath.Ext(name))
-}
-
-// adapterHash is what A1111 calls an adapter's hash: of a safetensors file without its header.
-func adapterHash(file string) (string, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	if filepath.Ext(file) == ".safetensors" {
-		var n uint64
-		if err := binary.Read(f, binary.LittleEndian, &n); err != nil {
-			return "", fmt.Errorf("%s: %w", quote.Path(file), err)
-		}
-		if n > math.MaxInt64/2 {
-			return "", fmt.Errorf("%s: it is no safetensors file", quote.Path(file))
-		}
-		if _, err := f.Seek(int64(n), io.SeekCurrent); err != nil {
-			return "", fmt.Errorf("%s: %w", quote.Path(file), err)
-		}
-	}
-	return shortHash(f, file)
-}
-
-// shortHash is the start of the SHA-256 of what is left of a file, as A1111 names files by.
-func shortHash(r io.Reader, file string) (string, error) {
-	h := sha256.New()
-	if _, err := io.Copy(h, r); err != nil {
-		return "", fmt.Errorf("%s: %w", quote.Path(file), err)
-	}
-	return hex.EncodeToString(h.Sum(nil))[:12], nil
 }
 
 // describe adds to a picture's text what A1111 says of adapters.

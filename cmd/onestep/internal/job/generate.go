@@ -183,12 +183,12 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 	if err != nil {
 		return none, err
 	}
-	words, err := o.inversions()
+	words, err := o.inversions(ctx)
 	if err != nil {
 		return none, err
 	}
 	t.Inversions = words.all
-	if err := o.tryScheduler(t); err != nil {
+	if err := o.tryScheduler(ctx, t); err != nil {
 		return none, err
 	}
 	if err := use(dev, o.Threads, note); err != nil {
@@ -203,7 +203,7 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 	if err != nil {
 		return none, err
 	}
-	on, free, err := o.adapt(&t, adapters)
+	on, free, err := o.adapt(ctx, &t, adapters)
 	defer free()
 	if err != nil {
 		return none, err
@@ -411,7 +411,7 @@ func readFile(path string) ([]byte, error) {
 }
 
 // tryScheduler finds out whether the method can work with the model's configuration, which is read without the weights.
-func (o *Generate) tryScheduler(t sampling.TextToImage) error {
+func (o *Generate) tryScheduler(ctx context.Context, t sampling.TextToImage) error {
 	files, err := weights.Open(o.Model, o.options(torch.CPU).Files())
 	if err != nil {
 		return o.otherFlag(err)
@@ -437,7 +437,7 @@ func (o *Generate) tryScheduler(t sampling.TextToImage) error {
 	if err := o.fitsMemory(files, t); err != nil {
 		return err
 	}
-	return o.hashParts(files)
+	return o.hashParts(ctx, files)
 }
 
 // open reads the weights. What it returns closes them.

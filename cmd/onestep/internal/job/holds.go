@@ -1,9 +1,9 @@
 package job
 
 import (
+	"context"
 	"crypto/sha256"
 	"fmt"
-	"io"
 	"os"
 	"path/filepath"
 	"slices"
@@ -14,21 +14,21 @@ import (
 )
 
 // identify notes what the run reads.
-func (o *Train) identify(data *dataset.Set) (err error) {
+func (o *Train) identify(ctx context.Context, data *dataset.Set) (err error) {
 	if o.DataHolds, err = data.Identity(); err != nil {
 		return fmt.Errorf("data: %w", err)
 	}
-	if o.TeacherHolds, err = modelHolds(o.Teacher); err != nil {
+	if o.TeacherHolds, err = modelHolds(ctx, o.Teacher); err != nil {
 		return fmt.Errorf("--teacher: %w", err)
 	}
 	o.InitHolds = o.TeacherHolds
 	if o.Init != o.Teacher {
-		if o.InitHolds, err = modelHolds(o.Init); err != nil {
+		if o.InitHolds, err = modelHolds(ctx, o.Init); err != nil {
 			return fmt.Errorf("--init: %w", err)
 		}
 	}
 	if o.LPIPS != "" {
-		if o.LPIPSHolds, err = fileHolds(o.LPIPS); err != nil {
+		if o.LPIPSHolds, err = fileHolds(ctx, o.LPIPS); err != nil {
 			return fmt.Errorf("--lpips: %w", err)
 		}
 	}
@@ -36,7 +36,7 @@ func (o *Train) identify(data *dataset.Set) (err error) {
 }
 
 // modelHolds tells the model's file from others; "" stands for what is no file.
-func modelHolds(path string) (string, error) {
+func modelHolds(ctx context.Context, path string) (string, error) {
 	if slices.Contains([]string{"", "none", empirical, "builtin"}, path) {
 		return "", nil
 	}
@@ -44,17 +44,12 @@ func modelHolds(path string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return fileHolds(file)
+	return fileHolds(ctx, file)
 }
 
-func fileHolds(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
+func fileHolds(ctx context.Context, path string) (string, error) {
 	sum := sha256.New()
-	if _, err := io.Copy(sum, f); err != nil {
+	if err := hashFrom(ctx, sum, path, func(*os.File) error { return nil }); err != nil {
 		return "", err
 	}
 	return fmt.Sprintf("%s, sha256 %.8x", filepath.Base(path), sum.Sum(nil)), nil

@@ -1,6 +1,7 @@
 package job
 
 import (
+	"context"
 	"fmt"
 	"io/fs"
 	"os"
@@ -24,10 +25,10 @@ type inversions struct {
 }
 
 // inversions reads the embeddings that are named, and those of the folder whose words are in a prompt.
-func (o Generate) inversions() (in inversions, err error) {
+func (o Generate) inversions(ctx context.Context) (in inversions, err error) {
 	mentioned := o.mentions
 	add := func(e sd.Inversion) error {
-		hash, err := fileHash(e.Path)
+		hash, err := shortHash(ctx, e.Path)
 		if err != nil {
 			return err
 		}
@@ -123,16 +124,6 @@ func (in inversions) changed(before []string) (notes []string) {
 		}
 	}
 	return notes
-}
-
-// fileHash is the [shortHash] of a whole file, as A1111 names embeddings by.
-func fileHash(path string) (string, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	return shortHash(f, path)
 }
 
 // Embedding is what a textual inversion embedding holds.

@@ -50,7 +50,7 @@ type LoRAModule struct {
 	Layout string  `json:"layout"`
 }
 
-// maxHashed is how large a file may be to be read whole for a description.
+// maxHashed is how large a file may be to be read whole for a description, which takes a second or two and is not interrupted.
 const maxHashed = 2 << 30
 
 // InspectLoRA describes an adapter, and with a model what of it fits that.
@@ -69,7 +69,7 @@ func InspectLoRA(path, model string, o weights.Options) (LoRAInfo, error) {
 	defer f.Close()
 	out.Metadata = f.Metadata
 	if st, err := os.Stat(f.Tensors); err == nil && st.Size() <= maxHashed {
-		if out.Hash, err = adapterHash(f.Tensors); err != nil {
+		if out.Hash, err = adapterHash(context.Background(), f.Tensors); err != nil {
 			return out, err
 		}
 	}

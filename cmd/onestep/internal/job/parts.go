@@ -1,11 +1,8 @@
 package job
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
+	"context"
 	"fmt"
-	"io"
-	"os"
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
@@ -45,7 +42,7 @@ func (o Generate) parts() []part {
 }
 
 // hashParts finds the hashes of the parts that are not the model's own, and remarks on those that are not what an image was made with.
-func (o *Generate) hashParts(files *weights.Model) error {
+func (o *Generate) hashParts(ctx context.Context, files *weights.Model) error {
 	before := o.PartHashes
 	o.PartHashes = nil
 	if o.Bare {
@@ -56,7 +53,7 @@ func (o *Generate) hashParts(files *weights.Model) error {
 		if p.path == "" || c == nil || len(c.Files) == 0 {
 			continue
 		}
-		hash, err := hashFiles(c.Files)
+		hash, err := shortHash(ctx, c.Files...)
 		if err != nil {
 			return fmt.Errorf("%s: %w", p.flag, err)
 		}
@@ -68,23 +65,6 @@ func (o *Generate) hashParts(files *weights.Model) error {
 		}
 	}
 	return nil
-}
-
-// hashFiles is the start of the SHA-256 of files, one after the other; of one file it is [fileHash].
-func hashFiles(paths []string) (string, error) {
-	h := sha256.New()
-	for _, path := range paths {
-		f, err := os.Open(path)
-		if err != nil {
-			return "", err
-		}
-		_, err = io.Copy(h, f)
-		_ = f.Close() // only read
-		if err != nil {
-			return "", fmt.Errorf("%s: %w", quote.Path(path), err)
-		}
-	}
-	return hex.EncodeToString(h.Sum(nil))[:12], nil
 }
 
 // describeParts adds to an image's text the names and hashes of parts that are not the model's own.

@@ -286,7 +286,7 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 	if err := ctx.Err(); err != nil {
 		return out, err
 	}
-	if err := o.identify(data); err != nil {
+	if err := o.identify(ctx, data); err != nil {
 		return out, err
 	}
 	extended, err := o.extend()

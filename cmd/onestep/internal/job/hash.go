@@ -1,0 +1,77 @@
+package job
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+
+	"github.com/onestep-go/onestep/internal/plainfile"
+	"github.com/onestep-go/onestep/internal/quote"
+)
+
+// shortHash is the start of the SHA-256 of files, one after the other, as A1111 names files by. Gigabytes take seconds: it ends when ctx
+// does.
+func shortHash(ctx context.Context, paths ...string) (string, error) {
+	h := sha256.New()
+	for _, path := range paths {
+		if err := hashFrom(ctx, h, path, func(*os.File) error { return nil }); err != nil {
+			return "", err
+		}
+	}
+	return short12(h), nil
+}
+
+// adapterHash is what A1111 calls an adapter's hash: of a safetensors file without its header.
+func adapterHash(ctx context.Context, path string) (string, error) {
+	h := sha256.New()
+	err := hashFrom(ctx, h, path, func(f *os.File) error {
+		if filepath.Ext(path) != ".safetensors" {
+			return nil
+		}
+		var n uint64
+		if err := binary.Read(f, binary.LittleEndian, &n); err != nil {
+			return err
+		}
+		if n > math.MaxInt64/2 {
+			return fmt.Errorf("it is not a safetensors file")
+		}
+		_, err := f.Seek(int64(n), io.SeekCurrent)
+		return err
+	})
+	return short12(h), err
+}
+
+func short12(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil))[:12] }
+
+// hashFrom adds a file to a hash, from where begin leaves it.
+func hashFrom(ctx context.Context, h hash.Hash, path string, begin func(*os.File) error) error {
+	f, _, err := plainfile.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err = begin(f); err == nil {
+		_, err = io.Copy(h, whileFunc(func(p []byte) (int, error) {
+			if err := ctx.Err(); err != nil {
+				return 0, err
+			}
+			return f.Read(p)
+		}))
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", quote.Path(path), quote.Error(err))
+	}
+	return nil
+}
+
+// whileFunc is a reader.
+type whileFunc func(p []byte) (int, error)
+
+func (f whileFunc) Read(p []byte) (int, error) { return f(p) }
