@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/torch"
@@ -445,7 +446,7 @@ func (c configs) size() (n int) {
 const (
 	metadataKey = "lora_adapter_metadata" // where diffusers has peft's settings
 	configName  = "adapter_config.json"   // where peft has
-	maxConfig   = 16 << 20
+	maxConfig   = 1 << 20
 )
 
 // configs reads peft's settings from the file or from beside it.
@@ -453,21 +454,16 @@ func (f *File) configs(folder string) (configs, error) {
 	data := []byte(f.Metadata[metadataKey])
 	from := "metadata " + metadataKey
 	if len(data) == 0 {
-		path := filepath.Join(folder, configName)
-		st, err := os.Stat(path)
-		switch {
-		case errors.Is(err, fs.ErrNotExist) || !strings.HasPrefix(filepath.Base(f.Path), "adapter_model.") && folder != f.Path:
+		if !strings.HasPrefix(filepath.Base(f.Path), "adapter_model.") && folder != f.Path {
 			return nil, nil
-		case err != nil:
-			return nil, err
 		}
-		if !st.Mode().IsRegular() || st.Size() > maxConfig {
-			return nil, fmt.Errorf("%s: want a JSON file of at most %d MiB", configName, maxConfig>>20)
+		var err error
+		if data, err = plainfile.Read(filepath.Join(folder, configName), maxConfig); errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		} else if err != nil {
+			return nil, err
 		}
 		from = configName
-		if data, err = os.ReadFile(path); err != nil {
-			return nil, err
-		}
 	}
 	c, err := parseConfigs(data)
 	if err != nil {

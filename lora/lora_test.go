@@ -638,7 +638,7 @@ func TestSettingsThatCannotBeRead(t *testing.T) {
 		want string
 	}{
 		{func() error { return os.Symlink(configName, config) }, "too many levels of symbolic links"},
-		{func() error { return os.Mkdir(config, 0o777) }, "want a JSON file"},
+		{func() error { return os.Mkdir(config, 0o777) }, "a directory"},
 		{func() error { return os.WriteFile(config, []byte("{"), 0o666) }, "adapter_config.json: want a JSON object"},
 		{func() error { return os.Symlink("nothing", config) }, ""},
 		{func() error { return nil }, ""},

@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/training/rundir"
 )
@@ -74,7 +74,7 @@ func (a *app) infoRun(dir string) error {
 
 // lastStats returns the last whole line of a run's statistics, nil if there is none.
 func lastStats(path string) (map[string]any, error) {
-	f, err := os.Open(path)
+	f, _, err := plainfile.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}

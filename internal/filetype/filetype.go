@@ -6,12 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 	"unicode/utf8"
 
-	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/internal/plainfile"
 )
 
 // Type is what a file is.
@@ -37,14 +36,7 @@ const Head = 512
 
 // Read tells what the file at path is. What is no regular file is not opened: reading a pipe would wait.
 func Read(path string) (Type, error) {
-	st, err := os.Stat(path)
-	if err != nil {
-		return Type{}, err
-	}
-	if !st.Mode().IsRegular() {
-		return Type{}, fmt.Errorf("%s: not a regular file", quote.Path(path))
-	}
-	f, err := os.Open(path)
+	f, _, err := plainfile.Open(path)
 	if err != nil {
 		return Type{}, err
 	}

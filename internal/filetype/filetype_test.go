@@ -81,7 +81,7 @@ func TestRead(t *testing.T) {
 	require.NoError(t, syscall.Mkfifo(pipe, 0o600))
 	require.NoError(t, os.WriteFile(file, []byte("GGUF"), 0o600))
 	_, err := Read(pipe)
-	require.ErrorContains(t, err, "not a regular file")
+	require.ErrorContains(t, err, "named pipe")
 	_, err = Read(filepath.Join(dir, "none"))
 	require.ErrorIs(t, err, os.ErrNotExist)
 	got, err := Read(file)

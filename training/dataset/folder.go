@@ -200,7 +200,7 @@ func (f *folder) encoded(i int) ([]byte, error) {
 	case st.Size() > maxEncoded:
 		return nil, fmt.Errorf("%w: it has %d bytes, at most %d MiB are read", errNoImage, st.Size(), maxEncoded>>20)
 	}
-	data, err := os.ReadFile(f.name(i))
+	data, err := plainfile.Read(f.name(i), maxEncoded)
 	return data, unreadable(err)
 }
 

@@ -28,11 +28,18 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/onestep-go/onestep/internal/atomicfile"
+	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
 // ErrHoldsRun is wrapped by the error about a directory that holds a run, where no run is to be resumed.
 var ErrHoldsRun = errors.New("holds a run")
+
+// Limits of what is read of a run. Its statistics have some hundred bytes a line.
+const (
+	maxOptions = 1 << 20
+	maxStats   = 1 << 30
+)
 
 // Dir is a run's folder, locked for this process.
 type Dir struct {
@@ -137,7 +144,7 @@ func Check(path string, options map[string]any, resume bool, may ...string) (beg
 
 // check refuses a folder of these entries. It tells whether it holds a run that has begun.
 func (d *Dir) check(entries []fs.DirEntry, options map[string]any, resume bool, may []string) (begun bool, err error) {
-	old, err := os.ReadFile(d.File("options.json"))
+	old, err := plainfile.Read(d.File("options.json"), maxOptions)
 	started := err == nil
 	// What a run leaves that failed before its first step, on its data for instance, is in nobody's way.
 	begun = started && d.began(entries)
@@ -178,8 +185,8 @@ func (d *Dir) open(options map[string]any, resume bool, may []string) (err error
 		return fmt.Errorf("run directory: %w", err)
 	}
 	if !d.holds() {
-		pid, _ := os.ReadFile(d.File(".lock"))
-		return fmt.Errorf("run directory %s is in use by another process (%s)", quote.Path(d.path), strings.TrimSpace(string(pid)))
+		pid, _ := plainfile.Read(d.File(".lock"), 64)
+		return fmt.Errorf("run directory %s is in use by another process (%s)", quote.Path(d.path), quote.Text(strings.TrimSpace(string(pid))))
 	}
 	if err := d.lock.Truncate(0); err == nil {
 		_, err = d.lock.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
@@ -193,10 +200,10 @@ func (d *Dir) open(options map[string]any, resume bool, may []string) (err error
 			return fmt.Errorf("run directory: %w", err)
 		}
 	}
-	if d.log, err = os.OpenFile(d.File("log.txt"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666); err != nil {
+	if d.log, err = os.OpenFile(d.File("log.txt"), os.O_CREATE|os.O_APPEND|os.O_WRONLY|unix.O_NONBLOCK, 0o666); err != nil {
 		return fmt.Errorf("run directory: %w", err)
 	}
-	if d.stats, err = os.OpenFile(d.File("stats.jsonl"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o666); err != nil {
+	if d.stats, err = os.OpenFile(d.File("stats.jsonl"), os.O_CREATE|os.O_APPEND|os.O_WRONLY|unix.O_NONBLOCK, 0o666); err != nil {
 		return fmt.Errorf("run directory: %w", err)
 	}
 	return nil
@@ -278,7 +285,7 @@ func notOptions(err error, decoded map[string]any) error {
 
 // ReadOptions returns the options of the run in a folder.
 func ReadOptions(path string) (map[string]any, error) {
-	text, err := os.ReadFile(filepath.Join(path, "options.json"))
+	text, err := plainfile.Read(filepath.Join(path, "options.json"), maxOptions)
 	if err != nil {
 		return nil, fmt.Errorf("run directory: %w", err)
 	}
@@ -443,7 +450,7 @@ func remove(paths []string) error {
 // CutStats drops what stats.jsonl says of steps after the given one, and a line that a killed run left half-written. It tells
 // whether there was any.
 func (d *Dir) CutStats(step int) (cut bool, err error) {
-	old, err := os.ReadFile(d.File("stats.jsonl"))
+	old, err := plainfile.Read(d.File("stats.jsonl"), maxStats)
 	if err != nil {
 		return false, fmt.Errorf("stats: %w", err)
 	}
@@ -462,7 +469,7 @@ func (d *Dir) CutStats(step int) (cut bool, err error) {
 	if err := Write(d.File("stats.jsonl"), kept); err != nil {
 		return true, fmt.Errorf("stats: %w", err)
 	}
-	f, err := os.OpenFile(d.File("stats.jsonl"), os.O_APPEND|os.O_WRONLY, 0o666)
+	f, err := os.OpenFile(d.File("stats.jsonl"), os.O_APPEND|os.O_WRONLY|unix.O_NONBLOCK, 0o666)
 	if err != nil {
 		return true, fmt.Errorf("stats: %w", err)
 	}

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
@@ -23,15 +23,7 @@ const (
 
 // read reads a file of a tokenizer's folder, whole.
 func read(dir, name string) ([]byte, error) {
-	path := filepath.Join(dir, name)
-	st, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !st.Mode().IsRegular() || st.Size() > maxFile {
-		return nil, fmt.Errorf("%s: want a file of at most %d MiB", name, maxFile>>20)
-	}
-	return os.ReadFile(path)
+	return plainfile.Read(filepath.Join(dir, name), maxFile)
 }
 
 // readJSON reads a file into v, and reports whether there is one.

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
@@ -104,16 +105,12 @@ func find(path string) (names []string, config []byte, err error) {
 		return halvesOf(path), nil, nil
 	}
 	at := filepath.Join(path, "config.json")
-	switch st, err := os.Stat(at); {
-	case errors.Is(err, fs.ErrNotExist):
+	config, err = plainfile.Read(at, maxConfig)
+	if errors.Is(err, fs.ErrNotExist) {
 		decoder, err := decoderIn(path)
 		return halvesOf(decoder), nil, err
-	case err != nil:
-		return nil, nil, err
-	case !st.Mode().IsRegular() || st.Size() > maxConfig:
-		return nil, nil, fmt.Errorf("%s: want a JSON file of at most %d MiB", quote.Path(at), maxConfig>>20)
 	}
-	if config, err = os.ReadFile(at); err != nil {
+	if err != nil {
 		return nil, nil, err
 	}
 	weights := filepath.Join(path, "diffusion_pytorch_model.safetensors")

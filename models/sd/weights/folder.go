@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
@@ -19,14 +20,7 @@ const maxJSON = 16 << 20
 
 // readJSON reads a small file.
 func readJSON(path string) ([]byte, error) {
-	st, err := os.Stat(path)
-	if err != nil {
-		return nil, err
-	}
-	if !st.Mode().IsRegular() || st.Size() > maxJSON {
-		return nil, fmt.Errorf("%s: want a JSON file of at most %d MiB", quote.Path(path), maxJSON>>20)
-	}
-	return os.ReadFile(path)
+	return plainfile.Read(path, maxJSON)
 }
 
 // The classes of diffusers and transformers that the parts of a model have.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/training/rundir"
 )
@@ -45,7 +46,7 @@ func (o *Train) extend() (changed bool, err error) {
 	if !o.Resume {
 		return false, nil
 	}
-	text, err := os.ReadFile(filepath.Join(o.Out, "options.json"))
+	text, err := plainfile.Read(filepath.Join(o.Out, "options.json"), 1<<20)
 	if errors.Is(err, fs.ErrNotExist) && o.Extend {
 		return false, usage("--extend: there is no run in %s", quote.Text(o.Out))
 	}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"image"
+	"io"
 	"io/fs"
 	"math"
 	"os"
@@ -18,6 +19,7 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/unet"
@@ -397,17 +399,7 @@ func (o Generate) picture(flag, path string) (image.Image, error) {
 
 // readFile reads a picture's file, which may not be a pipe, where reading would wait, nor endless.
 func readFile(path string) ([]byte, error) {
-	const most = 256 << 20
-	st, err := os.Stat(path)
-	switch {
-	case err != nil:
-		return nil, err
-	case !st.Mode().IsRegular():
-		return nil, fmt.Errorf("%s: want a file, it is something else", quote.Path(path))
-	case st.Size() > most:
-		return nil, fmt.Errorf("%s: it has %d bytes: want at most %d", quote.Path(path), st.Size(), most)
-	}
-	return os.ReadFile(path)
+	return plainfile.Read(path, 256<<20)
 }
 
 // tryScheduler finds out whether the method can work with the model's configuration, which is read without the weights.
@@ -552,19 +544,24 @@ func (o Generate) text(t sampling.TextToImage, plan sampling.Plan, on *adapters,
 		{Keyword: "onestep", Value: string(settings)}}, nil
 }
 
-// ReadPrompts reads a file with a text on each line; empty lines are left out. "-" is standard input.
+// maxPrompts is the number of bytes that a file of prompts may have.
+const maxPrompts = 64 << 20
+
+// ReadPrompts reads a file, or a pipe such as a shell's <(command), with a text on each line; empty lines are left out. "-" is standard
+// input.
 func ReadPrompts(path string) ([]string, error) {
 	f := os.Stdin
 	if path != "-" {
 		var err error
-		if f, err = os.Open(path); err != nil {
+		if f, err = plainfile.Stream(path); err != nil {
 			return nil, err
 		}
 		defer f.Close()
 	}
 	var out []string
 	const longest = 1 << 20
-	lines := bufio.NewScanner(f)
+	limited := &io.LimitedReader{R: f, N: maxPrompts + 1}
+	lines := bufio.NewScanner(limited)
 	lines.Buffer(nil, longest)
 	n := 1
 	for ; lines.Scan(); n++ {
@@ -579,16 +576,19 @@ func ReadPrompts(path string) ([]string, error) {
 			out = append(out, text)
 		}
 		if len(out) > maxImages {
-			return nil, fmt.Errorf("%s: want at most %d texts", quote.Path(path), maxImages)
+			return nil, fmt.Errorf("%s: want at most %d prompts", quote.Path(path), maxImages)
 		}
 	}
 	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
-		return nil, fmt.Errorf("%s: line %d is longer than %d MiB: want a text on each line", quote.Path(path), n, longest>>20)
+		return nil, fmt.Errorf("%s: line %d is longer than %d MiB: want a prompt on each line", quote.Path(path), n, longest>>20)
 	} else if err != nil {
 		return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
+	if limited.N <= 0 {
+		return nil, fmt.Errorf("%s: want at most %d MiB of prompts", quote.Path(path), maxPrompts>>20)
+	}
 	if out == nil {
-		return nil, fmt.Errorf("%s: there is no text in it", quote.Path(path))
+		return nil, fmt.Errorf("%s: there is no prompt in it", quote.Path(path))
 	}
 	return out, nil
 }

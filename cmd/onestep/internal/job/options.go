@@ -8,12 +8,12 @@ import (
 	"io"
 	"maps"
 	"math"
-	"os"
 	"reflect"
 	"slices"
 	"strings"
 	"time"
 
+	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/torch"
@@ -127,20 +127,12 @@ var told = []string{"onestep", "data_holds", "teacher_holds", "init_holds", "lpi
 
 // ReadConfig reads a JSON file of options over o. Unknown keys are errors.
 func (o *Train) ReadConfig(path string) error {
-	const most = 1 << 20
 	if err := There(Path{"--config", path, "a JSON file of options, as --dry-run prints", File}); err != nil {
 		return err
 	}
-	st, err := os.Stat(path)
-	switch {
-	case err == nil && !st.Mode().IsRegular():
-		return fmt.Errorf("--config: %s is not a regular file", quote.Path(path))
-	case err == nil && st.Size() > most:
-		return fmt.Errorf("--config: %s has %d bytes, options have at most %d", quote.Path(path), st.Size(), most)
-	}
-	text, err := os.ReadFile(path)
+	text, err := plainfile.Read(path, 1<<20)
 	if err != nil {
-		return fmt.Errorf("--config: %w", quote.Error(err))
+		return fmt.Errorf("--config: %w", err)
 	}
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.DisallowUnknownFields()
