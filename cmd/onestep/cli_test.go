@@ -115,7 +115,7 @@ func TestRefusals(t *testing.T) {
 		{"sample", 2, "--model is missing"},
 		{"sample --model builtin", 2, "--out is missing"},
 		{"sample --model builtin --out", 2, "--out: its value is missing"},
-		{"sample --model builtin --out x.jpg", 2, "want FILE.png"},
+		{"sample --model builtin --out x.gif", 2, "want FILE.png"},
 		{builtin + "--n 0", 2, `--n: want a whole number from 1 on, got "0"`},
 		{builtin + "--n 1000001", 2, "--n: want 1 to 1000000 images"},
 		{builtin + "--n 20000", 2, "--n: a grid holds at most 10000 images"},

@@ -136,7 +136,7 @@ The names of the files that were written go to standard output. A file that exis
 	f.StringVar(&list, "prompts", "", "a file with a text on each line; - is standard input")
 	f.StringVar(&o.Negative, "negative", "", "what to lead away from; needs --guidance above 1")
 	f.BoolVar(&o.Empty, "empty-negative", false, "where there is no negative text, encode an empty one, also with SDXL, whose models take zeros")
-	f.StringVar(&o.Out, "out", o.Out, "FILE.png or FILE.jpg, with {n}, {text} or {seed} in it where there are several pictures; or DIR/")
+	f.StringVar(&o.Out, "out", o.Out, "FILE.png, FILE.jpg or FILE.webp (lossless), with {n}, {text} or {seed} in it where there are several pictures; or DIR/")
 	f.Var(count{&o.N}, "n", "pictures of each text")
 	f.Var(seed{&o.Seed}, "seed", "seed of each text's first picture; the others count up (default: any, which the PNG says)")
 	f.Var(sampler{&o.Sampler}, "sampler", "sampler, also followed by _ and a spacing, as dpmpp_2m_karras; names of A1111 and ComfyUI work, too (default: lcm for a latent\nconsistency model, others by their scheduler; pndm for Stable Diffusion 1):\n"+wrapped(scheduler.Names()))

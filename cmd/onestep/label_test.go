@@ -8,26 +8,7 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
-
-	"github.com/onestep-go/onestep/torch/vision"
 )
-
-// settingsIn are those that a generated image holds.
-func settingsIn(t *testing.T, path string) (settings map[string]any) {
-	t.Helper()
-	f, err := os.Open(path)
-	require.NoError(t, err)
-	defer f.Close()
-	texts, err := vision.ReadTexts(f)
-	require.NoError(t, err)
-	for _, text := range texts {
-		if text.Keyword == "onestep" {
-			require.NoError(t, json.Unmarshal([]byte(text.Value), &settings))
-		}
-	}
-	require.NotNil(t, settings)
-	return settings
-}
 
 // A class is chosen by its name, however it is typed, or by its number: the image is the same. Several come in turn.
 func TestSampleByClassName(t *testing.T) {
@@ -55,10 +36,10 @@ func TestSampleByClassName(t *testing.T) {
 	require.Equal(t, []int{8, 3, 2}, got.Labels)
 	require.Equal(t, []string{"Flags", "Food & Drink", "Animals & Nature"}, got.Classes)
 	for i, label := range []float64{8, 3, 2, 8} {
-		require.Equal(t, label, settingsIn(t, filepath.Join(dir, "d", []string{"000005.png", "000006.png", "000007.png", "000008.png"}[i]))["label"])
+		require.Equal(t, label, settingsOf(t, filepath.Join(dir, "d", []string{"000005.png", "000006.png", "000007.png", "000008.png"}[i]))["label"])
 	}
 	sample("e.png", "--label", "flags,food & drink,2", "--n", "4")
-	require.Equal(t, []any{8.0, 3.0, 2.0}, settingsIn(t, filepath.Join(dir, "e.png"))["labels"])
+	require.Equal(t, []any{8.0, 3.0, 2.0}, settingsOf(t, filepath.Join(dir, "e.png"))["labels"])
 
 	for label, want := range map[string]string{"flag": "did you mean Flags?", "drink": "Food & Drink", "boat": "Smileys & Emotion", "flags,": "missing", "": "want a class"} {
 		var stdout, stderr bytes.Buffer

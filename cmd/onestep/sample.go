@@ -18,7 +18,7 @@ func (a *app) sample() *cobra.Command {
 
 Image i of a run has seed SEED+i, which gives it a random stream of its own and, of a conditional model without --label, its
 class (the seed modulo their number): it is the same at any --n and --batch. The settings are written into the PNG's text
-chunks; onestep info prints them. The names of the files that were written go to standard output. A file that exists is left
+chunks or the EXIF of a JPEG or WebP; onestep info prints them. The names of the files that were written go to standard output. A file that exists is left
 alone, and nothing is drawn, unless --overwrite is given.`,
 		Example: `  onestep sample --model builtin --n 64 --seed 1 --out emoji.png
   onestep sample --model runs/fashion --times 80,0.8 --n 1000 --out samples/
@@ -47,7 +47,7 @@ alone, and nothing is drawn, unless --overwrite is given.`,
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringVar(&o.Model, "model", "", "a model file, a run's folder (its last snapshot), or builtin: emoji, ships with onestep (required)")
-	f.StringVar(&o.Out, "out", "", "FILE.png for a grid, or with --n 1 the image itself; DIR/ for a file an image, named by its seed (required)")
+	f.StringVar(&o.Out, "out", "", "FILE.png, FILE.jpg or FILE.webp (lossless) for a grid, or with --n 1 the image itself; DIR/ for a PNG an image,\nnamed by its seed (required)")
 	f.Var(count{&o.N}, "n", "number of images")
 	f.Uint64Var(&o.Seed, "seed", 0, "seed of the first image; the others count up (default 0)")
 	f.Var(choice{&o.Sampler, job.Samplers()}, "sampler", "how (default: multistep for a consistency model, heun for a denoiser):\n"+wrapped(job.Samplers()))

@@ -12,13 +12,16 @@ import (
 	"github.com/onestep-go/onestep/internal/atomicfile"
 )
 
-// Write writes an image with texts, atomically: as a JPEG if the path ends in .jpg, .jpeg, .jpe or .jfif, and as a PNG otherwise. Without overwrite a file that exists
-// is an error that wraps fs.ErrExist. A process that is killed meanwhile leaves nothing behind where the file system has files without
-// names (O_TMPFILE), which all common ones of Linux do.
+// Write writes an image with texts, atomically, in the format that the path's ending names: .png, .jpg, .jpeg, .jpe and .jfif, or .webp; any
+// other is a PNG. Without overwrite a file that exists is an error that wraps fs.ErrExist. A process that is killed meanwhile leaves nothing
+// behind where the file system has files without names (O_TMPFILE), which all common ones of Linux do.
 func Write(path string, img image.Image, texts []Text, overwrite bool) error {
 	encode := EncodePNG
-	if IsJPEG(path) {
+	switch {
+	case IsJPEG(path):
 		encode = EncodeJPEG
+	case strings.EqualFold(filepath.Ext(path), ".webp"):
+		encode = EncodeWebP
 	}
 	return atomicfile.Write(path, atomicfile.Options{Overwrite: overwrite}, func(w io.Writer) error { return encode(w, img, texts) })
 }
@@ -26,6 +29,11 @@ func Write(path string, img image.Image, texts []Text, overwrite bool) error {
 // IsJPEG tells whether a path has an ending of JPEGs.
 func IsJPEG(path string) bool {
 	return slices.Contains([]string{".jpg", ".jpeg", ".jpe", ".jfif"}, strings.ToLower(filepath.Ext(path)))
+}
+
+// IsWritten tells whether a path's ending is one of a format that [Write] writes.
+func IsWritten(path string) bool {
+	return IsJPEG(path) || slices.Contains([]string{".png", ".webp"}, strings.ToLower(filepath.Ext(path)))
 }
 
 // EncodePNG writes an image with text chunks after its header: Latin-1 text as tEXt, other text as iTXt in UTF-8.

@@ -289,19 +289,16 @@ func (o Generate) files() ([]string, error) {
 	if st, err := os.Stat(pattern); strings.HasSuffix(pattern, "/") || (err == nil && st.IsDir()) {
 		pattern = filepath.Join(pattern, "{n}.png")
 	}
-	if strings.EqualFold(filepath.Ext(pattern), ".webp") {
-		return nil, usage("--out: WebP cannot be written: want a name that ends in .png or .jpg, got %s", quote.Quoted(o.Out))
-	}
 	if vision.IsJPEG(pattern) && !o.Bare {
 		const most = 8000 // UTF-16 and the settings beside it fill a JPEG's 64 kB of EXIF
 		for _, p := range o.Prompts {
 			if n := len(p) + len(o.Negative); n > most {
-				return nil, usage("--out: a JPEG has no room for the settings with a prompt of %d bytes: want a name that ends in .png, or --no-metadata", n)
+				return nil, usage("--out: a JPEG has no room for the settings with a prompt of %d bytes: want a name that ends in .png or .webp, or --no-metadata", n)
 			}
 		}
 	}
-	if !vision.IsJPEG(pattern) && !strings.EqualFold(filepath.Ext(pattern), ".png") {
-		return nil, usage("--out: want a name that ends in .png or .jpg, with {n}, {text} or {seed} where there are several pictures, or DIR/, got %s", quote.Quoted(o.Out))
+	if !vision.IsWritten(pattern) {
+		return nil, usage("--out: want a name that ends in .png, .jpg or .webp, with {n}, {text} or {seed} where there are several pictures, or DIR/, got %s", quote.Quoted(o.Out))
 	}
 	var files []string
 	seen := map[string]bool{}

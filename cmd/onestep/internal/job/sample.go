@@ -40,7 +40,7 @@ type Sample struct {
 	Batch     int       `json:"-"`
 	Device    string    `json:"-"`
 	Threads   int       `json:"-"` // 0: all processors
-	Out       string    `json:"-"` // FILE.png: a grid, or the image itself when N is 1; DIR/: a file an image
+	Out       string    `json:"-"` // FILE.png, .jpg or .webp: a grid, or the image itself when N is 1; DIR/: a file an image
 	Overwrite bool      `json:"-"`
 	Force     bool      `json:"-"` // try even if the memory seems too small
 
@@ -81,7 +81,7 @@ func (o *Sample) validate() error {
 	case o.Model == "":
 		return usage("--model is missing: a file, a run directory, or builtin")
 	case o.Out == "":
-		return usage("--out is missing: FILE.png for a grid, DIR/ for a file an image")
+		return usage("--out is missing: FILE.png, FILE.jpg or FILE.webp for a grid, DIR/ for a file an image")
 	case o.N < 1 || o.N > maxImages:
 		return usage("--n: want 1 to %d images, got %d", maxImages, o.N)
 	case o.Seed > math.MaxUint64-uint64(o.N-1):
@@ -313,7 +313,7 @@ func (o Sample) files() (files []string, folder bool, err error) {
 			files = append(files, filepath.Join(o.Out, fmt.Sprintf("%06d.png", o.Seed+uint64(i))))
 		}
 		folder = true
-	case strings.EqualFold(filepath.Ext(o.Out), ".png"):
+	case vision.IsWritten(o.Out):
 		if o.Columns > 0 && o.N == 1 {
 			return nil, false, usage("--columns: one image is written as it is, without a grid: leave the option out, or choose --n 2 or more")
 		}
@@ -322,7 +322,7 @@ func (o Sample) files() (files []string, folder bool, err error) {
 		}
 		files = []string{o.Out}
 	default:
-		return nil, false, usage("--out: want FILE.png for a grid or DIR/ for a file an image, got %s", quote.Quoted(o.Out))
+		return nil, false, usage("--out: want FILE.png, FILE.jpg or FILE.webp for a grid or DIR/ for a file an image, got %s", quote.Quoted(o.Out))
 	}
 	if err := writable(filepath.Dir(files[0]), folder); err != nil {
 		return nil, false, fmt.Errorf("--out: %w", err)
