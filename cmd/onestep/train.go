@@ -80,7 +80,7 @@ Ctrl-C ends it at once.`,
 	f.BoolVar(&o.Extend, "extend", false, "with --resume: continue beyond the run's end with other --steps, --lr or --lr-decay")
 	f.StringVar(&config, "config", "", "JSON file with options, named as in options.json; flags go before it")
 	f.Var(count{&o.Steps}, "steps", "optimizer steps of the whole run")
-	f.DurationVar(&o.Duration, "duration", 0, "end after a time such as 90m, saved as at the end (default: after --steps)")
+	f.DurationVar(&o.Duration, "duration", 0, "stop after a time such as 90m, with everything saved as at the end; --resume continues (default: after --steps)")
 	f.Var(count{&o.Batch}, "batch", "images a step")
 	f.Float64Var(&o.LR, "lr", o.LR, "learning rate of RAdam")
 	f.Float64Var(&o.LRDecay, "lr-decay", o.LRDecay, "part of the run, at its end, in which the learning rate falls to 0; not for pd, where it does in every stage")

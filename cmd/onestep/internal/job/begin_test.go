@@ -1,12 +1,16 @@
 package job
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -27,6 +31,40 @@ func TestFailedBeforeFirstStepLeavesNothing(t *testing.T) {
 		require.Error(t, err)
 		require.NoDirExists(t, filepath.Join(base, "runs"))
 	}
+}
+
+// A run in pieces of --duration is the run in one go, to the bit, also when it is extended beyond its end.
+func TestDurationsAreExact(t *testing.T) {
+	dir := t.TempDir()
+	run := func(name string, steps int, duration time.Duration, extend bool) int {
+		o := tinyRun(filepath.Join(dir, name), "ict")
+		o.Steps, o.SaveEvery, o.Duration, o.Extend = steps, 1000, duration, extend
+		r, err := o.Run(context.Background(), Hooks{})
+		require.NoError(t, err)
+		return r.Step
+	}
+	same := func(step int) {
+		for _, name := range []string{fmt.Sprintf("state-%07d.safetensors", step), fmt.Sprintf("model-%07d.safetensors", step)} {
+			a, err := os.ReadFile(filepath.Join(dir, "whole", name))
+			require.NoError(t, err)
+			b, err := os.ReadFile(filepath.Join(dir, "pieces", name))
+			require.NoError(t, err)
+			require.True(t, bytes.Equal(a, b), "%s differs", name)
+		}
+		require.Equal(t, lossesOf(t, filepath.Join(dir, "whole")), lossesOf(t, filepath.Join(dir, "pieces")))
+	}
+	require.Equal(t, 12, run("whole", 12, 0, false))
+	require.Equal(t, 1, run("pieces", 12, 1, false), "a step is the least")
+	require.Equal(t, 2, run("pieces", 12, 1, false))
+	require.Equal(t, 12, run("pieces", 12, time.Hour, false), "a longer duration goes on to the end")
+	same(12)
+	require.Equal(t, 12, run("pieces", 12, time.Hour, true), "and not beyond")
+	until := lossesOf(t, filepath.Join(dir, "whole"))
+	require.Equal(t, 16, run("whole", 16, 0, true))
+	require.Equal(t, 13, run("pieces", 16, 1, true))
+	require.Equal(t, 16, run("pieces", 16, time.Hour, true), "the same command again")
+	same(16)
+	require.Equal(t, until, lossesOf(t, filepath.Join(dir, "pieces"))[:12])
 }
 
 // The libraries know no flags: the tool says which one helps.
@@ -109,7 +147,14 @@ func TestExtend(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, 9, r.Step, "the extended run resumes as any other")
 
-	o := DefaultTrain()
+	var log bytes.Buffer
+	o := first
+	o.Resume, o.Extend, o.Steps, o.LR, o.Duration = true, true, 9, 5e-4, time.Hour
+	_, err = o.Run(context.Background(), Hooks{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	require.NoError(t, err)
+	require.Contains(t, log.String(), "all of its 9 steps", "a duration alone extends nothing")
+
+	o = DefaultTrain()
 	o.Data, o.Out, o.Resume, o.Extend, o.Steps = "emoji", filepath.Join(t.TempDir(), "none"), true, true, 3
 	_, err = o.Run(context.Background(), Hooks{})
 	require.ErrorContains(t, err, "no run")

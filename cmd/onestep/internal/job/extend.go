@@ -61,19 +61,32 @@ func (o *Train) extend() (changed bool, err error) {
 	if m, err := methodNamed(o.Method); err != nil || m.stages {
 		return false, errors.Join(err, usage("--extend: the stages of the method %s divide the whole run: start a new run from its snapshot with --init", quote.Text(o.Method)))
 	}
-	steps, err := rundir.Steps(o.Out, "state")
+	done, err := o.done()
 	if err != nil {
 		return false, err
-	}
-	done := 0
-	if len(steps) > 0 {
-		done = slices.Max(steps)
 	}
 	if o.Steps <= done {
 		return false, usage("--steps: the run has done %d steps: want more, got %d", done, o.Steps)
 	}
 	o.History = append(slices.Clone(was.History), Settings{done, was.Steps, was.LR, was.LRDecay})
 	return true, nil
+}
+
+// done is how many steps the run in Out has saved.
+func (o Train) done() (int, error) {
+	steps, err := rundir.Steps(o.Out, "state")
+	if err != nil || len(steps) == 0 {
+		return 0, err
+	}
+	return slices.Max(steps), nil
+}
+
+// complete says that a run which is resumed has nothing left to do, which --duration does not change; "" where it has.
+func (o Train) complete() string {
+	if done, err := o.done(); !o.Resume || err != nil || done < o.Steps {
+		return ""
+	}
+	return fmt.Sprintf("the run has done all of its %d steps: nothing is left to do; pass --extend with more --steps to continue it", o.Steps)
 }
 
 // check asks whether the run may start in its folder, or go on there, with these options.

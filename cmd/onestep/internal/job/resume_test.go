@@ -119,7 +119,15 @@ func TestResumeAfterKillIsExact(t *testing.T) {
 	}
 }
 
-func losses(t *testing.T, dir string) (out []float64) {
+// losses are those of a run of 40 steps.
+func losses(t *testing.T, dir string) []float64 {
+	t.Helper()
+	out := lossesOf(t, dir)
+	require.Len(t, out, 40)
+	return out
+}
+
+func lossesOf(t *testing.T, dir string) (out []float64) {
 	t.Helper()
 	b, err := os.ReadFile(filepath.Join(dir, "stats.jsonl"))
 	require.NoError(t, err)
@@ -128,7 +136,6 @@ func losses(t *testing.T, dir string) (out []float64) {
 		require.NoError(t, json.Unmarshal(line, &v))
 		out = append(out, v.Loss)
 	}
-	require.Len(t, out, 40)
 	return out
 }
 

@@ -305,6 +305,9 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 	if err != nil {
 		return out, err
 	}
+	if note := o.complete(); begun && note != "" {
+		h.warn(note)
+	}
 	if o.Resume && !begun && h.Log != nil {
 		h.Log.Warn("there is no run to go on with: a new one starts", "out", o.Out)
 	}
