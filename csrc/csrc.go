@@ -28,8 +28,7 @@ import (
 	"unsafe"
 )
 
-// sources are what the layer is compiled from, and layer/found.json, which scripts/libtorch.sh writes: which layer it made
-// last, and for which libtorch.
+// sources are what the layer is compiled from, and layer/found.json, which scripts/libtorch.sh writes.
 //
 //go:embed ct.h functions.h table.h layer
 var sources embed.FS
@@ -52,18 +51,16 @@ var sourceSum = sync.OnceValue(func() string {
 	return hex.EncodeToString(h.Sum(nil))[:12]
 })
 
-// found is what scripts/libtorch.sh has written down.
-type found struct {
-	Layer  string `json:"layer"`  // the layer's file
-	Source string `json:"source"` // the tree of sources
-}
-
-func readFound() (f found) {
+// found is the layer that scripts/libtorch.sh has made last from these sources; empty where it has not, as in the module cache.
+func found() string {
+	var f struct {
+		Layer string `json:"layer"`
+	}
 	text, err := sources.ReadFile("layer/found.json")
 	if err != nil || json.Unmarshal(text, &f) != nil {
-		return found{} // sources that nobody has set up, such as those in the module cache
+		return ""
 	}
-	return f
+	return f.Layer
 }
 
 var supportedVersion = regexp.MustCompile(`ONESTEP_TORCH_IS\((\d+), (\d+), (\d+)\)`)
@@ -121,8 +118,8 @@ type OpenError struct {
 	Library  string   // the libtorch that the loader takes, lib/libtorch_cpu.so; empty when it finds none
 	Searched []string // the folders that were searched, for libtorch or, when there is no layer, for that
 	Reason   string   // what is wrong
-	Remedy   string   // the command that mends it
+	Remedy   string   // the command that fixes it
 }
 
-// Error returns what is wrong and the command that mends it, in one line.
-func (e *OpenError) Error() string { return fmt.Sprintf("%s; to mend it: %s", e.Reason, e.Remedy) }
+// Error returns what is wrong and the command that fixes it, in one line.
+func (e *OpenError) Error() string { return fmt.Sprintf("%s; to fix it: %s", e.Reason, e.Remedy) }

@@ -43,8 +43,7 @@ type place struct {
 }
 
 func here() place {
-	f := readFound()
-	p := place{given: os.Getenv("ONESTEP_LAYER"), found: f.Layer, sum: sourceSum()}
+	p := place{given: os.Getenv("ONESTEP_LAYER"), found: found(), sum: sourceSum()}
 	if exe, err := os.Executable(); err == nil {
 		if real, err := filepath.EvalSymlinks(exe); err == nil {
 			exe = real
@@ -55,14 +54,9 @@ func here() place {
 	if dir, err := os.UserCacheDir(); err == nil {
 		p.cache = filepath.Join(dir, "onestep")
 	}
-	sources := []string{f.Source}
 	if _, file, _, ok := runtime.Caller(0); ok && filepath.IsAbs(file) { // not where paths were trimmed
-		sources = append(sources, filepath.Dir(filepath.Dir(file)))
-	}
-	for _, dir := range sources {
-		if dir != "" && exists(filepath.Join(dir, "scripts", "libtorch.sh")) {
+		if dir := filepath.Dir(filepath.Dir(file)); exists(filepath.Join(dir, "scripts", "libtorch.sh")) {
 			p.source = dir
-			break
 		}
 	}
 	if list := os.Getenv("LD_LIBRARY_PATH"); list != "" {

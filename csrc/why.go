@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"slices"
 	"strings"
 )
@@ -83,6 +84,9 @@ func (p place) explain(l Layer, message string) *OpenError {
 	}
 	e.Reason = fmt.Sprintf("libtorch %s did not load: %s", l.Version, message)
 	switch m := missingFile.FindStringSubmatch(message); {
+	case m != nil && m[1] == library:
+		e.Reason = fmt.Sprintf("%s is not for this kind of machine (%s)", l.Library, runtime.GOARCH)
+		e.Remedy = p.provide(l)
 	case m != nil:
 		e.Reason = fmt.Sprintf("libtorch %s did not load: %s, which it needs, is missing", l.Version, m[1])
 		e.Remedy = p.provide(l)

@@ -286,7 +286,7 @@ else
   if [ -w "$root/csrc/layer" ]; then # not in Go's module cache: programs look into the folder of layers
     write "$build" "$dir" "$version" "$source"
     put "$root/csrc/layer/found.json" <<END
-{"layer": "$layer", "source": "$root"}
+{"layer": "$layer"}
 END
   fi
 fi

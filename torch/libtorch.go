@@ -13,7 +13,7 @@ import (
 )
 
 // Open loads libtorch. Whatever needs libtorch does so itself; programs call it to learn early whether it is there. Later
-// calls return what the first did. The error is a [*csrc.OpenError]: what is missing, and the command that mends it.
+// calls return what the first did. The error is a [*csrc.OpenError]: what is missing, and the command that fixes it.
 func Open() error { return open() }
 
 // CUDA has to be opened before anything asks libtorch for it, which would switch it off for the whole process (call_once in

@@ -21,7 +21,7 @@ func NewGenerator(s *Scope, seed uint64) *Generator { return NewGeneratorOn(s, s
 // that the numbers do not depend on the device.
 func NewGeneratorOn(s *Scope, dev Device, seed uint64) *Generator {
 	if err := dev.Available(); err != nil {
-		panic(&Error{Op: "generator", Msg: err.Error()})
+		panic(&Error{Op: "generator", Msg: err.Error(), Err: err})
 	}
 	var h C.ct_generator
 	if e := C.ct_generator_new(C.int32_t(dev.code()), C.uint64_t(seed), &h); e != nil {

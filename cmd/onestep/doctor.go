@@ -27,15 +27,15 @@ type health struct {
 	Layer         string   `json:"layer"`             // our library over it; "" if there is none
 	Searched      []string `json:"searched,omitzero"` // where what is missing was looked for
 	CPUCapability string   `json:"cpu_capability"`
-	Threads       int      `json:"threads"`         // of one operator
-	CUDA          bool     `json:"cuda"`            // whether libtorch_cuda was opened
-	CUDAReason    string   `json:"cuda_reason"`     // why not, in the loader's words
-	Driver        string   `json:"nvidia_driver"`   // its version; "" if there is none
-	Cards         []string `json:"nvidia_cards"`    // models that the driver lists, in its own order
-	GPUs          []gpu    `json:"gpus"`            // those that libtorch can use
-	Works         []string `json:"works"`           // devices on which tensors were made and added
-	Error         string   `json:"error,omitzero"`  // what does not work
-	Remedy        string   `json:"remedy,omitzero"` // the command that mends it
+	Threads       int      `json:"threads"`        // of one operator
+	CUDA          bool     `json:"cuda"`           // whether libtorch_cuda was opened
+	CUDAReason    string   `json:"cuda_reason"`    // why not, in the loader's words
+	Driver        string   `json:"nvidia_driver"`  // its version; "" if there is none
+	Cards         []string `json:"nvidia_cards"`   // models that the driver lists, in its own order
+	GPUs          []gpu    `json:"gpus"`           // those that libtorch can use
+	Works         []string `json:"works"`          // devices on which tensors were made and added
+	Error         string   `json:"error,omitzero"` // what does not work
+	Remedy        string   `json:"fix,omitzero"`   // the command that fixes it
 }
 
 type gpu struct {
@@ -50,7 +50,7 @@ func (a *app) doctor() *cobra.Command {
 		Short: "Check libtorch, CPU and GPUs",
 		Long: `Print versions, where libtorch was loaded from, what the CPU can do and whether CUDA was found (else the loader's own
 reason), and make and add a tensor on every device. Where libtorch is missing, damaged or of another version: which version
-is expected, where it was looked for, and the command that mends it. Exits with 1 when something does not work.`,
+is expected, where it was looked for, and the command that fixes it. Exits with 1 when something does not work.`,
 		Args: arguments(0, "no arguments"),
 		RunE: func(*cobra.Command, []string) error {
 			h, err := examine("/")
@@ -73,10 +73,10 @@ func (h health) String() string {
 	} else {
 		row("libtorch", "not loaded, expected %s", h.Expected)
 	}
-	switch {
-	case h.Library != "":
+	if h.Library != "" {
 		row("from", "%s", h.Library)
-	case len(h.Searched) > 0:
+	}
+	if len(h.Searched) > 0 {
 		row("searched", "%s", strings.Join(h.Searched, ", "))
 	}
 	if h.Layer != "" {
@@ -106,10 +106,10 @@ func (h health) String() string {
 		row("tensors", "work on %s", strings.Join(h.Works, ", "))
 	}
 	if h.Error != "" {
-		row("broken", "%s", h.Error)
+		row("problem", "%s", h.Error)
 	}
 	if h.Remedy != "" {
-		row("mend with", "%s", h.Remedy)
+		row("fix", "%s", h.Remedy)
 	}
 	return b.String()
 }
@@ -135,7 +135,7 @@ func examine(root string) (health, error) {
 		if errors.As(err, &e) {
 			h.Expected, h.Layer, h.Library, h.Searched, h.Remedy = e.Want, e.Layer, e.Library, e.Searched, e.Remedy
 			h.Error = oneLine(e.Reason)
-			return h, fmt.Errorf("libtorch cannot be used; to mend it: %s", e.Remedy)
+			return h, fmt.Errorf("libtorch cannot be used; to fix it: %s", e.Remedy)
 		}
 		h.Error = oneLine(err.Error())
 		return h, err

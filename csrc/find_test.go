@@ -1,0 +1,251 @@
+package csrc
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+)
+
+// machine is a made-up machine: a program's folder, a cache folder and folders with libtorch.
+type machine struct {
+	place
+	t   *testing.T
+	dir string
+}
+
+func newMachine(t *testing.T) *machine {
+	dir := t.TempDir()
+	m := &machine{t: t, dir: dir}
+	m.place = place{folders: []string{m.at("bin"), m.at("lib")}, cache: m.at("cache"), sum: "0123456789ab"}
+	return m
+}
+
+func (m *machine) at(rel string) string { return filepath.Join(m.dir, rel) }
+
+func (m *machine) write(rel, text string) string {
+	m.t.Helper()
+	path := m.at(rel)
+	require.NoError(m.t, os.MkdirAll(filepath.Dir(path), 0o755))
+	require.NoError(m.t, os.WriteFile(path, []byte(text), 0o644))
+	return path
+}
+
+// layerFile puts a layer of a version into a folder, the older the smaller age is.
+func (m *machine) layerFile(rel, version string, age time.Duration) string {
+	m.t.Helper()
+	path := m.write(filepath.Join(rel, layerPrefix+version+"-"+m.sum+"-89abcdef.so"), "no library")
+	when := time.Now().Add(-age)
+	require.NoError(m.t, os.Chtimes(path, when, when))
+	return path
+}
+
+// libtorch puts a libtorch into a folder and returns its lib folder.
+func (m *machine) libtorch(rel, version string) string {
+	m.t.Helper()
+	v := strings.Split(version, ".")
+	m.write(rel+"/include/torch/headeronly/version.h",
+		"#pragma once\n#define TORCH_VERSION_MAJOR "+v[0]+"\n#define TORCH_VERSION_MINOR "+v[1]+"\n#define TORCH_VERSION_PATCH "+v[2]+"\n#define TORCH_VERSION_ABI_TAG 0\n")
+	return filepath.Dir(m.write(rel+"/lib/"+library, "no library"))
+}
+
+func TestFind(t *testing.T) {
+	m := newMachine(t)
+	_, err := m.find()
+	var missing *OpenError
+	require.ErrorAs(t, err, &missing)
+	require.Empty(t, missing.Layer)
+	require.Equal(t, []string{m.at("bin"), m.at("lib"), m.at("cache/layers")}, missing.Searched)
+	for _, v := range Supported() {
+		require.Contains(t, missing.Want, v)
+	}
+
+	m.write("cache/layers/"+layerPrefix+"2.11.0-fedcba987654-89abcdef.so", "of other sources")
+	_, err = m.find()
+	require.Error(t, err)
+
+	// Where none has its libtorch the first is taken, so that it can be said what that one lacks.
+	older := m.layerFile("cache/layers", "2.15.0", time.Hour)
+	newer := m.layerFile("cache/layers", "2.11.0", 0)
+	l, err := m.find()
+	require.NoError(t, err)
+	require.Equal(t, Layer{Path: newer, Version: "2.11.0"}, l)
+
+	// The libtorch that is there decides.
+	lib := m.libtorch("torch", "2.15.0")
+	m.path = []string{m.at("nothing"), lib}
+	l, err = m.find()
+	require.NoError(t, err)
+	require.Equal(t, older, l.Path)
+	require.Equal(t, filepath.Join(lib, library), l.Library)
+	require.Equal(t, "2.15.0", l.libraryVersion())
+
+	m.found = m.write("elsewhere/"+layerPrefix+"2.15.0-"+m.sum+"-1.so", "")
+	l, err = m.find()
+	require.NoError(t, err)
+	require.Equal(t, m.found, l.Path, "what was built in goes before the cache")
+	beside := m.layerFile("lib", "2.15.0", time.Hour)
+	l, err = m.find()
+	require.NoError(t, err)
+	require.Equal(t, beside, l.Path, "a bundle's own goes before what was built in")
+	m.given = older
+	l, err = m.find()
+	require.NoError(t, err)
+	require.Equal(t, older, l.Path)
+
+	m.given = m.at("none.so")
+	_, err = m.find()
+	require.ErrorAs(t, err, &missing)
+	require.Contains(t, missing.Reason, m.given)
+}
+
+// The folder that is built into a layer is searched after $LD_LIBRARY_PATH.
+func TestRunpath(t *testing.T) {
+	m := newMachine(t)
+	cc, err := exec.LookPath("cc")
+	if err != nil {
+		t.Skip(err)
+	}
+	path := m.at(layerPrefix + "2.11.0-" + m.sum + "-1.so")
+	out, err := exec.Command(cc, "-shared", "-o", path, "-Wl,--enable-new-dtags", "-Wl,-rpath,"+m.at("torch/lib")+":$ORIGIN/near", "-x", "c", "/dev/null").CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	m.path = []string{m.at("first")}
+	l := m.layer(path)
+	require.Empty(t, l.Library)
+	require.Equal(t, []string{m.at("first"), m.at("torch/lib"), m.at("near")}, l.searched)
+	m.write("near/"+library, "")
+	require.Equal(t, m.at("near/"+library), m.layer(path).Library)
+	m.libtorch("torch", "2.11.0")
+	require.Equal(t, m.at("torch/lib/"+library), m.layer(path).Library)
+}
+
+// What the loader says, and what is there, become what is wrong and a command that fixes it.
+func TestExplain(t *testing.T) {
+	const setUp, pip = "scripts/libtorch.sh", "pip install torch==2.11.0"
+	noFile := func(name string) string {
+		return name + ": cannot open shared object file: No such file or directory"
+	}
+	for _, c := range []struct {
+		name    string
+		with    func(m *machine)
+		message string
+		reason  string // with @ for the machine's folder
+		remedy  string
+	}{
+		{"missing", nil, noFile(library), "libtorch 2.11.0 is missing: there is no libtorch_cpu.so in @/gone", setUp},
+		{"missing, without sources", func(m *machine) { m.source = "" }, noFile(library), "is missing", pip},
+		{"missing, but one is elsewhere", func(m *machine) {
+			m.libtorch("old", "2.9.1")
+			m.libtorch("venv", "2.11.0")
+			m.torches = []string{m.at("none"), m.at("old"), m.at("venv")}
+		}, noFile(library), "is missing", "export LD_LIBRARY_PATH=@/venv/lib"},
+		{"in an odd folder", func(m *machine) {
+			m.libtorch("it's here", "2.11.0")
+			m.torches = []string{m.at("it's here")}
+		}, noFile(library), "is missing", `export LD_LIBRARY_PATH='@/it'\''s here/lib'`},
+		{"a part is missing", func(m *machine) { m.path = []string{m.libtorch("torch", "2.11.0")} }, noFile("libcudart.so.13"), "libcudart.so.13, which it needs, is missing", setUp},
+		{"libgomp is missing", func(m *machine) { m.path = []string{m.libtorch("torch", "2.11.0")} }, noFile("libgomp.so.1"), "libgomp.so.1, which it needs", "apt-get install libgomp1"},
+		{"for another machine", func(m *machine) { m.path = []string{m.libtorch("torch", "2.11.0")} }, noFile(library), "@/torch/lib/libtorch_cpu.so is not for this kind of machine", setUp},
+		{"damaged", func(m *machine) { m.path = []string{m.libtorch("torch", "2.11.0")} }, "@/torch/lib/libtorch_cpu.so: file too short", "file too short", setUp},
+		{"damaged, and fetched by the script", func(m *machine) { m.path = []string{m.libtorch("cache/libtorch-2.11.0/torch", "2.11.0")} },
+			"invalid ELF header", "invalid ELF header", "rm -r @/cache/libtorch-2.11.0 && bash "},
+		{"an old system", func(m *machine) { m.path = []string{m.libtorch("torch", "2.11.0")} },
+			"/lib/libc.so.6: version `GLIBC_2.38' not found (required by x)", "older than libtorch 2.11.0 needs", "libc6"},
+		{"something else", func(m *machine) { m.path = []string{m.libtorch("torch", "2.11.0")} }, "undefined symbol: _ZN2at", "undefined symbol: _ZN2at", setUp},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := newMachine(t)
+			m.source = m.at("tree")
+			layer := m.layerFile("cache/layers", "2.11.0", 0)
+			if c.with != nil {
+				c.with(m)
+			}
+			l := m.layer(layer)
+			if l.Library == "" {
+				l.searched = append(l.searched, m.at("gone"))
+			}
+			e := m.explain(l, c.message)
+			at := strings.NewReplacer("@", m.dir)
+			require.Contains(t, e.Reason, at.Replace(c.reason))
+			require.Contains(t, e.Remedy, at.Replace(c.remedy))
+			require.Equal(t, "2.11.0", e.Want)
+			require.Equal(t, layer, e.Layer)
+			require.Contains(t, e.Error(), e.Reason)
+			require.Contains(t, e.Error(), e.Remedy)
+			require.NotContains(t, e.Error(), "\n")
+		})
+	}
+}
+
+func TestOtherVersion(t *testing.T) {
+	m := newMachine(t)
+	m.source = m.at("tree")
+	l := m.layer(m.layerFile("cache/layers", "2.11.0", 0))
+	l.Library = filepath.Join(m.libtorch("new", "2.15.0"), library)
+	l.searched = []string{m.at("new/lib"), m.libtorch("right", "2.11.0")}
+	m.path = []string{m.at("new/lib")}
+	e := m.otherVersion(l, l.libraryVersion())
+	require.Contains(t, e.Reason, m.at("new/lib/"+library)+" is libtorch 2.15.0, expected 2.11.0")
+	require.Equal(t, "unset LD_LIBRARY_PATH", e.Remedy, "it hides the right one")
+	m.libtorch("right", "2.15.0")
+	require.Contains(t, m.otherVersion(l, "2.15.0").Remedy, "scripts/libtorch.sh")
+}
+
+func TestUnreadable(t *testing.T) {
+	if os.Geteuid() == 0 {
+		t.Skip("root may read everything")
+	}
+	m := newMachine(t)
+	m.path = []string{m.libtorch("torch", "2.11.0")}
+	l := m.layer(m.layerFile("cache/layers", "2.11.0", 0))
+	require.NoError(t, os.Chmod(l.Library, 0))
+	e := m.explain(l, "Permission denied")
+	require.Contains(t, e.Reason, l.Library+" may not be read")
+	require.Equal(t, "chmod -R a+rX "+m.at("torch"), e.Remedy)
+
+	require.NoError(t, os.Chmod(m.at("torch/lib"), 0))
+	t.Cleanup(func() { _ = os.Chmod(m.at("torch/lib"), 0o755) })
+	e = m.explain(m.layer(l.Path), "cannot open")
+	require.Contains(t, e.Reason, m.at("torch/lib")+" may not be read")
+}
+
+func TestVersionOf(t *testing.T) {
+	m := newMachine(t)
+	require.Empty(t, versionOf(m.dir))
+	m.write("version.py", "from typing import Optional\n\n__version__ = '2.11.0+cu130'\n")
+	require.Equal(t, "2.11.0", versionOf(m.dir))
+	m.libtorch("", "2.15.0")
+	require.Equal(t, "2.15.0", versionOf(m.dir))
+}
+
+// The script names a layer by the same sum of the sources as the program.
+func TestSourceSum(t *testing.T) {
+	files := []string{"ct.h", "functions.h", "table.h"}
+	for _, pattern := range []string{"layer/*.cpp", "layer/*.h"} {
+		list, err := filepath.Glob(pattern)
+		require.NoError(t, err)
+		files = append(files, list...)
+	}
+	h := sha256.New()
+	for _, f := range files {
+		text, err := os.ReadFile(f)
+		if errors.Is(err, os.ErrNotExist) {
+			t.Skip("compiled tests, without the source tree")
+		}
+		require.NoError(t, err)
+		h.Write(text)
+	}
+	require.Equal(t, hex.EncodeToString(h.Sum(nil))[:12], sourceSum())
+	l, err := Find()
+	require.NoError(t, err)
+	require.Contains(t, filepath.Base(l.Path), "-"+sourceSum()+"-")
+	require.Contains(t, Supported(), l.Version)
+	require.NoError(t, Open())
+}
