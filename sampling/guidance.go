@@ -42,31 +42,48 @@ func (d *decision) guidance() error {
 	return nil
 }
 
-// embed encodes a text, and what to lead away from before it: [2 or 1, …].
-func (d *decision) embed(s *torch.Scope, text string) sd.Embedding {
-	positive := d.text(text)
+// encodeBoth encodes a prompt, and the negative one where guidance needs it.
+func (d *decision) encodeBoth(s *torch.Scope, prompt string) (none, some sd.Embedding) {
+	positive := d.text(prompt)
 	positive.ClipSkip = d.ClipSkip
+	if !d.cfg {
+		return none, d.Model.Embed(s, d.encoders(), positive)[0]
+	}
+	both := d.Model.Embed(s, d.encoders(), d.text(d.Negative), positive)
+	if d.zeroNegative() {
+		return zeros(s, both[1]), both[1]
+	}
+	return both[0], both[1]
+}
+
+// encodeNegative encodes the negative prompt beside a prompt that is encoded already.
+func (d *decision) encodeNegative(s *torch.Scope, some sd.Embedding) sd.Embedding {
+	if d.zeroNegative() {
+		return zeros(s, some)
+	}
+	return d.Model.Embed(s, d.encoders(), d.text(d.Negative))[0]
+}
+
+// zeroNegative tells whether zeros stand for the negative prompt.
+func (d *decision) zeroNegative() bool {
+	return d.Negative == "" && d.Model.ZeroNegative && !d.EmptyNegative
+}
+
+func zeros(s *torch.Scope, of sd.Embedding) (out sd.Embedding) {
+	out.Text = torch.ZerosLike(s, of.Text)
+	if of.Pooled != nil {
+		out.Pooled = torch.ZerosLike(s, of.Pooled)
+	}
+	return out
+}
+
+// encoders are the adapters of the text encoders.
+func (d *decision) encoders() nn.Adapters {
 	var encoders []*nn.Store
 	for _, t := range d.Model.Texts {
 		encoders = append(encoders, t.Store())
 	}
-	adapters := d.Adapters.Of(encoders...)
-	if !d.cfg {
-		return d.Model.Embed(s, adapters, positive)[0]
-	}
-	both := d.Model.Embed(s, adapters, d.text(d.Negative), positive)
-	none, some := both[0], both[1]
-	if d.Negative == "" && d.Model.ZeroNegative && !d.EmptyNegative {
-		none.Text = torch.ZerosLike(s, some.Text)
-		if some.Pooled != nil {
-			none.Pooled = torch.ZerosLike(s, some.Pooled)
-		}
-	}
-	out := sd.Embedding{Text: torch.Cat(s, []*torch.Tensor{none.Text, some.Text}, 0)}
-	if some.Pooled != nil {
-		out.Pooled = torch.Cat(s, []*torch.Tensor{none.Pooled, some.Pooled}, 0)
-	}
-	return out
+	return d.Adapters.Of(encoders...)
 }
 
 // predict calls the network at timestep t in step i, with guidance.

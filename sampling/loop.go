@@ -22,10 +22,11 @@ type Progress struct {
 	I, Steps int           // the step, from 1, of how many
 	Pictures []image.Image // after the last step; else nil
 
-	clean  *torch.Tensor
-	scope  *torch.Scope
-	from   *decision
-	prompt string
+	clean   *torch.Tensor
+	latents *torch.Tensor
+	scope   *torch.Scope
+	from    *decision
+	prompt  string
 }
 
 // Preview decodes what the latents are predicted to become, with a tiny autoencoder for instance. It works until the next step is
@@ -60,7 +61,10 @@ func (d *decision) draw(ctx context.Context, s *torch.Scope, texts []string, yie
 				return err
 			}
 			d.Adapters, d.Inversions = d.tagged[i], d.words[i]
-			words := d.embed(s, text)
+			words, err := d.embedding(s, i, text)
+			if err != nil {
+				return err
+			}
 			for first := 0; first < d.N; first += d.Batch {
 				seeds := Seeds(d.Seed+uint64(first), min(d.Batch, d.N-first))
 				err := s.Run(func(s *torch.Scope) error {
@@ -145,7 +149,7 @@ func (d *decision) batch(ctx context.Context, s *torch.Scope, f fixed, words sd.
 	if err != nil {
 		return err
 	}
-	x, kept, z := d.begin(s, f, run, streams, noise, n)
+	x, kept, z := d.begin(s, f, run, streams, noise, n, int(at.Seeds[0]-d.Seed))
 	net.masked(s, d, f, streams, n)
 
 	for i, t := range run.Timesteps() {
@@ -164,8 +168,9 @@ func (d *decision) batch(ctx context.Context, s *torch.Scope, f fixed, words sd.
 			return fmt.Errorf("step %d: the network's prediction is not finite: its weights are broken, or too large for %s", i+1, kind)
 		}
 		at.I, at.Steps, at.clean, at.scope = i+1, len(run.Timesteps()), clean, s
-		if at.I == at.Steps {
-			if at.Pictures, err = d.decode(ctx, s, x); err != nil {
+		at.latents = x
+		if at.I == at.Steps && !d.LatentsOnly {
+			if at.Pictures, err = decode(ctx, s, d.Model, x); err != nil {
 				return err
 			}
 		}
@@ -189,14 +194,14 @@ func finite(s *torch.Scope, x *torch.Tensor) bool {
 
 // begin returns the latents to start from. For an ordinary network with a mask it returns the latents of the picture and the noise,
 // too. The order in which noise is drawn is diffusers'.
-func (d *decision) begin(s *torch.Scope, f fixed, run scheduler.Run, streams Streams, noise scheduler.Noise, n int) (x, kept, z *torch.Tensor) {
+func (d *decision) begin(s *torch.Scope, f fixed, run scheduler.Run, streams Streams, noise scheduler.Noise, n, first int) (x, kept, z *torch.Tensor) {
 	whole := d.Init == nil || (d.Mask != nil && d.plan.Strength == 1)
 	fill := d.Mask != nil && !d.Model.Inpaints()
 	var image *torch.Tensor
 	if !whole || fill {
 		image = d.encode(s, f.init, streams, n)
 	}
-	z = noise(s)
+	z = d.noise(s, noise(s), first)
 	if whole {
 		x = z.MulScalar(s, run.InitSigma())
 		if d.VariationStrength > 0 {
@@ -234,25 +239,6 @@ func (d *decision) vary(s *torch.Scope, z *torch.Tensor) *torch.Tensor {
 		out = append(out, a)
 	}
 	return torch.Cat(s, out, 0).To(s, z.DType())
-}
-
-// decode makes pictures of latents, one at a time.
-func (d *decision) decode(ctx context.Context, s *torch.Scope, x *torch.Tensor) ([]image.Image, error) {
-	var all []image.Image
-	for i := range x.Dim(0) {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		err := s.Run(func(s *torch.Scope) error {
-			one, err := vision.ToImages(d.Model.VAE.Decode(s, x.Narrow(s, 0, i, 1).To(s, d.Model.VAE.DType())))
-			all = append(all, one...)
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	return all, nil
 }
 
 // network is the model's with all it is told but latents and timestep.

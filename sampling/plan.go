@@ -25,6 +25,10 @@ type Plan struct {
 
 // Plan decides what was left open, and reports what cannot work, without drawing.
 func (t TextToImage) Plan(texts ...string) (Plan, error) {
+	texts, err := t.prompts(texts)
+	if err != nil {
+		return Plan{}, err
+	}
 	d, err := t.decide(texts...)
 	if err != nil {
 		return Plan{}, err
@@ -85,7 +89,7 @@ func (t TextToImage) decide(texts ...string) (*decision, error) {
 		return nil, fmt.Errorf("the negative prompt: %w", err)
 	}
 	d.Inversions = t.Inversions
-	for _, f := range []func() error{d.method, d.size, d.pictures, d.guidance, d.start} {
+	for _, f := range []func() error{d.method, d.latents, d.size, d.pictures, d.guidance, d.embeds, d.start} {
 		if err := f(); err != nil {
 			return nil, err
 		}

@@ -29,6 +29,10 @@ type Result struct {
 // An error is yielded and ends it; it ends soon after ctx.
 func (t TextToImage) Results(ctx context.Context, prompts ...string) iter.Seq2[Result, error] {
 	return func(yield func(Result, error) bool) {
+		if t.LatentsOnly {
+			yield(Result{}, errLatentsOnly)
+			return
+		}
 		for st, err := range t.Run(ctx, prompts...) {
 			if err != nil {
 				yield(Result{}, err)

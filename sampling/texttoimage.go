@@ -2,6 +2,7 @@ package sampling
 
 import (
 	"context"
+	"errors"
 	"image"
 	"iter"
 
@@ -37,6 +38,16 @@ type TextToImage struct {
 	Plain    bool // texts as they are: no weights in brackets, and cut off after one chunk of tokens, as in diffusers
 	ClipSkip int  // last layers of the text encoders that are left out; as in diffusers, not for Negative
 
+	// PromptEmbeds are prompts that are encoded already, in place of prompts: one for each.
+	PromptEmbeds []Embeds
+
+	// Latents are the noise to begin with, [N, channels, Height/8, Width/8] of standard deviation 1, in place of what the seeds draw. They may be
+	// float32 whatever the model's type, and on any device. The streams of the seeds go on behind the noise that Latents stand for, so that
+	// samplers that draw more give the same image, whether the first noise was given or drawn; diffusers' generator begins anew.
+	Latents *torch.Tensor
+	// LatentsOnly leaves the images out: [Progress.Latents] behind the last step are the result (diffusers' output_type "latent").
+	LatentsOnly bool
+
 	Width, Height int // in pixels; 0: Init's, or what the model was trained for
 
 	Seed        uint64 // of each text's first picture; the others count up
@@ -69,9 +80,15 @@ type TextToImage struct {
 	Tagged func(tags []prompt.LoRA) (nn.Adapters, []sd.Inversion, error)
 }
 
+var errLatentsOnly = errors.New("there are no images with LatentsOnly: take the latents from Run's Progress")
+
 // Images yields the pictures of each text in turn, N of each. An error is yielded and ends it; it ends soon after ctx.
 func (t TextToImage) Images(ctx context.Context, texts ...string) iter.Seq2[image.Image, error] {
 	return func(yield func(image.Image, error) bool) {
+		if t.LatentsOnly {
+			yield(nil, errLatentsOnly)
+			return
+		}
 		for st, err := range t.Run(ctx, texts...) {
 			if err != nil {
 				yield(nil, err)
@@ -89,6 +106,11 @@ func (t TextToImage) Images(ctx context.Context, texts ...string) iter.Seq2[imag
 // Run draws as Images does and yields every step.
 func (t TextToImage) Run(ctx context.Context, texts ...string) iter.Seq2[Progress, error] {
 	return func(yield func(Progress, error) bool) {
+		texts, err := t.prompts(texts)
+		if err != nil {
+			yield(Progress{}, err)
+			return
+		}
 		d, err := t.decide(texts...)
 		if err != nil {
 			yield(Progress{}, err)

@@ -88,15 +88,13 @@ func paint(ctx context.Context, model string, texts []string) error {
 	}
 	defer m.Close()
 	draw := sampling.TextToImage{Model: m, Steps: 4, Seed: 7}
-	n := 0
-	for picture, err := range draw.Images(ctx, texts...) { // as they are finished; break stops
+	for r, err := range draw.Results(ctx, texts...) { // as they are finished; break stops
 		if err != nil {
 			return err
 		}
-		if err := vision.Write(fmt.Sprintf("%04d.png", n), picture, nil, false); err != nil {
+		if err := vision.Write(fmt.Sprintf("%04d.png", r.Prompt), r.Image, r.Texts, false); err != nil { // with the settings, as A1111 writes them
 			return err
 		}
-		n++
 	}
 	return nil
 }

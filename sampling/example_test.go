@@ -1,0 +1,123 @@
+package sampling_test
+
+import (
+	"context"
+	"fmt"
+	"log"
+	"os"
+	"path/filepath"
+
+	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/models/sd/sdtest/tiny"
+	"github.com/onestep-go/onestep/sampling"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/vision"
+)
+
+// small opens a tiny model of Stable Diffusion, whose images are noise, and a folder beside it.
+func small() (m *sd.Model, dir string, done func()) {
+	dir, err := os.MkdirTemp("", "example-")
+	if err == nil {
+		err = tiny.Write(filepath.Join(dir, "model"), "sd15")
+	}
+	if err == nil {
+		m, err = sd.Open(filepath.Join(dir, "model"), sd.Options{})
+	}
+	if err != nil {
+		log.Fatal(err)
+	}
+	return m, dir, func() {
+		_ = m.Close()
+		_ = os.RemoveAll(dir)
+	}
+}
+
+// Each image comes with its settings, which programs that read A1111's find in the file.
+func ExampleTextToImage_Results() {
+	m, dir, done := small()
+	defer done()
+	draw := sampling.TextToImage{Model: m, Steps: 2, Guidance: 5, Negative: "blurry", Seed: 7}
+	for r, err := range draw.Results(context.Background(), "a cat", "a dog") {
+		if err != nil {
+			log.Fatal(err)
+		}
+		path := filepath.Join(dir, fmt.Sprintf("%d.png", r.Prompt))
+		if err := vision.Write(path, r.Image, r.Texts, false); err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(r.Image.Bounds().Size(), r.Texts[0].Value)
+	}
+	// Output:
+	// (64,64) a cat
+	// Negative prompt: blurry
+	// Steps: 2, Sampler: LCM, CFG scale: 5, Seed: 7, Size: 64x64, Model: model, RNG: CPU, Version: onestep
+	// (64,64) a dog
+	// Negative prompt: blurry
+	// Steps: 2, Sampler: LCM, CFG scale: 5, Seed: 7, Size: 64x64, Model: model, RNG: CPU, Version: onestep
+}
+
+// A prompt is encoded once and generated from with several seeds.
+func ExampleTextToImage_Encode() {
+	m, _, done := small()
+	defer done()
+	ctx := context.Background()
+	draw := sampling.TextToImage{Model: m, Steps: 2, Guidance: 5}
+	err := torch.Run(m.Device(), func(s *torch.Scope) error {
+		embeds, err := draw.Encode(ctx, s, "a cat")
+		if err != nil {
+			return err
+		}
+		fmt.Println(embeds.Prompt.Shape(), embeds.Negative.Shape())
+		draw.PromptEmbeds = []sampling.Embeds{embeds}
+		for draw.Seed = range 3 {
+			for image, err := range draw.Images(ctx) {
+				if err != nil {
+					return err
+				}
+				fmt.Println(draw.Seed, image.Bounds().Size())
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// [1 77 16] [1 77 16]
+	// 0 (64,64)
+	// 1 (64,64)
+	// 2 (64,64)
+}
+
+// Noise of the program's own goes in, latents come out and are decoded later.
+func ExampleTextToImage_Decode() {
+	m, _, done := small()
+	defer done()
+	ctx := context.Background()
+	err := torch.Run(m.Device(), func(s *torch.Scope) error {
+		noise := torch.Randn(s, torch.NewGenerator(s, 3), torch.Float32, 1, 4, 8, 8)
+		draw := sampling.TextToImage{Model: m, Steps: 2, Latents: noise, LatentsOnly: true}
+		var latents *torch.Tensor
+		for st, err := range draw.Run(ctx, "a cat") {
+			if err != nil {
+				return err
+			}
+			if st.I == st.Steps {
+				if latents, err = st.Latents(s); err != nil {
+					return err
+				}
+			}
+		}
+		images, err := draw.Decode(ctx, latents)
+		if err != nil {
+			return err
+		}
+		fmt.Println(latents.Shape(), images[0].Bounds().Size())
+		return nil
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// [1 4 8 8] (64,64)
+}

@@ -1,0 +1,267 @@
+package sampling
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"image"
+	"slices"
+	"strings"
+
+	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/vision"
+)
+
+// Embeds is a prompt in the form in which the network takes it, as [TextToImage.Encode] makes it or a program of its own. Its tensors are
+// of the model's type and on its device, and have to live as long as they are generated from.
+type Embeds struct {
+	Prompt *torch.Tensor // diffusers' prompt_embeds: [1, tokens, features]
+	Pooled *torch.Tensor // pooled_prompt_embeds: [1, features], for SDXL; nil for others
+
+	// Negative and NegativePooled are negative_prompt_embeds and negative_pooled_prompt_embeds, of as many tokens as Prompt. nil: the negative
+	// prompt of the TextToImage is encoded.
+	Negative, NegativePooled *torch.Tensor
+}
+
+// Encode encodes a prompt, and the negative prompt where guidance needs it, in s, for [TextToImage.PromptEmbeds]: images from what it
+// returns are the same to the last bit as those from the prompt, and other seeds and samplers need no text encoder. Tags of adapters are an
+// error, as adapters change the network, too: they belong into Adapters.
+func (t TextToImage) Encode(ctx context.Context, s *torch.Scope, prompt string) (Embeds, error) {
+	t.PromptEmbeds = nil
+	d, err := t.decide(prompt)
+	if err != nil {
+		return Embeds{}, err
+	}
+	if tags := d.text(prompt).Adapters(); tags != nil {
+		return Embeds{}, fmt.Errorf("the prompt asks for the adapter %q by a tag, which changes the network, too: remove the tag and pass the adapter in Adapters", tags[0].Name)
+	}
+	if err := ctx.Err(); err != nil {
+		return Embeds{}, err
+	}
+	var e Embeds
+	err = s.NoGrad(func(c *torch.Scope) error {
+		none, some := d.encodeBoth(c, prompt)
+		keep := func(t *torch.Tensor) *torch.Tensor {
+			if t == nil {
+				return nil
+			}
+			return t.Clone(s)
+		}
+		e = Embeds{keep(some.Text), keep(some.Pooled), keep(none.Text), keep(none.Pooled)}
+		return nil
+	})
+	return e, err
+}
+
+// prompts returns the prompts that are generated from: those given, or an empty one in place of each of PromptEmbeds.
+func (t TextToImage) prompts(given []string) ([]string, error) {
+	if t.PromptEmbeds == nil {
+		return given, nil
+	}
+	if len(given) > 0 {
+		return nil, errors.New("got prompts and PromptEmbeds: want one of them")
+	}
+	return make([]string, len(t.PromptEmbeds)), nil
+}
+
+// embeds checks PromptEmbeds.
+func (d *decision) embeds() error {
+	if d.PromptEmbeds == nil {
+		return nil
+	}
+	net := d.Model.UNet.Config()
+	width, pooled := net.CrossAttentionDim[0], 0
+	if net.AdditionEmbedType != "" {
+		pooled = net.ProjectionInputDim - 6*net.AdditionTimeEmbedDim
+	}
+	for i, e := range d.PromptEmbeds {
+		name := fmt.Sprintf("prompt embeddings %d", i+1)
+		if e.Prompt == nil {
+			return fmt.Errorf("%s: Prompt is nil", name)
+		}
+		if err := d.fitting(name+": Prompt", e.Prompt, 1, -1, width); err != nil {
+			return err
+		}
+		if err := d.pooled(name+": Pooled", e.Pooled, pooled); err != nil {
+			return err
+		}
+		switch {
+		case e.Negative == nil && e.NegativePooled != nil:
+			return fmt.Errorf("%s: got NegativePooled without Negative: want both", name)
+		case e.Negative == nil:
+			continue
+		}
+		if err := d.fitting(name+": Negative", e.Negative, 1, e.Prompt.Dim(1), width); err != nil {
+			return err
+		}
+		if err := d.pooled(name+": NegativePooled", e.NegativePooled, pooled); err != nil {
+			return err
+		}
+		if d.Negative != "" {
+			d.note("the negative prompt has no effect on %s, which have their own", name)
+		}
+		if !d.cfg {
+			d.note("%s: Negative has no effect at guidance %g", name, d.plan.Guidance)
+		}
+	}
+	if d.ClipSkip > 0 {
+		d.note("clip skip has no effect: the prompts are encoded already")
+	}
+	return nil
+}
+
+func (d *decision) pooled(name string, t *torch.Tensor, width int) error {
+	switch {
+	case width == 0 && t == nil:
+		return nil
+	case width == 0:
+		return fmt.Errorf("%s: the model takes none, got a tensor: want nil", name)
+	case t == nil:
+		return fmt.Errorf("%s: the model needs it: want [1, %d], got nil", name, width)
+	}
+	return d.fitting(name, t, 1, width)
+}
+
+// fitting checks a tensor that the network takes as it is; -1 stands for any size.
+func (d *decision) fitting(name string, t *torch.Tensor, shape ...int) error {
+	if err := there(name, t, shape...); err != nil {
+		return err
+	}
+	switch {
+	case t.DType() != d.Model.DType():
+		return fmt.Errorf("%s: want the model's type, %s, got %s: convert with To", name, d.Model.DType(), t.DType())
+	case t.Device() != d.Model.Device():
+		return fmt.Errorf("%s: want a tensor on the model's device, %s, got one on %s: move it with ToDevice", name, d.Model.Device(), t.Device())
+	}
+	return nil
+}
+
+// there checks that a tensor is there, of that shape, and finite.
+func there(name string, t *torch.Tensor, shape ...int) error {
+	if t.Freed() {
+		return fmt.Errorf("%s: %w: its scope has to stay open", name, torch.ErrFreed)
+	}
+	got := t.Shape()
+	if !slices.EqualFunc(shape, got, func(want, got int) bool { return want == got || want < 0 && got > 0 }) {
+		return fmt.Errorf("%s: want shape %s, got %v", name, strings.ReplaceAll(fmt.Sprint(shape), "-1", "any"), got)
+	}
+	if !t.DType().IsFloat() {
+		return fmt.Errorf("%s: want floating-point numbers, got %s", name, t.DType())
+	}
+	s := torch.NewScope(t.Device())
+	defer s.Close()
+	if n := torch.CountNonFinite(s, []*torch.Tensor{t}); n > 0 {
+		return fmt.Errorf("%s: %d of %d values are not finite", name, n, t.NumEl())
+	}
+	return nil
+}
+
+// latents checks Latents, whose size and number hold where nothing else is said.
+func (d *decision) latents() error {
+	x := d.Latents
+	if x == nil {
+		return nil
+	}
+	c, k := d.Model.VAE.Channels(), d.Model.VAE.Factor()
+	if err := there("latents", x, -1, c, -1, -1); err != nil {
+		return err
+	}
+	shape := x.Shape()
+	for _, v := range []struct {
+		own *int
+		as  int
+	}{{&d.N, shape[0]}, {&d.Height, k * shape[2]}, {&d.Width, k * shape[3]}} {
+		if *v.own == 0 {
+			*v.own = v.as
+		}
+	}
+	if want := []int{d.N, c, d.Height / k, d.Width / k}; !slices.Equal(want, shape) {
+		return fmt.Errorf("latents: want shape %v, for %d images of %d×%d pixels, got %v", want, d.N, d.Width, d.Height, shape)
+	}
+	return nil
+}
+
+// noise returns the rows of Latents from first on, in place of z [n, c, h, w], or z.
+func (d *decision) noise(s *torch.Scope, z *torch.Tensor, first int) *torch.Tensor {
+	if d.Latents == nil {
+		return z
+	}
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		return d.Latents.Narrow(s, 0, first, z.Dim(0)).ToDevice(s, z.Device()).To(s, z.DType()).Contiguous(s)
+	})
+}
+
+// embedding returns what the network is given of prompt i, [2 or 1, …]: the negative prompt first.
+func (d *decision) embedding(s *torch.Scope, i int, prompt string) (sd.Embedding, error) {
+	var none, some sd.Embedding
+	if d.PromptEmbeds == nil {
+		none, some = d.encodeBoth(s, prompt)
+	} else {
+		e := d.PromptEmbeds[i]
+		none, some = sd.Embedding{Text: e.Negative, Pooled: e.NegativePooled}, sd.Embedding{Text: e.Prompt, Pooled: e.Pooled}
+		if d.cfg && none.Text == nil {
+			if none = d.encodeNegative(s, some); none.Text.Dim(1) != some.Text.Dim(1) {
+				return none, fmt.Errorf("the negative prompt has %d tokens and the prompt embeddings %d: pass Negative in PromptEmbeds, of as many", none.Text.Dim(1), some.Text.Dim(1))
+			}
+		}
+	}
+	if !d.cfg {
+		return some, nil
+	}
+	out := sd.Embedding{Text: torch.Cat(s, []*torch.Tensor{none.Text, some.Text}, 0)}
+	if some.Pooled != nil {
+		out.Pooled = torch.Cat(s, []*torch.Tensor{none.Pooled, some.Pooled}, 0)
+	}
+	return out, nil
+}
+
+// Latents returns a copy of the latents behind this step, in s, [n, channels, h, w] of the model's type: behind the last step what the
+// autoencoder decodes; see [TextToImage.Decode]. Like Preview it works until the next step is asked for.
+func (st Progress) Latents(s *torch.Scope) (x *torch.Tensor, err error) {
+	if st.latents.Freed() {
+		return nil, fmt.Errorf("the latents of step %d of %d are gone (%w): take them inside the loop, before the next step", st.I, st.Steps, torch.ErrFreed)
+	}
+	err = torch.Catch(func() { x = st.latents.Detach(s).Clone(s) })
+	return x, err
+}
+
+// Decode makes images of latents [n, channels, h, w] as the end of generating does, to the last bit. Latents of another type than the
+// autoencoder's are converted.
+func (t TextToImage) Decode(ctx context.Context, latents *torch.Tensor) (images []image.Image, err error) {
+	if err := t.Model.Usable(); err != nil {
+		return nil, fmt.Errorf("decode latents: %w", err)
+	}
+	if latents == nil {
+		return nil, errors.New("decode latents: got nil")
+	}
+	if err := there("decode latents", latents, -1, t.Model.VAE.Channels(), -1, -1); err != nil {
+		return nil, err
+	}
+	err = torch.Run(t.Model.Device(), func(s *torch.Scope) error {
+		return s.NoGrad(func(s *torch.Scope) error {
+			images, err = decode(ctx, s, t.Model, latents.ToDevice(s, t.Model.Device()))
+			return err
+		})
+	})
+	return images, err
+}
+
+// decode makes images of latents, one at a time.
+func decode(ctx context.Context, s *torch.Scope, m *sd.Model, x *torch.Tensor) ([]image.Image, error) {
+	var all []image.Image
+	for i := range x.Dim(0) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		err := s.Run(func(s *torch.Scope) error {
+			one, err := vision.ToImages(m.VAE.Decode(s, x.Narrow(s, 0, i, 1).To(s, m.VAE.DType())))
+			all = append(all, one...)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
