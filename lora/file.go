@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/configjson"
 	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd/weights"
@@ -446,7 +447,6 @@ func (c configs) size() (n int) {
 const (
 	metadataKey = "lora_adapter_metadata" // where diffusers has peft's settings
 	configName  = "adapter_config.json"   // where peft has
-	maxConfig   = 1 << 20
 )
 
 // configs reads peft's settings from the file or from beside it.
@@ -458,7 +458,7 @@ func (f *File) configs(folder string) (configs, error) {
 			return nil, nil
 		}
 		var err error
-		if data, err = plainfile.Read(filepath.Join(folder, configName), maxConfig); errors.Is(err, fs.ErrNotExist) {
+		if data, err = plainfile.Read(filepath.Join(folder, configName), configjson.Most); errors.Is(err, fs.ErrNotExist) {
 			return nil, nil
 		} else if err != nil {
 			return nil, err
@@ -475,8 +475,8 @@ func (f *File) configs(folder string) (configs, error) {
 // parseConfigs reads peft's settings: for all parts, or for each with its name before the keys.
 func parseConfigs(data []byte) (configs, error) {
 	var all map[string]json.RawMessage
-	if err := json.Unmarshal(data, &all); err != nil {
-		return nil, fmt.Errorf("want a JSON object: %w", quote.Error(err))
+	if err := configjson.Unmarshal(data, &all); err != nil {
+		return nil, fmt.Errorf("want a JSON object: %w", err)
 	}
 	by := map[string]map[string]json.RawMessage{}
 	for name, v := range all {
@@ -502,7 +502,7 @@ func parseConfigs(data []byte) (configs, error) {
 		} {
 			if raw, ok := keys[want.key]; ok {
 				if err := json.Unmarshal(raw, want.to); err != nil {
-					return nil, fmt.Errorf("%s: %w", want.key, err)
+					return nil, fmt.Errorf("%s: %w", want.key, quote.Error(err))
 				}
 			}
 		}
@@ -548,7 +548,7 @@ func (l *patterns) UnmarshalJSON(data []byte) error {
 		name := token.(string) // of an object, which is valid
 		var v *float64
 		if err := dec.Decode(&v); err != nil {
-			return fmt.Errorf("%s: %w", quote.Quoted(name), err)
+			return fmt.Errorf("%s: %w", quote.Quoted(name), quote.Error(err))
 		}
 		if v == nil {
 			return fmt.Errorf("%s: want a number, got null", quote.Quoted(name))

@@ -10,6 +10,7 @@ import (
 	"image/png"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"unicode"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/onestep-go/onestep/internal/configjson"
 	"github.com/onestep-go/onestep/lora"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/dit"
@@ -58,23 +60,28 @@ func jsonOf(t *testing.T, pairs ...any) []byte {
 	return out
 }
 
+// configurations are the readers of JSON.
+var configurations = map[string]func([]byte) error{
+	"scheduler":  func(b []byte) error { _, err := scheduler.ParseConfig(b); return err },
+	"unet":       func(b []byte) error { _, err := sdunet.ParseConfig(b); return err },
+	"controlnet": func(b []byte) error { _, err := sdunet.ParseControlNetConfig(b); return err },
+	"clip":       func(b []byte) error { _, err := clip.ParseConfig(b); return err },
+	"vae":        func(b []byte) error { _, err := vae.ParseConfig(b); return err },
+	"tiny vae":   func(b []byte) error { _, err := vae.ParseTinyConfig(b); return err },
+	"UNet2D":     func(b []byte) error { _, err := unet.FromDiffusers(b); return err },
+	"DiT":        func(b []byte) error { _, err := dit.FromDiffusers(b); return err },
+	"description": func(b []byte) error {
+		_, err := checkpoint.ReadDescription(map[string]string{"onestep": string(b)})
+		return err
+	},
+}
+
 // What libraries say of values of configurations is inert, without the tool's help.
 func TestHostileConfigurations(t *testing.T) {
 	number := json.RawMessage("1" + strings.Repeat("0", 50_000))
-	for name, parse := range map[string]func([]byte) error{
-		"scheduler":  func(b []byte) error { _, err := scheduler.ParseConfig(b); return err },
-		"unet":       func(b []byte) error { _, err := sdunet.ParseConfig(b); return err },
-		"controlnet": func(b []byte) error { _, err := sdunet.ParseControlNetConfig(b); return err },
-		"clip":       func(b []byte) error { _, err := clip.ParseConfig(b); return err },
-		"vae":        func(b []byte) error { _, err := vae.ParseConfig(b); return err },
-		"tiny vae":   func(b []byte) error { _, err := vae.ParseTinyConfig(b); return err },
-		"UNet2D":     func(b []byte) error { _, err := unet.FromDiffusers(b); return err },
-		"DiT":        func(b []byte) error { _, err := dit.FromDiffusers(b); return err },
-		"description": func(b []byte) error {
-			_, err := checkpoint.ReadDescription(map[string]string{"onestep": string(b)})
-			return err
-		},
-	} {
+	for name, parse := range configurations {
+		large := append([]byte("{}"), bytes.Repeat([]byte(" "), configjson.Most)...)
+		require.ErrorContains(t, parse(large), strconv.Itoa(configjson.Most), name)
 		failed := 0
 		for _, key := range []string{
 			evil, "_class_name", "prediction_type", "beta_schedule", "beta_start", "timestep_spacing", "num_train_timesteps", "rescale_betas_zero_snr", "final_sigmas_type",

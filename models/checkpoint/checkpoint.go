@@ -13,6 +13,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/configjson"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/network"
@@ -164,7 +165,7 @@ func ReadDescription(metadata map[string]string) (Description, error) {
 	var head struct {
 		Format int `json:"format"`
 	}
-	if err := json.Unmarshal([]byte(text), &head); err != nil {
+	if err := configjson.Unmarshal([]byte(text), &head); err != nil {
 		return Description{}, misread(err)
 	}
 	var d Description

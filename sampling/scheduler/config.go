@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/configjson"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 )
@@ -79,6 +80,9 @@ func ParseConfig(data []byte) (Config, error) {
 		Predictor     json.RawMessage `json:"solver_p"`
 	}
 	var keys map[string]json.RawMessage
+	if err := configjson.Check(data); err != nil {
+		return Config{}, fmt.Errorf("scheduler config: %w", err)
+	}
 	data = quoted(data)
 	if err := json.Unmarshal(data, &keys); err != nil {
 		return Config{}, fmt.Errorf("scheduler config: %w", quote.Error(err))

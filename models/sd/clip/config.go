@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/configjson"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
@@ -217,7 +218,7 @@ type fields map[string]json.RawMessage
 
 func object(data []byte) (fields, error) {
 	var f fields
-	if err := json.Unmarshal(data, &f); err != nil {
+	if err := configjson.Unmarshal(data, &f); err != nil {
 		return nil, fmt.Errorf("want a JSON object: %w", quote.Error(err))
 	}
 	if f == nil {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/configjson"
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
@@ -110,8 +111,8 @@ var optional = []string{
 
 // parse reads a config.json of that class into c, whose fields are the defaults, key by key, so that errors can name them.
 func parse(data []byte, class string, c any, own fixed) error {
-	if len(data) > maxConfig {
-		return fmt.Errorf("it has %d bytes: want at most %d", len(data), maxConfig)
+	if err := configjson.Check(data); err != nil {
+		return err
 	}
 	var file, known map[string]json.RawMessage
 	if err := json.Unmarshal(data, &file); err != nil {
@@ -157,9 +158,6 @@ func parse(data []byte, class string, c any, own fixed) error {
 	}
 	return nil
 }
-
-// maxConfig is far above the size of any config.json of these networks, about 2 kB.
-const maxConfig = 1 << 20
 
 // agrees tells whether a value, or each of a list, is among those that are supported.
 func agrees(raw json.RawMessage, supported []string) bool {

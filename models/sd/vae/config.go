@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/configjson"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -203,7 +204,7 @@ func open(data []byte, class string) (members, error) {
 		return nil, fmt.Errorf("it has %d bytes: want at most %d", len(data), most)
 	}
 	var k members
-	if err := json.Unmarshal(data, &k); err != nil {
+	if err := configjson.Unmarshal(data, &k); err != nil {
 		return nil, fmt.Errorf("want a JSON object: %w", quote.Error(err))
 	}
 	if k == nil {

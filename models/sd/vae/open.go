@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/configjson"
 	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
@@ -92,9 +93,6 @@ func (f *files) tiny(open func(path string) (File, error), path string, dev torc
 	return t, nil
 }
 
-// maxConfig is far above the size of any config.json.
-const maxConfig = 1 << 20
-
 // find returns the files of an autoencoder, and the config.json of a folder that has one.
 func find(path string) (names []string, config []byte, err error) {
 	st, err := os.Stat(path)
@@ -105,7 +103,7 @@ func find(path string) (names []string, config []byte, err error) {
 		return halvesOf(path), nil, nil
 	}
 	at := filepath.Join(path, "config.json")
-	config, err = plainfile.Read(at, maxConfig)
+	config, err = plainfile.Read(at, configjson.Most)
 	if errors.Is(err, fs.ErrNotExist) {
 		decoder, err := decoderIn(path)
 		return halvesOf(decoder), nil, err

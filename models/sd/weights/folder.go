@@ -11,17 +11,16 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/configjson"
 	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// maxJSON keeps hostile files from asking for memory. The index of the largest model is smaller.
-const maxJSON = 16 << 20
+// maxIndex is larger than the index of any model's shards.
+const maxIndex = 16 << 20
 
-// readJSON reads a small file.
-func readJSON(path string) ([]byte, error) {
-	return plainfile.Read(path, maxJSON)
-}
+// readConfig reads a configuration.
+func readConfig(path string) ([]byte, error) { return plainfile.Read(path, configjson.Most) }
 
 // The classes of diffusers and transformers that the parts of a model have.
 const (
@@ -62,7 +61,7 @@ type modelIndex struct {
 func parseModelIndex(data []byte) (modelIndex, error) {
 	index := modelIndex{classes: map[string]string{}}
 	var all map[string]json.RawMessage
-	if err := json.Unmarshal(data, &all); err != nil {
+	if err := configjson.Unmarshal(data, &all); err != nil {
 		return index, fmt.Errorf("want a JSON object: %w", quote.Error(err))
 	}
 	if raw, ok := all["_class_name"]; ok {
@@ -119,7 +118,7 @@ func OpenFolder(dir string, o Options) (_ *Model, err error) {
 		return nil, fmt.Errorf("%s: averages of training beside the last weights are only in single files: a folder may have them as a variant", quote.Path(dir))
 	}
 	path := filepath.Join(dir, "model_index.json")
-	data, err := readJSON(path)
+	data, err := readConfig(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return openLone(dir, o)
 	}
@@ -161,7 +160,7 @@ func OpenFolder(dir string, o Options) (_ *Model, err error) {
 		}
 	}
 	if index.classes["scheduler"] != "" {
-		if m.Scheduler, err = readJSON(filepath.Join(dir, "scheduler", "scheduler_config.json")); err != nil {
+		if m.Scheduler, err = readConfig(filepath.Join(dir, "scheduler", "scheduler_config.json")); err != nil {
 			return nil, err
 		}
 	}
@@ -176,7 +175,7 @@ func (m *Model) replaced(dir string, p slot, o Options) error {
 	if o.Parts.of(p.name) == "" {
 		return nil
 	}
-	config, err := readJSON(filepath.Join(dir, p.name, "config.json"))
+	config, err := readConfig(filepath.Join(dir, p.name, "config.json"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -186,7 +185,7 @@ func (m *Model) replaced(dir string, p slot, o Options) error {
 
 // openLone reads the folder of an autoencoder or a ControlNet as a model that has nothing else.
 func openLone(dir string, o Options) (*Model, error) {
-	config, err := readJSON(filepath.Join(dir, "config.json"))
+	config, err := readConfig(filepath.Join(dir, "config.json"))
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: want a folder with a model_index.json, as diffusers writes it: there is none", quote.Path(dir))
 	}
@@ -323,7 +322,7 @@ func openOnly(path string, o Options) (*Component, error) {
 
 // openPart reads config.json from a folder, and weights. The class may be unknown.
 func openPart(dir, path, class string) (*Component, error) {
-	config, err := readJSON(filepath.Join(dir, "config.json"))
+	config, err := readConfig(filepath.Join(dir, "config.json"))
 	if err != nil {
 		return nil, err
 	}

@@ -90,7 +90,7 @@ func (p slot) open(path, variant string) (c *Component, s said, note string, err
 	}
 	if st.IsDir() {
 		dir, class := path, ""
-		data, err := readJSON(filepath.Join(path, "model_index.json"))
+		data, err := readConfig(filepath.Join(path, "model_index.json"))
 		if err == nil {
 			if dir, class, s, err = p.within(path, data); err != nil {
 				return nil, s, "", err
@@ -101,7 +101,7 @@ func (p slot) open(path, variant string) (c *Component, s said, note string, err
 		if path, note, err = anyWeights(dir, variant); err != nil {
 			return nil, s, "", err
 		}
-		config, err := readJSON(filepath.Join(dir, "config.json"))
+		config, err := readConfig(filepath.Join(dir, "config.json"))
 		if err == nil {
 			if err := p.suits(config); err != nil {
 				return nil, s, "", fmt.Errorf("%s: %w", quote.Path(filepath.Join(dir, "config.json")), err)
@@ -138,7 +138,7 @@ func (p slot) within(path string, data []byte) (dir, class string, s said, err e
 		return "", "", s, fmt.Errorf("%s: the model has no %s", quote.Path(path), p.name)
 	}
 	if p.name == "unet" && index.classes["scheduler"] != "" {
-		config, err := readJSON(filepath.Join(path, "scheduler", "scheduler_config.json"))
+		config, err := readConfig(filepath.Join(path, "scheduler", "scheduler_config.json"))
 		if err != nil {
 			return "", "", s, err
 		}

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
@@ -70,7 +71,7 @@ const maxShards = 1000
 // openShards reads an index and opens the files that it names, which have to lie beside it. It reads those of variants, and of pickles,
 // which package safetensors does not.
 func openShards(path string) (_ *shards, err error) {
-	data, err := readJSON(path)
+	data, err := plainfile.Read(path, maxIndex)
 	if err != nil {
 		return nil, err
 	}

@@ -183,7 +183,7 @@ func configsOf(w file, o Options) (map[string]json.RawMessage, error) {
 	known := map[string]json.RawMessage{}
 	if o.Config != "" {
 		for key, name := range configFiles {
-			data, err := readJSON(filepath.Join(o.Config, name))
+			data, err := readConfig(filepath.Join(o.Config, name))
 			if err != nil && !errors.Is(err, os.ErrNotExist) {
 				return nil, err
 			}

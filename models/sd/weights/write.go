@@ -408,7 +408,7 @@ func (o WriteOptions) tokenizer(dir, from string, second bool) error {
 		return t.Save(dir)
 	}
 	for _, name := range tokenizerFiles {
-		data, err := readJSON(filepath.Join(from, name))
+		data, err := readConfig(filepath.Join(from, name))
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
