@@ -8,7 +8,7 @@
 //	err = lora.Merge(model, lcm.At(1))           // into the weights, until
 //	err = lora.Merge(model, nil)                 // which leaves them as they were, to the last bit
 //
-// Files are read in every layout that adapters are published in, LoRA, LoHa, LoKr, DoRA and full differences, for linear layers and
+// Files are read in every layout that adapters are published in, LoRA, LoHa, LoKr, DoRA, OFT, BOFT and full differences, for linear layers and
 // convolutions; what of a file has no place in the model is an error.
 package lora
 
@@ -174,6 +174,9 @@ func (a *Adapter) add(p pair, path nn.Path) {
 	var change func(s *torch.Scope, d torch.DType) *torch.Tensor // of the weight, without scale
 	var of []*torch.Tensor
 	switch {
+	case p.Kind.rotates():
+		a.made = append(a.made, made{p.spot, p.rotary(path), 1, false, 0})
+		return
 	case p.Kind == LowRank && !p.DoRA:
 		a.made = append(a.made, plain(p.spot, p.Rank, p.Scale, lowRank(p.spot, p.Rank, path, nil, nil)))
 		return

@@ -111,5 +111,5 @@ func (f *File) strangers(strange []string) error {
 	case len(f.lone)+len(f.others) > 0 && strange == nil:
 		return errors.New("it has no adapter: " + strings.Join(f.Notices(), "; "))
 	}
-	return fmt.Errorf("want an adapter (LoRA, LoHa, LoKr): %s", list("other tensors", strange))
+	return fmt.Errorf("want an adapter (LoRA, LoHa, LoKr, OFT): %s", list("other tensors", strange))
 }

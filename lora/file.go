@@ -32,6 +32,8 @@ const (
 	Hadamard   Kind = "LoHa" // W + s·(B₁·A₁)⊙(B₂·A₂) (Hyeon-Woo et al. 2021)
 	Kronecker  Kind = "LoKr" // W + s·C⊗(B·A) (Yeh et al. 2023)
 	Difference Kind = "full" // W + D
+	Rotation   Kind = "OFT"  // R·W with R orthogonal, in blocks (Qiu et al. 2023)
+	Butterfly  Kind = "BOFT" // the same in stages (Liu et al. 2024)
 )
 
 // Module is what an adapter's file has for one layer.
@@ -237,6 +239,11 @@ func (f *File) complete(m *Module, c configs) error {
 		case has("lokr_w1_b"):
 			m.Rank, err = rank("lokr_w1_b", 0, 2)
 		}
+	case has(blocks):
+		allowed = []role{alpha, blocks, rescale}
+		err = m.rotation(shapes[blocks])
+	case has(rescale):
+		return errTurned
 	case has(down, up):
 		m.Kind = LowRank
 		if has(mid) {
@@ -250,7 +257,7 @@ func (f *File) complete(m *Module, c configs) error {
 			return fmt.Errorf("want a kernel of the shape [%d, %d, k, k], got %v", m.Rank, m.Rank, shapes[mid])
 		}
 	default:
-		return fmt.Errorf("want down and up of a LoRA, or all of a LoHa's or LoKr's tensors; there is %v", m.order)
+		return fmt.Errorf("want down and up of a LoRA, or all of the tensors of a LoHa, LoKr or OFT; there is %v", m.order)
 	}
 	if err != nil {
 		return err
@@ -260,7 +267,7 @@ func (f *File) complete(m *Module, c configs) error {
 			return fmt.Errorf("%s is no part of this %s: there is %v", r, m.Kind, m.order)
 		}
 	}
-	if m.Kind != Difference && m.Kind != Kronecker && m.Rank < 1 {
+	if m.Kind != Difference && m.Kind != Kronecker && !m.Kind.rotates() && m.Rank < 1 {
 		return errors.New("it has rank 0")
 	}
 	if m.Rank > maxRank {
@@ -289,6 +296,12 @@ func (f *File) scale(m *Module, c configs) error {
 		if m.Kind == Kronecker && m.Rank == 0 { // peft scales whole factors, too
 			m.Rank = s.rank(m.key.path)
 		}
+	}
+	if m.Kind.rotates() { // alpha bounds the turn
+		if m.tensors[alpha] == "" {
+			m.Alpha = 0
+		}
+		return nil
 	}
 	if m.Rank == 0 { // a full difference, or two full factors, which LyCORIS does not scale
 		m.Alpha = 0

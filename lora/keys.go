@@ -58,7 +58,7 @@ var ends = []struct {
 	{".hada_w2_b", "hada_w2_b", Kohya, ""}, {".hada_t1", "hada_t1", Kohya, ""}, {".hada_t2", "hada_t2", Kohya, ""},
 	{".lokr_w1", "lokr_w1", Kohya, ""}, {".lokr_w1_a", "lokr_w1_a", Kohya, ""}, {".lokr_w1_b", "lokr_w1_b", Kohya, ""},
 	{".lokr_w2", "lokr_w2", Kohya, ""}, {".lokr_w2_a", "lokr_w2_a", Kohya, ""}, {".lokr_w2_b", "lokr_w2_b", Kohya, ""},
-	{".lokr_t2", "lokr_t2", Kohya, ""},
+	{".lokr_t2", "lokr_t2", Kohya, ""}, {".oft_blocks", blocks, Kohya, ""}, {".rescale", rescale, Kohya, ""},
 	{".lora.down.weight", down, Diffusers, ""}, {".lora.up.weight", up, Diffusers, ""},
 	{".lora_linear_layer.down.weight", down, Diffusers, ""}, {".lora_linear_layer.up.weight", up, Diffusers, ""},
 	{".to_q_lora.down.weight", down, Processors, ".to_q"}, {".to_q_lora.up.weight", up, Processors, ".to_q"},
@@ -71,8 +71,8 @@ var ends = []struct {
 var unsupported = []struct{ end, what string }{
 	{".lora_A.bias", "a bias of an adapter"}, {".lora_B.bias", "a bias of an adapter"}, {".lora.up.bias", "a bias of an adapter"},
 	{".lora_embedding_A", "an adapter of a table"}, {".lora_embedding_B", "an adapter of a table"},
-	{".oft_blocks", "OFT"}, {".oft_diag", "OFT"}, {".oft_r", "OFT"}, {".oft_R.weight", "OFT"}, {".on_input", "(IA)³"}, {".reshape_weight", "a reshaped LoRA"},
-	{".bias_indices", "a sparse bias"}, {".bias_values", "a sparse bias"}, {".bias_size", "a sparse bias"}, {".rescale", "BOFT"},
+	{".oft_diag", "OFT"}, {".oft_r", "OFT"}, {".oft_R.weight", "OFT"}, {".on_input", "(IA)³"}, {".reshape_weight", "a reshaped LoRA"},
+	{".bias_indices", "a sparse bias"}, {".bias_values", "a sparse bias"}, {".bias_size", "a sparse bias"},
 	{".a1.weight", "GLoRA"}, {".a2.weight", "GLoRA"}, {".b1.weight", "GLoRA"}, {".b2.weight", "GLoRA"},
 	{".vera_lambda_b", "VeRA"}, {".vera_lambda_d", "VeRA"}, {".hra_u", "HRA"}, {".boft_R", "BOFT"}, {".boft_s", "BOFT"}, {".fourierft_spectrum", "FourierFT"},
 }

@@ -160,6 +160,9 @@ func (f *File) fits(m *Module, s *spot) error {
 		}
 		return nil
 	}
+	if m.Kind.rotates() {
+		return m.fitsRotation(s)
+	}
 	got, err := f.shape(m)
 	switch {
 	case err != nil:
@@ -213,6 +216,8 @@ func (f *File) first(m *Module) []int {
 func (f *File) shape(m *Module) ([]int, error) {
 	of := func(r role) []int { return m.shapes[r] }
 	switch m.Kind {
+	case Rotation, Butterfly:
+		return nil, fmt.Errorf("a %s says nothing of the inputs of its layer", m.Kind)
 	case LowRank:
 		if len(trimmed(of(up))) > 2 {
 			return nil, fmt.Errorf("want a matrix or a 1×1 convolution as up, got the shape %v", of(up))

@@ -71,7 +71,7 @@ func (f *File) Write(path string, model *weights.Model, o WriteOptions) error {
 	var all []output
 	for _, p := range m.pairs {
 		one := output{
-			part: p.spot.part, path: p.spot.path, kind: p.Kind, rank: p.Rank, alpha: p.Scale * float64(p.Rank), alphaType: p.DType, order: p.order,
+			part: p.spot.part, path: p.spot.path, kind: p.Kind, rank: p.Rank, alpha: p.written(), alphaType: p.DType, order: p.order,
 			get: func(s *torch.Scope, r role) (*torch.Tensor, error) { return f.src.Get(s, p.tensors[r]) },
 			info: func(r role) ([]int, torch.DType) {
 				shape, d, _ := f.src.Info(p.tensors[r])
@@ -152,7 +152,7 @@ func (a *Adapter) outputs(layout Layout) ([]output, error) {
 			return tensors[s.name()+"."+string(r)]
 		}
 		one := output{
-			part: s.part, path: s.path, kind: m.Kind, rank: m.Rank, alpha: m.Scale * float64(m.Rank),
+			part: s.part, path: s.path, kind: m.Kind, rank: m.Rank, alpha: m.written(),
 			order: slices.DeleteFunc(slices.Clone(m.order), func(r role) bool { return r == alpha }),
 			get:   func(s *torch.Scope, r role) (*torch.Tensor, error) { return tensor(r).Detach(s), nil },
 			info:  func(r role) ([]int, torch.DType) { return tensor(r).Shape(), tensor(r).DType() },
@@ -161,6 +161,14 @@ func (a *Adapter) outputs(layout Layout) ([]output, error) {
 		all = append(all, one)
 	}
 	return all, nil
+}
+
+// written is the alpha that a module has in a file: by which its scale is alpha/rank, or the bound of a turn.
+func (m *Module) written() float64 {
+	if m.Kind.rotates() {
+		return m.Alpha
+	}
+	return m.Scale * float64(m.Rank)
 }
 
 // keeps reports a module that cannot be written in another layout without other values.
@@ -239,7 +247,7 @@ func (o WriteOptions) name(modules []output, xl bool) (all []named, metadata map
 				return t, err
 			}})
 		}
-		if o.Layout != Kohya || m.kind == Difference || m.rank == 0 || m.whole() {
+		if o.Layout != Kohya || m.kind == Difference || m.rank == 0 && !m.kind.rotates() || m.whole() {
 			continue
 		}
 		all = append(all, named{stem + ".alpha", exact(as(m.alphaType), m.alpha), nil, func(s *torch.Scope) (*torch.Tensor, error) {

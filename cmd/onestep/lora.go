@@ -17,7 +17,7 @@ func (a *app) lora() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "lora",
 		Short: "Look at adapters, merge, convert and extract them",
-		Long: `Look at adapters of Stable Diffusion (LoRA, LoHa, LoKr, DoRA), merge them into models, convert their files, or extract them from
+		Long: `Look at adapters of Stable Diffusion (LoRA, LoHa, LoKr, DoRA, OFT), merge them into models, convert their files, or extract them from
 models that were trained further. To draw with them: onestep generate --lora FILE=WEIGHT.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {

@@ -137,7 +137,7 @@ func TestGenerateRefusesAdapters(t *testing.T) {
 		{[]string{"--lora", one + "=1,unet.nothing:2"}, "no adapted layer begins with"},
 		{[]string{"--lora", one, "--lora-apply", "later"}, "want runtime or merge"},
 		{[]string{"--lora", model}, "want an adapter's file"},
-		{[]string{"--lora", filepath.Join(model, "unet", "diffusion_pytorch_model.safetensors")}, "want an adapter (LoRA, LoHa, LoKr)"},
+		{[]string{"--lora", filepath.Join(model, "unet", "diffusion_pytorch_model.safetensors")}, "want an adapter (LoRA, LoHa, LoKr, OFT)"},
 		{[]string{"--lora", filepath.Join(others, "one.safetensors")}, "the adapter is for another model, whose networks take texts of 32 features, and the model takes 16"},
 		{[]string{"--prompt", "<lora:nothing>", "--lora-dir", dir}, "there is no adapter"},
 		{[]string{"--prompt", "<lora:../one>", "--lora-dir", dir}, "want the name of a file in"},

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"encoding/binary"
 	"encoding/json"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -125,4 +127,20 @@ func TestAdaptersFromTheWild(t *testing.T) {
 	require.Zero(t, code, errs)
 	require.Contains(t, text, "every module fits")
 	require.Equal(t, 1, strings.Count(text, "fit"), text)
+}
+
+// Numbers of a file are printed with the digits that it has.
+func TestLoRAInfoNumbers(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a.safetensors")
+	var all []safetensors.Source
+	for end, shape := range map[string][]int{".lora_down.weight": {2, 8}, ".lora_up.weight": {8, 2}} {
+		all = append(all, safetensors.Source{Name: "lora_unet_x" + end, DType: safetensors.F32, Shape: shape, Data: safetensors.Bytes(make([]byte, 64))})
+	}
+	alpha := binary.LittleEndian.AppendUint32(nil, math.Float32bits(0.1))
+	all = append(all, safetensors.Source{Name: "lora_unet_x.alpha", DType: safetensors.F32, Data: safetensors.Bytes(alpha)})
+	require.NoError(t, safetensors.Write(path, all, safetensors.Options{}))
+	code, text, errs := try("lora", "info", path, "--modules")
+	require.Zero(t, code, errs)
+	require.Contains(t, text, "0.1 (1)")
+	require.NotContains(t, text, "0.10000")
 }

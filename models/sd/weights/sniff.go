@@ -164,7 +164,7 @@ func isLoRA(src nn.Source) bool {
 
 // adapterParts occur in the names of adapters' tensors and in no others.
 var adapterParts = []string{
-	".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", "_lora.down.", ".lora.down.", ".lora_linear_layer.down.", ".hada_w1_a", ".lokr_w1",
+	".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", "_lora.down.", ".lora.down.", ".lora_linear_layer.down.", ".hada_w1_a", ".lokr_w1", ".oft_blocks",
 }
 
 // name fills in what the parts make together.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 
 	q "github.com/onestep-go/onestep/internal/quote"
@@ -99,7 +100,7 @@ func InspectLoRA(path, model string, o weights.Options) (LoRAInfo, error) {
 		out.Kinds[kind]++
 		out.Layouts[m.Layout.String()]++
 		out.Ranks[fmt.Sprint(m.Rank)]++
-		out.Alphas[fmt.Sprintf("%g", m.Alpha)]++
+		out.Alphas[shortNumber(m.Alpha)]++
 		out.DTypes[short(m.DType)]++
 		if part, _, _ := strings.Cut(m.Name, "."); slices.Contains([]string{"unet", "text_encoder", "text_encoder_2"}, part) {
 			out.Parts[part]++
@@ -162,11 +163,14 @@ func (v LoRAInfo) String(all bool) string {
 	}
 	if all {
 		for _, m := range v.Modules {
-			line("module", "%s: %s, rank %d, alpha %g", q.Text(m.Name), q.Text(m.Kind), m.Rank, m.Alpha)
+			line("module", "%s: %s, rank %d, alpha %s", q.Text(m.Name), q.Text(m.Kind), m.Rank, shortNumber(m.Alpha))
 		}
 	}
 	return b.String()
 }
+
+// shortNumber writes a number of a file, of which none has more than the digits of float32.
+func shortNumber(v float64) string { return strconv.FormatFloat(v, 'g', -1, 32) }
 
 // counts writes how many there are of each, the most first; of a single one without a number.
 func counts(of map[string]int) string {
