@@ -71,12 +71,20 @@ func batches(prefix, ext, testing string) func(string) split {
 		if name == testing {
 			return test
 		}
-		middle, ok := strings.CutPrefix(name, prefix)
-		if middle, ok = strings.CutSuffix(middle, ext); ok && strings.HasPrefix(name, prefix) && strings.HasSuffix(prefix, "_") == (middle != "") && strings.Trim(middle, "0123456789") == "" {
+		if middle, ok := between(name, prefix, ext); ok && strings.HasSuffix(prefix, "_") == (middle != "") && strings.Trim(middle, "0123456789") == "" {
 			return train
 		}
 		return neither
 	}
+}
+
+// between is what a name has between its beginning and its end, if it has both.
+func between(name, prefix, suffix string) (string, bool) {
+	rest, ok := strings.CutPrefix(name, prefix)
+	if !ok {
+		return "", false
+	}
+	return strings.CutSuffix(rest, suffix)
 }
 
 // wanted is the split that is asked for.

@@ -76,6 +76,9 @@ func openIDX(name, path string, classes []string, o Options) (*Set, error) {
 	if note != "" {
 		s.note("%s", note)
 	}
+	if strings.HasPrefix(base(path), "emnist-") {
+		s.note("EMNIST's files hold the images with rows and columns exchanged, and they are used so: generated ones are, too")
+	}
 	return s, nil
 }
 

@@ -91,11 +91,17 @@ func (s *Set) chooseSquare(sizes []size, side int) int {
 	slices.Sort(shorter)
 	usual := shorter[len(shorter)/10]
 	side = roundSide(usual)
-	why := fmt.Sprintf("since nine of ten are at least %d pixels wide and high", usual)
-	if usual > mostChosen {
-		why += fmt.Sprintf(" and no resolution over %d is chosen unasked", mostChosen)
+	why := ""
+	if !alike {
+		why = fmt.Sprintf(", since nine of ten are at least %d pixels wide and high", usual)
 	}
-	s.note("%s: the middle square of each is scaled to a resolution of %d×%d pixels, %s", what, side, side, why)
+	switch {
+	case usual > mostChosen:
+		why += fmt.Sprintf(", and no resolution over %d is chosen unasked", mostChosen)
+	case usual > side:
+		why += fmt.Sprintf(", and networks need sides that can be halved, as %d cannot", usual)
+	}
+	s.note("%s: the middle square of each is scaled to a resolution of %d×%d pixels%s", what, side, side, why)
 	return side
 }
 

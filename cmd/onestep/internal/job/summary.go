@@ -42,7 +42,7 @@ func (d DataSummary) Values() []any {
 	}
 	if n := len(d.Classes); n > 0 {
 		const most = 12
-		names := strings.Join(d.Classes[:min(n, most)], ", ")
+		names := strings.Join(quote.Texts(d.Classes[:min(n, most)]), ", ")
 		if n > most {
 			names += fmt.Sprintf(" and %d more", n-most)
 		}
@@ -50,7 +50,7 @@ func (d DataSummary) Values() []any {
 		if d.Conditional {
 			used = "used"
 		}
-		v = append(v, "classes", n, "images_by_class", quote.Text(names), "labels", used)
+		v = append(v, "classes", n, "images_by_class", names, "labels", used)
 	}
 	return append(v, "size", fmt.Sprintf("%d×%d×%d", d.Colors, d.Side, d.Side), "steps_per_epoch", fmt.Sprintf("%.4g", d.StepsPerEpoch), "epochs", fmt.Sprintf("%.4g", d.Epochs))
 }
