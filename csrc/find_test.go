@@ -211,9 +211,20 @@ func TestUnreadable(t *testing.T) {
 	require.Equal(t, "chmod -R a+rX "+m.at("torch"), e.Remedy)
 
 	require.NoError(t, os.Chmod(m.at("torch/lib"), 0))
-	t.Cleanup(func() { _ = os.Chmod(m.at("torch/lib"), 0o755) })
 	e = m.explain(m.layer(l.Path), "cannot open")
 	require.Contains(t, e.Reason, m.at("torch/lib")+" may not be read")
+	require.Equal(t, "chmod -R a+rX "+m.at("torch"), e.Remedy)
+
+	// In a home that is closed nothing is to be changed.
+	require.NoError(t, os.Chmod(m.at("torch/lib"), 0o755))
+	require.NoError(t, os.Rename(m.at("torch"), m.at("home")))
+	m.libtorch("home/of/torch", "2.11.0")
+	require.NoError(t, os.Chmod(m.at("home"), 0))
+	t.Cleanup(func() { _ = os.Chmod(m.at("home"), 0o755) })
+	m.path = []string{m.at("home/of/torch/lib")}
+	e = m.explain(m.layer(l.Path), "cannot open")
+	require.Contains(t, e.Reason, m.at("home")+" is closed")
+	require.Contains(t, e.Remedy, "pip install torch==2.11.0")
 }
 
 func TestVersionOf(t *testing.T) {

@@ -64,8 +64,7 @@ func (p place) explain(l Layer, message string) *OpenError {
 	if e.Library == "" {
 		for _, dir := range l.searched {
 			if _, err := os.ReadDir(dir); errors.Is(err, fs.ErrPermission) {
-				e.Reason, e.Remedy = fmt.Sprintf("%s may not be read", dir), p.makeReadable(dir)
-				return e
+				return p.unreadable(e, dir)
 			}
 		}
 		e.Reason = fmt.Sprintf("libtorch %s is missing: there is no %s in %s", l.Version, library, strings.Join(l.searched, ", "))
@@ -75,8 +74,7 @@ func (p place) explain(l Layer, message string) *OpenError {
 	for _, file := range []string{l.Path, l.Library} {
 		f, err := os.Open(file)
 		if errors.Is(err, fs.ErrPermission) {
-			e.Reason, e.Remedy = fmt.Sprintf("%s may not be read", file), p.makeReadable(filepath.Dir(file))
-			return e
+			return p.unreadable(e, file)
 		}
 		if err == nil {
 			f.Close()
@@ -142,12 +140,37 @@ func (p place) setUp(version string) string {
 	return fmt.Sprintf(`pip install torch==%s && export LD_LIBRARY_PATH=$(python3 -c 'import torch; print(torch.__path__[0])')/lib`, version)
 }
 
-func (p place) makeReadable(dir string) string {
-	top := dir
-	if filepath.Base(dir) == "lib" {
-		top = filepath.Dir(dir)
+// unreadable says that a file or folder, of a layer or a libtorch, may not be read.
+func (p place) unreadable(e *OpenError, path string) *OpenError {
+	e.Reason = fmt.Sprintf("%s may not be read", path)
+	top := filepath.Dir(path) // the layer's folder, or the libtorch's lib
+	if filepath.Base(path) == "lib" {
+		top = path
 	}
-	return "chmod -R a+rX " + shell(top)
+	if filepath.Base(top) == "lib" {
+		top = filepath.Dir(top)
+	}
+	e.Remedy = "chmod -R a+rX " + shell(top)
+	// In somebody else's home nothing is to be opened up: this user needs one of its own.
+	if dir := closed(top); dir != "" && dir != top {
+		e.Reason += fmt.Sprintf(": %s is closed to this user", dir)
+		e.Remedy = p.setUp(e.Want)
+	}
+	return e
+}
+
+// closed is the first folder on the way to a path that may not be entered; "" when all may.
+func closed(path string) string {
+	dir := filepath.Dir(path)
+	if dir != path {
+		if c := closed(dir); c != "" {
+			return c
+		}
+	}
+	if _, err := os.Stat(filepath.Join(path, ".")); errors.Is(err, fs.ErrPermission) {
+		return dir
+	}
+	return ""
 }
 
 var plain = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]+$`)
