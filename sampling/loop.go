@@ -29,6 +29,24 @@ type Progress struct {
 	prompt  string
 }
 
+// Stage is a part of the work on images. [TextToImage.Run] yields during the steps only; the others take time, too.
+type Stage string
+
+// The stages, in their order. The first comes once for each prompt, the others for each batch of its images.
+const (
+	EncodingText  Stage = "text"     // the prompt is encoded
+	EncodingImage Stage = "image"    // the input image is encoded, where there is one
+	Sampling      Stage = "sampling" // the method's steps
+	Decoding      Stage = "decoding" // latents become images
+)
+
+// began tells of a stage.
+func (d *decision) began(s Stage) {
+	if d.Began != nil {
+		d.Began(s)
+	}
+}
+
 // Preview decodes what the latents are predicted to become, with a tiny autoencoder for instance. It works until the next step is
 // asked for or the loop ends; later it is an error that wraps [torch.ErrFreed].
 func (st Progress) Preview(a vae.Autoencoder) (out []image.Image, err error) {
@@ -61,6 +79,7 @@ func (d *decision) draw(ctx context.Context, s *torch.Scope, texts []string, yie
 				return err
 			}
 			d.Adapters, d.Inversions = d.tagged[i], d.words[i]
+			d.began(EncodingText)
 			words, err := d.embedding(s, i, text)
 			if err != nil {
 				return err
@@ -149,9 +168,13 @@ func (d *decision) batch(ctx context.Context, s *torch.Scope, f fixed, words sd.
 	if err != nil {
 		return err
 	}
+	if d.Init != nil {
+		d.began(EncodingImage)
+	}
 	x, kept, z := d.begin(s, f, run, streams, noise, n, int(at.Seeds[0]-d.Seed))
 	net.masked(s, d, f, streams, n)
 
+	d.began(Sampling)
 	for i, t := range run.Timesteps() {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -170,6 +193,7 @@ func (d *decision) batch(ctx context.Context, s *torch.Scope, f fixed, words sd.
 		at.I, at.Steps, at.clean, at.scope = i+1, len(run.Timesteps()), clean, s
 		at.latents = x
 		if at.I == at.Steps && !d.LatentsOnly {
+			d.began(Decoding)
 			if at.Pictures, err = decode(ctx, s, d.Model, x); err != nil {
 				return err
 			}

@@ -78,6 +78,9 @@ type TextToImage struct {
 	// Tagged returns what a prompt asks for by tags, <lora:name:weight>, in addition: adapters, and the embeddings that come with them, whose
 	// words this prompt and Negative may have. nil: such tags are an error.
 	Tagged func(tags []prompt.LoRA) (nn.Adapters, []sd.Inversion, error)
+
+	// Began, unless it is nil, is told when a stage of the work begins, for a display of progress.
+	Began func(Stage)
 }
 
 var errLatentsOnly = errors.New("there are no images with LatentsOnly: take the latents from Run's Progress")

@@ -299,3 +299,19 @@ func TestPicturesOnCUDA(t *testing.T) {
 		require.LessOrEqual(t, off(ours[i], theirs[i]), 3)
 	}
 }
+
+// Stages are told in their order: the prompt once, then for each batch the input image, if there is one, the steps and the decoding.
+func TestStages(t *testing.T) {
+	m := openTiny(t, sd.Options{})
+	var got []sampling.Stage
+	d := sampling.TextToImage{Model: m, Steps: 2, N: 2, Seed: 1, Began: func(s sampling.Stage) { got = append(got, s) }}
+	images(t, d, "a cat", "a dog")
+	batch := []sampling.Stage{sampling.Sampling, sampling.Decoding}
+	one := append(append([]sampling.Stage{sampling.EncodingText}, batch...), batch...)
+	require.Equal(t, append(append([]sampling.Stage{}, one...), one...), got)
+
+	got = nil
+	d.N, d.Init = 1, image.NewRGBA(image.Rect(0, 0, 64, 64))
+	images(t, d, "a cat")
+	require.Equal(t, []sampling.Stage{sampling.EncodingText, sampling.EncodingImage, sampling.Sampling, sampling.Decoding}, got)
+}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -116,12 +117,10 @@ The names of the files that were written go to standard output. A file that exis
 				}
 				o.Prompts = texts
 			}
-			sc := newScreen(a.stderr)
+			sc := a.screen()
 			sc.start()
-			got, err := o.Run(cmd.Context(), func(picture, pictures, step, steps int) {
-				part := (float64(picture) + float64(step)/float64(steps)) / float64(pictures)
-				sc.show(part, fmt.Sprintf("picture %d/%d", picture+1, pictures), fmt.Sprintf("step %d/%d", step, steps))
-			}, func(note string) { sc.log.Warn(note) })
+			shown := phases{now: time.Now, show: sc.show}
+			got, err := o.Run(cmd.Context(), shown.progress, func(note string) { sc.log.Warn(note) })
 			sc.stop()
 			if err != nil {
 				return err
@@ -182,6 +181,7 @@ The names of the files that were written go to standard output. A file that exis
 	f.BoolVar(&o.Bare, "no-metadata", false, "leave the settings out of the image")
 	f.BoolVar(&o.Overwrite, "overwrite", false, "replace files that exist")
 	f.BoolVar(&o.Force, "force", false, "go on where the estimated need of memory is more than there is")
+	a.quietFlag(cmd)
 	a.jsonFlag(cmd)
 	offerChoices(cmd)
 	call(f, "FILE|DIR", "model", "tiny-vae", "control-model")

@@ -58,6 +58,7 @@ func (a *app) info() *cobra.Command {
 	cmd.Flags().BoolVar(&o.check, "check", false, "training images: decode all of them (default: of sets with up to 10000 images)")
 	cmd.Flags().StringVar(&o.variant, "variant", "", "of a folder's files: fp16 for those with .fp16. in their names; other parts are read without")
 	call(cmd.Flags(), "NAME", "variant")
+	a.quietFlag(cmd)
 	a.jsonFlag(cmd)
 	return cmd
 }

@@ -41,7 +41,7 @@ func (a *app) infoData(ctx context.Context, path string, check bool) error {
 	if check {
 		how.Decode = math.MaxInt
 	}
-	sc := newScreen(a.stderr)
+	sc := a.screen()
 	how.Progress = func(done, all int) {
 		if done == 1 && all > 100 {
 			sc.start()

@@ -135,7 +135,7 @@ are the same are left out. Tells how much of the difference the adapter has, and
 		Example: `  onestep lora extract --base sd15/ --tuned dreamshaper.safetensors --rank 64 --out dreamshaper-lora.safetensors`,
 		Args:    arguments(0, "no arguments, only flags"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			sc := newScreen(a.stderr)
+			sc := a.screen()
 			sc.start()
 			got, err := o.Run(cmd.Context(), func(done, all int) {
 				sc.show(float64(done)/float64(all), fmt.Sprintf("weight %d/%d", done+1, all), "")
@@ -157,6 +157,7 @@ are the same are left out. Tells how much of the difference the adapter has, and
 	f.Var(dtype{choice{&o.DType, job.DTypes()}}, "dtype", "type of the values (default: f16)")
 	f.StringVar(&o.Variant, "variant", "", "of the files that are read: fp16 for those with .fp16. in their names")
 	f.BoolVar(&o.Overwrite, "overwrite", false, "replace a file that exists")
+	a.quietFlag(cmd)
 	a.jsonFlag(cmd)
 	offerChoices(cmd)
 	call(f, "FILE|DIR", "base", "tuned")

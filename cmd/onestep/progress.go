@@ -30,6 +30,7 @@ func terminal(w io.Writer) bool {
 type screen struct {
 	stderr io.Writer
 	log    *slog.Logger // writes to stderr and file
+	quiet  bool         // no bar, and no lines in its place
 
 	mu       sync.Mutex
 	file     io.Writer // a run's log; nil: none
@@ -45,6 +46,13 @@ func newScreen(stderr io.Writer) *screen {
 	sc.left.Store("")
 	sc.right.Store("")
 	sc.log = slog.New(slog.NewTextHandler(sc, nil))
+	return sc
+}
+
+// screen is standard error, without progress if that was asked for.
+func (a *app) screen() *screen {
+	sc := newScreen(a.stderr)
+	sc.quiet = a.quiet
 	return sc
 }
 
@@ -81,7 +89,7 @@ const barLength = 10_000
 
 // start draws an empty bar, on a terminal.
 func (sc *screen) start() {
-	if !terminal(sc.stderr) {
+	if sc.quiet || !terminal(sc.stderr) {
 		return
 	}
 	text := func(v *atomic.Value) decor.Decorator {
@@ -100,7 +108,7 @@ func (sc *screen) show(part float64, left, right string) {
 	sc.right.Store(right)
 	sc.mu.Lock()
 	bar := sc.bar
-	tell := time.Since(sc.told) >= time.Minute
+	tell := !sc.quiet && time.Since(sc.told) >= time.Minute
 	if tell {
 		sc.told = time.Now()
 	}

@@ -28,7 +28,7 @@ const (
 // app is what the subcommands share.
 type app struct {
 	stdout, stderr io.Writer
-	json           bool
+	json, quiet    bool
 }
 
 // run executes one command line and returns the exit code. Errors are one line on stderr.
@@ -140,6 +140,10 @@ func arguments(n int, want string) cobra.PositionalArgs {
 
 func (a *app) jsonFlag(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&a.json, "json", false, "print the result as one JSON object")
+}
+
+func (a *app) quietFlag(cmd *cobra.Command) {
+	cmd.Flags().BoolVar(&a.quiet, "quiet", false, "show no progress on standard error; notices and errors stay")
 }
 
 // print writes a result: v as JSON with --json, else text.

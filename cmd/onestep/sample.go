@@ -29,7 +29,7 @@ alone, and nothing is drawn, unless --overwrite is given.`,
 			if cmd.Flags().Changed("label") && o.Class == "" {
 				return &job.UsageError{Msg: "--label: want a class, got nothing"}
 			}
-			sc := newScreen(a.stderr)
+			sc := a.screen()
 			o.Note = func(note string) { sc.log.Warn(note) }
 			got, err := o.Run(cmd.Context(), func(done, all int) {
 				if done <= o.Batch && done < all {
@@ -62,6 +62,7 @@ alone, and nothing is drawn, unless --overwrite is given.`,
 	f.Var(count{&o.Threads}, "threads", "threads of one operator (default: as many as processors)")
 	f.BoolVar(&o.Overwrite, "overwrite", false, "replace files that exist")
 	f.BoolVar(&o.Force, "force", false, "go on where the estimated need of memory is more than there is")
+	a.quietFlag(cmd)
 	a.jsonFlag(cmd)
 	offerChoices(cmd)
 	call(f, "FILE|DIR|builtin", "model")

@@ -153,9 +153,6 @@ type Generated struct {
 	Adapters map[string]int `json:"adapters,omitempty"` // modules of each file's that are on the model
 }
 
-// Progress is told after each step: the picture, from 0, of how many, and the step, from 1, of how many.
-type Progress func(picture, pictures, step, steps int)
-
 // Run draws and writes the pictures. What can be known to be wrong before the weights are read is reported before. Remarks go to
 // note.
 func (o Generate) Run(ctx context.Context, progress Progress, note func(string)) (Generated, error) {
@@ -196,6 +193,7 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 	if err := use(dev, o.Threads, note); err != nil {
 		return none, err
 	}
+	progress(GenerateProgress{Phase: PhaseLoading, What: o.Model, Images: len(files)})
 	close, err := o.open(&t, dev)
 	defer func() {
 		if close != nil {
@@ -480,12 +478,27 @@ func (o Generate) draw(ctx context.Context, t sampling.TextToImage, plan samplin
 		}
 		preview = tiny
 	}
+	is := GenerateProgress{Images: len(out.Files), Steps: len(plan.Timesteps)}
+	together := o.Batch
+	if o.SharedNoise {
+		together = o.N
+	}
+	t.Began = func(s sampling.Stage) {
+		is.Phase, is.Together, is.Step = Phase(s), min(together, o.N-is.Image%o.N), 0
+		if s == sampling.Decoding {
+			is.Step = is.Steps
+		}
+		progress(is)
+	}
 	for st, err := range t.Run(ctx, o.Prompts...) {
 		if err != nil {
 			return err
 		}
 		at := st.Text*o.N + int(st.Seeds[0]-*o.Seed)
-		progress(at, len(out.Files), st.I, st.Steps)
+		is.Image, is.Step, is.Steps = at, st.I, st.Steps
+		if st.Pictures == nil {
+			progress(is)
+		}
 		if preview != nil && st.Pictures == nil {
 			m, err := st.Preview(preview)
 			if err != nil {
@@ -502,9 +515,15 @@ func (o Generate) draw(ctx context.Context, t sampling.TextToImage, plan samplin
 					return err
 				}
 			}
+			saving := is
+			saving.Phase, saving.Image, saving.What = PhaseSaving, at+i, out.Files[at+i]
+			progress(saving)
 			if err := vision.Write(out.Files[at+i], m, texts, o.Overwrite); err != nil {
 				return err
 			}
+		}
+		if st.Pictures != nil {
+			is.Image = at + len(st.Pictures)
 		}
 	}
 	return nil
