@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"unsafe"
 
 	"github.com/onestep-go/onestep/internal/pickle"
 	"github.com/onestep-go/onestep/internal/quote"
@@ -39,6 +41,7 @@ func (v *cifar) appendPickle(t *table, r io.Reader, size int64) error {
 	if err := fitsRecords(len(t.labels), int64(len(labels))); err != nil {
 		return err
 	}
+	t.pixels = append(slices.Grow(t.pixels, len(pixels)), pixels...)
 	for k, x := range labels {
 		label, ok := x.(int)
 		if !ok || label < 0 || label >= v.n {
@@ -46,7 +49,6 @@ func (v *cifar) appendPickle(t *table, r io.Reader, size int64) error {
 		}
 		t.labels = append(t.labels, byte(label))
 	}
-	t.pixels = append(t.pixels, pixels...)
 	return nil
 }
 
@@ -167,8 +169,8 @@ func rawBytes(v any) ([]byte, error) {
 	switch v := v.(type) {
 	case pickle.Bytes:
 		return v, nil
-	case string:
-		return []byte(v), nil
+	case string: // not copied: it is large, and only read
+		return unsafe.Slice(unsafe.StringData(v), len(v)), nil
 	case *pickle.Object:
 		if v.Of == (pickle.Global{Module: "_codecs", Name: "encode"}) && len(v.Args) == 2 && v.Args[1] == "latin1" {
 			text, _ := v.Args[0].(string)

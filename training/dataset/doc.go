@@ -10,9 +10,10 @@
 // kernel that widens when it shrinks, so that nothing aliases.
 //
 // A folder's subfolders are classes, numbered in the order of their names, when no image lies beside them; cat.txt is the caption of
-// cat.jpg. In shards,
-// members of one name up to the first dot are a sample: an image, .cls (a class index), .txt (a caption), .json ("label",
-// "caption"). Plain .tar shards are read in place; gzipped ones cannot be, so their images stay in memory, encoded.
+// cat.jpg. In shards, members of one name up to the first dot are a sample: an image, .cls (a class index), .txt (a caption), .json
+// ("label", "caption"); a hard link is what it is a link to. Plain .tar shards are read in place; gzipped ones cannot be, so their images
+// stay in memory, encoded. CIFAR's files are its binary or Python version, of which the pickles are read as data. What is decided or
+// left out on the way is in [Set.Notices] and [Set.LeftOut].
 //
 // # Damage
 //
