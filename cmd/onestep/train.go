@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"image"
-	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -229,7 +228,7 @@ func (a *app) doTrain(ctx context.Context, o job.Train) error {
 	sc := newScreen(a.stderr)
 	h := job.Hooks{Log: sc.log, Version: versionText()}
 	var events *tfevents.Writer
-	images, told := 0, false // the epoch's length is said once, when the speed is known
+	var speed pace
 	h.Started = func(o job.Train, run *rundir.Dir, parameters int) {
 		sc.tee(run.Log())
 		sc.log.Info("training", append(append([]any{"method", o.Method, "data", o.Data, "steps", o.Steps, "batch", o.Batch, "resolution", o.Resolution},
@@ -241,7 +240,7 @@ func (a *app) doTrain(ctx context.Context, o job.Train) error {
 		sc.start()
 	}
 	h.Data = func(d job.DataSummary) {
-		images = d.Images
+		speed.images = d.Images
 		sc.log.Info("data", d.Values()...)
 		for _, n := range d.Notices {
 			sc.log.Warn(n)
@@ -251,9 +250,8 @@ func (a *app) doTrain(ctx context.Context, o job.Train) error {
 		}
 	}
 	h.Progress = func(p training.Progress) {
-		if p.ImagesPerSecond > 0 && images > 0 && !told && p.Elapsed >= 5*time.Second {
-			told = true
-			sc.log.Info("speed", "images_per_second", fmt.Sprintf("%.1f", p.ImagesPerSecond), "epoch", duration(time.Duration(float64(images)/p.ImagesPerSecond*float64(time.Second))))
+		if note := speed.note(p); note != nil {
+			sc.log.Info("speed", note...)
 		}
 		part := float64(p.Step) / float64(p.Steps)
 		if o.Duration > 0 {
