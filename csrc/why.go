@@ -93,7 +93,7 @@ func (p place) explain(l Layer, message string) *OpenError {
 		}
 	case oldSystem.MatchString(message):
 		e.Reason = fmt.Sprintf("this system's libraries are older than libtorch %s needs: %s", l.Version, message)
-		e.Remedy = "apt-get install --only-upgrade libc6 libstdc++6, or a newer release of the system"
+		e.Remedy = "apt-get install libc6 libstdc++6, or a newer release of the system"
 	case damagedFile.MatchString(message):
 		e.Remedy = p.provide(l)
 		if dir := filepath.Dir(filepath.Dir(filepath.Dir(l.Library))); p.ours(dir) && p.source != "" {
