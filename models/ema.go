@@ -32,8 +32,13 @@ func NewEMA(into, from iter.Seq2[string, *torch.Tensor]) (*EMA, error) {
 		return fmt.Sprintf("%s %v", name, p.Shape())
 	}
 	var bad []string
+	freed := false
 	compare := func(a string, p *torch.Tensor, okP bool) bool {
 		b, q, okQ := next()
+		freed = freed || okP && p.Freed() || okQ && q.Freed()
+		if freed {
+			return false
+		}
 		if !okP && !okQ {
 			return false
 		}
@@ -48,6 +53,9 @@ func NewEMA(into, from iter.Seq2[string, *torch.Tensor]) (*EMA, error) {
 		compare(name, p, true)
 	}
 	for compare("", nil, false) {
+	}
+	if freed {
+		return nil, fmt.Errorf("average of weights: a network was closed (%w): close it when nothing needs it any more", torch.ErrFreed)
 	}
 	if len(bad) > 0 {
 		shown := bad[:min(len(bad), 8)]

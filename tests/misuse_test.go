@@ -18,6 +18,7 @@ import (
 	tinysd "github.com/onestep-go/onestep/models/sd/sdtest/tiny"
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/vae"
+	"github.com/onestep-go/onestep/models/sd/weights"
 	pixelunet "github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch"
@@ -104,9 +105,16 @@ func TestUseAfterClose(t *testing.T) {
 	_, err = lora.New(lora.Of(m), lora.Config{Rank: 2})
 	closed("lora", "text_encoder", err)
 
+	path := filepath.Join(t.TempDir(), "weights.safetensors")
 	for name, net := range pixelNetworks(t) {
 		net.Close()
 		net.Close()
+		_, err := models.NewEMA(net.Parameters(), net.Parameters())
+		closed(name, "average", err)
+		err = torch.SaveSafetensors(path, net.Parameters(), nil, false)
+		require.ErrorIs(t, err, torch.ErrFreed)
+		require.ErrorContains(t, err, "the tensor ")
+		require.NoFileExists(t, path)
 		f := &models.Consistency{Net: net}
 		closed(name, name, within(func(s *torch.Scope) {
 			f.Origin(s, torch.Ones(s, torch.Float32, append([]int{2}, net.shape...)...), torch.Ones(s, torch.Float32, 2), models.Cond{})
@@ -133,6 +141,32 @@ func pixelNetworks(t *testing.T) map[string]pixelNetwork {
 	d, err := dit.New(dit.Config{Resolution: 16, Patch: 4, Width: 32, Depth: 1, Heads: 2}, torch.CPU, 1)
 	require.NoError(t, err)
 	return map[string]pixelNetwork{"unet": {u, u.Close, []int{3, 16, 16}}, "mlp": {p, p.Close, []int{2}}, "dit": {d, d.Close, []int{3, 16, 16}}}
+}
+
+// Weights of files that were closed, and into networks that were, are refused.
+func TestWeightsAfterClose(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "small")
+	require.NoError(t, tinysd.Write(dir, "sd15"))
+	part, err := weights.OpenComponent(filepath.Join(dir, "vae"), weights.Options{})
+	require.NoError(t, err)
+	c, err := vae.ParseConfig(part.Config)
+	require.NoError(t, err)
+	for range 2 {
+		require.NoError(t, part.Close())
+	}
+	_, err = vae.From(c, part, torch.CPU, torch.Float32)
+	require.ErrorIs(t, err, torch.ErrFreed)
+	require.ErrorContains(t, err, "files of the weights were closed")
+
+	open, err := mlp.New(mlp.Config{}, torch.CPU, 1)
+	require.NoError(t, err)
+	defer open.Close()
+	shut, err := mlp.New(mlp.Config{}, torch.CPU, 1)
+	require.NoError(t, err)
+	shut.Close()
+	require.ErrorContains(t, shut.Load(open.Tensors()), "load weights: the network was closed")
+	require.ErrorIs(t, open.Load(shut.Tensors()), torch.ErrFreed)
+	require.ErrorContains(t, torch.Catch(func() { shut.Store().SetRequiresGrad(false) }), "the network was closed")
 }
 
 // A preview after its step, and one with the wrong autoencoder, are errors that say when to ask for it.

@@ -3,6 +3,7 @@ package torch_test
 import (
 	"errors"
 	"fmt"
+	"log"
 
 	"github.com/onestep-go/onestep/torch"
 )
@@ -156,4 +157,24 @@ func ExampleAttention() {
 	// Output:
 	// [3 3]
 	// [1 3]
+}
+
+// Tensors are printed as PyTorch prints them, with type, shape and device behind; of large ones the edges are shown.
+func ExampleTensor_String() {
+	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
+		x := torch.FromSlice(s, []float32{1, -0.5, 0.25, 100}, 2, 2)
+		fmt.Println(x)
+		fmt.Println(x.GtScalar(s, 0))
+		fmt.Println(torch.Arange(s, 1_000_000, torch.Int64))
+		return nil
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	// Output:
+	// tensor([[  1.0000,  -0.5000],
+	//         [  0.2500, 100.0000]], float32[2, 2])
+	// tensor([[ True, False],
+	//         [ True,  True]], bool[2, 2])
+	// tensor([     0,      1,      2,  ..., 999997, 999998, 999999], int64[1000000])
 }

@@ -248,6 +248,9 @@ func sources(tensors iter.Seq2[string, *Tensor]) (list []safetensors.Source, err
 	var buffer []byte
 	err = Catch(func() {
 		for name, t := range tensors {
+			if t.Freed() {
+				panic(&Error{Op: "save", Msg: fmt.Sprintf("the tensor %s is nil or was freed; its owner has to stay open until it is written", quote.Text(name)), Err: ErrFreed})
+			}
 			in := t.info("save")
 			n := int(in.words[3] * in.words[4])
 			list = append(list, safetensors.Source{

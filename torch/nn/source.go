@@ -32,6 +32,9 @@ func BuildFrom(src Source, dev torch.Device, dtype torch.DType, build func(p Pat
 	if !dtype.IsFloat() {
 		return nil, fmt.Errorf("want weights of a floating-point type, got %s", dtype)
 	}
+	if c, ok := src.(interface{ Closed() bool }); ok && c.Closed() {
+		return nil, fmt.Errorf("the files of the weights were closed (%w): close them behind the network", torch.ErrFreed)
+	}
 	st, err := NewStore(dev, dtype, 0)
 	if err != nil {
 		return nil, err

@@ -154,6 +154,7 @@ func (st *Store) Count() int {
 // SetRequiresGrad makes all parameters collect gradients, or none. With gradients they are all of the store's type, whatever the type in
 // the file that they come from.
 func (st *Store) SetRequiresGrad(on bool) {
+	st.CheckOpen("set requires grad")
 	for _, p := range st.Parameters() {
 		if pw := st.packed[p]; pw != nil && on {
 			pw.mu.Lock()
@@ -167,9 +168,15 @@ func (st *Store) SetRequiresGrad(on bool) {
 // Load copies values into the store. All of its tensors have to be there, no others, in the right shapes; what is wrong
 // is reported together, and then nothing has been changed. Values are converted to the store's dtype and device.
 func (st *Store) Load(values iter.Seq2[string, *torch.Tensor]) error {
+	if err := torch.Catch(func() { st.CheckOpen("load weights") }); err != nil {
+		return err
+	}
 	given := map[string]*torch.Tensor{}
 	var unexpected, misshapen, mistyped, missing []string
 	for name, v := range values {
+		if v.Freed() {
+			return fmt.Errorf("load weights: the tensor %s is nil or was freed (%w): its owner has to stay open", quote.Text(name), torch.ErrFreed)
+		}
 		e, ok := st.byKey[name]
 		if !ok {
 			unexpected = append(unexpected, quote.Text(name))

@@ -144,6 +144,7 @@ func fill(rule string, fields ...field) error {
 // live in s for no longer than the call. It panics with a [*torch.Error] like operators do: call it inside a scope's
 // Run.
 func (o *Optimizer) Step(s *torch.Scope) {
+	o.check()
 	s.NoGradTidy(func(s *torch.Scope) *torch.Tensor {
 		for _, b := range o.batches(s) {
 			o.rule.update(s, b)
@@ -153,6 +154,18 @@ func (o *Optimizer) Step(s *torch.Scope) {
 		}
 		return nil
 	})
+}
+
+// check panics where an operator would with less to say.
+func (o *Optimizer) check() {
+	if o.scope.Closed() {
+		panic(&torch.Error{Op: "optim." + o.name, Msg: "the optimizer was closed, which freed its state; close it when training is done", Err: torch.ErrFreed})
+	}
+	for _, p := range o.params {
+		if p.t.Freed() {
+			panic(&torch.Error{Op: "optim." + o.name, Msg: fmt.Sprintf("the parameter %s was freed; close the network when training is done", p.name), Err: torch.ErrFreed})
+		}
+	}
 }
 
 // batches sorts the parameters that have gradients, and makes the state of those that had none before.

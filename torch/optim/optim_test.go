@@ -528,6 +528,26 @@ func TestStepErrors(t *testing.T) {
 	assert.EqualError(t, err, `Adam: parameter "p" is nil or was freed`)
 }
 
+// A closed optimizer, and one of a closed network, say so.
+func TestStepAfterClose(t *testing.T) {
+	s := torch.NewScope(torch.CPU)
+	defer s.Close()
+	weights := torch.NewScope(torch.CPU)
+	w := torch.Ones(weights, torch.Float32, 2)
+	w.SetRequiresGrad(true)
+	params := func(yield func(string, *torch.Tensor) bool) { yield("w", w) }
+	for _, close := range []func(o *Optimizer){(*Optimizer).Close, func(*Optimizer) { weights.Close() }} {
+		o, err := SGD{LR: 1}.New(params)
+		require.NoError(t, err)
+		defer o.Close()
+		close(o)
+		err = torch.Catch(func() { o.Step(s) })
+		require.ErrorIs(t, err, torch.ErrFreed)
+		require.ErrorContains(t, err, "optim.SGD: the ")
+		require.NotContains(t, err.Error(), "operand")
+	}
+}
+
 func TestConfigErrors(t *testing.T) {
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		p, q := torch.Zeros(s, torch.Float32, 2), torch.Zeros(s, torch.Int64, 2)

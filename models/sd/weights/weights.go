@@ -99,6 +99,7 @@ type Component struct {
 	notice  string // of what is in the file
 	unknown error  // why no configuration could be inferred; Config is nil
 	closer  func() error
+	closed  bool
 }
 
 // notice adds a notice, if there is one.
@@ -110,6 +111,11 @@ func (m *Model) notice(text string) {
 
 // Close closes the files. Networks that were built from them have to be closed before.
 func (m *Model) Close() error {
+	for _, c := range []*Component{m.UNet, m.VAE, m.ControlNet, m.Text, m.Text2} {
+		if c != nil {
+			c.closed = c.closed || len(m.closers) > 0 // those that are no files stay
+		}
+	}
 	var err error
 	for _, f := range m.closers {
 		err = errors.Join(err, f())
@@ -123,8 +129,12 @@ func (c *Component) Close() error {
 	if c.closer == nil {
 		return nil
 	}
+	c.closed = true
 	return c.closer()
 }
+
+// Closed tells whether the files of the weights were closed.
+func (c *Component) Closed() bool { return c.closed }
 
 // Options say which files are read, and how.
 type Options struct {
