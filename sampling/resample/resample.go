@@ -50,19 +50,7 @@ func sinc(x float64) float64 {
 
 // Resize returns a picture of width×height pixels without alpha. It computes in integers, first along rows, then along columns.
 func Resize(m image.Image, width, height int, f Filter) *image.NRGBA {
-	b := m.Bounds()
-	from := plane{b.Dx(), b.Dy(), make([]uint8, 3*b.Dx()*b.Dy())}
-	for y := range from.h {
-		for x := range from.w {
-			c := color.NRGBAModel.Convert(m.At(b.Min.X+x, b.Min.Y+y)).(color.NRGBA)
-			copy(from.pix[3*(y*from.w+x):], []uint8{c.R, c.G, c.B})
-		}
-	}
-	if from.w != width {
-		from = from.along(width, f).turned()
-	} else {
-		from = from.turned()
-	}
+	from := narrowed(m, width, f).turned()
 	if from.w != height { // it lies on its side now
 		from = from.along(height, f)
 	}
@@ -79,6 +67,49 @@ func Resize(m image.Image, width, height int, f Filter) *image.NRGBA {
 type plane struct {
 	w, h int
 	pix  []uint8
+}
+
+// narrowed returns a picture with its rows resized, one after the other: those of a photograph take hundreds of megabytes.
+func narrowed(m image.Image, width int, f Filter) plane {
+	b := m.Bounds()
+	out := plane{width, b.Dy(), make([]uint8, 3*width*b.Dy())}
+	row := plane{b.Dx(), 1, make([]uint8, 3*b.Dx())}
+	var taps []tap
+	if b.Dx() != width {
+		taps = f.taps(b.Dx(), width)
+	}
+	for y := range out.h {
+		to := plane{width, 1, out.pix[3*width*y:][:3*width]}
+		if taps == nil {
+			to.colours(m, b.Min.Y+y)
+			continue
+		}
+		row.colours(m, b.Min.Y+y)
+		row.apply(taps, to)
+	}
+	return out
+}
+
+// colours fills a row with those of a picture.
+func (p plane) colours(m image.Image, y int) {
+	b := m.Bounds()
+	switch m := m.(type) {
+	case *image.YCbCr: // as its At and the conversion give them
+		for x := range p.w {
+			i, j := m.YOffset(b.Min.X+x, y), m.COffset(b.Min.X+x, y)
+			p.pix[3*x], p.pix[3*x+1], p.pix[3*x+2] = color.YCbCrToRGB(m.Y[i], m.Cb[j], m.Cr[j])
+		}
+	case *image.NRGBA:
+		from := m.Pix[m.PixOffset(b.Min.X, y):]
+		for x := range p.w {
+			copy(p.pix[3*x:], from[4*x:4*x+3])
+		}
+	default:
+		for x := range p.w {
+			c := color.NRGBAModel.Convert(m.At(b.Min.X+x, y)).(color.NRGBA)
+			p.pix[3*x], p.pix[3*x+1], p.pix[3*x+2] = c.R, c.G, c.B
+		}
+	}
 }
 
 // turned swaps rows and columns.
@@ -103,8 +134,13 @@ type tap struct {
 
 // along returns the picture with its rows resized to n pixels.
 func (p plane) along(n int, f Filter) plane {
-	taps := f.taps(p.w, n)
 	out := plane{n, p.h, make([]uint8, 3*n*p.h)}
+	p.apply(f.taps(p.w, n), out)
+	return out
+}
+
+// apply makes each pixel of out's rows by its taps.
+func (p plane) apply(taps []tap, out plane) {
 	for y := range p.h {
 		row := p.pix[3*y*p.w:]
 		for x, t := range taps {
@@ -113,11 +149,10 @@ func (p plane) along(n int, f Filter) plane {
 				for i, w := range t.weights {
 					sum += int(row[3*(t.first+i)+c]) * w
 				}
-				out.pix[3*(y*n+x)+c] = uint8(min(max(sum>>bits, 0), 255))
+				out.pix[3*(y*out.w+x)+c] = uint8(min(max(sum>>bits, 0), 255))
 			}
 		}
 	}
-	return out
 }
 
 func (f Filter) taps(from, to int) []tap {

@@ -1,10 +1,12 @@
 package resample
 
 import (
+	"bytes"
 	"fmt"
 	"image"
 	"image/color"
 	"image/png"
+	"math/rand/v2"
 	"os"
 	"testing"
 
@@ -40,6 +42,35 @@ func TestResize(t *testing.T) {
 	for y := range 37 {
 		for x := range 53 {
 			require.Equal(t, color.NRGBAModel.Convert(source.At(x, y)), same.At(x, y))
+		}
+	}
+}
+
+// The quick ways to a picture's colours are those of its At.
+func TestColours(t *testing.T) {
+	r := rand.New(rand.NewPCG(1, 2))
+	fill := func(p []uint8) {
+		for i := range p {
+			p[i] = uint8(r.Uint32())
+		}
+	}
+	area := image.Rect(3, 5, 20, 16)
+	var all []image.Image
+	for _, ratio := range []image.YCbCrSubsampleRatio{image.YCbCrSubsampleRatio444, image.YCbCrSubsampleRatio420} {
+		m := image.NewYCbCr(area, ratio)
+		fill(m.Y)
+		fill(m.Cb)
+		fill(m.Cr)
+		all = append(all, m)
+	}
+	n := image.NewNRGBA(area)
+	fill(n.Pix)
+	for _, m := range append(all, n) {
+		for _, size := range []image.Point{{17, 11}, {8, 20}, {30, 4}} {
+			want := Resize(struct{ image.Image }{m}, size.X, size.Y, Lanczos)
+			if got := Resize(m, size.X, size.Y, Lanczos); !bytes.Equal(got.Pix, want.Pix) {
+				t.Errorf("%T at %v is not what its colours give", m, size)
+			}
 		}
 	}
 }

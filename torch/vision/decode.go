@@ -9,6 +9,7 @@ import (
 	_ "image/gif"  // a format of images
 	_ "image/jpeg" // likewise
 	_ "image/png"  // likewise
+	"runtime"
 
 	_ "golang.org/x/image/bmp"  // likewise
 	_ "golang.org/x/image/webp" // likewise
@@ -21,8 +22,9 @@ const MaxEncoded = 256 << 20
 // ratio is above what a real picture, however plain, is compressed to.
 const (
 	maxPixels      = 64 << 20
-	maxPlainPixels = 4 << 20 // allowed to a file of any size
-	pixelsPerByte  = 2048    // allowed beyond that
+	manyPixels     = 16 << 20 // of which one copy after another takes hundreds of megabytes
+	maxPlainPixels = 4 << 20  // allowed to a file of any size
+	pixelsPerByte  = 2048     // allowed beyond that
 )
 
 // Header is what an image says of itself before it is decoded.
@@ -127,11 +129,19 @@ func Decode(data []byte) (img image.Image, err error) {
 	if err != nil {
 		return nil, err
 	}
+	// What the decoder of a large image used, for a progressive JPEG three times the image, goes before more is asked for.
+	large := h.Width > manyPixels/h.Height
+	if large {
+		runtime.GC()
+	}
 	switch from := img.(type) {
 	case *image.YCbCr:
 		img = fullColour(from, format)
 	case *image.NYCbCrA:
 		from.YCbCr = *fullColour(&from.YCbCr, format)
+	}
+	if large {
+		runtime.GC()
 	}
 	if whole := image.Rect(0, 0, h.Width, h.Height); img.Bounds() != whole { // the first frame of an animation may be a part of its screen
 		at := img.Bounds()

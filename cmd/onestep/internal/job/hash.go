@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"hash"
 	"io"
+	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
+	"syscall"
 
 	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
@@ -69,6 +71,12 @@ func hashFrom(ctx context.Context, h hash.Hash, path string, begin func(*os.File
 		return fmt.Errorf("%s: %w", quote.Path(path), quote.Error(err))
 	}
 	return nil
+}
+
+// sparse tells whether most of a file takes no room on the disk, so that its size says nothing of what somebody wrote.
+func sparse(st fs.FileInfo) bool {
+	sys, ok := st.Sys().(*syscall.Stat_t)
+	return ok && st.Size() > 64<<20 && sys.Blocks*512 < st.Size()/8 // file systems that compress take less, but not so little of weights
 }
 
 // whileFunc is a reader.

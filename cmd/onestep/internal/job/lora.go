@@ -69,7 +69,7 @@ func InspectLoRA(path, model string, o weights.Options) (LoRAInfo, error) {
 	}
 	defer f.Close()
 	out.Metadata = f.Metadata
-	if st, err := os.Stat(f.Tensors); err == nil && st.Size() <= maxHashed {
+	if st, err := os.Stat(f.Tensors); err == nil && st.Size() <= maxHashed && !sparse(st) {
 		if out.Hash, err = adapterHash(context.Background(), f.Tensors); err != nil {
 			return out, err
 		}
@@ -131,7 +131,7 @@ func (v LoRAInfo) String(all bool) string {
 	case v.Fits == nil:
 		line("fits", "none of the published base models (Stable Diffusion 1, 2 and XL, SSD-1B); pass --model to compare it with a model")
 	}
-	line("hash", "%s", cmp.Or(v.Hash, "not computed, as the file is large"))
+	line("hash", "%s", cmp.Or(v.Hash, "not computed, as the file is large or sparse"))
 	if len(v.Embeddings) > 0 {
 		line("embeddings", "%s", strings.Join(q.Texts(v.Embeddings), ", "))
 	}
