@@ -1,0 +1,169 @@
+package tests
+
+import (
+	"image"
+	"image/color"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/lora"
+	"github.com/onestep-go/onestep/models/sd"
+	tinysd "github.com/onestep-go/onestep/models/sd/sdtest/tiny"
+	"github.com/onestep-go/onestep/models/sd/weights"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/vision"
+)
+
+// workplace is a folder with what the commands of the README and of the help texts name: small models under the names of real ones.
+func workplace(t *testing.T, onestep string) string {
+	t.Helper()
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	folder := func(names ...string) {
+		for _, name := range names {
+			require.NoError(t, os.MkdirAll(at(name), 0o777))
+		}
+	}
+	same := func(name string, is ...string) {
+		for _, other := range is {
+			if st, err := os.Stat(at(name)); err == nil && st.IsDir() {
+				require.NoError(t, os.CopyFS(at(other), os.DirFS(at(name))))
+				continue
+			}
+			data, err := os.ReadFile(at(name))
+			require.NoError(t, err)
+			require.NoError(t, os.WriteFile(at(other), data, 0o666))
+		}
+	}
+	folder("bin", "photos/cat", "photos/dog", "loras", "embeddings")
+	require.NoError(t, os.Symlink(onestep, at("bin/onestep")))
+	for i := range 6 {
+		m := image.NewNRGBA(image.Rect(0, 0, 40, 40))
+		for p := range 40 * 40 {
+			m.Set(p%40, p/40, color.NRGBA{uint8(40 * i), uint8(p), uint8(p / 40), 255})
+		}
+		require.NoError(t, vision.Write(at("photos/"+[]string{"cat", "dog"}[i%2]+"/"+string(rune('a'+i))+".png"), m, nil, false))
+	}
+	require.NoError(t, tinysd.Write(at("sd15"), "sd15"))
+	require.NoError(t, tinysd.Write(at("LCM_Dreamshaper_v7"), "lcm15"))
+	require.NoError(t, tinysd.Write(at("sdxl"), "sdxl"))
+	same("LCM_Dreamshaper_v7", "lcm")
+	same("sdxl/unet", "lcm-sdxl")
+	same("sdxl/vae", "sdxl-vae-fp16-fix")
+	same("sdxl/unet/diffusion_pytorch_model.safetensors", "sdxl_lightning_4step_unet.safetensors")
+	m, err := weights.Open(at("sd15"), weights.Options{})
+	require.NoError(t, err)
+	require.NoError(t, weights.WriteSingle(at("sd15.safetensors"), m, weights.WriteOptions{}))
+	require.NoError(t, m.Close())
+	same("sd15.safetensors", "v1-5-pruned-emaonly.safetensors")
+
+	model, err := sd.Open(at("sd15"), sd.Options{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, model.Close()) }()
+	a, err := lora.New(lora.Of(model), lora.Config{Rank: 2})
+	require.NoError(t, err)
+	defer a.Close()
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		return s.NoGrad(func(s *torch.Scope) error {
+			g := torch.NewGenerator(s, 3)
+			for name, p := range a.Parameters() {
+				if strings.HasSuffix(name, ".lora_B.weight") {
+					p.NormalInPlace(s, 0, 0.2, g)
+				}
+			}
+			return nil
+		})
+	}))
+	require.NoError(t, a.Write(at("style.safetensors"), lora.WriteOptions{}))
+	same("style.safetensors", "lcm-lora-sdv1-5.safetensors", "pytorch_lora_weights.safetensors", "loras/lcm.safetensors", "loras/ink.safetensors")
+
+	run := func(args ...string) {
+		t.Helper()
+		cmd, _, errs := command(onestep, args...)
+		cmd.Dir = dir
+		require.NoError(t, cmd.Run(), errs)
+	}
+	run("lora", "merge", "--model", "sd15", "--lora", "style.safetensors", "--out", "tuned.safetensors")
+	same("tuned.safetensors", "dreamshaper.safetensors")
+	small := []string{"train", "--data", "photos", "--resolution", "8", "--channels", "8", "--mult", "1,2", "--blocks", "1", "--batch", "4", "--threads", "1", "--steps", "2",
+		"--save-every", "1", "--sample-every", "0"}
+	run(append(small, "--out", "runs/fashion", "--classes")...)
+	run(append(small, "--out", "runs/emoji", "--widths", "0.05,0.1")...)
+	same("runs/fashion/model-0000002.safetensors", "model.safetensors")
+	run("sample", "--model", "runs/fashion", "--n", "1", "--out", "house.png", "--threads", "1")
+	return dir
+}
+
+var (
+	stepsOf = regexp.MustCompile(`--steps \d+`)
+	outOf   = regexp.MustCompile(`--out (\S+)`)
+)
+
+// The commands of the README and the examples of the help texts work as they are written, with small models under the names of the real
+// ones. Training ends after two steps.
+func TestReadmeCommands(t *testing.T) {
+	if testing.Short() {
+		t.Skip("runs some forty commands")
+	}
+	onestep := tool(t)
+	dir := workplace(t, onestep)
+	text, err := os.ReadFile("../README.md")
+	require.NoError(t, err)
+	var all []string
+	for _, line := range strings.Split(strings.ReplaceAll(string(text), "\\\n", " "), "\n") {
+		if line, ok := strings.CutPrefix(line, "    bin/onestep "); ok {
+			all = append(all, line)
+		}
+	}
+	require.Greater(t, len(all), 15)
+	help, err := filepath.Glob("../cmd/onestep/testdata/help/*.txt")
+	require.NoError(t, err)
+	for _, file := range help {
+		text, err := os.ReadFile(file)
+		require.NoError(t, err)
+		_, examples, _ := strings.Cut(string(text), "Examples:\n")
+		for _, line := range strings.Split(examples, "\n") {
+			line, ok := strings.CutPrefix(line, "  onestep ")
+			if !ok {
+				break
+			}
+			all = append(all, line)
+		}
+	}
+	for _, line := range all {
+		switch {
+		case strings.Contains(line, "cifar10") || strings.Contains(line, "fashion-mnist"): // which are not everywhere
+			continue
+		case strings.Contains(line, "--device cuda"), strings.Contains(line, ".ckpt"):
+			continue
+		}
+		t.Run(line, func(t *testing.T) {
+			if out := outOf.FindStringSubmatch(line); out != nil && out[1] != "sd15/" {
+				require.NoError(t, os.RemoveAll(filepath.Join(dir, out[1]))) // of another example
+			}
+			if strings.HasPrefix(line, "train ") {
+				line = stepsOf.ReplaceAllString(line, "") + " --steps 2 --batch 2 --channels 8"
+			}
+			if strings.HasPrefix(line, "lora convert ") { // which knows the published models alone by their adapters
+				line += " --model sd15/"
+			}
+			command, _, _ := strings.Cut(line, "  #")
+			cmd := exec.Command("sh", "-c", "bin/onestep "+command)
+			cmd.Dir = dir
+			cmd.Env = append(os.Environ(), "OMP_NUM_THREADS=1")
+			got, err := cmd.CombinedOutput()
+			assert.NoError(t, err, string(got))
+			if out := outOf.FindStringSubmatch(line); out != nil {
+				_, err := os.Stat(filepath.Join(dir, out[1]))
+				assert.NoError(t, err)
+			}
+		})
+	}
+}
