@@ -162,7 +162,7 @@ func TestConvert(t *testing.T) {
 	require.Equal(t, pixelsOf(t, at("a.png")), pixelsOf(t, at("c.png")))
 	code, _, errs = try("convert", "--model", model, "--out", at("single.safetensors"))
 	require.Equal(t, exitFailure, code)
-	require.Contains(t, errs, "exist")
+	require.Contains(t, errs, "exists: choose another name or pass --overwrite")
 }
 
 // What cannot be is refused in a line that says what to do; nothing is written.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -63,6 +64,9 @@ func explain(err error, interrupted bool) (msg string, code int) {
 		return missing.Error() + " (onestep doctor tells more)", exitFailure
 	case errors.Is(err, torch.ErrOutOfMemory):
 		return fmt.Sprintf("the memory is full; a smaller --batch needs less (%v)", err), exitFailure
+	}
+	if front, ok := strings.CutSuffix(err.Error(), "allow overwriting"); ok && errors.Is(err, fs.ErrExist) { // of a library, which knows no flags
+		return front + "pass --overwrite", exitFailure
 	}
 	return err.Error(), exitFailure
 }

@@ -345,7 +345,7 @@ func replaceable(dir string, overwrite bool) error {
 	switch {
 	case len(entries) == 0: // a rename replaces it
 	case !overwrite:
-		return fmt.Errorf("%w: choose another name or allow overwriting", fs.ErrExist)
+		return atomicfile.ErrExists
 	case !ours:
 		return fmt.Errorf("it has no model_index.json, so that it is not replaced: %w", fs.ErrExist)
 	}

@@ -335,7 +335,7 @@ func (o Generate) files() ([]string, error) {
 	}
 	for _, f := range there {
 		if _, err := os.Lstat(f); err == nil {
-			return nil, fmt.Errorf("%s exists: choose another name, or allow it by --overwrite", quote.Path(f))
+			return nil, fmt.Errorf("%s exists: choose another name or pass --overwrite", quote.Path(f))
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return nil, err
 		}

@@ -87,7 +87,7 @@ func (o *Inspect) validate() error {
 		return usage("--threads: want 1 to 4096, got %d", o.Threads)
 	}
 	if _, err := os.Lstat(o.Out); !o.Overwrite && err == nil {
-		return fmt.Errorf("%s exists: choose another name, or allow it by --overwrite", quote.Path(o.Out))
+		return fmt.Errorf("%s exists: choose another name or pass --overwrite", quote.Path(o.Out))
 	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}

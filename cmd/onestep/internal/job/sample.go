@@ -332,7 +332,7 @@ func (o Sample) files() (files []string, folder bool, err error) {
 	}
 	for _, f := range files {
 		if _, err := os.Lstat(f); err == nil {
-			return nil, false, fmt.Errorf("%s exists: choose another name, or allow it by --overwrite", quote.Path(f))
+			return nil, false, fmt.Errorf("%s exists: choose another name or pass --overwrite", quote.Path(f))
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return nil, false, err
 		}
