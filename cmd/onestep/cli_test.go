@@ -14,12 +14,14 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/spf13/cobra"
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
@@ -595,6 +597,12 @@ func TestDuration(t *testing.T) {
 func TestExplain(t *testing.T) {
 	full := fmt.Errorf("step 3: %w", &torch.Error{Op: "aten::conv2d", Msg: "no", Err: torch.ErrOutOfMemory})
 	stopped := fmt.Errorf("draw: %w", context.Canceled)
+	find := func(args ...string) *cobra.Command {
+		cmd, rest, err := (&app{}).root().Find(args)
+		require.NoError(t, err)
+		require.NoError(t, cmd.ParseFlags(rest))
+		return cmd
+	}
 	for _, c := range []struct {
 		err         error
 		interrupted bool
@@ -605,11 +613,30 @@ func TestExplain(t *testing.T) {
 		{stopped, true, "interrupted", exitInterrupted},
 		{stopped, false, stopped.Error(), exitFailure},
 		{fmt.Errorf("train: %w", &job.UsageError{Msg: "bad"}), false, "train: bad", exitUsage},
-		{full, false, "the memory is full; a smaller --batch needs less (step 3: conv2d: no)", exitFailure},
+		{full, false, "not enough memory: step 3: conv2d: no: choose a smaller --batch or --resolution or --channels", exitMemory},
 	} {
-		msg, code := explain(c.err, c.interrupted)
+		msg, code := explain(c.err, find("train"), c.interrupted)
 		require.Equal(t, c.want, msg)
 		require.Equal(t, c.code, code)
+	}
+	// The advice names flags that the command has, and that matter.
+	for _, c := range []struct {
+		args  []string
+		flags []string
+	}{
+		{[]string{"generate"}, []string{"--width", "--height", "--tile", "--dtype"}},
+		{[]string{"generate", "--batch", "8"}, []string{"--batch"}},
+		{[]string{"sample"}, []string{"--batch"}},
+		{[]string{"inspect"}, []string{"--n"}},
+		{[]string{"convert"}, nil},
+		{[]string{"lora", "extract"}, nil},
+	} {
+		msg, _ := explain(full, find(c.args...), false)
+		got := regexp.MustCompile(`--\w+`).FindAllString(msg, -1)
+		require.Equal(t, c.flags, got, "%v: %s", c.args, msg)
+		for _, f := range got {
+			require.NotNil(t, find(c.args...).Flags().Lookup(f[2:]), msg)
+		}
 	}
 }
 

@@ -51,6 +51,7 @@ next level shown: root mean squares over all elements.`,
 	f.StringVar(&o.Device, "device", o.Device, "cpu, cuda or cuda:N")
 	f.Var(count{&o.Threads}, "threads", "threads of one operator (default: as many as processors)")
 	f.BoolVar(&o.Overwrite, "overwrite", false, "replace a file that exists")
+	f.BoolVar(&o.Force, "force", false, "go on where the estimated need of memory is more than there is")
 	a.jsonFlag(cmd)
 	call(f, "FILE|DIR|builtin", "model")
 	call(f, "FILE|DIR", "teacher")

@@ -39,17 +39,17 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
 	}
-	msg, code := explain(err, ctx.Err() != nil)
+	msg, code := explain(err, cmd, ctx.Err() != nil)
 	fmt.Fprintln(stderr, "onestep: "+quote.Lines(oneLine(msg)))
 	return code
 }
 
-// explain returns what to say of an error, and its exit code.
-func explain(err error, interrupted bool) (msg string, code int) {
+// explain returns what to say of an error of a command, and its exit code.
+func explain(err error, cmd *cobra.Command, interrupted bool) (msg string, code int) {
 	var use *job.UsageError
 	var space *job.MemoryError
 	var missing *csrc.OpenError
@@ -63,12 +63,32 @@ func explain(err error, interrupted bool) (msg string, code int) {
 	case errors.As(err, &missing):
 		return missing.Error() + " (onestep doctor tells more)", exitFailure
 	case errors.Is(err, torch.ErrOutOfMemory):
-		return fmt.Sprintf("the memory is full; a smaller --batch needs less (%v)", err), exitFailure
+		return fmt.Sprintf("not enough memory: %v: %s", err, needsLess(cmd)), exitMemory
 	}
 	if front, ok := strings.CutSuffix(err.Error(), "allow overwriting"); ok && errors.Is(err, fs.ErrExist) { // of a library, which knows no flags
 		return front + "pass --overwrite", exitFailure
 	}
 	return err.Error(), exitFailure
+}
+
+// needsLess says what makes a command need less memory: what it has flags for.
+func needsLess(cmd *cobra.Command) string {
+	has := func(name string) bool { return cmd.Flags().Lookup(name) != nil }
+	var flags []string
+	for _, name := range []string{"batch", "n", "resolution", "channels"} {
+		if has(name) && (name != "n" || !has("batch")) {
+			flags = append(flags, "--"+name)
+		}
+	}
+	switch batch := cmd.Flags().Lookup("batch"); {
+	case has("tile") && batch.Value.String() != batch.DefValue:
+		return "choose a smaller --batch"
+	case has("tile"):
+		return "choose a smaller --width and --height, --tile 512, or --dtype bf16"
+	case flags != nil:
+		return "choose a smaller " + strings.Join(flags, " or ")
+	}
+	return "stop other programs, or use a machine with more memory"
 }
 
 // oneLine joins the lines of a message.

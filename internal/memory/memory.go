@@ -23,17 +23,20 @@ type Space struct {
 // Available returns the least of what the machine has free (MemAvailable, and free swap), what the process's control groups (v1 and v2)
 // leave, and what RLIMIT_AS and RLIMIT_DATA leave. ok is false where none of these can be read.
 func Available() (space Space, ok bool) {
-	limits := map[string]uint64{}
-	for name, resource := range map[string]int{"the address space limit (ulimit -v)": unix.RLIMIT_AS, "the data size limit (ulimit -d)": unix.RLIMIT_DATA} {
+	var l limits
+	for resource, to := range map[int]*uint64{unix.RLIMIT_AS: &l.addresses, unix.RLIMIT_DATA: &l.data} {
 		var r unix.Rlimit
 		if unix.Getrlimit(resource, &r) == nil {
-			limits[name] = r.Cur
+			*to = r.Cur
 		}
 	}
-	return available(os.DirFS("/"), limits)
+	return available(os.DirFS("/"), l)
 }
 
-func available(root fs.FS, limits map[string]uint64) (space Space, ok bool) {
+// limits are those of the process, in bytes; 0 or a huge number: none.
+type limits struct{ addresses, data uint64 }
+
+func available(root fs.FS, l limits) (space Space, ok bool) {
 	space.Bytes = math.MaxInt64
 	take := func(bytes int64, limit string) {
 		if bytes = max(bytes, 0); bytes < space.Bytes {
@@ -49,13 +52,36 @@ func available(root fs.FS, limits map[string]uint64) (space Space, ok bool) {
 			take(left, "the control group")
 		}
 	}
-	resident := table(root, "proc/self/status")["VmRSS"] * 1024 // the range that is reserved for tensors is address space, too, and not yet used
-	for name, limit := range limits {
-		if limit < math.MaxInt64 {
-			take(int64(limit)-resident, name)
-		}
+	status := table(root, "proc/self/status")
+	if l.addresses > 0 && l.addresses < math.MaxInt64 {
+		take(int64(l.addresses)-status["VmSize"]*1024+setAside(root), "the address space limit (ulimit -v)")
+	}
+	if l.data > 0 && l.data < math.MaxInt64 {
+		take(int64(l.data)-status["VmData"]*1024, "the data size limit (ulimit -d)")
 	}
 	return space, ok
+}
+
+// setAside is address space that is kept for tensors and not in use: a mapping without access of 1 GiB or more, which nothing else in the
+// process has.
+func setAside(root fs.FS) (bytes int64) {
+	data, err := fs.ReadFile(root, "proc/self/maps")
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(data)) {
+		f := strings.Fields(line)
+		if len(f) != 5 || f[1] != "---p" { // more fields are a file's
+			continue
+		}
+		from, to, _ := strings.Cut(f[0], "-")
+		a, err := strconv.ParseUint(from, 16, 64)
+		b, err2 := strconv.ParseUint(to, 16, 64)
+		if err == nil && err2 == nil && b > a && b-a >= 1<<30 && b-a < 1<<62 {
+			bytes += int64(b - a)
+		}
+	}
+	return bytes
 }
 
 // group is one level of the process's control groups.

@@ -15,6 +15,8 @@ type Drawing struct {
 	Width, Height int  // in pixels; 0: what the model was trained for
 	Together      int  // images generated together; 0: 1
 	Guided        bool // each step evaluates the network with the prompt and without it
+
+	Controls []unet.ControlNetConfig // ControlNets beside the network
 }
 
 // Need is an estimate of memory, in bytes.
@@ -84,6 +86,10 @@ func EstimateNeed(files *weights.Model, o Options, d Drawing) (n Need, err error
 		passes *= 2
 	}
 	n.Network = size * passes * c.Activations(max(n.Height/factor, 1), max(n.Width/factor, 1))
+	for _, k := range d.Controls {
+		add(unet.ControlNetShapes(k), size)
+		n.Network += size * passes * k.Activations(max(n.Height/factor, 1), max(n.Width/factor, 1))
+	}
 	n.Decoder = kind * decoder(n.Height, n.Width)
 	n.Images = 40 * pixels
 	return n, nil

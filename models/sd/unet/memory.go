@@ -47,3 +47,15 @@ func (c Config) Activations(h, w int) float64 {
 	}
 	return most
 }
+
+// Activations estimates how many elements a ControlNet adds to the network's tensors, for one sample of latents with height h and width w:
+// its results, which last while the network runs, and the image at its full size, which is 8 times that of the latents.
+func (c ControlNetConfig) Activations(h, w int) float64 {
+	c = c.WithDefaults()
+	kept := 0.0
+	for i := range c.levels() {
+		p := 1 << i
+		kept += float64(c.LayersPerBlock.at(i)+1) * float64(c.BlockOutChannels[i]) * float64((h+p-1)/p) * float64((w+p-1)/p)
+	}
+	return kept + 3*float64(c.EmbeddingChannels[0])*64*float64(h)*float64(w)
+}

@@ -37,6 +37,7 @@ type Inspect struct {
 	Threads   int
 	Out       string
 	Overwrite bool
+	Force     bool // try even if the memory seems too small
 
 	Note func(string) // is told what the user may want to know; may be nil
 }
@@ -129,6 +130,9 @@ func (o Inspect) Run(ctx context.Context) (Inspected, error) {
 	}
 	if o.Label = told.Label; told.Labels != nil {
 		return none, usage("--label: want one class, got %d", len(told.Labels))
+	}
+	if err := o.fitsMemory(model.Description.Network, dev); err != nil {
+		return none, err
 	}
 	if o.Teacher != "" {
 		t, err := openFile(o.Teacher, dev)

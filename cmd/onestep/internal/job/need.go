@@ -1,0 +1,185 @@
+package job
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/lpips"
+	"github.com/onestep-go/onestep/models/network"
+	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/models/sd/unet"
+	"github.com/onestep-go/onestep/models/sd/weights"
+	"github.com/onestep-go/onestep/sampling"
+	"github.com/onestep-go/onestep/torch"
+)
+
+// fitsMemory compares what generating needs with what there is, before any weights are read.
+func (o Generate) fitsMemory(files *weights.Model, t sampling.TextToImage) error {
+	if o.Force {
+		return nil
+	}
+	dev, err := torch.ParseDevice(o.Device)
+	if err != nil {
+		return usage("--device: %v", err)
+	}
+	n, what, less, err := o.need(files, t, dev)
+	if err != nil {
+		return nil //nolint:nilerr // opening the model says it, with all else that is wrong
+	}
+	return n.enough(dev, what, less)
+}
+
+// need estimates the memory that generating takes: what it is for, and how it becomes less, are words for an error.
+func (o Generate) need(files *weights.Model, t sampling.TextToImage, dev torch.Device) (n need, what, less string, err error) {
+	d := sd.Drawing{Width: o.Width, Height: o.Height, Together: min(max(o.Batch, 1), max(o.N, 1)), Guided: o.Guidance == 0 || o.Guidance > 1}
+	if o.SharedNoise {
+		d.Together = max(o.N, 1)
+	}
+	if t.Init != nil && d.Width == 0 && d.Height == 0 {
+		d.Width, d.Height = t.Init.Bounds().Dx(), t.Init.Bounds().Dy()
+	}
+	for _, path := range o.ControlModels {
+		part, err := weights.OpenComponent(path, weights.Options{Variant: o.Variant, Mixed: o.Mixed})
+		if err != nil {
+			return n, "", "", err
+		}
+		c, err := unet.ParseControlNetConfig(part.Config)
+		_ = part.Close()
+		if err != nil {
+			return n, "", "", fmt.Errorf("%s: %w", quote.Path(path), err)
+		}
+		d.Controls = append(d.Controls, c)
+	}
+	e, err := sd.EstimateNeed(files, o.options(dev), d)
+	if err != nil {
+		return n, "", "", err
+	}
+	n = need{device: e.Weights + max(e.Network, e.Decoder), host: e.Images}
+	if all, err := o.adapters(); err == nil {
+		for _, a := range all {
+			if st, err := os.Stat(a.file); err == nil {
+				n.device += 2 * float64(st.Size()) // most are stored in half of the precision in which they are applied
+			}
+		}
+	}
+	less = "choose a smaller --width and --height"
+	switch {
+	case d.Together > 1 && e.Network > e.Decoder && e.Network > e.Weights:
+		if less = "choose a smaller --batch"; o.SharedNoise {
+			less = "choose a smaller --n, as images with --shared-noise are generated together"
+		}
+	case e.Weights > n.device/2 && o.DType == "f32":
+		less = "choose --dtype bf16, or a smaller --width and --height"
+	case o.Tile == 0 && e.Decoder > e.Network:
+		less += ", or --tile 512"
+	}
+	return n, fmt.Sprintf("generating %d×%d pixels", e.Width, e.Height), less, nil
+}
+
+// fitsMemory compares what sampling from a network needs with what there is.
+func (o Sample) fitsMemory(c network.Config, dev torch.Device) error {
+	if o.Force {
+		return nil
+	}
+	together := min(o.Batch, o.N)
+	n := needOfSampling(c, together, o.Guidance != 0 && o.Guidance != 1)
+	if o.N > 1 {
+		n.host += 6 * elements(c) * float64(min(o.N, maxGrid)) // the images of a grid, and the grid
+	}
+	return n.enough(dev, drawing(together, c), "choose a smaller --batch")
+}
+
+// fitsMemory compares what drawing trajectories needs with what there is.
+func (o Inspect) fitsMemory(c network.Config, dev torch.Device) error {
+	if o.Force {
+		return nil
+	}
+	return needOfSampling(c, o.N, o.Guidance != 0 && o.Guidance != 1).enough(dev, drawing(o.N, c), "choose a smaller --n")
+}
+
+func drawing(n int, c network.Config) string {
+	return fmt.Sprintf("sampling %d images of %s together", n, Times(c.Shape()))
+}
+
+// needOfSampling estimates the memory that it takes to draw images from a network, so many together.
+func needOfSampling(c network.Config, together int, guided bool) need {
+	batch, each := float64(together), elements(c)
+	passes := batch
+	if guided {
+		passes *= 2
+	}
+	return need{device: 4 * (float64(c.Count()) + passes*c.Activations(false) + 6*batch*each), host: 20 * batch * each}
+}
+
+// elements is the number of values of an image.
+func elements(c network.Config) float64 {
+	n := 1.0
+	for _, side := range c.Shape() {
+		n *= float64(side)
+	}
+	return n
+}
+
+// fitsMemory compares what training a network needs with what there is.
+func (o *Train) fitsMemory(c network.Config) error {
+	if o.Force {
+		return nil
+	}
+	dev, err := torch.ParseDevice(o.Device)
+	if err != nil {
+		return usage("--device: %v", err)
+	}
+	n, err := o.need(c)
+	if err != nil {
+		return nil //nolint:nilerr // opening what is wrong says it
+	}
+	less := "choose a smaller --batch, --resolution or --channels"
+	if o.Distance == lpipsName {
+		less += ", or another --distance"
+	}
+	return n.enough(dev, fmt.Sprintf("training with %d images of %s a step", o.Batch, Times(c.Shape())), less)
+}
+
+// need estimates the memory that training a network takes.
+func (o *Train) need(c network.Config) (n need, err error) {
+	elements := elements(c)
+	// Weights, their gradients, the optimizer's two moments, and one more for each copy: averages and target.
+	copies := float64(5 + len(o.Widths) + len(o.HalfLives))
+	switch o.Method {
+	case "ct", "cd", "ctm":
+		copies++
+	}
+	weights := copies * float64(c.Count())
+	kept := c.Activations(true) + 8*elements
+	switch o.Method {
+	case "sct", "scd", "meanflow":
+		if o.Step == 0 { // the derivative's pass holds tangents beside values
+			kept += 2 * c.Activations(false)
+		}
+	}
+	if o.Teacher != "" && o.Teacher != empirical {
+		d, err := describes(o.Teacher)
+		if err != nil {
+			return n, err
+		}
+		weights += float64(d.Network.Count())
+		passes := 1.0
+		if o.Guidance != nil {
+			passes = 2 // with the class and without it
+		}
+		kept = max(kept, passes*d.Network.Activations(false)+8*elements) // the student's pass comes after the teacher's
+	}
+	if o.Distance == lpipsName && o.LPIPS != "" {
+		net, err := lpips.NetOf(o.LPIPS)
+		if err != nil {
+			return n, err
+		}
+		l := lpips.Config{Net: net, Resize: lpips.Resize(o.Resize)}
+		weights += float64(l.Count())
+		side := c.Shape()[len(c.Shape())-1]
+		kept += l.Activations(side, side)
+	}
+	batch := float64(o.Batch)
+	return need{device: 4 * (weights + batch*kept), host: batch * elements * float64(o.Workers+3)}, nil
+}

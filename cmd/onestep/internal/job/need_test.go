@@ -1,0 +1,137 @@
+package job
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"image"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/models/sd/clip"
+	"github.com/onestep-go/onestep/models/sd/sdtest"
+	sdunet "github.com/onestep-go/onestep/models/sd/unet"
+	"github.com/onestep-go/onestep/models/sd/vae"
+	"github.com/onestep-go/onestep/models/sd/weights"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
+	"github.com/onestep-go/onestep/torch/vision"
+)
+
+// middling writes a model of Stable Diffusion 1's shape with about a third of its channels, and a ControlNet for it.
+func middling(t *testing.T, dir string) {
+	t.Helper()
+	net := sdunet.SD15()
+	net.BlockOutChannels, net.AttentionHeadDim, net.CrossAttentionDim = sdunet.Ints{96, 160, 320, 320}, sdunet.Ints{8}, sdunet.Ints{64}
+	text := clip.Config{Width: 64, MLPWidth: 128, Depth: 3, Heads: 2}.WithDefaults()
+	auto := vae.Config{Channels: []int{64, 128, 192, 192}}.WithDefaults()
+	control := sdunet.ControlNetConfig{Encoder: net.Encoder}.WithDefaults()
+	part := func(config any, plan []nn.Shape) *weights.Component {
+		data, err := json.Marshal(config)
+		require.NoError(t, err)
+		return &weights.Component{Config: data, Source: sdtest.Filled(plan)}
+	}
+	require.NoError(t, weights.WriteFolder(filepath.Join(dir, "model"), &weights.Model{
+		Kind: weights.SD15, UNet: part(net, sdunet.Shapes(net)), Text: part(text, clip.Shapes(text)), VAE: part(auto, vae.Shapes(auto)),
+		Scheduler: []byte(`{"_class_name": "DDIMScheduler"}`),
+	}, weights.WriteOptions{}))
+	require.NoError(t, weights.WriteFolder(filepath.Join(dir, "control"), &weights.Model{ControlNet: part(control, sdunet.ControlNetShapes(control))}, weights.WriteOptions{}))
+	require.NoError(t, vision.Write(filepath.Join(dir, "white.png"), image.NewNRGBA(image.Rect(0, 0, 256, 256)), nil, true))
+}
+
+const (
+	needIn   = "ONESTEP_TEST_NEED"       // the options of a child process of TestNeedOfGenerate
+	needWith = "ONESTEP_TEST_NEED_MODEL" // a model of a published size, to look at by hand
+)
+
+// asked is what a child process generates: what the JSON of Generate leaves out, too.
+type asked struct {
+	Generate
+	Number, Together int
+}
+
+func (a asked) generate() Generate {
+	o := a.Generate
+	o.Prompts, o.N, o.Batch, o.Device, o.Threads = []string{"a cat"}, max(a.Number, 1), max(a.Together, 1), "cpu", 1
+	o.Out = filepath.Join(os.TempDir(), "onestep-need-{n}.png")
+	return o
+}
+
+// The estimate of what generating needs is never less than the most that a process had in memory, and at most half as much again.
+func TestNeedOfGenerate(t *testing.T) {
+	if text := os.Getenv(needIn); text != "" {
+		var a asked
+		require.NoError(t, json.Unmarshal([]byte(text), &a))
+		_, err := a.generate().Run(context.Background(), func(GenerateProgress) {}, func(string) {})
+		require.NoError(t, err)
+		fmt.Printf("peak %d\n", peak(t))
+		return
+	}
+	if testing.Short() {
+		t.Skip("writes half a gigabyte")
+	}
+	dir := t.TempDir()
+	model := os.Getenv(needWith)
+	if model == "" {
+		middling(t, dir)
+		model = filepath.Join(dir, "model")
+	}
+	control := []string{filepath.Join(dir, "control")}
+	white := filepath.Join(dir, "white.png")
+	cases := map[string]asked{
+		"f32":      {Generate: Generate{DType: "f32", Width: 256, Height: 256}},
+		"bf16":     {Generate: Generate{DType: "bf16", Width: 192, Height: 256, Guidance: 1}},
+		"tiles":    {Generate: Generate{DType: "f32", Width: 384, Height: 512, Tile: 192, Guidance: 1}},
+		"together": {Generate{DType: "f32", Width: 256, Height: 256, Guidance: 1}, 4, 4},
+		"controls": {Generate{DType: "f32", Width: 256, Height: 256, ControlModels: []string{control[0], control[0]}, ControlImages: []string{white, white}}, 1, 1},
+	}
+	if os.Getenv(needWith) != "" {
+		delete(cases, "controls")
+	}
+	for name, a := range cases {
+		t.Run(name, func(t *testing.T) {
+			a.Model, a.Steps = model, 1
+			text, err := json.Marshal(a)
+			require.NoError(t, err)
+			child := exec.Command(os.Args[0], "-test.run=^TestNeedOfGenerate$")
+			child.Env = append(os.Environ(), needIn+"="+string(text), "TMPDIR="+t.TempDir())
+			out, err := child.CombinedOutput()
+			require.NoError(t, err, string(out))
+			var got float64
+			_, err = fmt.Sscanf(string(out), "peak %f", &got)
+			require.NoError(t, err, string(out))
+
+			o := a.generate()
+			require.NoError(t, o.validate())
+			files, err := weights.Open(o.Model, weights.Options{})
+			require.NoError(t, err)
+			defer files.Close()
+			draws, err := o.draws()
+			require.NoError(t, err)
+			n, what, _, err := o.need(files, draws, torch.CPU)
+			require.NoError(t, err)
+			want := n.device + n.host + host
+			t.Logf("%s: peak %.0f MB, estimate %.0f MB, factor %.2f", what, got/1e6, want/1e6, want/got)
+			require.GreaterOrEqual(t, want, got)
+			require.LessOrEqual(t, want, 1.5*got)
+		})
+	}
+}
+
+// peak is the most that this process had in memory, in bytes.
+func peak(t *testing.T) int {
+	t.Helper()
+	status, err := os.ReadFile("/proc/self/status")
+	require.NoError(t, err)
+	_, rest, found := strings.Cut(string(status), "VmHWM:")
+	require.True(t, found)
+	n, err := strconv.Atoi(strings.Fields(rest)[0])
+	require.NoError(t, err)
+	return n << 10
+}
