@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -41,7 +42,7 @@ func TestGenerateWithUNet(t *testing.T) {
 
 	code, text, errs := try("info", out("unet.png"))
 	require.Zero(t, code, errs)
-	require.Contains(t, text, "UNet: unet")
+	require.Contains(t, text, "UNet: lcm/unet")
 	hash, err := hashOf(net)
 	require.NoError(t, err)
 	require.Contains(t, text, "UNet hash: "+hash)
@@ -53,6 +54,9 @@ func TestGenerateWithUNet(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, want, again)
 	code, _, errs = try("generate", "--from", out("unet.png"), "--unet", base, "--threads", "1", "--out", out("other.png"))
+	require.Zero(t, code, errs)
+	require.Contains(t, errs, hash, "made with another")
+	code, _, errs = try("generate", "--from", out("unet.png"), "--unet", "", "--threads", "1", "--out", out("none.png"))
 	require.Zero(t, code, errs)
 	require.Contains(t, errs, hash, "made with another")
 	require.Equal(t, bare, func() []byte { p, _ := draw("own.png", "--model", base, "--unet", base); return p }())
@@ -71,4 +75,16 @@ func TestGenerateWithUNet(t *testing.T) {
 func hashOf(dir string) (string, error) {
 	data, err := os.ReadFile(filepath.Join(dir, "diffusion_pytorch_model.safetensors"))
 	return fmt.Sprintf("%x", sha256.Sum256(data))[:12], err
+}
+
+// U-Nets of few-step models say by their names which sampler they want.
+func TestUNetsOfFewSteps(t *testing.T) {
+	dir, base := tinyModel(t)
+	net := filepath.Join(dir, "sdxl_lightning_4step_unet.safetensors")
+	require.NoError(t, os.Link(filepath.Join(base, "unet", "diffusion_pytorch_model.safetensors"), net))
+	for sampler, remarks := range map[string]bool{"euler": true, "euler_trailing": false} {
+		code, _, errs := try("generate", "--model", base, "--unet", net, "--prompt", "x", "--steps", "1", "--sampler", sampler, "--out", filepath.Join(dir, sampler+".png"))
+		require.Zero(t, code, errs)
+		require.Equal(t, remarks, strings.Contains(errs, "--spacing trailing"), errs)
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strconv"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd/clip"
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/vae"
@@ -65,15 +66,23 @@ func together(m *weights.Model) error {
 		}
 	}
 	if want := c.CrossAttentionDim[0]; width != want {
-		return fmt.Errorf("unet: it takes text features of width %s, and the text encoders give %s: they are incompatible; want parts for the same base model",
-			features(want), features(width))
+		return fmt.Errorf("%s takes text features of width %s, and the text encoders give %s: they are incompatible; want parts for the same base model",
+			named(m.UNet), features(want), features(width))
 	}
 	const sizes = 6 // numbers beside the text: sizes of images and crops
 	if got := sizes*c.AdditionTimeEmbedDim + pooled; c.AdditionEmbedType != "" && pooled > 0 && got != c.ProjectionInputDim {
-		return fmt.Errorf("unet: it takes %d features of sizes and pooled text, and with these text encoders they are %d: they are incompatible; want parts for the same base model",
-			c.ProjectionInputDim, got)
+		return fmt.Errorf("%s takes %d features of sizes and pooled text, and with these text encoders they are %d: they are incompatible; want parts for the same base model",
+			named(m.UNet), c.ProjectionInputDim, got)
 	}
 	return nil
+}
+
+// named names a U-Net by its file.
+func named(c *weights.Component) string {
+	if len(c.Files) == 0 {
+		return "the unet"
+	}
+	return fmt.Sprintf("the unet of %s", quote.Path(c.Files[0]))
 }
 
 // features is a width of text features, with the models that have it.

@@ -164,7 +164,7 @@ func (p slot) suits(config []byte) error {
 	if class == "" || slices.Contains(p.classes, class) || text && slices.Contains([]string{textClass, projectedClass, wholeClass}, class) {
 		return nil
 	}
-	return fmt.Errorf("it is a %s: want a %s", quote.Text(class), strings.Join(p.classes, " or "))
+	return fmt.Errorf("its class is %s: want %s", quote.Text(class), strings.Join(p.classes, " or "))
 }
 
 // anyWeights finds a folder's weights: those of the variant, those without one, or the only ones. The note says which of the latter it took.

@@ -252,7 +252,7 @@ func (on *adapters) describe(info *infotext.Text) {
 	info.Add("Lora hashes", strings.Join(on.hashes, ", "))
 }
 
-// fewStep are adapters that want a sampler of their own, by what their names contain; with another one pictures are bad.
+// fewStep are adapters and U-Nets that want a sampler of their own, by what their names contain; with another one images are bad.
 var fewStep = []struct {
 	name     string
 	samplers []string
@@ -262,17 +262,25 @@ var fewStep = []struct {
 	{"dmd2", []string{"lcm"}, "--sampler lcm --timesteps 999,749,499,249 --guidance 1"},
 	{"tcd", []string{"tcd"}, "--sampler tcd --steps 4 --guidance 1"},
 	{"pcm_", []string{"tcd", "lcm", "ddim"}, "--sampler tcd --steps 4 --guidance 1"},
+	{"lightning", []string{"euler_trailing"}, "--sampler euler --spacing trailing --guidance 1, with as many steps as its name says"},
 	{"hyper-sd", []string{"ddim", "tcd", "lcm"}, "--sampler ddim --guidance 1, or tcd for the unified ones"},
+}
+
+// wants tells whether a file of that name wants another sampler, and which.
+func wants(name, sampler string) (hint string, ok bool) {
+	for _, f := range fewStep {
+		if strings.Contains(strings.ToLower(name), f.name) {
+			return f.hint, !slices.Contains(f.samplers, sampler)
+		}
+	}
+	return "", false
 }
 
 // suits remarks on few-step adapters that are drawn with by another sampler.
 func (on *adapters) suits(sampler string) (notes []string) {
 	for _, file := range slices.Sorted(maps.Keys(on.loaded)) {
-		for _, f := range fewStep {
-			if strings.Contains(strings.ToLower(adapterName(file)), f.name) && !slices.Contains(f.samplers, sampler) {
-				notes = append(notes, fmt.Sprintf("the adapter %s seems to be made for %s; the sampler here is %s", adapterName(file), f.hint, sampler))
-				break
-			}
+		if hint, ok := wants(adapterName(file), sampler); ok {
+			notes = append(notes, fmt.Sprintf("the adapter %s seems to be made for %s; the sampler here is %s", quote.Text(adapterName(file)), hint, sampler))
 		}
 	}
 	return notes

@@ -109,6 +109,8 @@ type Generate struct {
 
 	foreignSkip int // A1111's Clip skip, counted as ClipSkip, of a picture's text
 
+	hashing *hashing // of parts in place of the model's
+
 	remarks []string // on what a picture's text says and is not repeated
 }
 
@@ -213,7 +215,7 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 	if err != nil {
 		return none, err
 	}
-	plan.Notices = slices.Concat(o.remarks, plan.Notices, on.notes(), on.changed(o.LoRAHashes), words.notes, words.changed(o.EmbeddingHashes), on.suits(plan.Method))
+	plan.Notices = slices.Concat(o.remarks, plan.Notices, on.notes(), on.changed(o.LoRAHashes), words.notes, words.changed(o.EmbeddingHashes), on.suits(plan.Method), o.unetSuits(plan.Method))
 	o.LoRAHashes, o.EmbeddingHashes = on.hashes, words.hashes
 	for _, n := range plan.Notices {
 		note(n)
@@ -541,13 +543,17 @@ func (o Generate) text(t sampling.TextToImage, plan sampling.Plan, on *adapters,
 	if o.SharedNoise {
 		one.Seed, one.N, one.Index = o.Seed, o.N, i
 	}
+	var err error
+	if one.PartHashes, err = o.hashing.wait(); err != nil {
+		return nil, err
+	}
 	settings, err := json.Marshal(one)
 	if err != nil {
 		return nil, err
 	}
 	info := st.Info(i)
 	var parts infotext.Text
-	o.describeParts(&parts)
+	one.describeParts(&parts)
 	info.AddAfter("Model", parts.Fields...)
 	files := infotext.Text{Prompt: info.Prompt}
 	on.describe(&files)

@@ -3,6 +3,8 @@ package job
 import (
 	"context"
 	"fmt"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
@@ -41,30 +43,79 @@ func (o Generate) parts() []part {
 	}
 }
 
-// hashParts finds the hashes of the parts that are not the model's own, and remarks on those that are not what an image was made with.
+// hashing computes the hashes of parts beside the work: of gigabytes it takes as long as reading them.
+type hashing struct {
+	done   chan struct{}
+	hashes []string // part: hash
+	err    error
+}
+
+// wait returns the hashes when they are there. It may be called on nil, which has none.
+func (h *hashing) wait() ([]string, error) {
+	if h == nil {
+		return nil, nil
+	}
+	<-h.done
+	return h.hashes, h.err
+}
+
+// hashParts begins to hash the parts that are not the model's own. Of those that an image was made with it remarks on others.
 func (o *Generate) hashParts(ctx context.Context, files *weights.Model) error {
 	before := o.PartHashes
 	o.PartHashes = nil
 	if o.Bare {
 		return nil
 	}
+	h := &hashing{done: make(chan struct{})}
+	o.hashing = h
+	type one struct {
+		part
+		files []string
+	}
+	var all []one
 	for _, p := range o.parts() {
-		c := p.of(files)
-		if p.path == "" || c == nil || len(c.Files) == 0 {
-			continue
-		}
-		hash, err := shortHash(ctx, c.Files...)
-		if err != nil {
-			return fmt.Errorf("%s: %w", p.flag, err)
-		}
-		o.PartHashes = append(o.PartHashes, p.name+": "+hash)
-		for _, b := range before {
-			if name, was, _ := strings.Cut(b, ": "); name == p.name && was != hash {
-				o.remarks = append(o.remarks, fmt.Sprintf("the image was made with another %s (hash %s), not with that of %s (%s)", p.name, quote.Text(was), quote.Path(p.path), hash))
-			}
+		if c := p.of(files); p.path != "" && c != nil && len(c.Files) > 0 {
+			all = append(all, one{p, c.Files})
 		}
 	}
-	return nil
+	go func() {
+		defer close(h.done)
+		for _, p := range all {
+			hash, err := shortHash(ctx, p.files...)
+			if err != nil {
+				h.err = fmt.Errorf("%s: %w", p.flag, err)
+				return
+			}
+			h.hashes = append(h.hashes, p.name+": "+hash)
+		}
+	}()
+	if len(before) == 0 {
+		return nil
+	}
+	hashes, err := h.wait()
+	for _, b := range before {
+		name, was, _ := strings.Cut(b, ": ")
+		now := hashOf(hashes, name)
+		i := slices.IndexFunc(all, func(p one) bool { return p.name == name })
+		switch {
+		case now == was:
+		case i < 0:
+			o.remarks = append(o.remarks, fmt.Sprintf("the image was made with another %s (hash %s), not with the model's own", quote.Text(name), quote.Text(was)))
+		default:
+			o.remarks = append(o.remarks, fmt.Sprintf("the image was made with another %s (hash %s), not with that of %s (%s)", name, quote.Text(was), quote.Path(all[i].path), now))
+		}
+	}
+	return err
+}
+
+// hashOf returns the hash of a part.
+func hashOf(hashes []string, part string) string {
+	for _, v := range hashes {
+		if name, hash, _ := strings.Cut(v, ": "); name == part {
+			return hash
+		}
+	}
+	return ""
 }
 
 // describeParts adds to an image's text the names and hashes of parts that are not the model's own.
@@ -73,11 +124,31 @@ func (o Generate) describeParts(info *infotext.Text) {
 		if p.path == "" {
 			continue
 		}
-		info.Add(p.key, adapterName(p.path))
-		for _, v := range o.PartHashes {
-			if name, hash, _ := strings.Cut(v, ": "); name == p.name {
-				info.Add(p.key+" hash", hash)
-			}
+		info.Add(p.key, partName(p))
+		if hash := hashOf(o.PartHashes, p.name); hash != "" {
+			info.Add(p.key+" hash", hash)
 		}
 	}
+}
+
+// partName is the name of the file or directory; of a directory that is called as all such are, the one around it, too.
+func partName(p part) string {
+	path := filepath.Clean(p.path)
+	if filepath.Base(path) != p.name || filepath.Dir(path) == "." {
+		return adapterName(path)
+	}
+	return filepath.Base(filepath.Dir(path)) + "/" + p.name
+}
+
+// unetSuits remarks on a U-Net of a few-step model that is drawn with by another sampler.
+func (o Generate) unetSuits(sampler string) []string {
+	if o.UNet == "" {
+		return nil
+	}
+	name := partName(o.parts()[0])
+	hint, ok := wants(name, sampler)
+	if !ok {
+		return nil
+	}
+	return []string{fmt.Sprintf("the U-Net %s seems to be made for %s; the sampler here is %s", quote.Text(name), hint, sampler)}
 }
