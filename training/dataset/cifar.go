@@ -431,7 +431,7 @@ func (v *cifar) openArchive(file string, o Options) (*Set, error) {
 		return nil, noSplit(file, o)
 	}
 	// In the order of the names, so that an image has the same number in the archive and in a folder.
-	t := &table{format: v.format(), c: 3, h: 32, w: 32}
+	t := &table{format: v.format(), c: 3, h: 32, w: 32, pixels: make([]byte, 0, records*cifarPixels)}
 	for _, n := range slices.Sorted(maps.Keys(parts)) {
 		t.labels, t.pixels = append(t.labels, parts[n].labels...), append(t.pixels, parts[n].pixels...)
 		delete(parts, n)

@@ -3,6 +3,7 @@ package dataset
 import (
 	"errors"
 	"fmt"
+	"math/bits"
 	"slices"
 
 	"github.com/onestep-go/onestep/internal/quote"
@@ -12,6 +13,8 @@ import (
 const (
 	// looked is of how many images, spread over the set, the size is looked at before the first is decoded.
 	looked = 128
+	// enough is after how many bytes of images, of at least a few, no more are looked at: those of a camera have megabytes each.
+	enough = 128 << 20
 	// mostChosen is the largest resolution that is chosen for images that have none in common, that of ImageNet-64: each doubling costs four
 	// times the work, so that larger ones are for whoever asks for them.
 	mostChosen = 64
@@ -23,10 +26,15 @@ type size struct{ w, h int }
 func (s *Set) nativeSize(f files, o Options) error {
 	var first error
 	var sizes []size
-	n := min(f.Len(), looked)
+	n, bytes := min(f.Len(), looked), 0
 	for k := range n {
-		i := k * f.Len() / n
+		if bytes > enough && k >= 16 {
+			break
+		}
+		// Spread over the set from its first image on.
+		i := spread(k, n) * f.Len() / n
 		data, err := f.encoded(i)
+		bytes += len(data)
 		if err != nil && !errors.Is(err, errNoImage) {
 			return err
 		}
@@ -59,6 +67,14 @@ func (s *Set) nativeSize(f files, o Options) error {
 		return fmt.Errorf("the images have %d×%d pixels: choose a resolution of at most %d", s.w, s.h, maxResolution)
 	}
 	return nil
+}
+
+// spread returns 0 to n-1 for k in 0 to n-1, n ≤ looked, so that the first ones are already far from each other.
+func spread(k, n int) int {
+	if n < looked {
+		return k
+	}
+	return int(bits.Reverse8(uint8(k)) >> 1)
 }
 
 // chooseSquare returns the side of squares that images of these sizes are brought to, and notes why it is not their own. side is one to

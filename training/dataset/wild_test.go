@@ -197,3 +197,14 @@ func TestChosenResolution(t *testing.T) {
 	require.Contains(t, strings.Join(s.Notices(), "\n"), "9×6")
 	at(t, s, 1)
 }
+
+// Images are looked at once each, far from each other.
+func TestSpread(t *testing.T) {
+	seen := map[int]bool{}
+	for k := range looked {
+		seen[spread(k, looked)] = true
+	}
+	require.Len(t, seen, looked)
+	require.Equal(t, []int{0, looked / 2, looked / 4}, []int{spread(0, looked), spread(1, looked), spread(2, looked)})
+	require.Equal(t, 5, spread(5, 7))
+}
