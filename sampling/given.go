@@ -102,7 +102,7 @@ func (d *decision) embeds() error {
 			d.note("the negative prompt has no effect on %s, which have their own", name)
 		}
 		if !d.cfg {
-			d.note("%s: Negative has no effect at guidance %g", name, d.plan.Guidance)
+			d.note("%s: Negative has no effect at guidance %.4g", name, d.plan.Guidance)
 		}
 	}
 	if d.ClipSkip > 0 {

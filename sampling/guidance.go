@@ -31,7 +31,7 @@ func (d *decision) guidance() error {
 	if d.Negative != "" && told {
 		d.note("the negative prompt has no effect: the model is told its guidance, and makes no pass without the text")
 	} else if d.Negative != "" && !d.cfg {
-		d.note("the negative prompt has no effect at guidance %g: want more than 1", g)
+		d.note("the negative prompt has no effect at guidance %.4g: want more than 1", g)
 	}
 	if d.EmptyNegative && d.Negative != "" {
 		d.note("that an empty negative prompt is to be encoded has no effect: it is not empty")

@@ -67,10 +67,10 @@ found average's profile is from the wanted one: 0.05 is close, and from about 0.
 			}
 			used := len(slices.DeleteFunc(slices.Clone(c.Factors), func(f float64) bool { return f == 0 }))
 			if c.Distance > 0.3 {
-				newScreen(a.stderr).log.Warn("this is another average than the wanted one: train with more snapshots (--save-every) or with widths around it", "distance", c.Distance)
+				newScreen(a.stderr).log.Warn("this is another average than the wanted one: train with more snapshots (--save-every) or with widths around it", "distance", job.Number(c.Distance))
 			}
 			return a.print(averaged{out, c.Width, c.Step, used, c.Distance},
-				fmt.Sprintf("%s\nwidth %g after step %d, from %s; its profile is %.3f from the wanted one\n", out, c.Width, c.Step, plural(used, "average"), c.Distance))
+				fmt.Sprintf("%s\nwidth %s after step %d, from %s; its profile is %.3f from the wanted one\n", out, job.Number(c.Width), c.Step, plural(used, "average"), c.Distance))
 		},
 	}
 	f := cmd.Flags()

@@ -72,7 +72,7 @@ func imageText(b *strings.Builder, t vision.Text) {
 	if t.Keyword == "onestep" && json.Unmarshal([]byte(t.Value), &own) == nil {
 		b.WriteString("onestep:\n")
 		for k, v := range sorted(own) {
-			fmt.Fprintf(b, "  %-18s %s\n", quote.Text(k), quote.Long(v, longest))
+			fmt.Fprintf(b, "  %-18s %s\n", quote.Text(k), quote.Long(shortJSON(v), longest))
 		}
 		return
 	}

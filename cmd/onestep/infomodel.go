@@ -92,7 +92,7 @@ func (m modelInfo) text(all bool) string {
 			at, _ := d.Boundary.MarshalText()
 			fmt.Fprintf(&b, "identity at %s, ", at)
 		}
-		fmt.Fprintf(&b, "noise levels %g to %g, sigma_data %g, %s\n", d.SigmaMin, d.SigmaMax, d.SigmaData, formText(d.Form))
+		fmt.Fprintf(&b, "noise levels %s to %s, sigma_data %s, %s\n", job.Number(d.SigmaMin), job.Number(d.SigmaMax), job.Number(d.SigmaData), formText(d.Form))
 		if d.Levels != nil {
 			fmt.Fprintf(&b, "drawn in %s of Euler's method, at noise levels %.4g\n", plural(len(d.Levels), "step"), d.Levels)
 		}

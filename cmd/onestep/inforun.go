@@ -51,11 +51,7 @@ func (a *app) infoRun(dir string) error {
 		}
 		fmt.Fprintf(&b, "%s:\n", title)
 		for k, v := range sorted(m) {
-			text, err := json.Marshal(v)
-			if err != nil {
-				text = []byte(fmt.Sprint(v))
-			}
-			fmt.Fprintf(&b, "  %-18s %s\n", quote.Text(k), quote.Text(string(text)))
+			fmt.Fprintf(&b, "  %-18s %s\n", quote.Text(k), quote.Text(shortJSON(v)))
 		}
 	}
 	list("options", out.Options)

@@ -34,16 +34,16 @@ func (o Train) Card(start checkpoint.Description) (string, error) {
 	}
 	switch len(o.Guidance) {
 	case 1:
-		fmt.Fprintf(&b, "\n\nThe teacher is guided with scale %g.", o.Guidance[0])
+		fmt.Fprintf(&b, "\n\nThe teacher is guided with scale %s.", Number(o.Guidance[0]))
 	case 2:
-		fmt.Fprintf(&b, "\n\nThe teacher is guided with a scale drawn from %g to %g, which the student is told.", o.Guidance[0], o.Guidance[1])
+		fmt.Fprintf(&b, "\n\nThe teacher is guided with a scale drawn from %s to %s, which the student is told.", Number(o.Guidance[0]), Number(o.Guidance[1]))
 	}
-	decay := fmt.Sprintf("over the last %g of the run", o.LRDecay)
+	decay := fmt.Sprintf("over the last %s of the run", Number(o.LRDecay))
 	if m.stages {
 		decay = "in every stage"
 	}
-	fmt.Fprintf(&b, "\n\n%d steps of %d images, RAdam with a learning rate of %g that falls to 0 %s; averages with decay %.4g a step.\n",
-		o.Steps, o.Batch, o.LR, decay, o.EMA)
+	fmt.Fprintf(&b, "\n\n%d steps of %d images, RAdam with a learning rate of %s that falls to 0 %s; averages with decay %.4g a step.\n",
+		o.Steps, o.Batch, Number(o.LR), decay, o.EMA)
 	b.WriteString(o.past())
 	if m.schedule == nil {
 		return b.String(), nil

@@ -106,8 +106,8 @@ func (o Train) check(options map[string]any, may []string) (begun bool, err erro
 func (o Train) past() string {
 	var b strings.Builder
 	for _, s := range o.History {
-		fmt.Fprintf(&b, "\nExtended at step %d: until then the run was of %d steps, with a learning rate of %g that falls over the last %g of them. From there on the schedules are those of %d steps.\n",
-			s.Until, s.Steps, s.LR, s.LRDecay, o.Steps)
+		fmt.Fprintf(&b, "\nExtended at step %d: until then the run was of %d steps, with a learning rate of %s that falls over the last %s of them. From there on the schedules are those of %d steps.\n",
+			s.Until, s.Steps, Number(s.LR), Number(s.LRDecay), o.Steps)
 	}
 	return b.String()
 }

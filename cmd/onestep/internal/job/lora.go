@@ -123,7 +123,7 @@ func (v LoRAInfo) String(all bool) string {
 	}
 	line("layout", "%s", counts(v.Layouts))
 	line("rank", "%s", counts(v.Ranks))
-	line("alpha", "%s", counts(v.Alphas))
+	line("alpha", "%s", counts(rounded(v.Alphas)))
 	line("type", "%s", counts(v.DTypes))
 	switch {
 	case len(v.Base) > 0:
@@ -163,7 +163,7 @@ func (v LoRAInfo) String(all bool) string {
 	}
 	if all {
 		for _, m := range v.Modules {
-			line("module", "%s: %s, rank %d, alpha %s", q.Text(m.Name), q.Text(m.Kind), m.Rank, shortNumber(m.Alpha))
+			line("module", "%s: %s, rank %d, alpha %s", q.Text(m.Name), q.Text(m.Kind), m.Rank, Number(m.Alpha))
 		}
 	}
 	return b.String()
@@ -171,6 +171,18 @@ func (v LoRAInfo) String(all bool) string {
 
 // shortNumber writes a number of a file, of which none has more than the digits of float32.
 func shortNumber(v float64) string { return strconv.FormatFloat(v, 'g', -1, 32) }
+
+// rounded counts by numbers as people read them.
+func rounded(by map[string]int) map[string]int {
+	out := map[string]int{}
+	for text, n := range by {
+		if v, err := strconv.ParseFloat(text, 64); err == nil {
+			text = Number(v)
+		}
+		out[text] += n
+	}
+	return out
+}
 
 // counts writes how many there are of each, the most first; of a single one without a number.
 func counts(of map[string]int) string {

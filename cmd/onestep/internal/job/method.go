@@ -159,7 +159,7 @@ r = max(0, t·(1 - n(t)/q^(a+1))), n(t) = 1 + 8·sigmoid(-t), stage a`,
 				o.Q = math.Pow(256, 1/float64(o.Stages))
 			}
 		},
-		chosen:   func(o Train) []any { return []any{"stages", o.Stages, "q", o.Q} },
+		chosen:   func(o Train) []any { return []any{"stages", o.Stages, "q", Number(o.Q)} },
 		function: consistency(models.AtZero),
 		objective: func(o *Train, p *parts, f any) (training.Objective, error) {
 			distance, err := o.distance(p)
@@ -251,7 +251,7 @@ ln(τ/(1-τ)) ~ N(-2, 2²), and r too for a part of the samples (--ratio), else 
 		until:   true,
 		forms:   []checkpoint.FormType{checkpoint.Flow},
 		resolve: func(*Train) {},
-		chosen:  func(o Train) []any { return []any{"ratio", o.Ratio, "power", o.Power} },
+		chosen:  func(o Train) []any { return []any{"ratio", Number(o.Ratio), "power", Number(o.Power)} },
 		function: func(m model) (any, error) {
 			if m.start.Form.Reversed {
 				return nil, usage("--init: its time runs from noise to data, which --method meanflow does not know")
@@ -275,7 +275,7 @@ N steps, halved in each stage, after which the student is the teacher`,
 			last := 0.0
 			for k := range o.Steps {
 				if n := stages.Stats(k)["steps"]; n != last {
-					fmt.Fprintf(&b, "| %d | %g |\n", k, n)
+					fmt.Fprintf(&b, "| %d | %.0f |\n", k, n)
 					last = n
 				}
 			}

@@ -154,7 +154,7 @@ func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled,
 	}
 	// Karras's levels come from powers and may end above the largest one by rounding.
 	if o.Times[0] > d.SigmaMax*(1+1e-9) {
-		return none, usage("--times: want noise levels up to %g, which the model was trained with, got %g", d.SigmaMax, o.Times[0])
+		return none, usage("--times: want noise levels up to %s, which the model was trained with, got %g", Number(d.SigmaMax), o.Times[0])
 	}
 	shape := model.Shape()
 	if len(shape) != 3 {

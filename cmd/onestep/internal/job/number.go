@@ -1,0 +1,22 @@
+package job
+
+import (
+	"math"
+	"strconv"
+	"strings"
+)
+
+// Number writes a number for people: as it is if that takes few digits, such as 0.0001, else with four significant ones. Files that
+// programs read have all digits.
+func Number(v float64) string {
+	const few = 6
+	s := strconv.FormatFloat(v, 'g', -1, 64)
+	mantissa, _, _ := strings.Cut(s, "e")
+	if digits := len(strings.TrimLeft(strings.NewReplacer(".", "", "-", "").Replace(mantissa), "0")); digits <= few || math.IsNaN(v) || math.IsInf(v, 0) {
+		return s
+	}
+	if a := math.Abs(v); a >= 1e4 && a < 1e9 {
+		return strconv.FormatFloat(v, 'f', 0, 64)
+	}
+	return strconv.FormatFloat(v, 'g', 4, 64)
+}
