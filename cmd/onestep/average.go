@@ -30,11 +30,11 @@ func (a *app) average() *cobra.Command {
 	var overwrite bool
 	cmd := &cobra.Command{
 		Use:   "average RUN --width W --out FILE",
-		Short: "Find another average of a run's weights, after training",
-		Long: `Find the average of a run's weights by a power function of another width, after training (Karras et al. 2024), from those that
-the run tracked (train --widths 0.05,0.1) in all its snapshots. The result is a model like a snapshot. It says how far the
-found average's profile is from the wanted one: 0.05 is close, and from about 0.3 on it is another average; more snapshots
-(--save-every) bring it closer.`,
+		Short: "Compute other EMA weights of a run after training",
+		Long: `Compute EMA weights of another width after training (post-hoc EMA, Karras et al. 2024) from those that the run tracked
+(train --widths 0.05,0.1) in all its snapshots. The result is a model like a snapshot. The distance between the profile that was
+computed and the one that was asked for is printed: 0.05 is close, from about 0.3 on it is another average; more snapshots
+(--save-every) make it smaller.`,
 		Example: `  onestep train --method ict --data emoji --widths 0.05,0.1 --out runs/emoji
   onestep average runs/emoji --width 0.075 --out emoji-0.075.safetensors`,
 		Args: arguments(1, "one run's folder"),

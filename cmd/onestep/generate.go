@@ -55,8 +55,8 @@ func (o optional) Type() string { return "float64" }
 
 // describeFile adds the flags for what a single file does not say of itself.
 func describeFile(f *pflag.FlagSet, config, prediction *string) {
-	f.StringVar(config, "model-config", "", "of a single file: a folder of diffusers' whose configurations and tokenizers it has")
-	f.Var(choice{prediction, []string{"epsilon", "v_prediction", "sample"}}, "prediction", "what the network predicts (default: as the model says; of single files that do not say it, v_prediction for sd2, else epsilon)")
+	f.StringVar(config, "model-config", "", "diffusers directory with the configurations and tokenizers of a single file")
+	f.Var(choice{prediction, []string{"epsilon", "v_prediction", "sample"}}, "prediction", "prediction type (default: the model's; for single files without one v_prediction for Stable Diffusion 2, otherwise epsilon)")
 	call(f, "DIR", "model-config")
 }
 
@@ -71,8 +71,8 @@ func replaceParts(f *pflag.FlagSet, unet, text, text2, vae *string) {
 
 // readHow adds the flags for which of a model's weights are read.
 func readHow(f *pflag.FlagSet, mixed, ema *bool) {
-	f.BoolVar(mixed, "mixed-variant", false, "parts that do not have the variant are read without, as in diffusers")
-	f.BoolVar(ema, "ema", false, "of a single file: the network is the averages of training (model_ema) that some have beside the last weights")
+	f.BoolVar(mixed, "mixed-variant", false, "use the plain files of parts that do not have the variant, as in diffusers")
+	f.BoolVar(ema, "ema", false, "use the EMA weights (model_ema) of a single file that has both")
 }
 
 func (a *app) generate() *cobra.Command {
@@ -80,14 +80,13 @@ func (a *app) generate() *cobra.Command {
 	var from, list string
 	cmd := &cobra.Command{
 		Use:   "generate --model MODEL --prompt TEXT",
-		Short: "Draw pictures of texts with Stable Diffusion",
-		Long: `Draw pictures of texts with a model of Stable Diffusion 1, 2 or XL: in 1 to 8 steps with a latent consistency model.
+		Short: "Generate images from text prompts with Stable Diffusion",
+		Long: `Generate images from text prompts with Stable Diffusion 1, 2 or XL: in 1 to 8 steps with a latent consistency model.
 
-A model is a folder of diffusers' or a single file. Texts have A1111's syntax: (word:1.2) weighs, [word] weakens, BREAK begins a new
-chunk of 75 tokens; long texts take several. --plain takes them as they are. Picture i of a text has seed SEED+i and is the same
-whatever --n is. The settings are written into the PNG, as A1111 does and in full: onestep info prints them, and --from repeats them.
-The names of the files that were written go to standard output. A file that exists is left alone, and nothing is drawn, unless
---overwrite is given.`,
+A model is a diffusers directory or a single file. Prompts have A1111's syntax: (word:1.2) and [word] set weights, BREAK starts a new chunk
+of 75 tokens; long prompts are divided into chunks. --plain turns this off. Image i of a prompt has seed SEED+i and does not depend on --n.
+The settings are written into the image, in A1111's format and in full: onestep info prints them, --from repeats them. The names of the
+files go to standard output. If an output file exists, nothing is generated, unless --overwrite is set.`,
 		Example: `  onestep generate --model LCM_Dreamshaper_v7 --prompt "a cat on a roof" --steps 4 --out cat.png
   onestep generate --model sd15.safetensors --sampler dpmpp2m --steps 20 --guidance 7.5 --prompt "a (red:1.3) house" --negative blurry --n 4 --out houses/
   onestep generate --model lcm --prompt "in winter" --init-image house.png --strength 0.5 --out winter.png
@@ -130,57 +129,57 @@ The names of the files that were written go to standard output. A file that exis
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&o.Model, "model", "", "a folder of diffusers', or a single file (required)")
-	f.StringArrayVar(&o.Prompts, "prompt", nil, "what to draw; may be given several times")
-	f.StringVar(&list, "prompts", "", "a file with a text on each line; - is standard input")
-	f.StringVar(&o.Negative, "negative", "", "what to lead away from; needs --guidance above 1")
-	f.BoolVar(&o.Empty, "empty-negative", false, "where there is no negative text, encode an empty one, also with SDXL, whose models take zeros")
-	f.StringVar(&o.Out, "out", o.Out, "FILE.png, FILE.jpg or FILE.webp (lossless), with {n}, {text} or {seed} in it where there are several pictures; or DIR/")
-	f.Var(count{&o.N}, "n", "pictures of each text")
-	f.Var(seed{&o.Seed}, "seed", "seed of each text's first picture; the others count up (default: any, which the PNG says)")
-	f.Var(sampler{&o.Sampler}, "sampler", "sampler, also followed by _ and a spacing, as dpmpp_2m_karras; names of A1111 and ComfyUI work, too (default: lcm for a latent\nconsistency model, others by their scheduler; pndm for Stable Diffusion 1):\n"+wrapped(scheduler.Names()))
+	f.StringVar(&o.Model, "model", "", "a diffusers directory or a single file (required)")
+	f.StringArrayVar(&o.Prompts, "prompt", nil, "prompt; may be given several times")
+	f.StringVar(&list, "prompts", "", "file with one prompt per line; - is standard input")
+	f.StringVar(&o.Negative, "negative", "", "negative prompt; needs --guidance above 1")
+	f.BoolVar(&o.Empty, "empty-negative", false, "encode an empty negative prompt instead of using zeros, which is the default of SDXL")
+	f.StringVar(&o.Out, "out", o.Out, "FILE.png, FILE.jpg or FILE.webp (lossless), with {n}, {text} or {seed} in the name for several images; or DIR/")
+	f.Var(count{&o.N}, "n", "number of images per prompt")
+	f.Var(seed{&o.Seed}, "seed", "seed of each prompt's first image; the others count up (default: random; it is written into the image)")
+	f.Var(sampler{&o.Sampler}, "sampler", "sampler, optionally followed by _ and a spacing, such as dpmpp_2m_karras; A1111's and ComfyUI's names work, too (default: lcm for a\nlatent consistency model, otherwise the model's scheduler; pndm for Stable Diffusion 1):\n"+wrapped(scheduler.Names()))
 	f.Var(spacing{&o.Spacing}, "spacing", "spacing of the sampler's noise levels or timesteps: "+strings.Join(scheduler.Spacings(), ", ")+" (default: the sampler's)")
-	f.Var(count{&o.Steps}, "steps", "steps of the sampler (default: 4 of lcm and tcd, 25 of others)")
-	f.Var(guidance{&o.Guidance}, "guidance", "scale of classifier-free guidance; 0 or 1 is none (default: 1 for lcm and tcd, 8.5 for a model that is told it, 7.5)")
-	f.Float64Var(&o.Rescale, "guidance-rescale", 0, "part by which guided predictions are brought back to their deviation without guidance, 0 to 1 (default 0)")
-	f.Var(count{&o.Width}, "width", "pixels (default: what the model was trained for)")
-	f.Var(count{&o.Height}, "height", "pixels")
-	f.IntSliceVar(&o.Timesteps, "timesteps", nil, "the network's timesteps, from the noisiest, such as 999,749,499,249 (default: the sampler's)")
-	f.Var(count{&o.OriginalSteps}, "original-steps", "lcm, tcd: the grid that timesteps are taken from (default: the model's)")
-	f.Var(optional{&o.Eta}, "eta", "tcd: part of each step that is drawn anew (default 0.3); ddim: of its noise (default 0)")
-	f.BoolVar(&o.Plain, "plain", false, "texts as they are: no weights, and cut off after 75 tokens, as in diffusers")
-	f.IntVar(&o.ClipSkip, "clip-skip", 0, "last layers of the text encoder that are left out, as in diffusers (A1111 counts one more) (default 0)")
-	f.StringVar(&o.Init, "init-image", "", "a picture to start from; its size is drawn unless --width and --height say another")
-	f.Var(above{&o.Strength}, "strength", "how much of it may change, above 0 to 1 (default: 0.8, with --mask 1)")
-	f.BoolVar(&o.Shorten, "shorten", false, "lcm, tcd: all steps at the end of the timesteps, in place of leaving out the first ones")
-	f.StringVar(&o.Mask, "mask", "", "where --init-image is drawn anew: where it is white")
-	f.StringArrayVar(&o.Embeddings, "embedding", nil, "a textual inversion embedding, FILE or FILE=WORD, used where WORD is in a prompt; may be given several times\n(default WORD: as in the file of diffusers', else the file's name)")
-	f.StringVar(&o.EmbeddingDir, "embedding-dir", "", "a directory in which words of prompts find embeddings by the names of the files, as in A1111")
-	f.StringArrayVar(&o.LoRAs, "lora", nil, "an adapter and its weight, FILE, FILE=0.8, or FILE=0.8,text_encoder:0,unet.down_blocks:0.5 by block; may be given\nseveral times")
-	f.StringVar(&o.LoRADir, "lora-dir", "", "a folder in which <lora:NAME:WEIGHT> in texts finds adapters")
-	f.BoolVar(&o.LoRAPartial, "lora-partial", false, "apply the modules of adapters that fit the model, and say which have no layer (default: refuse such\nadapters)")
-	f.Var(choice{&o.LoRAApply, job.LoRAApplies()}, "lora-apply", "while drawing, or into the weights (default: runtime)")
-	f.StringArrayVar(&o.ControlModels, "control-model", nil, "a ControlNet; may be given several times, with as many --control-image")
-	f.StringArrayVar(&o.ControlImages, "control-image", nil, "what it sees")
-	f.Var(above{&o.ControlScale}, "control-scale", "how much ControlNets say (default 1)")
-	f.Uint64Var(&o.VariationSeed, "variation-seed", 0, "seed that the first noise is turned towards (default 0)")
-	f.Float64Var(&o.VariationStrength, "variation-strength", 0, "how far, 0 to 1 (default 0)")
-	f.BoolVar(&o.SharedNoise, "shared-noise", false, "a text's pictures share the noise of one seed, as in diffusers with a single generator")
+	f.Var(count{&o.Steps}, "steps", "sampling steps (default: 4 for lcm and tcd, 25 for others)")
+	f.Var(guidance{&o.Guidance}, "guidance", "guidance scale (CFG); 0 or 1 is none (default: 1 for lcm and tcd, 8.5 for a guidance-distilled model, 7.5 for others)")
+	f.Float64Var(&o.Rescale, "guidance-rescale", 0, "guidance rescale factor, 0 to 1, against overexposure (default 0)")
+	f.Var(count{&o.Width}, "width", "width in pixels (default: what the model was trained for)")
+	f.Var(count{&o.Height}, "height", "height in pixels")
+	f.IntSliceVar(&o.Timesteps, "timesteps", nil, "timesteps, from the noisiest, such as 999,749,499,249 (default: the sampler's)")
+	f.Var(count{&o.OriginalSteps}, "original-steps", "lcm, tcd: size of the grid that timesteps are chosen from (default: the model's)")
+	f.Var(optional{&o.Eta}, "eta", "amount of new noise in each step, 0 to 1: of tcd (default 0.3) and ddim (default 0)")
+	f.BoolVar(&o.Plain, "plain", false, "prompts without weights and tags, cut off after 75 tokens, as in diffusers")
+	f.IntVar(&o.ClipSkip, "clip-skip", 0, "number of last text encoder layers to skip, as in diffusers; one less than A1111's Clip skip (default 0)")
+	f.StringVar(&o.Init, "init-image", "", "input image (img2img); also sets the size, unless --width and --height are set")
+	f.Var(above{&o.Strength}, "strength", "how much the input image changes, above 0 to 1 (default: 0.8; with --mask 1)")
+	f.BoolVar(&o.Shorten, "shorten", false, "lcm, tcd: with --strength, take all steps at the end of the timesteps instead of skipping the first ones")
+	f.StringVar(&o.Mask, "mask", "", "inpainting mask for --init-image: white is repainted")
+	f.StringArrayVar(&o.Embeddings, "embedding", nil, "textual inversion embedding, used where WORD is in a prompt; may be given several times (default WORD: the\ntoken in a diffusers file, otherwise the file's name)")
+	f.StringVar(&o.EmbeddingDir, "embedding-dir", "", "directory of embeddings, used by file name in prompts, as in A1111")
+	f.StringArrayVar(&o.LoRAs, "lora", nil, "adapter and its scale, FILE, FILE=0.8, or FILE=0.8,text_encoder:0,unet.down_blocks:0.5 by block; may be given\nseveral times")
+	f.StringVar(&o.LoRADir, "lora-dir", "", "directory of adapters for <lora:NAME:WEIGHT> in prompts")
+	f.BoolVar(&o.LoRAPartial, "lora-partial", false, "apply the modules of adapters that fit the model and list the others (default: refuse such adapters)")
+	f.Var(choice{&o.LoRAApply, job.LoRAApplies()}, "lora-apply", "apply adapters during sampling, or merge them into the weights (default: runtime)")
+	f.StringArrayVar(&o.ControlModels, "control-model", nil, "ControlNet; may be given several times, each with a --control-image")
+	f.StringArrayVar(&o.ControlImages, "control-image", nil, "conditioning image of the ControlNet")
+	f.Var(above{&o.ControlScale}, "control-scale", "conditioning scale of ControlNets (default 1)")
+	f.Uint64Var(&o.VariationSeed, "variation-seed", 0, "variation seed, towards which the initial noise is interpolated (default 0)")
+	f.Float64Var(&o.VariationStrength, "variation-strength", 0, "variation strength, 0 to 1 (default 0)")
+	f.BoolVar(&o.SharedNoise, "shared-noise", false, "draw the noise of all images of a prompt from one seed, as diffusers does with a single generator")
 	replaceParts(f, &o.UNet, &o.TextEncoder, &o.TextEncoder2, &o.VAE)
-	f.StringVar(&o.TinyVAE, "tiny-vae", "", "a tiny autoencoder (TAESD) in place of the model's, or with --preview beside it: a folder, a file, or NAME_decoder with NAME_encoder beside it")
-	f.Var(count{&o.Tile}, "tile", "code pictures larger than that many pixels in tiles, which needs less memory (default: never)")
-	f.StringVar(&o.Preview, "preview", "", "a PNG file that shows the picture after every step; needs --tiny-vae")
-	f.StringVar(&o.Variant, "variant", "", "of a folder's files: fp16 for those with .fp16. in their names")
+	f.StringVar(&o.TinyVAE, "tiny-vae", "", "tiny autoencoder (TAESD) in place of the model's VAE, or for --preview: a directory, a file, or NAME_decoder with NAME_encoder beside it")
+	f.Var(count{&o.Tile}, "tile", "VAE tiling for images larger than that many pixels, to save memory (default: never)")
+	f.StringVar(&o.Preview, "preview", "", "PNG file that is updated after every step; needs --tiny-vae")
+	f.StringVar(&o.Variant, "variant", "", "variant of a directory's files: fp16 for those with .fp16. in their names")
 	readHow(f, &o.Mixed, &o.EMA)
 	describeFile(f, &o.Config, &o.Prediction)
 	f.Var(dtype{choice{&o.DType, job.DTypes()}}, "dtype", "type of weights and computation")
-	f.Var(count{&o.Batch}, "batch", "pictures drawn together; more than 1 changes their last bits")
-	f.StringVar(&from, "from", "", "take the settings from an image file; other flags come on top")
+	f.Var(count{&o.Batch}, "batch", "images generated together; more than 1 changes their last bits")
+	f.StringVar(&from, "from", "", "image file to take the settings from; other flags override them")
 	f.StringVar(&o.Device, "device", o.Device, "cpu, cuda or cuda:N")
-	f.Var(count{&o.Threads}, "threads", "threads of one operator (default: as many as processors)")
+	f.Var(count{&o.Threads}, "threads", "CPU threads per operator (default: all processors)")
 	f.BoolVar(&o.Bare, "no-metadata", false, "leave the settings out of the image")
 	f.BoolVar(&o.Overwrite, "overwrite", false, "replace files that exist")
-	f.BoolVar(&o.Force, "force", false, "go on where the estimated need of memory is more than there is")
+	f.BoolVar(&o.Force, "force", false, "run even if the estimated memory exceeds what is available")
 	a.quietFlag(cmd)
 	a.jsonFlag(cmd)
 	offerChoices(cmd)

@@ -13,14 +13,14 @@ func (a *app) inspect() *cobra.Command {
 	o := job.DefaultInspect()
 	cmd := &cobra.Command{
 		Use:   "inspect --model MODEL --out FILE.png",
-		Short: "See what a model makes of the points of a trajectory",
-		Long: `Draw what a consistency function makes of the points of some trajectories, f(x_t, t), which is the same picture all along
-one if the function is right, beside the points themselves and what the teacher predicts at each, D(x_t, t); then the
-same noise in one step, in two, and carried to its end by the teacher. The trajectories are the teacher's, by Heun's
-method; without one, the model's own image with less and less noise. A denoiser alone is shown as its own teacher.
+		Short: "Show a model's predictions along sampling trajectories",
+		Long: `Show a consistency model's predictions f(x_t, t) along sampling trajectories, which are one and the same image if the model is
+exact, beside the points x_t and the teacher's predictions D(x_t, t); then the images from the same noise in one step, in two, and
+by the teacher. The trajectories are the teacher's, by Heun's method; without a teacher, the model's own image with less and less
+noise. A denoiser alone is its own teacher.
 
-The table on standard output says how far f is, at each noise level, from the trajectory's end and from what it says at the
-next level shown: root mean squares over all elements.`,
+The table on standard output has the distance of f, at each noise level, from the end of the trajectory and from f at the next
+level shown: root mean squares over all elements.`,
 		Example: `  onestep inspect --model builtin --out f.png
   onestep inspect --model runs/student --teacher runs/teacher --n 6 --out f.png`,
 		Args: arguments(0, "no arguments, only flags"),
@@ -40,16 +40,16 @@ next level shown: root mean squares over all elements.`,
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringVar(&o.Model, "model", "", "a model file, a run's folder (its last snapshot), or builtin (required)")
-	f.StringVar(&o.Teacher, "teacher", "", "the denoiser whose trajectories are shown, a file or a run's folder (default: the model's own)")
-	f.StringVar(&o.Out, "out", "", "the picture to write, FILE.png (required)")
+	f.StringVar(&o.Teacher, "teacher", "", "denoiser whose trajectories are shown, a file or a run directory (default: the model's own)")
+	f.StringVar(&o.Out, "out", "", "output image, FILE.png (required)")
 	f.Var(count{&o.N}, "n", "trajectories")
 	f.Uint64Var(&o.Seed, "seed", 0, "seed of the first one; the others count up (default 0)")
 	f.StringVar(&o.Class, "label", "", "class of a conditional model: its name, or its number from 0 on (default: by the seed)")
-	f.Float64Var(&o.Guidance, "guidance", 0, "scale of classifier-free guidance, of the teacher and of a student that is told it (default 1, which is none)")
+	f.Float64Var(&o.Guidance, "guidance", 0, "guidance scale (CFG) of the teacher, and of a student with a guidance embedding (default 1, which is none)")
 	f.Var(count{&o.Columns}, "columns", "noise levels shown, from 80 to 0.002")
 	f.Var(count{&o.Steps}, "steps", "steps of Heun's method along the teacher's trajectory")
 	f.StringVar(&o.Device, "device", o.Device, "cpu, cuda or cuda:N")
-	f.Var(count{&o.Threads}, "threads", "threads of one operator (default: as many as processors)")
+	f.Var(count{&o.Threads}, "threads", "CPU threads per operator (default: all processors)")
 	f.BoolVar(&o.Overwrite, "overwrite", false, "replace a file that exists")
 	f.BoolVar(&o.Force, "force", false, "go on where the estimated need of memory is more than there is")
 	a.jsonFlag(cmd)

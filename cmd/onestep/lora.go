@@ -16,7 +16,7 @@ var loraLayouts = []string{"kohya", "peft", "diffusers"}
 func (a *app) lora() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "lora",
-		Short: "Look at adapters, merge, convert and extract them",
+		Short: "Inspect, merge, convert and extract adapters",
 		Long: `Look at adapters of Stable Diffusion (LoRA, LoHa, LoKr, DoRA, OFT), merge them into models, convert their files, or extract them from
 models that were trained further. To draw with them: onestep generate --lora FILE=WEIGHT.`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -38,8 +38,8 @@ func (a *app) loraInfo() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "info FILE",
 		Short: "Tell what an adapter changes, and whether it fits a model",
-		Long: `Tell what an adapter changes: kinds and number of its modules, ranks, alphas, layout of its file, published models that it fits, metadata.
-With --model, what of it does not fit that model. The weights are not read.`,
+		Long: `Describe an adapter: kinds and number of its target modules, ranks, alphas, layout of the file, published models that it fits, metadata.
+With --model, also which modules do not fit that model. The weights are not read.`,
 		Example: `  onestep lora info lcm-lora-sdv1-5.safetensors
   onestep lora info style.safetensors --model sd15/ --modules`,
 		Args: arguments(1, "the file of an adapter"),
@@ -53,8 +53,8 @@ With --model, what of it does not fit that model. The weights are not read.`,
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&model, "model", "", "a folder of diffusers', or a single file, that it is to fit")
-	f.StringVar(&o.Variant, "variant", "", "of the model's files: fp16 for those with .fp16. in their names")
+	f.StringVar(&model, "model", "", "model to compare with: a diffusers directory or a single file")
+	f.StringVar(&o.Variant, "variant", "", "variant of the model's files: fp16 for those with .fp16. in their names")
 	f.BoolVar(&all, "modules", false, "list every module")
 	a.jsonFlag(cmd)
 	call(f, "FILE|DIR", "model")
@@ -67,8 +67,8 @@ func (a *app) loraMerge() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "merge --model MODEL --lora FILE[=WEIGHT] --out OUT",
 		Short: "Write a model with adapters in its weights",
-		Long: `Write a model with adapters in its weights, for programs that know no adapters, or to draw without their cost. Sums are computed in
-float32 and rounded to the type of the model. The model itself is left as it is.`,
+		Long: `Merge adapters into a model's weights and write the result, for programs without adapters, or for faster sampling. Sums are computed in
+float32 and rounded to the type of the model. The input model is not changed.`,
 		Example: `  onestep lora merge --model sd15/ --lora lcm-lora-sdv1-5.safetensors --lora style.safetensors=0.8 --out sd15-lcm/`,
 		Args:    arguments(0, "no arguments, only flags"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -81,9 +81,9 @@ float32 and rounded to the type of the model. The model itself is left as it is.
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringArrayVar(&o.LoRAs, "lora", nil, "an adapter and its weight, FILE, FILE=0.8, or FILE=0.8,text_encoder:0 by block; may be given several\ntimes (required)")
+	f.StringArrayVar(&o.LoRAs, "lora", nil, "adapter and its scale, FILE, FILE=0.8, or FILE=0.8,text_encoder:0 by block; may be given several times\n(required)")
 	call(f, "FILE[=X]", "lora")
-	f.BoolVar(&o.Partial, "partial", false, "apply the modules that fit the model, and say which have no layer (default: refuse such adapters)")
+	f.BoolVar(&o.Partial, "partial", false, "apply the modules that fit the model and list the others (default: refuse such adapters)")
 	a.convertFlags(cmd, &o.Convert)
 	return cmd
 }
@@ -93,9 +93,9 @@ func (a *app) loraConvert() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "convert FILE --to LAYOUT --out FILE",
 		Short: "Write an adapter in another layout",
-		Long: `Write an adapter in another layout: kohya, which A1111's web UI, ComfyUI and diffusers read, PEFT's, or diffusers'. Values stay as they
-are, unless --dtype is given; what scales them is kept in each layout's way. Names of published models' layers are known; an adapter for
-another one needs --model.`,
+		Long: `Convert an adapter to another layout: kohya's, which A1111, ComfyUI and diffusers read, PEFT's, or diffusers'. Values stay as they are,
+unless --dtype is set; alphas are kept in each layout's way. The layers of published models are known by name; an adapter for another
+model needs --model.`,
 		Example: `  onestep lora convert pytorch_lora_weights.safetensors --to kohya --out style.safetensors`,
 		Args:    arguments(1, "the file of an adapter"),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -113,9 +113,9 @@ another one needs --model.`,
 	f.Var(choice{&o.To, loraLayouts}, "to", "layout (required)")
 	f.StringVar(&o.Out, "out", "", "FILE.safetensors (required)")
 	f.Var(dtype{choice{&o.DType, job.DTypes()}}, "dtype", "type of the values (default: as they are)")
-	f.StringVar(&o.Model, "model", "", "the model that it is for, where that is none of the published ones")
-	f.StringVar(&o.ModelOptions.Variant, "variant", "", "of the model's files: fp16 for those with .fp16. in their names")
-	f.BoolVar(&o.Partial, "partial", false, "write the modules that fit the model, and say which have no layer (default: refuse such adapters)")
+	f.StringVar(&o.Model, "model", "", "model of the adapter, if it is not a published one")
+	f.StringVar(&o.ModelOptions.Variant, "variant", "", "variant of the model's files: fp16 for those with .fp16. in their names")
+	f.BoolVar(&o.Partial, "partial", false, "write the modules that fit the model and list the others (default: refuse such adapters)")
 	f.BoolVar(&o.Overwrite, "overwrite", false, "replace a file that exists")
 	a.jsonFlag(cmd)
 	offerChoices(cmd)
@@ -130,8 +130,8 @@ func (a *app) loraExtract() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "extract --base MODEL --tuned MODEL --out FILE",
 		Short: "Make an adapter of the difference of two models",
-		Long: `Make an adapter of the difference of two models of one architecture: the leading singular vectors of each layer's difference. Layers that
-are the same are left out. Tells how much of the difference the adapter has, and what it cannot have.`,
+		Long: `Extract an adapter from the difference of two models of one architecture: the leading singular vectors of each layer's difference. Equal
+layers are left out. Prints how much of the difference the adapter has, and which layers it cannot represent.`,
 		Example: `  onestep lora extract --base sd15/ --tuned dreamshaper.safetensors --rank 64 --out dreamshaper-lora.safetensors`,
 		Args:    arguments(0, "no arguments, only flags"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -149,13 +149,13 @@ are the same are left out. Tells how much of the difference the adapter has, and
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&o.Base, "base", "", "the model that the adapter is for: a folder of diffusers', or a single file (required)")
-	f.StringVar(&o.Tuned, "tuned", "", "the model that it makes of it (required)")
+	f.StringVar(&o.Base, "base", "", "base model of the adapter: a diffusers directory or a single file (required)")
+	f.StringVar(&o.Tuned, "tuned", "", "fine-tuned model (required)")
 	f.StringVar(&o.Out, "out", "", "FILE.safetensors (required)")
-	f.Var(count{&o.Rank}, "rank", "of each module")
+	f.Var(count{&o.Rank}, "rank", "rank of each module")
 	f.Var(choice{&o.To, loraLayouts}, "to", "layout (default: kohya)")
 	f.Var(dtype{choice{&o.DType, job.DTypes()}}, "dtype", "type of the values (default: f16)")
-	f.StringVar(&o.Variant, "variant", "", "of the files that are read: fp16 for those with .fp16. in their names")
+	f.StringVar(&o.Variant, "variant", "", "variant of the input files: fp16 for those with .fp16. in their names")
 	f.BoolVar(&o.Overwrite, "overwrite", false, "replace a file that exists")
 	a.quietFlag(cmd)
 	a.jsonFlag(cmd)

@@ -19,7 +19,7 @@ func (a *app) sample() *cobra.Command {
 Image i of a run has seed SEED+i, which gives it a random stream of its own and, of a conditional model without --label, its
 class (the seed modulo their number): it is the same at any --n and --batch. The settings are written into the PNG's text
 chunks or the EXIF of a JPEG or WebP; onestep info prints them. The names of the files that were written go to standard output. A file that exists is left
-alone, and nothing is drawn, unless --overwrite is given.`,
+alone, and nothing is drawn, unless --overwrite is set.`,
 		Example: `  onestep sample --model builtin --n 64 --seed 1 --out emoji.png
   onestep sample --model runs/fashion --times 80,0.8 --n 1000 --out samples/
   onestep sample --model runs/teacher --sampler dpmpp_2m --steps 20 --n 16 --out teacher.png
@@ -46,22 +46,22 @@ alone, and nothing is drawn, unless --overwrite is given.`,
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&o.Model, "model", "", "a model file, a run's folder (its last snapshot), or builtin: emoji, ships with onestep (required)")
+	f.StringVar(&o.Model, "model", "", "a model file, a run directory (its last snapshot), or builtin: emoji, ships with onestep (required)")
 	f.StringVar(&o.Out, "out", "", "FILE.png, FILE.jpg or FILE.webp (lossless) for a grid, or with --n 1 the image itself; DIR/ for a PNG an image,\nnamed by its seed (required)")
 	f.Var(count{&o.N}, "n", "number of images")
 	f.Uint64Var(&o.Seed, "seed", 0, "seed of the first image; the others count up (default 0)")
-	f.Var(choice{&o.Sampler, job.Samplers()}, "sampler", "how (default: multistep for a consistency model, heun for a denoiser):\n"+wrapped(job.Samplers()))
+	f.Var(choice{&o.Sampler, job.Samplers()}, "sampler", "sampler (default: multistep for a consistency model, heun for a denoiser):\n"+wrapped(job.Samplers()))
 	f.Var(count{&o.Steps}, "steps", "steps of the sampler (default: 1, for a denoiser 18, or as many as --times lists)")
 	f.Float64SliceVar(&o.Times, "times", nil, "noise levels, largest first, above 0.002 and up to 80 (default: 80; for 2 steps 80,0.8;\nfor more, and for a denoiser, Karras's spacing, or for flow_* even flow times; a denoiser's end at 0)")
-	f.Float64Var(&o.Guidance, "guidance", 0, "scale of classifier-free guidance: 1 is none, larger follows the class more (default 1)")
-	f.Float64Var(&o.Gamma, "gamma", 0, "ctm: part of the noise that is drawn anew between jumps, 0 to 1 (default 0)")
+	f.Float64Var(&o.Guidance, "guidance", 0, "guidance scale (CFG): 1 is none, larger follows the class more (default 1)")
+	f.Float64Var(&o.Gamma, "gamma", 0, "ctm: fraction of new noise between jumps, 0 to 1 (default 0)")
 	f.StringVar(&o.Class, "label", "", "classes of a conditional model: names, or numbers from 0 on, such as cat or cat,dog,5, in turn for the images of a run;\nonestep info MODEL lists them (default: by the seed, so that all come in turn)")
 	f.Var(count{&o.Columns}, "columns", "columns of the grid (default: nearly a square)")
-	f.Var(count{&o.Batch}, "batch", "images drawn together; more need more memory")
+	f.Var(count{&o.Batch}, "batch", "batch size; larger needs more memory")
 	f.StringVar(&o.Device, "device", o.Device, "cpu, cuda or cuda:N")
-	f.Var(count{&o.Threads}, "threads", "threads of one operator (default: as many as processors)")
+	f.Var(count{&o.Threads}, "threads", "CPU threads per operator (default: all processors)")
 	f.BoolVar(&o.Overwrite, "overwrite", false, "replace files that exist")
-	f.BoolVar(&o.Force, "force", false, "go on where the estimated need of memory is more than there is")
+	f.BoolVar(&o.Force, "force", false, "run even if the estimated memory exceeds what is available")
 	a.quietFlag(cmd)
 	a.jsonFlag(cmd)
 	offerChoices(cmd)

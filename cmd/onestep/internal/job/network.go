@@ -11,7 +11,7 @@ import (
 	"github.com/onestep-go/onestep/models/unet"
 )
 
-// architecture is a network that runs can have, and its size where nothing is said.
+// architecture is a network that runs can have, and its size by default.
 type architecture struct {
 	name, about      string
 	channels, blocks int
@@ -90,7 +90,7 @@ func Networks() []string {
 func AboutNetworks() string {
 	var b strings.Builder
 	for _, a := range architectures {
-		fmt.Fprintf(&b, "  %-7s %s; %d channels and %d blocks where nothing is said\n", a.name, a.about, a.channels, a.blocks)
+		fmt.Fprintf(&b, "  %-7s %s; %d channels and %d blocks by default\n", a.name, a.about, a.channels, a.blocks)
 	}
 	return b.String()
 }
