@@ -359,6 +359,40 @@ func TestTensorBounds(t *testing.T) {
 	}
 }
 
+// Tensors of types that have no class of storages name their type, and their storages count bytes.
+func TestTypedTensors(t *testing.T) {
+	part := func(string) ([]byte, int, error) { return make([]byte, 6), 100, nil }
+	bytes := func(class string) pickle.Persistent {
+		return pickle.Persistent{ID: pickle.Tuple{"storage", pickle.Global{Module: "torch.storage", Name: class}, "0", "cpu", 6}}
+	}
+	dtype := func(name string) any { return pickle.Global{Module: "torch", Name: name} }
+	none := &pickle.Dict{}
+	for name, c := range map[string]struct {
+		args pickle.Tuple
+		want string
+	}{
+		"e4m3":    {pickle.Tuple{bytes("UntypedStorage"), 0, pickle.Tuple{2, 3}, pickle.Tuple{3, 1}, false, none, dtype("float8_e4m3fn")}, ""},
+		"e5m2":    {pickle.Tuple{bytes("UntypedStorage"), 0, pickle.Tuple{2, 3}, pickle.Tuple{3, 1}, false, none, dtype("float8_e5m2"), none}, ""},
+		"unknown": {pickle.Tuple{bytes("UntypedStorage"), 0, pickle.Tuple{2, 3}, pickle.Tuple{3, 1}, false, none, dtype("float8_e8m0fnu")}, "float8_e8m0fnu"},
+		"foreign": {pickle.Tuple{bytes("UntypedStorage"), 0, pickle.Tuple{2, 3}, pickle.Tuple{3, 1}, false, none, pickle.Global{Module: "os", Name: "float8_e5m2"}}, "os"},
+		"typed":   {pickle.Tuple{bytes("FloatStorage"), 0, pickle.Tuple{2, 3}, pickle.Tuple{3, 1}, false, none, dtype("float8_e5m2")}, "storage of another"},
+		"short":   {pickle.Tuple{bytes("UntypedStorage"), 0, pickle.Tuple{2, 3}, pickle.Tuple{3, 1}}, "no type"},
+		"number":  {pickle.Tuple{bytes("UntypedStorage"), 0, pickle.Tuple{2, 3}, pickle.Tuple{3, 1}, false, none, 7}, "which is not known"},
+		"large":   {pickle.Tuple{bytes("UntypedStorage"), 1, pickle.Tuple{2, 3}, pickle.Tuple{3, 1}, false, none, dtype("float8_e5m2")}, "larger than its storage"},
+	} {
+		o := object("torch._utils", "_rebuild_tensor_v3")
+		o.Args = c.args
+		v, err := tensorOf(o).find(part)
+		if c.want != "" {
+			assert.ErrorContains(t, err, c.want, name)
+			continue
+		}
+		require.NoError(t, err, name)
+		assert.True(t, v.dtype.IsFloat8(), name)
+		assert.Equal(t, 100, v.at, name)
+	}
+}
+
 func object(module, name string) *pickle.Object {
 	return &pickle.Object{Of: pickle.Global{Module: module, Name: name}}
 }
