@@ -283,7 +283,8 @@ if [ -n "${ONESTEP_BUILD:-}" ]; then
 else
   layer "$cache/layers" "$dir" "$version"
   write "$cache" "$dir" "$version" "$source"
-  if [ -w "$root/csrc/layer" ]; then # not in Go's module cache: programs look into the folder of layers
+  # Not in Go's module cache, whose folders are read-only, if not for root: programs from there look into the folder of layers.
+  if [ -w "$root/csrc/layer" ] && [ -n "$(find "$root/csrc/layer" -maxdepth 0 -perm -u+w)" ]; then
     write "$build" "$dir" "$version" "$source"
     put "$root/csrc/layer/found.json" <<END
 {"layer": "$layer"}

@@ -432,7 +432,21 @@ func TestSetupInstalls(t *testing.T) {
 	require.NoError(t, err)
 	require.Empty(t, text, "it is compiled once")
 	m.write("tree/csrc/layer/device.cpp", "// changed")
-	require.NotEqual(t, layer, elsewhere())
+	layer2 := elsewhere()
+	require.NotEqual(t, layer, layer2)
+
+	// In Go's module cache nothing is written, although root could.
+	require.NoError(t, os.Remove(filepath.Join(tree, "csrc/layer/found.json")))
+	require.NoError(t, os.RemoveAll(filepath.Join(tree, "build")))
+	require.NoError(t, os.Chmod(filepath.Join(tree, "csrc/layer"), 0o555))
+	cmd := exec.Command("bash", filepath.Join(tree, "scripts", "libtorch.sh"))
+	cmd.Env = append(m.env, "ONESTEP_BUILD=")
+	out, err := cmd.Output()
+	require.NoError(t, err)
+	require.Equal(t, layer2+"\n", string(out))
+	require.NoFileExists(t, filepath.Join(tree, "csrc/layer/found.json"))
+	require.NoDirExists(t, filepath.Join(tree, "build"))
+	require.NoError(t, os.Chmod(filepath.Join(tree, "csrc/layer"), 0o755))
 }
 
 func TestSetupFetchesCUDA(t *testing.T) {
