@@ -59,7 +59,7 @@ func TestSnapshotsOfTraining(t *testing.T) {
 		require.NoError(t, err)
 		defer o.Close()
 		return (&training.Trainer{
-			Objective: towards{m, a}, Model: a, Optimizer: o, Data: &dataset.Loader{Dataset: dots{}, Batch: 2, Seed: 1}, Dir: dir, Seed: 1, Steps: steps,
+			Objective: towards{m, a}, Model: a, Optimizer: o, Data: training.Images{Loader: &dataset.Loader{Dataset: dots{}, Batch: 2, Seed: 1}}, Dir: dir, Seed: 1, Steps: steps,
 			Averages: []training.Average{{Into: average, Decay: 0.5}},
 		}).Train(context.Background())
 	}

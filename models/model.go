@@ -19,6 +19,16 @@ type Cond struct {
 	Dropout  *torch.Generator // where dropout masks come from; nil: no dropout, as in evaluation
 }
 
+// Rows returns the conditions of some samples, by their places [n] int64 in the batch.
+func (c Cond) Rows(s *torch.Scope, places *torch.Tensor) Cond {
+	for _, t := range []**torch.Tensor{&c.Class, &c.Until, &c.Guidance} {
+		if *t != nil {
+			*t = (*t).IndexSelect(s, 0, places)
+		}
+	}
+	return c
+}
+
 // Network is a raw network F_θ. x is [B, C, H, W]; noise is [B], already in the form the network embeds (c_noise).
 type Network interface {
 	Forward(s *torch.Scope, x, noise *torch.Tensor, c Cond) *torch.Tensor

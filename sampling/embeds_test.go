@@ -9,6 +9,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/sdtest/tiny"
 	"github.com/onestep-go/onestep/sampling"
@@ -78,8 +79,8 @@ func TestEmbedsAndLatents(t *testing.T) {
 				same(t, "embeddings", want, images(t, e))
 				same(t, "embeddings, again", want, images(t, e))
 
-				seeds := sampling.Seeds(d.Seed, d.N)
-				streams := sampling.NewStreams(s, seeds...)
+				seeds := noise.Seeds(d.Seed, d.N)
+				streams := noise.NewStreams(s, seeds...)
 				if d.Init != nil {
 					streams.Randn(s, torch.Float32, 4, 8, 8) // by which the image's latents are drawn
 				}

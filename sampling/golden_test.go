@@ -8,6 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/torchtest"
 )
@@ -56,7 +57,7 @@ func TestGolden(t *testing.T) {
 		golden, _ := torchtest.Golden(t, s, "testdata/samplers.safetensors")
 		x, levels := golden["x"], torch.ToSlice[float64](golden["levels"])
 		check := func(name string, f func(Run) (*torch.Tensor, error)) {
-			got, err := points(s, Run{Levels: levels, Streams: NewStreams(s, 11, 12)}, f)
+			got, err := points(s, Run{Levels: levels, Streams: noise.NewStreams(s, 11, 12)}, f)
 			require.NoError(t, err, name)
 			require.Contains(t, golden, name)
 			torchtest.Close(t, name, got, golden[name], 1e-12, 1e-12)

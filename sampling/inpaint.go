@@ -1,13 +1,14 @@
 package sampling
 
 import (
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/torch"
 )
 
 // masked encodes what surrounds the mask, for an inpainting network. diffusers does so for others too, without using it; it draws noise,
 // so that we do as well.
-func (net *network) masked(s *torch.Scope, d *decision, f fixed, streams Streams, n int) {
+func (net *network) masked(s *torch.Scope, d *decision, f fixed, streams noise.Streams, n int) {
 	if f.mask == nil {
 		return
 	}

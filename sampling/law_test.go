@@ -8,6 +8,7 @@ import (
 
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/modelstest"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -148,7 +149,7 @@ func TestStochasticLaws(t *testing.T) {
 			require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 				x := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float64, 2, n/2)
 				x = x.MulScalar(s, std).AddScalar(s, data.Mean+mean)
-				out, err := c.sample(s, x, Run{Levels: levels, Streams: NewStreams(s, 2, 3)})
+				out, err := c.sample(s, x, Run{Levels: levels, Streams: noise.NewStreams(s, 2, 3)})
 				require.NoError(t, err)
 				gotMean, gotStd := out.Mean(s).Item()-data.Mean, out.Std(s, 0).Item()
 				t.Logf("mean %.4f, want %.4f; deviation %.4f, want %.4f", gotMean, wantMean, gotStd, wantStd)

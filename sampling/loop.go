@@ -7,6 +7,7 @@ import (
 	"image"
 	"math"
 
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/vae"
@@ -85,7 +86,7 @@ func (d *decision) draw(ctx context.Context, s *torch.Scope, texts []string, yie
 				return err
 			}
 			for first := 0; first < d.N; first += d.Batch {
-				seeds := Seeds(d.Seed+uint64(first), min(d.Batch, d.N-first))
+				seeds := noise.Seeds(d.Seed+uint64(first), min(d.Batch, d.N-first))
 				err := s.Run(func(s *torch.Scope) error {
 					return d.batch(ctx, s, fixed, words, Progress{Text: i, Seeds: seeds, from: d, prompt: text}, yield)
 				})
@@ -151,7 +152,7 @@ func (d *decision) batch(ctx context.Context, s *torch.Scope, f fixed, words sd.
 	net := d.network(s, f, words, n)
 	k, kind := d.Model.VAE.Factor(), d.Model.DType()
 	shape := []int{d.Model.VAE.Channels(), d.plan.Height / k, d.plan.Width / k}
-	streams := NewStreams(s, at.Seeds...)
+	streams := noise.NewStreams(s, at.Seeds...)
 	if d.SharedNoise {
 		streams = streams[:1]
 	}
@@ -218,7 +219,7 @@ func finite(s *torch.Scope, x *torch.Tensor) bool {
 
 // begin returns the latents to start from. For an ordinary network with a mask it returns the latents of the picture and the noise,
 // too. The order in which noise is drawn is diffusers'.
-func (d *decision) begin(s *torch.Scope, f fixed, run scheduler.Run, streams Streams, noise scheduler.Noise, n, first int) (x, kept, z *torch.Tensor) {
+func (d *decision) begin(s *torch.Scope, f fixed, run scheduler.Run, streams noise.Streams, noise scheduler.Noise, n, first int) (x, kept, z *torch.Tensor) {
 	whole := d.Init == nil || (d.Mask != nil && d.plan.Strength == 1)
 	fill := d.Mask != nil && !d.Model.Inpaints()
 	var image *torch.Tensor
@@ -241,7 +242,7 @@ func (d *decision) begin(s *torch.Scope, f fixed, run scheduler.Run, streams Str
 }
 
 // encode makes latents of a picture, [n, …].
-func (d *decision) encode(s *torch.Scope, picture *torch.Tensor, streams Streams, n int) *torch.Tensor {
+func (d *decision) encode(s *torch.Scope, picture *torch.Tensor, streams noise.Streams, n int) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		z := d.Model.VAE.Encode(s, picture, streams).To(s, d.Model.DType())
 		return z.Expand(s, append([]int{n}, z.Shape()[1:]...)...).Contiguous(s)
@@ -251,7 +252,7 @@ func (d *decision) encode(s *torch.Scope, picture *torch.Tensor, streams Streams
 // vary turns noise z towards that of the variation's seed, on the sphere that both lie near.
 func (d *decision) vary(s *torch.Scope, z *torch.Tensor) *torch.Tensor {
 	shape := z.Shape()
-	other := NewStreams(s, d.VariationSeed).Randn(s, torch.Float32, shape[1:]...)
+	other := noise.NewStreams(s, d.VariationSeed).Randn(s, torch.Float32, shape[1:]...)
 	var out []*torch.Tensor
 	for i := range shape[0] {
 		a := z.Narrow(s, 0, i, 1).To(s, torch.Float32)

@@ -68,7 +68,7 @@ func (m Multistep) sigmaMin() float64 {
 
 // Sample draws one image of that shape [C, H, W] per stream and returns them, [B, C, H, W], owned by s. It stops between
 // steps when ctx is done. Values may lie outside [-1, 1].
-func (m Multistep) Sample(ctx context.Context, s *torch.Scope, f models.ConsistencyFunction, shape []int, streams Streams, c models.Cond) (*torch.Tensor, error) {
+func (m Multistep) Sample(ctx context.Context, s *torch.Scope, f models.ConsistencyFunction, shape []int, streams noise.Streams, c models.Cond) (*torch.Tensor, error) {
 	if err := m.Validate(); err != nil {
 		return nil, err
 	}

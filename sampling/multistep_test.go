@@ -9,6 +9,7 @@ import (
 
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/modelstest"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/torchtest"
@@ -31,7 +32,7 @@ func TestOneStep(t *testing.T) {
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		g := modelstest.Gaussian{Mean: 0.1, Std: 0.4}
 		before := torch.Live()
-		streams := NewStreams(s, 7, 8)
+		streams := noise.NewStreams(s, 7, 8)
 		got, err := Multistep{}.Sample(t.Context(), s, g, []int{3, 2, 2}, streams, models.Cond{})
 		require.NoError(t, err)
 		require.Equal(t, before+3, torch.Live(), "two streams and the result")
@@ -44,7 +45,7 @@ func TestOneStep(t *testing.T) {
 		}
 
 		// From another level, noise of that deviation.
-		got, err = Multistep{Times: []float64{5}}.Sample(t.Context(), s, g, []int{4}, NewStreams(s, 7), models.Cond{})
+		got, err = Multistep{Times: []float64{5}}.Sample(t.Context(), s, g, []int{4}, noise.NewStreams(s, 7), models.Cond{})
 		require.NoError(t, err)
 		z := torch.Randn(s, torch.NewGenerator(s, 7), torch.Float32, 1, 4)
 		want := g.Origin(s, z.MulScalar(s, 5), torch.Full(s, 5, torch.Float32, 1), models.Cond{})
@@ -71,7 +72,7 @@ func TestMultistepIsAlgorithm1(t *testing.T) {
 			}
 			noises, last = append(noises, z), origin.Clone(s)
 		}}
-		got, err := m.Sample(t.Context(), s, f, []int{n}, NewStreams(s, 1, 2), models.Cond{})
+		got, err := m.Sample(t.Context(), s, f, []int{n}, noise.NewStreams(s, 1, 2), models.Cond{})
 		require.NoError(t, err)
 		require.Len(t, noises, 3)
 		require.Equal(t, last.Bytes(), got.Bytes(), "the last origin, without noise")
@@ -113,7 +114,7 @@ func TestMultistepMoments(t *testing.T) {
 			}
 			a := func(t float64) float64 { return math.Hypot(std, eps) / math.Hypot(std, t) }
 			check := func(times []float64, mean, dev float64) {
-				x, err := Multistep{Times: times, SigmaMin: c.g.SigmaMin}.Sample(t.Context(), s, c.g, []int{n}, NewStreams(s, 3), models.Cond{})
+				x, err := Multistep{Times: times, SigmaMin: c.g.SigmaMin}.Sample(t.Context(), s, c.g, []int{n}, noise.NewStreams(s, 3), models.Cond{})
 				require.NoError(t, err)
 				x = x.To(s, torch.Float64)
 				require.InDelta(t, mean, x.Mean(s).Item(), 4*dev/math.Sqrt(n), "mean at %v", times)
@@ -133,12 +134,12 @@ func TestMultistepClamps(t *testing.T) {
 		var second *torch.Tensor
 		f := spy{modelstest.Gaussian{Std: 5}, func(_ *torch.Scope, x, _, _ *torch.Tensor) { second = x.Clone(s) }}
 		m := Multistep{Times: []float64{80, 0.01}, Clamp: true}
-		x, err := m.Sample(t.Context(), s, f, []int{1000}, NewStreams(s, 1), models.Cond{})
+		x, err := m.Sample(t.Context(), s, f, []int{1000}, noise.NewStreams(s, 1), models.Cond{})
 		require.NoError(t, err)
 		require.Less(t, second.Abs(s).Max(s).Item(), 1.06, "[-1, 1] and some noise of deviation 0.01")
 		require.Greater(t, x.Abs(s).Max(s).Item(), 1.0)
 		m.Clamp = false
-		_, err = m.Sample(t.Context(), s, f, []int{1000}, NewStreams(s, 1), models.Cond{})
+		_, err = m.Sample(t.Context(), s, f, []int{1000}, noise.NewStreams(s, 1), models.Cond{})
 		require.NoError(t, err)
 		require.Greater(t, second.Abs(s).Max(s).Item(), 10.0)
 		return nil
@@ -161,14 +162,14 @@ func TestImagesDoNotDependOnTheBatch(t *testing.T) {
 			tol  float64
 		}{{"oracle", modelstest.Gaussian{}, 0}, {"network", &models.Consistency{Net: net}, 1e-5}} {
 			draw := func(m Multistep, seeds ...uint64) *torch.Tensor {
-				x, err := m.Sample(t.Context(), s, c.f, []int{1, 8, 8}, NewStreams(s, seeds...), models.Cond{})
+				x, err := m.Sample(t.Context(), s, c.f, []int{1, 8, 8}, noise.NewStreams(s, seeds...), models.Cond{})
 				require.NoError(t, err)
 				return x
 			}
 			m := Multistep{Times: []float64{80, 5, 0.8}}
 			alone := draw(m, 42)
 			require.NotZero(t, alone.Std(s, 0).Item())
-			many := draw(m, Seeds(40, 7)...)
+			many := draw(m, noise.Seeds(40, 7)...)
 			torchtest.Close(t, c.name+" third of seven", many.Narrow(s, 0, 2, 1).Contiguous(s), alone, c.tol, 0)
 			require.Greater(t, many.Narrow(s, 0, 1, 1).Sub(s, alone).Abs(s).Max(s).Item(), 0.1, "another seed is another image")
 			twice := draw(m, 9, 42, 42)
@@ -195,7 +196,7 @@ func TestMultistepFreesIntermediates(t *testing.T) {
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		var live []int64
 		f := spy{modelstest.Gaussian{}, func(_ *torch.Scope, _, _, _ *torch.Tensor) { live = append(live, torch.Live()) }}
-		_, err := Multistep{Times: Times(20)}.Sample(t.Context(), s, f, []int{4}, NewStreams(s, 1, 2), models.Cond{})
+		_, err := Multistep{Times: Times(20)}.Sample(t.Context(), s, f, []int{4}, noise.NewStreams(s, 1, 2), models.Cond{})
 		require.NoError(t, err)
 		require.Len(t, live, 20)
 		require.Equal(t, live[1], live[19])
@@ -208,7 +209,7 @@ func TestMultistepPassesTheClass(t *testing.T) {
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		class := torch.FromSlice(s, []int64{3, 1})
 		f := &classes{}
-		_, err := Multistep{Times: []float64{80, 1}}.Sample(t.Context(), s, f, []int{2}, NewStreams(s, 1, 2), models.Cond{Class: class})
+		_, err := Multistep{Times: []float64{80, 1}}.Sample(t.Context(), s, f, []int{2}, noise.NewStreams(s, 1, 2), models.Cond{Class: class})
 		require.NoError(t, err)
 		require.Equal(t, []*torch.Tensor{class, class}, f.seen)
 		return nil
@@ -239,8 +240,8 @@ func TestTimes(t *testing.T) {
 }
 
 func TestSeeds(t *testing.T) {
-	require.Equal(t, []uint64{41, 42, 43}, Seeds(41, 3))
-	require.Empty(t, Seeds(1, 0))
+	require.Equal(t, []uint64{41, 42, 43}, noise.Seeds(41, 3))
+	require.Empty(t, noise.Seeds(1, 0))
 }
 
 func TestMultistepValidate(t *testing.T) {
@@ -270,7 +271,7 @@ func TestMultistepValidate(t *testing.T) {
 		}
 		require.EqualError(t, err, c.want)
 		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-			x, err := c.m.Sample(t.Context(), s, modelstest.Gaussian{}, []int{1}, NewStreams(s, 1), models.Cond{})
+			x, err := c.m.Sample(t.Context(), s, modelstest.Gaussian{}, []int{1}, noise.NewStreams(s, 1), models.Cond{})
 			require.EqualError(t, err, c.want)
 			require.Nil(t, x)
 			return nil
@@ -286,7 +287,7 @@ func TestMultistepValidate(t *testing.T) {
 // A cancelled call stops before the next evaluation; a function that fails ends it. Neither leaves anything behind.
 func TestMultistepStops(t *testing.T) {
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-		streams := NewStreams(s, 1)
+		streams := noise.NewStreams(s, 1)
 		before := torch.Live()
 		ctx, cancel := context.WithCancel(t.Context())
 		calls := 0

@@ -9,6 +9,7 @@ import (
 
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -23,9 +24,9 @@ type Sampler interface {
 
 // Run is what a sampler is told besides the model and the start.
 type Run struct {
-	Levels  []float64   // noise levels, largest first; where the last one is 0, the run ends at a prediction of x_0
-	Streams Streams     // one for each image; only samplers that add noise need them
-	Cond    models.Cond // what the network is told besides
+	Levels  []float64     // noise levels, largest first; where the last one is 0, the run ends at a prediction of x_0
+	Streams noise.Streams // one for each image; only samplers that add noise need them
+	Cond    models.Cond   // what the network is told besides
 	// Each is called after each step, unless it is nil: for progress and previews. The scope and the tensors it gets are
 	// gone when it returns. Its error ends the run and is returned as it is.
 	Each func(s *torch.Scope, p Step) error

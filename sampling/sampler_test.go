@@ -55,7 +55,7 @@ func TestEvaluations(t *testing.T) {
 					got++
 					require.Positive(t, at.Min(s).Item())
 				}}
-				out, err := sampler.Sample(t.Context(), s, d, torch.Full(s, levels[0], torch.Float64, 2, 3), Run{Levels: levels, Streams: NewStreams(s, 1, 2)})
+				out, err := sampler.Sample(t.Context(), s, d, torch.Full(s, levels[0], torch.Float64, 2, 3), Run{Levels: levels, Streams: noise.NewStreams(s, 1, 2)})
 				require.NoError(t, err)
 				require.Equal(t, sampler.Evaluations(levels), got, "levels %v", levels)
 				require.NotZero(t, out.IsFinite(s).All(s).Item())
@@ -90,7 +90,7 @@ func TestSamplersDoNotMixImages(t *testing.T) {
 	every(t, func(t *testing.T, sampler Sampler) {
 		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 			draw := func(seeds ...uint64) *torch.Tensor {
-				streams := NewStreams(s, seeds...)
+				streams := noise.NewStreams(s, seeds...)
 				x := streams.Randn(s, torch.Float32, 1, 8, 8).MulScalar(s, 80)
 				out, err := sampler.Sample(t.Context(), s, modelstest.Gaussian{Mean: 0.3}, x, Run{Levels: descent(6), Streams: streams})
 				require.NoError(t, err)
@@ -98,7 +98,7 @@ func TestSamplersDoNotMixImages(t *testing.T) {
 			}
 			alone := draw(42)
 			require.NotZero(t, alone.Std(s, 0).Item())
-			many := draw(Seeds(40, 5)...)
+			many := draw(noise.Seeds(40, 5)...)
 			require.Equal(t, alone.Bytes(), many.Narrow(s, 0, 2, 1).Contiguous(s).Bytes())
 			require.NotEqual(t, alone.Bytes(), many.Narrow(s, 0, 1, 1).Contiguous(s).Bytes(), "another seed is another image")
 			require.Equal(t, alone.Bytes(), draw(42).Bytes())
@@ -113,7 +113,7 @@ func TestNoNoiseIsDeterministic(t *testing.T) {
 		x := torch.Randn(s, torch.NewGenerator(s, 3), torch.Float32, 2, 1, 8, 8).MulScalar(s, 80)
 		g := modelstest.Gaussian{Mean: 0.3}
 		for _, levels := range [][]float64{descent(9), append(descent(9), 0)} {
-			draw := func(sampler Sampler, streams Streams) *torch.Tensor {
+			draw := func(sampler Sampler, streams noise.Streams) *torch.Tensor {
 				out, err := sampler.Sample(t.Context(), s, g, x, Run{Levels: levels, Streams: streams})
 				require.NoError(t, err)
 				return out
@@ -137,13 +137,13 @@ func TestNoNoiseIsDeterministic(t *testing.T) {
 				require.Equal(t, want.Bytes(), draw(Stepwise{Solver: solver}, nil).Bytes(), "%T", solver)
 			}
 			heun := ode(Heun{})
-			streams := NewStreams(s, 1, 2)
+			streams := noise.NewStreams(s, 1, 2)
 			require.Equal(t, heun.Bytes(), draw(EDM{}, nil).Bytes())
 			require.Equal(t, heun.Bytes(), draw(EDM{Churn: 5, Min: 100}, streams).Bytes(), "no level above 100")
 			require.Equal(t, heun.Bytes(), draw(EDM{Churn: 5, Max: 0.001}, streams).Bytes(), "no level to raise below 0.001")
-			require.NotEqual(t, heun.Bytes(), draw(EDM{Churn: 5, Min: 1}, NewStreams(s, 1, 2)).Bytes())
+			require.NotEqual(t, heun.Bytes(), draw(EDM{Churn: 5, Min: 1}, noise.NewStreams(s, 1, 2)).Bytes())
 			torchtest.Close(t, "DDIM", draw(DDIM{}, nil), ode(Euler{}), 2e-5, 0) // float32 at 80
-			fresh := NewStreams(s, 1, 2)
+			fresh := noise.NewStreams(s, 1, 2)
 			require.Equal(t, fresh.Randn(s, torch.Float32, 3).Bytes(), streams.Randn(s, torch.Float32, 3).Bytes(), "nothing was drawn")
 
 			// The other end of η: what is one law is one image.
@@ -151,7 +151,7 @@ func TestNoNoiseIsDeterministic(t *testing.T) {
 			all := make([]*torch.Tensor, 3)
 			for i, sampler := range []Sampler{DDPM{}, DDIM{Eta: 1}, Stepwise{Eta: 1}} {
 				var err error
-				all[i], err = sampler.Sample(t.Context(), s, g, x, Run{Levels: levels, Streams: NewStreams(s, 1, 2)})
+				all[i], err = sampler.Sample(t.Context(), s, g, x, Run{Levels: levels, Streams: noise.NewStreams(s, 1, 2)})
 				require.NoError(t, err)
 			}
 			torchtest.Close(t, "DDIM, η = 1", all[1], all[0], 1e-12, 0)
@@ -167,9 +167,9 @@ func TestCTMEnds(t *testing.T) {
 		const eps = 0.5
 		g := exact{modelstest.Gaussian{Mean: 0.1, Std: 0.4, SigmaMin: eps}}
 		times := []float64{80, 3, 0.8}
-		want, err := Multistep{Times: times, SigmaMin: eps}.Sample(t.Context(), s, originOf{g, eps}, []int{4}, NewStreams(s, 1, 2), models.Cond{})
+		want, err := Multistep{Times: times, SigmaMin: eps}.Sample(t.Context(), s, originOf{g, eps}, []int{4}, noise.NewStreams(s, 1, 2), models.Cond{})
 		require.NoError(t, err)
-		streams := NewStreams(s, 1, 2)
+		streams := noise.NewStreams(s, 1, 2)
 		x := streams.Randn(s, torch.Float32, 4).MulScalar(s, 80)
 		got, err := CTM{Gamma: 1, SigmaMin: eps}.Sample(t.Context(), s, g, x, Run{Levels: append(times, eps), Streams: streams})
 		require.NoError(t, err)
@@ -183,7 +183,7 @@ func TestCTMEnds(t *testing.T) {
 		var asked []float64
 		spy := jumps{g, func(_, next *torch.Tensor) { asked = append(asked, next.Item()) }}
 		x = torch.Ones(s, torch.Float64, 1, 1)
-		_, err = CTM{Gamma: 0.8, SigmaMin: 0.9}.Sample(t.Context(), s, spy, x, Run{Levels: []float64{80, 3, 1, 0.5, 0}, Streams: NewStreams(s, 1)})
+		_, err = CTM{Gamma: 0.8, SigmaMin: 0.9}.Sample(t.Context(), s, spy, x, Run{Levels: []float64{80, 3, 1, 0.5, 0}, Streams: noise.NewStreams(s, 1)})
 		require.NoError(t, err)
 		require.InDeltaSlice(t, []float64{1.8, 0.9, 0.5, 0}, asked, 1e-12)
 		return nil
@@ -218,7 +218,7 @@ func TestEach(t *testing.T) {
 			levels := append(descent(5), 0)
 			var steps []Step
 			var xs, origins []*torch.Tensor
-			run := Run{Levels: levels, Streams: NewStreams(s, 1, 2), Each: func(inner *torch.Scope, p Step) error {
+			run := Run{Levels: levels, Streams: noise.NewStreams(s, 1, 2), Each: func(inner *torch.Scope, p Step) error {
 				p.X.MulScalar(inner, 2) // the scope is there to be used
 				xs, origins = append(xs, p.X.Clone(s)), append(origins, p.Origin.Clone(s))
 				steps = append(steps, p)
@@ -263,7 +263,7 @@ func TestSamplersFreeIntermediates(t *testing.T) {
 				var live []int64
 				x := torch.Full(s, 64, dtype, 2, 3)
 				x.SetRequiresGrad(true)
-				run := Run{Levels: descent(20), Streams: NewStreams(s, 1, 2), Each: func(*torch.Scope, Step) error {
+				run := Run{Levels: descent(20), Streams: noise.NewStreams(s, 1, 2), Each: func(*torch.Scope, Step) error {
 					live = append(live, torch.Live())
 					return nil
 				}}
@@ -286,7 +286,7 @@ func TestSamplersFreeIntermediates(t *testing.T) {
 func TestSamplersStop(t *testing.T) {
 	every(t, func(t *testing.T, sampler Sampler) {
 		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-			run := Run{Levels: descent(18), Streams: NewStreams(s, 1)}
+			run := Run{Levels: descent(18), Streams: noise.NewStreams(s, 1)}
 			x := torch.Ones(s, torch.Float32, 1, 1)
 			before := torch.Live()
 			ctx, cancel := context.WithCancel(t.Context())
@@ -319,7 +319,7 @@ func TestSamplersStop(t *testing.T) {
 func TestSamplersRefuse(t *testing.T) {
 	every(t, func(t *testing.T, sampler Sampler) {
 		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-			x, streams := torch.Ones(s, torch.Float32, 1, 1), NewStreams(s, 1)
+			x, streams := torch.Ones(s, torch.Float32, 1, 1), noise.NewStreams(s, 1)
 			before := torch.Live()
 			for _, c := range []struct {
 				levels []float64
@@ -372,7 +372,7 @@ func TestSettingsRefused(t *testing.T) {
 		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 			d := denoiser{before: func(_, _ *torch.Tensor) { t.Error("the network was asked") }}
 			x := torch.Ones(s, torch.Float32, 3, 1)
-			_, err := c.sampler.Sample(t.Context(), s, d, x, Run{Levels: []float64{80, 1}, Streams: NewStreams(s, 1)})
+			_, err := c.sampler.Sample(t.Context(), s, d, x, Run{Levels: []float64{80, 1}, Streams: noise.NewStreams(s, 1)})
 			require.EqualError(t, err, c.want)
 			return nil
 		}))
@@ -397,7 +397,7 @@ func TestSamplersPassTheCondition(t *testing.T) {
 			class := torch.FromSlice(s, []int64{3, 1})
 			d := &told{}
 			levels := append(descent(4), 0)
-			_, err := sampler.Sample(t.Context(), s, d, torch.Ones(s, torch.Float32, 2, 1), Run{Levels: levels, Streams: NewStreams(s, 1, 2), Cond: models.Cond{Class: class}})
+			_, err := sampler.Sample(t.Context(), s, d, torch.Ones(s, torch.Float32, 2, 1), Run{Levels: levels, Streams: noise.NewStreams(s, 1, 2), Cond: models.Cond{Class: class}})
 			require.NoError(t, err)
 			require.Len(t, d.seen, sampler.Evaluations(levels))
 			for _, c := range d.seen {

@@ -17,6 +17,7 @@ import (
 	"github.com/onestep-go/onestep/lora"
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd"
 	tinysd "github.com/onestep-go/onestep/models/sd/sdtest/tiny"
 	"github.com/onestep-go/onestep/models/unet"
@@ -48,7 +49,7 @@ func train(ctx context.Context, dev torch.Device, dir string, steps int) error {
 	t := training.Trainer{
 		Objective: &training.CT{Model: &models.Consistency{Net: net}, Schedule: training.Doubling{S1: 40, Steps: steps},
 			Index: training.LogNormal{}, Weight: training.InverseGap},
-		Model: net, Optimizer: opt, Data: &dataset.Loader{Dataset: data, Batch: 32, Seed: 1},
+		Model: net, Optimizer: opt, Data: training.Images{Loader: &dataset.Loader{Dataset: data, Batch: 32, Seed: 1}},
 		Dir: dir, Device: dev, Seed: 1, Steps: steps, // goes on from dir, if a run is there
 	}
 	_, err = t.Train(ctx) // a cancelled run is saved
@@ -63,7 +64,7 @@ func draw(ctx context.Context, path string, w io.Writer) error {
 	}
 	defer f.Close()
 	return torch.Run(torch.CPU, func(s *torch.Scope) error {
-		streams := sampling.NewStreams(s, 42, 43, 44, 45) // one image per seed
+		streams := noise.NewStreams(s, 42, 43, 44, 45) // one image per seed
 		x, err := sampling.Multistep{}.Sample(ctx, s, f, f.Shape(), streams, models.Cond{})
 		if err != nil {
 			return err

@@ -99,7 +99,7 @@ func ctParity(t *testing.T, kind string, dtype torch.DType) {
 		}
 		for k := range 3 {
 			get := func(name string) *torch.Tensor { return want[fmt.Sprintf("%s.%d", name, k)] }
-			b := training.Batch{Images: get("x").To(s, dtype)}
+			b := training.Batch{X: get("x").To(s, dtype)}
 			loss := ct.LossAt(s, b, torch.ToSlice[float64](get("low")), torch.ToSlice[float64](get("high")), get("z").To(s, dtype), 1)
 			ref := torch.ToSlice[float64](want["losses"])[k]
 			require.InEpsilon(t, ref, loss.Item(), lossTol, "loss of step %d", k)

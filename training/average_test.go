@@ -59,7 +59,7 @@ func newAveraged(t *testing.T, dir string, averages ...Average) *averaged {
 	require.NoError(t, err)
 	t.Cleanup(opt.Close)
 	a.Trainer = Trainer{Objective: &EDM{Model: &models.EDM{Net: a.net}}, Model: a.net, Optimizer: opt, Averages: averages,
-		Data: &dataset.Loader{Dataset: pixels{}, Batch: 4, Seed: 1}, Dir: dir, Seed: 1, Steps: 12, SaveEvery: 4, KeepStates: 20}
+		Data: Images{Loader: &dataset.Loader{Dataset: pixels{}, Batch: 4, Seed: 1}}, Dir: dir, Seed: 1, Steps: 12, SaveEvery: 4, KeepStates: 20}
 	a.Progress = func(Progress) { a.history = append(a.history, numbers(a.net.Parameters())) }
 	return a
 }
@@ -407,7 +407,7 @@ func TestObjectivesParameters(t *testing.T) {
 	})
 	require.NoError(t, err)
 	defer opt.Close()
-	r, err := (&Trainer{Objective: l, Model: single{l.model}, Optimizer: opt, Data: &dataset.Loader{Dataset: pixels{}, Batch: 4, Seed: 1},
+	r, err := (&Trainer{Objective: l, Model: single{l.model}, Optimizer: opt, Data: Images{Loader: &dataset.Loader{Dataset: pixels{}, Batch: 4, Seed: 1}},
 		Dir: filepath.Join(t.TempDir(), "run"), Steps: 3, Clip: 1, Guard: Guard{Skips: 1}}).Train(t.Context())
 	require.NoError(t, err)
 	require.Equal(t, 1, r.Skipped)

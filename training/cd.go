@@ -32,7 +32,7 @@ type CD struct {
 // Loss draws a pair of levels and a noise for each sample and returns the mean weighted distance.
 func (c *CD) Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor {
 	low, high := c.draw(k, b, d)
-	return c.pair(c.step, d.Observe).loss(s, b, low, high, drawNoise(s, b, d), d.Dropout)
+	return c.pair(c.step, d.Observe).loss(s, b, low, high, d.Noise(s, b.X), d.Dropout)
 }
 
 // LossAt is the loss for given levels low < high [B] and noise z, of the images' shape. The teacher draws no dropout.
@@ -42,7 +42,7 @@ func (c *CD) LossAt(s *torch.Scope, b Batch, low, high []float64, z *torch.Tenso
 
 // step follows the teacher's trajectory to the lower level.
 func (c *CD) step(s *torch.Scope, p points) *torch.Tensor {
-	return c.Solver.Step(s, c.Teacher, p.xHigh, p.high, p.low, models.Cond{Class: p.class, Guidance: p.guidance})
+	return c.Solver.Step(s, c.Teacher, p.xHigh, p.high, p.low, p.cond)
 }
 
 // Metadata describes a snapshot's model, so that package checkpoint can read it; nothing for a network of the user's own.

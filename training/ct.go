@@ -89,7 +89,7 @@ func (c *CT) sigmaMax() float64 {
 // Loss draws a pair of levels and a noise for each sample and returns the mean weighted distance.
 func (c *CT) Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor {
 	low, high := c.draw(k, b, d)
-	return c.pair(sameNoise, d.Observe).loss(s, b, low, high, drawNoise(s, b, d), d.Dropout)
+	return c.pair(sameNoise, d.Observe).loss(s, b, low, high, d.Noise(s, b.X), d.Dropout)
 }
 
 // draw returns a pair of levels for each sample.
@@ -99,10 +99,10 @@ func (c *CT) draw(k int, b Batch, d Draws) (low, high []float64) {
 	if index == nil {
 		index = Uniform{}
 	}
-	n := b.Images.Dim(0)
+	n := b.X.Dim(0)
 	low, high = make([]float64, n), make([]float64, n)
 	for i := range low {
-		j := index.Draw(d.Host, levels)
+		j := index.Draw(d.Samples[i], levels)
 		low[i], high[i] = levels[j], levels[j+1]
 	}
 	return low, high

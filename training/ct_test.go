@@ -56,7 +56,8 @@ func TestLossDraws(t *testing.T) {
 			c := &CT{Model: &models.Consistency{Net: net}, Schedule: schedule}
 			images := torch.Randn(s, torch.NewGenerator(s, 3), torch.Float64, n, 2)
 			class := torch.Zeros(s, torch.Int64, n)
-			c.Loss(s, k, Batch{Images: images, Labels: class}, Draw(s, 7, k))
+			b := Batch{X: images, Cond: models.Cond{Class: class}}
+			c.Loss(s, k, b, drawn(7, k, b))
 			require.Len(t, net.points, 2)
 			require.Equal(t, []*torch.Tensor{class, class}, net.classes)
 
@@ -102,7 +103,8 @@ func TestLossUsesTheSettings(t *testing.T) {
 			Model: &models.Consistency{Net: net, SigmaMin: 0.01}, Schedule: Fixed{5, 0},
 			Index: last{}, SigmaMax: 10, Rho: 3,
 		}
-		c.Loss(s, 0, Batch{Images: torch.Zeros(s, torch.Float64, 2, 1)}, Draw(s, 1, 0))
+		b := Batch{X: torch.Zeros(s, torch.Float64, 2, 1)}
+		c.Loss(s, 0, b, drawn(1, 0, b))
 		levels := noise.Karras(5, 0.01, 10, 3)
 		require.InDeltaSlice(t, []float64{levels[3], levels[3]}, net.levels[0], 1e-9)
 		require.InDeltaSlice(t, []float64{10, 10}, net.levels[1], 1e-9)
@@ -115,20 +117,28 @@ type last struct{}
 
 func (last) Draw(_ *rand.Rand, levels []float64) int { return len(levels) - 2 }
 
-// A step's randomness is a function of seed and step.
+// The randomness of a sample is a function of seed and position, that of a step of seed and step.
 func TestDraw(t *testing.T) {
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-		draw := func(seed uint64, k int) string {
-			d := Draw(s, seed, k)
-			return fmt.Sprint(d.Host.Uint64(), torch.ToSlice[float32](torch.Randn(s, d.Noise, torch.Float32, 3)), d.Dropout)
+		sample := func(d Draws, i int) string {
+			z := d.Noise(s, torch.Zeros(s, torch.Float32, len(d.Samples), 3))
+			return fmt.Sprint(d.Samples[i].Uint64(), torch.ToSlice[float32](z.Select(s, 0, i)))
 		}
-		first := draw(1, 5)
-		require.Equal(t, first, draw(1, 5))
+		first := sample(Draw(1, 5, 40, 8), 2)
+		require.Equal(t, first, sample(Draw(1, 5, 40, 8), 2))
+		require.Equal(t, first, sample(Draw(1, 9, 42, 1), 0), "in another batch")
 		seen := map[string]bool{first: true}
-		for _, other := range []string{draw(1, 6), draw(2, 5), draw(5, 1)} {
+		for _, other := range []string{sample(Draw(1, 5, 41, 8), 2), sample(Draw(1, 5, 40, 8), 5), sample(Draw(2, 5, 40, 8), 2)} {
 			require.False(t, seen[other])
 			seen[other] = true
 		}
+		step := func(seed uint64, k int, first int64) string {
+			d := Draw(seed, k, first, 2)
+			return fmt.Sprint(d.Step.Uint64(), d.Dropout)
+		}
+		require.Equal(t, step(1, 5, 0), step(1, 5, 10))
+		require.NotEqual(t, step(1, 5, 0), step(1, 6, 0))
+		require.NotEqual(t, step(1, 5, 0), step(2, 5, 0))
 		return nil
 	}))
 }
@@ -144,14 +154,14 @@ func TestLossWeights(t *testing.T) {
 			c := &CT{Model: &models.Consistency{Net: net}, Distance: distance}
 			var plain, weighted float64
 			for i := range low {
-				one := c.LossAt(s, Batch{Images: x.Narrow(s, 0, i, 1)}, low[i:i+1], high[i:i+1], z.Narrow(s, 0, i, 1), 1).Item()
+				one := c.LossAt(s, Batch{X: x.Narrow(s, 0, i, 1)}, low[i:i+1], high[i:i+1], z.Narrow(s, 0, i, 1), 1).Item()
 				require.Greater(t, one, 0.0)
 				plain += one / 3
 				weighted += one / 3 / (high[i] - low[i])
 			}
-			require.InEpsilon(t, plain, c.LossAt(s, Batch{Images: x}, low, high, z, 1).Item(), 1e-5)
+			require.InEpsilon(t, plain, c.LossAt(s, Batch{X: x}, low, high, z, 1).Item(), 1e-5)
 			c.Weight = InverseGap
-			require.InEpsilon(t, weighted, c.LossAt(s, Batch{Images: x}, low, high, z, 1).Item(), 1e-5)
+			require.InEpsilon(t, weighted, c.LossAt(s, Batch{X: x}, low, high, z, 1).Item(), 1e-5)
 		}
 		return nil
 	}))
@@ -208,7 +218,7 @@ func TestDropoutMasksAreShared(t *testing.T) {
 			shape []int
 		}{{"U-Net", tiny, []int{2, 1, 8, 8}}, {"points", points, []int{2, 64}}} {
 			ct := &CT{Model: &models.Consistency{Net: c.net}, Distance: L2{}}
-			b := Batch{Images: torch.Randn(s, torch.NewGenerator(s, 1), torch.Float32, c.shape...)}
+			b := Batch{X: torch.Randn(s, torch.NewGenerator(s, 1), torch.Float32, c.shape...)}
 			z := torch.Randn(s, torch.NewGenerator(s, 2), torch.Float32, c.shape...)
 			require.Zero(t, ct.LossAt(s, b, at, at, z, 5).Item(), c.name)
 			low := []float64{0.3, 60}
@@ -217,8 +227,8 @@ func TestDropoutMasksAreShared(t *testing.T) {
 		}
 		points.own = masks(t, 1)
 		ct := &CT{Model: &models.Consistency{Net: points}, Distance: L2{}}
-		b := Batch{Images: torch.Randn(s, torch.NewGenerator(s, 1), torch.Float32, 2, 64)}
-		require.Greater(t, ct.LossAt(s, b, at, at, b.Images, 5).Item(), 1e-4)
+		b := Batch{X: torch.Randn(s, torch.NewGenerator(s, 1), torch.Float32, 2, 64)}
+		require.Greater(t, ct.LossAt(s, b, at, at, b.X, 5).Item(), 1e-4)
 		return nil
 	}))
 }
@@ -252,7 +262,7 @@ func gradients(s *torch.Scope, c *CT, b Batch, z *torch.Tensor) map[string][]flo
 func TestTargetIsConstant(t *testing.T) {
 	net, copied := newMLP(t, 2, 8, 0.1), newMLP(t, 2, 8, 0.1)
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-		b := Batch{Images: torch.Randn(s, torch.NewGenerator(s, 1), torch.Float32, 2, 2)}
+		b := Batch{X: torch.Randn(s, torch.NewGenerator(s, 1), torch.Float32, 2, 2)}
 		z := torch.Randn(s, torch.NewGenerator(s, 2), torch.Float32, 2, 2)
 		c := &CT{Model: &models.Consistency{Net: net}, Distance: L2{}}
 		without := gradients(s, c, b, z)

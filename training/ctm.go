@@ -71,7 +71,7 @@ func (c *CTM) withDefaults() CTM {
 // Loss draws what a step asks of each sample and returns the sum of both terms' means.
 func (c *CTM) Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor {
 	path, end := c.draw(k, b, d)
-	jumps := c.LossAt(s, b, path, end, drawNoise(s, b, d), d.Dropout)
+	jumps := c.LossAt(s, b, path, end, d.Noise(s, b.X), d.Dropout)
 	return c.sum(s, jumps, c.denoising().Loss(s, k, b, d))
 }
 
@@ -85,19 +85,20 @@ func (c *CTM) draw(k int, b Batch, d Draws) (path [][]float64, end []float64) {
 		most = min(most, o.MaxSteps)
 	}
 	steps := 1
-	for u := d.Host.IntN(most * (most + 1) / 2); u >= steps; steps++ {
+	for u := d.Step.IntN(most * (most + 1) / 2); u >= steps; steps++ {
 		u -= steps
 	}
-	end = make([]float64, b.Images.Dim(0))
+	end = make([]float64, b.X.Dim(0))
 	for range steps + 1 {
 		path = append(path, make([]float64, len(end)))
 	}
 	for i := range end {
-		top := steps + d.Host.IntN(n-steps)
+		host := d.Samples[i]
+		top := steps + host.IntN(n-steps)
 		for j := range path {
 			path[j][i] = levels[top-j]
 		}
-		end[i] = levels[d.Host.IntN(top-steps+1)]
+		end[i] = levels[host.IntN(top-steps+1)]
 	}
 	return path, end
 }
@@ -111,30 +112,27 @@ func (c *CTM) LossAt(s *torch.Scope, b Batch, path [][]float64, end []float64, z
 	if frozen == nil {
 		frozen = o.Model
 	}
-	cond := func(s *torch.Scope) models.Cond {
-		return models.Cond{Class: b.Labels, Dropout: torch.NewGenerator(s, dropout)}
-	}
-	at := func(levels []float64) *torch.Tensor { return torch.FromSlice(s, levels).To(s, b.Images.DType()) }
+	at := func(levels []float64) *torch.Tensor { return torch.FromSlice(s, levels).To(s, b.X.DType()) }
 	t, until := at(path[0]), at(end)
-	x := noisy(s, b.Images, z, t)
+	x := noisy(s, b.X, z, t)
 	target := s.NoGradTidy(func(s *torch.Scope) *torch.Tensor {
 		u, y := t, x
 		for _, levels := range path[1:] {
-			next := torch.FromSlice(s, levels).To(s, b.Images.DType())
-			y = o.Solver.Step(s, o.Teacher, y, u, next, models.Cond{Class: b.Labels})
+			next := torch.FromSlice(s, levels).To(s, b.X.DType())
+			y = o.Solver.Step(s, o.Teacher, y, u, next, b.Cond)
 			u = next
 		}
-		return frozen.Origin(s, frozen.Jump(s, y, u, until, cond(s)), until, cond(s))
+		return frozen.Origin(s, frozen.Jump(s, y, u, until, b.masked(s, dropout)), until, b.masked(s, dropout))
 	})
-	estimate := o.Model.Jump(s, x, t, until, cond(s))
+	estimate := o.Model.Jump(s, x, t, until, b.masked(s, dropout))
 	if !s.GradEnabled() {
-		return o.Distance.Distance(s, frozen.Origin(s, estimate, until, cond(s)), target).Mean(s)
+		return o.Distance.Distance(s, frozen.Origin(s, estimate, until, b.masked(s, dropout)), target).Mean(s)
 	}
 	// The gradient passes through the second jump's point and not through its weights, which can be the model's own. It is taken
 	// with respect to the point, and the model's jump then gets it by a product whose value is 0.
 	point := estimate.Detach(s)
 	point.SetRequiresGrad(true)
-	d := o.Distance.Distance(s, frozen.Origin(s, point, until, cond(s)), target).Mean(s)
+	d := o.Distance.Distance(s, frozen.Origin(s, point, until, b.masked(s, dropout)), target).Mean(s)
 	slope := torch.Grad(s, []*torch.Tensor{d}, []*torch.Tensor{point}, torch.BackwardOptions{})[0]
 	return d.Detach(s).Add(s, estimate.Sub(s, point.Detach(s)).Mul(s, slope).Sum(s))
 }

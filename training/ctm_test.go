@@ -46,7 +46,7 @@ func (r reference) net(t *testing.T, prefix string, until bool) *perceptron.MLP 
 	return net
 }
 
-func (r reference) batch() Batch { return Batch{Images: r["x"]} }
+func (r reference) batch() Batch { return Batch{X: r["x"]} }
 
 func (r reference) numbers(name string) []float64 { return torch.ToSlice[float64](r[name]) }
 
@@ -163,7 +163,7 @@ func (jumpExactly) Step(s *torch.Scope, _ models.Denoiser, x, t, next *torch.Ten
 func TestTrajectoryLossOfExactJumps(t *testing.T) {
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		const n = 400
-		b := Batch{Images: gaussian.Sample(s, torch.NewGenerator(s, 1), torch.Float64, n, 2)}
+		b := Batch{X: gaussian.Sample(s, torch.NewGenerator(s, 1), torch.Float64, n, 2)}
 		for _, c := range []struct {
 			name   string
 			heun   int
@@ -177,9 +177,9 @@ func TestTrajectoryLossOfExactJumps(t *testing.T) {
 			m := &CTM{Model: &models.Trajectory{Net: &gaussianJumps{heun: c.heun}}, Teacher: gaussian, Solver: c.solver, Distance: L2{}}
 			require.NoError(t, s.NoGrad(func(s *torch.Scope) error {
 				for k := range 10 {
-					d := Draw(s, 1, k)
+					d := drawn(1, k, b)
 					path, end := m.draw(k, b, d)
-					loss := m.LossAt(s, b, path, end, drawNoise(s, b, d), 1).Item()
+					loss := m.LossAt(s, b, path, end, d.Noise(s, b.X), 1).Item()
 					if c.zero {
 						require.Less(t, loss, 1e-18, c.name)
 					} else {
@@ -209,7 +209,7 @@ func TestTrajectoryDraws(t *testing.T) {
 	for _, most := range []int{0, 3} {
 		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 			const draws, samples = 3000, 50
-			b := Batch{Images: torch.Zeros(s, torch.Float64, samples, 1)}
+			b := Batch{X: torch.Zeros(s, torch.Float64, samples, 1)}
 			c := &CTM{Model: &models.Trajectory{Net: &gaussianJumps{}}, MaxSteps: most}
 			if most == 0 {
 				most = 17
@@ -217,7 +217,7 @@ func TestTrajectoryDraws(t *testing.T) {
 			count := make([]float64, most+1)
 			tops, ends, wrong := map[int]int{}, map[int]int{}, 0
 			for k := range draws {
-				path, end := c.draw(k, b, Draw(s, 5, k))
+				path, end := c.draw(k, b, drawn(5, k, b))
 				count[len(path)-1]++
 				for i := range end {
 					top, found := index[path[0][i]]
@@ -260,12 +260,12 @@ func TestTrajectoryLossHasBothTerms(t *testing.T) {
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		g := &models.Trajectory{Net: net, SigmaData: 0.7, Noise: models.ScaledLog}
 		m := &CTM{Model: g, Teacher: gaussian, Solver: sampling.Heun{}, Denoising: 2}
-		b := Batch{Images: gaussian.Sample(s, torch.NewGenerator(s, 1), torch.Float64, 6, 2), Labels: torch.FromSlice(s, []int64{0, 1, 2, 0, 1, 2})}
-		d := Draw(s, 3, 5)
+		b := Batch{X: gaussian.Sample(s, torch.NewGenerator(s, 1), torch.Float64, 6, 2), Cond: models.Cond{Class: torch.FromSlice(s, []int64{0, 1, 2, 0, 1, 2})}}
+		d := drawn(3, 5, b)
 		path, end := m.draw(5, b, d)
-		jumps := m.LossAt(s, b, path, end, drawNoise(s, b, d), d.Dropout).Item()
+		jumps := m.LossAt(s, b, path, end, d.Noise(s, b.X), d.Dropout).Item()
 		edm := &EDM{Model: &models.EDM{Net: shortJumps{net}, SigmaData: 0.7, Noise: models.ScaledLog}, High: 0.5}
-		require.InEpsilon(t, jumps+2*edm.Loss(s, 5, b, d).Item(), m.Loss(s, 5, b, Draw(s, 3, 5)).Item(), 1e-12)
+		require.InEpsilon(t, jumps+2*edm.Loss(s, 5, b, d).Item(), m.Loss(s, 5, b, drawn(3, 5, b)).Item(), 1e-12)
 		return nil
 	}))
 }
@@ -281,7 +281,7 @@ func TestTrajectoryDropoutIsShared(t *testing.T) {
 			}
 			return nil
 		}))
-		b := Batch{Images: gaussian.Sample(s, torch.NewGenerator(s, 1), torch.Float32, 4, 2)}
+		b := Batch{X: gaussian.Sample(s, torch.NewGenerator(s, 1), torch.Float32, 4, 2)}
 		z := torch.Randn(s, torch.NewGenerator(s, 2), torch.Float32, 4, 2)
 		m := &CTM{Model: &models.Trajectory{Net: net}, Teacher: gaussian, Solver: sampling.Heun{}}
 		from, end := []float64{80, 5, 1, 0.1}, []float64{3, 0.5, 0.002, 0.05}
@@ -393,8 +393,8 @@ func (c course) take(t *testing.T, o Objective, net, average *perceptron.MLP) {
 			err := s.Run(func(s *torch.Scope) error {
 				opt.SetLR(c.lr(k))
 				opt.ZeroGrad()
-				b := Batch{Images: c.data.Sample(s, stream, torch.Float32, c.batch, 2)}
-				o.Loss(s, k, b, Draw(s, 1, k)).Backward()
+				b := Batch{X: c.data.Sample(s, stream, torch.Float32, c.batch, 2)}
+				o.Loss(s, k, b, drawn(1, k, b)).Backward()
 				return s.NoGrad(func(s *torch.Scope) error {
 					opt.Step(s)
 					o.Update(s, k)

@@ -113,7 +113,7 @@ func TestPerceptualDistances(t *testing.T) {
 	require.NoError(t, err)
 	defer net.Close()
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-		batch := Batch{Images: torch.Randn(s, torch.NewGenerator(s, 1), torch.Float32, 2, 1, 8, 8).Clamp(s, -1, 1)}
+		batch := Batch{X: torch.Randn(s, torch.NewGenerator(s, 1), torch.Float32, 2, 1, 8, 8).Clamp(s, -1, 1)}
 		for _, d := range []Distance{metric, Features{Net: metric}, Features{Net: metric, Normalized: true}} {
 			ct := &CT{Model: &models.Consistency{Net: net}, Schedule: Progressive{S1: 20, Steps: 100}, Distance: d}
 			require.NoError(t, ct.Validate())
@@ -129,7 +129,7 @@ func TestPerceptualDistances(t *testing.T) {
 				require.NotZero(t, p.Grad(s).Abs(s).Max(s).Item(), name)
 			}
 		}
-		a, b := batch.Images, batch.Images.Flip(s, 3)
+		a, b := batch.X, batch.X.Flip(s, 3)
 		want := torch.Zeros(s, torch.Float32, 2)
 		y, z := metric.Features(s, a), metric.Features(s, b)
 		for i := range y {

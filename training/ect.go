@@ -65,13 +65,13 @@ func (e *ECT) Lower(t float64, k int) float64 {
 // Loss draws a level and a noise for each sample and returns the mean weighted distance.
 func (e *ECT) Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor {
 	c := e.withDefaults()
-	n := b.Images.Dim(0)
+	n := b.X.Dim(0)
 	low, high := make([]float64, n), make([]float64, n)
 	for i := range high {
-		high[i] = math.Exp(c.Mean + c.Std*d.Host.NormFloat64())
+		high[i] = math.Exp(c.Mean + c.Std*d.Samples[i].NormFloat64())
 		low[i] = e.Lower(high[i], k)
 	}
-	return e.pair(d.Observe).loss(s, b, low, high, drawNoise(s, b, d), d.Dropout)
+	return e.pair(d.Observe).loss(s, b, low, high, d.Noise(s, b.X), d.Dropout)
 }
 
 // LossAt is the loss for given levels low < high [B] and noise z, of the images' shape.

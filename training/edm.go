@@ -40,15 +40,15 @@ func (e *EDM) withDefaults() EDM {
 // network knows nothing.
 func (e *EDM) Loss(s *torch.Scope, _ int, b Batch, d Draws) *torch.Tensor {
 	c := e.withDefaults()
-	levels := make([]float64, b.Images.Dim(0))
+	levels := make([]float64, b.X.Dim(0))
 	for i := range levels {
-		if high, u := d.Host.Float64() < c.High, d.Host.NormFloat64(); high {
-			levels[i] = math.Pow(c.SigmaMax, d.Host.Float64())
+		if high, u := d.Samples[i].Float64() < c.High, d.Samples[i].NormFloat64(); high {
+			levels[i] = math.Pow(c.SigmaMax, d.Samples[i].Float64())
 		} else {
 			levels[i] = math.Exp(c.Mean + c.Std*u)
 		}
 	}
-	return e.loss(s, b, levels, drawNoise(s, b, d), d)
+	return e.loss(s, b, levels, d.Noise(s, b.X), d)
 }
 
 // LossAt is the loss for given levels [B] and noise z, of the images' shape.
@@ -57,14 +57,14 @@ func (e *EDM) LossAt(s *torch.Scope, b Batch, levels []float64, z *torch.Tensor,
 }
 
 func (e *EDM) loss(s *torch.Scope, b Batch, levels []float64, z *torch.Tensor, draws Draws) *torch.Tensor {
-	t := torch.FromSlice(s, levels).To(s, b.Images.DType())
-	got := e.Model.Denoise(s, noisy(s, b.Images, z, t), t, models.Cond{Class: b.Labels, Dropout: torch.NewGenerator(s, draws.Dropout)})
+	t := torch.FromSlice(s, levels).To(s, b.X.DType())
+	got := e.Model.Denoise(s, noisy(s, b.X, z, t), t, b.masked(s, draws.Dropout))
 	sd2 := e.Model.DataVariance()
 	w := make([]float64, len(levels))
 	for i, t := range levels {
 		w[i] = (t*t + sd2) / (t * t * sd2)
 	}
-	d := L2{}.Distance(s, got, b.Images)
+	d := L2{}.Distance(s, got, b.X)
 	if draws.Observe != nil {
 		draws.Observe(levels, d)
 	}

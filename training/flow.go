@@ -36,25 +36,25 @@ func (f *Flow) steps() int {
 
 // Loss draws a time and a noise for each sample and returns the mean squared error of the velocity.
 func (f *Flow) Loss(s *torch.Scope, _ int, b Batch, d Draws) *torch.Tensor {
-	times := make([]float64, b.Images.Dim(0))
+	times := make([]float64, b.X.Dim(0))
 	for i := range times {
 		if f.Std == 0 {
-			times[i] = d.Host.Float64()
+			times[i] = d.Samples[i].Float64()
 		} else {
-			times[i] = 1 / (1 + math.Exp(-f.Mean-f.Std*d.Host.NormFloat64()))
+			times[i] = 1 / (1 + math.Exp(-f.Mean-f.Std*d.Samples[i].NormFloat64()))
 		}
 	}
-	return f.LossAt(s, b, times, drawNoise(s, b, d), d.Dropout)
+	return f.LossAt(s, b, times, d.Noise(s, b.X), d.Dropout)
 }
 
 // LossAt is the loss for given times [B] and noise z, of the images' shape.
 func (f *Flow) LossAt(s *torch.Scope, b Batch, times []float64, z *torch.Tensor, dropout uint64) *torch.Tensor {
-	x := b.Images
+	x := b.X
 	if f.Reflow != nil {
-		x = f.End(s, z, models.Cond{Class: b.Labels})
+		x = f.End(s, z, b.Cond)
 	}
 	tau := torch.FromSlice(s, times).To(s, x.DType())
-	v := f.Model.Velocity(s, models.Interpolate(s, x, z, tau), tau, models.Cond{Class: b.Labels, Dropout: torch.NewGenerator(s, dropout)})
+	v := f.Model.Velocity(s, models.Interpolate(s, x, z, tau), tau, b.masked(s, dropout))
 	return L2{}.Distance(s, v, z.Sub(s, x)).Mean(s)
 }
 
@@ -107,18 +107,18 @@ type DDPM struct {
 
 // Loss draws a step and a noise for each sample and returns the mean squared error of the prediction.
 func (d *DDPM) Loss(s *torch.Scope, _ int, b Batch, draws Draws) *torch.Tensor {
-	steps := make([]int, b.Images.Dim(0))
+	steps := make([]int, b.X.Dim(0))
 	for i := range steps {
-		steps[i] = draws.Host.IntN(d.Model.Process().Steps())
+		steps[i] = draws.Samples[i].IntN(d.Model.Process().Steps())
 	}
-	return d.LossAt(s, b, steps, drawNoise(s, b, draws), draws.Dropout)
+	return d.LossAt(s, b, steps, draws.Noise(s, b.X), draws.Dropout)
 }
 
 // LossAt is the loss for given steps of the chain [B] and noise z, of the images' shape.
 func (d *DDPM) LossAt(s *torch.Scope, b Batch, steps []int, z *torch.Tensor, dropout uint64) *torch.Tensor {
-	got := d.Model.Forward(s, d.Model.Process().Noisy(s, b.Images, z, steps), steps,
-		models.Cond{Class: b.Labels, Dropout: torch.NewGenerator(s, dropout)})
-	return L2{}.Distance(s, got, d.Model.Target(s, b.Images, z, steps)).Mean(s)
+	got := d.Model.Forward(s, d.Model.Process().Noisy(s, b.X, z, steps), steps,
+		b.masked(s, dropout))
+	return L2{}.Distance(s, got, d.Model.Target(s, b.X, z, steps)).Mean(s)
 }
 
 // Metadata describes a snapshot's model, so that package checkpoint can read it; nothing for a network of the user's own.

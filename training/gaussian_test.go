@@ -106,8 +106,8 @@ func learn(t *testing.T, net, average *mlp, steps int, lr float64, loss func(*to
 			err := s.Run(func(s *torch.Scope) error {
 				opt.SetLR(lr * math.Min(1, 2*(1-float64(k)/float64(steps))))
 				opt.ZeroGrad()
-				b := Batch{Images: gaussian.Sample(s, stream, torch.Float32, 256, 2)}
-				loss(s, k, b, Draw(s, 1, k)).Backward()
+				b := Batch{X: gaussian.Sample(s, stream, torch.Float32, 256, 2)}
+				loss(s, k, b, drawn(1, k, b)).Backward()
 				opt.Step(s)
 				update(s, k)
 				follow.Update(s, math.Min(0.99, (1+float64(k))/(10+float64(k))))
@@ -261,16 +261,16 @@ func TestNegativeControls(t *testing.T) {
 
 	leaky := plain
 	leaky.loss = func(s *torch.Scope, c *CT, k int, b Batch, d Draws) *torch.Tensor {
-		n := b.Images.Dim(0)
+		n := b.X.Dim(0)
 		low, high := make([]float64, n), make([]float64, n)
 		for i := range low {
-			j := d.Host.IntN(len(levels) - 1)
+			j := d.Samples[i].IntN(len(levels) - 1)
 			low[i], high[i] = levels[j], levels[j+1]
 		}
-		z := torch.Randn(s, d.Noise, torch.Float32, b.Images.Shape()...)
+		z := d.Noise(s, b.X)
 		f := func(times []float64) *torch.Tensor {
 			t := torch.FromSlice(s, times).To(s, torch.Float32)
-			return c.Model.Origin(s, b.Images.Add(s, z.Mul(s, t.PerSample(s, 2))), t, models.Cond{})
+			return c.Model.Origin(s, b.X.Add(s, z.Mul(s, t.PerSample(s, 2))), t, models.Cond{})
 		}
 		return L2{}.Distance(s, f(high), f(low)).Mean(s)
 	}

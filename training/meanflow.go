@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/torch"
@@ -52,16 +53,17 @@ func (f *MeanFlow) withDefaults() MeanFlow {
 // Loss draws two times and a noise for each sample and returns the mean weighted squared error.
 func (f *MeanFlow) Loss(s *torch.Scope, _ int, b Batch, d Draws) *torch.Tensor {
 	r, tau := f.draw(b, d)
-	return f.LossAt(s, b, r, tau, drawNoise(s, b, d), d.Dropout)
+	return f.LossAt(s, b, r, tau, d.Noise(s, b.X), d.Dropout)
 }
 
 // draw returns two times r ≤ τ for each sample.
 func (f *MeanFlow) draw(b Batch, d Draws) (r, tau []float64) {
 	c := f.withDefaults()
-	time := func() float64 { return 1 / (1 + math.Exp(-c.Mean-c.Std*d.Host.NormFloat64())) }
-	r, tau = make([]float64, b.Images.Dim(0)), make([]float64, b.Images.Dim(0))
+	time := func(host *rand.Rand) float64 { return 1 / (1 + math.Exp(-c.Mean-c.Std*host.NormFloat64())) }
+	r, tau = make([]float64, b.X.Dim(0)), make([]float64, b.X.Dim(0))
 	for i := range tau {
-		one, other, differ := time(), time(), d.Host.Float64() < c.Ratio
+		host := d.Samples[i]
+		one, other, differ := time(host), time(host), host.Float64() < c.Ratio
 		r[i], tau[i] = min(one, other), max(one, other)
 		if !differ {
 			r[i] = tau[i]
@@ -93,26 +95,23 @@ func (f *MeanFlow) LossAt(s *torch.Scope, b Batch, r, tau []float64, z *torch.Te
 // Try computes the losses of two different times, in which a network shows whether it has a forward-mode derivative. The trainer
 // calls it before a run.
 func (f *MeanFlow) Try(s *torch.Scope, b Batch, d Draws) {
-	r, tau := make([]float64, b.Images.Dim(0)), make([]float64, b.Images.Dim(0))
+	r, tau := make([]float64, b.X.Dim(0)), make([]float64, b.X.Dim(0))
 	for i := range tau {
 		r[i], tau[i] = 0.25, 0.75
 	}
-	f.LossAt(s, b, r, tau, drawNoise(s, b, d), d.Dropout)
+	f.LossAt(s, b, r, tau, d.Noise(s, b.X), d.Dropout)
 }
 
 // losses returns the losses of some of the samples, which either all have r = τ or none.
 func (f *MeanFlow) losses(s *torch.Scope, b Batch, r, tau []float64, z *torch.Tensor, rows []int64, dropout uint64) *torch.Tensor {
 	c := f.withDefaults()
 	pick := func(x *torch.Tensor) *torch.Tensor { return x.IndexSelect(s, 0, torch.FromSlice(s, rows)) }
-	times := func(v []float64) *torch.Tensor { return pick(torch.FromSlice(s, v)).To(s, b.Images.DType()) }
-	x, z := pick(b.Images), pick(z)
+	times := func(v []float64) *torch.Tensor { return pick(torch.FromSlice(s, v)).To(s, b.X.DType()) }
+	x, z := pick(b.X), pick(z)
 	from, to := times(r), times(tau)
-	var class *torch.Tensor
-	if b.Labels != nil {
-		class = pick(b.Labels)
-	}
+	cond := b.Cond.Rows(s, torch.FromSlice(s, rows))
 	average := func(s *torch.Scope, y, r, tau *torch.Tensor) *torch.Tensor {
-		return f.Model.AverageVelocity(s, y, r, tau, models.Cond{Class: class, Dropout: torch.NewGenerator(s, dropout)})
+		return f.Model.AverageVelocity(s, y, r, tau, Batch{Cond: cond}.masked(s, dropout))
 	}
 	y, v := models.Interpolate(s, x, z, to), z.Sub(s, x)
 	target := v

@@ -57,12 +57,12 @@ func TestMeanFlowLossOfTheExactAverage(t *testing.T) {
 		below := at.Neg(s).AddScalar(s, 1).PerSample(s, 2)
 		x := gaussian.Denoise(s, y.Div(s, below), models.FlowLevel(s, at), models.Cond{})
 		z := y.Sub(s, x.Mul(s, below)).Div(s, at.PerSample(s, 2))
-		require.Less(t, f.LossAt(s, Batch{Images: x}, r, tau, z, 1).Item(), 1e-20)
+		require.Less(t, f.LossAt(s, Batch{X: x}, r, tau, z, 1).Item(), 1e-20)
 
 		other := slices.Clone(r)
 		other[0] = 0.2
-		require.Less(t, f.LossAt(s, Batch{Images: x}, other, tau, z, 1).Item(), 1e-20, "whatever r is")
-		require.Greater(t, f.LossAt(s, Batch{Images: x.MulScalar(s, 1.01)}, r, tau, z, 1).Item(), 1e-6)
+		require.Less(t, f.LossAt(s, Batch{X: x}, other, tau, z, 1).Item(), 1e-20, "whatever r is")
+		require.Greater(t, f.LossAt(s, Batch{X: x.MulScalar(s, 1.01)}, r, tau, z, 1).Item(), 1e-6)
 
 		require.Less(t, jumpError(t, f.Model, 80, 0.5, gaussian.Move(gaussian.Mean+1, 80, 0.5)-gaussian.Mean), 1e-5)
 		require.Zero(t, jumpError(t, f.Model, 3, 3, 1))
@@ -80,13 +80,13 @@ func TestMeanFlowDerivative(t *testing.T) {
 				p.NormalInPlace(s, 0, 0.3, torch.NewGenerator(s, 3))
 			}
 			f := &MeanFlow{Model: &models.MeanFlow{Net: net}, Power: 0.75}
-			b := Batch{Images: gaussian.Sample(s, torch.NewGenerator(s, 1), torch.Float64, 3, 2)}
+			b := Batch{X: gaussian.Sample(s, torch.NewGenerator(s, 1), torch.Float64, 3, 2)}
 			z := torch.Randn(s, torch.NewGenerator(s, 2), torch.Float64, 3, 2)
-			v := z.Sub(s, b.Images)
+			v := z.Sub(s, b.X)
 			want := func(r, tau []float64, dropout uint64) float64 {
 				u := func(move float64) *torch.Tensor {
 					at := torch.FromSlice(s, tau)
-					y := models.Interpolate(s, b.Images, z, at).Add(s, v.MulScalar(s, move))
+					y := models.Interpolate(s, b.X, z, at).Add(s, v.MulScalar(s, move))
 					masks := models.Cond{Dropout: torch.NewGenerator(s, dropout)}
 					return f.Model.AverageVelocity(s, y, torch.FromSlice(s, r), at.AddScalar(s, move), masks)
 				}
@@ -118,13 +118,13 @@ func TestMeanFlowLossIsOfSamples(t *testing.T) {
 				p.NormalInPlace(s, 0, 0.3, torch.NewGenerator(s, 3))
 			}
 			f := &MeanFlow{Model: &models.MeanFlow{Net: net}, Power: 0.75}
-			b := Batch{Images: gaussian.Sample(s, torch.NewGenerator(s, 1), torch.Float64, 5, 2)}
-			b.Labels = torch.FromSlice(s, []int64{0, 1, 2, 1, 0})
+			b := Batch{X: gaussian.Sample(s, torch.NewGenerator(s, 1), torch.Float64, 5, 2)}
+			b.Cond.Class = torch.FromSlice(s, []int64{0, 1, 2, 1, 0})
 			z := torch.Randn(s, torch.NewGenerator(s, 2), torch.Float64, 5, 2)
 			r, tau := []float64{0, 0.5, 0.6, 0.4, 0.2}, []float64{0.9, 0.5, 0.7, 0.4, 0.8}
 			sum := 0.0
 			for i := range r {
-				one := Batch{Images: b.Images.Narrow(s, 0, i, 1), Labels: b.Labels.Narrow(s, 0, i, 1)}
+				one := Batch{X: b.X.Narrow(s, 0, i, 1), Cond: models.Cond{Class: b.Cond.Class.Narrow(s, 0, i, 1)}}
 				sum += f.LossAt(s, one, r[i:i+1], tau[i:i+1], z.Narrow(s, 0, i, 1), 1).Item() / 5
 			}
 			require.InEpsilon(t, sum, f.LossAt(s, b, r, tau, z, 1).Item(), 1e-12)
@@ -141,7 +141,8 @@ func TestMeanFlowDraws(t *testing.T) {
 	}{{MeanFlow{}, 0.25, -0.4, 1}, {MeanFlow{Mean: -2, Std: 2, Ratio: 1}, 1, -2, 2}} {
 		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 			const n = 40_000
-			r, tau := c.f.draw(Batch{Images: torch.Zeros(s, torch.Float32, n, 1)}, Draw(s, 1, 0))
+			b := Batch{X: torch.Zeros(s, torch.Float32, n, 1)}
+			r, tau := c.f.draw(b, drawn(1, 0, b))
 			differ, count, sum, squares := 0.0, 0.0, 0.0, 0.0
 			for i := range r {
 				require.LessOrEqual(t, r[i], tau[i])
@@ -186,7 +187,8 @@ func TestMeanFlowRefuses(t *testing.T) {
 	}
 	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
 		f := &MeanFlow{Model: &models.MeanFlow{Net: &pairwise{}}, Ratio: 1}
-		f.Loss(s, 0, Batch{Images: torch.Ones(s, torch.Float64, 3, 2)}, Draw(s, 1, 0))
+		b := Batch{X: torch.Ones(s, torch.Float64, 3, 2)}
+		f.Loss(s, 0, b, drawn(1, 0, b))
 		return nil
 	})
 	require.ErrorContains(t, err, "_cdist_forward has no forward-mode derivative in libtorch: use other operators")

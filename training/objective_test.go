@@ -19,8 +19,10 @@ func TestDropLabels(t *testing.T) {
 		for i := range labels {
 			labels[i] = int64(i % 7)
 		}
-		b := Batch{Images: torch.Zeros(s, torch.Float32, n, 1), Labels: torch.FromSlice(s, labels)}
-		drop := func(k int) []int64 { return torch.ToSlice[int64](DropLabels(0.2, 7)(s, b, Draw(s, 3, k)).Labels) }
+		b := Batch{X: torch.Zeros(s, torch.Float32, n, 1), Cond: models.Cond{Class: torch.FromSlice(s, labels)}}
+		drop := func(k int) []int64 {
+			return torch.ToSlice[int64](DropLabels(0.2, 7)(s, b, drawn(3, k, b)).Cond.Class)
+		}
 		got := drop(5)
 		dropped := 0
 		for i, l := range got {
@@ -33,10 +35,10 @@ func TestDropLabels(t *testing.T) {
 		require.InDelta(t, 0.2, float64(dropped)/n, 0.015) // five deviations
 		require.Equal(t, got, drop(5))
 		require.NotEqual(t, got, drop(6))
-		require.Equal(t, labels, torch.ToSlice[int64](b.Labels), "the batch itself is as it was")
-		require.Nil(t, DropLabels(0.2, 7)(s, Batch{Images: b.Images}, Draw(s, 3, 0)).Labels)
+		require.Equal(t, labels, torch.ToSlice[int64](b.Cond.Class), "the batch itself is as it was")
+		require.Nil(t, DropLabels(0.2, 7)(s, Batch{X: b.X}, drawn(3, 0, b)).Cond.Class)
 
-		w := torch.ToSlice[float32](DrawGuidance(1, 5)(s, b, Draw(s, 3, 0)).Guidance)
+		w := torch.ToSlice[float32](DrawGuidance(1, 5)(s, b, drawn(3, 0, b)).Cond.Guidance)
 		mean := 0.0
 		for _, v := range w {
 			require.GreaterOrEqual(t, v, float32(1))
@@ -65,12 +67,12 @@ func TestGuidanceIsDistilled(t *testing.T) {
 		net := &recorder{}
 		var teacher models.Cond
 		c := &CD{CT: CT{Model: &models.Consistency{Net: net}, Schedule: Fixed{}}, Teacher: told{gaussian, &teacher}, Solver: sampling.Euler{}}
-		b := Batch{Images: torch.Zeros(s, torch.Float64, 3, 2), Guidance: torch.FromSlice(s, []float64{1, 2, 3})}
+		b := Batch{X: torch.Zeros(s, torch.Float64, 3, 2), Cond: models.Cond{Guidance: torch.FromSlice(s, []float64{1, 2, 3})}}
 		c.LossAt(s, b, []float64{1, 1, 1}, []float64{2, 2, 2}, torch.Zeros(s, torch.Float64, 3, 2), 1)
-		require.Same(t, b.Guidance, teacher.Guidance)
+		require.Same(t, b.Cond.Guidance, teacher.Guidance)
 		require.Len(t, net.guidance, 2)
 		for _, w := range net.guidance {
-			require.Same(t, b.Guidance, w)
+			require.Same(t, b.Cond.Guidance, w)
 		}
 		return nil
 	}))

@@ -22,47 +22,39 @@ type lowerPoint func(s *torch.Scope, p points) *torch.Tensor
 
 // points is what is known of a batch's trajectories. Levels are tensors [B].
 type points struct {
-	images, noise, xHigh *torch.Tensor
-	high, low            *torch.Tensor
-	class, guidance      *torch.Tensor // or nil
+	clean, noise, xHigh *torch.Tensor
+	high, low           *torch.Tensor
+	cond                models.Cond // without dropout
 }
 
 // sameNoise is x + low·z: on average over the data the trajectory's direction, and exact where low nears high.
-func sameNoise(s *torch.Scope, p points) *torch.Tensor { return noisy(s, p.images, p.noise, p.low) }
+func sameNoise(s *torch.Scope, p points) *torch.Tensor { return noisy(s, p.clean, p.noise, p.low) }
 
 // noisy returns x + t·z for t [B].
 func noisy(s *torch.Scope, x, z, t *torch.Tensor) *torch.Tensor {
 	return x.Add(s, z.Mul(s, t.PerSample(s, x.NDim())))
 }
 
-// drawNoise draws a step's Gaussian noise, of the images' shape.
-func drawNoise(s *torch.Scope, b Batch, d Draws) *torch.Tensor {
-	return torch.Randn(s, d.Noise, b.Images.DType(), b.Images.Shape()...)
-}
-
 // loss returns the mean over the batch. Both networks draw the same dropout masks, from streams of one seed.
 func (p pair) loss(s *torch.Scope, b Batch, low, high []float64, z *torch.Tensor, dropout uint64) *torch.Tensor {
-	cond := func(s *torch.Scope) models.Cond {
-		return models.Cond{Class: b.Labels, Guidance: b.Guidance, Dropout: torch.NewGenerator(s, dropout)}
-	}
 	at := func(s *torch.Scope, levels []float64) *torch.Tensor {
-		return torch.FromSlice(s, levels).To(s, b.Images.DType())
+		return torch.FromSlice(s, levels).To(s, b.X.DType())
 	}
 	t := at(s, high)
-	x := noisy(s, b.Images, z, t)
+	x := noisy(s, b.X, z, t)
 	target := s.NoGradTidy(func(s *torch.Scope) *torch.Tensor {
 		f := p.target
 		if f == nil {
 			f = p.model
 		}
 		next := at(s, low)
-		return f.Origin(s, p.lower(s, points{b.Images, z, x, t, next, b.Labels, b.Guidance}), next, cond(s))
+		return f.Origin(s, p.lower(s, points{b.X, z, x, t, next, b.Cond}), next, b.masked(s, dropout))
 	})
 	distance := p.distance
 	if distance == nil {
 		distance = PseudoHuber{}
 	}
-	d := distance.Distance(s, p.model.Origin(s, x, t, cond(s)), target)
+	d := distance.Distance(s, p.model.Origin(s, x, t, b.masked(s, dropout)), target)
 	if p.observe != nil {
 		p.observe(high, d)
 	}

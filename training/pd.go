@@ -130,11 +130,11 @@ func (p *PD) Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor {
 	if k == from {
 		p.promote(s, k) // a step that was left out, as its loss was not finite, has not come to Update
 	}
-	steps := make([]int, b.Images.Dim(0))
+	steps := make([]int, b.X.Dim(0))
 	for i := range steps {
-		steps[i] = d.Host.IntN(n)
+		steps[i] = d.Samples[i].IntN(n)
 	}
-	return p.LossAt(s, k, b, steps, drawNoise(s, b, d), d.Dropout)
+	return p.LossAt(s, k, b, steps, d.Noise(s, b.X), d.Dropout)
 }
 
 // LossAt is the loss of training step k for given steps of the student [B], 0 from the largest level and N-1 to 0, and noise z, of
@@ -148,21 +148,21 @@ func (p *PD) LossAt(s *torch.Scope, k int, b Batch, steps []int, z *torch.Tensor
 		for i, j := range steps {
 			v[i] = f(levels[2*j], levels[2*j+1], levels[2*j+2])
 		}
-		return torch.FromSlice(s, v).To(s, b.Images.DType())
+		return torch.FromSlice(s, v).To(s, b.X.DType())
 	}
 	t := of(func(t, _, _ float64) float64 { return t })
-	x := noisy(s, b.Images, z, t)
+	x := noisy(s, b.X, z, t)
 	target := s.NoGradTidy(func(s *torch.Scope) *torch.Tensor {
 		teacher := c.teacher(n)
 		toMid := of(func(t, mid, _ float64) float64 { return mid / t }).PerSample(s, x.NDim())
 		w := of(func(t, mid, next float64) float64 { return (1 - next/mid) / (1 - next/t) }).PerSample(s, x.NDim())
-		cond := models.Cond{Class: b.Labels, Guidance: b.Guidance}
+		cond := b.Cond
 		first := teacher.Denoise(s, x, t, cond)
 		y := first.Add(s, x.Sub(s, first).Mul(s, toMid))
 		second := teacher.Denoise(s, y, of(func(_, mid, _ float64) float64 { return mid }), cond)
 		return first.Add(s, second.Sub(s, first).Mul(s, w))
 	})
-	got := c.Model.Denoise(s, x, t, models.Cond{Class: b.Labels, Guidance: b.Guidance, Dropout: torch.NewGenerator(s, dropout)})
+	got := c.Model.Denoise(s, x, t, b.masked(s, dropout))
 	weight := of(func(t, _, _ float64) float64 { return math.Max(1/(t*t), 1) })
 	return c.Distance.Distance(s, got, target).Mul(s, weight).Mean(s)
 }

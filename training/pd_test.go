@@ -132,7 +132,7 @@ func (c *chained) Forward(s *torch.Scope, x, noise *torch.Tensor, _ models.Cond)
 func TestProgressiveLossOfPerfectStudents(t *testing.T) {
 	const first, samples = 16, 300
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-		b := Batch{Images: gaussian.Sample(s, torch.NewGenerator(s, 1), torch.Float64, samples, 2)}
+		b := Batch{X: gaussian.Sample(s, torch.NewGenerator(s, 1), torch.Float64, samples, 2)}
 		z := torch.Randn(s, torch.NewGenerator(s, 2), torch.Float64, samples, 2)
 		x := z.MulScalar(s, 80).Narrow(s, 0, 0, 5)
 		p := &PD{Teacher: gaussian, First: first, Steps: 700}
@@ -195,17 +195,17 @@ func TestProgressivePromotes(t *testing.T) {
 				return nil
 			}))
 		}
-		b := Batch{Images: gaussian.Sample(s, torch.NewGenerator(s, 1), torch.Float32, 4, 2)}
+		b := Batch{X: gaussian.Sample(s, torch.NewGenerator(s, 1), torch.Float32, 4, 2)}
 		for k := range 50 {
 			move()
 			p.Update(s, k)
 			require.Equal(t, k == 9 || k == 29, same(), "after step %d", k)
 			if k == 9 || k == 29 {
 				move()
-				p.Loss(s, k+1, b, Draw(s, 1, k+1))
+				p.Loss(s, k+1, b, drawn(1, k+1, b))
 				require.True(t, same(), "in the next stage's first step")
 			}
-			p.Loss(s, k, b, Draw(s, 1, k))
+			p.Loss(s, k, b, drawn(1, k, b))
 		}
 		n := 0
 		for name := range p.State() {
@@ -220,7 +220,7 @@ func TestProgressivePromotes(t *testing.T) {
 // Teacher and student are told the levels, the classes and the scales of guidance.
 func TestProgressiveTells(t *testing.T) {
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-		b := Batch{Images: torch.Ones(s, torch.Float64, 3, 2), Labels: torch.FromSlice(s, []int64{0, 1, 2}), Guidance: torch.FromSlice(s, []float64{1, 2, 3})}
+		b := Batch{X: torch.Ones(s, torch.Float64, 3, 2), Cond: models.Cond{Class: torch.FromSlice(s, []int64{0, 1, 2}), Guidance: torch.FromSlice(s, []float64{1, 2, 3})}}
 		student, teacher := &recorder{}, &recorder{}
 		p := &PD{Model: &models.EDM{Net: student}, Teacher: &models.EDM{Net: teacher}, Steps: 100}
 		p.LossAt(s, 0, b, []int{0, 7, 15}, torch.Ones(s, torch.Float64, 3, 2), 1)
@@ -228,10 +228,10 @@ func TestProgressiveTells(t *testing.T) {
 		require.InDeltaSlice(t, []float64{levels[0], levels[14], levels[30]}, student.levels[0], 1e-9)
 		require.InDeltaSlice(t, student.levels[0], teacher.levels[0], 1e-12)
 		require.InDeltaSlice(t, []float64{levels[1], levels[15], levels[31]}, teacher.levels[1], 1e-9)
-		require.Equal(t, []*torch.Tensor{b.Labels}, student.classes)
-		require.Equal(t, []*torch.Tensor{b.Labels, b.Labels}, teacher.classes)
-		require.Equal(t, []*torch.Tensor{b.Guidance}, student.guidance)
-		require.Equal(t, []*torch.Tensor{b.Guidance, b.Guidance}, teacher.guidance)
+		require.Equal(t, []*torch.Tensor{b.Cond.Class}, student.classes)
+		require.Equal(t, []*torch.Tensor{b.Cond.Class, b.Cond.Class}, teacher.classes)
+		require.Equal(t, []*torch.Tensor{b.Cond.Guidance}, student.guidance)
+		require.Equal(t, []*torch.Tensor{b.Cond.Guidance, b.Cond.Guidance}, teacher.guidance)
 		return nil
 	}))
 }
@@ -315,7 +315,7 @@ func TestProgressiveResumes(t *testing.T) {
 		opt, err := optim.RAdam{LR: 1e-2}.New(net.Parameters())
 		require.NoError(t, err)
 		defer opt.Close()
-		r, err := (&Trainer{Objective: p, Model: net, Optimizer: opt, Data: &dataset.Loader{Dataset: pixels{}, Batch: 4, Seed: 1},
+		r, err := (&Trainer{Objective: p, Model: net, Optimizer: opt, Data: Images{Loader: &dataset.Loader{Dataset: pixels{}, Batch: 4, Seed: 1}},
 			Dir: dir, Seed: 1, Steps: 10, SaveEvery: 1, KeepStates: 20}).Train(t.Context())
 		require.NoError(t, err)
 		require.True(t, r.Finished)

@@ -84,11 +84,11 @@ func (c *SCM) ratio(k int) float64 {
 // with a learned weight near 1 - w, however good the model is.
 func (c *SCM) Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor {
 	o := c.withDefaults()
-	levels := make([]float64, b.Images.Dim(0))
+	levels := make([]float64, b.X.Dim(0))
 	for i := range levels {
-		levels[i] = math.Exp(o.Mean + o.Std*d.Host.NormFloat64())
+		levels[i] = math.Exp(o.Mean + o.Std*d.Samples[i].NormFloat64())
 	}
-	return c.LossAt(s, k, b, levels, drawNoise(s, b, d), d.Dropout)
+	return c.LossAt(s, k, b, levels, d.Noise(s, b.X), d.Dropout)
 }
 
 // LossAt is the loss of step k for given levels σ [B] above 0 and noise z, of the images' shape. The teacher draws no
@@ -99,8 +99,8 @@ func (c *SCM) LossAt(s *torch.Scope, k int, b Batch, levels []float64, z *torch.
 		angles[i] = math.Atan2(sigma, c.sigmaData())
 	}
 	a := torch.FromSlice(s, angles) // float64: see models.Trig
-	y := c.Model.Coordinates().Noisy(s, b.Images, z, a)
-	told := models.Cond{Class: b.Labels, Guidance: b.Guidance}
+	y := c.Model.Coordinates().Noisy(s, b.X, z, a)
+	told := b.Cond
 	net := func(s *torch.Scope, y, a *torch.Tensor) *torch.Tensor {
 		cond := told
 		cond.Dropout = torch.NewGenerator(s, dropout)
@@ -113,7 +113,7 @@ func (c *SCM) LossAt(s *torch.Scope, k int, b Batch, levels []float64, z *torch.
 		if trig := c.Model.Coordinates(); c.Teacher != nil {
 			dy = trig.Velocity(s, c.Teacher, y, a, told)
 		} else {
-			dy = trig.Direction(s, b.Images, z, a)
+			dy = trig.Direction(s, b.X, z, a)
 		}
 		return c.normalized(s, c.tangent(s, net, y, a, dy, constant, c.ratio(k)))
 	})

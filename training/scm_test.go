@@ -109,7 +109,7 @@ func TestSCMGolden(t *testing.T) {
 		features, err := strconv.Atoi(golden.metadata["features"])
 		require.NoError(t, err)
 		student, teacher, weight := golden.weights(t, s, features)
-		b := Batch{Images: golden.tensors["x"]}
+		b := Batch{X: golden.tensors["x"]}
 		require.Len(t, golden.cases, 10)
 		for name, c := range golden.cases {
 			net, from := network(t, config, torch.Float64, 1), network(t, config, torch.Float64, 2)
@@ -206,7 +206,7 @@ func TestSCMRestsAtTheExactFunction(t *testing.T) {
 
 		for _, g := range []modelstest.Gaussian{{Std: sd}, {Mean: 0.3, Std: 0.4}} {
 			stream := torch.NewGenerator(s, 3)
-			b := Batch{Images: g.Sample(s, stream, torch.Float64, n, 1)}
+			b := Batch{X: g.Sample(s, stream, torch.Float64, n, 1)}
 			z := torch.Randn(s, stream, torch.Float64, n, 1)
 			levels := make([]float64, n)
 			for i := range levels {
@@ -271,14 +271,14 @@ func TestSCMRestsAtTheExactFunctionOfAMixture(t *testing.T) {
 	mixture := modelstest.Mixture{}
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		stream := torch.NewGenerator(s, 3)
-		b := Batch{Images: mixture.Sample(s, stream, torch.Float64, n, 1)}
+		b := Batch{X: mixture.Sample(s, stream, torch.Float64, n, 1)}
 		z := torch.Randn(s, stream, torch.Float64, n, 1)
 		levels := make([]float64, n)
 		for i := range levels {
 			levels[i] = []float64{0.05, 0.2, 1, 5, 80}[i%5]
 		}
 		a := models.Trig{}.Angle(s, torch.FromSlice(s, levels))
-		net := nearBent(s, models.Trig{}.Noisy(s, b.Images, z, a), a)
+		net := nearBent(s, models.Trig{}.Noisy(s, b.X, z, a), a)
 		o := &SCM{Model: &models.TrigConsistency{Net: net}, Teacher: mixture}
 		loss := o.LossAt(s, 0, b, levels, z, 1).Item()
 		t.Logf("‖g‖/(‖g‖ + 0.1) is %.2g (root mean square)", math.Sqrt(loss))
@@ -329,9 +329,9 @@ func TestSCMNormalisationMovesTheAverage(t *testing.T) {
 		for i := range levels {
 			levels[i] = level
 		}
-		b, z := Batch{Images: torch.FromSlice(s, images, n, 1)}, torch.FromSlice(s, noises, n, 1)
+		b, z := Batch{X: torch.FromSlice(s, images, n, 1)}, torch.FromSlice(s, noises, n, 1)
 		a := models.Trig{}.Angle(s, torch.FromSlice(s, levels))
-		net := nearBent(s, models.Trig{}.Noisy(s, b.Images, z, a), a)
+		net := nearBent(s, models.Trig{}.Noisy(s, b.X, z, a), a)
 		net.theta = torch.Zeros(s, torch.Float64, n)
 		net.theta.SetRequiresGrad(true)
 		deviations := func(c float64) float64 {
@@ -359,7 +359,7 @@ func TestSCMStepIsOfFirstOrder(t *testing.T) {
 				return nil
 			}))
 		}
-		b := Batch{Images: gaussian.Sample(s, stream, torch.Float64, 60, 2)}
+		b := Batch{X: gaussian.Sample(s, stream, torch.Float64, 60, 2)}
 		z := torch.Randn(s, stream, torch.Float64, 60, 2)
 		levels := make([]float64, 60)
 		for i := range levels {
@@ -415,8 +415,8 @@ func (l listening) Forward(s *torch.Scope, x, a *torch.Tensor, c models.Cond) *t
 func TestSCMSharesDropout(t *testing.T) {
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		stream := torch.NewGenerator(s, 3)
-		b := Batch{Images: gaussian.Sample(s, stream, torch.Float32, 4, 2),
-			Labels: torch.FromSlice(s, []int64{0, 1, 2, 3}), Guidance: torch.Ones(s, torch.Float32, 4)}
+		b := Batch{X: gaussian.Sample(s, stream, torch.Float32, 4, 2),
+			Cond: models.Cond{Class: torch.FromSlice(s, []int64{0, 1, 2, 3}), Guidance: torch.Ones(s, torch.Float32, 4)}}
 		z := torch.Randn(s, stream, torch.Float32, 4, 2)
 		for _, step := range []float64{0, 0.01} {
 			var student, teacher []float64
@@ -432,8 +432,8 @@ func TestSCMSharesDropout(t *testing.T) {
 			require.Equal(t, []float64{0}, teacher)
 			require.Len(t, conds, 3)
 			for _, c := range conds {
-				require.Same(t, b.Labels, c.Class)
-				require.Same(t, b.Guidance, c.Guidance)
+				require.Same(t, b.Cond.Class, c.Class)
+				require.Same(t, b.Cond.Guidance, c.Guidance)
 			}
 			require.Equal(t, first, o.LossAt(s, 0, b, levels, z, 7).Item())
 			require.NotEqual(t, first, o.LossAt(s, 0, b, levels, z, 8).Item())
@@ -462,7 +462,7 @@ func TestSCMNearTheEnds(t *testing.T) {
 		each := func(wrap func(models.Network) models.Network, net *perceptron.MLP, i int, step float64) float64 {
 			o := &SCM{Model: &models.TrigConsistency{Net: wrap(net)}, Step: step}
 			row := func(x *torch.Tensor) *torch.Tensor { return x.To(s, net.Store().DType()).Narrow(s, 0, i, 1) }
-			loss := o.LossAt(s, 0, Batch{Images: row(x)}, levels[i:i+1], row(z), 1)
+			loss := o.LossAt(s, 0, Batch{X: row(x)}, levels[i:i+1], row(z), 1)
 			loss.Backward()
 			for k, p := range net.Parameters() {
 				require.True(t, p.Grad(s).IsFinite(s).All(s).Item() == 1, "%s at %g", k, levels[i])
@@ -565,7 +565,7 @@ func TestSCMRefuses(t *testing.T) {
 	loss := func(step float64) error {
 		return torch.Run(torch.CPU, func(s *torch.Scope) error {
 			x := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float32, 2, 2)
-			(&SCM{Model: &models.TrigConsistency{Net: net}, Step: step}).LossAt(s, 0, Batch{Images: x}, []float64{1, 2}, x, 1)
+			(&SCM{Model: &models.TrigConsistency{Net: net}, Step: step}).LossAt(s, 0, Batch{X: x}, []float64{1, 2}, x, 1)
 			return nil
 		})
 	}
@@ -618,8 +618,8 @@ func (r *scmRun) train(t *testing.T) *models.TrigConsistency {
 			if err := s.Run(func(s *torch.Scope) error {
 				opt.SetLR(r.lr * math.Min(1, 2*(1-float64(k)/float64(r.steps))))
 				opt.ZeroGrad()
-				b := Batch{Images: r.data.Sample(s, stream, torch.Float32, r.batch, 2)}
-				loss := o.Loss(s, k, b, Draw(s, r.seed, k))
+				b := Batch{X: r.data.Sample(s, stream, torch.Float32, r.batch, 2)}
+				loss := o.Loss(s, k, b, drawn(r.seed, k, b))
 				if v := loss.Item(); math.IsNaN(v) || math.IsInf(v, 0) {
 					return fmt.Errorf("step %d: the loss is %v", k, v)
 				}

@@ -19,7 +19,8 @@ import (
 const stateKey = "onestep_state"
 
 // stateFormat is the version of state files.
-const stateFormat = 1
+// In format 1 noise and noise levels were drawn for each batch; since 2, for each sample.
+const stateFormat = 2
 
 type stateHead struct {
 	Format   int               `json:"format"`
@@ -81,6 +82,9 @@ func (t *Trainer) save(s *torch.Scope, run *session, r *Result) error {
 		if err := t.finite(s); err != nil {
 			return err
 		}
+		if t.Run == nil {
+			return nil
+		}
 		run.Back = 0
 		// The snapshots first: a state without its snapshots would make a resumed run skip them.
 		if err := t.saveSnapshots(s, r); err != nil {
@@ -106,9 +110,7 @@ func (t *Trainer) save(s *torch.Scope, run *session, r *Result) error {
 // saveSnapshots writes the averages, each to its file, or else the model.
 func (t *Trainer) saveSnapshots(s *torch.Scope, r *Result) error {
 	describe := t.Metadata
-	if o, ok := t.Objective.(interface {
-		Metadata(step int, images int64) (map[string]string, error)
-	}); ok && describe == nil {
+	if o, ok := t.Objective.(Describer); ok && describe == nil {
 		describe = o.Metadata
 	}
 	metadata := map[string]string{}
@@ -161,6 +163,9 @@ func (t *Trainer) saveState(s *torch.Scope, run *session, r *Result) error {
 // resume loads the latest state of the run's folder, if there is one.
 func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 	run.saved = -1
+	if t.Run == nil {
+		return nil
+	}
 	steps, err := t.Run.Steps("state")
 	if err != nil {
 		return err
@@ -187,10 +192,15 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 		return fmt.Errorf("resume: %s is a damaged training state: %w%s", quote.Path(path), err, hint)
 	}
 	switch {
+	case head.Format == 1:
+		return fmt.Errorf("resume: %s was saved by an older version, which drew other noise for the same samples: a resumed run would not be "+
+			"the run that was started. Finish it with that version, or start a new run from its last snapshot", path)
 	case head.Format != stateFormat:
 		return fmt.Errorf("resume: %s has format %d, this version reads format %d", quote.Path(path), head.Format, stateFormat)
 	case head.Seed != t.Seed:
 		return fmt.Errorf("resume: %s was made with seed %d, this run has %d", quote.Path(path), head.Seed, t.Seed)
+	case head.Seen < 0:
+		return fmt.Errorf("resume: %s says that %d samples were seen%s", path, head.Seen, hint)
 	case head.Step < 0 || head.Step != steps[len(steps)-1]:
 		return fmt.Errorf("resume: %s says that it is of step %d%s", quote.Path(path), head.Step, hint)
 	case head.Row < 0 || head.Rollbacks < 0 || head.Skipped < 0 || !(head.LRScale >= 0 && head.LRScale <= 1):
@@ -256,7 +266,7 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 	}
 	t.Log.Info("resumed", "step", head.Step, "state", path)
 	run.saved, run.health = head.Step, head.health
-	r.Step, r.Seen, r.Skipped = head.Step, int64(head.Step)*int64(t.Data.Batch), head.Skipped
+	r.Step, r.Seen, r.Skipped = head.Step, head.Seen, head.Skipped
 	return nil
 }
 
@@ -282,13 +292,14 @@ func (t *Trainer) startAgain() error {
 func (t *Trainer) logs(k int) bool { return k%max(1, t.LogEvery) == 0 || k == t.Steps || k == 1 }
 
 // record writes a step's figures to stats.jsonl.
-func (t *Trainer) record(run *session, k int, loss float64, elapsed time.Duration) error {
+func (t *Trainer) record(run *session, r *Result, elapsed time.Duration) error {
+	k, loss := r.Step, r.Loss
 	perSecond := run.rate.perSecond()
 	if !t.logs(k) {
 		return nil
 	}
 	v := map[string]any{
-		"step": k, "images": int64(k) * int64(t.Data.Batch), "lr": t.Optimizer.LR(),
+		"step": k, "images": r.Seen, "lr": t.Optimizer.LR(),
 		"images_per_second": math.Round(perSecond*10) / 10, "seconds": math.Round(elapsed.Seconds()*1000) / 1000,
 	}
 	scalars := map[string]float64{"lr": t.Optimizer.LR(), "images_per_second": perSecond}
@@ -311,11 +322,17 @@ func (t *Trainer) record(run *session, k int, loss float64, elapsed time.Duratio
 			return err
 		}
 	}
+	if t.Run == nil {
+		return nil
+	}
 	return t.Run.Record(v)
 }
 
 // finish saves at the end of a session, unless the last step is saved already and its snapshot is there.
 func (t *Trainer) finish(s *torch.Scope, run *session, r *Result) error {
+	if t.Run == nil {
+		return s.NoGrad(t.finite)
+	}
 	r.Snapshot, r.State = t.Run.Snapshot(r.Step, ""), t.Run.State(r.Step)
 	if _, err := os.Stat(r.Snapshot); err == nil && run.saved == r.Step {
 		return nil

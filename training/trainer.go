@@ -12,7 +12,6 @@ import (
 
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/torch"
-	"github.com/onestep-go/onestep/training/dataset"
 	"github.com/onestep-go/onestep/training/rundir"
 )
 
@@ -67,13 +66,15 @@ type Trainer struct {
 	// saved beside it, as model-STEP.NAME.safetensors, by its Name. None: snapshots hold the model's own weights.
 	Averages []Average
 
-	Data   *dataset.Loader
-	Labels bool // whether batches carry labels to the network
+	Data Source
+	// Accumulate is how many of the source's batches make a step: their gradients are averaged, which takes less memory than one
+	// large batch. 0: 1. But for dropout masks, the step is that of the large batch.
+	Accumulate int
 	// Prepare changes a batch before the objective sees it, as DropLabels and DrawGuidance do; nil: not.
 	Prepare func(s *torch.Scope, b Batch, d Draws) Batch
 
 	Dir    string      // the run's folder, opened for the length of Train; a run that it holds goes on
-	Run    *rundir.Dir // instead of Dir: an open folder, with the caller's options in it
+	Run    *rundir.Dir // instead of Dir: an open folder, with the caller's options in it; without both, nothing is saved
 	Device torch.Device
 	Seed   uint64
 
@@ -130,11 +131,15 @@ func (t *Trainer) Train(ctx context.Context) (r Result, err error) {
 	if err := t.validate(); err != nil {
 		return r, err
 	}
-	if err := t.try(); err != nil {
+	if err := t.try(ctx); err != nil {
 		return r, err
 	}
-	if t.Run == nil {
-		run, err := rundir.Open(t.Dir, map[string]any{"seed": t.Seed, "steps": t.Steps, "batch": t.Data.Batch, "data": t.Data.Dataset.Name()}, true)
+	if t.Run == nil && t.Dir != "" {
+		options := map[string]any{"seed": t.Seed, "steps": t.Steps, "accumulate": t.accumulate()}
+		if named, ok := t.Data.(fmt.Stringer); ok {
+			options["data"] = named.String()
+		}
+		run, err := rundir.Open(t.Dir, options, true)
 		if err != nil {
 			return r, err
 		}
@@ -158,40 +163,50 @@ func (t *Trainer) Train(ctx context.Context) (r Result, err error) {
 
 func (t *Trainer) validate() error {
 	switch {
-	case t.Objective == nil || t.Model == nil || t.Optimizer == nil || t.Data == nil || t.Data.Dataset == nil:
+	case t.Objective == nil || t.Model == nil || t.Optimizer == nil || t.Data == nil:
 		return errors.New("trainer: Objective, Model, Optimizer and Data must be set")
-	case t.Run == nil && t.Dir == "":
-		return errors.New("trainer: Dir must be set: the folder for the run")
+	case t.Run == nil && t.Dir == "" && t.Guard.Rollbacks > 0:
+		return errors.New("trainer: Guard.Rollbacks goes back to saved states: set Dir, the folder for the run")
+	case t.Accumulate < 0:
+		return fmt.Errorf("trainer: want at least 1 batch for each step, or 0 for 1, got %d", t.Accumulate)
 	case t.Steps < 1:
 		return fmt.Errorf("trainer: want at least 1 step, got %d", t.Steps)
 	}
-	if v, ok := t.Objective.(interface{ Validate() error }); ok {
+	if v, ok := t.Objective.(Validator); ok {
 		return v.Validate()
 	}
 	return nil
 }
 
-// try has the objective find out what its network cannot do, by one image, before anything is made or lost.
-func (t *Trainer) try() error {
-	o, ok := t.Objective.(interface {
-		Try(s *torch.Scope, b Batch, d Draws)
-	})
+func (t *Trainer) accumulate() int { return max(t.Accumulate, 1) }
+
+// try has the objective find out what its network cannot do, by one sample, before anything is made or lost.
+func (t *Trainer) try(ctx context.Context) error {
+	o, ok := t.Objective.(Trier)
 	if !ok {
 		return nil
 	}
-	err := torch.Run(t.Device, func(s *torch.Scope) error {
-		return s.NoGrad(func(s *torch.Scope) error {
-			c, h, w := t.Data.Dataset.Shape()
-			b, d := t.batch(s, dataset.Batch{Pixels: make([]byte, c*h*w), Labels: []int64{0}}), Draw(s, t.Seed, 0)
-			if t.Prepare != nil {
-				b = t.Prepare(s, b, d)
-			}
-			o.Try(s, b, d)
-			return nil
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	for batch, err := range t.Data.Batches(ctx, 0) {
+		if err != nil {
+			return err
+		}
+		err = torch.Run(t.Device, func(s *torch.Scope) error {
+			return s.NoGrad(func(s *torch.Scope) error {
+				b, d := batch(s), Draw(t.Seed, 0, 0, 1)
+				b = Batch{X: b.X.Narrow(s, 0, 0, 1), Cond: b.Cond.Rows(s, torch.FromSlice(s, []int64{0}))}
+				if t.Prepare != nil {
+					b = t.Prepare(s, b, d)
+				}
+				o.Try(s, b, d)
+				return nil
+			})
 		})
-	})
-	if err != nil {
-		return fmt.Errorf("trainer: the network cannot be trained by this method: %w", err)
+		if err != nil {
+			return fmt.Errorf("trainer: the network cannot be trained by this method: %w", err)
+		}
+		break
 	}
 	return nil
 }
@@ -301,14 +316,11 @@ func (t *Trainer) steps(ctx context.Context, s *torch.Scope, run *session, r *Re
 	// A cancelled context ends the loop between steps, so that the state is that of whole steps.
 	data, stopData := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopData()
-	loader := *t.Data
-	loader.Start = int64(r.Step) * int64(loader.Batch)
+	next, stop := iter.Pull2(t.Data.Batches(data, r.Seen))
+	defer stop()
 	var stopping error
-	for batch, err := range loader.Batches(data) {
-		if err != nil {
-			return err
-		}
-		loss, err := t.step(s, r.Step, batch, run)
+	for {
+		samples, loss, err := t.step(s, r, next, run)
 		var bad *notFiniteError
 		switch {
 		case errors.As(err, &bad):
@@ -324,14 +336,14 @@ func (t *Trainer) steps(ctx context.Context, s *torch.Scope, run *session, r *Re
 			run.Row = 0
 		}
 		r.Step++
-		r.Seen, r.Loss = batch.Seen, loss
+		r.Seen, r.Loss = r.Seen+int64(samples), loss
 		elapsed := time.Since(run.began)
-		run.rate.add(elapsed, loader.Batch)
-		if err := t.record(run, r.Step, loss, elapsed); err != nil {
+		run.rate.add(elapsed, samples)
+		if err := t.record(run, r, elapsed); err != nil {
 			return err
 		}
 		if t.Progress != nil {
-			t.Progress(Progress{r.Step, t.Steps, loss, run.Skipped, run.rate.perSecond(), elapsed, t.left(r.Step, loader.Batch, run.rate, elapsed)})
+			t.Progress(Progress{r.Step, t.Steps, loss, run.Skipped, run.rate.perSecond(), elapsed, t.left(r.Step, samples, run.rate, elapsed)})
 		}
 		stopping = ctx.Err()
 		last := r.Step >= t.Steps || stopping != nil || (t.Duration > 0 && elapsed >= t.Duration)
@@ -367,30 +379,60 @@ type notFiniteError struct {
 
 func (e *notFiniteError) Error() string { return e.what + ": training has diverged" }
 
-// step does one optimizer step and returns its loss.
-func (t *Trainer) step(s *torch.Scope, k int, in dataset.Batch, run *session) (loss float64, err error) {
+// step does one optimizer step and returns how many samples it saw, and its loss. next yields the source's batches.
+func (t *Trainer) step(s *torch.Scope, r *Result, next func() (func(s *torch.Scope) Batch, error, bool), run *session) (samples int, loss float64, err error) {
+	k := r.Step
+	lr := run.lr
+	if t.LR != nil {
+		lr = t.LR(k)
+	}
+	t.Optimizer.SetLR(lr * run.lrScale())
+	t.Optimizer.ZeroGrad()
+	run.bins = nil
+	var bad error // of a batch; the others are taken all the same, so that a step is always as many samples
+	for range t.accumulate() {
+		batch, err, ok := next()
+		switch {
+		case err != nil:
+			return samples, loss, err
+		case !ok:
+			return samples, loss, errors.New("the source has no more batches: want one without end")
+		}
+		err = s.Run(func(s *torch.Scope) error {
+			b := batch(s)
+			n := b.X.Dim(0)
+			draws := Draw(t.Seed, k, r.Seen+int64(samples), n)
+			samples += n
+			if bad != nil {
+				return nil
+			}
+			if t.logs(k + 1) {
+				draws.Observe = run.observe
+			}
+			if t.Prepare != nil {
+				b = t.Prepare(s, b, draws)
+			}
+			l := t.Objective.Loss(s, k, b, draws)
+			if t.accumulate() > 1 {
+				l = l.DivScalar(s, float64(t.accumulate()))
+			}
+			part := l.Item()
+			loss += part
+			if math.IsNaN(part) || math.IsInf(part, 0) {
+				bad = &notFiniteError{fmt.Sprintf("the loss is %v", part)}
+				return nil
+			}
+			l.Backward()
+			return nil
+		})
+		if err != nil {
+			return samples, loss, err
+		}
+	}
+	if bad != nil {
+		return samples, loss, bad
+	}
 	err = s.Run(func(s *torch.Scope) error {
-		b := t.batch(s, in)
-		lr := run.lr
-		if t.LR != nil {
-			lr = t.LR(k)
-		}
-		t.Optimizer.SetLR(lr * run.lrScale())
-		t.Optimizer.ZeroGrad()
-		draws := Draw(s, t.Seed, k)
-		run.bins = nil
-		if t.logs(k + 1) {
-			draws.Observe = run.observe
-		}
-		if t.Prepare != nil {
-			b = t.Prepare(s, b, draws)
-		}
-		l := t.Objective.Loss(s, k, b, draws)
-		loss = l.Item()
-		if math.IsNaN(loss) || math.IsInf(loss, 0) {
-			return &notFiniteError{fmt.Sprintf("the loss is %v", loss)}
-		}
-		l.Backward()
 		var norm float64
 		if t.Clip > 0 {
 			norm = torch.ClipGradNorm(s, run.params, t.Clip).Item()
@@ -404,12 +446,12 @@ func (t *Trainer) step(s *torch.Scope, k int, in dataset.Batch, run *session) (l
 			t.Optimizer.Step(s)
 			t.Objective.Update(s, k)
 			for i, average := range run.averages {
-				average.Update(s, t.Averages[i].DecayAt(k, t.Data.Batch))
+				average.Update(s, t.Averages[i].DecayAt(k, samples))
 			}
 			return nil
 		})
 	})
-	return loss, err
+	return samples, loss, err
 }
 
 // bins are ranges of noise levels, by their upper ends.
@@ -426,7 +468,9 @@ type mean struct {
 
 // observe sorts the losses of a step by their noise levels.
 func (r *session) observe(levels []float64, each *torch.Tensor) {
-	r.bins = map[string]mean{}
+	if r.bins == nil {
+		r.bins = map[string]mean{}
+	}
 	s := torch.NewScope(torch.CPU)
 	defer s.Close()
 	for i, loss := range torch.ToSlice[float32](each.Detach(s).To(s, torch.Float32)) {
@@ -438,19 +482,6 @@ func (r *session) observe(levels []float64, each *torch.Tensor) {
 			}
 		}
 	}
-}
-
-// batch moves decoded pixels to the device and scales them to [-1, 1].
-func (t *Trainer) batch(s *torch.Scope, in dataset.Batch) Batch {
-	c, h, w := t.Data.Dataset.Shape()
-	n := len(in.Pixels) / (c * h * w)
-	b := Batch{Images: s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		return torch.FromSlice(s, in.Pixels, n, c, h, w).To(s, torch.Float32).DivScalar(s, 127.5).SubScalar(s, 1)
-	})}
-	if t.Labels {
-		b.Labels = torch.FromSlice(s, in.Labels, n)
-	}
-	return b
 }
 
 func (t *Trainer) saveEvery() int {

@@ -49,7 +49,7 @@ func (p *poisoned) Parameters() iter.Seq2[string, *torch.Tensor] {
 }
 
 func (p *poisoned) Loss(s *torch.Scope, k int, b Batch, _ Draws) *torch.Tensor {
-	l := b.Images.Mul(s, p.w).Sub(s, b.Images).Square(s).Mean(s)
+	l := b.X.Mul(s, p.w).Sub(s, b.X).Square(s).Mean(s)
 	switch {
 	case p.bad(k, p.opt.LR()):
 		return l.MulScalar(s, math.NaN())
@@ -99,7 +99,7 @@ func guardedThen(t *testing.T, dir string, g Guard, bad func(k int, lr float64) 
 	t.Cleanup(opt.Close)
 	p.opt = opt
 	var log bytes.Buffer
-	r, err := (&Trainer{Objective: p, Model: p, Optimizer: opt, Data: &dataset.Loader{Dataset: pixels{}, Batch: 4, Seed: 1},
+	r, err := (&Trainer{Objective: p, Model: p, Optimizer: opt, Data: Images{Loader: &dataset.Loader{Dataset: pixels{}, Batch: 4, Seed: 1}},
 		Dir: dir, Seed: 1, Steps: 12, SaveEvery: 4, Guard: g, Log: slog.New(slog.NewTextHandler(&log, nil))}).Train(context.Background())
 	return r, p, log.String(), err
 }
@@ -332,7 +332,7 @@ func TestForwardModeIsTriedBeforeTheRun(t *testing.T) {
 		"use other operators":              &MeanFlow{Model: &models.MeanFlow{Net: distances}, Ratio: 1e-9},
 	} {
 		dir := filepath.Join(t.TempDir(), "run")
-		_, err = (&Trainer{Objective: o, Model: p, Optimizer: opt, Data: &dataset.Loader{Dataset: pixels{}, Batch: 4}, Dir: dir, Steps: 1}).Train(context.Background())
+		_, err = (&Trainer{Objective: o, Model: p, Optimizer: opt, Data: Images{Loader: &dataset.Loader{Dataset: pixels{}, Batch: 4}}, Dir: dir, Steps: 1}).Train(context.Background())
 		require.ErrorContains(t, err, "trainer: the network cannot be trained by this method: ")
 		require.ErrorContains(t, err, "_cdist_forward has no forward-mode derivative in libtorch")
 		require.ErrorContains(t, err, want)
@@ -390,13 +390,13 @@ func TestLossByLevel(t *testing.T) {
 
 	net := newMLP(t, 2, 8, 0)
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-		b := Batch{Images: gaussian.Sample(s, torch.NewGenerator(s, 1), torch.Float32, 64, 2)}
+		b := Batch{X: gaussian.Sample(s, torch.NewGenerator(s, 1), torch.Float32, 64, 2)}
 		for _, o := range []Objective{
 			&EDM{Model: &models.EDM{Net: net}}, &CT{Model: &models.Consistency{Net: net}, Schedule: Fixed{}, Distance: L2{}},
 			&CD{CT: CT{Model: &models.Consistency{Net: net}, Schedule: Fixed{}, Distance: L2{}}, Teacher: gaussian, Solver: sampling.Euler{}},
 			&ECT{Model: &models.Consistency{Net: net, Boundary: models.AtZero}, Steps: 10},
 		} {
-			draws := Draw(s, 1, 0)
+			draws := drawn(1, 0, b)
 			seen := 0
 			draws.Observe = func(levels []float64, each *torch.Tensor) {
 				require.Equal(t, []int{len(levels)}, each.Shape())
@@ -404,7 +404,7 @@ func TestLossByLevel(t *testing.T) {
 			}
 			with := o.Loss(s, 0, b, draws).Item()
 			require.Equal(t, 64, seen, "%T", o)
-			require.Equal(t, o.Loss(s, 0, b, Draw(s, 1, 0)).Item(), with, "%T: looking changes nothing", o)
+			require.Equal(t, o.Loss(s, 0, b, drawn(1, 0, b)).Item(), with, "%T: looking changes nothing", o)
 		}
 		return nil
 	}))

@@ -12,6 +12,7 @@ import (
 
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch"
@@ -152,51 +153,33 @@ func steps(o options, objective func(net *unet.UNet, clone func() (*unet.UNet, e
 	if err != nil {
 		return nil, err
 	}
-	if v, ok := method.(interface{ Validate() error }); ok {
-		if err := v.Validate(); err != nil {
-			return nil, err
-		}
+	var took []float64 // from each step's end to the next one's; the first two steps are not counted
+	var failed error
+	last := time.Now()
+	trainer := training.Trainer{
+		Objective: method, Model: net, Optimizer: opt, Averages: []training.Average{{Into: ema, Decay: 0.9999}}, Seed: 1, Steps: o.runs + 2,
+		Data: training.SourceFunc(func(s *torch.Scope, _ int64) training.Batch {
+			x := torch.Rand(s, torch.NewGenerator(s, 1), torch.Float32, batch, cfg.InChannels, cfg.Resolution, cfg.Resolution)
+			return training.Batch{X: x.MulScalar(s, 2).SubScalar(s, 1)}
+		}),
+		Progress: func(p training.Progress) {
+			now := time.Now()
+			if p.Step > 2 {
+				took = append(took, now.Sub(last).Seconds())
+			}
+			if p.Step == 1 {
+				failed = resetPeak()
+			}
+			last = now
+		},
 	}
-	var ps, es []*torch.Tensor
-	for _, p := range net.Parameters() {
-		ps = append(ps, p)
+	if _, err := trainer.Train(context.Background()); err != nil {
+		return nil, err
 	}
-	for _, p := range ema.Parameters() {
-		es = append(es, p)
+	if failed != nil {
+		return nil, failed
 	}
-	var seconds, peak float64
-	err = torch.Run(torch.CPU, func(s *torch.Scope) error {
-		g := torch.NewGenerator(s, 1)
-		x := torch.Rand(s, g, torch.Float32, batch, cfg.InChannels, cfg.Resolution, cfg.Resolution).MulScalar(s, 2).SubScalar(s, 1)
-		k := 0
-		step := func() error {
-			k++
-			return s.Run(func(s *torch.Scope) error {
-				opt.ZeroGrad()
-				loss := method.Loss(s, k, training.Batch{Images: x}, training.Draw(s, 1, k))
-				loss.Backward()
-				opt.Step(s)
-				torch.ForeachLerpInPlace(s, es, ps, 1e-4)
-				if err := s.NoGrad(func(s *torch.Scope) error { method.Update(s, k); return nil }); err != nil {
-					return err
-				}
-				if v := loss.Item(); math.IsNaN(v) {
-					return fmt.Errorf("the loss is %g", v)
-				}
-				return nil
-			})
-		}
-		if err := step(); err != nil {
-			return err
-		}
-		if err := resetPeak(); err != nil {
-			return err
-		}
-		seconds, err = timed(o.runs, step)
-		peak = peakMiB()
-		return err
-	})
-	return map[string]float64{"ms_per_step": seconds * 1e3, "peak_rss_mib": peak, "parameters": float64(net.Store().Count())}, err
+	return map[string]float64{"ms_per_step": median(took) * 1e3, "peak_rss_mib": peakMiB(), "parameters": float64(net.Store().Count())}, nil
 }
 
 // sample is unet_sample.py's: 1 and 4 steps of the consistency function, and EDM's Heun with 18 steps.
@@ -227,7 +210,7 @@ func sample(o options) (any, error) {
 		return s.Inference(func(s *torch.Scope) error {
 			one := func(steps int) error {
 				return s.Run(func(s *torch.Scope) error {
-					streams := sampling.NewStreams(s, sampling.Seeds(0, batch)...)
+					streams := noise.NewStreams(s, noise.Seeds(0, batch)...)
 					_, err := sampling.Multistep{Times: sampling.Times(steps)}.Sample(context.Background(), s, f, shape, streams, models.Cond{})
 					return err
 				})

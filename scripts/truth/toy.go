@@ -131,11 +131,6 @@ func (t *toy) train(ctx context.Context, m method) (learned, error) {
 	if err != nil {
 		return none, err
 	}
-	if v, ok := objective.(interface{ Validate() error }); ok {
-		if err := v.Validate(); err != nil {
-			return none, err
-		}
-	}
 	opt, err := optim.RAdam{LR: t.lr, Beta2: 0.99}.New(func(yield func(string, *torch.Tensor) bool) {
 		for name, p := range net.Parameters() {
 			if !yield(name, p) {
@@ -154,42 +149,18 @@ func (t *toy) train(ctx context.Context, m method) (learned, error) {
 		return none, err
 	}
 	defer opt.Close()
-	follow, err := models.NewEMA(average.Parameters(), net.Parameters())
-	if err != nil {
-		return none, err
+	rate := func(k int) float64 { return math.Min(1, 2*(1-float64(k)/float64(t.steps))) }
+	if stages, ok := objective.(training.Staged); ok {
+		rate = stages.Left
 	}
-	err = torch.Run(torch.CPU, func(s *torch.Scope) error {
-		stream := torch.NewGenerator(s, t.seed+1000)
-		for k := range t.steps {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			err := s.Run(func(s *torch.Scope) error {
-				rate := math.Min(1, 2*(1-float64(k)/float64(t.steps)))
-				if stages, ok := objective.(interface{ Left(k int) float64 }); ok {
-					rate = stages.Left(k)
-				}
-				opt.SetLR(t.lr * rate)
-				opt.ZeroGrad()
-				b := training.Batch{Images: data.Sample(s, stream, torch.Float32, t.batch, dim)}
-				loss := objective.Loss(s, k, b, training.Draw(s, t.seed, k))
-				loss.Backward()
-				if v := loss.Item(); math.IsNaN(v) || math.IsInf(v, 0) {
-					return fmt.Errorf("step %d: the loss is %g", k, v)
-				}
-				return s.NoGrad(func(s *torch.Scope) error {
-					opt.Step(s)
-					objective.Update(s, k)
-					follow.Update(s, math.Min(t.ema, (1+float64(k))/(10+float64(k))))
-					return nil
-				})
-			})
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	samples := func(s *torch.Scope, start int64) training.Batch {
+		stream := torch.NewGenerator(s, t.seed<<32+uint64(start)) // of these samples alone
+		return training.Batch{X: data.Sample(s, stream, torch.Float32, t.batch, dim)}
+	}
+	_, err = (&training.Trainer{
+		Objective: objective, Model: net, Optimizer: opt, Averages: []training.Average{{Into: average, Decay: t.ema}},
+		Data: training.SourceFunc(samples), Seed: t.seed, Steps: t.steps, LR: func(k int) float64 { return t.lr * rate(k) },
+	}).Train(ctx)
 	if err != nil {
 		return none, fmt.Errorf("%s, seed %d: %w", m.name, t.seed, err)
 	}

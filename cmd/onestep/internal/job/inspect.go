@@ -210,7 +210,7 @@ func (v view) sheet(out *Inspected) (sheet, error) {
 	told := Sample{Seed: v.Seed, Label: v.Label, Guidance: v.Guidance}
 	c, _ := told.condition(s, v.d.Network, 0, v.N)
 	its, _ := told.condition(s, v.knows, 0, v.N)
-	streams := func() sampling.Streams { return sampling.NewStreams(s, sampling.Seeds(v.Seed, v.N)...) }
+	streams := func() noise.Streams { return noise.NewStreams(s, noise.Seeds(v.Seed, v.N)...) }
 	z := streams().Randn(s, torch.Float32, shape...)
 	along, end, err := v.path(z, c, its)
 	if err != nil {

@@ -180,7 +180,7 @@ func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled,
 // source draws a batch of images.
 type source struct {
 	evaluations int // of the network, for each image
-	draw        func(ctx context.Context, s *torch.Scope, streams sampling.Streams, c models.Cond) (*torch.Tensor, error)
+	draw        func(ctx context.Context, s *torch.Scope, streams noise.Streams, c models.Cond) (*torch.Tensor, error)
 }
 
 // The samplers of what draws in one step, beside package sampling's of denoisers.
@@ -251,7 +251,7 @@ func (o *Sample) sampler(f any, d checkpoint.Description) (source, error) {
 		if err := checkTimes(o.Times, m); err != nil {
 			return source{}, err
 		}
-		return source{len(o.Times), func(ctx context.Context, s *torch.Scope, streams sampling.Streams, c models.Cond) (*torch.Tensor, error) {
+		return source{len(o.Times), func(ctx context.Context, s *torch.Scope, streams noise.Streams, c models.Cond) (*torch.Tensor, error) {
 			if o.Sampler == multistep {
 				return m.Sample(ctx, s, origins, d.Network.Shape(), streams, c)
 			}
@@ -278,7 +278,7 @@ func (o *Sample) sampler(f any, d checkpoint.Description) (source, error) {
 		return source{}, err
 	}
 	levels := append(slices.Clone(o.Times), 0) // the last step ends at a prediction
-	return source{each * by.Evaluations(levels), func(ctx context.Context, s *torch.Scope, streams sampling.Streams, c models.Cond) (*torch.Tensor, error) {
+	return source{each * by.Evaluations(levels), func(ctx context.Context, s *torch.Scope, streams noise.Streams, c models.Cond) (*torch.Tensor, error) {
 		x := streams.Randn(s, torch.Float32, d.Network.Shape()...).MulScalar(s, levels[0])
 		return by.Sample(ctx, s, denoiser, x, sampling.Run{Levels: levels, Streams: streams, Cond: c})
 	}}, nil
@@ -346,10 +346,10 @@ func (o Sample) draw(ctx context.Context, from source, model *checkpoint.File, o
 		var grid []image.Image
 		for at := 0; at < o.N; at += o.Batch {
 			n := min(o.Batch, o.N-at)
-			seeds := sampling.Seeds(o.Seed+uint64(at), n)
+			seeds := noise.Seeds(o.Seed+uint64(at), n)
 			err := s.Inference(func(s *torch.Scope) error {
 				c, label := o.condition(s, model.Description.Network, at, n)
-				x, err := from.draw(ctx, s, sampling.NewStreams(s, seeds...), c)
+				x, err := from.draw(ctx, s, noise.NewStreams(s, seeds...), c)
 				if err != nil {
 					return err
 				}

@@ -366,7 +366,7 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 	if err != nil {
 		return out, err
 	}
-	if v, ok := objective.(interface{ Validate() error }); ok {
+	if v, ok := objective.(training.Validator); ok {
 		if err := v.Validate(); err != nil { // before the run's folder is made, where the trainer would ask
 			return out, err
 		}
@@ -435,14 +435,14 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 		return d.Metadata()
 	}
 	rate := func(k int) float64 { return lrFactor(k, o.Steps, o.LRDecay) }
-	if stages, ok := objective.(interface{ Left(k int) float64 }); ok {
+	if stages, ok := objective.(training.Staged); ok {
 		rate = func(k int) float64 { return math.Min(1, float64(k+1)/10) * stages.Left(k) }
 	}
 	t := training.Trainer{
 		Objective: objective, Model: net, Optimizer: opt, Averages: averages,
-		Data: &dataset.Loader{Dataset: data, Batch: o.Batch, Seed: o.Seed, Workers: o.Workers, Flip: o.Flip,
-			SkipCorrupt: o.Corrupt == "skip", Corrupt: once(h.Log)},
-		Labels: o.Classes, Run: run, Device: dev, Seed: o.Seed, Steps: o.Steps, Duration: o.Duration, Clip: o.Clip,
+		Data: training.Images{Labels: o.Classes, Loader: &dataset.Loader{Dataset: data, Batch: o.Batch, Seed: o.Seed, Workers: o.Workers,
+			Flip: o.Flip, SkipCorrupt: o.Corrupt == "skip", Corrupt: once(h.Log)}},
+		Run: run, Device: dev, Seed: o.Seed, Steps: o.Steps, Duration: o.Duration, Clip: o.Clip,
 		Guard: training.Guard{Skips: o.Skips, Rollbacks: o.Rollbacks},
 		LR:    func(k int) float64 { return o.LR * rate(k) }, SaveEvery: o.SaveEvery, LogEvery: o.LogEvery,
 		SampleEvery: o.SampleEvery, KeepSnapshots: o.Keep, Metadata: describe, Progress: h.Progress, Scalars: h.Scalars, Log: h.Log,
@@ -547,7 +547,7 @@ func examples(ctx context.Context, f any, d checkpoint.Description, dev torch.De
 	var img image.Image
 	err = torch.Run(dev, func(s *torch.Scope) error {
 		c, _ := o.condition(s, d.Network, 0, n)
-		x, err := from.draw(ctx, s, sampling.NewStreams(s, sampling.Seeds(0, n)...), c)
+		x, err := from.draw(ctx, s, noise.NewStreams(s, noise.Seeds(0, n)...), c)
 		if err != nil {
 			return err
 		}

@@ -1,8 +1,8 @@
-package sampling
+package noise
 
 import "github.com/onestep-go/onestep/torch"
 
-// Streams are the random streams of a batch, one per image. They are made on the CPU, so that an image does not depend
+// Streams are the random streams of a batch, one for each sample. They are made on the CPU, so that a sample does not depend
 // on the device it is drawn on.
 type Streams []*torch.Generator
 
