@@ -23,6 +23,7 @@ import (
 	pixelunet "github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/torchtest"
 )
 
 // openSmall opens a tiny model of Stable Diffusion, which the test closes.
@@ -314,4 +315,13 @@ func refused(t *testing.T, err error, facts ...string) {
 	for _, raw := range []string{"mat1", "Half", "operand", "size of tensor", "conv2d", "linear"} {
 		require.NotContains(t, err.Error(), raw)
 	}
+}
+
+// A tensor on another device than the network is refused by both devices' names.
+func TestForeignDevice(t *testing.T) {
+	torchtest.SkipIfNoCUDA(t)
+	tiny, err := vae.NewTiny(vae.TAESD(), torch.CUDA(0), torch.Float32, 1)
+	require.NoError(t, err)
+	defer tiny.Close()
+	refused(t, within(func(s *torch.Scope) { tiny.Decode(s, torch.Ones(s, torch.Float32, 1, 4, 8, 8)) }), "vae: the latents", "on cuda:0", "on cpu", "ToDevice")
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/torchtest"
 )
 
 // Elements are printed as PyTorch prints them, to the character; scripts/golden_print.py makes the same tensors.
@@ -108,6 +109,16 @@ func TestPrintIsBounded(t *testing.T) {
 		require.Equal(t, "tensor(nil)", (*torch.Tensor)(nil).String())
 		w.Free()
 		require.Equal(t, "tensor(freed)", w.String())
+		return nil
+	}))
+}
+
+// Tensors on a GPU are copied to be printed, the edges alone where they are large.
+func TestPrintCUDA(t *testing.T) {
+	torchtest.SkipIfNoCUDA(t)
+	require.NoError(t, torch.Run(torch.CUDA(0), func(s *torch.Scope) error {
+		require.Equal(t, "tensor([1.0000, 0.5000], float32[2] on cuda:0)", torch.FromSlice(s, []float32{1, 0.5}).String())
+		require.Equal(t, "tensor([   0,    1,    2,  ..., 1998, 1999, 2000], int64[2001] on cuda:0)", torch.Arange(s, 2001, torch.Int64).String())
 		return nil
 	}))
 }
