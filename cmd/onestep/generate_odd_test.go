@@ -74,7 +74,7 @@ func TestGenerateFromOddPictures(t *testing.T) {
 	}
 	for _, flag := range []string{"--init-image", "--control-image"} {
 		for name, want := range map[string]string{
-			"pipe": "want a file, it is something else", "/dev/zero": "want a file, it is something else", ".": "is a folder; wanted an image",
+			"pipe": "want a regular file", "/dev/zero": "want a regular file", ".": "is a folder; wanted an image",
 			"none": "no such file", "empty": "it is empty: want a PNG", "short.png": "want a PNG, JPEG, GIF, BMP or WebP file", "bomb.png": "want a PNG",
 		} {
 			path := name
@@ -94,7 +94,7 @@ func TestGenerateFromOddPictures(t *testing.T) {
 	}
 	code, _, errs := try("generate", "--from", at("pipe"))
 	require.Equal(t, exitFailure, code)
-	require.Contains(t, errs, "want a file, it is something else")
+	require.Contains(t, errs, "want a regular file")
 }
 
 // A file of texts may be Windows' and may have empty lines; what is no text is told by its line.
@@ -118,9 +118,9 @@ func TestPromptsFile(t *testing.T) {
 		require.True(t, bytes.Equal(a, b))
 	}
 	for text, want := range map[string]string{
-		"": "there is no text in it", "\n \n": "there is no text in it", "a\n\nb\xffc\n": "line 3 is not UTF-8",
+		"": "there is no prompt in it", "\n \n": "there is no prompt in it", "a\n\nb\xffc\n": "line 3 is not UTF-8",
 		"a\n" + strings.Repeat("x", 1<<20): "line 2 is longer than 1 MiB", "\xff\xfea\x00": "line 1 is not UTF-8",
-		strings.Repeat("y\n", 1_000_001): "want at most 1000000 texts",
+		strings.Repeat("y\n", 1_000_001): "want at most 1000000 prompts",
 	} {
 		write(text)
 		code, _, errs := try(append(base, "--prompts", at("texts"), "--out", at("no.png"))...)
