@@ -107,6 +107,8 @@ type Generate struct {
 
 	Index int `json:"index,omitempty"` // which of the pictures that share noise
 
+	RawPaths map[string][][]byte `json:"raw_paths,omitempty"` // of an image: paths that are not UTF-8, by their settings' names
+
 	foreignSkip int // A1111's Clip skip, counted as ClipSkip, of a picture's text
 
 	hashing *hashing // of parts in place of the model's
@@ -547,6 +549,7 @@ func (o Generate) text(t sampling.TextToImage, plan sampling.Plan, on *adapters,
 	if one.PartHashes, err = o.hashing.wait(); err != nil {
 		return nil, err
 	}
+	one.keepPaths()
 	settings, err := json.Marshal(one)
 	if err != nil {
 		return nil, err
@@ -562,7 +565,7 @@ func (o Generate) text(t sampling.TextToImage, plan sampling.Plan, on *adapters,
 	}
 	info.Prompt = files.Prompt
 	info.AddBefore("RNG", files.Fields...)
-	return []vision.Text{{Keyword: infotext.Keyword, Value: info.String()}, {Keyword: "Software", Value: "onestep"},
+	return []vision.Text{{Keyword: infotext.Keyword, Value: strings.ToValidUTF8(info.String(), "\ufffd")}, {Keyword: "Software", Value: "onestep"},
 		{Keyword: "onestep", Value: string(settings)}}, nil
 }
 

@@ -39,7 +39,11 @@ func (o *Generate) ReadImage(path string, ownClipSkip bool) error {
 	if own, ok := text("onestep"); ok {
 		dec := json.NewDecoder(strings.NewReader(own))
 		dec.DisallowUnknownFields()
-		if err := dec.Decode(o); err != nil {
+		err := dec.Decode(o)
+		if err == nil {
+			err = o.takePaths()
+		}
+		if err != nil {
 			return fmt.Errorf("%s: its settings are not those of generate: %w", quote.Path(path), quote.Error(err))
 		}
 		o.Prompts, o.N = []string{o.Prompt}, max(o.N, 1)
