@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
@@ -42,12 +43,12 @@ func Extract(ctx context.Context, path string, base, tuned *weights.Model, rank 
 	total := 0
 	for part, plan := range plans {
 		if theirs[part] == nil {
-			return nil, nil, fmt.Errorf("the tuned model has no %s", part)
+			return nil, nil, fmt.Errorf("the tuned model has no %s", quote.Text(part))
 		}
 		for _, w := range plan {
 			shape, _, ok := theirs[part].Info(w.Name)
 			if !ok || product(shape) != product(w.Dims) {
-				differ = append(differ, part+"."+w.Name)
+				differ = append(differ, quote.Text(part+"."+w.Name))
 			}
 			total++
 		}
@@ -74,7 +75,7 @@ func Extract(ctx context.Context, path string, base, tuned *weights.Model, rank 
 			err := scope.NoGrad(func(s *torch.Scope) error {
 				delta, err := difference(s, mine, other, w.Name)
 				if err != nil {
-					return fmt.Errorf("%s: %w", name, err)
+					return fmt.Errorf("%s: %w", quote.Text(name), err)
 				}
 				if same = delta.Abs(s).Max(s).Item() == 0; same || layers[name] == nil {
 					return nil

@@ -52,10 +52,10 @@ func (f *File) orphans() {
 // Notices say what of the file is not used, and harmless. Embeddings are not among it.
 func (f *File) Notices() (all []string) {
 	if f.lone != nil {
-		all = append(all, list("alphas without low-rank factors are ignored", f.lone))
+		all = append(all, list("alphas without low-rank factors are ignored", quote.Texts(f.lone)))
 	}
 	if f.others != nil {
-		all = append(all, list("tensors for a T5 text encoder, which the model does not have, are not used", f.others))
+		all = append(all, list("tensors for a T5 text encoder, which the model does not have, are not used", quote.Texts(f.others)))
 	}
 	return all
 }

@@ -575,7 +575,7 @@ func (l *patterns) UnmarshalJSON(data []byte) error {
 		}
 		p, err := newPattern(name)
 		if err != nil {
-			return fmt.Errorf("%s is no pattern: %w", quote.Quoted(name), err)
+			return fmt.Errorf("%s is no pattern: %w", quote.Quoted(name), quote.Error(err))
 		}
 		if p.re != nil {
 			if regexps++; regexps > maxRegexps {

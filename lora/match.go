@@ -53,11 +53,11 @@ func (f *File) match(t *table, what string) Match {
 			continue
 		}
 		if err := f.fits(module, s); err != nil {
-			m.Misshapen = append(m.Misshapen, fmt.Sprintf("%s (%v)", s.name(), err))
+			m.Misshapen = append(m.Misshapen, fmt.Sprintf("%s (%v)", quote.Text(s.name()), err))
 			continue
 		}
 		if other := seen[s]; other != nil {
-			m.Twice = append(m.Twice, fmt.Sprintf("%s (as %s and as %s)", s.name(), quote.Text(other.key.stem), quote.Text(module.key.stem)))
+			m.Twice = append(m.Twice, fmt.Sprintf("%s (as %s and as %s)", quote.Text(s.name()), quote.Text(other.key.stem), quote.Text(module.key.stem)))
 			continue
 		}
 		seen[s] = module

@@ -136,7 +136,7 @@ func plansOf(m *weights.Model) (map[string][]nn.Shape, error) {
 		}
 		config, err := clip.ParseConfig(c.Config)
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", part, err)
+			return nil, fmt.Errorf("%s: %w", quote.Text(part), err)
 		}
 		config.Projection = config.Projection || part == text2Part
 		plans[part] = clip.Shapes(config)

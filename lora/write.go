@@ -174,7 +174,7 @@ func (m *Module) written() float64 {
 // keeps reports a module that cannot be written in another layout without other values.
 func (m *Module) keeps(layout Layout) error {
 	if m.DoRA && m.Layout != layout && (m.Layout == PEFT || layout == PEFT) {
-		return fmt.Errorf("%s: the magnitudes of a DoRA are stored in another way in the layout %s: write it in its own, %s", m.Name, layout, m.Layout)
+		return fmt.Errorf("%s: the magnitudes of a DoRA are stored in another way in the layout %s: write it in its own, %s", quote.Text(m.Name), layout, m.Layout)
 	}
 	return nil
 }
@@ -209,7 +209,7 @@ func (o WriteOptions) end(m output, r role) (string, error) {
 	if o.Layout == Kohya && r != alpha {
 		return "." + string(r), nil // LyCORIS
 	}
-	return "", fmt.Errorf("%s.%s: the layout %s has no name for %s of a %s: want kohya", m.part, m.path, o.Layout, r, m.kind)
+	return "", fmt.Errorf("%s.%s: the layout %s has no name for %s of a %s: want kohya", m.part, quote.Text(m.path), o.Layout, r, m.kind)
 }
 
 // named is a tensor to be written.
@@ -349,7 +349,7 @@ var fileTypes = map[torch.DType]safetensors.DType{
 func source(n named) (safetensors.Source, error) {
 	kind, ok := fileTypes[n.dtype]
 	if !ok {
-		return safetensors.Source{}, fmt.Errorf("%s: adapters' files cannot hold %s", n.name, n.dtype)
+		return safetensors.Source{}, fmt.Errorf("%s: adapters' files cannot hold %s", quote.Text(n.name), n.dtype)
 	}
 	return safetensors.Source{Name: n.name, DType: kind, Shape: n.shape, Data: func() (data []byte, err error) {
 		err = torch.Run(torch.CPU, func(s *torch.Scope) error {

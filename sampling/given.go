@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/vision"
@@ -34,7 +35,7 @@ func (t TextToImage) Encode(ctx context.Context, s *torch.Scope, prompt string) 
 		return Embeds{}, err
 	}
 	if tags := d.text(prompt).Adapters(); tags != nil {
-		return Embeds{}, fmt.Errorf("the prompt asks for the adapter %q by a tag, which changes the network, too: remove the tag and pass the adapter in Adapters", tags[0].Name)
+		return Embeds{}, fmt.Errorf("the prompt asks for the adapter %s by a tag, which changes the network, too: remove the tag and pass the adapter in Adapters", quote.Quoted(tags[0].Name))
 	}
 	if err := ctx.Err(); err != nil {
 		return Embeds{}, err

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/torch/nn"
@@ -65,7 +66,7 @@ func (t TextToImage) decide(texts ...string) (*decision, error) {
 		return nil, fmt.Errorf("the negative prompt: %w", err)
 	}
 	if a := d.text(t.Negative).Adapters(); a != nil {
-		return nil, fmt.Errorf("the negative prompt asks for the adapter %q by a tag: an adapter acts on the whole image; move the tag to the prompt", a[0].Name)
+		return nil, fmt.Errorf("the negative prompt asks for the adapter %s by a tag: an adapter acts on the whole image; move the tag to the prompt", quote.Quoted(a[0].Name))
 	}
 	for i, text := range texts {
 		if err := d.tag(i, text); err != nil {
@@ -102,7 +103,7 @@ func (d *decision) tag(i int, text string) error {
 	all, words := d.Adapters, d.own
 	switch tags := d.text(text).Adapters(); {
 	case tags != nil && d.Tagged == nil:
-		return fmt.Errorf("text %d asks for the adapter %q by a tag: want a function that finds it (Tagged), or no tag", i+1, tags[0].Name)
+		return fmt.Errorf("text %d asks for the adapter %s by a tag: want a function that finds it (Tagged), or no tag", i+1, quote.Quoted(tags[0].Name))
 	case tags != nil:
 		more, with, err := d.Tagged(tags)
 		if err != nil {

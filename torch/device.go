@@ -65,7 +65,7 @@ func (d Device) Available() error {
 		return err
 	}
 	if !cudaOpened {
-		return fmt.Errorf("device %s: %s", d, cudaReason)
+		return fmt.Errorf("device %s: %s", d, quote.Long(cudaReason, 2000))
 	}
 	if n := CUDACount(); d.cuda > n {
 		if n == 0 {

@@ -209,7 +209,7 @@ func checkFile(f *safetensors.File) error {
 	for v := range f.Tensors() {
 		d, ok := dtypeOfFile(v.DType)
 		if !ok {
-			return fmt.Errorf("%s: tensor %q has elements of type %s: want one of %v, convert the file first", quote.Path(v.Path), v.Name, v.DType, fileTypes)
+			return fmt.Errorf("%s: tensor %s has elements of type %s: want one of %v, convert the file first", quote.Path(v.Path), quote.Quoted(v.Name), v.DType, fileTypes)
 		}
 		if d != Bool {
 			continue

@@ -48,7 +48,7 @@ func SavedAverages(dir string) ([]SavedAverage, error) {
 		}
 		var head averageHead
 		if err := json.Unmarshal([]byte(text), &head); err != nil {
-			return nil, fmt.Errorf("averages of %s: %s: what it says of its average: %w", quote.Path(dir), quote.Path(path), err)
+			return nil, fmt.Errorf("averages of %s: %s: what it says of its average: %w", quote.Path(dir), quote.Path(path), quote.Error(err))
 		}
 		if head.Width == 0 || head.Combined {
 			continue

@@ -189,7 +189,7 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 		return fmt.Errorf("resume: %s is not a training state%s", quote.Path(path), hint)
 	}
 	if err := json.Unmarshal([]byte(text), &head); err != nil {
-		return fmt.Errorf("resume: %s is a damaged training state: %w%s", quote.Path(path), err, hint)
+		return fmt.Errorf("resume: %s is a damaged training state: %w%s", quote.Path(path), quote.Error(err), hint)
 	}
 	switch {
 	case head.Format == 1:

@@ -43,7 +43,9 @@ type elsewhere struct {
 	temp, path string
 }
 
-func (e *elsewhere) Error() string { return strings.ReplaceAll(e.error.Error(), e.temp, e.path) }
+func (e *elsewhere) Error() string {
+	return strings.ReplaceAll(e.error.Error(), quote.Path(e.temp), quote.Path(e.path))
+}
 
 func (e *elsewhere) Unwrap() error { return e.error }
 

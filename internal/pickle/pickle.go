@@ -11,6 +11,8 @@ import (
 	"math"
 	"strconv"
 	"strings"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 // The values of a pickle are nil, bool, int, float64, string, and these. Strings are Python's str, of Python 2 also its byte strings, as
@@ -526,7 +528,7 @@ func (u *unpickler) result(f any, args Tuple) (any, error) {
 	}
 	pairs, _ := args[0].(*List)
 	if pairs == nil {
-		return nil, fmt.Errorf("%s: want a list of pairs", g)
+		return nil, fmt.Errorf("%s: want a list of pairs", quote.Text(g.String()))
 	}
 	if err := u.copies(len(pairs.Items)); err != nil {
 		return nil, err
@@ -537,7 +539,7 @@ func (u *unpickler) result(f any, args Tuple) (any, error) {
 			pair = l.Items
 		}
 		if len(pair) != 2 {
-			return nil, fmt.Errorf("%s: want a list of pairs", g)
+			return nil, fmt.Errorf("%s: want a list of pairs", quote.Text(g.String()))
 		}
 		d.Set(pair[0], pair[1])
 	}

@@ -220,7 +220,7 @@ func misread(err error) error {
 	if mistyped.Field != "" {
 		where = mistyped.Field
 	}
-	return fmt.Errorf("description of the model: %s is a JSON %s, which does not belong there", where, quote.Text(mistyped.Value))
+	return fmt.Errorf("description of the model: %s is a JSON %s, which does not belong there", quote.Text(where), quote.Text(mistyped.Value))
 }
 
 // probe stands for the network while a description is checked.

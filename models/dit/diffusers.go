@@ -260,9 +260,9 @@ func (d *DiT) translate(s *torch.Scope, theirs map[string]*torch.Tensor) (map[st
 			delete(rest, name)
 			switch {
 			case t == nil:
-				wrong = append(wrong, name+" is missing")
+				wrong = append(wrong, quote.Text(name)+" is missing")
 			case len(parts) > 0 && !slices.Equal(t.Shape(), parts[0].Shape()):
-				wrong = append(wrong, fmt.Sprintf("%s has shape %v, %s has %v", name, t.Shape(), src.theirs[0], parts[0].Shape()))
+				wrong = append(wrong, fmt.Sprintf("%s has shape %v, %s has %v", quote.Text(name), t.Shape(), src.theirs[0], parts[0].Shape()))
 			default:
 				parts = append(parts, t)
 			}
@@ -274,7 +274,7 @@ func (d *DiT) translate(s *torch.Scope, theirs map[string]*torch.Tensor) (map[st
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(rest)) {
-		wrong = append(wrong, name+" is unexpected")
+		wrong = append(wrong, quote.Text(name)+" is unexpected")
 	}
 	if n := len(wrong); n > 0 {
 		text := strings.Join(wrong[:min(n, 12)], ", ")

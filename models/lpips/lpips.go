@@ -111,7 +111,7 @@ func OpenWith(path string, c Config, dev torch.Device) (*LPIPS, error) {
 			net = VGG
 		}
 		return fail(fmt.Errorf("%w: write them where Python can download them, with: pip install lpips torchvision safetensors; "+
-			"python scripts/lpips_weights.py %s %s", fs.ErrNotExist, net, quoted(path)))
+			"python scripts/lpips_weights.py %s %s", fs.ErrNotExist, quote.Text(net), quote.Path(quoted(path))))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("lpips: weights: %w", err)

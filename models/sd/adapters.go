@@ -3,6 +3,7 @@ package sd
 import (
 	"fmt"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -19,7 +20,7 @@ func (m *Model) CheckAdapters(a nn.Adapters, beside ...*nn.Store) error {
 	}
 	if n := len(a) - len(a.Of(own...)); n > 0 {
 		return fmt.Errorf("%d of the adapters' %d target weights do not belong to this model (%s): an adapter works on the model that it was loaded for; load it for this one",
-			n, len(a), m.Name())
+			n, len(a), quote.Text(m.Name()))
 	}
 	return nil
 }

@@ -209,8 +209,8 @@ func (d diffusersConfig) blocks(c *Config) error {
 				continue
 			}
 			if c.Resample != "" && c.Resample != k.kind {
-				return fmt.Errorf("down_block_types, up_block_types, downsample_type, upsample_type: only one way of resampling is supported, these mix %q and %q",
-					c.Resample, k.kind)
+				return fmt.Errorf("down_block_types, up_block_types, downsample_type, upsample_type: only one way of resampling is supported, these mix %s and %s",
+					quote.Quoted(c.Resample), quote.Quoted(k.kind))
 			}
 			c.Resample = k.kind
 		}

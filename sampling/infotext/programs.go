@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	outside "github.com/onestep-go/onestep/internal/quote"
 )
 
 // ErrNone is that of images whose texts do not say how they were generated.
@@ -46,7 +48,7 @@ func From(text func(keyword string) (string, bool)) (t Text, program string, err
 		}
 	}
 	if v, _ := text("Software"); v == "NovelAI" {
-		return t, v, fmt.Errorf("it has settings of %s, which cannot be read: pass the prompt and the settings yourself", v)
+		return t, v, fmt.Errorf("it has settings of %s, which cannot be read: pass the prompt and the settings yourself", "NovelAI")
 	}
 	return t, "", ErrNone
 }
@@ -204,7 +206,7 @@ func comfy(text string) (Text, error) {
 		t.Add(n.Class, value)
 	}
 	if d := plain(k.Inputs["denoise"]); d != "" && d != "1" && d != "1.0" {
-		return refuse("with a denoising strength of %s", d)
+		return refuse("with a denoising strength of %s", outside.Text(d))
 	}
 	return t, nil
 }
@@ -213,10 +215,7 @@ func named(class string) string {
 	if class == "" {
 		return "nothing"
 	}
-	if len(class) > 64 {
-		class = class[:64]
-	}
-	return "a node " + strconv.Quote(class)
+	return "a node " + outside.Quoted(class)
 }
 
 // list is names for an error, the first few.

@@ -99,11 +99,11 @@ func (b *binding) fits(name string, shape []int, float bool) bool {
 	got, dtype, ok := b.Info(name)
 	switch {
 	case !ok:
-		b.missing = append(b.missing, name)
+		b.missing = append(b.missing, quote.Text(name))
 	case !slices.Equal(got, shape):
-		b.misshapen = append(b.misshapen, fmt.Sprintf("%s (want %v, got %v)", name, shape, got))
+		b.misshapen = append(b.misshapen, fmt.Sprintf("%s (want %v, got %v)", quote.Text(name), shape, got))
 	case float && !dtype.IsFloat() && !dtype.IsFloat8():
-		b.mistyped = append(b.mistyped, fmt.Sprintf("%s (%s)", name, dtype))
+		b.mistyped = append(b.mistyped, fmt.Sprintf("%s (%s)", quote.Text(name), dtype))
 	}
 	return len(b.missing)+len(b.misshapen)+len(b.mistyped) == 0
 }

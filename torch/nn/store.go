@@ -183,16 +183,16 @@ func (st *Store) Load(values iter.Seq2[string, *torch.Tensor]) error {
 			continue
 		}
 		if e.t.DType().IsFloat() && !v.DType().IsFloat() {
-			mistyped = append(mistyped, fmt.Sprintf("%s (%s)", name, v.DType()))
+			mistyped = append(mistyped, fmt.Sprintf("%s (%s)", quote.Text(name), v.DType()))
 		}
 		if want, got := e.t.Shape(), v.Shape(); !slices.Equal(want, got) {
-			misshapen = append(misshapen, fmt.Sprintf("%s (want %v, got %v)", name, want, got))
+			misshapen = append(misshapen, fmt.Sprintf("%s (want %v, got %v)", quote.Text(name), want, got))
 		}
 		given[name] = v
 	}
 	for _, name := range st.names {
 		if _, ok := given[name]; !ok {
-			missing = append(missing, name)
+			missing = append(missing, quote.Text(name))
 		}
 	}
 	if err := mismatch(missing, unexpected, misshapen, mistyped); err != nil {

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -66,11 +67,11 @@ func (o *Optimizer) LoadState(state iter.Seq2[string, *torch.Tensor]) error {
 			steps = wrong.steps(t, len(params))
 			given[name] = t
 		case !known:
-			wrong.unexpected = append(wrong.unexpected, name)
+			wrong.unexpected = append(wrong.unexpected, quote.Text(name))
 		default:
 			given[name] = t
 			if got := t.Shape(); !slices.Equal(got, at.p.shape) {
-				wrong.misshapen = append(wrong.misshapen, fmt.Sprintf("%s (want %v, got %v)", name, at.p.shape, got))
+				wrong.misshapen = append(wrong.misshapen, fmt.Sprintf("%s (want %v, got %v)", quote.Text(name), at.p.shape, got))
 			}
 		}
 	}
@@ -85,9 +86,9 @@ func (o *Optimizer) LoadState(state iter.Seq2[string, *torch.Tensor]) error {
 			name := slot + "." + p.name
 			switch {
 			case steps[i] > 0 && given[name] == nil:
-				wrong.missing = append(wrong.missing, name)
+				wrong.missing = append(wrong.missing, quote.Text(name))
 			case steps[i] == 0 && given[name] != nil:
-				wrong.unexpected = append(wrong.unexpected, name+" (of 0 steps)")
+				wrong.unexpected = append(wrong.unexpected, quote.Text(name)+" (of 0 steps)")
 			}
 		}
 	}

@@ -88,7 +88,7 @@ func choose(dir string) (string, error) {
 	if len(all) > most {
 		all, more = all[:most], ", ..."
 	}
-	return "", fmt.Errorf("%s: the folder holds several files, name one: %s%s", quote.Path(dir), strings.Join(all, ", "), more)
+	return "", fmt.Errorf("%s: the folder holds several files, name one: %s%s", quote.Path(dir), strings.Join(quote.Texts(all), ", "), more)
 }
 
 // mapFile maps a whole file privately. It refuses what is too short to be mapped or parsed.
@@ -136,7 +136,7 @@ func (f *File) index() error {
 		if j, ok := f.byName[t.Name]; ok {
 			msg := fmt.Sprintf("tensor %s comes twice", quote.Quoted(t.Name))
 			if other := f.tensors[j].Path; other != t.Path {
-				msg += fmt.Sprintf(", in %s and in %s", other, t.Path)
+				msg += fmt.Sprintf(", in %s and in %s", quote.Path(other), quote.Path(t.Path))
 			}
 			return &FormatError{Path: f.path, Msg: msg}
 		}

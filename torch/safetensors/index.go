@@ -75,9 +75,9 @@ func (f *File) matches(weights map[string]string) error {
 	var wrong []string
 	for _, t := range f.tensors {
 		if shard, ok := weights[t.Name]; !ok {
-			wrong = append(wrong, fmt.Sprintf("%s is in %s, but not in the index", quote.Quoted(t.Name), filepath.Base(t.Path)))
+			wrong = append(wrong, fmt.Sprintf("%s is in %s, but not in the index", quote.Quoted(t.Name), quote.Text(filepath.Base(t.Path))))
 		} else if shard != filepath.Base(t.Path) {
-			wrong = append(wrong, fmt.Sprintf("%s is in %s, the index says %s", quote.Quoted(t.Name), filepath.Base(t.Path), quote.Text(shard)))
+			wrong = append(wrong, fmt.Sprintf("%s is in %s, the index says %s", quote.Quoted(t.Name), quote.Text(filepath.Base(t.Path)), quote.Text(shard)))
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(weights)) {

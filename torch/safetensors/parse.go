@@ -175,7 +175,7 @@ func (h *headerParser) parseTensor(name string) error {
 			return h.errorf("unknown field %s: want dtype, shape and data_offsets", quote.Quoted(key))
 		}
 		if seen[field] {
-			return h.errorf("%s comes twice", key)
+			return h.errorf("%s comes twice", entryFields[field])
 		}
 		seen[field] = true
 		switch entryFields[field] {

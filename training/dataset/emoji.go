@@ -32,7 +32,7 @@ func openEmoji(o Options) (*Set, error) {
 		Labels        []int
 	}
 	if err := json.Unmarshal(emojiIndex, &index); err != nil {
-		return nil, fmt.Errorf("emoji: %w", err)
+		return nil, fmt.Errorf("emoji: %w", err) //quote: of this package's own file
 	}
 	atlas, err := webp.Decode(bytes.NewReader(emojiAtlas))
 	if err != nil {

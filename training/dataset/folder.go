@@ -57,11 +57,11 @@ func repack(file string) error {
 	switch ext := strings.ToLower(filepath.Ext(file)); ext {
 	case ".parquet", ".arrow":
 		return fmt.Errorf(`%s: this is a data set of Hugging Face's datasets library (%s), which is not read: write its images as files, a folder for each class, in Python: `+
-			`for i, x in enumerate(datasets.load_dataset("NAME", split="train")): os.makedirs(f"out/{x['label']}", exist_ok=True); x["image"].save(f"out/{x['label']}/{i}.png")`, quote.Path(file), ext)
+			`for i, x in enumerate(datasets.load_dataset("NAME", split="train")): os.makedirs(f"out/{x['label']}", exist_ok=True); x["image"].save(f"out/{x['label']}/{i}.png")`, quote.Path(file), quote.Text(ext))
 	case ".zip", ".7z", ".rar":
 		return fmt.Errorf("%s: archives of this kind are not read: unpack it and give the folder", quote.Path(file))
 	default:
-		return fmt.Errorf("%s: files of the kind %s are not read: write the images as files, a folder for each class", quote.Path(file), ext)
+		return fmt.Errorf("%s: files of the kind %s are not read: write the images as files, a folder for each class", quote.Path(file), quote.Text(ext))
 	}
 }
 
@@ -176,7 +176,7 @@ func (f *folder) identify(w io.Writer) error {
 		if st, err := os.Stat(f.name(i)); err == nil {
 			size = st.Size()
 		}
-		if _, err := fmt.Fprintf(w, "%q %d %d\n", filepath.ToSlash(path), size, f.label(i)); err != nil {
+		if _, err := fmt.Fprintf(w, "%q %d %d\n", filepath.ToSlash(path), size, f.label(i)); err != nil { //quote: a sum is made of it
 			return err
 		}
 	}

@@ -36,7 +36,7 @@ func openFashion(o Options) (*Set, error) {
 		}
 	}
 	return nil, fmt.Errorf("fashion-mnist: no %s-images-idx3-ubyte(.gz) in %s: install it with `apt-get install dataset-fashion-mnist`, or give the folder that holds its four files",
-		stem, strings.Join(dirs, ", "))
+		stem, strings.Join(quote.Texts(dirs), ", "))
 }
 
 // idxFile tells whether a file's name (in lower case) is that of a split's images, as MNIST and its kin name them.

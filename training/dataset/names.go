@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 // memberName takes a shard's member apart: what names its sample, the field in a name such as s0.input.jpg, "" without one, and
@@ -47,7 +49,7 @@ func expand(pattern string) ([]string, error) {
 		a, errA := strconv.Atoi(first)
 		b, errB := strconv.Atoi(last)
 		if errA != nil || errB != nil || a < 0 || b < a || b-a >= maxShards {
-			return nil, fmt.Errorf("{%s}: want two numbers that ascend, such as {000..127}", inside)
+			return nil, fmt.Errorf("{%s}: want two numbers that ascend, such as {000..127}", quote.Text(inside))
 		}
 		words = nil
 		for n := a; n <= b; n++ {

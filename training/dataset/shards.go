@@ -296,7 +296,7 @@ func (s *shards) name(i int) string {
 func (s *shards) identify(w io.Writer) error {
 	for i := range s.samples {
 		x := &s.samples[i]
-		if _, err := fmt.Fprintf(w, "%q %q %d %d\n", x.key, x.ext, x.image.size, s.label(i)); err != nil {
+		if _, err := fmt.Fprintf(w, "%q %q %d %d\n", x.key, x.ext, x.image.size, s.label(i)); err != nil { //quote: a sum is made of it
 			return err
 		}
 	}

@@ -247,7 +247,7 @@ func sameOptions(old []byte, options map[string]any, may []string) error {
 		a, _ := json.Marshal(had[k])
 		b, _ := json.Marshal(wants[k])
 		if !bytes.Equal(a, b) && !slices.Contains(may, k) {
-			differ = append(differ, fmt.Sprintf("%s was %s, now %s", k, a, b))
+			differ = append(differ, fmt.Sprintf("%s was %s, now %s", quote.Text(k), quote.Text(a), quote.Text(b)))
 		}
 	}
 	if differ == nil {

@@ -36,7 +36,7 @@ func readJSON(dir, name string, v any) (bool, error) {
 		return false, err
 	}
 	if err := json.Unmarshal(data, v); err != nil {
-		return false, fmt.Errorf("%s: %w", name, err)
+		return false, fmt.Errorf("%s: %w", name, quote.Error(err))
 	}
 	return true, nil
 }

@@ -378,7 +378,7 @@ func weightsFile(dir, variant string) (string, error) {
 	var there []string
 	for _, e := range entries {
 		if ext := filepath.Ext(e.Name()); ext == ".safetensors" || ext == ".bin" || ext == ".msgpack" || strings.Contains(e.Name(), ".index.") {
-			there = append(there, e.Name())
+			there = append(there, quote.Text(e.Name()))
 		}
 	}
 	what, have := "weights", "nothing of the kind"
@@ -388,5 +388,5 @@ func weightsFile(dir, variant string) (string, error) {
 	if there != nil {
 		have = strings.Join(there, ", ")
 	}
-	return "", fmt.Errorf("%s: want %s, such as %s; there is %s: %w", quote.Path(dir), what, fileNames(variant)[0], have, fs.ErrNotExist)
+	return "", fmt.Errorf("%s: want %s, such as %s; there is %s: %w", quote.Path(dir), what, quote.Text(fileNames(variant)[0]), have, fs.ErrNotExist)
 }

@@ -163,7 +163,7 @@ func compact(configs map[string]json.RawMessage) ([]byte, error) {
 			continue
 		}
 		if !json.Valid(v) { // diffusers writes -Infinity
-			return nil, fmt.Errorf("the configuration of its %s is not JSON", key)
+			return nil, fmt.Errorf("the configuration of its %s is not JSON", quote.Text(key))
 		}
 	}
 	return json.Marshal(configs)
