@@ -6,6 +6,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -29,7 +30,7 @@ func NewEMA(into, from iter.Seq2[string, *torch.Tensor]) (*EMA, error) {
 		if !ok {
 			return "none"
 		}
-		return fmt.Sprintf("%s %v", name, p.Shape())
+		return fmt.Sprintf("%s %v", quote.Text(name), p.Shape())
 	}
 	var bad []string
 	freed := false

@@ -235,5 +235,5 @@ func Named(name string) (Sampler, error) {
 			return n.sampler, nil
 		}
 	}
-	return nil, fmt.Errorf("sampler: want one of %s, got %s", strings.Join(Names(), ", "), quote.Quoted(name))
+	return nil, fmt.Errorf("sampler: want one of %s, got %s", strings.Join(Names(), ", "), quote.Quoted(name)) //quote: the names are of this file
 }

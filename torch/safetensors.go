@@ -215,7 +215,7 @@ func checkFile(f *safetensors.File) error {
 			continue
 		}
 		if i := slices.IndexFunc(v.Data, func(b byte) bool { return b > 1 }); i >= 0 {
-			return &safetensors.FormatError{Path: v.Path, Msg: fmt.Sprintf("tensor %q of type BOOL holds the byte %d: want 0 or 1", v.Name, v.Data[i])}
+			return &safetensors.FormatError{Path: v.Path, Msg: fmt.Sprintf("tensor %s of type BOOL holds the byte %d: want 0 or 1", quote.Quoted(v.Name), v.Data[i])}
 		}
 	}
 	return nil

@@ -262,7 +262,7 @@ func (d *DiT) translate(s *torch.Scope, theirs map[string]*torch.Tensor) (map[st
 			case t == nil:
 				wrong = append(wrong, quote.Text(name)+" is missing")
 			case len(parts) > 0 && !slices.Equal(t.Shape(), parts[0].Shape()):
-				wrong = append(wrong, fmt.Sprintf("%s has shape %v, %s has %v", quote.Text(name), t.Shape(), src.theirs[0], parts[0].Shape()))
+				wrong = append(wrong, fmt.Sprintf("%s has shape %v, %s has %v", quote.Text(name), t.Shape(), quote.Text(src.theirs[0]), parts[0].Shape()))
 			default:
 				parts = append(parts, t)
 			}

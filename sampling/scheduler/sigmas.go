@@ -5,6 +5,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -41,7 +42,7 @@ func newLevels(c Config, o Options, k class, karras, ends bool) (levels, error) 
 		return levels{}, err
 	}
 	if spacing != "" && o.Timesteps != nil {
-		return levels{}, fmt.Errorf("timesteps were given, but %s noise levels have timesteps of their own: want one of them", spacing)
+		return levels{}, fmt.Errorf("timesteps were given, but %s noise levels have timesteps of their own: want one of them", quote.Text(spacing))
 	}
 	n, err := o.steps(ch.TrainSteps)
 	if err != nil {

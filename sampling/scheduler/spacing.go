@@ -66,7 +66,7 @@ func Spaces(m Method, spacing string) error {
 	want := Spacings()
 	switch v := m.(type) {
 	case LCM, TCD:
-		return fmt.Errorf("the sampler %s takes the timesteps that the model was distilled at, and has no spacing: got %s", NameOf(m), quote.Quoted(spacing))
+		return fmt.Errorf("the sampler %s takes the timesteps that the model was distilled at, and has no spacing: got %s", quote.Text(NameOf(m)), quote.Quoted(spacing))
 	case DDIM, PNDM, DDPM:
 		want = []string{trailingOnes, leadingOnes, linspaceOnes}
 	case Euler, Heun, DPMPP2M, UniPC:
@@ -77,7 +77,7 @@ func Spaces(m Method, spacing string) error {
 		want = []string{v.Spacing}
 	}
 	if !slices.Contains(want, spacing) {
-		return fmt.Errorf("the sampler %s cannot use the spacing %s: want one of %s", NameOf(m), quote.Quoted(spacing), strings.Join(want, ", "))
+		return fmt.Errorf("the sampler %s cannot use the spacing %s: want one of %s", quote.Text(NameOf(m)), quote.Quoted(spacing), strings.Join(quote.Texts(want), ", "))
 	}
 	return nil
 }

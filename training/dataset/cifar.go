@@ -182,6 +182,7 @@ func openCIFAR(set string, o Options) (*Set, error) {
 			}
 		}
 	}
+	//quote: set is one of two words
 	return nil, fmt.Errorf("%s: no %s, %s, folder %s or %s, or %s folder of shards in %s: get %s from https://www.cs.toronto.edu/~kriz/%s and put it into one of these folders, or give its path",
 		set, versions[0].archive, versions[1].archive, versions[0].folder, versions[1].folder, set, strings.Join(quote.Texts(dirs), ", "), versions[0].archive, versions[0].archive)
 }
