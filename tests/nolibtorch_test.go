@@ -97,13 +97,13 @@ func (b *isolated) oneLine(text string, want ...string) {
 }
 
 func TestToolWithoutLibtorch(t *testing.T) {
+	picture := filepath.Join(source(t), "docs", "results", "emoji-1step.png")
 	b := newIsolated(t)
 	real, err := csrc.Find()
 	require.NoError(t, err)
 	lib := filepath.Dir(real.Library)
 
 	// What needs no libtorch works.
-	picture := filepath.Join(source(t), "docs", "results", "emoji-1step.png")
 	for _, c := range []struct{ args, want string }{
 		{"--help", "Available Commands"}, {"help train", "--method"}, {"generate --help", "--prompt"}, {"version", "libtorch missing"},
 		{"version --json", `"libtorch":""`}, {"--version", "onestep"}, {"completion bash", "__start_onestep"}, {"completion zsh", "compdef"},
