@@ -56,7 +56,7 @@ var packedExtensions = []string{".parquet", ".arrow", ".zip", ".7z", ".rar", ".n
 func repack(file string) error {
 	switch ext := strings.ToLower(filepath.Ext(file)); ext {
 	case ".parquet", ".arrow":
-		return fmt.Errorf(`%s: this is a data set of Hugging Face's datasets library (%s), which is not read: write its images as files, a folder for each class, in Python: `+
+		return fmt.Errorf(`%s: this is a data set of Hugging Face's datasets library (%s), which is not read: write its images as files, a folder for each class, in Python after import os, datasets: `+
 			`for i, x in enumerate(datasets.load_dataset("NAME", split="train")): os.makedirs(f"out/{x['label']}", exist_ok=True); x["image"].save(f"out/{x['label']}/{i}.png")`, quote.Path(file), quote.Text(ext))
 	case ".zip", ".7z", ".rar":
 		return fmt.Errorf("%s: archives of this kind are not read: unpack it and give the folder", quote.Path(file))
