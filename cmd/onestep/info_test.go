@@ -38,6 +38,7 @@ func TestInfoOfOtherFiles(t *testing.T) {
 	}{
 		"train.log":           {"time=2026-01-01 level=INFO msg=training\n", []string{"a text file", "info reads a model"}},
 		"a.zip":               {archive.String(), []string{"a zip archive", "info reads"}},
+		"torch.safetensors":   {"PK\x03\x04\x00\x00\x08\x08\x00\x00archive/data.pkl", []string{"torch.save", "rename it to .ckpt", "info reads"}},
 		"m.gguf":              {"GGUF\x03\x00\x00\x00\x00\x00\x00\x00", []string{"GGUF", "not supported", "info reads"}},
 		"v.mp4":               {"\x00\x00\x00\x20ftypisom\x00\x00\x02\x00isom", []string{"video", "info reads"}},
 		"s.py":                {"#!/usr/bin/env python3\nimport torch\n", []string{"a Python script", "info reads"}},

@@ -118,6 +118,8 @@ func Of(head []byte) Type {
 		case len(head) < s.at || !bytes.HasPrefix(head[s.at:], []byte(s.magic)):
 		case s.ID == "bmp" && !bytes.HasPrefix(head, []byte("BM")):
 		case s.at == 8 && !bytes.HasPrefix(head, []byte("RIFF")):
+		case s.ID == "zip" && bytes.Contains(head, []byte("/data.pkl")):
+			return Type{ID: "zip", Name: "a zip archive of torch.save (PyTorch)", Hint: "rename it to .ckpt or .pt"}
 		default:
 			return s.Type
 		}

@@ -67,6 +67,14 @@ func TestOf(t *testing.T) {
 	}
 }
 
+// What torch.save writes is a zip archive, too, and is told from others.
+func TestTorchSave(t *testing.T) {
+	got := Of([]byte("PK\x03\x04\x00\x00\x08\x08\x00\x00archive/data.pkl"))
+	require.Equal(t, "zip", got.ID)
+	require.Contains(t, got.String(), ".ckpt")
+	require.NotContains(t, Of([]byte("PK\x03\x04\x00\x00\x08\x08\x00\x00images/1.png")).String(), ".ckpt")
+}
+
 func TestPointer(t *testing.T) {
 	const pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 4265146304\n"
 	require.Contains(t, Of([]byte(pointer)).String(), "4.27 GB")
