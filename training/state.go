@@ -194,13 +194,13 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 	switch {
 	case head.Format == 1:
 		return fmt.Errorf("resume: %s was saved by an older version, which drew other noise for the same samples: a resumed run would not be "+
-			"the run that was started. Finish it with that version, or start a new run from its last snapshot", path)
+			"the run that was started. Finish it with that version, or start a new run from its last snapshot", quote.Path(path))
 	case head.Format != stateFormat:
 		return fmt.Errorf("resume: %s has format %d, this version reads format %d", quote.Path(path), head.Format, stateFormat)
 	case head.Seed != t.Seed:
 		return fmt.Errorf("resume: %s was made with seed %d, this run has %d", quote.Path(path), head.Seed, t.Seed)
 	case head.Seen < 0:
-		return fmt.Errorf("resume: %s says that %d samples were seen%s", path, head.Seen, hint)
+		return fmt.Errorf("resume: %s says that %d samples were seen%s", quote.Path(path), head.Seen, hint)
 	case head.Step < 0 || head.Step != steps[len(steps)-1]:
 		return fmt.Errorf("resume: %s says that it is of step %d%s", quote.Path(path), head.Step, hint)
 	case head.Row < 0 || head.Rollbacks < 0 || head.Skipped < 0 || !(head.LRScale >= 0 && head.LRScale <= 1):

@@ -159,7 +159,11 @@ func quoted(data []byte) []byte {
 // Validate reports what cannot work, whatever the method.
 func (c Config) Validate() error {
 	bad := func(key string, value any, want string) error {
-		return fmt.Errorf("scheduler config: %s is %s: want %s", key, quote.Text(fmt.Sprint(value)), want)
+		text := quote.Text(fmt.Sprint(value))
+		if v, ok := value.(string); ok {
+			text = quote.Quoted(v)
+		}
+		return fmt.Errorf("scheduler config: %s is %s: want %s", key, text, want)
 	}
 	oneOf := func(v string, all ...string) bool {
 		for _, a := range append(all, "") {
@@ -180,17 +184,17 @@ func (c Config) Validate() error {
 	case !within(c.BetaEnd, 0, 0.999):
 		return bad("beta_end", c.BetaEnd, "a number between 0 and 1")
 	case !oneOf(c.BetaSchedule, "linear", "scaled_linear", "squaredcos_cap_v2"):
-		return bad("beta_schedule", quote.Quoted(c.BetaSchedule), "linear, scaled_linear or squaredcos_cap_v2")
+		return bad("beta_schedule", c.BetaSchedule, "linear, scaled_linear or squaredcos_cap_v2")
 	case !oneOf(c.Predicts, epsilon, sample, velocity):
-		return bad("prediction_type", quote.Quoted(c.Predicts), "epsilon, sample or v_prediction")
+		return bad("prediction_type", c.Predicts, "epsilon, sample or v_prediction")
 	case !oneOf(c.Spacing, "leading", "trailing", "linspace"):
-		return bad("timestep_spacing", quote.Quoted(c.Spacing), "leading, trailing or linspace")
+		return bad("timestep_spacing", c.Spacing, "leading, trailing or linspace")
 	case c.StepsOffset < 0 || c.StepsOffset >= c.trainSteps():
 		return bad("steps_offset", c.StepsOffset, fmt.Sprintf("0 to %d", c.trainSteps()-1))
 	case c.OriginalSteps < 0 || c.OriginalSteps > c.trainSteps():
 		return bad("original_inference_steps", c.OriginalSteps, fmt.Sprintf("1 to %d", c.trainSteps()))
 	case !oneOf(c.FinalSigma, "zero", "sigma_min"):
-		return bad("final_sigmas_type", quote.Quoted(c.FinalSigma), "zero or sigma_min")
+		return bad("final_sigmas_type", c.FinalSigma, "zero or sigma_min")
 	case !within(c.Scaling, 0, 1e6):
 		return bad("timestep_scaling", c.Scaling, "a number above 0")
 	case !within(c.ClipRange, 0, 1e6):
