@@ -71,6 +71,8 @@ func (o Generate) need(files *weights.Model, t sampling.TextToImage, dev torch.D
 		}
 	case e.Weights > n.device/2 && o.DType == "f32":
 		less = "choose --dtype bf16, or a smaller --width and --height"
+	case e.Weights > n.device/2:
+		less = "choose a smaller model, or a machine with more memory"
 	case o.Tile == 0 && e.Decoder > e.Network:
 		less += ", or --tile 512"
 	}
@@ -82,12 +84,15 @@ func (o Sample) fitsMemory(c network.Config, dev torch.Device) error {
 	if o.Force {
 		return nil
 	}
-	together := min(o.Batch, o.N)
-	n := needOfSampling(c, together, o.Guidance != 0 && o.Guidance != 1)
+	return o.need(c).enough(dev, drawing(min(o.Batch, o.N), c), "choose a smaller --batch")
+}
+
+func (o Sample) need(c network.Config) need {
+	n := needOfSampling(c, min(o.Batch, o.N), o.Guidance != 0 && o.Guidance != 1)
 	if o.N > 1 {
 		n.host += 6 * elements(c) * float64(min(o.N, maxGrid)) // the images of a grid, and the grid
 	}
-	return n.enough(dev, drawing(together, c), "choose a smaller --batch")
+	return n
 }
 
 // fitsMemory compares what drawing trajectories needs with what there is.
@@ -102,6 +107,9 @@ func drawing(n int, c network.Config) string {
 	return fmt.Sprintf("sampling %d images of %s together", n, Times(c.Shape()))
 }
 
+// kernels is by how much more the operators of a network take than its tensors.
+const kernels = 1.15
+
 // needOfSampling estimates the memory that it takes to draw images from a network, so many together.
 func needOfSampling(c network.Config, together int, guided bool) need {
 	batch, each := float64(together), elements(c)
@@ -109,7 +117,7 @@ func needOfSampling(c network.Config, together int, guided bool) need {
 	if guided {
 		passes *= 2
 	}
-	return need{device: 4 * (float64(c.Count()) + passes*c.Activations(false) + 6*batch*each), host: 20 * batch * each}
+	return need{device: 4 * (float64(c.Count()) + kernels*passes*c.Activations(false) + 6*batch*each), host: 20 * batch * each}
 }
 
 // elements is the number of values of an image.
@@ -181,5 +189,5 @@ func (o *Train) need(c network.Config) (n need, err error) {
 		kept += l.Activations(side, side)
 	}
 	batch := float64(o.Batch)
-	return need{device: 4 * (weights + batch*kept), host: batch * elements * float64(o.Workers+3)}, nil
+	return need{device: 4 * (weights + kernels*batch*kept), host: batch * elements * float64(o.Workers+3)}, nil
 }

@@ -124,6 +124,89 @@ func TestNeedOfGenerate(t *testing.T) {
 	}
 }
 
+const needTrain = "ONESTEP_TEST_NEED_TRAIN" // the options of a child process of TestNeedOfTraining
+
+// The like for training, whose methods differ in what they keep.
+func TestNeedOfTraining(t *testing.T) {
+	if text := os.Getenv(needTrain); text != "" {
+		o := DefaultTrain()
+		require.NoError(t, json.Unmarshal([]byte(text), &o))
+		o.Out, o.Device, o.Threads = filepath.Join(t.TempDir(), "run"), "cpu", 1
+		_, err := o.Run(context.Background(), Hooks{})
+		require.NoError(t, err)
+		fmt.Printf("peak %d\n", peak(t))
+		return
+	}
+	if testing.Short() {
+		t.Skip("trains networks that are not tiny")
+	}
+	one := tinyRun(filepath.Join(t.TempDir(), "teacher"), "edm")
+	one.Resolution, one.Channels, one.Steps, one.Classes = 32, 32, 2, false
+	_, err := one.Run(context.Background(), Hooks{})
+	require.NoError(t, err)
+	for name, change := range map[string]func(o *Train){
+		"ict": func(o *Train) { o.Widths, o.HalfLives = []float64{0.05, 0.1}, []float64{1000} },
+		"scd": func(o *Train) { o.Teacher = one.Out },
+		"cd":  func(o *Train) { o.Teacher = one.Out },
+		"edm": func(o *Train) { o.Channels, o.Batch = 64, 16 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := DefaultTrain()
+			o.Method, o.Data, o.Steps, o.Resolution, o.Channels, o.Mult, o.Blocks, o.Batch, o.SampleEvery = name, "emoji", 2, 32, 32, []int{1, 2}, 1, 32, 0
+			change(&o)
+			text, err := json.Marshal(o)
+			require.NoError(t, err)
+			child := exec.Command(os.Args[0], "-test.run=^TestNeedOfTraining$")
+			child.Env = append(os.Environ(), needTrain+"="+string(text))
+			out, err := child.CombinedOutput()
+			require.NoError(t, err, string(out))
+			var got float64
+			_, err = fmt.Sscanf(string(out), "peak %f", &got)
+			require.NoError(t, err, string(out))
+
+			o.Device, o.Out = "cpu", filepath.Join(t.TempDir(), "run")
+			require.NoError(t, o.Resolve())
+			data, start, err := o.open()
+			require.NoError(t, err)
+			require.NoError(t, data.Close())
+			n, err := o.need(start.Network)
+			require.NoError(t, err)
+			want := n.device + n.host + host
+			t.Logf("peak %.0f MB, estimate %.0f MB, factor %.2f", got/1e6, want/1e6, want/got)
+			require.GreaterOrEqual(t, want, got)
+			require.LessOrEqual(t, want, 1.5*got)
+		})
+	}
+}
+
+const needSample = "ONESTEP_TEST_NEED_SAMPLE" // the options of a child process of TestNeedOfSampling
+
+// The like for sampling.
+func TestNeedOfSampling(t *testing.T) {
+	o := DefaultSample()
+	o.Model, o.N, o.Batch, o.Threads, o.Out = "builtin", 400, 400, 1, filepath.Join(t.TempDir(), "a.png")
+	if os.Getenv(needSample) != "" {
+		_, err := o.Run(context.Background(), nil)
+		require.NoError(t, err)
+		fmt.Printf("peak %d\n", peak(t))
+		return
+	}
+	child := exec.Command(os.Args[0], "-test.run=^TestNeedOfSampling$")
+	child.Env = append(os.Environ(), needSample+"=1")
+	out, err := child.CombinedOutput()
+	require.NoError(t, err, string(out))
+	var got float64
+	_, err = fmt.Sscanf(string(out), "peak %f", &got)
+	require.NoError(t, err, string(out))
+	d, err := describes("builtin")
+	require.NoError(t, err)
+	n := o.need(d.Network)
+	want := n.device + n.host + host
+	t.Logf("peak %.0f MB, estimate %.0f MB, factor %.2f", got/1e6, want/1e6, want/got)
+	require.GreaterOrEqual(t, want, got)
+	require.LessOrEqual(t, want, 1.5*got)
+}
+
 // peak is the most that this process had in memory, in bytes.
 func peak(t *testing.T) int {
 	t.Helper()
