@@ -67,7 +67,7 @@ func TestDecoderAlone(t *testing.T) {
 	m := openTiny(t, sd.Options{TinyVAE: dir, Tile: 128})
 	picture, _ := given()
 	_, err = sampling.TextToImage{Model: m, Init: picture}.Plan("a cat")
-	require.EqualError(t, err, "the tiny autoencoder is a decoder alone and cannot read the picture to start from: want its encoder's file, too")
+	require.EqualError(t, err, "the tiny autoencoder is a decoder only and cannot encode the input image: want its encoder's file, too")
 	d := sampling.TextToImage{Model: m, Steps: 1, Width: 192, Height: 64}
 	tiles := images(t, d, "a cat")[0]
 	m = openTiny(t, sd.Options{TinyVAE: dir})
@@ -92,7 +92,7 @@ func TestEmptyNegative(t *testing.T) {
 		d.Negative = "a dog"
 		plan, err := d.Plan("a cat")
 		require.NoError(t, err)
-		require.Contains(t, joinNotices(plan.Notices), "that an empty negative prompt is to be encoded has no effect: it is not empty")
+		require.Contains(t, joinNotices(plan.Notices), "the option to encode an empty negative prompt has no effect: the negative prompt is not empty")
 	}
 }
 

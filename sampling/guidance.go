@@ -29,15 +29,15 @@ func (d *decision) guidance() error {
 	}
 	d.plan.Guidance, d.plan.Distilled, d.cfg = g, told, g > 1 && !told
 	if d.Negative != "" && told {
-		d.note("the negative prompt has no effect: the model is told its guidance, and makes no pass without the text")
+		d.note("the negative prompt has no effect: the model is guidance-distilled, and makes no unconditional pass")
 	} else if d.Negative != "" && !d.cfg {
 		d.note("the negative prompt has no effect at guidance %.4g: want more than 1", g)
 	}
 	if d.EmptyNegative && d.Negative != "" {
-		d.note("that an empty negative prompt is to be encoded has no effect: it is not empty")
+		d.note("the option to encode an empty negative prompt has no effect: the negative prompt is not empty")
 	}
 	if d.Rescale > 0 && !d.cfg {
-		d.note("the rescaling of guidance has no effect without a pass without the text")
+		d.note("guidance rescale has no effect without classifier-free guidance")
 	}
 	return nil
 }

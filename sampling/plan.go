@@ -153,7 +153,7 @@ func (d *decision) choose(distilled bool) (err error) {
 		case distilled:
 			name = "lcm"
 		case !exact && d.config.Class != "":
-			d.note("the model's own sampler, %s, is not supported: %s takes its place", d.config.Class, name)
+			d.note("the model's own sampler, %s, is not supported: %s is used instead", d.config.Class, name)
 		}
 		if d.Method, err = scheduler.Named(name); err != nil {
 			return err

@@ -63,17 +63,17 @@ func (d *decision) pictures() error {
 	}
 	switch {
 	case d.Model.Inpaints() && (d.Init == nil || d.Mask == nil):
-		return errors.New("the model fills in masked parts of pictures: want a picture to start from and a mask")
+		return errors.New("this is an inpainting model: want an input image and a mask")
 	case d.Mask != nil && d.Init == nil:
-		return errors.New("a mask was given without a picture to start from")
+		return errors.New("a mask was given without an input image")
 	case d.Init != nil && !encodes(d.Model.VAE):
-		return errors.New("the tiny autoencoder is a decoder alone and cannot read the picture to start from: want its encoder's file, too")
+		return errors.New("the tiny autoencoder is a decoder only and cannot encode the input image: want its encoder's file, too")
 	case d.Strength != 0 && d.Init == nil:
-		return errors.New("a strength was given without a picture to start from")
+		return errors.New("a strength was given without an input image")
 	case !(d.VariationStrength >= 0 && d.VariationStrength <= 1):
 		return fmt.Errorf("variation strength: want 0 to 1, got %g", d.VariationStrength)
 	case d.N < 0 || d.Batch < 0:
-		return fmt.Errorf("want a number of pictures and of those drawn together from 1 on, got %d and %d", d.N, d.Batch)
+		return fmt.Errorf("want a number of images and a batch size from 1 on, got %d and %d", d.N, d.Batch)
 	case d.ClipSkip < 0 || d.ClipSkip >= d.Model.Texts[0].Config().Depth-1:
 		return fmt.Errorf("clip skip: want 0 to %d, got %d", d.Model.Texts[0].Config().Depth-2, d.ClipSkip)
 	}
@@ -82,7 +82,7 @@ func (d *decision) pictures() error {
 		d.Batch = d.N
 	}
 	if d.Init != nil {
-		if err := fit("picture to start from", &d.Init); err != nil {
+		if err := fit("input image", &d.Init); err != nil {
 			return err
 		}
 		d.plan.Strength = d.strength()
@@ -95,7 +95,7 @@ func (d *decision) pictures() error {
 	d.Controls = slices.Clone(d.Controls)
 	for i, c := range d.Controls {
 		if c.Net == nil || c.Image == nil {
-			return fmt.Errorf("control %d: want a network and a picture", i+1)
+			return fmt.Errorf("control %d: want a network and an image", i+1)
 		}
 		if c.Net.Store().Closed() {
 			return fmt.Errorf("control %d: its network was closed (%w): close it when nothing needs it any more", i+1, torch.ErrFreed)
@@ -103,7 +103,7 @@ func (d *decision) pictures() error {
 		if err := together(c.Net.Config().Encoder, d.Model.UNet.Config().Encoder); err != nil {
 			return fmt.Errorf("control %d: its network is of another family than the model: %w", i+1, err)
 		}
-		if err := fit("control picture", &d.Controls[i].Image); err != nil {
+		if err := fit("control image", &d.Controls[i].Image); err != nil {
 			return err
 		}
 		if c.End == 0 {

@@ -156,9 +156,9 @@ func TestPlan(t *testing.T) {
 		d    sampling.TextToImage
 	}{
 		{"the negative prompt has no effect at guidance 1: want more than 1", sampling.TextToImage{Negative: "x"}},
-		{"the picture to start from is resized from 70×80 to 64×80 pixels", sampling.TextToImage{Init: picture}},
+		{"the input image is resized from 70×80 to 64×80 pixels", sampling.TextToImage{Init: picture}},
 		{"timesteps [998 3] are not among the 50", sampling.TextToImage{Timesteps: []int{998, 3}}},
-		{"the rescaling of guidance has no effect", sampling.TextToImage{Rescale: 0.5}},
+		{"guidance rescale has no effect", sampling.TextToImage{Rescale: 0.5}},
 	} {
 		c.d.Model = m
 		p, err := c.d.Plan()
@@ -174,15 +174,15 @@ func TestPlan(t *testing.T) {
 	require.Equal(t, []string{`text 2 is too long for one chunk of tokens and is cut off before "cat cat cat cat cat"`}, p.Notices)
 
 	for want, d := range map[string]sampling.TextToImage{
-		"a mask was given without a picture to start from":                              {Mask: picture},
-		"a strength was given without a picture to start from":                          {Strength: 0.5},
-		"width: want a multiple of 8 pixels, got 65: take 64 or 72":                     {Width: 65},
-		"height: want 8 to 16384 pixels, got 99999":                                     {Height: 99999},
-		"guidance: want a scale from 0 to 1000, got -1":                                 {Guidance: -1},
-		"variation strength: want 0 to 1, got 2":                                        {VariationStrength: 2},
-		"strength: want a number above 0 and up to 1, got 1.5":                          {Init: picture, Strength: 1.5},
-		"control 1: want a network and a picture":                                       {Controls: []sampling.Control{{}}},
-		"want a number of pictures and of those drawn together from 1 on, got -1 and 0": {N: -1},
+		"a mask was given without an input image":                          {Mask: picture},
+		"a strength was given without an input image":                      {Strength: 0.5},
+		"width: want a multiple of 8 pixels, got 65: take 64 or 72":        {Width: 65},
+		"height: want 8 to 16384 pixels, got 99999":                        {Height: 99999},
+		"guidance: want a scale from 0 to 1000, got -1":                    {Guidance: -1},
+		"variation strength: want 0 to 1, got 2":                           {VariationStrength: 2},
+		"strength: want a number above 0 and up to 1, got 1.5":             {Init: picture, Strength: 1.5},
+		"control 1: want a network and an image":                           {Controls: []sampling.Control{{}}},
+		"want a number of images and a batch size from 1 on, got -1 and 0": {N: -1},
 	} {
 		d.Model = m
 		_, err := d.Plan()

@@ -89,7 +89,7 @@ func testSignal(t *testing.T, onestep string, signal syscall.Signal) {
 	at := strings.Index(said, "onestep: saved after step ")
 	require.GreaterOrEqual(t, at, 0, said)
 	var step int
-	_, err := fmt.Sscanf(said[at:], "onestep: saved after step %d; the same command with --resume goes on\nonestep: interrupted\n", &step)
+	_, err := fmt.Sscanf(said[at:], "onestep: saved after step %d; the same command with --resume continues\nonestep: interrupted\n", &step)
 	require.NoError(t, err, said)
 	t.Logf("interrupted after step %d of %d", step, steps)
 	require.GreaterOrEqual(t, step, 10)

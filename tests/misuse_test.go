@@ -228,7 +228,7 @@ func TestForeignInputs(t *testing.T) {
 			"unet: the latents": func(s *torch.Scope) {
 				m.UNet.Forward(s, ones(s, d, 1, 4, 8, 8), ones(s, f32, 1), unet.Cond{Text: ones(s, f32, 1, 77, 16)})
 			},
-			"unet: the text's features (Cond.Text)": func(s *torch.Scope) {
+			"unet: the prompt embeddings (Cond.Text)": func(s *torch.Scope) {
 				m.UNet.Forward(s, ones(s, f32, 1, 4, 8, 8), ones(s, f32, 1), unet.Cond{Text: ones(s, d, 1, 77, 16)})
 			},
 			"vae: the images":   func(s *torch.Scope) { m.VAE.Encode(s, ones(s, d, 1, 3, 64, 64), nil) },

@@ -60,7 +60,7 @@ computed and the one that was asked for is printed: 0.05 is close, from about 0.
 			}
 			err = c.Save(out, overwrite)
 			if errors.Is(err, fs.ErrExist) {
-				return fmt.Errorf("%s exists: choose another name, or allow it by --overwrite", quote.Path(out))
+				return fmt.Errorf("%s exists: choose another name or pass --overwrite", quote.Path(out))
 			}
 			if err != nil {
 				return err

@@ -50,7 +50,7 @@ func TestConvertChecks(t *testing.T) {
 	})
 	wants := []string{
 		"unet: weights do not fit the network: 1 missing: conv_out.bias; 1 unexpected: stranger.weight",
-		"vae: weights do not fit the network: 1 of another shape: decoder.conv_out.bias (want [3], got [4])",
+		"vae: weights do not fit the network: 1 shape mismatch: decoder.conv_out.bias (want [3], got [4])",
 	}
 	for _, args := range [][]string{
 		{"convert", "--model", model, "--out", at("a.safetensors")}, {"convert", "--model", model, "--out", at("a")},

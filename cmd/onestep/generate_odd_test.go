@@ -154,7 +154,7 @@ func TestGenerateLooksAhead(t *testing.T) {
 		{"--out: nothing can be written in the folder /proc", []string{"--out", "/proc/a/b/"}},
 		{"--preview: the folder " + at("none") + " does not exist", append(pair, at("none/x.png"), "--out", at("x.png"))},
 		{"there.png exists", append(pair, at("there.png"), "--out", at("x.png"))},
-		{"is the name of a picture, too", append(pair, at("x.png"), "--out", at("./x.png"))},
+		{"is the name of an image, too", append(pair, at("x.png"), "--out", at("./x.png"))},
 		{"--vae " + at("none") + ": no such file", []string{"--vae", at("none"), "--out", at("x.png")}},
 		{"--tiny-vae " + at("none") + ": no such file", []string{"--tiny-vae", at("none"), "--out", at("x.png")}},
 		{"--model-config " + at("none") + ": no such folder", []string{"--model-config", at("none"), "--out", at("x.png")}},
@@ -189,7 +189,7 @@ func TestFromA1111(t *testing.T) {
 		"Hires upscaler: \"Latent (nearest-exact)\", RNG: NV, Version: v1.10.1"
 	code, errs := draw(hires)
 	require.Zero(t, code, errs)
-	require.Contains(t, errs, "this is not repeated: Hires upscale: 2, Hires upscaler: Latent (nearest-exact), RNG: NV")
+	require.Contains(t, errs, "not applied: Hires upscale: 2, Hires upscaler: Latent (nearest-exact), RNG: NV")
 	require.Equal(t, 1, strings.Count(errs, "\n"), errs)
 	again := pixelsOf(t, at("out.png"))
 	code, _, errs = try("generate", "--model", model, "--prompt", "a \"red\" cat: in a hat,\n(two:1.2) lines", "--negative", "blurry, old: bad", "--steps", "2",
@@ -202,11 +202,11 @@ func TestFromA1111(t *testing.T) {
 	require.Empty(t, errs)
 	code, errs = draw("only words", "--steps", "1")
 	require.Zero(t, code, errs)
-	require.Contains(t, errs, "the picture's text has no settings")
+	require.Contains(t, errs, "the image's metadata has no settings")
 	code, errs = draw("cat\nSteps: 1, Sampler: LCM, CFG scale: 0, Seed: 5, Size: 64x64") // none
 	require.Zero(t, code, errs)
 	for text, want := range map[string]string{
-		"cat\nSteps: 4, Sampler: Euler, CFG scale: 2, Denoising strength: 0.5": "it was drawn from another picture",
+		"cat\nSteps: 4, Sampler: Euler, CFG scale: 2, Denoising strength: 0.5": "it was generated from an input image",
 		"cat\nSteps: 4, Sampler: Restart, CFG scale: 2":                        `the sampler "Restart" is not supported`,
 		"cat\nSteps: x, Sampler: Euler, Seed: -1, Size: 64":                    "Steps: want a whole number",
 	} {

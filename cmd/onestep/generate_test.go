@@ -133,7 +133,7 @@ func TestGenerateFromPictures(t *testing.T) {
 	draw("masked.png", "--mask", at("m.png"))
 	draw("masked2.png", "--mask", at("m.png"), "--prompt", "y", "--guidance", "5")
 	require.NotEqual(t, pixelsOf(t, at("masked.png")), pixelsOf(t, at("masked2.png")))
-	require.Contains(t, draw("small.png", "--strength", "0.5", "--width", "32", "--height", "32"), "the picture to start from is resized from 64×64 to 32×32 pixels")
+	require.Contains(t, draw("small.png", "--strength", "0.5", "--width", "32", "--height", "32"), "the input image is resized from 64×64 to 32×32 pixels")
 }
 
 // A single file gives the same picture as the folder it was made of, and so does the folder made of that.
@@ -182,12 +182,12 @@ func TestGenerateRefuses(t *testing.T) {
 		{`--spacing: the sampler lcm takes the timesteps`, append(base, "--sampler", "lcm", "--spacing", "karras")},
 		{`--spacing: the sampler ddim cannot use the spacing "karras"`, append(base, "--sampler", "ddim", "--spacing", "karras")},
 		{`the sampler lcm takes the timesteps`, append(base, "--spacing", "karras")}, // the model's own sampler
-		{"--eta: goes with --sampler tcd or ddim", append(base, "--sampler", "pndm", "--eta", "0.5")},
+		{"--eta: needs --sampler tcd or ddim", append(base, "--sampler", "pndm", "--eta", "0.5")},
 		{"51 steps", append(base, "--steps", "51", "--sampler", "lcm")},
-		{"--strength, --shorten and --mask go with --init-image", append(base, "--strength", "0.5")},
+		{"--strength, --shorten and --mask need --init-image", append(base, "--strength", "0.5")},
 		{"there.png exists", append(base, "--out", filepath.Join(dir, "there.png"))},
-		{"names several pictures the same", append(base, "--n", "2")},
-		{"--eta: goes with --sampler tcd or ddim", append(base, "--eta", "0.5")},
+		{"names several images the same", append(base, "--n", "2")},
+		{"--eta: needs --sampler tcd or ddim", append(base, "--eta", "0.5")},
 		{"--eta: want a number, got", append(base, "--eta", "x")},
 		{"as many of both, got 1 and 0", append(base, "--control-model", "x")},
 		{"no such file", append(base, "--init-image", filepath.Join(dir, "none.png"))},

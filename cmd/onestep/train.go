@@ -272,7 +272,7 @@ func (a *app) doTrain(ctx context.Context, o job.Train) error {
 		switch {
 		case r.State == "":
 		case errors.Is(err, context.Canceled):
-			fmt.Fprintf(a.stderr, "onestep: saved after step %d; the same command with --resume goes on\n", r.Step)
+			fmt.Fprintf(a.stderr, "onestep: saved after step %d; the same command with --resume continues\n", r.Step)
 		default:
 			fmt.Fprintf(a.stderr, "onestep: the last saved state is %s: the same command with --resume continues from it\n", r.State)
 		}

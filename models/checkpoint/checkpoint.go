@@ -132,7 +132,7 @@ func (d Description) Function(net models.Network) (any, error) {
 		return nil, fmt.Errorf("kind: want %q, %q or %q, got %s", Consistency, Denoiser, Trajectory, quote.Quoted(d.Kind))
 	}
 	if !d.Network.Until() {
-		return nil, fmt.Errorf("kind: a %s needs a network that is told where a jump ends (until), and the %s is not", Trajectory, d.Network.Name())
+		return nil, fmt.Errorf("kind: a %s needs a network with a second time input, where a jump ends (until), and the %s has none", Trajectory, d.Network.Name())
 	}
 	switch d.Form.Type {
 	case EDM:

@@ -276,7 +276,7 @@ func TestOpenRefuses(t *testing.T) {
 		strings.Replace(metadata["onestep"], `"type":"edm"`, `"type":"flow","scale":-1`, 1):                                          "form: want a scale from 0 to 1e6",
 		strings.Replace(metadata["onestep"], `"type":"edm"`, `"type":"flow","scale":1e308`, 1):                                       "form: want a scale from 0 to 1e6",
 		strings.Replace(metadata["onestep"], `"unet":`, `"mlp":{"shape":[2]},"unet":`, 1):                                            "want the configuration of one network (unet, dit or mlp), got 2",
-		strings.Replace(metadata["onestep"], `"kind":"consistency"`, `"kind":"trajectory"`, 1):                                       "needs a network that is told where a jump ends",
+		strings.Replace(metadata["onestep"], `"kind":"consistency"`, `"kind":"trajectory"`, 1):                                       "needs a network with a second time input",
 		"{":  "unexpected end",
 		"[]": "it is a JSON array, which does not belong there",
 	} {

@@ -237,7 +237,7 @@ func TestLearnedVariance(t *testing.T) {
 
 		c.OutChannels = 2 // neither all nor the mean
 		require.ErrorContains(t, build(t, c).Load(both.Tensors()),
-			"2 of another shape: final_layer.linear.bias (want [8], got [32]), final_layer.linear.weight (want [8 32], got [32 32])")
+			"2 shape mismatch: final_layer.linear.bias (want [8], got [32]), final_layer.linear.weight (want [8 32], got [32 32])")
 		return nil
 	}))
 }
@@ -265,7 +265,7 @@ func TestLoadRefuses(t *testing.T) {
 				w[name] = w[name].AddScalar(s, 1)
 			}, "transformer_blocks.2.norm1.emb.timestep_embedder.linear_2.bias differs from block 0's"},
 			{func(w map[string]*torch.Tensor) { w["proj_out_1.bias"] = torch.Zeros(s, torch.Float32, 3) },
-				"1 of another shape: final_layer.adaLN_modulation.1.bias (want [64], got [3])"},
+				"1 shape mismatch: final_layer.adaLN_modulation.1.bias (want [64], got [3])"},
 			{func(w map[string]*torch.Tensor) {
 				for name := range w {
 					if strings.HasPrefix(name, "transformer_blocks.2.") {

@@ -125,7 +125,7 @@ func TestOpenRefuses(t *testing.T) {
 		}, `read as those for AlexNet (net "alex"): weights do not fit the network: 2 missing: lin4.model.1.weight, net.slice2.3.bias`},
 		{"misshapen", vgg, Config{}, func(s *torch.Scope, file map[string]*torch.Tensor) {
 			file["net.slice1.2.weight"] = torch.Zeros(s, torch.Float32, 64, 64, 5, 5)
-		}, `read as those for VGG16 (net "vgg"): weights do not fit the network: 1 of another shape: ` +
+		}, `read as those for VGG16 (net "vgg"): weights do not fit the network: 1 shape mismatch: ` +
 			"net.slice1.2.weight (want [64 64 3 3], got [64 64 5 5])"},
 		{"unexpected", alex, Config{}, func(s *torch.Scope, file map[string]*torch.Tensor) {
 			file["lin5.model.1.weight"] = torch.Zeros(s, torch.Float32, 1)

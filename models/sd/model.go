@@ -129,10 +129,10 @@ func openText(part *weights.Component, tokenizer string, second bool, o Options)
 		t.Tokenizer = prompt.Default()
 	}
 	if n := t.Tokenizer.Vocab(); n > c.Vocab {
-		return t, fmt.Errorf("the tokenizer has %d tokens and the text encoder knows %d: they do not belong together", n, c.Vocab)
+		return t, fmt.Errorf("the tokenizer has %d tokens and the text encoder %d: they are incompatible", n, c.Vocab)
 	}
 	if n := t.Tokenizer.Max(); n > c.Positions {
-		return t, fmt.Errorf("the tokenizer's texts have %d tokens and the text encoder's %d: they do not belong together", n, c.Positions)
+		return t, fmt.Errorf("the tokenizer's prompts have %d tokens and the text encoder's %d: they are incompatible", n, c.Positions)
 	}
 	t.Encoder, err = clip.From(c, part, o.Device, o.DType)
 	return t, err

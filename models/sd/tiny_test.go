@@ -48,7 +48,7 @@ func TestOpenTiny(t *testing.T) {
 				near("encoded", a.Encode(s, golden["x"], nil))
 				return nil
 			}
-			require.ErrorContains(t, torch.Catch(func() { a.Encode(s, golden["x"], nil) }), "it is a decoder alone: want the encoder's file, too")
+			require.ErrorContains(t, torch.Catch(func() { a.Encode(s, golden["x"], nil) }), "it is a decoder only: want the encoder's file, too")
 			return nil
 		}))
 		a.Close()

@@ -91,7 +91,7 @@ func ParseConfig(data []byte) (Config, error) {
 		return Config{}, fmt.Errorf("scheduler config: %w", quote.Error(err))
 	}
 	unbuilt := func(key string, value any, want string) error {
-		return fmt.Errorf("scheduler config: %s is %s, which is not built: want %s", key, quote.Text(fmt.Sprint(value)), want)
+		return fmt.Errorf("scheduler config: %s is %s, which is not supported: want %s", key, quote.Text(fmt.Sprint(value)), want)
 	}
 	set := func(v json.RawMessage, but string) bool { return v != nil && string(v) != "null" && string(v) != but }
 	const latent = "a model of Stable Diffusion 1, 2 or XL"

@@ -286,9 +286,9 @@ func TestParseConfig(t *testing.T) {
 		`null`:                                                "want an object, got null",
 		`{"beta_start": NaN}`:                                 "beta_start",
 		`{"beta_end": 0.0}`:                                   "beta_end is 0: want a number above 0",
-		`{"lambda_min_clipped": -5.1}`:                        "lambda_min_clipped is -5.1, which is not built: want -Infinity",
+		`{"lambda_min_clipped": -5.1}`:                        "lambda_min_clipped is -5.1, which is not supported: want -Infinity",
 		`{"disable_corrector": [0]}`:                          "disable_corrector is [0]",
-		`{"_class_name": "FlowMatchEulerDiscreteScheduler"}`:  "_class_name is FlowMatchEulerDiscreteScheduler, which is not built",
+		`{"_class_name": "FlowMatchEulerDiscreteScheduler"}`:  "_class_name is FlowMatchEulerDiscreteScheduler, which is not supported",
 		`{"sigma_max": 80.0, "sigma_min": 0.002}`:             "sigma_min or sigma_max",
 		`{"variance_type": "learned_range"}`:                  "variance_type",
 	} {

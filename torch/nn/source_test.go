@@ -76,7 +76,7 @@ func TestBuildFromListsAllThatIsWrong(t *testing.T) {
 	})
 	_, err := BuildFrom(w, torch.CPU, torch.Float32, new(twoLayers).build)
 	require.EqualError(t, err, "weights do not fit the network: 1 missing: out.weight; 1 unexpected: more; "+
-		"1 of another shape: conv.weight (want [2 1 3 3], got [2 1 1 1]); 1 not of floating point: conv.bias (int64)")
+		"1 shape mismatch: conv.weight (want [2 1 3 3], got [2 1 1 1]); 1 not of floating point: conv.bias (int64)")
 	require.Equal(t, before+3, torch.Live())
 	_, err = BuildFrom(w, torch.CPU, torch.Int64, new(twoLayers).build)
 	require.EqualError(t, err, "want weights of a floating-point type, got int64")

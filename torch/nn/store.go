@@ -214,7 +214,7 @@ func mismatch(missing, unexpected, misshapen, mistyped []string) error {
 	for _, p := range []struct {
 		what  string
 		names []string
-	}{{"missing", missing}, {"unexpected", unexpected}, {"of another shape", misshapen}, {"not of floating point", mistyped}} {
+	}{{"missing", missing}, {"unexpected", unexpected}, {"shape mismatch", misshapen}, {"not of floating point", mistyped}} {
 		if n := len(p.names); n > 0 {
 			slices.Sort(p.names)
 			shown := p.names[:min(n, 12)]

@@ -134,7 +134,7 @@ func TestLoadReportsEverything(t *testing.T) {
 			"d":        torch.Zeros(s, torch.Float32, 1),
 		}))
 		require.EqualError(t, err, "weights do not fit the network: 1 missing: b.bias; 2 unexpected: c, d; "+
-			"2 of another shape: a.bias (want [3], got [2]), b.weight (want [3 2], got [2 3])")
+			"2 shape mismatch: a.bias (want [3], got [2]), b.weight (want [3 2], got [2 3])")
 		many := map[string]*torch.Tensor{}
 		for i := range 20 {
 			many[string(rune('A'+i))] = torch.Zeros(s, torch.Float32, 1)

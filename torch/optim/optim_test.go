@@ -434,12 +434,12 @@ func TestLoadStateReportsEverything(t *testing.T) {
 				},
 				"the state does not fit this Adam optimizer: 1 missing: exp_avg_sq.c; " +
 					"3 unexpected: exp_avg, exp_avg.b (of 0 steps), momentum_buffer.c; " +
-					"1 of another shape: exp_avg_sq.a (want [2], got [3])",
+					"1 shape mismatch: exp_avg_sq.a (want [2], got [3])",
 			},
 			{
 				map[string]*torch.Tensor{"step": torch.FromSlice(s, []int64{1}), "exp_avg.d": two},
 				"the state does not fit this Adam optimizer: 1 unexpected: exp_avg.d; " +
-					"1 of another shape: step (want [3], one count for each parameter; got [1])",
+					"1 shape mismatch: step (want [3], one count for each parameter; got [1])",
 			},
 			{
 				map[string]*torch.Tensor{"step": torch.FromSlice(s, []int64{1, -1, 1})},

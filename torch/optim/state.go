@@ -151,7 +151,7 @@ func (p *problems) err(rule string) error {
 	for _, kind := range []struct {
 		what  string
 		names []string
-	}{{"missing", p.missing}, {"unexpected", p.unexpected}, {"of another shape", p.misshapen}} {
+	}{{"missing", p.missing}, {"unexpected", p.unexpected}, {"shape mismatch", p.misshapen}} {
 		n := len(kind.names)
 		if n == 0 {
 			continue

@@ -56,7 +56,7 @@ func (s *Set) nativeSize(f files, o Options) error {
 		sizes = append(sizes, is)
 	}
 	if sizes == nil {
-		return fmt.Errorf("the images' size cannot be told: %w", first)
+		return fmt.Errorf("the size of the images cannot be determined: %w", first)
 	}
 	s.w, s.h = sizes[0].w, sizes[0].h
 	if o.Square {

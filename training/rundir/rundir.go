@@ -156,7 +156,7 @@ func (d *Dir) check(entries []fs.DirEntry, options map[string]any, resume bool, 
 	case !started:
 		for _, e := range entries {
 			if !strings.HasPrefix(e.Name(), ".") {
-				return false, fmt.Errorf("run directory %s is not empty (%s) and is no run: choose another folder", quote.Path(d.path), quote.Text(e.Name()))
+				return false, fmt.Errorf("run directory %s is not empty (%s) and holds no run: choose another directory", quote.Path(d.path), quote.Text(e.Name()))
 			}
 		}
 	}
@@ -257,7 +257,7 @@ func sameOptions(old []byte, options map[string]any, may []string) error {
 	if n := len(differ); n > 8 {
 		differ = append(differ[:8], fmt.Sprintf("and %d more", n-8))
 	}
-	return fmt.Errorf("the run was started with other options or files, on which what it learns hangs: %s; go on with its own, or start a new run from its snapshot", strings.Join(differ, "; "))
+	return fmt.Errorf("the run was started with other options or files, which change its results: %s; resume it with its own, or start a new run from its snapshot", strings.Join(differ, "; "))
 }
 
 // numbers decodes JSON, keeping numbers as they are written: a seed may need all 64 bits.

@@ -42,7 +42,7 @@ func TestOpen(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(other, "thesis.tex"), []byte("x"), 0o644))
 	for _, resume := range []bool{false, true} {
 		_, err = Open(other, options, resume)
-		require.ErrorContains(t, err, "is not empty (thesis.tex) and is no run")
+		require.ErrorContains(t, err, "is not empty (thesis.tex) and holds no run")
 	}
 	entries, err := os.ReadDir(other)
 	require.NoError(t, err)

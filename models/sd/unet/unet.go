@@ -283,8 +283,8 @@ func (e *encoder) check(op string, st *nn.Store, x, t *torch.Tensor, c Cond) {
 	n := x.Dim(0)
 	perLatent := func(v *torch.Tensor) bool { return v.NDim() < 2 && (v.NumEl() == 1 || v.NumEl() == n) }
 	st.TakesLabels(op, "the timesteps", t, n)
-	want(c.Text != nil, "the network needs the text's features, in Cond.Text")
-	st.Takes(op, "the text's features (Cond.Text)", c.Text)
+	want(c.Text != nil, "the network needs the prompt embeddings, in Cond.Text")
+	st.Takes(op, "the prompt embeddings (Cond.Text)", c.Text)
 	want(c.Text.NDim() == 3 && c.Text.Dim(0) == n && c.Text.Dim(2) == dim,
 		"want text of shape [%d, tokens, %d], got %v", n, dim, c.Text.Shape())
 	want((e.cond == nil) == (c.Guidance == nil), "the network takes a guidance scale, in Cond.Guidance: %t; one is given: %t",

@@ -181,7 +181,7 @@ func TestForwardRefuses(t *testing.T) {
 			"want latents of shape [n, 4, h, w], got [4 8 8]":               {zeros(4, 8, 8), at, Cond{Text: text, Guidance: w}},
 			"want latents of shape [n, 4, h, w], got [2 9 8 8]":             {zeros(2, 9, 8, 8), at, Cond{Text: text, Guidance: w}},
 			"one for each of 2 samples, [2], or one for all, got shape [3]": {x, zeros(3), Cond{Text: text, Guidance: w}},
-			"needs the text's features":                                     {x, at, Cond{Guidance: w}},
+			"needs the prompt embeddings":                                   {x, at, Cond{Guidance: w}},
 			"want text of shape [2, tokens, 32], got [2 7 24]":              {x, at, Cond{Text: other, Guidance: w}},
 			"want text of shape [2, tokens, 32], got [1 7 32]":              {x, at, Cond{Text: zeros(1, 7, 32), Guidance: w}},
 			"a guidance scale, in Cond.Guidance: true; one is given: f":     {x, at, Cond{Text: text}},

@@ -302,7 +302,7 @@ func (t *Tiny) Encodes() bool { return !t.lone }
 // Encode implements Autoencoder. It draws nothing. ScalingFactor is 1 in all published models: they give latents as U-Nets want them.
 func (t *Tiny) Encode(s *torch.Scope, pictures *torch.Tensor, _ []*torch.Generator) *torch.Tensor {
 	if t.lone {
-		panic(&torch.Error{Op: "vae", Msg: "it is a decoder alone: want the encoder's file, too, to make latents of pictures"})
+		panic(&torch.Error{Op: "vae", Msg: "it is a decoder only: want the encoder's file, too, to encode images"})
 	}
 	check(t.store, pictures, t.config.InChannels, t.Factor(), "images")
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {

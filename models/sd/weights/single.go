@@ -41,7 +41,7 @@ func OpenFile(path string, o Options) (_ *Model, err error) {
 	m.Kind = l.kind
 	switch l.kind {
 	case Refiner:
-		return nil, fmt.Errorf("%s: it is the refiner of Stable Diffusion XL, which is not built: want the base model", quote.Path(path))
+		return nil, fmt.Errorf("%s: it is the refiner of Stable Diffusion XL, which is not supported: want the base model", quote.Path(path))
 	case LoRA:
 		return nil, fmt.Errorf("%s: it is a LoRA, which is added to a model: want a model", quote.Path(path))
 	case Inversion:

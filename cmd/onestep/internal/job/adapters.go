@@ -299,7 +299,7 @@ func (on *adapters) counts() map[string]int {
 func (on *adapters) changed(before []string) (notes []string) {
 	for _, b := range before {
 		if !slices.Contains(on.hashes, b) {
-			notes = append(notes, fmt.Sprintf("the picture was drawn with an adapter (name and hash %s) that is not used, or has changed since", b))
+			notes = append(notes, fmt.Sprintf("the image was generated with an adapter (name and hash %s) that is not used, or has changed since", b))
 		}
 	}
 	return notes

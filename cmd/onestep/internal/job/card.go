@@ -36,7 +36,7 @@ func (o Train) Card(start checkpoint.Description) (string, error) {
 	case 1:
 		fmt.Fprintf(&b, "\n\nThe teacher is guided with scale %s.", Number(o.Guidance[0]))
 	case 2:
-		fmt.Fprintf(&b, "\n\nThe teacher is guided with a scale drawn from %s to %s, which the student is told.", Number(o.Guidance[0]), Number(o.Guidance[1]))
+		fmt.Fprintf(&b, "\n\nThe teacher is guided with a scale drawn from %s to %s, which the student gets as an input.", Number(o.Guidance[0]), Number(o.Guidance[1]))
 	}
 	decay := fmt.Sprintf("over the last %s of the run", Number(o.LRDecay))
 	if m.stages {

@@ -262,13 +262,13 @@ func (o *Generate) validate() error {
 	case dtypes[o.DType] == 0 && o.DType != "f32":
 		return usage("--dtype: want %s, got %s", strings.Join(DTypes(), ", "), quote.Quoted(o.DType))
 	case o.N < 1 || o.N > maxImages || len(o.Prompts) > maxImages/o.N:
-		return usage("--n: want 1 to %d pictures in all, got %d of each of %d prompts", maxImages, o.N, len(o.Prompts))
+		return usage("--n: want 1 to %d images in all, got %d of each of %d prompts", maxImages, o.N, len(o.Prompts))
 	case *o.Seed > math.MaxUint64-uint64(o.N-1):
-		return usage("--seed: %d pictures from seed %d on would pass the largest seed, %d", o.N, *o.Seed, uint64(math.MaxUint64))
+		return usage("--seed: %d images from seed %d on would pass the largest seed, %d", o.N, *o.Seed, uint64(math.MaxUint64))
 	case o.VAE != "" && o.TinyVAE != "" && o.Preview == "":
 		return usage("--vae and --tiny-vae: want one of them")
 	case o.Init == "" && (o.Strength != 0 || o.Mask != "" || o.Shorten):
-		return usage("--strength, --shorten and --mask go with --init-image")
+		return usage("--strength, --shorten and --mask need --init-image")
 	case len(o.ControlModels) != len(o.ControlImages):
 		return usage("--control-model and --control-image: want as many of both, got %d and %d", len(o.ControlModels), len(o.ControlImages))
 	case len(o.ControlModels) == 0 && o.ControlScale != 0:
@@ -300,7 +300,7 @@ func (o Generate) files() ([]string, error) {
 		}
 	}
 	if !vision.IsWritten(pattern) {
-		return nil, usage("--out: want a name that ends in .png, .jpg or .webp, with {n}, {text} or {seed} where there are several pictures, or DIR/, got %s", quote.Quoted(o.Out))
+		return nil, usage("--out: want a name that ends in .png, .jpg or .webp, with {n}, {text} or {seed} for several images, or DIR/, got %s", quote.Quoted(o.Out))
 	}
 	var files []string
 	seen := map[string]bool{}
@@ -309,7 +309,7 @@ func (o Generate) files() ([]string, error) {
 			name := strings.NewReplacer("{n}", fmt.Sprintf("%05d", i*o.N+j), "{text}", fmt.Sprintf("%05d", i),
 				"{seed}", strconv.FormatUint(*o.Seed+uint64(j), 10)).Replace(pattern)
 			if seen[name] {
-				return nil, usage("--out: %s names several pictures the same, %s: want {n} in it", quote.Quoted(o.Out), name)
+				return nil, usage("--out: %s names several images the same, %s: want {n} in it", quote.Quoted(o.Out), name)
 			}
 			seen[name] = true
 			files = append(files, name)
@@ -330,7 +330,7 @@ func (o Generate) files() ([]string, error) {
 			return nil, fmt.Errorf("--preview: %w", err)
 		}
 		if slices.ContainsFunc(files, func(f string) bool { return filepath.Clean(f) == filepath.Clean(o.Preview) }) {
-			return nil, usage("--preview: %s is the name of a picture, too", quote.Path(o.Preview))
+			return nil, usage("--preview: %s is the name of an image, too", quote.Path(o.Preview))
 		}
 		there = append(files[:len(files):len(files)], o.Preview)
 	}

@@ -133,7 +133,7 @@ func TestInspectGuided(t *testing.T) {
 	require.Equal(t, *three.Levels[3].ToEnd, *same.Levels[3].ToEnd)
 
 	for want, c := range map[string]func() error{
-		"--guidance: the model has not learned it":                          func() error { _, _, err := look(fixed, "", 3); return err },
+		"--guidance: the model was not trained for it":                      func() error { _, _, err := look(fixed, "", 3); return err },
 		"the denoiser does not know images without a class":                 func() error { _, _, err := look(told, plain, 3); return err },
 		"the denoiser has no classes to guide to":                           func() error { _, _, err := look(unconditional, "", 3); return err },
 		"--teacher: it has no classes, the model has 9 classes":             func() error { _, _, err := look(told, unconditional, 0); return err },

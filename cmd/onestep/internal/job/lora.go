@@ -155,7 +155,7 @@ func (v LoRAInfo) String(all bool) string {
 		for _, l := range []struct {
 			what  string
 			names []string
-		}{{"no layer for", v.Unmatched}, {"misshapen", v.Misshapen}, {"twice", v.Twice}} {
+		}{{"no layer for", v.Unmatched}, {"shape mismatch", v.Misshapen}, {"twice", v.Twice}} {
 			for _, name := range l.names {
 				line("", "%s %s", l.what, name)
 			}

@@ -143,7 +143,7 @@ N(k) = min(s0·2^⌊k/K'⌋, s1) + 1, K' = ⌊K/(log2⌊s1/s0⌋ + 1)⌋; or --s
 		},
 	},
 	{
-		name: "ect", about: "easy consistency tuning (Geng et al. 2024), best from a denoiser given by --init",
+		name: "ect", about: "easy consistency tuning (Geng et al. 2024), best from a denoiser (--init)",
 		formulas: `f(x, t) = c_skip·x + c_out·F(x/√(t² + σ_d²), ln(t)/4), the denoiser's own coefficients
 L = d(f_θ(x + t·z, t), f_θ(x + r·z, r) without gradients)/(t - r), ln t ~ N(-1.1, 2²)
 r = max(0, t·(1 - n(t)/q^(a+1))), n(t) = 1 + 8·sigmoid(-t), stage a`,
@@ -167,7 +167,7 @@ r = max(0, t·(1 - n(t)/q^(a+1))), n(t) = 1 + 8·sigmoid(-t), stage a`,
 		},
 	},
 	{
-		name: "cd", about: "consistency distillation (Song et al. 2023) of the denoiser given by --teacher",
+		name: "cd", about: "consistency distillation (Song et al. 2023) of a denoiser (--teacher)",
 		formulas: `f(x, t) = c_skip·x + c_out·F(x/√(t² + σ_d²), ln(t)/4)
 L = λ·d(f_θ(x + t'·z, t'), f_θ⁻(x̂, t)), t and t' neighbours of N levels, all alike
 λ = 1/(t' - t), where the paper has 1: the student comes much closer to the solver
@@ -202,9 +202,9 @@ x̂ = one step of the solver along the teacher's trajectory, from x + t'·z at t
 		},
 	},
 	continuously("sct", "continuous-time consistency training (Lu & Song 2024)", false),
-	continuously("scd", "its distillation of the denoiser given by --teacher", true),
+	continuously("scd", "its distillation of a denoiser (--teacher)", true),
 	{
-		name: "ctm", about: "a consistency trajectory model (Kim et al. 2024) of the denoiser given by --teacher",
+		name: "ctm", about: "a consistency trajectory model (Kim et al. 2024) of a denoiser (--teacher)",
 		guidable: true,
 		formulas: `G(x, t, s) = s/t·x + (1 - s/t)·g(x, t, s), g = c_skip·x + c_out·F(x/√(t² + σ_d²), ln(t)/4, ln(s)/4)
 x_est = G_θ⁻(G_θ(x_t, t, s), s, ε), x_target = G_θ⁻(G_θ⁻(Solver(x_t; t → u), u, s), s, ε), t > u ≥ s of N levels
@@ -263,7 +263,7 @@ ln(τ/(1-τ)) ~ N(-2, 2²), and r too for a part of the samples (--ratio), else 
 		},
 	},
 	{
-		name: "pd", about: "progressive distillation (Salimans & Ho 2022) of the denoiser given by --teacher",
+		name: "pd", about: "progressive distillation (Salimans & Ho 2022) of a denoiser (--teacher)",
 		guidable: true,
 		formulas: `D(x, t) = c_skip·x + c_out·F(x/√(t² + σ_d²), ln(t)/4)
 L = max(1/t², 1)·‖D_θ(x_t, t) - D*‖²/D, D* the answer whose one step ends where two of the teacher's do
@@ -567,7 +567,7 @@ func (m method) teachable() []checkpoint.FormType {
 // takes refuses models of other forms than these.
 func (m method) takes(flag string, d checkpoint.Description, forms []checkpoint.FormType) error {
 	if flag == "--init" && d.Network.Until() && !m.until {
-		return usage("%s: its network is told where jumps end, and --method %s has none: want a model that was trained otherwise", flag, m.name)
+		return usage("%s: its network has an input for where jumps end, and --method %s has no jumps: want a model of another method", flag, m.name)
 	}
 	if slices.Contains(forms, d.Form.Type) {
 		return nil
@@ -629,7 +629,7 @@ func sameImages(flag string, got, want network.Config) error {
 	case !slices.Equal(g, w):
 		return usage("%s: it is for images of %s, the run has %s: choose --resolution and --colors to match", flag, Times(g), Times(w))
 	case got.Classes() > 0 && want.Classes() == 0:
-		return usage("%s: it was trained with %d classes: give --classes, with data that has them", flag, got.Classes())
+		return usage("%s: it was trained with %d classes: pass --classes, with data that has them", flag, got.Classes())
 	case got.Classes() > 0 && got.Classes() != want.Classes():
 		return usage("%s: it was trained with %d classes, the data has %d", flag, got.Classes(), want.Classes())
 	case got.Classes() == 0 && want.Classes() > 0:

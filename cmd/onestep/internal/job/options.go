@@ -288,7 +288,7 @@ func (o *Train) validate() error {
 	case solvers[o.Solver] == nil:
 		return usage("--solver: want one of %s, got %s", strings.Join(Solvers(), ", "), quote.Quoted(o.Solver))
 	case o.Distance == lpipsName && o.LPIPS == "":
-		return usage("--distance lpips needs weights: make them by scripts/lpips_weights.py and give them by --lpips")
+		return usage("--distance lpips needs weights: make them with scripts/lpips_weights.py and pass --lpips")
 	case !slices.Contains([]string{"", "small", "all"}, o.Resize):
 		return usage("--lpips-resize: want small or all, got %s", quote.Quoted(o.Resize))
 	case o.Levels != 0 && (o.Levels < 2 || o.Levels > maxLevels):
@@ -322,7 +322,7 @@ func (o *Train) validate() error {
 	case o.Skips < 0 || o.Rollbacks < 0:
 		return usage("--skips, --rollbacks: want numbers from 0 on, got %d and %d", o.Skips, o.Rollbacks)
 	case m.distils && o.Teacher == "":
-		return usage("--method %s needs a denoiser: train one with --method edm and give it by --teacher, or --teacher %s for the exact one of the data",
+		return usage("--method %s needs a denoiser: train one with --method edm and pass --teacher, or --teacher %s for the exact one of the data",
 			o.Method, empirical)
 	case o.Data == "":
 		return usage("--data is missing: emoji, fashion-mnist, cifar10 or a path")
@@ -361,11 +361,11 @@ func (o *Train) validate() error {
 	case !(o.Drop >= 0 && o.Drop < 1):
 		return usage("--label-dropout: want a part of the images, from 0 and below 1, got %g", o.Drop)
 	case o.Drop > 0 && !o.Classes:
-		return usage("--label-dropout: there are no labels to drop: give --classes")
+		return usage("--label-dropout: there are no labels to drop: pass --classes")
 	case o.Guidance != nil && !scales(o.Guidance):
 		return usage("--guidance: want one scale above 0 or the two ends of a range, up to 1000, got %v", o.Guidance)
 	case o.Guidance != nil && !o.Classes:
-		return usage("--guidance: there are no classes to guide to: give --classes")
+		return usage("--guidance: there are no classes to guide to: pass --classes")
 	case o.Channels != 0 && (o.Channels < 2 || o.Channels > 4096 || o.Channels%2 != 0):
 		return usage("--channels: want an even number from 2 to 4096, got %d", o.Channels)
 	case o.Mult != nil && (len(o.Mult) < 1 || len(o.Mult) > 10):

@@ -275,7 +275,7 @@ func TestCard(t *testing.T) {
 	card, err = o.Card(checkpoint.Description{Form: checkpoint.Form{Type: checkpoint.Flow}})
 	require.NoError(t, err)
 	require.Contains(t, card, "starts with the network of runs/flow, of the form flow: what it predicts stands for F.")
-	require.Contains(t, card, "guided with a scale drawn from 1 to 5, which the student is told.")
+	require.Contains(t, card, "guided with a scale drawn from 1 to 5, which the student gets as an input.")
 	require.Contains(t, card, "falls to 0 over the last 0.3 of the run")
 	o.Method, o.Guidance, o.Levels = "pd", nil, 0
 	require.NoError(t, o.Resolve())

@@ -127,11 +127,11 @@ func (o *Generate) readInfo(t infotext.Text, ownClipSkip bool) error {
 		}
 	}
 	if len(t.Fields) == 0 {
-		o.remarks = append(o.remarks, "the picture's text has no settings: all of it is taken for the prompt")
+		o.remarks = append(o.remarks, "the image's metadata has no settings: all of it is taken as the prompt")
 	}
 	if o.Init == "" && o.Strength != 0 {
 		if t.Get("Hires upscale") == "" && t.Get("Hires upscaler") == "" && bad == nil {
-			bad = errors.New("it was drawn from another picture, which its text does not have: want that one by --init-image")
+			bad = errors.New("it was generated from an input image, which its metadata does not have: pass --init-image")
 		}
 		o.Strength = 0 // of a second pass, which is not made
 	}
@@ -143,7 +143,7 @@ func (o *Generate) readInfo(t infotext.Text, ownClipSkip bool) error {
 		}
 	}
 	if left := notRepeated(t, exact); left != nil {
-		o.remarks = append(o.remarks, "of the picture's text this is not repeated: "+strings.Join(left, ", "))
+		o.remarks = append(o.remarks, "settings of the image that are not applied: "+strings.Join(left, ", "))
 	}
 	return bad
 }
@@ -172,7 +172,7 @@ func samplerOf(name, schedule string) (string, bool, error) {
 	if schedule != "" {
 		name += " with the schedule type " + schedule
 	}
-	return "", false, fmt.Errorf("the sampler %s is not supported: choose one by --sampler", quote.Quoted(name))
+	return "", false, fmt.Errorf("the sampler %s is not supported: pass another --sampler", quote.Quoted(name))
 }
 
 // skipAsThere applies the Clip skip of another program's text where that program does: A1111 counts layers for Stable Diffusion 1 alone.

@@ -223,12 +223,12 @@ func TestRunRefusesTeachers(t *testing.T) {
 		{"student", "--teacher: want a denoiser, such as one trained with --method edm", func(o *Train) { o.Teacher = student.Out }},
 		{"size", "--teacher: it is for images of 3×8×8, the run has 3×16×16", func(o *Train) { o.Resolution = 16 }},
 		{"size of the teacher", "--teacher: it is for images of 3×8×8, the run has 3×16×16", func(o *Train) { o.Resolution, o.Init = 16, "none" }},
-		{"classes", "it was trained with 9 classes: give --classes", func(o *Train) { o.Classes = false }},
+		{"classes", "it was trained with 9 classes: pass --classes", func(o *Train) { o.Classes = false }},
 		{"classes of a student", "--init: it was trained without classes: leave out --classes", func(o *Train) { o.Init = plain.Out }},
 		{"classes of a teacher", "--teacher: it was trained without classes: leave out --classes", func(o *Train) { o.Teacher = plain.Out }},
 		{"classes of a teacher only", "--teacher: it was trained without classes", func(o *Train) { o.Teacher, o.Init = plain.Out, "none" }},
 		{"network", "--network dit: the run starts with the network of --teacher " + from + ", which has ddpmpp", func(o *Train) { o.Network, o.Mult = "dit", nil }},
-		{"channels", "--channels 64: the run starts with the network of --teacher " + from + ", which has 8: leave the option out, or give --init none", func(o *Train) { o.Channels = 64 }},
+		{"channels", "--channels 64: the run starts with the network of --teacher " + from + ", which has 8: leave the option out, or pass --init none", func(o *Train) { o.Channels = 64 }},
 		{"mult", "--mult 2,2: the run starts with the network of --init " + plain.Out + ", which has 1,2", func(o *Train) { o.Init, o.Mult, o.Classes = plain.Out, []int{2, 2}, false; o.Teacher = plain.Out + "/" }},
 		{"blocks", "--blocks 2: the run", func(o *Train) { o.Blocks = 2 }},
 		{"attention", "--attention none: the run starts with the network of --teacher " + from + ", which has 4", func(o *Train) { o.Attention = []int{} }},
@@ -454,7 +454,7 @@ func TestResumeOfNothingIsSaid(t *testing.T) {
 	var said bytes.Buffer
 	_, err := o.Run(context.Background(), Hooks{Log: slog.New(slog.NewTextHandler(&said, nil))})
 	require.NoError(t, err)
-	require.Contains(t, said.String(), `msg="there is no run to go on with: a new one starts" out=`+o.Out)
+	require.Contains(t, said.String(), `msg="there is no run to resume: a new one starts" out=`+o.Out)
 	said.Reset()
 	_, err = o.Run(context.Background(), Hooks{Log: slog.New(slog.NewTextHandler(&said, nil))})
 	require.NoError(t, err)
@@ -586,7 +586,7 @@ func TestEveryTeacher(t *testing.T) {
 	o := tinyRun(filepath.Join(dir, "no"), "ctm")
 	o.Teacher, o.Init = filepath.Join(dir, "edm"), filepath.Join(dir, "dit")
 	_, err = o.Run(context.Background(), Hooks{})
-	require.ErrorContains(t, err, "only a U-Net can start from one that is told less: give --init none")
+	require.ErrorContains(t, err, "only a U-Net can start from one with fewer: pass --init none")
 
 	o = tinyRun(filepath.Join(dir, "no"), "flow")
 	o.Teacher = filepath.Join(dir, "edm")
@@ -683,7 +683,7 @@ func TestGuidance(t *testing.T) {
 	_, err = train("fixed", "cd", func(o *Train) { o.Teacher, o.Guidance = filepath.Join(dir, "teacher"), []float64{3} })
 	require.NoError(t, err)
 	_, _, err = draw("fixed", 3)
-	require.ErrorContains(t, err, "the model has not learned it")
+	require.ErrorContains(t, err, "the model was not trained for it")
 	_, err = train("exact", "cd", func(o *Train) { o.Teacher, o.Guidance, o.Solver = "empirical", []float64{1, 3}, "euler" })
 	require.NoError(t, err)
 

@@ -285,7 +285,7 @@ func (o *Sample) sampler(f any, d checkpoint.Description) (source, error) {
 }
 
 // errNotGuided refuses a scale for what draws in one step without being told one.
-var errNotGuided = usage("--guidance: the model has not learned it: distil a guided teacher, by --method cd --guidance")
+var errNotGuided = usage("--guidance: the model was not trained for it: distil a guided teacher with --method cd --guidance")
 
 // guided returns the denoiser with the guidance that is asked for, 0 for none. A network that is told its scale needs no help.
 func guided(d models.Denoiser, c network.Config, scale float64) (models.Denoiser, error) {
@@ -315,7 +315,7 @@ func (o Sample) files() (files []string, folder bool, err error) {
 		folder = true
 	case vision.IsWritten(o.Out):
 		if o.Columns > 0 && o.N == 1 {
-			return nil, false, usage("--columns: one image is written as it is, without a grid: leave the option out, or choose --n 2 or more")
+			return nil, false, usage("--columns: one image has no grid: leave the option out, or pass --n 2 or more")
 		}
 		if o.N > maxGrid {
 			return nil, false, usage("--n: a grid holds at most %d images, got %d; give DIR/ for a file an image", maxGrid, o.N)

@@ -19,7 +19,7 @@ func withVariant(name, variant string) string {
 func (o Generate) method() (scheduler.Method, error) {
 	if o.Sampler == "" {
 		if o.Eta != nil {
-			return nil, usage("--eta: goes with --sampler tcd or ddim")
+			return nil, usage("--eta: needs --sampler tcd or ddim")
 		}
 		return nil, nil
 	}
@@ -45,7 +45,7 @@ func (o Generate) method() (scheduler.Method, error) {
 	case scheduler.DDIM:
 		m = scheduler.DDIM{Eta: *o.Eta}
 	default:
-		return nil, usage("--eta: goes with --sampler tcd or ddim; the sampler %s has none", quote.Text(o.Sampler))
+		return nil, usage("--eta: needs --sampler tcd or ddim; the sampler %s has none", quote.Text(o.Sampler))
 	}
 	if isSpaced {
 		spaced.Method = m

@@ -165,7 +165,7 @@ func (o *Train) fit(m method, colors, side int) (checkpoint.Description, error) 
 		return d, err
 	}
 	if !o.adoptable(m, d.Network) {
-		return d, usage("%s: the run's network is told more than the %s in %s, and only a U-Net can start from one that is told less: give --init none",
+		return d, usage("%s: the run's network has more conditioning inputs than the %s in %s, and only a U-Net can start from one with fewer: pass --init none",
 			flag, d.Network.Name(), o.Init)
 	}
 	d.Network = d.Network.With(d.Network.Classes(), o.Dropout)
@@ -229,7 +229,7 @@ func (o *Train) describe(flag string, c network.Config) error {
 		{"patch", o.Patch != 0 && o.Patch != is.Patch, o.Patch, is.Patch},
 	} {
 		if x.asked {
-			return usage("--%s %s: the run starts with the network of %s %s, which has %s: leave the option out, or give --init none for a network of its own",
+			return usage("--%s %s: the run starts with the network of %s %s, which has %s: leave the option out, or pass --init none for a new network",
 				x.option, listed(x.wants), flag, o.Init, listed(x.is))
 		}
 	}
@@ -309,7 +309,7 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 		h.warn(note)
 	}
 	if o.Resume && !begun && h.Log != nil {
-		h.Log.Warn("there is no run to go on with: a new one starts", "out", o.Out)
+		h.Log.Warn("there is no run to resume: a new one starts", "out", o.Out)
 	}
 	net, err := network.New(start.Network, dev, o.Seed)
 	if err != nil {
