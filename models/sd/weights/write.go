@@ -349,7 +349,27 @@ func replaceable(dir string, overwrite bool) error {
 	case !ours:
 		return fmt.Errorf("it has no model_index.json, so that it is not replaced: %w", fs.ErrExist)
 	}
+	for _, e := range entries {
+		if !ofModel(e) {
+			return fmt.Errorf("it holds %s, which is not part of a model and would be lost: move it elsewhere: %w", quote.Path(e.Name()), fs.ErrExist)
+		}
+	}
 	return nil
+}
+
+// ofModel tells what is in the directory of a model, or of one of its parts, as it is published, from what a user has put there.
+func ofModel(e fs.DirEntry) bool {
+	name := e.Name()
+	if e.IsDir() {
+		return slices.Contains([]string{"unet", "vae", "text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "scheduler",
+			"feature_extractor", "safety_checker", "image_encoder", ".cache"}, name)
+	}
+	for _, weights := range []string{"diffusion_pytorch_model", "model", "pytorch_model"} {
+		if rest, ok := strings.CutPrefix(name, weights); ok && (strings.HasPrefix(rest, ".") || strings.HasPrefix(rest, "-") || rest == "_index.json") {
+			return true
+		}
+	}
+	return slices.Contains([]string{"config.json", "README.md", "LICENSE.md", ".gitattributes"}, name)
 }
 
 // write fills a folder.

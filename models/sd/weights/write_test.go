@@ -123,6 +123,14 @@ func TestWriteFolder(t *testing.T) {
 			entries, err := os.ReadDir(filepath.Dir(dir))
 			require.NoError(t, err)
 			assert.Len(t, entries, 1, "nothing else is left")
+			for _, users := range []string{"notes.txt", "my style.safetensors", "pictures"} {
+				mine := filepath.Join(dir, users)
+				require.NoError(t, os.Mkdir(mine, 0o755))
+				err := WriteFolder(dir, m, o)
+				require.ErrorIs(t, err, fs.ErrExist)
+				require.ErrorContains(t, err, users)
+				require.NoError(t, os.Remove(mine), "it is still there")
+			}
 			if m.UNet == nil {
 				for _, part := range m.parts() {
 					got, err := OpenComponent(dir, Options{})
