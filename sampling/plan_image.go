@@ -7,7 +7,6 @@ import (
 	"slices"
 
 	"github.com/onestep-go/onestep/models/sd/vae"
-	"github.com/onestep-go/onestep/sampling/resample"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/vision"
 )
@@ -57,7 +56,7 @@ func (d *decision) pictures() error {
 			return fmt.Errorf("the %s is empty", what)
 		default:
 			d.note("the %s is resized from %d×%d to %d×%d pixels", what, got.X, got.Y, want.X, want.Y)
-			*m = resample.Resize(*m, want.X, want.Y, resample.Lanczos) // diffusers' filter
+			*m = vision.Resize(*m, want.X, want.Y, vision.Lanczos) // diffusers' filter
 		}
 		return nil
 	}

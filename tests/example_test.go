@@ -73,7 +73,7 @@ func draw(ctx context.Context, path string, w io.Writer) error {
 		if err != nil {
 			return err
 		}
-		grid, err := sampling.Grid(pictures, 2)
+		grid, err := vision.Grid(pictures, 2)
 		if err != nil {
 			return err
 		}

@@ -16,7 +16,6 @@ import (
 	"slices"
 
 	"github.com/onestep-go/onestep/models/sd/vae"
-	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/vision"
 	"github.com/onestep-go/onestep/training/dataset"
@@ -74,7 +73,7 @@ func run(o options, specs []string, stdout io.Writer) error {
 	if o.out == "" {
 		return nil
 	}
-	grid, err := sampling.Grid(sheet, o.show)
+	grid, err := vision.Grid(sheet, o.show)
 	if err != nil {
 		return err
 	}

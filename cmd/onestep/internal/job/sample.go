@@ -393,7 +393,7 @@ func (o Sample) draw(ctx context.Context, from source, model *checkpoint.File, o
 		}
 		img := grid[0]
 		if o.N > 1 {
-			if img, err = sampling.Grid(grid, o.Columns); err != nil {
+			if img, err = vision.Grid(grid, o.Columns); err != nil {
 				return err
 			}
 		}

@@ -23,7 +23,6 @@ import (
 	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/unet"
-	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/optim"
 	"github.com/onestep-go/onestep/torch/vision"
@@ -555,7 +554,7 @@ func examples(ctx context.Context, f any, d checkpoint.Description, dev torch.De
 		if err != nil {
 			return err
 		}
-		img, err = sampling.Grid(pictures, 0)
+		img, err = vision.Grid(pictures, 0)
 		return err
 	})
 	return img, err

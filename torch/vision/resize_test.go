@@ -1,4 +1,4 @@
-package resample
+package vision
 
 import (
 	"bytes"
@@ -7,29 +7,25 @@ import (
 	"image/color"
 	"image/png"
 	"math/rand/v2"
-	"os"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 )
 
-func read(t *testing.T, name string) image.Image {
+func readResized(t *testing.T, name string) image.Image {
 	t.Helper()
-	f, err := os.Open("testdata/" + name + ".png")
-	require.NoError(t, err)
-	defer f.Close()
-	m, err := png.Decode(f)
+	m, err := png.Decode(bytes.NewReader(read(t, "testdata/resize/"+name+".png")))
 	require.NoError(t, err)
 	return m
 }
 
 // Every pixel is Pillow's.
 func TestResize(t *testing.T) {
-	source := read(t, "source")
+	source := readResized(t, "source")
 	for name, f := range map[string]Filter{"bilinear": Bilinear, "bicubic": Bicubic, "lanczos": Lanczos} {
 		for _, size := range [][2]int{{16, 24}, {53, 24}, {100, 37}, {64, 64}, {7, 90}} {
 			what := fmt.Sprintf("%s_%dx%d", name, size[0], size[1])
-			want, got := read(t, what), Resize(source, size[0], size[1], f)
+			want, got := readResized(t, what), Resize(source, size[0], size[1], f)
 			require.Equal(t, want.Bounds(), got.Bounds(), what)
 			for y := range size[1] {
 				for x := range size[0] {
@@ -46,8 +42,8 @@ func TestResize(t *testing.T) {
 	}
 }
 
-// The quick ways to a picture's colours are those of its At.
-func TestColours(t *testing.T) {
+// The quick ways to a image's colours are those of its At.
+func TestResizeColours(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
 	fill := func(p []uint8) {
 		for i := range p {

@@ -1,4 +1,4 @@
-package sampling
+package vision
 
 import (
 	"image"
@@ -8,7 +8,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-func filled(w, h int, v uint8) image.Image {
+func grey(w, h int, v uint8) image.Image {
 	m := image.NewGray(image.Rect(0, 0, w, h))
 	for i := range m.Pix {
 		m.Pix[i] = v
@@ -19,7 +19,7 @@ func filled(w, h int, v uint8) image.Image {
 func TestGrid(t *testing.T) {
 	var images []image.Image
 	for i := range 5 {
-		images = append(images, filled(4, 3, uint8(10*i)))
+		images = append(images, grey(4, 3, uint8(10*i)))
 	}
 	g, err := Grid(images, 0)
 	require.NoError(t, err)
@@ -31,6 +31,6 @@ func TestGrid(t *testing.T) {
 	require.Equal(t, 5*6+2, g.Bounds().Dx(), "no more columns than images")
 	_, err = Grid(nil, 0)
 	require.Error(t, err)
-	_, err = Grid([]image.Image{filled(2, 2, 0), filled(3, 2, 0)}, 0)
+	_, err = Grid([]image.Image{grey(2, 2, 0), grey(3, 2, 0)}, 0)
 	require.ErrorContains(t, err, "grid")
 }

@@ -1,11 +1,11 @@
-"""What Pillow's resize makes of a picture, for sampling/resample: python scripts/golden_resample.py writes PNG files into its testdata."""
+"""What Pillow's resize makes of an image, for torch/vision: python scripts/golden_resize.py writes PNG files into its testdata/resize."""
 import os
 
 import numpy as np
 import PIL
 from PIL import Image
 
-FOLDER = os.path.join(os.path.dirname(__file__), "..", "sampling", "resample", "testdata")
+FOLDER = os.path.join(os.path.dirname(__file__), "..", "torch", "vision", "testdata", "resize")
 os.makedirs(FOLDER, exist_ok=True)
 rng = np.random.default_rng(1)
 y, x = np.mgrid[0:37, 0:53]

@@ -1,5 +1,4 @@
-// Package resample resizes pictures as Pillow does, to the bit: pictures that models start from look to them as they do in Python.
-package resample
+package vision
 
 import (
 	"image"
@@ -7,13 +6,13 @@ import (
 	"math"
 )
 
-// Filter is what weighs neighbouring pixels. Where a picture shrinks it is widened, so that every pixel counts.
+// Filter is the kernel that [Resize] weighs neighbouring pixels by. Where an image shrinks it is widened, so that every pixel counts.
 type Filter struct {
 	support float64
 	weight  func(x float64) float64
 }
 
-// The filters.
+// The filters of Pillow that models are used with.
 var (
 	Bilinear = Filter{1, func(x float64) float64 { return max(1-math.Abs(x), 0) }}
 	Bicubic  = Filter{2, bicubic}
@@ -48,7 +47,8 @@ func sinc(x float64) float64 {
 	return math.Sin(x) / x
 }
 
-// Resize returns a picture of width×height pixels without alpha. It computes in integers, first along rows, then along columns.
+// Resize returns an image scaled to width×height pixels, as Pillow's Image.resize does, to the bit: what models start from looks to them as it
+// does in Python. Alpha is dropped; see [OnWhite]. It computes in integers, first along rows, then along columns.
 func Resize(m image.Image, width, height int, f Filter) *image.NRGBA {
 	from := narrowed(m, width, f).turned()
 	if from.w != height { // it lies on its side now
@@ -63,23 +63,23 @@ func Resize(m image.Image, width, height int, f Filter) *image.NRGBA {
 	return out
 }
 
-// plane is a picture of three colours in rows.
-type plane struct {
+// raster is an image of red, green and blue in rows.
+type raster struct {
 	w, h int
 	pix  []uint8
 }
 
-// narrowed returns a picture with its rows resized, one after the other: those of a photograph take hundreds of megabytes.
-func narrowed(m image.Image, width int, f Filter) plane {
+// narrowed returns an image with its rows resized, one after the other: those of a photograph take hundreds of megabytes.
+func narrowed(m image.Image, width int, f Filter) raster {
 	b := m.Bounds()
-	out := plane{width, b.Dy(), make([]uint8, 3*width*b.Dy())}
-	row := plane{b.Dx(), 1, make([]uint8, 3*b.Dx())}
+	out := raster{width, b.Dy(), make([]uint8, 3*width*b.Dy())}
+	row := raster{b.Dx(), 1, make([]uint8, 3*b.Dx())}
 	var taps []tap
 	if b.Dx() != width {
 		taps = f.taps(b.Dx(), width)
 	}
 	for y := range out.h {
-		to := plane{width, 1, out.pix[3*width*y:][:3*width]}
+		to := raster{width, 1, out.pix[3*width*y:][:3*width]}
 		if taps == nil {
 			to.colours(m, b.Min.Y+y)
 			continue
@@ -90,8 +90,8 @@ func narrowed(m image.Image, width int, f Filter) plane {
 	return out
 }
 
-// colours fills a row with those of a picture.
-func (p plane) colours(m image.Image, y int) {
+// colours fills a row with those of an image.
+func (p raster) colours(m image.Image, y int) {
 	b := m.Bounds()
 	switch m := m.(type) {
 	case *image.YCbCr: // as its At and the conversion give them
@@ -113,8 +113,8 @@ func (p plane) colours(m image.Image, y int) {
 }
 
 // turned swaps rows and columns.
-func (p plane) turned() plane {
-	out := plane{p.h, p.w, make([]uint8, len(p.pix))}
+func (p raster) turned() raster {
+	out := raster{p.h, p.w, make([]uint8, len(p.pix))}
 	for y := range p.h {
 		for x := range p.w {
 			copy(out.pix[3*(x*p.h+y):], p.pix[3*(y*p.w+x):3*(y*p.w+x)+3])
@@ -123,8 +123,8 @@ func (p plane) turned() plane {
 	return out
 }
 
-// bits of the weights' fractions: sums of 8-bit pixels with them fit 32 bits.
-const bits = 32 - 8 - 2
+// fraction is the bits of the weights' fractions: sums of 8-bit pixels with them fit 32 bits.
+const fraction = 32 - 8 - 2
 
 // tap is what makes one pixel: a run of pixels from first on and their weights.
 type tap struct {
@@ -132,24 +132,24 @@ type tap struct {
 	weights []int
 }
 
-// along returns the picture with its rows resized to n pixels.
-func (p plane) along(n int, f Filter) plane {
-	out := plane{n, p.h, make([]uint8, 3*n*p.h)}
+// along returns the image with its rows resized to n pixels.
+func (p raster) along(n int, f Filter) raster {
+	out := raster{n, p.h, make([]uint8, 3*n*p.h)}
 	p.apply(f.taps(p.w, n), out)
 	return out
 }
 
 // apply makes each pixel of out's rows by its taps.
-func (p plane) apply(taps []tap, out plane) {
+func (p raster) apply(taps []tap, out raster) {
 	for y := range p.h {
 		row := p.pix[3*y*p.w:]
 		for x, t := range taps {
 			for c := range 3 {
-				sum := 1 << (bits - 1)
+				sum := 1 << (fraction - 1)
 				for i, w := range t.weights {
 					sum += int(row[3*(t.first+i)+c]) * w
 				}
-				out.pix[3*(y*out.w+x)+c] = uint8(min(max(sum>>bits, 0), 255))
+				out.pix[3*(y*out.w+x)+c] = uint8(min(max(sum>>fraction, 0), 255))
 			}
 		}
 	}
@@ -175,7 +175,7 @@ func (f Filter) taps(from, to int) []tap {
 			if sum != 0 {
 				v /= sum
 			}
-			out[x].weights[i] = int(math.Trunc(math.Copysign(0.5, v) + float64(v*(1<<bits))))
+			out[x].weights[i] = int(math.Trunc(math.Copysign(0.5, v) + float64(v*(1<<fraction))))
 		}
 	}
 	return out
