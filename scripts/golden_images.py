@@ -5,7 +5,7 @@
 quadrants/: 16x16, top red and green, bottom blue and transparent (white where there is no transparency), as each format
 stores it; orient/: the same, turned, with the EXIF orientation that turns it back (checked here with Pillow's own);
 chroma/: a picture with colour at half the resolution, and what Pillow decodes;
-resize_*.png: a picture and what Pillow's BICUBIC, a Catmull-Rom kernel that widens when it shrinks, makes of its middle.
+square/: a picture and what Pillow's BICUBIC, a Catmull-Rom kernel that widens when it shrinks, makes of its middle.
 """
 import os
 import random
@@ -71,13 +71,14 @@ draw = ImageDraw.Draw(picture)
 for _ in range(24):
     x, y, r = random.randrange(60), random.randrange(45), random.randrange(2, 12)
     draw.ellipse((x - r, y - r, x + r, y + r), tuple(random.randrange(256) for _ in range(3)))
-picture.save(os.path.join(SETS, "resize_from.png"), optimize=True)
+os.makedirs(os.path.join(OUT, "square"), exist_ok=True)
+picture.save(os.path.join(OUT, "square/from.png"), optimize=True)
 middle = picture.crop((7, 0, 52, 45))
 for side in (13, 32, 64):
     # In floats: with bytes Pillow clips between its two passes, and where that clips an overshoot it is not this kernel.
     planes = [c.convert("F").resize((side, side), Image.Resampling.BICUBIC) for c in middle.split()]
     planes = [c.point(lambda v: v * 1 + 0.5).convert("L") for c in planes]
-    Image.merge("RGB", planes).save(os.path.join(SETS, f"resize_{side}.png"), optimize=True)
+    Image.merge("RGB", planes).save(os.path.join(OUT, f"square/{side}.png"), optimize=True)
 os.makedirs(os.path.join(OUT, "chroma"), exist_ok=True)
 for name, size, kwargs in (("420.jpg", (31, 21), dict(quality=90, subsampling=2)), ("422.jpg", (31, 21), dict(quality=90, subsampling=1)),
                            ("420_even.jpg", (32, 32), dict(quality=90, subsampling=2)), ("lossy.webp", (31, 21), dict(quality=90))):

@@ -82,6 +82,9 @@ type source interface {
 	Close() error
 }
 
+// errNoImage is wrapped by the errors about files that hold no image, which are corrupt and no fault of the disk.
+var errNoImage = errors.New("no image")
+
 // files is a source of encoded images.
 type files interface {
 	source
@@ -204,7 +207,7 @@ func (s *Set) Read(i int, dst []byte) (label int, err error) {
 		if err := src.read(i, pixels); err != nil {
 			return 0, err
 		}
-		vision.Planes(dst, square(vision.OnWhite(vision.FromPlanes(pixels, src.c, src.h, src.w)), s.square))
+		vision.Planes(dst, vision.Square(vision.OnWhite(vision.FromPlanes(pixels, src.c, src.h, src.w)), s.square))
 	case files:
 		if err := s.decode(src, i, dst); err != nil {
 			return 0, err
@@ -222,9 +225,9 @@ func (s *Set) decode(src files, i int, dst []byte) error {
 		return known
 	}
 	data, err := src.encoded(i)
-	var img *image.RGBA
+	var img image.Image
 	if err == nil {
-		img, err = decode(data)
+		img, err = vision.Decode(data)
 	} else if !errors.Is(err, errNoImage) {
 		return err // the disk's fault or the network's
 	}
@@ -246,11 +249,11 @@ func (s *Set) decode(src files, i int, dst []byte) error {
 		s.odd[i] = true
 		s.mu.Unlock()
 	}
-	img = square(img, s.square)
-	if b := img.Bounds(); b.Dx() != s.w || b.Dy() != s.h {
+	square := vision.Square(vision.OnWhite(img), s.square)
+	if b := square.Bounds(); b.Dx() != s.w || b.Dy() != s.h {
 		return fmt.Errorf("%s has %d×%d pixels, others have %d×%d; choose a resolution to bring all to", quote.Path(src.name(i)), b.Dx(), b.Dy(), s.w, s.h)
 	}
-	vision.Planes(dst, img)
+	vision.Planes(dst, square)
 	return nil
 }
 

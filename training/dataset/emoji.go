@@ -1,14 +1,11 @@
 package dataset
 
 import (
-	"bytes"
 	_ "embed" // the emoji
 	"encoding/json"
 	"fmt"
 	"image"
 	"image/draw"
-
-	"golang.org/x/image/webp"
 
 	"github.com/onestep-go/onestep/torch/vision"
 )
@@ -34,7 +31,7 @@ func openEmoji(o Options) (*Set, error) {
 	if err := json.Unmarshal(emojiIndex, &index); err != nil {
 		return nil, fmt.Errorf("emoji: %w", err) //quote: of this package's own file
 	}
-	atlas, err := webp.Decode(bytes.NewReader(emojiAtlas))
+	atlas, err := vision.Decode(emojiAtlas)
 	if err != nil {
 		return nil, fmt.Errorf("emoji: %w", err)
 	}

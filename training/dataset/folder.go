@@ -14,6 +14,7 @@ import (
 
 	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/torch/vision"
 )
 
 // imageExtensions are of files that are read as images. What they hold is told by their content.
@@ -197,10 +198,10 @@ func (f *folder) encoded(i int) ([]byte, error) {
 		return nil, unreadable(err)
 	case st.Mode()&fs.ModeType != 0:
 		return nil, fmt.Errorf("%w: it is not a plain file", errNoImage)
-	case st.Size() > maxEncoded:
-		return nil, fmt.Errorf("%w: it has %d bytes, at most %d MiB are read", errNoImage, st.Size(), maxEncoded>>20)
+	case st.Size() > vision.MaxEncoded:
+		return nil, fmt.Errorf("%w: it has %d bytes, at most %d MiB are read", errNoImage, st.Size(), vision.MaxEncoded>>20)
 	}
-	data, err := plainfile.Read(f.name(i), maxEncoded)
+	data, err := plainfile.Read(f.name(i), vision.MaxEncoded)
 	return data, unreadable(err)
 }
 

@@ -19,6 +19,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/torch/vision"
 )
 
 func TestOpenRefuses(t *testing.T) {
@@ -632,7 +634,7 @@ func TestFolderWithDamagedImages(t *testing.T) {
 	write(t, dir, "2.png", plain(grey(2), 4, 4))
 	require.NoError(t, syscall.Mkfifo(filepath.Join(dir, "3.png"), 0o644))
 	big := write(t, dir, "4.png", nil)
-	require.NoError(t, os.Truncate(big, maxEncoded+1))
+	require.NoError(t, os.Truncate(big, vision.MaxEncoded+1))
 	s := opened(t, dir, Options{})
 	dst := make([]byte, 48)
 	for i, want := range []string{"it is empty", "", "", "not a plain file", "at most 256 MiB"} {

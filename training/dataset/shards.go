@@ -13,6 +13,7 @@ import (
 	"unsafe"
 
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/torch/vision"
 )
 
 // maxText limits what comes with an image: labels, captions, JSON.
@@ -202,7 +203,7 @@ func (s *shards) add(x *sample, m member, ext string, hold bool) error {
 		if x.ext != "" {
 			return fmt.Errorf("%s: a second image in sample %s, which has a .%s", quote.Text(m.name), quote.Quoted(x.key), quote.Text(x.ext))
 		}
-		x.ext, limit, into = ext, maxEncoded, &x.image
+		x.ext, limit, into = ext, vision.MaxEncoded, &x.image
 	}
 	if *into != (extent{}) || (ext == "cls" && x.from == fromCLS) {
 		return fmt.Errorf("%s is there twice", quote.Text(m.name))
