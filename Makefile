@@ -43,7 +43,7 @@ truth: libtorch ## what each method learns, against the exact function, into doc
 	go run ./scripts/truth
 
 golden: ## write the golden files again (PYTHON with scripts/requirements-dev.txt)
-	for script in scripts/golden_*.py; do echo "$$script"; $(PYTHON) "$$script" || exit 1; done
+	find scripts/golden -mindepth 2 -name '*.py' ! -path '*/shared/*' | sort | while read -r script; do echo "$$script"; $(PYTHON) "$$script" || exit 1; done
 
 bench: build ## the same work here and in PyTorch, as ratios (PYTHON with PyTorch, PEERS; SD: a folder of sd_model.py's)
 	go run ./scripts/bench compare --python $(PYTHON) --peers $(PEERS) $(if $(SD),--sd $(SD))

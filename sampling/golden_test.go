@@ -13,7 +13,7 @@ import (
 	"github.com/onestep-go/onestep/torch/torchtest"
 )
 
-// toy is the denoiser of scripts/golden_samplers.py. As a Trajectory it jumps by one Euler step.
+// toy is the denoiser of scripts/golden/sampling/samplers.py. As a Trajectory it jumps by one Euler step.
 type toy struct{}
 
 func (toy) Denoise(s *torch.Scope, x, t *torch.Tensor, _ models.Cond) *torch.Tensor {

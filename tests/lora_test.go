@@ -27,7 +27,7 @@ import (
 
 const loraFolder = "testdata/lora"
 
-// loraFile is a line of testdata/lora/files.jsonl; scripts/golden_lora.py says what its keys mean.
+// loraFile is a line of testdata/lora/files.jsonl; scripts/golden/tests/lora.py says what its keys mean.
 type loraFile struct {
 	File, Model, Layout string
 	Effect, Error       *string

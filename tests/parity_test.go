@@ -20,7 +20,7 @@ import (
 	"github.com/onestep-go/onestep/training"
 )
 
-// ctConfig is the network of scripts/golden_ct.py.
+// ctConfig is the network of scripts/golden/tests/ct.py.
 var ctConfig = unet.Config{
 	Resolution: 8, InChannels: 2, Channels: 8, Mult: []int{1, 1}, Blocks: 1, Attention: []int{4}, HeadDim: 8,
 	Resample: unet.ResampleConv, NormGroups: 4,

@@ -28,7 +28,7 @@ import (
 
 const sdFolder = "testdata/sd"
 
-// sdCase is a line of testdata/sd/cases.jsonl; scripts/golden_sd_pipelines.py says what its keys mean.
+// sdCase is a line of testdata/sd/cases.jsonl; scripts/golden/tests/sd_pipelines.py says what its keys mean.
 type sdCase struct {
 	Name, Model, Variant, VAE, Pipeline, DType string
 	Sampler                                    *string

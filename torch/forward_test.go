@@ -287,7 +287,7 @@ func TestJVPAgainstDifferences(t *testing.T) {
 }
 
 // The derivative that torch.func.jvp finds for a network of embedding, convolutions, group norm, attention and interpolation
-// (scripts/golden_jvp.py). In float64 only the order of sums differs.
+// (scripts/golden/torch/jvp.py). In float64 only the order of sums differs.
 func TestJVPEqualsPyTorch(t *testing.T) {
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		w, _ := torchtest.Golden(t, s, "testdata/jvp.safetensors")

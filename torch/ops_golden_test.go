@@ -12,7 +12,7 @@ import (
 
 type tensors map[string]*torch.Tensor
 
-// opCases are the calls of scripts/golden_ops.py, by the names it stores their results under.
+// opCases are the calls of scripts/golden/torch/ops.py, by the names it stores their results under.
 var opCases = map[string]func(s *torch.Scope, in tensors) *torch.Tensor{}
 
 func init() {

@@ -14,7 +14,7 @@ import (
 	"github.com/onestep-go/onestep/torch/torchtest"
 )
 
-// Elements are printed as PyTorch prints them, to the character; scripts/golden_print.py makes the same tensors.
+// Elements are printed as PyTorch prints them, to the character; scripts/golden/torch/print.py makes the same tensors.
 func TestPrintsAsPyTorch(t *testing.T) {
 	var golden struct {
 		Cases map[string]string

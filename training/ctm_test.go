@@ -17,7 +17,7 @@ import (
 	"github.com/onestep-go/onestep/torch/optim"
 )
 
-// reference is a file of scripts/golden_ctm.py.
+// reference is a file of scripts/golden/training/ctm.py.
 type reference map[string]*torch.Tensor
 
 func readReference(t *testing.T, s *torch.Scope, name string) reference {

@@ -28,7 +28,7 @@ func network(t *testing.T, c perceptron.Config, dtype torch.DType, seed uint64) 
 	return net
 }
 
-// scmGolden is the file of scripts/golden_scm.py.
+// scmGolden is the file of scripts/golden/training/scm.py.
 type scmGolden struct {
 	tensors  map[string]*torch.Tensor
 	metadata map[string]string

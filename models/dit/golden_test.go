@@ -23,7 +23,7 @@ import (
 // orders that differ in a few places (patches as a linear layer here, q, k and v in one).
 const tolerance = 1e-5
 
-// golden is a file of scripts/golden_dit.py.
+// golden is a file of scripts/golden/models/dit/dit.py.
 type golden struct {
 	tensors  map[string]*torch.Tensor
 	metadata map[string]string

@@ -14,7 +14,7 @@ import (
 	"github.com/onestep-go/onestep/torch/torchtest"
 )
 
-// golden is what scripts/golden_lpips.py wrote: distances and gradients of the Python packages lpips and, with averaging pools,
+// golden is what scripts/golden/models/lpips/distances.py wrote: distances and gradients of the Python packages lpips and, with averaging pools,
 // piq.
 type golden struct {
 	tensors    map[string]*torch.Tensor

@@ -19,7 +19,7 @@ import (
 // the same kernels.
 const tolerance = 2e-6
 
-// Outputs and gradients are those of the same network in PyTorch: files of scripts/golden_mlp.py.
+// Outputs and gradients are those of the same network in PyTorch: files of scripts/golden/models/mlp/mlp.py.
 func TestGolden(t *testing.T) {
 	for _, name := range []string{"points", "images"} {
 		t.Run(name, func(t *testing.T) {

@@ -22,7 +22,7 @@ func falling(levels []float64) bool {
 	return len(levels) > 0
 }
 
-// Against the formulas of k-diffusion's schedules and diffusers' spacings; see scripts/golden_samplers.py. 1e-12: powers,
+// Against the formulas of k-diffusion's schedules and diffusers' spacings; see scripts/golden/sampling/samplers.py. 1e-12: powers,
 // exponentials and products of a thousand factors in float64. diffusers has flow times in float32, and 1 - τ has up to 50
 // times their relative error.
 func TestLevels(t *testing.T) {

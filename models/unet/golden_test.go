@@ -22,7 +22,7 @@ import (
 // same kernels, in orders that differ in a few places; that makes some 1e-6 through the networks' depth.
 const tolerance = 2e-5
 
-// golden is a file of scripts/golden_unet.py or golden_unet_ncsnpp.py.
+// golden is a file of scripts/golden/models/unet/unet.py or ncsnpp.py.
 type golden struct {
 	tensors  map[string]*torch.Tensor
 	metadata map[string]string

@@ -18,7 +18,7 @@ import (
 
 func TestMain(m *testing.M) { torchtest.Main(m) }
 
-// trace is a case of scripts/golden_sd_scheduler.py.
+// trace is a case of scripts/golden/sampling/scheduler/traces.py.
 type trace struct {
 	Name      string
 	Method    string

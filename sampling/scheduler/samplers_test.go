@@ -15,7 +15,7 @@ import (
 	"github.com/onestep-go/onestep/torch/torchtest"
 )
 
-// The latents after every step are diffusers', or by the formulas that scripts/golden_sd_samplers.py writes out for what diffusers does not
+// The latents after every step are diffusers', or by the formulas that scripts/golden/sampling/scheduler/samplers.py writes out for what diffusers does not
 // have. Factors are computed in float64 here and in float32 there, and levels near each other are subtracted: 1e-5 of the largest value, or of 1; and
 // 3e-5 for DEIS of the third order, whose factors are differences of integrals of levels near each other. The golden file is of [2, 2, 2, 2]
 // latents.

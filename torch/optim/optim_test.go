@@ -63,7 +63,7 @@ func (n *named) values(s *torch.Scope) []float64 {
 	return out
 }
 
-// goldens reads testdata/optim.safetensors, which scripts/golden_optim.py wrote.
+// goldens reads testdata/optim.safetensors, which scripts/golden/torch/optim/optim.py wrote.
 func goldens(t *testing.T, s *torch.Scope) map[string]*torch.Tensor {
 	f, err := safetensors.Open("testdata/optim.safetensors")
 	require.NoError(t, err)

@@ -33,7 +33,7 @@ func source(name string, d DType, data []byte, shape ...int) Source {
 	return Source{Name: name, DType: d, Shape: shape, Data: Bytes(data)}
 }
 
-// types are the tensors of testdata/types.safetensors; see scripts/golden_safetensors.py.
+// types are the tensors of testdata/types.safetensors; see scripts/golden/torch/safetensors/files.py.
 func types() []Source {
 	return []Source{
 		source("z.f64", F64, le(1.5, -2.25, 3e300, 0.0, math.Copysign(0, -1), math.Inf(1)), 2, 3),

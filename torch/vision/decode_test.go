@@ -18,7 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// The pictures are from scripts/golden_images.py: red, green, blue and transparent quarters.
+// The pictures are from scripts/golden/torch/vision/images.py: red, green, blue and transparent quarters.
 func TestDecodeEveryFormat(t *testing.T) {
 	files, err := filepath.Glob("testdata/quadrants/*")
 	require.NoError(t, err)

@@ -11,7 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
-// goldenPixels are those of scripts/golden_cifar.py: of image i of a file whose first pixel is first.
+// goldenPixels are those of scripts/golden/training/dataset/cifar.py: of image i of a file whose first pixel is first.
 func goldenPixels(i, first int) []byte {
 	px := make([]byte, cifarPixels)
 	for j := range px {

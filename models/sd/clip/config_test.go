@@ -14,7 +14,7 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// readJSON reads a file of scripts/golden_sd_clip.py.
+// readJSON reads a file of scripts/golden/models/sd/clip/clip.py.
 func readJSON(t *testing.T, name string, to any) {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join("testdata", name))

@@ -18,7 +18,7 @@ import (
 // their last bits.
 var tolerances = map[torch.DType]float64{torch.Float64: 1e-12, torch.Float32: 1e-5, torch.Float16: 5e-3, torch.BFloat16: 3e-2}
 
-// golden is a file of scripts/golden_sd_clip.py, and the encoder whose output it has.
+// golden is a file of scripts/golden/models/sd/clip/clip.py, and the encoder whose output it has.
 type golden struct {
 	name    string
 	config  Config

@@ -3,7 +3,7 @@
 //
 // A tensor called name is drawn by libtorch's CPU generator with the seed crc32(name): z ~ N(0, 1) in its shape, in float32. A
 // tensor of two or more dimensions is z/√(elements/first dimension); of the others, what is called weight is 1 + z/10 and the
-// rest z/10. scripts/sdfill.py does the same in PyTorch.
+// rest z/10. scripts/golden/shared/sdfill.py does the same in PyTorch.
 package sdtest
 
 import (

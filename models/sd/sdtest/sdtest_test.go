@@ -9,7 +9,7 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// The values are those of scripts/sdfill.py: value("a.weight", (2, 16)), value("a.weight", (16,)) and value("a.bias", (16,)),
+// The values are those of scripts/golden/shared/sdfill.py: value("a.weight", (2, 16)), value("a.weight", (16,)) and value("a.bias", (16,)),
 // first and last.
 func TestFilledEqualsPython(t *testing.T) {
 	s := torch.NewScope(torch.CPU)

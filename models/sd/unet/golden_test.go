@@ -37,7 +37,7 @@ var types = []struct {
 
 var cases = []string{"lcm", "sd15", "odd", "inpaint", "sd2", "sdxl", "ssd1b", "nomid"}
 
-// golden is a file of scripts/golden_sd_unet.py.
+// golden is a file of scripts/golden/models/sd/unet/unet.py.
 type golden struct {
 	tensors  map[string]*torch.Tensor
 	metadata map[string]string

@@ -19,7 +19,7 @@ import (
 // weights packed for oneDNN: 3e-6, 6e-3 and 2e-2 were seen.
 var tolerances = map[torch.DType]float64{torch.Float64: 1e-12, torch.Float32: 1e-5, torch.Float16: 1e-2, torch.BFloat16: 3e-2}
 
-// golden is a file of scripts/golden_sd_vae.py.
+// golden is a file of scripts/golden/models/sd/vae/vae.py.
 type golden struct {
 	name     string
 	tensors  map[string]*torch.Tensor

@@ -21,7 +21,7 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// golden is a case of scripts/golden_sd_weights.py: a file whose elements are numbered, and by part and name what diffusers makes of
+// golden is a case of scripts/golden/models/sd/weights/weights.py: a file whose elements are numbered, and by part and name what diffusers makes of
 // it: shape, and the first, second and last element.
 type golden struct {
 	File    []named                       `json:"file"`
