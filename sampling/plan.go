@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/torch/nn"
@@ -47,7 +48,7 @@ func (t TextToImage) Plan(texts ...string) (Plan, error) {
 type decision struct {
 	TextToImage
 	plan   Plan
-	config scheduler.Config
+	config noise.Config
 	cfg    bool // two passes of the network: with the text and without
 
 	tagged []nn.Adapters    // of each text
@@ -138,7 +139,7 @@ func (d *decision) method() error {
 	m := d.Model
 	if m.Scheduler != nil {
 		var err error
-		if d.config, err = scheduler.ParseConfig(m.Scheduler); err != nil {
+		if d.config, err = noise.ParseConfig(m.Scheduler); err != nil {
 			return err
 		}
 	}
@@ -148,7 +149,7 @@ func (d *decision) method() error {
 // choose fills in what is not said of the method, for a model that is told its guidance or not.
 func (d *decision) choose(distilled bool) (err error) {
 	if d.Method == nil {
-		name, exact := d.config.Default()
+		name, exact := scheduler.Default(d.config)
 		switch {
 		case distilled:
 			name = "lcm"
@@ -186,7 +187,7 @@ func (d *decision) few() bool {
 
 // Try tells whether the method can work with a model of that scheduler's configuration, before there is one. distilled is
 // [sd.Model.Distilled].
-func (t TextToImage) Try(config scheduler.Config, distilled bool) error {
+func (t TextToImage) Try(config noise.Config, distilled bool) error {
 	d := &decision{TextToImage: t, config: config}
 	if err := d.choose(distilled); err != nil {
 		return err

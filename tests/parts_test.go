@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/sdtest"
 	tinysd "github.com/onestep-go/onestep/models/sd/sdtest/tiny"
@@ -273,9 +274,9 @@ func TestUNetSaysPrediction(t *testing.T) {
 	}{{said, "", "v_prediction", true, 2}, {said, "sample", "sample", true, 1}, {silent, "", "epsilon", false, 0}, {silent, "sample", "sample", false, 0}, {"", "v_prediction", "v_prediction", false, 0}} {
 		m, err := weights.Open(filepath.Join(dir, "base"), weights.Options{Prediction: c.prediction, Parts: weights.Parts{UNet: c.file}})
 		require.NoError(t, err)
-		got, err := scheduler.ParseConfig(m.Scheduler)
+		got, err := noise.ParseConfig(m.Scheduler)
 		require.NoError(t, err)
-		assert.Equal(t, c.want, got.Predicts)
+		assert.Equal(t, c.want, got.Predicts.Diffusers())
 		assert.Equal(t, c.zero, got.ZeroSNR)
 		assert.Len(t, m.Notices, c.notices)
 		require.NoError(t, sd.Check(m))

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/sampling"
@@ -172,12 +173,9 @@ func TestSingleFileSaysPrediction(t *testing.T) {
 				assert.Empty(t, back.Ignored)
 				assert.Empty(t, back.Notices)
 				require.NoError(t, sd.Check(back))
-				got, err := scheduler.ParseConfig(back.Scheduler)
+				got, err := noise.ParseConfig(back.Scheduler)
 				require.NoError(t, err)
-				if got.Predicts == "" {
-					got.Predicts = "epsilon"
-				}
-				assert.Equal(t, c.prediction, got.Predicts)
+				assert.Equal(t, c.prediction, got.Predicts.Diffusers())
 				assert.Equal(t, c.zero, got.ZeroSNR)
 			})
 		}

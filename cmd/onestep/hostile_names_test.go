@@ -12,11 +12,11 @@ import (
 	"github.com/onestep-go/onestep/lora"
 	"github.com/onestep-go/onestep/models/builtin"
 	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/prompt"
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/sampling/infotext"
-	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/safetensors"
 	"github.com/onestep-go/onestep/training/dataset"
@@ -132,7 +132,7 @@ func openModel(path string) error {
 	if err != nil {
 		return err
 	}
-	_, err = scheduler.ParseConfig(files.Scheduler)
+	_, err = noise.ParseConfig(files.Scheduler)
 	if err := errors.Join(err, files.Close()); err != nil {
 		return err
 	}

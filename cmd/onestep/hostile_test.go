@@ -22,12 +22,12 @@ import (
 	"github.com/onestep-go/onestep/lora"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/dit"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd/clip"
 	sdunet "github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/vae"
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/models/unet"
-	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/safetensors"
 	"github.com/onestep-go/onestep/torch/vision"
@@ -62,7 +62,7 @@ func jsonOf(t *testing.T, pairs ...any) []byte {
 
 // configurations are the readers of JSON.
 var configurations = map[string]func([]byte) error{
-	"scheduler":  func(b []byte) error { _, err := scheduler.ParseConfig(b); return err },
+	"scheduler":  func(b []byte) error { _, err := noise.ParseConfig(b); return err },
 	"unet":       func(b []byte) error { _, err := sdunet.ParseConfig(b); return err },
 	"controlnet": func(b []byte) error { _, err := sdunet.ParseControlNetConfig(b); return err },
 	"clip":       func(b []byte) error { _, err := clip.ParseConfig(b); return err },

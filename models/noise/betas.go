@@ -69,7 +69,11 @@ func (b Betas) Values() ([]float64, error) {
 	if err := b.Validate(); err != nil {
 		return nil, err
 	}
-	b = b.withDefaults()
+	return b.withDefaults().values(), nil
+}
+
+// values is Values of a schedule with its defaults, which may be one that cannot work.
+func (b Betas) values() []float64 {
 	betas := make([]float64, b.Steps)
 	n := float64(b.Steps)
 	for i := range betas {
@@ -88,7 +92,7 @@ func (b Betas) Values() ([]float64, error) {
 			betas[i] = min(1-bar(float64(i+1)/n)/bar(float64(i)/n), 0.999)
 		}
 	}
-	return betas, nil
+	return betas
 }
 
 // Chain returns the chain with these variances.

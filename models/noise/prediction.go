@@ -26,6 +26,11 @@ func (p Prediction) MarshalText() ([]byte, error) { return predictions.Text(p) }
 // UnmarshalText is the reverse of MarshalText.
 func (p *Prediction) UnmarshalText(text []byte) error { return predictions.Parse(text, p) }
 
+// Diffusers returns the prediction_type of diffusers: "epsilon", "v_prediction" or "sample".
+func (p Prediction) Diffusers() string {
+	return [...]string{"epsilon", "v_prediction", "sample"}[p]
+}
+
 // Validate reports a value that is none of these. what names its owner in the error.
 func (p Prediction) Validate(what string) error {
 	if p < Epsilon || p > Sample {

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"fmt"
 
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -21,19 +22,11 @@ type ddimRun struct {
 
 // Start implements Method. A step ends a whole number of timesteps further on, as in diffusers; custom timesteps, which that
 // class does not take, end at the next one of them.
-func (m DDIM) Start(c Config, o Options) (Run, error) {
+func (m DDIM) Start(c noise.Config, o Options) (Run, error) {
 	if !(m.Eta >= 0 && m.Eta <= 1) {
 		return nil, fmt.Errorf("ddim: want an eta from 0 to 1, got %g", m.Eta)
 	}
-	ch, err := newChain(c, ddimClass)
-	if err != nil {
-		return nil, err
-	}
-	n, err := o.steps(ch.TrainSteps)
-	if err != nil {
-		return nil, err
-	}
-	skip, err := o.skip(n)
+	ch, n, skip, err := begun(c, o, ddimClass)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,9 @@
 package scheduler
 
-import "github.com/onestep-go/onestep/torch"
+import (
+	"github.com/onestep-go/onestep/models/noise"
+	"github.com/onestep-go/onestep/torch"
+)
 
 // DDPM is ancestral sampling (Ho et al. 2020, algorithm 2) with the smaller variance, β̃. It draws noise in each step that does not begin
 // at timestep 0. diffusers: DDPMScheduler with the variance fixed_small.
@@ -9,7 +12,7 @@ type DDPM struct{}
 type ddpmRun struct{ ddimRun }
 
 // Start implements Method.
-func (DDPM) Start(c Config, o Options) (Run, error) {
+func (DDPM) Start(c noise.Config, o Options) (Run, error) {
 	run, err := DDIM{}.Start(c, o)
 	if err != nil {
 		return nil, err

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"math"
 
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -16,7 +17,7 @@ type deisRun struct {
 }
 
 // Start implements Method.
-func (DEIS) Start(c Config, o Options) (Run, error) {
+func (DEIS) Start(c noise.Config, o Options) (Run, error) {
 	c.FinalSigma, c.ZeroSNR, c.EulerFinal = "sigma_min", false, false // the class knows no other
 	l, err := newLevels(c, o, uniClass, false, true)
 	if err != nil {

@@ -1,6 +1,7 @@
 package scheduler
 
 import (
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -47,7 +48,7 @@ func wide(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 type eulerRun struct{ scaled }
 
 // Start implements Method.
-func (m Euler) Start(c Config, o Options) (Run, error) {
+func (m Euler) Start(c noise.Config, o Options) (Run, error) {
 	l, err := newLevels(c, o, sigmaClass, m.Karras, false)
 	if err != nil {
 		return nil, err
@@ -70,7 +71,7 @@ func (r *eulerRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, _ Noise) (n
 type ancestralRun struct{ scaled }
 
 // Start implements Method.
-func (EulerAncestral) Start(c Config, o Options) (Run, error) {
+func (EulerAncestral) Start(c noise.Config, o Options) (Run, error) {
 	// A spacing that is asked for by name works, as in k-diffusion; the class has none.
 	c.FinalSigma, c.Karras, c.Exponential, c.BetaSigmas, c.LuLambdas = "", false, false, false, false
 	l, err := newLevels(c, o, sigmaClass, false, false)
@@ -102,7 +103,7 @@ type heunRun struct {
 }
 
 // Start implements Method.
-func (m Heun) Start(c Config, o Options) (Run, error) {
+func (m Heun) Start(c noise.Config, o Options) (Run, error) {
 	c.FinalSigma, c.ZeroSNR, c.Threshold = "", false, false // the class does not know them
 	l, err := newLevels(c, o, heunClass, m.Karras, false)
 	if err != nil {

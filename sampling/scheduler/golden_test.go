@@ -12,6 +12,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/torchtest"
 )
@@ -104,7 +105,7 @@ func TestTraces(t *testing.T) {
 			want := all.Narrow(s, 0, 0, n)
 			all = all.Narrow(s, 0, n, all.Dim(0)-n)
 			t.Run(fmt.Sprintf("%s_%s_%s", c.Name, c.Method, c.DType), func(t *testing.T) {
-				config, err := ParseConfig(c.Config)
+				config, err := noise.ParseConfig(c.Config)
 				require.NoError(t, err)
 				run, err := c.method(t).Start(config, c.options())
 				require.NoError(t, err)
@@ -142,39 +143,11 @@ func TestTraces(t *testing.T) {
 // ulps are some last bits of a float32. libtorch computes roots and powers by libraries whose last bits differ between processors.
 const ulps = 1e-6
 
-// ᾱ is PyTorch's, to the bit on the kind of processor that the golden file was made on.
-func TestAlphas(t *testing.T) {
-	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
-		want, _ := torchtest.Golden(t, s, "testdata/traces.safetensors")
-		for k, c := range []Config{
-			{}, {BetaSchedule: "linear", BetaStart: 0.0001, BetaEnd: 0.02}, {BetaSchedule: "squaredcos_cap_v2"}, {ZeroSNR: true, Predicts: velocity},
-		} {
-			ch, err := newChain(c, latentClass)
-			require.NoError(t, err)
-			w := torch.ToSlice[float32](want["alphas"].Narrow(s, 0, k, 1))
-			require.Len(t, ch.alphas, len(w), "%+v", c)
-			for i := range w {
-				require.InDelta(t, w[i], ch.alphas[i], ulps*max(float64(w[i]), 1e-3), "%+v: %d", c, i)
-			}
-		}
-		return nil
-	})
-	require.NoError(t, err)
-	ch, err := newChain(Config{}, latentClass)
-	require.NoError(t, err)
-	for at, want := range map[int]float64{ // as published for Stable Diffusion
-		0: 0.9991499781608582, 19: 0.9822439551353455, 259: 0.6589752435684204, 499: 0.27766942977905273, 759: 0.05221289023756981,
-		999: 0.00466009508818388,
-	} {
-		require.InEpsilon(t, want, ch.alphas[at], ulps)
-	}
-}
-
 // diffusers' own tests of LCMScheduler run this loop and publish the sums of sizes.
 func TestPublishedLoops(t *testing.T) {
 	for steps, want := range map[int]float64{1: 18.7097, 10: 197.7616} {
 		err := torch.Run(torch.CPU, func(s *torch.Scope) error {
-			run, err := LCM{}.Start(Config{}, Options{Steps: steps})
+			run, err := LCM{}.Start(noise.Config{}, Options{Steps: steps})
 			require.NoError(t, err)
 			const n = 4 * 3 * 8 * 8
 			x := torch.Arange(s, n, torch.Float32).Reshape(s, 3, 8, 8, 4).DivScalar(s, n).Permute(s, 3, 0, 1, 2).Contiguous(s)
@@ -195,12 +168,12 @@ func TestLCMTimesteps(t *testing.T) {
 		1: {999}, 2: {999, 499}, 3: {999, 679, 339}, 4: {999, 759, 499, 259}, 5: {999, 799, 599, 399, 199},
 		6: {999, 839, 679, 499, 339, 179}, 7: {999, 859, 719, 579, 439, 299, 159}, 8: {999, 879, 759, 639, 499, 379, 259, 139},
 	} {
-		run, err := LCM{}.Start(Config{}, Options{Steps: n})
+		run, err := LCM{}.Start(noise.Config{}, Options{Steps: n})
 		require.NoError(t, err)
 		require.Equal(t, want, run.Timesteps())
 		require.Empty(t, run.Notices())
 	}
-	run, err := LCM{}.Start(Config{}, Options{Timesteps: []int{998, 499}})
+	run, err := LCM{}.Start(noise.Config{}, Options{Timesteps: []int{998, 499}})
 	require.NoError(t, err)
 	require.Equal(t, []string{
 		"the first timestep is 998 and not 999: the model may not have learned to start there",
@@ -212,40 +185,40 @@ func TestRefused(t *testing.T) {
 	nan := math.NaN()
 	for want, try := range map[string]func() (Run, error){
 		"51 steps: the model was distilled at 50 timesteps, of which 50 are used: want at most as many steps": func() (Run, error) {
-			return LCM{}.Start(Config{}, Options{Steps: 51})
+			return LCM{}.Start(noise.Config{}, Options{Steps: 51})
 		},
 		"4 steps: the model was distilled at 50 timesteps, of which 2 are used: want at most as many steps": func() (Run, error) {
-			return LCM{}.Start(Config{}, Options{Steps: 4, Strength: 0.05, Shorten: true})
+			return LCM{}.Start(noise.Config{}, Options{Steps: 4, Strength: 0.05, Shorten: true})
 		},
 		"strength 0.2 of 4 steps leaves none: want at least 0.25, or more steps": func() (Run, error) {
-			return LCM{}.Start(Config{}, Options{Steps: 4, Strength: 0.2})
+			return LCM{}.Start(noise.Config{}, Options{Steps: 4, Strength: 0.2})
 		},
 		"strength: want a number above 0 and up to 1, got NaN": func() (Run, error) {
-			return Euler{}.Start(Config{}, Options{Steps: 4, Strength: nan})
+			return Euler{}.Start(noise.Config{}, Options{Steps: 4, Strength: nan})
 		},
-		"want 1 to 1000 steps, got 0": func() (Run, error) { return DDIM{}.Start(Config{}, Options{}) },
+		"want 1 to 1000 steps, got 0": func() (Run, error) { return DDIM{}.Start(noise.Config{}, Options{}) },
 		"original steps: want 1 to 1000, the model's timesteps, got 1001": func() (Run, error) {
-			return LCM{}.Start(Config{}, Options{Steps: 1, OriginalSteps: 1001})
+			return LCM{}.Start(noise.Config{}, Options{Steps: 1, OriginalSteps: 1001})
 		},
 		"timesteps [1 2]: want each below the one before it": func() (Run, error) {
-			return TCD{}.Start(Config{}, Options{Timesteps: []int{1, 2}})
+			return TCD{}.Start(noise.Config{}, Options{Timesteps: []int{1, 2}})
 		},
-		"timestep 1000: want 0 to 999": func() (Run, error) { return Heun{}.Start(Config{}, Options{Timesteps: []int{1000}}) },
+		"timestep 1000: want 0 to 999": func() (Run, error) { return Heun{}.Start(noise.Config{}, Options{Timesteps: []int{1000}}) },
 		"2 steps and 1 timesteps were given: want one of them, or as many timesteps as steps": func() (Run, error) {
-			return Heun{}.Start(Config{}, Options{Steps: 2, Timesteps: []int{1}})
+			return Heun{}.Start(noise.Config{}, Options{Steps: 2, Timesteps: []int{1}})
 		},
 		"timesteps were given, but karras noise levels have timesteps of their own: want one of them": func() (Run, error) {
-			return UniPC{Karras: true}.Start(Config{}, Options{Timesteps: []int{1}})
+			return UniPC{Karras: true}.Start(noise.Config{}, Options{Timesteps: []int{1}})
 		},
 		"scheduler config: lower_order_final is false: unipc cannot end without noise in the second order; want true, or final_sigmas_type sigma_min": func() (Run, error) {
 			no := false
-			return UniPC{}.Start(Config{LowerFinal: &no}, Options{Steps: 5})
+			return UniPC{}.Start(noise.Config{LowerFinal: &no}, Options{Steps: 5})
 		},
-		"tcd: want an eta from 0 to 1, got 2": func() (Run, error) { return TCD{Eta: 2}.Start(Config{}, Options{Steps: 1}) },
+		"tcd: want an eta from 0 to 1, got 2": func() (Run, error) { return TCD{Eta: 2}.Start(noise.Config{}, Options{Steps: 1}) },
 		"scheduler config: rescale_betas_zero_snr with prediction_type epsilon cannot work: pure noise says nothing about the sample; " +
-			"want v_prediction or sample": func() (Run, error) { return LCM{}.Start(Config{ZeroSNR: true}, Options{Steps: 1}) },
+			"want v_prediction or sample": func() (Run, error) { return LCM{}.Start(noise.Config{ZeroSNR: true}, Options{Steps: 1}) },
 		"scheduler config: steps_offset leads to timestep 1000: want 0 to 999, by fewer steps or a smaller offset": func() (Run, error) {
-			return DDIM{}.Start(Config{StepsOffset: 1}, Options{Steps: 1000})
+			return DDIM{}.Start(noise.Config{StepsOffset: 1}, Options{Steps: 1000})
 		},
 	} {
 		_, err := try()
@@ -253,47 +226,11 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-func TestParseConfig(t *testing.T) {
-	// Stable Diffusion 1.5's own file.
-	c, err := ParseConfig([]byte(`{"_class_name": "PNDMScheduler", "_diffusers_version": "0.6.0", "beta_end": 0.012, "beta_schedule": "scaled_linear",
-		"beta_start": 0.00085, "num_train_timesteps": 1000, "set_alpha_to_one": false, "skip_prk_steps": true, "steps_offset": 1,
-		"trained_betas": null, "clip_sample": false}`))
-	require.NoError(t, err)
-	name, exact := c.Default()
-	require.Equal(t, "pndm", name)
-	require.True(t, exact)
-	require.True(t, c.SkipPRK)
-	require.Equal(t, 1, c.StepsOffset)
-	name, exact = Config{Class: "LCMScheduler"}.Default()
-	require.Equal(t, "lcm", name)
-	require.True(t, exact)
-	for text, want := range map[string]string{
-		`{"num_train_timesteps": 1000000000}`:                 "num_train_timesteps is 1000000000: want 2 to 100000",
-		`{"num_train_timesteps": -1}`:                         "num_train_timesteps is -1",
-		`{"num_train_timesteps": "x"}`:                        "cannot unmarshal string",
-		`{"beta_schedule": "sigmoid"}`:                        `beta_schedule is "sigmoid": want linear, scaled_linear or squaredcos_cap_v2`,
-		`{"beta_end": 2}`:                                     "beta_end is 2",
-		`{"prediction_type": "flow_prediction"}`:              "prediction_type",
-		`{"timestep_spacing": "both"}`:                        "timestep_spacing",
-		`{"trained_betas": [0.1]}`:                            "the length of trained_betas is 1: want num_train_timesteps, 1000",
-		`{"trained_betas": [2, 0], "num_train_timesteps": 2}`: "trained_betas[0] is 2",
-		`{"solver_order": 4}`:                                 "solver_order is 4: want 1, 2 or 3",
-		`{"steps_offset": 1000}`:                              "steps_offset",
-		`{"original_inference_steps": 1001}`:                  "original_inference_steps",
-		`{"sample_max_value": 0.5}`:                           "sample_max_value",
-		`{"dynamic_thresholding_ratio": 7}`:                   "dynamic_thresholding_ratio",
-		`[]`:                                                  "scheduler config: json",
-		`null`:                                                "want an object, got null",
-		`{"beta_start": NaN}`:                                 "beta_start",
-		`{"beta_end": 0.0}`:                                   "beta_end is 0: want a number above 0",
-		`{"lambda_min_clipped": -5.1}`:                        "lambda_min_clipped is -5.1, which is not supported: want -Infinity",
-		`{"disable_corrector": [0]}`:                          "disable_corrector is [0]",
-		`{"_class_name": "FlowMatchEulerDiscreteScheduler"}`:  "_class_name is FlowMatchEulerDiscreteScheduler, which is not supported",
-		`{"sigma_max": 80.0, "sigma_min": 0.002}`:             "sigma_min or sigma_max",
-		`{"variance_type": "learned_range"}`:                  "variance_type",
-	} {
-		_, err := ParseConfig([]byte(text))
-		require.ErrorContains(t, err, want, text)
+func TestDefault(t *testing.T) {
+	for class, want := range map[string]string{"PNDMScheduler": "pndm", "LCMScheduler": "lcm"} {
+		name, exact := Default(noise.Config{Class: class})
+		require.Equal(t, want, name)
+		require.True(t, exact)
 	}
 }
 
@@ -306,14 +243,14 @@ func TestNamed(t *testing.T) {
 	require.ErrorContains(t, err, `there is no sampler "restart": want one of ddim, ddpm, deis,`)
 }
 
-// What ParseConfig takes, methods can start with or refuse.
-func FuzzParseConfig(f *testing.F) {
+// What noise.ParseConfig takes, methods can start with or refuse.
+func FuzzStart(f *testing.F) {
 	for _, c := range []string{`{}`, `{"rescale_betas_zero_snr": true, "prediction_type": "sample"}`, `{"num_train_timesteps": 1}`,
 		`{"beta_start": 0.999, "beta_end": 1e-300, "use_karras_sigmas": true, "timestep_spacing": "trailing"}`} {
 		f.Add([]byte(c), uint8(4))
 	}
 	f.Fuzz(func(t *testing.T, data []byte, steps uint8) {
-		c, err := ParseConfig(data)
+		c, err := noise.ParseConfig(data)
 		if err != nil || c.TrainSteps > 2000 {
 			return
 		}
@@ -323,7 +260,7 @@ func FuzzParseConfig(f *testing.F) {
 				continue
 			}
 			for _, at := range run.Timesteps() {
-				if !(at >= 0 && at < float64(c.trainSteps())) {
+				if !(at >= 0 && at < float64(c.Steps())) {
 					t.Fatalf("%s: timestep %g for %s", name, at, data)
 				}
 			}

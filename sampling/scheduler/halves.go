@@ -3,6 +3,7 @@ package scheduler
 import (
 	"math"
 
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -36,7 +37,7 @@ type halves struct {
 
 // newHalves chooses levels; middle returns the one within a step from one level to another that is above 0. round is for timesteps that
 // are whole ones with Karras's levels.
-func newHalves(c Config, o Options, round bool, middle func(from, to float32) float32) (halves, error) {
+func newHalves(c noise.Config, o Options, round bool, middle func(from, to float32) float32) (halves, error) {
 	c.FinalSigma, c.ZeroSNR, c.Threshold = "", false, false // the classes do not know them
 	k := heunClass
 	k.whole = round
@@ -109,7 +110,7 @@ func exponential(s *torch.Scope, x, clean *torch.Tensor, from, to float32) *torc
 type dpm2Run struct{ halves }
 
 // Start implements Method.
-func (DPM2) Start(c Config, o Options) (Run, error) {
+func (DPM2) Start(c noise.Config, o Options) (Run, error) {
 	h, err := newHalves(c, o, true, mean)
 	return &dpm2Run{h}, err
 }
@@ -123,7 +124,7 @@ func (r *dpm2Run) Step(s *torch.Scope, i int, x, out *torch.Tensor, _ Noise) (ne
 type dpm2AncestralRun struct{ halves }
 
 // Start implements Method.
-func (DPM2Ancestral) Start(c Config, o Options) (Run, error) {
+func (DPM2Ancestral) Start(c noise.Config, o Options) (Run, error) {
 	h, err := newHalves(c, o, true, middleOfDown)
 	return &dpm2AncestralRun{h}, err
 }
@@ -146,7 +147,7 @@ func (r *dpm2AncestralRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noi
 type singlestepRun struct{ halves }
 
 // Start implements Method.
-func (DPMPP2SAncestral) Start(c Config, o Options) (Run, error) {
+func (DPMPP2SAncestral) Start(c noise.Config, o Options) (Run, error) {
 	h, err := newHalves(c, o, false, func(from, to float32) float32 {
 		down, _ := exactAncestral(from, to)
 		return mean(from, down)
@@ -169,7 +170,7 @@ type brownianRun struct {
 }
 
 // Start implements Method.
-func (DPMPPSDE) Start(c Config, o Options) (Run, error) {
+func (DPMPPSDE) Start(c noise.Config, o Options) (Run, error) {
 	h, err := newHalves(c, o, false, mean)
 	return &brownianRun{halves: h}, err
 }

@@ -1,9 +1,11 @@
 package scheduler
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -25,13 +27,13 @@ type grid struct {
 }
 
 // start chooses the timesteps.
-func start(c Config, o Options) (grid, error) {
+func start(c noise.Config, o Options) (grid, error) {
 	ch, err := newChain(c, latentClass)
 	if err != nil {
 		return grid{}, err
 	}
 	g := grid{chain: ch}
-	original := or(o.OriginalSteps, ch.OriginalSteps)
+	original := cmp.Or(o.OriginalSteps, ch.OriginalSteps)
 	if original < 1 || original > ch.TrainSteps {
 		return grid{}, fmt.Errorf("original steps: want 1 to %d, the model's timesteps, got %d", ch.TrainSteps, original)
 	}
@@ -45,7 +47,7 @@ func start(c Config, o Options) (grid, error) {
 		if err != nil {
 			return grid{}, err
 		}
-		g.remark(o.Timesteps, original, k, or(o.Strength, 1) == 1)
+		g.remark(o.Timesteps, original, k, cmp.Or(o.Strength, 1) == 1)
 		g.at = slices.Clone(o.Timesteps[skip:])
 		return g, nil
 	}
@@ -54,7 +56,7 @@ func start(c Config, o Options) (grid, error) {
 		if err := o.checkStrength(); err != nil {
 			return grid{}, err
 		}
-		size = int(float64(original) * or(o.Strength, 1))
+		size = int(float64(original) * cmp.Or(o.Strength, 1))
 	} else if skip, err = o.skip(n); err != nil {
 		return grid{}, err
 	}
@@ -113,7 +115,7 @@ func (g *grid) AddNoise(s *torch.Scope, x0, z *torch.Tensor, i int) *torch.Tenso
 type lcmRun struct{ grid }
 
 // Start implements Method.
-func (LCM) Start(c Config, o Options) (Run, error) {
+func (LCM) Start(c noise.Config, o Options) (Run, error) {
 	g, err := start(c, o)
 	if err != nil {
 		return nil, err
@@ -153,7 +155,7 @@ type tcdRun struct {
 
 // Start implements Method. In diffusers any number of original steps that a caller gives makes all timesteps the grid; here it is
 // their number, as for LCM.
-func (m TCD) Start(c Config, o Options) (Run, error) {
+func (m TCD) Start(c noise.Config, o Options) (Run, error) {
 	if !(m.Eta >= 0 && m.Eta <= 1) {
 		return nil, fmt.Errorf("tcd: want an eta from 0 to 1, got %g", m.Eta)
 	}

@@ -1,6 +1,9 @@
 package scheduler
 
-import "github.com/onestep-go/onestep/torch"
+import (
+	"github.com/onestep-go/onestep/models/noise"
+	"github.com/onestep-go/onestep/torch"
+)
 
 // LMS is the linear multistep method of the fourth order (Karras et al. 2022; k-diffusion's sample_lms). diffusers: LMSDiscreteScheduler.
 // After a strength it begins with the first order, as k-diffusion does; diffusers uses weights of steps that were left out there.
@@ -12,7 +15,7 @@ type lmsRun struct {
 }
 
 // Start implements Method.
-func (LMS) Start(c Config, o Options) (Run, error) {
+func (LMS) Start(c noise.Config, o Options) (Run, error) {
 	c.FinalSigma, c.ZeroSNR, c.Threshold = "", false, false // the class does not know them
 	l, err := newLevels(c, o, sigmaClass, false, false)
 	if err != nil {

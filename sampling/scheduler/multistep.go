@@ -1,6 +1,9 @@
 package scheduler
 
-import "github.com/onestep-go/onestep/torch"
+import (
+	"github.com/onestep-go/onestep/models/noise"
+	"github.com/onestep-go/onestep/torch"
+)
 
 // DPMPP2M is DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2), in the midpoint form, or in Heun's where the configuration's solver_type says so.
 // A solver_order of 1 is followed, too. diffusers: DPMSolverMultistepScheduler with the algorithm dpmsolver++.
@@ -74,7 +77,7 @@ type dpmRun struct {
 }
 
 // Start implements Method.
-func (m DPMPP2M) Start(c Config, o Options) (Run, error) {
+func (m DPMPP2M) Start(c noise.Config, o Options) (Run, error) {
 	l, err := newLevels(c, o, sigmaClass, m.Karras, true)
 	if err != nil {
 		return nil, err
@@ -83,7 +86,7 @@ func (m DPMPP2M) Start(c Config, o Options) (Run, error) {
 }
 
 // Start implements Method.
-func (DPMPP3M) Start(c Config, o Options) (Run, error) {
+func (DPMPP3M) Start(c noise.Config, o Options) (Run, error) {
 	l, err := newLevels(c, o, sigmaClass, false, true)
 	if err != nil {
 		return nil, err

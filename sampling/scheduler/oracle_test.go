@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -17,15 +18,15 @@ import (
 // rounded; and numbers of steps that do not divide 1000, for which DDIM ends at the chain's first level, as diffusers' does.
 func TestOracle(t *testing.T) {
 	for name, m := range methods {
-		for _, predicts := range []string{epsilon, sample, velocity} {
+		for _, predicts := range []noise.Prediction{noise.Epsilon, noise.Velocity, noise.Sample} {
 			for _, spacing := range []string{"leading", "trailing", "linspace"} {
 				for _, strength := range []float64{1, 0.6} {
 					if strings.HasSuffix(name, "_karras") || name == "pndm" { // which goes on as diffusers does, from timestep to timestep less a fixed number
 						continue
 					}
-					t.Run(fmt.Sprintf("%s/%s/%s/%g", name, predicts, spacing, strength), func(t *testing.T) {
+					t.Run(fmt.Sprintf("%s/%s/%s/%g", name, predicts.Diffusers(), spacing, strength), func(t *testing.T) {
 						no := false
-						c := Config{BetaStart: 0.00085, BetaEnd: 0.012, BetaSchedule: "scaled_linear", Predicts: predicts, Spacing: spacing}
+						c := noise.Config{BetaStart: 0.00085, BetaEnd: 0.012, BetaSchedule: "scaled_linear", Predicts: predicts, Spacing: spacing}
 						c.Clip = &no
 						oracle(t, m, c, Options{Steps: 5, Strength: strength}, name == "tcd" || name == "deis")
 					})
@@ -37,7 +38,7 @@ func TestOracle(t *testing.T) {
 
 // oracle runs m with a network that knows the clean latents. noisy says that the method ends at the chain's first level, with
 // noise.
-func oracle(t *testing.T, m Method, c Config, o Options, noisy bool) {
+func oracle(t *testing.T, m Method, c noise.Config, o Options, noisy bool) {
 	t.Helper()
 	run, err := m.Start(c, o)
 	require.NoError(t, err)
@@ -56,9 +57,9 @@ func oracle(t *testing.T, m Method, c Config, o Options, noisy bool) {
 			eps := in.Sub(s, x0.MulScalar(s, alpha)).DivScalar(s, sigma)
 			out := eps
 			switch c.Predicts {
-			case sample:
+			case noise.Sample:
 				out = x0
-			case velocity:
+			case noise.Velocity:
 				out = eps.MulScalar(s, alpha).Sub(s, x0.MulScalar(s, sigma))
 			}
 			var clean *torch.Tensor
@@ -88,7 +89,7 @@ func TestDraws(t *testing.T) {
 		"dpmpp_2s_a": {DPMPP2SAncestral{}, n - 1}, "dpmpp_sde": {DPMPPSDE{}, 2 * (n - 1)}, "dpmpp_2m_sde": {DPMPP2MSDE{}, n}, "dpmpp_3m_sde": {DPMPP3MSDE{}, n},
 		"dpmpp_3m": {DPMPP3M{}, 0}, "unipc_bh1": {UniPC{B1: true}, 0}, "dpmpp_2m_sde_heun": {DPMPP2MSDE{Heun: true}, n},
 	} {
-		run, err := c.m.Start(Config{}, Options{Steps: n})
+		run, err := c.m.Start(noise.Config{}, Options{Steps: n})
 		require.NoError(t, err)
 		drawn := 0
 		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
@@ -112,7 +113,7 @@ func TestDraws(t *testing.T) {
 // made negative, and numpy.arange gives some trailing timesteps a -1 more.
 func TestSturdierThanDiffusers(t *testing.T) {
 	for n := 1; n <= 130; n++ {
-		run, err := DDIM{Eta: 1}.Start(Config{ZeroSNR: true, Predicts: velocity, Spacing: "trailing"}, Options{Steps: n})
+		run, err := DDIM{Eta: 1}.Start(noise.Config{ZeroSNR: true, Predicts: noise.Velocity, Spacing: "trailing"}, Options{Steps: n})
 		require.NoError(t, err)
 		require.Len(t, run.Timesteps(), n)
 		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
@@ -124,13 +125,13 @@ func TestSturdierThanDiffusers(t *testing.T) {
 			return nil
 		}))
 	}
-	run, err := Euler{}.Start(Config{Spacing: "trailing"}, Options{Steps: 61})
+	run, err := Euler{}.Start(noise.Config{Spacing: "trailing"}, Options{Steps: 61})
 	require.NoError(t, err)
 	require.Len(t, run.Timesteps(), 61)
 
 	// UniPC's last step to a level of 0 is of the first order, in which B(h) has no part; with bh1 diffusers multiplies an infinite one by 0.
 	for _, m := range []UniPC{{}, {B1: true}} {
-		run, err := m.Start(Config{}, Options{Steps: 1})
+		run, err := m.Start(noise.Config{}, Options{Steps: 1})
 		require.NoError(t, err)
 		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 			x := torch.Ones(s, torch.Float32, 1, 1, 1, 2)

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"errors"
 
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -13,8 +14,6 @@ import (
 //
 // With a strength below 1 it goes along diffusers' timesteps, in which the second call is a step further on than it should be.
 type PNDM struct{}
-
-var pndmClass = class{start: 0.0001, end: 0.02, schedule: "linear", spacing: "leading"}
 
 type pndmRun struct {
 	*chain
@@ -29,20 +28,12 @@ type pndmRun struct {
 }
 
 // Start implements Method.
-func (PNDM) Start(c Config, o Options) (Run, error) {
+func (PNDM) Start(c noise.Config, o Options) (Run, error) {
 	if o.Timesteps != nil {
 		return nil, errors.New("timesteps were given, but pndm has timesteps of its own: want another sampler, or none")
 	}
 	c.ZeroSNR = false // the class does not know it
-	ch, err := newChain(c, pndmClass)
-	if err != nil {
-		return nil, err
-	}
-	n, err := o.steps(ch.TrainSteps)
-	if err != nil {
-		return nil, err
-	}
-	skip, err := o.skip(n)
+	ch, n, skip, err := begun(c, o, pndmClass)
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/torchtest"
 )
@@ -35,7 +36,7 @@ func TestSamplers(t *testing.T) {
 			require.NoError(t, json.Unmarshal(lines.Bytes(), &c))
 			met[c.Method] = true
 			t.Run(fmt.Sprintf("%s_%s_%s", c.Name, c.Method, c.Spacing), func(t *testing.T) {
-				config, err := ParseConfig(c.Config)
+				config, err := noise.ParseConfig(c.Config)
 				require.NoError(t, err)
 				name := c.Method
 				if c.Spacing != "" {
@@ -126,21 +127,23 @@ func TestNames(t *testing.T) {
 // What cannot be done is refused.
 func TestSamplersRefuse(t *testing.T) {
 	for want, try := range map[string]func() (Run, error){
-		"pndm has timesteps of its own": func() (Run, error) { return PNDM{}.Start(Config{}, Options{Timesteps: []int{9}}) },
-		"two ways, karras and beta":     func() (Run, error) { return LMS{}.Start(Config{Karras: true, BetaSigmas: true}, Options{Steps: 3}) },
-		`sampler ddim cannot use the spacing "karras"`: func() (Run, error) {
-			return Spaced{DDIM{}, "karras"}.Start(Config{}, Options{Steps: 3})
+		"pndm has timesteps of its own": func() (Run, error) { return PNDM{}.Start(noise.Config{}, Options{Timesteps: []int{9}}) },
+		"two ways, karras and beta": func() (Run, error) {
+			return LMS{}.Start(noise.Config{Karras: true, BetaSigmas: true}, Options{Steps: 3})
 		},
-		"the sampler lcm takes the timesteps": func() (Run, error) { return Spaced{LCM{}, "trailing"}.Start(Config{}, Options{Steps: 3}) },
+		`sampler ddim cannot use the spacing "karras"`: func() (Run, error) {
+			return Spaced{DDIM{}, "karras"}.Start(noise.Config{}, Options{Steps: 3})
+		},
+		"the sampler lcm takes the timesteps": func() (Run, error) { return Spaced{LCM{}, "trailing"}.Start(noise.Config{}, Options{Steps: 3}) },
 		"exponential noise levels have timesteps of their own": func() (Run, error) {
-			return Spaced{DPM2{}, "exponential"}.Start(Config{}, Options{Timesteps: []int{9}})
+			return Spaced{DPM2{}, "exponential"}.Start(noise.Config{}, Options{Timesteps: []int{9}})
 		},
 	} {
 		_, err := try()
 		require.ErrorContains(t, err, want)
 	}
 	for _, o := range []Options{{Steps: 10, Strength: 0.5}, {Steps: 3}} {
-		run, err := PNDM{}.Start(Config{}, o)
+		run, err := PNDM{}.Start(noise.Config{}, o)
 		require.NoError(t, err)
 		require.Len(t, run.Notices(), 1)
 	}

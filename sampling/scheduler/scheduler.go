@@ -1,7 +1,7 @@
 // Package scheduler has the samplers of latent diffusion: methods that take a network's predictions at discrete timesteps to
 // the next latents, number for number as diffusers' schedulers do.
 //
-// A [Method] is a value. Started for a model's [Config] it becomes a [Run], which says at which timesteps the network is to be
+// A [Method] is a value. Started for a model's [noise.Config] it becomes a [Run], which says at which timesteps the network is to be
 // called:
 //
 //	x := noise · run.InitSigma()
@@ -11,19 +11,21 @@
 package scheduler
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"math"
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 )
 
 // Method is a way to take noise away.
 type Method interface {
 	// Start plans a run; what cannot be done is an error.
-	Start(c Config, o Options) (Run, error)
+	Start(c noise.Config, o Options) (Run, error)
 }
 
 // Options are what one run is to be like.
@@ -120,7 +122,7 @@ var classes = map[string]string{
 // Default returns the name of the method that a model was published with. exact is false where that is not among them, and the
 // name is dpmpp_2m; and where it is a variant that is not supported (algorithm_type dpmsolver or sde-dpmsolver), and the name is that of the
 // plain one.
-func (c Config) Default() (name string, exact bool) {
+func Default(c noise.Config) (name string, exact bool) {
 	name, ok := classes[c.Class]
 	switch {
 	case !ok:
@@ -144,7 +146,7 @@ func (c Config) Default() (name string, exact bool) {
 }
 
 func (o Options) checkStrength() error {
-	if v := or(o.Strength, 1); !(v > 0 && v <= 1) {
+	if v := cmp.Or(o.Strength, 1); !(v > 0 && v <= 1) {
 		return fmt.Errorf("strength: want a number above 0 and up to 1, got %g", o.Strength)
 	}
 	return nil
@@ -155,7 +157,7 @@ func (o Options) skip(n int) (int, error) {
 	if err := o.checkStrength(); err != nil {
 		return 0, err
 	}
-	v := or(o.Strength, 1)
+	v := cmp.Or(o.Strength, 1)
 	left := min(int(float64(n)*v), n)
 	if left < 1 {
 		return 0, fmt.Errorf("strength %g of %d steps leaves none: want at least %.3g, or more steps", o.Strength, n, 1/float64(n))
@@ -187,18 +189,18 @@ func (o Options) steps(most int) (int, error) {
 }
 
 // predicted returns what the clean latents and the noise are, by the network's output at latents x = α·clean + σ·noise. The noise
-// is worked out only if it is wanted.
-func (c *chain) predicted(s *torch.Scope, x, out *torch.Tensor, alpha, sigma float32, noise bool) (clean, eps *torch.Tensor) {
+// is worked out only if both are wanted.
+func (c *chain) predicted(s *torch.Scope, x, out *torch.Tensor, alpha, sigma float32, both bool) (clean, eps *torch.Tensor) {
 	a, b := float64(alpha), float64(sigma)
 	switch c.Predicts {
-	case sample:
+	case noise.Sample:
 		clean = out
-		if noise {
+		if both {
 			eps = x.Sub(s, clean.MulScalar(s, a)).DivScalar(s, b)
 		}
-	case velocity:
+	case noise.Velocity:
 		clean = x.MulScalar(s, a).Sub(s, out.MulScalar(s, b))
-		if noise {
+		if both {
 			eps = out.MulScalar(s, a).Add(s, x.MulScalar(s, b))
 		}
 	default:

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"math"
 
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -24,7 +25,7 @@ type sdeRun struct {
 }
 
 // Start implements Method.
-func (m DPMPP2MSDE) Start(c Config, o Options) (Run, error) {
+func (m DPMPP2MSDE) Start(c noise.Config, o Options) (Run, error) {
 	l, err := newLevels(c, o, sigmaClass, false, true)
 	if err != nil {
 		return nil, err
@@ -33,7 +34,7 @@ func (m DPMPP2MSDE) Start(c Config, o Options) (Run, error) {
 }
 
 // Start implements Method.
-func (DPMPP3MSDE) Start(c Config, o Options) (Run, error) {
+func (DPMPP3MSDE) Start(c noise.Config, o Options) (Run, error) {
 	l, err := newLevels(c, o, sigmaClass, false, true)
 	if err != nil {
 		return nil, err

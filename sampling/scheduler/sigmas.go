@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -24,7 +25,7 @@ func (c *chain) sigmaTable() []float32 {
 	defer s.Close()
 	alphas := slices.Clone(c.alphas)
 	if c.ZeroSNR {
-		alphas[len(alphas)-1] = 1.0 / (1 << 24)
+		alphas[len(alphas)-1] = noise.LastAlpha
 	}
 	a := torch.FromSlice(s, alphas, len(alphas))
 	return torch.ToSlice[float32](a.Neg(s).AddScalar(s, 1).Div(s, a).Sqrt(s))
@@ -32,25 +33,17 @@ func (c *chain) sigmaTable() []float32 {
 
 // newLevels chooses timesteps and levels. ends is for methods whose timesteps leave room for the end of the last step (DPM-Solver++
 // and UniPC), which diffusers counts as a step of its own and which are whole numbers.
-func newLevels(c Config, o Options, k class, karras, ends bool) (levels, error) {
-	ch, err := newChain(c, k)
+func newLevels(c noise.Config, o Options, k class, karras, ends bool) (levels, error) {
+	ch, n, skip, err := begun(c, o, k)
 	if err != nil {
 		return levels{}, err
 	}
-	spacing, err := ch.levelSpacing(karras, o)
+	spacing, err := levelSpacing(c, karras, o)
 	if err != nil {
 		return levels{}, err
 	}
 	if spacing != "" && o.Timesteps != nil {
 		return levels{}, fmt.Errorf("timesteps were given, but %s noise levels have timesteps of their own: want one of them", quote.Text(spacing))
-	}
-	n, err := o.steps(ch.TrainSteps)
-	if err != nil {
-		return levels{}, err
-	}
-	skip, err := o.skip(n)
-	if err != nil {
-		return levels{}, err
 	}
 	l := levels{chain: ch, begin: skip}
 	switch {
@@ -194,9 +187,9 @@ func scaledNoise(s *torch.Scope, x0, z *torch.Tensor, sigma float32) *torch.Tens
 // clean predicts the clean latents of x0 + σ·noise.
 func (c *chain) clean(s *torch.Scope, x, out *torch.Tensor, sigma float32) *torch.Tensor {
 	switch c.Predicts {
-	case sample:
+	case noise.Sample:
 		return out
-	case velocity:
+	case noise.Velocity:
 		d := float32(sigma*sigma) + 1
 		return out.MulScalar(s, float64(-sigma/root(d))).Add(s, x.DivScalar(s, float64(d)))
 	}

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/noise"
 )
 
 // Spaced is a method with noise levels or timesteps in another spacing than the model's configuration has.
@@ -47,7 +48,7 @@ func SpacingNamed(name string) (string, error) {
 }
 
 // Start implements Method.
-func (m Spaced) Start(c Config, o Options) (Run, error) {
+func (m Spaced) Start(c noise.Config, o Options) (Run, error) {
 	if err := Spaces(m.Method, m.Spacing); err != nil {
 		return nil, err
 	}
@@ -83,7 +84,7 @@ func Spaces(m Method, spacing string) error {
 }
 
 // levelSpacing is how noise levels are spaced: "" for those of the timesteps. karras is the method's own wish.
-func (c Config) levelSpacing(karras bool, o Options) (string, error) {
+func levelSpacing(c noise.Config, karras bool, o Options) (string, error) {
 	switch {
 	case o.levels != "":
 		return o.levels, nil

@@ -3,6 +3,7 @@ package scheduler
 import (
 	"errors"
 
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -23,7 +24,7 @@ type uniRun struct {
 }
 
 // Start implements Method.
-func (m UniPC) Start(c Config, o Options) (Run, error) {
+func (m UniPC) Start(c noise.Config, o Options) (Run, error) {
 	l, err := newLevels(c, o, uniClass, m.Karras, true)
 	if err != nil {
 		return nil, err

@@ -8,8 +8,8 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd/unet"
-	"github.com/onestep-go/onestep/sampling/scheduler"
 )
 
 // Networks that are nearly published ones are recognised by their tensors' sizes: all settings are theirs, but for what was changed.
@@ -53,9 +53,9 @@ func TestInferred(t *testing.T) {
 
 			// Of inpainting, diffusers has pipelines of their own, and all predict the noise.
 			paints := config.InChannels == 9
-			noise, err := scheduler.ParseConfig(got.Scheduler)
+			chain, err := noise.ParseConfig(got.Scheduler)
 			require.NoError(t, err)
-			assert.Contains(t, []string{"", "epsilon"}, noise.Predicts)
+			assert.Equal(t, noise.Epsilon, chain.Predicts)
 			index, err := got.index()
 			require.NoError(t, err)
 			assert.Equal(t, paints, strings.Contains(string(index), "InpaintPipeline"))

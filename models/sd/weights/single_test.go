@@ -13,10 +13,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd/clip"
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/vae"
-	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -138,9 +138,9 @@ func TestSingleFiles(t *testing.T) {
 				assert.Empty(t, m.Ignored)
 			}
 			if m.UNet != nil {
-				sc, err := scheduler.ParseConfig(m.Scheduler)
+				sc, err := noise.ParseConfig(m.Scheduler)
 				require.NoError(t, err)
-				assert.Equal(t, map[Kind]string{SD2: "v_prediction"}[kind] == "v_prediction", sc.Predicts == "v_prediction")
+				assert.Equal(t, map[Kind]string{SD2: "v_prediction"}[kind] == "v_prediction", sc.Predicts == noise.Velocity)
 				assert.Equal(t, kind == SDXL || kind == SSD1B, m.ZeroNegative)
 			}
 			// The networks take all of it, and nothing else.

@@ -16,10 +16,10 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd/clip"
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/vae"
-	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -140,9 +140,9 @@ func TestPublished(t *testing.T) {
 				assert.True(t, hasAll(want.parts()[name], shapes), name)
 			}
 			assert.Equal(t, []string{"alphas_cumprod"}, got.Ignored)
-			c, err := scheduler.ParseConfig(got.Scheduler)
+			c, err := noise.ParseConfig(got.Scheduler)
 			require.NoError(t, err)
-			assert.Equal(t, map[bool]string{true: "v_prediction", false: "epsilon"}[kind == SD2], cmp.Or(c.Predicts, "epsilon"))
+			assert.Equal(t, map[bool]noise.Prediction{true: noise.Velocity}[kind == SD2], c.Predicts)
 			assert.Len(t, got.Notices, map[bool]int{true: 1}[kind == SD2], "2-base has the same tensors and predicts something else")
 			require.NoError(t, got.fill(file, l, Options{Prediction: "sample"}))
 			assert.Contains(t, string(got.Scheduler), `"prediction_type": "sample"`)

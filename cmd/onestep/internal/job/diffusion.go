@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/vae"
 	"github.com/onestep-go/onestep/models/sd/weights"
@@ -135,16 +136,13 @@ func configured(m *weights.Model) (c Configured, err error) {
 	if m.Scheduler == nil {
 		return c, nil
 	}
-	s, err := scheduler.ParseConfig(m.Scheduler)
+	s, err := noise.ParseConfig(m.Scheduler)
 	if err != nil {
 		c.Notices = append(c.Notices, "scheduler: "+err.Error())
 		return c, nil
 	}
-	c.Prediction, c.ZeroSNR, c.Scheduler, c.Spacing = s.Predicts, s.ZeroSNR, s.Class, s.Spacing
-	if c.Prediction == "" {
-		c.Prediction = "epsilon"
-	}
-	c.Sampler, _ = s.Default()
+	c.Prediction, c.ZeroSNR, c.Scheduler, c.Spacing = s.Predicts.Diffusers(), s.ZeroSNR, s.Class, s.Spacing
+	c.Sampler, _ = scheduler.Default(s)
 	return c, nil
 }
 

@@ -21,13 +21,13 @@ import (
 
 	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/vae"
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/sampling/infotext"
-	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/vision"
 )
@@ -409,9 +409,9 @@ func (o *Generate) tryScheduler(ctx context.Context, t sampling.TextToImage) err
 	}
 	defer files.Close()
 	o.remarks = append(o.remarks, files.Notices...)
-	var c scheduler.Config
+	var c noise.Config
 	if files.Scheduler != nil {
-		if c, err = scheduler.ParseConfig(files.Scheduler); err != nil {
+		if c, err = noise.ParseConfig(files.Scheduler); err != nil {
 			return fmt.Errorf("%s: %w", quote.Path(o.Model), err)
 		}
 	}

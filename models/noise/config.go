@@ -1,21 +1,20 @@
-package scheduler
+package noise
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math"
 	"regexp"
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/configjson"
 	"github.com/onestep-go/onestep/internal/quote"
-	"github.com/onestep-go/onestep/torch"
 )
 
-// Config describes the chain of noise that a network was trained with, and how its predictions are to be read. It is the
-// scheduler_config.json of diffusers. Fields that are left at zero take the defaults of the diffusers class that a [Method] stands
-// for, as they do there.
+// Config is a scheduler_config.json of diffusers: the noise that a network was trained with, what it predicts, and the options of
+// the sampler that it was published with. Fields that are left at zero take the defaults of a diffusers class, as they do there: see
+// [Config.WithBetas] for the noise; the others matter to samplers alone.
 //
 // The cosine schedule is by Nichol & Dhariwal (2021), eq. 17, the spacings are those of Lin et al. (2024), table 2, and thresholds
 // are by Saharia et al. (2022), section 2.3.
@@ -29,7 +28,7 @@ type Config struct {
 	TrainedBetas []float64 `json:"trained_betas,omitempty"`       // in place of a schedule
 	ZeroSNR      bool      `json:"rescale_betas_zero_snr"`        // the last step is pure noise (Lin et al. 2024, algorithm 1)
 
-	Predicts string `json:"prediction_type,omitempty"` // "epsilon", "sample" or "v_prediction" (Salimans & Ho 2022); "": epsilon
+	Predicts Prediction `json:"-"` // prediction_type: "epsilon", "sample" or "v_prediction"
 
 	Spacing       string `json:"timestep_spacing,omitempty"` // "leading", "trailing" or "linspace"; "": by the class
 	StepsOffset   int    `json:"steps_offset,omitempty"`     // added to leading timesteps
@@ -45,11 +44,11 @@ type Config struct {
 	Threshold  bool    `json:"thresholding,omitempty"`               // they are clamped to a quantile and divided by it
 	Quantile   float64 `json:"dynamic_thresholding_ratio,omitempty"` // 0: 0.995
 	SampleMax  float64 `json:"sample_max_value,omitempty"`           // the largest divisor; 0: 1
-	Order      int     `json:"solver_order,omitempty"`               // of UniPC and DEIS, 1 to 3; of DPM-Solver++ 1, and see [Config.Default]; 0: 2
+	Order      int     `json:"solver_order,omitempty"`               // of UniPC and DEIS, 1 to 3; of DPM-Solver++ 1, and package scheduler; 0: 2
 	LowerFinal *bool   `json:"lower_order_final,omitempty"`          // they end in the first order when steps are few; nil: true
 	EulerFinal bool    `json:"euler_at_final,omitempty"`             // DPM-Solver++ does so always
 
-	// Variants: see [Config.Default].
+	// Variants of solvers.
 	Algorithm   string `json:"algorithm_type,omitempty"`
 	Solver      string `json:"solver_type,omitempty"`            // "heun" for DPM-Solver++, "bh1" for UniPC
 	Exponential bool   `json:"use_exponential_sigmas,omitempty"` // noise levels spaced evenly in log σ
@@ -65,7 +64,7 @@ const maxTrainSteps = 100_000
 // ParseConfig reads a scheduler_config.json. Keys of other classes that change nothing here are ignored; what asks for something
 // that is not built is an error, unless other methods can do without it: then it is one where a method starts that cannot.
 func ParseConfig(data []byte) (Config, error) {
-	var c Config
+	var file configFile
 	var more struct {
 		PredictX0     *bool           `json:"predict_x0"`
 		Flow          bool            `json:"use_flow_sigmas"`
@@ -87,9 +86,10 @@ func ParseConfig(data []byte) (Config, error) {
 	if err := json.Unmarshal(data, &keys); err != nil {
 		return Config{}, fmt.Errorf("scheduler config: %w", quote.Error(err))
 	}
-	if err := errors.Join(json.Unmarshal(data, &c), json.Unmarshal(data, &more)); err != nil {
+	if err := errors.Join(json.Unmarshal(data, &file), json.Unmarshal(data, &more)); err != nil {
 		return Config{}, fmt.Errorf("scheduler config: %w", quote.Error(err))
 	}
+	c := Config(file.fields)
 	unbuilt := func(key string, value any, want string) error {
 		return fmt.Errorf("scheduler config: %s is %s, which is not supported: want %s", key, quote.Text(fmt.Sprint(value)), want)
 	}
@@ -131,10 +131,46 @@ func ParseConfig(data []byte) (Config, error) {
 			return Config{}, fmt.Errorf("scheduler config: %s is 0: want a number above 0", key)
 		}
 	}
+	if c.Predicts, err = predictionOf(file.Prediction); err != nil {
+		return Config{}, err
+	}
 	if err := c.Validate(); err != nil {
 		return Config{}, err
 	}
 	return c, nil
+}
+
+// fields is a Config without its methods.
+type fields Config
+
+// configFile is a Config as its file has it.
+type configFile struct {
+	fields
+	Prediction string `json:"prediction_type,omitempty"`
+}
+
+// MarshalJSON writes a scheduler_config.json; prediction_type is always in it.
+func (c Config) MarshalJSON() ([]byte, error) {
+	if err := c.Predicts.Validate("scheduler config"); err != nil {
+		return nil, err
+	}
+	return json.Marshal(configFile{fields(c), c.Predicts.Diffusers()})
+}
+
+// UnmarshalJSON is [ParseConfig].
+func (c *Config) UnmarshalJSON(data []byte) (err error) {
+	*c, err = ParseConfig(data)
+	return err
+}
+
+// predictionOf reads a prediction_type.
+func predictionOf(name string) (Prediction, error) {
+	for p := Epsilon; p <= Sample; p++ {
+		if name == p.Diffusers() || name == "" {
+			return p, nil
+		}
+	}
+	return 0, fmt.Errorf("scheduler config: prediction_type is %s: want epsilon, sample or v_prediction", quote.Quoted(name))
 }
 
 var nonzero = []string{"num_train_timesteps", "beta_start", "beta_end", "original_inference_steps", "timestep_scaling",
@@ -175,24 +211,22 @@ func (c Config) Validate() error {
 	}
 	within := func(v, lo, hi float64) bool { return v >= lo && v <= hi } // false for NaN
 	switch {
-	case c.trainSteps() < 2 || c.TrainSteps > maxTrainSteps:
+	case c.Steps() < 2 || c.TrainSteps > maxTrainSteps:
 		return bad("num_train_timesteps", c.TrainSteps, fmt.Sprintf("2 to %d", maxTrainSteps))
-	case c.TrainedBetas != nil && len(c.TrainedBetas) != c.trainSteps():
-		return bad("the length of trained_betas", len(c.TrainedBetas), fmt.Sprintf("num_train_timesteps, %d", c.trainSteps()))
+	case c.TrainedBetas != nil && len(c.TrainedBetas) != c.Steps():
+		return bad("the length of trained_betas", len(c.TrainedBetas), fmt.Sprintf("num_train_timesteps, %d", c.Steps()))
 	case !within(c.BetaStart, 0, 0.999):
 		return bad("beta_start", c.BetaStart, "a number between 0 and 1")
 	case !within(c.BetaEnd, 0, 0.999):
 		return bad("beta_end", c.BetaEnd, "a number between 0 and 1")
 	case !oneOf(c.BetaSchedule, "linear", "scaled_linear", "squaredcos_cap_v2"):
 		return bad("beta_schedule", c.BetaSchedule, "linear, scaled_linear or squaredcos_cap_v2")
-	case !oneOf(c.Predicts, epsilon, sample, velocity):
-		return bad("prediction_type", c.Predicts, "epsilon, sample or v_prediction")
 	case !oneOf(c.Spacing, "leading", "trailing", "linspace"):
 		return bad("timestep_spacing", c.Spacing, "leading, trailing or linspace")
-	case c.StepsOffset < 0 || c.StepsOffset >= c.trainSteps():
-		return bad("steps_offset", c.StepsOffset, fmt.Sprintf("0 to %d", c.trainSteps()-1))
-	case c.OriginalSteps < 0 || c.OriginalSteps > c.trainSteps():
-		return bad("original_inference_steps", c.OriginalSteps, fmt.Sprintf("1 to %d", c.trainSteps()))
+	case c.StepsOffset < 0 || c.StepsOffset >= c.Steps():
+		return bad("steps_offset", c.StepsOffset, fmt.Sprintf("0 to %d", c.Steps()-1))
+	case c.OriginalSteps < 0 || c.OriginalSteps > c.Steps():
+		return bad("original_inference_steps", c.OriginalSteps, fmt.Sprintf("1 to %d", c.Steps()))
 	case !oneOf(c.FinalSigma, "zero", "sigma_min"):
 		return bad("final_sigmas_type", c.FinalSigma, "zero or sigma_min")
 	case !within(c.Scaling, 0, 1e6):
@@ -206,6 +240,9 @@ func (c Config) Validate() error {
 	case c.Order < 0 || c.Order > 3:
 		return bad("solver_order", c.Order, "1, 2 or 3")
 	}
+	if err := c.Predicts.Validate("scheduler config"); err != nil {
+		return err
+	}
 	for i, b := range c.TrainedBetas {
 		if !within(b, 0, 1) {
 			return bad(fmt.Sprintf("trained_betas[%d]", i), b, "a number between 0 and 1")
@@ -214,134 +251,5 @@ func (c Config) Validate() error {
 	return nil
 }
 
-// Variants of solvers, by solver_type.
-const (
-	heunSolver = "heun"
-	bh1Solver  = "bh1"
-)
-
-// What networks predict.
-const (
-	epsilon  = "epsilon"
-	sample   = "sample"
-	velocity = "v_prediction"
-)
-
-func (c Config) trainSteps() int { return or(c.TrainSteps, 1000) }
-
-// or returns v, or the default where v is zero.
-func or[T comparable](v, otherwise T) T {
-	var zero T
-	if v == zero {
-		return otherwise
-	}
-	return v
-}
-
-// is returns what a flag points to, or the default where it is not set.
-func is(flag *bool, otherwise bool) bool {
-	if flag == nil {
-		return otherwise
-	}
-	return *flag
-}
-
-// class is what diffusers' classes have for keys that a file leaves out.
-type class struct {
-	start, end float64
-	schedule   string
-	spacing    string
-	clip       bool
-	uni        bool // UniPC's and DEIS's ways with spaced levels: Karras's have whole timesteps always, and "sigma_min" is the last level
-	whole      bool // timesteps of Karras's levels are rounded, although others are not
-}
-
-var (
-	latentClass = class{start: 0.00085, end: 0.012, schedule: "scaled_linear", spacing: "leading"} // LCM, TCD
-	ddimClass   = class{start: 0.0001, end: 0.02, schedule: "linear", spacing: "leading", clip: true}
-	sigmaClass  = class{start: 0.0001, end: 0.02, schedule: "linear", spacing: "linspace"} // Euler, DPM-Solver++
-	uniClass    = class{start: 0.0001, end: 0.02, schedule: "linear", spacing: "linspace", uni: true}
-	heunClass   = class{start: 0.00085, end: 0.012, schedule: "linear", spacing: "linspace"}
-)
-
-// chain is a configuration with a class's defaults filled in, and its levels.
-type chain struct {
-	Config
-	alphas []float32 // ᾱ_t: the part of the clean sample's variance that is left at timestep t
-	clip   bool
-}
-
-func newChain(c Config, k class) (*chain, error) {
-	if err := c.Validate(); err != nil {
-		return nil, err
-	}
-	c.TrainSteps = c.trainSteps()
-	c.BetaStart, c.BetaEnd = or(c.BetaStart, k.start), or(c.BetaEnd, k.end)
-	c.BetaSchedule, c.Spacing = or(c.BetaSchedule, k.schedule), or(c.Spacing, k.spacing)
-	c.Predicts, c.FinalSigma = or(c.Predicts, epsilon), or(c.FinalSigma, "zero")
-	c.OriginalSteps, c.Scaling = or(c.OriginalSteps, min(50, c.TrainSteps)), or(c.Scaling, 10)
-	c.ClipRange, c.Quantile, c.SampleMax, c.Order = or(c.ClipRange, 1), or(c.Quantile, 0.995), or(c.SampleMax, 1), or(c.Order, 2)
-	ch := &chain{Config: c, clip: is(c.Clip, k.clip)}
-	if c.ZeroSNR && c.Predicts == epsilon {
-		return nil, errors.New("scheduler config: rescale_betas_zero_snr with prediction_type epsilon cannot work: " +
-			"pure noise says nothing about the sample; want v_prediction or sample")
-	}
-	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
-		alphas := c.betas(s).Neg(s).AddScalar(s, 1).CumProd(s, 0)
-		if c.ZeroSNR {
-			alphas = zeroTerminal(s, alphas)
-		}
-		ch.alphas = torch.ToSlice[float32](alphas)
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return ch, ch.rising()
-}
-
-// rising reports a chain in which some step adds no noise, or the samples are lost before the end.
-func (c *chain) rising() error {
-	before := float32(1)
-	for t, a := range c.alphas {
-		end := c.ZeroSNR && t == len(c.alphas)-1
-		if !(a < before && (a > 1e-12 || end)) {
-			return fmt.Errorf("scheduler config: its betas leave %g of the sample at timestep %d, after %g before: "+
-				"want the part to fall in each step and to stay above 0", a, t, before)
-		}
-		before = a
-	}
-	return nil
-}
-
-// betas are the variances of the noise that is added in each step, in float32, [TrainSteps].
-func (c Config) betas(s *torch.Scope) *torch.Tensor {
-	n := c.TrainSteps
-	switch {
-	case c.TrainedBetas != nil:
-		return torch.FromSlice(s, c.TrainedBetas, n).To(s, torch.Float32)
-	case c.BetaSchedule == "linear":
-		return torch.Linspace(s, c.BetaStart, c.BetaEnd, n, torch.Float32)
-	case c.BetaSchedule == "scaled_linear":
-		return torch.Linspace(s, math.Sqrt(c.BetaStart), math.Sqrt(c.BetaEnd), n, torch.Float32).Square(s)
-	}
-	left := func(t float64) float64 { c := math.Cos((t + 0.008) / 1.008 * math.Pi / 2); return c * c }
-	betas := make([]float64, n)
-	for i := range betas {
-		betas[i] = min(1-left(float64(i+1)/float64(n))/left(float64(i)/float64(n)), 0.999)
-	}
-	return torch.FromSlice(s, betas, n).To(s, torch.Float32)
-}
-
-// zeroTerminal shifts and scales √ᾱ so that the last is 0 and the first stays (Lin et al. 2024, algorithm 1). It goes by way of
-// the betas again, as diffusers does.
-func zeroTerminal(s *torch.Scope, alphas *torch.Tensor) *torch.Tensor {
-	n := alphas.Dim(0)
-	root := alphas.Sqrt(s)
-	first, last := root.Narrow(s, 0, 0, 1), root.Narrow(s, 0, n-1, 1)
-	root = root.Sub(s, last).Mul(s, first.Div(s, first.Sub(s, last)))
-	bar := root.Square(s)
-	ratios := bar.Narrow(s, 0, 1, n-1).Div(s, bar.Narrow(s, 0, 0, n-1))
-	betas := torch.Cat(s, []*torch.Tensor{bar.Narrow(s, 0, 0, 1), ratios}, 0).Neg(s).AddScalar(s, 1)
-	return betas.Neg(s).AddScalar(s, 1).CumProd(s, 0)
-}
+// Steps returns the number of timesteps that the network was trained with.
+func (c Config) Steps() int { return cmp.Or(c.TrainSteps, 1000) }

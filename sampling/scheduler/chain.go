@@ -1,0 +1,72 @@
+package scheduler
+
+import (
+	"cmp"
+
+	"github.com/onestep-go/onestep/models/noise"
+)
+
+// Variants of solvers, by solver_type.
+const (
+	heunSolver = "heun"
+	bh1Solver  = "bh1"
+)
+
+// is returns what a flag points to, or the default where it is not set.
+func is(flag *bool, otherwise bool) bool {
+	if flag == nil {
+		return otherwise
+	}
+	return *flag
+}
+
+// class is what diffusers' classes have for keys that a file leaves out.
+type class struct {
+	betas   noise.Betas
+	spacing string
+	clip    bool
+	uni     bool // UniPC's and DEIS's ways with spaced levels: Karras's have whole timesteps always, and "sigma_min" is the last level
+	whole   bool // timesteps of Karras's levels are rounded, although others are not
+}
+
+var (
+	latentClass = class{betas: noise.ClassBetas("LCMScheduler"), spacing: "leading"} // and TCD
+	ddimClass   = class{betas: noise.ClassBetas("DDIMScheduler"), spacing: "leading", clip: true}
+	pndmClass   = class{betas: noise.ClassBetas("PNDMScheduler"), spacing: "leading"}
+	sigmaClass  = class{betas: noise.ClassBetas("EulerDiscreteScheduler"), spacing: "linspace"} // and DPM-Solver++
+	uniClass    = class{betas: noise.ClassBetas("UniPCMultistepScheduler"), spacing: "linspace", uni: true}
+	heunClass   = class{betas: noise.ClassBetas("HeunDiscreteScheduler"), spacing: "linspace"}
+)
+
+// chain is a configuration with a class's defaults filled in, and its levels.
+type chain struct {
+	noise.Config
+	alphas []float32 // ᾱ_t: the part of the clean sample's variance that is left at timestep t
+	clip   bool
+}
+
+func newChain(c noise.Config, k class) (*chain, error) {
+	c = c.WithBetas(k.betas)
+	alphas, err := c.Alphas()
+	if err != nil {
+		return nil, err
+	}
+	c.Spacing, c.FinalSigma = cmp.Or(c.Spacing, k.spacing), cmp.Or(c.FinalSigma, "zero")
+	c.OriginalSteps, c.Scaling = cmp.Or(c.OriginalSteps, min(50, c.TrainSteps)), cmp.Or(c.Scaling, 10)
+	c.ClipRange, c.Quantile, c.SampleMax, c.Order = cmp.Or(c.ClipRange, 1), cmp.Or(c.Quantile, 0.995), cmp.Or(c.SampleMax, 1), cmp.Or(c.Order, 2)
+	return &chain{Config: c, alphas: alphas, clip: is(c.Clip, k.clip)}, nil
+}
+
+// begun starts a run of a method that goes along n timesteps, of which the first ones are skipped.
+func begun(c noise.Config, o Options, k class) (ch *chain, n, skip int, err error) {
+	if ch, err = newChain(c, k); err != nil {
+		return nil, 0, 0, err
+	}
+	if n, err = o.steps(ch.TrainSteps); err != nil {
+		return nil, 0, 0, err
+	}
+	if skip, err = o.skip(n); err != nil {
+		return nil, 0, 0, err
+	}
+	return ch, n, skip, nil
+}
