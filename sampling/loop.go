@@ -227,11 +227,11 @@ func (d *decision) begin(s *torch.Scope, f fixed, run scheduler.Run, streams noi
 		image = d.encode(s, f.init, streams, n)
 	}
 	z = d.noise(s, noise(s), first)
+	if d.VariationStrength > 0 {
+		z = s.Tidy(func(s *torch.Scope) *torch.Tensor { return d.vary(s, z) })
+	}
 	if whole {
 		x = z.MulScalar(s, run.InitSigma())
-		if d.VariationStrength > 0 {
-			x = s.Tidy(func(s *torch.Scope) *torch.Tensor { return d.vary(s, z).MulScalar(s, run.InitSigma()) })
-		}
 	} else {
 		x = run.AddNoise(s, image, z, 0)
 	}

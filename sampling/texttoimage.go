@@ -55,7 +55,8 @@ type TextToImage struct {
 	Batch       int    // pictures drawn together; 0: 1, so that a picture is the same to the last bit whatever N is
 	SharedNoise bool   // a text's pictures share the stream of Seed and are drawn together, as in diffusers with a single generator
 
-	// VariationStrength, from 0 to 1, turns the first noise towards that of VariationSeed, along the sphere.
+	// VariationStrength, from 0 to 1, turns the noise to begin with, also that which is added to Init's latents, towards that of
+	// VariationSeed, along the sphere.
 	VariationSeed     uint64
 	VariationStrength float64
 
