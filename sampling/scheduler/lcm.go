@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 )
@@ -123,12 +124,12 @@ func (LCM) Start(c noise.Config, o Options) (Run, error) {
 	return &lcmRun{g}, nil
 }
 
-// scalings are those of the boundary condition f(x, 0) = x, with σ_data = 1/2 and the timestep times Scaling in place of it
-// (Luo et al. 2023, section 4.1). c_out lacks the factor σ_data of Song et al. 2023: so were the published models trained.
+// scalings are those of the boundary condition at a timestep; see [models.Latent].
 func (c *chain) scalings(t int) (skip, out float32) {
-	v := float32(t) * float32(c.Scaling)
-	d := float32(v*v) + 0.25
-	return 0.25 / d, v / root(d)
+	s := torch.NewScope(torch.CPU)
+	defer s.Close()
+	a, b := models.LatentScalings(s, torch.Full(s, float64(t), torch.Float32, 1), c.Scaling)
+	return float32(a.Item()), float32(b.Item())
 }
 
 func (r *lcmRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) (next, clean *torch.Tensor) {

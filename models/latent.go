@@ -1,0 +1,63 @@
+package models
+
+import (
+	"fmt"
+	"iter"
+	"math"
+
+	"github.com/onestep-go/onestep/torch"
+)
+
+// Latent is a latent consistency function (Luo et al. 2023, section 4.1): the prediction of x_0 by a network of a discrete chain, of ε, v
+// or x_0, with a boundary condition in the chain's steps. In the chain's own coordinates, y = √ᾱ·x, it is
+//
+//	f(y, n) = c_skip·y + c_out·x̂_0(y, n)        c_skip = σ_d²/((κ·n)² + σ_d²)        c_out = κ·n/√((κ·n)² + σ_d²)
+//
+// with σ_d = 1/2 and the timestep scaling κ. c_out lacks the factor σ_d of Song et al. 2023: so were the published models trained. At step
+// 0 it is y itself, which in σ coordinates is √ᾱ_0·x and not x: of Stable Diffusion, 0.9996·x. Anywhere else it is x̂_0 all but exactly:
+// at step 1 c_skip is 0.0025.
+type Latent struct {
+	Model *DDPM
+	// Scaling is κ, how many times a step counts in the boundary condition (timestep_scaling of diffusers); 0: 10.
+	Scaling float64
+}
+
+var _ ConsistencyFunction = (*Latent)(nil)
+
+// LatentScalings returns c_skip and c_out of [Latent] at the steps of a chain [B], of a floating-point type, in which they are computed.
+func LatentScalings(s *torch.Scope, steps *torch.Tensor, scaling float64) (skip, out *torch.Tensor) {
+	const variance = 0.25 // σ_d²
+	v := steps.MulScalar(s, scaling)
+	d := v.Square(s).AddScalar(s, variance)
+	return torch.Full(s, variance, steps.DType(), 1).Div(s, d), v.Div(s, d.Sqrt(s))
+}
+
+// Parameters yields the network's parameters.
+func (f *Latent) Parameters() iter.Seq2[string, *torch.Tensor] { return f.Model.Parameters() }
+
+// Origin returns f for x [B, ...] at noise levels t [B]. Between the chain's levels the step is a fraction, as in the model; see [DDPM].
+func (f *Latent) Origin(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tensor {
+	checkLevels("model", x, t)
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		scaling := f.Scaling
+		if scaling == 0 {
+			scaling = 10
+		}
+		k := f.Model.form(s, t.To(s, torch.Float64))
+		skip, out := LatentScalings(s, k.label, scaling)
+		F := f.Model.Net.Forward(s, scale(s, x, k.in), k.label.To(s, levelType(t)), c)
+		own := skip.Mul(s, k.in).Add(s, out.Mul(s, k.skip))
+		return scale(s, x, own).Add(s, scale(s, F, out.Mul(s, k.out)))
+	})
+}
+
+// Validate reports what cannot work.
+func (f *Latent) Validate() error {
+	if f.Model == nil {
+		return errNoModel("latent consistency function")
+	}
+	if !(f.Scaling >= 0) || math.IsInf(f.Scaling, 1) {
+		return fmt.Errorf("latent consistency function: want a timestep scaling above 0, or 0 for 10, got %g", f.Scaling)
+	}
+	return f.Model.Validate()
+}
