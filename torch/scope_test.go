@@ -529,23 +529,41 @@ func TestModesMigrate(t *testing.T) {
 	}))
 }
 
-// One scope that many goroutines make tensors in.
+// One scope that many goroutines make tensors in knows each of them: those that are freed are, the others keep their values until it closes.
 func TestSharedScope(t *testing.T) {
+	const workers, each = 8, 10_000
+	before := torch.Live()
+	var kept, freed [workers][]*torch.Tensor
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		var wg sync.WaitGroup
-		for range 16 {
+		for w := range workers {
 			wg.Go(func() {
-				for i := range 100 {
-					x := torch.Ones(s, torch.Float32, 4)
+				for i := range each {
+					x := torch.Full(s, float64(w*each+i), torch.Float32)
 					if i%2 == 0 {
 						x.Free()
+						freed[w] = append(freed[w], x)
+					} else {
+						kept[w] = append(kept[w], x)
 					}
 				}
 			})
 		}
 		wg.Wait()
+		require.EqualValues(t, workers*each/2, torch.Live()-before)
+		for w := range workers {
+			for i, x := range kept[w] {
+				require.EqualValues(t, w*each+2*i+1, x.Item())
+			}
+		}
 		return nil
 	}))
+	require.Equal(t, before, torch.Live(), "the scope has lost tensors that were made in it")
+	for w := range workers {
+		for _, x := range append(kept[w], freed[w]...) {
+			require.ErrorIs(t, torch.Catch(func() { x.Item() }), torch.ErrFreed)
+		}
+	}
 }
 
 // The number of threads holds on whatever thread a goroutine runs, also ones that libtorch has seen before the change. Each

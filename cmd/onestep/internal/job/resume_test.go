@@ -9,11 +9,13 @@ import (
 	"image"
 	"image/png"
 	"log/slog"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -22,6 +24,8 @@ import (
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/lpips"
+	"github.com/onestep-go/onestep/models/network"
+	"github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/training"
@@ -603,40 +607,115 @@ func TestEveryTeacher(t *testing.T) {
 	require.NoDirExists(t, o.Out)
 }
 
-// Every network trains and draws.
+// Every network is the one that was asked for, trains and draws; a run from its snapshot is of the same network and starts with its weights.
 func TestEveryNetwork(t *testing.T) {
 	dir := t.TempDir()
+	// kinds are what tells the networks apart, of their configurations.
+	kinds := map[string]func(c network.Config) bool{
+		"ddpmpp": func(c network.Config) bool {
+			return c.UNet != nil && c.UNet.Embedding != unet.Fourier && c.UNet.HeadDim == 0
+		},
+		"ncsnpp": func(c network.Config) bool { return c.UNet != nil && c.UNet.Embedding == unet.Fourier },
+		"adm":    func(c network.Config) bool { return c.UNet != nil && c.UNet.HeadDim > 0 },
+		"dit":    func(c network.Config) bool { return c.DiT != nil },
+		"mlp":    func(c network.Config) bool { return c.MLP != nil },
+	}
 	for _, name := range Networks() {
-		o := tinyRun(filepath.Join(dir, name), "ict")
-		o.Network, o.Steps, o.Channels = name, 2, 32
-		if name == "dit" || name == "mlp" {
-			o.Mult = nil
-		}
-		r, err := o.Run(context.Background(), Hooks{})
-		require.NoError(t, err, name)
-		draw := DefaultSample()
-		draw.Model, draw.N, draw.Threads, draw.Out = r.Snapshot, 2, 1, filepath.Join(dir, name+".png")
-		_, err = draw.Run(context.Background(), nil)
-		require.NoError(t, err, name)
+		t.Run(name, func(t *testing.T) {
+			train := func(out string, change func(o *Train)) (network.Config, []float32) {
+				o := tinyRun(filepath.Join(dir, name+out), "ict")
+				o.Network, o.Steps, o.Channels, o.LR = name, 2, 32, 1e-2
+				if name == "dit" || name == "mlp" {
+					o.Mult = nil
+				}
+				change(&o)
+				_, err := o.Run(context.Background(), Hooks{})
+				require.NoError(t, err)
+				f, err := checkpoint.OpenFile(o.Out, torch.CPU)
+				require.NoError(t, err)
+				defer f.Close()
+				var weights []float32
+				require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+					for _, p := range f.Network.Tensors() {
+						weights = append(weights, torch.ToSlice[float32](p.Detach(s))...)
+					}
+					return nil
+				}))
+				return f.Description.Network, weights
+			}
+			still := func(o *Train) { o.LR = 1e-20 } // nothing moves
+			_, initial := train("-still", still)
+			config, trained := train("", func(*Train) {})
+			require.True(t, kinds[name](config), "%+v", config)
+			require.NotEqual(t, initial, trained)
 
-		o.Out, o.Init = o.Out+"-again", r.Snapshot
-		o.Network, o.Channels, o.Mult, o.Blocks = "", 0, nil, 0
-		_, err = o.Run(context.Background(), Hooks{})
-		require.NoError(t, err, name)
+			again, weights := train("-again", func(o *Train) {
+				still(o)
+				o.Init, o.Seed, o.Network, o.Channels, o.Mult, o.Blocks = filepath.Join(dir, name), 8, "", 0, nil, 0
+			})
+			require.Equal(t, config, again)
+			require.InDeltaSlice(t, trained, weights, 1e-6)
+
+			draw := DefaultSample()
+			draw.Model, draw.N, draw.Threads, draw.Out = filepath.Join(dir, name), 2, 1, filepath.Join(dir, name+".png")
+			_, err := draw.Run(context.Background(), nil)
+			require.NoError(t, err)
+			require.Greater(t, colours(t, draw.Out), 8)
+		})
 	}
 }
 
-// The perceptual distance trains with weights from a file, here of nothing learned.
+// colours counts those of an image file.
+func colours(t *testing.T, path string) int {
+	t.Helper()
+	f, err := os.Open(path)
+	require.NoError(t, err)
+	defer f.Close()
+	img, err := png.Decode(f)
+	require.NoError(t, err)
+	seen := map[any]bool{}
+	for y := range img.Bounds().Dy() {
+		for x := range img.Bounds().Dx() {
+			seen[img.At(x, y)] = true
+		}
+	}
+	return len(seen)
+}
+
+// The perceptual distance is that of the weights in the file, here of nothing learned: it is linear in its last ones.
 func TestLPIPS(t *testing.T) {
 	net, err := lpips.New(lpips.Config{Net: lpips.VGG}, torch.CPU, 1)
 	require.NoError(t, err)
 	defer net.Close()
-	o := tinyRun(filepath.Join(t.TempDir(), "run"), "ict")
-	o.Resolution, o.Steps, o.Distance, o.LPIPS = 16, 2, "lpips", filepath.Join(t.TempDir(), "vgg.safetensors")
-	require.NoError(t, torch.SaveSafetensors(o.LPIPS, net.Tensors(), nil, false))
-	r, err := o.Run(context.Background(), Hooks{})
-	require.NoError(t, err)
-	require.Positive(t, r.Loss)
+	dir := t.TempDir()
+	loss := func(name, distance string) float64 {
+		o := tinyRun(filepath.Join(dir, name), "ict")
+		o.Resolution, o.Steps, o.Distance = 16, 1, distance
+		if distance == lpipsName {
+			o.LPIPS = filepath.Join(dir, name+".safetensors")
+			require.NoError(t, torch.SaveSafetensors(o.LPIPS, net.Tensors(), nil, false))
+		}
+		r, err := o.Run(context.Background(), Hooks{})
+		require.NoError(t, err)
+		return r.Loss
+	}
+	once := loss("once", lpipsName)
+	require.Positive(t, once)
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		return s.NoGrad(func(s *torch.Scope) error {
+			scaled := 0
+			for name, p := range net.Tensors() {
+				if strings.HasPrefix(name, "lin") {
+					p.MulScalarInPlace(s, 3)
+					scaled++
+				}
+			}
+			require.Equal(t, 5, scaled)
+			return nil
+		})
+	}))
+	require.InEpsilon(t, 3*once, loss("thrice", lpipsName), 1e-5)
+	require.Greater(t, math.Abs(loss("huber", "huber")/once-1), 1e-3)
 }
 
 // A denoiser that knows images without a class is guided at sampling, and its guidance distilled into a student that is told the
