@@ -9,9 +9,20 @@ import (
 
 // Check is for networks, called op, that keep their weights in st: it makes sure that they can compute with noise labels and c for the
 // samples x, which they have checked. labels is how many labels of classes the network has. What is missing in c is the network's
-// matter. It panics with a *torch.Error.
+// matter. It is for networks without text, and refuses what goes with it. It panics with a *torch.Error.
 func (c Cond) Check(op string, st *nn.Store, x, noise *torch.Tensor, labels int) {
 	n := x.Dim(0)
+	for _, given := range []struct {
+		what string
+		is   bool
+	}{
+		{"text features (Cond.Text)", c.Text != nil}, {"pooled text features (Cond.Pooled)", c.Pooled != nil}, {"sizes (Cond.Sizes)", c.Sizes != nil},
+		{"residuals of ControlNets (Cond.Control)", c.Control != nil}, {"adapters (Cond.Adapters)", len(c.Adapters) > 0 && len(c.Adapters.Of(st)) > 0},
+	} {
+		if given.is {
+			panic(&torch.Error{Op: op, Msg: "the network does not take " + given.what + ", but they were given"})
+		}
+	}
 	st.TakesLabels(op, "the noise labels", noise, n)
 	if c.Until != nil {
 		st.TakesLabels(op, "the ends of jumps (Cond.Until)", c.Until, n)

@@ -50,7 +50,7 @@ func TestGuided(t *testing.T) {
 			{0, []float64{0, 0, 0}, []float32{12, 13, 14}, 6},
 		} {
 			d := &classified{}
-			g := &Guided{Model: d, Null: 10, Scale: c.scale}
+			g := &Guided{Model: d, Null: Cond{Class: torch.FromSlice(s, []int64{10})}, Scale: c.scale}
 			require.NoError(t, g.Validate())
 			cond := Cond{Class: class}
 			if c.guidance != nil {
@@ -66,10 +66,10 @@ func TestGuided(t *testing.T) {
 			require.Equal(t, c.rows, d.rows)
 			require.Nil(t, d.guidance, "the model must not be told a scale that is applied here")
 		}
-		y := (&Guided{Model: &classified{}, Null: 10, Scale: 2}).Denoise(s, x, at, Cond{Class: class, Until: torch.FromSlice(s, []float64{7, 7, 7})})
+		y := (&Guided{Model: &classified{}, Null: Cond{Class: torch.FromSlice(s, []int64{10})}, Scale: 2}).Denoise(s, x, at, Cond{Class: class, Until: torch.FromSlice(s, []float64{7, 7, 7})})
 		require.Equal(t, []float32{12 - 20 + 7, 13 - 10 + 7, 14 - 2 + 7}, first(y), "a second time goes to both")
-		err := torch.Catch(func() { (&Guided{Model: &classified{}, Scale: 2}).Denoise(s, x, at, Cond{}) })
-		require.ErrorContains(t, err, "there is no class to guide to")
+		err := torch.Catch(func() { (&Guided{Model: &classified{}, Null: Cond{Class: class}, Scale: 2}).Denoise(s, x, at, Cond{}) })
+		require.ErrorContains(t, err, "Cond.Class")
 		return nil
 	}))
 }
@@ -83,7 +83,61 @@ func TestGuidedEmpirical(t *testing.T) {
 		class := torch.FromSlice(s, []int64{3, 0})
 		with, without := d.Denoise(s, x, at, Cond{Class: class}), d.Denoise(s, x, at, Cond{})
 		want := without.Add(s, with.Sub(s, without).MulScalar(s, 2.5))
-		requireClose(t, want, (&Guided{Model: d, Null: -1, Scale: 2.5}).Denoise(s, x, at, Cond{Class: class}), 1e-13)
+		requireClose(t, want, (&Guided{Model: d, Null: Cond{Class: torch.FromSlice(s, []int64{-1})}, Scale: 2.5}).Denoise(s, x, at, Cond{Class: class}), 1e-13)
+		return nil
+	}))
+}
+
+// described is a denoiser whose prediction is the sum of each sample's text features, pooled features and residuals.
+type described struct{}
+
+func (described) Denoise(s *torch.Scope, x, _ *torch.Tensor, c Cond) *torch.Tensor {
+	sum := c.Text.SumDim(s, false, 1, 2).Add(s, c.Pooled.SumDim(s, false, 1)).Add(s, c.Sizes.SumDim(s, false, 1))
+	return sum.Add(s, c.Control.Mid.SumDim(s, false, 1)).PerSample(s, x.NDim()).Expand(s, x.Shape()...)
+}
+
+// A null condition of text is one row for all samples, and what it does not have is the samples' own.
+func TestGuidedByText(t *testing.T) {
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		x, at := torch.Zeros(s, torch.Float64, 2, 1), torch.Ones(s, torch.Float64, 1)
+		c := Cond{
+			Text: torch.FromSlice(s, []float64{1, 2, 3, 4}, 2, 2, 1), Pooled: torch.FromSlice(s, []float64{10, 20}, 2, 1),
+			Sizes: torch.FromSlice(s, []float64{100}, 1, 1), Control: &Residuals{Mid: torch.FromSlice(s, []float64{1000, 2000}, 2, 1)},
+		}
+		null := Cond{Text: torch.FromSlice(s, []float64{0, 0.5}, 1, 2, 1), Pooled: torch.FromSlice(s, []float64{5, 6}, 2, 1)}
+		// With the condition 1113 and 2127, without 1105.5 and 2106.5.
+		got := (&Guided{Model: described{}, Null: null, Scale: 3}).Denoise(s, x, at, c)
+		require.Equal(t, []float64{1105.5 + 3*7.5, 2106.5 + 3*20.5}, torch.ToSlice[float64](got))
+
+		for want, null := range map[string]Cond{
+			"Cond.Class": {Class: torch.FromSlice(s, []int64{3})},
+			"empty":      {},
+			"Cond.Text: want rows of one shape, got [3 1] for no condition and [2 1]": {Text: torch.Zeros(s, torch.Float64, 1, 3, 1)},
+			"Cond.Text: want a row for each of 2 samples":                             {Text: torch.Zeros(s, torch.Float64, 3, 2, 1)},
+		} {
+			err := torch.Catch(func() { (&Guided{Model: described{}, Null: null, Scale: 3}).Denoise(s, x, at, c) })
+			require.ErrorContains(t, err, want)
+		}
+		return nil
+	}))
+}
+
+// Rows chooses samples in all that has a row for each, and widens what has one for all.
+func TestCondRows(t *testing.T) {
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		v := func(dims ...int) *torch.Tensor { return torch.FromSlice(s, []float64{1, 2, 3}).Reshape(s, dims...) }
+		c := Cond{
+			Class: v(3), Until: v(3), Guidance: torch.Full(s, 7, torch.Float64, 1), Text: v(3, 1, 1), Pooled: v(3, 1), Sizes: v(3, 1),
+			Control: &Residuals{Down: []*torch.Tensor{v(3, 1)}, Mid: v(3, 1)},
+		}
+		got := c.Rows(s, torch.FromSlice(s, []int64{2, 0}))
+		for _, r := range []*torch.Tensor{got.Class, got.Until, got.Text, got.Pooled, got.Sizes, got.Control.Down[0], got.Control.Mid} {
+			require.Equal(t, []float64{3, 1}, torch.ToSlice[float64](r.Contiguous(s)))
+			require.Equal(t, 2, r.Dim(0))
+		}
+		require.Equal(t, []float64{7, 7}, torch.ToSlice[float64](got.Guidance.Contiguous(s)))
+		require.Equal(t, []float64{1, 2, 3}, torch.ToSlice[float64](c.Control.Mid.Reshape(s, 3)), "the conditions stay as they were")
+		require.Equal(t, Cond{}, Cond{}.Rows(s, torch.FromSlice(s, []int64{2})))
 		return nil
 	}))
 }

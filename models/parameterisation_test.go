@@ -410,7 +410,7 @@ func TestValidate(t *testing.T) {
 		&DDPM{Net: net}, &DDPM{Net: net, Predict: noise.Sample, Nearest: true}, &VP{Net: net}, &VP{Net: net, BetaMin: 1},
 		&Flow{Net: net, Scale: 1000, Reversed: true}, &TrigFlow{Net: net, SigmaData: 1}, &TrigConsistency{Net: net}, &Trajectory{Net: net}, &MeanFlow{Net: net},
 		&TrigNetwork{Model: &EDM{Net: net}}, &Preconditioned{Model: &Flow{Net: net}}, noise.Betas{}, noise.Betas{Schedule: noise.Cosine, Steps: 2},
-		&Guided{Model: &EDM{Net: net}, Null: 10, Scale: 3},
+		&Guided{Model: &EDM{Net: net}, Null: Cond{Text: &torch.Tensor{}}, Scale: 3},
 	} {
 		require.NoError(t, v.Validate(), "%+v", v)
 	}
@@ -441,7 +441,8 @@ func TestValidate(t *testing.T) {
 		{&MeanFlow{}, "mean flow: no network"},
 		{&MeanFlow{Net: net, Scale: nan}, "mean flow: want a scale of the label above 0, or 0 for 1, got NaN"},
 		{&Guided{}, "guidance: no model"},
-		{&Guided{Model: &EDM{Net: net}, Scale: nan}, "guidance: want a finite scale, got NaN"},
+		{&Guided{Model: &EDM{Net: net}, Scale: 3}, "guidance: the null condition is empty"},
+		{&Guided{Model: &EDM{Net: net}, Null: Cond{Class: &torch.Tensor{}}, Scale: nan}, "guidance: want a finite scale, got NaN"},
 		{noise.Betas{Schedule: 7}, "betas: there is no schedule 7: want 0 to 2"},
 		{noise.Betas{Steps: 1}, "betas: want 2 to 1000000 steps, or 0 for 1000, got 1"},
 		{noise.Betas{Steps: -5}, "got -5"},

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/torch"
 )
@@ -39,14 +40,14 @@ func together(control, network unet.Encoder) error {
 }
 
 // control adds what the ControlNets say.
-func (net *network) control(s *torch.Scope, c *unet.Cond, in, at *torch.Tensor, i int) {
+func (net *network) control(s *torch.Scope, c *models.Cond, in, at *torch.Tensor, i int) {
 	steps := float64(len(net.plan.Timesteps))
 	for j, k := range net.Controls {
 		if float64(i)/steps < k.Start || float64(i+1)/steps > k.End {
 			continue
 		}
 		x, told := in, *c
-		told.Down, told.Mid = nil, nil
+		told.Control = nil
 		guess := k.Guess && net.cfg
 		if guess { // for the pass with the text alone
 			half := func(t *torch.Tensor) *torch.Tensor {
@@ -57,20 +58,21 @@ func (net *network) control(s *torch.Scope, c *unet.Cond, in, at *torch.Tensor, 
 			}
 			x, told.Text, told.Pooled, told.Sizes = half(x), half(told.Text), half(told.Pooled), half(told.Sizes)
 		}
-		down, mid := k.Net.Forward(s, x, at, told, net.controls[j], k.Scale, k.Guess)
-		all := append(down, mid)
+		add := k.Net.Forward(s, x, at, told, net.controls[j], k.Scale, k.Guess)
 		if guess {
-			for m, r := range all {
-				all[m] = torch.Cat(s, []*torch.Tensor{torch.ZerosLike(s, r), r}, 0)
+			both := func(r *torch.Tensor) *torch.Tensor { return torch.Cat(s, []*torch.Tensor{torch.ZerosLike(s, r), r}, 0) }
+			for m, r := range add.Down {
+				add.Down[m] = both(r)
 			}
+			add.Mid = both(add.Mid)
 		}
-		if c.Down == nil {
-			c.Down, c.Mid = all[:len(all)-1], all[len(all)-1]
+		if c.Control == nil {
+			c.Control = add
 			continue
 		}
-		for m := range c.Down {
-			c.Down[m] = c.Down[m].Add(s, all[m])
+		for m, r := range add.Down {
+			c.Control.Down[m] = c.Control.Down[m].Add(s, r)
 		}
-		c.Mid = c.Mid.Add(s, all[len(all)-1])
+		c.Control.Mid = c.Control.Mid.Add(s, add.Mid)
 	}
 }

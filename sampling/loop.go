@@ -7,9 +7,9 @@ import (
 	"image"
 	"math"
 
+	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd"
-	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/vae"
 	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/torch"
@@ -269,7 +269,7 @@ func (d *decision) vary(s *torch.Scope, z *torch.Tensor) *torch.Tensor {
 // network is the model's with all it is told but latents and timestep.
 type network struct {
 	*decision
-	cond     unet.Cond
+	cond     models.Cond
 	controls []*torch.Tensor // pictures
 	around   *torch.Tensor   // mask and masked latents, for an inpainting network: [n, 1+c, h, w]
 	n        int
@@ -290,7 +290,7 @@ func (d *decision) network(s *torch.Scope, f fixed, words sd.Embedding, n int) *
 		net.cond.Sizes = torch.FromSlice(s, v, 1, len(v)).To(s, kind).Expand(s, net.cond.Text.Dim(0), len(v))
 	}
 	if d.plan.Distilled {
-		net.cond.Guidance = torch.FromSlice(s, []float32{float32(d.plan.Guidance - 1)}, 1).Expand(s, n)
+		net.cond.Guidance = torch.FromSlice(s, []float64{d.plan.Guidance}, 1).Expand(s, n)
 	}
 	return net
 }

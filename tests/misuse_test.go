@@ -75,7 +75,7 @@ func TestUseAfterClose(t *testing.T) {
 	}
 	closed("adapter", "adapter", drawn(with, "a cat"))
 	closed("adapter's network", "adapter", within(func(s *torch.Scope) {
-		m.UNet.Forward(s, torch.Ones(s, torch.Float32, 1, 4, 8, 8), torch.Ones(s, torch.Float32, 1), unet.Cond{Text: torch.Ones(s, torch.Float32, 1, 77, 16), Adapters: with.Adapters})
+		m.UNet.Forward(s, torch.Ones(s, torch.Float32, 1, 4, 8, 8), torch.Ones(s, torch.Float32, 1), models.Cond{Text: torch.Ones(s, torch.Float32, 1, 77, 16), Adapters: with.Adapters})
 	}))
 	closed("merge", "adapter", lora.Merge(m, with.Adapters))
 
@@ -100,7 +100,7 @@ func TestUseAfterClose(t *testing.T) {
 	_, err = d.Plan("a cat")
 	closed("plan", `"small"`, err)
 	closed("embed", `"small"`, within(func(s *torch.Scope) { m.Embed(s, nil, sd.Text{Prompt: "a cat"}) }))
-	closed("unet", "unet", within(func(s *torch.Scope) { m.UNet.Forward(s, torch.Ones(s, torch.Float32, 1, 4, 8, 8), nil, unet.Cond{}) }))
+	closed("unet", "unet", within(func(s *torch.Scope) { m.UNet.Forward(s, torch.Ones(s, torch.Float32, 1, 4, 8, 8), nil, models.Cond{}) }))
 	closed("vae", "vae", within(func(s *torch.Scope) { m.VAE.Decode(s, torch.Ones(s, torch.Float32, 1, 4, 8, 8)) }))
 	closed("vae encoder", "vae", within(func(s *torch.Scope) { m.VAE.Encode(s, torch.Ones(s, torch.Float32, 1, 3, 64, 64), nil) }))
 	closed("text encoder", "clip", within(func(s *torch.Scope) { m.Texts[0].Forward(s, torch.Ones(s, torch.Int64, 1, 77), clip.Options{}) }))
@@ -226,10 +226,10 @@ func TestForeignInputs(t *testing.T) {
 	for _, d := range []torch.DType{torch.Float16, torch.BFloat16, torch.Float64, torch.Int64, torch.Uint8, torch.Float8E4M3} {
 		for what, f := range map[string]func(s *torch.Scope){
 			"unet: the latents": func(s *torch.Scope) {
-				m.UNet.Forward(s, ones(s, d, 1, 4, 8, 8), ones(s, f32, 1), unet.Cond{Text: ones(s, f32, 1, 77, 16)})
+				m.UNet.Forward(s, ones(s, d, 1, 4, 8, 8), ones(s, f32, 1), models.Cond{Text: ones(s, f32, 1, 77, 16)})
 			},
 			"unet: the prompt embeddings (Cond.Text)": func(s *torch.Scope) {
-				m.UNet.Forward(s, ones(s, f32, 1, 4, 8, 8), ones(s, f32, 1), unet.Cond{Text: ones(s, d, 1, 77, 16)})
+				m.UNet.Forward(s, ones(s, f32, 1, 4, 8, 8), ones(s, f32, 1), models.Cond{Text: ones(s, d, 1, 77, 16)})
 			},
 			"vae: the images":   func(s *torch.Scope) { m.VAE.Encode(s, ones(s, d, 1, 3, 64, 64), nil) },
 			"vae: the latents":  func(s *torch.Scope) { m.VAE.Decode(s, ones(s, d, 1, 4, 8, 8)) },
@@ -243,7 +243,7 @@ func TestForeignInputs(t *testing.T) {
 		}
 	}
 	for what, f := range map[string]func(s *torch.Scope){
-		"unet: want latents of shape [n, 4, h, w], got [4 8 8]": func(s *torch.Scope) { m.UNet.Forward(s, ones(s, f32, 4, 8, 8), ones(s, f32, 1), unet.Cond{}) },
+		"unet: want latents of shape [n, 4, h, w], got [4 8 8]": func(s *torch.Scope) { m.UNet.Forward(s, ones(s, f32, 4, 8, 8), ones(s, f32, 1), models.Cond{}) },
 		"vae: want latents [n, 4, H, W], got [1 3 8 8]":         func(s *torch.Scope) { m.VAE.Decode(s, ones(s, f32, 1, 3, 8, 8)) },
 		"vae: want latents [n, 4, H, W], got [4 8 8]":           func(s *torch.Scope) { tiny.Decode(s, ones(s, f32, 4, 8, 8)) },
 		"vae: the latents: want a tensor, got nil":              func(s *torch.Scope) { m.VAE.Decode(s, nil) },

@@ -11,6 +11,7 @@ import (
 	"github.com/onestep-go/onestep/models/mlp"
 	"github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
 	"github.com/onestep-go/onestep/torch/torchtest"
 )
 
@@ -52,6 +53,21 @@ func TestNetworks(t *testing.T) {
 			at := torch.FromSlice(s, []float32{0.5, -1})
 			cond := models.Cond{Class: torch.FromSlice(s, []int64{0, 5}), Until: at, Guidance: at}
 			require.Zero(t, net.Forward(s, x, at, cond).Sub(s, clone.Forward(s, x, at, cond)).Abs(s).Max(s).Item())
+			for want, give := range map[string]func(c *models.Cond){
+				"Cond.Text":    func(c *models.Cond) { c.Text = torch.Zeros(s, torch.Float32, 2, 7, 4) },
+				"Cond.Pooled":  func(c *models.Cond) { c.Pooled = torch.Zeros(s, torch.Float32, 2, 4) },
+				"Cond.Sizes":   func(c *models.Cond) { c.Sizes = torch.Zeros(s, torch.Float32, 2, 6) },
+				"Cond.Control": func(c *models.Cond) { c.Control = &models.Residuals{Mid: at} },
+				"Cond.Adapters": func(c *models.Cond) {
+					for _, p := range net.Parameters() {
+						c.Adapters = nn.Adapters{p: {nn.LowRank{}}}
+					}
+				},
+			} {
+				c := cond
+				give(&c)
+				require.ErrorContains(t, torch.Catch(func() { net.Forward(s, x, at, c) }), want, told.Name())
+			}
 			return nil
 		}))
 		text, err := json.Marshal(told)

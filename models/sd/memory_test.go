@@ -5,6 +5,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/vae"
 	"github.com/onestep-go/onestep/torch"
@@ -36,7 +37,7 @@ func TestActivations(t *testing.T) {
 	require.NoError(t, err)
 	defer u.Close()
 	forward := func(s *torch.Scope, n, h, w int) {
-		u.Forward(s, torch.Zeros(s, torch.Float32, n, 4, h, w), torch.Zeros(s, torch.Float32, 1), unet.Cond{Text: torch.Zeros(s, torch.Float32, n, 77, 64)})
+		u.Forward(s, torch.Zeros(s, torch.Float32, n, 4, h, w), torch.Zeros(s, torch.Float32, 1), models.Cond{Text: torch.Zeros(s, torch.Float32, n, 77, 64)})
 	}
 	peakOf(t, func(s *torch.Scope) { forward(s, 1, 8, 8) }) // which packs the weights
 	for _, size := range [][3]int{{2, 32, 48}, {2, 48, 64}} {

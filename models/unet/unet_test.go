@@ -305,7 +305,7 @@ func TestGuided(t *testing.T) {
 		with, without := denoised(0, 2), denoised(3, 3)
 		require.Greater(t, with.Sub(s, without).Abs(s).Max(s).Item(), 1e-2)
 		want := without.Add(s, with.Sub(s, without).MulScalar(s, 2.5))
-		guided := &models.Guided{Model: d, Null: net.Config().NullClass(), Scale: 2.5}
+		guided := &models.Guided{Model: d, Null: models.Cond{Class: torch.FromSlice(s, []int64{int64(net.Config().NullClass())})}, Scale: 2.5}
 		requireClose(t, s, want, guided.Denoise(s, x, at, models.Cond{Class: class}), tolerance, "guided")
 		return nil
 	}))

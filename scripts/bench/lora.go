@@ -5,8 +5,8 @@ import (
 	"time"
 
 	"github.com/onestep-go/onestep/lora"
+	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/sd"
-	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -75,7 +75,7 @@ func adaptSD(o options) (_ any, err error) {
 				for _, name := range []string{"bare", "runtime", "merged"} {
 					n, t0 := all[name], time.Now()
 					err := s.Run(func(s *torch.Scope) error {
-						n.UNet.Forward(s, x, t, unet.Cond{Text: text, Adapters: n.while})
+						n.UNet.Forward(s, x, t, models.Cond{Text: text, Adapters: n.while})
 						return nil
 					})
 					if err != nil {

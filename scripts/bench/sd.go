@@ -8,8 +8,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/sd"
-	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/torch"
@@ -53,7 +53,7 @@ func drawSD(o options) (any, error) {
 			t := torch.FromSlice(s, []float32{499}, 1)
 			for name, f := range map[string]func(s *torch.Scope){
 				"text encoder": func(s *torch.Scope) { m.Embed(s, nil, sd.Text{Prompt: "a photo of a cat", Plain: true}) },
-				"unet step":    func(s *torch.Scope) { m.UNet.Forward(s, x, t, unet.Cond{Text: text}) },
+				"unet step":    func(s *torch.Scope) { m.UNet.Forward(s, x, t, models.Cond{Text: text}) },
 				"vae decode":   func(s *torch.Scope) { m.VAE.Decode(s, x) },
 			} {
 				var err error

@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/sd/sdtest"
 	"github.com/onestep-go/onestep/torch"
 )
@@ -30,7 +31,7 @@ func BenchmarkLevel(b *testing.B) {
 						x, text := random(1, 4, level.side, level.side), random(1, 77, 768)
 						t := torch.Zeros(s, torch.Int64, 1)
 						for b.Loop() {
-							u.Forward(s, x, t, Cond{Text: text}).Free()
+							u.Forward(s, x, t, models.Cond{Text: text}).Free()
 						}
 						return nil
 					})

@@ -5,6 +5,7 @@ import (
 	"iter"
 	"math"
 
+	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -92,22 +93,22 @@ func (n *ControlNet) Close() { n.store.Close() }
 // Reduction is how many pixels of the image stand for one of the latents', in height and width.
 func (n *ControlNet) Reduction() int { return 1 << (len(n.config.EmbeddingChannels) - 1) }
 
-// Forward returns what a U-Net is to be given as Cond.Down and Cond.Mid at latents x [n, InChannels, h, w] and timesteps t,
+// Forward returns the residuals to pass to a U-Net as Cond.Control, at latents x [n, InChannels, h, w] and timesteps t,
 // for an image [n or 1, ConditioningChannels, 8h, 8w] with values from 0 to 1 (8: Reduction). They are multiplied by scale.
 // In guess mode, which is for prompts that say nothing, they are multiplied, besides, by 0.1 at the first level up to 1 in
-// the middle. What c has for the U-Net alone is ignored.
+// the middle. c is the U-Net's: its Guidance and Control are ignored.
 func (n *ControlNet) Forward(
-	s *torch.Scope, x, t *torch.Tensor, c Cond, image *torch.Tensor, scale float64, guess bool,
-) (down []*torch.Tensor, mid *torch.Tensor) {
+	s *torch.Scope, x, t *torch.Tensor, c models.Cond, image *torch.Tensor, scale float64, guess bool,
+) *models.Residuals {
 	c.Guidance = nil
 	n.check("controlnet", n.store, x, t, c)
 	n.store.Takes("controlnet", "the image", image)
 	n.checkImage(image, x)
 	in := n.embed(s, t, x.DType(), c)
-	down = n.descend(s, s.Tidy(func(s *torch.Scope) *torch.Tensor {
+	down := n.descend(s, s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		return n.convIn.Adapted(s, x, c.Adapters).Add(s, n.see(s, image, c.Adapters))
 	}), in)
-	mid = n.middle(s, down[len(down)-1], in)
+	mid := n.middle(s, down[len(down)-1], in)
 	in.emb.Free()
 	scales := scalesOf(len(down)+1, scale, guess)
 	out := func(conv nn.Conv2D, h *torch.Tensor, scale float64) *torch.Tensor {
@@ -120,7 +121,7 @@ func (n *ControlNet) Forward(
 	for i, conv := range n.downOut {
 		down[i] = out(conv, down[i], scales[i])
 	}
-	return down, out(n.midOut, mid, scales[len(down)])
+	return &models.Residuals{Down: down, Mid: out(n.midOut, mid, scales[len(down)])}
 }
 
 // see makes features [n, BlockOutChannels[0], h, w] of the image.

@@ -3,6 +3,7 @@ package unet
 import (
 	"math"
 
+	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -20,13 +21,13 @@ func (e embedder) forward(s *torch.Scope, x *torch.Tensor, a nn.Adapters) *torch
 
 // embed makes the blocks' inputs for the timesteps t. Sines and cosines are computed in float32, whatever the network's
 // type, and then cast, as in diffusers.
-func (e *encoder) embed(s *torch.Scope, t *torch.Tensor, dtype torch.DType, c Cond) inputs {
+func (e *encoder) embed(s *torch.Scope, t *torch.Tensor, dtype torch.DType, c models.Cond) inputs {
 	emb := s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		h := e.sinusoids(s, t, e.config.BlockOutChannels[0]).To(s, dtype)
 		if e.cond != nil {
 			w := c.Guidance
 			if w.NDim() < 2 {
-				w = GuidanceEmbedding(s, w, e.cond.Weight.Dim(1))
+				w = GuidanceEmbedding(s, w.To(s, torch.Float64).SubScalar(s, 1), e.cond.Weight.Dim(1))
 			}
 			h = h.Add(s, e.cond.Adapted(s, w.To(s, dtype), c.Adapters))
 		}

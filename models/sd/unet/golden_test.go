@@ -14,6 +14,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/sd/sdtest"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
@@ -57,9 +58,13 @@ func (g golden) as(s *torch.Scope, name string, d torch.DType) *torch.Tensor {
 	return nil
 }
 
-func (g golden) cond(s *torch.Scope, d torch.DType) Cond {
-	return Cond{
-		Text: g.as(s, "text", d), Guidance: g.tensors["w"], Pooled: g.as(s, "pooled", d), Sizes: g.tensors["sizes"],
+func (g golden) cond(s *torch.Scope, d torch.DType) models.Cond {
+	guidance := g.tensors["w"]
+	if guidance != nil { // in the file it is the scale less 1
+		guidance = guidance.To(s, torch.Float64).AddScalar(s, 1)
+	}
+	return models.Cond{
+		Text: g.as(s, "text", d), Guidance: guidance, Pooled: g.as(s, "pooled", d), Sizes: g.tensors["sizes"],
 	}
 }
 
@@ -167,7 +172,7 @@ func TestOneForAll(t *testing.T) {
 			}
 			y := u.Forward(s, x, one, c)
 			if c.Guidance != nil {
-				c.Guidance = GuidanceEmbedding(s, c.Guidance.Expand(s, 2), u.Config().TimeCondProjDim)
+				c.Guidance = GuidanceEmbedding(s, c.Guidance.SubScalar(s, 1).Expand(s, 2), u.Config().TimeCondProjDim)
 			}
 			requireClose(t, s, y, u.Forward(s, x, one.Expand(s, 2), c), 1e-12, "one for each")
 			requireClose(t, s, y, u.Forward(s, x, torch.Scalar(s, 499.0), c), 1e-12, "a scalar")
@@ -215,16 +220,16 @@ func TestControlNetModel(t *testing.T) {
 					g := open(t, s, name)
 					n, u := g.controlNet(t, at.dtype), g.network(t, at.dtype)
 					x, image, c := g.as(s, "x", at.dtype), g.as(s, "image", at.dtype), g.cond(s, at.dtype)
-					same := func(s *torch.Scope, mode string, tolerance, scale float64) Cond {
-						down, mid := n.Forward(s, x, g.tensors["t"], c, image, scale, mode != "")
-						for i, got := range down {
+					same := func(s *torch.Scope, mode string, tolerance, scale float64) models.Cond {
+						add := n.Forward(s, x, g.tensors["t"], c, image, scale, mode != "")
+						for i, got := range add.Down {
 							key := fmt.Sprint(at.prefix, mode, "residual.", i)
 							requireClose(t, s, g.tensors[key], got, tolerance, key)
 						}
-						requireClose(t, s, g.tensors[at.prefix+mode+"residual.mid"], mid, tolerance, mode+"mid")
-						require.NotContains(t, g.tensors, fmt.Sprint(at.prefix, mode, "residual.", len(down)))
+						requireClose(t, s, g.tensors[at.prefix+mode+"residual.mid"], add.Mid, tolerance, mode+"mid")
+						require.NotContains(t, g.tensors, fmt.Sprint(at.prefix, mode, "residual.", len(add.Down)))
 						c := c
-						c.Down, c.Mid = down, mid
+						c.Control = add
 						return c
 					}
 					for _, run := range []func(func(*torch.Scope) error) error{s.Run, s.NoGrad} {

@@ -8,6 +8,7 @@ import (
 	"iter"
 	"slices"
 
+	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -23,25 +24,7 @@ type UNet struct {
 	convOut nn.Conv2D
 }
 
-// Cond is what a network is told besides latents and timesteps. n is the number of latents.
-type Cond struct {
-	Text *torch.Tensor // [n, tokens, CrossAttentionDim], the text encoders' features
-
-	// Guidance is for full LCMs, and those need it: w, which is the guidance scale less 1, [n] or [1], or what
-	// GuidanceEmbedding makes of it, [n, TimeCondProjDim].
-	Guidance *torch.Tensor
-
-	// Pooled [n, …] is the pooled text of SDXL. Sizes [n, 6] are heights and widths in pixels: of the original image, of the
-	// corner that was cut off, and of the picture to be. Networks with an additional embedding need both.
-	Pooled, Sizes *torch.Tensor
-
-	// Down and Mid are what ControlNets give, to be added to what the levels hand over to the way up, and to what comes out
-	// of the middle. nil: nothing.
-	Down []*torch.Tensor
-	Mid  *torch.Tensor
-
-	Adapters nn.Adapters // of single layers; nil: none
-}
+var _ models.Network = (*UNet)(nil)
 
 // New makes a network with random weights drawn from seed, by PyTorch's rules.
 func New(c Config, dev torch.Device, dtype torch.DType, seed uint64) (*UNet, error) {
@@ -119,25 +102,34 @@ func (u *UNet) Tensors() iter.Seq2[string, *torch.Tensor] { return u.store.Tenso
 func (u *UNet) Close() { u.store.Close() }
 
 // Forward returns the network's prediction for latents x [n, InChannels, h, w] at timesteps t, one for each or one for all,
-// of any type, as [n, OutChannels, h, w]. h and w may be any numbers. Mistakes in what it is given panic with a
-// *torch.Error, as operators do.
-func (u *UNet) Forward(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tensor {
+// of any type, as [n, OutChannels, h, w]. h and w may be any numbers. Mistakes in its inputs panic with a *torch.Error, as
+// operators do. Of c it needs
+//   - Text [n, tokens, CrossAttentionDim];
+//   - in networks with an additional embedding Pooled [n, p] and Sizes [n, 6];
+//   - in guidance-distilled networks Guidance: the scales [n] or [1], or the result of GuidanceEmbedding, [n, TimeCondProjDim];
+//
+// and it takes Control and Adapters. It refuses a class and an end of jumps. There is no dropout in it.
+func (u *UNet) Forward(s *torch.Scope, x, t *torch.Tensor, c models.Cond) *torch.Tensor {
 	u.check("unet", u.store, x, t, c)
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		in := u.embed(s, t, x.DType(), c)
 		skips := u.descend(s, u.convIn.Adapted(s, x, c.Adapters), in)
-		if c.Down != nil && len(c.Down) != len(skips) {
+		var add models.Residuals
+		if c.Control != nil {
+			add = *c.Control
+		}
+		if add.Down != nil && len(add.Down) != len(skips) {
 			panic(&torch.Error{Op: "unet", Msg: fmt.Sprintf(
-				"want %d residuals in Cond.Down, got %d; is the ControlNet of another family?", len(skips), len(c.Down))})
+				"want %d residuals in Cond.Control.Down, got %d; is the ControlNet of another family?", len(skips), len(add.Down))})
 		}
 		h := u.middle(s, skips[len(skips)-1], in)
-		if c.Mid != nil {
-			h = release(h.Add(s, c.Mid), h)
+		if add.Mid != nil {
+			h = release(h.Add(s, add.Mid), h)
 		}
 		for _, l := range u.up {
 			for _, b := range l.blocks {
 				last := len(skips) - 1
-				both := meet(s, h, skips[last], c.Down, last)
+				both := meet(s, h, skips[last], add.Down, last)
 				h.Free()
 				skips[last].Free()
 				skips = skips[:last]
@@ -270,7 +262,7 @@ func (e *encoder) middle(s *torch.Scope, last *torch.Tensor, in inputs) *torch.T
 }
 
 // check panics where an operator would with less to say.
-func (e *encoder) check(op string, st *nn.Store, x, t *torch.Tensor, c Cond) {
+func (e *encoder) check(op string, st *nn.Store, x, t *torch.Tensor, c models.Cond) {
 	want := func(ok bool, format string, v ...any) {
 		if !ok {
 			panic(&torch.Error{Op: op, Msg: fmt.Sprintf(format, v...)})
@@ -283,6 +275,8 @@ func (e *encoder) check(op string, st *nn.Store, x, t *torch.Tensor, c Cond) {
 	n := x.Dim(0)
 	perLatent := func(v *torch.Tensor) bool { return v.NDim() < 2 && (v.NumEl() == 1 || v.NumEl() == n) }
 	st.TakesLabels(op, "the timesteps", t, n)
+	want(c.Class == nil, "the network has no classes, but a class was given (Cond.Class)")
+	want(c.Until == nil, "the network does not take an end of the jump (Cond.Until), but one was given")
 	want(c.Text != nil, "the network needs the prompt embeddings, in Cond.Text")
 	st.Takes(op, "the prompt embeddings (Cond.Text)", c.Text)
 	want(c.Text.NDim() == 3 && c.Text.Dim(0) == n && c.Text.Dim(2) == dim,

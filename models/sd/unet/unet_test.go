@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
 
+	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -25,7 +26,7 @@ func TestHalfPrecision(t *testing.T) {
 						u, x, c := g.network(t, dtype), g.as(s, "x", dtype), g.cond(s, dtype)
 						if name == "controlnet" {
 							n, image := g.controlNet(t, dtype), g.as(s, "image", dtype)
-							c.Down, c.Mid = n.Forward(s, x, g.tensors["t"], c, image, 0.8, false)
+							c.Control = n.Forward(s, x, g.tensors["t"], c, image, 0.8, false)
 						}
 						y := u.Forward(s, x, g.tensors["t"], c)
 						require.Equal(t, dtype, y.DType())
@@ -103,8 +104,8 @@ func TestForwardFrees(t *testing.T) {
 				image := g.as(s, "image", torch.Float64)
 				n := g.controlNet(t, torch.Float64)
 				before = torch.Live()
-				c.Down, c.Mid = n.Forward(s, x, g.tensors["t"], c, image, 1, false)
-				made += len(c.Down) + 1
+				c.Control = n.Forward(s, x, g.tensors["t"], c, image, 1, false)
+				made += len(c.Control.Down) + 1
 			}
 			for _, run := range []func(func(*torch.Scope) error) error{s.NoGrad, s.Run} {
 				require.NoError(t, run(func(s *torch.Scope) error {
@@ -128,7 +129,7 @@ func TestBatch(t *testing.T) {
 		y := u.Forward(s, x, g.tensors["t"], c)
 		for i := range 2 {
 			one := func(v *torch.Tensor) *torch.Tensor { return v.Narrow(s, 0, i, 1) }
-			alone := Cond{Text: one(c.Text), Pooled: one(c.Pooled), Sizes: one(c.Sizes)}
+			alone := models.Cond{Text: one(c.Text), Pooled: one(c.Pooled), Sizes: one(c.Sizes)}
 			requireClose(t, s, one(y), u.Forward(s, one(x), one(g.tensors["t"]), alone), 1e-12, "alone")
 		}
 		return nil
@@ -157,8 +158,8 @@ func TestNew(t *testing.T) {
 		defer n.Close()
 		require.Equal(t, 8, n.Reduction())
 		require.Len(t, maps.Collect(n.Tensors()), len(maps.Collect(n.Parameters())))
-		down, mid := n.Forward(s, g.tensors["x"], g.tensors["t"], g.cond(s, torch.Float32), g.tensors["image"], 1, false)
-		for _, v := range append(down, mid) {
+		add := n.Forward(s, g.tensors["x"], g.tensors["t"], g.cond(s, torch.Float32), g.tensors["image"], 1, false)
+		for _, v := range append(add.Down, add.Mid) {
 			require.Zero(t, v.Abs(s).Max(s).Item())
 		}
 		return nil
@@ -175,28 +176,30 @@ func TestForwardRefuses(t *testing.T) {
 		other := zeros(2, 7, 24) // the text of sdxl and controlnet
 		type call struct {
 			x, t *torch.Tensor
-			c    Cond
+			c    models.Cond
 		}
 		for want, c := range map[string]call{
-			"want latents of shape [n, 4, h, w], got [4 8 8]":               {zeros(4, 8, 8), at, Cond{Text: text, Guidance: w}},
-			"want latents of shape [n, 4, h, w], got [2 9 8 8]":             {zeros(2, 9, 8, 8), at, Cond{Text: text, Guidance: w}},
-			"one for each of 2 samples, [2], or one for all, got shape [3]": {x, zeros(3), Cond{Text: text, Guidance: w}},
-			"needs the prompt embeddings":                                   {x, at, Cond{Guidance: w}},
-			"want text of shape [2, tokens, 32], got [2 7 24]":              {x, at, Cond{Text: other, Guidance: w}},
-			"want text of shape [2, tokens, 32], got [1 7 32]":              {x, at, Cond{Text: zeros(1, 7, 32), Guidance: w}},
-			"a guidance scale, in Cond.Guidance: true; one is given: f":     {x, at, Cond{Text: text}},
-			"guidance of shape [2], [1] or, embedded, [2, 32], got [3]":     {x, at, Cond{Text: text, Guidance: zeros(3)}},
-			"or, embedded, [2, 32], got [2 33]":                             {x, at, Cond{Text: text, Guidance: zeros(2, 33)}},
-			"takes neither pooled text nor sizes":                           {x, at, Cond{Text: text, Guidance: w, Sizes: zeros(2, 6)}},
-			"want 4 residuals in Cond.Down, got 12; is the ControlNet": {x, at, Cond{
-				Text: text, Guidance: w, Down: make([]*torch.Tensor, 12),
+			"want latents of shape [n, 4, h, w], got [4 8 8]":               {zeros(4, 8, 8), at, models.Cond{Text: text, Guidance: w}},
+			"want latents of shape [n, 4, h, w], got [2 9 8 8]":             {zeros(2, 9, 8, 8), at, models.Cond{Text: text, Guidance: w}},
+			"one for each of 2 samples, [2], or one for all, got shape [3]": {x, zeros(3), models.Cond{Text: text, Guidance: w}},
+			"needs the prompt embeddings":                                   {x, at, models.Cond{Guidance: w}},
+			"want text of shape [2, tokens, 32], got [2 7 24]":              {x, at, models.Cond{Text: other, Guidance: w}},
+			"want text of shape [2, tokens, 32], got [1 7 32]":              {x, at, models.Cond{Text: zeros(1, 7, 32), Guidance: w}},
+			"a guidance scale, in Cond.Guidance: true; one is given: f":     {x, at, models.Cond{Text: text}},
+			"guidance of shape [2], [1] or, embedded, [2, 32], got [3]":     {x, at, models.Cond{Text: text, Guidance: zeros(3)}},
+			"or, embedded, [2, 32], got [2 33]":                             {x, at, models.Cond{Text: text, Guidance: zeros(2, 33)}},
+			"takes neither pooled text nor sizes":                           {x, at, models.Cond{Text: text, Guidance: w, Sizes: zeros(2, 6)}},
+			"want 4 residuals in Cond.Control.Down, got 12; is the ControlNet": {x, at, models.Cond{
+				Text: text, Guidance: w, Control: &models.Residuals{Down: make([]*torch.Tensor, 12)},
 			}},
+			"no classes, but a class was given (Cond.Class)": {x, at, models.Cond{Text: text, Guidance: w, Class: zeros(2)}},
+			"end of the jump (Cond.Until)":                   {x, at, models.Cond{Text: text, Guidance: w, Until: zeros(2)}},
 		} {
 			err := torch.Catch(func() { lcm.Forward(s, c.x, c.t, c.c) })
 			require.ErrorContains(t, err, "unet: ")
 			require.ErrorContains(t, err, want)
 		}
-		for want, c := range map[string]Cond{
+		for want, c := range map[string]models.Cond{
 			"a guidance scale, in Cond.Guidance: false; one is given: t": {Text: other, Guidance: w},
 			"needs pooled text and sizes":                                {Text: other, Pooled: zeros(2, 20)},
 			"so that p + 8·k is 68, got [2 20] and [2 5]":                {Text: other, Pooled: zeros(2, 20), Sizes: zeros(2, 5)},
@@ -209,7 +212,7 @@ func TestForwardRefuses(t *testing.T) {
 			"want an image of shape [2, 3, 64, 64] for latents [2 4 8 8], got [2 1 64 64]": {other, zeros(2, 1, 64, 64)},
 			"want text of shape [2, tokens, 24]":                                           {text, zeros(2, 3, 64, 64)},
 		} {
-			err := torch.Catch(func() { control.Forward(s, x, at, Cond{Text: in[0]}, in[1], 1, false) })
+			err := torch.Catch(func() { control.Forward(s, x, at, models.Cond{Text: in[0]}, in[1], 1, false) })
 			require.ErrorContains(t, err, "controlnet: ")
 			require.ErrorContains(t, err, want)
 		}
@@ -231,7 +234,7 @@ func TestConcurrent(t *testing.T) {
 						if i%2 == 0 {
 							x = x.Narrow(s, 2, 0, 8)
 						}
-						y := u.Forward(s, x, at, Cond{Text: text})
+						y := u.Forward(s, x, at, models.Cond{Text: text})
 						if i%2 == 1 {
 							assert.Less(t, distance(s, g.tensors["y"], y), tolerance32)
 						}
@@ -289,7 +292,7 @@ func TestForwardMemory(t *testing.T) {
 					adapters[p] = []nn.Adapter{nn.LowRank{Down: m, Up: m}}
 				}
 			}
-			u.Forward(s, x, torch.Zeros(s, torch.Int64, 1), Cond{Text: text, Adapters: adapters})
+			u.Forward(s, x, torch.Zeros(s, torch.Int64, 1), models.Cond{Text: text, Adapters: adapters})
 			unit := int64(4 * channels * side * side)
 			require.InDelta(t, 13, float64(most-before.Allocated)/float64(unit), 0.2)
 			return nil

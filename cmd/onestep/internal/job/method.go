@@ -617,7 +617,9 @@ func (o *Train) openTeacher(dev torch.Device, p *parts, data *dataset.Set) error
 		p.teacher, null = t.Denoiser, t.Description.Network.NullClass()
 	}
 	if o.Guidance != nil {
-		p.teacher = &models.Guided{Model: p.teacher, Null: null, Scale: o.Guidance[0]}
+		label := torch.NewScope(dev)
+		p.own(label.Close)
+		p.teacher = &models.Guided{Model: p.teacher, Null: noClass(label, null), Scale: o.Guidance[0]}
 	}
 	return nil
 }

@@ -297,7 +297,25 @@ func guided(d models.Denoiser, c network.Config, scale float64) (models.Denoiser
 	case c.NullClass() < 0:
 		return nil, usage("--guidance: the denoiser does not know images without a class: train it with --label-dropout 0.1")
 	}
-	return &models.Guided{Model: d, Null: c.NullClass(), Scale: scale}, nil
+	return guidedByClass{d, c.NullClass(), scale}, nil
+}
+
+// guidedByClass is models.Guided with a label in place of a tensor.
+type guidedByClass struct {
+	model models.Denoiser
+	null  int
+	scale float64
+}
+
+func (g guidedByClass) Denoise(s *torch.Scope, x, t *torch.Tensor, c models.Cond) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		return (&models.Guided{Model: g.model, Null: noClass(s, g.null), Scale: g.scale}).Denoise(s, x, t, c)
+	})
+}
+
+// noClass is the condition of that label for no class.
+func noClass(s *torch.Scope, label int) models.Cond {
+	return models.Cond{Class: torch.FromSlice(s, []int64{int64(label)})}
 }
 
 // files lists what will be written, and makes sure that nothing is there unless it may be overwritten.
