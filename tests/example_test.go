@@ -93,7 +93,7 @@ func paint(ctx context.Context, model string, texts []string) error {
 		if err != nil {
 			return err
 		}
-		if err := vision.Write(fmt.Sprintf("%04d.png", r.Prompt), r.Image, r.Texts, false); err != nil { // with the settings, as A1111 writes them
+		if err := vision.Write(fmt.Sprintf("%04d.png", r.Prompt), r.Image, r.Texts, false); err != nil { // with the settings, as A1111 writes them; true overwrites
 			return err
 		}
 	}

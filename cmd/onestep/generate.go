@@ -157,7 +157,7 @@ files go to standard output. If an output file exists, nothing is generated, unl
 	f.StringVar(&o.EmbeddingDir, "embedding-dir", "", "directory of embeddings, used by file name in prompts, as in A1111")
 	f.StringArrayVar(&o.LoRAs, "lora", nil, "adapter and its scale, FILE, FILE=0.8, or FILE=0.8,text_encoder:0,unet.down_blocks:0.5 by block; may be given\nseveral times")
 	f.StringVar(&o.LoRADir, "lora-dir", "", "directory of adapters for <lora:NAME:WEIGHT> in prompts")
-	f.BoolVar(&o.LoRAPartial, "lora-partial", false, "apply the modules of adapters that fit the model and list the others (default: refuse such adapters)")
+	f.BoolVar(&o.LoRAPartial, "lora-partial", false, "apply the modules of adapters whose layers the model has and list the others; other shapes stay an error (default: refuse such adapters)")
 	f.Var(choice{&o.LoRAApply, job.LoRAApplies()}, "lora-apply", "apply adapters during sampling, or merge them into the weights (default: runtime)")
 	f.StringArrayVar(&o.ControlModels, "control-model", nil, "ControlNet; may be given several times, each with a --control-image")
 	f.StringArrayVar(&o.ControlImages, "control-image", nil, "conditioning image of the ControlNet")

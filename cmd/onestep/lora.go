@@ -83,7 +83,7 @@ float32 and rounded to the type of the model. The input model is not changed.`,
 	f.SortFlags = false
 	f.StringArrayVar(&o.LoRAs, "lora", nil, "adapter and its scale, FILE, FILE=0.8, or FILE=0.8,text_encoder:0 by block; may be given several times\n(required)")
 	call(f, "FILE[=X]", "lora")
-	f.BoolVar(&o.Partial, "partial", false, "apply the modules that fit the model and list the others (default: refuse such adapters)")
+	f.BoolVar(&o.Partial, "partial", false, "apply the modules whose layers the model has and list the others; other shapes stay an error (default: refuse such adapters)")
 	a.convertFlags(cmd, &o.Convert)
 	return cmd
 }
@@ -115,7 +115,7 @@ model needs --model.`,
 	f.Var(dtype{choice{&o.DType, job.DTypes()}}, "dtype", "type of the values (default: as they are)")
 	f.StringVar(&o.Model, "model", "", "model of the adapter, if it is not a published one")
 	f.StringVar(&o.ModelOptions.Variant, "variant", "", "variant of the model's files: fp16 for those with .fp16. in their names")
-	f.BoolVar(&o.Partial, "partial", false, "write the modules that fit the model and list the others (default: refuse such adapters)")
+	f.BoolVar(&o.Partial, "partial", false, "write the modules whose layers the model has and list the others; other shapes stay an error (default: refuse such adapters)")
 	f.BoolVar(&o.Overwrite, "overwrite", false, "replace a file that exists")
 	a.jsonFlag(cmd)
 	offerChoices(cmd)

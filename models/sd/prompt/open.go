@@ -15,7 +15,7 @@ import (
 
 // Limits keep hostile files from asking for memory and time: CLIP's tokenizer.json has 3.6 MB and 49,408 tokens.
 const (
-	maxFile   = 8 << 20
+	MaxFile   = 8 << 20 // bytes of a tokenizer's file
 	maxVocab  = 1 << 18
 	maxMerges = maxVocab
 	maxAdded  = 1 << 12
@@ -23,7 +23,7 @@ const (
 
 // read reads a file of a tokenizer's folder, whole.
 func read(dir, name string) ([]byte, error) {
-	return plainfile.Read(filepath.Join(dir, name), maxFile)
+	return plainfile.Read(filepath.Join(dir, name), MaxFile)
 }
 
 // readJSON reads a file into v, and reports whether there is one.

@@ -236,7 +236,7 @@ func TestOpenRefuses(t *testing.T) {
 	dir := write(t, files{"merges.txt": ""})
 	f, err := os.Create(filepath.Join(dir, "vocab.json"))
 	require.NoError(t, err)
-	require.NoError(t, f.Truncate(maxFile+1))
+	require.NoError(t, f.Truncate(MaxFile+1))
 	require.NoError(t, f.Close())
 	_, err = Open(dir)
 	require.ErrorContains(t, err, "vocab.json")

@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/atomicfile"
+	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd/prompt"
 	"github.com/onestep-go/onestep/torch"
@@ -428,7 +429,7 @@ func (o WriteOptions) tokenizer(dir, from string, second bool) error {
 		return t.Save(dir)
 	}
 	for _, name := range tokenizerFiles {
-		data, err := readConfig(filepath.Join(from, name))
+		data, err := plainfile.Read(filepath.Join(from, name), prompt.MaxFile)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}

@@ -1,6 +1,7 @@
 package weights
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -171,8 +172,14 @@ func TestWriteTokenizers(t *testing.T) {
 		assert.Equal(t, prompt.Default().Encode("a cat, 4k"), got.Encode("a cat, 4k"))
 		assert.Equal(t, pad, got.Pad())
 	}
+	// A tokenizer.json as large as CLIP's, which is copied and not read.
+	large := append([]byte(`{"x": "`), append(bytes.Repeat([]byte("x"), 3_642_074-9), `"}`...)...)
+	require.NoError(t, os.WriteFile(filepath.Join(again.Tokenizer, "tokenizer.json"), large, 0o644))
 	other := filepath.Join(t.TempDir(), "copy")
 	require.NoError(t, WriteFolder(other, again, WriteOptions{Tokenizer: func(string, bool) error { return errors.New("not asked for") }}))
+	copied, err := os.ReadFile(filepath.Join(other, "tokenizer", "tokenizer.json"))
+	require.NoError(t, err)
+	assert.Equal(t, large, copied)
 	for _, name := range []string{"tokenizer/vocab.json", "tokenizer_2/special_tokens_map.json", "scheduler/scheduler_config.json"} {
 		want, err := os.ReadFile(filepath.Join(dir, name))
 		require.NoError(t, err)

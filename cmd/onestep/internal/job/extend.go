@@ -32,8 +32,13 @@ func (o *Train) ReadRun() (found bool, err error) {
 	if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
 		return false, nil
 	}
-	if _, err := rundir.ReadOptions(o.Out); err != nil { // which says what is wrong with such a file
+	options, err := rundir.ReadOptions(o.Out) // which says what is wrong with such a file
+	if err != nil {
 		return false, err
+	}
+	if _, ours := options["method"]; !ours {
+		return false, fmt.Errorf("%s was started by a Go program and not by this command: resume it with that program; its snapshots work here as any model, also for --init",
+			quote.Path(o.Out))
 	}
 	return true, o.ReadConfig(path)
 }
