@@ -7,10 +7,14 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/torchtest"
 )
 
 // Estimates of activations are within a factor of 1.4 of what tensors hold at most, in either direction.
 func TestActivations(t *testing.T) {
+	if !torchtest.Alone(t) {
+		return
+	}
 	for _, net := range []Net{Alex, VGG} { // in this order: only what is larger than all that came before is seen
 		c := Config{Net: net, Resize: ResizeSmall}
 		l, err := New(c, torch.CPU, 1)

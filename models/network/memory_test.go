@@ -12,10 +12,14 @@ import (
 	"github.com/onestep-go/onestep/models/mlp"
 	"github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/torchtest"
 )
 
 // Estimates of activations are within a factor of 1.5 of what tensors hold at most, in either direction, with gradients and without.
 func TestActivations(t *testing.T) {
+	if !torchtest.Alone(t) {
+		return
+	}
 	at := 8e6 // what is measured grows, because only what is larger than all that came before is seen
 	for _, c := range []Config{
 		{MLP: &mlp.Config{Shape: []int{3, 8, 8}, Width: 256, Depth: 4}},

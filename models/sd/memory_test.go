@@ -9,6 +9,7 @@ import (
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/vae"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/torchtest"
 )
 
 // peakOf returns the bytes by which f raises the most that tensors ever held. It sees only what is larger than all that came before.
@@ -27,6 +28,9 @@ func peakOf(t *testing.T, f func(s *torch.Scope)) float64 {
 
 // Estimates of activations are within 30% of what networks of published shapes with a quarter of their channels hold at most.
 func TestActivations(t *testing.T) {
+	if !torchtest.Alone(t) {
+		return
+	}
 	check := func(what string, got, want float64) {
 		t.Logf("%s: %.1f MB, estimate %.1f MB, factor %.2f", what, got/1e6, want/1e6, want/got)
 		require.InDelta(t, 1, want/got, 0.3, what)

@@ -92,3 +92,25 @@ func TestPython(t *testing.T) {
 	t.Setenv("ONESTEP_PYTHON", "/nowhere/python")
 	require.Equal(t, python == "", torchtest.Python(&recorder{TB: t}) == "", "python3 serves where $ONESTEP_PYTHON does not")
 }
+
+// What other tests have held before does not count where a test runs alone.
+func TestAlone(t *testing.T) {
+	peak := func() int64 {
+		m, err := torch.CPU.Memory()
+		require.NoError(t, err)
+		return m.PeakAllocated
+	}
+	const large = 64 << 20
+	if os.Getenv("ONESTEP_TEST_ALONE") == "" {
+		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+			torch.Zeros(s, torch.Uint8, large)
+			return nil
+		}))
+		require.GreaterOrEqual(t, peak(), int64(large))
+	}
+	t.Run("part (1)", func(t *testing.T) {
+		if torchtest.Alone(t) {
+			require.Less(t, peak(), int64(large))
+		}
+	})
+}

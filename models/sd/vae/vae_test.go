@@ -2,8 +2,6 @@ package vae
 
 import (
 	"maps"
-	"os"
-	"os/exec"
 	"sync"
 	"testing"
 
@@ -13,6 +11,7 @@ import (
 	"github.com/onestep-go/onestep/models/sd/sdtest"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
+	"github.com/onestep-go/onestep/torch/torchtest"
 )
 
 // The sizes of the published models, and what their interface says of them.
@@ -249,12 +248,7 @@ func TestMemory(t *testing.T) {
 	if !torch.Packs(torch.Float32) {
 		t.Skip("on this processor convolutions need memory of their own")
 	}
-	const alone = "ONESTEP_TEST_MEMORY"
-	if os.Getenv(alone) == "" { // in a process of its own, as other tests' peaks would hide this one's
-		c := exec.Command(os.Args[0], "-test.run=^TestMemory$")
-		c.Env = append(os.Environ(), alone+"=1")
-		out, err := c.CombinedOutput()
-		require.NoError(t, err, string(out))
+	if !torchtest.Alone(t) {
 		return
 	}
 	s := torch.NewScope(torch.CPU)
