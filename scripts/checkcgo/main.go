@@ -1,5 +1,6 @@
-// Command checkcgo checks two rules, in the folder it runs in: of imports, that import "C" is only in csrc and torch, that layers know
-// only those below them, and siblings never each other; and of texts, that libraries name no flag of the command.
+// Command checkcgo checks three rules, in the folder it runs in: of imports, that import "C" is only in csrc and torch, that layers know
+// only those below them, siblings never each other, and that only tests import helpers of tests; of texts, that libraries name no flag of
+// the command; and of files in testdata, that none is larger than 100 kB but those that are argued.
 package main
 
 import (
@@ -29,6 +30,23 @@ var below = map[string][]string{
 	"lora":     {"internal", "torch", "models", "lora"},
 }
 
+// rooms are packages that stand below the rest of their layer: what each may import of the project.
+var rooms = map[string][]string{
+	"models/noise": {"internal", "torch"}, // training and sampling stand on it, and so do the denoisers of models
+}
+
+// largest is how many bytes a file in testdata may have.
+const largest = 100 << 10
+
+// larger are files in testdata, or folders of them, that may have more, with how many; CONTRIBUTING.md says why.
+var larger = map[string]int64{
+	"tests/testdata/sd":                                  1700 << 10,
+	"tests/testdata/lora/cases.safetensors":              560 << 10,
+	"tests/testdata/lora/full-kohya.safetensors":         180 << 10,
+	"models/sd/unet/testdata/controlnet.safetensors":     205 << 10,
+	"models/sd/unet/testdata/controlnet_bgr.safetensors": 160 << 10,
+}
+
 func main() {
 	bad, err := check(os.DirFS("."))
 	if err != nil {
@@ -51,8 +69,18 @@ func check(tree fs.FS) ([]string, error) {
 			return err
 		}
 		if e.IsDir() {
-			if name := e.Name(); file != "." && (name[0] == '.' || name == "testdata" || file == "build" || file == "dist") {
+			if name := e.Name(); file != "." && (name[0] == '.' || file == "build" || file == "dist") {
 				return fs.SkipDir
+			}
+			return nil
+		}
+		if strings.Contains("/"+file, "/testdata/") {
+			info, err := e.Info()
+			if err != nil {
+				return err
+			}
+			if limit := limit(file); info.Size() > limit {
+				bad = append(bad, fmt.Sprintf("%s: has %d bytes, the limit of files in testdata is %d: cut it, or argue it in CONTRIBUTING.md", file, info.Size(), limit))
 			}
 			return nil
 		}
@@ -89,6 +117,16 @@ func check(tree fs.FS) ([]string, error) {
 		return nil
 	})
 	return bad, err
+}
+
+// limit returns how many bytes a file in testdata may have.
+func limit(file string) int64 {
+	for at := file; at != "."; at = path.Dir(at) {
+		if n, ok := larger[at]; ok {
+			return n
+		}
+	}
+	return largest
 }
 
 // flag is a flag of a command in a text.
@@ -133,8 +171,22 @@ func forbidden(file, name string) string {
 	if !ours || !ruled || strings.HasSuffix(file, "_test.go") { // a test may use what its package must not
 		return ""
 	}
-	if to, _, _ := strings.Cut(rest, "/"); !slices.Contains(allowed, to) {
+	to, _, _ := strings.Cut(rest, "/")
+	if !slices.Contains(allowed, to) {
 		return layer + " must not know " + to
 	}
+	for room, allowed := range rooms {
+		if (dir == room || strings.HasPrefix(dir, room+"/")) && rest != room && !strings.HasPrefix(rest, room+"/") && !slices.Contains(allowed, to) {
+			return room + " must not know the rest of " + to
+		}
+	}
+	if helper(rest) && !helper(dir) {
+		return "only tests may import helpers of tests"
+	}
 	return ""
+}
+
+// helper tells whether a package helps tests, by its name: torchtest, modelstest, and what lies below one.
+func helper(dir string) bool {
+	return slices.ContainsFunc(strings.Split(dir, "/"), func(name string) bool { return strings.HasSuffix(name, "test") })
 }

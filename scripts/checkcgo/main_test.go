@@ -31,6 +31,14 @@ func TestCheck(t *testing.T) {
 		"torch/flags.go":            file("const a, b = \"want x by --x-y\", `--z`\nconst c = \"a--b, tar with --dereference\" // --q"),
 		"torch/flags_test.go":       file(`const d = "--x"`),
 		"cmd/onestep/flags.go":      file(`const d = "--x"`),
+		"models/noise/chain.go":     file(`import ("github.com/onestep-go/onestep/models/noise/x"; "github.com/onestep-go/onestep/torch"; "github.com/onestep-go/onestep/models")`),
+		"sampling/noise.go":         file(`import ("github.com/onestep-go/onestep/models/noise"; "github.com/onestep-go/onestep/models/modelstest")`),
+		"models/xtest/tiny/t.go":    file(`import "github.com/onestep-go/onestep/torch/torchtest"`),
+		"lora/testdata/small.bin":   {Data: make([]byte, largest)},
+		"lora/testdata/a/large.bin": {Data: make([]byte, largest+1)},
+		"tests/testdata/sd/x.bin":   {Data: make([]byte, largest+1)},
+		"tests/testdata/sd/y.bin":   {Data: make([]byte, 2<<20)},
+		"docs/large.png":            {Data: make([]byte, 2<<20)},
 		"README.md":                 {Data: []byte(`import "C"`)},
 	}
 	got, err := check(tree)
@@ -44,6 +52,10 @@ func TestCheck(t *testing.T) {
 		`sampling/a.go: imports "github.com/onestep-go/onestep/training": sampling must not know training`,
 		`training/a.go: imports "github.com/onestep-go/onestep/lora": training must not know lora`,
 		`internal/quote/quote.go: imports "github.com/onestep-go/onestep/torch": internal must not know torch`,
+		`models/noise/chain.go: imports "github.com/onestep-go/onestep/models": models/noise must not know the rest of models`,
+		`sampling/noise.go: imports "github.com/onestep-go/onestep/models/modelstest": only tests may import helpers of tests`,
+		"lora/testdata/a/large.bin: has 102401 bytes, the limit of files in testdata is 102400: cut it, or argue it in CONTRIBUTING.md",
+		"tests/testdata/sd/y.bin: has 2097152 bytes, the limit of files in testdata is 1740800: cut it, or argue it in CONTRIBUTING.md",
 		`cmd/onestep/c.go: imports "C": cgo belongs in csrc and torch`,
 	}, got)
 
