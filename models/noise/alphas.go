@@ -122,7 +122,8 @@ func zeroTerminal(s *torch.Scope, alphas *torch.Tensor) *torch.Tensor {
 const LastAlpha = 1.0 / (1 << 24)
 
 // Chain returns the noise in float64. It differs from [Config.Alphas] by the rounding of float32; and at the last step with ZeroSNR,
-// where ᾱ is [LastAlpha] and not 0, as in the tables of noise levels of diffusers.
+// where ᾱ is [LastAlpha] and not 0, as in the tables of noise levels of diffusers. Where less than that is left at the step before, as of
+// linear betas, their levels fall at the end; the chain's go on to twice the level before, about.
 func (c Config) Chain() (*Chain, error) {
 	c, err := c.noise()
 	if err != nil {
@@ -160,7 +161,9 @@ func endingInNoise(betas []float64) []float64 {
 		root = (root - last) * first / (first - last)
 		alpha := root * root
 		if i == len(bar)-1 {
-			alpha = LastAlpha
+			if alpha = LastAlpha; alpha >= before {
+				alpha = before / 4
+			}
 		}
 		out[i] = 1 - alpha/before
 		before = alpha

@@ -59,6 +59,7 @@ func TestAlphasAndChain(t *testing.T) {
 		"falling":       {BetaStart: 0.02, BetaEnd: 0.0001},
 		"short":         {TrainSteps: 10, BetaSchedule: "scaled_linear", BetaStart: 0.01, BetaEnd: 0.3},
 		"zero SNR":      {Class: "LCMScheduler", ZeroSNR: true, Predicts: Velocity},
+		"zero linear":   {ZeroSNR: true, Predicts: Velocity},
 		"zero cosine":   {BetaSchedule: "squaredcos_cap_v2", ZeroSNR: true, Predicts: Sample},
 		"zero trained":  {TrainedBetas: trained, TrainSteps: 100, ZeroSNR: true, Predicts: Sample},
 	} {
@@ -74,6 +75,11 @@ func TestAlphasAndChain(t *testing.T) {
 				switch {
 				case c.ZeroSNR && i == len(alphas)-1:
 					require.Zero(t, a)
+					if before := chain.AlphaBar(i - 1); before < LastAlpha {
+						require.Equal(t, "zero linear", name)
+						require.InEpsilon(t, before/4, want, 1e-9)
+						continue
+					}
 					require.InEpsilon(t, math.Sqrt(1<<24-1), chain.Sigma(i), 1e-12)
 				case c.ZeroSNR:
 					require.InDelta(t, math.Sqrt(want), math.Sqrt(got), 1e-6, "%d", i)
