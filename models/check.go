@@ -17,12 +17,13 @@ func (c Cond) Check(op string, st *nn.Store, x, noise *torch.Tensor, labels int)
 		is   bool
 	}{
 		{"text features (Cond.Text)", c.Text != nil}, {"pooled text features (Cond.Pooled)", c.Pooled != nil}, {"sizes (Cond.Sizes)", c.Sizes != nil},
-		{"residuals of ControlNets (Cond.Control)", c.Control != nil}, {"adapters (Cond.Adapters)", len(c.Adapters) > 0 && len(c.Adapters.Of(st)) > 0},
+		{"residuals of ControlNets (Cond.Control)", c.Control != nil},
 	} {
 		if given.is {
 			panic(&torch.Error{Op: op, Msg: "the network does not take " + given.what + ", but they were given"})
 		}
 	}
+	c.Adapters.CheckOpen(op)
 	st.TakesLabels(op, "the noise labels", noise, n)
 	if c.Until != nil {
 		st.TakesLabels(op, "the ends of jumps (Cond.Until)", c.Until, n)

@@ -112,24 +112,24 @@ func (d *DiT) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *to
 	c.Check("dit", d.store, x, noise, d.config.Classes+1)
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		emb := d.embed(s, noise, c, x.DType())
-		h := d.tokens(s, x)
+		h := d.tokens(s, x, c.Adapters)
 		for _, b := range d.blocks {
-			h = release(b.forward(s, h, emb, c.Dropout), h)
+			h = release(b.forward(s, h, emb, c), h)
 		}
-		m := d.modulation.Forward(s, emb).Unsqueeze(s, 1).Chunk(s, 2, 2)
+		m := d.modulation.Adapted(s, emb, c.Adapters).Unsqueeze(s, 1).Chunk(s, 2, 2)
 		h = modulate(s, h, m[0], m[1], normEps)
-		return d.image(s, d.out.Forward(s, h), x.IsChannelsLast() && !x.IsContiguous())
+		return d.image(s, d.out.Adapted(s, h, c.Adapters), x.IsChannelsLast() && !x.IsContiguous())
 	})
 }
 
 // tokens cuts the image into patches, [B, tokens, Width], and adds their positions. The convolution of the patches is a
 // linear layer on their pixels, which comes out in the order that the blocks want.
-func (d *DiT) tokens(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+func (d *DiT) tokens(s *torch.Scope, x *torch.Tensor, a nn.Adapters) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		c, side := d.config, d.config.Resolution/d.config.Patch
 		x = x.Reshape(s, -1, c.InChannels, side, c.Patch, side, c.Patch).Permute(s, 0, 2, 4, 1, 3, 5)
 		x = x.Reshape(s, -1, c.tokens(), c.InChannels*c.Patch*c.Patch)
-		return x.Linear(s, d.patches.Weight.Flatten(s, 1, -1), d.patches.Bias).Add(s, d.positions)
+		return x.Linear(s, a.Weight(s, d.patches.Weight).Flatten(s, 1, -1), a.Weight(s, d.patches.Bias)).Add(s, d.positions)
 	})
 }
 
@@ -146,15 +146,15 @@ func (d *DiT) image(s *torch.Scope, h *torch.Tensor, channelsLast bool) *torch.T
 // embed returns silu of the sum of all embeddings, [B, Width]: every modulation starts with that.
 func (d *DiT) embed(s *torch.Scope, noise *torch.Tensor, c models.Cond, dtype torch.DType) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		e := d.noise.forward(s, noise, dtype)
-		e = d.until.add(s, e, c.Until, "an end of the jump (Until)")
-		e = d.guidance.add(s, e, c.Guidance, "a guidance scale")
+		e := d.noise.forward(s, noise, dtype, c.Adapters)
+		e = d.until.add(s, e, c.Until, c.Adapters, "an end of the jump (Until)")
+		e = d.guidance.add(s, e, c.Guidance, c.Adapters, "a guidance scale")
 		switch {
 		case d.config.Classes > 0 && c.Class == nil:
 			msg := fmt.Sprintf("the network is conditional: it needs a class for each image, or %d for none", d.config.NullClass())
 			panic(&torch.Error{Op: "dit", Msg: msg})
 		case d.config.Classes > 0:
-			e = e.Add(s, d.class.Forward(s, c.Class))
+			e = e.Add(s, d.class.Adapted(s, c.Class, c.Adapters))
 		case c.Class != nil:
 			panic(&torch.Error{Op: "dit", Msg: "the network has no classes, but a class was given"})
 		}
@@ -178,7 +178,7 @@ func newEmbedder(p nn.Path, c Config) *embedder {
 }
 
 // forward maps v [B] to [B, Width] of that dtype. Angles are computed in v's type, in float32 at least.
-func (e *embedder) forward(s *torch.Scope, v *torch.Tensor, dtype torch.DType) *torch.Tensor {
+func (e *embedder) forward(s *torch.Scope, v *torch.Tensor, dtype torch.DType, a nn.Adapters) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		exact := torch.Float32
 		if v.DType() == torch.Float64 {
@@ -186,12 +186,12 @@ func (e *embedder) forward(s *torch.Scope, v *torch.Tensor, dtype torch.DType) *
 		}
 		angles := v.To(s, exact).Unsqueeze(s, 1).Mul(s, e.frequencies(s, exact))
 		h := torch.Cat(s, []*torch.Tensor{angles.Cos(s), angles.Sin(s)}, 1).To(s, dtype)
-		return e.linear2.Forward(s, e.linear1.Forward(s, h).SiLU(s))
+		return e.linear2.Adapted(s, e.linear1.Adapted(s, h, a).SiLU(s), a)
 	})
 }
 
 // add returns sum plus the embedding of v. A network without e takes no v, and one with it needs it.
-func (e *embedder) add(s *torch.Scope, sum, v *torch.Tensor, what string) *torch.Tensor {
+func (e *embedder) add(s *torch.Scope, sum, v *torch.Tensor, a nn.Adapters, what string) *torch.Tensor {
 	switch {
 	case e == nil && v == nil:
 		return sum
@@ -200,7 +200,7 @@ func (e *embedder) add(s *torch.Scope, sum, v *torch.Tensor, what string) *torch
 	case v == nil:
 		panic(&torch.Error{Op: "dit", Msg: "the network needs " + what + " for each image"})
 	}
-	return sum.Add(s, e.forward(s, v, sum.DType()))
+	return sum.Add(s, e.forward(s, v, sum.DType(), a))
 }
 
 // frequencies returns 10000^(-i/half), or with the endpoint 10000^(-i/(half-1)), [Freqs/2]. They are computed where the
@@ -236,29 +236,29 @@ func newBlock(p nn.Path, c Config) block {
 	}
 }
 
-func (b block) forward(s *torch.Scope, x, emb *torch.Tensor, drop *torch.Generator) *torch.Tensor {
+func (b block) forward(s *torch.Scope, x, emb *torch.Tensor, c models.Cond) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		m := b.modulation.Forward(s, emb).Unsqueeze(s, 1).Chunk(s, 6, 2)
+		m := b.modulation.Adapted(s, emb, c.Adapters).Unsqueeze(s, 1).Chunk(s, 6, 2)
 		h := modulate(s, x, m[0], m[1], normEps)
-		h = release(b.attend(s, h), h).Dropout(s, b.dropout, drop)
+		h = release(b.attend(s, h, c.Adapters), h).Dropout(s, b.dropout, c.Dropout)
 		x = x.AddCMul(s, m[2], h, 1)
 		h.Free()
 		h = modulate(s, x, m[3], m[4], b.eps)
-		h = release(b.fc1.Forward(s, h), h)
-		h = release(h.GELU(s, true), h).Dropout(s, b.dropout, drop)
-		h = release(b.fc2.Forward(s, h), h)
+		h = release(b.fc1.Adapted(s, h, c.Adapters), h)
+		h = release(h.GELU(s, true), h).Dropout(s, b.dropout, c.Dropout)
+		h = release(b.fc2.Adapted(s, h, c.Adapters), h)
 		return x.AddCMul(s, m[5], h, 1)
 	})
 }
 
 // attend is self-attention over the tokens of h [B, tokens, Width].
-func (b block) attend(s *torch.Scope, h *torch.Tensor) *torch.Tensor {
+func (b block) attend(s *torch.Scope, h *torch.Tensor, a nn.Adapters) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		shape := h.Shape()
-		qkv := b.qkv.Forward(s, h).Reshape(s, shape[0], shape[1], 3, b.heads, shape[2]/b.heads)
+		qkv := b.qkv.Adapted(s, h, a).Reshape(s, shape[0], shape[1], 3, b.heads, shape[2]/b.heads)
 		qkv = qkv.Permute(s, 2, 0, 3, 1, 4) // [3, B, heads, tokens, D]
 		h := torch.Attention(s, qkv.Select(s, 0, 0), qkv.Select(s, 0, 1), qkv.Select(s, 0, 2), torch.AttentionOptions{})
-		return b.proj.Forward(s, h.Transpose(s, 1, 2).Reshape(s, shape...))
+		return b.proj.Adapted(s, h.Transpose(s, 1, 2).Reshape(s, shape...), a)
 	})
 }
 

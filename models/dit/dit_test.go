@@ -84,8 +84,8 @@ func TestInitialWeights(t *testing.T) {
 		g := torch.NewGenerator(s, 1)
 		x, at := torch.Randn(s, g, torch.Float32, 2, 3, 8, 8), torch.Zeros(s, torch.Float32, 2)
 		require.Zero(t, net.Forward(s, x, at, models.Cond{}).Abs(s).Max(s).Item())
-		h := net.tokens(s, x)
-		same := net.blocks[0].forward(s, h, torch.Randn(s, g, torch.Float32, 2, 32), nil)
+		h := net.tokens(s, x, nil)
+		same := net.blocks[0].forward(s, h, torch.Randn(s, g, torch.Float32, 2, 32), models.Cond{})
 		require.Equal(t, torch.ToSlice[float32](h.Detach(s)), torch.ToSlice[float32](same.Detach(s)))
 
 		// Glorot & Bengio's rule: uniform, so the standard deviation is the bound over √3.

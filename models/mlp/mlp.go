@@ -111,13 +111,13 @@ func (m *MLP) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *to
 		}
 		h := torch.Cat(s, inputs, 1)
 		for i, l := range m.layers {
-			h = l.Forward(s, h)
+			h = l.Adapted(s, h, c.Adapters)
 			if i == 0 && given(m.config.Classes > 0, c.Class, "a class") {
-				h = h.Add(s, m.class.Forward(s, c.Class))
+				h = h.Add(s, m.class.Adapted(s, c.Class, c.Adapters))
 			}
 			h = h.SiLU(s).Dropout(s, m.config.Dropout, c.Dropout)
 		}
-		y := m.out.Forward(s, h).Reshape(s, x.Shape()...)
+		y := m.out.Adapted(s, h, c.Adapters).Reshape(s, x.Shape()...)
 		if x.IsChannelsLast() && !x.IsContiguous() {
 			return y.ChannelsLast(s)
 		}

@@ -25,6 +25,13 @@ func all() []Config {
 	}
 }
 
+// drawn is an adapter that adds normal noise of that seed.
+type drawn uint64
+
+func (d drawn) AddTo(s *torch.Scope, sum, w *torch.Tensor) {
+	sum.AddInPlace(s, torch.Randn(s, torch.NewGenerator(s, uint64(d)), torch.Float32, w.Shape()...).MulScalar(s, 0.1))
+}
+
 // Each network is built, copied and described as the same, and takes what its configuration says that it is told.
 func TestNetworks(t *testing.T) {
 	for _, c := range all() {
@@ -58,16 +65,33 @@ func TestNetworks(t *testing.T) {
 				"Cond.Pooled":  func(c *models.Cond) { c.Pooled = torch.Zeros(s, torch.Float32, 2, 4) },
 				"Cond.Sizes":   func(c *models.Cond) { c.Sizes = torch.Zeros(s, torch.Float32, 2, 6) },
 				"Cond.Control": func(c *models.Cond) { c.Control = &models.Residuals{Mid: at} },
-				"Cond.Adapters": func(c *models.Cond) {
-					for _, p := range net.Parameters() {
-						c.Adapters = nn.Adapters{p: {nn.LowRank{}}}
-					}
-				},
 			} {
 				c := cond
 				give(&c)
 				require.ErrorContains(t, torch.Catch(func() { net.Forward(s, x, at, c) }), want, told.Name())
 			}
+			// Adapters of a call are what changed weights are.
+			adapted := cond
+			adapted.Adapters = nn.Adapters{}
+			seed := uint64(0)
+			for _, p := range net.Parameters() {
+				seed++
+				adapted.Adapters[p] = []nn.Adapter{drawn(seed)}
+			}
+			require.NoError(t, s.NoGrad(func(s *torch.Scope) error {
+				before := net.Forward(s, x, at, cond)
+				got := net.Forward(s, x, at, adapted)
+				require.Zero(t, before.Sub(s, net.Forward(s, x, at, cond)).Abs(s).Max(s).Item(), "the weights stay as they were")
+				seed = 0
+				for _, p := range clone.Parameters() {
+					seed++
+					drawn(seed).AddTo(s, p, p)
+				}
+				want := clone.Forward(s, x, at, cond)
+				require.Greater(t, want.Sub(s, before).Abs(s).Max(s).Item(), 1e-2)
+				require.Less(t, want.Sub(s, got).Abs(s).Max(s).Item(), 1e-5*want.Abs(s).Max(s).Item(), told.Name())
+				return nil
+			}))
 			return nil
 		}))
 		text, err := json.Marshal(told)

@@ -85,9 +85,9 @@ func newPyramid(p nn.Path, c Config, f *fir, in, out int) *pyramid {
 }
 
 // forward returns scale·(h + halved(conv(x))) for x of twice the size of h.
-func (r *pyramid) forward(s *torch.Scope, x, h *torch.Tensor) *torch.Tensor {
+func (r *pyramid) forward(s *torch.Scope, x, h *torch.Tensor, a nn.Adapters) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		x = r.conv.Forward(s, x)
+		x = r.conv.Adapted(s, x, a)
 		y := r.fir.down(s, x, 0)
 		y.AddInPlace(s, h) // neither operator saved its result
 		if r.scale != 1 {

@@ -48,7 +48,7 @@ type block struct {
 }
 
 type sampler interface {
-	forward(s *torch.Scope, x, emb *torch.Tensor, drop *torch.Generator) *torch.Tensor
+	forward(s *torch.Scope, x, emb *torch.Tensor, c models.Cond) *torch.Tensor
 }
 
 // New makes a network with random weights drawn from seed: PyTorch's defaults, with the last convolution of every
@@ -232,24 +232,24 @@ func (u *UNet) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *t
 	u.check(x, noise, c)
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		emb := u.embed(s, noise, c, x.DType())
-		h, aux := u.convIn.Forward(s, x), x
+		h, aux := u.convIn.Adapted(s, x, c.Adapters), x
 		skips := []*torch.Tensor{h}
 		for _, l := range u.down {
 			for _, b := range l.blocks {
-				h = b.forward(s, h, emb, c.Dropout)
+				h = b.forward(s, h, emb, c)
 				skips = append(skips, h)
 			}
 			if l.resample != nil {
-				h = l.resample.forward(s, h, emb, c.Dropout)
+				h = l.resample.forward(s, h, emb, c)
 				if l.pyramid != nil {
-					h = release(l.pyramid.forward(s, aux, h), h)
+					h = release(l.pyramid.forward(s, aux, h, c.Adapters), h)
 					aux = h
 				}
 				skips = append(skips, h)
 			}
 		}
 		for _, b := range u.mid {
-			h = b.forward(s, h, emb, c.Dropout)
+			h = b.forward(s, h, emb, c)
 		}
 		for _, l := range u.up {
 			for _, b := range l.blocks {
@@ -258,16 +258,16 @@ func (u *UNet) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *t
 				h.Free()
 				skips[last].Free()
 				skips = skips[:last]
-				h = b.forward(s, both, emb, c.Dropout)
+				h = b.forward(s, both, emb, c)
 				both.Free()
 			}
 			if l.resample != nil {
 				small := h
-				h = l.resample.forward(s, small, emb, c.Dropout)
+				h = l.resample.forward(s, small, emb, c)
 				small.Free()
 			}
 		}
-		return u.convOut.Forward(s, silu(s, u.normOut.Forward(s, h)))
+		return u.convOut.Adapted(s, silu(s, u.normOut.Adapted(s, h, c.Adapters)), c.Adapters)
 	})
 }
 
@@ -285,7 +285,7 @@ func (u *UNet) check(x, noise *torch.Tensor, c models.Cond) {
 // starts with that.
 func (u *UNet) embed(s *torch.Scope, noise *torch.Tensor, c models.Cond, dtype torch.DType) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		e := u.noise.forward(s, u.label(s, noise).To(s, dtype))
+		e := u.noise.forward(s, u.label(s, noise).To(s, dtype), c.Adapters)
 		switch {
 		case u.config.Classes > 0 && c.Class == nil:
 			msg := "the network is conditional: it needs a class for each image, in Cond.Class"
@@ -294,15 +294,15 @@ func (u *UNet) embed(s *torch.Scope, noise *torch.Tensor, c models.Cond, dtype t
 			}
 			panic(&torch.Error{Op: "unet", Msg: msg})
 		case u.config.Classes > 0:
-			e = e.Add(s, u.class.Forward(s, c.Class))
+			e = e.Add(s, u.class.Adapted(s, c.Class, c.Adapters))
 		case c.Class != nil:
 			panic(&torch.Error{Op: "unet", Msg: "the network has no classes, but a class was given"})
 		}
 		if given(u.config.Until, c.Until, "an end of the jump (Until)") {
-			e = e.Add(s, u.until.forward(s, u.label(s, c.Until).To(s, dtype)))
+			e = e.Add(s, u.until.forward(s, u.label(s, c.Until).To(s, dtype), c.Adapters))
 		}
 		if given(u.config.Guidance, c.Guidance, "a guidance scale") {
-			e = e.Add(s, u.guidance.forward(s, u.positional(s, c.Guidance).To(s, dtype)))
+			e = e.Add(s, u.guidance.forward(s, u.positional(s, c.Guidance).To(s, dtype), c.Adapters))
 		}
 		return e.SiLU(s)
 	})
@@ -351,9 +351,9 @@ func newEmbedder(p nn.Path, in, width int, last nn.Init) *embedder {
 	return &embedder{nn.NewLinear(p.Sub("linear_1"), in, width), nn.NewLinearInit(p.Sub("linear_2"), width, width, last, last)}
 }
 
-func (e *embedder) forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+func (e *embedder) forward(s *torch.Scope, x *torch.Tensor, a nn.Adapters) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		return e.linear2.Forward(s, e.linear1.Forward(s, x).SiLU(s))
+		return e.linear2.Adapted(s, e.linear1.Adapted(s, x, a).SiLU(s), a)
 	})
 }
 
@@ -368,13 +368,13 @@ func (u *UNet) frequencies(s *torch.Scope, dtype torch.DType) *torch.Tensor {
 	return torch.Arange(s, half, dtype).MulScalar(s, -math.Log(10000)).DivScalar(s, steps).Exp(s)
 }
 
-func (b block) forward(s *torch.Scope, x, emb *torch.Tensor, drop *torch.Generator) *torch.Tensor {
-	h := b.res.forward(s, x, emb, drop)
+func (b block) forward(s *torch.Scope, x, emb *torch.Tensor, c models.Cond) *torch.Tensor {
+	h := b.res.forward(s, x, emb, c)
 	if b.attn == nil {
 		return h
 	}
 	defer h.Free()
-	return b.attn.forward(s, h)
+	return b.attn.forward(s, h, c.Adapters)
 }
 
 // residual is h = conv2(silu(norm2(conv1(resample(silu(norm1(x)))) + emb))), added to a shortcut of x.
@@ -413,24 +413,24 @@ func newResampling(p nn.Path, c Config, f *fir, in, out int, resample string, sc
 	return r
 }
 
-func (r *residual) forward(s *torch.Scope, x, emb *torch.Tensor, drop *torch.Generator) *torch.Tensor {
+func (r *residual) forward(s *torch.Scope, x, emb *torch.Tensor, c models.Cond) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		h := r.resized(s, silu(s, r.norm1.Forward(s, x)))
-		h = release(r.conv1.Forward(s, h), h)
-		e := r.emb.Forward(s, emb).Unsqueeze(s, -1).Unsqueeze(s, -1)
+		h := r.resized(s, silu(s, r.norm1.Adapted(s, x, c.Adapters)))
+		h = release(r.conv1.Adapted(s, h, c.Adapters), h)
+		e := r.emb.Adapted(s, emb, c.Adapters).Unsqueeze(s, -1).Unsqueeze(s, -1)
 		if r.scaleShift {
 			parts := e.Chunk(s, 2, 1)
-			h = release(r.norm2.Forward(s, h), h)
+			h = release(r.norm2.Adapted(s, h, c.Adapters), h)
 			h = h.Mul(s, parts[0].AddScalar(s, 1)).Add(s, parts[1])
 		} else {
 			h.AddInPlace(s, e) // no operator saved the convolution's result
-			h = release(r.norm2.Forward(s, h), h)
+			h = release(r.norm2.Adapted(s, h, c.Adapters), h)
 		}
-		h = silu(s, h).Dropout(s, r.dropout, drop)
-		h = release(r.conv2.Forward(s, h), h)
+		h = silu(s, h).Dropout(s, r.dropout, c.Dropout)
+		h = release(r.conv2.Adapted(s, h, c.Adapters), h)
 		skip := r.resized(s, x)
 		if r.shortcut != nil {
-			skip = r.shortcut.Forward(s, skip)
+			skip = r.shortcut.Adapted(s, skip, c.Adapters)
 		}
 		h.AddInPlace(s, skip)
 		if r.scale != 1 {
@@ -471,20 +471,20 @@ func newAttention(p nn.Path, c Config, channels int, scale float64) *attention {
 	return a
 }
 
-func (a *attention) forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+func (a *attention) forward(s *torch.Scope, x *torch.Tensor, by nn.Adapters) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		shape := x.Shape()
 		b, c, n := shape[0], shape[1], shape[2]*shape[3]
 		// The three layers run as one 1×1 convolution, which takes the image as it lies in memory: a sixth less time than
 		// three linear layers on a transposed copy, forward and backward.
-		w := torch.Cat(s, []*torch.Tensor{a.q.Weight, a.k.Weight, a.v.Weight}, 0).Reshape(s, 3*c, c, 1, 1)
-		bias := torch.Cat(s, []*torch.Tensor{a.q.Bias, a.k.Bias, a.v.Bias}, 0)
-		qkv := a.norm.Forward(s, x).Conv2D(s, w, bias, torch.Conv2DOptions{})
+		w := torch.Cat(s, []*torch.Tensor{by.Weight(s, a.q.Weight), by.Weight(s, a.k.Weight), by.Weight(s, a.v.Weight)}, 0).Reshape(s, 3*c, c, 1, 1)
+		bias := torch.Cat(s, []*torch.Tensor{by.Weight(s, a.q.Bias), by.Weight(s, a.k.Bias), by.Weight(s, a.v.Bias)}, 0)
+		qkv := a.norm.Adapted(s, x, by).Conv2D(s, w, bias, torch.Conv2DOptions{})
 		qkv = qkv.Reshape(s, b, 3, a.heads, c/a.heads, n).Transpose(s, 3, 4) // [B, 3, heads, N, D]
 		q, k, v := qkv.Select(s, 1, 0), qkv.Select(s, 1, 1), qkv.Select(s, 1, 2)
 		h := torch.Attention(s, q, k, v, torch.AttentionOptions{})
 		h = h.Transpose(s, 2, 3).Reshape(s, shape...)
-		h = h.Conv2D(s, a.o.Weight.Reshape(s, c, c, 1, 1), a.o.Bias, torch.Conv2DOptions{})
+		h = h.Conv2D(s, by.Weight(s, a.o.Weight).Reshape(s, c, c, 1, 1), by.Weight(s, a.o.Bias), torch.Conv2DOptions{})
 		h = x.Add(s, h) // in x's memory format: attention's result lies as channels-last whatever x is
 		if a.scale != 1 {
 			h.MulScalarInPlace(s, a.scale)
@@ -515,7 +515,7 @@ func newSampler(p nn.Path, c Config, f *fir, channels int, way string) sampler {
 	return convSampler{nn.NewConv2D(p.Sub("conv"), channels, channels, 3, o), way == "up", padAfter}
 }
 
-func (c convSampler) forward(s *torch.Scope, x, _ *torch.Tensor, _ *torch.Generator) *torch.Tensor {
+func (c convSampler) forward(s *torch.Scope, x, _ *torch.Tensor, cond models.Cond) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		if c.up {
 			x = x.UpsampleNearest(s, 2)
@@ -523,7 +523,7 @@ func (c convSampler) forward(s *torch.Scope, x, _ *torch.Tensor, _ *torch.Genera
 		if c.padAfter {
 			x = x.Pad(s, []int{0, 1, 0, 1}, torch.PadConstant, 0)
 		}
-		return c.conv.Forward(s, x)
+		return c.conv.Adapted(s, x, cond.Adapters)
 	})
 }
 

@@ -181,8 +181,9 @@ func cast(s *torch.Scope, l Layer, d torch.DType) Layer {
 	return l
 }
 
-// vector returns a bias, or a norm's weight, with its adapters, if there are any.
-func (a Adapters) vector(s *torch.Scope, b *torch.Tensor) *torch.Tensor {
+// Weight returns a weight or bias with its adapters, in its own type, or the tensor itself, if there are none: for layers that compute in
+// a way of their own.
+func (a Adapters) Weight(s *torch.Scope, b *torch.Tensor) *torch.Tensor {
 	by := a[b]
 	if b == nil || len(by) == 0 {
 		return b
@@ -192,7 +193,7 @@ func (a Adapters) vector(s *torch.Scope, b *torch.Tensor) *torch.Tensor {
 
 // Adapted is Forward with the layer's adapters, if there are any.
 func (l Linear) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tensor {
-	l.Bias = a.vector(s, l.Bias)
+	l.Bias = a.Weight(s, l.Bias)
 	by := a[l.Weight]
 	if len(by) == 0 {
 		return l.Forward(s, x)
@@ -211,7 +212,7 @@ func (l Linear) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tens
 
 // Adapted is Forward with the layer's adapters, if there are any.
 func (c Conv2D) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tensor {
-	c.Bias = a.vector(s, c.Bias)
+	c.Bias = a.Weight(s, c.Bias)
 	by := a[c.Weight]
 	if len(by) == 0 {
 		return c.Forward(s, x)
@@ -232,14 +233,22 @@ func (c Conv2D) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tens
 
 // Adapted is Forward with the layer's adapters, if there are any.
 func (g GroupNorm) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tensor {
-	g.Weight, g.Bias = a.vector(s, g.Weight), a.vector(s, g.Bias)
+	g.Weight, g.Bias = a.Weight(s, g.Weight), a.Weight(s, g.Bias)
 	return g.Forward(s, x)
 }
 
 // Adapted is Forward with the layer's adapters, if there are any.
 func (l LayerNorm) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tensor {
-	l.Weight, l.Bias = a.vector(s, l.Weight), a.vector(s, l.Bias)
+	l.Weight, l.Bias = a.Weight(s, l.Weight), a.Weight(s, l.Bias)
 	return l.Forward(s, x)
+}
+
+// Adapted is Forward with the table's adapters, if there are any.
+func (e Embedding) Adapted(s *torch.Scope, indices *torch.Tensor, a Adapters) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		e.Weight = a.Weight(s, e.Weight)
+		return e.Forward(s, indices)
+	})
 }
 
 // Merge makes the network compute with weights that the adapters have changed, until the next Merge: with none it computes as before, to
