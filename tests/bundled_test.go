@@ -10,7 +10,7 @@ import (
 	"github.com/onestep-go/onestep/lora"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/prompt"
-	"github.com/onestep-go/onestep/sampling"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch/nn"
 	"github.com/onestep-go/onestep/torch/safetensors"
 )
@@ -69,22 +69,22 @@ func TestBundledEmbeddings(t *testing.T) {
 		own.Word = "inked"
 		require.Equal(t, own.Parts, words[0].Parts)
 
-		draw := func(text, negative string, change func(d *sampling.TextToImage)) []float32 {
+		draw := func(text, negative string, change func(d *texttoimage.Pipeline)) []float32 {
 			seen := &decoded{Autoencoder: m.VAE}
 			m.VAE = seen
 			defer func() { m.VAE = seen.Autoencoder }()
-			d := sampling.TextToImage{Model: m, Steps: 2, Width: 32, Height: 32, Guidance: 3, Seed: 3, Negative: negative}
+			d := texttoimage.Pipeline{Model: m, Steps: 2, Width: 32, Height: 32, Guidance: 3, Seed: 3, Negative: negative}
 			change(&d)
 			for _, err := range d.Run(t.Context(), strings.Split(text, "|")...) {
 				require.NoError(t, err)
 			}
 			return seen.latents
 		}
-		none := func(d *sampling.TextToImage) { d.Adapters = a.At(1) }
-		with := func(words ...sd.Inversion) func(d *sampling.TextToImage) {
-			return func(d *sampling.TextToImage) { d.Adapters, d.Inversions = a.At(1), words }
+		none := func(d *texttoimage.Pipeline) { d.Adapters = a.At(1) }
+		with := func(words ...sd.Inversion) func(d *texttoimage.Pipeline) {
+			return func(d *texttoimage.Pipeline) { d.Adapters, d.Inversions = a.At(1), words }
 		}
-		tagged := func(d *sampling.TextToImage) {
+		tagged := func(d *texttoimage.Pipeline) {
 			d.Tagged = func([]prompt.LoRA) (nn.Adapters, []sd.Inversion, error) { return a.At(1), words, nil }
 		}
 		for _, text := range [][2]string{{"an (inked:1.3) cat", ""}, {"a cat", "inked"}, {"inked", "an [Inked] dog"}} {
@@ -94,8 +94,8 @@ func TestBundledEmbeddings(t *testing.T) {
 			require.Equal(t, want, draw(text[0]+"<lora:with:1>", text[1], tagged))
 		}
 		// In a prompt without the tag the word is a word.
-		n := len(draw("inked", "", func(*sampling.TextToImage) {}))
-		require.Equal(t, draw("inked", "", func(*sampling.TextToImage) {}), draw("inked<lora:with:1>|inked", "", tagged)[n:])
+		n := len(draw("inked", "", func(*texttoimage.Pipeline) {}))
+		require.Equal(t, draw("inked", "", func(*texttoimage.Pipeline) {}), draw("inked<lora:with:1>|inked", "", tagged)[n:])
 
 		kept := filepath.Join(t.TempDir(), "kept.safetensors")
 		require.NoError(t, a.Write(kept, lora.WriteOptions{Layout: lora.Kohya}))

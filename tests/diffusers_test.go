@@ -19,8 +19,8 @@ import (
 	tinysd "github.com/onestep-go/onestep/models/sd/sdtest/tiny"
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/weights"
-	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/sampling/scheduler"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/torchtest"
 	"github.com/onestep-go/onestep/torch/vision"
@@ -74,11 +74,11 @@ type pair struct {
 	DType     string         `json:"dtype,omitempty"`
 
 	kind  string
-	ours  sampling.TextToImage
+	ours  texttoimage.Pipeline
 	loose bool // half precision: levels may differ, but not the picture
 }
 
-// Pictures of diffusers' pipelines and of TextToImage are the same: text to image by every scheduler, all families, guidance of both
+// Pictures of diffusers' pipelines and of texttoimage are the same: text to image by every scheduler, all families, guidance of both
 // kinds, image to image by both rules, inpainting of both kinds, ControlNets, one and several generators.
 func TestPicturesAreDiffusers(t *testing.T) {
 	python := torchtest.Python(t, "torch", "diffusers", "transformers", "safetensors", "PIL")
@@ -105,7 +105,7 @@ func TestPicturesAreDiffusers(t *testing.T) {
 	text := func(name, kind, class string, method scheduler.Method, steps int, g float64) pair {
 		return pair{Name: name, kind: kind, Pipeline: "StableDiffusionPipeline", Scheduler: class, Seeds: []uint64{5},
 			Args: map[string]any{"prompt": "a red cat, sitting", "num_inference_steps": steps, "guidance_scale": g, "width": 64, "height": 64},
-			ours: sampling.TextToImage{Method: method, Steps: steps, Guidance: g, Seed: 5, Width: 64, Height: 64}}
+			ours: texttoimage.Pipeline{Method: method, Steps: steps, Guidance: g, Seed: 5, Width: 64, Height: 64}}
 	}
 	with := func(p pair, pipeline string, change func(p *pair)) pair {
 		if pipeline != "" {
@@ -172,19 +172,19 @@ func TestPicturesAreDiffusers(t *testing.T) {
 		text("ssd1b", "ssd1b", "LCMScheduler", lcm, 4, 1),
 		with(text("xl_i2i", "sdxl", "EulerDiscreteScheduler", euler, 6, 5), "StableDiffusionXLImg2ImgPipeline", started(0.5, false)),
 	}
-	control := func(name string, change func(p *pair, c *sampling.Control)) {
+	control := func(name string, change func(p *pair, c *texttoimage.Control)) {
 		p := text(name, "sd15", "LCMScheduler", lcm, 4, 5)
 		p.Pipeline, p.Controls = "StableDiffusionControlNetPipeline", []string{at("control")}
 		p.Args["image"] = at("picture.png")
-		c := sampling.Control{Image: picture}
+		c := texttoimage.Control{Image: picture}
 		change(&p, &c)
-		p.ours.Controls = []sampling.Control{c}
+		p.ours.Controls = []texttoimage.Control{c}
 		cases = append(cases, p)
 	}
-	control("control", func(*pair, *sampling.Control) {})
-	control("control_half", func(p *pair, c *sampling.Control) { p.Args["controlnet_conditioning_scale"], c.Scale = 0.5, 0.5 })
-	control("control_guess", func(p *pair, c *sampling.Control) { p.Args["guess_mode"], c.Guess = true, true })
-	control("control_part", func(p *pair, c *sampling.Control) {
+	control("control", func(*pair, *texttoimage.Control) {})
+	control("control_half", func(p *pair, c *texttoimage.Control) { p.Args["controlnet_conditioning_scale"], c.Scale = 0.5, 0.5 })
+	control("control_guess", func(p *pair, c *texttoimage.Control) { p.Args["guess_mode"], c.Guess = true, true })
+	control("control_part", func(p *pair, c *texttoimage.Control) {
 		p.Args["control_guidance_start"], p.Args["control_guidance_end"] = 0.25, 0.75
 		c.Start, c.End = 0.25, 0.75
 	})

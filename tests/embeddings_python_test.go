@@ -11,8 +11,8 @@ import (
 
 	"github.com/onestep-go/onestep/models/sd"
 	tinysd "github.com/onestep-go/onestep/models/sd/sdtest/tiny"
-	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/sampling/scheduler"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/safetensors"
 	"github.com/onestep-go/onestep/torch/torchtest"
@@ -92,7 +92,7 @@ func TestDiffusersLoadsOurEmbeddings(t *testing.T) {
 				return nil
 			})
 		}))
-		d := sampling.TextToImage{Model: m, Method: scheduler.Euler{}, Steps: 3, Guidance: 3, Seed: 5, Width: 64, Height: 64, Negative: negative, Inversions: all}
+		d := texttoimage.Pipeline{Model: m, Method: scheduler.Euler{}, Steps: 3, Guidance: 3, Seed: 5, Width: 64, Height: 64, Negative: negative, Inversions: all}
 		for st, err := range d.Run(t.Context(), prompt) {
 			require.NoError(t, err)
 			if st.Pictures != nil {

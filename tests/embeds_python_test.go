@@ -11,8 +11,8 @@ import (
 
 	"github.com/onestep-go/onestep/models/sd"
 	tinysd "github.com/onestep-go/onestep/models/sd/sdtest/tiny"
-	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/sampling/scheduler"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/torchtest"
 )
@@ -45,7 +45,7 @@ func TestEmbedsAreDiffusers(t *testing.T) {
 				t.Logf("%s: %s: largest difference %.2g", kind, name, d)
 				require.Less(t, d, 1e-4*max(1, want.Abs(s).Max(s).Item()), name) // float32 in another order
 			}
-			draw := sampling.TextToImage{Model: m, Method: scheduler.DDIM{}, Steps: 3, Guidance: 5, Negative: "a dog", Latents: noise, LatentsOnly: true}
+			draw := texttoimage.Pipeline{Model: m, Method: scheduler.DDIM{}, Steps: 3, Guidance: 5, Negative: "a dog", Latents: noise, LatentsOnly: true}
 			ours, err := draw.Encode(context.Background(), s, "a red cat")
 			require.NoError(t, err)
 			near("prompt_embeds", ours.Prompt)
@@ -54,9 +54,9 @@ func TestEmbedsAreDiffusers(t *testing.T) {
 				near("pooled_prompt_embeds", ours.Pooled)
 				near("negative_pooled_prompt_embeds", ours.NegativePooled)
 			}
-			for _, e := range []sampling.Embeds{ours, {Prompt: theirs["prompt_embeds"], Negative: theirs["negative_prompt_embeds"],
+			for _, e := range []texttoimage.Embeds{ours, {Prompt: theirs["prompt_embeds"], Negative: theirs["negative_prompt_embeds"],
 				Pooled: theirs["pooled_prompt_embeds"], NegativePooled: theirs["negative_pooled_prompt_embeds"]}} {
-				draw.PromptEmbeds = []sampling.Embeds{e}
+				draw.PromptEmbeds = []texttoimage.Embeds{e}
 				for st, err := range draw.Run(context.Background()) {
 					require.NoError(t, err)
 					if st.I == st.Steps {

@@ -23,6 +23,7 @@ import (
 	"github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/sampling/scheduler"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/optim"
 	"github.com/onestep-go/onestep/torch/vision"
@@ -88,7 +89,7 @@ func paint(ctx context.Context, model string, texts []string) error {
 		return err
 	}
 	defer m.Close()
-	draw := sampling.TextToImage{Model: m, Steps: 4, Seed: 7}
+	draw := texttoimage.Pipeline{Model: m, Steps: 4, Seed: 7}
 	for r, err := range draw.Results(ctx, texts...) { // as they are finished; break stops
 		if err != nil {
 			return err
@@ -107,7 +108,7 @@ func paintFast(ctx context.Context, m *sd.Model, adapter, text string) (image.Im
 		return nil, err
 	}
 	defer lcm.Close()
-	draw := sampling.TextToImage{Model: m, Method: scheduler.LCM{}, Steps: 4, Adapters: lcm.At(1)} // lcm.At(1).And(style.At(0.8))
+	draw := texttoimage.Pipeline{Model: m, Method: scheduler.LCM{}, Steps: 4, Adapters: lcm.At(1)} // lcm.At(1).And(style.At(0.8))
 	for picture, err := range draw.Images(ctx, text) {
 		return picture, err
 	}

@@ -16,8 +16,8 @@ import (
 	"github.com/onestep-go/onestep/lora"
 	"github.com/onestep-go/onestep/models/sd"
 	tinysd "github.com/onestep-go/onestep/models/sd/sdtest/tiny"
-	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/sampling/scheduler"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/torchtest"
 	"github.com/onestep-go/onestep/torch/vision"
@@ -110,7 +110,7 @@ func TestDiffusersReadsOurAdapters(t *testing.T) {
 			require.Len(t, back.Modules, len(a.Modules))
 			return nil
 		}))
-		draw := sampling.TextToImage{Model: m, Method: scheduler.LCM{}, Steps: 3, Guidance: 1, Seed: 5, Width: 64, Height: 64, Plain: true, Adapters: a.At(0.8)}
+		draw := texttoimage.Pipeline{Model: m, Method: scheduler.LCM{}, Steps: 3, Guidance: 1, Seed: 5, Width: 64, Height: 64, Plain: true, Adapters: a.At(0.8)}
 		for p, err := range draw.Images(context.Background(), "a red cat") {
 			require.NoError(t, err)
 			ours := at(kind + ".ours.png")

@@ -18,8 +18,8 @@ import (
 
 	"github.com/onestep-go/onestep/lora"
 	"github.com/onestep-go/onestep/models/sd"
-	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/sampling/scheduler"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 	"github.com/onestep-go/onestep/torch/torchtest"
@@ -312,7 +312,7 @@ func TestLoRASharedModel(t *testing.T) {
 		with[i+1] = a.At(1)
 	}
 	draw := func(a nn.Adapters) (levels []uint8, err error) {
-		d := sampling.TextToImage{Model: m, Method: scheduler.LCM{}, Steps: 3, Guidance: 1.5, Seed: 3, Width: 64, Height: 64, Adapters: a}
+		d := texttoimage.Pipeline{Model: m, Method: scheduler.LCM{}, Steps: 3, Guidance: 1.5, Seed: 3, Width: 64, Height: 64, Adapters: a}
 		for p, e := range d.Images(context.Background(), "a red cat") {
 			if err = e; e == nil {
 				levels = append(levels, p.(*image.NRGBA).Pix...)

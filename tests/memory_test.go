@@ -25,7 +25,7 @@ import (
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/vae"
 	"github.com/onestep-go/onestep/models/sd/weights"
-	"github.com/onestep-go/onestep/sampling"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -188,7 +188,7 @@ func measurePeak(t *testing.T, asked string) {
 		m, err := sd.Open(path, o)
 		require.NoError(t, err)
 		opened = held(t, dir)
-		for picture, err := range (sampling.TextToImage{Model: m, Steps: 1, Width: 64, Height: 64}).Images(context.Background(), "a cat") {
+		for picture, err := range (texttoimage.Pipeline{Model: m, Steps: 1, Width: 64, Height: 64}).Images(context.Background(), "a cat") {
 			require.NoError(t, err)
 			require.Equal(t, image.Pt(64, 64), picture.Bounds().Size())
 		}

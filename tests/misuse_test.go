@@ -22,6 +22,7 @@ import (
 	"github.com/onestep-go/onestep/models/sd/weights"
 	pixelunet "github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/sampling"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/torchtest"
 )
@@ -44,7 +45,7 @@ func within(f func(s *torch.Scope)) error {
 }
 
 // drawn draws to the end.
-func drawn(d sampling.TextToImage, prompts ...string) error {
+func drawn(d texttoimage.Pipeline, prompts ...string) error {
 	for _, err := range d.Images(context.Background(), prompts...) {
 		if err != nil {
 			return err
@@ -63,7 +64,7 @@ func TestUseAfterClose(t *testing.T) {
 		require.NotContains(t, err.Error(), "operand", what)
 	}
 	m := openSmall(t)
-	d := sampling.TextToImage{Model: m, Steps: 3}
+	d := texttoimage.Pipeline{Model: m, Steps: 3}
 
 	adapter, err := lora.New(lora.Of(m), lora.Config{Rank: 2})
 	require.NoError(t, err)
@@ -85,7 +86,7 @@ func TestUseAfterClose(t *testing.T) {
 	control.Close()
 	control.Close()
 	with = d
-	with.Controls = []sampling.Control{{Net: control, Image: image.NewGray(image.Rect(0, 0, 64, 64))}}
+	with.Controls = []texttoimage.Control{{Net: control, Image: image.NewGray(image.Rect(0, 0, 64, 64))}}
 	closed("control", "control 1", drawn(with, "a cat"))
 
 	amid := error(nil)
@@ -180,15 +181,15 @@ func TestPreviewTooLate(t *testing.T) {
 	narrow, err := vae.NewTiny(vae.TinyConfig{LatentChannels: 16}, torch.CPU, torch.Float32, 1)
 	require.NoError(t, err)
 	defer narrow.Close()
-	late := func(st sampling.Progress) {
+	late := func(st texttoimage.Progress) {
 		t.Helper()
 		_, err := st.Preview(tiny)
 		require.ErrorIs(t, err, torch.ErrFreed)
 		require.ErrorContains(t, err, "inside the loop")
 	}
-	late(sampling.Progress{})
-	var kept []sampling.Progress
-	for st, err := range (sampling.TextToImage{Model: m, Steps: 3}).Run(context.Background(), "a cat") {
+	late(texttoimage.Progress{})
+	var kept []texttoimage.Progress
+	for st, err := range (texttoimage.Pipeline{Model: m, Steps: 3}).Run(context.Background(), "a cat") {
 		require.NoError(t, err)
 		for _, old := range kept {
 			late(old)
@@ -302,8 +303,8 @@ func TestForeignInputs(t *testing.T) {
 			}), "classes", "want int64, got float32")
 		}
 	}
-	refused(t, drawn(sampling.TextToImage{}, "a cat"), "want a model, got nil")
-	refused(t, drawn(sampling.TextToImage{Model: &sd.Model{}}, "a cat"), "no networks")
+	refused(t, drawn(texttoimage.Pipeline{}, "a cat"), "want a model, got nil")
+	refused(t, drawn(texttoimage.Pipeline{Model: &sd.Model{}}, "a cat"), "no networks")
 }
 
 // refused checks an error's facts, and that no operator's message is among them.

@@ -17,8 +17,8 @@ import (
 	tinysd "github.com/onestep-go/onestep/models/sd/sdtest/tiny"
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/weights"
-	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/sampling/scheduler"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 	"github.com/onestep-go/onestep/torch/safetensors"
@@ -74,14 +74,14 @@ func writeTensors(t *testing.T, path string, c *weights.Component, name func(str
 func asIs(name string) string { return name }
 
 // latentsOf draws with a model and returns the latents, and what the drawing decided.
-func latentsOf(t *testing.T, path string, o sd.Options, method string) ([]float32, sampling.Plan) {
+func latentsOf(t *testing.T, path string, o sd.Options, method string) ([]float32, texttoimage.Plan) {
 	t.Helper()
 	m, err := sd.Open(path, o)
 	require.NoError(t, err)
 	defer func() { require.NoError(t, m.Close()) }()
 	seen := &decoded{Autoencoder: m.VAE}
 	m.VAE = seen
-	d := sampling.TextToImage{Model: m, Steps: 3, Width: 64, Height: 64, Seed: 3}
+	d := texttoimage.Pipeline{Model: m, Steps: 3, Width: 64, Height: 64, Seed: 3}
 	if method != "" {
 		d.Method, err = scheduler.Named(method)
 		require.NoError(t, err)

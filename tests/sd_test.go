@@ -20,8 +20,8 @@ import (
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/vae"
 	"github.com/onestep-go/onestep/models/sd/weights"
-	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/sampling/scheduler"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/torchtest"
 )
@@ -111,9 +111,9 @@ func (c sdCase) picture(t *testing.T, name string) image.Image {
 }
 
 // drawing is what the case asks for.
-func (c sdCase) drawing(t *testing.T, m *sd.Model) sampling.TextToImage {
+func (c sdCase) drawing(t *testing.T, m *sd.Model) texttoimage.Pipeline {
 	t.Helper()
-	d := sampling.TextToImage{
+	d := texttoimage.Pipeline{
 		Model: m, Steps: c.Steps, Timesteps: c.Timesteps, OriginalSteps: c.Original, Guidance: c.Guidance, Rescale: c.Rescale,
 		Plain: true, ClipSkip: c.ClipSkip, Width: c.Width, Height: c.Height,
 		Seed: c.Seeds[0], N: c.N, SharedNoise: c.Shared,
@@ -146,7 +146,7 @@ func (c sdCase) drawing(t *testing.T, m *sd.Model) sampling.TextToImage {
 			require.NoError(t, part.Close())
 		})
 		d.Controls = append(d.Controls,
-			sampling.Control{Net: net, Image: c.picture(t, k.Image), Scale: k.Scale, Start: k.Start, End: k.End, Guess: k.Guess})
+			texttoimage.Control{Net: net, Image: c.picture(t, k.Image), Scale: k.Scale, Start: k.Start, End: k.End, Guess: k.Guess})
 	}
 	return d
 }
@@ -170,7 +170,7 @@ func TestDiffusersPipelines(t *testing.T) {
 }
 
 // compare draws and compares with the golden latents and pictures.
-func (c sdCase) compare(t *testing.T, golden map[string]*torch.Tensor, draw sampling.TextToImage, seen *decoded) {
+func (c sdCase) compare(t *testing.T, golden map[string]*torch.Tensor, draw texttoimage.Pipeline, seen *decoded) {
 	t.Helper()
 	wantLatents := torch.ToSlice[float32](golden[c.Latents])
 	wantLevels := torch.ToSlice[uint8](golden[c.Image])

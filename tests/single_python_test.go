@@ -14,8 +14,8 @@ import (
 
 	"github.com/onestep-go/onestep/models/sd"
 	tinysd "github.com/onestep-go/onestep/models/sd/sdtest/tiny"
-	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/sampling/scheduler"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/torchtest"
 	"github.com/onestep-go/onestep/torch/vision"
@@ -109,7 +109,7 @@ func TestBareSingleFileDrawsAsDiffusers(t *testing.T) {
 			d := drawing{file: file, method: method, pair: pair{
 				Name: fmt.Sprintf("%s.%s", kind, method), Pipeline: pipeline, Model: at(kind), Scheduler: theirs.class, Config: theirs.config, kind: kind,
 				Args: map[string]any{"prompt": "a red cat", "num_inference_steps": 4, "guidance_scale": 2.0, "width": 64, "height": 64}, Seeds: []uint64{3},
-				ours: sampling.TextToImage{Steps: 4, Guidance: 2, Width: 64, Height: 64, Seed: 3, Plain: true},
+				ours: texttoimage.Pipeline{Steps: 4, Guidance: 2, Width: 64, Height: 64, Seed: 3, Plain: true},
 			}}
 			if kind == "lcm" && theirs.class != "" { // this pipeline puts its own 1 in the configuration's place
 				d.Config = map[string]any{"steps_offset": published["steps_offset"]}

@@ -14,8 +14,8 @@ import (
 	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/weights"
-	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/sampling/scheduler"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch/safetensors"
 )
 
@@ -83,7 +83,7 @@ func TestBareSingleFileDrawsAsFolder(t *testing.T) {
 				defer func() { require.NoError(t, m.Close()) }()
 				seen := &decoded{Autoencoder: m.VAE}
 				m.VAE = seen
-				d := sampling.TextToImage{Model: m, Steps: 4, Width: 32, Height: 32, Guidance: 2, Seed: 3}
+				d := texttoimage.Pipeline{Model: m, Steps: 4, Width: 32, Height: 32, Guidance: 2, Seed: 3}
 				if kind == "sd15-inpaint" {
 					c := sdCase{Init: "init32.png", Mask: "mask32.png"}
 					d.Init, d.Mask, d.Strength = c.picture(t, c.Init), c.picture(t, c.Mask), 1

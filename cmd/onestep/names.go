@@ -8,8 +8,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
-	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/sampling/scheduler"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
 )
 
 // sampler is a flag for the name of a sampler, of ours or another program's. It holds ours.
@@ -77,7 +77,7 @@ func (g guidance) Set(s string) error {
 	case !(n >= 0 && n <= math.MaxFloat64):
 		return errors.New("below 0")
 	case n == 0:
-		n = sampling.NoGuidance
+		n = texttoimage.NoGuidance
 	}
 	*g.v = n
 	return nil

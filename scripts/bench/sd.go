@@ -10,8 +10,8 @@ import (
 
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/sd"
-	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/sampling/scheduler"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -67,7 +67,7 @@ func drawSD(o options) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	draw := sampling.TextToImage{Model: m, Method: scheduler.LCM{}, Steps: sdSteps, Guidance: 1, Seed: 1, Width: o.size, Height: o.size, Plain: true}
+	draw := texttoimage.Pipeline{Model: m, Method: scheduler.LCM{}, Steps: sdSteps, Guidance: 1, Seed: 1, Width: o.size, Height: o.size, Plain: true}
 	got["image"], err = timed(o.runs, func() error {
 		for _, err := range draw.Images(context.Background(), "a photo of a cat") {
 			if err != nil {

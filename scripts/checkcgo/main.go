@@ -1,6 +1,6 @@
 // Command checkcgo checks three rules, in the folder it runs in: of imports, that import "C" is only in csrc and torch, that layers know
-// only those below them, siblings never each other, and that only tests import helpers of tests; of texts, that libraries name no flag of
-// the command; and of files in testdata, that none is larger than 100 kB but those that are argued.
+// only those below them, siblings never each other, that only tests import helpers of tests, and that some packages do without others
+// altogether; of texts, that libraries name no flag of the command; and of files in testdata, that none is larger than 100 kB but those that are argued.
 package main
 
 import (
@@ -47,6 +47,11 @@ var larger = map[string]int64{
 	"models/sd/unet/testdata/controlnet_bgr.safetensors": 160 << 10,
 }
 
+// without lists what a package must not depend on, however far down: whoever imports it would compile that, too.
+var without = map[string]string{
+	"sampling": "models/sd", // one-step generation needs no Stable Diffusion
+}
+
 func main() {
 	bad, err := check(os.DirFS("."))
 	if err != nil {
@@ -64,6 +69,7 @@ func main() {
 // check returns a line for each import and each text in a source tree that breaks the rules.
 func check(tree fs.FS) ([]string, error) {
 	var bad []string
+	imports := map[string][]string{} // of the project, by folder, tests left out
 	err := fs.WalkDir(tree, ".", func(file string, e fs.DirEntry, err error) error {
 		if err != nil {
 			return err
@@ -113,9 +119,17 @@ func check(tree fs.FS) ([]string, error) {
 			if why := forbidden(file, name); why != "" {
 				bad = append(bad, fmt.Sprintf("%s: imports %q: %s", file, name, why))
 			}
+			if to, own := strings.CutPrefix(name, module); own && !strings.HasSuffix(file, "_test.go") {
+				imports[path.Dir(file)] = append(imports[path.Dir(file)], to)
+			}
 		}
 		return nil
 	})
+	for from, not := range without {
+		if way := route(imports, []string{from}, not, map[string]bool{}); way != nil {
+			bad = append(bad, fmt.Sprintf("%s: depends on %s (%s): it must do without", from, not, strings.Join(way, " → ")))
+		}
+	}
 	return bad, err
 }
 
@@ -127,6 +141,24 @@ func limit(file string) int64 {
 		}
 	}
 	return largest
+}
+
+// route returns the imports by which a package depends on another or on one below it, or nil.
+func route(imports map[string][]string, way []string, to string, seen map[string]bool) []string {
+	at := way[len(way)-1]
+	if at == to || strings.HasPrefix(at, to+"/") {
+		return way
+	}
+	if seen[at] {
+		return nil
+	}
+	seen[at] = true
+	for _, next := range imports[at] {
+		if found := route(imports, append(slices.Clone(way), next), to, seen); found != nil {
+			return found
+		}
+	}
+	return nil
 }
 
 // flag is a flag of a command in a text.

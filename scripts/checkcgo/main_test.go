@@ -41,6 +41,9 @@ func TestCheck(t *testing.T) {
 		"docs/large.png":            {Data: make([]byte, 2<<20)},
 		"README.md":                 {Data: []byte(`import "C"`)},
 	}
+	tree["sampling/b.go"] = file(`import "github.com/onestep-go/onestep/models/join"`)
+	tree["sampling/sd_test.go"] = file(`import "github.com/onestep-go/onestep/models/sd/clip"`)
+	tree["sampling/text/a.go"] = file(`import "github.com/onestep-go/onestep/models/sd/clip"`)
 	got, err := check(tree)
 	require.NoError(t, err)
 	require.ElementsMatch(t, []string{
@@ -58,6 +61,11 @@ func TestCheck(t *testing.T) {
 		"tests/testdata/sd/y.bin: has 2097152 bytes, the limit of files in testdata is 1740800: cut it, or argue it in CONTRIBUTING.md",
 		`cmd/onestep/c.go: imports "C": cgo belongs in csrc and torch`,
 	}, got)
+
+	tree["models/join/join.go"] = file(`import "github.com/onestep-go/onestep/models/sd/unet"`)
+	got, err = check(tree)
+	require.NoError(t, err)
+	require.Contains(t, got, "sampling: depends on models/sd (sampling → models/join → models/sd/unet): it must do without")
 
 	_, err = check(fstest.MapFS{"a.go": {Data: []byte("not Go")}})
 	require.ErrorContains(t, err, "a.go")

@@ -17,8 +17,8 @@ import (
 	"github.com/onestep-go/onestep/lora"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/prompt"
-	"github.com/onestep-go/onestep/sampling"
-	"github.com/onestep-go/onestep/sampling/infotext"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
+	"github.com/onestep-go/onestep/sampling/texttoimage/infotext"
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
@@ -114,7 +114,7 @@ func (o Generate) adapters() ([]adapter, error) {
 }
 
 // adapt loads the adapters onto the model and gives them to the drawing. What it returns frees them.
-func (o Generate) adapt(ctx context.Context, t *sampling.TextToImage, all []adapter) (*adapters, func(), error) {
+func (o Generate) adapt(ctx context.Context, t *texttoimage.Pipeline, all []adapter) (*adapters, func(), error) {
 	on := &adapters{dir: o.LoRADir, part: o.LoRAPartial, model: lora.Of(t.Model), loaded: map[string]*lora.Adapter{}, mentions: o.mentions, words: t.Inversions}
 	closeAll := func() {
 		if o.LoRAApply == applyMerge {

@@ -26,8 +26,8 @@ import (
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/vae"
 	"github.com/onestep-go/onestep/models/sd/weights"
-	"github.com/onestep-go/onestep/sampling"
-	"github.com/onestep-go/onestep/sampling/infotext"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
+	"github.com/onestep-go/onestep/sampling/texttoimage/infotext"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/vision"
 )
@@ -56,7 +56,7 @@ type Generate struct {
 	Prompts  []string `json:"-"`
 	Prompt   string   `json:"prompt"` // of one picture
 	Negative string   `json:"negative,omitempty"`
-	Empty    bool     `json:"empty_negative,omitempty"` // see sampling.TextToImage.EmptyNegative
+	Empty    bool     `json:"empty_negative,omitempty"` // see texttoimage.Pipeline.EmptyNegative
 	Plain    bool     `json:"plain,omitempty"`
 	ClipSkip int      `json:"clip_skip,omitempty"`
 
@@ -348,8 +348,8 @@ func (o Generate) files() ([]string, error) {
 }
 
 // draws returns what is to be drawn, without the model.
-func (o Generate) draws() (t sampling.TextToImage, err error) {
-	t = sampling.TextToImage{
+func (o Generate) draws() (t texttoimage.Pipeline, err error) {
+	t = texttoimage.Pipeline{
 		Steps: o.Steps, Timesteps: o.Timesteps, OriginalSteps: o.OriginalSteps, Guidance: o.Guidance, Rescale: o.Rescale,
 		Negative: o.Negative, EmptyNegative: o.Empty, Plain: o.Plain, ClipSkip: o.ClipSkip, Width: o.Width, Height: o.Height, Seed: *o.Seed, N: o.N, Batch: o.Batch,
 		SharedNoise: o.SharedNoise, VariationSeed: o.VariationSeed, VariationStrength: o.VariationStrength,
@@ -372,7 +372,7 @@ func (o Generate) draws() (t sampling.TextToImage, err error) {
 		if err != nil {
 			return t, err
 		}
-		t.Controls = append(t.Controls, sampling.Control{Image: m, Scale: o.ControlScale})
+		t.Controls = append(t.Controls, texttoimage.Control{Image: m, Scale: o.ControlScale})
 	}
 	return t, nil
 }
@@ -402,7 +402,7 @@ func readFile(path string) ([]byte, error) {
 }
 
 // tryScheduler finds out whether the method can work with the model's configuration, which is read without the weights.
-func (o *Generate) tryScheduler(ctx context.Context, t sampling.TextToImage) error {
+func (o *Generate) tryScheduler(ctx context.Context, t texttoimage.Pipeline) error {
 	files, err := weights.Open(o.Model, o.options(torch.CPU).Files())
 	if err != nil {
 		return o.otherFlag(err)
@@ -432,7 +432,7 @@ func (o *Generate) tryScheduler(ctx context.Context, t sampling.TextToImage) err
 }
 
 // open reads the weights. What it returns closes them.
-func (o Generate) open(t *sampling.TextToImage, dev torch.Device) (func(), error) {
+func (o Generate) open(t *texttoimage.Pipeline, dev torch.Device) (func(), error) {
 	m, err := sd.Open(o.Model, o.options(dev))
 	if err != nil {
 		return nil, err
@@ -464,7 +464,7 @@ func (o Generate) open(t *sampling.TextToImage, dev torch.Device) (func(), error
 	return closeAll, nil
 }
 
-func (o Generate) draw(ctx context.Context, t sampling.TextToImage, plan sampling.Plan, on *adapters, out Generated, progress Progress) error {
+func (o Generate) draw(ctx context.Context, t texttoimage.Pipeline, plan texttoimage.Plan, on *adapters, out Generated, progress Progress) error {
 	if strings.HasSuffix(o.Out, "/") {
 		if err := os.MkdirAll(o.Out, 0o777); err != nil {
 			return err
@@ -487,9 +487,9 @@ func (o Generate) draw(ctx context.Context, t sampling.TextToImage, plan samplin
 	if o.SharedNoise {
 		together = o.N
 	}
-	t.Began = func(s sampling.Stage) {
+	t.Began = func(s texttoimage.Stage) {
 		is.Phase, is.Together, is.Step = Phase(s), min(together, o.N-is.Image%o.N), 0
-		if s == sampling.Decoding {
+		if s == texttoimage.Decoding {
 			is.Step = is.Steps
 		}
 		progress(is)
@@ -534,7 +534,7 @@ func (o Generate) draw(ctx context.Context, t sampling.TextToImage, plan samplin
 }
 
 // text is what the PNG's text chunks say of picture i of a step: A1111's parameters, and all settings.
-func (o Generate) text(t sampling.TextToImage, plan sampling.Plan, on *adapters, st sampling.Progress, i int) ([]vision.Text, error) {
+func (o Generate) text(t texttoimage.Pipeline, plan texttoimage.Plan, on *adapters, st texttoimage.Progress, i int) ([]vision.Text, error) {
 	seed := st.Seeds[i]
 	one := o
 	one.Prompt, one.Seed, one.N = o.Prompts[st.Text], &seed, 0

@@ -10,12 +10,12 @@ import (
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/weights"
-	"github.com/onestep-go/onestep/sampling"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch"
 )
 
 // fitsMemory compares what generating needs with what there is, before any weights are read.
-func (o Generate) fitsMemory(files *weights.Model, t sampling.TextToImage) error {
+func (o Generate) fitsMemory(files *weights.Model, t texttoimage.Pipeline) error {
 	if o.Force {
 		return nil
 	}
@@ -31,7 +31,7 @@ func (o Generate) fitsMemory(files *weights.Model, t sampling.TextToImage) error
 }
 
 // need estimates the memory that generating takes: what it is for, and how it becomes less, are words for an error.
-func (o Generate) need(files *weights.Model, t sampling.TextToImage, dev torch.Device) (n need, what, less string, err error) {
+func (o Generate) need(files *weights.Model, t texttoimage.Pipeline, dev torch.Device) (n need, what, less string, err error) {
 	d := sd.Drawing{Width: o.Width, Height: o.Height, Together: min(max(o.Batch, 1), max(o.N, 1)), Guided: o.Guidance == 0 || o.Guidance > 1}
 	if o.SharedNoise {
 		d.Together = max(o.N, 1)

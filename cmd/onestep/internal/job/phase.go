@@ -1,6 +1,6 @@
 package job
 
-import "github.com/onestep-go/onestep/sampling"
+import "github.com/onestep-go/onestep/sampling/texttoimage"
 
 // Phase is what generating images is at.
 type Phase string
@@ -8,10 +8,10 @@ type Phase string
 // The phases, in their order. Those from PhaseText on repeat.
 const (
 	PhaseLoading  Phase = "loading"
-	PhaseText           = Phase(sampling.EncodingText)
-	PhaseImage          = Phase(sampling.EncodingImage)
-	PhaseSampling       = Phase(sampling.Sampling)
-	PhaseDecoding       = Phase(sampling.Decoding)
+	PhaseText           = Phase(texttoimage.EncodingText)
+	PhaseImage          = Phase(texttoimage.EncodingImage)
+	PhaseSampling       = Phase(texttoimage.Sampling)
+	PhaseDecoding       = Phase(texttoimage.Decoding)
 	PhaseSaving   Phase = "saving"
 )
 

@@ -12,9 +12,9 @@ import (
 
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd/weights"
-	"github.com/onestep-go/onestep/sampling"
-	"github.com/onestep-go/onestep/sampling/infotext"
 	"github.com/onestep-go/onestep/sampling/scheduler"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
+	"github.com/onestep-go/onestep/sampling/texttoimage/infotext"
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
@@ -99,7 +99,7 @@ func (o *Generate) readInfo(t infotext.Text, ownClipSkip bool) error {
 	number("Denoising strength", &o.Strength)
 	number("Variation seed strength", &o.VariationStrength)
 	if t.Get("CFG scale") != "" && o.Guidance == 0 { // none, and not the default
-		o.Guidance = sampling.NoGuidance
+		o.Guidance = texttoimage.NoGuidance
 	}
 	for name, to := range map[string]*uint64{"Seed": nil, "Variation seed": &o.VariationSeed} {
 		v := t.Get(name)
@@ -176,7 +176,7 @@ func samplerOf(name, schedule string) (string, bool, error) {
 }
 
 // skipAsThere applies the Clip skip of another program's text where that program does: A1111 counts layers for Stable Diffusion 1 alone.
-func (o *Generate) skipAsThere(t *sampling.TextToImage, note func(string)) {
+func (o *Generate) skipAsThere(t *texttoimage.Pipeline, note func(string)) {
 	if o.foreignSkip == 0 {
 		return
 	}

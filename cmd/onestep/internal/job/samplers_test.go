@@ -5,8 +5,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 
-	"github.com/onestep-go/onestep/sampling/infotext"
 	"github.com/onestep-go/onestep/sampling/scheduler"
+	"github.com/onestep-go/onestep/sampling/texttoimage/infotext"
 )
 
 // What a picture's text says of every sampler and spacing is read back as the same.

@@ -1,4 +1,4 @@
-package sampling
+package texttoimage
 
 import (
 	"fmt"
@@ -11,13 +11,13 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Control is a ControlNet and the picture that it sees.
+// Control is a ControlNet and its control image.
 type Control struct {
 	Net        *unet.ControlNet
-	Image      image.Image // of the picture's size
+	Image      image.Image // resized to the size that is generated
 	Scale      float64     // 0: 1
 	Start, End float64     // the part of the steps in which it acts; End 0: 1
-	Guess      bool        // it acts without the text's help, less at the first levels; the pass without text goes without it
+	Guess      bool        // diffusers' guess_mode: it acts in the pass with the prompt alone, and less at the first levels
 }
 
 // together tells whether a ControlNet can be added to a network.

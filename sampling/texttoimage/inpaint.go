@@ -1,4 +1,4 @@
-package sampling
+package texttoimage
 
 import (
 	"github.com/onestep-go/onestep/models/noise"

@@ -1,4 +1,4 @@
-package sampling_test
+package texttoimage_test
 
 import (
 	"context"
@@ -10,7 +10,7 @@ import (
 
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/prompt"
-	"github.com/onestep-go/onestep/sampling"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -30,7 +30,7 @@ func TestAdaptersOfAnotherModel(t *testing.T) {
 		require.NotNil(t, bias)
 		return nn.Adapters{bias: {shift(0.5)}}
 	}
-	d := sampling.TextToImage{Model: m2, Steps: 1, Seed: 5}
+	d := texttoimage.Pipeline{Model: m2, Steps: 1, Seed: 5}
 	bare := images(t, d, "a cat")[0]
 	d.Adapters = on(m2)
 	require.NotZero(t, off(bare, images(t, d, "a cat")[0]))

@@ -1,4 +1,4 @@
-package sampling
+package texttoimage
 
 import (
 	"context"
@@ -13,29 +13,29 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// TextToImage draws pictures of texts with a latent diffusion model: from noise, from a picture, or into the masked part of one. With
-// a Model alone it draws one picture of each text, as the model was made to. Several goroutines may use one value, or one Model in
-// several values.
-type TextToImage struct {
+// Pipeline generates images from prompts with a latent diffusion model: from noise, from an input image, or into the masked part of one.
+// With a Model alone it generates one image for each prompt, by the sampler that the model was published with. Several goroutines may use
+// one value, or one Model in several values.
+type Pipeline struct {
 	Model *sd.Model
 
-	Method        scheduler.Method // nil: the model's own; see [TextToImage.Plan]
+	Method        scheduler.Method // nil: the model's own; see [Plan]
 	Spacing       string           // of the noise levels or timesteps, one of [scheduler.Spacings]; "": the method's
 	Steps         int              // 0: as many as Timesteps, or 4 for LCM and TCD, 25 for others
 	Timesteps     []int            // in place of the method's own, from the noisiest
 	OriginalSteps int              // the grid of LCM's and TCD's timesteps; 0: the model's
 
-	// Guidance is the scale of classifier-free guidance (Ho & Salimans 2022): the prediction is that for no text, plus the scale times
-	// what the text changes. 1, [NoGuidance], is none. A distilled model is told it. 0: 8.5 for such, 1 for LCM and TCD, 7.5 for others.
+	// Guidance is the scale of classifier-free guidance (Ho & Salimans 2022): the prediction is that for the negative prompt, plus the
+	// scale times what the prompt changes. 1, [NoGuidance], is none. Guidance-distilled models take it as an input. 0: 8.5 for such, 1 for LCM and TCD, 7.5 for others.
 	Guidance float64
 	Rescale  float64 // the part by which a guided prediction is brought back to the deviation without guidance (Lin et al. 2024, section 3.4)
-	Negative string  // what to lead away from; it has an effect only with guidance above 1 that the model is not told
+	Negative string  // the negative prompt; it has no effect at guidance of 1 or less, nor with guidance-distilled models
 
-	// EmptyNegative: an empty Negative is encoded as a text. Otherwise it is what the model says: SDXL's are zeros. These are negative_prompt=""
+	// EmptyNegative: an empty Negative is encoded as a prompt. Otherwise it is what the model says: SDXL's are zeros. These are negative_prompt=""
 	// and None in diffusers.
 	EmptyNegative bool
 
-	Plain    bool // texts as they are: no weights in brackets, and cut off after one chunk of tokens, as in diffusers
+	Plain    bool // prompts as they are: no weights in brackets, and cut off after one chunk of tokens, as in diffusers
 	ClipSkip int  // last layers of the text encoders that are left out; as in diffusers, not for Negative
 
 	// PromptEmbeds are prompts that are encoded already, in place of prompts: one for each.
@@ -50,26 +50,26 @@ type TextToImage struct {
 
 	Width, Height int // in pixels; 0: Init's, or what the model was trained for
 
-	Seed        uint64 // of each text's first picture; the others count up
-	N           int    // pictures of each text; 0: 1
-	Batch       int    // pictures drawn together; 0: 1, so that a picture is the same to the last bit whatever N is
-	SharedNoise bool   // a text's pictures share the stream of Seed and are drawn together, as in diffusers with a single generator
+	Seed        uint64 // of each prompt's first image; the others count up
+	N           int    // images of each prompt; 0: 1
+	Batch       int    // images generated together; 0: 1, so that an image is the same to the last bit whatever N is
+	SharedNoise bool   // a prompt's images share the stream of Seed and are generated together, as in diffusers with a single generator
 
 	// VariationStrength, from 0 to 1, turns the noise to begin with, also that which is added to Init's latents, towards that of
 	// VariationSeed, along the sphere.
 	VariationSeed     uint64
 	VariationStrength float64
 
-	// A picture to start from; of another size it is resized, as are Mask and Controls. Its latents are drawn from what the autoencoder says of
-	// it, by each picture's own stream, so that a picture does not depend on those beside it. diffusers does the same, but for inpainting
-	// with a list of generators: there the first one draws for all, and picture 2 of 2 is another than the same seed gives alone.
+	// Init is the input image, to start from; of another size it is resized, as are Mask and Controls. Its latents are drawn from what the autoencoder says of
+	// it, by each image's own stream, so that an image does not depend on those beside it. diffusers does the same, but for inpainting
+	// with a list of generators: there the first one draws for all, and image 2 of 2 is another than the same seed gives alone.
 	Init     image.Image
 	Strength float64     // how much of it may change, above 0 to 1; 0: 0.8, with a Mask 1
 	Shorten  bool        // LCM and TCD take all steps, on the lower part of their timesteps, instead of leaving out the first ones
-	Mask     image.Image // where Init is to be drawn anew: where it is at least half white
+	Mask     image.Image // where Init is generated anew: where it is at least half white
 	Controls []Control
 
-	// What SDXL is told: how large the picture was, and which corner of it was cut off. 0: the size that is drawn, none.
+	// SDXL's size conditioning: original_size and crops_coords_top_left in diffusers. 0: the size of the image, and no crop.
 	OriginalSize, Crop image.Point
 
 	// Inversions are textual inversion embeddings, whose words Negative and the prompts may have.
@@ -86,14 +86,14 @@ type TextToImage struct {
 
 var errLatentsOnly = errors.New("there are no images with LatentsOnly: take the latents from Run's Progress")
 
-// Images yields the pictures of each text in turn, N of each. An error is yielded and ends it; it ends soon after ctx.
-func (t TextToImage) Images(ctx context.Context, texts ...string) iter.Seq2[image.Image, error] {
+// Images yields the images of each prompt in turn, N of each. An error is yielded and ends it; it ends soon after ctx.
+func (p Pipeline) Images(ctx context.Context, texts ...string) iter.Seq2[image.Image, error] {
 	return func(yield func(image.Image, error) bool) {
-		if t.LatentsOnly {
+		if p.LatentsOnly {
 			yield(nil, errLatentsOnly)
 			return
 		}
-		for st, err := range t.Run(ctx, texts...) {
+		for st, err := range p.Run(ctx, texts...) {
 			if err != nil {
 				yield(nil, err)
 				return
@@ -107,21 +107,21 @@ func (t TextToImage) Images(ctx context.Context, texts ...string) iter.Seq2[imag
 	}
 }
 
-// Run draws as Images does and yields every step.
-func (t TextToImage) Run(ctx context.Context, texts ...string) iter.Seq2[Progress, error] {
+// Run generates as Images does and yields every step.
+func (p Pipeline) Run(ctx context.Context, texts ...string) iter.Seq2[Progress, error] {
 	return func(yield func(Progress, error) bool) {
-		texts, err := t.prompts(texts)
+		texts, err := p.prompts(texts)
 		if err != nil {
 			yield(Progress{}, err)
 			return
 		}
-		d, err := t.decide(texts...)
+		d, err := p.decide(texts...)
 		if err != nil {
 			yield(Progress{}, err)
 			return
 		}
 		going := true
-		err = torch.Run(t.Model.Device(), func(s *torch.Scope) error {
+		err = torch.Run(p.Model.Device(), func(s *torch.Scope) error {
 			return s.NoGrad(func(s *torch.Scope) error {
 				return d.draw(ctx, s, texts, func(st Progress) bool {
 					going = yield(st, nil)

@@ -1,4 +1,4 @@
-package sampling
+package texttoimage
 
 import (
 	"fmt"
@@ -9,7 +9,7 @@ import (
 )
 
 // NoGuidance is the guidance scale with which a prompt is followed as the model predicts it: where diffusers' users write 0. A
-// TextToImage's Guidance of 0 is the default.
+// [Pipeline]'s Guidance of 0 is the default.
 const NoGuidance = 1.0
 
 func (d *decision) guidance() error {

@@ -1,4 +1,4 @@
-package sampling
+package texttoimage
 
 import (
 	"fmt"
@@ -11,7 +11,7 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Plan is what a TextToImage will do, with all that was left open decided.
+// Plan is what a [Pipeline] will do, with all that was left open decided.
 type Plan struct {
 	Method      string // its name, if it has one
 	Steps       int    // as they were asked for; a strength leaves some out
@@ -25,31 +25,31 @@ type Plan struct {
 	Notices     []string // what the user may want to know: options without effect, texts that are cut off
 }
 
-// Plan decides what was left open, and reports what cannot work, without drawing.
-func (t TextToImage) Plan(texts ...string) (Plan, error) {
-	texts, err := t.prompts(texts)
+// Plan decides what was left open, and reports what cannot work, without generating.
+func (p Pipeline) Plan(texts ...string) (Plan, error) {
+	texts, err := p.prompts(texts)
 	if err != nil {
 		return Plan{}, err
 	}
-	d, err := t.decide(texts...)
+	d, err := p.decide(texts...)
 	if err != nil {
 		return Plan{}, err
 	}
 	for i, text := range texts {
 		d.Inversions = d.words[i]
-		if cut := t.Model.Cut(d.text(text)); cut != "" {
+		if cut := p.Model.Cut(d.text(text)); cut != "" {
 			d.plan.Notices = append(d.plan.Notices, fmt.Sprintf("text %d is too long for one chunk of tokens and is cut off before %q", i+1, cut))
 		}
 	}
 	return d.plan, nil
 }
 
-// decision is a TextToImage with nothing left open.
+// decision is a Pipeline with nothing left open.
 type decision struct {
-	TextToImage
+	Pipeline
 	plan   Plan
 	config noise.Config
-	cfg    bool // two passes of the network: with the text and without
+	cfg    bool // classifier-free guidance: two passes of the network, with the prompt and with the negative one
 
 	tagged []nn.Adapters    // of each text
 	own    []sd.Inversion   // of all
@@ -58,15 +58,15 @@ type decision struct {
 	plainTags bool // their notice is there
 }
 
-func (t TextToImage) decide(texts ...string) (*decision, error) {
-	d := &decision{TextToImage: t, own: t.Inversions}
-	if err := t.Model.Usable(); err != nil {
+func (p Pipeline) decide(texts ...string) (*decision, error) {
+	d := &decision{Pipeline: p, own: p.Inversions}
+	if err := p.Model.Usable(); err != nil {
 		return nil, fmt.Errorf("text to image: %w", err)
 	}
-	if err := d.check(t.Negative); err != nil {
+	if err := d.check(p.Negative); err != nil {
 		return nil, fmt.Errorf("the negative prompt: %w", err)
 	}
-	if a := d.text(t.Negative).Adapters(); a != nil {
+	if a := d.text(p.Negative).Adapters(); a != nil {
 		return nil, fmt.Errorf("the negative prompt asks for the adapter %s by a tag: an adapter acts on the whole image; move the tag to the prompt", quote.Quoted(a[0].Name))
 	}
 	for i, text := range texts {
@@ -82,15 +82,15 @@ func (t TextToImage) decide(texts ...string) (*decision, error) {
 		if len(d.Inversions) == len(d.own) {
 			continue
 		}
-		if err := d.check(t.Negative); err != nil { // with the words of the text's adapters
+		if err := d.check(p.Negative); err != nil { // with the words of the text's adapters
 			return nil, fmt.Errorf("the negative prompt: %w", err)
 		}
 	}
-	d.Inversions = slices.Concat(append(d.words, t.Inversions)...)
-	if err := d.tags(t.Negative); err != nil {
+	d.Inversions = slices.Concat(append(d.words, p.Inversions)...)
+	if err := d.tags(p.Negative); err != nil {
 		return nil, fmt.Errorf("the negative prompt: %w", err)
 	}
-	d.Inversions = t.Inversions
+	d.Inversions = p.Inversions
 	for _, f := range []func() error{d.method, d.latents, d.size, d.pictures, d.guidance, d.embeds, d.start} {
 		if err := f(); err != nil {
 			return nil, err
@@ -120,14 +120,14 @@ func (d *decision) tag(i int, text string) error {
 }
 
 // fits reports adapters of another model.
-func (t TextToImage) fits(a nn.Adapters) error {
+func (p Pipeline) fits(a nn.Adapters) error {
 	var controls []*nn.Store
-	for _, c := range t.Controls {
+	for _, c := range p.Controls {
 		if c.Net != nil {
 			controls = append(controls, c.Net.Store())
 		}
 	}
-	return t.Model.CheckAdapters(a, controls...)
+	return p.Model.CheckAdapters(a, controls...)
 }
 
 func (d *decision) note(format string, args ...any) {
@@ -187,8 +187,8 @@ func (d *decision) few() bool {
 
 // Try tells whether the method can work with a model of that scheduler's configuration, before there is one. distilled is
 // [sd.Model.Distilled].
-func (t TextToImage) Try(config noise.Config, distilled bool) error {
-	d := &decision{TextToImage: t, config: config}
+func (p Pipeline) Try(config noise.Config, distilled bool) error {
+	d := &decision{Pipeline: p, config: config}
 	if err := d.choose(distilled); err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package sampling_test
+package texttoimage_test
 
 import (
 	"testing"
@@ -6,7 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/onestep-go/onestep/models/sd"
-	"github.com/onestep-go/onestep/sampling"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
 )
 
 // A folder of Stable Diffusion 1 is drawn by the sampler that it was published with.
@@ -14,7 +14,7 @@ func TestOwnSampler(t *testing.T) {
 	m := openTiny(t, sd.Options{})
 	m.Scheduler = []byte(`{"_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "skip_prk_steps": true,
 		"set_alpha_to_one": false, "steps_offset": 1, "clip_sample": false}`)
-	plan, err := sampling.TextToImage{Model: m, Steps: 5, Width: 64, Height: 64}.Plan("a cat")
+	plan, err := texttoimage.Pipeline{Model: m, Steps: 5, Width: 64, Height: 64}.Plan("a cat")
 	require.NoError(t, err)
 	require.Equal(t, "pndm", plan.Method)
 	require.Equal(t, 5, plan.Steps)
@@ -28,14 +28,14 @@ func TestOwnSpacing(t *testing.T) {
 	m := openTiny(t, sd.Options{})
 	for class, want := range map[string]string{"EulerDiscreteScheduler": "euler_karras", "UniPCMultistepScheduler": "unipc_karras", "DEISMultistepScheduler": "deis_karras"} {
 		m.Scheduler = []byte(`{"_class_name": "` + class + `", "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}`)
-		plan, err := sampling.TextToImage{Model: m, Spacing: "karras"}.Plan("a cat")
+		plan, err := texttoimage.Pipeline{Model: m, Spacing: "karras"}.Plan("a cat")
 		require.NoError(t, err)
 		require.Equal(t, want, plan.Method)
 	}
 	m.Scheduler = []byte(`{"_class_name": "DDIMScheduler"}`)
-	_, err := sampling.TextToImage{Model: m, Spacing: "karras"}.Plan("a cat")
+	_, err := texttoimage.Pipeline{Model: m, Spacing: "karras"}.Plan("a cat")
 	require.ErrorContains(t, err, `sampler ddim cannot use the spacing "karras"`)
-	plan, err := sampling.TextToImage{Model: m, Spacing: "trailing"}.Plan("a cat")
+	plan, err := texttoimage.Pipeline{Model: m, Spacing: "trailing"}.Plan("a cat")
 	require.NoError(t, err)
 	require.Equal(t, "ddim_trailing", plan.Method)
 }
@@ -43,7 +43,7 @@ func TestOwnSpacing(t *testing.T) {
 // No guidance is not the default, and takes no second pass.
 func TestNoGuidance(t *testing.T) {
 	m := openTiny(t, sd.Options{})
-	plan, err := sampling.TextToImage{Model: m, Guidance: sampling.NoGuidance, Negative: "x"}.Plan("a cat")
+	plan, err := texttoimage.Pipeline{Model: m, Guidance: texttoimage.NoGuidance, Negative: "x"}.Plan("a cat")
 	require.NoError(t, err)
 	require.Equal(t, 1.0, plan.Guidance)
 	require.Len(t, plan.Notices, 1) // on the negative prompt

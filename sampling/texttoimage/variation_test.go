@@ -1,4 +1,4 @@
-package sampling_test
+package texttoimage_test
 
 import (
 	"testing"
@@ -7,8 +7,8 @@ import (
 
 	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd"
-	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/sampling/scheduler"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -16,7 +16,7 @@ import (
 func TestVariationOfInputImage(t *testing.T) {
 	m := openTiny(t, sd.Options{})
 	picture, mask := given()
-	for name, d := range map[string]sampling.TextToImage{
+	for name, d := range map[string]texttoimage.Pipeline{
 		"strength 1": {Strength: 1},
 		"ddim":       {Strength: 0.8, Method: scheduler.DDIM{}},
 		"euler":      {Strength: 0.8, Method: scheduler.Euler{}},

@@ -1,4 +1,4 @@
-package sampling_test
+package texttoimage_test
 
 import (
 	"context"
@@ -9,7 +9,7 @@ import (
 
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/sdtest/tiny"
-	"github.com/onestep-go/onestep/sampling"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/vision"
 )
@@ -33,10 +33,10 @@ func small() (m *sd.Model, dir string, done func()) {
 }
 
 // Each image comes with its settings, which programs that read A1111's find in the file.
-func ExampleTextToImage_Results() {
+func ExamplePipeline_Results() {
 	m, dir, done := small()
 	defer done()
-	draw := sampling.TextToImage{Model: m, Steps: 2, Guidance: 5, Negative: "blurry", Seed: 7}
+	draw := texttoimage.Pipeline{Model: m, Steps: 2, Guidance: 5, Negative: "blurry", Seed: 7}
 	for r, err := range draw.Results(context.Background(), "a cat", "a dog") {
 		if err != nil {
 			log.Fatal(err)
@@ -57,18 +57,18 @@ func ExampleTextToImage_Results() {
 }
 
 // A prompt is encoded once and generated from with several seeds.
-func ExampleTextToImage_Encode() {
+func ExamplePipeline_Encode() {
 	m, _, done := small()
 	defer done()
 	ctx := context.Background()
-	draw := sampling.TextToImage{Model: m, Steps: 2, Guidance: 5}
+	draw := texttoimage.Pipeline{Model: m, Steps: 2, Guidance: 5}
 	err := torch.Run(m.Device(), func(s *torch.Scope) error {
 		embeds, err := draw.Encode(ctx, s, "a cat")
 		if err != nil {
 			return err
 		}
 		fmt.Println(embeds.Prompt.Shape(), embeds.Negative.Shape())
-		draw.PromptEmbeds = []sampling.Embeds{embeds}
+		draw.PromptEmbeds = []texttoimage.Embeds{embeds}
 		for draw.Seed = range 3 {
 			for image, err := range draw.Images(ctx) {
 				if err != nil {
@@ -90,13 +90,13 @@ func ExampleTextToImage_Encode() {
 }
 
 // Noise of the program's own goes in, latents come out and are decoded later.
-func ExampleTextToImage_Decode() {
+func ExamplePipeline_Decode() {
 	m, _, done := small()
 	defer done()
 	ctx := context.Background()
 	err := torch.Run(m.Device(), func(s *torch.Scope) error {
 		noise := torch.Randn(s, torch.NewGenerator(s, 3), torch.Float32, 1, 4, 8, 8)
-		draw := sampling.TextToImage{Model: m, Steps: 2, Latents: noise, LatentsOnly: true}
+		draw := texttoimage.Pipeline{Model: m, Steps: 2, Latents: noise, LatentsOnly: true}
 		var latents *torch.Tensor
 		for st, err := range draw.Run(ctx, "a cat") {
 			if err != nil {

@@ -1,4 +1,4 @@
-package sampling_test
+package texttoimage_test
 
 import (
 	"strings"
@@ -7,7 +7,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/onestep-go/onestep/models/sd"
-	"github.com/onestep-go/onestep/sampling"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -18,15 +18,15 @@ func TestPromptLimits(t *testing.T) {
 		"1048576 bytes":  strings.Repeat("a ", 1<<19),
 		"at most 64 chu": strings.Repeat("a BREAK ", 100),
 	} {
-		_, err := sampling.TextToImage{Model: m}.Plan("a", text)
+		_, err := texttoimage.Pipeline{Model: m}.Plan("a", text)
 		require.ErrorContains(t, err, want)
-		_, err = sampling.TextToImage{Model: m, Negative: text}.Plan("a")
+		_, err = texttoimage.Pipeline{Model: m, Negative: text}.Plan("a")
 		require.ErrorContains(t, err, want)
 		require.Error(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 			m.Embed(s, nil, sd.Text{Prompt: text})
 			return nil
 		}))
 	}
-	_, err := sampling.TextToImage{Model: m}.Plan(strings.Repeat("a cat, ", 600), strings.Repeat("a BREAK ", 60))
+	_, err := texttoimage.Pipeline{Model: m}.Plan(strings.Repeat("a cat, ", 600), strings.Repeat("a BREAK ", 60))
 	require.NoError(t, err)
 }

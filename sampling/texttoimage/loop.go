@@ -1,4 +1,4 @@
-package sampling
+package texttoimage
 
 import (
 	"context"
@@ -10,63 +10,11 @@ import (
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd"
-	"github.com/onestep-go/onestep/models/sd/vae"
-	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
-// Progress is where a drawing is: after one step of the method.
-type Progress struct {
-	Text     int           // which of the texts
-	Seeds    []uint64      // of the pictures that are being drawn
-	I, Steps int           // the step, from 1, of how many
-	Pictures []image.Image // after the last step; else nil
-
-	clean   *torch.Tensor
-	latents *torch.Tensor
-	scope   *torch.Scope
-	from    *decision
-	prompt  string
-}
-
-// Stage is a part of the work on images. [TextToImage.Run] yields during the steps only; the others take time, too.
-type Stage string
-
-// The stages, in their order. The first comes once for each prompt, the others for each batch of its images.
-const (
-	EncodingText  Stage = "text"     // the prompt is encoded
-	EncodingImage Stage = "image"    // the input image is encoded, where there is one
-	Sampling      Stage = "sampling" // the method's steps
-	Decoding      Stage = "decoding" // latents become images
-)
-
-// began tells of a stage.
-func (d *decision) began(s Stage) {
-	if d.Began != nil {
-		d.Began(s)
-	}
-}
-
-// Preview decodes what the latents are predicted to become, with a tiny autoencoder for instance. It works until the next step is
-// asked for or the loop ends; later it is an error that wraps [torch.ErrFreed].
-func (st Progress) Preview(a vae.Autoencoder) (out []image.Image, err error) {
-	switch {
-	case st.clean.Freed():
-		return nil, fmt.Errorf("preview: the latents of step %d of %d are gone (%w): call Preview inside the loop, before the next step", st.I, st.Steps, torch.ErrFreed)
-	case a == nil:
-		return nil, errors.New("preview: want an autoencoder, such as a tiny one, got nil")
-	case a.Channels() != st.clean.Dim(1):
-		return nil, fmt.Errorf("preview: the autoencoder's latents have %d channels and the model's %d: they are incompatible", a.Channels(), st.clean.Dim(1))
-	}
-	err = st.scope.NoGrad(func(s *torch.Scope) error {
-		out, err = vision.ToImages(a.Decode(s, st.clean.To(s, a.DType())))
-		return err
-	})
-	return out, err
-}
-
-// errStop ends a drawing whose pictures nobody wants any more.
+// errStop ends the work on images that nobody wants any more.
 var errStop = errors.New("stopped")
 
 func (d *decision) draw(ctx context.Context, s *torch.Scope, texts []string, yield func(Progress) bool) error {
@@ -106,10 +54,10 @@ func (d *decision) draw(ctx context.Context, s *torch.Scope, texts []string, yie
 	return nil
 }
 
-// fixed is what all pictures have in common: the given pictures as tensors.
+// fixed is what all images have in common: the input images as tensors.
 type fixed struct {
-	init, masked *torch.Tensor // [1, 3, H, W] in [-1, 1]; masked has 0 where it is to be drawn anew
-	mask         *torch.Tensor // [1, 1, h, w] of the latents: 1 where they are drawn anew
+	init, masked *torch.Tensor // [1, 3, H, W] in [-1, 1]; masked has 0 where it is generated anew
+	mask         *torch.Tensor // [1, 1, h, w] of the latents: 1 where they are generated anew
 	controls     []*torch.Tensor
 }
 
@@ -146,7 +94,7 @@ func (d *decision) prepare(s *torch.Scope) (f fixed, err error) {
 	return f, nil
 }
 
-// batch draws some pictures of one text.
+// batch generates some images of one prompt.
 func (d *decision) batch(ctx context.Context, s *torch.Scope, f fixed, words sd.Embedding, at Progress, yield func(Progress) bool) error {
 	n := len(at.Seeds)
 	net := d.network(s, f, words, n)
@@ -215,55 +163,6 @@ func finite(s *torch.Scope, x *torch.Tensor) bool {
 	defer sum.Free()
 	v := sum.Item()
 	return !math.IsNaN(v) && !math.IsInf(v, 0)
-}
-
-// begin returns the latents to start from. For an ordinary network with a mask it returns the latents of the picture and the noise,
-// too. The order in which noise is drawn is diffusers'.
-func (d *decision) begin(s *torch.Scope, f fixed, run scheduler.Run, streams noise.Streams, noise scheduler.Noise, n, first int) (x, kept, z *torch.Tensor) {
-	whole := d.Init == nil || (d.Mask != nil && d.plan.Strength == 1)
-	fill := d.Mask != nil && !d.Model.Inpaints()
-	var image *torch.Tensor
-	if !whole || fill {
-		image = d.encode(s, f.init, streams, n)
-	}
-	z = d.noise(s, noise(s), first)
-	if d.VariationStrength > 0 {
-		z = s.Tidy(func(s *torch.Scope) *torch.Tensor { return d.vary(s, z) })
-	}
-	if whole {
-		x = z.MulScalar(s, run.InitSigma())
-	} else {
-		x = run.AddNoise(s, image, z, 0)
-	}
-	if fill {
-		kept = image
-	}
-	return x, kept, z
-}
-
-// encode makes latents of a picture, [n, …].
-func (d *decision) encode(s *torch.Scope, picture *torch.Tensor, streams noise.Streams, n int) *torch.Tensor {
-	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		z := d.Model.VAE.Encode(s, picture, streams).To(s, d.Model.DType())
-		return z.Expand(s, append([]int{n}, z.Shape()[1:]...)...).Contiguous(s)
-	})
-}
-
-// vary turns noise z towards that of the variation's seed, on the sphere that both lie near.
-func (d *decision) vary(s *torch.Scope, z *torch.Tensor) *torch.Tensor {
-	shape := z.Shape()
-	other := noise.NewStreams(s, d.VariationSeed).Randn(s, torch.Float32, shape[1:]...)
-	var out []*torch.Tensor
-	for i := range shape[0] {
-		a := z.Narrow(s, 0, i, 1).To(s, torch.Float32)
-		cos := a.Mul(s, other).Sum(s).Item() / (a.Norm(s).Item() * other.Norm(s).Item())
-		angle, v := math.Acos(min(max(cos, -1), 1)), d.VariationStrength
-		if sin := math.Sin(angle); sin > 1e-4 {
-			a = a.MulScalar(s, math.Sin((1-v)*angle)/sin).Add(s, other.MulScalar(s, math.Sin(v*angle)/sin))
-		}
-		out = append(out, a)
-	}
-	return torch.Cat(s, out, 0).To(s, z.DType())
 }
 
 // network is the model's with all it is told but latents and timestep.

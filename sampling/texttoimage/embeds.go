@@ -1,36 +1,34 @@
-package sampling
+package texttoimage
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"image"
 	"slices"
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/torch"
-	"github.com/onestep-go/onestep/torch/vision"
 )
 
-// Embeds is a prompt in the form in which the network takes it, as [TextToImage.Encode] makes it or a program of its own. Its tensors are
+// Embeds is a prompt in the form in which the network takes it, as [Pipeline.Encode] makes it or a program of its own. Its tensors are
 // of the model's type and on its device, and have to live as long as they are generated from.
 type Embeds struct {
 	Prompt *torch.Tensor // diffusers' prompt_embeds: [1, tokens, features]
 	Pooled *torch.Tensor // pooled_prompt_embeds: [1, features], for SDXL; nil for others
 
 	// Negative and NegativePooled are negative_prompt_embeds and negative_pooled_prompt_embeds, of as many tokens as Prompt. nil: the negative
-	// prompt of the TextToImage is encoded.
+	// prompt of the Pipeline is encoded.
 	Negative, NegativePooled *torch.Tensor
 }
 
-// Encode encodes a prompt, and the negative prompt where guidance needs it, in s, for [TextToImage.PromptEmbeds]: images from what it
+// Encode encodes a prompt, and the negative prompt where guidance needs it, in s, for [Pipeline.PromptEmbeds]: images from what it
 // returns are the same to the last bit as those from the prompt, and other seeds and samplers need no text encoder. Tags of adapters are an
 // error, as adapters change the network, too: they belong into Adapters.
-func (t TextToImage) Encode(ctx context.Context, s *torch.Scope, prompt string) (Embeds, error) {
-	t.PromptEmbeds = nil
-	d, err := t.decide(prompt)
+func (p Pipeline) Encode(ctx context.Context, s *torch.Scope, prompt string) (Embeds, error) {
+	p.PromptEmbeds = nil
+	d, err := p.decide(prompt)
 	if err != nil {
 		return Embeds{}, err
 	}
@@ -56,14 +54,14 @@ func (t TextToImage) Encode(ctx context.Context, s *torch.Scope, prompt string) 
 }
 
 // prompts returns the prompts that are generated from: those given, or an empty one in place of each of PromptEmbeds.
-func (t TextToImage) prompts(given []string) ([]string, error) {
-	if t.PromptEmbeds == nil {
+func (p Pipeline) prompts(given []string) ([]string, error) {
+	if p.PromptEmbeds == nil {
 		return given, nil
 	}
 	if len(given) > 0 {
 		return nil, errors.New("got prompts and PromptEmbeds: want one of them")
 	}
-	return make([]string, len(t.PromptEmbeds)), nil
+	return make([]string, len(p.PromptEmbeds)), nil
 }
 
 // embeds checks PromptEmbeds.
@@ -158,41 +156,6 @@ func there(name string, t *torch.Tensor, shape ...int) error {
 	return nil
 }
 
-// latents checks Latents, whose size and number hold where nothing else is said.
-func (d *decision) latents() error {
-	x := d.Latents
-	if x == nil {
-		return nil
-	}
-	c, k := d.Model.VAE.Channels(), d.Model.VAE.Factor()
-	if err := there("latents", x, -1, c, -1, -1); err != nil {
-		return err
-	}
-	shape := x.Shape()
-	for _, v := range []struct {
-		own *int
-		as  int
-	}{{&d.N, shape[0]}, {&d.Height, k * shape[2]}, {&d.Width, k * shape[3]}} {
-		if *v.own == 0 {
-			*v.own = v.as
-		}
-	}
-	if want := []int{d.N, c, d.Height / k, d.Width / k}; !slices.Equal(want, shape) {
-		return fmt.Errorf("latents: want shape %v, for %d images of %d×%d pixels, got %v", want, d.N, d.Width, d.Height, shape)
-	}
-	return nil
-}
-
-// noise returns the rows of Latents from first on, in place of z [n, c, h, w], or z.
-func (d *decision) noise(s *torch.Scope, z *torch.Tensor, first int) *torch.Tensor {
-	if d.Latents == nil {
-		return z
-	}
-	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		return d.Latents.Narrow(s, 0, first, z.Dim(0)).ToDevice(s, z.Device()).To(s, z.DType()).Contiguous(s)
-	})
-}
-
 // embedding returns what the network is given of prompt i, [2 or 1, …]: the negative prompt first.
 func (d *decision) embedding(s *torch.Scope, i int, prompt string) (sd.Embedding, error) {
 	var none, some sd.Embedding
@@ -215,54 +178,4 @@ func (d *decision) embedding(s *torch.Scope, i int, prompt string) (sd.Embedding
 		out.Pooled = torch.Cat(s, []*torch.Tensor{none.Pooled, some.Pooled}, 0)
 	}
 	return out, nil
-}
-
-// Latents returns a copy of the latents behind this step, in s, [n, channels, h, w] of the model's type: behind the last step what the
-// autoencoder decodes; see [TextToImage.Decode]. Like Preview it works until the next step is asked for.
-func (st Progress) Latents(s *torch.Scope) (x *torch.Tensor, err error) {
-	if st.latents.Freed() {
-		return nil, fmt.Errorf("the latents of step %d of %d are gone (%w): take them inside the loop, before the next step", st.I, st.Steps, torch.ErrFreed)
-	}
-	err = torch.Catch(func() { x = st.latents.Detach(s).Clone(s) })
-	return x, err
-}
-
-// Decode makes images of latents [n, channels, h, w] as the end of generating does, to the last bit. Latents of another type than the
-// autoencoder's are converted.
-func (t TextToImage) Decode(ctx context.Context, latents *torch.Tensor) (images []image.Image, err error) {
-	if err := t.Model.Usable(); err != nil {
-		return nil, fmt.Errorf("decode latents: %w", err)
-	}
-	if latents == nil {
-		return nil, errors.New("decode latents: got nil")
-	}
-	if err := there("decode latents", latents, -1, t.Model.VAE.Channels(), -1, -1); err != nil {
-		return nil, err
-	}
-	err = torch.Run(t.Model.Device(), func(s *torch.Scope) error {
-		return s.NoGrad(func(s *torch.Scope) error {
-			images, err = decode(ctx, s, t.Model, latents.ToDevice(s, t.Model.Device()))
-			return err
-		})
-	})
-	return images, err
-}
-
-// decode makes images of latents, one at a time.
-func decode(ctx context.Context, s *torch.Scope, m *sd.Model, x *torch.Tensor) ([]image.Image, error) {
-	var all []image.Image
-	for i := range x.Dim(0) {
-		if err := ctx.Err(); err != nil {
-			return nil, err
-		}
-		err := s.Run(func(s *torch.Scope) error {
-			one, err := vision.ToImages(m.VAE.Decode(s, x.Narrow(s, 0, i, 1).To(s, m.VAE.DType())))
-			all = append(all, one...)
-			return err
-		})
-		if err != nil {
-			return nil, err
-		}
-	}
-	return all, nil
 }

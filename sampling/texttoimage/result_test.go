@@ -1,4 +1,4 @@
-package sampling_test
+package texttoimage_test
 
 import (
 	"context"
@@ -9,9 +9,9 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/onestep-go/onestep/models/sd"
-	"github.com/onestep-go/onestep/sampling"
-	"github.com/onestep-go/onestep/sampling/infotext"
 	"github.com/onestep-go/onestep/sampling/scheduler"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
+	"github.com/onestep-go/onestep/sampling/texttoimage/infotext"
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
@@ -19,7 +19,7 @@ import (
 func TestResults(t *testing.T) {
 	m := openTiny(t, sd.Options{})
 	picture, _ := given()
-	d := sampling.TextToImage{Model: m, Method: scheduler.DPMPP2M{Karras: true}, Steps: 3, Guidance: 5, Negative: "blurry", N: 2, Seed: 7,
+	d := texttoimage.Pipeline{Model: m, Method: scheduler.DPMPP2M{Karras: true}, Steps: 3, Guidance: 5, Negative: "blurry", N: 2, Seed: 7,
 		ClipSkip: 1, Init: picture, Strength: 0.7, VariationSeed: 3, VariationStrength: 0.25}
 	n := 0
 	for r, err := range d.Results(context.Background(), "a cat", "a dog, sitting") {

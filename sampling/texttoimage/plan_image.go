@@ -1,4 +1,4 @@
-package sampling
+package texttoimage
 
 import (
 	"errors"
@@ -42,7 +42,7 @@ func (d *decision) size() error {
 	return nil
 }
 
-// pictures checks the pictures that are given and the numbers that go with them.
+// pictures checks the input images and the numbers that go with them.
 func (d *decision) pictures() error {
 	want := image.Pt(d.plan.Width, d.plan.Height)
 	fit := func(what string, m *image.Image) error {

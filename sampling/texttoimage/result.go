@@ -1,4 +1,4 @@
-package sampling
+package texttoimage
 
 import (
 	"context"
@@ -7,7 +7,7 @@ import (
 	"iter"
 	"strconv"
 
-	"github.com/onestep-go/onestep/sampling/infotext"
+	"github.com/onestep-go/onestep/sampling/texttoimage/infotext"
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
@@ -27,13 +27,13 @@ type Result struct {
 //	}
 //
 // An error is yielded and ends it; it ends soon after ctx.
-func (t TextToImage) Results(ctx context.Context, prompts ...string) iter.Seq2[Result, error] {
+func (p Pipeline) Results(ctx context.Context, prompts ...string) iter.Seq2[Result, error] {
 	return func(yield func(Result, error) bool) {
-		if t.LatentsOnly {
+		if p.LatentsOnly {
 			yield(Result{}, errLatentsOnly)
 			return
 		}
-		for st, err := range t.Run(ctx, prompts...) {
+		for st, err := range p.Run(ctx, prompts...) {
 			if err != nil {
 				yield(Result{}, err)
 				return

@@ -1,4 +1,4 @@
-package sampling_test
+package texttoimage_test
 
 import (
 	"context"
@@ -12,8 +12,8 @@ import (
 	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/sdtest/tiny"
-	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/sampling/scheduler"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -48,20 +48,20 @@ func TestEmbedsAndLatents(t *testing.T) {
 	opened["bf16"] = openKind(t, "sd15", sd.Options{DType: torch.BFloat16})
 	for _, c := range []struct {
 		name, model string
-		d           sampling.TextToImage
+		d           texttoimage.Pipeline
 	}{
-		{"guided", "sd15", sampling.TextToImage{Guidance: 5, Negative: "a dog with a very long tail"}},
-		{"without guidance", "sd15", sampling.TextToImage{Guidance: sampling.NoGuidance}},
-		{"two texts", "sdxl", sampling.TextToImage{Guidance: 5}},
-		{"two texts, empty negative", "sdxl", sampling.TextToImage{Guidance: 5, EmptyNegative: true}},
-		{"distilled", "lcm15", sampling.TextToImage{}},
-		{"bfloat16", "bf16", sampling.TextToImage{Guidance: 3}},
-		{"noise in steps", "sd15", sampling.TextToImage{Method: scheduler.EulerAncestral{}}},
-		{"together", "sd15", sampling.TextToImage{Batch: 2, SharedNoise: true}},
-		{"variation", "sd15", sampling.TextToImage{VariationSeed: 9, VariationStrength: 0.3}},
-		{"from an image", "sd15", sampling.TextToImage{Init: picture, Strength: 0.7}},
-		{"masked", "sd15", sampling.TextToImage{Init: picture, Mask: mask}},
-		{"clip skip", "sd15", sampling.TextToImage{ClipSkip: 1}},
+		{"guided", "sd15", texttoimage.Pipeline{Guidance: 5, Negative: "a dog with a very long tail"}},
+		{"without guidance", "sd15", texttoimage.Pipeline{Guidance: texttoimage.NoGuidance}},
+		{"two texts", "sdxl", texttoimage.Pipeline{Guidance: 5}},
+		{"two texts, empty negative", "sdxl", texttoimage.Pipeline{Guidance: 5, EmptyNegative: true}},
+		{"distilled", "lcm15", texttoimage.Pipeline{}},
+		{"bfloat16", "bf16", texttoimage.Pipeline{Guidance: 3}},
+		{"noise in steps", "sd15", texttoimage.Pipeline{Method: scheduler.EulerAncestral{}}},
+		{"together", "sd15", texttoimage.Pipeline{Batch: 2, SharedNoise: true}},
+		{"variation", "sd15", texttoimage.Pipeline{VariationSeed: 9, VariationStrength: 0.3}},
+		{"from an image", "sd15", texttoimage.Pipeline{Init: picture, Strength: 0.7}},
+		{"masked", "sd15", texttoimage.Pipeline{Init: picture, Mask: mask}},
+		{"clip skip", "sd15", texttoimage.Pipeline{ClipSkip: 1}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			d := c.d
@@ -127,13 +127,13 @@ func TestEmbedsAndLatents(t *testing.T) {
 func TestEmbedsWithoutNegative(t *testing.T) {
 	ctx := context.Background()
 	for _, kind := range []string{"sd15", "sdxl"} {
-		d := sampling.TextToImage{Model: openKind(t, kind, sd.Options{}), Steps: 2, Guidance: 5, Negative: "a dog"}
+		d := texttoimage.Pipeline{Model: openKind(t, kind, sd.Options{}), Steps: 2, Guidance: 5, Negative: "a dog"}
 		want := images(t, d, "a cat")
 		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 			embeds, err := d.Encode(ctx, s, "a cat")
 			require.NoError(t, err)
 			embeds.Negative, embeds.NegativePooled = nil, nil
-			d.PromptEmbeds = []sampling.Embeds{embeds}
+			d.PromptEmbeds = []texttoimage.Embeds{embeds}
 			same(t, kind, want, images(t, d))
 			return nil
 		}))
@@ -144,7 +144,7 @@ func TestEmbedsWithoutNegative(t *testing.T) {
 func TestEmbedsAndLatentsRefuse(t *testing.T) {
 	ctx := context.Background()
 	m, xl := openKind(t, "sd15", sd.Options{}), openKind(t, "sdxl", sd.Options{})
-	d, dxl := sampling.TextToImage{Model: m, Steps: 2, Guidance: 5}, sampling.TextToImage{Model: xl, Steps: 2, Guidance: 5}
+	d, dxl := texttoimage.Pipeline{Model: m, Steps: 2, Guidance: 5}, texttoimage.Pipeline{Model: xl, Steps: 2, Guidance: 5}
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		e, err := d.Encode(ctx, s, "a cat")
 		require.NoError(t, err)
@@ -155,23 +155,23 @@ func TestEmbedsAndLatentsRefuse(t *testing.T) {
 		zeros := func(shape ...int) *torch.Tensor { return torch.Zeros(s, torch.Float32, shape...) }
 		for _, c := range []struct {
 			want string
-			d    sampling.TextToImage
-			e    sampling.Embeds
+			d    texttoimage.Pipeline
+			e    texttoimage.Embeds
 		}{
-			{"Prompt is nil", d, sampling.Embeds{}},
-			{"Prompt: want shape [1 any 16], got [1 77 32]", d, sampling.Embeds{Prompt: exl.Prompt}},
-			{"Prompt: want shape [1 any 16], got [2 77 16]", d, sampling.Embeds{Prompt: zeros(2, 77, 16)}},
-			{"want the model's type, float32, got float16", d, sampling.Embeds{Prompt: e.Prompt.To(s, torch.Float16)}},
-			{"want floating-point numbers, got int64", d, sampling.Embeds{Prompt: e.Prompt.To(s, torch.Int64)}},
-			{"its scope has to stay open", d, sampling.Embeds{Prompt: freed}},
-			{"1232 of 1232 values are not finite", d, sampling.Embeds{Prompt: torch.Full(s, math.NaN(), torch.Float32, 1, 77, 16)}},
-			{"Negative: want shape [1 77 16], got [1 154 16]", d, sampling.Embeds{Prompt: e.Prompt, Negative: zeros(1, 154, 16)}},
-			{"the negative prompt has 77 tokens and the prompt embeddings 154", d, sampling.Embeds{Prompt: zeros(1, 154, 16)}},
-			{"Pooled: the model takes none", d, sampling.Embeds{Prompt: e.Prompt, Pooled: exl.Pooled}},
-			{"Pooled: the model needs it: want [1, 24], got nil", dxl, sampling.Embeds{Prompt: exl.Prompt}},
-			{"got NegativePooled without Negative", dxl, sampling.Embeds{Prompt: exl.Prompt, Pooled: exl.Pooled, NegativePooled: exl.Pooled}},
+			{"Prompt is nil", d, texttoimage.Embeds{}},
+			{"Prompt: want shape [1 any 16], got [1 77 32]", d, texttoimage.Embeds{Prompt: exl.Prompt}},
+			{"Prompt: want shape [1 any 16], got [2 77 16]", d, texttoimage.Embeds{Prompt: zeros(2, 77, 16)}},
+			{"want the model's type, float32, got float16", d, texttoimage.Embeds{Prompt: e.Prompt.To(s, torch.Float16)}},
+			{"want floating-point numbers, got int64", d, texttoimage.Embeds{Prompt: e.Prompt.To(s, torch.Int64)}},
+			{"its scope has to stay open", d, texttoimage.Embeds{Prompt: freed}},
+			{"1232 of 1232 values are not finite", d, texttoimage.Embeds{Prompt: torch.Full(s, math.NaN(), torch.Float32, 1, 77, 16)}},
+			{"Negative: want shape [1 77 16], got [1 154 16]", d, texttoimage.Embeds{Prompt: e.Prompt, Negative: zeros(1, 154, 16)}},
+			{"the negative prompt has 77 tokens and the prompt embeddings 154", d, texttoimage.Embeds{Prompt: zeros(1, 154, 16)}},
+			{"Pooled: the model takes none", d, texttoimage.Embeds{Prompt: e.Prompt, Pooled: exl.Pooled}},
+			{"Pooled: the model needs it: want [1, 24], got nil", dxl, texttoimage.Embeds{Prompt: exl.Prompt}},
+			{"got NegativePooled without Negative", dxl, texttoimage.Embeds{Prompt: exl.Prompt, Pooled: exl.Pooled, NegativePooled: exl.Pooled}},
 		} {
-			c.d.PromptEmbeds = []sampling.Embeds{c.e}
+			c.d.PromptEmbeds = []texttoimage.Embeds{c.e}
 			for _, err := range c.d.Images(ctx) {
 				require.ErrorContains(t, err, c.want, c.want)
 			}
@@ -179,11 +179,11 @@ func TestEmbedsAndLatentsRefuse(t *testing.T) {
 		for _, c := range []struct {
 			want string
 			x    *torch.Tensor
-			d    sampling.TextToImage
+			d    texttoimage.Pipeline
 		}{
 			{"want shape [any 4 any any], got [1 3 8 8]", zeros(1, 3, 8, 8), d},
-			{"want shape [3 4 8 8], for 3 images of 64×64 pixels, got [2 4 8 8]", zeros(2, 4, 8, 8), sampling.TextToImage{Model: m, N: 3}},
-			{"want shape [1 4 8 16], for 1 images of 128×64 pixels, got [1 4 8 8]", zeros(1, 4, 8, 8), sampling.TextToImage{Model: m, Width: 128}},
+			{"want shape [3 4 8 8], for 3 images of 64×64 pixels, got [2 4 8 8]", zeros(2, 4, 8, 8), texttoimage.Pipeline{Model: m, N: 3}},
+			{"want shape [1 4 8 16], for 1 images of 128×64 pixels, got [1 4 8 8]", zeros(1, 4, 8, 8), texttoimage.Pipeline{Model: m, Width: 128}},
 			{"floating-point", torch.Zeros(s, torch.Int64, 1, 4, 8, 8), d},
 			{"256 of 256 values are not finite", torch.Full(s, math.Inf(1), torch.Float32, 1, 4, 8, 8), d},
 			{"its scope has to stay open", freed, d},
@@ -197,7 +197,7 @@ func TestEmbedsAndLatentsRefuse(t *testing.T) {
 		plan, err := d.Plan("a cat")
 		require.NoError(t, err)
 		require.Equal(t, []int{128, 64}, []int{plan.Width, plan.Height}, "the size is that of the latents")
-		d.Latents, d.PromptEmbeds = nil, []sampling.Embeds{e}
+		d.Latents, d.PromptEmbeds = nil, []texttoimage.Embeds{e}
 		_, err = d.Plan("a cat")
 		require.ErrorContains(t, err, "want one of them")
 		d.Negative, d.ClipSkip = "a dog", 1
@@ -225,7 +225,7 @@ func TestEmbedsAndLatentsRefuse(t *testing.T) {
 		require.ErrorContains(t, err, "want shape [any 4 any any], got [1 3 8 8]")
 		_, err = d.Decode(ctx, nil)
 		require.Error(t, err)
-		_, err = sampling.Progress{}.Latents(s)
+		_, err = texttoimage.Progress{}.Latents(s)
 		require.ErrorIs(t, err, torch.ErrFreed)
 		return nil
 	}))

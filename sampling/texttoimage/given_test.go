@@ -1,4 +1,4 @@
-package sampling_test
+package texttoimage_test
 
 import (
 	"context"
@@ -15,7 +15,7 @@ import (
 	"github.com/onestep-go/onestep/models/sd/sdtest"
 	"github.com/onestep-go/onestep/models/sd/sdtest/tiny"
 	"github.com/onestep-go/onestep/models/sd/unet"
-	"github.com/onestep-go/onestep/sampling"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -37,7 +37,7 @@ func TestGivenPicturesStandAlone(t *testing.T) {
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, nine.Close()) })
 	picture, mask := given()
-	for name, d := range map[string]sampling.TextToImage{
+	for name, d := range map[string]texttoimage.Pipeline{
 		"picture":       {Model: openTiny(t, sd.Options{}), Init: picture, Strength: 0.7},
 		"mask":          {Model: openTiny(t, sd.Options{}), Init: picture, Mask: mask},
 		"mask, in part": {Model: openTiny(t, sd.Options{}), Init: picture, Mask: mask, Strength: 0.7},
@@ -61,14 +61,14 @@ func TestGivenPicturesStandAlone(t *testing.T) {
 // A decoder alone cannot read a picture to start from; without one it draws.
 func TestDecoderAlone(t *testing.T) {
 	dir := t.TempDir()
-	from, err := filepath.Abs("../models/sd/testdata/taesd_decoder.pth")
+	from, err := filepath.Abs("../../models/sd/testdata/taesd_decoder.pth")
 	require.NoError(t, err)
 	require.NoError(t, os.Symlink(from, filepath.Join(dir, "taesd_decoder.pth")))
 	m := openTiny(t, sd.Options{TinyVAE: dir, Tile: 128})
 	picture, _ := given()
-	_, err = sampling.TextToImage{Model: m, Init: picture}.Plan("a cat")
+	_, err = texttoimage.Pipeline{Model: m, Init: picture}.Plan("a cat")
 	require.EqualError(t, err, "the tiny autoencoder is a decoder only and cannot encode the input image: want its encoder's file, too")
-	d := sampling.TextToImage{Model: m, Steps: 1, Width: 192, Height: 64}
+	d := texttoimage.Pipeline{Model: m, Steps: 1, Width: 192, Height: 64}
 	tiles := images(t, d, "a cat")[0]
 	m = openTiny(t, sd.Options{TinyVAE: dir})
 	d.Model = m
@@ -85,7 +85,7 @@ func TestEmptyNegative(t *testing.T) {
 		m, err := sd.Open(filepath.Join(dir, kind), sd.Options{})
 		require.NoError(t, err)
 		t.Cleanup(func() { require.NoError(t, m.Close()) })
-		d := sampling.TextToImage{Model: m, Steps: 2, Seed: 1, Guidance: 5}
+		d := texttoimage.Pipeline{Model: m, Steps: 2, Seed: 1, Guidance: 5}
 		zeros := images(t, d, "a cat")[0]
 		d.EmptyNegative = true
 		require.Equal(t, differ, off(zeros, images(t, d, "a cat")[0]) > 1, kind)
@@ -116,7 +116,7 @@ func TestForeignControls(t *testing.T) {
 		net, err := unet.ControlNetFrom(c, sdtest.Filled(unet.ControlNetShapes(c)), torch.CPU, torch.Float32)
 		require.NoError(t, err)
 		t.Cleanup(net.Close)
-		_, err = sampling.TextToImage{Model: m, Controls: []sampling.Control{{Net: net, Image: picture}}}.Plan("a cat")
+		_, err = texttoimage.Pipeline{Model: m, Controls: []texttoimage.Control{{Net: net, Image: picture}}}.Plan("a cat")
 		if want == "" {
 			require.NoError(t, err)
 			continue
@@ -140,7 +140,7 @@ func TestBrokenWeights(t *testing.T) {
 			})
 		}))
 		steps := 0
-		for _, err := range (sampling.TextToImage{Model: m, Steps: 4}).Run(context.Background(), "a cat") {
+		for _, err := range (texttoimage.Pipeline{Model: m, Steps: 4}).Run(context.Background(), "a cat") {
 			if steps++; steps > 1 {
 				t.Fatal("it went on")
 			}

@@ -1,4 +1,4 @@
-package sampling_test
+package texttoimage_test
 
 import (
 	"context"
@@ -16,8 +16,8 @@ import (
 	"github.com/onestep-go/onestep/models/sd/sdtest/tiny"
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/vae"
-	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/sampling/scheduler"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/torchtest"
 )
@@ -32,7 +32,7 @@ func openTiny(t *testing.T, o sd.Options) *sd.Model {
 	return m
 }
 
-func images(t *testing.T, d sampling.TextToImage, texts ...string) (all []image.Image) {
+func images(t *testing.T, d texttoimage.Pipeline, texts ...string) (all []image.Image) {
 	t.Helper()
 	for m, err := range d.Images(context.Background(), texts...) {
 		require.NoError(t, err)
@@ -59,7 +59,7 @@ func off(a, b image.Image) (most int) {
 // shared noise it does.
 func TestPicturesStandAlone(t *testing.T) {
 	m := openTiny(t, sd.Options{})
-	d := sampling.TextToImage{Model: m, Steps: 3, Seed: 5, N: 3}
+	d := texttoimage.Pipeline{Model: m, Steps: 3, Seed: 5, N: 3}
 	all := images(t, d, "a cat", "a dog")
 	require.Len(t, all, 6)
 	one := d
@@ -82,8 +82,8 @@ func TestSharedModel(t *testing.T) {
 	m := openTiny(t, sd.Options{})
 	sizes := []int{64, 72, 80, 64}
 	want := make([]image.Image, len(sizes))
-	draw := func(i int) sampling.TextToImage {
-		return sampling.TextToImage{Model: m, Steps: 2, Seed: uint64(i), Width: sizes[i], Height: 64}
+	draw := func(i int) texttoimage.Pipeline {
+		return texttoimage.Pipeline{Model: m, Steps: 2, Seed: uint64(i), Width: sizes[i], Height: 64}
 	}
 	for i := range sizes {
 		want[i] = images(t, draw(i), "a cat")[0]
@@ -109,7 +109,7 @@ func TestSharedModel(t *testing.T) {
 // Steps come one by one, with previews; a cancelled context ends the drawing within one, and so does a loop that breaks.
 func TestRun(t *testing.T) {
 	m := openTiny(t, sd.Options{})
-	d := sampling.TextToImage{Model: m, Steps: 4, Seed: 5}
+	d := texttoimage.Pipeline{Model: m, Steps: 4, Seed: 5}
 	steps := 0
 	for st, err := range d.Run(context.Background(), "a cat") {
 		require.NoError(t, err)
@@ -147,18 +147,18 @@ func TestRun(t *testing.T) {
 
 func TestPlan(t *testing.T) {
 	m := openTiny(t, sd.Options{})
-	p, err := sampling.TextToImage{Model: m}.Plan()
+	p, err := texttoimage.Pipeline{Model: m}.Plan()
 	require.NoError(t, err)
-	require.Equal(t, sampling.Plan{Method: "lcm", Steps: 4, Timesteps: []float64{999, 759, 499, 259}, Evaluations: 4, Guidance: 1, Width: 64, Height: 64}, p)
+	require.Equal(t, texttoimage.Plan{Method: "lcm", Steps: 4, Timesteps: []float64{999, 759, 499, 259}, Evaluations: 4, Guidance: 1, Width: 64, Height: 64}, p)
 	picture := image.NewNRGBA(image.Rect(0, 0, 70, 80))
 	for _, c := range []struct {
 		want string
-		d    sampling.TextToImage
+		d    texttoimage.Pipeline
 	}{
-		{"the negative prompt has no effect at guidance 1: want more than 1", sampling.TextToImage{Negative: "x"}},
-		{"the input image is resized from 70×80 to 64×80 pixels", sampling.TextToImage{Init: picture}},
-		{"timesteps [998 3] are not among the 50", sampling.TextToImage{Timesteps: []int{998, 3}}},
-		{"guidance rescale has no effect", sampling.TextToImage{Rescale: 0.5}},
+		{"the negative prompt has no effect at guidance 1: want more than 1", texttoimage.Pipeline{Negative: "x"}},
+		{"the input image is resized from 70×80 to 64×80 pixels", texttoimage.Pipeline{Init: picture}},
+		{"timesteps [998 3] are not among the 50", texttoimage.Pipeline{Timesteps: []int{998, 3}}},
+		{"guidance rescale has no effect", texttoimage.Pipeline{Rescale: 0.5}},
 	} {
 		c.d.Model = m
 		p, err := c.d.Plan()
@@ -169,11 +169,11 @@ func TestPlan(t *testing.T) {
 	for range 80 {
 		long += "cat "
 	}
-	p, err = sampling.TextToImage{Model: m, Plain: true}.Plan("short", long)
+	p, err = texttoimage.Pipeline{Model: m, Plain: true}.Plan("short", long)
 	require.NoError(t, err)
 	require.Equal(t, []string{`text 2 is too long for one chunk of tokens and is cut off before "cat cat cat cat cat"`}, p.Notices)
 
-	for want, d := range map[string]sampling.TextToImage{
+	for want, d := range map[string]texttoimage.Pipeline{
 		"a mask was given without an input image":                          {Mask: picture},
 		"a strength was given without an input image":                      {Strength: 0.5},
 		"width: want a multiple of 8 pixels, got 65: take 64 or 72":        {Width: 65},
@@ -181,7 +181,7 @@ func TestPlan(t *testing.T) {
 		"guidance: want a scale from 0 to 1000, got -1":                    {Guidance: -1},
 		"variation strength: want 0 to 1, got 2":                           {VariationStrength: 2},
 		"strength: want a number above 0 and up to 1, got 1.5":             {Init: picture, Strength: 1.5},
-		"control 1: want a network and an image":                           {Controls: []sampling.Control{{}}},
+		"control 1: want a network and an image":                           {Controls: []texttoimage.Control{{}}},
 		"want a number of images and a batch size from 1 on, got -1 and 0": {N: -1},
 	} {
 		d.Model = m
@@ -191,27 +191,27 @@ func TestPlan(t *testing.T) {
 			require.EqualError(t, err, want)
 		}
 	}
-	_, err = sampling.TextToImage{Model: m}.Plan("a", "b <lora:x:0.5>")
+	_, err = texttoimage.Pipeline{Model: m}.Plan("a", "b <lora:x:0.5>")
 	require.EqualError(t, err, `text 2 asks for the adapter "x" by a tag: want a function that finds it (Tagged), or no tag`)
-	_, err = sampling.TextToImage{Model: m}.Plan("a", "b <lyco:x:0.5>")
+	_, err = texttoimage.Pipeline{Model: m}.Plan("a", "b <lyco:x:0.5>")
 	require.ErrorContains(t, err, `text 2 asks for the adapter "x" by a tag`)
 	for _, tag := range []string{"<lora:x:much>", "<lora::1>", "<lora:x:nan>", "<lora:x:1:lbw=MIDD>", "<lora:x", "< LoRA:x:much>", "<lyco:x:y>", "<hypernet:x:1>", "<Hypernet:x>"} {
-		_, err = sampling.TextToImage{Model: m}.Plan("a", "b "+tag)
+		_, err = texttoimage.Pipeline{Model: m}.Plan("a", "b "+tag)
 		require.ErrorContains(t, err, "text 2: "+strconv.Quote(tag), tag)
-		_, err = sampling.TextToImage{Model: m, Negative: tag, Guidance: 2}.Plan("a")
+		_, err = texttoimage.Pipeline{Model: m, Negative: tag, Guidance: 2}.Plan("a")
 		require.ErrorContains(t, err, strconv.Quote(tag), tag)
 		require.ErrorContains(t, err, "negative", tag)
-		_, err = sampling.TextToImage{Model: m, Plain: true}.Plan("a", tag)
+		_, err = texttoimage.Pipeline{Model: m, Plain: true}.Plan("a", tag)
 		require.NoError(t, err)
 	}
-	_, err = sampling.TextToImage{}.Plan()
+	_, err = texttoimage.Pipeline{}.Plan()
 	require.EqualError(t, err, "text to image: want a model, got nil: Open makes one")
 }
 
 // A tag of an unknown kind is read as words, and said.
 func TestUnknownTags(t *testing.T) {
 	m := openTiny(t, sd.Options{})
-	plan, err := sampling.TextToImage{Model: m, Negative: "<neg:x:1>"}.Plan("a <segment:face:0.5> cat <3")
+	plan, err := texttoimage.Pipeline{Model: m, Negative: "<neg:x:1>"}.Plan("a <segment:face:0.5> cat <3")
 	require.NoError(t, err)
 	require.Contains(t, joinNotices(plan.Notices), `"<segment:face:0.5>"`)
 	require.Contains(t, joinNotices(plan.Notices), `"<neg:x:1>"`)
@@ -222,12 +222,12 @@ func TestUnknownTags(t *testing.T) {
 func TestTagsOfPlainPrompts(t *testing.T) {
 	m := openTiny(t, sd.Options{})
 	for _, tag := range []string{"<lora:one:1>", "<lyco:one>", "<hypernet:x:1>", "<segment:face>"} {
-		plan, err := sampling.TextToImage{Model: m, Plain: true, Negative: tag, Guidance: 2}.Plan("a <3 cat", "a cat "+tag, tag)
+		plan, err := texttoimage.Pipeline{Model: m, Plain: true, Negative: tag, Guidance: 2}.Plan("a <3 cat", "a cat "+tag, tag)
 		require.NoError(t, err)
 		require.Len(t, plan.Notices, 1)
 		require.Contains(t, plan.Notices[0], tag)
 	}
-	_, err := sampling.TextToImage{Model: m}.Plan("a cat <lora:one:1>")
+	_, err := texttoimage.Pipeline{Model: m}.Plan("a cat <lora:one:1>")
 	require.ErrorContains(t, err, `"one"`)
 	require.NotContains(t, err.Error(), "--")
 }
@@ -250,16 +250,16 @@ func TestControls(t *testing.T) {
 	for i := range seen.Pix {
 		seen.Pix[i] = uint8(i)
 	}
-	draw := func(k ...sampling.Control) image.Image {
-		return images(t, sampling.TextToImage{Model: m, Steps: 2, Seed: 1, Guidance: 3, Controls: k}, "a cat")[0]
+	draw := func(k ...texttoimage.Control) image.Image {
+		return images(t, texttoimage.Pipeline{Model: m, Steps: 2, Seed: 1, Guidance: 3, Controls: k}, "a cat")[0]
 	}
 	none := draw()
-	whole := draw(sampling.Control{Net: net, Image: seen})
+	whole := draw(texttoimage.Control{Net: net, Image: seen})
 	require.Greater(t, off(none, whole), 10)
-	require.Greater(t, off(whole, draw(sampling.Control{Net: net, Image: seen, Scale: 0.5})), 2)
-	require.Greater(t, off(whole, draw(sampling.Control{Net: net, Image: seen, Guess: true})), 2)
-	require.Greater(t, off(whole, draw(sampling.Control{Net: net, Image: seen, End: 0.5})), 2)
-	half := sampling.Control{Net: net, Image: seen, Scale: 0.5}
+	require.Greater(t, off(whole, draw(texttoimage.Control{Net: net, Image: seen, Scale: 0.5})), 2)
+	require.Greater(t, off(whole, draw(texttoimage.Control{Net: net, Image: seen, Guess: true})), 2)
+	require.Greater(t, off(whole, draw(texttoimage.Control{Net: net, Image: seen, End: 0.5})), 2)
+	half := texttoimage.Control{Net: net, Image: seen, Scale: 0.5}
 	require.LessOrEqual(t, off(whole, draw(half, half)), 1, "two halves are a whole")
 }
 
@@ -269,12 +269,12 @@ func TestMethods(t *testing.T) {
 	for _, name := range scheduler.Names() {
 		method, err := scheduler.Named(name)
 		require.NoError(t, err)
-		images(t, sampling.TextToImage{Model: m, Method: method, Steps: 2, Seed: 1}, "a cat")
+		images(t, texttoimage.Pipeline{Model: m, Method: method, Steps: 2, Seed: 1}, "a cat")
 	}
 	small, err := vae.NewTiny(vae.TAESD(), torch.CPU, torch.Float32, 1)
 	require.NoError(t, err)
 	defer small.Close()
-	for st, err := range (sampling.TextToImage{Model: m, Steps: 1}).Run(context.Background(), "a cat") {
+	for st, err := range (texttoimage.Pipeline{Model: m, Steps: 1}).Run(context.Background(), "a cat") {
 		require.NoError(t, err)
 		p, err := st.Preview(small)
 		require.NoError(t, err)
@@ -291,8 +291,8 @@ func TestPicturesOnCUDA(t *testing.T) {
 	}
 	draw := func(dev torch.Device) []image.Image {
 		m := openTiny(t, sd.Options{Device: dev})
-		all := images(t, sampling.TextToImage{Model: m, Steps: 4, Seed: 5, N: 2, Guidance: 3, Negative: "x"}, "a (cat:1.2)")
-		return append(all, images(t, sampling.TextToImage{Model: m, Init: picture, Mask: picture, Strength: 0.7}, "a dog")...)
+		all := images(t, texttoimage.Pipeline{Model: m, Steps: 4, Seed: 5, N: 2, Guidance: 3, Negative: "x"}, "a (cat:1.2)")
+		return append(all, images(t, texttoimage.Pipeline{Model: m, Init: picture, Mask: picture, Strength: 0.7}, "a dog")...)
 	}
 	ours, theirs := draw(torch.CPU), draw(torch.CUDA(0))
 	for i := range ours {
@@ -303,15 +303,15 @@ func TestPicturesOnCUDA(t *testing.T) {
 // Stages are told in their order: the prompt once, then for each batch the input image, if there is one, the steps and the decoding.
 func TestStages(t *testing.T) {
 	m := openTiny(t, sd.Options{})
-	var got []sampling.Stage
-	d := sampling.TextToImage{Model: m, Steps: 2, N: 2, Seed: 1, Began: func(s sampling.Stage) { got = append(got, s) }}
+	var got []texttoimage.Stage
+	d := texttoimage.Pipeline{Model: m, Steps: 2, N: 2, Seed: 1, Began: func(s texttoimage.Stage) { got = append(got, s) }}
 	images(t, d, "a cat", "a dog")
-	batch := []sampling.Stage{sampling.Sampling, sampling.Decoding}
-	one := append(append([]sampling.Stage{sampling.EncodingText}, batch...), batch...)
-	require.Equal(t, append(append([]sampling.Stage{}, one...), one...), got)
+	batch := []texttoimage.Stage{texttoimage.Sampling, texttoimage.Decoding}
+	one := append(append([]texttoimage.Stage{texttoimage.EncodingText}, batch...), batch...)
+	require.Equal(t, append(append([]texttoimage.Stage{}, one...), one...), got)
 
 	got = nil
 	d.N, d.Init = 1, image.NewRGBA(image.Rect(0, 0, 64, 64))
 	images(t, d, "a cat")
-	require.Equal(t, []sampling.Stage{sampling.EncodingText, sampling.EncodingImage, sampling.Sampling, sampling.Decoding}, got)
+	require.Equal(t, []texttoimage.Stage{texttoimage.EncodingText, texttoimage.EncodingImage, texttoimage.Sampling, texttoimage.Decoding}, got)
 }

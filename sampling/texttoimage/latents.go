@@ -1,0 +1,150 @@
+package texttoimage
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"image"
+	"math"
+	"slices"
+
+	"github.com/onestep-go/onestep/models/noise"
+	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/sampling/scheduler"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/vision"
+)
+
+// latents checks Latents, whose size and number hold where nothing else is said.
+func (d *decision) latents() error {
+	x := d.Latents
+	if x == nil {
+		return nil
+	}
+	c, k := d.Model.VAE.Channels(), d.Model.VAE.Factor()
+	if err := there("latents", x, -1, c, -1, -1); err != nil {
+		return err
+	}
+	shape := x.Shape()
+	for _, v := range []struct {
+		own *int
+		as  int
+	}{{&d.N, shape[0]}, {&d.Height, k * shape[2]}, {&d.Width, k * shape[3]}} {
+		if *v.own == 0 {
+			*v.own = v.as
+		}
+	}
+	if want := []int{d.N, c, d.Height / k, d.Width / k}; !slices.Equal(want, shape) {
+		return fmt.Errorf("latents: want shape %v, for %d images of %d×%d pixels, got %v", want, d.N, d.Width, d.Height, shape)
+	}
+	return nil
+}
+
+// noise returns the rows of Latents from first on, in place of z [n, c, h, w], or z.
+func (d *decision) noise(s *torch.Scope, z *torch.Tensor, first int) *torch.Tensor {
+	if d.Latents == nil {
+		return z
+	}
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		return d.Latents.Narrow(s, 0, first, z.Dim(0)).ToDevice(s, z.Device()).To(s, z.DType()).Contiguous(s)
+	})
+}
+
+// begin returns the latents to start from. For an ordinary network with a mask it returns the latents of the picture and the noise,
+// too. The order in which noise is drawn is diffusers'.
+func (d *decision) begin(s *torch.Scope, f fixed, run scheduler.Run, streams noise.Streams, noise scheduler.Noise, n, first int) (x, kept, z *torch.Tensor) {
+	whole := d.Init == nil || (d.Mask != nil && d.plan.Strength == 1)
+	fill := d.Mask != nil && !d.Model.Inpaints()
+	var image *torch.Tensor
+	if !whole || fill {
+		image = d.encode(s, f.init, streams, n)
+	}
+	z = d.noise(s, noise(s), first)
+	if d.VariationStrength > 0 {
+		z = s.Tidy(func(s *torch.Scope) *torch.Tensor { return d.vary(s, z) })
+	}
+	if whole {
+		x = z.MulScalar(s, run.InitSigma())
+	} else {
+		x = run.AddNoise(s, image, z, 0)
+	}
+	if fill {
+		kept = image
+	}
+	return x, kept, z
+}
+
+// encode makes latents of a picture, [n, …].
+func (d *decision) encode(s *torch.Scope, picture *torch.Tensor, streams noise.Streams, n int) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		z := d.Model.VAE.Encode(s, picture, streams).To(s, d.Model.DType())
+		return z.Expand(s, append([]int{n}, z.Shape()[1:]...)...).Contiguous(s)
+	})
+}
+
+// vary turns noise z towards that of the variation's seed, on the sphere that both lie near.
+func (d *decision) vary(s *torch.Scope, z *torch.Tensor) *torch.Tensor {
+	shape := z.Shape()
+	other := noise.NewStreams(s, d.VariationSeed).Randn(s, torch.Float32, shape[1:]...)
+	var out []*torch.Tensor
+	for i := range shape[0] {
+		a := z.Narrow(s, 0, i, 1).To(s, torch.Float32)
+		cos := a.Mul(s, other).Sum(s).Item() / (a.Norm(s).Item() * other.Norm(s).Item())
+		angle, v := math.Acos(min(max(cos, -1), 1)), d.VariationStrength
+		if sin := math.Sin(angle); sin > 1e-4 {
+			a = a.MulScalar(s, math.Sin((1-v)*angle)/sin).Add(s, other.MulScalar(s, math.Sin(v*angle)/sin))
+		}
+		out = append(out, a)
+	}
+	return torch.Cat(s, out, 0).To(s, z.DType())
+}
+
+// Latents returns a copy of the latents behind this step, in s, [n, channels, h, w] of the model's type: behind the last step what the
+// autoencoder decodes; see [Pipeline.Decode]. Like Preview it works until the next step is asked for.
+func (st Progress) Latents(s *torch.Scope) (x *torch.Tensor, err error) {
+	if st.latents.Freed() {
+		return nil, fmt.Errorf("the latents of step %d of %d are gone (%w): take them inside the loop, before the next step", st.I, st.Steps, torch.ErrFreed)
+	}
+	err = torch.Catch(func() { x = st.latents.Detach(s).Clone(s) })
+	return x, err
+}
+
+// Decode makes images of latents [n, channels, h, w] as the end of generating does, to the last bit. Latents of another type than the
+// autoencoder's are converted.
+func (p Pipeline) Decode(ctx context.Context, latents *torch.Tensor) (images []image.Image, err error) {
+	if err := p.Model.Usable(); err != nil {
+		return nil, fmt.Errorf("decode latents: %w", err)
+	}
+	if latents == nil {
+		return nil, errors.New("decode latents: got nil")
+	}
+	if err := there("decode latents", latents, -1, p.Model.VAE.Channels(), -1, -1); err != nil {
+		return nil, err
+	}
+	err = torch.Run(p.Model.Device(), func(s *torch.Scope) error {
+		return s.NoGrad(func(s *torch.Scope) error {
+			images, err = decode(ctx, s, p.Model, latents.ToDevice(s, p.Model.Device()))
+			return err
+		})
+	})
+	return images, err
+}
+
+// decode makes images of latents, one at a time.
+func decode(ctx context.Context, s *torch.Scope, m *sd.Model, x *torch.Tensor) ([]image.Image, error) {
+	var all []image.Image
+	for i := range x.Dim(0) {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		err := s.Run(func(s *torch.Scope) error {
+			one, err := vision.ToImages(m.VAE.Decode(s, x.Narrow(s, 0, i, 1).To(s, m.VAE.DType())))
+			all = append(all, one...)
+			return err
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
