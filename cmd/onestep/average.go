@@ -51,6 +51,9 @@ computed and the one that was asked for is printed: 0.05 is close, from about 0.
 			if err := job.There(job.Path{Path: args[0], Want: "the folder of a run of onestep train", Form: job.Folder}); err != nil {
 				return err
 			}
+			if err := job.NotOf(args[0], out); err != nil {
+				return err
+			}
 			if err := job.Writable(out); err != nil {
 				return err
 			}

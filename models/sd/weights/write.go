@@ -318,7 +318,7 @@ var schedulerClass = regexp.MustCompile(`"_class_name"\s*:\s*"(\w+)"`)
 func WriteFolder(dir string, m *Model, o WriteOptions) error {
 	err := o.check(m)
 	if err == nil {
-		err = replaceable(dir, o.Overwrite)
+		err = m.replaceable(dir, o.Overwrite)
 	}
 	if err != nil {
 		return fmt.Errorf("write %s: %w", quote.Path(dir), err)
@@ -326,8 +326,9 @@ func WriteFolder(dir string, m *Model, o WriteOptions) error {
 	return atomicfile.WriteFolder(dir, o.Overwrite, func(dir string) error { return m.write(dir, o) })
 }
 
-// replaceable refuses what is not to be replaced: anything, or what is not a folder of weights.
-func replaceable(dir string, overwrite bool) error {
+// replaceable refuses what is not to be replaced: anything, or what is not a folder of weights, or the folder of a part by a model's or a
+// model's by a part's.
+func (m *Model) replaceable(dir string, overwrite bool) error {
 	st, err := os.Stat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -349,6 +350,10 @@ func replaceable(dir string, overwrite bool) error {
 		return atomicfile.ErrExists
 	case !ours:
 		return fmt.Errorf("it has no model_index.json, so that it is not replaced: %w", fs.ErrExist)
+	}
+	if _, err := os.Stat(filepath.Join(dir, "model_index.json")); len(entries) > 0 && (err == nil) != (m.UNet != nil) {
+		has := map[bool]string{true: "a whole model, which a part of one", false: "a part of a model, which a whole one"}[err == nil]
+		return fmt.Errorf("it is the folder of %s does not replace: %w", has, fs.ErrExist)
 	}
 	for _, e := range entries {
 		if !ofModel(e) {

@@ -69,8 +69,12 @@ func (o Convert) run(ctx context.Context, note func(string), change func(m *weig
 		}
 		w.DType = &d
 	}
-	if err := There(append(replaced(o.Parts.UNet, o.Parts.Text, o.Parts.Text2, o.Parts.VAE), Path{"--model", o.Model, wantDiffusion, Either},
-		Path{"--model-config", o.Config, "a diffusers folder", Folder})...); err != nil {
+	reads := append(replaced(o.Parts.UNet, o.Parts.Text, o.Parts.Text2, o.Parts.VAE), Path{"--model", o.Model, wantDiffusion, Either},
+		Path{"--model-config", o.Config, "a diffusers folder", Folder})
+	if err := There(reads...); err != nil {
+		return Converted{}, err
+	}
+	if err := apart(o.Out, o.Model, reads...); err != nil {
 		return Converted{}, err
 	}
 	if err := Writable(o.Out); err != nil {

@@ -228,7 +228,11 @@ func (o ConvertLoRA) Run(note func(string)) error {
 	case filepath.Ext(o.Out) != ".safetensors":
 		return usage("--out: want FILE.safetensors, got %s", q.Quoted(o.Out))
 	}
-	if err := There(Path{"", o.File, wantAdapter, Either}, Path{"--model", o.Model, wantDiffusion, Either}); err != nil {
+	reads := []Path{{"", o.File, wantAdapter, Either}, {"--model", o.Model, wantDiffusion, Either}}
+	if err := There(reads...); err != nil {
+		return err
+	}
+	if err := apart(o.Out, o.File, reads...); err != nil {
 		return err
 	}
 	if err := Writable(o.Out); err != nil {
@@ -304,7 +308,11 @@ func (o MergeLoRA) Run(ctx context.Context, note func(string)) (_ Converted, err
 		if err != nil {
 			return Converted{}, err
 		}
-		if err := There(Path{"--lora", a.file, wantAdapter, Either}); err != nil {
+		reads := Path{"--lora", a.file, wantAdapter, Either}
+		if err := There(reads); err != nil {
+			return Converted{}, err
+		}
+		if err := apart(o.Out, "", reads); err != nil {
 			return Converted{}, err
 		}
 		f, err := lora.Open(a.file)
@@ -379,7 +387,11 @@ func (o ExtractLoRA) Run(ctx context.Context, progress func(done, all int)) (out
 	if !ok {
 		return out, usage("--dtype: want %s, got %s", strings.Join(DTypes(), ", "), q.Quoted(o.DType))
 	}
-	if err := There(Path{"--base", o.Base, wantDiffusion, Either}, Path{"--tuned", o.Tuned, wantDiffusion, Either}); err != nil {
+	reads := []Path{{"--base", o.Base, wantDiffusion, Either}, {"--tuned", o.Tuned, wantDiffusion, Either}}
+	if err := There(reads...); err != nil {
+		return out, err
+	}
+	if err := apart(o.Out, "", reads...); err != nil {
 		return out, err
 	}
 	if err := Writable(o.Out); err != nil {
