@@ -154,7 +154,7 @@ func testOutput(t *testing.T, onestep string) {
 		{[]string{"sample", "--model", "builtin", "--n", "4", "--out", dir + "/x.png"}, 0, `^\S+/x\.png\n$`, `^$`},
 		{[]string{"sample", "--model", "builtin", "--n", "4", "--out", dir + "/x.png"}, 1, `^$`, `^onestep: \S+/x\.png exists: .* --overwrite\n$`},
 		{[]string{"sample", "--model", "builtin", "--n", "2", "--out", dir + "/x/", "--json"}, 0, `^\{"files":\["\S+/x/000000\.png","\S+/x/000001\.png"\].*\}\n$`, `^$`},
-		{[]string{"info", dir + "/x.png"}, 0, `onestep: \{"model":"builtin"`, `^$`},
+		{[]string{"info", dir + "/x.png"}, 0, `model +"builtin"`, `^$`},
 		{[]string{"train", "--data", "emoji"}, 2, `^$`, `^onestep: --out is missing: .*\n$`},
 		{[]string{"trian"}, 2, `^$`, `^onestep: unknown command "trian": did you mean train\?.*\n$`},
 	} {
