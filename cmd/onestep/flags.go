@@ -204,12 +204,16 @@ type named struct {
 
 func (n named) Type() string { return n.name }
 
-// plain returns a flag's value without such a name.
+// plain returns a flag's value without such a name, and without [decimal].
 func plain(f *pflag.Flag) pflag.Value {
-	if n, ok := f.Value.(named); ok {
-		return n.Value
+	v := f.Value
+	if d, ok := v.(decimal); ok {
+		v = d.Value
 	}
-	return f.Value
+	if n, ok := v.(named); ok {
+		v = n.Value
+	}
+	return v
 }
 
 // call names the values of flags.

@@ -116,6 +116,9 @@ files go to standard output. If an output file exists, nothing is generated, unl
 				}
 				o.Prompts = texts
 			}
+			if cmd.Flags().Changed("variation-seed") && o.VariationStrength == 0 {
+				return &job.UsageError{Msg: "--variation-seed: needs --variation-strength above 0"}
+			}
 			sc := a.screen()
 			sc.start()
 			shown := phases{now: time.Now, show: sc.show}

@@ -124,6 +124,7 @@ Results go to standard output, progress and logs to standard error. Exit codes: 
 	root.SetHelpCommand(helpCommand())
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(a.train(), a.sample(), a.generate(), a.convert(), a.lora(), a.inspect(), a.average(), a.info(), a.doctor(), a.version(), a.completion())
+	onlyDecimal(root)
 	return root
 }
 

@@ -56,16 +56,30 @@ func Named(name string) (Method, error) {
 	if m, ok := method(plain); ok {
 		return m, nil
 	}
+	front := plain
 	for _, end := range append(Spacings(), "sgm_uniform") {
-		if front, ok := strings.CutSuffix(plain, "_"+end); ok {
-			plain, spacing = front, end
+		if before, ok := strings.CutSuffix(plain, "_"+end); ok {
+			front, spacing = before, end
 		}
 	}
-	if m, ok := method(plain); ok && spacing != "" {
+	if m, ok := method(front); ok && spacing != "" {
+		if already := ownSpacing(NameOf(m)); already != "" { // WithSpacing would let the same one pass
+			return nil, fmt.Errorf("the sampler %s has two spacings, %s and %s: want one", quote.Quoted(name), already, spacing)
+		}
 		return WithSpacing(m, spacing)
 	}
 	return nil, fmt.Errorf("there is no sampler %s: want one of %s, also followed by _ and a spacing (%s)", quote.Quoted(name), strings.Join(Names(), ", "),
 		strings.Join(Spacings(), ", "))
+}
+
+// ownSpacing is the spacing that a method's name ends with; "" for none.
+func ownSpacing(name string) string {
+	for _, s := range Spacings() {
+		if strings.HasSuffix(name, "_"+s) {
+			return s
+		}
+	}
+	return ""
 }
 
 // WithSpacing returns the method with that spacing, or why it cannot have it.

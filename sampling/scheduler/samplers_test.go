@@ -111,7 +111,8 @@ func TestNames(t *testing.T) {
 		require.NoError(t, err, name)
 		assert.Equal(t, want, NameOf(m), name)
 	}
-	for _, name := range []string{"", "karras", "_karras", "lcm_karras", "ddim_karras", "pndm_beta", "tcd_trailing", "euler_karras_beta", "DPM++ 2M SDE Restart", "restart"} {
+	for _, name := range []string{"", "karras", "_karras", "lcm_karras", "ddim_karras", "pndm_beta", "tcd_trailing", "euler_karras_beta", "euler_karras_karras", "heun_beta_beta", "DPM++ 2M Karras Karras",
+		"euler_exponential_karras", "euler_sgm_uniform_trailing", "dpmpp_2m_karras_sgm_uniform", "DPM++ 2M SDE Restart", "restart"} {
 		_, err := Named(name)
 		assert.Error(t, err, name)
 	}

@@ -36,6 +36,13 @@ func (d *decision) guidance() error {
 	if d.EmptyNegative && d.Negative != "" {
 		d.note("the option to encode an empty negative prompt has no effect: the negative prompt is not empty")
 	}
+	switch {
+	case !d.EmptyNegative || d.Negative != "":
+	case !d.cfg:
+		d.note("the option to encode an empty negative prompt has no effect: there is no unconditional pass")
+	case !d.Model.ZeroNegative:
+		d.note("the option to encode an empty negative prompt has no effect: this model's is encoded anyway")
+	}
 	if d.Rescale > 0 && !d.cfg {
 		d.note("guidance rescale has no effect without classifier-free guidance")
 	}

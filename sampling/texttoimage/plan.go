@@ -173,6 +173,20 @@ func (d *decision) choose(distilled bool) (err error) {
 		}
 	}
 	d.plan.Steps = max(d.Steps, len(d.Timesteps))
+	return d.unused()
+}
+
+// unused reports options that only LCM and TCD have, for another of scheduler's methods; what is not of that package may have them.
+func (d *decision) unused() error {
+	if _, err := scheduler.Named(d.plan.Method); err != nil || d.few() {
+		return nil
+	}
+	if d.Shorten {
+		return fmt.Errorf("only the samplers lcm and tcd can take all steps from a strength on: the sampler %s leaves the first ones out", quote.Text(d.plan.Method))
+	}
+	if d.OriginalSteps != 0 {
+		d.note("the number of original steps, %d, has no effect: the samplers lcm and tcd have them, and %s does not", d.OriginalSteps, d.plan.Method)
+	}
 	return nil
 }
 

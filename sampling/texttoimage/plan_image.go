@@ -76,6 +76,9 @@ func (d *decision) pictures() error {
 	case d.ClipSkip < 0 || d.ClipSkip >= d.Model.Texts[0].Config().Depth-1:
 		return fmt.Errorf("clip skip: want 0 to %d, got %d", d.Model.Texts[0].Config().Depth-2, d.ClipSkip)
 	}
+	if d.VariationSeed != 0 && d.VariationStrength == 0 {
+		d.note("the variation seed has no effect at variation strength 0")
+	}
 	d.N, d.Batch = max(d.N, 1), max(d.Batch, 1)
 	if d.SharedNoise {
 		d.Batch = d.N

@@ -31,6 +31,21 @@ const (
 // LoRAApplies are the ways in which adapters are applied.
 func LoRAApplies() []string { return []string{applyRuntime, applyMerge} }
 
+// idle remarks on options of adapters where there are none.
+func (o *Generate) idle() {
+	if len(o.LoRAs) == 0 && (o.LoRADir == "" || o.Plain) {
+		if o.LoRAPartial {
+			o.remarks = append(o.remarks, "--lora-partial has no effect: there is no adapter")
+		}
+		if o.LoRAApply == applyMerge {
+			o.remarks = append(o.remarks, "--lora-apply has no effect: there is no adapter")
+		}
+	}
+	if o.Plain && o.LoRADir != "" {
+		o.remarks = append(o.remarks, "--lora-dir has no effect: with --plain prompts have no tags")
+	}
+}
+
 // adapter is what --lora says: a file and its weights.
 type adapter struct {
 	file    string

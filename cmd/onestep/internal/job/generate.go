@@ -241,6 +241,10 @@ func (o *Generate) validate() error {
 		seed := uint64(binary.LittleEndian.Uint32(b[:]))
 		o.Seed = &seed
 	}
+	if o.VariationStrength == 0 {
+		o.VariationSeed = 0 // of an image's text
+	}
+	o.idle()
 	side := func(name string, v int) error {
 		if v != 0 && (v < 8 || v > 16384) {
 			return usage("--%s: want 8 to 16384 pixels, got %d", name, v)
