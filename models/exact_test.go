@@ -126,12 +126,12 @@ func TestConsistencyFunctions(t *testing.T) {
 		return times(s, x, noise.To(s, x.DType()).Sin(s)).Tanh(s)
 	})
 	shape := modelstest.Expect{Shape: []int{2, 3, 3}}
-	modelstest.Consistency(t, &models.TrigConsistency{Net: net}, 0, shape)
-	modelstest.Consistency(t, &models.TrigConsistency{Net: &models.TrigNetwork{Model: &models.DDPM{Net: net}}, SigmaData: 0.7}, 0, shape)
-	modelstest.Consistency(t, &models.Trajectory{Net: net}, 0.002, shape)
-	modelstest.Consistency(t, &models.MeanFlow{Net: net}, 0, shape)
+	modelstest.Consistency(t, torch.CPU, &models.TrigConsistency{Net: net}, 0, shape)
+	modelstest.Consistency(t, torch.CPU, &models.TrigConsistency{Net: &models.TrigNetwork{Model: &models.DDPM{Net: net}}, SigmaData: 0.7}, 0, shape)
+	modelstest.Consistency(t, torch.CPU, &models.Trajectory{Net: net}, 0.002, shape)
+	modelstest.Consistency(t, torch.CPU, &models.MeanFlow{Net: net}, 0, shape)
 	// Any denoiser's network can be where a consistency function starts.
 	for _, m := range []models.Parameterisation{&models.DDPM{Net: net}, &models.VP{Net: net, Predict: noise.Velocity}, &models.Flow{Net: net}, &models.TrigFlow{Net: net}} {
-		modelstest.Consistency(t, &models.Consistency{Net: &models.Preconditioned{Model: m}}, 0.002, shape)
+		modelstest.Consistency(t, torch.CPU, &models.Consistency{Net: &models.Preconditioned{Model: m}}, 0.002, shape)
 	}
 }

@@ -81,6 +81,7 @@ func TestShapes(t *testing.T) {
 	c := tiny
 	c.Classes, c.Until, c.Guidance = 3, true, true
 	net := build(t, c)
+	require.Equal(t, 3, net.Config().NullClass())
 	i, shapes := 0, c.Shapes()
 	for name, p := range net.Tensors() {
 		require.Equal(t, name, shapes[i].Name)

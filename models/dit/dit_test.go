@@ -4,7 +4,6 @@ import (
 	"errors"
 	"iter"
 	"math"
-	"slices"
 	"strings"
 	"testing"
 
@@ -13,6 +12,7 @@ import (
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/modelstest"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/torchtest"
 )
 
 // tiny is a network that tests can afford.
@@ -41,14 +41,17 @@ func TestConformance(t *testing.T) {
 			full := c.config.WithDefaults()
 			expect := modelstest.Expect{
 				Shape: []int{full.InChannels, full.Resolution, full.Resolution}, Out: full.OutChannels, Classes: full.Classes,
-				Until: full.Until, Guidance: full.Guidance, Dropout: full.Dropout > 0,
+				Until: full.Until, Guidance: full.Guidance, Dropout: full.Dropout > 0, NoClass: full.Classes > 0,
 			}
-			net := build(t, c.config)
-			modelstest.Network(t, net, expect)
-			if full.OutChannels == full.InChannels {
-				modelstest.Consistency(t, &models.Consistency{Net: net}, 0.002, expect)
-				modelstest.Consistency(t, &models.Consistency{Net: net, Boundary: models.AtZero}, 0, expect)
-			}
+			torchtest.Devices(t, func(t *testing.T, dev torch.Device) {
+				net := modelstest.Network(t, dev, func(dev torch.Device, dtype torch.DType, seed uint64) (*DiT, error) {
+					return NewAs(c.config, dev, dtype, seed)
+				}, expect)
+				if full.OutChannels == full.InChannels {
+					modelstest.Consistency(t, dev, &models.Consistency{Net: net}, 0.002, expect)
+					modelstest.Consistency(t, dev, &models.Consistency{Net: net, Boundary: models.AtZero}, 0, expect)
+				}
+			})
 		})
 	}
 }
@@ -64,22 +67,9 @@ func randomize(s *torch.Scope, params iter.Seq2[string, *torch.Tensor]) {
 	})
 }
 
-// Initial weights are a function of the seed; blocks start as the identity and the network as zero.
+// Blocks start as the identity and the network as zero.
 func TestInitialWeights(t *testing.T) {
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-		weights := func(seed uint64) []float32 {
-			net, err := New(tiny, torch.CPU, seed)
-			require.NoError(t, err)
-			defer net.Close()
-			var all []float32
-			for _, p := range net.Tensors() {
-				all = append(all, torch.ToSlice[float32](p.Detach(s))...)
-			}
-			return all
-		}
-		require.Equal(t, weights(3), weights(3))
-		require.NotEqual(t, weights(3), weights(4))
-
 		net := build(t, tiny)
 		g := torch.NewGenerator(s, 1)
 		x, at := torch.Randn(s, g, torch.Float32, 2, 3, 8, 8), torch.Zeros(s, torch.Float32, 2)
@@ -140,31 +130,6 @@ func TestZeroInitialisationWakesUp(t *testing.T) {
 	}))
 }
 
-// A clone computes the same, has weights of its own, and collects no gradients.
-func TestClone(t *testing.T) {
-	net := build(t, tiny)
-	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error { randomize(s, net.Parameters()); return nil }))
-	twin, err := net.Clone()
-	require.NoError(t, err)
-	defer twin.Close()
-	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-		x, at := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float32, 2, 3, 8, 8), torch.Zeros(s, torch.Float32, 2)
-		want := torch.ToSlice[float32](net.Forward(s, x, at, models.Cond{}).Detach(s))
-		got := twin.Forward(s, x, at, models.Cond{})
-		require.False(t, got.RequiresGrad())
-		require.Equal(t, want, torch.ToSlice[float32](got))
-		return s.NoGrad(func(s *torch.Scope) error {
-			for _, p := range net.Parameters() {
-				p.FillInPlace(s, 0)
-			}
-			require.Equal(t, want, torch.ToSlice[float32](twin.Forward(s, x, at, models.Cond{})))
-			return nil
-		})
-	}))
-	_, err = models.NewEMA(twin.Parameters(), net.Parameters())
-	require.NoError(t, err)
-}
-
 // Dropout acts in both halves of a block: on what attention gives, and inside the MLP.
 func TestDropoutInBothHalves(t *testing.T) {
 	c := tiny
@@ -188,97 +153,6 @@ func TestDropoutInBothHalves(t *testing.T) {
 			return nil
 		}))
 	}
-}
-
-// In each floating-point type the network computes in that type: its result differs from float64's by that type's
-// rounding, not more and not less.
-func TestDTypes(t *testing.T) {
-	c := tiny
-	c.Until = true
-	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-		x64 := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float64, 2, 3, 8, 8)
-		at := torch.FromSlice(s, []float64{0.7, -0.4})
-		var exact *torch.Tensor
-		for _, d := range []struct {
-			dtype  torch.DType
-			lo, hi float64
-		}{{torch.Float64, 0, 0}, {torch.Float32, 1e-9, 1e-5}, {torch.BFloat16, 1e-4, 5e-2}} {
-			net, err := NewAs(c, torch.CPU, d.dtype, 1)
-			require.NoError(t, err)
-			defer net.Close()
-			randomize(s, net.Parameters())
-			labels := at
-			if d.dtype != torch.Float64 {
-				labels = at.To(s, torch.Float32)
-			}
-			y := net.Forward(s, x64.To(s, d.dtype), labels, models.Cond{Until: labels.SubScalar(s, 0.25)})
-			require.Equal(t, d.dtype, y.DType())
-			if exact == nil {
-				exact = y
-			}
-			diff := y.To(s, torch.Float64).Sub(s, exact).Abs(s).Max(s).Item() / exact.Abs(s).Max(s).Item()
-			t.Logf("%v: %.2g", d.dtype, diff)
-			require.GreaterOrEqual(t, diff, d.lo)
-			require.LessOrEqual(t, diff, d.hi)
-		}
-		return nil
-	}))
-}
-
-// Nothing is computed in the memory of what the caller passes, which forward-mode derivatives forbid too.
-func TestInputsStayAsTheyWere(t *testing.T) {
-	c := tiny
-	c.Classes, c.Until, c.Guidance, c.Dropout = 3, true, true, 0.1
-	net := build(t, c)
-	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-		g := torch.NewGenerator(s, 1)
-		inputs := []*torch.Tensor{torch.Randn(s, g, torch.Float32, 2, 3, 8, 8)}
-		for range 3 {
-			inputs = append(inputs, torch.Randn(s, g, torch.Float32, 2))
-		}
-		before := make([][]float32, len(inputs))
-		for i, v := range inputs {
-			before[i] = slices.Clone(torch.ToSlice[float32](v))
-		}
-		cond := models.Cond{Class: torch.FromSlice(s, []int64{0, 3}), Until: inputs[2], Guidance: inputs[3], Dropout: g}
-		for _, run := range []func(func(*torch.Scope) error) error{s.Run, s.NoGrad, s.Inference} {
-			require.NoError(t, run(func(s *torch.Scope) error {
-				net.Forward(s, inputs[0], inputs[1], cond)
-				return nil
-			}))
-		}
-		for i, v := range inputs {
-			require.Equal(t, before[i], torch.ToSlice[float32](v), i)
-		}
-		return nil
-	}))
-}
-
-// Until and guidance matter, each by itself, and the label for no class is one of its own.
-func TestConditions(t *testing.T) {
-	c := tiny
-	c.Classes, c.Until, c.Guidance = 3, true, true
-	net := build(t, c)
-	require.Equal(t, 3, net.Config().NullClass())
-	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-		randomize(s, net.Parameters())
-		g := torch.NewGenerator(s, 1)
-		x, at := torch.Randn(s, g, torch.Float32, 2, 3, 8, 8), torch.FromSlice(s, []float32{0.5, -1})
-		cond := models.Cond{Class: torch.FromSlice(s, []int64{0, 2}), Until: at.SubScalar(s, 1), Guidance: at.AddScalar(s, 2)}
-		y := net.Forward(s, x, at, cond)
-		for name, change := range map[string]func(c *models.Cond){
-			"until":    func(c *models.Cond) { c.Until = at },
-			"guidance": func(c *models.Cond) { c.Guidance = at },
-			"swapped":  func(c *models.Cond) { c.Until, c.Guidance = c.Guidance, c.Until },
-			"no class": func(c *models.Cond) { c.Class = torch.FromSlice(s, []int64{3, 3}) },
-		} {
-			other := cond
-			change(&other)
-			d := net.Forward(s, x, at, other).Sub(s, y).Abs(s).Max(s).Item() / y.Abs(s).Max(s).Item()
-			require.Greater(t, d, 1e-3, name)
-		}
-		return nil
-	}))
 }
 
 // What does not fit is an error that names it.

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"iter"
 	"math"
-	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -15,6 +14,7 @@ import (
 	"github.com/onestep-go/onestep/models/modelstest"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/optim"
+	"github.com/onestep-go/onestep/torch/torchtest"
 )
 
 func build(t *testing.T, c Config) *MLP {
@@ -39,38 +39,17 @@ func TestConformance(t *testing.T) {
 			full := c.config.WithDefaults()
 			expect := modelstest.Expect{
 				Shape: full.Shape, Classes: full.Classes, Until: full.Until, Guidance: full.Guidance, Dropout: full.Dropout > 0,
+				NoClass: full.Classes > 0, Initial: 0.01,
 			}
-			net := build(t, c.config)
-			modelstest.Network(t, net, expect)
-			modelstest.Consistency(t, &models.Consistency{Net: net}, 0.002, expect)
-			modelstest.Consistency(t, &models.Consistency{Net: net, Boundary: models.AtZero}, 0, expect)
+			torchtest.Devices(t, func(t *testing.T, dev torch.Device) {
+				net := modelstest.Network(t, dev, func(dev torch.Device, dtype torch.DType, seed uint64) (*MLP, error) {
+					return NewAs(c.config, dev, dtype, seed)
+				}, expect)
+				modelstest.Consistency(t, dev, &models.Consistency{Net: net}, 0.002, expect)
+				modelstest.Consistency(t, dev, &models.Consistency{Net: net, Boundary: models.AtZero}, 0, expect)
+			})
 		})
 	}
-}
-
-// Initial weights are a function of the seed, and leave the network's output near zero: a consistency function starts as
-// c_skip·x.
-func TestInitialWeights(t *testing.T) {
-	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-		weights := func(seed uint64) []float32 {
-			net, err := New(Config{}, torch.CPU, seed)
-			require.NoError(t, err)
-			defer net.Close()
-			var all []float32
-			for _, p := range net.Tensors() {
-				all = append(all, torch.ToSlice[float32](p.Detach(s))...)
-			}
-			return all
-		}
-		require.Equal(t, weights(3), weights(3))
-		require.NotEqual(t, weights(3), weights(4))
-
-		x := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float32, 8, 2)
-		y := build(t, Config{}).Forward(s, x, torch.Zeros(s, torch.Float32, 8), models.Cond{}).Abs(s).Max(s).Item()
-		require.Less(t, y, 0.01)
-		require.Greater(t, y, 0.0)
-		return nil
-	}))
 }
 
 // randomize gives every parameter values that let signals through: the last layer starts near zero.
@@ -84,7 +63,7 @@ func randomize(s *torch.Scope, params iter.Seq2[string, *torch.Tensor]) {
 	})
 }
 
-// A clone computes the same, has weights of its own, and collects no gradients. Its configuration is its own too.
+// A clone's configuration is its own.
 func TestClone(t *testing.T) {
 	shape := []int{1, 3, 3}
 	net := build(t, Config{Shape: shape, Width: 16})
@@ -93,55 +72,8 @@ func TestClone(t *testing.T) {
 	defer twin.Close()
 	shape[0] = 7
 	net.Config().Shape[0] = 7
-	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-		x, at := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float32, 2, 1, 3, 3), torch.Zeros(s, torch.Float32, 2)
-		want := torch.ToSlice[float32](net.Forward(s, x, at, models.Cond{}).Detach(s))
-		got := twin.Forward(s, x, at, models.Cond{})
-		require.False(t, got.RequiresGrad())
-		require.Equal(t, want, torch.ToSlice[float32](got))
-		return s.NoGrad(func(s *torch.Scope) error {
-			for _, p := range net.Parameters() {
-				p.FillInPlace(s, 0)
-			}
-			require.Equal(t, want, torch.ToSlice[float32](twin.Forward(s, x, at, models.Cond{})))
-			return nil
-		})
-	}))
-	_, err = models.NewEMA(twin.Parameters(), net.Parameters())
-	require.NoError(t, err)
-}
-
-// In each floating-point type the network computes in that type: its result differs from float64's by that type's
-// rounding, not more and not less.
-func TestDTypes(t *testing.T) {
-	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-		x64 := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float64, 4, 2)
-		at := torch.FromSlice(s, []float64{0.7, -0.4, -1.5, 1})
-		var exact *torch.Tensor
-		for _, d := range []struct {
-			dtype  torch.DType
-			lo, hi float64
-		}{{torch.Float64, 0, 0}, {torch.Float32, 1e-9, 1e-5}, {torch.BFloat16, 1e-4, 1e-1}} {
-			net, err := NewAs(Config{}, torch.CPU, d.dtype, 1)
-			require.NoError(t, err)
-			defer net.Close()
-			randomize(s, net.Parameters())
-			labels := at
-			if d.dtype != torch.Float64 {
-				labels = at.To(s, torch.Float32)
-			}
-			y := net.Forward(s, x64.To(s, d.dtype), labels, models.Cond{})
-			require.Equal(t, d.dtype, y.DType())
-			if exact == nil {
-				exact = y
-			}
-			diff := y.To(s, torch.Float64).Sub(s, exact).Abs(s).Max(s).Item() / exact.Abs(s).Max(s).Item()
-			t.Logf("%v: %.2g", d.dtype, diff)
-			require.GreaterOrEqual(t, diff, d.lo)
-			require.LessOrEqual(t, diff, d.hi)
-		}
-		return nil
-	}))
+	require.Equal(t, []int{1, 3, 3}, twin.Config().Shape)
+	require.Equal(t, []int{1, 3, 3}, net.Config().Shape)
 }
 
 // Labels of another scale are brought to this one: 250·ln(t) at 0.001 is ln(t)/4. Guidance is not scaled.
@@ -197,33 +129,6 @@ func TestLearnsAGrid(t *testing.T) {
 		}
 		t.Logf("loss %.3f", mean)
 		require.Less(t, mean, 0.92)
-		return nil
-	}))
-}
-
-// Nothing is computed in the memory of what the caller passes, which forward-mode derivatives forbid too.
-func TestInputsStayAsTheyWere(t *testing.T) {
-	net := build(t, Config{Until: true, Guidance: true, Classes: 3, Dropout: 0.1})
-	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-		g := torch.NewGenerator(s, 1)
-		inputs := []*torch.Tensor{torch.Randn(s, g, torch.Float32, 2, 2)}
-		for range 3 {
-			inputs = append(inputs, torch.Randn(s, g, torch.Float32, 2))
-		}
-		before := make([][]float32, len(inputs))
-		for i, v := range inputs {
-			before[i] = slices.Clone(torch.ToSlice[float32](v))
-		}
-		cond := models.Cond{Class: torch.FromSlice(s, []int64{0, 3}), Until: inputs[2], Guidance: inputs[3], Dropout: g}
-		for _, run := range []func(func(*torch.Scope) error) error{s.Run, s.NoGrad, s.Inference} {
-			require.NoError(t, run(func(s *torch.Scope) error {
-				net.Forward(s, inputs[0], inputs[1], cond)
-				return nil
-			}))
-		}
-		for i, v := range inputs {
-			require.Equal(t, before[i], torch.ToSlice[float32](v), i)
-		}
 		return nil
 	}))
 }

@@ -29,17 +29,19 @@ func (zero) Parameters() iter.Seq2[string, *torch.Tensor] {
 // small is a network that keeps all rules: a convolution, and linear layers of the noise label and what else it is told.
 type small struct {
 	store           *nn.Store
+	expect          Expect
 	conv            nn.Conv2D
 	class           nn.Embedding
 	label           nn.Linear
 	until, guidance *nn.Linear // or nil
 }
 
-func newSmall(t *testing.T, expect Expect) *small {
-	st, err := nn.NewStore(torch.CPU, torch.Float32, 1)
-	require.NoError(t, err)
-	t.Cleanup(st.Close)
-	n := &small{store: st}
+func newSmall(expect Expect, dev torch.Device, dtype torch.DType, seed uint64) (*small, error) {
+	st, err := nn.NewStore(dev, dtype, seed)
+	if err != nil {
+		return nil, err
+	}
+	n := &small{store: st, expect: expect}
 	p := st.Root()
 	n.conv = nn.NewConv2D(p.Sub("conv"), 2, 2, 3, torch.Conv2DOptions{Padding: 1})
 	n.label = nn.NewLinear(p.Sub("label"), 1, 2)
@@ -54,8 +56,24 @@ func newSmall(t *testing.T, expect Expect) *small {
 		l := nn.NewLinear(p.Sub("guidance"), 1, 2)
 		n.guidance = &l
 	}
-	return n
+	return n, nil
 }
+
+func (n *small) Clone() (*small, error) {
+	twin, err := newSmall(n.expect, n.store.Device(), n.store.DType(), 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := twin.store.Load(n.Tensors()); err != nil {
+		return nil, err
+	}
+	twin.store.SetRequiresGrad(false)
+	return twin, nil
+}
+
+func (n *small) Tensors() iter.Seq2[string, *torch.Tensor] { return n.store.Tensors() }
+
+func (n *small) Close() { n.store.Close() }
 
 func (n *small) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
@@ -64,6 +82,9 @@ func (n *small) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *
 			e = e.Add(s, n.class.Forward(s, c.Class))
 		} else if c.Class != nil {
 			panic(&torch.Error{Op: "small", Msg: "no classes"})
+		}
+		if c.Text != nil || c.Pooled != nil || c.Sizes != nil {
+			panic(&torch.Error{Op: "small", Msg: "no text"})
 		}
 		for _, more := range []struct {
 			layer *nn.Linear
@@ -86,7 +107,11 @@ func (n *small) Parameters() iter.Seq2[string, *torch.Tensor] { return n.store.P
 func TestNetworkAcceptsASoundNetwork(t *testing.T) {
 	for _, e := range []Expect{{}, {Classes: 4}, {Until: true}, {Classes: 2, Until: true, Guidance: true}} {
 		e.Shape, e.Dropout = []int{2, 5, 5}, true
-		Network(t, newSmall(t, e), e)
+		torchtest.Devices(t, func(t *testing.T, dev torch.Device) {
+			Network(t, dev, func(dev torch.Device, dtype torch.DType, seed uint64) (*small, error) {
+				return newSmall(e, dev, dtype, seed)
+			}, e)
+		})
 	}
 }
 
@@ -104,6 +129,8 @@ func (b broken) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *
 type findings []string
 
 func (*findings) Helper() {}
+
+func (*findings) Logf(string, ...any) {}
 
 func (f *findings) Errorf(format string, args ...any) {
 	*f = append(*f, fmt.Sprintf(format, args...))
@@ -176,6 +203,17 @@ func TestNetworkFindsWhatIsBroken(t *testing.T) {
 			c.Guidance = nil
 			return n.Forward(s, x, noise, c)
 		}},
+		{"inputs stay", false, func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+			y := n.Forward(s, x, noise, c)
+			_ = s.NoGrad(func(s *torch.Scope) error { noise.AddScalarInPlace(s, 0); x.MulScalarInPlace(s, 1.001); return nil })
+			return y
+		}},
+		{"types", false, func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+			return s.Tidy(func(s *torch.Scope) *torch.Tensor { return n.Forward(s, x, noise, c).To(s, torch.Float32) })
+		}},
+		{"derivative", false, func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+			return s.Tidy(func(s *torch.Scope) *torch.Tensor { return n.Forward(s, x.Detach(s), noise, c).Add(s, x).Sub(s, x) })
+		}},
 		{"leaks", false, func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
 			return n.Forward(s, x, noise, c).MulScalar(s, 2)
 		}},
@@ -183,8 +221,19 @@ func TestNetworkFindsWhatIsBroken(t *testing.T) {
 		t.Run(c.check, func(t *testing.T) {
 			found := &findings{}
 			expect := Expect{Shape: []int{2, 5, 5}, Dropout: true, Until: c.told, Guidance: c.told}
-			k := kit{found, broken{newSmall(t, expect), c.forward}, expect}
-			k.run(kit.fill)
+			make := func(dtype torch.DType, seed uint64) (Made, error) {
+				n, err := newSmall(expect, torch.CPU, dtype, seed)
+				if err != nil {
+					return nil, err
+				}
+				return broken{n, c.forward}, nil
+			}
+			net, err := make(torch.Float32, 1)
+			require.NoError(t, err)
+			defer net.Close()
+			k := kit{t: found, dev: torch.CPU, net: net, make: make, expect: expect}
+			k.clone = func() (Made, error) { return net.(broken).small.Clone() }
+			k.run(func(k kit, s *torch.Scope) { k.fill(s, k.net) })
 			require.Empty(t, *found)
 			for _, check := range checks {
 				before := len(*found)
@@ -196,4 +245,35 @@ func TestNetworkFindsWhatIsBroken(t *testing.T) {
 			t.Log(*found)
 		})
 	}
+}
+
+// Seeds that do nothing, or not the same every time, large initial outputs and clones of other weights are found.
+func TestNetworkFindsHowItIsMade(t *testing.T) {
+	expect := Expect{Shape: []int{2, 5, 5}, Dropout: true}
+	calls := uint64(0)
+	for name, seeds := range map[string]func(seed uint64) uint64{
+		"one for all": func(uint64) uint64 { return 1 },
+		"never twice": func(uint64) uint64 { calls++; return calls },
+		"large":       func(seed uint64) uint64 { return seed },
+	} {
+		t.Run(name, func(t *testing.T) {
+			found, e := &findings{}, expect
+			if name == "large" {
+				e.Initial = 1e-3
+			}
+			k := kit{t: found, dev: torch.CPU, expect: e}
+			k.make = func(dtype torch.DType, seed uint64) (Made, error) { return newSmall(e, torch.CPU, dtype, seeds(seed)) }
+			k.run(kit.initialWeights)
+			require.NotEmpty(t, *found)
+		})
+	}
+	net, err := newSmall(expect, torch.CPU, torch.Float32, 1)
+	require.NoError(t, err)
+	defer net.Close()
+	found := &findings{}
+	k := kit{t: found, dev: torch.CPU, net: net, expect: expect}
+	k.clone = func() (Made, error) { return newSmall(expect, torch.CPU, torch.Float32, 2) }
+	k.run(kit.clones)
+	require.Contains(t, (*found)[0], "a clone's result records gradients")
+	require.Contains(t, (*found)[1], "a clone's result differs")
 }

@@ -78,6 +78,6 @@ func TestGaussianAgreesWithPreconditioning(t *testing.T) {
 		require.InDelta(t, 0, got.Sub(s, Gaussian{}.Denoise(s, x, at, models.Cond{})).Abs(s).Max(s).Item(), 1e-15)
 		return nil
 	}))
-	Consistency(t, &models.Consistency{Net: zero{}}, 0.002, Expect{Shape: []int{2, 3, 3}})
-	Consistency(t, &models.Consistency{Net: zero{}, Boundary: models.AtZero}, 0, Expect{Shape: []int{4}})
+	Consistency(t, torch.CPU, &models.Consistency{Net: zero{}}, 0.002, Expect{Shape: []int{2, 3, 3}})
+	Consistency(t, torch.CPU, &models.Consistency{Net: zero{}, Boundary: models.AtZero}, 0, Expect{Shape: []int{4}})
 }

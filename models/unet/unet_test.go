@@ -9,6 +9,7 @@ import (
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/modelstest"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/torchtest"
 )
 
 // tiny is a network that tests can afford.
@@ -31,7 +32,8 @@ func TestConformance(t *testing.T) {
 	ddpm.Resample, ddpm.PadAfter, ddpm.Classes, ddpm.Dropout = ResampleConv, true, 3, 0.1
 	fourier := Config{Resolution: 14, InChannels: 1, Channels: 8, Mult: []int{1, 1}, Blocks: 2, Embedding: Fourier, FourierScale: 0.5, NoMidAttention: true}
 	ncsnpp := NCSNPP(12, 3, 8, []int{1, 2, 2}, 1, 6)
-	ncsnpp.FourierScale, ncsnpp.Dropout, ncsnpp.Until = 0.5, 0.1, true
+	ncsnpp.FourierScale, ncsnpp.Dropout = 0.5, 0.1
+	ncsnpp.Classes, ncsnpp.NullLabel, ncsnpp.Until, ncsnpp.Guidance = 3, true, true, true
 	pyramid := ddpm // with neither a filter nor residual resampling
 	pyramid.ResidualInput, pyramid.Until, pyramid.Guidance, pyramid.NullLabel = true, true, true, true
 	for _, c := range []struct {
@@ -42,112 +44,17 @@ func TestConformance(t *testing.T) {
 			full := c.config.WithDefaults()
 			expect := modelstest.Expect{
 				Shape: []int{full.InChannels, full.Resolution, full.Resolution}, Out: full.OutChannels, Classes: full.Classes,
-				Until: full.Until, Guidance: full.Guidance, Dropout: full.Dropout > 0,
+				Until: full.Until, Guidance: full.Guidance, Dropout: full.Dropout > 0, NoClass: full.NullLabel, Initial: 0.01,
 			}
-			net := build(t, c.config)
-			modelstest.Network(t, net, expect)
-			if full.OutChannels == full.InChannels {
-				modelstest.Consistency(t, &models.Consistency{Net: net}, 0.002, expect)
-				modelstest.Consistency(t, &models.Consistency{Net: net, Boundary: models.AtZero}, 0, expect)
-			}
-		})
-	}
-}
-
-// Initial weights are a function of the seed, and leave the network's output near zero: a consistency function starts as
-// c_skip·x.
-func TestInitialWeights(t *testing.T) {
-	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-		weights := func(seed uint64) []float32 {
-			net, err := New(tiny, torch.CPU, seed)
-			require.NoError(t, err)
-			defer net.Close()
-			var all []float32
-			for _, p := range net.Tensors() {
-				all = append(all, torch.ToSlice[float32](p.Detach(s))...)
-			}
-			return all
-		}
-		require.Equal(t, weights(3), weights(3))
-		require.NotEqual(t, weights(3), weights(4))
-
-		x := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float32, 2, 3, 8, 8)
-		y := build(t, tiny).Forward(s, x, torch.Zeros(s, torch.Float32, 2), models.Cond{})
-		require.Less(t, y.Abs(s).Max(s).Item(), 0.01)
-		return nil
-	}))
-}
-
-// A clone computes the same, has weights of its own, and collects no gradients.
-func TestClone(t *testing.T) {
-	c := tiny
-	c.Embedding, c.Filter = Fourier, []float64{1, 3, 3, 1} // whose frequencies and filter have to come along
-	net := build(t, c)
-	twin, err := net.Clone()
-	require.NoError(t, err)
-	defer twin.Close()
-	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-		x, at := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float32, 2, 3, 8, 8), torch.Zeros(s, torch.Float32, 2)
-		want := torch.ToSlice[float32](net.Forward(s, x, at, models.Cond{}))
-		got := twin.Forward(s, x, at, models.Cond{})
-		require.False(t, got.RequiresGrad())
-		require.Equal(t, want, torch.ToSlice[float32](got))
-		return s.NoGrad(func(s *torch.Scope) error {
-			for _, p := range net.Parameters() {
-				p.FillInPlace(s, 0)
-			}
-			require.Equal(t, want, torch.ToSlice[float32](twin.Forward(s, x, at, models.Cond{})))
-			return nil
-		})
-	}))
-	e, err := models.NewEMA(twin.Parameters(), net.Parameters())
-	require.NoError(t, err)
-	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-		e.Update(s, 0)
-		for _, p := range twin.Parameters() {
-			require.Zero(t, p.Abs(s).Max(s).Item())
-		}
-		return nil
-	}))
-}
-
-// In each floating-point type the network computes in that type: its result differs from float64's by that type's rounding,
-// not more and not less.
-func TestDTypes(t *testing.T) {
-	ncsnpp := NCSNPP(8, 3, 8, []int{1, 2}, 1, 4)
-	ncsnpp.FourierScale, ncsnpp.Until, ncsnpp.Guidance = 0.02, true, true
-	for name, c := range map[string]Config{"tiny": tiny, "ncsn++": ncsnpp} {
-		t.Run(name, func(t *testing.T) {
-			require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-				x64 := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float64, 2, 3, 8, 8)
-				at := torch.FromSlice(s, []float64{0.7, -0.4})
-				var exact *torch.Tensor
-				for _, d := range []struct {
-					dtype  torch.DType
-					lo, hi float64
-				}{{torch.Float64, 0, 0}, {torch.Float32, 1e-9, 1e-5}, {torch.BFloat16, 1e-4, 5e-2}} {
-					net, err := NewAs(c, torch.CPU, d.dtype, 1)
-					require.NoError(t, err)
-					defer net.Close()
-					labels, cond := at, models.Cond{}
-					if d.dtype != torch.Float64 {
-						labels = at.To(s, torch.Float32)
-					}
-					if c.Until {
-						cond.Until, cond.Guidance = labels.SubScalar(s, 0.25), labels.AddScalar(s, 2)
-					}
-					y := net.Forward(s, x64.To(s, d.dtype), labels, cond)
-					require.Equal(t, d.dtype, y.DType())
-					if exact == nil {
-						exact = y
-					}
-					diff := y.To(s, torch.Float64).Sub(s, exact).Abs(s).Max(s).Item() / exact.Abs(s).Max(s).Item()
-					t.Logf("%v: %.2g", d.dtype, diff)
-					require.GreaterOrEqual(t, diff, d.lo)
-					require.LessOrEqual(t, diff, d.hi)
+			torchtest.Devices(t, func(t *testing.T, dev torch.Device) {
+				net := modelstest.Network(t, dev, func(dev torch.Device, dtype torch.DType, seed uint64) (*UNet, error) {
+					return NewAs(c.config, dev, dtype, seed)
+				}, expect)
+				if full.OutChannels == full.InChannels {
+					modelstest.Consistency(t, dev, &models.Consistency{Net: net}, 0.002, expect)
+					modelstest.Consistency(t, dev, &models.Consistency{Net: net, Boundary: models.AtZero}, 0, expect)
 				}
-				return nil
-			}))
+			})
 		})
 	}
 }

@@ -37,6 +37,16 @@ func SkipIfNoCUDA(t testing.TB) {
 	}
 }
 
+// Devices runs a test on the CPU and, where there is one, on the first GPU; where not, that part is skipped.
+func Devices(t *testing.T, f func(t *testing.T, dev torch.Device)) {
+	t.Helper()
+	t.Run("cpu", func(t *testing.T) { f(t, torch.CPU) })
+	t.Run("cuda", func(t *testing.T) {
+		SkipIfNoCUDA(t)
+		f(t, torch.CUDA(0))
+	})
+}
+
 // Python returns the path of a Python that can import the modules: $ONESTEP_PYTHON or else python3. Without one it skips the
 // test and says why.
 func Python(t testing.TB, modules ...string) string {
