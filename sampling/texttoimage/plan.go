@@ -56,6 +56,7 @@ type decision struct {
 	words  [][]sd.Inversion // of each text
 
 	plainTags bool // their notice is there
+	overTime  bool // likewise
 }
 
 func (p Pipeline) decide(texts ...string) (*decision, error) {

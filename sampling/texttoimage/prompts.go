@@ -32,6 +32,11 @@ func (d *decision) tags(text string) error {
 		}
 		return nil
 	}
+	if all := prompt.OverTime(text); len(all) > 0 && !d.overTime {
+		d.overTime = true // as above
+		d.note("prompts that change during sampling or are combined, such as %s, are not supported: what brackets hold weighs 1/1.1, and numbers, bars and AND are read as words",
+			quote.Quoted(all[0]))
+	}
 	for _, t := range prompt.Tags(text) {
 		switch t.Kind {
 		case "lora", "lyco":

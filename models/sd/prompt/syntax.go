@@ -34,7 +34,7 @@ const (
 // Nothing is an error and no text is lost: brackets that do not close weigh to the end, those that close nothing are text, and so are
 // weights that are no numbers and tags of other kinds, which [Tags] lists. Two things are unlike A1111's, where they are mistakes: a backslash
 // before another letter stays, and BREAK within brackets is one. What A1111 does over time, [a:b:0.5], [a|b] and AND, is read as the
-// brackets and the text that it is made of.
+// brackets and the text that it is made of; [OverTime] lists it.
 //
 // There is always a span, and neighbours have different weights or a break between them.
 func Parse(text string) ([]Span, []LoRA) {

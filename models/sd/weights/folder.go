@@ -8,6 +8,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -56,6 +57,9 @@ type modelIndex struct {
 	classes  map[string]string // of the parts; those that were left out are missing
 	zero     bool              // force_zeros_for_empty_prompt
 }
+
+// knownPipeline are diffusers' pipelines of the models that are known. Others may do with the same parts what nobody here knows.
+var knownPipeline = regexp.MustCompile(`^(StableDiffusion(XL)?(ControlNet)?(PAG)?(Img2Img|Inpaint)?|LatentConsistencyModel(Img2Img)?)Pipeline$`)
 
 // parseModelIndex reads a model_index.json and refuses models of other families.
 func parseModelIndex(data []byte) (modelIndex, error) {
@@ -130,6 +134,9 @@ func OpenFolder(dir string, o Options) (_ *Model, err error) {
 		return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
 	m := &Model{ZeroNegative: index.zero, Spec: specOf(dir, nil)}
+	if index.pipeline != "" && !knownPipeline.MatchString(index.pipeline) {
+		m.notice(fmt.Sprintf("the model's pipeline, %s, is not known: the model is used as one of Stable Diffusion, by its parts", quote.Text(index.pipeline)))
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, m.Close())
