@@ -120,12 +120,17 @@ func (t *Trainer) saveSnapshots(s *torch.Scope, r *Result) error {
 			return err
 		}
 	}
-	r.Snapshot = t.Run.Snapshot(r.Step, "")
+	snapshot := t.Run.Snapshot(r.Step, "")
 	if len(t.Averages) == 0 {
-		return saveSnapshot(s, r.Snapshot, t.Model, metadata)
+		if err := t.Run.Unlink(snapshot); err != nil {
+			return err
+		}
+		if err := saveSnapshot(s, snapshot, t.Model, metadata); err != nil {
+			return err
+		}
 	}
 	for i, a := range t.Averages {
-		path := r.Snapshot
+		path := snapshot
 		if i > 0 {
 			path = t.Run.Snapshot(r.Step, a.Name())
 		}
@@ -133,10 +138,14 @@ func (t *Trainer) saveSnapshots(s *torch.Scope, r *Result) error {
 		if err != nil {
 			return err
 		}
+		if err := t.Run.Unlink(path); err != nil {
+			return err
+		}
 		if err := saveSnapshot(s, path, a.Into, said); err != nil {
 			return err
 		}
 	}
+	r.Snapshot = snapshot
 	return nil
 }
 
@@ -156,8 +165,15 @@ func (t *Trainer) saveState(s *torch.Scope, run *session, r *Result) error {
 	if err != nil {
 		return err
 	}
-	r.State = t.Run.State(r.Step)
-	return torch.SaveSafetensors(r.State, t.state(s), map[string]string{stateKey: string(head)}, true)
+	path := t.Run.State(r.Step)
+	if err := t.Run.Unlink(path); err != nil {
+		return err
+	}
+	if err := torch.SaveSafetensors(path, t.state(s), map[string]string{stateKey: string(head)}, true); err != nil {
+		return err
+	}
+	r.State = path
+	return nil
 }
 
 // resume loads the latest state of the run's folder, if there is one.
@@ -266,7 +282,7 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 	}
 	t.Log.Info("resumed", "step", head.Step, "state", path)
 	run.saved, run.health = head.Step, head.health
-	r.Step, r.Seen, r.Skipped = head.Step, head.Seen, head.Skipped
+	r.Step, r.Seen, r.Skipped, r.State = head.Step, head.Seen, head.Skipped, path
 	return nil
 }
 
@@ -333,8 +349,9 @@ func (t *Trainer) finish(s *torch.Scope, run *session, r *Result) error {
 	if t.Run == nil {
 		return s.NoGrad(t.finite)
 	}
-	r.Snapshot, r.State = t.Run.Snapshot(r.Step, ""), t.Run.State(r.Step)
-	if _, err := os.Stat(r.Snapshot); err == nil && run.saved == r.Step {
+	snapshot := t.Run.Snapshot(r.Step, "")
+	if _, err := os.Stat(snapshot); err == nil && run.saved == r.Step {
+		r.Snapshot, r.State = snapshot, t.Run.State(r.Step)
 		return nil
 	}
 	return t.save(s, run, r)

@@ -200,13 +200,33 @@ func (d *Dir) open(options map[string]any, resume bool, may []string) (err error
 			return fmt.Errorf("run directory: %w", err)
 		}
 	}
-	if d.log, err = os.OpenFile(d.File("log.txt"), os.O_CREATE|os.O_APPEND|os.O_WRONLY|unix.O_NONBLOCK, 0o666); err != nil {
+	if d.log, err = d.appendTo("log.txt"); err != nil {
 		return fmt.Errorf("run directory: %w", err)
 	}
-	if d.stats, err = os.OpenFile(d.File("stats.jsonl"), os.O_CREATE|os.O_APPEND|os.O_WRONLY|unix.O_NONBLOCK, 0o666); err != nil {
+	if d.stats, err = d.appendTo("stats.jsonl"); err != nil {
 		return fmt.Errorf("run directory: %w", err)
 	}
 	return nil
+}
+
+// appendTo opens a file of the run to write at its end. A folder from elsewhere may have anything under that name: what is not a regular file
+// in the folder itself, such as a link to another, is not written to.
+func (d *Dir) appendTo(name string) (*os.File, error) {
+	f, err := os.OpenFile(d.File(name), os.O_CREATE|os.O_APPEND|os.O_WRONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0o666)
+	if errors.Is(err, unix.ELOOP) {
+		return nil, fmt.Errorf("%s is a symbolic link, want a file: replace it with a copy of what it points to", quote.Path(d.File(name)))
+	}
+	if err != nil {
+		return nil, err
+	}
+	st, err := f.Stat()
+	if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("%s is not a regular file", quote.Path(d.File(name)))
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
 }
 
 // began tells whether a run has done a step, or may have: whether there is anything but the files that a run opens with.
@@ -469,7 +489,7 @@ func (d *Dir) CutStats(step int) (cut bool, err error) {
 	if err := Write(d.File("stats.jsonl"), kept); err != nil {
 		return true, fmt.Errorf("stats: %w", err)
 	}
-	f, err := os.OpenFile(d.File("stats.jsonl"), os.O_APPEND|os.O_WRONLY|unix.O_NONBLOCK, 0o666)
+	f, err := d.appendTo("stats.jsonl")
 	if err != nil {
 		return true, fmt.Errorf("stats: %w", err)
 	}
@@ -490,4 +510,12 @@ func WriteJSON(path string, v any) error {
 // Write writes a file atomically, replacing what was there, also a link.
 func Write(path string, data []byte) error {
 	return atomicfile.WriteBytes(path, atomicfile.Options{Overwrite: true, Durable: true}, data)
+}
+
+// Unlink removes a symbolic link where a file of the run is to be written, so that what it points to is not replaced.
+func (d *Dir) Unlink(path string) error {
+	if st, err := os.Lstat(path); err == nil && st.Mode()&fs.ModeSymlink != 0 {
+		return os.Remove(path)
+	}
+	return nil
 }

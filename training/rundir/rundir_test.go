@@ -267,3 +267,35 @@ func TestDiscard(t *testing.T) {
 	_, err = Open(filepath.Join(base, "file", "x", "y"), options, false)
 	require.Error(t, err)
 }
+
+// Files of a run that are links lead to nothing that is written.
+func TestLinksAreNotWritten(t *testing.T) {
+	options := map[string]any{"steps": 3}
+	for _, name := range []string{"log.txt", "stats.jsonl"} {
+		for _, there := range []bool{true, false} {
+			dir := t.TempDir()
+			run, victim := filepath.Join(dir, "run"), filepath.Join(dir, "victim")
+			d, err := Open(run, options, false)
+			require.NoError(t, err)
+			require.NoError(t, d.Record(map[string]any{"step": 1}))
+			require.NoError(t, d.Close())
+			require.NoError(t, os.Remove(filepath.Join(run, name)))
+			if there {
+				require.NoError(t, os.WriteFile(victim, []byte("precious"), 0o644))
+			}
+			require.NoError(t, os.Symlink(victim, filepath.Join(run, name)))
+			_, err = Open(run, options, true)
+			require.ErrorContains(t, err, filepath.Join(run, name)+" is a symbolic link")
+			b, err := os.ReadFile(victim)
+			require.Equal(t, there, err == nil)
+			require.True(t, !there || string(b) == "precious")
+			if there {
+				own := &Dir{path: run}
+				require.NoError(t, own.Unlink(filepath.Join(run, name)))
+				require.NoFileExists(t, filepath.Join(run, name))
+				require.NoError(t, own.Unlink(victim))
+				require.FileExists(t, victim)
+			}
+		}
+	}
+}

@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"syscall"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -36,7 +37,7 @@ func Create(dir string) (*Writer, error) {
 		host = "localhost"
 	}
 	name := fmt.Sprintf("events.out.tfevents.%010d.%s.%d.0", time.Now().Unix(), host, os.Getpid())
-	f, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_WRONLY|os.O_APPEND, 0o666)
+	f, err := os.OpenFile(filepath.Join(dir, name), os.O_CREATE|os.O_WRONLY|os.O_APPEND|syscall.O_NOFOLLOW, 0o666)
 	if err != nil {
 		return nil, fmt.Errorf("event file: %w", err)
 	}
