@@ -7,6 +7,7 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -143,8 +144,24 @@ func (d *decision) method() error {
 		if d.config, err = noise.ParseConfig(m.Scheduler); err != nil {
 			return err
 		}
+		d.unclip()
 	}
 	return d.choose(m.Distilled())
+}
+
+// unclip turns clip_sample off for Stable Diffusion 1 and 2, as diffusers' pipelines of these models do: their latents go beyond ±1. It is
+// on by default in some classes.
+func (d *decision) unclip() {
+	on := d.config.Class == "DDIMScheduler" || d.config.Class == "DDPMScheduler"
+	if d.config.Clip != nil {
+		on = *d.config.Clip
+	}
+	if k := d.Model.Kind; !on || k != weights.SD15 && k != weights.SD2 {
+		return
+	}
+	off := false
+	d.config.Clip = &off
+	d.note("the scheduler's configuration has clip_sample on, which is not for latents: it is off, as in diffusers")
 }
 
 // choose fills in what is not said of the method, for a model that is told its guidance or not.
