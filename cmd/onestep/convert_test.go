@@ -217,6 +217,9 @@ func TestConvertTokenizer(t *testing.T) {
 	code, _, errs := try("convert", "--model", model, "--out", out)
 	require.Zero(t, code, errs)
 	require.Contains(t, errs, "use it with --model-config "+model)
+	code, _, errs = try("convert", "--model", out, "--model-config", model, "--out", out, "--overwrite", "--dtype", "f32")
+	require.Zero(t, code, errs)
+	require.Contains(t, errs, "use it with --model-config "+model, "not the file that was replaced")
 	code, _, errs = try("generate", "--model", out, "--model-config", model, "--prompt", "x", "--steps", "1", "--out", out+".png")
 	require.Zero(t, code, errs)
 }

@@ -1,17 +1,20 @@
 package main
 
 import (
+	"bytes"
 	"image"
 	"image/png"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
 
+	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
 	"github.com/onestep-go/onestep/torch/safetensors"
 )
 
@@ -134,4 +137,46 @@ func TestPipesInFolders(t *testing.T) {
 		_ = os.RemoveAll(path)
 		require.NoError(t, os.WriteFile(path, kept, 0o644))
 	}
+}
+
+// What cannot be printed is a failure, of the help as of any result.
+func TestFullOutput(t *testing.T) {
+	for _, args := range [][]string{{"--help"}, {"help", "generate"}, {"train", "--help"}, {"--version"}, {"version"}, {"info", "--help"}} {
+		full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+		if err != nil {
+			t.Skip(err)
+		}
+		var stderr bytes.Buffer
+		require.Equal(t, exitFailure, run(t.Context(), args, full, &stderr), args)
+		require.Contains(t, stderr.String(), "no space left", args)
+		require.Equal(t, 1, strings.Count(stderr.String(), "\n"), args)
+		require.NoError(t, full.Close())
+	}
+}
+
+// A name that cannot be written is found before the work.
+func TestOutputIsLookedAtFirst(t *testing.T) {
+	dir, model := tinyModel(t)
+	fifo := pipe(t, filepath.Join(dir, "pipe.png"))
+	read := filepath.Join(dir, "read.png")
+	require.NoError(t, os.WriteFile(read, nil, 0o444))
+	tensors := pipe(t, filepath.Join(dir, "pipe.safetensors"))
+	for _, args := range [][]string{
+		{"sample", "--model", "builtin", "--out"},
+		{"inspect", "--model", "builtin", "--out"},
+		{"generate", "--model", model, "--prompt", "x", "--out"},
+	} {
+		for _, out := range []string{dir + "/none/../x.png", fifo, read} {
+			var stderr bytes.Buffer
+			require.Equal(t, exitFailure, run(t.Context(), append(args, out, "--overwrite"), &bytes.Buffer{}, &stderr), args)
+			require.Equal(t, 1, strings.Count(stderr.String(), "\n"), stderr.String())
+			require.NotContains(t, stderr.String(), "%", "nothing has been drawn yet")
+			require.NoFileExists(t, filepath.Join(dir, "x.png"))
+		}
+	}
+	for _, out := range []string{dir + "/none/../x.safetensors", tensors} {
+		require.ErrorContains(t, job.Writable(out), filepath.Base(filepath.Dir(out)))
+	}
+	require.NoError(t, job.Writable(filepath.Join(dir, "x.png")))
+	require.NoError(t, job.Writable("x.png"))
 }

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -34,18 +33,37 @@ type app struct {
 
 // run executes one command line and returns the exit code. Errors are one line on stderr.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
-	a := &app{stdout: stdout, stderr: stderr}
+	out := &checked{w: stdout}
+	a := &app{stdout: out, stderr: stderr}
 	root := a.root()
 	root.SetArgs(args)
-	root.SetOut(stdout)
+	root.SetOut(out)
 	root.SetErr(stderr)
 	cmd, err := root.ExecuteContextC(ctx)
+	if err == nil && out.err != nil {
+		err = out.err
+	}
 	if err == nil {
 		return 0
 	}
 	msg, code := explain(err, cmd, ctx.Err() != nil)
 	fmt.Fprintln(stderr, "onestep: "+quote.Lines(oneLine(msg)))
 	return code
+}
+
+// checked is a writer that keeps its first error: the help is written without a look at it.
+type checked struct {
+	w   io.Writer
+	err error
+}
+
+// Write implements io.Writer.
+func (c *checked) Write(b []byte) (int, error) {
+	n, err := c.w.Write(b)
+	if c.err == nil {
+		c.err = err
+	}
+	return n, err
 }
 
 // explain returns what to say of an error of a command, and its exit code.
@@ -174,9 +192,7 @@ func (a *app) quietFlag(cmd *cobra.Command) {
 // print writes a result: v as JSON with --json, else text.
 func (a *app) print(v any, text string) error {
 	if a.json {
-		enc := json.NewEncoder(a.stdout)
-		enc.SetEscapeHTML(false)
-		return enc.Encode(v)
+		return writeJSON(a.stdout, v, "")
 	}
 	_, err := io.WriteString(a.stdout, quote.Lines(text))
 	return err

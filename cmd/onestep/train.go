@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"image"
@@ -204,11 +203,10 @@ func (a *app) dryRun(o job.Train, card bool) error {
 		}
 		return a.print(map[string]string{"card": text}, text)
 	}
-	enc := json.NewEncoder(a.stdout)
-	if !a.json {
-		enc.SetIndent("", "  ")
+	if a.json {
+		return writeJSON(a.stdout, o, "")
 	}
-	return enc.Encode(o)
+	return writeJSON(a.stdout, o, "  ")
 }
 
 // trained is the result of a run, as JSON.

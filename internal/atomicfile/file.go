@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -160,6 +161,14 @@ func (p *File) link(to string) error {
 	return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", p.f.Fd()), unix.AT_FDCWD, to, unix.AT_SYMLINK_FOLLOW)
 }
 
+// Check tells, before long work, whether a file of this name could be written or replaced, apart from room for it.
+func Check(path string, o Options) error {
+	if _, _, err := replaceable(path, o); err != nil {
+		return failed(path, err)
+	}
+	return nil
+}
+
 // replaceable returns what is to be replaced at a path, and the permissions of the file that is there, or 0 if none is.
 func replaceable(path string, o Options) (string, fs.FileMode, error) {
 	st, err := os.Lstat(path)
@@ -207,8 +216,9 @@ func failed(path string, err error) error {
 			err = of.Err
 		}
 	}
-	if errors.Is(err, unix.EFBIG) {
-		err = fmt.Errorf("%w: it is over the limit on the size of files (ulimit -f), or over what the file system holds", err)
+	const over = "it is over the limit on the size of files (ulimit -f), or over what the file system holds"
+	if errors.Is(err, unix.EFBIG) && !strings.Contains(err.Error(), over) { // as it does of a file in a folder
+		err = fmt.Errorf("%w: %s", err, over)
 	}
 	return fmt.Errorf("write %s: %w", quote.Path(path), err)
 }

@@ -112,7 +112,7 @@ func (o Convert) run(ctx context.Context, note func(string), change func(m *weig
 	if single {
 		if m.Tokenizer != "" {
 			if t, err := prompt.Open(m.Tokenizer); err == nil && t.Vocab() != prompt.Default().Vocab() {
-				note(fmt.Sprintf("the model has a tokenizer of its own, which single files cannot hold: use it with --model-config %s", o.Model))
+				note(fmt.Sprintf("the model has a tokenizer of its own, which single files cannot hold: use it with --model-config %s", quote.Path(filepath.Dir(m.Tokenizer))))
 			}
 		}
 		return out, weights.WriteSingle(o.Out, m, w)

@@ -321,7 +321,7 @@ func (o Generate) files() ([]string, error) {
 	}
 	folders := map[string]bool{}
 	for _, f := range files {
-		folders[filepath.Dir(f)] = true
+		folders[directoryOf(f)] = true
 	}
 	for dir := range folders {
 		if err := writable(dir, strings.HasSuffix(o.Out, "/")); err != nil {
@@ -330,7 +330,7 @@ func (o Generate) files() ([]string, error) {
 	}
 	there := files
 	if o.Preview != "" {
-		if err := writable(filepath.Dir(o.Preview), strings.HasSuffix(o.Out, "/")); err != nil {
+		if err := writable(directoryOf(o.Preview), strings.HasSuffix(o.Out, "/")); err != nil {
 			return nil, fmt.Errorf("--preview: %w", err)
 		}
 		if slices.ContainsFunc(files, func(f string) bool { return filepath.Clean(f) == filepath.Clean(o.Preview) }) {
@@ -338,10 +338,13 @@ func (o Generate) files() ([]string, error) {
 		}
 		there = append(files[:len(files):len(files)], o.Preview)
 	}
-	if o.Overwrite {
-		return files, nil
-	}
 	for _, f := range there {
+		if o.Overwrite {
+			if err := replaceable(f, false); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		if _, err := os.Lstat(f); err == nil {
 			return nil, fmt.Errorf("%s exists: choose another name or pass --overwrite", quote.Path(f))
 		} else if !errors.Is(err, fs.ErrNotExist) {

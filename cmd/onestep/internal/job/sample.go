@@ -342,13 +342,16 @@ func (o Sample) files() (files []string, folder bool, err error) {
 	default:
 		return nil, false, usage("--out: want FILE.png, FILE.jpg or FILE.webp for a grid or DIR/ for a file an image, got %s", quote.Quoted(o.Out))
 	}
-	if err := writable(filepath.Dir(files[0]), folder); err != nil {
+	if err := writable(directoryOf(files[0]), folder); err != nil {
 		return nil, false, fmt.Errorf("--out: %w", err)
 	}
-	if o.Overwrite {
-		return files, folder, nil
-	}
 	for _, f := range files {
+		if o.Overwrite {
+			if err := replaceable(f, false); err != nil {
+				return nil, false, err
+			}
+			continue
+		}
 		if _, err := os.Lstat(f); err == nil {
 			return nil, false, fmt.Errorf("%s exists: choose another name or pass --overwrite", quote.Path(f))
 		} else if !errors.Is(err, fs.ErrNotExist) {

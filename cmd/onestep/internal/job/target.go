@@ -1,11 +1,13 @@
 package job
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/onestep-go/onestep/internal/atomicfile"
 	"github.com/onestep-go/onestep/internal/quote"
@@ -34,11 +36,26 @@ func writable(dir string, make bool) error {
 	return nil
 }
 
+// directoryOf is the directory that the system looks for a path in. Unlike filepath.Dir it resolves no "..": what is before it has to be there.
+func directoryOf(path string) string {
+	dir, _ := filepath.Split(strings.TrimRight(path, "/"))
+	return cmp.Or(dir, ".")
+}
+
+// replaceable makes sure, before long work, that what is at a path that may be overwritten is a file that can be.
+func replaceable(path string, keepLinks bool) error {
+	return atomicfile.Check(path, atomicfile.Options{Overwrite: true, KeepLinks: keepLinks})
+}
+
 // Writable makes sure, before long work, that --out FILE or --out DIR can be written, and removes what killed processes left beside it half
 // written.
 func Writable(out string) error {
-	if err := writable(filepath.Dir(filepath.Clean(out)), false); err != nil {
+	if err := writable(directoryOf(out), false); err != nil {
 		return fmt.Errorf("--out: %w", err)
+	}
+	st, err := os.Stat(out)
+	if err == nil && !st.IsDir() { // a directory, and what may not be overwritten, is another question
+		return replaceable(out, true)
 	}
 	return nil
 }
