@@ -25,7 +25,7 @@ func TestOutputIsNoInput(t *testing.T) {
 	vae := filepath.Join(model, "vae")
 	weights := "diffusion_pytorch_model.safetensors"
 	before := func() (all []string) {
-		require.NoError(t, filepath.WalkDir(dir, func(path string, e os.DirEntry, err error) error {
+		require.NoError(t, filepath.WalkDir(dir, func(path string, e os.DirEntry, _ error) error {
 			st, err := e.Info()
 			all = append(all, path+" "+st.ModTime().String())
 			return err
