@@ -3,6 +3,7 @@ package tfevents
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"hash/crc32"
 	"image"
 	"image/png"
@@ -10,8 +11,10 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
+	"golang.org/x/sys/unix"
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
@@ -101,4 +104,23 @@ func TestNilWriter(t *testing.T) {
 	require.NoError(t, w.Close())
 	_, err := Create(filepath.Join(t.TempDir(), "none"))
 	require.ErrorContains(t, err, "event file")
+}
+
+// What stands where an event file of this second would be is left alone: a file of the same process, a pipe that nobody reads.
+func TestNothingIsOpened(t *testing.T) {
+	dir := t.TempDir()
+	host, err := os.Hostname()
+	require.NoError(t, err)
+	now := time.Now().Unix()
+	for at := now; at < now+3; at++ {
+		require.NoError(t, unix.Mkfifo(filepath.Join(dir, fmt.Sprintf("events.out.tfevents.%010d.%s.%d.0", at, host, os.Getpid())), 0o666))
+	}
+	for range 2 {
+		w, err := Create(dir)
+		require.NoError(t, err)
+		require.NoError(t, w.Close())
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*.[12]"))
+	require.NoError(t, err)
+	require.Len(t, files, 2)
 }
