@@ -16,6 +16,9 @@ import (
 // writable makes sure, before long work, that files can be written to a directory, or, if it may be made, to the one above it that exists. It
 // removes what killed processes left there half written.
 func writable(dir string, make bool) error {
+	if trimmed := strings.TrimRight(dir, "/"); trimmed != "" { // a file with a slash after it is named as such below
+		dir = trimmed
+	}
 	st, err := os.Stat(dir)
 	for ; make && errors.Is(err, fs.ErrNotExist) && dir != filepath.Dir(dir); st, err = os.Stat(dir) {
 		dir = filepath.Dir(dir)
