@@ -81,7 +81,7 @@ func (d *DDPM) Target(s *torch.Scope, x, z *torch.Tensor, steps []int) *torch.Te
 	}
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		a, b := d.Process().Signal(s, x, steps)
-		return scale(s, z, a).Sub(s, scale(s, x, b))
+		return z.MulPerSample(s, a).Sub(s, x.MulPerSample(s, b))
 	})
 }
 

@@ -83,7 +83,7 @@ func TestDDPMAgainstDiffusers(t *testing.T) {
 			sigmas[i], asked[i] = chain.Sigma(step), float64(step)
 		}
 		levels := torch.FromSlice(s, sigmas)
-		inSigma := scale(s, y, levels.Square(s).AddScalar(s, 1).Sqrt(s)) // y/√ᾱ
+		inSigma := y.MulPerSample(s, levels.Square(s).AddScalar(s, 1).Sqrt(s)) // y/√ᾱ
 		for name, predict := range map[string]noise.Prediction{"epsilon": noise.Epsilon, "v_prediction": noise.Velocity, "sample": noise.Sample} {
 			net := &told{answer: golden["net"]}
 			d := &DDPM{Net: net, Predict: predict}
@@ -115,8 +115,8 @@ func TestDDPMTargets(t *testing.T) {
 				require.InDelta(t, 1, chain.AlphaBar(i)*(1+chain.Sigma(i)*chain.Sigma(i)), 1e-14)
 			}
 			at := torch.FromSlice(s, sigmas)
-			noisy := x.Add(s, scale(s, z, at))
-			requireClose(t, scale(s, noisy, at.Square(s).AddScalar(s, 1).Rsqrt(s)), chain.Noisy(s, x, z, steps), 1e-14)
+			noisy := x.Add(s, z.MulPerSample(s, at))
+			requireClose(t, noisy.MulPerSample(s, at.Square(s).AddScalar(s, 1).Rsqrt(s)), chain.Noisy(s, x, z, steps), 1e-14)
 			net.answer = d.Target(s, x, z, steps)
 			requireClose(t, x, d.Denoise(s, noisy, at, Cond{}), 1e-12)
 		}

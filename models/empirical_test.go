@@ -60,7 +60,7 @@ func TestEmpirical(t *testing.T) {
 		clean := data.Narrow(s, 0, 47, len(at))
 		levels := torch.FromSlice(s, at)
 		for _, image := range []torch.DType{torch.Float32, torch.Float64} {
-			x := clean.To(s, image).Add(s, scale(s, torch.Randn(s, g, image, clean.Shape()...), levels))
+			x := clean.To(s, image).Add(s, torch.Randn(s, g, image, clean.Shape()...).MulPerSample(s, levels))
 			for _, chunk := range []int{0, 1, 7, 100, 1000} {
 				for _, conditional := range []bool{false, true} {
 					d := &Empirical{Data: data, Labels: labels, Chunk: chunk}

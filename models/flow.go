@@ -64,7 +64,7 @@ func (f *Flow) Validate() error {
 func Interpolate(s *torch.Scope, x, z, tau *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		at := tau.To(s, levelType(tau))
-		return scale(s, x, at.Neg(s).AddScalar(s, 1)).Add(s, scale(s, z, at))
+		return x.MulPerSample(s, at.Neg(s).AddScalar(s, 1)).Add(s, z.MulPerSample(s, at))
 	})
 }
 

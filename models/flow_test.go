@@ -23,7 +23,7 @@ func TestFlowAgainstDiffusers(t *testing.T) {
 			torchtest.Close(t, "time", FlowTime(s, levels), tau, 1e-15, 0)
 			net := &told{answer: golden["net"]}
 			f := &Flow{Net: net, Scale: 1000}
-			x := scale(s, y, levels.AddScalar(s, 1))
+			x := y.MulPerSample(s, levels.AddScalar(s, 1))
 			torchtest.Close(t, shift, f.Denoise(s, x, levels, Cond{}), golden[shift+"x0"], 1e-12, 1e-12)
 			require.InDeltaSlice(t, torch.ToSlice[float64](golden[shift+"timesteps"]), net.noise, 1e-9)
 			require.InDeltaSlice(t, torch.ToSlice[float64](y), net.x, 1e-12)
@@ -42,8 +42,8 @@ func TestFlowTargets(t *testing.T) {
 		sigma := torch.FromSlice(s, []float64{0, 0.002, 1, 80})
 		tau := FlowTime(s, sigma)
 		y := Interpolate(s, x, z, tau)
-		noisy := x.Add(s, scale(s, z, sigma))
-		requireClose(t, scale(s, noisy, sigma.AddScalar(s, 1).Reciprocal(s)), y, 1e-14)
+		noisy := x.Add(s, z.MulPerSample(s, sigma))
+		requireClose(t, noisy.MulPerSample(s, sigma.AddScalar(s, 1).Reciprocal(s)), y, 1e-14)
 		velocity := z.Sub(s, x)
 		forth, back := &Flow{Net: &told{answer: velocity}}, &Flow{Net: &told{answer: velocity.Neg(s)}, Reversed: true, Scale: 2}
 		for _, f := range []*Flow{forth, back} {

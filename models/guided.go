@@ -45,7 +45,7 @@ func (g *Guided) Denoise(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tens
 			t = torch.Cat(s, []*torch.Tensor{t, t}, 0)
 		}
 		both := g.Model.Denoise(s, twice, t, c).Chunk(s, 2, 0)
-		return both[0].Add(s, scale(s, both[1].Sub(s, both[0]), w))
+		return both[0].Add(s, both[1].Sub(s, both[0]).MulPerSample(s, w))
 	})
 }
 

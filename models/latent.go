@@ -45,9 +45,9 @@ func (f *Latent) Origin(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tenso
 		}
 		k := f.Model.form(s, t.To(s, torch.Float64))
 		skip, out := LatentScalings(s, k.label, scaling)
-		F := f.Model.Net.Forward(s, scale(s, x, k.in), k.label.To(s, levelType(t)), c)
+		F := f.Model.Net.Forward(s, x.MulPerSample(s, k.in), k.label.To(s, levelType(t)), c)
 		own := skip.Mul(s, k.in).Add(s, out.Mul(s, k.skip))
-		return scale(s, x, own).Add(s, scale(s, F, out.Mul(s, k.out)))
+		return x.MulPerSample(s, own).Add(s, F.MulPerSample(s, out.Mul(s, k.out)))
 	})
 }
 

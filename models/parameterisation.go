@@ -36,14 +36,9 @@ func denoise(s *torch.Scope, p Parameterisation, x, t *torch.Tensor, c Cond) *to
 	checkLevels("denoiser", x, t)
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		k := p.form(s, t.To(s, torch.Float64))
-		F := p.network().Forward(s, scale(s, x, k.in), k.label.To(s, levelType(t)), c)
-		return scale(s, x, k.skip).Add(s, scale(s, F, k.out))
+		F := p.network().Forward(s, x.MulPerSample(s, k.in), k.label.To(s, levelType(t)), c)
+		return x.MulPerSample(s, k.skip).Add(s, F.MulPerSample(s, k.out))
 	})
-}
-
-// scale multiplies every sample of x [B, ...] by its own factor; x's type stays.
-func scale(s *torch.Scope, x, factor *torch.Tensor) *torch.Tensor {
-	return x.Mul(s, factor.To(s, x.DType()).PerSample(s, x.NDim()))
 }
 
 // levelType is what labels made from levels of t's type have: float32 at least.
@@ -106,9 +101,9 @@ func (p *Preconditioned) Validate() error {
 func reframe(s *torch.Scope, p Parameterisation, u, t *torch.Tensor, label torch.DType, sigmaData float64, c Cond) *torch.Tensor {
 	t = t.ClampMin(s, leastLevel) // c_out is 0 at 0, where F does not count
 	from, to := p.form(s, t), edmForm(s, t, sigmaData, QuarterLog)
-	F := p.network().Forward(s, scale(s, u, from.in.Div(s, to.in)), from.label.To(s, label), c)
+	F := p.network().Forward(s, u.MulPerSample(s, from.in.Div(s, to.in)), from.label.To(s, label), c)
 	skip := from.skip.Sub(s, to.skip).Div(s, to.out.Mul(s, to.in))
-	return scale(s, u, skip).Add(s, scale(s, F, from.out.Div(s, to.out)))
+	return u.MulPerSample(s, skip).Add(s, F.MulPerSample(s, from.out.Div(s, to.out)))
 }
 
 // orHalf is σ_d with its default.

@@ -60,14 +60,14 @@ func (chained) Parameters() iter.Seq2[string, *torch.Tensor] { return tangle{}.P
 // predicted is what a variance-preserving network has to say of y at levels t, float64, for its denoiser to be d.
 func predicted(s *torch.Scope, d Denoiser, predict noise.Prediction, y, t *torch.Tensor, level torch.DType, c Cond) *torch.Tensor {
 	root := t.Square(s).AddScalar(s, 1).Sqrt(s)
-	x := scale(s, y, root)
+	x := y.MulPerSample(s, root)
 	D := d.Denoise(s, x, t.To(s, level), c)
 	switch predict {
 	case noise.Epsilon:
-		return scale(s, x.Sub(s, D), t.Reciprocal(s))
+		return x.Sub(s, D).MulPerSample(s, t.Reciprocal(s))
 	case noise.Velocity: // (z - σ·x_0)/√(1+σ²), with z = (x - D)/σ
-		z := scale(s, x.Sub(s, D), t.Reciprocal(s))
-		return scale(s, z.Sub(s, scale(s, D, t)), root.Reciprocal(s))
+		z := x.Sub(s, D).MulPerSample(s, t.Reciprocal(s))
+		return z.Sub(s, D.MulPerSample(s, t)).MulPerSample(s, root.Reciprocal(s))
 	}
 	return D
 }
@@ -100,8 +100,8 @@ func (k flowing) Forward(s *torch.Scope, y, label *torch.Tensor, c Cond) *torch.
 		tau, sign = tau.Neg(s).AddScalar(s, 1), -1
 	}
 	alpha := tau.Neg(s).AddScalar(s, 1)
-	D := k.d.Denoise(s, scale(s, y, alpha.Reciprocal(s)), tau.Div(s, alpha).To(s, levelType(label)), c)
-	return scale(s, y.Sub(s, D), tau.Reciprocal(s)).MulScalar(s, sign)
+	D := k.d.Denoise(s, y.MulPerSample(s, alpha.Reciprocal(s)), tau.Div(s, alpha).To(s, levelType(label)), c)
+	return y.Sub(s, D).MulPerSample(s, tau.Reciprocal(s)).MulScalar(s, sign)
 }
 
 func (flowing) Parameters() iter.Seq2[string, *torch.Tensor] { return tangle{}.Parameters() }
@@ -141,7 +141,7 @@ func TestParameterisationsAgree(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 				at := torch.FromSlice(s, values)
-				x := scale(s, torch.Randn(s, torch.NewGenerator(s, 1), torch.Float64, len(values), n), at.AddScalar(s, 0.5))
+				x := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float64, len(values), n).MulPerSample(s, at.AddScalar(s, 0.5))
 				for _, c := range []struct {
 					image, level torch.DType
 					tolerance    float64

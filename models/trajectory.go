@@ -47,7 +47,7 @@ func (g *Trajectory) Jump(s *torch.Scope, x, t, next *torch.Tensor, c Cond) *tor
 		start := from.ClampMin(s, leastLevel)            // 0/0 is 1: a jump from 0 can only be to 0
 		kept := to.ClampMin(s, leastLevel).Div(s, start) // next/t
 		rest := from.Sub(s, to).Div(s, start)            // 1 - next/t
-		return scale(s, x, kept).Add(s, scale(s, g.Inner(s, x, t, next, c), rest))
+		return x.MulPerSample(s, kept).Add(s, g.Inner(s, x, t, next, c).MulPerSample(s, rest))
 	})
 }
 
@@ -132,7 +132,7 @@ func (f *MeanFlow) Jump(s *torch.Scope, x, t, next *torch.Tensor, c Cond) *torch
 		u := f.velocity(s, x, from, to, levelType(t), c)
 		below := from.AddScalar(s, 1)
 		kept := to.AddScalar(s, 1).Div(s, below)
-		return scale(s, x, kept).Sub(s, scale(s, u, from.Sub(s, to).Div(s, below)))
+		return x.MulPerSample(s, kept).Sub(s, u.MulPerSample(s, from.Sub(s, to).Div(s, below)))
 	})
 }
 
@@ -144,7 +144,7 @@ func (f *MeanFlow) velocity(s *torch.Scope, x, from, to *torch.Tensor, label tor
 		until = tau.Sub(s, r)
 	}
 	c.Until = until.MulScalar(s, orOne(f.Scale)).To(s, label)
-	y := scale(s, x, from.AddScalar(s, 1).Reciprocal(s))
+	y := x.MulPerSample(s, from.AddScalar(s, 1).Reciprocal(s))
 	return f.Net.Forward(s, y, tau.MulScalar(s, orOne(f.Scale)).To(s, label), c)
 }
 
@@ -160,7 +160,7 @@ func (f *MeanFlow) Denoise(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Te
 		at := t.To(s, torch.Float64)
 		u := f.velocity(s, x, at, at, levelType(t), c)
 		alpha := at.AddScalar(s, 1).Reciprocal(s)
-		return scale(s, x, alpha).Sub(s, scale(s, u, at.Mul(s, alpha)))
+		return x.MulPerSample(s, alpha).Sub(s, u.MulPerSample(s, at.Mul(s, alpha)))
 	})
 }
 

@@ -35,7 +35,7 @@ func (k jumps) Forward(s *torch.Scope, x, noise *torch.Tensor, c Cond) *torch.Te
 		v := t*t + 0.25
 		factors[i] = (inner - 0.25/v) / (0.5 * t / math.Sqrt(v)) * math.Sqrt(v)
 	}
-	return scale(s, x, torch.FromSlice(s, factors))
+	return x.MulPerSample(s, torch.FromSlice(s, factors))
 }
 
 func (k jumps) average(tau, r float64) float64 {
@@ -84,9 +84,9 @@ func TestJumps(t *testing.T) {
 				jump[i], end[i] = moved(t, to[i]), moved(t, c.end)
 				denoised[i] = jumpsStd * jumpsStd / (jumpsStd*jumpsStd + t*t)
 			}
-			requireClose(t, scale(s, x, torch.FromSlice(s, jump)), c.f.Jump(s, x, at, next, Cond{}), 1e-11, c.name)
-			requireClose(t, scale(s, x, torch.FromSlice(s, end)), c.f.Origin(s, x, at, Cond{}), 1e-11, c.name)
-			requireClose(t, scale(s, x, torch.FromSlice(s, denoised)), c.f.Denoise(s, x, at, Cond{}), 1e-11, c.name)
+			requireClose(t, x.MulPerSample(s, torch.FromSlice(s, jump)), c.f.Jump(s, x, at, next, Cond{}), 1e-11, c.name)
+			requireClose(t, x.MulPerSample(s, torch.FromSlice(s, end)), c.f.Origin(s, x, at, Cond{}), 1e-11, c.name)
+			requireClose(t, x.MulPerSample(s, torch.FromSlice(s, denoised)), c.f.Denoise(s, x, at, Cond{}), 1e-11, c.name)
 			return nil
 		}))
 	}

@@ -35,14 +35,14 @@ const leastCosine = 1e-17
 // Noisy returns y = cos(a)·x + sin(a)·σ_d·z for data x and noise z [B, ...] and angles a [B].
 func (k Trig) Noisy(s *torch.Scope, x, z, a *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		return scale(s, x, a.Cos(s)).Add(s, scale(s, z, a.Sin(s).MulScalar(s, orHalf(k.SigmaData))))
+		return x.MulPerSample(s, a.Cos(s)).Add(s, z.MulPerSample(s, a.Sin(s).MulScalar(s, orHalf(k.SigmaData))))
 	})
 }
 
 // Direction returns dy/da = cos(a)·σ_d·z - sin(a)·x of those points, which training without a teacher has in place of Velocity.
 func (k Trig) Direction(s *torch.Scope, x, z, a *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		return scale(s, z, a.Cos(s).MulScalar(s, orHalf(k.SigmaData))).Sub(s, scale(s, x, a.Sin(s)))
+		return z.MulPerSample(s, a.Cos(s).MulScalar(s, orHalf(k.SigmaData))).Sub(s, x.MulPerSample(s, a.Sin(s)))
 	})
 }
 
@@ -54,9 +54,9 @@ func (k Trig) Velocity(s *torch.Scope, d Denoiser, y, a *torch.Tensor, c Cond) *
 			return f.Velocity(s, y, a, c) // the same without a difference
 		}
 		cos := a.Cos(s)
-		x := scale(s, y, cos.ClampMin(s, leastCosine).Reciprocal(s))
+		x := y.MulPerSample(s, cos.ClampMin(s, leastCosine).Reciprocal(s))
 		D := d.Denoise(s, x, k.Level(s, a), c)
-		return scale(s, scale(s, y, cos).Sub(s, D), a.Sin(s).Reciprocal(s))
+		return y.MulPerSample(s, cos).Sub(s, D).MulPerSample(s, a.Sin(s).Reciprocal(s))
 	})
 }
 
@@ -131,7 +131,7 @@ func (f *TrigConsistency) Origin(s *torch.Scope, x, t *torch.Tensor, c Cond) *to
 func (f *TrigConsistency) OriginAt(s *torch.Scope, y, a *torch.Tensor, c Cond) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		F := f.Forward(s, y, a, c)
-		return scale(s, y, a.Cos(s)).Sub(s, scale(s, F, a.Sin(s).MulScalar(s, orHalf(f.SigmaData))))
+		return y.MulPerSample(s, a.Cos(s)).Sub(s, F.MulPerSample(s, a.Sin(s).MulScalar(s, orHalf(f.SigmaData))))
 	})
 }
 

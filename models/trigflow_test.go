@@ -30,8 +30,8 @@ func TestTrigCoordinates(t *testing.T) {
 
 		g := torch.NewGenerator(s, 1)
 		x, z := torch.Randn(s, g, torch.Float64, 5, 3), torch.Randn(s, g, torch.Float64, 5, 3)
-		requireClose(t, scale(s, x.Add(s, scale(s, z, sigma)), a.Cos(s)), k.Noisy(s, x, z, a), 1e-3) // at 1e12 few digits are left
-		requireClose(t, scale(s, x.Add(s, scale(s, z, sigma)), a.Cos(s)).Narrow(s, 0, 0, 4), k.Noisy(s, x, z, a).Narrow(s, 0, 0, 4), 1e-13)
+		requireClose(t, x.Add(s, z.MulPerSample(s, sigma)).MulPerSample(s, a.Cos(s)), k.Noisy(s, x, z, a), 1e-3) // at 1e12 few digits are left
+		requireClose(t, x.Add(s, z.MulPerSample(s, sigma)).MulPerSample(s, a.Cos(s)).Narrow(s, 0, 0, 4), k.Noisy(s, x, z, a).Narrow(s, 0, 0, 4), 1e-13)
 		const h = 1e-5
 		difference := k.Noisy(s, x, z, a.AddScalar(s, h)).Sub(s, k.Noisy(s, x, z, a.SubScalar(s, h))).DivScalar(s, 2*h)
 		requireClose(t, difference, k.Direction(s, x, z, a), 1e-9)
@@ -51,7 +51,7 @@ func TestTrigFlowInItsOwnCoordinates(t *testing.T) {
 		sigma := torch.FromSlice(s, levels)
 		x := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float64, len(levels), n)
 		a := k.Angle(s, sigma)
-		y := scale(s, x, a.Cos(s))
+		y := x.MulPerSample(s, a.Cos(s))
 		requireClose(t, f.Origin(s, x, sigma, Cond{}), f.OriginAt(s, y, a, Cond{}), 1e-13)
 		requireClose(t, f.Origin(s, x, sigma, Cond{}), d.Denoise(s, x, sigma, Cond{}), 0)
 

@@ -138,6 +138,11 @@ func (t *Tensor) Expand(s *Scope, shape ...int) *Tensor {
 // ExpandAs expands t to y's shape without a copy.
 func (t *Tensor) ExpandAs(s *Scope, y *Tensor) *Tensor { return t.Expand(s, y.Shape()...) }
 
+// MulPerSample multiplies each sample of t [B, ...] by its own factor [B], or all by one [1]; t's type stays.
+func (t *Tensor) MulPerSample(s *Scope, factor *Tensor) *Tensor {
+	return t.Mul(s, factor.To(s, t.DType()).PerSample(s, t.NDim()))
+}
+
 // PerSample views a tensor [B] as [B, 1, …, 1] with ndim dimensions, so that it multiplies each of a batch's samples.
 func (t *Tensor) PerSample(s *Scope, ndim int) *Tensor {
 	in := t.info("per_sample")

@@ -144,7 +144,7 @@ func (c *SCM) tangent(s *torch.Scope, net answer, y, a, dy, F *torch.Tensor, r f
 			low = a.SubScalar(s, c.Step).ClampMin(s, 0)
 		}
 		first, second := a.Cos(s).Mul(s, low.Cos(s)), a.Cos(s).Mul(s, low.Sin(s))
-		g := scaled(s, dy.Sub(s, F.MulScalar(s, sd)), first)
+		g := dy.Sub(s, F.MulScalar(s, sd)).MulPerSample(s, first)
 		if r == 0 {
 			return g
 		}
@@ -152,12 +152,12 @@ func (c *SCM) tangent(s *torch.Scope, net answer, y, a, dy, F *torch.Tensor, r f
 		if c.Step > 0 {
 			delta := a.Sub(s, low)
 			cos, sin := delta.Cos(s), delta.Sin(s)
-			F2 := net(s, scaled(s, y, cos).Sub(s, scaled(s, dy, sin)), low)
-			dF = scaled(s, scaled(s, F, cos).Sub(s, F2), second.Div(s, sin))
+			F2 := net(s, y.MulPerSample(s, cos).Sub(s, dy.MulPerSample(s, sin)), low)
+			dF = F.MulPerSample(s, cos).Sub(s, F2).MulPerSample(s, second.Div(s, sin))
 		} else {
-			dF = derivative(s, net, y, a, scaled(s, dy, second), second)
+			dF = derivative(s, net, y, a, dy.MulPerSample(s, second), second)
 		}
-		return g.Sub(s, scaled(s, y, second).Add(s, dF.MulScalar(s, sd)).MulScalar(s, r))
+		return g.Sub(s, y.MulPerSample(s, second).Add(s, dF.MulScalar(s, sd)).MulScalar(s, r))
 	})
 }
 
@@ -181,12 +181,7 @@ func derivative(s *torch.Scope, net answer, y, a, dy, da *torch.Tensor) *torch.T
 // normalized returns g/(‖g‖ + C), with the length of a whole sample.
 func (c *SCM) normalized(s *torch.Scope, g *torch.Tensor) *torch.Tensor {
 	length := g.Flatten(s, 1, -1).NormDim(s, false, 1)
-	return scaled(s, g, length.AddScalar(s, c.withDefaults().C).Reciprocal(s))
-}
-
-// scaled multiplies every sample of x [B, ...] by its own factor; x's type stays.
-func scaled(s *torch.Scope, x, factor *torch.Tensor) *torch.Tensor {
-	return x.Mul(s, factor.To(s, x.DType()).PerSample(s, x.NDim()))
+	return g.MulPerSample(s, length.AddScalar(s, c.withDefaults().C).Reciprocal(s))
 }
 
 // Parameters yields what the method learns besides the model: the weight's parameters, as "weight.…". They belong into the

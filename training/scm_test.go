@@ -170,7 +170,7 @@ func (f formula) Forward(s *torch.Scope, u, a *torch.Tensor, _ models.Cond) *tor
 	if f.theta == nil {
 		return F
 	}
-	return F.Add(s, scaled(s, u, f.theta))
+	return F.Add(s, u.MulPerSample(s, f.theta))
 }
 
 func (formula) Parameters() iter.Seq2[string, *torch.Tensor] {
@@ -188,8 +188,8 @@ func exactTrig(g modelstest.Gaussian, sd, factor float64) func(s *torch.Scope, u
 		y, cos, sin := u.MulScalar(s, sd), a.Cos(s), a.Sin(s)
 		rho := cos.Square(s).MulScalar(s, g.Std*g.Std).Add(s, sin.Square(s).MulScalar(s, sd*sd)).Sqrt(s)
 		away := y.Sub(s, cos.MulScalar(s, g.Mean).PerSample(s, y.NDim()))
-		f := scaled(s, away, rho.Reciprocal(s).MulScalar(s, g.Std)).AddScalar(s, g.Mean)
-		F := scaled(s, scaled(s, y, cos).Sub(s, f), sin.MulScalar(s, sd).Reciprocal(s))
+		f := away.MulPerSample(s, rho.Reciprocal(s).MulScalar(s, g.Std)).AddScalar(s, g.Mean)
+		F := y.MulPerSample(s, cos).Sub(s, f).MulPerSample(s, sin.MulScalar(s, sd).Reciprocal(s))
 		return F.MulScalar(s, factor)
 	}
 }
@@ -200,7 +200,7 @@ func TestSCMRestsAtTheExactFunction(t *testing.T) {
 	const n, sd = 20_000, 0.5
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		u, a := torch.FromSlice(s, []float64{0.7, -2}, 2, 1), torch.FromSlice(s, []float64{0.3, 1.5})
-		want := scaled(s, u, a.DivScalar(s, 2).Tan(s).Neg(s))
+		want := u.MulPerSample(s, a.DivScalar(s, 2).Tan(s).Neg(s))
 		got := exactTrig(modelstest.Gaussian{Std: sd}, sd, 1)(s, u, a)
 		require.InDeltaSlice(t, torch.ToSlice[float64](want), torch.ToSlice[float64](got), 1e-14)
 
@@ -260,7 +260,7 @@ func nearBent(s *torch.Scope, y, a *torch.Tensor) formula {
 	column := func(s *torch.Scope, v []float64) *torch.Tensor { return torch.FromSlice(s, v, len(v), 1) }
 	u := y.DivScalar(s, 0.5)
 	return formula{F: func(s *torch.Scope, u2, a2 *torch.Tensor) *torch.Tensor {
-		moved := column(s, Fu).Mul(s, u2.Sub(s, u)).Add(s, scaled(s, column(s, Fa), a2.Sub(s, a)))
+		moved := column(s, Fu).Mul(s, u2.Sub(s, u)).Add(s, column(s, Fa).MulPerSample(s, a2.Sub(s, a)))
 		return column(s, F).Add(s, moved)
 	}}
 }

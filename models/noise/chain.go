@@ -100,7 +100,7 @@ func (c *Chain) Signal(s *torch.Scope, x *torch.Tensor, steps []int) (signal, no
 func (c *Chain) Noisy(s *torch.Scope, x, z *torch.Tensor, steps []int) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		a, b := c.Signal(s, x, steps)
-		return scale(s, x, a).Add(s, scale(s, z, b))
+		return x.MulPerSample(s, a).Add(s, z.MulPerSample(s, b))
 	})
 }
 
@@ -116,9 +116,4 @@ func (c *Chain) Levels(n int) ([]float64, error) {
 		levels[i] = c.sigmas[int(math.Round(float64(all*(n-i))/float64(n)))-1]
 	}
 	return levels, nil
-}
-
-// scale multiplies every sample of x [B, ...] by its own factor; x's type stays.
-func scale(s *torch.Scope, x, factor *torch.Tensor) *torch.Tensor {
-	return x.Mul(s, factor.To(s, x.DType()).PerSample(s, x.NDim()))
 }
