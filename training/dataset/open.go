@@ -33,6 +33,16 @@ func Open(spec string, o Options) (*Set, error) {
 	return s, nil
 }
 
+// openPattern opens the shards that a pattern names.
+func openPattern(spec string, paths []string, o Options) (*Set, error) {
+	for _, p := range paths {
+		if !isShard(p) {
+			return nil, fmt.Errorf("%s: a pattern may name only .tar and .tar.gz shards, and it names %s", quote.Path(spec), quote.Path(p))
+		}
+	}
+	return openShards(filepath.Base(spec), paths, o)
+}
+
 // Looked lists the sets that are looked for in Options.Dir.
 func Looked() []string { return []string{"fashion-mnist", "cifar10", "cifar100"} }
 
@@ -53,12 +63,7 @@ func open(spec string, o Options) (*Set, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", quote.Path(spec), err)
 		}
-		for _, p := range paths {
-			if !isShard(p) {
-				return nil, fmt.Errorf("%s: a pattern may name only .tar and .tar.gz shards, and it names %s", quote.Path(spec), quote.Path(p))
-			}
-		}
-		return openShards(filepath.Base(spec), paths, o)
+		return openPattern(spec, paths, o)
 	}
 	if err != nil && strings.ContainsAny(spec, "*?[") {
 		paths, err := filepath.Glob(spec)
@@ -68,12 +73,7 @@ func open(spec string, o Options) (*Set, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", quote.Path(spec), err)
 		}
-		for _, p := range paths {
-			if !isShard(p) {
-				return nil, fmt.Errorf("%s: a pattern may name only .tar and .tar.gz shards, and it names %s", quote.Path(spec), quote.Path(p))
-			}
-		}
-		return openShards(filepath.Base(spec), paths, o)
+		return openPattern(spec, paths, o)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: no such file or folder, and not one of emoji, fashion-mnist, cifar10, cifar100", quote.Path(spec))
