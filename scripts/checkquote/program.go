@@ -286,20 +286,32 @@ func (p *program) siteOf(o types.Object, n *ast.CallExpr) (site, bool) {
 	return site{}, false
 }
 
-// printed are the arguments of a call of fmt's that are printed as text: all but those with a verb for numbers, such as %x, and types.
-func (p *program) printed(n *ast.CallExpr, skip int) (all []value) {
+// printed are the arguments of a call of fmt's that are printed as text.
+func (p *program) printed(n *ast.CallExpr, skip int) []value {
 	args := n.Args[skip:]
-	if name := p.callee(n).Name(); strings.HasSuffix(name, "f") && len(args) > 0 {
-		if format := p.info.Types[args[0]].Value; format != nil && format.Kind() == constant.String && !n.Ellipsis.IsValid() {
-			args = args[1:]
-			for i, verb := range verbs(constant.StringVal(format)) {
-				if i < len(args) && !strings.ContainsRune("xXTpdtcUbo", verb) {
-					all = append(all, value{args[i], 0})
-				}
-			}
-			return all
+	if name := p.callee(n).Name(); strings.HasSuffix(name, "f") && len(args) > 0 && p.isFormat(n, args[0]) {
+		return p.formatted(args[0], args[1:])
+	}
+	return asValues(args)
+}
+
+// isFormat tells whether an argument is a format that is known, with one argument for each of its verbs.
+func (p *program) isFormat(n *ast.CallExpr, arg ast.Expr) bool {
+	format := p.info.Types[arg].Value
+	return format != nil && format.Kind() == constant.String && !n.Ellipsis.IsValid()
+}
+
+// formatted are the arguments of a format that are printed as text: all but those with a verb for numbers, such as %x, and types.
+func (p *program) formatted(format ast.Expr, args []ast.Expr) (all []value) {
+	for i, verb := range verbs(constant.StringVal(p.info.Types[format].Value)) {
+		if i < len(args) && !strings.ContainsRune("xXTpdtcUbo", verb) {
+			all = append(all, value{args[i], 0})
 		}
 	}
+	return all
+}
+
+func asValues(args []ast.Expr) (all []value) {
 	for _, a := range args {
 		all = append(all, value{a, 0})
 	}
@@ -413,23 +425,13 @@ func (p *program) blameValues(o types.Object, within []ast.Node) (all []finding)
 }
 
 // printedBy are the arguments from the one at index on, which a function of ours formats.
-func (p *program) printedBy(n *ast.CallExpr, index int) (all []value) {
+func (p *program) printedBy(n *ast.CallExpr, index int) []value {
 	if index > len(n.Args) {
 		return nil
 	}
 	args := n.Args[index:]
-	if index > 0 && !n.Ellipsis.IsValid() {
-		if format := p.info.Types[n.Args[index-1]].Value; format != nil && format.Kind() == constant.String {
-			for i, verb := range verbs(constant.StringVal(format)) {
-				if i < len(args) && !strings.ContainsRune("xXTpdtcUbo", verb) {
-					all = append(all, value{args[i], 0})
-				}
-			}
-			return all
-		}
+	if index > 0 && p.isFormat(n, n.Args[index-1]) {
+		return p.formatted(n.Args[index-1], args)
 	}
-	for _, a := range args {
-		all = append(all, value{a, 0})
-	}
-	return all
+	return asValues(args)
 }
