@@ -151,6 +151,9 @@ func init() {
 		"Squeeze":    func(s *torch.Scope, g tensors) *torch.Tensor { return g["x"].Narrow(s, 0, 0, 1).Squeeze(s, 0) },
 		"Expand":     func(s *torch.Scope, g tensors) *torch.Tensor { return g["row"].Expand(s, 3, 4) },
 		"Contiguous": func(s *torch.Scope, g tensors) *torch.Tensor { return g["x"].Transpose(s, 0, 1).Contiguous(s) },
+		"MulPerSample": func(s *torch.Scope, g tensors) *torch.Tensor { // the factors' own type does not count
+			return g["x"].MulPerSample(s, torch.FromSlice(s, []float64{1, 2}))
+		},
 		"PerSample": func(s *torch.Scope, g tensors) *torch.Tensor {
 			return torch.FromSlice(s, []float32{1, 2}).PerSample(s, 3).Mul(s, g["x"])
 		},

@@ -65,7 +65,7 @@ OUT = dict(
     Zeros=torch.zeros(2, 3), Ones=torch.ones(2, dtype=torch.float64), Full=torch.full((2,), 2.5), Arange=torch.arange(5), Linspace=torch.linspace(0, 1, 5),
     Eye=torch.eye(3), ZerosLike=torch.zeros_like(x),
     Reshape=x.reshape(4, 6), View=x.view(6, -1), Flatten=x.flatten(1), Transpose=x.transpose(0, 2).contiguous(), Permute=x.permute(2, 0, 1).contiguous(),
-    Unsqueeze=row.unsqueeze(0), Squeeze=x[:1].squeeze(0), Expand=row.expand(3, 4).contiguous(), PerSample=torch.tensor([1.0, 2.0]).reshape(2, 1, 1) * x,
+    Unsqueeze=row.unsqueeze(0), Squeeze=x[:1].squeeze(0), Expand=row.expand(3, 4).contiguous(), PerSample=torch.tensor([1.0, 2.0]).reshape(2, 1, 1) * x, MulPerSample=x * torch.tensor([1.0, 2.0]).reshape(2, 1, 1),
     Contiguous=x.transpose(0, 1).contiguous(), ChannelsLast=img.contiguous(memory_format=torch.channels_last).contiguous(),
     Narrow=x.narrow(2, 1, 2).contiguous(), Slice=x[:, :, 0:4:2].contiguous(), Select=x.select(1, 2).contiguous(), IndexSelect=x.index_select(0, idx),
     Index=x[:, idx], IndexMask=x[mask], IndexPut=x.index_put((idx,), torch.tensor(9.0)), Gather=m1.gather(1, idx[:, None]),
