@@ -33,11 +33,11 @@ func (a *app) average() *cobra.Command {
 		Short: "Compute other EMA weights of a run after training",
 		Long: `Compute EMA weights of another width after training (post-hoc EMA, Karras et al. 2024) from those that the run tracked
 (train --widths 0.05,0.1) in all its snapshots. The result is a model like a snapshot. The distance between the profile that was
-computed and the one that was asked for is printed: 0.05 is close, from about 0.3 on it is another average; more snapshots
-(--save-every) make it smaller.`,
+computed and the one that was asked for is printed: 0.05 is close, above about 0.3 it is not the EMA that was asked for; more
+snapshots (--save-every) make it smaller.`,
 		Example: `  onestep train --method ict --data emoji --widths 0.05,0.1 --out runs/emoji
   onestep average runs/emoji --width 0.075 --out emoji-0.075.safetensors`,
-		Args: arguments(1, "one run's folder"),
+		Args: arguments(1, "one run directory"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			switch {
 			case !cmd.Flags().Changed("width"):
@@ -48,7 +48,7 @@ computed and the one that was asked for is printed: 0.05 is close, from about 0.
 			if _, err := models.PowerExponent(width); err != nil {
 				return &job.UsageError{Msg: fmt.Sprintf("--width: %v", err)}
 			}
-			if err := job.There(job.Path{Path: args[0], Want: "the folder of a run of onestep train", Form: job.Folder}); err != nil {
+			if err := job.There(job.Path{Path: args[0], Want: "a run directory of onestep train", Form: job.Folder}); err != nil {
 				return err
 			}
 			if err := job.NotOf(args[0], out); err != nil {
@@ -70,7 +70,7 @@ computed and the one that was asked for is printed: 0.05 is close, from about 0.
 			}
 			used := len(slices.DeleteFunc(slices.Clone(c.Factors), func(f float64) bool { return f == 0 }))
 			if c.Distance > 0.3 {
-				newScreen(a.stderr).log.Warn("this is another average than the wanted one: train with more snapshots (--save-every) or with widths around it", "distance", job.Number(c.Distance))
+				newScreen(a.stderr).log.Warn("this is not the EMA that was asked for: train with more snapshots (--save-every) or with widths around it", "distance", job.Number(c.Distance))
 			}
 			return a.print(averaged{out, c.Width, c.Step, used, c.Distance},
 				fmt.Sprintf("%s\nwidth %s after step %d, from %s; its profile is %.3f from the wanted one\n", out, job.Number(c.Width), c.Step, plural(used, "average"), c.Distance))
@@ -78,9 +78,9 @@ computed and the one that was asked for is printed: 0.05 is close, from about 0.
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.Float64Var(&width, "width", 0, "the wanted width, relative to the run until the step: above 0.001, below 0.288 (required)")
-	f.Var(count{&step}, "step", "the step of a snapshot (default: the last)")
-	f.StringVar(&out, "out", "", "the file to write (required)")
+	f.Float64Var(&width, "width", 0, "width of the EMA, relative to the run until the step: above 0.001, below 0.288 (required)")
+	f.Var(count{&step}, "step", "step of a snapshot (default: the last)")
+	f.StringVar(&out, "out", "", "output file (required)")
 	f.BoolVar(&overwrite, "overwrite", false, "replace a file that exists")
 	a.jsonFlag(cmd)
 	call(f, "W", "width")

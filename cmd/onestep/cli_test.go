@@ -486,7 +486,7 @@ func TestAverage(t *testing.T) {
 		"--out is missing":                {"average", run, "--width", "0.1"},
 		"want a number between 0.001 and": {"average", run, "--width", "0.5", "--out", filepath.Join(dir, "no")},
 		"want one of the steps":           {"average", run, "--width", "0.07", "--step", "3", "--out", filepath.Join(dir, "no")},
-		"want one run's folder":           {"average", "--width", "0.1"},
+		"run directory":                   {"average", "--width", "0.1"},
 	} {
 		code, out, errs := try(args...)
 		require.NotZero(t, code)

@@ -47,4 +47,10 @@ func (a *app) convertFlags(cmd *cobra.Command, o *job.Convert) {
 	offerChoices(cmd)
 	call(f, "FILE|DIR", "model", "out")
 	call(f, "NAME", "variant", "out-variant")
+	byTopic(cmd,
+		topic{"Adapters", "*"}, // what the caller has added
+		topic{"Model", "model variant mixed-variant ema model-config prediction"},
+		topic{"Parts in place of the model's", "unet text-encoder text-encoder-2 vae"},
+		topic{"Output", "out dtype out-variant unchecked overwrite json"},
+	)
 }

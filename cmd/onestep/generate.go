@@ -140,7 +140,7 @@ files go to standard output. If an output file exists, nothing is generated, unl
 	f.StringVar(&o.Out, "out", o.Out, "FILE.png, FILE.jpg or FILE.webp (lossless), with {n}, {text} or {seed} in the name for several images; or DIR/")
 	f.Var(count{&o.N}, "n", "number of images per prompt")
 	f.Var(seed{&o.Seed}, "seed", "seed of each prompt's first image; the others count up (default: random; it is written into the image)")
-	f.Var(sampler{&o.Sampler}, "sampler", "sampler, optionally followed by _ and a spacing, such as dpmpp_2m_karras; A1111's and ComfyUI's names work, too (default: lcm for a\nlatent consistency model, otherwise the model's scheduler; pndm for Stable Diffusion 1):\n"+wrapped(scheduler.Names()))
+	f.Var(sampler{&o.Sampler}, "sampler", "sampler, optionally followed by _ and a spacing, such as dpmpp_2m_karras; A1111's and ComfyUI's names work, too (default: lcm for a\nlatent consistency model, otherwise the model's scheduler; pndm for Stable Diffusion 1): "+strings.Join(scheduler.Names(), ", "))
 	f.Var(spacing{&o.Spacing}, "spacing", "spacing of the sampler's noise levels or timesteps: "+strings.Join(scheduler.Spacings(), ", ")+" (default: the sampler's)")
 	f.Var(count{&o.Steps}, "steps", "sampling steps (default: 4 for lcm and tcd, 25 for others)")
 	f.Var(guidance{&o.Guidance}, "guidance", "guidance scale (CFG); 0 or 1 is none (default: 1 for lcm and tcd, 8.5 for a guidance-distilled model, 7.5 for others)")
@@ -201,5 +201,15 @@ files go to standard output. If an output file exists, nothing is generated, unl
 	offer(cmd, "spacing", scheduler.Spacings()...)
 	call(f, "DEVICE", "device")
 	offer(cmd, "device", "cpu", "cuda")
+	byTopic(cmd,
+		topic{"Model", "model variant mixed-variant ema model-config prediction dtype"},
+		topic{"Parts in place of the model's", "unet text-encoder text-encoder-2 vae tiny-vae"},
+		topic{"Prompt", "prompt prompts negative empty-negative plain clip-skip embedding embedding-dir"},
+		topic{"Sampling", "sampler spacing steps guidance guidance-rescale timesteps original-steps eta seed variation-seed variation-strength shared-noise"},
+		topic{"Image size and input images", "width height init-image strength shorten mask control-model control-image control-scale"},
+		topic{"Adapters", "lora lora-dir lora-partial lora-apply"},
+		topic{"Output", "out n from preview no-metadata overwrite quiet json"},
+		topic{"Device and memory", "device threads batch tile force"},
+	)
 	return cmd
 }

@@ -14,10 +14,10 @@ func (a *app) inspect() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "inspect --model MODEL --out FILE.png",
 		Short: "Show a model's predictions along sampling trajectories",
-		Long: `Show a consistency model's predictions f(x_t, t) along sampling trajectories, which are one and the same image if the model is
-exact, beside the points x_t and the teacher's predictions D(x_t, t); then the images from the same noise in one step, in two, and
-by the teacher. The trajectories are the teacher's, by Heun's method; without a teacher, the model's own image with less and less
-noise. A denoiser alone is its own teacher.
+		Long: `Show a consistency model's predictions f(x_t, t) along sampling trajectories, next to the points x_t and the teacher's predictions D(x_t, t). If
+the model is exact, all f(x_t, t) of a trajectory are the same image. Then come the images from the same noise in one step, in two
+steps, and by the teacher. The trajectories are the teacher's, by Heun's method; without a teacher, the model's own image with less
+and less noise. A denoiser is its own teacher.
 
 The table on standard output has the distance of f, at each noise level, from the end of the trajectory and from f at the next
 level shown: root mean squares over all elements.`,
@@ -39,11 +39,11 @@ level shown: root mean squares over all elements.`,
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&o.Model, "model", "", "a model file, a run's folder (its last snapshot), or builtin (required)")
+	f.StringVar(&o.Model, "model", "", "a model file, a run directory (its last snapshot), or builtin (required)")
 	f.StringVar(&o.Teacher, "teacher", "", "denoiser whose trajectories are shown, a file or a run directory (default: the model's own)")
 	f.StringVar(&o.Out, "out", "", "output image, FILE.png (required)")
-	f.Var(count{&o.N}, "n", "trajectories")
-	f.Uint64Var(&o.Seed, "seed", 0, "seed of the first one; the others count up (default 0)")
+	f.Var(count{&o.N}, "n", "number of trajectories")
+	f.Uint64Var(&o.Seed, "seed", 0, "seed of the first trajectory; the others count up (default 0)")
 	f.StringVar(&o.Class, "label", "", "class of a conditional model: its name, or its number from 0 on (default: by the seed)")
 	f.Float64Var(&o.Guidance, "guidance", 0, "guidance scale (CFG) of the teacher, and of a student with a guidance embedding (default 1, which is none)")
 	f.Var(count{&o.Columns}, "columns", "noise levels shown, from 80 to 0.002")
@@ -51,7 +51,7 @@ level shown: root mean squares over all elements.`,
 	f.StringVar(&o.Device, "device", o.Device, "cpu, cuda or cuda:N")
 	f.Var(count{&o.Threads}, "threads", "CPU threads per operator (default: all processors)")
 	f.BoolVar(&o.Overwrite, "overwrite", false, "replace a file that exists")
-	f.BoolVar(&o.Force, "force", false, "go on where the estimated need of memory is more than there is")
+	f.BoolVar(&o.Force, "force", false, "run even if the estimated memory exceeds what is available")
 	a.jsonFlag(cmd)
 	call(f, "FILE|DIR|builtin", "model")
 	call(f, "FILE|DIR", "teacher")
@@ -62,6 +62,12 @@ level shown: root mean squares over all elements.`,
 	call(f, "DEVICE", "device")
 	offer(cmd, "model", "builtin")
 	offer(cmd, "device", "cpu", "cuda")
+	byTopic(cmd,
+		topic{"Model", "model teacher"},
+		topic{"Sampling", "label guidance steps seed"},
+		topic{"Output", "out n columns overwrite json"},
+		topic{"Device and memory", "device threads force"},
+	)
 	return cmd
 }
 

@@ -17,8 +17,8 @@ func (a *app) lora() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "lora",
 		Short: "Inspect, merge, convert and extract adapters",
-		Long: `Look at adapters of Stable Diffusion (LoRA, LoHa, LoKr, DoRA, OFT), merge them into models, convert their files, or extract them from
-models that were trained further. To draw with them: onestep generate --lora FILE=WEIGHT.`,
+		Long: `Inspect adapters for Stable Diffusion (LoRA, LoHa, LoKr, DoRA, OFT), merge them into models, convert their files, or extract them from
+fine-tuned models. To generate images with them: onestep generate --lora FILE=SCALE.`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return nil
@@ -37,7 +37,7 @@ func (a *app) loraInfo() *cobra.Command {
 	var o weights.Options
 	cmd := &cobra.Command{
 		Use:   "info FILE",
-		Short: "Tell what an adapter changes, and whether it fits a model",
+		Short: "Describe an adapter and check whether it fits a model",
 		Long: `Describe an adapter: kinds and number of its target modules, ranks, alphas, layout of the file, published models that it fits, metadata.
 With --model, also which modules do not fit that model. The weights are not read.`,
 		Example: `  onestep lora info lcm-lora-sdv1-5.safetensors
@@ -65,7 +65,7 @@ With --model, also which modules do not fit that model. The weights are not read
 func (a *app) loraMerge() *cobra.Command {
 	var o job.MergeLoRA
 	cmd := &cobra.Command{
-		Use:   "merge --model MODEL --lora FILE[=WEIGHT] --out OUT",
+		Use:   "merge --model MODEL --lora FILE[=SCALE] --out OUT",
 		Short: "Write a model with adapters in its weights",
 		Long: `Merge adapters into a model's weights and write the result, for programs without adapters, or for faster sampling. Sums are computed in
 float32 and rounded to the type of the model. The input model is not changed.`,
@@ -129,7 +129,7 @@ func (a *app) loraExtract() *cobra.Command {
 	o := job.ExtractLoRA{Rank: 64}
 	cmd := &cobra.Command{
 		Use:   "extract --base MODEL --tuned MODEL --out FILE",
-		Short: "Make an adapter of the difference of two models",
+		Short: "Extract an adapter from the difference of two models",
 		Long: `Extract an adapter from the difference of two models of one architecture: the leading singular vectors of each layer's difference. Equal
 layers are left out. Prints how much of the difference the adapter has, and which layers it cannot represent.`,
 		Example: `  onestep lora extract --base sd15/ --tuned dreamshaper.safetensors --rank 64 --out dreamshaper-lora.safetensors`,

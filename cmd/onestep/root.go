@@ -121,8 +121,8 @@ func oneLine(s string) string {
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
 		Use:   "onestep",
-		Short: "Train consistency models and draw images from them in one step",
-		Long: `Train consistency models and draw images from them in one step.
+		Short: "Train consistency models, and generate images in one step",
+		Long: `Train consistency models, and generate images in one step.
 
 Results go to standard output, progress and logs to standard error. Exit codes: 0 done, 1 failure, 2 wrong use,
 3 not enough memory, 130 interrupted.`,
@@ -140,6 +140,7 @@ Results go to standard output, progress and logs to standard error. Exit codes: 
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(helpCommand())
+	root.SetUsageFunc(func(cmd *cobra.Command) error { return usage(cmd, nil) })
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(a.train(), a.sample(), a.generate(), a.convert(), a.lora(), a.inspect(), a.average(), a.info(), a.doctor(), a.version(), a.completion())
 	onlyDecimal(root)

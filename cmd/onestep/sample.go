@@ -13,13 +13,13 @@ func (a *app) sample() *cobra.Command {
 	o := job.DefaultSample()
 	cmd := &cobra.Command{
 		Use:   "sample --model MODEL --out OUT",
-		Short: "Draw images from a model",
-		Long: `Draw images from a consistency model, in one network evaluation each or a few, or from a denoiser in many.
+		Short: "Generate images with a consistency model or a denoiser",
+		Long: `Generate images with a consistency model, in one or a few network evaluations each, or with a denoiser in many.
 
 Image i of a run has seed SEED+i, which gives it a random stream of its own and, of a conditional model without --label, its
 class (the seed modulo their number): it is the same at any --n and --batch. The settings are written into the PNG's text
-chunks or the EXIF of a JPEG or WebP; onestep info prints them. The names of the files that were written go to standard output. A file that exists is left
-alone, and nothing is drawn, unless --overwrite is set.`,
+chunks or the EXIF of a JPEG or WebP; onestep info prints them. The names of the files go to standard output. If an output file
+exists, nothing is generated, unless --overwrite is set.`,
 		Example: `  onestep sample --model builtin --n 64 --seed 1 --out emoji.png
   onestep sample --model runs/fashion --times 80,0.8 --n 1000 --out samples/
   onestep sample --model runs/teacher --sampler dpmpp_2m --steps 20 --n 16 --out teacher.png
@@ -50,7 +50,7 @@ alone, and nothing is drawn, unless --overwrite is set.`,
 	f.StringVar(&o.Out, "out", "", "FILE.png, FILE.jpg or FILE.webp (lossless) for a grid, or with --n 1 the image itself; DIR/ for a PNG an image,\nnamed by its seed (required)")
 	f.Var(count{&o.N}, "n", "number of images")
 	f.Uint64Var(&o.Seed, "seed", 0, "seed of the first image; the others count up (default 0)")
-	f.Var(choice{&o.Sampler, job.Samplers()}, "sampler", "sampler (default: multistep for a consistency model, heun for a denoiser):\n"+wrapped(job.Samplers()))
+	f.Var(choice{&o.Sampler, job.Samplers()}, "sampler", "sampler (default: multistep for a consistency model, heun for a denoiser): "+strings.Join(job.Samplers(), ", "))
 	f.Var(count{&o.Steps}, "steps", "steps of the sampler (default: 1, for a denoiser 18, or as many as --times lists)")
 	f.Float64SliceVar(&o.Times, "times", nil, "noise levels, largest first, above 0.002 and up to 80 (default: 80; for 2 steps 80,0.8;\nfor more, and for a denoiser, Karras's spacing, or for flow_* even flow times; a denoiser's end at 0)")
 	f.Float64Var(&o.Guidance, "guidance", 0, "guidance scale (CFG): 1 is none, larger follows the class more (default 1)")
@@ -76,21 +76,11 @@ alone, and nothing is drawn, unless --overwrite is set.`,
 	hideDefault(f, "times")
 	offer(cmd, "model", "builtin")
 	offer(cmd, "device", "cpu", "cuda")
+	byTopic(cmd,
+		topic{"Model", "model"},
+		topic{"Sampling", "sampler steps times guidance gamma label seed"},
+		topic{"Output", "out n columns overwrite quiet json"},
+		topic{"Device and memory", "device threads batch force"},
+	)
 	return cmd
-}
-
-// wrapped lists names in lines of a help text's width.
-func wrapped(names []string) string {
-	var lines []string
-	line := ""
-	for _, name := range names {
-		if len(line)+len(name) > 70 {
-			lines, line = append(lines, line), ""
-		}
-		if line != "" {
-			line += ", "
-		}
-		line += name
-	}
-	return strings.Join(append(lines, line), ",\n")
 }

@@ -166,6 +166,15 @@ Ctrl-C exits at once.`,
 	offerChoices(cmd)
 	offer(cmd, "data", "emoji", "fashion-mnist", "cifar10", "cifar100")
 	offer(cmd, "device", "cpu", "cuda")
+	byTopic(cmd,
+		topic{"Run", "data out method steps duration resume extend config seed card dry-run json"},
+		topic{"Data", "data-dir resolution colors classes label-dropout flip corrupt workers"},
+		topic{"Network", "network channels mult blocks attention patch dropout init"},
+		topic{"Optimizer and EMA", "batch lr lr-decay clip skips rollbacks ema widths half-lives"},
+		topic{"Method", "*"},
+		topic{"Output", "save-every keep sample-every log-every"},
+		topic{"Device and memory", "device threads force"},
+	)
 	return cmd
 }
 
