@@ -1,0 +1,83 @@
+package options
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+type way string
+
+type base struct {
+	Rate float64 `option:"learning-rate" default:"0.5" help:"learning rate"`
+}
+
+type size struct {
+	base
+	Channels int       `option:"channels" default:"32" help:"channels of the first level"`
+	Mult     []int     `option:"mult" default:"1,2,2"`
+	Way      way       `option:"way" default:"conv" choices:"conv,residual"`
+	Seed     uint64    `option:"seed"`
+	On       bool      `option:"on"`
+	Scales   []float64 `option:"scales"`
+	own      int
+}
+
+func TestOptions(t *testing.T) {
+	o := size{own: 3, Seed: 9}
+	Defaults(&o)
+	require.Equal(t, size{base: base{0.5}, Channels: 32, Mult: []int{1, 2, 2}, Way: "conv", own: 3}, o)
+	var names []string
+	for _, option := range Of(&o) {
+		names = append(names, option.Name)
+	}
+	require.Equal(t, []string{"learning-rate", "channels", "mult", "way", "seed", "on", "scales"}, names)
+	for name, c := range map[string]struct {
+		text string
+		want any
+	}{
+		"learning-rate": {"0.25", 0.25}, "channels": {"-4", -4}, "mult": {"none", []int{}}, "way": {"residual", way("residual")},
+		"seed": {"18446744073709551615", uint64(1<<64 - 1)}, "on": {"true", true}, "scales": {"0.5,2", []float64{0.5, 2}},
+	} {
+		option, ok := Named(&o, name)
+		require.True(t, ok)
+		require.NoError(t, option.Set(c.text), name)
+		require.Equal(t, c.want, option.Value())
+		require.Equal(t, c.text, option.Text())
+		require.False(t, option.IsZero())
+	}
+	rate, _ := Named(&o, "learning-rate")
+	require.Equal(t, "learning_rate", rate.Key())
+	require.NoError(t, json.Unmarshal([]byte("3"), rate.Pointer()))
+	require.Equal(t, 3.0, o.Rate)
+	require.Equal(t, "learning rate", rate.Help)
+	_, ok := Named(&o, "own")
+	require.False(t, ok)
+}
+
+func TestRefuses(t *testing.T) {
+	o := size{Channels: 5}
+	for _, c := range [][]string{
+		{"channels", "3.5", "integer"}, {"channels", "99999999999999999999", "integer"}, {"learning-rate", "x", "number"}, {"mult", "1,,2", "integer"},
+		{"way", "other", "conv, residual"}, {"seed", "-1", "0"}, {"on", "maybe", "true or false"},
+	} {
+		option, _ := Named(&o, c[0])
+		err := option.Set(c[1])
+		require.ErrorContains(t, err, c[2])
+		require.True(t, strings.HasPrefix(err.Error(), c[0]+": "), err)
+	}
+	require.Equal(t, size{Channels: 5}, o, "what is refused changes nothing")
+	require.Panics(t, func() { Of(o) })
+	require.Panics(t, func() {
+		Of(&struct {
+			X map[string]int `option:"x"`
+		}{})
+	})
+	require.Panics(t, func() {
+		Defaults(&struct {
+			X int `option:"x" default:"y"`
+		}{})
+	})
+}
