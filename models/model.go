@@ -24,3 +24,9 @@ type Denoiser interface {
 type ConsistencyFunction interface {
 	Origin(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tensor
 }
+
+// Jumper maps points of trajectories of the probability-flow ODE, x [B, ...] at noise levels t [B], to the same trajectories'
+// points at the levels next [B]: G(x, t, s) of consistency trajectory models.
+type Jumper interface {
+	Jump(s *torch.Scope, x, t, next *torch.Tensor, c Cond) *torch.Tensor
+}

@@ -24,6 +24,7 @@ type Trajectory struct {
 var (
 	_ Denoiser            = (*Trajectory)(nil)
 	_ ConsistencyFunction = (*Trajectory)(nil)
+	_ Jumper              = (*Trajectory)(nil)
 )
 
 // SigmaMinimum returns ε, with its default.
@@ -101,6 +102,7 @@ type MeanFlow struct {
 var (
 	_ Denoiser            = (*MeanFlow)(nil)
 	_ ConsistencyFunction = (*MeanFlow)(nil)
+	_ Jumper              = (*MeanFlow)(nil)
 )
 
 // Parameters yields the network's parameters.

@@ -22,10 +22,10 @@ type DDPM struct {
 }
 
 // Sample is algorithm 2.
-func (p DDPM) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x *torch.Tensor, run Run) (*torch.Tensor, error) {
-	return walk{Run: run, noisy: true, step: func(s *torch.Scope, i int, x *torch.Tensor, _ []*torch.Tensor) (next, origin *torch.Tensor) {
-		t, u := run.Levels[i], run.Levels[i+1]
-		origin = run.predict(s, d, x, t)
+func (p DDPM) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x *torch.Tensor, o Options) (*torch.Tensor, error) {
+	return walk{Options: o, noisy: true, step: func(s *torch.Scope, i int, x *torch.Tensor, _ []*torch.Tensor) (next, origin *torch.Tensor) {
+		t, u := o.Levels[i], o.Levels[i+1]
+		origin = o.predict(s, d, x, t)
 		if u == 0 {
 			return origin, origin
 		}
@@ -35,7 +35,7 @@ func (p DDPM) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x *
 		}
 		kept := u * u / (t * t)
 		mean := x.MulScalar(s, kept).Add(s, origin.MulScalar(s, 1-kept))
-		return run.addNoise(s, mean, math.Sqrt(variance)), origin
+		return o.addNoise(s, mean, math.Sqrt(variance)), origin
 	}}.from(ctx, s, x)
 }
 
@@ -53,17 +53,17 @@ type DDIM struct {
 }
 
 // Sample is eq. 12 for each pair of neighbouring levels.
-func (p DDIM) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x *torch.Tensor, run Run) (*torch.Tensor, error) {
+func (p DDIM) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x *torch.Tensor, o Options) (*torch.Tensor, error) {
 	if err := fraction("eta", p.Eta); err != nil {
 		return nil, err
 	}
-	return walk{Run: run, noisy: p.Eta > 0, step: func(s *torch.Scope, i int, x *torch.Tensor, _ []*torch.Tensor) (next, origin *torch.Tensor) {
-		t, u := run.Levels[i], run.Levels[i+1]
+	return walk{Options: o, noisy: p.Eta > 0, step: func(s *torch.Scope, i int, x *torch.Tensor, _ []*torch.Tensor) (next, origin *torch.Tensor) {
+		t, u := o.Levels[i], o.Levels[i+1]
 		a := p.Eta * u * math.Sqrt((t-u)*(t+u)) / t
-		origin = run.predict(s, d, x, t)
+		origin = o.predict(s, d, x, t)
 		eps := x.Sub(s, origin).DivScalar(s, t)
 		next = origin.Add(s, eps.MulScalar(s, math.Sqrt((u-a)*(u+a))))
-		return run.addNoise(s, next, a), origin
+		return o.addNoise(s, next, a), origin
 	}}.from(ctx, s, x)
 }
 

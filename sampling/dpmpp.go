@@ -27,7 +27,7 @@ type DPMpp struct {
 }
 
 // Sample is algorithm 2.
-func (p DPMpp) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x *torch.Tensor, run Run) (*torch.Tensor, error) {
+func (p DPMpp) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x *torch.Tensor, o Options) (*torch.Tensor, error) {
 	order := p.Order
 	if order == 0 {
 		order = 2
@@ -35,9 +35,9 @@ func (p DPMpp) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x 
 	if order != 2 && order != 3 {
 		return nil, fmt.Errorf("order: want 2 or 3, got %d", order)
 	}
-	return walk{Run: run, memory: order - 1, step: func(s *torch.Scope, i int, x *torch.Tensor, past []*torch.Tensor) (next, origin *torch.Tensor) {
-		t, u := run.Levels[i], run.Levels[i+1]
-		origin = run.predict(s, d, x, t)
+	return walk{Options: o, memory: order - 1, step: func(s *torch.Scope, i int, x *torch.Tensor, past []*torch.Tensor) (next, origin *torch.Tensor) {
+		t, u := o.Levels[i], o.Levels[i+1]
+		origin = o.predict(s, d, x, t)
 		if u == 0 {
 			return origin, origin
 		}
@@ -46,7 +46,7 @@ func (p DPMpp) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x 
 		lines, ratios := make([]*torch.Tensor, len(past)), make([]float64, len(past))
 		newer := origin
 		for k, older := range past {
-			ratios[k] = math.Log(run.Levels[i-k-1]/run.Levels[i-k]) / h
+			ratios[k] = math.Log(o.Levels[i-k-1]/o.Levels[i-k]) / h
 			lines[k] = newer.Sub(s, older).DivScalar(s, ratios[k])
 			newer = older
 		}

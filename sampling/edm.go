@@ -20,15 +20,15 @@ type EDM struct {
 }
 
 // Sample is algorithm 2.
-func (e EDM) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x *torch.Tensor, run Run) (*torch.Tensor, error) {
+func (e EDM) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x *torch.Tensor, o Options) (*torch.Tensor, error) {
 	if err := e.Validate(); err != nil {
 		return nil, err
 	}
-	return walk{Run: run, noisy: e.Churn > 0, step: func(s *torch.Scope, i int, x *torch.Tensor, _ []*torch.Tensor) (next, origin *torch.Tensor) {
-		t := run.Levels[i]
-		up := t + e.gamma(t, len(run.Levels)-1)*t
-		x = run.addNoise(s, x, e.noise()*math.Sqrt((up-t)*(up+t)))
-		return run.solve(s, d, Heun{}, x, up, run.Levels[i+1])
+	return walk{Options: o, noisy: e.Churn > 0, step: func(s *torch.Scope, i int, x *torch.Tensor, _ []*torch.Tensor) (next, origin *torch.Tensor) {
+		t := o.Levels[i]
+		up := t + e.gamma(t, len(o.Levels)-1)*t
+		x = o.addNoise(s, x, e.noise()*math.Sqrt((up-t)*(up+t)))
+		return o.solve(s, d, Heun{}, x, up, o.Levels[i+1])
 	}}.from(ctx, s, x)
 }
 

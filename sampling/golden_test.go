@@ -13,7 +13,7 @@ import (
 	"github.com/onestep-go/onestep/torch/torchtest"
 )
 
-// toy is the denoiser of scripts/golden/sampling/samplers.py. As a Trajectory it jumps by one Euler step.
+// toy is the denoiser of scripts/golden/sampling/samplers.py. As a Jumper it jumps by one Euler step.
 type toy struct{}
 
 func (toy) Denoise(s *torch.Scope, x, t *torch.Tensor, _ models.Cond) *torch.Tensor {
@@ -27,13 +27,13 @@ func (d toy) Jump(s *torch.Scope, x, t, next *torch.Tensor, c models.Cond) *torc
 }
 
 // points runs f with a callback that collects the points after each step, [steps, B, ...], owned by s.
-func points(s *torch.Scope, run Run, f func(Run) (*torch.Tensor, error)) (*torch.Tensor, error) {
+func points(s *torch.Scope, o Options, f func(Options) (*torch.Tensor, error)) (*torch.Tensor, error) {
 	var all []*torch.Tensor
-	run.Each = func(_ *torch.Scope, p Step) error {
+	o.OnStep = func(_ *torch.Scope, p Step) error {
 		all = append(all, p.X.Clone(s))
 		return nil
 	}
-	if _, err := f(run); err != nil {
+	if _, err := f(o); err != nil {
 		return nil, err
 	}
 	return torch.Stack(s, all, 0), nil
@@ -56,8 +56,8 @@ func TestGolden(t *testing.T) {
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		golden, _ := torchtest.Golden(t, s, "testdata/samplers.safetensors")
 		x, levels := golden["x"], torch.ToSlice[float64](golden["levels"])
-		check := func(name string, f func(Run) (*torch.Tensor, error)) {
-			got, err := points(s, Run{Levels: levels, Streams: noise.NewStreams(s, 11, 12)}, f)
+		check := func(name string, f func(Options) (*torch.Tensor, error)) {
+			got, err := points(s, Options{Levels: levels, Streams: noise.NewStreams(s, 11, 12)}, f)
 			require.NoError(t, err, name)
 			require.Contains(t, golden, name)
 			torchtest.Close(t, name, got, golden[name], 1e-12, 1e-12)
@@ -76,13 +76,13 @@ func TestGolden(t *testing.T) {
 			}
 		}
 		for name, sampler := range samplers {
-			check(name, func(run Run) (*torch.Tensor, error) { return sampler.Sample(t.Context(), s, toy{}, x, run) })
+			check(name, func(o Options) (*torch.Tensor, error) { return sampler.Sample(t.Context(), s, toy{}, x, o) })
 		}
-		check("ctm", func(run Run) (*torch.Tensor, error) {
-			return CTM{Gamma: 0.6, SigmaMin: 0.3}.Sample(t.Context(), s, toy{}, x, run)
+		check("ctm", func(o Options) (*torch.Tensor, error) {
+			return Jumps{Gamma: 0.6, SigmaMin: 0.3}.Sample(t.Context(), s, toy{}, x, o)
 		})
-		check("dpmpp_3m.diffusers", func(run Run) (*torch.Tensor, error) {
-			return published3M{}.Sample(t.Context(), s, toy{}, x, run)
+		check("dpmpp_3m.diffusers", func(o Options) (*torch.Tensor, error) {
+			return published3M{}.Sample(t.Context(), s, toy{}, x, o)
 		})
 		return nil
 	}))
@@ -93,11 +93,11 @@ type published3M struct{}
 
 func (published3M) Evaluations(levels []float64) int { return len(levels) - 1 }
 
-func (published3M) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x *torch.Tensor, run Run) (*torch.Tensor, error) {
-	lambda := func(i int) float64 { return -math.Log(run.Levels[i]) }
-	return walk{Run: run, memory: 2, step: func(s *torch.Scope, i int, x *torch.Tensor, past []*torch.Tensor) (next, origin *torch.Tensor) {
-		m0 := run.predict(s, d, x, run.Levels[i])
-		if run.Levels[i+1] == 0 {
+func (published3M) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x *torch.Tensor, o Options) (*torch.Tensor, error) {
+	lambda := func(i int) float64 { return -math.Log(o.Levels[i]) }
+	return walk{Options: o, memory: 2, step: func(s *torch.Scope, i int, x *torch.Tensor, past []*torch.Tensor) (next, origin *torch.Tensor) {
+		m0 := o.predict(s, d, x, o.Levels[i])
+		if o.Levels[i+1] == 0 {
 			return m0, m0
 		}
 		h := lambda(i+1) - lambda(i)

@@ -88,7 +88,7 @@ func (l law) end(mean, std float64, levels []float64) (float64, float64) {
 	return mean, math.Sqrt(v)
 }
 
-// exact is data as a Trajectory that jumps without error.
+// exact is data as a Jumper that jumps without error.
 type exact struct{ modelstest.Gaussian }
 
 func (g exact) Jump(s *torch.Scope, x, t, next *torch.Tensor, _ models.Cond) *torch.Tensor {
@@ -103,14 +103,14 @@ func TestStochasticLaws(t *testing.T) {
 	const n, mean, std = 40_000, 3, 70 // of the start, less the data's mean
 	edm := EDM{Churn: 4, Min: 0.05, Max: 50, Noise: 1.003}
 	levels := descent(12)
-	sample := func(sampler Sampler) func(*torch.Scope, *torch.Tensor, Run) (*torch.Tensor, error) {
-		return func(s *torch.Scope, x *torch.Tensor, run Run) (*torch.Tensor, error) {
-			return sampler.Sample(t.Context(), s, data, x, run)
+	sample := func(sampler Sampler) func(*torch.Scope, *torch.Tensor, Options) (*torch.Tensor, error) {
+		return func(s *torch.Scope, x *torch.Tensor, o Options) (*torch.Tensor, error) {
+			return sampler.Sample(t.Context(), s, data, x, o)
 		}
 	}
-	ctm := func(gamma float64) func(*torch.Scope, *torch.Tensor, Run) (*torch.Tensor, error) {
-		return func(s *torch.Scope, x *torch.Tensor, run Run) (*torch.Tensor, error) {
-			return CTM{Gamma: gamma}.Sample(t.Context(), s, exact{data}, x, run)
+	ctm := func(gamma float64) func(*torch.Scope, *torch.Tensor, Options) (*torch.Tensor, error) {
+		return func(s *torch.Scope, x *torch.Tensor, o Options) (*torch.Tensor, error) {
+			return Jumps{Gamma: gamma}.Sample(t.Context(), s, exact{data}, x, o)
 		}
 	}
 	ctmLaw := func(gamma float64) law {
@@ -124,7 +124,7 @@ func TestStochasticLaws(t *testing.T) {
 	}
 	for _, c := range []struct {
 		name   string
-		sample func(*torch.Scope, *torch.Tensor, Run) (*torch.Tensor, error)
+		sample func(*torch.Scope, *torch.Tensor, Options) (*torch.Tensor, error)
 		law    law
 		zero   bool // end at level 0
 	}{
@@ -149,7 +149,7 @@ func TestStochasticLaws(t *testing.T) {
 			require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 				x := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float64, 2, n/2)
 				x = x.MulScalar(s, std).AddScalar(s, data.Mean+mean)
-				out, err := c.sample(s, x, Run{Levels: levels, Streams: noise.NewStreams(s, 2, 3)})
+				out, err := c.sample(s, x, Options{Levels: levels, Streams: noise.NewStreams(s, 2, 3)})
 				require.NoError(t, err)
 				gotMean, gotStd := out.Mean(s).Item()-data.Mean, out.Std(s, 0).Item()
 				t.Logf("mean %.4f, want %.4f; deviation %.4f, want %.4f", gotMean, wantMean, gotStd, wantStd)

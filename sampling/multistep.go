@@ -2,7 +2,6 @@ package sampling
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"math"
 
@@ -11,50 +10,42 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// SigmaMax is the noise level that sampling starts from when nothing else is said.
-const SigmaMax = 80
-
-// Multistep samples from a consistency function (Song et al. 2023, algorithm 1): one evaluation at the largest noise
-// level, then for each further level t noise of variance t² - ε² is added and the function applied again. The zero value
-// is one-step sampling from noise level 80.
+// Multistep samples from a consistency function (Song et al. 2023, algorithm 1): it applies the function at the largest noise
+// level, then for each further level t adds noise of variance t² - ε² and applies the function again. A level of ε or less, such
+// as 0, is reached by the function alone: levels 80 and 0 are sampling in one step.
 type Multistep struct {
-	Times    []float64 // noise levels, largest first; nil: 80 alone
-	SigmaMin float64   // ε, the level at which the function is the identity; 0: 0.002
-	Clamp    bool      // limit each result to [-1, 1] before noise is added again
+	SigmaMin float64 // ε, the level at which the function is the identity; 0: 0.002
+	Clamp    bool    // limit each result to [-1, 1] before noise is added again
 }
 
-// Times returns the usual noise levels for that many steps: 80; 80 and 0.8; and for more steps Karras's spacing.
-func Times(steps int) []float64 { return TimesFrom(SigmaMax, steps) }
-
-// TimesFrom is [Times] for a model whose largest noise level is another.
-func TimesFrom(largest float64, steps int) []float64 {
+// Levels returns the usual noise levels of few-step sampling from the largest level down to 0: with one step 80 and 0, with
+// two 80, 0.8 and 0, with more Karras's spacing and 0, where 80 is the largest.
+func Levels(largest float64, steps int) []float64 {
 	switch {
 	case steps <= 1:
-		return []float64{largest}
+		return []float64{largest, 0}
 	case steps == 2:
-		return []float64{largest, largest / 100}
+		return []float64{largest, largest / 100, 0}
 	}
 	up := noise.Karras(steps+1, 0.002, largest, 7)
-	times := make([]float64, steps)
-	for i := range times {
-		times[i] = up[len(up)-1-i]
+	levels := make([]float64, steps+1)
+	for i := range steps {
+		levels[i] = up[len(up)-1-i]
 	}
-	return times
+	return levels
 }
 
-// Validate reports what cannot work.
-func (m Multistep) Validate() error {
-	if eps := m.sigmaMin(); !(eps > 0) {
+// Validate reports settings and noise levels that cannot work.
+func (m Multistep) Validate(levels []float64) error {
+	eps := m.sigmaMin()
+	if !(eps > 0) {
 		return fmt.Errorf("smallest noise level: want more than 0, got %g", eps)
 	}
-	if m.Times == nil {
-		return nil
-	}
-	if err := descending(m.Times); err != nil {
+	if err := descending(levels); err != nil {
 		return err
 	}
-	if last := m.Times[len(m.Times)-1]; last <= m.sigmaMin() {
-		return fmt.Errorf("noise levels: want all above the smallest level %g, got %g", m.sigmaMin(), last)
+	if n := len(levels); n > 1 && levels[n-2] <= eps {
+		return fmt.Errorf("noise levels: want all but the last above the smallest level %g, got %g", eps, levels[n-2])
 	}
 	return nil
 }
@@ -66,48 +57,27 @@ func (m Multistep) sigmaMin() float64 {
 	return m.SigmaMin
 }
 
-// Sample draws one image of that shape [C, H, W] per stream and returns them, [B, C, H, W], owned by s. It stops between
-// steps when ctx is done. Values may lie outside [-1, 1].
-func (m Multistep) Sample(ctx context.Context, s *torch.Scope, f models.ConsistencyFunction, shape []int, streams noise.Streams, c models.Cond) (*torch.Tensor, error) {
-	if err := m.Validate(); err != nil {
+// Sample returns where x [B, ...], which is at noise level o.Levels[0], comes to at the last of them. Its values may lie
+// outside [-1, 1].
+func (m Multistep) Sample(ctx context.Context, s *torch.Scope, f models.ConsistencyFunction, x *torch.Tensor, o Options) (*torch.Tensor, error) {
+	if err := m.Validate(o.Levels); err != nil {
 		return nil, err
 	}
-	if len(streams) == 0 {
-		return nil, errors.New("sampling: want at least one random stream, one for each image")
-	}
-	times, eps := m.Times, m.sigmaMin()
-	if times == nil {
-		times = Times(1)
-	}
-	var x0 *torch.Tensor
-	err := s.NoGrad(func(s *torch.Scope) error {
-		for i, t := range times {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			next := s.Tidy(func(s *torch.Scope) *torch.Tensor {
-				z := streams.Randn(s, torch.Float32, shape...)
-				var x *torch.Tensor
-				switch {
-				case i == 0:
-					x = z.MulScalar(s, t)
-				case m.Clamp:
-					x = x0.Clamp(s, -1, 1).Add(s, z.MulScalar(s, math.Sqrt(t*t-eps*eps)))
-				default:
-					x = x0.Add(s, z.MulScalar(s, math.Sqrt(t*t-eps*eps)))
-				}
-				return f.Origin(s, x, torch.Full(s, t, torch.Float32, len(streams)), c)
-			})
-			if x0 != nil {
-				x0.Free()
-			}
-			x0 = next
+	eps := m.sigmaMin()
+	noisy := len(o.Levels) > 2 || len(o.Levels) == 2 && o.Levels[1] > eps
+	return walk{Options: o, noisy: noisy, step: func(s *torch.Scope, i int, x *torch.Tensor, _ []*torch.Tensor) (next, origin *torch.Tensor) {
+		origin = f.Origin(s, x, torch.Full(s, o.Levels[i], x.DType(), x.Dim(0)), o.Cond)
+		u := o.Levels[i+1]
+		if u <= eps {
+			return origin, origin
 		}
-		s.Keep(x0)
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	return x0, nil
+		next = origin
+		if m.Clamp {
+			next = origin.Clamp(s, -1, 1)
+		}
+		return o.addNoise(s, next, math.Sqrt(u*u-eps*eps)), origin
+	}}.from(ctx, s, x)
 }
+
+// Evaluations is 1 for each step.
+func (Multistep) Evaluations(levels []float64) int { return max(len(levels)-1, 0) }

@@ -27,14 +27,24 @@ func (f spy) Origin(s *torch.Scope, x, t *torch.Tensor, c models.Cond) *torch.Te
 	return y
 }
 
+// draw starts from noise of the largest level, each image's from its own stream.
+func draw(t *testing.T, s *torch.Scope, m Multistep, f models.ConsistencyFunction, levels []float64, streams noise.Streams, shape ...int) *torch.Tensor {
+	t.Helper()
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		x := streams.Randn(s, torch.Float32, shape...).MulScalar(s, levels[0])
+		x, err := m.Sample(t.Context(), s, f, x, Options{Levels: levels, Streams: streams})
+		require.NoError(t, err)
+		return x
+	})
+}
+
 // One step is the function at noise of deviation 80, from the image's own stream.
 func TestOneStep(t *testing.T) {
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		g := modelstest.Gaussian{Mean: 0.1, Std: 0.4}
 		before := torch.Live()
 		streams := noise.NewStreams(s, 7, 8)
-		got, err := Multistep{}.Sample(t.Context(), s, g, []int{3, 2, 2}, streams, models.Cond{})
-		require.NoError(t, err)
+		got := draw(t, s, Multistep{}, g, Levels(80, 1), streams, 3, 2, 2)
 		require.Equal(t, before+3, torch.Live(), "two streams and the result")
 		require.Equal(t, []int{2, 3, 2, 2}, got.Shape())
 		require.False(t, got.RequiresGrad())
@@ -45,8 +55,7 @@ func TestOneStep(t *testing.T) {
 		}
 
 		// From another level, noise of that deviation.
-		got, err = Multistep{Times: []float64{5}}.Sample(t.Context(), s, g, []int{4}, noise.NewStreams(s, 7), models.Cond{})
-		require.NoError(t, err)
+		got = draw(t, s, Multistep{}, g, []float64{5, 0}, noise.NewStreams(s, 7), 4)
 		z := torch.Randn(s, torch.NewGenerator(s, 7), torch.Float32, 1, 4)
 		want := g.Origin(s, z.MulScalar(s, 5), torch.Full(s, 5, torch.Float32, 1), models.Cond{})
 		require.Equal(t, want.Bytes(), got.Bytes())
@@ -60,11 +69,11 @@ func TestMultistepIsAlgorithm1(t *testing.T) {
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		const eps, n = 0.5, 40_000 // an ε so large that t² and t² - ε² cannot be confused
 		g := modelstest.Gaussian{Mean: 0.1, Std: 0.4, SigmaMin: eps}
-		m := Multistep{Times: []float64{80, 3, 0.8}, SigmaMin: eps}
+		levels := []float64{80, 3, 0.8, 0}
 		var noises []*torch.Tensor
 		var last *torch.Tensor
 		f := spy{g, func(_ *torch.Scope, x, at, origin *torch.Tensor) {
-			level := m.Times[len(noises)]
+			level := levels[len(noises)]
 			require.Equal(t, []float32{float32(level), float32(level)}, torch.ToSlice[float32](at))
 			z := x.DivScalar(s, level)
 			if last != nil {
@@ -72,8 +81,7 @@ func TestMultistepIsAlgorithm1(t *testing.T) {
 			}
 			noises, last = append(noises, z), origin.Clone(s)
 		}}
-		got, err := m.Sample(t.Context(), s, f, []int{n}, noise.NewStreams(s, 1, 2), models.Cond{})
-		require.NoError(t, err)
+		got := draw(t, s, Multistep{SigmaMin: eps}, f, levels, noise.NewStreams(s, 1, 2), n)
 		require.Len(t, noises, 3)
 		require.Equal(t, last.Bytes(), got.Bytes(), "the last origin, without noise")
 		// 80,000 draws: the standard errors are 0.0035 of the mean and of a correlation, 0.0025 of the deviation.
@@ -113,34 +121,29 @@ func TestMultistepMoments(t *testing.T) {
 				std = 0.5
 			}
 			a := func(t float64) float64 { return math.Hypot(std, eps) / math.Hypot(std, t) }
-			check := func(times []float64, mean, dev float64) {
-				x, err := Multistep{Times: times, SigmaMin: c.g.SigmaMin}.Sample(t.Context(), s, c.g, []int{n}, noise.NewStreams(s, 3), models.Cond{})
-				require.NoError(t, err)
-				x = x.To(s, torch.Float64)
-				require.InDelta(t, mean, x.Mean(s).Item(), 4*dev/math.Sqrt(n), "mean at %v", times)
-				require.InDelta(t, dev, x.Std(s, 0).Item(), 4*dev/math.Sqrt(2*n), "deviation at %v", times)
+			check := func(levels []float64, mean, dev float64) {
+				x := draw(t, s, Multistep{SigmaMin: c.g.SigmaMin}, c.g, levels, noise.NewStreams(s, 3), n).To(s, torch.Float64)
+				require.InDelta(t, mean, x.Mean(s).Item(), 4*dev/math.Sqrt(n), "mean at %v", levels)
+				require.InDelta(t, dev, x.Std(s, 0).Item(), 4*dev/math.Sqrt(2*n), "deviation at %v", levels)
 			}
 			dev := 80 * a(80)
-			check(nil, c.g.Mean*(1-a(80)), dev)
-			check([]float64{80, c.at}, c.g.Mean*(1-a(80)*a(c.at)), a(c.at)*math.Sqrt(dev*dev+c.at*c.at-eps*eps))
+			check([]float64{80, 0}, c.g.Mean*(1-a(80)), dev)
+			check([]float64{80, c.at, 0}, c.g.Mean*(1-a(80)*a(c.at)), a(c.at)*math.Sqrt(dev*dev+c.at*c.at-eps*eps))
 		}
 		return nil
 	}))
 }
 
-// Each result but the last is limited before noise is added.
+// OnStep result but the last is limited before noise is added.
 func TestMultistepClamps(t *testing.T) {
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		var second *torch.Tensor
 		f := spy{modelstest.Gaussian{Std: 5}, func(_ *torch.Scope, x, _, _ *torch.Tensor) { second = x.Clone(s) }}
-		m := Multistep{Times: []float64{80, 0.01}, Clamp: true}
-		x, err := m.Sample(t.Context(), s, f, []int{1000}, noise.NewStreams(s, 1), models.Cond{})
-		require.NoError(t, err)
+		levels := []float64{80, 0.01, 0}
+		x := draw(t, s, Multistep{Clamp: true}, f, levels, noise.NewStreams(s, 1), 1000)
 		require.Less(t, second.Abs(s).Max(s).Item(), 1.06, "[-1, 1] and some noise of deviation 0.01")
 		require.Greater(t, x.Abs(s).Max(s).Item(), 1.0)
-		m.Clamp = false
-		_, err = m.Sample(t.Context(), s, f, []int{1000}, noise.NewStreams(s, 1), models.Cond{})
-		require.NoError(t, err)
+		draw(t, s, Multistep{}, f, levels, noise.NewStreams(s, 1), 1000)
 		require.Greater(t, second.Abs(s).Max(s).Item(), 10.0)
 		return nil
 	}))
@@ -161,20 +164,17 @@ func TestImagesDoNotDependOnTheBatch(t *testing.T) {
 			f    models.ConsistencyFunction
 			tol  float64
 		}{{"oracle", modelstest.Gaussian{}, 0}, {"network", &models.Consistency{Net: net}, 1e-5}} {
-			draw := func(m Multistep, seeds ...uint64) *torch.Tensor {
-				x, err := m.Sample(t.Context(), s, c.f, []int{1, 8, 8}, noise.NewStreams(s, seeds...), models.Cond{})
-				require.NoError(t, err)
-				return x
+			draw := func(seeds ...uint64) *torch.Tensor {
+				return draw(t, s, Multistep{}, c.f, []float64{80, 5, 0.8, 0}, noise.NewStreams(s, seeds...), 1, 8, 8)
 			}
-			m := Multistep{Times: []float64{80, 5, 0.8}}
-			alone := draw(m, 42)
+			alone := draw(42)
 			require.NotZero(t, alone.Std(s, 0).Item())
-			many := draw(m, noise.Seeds(40, 7)...)
+			many := draw(noise.Seeds(40, 7)...)
 			torchtest.Close(t, c.name+" third of seven", many.Narrow(s, 0, 2, 1).Contiguous(s), alone, c.tol, 0)
 			require.Greater(t, many.Narrow(s, 0, 1, 1).Sub(s, alone).Abs(s).Max(s).Item(), 0.1, "another seed is another image")
-			twice := draw(m, 9, 42, 42)
+			twice := draw(9, 42, 42)
 			torchtest.Close(t, c.name+" twice in a batch", twice.Narrow(s, 0, 1, 1).Contiguous(s), twice.Narrow(s, 0, 2, 1).Contiguous(s), c.tol, 0)
-			require.Equal(t, alone.Bytes(), draw(m, 42).Bytes(), "the same call twice")
+			require.Equal(t, alone.Bytes(), draw(42).Bytes(), "the same call twice")
 		}
 		return nil
 	}))
@@ -196,8 +196,7 @@ func TestMultistepFreesIntermediates(t *testing.T) {
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		var live []int64
 		f := spy{modelstest.Gaussian{}, func(_ *torch.Scope, _, _, _ *torch.Tensor) { live = append(live, torch.Live()) }}
-		_, err := Multistep{Times: Times(20)}.Sample(t.Context(), s, f, []int{4}, noise.NewStreams(s, 1, 2), models.Cond{})
-		require.NoError(t, err)
+		draw(t, s, Multistep{}, f, Levels(80, 20), noise.NewStreams(s, 1, 2), 4)
 		require.Len(t, live, 20)
 		require.Equal(t, live[1], live[19])
 		return nil
@@ -209,7 +208,8 @@ func TestMultistepPassesTheClass(t *testing.T) {
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		class := torch.FromSlice(s, []int64{3, 1})
 		f := &classes{}
-		_, err := Multistep{Times: []float64{80, 1}}.Sample(t.Context(), s, f, []int{2}, noise.NewStreams(s, 1, 2), models.Cond{Class: class})
+		o := Options{Levels: []float64{80, 1, 0}, Streams: noise.NewStreams(s, 1, 2), Cond: models.Cond{Class: class}}
+		_, err := Multistep{}.Sample(t.Context(), s, f, torch.Ones(s, torch.Float32, 2, 2), o)
 		require.NoError(t, err)
 		require.Equal(t, []*torch.Tensor{class, class}, f.seen)
 		return nil
@@ -226,17 +226,20 @@ func (f *classes) Origin(s *torch.Scope, x, t *torch.Tensor, c models.Cond) *tor
 	return f.Gaussian.Origin(s, x, t, c)
 }
 
-func TestTimes(t *testing.T) {
-	require.Equal(t, []float64{80}, Times(1))
-	require.Equal(t, []float64{80, 0.8}, Times(2))
+func TestLevels(t *testing.T) {
+	require.Equal(t, []float64{80, 0}, Levels(80, 1))
+	require.Equal(t, []float64{80, 0.8, 0}, Levels(80, 2))
+	require.Equal(t, []float64{20, 0.2, 0}, Levels(20, 2))
 	for n := 1; n < 50; n++ {
-		times := Times(n)
-		require.Len(t, times, n)
-		require.Equal(t, 80.0, times[0])
-		require.NoError(t, Multistep{Times: times}.Validate(), "%d steps", n)
+		levels := Levels(80, n)
+		require.Len(t, levels, n+1)
+		require.Equal(t, 80.0, levels[0])
+		require.Zero(t, levels[n])
+		require.NoError(t, Multistep{}.Validate(levels), "%d steps", n)
+		require.Equal(t, n, Multistep{}.Evaluations(levels))
 	}
 	// The three largest of four levels from 0.002 to 80 with ρ = 7.
-	require.InDeltaSlice(t, []float64{80, 9.7232, 0.46998}, Times(3), 1e-4)
+	require.InDeltaSlice(t, []float64{80, 9.7232, 0.46998, 0}, Levels(80, 3), 1e-4)
 }
 
 func TestSeeds(t *testing.T) {
@@ -246,48 +249,68 @@ func TestSeeds(t *testing.T) {
 
 func TestMultistepValidate(t *testing.T) {
 	for _, c := range []struct {
-		m    Multistep
-		want string // "": fine
+		m      Multistep
+		levels []float64
+		want   string // "": fine
 	}{
-		{Multistep{}, ""},
-		{Multistep{Times: []float64{0.5}}, ""},
-		{Multistep{Times: []float64{80, 24.4, 5.84, 0.9}}, ""},
-		{Multistep{Times: []float64{}}, "noise levels: want at least one"},
-		{Multistep{Times: []float64{0.8, 80}}, "noise levels: want them largest first, got 80 after 0.8"},
-		{Multistep{Times: []float64{80, 80}}, "noise levels: want them largest first, got 80 after 80"},
-		{Multistep{Times: []float64{80, math.NaN()}}, "noise levels: want numbers from 0 to 1e6, got NaN"},
-		{Multistep{Times: []float64{math.Inf(1)}}, "noise levels: want numbers from 0 to 1e6, got +Inf"},
-		{Multistep{Times: []float64{80, -1}}, "noise levels: want numbers from 0 to 1e6, got -1"},
-		{Multistep{Times: []float64{80, 0.002}}, "noise levels: want all above the smallest level 0.002, got 0.002"},
-		{Multistep{Times: []float64{80, 0}}, "noise levels: want all above the smallest level 0.002, got 0"},
-		{Multistep{Times: []float64{80, 0.4}, SigmaMin: 0.5}, "noise levels: want all above the smallest level 0.5, got 0.4"},
-		{Multistep{SigmaMin: -0.1}, "smallest noise level: want more than 0, got -0.1"},
-		{Multistep{SigmaMin: math.NaN()}, "smallest noise level: want more than 0, got NaN"},
+		{Multistep{}, []float64{80, 0}, ""},
+		{Multistep{}, []float64{0.5}, ""},
+		{Multistep{}, []float64{80, 24.4, 5.84, 0.9}, ""},
+		{Multistep{}, []float64{80, 24.4, 0.002}, ""},
+		{Multistep{}, nil, "noise levels: want at least one"},
+		{Multistep{}, []float64{0.8, 80}, "noise levels: want them largest first, got 80 after 0.8"},
+		{Multistep{}, []float64{80, 80}, "noise levels: want them largest first, got 80 after 80"},
+		{Multistep{}, []float64{80, math.NaN()}, "noise levels: want numbers from 0 to 1e6, got NaN"},
+		{Multistep{}, []float64{math.Inf(1)}, "noise levels: want numbers from 0 to 1e6, got +Inf"},
+		{Multistep{}, []float64{80, -1}, "noise levels: want numbers from 0 to 1e6, got -1"},
+		{Multistep{}, []float64{80, 0.002, 0}, "noise levels: want all but the last above the smallest level 0.002, got 0.002"},
+		{Multistep{SigmaMin: 0.5}, []float64{80, 0.4, 0}, "noise levels: want all but the last above the smallest level 0.5, got 0.4"},
+		{Multistep{SigmaMin: -0.1}, []float64{80, 0}, "smallest noise level: want more than 0, got -0.1"},
+		{Multistep{SigmaMin: math.NaN()}, []float64{80, 0}, "smallest noise level: want more than 0, got NaN"},
 	} {
-		err := c.m.Validate()
+		err := c.m.Validate(c.levels)
 		if c.want == "" {
 			require.NoError(t, err)
 			continue
 		}
 		require.EqualError(t, err, c.want)
 		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-			x, err := c.m.Sample(t.Context(), s, modelstest.Gaussian{}, []int{1}, noise.NewStreams(s, 1), models.Cond{})
+			x, err := c.m.Sample(t.Context(), s, modelstest.Gaussian{}, torch.Ones(s, torch.Float32, 1, 1), Options{Levels: c.levels, Streams: noise.NewStreams(s, 1)})
 			require.EqualError(t, err, c.want)
 			require.Nil(t, x)
 			return nil
 		}))
 	}
+	// Noise is added between steps, and at a last level above ε, not in one step to 0.
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-		_, err := Multistep{}.Sample(t.Context(), s, modelstest.Gaussian{}, []int{1, 2, 2}, nil, models.Cond{})
-		require.EqualError(t, err, "sampling: want at least one random stream, one for each image")
+		x := torch.Ones(s, torch.Float32, 2, 1)
+		for _, levels := range [][]float64{{80, 1, 0}, {80, 1}} {
+			_, err := Multistep{}.Sample(t.Context(), s, modelstest.Gaussian{}, x, Options{Levels: levels})
+			require.ErrorContains(t, err, "want a random stream for each of 2 images, got 0")
+		}
+		_, err := Multistep{}.Sample(t.Context(), s, modelstest.Gaussian{}, x, Options{Levels: []float64{80, 0}})
+		require.NoError(t, err)
 		return nil
 	}))
 }
 
+// The three kinds of models are sampled from by methods of one shape.
+type sampler[M any] interface {
+	Sample(ctx context.Context, s *torch.Scope, model M, x *torch.Tensor, o Options) (*torch.Tensor, error)
+	Evaluations(levels []float64) int
+}
+
+var (
+	_ sampler[models.Denoiser]            = Sampler(nil)
+	_ sampler[models.ConsistencyFunction] = Multistep{}
+	_ sampler[models.Jumper]              = Jumps{}
+)
+
 // A cancelled call stops before the next evaluation; a function that fails ends it. Neither leaves anything behind.
 func TestMultistepStops(t *testing.T) {
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-		streams := noise.NewStreams(s, 1)
+		o := Options{Levels: []float64{80, 5, 0.8, 0}, Streams: noise.NewStreams(s, 1)}
+		start := torch.Ones(s, torch.Float32, 1, 4)
 		before := torch.Live()
 		ctx, cancel := context.WithCancel(t.Context())
 		calls := 0
@@ -296,14 +319,14 @@ func TestMultistepStops(t *testing.T) {
 				cancel()
 			}
 		}}
-		x, err := Multistep{Times: []float64{80, 5, 0.8}}.Sample(ctx, s, f, []int{4}, streams, models.Cond{})
+		x, err := Multistep{}.Sample(ctx, s, f, start, o)
 		require.ErrorIs(t, err, context.Canceled)
 		require.Nil(t, x)
 		require.Equal(t, 2, calls)
 		require.Equal(t, before, torch.Live())
 
 		f.see = func(s *torch.Scope, x, _, _ *torch.Tensor) { x.Reshape(s, 7) }
-		x, err = Multistep{}.Sample(t.Context(), s, f, []int{4}, streams, models.Cond{})
+		x, err = Multistep{}.Sample(t.Context(), s, f, start, o)
 		var e *torch.Error
 		require.ErrorAs(t, err, &e)
 		require.Nil(t, x)

@@ -69,7 +69,7 @@ func rmse(t *testing.T, sampler Sampler, levels int) float64 {
 	start := quantiles(1000)
 	var sum float64
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-		out, err := sampler.Sample(t.Context(), s, grid{}, torch.FromSlice(s, start, 1, len(start)), Run{Levels: descent(levels)})
+		out, err := sampler.Sample(t.Context(), s, grid{}, torch.FromSlice(s, start, 1, len(start)), Options{Levels: descent(levels)})
 		if err != nil {
 			return err
 		}
@@ -148,7 +148,7 @@ func TestOrdersOnAGaussian(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			miss := func(levels int) (d float64) {
 				require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-					out, err := c.sampler.Sample(t.Context(), s, g, torch.FromSlice(s, []float64{x}, 1, 1), Run{Levels: descent(levels)})
+					out, err := c.sampler.Sample(t.Context(), s, g, torch.FromSlice(s, []float64{x}, 1, 1), Options{Levels: descent(levels)})
 					if err == nil {
 						d = math.Abs(out.Item() - exact)
 					}

@@ -13,26 +13,27 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Sampler carries noise to images with a denoiser, down a list of noise levels.
+// Sampler carries noise to images with a denoiser, down a list of noise levels. [Multistep] and [Jumps] have the same
+// methods, for consistency functions and for models of jumps.
 type Sampler interface {
-	// Sample returns where x [B, ...], which is at noise level run.Levels[0], comes to at the last of them. The result has
+	// Sample returns where x [B, ...], which is at noise level o.Levels[0], comes to at the last of them. The result has
 	// x's type and is owned by s. It stops between steps when ctx is done, with ctx's error.
-	Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x *torch.Tensor, run Run) (*torch.Tensor, error)
+	Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x *torch.Tensor, o Options) (*torch.Tensor, error)
 	// Evaluations is how often Sample calls the denoiser for these noise levels.
 	Evaluations(levels []float64) int
 }
 
-// Run is what a sampler is told besides the model and the start.
-type Run struct {
-	Levels  []float64     // noise levels, largest first; where the last one is 0, the run ends at a prediction of x_0
+// Options are what every Sample takes besides the model and the noise to start from.
+type Options struct {
+	Levels  []float64     // noise levels, largest first; where the last one is 0, sampling ends at a prediction of x_0
 	Streams noise.Streams // one for each image; only samplers that add noise need them
-	Cond    models.Cond   // what the network is told besides
-	// Each is called after each step, unless it is nil: for progress and previews. The scope and the tensors it gets are
-	// gone when it returns. Its error ends the run and is returned as it is.
-	Each func(s *torch.Scope, p Step) error
+	Cond    models.Cond   // class, text features and other conditions for the network
+	// OnStep is called after each step, unless it is nil: for progress and previews. The scope and the tensors it gets are
+	// gone when it returns. Its error ends sampling and is returned as it is.
+	OnStep func(s *torch.Scope, p Step) error
 }
 
-// Step is where a run is after a step.
+// Step is the state after a step of sampling.
 type Step struct {
 	Index, Count int           // this step, from 0, of so many
 	Level        float64       // the noise level of X
@@ -52,19 +53,19 @@ type Stepwise struct {
 }
 
 // Sample takes one of the solver's steps for each pair of neighbouring levels.
-func (p Stepwise) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x *torch.Tensor, run Run) (*torch.Tensor, error) {
+func (p Stepwise) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x *torch.Tensor, o Options) (*torch.Tensor, error) {
 	if err := fraction("eta", p.Eta); err != nil {
 		return nil, err
 	}
-	return walk{Run: run, noisy: p.Eta > 0, step: func(s *torch.Scope, i int, x *torch.Tensor, _ []*torch.Tensor) (next, origin *torch.Tensor) {
-		t, u := run.Levels[i], run.Levels[i+1]
+	return walk{Options: o, noisy: p.Eta > 0, step: func(s *torch.Scope, i int, x *torch.Tensor, _ []*torch.Tensor) (next, origin *torch.Tensor) {
+		t, u := o.Levels[i], o.Levels[i+1]
 		down, up := u, 0.0
 		if p.Eta > 0 {
 			up = p.Eta * u * math.Sqrt((t-u)*(t+u)) / t
 			down = math.Sqrt((u - up) * (u + up))
 		}
-		x, origin = run.solve(s, d, p.solver(), x, t, down)
-		return run.addNoise(s, x, up), origin
+		x, origin = o.solve(s, d, p.solver(), x, t, down)
+		return o.addNoise(s, x, up), origin
 	}}.from(ctx, s, x)
 }
 
@@ -89,9 +90,9 @@ func evaluations(levels []float64, each int) int {
 	return steps * each
 }
 
-// walk goes down a run's levels with a sampler's steps.
+// walk goes down the levels with a sampler's steps.
 type walk struct {
-	Run
+	Options
 	noisy  bool // the steps add noise
 	memory int  // how many earlier predictions they look at
 	// step goes from x at Levels[i] to Levels[i+1] and also returns the prediction of x_0 that it was made with. past has
@@ -118,8 +119,8 @@ func (w walk) from(ctx context.Context, s *torch.Scope, x *torch.Tensor) (*torch
 			outer := s
 			err := s.Run(func(s *torch.Scope) error {
 				next, origin := w.step(s, i, out, past)
-				if w.Each != nil {
-					if err := w.Each(s, Step{Index: i, Count: steps, Level: w.Levels[i+1], X: next, Origin: origin}); err != nil {
+				if w.OnStep != nil {
+					if err := w.OnStep(s, Step{Index: i, Count: steps, Level: w.Levels[i+1], X: next, Origin: origin}); err != nil {
 						return err
 					}
 				}
@@ -148,20 +149,20 @@ func (w walk) from(ctx context.Context, s *torch.Scope, x *torch.Tensor) (*torch
 }
 
 // predict is D(x; t) with all images at one noise level.
-func (r Run) predict(s *torch.Scope, d models.Denoiser, x *torch.Tensor, t float64) *torch.Tensor {
-	return d.Denoise(s, x, torch.Full(s, t, x.DType(), x.Dim(0)), r.Cond)
+func (o Options) predict(s *torch.Scope, d models.Denoiser, x *torch.Tensor, t float64) *torch.Tensor {
+	return d.Denoise(s, x, torch.Full(s, t, x.DType(), x.Dim(0)), o.Cond)
 }
 
 // solve takes one step of a solver with all images at the same noise levels, and also returns the denoiser's first
 // prediction. Level 0 is reached in one evaluation, whatever the solver, and without a difference of large numbers.
-func (r Run) solve(s *torch.Scope, d models.Denoiser, solver Solver, x *torch.Tensor, t, next float64) (y, origin *torch.Tensor) {
+func (o Options) solve(s *torch.Scope, d models.Denoiser, solver Solver, x *torch.Tensor, t, next float64) (y, origin *torch.Tensor) {
 	if next == 0 {
-		origin = r.predict(s, d, x, t)
+		origin = o.predict(s, d, x, t)
 		return origin, origin
 	}
 	at := func(level float64) *torch.Tensor { return torch.Full(s, level, x.DType(), x.Dim(0)) }
 	w := witness{Denoiser: d, s: s}
-	y = solver.Step(s, &w, x, at(t), at(next), r.Cond)
+	y = solver.Step(s, &w, x, at(t), at(next), o.Cond)
 	return y, w.first
 }
 
@@ -181,11 +182,11 @@ func (w *witness) Denoise(s *torch.Scope, x, t *torch.Tensor, c models.Cond) *to
 }
 
 // addNoise adds noise of that standard deviation to x, each image's from its own stream. Deviation 0 draws none.
-func (r Run) addNoise(s *torch.Scope, x *torch.Tensor, std float64) *torch.Tensor {
+func (o Options) addNoise(s *torch.Scope, x *torch.Tensor, std float64) *torch.Tensor {
 	if std == 0 {
 		return x
 	}
-	return x.Add(s, r.Streams.Randn(s, x.DType(), x.Shape()[1:]...).MulScalar(s, std))
+	return x.Add(s, o.Streams.Randn(s, x.DType(), x.Shape()[1:]...).MulScalar(s, std))
 }
 
 // fraction reports a setting that is not from 0 to 1.

@@ -26,14 +26,15 @@ func every(t *testing.T, f func(t *testing.T, sampler Sampler)) {
 		t.Run(name, func(t *testing.T) { f(t, sampler) })
 	}
 	for _, sampler := range []Sampler{
-		EDM{}, DDIM{Eta: 0.5}, DDPM{LargeVariance: true}, Stepwise{Solver: Heun{}, Eta: 0.3}, jumper{CTM{}}, jumper{CTM{Gamma: 0.7}}, jumper{CTM{Gamma: 1}},
+		EDM{}, DDIM{Eta: 0.5}, DDPM{LargeVariance: true}, Stepwise{Solver: Heun{}, Eta: 0.3}, jumper{Jumps{}}, jumper{Jumps{Gamma: 0.7}}, jumper{Jumps{Gamma: 1}},
+		originator{Multistep{SigmaMin: 1e-3}}, originator{Multistep{Clamp: true, SigmaMin: 1e-3}},
 	} {
 		t.Run(fmt.Sprintf("%T%v", sampler, sampler), func(t *testing.T) { f(t, sampler) })
 	}
 }
 
-// jumper is the CTM sampler as a Sampler: a denoiser's jump is one Euler step.
-type jumper struct{ CTM }
+// jumper is the sampler of jumps as a Sampler: a denoiser's jump is one Euler step.
+type jumper struct{ Jumps }
 
 type eulerJump struct{ models.Denoiser }
 
@@ -41,8 +42,21 @@ func (d eulerJump) Jump(s *torch.Scope, x, t, next *torch.Tensor, c models.Cond)
 	return Euler{}.Step(s, d.Denoiser, x, t, next, c)
 }
 
-func (g jumper) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x *torch.Tensor, run Run) (*torch.Tensor, error) {
-	return g.CTM.Sample(ctx, s, eulerJump{d}, x, run)
+func (g jumper) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x *torch.Tensor, o Options) (*torch.Tensor, error) {
+	return g.Jumps.Sample(ctx, s, eulerJump{d}, x, o)
+}
+
+// originator is multistep sampling as a Sampler: it takes the denoiser for a consistency function.
+type originator struct{ Multistep }
+
+type denoised struct{ models.Denoiser }
+
+func (d denoised) Origin(s *torch.Scope, x, t *torch.Tensor, c models.Cond) *torch.Tensor {
+	return d.Denoise(s, x, t, c)
+}
+
+func (m originator) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x *torch.Tensor, o Options) (*torch.Tensor, error) {
+	return m.Multistep.Sample(ctx, s, denoised{d}, x, o)
 }
 
 // Evaluations is what a denoiser that counts is called, and it is never asked about level 0.
@@ -55,7 +69,7 @@ func TestEvaluations(t *testing.T) {
 					got++
 					require.Positive(t, at.Min(s).Item())
 				}}
-				out, err := sampler.Sample(t.Context(), s, d, torch.Full(s, levels[0], torch.Float64, 2, 3), Run{Levels: levels, Streams: noise.NewStreams(s, 1, 2)})
+				out, err := sampler.Sample(t.Context(), s, d, torch.Full(s, levels[0], torch.Float64, 2, 3), Options{Levels: levels, Streams: noise.NewStreams(s, 1, 2)})
 				require.NoError(t, err)
 				require.Equal(t, sampler.Evaluations(levels), got, "levels %v", levels)
 				require.NotZero(t, out.IsFinite(s).All(s).Item())
@@ -92,7 +106,7 @@ func TestSamplersDoNotMixImages(t *testing.T) {
 			draw := func(seeds ...uint64) *torch.Tensor {
 				streams := noise.NewStreams(s, seeds...)
 				x := streams.Randn(s, torch.Float32, 1, 8, 8).MulScalar(s, 80)
-				out, err := sampler.Sample(t.Context(), s, modelstest.Gaussian{Mean: 0.3}, x, Run{Levels: descent(6), Streams: streams})
+				out, err := sampler.Sample(t.Context(), s, modelstest.Gaussian{Mean: 0.3}, x, Options{Levels: descent(6), Streams: streams})
 				require.NoError(t, err)
 				return out
 			}
@@ -114,7 +128,7 @@ func TestNoNoiseIsDeterministic(t *testing.T) {
 		g := modelstest.Gaussian{Mean: 0.3}
 		for _, levels := range [][]float64{descent(9), append(descent(9), 0)} {
 			draw := func(sampler Sampler, streams noise.Streams) *torch.Tensor {
-				out, err := sampler.Sample(t.Context(), s, g, x, Run{Levels: levels, Streams: streams})
+				out, err := sampler.Sample(t.Context(), s, g, x, Options{Levels: levels, Streams: streams})
 				require.NoError(t, err)
 				return out
 			}
@@ -151,7 +165,7 @@ func TestNoNoiseIsDeterministic(t *testing.T) {
 			all := make([]*torch.Tensor, 3)
 			for i, sampler := range []Sampler{DDPM{}, DDIM{Eta: 1}, Stepwise{Eta: 1}} {
 				var err error
-				all[i], err = sampler.Sample(t.Context(), s, g, x, Run{Levels: levels, Streams: noise.NewStreams(s, 1, 2)})
+				all[i], err = sampler.Sample(t.Context(), s, g, x, Options{Levels: levels, Streams: noise.NewStreams(s, 1, 2)})
 				require.NoError(t, err)
 			}
 			torchtest.Close(t, "DDIM, η = 1", all[1], all[0], 1e-12, 0)
@@ -162,20 +176,22 @@ func TestNoNoiseIsDeterministic(t *testing.T) {
 }
 
 // The γ-sampler is multistep sampling for γ = 1, and the ODE for γ = 0.
-func TestCTMEnds(t *testing.T) {
+func TestJumpsEnds(t *testing.T) {
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		const eps = 0.5
 		g := exact{modelstest.Gaussian{Mean: 0.1, Std: 0.4, SigmaMin: eps}}
-		times := []float64{80, 3, 0.8}
-		want, err := Multistep{Times: times, SigmaMin: eps}.Sample(t.Context(), s, originOf{g, eps}, []int{4}, noise.NewStreams(s, 1, 2), models.Cond{})
-		require.NoError(t, err)
+		levels := []float64{80, 3, 0.8, eps}
 		streams := noise.NewStreams(s, 1, 2)
 		x := streams.Randn(s, torch.Float32, 4).MulScalar(s, 80)
-		got, err := CTM{Gamma: 1, SigmaMin: eps}.Sample(t.Context(), s, g, x, Run{Levels: append(times, eps), Streams: streams})
+		want, err := Multistep{SigmaMin: eps}.Sample(t.Context(), s, originOf{g, eps}, x, Options{Levels: levels, Streams: streams})
+		require.NoError(t, err)
+		streams = noise.NewStreams(s, 1, 2)
+		require.Equal(t, x.Bytes(), streams.Randn(s, torch.Float32, 4).MulScalar(s, 80).Bytes())
+		got, err := Jumps{Gamma: 1, SigmaMin: eps}.Sample(t.Context(), s, g, x, Options{Levels: levels, Streams: streams})
 		require.NoError(t, err)
 		require.Equal(t, want.Bytes(), got.Bytes())
 
-		got, err = CTM{}.Sample(t.Context(), s, g, torch.FromSlice(s, []float64{70}, 1, 1), Run{Levels: []float64{80, 3, 0.8, 0}})
+		got, err = Jumps{}.Sample(t.Context(), s, g, torch.FromSlice(s, []float64{70}, 1, 1), Options{Levels: []float64{80, 3, 0.8, 0}})
 		require.NoError(t, err)
 		require.InDelta(t, g.Move(70, 80, 0), got.Item(), 1e-12)
 
@@ -183,7 +199,7 @@ func TestCTMEnds(t *testing.T) {
 		var asked []float64
 		spy := jumps{g, func(_, next *torch.Tensor) { asked = append(asked, next.Item()) }}
 		x = torch.Ones(s, torch.Float64, 1, 1)
-		_, err = CTM{Gamma: 0.8, SigmaMin: 0.9}.Sample(t.Context(), s, spy, x, Run{Levels: []float64{80, 3, 1, 0.5, 0}, Streams: noise.NewStreams(s, 1)})
+		_, err = Jumps{Gamma: 0.8, SigmaMin: 0.9}.Sample(t.Context(), s, spy, x, Options{Levels: []float64{80, 3, 1, 0.5, 0}, Streams: noise.NewStreams(s, 1)})
 		require.NoError(t, err)
 		require.InDeltaSlice(t, []float64{1.8, 0.9, 0.5, 0}, asked, 1e-12)
 		return nil
@@ -192,7 +208,7 @@ func TestCTMEnds(t *testing.T) {
 
 // originOf is the consistency function of a trajectory model.
 type originOf struct {
-	Trajectory
+	models.Jumper
 	eps float64
 }
 
@@ -210,15 +226,15 @@ func (j jumps) Jump(s *torch.Scope, x, t, next *torch.Tensor, c models.Cond) *to
 	return j.exact.Jump(s, x, t, next, c)
 }
 
-// Each is told of every step; the last point is the result, and the predictions are the denoiser's at the points before.
-func TestEach(t *testing.T) {
+// OnStep is told of every step; the last point is the result, and the predictions are the denoiser's at the points before.
+func TestOnStep(t *testing.T) {
 	every(t, func(t *testing.T, sampler Sampler) {
 		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 			g := modelstest.Gaussian{Mean: 0.3}
 			levels := append(descent(5), 0)
 			var steps []Step
 			var xs, origins []*torch.Tensor
-			run := Run{Levels: levels, Streams: noise.NewStreams(s, 1, 2), Each: func(inner *torch.Scope, p Step) error {
+			run := Options{Levels: levels, Streams: noise.NewStreams(s, 1, 2), OnStep: func(inner *torch.Scope, p Step) error {
 				p.X.MulScalar(inner, 2) // the scope is there to be used
 				xs, origins = append(xs, p.X.Clone(s)), append(origins, p.Origin.Clone(s))
 				steps = append(steps, p)
@@ -241,7 +257,7 @@ func TestEach(t *testing.T) {
 
 			// Its error ends the run.
 			before, calls, stop := torch.Live(), 0, errors.New("enough")
-			run.Each = func(*torch.Scope, Step) error {
+			run.OnStep = func(*torch.Scope, Step) error {
 				calls++
 				return stop
 			}
@@ -263,7 +279,7 @@ func TestSamplersFreeIntermediates(t *testing.T) {
 				var live []int64
 				x := torch.Full(s, 64, dtype, 2, 3)
 				x.SetRequiresGrad(true)
-				run := Run{Levels: descent(20), Streams: noise.NewStreams(s, 1, 2), Each: func(*torch.Scope, Step) error {
+				run := Options{Levels: descent(20), Streams: noise.NewStreams(s, 1, 2), OnStep: func(*torch.Scope, Step) error {
 					live = append(live, torch.Live())
 					return nil
 				}}
@@ -286,7 +302,7 @@ func TestSamplersFreeIntermediates(t *testing.T) {
 func TestSamplersStop(t *testing.T) {
 	every(t, func(t *testing.T, sampler Sampler) {
 		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-			run := Run{Levels: descent(18), Streams: noise.NewStreams(s, 1)}
+			run := Options{Levels: descent(18), Streams: noise.NewStreams(s, 1)}
 			x := torch.Ones(s, torch.Float32, 1, 1)
 			before := torch.Live()
 			ctx, cancel := context.WithCancel(t.Context())
@@ -296,7 +312,7 @@ func TestSamplersStop(t *testing.T) {
 					cancel()
 				}
 			}}
-			run.Each = func(*torch.Scope, Step) error { steps++; return nil }
+			run.OnStep = func(*torch.Scope, Step) error { steps++; return nil }
 			out, err := sampler.Sample(ctx, s, d, x, run)
 			require.ErrorIs(t, err, context.Canceled)
 			require.Nil(t, out)
@@ -333,11 +349,11 @@ func TestSamplersRefuse(t *testing.T) {
 				{[]float64{80, math.NaN(), 0}, "noise levels: want numbers from 0 to 1e6, got NaN"},
 				{[]float64{math.Inf(1), 1}, "noise levels: want numbers from 0 to 1e6, got +Inf"},
 			} {
-				out, err := sampler.Sample(t.Context(), s, modelstest.Gaussian{}, x, Run{Levels: c.levels, Streams: streams})
+				out, err := sampler.Sample(t.Context(), s, modelstest.Gaussian{}, x, Options{Levels: c.levels, Streams: streams})
 				require.EqualError(t, err, c.want)
 				require.Nil(t, out)
 			}
-			_, err := sampler.Sample(t.Context(), s, modelstest.Gaussian{}, torch.Scalar(s, 1.0), Run{Levels: []float64{1, 0}, Streams: streams})
+			_, err := sampler.Sample(t.Context(), s, modelstest.Gaussian{}, torch.Scalar(s, 1.0), Options{Levels: []float64{1, 0}, Streams: streams})
 			require.Error(t, err, "an image of no dimensions")
 			require.Equal(t, before+1, torch.Live())
 			return nil
@@ -361,18 +377,18 @@ func TestSettingsRefused(t *testing.T) {
 		{EDM{Churn: 1, Noise: math.NaN()}, "churn's noise: want a number from 0 on, got NaN"},
 		{EDM{Min: math.Inf(1)}, "churn's smallest level: want a number from 0 on, got +Inf"},
 		{EDM{Min: 2, Max: 1}, "churn: want a largest level of at least the smallest, 2, or 0 for no limit, got 1"},
-		{jumper{CTM{Gamma: 2}}, "gamma: want 0 to 1, got 2"},
-		{jumper{CTM{SigmaMin: -1}}, "smallest noise level: want more than 0, got -1"},
+		{jumper{Jumps{Gamma: 2}}, "gamma: want 0 to 1, got 2"},
+		{jumper{Jumps{SigmaMin: -1}}, "smallest noise level: want more than 0, got -1"},
 		{Stepwise{Eta: 0.1}, streams + "1"},
 		{DDIM{Eta: 0.1}, streams + "1"},
 		{DDPM{}, streams + "1"},
 		{EDM{Churn: 1}, streams + "1"},
-		{jumper{CTM{Gamma: 0.1}}, streams + "1"},
+		{jumper{Jumps{Gamma: 0.1}}, streams + "1"},
 	} {
 		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 			d := denoiser{before: func(_, _ *torch.Tensor) { t.Error("the network was asked") }}
 			x := torch.Ones(s, torch.Float32, 3, 1)
-			_, err := c.sampler.Sample(t.Context(), s, d, x, Run{Levels: []float64{80, 1}, Streams: noise.NewStreams(s, 1)})
+			_, err := c.sampler.Sample(t.Context(), s, d, x, Options{Levels: []float64{80, 1}, Streams: noise.NewStreams(s, 1)})
 			require.EqualError(t, err, c.want)
 			return nil
 		}))
@@ -397,7 +413,7 @@ func TestSamplersPassTheCondition(t *testing.T) {
 			class := torch.FromSlice(s, []int64{3, 1})
 			d := &told{}
 			levels := append(descent(4), 0)
-			_, err := sampler.Sample(t.Context(), s, d, torch.Ones(s, torch.Float32, 2, 1), Run{Levels: levels, Streams: noise.NewStreams(s, 1, 2), Cond: models.Cond{Class: class}})
+			_, err := sampler.Sample(t.Context(), s, d, torch.Ones(s, torch.Float32, 2, 1), Options{Levels: levels, Streams: noise.NewStreams(s, 1, 2), Cond: models.Cond{Class: class}})
 			require.NoError(t, err)
 			require.Len(t, d.seen, sampler.Evaluations(levels))
 			for _, c := range d.seen {

@@ -103,7 +103,7 @@ func slope(s *torch.Scope, d models.Denoiser, x, t *torch.Tensor, c models.Cond)
 // ODE follows the probability-flow ODE from x [B, ...], which is at levels[0], through descending noise levels to the
 // last one, and returns the point there. It stops between steps when ctx is done.
 func ODE(ctx context.Context, s *torch.Scope, d models.Denoiser, solver Solver, x *torch.Tensor, levels []float64, c models.Cond) (*torch.Tensor, error) {
-	return Stepwise{Solver: solver}.Sample(ctx, s, d, x, Run{Levels: levels, Cond: c})
+	return Stepwise{Solver: solver}.Sample(ctx, s, d, x, Options{Levels: levels, Cond: c})
 }
 
 func descending(levels []float64) error {

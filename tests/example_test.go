@@ -65,8 +65,10 @@ func draw(ctx context.Context, path string, w io.Writer) error {
 	}
 	defer f.Close()
 	return torch.Run(torch.CPU, func(s *torch.Scope) error {
-		streams := noise.NewStreams(s, 42, 43, 44, 45) // one image per seed
-		x, err := sampling.Multistep{}.Sample(ctx, s, f, f.Shape(), streams, models.Cond{})
+		streams := noise.NewStreams(s, 42, 43, 44, 45)       // one image per seed
+		levels := sampling.Levels(f.Description.SigmaMax, 1) // one step, to 0
+		x := streams.Randn(s, torch.Float32, f.Shape()...).MulScalar(s, levels[0])
+		x, err := sampling.Multistep{}.Sample(ctx, s, f, x, sampling.Options{Levels: levels, Streams: streams})
 		if err != nil {
 			return err
 		}

@@ -12,7 +12,6 @@ import (
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/dit"
 	"github.com/onestep-go/onestep/models/mlp"
-	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/clip"
 	"github.com/onestep-go/onestep/models/sd/sdtest"
@@ -123,7 +122,8 @@ func TestUseAfterClose(t *testing.T) {
 			f.Origin(s, torch.Ones(s, torch.Float32, append([]int{2}, net.shape...)...), torch.Ones(s, torch.Float32, 2), models.Cond{})
 		}))
 		closed(name, name, torch.Run(torch.CPU, func(s *torch.Scope) error {
-			_, err := sampling.Multistep{}.Sample(context.Background(), s, f, net.shape, noise.NewStreams(s, 1), models.Cond{})
+			x := torch.Ones(s, torch.Float32, append([]int{1}, net.shape...)...)
+			_, err := sampling.Multistep{}.Sample(context.Background(), s, f, x, sampling.Options{Levels: sampling.Levels(80, 1)})
 			return err
 		}))
 	}

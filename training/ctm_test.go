@@ -350,7 +350,7 @@ func TestTrajectoryRefuses(t *testing.T) {
 
 // jumpError is how far jumps of the Gaussian data are from factor·(x - m): the root mean square over the data's noisy points, in
 // units of the factor and the points' own deviation, which is that of the points where the jump ends.
-func jumpError(t *testing.T, f sampling.Trajectory, from, to, factor float64) (off float64) {
+func jumpError(t *testing.T, f models.Jumper, from, to, factor float64) (off float64) {
 	t.Helper()
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		return s.NoGrad(func(s *torch.Scope) error {
@@ -458,7 +458,7 @@ func rms(s *torch.Scope, a, b *torch.Tensor) float64 {
 // compare tells where the error of one jump on that data comes from, from level 80 to the last of a solver's levels: what training
 // left, which is the distance from the solver's answer with the exact denoiser, and the solver's own distance from the exact
 // point.
-func compare(t *testing.T, f sampling.Trajectory, solver sampling.Solver, levels []float64) (training, discretisation float64) {
+func compare(t *testing.T, f models.Jumper, solver sampling.Solver, levels []float64) (training, discretisation float64) {
 	t.Helper()
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		return s.NoGrad(func(s *torch.Scope) error {
@@ -477,7 +477,7 @@ func compare(t *testing.T, f sampling.Trajectory, solver sampling.Solver, levels
 }
 
 // jumpRMS is how far jumps on that data are from the exact ones, whose points have a deviation of 0.5.
-func jumpRMS(t *testing.T, f sampling.Trajectory, from, to float64) (off float64) {
+func jumpRMS(t *testing.T, f models.Jumper, from, to float64) (off float64) {
 	t.Helper()
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		return s.NoGrad(func(s *torch.Scope) error {

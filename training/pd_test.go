@@ -265,7 +265,7 @@ func (d denoised) Jump(s *torch.Scope, x, t, _ *torch.Tensor, c models.Cond) *to
 }
 
 // distil trains a denoiser of the data and then lets it take ever fewer steps.
-func distil(t *testing.T, c perceptron.Config, data course, p *PD) sampling.Trajectory {
+func distil(t *testing.T, c perceptron.Config, data course, p *PD) models.Jumper {
 	t.Helper()
 	net, twin, average := network(t, c, torch.Float32, 1), network(t, c, torch.Float32, 1), network(t, c, torch.Float32, 1)
 	p.Model, p.Copy = &models.EDM{Net: net}, &models.EDM{Net: twin}

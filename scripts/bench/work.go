@@ -211,7 +211,9 @@ func sample(o options) (any, error) {
 			one := func(steps int) error {
 				return s.Run(func(s *torch.Scope) error {
 					streams := noise.NewStreams(s, noise.Seeds(0, batch)...)
-					_, err := sampling.Multistep{Times: sampling.Times(steps)}.Sample(context.Background(), s, f, shape, streams, models.Cond{})
+					levels := sampling.Levels(80, steps)
+					x := streams.Randn(s, torch.Float32, shape...).MulScalar(s, levels[0])
+					_, err := sampling.Multistep{}.Sample(context.Background(), s, f, x, sampling.Options{Levels: levels, Streams: streams})
 					return err
 				})
 			}

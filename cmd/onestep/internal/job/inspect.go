@@ -254,8 +254,9 @@ func (v view) sheet(out *Inspected) (sheet, error) {
 	}
 	if v.f != nil {
 		for steps := 1; steps <= 2; steps++ {
-			m := sampling.Multistep{Times: sampling.TimesFrom(v.d.SigmaMax, steps), SigmaMin: v.d.SigmaMin}
-			x, err := m.Sample(v.ctx, s, v.f, shape, streams(), c)
+			o := sampling.Options{Levels: sampling.Levels(v.d.SigmaMax, steps), Streams: streams(), Cond: c}
+			start := o.Streams.Randn(s, torch.Float32, shape...).MulScalar(s, o.Levels[0])
+			x, err := sampling.Multistep{SigmaMin: v.d.SigmaMin}.Sample(v.ctx, s, v.f, start, o)
 			if err != nil {
 				return sheet{}, err
 			}
@@ -324,8 +325,8 @@ func (v view) path(z *torch.Tensor, c, its models.Cond) ([]points, *torch.Tensor
 	}
 	along := []points{{levels[0], start}}
 	// A step to 0 is a prediction, which the last level's is taken for.
-	end, err := sampling.Stepwise{Solver: sampling.Heun{}}.Sample(v.ctx, s, v.teacher, start, sampling.Run{Levels: append(levels, 0), Cond: its,
-		Each: func(_ *torch.Scope, p sampling.Step) error {
+	end, err := sampling.Stepwise{Solver: sampling.Heun{}}.Sample(v.ctx, s, v.teacher, start, sampling.Options{Levels: append(levels, 0), Cond: its,
+		OnStep: func(_ *torch.Scope, p sampling.Step) error {
 			if slices.Contains(shown, p.Index+1) {
 				along = append(along, points{p.Level, p.X.Clone(s)})
 			}

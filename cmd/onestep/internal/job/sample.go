@@ -110,9 +110,12 @@ func (o *Sample) validate() error {
 	return checkTimes(o.Times, sampling.Multistep{})
 }
 
+// checkTimes takes the levels to sample at, which the end of the trajectories follows.
 func checkTimes(times []float64, m sampling.Multistep) error {
-	m.Times = times
-	if err := m.Validate(); err != nil {
+	if len(times) == 0 {
+		return usage("--times: want at least one noise level")
+	}
+	if err := m.Validate(append(slices.Clone(times), 0)); err != nil {
 		return usage("--times: %s", strings.TrimPrefix(err.Error(), "noise levels: "))
 	}
 	return nil
@@ -196,7 +199,7 @@ func Samplers() []string { return append([]string{multistep, ctm}, sampling.Name
 func (o *Sample) sampler(f any, d checkpoint.Description) (source, error) {
 	origins, one := f.(models.ConsistencyFunction)
 	denoiser, many := f.(models.Denoiser)
-	jumps, jumping := f.(sampling.Trajectory)
+	jumps, jumping := f.(models.Jumper)
 	var can []string
 	var err error
 	if one {
@@ -245,19 +248,20 @@ func (o *Sample) sampler(f any, d checkpoint.Description) (source, error) {
 			return source{}, usage("--gamma: noise is added between jumps, and one step has one jump: choose --steps 2 or more")
 		}
 		if o.Times == nil {
-			o.Times = sampling.TimesFrom(d.SigmaMax, o.Steps)
+			o.Times = sampling.Levels(d.SigmaMax, o.Steps)[:o.Steps]
 		}
-		m := sampling.Multistep{Times: o.Times, SigmaMin: d.SigmaMin}
+		m := sampling.Multistep{SigmaMin: d.SigmaMin}
 		if err := checkTimes(o.Times, m); err != nil {
 			return source{}, err
 		}
-		return source{len(o.Times), func(ctx context.Context, s *torch.Scope, streams noise.Streams, c models.Cond) (*torch.Tensor, error) {
-			if o.Sampler == multistep {
-				return m.Sample(ctx, s, origins, d.Network.Shape(), streams, c)
-			}
-			levels := append(slices.Clone(o.Times), d.SigmaMin)
+		levels := append(slices.Clone(o.Times), d.SigmaMin)
+		return source{m.Evaluations(levels), func(ctx context.Context, s *torch.Scope, streams noise.Streams, c models.Cond) (*torch.Tensor, error) {
 			x := streams.Randn(s, torch.Float32, d.Network.Shape()...).MulScalar(s, levels[0])
-			return sampling.CTM{Gamma: o.Gamma, SigmaMin: d.SigmaMin}.Sample(ctx, s, jumps, x, sampling.Run{Levels: levels, Streams: streams, Cond: c})
+			opts := sampling.Options{Levels: levels, Streams: streams, Cond: c}
+			if o.Sampler == multistep {
+				return m.Sample(ctx, s, origins, x, opts)
+			}
+			return sampling.Jumps{Gamma: o.Gamma, SigmaMin: d.SigmaMin}.Sample(ctx, s, jumps, x, opts)
 		}}, nil
 	}
 	if d.Levels != nil && o.Times == nil && (o.Steps == 0 || o.Steps == len(d.Levels)) {
@@ -280,7 +284,7 @@ func (o *Sample) sampler(f any, d checkpoint.Description) (source, error) {
 	levels := append(slices.Clone(o.Times), 0) // the last step ends at a prediction
 	return source{each * by.Evaluations(levels), func(ctx context.Context, s *torch.Scope, streams noise.Streams, c models.Cond) (*torch.Tensor, error) {
 		x := streams.Randn(s, torch.Float32, d.Network.Shape()...).MulScalar(s, levels[0])
-		return by.Sample(ctx, s, denoiser, x, sampling.Run{Levels: levels, Streams: streams, Cond: c})
+		return by.Sample(ctx, s, denoiser, x, sampling.Options{Levels: levels, Streams: streams, Cond: c})
 	}}, nil
 }
 
