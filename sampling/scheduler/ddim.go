@@ -66,6 +66,9 @@ func (r *ddimRun) AddNoise(s *torch.Scope, x0, z *torch.Tensor, i int) *torch.Te
 	return noised(s, x0, z, r.alphas[r.at[i]])
 }
 
+// Again implements Run.
+func (r *ddimRun) Again() Run { return r } // it keeps nothing of a step
+
 func (r *ddimRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) (next, clean *torch.Tensor) {
 	a, to := r.alphas[r.at[i]], float32(1)
 	if p := r.next[i]; p >= 0 {

@@ -22,6 +22,9 @@ func (DDPM) Start(c noise.Config, o Options) (Run, error) {
 	return r, nil
 }
 
+// Again implements Run.
+func (r *ddpmRun) Again() Run { return r } // it keeps nothing of a step
+
 func (r *ddpmRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) (next, clean *torch.Tensor) {
 	a, to := r.alphas[r.at[i]], float32(1)
 	if p := r.next[i]; p >= 0 {

@@ -26,6 +26,13 @@ func (DEIS) Start(c noise.Config, o Options) (Run, error) {
 	return &deisRun{preserving: preserving{l}}, nil
 }
 
+// Again implements Run.
+func (r *deisRun) Again() Run {
+	again := *r
+	again.e1, again.e2 = nil, nil
+	return &again
+}
+
 func (r *deisRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, _ Noise) (next, clean *torch.Tensor) {
 	clean = r.predict(s, i, x, out)
 	k := r.begin + i

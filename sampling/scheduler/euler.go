@@ -56,6 +56,9 @@ func (m Euler) Start(c noise.Config, o Options) (Run, error) {
 	return &eulerRun{scaled{l}}, nil
 }
 
+// Again implements Run.
+func (r *eulerRun) Again() Run { return r } // it keeps nothing of a step
+
 func (r *eulerRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, _ Noise) (next, clean *torch.Tensor) {
 	sigma, to := r.sigmas[r.begin+i], r.sigmas[r.begin+i+1]
 	next = s.Tidy(func(s *torch.Scope) *torch.Tensor {
@@ -80,6 +83,9 @@ func (EulerAncestral) Start(c noise.Config, o Options) (Run, error) {
 	}
 	return &ancestralRun{scaled{l}}, nil
 }
+
+// Again implements Run.
+func (r *ancestralRun) Again() Run { return r } // it keeps nothing of a step
 
 func (r *ancestralRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) (next, clean *torch.Tensor) {
 	sigma, to := r.sigmas[r.begin+i], r.sigmas[r.begin+i+1]
@@ -118,6 +124,13 @@ func (m Heun) Start(c noise.Config, o Options) (Run, error) {
 	}
 	l.at, l.sigmas, l.begin = at, append(sigmas, l.sigmas[n]), 2*l.begin
 	return &heunRun{scaled: scaled{l}}, nil
+}
+
+// Again implements Run.
+func (r *heunRun) Again() Run {
+	again := *r
+	again.slope, again.from = nil, nil
+	return &again
 }
 
 func (r *heunRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, _ Noise) (next, clean *torch.Tensor) {

@@ -115,6 +115,13 @@ func (DPM2) Start(c noise.Config, o Options) (Run, error) {
 	return &dpm2Run{h}, err
 }
 
+// Again implements Run.
+func (r *dpm2Run) Again() Run {
+	again := *r
+	again.first = nil
+	return &again
+}
+
 func (r *dpm2Run) Step(s *torch.Scope, i int, x, out *torch.Tensor, _ Noise) (next, clean *torch.Tensor) {
 	return r.step(s, i, x, out, func(s *torch.Scope, x, mid, clean *torch.Tensor, from, mean, _ float32) *torch.Tensor {
 		return euler(s, x, mid, clean, from, from, mean)
@@ -133,6 +140,13 @@ func (DPM2Ancestral) Start(c noise.Config, o Options) (Run, error) {
 func middleOfDown(from, to float32) float32 {
 	down, _ := ancestral(from, to)
 	return mean(from, down)
+}
+
+// Again implements Run.
+func (r *dpm2AncestralRun) Again() Run {
+	again := *r
+	again.first = nil
+	return &again
 }
 
 func (r *dpm2AncestralRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) (next, clean *torch.Tensor) {
@@ -155,6 +169,13 @@ func (DPMPP2SAncestral) Start(c noise.Config, o Options) (Run, error) {
 	return &singlestepRun{h}, err
 }
 
+// Again implements Run.
+func (r *singlestepRun) Again() Run {
+	again := *r
+	again.first = nil
+	return &again
+}
+
 func (r *singlestepRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) (next, clean *torch.Tensor) {
 	return r.step(s, i, x, out, func(s *torch.Scope, x, _, clean *torch.Tensor, from, mean, _ float32) *torch.Tensor {
 		return exponential(s, x, clean, from, mean)
@@ -173,6 +194,13 @@ type brownianRun struct {
 func (DPMPPSDE) Start(c noise.Config, o Options) (Run, error) {
 	h, err := newHalves(c, o, false, mean)
 	return &brownianRun{halves: h}, err
+}
+
+// Again implements Run.
+func (r *brownianRun) Again() Run {
+	again := *r
+	again.first, again.moved = nil, nil
+	return &again
 }
 
 func (r *brownianRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) (next, clean *torch.Tensor) {

@@ -132,6 +132,9 @@ func (c *chain) scalings(t int) (skip, out float32) {
 	return float32(a.Item()), float32(b.Item())
 }
 
+// Again implements Run.
+func (r *lcmRun) Again() Run { return r } // it keeps nothing of a step
+
 func (r *lcmRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) (next, clean *torch.Tensor) {
 	t, last := r.at[i], i == len(r.at)-1
 	a := r.alphas[t]
@@ -166,6 +169,9 @@ func (m TCD) Start(c noise.Config, o Options) (Run, error) {
 	}
 	return &tcdRun{g, m.Eta}, nil
 }
+
+// Again implements Run.
+func (r *tcdRun) Again() Run { return r } // it keeps nothing of a step
 
 func (r *tcdRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) (next, clean *torch.Tensor) {
 	last, prev := i == len(r.at)-1, 0

@@ -24,6 +24,13 @@ func (LMS) Start(c noise.Config, o Options) (Run, error) {
 	return &lmsRun{scaled: scaled{l}}, nil
 }
 
+// Again implements Run.
+func (r *lmsRun) Again() Run {
+	again := *r
+	again.slopes = nil
+	return &again
+}
+
 func (r *lmsRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, _ Noise) (next, clean *torch.Tensor) {
 	i += r.begin
 	var slope *torch.Tensor

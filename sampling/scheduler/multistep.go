@@ -94,6 +94,13 @@ func (DPMPP3M) Start(c noise.Config, o Options) (Run, error) {
 	return &dpmRun{preserving: preserving{l}, order: 3}, nil
 }
 
+// Again implements Run.
+func (r *dpmRun) Again() Run {
+	again := *r
+	again.m1, again.m2 = nil, nil
+	return &again
+}
+
 func (r *dpmRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, _ Noise) (next, clean *torch.Tensor) {
 	clean = r.predict(s, i, x, out)
 	m1, m2 := r.m1, r.m2

@@ -77,6 +77,13 @@ func (r *pndmRun) AddNoise(s *torch.Scope, x0, z *torch.Tensor, i int) *torch.Te
 	return noised(s, x0, z, r.alphas[r.at[i]])
 }
 
+// Again implements Run.
+func (r *pndmRun) Again() Run {
+	again := *r
+	again.counter, again.ets, again.sum, again.from = 0, nil, nil, nil
+	return &again
+}
+
 func (r *pndmRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, _ Noise) (next, clean *torch.Tensor) {
 	a := r.alphas[r.at[i]]
 	clean = s.Tidy(func(s *torch.Scope) *torch.Tensor {

@@ -48,8 +48,11 @@ type Options struct {
 // all.
 type Noise func(s *torch.Scope) *torch.Tensor
 
-// Run is a method under way. It is for one pass over its steps, from the first to the last.
+// Run is a method under way. It is for one pass over its steps, from the first to the last; [Run.Again] is for more.
 type Run interface {
+	// Again returns the same run before its first step. It costs nothing, and leaves the run that it is called on as it is: what was started
+	// once can be gone through many times, by several goroutines at once where each has a run of its own.
+	Again() Run
 	// Timesteps are what the network is told in each step.
 	Timesteps() []float64
 	// InitSigma is the deviation of the noise that a run without an image starts from.

@@ -42,6 +42,13 @@ func (DPMPP3MSDE) Start(c noise.Config, o Options) (Run, error) {
 	return &sdeRun{preserving: preserving{l}, order: 3}, nil
 }
 
+// Again implements Run.
+func (r *sdeRun) Again() Run {
+	again := *r
+	again.m1, again.m2 = nil, nil
+	return &again
+}
+
 func (r *sdeRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) (next, clean *torch.Tensor) {
 	clean = r.predict(s, i, x, out)
 	m1, m2 := r.m1, r.m2

@@ -36,6 +36,13 @@ func (m UniPC) Start(c noise.Config, o Options) (Run, error) {
 	return &uniRun{preserving: preserving{l}, b1: m.B1}, nil
 }
 
+// Again implements Run.
+func (r *uniRun) Again() Run {
+	again := *r
+	again.x, again.outputs, again.order = nil, [3]*torch.Tensor{}, 0
+	return &again
+}
+
 func (r *uniRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, _ Noise) (next, clean *torch.Tensor) {
 	k := r.begin + i
 	clean = r.predict(s, i, x, out)
