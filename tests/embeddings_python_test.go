@@ -95,9 +95,9 @@ func TestDiffusersLoadsOurEmbeddings(t *testing.T) {
 		d := texttoimage.Pipeline{Model: m, Method: scheduler.Euler{}, Steps: 3, Guidance: 3, Seed: 5, Width: 64, Height: 64, Negative: negative, Inversions: all}
 		for st, err := range d.Run(t.Context(), prompt) {
 			require.NoError(t, err)
-			if st.Pictures != nil {
+			if st.Images != nil {
 				worst := 0
-				want, got := readPNG(t, at(kind+"-out.png")), st.Pictures[0]
+				want, got := readPNG(t, at(kind+"-out.png")), st.Images[0]
 				for y := range 64 {
 					for x := range 64 {
 						r, g, b, _ := want.At(x, y).RGBA()

@@ -74,7 +74,7 @@ func writeTensors(t *testing.T, path string, c *weights.Component, name func(str
 func asIs(name string) string { return name }
 
 // latentsOf draws with a model and returns the latents, and what the drawing decided.
-func latentsOf(t *testing.T, path string, o sd.Options, method string) ([]float32, texttoimage.Plan) {
+func latentsOf(t *testing.T, path string, o sd.Options, method string) ([]float32, *texttoimage.Plan) {
 	t.Helper()
 	m, err := sd.Open(path, o)
 	require.NoError(t, err)

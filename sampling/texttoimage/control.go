@@ -41,14 +41,14 @@ func together(control, network unet.Encoder) error {
 
 // control adds what the ControlNets say.
 func (net *network) control(s *torch.Scope, c *models.Cond, in, at *torch.Tensor, i int) {
-	steps := float64(len(net.plan.Timesteps))
-	for j, k := range net.Controls {
+	steps := float64(len(net.p.Timesteps))
+	for j, k := range net.p.o.Controls {
 		if float64(i)/steps < k.Start || float64(i+1)/steps > k.End {
 			continue
 		}
 		x, told := in, *c
 		told.Control = nil
-		guess := k.Guess && net.cfg
+		guess := k.Guess && net.p.cfg
 		if guess { // for the pass with the text alone
 			half := func(t *torch.Tensor) *torch.Tensor {
 				if t == nil {

@@ -8,9 +8,10 @@
 //		// ...
 //	}
 //
-// [Pipeline.Results] gives images with the settings to write into their files, and [Pipeline.Run] every step, with previews and latents.
-// [Pipeline.Plan] says beforehand what will run, and what of the options has no effect. [Pipeline.Encode] and [Pipeline.Decode] do the two
-// ends alone: prompts to embeddings, and latents to images.
+// [Pipeline.Plan] decides everything that was left open, once: a [Plan] says what will run, and what of the options has no effect, and
+// generates just that, as often as it is asked to. [Plan.Images] yields images, [Plan.Results] images with the settings to write into their
+// files, and [Plan.Run] every step, with previews and latents. The same methods of a Pipeline are for programs that need no plan.
+// [Pipeline.Encode] and [Pipeline.Decode] do the two ends alone: prompts to embeddings, and latents to images.
 //
 // Every image has its own random stream, by its seed: it is the same whatever else is generated, and that of diffusers with one generator
 // for each image.

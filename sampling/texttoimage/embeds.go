@@ -2,7 +2,6 @@ package texttoimage
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -28,11 +27,12 @@ type Embeds struct {
 // error, as adapters change the network, too: they belong into Adapters.
 func (p Pipeline) Encode(ctx context.Context, s *torch.Scope, prompt string) (Embeds, error) {
 	p.PromptEmbeds = nil
-	d, err := p.decide(prompt)
+	plan, err := p.Plan(prompt)
 	if err != nil {
 		return Embeds{}, err
 	}
-	if tags := d.text(prompt).Adapters(); tags != nil {
+	one := plan.prompts[0]
+	if tags := plan.text(prompt, nil).Adapters(); tags != nil {
 		return Embeds{}, fmt.Errorf("the prompt asks for the adapter %s by a tag, which changes the network, too: remove the tag and pass the adapter in Adapters", quote.Quoted(tags[0].Name))
 	}
 	if err := ctx.Err(); err != nil {
@@ -40,7 +40,7 @@ func (p Pipeline) Encode(ctx context.Context, s *torch.Scope, prompt string) (Em
 	}
 	var e Embeds
 	err = s.NoGrad(func(c *torch.Scope) error {
-		none, some := d.encodeBoth(c, prompt)
+		none, some := plan.encodeBoth(c, one)
 		keep := func(t *torch.Tensor) *torch.Tensor {
 			if t == nil {
 				return nil
@@ -53,36 +53,25 @@ func (p Pipeline) Encode(ctx context.Context, s *torch.Scope, prompt string) (Em
 	return e, err
 }
 
-// prompts returns the prompts that are generated from: those given, or an empty one in place of each of PromptEmbeds.
-func (p Pipeline) prompts(given []string) ([]string, error) {
-	if p.PromptEmbeds == nil {
-		return given, nil
-	}
-	if len(given) > 0 {
-		return nil, errors.New("got prompts and PromptEmbeds: want one of them")
-	}
-	return make([]string, len(p.PromptEmbeds)), nil
-}
-
 // embeds checks PromptEmbeds.
-func (d *decision) embeds() error {
-	if d.PromptEmbeds == nil {
+func (p *Plan) embeds() error {
+	if p.o.PromptEmbeds == nil {
 		return nil
 	}
-	net := d.Model.UNet.Config()
+	net := p.o.Model.UNet.Config()
 	width, pooled := net.CrossAttentionDim[0], 0
 	if net.AdditionEmbedType != "" {
 		pooled = net.ProjectionInputDim - 6*net.AdditionTimeEmbedDim
 	}
-	for i, e := range d.PromptEmbeds {
+	for i, e := range p.o.PromptEmbeds {
 		name := fmt.Sprintf("prompt embeddings %d", i+1)
 		if e.Prompt == nil {
 			return fmt.Errorf("%s: Prompt is nil", name)
 		}
-		if err := d.fitting(name+": Prompt", e.Prompt, 1, -1, width); err != nil {
+		if err := p.fitting(name+": Prompt", e.Prompt, 1, -1, width); err != nil {
 			return err
 		}
-		if err := d.pooled(name+": Pooled", e.Pooled, pooled); err != nil {
+		if err := p.pooled(name+": Pooled", e.Pooled, pooled); err != nil {
 			return err
 		}
 		switch {
@@ -91,26 +80,26 @@ func (d *decision) embeds() error {
 		case e.Negative == nil:
 			continue
 		}
-		if err := d.fitting(name+": Negative", e.Negative, 1, e.Prompt.Dim(1), width); err != nil {
+		if err := p.fitting(name+": Negative", e.Negative, 1, e.Prompt.Dim(1), width); err != nil {
 			return err
 		}
-		if err := d.pooled(name+": NegativePooled", e.NegativePooled, pooled); err != nil {
+		if err := p.pooled(name+": NegativePooled", e.NegativePooled, pooled); err != nil {
 			return err
 		}
-		if d.Negative != "" {
-			d.note("the negative prompt has no effect on %s, which have their own", name)
+		if p.o.Negative != "" {
+			p.note("the negative prompt has no effect on %s, which have their own", name)
 		}
-		if !d.cfg {
-			d.note("%s: Negative has no effect at guidance %.4g", name, d.plan.Guidance)
+		if !p.cfg {
+			p.note("%s: Negative has no effect at guidance %.4g", name, p.Guidance)
 		}
 	}
-	if d.ClipSkip > 0 {
-		d.note("clip skip has no effect: the prompts are encoded already")
+	if p.o.ClipSkip > 0 {
+		p.note("clip skip has no effect: the prompts are encoded already")
 	}
 	return nil
 }
 
-func (d *decision) pooled(name string, t *torch.Tensor, width int) error {
+func (p *Plan) pooled(name string, t *torch.Tensor, width int) error {
 	switch {
 	case width == 0 && t == nil:
 		return nil
@@ -119,19 +108,19 @@ func (d *decision) pooled(name string, t *torch.Tensor, width int) error {
 	case t == nil:
 		return fmt.Errorf("%s: the model needs it: want [1, %d], got nil", name, width)
 	}
-	return d.fitting(name, t, 1, width)
+	return p.fitting(name, t, 1, width)
 }
 
 // fitting checks a tensor that the network takes as it is; -1 stands for any size.
-func (d *decision) fitting(name string, t *torch.Tensor, shape ...int) error {
+func (p *Plan) fitting(name string, t *torch.Tensor, shape ...int) error {
 	if err := there(name, t, shape...); err != nil {
 		return err
 	}
 	switch {
-	case t.DType() != d.Model.DType():
-		return fmt.Errorf("%s: want the model's type, %s, got %s: convert with To", name, d.Model.DType(), t.DType())
-	case t.Device() != d.Model.Device():
-		return fmt.Errorf("%s: want a tensor on the model's device, %s, got one on %s: move it with ToDevice", name, d.Model.Device(), t.Device())
+	case t.DType() != p.o.Model.DType():
+		return fmt.Errorf("%s: want the model's type, %s, got %s: convert with To", name, p.o.Model.DType(), t.DType())
+	case t.Device() != p.o.Model.Device():
+		return fmt.Errorf("%s: want a tensor on the model's device, %s, got one on %s: move it with ToDevice", name, p.o.Model.Device(), t.Device())
 	}
 	return nil
 }
@@ -157,20 +146,20 @@ func there(name string, t *torch.Tensor, shape ...int) error {
 }
 
 // embedding returns what the network is given of prompt i, [2 or 1, …]: the negative prompt first.
-func (d *decision) embedding(s *torch.Scope, i int, prompt string) (sd.Embedding, error) {
+func (p *Plan) embedding(s *torch.Scope, i int) (sd.Embedding, error) {
 	var none, some sd.Embedding
-	if d.PromptEmbeds == nil {
-		none, some = d.encodeBoth(s, prompt)
+	if p.o.PromptEmbeds == nil {
+		none, some = p.encodeBoth(s, p.prompts[i])
 	} else {
-		e := d.PromptEmbeds[i]
+		e := p.o.PromptEmbeds[i]
 		none, some = sd.Embedding{Text: e.Negative, Pooled: e.NegativePooled}, sd.Embedding{Text: e.Prompt, Pooled: e.Pooled}
-		if d.cfg && none.Text == nil {
-			if none = d.encodeNegative(s, some); none.Text.Dim(1) != some.Text.Dim(1) {
+		if p.cfg && none.Text == nil {
+			if none = p.encodeNegative(s, p.prompts[i], some); none.Text.Dim(1) != some.Text.Dim(1) {
 				return none, fmt.Errorf("the negative prompt has %d tokens and the prompt embeddings %d: pass Negative in PromptEmbeds, of as many", none.Text.Dim(1), some.Text.Dim(1))
 			}
 		}
 	}
-	if !d.cfg {
+	if !p.cfg {
 		return some, nil
 	}
 	out := sd.Embedding{Text: torch.Cat(s, []*torch.Tensor{none.Text, some.Text}, 0)}

@@ -107,7 +107,7 @@ func TestEmbedsAndLatents(t *testing.T) {
 				l.LatentsOnly = true
 				for st, err := range l.Run(ctx, prompts...) {
 					require.NoError(t, err)
-					require.Nil(t, st.Pictures)
+					require.Nil(t, st.Images)
 					if st.I == st.Steps {
 						x, err := st.Latents(s)
 						require.NoError(t, err)

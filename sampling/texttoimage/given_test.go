@@ -144,7 +144,7 @@ func TestBrokenWeights(t *testing.T) {
 			if steps++; steps > 1 {
 				t.Fatal("it went on")
 			}
-			require.EqualError(t, err, "text 1: step 1: the network's prediction is not finite: its weights are broken, or too large for bfloat16")
+			require.EqualError(t, err, "prompt 1: step 1: the network's prediction is not finite: its weights are broken, or too large for bfloat16")
 		}
 		require.Equal(t, 1, steps)
 	}

@@ -8,19 +8,19 @@ import (
 
 // masked encodes what surrounds the mask, for an inpainting network. diffusers does so for others too, without using it; it draws noise,
 // so that we do as well.
-func (net *network) masked(s *torch.Scope, d *decision, f fixed, streams noise.Streams, n int) {
+func (net *network) masked(s *torch.Scope, f fixed, streams noise.Streams, n int) {
 	if f.mask == nil {
 		return
 	}
-	around := d.encode(s, f.masked, streams, n)
-	if d.Model.Inpaints() {
+	around := net.p.encode(s, f.masked, streams, n)
+	if net.p.o.Model.Inpaints() {
 		shape := f.mask.Shape()
 		net.around = torch.Cat(s, []*torch.Tensor{f.mask.Expand(s, n, 1, shape[2], shape[3]), around}, 1)
 	}
 }
 
 // blend puts the picture's own latents where the mask keeps them, with the noise that the next step expects.
-func (d *decision) blend(s *torch.Scope, f fixed, run scheduler.Run, x, kept, z *torch.Tensor, i int) *torch.Tensor {
+func (p *Plan) blend(s *torch.Scope, f fixed, run scheduler.Run, x, kept, z *torch.Tensor, i int) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		outside := kept
 		if i+1 < len(run.Timesteps()) {

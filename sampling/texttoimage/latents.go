@@ -16,12 +16,12 @@ import (
 )
 
 // latents checks Latents, whose size and number hold where nothing else is said.
-func (d *decision) latents() error {
-	x := d.Latents
+func (p *Plan) latents() error {
+	x := p.o.Latents
 	if x == nil {
 		return nil
 	}
-	c, k := d.Model.VAE.Channels(), d.Model.VAE.Factor()
+	c, k := p.o.Model.VAE.Channels(), p.o.Model.VAE.Factor()
 	if err := there("latents", x, -1, c, -1, -1); err != nil {
 		return err
 	}
@@ -29,39 +29,39 @@ func (d *decision) latents() error {
 	for _, v := range []struct {
 		own *int
 		as  int
-	}{{&d.N, shape[0]}, {&d.Height, k * shape[2]}, {&d.Width, k * shape[3]}} {
+	}{{&p.o.N, shape[0]}, {&p.o.Height, k * shape[2]}, {&p.o.Width, k * shape[3]}} {
 		if *v.own == 0 {
 			*v.own = v.as
 		}
 	}
-	if want := []int{d.N, c, d.Height / k, d.Width / k}; !slices.Equal(want, shape) {
-		return fmt.Errorf("latents: want shape %v, for %d images of %d×%d pixels, got %v", want, d.N, d.Width, d.Height, shape)
+	if want := []int{p.o.N, c, p.o.Height / k, p.o.Width / k}; !slices.Equal(want, shape) {
+		return fmt.Errorf("latents: want shape %v, for %d images of %d×%d pixels, got %v", want, p.o.N, p.o.Width, p.o.Height, shape)
 	}
 	return nil
 }
 
 // noise returns the rows of Latents from first on, in place of z [n, c, h, w], or z.
-func (d *decision) noise(s *torch.Scope, z *torch.Tensor, first int) *torch.Tensor {
-	if d.Latents == nil {
+func (p *Plan) noise(s *torch.Scope, z *torch.Tensor, first int) *torch.Tensor {
+	if p.o.Latents == nil {
 		return z
 	}
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		return d.Latents.Narrow(s, 0, first, z.Dim(0)).ToDevice(s, z.Device()).To(s, z.DType()).Contiguous(s)
+		return p.o.Latents.Narrow(s, 0, first, z.Dim(0)).ToDevice(s, z.Device()).To(s, z.DType()).Contiguous(s)
 	})
 }
 
 // begin returns the latents to start from. For an ordinary network with a mask it returns the latents of the picture and the noise,
 // too. The order in which noise is drawn is diffusers'.
-func (d *decision) begin(s *torch.Scope, f fixed, run scheduler.Run, streams noise.Streams, noise scheduler.Noise, n, first int) (x, kept, z *torch.Tensor) {
-	whole := d.Init == nil || (d.Mask != nil && d.plan.Strength == 1)
-	fill := d.Mask != nil && !d.Model.Inpaints()
+func (p *Plan) begin(s *torch.Scope, f fixed, run scheduler.Run, streams noise.Streams, noise scheduler.Noise, n, first int) (x, kept, z *torch.Tensor) {
+	whole := p.o.Init == nil || (p.o.Mask != nil && p.Strength == 1)
+	fill := p.o.Mask != nil && !p.o.Model.Inpaints()
 	var image *torch.Tensor
 	if !whole || fill {
-		image = d.encode(s, f.init, streams, n)
+		image = p.encode(s, f.init, streams, n)
 	}
-	z = d.noise(s, noise(s), first)
-	if d.VariationStrength > 0 {
-		z = s.Tidy(func(s *torch.Scope) *torch.Tensor { return d.vary(s, z) })
+	z = p.noise(s, noise(s), first)
+	if p.o.VariationStrength > 0 {
+		z = s.Tidy(func(s *torch.Scope) *torch.Tensor { return p.vary(s, z) })
 	}
 	if whole {
 		x = z.MulScalar(s, run.InitSigma())
@@ -75,22 +75,22 @@ func (d *decision) begin(s *torch.Scope, f fixed, run scheduler.Run, streams noi
 }
 
 // encode makes latents of a picture, [n, …].
-func (d *decision) encode(s *torch.Scope, picture *torch.Tensor, streams noise.Streams, n int) *torch.Tensor {
+func (p *Plan) encode(s *torch.Scope, picture *torch.Tensor, streams noise.Streams, n int) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		z := d.Model.VAE.Encode(s, picture, streams).To(s, d.Model.DType())
+		z := p.o.Model.VAE.Encode(s, picture, streams).To(s, p.o.Model.DType())
 		return z.Expand(s, append([]int{n}, z.Shape()[1:]...)...).Contiguous(s)
 	})
 }
 
 // vary turns noise z towards that of the variation's seed, on the sphere that both lie near.
-func (d *decision) vary(s *torch.Scope, z *torch.Tensor) *torch.Tensor {
+func (p *Plan) vary(s *torch.Scope, z *torch.Tensor) *torch.Tensor {
 	shape := z.Shape()
-	other := noise.NewStreams(s, d.VariationSeed).Randn(s, torch.Float32, shape[1:]...)
+	other := noise.NewStreams(s, p.o.VariationSeed).Randn(s, torch.Float32, shape[1:]...)
 	var out []*torch.Tensor
 	for i := range shape[0] {
 		a := z.Narrow(s, 0, i, 1).To(s, torch.Float32)
 		cos := a.Mul(s, other).Sum(s).Item() / (a.Norm(s).Item() * other.Norm(s).Item())
-		angle, v := math.Acos(min(max(cos, -1), 1)), d.VariationStrength
+		angle, v := math.Acos(min(max(cos, -1), 1)), p.o.VariationStrength
 		if sin := math.Sin(angle); sin > 1e-4 {
 			a = a.MulScalar(s, math.Sin((1-v)*angle)/sin).Add(s, other.MulScalar(s, math.Sin(v*angle)/sin))
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"image"
+	"iter"
 	"math"
 
 	"github.com/onestep-go/onestep/models"
@@ -17,26 +18,70 @@ import (
 // errStop ends the work on images that nobody wants any more.
 var errStop = errors.New("stopped")
 
-func (d *decision) draw(ctx context.Context, s *torch.Scope, texts []string, yield func(Progress) bool) error {
-	fixed, err := d.prepare(s)
+var errLatentsOnly = errors.New("there are no images with LatentsOnly: take the latents from Run's Progress")
+
+// Images yields the images of each prompt in turn, N of each. An error is yielded and ends it; it ends soon after ctx.
+func (p *Plan) Images(ctx context.Context) iter.Seq2[image.Image, error] {
+	return func(yield func(image.Image, error) bool) {
+		if p.o.LatentsOnly {
+			yield(nil, errLatentsOnly)
+			return
+		}
+		for st, err := range p.Run(ctx) {
+			if err != nil {
+				yield(nil, err)
+				return
+			}
+			for _, m := range st.Images {
+				if !yield(m, nil) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// Run generates as Images does and yields every step.
+func (p *Plan) Run(ctx context.Context) iter.Seq2[Progress, error] {
+	return func(yield func(Progress, error) bool) {
+		if err := p.o.Model.Usable(); err != nil { // it may have been closed since
+			yield(Progress{}, fmt.Errorf("text to image: %w", err))
+			return
+		}
+		going := true
+		err := torch.Run(p.o.Model.Device(), func(s *torch.Scope) error {
+			return s.NoGrad(func(s *torch.Scope) error {
+				return p.draw(ctx, s, func(st Progress) bool {
+					going = yield(st, nil)
+					return going
+				})
+			})
+		})
+		if err != nil && going {
+			yield(Progress{}, err)
+		}
+	}
+}
+
+func (p *Plan) draw(ctx context.Context, s *torch.Scope, yield func(Progress) bool) error {
+	fixed, err := p.prepare(s)
 	if err != nil {
 		return err
 	}
-	for i, text := range texts {
+	for i := range p.prompts {
 		err := s.Run(func(s *torch.Scope) error {
 			if err := ctx.Err(); err != nil {
 				return err
 			}
-			d.Adapters, d.Inversions = d.tagged[i], d.words[i]
-			d.began(EncodingText)
-			words, err := d.embedding(s, i, text)
+			p.began(EncodingText)
+			words, err := p.embedding(s, i)
 			if err != nil {
 				return err
 			}
-			for first := 0; first < d.N; first += d.Batch {
-				seeds := noise.Seeds(d.Seed+uint64(first), min(d.Batch, d.N-first))
+			for first := 0; first < p.o.N; first += p.o.Batch {
+				seeds := noise.Seeds(p.o.Seed+uint64(first), min(p.o.Batch, p.o.N-first))
 				err := s.Run(func(s *torch.Scope) error {
-					return d.batch(ctx, s, fixed, words, Progress{Text: i, Seeds: seeds, from: d, prompt: text}, yield)
+					return p.batch(ctx, s, fixed, words, Progress{Prompt: i, Seeds: seeds, plan: p}, yield)
 				})
 				if err != nil {
 					return err
@@ -48,7 +93,7 @@ func (d *decision) draw(ctx context.Context, s *torch.Scope, texts []string, yie
 			return nil
 		}
 		if err != nil {
-			return fmt.Errorf("text %d: %w", i+1, err)
+			return fmt.Errorf("prompt %d: %w", i+1, err)
 		}
 	}
 	return nil
@@ -61,69 +106,66 @@ type fixed struct {
 	controls     []*torch.Tensor
 }
 
-func (d *decision) prepare(s *torch.Scope) (f fixed, err error) {
-	kind := d.Model.VAE.DType()
-	if d.Init != nil {
-		if f.init, err = vision.FromImages(s, 3, d.Init); err != nil {
+func (p *Plan) prepare(s *torch.Scope) (f fixed, err error) {
+	kind := p.o.Model.VAE.DType()
+	if p.o.Init != nil {
+		if f.init, err = vision.FromImages(s, 3, p.o.Init); err != nil {
 			return f, err
 		}
 	}
-	if d.Mask != nil {
-		m, err := vision.FromImagesUnit(s, 1, d.Mask)
+	if p.o.Mask != nil {
+		m, err := vision.FromImagesUnit(s, 1, p.o.Mask)
 		if err != nil {
 			return f, err
 		}
 		m = m.GeScalar(s, 0.5).To(s, torch.Float32)
 		f.masked = f.init.Mul(s, m.LtScalar(s, 0.5).To(s, torch.Float32)).To(s, kind)
-		k := d.Model.VAE.Factor()
-		f.mask = m.Interpolate(s, d.plan.Height/k, d.plan.Width/k, torch.Nearest).To(s, d.Model.DType())
+		k := p.o.Model.VAE.Factor()
+		f.mask = m.Interpolate(s, p.Height/k, p.Width/k, torch.Nearest).To(s, p.o.Model.DType())
 	}
-	if d.Init != nil {
+	if p.o.Init != nil {
 		f.init = f.init.To(s, kind)
 	}
-	for i, c := range d.Controls {
+	for i, c := range p.o.Controls {
 		x, err := vision.FromImagesUnit(s, 3, c.Image)
 		if err != nil {
 			return f, err
 		}
-		if got := c.Net.Store().DType(); got != d.Model.DType() {
-			return f, fmt.Errorf("control %d: its network is of %s and the model of %s: want the same", i+1, got, d.Model.DType())
+		if got := c.Net.Store().DType(); got != p.o.Model.DType() {
+			return f, fmt.Errorf("control %d: its network is of %s and the model of %s: want the same", i+1, got, p.o.Model.DType())
 		}
-		f.controls = append(f.controls, x.To(s, d.Model.DType()))
+		f.controls = append(f.controls, x.To(s, p.o.Model.DType()))
 	}
 	return f, nil
 }
 
 // batch generates some images of one prompt.
-func (d *decision) batch(ctx context.Context, s *torch.Scope, f fixed, words sd.Embedding, at Progress, yield func(Progress) bool) error {
+func (p *Plan) batch(ctx context.Context, s *torch.Scope, f fixed, words sd.Embedding, at Progress, yield func(Progress) bool) error {
 	n := len(at.Seeds)
-	net := d.network(s, f, words, n)
-	k, kind := d.Model.VAE.Factor(), d.Model.DType()
-	shape := []int{d.Model.VAE.Channels(), d.plan.Height / k, d.plan.Width / k}
+	net := p.network(s, f, p.prompts[at.Prompt], words, n)
+	k, kind := p.o.Model.VAE.Factor(), p.o.Model.DType()
+	shape := []int{p.o.Model.VAE.Channels(), p.Height / k, p.Width / k}
 	streams := noise.NewStreams(s, at.Seeds...)
-	if d.SharedNoise {
+	if p.o.SharedNoise {
 		streams = streams[:1]
 	}
 	// Noise is drawn in float32, whatever the model's type is: the same numbers, rounded.
 	noise := func(s *torch.Scope) *torch.Tensor {
 		return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-			if d.SharedNoise {
+			if p.o.SharedNoise {
 				return torch.Randn(s, streams[0], torch.Float32, append([]int{n}, shape...)...).To(s, kind)
 			}
 			return streams.Randn(s, torch.Float32, shape...).To(s, kind)
 		})
 	}
-	run, err := d.Method.Start(d.config, d.options())
-	if err != nil {
-		return err
+	run := p.run.Again()
+	if p.o.Init != nil {
+		p.began(EncodingImage)
 	}
-	if d.Init != nil {
-		d.began(EncodingImage)
-	}
-	x, kept, z := d.begin(s, f, run, streams, noise, n, int(at.Seeds[0]-d.Seed))
-	net.masked(s, d, f, streams, n)
+	x, kept, z := p.begin(s, f, run, streams, noise, n, int(at.Seeds[0]-p.o.Seed))
+	net.masked(s, f, streams, n)
 
-	d.began(Sampling)
+	p.began(Sampling)
 	for i, t := range run.Timesteps() {
 		if err := ctx.Err(); err != nil {
 			return err
@@ -132,7 +174,7 @@ func (d *decision) batch(ctx context.Context, s *torch.Scope, f fixed, words sd.
 		next, clean := run.Step(s, i, x, out, noise)
 		out.Free()
 		if kept != nil {
-			next = d.blend(s, f, run, next, kept, z, i)
+			next = p.blend(s, f, run, next, kept, z, i)
 		}
 		x.Free()
 		x = next
@@ -141,9 +183,10 @@ func (d *decision) batch(ctx context.Context, s *torch.Scope, f fixed, words sd.
 		}
 		at.I, at.Steps, at.clean, at.scope = i+1, len(run.Timesteps()), clean, s
 		at.latents = x
-		if at.I == at.Steps && !d.LatentsOnly {
-			d.began(Decoding)
-			if at.Pictures, err = decode(ctx, s, d.Model, x); err != nil {
+		if at.I == at.Steps && !p.o.LatentsOnly {
+			p.began(Decoding)
+			var err error
+			if at.Images, err = decode(ctx, s, p.o.Model, x); err != nil {
 				return err
 			}
 		}
@@ -167,29 +210,29 @@ func finite(s *torch.Scope, x *torch.Tensor) bool {
 
 // network is the model's with all it is told but latents and timestep.
 type network struct {
-	*decision
+	p        *Plan
 	cond     models.Cond
-	controls []*torch.Tensor // pictures
+	controls []*torch.Tensor // their images
 	around   *torch.Tensor   // mask and masked latents, for an inpainting network: [n, 1+c, h, w]
 	n        int
 }
 
-func (d *decision) network(s *torch.Scope, f fixed, words sd.Embedding, n int) *network {
-	kind := d.Model.DType()
-	net := &network{decision: d, controls: f.controls, n: n}
+func (p *Plan) network(s *torch.Scope, f fixed, prompt aPrompt, words sd.Embedding, n int) *network {
+	kind := p.o.Model.DType()
+	net := &network{p: p, controls: f.controls, n: n}
 	net.cond.Text = words.Text.RepeatInterleave(s, n, 0)
-	net.cond.Adapters = d.Adapters
+	net.cond.Adapters = prompt.adapters
 	if words.Pooled != nil {
 		net.cond.Pooled = words.Pooled.RepeatInterleave(s, n, 0)
-		size := d.OriginalSize
+		size := p.o.OriginalSize
 		if size == (image.Point{}) {
-			size = image.Pt(d.plan.Width, d.plan.Height)
+			size = image.Pt(p.Width, p.Height)
 		}
-		v := []float32{float32(size.Y), float32(size.X), float32(d.Crop.Y), float32(d.Crop.X), float32(d.plan.Height), float32(d.plan.Width)}
+		v := []float32{float32(size.Y), float32(size.X), float32(p.o.Crop.Y), float32(p.o.Crop.X), float32(p.Height), float32(p.Width)}
 		net.cond.Sizes = torch.FromSlice(s, v, 1, len(v)).To(s, kind).Expand(s, net.cond.Text.Dim(0), len(v))
 	}
-	if d.plan.Distilled {
-		net.cond.Guidance = torch.FromSlice(s, []float64{d.plan.Guidance}, 1).Expand(s, n)
+	if p.Distilled {
+		net.cond.Guidance = torch.FromSlice(s, []float64{p.Guidance}, 1).Expand(s, n)
 	}
 	return net
 }

@@ -2,9 +2,10 @@ package texttoimage
 
 import (
 	"context"
-	"errors"
 	"image"
 	"iter"
+	"maps"
+	"slices"
 
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/prompt"
@@ -84,53 +85,44 @@ type Pipeline struct {
 	Began func(Stage)
 }
 
-var errLatentsOnly = errors.New("there are no images with LatentsOnly: take the latents from Run's Progress")
-
-// Images yields the images of each prompt in turn, N of each. An error is yielded and ends it; it ends soon after ctx.
-func (p Pipeline) Images(ctx context.Context, texts ...string) iter.Seq2[image.Image, error] {
-	return func(yield func(image.Image, error) bool) {
-		if p.LatentsOnly {
-			yield(nil, errLatentsOnly)
-			return
-		}
-		for st, err := range p.Run(ctx, texts...) {
-			if err != nil {
-				yield(nil, err)
-				return
-			}
-			for _, m := range st.Pictures {
-				if !yield(m, nil) {
-					return
-				}
-			}
-		}
+// Plan decides everything that was left open, and reports what cannot work, without generating.
+func (p Pipeline) Plan(prompts ...string) (*Plan, error) {
+	prompts, err := p.prompts(prompts)
+	if err != nil {
+		return nil, err
 	}
+	p.Timesteps, p.PromptEmbeds, p.Inversions, p.Adapters = slices.Clone(p.Timesteps), slices.Clone(p.PromptEmbeds), slices.Clone(p.Inversions), maps.Clone(p.Adapters)
+	plan := &Plan{o: p}
+	if err := plan.decide(prompts); err != nil {
+		return nil, err
+	}
+	return plan, nil
 }
 
-// Run generates as Images does and yields every step.
-func (p Pipeline) Run(ctx context.Context, texts ...string) iter.Seq2[Progress, error] {
-	return func(yield func(Progress, error) bool) {
-		texts, err := p.prompts(texts)
+// Images is [Pipeline.Plan] and [Plan.Images].
+func (p Pipeline) Images(ctx context.Context, prompts ...string) iter.Seq2[image.Image, error] {
+	return planned(p, prompts, func(plan *Plan) iter.Seq2[image.Image, error] { return plan.Images(ctx) })
+}
+
+// Results is [Pipeline.Plan] and [Plan.Results].
+func (p Pipeline) Results(ctx context.Context, prompts ...string) iter.Seq2[Result, error] {
+	return planned(p, prompts, func(plan *Plan) iter.Seq2[Result, error] { return plan.Results(ctx) })
+}
+
+// Run is [Pipeline.Plan] and [Plan.Run].
+func (p Pipeline) Run(ctx context.Context, prompts ...string) iter.Seq2[Progress, error] {
+	return planned(p, prompts, func(plan *Plan) iter.Seq2[Progress, error] { return plan.Run(ctx) })
+}
+
+// planned plans and yields what is drawn from the plan, or the plan's error.
+func planned[T any](p Pipeline, prompts []string, draw func(*Plan) iter.Seq2[T, error]) iter.Seq2[T, error] {
+	return func(yield func(T, error) bool) {
+		plan, err := p.Plan(prompts...)
 		if err != nil {
-			yield(Progress{}, err)
+			var none T
+			yield(none, err)
 			return
 		}
-		d, err := p.decide(texts...)
-		if err != nil {
-			yield(Progress{}, err)
-			return
-		}
-		going := true
-		err = torch.Run(p.Model.Device(), func(s *torch.Scope) error {
-			return s.NoGrad(func(s *torch.Scope) error {
-				return d.draw(ctx, s, texts, func(st Progress) bool {
-					going = yield(st, nil)
-					return going
-				})
-			})
-		})
-		if err != nil && going {
-			yield(Progress{}, err)
-		}
+		draw(plan)(yield)
 	}
 }

@@ -120,9 +120,9 @@ func TestRun(t *testing.T) {
 		p, err := st.Preview(m.VAE)
 		require.NoError(t, err)
 		require.Equal(t, 64, p[0].Bounds().Dx())
-		require.Equal(t, steps == 4, st.Pictures != nil)
-		if st.Pictures != nil {
-			require.Zero(t, off(p[0], st.Pictures[0]), "the last prediction is the picture")
+		require.Equal(t, steps == 4, st.Images != nil)
+		if st.Images != nil {
+			require.Zero(t, off(p[0], st.Images[0]), "the last prediction is the picture")
 		}
 	}
 	require.Equal(t, 4, steps)
@@ -149,7 +149,9 @@ func TestPlan(t *testing.T) {
 	m := openTiny(t, sd.Options{})
 	p, err := texttoimage.Pipeline{Model: m}.Plan()
 	require.NoError(t, err)
-	require.Equal(t, texttoimage.Plan{Method: "lcm", Steps: 4, Timesteps: []float64{999, 759, 499, 259}, Evaluations: 4, Guidance: 1, Width: 64, Height: 64}, p)
+	require.Equal(t, []any{"lcm", 4, []float64{999, 759, 499, 259}, 4, 1.0, false, 64, 64, 0.0},
+		[]any{p.Method, p.Steps, p.Timesteps, p.Evaluations, p.Guidance, p.Distilled, p.Width, p.Height, p.Strength})
+	require.Empty(t, p.Notices)
 	picture := image.NewNRGBA(image.Rect(0, 0, 70, 80))
 	for _, c := range []struct {
 		want string
@@ -171,7 +173,7 @@ func TestPlan(t *testing.T) {
 	}
 	p, err = texttoimage.Pipeline{Model: m, Plain: true}.Plan("short", long)
 	require.NoError(t, err)
-	require.Equal(t, []string{`text 2 is too long for one chunk of tokens and is cut off before "cat cat cat cat cat"`}, p.Notices)
+	require.Equal(t, []string{`prompt 2 is too long for one chunk of tokens and is cut off before "cat cat cat cat cat"`}, p.Notices)
 
 	for want, d := range map[string]texttoimage.Pipeline{
 		"a mask was given without an input image":                          {Mask: picture},
@@ -192,12 +194,12 @@ func TestPlan(t *testing.T) {
 		}
 	}
 	_, err = texttoimage.Pipeline{Model: m}.Plan("a", "b <lora:x:0.5>")
-	require.EqualError(t, err, `text 2 asks for the adapter "x" by a tag: want a function that finds it (Tagged), or no tag`)
+	require.EqualError(t, err, `prompt 2: it asks for the adapter "x" by a tag: want a function that finds it (Tagged), or no tag`)
 	_, err = texttoimage.Pipeline{Model: m}.Plan("a", "b <lyco:x:0.5>")
-	require.ErrorContains(t, err, `text 2 asks for the adapter "x" by a tag`)
+	require.ErrorContains(t, err, `prompt 2: it asks for the adapter "x" by a tag`)
 	for _, tag := range []string{"<lora:x:much>", "<lora::1>", "<lora:x:nan>", "<lora:x:1:lbw=MIDD>", "<lora:x", "< LoRA:x:much>", "<lyco:x:y>", "<hypernet:x:1>", "<Hypernet:x>"} {
 		_, err = texttoimage.Pipeline{Model: m}.Plan("a", "b "+tag)
-		require.ErrorContains(t, err, "text 2: "+strconv.Quote(tag), tag)
+		require.ErrorContains(t, err, "prompt 2: "+strconv.Quote(tag), tag)
 		_, err = texttoimage.Pipeline{Model: m, Negative: tag, Guidance: 2}.Plan("a")
 		require.ErrorContains(t, err, strconv.Quote(tag), tag)
 		require.ErrorContains(t, err, "negative", tag)

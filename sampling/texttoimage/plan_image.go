@@ -13,13 +13,13 @@ import (
 
 const maxSide = 16384
 
-func (d *decision) size() error {
-	w, h := d.Width, d.Height
-	if d.Init != nil && w == 0 && h == 0 {
-		b, k := d.Init.Bounds(), d.Model.VAE.Factor()
+func (p *Plan) size() error {
+	w, h := p.o.Width, p.o.Height
+	if p.o.Init != nil && w == 0 && h == 0 {
+		b, k := p.o.Init.Bounds(), p.o.Model.VAE.Factor()
 		w, h = b.Dx()/k*k, b.Dy()/k*k
 	}
-	mw, mh := d.Model.Size()
+	mw, mh := p.o.Model.Size()
 	if w == 0 {
 		w = mw
 	}
@@ -30,7 +30,7 @@ func (d *decision) size() error {
 		name string
 		v    int
 	}{{"width", w}, {"height", h}} {
-		k := d.Model.VAE.Factor()
+		k := p.o.Model.VAE.Factor()
 		if side.v < k || side.v > maxSide {
 			return fmt.Errorf("%s: want %d to %d pixels, got %d", side.name, k, maxSide, side.v)
 		}
@@ -38,16 +38,16 @@ func (d *decision) size() error {
 			return fmt.Errorf("%s: want a multiple of %d pixels, got %d: take %d or %d", side.name, k, side.v, side.v/k*k, side.v/k*k+k)
 		}
 	}
-	d.plan.Width, d.plan.Height = w, h
+	p.Width, p.Height = w, h
 	return nil
 }
 
 // pictures checks the input images and the numbers that go with them.
-func (d *decision) pictures() error {
-	want := image.Pt(d.plan.Width, d.plan.Height)
+func (p *Plan) pictures() error {
+	want := image.Pt(p.Width, p.Height)
 	fit := func(what string, m *image.Image) error {
 		if o, ok := (*m).(interface{ Opaque() bool }); ok && !o.Opaque() {
-			d.note("the %s has transparent parts: they are put on white", what)
+			p.note("the %s has transparent parts: they are put on white", what)
 			*m = vision.OnWhite(*m) // as in training
 		}
 		switch got := (*m).Bounds().Size(); {
@@ -55,78 +55,78 @@ func (d *decision) pictures() error {
 		case got.X < 1 || got.Y < 1:
 			return fmt.Errorf("the %s is empty", what)
 		default:
-			d.note("the %s is resized from %d×%d to %d×%d pixels", what, got.X, got.Y, want.X, want.Y)
+			p.note("the %s is resized from %d×%d to %d×%d pixels", what, got.X, got.Y, want.X, want.Y)
 			*m = vision.Resize(*m, want.X, want.Y, vision.Lanczos) // diffusers' filter
 		}
 		return nil
 	}
 	switch {
-	case d.Model.Inpaints() && (d.Init == nil || d.Mask == nil):
+	case p.o.Model.Inpaints() && (p.o.Init == nil || p.o.Mask == nil):
 		return errors.New("this is an inpainting model: want an input image and a mask")
-	case d.Mask != nil && d.Init == nil:
+	case p.o.Mask != nil && p.o.Init == nil:
 		return errors.New("a mask was given without an input image")
-	case d.Init != nil && !encodes(d.Model.VAE):
+	case p.o.Init != nil && !encodes(p.o.Model.VAE):
 		return errors.New("the tiny autoencoder is a decoder only and cannot encode the input image: want its encoder's file, too")
-	case d.Strength != 0 && d.Init == nil:
+	case p.o.Strength != 0 && p.o.Init == nil:
 		return errors.New("a strength was given without an input image")
-	case !(d.VariationStrength >= 0 && d.VariationStrength <= 1):
-		return fmt.Errorf("variation strength: want 0 to 1, got %g", d.VariationStrength)
-	case d.N < 0 || d.Batch < 0:
-		return fmt.Errorf("want a number of images and a batch size from 1 on, got %d and %d", d.N, d.Batch)
-	case d.ClipSkip < 0 || d.ClipSkip >= d.Model.Texts[0].Config().Depth-1:
-		return fmt.Errorf("clip skip: want 0 to %d, got %d", d.Model.Texts[0].Config().Depth-2, d.ClipSkip)
+	case !(p.o.VariationStrength >= 0 && p.o.VariationStrength <= 1):
+		return fmt.Errorf("variation strength: want 0 to 1, got %g", p.o.VariationStrength)
+	case p.o.N < 0 || p.o.Batch < 0:
+		return fmt.Errorf("want a number of images and a batch size from 1 on, got %d and %d", p.o.N, p.o.Batch)
+	case p.o.ClipSkip < 0 || p.o.ClipSkip >= p.o.Model.Texts[0].Config().Depth-1:
+		return fmt.Errorf("clip skip: want 0 to %d, got %d", p.o.Model.Texts[0].Config().Depth-2, p.o.ClipSkip)
 	}
-	if d.VariationSeed != 0 && d.VariationStrength == 0 {
-		d.note("the variation seed has no effect at variation strength 0")
+	if p.o.VariationSeed != 0 && p.o.VariationStrength == 0 {
+		p.note("the variation seed has no effect at variation strength 0")
 	}
-	d.N, d.Batch = max(d.N, 1), max(d.Batch, 1)
-	if d.SharedNoise {
-		d.Batch = d.N
+	p.o.N, p.o.Batch = max(p.o.N, 1), max(p.o.Batch, 1)
+	if p.o.SharedNoise {
+		p.o.Batch = p.o.N
 	}
-	if d.Init != nil {
-		if err := fit("input image", &d.Init); err != nil {
+	if p.o.Init != nil {
+		if err := fit("input image", &p.o.Init); err != nil {
 			return err
 		}
-		d.plan.Strength = d.strength()
+		p.Strength = p.strength()
 	}
-	if d.Mask != nil {
-		if err := fit("mask", &d.Mask); err != nil {
+	if p.o.Mask != nil {
+		if err := fit("mask", &p.o.Mask); err != nil {
 			return err
 		}
 	}
-	d.Controls = slices.Clone(d.Controls)
-	for i, c := range d.Controls {
+	p.o.Controls = slices.Clone(p.o.Controls)
+	for i, c := range p.o.Controls {
 		if c.Net == nil || c.Image == nil {
 			return fmt.Errorf("control %d: want a network and an image", i+1)
 		}
 		if c.Net.Store().Closed() {
 			return fmt.Errorf("control %d: its network was closed (%w): close it when nothing needs it any more", i+1, torch.ErrFreed)
 		}
-		if err := together(c.Net.Config().Encoder, d.Model.UNet.Config().Encoder); err != nil {
+		if err := together(c.Net.Config().Encoder, p.o.Model.UNet.Config().Encoder); err != nil {
 			return fmt.Errorf("control %d: its network is of another family than the model: %w", i+1, err)
 		}
-		if err := fit("control image", &d.Controls[i].Image); err != nil {
+		if err := fit("control image", &p.o.Controls[i].Image); err != nil {
 			return err
 		}
 		if c.End == 0 {
-			d.Controls[i].End = 1
+			p.o.Controls[i].End = 1
 		}
 		if c.Scale == 0 {
-			d.Controls[i].Scale = 1
+			p.o.Controls[i].Scale = 1
 		}
-		if !(c.Start >= 0 && c.Start < d.Controls[i].End && d.Controls[i].End <= 1) {
-			return fmt.Errorf("control %d: want a part of the steps from 0 to 1, got %g to %g", i+1, c.Start, d.Controls[i].End)
+		if !(c.Start >= 0 && c.Start < p.o.Controls[i].End && p.o.Controls[i].End <= 1) {
+			return fmt.Errorf("control %d: want a part of the steps from 0 to 1, got %g to %g", i+1, c.Start, p.o.Controls[i].End)
 		}
 	}
 	return nil
 }
 
 // strength is what holds with a picture to start from.
-func (d *decision) strength() float64 {
+func (p *Plan) strength() float64 {
 	switch {
-	case d.Strength != 0:
-		return d.Strength
-	case d.Mask != nil:
+	case p.o.Strength != 0:
+		return p.o.Strength
+	case p.o.Mask != nil:
 		return 1
 	}
 	return 0.8

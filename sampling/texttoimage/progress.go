@@ -12,19 +12,18 @@ import (
 
 // Progress is where generating is: after one step of the sampler.
 type Progress struct {
-	Text     int           // which of the prompts, from 0
+	Prompt   int           // which of the prompts, from 0
 	Seeds    []uint64      // of the images that are being generated
 	I, Steps int           // the step, from 1, of how many
-	Pictures []image.Image // after the last step; else nil
+	Images   []image.Image // after the last step; else nil
 
 	clean   *torch.Tensor
 	latents *torch.Tensor
 	scope   *torch.Scope
-	from    *decision
-	prompt  string
+	plan    *Plan
 }
 
-// Stage is a part of the work on images. [Pipeline.Run] yields during the steps only; the others take time, too.
+// Stage is a part of the work on images. [Plan.Run] yields during the steps only; the others take time, too.
 type Stage string
 
 // The stages, in their order. The first comes once for each prompt, the others for each batch of its images.
@@ -36,9 +35,9 @@ const (
 )
 
 // began tells of a stage.
-func (d *decision) began(s Stage) {
-	if d.Began != nil {
-		d.Began(s)
+func (p *Plan) began(s Stage) {
+	if p.o.Began != nil {
+		p.o.Began(s)
 	}
 }
 

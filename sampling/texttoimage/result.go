@@ -21,26 +21,26 @@ type Result struct {
 
 // Results yields the images of each prompt in turn, N of each, with their settings:
 //
-//	for r, err := range t.Results(ctx, "a cat") {
+//	for r, err := range plan.Results(ctx) {
 //		// handle err
 //		err = vision.Write("cat.png", r.Image, r.Texts, false)
 //	}
 //
 // An error is yielded and ends it; it ends soon after ctx.
-func (p Pipeline) Results(ctx context.Context, prompts ...string) iter.Seq2[Result, error] {
+func (p *Plan) Results(ctx context.Context) iter.Seq2[Result, error] {
 	return func(yield func(Result, error) bool) {
-		if p.LatentsOnly {
+		if p.o.LatentsOnly {
 			yield(Result{}, errLatentsOnly)
 			return
 		}
-		for st, err := range p.Run(ctx, prompts...) {
+		for st, err := range p.Run(ctx) {
 			if err != nil {
 				yield(Result{}, err)
 				return
 			}
-			for i, m := range st.Pictures {
+			for i, m := range st.Images {
 				texts := []vision.Text{{Keyword: infotext.Keyword, Value: st.Info(i).String()}, {Keyword: "Software", Value: "onestep"}}
-				if !yield(Result{m, st.Text, st.Seeds[i], texts}, nil) {
+				if !yield(Result{m, st.Prompt, st.Seeds[i], texts}, nil) {
 					return
 				}
 			}
@@ -51,24 +51,24 @@ func (p Pipeline) Results(ctx context.Context, prompts ...string) iter.Seq2[Resu
 // Info returns the settings of image i of those that are being generated, as A1111's "parameters" have them: prompts, steps, sampler,
 // guidance, seed, size and model. Whoever knows more, such as the files of adapters and their hashes, adds it.
 func (st Progress) Info(i int) infotext.Text {
-	d := st.from
-	info := infotext.Text{Prompt: st.prompt, Negative: d.Negative}
+	p := st.plan
+	info := infotext.Text{Prompt: p.prompts[st.Prompt].text, Negative: p.o.Negative}
 	number := func(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
-	info.Add("Steps", strconv.Itoa(d.plan.Steps))
-	info.AddSampler(d.plan.Method)
-	info.Add("CFG scale", number(d.plan.Guidance))
+	info.Add("Steps", strconv.Itoa(p.Steps))
+	info.AddSampler(p.Method)
+	info.Add("CFG scale", number(p.Guidance))
 	info.Add("Seed", strconv.FormatUint(st.Seeds[i], 10))
-	info.Add("Size", fmt.Sprintf("%dx%d", d.plan.Width, d.plan.Height))
-	info.Add("Model", d.Model.Name())
-	if d.Init != nil {
-		info.Add("Denoising strength", number(d.plan.Strength))
+	info.Add("Size", fmt.Sprintf("%dx%d", p.Width, p.Height))
+	info.Add("Model", p.o.Model.Name())
+	if p.o.Init != nil {
+		info.Add("Denoising strength", number(p.Strength))
 	}
-	if d.ClipSkip > 0 {
-		info.Add("Clip skip", strconv.Itoa(d.ClipSkip+1)) // counted from 1 there
+	if p.o.ClipSkip > 0 {
+		info.Add("Clip skip", strconv.Itoa(p.o.ClipSkip+1)) // counted from 1 there
 	}
-	if d.VariationStrength > 0 {
-		info.Add("Variation seed", strconv.FormatUint(d.VariationSeed, 10))
-		info.Add("Variation seed strength", number(d.VariationStrength))
+	if p.o.VariationStrength > 0 {
+		info.Add("Variation seed", strconv.FormatUint(p.o.VariationSeed, 10))
+		info.Add("Variation seed strength", number(p.o.VariationStrength))
 	}
 	info.Add("RNG", "CPU")
 	info.Add("Version", "onestep")

@@ -213,10 +213,13 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 		return none, err
 	}
 	o.skipAsThere(&t, func(n string) { o.remarks = append(o.remarks, n) })
+	is := GenerateProgress{Images: len(files)}
+	t.Began = o.began(&is, progress)
 	plan, err := t.Plan(o.Prompts...)
 	if err != nil {
 		return none, err
 	}
+	is.Steps = len(plan.Timesteps)
 	plan.Notices = slices.Concat(o.remarks, plan.Notices, on.notes(), on.changed(o.LoRAHashes), words.notes, words.changed(o.EmbeddingHashes), on.suits(plan.Method), o.unetSuits(plan.Method))
 	o.LoRAHashes, o.EmbeddingHashes = on.hashes, words.hashes
 	for _, n := range plan.Notices {
@@ -227,7 +230,7 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 		Evaluations: plan.Evaluations, Width: plan.Width, Height: plan.Height, Seed: *o.Seed, Notices: append([]string{}, plan.Notices...),
 		Adapters: on.counts(),
 	}
-	return out, o.draw(ctx, t, plan, on, out, progress)
+	return out, o.draw(ctx, t.Model, plan, on, out, &is, progress)
 }
 
 // validate checks what can be checked without any file.
@@ -471,7 +474,22 @@ func (o Generate) open(t *texttoimage.Pipeline, dev torch.Device) (func(), error
 	return closeAll, nil
 }
 
-func (o Generate) draw(ctx context.Context, t texttoimage.Pipeline, plan texttoimage.Plan, on *adapters, out Generated, progress Progress) error {
+// began returns what keeps progress up to date at the beginning of each stage.
+func (o Generate) began(is *GenerateProgress, progress Progress) func(texttoimage.Stage) {
+	together := o.Batch
+	if o.SharedNoise {
+		together = o.N
+	}
+	return func(s texttoimage.Stage) {
+		is.Phase, is.Together, is.Step = Phase(s), min(together, o.N-is.Image%o.N), 0
+		if s == texttoimage.Decoding {
+			is.Step = is.Steps
+		}
+		progress(*is)
+	}
+}
+
+func (o Generate) draw(ctx context.Context, m *sd.Model, plan *texttoimage.Plan, on *adapters, out Generated, is *GenerateProgress, progress Progress) error {
 	if strings.HasSuffix(o.Out, "/") {
 		if err := os.MkdirAll(o.Out, 0o777); err != nil {
 			return err
@@ -479,72 +497,60 @@ func (o Generate) draw(ctx context.Context, t texttoimage.Pipeline, plan texttoi
 	}
 	var preview vae.Autoencoder
 	if o.Preview != "" {
-		tiny, err := sd.OpenTiny(o.TinyVAE, t.Model.Device(), torch.Float32)
+		tiny, err := sd.OpenTiny(o.TinyVAE, m.Device(), torch.Float32)
 		if err != nil {
 			return err
 		}
 		defer tiny.Close()
-		if got, want := tiny.Channels(), t.Model.VAE.Channels(); got != want {
+		if got, want := tiny.Channels(), m.VAE.Channels(); got != want {
 			return fmt.Errorf("%s: its latents have %d channels and the model's %d: they do not belong together", quote.Path(o.TinyVAE), got, want)
 		}
 		preview = tiny
 	}
-	is := GenerateProgress{Images: len(out.Files), Steps: len(plan.Timesteps)}
-	together := o.Batch
-	if o.SharedNoise {
-		together = o.N
-	}
-	t.Began = func(s texttoimage.Stage) {
-		is.Phase, is.Together, is.Step = Phase(s), min(together, o.N-is.Image%o.N), 0
-		if s == texttoimage.Decoding {
-			is.Step = is.Steps
-		}
-		progress(is)
-	}
-	for st, err := range t.Run(ctx, o.Prompts...) {
+	for st, err := range plan.Run(ctx) {
 		if err != nil {
 			return err
 		}
-		at := st.Text*o.N + int(st.Seeds[0]-*o.Seed)
+		at := st.Prompt*o.N + int(st.Seeds[0]-*o.Seed)
 		is.Image, is.Step, is.Steps = at, st.I, st.Steps
-		if st.Pictures == nil {
-			progress(is)
+		if st.Images == nil {
+			progress(*is)
 		}
-		if preview != nil && st.Pictures == nil {
-			m, err := st.Preview(preview)
+		if preview != nil && st.Images == nil {
+			shown, err := st.Preview(preview)
 			if err != nil {
 				return err
 			}
-			if err := vision.Write(o.Preview, m[0], nil, true); err != nil {
+			if err := vision.Write(o.Preview, shown[0], nil, true); err != nil {
 				return err
 			}
 		}
-		for i, m := range st.Pictures {
+		for i, image := range st.Images {
 			var texts []vision.Text
 			if !o.Bare {
-				if texts, err = o.text(t, plan, on, st, i); err != nil {
+				if texts, err = o.text(plan, on, st, i); err != nil {
 					return err
 				}
 			}
-			saving := is
+			saving := *is
 			saving.Phase, saving.Image, saving.What = PhaseSaving, at+i, out.Files[at+i]
 			progress(saving)
-			if err := vision.Write(out.Files[at+i], m, texts, o.Overwrite); err != nil {
+			if err := vision.Write(out.Files[at+i], image, texts, o.Overwrite); err != nil {
 				return err
 			}
 		}
-		if st.Pictures != nil {
-			is.Image = at + len(st.Pictures)
+		if st.Images != nil {
+			is.Image = at + len(st.Images)
 		}
 	}
 	return nil
 }
 
 // text is what the PNG's text chunks say of picture i of a step: A1111's parameters, and all settings.
-func (o Generate) text(t texttoimage.Pipeline, plan texttoimage.Plan, on *adapters, st texttoimage.Progress, i int) ([]vision.Text, error) {
+func (o Generate) text(plan *texttoimage.Plan, on *adapters, st texttoimage.Progress, i int) ([]vision.Text, error) {
 	seed := st.Seeds[i]
 	one := o
-	one.Prompt, one.Seed, one.N = o.Prompts[st.Text], &seed, 0
+	one.Prompt, one.Seed, one.N = o.Prompts[st.Prompt], &seed, 0
 	one.Sampler, one.Guidance, one.Width, one.Height = plan.Method, plan.Guidance, plan.Width, plan.Height
 	if one.Timesteps == nil {
 		one.Steps = plan.Steps
