@@ -28,7 +28,7 @@ type Cond struct {
 
 	// Adapters change single layers in this call; nil: none. Those of layers that a network does not have do nothing there.
 	Adapters nn.Adapters
-	Dropout  *torch.Generator // where dropout masks come from; nil: no dropout, as in evaluation
+	Dropout  Dropout // where dropout masks come from; zero: no dropout, as in evaluation
 }
 
 // Residuals are a ControlNet's outputs (Zhang et al. 2023): what is added to each skip connection of a U-Net, from the largest image to

@@ -194,12 +194,12 @@ func (*witness) Parameters() iter.Seq2[string, *torch.Tensor] {
 	return func(func(string, *torch.Tensor) bool) {}
 }
 
-// The network is told the level in the two published forms, finite even at 0, and the caller's class and dropout stream.
+// The network is told the level in the two published forms, finite even at 0, and the caller's class and dropout seed.
 func TestNetworkIsTold(t *testing.T) {
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		at := torch.FromSlice(s, []float64{80, 1, 0.002, 0})
 		x := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float64, 4, 2)
-		cond := Cond{Class: torch.FromSlice(s, []int64{3, 1, 4, 1}), Dropout: torch.NewGenerator(s, 2)}
+		cond := Cond{Class: torch.FromSlice(s, []int64{3, 1, 4, 1}), Dropout: DropoutFrom(2)}
 		for _, c := range []struct {
 			form NoiseEmbedding
 			want []float64

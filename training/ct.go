@@ -109,7 +109,7 @@ func (c *CT) draw(k int, b Batch, d Draws) (low, high []float64) {
 }
 
 // LossAt is the loss for given levels low < high [B] and noise z, of the images' shape. Model and target draw the same
-// dropout masks, from the stream of that seed: with different ones the method does not converge.
+// dropout masks, from that seed: with different ones the method does not converge.
 func (c *CT) LossAt(s *torch.Scope, b Batch, low, high []float64, z *torch.Tensor, dropout uint64) *torch.Tensor {
 	return c.pair(sameNoise, nil).loss(s, b, low, high, z, dropout)
 }

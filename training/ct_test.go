@@ -225,7 +225,7 @@ func TestDropoutMasksAreShared(t *testing.T) {
 			require.NotEqual(t, ct.LossAt(s, b, low, at, z, 5).Item(), ct.LossAt(s, b, low, at, z, 6).Item(), "%s: the seed chooses the masks", c.name)
 			require.Equal(t, ct.LossAt(s, b, low, at, z, 5).Item(), ct.LossAt(s, b, low, at, z, 5).Item(), c.name)
 		}
-		points.own = masks(t, 1)
+		points.own = &masks{1}
 		ct := &CT{Model: &models.Consistency{Net: points}, Distance: L2{}}
 		b := Batch{X: torch.Randn(s, torch.NewGenerator(s, 1), torch.Float32, 2, 64)}
 		require.Greater(t, ct.LossAt(s, b, at, at, b.X, 5).Item(), 1e-4)

@@ -104,7 +104,7 @@ func (c *CTM) draw(k int, b Batch, d Draws) (path [][]float64, end []float64) {
 }
 
 // LossAt is the first term for given levels: path[0] is t, the others those that the solver goes through down to u, and end is s,
-// each of them [B]. The noise z has the images' shape. All jumps draw the same dropout masks, from the stream of that seed; the
+// each of them [B]. The noise z has the images' shape. All jumps draw the same dropout masks, from that seed; the
 // teacher draws none.
 func (c *CTM) LossAt(s *torch.Scope, b Batch, path [][]float64, end []float64, z *torch.Tensor, dropout uint64) *torch.Tensor {
 	o := c.withDefaults()
@@ -122,17 +122,17 @@ func (c *CTM) LossAt(s *torch.Scope, b Batch, path [][]float64, end []float64, z
 			y = o.Solver.Step(s, o.Teacher, y, u, next, b.Cond)
 			u = next
 		}
-		return frozen.Origin(s, frozen.Jump(s, y, u, until, b.masked(s, dropout)), until, b.masked(s, dropout))
+		return frozen.Origin(s, frozen.Jump(s, y, u, until, b.masked(dropout)), until, b.masked(dropout))
 	})
-	estimate := o.Model.Jump(s, x, t, until, b.masked(s, dropout))
+	estimate := o.Model.Jump(s, x, t, until, b.masked(dropout))
 	if !s.GradEnabled() {
-		return o.Distance.Distance(s, frozen.Origin(s, estimate, until, b.masked(s, dropout)), target).Mean(s)
+		return o.Distance.Distance(s, frozen.Origin(s, estimate, until, b.masked(dropout)), target).Mean(s)
 	}
 	// The gradient passes through the second jump's point and not through its weights, which can be the model's own. It is taken
 	// with respect to the point, and the model's jump then gets it by a product whose value is 0.
 	point := estimate.Detach(s)
 	point.SetRequiresGrad(true)
-	d := o.Distance.Distance(s, frozen.Origin(s, point, until, b.masked(s, dropout)), target).Mean(s)
+	d := o.Distance.Distance(s, frozen.Origin(s, point, until, b.masked(dropout)), target).Mean(s)
 	slope := torch.Grad(s, []*torch.Tensor{d}, []*torch.Tensor{point}, torch.BackwardOptions{})[0]
 	return d.Detach(s).Add(s, estimate.Sub(s, point.Detach(s)).Mul(s, slope).Sum(s))
 }

@@ -58,7 +58,7 @@ func (e *EDM) LossAt(s *torch.Scope, b Batch, levels []float64, z *torch.Tensor,
 
 func (e *EDM) loss(s *torch.Scope, b Batch, levels []float64, z *torch.Tensor, draws Draws) *torch.Tensor {
 	t := torch.FromSlice(s, levels).To(s, b.X.DType())
-	got := e.Model.Denoise(s, noisy(s, b.X, z, t), t, b.masked(s, draws.Dropout))
+	got := e.Model.Denoise(s, noisy(s, b.X, z, t), t, b.masked(draws.Dropout))
 	sd2 := e.Model.DataVariance()
 	w := make([]float64, len(levels))
 	for i, t := range levels {

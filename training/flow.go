@@ -54,7 +54,7 @@ func (f *Flow) LossAt(s *torch.Scope, b Batch, times []float64, z *torch.Tensor,
 		x = f.End(s, z, b.Cond)
 	}
 	tau := torch.FromSlice(s, times).To(s, x.DType())
-	v := f.Model.Velocity(s, models.Interpolate(s, x, z, tau), tau, b.masked(s, dropout))
+	v := f.Model.Velocity(s, models.Interpolate(s, x, z, tau), tau, b.masked(dropout))
 	return L2{}.Distance(s, v, z.Sub(s, x)).Mean(s)
 }
 
@@ -117,7 +117,7 @@ func (d *DDPM) Loss(s *torch.Scope, _ int, b Batch, draws Draws) *torch.Tensor {
 // LossAt is the loss for given steps of the chain [B] and noise z, of the images' shape.
 func (d *DDPM) LossAt(s *torch.Scope, b Batch, steps []int, z *torch.Tensor, dropout uint64) *torch.Tensor {
 	got := d.Model.Forward(s, d.Model.Process().Noisy(s, b.X, z, steps), steps,
-		b.masked(s, dropout))
+		b.masked(dropout))
 	return L2{}.Distance(s, got, d.Model.Target(s, b.X, z, steps)).Mean(s)
 }
 

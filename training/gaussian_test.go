@@ -20,7 +20,7 @@ type mlp struct {
 	*nn.Store
 	layers  []nn.Linear
 	dropout float64
-	own     *torch.Generator // if set, masks come from here, whatever the caller wants
+	own     *masks // if set, masks come from here, whatever the caller wants
 }
 
 func newMLP(t *testing.T, dim, width int, dropout float64) *mlp {
@@ -43,14 +43,11 @@ func (m *mlp) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *to
 			a := label.MulScalar(s, f)
 			features = append(features, a.Sin(s), a.Cos(s))
 		}
-		masks := c.Dropout
-		if masks != nil && m.own != nil {
-			masks = m.own
-		}
+		c.Dropout = m.own.instead(c.Dropout)
 		h := torch.Cat(s, features, 1)
 		for i, l := range m.layers {
 			if i > 0 {
-				h = h.SiLU(s).Dropout(s, m.dropout, masks)
+				h = c.Dropout.Apply(s, h.SiLU(s), m.dropout, i)
 			}
 			h = l.Forward(s, h)
 		}
@@ -80,7 +77,7 @@ func (r run) train(t *testing.T) *models.Consistency {
 	if _, decay := c.Schedule.At(0); decay > 0 {
 		target := newMLP(t, 2, 64, r.dropout)
 		if c.Target = (&models.Consistency{Net: target}); r.own {
-			net.own, target.own = masks(t, 11), masks(t, 12)
+			net.own, target.own = &masks{11}, &masks{12}
 		}
 	}
 	require.NoError(t, c.Validate())
@@ -121,10 +118,15 @@ func learn(t *testing.T, net, average *mlp, steps int, lr float64, loss func(*to
 	}))
 }
 
-func masks(t *testing.T, seed uint64) *torch.Generator {
-	s := torch.NewScope(torch.CPU)
-	t.Cleanup(s.Close)
-	return torch.NewGenerator(s, seed)
+// masks are dropout masks that differ at every call of a network; nil: those that the caller wants.
+type masks struct{ seed uint64 }
+
+func (m *masks) instead(d models.Dropout) models.Dropout {
+	if m == nil || d == (models.Dropout{}) {
+		return d
+	}
+	m.seed += 1000
+	return models.DropoutFrom(m.seed)
 }
 
 // long leaves a test out of short runs.

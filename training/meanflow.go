@@ -111,7 +111,7 @@ func (f *MeanFlow) losses(s *torch.Scope, b Batch, r, tau []float64, z *torch.Te
 	from, to := times(r), times(tau)
 	cond := b.Cond.Rows(s, torch.FromSlice(s, rows))
 	average := func(s *torch.Scope, y, r, tau *torch.Tensor) *torch.Tensor {
-		return f.Model.AverageVelocity(s, y, r, tau, Batch{Cond: cond}.masked(s, dropout))
+		return f.Model.AverageVelocity(s, y, r, tau, Batch{Cond: cond}.masked(dropout))
 	}
 	y, v := models.Interpolate(s, x, z, to), z.Sub(s, x)
 	target := v

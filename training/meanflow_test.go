@@ -87,7 +87,7 @@ func TestMeanFlowDerivative(t *testing.T) {
 				u := func(move float64) *torch.Tensor {
 					at := torch.FromSlice(s, tau)
 					y := models.Interpolate(s, b.X, z, at).Add(s, v.MulScalar(s, move))
-					masks := models.Cond{Dropout: torch.NewGenerator(s, dropout)}
+					masks := models.Cond{Dropout: models.DropoutFrom(dropout)}
 					return f.Model.AverageVelocity(s, y, torch.FromSlice(s, r), at.AddScalar(s, move), masks)
 				}
 				const h = 1e-3

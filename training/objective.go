@@ -16,10 +16,10 @@ type Batch struct {
 	Cond models.Cond
 }
 
-// masked returns the batch's conditions with dropout masks from the stream of that seed: networks that are compared use the same.
-func (b Batch) masked(s *torch.Scope, dropout uint64) models.Cond {
+// masked returns the batch's conditions with the dropout masks of that seed: networks that are compared use the same.
+func (b Batch) masked(dropout uint64) models.Cond {
 	c := b.Cond
-	c.Dropout = torch.NewGenerator(s, dropout)
+	c.Dropout = models.DropoutFrom(dropout)
 	return c
 }
 

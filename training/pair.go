@@ -35,7 +35,7 @@ func noisy(s *torch.Scope, x, z, t *torch.Tensor) *torch.Tensor {
 	return x.Add(s, z.Mul(s, t.PerSample(s, x.NDim())))
 }
 
-// loss returns the mean over the batch. Both networks draw the same dropout masks, from streams of one seed.
+// loss returns the mean over the batch. Both networks draw the same dropout masks, from one seed.
 func (p pair) loss(s *torch.Scope, b Batch, low, high []float64, z *torch.Tensor, dropout uint64) *torch.Tensor {
 	at := func(s *torch.Scope, levels []float64) *torch.Tensor {
 		return torch.FromSlice(s, levels).To(s, b.X.DType())
@@ -48,13 +48,13 @@ func (p pair) loss(s *torch.Scope, b Batch, low, high []float64, z *torch.Tensor
 			f = p.model
 		}
 		next := at(s, low)
-		return f.Origin(s, p.lower(s, points{b.X, z, x, t, next, b.Cond}), next, b.masked(s, dropout))
+		return f.Origin(s, p.lower(s, points{b.X, z, x, t, next, b.Cond}), next, b.masked(dropout))
 	})
 	distance := p.distance
 	if distance == nil {
 		distance = PseudoHuber{}
 	}
-	d := distance.Distance(s, p.model.Origin(s, x, t, b.masked(s, dropout)), target)
+	d := distance.Distance(s, p.model.Origin(s, x, t, b.masked(dropout)), target)
 	if p.observe != nil {
 		p.observe(high, d)
 	}

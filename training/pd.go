@@ -162,7 +162,7 @@ func (p *PD) LossAt(s *torch.Scope, k int, b Batch, steps []int, z *torch.Tensor
 		second := teacher.Denoise(s, y, of(func(_, mid, _ float64) float64 { return mid }), cond)
 		return first.Add(s, second.Sub(s, first).Mul(s, w))
 	})
-	got := c.Model.Denoise(s, x, t, b.masked(s, dropout))
+	got := c.Model.Denoise(s, x, t, b.masked(dropout))
 	weight := of(func(t, _, _ float64) float64 { return math.Max(1/(t*t), 1) })
 	return c.Distance.Distance(s, got, target).Mul(s, weight).Mean(s)
 }

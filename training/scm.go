@@ -23,7 +23,7 @@ import (
 // Where r is 1, g is cos(a)·df⁻/da: the loss has the gradient of f_θ·df⁻/da with the paper's prior weight 1/(σ_d·tan(a)),
 // but for the normalisation. dF⁻/da is along the trajectory, through y and a. With a teacher, dy/da is that of its
 // trajectories (sCD); without one it is that of the data and the noise at hand, which on average is the same (sCT). F_θ, F⁻
-// and its derivative draw the same dropout masks, from streams of one seed.
+// and its derivative draw the same dropout masks, from one seed.
 //
 // The normalisation makes of sCT's average one of directions, nearly: it ends at the exact function where dy/da, given y,
 // lies symmetrically around its mean, as on Gaussian data, and otherwise beside it. On nine modes in the plane that is 0.1
@@ -100,18 +100,15 @@ func (c *SCM) LossAt(s *torch.Scope, k int, b Batch, levels []float64, z *torch.
 	}
 	a := torch.FromSlice(s, angles) // float64: see models.Trig
 	y := c.Model.Coordinates().Noisy(s, b.X, z, a)
-	told := b.Cond
 	net := func(s *torch.Scope, y, a *torch.Tensor) *torch.Tensor {
-		cond := told
-		cond.Dropout = torch.NewGenerator(s, dropout)
-		return c.Model.Forward(s, y, a, cond)
+		return c.Model.Forward(s, y, a, b.masked(dropout))
 	}
 	F := net(s, y, a)
 	constant := F.Detach(s)
 	g := s.NoGradTidy(func(s *torch.Scope) *torch.Tensor {
 		var dy *torch.Tensor
 		if trig := c.Model.Coordinates(); c.Teacher != nil {
-			dy = trig.Velocity(s, c.Teacher, y, a, told)
+			dy = trig.Velocity(s, c.Teacher, y, a, b.Cond)
 		} else {
 			dy = trig.Direction(s, b.X, z, a)
 		}

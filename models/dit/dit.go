@@ -66,7 +66,7 @@ func (d *DiT) build(p nn.Path) {
 		d.class = nn.Embedding{Weight: table.Param("weight", nn.Normal(embedStd), c.Classes+1, c.Width)}
 	}
 	for i := range c.Depth {
-		d.blocks = append(d.blocks, newBlock(p.Sub("blocks", i), c))
+		d.blocks = append(d.blocks, newBlock(p.Sub("blocks", i), c, i))
 	}
 	last := p.Sub("final_layer")
 	d.out = nn.NewLinearInit(last.Sub("linear"), c.Width, pixels*c.OutChannels, nn.Zeros, nn.Zeros)
@@ -222,9 +222,10 @@ type block struct {
 	heads      int
 	eps        float64 // of the norm before the MLP
 	dropout    float64
+	number     int // of the block: it drops out in two places
 }
 
-func newBlock(p nn.Path, c Config) block {
+func newBlock(p nn.Path, c Config, number int) block {
 	linear := func(p nn.Path, in, out int) nn.Linear { return nn.NewLinearInit(p, in, out, xavier(in, out), nn.Zeros) }
 	return block{
 		qkv:        linear(p.Sub("attn", "qkv"), c.Width, 3*c.Width),
@@ -232,7 +233,7 @@ func newBlock(p nn.Path, c Config) block {
 		fc1:        linear(p.Sub("mlp", "fc1"), c.Width, c.MLPWidth),
 		fc2:        linear(p.Sub("mlp", "fc2"), c.MLPWidth, c.Width),
 		modulation: nn.NewLinearInit(p.Sub("adaLN_modulation", 1), c.Width, 6*c.Width, nn.Zeros, nn.Zeros),
-		heads:      c.Heads, eps: c.MLPNormEps, dropout: c.Dropout,
+		heads:      c.Heads, eps: c.MLPNormEps, dropout: c.Dropout, number: number,
 	}
 }
 
@@ -240,12 +241,12 @@ func (b block) forward(s *torch.Scope, x, emb *torch.Tensor, c models.Cond) *tor
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		m := b.modulation.Adapted(s, emb, c.Adapters).Unsqueeze(s, 1).Chunk(s, 6, 2)
 		h := modulate(s, x, m[0], m[1], normEps)
-		h = release(b.attend(s, h, c.Adapters), h).Dropout(s, b.dropout, c.Dropout)
+		h = c.Dropout.Apply(s, release(b.attend(s, h, c.Adapters), h), b.dropout, 2*b.number)
 		x = x.AddCMul(s, m[2], h, 1)
 		h.Free()
 		h = modulate(s, x, m[3], m[4], b.eps)
 		h = release(b.fc1.Adapted(s, h, c.Adapters), h)
-		h = release(h.GELU(s, true), h).Dropout(s, b.dropout, c.Dropout)
+		h = c.Dropout.Apply(s, release(h.GELU(s, true), h), b.dropout, 2*b.number+1)
 		h = release(b.fc2.Adapted(s, h, c.Adapters), h)
 		return x.AddCMul(s, m[5], h, 1)
 	})

@@ -149,7 +149,7 @@ func TestDropoutInBothHalves(t *testing.T) {
 			g := torch.NewGenerator(s, 1)
 			x, at := torch.Randn(s, g, torch.Float32, 2, 3, 8, 8), torch.Zeros(s, torch.Float32, 2)
 			plain := net.Forward(s, x, at, models.Cond{})
-			require.Greater(t, net.Forward(s, x, at, models.Cond{Dropout: g}).Sub(s, plain).Abs(s).Max(s).Item(), 1e-3, silent)
+			require.Greater(t, net.Forward(s, x, at, models.Cond{Dropout: models.DropoutFrom(1)}).Sub(s, plain).Abs(s).Max(s).Item(), 1e-3, silent)
 			return nil
 		}))
 	}
@@ -200,4 +200,29 @@ func TestForwardErrors(t *testing.T) {
 			require.ErrorContains(t, err, tc.want)
 		})
 	}
+}
+
+// Dropout masks are those of the block: a block alone draws the same again, and with another place in the network others.
+func TestDropoutIsOfTheBlock(t *testing.T) {
+	c := tiny
+	c.Depth, c.Dropout = 3, 0.3
+	net := build(t, c)
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		randomize(s, net.Parameters())
+		g := torch.NewGenerator(s, 1)
+		x := torch.Randn(s, g, torch.Float32, 2, 4, net.config.Width)
+		emb := torch.Randn(s, g, torch.Float32, 2, net.config.Width)
+		cond := models.Cond{Dropout: models.DropoutFrom(7)}
+		var seen [][]float32
+		for _, b := range net.blocks {
+			alone := net.blocks[0] // the same weights at every place
+			alone.number = b.number
+			run := func() []float32 { return torch.ToSlice[float32](alone.forward(s, x, emb, cond)) }
+			y := run()
+			require.Equal(t, y, run())
+			require.NotContains(t, seen, y)
+			seen = append(seen, y)
+		}
+		return nil
+	}))
 }

@@ -19,7 +19,7 @@ type Config struct {
 	Classes  int     `json:"classes,omitempty"`  // number of classes; a label more is for none: see NullClass (0: unconditional)
 	Until    bool    `json:"until,omitempty"`    // the network is told the end of a jump: models.Cond.Until
 	Guidance bool    `json:"guidance,omitempty"` // the network is told a guidance scale: models.Cond.Guidance
-	Dropout  float64 `json:"dropout,omitempty"`  // after every hidden layer, while a dropout stream is given
+	Dropout  float64 `json:"dropout,omitempty"`  // after every hidden layer, while there is a dropout seed
 }
 
 // WithDefaults returns the configuration with every field that was left at zero filled in.

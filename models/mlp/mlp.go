@@ -115,7 +115,7 @@ func (m *MLP) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *to
 			if i == 0 && given(m.config.Classes > 0, c.Class, "a class") {
 				h = h.Add(s, m.class.Adapted(s, c.Class, c.Adapters))
 			}
-			h = h.SiLU(s).Dropout(s, m.config.Dropout, c.Dropout)
+			h = c.Dropout.Apply(s, h.SiLU(s), m.config.Dropout, i)
 		}
 		y := m.out.Adapted(s, h, c.Adapters).Reshape(s, x.Shape()...)
 		if x.IsChannelsLast() && !x.IsContiguous() {

@@ -130,7 +130,7 @@ func (k kit) inputsStay(s *torch.Scope) {
 	for name, v := range given {
 		before[name] = v.Clone(s)
 	}
-	c.Dropout = torch.NewGenerator(s, 5)
+	c.Dropout = models.DropoutFrom(5)
 	for mode, run := range map[string]func(func(*torch.Scope) error) error{"recording": s.Run, "no grad": s.NoGrad, "inference": s.Inference} {
 		if err := run(func(s *torch.Scope) error { k.net.Forward(s, x, noise, c); return nil }); err != nil {
 			k.t.Errorf("%s: %v", mode, err)
@@ -235,18 +235,51 @@ func (k kit) dropout(s *torch.Scope) {
 	y := k.net.Forward(s, x, noise, c)
 	run := func(seed uint64) *torch.Tensor {
 		c := c
-		c.Dropout = torch.NewGenerator(s, seed)
+		c.Dropout = models.DropoutFrom(seed)
 		return k.net.Forward(s, x, noise, c)
 	}
 	a := run(5)
 	if d := distance(s, a, run(5)); d != 0 {
-		k.t.Errorf("two passes with the same stream differ by %g", d)
+		k.t.Errorf("two passes with the same seed differ by %g", d)
 	}
 	switch d, e := distance(s, y, a), distance(s, a, run(6)); {
 	case k.expect.Dropout && (d < different || e < different):
-		k.t.Errorf("dropout makes a difference of %g, another stream of %g", d, e)
+		k.t.Errorf("dropout makes a difference of %g, another seed of %g", d, e)
 	case !k.expect.Dropout && d != 0:
-		k.t.Errorf("a network without dropout changes by %g with a stream", d)
+		k.t.Errorf("a network without dropout changes by %g with a seed", d)
+	}
+}
+
+// recomputed: a pass that the backward pass computes again draws the same masks, so that its gradients are the same in every bit.
+func (k kit) recomputed(s *torch.Scope) {
+	x, noise, c := k.input(s)
+	c.Dropout = models.DropoutFrom(5)
+	pass := func(s *torch.Scope, in []*torch.Tensor) []*torch.Tensor {
+		return []*torch.Tensor{k.net.Forward(s, in[0], noise, c)}
+	}
+	gradients := func(y *torch.Tensor) map[string]*torch.Tensor {
+		weight := torch.Randn(s, torch.NewGenerator(s, 3), torch.Float32, y.Shape()...)
+		y.Mul(s, weight).Sum(s).Backward()
+		found := map[string]*torch.Tensor{}
+		for name, p := range k.net.Parameters() {
+			if g := p.Grad(s); g != nil {
+				found[name] = g.Clone(s)
+			}
+			p.ZeroGrad()
+		}
+		return found
+	}
+	kept := pass(s, []*torch.Tensor{x})[0]
+	want := gradients(kept)
+	again := torch.Checkpoint(s, pass, x)[0]
+	if d := distance(s, kept, again); d != 0 {
+		k.t.Errorf("a pass without its intermediate results differs by %g", d)
+	}
+	got := gradients(again)
+	for name, g := range want {
+		if got[name] == nil || g.Sub(s, got[name]).Abs(s).Max(s).Item() != 0 {
+			k.t.Errorf("%s has another gradient when the pass is computed again", name)
+		}
 	}
 }
 
@@ -309,7 +342,7 @@ func (k kit) derivative(s *torch.Scope) {
 				*i.of(&told) = xs[labels+n]
 			}
 			if k.expect.Dropout {
-				told.Dropout = torch.NewGenerator(s, 5) // the same masks at every call
+				told.Dropout = models.DropoutFrom(5) // the same masks at every call
 			}
 			return net.Forward(s, xs[0], at, told)
 		}

@@ -22,7 +22,7 @@ type Expect struct {
 	Sizes    int   // the network takes sizes, as many: models.Cond.Sizes
 	// Float32Labels tells that the network embeds its labels in float32 whatever its type, so that there is no derivative in them to compare.
 	Float32Labels bool
-	Dropout       bool    // the network drops out when it is given a stream
+	Dropout       bool    // the network drops out when it is given a seed
 	Initial       float64 // the largest absolute output of initial weights, which is not 0; 0: any
 }
 
@@ -63,6 +63,7 @@ var checks = []struct {
 	{"types", kit.types},
 	{"memory format", kit.memoryFormat},
 	{"dropout", kit.dropout},
+	{"recomputed", kit.recomputed},
 	{"gradients", kit.gradients},
 	{"derivative", kit.derivative},
 	{"clone", kit.clones},
@@ -72,7 +73,7 @@ var checks = []struct {
 
 // Network runs the checks that every network has to pass, on a device: initial weights that follow from the seed, shapes, dependence on
 // all inputs, which stay as they are, samples that do not see each other, equal results in all grad modes and memory formats, computing
-// in the weights' type, dropout that repeats, gradients for every parameter, forward-mode derivatives, clones (of networks that have a method
+// in the weights' type, dropout that repeats, also in a pass that is computed again for its gradients, gradients for every parameter, forward-mode derivatives, clones (of networks that have a method
 // Clone), refusals, and no tensor left behind. make makes the network with the initial weights of a seed; Network fills its parameters with
 // random values and returns it; it is closed at the test's end.
 func Network[N Made](t *testing.T, dev torch.Device, make func(dev torch.Device, dtype torch.DType, seed uint64) (N, error), expect Expect) N {

@@ -98,7 +98,7 @@ func (n *small) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *
 			}
 		}
 		h := n.conv.Forward(s, x).Add(s, e.Unsqueeze(s, -1).Unsqueeze(s, -1))
-		return h.SiLU(s).Dropout(s, 0.2, c.Dropout)
+		return c.Dropout.Apply(s, h.SiLU(s), 0.2, 0)
 	})
 }
 
@@ -181,9 +181,16 @@ func TestNetworkFindsWhatIsBroken(t *testing.T) {
 			return s.Tidy(func(s *torch.Scope) *torch.Tensor { return n.Forward(s, x, noise, c).Contiguous(s) })
 		}},
 		{"dropout", false, func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
-			if c.Dropout != nil {
+			if c.Dropout != (models.Dropout{}) {
 				calls++
-				c.Dropout.Seed(calls)
+				c.Dropout = models.DropoutFrom(calls)
+			}
+			return n.Forward(s, x, noise, c)
+		}},
+		{"recomputed", false, func(n *small, s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+			if c.Dropout != (models.Dropout{}) {
+				calls++
+				c.Dropout = models.DropoutFrom(calls)
 			}
 			return n.Forward(s, x, noise, c)
 		}},

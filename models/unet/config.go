@@ -77,7 +77,7 @@ type Config struct {
 	NullLabel bool    `json:"null_label,omitempty"` // a label more stands for no class, which guidance needs: see NullClass
 	Until     bool    `json:"until,omitempty"`      // the network is told the end of a jump: models.Cond.Until
 	Guidance  bool    `json:"guidance,omitempty"`   // the network is told a guidance scale: models.Cond.Guidance
-	Dropout   float64 `json:"dropout,omitempty"`    // in every residual block, while a dropout stream is given
+	Dropout   float64 `json:"dropout,omitempty"`    // in every residual block, while there is a dropout seed
 }
 
 // WithDefaults returns the configuration with every field that was left at zero filled in.

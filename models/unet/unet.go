@@ -144,6 +144,9 @@ func (u *UNet) build(p nn.Path) {
 	}
 	u.normOut = nn.NewGroupNorm(p.Sub("conv_norm_out"), c.groups(ch), ch, c.NormEps)
 	u.convOut = newLastConv(p.Sub("conv_out"), ch, c.OutChannels)
+	for i, r := range u.residuals() {
+		r.number = i
+	}
 
 	// Drawn last, these leave the other initial weights what they are without them.
 	if c.Until {
@@ -152,6 +155,19 @@ func (u *UNet) build(p nn.Path) {
 	if c.Guidance {
 		u.guidance = newEmbedder(p.Sub(guidance), c.Channels, width, nn.Zeros)
 	}
+}
+
+// residuals are the residual blocks in the order of a pass.
+func (u *UNet) residuals() (all []*residual) {
+	for _, l := range slices.Concat(u.down, []level{{blocks: u.mid}}, u.up) {
+		for _, b := range l.blocks {
+			all = append(all, b.res)
+		}
+		if r, ok := l.resample.(*residual); ok {
+			all = append(all, r)
+		}
+	}
+	return all
 }
 
 // The names of the inputs that a network can have or lack.
@@ -387,6 +403,7 @@ type residual struct {
 	fir          *fir       // that resample is done with
 	scaleShift   bool
 	dropout      float64
+	number       int // of the block in the network
 	scale        float64
 }
 
@@ -426,7 +443,7 @@ func (r *residual) forward(s *torch.Scope, x, emb *torch.Tensor, c models.Cond) 
 			h.AddInPlace(s, e) // no operator saved the convolution's result
 			h = release(r.norm2.Adapted(s, h, c.Adapters), h)
 		}
-		h = silu(s, h).Dropout(s, r.dropout, c.Dropout)
+		h = c.Dropout.Apply(s, silu(s, h), r.dropout, r.number)
 		h = release(r.conv2.Adapted(s, h, c.Adapters), h)
 		skip := r.resized(s, x)
 		if r.shortcut != nil {

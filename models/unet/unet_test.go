@@ -217,3 +217,37 @@ func TestGuided(t *testing.T) {
 		return nil
 	}))
 }
+
+// Dropout masks are those of the block: a block alone draws what it draws in the network, and no two blocks, those that change the
+// size included, draw the same.
+func TestDropoutIsOfTheBlock(t *testing.T) {
+	c := Config{Resolution: 8, InChannels: 2, Channels: 8, Mult: []int{1, 1}, Blocks: 1, NormGroups: 4, Resample: ResampleResidual, Dropout: 0.3}
+	net, err := New(c, torch.CPU, 1)
+	require.NoError(t, err)
+	defer net.Close()
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		require.NoError(t, s.NoGrad(func(s *torch.Scope) error {
+			g := torch.NewGenerator(s, 1)
+			for _, p := range net.Parameters() {
+				p.NormalInPlace(s, 0, 0.3, g)
+			}
+			return nil
+		}))
+		g := torch.NewGenerator(s, 2)
+		x, emb := torch.Randn(s, g, torch.Float32, 2, 8, 8, 8), torch.Randn(s, g, torch.Float32, 2, 32)
+		cond := models.Cond{Dropout: models.DropoutFrom(7)}
+		all := net.residuals()
+		require.Len(t, all, 1+1+1+2+2+1+2) // down, its sampler, down, middle, up, its sampler, up
+		var seen [][]float32
+		for _, r := range all {
+			alone := *all[0] // the same weights at every place
+			alone.number = r.number
+			run := func() []float32 { return torch.ToSlice[float32](alone.forward(s, x, emb, cond)) }
+			y := run()
+			require.Equal(t, y, run())
+			require.NotContains(t, seen, y)
+			seen = append(seen, y)
+		}
+		return nil
+	}))
+}

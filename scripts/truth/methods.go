@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 
 	"github.com/onestep-go/onestep/models"
@@ -149,9 +150,7 @@ func methods() []method {
 			name: "iCT, N to 161, dropout 0.1, masks not shared (control)", about: "each network draws its own", dropout: 0.1, worse: "iCT, N to 161, dropout 0.1",
 			function: consistency,
 			objective: func(_ context.Context, l *lesson) (training.Objective, error) {
-				s := torch.NewScope(torch.CPU)
-				l.own(s.Close)
-				net := own{l.net, torch.NewGenerator(s, l.seed)}
+				net := own{l.net, rand.New(rand.NewPCG(l.seed, 0))}
 				return &training.CT{Model: &models.Consistency{Net: net}, Index: training.LogNormal{}, Weight: training.InverseGap,
 					Schedule: training.Doubling{S1: 160, Steps: l.steps}}, nil
 			},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"slices"
 
 	"github.com/onestep-go/onestep/models"
@@ -304,15 +305,15 @@ func quantiles(n int) []float64 {
 	return q
 }
 
-// own is a network that draws its own dropout masks, whatever stream it is given: what is known to be wrong.
+// own is a network that draws its own dropout masks, whatever seed it is given: what is known to be wrong.
 type own struct {
 	*mlp.MLP
-	stream *torch.Generator
+	stream *rand.Rand
 }
 
 func (o own) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
-	if c.Dropout != nil {
-		c.Dropout = o.stream
+	if c.Dropout != (models.Dropout{}) {
+		c.Dropout = models.DropoutFrom(o.stream.Uint64())
 	}
 	return o.MLP.Forward(s, x, noise, c)
 }
