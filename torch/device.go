@@ -45,6 +45,15 @@ func ParseDevice(name string) (Device, error) {
 	return CPU, fmt.Errorf("unknown device %s: want cpu, cuda or cuda:N", quote.Quoted(name))
 }
 
+// MarshalText writes the device's name.
+func (d Device) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText reads what [ParseDevice] does.
+func (d *Device) UnmarshalText(text []byte) (err error) {
+	*d, err = ParseDevice(string(text))
+	return err
+}
+
 // IsCUDA tells whether the device is a GPU.
 func (d Device) IsCUDA() bool { return d.cuda > 0 }
 

@@ -1,6 +1,7 @@
 package torch_test
 
 import (
+	"encoding/json"
 	"errors"
 	"math"
 	"runtime"
@@ -393,7 +394,13 @@ func TestDevices(t *testing.T) {
 		d, err := torch.ParseDevice(name)
 		require.NoError(t, err)
 		require.Equal(t, want, d)
+		text, err := json.Marshal(d)
+		require.NoError(t, err)
+		var again torch.Device
+		require.NoError(t, json.Unmarshal(text, &again))
+		require.Equal(t, want, again)
 	}
+	require.Error(t, json.Unmarshal([]byte(`"tpu"`), new(torch.Device)))
 	for _, name := range []string{"", "tpu", "cuda:", "cuda:-1", "cuda:x", "cuda:1000"} {
 		_, err := torch.ParseDevice(name)
 		require.ErrorContains(t, err, "unknown device", name)

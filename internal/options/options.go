@@ -6,12 +6,17 @@
 //		Resample string `option:"resample" default:"conv" choices:"conv,residual" help:"change of the image size between levels"`
 //	}
 //
-// Fields are integers, floating-point numbers, booleans, strings, types made of these, and slices of them. Structs that are embedded
-// give their options to the struct that embeds them.
+// Fields are integers, floating-point numbers, booleans, strings, types made of these, types that read themselves from text, slices of
+// these and pointers to them. A pointer tells a zero from no value. Structs that are embedded give their options to the struct that
+// embeds them. The tag range, such as [0,1) or (0,], limits numbers, of lists each; the tag value names the value in a help text.
 package options
 
 import (
+	"encoding"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"math"
 	"reflect"
 	"slices"
 	"strconv"
@@ -29,7 +34,69 @@ type Option struct {
 	Help    string   // what it is, without its default
 	Default string   // as Set takes it; "": the zero value of its type
 	Choices []string // the values that it may have; nil: any
+	Called  string   // what a help text calls its value, such as FILE; "": by its type
+	Range   Range
 	field   reflect.Value
+}
+
+// Range is the numbers that an option takes.
+type Range struct {
+	Least, Most         float64 // -Inf and +Inf: any
+	OverLeast, LessMost bool    // whether the ends themselves do not belong to it
+}
+
+// readRange reads an interval as mathematics writes it. An end that is missing is infinite.
+func readRange(text string) Range {
+	r := Range{Least: math.Inf(-1), Most: math.Inf(1)}
+	if text == "" {
+		return r
+	}
+	for i, end := range strings.SplitN(text[1:len(text)-1], ",", 2) {
+		v, err := strconv.ParseFloat(end, 64)
+		switch {
+		case end != "" && err != nil:
+			panic("options: range " + text + ": " + err.Error())
+		case end != "" && i == 0:
+			r.Least = v
+		case end != "":
+			r.Most = v
+		}
+	}
+	r.OverLeast, r.LessMost = text[0] == '(', text[len(text)-1] == ')'
+	return r
+}
+
+// Has tells whether a number is in the range.
+func (r Range) Has(v float64) bool {
+	return v >= r.Least && v <= r.Most && !(r.OverLeast && v == r.Least) && !(r.LessMost && v == r.Most)
+}
+
+// String says in words, with a space before them, which numbers are in the range.
+func (r Range) String() string {
+	least, most := strconv.FormatFloat(r.Least, 'g', -1, 64), strconv.FormatFloat(r.Most, 'f', -1, 64)
+	var words []string
+	switch {
+	case math.IsInf(r.Least, -1):
+	case r.OverLeast:
+		words = append(words, "above "+least)
+	case !math.IsInf(r.Most, 1) && !r.LessMost:
+		return " from " + least + " to " + most
+	case math.IsInf(r.Most, 1):
+		return " from " + least + " on"
+	default:
+		words = append(words, "from "+least)
+	}
+	switch {
+	case math.IsInf(r.Most, 1):
+	case r.LessMost:
+		words = append(words, "below "+most)
+	default:
+		words = append(words, "up to "+most)
+	}
+	if words == nil {
+		return ""
+	}
+	return " " + strings.Join(words, " and ")
 }
 
 // Of lists the options of the struct that p points to, in the order of its fields. It panics where p points to no struct, or a tag is on
@@ -53,7 +120,7 @@ func of(v reflect.Value) []Option {
 			}
 			continue
 		}
-		o := Option{Name: name, Help: f.Tag.Get("help"), Default: f.Tag.Get("default"), field: v.Field(i)}
+		o := Option{Name: name, Help: f.Tag.Get("help"), Default: f.Tag.Get("default"), Called: f.Tag.Get("value"), Range: readRange(f.Tag.Get("range")), field: v.Field(i)}
 		if c := f.Tag.Get("choices"); c != "" {
 			o.Choices = strings.Split(c, ",")
 		}
@@ -66,7 +133,12 @@ func of(v reflect.Value) []Option {
 }
 
 func known(t reflect.Type) bool {
+	if reflect.PointerTo(t).Implements(reflect.TypeFor[encoding.TextUnmarshaler]()) {
+		return true
+	}
 	switch t.Kind() {
+	case reflect.Pointer:
+		return t.Elem().Kind() != reflect.Pointer && known(t.Elem())
 	case reflect.Int, reflect.Int64, reflect.Uint64, reflect.Float64, reflect.Bool, reflect.String:
 		return true
 	case reflect.Slice:
@@ -101,11 +173,39 @@ func Named(p any, name string) (Option, bool) {
 // Key is the option's name in JSON.
 func (o Option) Key() string { return strings.ReplaceAll(o.Name, "-", "_") }
 
-// Type is the type of its values.
-func (o Option) Type() reflect.Type { return o.field.Type() }
+// Type is the type of its values, without a pointer.
+func (o Option) Type() reflect.Type {
+	t := o.field.Type()
+	if t.Kind() == reflect.Pointer {
+		return t.Elem()
+	}
+	return t
+}
 
-// Value returns the option's value in its struct.
-func (o Option) Value() any { return o.field.Interface() }
+// Value returns the option's value in its struct; nil of a nil pointer.
+func (o Option) Value() any {
+	if o.field.Kind() != reflect.Pointer {
+		return o.field.Interface()
+	}
+	if o.field.IsNil() {
+		return nil
+	}
+	return o.field.Elem().Interface()
+}
+
+// Put gives the option a value of its type. nil takes its value away.
+func (o Option) Put(value any) {
+	switch {
+	case value == nil:
+		o.field.SetZero()
+	case o.field.Kind() == reflect.Pointer:
+		p := reflect.New(o.Type())
+		p.Elem().Set(reflect.ValueOf(value))
+		o.field.Set(p)
+	default:
+		o.field.Set(reflect.ValueOf(value))
+	}
+}
 
 // Pointer returns a pointer to the option's field, for encoding/json and the like.
 func (o Option) Pointer() any { return o.field.Addr().Interface() }
@@ -134,66 +234,143 @@ func Text(value any) string {
 
 // Set parses text into the option's field.
 func (o Option) Set(text string) error {
-	v, err := o.parse(text)
+	v, err := o.Parse(text)
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.Name, err)
 	}
-	o.field.Set(v)
+	o.Put(v)
 	return nil
 }
 
-func (o Option) parse(text string) (reflect.Value, error) {
-	if o.Choices != nil && !slices.Contains(o.Choices, text) {
-		return reflect.Value{}, fmt.Errorf("want one of %s, got %s", strings.Join(o.Choices, ", "), quote.Quoted(text))
-	}
+// Parse returns the value that a text stands for, of the option's type, or says what it should be.
+func (o Option) Parse(text string) (any, error) {
 	t := o.Type()
 	v := reflect.New(t).Elem()
 	if t.Kind() != reflect.Slice {
-		return v, scan(v, text)
+		if err := o.scan(v, text); err != nil {
+			return nil, err
+		}
+		return v.Interface(), nil
 	}
 	v.Set(reflect.MakeSlice(t, 0, 0))
 	if text == None || text == "" {
-		return v, nil
+		return v.Interface(), nil
 	}
 	for word := range strings.SplitSeq(text, ",") {
 		e := reflect.New(t.Elem()).Elem()
-		if err := scan(e, strings.TrimSpace(word)); err != nil {
-			return v, err
+		if err := o.scan(e, strings.TrimSpace(word)); err != nil {
+			return nil, err
 		}
 		v.Set(reflect.Append(v, e))
 	}
-	return v, nil
+	return v.Interface(), nil
+}
+
+// Decode returns the value that JSON stands for, of the option's type, or says what it should be; nil of null.
+func (o Option) Decode(data []byte) (any, error) {
+	if string(data) == "null" {
+		return nil, nil
+	}
+	v := reflect.New(o.Type())
+	if err := json.Unmarshal(data, v.Interface()); err != nil {
+		var kind *json.UnmarshalTypeError
+		if errors.As(err, &kind) {
+			return nil, fmt.Errorf("want %s, got a JSON %s", o.Wants(), quote.Text(kind.Value))
+		}
+		return nil, quote.Error(err)
+	}
+	return v.Elem().Interface(), o.Check(v.Elem().Interface())
+}
+
+// Check refuses a value of the option's type that it may not have.
+func (o Option) Check(value any) error {
+	v := reflect.ValueOf(value)
+	if v.Kind() != reflect.Slice {
+		return o.check(v)
+	}
+	for i := range v.Len() {
+		if err := o.check(v.Index(i)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (o Option) check(v reflect.Value) error {
+	ok := true
+	switch v.Kind() {
+	case reflect.Int, reflect.Int64:
+		ok = o.Range.Has(float64(v.Int()))
+	case reflect.Uint64:
+		ok = o.Range.Has(float64(v.Uint()))
+	case reflect.Float64:
+		ok = o.Range.Has(v.Float())
+	case reflect.String:
+		ok = o.Choices == nil || slices.Contains(o.Choices, v.String())
+	}
+	if !ok {
+		return fmt.Errorf("want %s, got %s", o.Wants(), quote.Quoted(fmt.Sprint(v)))
+	}
+	return nil
+}
+
+// Wants says what the option's value is to be.
+func (o Option) Wants() string {
+	t, many := o.Type(), false
+	if t.Kind() == reflect.Slice {
+		t, many = t.Elem(), true
+	}
+	switch {
+	case len(o.Choices) == 2:
+		return strings.Join(o.Choices, " or ")
+	case o.Choices != nil:
+		return "one of " + strings.Join(o.Choices, ", ")
+	case t.Kind() == reflect.String:
+		return "text"
+	case t.Kind() == reflect.Bool:
+		return "true or false"
+	}
+	one, several := "a number", "numbers"
+	if t.Kind() != reflect.Float64 {
+		one, several = "an integer", "integers"
+	}
+	r := o.Range
+	if t.Kind() == reflect.Uint64 && math.IsInf(r.Least, -1) {
+		r.Least = 0
+	}
+	if many {
+		return several + r.String() + ", with commas between them"
+	}
+	return one + r.String()
 }
 
 // scan parses one value into v.
-func scan(v reflect.Value, text string) error {
-	wanted := ""
+func (o Option) scan(v reflect.Value, text string) (err error) {
+	if u, ok := v.Addr().Interface().(encoding.TextUnmarshaler); ok {
+		return u.UnmarshalText([]byte(text))
+	}
 	switch v.Kind() {
 	case reflect.Int, reflect.Int64:
-		n, err := strconv.ParseInt(text, 10, 64)
-		if v.SetInt(n); err != nil {
-			wanted = "an integer"
-		}
+		var n int64
+		n, err = strconv.ParseInt(text, 10, 64)
+		v.SetInt(n)
 	case reflect.Uint64:
-		n, err := strconv.ParseUint(text, 10, 64)
-		if v.SetUint(n); err != nil {
-			wanted = "an integer from 0 on"
-		}
+		var n uint64
+		n, err = strconv.ParseUint(text, 10, 64)
+		v.SetUint(n)
 	case reflect.Float64:
-		x, err := strconv.ParseFloat(text, 64)
-		if v.SetFloat(x); err != nil {
-			wanted = "a number"
-		}
+		var x float64
+		x, err = strconv.ParseFloat(text, 64)
+		v.SetFloat(x)
 	case reflect.Bool:
-		b, err := strconv.ParseBool(text)
-		if v.SetBool(b); err != nil {
-			wanted = "true or false"
-		}
+		var b bool
+		b, err = strconv.ParseBool(text)
+		v.SetBool(b)
 	case reflect.String:
 		v.SetString(text)
 	}
-	if wanted != "" {
-		return fmt.Errorf("want %s, got %s", wanted, quote.Quoted(text))
+	if err != nil {
+		return fmt.Errorf("want %s, got %s", o.Wants(), quote.Quoted(text))
 	}
-	return nil
+	return o.check(v)
 }

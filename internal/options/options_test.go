@@ -2,6 +2,7 @@ package options
 
 import (
 	"encoding/json"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -61,7 +62,7 @@ func TestRefuses(t *testing.T) {
 	o := size{Channels: 5}
 	for _, c := range [][]string{
 		{"channels", "3.5", "integer"}, {"channels", "99999999999999999999", "integer"}, {"learning-rate", "x", "number"}, {"mult", "1,,2", "integer"},
-		{"way", "other", "conv, residual"}, {"seed", "-1", "0"}, {"on", "maybe", "true or false"},
+		{"way", "other", "conv or residual"}, {"seed", "-1", "0"}, {"on", "maybe", "true or false"},
 	} {
 		option, _ := Named(&o, c[0])
 		err := option.Set(c[1])
@@ -80,4 +81,48 @@ func TestRefuses(t *testing.T) {
 			X int `option:"x" default:"y"`
 		}{})
 	})
+}
+
+type limited struct {
+	Part  *float64   `option:"part" default:"0.1" range:"[0,1)"`
+	Steps int        `option:"steps" range:"[1,1000000]"`
+	Rates []float64  `option:"rates" range:"(0,]" value:"X,X"`
+	At    netip.Addr `option:"at" default:"::1"`
+}
+
+// A pointer tells 0 from no value, numbers have a range, and types may read themselves.
+func TestRanges(t *testing.T) {
+	var o limited
+	Defaults(&o)
+	require.Equal(t, 0.1, *o.Part)
+	require.Equal(t, "::1", o.At.String())
+	at := func(name string) Option {
+		option, ok := Named(&o, name)
+		require.True(t, ok)
+		return option
+	}
+	require.NoError(t, at("part").Set("0"))
+	require.Equal(t, 0.0, at("part").Value())
+	require.Equal(t, "0", at("part").Text())
+	at("part").Put(nil)
+	require.Nil(t, o.Part)
+	require.Nil(t, at("part").Value())
+	require.Equal(t, "X,X", at("rates").Called)
+	for _, c := range [][]string{
+		{"part", "1", "a number from 0 and below 1"}, {"part", "NaN", "below 1"}, {"steps", "0", "an integer from 1 to 1000000"},
+		{"rates", "1,0", "numbers above 0"}, {"at", "here", "here"},
+	} {
+		require.ErrorContains(t, at(c[0]).Set(c[1]), c[2])
+	}
+	for _, c := range [][]string{{"steps", "1.5", "an integer from 1"}, {"steps", `"many"`, "a JSON string"}, {"steps", "0", "got \"0\""}, {"rates", "[1, -1]", "above 0"}} {
+		_, err := at(c[0]).Decode([]byte(c[1]))
+		require.ErrorContains(t, err, c[2])
+	}
+	v, err := at("rates").Decode([]byte("[1, 2.5]"))
+	require.NoError(t, err)
+	at("rates").Put(v)
+	require.Equal(t, []float64{1, 2.5}, o.Rates)
+	v, err = at("rates").Decode([]byte("null"))
+	require.NoError(t, err)
+	require.Nil(t, v)
 }
