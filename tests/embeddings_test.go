@@ -77,7 +77,7 @@ func TestEmbeddingsThatDoNotFit(t *testing.T) {
 	pair, err := sd.OpenInversion(embeddings + "xl.safetensors")
 	require.NoError(t, err)
 	err = m.Check(sd.Text{Prompt: "xl", Inversions: []sd.Inversion{pair}})
-	require.ErrorContains(t, err, "2 text encoders of widths")
+	require.ErrorContains(t, err, "16 and 16")
 	one, err := sd.OpenInversion(embeddings + "kohya.safetensors")
 	require.NoError(t, err)
 	require.ErrorContains(t, m.Check(sd.Text{Inversions: []sd.Inversion{one, one}}), "kohya")

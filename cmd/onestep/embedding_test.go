@@ -34,6 +34,14 @@ func TestGenerateWithEmbeddings(t *testing.T) {
 	_, errs := draw("unused", "a cat", "--embedding", filepath.Join(files, "kohya.safetensors"))
 	require.Contains(t, errs, "no effect")
 
+	comfy, errs := draw("comfy", "a (embedding:KOHYA.safetensors:1.2) cat", "--embedding-dir", files)
+	require.Equal(t, flag, comfy, "as ComfyUI names it")
+	require.NotContains(t, errs, "embedding:")
+	_, errs = draw("unknown", "a cat, embedding:nothing", "--embedding-dir", files)
+	require.Contains(t, errs, "embedding:nothing")
+	_, errs = draw("weight", "embedding:kohya:1.2 cat", "--embedding-dir", files)
+	require.Contains(t, errs, "(embedding:kohya:1.2)")
+
 	code, text, errs := try("info", out("negative"))
 	require.Zero(t, code, errs)
 	require.Contains(t, text, "TI hashes")
@@ -57,6 +65,23 @@ func TestGenerateWithEmbeddings(t *testing.T) {
 		require.NotZero(t, code, c)
 		require.Contains(t, errs, filepath.Base(c[1]))
 		require.NoFileExists(t, out("refused"))
+	}
+}
+
+// An embedding of another model is reported as one, with its widths and the model's, whatever prompt has its word.
+func TestGenerateWithEmbeddingOfAnotherModel(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "wide.safetensors")
+	require.NoError(t, safetensors.Write(file, []safetensors.Source{{Name: "emb_params", DType: safetensors.F32, Shape: []int{1, 768}, Data: safetensors.Bytes(make([]byte, 4*768))}}, safetensors.Options{}))
+	for _, model := range []string{"sd15", "sdxl"} {
+		for _, given := range [][]string{{"--embedding", file}, {"--embedding-dir", dir}, {"--embedding", file, "--negative", "wide"}} {
+			code, _, errs := try(append([]string{"generate", "--model", "../../tests/testdata/sd/" + model, "--prompt", "a wide cat", "--steps", "1", "--out", filepath.Join(dir, "no.png")}, given...)...)
+			require.Equal(t, 1, code, errs)
+			for _, want := range []string{`"wide"`, file, "768", "Stable Diffusion 1", "16", model} {
+				require.Contains(t, errs, want)
+			}
+			require.NotContains(t, errs, "prompt")
+		}
 	}
 }
 

@@ -143,28 +143,68 @@ func notInversion(path string, f *weights.Tensors) error {
 		quote.Path(path), want, len(names), strings.Join(some, ", "))
 }
 
-// fits reports an embedding of another family of models.
-func (m *Model) fits(in Inversion) error {
-	widths := func(list []int) string {
-		if len(list) == 1 {
-			return fmt.Sprintf("one text encoder of width %d", list[0])
+// Family names the models whose text encoders have the widths of the embedding's vectors; "": they are not known.
+func (in Inversion) Family() string {
+	switch widths := in.widths(); {
+	case slices.Equal(widths, []int{768, 1280}):
+		return "Stable Diffusion XL"
+	case len(widths) == 1 && widths[0] < 2048: // text features of Stable Diffusion XL are of both encoders
+		return weights.Family(widths[0])
+	}
+	return ""
+}
+
+func (in Inversion) widths() []int {
+	all := make([]int, len(in.Parts))
+	for i, p := range in.Parts {
+		all[i] = p.Width
+	}
+	return all
+}
+
+// CheckInversions reports embeddings that the model cannot use: vectors of other widths than its text encoders', more vectors than fit into
+// a chunk of tokens, and words that are taken.
+func (m *Model) CheckInversions(all ...Inversion) error {
+	for _, in := range all {
+		if err := m.fits(in); err != nil {
+			return err
 		}
-		return fmt.Sprintf("%d text encoders of widths %v", len(list), list)
 	}
-	var has, wants []int
-	for _, p := range in.Parts {
-		has = append(has, p.Width)
-		if len(p.Data) != p.Width*in.Vectors {
-			return fmt.Errorf("the embedding %s: want %d vectors of %d values, got %d values", quote.Quoted(in.Word), in.Vectors, p.Width, len(p.Data))
+	for _, enc := range m.Texts {
+		if _, err := enc.tokenizer(Text{Inversions: all}); err != nil {
+			return err
 		}
-	}
-	for _, t := range m.Texts {
-		wants = append(wants, t.Config().Width)
-	}
-	if !slices.Equal(has, wants) {
-		return fmt.Errorf("the embedding %s is for another kind of model: it is for %s, and the model has %s", quote.Quoted(in.Word), widths(has), widths(wants))
 	}
 	return nil
+}
+
+// fits reports an embedding of another family of models.
+func (m *Model) fits(in Inversion) error {
+	name := quote.Quoted(in.Word)
+	if in.Path != "" {
+		name += fmt.Sprintf(" (%s)", quote.Path(in.Path))
+	}
+	for _, p := range in.Parts {
+		if len(p.Data) != p.Width*in.Vectors {
+			return fmt.Errorf("the embedding %s: want %d vectors of %d values, got %d values", name, in.Vectors, p.Width, len(p.Data))
+		}
+	}
+	own := Inversion{}
+	for _, t := range m.Texts {
+		own.Parts = append(own.Parts, Vectors{Width: t.Config().Width})
+	}
+	if slices.Equal(in.widths(), own.widths()) {
+		return nil
+	}
+	describe := func(of Inversion) string {
+		text := "width " + strings.Trim(strings.ReplaceAll(fmt.Sprint(of.widths()), " ", " and "), "[]")
+		if family := of.Family(); family != "" {
+			text += fmt.Sprintf(" (%s)", family)
+		}
+		return text
+	}
+	return fmt.Errorf("the embedding %s has vectors of %s; the model %s has text encoders of %s: they are incompatible",
+		name, describe(in), quote.Text(m.Name()), describe(own))
 }
 
 // tokenizer returns that of the encoder with the words of a text's embeddings.

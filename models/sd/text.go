@@ -53,10 +53,8 @@ func (m *Model) Check(t Text) error {
 	if n := len(t.Prompt); n > maxPrompt {
 		return fmt.Errorf("the prompt has %d bytes: want at most %d", n, maxPrompt)
 	}
-	for _, in := range t.Inversions {
-		if err := m.fits(in); err != nil {
-			return err
-		}
+	if err := m.CheckInversions(t.Inversions...); err != nil {
+		return err
 	}
 	for _, enc := range m.Texts {
 		by, err := enc.tokenizer(t)

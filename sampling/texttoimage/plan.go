@@ -7,6 +7,7 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/models/sd/prompt"
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/torch/nn"
@@ -35,6 +36,7 @@ type Plan struct {
 
 	plainTags bool // their notice is there
 	overTime  bool // likewise
+	misnames  map[prompt.Misnamed]bool
 }
 
 // aPrompt is a prompt and what holds for its images alone.
@@ -47,6 +49,9 @@ type aPrompt struct {
 func (p *Plan) decide(prompts []string) error {
 	if err := p.o.Model.Usable(); err != nil {
 		return fmt.Errorf("text to image: %w", err)
+	}
+	if err := p.o.Model.CheckInversions(p.o.Inversions...); err != nil { // before prompts, whose fault it is not
+		return err
 	}
 	if err := p.check(p.o.Negative, p.o.Inversions); err != nil {
 		return fmt.Errorf("the negative prompt: %w", err)

@@ -34,6 +34,7 @@ func (p *Plan) text(prompt string, words []sd.Inversion) sd.Text {
 // tags reports tags in a prompt that cannot have the effect that whoever wrote them wants: it would be silently encoded as words.
 // Tags of unknown kinds are words, with a notice.
 func (p *Plan) tags(text string, words []sd.Inversion) error {
+	p.misnamed(text, words)
 	if p.o.Plain {
 		if all := prompt.AllTags(text); len(all) > 0 && !p.plainTags {
 			p.plainTags = true // once is enough for a list of prompts

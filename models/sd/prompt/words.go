@@ -61,27 +61,41 @@ func Mentions(text, word string) bool {
 
 func cleanWord(s string) string { return strings.TrimSpace(clean(s)) }
 
-// word divides a clean text at the first word that it has, as next does: one that letters or digits do not continue on either side.
+// word divides a clean text at the first word that it has, as next does: one that letters or digits do not continue on either side, or one
+// that ComfyUI's way names, of which all is the word.
 func (n names) word(text string) (before string, id int, rest string) {
 	if len(n) == 0 {
 		return text, -1, ""
 	}
-	in := func(r rune) bool { return unicode.IsLetter(r) || unicode.IsNumber(r) }
 	for i := range len(text) {
-		for _, s := range n[text[i]] {
-			if !strings.HasPrefix(text[i:], s.text) {
-				continue
-			}
-			end := i + len(s.text)
-			ahead, _ := utf8.DecodeLastRuneInString(text[:i])
-			from, _ := utf8.DecodeRuneInString(s.text)
-			to, _ := utf8.DecodeLastRuneInString(s.text)
-			behind, _ := utf8.DecodeRuneInString(text[end:])
-			if i > 0 && in(ahead) && in(from) || end < len(text) && in(to) && in(behind) {
-				continue
-			}
-			return text[:i], s.id, text[end:]
+		id, end := n.named(text, i)
+		if id < 0 {
+			id, end = n.at(text, i)
+		}
+		if id >= 0 {
+			return text[:i], id, text[end:]
 		}
 	}
 	return text, -1, ""
 }
+
+// at finds the longest word that begins at a place and that letters or digits do not continue on either side; id is -1 if there is none.
+func (n names) at(text string, i int) (id, end int) {
+	for _, s := range n[text[i]] {
+		if !strings.HasPrefix(text[i:], s.text) {
+			continue
+		}
+		end := i + len(s.text)
+		ahead, _ := utf8.DecodeLastRuneInString(text[:i])
+		from, _ := utf8.DecodeRuneInString(s.text)
+		to, _ := utf8.DecodeLastRuneInString(s.text)
+		behind, _ := utf8.DecodeRuneInString(text[end:])
+		if i > 0 && inWord(ahead) && inWord(from) || end < len(text) && inWord(to) && inWord(behind) {
+			continue
+		}
+		return s.id, end
+	}
+	return -1, 0
+}
+
+func inWord(r rune) bool { return unicode.IsLetter(r) || unicode.IsNumber(r) }

@@ -134,6 +134,7 @@ type Embedding struct {
 	Name    string `json:"name,omitempty"` // what the file calls it
 	Vectors int    `json:"vectors"`
 	Widths  []int  `json:"widths"` // of each text encoder
+	Family  string `json:"family,omitempty"`
 }
 
 // DescribeEmbedding tells what a file holds if it is an embedding; ok is false if it is something else.
@@ -145,7 +146,7 @@ func DescribeEmbedding(path string) (e Embedding, ok bool, err error) {
 	if err != nil {
 		return e, true, err
 	}
-	e = Embedding{Path: path, Form: in.Form, Word: in.Word, Name: in.Name, Vectors: in.Vectors}
+	e = Embedding{Path: path, Form: in.Form, Word: in.Word, Name: in.Name, Vectors: in.Vectors, Family: in.Family()}
 	for _, p := range in.Parts {
 		e.Widths = append(e.Widths, p.Width)
 	}
@@ -154,10 +155,12 @@ func DescribeEmbedding(path string) (e Embedding, ok bool, err error) {
 
 // String is what people read.
 func (e Embedding) String() string {
-	family := map[string]string{"[768]": ", as of Stable Diffusion 1", "[1024]": ", as of Stable Diffusion 2", "[768 1280]": ", as of Stable Diffusion XL"}
-	widths := fmt.Sprint(e.Widths)
+	family := ""
+	if e.Family != "" {
+		family = fmt.Sprintf(" (%s)", e.Family)
+	}
 	text := fmt.Sprintf("%s: textual inversion embedding (%s)\n  word            %s\n  vectors         %d\n  encoder width   %s%s\n",
-		outside.Text(e.Path), e.Form, outside.Text(e.Word), e.Vectors, strings.Trim(widths, "[]"), family[widths])
+		outside.Text(e.Path), e.Form, outside.Text(e.Word), e.Vectors, strings.Trim(fmt.Sprint(e.Widths), "[]"), family)
 	if e.Name != "" && e.Name != e.Word {
 		text += fmt.Sprintf("  name in file    %s\n", outside.Text(e.Name))
 	}
