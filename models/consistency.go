@@ -76,6 +76,9 @@ func (f *Consistency) SigmaMinimum() float64 {
 	return f.SigmaMin
 }
 
+// ZeroBoundary tells whether it is the identity at noise level 0.
+func (f *Consistency) ZeroBoundary() bool { return f.Boundary == AtZero }
+
 func (f *Consistency) sigmaData() float64 {
 	if f.SigmaData == 0 {
 		return 0.5

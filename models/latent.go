@@ -35,6 +35,15 @@ func LatentScalings(s *torch.Scope, steps *torch.Tensor, scaling float64) (skip,
 // Parameters yields the network's parameters.
 func (f *Latent) Parameters() iter.Seq2[string, *torch.Tensor] { return f.Model.Parameters() }
 
+// SigmaMinimum returns the chain's smallest noise level, that of step 0.
+func (f *Latent) SigmaMinimum() float64 { return f.Model.Process().Sigma(0) }
+
+// SigmaMaximum returns the chain's largest noise level, that of its last step.
+func (f *Latent) SigmaMaximum() float64 {
+	chain := f.Model.Process()
+	return chain.Sigma(chain.Steps() - 1)
+}
+
 // Origin returns f for x [B, ...] at noise levels t [B]. Between the chain's levels the step is a fraction, as in the model; see [DDPM].
 func (f *Latent) Origin(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tensor {
 	checkLevels("model", x, t)

@@ -186,3 +186,85 @@ func TestStableDiffusionIsDistilled(t *testing.T) {
 		return nil
 	}))
 }
+
+// Over LCM's boundary it is distilled, too: latent consistency distillation (Luo et al. 2023), whose student is a Latent of the same
+// network, whose teacher is guided by the batch's text, and whose target follows. The loss is the one of raw calls.
+func TestLatentConsistencyIsDistilled(t *testing.T) {
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		teacher, student, target := newLatent(t, s, 1), newLatent(t, s, 1), newLatent(t, s, 1)
+		student.net.Store().SetRequiresGrad(true)
+		const scale, scaling, decay = 3, 10, 0.9
+		least, most := teacher.chain.Sigma(0), teacher.chain.Sigma(teacher.chain.Steps()-1)
+		cd := &training.CD{
+			CT: training.CT{
+				Model: &models.Latent{Model: student.denoiser()}, Target: &models.Latent{Model: target.denoiser()},
+				Schedule: training.Fixed{Levels: 10, Decay: decay}, Distance: training.L2{},
+			},
+			Teacher: &models.Guided{Model: teacher.denoiser(), Null: models.Cond{Text: teacher.null}, Scale: scale},
+			Solver:  sampling.Euler{}, // DDIM
+		}
+		require.NoError(t, cd.Validate())
+		g := torch.NewGenerator(s, 3)
+		b := training.Batch{X: torch.Randn(s, g, torch.Float64, 2, 4, 8, 8), Cond: models.Cond{Text: teacher.text}}
+		z := torch.Randn(s, g, torch.Float64, 2, 4, 8, 8)
+		low, high := []float64{least, 6}, []float64{0.7, most} // the ends of the chain, too
+		loss := func() (v float64) {
+			require.NoError(t, s.NoGrad(func(s *torch.Scope) error { v = cd.LossAt(s, b, low, high, z, 1).Item(); return nil }))
+			return v
+		}
+		byHand := func() (want float64) {
+			origin := func(s *torch.Scope, l latent, x, text *torch.Tensor, sigma float64) *torch.Tensor {
+				y := x.DivScalar(s, math.Sqrt(1+sigma*sigma)) // √ᾱ·x
+				step := l.timestep(sigma)
+				d := x.Sub(s, l.net.Forward(s, y, torch.FromSlice(s, []float64{step}), models.Cond{Text: text}).MulScalar(s, sigma))
+				root := math.Sqrt(scaling*step*scaling*step + 0.25)
+				return y.MulScalar(s, 0.25/(root*root)).Add(s, d.MulScalar(s, scaling*step/root))
+			}
+			require.NoError(t, s.NoGrad(func(s *torch.Scope) error {
+				for i := range 2 {
+					row := func(v *torch.Tensor) *torch.Tensor { return v.Narrow(s, 0, i, 1) }
+					text := row(teacher.text)
+					x := row(b.X).Add(s, row(z).MulScalar(s, high[i]))
+					lower := x.Add(s, teacher.noiseOf(s, x, text, high[i], scale).MulScalar(s, low[i]-high[i]))
+					difference := origin(s, student, x, text, high[i]).Sub(s, origin(s, target, lower, text, low[i]))
+					want += difference.Square(s).Mean(s).Item() / 2
+				}
+				return nil
+			}))
+			return want
+		}
+		require.InEpsilon(t, byHand(), loss(), 1e-9)
+
+		// The levels of a run are the chain's, from its first to its last.
+		seen := map[float64]bool{}
+		d := training.Draw(1, 0, 0, 2)
+		d.Observe = func(levels []float64, _ *torch.Tensor) {
+			for _, v := range levels {
+				seen[v] = true
+				require.LessOrEqual(t, v, most*(1+1e-9))
+				require.Greater(t, v, least)
+			}
+		}
+		adam, err := optim.Adam{LR: 1e-3}.New(student.net.Parameters())
+		require.NoError(t, err)
+		defer adam.Close()
+		first := loss()
+		for k := range 3 {
+			require.NoError(t, s.Run(func(s *torch.Scope) error {
+				adam.ZeroGrad()
+				cd.LossAt(s, b, low, high, z, 1).Backward()
+				adam.Step(s)
+				require.NoError(t, s.NoGrad(func(s *torch.Scope) error { cd.Update(s, k); return nil }))
+				require.Positive(t, cd.Loss(s, k, b, d).Item())
+				return nil
+			}))
+		}
+		require.NotEmpty(t, seen)
+		require.InEpsilon(t, byHand(), loss(), 1e-9, "with the target behind the student")
+		require.Less(t, loss(), first)
+		metadata, err := cd.Metadata(3, 6)
+		require.NoError(t, err)
+		require.Empty(t, metadata, "no file of this kind holds it")
+		return nil
+	}))
+}

@@ -6,7 +6,6 @@ import (
 	"math"
 	"math/rand/v2"
 
-	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 )
@@ -19,14 +18,14 @@ import (
 // Its fields choose the published method, or with Doubling, LogNormal, InverseGap and PseudoHuber the improved one (Song
 // & Dhariwal 2023).
 type CT struct {
-	Model    *models.Consistency // what learns
-	Target   *models.Consistency // follows the model by the schedule's decay; nil: the model itself without gradients
-	Schedule Schedule            // N(k), μ(k)
-	Distance Distance            // nil: PseudoHuber
-	Index    IndexDistribution   // which pair of levels a sample gets; nil: all alike
-	Weight   Weighting           // what a sample's distance is multiplied by
+	Model    ConsistencyModel  // what learns
+	Target   ConsistencyModel  // follows the model by the schedule's decay; nil: the model itself without gradients
+	Schedule Schedule          // N(k), μ(k)
+	Distance Distance          // nil: PseudoHuber
+	Index    IndexDistribution // which pair of levels a sample gets; nil: all alike
+	Weight   Weighting         // what a sample's distance is multiplied by
 
-	SigmaMax float64 // the largest noise level; 0: 80
+	SigmaMax float64 // the largest noise level; 0: the model's own, if it has a method SigmaMaximum, or 80
 	Rho      float64 // the spacing of the levels; 0: 7
 
 	target target // moves Target
@@ -80,10 +79,13 @@ func (c *CT) levels(k int) ([]float64, float64) {
 }
 
 func (c *CT) sigmaMax() float64 {
-	if c.SigmaMax == 0 {
-		return 80
+	if c.SigmaMax != 0 {
+		return c.SigmaMax
 	}
-	return c.SigmaMax
+	if m, ok := c.Model.(interface{ SigmaMaximum() float64 }); ok {
+		return m.SigmaMaximum()
+	}
+	return 80
 }
 
 // Loss draws a pair of levels and a noise for each sample and returns the mean weighted distance.
@@ -115,7 +117,11 @@ func (c *CT) LossAt(s *torch.Scope, b Batch, low, high []float64, z *torch.Tenso
 }
 
 func (c *CT) pair(lower lowerPoint, observe func([]float64, *torch.Tensor)) pair {
-	return pair{c.Model, c.Target, lower, c.Distance, c.Weight, observe}
+	p := pair{model: c.Model, lower: lower, distance: c.Distance, weight: c.Weight, observe: observe}
+	if c.Target != nil {
+		p.target = c.Target
+	}
+	return p
 }
 
 // Update moves the target: θ⁻ ← μ(k)·θ⁻ + (1-μ(k))·θ. It needs Validate to have passed.
@@ -154,6 +160,11 @@ func (c *CT) Metadata(step int, images int64) (map[string]string, error) {
 func (c *CT) Validate() error {
 	if c.Model == nil {
 		return fmt.Errorf("consistency training: no model")
+	}
+	if v, ok := c.Model.(Validator); ok {
+		if err := v.Validate(); err != nil {
+			return fmt.Errorf("consistency training: %w", err)
+		}
 	}
 	if c.Schedule == nil {
 		return fmt.Errorf("consistency training: no schedule: use Progressive, or Doubling with no target")

@@ -19,8 +19,8 @@ import (
 // be at zero.
 type ECT struct {
 	fixed
-	Model    *models.Consistency
-	Distance Distance // nil: Norm
+	Model    ConsistencyModel // its boundary at zero: see models.AtZero
+	Distance Distance         // nil: Norm
 
 	Steps  int     // length of the run
 	Stages int     // 0: 8
@@ -92,6 +92,12 @@ func (e *ECT) Stats(k int) map[string]float64 {
 	return map[string]float64{"stage": float64(e.stage(k))}
 }
 
+// atZero tells whether a consistency function says that it is the identity at noise level 0.
+func atZero(f models.ConsistencyFunction) bool {
+	b, ok := f.(interface{ ZeroBoundary() bool })
+	return ok && b.ZeroBoundary()
+}
+
 // Metadata describes a snapshot's model, so that package checkpoint can read it; nothing for a network of the user's own.
 func (e *ECT) Metadata(step int, images int64) (map[string]string, error) {
 	return metadata(e.Model, "ect", 80, step, images)
@@ -103,7 +109,7 @@ func (e *ECT) Validate() error {
 	switch {
 	case c.Model == nil:
 		return errors.New("easy consistency tuning: no model")
-	case c.Model.Boundary != models.AtZero:
+	case !atZero(c.Model):
 		return errors.New("easy consistency tuning: the model's boundary has to be at zero (models.AtZero), where the lower level of a pair can be")
 	case c.Steps < 1:
 		return fmt.Errorf("easy consistency tuning: want at least 1 step, got %d", c.Steps)

@@ -10,12 +10,26 @@ import (
 //
 //	λ·d( f_θ(x_high, high), f_θ⁻(x_low, low) )        x_high = x + high·z
 type pair struct {
-	model, target *models.Consistency // target nil: the model itself; either way without gradients
+	model, target models.ConsistencyFunction // target nil: the model itself; either way without gradients
 	lower         lowerPoint
 	distance      Distance // nil: PseudoHuber
 	weight        Weighting
 	observe       func(levels []float64, each *torch.Tensor) // or nil: see Draws
 }
+
+// ConsistencyModel is what these methods train: a *models.Consistency, a *models.Latent over the chain of a latent diffusion model, or a
+// function of the user's own.
+type ConsistencyModel interface {
+	models.ConsistencyFunction
+	Module
+	// SigmaMinimum is the smallest noise level ε that it is trained at.
+	SigmaMinimum() float64
+}
+
+var (
+	_ ConsistencyModel = (*models.Consistency)(nil)
+	_ ConsistencyModel = (*models.Latent)(nil)
+)
 
 // lowerPoint finds the point at the lower level of the trajectory through x_high.
 type lowerPoint func(s *torch.Scope, p points) *torch.Tensor

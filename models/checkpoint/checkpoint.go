@@ -64,6 +64,9 @@ type Description struct {
 // ErrNetwork is what functions of a network are refused with whose configuration files cannot hold, such as a user's own.
 var ErrNetwork = errors.New("want a network of package network: a U-Net, a DiT or an MLP")
 
+// ErrFunction is what functions are refused with that files cannot hold, such as a user's own.
+var ErrFunction = errors.New("want one of package models' denoisers or consistency functions that files can hold")
+
 // Describe fills in a Description for any of package models' denoisers, consistency functions and jumps. What starts from another
 // denoiser (models.Preconditioned, models.TrigNetwork) is described by that one's form.
 func Describe(f any) (Description, error) {
@@ -92,7 +95,7 @@ func Describe(f any) (Description, error) {
 		d.Kind = Denoiser
 		d.Form, net, d.SigmaData, err = formOf(f)
 	default:
-		err = fmt.Errorf("describe model: want one of package models' denoisers or consistency functions, got %T", f)
+		err = fmt.Errorf("describe model: %w, got %T", ErrFunction, f)
 	}
 	if err != nil {
 		return d, err
