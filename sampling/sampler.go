@@ -5,9 +5,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 
-	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/internal/suggest"
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
@@ -236,5 +235,5 @@ func Named(name string) (Sampler, error) {
 			return n.sampler, nil
 		}
 	}
-	return nil, fmt.Errorf("sampler: want one of %s, got %s", strings.Join(Names(), ", "), quote.Quoted(name)) //quote: the names are of this file
+	return nil, fmt.Errorf("sampler: %s", suggest.OneOf(name, Names()))
 }

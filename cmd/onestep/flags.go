@@ -13,7 +13,6 @@ import (
 
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
 	"github.com/onestep-go/onestep/internal/suggest"
-	"github.com/onestep-go/onestep/sampling/scheduler"
 )
 
 // count is a flag for a number from 1 on. Zero is what it holds while nothing is said.
@@ -121,13 +120,8 @@ func wants(f *pflag.Flag) string {
 		last := len(c.from) - 1
 		return strings.Join(c.from[:last], ", ") + " or " + c.from[last]
 	}
-	switch plain(f).(type) {
-	case sampler:
-		return "one of " + strings.Join(scheduler.Names(), ", ") + ", also followed by _ and a spacing"
-	case guidance:
+	if _, ok := plain(f).(guidance); ok {
 		return "a number from 0 on"
-	case spacing:
-		return "one of " + strings.Join(scheduler.Spacings(), ", ")
 	}
 	switch plain(f).Type() {
 	case "N":
@@ -154,6 +148,20 @@ func wants(f *pflag.Flag) string {
 	return "another value"
 }
 
+// invalidValue says what is wrong with a flag's value.
+func invalidValue(value *pflag.InvalidValueError) string {
+	v := plain(value.GetFlag())
+	switch v.(type) {
+	case sampler, spacing: // package scheduler says what there is, and which spacing a sampler cannot have
+		return value.Unwrap().Error()
+	}
+	var words []string
+	if c, ok := chosen(v); ok {
+		words = c.from
+	}
+	return fmt.Sprintf("want %s, got %q%s", wants(value.GetFlag()), value.GetValue(), suggest.Hint(value.GetValue(), words))
+}
+
 // flagError turns pflag's errors into ours.
 func flagError(cmd *cobra.Command, err error) error {
 	var (
@@ -164,11 +172,15 @@ func flagError(cmd *cobra.Command, err error) error {
 	)
 	switch {
 	case errors.As(err, &value):
-		msg = fmt.Sprintf("--%s: want %s, got %q", value.GetFlag().Name, wants(value.GetFlag()), value.GetValue())
+		msg = fmt.Sprintf("--%s: %s", value.GetFlag().Name, invalidValue(value))
 	case errors.As(err, &missing):
 		msg = fmt.Sprintf("--%s: its value is missing", missing.GetFlag().Name)
 	case errors.As(err, &unknown) && unknown.GetSpecifiedShortnames() == "":
-		msg = fmt.Sprintf("unknown flag --%s%s", unknown.GetSpecifiedName(), didYouMean("--", suggest.Near(unknown.GetSpecifiedName(), flagNames(cmd.Flags()))))
+		near := suggest.Near(unknown.GetSpecifiedName(), flagNames(cmd.Flags()))
+		for i := range near {
+			near[i] = "--" + near[i]
+		}
+		msg = fmt.Sprintf("unknown flag --%s%s", unknown.GetSpecifiedName(), suggest.Question(near...))
 	}
 	return &job.UsageError{Msg: fmt.Sprintf("%s (see %s --help)", msg, cmd.CommandPath())}
 }

@@ -177,8 +177,8 @@ func TestGenerateRefuses(t *testing.T) {
 		{"--prompt is missing", []string{"generate", "--model", model}},
 		{"--model is missing", []string{"generate", "--prompt", "x"}},
 		{"want a multiple of 8 pixels, got 65: take 64 or 72", append(base, "--width", "65")},
-		{"--sampler: want one of ddim", append(base, "--sampler", "restart")},
-		{"--spacing: want one of karras", append(base, "--spacing", "kl_optimal")},
+		{"there is no sampler \"restart\": want one of ddim", append(base, "--sampler", "restart")},
+		{"want one of karras", append(base, "--spacing", "kl_optimal")},
 		{`--spacing: the sampler lcm takes the timesteps`, append(base, "--sampler", "lcm", "--spacing", "karras")},
 		{`--spacing: the sampler ddim cannot use the spacing "karras"`, append(base, "--sampler", "ddim", "--spacing", "karras")},
 		{`the sampler lcm takes the timesteps`, append(base, "--spacing", "karras")}, // the model's own sampler

@@ -165,7 +165,7 @@ func helpCommand() *cobra.Command {
 }
 
 func unknownCommand(root *cobra.Command, name string) error {
-	return &job.UsageError{Msg: fmt.Sprintf("unknown command %s%s (see %s --help)", quote.Quoted(name), didYouMean("", suggest.Near(name, commandNames(root))),
+	return &job.UsageError{Msg: fmt.Sprintf("unknown command %s%s (see %s --help)", quote.Quoted(name), suggest.Hint(name, commandNames(root)),
 		root.CommandPath())}
 }
 

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"strings"
-
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 )
@@ -25,12 +23,4 @@ func commandNames(of *cobra.Command) (names []string) {
 		}
 	}
 	return names
-}
-
-// didYouMean is the end of a message that lists suggestions, "" without one.
-func didYouMean(prefix string, near []string) string {
-	if len(near) == 0 {
-		return ""
-	}
-	return ": did you mean " + prefix + strings.Join(near, " or "+prefix) + "?"
 }

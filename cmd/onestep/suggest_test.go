@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"testing"
 
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"github.com/stretchr/testify/require"
 
 	"github.com/onestep-go/onestep/internal/suggest"
@@ -60,6 +62,49 @@ func TestSuggest(t *testing.T) {
 	} {
 		require.Equal(t, c.want, suggest.Near(c.typed, c.among), "%q", c.typed)
 	}
+}
+
+// Every flag that has a choice of words suggests the one that was mistyped.
+func TestSuggestionsOfChoices(t *testing.T) {
+	seen := 0
+	var each func(cmd *cobra.Command)
+	each = func(cmd *cobra.Command) {
+		for _, c := range cmd.Commands() {
+			each(c)
+		}
+		cmd.Flags().VisitAll(func(f *pflag.Flag) {
+			c, _ := chosen(plain(f))
+			for _, word := range c.from {
+				if len(word) < 5 {
+					continue
+				}
+				seen++
+				typed := word[:1] + word[2:]
+				err := flagError(cmd, cmd.Flags().Set(f.Name, typed))
+				require.ErrorContains(t, err, "--"+f.Name)
+				require.ErrorContains(t, err, `"`+typed+`": did you mean `+word)
+			}
+		})
+	}
+	each((&app{}).root())
+	require.Greater(t, seen, 20)
+	for value, want := range map[string][]string{
+		"eulr":           {`"eulr"`, "did you mean euler?"},
+		"DPM++ 2M Karas": {"did you mean dpmpp_2m_karras"},
+		"nothing":        {`"nothing"`, "euler", "karras"},
+		"pndm_karras":    {"pndm", `"karras"`, "trailing, leading, linspace"}, // as --sampler pndm --spacing karras
+		"ddpm_beta":      {"ddpm", `"beta"`, "trailing, leading, linspace"},
+		"tcd_trailing":   {"tcd", "distilled", `"trailing"`},
+	} {
+		code, _, errs := try("generate", "--model", "x", "--prompt", "x", "--sampler", value)
+		require.Equal(t, exitUsage, code)
+		for _, w := range want {
+			require.Contains(t, errs, w)
+		}
+	}
+	code, _, errs := try("generate", "--model", "x", "--prompt", "x", "--spacing", "karas")
+	require.Equal(t, exitUsage, code)
+	require.Contains(t, errs, "did you mean karras?")
 }
 
 // The tool's messages use them, also those of subcommands of subcommands.

@@ -4,9 +4,8 @@ package enum
 import (
 	"fmt"
 	"slices"
-	"strings"
 
-	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/internal/suggest"
 )
 
 // Names are the words for the values of an enumeration.
@@ -27,7 +26,7 @@ func (n Names[E]) Text(v E) ([]byte, error) {
 func (n Names[E]) Parse(text []byte, into *E) error {
 	i := slices.Index(n.Words, string(text))
 	if i < 0 {
-		return fmt.Errorf("%s: want one of %s, got %s", n.What, strings.Join(n.Words, ", "), quote.Quoted(text))
+		return fmt.Errorf("%s: %s", n.What, suggest.OneOf(string(text), n.Words))
 	}
 	*into = E(i)
 	return nil

@@ -23,6 +23,7 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/internal/suggest"
 )
 
 // None is the text of a list without elements.
@@ -309,7 +310,7 @@ func (o Option) check(v reflect.Value) error {
 		ok = o.Choices == nil || slices.Contains(o.Choices, v.String())
 	}
 	if !ok {
-		return fmt.Errorf("want %s, got %s", o.Wants(), quote.Quoted(fmt.Sprint(v)))
+		return fmt.Errorf("want %s, got %s%s", o.Wants(), quote.Quoted(fmt.Sprint(v)), suggest.Hint(fmt.Sprint(v), o.Choices))
 	}
 	return nil
 }

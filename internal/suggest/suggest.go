@@ -3,8 +3,11 @@ package suggest
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 // maxSuggestions is how many names a hint lists.
@@ -42,6 +45,23 @@ func Near(typed string, names []string) []string {
 		out = append(out, f.name)
 	}
 	return out
+}
+
+// OneOf says that one of the names was wanted and what was typed, with what was likely meant: want one of a, b, got "c": did you mean a?
+// The names are the program's own.
+func OneOf(typed string, names []string) string {
+	return fmt.Sprintf("want one of %s, got %s%s", strings.Join(names, ", "), quote.Quoted(typed), Hint(typed, names))
+}
+
+// Hint is the end of a message about a name that does not exist, ": did you mean a?"; "" where none comes near.
+func Hint(typed string, names []string) string { return Question(Near(typed, names)...) }
+
+// Question asks which of the names was meant, as Hint does; "" for none.
+func Question(names ...string) string {
+	if len(names) == 0 {
+		return ""
+	}
+	return fmt.Sprintf(": did you mean %s?", strings.Join(quote.Texts(names), " or "))
 }
 
 func sameInitial(a, b string) bool { return a != "" && b != "" && a[0] == b[0] }

@@ -14,6 +14,14 @@ func TestNear(t *testing.T) {
 	require.Empty(t, Near("boat", names))
 }
 
+// A message has the names, what was typed, quoted, and a question where one comes near.
+func TestOneOf(t *testing.T) {
+	require.Equal(t, `want one of euler, heun, got "eulr": did you mean euler?`, OneOf("eulr", []string{"euler", "heun"}))
+	require.Equal(t, `want one of euler, heun, got "\x1bx"`, OneOf("\x1bx", []string{"euler", "heun"}))
+	require.Equal(t, ": did you mean --a or --b?", Question("--a", "--b"))
+	require.Empty(t, Question())
+}
+
 func TestTypingErrors(t *testing.T) {
 	for _, c := range []struct {
 		a, b string

@@ -1,10 +1,12 @@
 package scheduler
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/internal/suggest"
 )
 
 // aliases are other programs' names of methods: A1111's, ComfyUI's and k-diffusion's, in the form that plainName gives them.
@@ -68,8 +70,21 @@ func Named(name string) (Method, error) {
 		}
 		return WithSpacing(m, spacing)
 	}
-	return nil, fmt.Errorf("there is no sampler %s: want one of %s, also followed by _ and a spacing (%s)", quote.Quoted(name), strings.Join(Names(), ", "),
-		strings.Join(Spacings(), ", "))
+	return nil, fmt.Errorf("there is no sampler %s%s", quote.Quoted(name), cmp.Or(suggest.Hint(plain, spaced()),
+		fmt.Sprintf(": want one of %s, also followed by _ and a spacing (%s)", strings.Join(Names(), ", "), strings.Join(Spacings(), ", "))))
+}
+
+// spaced lists the names of methods, alone and with the spacings that they can have.
+func spaced() []string {
+	all := Names()
+	for _, name := range Names() {
+		for _, spacing := range Spacings() {
+			if ownSpacing(name) == "" && Spaces(methods[name], spacing) == nil {
+				all = append(all, name+"_"+spacing)
+			}
+		}
+	}
+	return all
 }
 
 // ownSpacing is the spacing that a method's name ends with; "" for none.

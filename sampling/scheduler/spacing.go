@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/internal/suggest"
 	"github.com/onestep-go/onestep/models/noise"
 )
 
@@ -42,7 +43,7 @@ func SpacingNamed(name string) (string, error) {
 		plain = linspaceOnes
 	}
 	if !slices.Contains(Spacings(), plain) {
-		return "", fmt.Errorf("there is no spacing %s: want one of %s", quote.Quoted(name), strings.Join(Spacings(), ", "))
+		return "", fmt.Errorf("there is no spacing %s: want one of %s%s", quote.Quoted(name), strings.Join(Spacings(), ", "), suggest.Hint(plain, Spacings()))
 	}
 	return plain, nil
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/internal/suggest"
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
@@ -65,7 +66,7 @@ func OpenFile(path string, o Options) (_ *Model, err error) {
 // check reports options that mean nothing.
 func (o Options) check() error {
 	if !slices.Contains(predictions, o.Prediction) {
-		return fmt.Errorf("prediction: want one of %q, got %s", predictions[1:], quote.Quoted(o.Prediction))
+		return fmt.Errorf("prediction: %s", suggest.OneOf(o.Prediction, predictions[1:]))
 	}
 	return nil
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/internal/suggest"
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/builtin"
 	"github.com/onestep-go/onestep/models/checkpoint"
@@ -488,7 +489,7 @@ func methodNamed(name string) (method, error) {
 			return m, nil
 		}
 	}
-	return method{}, usage("--method: want one of %s, got %s", strings.Join(Methods(), ", "), quote.Quoted(name))
+	return method{}, usage("--method: %s", suggest.OneOf(name, Methods()))
 }
 
 // lpipsName is the distance whose weights the user brings.

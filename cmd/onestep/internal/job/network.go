@@ -4,7 +4,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/internal/suggest"
 	"github.com/onestep-go/onestep/models/dit"
 	"github.com/onestep-go/onestep/models/mlp"
 	"github.com/onestep-go/onestep/models/network"
@@ -101,7 +101,7 @@ func networkNamed(name string) (architecture, error) {
 			return a, nil
 		}
 	}
-	return architecture{}, usage("--network: want one of %s, got %s", strings.Join(Networks(), ", "), quote.Quoted(name))
+	return architecture{}, usage("--network: %s", suggest.OneOf(name, Networks()))
 }
 
 // shape fits the network to images of that many colours and pixels, and fills in what was left to it.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/internal/suggest"
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/torch"
 )
@@ -253,7 +254,7 @@ func (o *Train) Resolve() error {
 // validate checks each option for itself; what is zero and chosen later is fine.
 func (o *Train) validate() error {
 	if !slices.Contains(Distances(), o.Distance) {
-		return usage("--distance: want one of %s, got %s", strings.Join(Distances(), ", "), quote.Quoted(o.Distance))
+		return usage("--distance: %s", suggest.OneOf(o.Distance, Distances()))
 	}
 	if _, err := torch.ParseDevice(o.Device); err != nil {
 		return usage("--device: %v", err)
@@ -286,7 +287,7 @@ func (o *Train) validate() error {
 	}
 	switch {
 	case solvers[o.Solver] == nil:
-		return usage("--solver: want one of %s, got %s", strings.Join(Solvers(), ", "), quote.Quoted(o.Solver))
+		return usage("--solver: %s", suggest.OneOf(o.Solver, Solvers()))
 	case o.Distance == lpipsName && o.LPIPS == "":
 		return usage("--distance lpips needs weights: make them with scripts/lpips_weights.py and pass --lpips")
 	case !slices.Contains([]string{"", "small", "all"}, o.Resize):
@@ -302,7 +303,7 @@ func (o *Train) validate() error {
 	case !(o.High >= 0 && o.High <= 1):
 		return usage("--high: want a part of the draws, from 0 to 1, got %g", o.High)
 	case !slices.Contains(BetaSchedules(), o.Betas):
-		return usage("--betas: want one of %s, got %s", strings.Join(BetaSchedules(), ", "), quote.Quoted(o.Betas))
+		return usage("--betas: %s", suggest.OneOf(o.Betas, BetaSchedules()))
 	case o.Chain < 2 || o.Chain > 1e6:
 		return usage("--chain: want 2 to 1000000 steps, got %d", o.Chain)
 	case !slices.Contains(Schedules(), o.Schedule):

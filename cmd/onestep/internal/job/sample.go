@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/internal/suggest"
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/network"
@@ -77,7 +78,7 @@ func (o *Sample) validate() error {
 	}
 	switch {
 	case o.Sampler != "" && !slices.Contains(Samplers(), o.Sampler):
-		return usage("--sampler: want one of %s, got %s", strings.Join(Samplers(), ", "), quote.Quoted(o.Sampler))
+		return usage("--sampler: %s", suggest.OneOf(o.Sampler, Samplers()))
 	case o.Model == "":
 		return usage("--model is missing: a file, a run directory, or builtin")
 	case o.Out == "":
