@@ -1,4 +1,4 @@
-# Thin: every target sets up libtorch if needed (scripts/libtorch.sh), then calls the Go tool. `make help` lists them.
+# Thin: every target sets up libtorch if needed (scripts/setup), then calls the Go tool. `make help` lists them.
 .DEFAULT_GOAL := build
 SHELL := bash
 .SHELLFLAGS := -o pipefail -c
@@ -15,7 +15,8 @@ help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 libtorch: ## find or install libtorch, and compile the layer over it
-	@scripts/libtorch.sh >/dev/null
+	@command -v go >/dev/null || { echo "the go command is missing: see https://go.dev/doc/install" >&2; exit 1; }
+	@go run ./scripts/setup >/dev/null
 
 build: libtorch ## the tool, at bin/onestep
 	go build -ldflags '-X main.version=$(VERSION)' -o bin/onestep ./cmd/onestep

@@ -1,6 +1,6 @@
 // Package csrc is the project's C++, a thin layer over libtorch, and what opens it.
 //
-// layer/ is compiled once for a libtorch, by scripts/libtorch.sh, into a shared library of its own: a program that imports
+// layer/ is compiled once for a libtorch, by scripts/setup, into a shared library of its own: a program that imports
 // this package needs neither libtorch nor its headers to be built, starts without it, and can say what is missing. [Open]
 // loads the layer and libtorch with it. ct.h is the layer's whole interface, and package torch its only user.
 package csrc
@@ -15,43 +15,30 @@ package csrc
 import "C"
 
 import (
-	"crypto/sha256"
 	"embed"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
-	"io/fs"
-	"regexp"
-	"slices"
-	"strings"
 	"sync"
 	"unsafe"
+
+	"github.com/onestep-go/onestep/internal/libtorch"
 )
 
-// sources are what the layer is compiled from, and layer/found.json, which scripts/libtorch.sh writes.
+// sources are what the layer is compiled from, and layer/found.json, which the set-up writes.
 //
 //go:embed ct.h functions.h table.h layer
 var sources embed.FS
 
-// sourceSum names these sources: a layer made from others may have other functions. scripts/libtorch.sh computes the same.
+// sourceSum identifies these sources, as the set-up does.
 var sourceSum = sync.OnceValue(func() string {
-	names := []string{"ct.h", "functions.h", "table.h"}
-	for _, pattern := range []string{"layer/*.cpp", "layer/*.h"} {
-		files, _ := fs.Glob(sources, pattern) // the patterns are sound
-		names = append(names, files...)
+	sum, err := libtorch.Sum(sources)
+	if err != nil {
+		panic(err) // they are embedded
 	}
-	h := sha256.New()
-	for _, name := range names {
-		text, err := sources.ReadFile(name)
-		if err != nil {
-			panic(err) // they are embedded
-		}
-		h.Write(text)
-	}
-	return hex.EncodeToString(h.Sum(nil))[:12]
+	return sum
 })
 
-// found is the layer that scripts/libtorch.sh has made last from these sources; empty where it has not, as in the module cache.
+// found is the layer that the set-up has made last from these sources; empty where it has not, as in the module cache.
 func found() string {
 	var f struct {
 		Layer string `json:"layer"`
@@ -63,19 +50,11 @@ func found() string {
 	return f.Layer
 }
 
-var supportedVersion = regexp.MustCompile(`ONESTEP_TORCH_IS\((\d+), (\d+), (\d+)\)`)
-
 // Supported returns the versions of libtorch that the layer can be compiled for, the one that is fetched first.
 func Supported() []string {
-	text, err := sources.ReadFile("layer/torch_version.h")
-	if err != nil {
-		panic(err) // it is embedded
-	}
 	var list []string
-	for _, m := range supportedVersion.FindAllStringSubmatch(string(text), -1) {
-		if v := strings.Join(m[1:], "."); !slices.Contains(list, v) {
-			list = append(list, v)
-		}
+	for _, r := range libtorch.Supported() {
+		list = append(list, r.Version)
 	}
 	return list
 }

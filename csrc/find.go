@@ -1,22 +1,22 @@
+//go:build cgo
+
 package csrc
 
 import (
-	"bytes"
 	"debug/elf"
 	"os"
 	"path/filepath"
-	"regexp"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/onestep-go/onestep/internal/libtorch"
 )
 
-// layerPrefix begins the name of a layer's file: libonestep-torch-VERSION-SOURCES-KEY.so, where VERSION is libtorch's and
-// SOURCES the sum of the sources.
-const layerPrefix = "libonestep-torch-"
-
-const library = "libtorch_cpu.so"
+// module is the path of onestep's module.
+const module = "github.com/onestep-go/onestep"
 
 // Layer is a compiled layer.
 type Layer struct {
@@ -35,9 +35,10 @@ type place struct {
 	given   string   // $ONESTEP_LAYER: this layer and no other
 	found   string   // the layer that was the last to be made from the program's sources when it was built
 	folders []string // of the program
-	cache   string   // where scripts/libtorch.sh puts layers; empty when there is no home
+	cache   string   // where the set-up puts layers; empty when there is no home
 	sum     string   // of the program's sources
-	source  string   // the tree of its sources, if it is here
+	source  string   // the tree of onestep's sources that it was built from, if it is here
+	user    bool     // whether it is a program of another module
 	path    []string // $LD_LIBRARY_PATH
 	torches []string // folders in which a libtorch may lie, for advice
 }
@@ -51,13 +52,16 @@ func here() place {
 		dir := filepath.Dir(exe)
 		p.folders = []string{dir, filepath.Join(filepath.Dir(dir), "lib")}
 	}
-	if dir, err := os.UserCacheDir(); err == nil {
-		p.cache = filepath.Join(dir, "onestep")
+	if dir, err := libtorch.CacheDir(); err == nil {
+		p.cache = dir
 	}
 	if _, file, _, ok := runtime.Caller(0); ok && filepath.IsAbs(file) { // not where paths were trimmed
-		if dir := filepath.Dir(filepath.Dir(file)); exists(filepath.Join(dir, "scripts", "libtorch.sh")) {
+		if dir := filepath.Dir(filepath.Dir(file)); exists(filepath.Join(dir, "scripts", "setup")) {
 			p.source = dir
 		}
+	}
+	if info, ok := debug.ReadBuildInfo(); ok {
+		p.user = info.Main.Path != "" && info.Main.Path != module
 	}
 	if list := os.Getenv("LD_LIBRARY_PATH"); list != "" {
 		p.path = strings.FieldsFunc(list, func(r rune) bool { return r == ':' || r == ';' })
@@ -121,7 +125,7 @@ func (p place) find() (Layer, error) {
 
 // layersIn returns the layers in a folder that were made from the program's sources, the last one first.
 func (p place) layersIn(dir string) []string {
-	paths, _ := filepath.Glob(filepath.Join(dir, layerPrefix+"*-"+p.sum+"-*.so"))
+	paths, _ := filepath.Glob(filepath.Join(dir, libtorch.LayerFile("*", p.sum, "*")))
 	made := func(path string) (t time.Time) {
 		if st, err := os.Stat(path); err == nil {
 			t = st.ModTime()
@@ -134,10 +138,7 @@ func (p place) layersIn(dir string) []string {
 
 // layer looks where the loader would find libtorch: $LD_LIBRARY_PATH goes before the folder that was built in.
 func (p place) layer(path string) Layer {
-	l := Layer{Path: path}
-	if name, ok := strings.CutPrefix(filepath.Base(path), layerPrefix); ok {
-		l.Version, _, _ = strings.Cut(name, "-")
-	}
+	l := Layer{Path: path, Version: libtorch.LayerVersion(path)}
 	l.searched = append(l.searched, p.path...)
 	if f, err := elf.Open(path); err == nil {
 		defer f.Close()
@@ -149,7 +150,7 @@ func (p place) layer(path string) Layer {
 		}
 	}
 	for _, dir := range l.searched {
-		if file := filepath.Join(dir, library); exists(file) {
+		if file := filepath.Join(dir, libtorch.Library); exists(file) {
 			l.Library = file
 			break
 		}
@@ -162,29 +163,5 @@ func (l Layer) libraryVersion() string {
 	if l.Library == "" {
 		return ""
 	}
-	return versionOf(filepath.Dir(filepath.Dir(l.Library)))
-}
-
-var (
-	headerVersion = regexp.MustCompile(`(?m)^#define TORCH_VERSION_(?:MAJOR|MINOR|PATCH) (\d+)\s*$`)
-	pythonVersion = regexp.MustCompile(`(?m)^__version__ = '(\d+\.\d+\.\d+)`)
-)
-
-// versionOf reads the version of a libtorch, or of the folder of a Python's torch.
-func versionOf(dir string) string {
-	for _, file := range []string{"include/torch/headeronly/version.h", "include/torch/csrc/api/include/torch/version.h"} {
-		text, err := os.ReadFile(filepath.Join(dir, file))
-		if err != nil {
-			continue
-		}
-		if m := headerVersion.FindAllSubmatch(text, -1); len(m) == 3 {
-			return string(bytes.Join([][]byte{m[0][1], m[1][1], m[2][1]}, []byte(".")))
-		}
-	}
-	if text, err := os.ReadFile(filepath.Join(dir, "version.py")); err == nil {
-		if m := pythonVersion.FindSubmatch(text); m != nil {
-			return string(m[1])
-		}
-	}
-	return ""
+	return libtorch.VersionOf(filepath.Dir(filepath.Dir(l.Library)))
 }

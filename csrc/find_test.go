@@ -1,8 +1,6 @@
 package csrc
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"os"
 	"os/exec"
@@ -12,6 +10,8 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/internal/libtorch"
 )
 
 // machine is a made-up machine: a program's folder, a cache folder and folders with libtorch.
@@ -41,7 +41,7 @@ func (m *machine) write(rel, text string) string {
 // layerFile puts a layer of a version into a folder, the older the smaller age is.
 func (m *machine) layerFile(rel, version string, age time.Duration) string {
 	m.t.Helper()
-	path := m.write(filepath.Join(rel, layerPrefix+version+"-"+m.sum+"-89abcdef.so"), "no library")
+	path := m.write(filepath.Join(rel, libtorch.LayerFile(version, m.sum, "89abcdef")), "no library")
 	when := time.Now().Add(-age)
 	require.NoError(m.t, os.Chtimes(path, when, when))
 	return path
@@ -53,7 +53,7 @@ func (m *machine) libtorch(rel, version string) string {
 	v := strings.Split(version, ".")
 	m.write(rel+"/include/torch/headeronly/version.h",
 		"#pragma once\n#define TORCH_VERSION_MAJOR "+v[0]+"\n#define TORCH_VERSION_MINOR "+v[1]+"\n#define TORCH_VERSION_PATCH "+v[2]+"\n#define TORCH_VERSION_ABI_TAG 0\n")
-	return filepath.Dir(m.write(rel+"/lib/"+library, "no library"))
+	return filepath.Dir(m.write(rel+"/lib/"+libtorch.Library, "no library"))
 }
 
 func TestFind(t *testing.T) {
@@ -66,8 +66,9 @@ func TestFind(t *testing.T) {
 	for _, v := range Supported() {
 		require.Contains(t, missing.Want, v)
 	}
+	require.Contains(t, missing.Error(), libtorch.SetUp, "without sources here it is run where the program was built")
 
-	m.write("cache/layers/"+layerPrefix+"2.11.0-fedcba987654-89abcdef.so", "of other sources")
+	m.write("cache/layers/"+libtorch.LayerFile("2.11.0", "fedcba987654", "89abcdef"), "of other sources")
 	_, err = m.find()
 	require.Error(t, err)
 
@@ -84,10 +85,10 @@ func TestFind(t *testing.T) {
 	l, err = m.find()
 	require.NoError(t, err)
 	require.Equal(t, older, l.Path)
-	require.Equal(t, filepath.Join(lib, library), l.Library)
+	require.Equal(t, filepath.Join(lib, libtorch.Library), l.Library)
 	require.Equal(t, "2.15.0", l.libraryVersion())
 
-	m.found = m.write("elsewhere/"+layerPrefix+"2.15.0-"+m.sum+"-1.so", "")
+	m.found = m.write("elsewhere/"+libtorch.LayerFile("2.15.0", m.sum, "1"), "")
 	l, err = m.find()
 	require.NoError(t, err)
 	require.Equal(t, m.found, l.Path, "what was built in goes before the cache")
@@ -113,22 +114,22 @@ func TestRunpath(t *testing.T) {
 	if err != nil {
 		t.Skip(err)
 	}
-	path := m.at(layerPrefix + "2.11.0-" + m.sum + "-1.so")
+	path := m.at(libtorch.LayerPrefix + "2.11.0-" + m.sum + "-1.so")
 	out, err := exec.Command(cc, "-shared", "-o", path, "-Wl,--enable-new-dtags", "-Wl,-rpath,"+m.at("torch/lib")+":$ORIGIN/near", "-x", "c", "/dev/null").CombinedOutput()
 	require.NoError(t, err, "%s", out)
 	m.path = []string{m.at("first")}
 	l := m.layer(path)
 	require.Empty(t, l.Library)
 	require.Equal(t, []string{m.at("first"), m.at("torch/lib"), m.at("near")}, l.searched)
-	m.write("near/"+library, "")
-	require.Equal(t, m.at("near/"+library), m.layer(path).Library)
+	m.write("near/"+libtorch.Library, "")
+	require.Equal(t, m.at("near/"+libtorch.Library), m.layer(path).Library)
 	m.libtorch("torch", "2.11.0")
-	require.Equal(t, m.at("torch/lib/"+library), m.layer(path).Library)
+	require.Equal(t, m.at("torch/lib/"+libtorch.Library), m.layer(path).Library)
 }
 
 // What the loader says, and what is there, become what is wrong and a command that fixes it.
 func TestExplain(t *testing.T) {
-	const setUp, pip = "scripts/libtorch.sh", "pip install torch==2.11.0"
+	const setUp, pip = "go -C @/tree run ./scripts/setup", "pip install torch==2.11.0"
 	noFile := func(name string) string {
 		return name + ": cannot open shared object file: No such file or directory"
 	}
@@ -139,23 +140,25 @@ func TestExplain(t *testing.T) {
 		reason  string // with @ for the machine's folder
 		remedy  string
 	}{
-		{"missing", nil, noFile(library), "libtorch 2.11.0 is missing: there is no libtorch_cpu.so in @/gone", setUp},
-		{"missing, without sources", func(m *machine) { m.source = "" }, noFile(library), "is missing", pip},
+		{"missing", nil, noFile(libtorch.Library), "libtorch 2.11.0 is missing: there is no libtorch_cpu.so in @/gone", setUp},
+		{"missing, in a program of another module", func(m *machine) { m.source, m.user = m.at("cache/onestep@v1.2.3"), true }, noFile(libtorch.Library), "is missing", libtorch.SetUp},
+		{"missing, in a tool from the module cache", func(m *machine) { m.source = m.at("cache/onestep@v1.2.3") }, noFile(libtorch.Library), "is missing", libtorch.SetUp + "%v1.2.3"},
+		{"missing, without sources", func(m *machine) { m.source = "" }, noFile(libtorch.Library), "is missing", pip},
 		{"missing, but one is elsewhere", func(m *machine) {
 			m.libtorch("old", "2.9.1")
 			m.libtorch("venv", "2.11.0")
 			m.torches = []string{m.at("none"), m.at("old"), m.at("venv")}
-		}, noFile(library), "is missing", "export LD_LIBRARY_PATH=@/venv/lib"},
+		}, noFile(libtorch.Library), "is missing", "export LD_LIBRARY_PATH=@/venv/lib"},
 		{"in an odd folder", func(m *machine) {
 			m.libtorch("it's here", "2.11.0")
 			m.torches = []string{m.at("it's here")}
-		}, noFile(library), "is missing", `export LD_LIBRARY_PATH='@/it'\''s here/lib'`},
+		}, noFile(libtorch.Library), "is missing", `export LD_LIBRARY_PATH='@/it'\''s here/lib'`},
 		{"a part is missing", func(m *machine) { m.path = []string{m.libtorch("torch", "2.11.0")} }, noFile("libcudart.so.13"), "libcudart.so.13, which it needs, is missing", setUp},
 		{"libgomp is missing", func(m *machine) { m.path = []string{m.libtorch("torch", "2.11.0")} }, noFile("libgomp.so.1"), "libgomp.so.1, which it needs", "apt-get install libgomp1"},
-		{"for another machine", func(m *machine) { m.path = []string{m.libtorch("torch", "2.11.0")} }, noFile(library), "@/torch/lib/libtorch_cpu.so is not for this kind of machine", setUp},
+		{"for another machine", func(m *machine) { m.path = []string{m.libtorch("torch", "2.11.0")} }, noFile(libtorch.Library), "@/torch/lib/libtorch_cpu.so is not for this kind of machine", setUp},
 		{"damaged", func(m *machine) { m.path = []string{m.libtorch("torch", "2.11.0")} }, "@/torch/lib/libtorch_cpu.so: file too short", "file too short", setUp},
 		{"damaged, and fetched by the script", func(m *machine) { m.path = []string{m.libtorch("cache/libtorch-2.11.0/torch", "2.11.0")} },
-			"invalid ELF header", "invalid ELF header", "rm -r @/cache/libtorch-2.11.0 && bash "},
+			"invalid ELF header", "invalid ELF header", "rm -r @/cache/libtorch-2.11.0 && " + setUp},
 		{"an old system", func(m *machine) { m.path = []string{m.libtorch("torch", "2.11.0")} },
 			"/lib/libc.so.6: version `GLIBC_2.38' not found (required by x)", "older than libtorch 2.11.0 needs", "libc6"},
 		{"something else", func(m *machine) { m.path = []string{m.libtorch("torch", "2.11.0")} }, "undefined symbol: _ZN2at", "undefined symbol: _ZN2at", setUp},
@@ -172,7 +175,7 @@ func TestExplain(t *testing.T) {
 				l.searched = append(l.searched, m.at("gone"))
 			}
 			e := m.explain(l, c.message)
-			at := strings.NewReplacer("@", m.dir)
+			at := strings.NewReplacer("@", m.dir, "%", "@")
 			require.Contains(t, e.Reason, at.Replace(c.reason))
 			require.Contains(t, e.Remedy, at.Replace(c.remedy))
 			require.Equal(t, "2.11.0", e.Want)
@@ -188,14 +191,14 @@ func TestOtherVersion(t *testing.T) {
 	m := newMachine(t)
 	m.source = m.at("tree")
 	l := m.layer(m.layerFile("cache/layers", "2.11.0", 0))
-	l.Library = filepath.Join(m.libtorch("new", "2.15.0"), library)
+	l.Library = filepath.Join(m.libtorch("new", "2.15.0"), libtorch.Library)
 	l.searched = []string{m.at("new/lib"), m.libtorch("right", "2.11.0")}
 	m.path = []string{m.at("new/lib")}
 	e := m.otherVersion(l, l.libraryVersion())
-	require.Contains(t, e.Reason, m.at("new/lib/"+library)+" is libtorch 2.15.0, expected 2.11.0")
+	require.Contains(t, e.Reason, m.at("new/lib/"+libtorch.Library)+" is libtorch 2.15.0, expected 2.11.0")
 	require.Equal(t, "unset LD_LIBRARY_PATH", e.Remedy, "it hides the right one")
 	m.libtorch("right", "2.15.0")
-	require.Contains(t, m.otherVersion(l, "2.15.0").Remedy, "scripts/libtorch.sh")
+	require.Contains(t, m.otherVersion(l, "2.15.0").Remedy, "run ./scripts/setup")
 }
 
 func TestUnreadable(t *testing.T) {
@@ -227,33 +230,14 @@ func TestUnreadable(t *testing.T) {
 	require.Contains(t, e.Remedy, "pip install torch==2.11.0")
 }
 
-func TestVersionOf(t *testing.T) {
-	m := newMachine(t)
-	require.Empty(t, versionOf(m.dir))
-	m.write("version.py", "from typing import Optional\n\n__version__ = '2.11.0+cu130'\n")
-	require.Equal(t, "2.11.0", versionOf(m.dir))
-	m.libtorch("", "2.15.0")
-	require.Equal(t, "2.15.0", versionOf(m.dir))
-}
-
-// The script names a layer by the same sum of the sources as the program.
+// The set-up, which reads the sources from files, names a layer by the same sum as the program, which has them in it.
 func TestSourceSum(t *testing.T) {
-	files := []string{"ct.h", "functions.h", "table.h"}
-	for _, pattern := range []string{"layer/*.cpp", "layer/*.h"} {
-		list, err := filepath.Glob(pattern)
-		require.NoError(t, err)
-		files = append(files, list...)
+	if _, err := os.Stat("ct.h"); errors.Is(err, os.ErrNotExist) {
+		t.Skip("compiled tests, without the source tree")
 	}
-	h := sha256.New()
-	for _, f := range files {
-		text, err := os.ReadFile(f)
-		if errors.Is(err, os.ErrNotExist) {
-			t.Skip("compiled tests, without the source tree")
-		}
-		require.NoError(t, err)
-		h.Write(text)
-	}
-	require.Equal(t, hex.EncodeToString(h.Sum(nil))[:12], sourceSum())
+	sum, err := libtorch.Sum(os.DirFS("."))
+	require.NoError(t, err)
+	require.Equal(t, sum, sourceSum())
 	l, err := Find()
 	require.NoError(t, err)
 	require.Contains(t, filepath.Base(l.Path), "-"+sourceSum()+"-")

@@ -1,3 +1,5 @@
+//go:build cgo
+
 package csrc
 
 import (
@@ -10,21 +12,23 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+
+	"github.com/onestep-go/onestep/internal/libtorch"
 )
 
 // noLayer says that there is no layer where one was looked for.
 func (p place) noLayer(searched []string) *OpenError {
 	e := &OpenError{Want: strings.Join(Supported(), " or "), Searched: searched, Remedy: p.setUp(Supported()[0])}
 	if p.source == "" {
-		e.Remedy = fmt.Sprintf("copy %sVERSION-%s-*.so from the machine where this program was built (%s) into %s",
-			layerPrefix, p.sum, "~/.cache/onestep/layers", searched[0])
+		e.Remedy = fmt.Sprintf("run `%s` where this program was built, and copy ~/.cache/onestep/layers/%s from there into %s",
+			libtorch.SetUp, libtorch.LayerFile("VERSION", p.sum, "*"), searched[0])
 	}
 	if p.given != "" {
 		e.Reason = fmt.Sprintf("ONESTEP_LAYER=%s: there is no such file", p.given)
 		e.Remedy = "unset ONESTEP_LAYER"
 		return e
 	}
-	e.Reason = fmt.Sprintf("libtorch is not set up: there is no %sVERSION-%s-*.so in %s", layerPrefix, p.sum, strings.Join(searched, ", "))
+	e.Reason = fmt.Sprintf("libtorch is not set up: there is no %s in %s", libtorch.LayerFile("VERSION", p.sum, "*"), strings.Join(searched, ", "))
 	return e
 }
 
@@ -67,7 +71,7 @@ func (p place) explain(l Layer, message string) *OpenError {
 				return p.unreadable(e, dir)
 			}
 		}
-		e.Reason = fmt.Sprintf("libtorch %s is missing: there is no %s in %s", l.Version, library, strings.Join(l.searched, ", "))
+		e.Reason = fmt.Sprintf("libtorch %s is missing: there is no %s in %s", l.Version, libtorch.Library, strings.Join(l.searched, ", "))
 		e.Remedy = p.provide(l)
 		return e
 	}
@@ -82,7 +86,7 @@ func (p place) explain(l Layer, message string) *OpenError {
 	}
 	e.Reason = fmt.Sprintf("libtorch %s did not load: %s", l.Version, message)
 	switch m := missingFile.FindStringSubmatch(message); {
-	case m != nil && m[1] == library:
+	case m != nil && m[1] == libtorch.Library:
 		e.Reason = fmt.Sprintf("%s is not for this kind of machine (%s)", l.Library, runtime.GOARCH)
 		e.Remedy = p.provide(l)
 	case m != nil:
@@ -105,7 +109,7 @@ func (p place) explain(l Layer, message string) *OpenError {
 	return e
 }
 
-// ours tells whether a folder is one into which scripts/libtorch.sh has put a libtorch.
+// ours tells whether a folder is one into which the set-up has put a libtorch.
 func (p place) ours(dir string) bool {
 	return p.cache != "" && filepath.Dir(dir) == p.cache && strings.HasPrefix(filepath.Base(dir), "libtorch-")
 }
@@ -113,7 +117,7 @@ func (p place) ours(dir string) bool {
 // provide is the command that gives a layer the libtorch that it needs.
 func (p place) provide(l Layer) string {
 	good := func(dir string) bool {
-		return exists(filepath.Join(dir, library)) && versionOf(filepath.Dir(dir)) == l.Version
+		return exists(filepath.Join(dir, libtorch.Library)) && libtorch.VersionOf(filepath.Dir(dir)) == l.Version
 	}
 	if l.Library != "" {
 		bad := filepath.Dir(l.Library)
@@ -134,10 +138,16 @@ func (p place) provide(l Layer) string {
 
 // setUp is the command that installs libtorch, and compiles a layer for it where the sources are.
 func (p place) setUp(version string) string {
-	if p.source != "" {
-		return "bash " + shell(filepath.Join(p.source, "scripts", "libtorch.sh"))
+	_, release, cached := strings.Cut(filepath.Base(p.source), "@")
+	switch {
+	case p.source == "":
+		return fmt.Sprintf(`pip install torch==%s && export LD_LIBRARY_PATH=$(python3 -c 'import torch; print(torch.__path__[0])')/lib`, version)
+	case p.user: // in the program's module
+		return libtorch.SetUp
+	case cached: // a program of onestep's that `go install` has made from the module cache
+		return libtorch.SetUp + "@" + release
 	}
-	return fmt.Sprintf(`pip install torch==%s && export LD_LIBRARY_PATH=$(python3 -c 'import torch; print(torch.__path__[0])')/lib`, version)
+	return "go -C " + shell(p.source) + " run ./scripts/setup"
 }
 
 // unreadable says that a file or folder, of a layer or a libtorch, may not be read.

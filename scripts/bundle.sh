@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 limit=60 # MB
 
 version=$(git describe --tags --always --dirty 2>/dev/null || echo unknown)
-layer=$(scripts/libtorch.sh)
+layer=$(go run ./scripts/setup)
 torch=${layer##*/libonestep-torch-} torch=${torch%%-*}
 out=dist/onestep-bundle-$version-linux-$(go env GOARCH)
 rm -rf "$out"

@@ -63,12 +63,24 @@ func main() {
 	require.NoError(t, err)
 	write("go.sum", string(sums))
 
+	runIn(t, dir, "go", "run", "-mod=mod", "github.com/onestep-go/onestep/scripts/setup")
 	runIn(t, dir, "go", "build", "-mod=mod", "-o", "user", ".")
 	picture, stderr := runIn(t, dir, filepath.Join(dir, "user"), filepath.Join(dir, "run"))
 	img, err := png.Decode(bytes.NewReader(picture))
 	require.NoError(t, err)
 	require.Equal(t, 2*(16+2)+2, img.Bounds().Dx())
 	t.Log(strings.TrimSpace(stderr))
+
+	// Before the set-up, its one line names the command.
+	program2, err := os.ReadFile(filepath.Join(dir, "user"))
+	require.NoError(t, err)
+	write("before", strings.ReplaceAll(string(program2), `{"layer":"/`, `{"layer":"!`))
+	require.NoError(t, os.Chmod(filepath.Join(dir, "before"), 0o755))
+	cmd := exec.Command(filepath.Join(dir, "before"), filepath.Join(dir, "other"))
+	cmd.Dir, cmd.Env = dir, []string{"HOME=" + dir}
+	out, err := cmd.CombinedOutput()
+	require.Error(t, err)
+	require.Regexp(t, `^[^\n]*go run github\.com/onestep-go/onestep/scripts/setup\n$`, string(out))
 
 	// A program must not need libtorch to start.
 	if _, err := exec.LookPath("readelf"); err == nil {

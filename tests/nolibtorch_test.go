@@ -28,7 +28,7 @@ func newIsolated(t *testing.T) *isolated {
 	b := &isolated{t: t, dir: t.TempDir()}
 	program, err := os.ReadFile(tool(t))
 	require.NoError(t, err)
-	b.path = b.write("bin/onestep", strings.ReplaceAll(string(program), `{"layer": "/`, `{"layer": "!`))
+	b.path = b.write("bin/onestep", strings.ReplaceAll(string(program), `{"layer":"/`, `{"layer":"!`))
 	b.env = []string{"HOME=" + b.dir, "PATH=" + os.Getenv("PATH")}
 	return b
 }
@@ -143,7 +143,7 @@ func TestToolWithoutLibtorch(t *testing.T) {
 		for _, dir := range []string{"bin", "lib", ".cache/onestep/layers"} {
 			require.Contains(t, h.Searched, filepath.Join(b.dir, dir))
 		}
-		require.Contains(t, h.Fix, "scripts/libtorch.sh")
+		require.Contains(t, h.Fix, "run ./scripts/setup")
 	})
 
 	// A layer whose folder of libtorch is not there: the name of the folder has another letter in it.
@@ -163,7 +163,7 @@ func TestToolWithoutLibtorch(t *testing.T) {
 		require.Equal(t, layer, h.Layer)
 		require.Empty(t, h.Library)
 		require.Equal(t, []string{gone}, h.Searched)
-		require.Contains(t, h.Fix, "scripts/libtorch.sh")
+		require.Contains(t, h.Fix, "run ./scripts/setup")
 		code, out, _ := b.run(nil, "version")
 		require.Zero(t, code)
 		require.Contains(t, out, "libtorch "+real.Version+" missing")

@@ -1,16 +1,13 @@
 package tests
 
 import (
-	"archive/zip"
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
-	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -18,253 +15,9 @@ import (
 	"time"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/internal/libtorch"
 )
-
-// These tests run scripts/libtorch.sh in made-up machines: a PATH with chosen tools, a cache folder of its own, and instead
-// of PyPI a folder of tiny wheels that have the shape of the real ones.
-
-// source returns the root of the source tree.
-func source(t *testing.T) string {
-	t.Helper()
-	if testing.Short() {
-		t.Skip("runs the set-up script")
-	}
-	root, err := filepath.Abs("..")
-	require.NoError(t, err)
-	if _, err := os.Stat(filepath.Join(root, "scripts", "libtorch.sh")); err != nil {
-		t.Skip("compiled tests, without the source tree")
-	}
-	return root
-}
-
-// machine is a made-up machine.
-type machine struct {
-	t    *testing.T
-	root string
-	dir  string // bin, cache, build, wheels
-	env  []string
-}
-
-func newMachine(t *testing.T) *machine {
-	m := &machine{t: t, root: source(t), dir: t.TempDir()}
-	for _, tool := range []string{
-		"awk", "basename", "bash", "cat", "chmod", "cp", "cut", "df", "dirname", "env", "find", "flock", "go", "grep", "head", "id", "ldd", "mkdir",
-		"mktemp", "mv", "nproc", "paste", "rm", "sed", "sha256sum", "sh", "sleep", "sort", "stat", "tail", "touch", "tr", "uname", "wc", "g++", "gcc",
-	} {
-		path, err := exec.LookPath(tool)
-		require.NoError(t, err)
-		m.tool(tool, `exec `+path+` "$@"`)
-	}
-	// The folders that stand for libtorch have nothing to compile a layer against: what would be compiled is written down.
-	m.tool("g++", `case "$*" in *-DONESTEP_SOURCE=* | *-lc10*)
-  echo "$*" >>`+m.path("compiled")+`
-  while [ "$1" != -o ]; do shift; done
-  : >"$2"
-  exit ;;
-esac
-exec `+look(t, "g++")+` "$@"`)
-	// With a home of its own every go would leave a process behind that writes there (telemetry).
-	if home, ok := os.LookupEnv("HOME"); ok {
-		m.tool("go", "HOME='"+home+"' exec "+look(t, "go")+` "$@"`)
-	}
-	out, err := exec.Command("python3", "-c", "import sys; print(sys.executable)").Output()
-	if err != nil {
-		t.Skipf("no python3: %v", err)
-	}
-	m.tool("python3", `exec `+strings.TrimSpace(string(out))+` "$@"`)
-	m.env = []string{
-		"PATH=" + m.path("bin"), "HOME=" + m.path("home"), "XDG_CACHE_HOME=" + m.path("cache"), "ONESTEP_BUILD=" + m.path("build"), "ONESTEP_CUDA=0",
-		"PIP_CONFIG_FILE=/dev/null", "PIP_NO_INDEX=1", "PIP_FIND_LINKS=" + m.path("wheels"),
-		"GOCACHE=" + goEnv(t, "GOCACHE"), "GOMODCACHE=" + goEnv(t, "GOMODCACHE"), "GOFLAGS=", "GOTOOLCHAIN=local",
-		// No torch of the Python that runs: -s and an empty user site are not enough for one in its site-packages.
-		"PYTHONPATH=" + m.path("hide"),
-	}
-	m.write("hide/sitecustomize.py", hideTorch)
-	return m
-}
-
-// hideTorch makes a Python forget a torch that it has, unless PYTHONPATH names a folder with one.
-const hideTorch = `
-import importlib.machinery, os, sys
-class Hide:
-    def find_spec(self, name, path=None, target=None):
-        if name == "torch":
-            where = [p for p in os.environ.get("PYTHONPATH", "").split(":") if p]
-            spec = importlib.machinery.PathFinder.find_spec(name, where)
-            if spec is None:
-                raise ModuleNotFoundError(name)
-            return spec
-sys.meta_path.insert(0, Hide())
-`
-
-func goEnv(t *testing.T, name string) string {
-	t.Helper()
-	out, err := exec.Command("go", "env", name).Output()
-	require.NoError(t, err)
-	return strings.TrimSpace(string(out))
-}
-
-func (m *machine) path(rel string) string { return filepath.Join(m.dir, rel) }
-
-func (m *machine) write(rel, text string) string {
-	m.t.Helper()
-	p := m.path(rel)
-	require.NoError(m.t, os.MkdirAll(filepath.Dir(p), 0o755))
-	require.NoError(m.t, os.WriteFile(p, []byte(text), 0o644))
-	return p
-}
-
-// tool puts a shell script on the machine's PATH.
-func (m *machine) tool(name, body string) {
-	m.t.Helper()
-	require.NoError(m.t, os.Chmod(m.write("bin/"+name, "#!/bin/sh\n"+body+"\n"), 0o755))
-}
-
-// python puts a command before what the machine's Python does.
-func (m *machine) python(before string) {
-	m.t.Helper()
-	text, err := os.ReadFile(m.path("bin/python3"))
-	require.NoError(m.t, err)
-	m.tool("python3", before+"\n"+strings.TrimPrefix(string(text), "#!/bin/sh\n"))
-}
-
-func (m *machine) command(args ...string) *exec.Cmd {
-	cmd := exec.Command(filepath.Join(m.root, "scripts", "libtorch.sh"), args...)
-	cmd.Env = m.env
-	cmd.Dir = m.root
-	return cmd
-}
-
-// run runs the set-up and returns its two outputs.
-func (m *machine) run(args ...string) (stdout, stderr string, err error) {
-	var out, errs bytes.Buffer
-	cmd := m.command(args...)
-	cmd.Stdout, cmd.Stderr = &out, &errs
-	err = cmd.Run()
-	return out.String(), errs.String(), err
-}
-
-// libtorch makes a folder that looks like a libtorch of some version and returns its path. Its library needs
-// libcudart.so.13 as the real one does, found in nvidia/cu13/lib beside it.
-func (m *machine) libtorch(rel, version string) string {
-	m.t.Helper()
-	v := strings.Split(version, ".")
-	m.write(rel+"/include/torch/headeronly/version.h",
-		fmt.Sprintf("#pragma once\n#define TORCH_VERSION_MAJOR %s\n#define TORCH_VERSION_MINOR %s\n#define TORCH_VERSION_PATCH %s\n", v[0], v[1], v[2]))
-	m.write(rel+"/include/torch/csrc/api/include/torch/version.h", "#include <torch/headeronly/version.h>\n")
-	m.write(rel+"/__init__.py", `open(__file__ + ".imported", "w")`)
-	lib := m.write(rel+"/lib/libtorch_cpu.so", "")
-	cudart := m.cudart()
-	m.compile(lib, "-Wl,--no-as-needed", cudart, "-Wl,--disable-new-dtags,-rpath,$ORIGIN/../../nvidia/cu13/lib")
-	return m.path(rel)
-}
-
-// cudart compiles a library of that name and returns its path.
-func (m *machine) cudart() string {
-	lib := m.path("lib/libcudart.so.13")
-	if _, err := os.Stat(lib); err != nil {
-		m.write("lib/libcudart.so.13", "")
-		m.compile(lib, "-Wl,-soname,libcudart.so.13")
-	}
-	return lib
-}
-
-func (m *machine) compile(lib string, flags ...string) {
-	m.t.Helper()
-	cmd := exec.Command("g++", append([]string{"-shared", "-o", lib, "-x", "c++", "/dev/null", "-x", "none"}, flags...)...)
-	out, err := cmd.CombinedOutput()
-	require.NoError(m.t, err, "%s", out)
-}
-
-// wheel packs files (by their place in site-packages) into a wheel.
-func (m *machine) wheel(name, version, tag string, requires []string, files map[string]string) {
-	m.t.Helper()
-	base := strings.ReplaceAll(name, "-", "_") + "-" + version
-	info := base + ".dist-info/"
-	meta := "Metadata-Version: 2.1\nName: " + name + "\nVersion: " + version + "\n"
-	for _, r := range requires {
-		if _, extra, ok := strings.Cut(r, "; extra == "); ok {
-			meta += "Provides-Extra: " + strings.Trim(extra, `"`) + "\n"
-		}
-		meta += "Requires-Dist: " + r + "\n"
-	}
-	all := map[string]string{info + "METADATA": meta, info + "WHEEL": "Wheel-Version: 1.0\nRoot-Is-Purelib: false\nTag: " + tag + "\n"}
-	for k, v := range files {
-		all[k] = v
-	}
-	record := info + "RECORD,,\n"
-	for k := range all {
-		record += k + ",,\n"
-	}
-	all[info+"RECORD"] = record
-
-	f, err := os.Create(m.write("wheels/"+base+"-"+tag+".whl", ""))
-	require.NoError(m.t, err)
-	defer f.Close()
-	z := zip.NewWriter(f)
-	for k, v := range all {
-		w, err := z.Create(k)
-		require.NoError(m.t, err)
-		_, err = io.WriteString(w, v)
-		require.NoError(m.t, err)
-	}
-	require.NoError(m.t, z.Close())
-}
-
-// index fills the folder that stands for PyPI.
-func (m *machine) index() {
-	m.t.Helper()
-	dir := m.libtorch("made/torch", "2.11.0")
-	files := map[string]string{}
-	for _, f := range []string{"lib/libtorch_cpu.so", "include/torch/headeronly/version.h", "include/torch/csrc/api/include/torch/version.h", "__init__.py"} {
-		text, err := os.ReadFile(filepath.Join(dir, f))
-		require.NoError(m.t, err)
-		files["torch/"+f] = string(text)
-	}
-	arch := map[string]string{"amd64": "x86_64", "arm64": "aarch64"}[runtime.GOARCH]
-	m.wheel("torch", "2.11.0", "cp312-cp312-manylinux_2_28_"+arch, []string{
-		"sympy>=1.13", `cuda-toolkit[cudart]==13.0.2; platform_system == "Linux"`, `nvidia-cudnn-cu13==9.19.0.56; platform_system == "Linux"`,
-		`triton==3.6.0; platform_system == "Linux"`,
-	}, files)
-	cudart, err := os.ReadFile(m.cudart())
-	require.NoError(m.t, err)
-	m.wheel("nvidia-cuda-runtime", "13.0.96", "py3-none-any", nil, map[string]string{"nvidia/cu13/lib/libcudart.so.13": string(cudart)})
-	m.wheel("nvidia-cuda-cupti", "13.0.85", "py3-none-any", nil, map[string]string{"nvidia/cu13/lib/libcupti.so.13": ""})
-	m.wheel("cuda-toolkit", "13.0.2", "py3-none-any", []string{`nvidia-cuda-runtime==13.0.96; extra == "cudart"`}, nil)
-	m.wheel("nvidia-cudnn-cu13", "9.19.0.56", "py3-none-any", nil, map[string]string{"nvidia/cudnn/lib/libcudnn.so.9": ""})
-}
-
-// needPip skips where no pip can be tested.
-func (m *machine) needPip() {
-	m.t.Helper()
-	cmd := exec.Command(m.path("bin/python3"), "-m", "pip", "--version")
-	cmd.Env = m.env
-	if out, err := cmd.CombinedOutput(); err != nil {
-		m.t.Skipf("this Python has no pip: %s", out)
-	}
-}
-
-// ready checks what a set-up that ended well leaves behind, and returns the folder of libtorch.
-func (m *machine) ready(stdout, stderr string, err error) string {
-	m.t.Helper()
-	require.NoError(m.t, err, "%s", stderr)
-	require.Regexp(m.t, "^"+regexp.QuoteMeta(m.path("build"))+`/libonestep-torch-2\.11\.0-[0-9a-f]{12}-[0-9a-f]{8}\.so\n$`, stdout)
-	require.FileExists(m.t, strings.TrimSpace(stdout))
-	var info struct{ Version, Path, Source string }
-	text, err := os.ReadFile(m.path("build/libtorch.json"))
-	require.NoError(m.t, err)
-	require.NoError(m.t, json.Unmarshal(text, &info))
-	require.Equal(m.t, "2.11.0", info.Version)
-	require.FileExists(m.t, filepath.Join(info.Path, "lib/libtorch_cpu.so"))
-	require.NoFileExists(m.t, filepath.Join(info.Path, "__init__.py.imported"))
-	compiled, err := os.ReadFile(m.path("compiled"))
-	require.NoError(m.t, err)
-	require.Contains(m.t, string(compiled), "-I"+info.Path+"/include ")
-	left, err := filepath.Glob(m.path("cache/onestep/*.part*"))
-	require.NoError(m.t, err)
-	require.Empty(m.t, left)
-	return info.Path
-}
 
 func TestSetupRefuses(t *testing.T) {
 	source(t)
@@ -280,29 +33,29 @@ func TestSetupRefuses(t *testing.T) {
 		args []string
 		want string // the one line
 	}{
-		{"LIBTORCH is nothing", set("LIBTORCH=/nonexistent"), nil, `LIBTORCH=/nonexistent is no libtorch: want a folder with lib/libtorch_cpu\.so`},
-		{"LIBTORCH is too old", func(m *machine) { set("LIBTORCH=" + m.libtorch("old", "2.9.1"))(m) }, nil, `is libtorch 2\.9\.1: use 2\.11\.0 and 2\.15\.0`},
+		{"LIBTORCH is nothing", set("LIBTORCH=/nonexistent"), nil, `LIBTORCH=/nonexistent is not a libtorch: want a directory with lib/libtorch_cpu\.so`},
+		{"LIBTORCH is too old", func(m *machine) { set("LIBTORCH=" + m.libtorch("old", "2.9.1"))(m) }, nil, `is libtorch 2\.9\.1: use 2\.11\.0 or 2\.15\.0`},
 		{"LIBTORCH is another than asked for", func(m *machine) { set("LIBTORCH=" + m.libtorch("l", "2.11.0"))(m) }, []string{"2.15.0"}, `is libtorch 2\.11\.0: use 2\.15\.0`},
 		{"LIBTORCH lacks a library", func(m *machine) { set("LIBTORCH=" + m.libtorch("l", "2.11.0"))(m) }, nil, `libcudart\.so\.13 is missing.*nvidia-cuda-runtime==13\.0\.96`},
 		{"LIBTORCH in an odd folder", func(m *machine) {
-			m.write("odd one/nvidia/cu13/lib/libcudart.so.13", "")
-			m.compile(m.path("odd one/nvidia/cu13/lib/libcudart.so.13"))
-			set("LIBTORCH=" + m.libtorch("odd one/torch", "2.11.0"))(m)
-		}, nil, `odd one/torch' holds a character`},
-		{"a version that is not supported", set(), []string{"2.12.0"}, `libtorch 2\.12\.0 is not supported: use 2\.11\.0 and 2\.15\.0`},
-		{"no Go", without("go"), nil, `Go is missing: get go 1\.\S+ or newer from https://go\.dev/dl/`},
-		{"old Go", func(m *machine) { m.tool("go", "printf 'go1.19.8\\n1\\ng++\\n'") }, nil, `Go is too old: go\.mod needs go 1\.\S+ and this is go 1\.19\.8`},
+			m.write("odd,one/nvidia/cu13/lib/libcudart.so.13", "")
+			m.compile(m.path("odd,one/nvidia/cu13/lib/libcudart.so.13"))
+			set("LIBTORCH=" + m.libtorch("odd,one/torch", "2.11.0"))(m)
+		}, nil, `odd,one/torch" holds a character`},
+		{"a version that is not supported", set(), []string{"2.12.0"}, `libtorch 2\.12\.0 is not supported: use 2\.11\.0 or 2\.15\.0`},
+		{"what is no version", set(), []string{"--help"}, `usage: go run github\.com/onestep-go/onestep/scripts/setup \[VERSION\], where VERSION is 2\.11\.0 or 2\.15\.0`},
+		{"no Go", without("go"), nil, `the go command is missing.*go\.dev/doc/install`},
 		{"Go that may not fetch a newer one", func(m *machine) {
 			m.tool("go", "echo 'go: go.mod requires go >= 1.26.0 (running go 1.24.4; GOTOOLCHAIN=local)' >&2; exit 1")
-		}, nil, `Go does not run: go: go\.mod requires go >= 1\.26\.0 .*go\.dev/dl`},
+		}, nil, `go env: go: go\.mod requires go >= 1\.26\.0`},
 		{"no g++", without("g++"), nil, `a C\+\+ compiler \(g\+\+\) is missing: apt-get install g\+\+`},
 		{"another compiler that is missing", set("CXX=clang++-99 -v"), nil, `a C\+\+ compiler \(clang\+\+-99\) is missing`},
+		{"no C compiler", without("gcc"), nil, `a C compiler \(gcc\) is missing: apt-get install gcc`},
 		{"cgo off", set("CGO_ENABLED=0"), nil, `cgo is switched off`},
-		{"no Python", without("python3"), nil, `Python 3 is missing.*apt-get install python3 python3-pip`},
+		{"no Python", without("python3"), nil, `Python 3 is missing.*apt-get install python3 python3-pip.*LIBTORCH.*pip install --target libtorch-2\.11\.0 --no-deps torch==2\.11\.0 nvidia-cuda-runtime==13\.0\.96`},
 		{"no pip", func(m *machine) { m.python(`case "$2" in pip | venv) exit 1 ;; esac`) }, nil, `pip is missing: apt-get install python3-pip`},
-		{"full disk", func(m *machine) { m.tool("df", `printf 'x\n/dev/x 1 1 1234 1%% /\n'`) }, nil, `too little disk space: libtorch needs 2500 MB free in \S+, and there are 1234`},
 		{"a cache that cannot be written", set("XDG_CACHE_HOME=/proc/nothing"), nil, `cannot write to /proc/nothing/onestep: set XDG_CACHE_HOME`},
-		{"no home", set("XDG_CACHE_HOME=", "HOME="), nil, `neither HOME nor XDG_CACHE_HOME is set`},
+		{"no home", set("XDG_CACHE_HOME=", "HOME="), nil, `neither \$XDG_CACHE_HOME nor \$HOME are defined`},
 		{"an odd ONESTEP_CUDA", set("ONESTEP_CUDA=yes"), nil, `ONESTEP_CUDA=yes: want 1 or 0`},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -327,7 +80,7 @@ func TestSetupPipFails(t *testing.T) {
 	}{
 		{"no network", func(m *machine) {
 			m.env = append(m.env, "PIP_NO_INDEX=0", "PIP_FIND_LINKS=", "PIP_INDEX_URL=http://127.0.0.1:9/simple", "PIP_RETRIES=1")
-		}, `could not reach PyPI: connect to the network \(or set LIBTORCH to a libtorch 2\.11\.0 folder\)`},
+		}, `could not reach PyPI: .*LIBTORCH.*pip install --target libtorch-2\.11\.0 --no-deps torch==2\.11\.0 nvidia-cuda-runtime==13\.0\.96 nvidia-cuda-cupti==13\.0\.85.* to \S+/onestep/libtorch-2\.11\.0$`},
 		{"no such wheel", func(*machine) {}, `pip could not install .*ERROR: .*torch==2\.11\.0`},
 		{"disk filled meanwhile", func(m *machine) {
 			m.python(`case "$*" in *install*) echo "OSError: [Errno 28] No space left on device" >&2; exit 1 ;; esac`)
@@ -389,14 +142,12 @@ func TestSetupInstalls(t *testing.T) {
 
 	// Once installed, it needs neither pip nor network nor room.
 	m.python(`case "$2" in pip | venv) exit 1 ;; esac`)
-	m.tool("df", "exit 1")
 	require.Equal(t, dir, m.ready(m.run()))
 
-	// With ONESTEP_BUILD unset the same is kept for programs elsewhere; that run would write into this tree, so the script
-	// runs in a copy.
+	// With ONESTEP_BUILD unset the same is kept for programs elsewhere; that run would write into this tree, so it is one of a copy.
 	tree := m.path("tree")
-	files := []string{"go.mod", "scripts/libtorch.sh", "scripts/libtorch-versions", "csrc/csrc.go"}
-	for _, pattern := range []string{"csrc/*.h", "csrc/layer/*.cpp", "csrc/layer/*.h"} {
+	var files []string
+	for _, pattern := range []string{"go.mod", "scripts/setup/*.go", "internal/libtorch/*", "csrc/*.h", "csrc/layer/*.cpp", "csrc/layer/*.h"} {
 		list, err := filepath.Glob(filepath.Join(m.root, pattern))
 		require.NoError(t, err)
 		for _, f := range list {
@@ -408,10 +159,10 @@ func TestSetupInstalls(t *testing.T) {
 	for _, f := range files {
 		text, err := os.ReadFile(filepath.Join(m.root, f))
 		require.NoError(t, err)
-		require.NoError(t, os.Chmod(m.write("tree/"+f, string(text)), 0o755))
+		m.write("tree/"+f, string(text))
 	}
 	elsewhere := func() string {
-		cmd := exec.Command(filepath.Join(tree, "scripts", "libtorch.sh"))
+		cmd := m.command(tree)
 		cmd.Env = append(m.env, "ONESTEP_BUILD=")
 		out, err := cmd.Output()
 		require.NoError(t, err)
@@ -439,7 +190,7 @@ func TestSetupInstalls(t *testing.T) {
 	require.NoError(t, os.Remove(filepath.Join(tree, "csrc/layer/found.json")))
 	require.NoError(t, os.RemoveAll(filepath.Join(tree, "build")))
 	require.NoError(t, os.Chmod(filepath.Join(tree, "csrc/layer"), 0o555))
-	cmd := exec.Command("bash", filepath.Join(tree, "scripts", "libtorch.sh"))
+	cmd := m.command(tree)
 	cmd.Env = append(m.env, "ONESTEP_BUILD=")
 	out, err := cmd.Output()
 	require.NoError(t, err)
@@ -485,7 +236,7 @@ func TestSetupTwoAtOnce(t *testing.T) {
 	errs := make([]error, 3)
 	for i := range errs {
 		wg.Go(func() {
-			out, err := m.command().CombinedOutput()
+			out, err := m.command(m.root).CombinedOutput()
 			if err != nil {
 				errs[i] = fmt.Errorf("%w: %s", err, out)
 			}
@@ -511,7 +262,7 @@ func TestSetupKilled(t *testing.T) {
 	m.tool("python3", strings.Replace(strings.TrimPrefix(string(working), "#!/bin/sh\n"), "exec ", `case "$*" in *install*) slow=1 ;; esac
 `, 1)+`[ -z "$slow" ] || { : >`+m.path("installed")+`; sleep 60; }`)
 	for _, signal := range []syscall.Signal{syscall.SIGKILL, syscall.SIGTERM} {
-		cmd := m.command()
+		cmd := m.command(m.root)
 		cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 		require.NoError(t, cmd.Start())
 		require.Eventually(t, func() bool { _, err := os.Stat(m.path("installed")); return err == nil }, time.Minute, 20*time.Millisecond)
@@ -552,7 +303,7 @@ func TestSetupFindsPython(t *testing.T) {
 	m.libtorch("site/torch", "2.12.1")
 	_, stderr, err = m.run()
 	require.NoError(t, err, stderr)
-	require.Contains(t, stderr, "the torch of python3 is 2.12.1: looking for 2.11.0 and 2.15.0")
+	require.Contains(t, stderr, "the torch of python3 is 2.12.1: looking for 2.11.0 or 2.15.0")
 }
 
 // How the layer is compiled and linked, and what is said when that fails.
@@ -595,16 +346,12 @@ func TestSetupRepairs(t *testing.T) {
 	require.FileExists(t, part)
 }
 
-// The compiler refuses what the set-up refuses: the list in csrc/layer/torch_version.h is the one in scripts/libtorch-versions.
+// The compiler refuses what the set-up refuses: the list in csrc/layer/torch_version.h is the one in internal/libtorch/versions.
 func TestVersionsInHeader(t *testing.T) {
 	root := source(t)
-	text, err := os.ReadFile(filepath.Join(root, "scripts", "libtorch-versions"))
-	require.NoError(t, err)
 	var supported []string
-	for _, line := range strings.Split(strings.TrimSpace(string(text)), "\n") {
-		if !strings.HasPrefix(line, "#") {
-			supported = append(supported, strings.Fields(line)[0])
-		}
+	for _, r := range libtorch.Supported() {
+		supported = append(supported, r.Version)
 	}
 	require.NotEmpty(t, supported)
 	m := newMachine(t)
@@ -625,114 +372,39 @@ func TestVersionsInHeader(t *testing.T) {
 	}
 }
 
-func TestTestLog(t *testing.T) {
-	root := source(t)
-	cmd := exec.Command("awk", "-f", filepath.Join(root, "scripts", "testlog.awk"))
-	cmd.Stdin = strings.NewReader(`=== RUN   TestA
-    a_test.go:1: chat
-=== RUN   TestA/x
-=== RUN   TestA/y
-    a_test.go:7: why
-        not
-=== NAME  TestA
-    a_test.go:2: in between
---- FAIL: TestA (0.01s)
-    --- PASS: TestA/x (0.00s)
-    --- FAIL: TestA/y (0.00s)
-=== RUN   TestB
-    b_test.go:3: no GPU
-        here
---- SKIP: TestB (0.00s)
-FAIL
-3 tensors live at the end
-FAIL	example.com/a	0.02s
-=== RUN   TestA
-    a_test.go:1: chat
---- PASS: TestA (0.00s)
-PASS
-ok  	example.com/b	(cached)
-?   	example.com/c	[no test files]
-=== RUN   TestC
-panic: lost
-
-goroutine 7 [running]:
-FAIL	example.com/d	0.01s
-# example.com/e
-e.go:1:1: expected package
-FAIL	example.com/e [build failed]
-FAIL
-`)
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, "%s", out)
-	require.Equal(t, `    a_test.go:1: chat
-    a_test.go:2: in between
---- FAIL: TestA (0.01s)
-    a_test.go:7: why
-        not
-    --- FAIL: TestA/y (0.00s)
-    skipped TestB: no GPU here
-3 tensors live at the end
-FAIL	example.com/a	0.02s	2 tests, 1 skipped
-ok  	example.com/b	(cached)	1 tests
-panic: lost
-
-goroutine 7 [running]:
-FAIL	example.com/d	0.01s
-# example.com/e
-e.go:1:1: expected package
-FAIL	example.com/e [build failed]
-`, string(out))
-}
-
-// The script of `make bundle` that runs compiled tests, over tests that are shell scripts.
-func TestRunTests(t *testing.T) {
+// The set-up runs in a module that requires onestep, with the sources wherever Go has them.
+func TestSetupFromAnotherModule(t *testing.T) {
 	m := newMachine(t)
-	text, err := os.ReadFile(filepath.Join(m.root, "scripts", "run-tests.sh"))
-	require.NoError(t, err)
-	script := m.write("bundle/run-tests.sh", strings.ReplaceAll(string(text), "@TORCH@", "2.11.0"))
-	text, err = os.ReadFile(filepath.Join(m.root, "scripts", "testlog.awk"))
-	require.NoError(t, err)
-	m.write("bundle/testlog.awk", string(text))
-	put := func(rel, body string) {
-		require.NoError(t, os.Chmod(m.write("bundle/"+rel, "#!/bin/sh\n"+body+"\n"), 0o755))
+	m.write("nvidia/cu13/lib/libcudart.so.13", "")
+	m.compile(m.path("nvidia/cu13/lib/libcudart.so.13"), "-Wl,-soname,libcudart.so.13")
+	m.env = append(m.env, "LIBTORCH="+m.libtorch("torch", "2.11.0"), "GOPROXY=off", "GOSUMDB=off", "GOWORK=off")
+	m.write("user/main.go", "package main\n\nimport \"github.com/onestep-go/onestep/csrc\"\n\nfunc main() { _ = csrc.Open }\n")
+	const setup = "github.com/onestep-go/onestep/scripts/setup"
+	m.write("user/go.mod", fmt.Sprintf("module example.com/user\n\ngo %s\n\nrequire github.com/onestep-go/onestep v0.0.0\n\nreplace github.com/onestep-go/onestep => %s\n\ntool %s\n",
+		strings.TrimPrefix(goEnv(t, "GOVERSION"), "go"), m.root, setup))
+	in := func(args ...string) (string, string, error) {
+		var out, errs bytes.Buffer
+		cmd := exec.Command(m.path("bin/go"), args...)
+		cmd.Dir, cmd.Env, cmd.Stdout, cmd.Stderr = m.path("user"), m.env, &out, &errs
+		err := cmd.Run()
+		return out.String(), errs.String(), err
 	}
-	put("bin/onestep", `echo "$LD_LIBRARY_PATH"`)
-	put("tests/a/run.test", `echo "--- PASS: TestOne (0.0s)"; echo "    --- PASS: TestOne/cuda:0 (0.0s)"; echo "--- SKIP: TestTwo (0.0s)"`)
-	put("tests/a/b/run.test", `[ -f ../run.test ] && echo "--- PASS: TestThree (0.0s)"`)
-	run := func(torch string) (string, error) {
-		cmd := exec.Command("bash", script)
-		cmd.Env = append(m.env, "LIBTORCH="+torch)
-		out, err := cmd.CombinedOutput()
-		return string(out), err
+	for _, args := range [][]string{{"run", setup}, {"run", "-trimpath", setup}, {"tool", "setup"}} {
+		require.NoError(t, os.RemoveAll(m.path("build")))
+		m.ready(in(args...))
 	}
-	dir := m.libtorch("torch", "2.11.0")
-	m.tool("find", "exec "+look(t, "find")+` "$@"`)
-	out, err := run(dir)
-	require.NoError(t, err, out)
-	require.Contains(t, out, dir+"/lib\n")
-	require.Contains(t, out, "on the GPU: 1 passed, 0 failed, 0 skipped; skipped in all: 1;")
-	require.True(t, strings.HasSuffix(out, "\n2 passed, 0 failed\n"), out)
+	_, errs, err := in("mod", "vendor")
+	require.NoError(t, err, errs)
+	require.NoError(t, os.RemoveAll(m.path("build")))
+	m.ready(in("tool", "setup"))
 
-	put("tests/c/run.test", `echo "--- PASS: TestFour (0.0s)"; echo "panic: lost" >&2; exit 2`)
-	put("tests/d/run.test", `printf '=== RUN   TestFive\n    five_test.go:7: why\n--- FAIL: TestFive (0.0s)\n=== RUN   TestSix\n    six_test.go:7: chat\n'; exit 1`)
-	out, err = run(dir)
-	require.Error(t, err)
-	require.Contains(t, out, "panic: lost")
-	require.Contains(t, out, "five_test.go:7: why\n--- FAIL: TestFive")
-	require.NotContains(t, out, "chat")
-	require.True(t, strings.HasSuffix(out, "\n3 passed, 2 failed\n"), out)
-
-	out, err = run(m.libtorch("newer", "2.15.0"))
-	require.Error(t, err)
-	require.Regexp(t, `^run-tests: \S+ is PyTorch 2\.15\.0, and this bundle is compiled for 2\.11\.0\n$`, out)
-	out, err = run("/nonexistent")
-	require.Error(t, err)
-	require.Regexp(t, `^run-tests: no PyTorch at '/nonexistent': pip install torch==2\.11\.0, or set LIBTORCH[^\n]*\n$`, out)
-}
-
-func look(t *testing.T, tool string) string {
-	t.Helper()
-	path, err := exec.LookPath(tool)
-	require.NoError(t, err)
-	return path
+	// What is vendored belongs to the user: nothing is written there.
+	vendored := m.path("user/vendor/github.com/onestep-go/onestep")
+	require.NoError(t, os.RemoveAll(filepath.Join(vendored, "csrc", "layer", "found.json")))
+	m.env = append(m.env, "ONESTEP_BUILD=")
+	layer, errs, err := in("tool", "setup")
+	require.NoError(t, err, errs)
+	require.Equal(t, m.path("cache/onestep/layers"), filepath.Dir(layer))
+	require.NoFileExists(t, filepath.Join(vendored, "csrc", "layer", "found.json"))
+	require.NoDirExists(t, filepath.Join(vendored, "build"))
 }

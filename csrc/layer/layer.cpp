@@ -4,7 +4,7 @@
 #include "torch_version.h"
 
 #ifndef ONESTEP_SOURCE
-#error compile this with scripts/libtorch.sh, which says what the sources are
+#error compile this with scripts/setup, which says what the sources are
 #endif
 
 extern "C" {

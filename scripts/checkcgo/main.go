@@ -22,7 +22,7 @@ const module = "github.com/onestep-go/onestep/"
 // below lists what each layer may import of the project. What is not listed, cmd and scripts and tests, may import all.
 var below = map[string][]string{
 	"internal": {"internal"}, // the floor: packages that know no layer
-	"csrc":     {},
+	"csrc":     {"internal"},
 	"torch":    {"internal", "csrc", "torch"},
 	"models":   {"internal", "torch", "models"},
 	"sampling": {"internal", "torch", "models", "sampling"},

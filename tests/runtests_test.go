@@ -1,0 +1,116 @@
+package tests
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+)
+
+func TestTestLog(t *testing.T) {
+	root := source(t)
+	cmd := exec.Command("awk", "-f", filepath.Join(root, "scripts", "testlog.awk"))
+	cmd.Stdin = strings.NewReader(`=== RUN   TestA
+    a_test.go:1: chat
+=== RUN   TestA/x
+=== RUN   TestA/y
+    a_test.go:7: why
+        not
+=== NAME  TestA
+    a_test.go:2: in between
+--- FAIL: TestA (0.01s)
+    --- PASS: TestA/x (0.00s)
+    --- FAIL: TestA/y (0.00s)
+=== RUN   TestB
+    b_test.go:3: no GPU
+        here
+--- SKIP: TestB (0.00s)
+FAIL
+3 tensors live at the end
+FAIL	example.com/a	0.02s
+=== RUN   TestA
+    a_test.go:1: chat
+--- PASS: TestA (0.00s)
+PASS
+ok  	example.com/b	(cached)
+?   	example.com/c	[no test files]
+=== RUN   TestC
+panic: lost
+
+goroutine 7 [running]:
+FAIL	example.com/d	0.01s
+# example.com/e
+e.go:1:1: expected package
+FAIL	example.com/e [build failed]
+FAIL
+`)
+	out, err := cmd.CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	require.Equal(t, `    a_test.go:1: chat
+    a_test.go:2: in between
+--- FAIL: TestA (0.01s)
+    a_test.go:7: why
+        not
+    --- FAIL: TestA/y (0.00s)
+    skipped TestB: no GPU here
+3 tensors live at the end
+FAIL	example.com/a	0.02s	2 tests, 1 skipped
+ok  	example.com/b	(cached)	1 tests
+panic: lost
+
+goroutine 7 [running]:
+FAIL	example.com/d	0.01s
+# example.com/e
+e.go:1:1: expected package
+FAIL	example.com/e [build failed]
+`, string(out))
+}
+
+// The script of `make bundle` that runs compiled tests, over tests that are shell scripts.
+func TestRunTests(t *testing.T) {
+	m := newMachine(t)
+	m.tools("awk", "dirname", "env", "find", "grep", "mktemp", "sh", "sort", "tail")
+	text, err := os.ReadFile(filepath.Join(m.root, "scripts", "run-tests.sh"))
+	require.NoError(t, err)
+	script := m.write("bundle/run-tests.sh", strings.ReplaceAll(string(text), "@TORCH@", "2.11.0"))
+	text, err = os.ReadFile(filepath.Join(m.root, "scripts", "testlog.awk"))
+	require.NoError(t, err)
+	m.write("bundle/testlog.awk", string(text))
+	put := func(rel, body string) {
+		require.NoError(t, os.Chmod(m.write("bundle/"+rel, "#!/bin/sh\n"+body+"\n"), 0o755))
+	}
+	put("bin/onestep", `echo "$LD_LIBRARY_PATH"`)
+	put("tests/a/run.test", `echo "--- PASS: TestOne (0.0s)"; echo "    --- PASS: TestOne/cuda:0 (0.0s)"; echo "--- SKIP: TestTwo (0.0s)"`)
+	put("tests/a/b/run.test", `[ -f ../run.test ] && echo "--- PASS: TestThree (0.0s)"`)
+	run := func(torch string) (string, error) {
+		cmd := exec.Command("bash", script)
+		cmd.Env = append(m.env, "LIBTORCH="+torch)
+		out, err := cmd.CombinedOutput()
+		return string(out), err
+	}
+	dir := m.libtorch("torch", "2.11.0")
+	out, err := run(dir)
+	require.NoError(t, err, out)
+	require.Contains(t, out, dir+"/lib\n")
+	require.Contains(t, out, "on the GPU: 1 passed, 0 failed, 0 skipped; skipped in all: 1;")
+	require.True(t, strings.HasSuffix(out, "\n2 passed, 0 failed\n"), out)
+
+	put("tests/c/run.test", `echo "--- PASS: TestFour (0.0s)"; echo "panic: lost" >&2; exit 2`)
+	put("tests/d/run.test", `printf '=== RUN   TestFive\n    five_test.go:7: why\n--- FAIL: TestFive (0.0s)\n=== RUN   TestSix\n    six_test.go:7: chat\n'; exit 1`)
+	out, err = run(dir)
+	require.Error(t, err)
+	require.Contains(t, out, "panic: lost")
+	require.Contains(t, out, "five_test.go:7: why\n--- FAIL: TestFive")
+	require.NotContains(t, out, "chat")
+	require.True(t, strings.HasSuffix(out, "\n3 passed, 2 failed\n"), out)
+
+	out, err = run(m.libtorch("newer", "2.15.0"))
+	require.Error(t, err)
+	require.Regexp(t, `^run-tests: \S+ is PyTorch 2\.15\.0, and this bundle is compiled for 2\.11\.0\n$`, out)
+	out, err = run("/nonexistent")
+	require.Error(t, err)
+	require.Regexp(t, `^run-tests: no PyTorch at '/nonexistent': pip install torch==2\.11\.0, or set LIBTORCH[^\n]*\n$`, out)
+}
