@@ -309,6 +309,9 @@ func (a *Adapter) Parameters() iter.Seq2[string, *torch.Tensor] { return a.store
 // Store returns what owns the adapter's weights.
 func (a *Adapter) Store() *nn.Store { return a.store }
 
+// File returns the file that the adapter was read from, which the adapter owns; nil: it was made by [New].
+func (a *Adapter) File() *File { return a.file }
+
 // Close frees the adapter's weights and closes its file. No network may be running with it, nor have it merged.
 func (a *Adapter) Close() error {
 	a.store.Close()

@@ -70,7 +70,7 @@ type File struct {
 // Open opens an adapter: a safetensors file, one of torch.save, or a folder as peft or diffusers write it. Its values are not read. Names
 // that are not an adapter's, tensors without their other half, shapes that cannot be, and kinds that are not built are reported together.
 func Open(path string) (_ *File, err error) {
-	where, folder, err := find(path)
+	where, folder, err := fileOf(path)
 	if err != nil {
 		return nil, err
 	}
@@ -112,27 +112,6 @@ func Open(path string) (_ *File, err error) {
 		return nil, fmt.Errorf("%s: %s", quote.Path(path), list("modules that cannot be used", wrong))
 	}
 	return f, nil
-}
-
-// fileNames are what adapters' files are called in folders.
-var fileNames = []string{"adapter_model.safetensors", "adapter_model.bin", "pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin"}
-
-// find returns the file of weights, and the folder where peft's configuration may be.
-func find(path string) (file, folder string, err error) {
-	st, err := os.Stat(path)
-	if err != nil {
-		return "", "", err
-	}
-	if !st.IsDir() {
-		return path, filepath.Dir(path), nil
-	}
-	for _, name := range fileNames {
-		file := filepath.Join(path, name)
-		if _, err := os.Stat(file); err == nil {
-			return file, path, nil
-		}
-	}
-	return "", "", fmt.Errorf("%s: want an adapter's file, or a folder with one of %s", quote.Path(path), strings.Join(fileNames, ", "))
 }
 
 // Close closes the file.

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -50,6 +48,8 @@ func (o *Generate) idle() {
 type adapter struct {
 	file    string
 	weights lora.Weights
+
+	open *lora.File // until a cache takes it
 }
 
 // parseAdapter reads FILE[=WEIGHT[,BLOCK:WEIGHT…]].
@@ -83,15 +83,14 @@ func parseAdapter(text string) (adapter, error) {
 	return a, nil
 }
 
-// adapters are those of a drawing: what is loaded, and how texts find more.
+// adapters are those of a drawing: what is loaded, and how prompts find more.
 type adapters struct {
-	dir    string
-	model  lora.Networks
-	part   bool                     // modules without a layer are left out
-	loaded map[string]*lora.Adapter // by file
-	order  []string                 // of the files in loaded
-	hashes []string                 // name: hash, in the order in which they were loaded
-	tags   string                   // what A1111 would have in the text
+	cache  *lora.Cache
+	named  bool // the cache has a directory to look for names in
+	loaded []*lora.Adapter
+	held   []func()
+	hashes []string // name: hash, of loaded
+	tags   string   // what A1111 would have in the text
 
 	mentions func(word string) bool // whether a word is in a prompt
 	words    []sd.Inversion         // of all prompts
@@ -105,22 +104,11 @@ func (on *adapters) remark(text string) {
 	}
 }
 
-// adapters reads the flags, and finds out that each file is an adapter, before any model is read.
-func (o Generate) adapters() ([]adapter, error) {
-	var all []adapter
+// parsedAdapters reads the flags.
+func (o Generate) parsedAdapters() (all []adapter, err error) {
 	for _, text := range o.LoRAs {
 		a, err := parseAdapter(text)
 		if err != nil {
-			return nil, err
-		}
-		if err := There(Path{"--lora", a.file, wantAdapter, Either}); err != nil {
-			return nil, err
-		}
-		f, err := lora.Open(a.file)
-		if err != nil {
-			return nil, fmt.Errorf("--lora: %w", err)
-		}
-		if err := f.Close(); err != nil {
 			return nil, err
 		}
 		all = append(all, a)
@@ -128,29 +116,63 @@ func (o Generate) adapters() ([]adapter, error) {
 	return all, nil
 }
 
+// adapters opens the adapters of the flags, before any model is read, so that a file that is none is an error soon.
+func (o Generate) adapters() (all []adapter, err error) {
+	if all, err = o.parsedAdapters(); err != nil {
+		return nil, err
+	}
+	for i, a := range all {
+		if err = There(Path{"--lora", a.file, wantAdapter, Either}); err == nil {
+			if all[i].open, err = lora.Open(a.file); err != nil {
+				err = fmt.Errorf("--lora: %w", err)
+			}
+		}
+		if err != nil {
+			return nil, errors.Join(err, closeAdapters(all))
+		}
+	}
+	return all, nil
+}
+
+// closeAdapters closes the files that are open.
+func closeAdapters(all []adapter) (err error) {
+	for _, a := range all {
+		if a.open != nil {
+			err = errors.Join(err, a.open.Close())
+		}
+	}
+	return err
+}
+
 // adapt loads the adapters onto the model and gives them to the drawing. What it returns frees them.
 func (o Generate) adapt(ctx context.Context, t *texttoimage.Pipeline, all []adapter) (*adapters, func(), error) {
-	on := &adapters{dir: o.LoRADir, part: o.LoRAPartial, model: lora.Of(t.Model), loaded: map[string]*lora.Adapter{}, mentions: o.mentions, words: t.Inversions}
-	closeAll := func() {
+	on := &adapters{
+		cache: lora.NewCache(t.Model, lora.CacheOptions{Dir: o.LoRADir, Options: lora.Options{Partial: o.LoRAPartial}}), named: o.LoRADir != "",
+		mentions: o.mentions, words: t.Inversions,
+	}
+	free := func() {
 		if o.LoRAApply == applyMerge {
 			_ = lora.Merge(t.Model, nil)
 		}
-		for _, a := range on.loaded {
-			_ = a.Close() // files that were only read
+		for _, release := range on.held {
+			release()
 		}
+		_ = on.cache.Close() // files that were only read
 	}
-	for _, a := range all {
-		one, err := on.load(ctx, a.file)
+	for i, a := range all {
+		file := a.open
+		all[i].open = nil
+		one, err := on.hold(ctx, func() (*lora.Adapter, func(), error) { return on.cache.Add(ctx, file) })
 		if err != nil {
-			return on, closeAll, fmt.Errorf("--lora: %w", err)
+			return on, free, fmt.Errorf("--lora: %w", err)
 		}
 		if err := one.Check(a.weights); err != nil {
-			return on, closeAll, fmt.Errorf("--lora: %s: %w", quote.Path(a.file), err)
+			return on, free, fmt.Errorf("--lora: %s: %w", quote.Path(a.file), err)
 		}
 		t.Adapters = t.Adapters.And(one.By(a.weights))
-		words, err := on.bundled(a.file)
+		words, err := on.bundled(one)
 		if err != nil {
-			return on, closeAll, fmt.Errorf("--lora: %w", err)
+			return on, free, fmt.Errorf("--lora: %w", err)
 		}
 		on.words = slices.Concat(on.words, words)
 		if len(a.weights) == 1 {
@@ -160,33 +182,30 @@ func (o Generate) adapt(ctx context.Context, t *texttoimage.Pipeline, all []adap
 	t.Inversions = on.words
 	if o.LoRAApply == applyMerge {
 		if err := lora.Merge(t.Model, t.Adapters); err != nil {
-			return on, closeAll, err
+			return on, free, err
 		}
 		t.Adapters = nil
 	}
 	t.Tagged = func(tags []prompt.LoRA) (nn.Adapters, []sd.Inversion, error) { return on.tagged(ctx, tags) }
-	return on, closeAll, nil
+	return on, free, nil
 }
 
-// load loads an adapter, once.
-func (on *adapters) load(ctx context.Context, file string) (*lora.Adapter, error) {
-	if a := on.loaded[file]; a != nil {
+// hold loads an adapter of the cache until the drawing ends.
+func (on *adapters) hold(ctx context.Context, load func() (*lora.Adapter, func(), error)) (*lora.Adapter, error) {
+	a, release, err := load()
+	if err != nil {
+		return nil, partly(err, "--lora-partial")
+	}
+	on.held = append(on.held, release)
+	if slices.Contains(on.loaded, a) {
 		return a, nil
 	}
-	f, err := lora.Open(file)
+	hash, err := adapterHash(ctx, a.File().Tensors)
 	if err != nil {
 		return nil, err
 	}
-	a, err := lora.Attach(on.model, f, lora.Options{Partial: on.part})
-	if err != nil {
-		return nil, errors.Join(partly(err, "--lora-partial"), f.Close())
-	}
-	hash, err := adapterHash(ctx, f.Tensors)
-	if err != nil {
-		return nil, errors.Join(err, a.Close())
-	}
-	on.loaded[file], on.order = a, append(on.order, file)
-	on.hashes = append(on.hashes, adapterName(file)+": "+hash)
+	on.loaded = append(on.loaded, a)
+	on.hashes = append(on.hashes, nameOf(a)+": "+hash)
 	return a, nil
 }
 
@@ -195,19 +214,15 @@ func (on *adapters) tagged(ctx context.Context, tags []prompt.LoRA) (all nn.Adap
 	own := on.words
 	defer func() { on.words = own }() // the words hold in this prompt alone
 	for _, tag := range tags {
-		if on.dir == "" {
+		if !on.named {
 			return nil, nil, fmt.Errorf("it asks for the adapter %s by a tag: pass --lora-dir, the directory to look in, or remove the tag", quote.Quoted(tag.Name))
 		}
-		file, err := findAdapter(on.dir, tag.Name)
-		if err != nil {
-			return nil, nil, err
-		}
-		a, err := on.load(ctx, file)
+		a, err := on.hold(ctx, func() (*lora.Adapter, func(), error) { return on.cache.Named(ctx, tag.Name) })
 		if err != nil {
 			return nil, nil, err
 		}
 		all = all.And(a.By(lora.Weights{"": tag.Text, "unet": tag.Weight}))
-		more, err := on.bundled(file)
+		more, err := on.bundled(a)
 		if err != nil {
 			return nil, nil, err
 		}
@@ -216,45 +231,14 @@ func (on *adapters) tagged(ctx context.Context, tags []prompt.LoRA) (all nn.Adap
 	return all, words, nil
 }
 
-var adapterEnds = []string{"", ".safetensors", ".pt", ".ckpt", ".bin"}
-
-// findAdapter finds the file of a name in a folder or below it, or else the one whose metadata have the name.
-func findAdapter(dir, name string) (string, error) {
-	if !filepath.IsLocal(name) {
-		return "", fmt.Errorf("the adapter %s: want the name of a file in %s", quote.Quoted(name), quote.Path(dir))
-	}
-	for _, end := range adapterEnds {
-		path := filepath.Join(dir, name+end)
-		if st, err := os.Stat(path); err == nil && (!st.IsDir() || end == "") {
-			return path, nil
-		}
-	}
-	var found []string
-	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err == nil && !e.IsDir() && slices.Contains(adapterEnds[1:], filepath.Ext(path)) && strings.TrimSuffix(e.Name(), filepath.Ext(path)) == name {
-			found = append(found, path)
-		}
-		return err
-	})
-	switch {
-	case err != nil:
-		return "", err
-	case len(found) == 0:
-		if path, err := findAlias(dir, name); err != nil || path != "" {
-			return path, err
-		}
-		return "", fmt.Errorf("there is no adapter %s in %s", quote.Quoted(name), quote.Path(dir))
-	case len(found) > 1:
-		return "", fmt.Errorf("the adapter %s is there more than once: %s: want one of them named by its folder", quote.Quoted(name), strings.Join(found, ", "))
-	}
-	return found[0], nil
-}
-
 // adapterName is a file's name without its end.
 func adapterName(file string) string {
 	name := filepath.Base(filepath.Clean(file))
 	return strings.TrimSuffix(name, filepath.Ext(name))
 }
+
+// nameOf is the name of an adapter's file.
+func nameOf(a *lora.Adapter) string { return adapterName(a.File().Path) }
 
 // describe adds to a picture's text what A1111 says of adapters.
 func (on *adapters) describe(info *infotext.Text) {
@@ -293,9 +277,9 @@ func wants(name, sampler string) (hint string, ok bool) {
 
 // suits remarks on few-step adapters that are drawn with by another sampler.
 func (on *adapters) suits(sampler string) (notes []string) {
-	for _, file := range slices.Sorted(maps.Keys(on.loaded)) {
-		if hint, ok := wants(adapterName(file), sampler); ok {
-			notes = append(notes, fmt.Sprintf("the adapter %s seems to be made for %s; the sampler here is %s", quote.Text(adapterName(file)), hint, sampler))
+	for _, a := range on.loaded {
+		if hint, ok := wants(nameOf(a), sampler); ok {
+			notes = append(notes, fmt.Sprintf("the adapter %s seems to be made for %s; the sampler here is %s", quote.Text(nameOf(a)), hint, sampler))
 		}
 	}
 	return notes
@@ -304,8 +288,8 @@ func (on *adapters) suits(sampler string) (notes []string) {
 // counts returns how many modules each adapter has on the model.
 func (on *adapters) counts() map[string]int {
 	of := map[string]int{}
-	for file, a := range on.loaded {
-		of[file] = len(a.Modules)
+	for _, a := range on.loaded {
+		of[a.File().Path] = len(a.Modules)
 	}
 	return of
 }

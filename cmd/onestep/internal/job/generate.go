@@ -186,6 +186,7 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 	if err != nil {
 		return none, err
 	}
+	defer func() { _ = closeAdapters(adapters) }() // those that no cache has taken
 	words, err := o.inversions(ctx)
 	if err != nil {
 		return none, err

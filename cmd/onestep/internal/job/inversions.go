@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	outside "github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/lora"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/prompt"
 	"github.com/onestep-go/onestep/models/sd/weights"
@@ -96,21 +97,21 @@ func (o Generate) mentions(word string) bool {
 }
 
 // bundled reads the embeddings that an adapter's file brings along and that prompts mention. Those that have the word of another are left out.
-func (on *adapters) bundled(file string) (all []sd.Inversion, err error) {
-	for _, e := range on.loaded[file].Embeddings() {
+func (on *adapters) bundled(a *lora.Adapter) (all []sd.Inversion, err error) {
+	for _, e := range a.Embeddings() {
 		if !on.mentions(e.Name) {
 			continue
 		}
 		if i := slices.IndexFunc(on.words, func(in sd.Inversion) bool { return strings.EqualFold(in.Word, e.Name) }); i >= 0 {
 			on.remark(fmt.Sprintf("the embedding %s in the file of adapter %s is not used: %s has the same word", outside.Quoted(e.Name),
-				outside.Text(adapterName(file)), outside.Text(on.words[i].Path)))
+				outside.Text(nameOf(a)), outside.Text(on.words[i].Path)))
 			continue
 		}
 		in, err := e.Inversion()
 		if err != nil {
 			return nil, err
 		}
-		in.Path = file
+		in.Path = a.File().Path
 		all = append(all, in)
 	}
 	return all, nil

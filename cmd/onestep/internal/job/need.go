@@ -56,7 +56,7 @@ func (o Generate) need(files *weights.Model, t texttoimage.Pipeline, dev torch.D
 		return n, "", "", err
 	}
 	n = need{device: e.Weights + max(e.Network, e.Decoder), host: e.Images}
-	if all, err := o.adapters(); err == nil {
+	if all, err := o.parsedAdapters(); err == nil {
 		for _, a := range all {
 			if st, err := os.Stat(a.file); err == nil {
 				n.device += 2 * float64(st.Size()) // most are stored in half of the precision in which they are applied

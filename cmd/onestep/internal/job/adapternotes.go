@@ -3,48 +3,16 @@ package job
 import (
 	"errors"
 	"fmt"
-	"io/fs"
-	"path/filepath"
 	"strings"
 
 	q "github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/lora"
-	"github.com/onestep-go/onestep/torch/safetensors"
 )
-
-// aliasKey is where kohya's scripts write the name that an adapter was trained under, which A1111's web UI takes in tags, too.
-const aliasKey = "ss_output_name"
-
-// findAlias finds the file of an adapter in a folder, or below it, whose metadata have that name; "": there is none. Only headers are read;
-// what cannot be read has no name.
-func findAlias(dir, name string) (string, error) {
-	var found []string
-	err := filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err != nil || !e.Type().IsRegular() || filepath.Ext(path) != ".safetensors" {
-			return err
-		}
-		f, err := safetensors.Open(path)
-		if err != nil {
-			return nil
-		}
-		if f.Metadata()[aliasKey] == name {
-			found = append(found, path)
-		}
-		return f.Close()
-	})
-	switch {
-	case err != nil || len(found) == 0:
-		return "", err
-	case len(found) > 1:
-		return "", fmt.Errorf("several adapters are called %s in their metadata: %s: name one of them by its file", q.Quoted(name), strings.Join(q.Texts(found), ", "))
-	}
-	return found[0], nil
-}
 
 // notes say what of the adapters' files is not used.
 func (on *adapters) notes() (notes []string) {
-	for _, file := range on.order {
-		notes = append(notes, adapterNotes(file, on.loaded[file].Notices(), nil, "")...)
+	for _, a := range on.loaded {
+		notes = append(notes, adapterNotes(a.File().Path, a.Notices(), nil, "")...)
 	}
 	return append(notes, on.remarks...)
 }
