@@ -8,6 +8,7 @@ import (
 	"math"
 
 	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/blocks"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -114,7 +115,7 @@ func (d *DiT) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *to
 		emb := d.embed(s, noise, c, x.DType())
 		h := d.tokens(s, x, c.Adapters)
 		for _, b := range d.blocks {
-			h = release(b.forward(s, h, emb, c), h)
+			h = blocks.Release(b.forward(s, h, emb, c), h)
 		}
 		m := d.modulation.Adapted(s, emb, c.Adapters).Unsqueeze(s, 1).Chunk(s, 2, 2)
 		h = modulate(s, h, m[0], m[1], normEps)
@@ -241,13 +242,13 @@ func (b block) forward(s *torch.Scope, x, emb *torch.Tensor, c models.Cond) *tor
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		m := b.modulation.Adapted(s, emb, c.Adapters).Unsqueeze(s, 1).Chunk(s, 6, 2)
 		h := modulate(s, x, m[0], m[1], normEps)
-		h = c.Dropout.Apply(s, release(b.attend(s, h, c.Adapters), h), b.dropout, 2*b.number)
+		h = c.Dropout.Apply(s, blocks.Release(b.attend(s, h, c.Adapters), h), b.dropout, 2*b.number)
 		x = x.AddCMul(s, m[2], h, 1)
 		h.Free()
 		h = modulate(s, x, m[3], m[4], b.eps)
-		h = release(b.fc1.Adapted(s, h, c.Adapters), h)
-		h = c.Dropout.Apply(s, release(h.GELU(s, true), h), b.dropout, 2*b.number+1)
-		h = release(b.fc2.Adapted(s, h, c.Adapters), h)
+		h = blocks.Release(b.fc1.Adapted(s, h, c.Adapters), h)
+		h = c.Dropout.Apply(s, blocks.Release(h.GELU(s, true), h), b.dropout, 2*b.number+1)
+		h = blocks.Release(b.fc2.Adapted(s, h, c.Adapters), h)
 		return x.AddCMul(s, m[5], h, 1)
 	})
 }
@@ -292,10 +293,4 @@ func positions(c Config) nn.Init {
 		row := line.Unsqueeze(s, 1).Expand(s, side, side, 2*n)
 		t.CopyFrom(s, torch.Cat(s, []*torch.Tensor{column, row}, 2).Reshape(s, 1, side*side, 4*n))
 	}
-}
-
-// release frees old, which was only needed to make t, and returns t.
-func release(t, old *torch.Tensor) *torch.Tensor {
-	old.Free()
-	return t
 }

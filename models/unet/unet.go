@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/blocks"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -84,7 +85,7 @@ func (u *UNet) build(p nn.Path) {
 		u.class = nn.NewEmbedding(p.Sub(classes), c.labels(), width)
 	}
 	f := newFIR(p, c.Filter)
-	u.convIn = nn.NewConv2D(p.Sub("conv_in"), c.InChannels, c.Channels, 3, torch.Conv2DOptions{Padding: 1})
+	u.convIn = blocks.NewConv(p.Sub("conv_in"), c.InChannels, c.Channels, 3)
 
 	ch, side, aux := c.Channels, c.Resolution, c.InChannels
 	skips := []int{ch}
@@ -258,7 +259,7 @@ func (u *UNet) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *t
 			if l.resample != nil {
 				h = l.resample.forward(s, h, emb, c)
 				if l.pyramid != nil {
-					h = release(l.pyramid.forward(s, aux, h, c.Adapters), h)
+					h = blocks.Release(l.pyramid.forward(s, aux, h, c.Adapters), h)
 					aux = h
 				}
 				skips = append(skips, h)
@@ -283,7 +284,7 @@ func (u *UNet) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *t
 				small.Free()
 			}
 		}
-		return u.convOut.Adapted(s, silu(s, u.normOut.Adapted(s, h, c.Adapters)), c.Adapters)
+		return u.convOut.Adapted(s, blocks.SiLU(s, u.normOut.Adapted(s, h, c.Adapters)), c.Adapters)
 	})
 }
 
@@ -415,7 +416,7 @@ func newResidual(p nn.Path, c Config, in, out int, scale float64) *residual {
 func newResampling(p nn.Path, c Config, f *fir, in, out int, resample string, scale float64) *residual {
 	r := &residual{resample: resample, fir: f, scaleShift: c.ScaleShift, dropout: c.Dropout, scale: scale}
 	r.norm1 = nn.NewGroupNorm(p.Sub("norm1"), c.groups(in), in, c.NormEps)
-	r.conv1 = newConv(p.Sub("conv1"), in, out, 3)
+	r.conv1 = blocks.NewConv(p.Sub("conv1"), in, out, 3)
 	width := out
 	if c.ScaleShift {
 		width = 2 * out
@@ -424,7 +425,7 @@ func newResampling(p nn.Path, c Config, f *fir, in, out int, resample string, sc
 	r.norm2 = nn.NewGroupNorm(p.Sub("norm2"), c.groups(out), out, c.NormEps)
 	r.conv2 = newLastConv(p.Sub("conv2"), out, out)
 	if in != out || (resample != "" && c.ResampleSkip) {
-		conv := newConv(p.Sub("conv_shortcut"), in, out, 1)
+		conv := blocks.NewConv(p.Sub("conv_shortcut"), in, out, 1)
 		r.shortcut = &conv
 	}
 	return r
@@ -432,19 +433,19 @@ func newResampling(p nn.Path, c Config, f *fir, in, out int, resample string, sc
 
 func (r *residual) forward(s *torch.Scope, x, emb *torch.Tensor, c models.Cond) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		h := r.resized(s, silu(s, r.norm1.Adapted(s, x, c.Adapters)))
-		h = release(r.conv1.Adapted(s, h, c.Adapters), h)
+		h := r.resized(s, blocks.SiLU(s, r.norm1.Adapted(s, x, c.Adapters)))
+		h = blocks.Release(r.conv1.Adapted(s, h, c.Adapters), h)
 		e := r.emb.Adapted(s, emb, c.Adapters).Unsqueeze(s, -1).Unsqueeze(s, -1)
 		if r.scaleShift {
 			parts := e.Chunk(s, 2, 1)
-			h = release(r.norm2.Adapted(s, h, c.Adapters), h)
+			h = blocks.Release(r.norm2.Adapted(s, h, c.Adapters), h)
 			h = h.Mul(s, parts[0].AddScalar(s, 1)).Add(s, parts[1])
 		} else {
 			h.AddInPlace(s, e) // no operator saved the convolution's result
-			h = release(r.norm2.Adapted(s, h, c.Adapters), h)
+			h = blocks.Release(r.norm2.Adapted(s, h, c.Adapters), h)
 		}
-		h = c.Dropout.Apply(s, silu(s, h), r.dropout, r.number)
-		h = release(r.conv2.Adapted(s, h, c.Adapters), h)
+		h = c.Dropout.Apply(s, blocks.SiLU(s, h), r.dropout, r.number)
+		h = blocks.Release(r.conv2.Adapted(s, h, c.Adapters), h)
 		skip := r.resized(s, x)
 		if r.shortcut != nil {
 			skip = r.shortcut.Adapted(s, skip, c.Adapters)
@@ -547,28 +548,8 @@ func (c convSampler) forward(s *torch.Scope, x, _ *torch.Tensor, cond models.Con
 // nearZero scales the initial weights of the last layers of branches.
 const nearZero = 1e-3
 
-// newConv makes a k×k convolution that keeps the image size, with PyTorch's initial values.
-func newConv(p nn.Path, in, out, k int) nn.Conv2D {
-	return nn.NewConv2D(p, in, out, k, torch.Conv2DOptions{Padding: k / 2})
-}
-
 // newLastConv makes the 3×3 convolution at the end of a branch, which starts near zero.
 func newLastConv(p nn.Path, in, out int) nn.Conv2D {
 	rule := nn.Scaled(nn.FanIn(9*in), nearZero)
 	return nn.NewConv2DInit(p, in, out, 3, torch.Conv2DOptions{Padding: 1}, rule, nn.Zeros)
-}
-
-// silu applies SiLU to a tensor that nobody else uses: in its own memory when no gradient is recorded.
-func silu(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
-	if s.GradEnabled() {
-		return x.SiLU(s)
-	}
-	x.SiLUInPlace(s)
-	return x
-}
-
-// release frees old, which was only needed to make t, and returns t.
-func release(t, old *torch.Tensor) *torch.Tensor {
-	old.Free()
-	return t
 }

@@ -8,6 +8,7 @@ import (
 	"iter"
 	"math"
 
+	"github.com/onestep-go/onestep/models/blocks"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -133,7 +134,7 @@ func (e *Encoder) Forward(s *torch.Scope, ids *torch.Tensor, o Options) Output {
 		h.Free()
 	}
 	if !o.Raw {
-		out.Hidden = release(e.norm.Adapted(s, out.Hidden, o.Adapters), out.Hidden)
+		out.Hidden = blocks.Release(e.norm.Adapted(s, out.Hidden, o.Adapters), out.Hidden)
 	}
 	return out
 }
@@ -226,12 +227,12 @@ func newLayer(p nn.Path, c Config) layer {
 func (l layer) forward(s *torch.Scope, x *torch.Tensor, a nn.Adapters) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		h := l.norm1.Adapted(s, x, a)
-		h = release(l.attend(s, h, a), h)
-		x := release(x.Add(s, h), h)
+		h = blocks.Release(l.attend(s, h, a), h)
+		x := blocks.Release(x.Add(s, h), h)
 		h = l.norm2.Adapted(s, x, a)
-		h = release(l.fc1.Adapted(s, h, a), h)
-		h = release(l.activation(s, h), h)
-		h = release(l.fc2.Adapted(s, h, a), h)
+		h = blocks.Release(l.fc1.Adapted(s, h, a), h)
+		h = blocks.Release(l.activation(s, h), h)
+		h = blocks.Release(l.fc2.Adapted(s, h, a), h)
 		return x.Add(s, h)
 	})
 }
@@ -253,13 +254,7 @@ func (l layer) attend(s *torch.Scope, h *torch.Tensor, a nn.Adapters) *torch.Ten
 func sigmoidGELU(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		g := x.MulScalar(s, 1.702)
-		g = release(g.Sigmoid(s), g)
+		g = blocks.Release(g.Sigmoid(s), g)
 		return x.Mul(s, g)
 	})
-}
-
-// release frees old, which was only needed to make t, and returns t.
-func release(t, old *torch.Tensor) *torch.Tensor {
-	old.Free()
-	return t
 }

@@ -1,6 +1,7 @@
 package unet
 
 import (
+	"github.com/onestep-go/onestep/models/blocks"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -14,7 +15,7 @@ func (b block) attend(s *torch.Scope, h *torch.Tensor, in inputs) *torch.Tensor 
 	if b.attn == nil {
 		return h
 	}
-	return release(b.attn.forward(s, h, in), h)
+	return blocks.Release(b.attn.forward(s, h, in), h)
 }
 
 // residual is x + conv2(silu(norm2(conv1(silu(norm1(x))) + emb))), with a 1×1 convolution of x where channels change.
@@ -41,12 +42,12 @@ func newResidual(p nn.Path, c Encoder, in, out, width int) *residual {
 
 func (r *residual) forward(s *torch.Scope, x *torch.Tensor, in inputs) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		h := silu(s, r.norm1.Adapted(s, x, in.adapters))
-		h = release(r.conv1.Adapted(s, h, in.adapters), h)
+		h := blocks.SiLU(s, r.norm1.Adapted(s, x, in.adapters))
+		h = blocks.Release(r.conv1.Adapted(s, h, in.adapters), h)
 		e := r.emb.Adapted(s, in.emb, in.adapters)
 		h.AddInPlace(s, e.Unsqueeze(s, -1).Unsqueeze(s, -1)) // no operator saved the convolution's result
-		h = silu(s, release(r.norm2.Adapted(s, h, in.adapters), h))
-		h = release(r.conv2.Adapted(s, h, in.adapters), h)
+		h = blocks.SiLU(s, blocks.Release(r.norm2.Adapted(s, h, in.adapters), h))
+		h = blocks.Release(r.conv2.Adapted(s, h, in.adapters), h)
 		if r.shortcut != nil {
 			x = r.shortcut.Adapted(s, x, in.adapters)
 		}
@@ -93,29 +94,29 @@ func (t *transformer) forward(s *torch.Scope, x *torch.Tensor, in inputs) *torch
 		n, c, height, width := shape[0], shape[1], shape[2], shape[3]
 		tokens := func(h *torch.Tensor) *torch.Tensor {
 			return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-				return release(h.Permute(s, 0, 2, 3, 1).Reshape(s, n, height*width, c), h)
+				return blocks.Release(h.Permute(s, 0, 2, 3, 1).Reshape(s, n, height*width, c), h)
 			})
 		}
 		image := func(h *torch.Tensor) *torch.Tensor {
 			return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-				return release(h.Reshape(s, n, height, width, c).Permute(s, 0, 3, 1, 2), h)
+				return blocks.Release(h.Reshape(s, n, height, width, c).Permute(s, 0, 3, 1, 2), h)
 			})
 		}
 		h := t.norm.Adapted(s, x, in.adapters)
 		if t.linear {
 			h = tokens(h)
-			h = release(t.in.Adapted(s, h, in.adapters), h)
+			h = blocks.Release(t.in.Adapted(s, h, in.adapters), h)
 		} else {
-			h = tokens(release(t.in.Adapted(s, h, in.adapters), h))
+			h = tokens(blocks.Release(t.in.Adapted(s, h, in.adapters), h))
 		}
 		for _, b := range t.blocks {
-			h = release(b.forward(s, h, in), h)
+			h = blocks.Release(b.forward(s, h, in), h)
 		}
 		if t.linear {
-			h = image(release(t.out.Adapted(s, h, in.adapters), h))
+			h = image(blocks.Release(t.out.Adapted(s, h, in.adapters), h))
 		} else {
 			h = image(h)
-			h = release(t.out.Adapted(s, h, in.adapters), h)
+			h = blocks.Release(t.out.Adapted(s, h, in.adapters), h)
 		}
 		return x.Add(s, h) // in x's memory format
 	})
@@ -149,16 +150,16 @@ func newTransformerBlock(p nn.Path, width, text, heads int) transformerBlock {
 func (b transformerBlock) forward(s *torch.Scope, x *torch.Tensor, in inputs) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		h := b.norm1.Adapted(s, x, in.adapters)
-		h = release(b.self.forward(s, h, h, in.adapters), h)
+		h = blocks.Release(b.self.forward(s, h, h, in.adapters), h)
 		h.AddInPlace(s, x)
 		x = h
 		h = b.norm2.Adapted(s, x, in.adapters)
-		h = release(b.cross.forward(s, h, in.text, in.adapters), h)
+		h = blocks.Release(b.cross.forward(s, h, in.text, in.adapters), h)
 		h.AddInPlace(s, x)
 		x.Free()
 		x = h
 		h = b.norm3.Adapted(s, x, in.adapters)
-		h = release(b.mlp(s, h, in.adapters), h)
+		h = blocks.Release(b.mlp(s, h, in.adapters), h)
 		h.AddInPlace(s, x)
 		return h
 	})
@@ -213,19 +214,4 @@ func (m attention) forward(s *torch.Scope, x, y *torch.Tensor, a nn.Adapters) *t
 func newConv(p nn.Path, in, out, k, stride int) *nn.Conv2D {
 	c := nn.NewConv2D(p, in, out, k, torch.Conv2DOptions{Padding: k / 2, Stride: stride})
 	return &c
-}
-
-// silu applies SiLU to a tensor that nobody else uses: in its own memory when no gradient is recorded.
-func silu(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
-	if s.GradEnabled() {
-		return release(x.SiLU(s), x)
-	}
-	x.SiLUInPlace(s)
-	return x
-}
-
-// release frees old, which was only needed to make t, and returns t.
-func release(t, old *torch.Tensor) *torch.Tensor {
-	old.Free()
-	return t
 }

@@ -6,6 +6,7 @@ import (
 	"math"
 
 	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/blocks"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -112,11 +113,11 @@ func (n *ControlNet) Forward(
 	in.emb.Free()
 	scales := scalesOf(len(down)+1, scale, guess)
 	out := func(conv nn.Conv2D, h *torch.Tensor, scale float64) *torch.Tensor {
-		h = release(conv.Adapted(s, h, c.Adapters), h)
+		h = blocks.Release(conv.Adapted(s, h, c.Adapters), h)
 		if scale == 1 {
 			return h
 		}
-		return release(h.MulScalar(s, scale), h)
+		return blocks.Release(h.MulScalar(s, scale), h)
 	}
 	for i, conv := range n.downOut {
 		down[i] = out(conv, down[i], scales[i])
@@ -137,7 +138,7 @@ func (n *ControlNet) see(s *torch.Scope, image *torch.Tensor, a nn.Adapters) *to
 				h.Free()
 			}
 			if h = next; i < len(n.hint)-1 {
-				h = silu(s, h)
+				h = blocks.SiLU(s, h)
 			}
 		}
 		return h

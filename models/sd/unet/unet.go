@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/blocks"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -124,7 +125,7 @@ func (u *UNet) Forward(s *torch.Scope, x, t *torch.Tensor, c models.Cond) *torch
 		}
 		h := u.middle(s, skips[len(skips)-1], in)
 		if add.Mid != nil {
-			h = release(h.Add(s, add.Mid), h)
+			h = blocks.Release(h.Add(s, add.Mid), h)
 		}
 		for _, l := range u.up {
 			for _, b := range l.blocks {
@@ -133,14 +134,14 @@ func (u *UNet) Forward(s *torch.Scope, x, t *torch.Tensor, c models.Cond) *torch
 				h.Free()
 				skips[last].Free()
 				skips = skips[:last]
-				h = b.attend(s, release(b.res.forward(s, both, in), both), in)
+				h = b.attend(s, blocks.Release(b.res.forward(s, both, in), both), in)
 			}
 			if l.resample != nil {
 				next := skips[len(skips)-1]
-				h = release(grow(s, l.resample, h, next.Dim(2), next.Dim(3), in.adapters), h)
+				h = blocks.Release(grow(s, l.resample, h, next.Dim(2), next.Dim(3), in.adapters), h)
 			}
 		}
-		h = release(silu(s, u.normOut.Adapted(s, h, c.Adapters)), h)
+		h = blocks.Release(blocks.SiLU(s, u.normOut.Adapted(s, h, c.Adapters)), h)
 		return u.convOut.Adapted(s, h, c.Adapters)
 	})
 }
@@ -256,7 +257,7 @@ func (e *encoder) descend(s *torch.Scope, h *torch.Tensor, in inputs) []*torch.T
 func (e *encoder) middle(s *torch.Scope, last *torch.Tensor, in inputs) *torch.Tensor {
 	h := last.Share(s)
 	for _, b := range e.mid {
-		h = release(b.forward(s, h, in), h)
+		h = blocks.Release(b.forward(s, h, in), h)
 	}
 	return h
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"iter"
 
+	"github.com/onestep-go/onestep/models/blocks"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -58,7 +59,7 @@ func (k *KL) build(p nn.Path) {
 	e, d := p.Sub("encoder"), p.Sub("decoder")
 	top, deep := c.Channels[0], c.Channels[n-1]
 
-	k.encoder.in = conv(e.Sub("conv_in"), c.InChannels, top, 3)
+	k.encoder.in = blocks.NewConv(e.Sub("conv_in"), c.InChannels, top, 3)
 	ch := top
 	for i, out := range c.Channels {
 		l := newLevel(e.Sub("down_blocks", i), c, ch, out, c.Layers)
@@ -70,28 +71,28 @@ func (k *KL) build(p nn.Path) {
 	}
 	k.encoder.middle = newMiddle(e.Sub("mid_block"), c, deep)
 	k.encoder.norm = nn.NewGroupNorm(e.Sub("conv_norm_out"), c.Groups, deep, normEps)
-	k.encoder.out = conv(e.Sub("conv_out"), deep, 2*c.LatentChannels, 3)
+	k.encoder.out = blocks.NewConv(e.Sub("conv_out"), deep, 2*c.LatentChannels, 3)
 
-	k.decoder.in = conv(d.Sub("conv_in"), c.LatentChannels, deep, 3)
+	k.decoder.in = blocks.NewConv(d.Sub("conv_in"), c.LatentChannels, deep, 3)
 	ch = deep
 	for i := range n {
 		out := c.Channels[n-1-i]
 		l := newLevel(d.Sub("up_blocks", i), c, ch, out, c.Layers+1)
 		if i < n-1 {
-			l.resample = new(conv(d.Sub("up_blocks", i, "upsamplers", 0, "conv"), out, out, 3))
+			l.resample = new(blocks.NewConv(d.Sub("up_blocks", i, "upsamplers", 0, "conv"), out, out, 3))
 		}
 		k.decoder.levels = append(k.decoder.levels, l)
 		ch = out
 	}
 	k.decoder.middle = newMiddle(d.Sub("mid_block"), c, deep)
 	k.decoder.norm = nn.NewGroupNorm(d.Sub("conv_norm_out"), c.Groups, top, normEps)
-	k.decoder.out = conv(d.Sub("conv_out"), top, c.OutChannels, 3)
+	k.decoder.out = blocks.NewConv(d.Sub("conv_out"), top, c.OutChannels, 3)
 
 	if *c.QuantConv {
-		k.quant = new(conv(p.Sub("quant_conv"), 2*c.LatentChannels, 2*c.LatentChannels, 1))
+		k.quant = new(blocks.NewConv(p.Sub("quant_conv"), 2*c.LatentChannels, 2*c.LatentChannels, 1))
 	}
 	if *c.PostQuantConv {
-		k.postQuant = new(conv(p.Sub("post_quant_conv"), c.LatentChannels, c.LatentChannels, 1))
+		k.postQuant = new(blocks.NewConv(p.Sub("post_quant_conv"), c.LatentChannels, c.LatentChannels, 1))
 	}
 }
 
@@ -169,10 +170,10 @@ func (k *KL) encode(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 		for _, l := range e.levels {
 			h = l.forward(s, h, shrink)
 		}
-		h = release(e.middle.forward(s, h), h)
+		h = blocks.Release(e.middle.forward(s, h), h)
 		h = e.last(s, h)
 		if k.quant != nil {
-			h = release(k.quant.Forward(s, h), h)
+			h = blocks.Release(k.quant.Forward(s, h), h)
 		}
 		return h
 	})
@@ -185,7 +186,7 @@ func (k *KL) Decode(s *torch.Scope, latents *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		z := latents.DivScalar(s, k.config.ScalingFactor)
 		if shift := k.config.ShiftFactor; shift != nil {
-			z = release(z.AddScalar(s, *shift), z)
+			z = blocks.Release(z.AddScalar(s, *shift), z)
 		}
 		return k.sliced(s, z, func(s *torch.Scope, z *torch.Tensor) *torch.Tensor {
 			return tiled(s, z, tile/k.Factor(), tile, k.decode)
@@ -202,7 +203,7 @@ func (k *KL) decode(s *torch.Scope, z *torch.Tensor) *torch.Tensor {
 			h = k.postQuant.Forward(s, z)
 		}
 		h = d.in.Forward(s, h)
-		h = release(d.middle.forward(s, h), h)
+		h = blocks.Release(d.middle.forward(s, h), h)
 		for _, l := range d.levels {
 			h = l.forward(s, h, grow)
 		}
@@ -225,10 +226,6 @@ func check(st *nn.Store, x *torch.Tensor, channels, factor int, what string) {
 
 const normEps = 1e-6
 
-func conv(p nn.Path, in, out, k int) nn.Conv2D {
-	return nn.NewConv2D(p, in, out, k, torch.Conv2DOptions{Padding: k / 2})
-}
-
 // coder is one half of the autoencoder.
 type coder struct {
 	in     nn.Conv2D
@@ -240,17 +237,8 @@ type coder struct {
 
 // last frees h.
 func (c *coder) last(s *torch.Scope, h *torch.Tensor) *torch.Tensor {
-	h = release(silu(s, c.norm.Forward(s, h)), h)
-	return release(c.out.Forward(s, h), h)
-}
-
-// silu frees h or works in it, where no gradients are recorded.
-func silu(s *torch.Scope, h *torch.Tensor) *torch.Tensor {
-	if s.GradEnabled() {
-		return release(h.SiLU(s), h)
-	}
-	h.SiLUInPlace(s)
-	return h
+	h = blocks.Release(blocks.SiLU(s, c.norm.Forward(s, h)), h)
+	return blocks.Release(c.out.Forward(s, h), h)
 }
 
 // level is the blocks of one image size and the convolution that changes the size after them.
@@ -274,10 +262,10 @@ func (l level) forward(
 ) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		for _, b := range l.blocks {
-			h = release(b.forward(s, h), h)
+			h = blocks.Release(b.forward(s, h), h)
 		}
 		if l.resample != nil {
-			h = release(resample(s, l.resample, h), h)
+			h = blocks.Release(resample(s, l.resample, h), h)
 		}
 		return h
 	})
@@ -304,22 +292,22 @@ type residual struct {
 func newResidual(p nn.Path, c Config, in, out int) residual {
 	r := residual{
 		norm1: nn.NewGroupNorm(p.Sub("norm1"), c.Groups, in, normEps),
-		conv1: conv(p.Sub("conv1"), in, out, 3),
+		conv1: blocks.NewConv(p.Sub("conv1"), in, out, 3),
 		norm2: nn.NewGroupNorm(p.Sub("norm2"), c.Groups, out, normEps),
-		conv2: conv(p.Sub("conv2"), out, out, 3),
+		conv2: blocks.NewConv(p.Sub("conv2"), out, out, 3),
 	}
 	if in != out {
-		r.shortcut = new(conv(p.Sub("conv_shortcut"), in, out, 1))
+		r.shortcut = new(blocks.NewConv(p.Sub("conv_shortcut"), in, out, 1))
 	}
 	return r
 }
 
 func (r residual) forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		h := silu(s, r.norm1.Forward(s, x))
-		h = release(r.conv1.Forward(s, h), h)
-		h = silu(s, release(r.norm2.Forward(s, h), h))
-		h = release(r.conv2.Forward(s, h), h)
+		h := blocks.SiLU(s, r.norm1.Forward(s, x))
+		h = blocks.Release(r.conv1.Forward(s, h), h)
+		h = blocks.SiLU(s, blocks.Release(r.norm2.Forward(s, h), h))
+		h = blocks.Release(r.conv2.Forward(s, h), h)
 		if r.shortcut != nil {
 			x = r.shortcut.Forward(s, x)
 		}
@@ -352,9 +340,9 @@ func (m middle) forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		h := m.first.forward(s, x)
 		if m.attention {
-			h = release(m.attend(s, h), h)
+			h = blocks.Release(m.attend(s, h), h)
 		}
-		return release(m.second.forward(s, h), h)
+		return blocks.Release(m.second.forward(s, h), h)
 	})
 }
 
@@ -364,7 +352,7 @@ func (m middle) attend(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 		shape := x.Shape()
 		n, c, height, width := shape[0], shape[1], shape[2], shape[3]
 		h := m.norm.Forward(s, x)
-		h = release(h.Permute(s, 0, 2, 3, 1).Reshape(s, n, 1, height*width, c), h)
+		h = blocks.Release(h.Permute(s, 0, 2, 3, 1).Reshape(s, n, 1, height*width, c), h)
 		q, k, v := m.q.Forward(s, h), m.k.Forward(s, h), m.v.Forward(s, h)
 		h.Free()
 		h = torch.Attention(s, q, k, v, torch.AttentionOptions{})

@@ -1,6 +1,7 @@
 package vae
 
 import (
+	"github.com/onestep-go/onestep/models/blocks"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -51,10 +52,10 @@ func tiled(s *torch.Scope, x *torch.Tensor, tile, result int, f code) *torch.Ten
 				piece := x.Narrow(s, 2, i, min(tile, height-i)).Narrow(s, 3, j, min(tile, width-j))
 				t := f(s, piece)
 				if i > 0 {
-					t = release(fade(s, above[len(row)], t, 2, blend), t)
+					t = blocks.Release(fade(s, above[len(row)], t, 2, blend), t)
 				}
 				if j > 0 {
-					t = release(fade(s, row[len(row)-1], t, 3, blend), t)
+					t = blocks.Release(fade(s, row[len(row)-1], t, 3, blend), t)
 				}
 				row = append(row, t)
 				kept := result - blend

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 
+	"github.com/onestep-go/onestep/models/blocks"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -180,9 +181,9 @@ func (t *Tiny) build(p nn.Path) {
 	convolution := func(in, out, stride int, bias bool) {
 		rule := nn.FanIn(9 * in)
 		l := nn.NewConv2DInit(next(), in, out, 3, torch.Conv2DOptions{Padding: 1, Stride: stride}, rule, when(bias, rule))
-		chain = append(chain, func(s *torch.Scope, h *torch.Tensor) *torch.Tensor { return release(l.Forward(s, h), h) })
+		chain = append(chain, func(s *torch.Scope, h *torch.Tensor) *torch.Tensor { return blocks.Release(l.Forward(s, h), h) })
 	}
-	blocks := func(width, n int, pool bool) {
+	stage := func(width, n int, pool bool) {
 		for range n {
 			b := newTinyBlock(next(), width, pool)
 			chain = append(chain, b.forward)
@@ -198,7 +199,7 @@ func (t *Tiny) build(p nn.Path) {
 			} else {
 				convolution(width, width, 2, false)
 			}
-			blocks(width, c.EncoderBlocks[i], c.Pool && i == last)
+			stage(width, c.EncoderBlocks[i], c.Pool && i == last)
 		}
 		convolution(c.EncoderWidths[last], c.LatentChannels, 1, true)
 		t.encoder, chain = chain, nil
@@ -208,9 +209,9 @@ func (t *Tiny) build(p nn.Path) {
 	convolution(c.LatentChannels, c.DecoderWidths[0], 1, true)
 	chain = append(chain, relu)
 	for i, width := range c.DecoderWidths {
-		blocks(width, c.DecoderBlocks[i], c.Pool && i == 0)
+		stage(width, c.DecoderBlocks[i], c.Pool && i == 0)
 		if i < last {
-			chain = append(chain, func(s *torch.Scope, h *torch.Tensor) *torch.Tensor { return release(h.UpsampleNearest(s, 2), h) })
+			chain = append(chain, func(s *torch.Scope, h *torch.Tensor) *torch.Tensor { return blocks.Release(h.UpsampleNearest(s, 2), h) })
 			convolution(width, width, 1, false)
 		} else {
 			convolution(width, c.OutChannels, 1, true)
@@ -226,7 +227,7 @@ func when(yes bool, rule nn.Init) nn.Init {
 	return nil
 }
 
-func relu(s *torch.Scope, h *torch.Tensor) *torch.Tensor { return release(h.ReLU(s), h) }
+func relu(s *torch.Scope, h *torch.Tensor) *torch.Tensor { return blocks.Release(h.ReLU(s), h) }
 
 // tinyBlock is relu(h + conv(relu(conv(relu(conv(h)))))).
 type tinyBlock struct {
@@ -243,7 +244,7 @@ type tinyPool struct {
 func newTinyBlock(p nn.Path, width int, pool bool) *tinyBlock {
 	b := &tinyBlock{}
 	for i := range b.convs {
-		b.convs[i] = conv(p.Sub("conv", 2*i), width, width, 3)
+		b.convs[i] = blocks.NewConv(p.Sub("conv", 2*i), width, width, 3)
 	}
 	if pool {
 		wide := 4 * width
@@ -256,14 +257,14 @@ func newTinyBlock(p nn.Path, width int, pool bool) *tinyBlock {
 }
 
 func (b *tinyBlock) forward(s *torch.Scope, h *torch.Tensor) *torch.Tensor {
-	return release(s.Tidy(func(s *torch.Scope) *torch.Tensor {
+	return blocks.Release(s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		x := h
 		if b.pool != nil {
 			x = x.Add(s, b.pool.narrow.Forward(s, b.pool.norm.Forward(s, b.pool.widen.Forward(s, x)).ReLU(s)))
 		}
 		y := relu(s, b.convs[0].Forward(s, x))
-		y = relu(s, release(b.convs[1].Forward(s, y), y))
-		y = release(b.convs[2].Forward(s, y), y)
+		y = relu(s, blocks.Release(b.convs[1].Forward(s, y), y))
+		y = blocks.Release(b.convs[2].Forward(s, y), y)
 		y.AddInPlace(s, x) // no operator saved the convolution's result
 		return relu(s, y)
 	}), h)
@@ -318,7 +319,7 @@ func (t *Tiny) Decode(s *torch.Scope, latents *torch.Tensor) *torch.Tensor {
 	check(t.store, latents, t.config.LatentChannels, 1, "latents")
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		h := latents.DivScalar(s, t.config.ScalingFactor)
-		h = release(h.DivScalar(s, 3).Tanh(s).MulScalar(s, 3), h)
+		h = blocks.Release(h.DivScalar(s, 3).Tanh(s).MulScalar(s, 3), h)
 		tile := t.tile()
 		h = pasted(s, h, tile/t.Factor(), tile, chain(t.decoder))
 		return h.MulScalar(s, 2).SubScalar(s, 1)

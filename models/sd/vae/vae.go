@@ -27,9 +27,3 @@ var (
 	_ Autoencoder = (*KL)(nil)
 	_ Autoencoder = (*Tiny)(nil)
 )
-
-// release frees old, which was only needed to make t, and returns t.
-func release(t, old *torch.Tensor) *torch.Tensor {
-	old.Free()
-	return t
-}
