@@ -272,7 +272,7 @@ func (k kit) recomputed(s *torch.Scope) {
 	kept := pass(s, []*torch.Tensor{x})[0]
 	want := gradients(kept)
 	again := torch.Checkpoint(s, pass, x)[0]
-	if d := distance(s, kept, again); d != 0 {
+	if d := distance(s, kept, again); d > same { // its first run is without gradients, which some kernels do in another order
 		k.t.Errorf("a pass without its intermediate results differs by %g", d)
 	}
 	got := gradients(again)

@@ -44,12 +44,12 @@ type level struct {
 
 // block is a residual block and the attention after it, if any.
 type block struct {
-	res  *residual
+	res  *blocks.Residual
 	attn *attention // or nil
 }
 
 type sampler interface {
-	forward(s *torch.Scope, x, emb *torch.Tensor, c models.Cond) *torch.Tensor
+	Forward(s *torch.Scope, x, emb *torch.Tensor, c models.Cond) *torch.Tensor
 }
 
 // New makes a network with random weights drawn from seed: PyTorch's defaults, with the last convolution of every
@@ -144,9 +144,9 @@ func (u *UNet) build(p nn.Path) {
 		u.up = append(u.up, l)
 	}
 	u.normOut = nn.NewGroupNorm(p.Sub("conv_norm_out"), c.groups(ch), ch, c.NormEps)
-	u.convOut = newLastConv(p.Sub("conv_out"), ch, c.OutChannels)
+	u.convOut = nn.NewConv2DInit(p.Sub("conv_out"), ch, c.OutChannels, 3, torch.Conv2DOptions{Padding: 1}, lastInit(9*ch), nn.Zeros)
 	for i, r := range u.residuals() {
-		r.number = i
+		r.Place = i
 	}
 
 	// Drawn last, these leave the other initial weights what they are without them.
@@ -159,12 +159,12 @@ func (u *UNet) build(p nn.Path) {
 }
 
 // residuals are the residual blocks in the order of a pass.
-func (u *UNet) residuals() (all []*residual) {
+func (u *UNet) residuals() (all []*blocks.Residual) {
 	for _, l := range slices.Concat(u.down, []level{{blocks: u.mid}}, u.up) {
 		for _, b := range l.blocks {
 			all = append(all, b.res)
 		}
-		if r, ok := l.resample.(*residual); ok {
+		if r, ok := l.resample.(*blocks.Residual); ok {
 			all = append(all, r)
 		}
 	}
@@ -257,7 +257,7 @@ func (u *UNet) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *t
 				skips = append(skips, h)
 			}
 			if l.resample != nil {
-				h = l.resample.forward(s, h, emb, c)
+				h = l.resample.Forward(s, h, emb, c)
 				if l.pyramid != nil {
 					h = blocks.Release(l.pyramid.forward(s, aux, h, c.Adapters), h)
 					aux = h
@@ -280,7 +280,7 @@ func (u *UNet) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *t
 			}
 			if l.resample != nil {
 				small := h
-				h = l.resample.forward(s, small, emb, c)
+				h = l.resample.Forward(s, small, emb, c)
 				small.Free()
 			}
 		}
@@ -386,7 +386,7 @@ func (u *UNet) frequencies(s *torch.Scope, dtype torch.DType) *torch.Tensor {
 }
 
 func (b block) forward(s *torch.Scope, x, emb *torch.Tensor, c models.Cond) *torch.Tensor {
-	h := b.res.forward(s, x, emb, c)
+	h := b.res.Forward(s, x, emb, c)
 	if b.attn == nil {
 		return h
 	}
@@ -394,78 +394,27 @@ func (b block) forward(s *torch.Scope, x, emb *torch.Tensor, c models.Cond) *tor
 	return b.attn.forward(s, h, c.Adapters)
 }
 
-// residual is h = conv2(silu(norm2(conv1(resample(silu(norm1(x)))) + emb))), added to a shortcut of x.
-type residual struct {
-	norm1, norm2 nn.GroupNorm
-	conv1, conv2 nn.Conv2D
-	emb          nn.Linear
-	shortcut     *nn.Conv2D // nil: x itself
-	resample     string     // "", "down" or "up"
-	fir          *fir       // that resample is done with
-	scaleShift   bool
-	dropout      float64
-	number       int // of the block in the network
-	scale        float64
-}
-
-func newResidual(p nn.Path, c Config, in, out int, scale float64) *residual {
-	return newResampling(p, c, nil, in, out, "", scale)
+// newResidual makes a residual block whose last convolution starts near zero.
+func newResidual(p nn.Path, c Config, in, out int, scale float64) *blocks.Residual {
+	return blocks.NewResidual(p, in, out, c.residual(in, out, scale))
 }
 
 // newResampling makes a residual block that halves or doubles the image before its first convolution and on its shortcut.
-func newResampling(p nn.Path, c Config, f *fir, in, out int, resample string, scale float64) *residual {
-	r := &residual{resample: resample, fir: f, scaleShift: c.ScaleShift, dropout: c.Dropout, scale: scale}
-	r.norm1 = nn.NewGroupNorm(p.Sub("norm1"), c.groups(in), in, c.NormEps)
-	r.conv1 = blocks.NewConv(p.Sub("conv1"), in, out, 3)
-	width := out
-	if c.ScaleShift {
-		width = 2 * out
+func newResampling(p nn.Path, c Config, f *fir, channels int, way string) *blocks.Residual {
+	o := c.residual(channels, channels, c.SkipScale)
+	o.ConvShortcut = c.ResampleSkip
+	o.Resize = f.up
+	if way == "down" {
+		o.Resize = func(s *torch.Scope, x *torch.Tensor) *torch.Tensor { return f.down(s, x, f.padding()) }
 	}
-	r.emb = nn.NewLinear(p.Sub("time_emb_proj"), 4*c.Channels, width)
-	r.norm2 = nn.NewGroupNorm(p.Sub("norm2"), c.groups(out), out, c.NormEps)
-	r.conv2 = newLastConv(p.Sub("conv2"), out, out)
-	if in != out || (resample != "" && c.ResampleSkip) {
-		conv := blocks.NewConv(p.Sub("conv_shortcut"), in, out, 1)
-		r.shortcut = &conv
-	}
-	return r
+	return blocks.NewResidual(p, channels, channels, o)
 }
 
-func (r *residual) forward(s *torch.Scope, x, emb *torch.Tensor, c models.Cond) *torch.Tensor {
-	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		h := r.resized(s, blocks.SiLU(s, r.norm1.Adapted(s, x, c.Adapters)))
-		h = blocks.Release(r.conv1.Adapted(s, h, c.Adapters), h)
-		e := r.emb.Adapted(s, emb, c.Adapters).Unsqueeze(s, -1).Unsqueeze(s, -1)
-		if r.scaleShift {
-			parts := e.Chunk(s, 2, 1)
-			h = blocks.Release(r.norm2.Adapted(s, h, c.Adapters), h)
-			h = h.Mul(s, parts[0].AddScalar(s, 1)).Add(s, parts[1])
-		} else {
-			h.AddInPlace(s, e) // no operator saved the convolution's result
-			h = blocks.Release(r.norm2.Adapted(s, h, c.Adapters), h)
-		}
-		h = c.Dropout.Apply(s, blocks.SiLU(s, h), r.dropout, r.number)
-		h = blocks.Release(r.conv2.Adapted(s, h, c.Adapters), h)
-		skip := r.resized(s, x)
-		if r.shortcut != nil {
-			skip = r.shortcut.Adapted(s, skip, c.Adapters)
-		}
-		h.AddInPlace(s, skip)
-		if r.scale != 1 {
-			h.MulScalarInPlace(s, r.scale)
-		}
-		return h
-	})
-}
-
-func (r *residual) resized(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
-	switch r.resample {
-	case "down":
-		return r.fir.down(s, x, r.fir.padding())
-	case "up":
-		return r.fir.up(s, x)
+func (c Config) residual(in, out int, scale float64) blocks.ResidualOptions {
+	return blocks.ResidualOptions{
+		GroupsIn: c.groups(in), GroupsOut: c.groups(out), Eps: c.NormEps, Embedding: 4 * c.Channels, ScaleShift: c.ScaleShift,
+		Last: lastInit(9 * out), Scale: scale, Dropout: c.Dropout,
 	}
-	return x
 }
 
 // attention is self-attention over the pixels, with a norm before and a residual sum after it.
@@ -485,7 +434,7 @@ func newAttention(p nn.Path, c Config, channels int, scale float64) *attention {
 	a.q = nn.NewLinear(p.Sub("to_q"), channels, channels)
 	a.k = nn.NewLinear(p.Sub("to_k"), channels, channels)
 	a.v = nn.NewLinear(p.Sub("to_v"), channels, channels)
-	a.o = nn.NewLinearInit(p.Sub("to_out", 0), channels, channels, nn.Scaled(nn.FanIn(channels), nearZero), nn.Zeros)
+	a.o = nn.NewLinearInit(p.Sub("to_out", 0), channels, channels, lastInit(channels), nn.Zeros)
 	return a
 }
 
@@ -520,7 +469,7 @@ type convSampler struct {
 
 func newSampler(p nn.Path, c Config, f *fir, channels int, way string) sampler {
 	if c.Resample == ResampleResidual {
-		return newResampling(p, c, f, channels, channels, way, c.SkipScale)
+		return newResampling(p, c, f, channels, way)
 	}
 	o := torch.Conv2DOptions{Padding: 1}
 	padAfter := way == "down" && c.PadAfter
@@ -533,7 +482,7 @@ func newSampler(p nn.Path, c Config, f *fir, channels int, way string) sampler {
 	return convSampler{nn.NewConv2D(p.Sub("conv"), channels, channels, 3, o), way == "up", padAfter}
 }
 
-func (c convSampler) forward(s *torch.Scope, x, _ *torch.Tensor, cond models.Cond) *torch.Tensor {
+func (c convSampler) Forward(s *torch.Scope, x, _ *torch.Tensor, cond models.Cond) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		if c.up {
 			x = x.UpsampleNearest(s, 2)
@@ -548,8 +497,5 @@ func (c convSampler) forward(s *torch.Scope, x, _ *torch.Tensor, cond models.Con
 // nearZero scales the initial weights of the last layers of branches.
 const nearZero = 1e-3
 
-// newLastConv makes the 3×3 convolution at the end of a branch, which starts near zero.
-func newLastConv(p nn.Path, in, out int) nn.Conv2D {
-	rule := nn.Scaled(nn.FanIn(9*in), nearZero)
-	return nn.NewConv2DInit(p, in, out, 3, torch.Conv2DOptions{Padding: 1}, rule, nn.Zeros)
-}
+// lastInit is the rule for the last layer of a branch.
+func lastInit(fanIn int) nn.Init { return nn.Scaled(nn.FanIn(fanIn), nearZero) }

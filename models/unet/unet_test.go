@@ -241,8 +241,8 @@ func TestDropoutIsOfTheBlock(t *testing.T) {
 		var seen [][]float32
 		for _, r := range all {
 			alone := *all[0] // the same weights at every place
-			alone.number = r.number
-			run := func() []float32 { return torch.ToSlice[float32](alone.forward(s, x, emb, cond)) }
+			alone.Place = r.Place
+			run := func() []float32 { return torch.ToSlice[float32](alone.Forward(s, x, emb, cond)) }
 			y := run()
 			require.Equal(t, y, run())
 			require.NotContains(t, seen, y)

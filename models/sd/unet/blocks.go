@@ -1,13 +1,18 @@
 package unet
 
 import (
+	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/blocks"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
 func (b block) forward(s *torch.Scope, x *torch.Tensor, in inputs) *torch.Tensor {
-	return b.attend(s, b.res.forward(s, x, in), in)
+	return b.attend(s, b.residual(s, x, in), in)
+}
+
+func (b block) residual(s *torch.Scope, x *torch.Tensor, in inputs) *torch.Tensor {
+	return b.res.Forward(s, x, in.emb, models.Cond{Adapters: in.adapters})
 }
 
 // attend is what follows the residual block. It frees h, if it makes another.
@@ -18,42 +23,8 @@ func (b block) attend(s *torch.Scope, h *torch.Tensor, in inputs) *torch.Tensor 
 	return blocks.Release(b.attn.forward(s, h, in), h)
 }
 
-// residual is x + conv2(silu(norm2(conv1(silu(norm1(x))) + emb))), with a 1×1 convolution of x where channels change.
-type residual struct {
-	norm1, norm2 nn.GroupNorm
-	conv1, conv2 nn.Conv2D
-	emb          nn.Linear
-	shortcut     *nn.Conv2D // nil: x itself
-}
-
-func newResidual(p nn.Path, c Encoder, in, out, width int) *residual {
-	r := &residual{
-		norm1: nn.NewGroupNorm(p.Sub("norm1"), c.NormNumGroups, in, c.NormEps),
-		conv1: *newConv(p.Sub("conv1"), in, out, 3, 1),
-		emb:   nn.NewLinear(p.Sub("time_emb_proj"), width, out),
-		norm2: nn.NewGroupNorm(p.Sub("norm2"), c.NormNumGroups, out, c.NormEps),
-		conv2: *newConv(p.Sub("conv2"), out, out, 3, 1),
-	}
-	if in != out {
-		r.shortcut = newConv(p.Sub("conv_shortcut"), in, out, 1, 1)
-	}
-	return r
-}
-
-func (r *residual) forward(s *torch.Scope, x *torch.Tensor, in inputs) *torch.Tensor {
-	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		h := blocks.SiLU(s, r.norm1.Adapted(s, x, in.adapters))
-		h = blocks.Release(r.conv1.Adapted(s, h, in.adapters), h)
-		e := r.emb.Adapted(s, in.emb, in.adapters)
-		h.AddInPlace(s, e.Unsqueeze(s, -1).Unsqueeze(s, -1)) // no operator saved the convolution's result
-		h = blocks.SiLU(s, blocks.Release(r.norm2.Adapted(s, h, in.adapters), h))
-		h = blocks.Release(r.conv2.Adapted(s, h, in.adapters), h)
-		if r.shortcut != nil {
-			x = r.shortcut.Adapted(s, x, in.adapters)
-		}
-		h.AddInPlace(s, x)
-		return h
-	})
+func newResidual(p nn.Path, c Encoder, in, out, width int) *blocks.Residual {
+	return blocks.NewResidual(p, in, out, blocks.ResidualOptions{GroupsIn: c.NormNumGroups, GroupsOut: c.NormNumGroups, Eps: c.NormEps, Embedding: width})
 }
 
 // layer is a linear layer or a convolution.

@@ -134,7 +134,7 @@ func (u *UNet) Forward(s *torch.Scope, x, t *torch.Tensor, c models.Cond) *torch
 				h.Free()
 				skips[last].Free()
 				skips = skips[:last]
-				h = b.attend(s, blocks.Release(b.res.forward(s, both, in), both), in)
+				h = b.attend(s, blocks.Release(b.residual(s, both, in), both), in)
 			}
 			if l.resample != nil {
 				next := skips[len(skips)-1]
@@ -182,7 +182,7 @@ type level struct {
 
 // block is a residual block and the transformer after it, if any.
 type block struct {
-	res  *residual
+	res  *blocks.Residual
 	attn *transformer // or nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"iter"
 
+	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/blocks"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
@@ -243,7 +244,7 @@ func (c *coder) last(s *torch.Scope, h *torch.Tensor) *torch.Tensor {
 
 // level is the blocks of one image size and the convolution that changes the size after them.
 type level struct {
-	blocks   []residual
+	blocks   []*blocks.Residual
 	resample *nn.Conv2D // nil: none
 }
 
@@ -262,7 +263,7 @@ func (l level) forward(
 ) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		for _, b := range l.blocks {
-			h = blocks.Release(b.forward(s, h), h)
+			h = blocks.Release(forward(s, b, h), h)
 		}
 		if l.resample != nil {
 			h = blocks.Release(resample(s, l.resample, h), h)
@@ -282,43 +283,18 @@ func grow(s *torch.Scope, c *nn.Conv2D, x *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor { return c.Forward(s, x.UpsampleNearest(s, 2)) })
 }
 
-// residual is x + conv2(silu(norm2(conv1(silu(norm1(x)))))), with a 1×1 convolution of x where channels change.
-type residual struct {
-	norm1, norm2 nn.GroupNorm
-	conv1, conv2 nn.Conv2D
-	shortcut     *nn.Conv2D // nil: x itself
+func newResidual(p nn.Path, c Config, in, out int) *blocks.Residual {
+	return blocks.NewResidual(p, in, out, blocks.ResidualOptions{GroupsIn: c.Groups, GroupsOut: c.Groups, Eps: normEps})
 }
 
-func newResidual(p nn.Path, c Config, in, out int) residual {
-	r := residual{
-		norm1: nn.NewGroupNorm(p.Sub("norm1"), c.Groups, in, normEps),
-		conv1: blocks.NewConv(p.Sub("conv1"), in, out, 3),
-		norm2: nn.NewGroupNorm(p.Sub("norm2"), c.Groups, out, normEps),
-		conv2: blocks.NewConv(p.Sub("conv2"), out, out, 3),
-	}
-	if in != out {
-		r.shortcut = new(blocks.NewConv(p.Sub("conv_shortcut"), in, out, 1))
-	}
-	return r
-}
-
-func (r residual) forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
-	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		h := blocks.SiLU(s, r.norm1.Forward(s, x))
-		h = blocks.Release(r.conv1.Forward(s, h), h)
-		h = blocks.SiLU(s, blocks.Release(r.norm2.Forward(s, h), h))
-		h = blocks.Release(r.conv2.Forward(s, h), h)
-		if r.shortcut != nil {
-			x = r.shortcut.Forward(s, x)
-		}
-		h.AddInPlace(s, x) // no operator saved the convolution's result
-		return h
-	})
+// forward is that of a block that no embedding and no condition reaches.
+func forward(s *torch.Scope, r *blocks.Residual, x *torch.Tensor) *torch.Tensor {
+	return r.Forward(s, x, nil, models.Cond{})
 }
 
 // middle is two residual blocks with attention between all pixels, of one head, between them.
 type middle struct {
-	first, second  residual
+	first, second  *blocks.Residual
 	norm           nn.GroupNorm
 	q, k, v, merge nn.Linear
 	attention      bool
@@ -338,11 +314,11 @@ func newMiddle(p nn.Path, c Config, ch int) middle {
 
 func (m middle) forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		h := m.first.forward(s, x)
+		h := forward(s, m.first, x)
 		if m.attention {
 			h = blocks.Release(m.attend(s, h), h)
 		}
-		return blocks.Release(m.second.forward(s, h), h)
+		return blocks.Release(forward(s, m.second, h), h)
 	})
 }
 

@@ -1,0 +1,100 @@
+package blocks
+
+import (
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
+)
+
+// Residual is the residual block of U-Nets and autoencoders (He et al. 2016; Ho et al. 2020; Rombach et al. 2022), diffusers' ResnetBlock2D:
+//
+//	h = conv1(resize(silu(norm1(x)))) + emb
+//	y = scale·(shortcut(resize(x)) + conv2(dropout(silu(norm2(h)))))
+//
+// With ScaleShift the embedding modulates the second norm instead: norm2(h)·(1 + a) + b, for a and b from one layer (Dhariwal & Nichol 2021).
+type Residual struct {
+	Norm1, Norm2 nn.GroupNorm
+	Conv1, Conv2 nn.Conv2D
+	Emb          *nn.Linear // of the embedding; nil: the block takes none
+	Shortcut     *nn.Conv2D // nil: x itself
+	ResidualOptions
+}
+
+// ResidualOptions are what residual blocks differ in.
+type ResidualOptions struct {
+	GroupsIn, GroupsOut int // of the norms of the input's and of the result's channels
+	Eps                 float64
+	Embedding           int // width of the embedding; 0: none
+	ScaleShift          bool
+
+	// Resize changes the image's size, before the first convolution and on the shortcut; nil: it stays. What it returns is new.
+	Resize       func(s *torch.Scope, x *torch.Tensor) *torch.Tensor
+	ConvShortcut bool    // the shortcut is a 1×1 convolution even where the number of channels stays
+	Last         nn.Init // of the last convolution, whose bias is 0 then; nil: PyTorch's
+	Scale        float64 // of the sum; 0: 1
+
+	Dropout float64 // probability, while models.Cond has a seed for masks
+	Place   int     // the block's number in its network: see models.Dropout
+}
+
+// NewResidual makes a block that takes images of in channels to out channels.
+func NewResidual(p nn.Path, in, out int, o ResidualOptions) *Residual {
+	r := &Residual{ResidualOptions: o}
+	r.Norm1 = nn.NewGroupNorm(p.Sub("norm1"), o.GroupsIn, in, o.Eps)
+	r.Conv1 = NewConv(p.Sub("conv1"), in, out, 3)
+	if o.Embedding > 0 {
+		width := out
+		if o.ScaleShift {
+			width = 2 * out
+		}
+		r.Emb = new(nn.NewLinear(p.Sub("time_emb_proj"), o.Embedding, width))
+	}
+	r.Norm2 = nn.NewGroupNorm(p.Sub("norm2"), o.GroupsOut, out, o.Eps)
+	if o.Last != nil {
+		r.Conv2 = nn.NewConv2DInit(p.Sub("conv2"), out, out, 3, torch.Conv2DOptions{Padding: 1}, o.Last, nn.Zeros)
+	} else {
+		r.Conv2 = NewConv(p.Sub("conv2"), out, out, 3)
+	}
+	if in != out || o.ConvShortcut {
+		r.Shortcut = new(NewConv(p.Sub("conv_shortcut"), in, out, 1))
+	}
+	return r
+}
+
+// Forward takes images x [n, in, h, w] and silu of the embedding, emb [n or 1, Embedding], nil for blocks without, to [n, out, h', w']. Of c it
+// uses Adapters and Dropout.
+func (r *Residual) Forward(s *torch.Scope, x, emb *torch.Tensor, c models.Cond) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		h := SiLU(s, r.Norm1.Adapted(s, x, c.Adapters))
+		if r.Resize != nil {
+			h = Release(r.Resize(s, h), h)
+		}
+		h = Release(r.Conv1.Adapted(s, h, c.Adapters), h)
+		var e *torch.Tensor
+		if r.Emb != nil {
+			e = r.Emb.Adapted(s, emb, c.Adapters).Unsqueeze(s, -1).Unsqueeze(s, -1)
+		}
+		if e != nil && !r.ScaleShift {
+			h.AddInPlace(s, e) // no operator saved the convolution's result
+		}
+		h = Release(r.Norm2.Adapted(s, h, c.Adapters), h)
+		if e != nil && r.ScaleShift {
+			parts := e.Chunk(s, 2, 1)
+			h = h.Mul(s, parts[0].AddScalar(s, 1)).Add(s, parts[1])
+		}
+		h = c.Dropout.Apply(s, SiLU(s, h), r.Dropout, r.Place)
+		h = Release(r.Conv2.Adapted(s, h, c.Adapters), h)
+		skip := x
+		if r.Resize != nil {
+			skip = r.Resize(s, x)
+		}
+		if r.Shortcut != nil {
+			skip = r.Shortcut.Adapted(s, skip, c.Adapters)
+		}
+		h.AddInPlace(s, skip)
+		if r.Scale != 0 && r.Scale != 1 {
+			h.MulScalarInPlace(s, r.Scale)
+		}
+		return h
+	})
+}
