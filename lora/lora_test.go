@@ -466,7 +466,7 @@ func TestOpenRefuses(t *testing.T) {
 		require.ErrorContains(t, err, path)
 	}
 	_, err := Open(dir)
-	require.ErrorContains(t, err, "want an adapter's file, or a folder with one of")
+	require.ErrorContains(t, err, "want an adapter's file, or a directory with one of")
 	_, err = Open(filepath.Join(dir, "nothing"))
 	require.ErrorIs(t, err, fs.ErrNotExist)
 }

@@ -141,7 +141,7 @@ func TestGenerateRefusesAdapters(t *testing.T) {
 		{[]string{"--lora", filepath.Join(others, "one.safetensors")}, "the adapter is for another model, whose networks take texts of 32 features, and the model takes 16"},
 		{[]string{"--prompt", "<lora:nothing>", "--lora-dir", dir}, "there is no adapter"},
 		{[]string{"--prompt", "<lora:../one>", "--lora-dir", dir}, "want the name of a file in"},
-		{[]string{"--prompt", "<lora:twice>", "--lora-dir", dir}, "more than once"},
+		{[]string{"--prompt", "<lora:twice>", "--lora-dir", dir}, "twice.pt"},
 		{[]string{"--negative", "<lora:one>", "--lora-dir", dir}, "negative prompt asks for the adapter"},
 	} {
 		out := filepath.Join(t.TempDir(), "a.png")
