@@ -9,7 +9,6 @@ import (
 
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
 	"github.com/onestep-go/onestep/sampling/scheduler"
-	"github.com/onestep-go/onestep/sampling/texttoimage"
 )
 
 // sampler is a flag for the name of a sampler, of ours or another program's. It holds ours.
@@ -64,10 +63,10 @@ func chosen(v pflag.Value) (choice, bool) {
 	return c, ok
 }
 
-// guidance is a flag for a guidance scale. 0 is none, as in diffusers; its variable's zero is that nothing is said.
-type guidance struct{ v *float64 }
+// guidance is a flag for a guidance scale that may not be given. 0 is none, as in diffusers.
+type guidance struct{ v **float64 }
 
-func (g guidance) String() string { return above(g).String() }
+func (g guidance) String() string { return optional(g).String() }
 
 func (g guidance) Set(s string) error {
 	n, err := strconv.ParseFloat(s, 64)
@@ -76,10 +75,8 @@ func (g guidance) Set(s string) error {
 		return err
 	case !(n >= 0 && n <= math.MaxFloat64):
 		return errors.New("below 0")
-	case n == 0:
-		n = texttoimage.NoGuidance
 	}
-	*g.v = n
+	*g.v = &n
 	return nil
 }
 

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"os"
 	"path/filepath"
 	"testing"
 
@@ -11,7 +12,7 @@ import (
 // Flags take the words of PyTorch, diffusers, A1111 and ComfyUI, and hold ours.
 func TestOtherNames(t *testing.T) {
 	var text string
-	var scale float64
+	var scale *float64
 	for _, c := range []struct {
 		flag pflag.Value
 		in   map[string]string
@@ -20,7 +21,7 @@ func TestOtherNames(t *testing.T) {
 			"bfloat16": "bf16", "float32": "f32", "fp32": "f32", "bf16": "bf16"}},
 		{sampler{&text}, map[string]string{"Euler a": "euler_a", "dpm++2m": "dpmpp_2m", "dpmpp_2m_sde_gpu": "dpmpp_2m_sde", "DPM++ SDE Karras": "dpmpp_sde_karras"}},
 		{spacing{&text}, map[string]string{"SGM Uniform": "trailing", "karras": "karras", "Exponential": "exponential"}},
-		{guidance{&scale}, map[string]string{"0": "1", "0.0": "1", "1": "1", "7.5": "7.5"}},
+		{guidance{&scale}, map[string]string{"0": "0", "0.0": "0", "1": "1", "7.5": "7.5"}},
 	} {
 		for in, want := range c.in {
 			require.NoError(t, c.flag.Set(in), in)
@@ -42,5 +43,18 @@ func TestGuidanceOfZero(t *testing.T) {
 		require.Zero(t, code, errs)
 	}
 	require.Equal(t, pixelsOf(t, at("1")), pixelsOf(t, at("0")))
+	code, text, errs := try("info", at("0"))
+	require.Zero(t, code, errs)
+	require.Contains(t, text, "CFG scale: 1,", "A1111 follows the negative prompt alone at 0")
+	require.Regexp(t, `(?m)^ *guidance +0$`, text, "as it was given")
+	code, text, errs = try("generate", "--from", at("0"), "--threads", "1", "--json", "--out", at("again"))
+	require.Zero(t, code, errs)
+	require.Contains(t, text, `"guidance":0,`)
+	require.Contains(t, errs, "guidance 0 is no guidance")
+	first, err := os.ReadFile(at("0"))
+	require.NoError(t, err)
+	again, err := os.ReadFile(at("again"))
+	require.NoError(t, err)
+	require.Equal(t, first, again)
 	require.NotEqual(t, pixelsOf(t, at("7.5")), pixelsOf(t, at("0")))
 }

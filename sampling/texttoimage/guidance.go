@@ -28,10 +28,13 @@ func (p *Plan) guidance() error {
 		g = 7.5
 	}
 	p.Guidance, p.Distilled, p.cfg = g, told, g > 1 && !told
+	if g < 1 && !told {
+		p.note("a guidance scale of %.4g is no guidance, as in diffusers: want a scale above 1, or 1 for none", g)
+	}
 	if p.o.Negative != "" && told {
 		p.note("the negative prompt has no effect: the model is guidance-distilled, and makes no unconditional pass")
 	} else if p.o.Negative != "" && !p.cfg {
-		p.note("the negative prompt has no effect at guidance %.4g: want more than 1", g)
+		p.note("the negative prompt has no effect without guidance: want a guidance scale above 1")
 	}
 	if p.o.EmptyNegative && p.o.Negative != "" {
 		p.note("the option to encode an empty negative prompt has no effect: the negative prompt is not empty")

@@ -157,7 +157,8 @@ func TestPlan(t *testing.T) {
 		want string
 		d    texttoimage.Pipeline
 	}{
-		{"the negative prompt has no effect at guidance 1: want more than 1", texttoimage.Pipeline{Negative: "x"}},
+		{"the negative prompt has no effect without guidance", texttoimage.Pipeline{Negative: "x"}},
+		{"a guidance scale of 0.5 is no guidance", texttoimage.Pipeline{Guidance: 0.5}},
 		{"the input image is resized from 70×80 to 64×80 pixels", texttoimage.Pipeline{Init: picture}},
 		{"timesteps [998 3] are not among the 50", texttoimage.Pipeline{Timesteps: []int{998, 3}}},
 		{"guidance rescale has no effect", texttoimage.Pipeline{Rescale: 0.5}},

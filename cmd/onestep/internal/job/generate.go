@@ -66,7 +66,7 @@ type Generate struct {
 	Steps         int      `json:"steps,omitempty"`
 	Timesteps     []int    `json:"timesteps,omitempty"`
 	OriginalSteps int      `json:"original_steps,omitempty"`
-	Guidance      float64  `json:"guidance,omitempty"`
+	Guidance      *float64 `json:"guidance,omitempty"` // nil: the model's; 0 is none, as in diffusers
 	Rescale       float64  `json:"guidance_rescale,omitempty"`
 
 	Seed              *uint64 `json:"seed"` // nil: any
@@ -227,7 +227,7 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 		note(n)
 	}
 	out := Generated{
-		Files: files, Model: o.Model, Kind: t.Model.Kind.String(), Sampler: plan.Method, Timesteps: plan.Timesteps, Guidance: plan.Guidance,
+		Files: files, Model: o.Model, Kind: t.Model.Kind.String(), Sampler: plan.Method, Timesteps: plan.Timesteps, Guidance: o.guided(plan),
 		Evaluations: plan.Evaluations, Width: plan.Width, Height: plan.Height, Seed: *o.Seed, Notices: append([]string{}, plan.Notices...),
 		Adapters: on.counts(),
 	}
@@ -249,6 +249,7 @@ func (o *Generate) validate() error {
 		o.VariationSeed = 0 // of an image's text
 	}
 	o.idle()
+	o.remarkGuidance()
 	side := func(name string, v int) error {
 		if v != 0 && (v < 8 || v > 16384) {
 			return usage("--%s: want 8 to 16384 pixels, got %d", name, v)
@@ -361,7 +362,7 @@ func (o Generate) files() ([]string, error) {
 // draws returns what is to be drawn, without the model.
 func (o Generate) draws() (t texttoimage.Pipeline, err error) {
 	t = texttoimage.Pipeline{
-		Steps: o.Steps, Timesteps: o.Timesteps, OriginalSteps: o.OriginalSteps, Guidance: o.Guidance, Rescale: o.Rescale,
+		Steps: o.Steps, Timesteps: o.Timesteps, OriginalSteps: o.OriginalSteps, Guidance: o.scale(), Rescale: o.Rescale,
 		Negative: o.Negative, EmptyNegative: o.Empty, Plain: o.Plain, ClipSkip: o.ClipSkip, Width: o.Width, Height: o.Height, Seed: *o.Seed, N: o.N, Batch: o.Batch,
 		SharedNoise: o.SharedNoise, VariationSeed: o.VariationSeed, VariationStrength: o.VariationStrength,
 		Strength: o.Strength, Shorten: o.Shorten,
@@ -552,7 +553,7 @@ func (o Generate) text(plan *texttoimage.Plan, on *adapters, st texttoimage.Prog
 	seed := st.Seeds[i]
 	one := o
 	one.Prompt, one.Seed, one.N = o.Prompts[st.Prompt], &seed, 0
-	one.Sampler, one.Guidance, one.Width, one.Height = plan.Method, plan.Guidance, plan.Width, plan.Height
+	one.Sampler, one.Guidance, one.Width, one.Height = plan.Method, new(o.guided(plan)), plan.Width, plan.Height
 	if one.Timesteps == nil {
 		one.Steps = plan.Steps
 	}

@@ -32,7 +32,7 @@ func (o Generate) fitsMemory(files *weights.Model, t texttoimage.Pipeline) error
 
 // need estimates the memory that generating takes: what it is for, and how it becomes less, are words for an error.
 func (o Generate) need(files *weights.Model, t texttoimage.Pipeline, dev torch.Device) (n need, what, less string, err error) {
-	d := sd.Drawing{Width: o.Width, Height: o.Height, Together: min(max(o.Batch, 1), max(o.N, 1)), Guided: o.Guidance == 0 || o.Guidance > 1}
+	d := sd.Drawing{Width: o.Width, Height: o.Height, Together: min(max(o.Batch, 1), max(o.N, 1)), Guided: o.Guidance == nil || *o.Guidance > 1}
 	if o.SharedNoise {
 		d.Together = max(o.N, 1)
 	}

@@ -86,9 +86,9 @@ func TestNeedOfGenerate(t *testing.T) {
 	white := filepath.Join(dir, "white.png")
 	cases := map[string]asked{
 		"f32":      {Generate: Generate{DType: "f32", Width: 256, Height: 256}},
-		"bf16":     {Generate: Generate{DType: "bf16", Width: 192, Height: 256, Guidance: 1}},
-		"tiles":    {Generate: Generate{DType: "f32", Width: 384, Height: 512, Tile: 192, Guidance: 1}},
-		"together": {Generate{DType: "f32", Width: 256, Height: 256, Guidance: 1}, 4, 4},
+		"bf16":     {Generate: Generate{DType: "bf16", Width: 192, Height: 256, Guidance: new(1.0)}},
+		"tiles":    {Generate: Generate{DType: "f32", Width: 384, Height: 512, Tile: 192, Guidance: new(1.0)}},
+		"together": {Generate{DType: "f32", Width: 256, Height: 256, Guidance: new(1.0)}, 4, 4},
 		"controls": {Generate{DType: "f32", Width: 256, Height: 256, ControlModels: []string{control[0], control[0]}, ControlImages: []string{white, white}}, 1, 1},
 	}
 	if os.Getenv(needWith) != "" {

@@ -92,15 +92,15 @@ func (o *Generate) readInfo(t infotext.Text, ownClipSkip bool) error {
 	if !ownClipSkip {
 		o.ClipSkip, o.foreignSkip = 0, max(skip-1, 0) // counted from 1 there
 	}
-	number("CFG scale", &o.Guidance)
+	if t.Get("CFG scale") != "" {
+		o.Guidance = new(0.0)
+		number("CFG scale", o.Guidance)
+	}
 	if v := t.Get("TI hashes"); v != "" {
 		o.EmbeddingHashes = strings.Split(v, ", ")
 	}
 	number("Denoising strength", &o.Strength)
 	number("Variation seed strength", &o.VariationStrength)
-	if t.Get("CFG scale") != "" && o.Guidance == 0 { // none, and not the default
-		o.Guidance = texttoimage.NoGuidance
-	}
 	for name, to := range map[string]*uint64{"Seed": nil, "Variation seed": &o.VariationSeed} {
 		v := t.Get(name)
 		if v == "" {
