@@ -11,7 +11,6 @@ import (
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/checkpoint"
-	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/torch/safetensors"
 )
@@ -84,7 +83,7 @@ func (m modelInfo) text(all bool) string {
 		float64(m.Bytes)/1e6, strings.Join(types, ", "))
 	if d := m.Description; d != nil {
 		fmt.Fprintf(&b, "method %s on %s, step %d, %d images seen\n", quote.Text(d.Method), quote.Text(d.Data), d.Step, d.Images)
-		fmt.Fprintf(&b, "samples %s; %s\n", job.Times(d.Network.Shape()), networkText(d.Network))
+		fmt.Fprintf(&b, "samples %s; %s\n", job.Times(d.Network.Shape()), d.Network.Summary())
 		if n := d.Network.Classes(); n > 0 {
 			fmt.Fprintf(&b, "%d classes: %s\n", n, quote.Long(strings.Join(quote.Texts(d.ClassNames), ", "), longest))
 		}
@@ -114,26 +113,6 @@ func (m modelInfo) text(all bool) string {
 		fmt.Fprintf(&b, "%-60s %-5s %v\n", quote.Text(t.Name), quote.Text(t.DType), t.Shape)
 	}
 	return b.String()
-}
-
-// networkText describes a network in a line.
-func networkText(c network.Config) string {
-	switch {
-	case c.UNet != nil:
-		n := c.UNet
-		attention := "no attention"
-		if len(n.Attention) > 0 {
-			attention = fmt.Sprint("attention at ", n.Attention)
-		}
-		return fmt.Sprintf("U-Net of %d channels ×%v, %s a level, %s", n.Channels, n.Mult, plural(n.Blocks, "block"), attention)
-	case c.DiT != nil:
-		n := c.DiT
-		return fmt.Sprintf("DiT of %s, %d features, patches of %d×%d pixels", plural(n.Depth, "block"), n.Width, n.Patch, n.Patch)
-	case c.MLP != nil:
-		n := c.MLP
-		return fmt.Sprintf("MLP of %s, %d features", plural(n.Depth, "hidden layer"), n.Width)
-	}
-	return "no network"
 }
 
 // formText says what a network predicts.

@@ -96,12 +96,15 @@ Ctrl-C exits at once.`,
 	f.Var(choice{&o.Corrupt, []string{"error", "skip"}}, "corrupt", "what to do with an image that cannot be decoded: stop, or skip, log and count it")
 	f.Var(count{&o.Workers}, "workers", "goroutines that decode images beside training")
 
-	f.Var(choice{&o.Network, job.Networks()}, "network", "network architecture, see above (default: that of --init, or ddpmpp)")
-	f.Var(count{&o.Channels}, "channels", "channels of a U-Net's first level, of a transformer's tokens or of a hidden layer, an even number")
-	f.Var(counts{&o.Mult}, "mult", "channels of each level, in units of the first's; each level halves the image\n(default: 1,2,2, with fewer levels where the size cannot be halved)")
-	f.Var(count{&o.Blocks}, "blocks", "residual blocks of a U-Net's level, blocks of a transformer, or hidden layers")
-	f.Var(counts{&o.Attention}, "attention", "image sizes with self-attention, or none (default: the smallest, if 16 pixels or less)")
-	f.Var(count{&o.Patch}, "patch", "dit: height and width of a patch in pixels (default: as for 16 patches a side)")
+	f.Var(choice{&o.Network, job.Networks()}, "network", "network architecture, see above (default: that of --init, or "+job.Networks()[0]+")")
+	for _, option := range job.NetworkOptions() {
+		switch p := o.Pointer(option.Option).(type) {
+		case *int:
+			f.Var(count{p}, option.Name, option.Help)
+		case *[]int:
+			f.Var(counts{p}, option.Name, option.Help)
+		}
+	}
 	f.Float64Var(&o.Dropout, "dropout", o.Dropout, "probability of dropout in residual blocks (default 0)")
 
 	f.Var(choice{&o.Distance, job.Distances()}, "distance", "loss between the function's two outputs; norm is the Euclidean, huber the pseudo-Huber distance")

@@ -37,7 +37,9 @@ type Option struct {
 	Choices []string // the values that it may have; nil: any
 	Called  string   // what a help text calls its value, such as FILE; "": by its type
 	Range   Range
-	field   reflect.Value
+	// Unordered tells that lists with the same elements in another order are the same.
+	Unordered bool
+	field     reflect.Value
 }
 
 // Range is the numbers that an option takes.
@@ -122,6 +124,7 @@ func of(v reflect.Value) []Option {
 			continue
 		}
 		o := Option{Name: name, Help: f.Tag.Get("help"), Default: f.Tag.Get("default"), Called: f.Tag.Get("value"), Range: readRange(f.Tag.Get("range")), field: v.Field(i)}
+		o.Unordered = f.Tag.Get("order") == "any"
 		if c := f.Tag.Get("choices"); c != "" {
 			o.Choices = strings.Split(c, ",")
 		}
@@ -231,6 +234,18 @@ func Text(value any) string {
 		words = append(words, fmt.Sprint(v.Index(i)))
 	}
 	return strings.Join(words, ",")
+}
+
+// Same tells whether v, a value of the option's type, is the option's value.
+func (o Option) Same(v any) bool {
+	a, b := o.Text(), Text(v)
+	if o.Unordered {
+		as, bs := strings.Split(a, ","), strings.Split(b, ",")
+		slices.Sort(as)
+		slices.Sort(bs)
+		return slices.Equal(as, bs)
+	}
+	return a == b
 }
 
 // Set parses text into the option's field.

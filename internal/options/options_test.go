@@ -22,7 +22,7 @@ type size struct {
 	Way      way       `option:"way" default:"conv" choices:"conv,residual"`
 	Seed     uint64    `option:"seed"`
 	On       bool      `option:"on"`
-	Scales   []float64 `option:"scales"`
+	Scales   []float64 `option:"scales" order:"any"`
 	own      int
 }
 
@@ -48,6 +48,12 @@ func TestOptions(t *testing.T) {
 		require.Equal(t, c.want, option.Value())
 		require.Equal(t, c.text, option.Text())
 		require.False(t, option.IsZero())
+	}
+	require.NoError(t, (func() Option { m, _ := Named(&o, "mult"); return m })().Set("1,2"))
+	for name, c := range map[string][]any{"mult": {[]int{1, 2}, []int{2, 1}}, "scales": {[]float64{2, 0.5}, []float64{2}}, "channels": {-4, 4}} {
+		option, _ := Named(&o, name)
+		require.True(t, option.Same(c[0]), name)
+		require.False(t, option.Same(c[1]), name)
 	}
 	rate, _ := Named(&o, "learning-rate")
 	require.Equal(t, "learning_rate", rate.Key())

@@ -17,7 +17,6 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/network"
-	"github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/safetensors"
 )
@@ -25,8 +24,8 @@ import (
 // metadataKey is where a file's metadata holds its Description, as JSON.
 const metadataKey = "onestep"
 
-// format is the version of Description that this package writes. It also reads 1, in which all networks were U-Nets of the
-// form edm.
+// format is the version of Description that this package writes. It also reads 1, in which there was one kind of networks,
+// of the form edm.
 const format = 2
 
 // Kind is what a file's network is turned into.
@@ -62,7 +61,7 @@ type Description struct {
 }
 
 // ErrNetwork is what functions of a network are refused with whose configuration files cannot hold, such as a user's own.
-var ErrNetwork = errors.New("want a network of package network: a U-Net, a DiT or an MLP")
+var ErrNetwork = fmt.Errorf("want a network of package network: one of %s", strings.Join(network.Names(), ", "))
 
 // ErrFunction is what functions are refused with that files cannot hold, such as a user's own.
 var ErrFunction = errors.New("want one of package models' denoisers or consistency functions that files can hold")
@@ -180,13 +179,13 @@ func ReadDescription(metadata map[string]string) (Description, error) {
 	case 1:
 		old := struct {
 			*Description
-			Network unet.Config           `json:"network"`
+			Network firstNetwork          `json:"network"`
 			Noise   models.NoiseEmbedding `json:"noise"`
 		}{Description: &d}
 		if err := strictly(text, &old); err != nil {
 			return d, err
 		}
-		d.Form, d.Network = Form{Type: EDM, Noise: old.Noise}, network.Config{UNet: &old.Network}
+		d.Form, d.Network = Form{Type: EDM, Noise: old.Noise}, old.Network.Config
 	default:
 		return d, fmt.Errorf("description of the model: it has format %d, this version reads format 1 and %d", head.Format, format)
 	}
@@ -202,6 +201,11 @@ func ReadDescription(metadata map[string]string) (Description, error) {
 	}
 	return d, nil
 }
+
+// firstNetwork is the network of a file of format 1.
+type firstNetwork struct{ network.Config }
+
+func (n *firstNetwork) UnmarshalJSON(data []byte) error { return n.UnmarshalFirst(data) }
 
 // strictly decodes JSON without fields that nobody knows.
 func strictly(text string, into any) error {

@@ -90,7 +90,7 @@ func TestFirstFormat(t *testing.T) {
 	require.NoError(t, err)
 	want := tiny
 	want.Classes = 0
-	require.Equal(t, Description{Format: 1, Kind: Consistency, Form: Form{Type: EDM, Noise: models.ScaledLog}, Network: network.Config{UNet: &want},
+	require.Equal(t, Description{Format: 1, Kind: Consistency, Form: Form{Type: EDM, Noise: models.ScaledLog}, Network: network.Config{Net: want},
 		Boundary: models.AtZero, SigmaData: 0.25, SigmaMin: 0.01, SigmaMax: 70, Method: "ect", Step: 3}, d)
 	_, err = ReadDescription(map[string]string{"onestep": strings.Replace(text, `"blocks"`, `"surprise"`, 1)})
 	require.ErrorContains(t, err, `unknown field "surprise"`)
@@ -100,11 +100,11 @@ func TestFirstFormat(t *testing.T) {
 func TestEveryForm(t *testing.T) {
 	chain, err := noise.Betas{Schedule: noise.Cosine, Steps: 50}.Chain()
 	require.NoError(t, err)
-	config := network.Config{MLP: &mlp.Config{Shape: []int{2}, Width: 16, Depth: 1, Until: true}}
+	config := network.Config{Net: mlp.Config{Shape: []int{2}, Width: 16, Depth: 1, Until: true}}
 	net, err := network.New(config, torch.CPU, 3)
 	require.NoError(t, err)
 	defer net.Close()
-	plain := network.Config{MLP: &mlp.Config{Shape: []int{2}, Width: 16, Depth: 1}}
+	plain := network.Config{Net: mlp.Config{Shape: []int{2}, Width: 16, Depth: 1}}
 	simple, err := network.New(plain, torch.CPU, 4)
 	require.NoError(t, err)
 	defer simple.Close()
@@ -206,22 +206,27 @@ func TestOpenRefuses(t *testing.T) {
 	require.NoError(t, err)
 	change := func(f func(d *Description)) Description {
 		d := good
-		own := *good.Network.UNet
-		d.Network.UNet = &own
 		f(&d)
+		return d
+	}
+	net := func(f func(c *unet.Config)) Description {
+		d := good
+		own := good.Network.Net.(unet.Config)
+		f(&own)
+		d.Network.Net = own
 		return d
 	}
 	for _, c := range []struct {
 		name, want string
 		d          Description
 	}{
-		{"huge", "weights and holds 45497", change(func(d *Description) { d.Network.UNet.Channels = 1024 })},
-		{"shape", "weights do not fit the network", change(func(d *Description) {
-			d.Network.UNet.Blocks = 2
-			d.Network.UNet.Channels = 4
-			d.Network.UNet.NormGroups = 1
+		{"huge", "weights and holds 45497", net(func(c *unet.Config) { c.Channels = 1024 })},
+		{"shape", "weights do not fit the network", net(func(c *unet.Config) {
+			c.Blocks = 2
+			c.Channels = 4
+			c.NormGroups = 1
 		})},
-		{"mult", "mult: want 1 to 64, got -3", change(func(d *Description) { d.Network.UNet.Mult = []int{1, -3} })},
+		{"mult", "mult: want 1 to 64, got -3", net(func(c *unet.Config) { c.Mult = []int{1, -3} })},
 		{"levels", "0 < sigma_min < sigma_max", change(func(d *Description) { d.SigmaMin = 90 })},
 		{"names", "it names 2 classes, and the network has 3", change(func(d *Description) { d.ClassNames = []string{"a", "b"} })},
 		{"kind", `kind: want "consistency", "denoiser" or "trajectory", got "gan"`, change(func(d *Description) { d.Kind = "gan" })},

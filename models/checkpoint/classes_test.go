@@ -11,7 +11,7 @@ import (
 
 func TestClassNamed(t *testing.T) {
 	model := func(n int, names ...string) Description {
-		return Description{ClassNames: names, Network: network.Config{UNet: &unet.Config{Classes: n}}}
+		return Description{ClassNames: names, Network: network.Config{Net: unet.Config{Classes: n}}}
 	}
 	fashion := model(4, "T-shirt/top", "Ankle boot", "Bag", "maple_tree")
 	digits := model(3, "1", "2", "3") // folders that are called so

@@ -22,10 +22,10 @@ func TestActivations(t *testing.T) {
 	}
 	at := 8e6 // what is measured grows, because only what is larger than all that came before is seen
 	for _, c := range []Config{
-		{MLP: &mlp.Config{Shape: []int{3, 8, 8}, Width: 256, Depth: 4}},
-		{DiT: &dit.Config{Resolution: 32, Width: 96, Depth: 4}},
-		{UNet: &unet.Config{Resolution: 32, Channels: 32}},
-		{UNet: &unet.Config{Resolution: 32, Channels: 32, Attention: []int{16}}},
+		{Net: mlp.Config{Shape: []int{3, 8, 8}, Width: 256, Depth: 4}},
+		{Net: dit.Config{Resolution: 32, Width: 96, Depth: 4}},
+		{Net: unet.Config{Resolution: 32, Channels: 32}},
+		{Net: unet.Config{Resolution: 32, Channels: 32, Attention: []int{16}}},
 	} {
 		c = c.WithDefaults()
 		net, err := New(c, torch.CPU, 1)

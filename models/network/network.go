@@ -1,20 +1,17 @@
-// Package network is one of the networks, whichever: its configuration in files and options, and itself.
+// Package network is one of the registered networks, whichever: its configuration in files and options, and itself.
 package network
 
 import (
 	"fmt"
 	"iter"
-	"slices"
+	"strings"
 
 	"github.com/onestep-go/onestep/models"
-	"github.com/onestep-go/onestep/models/dit"
-	"github.com/onestep-go/onestep/models/mlp"
-	"github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Network is a network with its weights: a *unet.UNet, a *dit.DiT or a *mlp.MLP.
+// Network is a network with its weights, such as a *unet.UNet.
 type Network interface {
 	models.Network
 	Tensors() iter.Seq2[string, *torch.Tensor]
@@ -23,41 +20,57 @@ type Network interface {
 	Close()
 }
 
-// Config is the configuration of a network: of the kind whose field is set. In JSON it is an object with that one key.
-type Config struct {
-	UNet *unet.Config `json:"unet,omitempty"`
-	DiT  *dit.Config  `json:"dit,omitempty"`
-	MLP  *mlp.Config  `json:"mlp,omitempty"`
+// Spec is the configuration of a registered network, of its package's own type, such as a unet.Config.
+type Spec interface {
+	// Validate reports what cannot work, of a configuration with its defaults filled in.
+	Validate() error
+	// SampleShape is the shape of one sample, [C, H, W] for images.
+	SampleShape() []int
+	// Inputs are the conditioning inputs.
+	Inputs() models.Inputs
+	// Count is the number of weights, without making any.
+	Count() int
+	// Activations estimates how many elements the network's tensors have together at most, for one sample: while it predicts, or with
+	// gradients while these are computed.
+	Activations(gradients bool) float64
+	// Summary describes the network in a line, without its inputs.
+	Summary() string
 }
 
-// one refuses configurations of no network or of several.
+// Config is the configuration of a registered network, whichever. In JSON it is an object with one key, the network's name. The zero
+// value is no network.
+type Config struct {
+	Net Spec // such as a unet.Config
+}
+
+// one refuses what is no configuration of a registered network.
 func (c Config) one() error {
-	n := 0
-	for _, set := range []bool{c.UNet != nil, c.DiT != nil, c.MLP != nil} {
-		if set {
-			n++
-		}
-	}
-	if n != 1 {
-		return fmt.Errorf("network: want the configuration of one network (unet, dit or mlp), got %d", n)
+	switch {
+	case c.Net == nil:
+		return wantOne(0)
+	case kindOf(c.Net) == nil:
+		return fmt.Errorf("network: want the configuration of a registered network (%s), got a %T", known(), c.Net)
 	}
 	return nil
 }
 
+func wantOne(n int) error {
+	return fmt.Errorf("network: want the configuration of one network (%s), got %d", known(), n)
+}
+
+// known lists the names as "a, b or c".
+func known() string {
+	names := Names()
+	last := len(names) - 1
+	return strings.Join(names[:last], ", ") + " or " + names[last]
+}
+
 // WithDefaults returns a copy with every field that was left at zero filled in.
 func (c Config) WithDefaults() Config {
-	switch {
-	case c.UNet != nil:
-		v := c.UNet.WithDefaults()
-		c.UNet = &v
-	case c.DiT != nil:
-		v := c.DiT.WithDefaults()
-		c.DiT = &v
-	case c.MLP != nil:
-		v := c.MLP.WithDefaults()
-		c.MLP = &v
+	if c.one() != nil {
+		return c
 	}
-	return c
+	return Config{kindOf(c.Net).withDefaults(c.Net)}
 }
 
 // Validate reports what cannot work, of a configuration with its defaults filled in.
@@ -65,125 +78,91 @@ func (c Config) Validate() error {
 	if err := c.one(); err != nil {
 		return err
 	}
-	switch {
-	case c.UNet != nil:
-		return c.UNet.Validate()
-	case c.DiT != nil:
-		return c.DiT.Validate()
-	}
-	return c.MLP.Validate()
+	return c.Net.Validate()
 }
 
-// Name returns which network it is: unet, dit or mlp.
+// Name returns which network it is, such as "unet".
 func (c Config) Name() string {
-	switch {
-	case c.UNet != nil:
-		return "unet"
-	case c.DiT != nil:
-		return "dit"
-	case c.MLP != nil:
-		return "mlp"
+	if c.one() != nil {
+		return ""
 	}
-	return ""
+	return kindOf(c.Net).name()
+}
+
+// Summary describes the network in a line, without its inputs.
+func (c Config) Summary() string {
+	if c.Net == nil {
+		return "no network"
+	}
+	return c.WithDefaults().Net.Summary()
 }
 
 // Shape returns the shape of one sample, [C, H, W] for images.
 func (c Config) Shape() []int {
-	switch {
-	case c.UNet != nil:
-		return []int{c.UNet.InChannels, c.UNet.Resolution, c.UNet.Resolution}
-	case c.DiT != nil:
-		return []int{c.DiT.InChannels, c.DiT.Resolution, c.DiT.Resolution}
-	case c.MLP != nil:
-		return slices.Clone(c.MLP.Shape)
+	if c.Net == nil {
+		return nil
 	}
-	return nil
+	return c.WithDefaults().Net.SampleShape()
+}
+
+// Inputs returns the conditioning inputs.
+func (c Config) Inputs() models.Inputs {
+	if c.Net == nil {
+		return models.Inputs{}
+	}
+	return c.WithDefaults().Net.Inputs()
 }
 
 // Classes returns the number of classes; 0 is an unconditional network.
-func (c Config) Classes() int { return *c.WithDefaults().common().classes }
+func (c Config) Classes() int { return c.Inputs().Classes }
 
-// Until tells whether the network is told the end of a jump.
-func (c Config) Until() bool { return *c.WithDefaults().common().until }
+// Until tells whether the network takes the end of a jump.
+func (c Config) Until() bool { return c.Inputs().Until }
 
-// Guidance tells whether the network is told a guidance scale.
-func (c Config) Guidance() bool { return *c.WithDefaults().common().guidance }
+// Guidance tells whether the network takes a guidance scale.
+func (c Config) Guidance() bool { return c.Inputs().Guidance }
 
 // NullClass returns the label that stands for no class, or -1 where the network has none.
-func (c Config) NullClass() int {
-	c = c.WithDefaults()
-	switch {
-	case c.UNet != nil:
-		return c.UNet.NullClass()
-	case c.Classes() == 0:
-		return -1
-	}
-	return c.Classes()
-}
+func (c Config) NullClass() int { return c.Inputs().NullClass() }
 
 // With returns a copy for that many classes and that probability of dropout.
 func (c Config) With(classes int, dropout float64) Config {
-	c = c.WithDefaults()
-	f := c.common()
-	*f.classes, *f.dropout = classes, dropout
-	return c
+	in := c.Inputs()
+	in.Classes, in.Dropout = classes, dropout
+	return c.WithInputs(in)
 }
 
-// Told returns a copy that is told more: the end of a jump, a guidance scale, and that there is no class.
+// Told returns a copy with more conditioning inputs: the end of a jump, a guidance scale, and a label for no class.
 func (c Config) Told(until, guidance, null bool) Config {
+	in := c.Inputs()
+	in.Until, in.Guidance, in.Null = in.Until || until, in.Guidance || guidance, in.Null || null
+	return c.WithInputs(in)
+}
+
+// WithInputs returns a copy with these conditioning inputs.
+func (c Config) WithInputs(in models.Inputs) Config {
+	if c.one() != nil {
+		return c
+	}
 	c = c.WithDefaults()
-	f := c.common()
-	*f.until, *f.guidance = *f.until || until, *f.guidance || guidance
-	if c.UNet != nil {
-		c.UNet.NullLabel = c.UNet.NullLabel || null
-	}
-	return c
-}
-
-// common is what all configurations have; of a copy, which may be changed.
-type common struct {
-	classes         *int
-	until, guidance *bool
-	dropout         *float64
-}
-
-func (c Config) common() common {
-	switch {
-	case c.UNet != nil:
-		return common{&c.UNet.Classes, &c.UNet.Until, &c.UNet.Guidance, &c.UNet.Dropout}
-	case c.DiT != nil:
-		return common{&c.DiT.Classes, &c.DiT.Until, &c.DiT.Guidance, &c.DiT.Dropout}
-	case c.MLP != nil:
-		return common{&c.MLP.Classes, &c.MLP.Until, &c.MLP.Guidance, &c.MLP.Dropout}
-	}
-	return common{new(int), new(bool), new(bool), new(float64)}
+	return Config{kindOf(c.Net).withInputs(c.Net, in)}
 }
 
 // Count returns the number of the network's weights without making any.
 func (c Config) Count() int {
-	switch {
-	case c.UNet != nil:
-		return c.UNet.Count()
-	case c.DiT != nil:
-		return c.DiT.Count()
-	case c.MLP != nil:
-		return c.MLP.Count()
+	if c.Net == nil {
+		return 0
 	}
-	return 0
+	return c.Net.Count()
 }
 
 // Activations estimates how many elements the network's tensors have together at most, for one sample: while it predicts, or with
 // gradients while these are computed.
 func (c Config) Activations(gradients bool) float64 {
-	switch {
-	case c.UNet != nil:
-		return c.UNet.Activations(gradients)
-	case c.DiT != nil:
-		return c.DiT.Activations(gradients)
-	case c.MLP != nil:
-		return c.MLP.Activations(gradients)
+	if c.Net == nil {
+		return 0
 	}
-	return 0
+	return c.Net.Activations(gradients)
 }
 
 // New makes the network with random weights drawn from seed.
@@ -191,57 +170,37 @@ func New(c Config, dev torch.Device, seed uint64) (Network, error) {
 	if err := c.one(); err != nil {
 		return nil, err
 	}
-	switch {
-	case c.UNet != nil:
-		return made(unet.New(*c.UNet, dev, seed))
-	case c.DiT != nil:
-		return made(dit.New(*c.DiT, dev, seed))
-	}
-	return made(mlp.New(*c.MLP, dev, seed))
+	return kindOf(c.Net).make(c.Net, dev, seed)
 }
 
-// made keeps a nil pointer from becoming an interface that is not nil.
-func made[N Network](net N, err error) (Network, error) {
-	if err != nil {
-		return nil, err
-	}
-	return net, nil
-}
-
-// Of returns a network's configuration; false for a network that is none of these, such as a user's own.
+// Of returns a network's configuration; false for a network that is not registered, such as a user's own.
 func Of(net models.Network) (Config, bool) {
-	switch net := net.(type) {
-	case *unet.UNet:
-		c := net.Config()
-		return Config{UNet: &c}, true
-	case *dit.DiT:
-		c := net.Config()
-		return Config{DiT: &c}, true
-	case *mlp.MLP:
-		c := net.Config()
-		return Config{MLP: &c}, true
+	for _, k := range kinds() {
+		if c, ok := k.of(net); ok {
+			return Config{c}, true
+		}
 	}
 	return Config{}, false
 }
 
 // Clone makes a copy with weights of its own that do not collect gradients: a target or an average.
 func Clone(net Network) (Network, error) {
-	switch net := net.(type) {
-	case *unet.UNet:
-		return made(net.Clone())
-	case *dit.DiT:
-		return made(net.Clone())
-	case *mlp.MLP:
-		return made(net.Clone())
+	for _, k := range kinds() {
+		if _, ok := k.of(net); ok {
+			return k.clone(net)
+		}
 	}
-	return nil, fmt.Errorf("network: want a *unet.UNet, a *dit.DiT or a *mlp.MLP, got %T", net)
+	return nil, fmt.Errorf("network: want a registered network (%s), got %T", known(), net)
 }
 
-// Adopt gives a network the weights of one that is told less, as unet.UNet.Adopt does; weights of one that is told the same fit
-// every network.
+// Adopt gives a network the weights of one that may have fewer conditioning inputs, as unet.UNet.Adopt does; weights of one that has the
+// same inputs fit every network. See Config.Adopts.
 func Adopt(net Network, weights iter.Seq2[string, *torch.Tensor]) error {
-	if u, ok := net.(*unet.UNet); ok {
-		return u.Adopt(weights)
+	if a, ok := net.(adopter); ok {
+		return a.Adopt(weights)
 	}
 	return net.Load(weights)
 }
+
+// Adopts tells whether the network can start from the weights of one with fewer conditioning inputs.
+func (c Config) Adopts() bool { return c.one() == nil && kindOf(c.Net).adopts() }

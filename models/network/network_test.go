@@ -6,6 +6,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/onestep-go/onestep/internal/options"
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/dit"
 	"github.com/onestep-go/onestep/models/mlp"
@@ -19,9 +20,9 @@ func TestMain(m *testing.M) { torchtest.Main(m) }
 
 func all() []Config {
 	return []Config{
-		{UNet: &unet.Config{Resolution: 8, Channels: 8, Mult: []int{1}, Blocks: 1}},
-		{DiT: &dit.Config{Resolution: 8, Width: 16, Depth: 1}},
-		{MLP: &mlp.Config{Shape: []int{3, 8, 8}, Width: 16, Depth: 1}},
+		{Net: unet.Config{Resolution: 8, Channels: 8, Mult: []int{1}, Blocks: 1}},
+		{Net: dit.Config{Resolution: 8, Width: 16, Depth: 1}},
+		{Net: mlp.Config{Shape: []int{3, 8, 8}, Width: 16, Depth: 1}},
 	}
 }
 
@@ -100,25 +101,91 @@ func TestNetworks(t *testing.T) {
 		require.NoError(t, json.Unmarshal(text, &back))
 		require.Equal(t, told, back)
 	}
-	unconditional := Config{UNet: &unet.Config{Classes: 4}}
+	unconditional := Config{Net: unet.Config{Classes: 4}}
 	require.Equal(t, -1, unconditional.NullClass(), "a U-Net has a label for no class only where its configuration says so")
+}
+
+// The text of a configuration is that of files which exist.
+func TestText(t *testing.T) {
+	for want, c := range map[string]Config{
+		`{}`: {},
+		`{"unet":{"resolution":8,"in_channels":1,"channels":8,"mult":[1,2],"blocks":1,"null_label":true}}`: {Net: unet.Config{Resolution: 8, InChannels: 1,
+			Channels: 8, Mult: []int{1, 2}, Blocks: 1, NullLabel: true}},
+		`{"dit":{"resolution":8,"in_channels":0,"patch":2,"width":16,"depth":1}}`: {Net: dit.Config{Resolution: 8, Patch: 2, Width: 16, Depth: 1}},
+		`{"mlp":{"shape":[2],"width":16,"depth":1,"until":true}}`:                 {Net: mlp.Config{Shape: []int{2}, Width: 16, Depth: 1, Until: true}},
+	} {
+		text, err := json.Marshal(c)
+		require.NoError(t, err)
+		require.Equal(t, want, string(text))
+		back := Config{Net: mlp.Config{}}
+		require.NoError(t, json.Unmarshal(text, &back))
+		require.Equal(t, c, back)
+	}
+	var first Config
+	require.NoError(t, first.UnmarshalFirst([]byte(`{"channels":8}`)))
+	require.Equal(t, Config{Net: unet.Config{Channels: 8}}, first)
+	for text, want := range map[string]string{
+		`[]`: "array", `{"gan":{}}`: `unet, dit, mlp, got "gan"`, `{"unet":{"surprise":1}}`: `unknown field "surprise"`,
+		`{"unet":{"channels":"x"}}`: "unet.channels", `{"unet":{},"mlp":{}}`: "got 2",
+	} {
+		var c Config
+		require.ErrorContains(t, json.Unmarshal([]byte(text), &c), want, text)
+	}
 }
 
 func TestRefuses(t *testing.T) {
 	for want, c := range map[string]Config{
-		"got 0": {},
-		"got 2": {UNet: &unet.Config{}, MLP: &mlp.Config{}},
+		"want the configuration of one network (unet, dit or mlp), got 0":                                  {},
+		"want the configuration of a registered network (unet, dit or mlp), got a *unet.Config":            {Net: &unet.Config{}},
+		"want the configuration of a registered network (unet, dit or mlp), got a struct { network.Spec }": {Net: struct{ Spec }{}},
 	} {
 		_, err := New(c, torch.CPU, 0)
-		require.ErrorContains(t, err, "want the configuration of one network (unet, dit or mlp), "+want)
+		require.ErrorContains(t, err, want)
 		require.ErrorContains(t, c.Validate(), want)
+		_, _, err = c.Preset()
+		require.ErrorContains(t, err, want)
+		require.False(t, c.Adopts())
+		require.Empty(t, c.Name())
 	}
-	_, err := New(Config{UNet: &unet.Config{Blocks: -1}}, torch.CPU, 0)
+	require.Equal(t, Config{}, Config{}.With(3, 0.5).Told(true, true, true), "no network stays none")
+	require.Zero(t, Config{}.Count()+Config{}.Classes()+len(Config{}.Shape()))
+	_, err := New(Config{Net: unet.Config{Blocks: -1}}, torch.CPU, 0)
 	require.ErrorContains(t, err, "blocks")
 	_, ok := Of(struct{ models.Network }{})
 	require.False(t, ok)
 	_, err = Clone(struct{ Network }{})
-	require.ErrorContains(t, err, "want a *unet.UNet")
+	require.ErrorContains(t, err, "unet, dit or mlp")
+}
+
+// A preset's options make a network whose preset and options they are; what they leave out is filled in.
+func TestPresets(t *testing.T) {
+	for _, p := range Presets() {
+		for _, side := range []int{1, 6, 8, 28, 100} {
+			o := p.Options()
+			c, err := p.Config(o, 3, side)
+			require.NoError(t, err)
+			require.NoError(t, c.Validate(), p.Name)
+			require.Equal(t, []int{3, side, side}, c.Shape())
+			is, size, err := c.Preset()
+			require.NoError(t, err)
+			require.Equal(t, p.Name, is.Name)
+			require.Equal(t, o, size)
+			again, err := is.Config(size, 3, side)
+			require.NoError(t, err)
+			require.Equal(t, c, again)
+			require.NotEmpty(t, c.Summary())
+		}
+		_, err := p.Config(&struct{}{}, 3, 8)
+		require.ErrorContains(t, err, p.Name)
+		named, err := PresetNamed(p.Name)
+		require.NoError(t, err)
+		require.Equal(t, p.About, named.About)
+		for _, o := range options.Of(p.Options()) {
+			require.NotEmpty(t, o.Help, o.Name)
+		}
+	}
+	_, err := PresetNamed("gan")
+	require.ErrorContains(t, err, `ddpmpp, ncsnpp, adm, dit, mlp, got "gan"`)
 }
 
 // A U-Net that is told more starts as the one whose weights it adopts.
@@ -136,11 +203,11 @@ func TestAdopt(t *testing.T) {
 		require.NoError(t, err)
 		defer more.Close()
 		err = Adopt(more, plain.Tensors())
-		if c.UNet == nil {
-			require.Error(t, err)
+		require.Equal(t, err == nil, c.Adopts())
+		require.Equal(t, c.Name() == "unet", c.Adopts())
+		if err != nil {
 			continue
 		}
-		require.NoError(t, err)
 		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 			x, at := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float32, 2, 3, 8, 8), torch.FromSlice(s, []float32{0.5, -1})
 			class := torch.FromSlice(s, []int64{0, 2})

@@ -13,7 +13,7 @@ import (
 // What --label may say, and when it is told how a number was taken.
 func TestLabels(t *testing.T) {
 	model := func(names ...string) checkpoint.Description {
-		return checkpoint.Description{ClassNames: names, Network: network.Config{UNet: &unet.Config{Classes: len(names)}}}
+		return checkpoint.Description{ClassNames: names, Network: network.Config{Net: unet.Config{Classes: len(names)}}}
 	}
 	digits, long := model("1", "2", "3"), model("tench, Tinca tinca", "goldfish", "shark")
 	for _, c := range []struct {

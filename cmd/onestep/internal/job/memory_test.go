@@ -21,8 +21,8 @@ import (
 
 // What needs more than any machine has is refused, with both numbers; Force goes on; ordinary work passes.
 func TestMemory(t *testing.T) {
-	big := network.Config{UNet: &unet.Config{Resolution: 1024}}.WithDefaults()
-	small := network.Config{DiT: &dit.Config{Resolution: 32}}.WithDefaults()
+	big := network.Config{Net: unet.Config{Resolution: 1024}}.WithDefaults()
+	small := network.Config{Net: dit.Config{Resolution: 32}}.WithDefaults()
 	train := DefaultTrain()
 	train.Device, train.Batch, train.Workers = "cpu", 1<<16, 2
 	var space *MemoryError

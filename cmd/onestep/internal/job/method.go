@@ -424,7 +424,7 @@ func (o *Train) fromTeacher(m method) error {
 // adoptable tells whether the run's network can have the weights of that one, though it may be told more.
 func (o *Train) adoptable(m method, c network.Config) bool {
 	told := c.Told(m.until, len(o.Guidance) == 2, o.Drop > 0)
-	return c.UNet != nil || told.Until() == c.Until() && told.Guidance() == c.Guidance()
+	return c.Adopts() || told.Until() == c.Until() && told.Guidance() == c.Guidance()
 }
 
 // empirical is the teacher that is the exact denoiser of the data itself.
@@ -554,7 +554,7 @@ func (o *Train) checkTeacher(m method, cfg network.Config) error {
 	if o.Guidance != nil && d.Network.NullClass() < 0 {
 		return usage("--guidance: the teacher does not know images without a class: train it with --classes --label-dropout 0.1")
 	}
-	return errors.Join(m.takes("--teacher", d, m.teachable()), sameImages("--teacher", d.Network, cfg))
+	return errors.Join(m.takes("--teacher", d, m.teachable()), sameImages("--teacher", d.Network, cfg.Shape(), cfg.Classes()))
 }
 
 // teachable is the forms of teachers.
@@ -626,16 +626,16 @@ func (o *Train) openTeacher(dev torch.Device, p *parts, data *dataset.Set) error
 }
 
 // sameImages refuses networks for other images than the run's.
-func sameImages(flag string, got, want network.Config) error {
-	g, w := got.Shape(), want.Shape()
+func sameImages(flag string, got network.Config, shape []int, classes int) error {
+	g, w := got.Shape(), shape
 	switch {
 	case !slices.Equal(g, w):
 		return usage("%s: it is for images of %s, the run has %s: choose --resolution and --colors to match", flag, Times(g), Times(w))
-	case got.Classes() > 0 && want.Classes() == 0:
+	case got.Classes() > 0 && classes == 0:
 		return usage("%s: it was trained with %d classes: pass --classes, with data that has them", flag, got.Classes())
-	case got.Classes() > 0 && got.Classes() != want.Classes():
-		return usage("%s: it was trained with %d classes, the data has %d", flag, got.Classes(), want.Classes())
-	case got.Classes() == 0 && want.Classes() > 0:
+	case got.Classes() > 0 && got.Classes() != classes:
+		return usage("%s: it was trained with %d classes, the data has %d", flag, got.Classes(), classes)
+	case got.Classes() == 0 && classes > 0:
 		return usage("%s: it was trained without classes: leave out --classes, or give a model that has them", flag)
 	}
 	return nil

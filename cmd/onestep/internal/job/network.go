@@ -2,86 +2,18 @@ package job
 
 import (
 	"fmt"
+	"reflect"
 	"strings"
 
-	"github.com/onestep-go/onestep/internal/suggest"
-	"github.com/onestep-go/onestep/models/dit"
-	"github.com/onestep-go/onestep/models/mlp"
+	"github.com/onestep-go/onestep/internal/options"
 	"github.com/onestep-go/onestep/models/network"
-	"github.com/onestep-go/onestep/models/unet"
 )
 
-// architecture is a network that runs can have, and its size by default.
-type architecture struct {
-	name, about      string
-	channels, blocks int
-	options          []string // those that it reads and other networks do not
-	// config fits the network to images of that many colours and pixels, and fills in options that were left to it.
-	config func(o *Train, colors, side int) network.Config
-}
-
-// levels are the options of networks with levels of resolution.
-var levels = []string{"mult", "attention"}
-
-// architectures are all of them, in the order of help texts.
-var architectures = []architecture{
-	{"ddpmpp", "U-Net, DDPM++ (Song et al. 2021; Karras et al. 2022)", 32, 2, levels, func(o *Train, colors, side int) network.Config {
-		o.unet(side)
-		c := unet.DDPMPP(side, colors, o.Channels, o.Mult, o.Blocks, o.Attention...)
-		return network.Config{UNet: &c}
-	}},
-	{"ncsnpp", "U-Net, NCSN++ (Song et al. 2021; Karras et al. 2022)", 32, 2, levels, func(o *Train, colors, side int) network.Config {
-		o.unet(side)
-		c := unet.NCSNPP(side, colors, o.Channels, o.Mult, o.Blocks, o.Attention...)
-		c.FourierScale = 0.02 // neighbouring noise levels have to look alike
-		return network.Config{UNet: &c}
-	}},
-	{"adm", "U-Net, ADM (Dhariwal & Nichol 2021)", 32, 2, levels, func(o *Train, colors, side int) network.Config {
-		o.unet(side)
-		c := unet.ADM(side, colors, o.Channels, o.Mult, o.Blocks, o.Attention...)
-		for o.Channels%c.HeadDim != 0 { // 64 in the paper, whose networks are larger
-			c.HeadDim /= 2
-		}
-		for o.Channels%c.NormGroups != 0 { // 32, likewise
-			c.NormGroups /= 2
-		}
-		return network.Config{UNet: &c}
-	}},
-	{"dit", "transformer (Peebles & Xie 2023)", 192, 6, []string{"patch"}, func(o *Train, colors, side int) network.Config {
-		if o.Patch == 0 {
-			// Up to 16 patches a side, where the size allows it.
-			for o.Patch = max(1, side/16); side%o.Patch != 0; {
-				o.Patch++
-			}
-		}
-		return network.Config{DiT: &dit.Config{Resolution: side, InChannels: colors, Patch: o.Patch, Width: o.Channels, Depth: o.Blocks}}
-	}},
-	{"mlp", "multilayer perceptron, for toys", 512, 3, nil, func(o *Train, colors, side int) network.Config {
-		return network.Config{MLP: &mlp.Config{Shape: []int{colors, side, side}, Width: o.Channels, Depth: o.Blocks}}
-	}},
-}
-
-// unet fills in what a U-Net for images of that size needs.
-func (o *Train) unet(side int) {
-	if o.Mult == nil {
-		o.Mult = []int{1, 2, 2}
-		for len(o.Mult) > 1 && side%(1<<(len(o.Mult)-1)) != 0 {
-			o.Mult = o.Mult[:len(o.Mult)-1]
-		}
-	}
-	if o.Attention == nil {
-		o.Attention = []int{}
-		if smallest := side >> (len(o.Mult) - 1); smallest <= 16 {
-			o.Attention = []int{smallest}
-		}
-	}
-}
-
-// Networks returns the networks' names.
+// Networks returns the names of the networks that a run can have.
 func Networks() []string {
 	var names []string
-	for _, a := range architectures {
-		names = append(names, a.name)
+	for _, p := range network.Presets() {
+		names = append(names, p.Name)
 	}
 	return names
 }
@@ -89,45 +21,119 @@ func Networks() []string {
 // AboutNetworks returns a line for each network.
 func AboutNetworks() string {
 	var b strings.Builder
-	for _, a := range architectures {
-		fmt.Fprintf(&b, "  %-7s %s; %d channels and %d blocks by default\n", a.name, a.about, a.channels, a.blocks)
+	for _, p := range network.Presets() {
+		var defaults []string
+		for _, o := range options.Of(p.Options()) {
+			if o.Default != "" {
+				defaults = append(defaults, "--"+o.Name+" "+o.Default)
+			}
+		}
+		fmt.Fprintf(&b, "  %-7s %s; default %s\n", p.Name, p.About, strings.Join(defaults, ", "))
 	}
 	return b.String()
 }
 
-func networkNamed(name string) (architecture, error) {
-	for _, a := range architectures {
-		if a.name == name {
-			return a, nil
+// NetworkOption is an option of some of the networks.
+type NetworkOption struct {
+	options.Option
+	Help string // for each network that has it, with defaults
+}
+
+// NetworkOptions returns the options of all networks, each once.
+func NetworkOptions() []NetworkOption {
+	type line struct{ text, names string }
+	var all []NetworkOption
+	lines := map[string][]line{}
+	presets := network.Presets()
+	for _, p := range presets {
+		for _, o := range options.Of(p.Options()) {
+			text := o.Help
+			if o.Default != "" {
+				text += " (default " + o.Default + ")"
+			}
+			of := lines[o.Name]
+			switch {
+			case of == nil:
+				all = append(all, NetworkOption{Option: o})
+				of = []line{{text, p.Name}}
+			case of[len(of)-1].text == text:
+				of[len(of)-1].names += ", " + p.Name
+			default:
+				of = append(of, line{text, p.Name})
+			}
+			lines[o.Name] = of
 		}
 	}
-	return architecture{}, usage("--network: %s", suggest.OneOf(name, Networks()))
+	for i, o := range all {
+		var texts []string
+		for _, l := range lines[o.Name] {
+			texts = append(texts, l.names+": "+l.text)
+		}
+		all[i].Help = strings.Join(texts, "; ")
+	}
+	return all
+}
+
+func networkNamed(name string) (network.Preset, error) {
+	p, err := network.PresetNamed(name)
+	if err != nil {
+		return p, usage("--network: %v", err)
+	}
+	return p, nil
+}
+
+// networkOptions are the names of a preset's options.
+func networkOptions(p network.Preset) (names []string) {
+	for _, o := range options.Of(p.Options()) {
+		names = append(names, o.Name)
+	}
+	return names
 }
 
 // shape fits the network to images of that many colours and pixels, and fills in what was left to it.
 func (o *Train) shape(colors, side int) (network.Config, error) {
 	if o.Network == "" {
-		o.Network = architectures[0].name
+		o.Network = Networks()[0]
 	}
-	a, err := networkNamed(o.Network)
+	p, err := networkNamed(o.Network)
 	if err != nil {
 		return network.Config{}, err
 	}
 	o.Resolution, o.Colors = side, colors
-	if o.Channels == 0 {
-		o.Channels = a.channels
-	}
-	if o.Blocks == 0 {
-		o.Blocks = a.blocks
-	}
 	if err := o.used(); err != nil {
 		return network.Config{}, err
 	}
-	cfg := a.config(o, colors, side)
+	size := p.Options()
+	for _, option := range options.Of(size) {
+		if given := o.field(option); !given.IsZero() {
+			reflect.ValueOf(option.Pointer()).Elem().Set(given)
+		}
+	}
+	cfg, err := p.Config(size, colors, side)
+	if err != nil {
+		return cfg, err
+	}
+	for _, option := range options.Of(size) {
+		o.field(option).Set(reflect.ValueOf(option.Value()))
+	}
 	cfg = cfg.With(cfg.Classes(), o.Dropout)
 	if err := cfg.Validate(); err != nil {
 		_, rest, _ := strings.Cut(err.Error(), ": ")
 		return cfg, usage("%s", rest)
 	}
 	return cfg, nil
+}
+
+// Pointer returns a pointer to the value of a network's option in the run's options.
+func (o *Train) Pointer(option options.Option) any { return o.field(option).Addr().Interface() }
+
+// field is the field of the run's options that has an option of a network.
+func (o *Train) field(option options.Option) reflect.Value {
+	v := reflect.ValueOf(o).Elem()
+	for i := range v.NumField() {
+		if name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ","); name == option.Key() {
+			return v.Field(i)
+		}
+	}
+	panic("no option of runs is called " + option.Name)
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/onestep-go/onestep/internal/options"
 	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/internal/suggest"
@@ -282,7 +283,7 @@ func (o *Train) validate() error {
 	for option, list := range map[string][]float64{"widths": o.Widths, "half-lives": o.HalfLives} {
 		sorted := slices.Sorted(slices.Values(list))
 		if distinct := slices.Compact(slices.Clone(sorted)); len(distinct) < len(sorted) {
-			return usage("--%s: want each once, got %s", option, listed(list))
+			return usage("--%s: want each once, got %s", option, options.Text(list))
 		}
 	}
 	switch {

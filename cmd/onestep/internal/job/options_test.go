@@ -18,6 +18,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/torch/safetensors"
 )
 
@@ -66,9 +67,9 @@ func TestShape(t *testing.T) {
 		require.NoError(t, err)
 		require.Equal(t, c.wantMult, o.Mult)
 		require.Equal(t, c.wantA, o.Attention)
-		require.Equal(t, c.wantMult, cfg.UNet.Mult)
-		require.ElementsMatch(t, c.wantA, cfg.UNet.Attention)
-		require.Equal(t, c.side, cfg.UNet.Resolution)
+		require.Equal(t, c.wantMult, cfg.Net.(unet.Config).Mult)
+		require.ElementsMatch(t, c.wantA, cfg.Net.(unet.Config).Attention)
+		require.Equal(t, c.side, cfg.Net.(unet.Config).Resolution)
 	}
 }
 
@@ -89,7 +90,7 @@ func TestNetworks(t *testing.T) {
 	o.Network, o.Channels, o.Mult = "adm", 8, []int{1, 3}
 	cfg, err := o.shape(3, 16)
 	require.NoError(t, err, "a small one, whose norms have fewer groups than the paper's 32")
-	require.Equal(t, 8, cfg.UNet.NormGroups)
+	require.Equal(t, 8, cfg.Net.(unet.Config).NormGroups)
 	for _, c := range []struct {
 		change func(o *Train)
 		want   string

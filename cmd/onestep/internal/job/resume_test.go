@@ -613,12 +613,13 @@ func TestEveryNetwork(t *testing.T) {
 	// kinds are what tells the networks apart, of their configurations.
 	kinds := map[string]func(c network.Config) bool{
 		"ddpmpp": func(c network.Config) bool {
-			return c.UNet != nil && c.UNet.Embedding != unet.Fourier && c.UNet.HeadDim == 0
+			u, ok := c.Net.(unet.Config)
+			return ok && u.Embedding != unet.Fourier && u.HeadDim == 0
 		},
-		"ncsnpp": func(c network.Config) bool { return c.UNet != nil && c.UNet.Embedding == unet.Fourier },
-		"adm":    func(c network.Config) bool { return c.UNet != nil && c.UNet.HeadDim > 0 },
-		"dit":    func(c network.Config) bool { return c.DiT != nil },
-		"mlp":    func(c network.Config) bool { return c.MLP != nil },
+		"ncsnpp": func(c network.Config) bool { u, ok := c.Net.(unet.Config); return ok && u.Embedding == unet.Fourier },
+		"adm":    func(c network.Config) bool { u, ok := c.Net.(unet.Config); return ok && u.HeadDim > 0 },
+		"dit":    func(c network.Config) bool { return c.Name() == "dit" },
+		"mlp":    func(c network.Config) bool { return c.Name() == "mlp" },
 	}
 	for _, name := range Networks() {
 		t.Run(name, func(t *testing.T) {

@@ -12,17 +12,17 @@ import (
 	"log/slog"
 	"math"
 	"os"
+	"reflect"
 	"slices"
-	"strings"
 	"sync"
 
+	"github.com/onestep-go/onestep/internal/options"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/lpips"
 	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/models/noise"
-	"github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/optim"
 	"github.com/onestep-go/onestep/torch/vision"
@@ -138,8 +138,7 @@ func (o *Train) start(m method, data *dataset.Set) (checkpoint.Description, erro
 		return d, o.fitsMemory(d.Network)
 	}
 	d.Network = d.Network.Told(m.until, len(o.Guidance) == 2, o.Drop > 0)
-	images := network.Config{UNet: &unet.Config{Resolution: h, InChannels: c, Classes: classes}}
-	if err := sameImages(o.startsBy(), d.Network, images); err != nil {
+	if err := sameImages(o.startsBy(), d.Network, []int{c, h, h}, classes); err != nil {
 		return d, err
 	}
 	return d, o.fitsMemory(d.Network)
@@ -199,57 +198,32 @@ func (o *Train) chained(flag string, is *noise.Betas) error {
 
 // describe fills in the options for a network that came from a file, and refuses those that ask for another.
 func (o *Train) describe(flag string, c network.Config) error {
-	is := Train{Mult: []int{}, Attention: []int{}}
-	switch {
-	case c.UNet != nil:
-		is.Network, is.Channels, is.Mult, is.Blocks, is.Attention = "ddpmpp", c.UNet.Channels, c.UNet.Mult, c.UNet.Blocks, c.UNet.Attention
-		switch {
-		case c.UNet.ScaleShift:
-			is.Network = "adm"
-		case c.UNet.ResidualInput:
-			is.Network = "ncsnpp"
-		}
-	case c.DiT != nil:
-		is.Network, is.Channels, is.Blocks, is.Patch = "dit", c.DiT.Width, c.DiT.Depth, c.DiT.Patch
-	case c.MLP != nil:
-		is.Network, is.Channels, is.Blocks = "mlp", c.MLP.Width, c.MLP.Depth
+	p, size, err := c.Preset()
+	if err != nil {
+		return err
 	}
-	for _, x := range []struct {
-		option string
-		asked  bool
-		wants  any
-		is     any
-	}{
-		{"network", o.Network != "" && o.Network != is.Network, o.Network, is.Network},
-		{"channels", o.Channels != 0 && o.Channels != is.Channels, o.Channels, is.Channels},
-		{"mult", o.Mult != nil && !slices.Equal(o.Mult, is.Mult), o.Mult, is.Mult},
-		{"blocks", o.Blocks != 0 && o.Blocks != is.Blocks, o.Blocks, is.Blocks},
-		{"attention", o.Attention != nil && !sameSizes(o.Attention, is.Attention), o.Attention, is.Attention},
-		{"patch", o.Patch != 0 && o.Patch != is.Patch, o.Patch, is.Patch},
-	} {
-		if x.asked {
-			return usage("--%s %s: the run starts with the network of %s %s, which has %s: leave the option out, or pass --init none for a new network",
-				x.option, listed(x.wants), flag, o.Init, listed(x.is))
+	refuse := func(option string, wants, is any) error {
+		return usage("--%s %s: the run starts with the network of %s %s, which has %s: leave the option out, or pass --init none for a new network",
+			option, options.Text(wants), flag, o.Init, options.Text(is))
+	}
+	if o.Network != "" && o.Network != p.Name {
+		return refuse("network", o.Network, p.Name)
+	}
+	own := options.Of(size)
+	for _, option := range NetworkOptions() {
+		given, is := o.field(option.Option), option.Option
+		if i := slices.IndexFunc(own, func(has options.Option) bool { return has.Name == option.Name }); i >= 0 {
+			is = own[i]
+		}
+		if !given.IsZero() && !is.Same(given.Interface()) {
+			return refuse(option.Name, given.Interface(), is.Value())
 		}
 	}
-	o.Network, o.Channels, o.Blocks, o.Patch = is.Network, is.Channels, is.Blocks, is.Patch
-	if c.UNet != nil {
-		o.Mult, o.Attention = is.Mult, is.Attention
+	o.Network = p.Name
+	for _, option := range own {
+		o.field(option).Set(reflect.ValueOf(option.Value()))
 	}
 	return nil
-}
-
-// sameSizes tells whether two lists hold the same numbers, in any order.
-func sameSizes(a, b []int) bool {
-	return slices.Equal(slices.Sorted(slices.Values(a)), slices.Sorted(slices.Values(b)))
-}
-
-// listed writes an option's value as its flag takes it.
-func listed(v any) string {
-	if list, ok := v.([]int); ok && len(list) == 0 {
-		return "none"
-	}
-	return strings.ReplaceAll(strings.Trim(fmt.Sprint(v), "[]"), " ", ",")
 }
 
 // starts tells whether the run starts from another model's weights.

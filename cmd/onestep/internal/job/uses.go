@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/training/dataset"
 )
 
@@ -39,17 +40,18 @@ func (o Train) users() []user {
 	}
 	name := o.Network
 	if name == "" && !o.starts() && o.Teacher == "" {
-		name = architectures[0].name
+		name = Networks()[0]
 	}
-	if a, err := networkNamed(name); err == nil {
-		u := user{what: "the network " + a.name, uses: a.options}
-		for _, other := range architectures {
-			u.kind = append(u.kind, other.options...)
+	if p, err := networkNamed(name); err == nil {
+		u := user{what: "the network " + p.Name, uses: networkOptions(p)}
+		presets := network.Presets()
+		for _, other := range presets {
+			u.kind = append(u.kind, networkOptions(other)...)
 		}
 		u.other = func(option string) (names []string) {
-			for _, other := range architectures {
-				if slices.Contains(other.options, option) {
-					names = append(names, other.name)
+			for _, other := range presets {
+				if slices.Contains(networkOptions(other), option) {
+					names = append(names, other.Name)
 				}
 			}
 			return names

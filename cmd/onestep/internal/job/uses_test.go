@@ -21,7 +21,7 @@ import (
 func TestEveryOptionIsUsedOrDeclared(t *testing.T) {
 	everywhere := []string{
 		"method", "data", "steps", "batch", "lr", "seed", "device", "threads", "clip", "ema", "widths", "half-lives", "init",
-		"skips", "rollbacks", "resolution", "colors", "classes", "network", "channels", "blocks", "dropout", "flip", "corrupt", "workers",
+		"skips", "rollbacks", "resolution", "colors", "classes", "network", "dropout", "flip", "corrupt", "workers",
 		"save-every", "sample-every", "log-every", "keep",
 	}
 	declared := map[string]bool{}

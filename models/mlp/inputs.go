@@ -1,0 +1,25 @@
+package mlp
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/onestep-go/onestep/models"
+)
+
+// SampleShape returns the shape of one sample, such as [2] or [C, H, W].
+func (c Config) SampleShape() []int { return slices.Clone(c.Shape) }
+
+// Inputs returns the conditioning inputs.
+func (c Config) Inputs() models.Inputs {
+	return models.Inputs{Classes: c.Classes, Null: c.Classes > 0, Until: c.Until, Guidance: c.Guidance, Dropout: c.Dropout}
+}
+
+// WithInputs returns a copy with these conditioning inputs. A network with classes always has a label for none.
+func (c Config) WithInputs(in models.Inputs) Config {
+	c.Classes, c.Until, c.Guidance, c.Dropout = in.Classes, in.Until, in.Guidance, in.Dropout
+	return c
+}
+
+// Summary describes the network in a line, without its inputs.
+func (c Config) Summary() string { return fmt.Sprintf("MLP, depth %d, width %d", c.Depth, c.Width) }

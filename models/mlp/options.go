@@ -1,0 +1,17 @@
+package mlp
+
+// Options size a multilayer perceptron for square images.
+type Options struct {
+	Channels int `option:"channels" default:"512" help:"features of a hidden layer"`
+	Blocks   int `option:"blocks" default:"3" help:"hidden layers"`
+}
+
+// Config returns the network for images of that many channels, height and width in pixels.
+func (o *Options) Config(channels, side int) Config {
+	return Config{Shape: []int{channels, side, side}, Width: o.Channels, Depth: o.Blocks}
+}
+
+// Options returns the name of the preset that c is of, and its size.
+func (c Config) Options() (preset string, o Options) {
+	return "mlp", Options{Channels: c.Width, Blocks: c.Depth}
+}

@@ -1,0 +1,50 @@
+package network
+
+import (
+	"slices"
+
+	"github.com/onestep-go/onestep/models/dit"
+	"github.com/onestep-go/onestep/models/mlp"
+	"github.com/onestep-go/onestep/models/unet"
+)
+
+// kinds returns all registered networks. This is the one place to add another: its package has a Config that is a Spec with
+// WithDefaults and WithInputs, networks made by New, and for training runs the sizes of its presets.
+func kinds() []kind {
+	return []kind{
+		family[unet.Config, *unet.UNet, unet.Options]{
+			key: "unet", create: unet.New, sizeOf: unet.Config.Options, first: true,
+			sizes: []size[unet.Config, unet.Options]{
+				{"ddpmpp", "U-Net, DDPM++ (Song et al. 2021; Karras et al. 2022)", (*unet.Options).DDPMPP},
+				{"ncsnpp", "U-Net, NCSN++ (Song et al. 2021; Karras et al. 2022)", (*unet.Options).NCSNPP},
+				{"adm", "U-Net, ADM (Dhariwal & Nichol 2021)", (*unet.Options).ADM},
+			},
+		},
+		family[dit.Config, *dit.DiT, dit.Options]{
+			key: "dit", create: dit.New, sizeOf: dit.Config.Options,
+			sizes: []size[dit.Config, dit.Options]{{"dit", "transformer (Peebles & Xie 2023)", (*dit.Options).Config}},
+		},
+		family[mlp.Config, *mlp.MLP, mlp.Options]{
+			key: "mlp", create: mlp.New, sizeOf: mlp.Config.Options,
+			sizes: []size[mlp.Config, mlp.Options]{{"mlp", "multilayer perceptron, for toys", (*mlp.Options).Config}},
+		},
+	}
+}
+
+// Names returns the names of the registered networks, which are the keys of configurations in JSON.
+func Names() []string {
+	var names []string
+	for _, k := range kinds() {
+		names = append(names, k.name())
+	}
+	return names
+}
+
+// kindOf returns the kind of a configuration, nil if it is of none.
+func kindOf(c Spec) kind {
+	all := kinds()
+	if i := slices.IndexFunc(all, func(k kind) bool { return k.holds(c) }); i >= 0 {
+		return all[i]
+	}
+	return nil
+}
