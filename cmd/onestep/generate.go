@@ -97,7 +97,7 @@ files go to standard output. If an output file exists, nothing is generated, unl
 				return err
 			}
 			if from != "" {
-				if err := readBeneath(cmd.Flags(), func() error { return o.ReadImage(from, cmd.Flags().Changed("clip-skip")) }); err != nil {
+				if err := readBeneath(cmd.Flags(), func() error { return o.ReadImage(from, cmd.Flags().Changed) }); err != nil {
 					return err
 				}
 			}

@@ -105,7 +105,43 @@ func TestGenerate(t *testing.T) {
 	}
 }
 
-// A picture is a start; where a mask is black it stays what the autoencoder makes of it.
+// Files that an image's settings name and that are not there are reported with the image, their paths and the flags to pass.
+func TestGenerateFromElsewhere(t *testing.T) {
+	dir := t.TempDir()
+	copied := func(from, to string) {
+		t.Helper()
+		data, err := os.ReadFile(from)
+		require.NoError(t, err)
+		require.NoError(t, os.WriteFile(filepath.Join(dir, to), data, 0o666))
+	}
+	require.NoError(t, os.CopyFS(filepath.Join(dir, "model"), os.DirFS("../../tests/testdata/sd/sd15")))
+	copied("../../tests/testdata/sd/init32.png", "in.png")
+	copied("../../tests/testdata/lora/full-kohya.safetensors", "full.safetensors")
+	copied("../../tests/testdata/embeddings/kohya.safetensors", "word.safetensors")
+	t.Chdir(dir)
+	code, _, errs := try("generate", "--model", "model", "--prompt", "a word", "--init-image", "in.png", "--lora", "full.safetensors", "--embedding", "word.safetensors",
+		"--steps", "2", "--threads", "1", "--out", "a.png")
+	require.Zero(t, code, errs)
+	require.NoError(t, os.Mkdir("other", 0o777))
+	t.Chdir("other")
+	args := []string{"generate", "--from", "../a.png", "--threads", "1", "--out", "b.png"}
+	for _, c := range [][2]string{{"--model", "model"}, {"--init-image", "in.png"}, {"--lora", "full.safetensors"}, {"--embedding", "word.safetensors"}} {
+		code, _, errs := try(args...)
+		require.Equal(t, 1, code)
+		for _, want := range []string{"../a.png", c[0] + " " + c[1], "relative", "pass " + c[0]} {
+			require.Contains(t, errs, want)
+		}
+		args = append(args, c[0], "../"+c[1])
+	}
+	code, _, errs = try(args...)
+	require.Zero(t, code, errs)
+	require.Equal(t, pixelsOf(t, "../a.png"), pixelsOf(t, "b.png"))
+	code, _, errs = try("generate", "--from", "../a.png", "--model", "nothing")
+	require.Equal(t, 1, code)
+	require.NotContains(t, errs, "a.png", "what the command line gives is its own fault")
+}
+
+// An input image is a start; where a mask is black it stays what the autoencoder makes of it.
 func TestGenerateFromPictures(t *testing.T) {
 	dir, model := tinyModel(t)
 	at := func(name string) string { return filepath.Join(dir, name) }

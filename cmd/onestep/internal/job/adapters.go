@@ -122,7 +122,7 @@ func (o Generate) adapters() (all []adapter, err error) {
 		return nil, err
 	}
 	for i, a := range all {
-		if err = There(Path{"--lora", a.file, wantAdapter, Either}); err == nil {
+		if err = o.there(Path{"--lora", a.file, wantAdapter, Either}); err == nil {
 			if all[i].open, err = lora.Open(a.file); err != nil {
 				err = fmt.Errorf("--lora: %w", err)
 			}

@@ -113,6 +113,7 @@ type Generate struct {
 
 	hashing *hashing // of parts in place of the model's
 
+	origin  origin
 	remarks []string // on what a picture's text says and is not repeated
 }
 
@@ -171,7 +172,7 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 	if err := o.isDiffusion(); err != nil {
 		return none, err
 	}
-	if err := There(o.paths()...); err != nil {
+	if err := o.there(o.paths()...); err != nil {
 		return none, err
 	}
 	files, err := o.files()
@@ -261,7 +262,7 @@ func (o *Generate) validate() error {
 	}
 	switch {
 	case o.Model == "":
-		return usage("--model is missing: a folder of diffusers' or a single file")
+		return o.origin.missingModel()
 	case o.Mixed && o.Variant == "":
 		return usage("--mixed-variant goes with --variant")
 	case len(o.Prompts) == 0:

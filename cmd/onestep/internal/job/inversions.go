@@ -45,7 +45,7 @@ func (o Generate) inversions(ctx context.Context) (in inversions, err error) {
 				}
 			}
 		}
-		if err := There(Path{"--embedding", file, wantEmbedding, File}); err != nil {
+		if err := o.there(Path{"--embedding", file, wantEmbedding, File}); err != nil {
 			return in, err
 		}
 		e, err := sd.OpenInversion(file)

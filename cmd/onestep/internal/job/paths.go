@@ -56,25 +56,42 @@ func There(paths ...Path) error {
 }
 
 func (p Path) there() error {
-	missing := map[Form]string{Either: "no such file or folder", File: "no such file", Folder: "no such folder"}[p.Form]
-	name := strings.TrimSpace(p.Flag + " " + quote.Path(p.Path))
+	err := p.wrong()
+	if err == nil {
+		return nil
+	}
+	hint := ""
+	if errors.Is(err, fs.ErrNotExist) {
+		hint = p.published()
+	}
+	return fmt.Errorf("%s: %w; wanted %s%s", strings.TrimSpace(p.Flag+" "+quote.Path(p.Path)), err, p.Want, hint)
+}
+
+// missing is an error of what does not exist, in other words.
+type missing string
+
+func (m missing) Error() string { return string(m) }
+func (m missing) Unwrap() error { return fs.ErrNotExist }
+
+// wrong says what is wrong with what is at the path, without repeating it.
+func (p Path) wrong() error {
 	st, err := os.Stat(p.Path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 		if st, err := os.Lstat(p.Path); err == nil && st.Mode()&fs.ModeSymlink != 0 {
-			missing = "a symbolic link to what does not exist"
+			return missing("a symbolic link to what does not exist")
 		}
-		return fmt.Errorf("%s: %s; wanted %s%s", name, missing, p.Want, p.published())
+		return missing(map[Form]string{Either: "no such file or folder", File: "no such file", Folder: "no such folder"}[p.Form])
 	case err != nil:
 		var cause *fs.PathError
 		if errors.As(err, &cause) {
 			err = cause.Err // which does not repeat the path
 		}
-		return fmt.Errorf("%s: %w; wanted %s", name, err, p.Want)
+		return err
 	case p.Form == File && st.IsDir():
-		return fmt.Errorf("%s: is a folder; wanted %s", name, p.Want)
+		return errors.New("is a folder")
 	case p.Form == Folder && !st.IsDir():
-		return fmt.Errorf("%s: is a file; wanted %s", name, p.Want)
+		return errors.New("is a file")
 	}
 	return nil
 }

@@ -18,9 +18,10 @@ import (
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
-// ReadImage takes the settings over from the text of an image file: ours, or those of other programs that package infotext reads. With
-// ownClipSkip the text's Clip skip is left out, since another one is asked for.
-func (o *Generate) ReadImage(path string, ownClipSkip bool) error {
+// ReadImage takes the settings over from the text of an image file: ours, or those of other programs that package infotext reads. Given
+// tells whether another setting is asked for by a flag, such as "clip-skip"; nil: none is.
+func (o *Generate) ReadImage(path string, given func(flag string) bool) error {
+	o.origin = origin{image: path, given: given}
 	data, err := readFile(path)
 	if err != nil {
 		return err
@@ -56,14 +57,14 @@ func (o *Generate) ReadImage(path string, ownClipSkip bool) error {
 	if program != "" {
 		o.remarks = append(o.remarks, fmt.Sprintf("the settings are those of %s: the image will differ", program))
 	}
-	if err := o.readInfo(info, ownClipSkip); err != nil {
+	if err := o.readInfo(info); err != nil {
 		return fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
 	return nil
 }
 
 // readInfo takes over what A1111's parameters say.
-func (o *Generate) readInfo(t infotext.Text, ownClipSkip bool) error {
+func (o *Generate) readInfo(t infotext.Text) error {
 	var bad error
 	whole := func(name string, to *int) {
 		if v := t.Get(name); v != "" {
@@ -85,11 +86,11 @@ func (o *Generate) readInfo(t infotext.Text, ownClipSkip bool) error {
 			*to = n
 		}
 	}
-	o.Prompts, o.Negative = []string{t.Prompt}, t.Negative
+	o.Prompts, o.Negative, o.origin.model = []string{t.Prompt}, t.Negative, t.Get("Model")
 	whole("Steps", &o.Steps)
 	skip := 0
 	whole("Clip skip", &skip)
-	if !ownClipSkip {
+	if o.origin.of("clip-skip") {
 		o.ClipSkip, o.foreignSkip = 0, max(skip-1, 0) // counted from 1 there
 	}
 	if t.Get("CFG scale") != "" {

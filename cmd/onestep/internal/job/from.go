@@ -1,0 +1,55 @@
+package job
+
+import (
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/onestep-go/onestep/internal/quote"
+)
+
+// origin is the image file that settings were taken from.
+type origin struct {
+	image string                 // "": none
+	given func(flag string) bool // whether the command line has a flag, such as "model", in place of the image's setting
+	model string                 // what another program's settings call the model
+}
+
+// of tells whether the image's settings are where an option comes from.
+func (f origin) of(flag string) bool {
+	return f.image != "" && (f.given == nil || !f.given(flag))
+}
+
+// missingModel says that there is no model, and how an image's settings call it.
+func (f origin) missingModel() error {
+	switch {
+	case f.image == "":
+		return usage("--model is missing: %s", wantDiffusion)
+	case f.model == "":
+		return usage("--model is missing: the settings of %s do not name a model; pass %s", quote.Path(f.image), wantDiffusion)
+	}
+	return usage("--model is missing: the settings of %s call the model %s, and not where it is; pass %s", quote.Path(f.image), quote.Quoted(f.model), wantDiffusion)
+}
+
+// there is [There] for paths that may be those of an image's settings: its error then names the image, and what to pass.
+func (o Generate) there(paths ...Path) error {
+	for _, p := range paths {
+		if !o.origin.of(strings.TrimPrefix(p.Flag, "--")) {
+			if err := There(p); err != nil {
+				return err
+			}
+			continue
+		}
+		if p.Path == "" {
+			continue
+		}
+		if err := p.wrong(); err != nil {
+			from := ""
+			if !filepath.IsAbs(p.Path) {
+				from = ", relative to the directory where it was generated"
+			}
+			return fmt.Errorf("--from %s: its settings have %s %s%s: %w; pass %s with %s", quote.Path(o.origin.image), p.Flag, quote.Path(p.Path), from, err, p.Flag, p.Want)
+		}
+	}
+	return nil
+}
