@@ -121,6 +121,12 @@ type Staged interface {
 	Left(k int) float64
 }
 
+// Leveled is an [Objective] whose model is for certain noise levels: those that it is sampled with.
+type Leveled interface {
+	// Levels are the noise levels of the model at step k, largest first, and 0 after the last.
+	Levels(k int) []float64
+}
+
 // Describer is an [Objective] that describes the model in a snapshot, as metadata that package models/checkpoint reads.
 type Describer interface {
 	Metadata(step int, images int64) (map[string]string, error)

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
+	"github.com/onestep-go/onestep/internal/number"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/sd/weights"
@@ -91,7 +92,7 @@ func (m modelInfo) text(all bool) string {
 			at, _ := d.Boundary.MarshalText()
 			fmt.Fprintf(&b, "identity at %s, ", at)
 		}
-		fmt.Fprintf(&b, "noise levels %s to %s, sigma_data %s, %s\n", job.Number(d.SigmaMin), job.Number(d.SigmaMax), job.Number(d.SigmaData), formText(d.Form))
+		fmt.Fprintf(&b, "noise levels %s to %s, sigma_data %s, %s\n", number.Short(d.SigmaMin), number.Short(d.SigmaMax), number.Short(d.SigmaData), formText(d.Form))
 		if d.Levels != nil {
 			fmt.Fprintf(&b, "drawn in %s of Euler's method, at noise levels %.4g\n", plural(len(d.Levels), "step"), d.Levels)
 		}

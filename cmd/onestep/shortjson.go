@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
+	"github.com/onestep-go/onestep/internal/number"
 )
 
 // shortJSON writes a value as JSON for people: numbers that are no integers have few digits. Integers keep all, as seeds need.
@@ -35,7 +35,7 @@ func shortened(v any) any {
 	switch v := v.(type) {
 	case json.Number:
 		if f, err := v.Float64(); err == nil && strings.ContainsAny(v.String(), ".eE") {
-			return json.Number(job.Number(f))
+			return json.Number(number.Short(f))
 		}
 	case []any:
 		for i := range v {

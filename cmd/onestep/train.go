@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
+	"github.com/onestep-go/onestep/internal/number"
 	"github.com/onestep-go/onestep/training"
 	"github.com/onestep-go/onestep/training/rundir"
 	"github.com/onestep-go/onestep/training/tfevents"
@@ -242,7 +243,7 @@ func (a *app) doTrain(ctx context.Context, o job.Train) error {
 	h.Started = func(o job.Train, run *rundir.Dir, parameters int) {
 		sc.tee(run.Log())
 		sc.log.Info("training", append(append([]any{"method", o.Method, "data", o.Data, "steps", o.Steps, "batch", o.Batch, "resolution", o.Resolution},
-			o.Chosen()...), "ema", job.Number(o.EMA), "parameters", parameters, "device", o.Device, "out", run.Path())...)
+			o.Chosen()...), "ema", number.Short(o.EMA), "parameters", parameters, "device", o.Device, "out", run.Path())...)
 		var err error
 		if events, err = tfevents.Create(run.Path()); err != nil {
 			sc.log.Warn("no event file for TensorBoard", "error", err)

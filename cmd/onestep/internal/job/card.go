@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/number"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/noise"
@@ -34,16 +35,16 @@ func (o Train) Card(start checkpoint.Description) (string, error) {
 	}
 	switch len(o.Guidance) {
 	case 1:
-		fmt.Fprintf(&b, "\n\nThe teacher is guided with scale %s.", Number(o.Guidance[0]))
+		fmt.Fprintf(&b, "\n\nThe teacher is guided with scale %s.", number.Short(o.Guidance[0]))
 	case 2:
-		fmt.Fprintf(&b, "\n\nThe teacher is guided with a scale drawn from %s to %s, which the student gets as an input.", Number(o.Guidance[0]), Number(o.Guidance[1]))
+		fmt.Fprintf(&b, "\n\nThe teacher is guided with a scale drawn from %s to %s, which the student gets as an input.", number.Short(o.Guidance[0]), number.Short(o.Guidance[1]))
 	}
-	decay := fmt.Sprintf("over the last %s of the run", Number(o.LRDecay))
+	decay := fmt.Sprintf("over the last %s of the run", number.Short(o.LRDecay))
 	if m.stages {
 		decay = "in every stage"
 	}
 	fmt.Fprintf(&b, "\n\n%d steps of %d images, RAdam with a learning rate of %s that falls to 0 %s; averages with decay %.4g a step.\n",
-		o.Steps, o.Batch, Number(o.LR), decay, o.EMA)
+		o.Steps, o.Batch, number.Short(o.LR), decay, o.EMA)
 	b.WriteString(o.past())
 	if m.schedule == nil {
 		return b.String(), nil

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/number"
 	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/training/rundir"
@@ -112,7 +113,7 @@ func (o Train) past() string {
 	var b strings.Builder
 	for _, s := range o.History {
 		fmt.Fprintf(&b, "\nExtended at step %d: until then the run was of %d steps, with a learning rate of %s that falls over the last %s of them. From there on the schedules are those of %d steps.\n",
-			s.Until, s.Steps, Number(s.LR), Number(s.LRDecay), o.Steps)
+			s.Until, s.Steps, number.Short(s.LR), number.Short(s.LRDecay), o.Steps)
 	}
 	return b.String()
 }

@@ -12,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/number"
 	q "github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/lora"
 	"github.com/onestep-go/onestep/models/sd/weights"
@@ -163,7 +164,7 @@ func (v LoRAInfo) String(all bool) string {
 	}
 	if all {
 		for _, m := range v.Modules {
-			line("module", "%s: %s, rank %d, alpha %s", q.Text(m.Name), q.Text(m.Kind), m.Rank, Number(m.Alpha))
+			line("module", "%s: %s, rank %d, alpha %s", q.Text(m.Name), q.Text(m.Kind), m.Rank, number.Short(m.Alpha))
 		}
 	}
 	return b.String()
@@ -177,7 +178,7 @@ func rounded(by map[string]int) map[string]int {
 	out := map[string]int{}
 	for text, n := range by {
 		if v, err := strconv.ParseFloat(text, 64); err == nil {
-			text = Number(v)
+			text = number.Short(v)
 		}
 		out[text] += n
 	}

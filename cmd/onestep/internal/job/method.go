@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/number"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/internal/suggest"
 	"github.com/onestep-go/onestep/models"
@@ -160,7 +161,7 @@ r = max(0, t·(1 - n(t)/q^(a+1))), n(t) = 1 + 8·sigmoid(-t), stage a`,
 				o.Q = math.Pow(256, 1/float64(o.Stages))
 			}
 		},
-		chosen:   func(o Train) []any { return []any{"stages", o.Stages, "q", Number(o.Q)} },
+		chosen:   func(o Train) []any { return []any{"stages", o.Stages, "q", number.Short(o.Q)} },
 		function: consistency(models.AtZero),
 		objective: func(o *Train, p *parts, f any) (training.Objective, error) {
 			distance, err := o.distance(p)
@@ -252,7 +253,7 @@ ln(τ/(1-τ)) ~ N(-2, 2²), and r too for a part of the samples (--ratio), else 
 		until:   true,
 		forms:   []checkpoint.FormType{checkpoint.Flow},
 		resolve: func(*Train) {},
-		chosen:  func(o Train) []any { return []any{"ratio", Number(o.Ratio), "power", Number(o.Power)} },
+		chosen:  func(o Train) []any { return []any{"ratio", number.Short(o.Ratio), "power", number.Short(o.Power)} },
 		function: func(m model) (any, error) {
 			if m.start.Form.Reversed {
 				return nil, usage("--init: its time runs from noise to data, which --method meanflow does not know")

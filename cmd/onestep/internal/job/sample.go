@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/number"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/internal/suggest"
 	"github.com/onestep-go/onestep/models"
@@ -158,7 +159,7 @@ func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled,
 	}
 	// Karras's levels come from powers and may end above the largest one by rounding.
 	if o.Times[0] > d.SigmaMax*(1+1e-9) {
-		return none, usage("--times: want noise levels up to %s, which the model was trained with, got %g", Number(d.SigmaMax), o.Times[0])
+		return none, usage("--times: want noise levels up to %s, which the model was trained with, got %g", number.Short(d.SigmaMax), o.Times[0])
 	}
 	shape := model.Shape()
 	if len(shape) != 3 {

@@ -394,7 +394,7 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 		if o.Classes {
 			d.ClassNames = data.Classes()
 		}
-		if stages, ok := objective.(*training.PD); ok {
+		if stages, ok := objective.(training.Leveled); ok {
 			levels := stages.Levels(max(0, step-1))
 			d.Levels = levels[:len(levels)-1]
 		}

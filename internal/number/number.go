@@ -1,4 +1,5 @@
-package job
+// Package number writes numbers for people.
+package number
 
 import (
 	"math"
@@ -6,9 +7,9 @@ import (
 	"strings"
 )
 
-// Number writes a number for people: as it is if that takes few digits, such as 0.0001, else with four significant ones. Files that
+// Short writes a number for people: as it is if that takes few digits, such as 0.0001, else with four significant ones. Files that
 // programs read have all digits.
-func Number(v float64) string {
+func Short(v float64) string {
 	const few = 6
 	s := strconv.FormatFloat(v, 'g', -1, 64)
 	mantissa, _, _ := strings.Cut(s, "e")

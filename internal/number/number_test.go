@@ -1,4 +1,4 @@
-package job
+package number
 
 import (
 	"math"
@@ -8,13 +8,13 @@ import (
 )
 
 // Numbers with few digits stay as they are; of others four digits are left, and of large ones the whole part.
-func TestNumber(t *testing.T) {
+func TestShort(t *testing.T) {
 	for v, want := range map[float64]string{
 		0: "0", 1: "1", -1: "-1", 0.0001: "0.0001", 0.002: "0.002", 7.5: "7.5", 0.123456: "0.123456", 1e-9: "1e-09", 80: "80",
 		0.1 + 0.2: "0.3", 1.0 / 3: "0.3333", -2.0 / 3: "-0.6667", 0.0999755859375: "0.09998", 79.99999237060547: "80", 0.00012345678: "0.0001235",
 		123456.789: "123457", 1234567: "1234567", 1e300: "1e+300", 1.23456789e20: "1.235e+20", math.Inf(1): "+Inf",
 	} {
-		require.Equal(t, want, Number(v))
+		require.Equal(t, want, Short(v))
 	}
-	require.Equal(t, "NaN", Number(math.NaN()))
+	require.Equal(t, "NaN", Short(math.NaN()))
 }
