@@ -123,7 +123,7 @@ func precondition(s *torch.Scope, net Network, x, t *torch.Tensor, c Cond, sigma
 		out := shifted.MulScalar(s, sigmaData).Div(s, root)
 		label := at.ClampMin(s, leastLevel).Log(s).MulScalar(s, noise.scale())
 		factor := func(v *torch.Tensor) *torch.Tensor { return v.To(s, x.DType()).PerSample(s, x.NDim()) }
-		F := net.Forward(s, x.Mul(s, factor(root.Reciprocal(s))), label, c)
+		F := Forward(s, net, x.Mul(s, factor(root.Reciprocal(s))), label, c)
 		return x.Mul(s, factor(skip)).Add(s, F.Mul(s, factor(out)))
 	})
 }

@@ -67,7 +67,7 @@ func (d *DDPM) Forward(s *torch.Scope, y *torch.Tensor, steps []int, c Cond) *to
 		for i, step := range steps {
 			labels[i] = float64(step)
 		}
-		return d.Net.Forward(s, y, torch.FromSlice(s, labels).To(s, levelType(y)), c)
+		return Forward(s, d.Net, y, torch.FromSlice(s, labels).To(s, levelType(y)), c)
 	})
 }
 

@@ -20,7 +20,7 @@ type EMA struct {
 	into, from []*torch.Tensor
 }
 
-// NewEMA pairs the parameters of two networks, which need the same names and shapes in the same order; what differs is
+// NewEMA pairs the parameters of two networks, which need the same names, shapes and types in the same order; what differs is
 // reported at once.
 func NewEMA(into, from iter.Seq2[string, *torch.Tensor]) (*EMA, error) {
 	next, stop := iter.Pull2(from)
@@ -43,8 +43,12 @@ func NewEMA(into, from iter.Seq2[string, *torch.Tensor]) (*EMA, error) {
 		if !okP && !okQ {
 			return false
 		}
-		if !okP || !okQ || a != b || !slices.Equal(p.Shape(), q.Shape()) {
+		switch {
+		case !okP || !okQ || a != b || !slices.Equal(p.Shape(), q.Shape()):
 			bad = append(bad, fmt.Sprintf("%s and %s", describe(a, p, okP), describe(b, q, okQ)))
+			return true
+		case p.DType() != q.DType():
+			bad = append(bad, fmt.Sprintf("%s of %s and of %s", quote.Text(a), p.DType(), q.DType()))
 			return true
 		}
 		e.into, e.from = append(e.into, p), append(e.from, q)

@@ -46,9 +46,9 @@ func (f *Flow) Velocity(s *torch.Scope, y, tau *torch.Tensor, c Cond) *torch.Ten
 		at := tau.To(s, levelType(tau))
 		if f.Reversed {
 			at = at.Neg(s).AddScalar(s, 1)
-			return f.Net.Forward(s, y, at.MulScalar(s, orOne(f.Scale)), c).Neg(s)
+			return Forward(s, f.Net, y, at.MulScalar(s, orOne(f.Scale)), c).Neg(s)
 		}
-		return f.Net.Forward(s, y, at.MulScalar(s, orOne(f.Scale)), c)
+		return Forward(s, f.Net, y, at.MulScalar(s, orOne(f.Scale)), c)
 	})
 }
 

@@ -54,7 +54,7 @@ func (f *Latent) Origin(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tenso
 		}
 		k := f.Model.form(s, t.To(s, torch.Float64))
 		skip, out := LatentScalings(s, k.label, scaling)
-		F := f.Model.Net.Forward(s, x.MulPerSample(s, k.in), k.label.To(s, levelType(t)), c)
+		F := Forward(s, f.Model.Net, x.MulPerSample(s, k.in), k.label.To(s, levelType(t)), c)
 		own := skip.Mul(s, k.in).Add(s, out.Mul(s, k.skip))
 		return x.MulPerSample(s, own).Add(s, F.MulPerSample(s, out.Mul(s, k.out)))
 	})

@@ -36,7 +36,7 @@ func denoise(s *torch.Scope, p Parameterisation, x, t *torch.Tensor, c Cond) *to
 	checkLevels("denoiser", x, t)
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		k := p.form(s, t.To(s, torch.Float64))
-		F := p.network().Forward(s, x.MulPerSample(s, k.in), k.label.To(s, levelType(t)), c)
+		F := Forward(s, p.network(), x.MulPerSample(s, k.in), k.label.To(s, levelType(t)), c)
 		return x.MulPerSample(s, k.skip).Add(s, F.MulPerSample(s, k.out))
 	})
 }
@@ -101,7 +101,7 @@ func (p *Preconditioned) Validate() error {
 func reframe(s *torch.Scope, p Parameterisation, u, t *torch.Tensor, label torch.DType, sigmaData float64, c Cond) *torch.Tensor {
 	t = t.ClampMin(s, leastLevel) // c_out is 0 at 0, where F does not count
 	from, to := p.form(s, t), edmForm(s, t, sigmaData, QuarterLog)
-	F := p.network().Forward(s, u.MulPerSample(s, from.in.Div(s, to.in)), from.label.To(s, label), c)
+	F := Forward(s, p.network(), u.MulPerSample(s, from.in.Div(s, to.in)), from.label.To(s, label), c)
 	skip := from.skip.Sub(s, to.skip).Div(s, to.out.Mul(s, to.in))
 	return u.MulPerSample(s, skip).Add(s, F.MulPerSample(s, from.out.Div(s, to.out)))
 }

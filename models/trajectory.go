@@ -117,7 +117,7 @@ func (f *MeanFlow) AverageVelocity(s *torch.Scope, y, r, tau *torch.Tensor, c Co
 			until = at.Sub(s, until)
 		}
 		c.Until = until.MulScalar(s, orOne(f.Scale))
-		return f.Net.Forward(s, y, at.MulScalar(s, orOne(f.Scale)), c)
+		return Forward(s, f.Net, y, at.MulScalar(s, orOne(f.Scale)), c)
 	})
 }
 
@@ -147,7 +147,7 @@ func (f *MeanFlow) velocity(s *torch.Scope, x, from, to *torch.Tensor, label tor
 	}
 	c.Until = until.MulScalar(s, orOne(f.Scale)).To(s, label)
 	y := x.MulPerSample(s, from.AddScalar(s, 1).Reciprocal(s))
-	return f.Net.Forward(s, y, tau.MulScalar(s, orOne(f.Scale)).To(s, label), c)
+	return Forward(s, f.Net, y, tau.MulScalar(s, orOne(f.Scale)).To(s, label), c)
 }
 
 // Origin returns the point at 0 of the trajectory through x [B, ...] at noise levels t [B].

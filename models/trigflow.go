@@ -92,7 +92,7 @@ func (f *TrigFlow) Denoise(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Te
 func (f *TrigFlow) Velocity(s *torch.Scope, y, a *torch.Tensor, c Cond) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		sd := orHalf(f.SigmaData)
-		return f.Net.Forward(s, y.DivScalar(s, sd), a, c).MulScalar(s, sd)
+		return Forward(s, f.Net, y.DivScalar(s, sd), a, c).MulScalar(s, sd)
 	})
 }
 
@@ -138,7 +138,7 @@ func (f *TrigConsistency) OriginAt(s *torch.Scope, y, a *torch.Tensor, c Cond) *
 // Forward returns F(y/σ_d, a) itself at y [B, ...] and angles a [B], of which continuous-time training needs the derivative.
 func (f *TrigConsistency) Forward(s *torch.Scope, y, a *torch.Tensor, c Cond) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		return f.Net.Forward(s, y.DivScalar(s, orHalf(f.SigmaData)), a, c)
+		return Forward(s, f.Net, y.DivScalar(s, orHalf(f.SigmaData)), a, c)
 	})
 }
 

@@ -154,7 +154,7 @@ type shortJumps struct{ models.Network }
 
 func (n shortJumps) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
 	c.Until = noise
-	return n.Network.Forward(s, x, noise, c)
+	return models.Forward(s, n.Network, x, noise, c)
 }
 
 // sum weighs the terms.

@@ -243,6 +243,8 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 					wrong = append(wrong, "missing "+p.prefix+name)
 				case !slices.Equal(v.Shape(), x.Shape()):
 					wrong = append(wrong, fmt.Sprintf("%s%s: want %v, got %v", p.prefix, name, x.Shape(), v.Shape()))
+				case v.DType() != x.DType():
+					wrong = append(wrong, fmt.Sprintf("%s%s: want %s, got %s", p.prefix, name, x.DType(), v.DType()))
 				}
 			}
 		}

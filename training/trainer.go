@@ -60,13 +60,16 @@ type Trainer struct {
 	// Objective is the method. One that learns parameters of its own is a Module, too: they count for Clip and Guard as the
 	// model's do, and belong into the optimizer and into the objective's State.
 	Objective Objective
+	// Model is what learns. Its parameters belong in float32, also beside a frozen network in half precision, which computes in its own
+	// type (see models.Forward): optimizer, averages, gradients and the loss are of their type and the samples', and losses are not
+	// scaled, which small gradients in float16 would need.
 	Model     Module
 	Optimizer Optimizer
 	// Averages follow the model's weights. The first is what snapshots, named model-STEP.safetensors, hold; each of the others is
 	// saved beside it, as model-STEP.NAME.safetensors, by its Name. None: snapshots hold the model's own weights.
 	Averages []Average
 
-	Data Source
+	Data Source // samples in half precision are trained on in float32
 	// Accumulate is how many of the source's batches make a step: their gradients are averaged, which takes less memory than one
 	// large batch. 0: 1. But for dropout masks, the step is that of the large batch.
 	Accumulate int
@@ -235,6 +238,9 @@ func (t *Trainer) train(ctx context.Context, s *torch.Scope) (Result, error) {
 	if run.said, err = t.trySnapshots(s); err != nil {
 		return r, fmt.Errorf("trainer: %w", err)
 	}
+	if name := t.halfParameters(); name != "" {
+		t.Log.Warn("parameters are learned in half precision, where small steps are rounded away: keep them in float32", "parameter", name)
+	}
 	if run.averages, err = t.follow(); err != nil {
 		return r, fmt.Errorf("trainer: %w", err)
 	}
@@ -399,7 +405,7 @@ func (t *Trainer) step(s *torch.Scope, r *Result, next func() (func(s *torch.Sco
 			return samples, loss, errors.New("the source has no more batches: want one without end")
 		}
 		err = s.Run(func(s *torch.Scope) error {
-			b := batch(s)
+			b := precise(s, batch(s))
 			n := b.X.Dim(0)
 			draws := Draw(t.Seed, k, r.Seen+int64(samples), n)
 			samples += n
@@ -452,6 +458,27 @@ func (t *Trainer) step(s *torch.Scope, r *Result, next func() (func(s *torch.Sco
 		})
 	})
 	return samples, loss, err
+}
+
+// precise returns a batch whose samples are in float32 at least, as noise, levels, distances and losses are then. Networks in half
+// precision get theirs from models.Forward.
+func precise(s *torch.Scope, b Batch) Batch {
+	if isHalf(b.X.DType()) {
+		b.X = b.X.To(s, torch.Float32)
+	}
+	return b
+}
+
+func isHalf(d torch.DType) bool { return d == torch.Float16 || d == torch.BFloat16 }
+
+// halfParameters names a learned parameter in half precision, in which most steps would be rounded away.
+func (t *Trainer) halfParameters() string {
+	for name, p := range t.Model.Parameters() {
+		if isHalf(p.DType()) {
+			return name
+		}
+	}
+	return ""
 }
 
 // bins are ranges of noise levels, by their upper ends.
