@@ -7,6 +7,8 @@ import "C"
 
 import (
 	"fmt"
+	"os"
+	"runtime"
 	"sync"
 
 	"github.com/onestep-go/onestep/csrc"
@@ -25,8 +27,18 @@ var open = sync.OnceValue(func() error {
 	var reason *C.char
 	cudaOpened = C.ct_init(&reason) == 1
 	cudaReason = C.GoString(reason)
+	limitThreads()
 	return nil
 })
+
+// limitThreads starts with no more threads than Go does: libtorch counts the machine's processors, also where a container may use a part
+// of their time only. OMP_NUM_THREADS and MKL_NUM_THREADS, which libtorch reads, hold.
+func limitThreads() {
+	n := runtime.GOMAXPROCS(0)
+	if os.Getenv("OMP_NUM_THREADS") == "" && os.Getenv("MKL_NUM_THREADS") == "" && int(C.ct_get_threads()) > n {
+		C.ct_set_threads(C.int32_t(n))
+	}
+}
 
 // Set by Open.
 var (
@@ -116,7 +128,8 @@ func SetThreads(n int) error {
 	return nil
 }
 
-// Threads returns how many threads one operator may use; without libtorch none.
+// Threads returns how many threads one operator may use: what [SetThreads] set, or OMP_NUM_THREADS, or else as many as there are
+// processors, at most what runtime.GOMAXPROCS was at [Open], which heeds a container's limit. Without libtorch it is 0.
 func Threads() int {
 	if Open() != nil {
 		return 0
