@@ -88,7 +88,7 @@ type Trainer struct {
 
 	LR          func(k int) float64 // learning rate of step k; nil: the optimizer's own
 	SaveEvery   int                 // steps between saved states; 0: 1000
-	SampleEvery int                 // steps between calls of Sample; 0: never
+	SampleEvery int                 // steps between calls of Sample, which is called at the end as well; 0: never
 	KeepStates  int                 // how many saved states stay; 0: 2
 	// KeepSnapshots is of how many steps snapshots stay; 0: of all. CombineAverages finds more in many.
 	KeepSnapshots int
@@ -359,7 +359,7 @@ func (t *Trainer) steps(ctx context.Context, s *torch.Scope, run *session, r *Re
 				return fmt.Errorf("step %d: %w", r.Step, err)
 			}
 		}
-		if t.Sample != nil && t.SampleEvery > 0 && r.Step%t.SampleEvery == 0 && stopping == nil {
+		if t.Sample != nil && t.SampleEvery > 0 && (r.Step%t.SampleEvery == 0 || last) && stopping == nil {
 			if err := t.Sample(ctx, r.Step); err != nil && ctx.Err() == nil {
 				return fmt.Errorf("sample after step %d: %w", r.Step, err)
 			}

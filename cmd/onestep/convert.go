@@ -9,8 +9,9 @@ import (
 func (a *app) convert() *cobra.Command {
 	var o job.Convert
 	cmd := &cobra.Command{
-		Use:   "convert --model MODEL --out OUT",
-		Short: "Convert a Stable Diffusion model to another layout or type",
+		Use:        "convert --model MODEL --out OUT",
+		SuggestFor: []string{"export", "import"},
+		Short:      "Convert a Stable Diffusion model to another layout or type",
 		Long: `Convert a Stable Diffusion model to another layout or type: a single file to a diffusers directory, a directory to a single file as A1111
 and ComfyUI read it; a VAE or a ControlNet alone likewise. Tensors are converted one by one. A model with missing weights or shape
 mismatches is refused. The output appears when it is complete.`,

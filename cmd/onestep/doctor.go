@@ -46,8 +46,9 @@ type gpu struct {
 
 func (a *app) doctor() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:   "doctor",
-		Short: "Check libtorch, CPU and GPUs",
+		Use:        "doctor",
+		SuggestFor: []string{"check", "diagnose"},
+		Short:      "Check libtorch, CPU and GPUs",
 		Long: `Print versions, where libtorch was loaded from, what the CPU can do and whether CUDA was found (else the loader's own
 reason), and make and add a tensor on every device. Where libtorch is missing, damaged or of another version: which version
 is expected, where it was looked for, and the command that fixes it. Exits with 1 when something does not work.`,
@@ -73,14 +74,10 @@ func (h health) String() string {
 	} else {
 		row("libtorch", "not loaded, expected %s", h.Expected)
 	}
-	if h.Library != "" {
-		row("from", "%s", h.Library)
-	}
-	if len(h.Searched) > 0 {
-		row("searched", "%s", strings.Join(h.Searched, ", "))
-	}
-	if h.Layer != "" {
-		row("layer", "%s", h.Layer)
+	for _, r := range []struct{ name, path string }{{"from", h.Library}, {"searched", strings.Join(h.Searched, ", ")}, {"layer", h.Layer}} {
+		if r.path != "" && !strings.Contains(h.Error, r.path) { // the problem names it
+			row(r.name, "%s", r.path)
+		}
 	}
 	if h.CPUCapability != "" {
 		row("CPU", "%s, %s", h.CPUCapability, plural(h.Threads, "thread"))
@@ -135,7 +132,7 @@ func examine(root string) (health, error) {
 		if errors.As(err, &e) {
 			h.Expected, h.Layer, h.Library, h.Searched, h.Remedy = e.Want, e.Layer, e.Library, e.Searched, e.Remedy
 			h.Error = oneLine(e.Reason)
-			return h, fmt.Errorf("libtorch cannot be used; to fix it: %s", e.Remedy)
+			return h, errors.New("libtorch cannot be used")
 		}
 		h.Error = oneLine(err.Error())
 		return h, err

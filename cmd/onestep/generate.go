@@ -79,8 +79,9 @@ func (a *app) generate() *cobra.Command {
 	o := job.DefaultGenerate()
 	var from, list string
 	cmd := &cobra.Command{
-		Use:   "generate --model MODEL --prompt TEXT",
-		Short: "Generate images from text prompts with Stable Diffusion",
+		Use:        "generate --model MODEL --prompt TEXT",
+		SuggestFor: []string{"draw", "txt2img", "img2img", "infer", "prompt"},
+		Short:      "Generate images from text prompts with Stable Diffusion",
 		Long: `Generate images from text prompts with Stable Diffusion 1, 2 or XL: in 1 to 8 steps with a latent consistency model.
 
 A model is a diffusers directory or a single file. Prompts have A1111's syntax: (word:1.2) and [word] set weights, BREAK starts a new chunk

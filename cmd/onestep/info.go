@@ -35,8 +35,9 @@ type infoOptions struct {
 func (a *app) info() *cobra.Command {
 	var o infoOptions
 	cmd := &cobra.Command{
-		Use:   "info FILE|DIR",
-		Short: "Describe a model, a run, an image or training data",
+		Use:        "info FILE|DIR",
+		SuggestFor: []string{"data", "show", "describe", "list"},
+		Short:      "Describe a model, a run, an image or training data",
 		Long: `Describe a file or a folder:
 
   a model of onestep train   what it was trained on and how, its network, tensors, metadata

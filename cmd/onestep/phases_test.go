@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"fmt"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -103,12 +104,27 @@ func TestQuiet(t *testing.T) {
 	for _, quiet := range []bool{false, true} {
 		var stderr bytes.Buffer
 		sc := (&app{stderr: &stderr, quiet: quiet}).screen()
-		sc.told = time.Now().Add(-time.Hour)
+		sc.next = time.Now()
 		sc.start()
 		sc.show(0.5, "step 1/2", "")
 		sc.log.Warn("something")
 		sc.stop()
 		require.Equal(t, !quiet, strings.Contains(stderr.String(), "step 1/2"))
 		require.Contains(t, stderr.String(), "something")
+	}
+}
+
+// Without a bar the last step of a run is logged however short the run is, and to the run's log.
+func TestTrainLogsTheLastStep(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	var stdout, stderr bytes.Buffer
+	code := run(t.Context(), []string{"train", "--method", "ict", "--data", "emoji", "--resolution", "8", "--network", "mlp", "--channels", "8", "--blocks", "1",
+		"--batch", "2", "--steps", "3", "--sample-every", "0", "--threads", "1", "--out", dir}, &stdout, &stderr)
+	require.Zero(t, code, stderr.String())
+	log, err := os.ReadFile(filepath.Join(dir, "log.txt"))
+	require.NoError(t, err)
+	for _, text := range []string{stderr.String(), string(log)} {
+		require.Contains(t, text, "step 3/3")
+		require.NotContains(t, text, "step 2/3")
 	}
 }

@@ -26,7 +26,10 @@ func terminal(w io.Writer) bool {
 	return err == nil && width > 0
 }
 
-// screen is standard error: log lines, and beneath them on a terminal a bar. Elsewhere the bar is a log line a minute.
+// eachLine is the time between log lines of the progress, where there is no bar.
+const eachLine = time.Minute
+
+// screen is standard error: log lines, and beneath them on a terminal a bar. Elsewhere there are log lines of the progress in its place.
 type screen struct {
 	stderr io.Writer
 	log    *slog.Logger // writes to stderr and file
@@ -36,13 +39,13 @@ type screen struct {
 	file     io.Writer // a run's log; nil: none
 	progress *mpb.Progress
 	bar      *mpb.Bar
-	told     time.Time // when progress was last logged
+	next     time.Time // when progress is logged next
 
 	left, right atomic.Value // strings beside the bar; not under mu, which Write might hold while the bar is drawn
 }
 
 func newScreen(stderr io.Writer) *screen {
-	sc := &screen{stderr: stderr, told: time.Now()}
+	sc := &screen{stderr: stderr, next: time.Now().Add(eachLine)}
 	sc.left.Store("")
 	sc.right.Store("")
 	sc.log = slog.New(slog.NewTextHandler(sc, nil))
@@ -103,14 +106,17 @@ func (sc *screen) start() {
 }
 
 // show moves the bar to a part of its length, with texts left and right of it.
-func (sc *screen) show(part float64, left, right string) {
+func (sc *screen) show(part float64, left, right string) { sc.progressed(part, left, right, false) }
+
+// progressed is show; the last progress is logged whenever it comes.
+func (sc *screen) progressed(part float64, left, right string, last bool) {
 	sc.left.Store(left)
 	sc.right.Store(right)
 	sc.mu.Lock()
 	bar := sc.bar
-	tell := !sc.quiet && time.Since(sc.told) >= time.Minute
+	tell := !sc.quiet && (last || !time.Now().Before(sc.next))
 	if tell {
-		sc.told = time.Now()
+		sc.next = time.Now().Add(eachLine)
 	}
 	sc.mu.Unlock()
 	if bar != nil {

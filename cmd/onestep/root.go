@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -29,6 +30,7 @@ const (
 type app struct {
 	stdout, stderr io.Writer
 	json, quiet    bool
+	wrong          error // what help was asked for that does not exist
 }
 
 // run executes one command line and returns the exit code. Errors are one line on stderr.
@@ -40,8 +42,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SetOut(out)
 	root.SetErr(stderr)
 	cmd, err := root.ExecuteContextC(ctx)
-	if err == nil && out.err != nil {
-		err = out.err
+	if err == nil {
+		err = errors.Join(a.wrong, out.err)
 	}
 	if err == nil {
 		return 0
@@ -140,6 +142,12 @@ Results go to standard output, progress and logs to standard error. Exit codes: 
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
 	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(helpCommand())
+	help := root.HelpFunc()
+	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+		if a.wrong = nothingToHelp(root, args); a.wrong == nil {
+			help(cmd, args)
+		}
+	})
 	root.SetUsageFunc(func(cmd *cobra.Command) error { return usage(cmd, nil) })
 	root.CompletionOptions.DisableDefaultCmd = true
 	root.AddCommand(a.train(), a.sample(), a.generate(), a.convert(), a.lora(), a.inspect(), a.average(), a.info(), a.doctor(), a.version(), a.completion())
@@ -153,9 +161,12 @@ func helpCommand() *cobra.Command {
 		Use:   "help [command]",
 		Short: "Help about a command",
 		RunE: func(cmd *cobra.Command, args []string) error {
-			about, rest, err := cmd.Root().Find(args)
-			if err != nil || len(rest) > 0 {
-				return unknownCommand(cmd.Root(), args[0])
+			if err := nothingToHelp(cmd.Root(), args); err != nil {
+				return err
+			}
+			about, _, err := cmd.Root().Find(args)
+			if err != nil {
+				return err
 			}
 			about.InitDefaultHelpFlag()
 			about.InitDefaultVersionFlag()
@@ -164,9 +175,28 @@ func helpCommand() *cobra.Command {
 	}
 }
 
+// nothingToHelp is an error if the words of a command line that asks for help name no command: cobra shows the help of what is above.
+func nothingToHelp(root *cobra.Command, args []string) error {
+	about, rest, err := root.Find(args)
+	if !about.HasSubCommands() && err == nil {
+		return nil
+	}
+	for _, word := range rest {
+		if !strings.HasPrefix(word, "-") {
+			return unknownCommand(about, word)
+		}
+	}
+	return nil
+}
+
 func unknownCommand(root *cobra.Command, name string) error {
-	return &job.UsageError{Msg: fmt.Sprintf("unknown command %s%s (see %s --help)", quote.Quoted(name), suggest.Hint(name, commandNames(root)),
-		root.CommandPath())}
+	near := suggest.Near(name, commandNames(root))
+	for _, c := range root.Commands() {
+		if slices.Contains(c.SuggestFor, strings.ToLower(name)) && !slices.Contains(near, c.Name()) {
+			near = append(near, c.Name())
+		}
+	}
+	return &job.UsageError{Msg: fmt.Sprintf("unknown command %s%s (see %s --help)", quote.Quoted(name), suggest.Question(near...), root.CommandPath())}
 }
 
 // arguments is cobra.ExactArgs with an error that is wrong use.

@@ -12,8 +12,9 @@ import (
 func (a *app) sample() *cobra.Command {
 	o := job.DefaultSample()
 	cmd := &cobra.Command{
-		Use:   "sample --model MODEL --out OUT",
-		Short: "Generate images with a consistency model or a denoiser",
+		Use:        "sample --model MODEL --out OUT",
+		SuggestFor: []string{"draw", "infer"},
+		Short:      "Generate images with a consistency model or a denoiser",
 		Long: `Generate images with a consistency model, in one or a few network evaluations each, or with a denoiser in many.
 
 Image i of a run has seed SEED+i, which gives it a random stream of its own and, of a conditional model without --label, its

@@ -118,9 +118,19 @@ func TestSuggestionsOfTheTool(t *testing.T) {
 		{[]string{"lora", "mege"}, "merge"},
 		{[]string{"lora", "inof"}, "info"},
 		{[]string{"lora", "bake"}, ""},
+		{[]string{"data"}, "info or train"},
+		{[]string{"data", "--help"}, "info or train"},
+		{[]string{"--help", "data"}, "info or train"},
+		{[]string{"help", "data"}, "info or train"},
+		{[]string{"trian", "-h"}, "train"},
+		{[]string{"foo", "-h"}, ""},
+		{[]string{"help", "foo"}, ""},
+		{[]string{"lora", "inof", "--help"}, "info"},
+		{[]string{"help", "lora", "inof"}, "info"},
 	} {
 		var stdout, stderr bytes.Buffer
 		require.Equal(t, exitUsage, run(t.Context(), c.args, &stdout, &stderr), "%q", c.args)
+		require.Empty(t, stdout.String(), "%q", c.args)
 		if c.want == "" {
 			require.NotContains(t, stderr.String(), "did you mean", "%q", c.args)
 		} else {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"image"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -21,8 +22,9 @@ func (a *app) train() *cobra.Command {
 	var config string
 	var dry, card bool
 	cmd := &cobra.Command{
-		Use:   "train --data DATA --out DIR",
-		Short: "Train a consistency model",
+		Use:        "train --data DATA --out DIR",
+		SuggestFor: []string{"data", "fit", "finetune", "distill"},
+		Short:      "Train a consistency model",
 		Long: `Train a consistency model, or a denoiser to distil into one. The methods:
 
 ` + job.AboutMethods() + `
@@ -249,6 +251,7 @@ func (a *app) doTrain(ctx context.Context, o job.Train) error {
 			sc.log.Warn("no event file for TensorBoard", "error", err)
 		}
 		sc.start()
+		sc.next = time.Now().Add(settled) // then once a minute
 	}
 	h.Data = func(d job.DataSummary) {
 		speed.images = d.Images
@@ -268,8 +271,8 @@ func (a *app) doTrain(ctx context.Context, o job.Train) error {
 		if o.Duration > 0 {
 			part = max(part, p.Elapsed.Seconds()/o.Duration.Seconds())
 		}
-		sc.show(min(part, 1), fmt.Sprintf("step %d/%d", p.Step, p.Steps),
-			fmt.Sprintf("loss %.4g, %.1f images/s, %s left%s", p.Loss, p.ImagesPerSecond, duration(p.Left), skipped(p.Skipped)))
+		sc.progressed(min(part, 1), fmt.Sprintf("step %d/%d", p.Step, p.Steps),
+			fmt.Sprintf("loss %.4g, %.1f images/s, %s left%s", p.Loss, p.ImagesPerSecond, duration(p.Left), skipped(p.Skipped)), part >= 1)
 	}
 	h.Scalars = func(k int, values map[string]float64) error { return events.Scalars(int64(k), values) }
 	h.Picture = func(k int, img image.Image) error { return events.Image(int64(k), "samples", img) }

@@ -93,7 +93,7 @@ func TestHints(t *testing.T) {
 	require.NotContains(t, strings.ReplaceAll(err.Error(), "pass --resume", ""), "--resume")
 }
 
-// Sample grids are drawn whenever a state is saved, where nothing else is asked for, and the data is summed up at the start.
+// Sample grids are drawn whenever a state is saved and at the end, by default, and the data is summed up at the start.
 func TestRunsDrawSamplesByDefault(t *testing.T) {
 	o := tinyRun(filepath.Join(t.TempDir(), "run"), "ict")
 	o.Steps, o.SaveEvery, o.SampleEvery = 4, 2, DefaultTrain().SampleEvery
@@ -101,10 +101,27 @@ func TestRunsDrawSamplesByDefault(t *testing.T) {
 	_, err := o.Run(context.Background(), Hooks{Data: func(s DataSummary) { d = s }})
 	require.NoError(t, err)
 	require.FileExists(t, filepath.Join(o.Out, "samples-0000002.png"))
+	require.FileExists(t, filepath.Join(o.Out, "samples-0000004.png"))
 	require.Equal(t, 1906, d.Images)
 	require.NotEmpty(t, d.Classes)
 	require.InDelta(t, 1906.0/4, d.StepsPerEpoch, 1e-9)
 	require.InDelta(t, 4/d.StepsPerEpoch, d.Epochs, 1e-9)
+
+	for _, c := range []struct {
+		duration          time.Duration
+		every, last, want int
+	}{{0, Unset, 3, 1}, {time.Nanosecond, Unset, 1, 1}, {0, 0, 3, 0}} {
+		o := tinyRun(filepath.Join(t.TempDir(), "run"), "ict")
+		o.Steps, o.SaveEvery, o.SampleEvery, o.Duration = 3, 1000, c.every, c.duration
+		_, err := o.Run(context.Background(), Hooks{})
+		require.NoError(t, err)
+		grids, err := filepath.Glob(filepath.Join(o.Out, "samples-*.png"))
+		require.NoError(t, err)
+		require.Len(t, grids, c.want)
+		if c.want > 0 {
+			require.Equal(t, fmt.Sprintf("samples-%07d.png", c.last), filepath.Base(grids[0]))
+		}
+	}
 }
 
 // A finished run goes on only when asked to, with the rest of its options; its past is in options.json and on the card.
