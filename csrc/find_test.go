@@ -5,7 +5,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -201,21 +203,34 @@ func TestOtherVersion(t *testing.T) {
 	require.Contains(t, m.otherVersion(l, "2.15.0").Remedy, "run ./scripts/setup")
 }
 
-func TestUnreadable(t *testing.T) {
-	if os.Geteuid() == 0 {
-		t.Skip("root may read everything")
+// asNobody runs f as a user who may read only what everybody may. Of root's processes that is one thread with another user of files.
+func asNobody(t *testing.T, dir string, f func() *OpenError) *OpenError {
+	if os.Geteuid() != 0 {
+		return f()
 	}
+	require.NoError(t, os.Chmod(filepath.Dir(dir), 0o755)) // testing's own, which is closed
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	require.NoError(t, syscall.Setfsuid(65534))
+	defer func() { require.NoError(t, syscall.Setfsuid(0)) }()
+	return f()
+}
+
+func TestUnreadable(t *testing.T) {
 	m := newMachine(t)
 	m.path = []string{m.libtorch("torch", "2.11.0")}
 	l := m.layer(m.layerFile("cache/layers", "2.11.0", 0))
+	explain := func() *OpenError {
+		return asNobody(t, m.dir, func() *OpenError { return m.explain(m.layer(l.Path), "Permission denied") })
+	}
 	require.NoError(t, os.Chmod(l.Library, 0))
-	e := m.explain(l, "Permission denied")
-	require.Contains(t, e.Reason, l.Library+" may not be read")
+	e := explain()
+	require.Contains(t, e.Reason, l.Library)
 	require.Equal(t, "chmod -R a+rX "+m.at("torch"), e.Remedy)
 
 	require.NoError(t, os.Chmod(m.at("torch/lib"), 0))
-	e = m.explain(m.layer(l.Path), "cannot open")
-	require.Contains(t, e.Reason, m.at("torch/lib")+" may not be read")
+	e = explain()
+	require.Contains(t, e.Reason, m.at("torch/lib"))
 	require.Equal(t, "chmod -R a+rX "+m.at("torch"), e.Remedy)
 
 	// In a home that is closed nothing is to be changed.
@@ -225,9 +240,44 @@ func TestUnreadable(t *testing.T) {
 	require.NoError(t, os.Chmod(m.at("home"), 0))
 	t.Cleanup(func() { _ = os.Chmod(m.at("home"), 0o755) })
 	m.path = []string{m.at("home/of/torch/lib")}
-	e = m.explain(m.layer(l.Path), "cannot open")
-	require.Contains(t, e.Reason, m.at("home")+" is closed")
+	e = explain()
+	require.Contains(t, e.Reason, m.at("home"))
 	require.Contains(t, e.Remedy, "pip install torch==2.11.0")
+}
+
+// Layers in the home or the cache of another user are said to be there, not to be missing, and what helps is a place of one's own.
+func TestLayersOfAnotherUser(t *testing.T) {
+	m := newMachine(t)
+	m.source = "/src"
+	home := m.at("home")
+	m.found, m.cache = m.layerFile("home/layers", "2.11.0", 0), m.at("home/cache")
+	find := func() *OpenError {
+		return asNobody(t, m.dir, func() *OpenError {
+			_, err := m.find()
+			var e *OpenError
+			require.ErrorAs(t, err, &e)
+			return e
+		})
+	}
+	require.NoError(t, os.Chmod(home, 0o700))
+	if os.Geteuid() != 0 {
+		require.NoError(t, os.Chmod(home, 0))
+	}
+	t.Cleanup(func() { _ = os.Chmod(home, 0o755) })
+	e := find()
+	require.Contains(t, e.Reason, "may not read "+home)
+	require.Regexp(t, `^export XDG_CACHE_HOME=\S+ && go -C /src run \./scripts/setup$`, e.Remedy)
+
+	m.cache = m.at("own")
+	if e = find(); os.Geteuid() != 0 { // of root's access(2) looks at the process's user
+		require.Equal(t, "go -C /src run ./scripts/setup", e.Remedy)
+	}
+	require.Contains(t, e.Reason, "may not read "+home)
+
+	m.given = m.found
+	e = find()
+	require.Contains(t, e.Reason, "may not read "+home)
+	require.Equal(t, "unset ONESTEP_LAYER", e.Remedy)
 }
 
 // The set-up, which reads the sources from files, names a layer by the same sum as the program, which has them in it.

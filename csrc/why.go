@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+	"syscall"
 
 	"github.com/onestep-go/onestep/internal/libtorch"
 )
@@ -25,10 +26,19 @@ func (p place) noLayer(searched []string) *OpenError {
 	}
 	if p.given != "" {
 		e.Reason = fmt.Sprintf("ONESTEP_LAYER=%s: there is no such file", p.given)
+		if dir := barred(p.given); dir != "" {
+			e.Reason = fmt.Sprintf("ONESTEP_LAYER=%s: this user may not read %s", p.given, dir)
+		}
 		e.Remedy = "unset ONESTEP_LAYER"
 		return e
 	}
 	e.Reason = fmt.Sprintf("libtorch is not set up: there is no %s in %s", libtorch.LayerFile("VERSION", p.sum, "*"), strings.Join(searched, ", "))
+	for _, path := range searched {
+		if dir := barred(path); dir != "" {
+			e.Reason += fmt.Sprintf("; this user may not read %s", dir)
+			break
+		}
+	}
 	return e
 }
 
@@ -138,6 +148,15 @@ func (p place) provide(l Layer) string {
 
 // setUp is the command that installs libtorch, and compiles a layer for it where the sources are.
 func (p place) setUp(version string) string {
+	command := p.setUpBySource(version)
+	if p.source != "" && p.cache != "" && !writable(p.cache) { // of another user, whose HOME this process has, or of one without a home
+		command = "export XDG_CACHE_HOME=" + shell(filepath.Join(os.TempDir(), fmt.Sprintf("onestep-%d", os.Getuid()))) + " && " + command
+	}
+	return command
+}
+
+// setUpBySource is setUp with the user's usual cache.
+func (p place) setUpBySource(version string) string {
 	_, release, cached := strings.Cut(filepath.Base(p.source), "@")
 	switch {
 	case p.source == "":
@@ -152,7 +171,7 @@ func (p place) setUp(version string) string {
 
 // unreadable says that a file or folder, of a layer or a libtorch, may not be read.
 func (p place) unreadable(e *OpenError, path string) *OpenError {
-	e.Reason = fmt.Sprintf("%s may not be read", path)
+	e.Reason = fmt.Sprintf("this user may not read %s", path)
 	top := filepath.Dir(path) // the layer's folder, or the libtorch's lib
 	if filepath.Base(path) == "lib" {
 		top = path
@@ -163,10 +182,36 @@ func (p place) unreadable(e *OpenError, path string) *OpenError {
 	e.Remedy = "chmod -R a+rX " + shell(top)
 	// In somebody else's home nothing is to be opened up: this user needs one of its own.
 	if dir := closed(top); dir != "" && dir != top {
-		e.Reason += fmt.Sprintf(": %s is closed to this user", dir)
+		e.Reason = fmt.Sprintf("this user may not read %s, which libtorch is in", dir)
 		e.Remedy = p.setUp(e.Want)
 	}
 	return e
+}
+
+// barred is the file or folder, path or one on the way there, that may not be read; "" if path may be read or does not exist.
+func barred(path string) string {
+	if dir := closed(path); dir != "" {
+		return dir
+	}
+	f, err := os.Open(path)
+	if err == nil {
+		f.Close()
+	} else if errors.Is(err, fs.ErrPermission) {
+		return path
+	}
+	return ""
+}
+
+// writable tells whether a folder can be made, or written to if it exists.
+func writable(dir string) bool {
+	if closed(dir) != "" {
+		return false
+	}
+	for !exists(dir) && filepath.Dir(dir) != dir {
+		dir = filepath.Dir(dir)
+	}
+	const w = 2 // W_OK
+	return syscall.Access(dir, w) == nil
 }
 
 // closed is the first folder on the way to a path that may not be entered; "" when all may.

@@ -78,7 +78,8 @@ func (b *isolated) sick(env ...string) health {
 	for _, want := range append([]string{h.Expected, h.Error, h.Fix, h.Library, h.Layer}, h.Searched...) {
 		require.Contains(b.t, out, want)
 	}
-	b.oneLine(errs, h.Fix)
+	b.oneLine(errs, "libtorch")
+	require.Equal(b.t, 1, strings.Count(out+errs, h.Fix), "once: %s%s", out, errs)
 
 	code, out, errs = b.run(env, "sample", "--model", "builtin", "--out", "x.png")
 	require.Equal(b.t, 1, code)
@@ -105,7 +106,7 @@ func TestToolWithoutLibtorch(t *testing.T) {
 
 	// What needs no libtorch works.
 	for _, c := range []struct{ args, want string }{
-		{"--help", "Available Commands"}, {"help train", "--method"}, {"generate --help", "--prompt"}, {"version", "libtorch missing"},
+		{"--help", "Commands:"}, {"help train", "--method"}, {"generate --help", "--prompt"}, {"version", "libtorch missing"},
 		{"version --json", `"libtorch":""`}, {"--version", "onestep"}, {"completion bash", "__start_onestep"}, {"completion zsh", "compdef"},
 		{"__complete train --method c", "ctm"}, {"info " + picture, "onestep"},
 	} {
