@@ -49,6 +49,7 @@ type sdCase struct {
 	}
 	Size, Crop     []int
 	Latents, Image string
+	Every          int // which rows and columns of the image are there
 }
 
 func sdCases(t *testing.T) (all []sdCase) {
@@ -152,7 +153,7 @@ func (c sdCase) drawing(t *testing.T, m *sd.Model) texttoimage.Pipeline {
 }
 
 // Models that diffusers writes give the pictures that its pipelines draw with them. In float32 both sides round differently: latents
-// are within 1e-5 of their norm, and one level in one of a thousand values. In half precision they are within 3e-2 (bfloat16) and
+// are within 1e-5 of their norm, and one level in one of a thousand values (in one value of images of which fewer are kept). In half precision they are within 3e-2 (bfloat16) and
 // 5e-3, and pictures within 35 dB.
 func TestDiffusersPipelines(t *testing.T) {
 	s := torch.NewScope(torch.CPU)
@@ -178,9 +179,11 @@ func (c sdCase) compare(t *testing.T, golden map[string]*torch.Tensor, draw text
 	for p, err := range draw.Images(context.Background(), c.Prompt) {
 		require.NoError(t, err)
 		require.Equal(t, image.Rect(0, 0, c.Width, c.Height), p.Bounds())
-		for i := range c.Width * c.Height {
-			v := color.NRGBAModel.Convert(p.At(i%c.Width, i/c.Width)).(color.NRGBA)
-			levels = append(levels, v.R, v.G, v.B)
+		for y := 0; y < c.Height; y += c.Every {
+			for x := 0; x < c.Width; x += c.Every {
+				v := color.NRGBAModel.Convert(p.At(x, y)).(color.NRGBA)
+				levels = append(levels, v.R, v.G, v.B)
+			}
 		}
 	}
 	off := distance(t, seen.latents, wantLatents)
@@ -190,7 +193,7 @@ func (c sdCase) compare(t *testing.T, golden map[string]*torch.Tensor, draw text
 	case "float32":
 		require.LessOrEqual(t, off, 1e-5, what)
 		require.LessOrEqual(t, most, 1, what)
-		require.LessOrEqual(t, unequal, 1e-3, what)
+		require.LessOrEqual(t, unequal, max(1e-3, 1/float64(len(levels))), what)
 	case "float16":
 		require.LessOrEqual(t, off, 5e-3, what)
 		require.GreaterOrEqual(t, db, 35., what)

@@ -847,4 +847,4 @@ if __name__ == "__main__":
     if "cases" in todo:
         with open(os.path.join(OUT, "files.jsonl"), encoding="utf-8") as f:
             rows[:] = map(json.loads, f)
-        pipelines.draw_all(table(), OUT, draw)
+        pipelines.draw_all(table(), OUT, draw, whole=False)

@@ -18,7 +18,9 @@ default:
     strength, init, mask         pictures in the folder, of any size: the pipelines resize them
     controls                     ControlNets: net, image, scale, start, end, guess
     size, crop                   of SDXL: original_size as width and height, crops_coords_top_left as x and y
-    latents, image               tensors of cases.safetensors: before the autoencoder [n, 4, h, w], and [n, height, width, 3] of 8 bits
+    latents, image               tensors of cases.safetensors: before the autoencoder [n, 4, h, w], and [n, height, width, 3] of 8 bits,
+    every                        of whose rows and columns each that many-th is there: 1 for one case of each autoencoder, and for the
+                                 others 5, which has no factor in common with the autoencoder's 8, so that every place in a block occurs
 
 Noise is drawn in float32 and rounded to the latents' type: PyTorch 2.11 draws other numbers in half precision.
 """
@@ -279,9 +281,9 @@ def draw(c, pipe=None):
     return last["latents"].float().contiguous(), torch.from_numpy(np.stack([np.asarray(p) for p in images]))
 
 
-def draw_all(rows, folder, draw):
-    """Writes the cases with their tensors."""
-    tensors = {}
+def draw_all(rows, folder, draw, whole=True):
+    """Writes the cases with their tensors; the first image of each autoencoder is kept whole if that is asked for."""
+    tensors, seen = {}, set()
     assert len({c["name"] for c in rows}) == len(rows)
     for c in rows:
         latents, image = draw(c)
@@ -295,6 +297,11 @@ def draw_all(rows, folder, draw):
             x, y = tensors[a["image"]], tensors[b["image"]]
             alike = x.shape == y.shape and (x.float() - y.float()).abs().max() <= 2
             assert not alike or a.get("fuse") != b.get("fuse"), (a["name"], b["name"])
+    for c in rows:
+        coder = c["vae"] or c["model"]
+        c["every"] = 1 if whole and coder not in seen else 5
+        seen.add(coder)
+        tensors[c["image"]] = tensors[c["image"]][:, ::c["every"], ::c["every"]].contiguous()
     with open(os.path.join(folder, "cases.jsonl"), "w", encoding="utf-8") as f:
         f.writelines(json.dumps(c, ensure_ascii=False) + "\n" for c in rows)
     save_file(tensors, os.path.join(folder, "cases.safetensors"))

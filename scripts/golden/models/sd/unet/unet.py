@@ -37,8 +37,7 @@ TINY_XL = XL | dict(block_out_channels=(16, 32, 64), norm_num_groups=8, attentio
 SHAPE_TRUE = dict(block_out_channels=(32, 64, 128, 128), norm_num_groups=8, cross_attention_dim=48, sample_size=16)
 TWO = dict(block_out_channels=(16, 32), norm_num_groups=4, layers_per_block=1, cross_attention_dim=24, attention_head_dim=4,
            down_block_types=(DOWN, CROSS_DOWN), up_block_types=(CROSS_UP, UP))
-XL_# name: configurations of the ControlNet and of the U-Net, size of the latents
-CONTROL = {k: v for k, v in TINY_XL.items() if k != "up_block_types"}
+XL_CONTROL = {k: v for k, v in TINY_XL.items() if k != "up_block_types"}
 
 # name: configuration, size of the latents, timesteps
 CASES = {
@@ -60,9 +59,9 @@ CASES = {
 CONTROL = {
     "controlnet": (dict(block_out_channels=(16, 32), norm_num_groups=4, layers_per_block=1, cross_attention_dim=24,
                         attention_head_dim=4, down_block_types=(DOWN, CROSS_DOWN),
-                        conditioning_embedding_out_channels=(4, 8, 8, 16)), TWO, (8, 6)),
+                        conditioning_embedding_out_channels=(4, 8, 8, 16)), TWO, (5, 4)),
     "controlnet_bgr": (XL_CONTROL | dict(controlnet_conditioning_channel_order="bgr",
-                                         conditioning_embedding_out_channels=(4, 8)), TINY_XL, (5, 6)),
+                                         conditioning_embedding_out_channels=(4, 8)), TINY_XL, (3, 5)),
 }
 
 
