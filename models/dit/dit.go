@@ -20,8 +20,8 @@ type DiT struct {
 
 	patches         nn.Conv2D     // run as a linear layer: see tokens
 	positions       *torch.Tensor // [1, tokens, Width], fixed
-	noise           *embedder
-	until, guidance *embedder // or nil
+	noise           *blocks.TimestepEmbedding
+	until, guidance *blocks.TimestepEmbedding // or nil
 	class           nn.Embedding
 	blocks          []block
 	modulation      nn.Linear // shift and scale of the last norm
@@ -55,12 +55,12 @@ func (d *DiT) build(p nn.Path) {
 	rule := xavier(c.InChannels*pixels, c.Width)
 	o := torch.Conv2DOptions{Stride: c.Patch}
 	d.patches = nn.NewConv2DInit(p.Sub("x_embedder", "proj"), c.InChannels, c.Width, c.Patch, o, rule, nn.Zeros)
-	d.noise = newEmbedder(p.Sub("t_embedder"), c)
+	d.noise = newEmbedding(p.Sub("t_embedder"), c)
 	if c.Until {
-		d.until = newEmbedder(p.Sub("until_embedder"), c)
+		d.until = newEmbedding(p.Sub("until_embedder"), c)
 	}
 	if c.Guidance {
-		d.guidance = newEmbedder(p.Sub("guidance_embedder"), c)
+		d.guidance = newEmbedding(p.Sub("guidance_embedder"), c)
 	}
 	if c.Classes > 0 {
 		table := p.Sub("y_embedder", "embedding_table")
@@ -110,7 +110,7 @@ func (d *DiT) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *to
 	if x.NDim() != 4 || x.Dim(1) != in || x.Dim(2) != r || x.Dim(3) != r {
 		panic(&torch.Error{Op: "dit", Msg: fmt.Sprintf("want images of shape [B, %d, %d, %d], got %v", in, r, r, x.Shape())})
 	}
-	c.Check("dit", d.store, x, noise, d.config.Classes+1)
+	c.Check("dit", d.store, x, noise, models.Takes{Classes: d.config.Classes, NoClass: true, Until: d.config.Until, Guidance: d.config.Guidance})
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		emb := d.embed(s, noise, c, x.DType())
 		h := d.tokens(s, x, c.Adapters)
@@ -147,72 +147,40 @@ func (d *DiT) image(s *torch.Scope, h *torch.Tensor, channelsLast bool) *torch.T
 // embed returns silu of the sum of all embeddings, [B, Width]: every modulation starts with that.
 func (d *DiT) embed(s *torch.Scope, noise *torch.Tensor, c models.Cond, dtype torch.DType) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		e := d.noise.forward(s, noise, dtype, c.Adapters)
-		e = d.until.add(s, e, c.Until, c.Adapters, "an end of the jump (Until)")
-		e = d.guidance.add(s, e, c.Guidance, c.Adapters, "a guidance scale")
-		switch {
-		case d.config.Classes > 0 && c.Class == nil:
-			msg := fmt.Sprintf("the network is conditional: it needs a class for each image, or %d for none", d.config.NullClass())
-			panic(&torch.Error{Op: "dit", Msg: msg})
-		case d.config.Classes > 0:
+		e := d.vector(s, d.noise, noise, dtype, c.Adapters)
+		if d.until != nil {
+			e = e.Add(s, d.vector(s, d.until, c.Until, dtype, c.Adapters))
+		}
+		if d.guidance != nil {
+			e = e.Add(s, d.vector(s, d.guidance, c.Guidance, dtype, c.Adapters))
+		}
+		if d.config.Classes > 0 {
 			e = e.Add(s, d.class.Adapted(s, c.Class, c.Adapters))
-		case c.Class != nil:
-			panic(&torch.Error{Op: "dit", Msg: "the network has no classes, but a class was given"})
 		}
 		return e.SiLU(s)
 	})
 }
 
-// embedder makes vectors of numbers: their sines and cosines, through two linear layers.
-type embedder struct {
-	linear1, linear2 nn.Linear
-	freqs            int
-	endpoint         bool
-}
-
-func newEmbedder(p nn.Path, c Config) *embedder {
-	return &embedder{
-		nn.NewLinearInit(p.Sub("mlp", 0), c.Freqs, c.Width, nn.Normal(embedStd), nn.Zeros),
-		nn.NewLinearInit(p.Sub("mlp", 2), c.Width, c.Width, nn.Normal(embedStd), nn.Zeros),
-		c.Freqs, c.EndpointFreqs,
+// newEmbedding makes the two layers of the original's TimestepEmbedder.
+func newEmbedding(p nn.Path, c Config) *blocks.TimestepEmbedding {
+	return &blocks.TimestepEmbedding{
+		Linear1: nn.NewLinearInit(p.Sub("mlp", 0), c.Freqs, c.Width, nn.Normal(embedStd), nn.Zeros),
+		Linear2: nn.NewLinearInit(p.Sub("mlp", 2), c.Width, c.Width, nn.Normal(embedStd), nn.Zeros),
 	}
 }
 
-// forward maps v [B] to [B, Width] of that dtype. Angles are computed in v's type, in float32 at least.
-func (e *embedder) forward(s *torch.Scope, v *torch.Tensor, dtype torch.DType, a nn.Adapters) *torch.Tensor {
+// vector maps v [B] to [B, Width] of that dtype. Angles are computed in v's type, in float32 at least.
+func (d *DiT) vector(s *torch.Scope, e *blocks.TimestepEmbedding, v *torch.Tensor, dtype torch.DType, a nn.Adapters) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		exact := torch.Float32
-		if v.DType() == torch.Float64 {
-			exact = torch.Float64
+		if v.DType() != torch.Float64 {
+			v = v.To(s, torch.Float32)
 		}
-		angles := v.To(s, exact).Unsqueeze(s, 1).Mul(s, e.frequencies(s, exact))
-		h := torch.Cat(s, []*torch.Tensor{angles.Cos(s), angles.Sin(s)}, 1).To(s, dtype)
-		return e.linear2.Adapted(s, e.linear1.Adapted(s, h, a).SiLU(s), a)
+		of := blocks.Sinusoids{Dim: d.config.Freqs}
+		if d.config.EndpointFreqs {
+			of.Shift = 1
+		}
+		return e.Forward(s, of.Of(s, v).To(s, dtype), a)
 	})
-}
-
-// add returns sum plus the embedding of v. A network without e takes no v, and one with it needs it.
-func (e *embedder) add(s *torch.Scope, sum, v *torch.Tensor, a nn.Adapters, what string) *torch.Tensor {
-	switch {
-	case e == nil && v == nil:
-		return sum
-	case e == nil:
-		panic(&torch.Error{Op: "dit", Msg: "the network does not take " + what + ", but one was given"})
-	case v == nil:
-		panic(&torch.Error{Op: "dit", Msg: "the network needs " + what + " for each image"})
-	}
-	return sum.Add(s, e.forward(s, v, sum.DType(), a))
-}
-
-// frequencies returns 10000^(-i/half), or with the endpoint 10000^(-i/(half-1)), [Freqs/2]. They are computed where the
-// network runs, rounded as PyTorch's implementations round them: at labels near 1000 the last bit shows.
-func (e *embedder) frequencies(s *torch.Scope, dtype torch.DType) *torch.Tensor {
-	half := e.freqs / 2
-	steps := float64(half)
-	if e.endpoint {
-		steps--
-	}
-	return torch.Arange(s, half, dtype).MulScalar(s, -math.Log(maxPeriod)).DivScalar(s, steps).Exp(s)
 }
 
 // block is x + gate·attention(norm(x)), then x + gate·mlp(norm(x)), with norms and gates modulated by the embedding.
@@ -266,7 +234,7 @@ func (b block) attend(s *torch.Scope, h *torch.Tensor, a nn.Adapters) *torch.Ten
 
 const (
 	normEps   = 1e-6  // of all norms but the ones before the MLPs
-	maxPeriod = 10000 // of sines and cosines, in units of 2π
+	maxPeriod = 10000 // of the positions' sines and cosines, in units of 2π
 	embedStd  = 0.02  // of the embeddings' initial weights
 )
 

@@ -99,20 +99,20 @@ func (m *MLP) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *to
 	if x.NDim() == 0 || !slices.Equal(x.Shape()[1:], m.config.Shape) {
 		panic(&torch.Error{Op: "mlp", Msg: fmt.Sprintf("want samples of shape %v in a batch, got %v", m.config.Shape, x.Shape())})
 	}
-	c.Check("mlp", m.store, x, noise, m.config.Classes+1)
+	c.Check("mlp", m.store, x, noise, models.Takes{Classes: m.config.Classes, NoClass: true, Until: m.config.Until, Guidance: m.config.Guidance})
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		inputs := []*torch.Tensor{features(s, x.Flatten(s, 1, -1), m.config.Freqs)}
 		inputs = append(inputs, m.label(s, noise, m.config.NoiseScale, x.DType()))
-		if given(m.config.Until, c.Until, "an end of the jump (Until)") {
+		if m.config.Until {
 			inputs = append(inputs, m.label(s, c.Until, m.config.NoiseScale, x.DType()))
 		}
-		if given(m.config.Guidance, c.Guidance, "a guidance scale") {
+		if m.config.Guidance {
 			inputs = append(inputs, m.label(s, c.Guidance, 1, x.DType()))
 		}
 		h := torch.Cat(s, inputs, 1)
 		for i, l := range m.layers {
 			h = l.Adapted(s, h, c.Adapters)
-			if i == 0 && given(m.config.Classes > 0, c.Class, "a class") {
+			if i == 0 && m.config.Classes > 0 {
 				h = h.Add(s, m.class.Adapted(s, c.Class, c.Adapters))
 			}
 			h = c.Dropout.Apply(s, h.SiLU(s), m.config.Dropout, i)
@@ -123,17 +123,6 @@ func (m *MLP) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *to
 		}
 		return y
 	})
-}
-
-// given tells whether the network takes v. It panics when the network and the caller disagree.
-func given(takes bool, v *torch.Tensor, what string) bool {
-	switch {
-	case takes && v == nil:
-		panic(&torch.Error{Op: "mlp", Msg: "the network needs " + what + " for each sample"})
-	case !takes && v != nil:
-		panic(&torch.Error{Op: "mlp", Msg: "the network does not take " + what + ", but one was given"})
-	}
-	return takes
 }
 
 // label returns the features of v [B], scaled, as [B, 1 + 2·NoiseFreqs]. Angles are computed in v's type, in float32 at

@@ -23,8 +23,8 @@ type UNet struct {
 	store  *nn.Store
 
 	fourier         *torch.Tensor // [Channels] fixed frequencies, or nil
-	noise           *embedder
-	until, guidance *embedder // or nil
+	noise           *blocks.TimestepEmbedding
+	until, guidance *blocks.TimestepEmbedding // or nil
 	class           nn.Embedding
 
 	convIn  nn.Conv2D
@@ -80,7 +80,7 @@ func (u *UNet) build(p nn.Path) {
 		u.fourier = p.Sub("time_proj").Buffer("weight", nn.Normal(c.FourierScale), c.Channels)
 		in = 2 * c.Channels
 	}
-	u.noise = newEmbedder(p.Sub("time_embedding"), in, width, nn.FanIn(width))
+	u.noise = blocks.NewTimestepEmbedding(p.Sub("time_embedding"), in, width)
 	if c.Classes > 0 {
 		u.class = nn.NewEmbedding(p.Sub(classes), c.labels(), width)
 	}
@@ -151,10 +151,10 @@ func (u *UNet) build(p nn.Path) {
 
 	// Drawn last, these leave the other initial weights what they are without them.
 	if c.Until {
-		u.until = newEmbedder(p.Sub(until), in, width, nn.Zeros)
+		u.until = newEmbedding(p.Sub(until), in, width)
 	}
 	if c.Guidance {
-		u.guidance = newEmbedder(p.Sub(guidance), c.Channels, width, nn.Zeros)
+		u.guidance = newEmbedding(p.Sub(guidance), c.Channels, width)
 	}
 }
 
@@ -295,45 +295,26 @@ func (u *UNet) check(x, noise *torch.Tensor, c models.Cond) {
 	if x.NDim() != 4 || x.Dim(1) != in || x.Dim(2)%halves != 0 || x.Dim(3)%halves != 0 || x.NumEl() == 0 {
 		panic(&torch.Error{Op: "unet", Msg: fmt.Sprintf("want images of shape [B, %d, H, W] with sides that %d divides, got %v", in, halves, x.Shape())})
 	}
-	c.Check("unet", u.store, x, noise, u.config.labels())
+	takes := models.Takes{Classes: u.config.Classes, NoClass: u.config.NullLabel, Until: u.config.Until, Guidance: u.config.Guidance}
+	c.Check("unet", u.store, x, noise, takes)
 }
 
 // embed returns silu of the sum of the embeddings of noise label, class, Until and guidance, [B, 4·Channels]: every block
 // starts with that.
 func (u *UNet) embed(s *torch.Scope, noise *torch.Tensor, c models.Cond, dtype torch.DType) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		e := u.noise.forward(s, u.label(s, noise).To(s, dtype), c.Adapters)
-		switch {
-		case u.config.Classes > 0 && c.Class == nil:
-			msg := "the network is conditional: it needs a class for each image, in Cond.Class"
-			if u.config.NullLabel {
-				msg += fmt.Sprintf(", or %d for none", u.config.NullClass())
-			}
-			panic(&torch.Error{Op: "unet", Msg: msg})
-		case u.config.Classes > 0:
+		e := u.noise.Forward(s, u.label(s, noise).To(s, dtype), c.Adapters)
+		if u.config.Classes > 0 {
 			e = e.Add(s, u.class.Adapted(s, c.Class, c.Adapters))
-		case c.Class != nil:
-			panic(&torch.Error{Op: "unet", Msg: "the network has no classes, but a class was given"})
 		}
-		if given(u.config.Until, c.Until, "an end of the jump (Until)") {
-			e = e.Add(s, u.until.forward(s, u.label(s, c.Until).To(s, dtype), c.Adapters))
+		if u.until != nil {
+			e = e.Add(s, u.until.Forward(s, u.label(s, c.Until).To(s, dtype), c.Adapters))
 		}
-		if given(u.config.Guidance, c.Guidance, "a guidance scale") {
-			e = e.Add(s, u.guidance.forward(s, u.positional(s, c.Guidance).To(s, dtype), c.Adapters))
+		if u.guidance != nil {
+			e = e.Add(s, u.guidance.Forward(s, u.positional(s, c.Guidance).To(s, dtype), c.Adapters))
 		}
 		return e.SiLU(s)
 	})
-}
-
-// given tells whether the network takes v. It panics when the network and the caller disagree.
-func given(takes bool, v *torch.Tensor, what string) bool {
-	switch {
-	case takes && v == nil:
-		panic(&torch.Error{Op: "unet", Msg: "the network needs " + what + " for each image"})
-	case !takes && v != nil:
-		panic(&torch.Error{Op: "unet", Msg: "the network does not take " + what + ", but one was given"})
-	}
-	return takes
 }
 
 // label returns the sines and cosines of labels v [B], as the configured embedding has them, in v's type.
@@ -350,39 +331,20 @@ func (u *UNet) label(s *torch.Scope, v *torch.Tensor) *torch.Tensor {
 // positional returns the cosines and sines of v [B] at geometric frequencies, [B, Channels]. Guidance scales, which are some
 // units apart, are always seen so: at random frequencies of 16 turns a unit neighbouring scales would have nothing in common.
 func (u *UNet) positional(s *torch.Scope, v *torch.Tensor) *torch.Tensor {
-	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		angles := v.Unsqueeze(s, 1).Mul(s, u.frequencies(s, v.DType()))
-		parts := []*torch.Tensor{angles.Cos(s), angles.Sin(s)}
-		if u.config.SinFirst {
-			slices.Reverse(parts)
-		}
-		return torch.Cat(s, parts, 1)
-	})
-}
-
-// embedder makes vectors of labels' sines and cosines, by two linear layers.
-type embedder struct{ linear1, linear2 nn.Linear }
-
-// newEmbedder makes the layers, the last one by the given rule.
-func newEmbedder(p nn.Path, in, width int, last nn.Init) *embedder {
-	return &embedder{nn.NewLinear(p.Sub("linear_1"), in, width), nn.NewLinearInit(p.Sub("linear_2"), width, width, last, last)}
-}
-
-func (e *embedder) forward(s *torch.Scope, x *torch.Tensor, a nn.Adapters) *torch.Tensor {
-	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		return e.linear2.Adapted(s, e.linear1.Adapted(s, x, a).SiLU(s), a)
-	})
-}
-
-// frequencies returns 10000^(-i/half), or with endpoints 10000^(-i/(half-1)), [Channels/2]. They are computed where the
-// network runs, rounded as PyTorch's implementations round them: at labels near 1000 the last bit shows.
-func (u *UNet) frequencies(s *torch.Scope, dtype torch.DType) *torch.Tensor {
-	half := u.config.Channels / 2
-	steps := float64(half)
-	if u.config.EndpointFreqs {
-		steps--
+	c := u.config
+	e := blocks.Sinusoids{Dim: c.Channels, SinFirst: c.SinFirst}
+	if c.EndpointFreqs {
+		e.Shift = 1
 	}
-	return torch.Arange(s, half, dtype).MulScalar(s, -math.Log(10000)).DivScalar(s, steps).Exp(s)
+	return e.Of(s, v)
+}
+
+// newEmbedding makes an embedding whose last layer is zero, which a new network does not see.
+func newEmbedding(p nn.Path, in, width int) *blocks.TimestepEmbedding {
+	return &blocks.TimestepEmbedding{
+		Linear1: nn.NewLinear(p.Sub("linear_1"), in, width),
+		Linear2: nn.NewLinearInit(p.Sub("linear_2"), width, width, nn.Zeros, nn.Zeros),
+	}
 }
 
 func (b block) forward(s *torch.Scope, x, emb *torch.Tensor, c models.Cond) *torch.Tensor {

@@ -78,15 +78,15 @@ func TestForwardErrors(t *testing.T) {
 		cond   func(s *torch.Scope) models.Cond
 		want   string
 	}{
-		{"no class", c, images, nil, "needs a class for each image, in Cond.Class"},
-		{"no class, nor none", none, images, nil, "needs a class for each image, in Cond.Class, or 3 for none"},
+		{"no class", c, images, nil, "needs a class (Cond.Class) for each sample"},
+		{"no class, nor none", none, images, nil, "needs a class (Cond.Class) for each sample, or 3 for none"},
 		{"a class too many", tiny, images, class(1), "has no classes"},
 		{"class out of range", c, images, class(3), "want numbers from 0 to 2, got 0 to 3"},
 		{"none out of range", none, images, class(4), "want numbers from 0 to 3, got 0 to 4"},
-		{"until too many", tiny, images, until, "does not take an end of the jump (Until), but one was given"},
-		{"guidance too many", tiny, images, guidance, "does not take a guidance scale, but one was given"},
-		{"no until", both, images, guidance, "needs an end of the jump (Until) for each image"},
-		{"no guidance", both, images, until, "needs a guidance scale for each image"},
+		{"until too many", tiny, images, until, "does not take an end of the jump (Cond.Until), but one was given"},
+		{"guidance too many", tiny, images, guidance, "does not take a guidance scale (Cond.Guidance), but one was given"},
+		{"no until", both, images, guidance, "needs an end of the jump (Cond.Until) for each sample"},
+		{"no guidance", both, images, until, "needs a guidance scale (Cond.Guidance) for each sample"},
 		{"channels", tiny, []int{2, 4, 8, 8}, nil, "got [2 4 8 8]"},
 		{"odd size", tiny, []int{2, 3, 7, 7}, nil, "sides that 2 divides, got [2 3 7 7]"},
 	} {
@@ -142,11 +142,11 @@ func TestAdopt(t *testing.T) {
 				from, to := build(t, less), build(t, more)
 				randomize(s, from)
 				randomize(s, to)
-				first := torch.ToSlice[float32](to.until.linear1.Weight.Detach(s))
+				first := torch.ToSlice[float32](to.until.Linear1.Weight.Detach(s))
 				require.ErrorContains(t, to.Load(from.Tensors()), "9 missing: class_embedding.weight, guidance_embedding.linear_1.bias")
 				require.NoError(t, to.Adopt(from.Tensors()))
 				require.Equal(t, values(from, models.Cond{}), values(to, told))
-				require.Equal(t, first, torch.ToSlice[float32](to.until.linear1.Weight.Detach(s)))
+				require.Equal(t, first, torch.ToSlice[float32](to.until.Linear1.Weight.Detach(s)))
 				silent := 0
 				for range 2 {
 					to.Forward(s, x, at, told).Square(s).Mean(s).Backward()

@@ -166,9 +166,9 @@ func grow(s *torch.Scope, conv *nn.Conv2D, x *torch.Tensor, h, w int, a nn.Adapt
 // encoder is what a U-Net and a ControlNet have in common: the way down and the middle.
 type encoder struct {
 	config Encoder
-	time   embedder
-	cond   *nn.Linear // of the guidance's embedding, or nil
-	sizes  *embedder  // of pooled text and sizes, or nil
+	time   *blocks.TimestepEmbedding
+	cond   *nn.Linear                // of the guidance's embedding, or nil
+	sizes  *blocks.TimestepEmbedding // of pooled text and sizes, or nil
 	convIn nn.Conv2D
 	down   []level
 	mid    []block
@@ -195,15 +195,14 @@ type inputs struct {
 // build makes the layers. It returns the channels of what is handed over to the way up, in that order.
 func (e *encoder) build(p nn.Path, c Encoder, width, guidance int) (skips []int) {
 	e.config = c
-	e.time = newEmbedder(p.Sub("time_embedding"), c.BlockOutChannels[0], width)
+	e.time = blocks.NewTimestepEmbedding(p.Sub("time_embedding"), c.BlockOutChannels[0], width)
 	if guidance > 0 {
 		cp := p.Sub("time_embedding", "cond_proj")
 		cond := nn.NewLinearInit(cp, guidance, c.BlockOutChannels[0], nn.FanIn(guidance), nil)
 		e.cond = &cond
 	}
 	if c.AdditionEmbedType != "" {
-		sizes := newEmbedder(p.Sub("add_embedding"), c.ProjectionInputDim, width)
-		e.sizes = &sizes
+		e.sizes = blocks.NewTimestepEmbedding(p.Sub("add_embedding"), c.ProjectionInputDim, width)
 	}
 	n, ch := c.levels(), c.BlockOutChannels[0]
 	e.convIn = *newConv(p.Sub("conv_in"), c.InChannels, ch, 3, 1)
