@@ -200,9 +200,9 @@ func TestConvertParts(t *testing.T) {
 		require.Contains(t, out, " bf16)")
 	}
 	for want, args := range map[string][]string{
-		"it has a part of one": {"convert", "--model", filepath.Join(model, "unet"), "--out", at("no")},
-		"want a whole model, of text encoder, unet and vae; it is a controlnet": {"generate", "--model", at("control"), "--prompt", "x", "--out", at("no.png")},
-		"--out: want FILE.safetensors or DIR":                                   {"convert", "--model", model, "--out", at("no.PT")},
+		"--unet":                              {"convert", "--model", filepath.Join(model, "unet"), "--out", at("no")},
+		"--control-model":                     {"generate", "--model", at("control"), "--prompt", "x", "--out", at("no.png")},
+		"--out: want FILE.safetensors or DIR": {"convert", "--model", model, "--out", at("no.PT")},
 	} {
 		code, _, errs := try(args...)
 		require.NotZero(t, code)

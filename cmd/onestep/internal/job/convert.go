@@ -82,7 +82,7 @@ func (o Convert) run(ctx context.Context, note func(string), change func(m *weig
 	}
 	m, err := weights.Open(o.Model, weights.Options{Variant: o.Variant, Mixed: o.Mixed, EMA: o.EMA, Config: o.Config, Prediction: o.Prediction, Parts: o.Parts})
 	if err != nil {
-		return Converted{}, named("--model", o.Model, err)
+		return Converted{}, wholeModel("--model", o.Model, true, err)
 	}
 	defer m.Close()
 	if err := sd.Check(m); err != nil && !o.Unchecked {

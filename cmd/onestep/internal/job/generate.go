@@ -428,8 +428,8 @@ func (o *Generate) tryScheduler(ctx context.Context, t texttoimage.Pipeline) err
 			return fmt.Errorf("%s: %w", quote.Path(o.Model), err)
 		}
 	}
-	if files.UNet == nil {
-		return nil // told with the rest of what is missing
+	if files.UNet == nil || files.Text == nil {
+		return o.otherFlag(fmt.Errorf("%s: want a whole model, of text encoder, unet and vae; it is a %s", quote.Path(o.Model), files.Kind))
 	}
 	network, err := unet.ParseConfig(files.UNet.Config)
 	if err != nil {

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd/weights"
@@ -26,19 +28,57 @@ func (o Generate) isDiffusion() error {
 	return nil
 }
 
-// otherFlag adds to the error of a file that is no whole model the flag that takes what it holds.
+// partFlags are the flags of generate for what is no whole model, by weights.Part's names.
+var partFlags = map[string]string{
+	"unet": "--unet", "vae": "--vae", "text_encoder": "--text-encoder", "controlnet": "--control-model", "tiny_vae": "--tiny-vae", "lora": "--lora",
+	"embedding": "--embedding",
+}
+
+// partCommand is the command that generates images with a part.
+func partCommand(p weights.Part) string {
+	command := fmt.Sprintf("onestep generate --model BASE %s %s --prompt TEXT", partFlags[p.Name], shellWord(p.Path))
+	if p.Name == "controlnet" {
+		command += " --control-image IMAGE"
+	}
+	return command
+}
+
+// partText is a part in words.
+func partText(p weights.Part) string {
+	switch {
+	case p.Name == "unet" && p.Kind == weights.Unknown:
+		return "a U-Net without the rest of a model"
+	case p.Name == "unet":
+		return fmt.Sprintf("the U-Net of %s without the rest of the model", kindText(p.Kind))
+	case p.Kind == weights.Unknown:
+		return fmt.Sprintf("a directory with a model's %s alone", strings.ReplaceAll(p.Name, "_", " "))
+	}
+	return kindText(p.Kind)
+}
+
+// otherFlag adds to the error of what is no whole model the flag that takes what it is.
 func (o Generate) otherFlag(err error) error {
 	if err == nil {
 		return nil
 	}
-	kind, _ := weights.SniffFile(o.Model) // of a folder, it is unknown
-	flag, ok := map[weights.Kind]string{
-		weights.LoRA: "lora", weights.VAE: "vae", weights.TAESD: "tiny-vae", weights.ControlNet: "control-model", weights.Inversion: "embedding",
-	}[kind]
-	if !ok {
+	p := weights.PartAt(o.Model)
+	if p.Name == "" {
 		return named("--model", o.Model, err)
 	}
-	return usage("--model %s: %s; pass it as --%s beside --model with %s", quote.Path(o.Model), kindText(kind), flag, wantDiffusion)
+	return usage("--model %s: %s; pass it beside a base model: %s", quote.Path(o.Model), partText(p), partCommand(p))
+}
+
+// wholeModel adds to the error of what is no whole model, where one was wanted, what it is; and, where the command replaces parts, the flag.
+func wholeModel(flag, path string, replaces bool, err error) error {
+	p := weights.PartAt(path)
+	if p.Name == "" {
+		return named(flag, path, err)
+	}
+	as := ""
+	if replaces && slices.Contains([]string{"unet", "text_encoder"}, p.Name) {
+		as = ", with this as " + partFlags[p.Name]
+	}
+	return usage("%s %s: %s; want %s%s", flag, quote.Path(path), partText(p), wantDiffusion, as)
 }
 
 // instead adds to the error of what is no model of onestep train the command that generates images with it, if it is Stable Diffusion.
@@ -54,14 +94,13 @@ func instead(flag, path string, err error) error {
 		return usage("%s %s: a diffusers folder, not a model of onestep train; to generate images with it: onestep generate --model %s --prompt TEXT",
 			flag, quote.Path(path), shellWord(path))
 	}
+	if p := weights.PartAt(path); p.Name != "" {
+		return usage("%s %s: %s, not a model of onestep train; to generate images with it: %s", flag, quote.Path(path), partText(p), partCommand(p))
+	}
 	command := "onestep generate --model " + shellWord(path) + " --prompt TEXT"
 	switch kind {
 	case weights.Unknown:
 		return fmt.Errorf("%s: %w", flag, err)
-	case weights.LoRA:
-		command = "onestep generate --model MODEL --lora " + shellWord(path) + " --prompt TEXT"
-	case weights.Inversion:
-		command = "onestep generate --model MODEL --embedding " + shellWord(path) + " --prompt TEXT"
 	case weights.SD15, weights.Inpaint15, weights.LCM15, weights.SD2, weights.SDXL, weights.SSD1B:
 	default:
 		return usage("%s %s: %s, not a model of onestep train", flag, quote.Path(path), kindText(kind))

@@ -83,7 +83,7 @@ func InspectLoRA(path, model string, o weights.Options) (LoRAInfo, error) {
 	if model != "" {
 		m, err := weights.Open(model, o)
 		if err != nil {
-			return out, fmt.Errorf("--model: %w", err)
+			return out, wholeModel("--model", model, false, err)
 		}
 		defer m.Close()
 		match, err := f.MatchFiles(m)
@@ -267,7 +267,7 @@ func (o ConvertLoRA) Run(note func(string)) error {
 	}
 	m, err := weights.Open(o.Model, o.ModelOptions)
 	if err != nil {
-		return fmt.Errorf("--model: %w", err)
+		return wholeModel("--model", o.Model, false, err)
 	}
 	defer m.Close()
 	if err := f.Write(o.Out, m, w); err != nil {
@@ -400,12 +400,12 @@ func (o ExtractLoRA) Run(ctx context.Context, progress func(done, all int)) (out
 	}
 	base, err := weights.Open(o.Base, weights.Options{Variant: o.Variant})
 	if err != nil {
-		return out, fmt.Errorf("--base: %w", err)
+		return out, wholeModel("--base", o.Base, false, err)
 	}
 	defer func() { err = errors.Join(err, base.Close()) }()
 	tuned, err := weights.Open(o.Tuned, weights.Options{Variant: o.Variant})
 	if err != nil {
-		return out, fmt.Errorf("--tuned: %w", err)
+		return out, wholeModel("--tuned", o.Tuned, false, err)
 	}
 	defer func() { err = errors.Join(err, tuned.Close()) }()
 	w := lora.WriteOptions{Layout: layout, DType: &d, Overwrite: o.Overwrite}

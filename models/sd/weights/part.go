@@ -1,0 +1,110 @@
+package weights
+
+import (
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+)
+
+// Part is what is at a path that has no whole model.
+type Part struct {
+	Name string // "unet", "vae", "text_encoder", "controlnet", "tiny_vae", "lora" or "embedding"; "": no part that is known
+	Path string // of the part: below the path in a directory that has a model's layout with this part alone
+	Kind Kind   // of a U-Net, the model that it belongs to
+}
+
+var partNames = map[Kind]string{VAE: "vae", TextModel: "text_encoder", ControlNet: "controlnet", TAESD: "tiny_vae", LoRA: "lora", Inversion: "embedding"}
+
+// PartAt tells which part of a model, or what beside a model, is at a path, by configurations, names and shapes alone. A whole model is none.
+func PartAt(path string) Part {
+	st, err := os.Stat(path)
+	if err != nil {
+		return Part{}
+	}
+	if !st.IsDir() {
+		return partIn(path)
+	}
+	if _, err := os.Stat(filepath.Join(path, "model_index.json")); err == nil {
+		return Part{}
+	}
+	config, err := readConfig(filepath.Join(path, "config.json"))
+	switch {
+	case err == nil:
+		return partOf(path, config)
+	case !errors.Is(err, fs.ErrNotExist):
+		return Part{}
+	}
+	var only Part
+	for _, p := range slots {
+		dir := filepath.Join(path, p.name)
+		if st, err := os.Stat(dir); err != nil || !st.IsDir() {
+			continue
+		}
+		if only.Name != "" {
+			return Part{}
+		}
+		only = Part{Name: p.name, Path: dir}
+		if config, err := readConfig(filepath.Join(dir, "config.json")); err == nil && p.name == "unet" {
+			only.Kind = kindOf(config)
+		}
+	}
+	if only.Name != "" {
+		return only
+	}
+	if p := partIn(path); p.Name != "" {
+		return p
+	}
+	if file, _, err := anyWeights(path, ""); err == nil {
+		p := partIn(file)
+		p.Path = path
+		return p
+	}
+	return Part{}
+}
+
+// partOf tells what a part is by its config.json.
+func partOf(path string, config []byte) Part {
+	var c struct {
+		Class         string   `json:"_class_name"`
+		Architectures []string `json:"architectures"`
+	}
+	if json.Unmarshal(config, &c) != nil {
+		return Part{}
+	}
+	for _, class := range append(c.Architectures, c.Class) {
+		switch class {
+		case unetClass:
+			return Part{"unet", path, kindOf(config)}
+		case vaeClass:
+			return Part{"vae", path, VAE}
+		case controlNetClass:
+			return Part{"controlnet", path, ControlNet}
+		case "AutoencoderTiny":
+			return Part{"tiny_vae", path, TAESD}
+		case textClass, projectedClass:
+			return Part{"text_encoder", path, TextModel}
+		}
+	}
+	return Part{}
+}
+
+// partIn tells what part a file has.
+func partIn(path string) Part {
+	w, err := openWeights(path)
+	if err != nil {
+		return Part{}
+	}
+	defer w.Close()
+	l, err := sniff(w)
+	switch {
+	case err != nil:
+		return Part{}
+	case partNames[l.kind] != "":
+		return Part{partNames[l.kind], path, l.kind}
+	case l.unet != nil && l.vae == nil && l.texts == nil && l.kind != Refiner:
+		return Part{"unet", path, l.kind}
+	}
+	return Part{}
+}
