@@ -64,22 +64,44 @@ func (o Options) Files() weights.Options {
 	return weights.Options{Variant: o.Variant, Mixed: o.Mixed, EMA: o.EMA, Config: o.Config, Prediction: o.Prediction, Parts: parts}
 }
 
-// Open reads a model: a folder of diffusers', or a single file. Weights are views of the files where they have the type that is asked
+// Open reads a model: a diffusers directory, or a single file. Weights are views of the files where they have the type that is asked
 // for, and are read from the disk when they are used; others are converted one by one.
-func Open(path string, o Options) (_ *Model, err error) {
-	if !o.DType.IsFloat() || o.DType == torch.Float64 {
-		return nil, fmt.Errorf("want float32, bfloat16 or float16 for a model, got %s", o.DType)
+func Open(path string, o Options) (*Model, error) {
+	if err := o.checkDType(); err != nil {
+		return nil, err
 	}
 	files, err := weights.Open(path, o.Files())
 	if err != nil {
 		return nil, err
 	}
+	return From(files, o)
+}
+
+func (o Options) checkDType() error {
+	if !o.DType.IsFloat() || o.DType == torch.Float64 {
+		return fmt.Errorf("want float32, bfloat16 or float16 for a model, got %s", o.DType)
+	}
+	return nil
+}
+
+// From makes a model of files that are open, for programs that look at what the files describe before they load them:
+//
+//	files, err := weights.Open(path, o.Files())
+//	need, err := sd.EstimateNeed(files, o, sd.Drawing{})
+//	m, err := sd.From(files, o)
+//
+// The model owns the files; where there is an error they are closed.
+func From(files *weights.Model, o Options) (_ *Model, err error) {
+	path := files.Path
 	m := &Model{Path: path, Kind: files.Kind, Scheduler: files.Scheduler, ZeroNegative: files.ZeroNegative, closers: []func() error{files.Close}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, m.Close())
 		}
 	}()
+	if err := o.checkDType(); err != nil {
+		return nil, err
+	}
 	if files.UNet == nil || files.Text == nil {
 		return nil, fmt.Errorf("%s: want a whole model, of text encoder, unet and vae; it is a %s", quote.Path(path), files.Kind)
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/prompt"
+	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/torch/nn"
@@ -210,11 +211,24 @@ func (p *Plan) few() bool {
 	return false
 }
 
-// Try tells whether the method can work with a model of that scheduler's configuration, before there is one. distilled is
-// [sd.Model.Distilled].
-func (p Pipeline) Try(config noise.Config, distilled bool) error {
-	plan := &Plan{o: p, config: config}
-	if err := plan.choose(distilled); err != nil {
+// Try tells whether the sampler can work with a model of these files, before its weights are loaded: it needs no Model. What their
+// configurations say wrongly is an error, too; parts that are missing are not.
+func (p Pipeline) Try(files *weights.Model) error {
+	plan := &Plan{o: p}
+	if files.Scheduler != nil {
+		var err error
+		if plan.config, err = noise.ParseConfig(files.Scheduler); err != nil {
+			return fmt.Errorf("%s: %w", quote.Path(files.Path), err)
+		}
+	}
+	if files.UNet == nil {
+		return nil
+	}
+	network, err := unet.ParseConfig(files.UNet.Config)
+	if err != nil {
+		return fmt.Errorf("%s: unet: %w", quote.Path(files.Path), err)
+	}
+	if err := plan.choose(network.TimeCondProjDim > 0); err != nil {
 		return err
 	}
 	if p.Init != nil {

@@ -133,7 +133,7 @@ func OpenFolder(dir string, o Options) (_ *Model, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
-	m := &Model{ZeroNegative: index.zero, Spec: specOf(dir, nil)}
+	m := &Model{Path: dir, ZeroNegative: index.zero, Spec: specOf(dir, nil)}
 	if index.pipeline != "" && !knownPipeline.MatchString(index.pipeline) {
 		m.notice(fmt.Sprintf("the model's pipeline, %s, is not known: the model is used as one of Stable Diffusion, by its parts", quote.Text(index.pipeline)))
 	}
@@ -199,7 +199,7 @@ func openLone(dir string, o Options) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Model{Kind: kindOf(config)}
+	m := &Model{Path: dir, Kind: kindOf(config)}
 	to := map[Kind]**Component{VAE: &m.VAE, ControlNet: &m.ControlNet}[m.Kind]
 	if to == nil {
 		return nil, fmt.Errorf("%s: want a folder with a model_index.json, as diffusers writes it: it has a part of one", quote.Path(dir))

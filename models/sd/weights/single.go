@@ -29,7 +29,7 @@ func OpenFile(path string, o Options) (_ *Model, err error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Model{closers: []func() error{w.Close}}
+	m := &Model{Path: path, closers: []func() error{w.Close}}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, m.Close())

@@ -62,6 +62,7 @@ func Family(width int) string {
 
 // Model is the parts of a model. A part that it does not have is nil, or "".
 type Model struct {
+	Path string // as it was asked for
 	Kind Kind
 
 	UNet, VAE, ControlNet *Component

@@ -21,11 +21,8 @@ import (
 
 	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
-	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd"
-	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/vae"
-	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/sampling/texttoimage/infotext"
 	"github.com/onestep-go/onestep/torch"
@@ -193,20 +190,16 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 		return none, err
 	}
 	t.Inversions = words.all
-	if err := o.tryScheduler(ctx, t); err != nil {
+	opened, err := o.openFiles(ctx, t)
+	defer opened.close()
+	if err != nil {
 		return none, err
 	}
 	if err := use(dev, o.Threads, note); err != nil {
 		return none, err
 	}
 	progress(GenerateProgress{Phase: PhaseLoading, What: o.Model, Images: len(files)})
-	close, err := o.open(&t, dev)
-	defer func() {
-		if close != nil {
-			close()
-		}
-	}()
-	if err != nil {
+	if err := opened.load(&t, o.options(dev)); err != nil {
 		return none, err
 	}
 	on, free, err := o.adapt(ctx, &t, adapters)
@@ -412,69 +405,6 @@ func (o Generate) picture(flag, path string) (image.Image, error) {
 // readFile reads a picture's file, which may not be a pipe, where reading would wait, nor endless.
 func readFile(path string) ([]byte, error) {
 	return plainfile.Read(path, 256<<20)
-}
-
-// tryScheduler finds out whether the method can work with the model's configuration, which is read without the weights.
-func (o *Generate) tryScheduler(ctx context.Context, t texttoimage.Pipeline) error {
-	files, err := weights.Open(o.Model, o.options(torch.CPU).Files())
-	if err != nil {
-		return o.otherFlag(err)
-	}
-	defer files.Close()
-	o.remarks = append(o.remarks, files.Notices...)
-	var c noise.Config
-	if files.Scheduler != nil {
-		if c, err = noise.ParseConfig(files.Scheduler); err != nil {
-			return fmt.Errorf("%s: %w", quote.Path(o.Model), err)
-		}
-	}
-	if files.UNet == nil || files.Text == nil {
-		return o.otherFlag(fmt.Errorf("%s: want a whole model, of text encoder, unet and vae; it is a %s", quote.Path(o.Model), files.Kind))
-	}
-	network, err := unet.ParseConfig(files.UNet.Config)
-	if err != nil {
-		return fmt.Errorf("%s: unet: %w", quote.Path(o.Model), err)
-	}
-	if err := t.Try(c, network.TimeCondProjDim > 0); err != nil {
-		return err
-	}
-	if err := o.fitsMemory(files, t); err != nil {
-		return err
-	}
-	return o.hashParts(ctx, files)
-}
-
-// open reads the weights. What it returns closes them.
-func (o Generate) open(t *texttoimage.Pipeline, dev torch.Device) (func(), error) {
-	m, err := sd.Open(o.Model, o.options(dev))
-	if err != nil {
-		return nil, err
-	}
-	t.Model = m
-	closers := []func(){func() { _ = m.Close() }} // files that were only read
-	closeAll := func() {
-		for _, c := range slices.Backward(closers) {
-			c()
-		}
-	}
-	for i, path := range o.ControlModels {
-		part, err := weights.OpenComponent(path, weights.Options{Variant: o.Variant, Mixed: o.Mixed})
-		if err != nil {
-			return closeAll, err
-		}
-		closers = append(closers, func() { _ = part.Close() })
-		c, err := unet.ParseControlNetConfig(part.Config)
-		if err != nil {
-			return closeAll, fmt.Errorf("%s: %w", quote.Path(path), err)
-		}
-		n, err := unet.ControlNetFrom(c, part, dev, dtypes[o.DType])
-		if err != nil {
-			return closeAll, fmt.Errorf("%s: %w", quote.Path(path), err)
-		}
-		closers = append(closers, n.Close)
-		t.Controls[i].Net = n
-	}
-	return closeAll, nil
 }
 
 // began returns what keeps progress up to date at the beginning of each stage.

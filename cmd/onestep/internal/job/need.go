@@ -9,13 +9,12 @@ import (
 	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/unet"
-	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch"
 )
 
 // fitsMemory compares what generating needs with what there is, before any weights are read.
-func (o Generate) fitsMemory(files *weights.Model, t texttoimage.Pipeline) error {
+func (o Generate) fitsMemory(all *opened, t texttoimage.Pipeline) error {
 	if o.Force {
 		return nil
 	}
@@ -23,7 +22,7 @@ func (o Generate) fitsMemory(files *weights.Model, t texttoimage.Pipeline) error
 	if err != nil {
 		return usage("--device: %v", err)
 	}
-	n, what, less, err := o.need(files, t, dev)
+	n, what, less, err := o.need(all, t, dev)
 	if err != nil {
 		return nil //nolint:nilerr // opening the model says it, with all else that is wrong
 	}
@@ -31,7 +30,7 @@ func (o Generate) fitsMemory(files *weights.Model, t texttoimage.Pipeline) error
 }
 
 // need estimates the memory that generating takes: what it is for, and how it becomes less, are words for an error.
-func (o Generate) need(files *weights.Model, t texttoimage.Pipeline, dev torch.Device) (n need, what, less string, err error) {
+func (o Generate) need(all *opened, t texttoimage.Pipeline, dev torch.Device) (n need, what, less string, err error) {
 	d := sd.Drawing{Width: o.Width, Height: o.Height, Together: min(max(o.Batch, 1), max(o.N, 1)), Guided: o.Guidance == nil || *o.Guidance > 1}
 	if o.SharedNoise {
 		d.Together = max(o.N, 1)
@@ -39,19 +38,14 @@ func (o Generate) need(files *weights.Model, t texttoimage.Pipeline, dev torch.D
 	if t.Init != nil && d.Width == 0 && d.Height == 0 {
 		d.Width, d.Height = t.Init.Bounds().Dx(), t.Init.Bounds().Dy()
 	}
-	for _, path := range o.ControlModels {
-		part, err := weights.OpenComponent(path, weights.Options{Variant: o.Variant, Mixed: o.Mixed})
+	for _, k := range all.controls {
+		c, err := unet.ParseControlNetConfig(k.files.Config)
 		if err != nil {
-			return n, "", "", err
-		}
-		c, err := unet.ParseControlNetConfig(part.Config)
-		_ = part.Close()
-		if err != nil {
-			return n, "", "", fmt.Errorf("%s: %w", quote.Path(path), err)
+			return n, "", "", fmt.Errorf("%s: %w", quote.Path(k.path), err)
 		}
 		d.Controls = append(d.Controls, c)
 	}
-	e, err := sd.EstimateNeed(files, o.options(dev), d)
+	e, err := sd.EstimateNeed(all.files, o.options(dev), d)
 	if err != nil {
 		return n, "", "", err
 	}

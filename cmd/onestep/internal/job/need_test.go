@@ -109,10 +109,11 @@ func TestNeedOfGenerate(t *testing.T) {
 
 			o := a.generate()
 			require.NoError(t, o.validate())
-			files, err := weights.Open(o.Model, weights.Options{})
-			require.NoError(t, err)
-			defer files.Close()
 			draws, err := o.draws()
+			require.NoError(t, err)
+			o.Force, o.Bare = true, true
+			files, err := o.openFiles(context.Background(), draws)
+			defer files.close()
 			require.NoError(t, err)
 			n, what, _, err := o.need(files, draws, torch.CPU)
 			require.NoError(t, err)

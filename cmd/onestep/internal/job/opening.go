@@ -1,0 +1,94 @@
+package job
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/models/sd/weights"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
+	"github.com/onestep-go/onestep/torch"
+)
+
+// opened are the files of the model and the ControlNets, and what was loaded of them.
+type opened struct {
+	files    *weights.Model // until it is loaded
+	controls []control
+
+	model *sd.Model
+}
+
+// control is a ControlNet's file, and what was loaded of it.
+type control struct {
+	path  string
+	files *weights.Component // until it is loaded
+	net   *sd.ControlNet
+}
+
+// openFiles opens the files of the model and the ControlNets, and finds out whether they fit what is to be drawn and the memory, before
+// their weights are read. What it returns has to be closed, with an error too.
+func (o *Generate) openFiles(ctx context.Context, t texttoimage.Pipeline) (*opened, error) {
+	all := &opened{}
+	how := o.options(torch.CPU)
+	var err error
+	if all.files, err = weights.Open(o.Model, how.Files()); err != nil {
+		return all, o.otherFlag(err)
+	}
+	o.remarks = append(o.remarks, all.files.Notices...)
+	if all.files.UNet == nil || all.files.Text == nil {
+		return all, o.otherFlag(fmt.Errorf("%s: want a whole model, of text encoder, unet and vae; it is a %s", quote.Path(o.Model), all.files.Kind))
+	}
+	if err := t.Try(all.files); err != nil {
+		return all, err
+	}
+	for _, path := range o.ControlModels {
+		c, err := weights.OpenComponent(path, weights.Options{Variant: o.Variant, Mixed: o.Mixed})
+		if err != nil {
+			return all, err
+		}
+		all.controls = append(all.controls, control{path: path, files: c})
+	}
+	if err := o.fitsMemory(all, t); err != nil {
+		return all, err
+	}
+	return all, o.hashParts(ctx, all.files)
+}
+
+// load loads the weights and gives the model and the ControlNets to the drawing.
+func (all *opened) load(t *texttoimage.Pipeline, how sd.Options) (err error) {
+	files := all.files
+	all.files = nil
+	if all.model, err = sd.From(files, how); err != nil {
+		return err
+	}
+	t.Model = all.model
+	for i := range all.controls {
+		c := &all.controls[i]
+		files := c.files
+		c.files = nil
+		if c.net, err = sd.ControlNetFrom(files, how); err != nil {
+			return fmt.Errorf("%s: %w", quote.Path(c.path), err)
+		}
+		t.Controls[i].Net = c.net.ControlNet
+	}
+	return nil
+}
+
+// close frees what was loaded and closes the files, which were only read.
+func (all *opened) close() {
+	for _, c := range all.controls {
+		if c.net != nil {
+			_ = c.net.Close()
+		}
+		if c.files != nil {
+			_ = c.files.Close()
+		}
+	}
+	if all.model != nil {
+		_ = all.model.Close()
+	}
+	if all.files != nil {
+		_ = all.files.Close()
+	}
+}
