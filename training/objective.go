@@ -110,7 +110,8 @@ type Validator interface {
 }
 
 // Trier is an [Objective] that finds out what its network cannot do, such as derivatives in time, by one batch; what fails panics
-// with a *torch.Error, as in Loss. The trainer calls it without gradients before anything is made or lost.
+// with a *torch.Error, as in Loss. The trainer calls it without gradients, with one sample of the first batch, before the first step;
+// where it fails nothing is left of a new run.
 type Trier interface {
 	Try(s *torch.Scope, b Batch, d Draws)
 }

@@ -134,17 +134,14 @@ func (t *Trainer) Train(ctx context.Context) (r Result, err error) {
 	if err := t.validate(); err != nil {
 		return r, err
 	}
-	if err := t.try(ctx); err != nil {
-		return r, err
-	}
 	if t.Run == nil && t.Dir != "" {
 		options := map[string]any{"seed": t.Seed, "steps": t.Steps, "accumulate": t.accumulate()}
 		if named, ok := t.Data.(fmt.Stringer); ok {
 			options["data"] = named.String()
 		}
-		run, err := rundir.Open(t.Dir, options, true)
-		if err != nil {
-			return r, err
+		run, failed := rundir.Open(t.Dir, options, true)
+		if failed != nil {
+			return r, failed
 		}
 		defer func() {
 			if err != nil && r.Step == 0 {
@@ -183,33 +180,22 @@ func (t *Trainer) validate() error {
 
 func (t *Trainer) accumulate() int { return max(t.Accumulate, 1) }
 
-// try has the objective find out what its network cannot do, by one sample, before anything is made or lost.
-func (t *Trainer) try(ctx context.Context) error {
+// try has the objective find out what its network cannot do, by the first sample of the run's first batch, before anything is learned.
+func (t *Trainer) try(s *torch.Scope, b Batch, first Draws) error {
 	o, ok := t.Objective.(Trier)
 	if !ok {
 		return nil
 	}
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
-	for batch, err := range t.Data.Batches(ctx, 0) {
-		if err != nil {
-			return err
+	err := s.NoGrad(func(s *torch.Scope) error {
+		b := Batch{X: b.X.Narrow(s, 0, 0, 1), Cond: b.Cond.Rows(s, torch.FromSlice(s, []int64{0}))}
+		if t.Prepare != nil {
+			b = t.Prepare(s, b, first)
 		}
-		err = torch.Run(t.Device, func(s *torch.Scope) error {
-			return s.NoGrad(func(s *torch.Scope) error {
-				b, d := batch(s), Draw(t.Seed, 0, 0, 1)
-				b = Batch{X: b.X.Narrow(s, 0, 0, 1), Cond: b.Cond.Rows(s, torch.FromSlice(s, []int64{0}))}
-				if t.Prepare != nil {
-					b = t.Prepare(s, b, d)
-				}
-				o.Try(s, b, d)
-				return nil
-			})
-		})
-		if err != nil {
-			return fmt.Errorf("trainer: the network cannot be trained by this method: %w", err)
-		}
-		break
+		o.Try(s, b, first)
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("the network cannot be trained by this method: %w", err)
 	}
 	return nil
 }
@@ -407,6 +393,11 @@ func (t *Trainer) step(s *torch.Scope, r *Result, next func() (func(s *torch.Sco
 		err = s.Run(func(s *torch.Scope) error {
 			b := precise(s, batch(s))
 			n := b.X.Dim(0)
+			if k == 0 && samples == 0 {
+				if err := t.try(s, b, Draw(t.Seed, 0, 0, 1)); err != nil { // with draws of its own: the step's are not touched
+					return err
+				}
+			}
 			draws := Draw(t.Seed, k, r.Seen+int64(samples), n)
 			samples += n
 			if bad != nil {

@@ -333,10 +333,87 @@ func TestForwardModeIsTriedBeforeTheRun(t *testing.T) {
 	} {
 		dir := filepath.Join(t.TempDir(), "run")
 		_, err = (&Trainer{Objective: o, Model: p, Optimizer: opt, Data: Images{Loader: &dataset.Loader{Dataset: pixels{}, Batch: 4}}, Dir: dir, Steps: 1}).Train(context.Background())
-		require.ErrorContains(t, err, "trainer: the network cannot be trained by this method: ")
+		require.ErrorContains(t, err, "the network cannot be trained by this method: ")
 		require.ErrorContains(t, err, "_cdist_forward has no forward-mode derivative in libtorch")
 		require.ErrorContains(t, err, want)
 		require.NoDirExists(t, dir)
+	}
+}
+
+// Trying a network takes the first batch of the run, and neither starts the source once more nor changes what the run draws.
+func TestTryTakesTheFirstBatch(t *testing.T) {
+	scope := torch.NewScope(torch.CPU)
+	defer scope.Close()
+	run := func(o Objective, steps int, dir string) (starts []int64, asked int) {
+		p := &poisoned{w: torch.Zeros(scope, torch.Float32, 1)}
+		opt, err := optim.SGD{LR: 0.1}.New(p.Parameters())
+		require.NoError(t, err)
+		defer opt.Close()
+		data := starting{SourceFunc(func(s *torch.Scope, start int64) Batch {
+			asked++
+			return Batch{X: torch.Full(s, float64(start), torch.Float32, 3, 1)}
+		}), &starts}
+		ctx, stop := context.WithCancel(t.Context())
+		defer stop()
+		_, err = (&Trainer{Objective: o, Model: p, Optimizer: opt, Data: data, Dir: dir, Seed: 7, Steps: 4, Progress: func(p Progress) {
+			if p.Step == steps {
+				stop()
+			}
+		}}).Train(ctx)
+		require.ErrorIs(t, err, context.Canceled)
+		return starts, asked
+	}
+	plain, tried := &drawing{}, &tryingOut{}
+	run(plain, 4, "")
+	dir := filepath.Join(t.TempDir(), "run")
+	starts, asked := run(tried, 2, dir)
+	require.Equal(t, []int64{0}, starts)
+	require.Equal(t, 2, asked)
+	require.Equal(t, []float64{0}, tried.samples, "the first sample alone")
+	starts, asked = run(tried, 4, dir)
+	require.Equal(t, []int64{6}, starts)
+	require.Equal(t, 2, asked)
+	require.Len(t, tried.samples, 1, "a resumed run has been tried")
+	require.Equal(t, plain.drawn, tried.drawn)
+}
+
+// starting is a source that notes where it is started.
+type starting struct {
+	Source
+	at *[]int64
+}
+
+func (s starting) Batches(ctx context.Context, start int64) iter.Seq2[func(s *torch.Scope) Batch, error] {
+	*s.at = append(*s.at, start)
+	return s.Source.Batches(ctx, start)
+}
+
+// drawing is an objective that notes what it draws.
+type drawing struct {
+	fixed
+	drawn []float64
+}
+
+func (o *drawing) Loss(s *torch.Scope, _ int, b Batch, d Draws) *torch.Tensor {
+	z := d.Noise(s, b.X).Add(s, b.X)
+	for _, v := range torch.ToSlice[float32](z) {
+		o.drawn = append(o.drawn, float64(v))
+	}
+	x := torch.Zeros(s, torch.Float32)
+	x.SetRequiresGrad(true)
+	return x
+}
+
+// tryingOut notes the samples that it is tried with, too.
+type tryingOut struct {
+	drawing
+	samples []float64
+}
+
+func (o *tryingOut) Try(s *torch.Scope, b Batch, d Draws) {
+	d.Noise(s, b.X)
+	for _, v := range torch.ToSlice[float32](b.X) {
+		o.samples = append(o.samples, float64(v))
 	}
 }
 
