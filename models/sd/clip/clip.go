@@ -198,9 +198,8 @@ func (e *Encoder) pool(s *torch.Scope, h, ids *torch.Tensor, a nn.Adapters) *tor
 // layer is x + attention(norm(x)), then x + mlp(norm(x)).
 type layer struct {
 	norm1, norm2 nn.LayerNorm
-	q, k, v, out nn.Linear
+	attention    blocks.Attention
 	fc1, fc2     nn.Linear
-	heads        int
 	activation   func(s *torch.Scope, x *torch.Tensor) *torch.Tensor
 }
 
@@ -211,15 +210,17 @@ func newLayer(p nn.Path, c Config) layer {
 		return nn.NewLinearInit(p.Sub(names...), from, to, nn.Normal(std), nn.Zeros)
 	}
 	return layer{
-		norm1:      nn.NewLayerNorm(p.Sub("layer_norm1"), c.Width, c.Eps),
-		q:          linear(c.Width, c.Width, in, "self_attn", "q_proj"),
-		k:          linear(c.Width, c.Width, in, "self_attn", "k_proj"),
-		v:          linear(c.Width, c.Width, in, "self_attn", "v_proj"),
-		out:        linear(c.Width, c.Width, out, "self_attn", "out_proj"),
+		norm1: nn.NewLayerNorm(p.Sub("layer_norm1"), c.Width, c.Eps),
+		attention: blocks.Attention{
+			Q:     linear(c.Width, c.Width, in, "self_attn", "q_proj"),
+			K:     linear(c.Width, c.Width, in, "self_attn", "k_proj"),
+			V:     linear(c.Width, c.Width, in, "self_attn", "v_proj"),
+			Out:   linear(c.Width, c.Width, out, "self_attn", "out_proj"),
+			Heads: c.Heads, Causal: true,
+		},
 		norm2:      nn.NewLayerNorm(p.Sub("layer_norm2"), c.Width, c.Eps),
 		fc1:        linear(c.Width, c.MLPWidth, hidden, "mlp", "fc1"),
 		fc2:        linear(c.MLPWidth, c.Width, in, "mlp", "fc2"),
-		heads:      c.Heads,
 		activation: activations[c.Activation],
 	}
 }
@@ -227,26 +228,13 @@ func newLayer(p nn.Path, c Config) layer {
 func (l layer) forward(s *torch.Scope, x *torch.Tensor, a nn.Adapters) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		h := l.norm1.Adapted(s, x, a)
-		h = blocks.Release(l.attend(s, h, a), h)
+		h = blocks.Release(l.attention.Forward(s, h, h, a), h)
 		x := blocks.Release(x.Add(s, h), h)
 		h = l.norm2.Adapted(s, x, a)
 		h = blocks.Release(l.fc1.Adapted(s, h, a), h)
 		h = blocks.Release(l.activation(s, h), h)
 		h = blocks.Release(l.fc2.Adapted(s, h, a), h)
 		return x.Add(s, h)
-	})
-}
-
-// attend is self-attention over h [n, L, Width]; a token sees itself and those before it.
-func (l layer) attend(s *torch.Scope, h *torch.Tensor, a nn.Adapters) *torch.Tensor {
-	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		shape := h.Shape()
-		split := func(linear nn.Linear) *torch.Tensor { // [n, heads, L, Width/heads]
-			y := linear.Adapted(s, h, a)
-			return y.Reshape(s, shape[0], shape[1], l.heads, shape[2]/l.heads).Transpose(s, 1, 2)
-		}
-		y := torch.Attention(s, split(l.q), split(l.k), split(l.v), torch.AttentionOptions{Causal: true})
-		return l.out.Adapted(s, y.Transpose(s, 1, 2).Reshape(s, shape...), a)
 	})
 }
 

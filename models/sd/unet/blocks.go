@@ -97,7 +97,7 @@ func (t *transformer) forward(s *torch.Scope, x *torch.Tensor, in inputs) *torch
 // mlp(norm(x)).
 type transformerBlock struct {
 	norm1, norm2, norm3 nn.LayerNorm
-	self, cross         attention
+	self, cross         blocks.Attention
 	gated               nn.Linear // values and gates of the MLP (GEGLU: Shazeer 2020)
 	out                 nn.Linear
 }
@@ -121,11 +121,11 @@ func newTransformerBlock(p nn.Path, width, text, heads int) transformerBlock {
 func (b transformerBlock) forward(s *torch.Scope, x *torch.Tensor, in inputs) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		h := b.norm1.Adapted(s, x, in.adapters)
-		h = blocks.Release(b.self.forward(s, h, h, in.adapters), h)
+		h = blocks.Release(b.self.Forward(s, h, h, in.adapters), h)
 		h.AddInPlace(s, x)
 		x = h
 		h = b.norm2.Adapted(s, x, in.adapters)
-		h = blocks.Release(b.cross.forward(s, h, in.text, in.adapters), h)
+		h = blocks.Release(b.cross.Forward(s, h, in.text, in.adapters), h)
 		h.AddInPlace(s, x)
 		x.Free()
 		x = h
@@ -153,32 +153,12 @@ func (b transformerBlock) mlp(s *torch.Scope, x *torch.Tensor, a nn.Adapters) *t
 	})
 }
 
-// attention is multi-head attention of tokens to tokens (Vaswani et al. 2017).
-type attention struct {
-	q, k, v, out nn.Linear
-	heads        int
-}
-
-func newAttention(p nn.Path, width, from, heads int) attention {
+func newAttention(p nn.Path, width, from, heads int) blocks.Attention {
 	linear := func(name string, in int) nn.Linear {
 		return nn.NewLinearInit(p.Sub(name), in, width, nn.FanIn(in), nil)
 	}
 	out := nn.NewLinear(p.Sub("to_out", 0), width, width)
-	return attention{linear("to_q", width), linear("to_k", from), linear("to_v", from), out, heads}
-}
-
-// forward lets x [n, tokens, width] attend to y [n, others, from].
-func (m attention) forward(s *torch.Scope, x, y *torch.Tensor, a nn.Adapters) *torch.Tensor {
-	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		h := s.Tidy(func(s *torch.Scope) *torch.Tensor {
-			heads := func(l nn.Linear, x *torch.Tensor) *torch.Tensor {
-				h := l.Adapted(s, x, a)
-				return h.Reshape(s, h.Dim(0), h.Dim(1), m.heads, h.Dim(2)/m.heads).Transpose(s, 1, 2)
-			}
-			return torch.Attention(s, heads(m.q, x), heads(m.k, y), heads(m.v, y), torch.AttentionOptions{})
-		})
-		return m.out.Adapted(s, h.Transpose(s, 1, 2).Flatten(s, 2, 3), a)
-	})
+	return blocks.Attention{Q: linear("to_q", width), K: linear("to_k", from), V: linear("to_v", from), Out: out, Heads: heads}
 }
 
 // newConv makes a k×k convolution that keeps the image's size, or with a stride of 2 halves it, rounding up.

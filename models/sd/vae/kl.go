@@ -294,19 +294,18 @@ func forward(s *torch.Scope, r *blocks.Residual, x *torch.Tensor) *torch.Tensor 
 
 // middle is two residual blocks with attention between all pixels, of one head, between them.
 type middle struct {
-	first, second  *blocks.Residual
-	norm           nn.GroupNorm
-	q, k, v, merge nn.Linear
-	attention      bool
+	first, second *blocks.Residual
+	norm          nn.GroupNorm
+	attention     *blocks.Attention // nil: none
 }
 
 func newMiddle(p nn.Path, c Config, ch int) middle {
-	m := middle{first: newResidual(p.Sub("resnets", 0), c, ch, ch), attention: *c.MidAttention}
-	if m.attention {
+	m := middle{first: newResidual(p.Sub("resnets", 0), c, ch, ch)}
+	if *c.MidAttention {
 		a := p.Sub("attentions", 0)
 		m.norm = nn.NewGroupNorm(a.Sub("group_norm"), c.Groups, ch, normEps)
-		m.q, m.k, m.v = nn.NewLinear(a.Sub("to_q"), ch, ch), nn.NewLinear(a.Sub("to_k"), ch, ch), nn.NewLinear(a.Sub("to_v"), ch, ch)
-		m.merge = nn.NewLinear(a.Sub("to_out", 0), ch, ch)
+		linear := func(name ...any) nn.Linear { return nn.NewLinear(a.Sub(name...), ch, ch) }
+		m.attention = &blocks.Attention{Q: linear("to_q"), K: linear("to_k"), V: linear("to_v"), Out: linear("to_out", 0), Heads: 1}
 	}
 	m.second = newResidual(p.Sub("resnets", 1), c, ch, ch)
 	return m
@@ -315,7 +314,7 @@ func newMiddle(p nn.Path, c Config, ch int) middle {
 func (m middle) forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		h := forward(s, m.first, x)
-		if m.attention {
+		if m.attention != nil {
 			h = blocks.Release(m.attend(s, h), h)
 		}
 		return blocks.Release(forward(s, m.second, h), h)
@@ -328,11 +327,9 @@ func (m middle) attend(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 		shape := x.Shape()
 		n, c, height, width := shape[0], shape[1], shape[2], shape[3]
 		h := m.norm.Forward(s, x)
-		h = blocks.Release(h.Permute(s, 0, 2, 3, 1).Reshape(s, n, 1, height*width, c), h)
-		q, k, v := m.q.Forward(s, h), m.k.Forward(s, h), m.v.Forward(s, h)
-		h.Free()
-		h = torch.Attention(s, q, k, v, torch.AttentionOptions{})
-		h = m.merge.Forward(s, h).Reshape(s, n, height, width, c).Permute(s, 0, 3, 1, 2)
+		h = blocks.Release(h.Permute(s, 0, 2, 3, 1).Reshape(s, n, height*width, c), h)
+		h = blocks.Release(m.attention.Forward(s, h, h, nil), h)
+		h = h.Reshape(s, n, height, width, c).Permute(s, 0, 3, 1, 2)
 		return x.Add(s, h)
 	})
 }
