@@ -62,6 +62,9 @@ snapshots (--save-every) make it smaller.`,
 			if err != nil {
 				return err
 			}
+			if err := job.MakeDirectory(out); err != nil {
+				return err
+			}
 			err = c.Save(out, overwrite)
 			if errors.Is(err, fs.ErrExist) {
 				return fmt.Errorf("%s exists: choose another name or pass --overwrite", quote.Path(out))

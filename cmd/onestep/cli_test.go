@@ -141,7 +141,7 @@ func TestRefusals(t *testing.T) {
 		{builtin + "--threads 5000", 2, "--threads: want 1 to 4096"},
 		{builtin + "extra", 2, `want no arguments, only flags, got "extra"`},
 		{"sample --model builtin --out DIR/out --columns 3", 2, "--columns: a folder gets"},
-		{"sample --model builtin --out DIR/none/x.png", 1, "does not exist: make it first"},
+		{"sample --model builtin --out DIR/none/../x.png", 1, "none/.. does not exist"},
 		{"sample --model builtin --out " + busy, 1, "--overwrite"},
 		{"sample --model builtin --n 5 --out DIR/out/", 1, "000003.png exists"},
 		{"sample --model DIR/none --out DIR/x.png", 1, "no such file or folder"},

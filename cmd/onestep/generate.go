@@ -87,7 +87,8 @@ func (a *app) generate() *cobra.Command {
 A model is a diffusers directory or a single file. Prompts have A1111's syntax: (word:1.2) and [word] set weights, BREAK starts a new chunk
 of 75 tokens; long prompts are divided into chunks. --plain turns this off. Image i of a prompt has seed SEED+i and does not depend on --n.
 The settings are written into the image, in A1111's format and in full: onestep info prints them, --from repeats them. The names of the
-files go to standard output. If an output file exists, nothing is generated, unless --overwrite is set.`,
+files go to standard output. If an output file exists, nothing is generated, unless --overwrite is set.
+In a name of --out {n} is the number of the image and {i} that of its prompt, from 0, {prompt} the prompt, shortened, and {seed} the seed.`,
 		Example: `  onestep generate --model LCM_Dreamshaper_v7 --prompt "a cat on a roof" --steps 4 --out cat.png
   onestep generate --model sd15.safetensors --sampler dpmpp2m --steps 20 --guidance 7.5 --prompt "a (red:1.3) house" --negative blurry --n 4 --out houses/
   onestep generate --model lcm --prompt "in winter" --init-image house.png --strength 0.5 --out winter.png
@@ -138,7 +139,7 @@ files go to standard output. If an output file exists, nothing is generated, unl
 	f.StringVar(&list, "prompts", "", "file with one prompt per line; - is standard input")
 	f.StringVar(&o.Negative, "negative", "", "negative prompt; needs --guidance above 1")
 	f.BoolVar(&o.Empty, "empty-negative", false, "encode an empty negative prompt instead of using zeros, which is the default of SDXL")
-	f.StringVar(&o.Out, "out", o.Out, "FILE.png, FILE.jpg or FILE.webp (lossless), with {n}, {text} or {seed} in the name for several images; or DIR/")
+	f.StringVar(&o.Out, "out", o.Out, "FILE.png, FILE.jpg or FILE.webp (lossless), with {n}, {prompt}, {i} or {seed} in the name for several images; or DIR/")
 	f.Var(count{&o.N}, "n", "number of images per prompt")
 	f.Var(seed{&o.Seed}, "seed", "seed of each prompt's first image; the others count up (default: random; it is written into the image)")
 	f.Var(sampler{&o.Sampler}, "sampler", "sampler, optionally followed by _ and a spacing, such as dpmpp_2m_karras; A1111's and ComfyUI's names work, too (default: lcm for a\nlatent consistency model, otherwise the model's scheduler; pndm for Stable Diffusion 1): "+strings.Join(scheduler.Names(), ", "))

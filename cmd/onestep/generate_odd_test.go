@@ -147,12 +147,12 @@ func TestGenerateLooksAhead(t *testing.T) {
 		want  string
 		flags []string
 	}{
-		{"--out: the folder " + at("none") + " does not exist", []string{"--out", at("none/x.png")}},
+		{"--out: the directory " + dir + "/none/.. does not exist", []string{"--out", dir + "/none/../x.png"}},
 		{"--out: " + at("file") + " is not a directory", []string{"--out", at("file") + "/x.png"}},
 		{"--out: " + at("file") + " is not a directory", []string{"--out", at("file") + "/"}},
-		{"--out: nothing can be written in the folder /proc", []string{"--out", "/proc/x.png"}},
-		{"--out: nothing can be written in the folder /proc", []string{"--out", "/proc/a/b/"}},
-		{"--preview: the folder " + at("none") + " does not exist", append(pair, at("none/x.png"), "--out", at("x.png"))},
+		{"--out: nothing can be written in the directory /proc", []string{"--out", "/proc/x.png"}},
+		{"--out: nothing can be written in the directory /proc", []string{"--out", "/proc/a/b/"}},
+		{"--preview: the directory " + dir + "/none/.. does not exist", append(pair, dir+"/none/../x.png", "--out", at("x.png"))},
 		{"there.png exists", append(pair, at("there.png"), "--out", at("x.png"))},
 		{"is the name of an image, too", append(pair, at("x.png"), "--out", at("./x.png"))},
 		{"--vae " + at("none") + ": no such file", []string{"--vae", at("none"), "--out", at("x.png")}},

@@ -108,6 +108,9 @@ func (o Convert) run(ctx context.Context, note func(string), change func(m *weig
 		}
 		defer func() { err = errors.Join(err, done()) }()
 	}
+	if err := makeDirectories(o.Out); err != nil {
+		return Converted{}, err
+	}
 	out := Converted{Path: o.Out, Kind: m.Kind.String(), DType: o.DType, Ignored: append([]string{}, m.Ignored...)}
 	if single {
 		if m.Tokenizer != "" {

@@ -15,7 +15,6 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"strconv"
 	"strings"
 	"unicode/utf8"
 
@@ -303,14 +302,16 @@ func (o Generate) files() ([]string, error) {
 		}
 	}
 	if !vision.IsWritten(pattern) {
-		return nil, usage("--out: want a name that ends in .png, .jpg or .webp, with {n}, {text} or {seed} for several images, or DIR/, got %s", quote.Quoted(o.Out))
+		return nil, usage("--out: want a name that ends in .png, .jpg or .webp, with {n}, {prompt} or {seed} for several images, or DIR/, got %s", quote.Quoted(o.Out))
+	}
+	if err := checkPlaceholders(pattern); err != nil {
+		return nil, err
 	}
 	var files []string
 	seen := map[string]bool{}
 	for i := range o.Prompts {
 		for j := range o.N {
-			name := strings.NewReplacer("{n}", fmt.Sprintf("%05d", i*o.N+j), "{text}", fmt.Sprintf("%05d", i),
-				"{seed}", strconv.FormatUint(*o.Seed+uint64(j), 10)).Replace(pattern)
+			name := o.fileName(pattern, i, j)
 			if seen[name] {
 				return nil, usage("--out: %s names several images the same, %s: want {n} in it", quote.Quoted(o.Out), name)
 			}
@@ -323,13 +324,13 @@ func (o Generate) files() ([]string, error) {
 		folders[directoryOf(f)] = true
 	}
 	for dir := range folders {
-		if err := writable(dir, strings.HasSuffix(o.Out, "/")); err != nil {
+		if err := writable(dir); err != nil {
 			return nil, fmt.Errorf("--out: %w", err)
 		}
 	}
 	there := files
 	if o.Preview != "" {
-		if err := writable(directoryOf(o.Preview), strings.HasSuffix(o.Out, "/")); err != nil {
+		if err := writable(directoryOf(o.Preview)); err != nil {
 			return nil, fmt.Errorf("--preview: %w", err)
 		}
 		if slices.ContainsFunc(files, func(f string) bool { return filepath.Clean(f) == filepath.Clean(o.Preview) }) {
@@ -423,10 +424,8 @@ func (o Generate) began(is *GenerateProgress, progress Progress) func(texttoimag
 }
 
 func (o Generate) draw(ctx context.Context, m *sd.Model, plan *texttoimage.Plan, on *adapters, out Generated, is *GenerateProgress, progress Progress) error {
-	if strings.HasSuffix(o.Out, "/") {
-		if err := os.MkdirAll(o.Out, 0o777); err != nil {
-			return err
-		}
+	if err := makeDirectories(out.Files...); err != nil {
+		return err
 	}
 	var preview vae.Autoencoder
 	if o.Preview != "" {
@@ -439,6 +438,9 @@ func (o Generate) draw(ctx context.Context, m *sd.Model, plan *texttoimage.Plan,
 			return fmt.Errorf("%s: its latents have %d channels and the model's %d: they do not belong together", quote.Path(o.TinyVAE), got, want)
 		}
 		preview = tiny
+		if err := makeDirectories(o.Preview); err != nil {
+			return err
+		}
 	}
 	for st, err := range plan.Run(ctx) {
 		if err != nil {

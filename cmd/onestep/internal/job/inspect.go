@@ -177,6 +177,9 @@ func (o Inspect) Run(ctx context.Context) (Inspected, error) {
 	if err != nil {
 		return none, err
 	}
+	if err := makeDirectories(o.Out); err != nil {
+		return out, err
+	}
 	return out, vision.Write(o.Out, img, []vision.Text{{Keyword: "Software", Value: "onestep"}}, o.Overwrite)
 }
 

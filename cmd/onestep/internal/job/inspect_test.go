@@ -70,7 +70,7 @@ func TestInspect(t *testing.T) {
 		"--label: want 0 to 8, got 9":                           func(o *Inspect) { o.Label = 9 },
 		"--teacher: it is for images of":                        func(o *Inspect) { o.Model, o.Teacher = "builtin", from },
 		"holds a consistency function":                          func(o *Inspect) { o.Teacher = student.Out },
-		"does not exist: make it first":                         func(o *Inspect) { o.Out = filepath.Join(t.TempDir(), "no", "x.png") },
+		"no/.. does not exist":                                  func(o *Inspect) { o.Out = t.TempDir() + "/no/../x.png" },
 		"--device: ":                                            func(o *Inspect) { o.Device = "tpu" },
 		"--seed: 2 trajectories from seed 18446744073709551615": func(o *Inspect) { o.Seed = 1<<64 - 1 },
 	} {

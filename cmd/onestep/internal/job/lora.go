@@ -251,6 +251,9 @@ func (o ConvertLoRA) Run(note func(string)) error {
 	for _, n := range adapterNotes(o.File, f.Notices(), left, fmt.Sprintf("the layout %s has no place for them", layout)) {
 		note(n)
 	}
+	if err := makeDirectories(o.Out); err != nil {
+		return err
+	}
 	w := lora.WriteOptions{Layout: layout, Overwrite: o.Overwrite, Partial: o.Partial}
 	if o.DType != "" {
 		d, ok := dtypes[o.DType]
@@ -408,6 +411,9 @@ func (o ExtractLoRA) Run(ctx context.Context, progress func(done, all int)) (out
 		return out, wholeModel("--tuned", o.Tuned, false, err)
 	}
 	defer func() { err = errors.Join(err, tuned.Close()) }()
+	if err := makeDirectories(o.Out); err != nil {
+		return out, err
+	}
 	w := lora.WriteOptions{Layout: layout, DType: &d, Overwrite: o.Overwrite}
 	out = ExtractedLoRA{Path: o.Out, Rank: o.Rank, Others: []string{}}
 	modules, others, err := lora.Extract(ctx, o.Out, base, tuned, o.Rank, w, progress)

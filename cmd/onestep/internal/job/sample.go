@@ -168,10 +168,8 @@ func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled,
 	if err := o.fitsMemory(d.Network, dev); err != nil {
 		return none, err
 	}
-	if folder {
-		if err := os.MkdirAll(o.Out, 0o777); err != nil {
-			return none, err
-		}
+	if err := makeDirectories(files[0]); err != nil {
+		return none, err
 	}
 	out := Sampled{Files: files, Model: model.Path, Sampler: o.Sampler, Times: o.Times, Evaluations: from.evaluations, N: o.N, Seed: o.Seed, Label: o.Label, Labels: o.Labels}
 	for _, label := range wanted {
@@ -348,7 +346,7 @@ func (o Sample) files() (files []string, folder bool, err error) {
 	default:
 		return nil, false, usage("--out: want FILE.png, FILE.jpg or FILE.webp for a grid or DIR/ for a file an image, got %s", quote.Quoted(o.Out))
 	}
-	if err := writable(directoryOf(files[0]), folder); err != nil {
+	if err := writable(directoryOf(files[0])); err != nil {
 		return nil, false, fmt.Errorf("--out: %w", err)
 	}
 	for _, f := range files {
