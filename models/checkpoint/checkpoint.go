@@ -339,6 +339,9 @@ func Read(name string, data []byte, dev torch.Device) (*Model, error) {
 	return asModel(m)
 }
 
+// ErrNoSnapshot is what directories without a model are refused with.
+var ErrNoSnapshot = errors.New("the folder has no snapshot (model-STEP.safetensors)")
+
 // Find returns the file that Open would read: path itself, or the latest of the files model-STEP.safetensors in it.
 func Find(path string) (string, error) {
 	info, err := os.Stat(path)
@@ -363,7 +366,7 @@ func Find(path string) (string, error) {
 		}
 	}
 	if latest < 0 {
-		return "", fmt.Errorf("model %s: the folder has no snapshot (model-STEP.safetensors)", quote.Path(path))
+		return "", fmt.Errorf("model %s: %w", quote.Path(path), ErrNoSnapshot)
 	}
 	return filepath.Join(path, name), nil
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/sampling"
+	"github.com/onestep-go/onestep/sampling/generate"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/vision"
 )
@@ -156,11 +157,11 @@ func (o Inspect) Run(ctx context.Context) (Inspected, error) {
 	if o.Guidance != 0 {
 		switch {
 		case teacher != nil:
-			if teacher, err = guided(teacher, knows, o.Guidance); err != nil {
-				return none, err
+			if teacher, err = generate.Guided(teacher, knows, o.Guidance); err != nil {
+				return none, byFlag(err)
 			}
 		case !model.Description.Network.Guidance() && o.Guidance != 1:
-			return none, errNotGuided
+			return none, byFlag(generate.ErrNotGuided)
 		}
 	}
 	var img image.Image
@@ -211,8 +212,8 @@ type points struct {
 func (v view) sheet(out *Inspected) (sheet, error) {
 	s, shape := v.s, v.d.Network.Shape()
 	told := Sample{Seed: v.Seed, Label: v.Label, Guidance: v.Guidance}
-	c, _ := told.condition(s, v.d.Network, 0, v.N)
-	its, _ := told.condition(s, v.knows, 0, v.N)
+	c := told.request().Cond(s, v.d.Network, 0, v.N)
+	its := told.request().Cond(s, v.knows, 0, v.N)
 	streams := func() noise.Streams { return noise.NewStreams(s, noise.Seeds(v.Seed, v.N)...) }
 	z := streams().Randn(s, torch.Float32, shape...)
 	along, end, err := v.path(z, c, its)

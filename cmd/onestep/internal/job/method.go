@@ -621,7 +621,7 @@ func (o *Train) openTeacher(dev torch.Device, p *parts, data *dataset.Set) error
 	if o.Guidance != nil {
 		label := torch.NewScope(dev)
 		p.own(label.Close)
-		p.teacher = &models.Guided{Model: p.teacher, Null: noClass(label, null), Scale: o.Guidance[0]}
+		p.teacher = &models.Guided{Model: p.teacher, Null: models.Cond{Class: torch.FromSlice(label, []int64{int64(null)})}, Scale: o.Guidance[0]}
 	}
 	return nil
 }
@@ -686,6 +686,3 @@ func openFile(path string, dev torch.Device) (*checkpoint.File, error) {
 	}
 	return m.File, nil
 }
-
-// errNoFunction is a mistake of this package: a method with a function that nothing can be drawn from.
-var errNoFunction = errors.New("nothing can be drawn from the method's function")

@@ -23,6 +23,7 @@ import (
 	"github.com/onestep-go/onestep/models/lpips"
 	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/models/noise"
+	"github.com/onestep-go/onestep/sampling/generate"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/optim"
 	"github.com/onestep-go/onestep/torch/vision"
@@ -431,7 +432,7 @@ func (o Train) Run(ctx context.Context, h Hooks) (out Trained, err error) {
 		if err != nil {
 			return err
 		}
-		img, err := examples(ctx, trained, d, dev, 64)
+		img, err := examples(ctx, trained, d, average, 64)
 		if errors.Is(err, vision.ErrNaN) { // what becomes of the run is the guard's matter
 			if h.Log != nil {
 				h.Log.Warn("no example images", "step", k, "reason", err)
@@ -510,28 +511,20 @@ func lrFactor(k, steps int, decay float64) float64 {
 	return f
 }
 
-// examples draws a grid, always from the same seeds, as onestep sample does where nothing else is said.
-func examples(ctx context.Context, f any, d checkpoint.Description, dev torch.Device, n int) (image.Image, error) {
-	o := DefaultSample()
-	from, err := o.sampler(f, d)
+// examples draws a grid, always from the same seeds, as onestep sample does by default.
+func examples(ctx context.Context, f any, d checkpoint.Description, net network.Network, n int) (image.Image, error) {
+	m, err := generate.FromFunction(f, d, net, "")
 	if err != nil {
 		return nil, err
 	}
-	var img image.Image
-	err = torch.Run(dev, func(s *torch.Scope) error {
-		c, _ := o.condition(s, d.Network, 0, n)
-		x, err := from.draw(ctx, s, noise.NewStreams(s, noise.Seeds(0, n)...), c)
+	var images []image.Image
+	for img, err := range m.Images(ctx, generate.Request{N: n, Batch: n}) {
 		if err != nil {
-			return err
+			return nil, err
 		}
-		pictures, err := vision.ToImages(x)
-		if err != nil {
-			return err
-		}
-		img, err = vision.Grid(pictures, 0)
-		return err
-	})
-	return img, err
+		images = append(images, img.Image)
+	}
+	return vision.Grid(images, 0)
 }
 
 // ownTeacher makes the exact denoiser of the run's own data.

@@ -132,11 +132,11 @@ func TestUnusedOptionsOfSampling(t *testing.T) {
 		return err
 	}
 	require.NoError(t, draw(func(o *Sample) { o.Sampler, o.Steps, o.Guidance = "heun", 2, 3 }))
-	require.NoError(t, draw(func(o *Sample) { o.Sampler, o.Guidance = ctm, 1 }), "1 is no guidance")
-	require.ErrorContains(t, draw(func(o *Sample) { o.Sampler, o.Guidance = ctm, 3 }), "--guidance")
-	require.ErrorContains(t, draw(func(o *Sample) { o.Sampler, o.Guidance = multistep, 3 }), "--guidance")
-	require.ErrorContains(t, draw(func(o *Sample) { o.Sampler, o.Gamma = ctm, 0.5 }), "--gamma")
-	require.NoError(t, draw(func(o *Sample) { o.Sampler, o.Gamma, o.Steps = ctm, 0.5, 2 }))
+	require.NoError(t, draw(func(o *Sample) { o.Sampler, o.Guidance = "ctm", 1 }), "1 is no guidance")
+	require.ErrorContains(t, draw(func(o *Sample) { o.Sampler, o.Guidance = "ctm", 3 }), "--guidance")
+	require.ErrorContains(t, draw(func(o *Sample) { o.Sampler, o.Guidance = "multistep", 3 }), "--guidance")
+	require.ErrorContains(t, draw(func(o *Sample) { o.Sampler, o.Gamma = "ctm", 0.5 }), "--gamma")
+	require.NoError(t, draw(func(o *Sample) { o.Sampler, o.Gamma, o.Steps = "ctm", 0.5, 2 }))
 	require.ErrorContains(t, draw(func(o *Sample) { o.Sampler, o.Gamma, o.Steps = "heun", 0.5, 2 }), "--gamma")
 	require.ErrorContains(t, draw(func(o *Sample) { o.Columns = 2 }), "--columns")
 }

@@ -1,0 +1,89 @@
+package generate
+
+import (
+	"context"
+
+	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/models/sd/prompt"
+	"github.com/onestep-go/onestep/sampling/scheduler"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
+	"github.com/onestep-go/onestep/torch/nn"
+)
+
+// diffusion is a Stable Diffusion model.
+type diffusion struct{ model *sd.Model }
+
+func (m diffusion) samplers() []string { return scheduler.Names() }
+
+func (m diffusion) plan(ctx context.Context, r Request) (_ *Plan, err error) {
+	if err := m.takes(r); err != nil {
+		return nil, err
+	}
+	p := &Plan{}
+	defer func() {
+		if err != nil {
+			p.Close()
+		}
+	}()
+	t := texttoimage.Pipeline{
+		Model: m.model, Steps: r.Steps, Timesteps: r.Timesteps, Guidance: r.Guidance, Negative: r.Negative, Width: r.Width, Height: r.Height,
+		Seed: r.Seed, N: r.N, Batch: r.Batch,
+	}
+	if r.Sampler != "" {
+		if t.Method, err = scheduler.Named(r.Sampler); err != nil {
+			return nil, refuse("Sampler", "%v", err)
+		}
+	}
+	find := func(tags []prompt.LoRA) (nn.Adapters, []sd.Inversion, error) {
+		all, words, release, err := r.Adapters.Tagged(ctx, tags)
+		if err == nil && release != nil {
+			p.release = append(p.release, release)
+		}
+		return all, words, err
+	}
+	if r.Adapters != nil {
+		t.Tagged = find
+	}
+	if r.LoRAs != nil {
+		if r.Adapters == nil {
+			return nil, refuse("LoRAs", "the adapter %s: want Adapters, which finds it", quote.Quoted(r.LoRAs[0].Name))
+		}
+		if t.Adapters, t.Inversions, err = find(r.LoRAs); err != nil {
+			return nil, err
+		}
+	}
+	if r.More != nil {
+		r.More(&t)
+	}
+	if p.Diffusion, err = t.Plan(r.Prompts...); err != nil {
+		return nil, err
+	}
+	d := p.Diffusion
+	p.Sampler, p.Steps, p.Timesteps, p.Evaluations, p.Guidance = d.Method, d.Steps, d.Timesteps, d.Evaluations, d.Guidance
+	p.Width, p.Height, p.Notices = d.Width, d.Height, d.Notices
+	p.images = func(ctx context.Context, yield func(Image, error) bool) {
+		for is, err := range d.Results(ctx) {
+			if !yield(Image{Image: is.Image, Seed: is.Seed, Prompt: is.Prompt, Label: -1, Texts: is.Texts}, err) {
+				return
+			}
+		}
+	}
+	return p, nil
+}
+
+// takes refuses what Stable Diffusion does not take.
+func (m diffusion) takes(r Request) error {
+	for _, given := range []struct {
+		field string
+		is    bool
+	}{{"Times", r.Times != nil}, {"Gamma", r.Gamma != 0}, {"Labels", r.Labels != nil}} {
+		if given.is {
+			return refuse(given.field, "only models of pixels take it, and %s is of Stable Diffusion", quote.Quoted(m.model.Name()))
+		}
+	}
+	if len(r.Prompts) == 0 {
+		return refuse("Prompts", "want one prompt or more for %s, got none", quote.Quoted(m.model.Name()))
+	}
+	return nil
+}

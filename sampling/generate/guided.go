@@ -1,0 +1,35 @@
+package generate
+
+import (
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/network"
+	"github.com/onestep-go/onestep/torch"
+)
+
+// Guided returns the denoiser with classifier-free guidance of that scale, 0 or 1 for none, away from its network's label for no class. A
+// network that takes a guidance scale as an input is returned as it is: see [Request.Cond].
+func Guided(d models.Denoiser, c network.Config, scale float64) (models.Denoiser, error) {
+	switch {
+	case scale == 0 || scale == 1 || c.Guidance():
+		return d, nil
+	case c.Classes() == 0:
+		return nil, refuse("Guidance", "the denoiser has no classes to guide to")
+	case c.NullClass() < 0:
+		return nil, refuse("Guidance", "the denoiser does not know images without a class: it has to be trained with label dropout, such as 0.1")
+	}
+	return guidedByClass{d, c.NullClass(), scale}, nil
+}
+
+// guidedByClass is models.Guided with a label in place of a tensor.
+type guidedByClass struct {
+	model models.Denoiser
+	null  int
+	scale float64
+}
+
+func (g guidedByClass) Denoise(s *torch.Scope, x, t *torch.Tensor, c models.Cond) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		null := models.Cond{Class: torch.FromSlice(s, []int64{int64(g.null)})}
+		return (&models.Guided{Model: g.model, Null: null, Scale: g.scale}).Denoise(s, x, t, c)
+	})
+}

@@ -1,0 +1,122 @@
+package generate
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+
+	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/models/network"
+	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/torch/safetensors"
+)
+
+// Model is a model that images are generated with. Several goroutines may use it at once, but not with Close.
+type Model struct {
+	of    source
+	close func() error
+}
+
+// source is a model of one of the kinds.
+type source interface {
+	plan(ctx context.Context, r Request) (*Plan, error)
+	samplers() []string
+}
+
+// Open opens a model file, the latest snapshot of a run directory, or a Stable Diffusion model: a directory as diffusers saves it, or a
+// single file. Models of pixels compute in float32; of the options they take the device alone.
+func Open(path string, o sd.Options) (*Model, error) {
+	_, err := checkpoint.Describes(path)
+	switch {
+	case err == nil:
+		if o != (sd.Options{Device: o.Device}) {
+			return nil, fmt.Errorf("model %s: a model of pixels, which computes in float32 and has no parts to exchange: leave all options but the device at zero", quote.Path(path))
+		}
+		f, err := checkpoint.OpenFile(path, o.Device)
+		if err != nil {
+			return nil, err
+		}
+		m, err := FromFile(f)
+		if err != nil {
+			f.Close()
+			return nil, err
+		}
+		m.close = func() error { f.Close(); return nil }
+		return m, nil
+	case !errors.Is(err, checkpoint.ErrNoDescription) && !errors.Is(err, checkpoint.ErrNoSnapshot) && !errors.As(err, new(*safetensors.FormatError)):
+		return nil, err
+	}
+	d, err := sd.Open(path, o)
+	if err != nil {
+		return nil, err
+	}
+	m := FromDiffusion(d)
+	m.close = d.Close
+	return m, nil
+}
+
+// FromFile returns a model of pixels that is open already, such as the one in package builtin. Closing it leaves f open.
+func FromFile(f *checkpoint.File) (*Model, error) {
+	return FromFunction(f.Function(), f.Description, f.Network, f.Path)
+}
+
+// FromFunction returns the model that a network is by what describes it: f is a consistency function, a denoiser or a model of jumps over
+// net. The name is for settings that are written into images. Closing it leaves the network open.
+func FromFunction(f any, d checkpoint.Description, net network.Network, name string) (*Model, error) {
+	p := pixels{description: d, net: net, name: name}
+	if err := p.is(f); err != nil {
+		return nil, err
+	}
+	return &Model{of: p}, nil
+}
+
+// FromDiffusion returns a Stable Diffusion model that is open already. Closing it leaves m open.
+func FromDiffusion(m *sd.Model) *Model { return &Model{of: diffusion{m}} }
+
+// Close frees a model that Open opened.
+func (m *Model) Close() error {
+	if m.close == nil {
+		return nil
+	}
+	return m.close()
+}
+
+// Samplers returns the names that Request.Sampler may have.
+func (m *Model) Samplers() []string { return m.of.samplers() }
+
+// Diffusion returns the Stable Diffusion model, nil for a model of pixels.
+func (m *Model) Diffusion() *sd.Model {
+	d, _ := m.of.(diffusion)
+	return d.model
+}
+
+// Description says what a model of pixels is; false for Stable Diffusion.
+func (m *Model) Description() (checkpoint.Description, bool) {
+	p, ok := m.of.(pixels)
+	return p.description, ok
+}
+
+// Plan decides what the request leaves open, and reports what cannot work, without generating. A request that the model cannot do is a
+// [*RequestError]. Plans are closed.
+func (m *Model) Plan(ctx context.Context, r Request) (*Plan, error) {
+	if err := r.Validate(); err != nil {
+		return nil, err
+	}
+	return m.of.plan(ctx, r)
+}
+
+// Images generates what the request asks for. An error is yielded and ends it; it ends soon after ctx. With prompts the images are N of
+// each, in turn.
+func (m *Model) Images(ctx context.Context, r Request) iter.Seq2[Image, error] {
+	return func(yield func(Image, error) bool) {
+		p, err := m.Plan(ctx, r)
+		if err != nil {
+			yield(Image{}, err)
+			return
+		}
+		defer p.Close()
+		p.Images(ctx)(yield)
+	}
+}

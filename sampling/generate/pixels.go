@@ -1,0 +1,320 @@
+package generate
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/internal/suggest"
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/models/network"
+	"github.com/onestep-go/onestep/models/noise"
+	"github.com/onestep-go/onestep/sampling"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/vision"
+)
+
+// The samplers of what takes single steps, beside package sampling's of denoisers.
+const (
+	multistep = "multistep" // of a consistency function
+	ctm       = "ctm"       // of a model of jumps
+)
+
+// PixelSamplers returns the names of all samplers of models of pixels. Which of them a model has depends on what it is.
+func PixelSamplers() []string { return append([]string{multistep, ctm}, sampling.Names()...) }
+
+// pixels is a model of images themselves, not of latents: of what a network is by its description. What it cannot do is nil.
+type pixels struct {
+	description checkpoint.Description
+	net         network.Network
+	name        string
+	origins     models.ConsistencyFunction
+	jumps       models.Jumper
+	denoiser    models.Denoiser
+}
+
+// is finds out what f can do.
+func (m *pixels) is(f any) error {
+	m.origins, _ = f.(models.ConsistencyFunction)
+	m.jumps, _ = f.(models.Jumper)
+	m.denoiser, _ = f.(models.Denoiser)
+	if m.origins == nil && m.jumps == nil && m.denoiser == nil {
+		return fmt.Errorf("model %s: want a consistency function, a denoiser or a model of jumps, got %T", quote.Path(m.name), f)
+	}
+	if shape := m.description.Network.Shape(); len(shape) != 3 {
+		return fmt.Errorf("model %s: it generates samples of shape %v and no images, [channels, height, width]", quote.Path(m.name), shape)
+	}
+	return nil
+}
+
+func (m pixels) samplers() (can []string) {
+	if m.origins != nil {
+		can = append(can, multistep)
+	}
+	if m.jumps != nil {
+		can = append(can, ctm)
+	}
+	if m.denoiser != nil {
+		can = append(can, sampling.Names()...)
+	}
+	return can
+}
+
+// course is how a batch is sampled: from noise x at the first of the levels.
+type course struct {
+	levels []float64
+	each   int // evaluations of the network for one of what it is
+	sample func(ctx context.Context, s *torch.Scope, x *torch.Tensor, o sampling.Options) (*torch.Tensor, error)
+}
+
+func (m pixels) plan(_ context.Context, r Request) (*Plan, error) {
+	if err := m.takes(r); err != nil {
+		return nil, err
+	}
+	r.N, r.Labels, r.Times = max(r.N, 1), slices.Clone(r.Labels), slices.Clone(r.Times)
+	if r.Batch == 0 {
+		r.Batch = 64
+	}
+	if r.Steps == 0 {
+		r.Steps = len(r.Times)
+	}
+	if err := m.choose(&r); err != nil {
+		return nil, err
+	}
+	steps := m.many
+	if r.Sampler == multistep || r.Sampler == ctm {
+		steps = m.few
+	}
+	c, err := steps(&r)
+	if err != nil {
+		return nil, err
+	}
+	// Karras's levels come from powers and may end above the largest one by rounding.
+	if largest := m.description.SigmaMax; r.Times[0] > largest*(1+1e-9) {
+		return nil, refuse("Times", "want noise levels up to %g, which the model was trained with, got %g", largest, r.Times[0])
+	}
+	shape := m.description.Network.Shape()
+	p := &Plan{
+		Sampler: r.Sampler, Steps: r.Steps, Times: slices.Clone(r.Times), Evaluations: c.each, Guidance: r.Guidance,
+		Width: shape[2], Height: shape[1],
+	}
+	p.settings = func() ([]vision.Text, error) { return m.texts(r, r.Labels) }
+	p.images = func(ctx context.Context, yield func(Image, error) bool) { m.images(ctx, r, c, yield) }
+	return p, nil
+}
+
+// takes refuses what a model of pixels does not take.
+func (m pixels) takes(r Request) error {
+	for _, given := range []struct {
+		field string
+		is    bool
+	}{
+		{"Prompts", r.Prompts != nil}, {"Negative", r.Negative != ""}, {"Timesteps", r.Timesteps != nil}, {"LoRAs", r.LoRAs != nil},
+		{"Adapters", r.Adapters != nil}, {"More", r.More != nil}, {"Width", r.Width != 0}, {"Height", r.Height != 0},
+	} {
+		if given.is {
+			return refuse(given.field, "the model %s is not of Stable Diffusion and does not take it", quote.Text(filepath.Base(m.name)))
+		}
+	}
+	classes := m.description.Network.Classes()
+	for _, label := range r.Labels {
+		switch {
+		case classes == 0:
+			return refuse("Labels", "the model has no classes")
+		case label >= classes:
+			return refuse("Labels", "want 0 to %d, got %d", classes-1, label)
+		}
+	}
+	return nil
+}
+
+// choose fills in the sampler, or refuses one that the model does not have.
+func (m pixels) choose(r *Request) error {
+	can := m.samplers()
+	switch {
+	case r.Sampler == "" && m.origins != nil:
+		r.Sampler = multistep
+	case r.Sampler == "" && m.denoiser == nil:
+		r.Sampler = ctm
+	case r.Sampler == "" && m.description.Levels != nil:
+		r.Sampler = "euler"
+	case r.Sampler == "":
+		r.Sampler = "heun"
+	case !slices.Contains(PixelSamplers(), r.Sampler):
+		return refuse("Sampler", "%s", suggest.OneOf(r.Sampler, can))
+	case !slices.Contains(can, r.Sampler):
+		return refuse("Sampler", "%s cannot sample from a %s model: want %s", quote.Text(r.Sampler), quote.Text(m.description.Kind), strings.Join(can, ", "))
+	}
+	if r.Gamma != 0 && r.Sampler != ctm {
+		return refuse("Gamma", "the sampler %s does not use it, only %s", quote.Text(r.Sampler), ctm)
+	}
+	return nil
+}
+
+// few takes few steps, from level to level or from each to the end.
+func (m pixels) few(r *Request) (course, error) {
+	d := m.description
+	if r.Guidance != 0 && r.Guidance != 1 && !d.Network.Guidance() {
+		if m.denoiser != nil {
+			return course{}, refuse("Guidance", "the sampler %s jumps without guidance: choose a denoiser's sampler, such as heun", quote.Text(r.Sampler))
+		}
+		return course{}, ErrNotGuided
+	}
+	r.Steps = max(1, r.Steps)
+	if r.Gamma != 0 && r.Steps == 1 {
+		return course{}, refuse("Gamma", "noise is added between jumps, and one step has one jump: choose 2 steps or more")
+	}
+	if r.Times == nil {
+		r.Times = sampling.Levels(d.SigmaMax, r.Steps)[:r.Steps]
+	}
+	by := sampling.Multistep{SigmaMin: d.SigmaMin}
+	if err := validTimes(r.Times, by); err != nil {
+		return course{}, err
+	}
+	c := course{levels: append(slices.Clone(r.Times), d.SigmaMin)}
+	c.each = by.Evaluations(c.levels)
+	c.sample = func(ctx context.Context, s *torch.Scope, x *torch.Tensor, o sampling.Options) (*torch.Tensor, error) {
+		return by.Sample(ctx, s, m.origins, x, o)
+	}
+	if r.Sampler == ctm {
+		jumps := sampling.Jumps{Gamma: r.Gamma, SigmaMin: d.SigmaMin}
+		c.sample = func(ctx context.Context, s *torch.Scope, x *torch.Tensor, o sampling.Options) (*torch.Tensor, error) {
+			return jumps.Sample(ctx, s, m.jumps, x, o)
+		}
+	}
+	return c, nil
+}
+
+// many takes a denoiser's many steps, down to 0.
+func (m pixels) many(r *Request) (course, error) {
+	d := m.description
+	denoiser, err := Guided(m.denoiser, d.Network, r.Guidance)
+	if err != nil {
+		return course{}, err
+	}
+	each := 1
+	if _, guided := denoiser.(guidedByClass); guided {
+		each = 2
+	}
+	if d.Levels != nil && r.Times == nil && (r.Steps == 0 || r.Steps == len(d.Levels)) {
+		r.Times = slices.Clone(d.Levels)
+		r.Steps = len(r.Times)
+	}
+	if r.Steps == 0 {
+		r.Steps = 18
+	}
+	if r.Times == nil {
+		r.Times = noise.Karras(r.Steps, d.SigmaMax, d.SigmaMin, 7)
+		if strings.HasPrefix(r.Sampler, "flow_") {
+			r.Times = noise.Flow(r.Steps, d.SigmaMax, d.SigmaMin, 1)
+		}
+	}
+	by, err := sampling.Named(r.Sampler)
+	if err != nil {
+		return course{}, err
+	}
+	levels := append(slices.Clone(r.Times), 0) // the last step ends at a prediction
+	return course{levels, each * by.Evaluations(levels), func(ctx context.Context, s *torch.Scope, x *torch.Tensor, o sampling.Options) (*torch.Tensor, error) {
+		return by.Sample(ctx, s, denoiser, x, o)
+	}}, nil
+}
+
+// validTimes takes the noise levels that steps start from, which the end of the trajectories follows.
+func validTimes(times []float64, m sampling.Multistep) error {
+	if len(times) == 0 {
+		return refuse("Times", "want at least one noise level")
+	}
+	if err := m.Validate(append(slices.Clone(times), 0)); err != nil {
+		return refuse("Times", "%s", strings.TrimPrefix(err.Error(), "noise levels: "))
+	}
+	return nil
+}
+
+// ErrNotGuided refuses a guidance scale for what samples in few steps and has no guidance embedding.
+var ErrNotGuided error = &RequestError{"Guidance", "the model was not trained for it: distil a guided teacher into a network with a guidance scale"}
+
+// images samples in batches, and yields each when it is there.
+func (m pixels) images(ctx context.Context, r Request, c course, yield func(Image, error) bool) {
+	if m.net.Store().Closed() {
+		yield(Image{}, fmt.Errorf("model %s: it was closed (%w)", quote.Path(m.name), torch.ErrFreed))
+		return
+	}
+	going := true
+	err := torch.Run(m.net.Store().Device(), func(s *torch.Scope) error {
+		for at := 0; at < r.N && going; at += r.Batch {
+			batch, err := m.batch(ctx, s, r, c, at, min(r.Batch, r.N-at))
+			if err != nil {
+				return err
+			}
+			for _, img := range batch {
+				if going = yield(img, nil); !going {
+					break
+				}
+			}
+		}
+		return nil
+	})
+	if err != nil && going {
+		yield(Image{}, err)
+	}
+}
+
+// batch generates images at to at+n-1.
+func (m pixels) batch(ctx context.Context, s *torch.Scope, r Request, c course, at, n int) (out []Image, err error) {
+	seeds := noise.Seeds(r.Seed+uint64(at), n)
+	return out, s.Inference(func(s *torch.Scope) error {
+		cond := r.Cond(s, m.description.Network, at, n)
+		streams := noise.NewStreams(s, seeds...)
+		x := streams.Randn(s, torch.Float32, m.description.Network.Shape()...).MulScalar(s, c.levels[0])
+		x, err := c.sample(ctx, s, x, sampling.Options{Levels: c.levels, Streams: streams, Cond: cond})
+		if err != nil {
+			return err
+		}
+		images, err := vision.ToImages(x)
+		if err != nil {
+			return err
+		}
+		for i, img := range images {
+			one := Image{Image: img, Seed: seeds[i], Label: r.Label(m.description.Network, at+i)}
+			alone := r
+			alone.N, alone.Seed = 1, seeds[i]
+			if one.Texts, err = m.texts(alone, []int{one.Label}); err != nil {
+				return err
+			}
+			out = append(out, one)
+		}
+		return nil
+	})
+}
+
+// settings are what images say of themselves, enough to generate them again.
+type settings struct {
+	Model    string    `json:"model"` // the file's name
+	Sampler  string    `json:"sampler,omitempty"`
+	Steps    int       `json:"steps"`
+	Times    []float64 `json:"times"`
+	Gamma    float64   `json:"gamma,omitempty"`
+	Guidance float64   `json:"guidance,omitempty"`
+	Label    int       `json:"label"` // -1: those of Labels, by the seed, or none
+	Labels   []int     `json:"labels,omitempty"`
+	N        int       `json:"n"`
+	Seed     uint64    `json:"seed"`
+}
+
+// texts returns the settings of a request for images of these classes.
+func (m pixels) texts(r Request, labels []int) ([]vision.Text, error) {
+	is := settings{
+		Model: filepath.Base(m.name), Sampler: r.Sampler, Steps: r.Steps, Times: r.Times, Gamma: r.Gamma, Guidance: r.Guidance,
+		Label: -1, Labels: labels, N: r.N, Seed: r.Seed,
+	}
+	if len(labels) == 1 {
+		is.Label, is.Labels = labels[0], nil
+	}
+	text, err := json.Marshal(is)
+	return []vision.Text{{Keyword: "Software", Value: "onestep"}, {Keyword: "onestep", Value: string(text)}}, err
+}

@@ -1,0 +1,128 @@
+package generate
+
+import (
+	"context"
+	"fmt"
+	"math"
+
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/network"
+	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/models/sd/prompt"
+	"github.com/onestep-go/onestep/sampling"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
+)
+
+// Request is what to generate. The zero value asks for one image, by the model's defaults.
+type Request struct {
+	N     int    // images, of each prompt; 0: 1
+	Seed  uint64 // of the first image; the others count up
+	Batch int    // images generated together; 0: 64, with Stable Diffusion 1
+
+	// Sampler is one of [Model.Samplers]. "": multistep for a consistency function, Heun's method for a denoiser or Euler's if it was
+	// distilled for that, for Stable Diffusion the one that it was published with.
+	Sampler  string
+	Steps    int     // 0: as many as Times or Timesteps, or as the sampler usually takes
+	Guidance float64 // scale of classifier-free guidance, 1: none. 0: the model's default, for a model of pixels none
+
+	// For models of pixels.
+
+	Times  []float64 // noise levels σ that the steps start from, largest first; nil: the usual ones
+	Gamma  float64   // of the sampler ctm: the fraction of the noise that is drawn anew between jumps, from 0 to 1
+	Labels []int     // the images' classes in turn; nil: by the seed, so that all classes come in turn
+
+	// For Stable Diffusion.
+
+	Prompts       []string
+	Negative      string        // the negative prompt
+	Timesteps     []int         // in place of the sampler's own, from the noisiest
+	Width, Height int           // in pixels; 0: what the model was trained for
+	LoRAs         []prompt.LoRA // adapters for all prompts, besides those that prompts ask for by tags
+	Adapters      Adapters      // finds adapters; nil: those that are asked for are errors
+	// More, unless it is nil, sets what else Stable Diffusion takes, such as an input image, when everything above is set.
+	More func(p *texttoimage.Pipeline)
+}
+
+// Adapters finds adapters by the names that prompts call them by, for one model; a *lora.Cache does. They are used until release is called.
+// words are the textual inversion embeddings that come with them.
+type Adapters interface {
+	Tagged(ctx context.Context, tags []prompt.LoRA) (all nn.Adapters, words []sd.Inversion, release func(), err error)
+}
+
+// RequestError is a request that cannot be done: at all, or by the model.
+type RequestError struct {
+	Field string // of Request, such as "Sampler"
+	Msg   string // what is wrong with it
+}
+
+// Error names the field.
+func (e *RequestError) Error() string { return "request: " + e.Field + ": " + e.Msg }
+
+func refuse(field, format string, args ...any) error {
+	return &RequestError{field, fmt.Sprintf(format, args...)}
+}
+
+// Validate reports what no model can do.
+func (r Request) Validate() error {
+	switch {
+	case r.N < 0:
+		return refuse("N", "want a number of images from 1 on, got %d", r.N)
+	case r.Seed > math.MaxUint64-uint64(max(r.N, 1)-1):
+		return refuse("Seed", "%d images from seed %d on would pass the largest seed, %d", r.N, r.Seed, uint64(math.MaxUint64))
+	case r.Batch < 0 || r.Batch > 1<<20:
+		return refuse("Batch", "want 1 to %d images, got %d", 1<<20, r.Batch)
+	case r.Steps < 0 || r.Steps > 1000:
+		return refuse("Steps", "want 1 to 1000, got %d", r.Steps)
+	case !(r.Guidance >= 0 && r.Guidance <= 1e3):
+		return refuse("Guidance", "want a scale from 0 to 1000, got %g", r.Guidance)
+	case !(r.Gamma >= 0 && r.Gamma <= 1):
+		return refuse("Gamma", "want 0 to 1, got %g", r.Gamma)
+	}
+	for _, label := range r.Labels {
+		if label < 0 {
+			return refuse("Labels", "want a class from 0 on, got %d", label)
+		}
+	}
+	if r.Times == nil {
+		return nil
+	}
+	if r.Steps != 0 && len(r.Times) != r.Steps {
+		return refuse("Times", "%d noise levels for %d steps: want only one of them, or as many levels as steps", len(r.Times), r.Steps)
+	}
+	return validTimes(r.Times, sampling.Multistep{})
+}
+
+// Label returns the class of image i of the request, from a network of that configuration; -1 without classes.
+func (r Request) Label(c network.Config, i int) int {
+	classes := c.Classes()
+	switch {
+	case classes == 0:
+		return -1
+	case len(r.Labels) > 0:
+		return r.Labels[i%len(r.Labels)]
+	}
+	return int((r.Seed + uint64(i)) % uint64(classes)) // by the seed: image i is the same in any batch
+}
+
+// Cond returns the conditions of images i to i+n-1 of the request, for a network of that configuration.
+func (r Request) Cond(s *torch.Scope, c network.Config, i, n int) models.Cond {
+	var cond models.Cond
+	if c.Guidance() {
+		scale := r.Guidance
+		if scale == 0 {
+			scale = 1
+		}
+		cond.Guidance = torch.Full(s, scale, torch.Float32, n)
+	}
+	if c.Classes() == 0 {
+		return cond
+	}
+	labels := make([]int64, n)
+	for k := range labels {
+		labels[k] = int64(r.Label(c, i+k))
+	}
+	cond.Class = torch.FromSlice(s, labels)
+	return cond
+}
