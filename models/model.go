@@ -1,5 +1,3 @@
-// Package models has what networks are turned into: denoisers and consistency functions, their noise levels, and
-// averages of their weights. The networks themselves are in its subpackages.
 package models
 
 import (

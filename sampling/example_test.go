@@ -5,54 +5,57 @@ import (
 	"fmt"
 	"log"
 
-	"github.com/onestep-go/onestep/models/modelstest"
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/builtin"
 	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch"
 )
 
-// One step from a consistency function, and 18 of a sampler from a denoiser, from the same noise. The model here knows both of
-// normally distributed data exactly; a trained one is opened by package checkpoint.
-func Example() {
-	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
-		model := modelstest.Gaussian{Mean: 0.25, Std: 0.5}
-		levels := sampling.Levels(80, 1)       // 80 and 0
-		streams := noise.NewStreams(s, 42, 43) // one image for each seed
-		x := streams.Randn(s, torch.Float64, 3, 8, 8).MulScalar(s, levels[0])
-
-		one, err := sampling.Multistep{}.Sample(context.Background(), s, model, x, sampling.Options{Levels: levels, Streams: streams})
+// Two images in one step each, from a consistency function. A seed gives the same image in any batch.
+func ExampleMultistep() {
+	f, err := builtin.Open(torch.CPU)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer f.Close()
+	levels := sampling.Levels(f.Description.SigmaMax, 1)
+	err = torch.Run(torch.CPU, func(s *torch.Scope) error {
+		streams := noise.NewStreams(s, 42, 43)
+		x := streams.Randn(s, torch.Float32, f.Shape()...).MulScalar(s, levels[0])
+		class := models.Cond{Class: torch.FromSlice(s, []int64{0, 7})}
+		x, err := sampling.Multistep{}.Sample(context.Background(), s, f, x, sampling.Options{Levels: levels, Streams: streams, Cond: class})
 		if err != nil {
 			return err
 		}
-		fmt.Println(one.Shape())
-
-		heun, err := sampling.Named("heun")
-		if err != nil {
-			return err
-		}
-		many, err := heun.Sample(context.Background(), s, model, x, sampling.Options{
-			Levels: append(noise.Karras(18, 80, 0.002, 7), 0),
-			OnStep: func(s *torch.Scope, p sampling.Step) error {
-				if p.Index%6 == 5 {
-					fmt.Printf("step %d of %d: noise level %.3f\n", p.Index+1, p.Count, p.Level)
-				}
-				return nil
-			},
-		})
-		if err != nil {
-			return err
-		}
-		apart := one.Sub(s, many).Abs(s).Max(s).Item()
-		fmt.Printf("apart by at most %.2f\n", apart) // the error of 18 steps
+		fmt.Println(levels, x.Shape())
 		return nil
 	})
 	if err != nil {
 		log.Fatal(err)
 	}
-	// Output:
-	// [2 3 8 8]
-	// step 6 of 18: noise level 8.401
-	// step 12 of 18: noise level 0.296
-	// step 18 of 18: noise level 0.000
-	// apart by at most 0.09
+	// Output: [80 0] [2 3 32 32]
+}
+
+// A denoiser is sampled by any of the samplers. This one is exact, for data of two points, so that samples end at one of them.
+func ExampleNamed() {
+	sampler, err := sampling.Named("heun")
+	if err != nil {
+		log.Fatal(err)
+	}
+	levels := append(noise.Karras(20, 80, 0.002, 7), 0)
+	err = torch.Run(torch.CPU, func(s *torch.Scope) error {
+		d := &models.Empirical{Data: torch.FromSlice(s, []float32{-1, 1}, 2, 1)}
+		x := noise.NewStreams(s, noise.Seeds(1, 4)...).Randn(s, torch.Float32, 1).MulScalar(s, levels[0])
+		x, err := sampler.Sample(context.Background(), s, d, x, sampling.Options{Levels: levels})
+		if err != nil {
+			return err
+		}
+		fmt.Println(x.Abs(s).Reshape(s, 4), sampler.Evaluations(levels), "evaluations")
+		return nil
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	// Output: tensor([1., 1., 1., 1.], float32[4]) 39 evaluations
 }

@@ -1,5 +1,3 @@
-// Package builtin is the model that ships with onestep: a consistency model of emoji at 32x32. Importing it adds the
-// model's file to a program.
 package builtin
 
 import (

@@ -1,5 +1,3 @@
-// Package checkpoint reads and writes files that hold a whole model: the weights and, in the file's metadata, what is needed
-// to build the network again. One safetensors file is enough to sample from.
 package checkpoint
 
 import (

@@ -1,5 +1,3 @@
-// Package dit has the Diffusion Transformer with adaLN-Zero (Peebles & Xie 2023). Its parameters carry the names of the
-// original checkpoints; it also reads and writes the layout of diffusers' DiTTransformer2DModel.
 package dit
 
 import (

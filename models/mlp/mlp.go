@@ -1,7 +1,3 @@
-// Package mlp has a multilayer perceptron, for toys: points in a few dimensions, or very small images.
-//
-// It sees sines and cosines of its input beside the input itself. With them a denoiser of points around a grid of spacing
-// 0.6 has half the error at noise level 0.2 that it has without, after 1,200 steps of the same training.
 package mlp
 
 import (

@@ -1,5 +1,3 @@
-// Package sd is Stable Diffusion: latent diffusion models of the families 1, 2 and XL, with their text encoders, networks and
-// autoencoders, from files as they are published. Package sampling draws pictures with them.
 package sd
 
 import (

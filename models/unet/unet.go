@@ -1,5 +1,3 @@
-// Package unet has the U-Nets of DDPM, DDPM++, NCSN++ and ADM as one network (Ho et al. 2020; Song et al. 2021; Dhariwal &
-// Nichol 2021; Karras et al. 2022). Its parameters carry the names of diffusers' UNet2DModel.
 package unet
 
 import (

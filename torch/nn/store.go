@@ -1,7 +1,3 @@
-// Package nn has the layers that networks are made of, as plain structs, and the store that owns their weights.
-//
-// Parameters carry dotted names, in the order they were made. Networks give their layers the names that the ecosystem's
-// checkpoints use, so that files load without a table of renames.
 package nn
 
 import (

@@ -1,7 +1,3 @@
-// Package tfevents writes event files for TensorBoard: scalars and images.
-//
-// A file is TFRecords (length, its masked CRC-32C, data, its masked CRC-32C) of Event messages; the messages are encoded
-// by hand, as they are small and the schema is stable.
 package tfevents
 
 import (

@@ -1,6 +1,3 @@
-// Package clip has the text encoders of Stable Diffusion: CLIP ViT-L/14 (Radford et al. 2021), and OpenCLIP's ViT-H/14 and
-// ViT-bigG/14 in the same form. Their weights carry the names of transformers' CLIPTextModel, with the prefix text_model that
-// all published files have.
 package clip
 
 import (

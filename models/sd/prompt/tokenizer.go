@@ -1,5 +1,3 @@
-// Package prompt turns texts into what text encoders take: tokens of CLIP's vocabulary, in chunks of the encoder's length, with
-// weights where a text has A1111's brackets.
 package prompt
 
 import (

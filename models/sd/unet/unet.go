@@ -1,6 +1,3 @@
-// Package unet has the networks of Stable Diffusion that predict noise: diffusers' UNet2DConditionModel in the shapes of
-// Stable Diffusion 1 and 2, XL, SSD-1B and full latent consistency models (Rombach et al. 2022; Podell et al. 2023; Luo et
-// al. 2023), and ControlNetModel (Zhang et al. 2023). Their parameters carry diffusers' names.
 package unet
 
 import (

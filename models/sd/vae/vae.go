@@ -1,5 +1,3 @@
-// Package vae has the autoencoders of Stable Diffusion: what makes latents of pictures and pictures of latents. KL is the one that the
-// models were trained with (Rombach et al. 2022), Tiny a fast one with nearly the same latents (TAESD, TAEF2, by Ollin Boer Bohan).
 package vae
 
 import (

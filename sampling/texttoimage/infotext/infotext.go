@@ -1,9 +1,3 @@
-// Package infotext is the text by which pictures say how they were drawn: the "parameters" of Stable Diffusion web UI (A1111), which
-// many programs read.
-//
-//	a cat
-//	Negative prompt: blurry
-//	Steps: 4, Sampler: LCM, CFG scale: 1, Seed: 42, Size: 512x512
 package infotext
 
 import (

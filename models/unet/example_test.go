@@ -1,0 +1,31 @@
+package unet_test
+
+import (
+	"fmt"
+	"log"
+
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/unet"
+	"github.com/onestep-go/onestep/torch"
+)
+
+// A small DDPM++ network with ten classes, as the denoiser of EDM.
+func ExampleNew() {
+	net, err := unet.New(unet.Config{Resolution: 16, Channels: 16, Mult: []int{1, 2}, Classes: 10, NullLabel: true}, torch.CPU, 1)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer net.Close()
+	d := models.EDM{Net: net}
+	err = torch.Run(torch.CPU, func(s *torch.Scope) error {
+		x := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float32, 2, 3, 16, 16).MulScalar(s, 80)
+		sigma := torch.FromSlice(s, []float32{80, 80})
+		class := torch.FromSlice(s, []int64{3, int64(net.Config().NullClass())}) // the second sample is of no class
+		fmt.Println(d.Denoise(s, x, sigma, models.Cond{Class: class}).Shape())
+		return nil
+	})
+	if err != nil {
+		log.Fatal(err)
+	}
+	// Output: [2 3 16 16]
+}
