@@ -58,7 +58,7 @@ func TestCheck(t *testing.T) {
 		`models/noise/chain.go: imports "github.com/onestep-go/onestep/models": models/noise must not know the rest of models`,
 		`sampling/noise.go: imports "github.com/onestep-go/onestep/models/modelstest": only tests may import helpers of tests`,
 		"lora/testdata/a/large.bin: has 102401 bytes, the limit of files in testdata is 102400: cut it, or argue it in CONTRIBUTING.md",
-		"tests/testdata/sd/y.bin: has 2097152 bytes, the limit of files in testdata is 1740800: cut it, or argue it in CONTRIBUTING.md",
+		"tests/testdata/sd/y.bin: has 2097152 bytes, the limit of files in testdata is 870400: cut it, or argue it in CONTRIBUTING.md",
 		`cmd/onestep/c.go: imports "C": cgo belongs in csrc and torch`,
 	}, got)
 
