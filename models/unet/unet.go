@@ -46,6 +46,7 @@ type block struct {
 	attn *attention // or nil
 }
 
+// sampler changes the image's size.
 type sampler interface {
 	Forward(s *torch.Scope, x, emb *torch.Tensor, c models.Cond) *torch.Tensor
 }
@@ -420,38 +421,28 @@ func (a *attention) forward(s *torch.Scope, x *torch.Tensor, by nn.Adapters) *to
 	})
 }
 
-// convSampler halves the image with a strided convolution, or doubles it and convolves.
-type convSampler struct {
-	conv     nn.Conv2D
-	up       bool
-	padAfter bool
+// shrink and grow change an image's size by blocks that see no embedding.
+type (
+	shrink struct{ *blocks.Downsample }
+	grow   struct{ *blocks.Upsample }
+)
+
+func (d shrink) Forward(s *torch.Scope, x, _ *torch.Tensor, c models.Cond) *torch.Tensor {
+	return d.Downsample.Forward(s, x, c.Adapters)
+}
+
+func (u grow) Forward(s *torch.Scope, x, _ *torch.Tensor, c models.Cond) *torch.Tensor {
+	return u.Double(s, x, c.Adapters)
 }
 
 func newSampler(p nn.Path, c Config, f *fir, channels int, way string) sampler {
-	if c.Resample == ResampleResidual {
+	switch {
+	case c.Resample == ResampleResidual:
 		return newResampling(p, c, f, channels, way)
+	case way == "down":
+		return shrink{blocks.NewDownsample(p, channels, c.PadAfter)}
 	}
-	o := torch.Conv2DOptions{Padding: 1}
-	padAfter := way == "down" && c.PadAfter
-	if way == "down" {
-		o.Stride = 2
-	}
-	if padAfter {
-		o.Padding = 0
-	}
-	return convSampler{nn.NewConv2D(p.Sub("conv"), channels, channels, 3, o), way == "up", padAfter}
-}
-
-func (c convSampler) Forward(s *torch.Scope, x, _ *torch.Tensor, cond models.Cond) *torch.Tensor {
-	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		if c.up {
-			x = x.UpsampleNearest(s, 2)
-		}
-		if c.padAfter {
-			x = x.Pad(s, []int{0, 1, 0, 1}, torch.PadConstant, 0)
-		}
-		return c.conv.Adapted(s, x, cond.Adapters)
-	})
+	return grow{blocks.NewUpsample(p, channels)}
 }
 
 // nearZero scales the initial weights of the last layers of branches.

@@ -49,7 +49,7 @@ func newTransformer(p nn.Path, c Encoder, level, depth int) *transformer {
 	if t.linear {
 		t.in, t.out = nn.NewLinear(p.Sub("proj_in"), ch, ch), nn.NewLinear(p.Sub("proj_out"), ch, ch)
 	} else {
-		t.in, t.out = *newConv(p.Sub("proj_in"), ch, ch, 1, 1), *newConv(p.Sub("proj_out"), ch, ch, 1, 1)
+		t.in, t.out = blocks.NewConv(p.Sub("proj_in"), ch, ch, 1), blocks.NewConv(p.Sub("proj_out"), ch, ch, 1)
 	}
 	for k := range depth {
 		b := newTransformerBlock(p.Sub("transformer_blocks", k), ch, c.CrossAttentionDim[0], c.AttentionHeadDim.at(level))
@@ -159,10 +159,4 @@ func newAttention(p nn.Path, width, from, heads int) blocks.Attention {
 	}
 	out := nn.NewLinear(p.Sub("to_out", 0), width, width)
 	return blocks.Attention{Q: linear("to_q", width), K: linear("to_k", from), V: linear("to_v", from), Out: out, Heads: heads}
-}
-
-// newConv makes a k×k convolution that keeps the image's size, or with a stride of 2 halves it, rounding up.
-func newConv(p nn.Path, in, out, k, stride int) *nn.Conv2D {
-	c := nn.NewConv2D(p, in, out, k, torch.Conv2DOptions{Padding: k / 2, Stride: stride})
-	return &c
 }

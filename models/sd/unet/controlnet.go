@@ -57,10 +57,10 @@ func (n *ControlNet) build(p nn.Path) {
 	skips := n.encoder.build(p, c.Encoder, 4*c.BlockOutChannels[0], 0)
 	hp := p.Sub("controlnet_cond_embedding")
 	ch := c.EmbeddingChannels[0]
-	n.hint = []nn.Conv2D{*newConv(hp.Sub("conv_in"), c.ConditioningChannels, ch, 3, 1)}
+	n.hint = []nn.Conv2D{blocks.NewConv(hp.Sub("conv_in"), c.ConditioningChannels, ch, 3)}
 	for i, out := range c.EmbeddingChannels[1:] {
-		n.hint = append(n.hint, *newConv(hp.Sub("blocks", 2*i), ch, ch, 3, 1))
-		n.hint = append(n.hint, *newConv(hp.Sub("blocks", 2*i+1), ch, out, 3, 2))
+		n.hint = append(n.hint, blocks.NewConv(hp.Sub("blocks", 2*i), ch, ch, 3))
+		n.hint = append(n.hint, nn.NewConv2D(hp.Sub("blocks", 2*i+1), ch, out, 3, torch.Conv2DOptions{Padding: 1, Stride: 2}))
 		ch = out
 	}
 	n.hint = append(n.hint, zeroConv(hp.Sub("conv_out"), ch, c.BlockOutChannels[0], 3))

@@ -76,12 +76,12 @@ func (u *UNet) build(p nn.Path) {
 			ch = out
 		}
 		if i < n-1 {
-			l.resample = newConv(lp.Sub("upsamplers", 0, "conv"), ch, ch, 3, 1)
+			l.up = blocks.NewUpsample(lp.Sub("upsamplers", 0), ch)
 		}
 		u.up = append(u.up, l)
 	}
 	u.normOut = nn.NewGroupNorm(p.Sub("conv_norm_out"), c.NormNumGroups, ch, c.NormEps)
-	u.convOut = *newConv(p.Sub("conv_out"), ch, c.OutChannels, 3, 1)
+	u.convOut = blocks.NewConv(p.Sub("conv_out"), ch, c.OutChannels, 3)
 }
 
 // Config returns the configuration with its defaults filled in.
@@ -133,9 +133,9 @@ func (u *UNet) Forward(s *torch.Scope, x, t *torch.Tensor, c models.Cond) *torch
 				skips = skips[:last]
 				h = b.attend(s, blocks.Release(b.residual(s, both, in), both), in)
 			}
-			if l.resample != nil {
+			if l.up != nil {
 				next := skips[len(skips)-1]
-				h = blocks.Release(grow(s, l.resample, h, next.Dim(2), next.Dim(3), in.adapters), h)
+				h = blocks.Release(l.up.To(s, h, next.Dim(2), next.Dim(3), in.adapters), h)
 			}
 		}
 		h = blocks.Release(blocks.SiLU(s, u.normOut.Adapted(s, h, c.Adapters)), h)
@@ -153,13 +153,6 @@ func meet(s *torch.Scope, h, skip *torch.Tensor, down []*torch.Tensor, i int) *t
 	})
 }
 
-// grow doubles the image, or so: to h×w pixels, which a level with an odd size halved.
-func grow(s *torch.Scope, conv *nn.Conv2D, x *torch.Tensor, h, w int, a nn.Adapters) *torch.Tensor {
-	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		return conv.Adapted(s, x.Interpolate(s, h, w, torch.Nearest), a)
-	})
-}
-
 // encoder is what a U-Net and a ControlNet have in common: the way down and the middle.
 type encoder struct {
 	config Encoder
@@ -171,10 +164,11 @@ type encoder struct {
 	mid    []block
 }
 
-// level is the blocks of one image size and the convolution that changes the size after them.
+// level is the blocks of one image size and what changes the size after them.
 type level struct {
-	blocks   []block
-	resample *nn.Conv2D // nil: none
+	blocks []block
+	down   *blocks.Downsample // nil: none
+	up     *blocks.Upsample   // nil: none
 }
 
 // block is a residual block and the transformer after it, if any.
@@ -202,7 +196,7 @@ func (e *encoder) build(p nn.Path, c Encoder, width, guidance int) (skips []int)
 		e.sizes = blocks.NewTimestepEmbedding(p.Sub("add_embedding"), c.ProjectionInputDim, width)
 	}
 	n, ch := c.levels(), c.BlockOutChannels[0]
-	e.convIn = *newConv(p.Sub("conv_in"), c.InChannels, ch, 3, 1)
+	e.convIn = blocks.NewConv(p.Sub("conv_in"), c.InChannels, ch, 3)
 	skips = []int{ch}
 	for i, kind := range c.DownBlockTypes {
 		lp, out := p.Sub("down_blocks", i), c.BlockOutChannels[i]
@@ -217,7 +211,7 @@ func (e *encoder) build(p nn.Path, c Encoder, width, guidance int) (skips []int)
 			ch = out
 		}
 		if i < n-1 {
-			l.resample = newConv(lp.Sub("downsamplers", 0, "conv"), ch, ch, 3, 2)
+			l.down = blocks.NewDownsample(lp.Sub("downsamplers", 0), ch, false)
 			skips = append(skips, ch)
 		}
 		e.down = append(e.down, l)
@@ -241,8 +235,8 @@ func (e *encoder) descend(s *torch.Scope, h *torch.Tensor, in inputs) []*torch.T
 			h = b.forward(s, h, in)
 			skips = append(skips, h)
 		}
-		if l.resample != nil {
-			h = l.resample.Adapted(s, h, in.adapters)
+		if l.down != nil {
+			h = l.down.Forward(s, h, in.adapters)
 			skips = append(skips, h)
 		}
 	}

@@ -65,7 +65,7 @@ func (k *KL) build(p nn.Path) {
 	for i, out := range c.Channels {
 		l := newLevel(e.Sub("down_blocks", i), c, ch, out, c.Layers)
 		if i < n-1 {
-			l.resample = new(nn.NewConv2D(e.Sub("down_blocks", i, "downsamplers", 0, "conv"), out, out, 3, torch.Conv2DOptions{Stride: 2}))
+			l.down = blocks.NewDownsample(e.Sub("down_blocks", i, "downsamplers", 0), out, true)
 		}
 		k.encoder.levels = append(k.encoder.levels, l)
 		ch = out
@@ -80,7 +80,7 @@ func (k *KL) build(p nn.Path) {
 		out := c.Channels[n-1-i]
 		l := newLevel(d.Sub("up_blocks", i), c, ch, out, c.Layers+1)
 		if i < n-1 {
-			l.resample = new(blocks.NewConv(d.Sub("up_blocks", i, "upsamplers", 0, "conv"), out, out, 3))
+			l.up = blocks.NewUpsample(d.Sub("up_blocks", i, "upsamplers", 0), out)
 		}
 		k.decoder.levels = append(k.decoder.levels, l)
 		ch = out
@@ -169,7 +169,7 @@ func (k *KL) encode(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 		e := &k.encoder
 		h := e.in.Forward(s, x)
 		for _, l := range e.levels {
-			h = l.forward(s, h, shrink)
+			h = l.forward(s, h)
 		}
 		h = blocks.Release(e.middle.forward(s, h), h)
 		h = e.last(s, h)
@@ -206,7 +206,7 @@ func (k *KL) decode(s *torch.Scope, z *torch.Tensor) *torch.Tensor {
 		h = d.in.Forward(s, h)
 		h = blocks.Release(d.middle.forward(s, h), h)
 		for _, l := range d.levels {
-			h = l.forward(s, h, grow)
+			h = l.forward(s, h)
 		}
 		return d.last(s, h)
 	})
@@ -242,10 +242,11 @@ func (c *coder) last(s *torch.Scope, h *torch.Tensor) *torch.Tensor {
 	return blocks.Release(c.out.Forward(s, h), h)
 }
 
-// level is the blocks of one image size and the convolution that changes the size after them.
+// level is the blocks of one image size and what changes the size after them.
 type level struct {
-	blocks   []*blocks.Residual
-	resample *nn.Conv2D // nil: none
+	blocks []*blocks.Residual
+	down   *blocks.Downsample // nil: none
+	up     *blocks.Upsample   // nil: none
 }
 
 func newLevel(p nn.Path, c Config, in, out, blocks int) level {
@@ -258,29 +259,19 @@ func newLevel(p nn.Path, c Config, in, out, blocks int) level {
 }
 
 // forward frees h: at the largest image it is a third of all memory.
-func (l level) forward(
-	s *torch.Scope, h *torch.Tensor, resample func(*torch.Scope, *nn.Conv2D, *torch.Tensor) *torch.Tensor,
-) *torch.Tensor {
+func (l level) forward(s *torch.Scope, h *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		for _, b := range l.blocks {
 			h = blocks.Release(forward(s, b, h), h)
 		}
-		if l.resample != nil {
-			h = blocks.Release(resample(s, l.resample, h), h)
+		if l.down != nil {
+			h = blocks.Release(l.down.Forward(s, h, nil), h)
+		}
+		if l.up != nil {
+			h = blocks.Release(l.up.Double(s, h, nil), h)
 		}
 		return h
 	})
-}
-
-// shrink halves an image by a convolution that sees a row and a column of zeros after it.
-func shrink(s *torch.Scope, c *nn.Conv2D, x *torch.Tensor) *torch.Tensor {
-	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		return c.Forward(s, x.Pad(s, []int{0, 1, 0, 1}, torch.PadConstant, 0))
-	})
-}
-
-func grow(s *torch.Scope, c *nn.Conv2D, x *torch.Tensor) *torch.Tensor {
-	return s.Tidy(func(s *torch.Scope) *torch.Tensor { return c.Forward(s, x.UpsampleNearest(s, 2)) })
 }
 
 func newResidual(p nn.Path, c Config, in, out int) *blocks.Residual {
