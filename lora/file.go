@@ -299,17 +299,14 @@ func (f *File) number(name string) (v float64, err error) {
 	if n := product(shape); n != 1 {
 		return 0, fmt.Errorf("alpha: want one number, got the shape %v", shape)
 	}
-	err = torch.Run(torch.CPU, func(s *torch.Scope) error {
-		t, err := f.src.Get(s, name)
-		if err == nil {
-			v = t.To(s, torch.Float64).Item()
-		}
-		return err
-	})
-	if err == nil && (math.IsNaN(v) || math.IsInf(v, 0)) {
+	list, err := f.src.Floats(name)
+	if err != nil {
+		return 0, err
+	}
+	if v = list[0]; math.IsNaN(v) || math.IsInf(v, 0) {
 		return 0, fmt.Errorf("alpha: want a finite number, got %g", v)
 	}
-	return v, err
+	return v, nil
 }
 
 func product(shape []int) int {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/onestep-go/onestep/csrc"
 	tinysd "github.com/onestep-go/onestep/models/sd/sdtest/tiny"
+	"github.com/onestep-go/onestep/models/sd/weights"
 )
 
 // isolated is the tool on a machine without libtorch: with an empty home, and without the layer that was built in.
@@ -124,7 +125,7 @@ func TestToolWithoutLibtorch(t *testing.T) {
 	for _, args := range []string{
 		"sample --model builtin --out o.png", "train --method ict --data emoji --out o", "inspect --model builtin --out o.png",
 		"train --method ict --data emoji --out o --threads 1", "generate --model model --prompt cat --steps 1 --out o.png",
-		"convert --model model --out o", "info model",
+		"convert --model model --out o",
 	} {
 		code, out, errs := b.run(nil, strings.Fields(args)...)
 		require.Equal(t, 1, code, args)
@@ -225,6 +226,48 @@ func TestToolWithoutLibtorch(t *testing.T) {
 		require.Zero(t, code, errs)
 		require.FileExists(t, filepath.Join(b.dir, "x.png"))
 	})
+}
+
+// Everything that info reads it describes without libtorch, as with it.
+func TestInfoWithoutLibtorch(t *testing.T) {
+	b := newIsolated(t)
+	at := func(rel string) string { return filepath.Join(b.dir, rel) }
+	paths := []string{"builtin", "emoji", filepath.Join(source(t), "docs", "results", "emoji-1step.png"), filepath.Join(source(t), "models", "sd", "weights", "testdata", "tiny.ckpt")}
+	for _, pattern := range []string{"lora/alphas-*", "lora/attn-mixed.safetensors", "lora/bad-*.safetensors", "lora/cover-kohya.safetensors", "embeddings/*.*"} {
+		files, err := filepath.Glob(filepath.Join("testdata", pattern))
+		require.NoError(t, err)
+		require.NotEmpty(t, files, pattern)
+		for _, file := range files {
+			path, err := filepath.Abs(file)
+			require.NoError(t, err)
+			paths = append(paths, path)
+		}
+	}
+	for _, kind := range []string{"sd15", "sdxl"} {
+		require.NoError(t, tinysd.Write(at(kind), kind))
+		m, err := weights.Open(at(kind), weights.Options{})
+		require.NoError(t, err)
+		require.NoError(t, weights.WriteSingle(at(kind+".safetensors"), m, weights.WriteOptions{}))
+		require.NoError(t, m.Close())
+		paths = append(paths, at(kind), at(kind+".safetensors"), at(kind+"/unet"))
+	}
+	out, err := exec.Command(tool(t), "train", "--method", "ict", "--data", "emoji", "--resolution", "8", "--network", "mlp", "--channels", "8", "--blocks", "1", "--batch", "2",
+		"--steps", "2", "--sample-every", "0", "--threads", "1", "--out", at("run")).CombinedOutput()
+	require.NoError(t, err, "%s", out)
+	paths = append(paths, at("run"), at("run/model-0000002.safetensors"), at("run/state-0000002.safetensors"))
+
+	layer, err := csrc.Find()
+	require.NoError(t, err)
+	for _, path := range paths {
+		for _, args := range [][]string{{"info", path}, {"info", path, "--json"}} {
+			wantCode, want, wantErrs := b.run([]string{"ONESTEP_LAYER=" + layer.Path}, args...)
+			code, got, errs := b.run(nil, args...)
+			require.Equal(t, wantCode, code, "%s: %s", path, errs)
+			require.Equal(t, want, got, path)
+			require.Equal(t, wantErrs, errs, path)
+			require.NotContains(t, errs, "libtorch", path)
+		}
+	}
 }
 
 // sum is the sum of a layer's sources, from its name.

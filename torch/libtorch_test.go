@@ -11,6 +11,7 @@ import (
 
 	"github.com/onestep-go/onestep/csrc"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/safetensors"
 )
 
 // alone is set in processes that have no libtorch.
@@ -28,6 +29,16 @@ func TestWithoutLibtorch(t *testing.T) {
 	}
 	file := filepath.Join(t.TempDir(), "file")
 	require.NoError(t, os.WriteFile(file, []byte("text"), 0o644))
+	mapped, err := torch.OpenMapped(file)
+	require.NoError(t, err)
+	path := filepath.Join(t.TempDir(), "a.safetensors")
+	require.NoError(t, safetensors.Write(path, []safetensors.Source{{Name: "a", DType: safetensors.F32, Shape: []int{1}, Data: safetensors.Bytes(make([]byte, 4))}}, safetensors.Options{}))
+	weights, err := torch.OpenWeights(path)
+	require.NoError(t, err)
+	shape, d, ok := weights.Info("a")
+	require.True(t, ok)
+	require.Equal(t, []int{1}, shape)
+	require.Equal(t, torch.Float32, d)
 	s := torch.NewScope(torch.CPU)
 	defer s.Close()
 	caught := func(f func()) func() error {
@@ -42,8 +53,8 @@ func TestWithoutLibtorch(t *testing.T) {
 		"Memory":       func() error { _, err := torch.CPU.Memory(); return err },
 		"EmptyCache":   torch.EmptyCache,
 		"SetThreads":   func() error { return torch.SetThreads(1) },
-		"OpenMapped":   func() error { _, err := torch.OpenMapped(file); return err },
-		"OpenWeights":  func() error { _, err := torch.OpenWeights(file); return err },
+		"Mapped":       func() error { _, err := mapped.Tensor(s, 0, torch.Uint8, 4); return err },
+		"Weights":      func() error { _, err := weights.Get(s, "a"); return err },
 		"Call":         func() error { _, err := torch.Call(s, "aten::add.Tensor", 1, 2); return err },
 		"Schema":       func() error { _, err := torch.Schema("add.Tensor"); return err },
 		"Ones":         caught(func() { torch.Ones(s, torch.Float32, 2) }),
@@ -62,6 +73,8 @@ func TestWithoutLibtorch(t *testing.T) {
 		require.True(t, errors.As(f(), &missing), "%s: got %v", name, f())
 		require.Contains(t, missing.Reason, "none.so", name)
 	}
+	require.NoError(t, mapped.Close())
+	require.NoError(t, weights.Close())
 	torch.AllowTF32(true)
 	torch.BenchmarkConvolutions(true)
 	torch.Deterministic(true)

@@ -27,15 +27,12 @@ type Mapped struct {
 
 	mu    sync.Mutex
 	bytes []byte
-	live  *C.int64_t // counts the storages over the map; nil when closed
+	live  uses
 }
 
-// OpenMapped maps a regular file that is not empty. The file must not be truncated while it is open, for touching the lost pages ends
+// OpenMapped maps a regular file that is not empty, for which libtorch is not needed. The file must not be truncated while it is open, for touching the lost pages ends
 // the process.
 func OpenMapped(path string) (_ *Mapped, err error) {
-	if err := Open(); err != nil {
-		return nil, err
-	}
 	st, err := os.Stat(path) // before opening, which waits when the path is a named pipe
 	if err != nil {
 		return nil, err
@@ -58,7 +55,7 @@ func OpenMapped(path string) (_ *Mapped, err error) {
 	if err != nil {
 		return nil, &fs.PathError{Op: "mmap", Path: path, Err: err}
 	}
-	return &Mapped{path: path, bytes: m, live: C.ct_counter_new()}, nil
+	return &Mapped{path: path, bytes: m}, nil
 }
 
 // Path returns the path that the file was opened by.
@@ -91,10 +88,11 @@ func (m *Mapped) Tensor(s *Scope, offset int, d DType, shape ...int) (*Tensor, e
 
 func (m *Mapped) view(s *Scope, offset int, d DType, shape []int) *Tensor {
 	const op = "mapped"
+	mustOpen(op)
 	sizes, count := sizesOf(op, shape)
 	m.mu.Lock() // so that Close waits until the tensor counts, or the copy is made
 	defer m.mu.Unlock()
-	if m.live == nil {
+	if m.live.closed {
 		panic(&Error{Op: op, Msg: m.path + " was closed", Err: ErrFreed})
 	}
 	if offset < 0 || offset > len(m.bytes) || count > (len(m.bytes)-offset)/d.Size() {
@@ -114,7 +112,7 @@ func (m *Mapped) view(s *Scope, offset int, d DType, shape []int) *Tensor {
 		at = &sizes[0]
 	}
 	var h C.ct_tensor
-	e := C.ct_tensor_over_host(unsafe.Pointer(unsafe.SliceData(data)), C.int64_t(len(data)), at, C.int32_t(len(sizes)), C.int32_t(d.code()), m.live, &h)
+	e := C.ct_tensor_over_host(unsafe.Pointer(unsafe.SliceData(data)), C.int64_t(len(data)), at, C.int32_t(len(sizes)), C.int32_t(d.code()), m.live.counter(), &h)
 	if e != nil {
 		panic(take(e, op))
 	}
@@ -126,7 +124,7 @@ func (m *Mapped) Release(offset, n int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	page := os.Getpagesize()
-	if m.live == nil || offset < 0 || n < 0 || offset > len(m.bytes)-n {
+	if m.live.closed || offset < 0 || n < 0 || offset > len(m.bytes)-n {
 		return
 	}
 	from, to := (offset+page-1)/page*page, (offset+n)/page*page // the whole pages
@@ -140,14 +138,13 @@ func (m *Mapped) Release(offset, n int) {
 func (m *Mapped) Close() error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.live == nil {
+	if m.live.closed {
 		return nil
 	}
-	if n := C.ct_counter_value(m.live); n > 0 {
+	if n := m.live.count(); n > 0 {
 		return fmt.Errorf("close %s: %d tensors: %w: close their scopes first", quote.Path(m.path), n, ErrInUse)
 	}
-	C.ct_counter_free(m.live)
-	m.live = nil
+	m.live.close()
 	b := m.bytes
 	m.bytes = nil
 	if err := unix.Munmap(b); err != nil {

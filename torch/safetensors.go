@@ -34,15 +34,12 @@ type Weights struct {
 	file *safetensors.File
 
 	mu   sync.Mutex
-	live *C.int64_t // counts the storages over the map; nil when closed
+	live uses
 }
 
 // OpenWeights maps a safetensors file, an index of shards or a folder; see [safetensors.Open]. A file with an element
-// type that has no counterpart here is refused.
+// type that has no counterpart here is refused. libtorch is needed for the tensors only, not for their names, shapes and types.
 func OpenWeights(path string) (*Weights, error) {
-	if err := Open(); err != nil {
-		return nil, err
-	}
 	f, err := safetensors.Open(path)
 	if err != nil {
 		return nil, err
@@ -50,7 +47,7 @@ func OpenWeights(path string) (*Weights, error) {
 	if err := checkFile(f); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
-	return &Weights{file: f, live: C.ct_counter_new()}, nil
+	return &Weights{file: f}, nil
 }
 
 // File returns the file, for its names, types, shapes and metadata. It stays the Weights' to close.
@@ -61,7 +58,7 @@ func (w *Weights) File() *safetensors.File { return w.file }
 func (w *Weights) Get(s *Scope, name string) (*Tensor, error) {
 	w.mu.Lock()
 	v, ok := w.file.Tensor(name)
-	closed := w.live == nil
+	closed := w.live.closed
 	w.mu.Unlock()
 	if closed {
 		return nil, w.errClosed()
@@ -102,7 +99,7 @@ func (w *Weights) Names() iter.Seq[string] {
 func (w *Weights) Release(name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.live != nil {
+	if !w.live.closed {
 		w.file.Release(name)
 	}
 }
@@ -113,7 +110,7 @@ func (w *Weights) Release(name string) {
 func (w *Weights) All(s *Scope) iter.Seq2[string, *Tensor] {
 	return func(yield func(string, *Tensor) bool) {
 		w.mu.Lock()
-		tensors, closed := w.file.Tensors(), w.live == nil
+		tensors, closed := w.file.Tensors(), w.live.closed
 		w.mu.Unlock()
 		if closed {
 			panic(w.errClosed())
@@ -131,14 +128,13 @@ func (w *Weights) All(s *Scope) iter.Seq2[string, *Tensor] {
 func (w *Weights) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.live == nil {
+	if w.live.closed {
 		return nil
 	}
-	if n := C.ct_counter_value(w.live); n > 0 {
+	if n := w.live.count(); n > 0 {
 		return fmt.Errorf("close %s: %d tensors: %w: close their scopes first", quote.Path(w.file.Path()), n, ErrInUse)
 	}
-	C.ct_counter_free(w.live)
-	w.live = nil
+	w.live.close()
 	return w.file.Close()
 }
 
@@ -147,6 +143,7 @@ func (w *Weights) errClosed() *Error {
 }
 
 func (w *Weights) load(s *Scope, v safetensors.Tensor) *Tensor {
+	mustOpen("weights")
 	if s.device == CPU {
 		return w.view(s, v)
 	}
@@ -157,7 +154,7 @@ func (w *Weights) load(s *Scope, v safetensors.Tensor) *Tensor {
 func (w *Weights) view(s *Scope, v safetensors.Tensor) *Tensor {
 	w.mu.Lock() // so that Close waits until the tensor counts, or the copy is made
 	defer w.mu.Unlock()
-	if w.live == nil {
+	if w.live.closed {
 		panic(w.errClosed())
 	}
 	if len(v.Data) == 0 || !v.Aligned() {
@@ -170,7 +167,7 @@ func (w *Weights) view(s *Scope, v safetensors.Tensor) *Tensor {
 		at = &sizes[0]
 	}
 	var h C.ct_tensor
-	e := C.ct_tensor_over_host(unsafe.Pointer(unsafe.SliceData(v.Data)), C.int64_t(len(v.Data)), at, C.int32_t(len(sizes)), C.int32_t(d.code()), w.live, &h)
+	e := C.ct_tensor_over_host(unsafe.Pointer(unsafe.SliceData(v.Data)), C.int64_t(len(v.Data)), at, C.int32_t(len(sizes)), C.int32_t(d.code()), w.live.counter(), &h)
 	if e != nil {
 		panic(take(e, "weights"))
 	}

@@ -89,23 +89,20 @@ func ReadInversion(src nn.Source, word string) (in Inversion, err error) {
 	if in.Form != "SDXL" && len(names) > 1 {
 		return in, fmt.Errorf("the embedding has %d tensors: want one", len(names))
 	}
-	err = torch.Run(torch.CPU, func(s *torch.Scope) error {
-		for _, name := range names {
-			p, n, err := readVectors(s, src, name)
-			if err != nil {
-				return fmt.Errorf("%s: %w", quote.Text(name), err)
-			}
-			if in.Parts != nil && n != in.Vectors {
-				return fmt.Errorf("the embedding has %d vectors for one text encoder and %d for the other: want as many", in.Vectors, n)
-			}
-			in.Parts, in.Vectors = append(in.Parts, p), n
+	for _, name := range names {
+		p, n, err := readVectors(src, name)
+		if err != nil {
+			return in, fmt.Errorf("%s: %w", quote.Text(name), err)
 		}
-		return nil
-	})
-	return in, err
+		if in.Parts != nil && n != in.Vectors {
+			return in, fmt.Errorf("the embedding has %d vectors for one text encoder and %d for the other: want as many", in.Vectors, n)
+		}
+		in.Parts, in.Vectors = append(in.Parts, p), n
+	}
+	return in, nil
 }
 
-func readVectors(s *torch.Scope, f nn.Source, name string) (Vectors, int, error) {
+func readVectors(f nn.Source, name string) (Vectors, int, error) {
 	dims, _, _ := f.Info(name)
 	n, width := 1, dims[len(dims)-1]
 	if len(dims) == 2 {
@@ -114,17 +111,35 @@ func readVectors(s *torch.Scope, f nn.Source, name string) (Vectors, int, error)
 	if n < 1 || n > maxVectors || width < 1 || width > maxWidth {
 		return Vectors{}, 0, fmt.Errorf("want vectors of an embedding, [n, width], got the shape %v", dims)
 	}
-	t, err := f.Get(s, name)
+	data, err := floats(f, name)
 	if err != nil {
 		return Vectors{}, 0, err
 	}
-	data := torch.ToSlice[float32](t.To(s, torch.Float32).Contiguous(s))
 	for _, v := range data {
 		if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
 			return Vectors{}, 0, fmt.Errorf("the embedding has values that are not finite (%g)", v)
 		}
 	}
 	return Vectors{width, data}, n, nil
+}
+
+// floats reads a tensor, of a file without libtorch.
+func floats(f nn.Source, name string) (data []float32, err error) {
+	if file, ok := f.(*weights.Tensors); ok {
+		numbers, err := file.Floats(name)
+		for _, v := range numbers {
+			data = append(data, float32(v))
+		}
+		return data, err
+	}
+	err = torch.Run(torch.CPU, func(s *torch.Scope) error {
+		t, err := f.Get(s, name)
+		if err == nil {
+			data = torch.ToSlice[float32](t.To(s, torch.Float32))
+		}
+		return err
+	})
+	return data, err
 }
 
 // notInversion says what a file is that is no embedding.

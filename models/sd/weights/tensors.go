@@ -51,3 +51,52 @@ func CompVis(ours iter.Seq[string]) func(name string) (theirs string, ok bool) {
 	pairs := ourForm(func(name string) bool { return all[name] }).table().theirs
 	return func(name string) (string, bool) { return rename(pairs, name) }
 }
+
+// Floats returns the elements of the tensor of that name in the order of their indices. They are read from the file, for which libtorch is not
+// needed, unless its elements lie there in another order or are scaled.
+func (t *Tensors) Floats(name string) ([]float64, error) {
+	if data, d, ok := elements(t.file, name); ok {
+		out := make([]float64, len(data)/d.Size())
+		for i := range out {
+			out[i] = d.Element(data[i*d.Size():])
+		}
+		return out, nil
+	}
+	var out []float64
+	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
+		w, err := t.Get(s, name)
+		if err == nil {
+			out = torch.ToSlice[float64](w.To(s, torch.Float64))
+		}
+		return err
+	})
+	return out, err
+}
+
+// elements returns the bytes of a tensor and their type, if its elements are as they lie in the file.
+func elements(f file, name string) ([]byte, torch.DType, bool) {
+	switch f := f.(type) {
+	case *scales:
+		if f.by[name] == "" {
+			return elements(f.file, name)
+		}
+	case *shards:
+		if in := f.by[name]; in != nil {
+			return elements(in, name)
+		}
+	case *archive:
+		if v, ok := f.tensors[name]; ok && v.packed && f.m.Bytes() != nil {
+			n := v.dtype.Size()
+			for _, d := range v.shape {
+				n *= d
+			}
+			return f.m.Bytes()[v.at:][:n], v.dtype, true
+		}
+	case *torch.Weights:
+		if v, ok := f.File().Tensor(name); ok {
+			_, d, _ := f.Info(name)
+			return v.Data, d, true
+		}
+	}
+	return nil, 0, false
+}
