@@ -130,7 +130,7 @@ func TestRefusals(t *testing.T) {
 		{builtin + "--times 80,0.002", 2, "above the smallest level 0.002"},
 		{builtin + "--times 80,NaN", 2, "--times: want numbers"},
 		{builtin + "--times 81,1", 2, "--times: want noise levels up to 80"},
-		{builtin + "--times 80 --steps 2", 2, "--times lists 1"},
+		{builtin + "--times 80 --steps 2", 2, "--times: 1 noise levels for 2 steps"},
 		{builtin + "--times 80,x", 2, `--times: want numbers with commas between them, such as 80,0.8, got "80,x"`},
 		{builtin + "--label 99", 2, "--label: want a class from 0 to 8 (Smileys"},
 		{builtin + "--label -1", 2, "--label: want a class"},

@@ -59,7 +59,7 @@ type Description struct {
 }
 
 // ErrNetwork is what functions of a network are refused with whose configuration files cannot hold, such as a user's own.
-var ErrNetwork = fmt.Errorf("want a network of package network: one of %s", strings.Join(network.Names(), ", "))
+var ErrNetwork = fmt.Errorf("want a network of package network: one of %s", strings.Join(network.Names(), ", ")) //quote: our own names
 
 // ErrFunction is what functions are refused with that files cannot hold, such as a user's own.
 var ErrFunction = errors.New("want one of package models' denoisers or consistency functions that files can hold")
@@ -132,7 +132,7 @@ func (d Description) Function(net models.Network) (any, error) {
 		return nil, fmt.Errorf("kind: want %q, %q or %q, got %s", Consistency, Denoiser, Trajectory, quote.Quoted(d.Kind))
 	}
 	if !d.Network.Until() {
-		return nil, fmt.Errorf("kind: a %s needs a network with a second time input, where a jump ends (until), and the %s has none", Trajectory, d.Network.Name())
+		return nil, fmt.Errorf("kind: a %s needs a network with a second time input, where a jump ends (until), and the %s has none", Trajectory, d.Network.Name()) //quote: our own name
 	}
 	switch d.Form.Type {
 	case EDM:

@@ -35,7 +35,7 @@ func (c *Config) UnmarshalJSON(data []byte) error {
 		all := kinds()
 		i := slices.IndexFunc(all, func(k kind) bool { return k.name() == key })
 		if i < 0 {
-			return fmt.Errorf("network: %s", suggest.OneOf(key, Names()))
+			return fmt.Errorf("network: %s", suggest.OneOf(key, Names())) //quote: our own names
 		}
 		if string(text) == "null" {
 			continue

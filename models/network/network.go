@@ -49,13 +49,13 @@ func (c Config) one() error {
 	case c.Net == nil:
 		return wantOne(0)
 	case kindOf(c.Net) == nil:
-		return fmt.Errorf("network: want the configuration of a registered network (%s), got a %T", known(), c.Net)
+		return fmt.Errorf("network: want the configuration of a registered network (%s), got a %T", known(), c.Net) //quote: our own names
 	}
 	return nil
 }
 
 func wantOne(n int) error {
-	return fmt.Errorf("network: want the configuration of one network (%s), got %d", known(), n)
+	return fmt.Errorf("network: want the configuration of one network (%s), got %d", known(), n) //quote: our own names
 }
 
 // known lists the names as "a, b or c".
@@ -190,7 +190,7 @@ func Clone(net Network) (Network, error) {
 			return k.clone(net)
 		}
 	}
-	return nil, fmt.Errorf("network: want a registered network (%s), got %T", known(), net)
+	return nil, fmt.Errorf("network: want a registered network (%s), got %T", known(), net) //quote: our own names
 }
 
 // Adopt gives a network the weights of one that may have fewer conditioning inputs, as unet.UNet.Adopt does; weights of one that has the

@@ -33,7 +33,7 @@ func PresetNamed(name string) (Preset, error) {
 		}
 		names = append(names, p.Name)
 	}
-	return Preset{}, errors.New(suggest.OneOf(name, names))
+	return Preset{}, errors.New(suggest.OneOf(name, names)) //quote: our own names
 }
 
 // Options returns a pointer to a struct of the preset's options at their defaults, such as a *unet.Options. The tags of its fields

@@ -135,7 +135,7 @@ func (m pixels) takes(r Request) error {
 
 // choose fills in the sampler, or refuses one that the model does not have.
 func (m pixels) choose(r *Request) error {
-	can := m.samplers()
+	can := m.samplers() //quote: our own names
 	switch {
 	case r.Sampler == "" && m.origins != nil:
 		r.Sampler = multistep

@@ -508,7 +508,7 @@ func TestSampleFromADenoiser(t *testing.T) {
 	_, err = draw(func(o *Sample) { o.Sampler = "rk4" })
 	require.ErrorContains(t, err, "--sampler: want one of multistep, ctm, euler")
 	_, err = draw(func(o *Sample) { o.Model, o.Sampler = "builtin", "heun" })
-	require.ErrorContains(t, err, "--sampler: heun cannot draw from a consistency model: want multistep")
+	require.ErrorContains(t, err, "--sampler: heun cannot sample from a consistency model: want multistep")
 	got, err = draw(func(o *Sample) { o.Model, o.Sampler, o.Steps = "builtin", "multistep", 2 })
 	require.NoError(t, err)
 	require.Equal(t, 2, got.Evaluations)
