@@ -125,7 +125,7 @@ func TestWrite(t *testing.T) {
 				named := filepath.Join(dir, "named.safetensors")
 				err = f.Write(named, nil, WriteOptions{Layout: to, Overwrite: true}) // by the names alone
 				if from == Kohya && to != Kohya {
-					require.ErrorContains(t, err, "want the model that it is for")
+					require.ErrorContains(t, err, "want the model that the adapter is for")
 				} else {
 					require.NoError(t, err)
 					require.True(t, bytes.Equal(read(t, out), read(t, named)))
@@ -669,7 +669,7 @@ func TestAnotherBase(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "xl.safetensors")
 	require.NoError(t, a.Write(path, WriteOptions{}))
 	_, err := Load(small, path, Options{})
-	require.EqualError(t, err, path+": the adapter is for another model, whose networks take texts of 32 features, and the model takes 16: want one for the same base")
+	require.EqualError(t, err, path+": the adapter is for another model (its U-Net takes text features of width 32), and the model takes width 16: want an adapter for the same base model")
 	require.False(t, strings.Contains(err.Error(), "\n"))
 	_, err = Load(small, path, Options{Partial: true}) // shapes are never let pass
 	require.Error(t, err)

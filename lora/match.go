@@ -1,7 +1,6 @@
 package lora
 
 import (
-	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -65,18 +64,14 @@ func (f *File) match(t *table, what string) Match {
 		m.Matched = append(m.Matched, s.name())
 		m.pairs = append(m.pairs, pair{module, s})
 	}
-	if width := f.width(); width > 0 && t.width() > 0 && width != t.width() {
-		m.Base = fmt.Sprintf("%s, whose networks take texts of %d features, and %s takes %d", cmp.Or(weights.Family(width), "another model"), width, what, t.width())
-	} else if name := f.foreign(); name != "" && len(m.Unmatched) > 0 {
-		m.Base = name
-	}
+	m.Base = f.otherBase(t, m)
 	return m
 }
 
 // Err says what does not fit, in a [*FitError], or nil. With partial, modules without a layer are no mistake, as long as there are others.
 func (m Match) Err(partial bool) error {
 	if m.Base != "" {
-		return &FitError{m, fmt.Sprintf("the adapter is for %s: want one for the same base", m.Base)}
+		return &FitError{m, fmt.Sprintf("the adapter is for %s: want an adapter for the same base model", m.Base)}
 	}
 	var parts []string
 	note := func(what string, names []string) {
@@ -96,37 +91,6 @@ func (m Match) Err(partial bool) error {
 		return nil
 	}
 	return &FitError{m, "the adapter does not fit: " + strings.Join(parts, "; ")}
-}
-
-// width returns how many features of a text the adapter's network takes, by the modules between text and pixels; 0: there are none.
-func (f *File) width() int {
-	for _, m := range f.Modules {
-		if m.Kind != LowRank || !strings.HasSuffix(flatten(m.key.path), "attn2_to_k") {
-			continue
-		}
-		if shape, _, _ := f.src.Info(m.tensors[down]); len(shape) > 1 {
-			return shape[1]
-		}
-	}
-	return 0
-}
-
-// foreigners are what names of adapters for models of other families begin with or contain, the path flat.
-var foreigners = []struct{ contains, name string }{
-	{"double_blocks_", "Flux"}, {"single_transformer_blocks_", "Flux"}, {"joint_blocks_", "Stable Diffusion 3"}, {"transformer.transformer_blocks", "Stable Diffusion 3 or Flux"},
-	{"lora_te3_", "Stable Diffusion 3"}, {"lora_prior", "Stable Cascade"}, {"motion_modules_", "AnimateDiff"}, {"lora_transformer_", "a transformer"},
-}
-
-// foreign names the family that an adapter is for, if its names tell.
-func (f *File) foreign() string {
-	for _, m := range f.Modules {
-		for _, other := range foreigners {
-			if strings.Contains(m.key.path, other.contains) || strings.Contains(flatten(m.key.path), other.contains) {
-				return other.name
-			}
-		}
-	}
-	return ""
 }
 
 // Base names the published models that all modules fit; none: it is for another, or they are unknown.

@@ -2,6 +2,7 @@ package lora
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -46,6 +47,9 @@ type output struct {
 	info       func(r role) ([]int, torch.DType)
 }
 
+// ErrUnknownBase is an adapter whose layers' names cannot be taken apart, as it is for none of the published models and no model was given.
+var ErrUnknownBase = errors.New("its modules fit none of the published base models (Stable Diffusion 1, 2 and XL, SSD-1B): want the model that the adapter is for")
+
 // Write writes the file's adapter in another layout, embeddings that it brings along in [Kohya] alone. Names are taken apart by the layers of a model, or, without one, of the published
 // model that all modules fit. The factors stay as they are; what scales them is kept in each layout's way.
 func (f *File) Write(path string, model *weights.Model, o WriteOptions) error {
@@ -58,7 +62,7 @@ func (f *File) Write(path string, model *weights.Model, o WriteOptions) error {
 		t = tableOfPlan(plans)
 	} else if _, t = f.published(); t == nil {
 		if t = f.own(o.Layout); t == nil {
-			return fmt.Errorf("%s: its modules fit none of the published models: want the model that it is for", quote.Path(f.Path))
+			return fmt.Errorf("%s: %w", quote.Path(f.Path), ErrUnknownBase)
 		}
 	}
 	m := f.match(t, "the model")

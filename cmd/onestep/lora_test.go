@@ -207,7 +207,7 @@ func TestLoRACommands(t *testing.T) {
 		code int
 	}{
 		{[]string{"convert", one, "--to", "kohya", "--out", at("back.safetensors")}, "exists", 1},
-		{[]string{"convert", one, "--to", "peft", "--out", at("x.safetensors")}, "want the model that it is for", 1},
+		{[]string{"convert", one, "--to", "peft", "--out", at("x.safetensors")}, "; pass it as --model", 1},
 		{[]string{"convert", one, "--to", "other", "--out", at("x.safetensors")}, "--to: want", 2},
 		{[]string{"convert", one, "--to", "peft", "--out", at("x")}, "want FILE.safetensors", 2},
 		{[]string{"convert", "--to", "peft"}, "want the file of an adapter", 2},

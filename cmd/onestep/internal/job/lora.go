@@ -266,7 +266,11 @@ func (o ConvertLoRA) Run(note func(string)) error {
 		if o.Partial {
 			return usage("--partial needs --model: the model whose layers are looked for")
 		}
-		return f.Write(o.Out, nil, w)
+		err := f.Write(o.Out, nil, w)
+		if errors.Is(err, lora.ErrUnknownBase) {
+			return fmt.Errorf("%w; pass it as --model", err)
+		}
+		return err
 	}
 	m, err := weights.Open(o.Model, o.ModelOptions)
 	if err != nil {
