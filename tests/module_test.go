@@ -3,6 +3,7 @@ package tests
 import (
 	"bytes"
 	"fmt"
+	"image"
 	"image/png"
 	"os"
 	"os/exec"
@@ -57,11 +58,7 @@ func main() {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644))
 	}
 	write("main.go", program)
-	write("go.mod", fmt.Sprintf("module example.com/user\n\ngo %s\n\nrequire github.com/onestep-go/onestep v0.0.0\n\nreplace github.com/onestep-go/onestep => %s\n",
-		strings.TrimPrefix(goEnv(t, "GOVERSION"), "go"), root))
-	sums, err := os.ReadFile(filepath.Join(root, "go.sum"))
-	require.NoError(t, err)
-	write("go.sum", string(sums))
+	module(t, dir, root)
 
 	runIn(t, dir, "go", "run", "-mod=mod", "github.com/onestep-go/onestep/scripts/setup")
 	runIn(t, dir, "go", "build", "-mod=mod", "-o", "user", ".")
@@ -128,4 +125,54 @@ func TestReadmeProgram(t *testing.T) {
 	mod, err := os.ReadFile(filepath.Join(dir, "go.mod"))
 	require.NoError(t, err)
 	require.Contains(t, string(mod), "require github.com/onestep-go/onestep ")
+}
+
+// A program of another module trains by the name of a method, samples in one step, and serves images of a Stable Diffusion model, with an adapter and
+// without, to clients that ask at once: each gets, to the bit, what it gets alone.
+func TestUserProgram(t *testing.T) {
+	root := source(t)
+	dir := t.TempDir()
+	require.NoError(t, os.CopyFS(dir, os.DirFS(filepath.Join("testdata", "user"))))
+	module(t, dir, root)
+	runIn(t, dir, "go", "build", "-mod=mod", "-o", "user", ".")
+	adapters, err := filepath.Abs(loraFolder)
+	require.NoError(t, err)
+	model, err := filepath.Abs(filepath.Join(sdFolder, "sd15"))
+	require.NoError(t, err)
+	runIn(t, dir, filepath.Join(dir, "user"), dir, model, adapters)
+
+	read := func(name string) []byte {
+		text, err := os.ReadFile(filepath.Join(dir, name))
+		require.NoError(t, err)
+		return text
+	}
+	snapshots, err := filepath.Glob(filepath.Join(dir, "run", "model-*.safetensors"))
+	require.NoError(t, err)
+	require.Len(t, snapshots, 1)
+	for _, seed := range []string{"7", "8"} {
+		img, err := png.Decode(bytes.NewReader(read("samples/" + seed + ".png")))
+		require.NoError(t, err)
+		require.Equal(t, image.Rect(0, 0, 8, 8), img.Bounds())
+	}
+	img, err := png.Decode(bytes.NewReader(read("served/adapted.png")))
+	require.NoError(t, err)
+	require.Equal(t, image.Rect(0, 0, 64, 64), img.Bounds())
+	require.NotEqual(t, read("served/plain.png"), read("served/adapted.png"))
+	for _, i := range []string{"0", "2"} {
+		require.Equal(t, read("served/plain.png"), read("served/plain-"+i+".png"))
+	}
+	for _, i := range []string{"1", "3"} {
+		require.Equal(t, read("served/adapted.png"), read("served/adapted-"+i+".png"))
+	}
+}
+
+// module makes a directory a module of its own that uses the source tree.
+func module(t *testing.T, dir, root string) {
+	t.Helper()
+	mod := fmt.Sprintf("module example.com/user\n\ngo %s\n\nrequire github.com/onestep-go/onestep v0.0.0\n\nreplace github.com/onestep-go/onestep => %s\n",
+		strings.TrimPrefix(goEnv(t, "GOVERSION"), "go"), root)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "go.mod"), []byte(mod), 0o644))
+	sums, err := os.ReadFile(filepath.Join(root, "go.sum"))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "go.sum"), sums, 0o644))
 }
