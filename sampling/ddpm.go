@@ -8,21 +8,21 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// DDPM is the ancestral sampler of Ho et al. 2020, algorithm 2: each step draws from the posterior q(x_u | x_t, x_0) of the
+// Posterior is DDPM's sampler (Ho et al. 2020, algorithm 2): each step draws from the posterior q(x_u | x_t, x_0) of the
 // variance-preserving chain with the denoiser's prediction in x_0's place. Of that chain's ᾱ and points only
 // σ² = (1 - ᾱ)/ᾱ and x = x_VP/√ᾱ are left, so that eq. 7 becomes, from level t to u,
 //
 //	mean (u²/t²)·x + (1 - u²/t²)·D(x; t)        variance u²·(t² - u²)/t²
 //
 // The step to level 0 adds nothing.
-type DDPM struct {
+type Posterior struct {
 	// LargeVariance takes the chain's β, (1 + u²)·(t² - u²)/(1 + t²) here, for the variance: right for data that is noise
 	// itself, as the posterior's is for data that is one point (Ho et al. 2020, section 3.2).
 	LargeVariance bool
 }
 
 // Sample is algorithm 2.
-func (p DDPM) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x *torch.Tensor, o Options) (*torch.Tensor, error) {
+func (p Posterior) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x *torch.Tensor, o Options) (*torch.Tensor, error) {
 	return walk{Options: o, noisy: true, step: func(s *torch.Scope, i int, x *torch.Tensor, _ []*torch.Tensor) (next, origin *torch.Tensor) {
 		t, u := o.Levels[i], o.Levels[i+1]
 		origin = o.predict(s, d, x, t)
@@ -40,14 +40,14 @@ func (p DDPM) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x *
 }
 
 // Evaluations is 1 for each step.
-func (DDPM) Evaluations(levels []float64) int { return evaluations(levels, 1) }
+func (Posterior) Evaluations(levels []float64) int { return evaluations(levels, 1) }
 
 // DDIM is the sampler of Song et al. 2021, eq. 12, in the same coordinates: from level t to u, with ε the prediction of the
 // noise,
 //
 //	D(x; t) + √(u² - a²)·ε + a·z        ε = (x - D(x; t))/t        a = η·u·√(t² - u²)/t
 //
-// It is deterministic for η = 0, and then Euler in exact arithmetic; for η = 1 it is DDPM.
+// It is deterministic for η = 0, and then Euler in exact arithmetic; for η = 1 it is [Posterior].
 type DDIM struct {
 	Eta float64 // η, from 0 to 1
 }

@@ -63,10 +63,10 @@ func TestGolden(t *testing.T) {
 			torchtest.Close(t, name, got, golden[name], 1e-12, 1e-12)
 		}
 		samplers := map[string]Sampler{
-			"edm":         EDM{Churn: 3, Min: 0.3, Max: 7, Noise: 1.05},
+			"edm":         StochasticHeun{Churn: 3, Min: 0.3, Max: 7, Noise: 1.05},
 			"euler_a.eta": Stepwise{Eta: 0.7},
 			"ddim.eta":    DDIM{Eta: 0.7},
-			"ddpm.large":  DDPM{LargeVariance: true},
+			"ddpm.large":  Posterior{LargeVariance: true},
 		}
 		for _, name := range Names() {
 			if _, ok := samplers[name]; !ok {

@@ -51,7 +51,7 @@ func exactFactor(t, u float64) float64 {
 	return math.Hypot(data.Std, u) / math.Hypot(data.Std, t)
 }
 
-func edmLaw(e EDM, steps int) law {
+func edmLaw(e StochasticHeun, steps int) law {
 	return func(t, u float64) (a, before, after float64) {
 		if t >= e.Min && t <= e.Max {
 			hat := t * (1 + min(e.Churn/float64(steps), math.Sqrt2-1))
@@ -101,7 +101,7 @@ func (g exact) Jump(s *torch.Scope, x, t, next *torch.Tensor, _ models.Cond) *to
 // that are off the data's law. 4.5 standard errors.
 func TestStochasticLaws(t *testing.T) {
 	const n, mean, std = 40_000, 3, 70 // of the start, less the data's mean
-	edm := EDM{Churn: 4, Min: 0.05, Max: 50, Noise: 1.003}
+	edm := StochasticHeun{Churn: 4, Min: 0.05, Max: 50, Noise: 1.003}
 	levels := descent(12)
 	sample := func(sampler Sampler) func(*torch.Scope, *torch.Tensor, Options) (*torch.Tensor, error) {
 		return func(s *torch.Scope, x *torch.Tensor, o Options) (*torch.Tensor, error) {
@@ -132,8 +132,8 @@ func TestStochasticLaws(t *testing.T) {
 		{"Euler, half ancestral", sample(Stepwise{Eta: 0.5}), ancestry(0.5, eulerFactor), false},
 		{"DPM-2 ancestral", sample(Stepwise{Solver: DPM2{}, Eta: 1}), ancestry(1, dpm2Factor), true},
 		{"Heun ancestral", sample(Stepwise{Solver: Heun{}, Eta: 0.8}), ancestry(0.8, heunFactor), false},
-		{"DDPM", sample(DDPM{}), ddpmLaw(false), true},
-		{"DDPM, large variance", sample(DDPM{LargeVariance: true}), ddpmLaw(true), false},
+		{"DDPM", sample(Posterior{}), ddpmLaw(false), true},
+		{"DDPM, large variance", sample(Posterior{LargeVariance: true}), ddpmLaw(true), false},
 		{"DDIM", sample(DDIM{Eta: 0.6}), ancestry(0.6, eulerFactor), false},
 		{"EDM", sample(edm), edmLaw(edm, 11), false},
 		{"EDM to 0", sample(edm), edmLaw(edm, 12), true},
@@ -163,7 +163,7 @@ func TestStochasticLaws(t *testing.T) {
 
 // With many levels each law is the data's, from where noise of 80 has left it.
 func TestStochasticLawsEndAtTheData(t *testing.T) {
-	edm := EDM{Churn: 40, Min: 0.05, Max: 50, Noise: 1}
+	edm := StochasticHeun{Churn: 40, Min: 0.05, Max: 50, Noise: 1}
 	levels := descent(1001)
 	for name, l := range map[string]law{
 		"Euler ancestral": ancestry(1, eulerFactor),

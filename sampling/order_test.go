@@ -115,7 +115,7 @@ func TestOrders(t *testing.T) {
 		{"DPM-Solver++(2M)", DPMpp{}, 2},
 		{"DPM-Solver++(3M)", DPMpp{Order: 3}, 3},
 		{"3M as published", published3M{}, 2},
-		{"EDM without churn", EDM{}, 2},
+		{"EDM without churn", StochasticHeun{}, 2},
 		{"DDIM", DDIM{}, 1},
 		{"flow, Euler", Stepwise{Solver: FlowEuler{}}, 1},
 		{"flow, Heun", Stepwise{Solver: FlowHeun{}}, 2},

@@ -45,7 +45,7 @@ type Step struct {
 //
 //	a = η·u·√(t² - u²)/t
 //
-// With Euler and η = 1 this has the law of DDPM, whose posterior variance a² is, for the prediction in x_0's place.
+// With Euler and η = 1 this has the law of [Posterior], whose posterior variance a² is, for the prediction in x_0's place.
 type Stepwise struct {
 	Solver Solver  // nil: Euler
 	Eta    float64 // η, from 0 to 1
@@ -203,9 +203,9 @@ var named = []struct {
 }{
 	{"euler", Stepwise{}},
 	{"heun", Stepwise{Solver: Heun{}}},
-	{"edm", EDM{Churn: 40, Min: 0.05, Max: 50, Noise: 1.003}}, // Karras et al. 2022, table 5, ImageNet-64
+	{"edm", StochasticHeun{Churn: 40, Min: 0.05, Max: 50, Noise: 1.003}}, // Karras et al. 2022, table 5, ImageNet-64
 	{"euler_a", Stepwise{Eta: 1}},
-	{"ddpm", DDPM{}},
+	{"ddpm", Posterior{}},
 	{"ddim", DDIM{}},
 	{"dpm2", Stepwise{Solver: DPM2{}}},
 	{"dpm2_a", Stepwise{Solver: DPM2{}, Eta: 1}},

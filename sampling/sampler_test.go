@@ -26,7 +26,7 @@ func every(t *testing.T, f func(t *testing.T, sampler Sampler)) {
 		t.Run(name, func(t *testing.T) { f(t, sampler) })
 	}
 	for _, sampler := range []Sampler{
-		EDM{}, DDIM{Eta: 0.5}, DDPM{LargeVariance: true}, Stepwise{Solver: Heun{}, Eta: 0.3}, jumper{Jumps{}}, jumper{Jumps{Gamma: 0.7}}, jumper{Jumps{Gamma: 1}},
+		StochasticHeun{}, DDIM{Eta: 0.5}, Posterior{LargeVariance: true}, Stepwise{Solver: Heun{}, Eta: 0.3}, jumper{Jumps{}}, jumper{Jumps{Gamma: 0.7}}, jumper{Jumps{Gamma: 1}},
 		originator{Multistep{SigmaMin: 1e-3}}, originator{Multistep{Clamp: true, SigmaMin: 1e-3}},
 	} {
 		t.Run(fmt.Sprintf("%T%v", sampler, sampler), func(t *testing.T) { f(t, sampler) })
@@ -152,10 +152,10 @@ func TestNoNoiseIsDeterministic(t *testing.T) {
 			}
 			heun := ode(Heun{})
 			streams := noise.NewStreams(s, 1, 2)
-			require.Equal(t, heun.Bytes(), draw(EDM{}, nil).Bytes())
-			require.Equal(t, heun.Bytes(), draw(EDM{Churn: 5, Min: 100}, streams).Bytes(), "no level above 100")
-			require.Equal(t, heun.Bytes(), draw(EDM{Churn: 5, Max: 0.001}, streams).Bytes(), "no level to raise below 0.001")
-			require.NotEqual(t, heun.Bytes(), draw(EDM{Churn: 5, Min: 1}, noise.NewStreams(s, 1, 2)).Bytes())
+			require.Equal(t, heun.Bytes(), draw(StochasticHeun{}, nil).Bytes())
+			require.Equal(t, heun.Bytes(), draw(StochasticHeun{Churn: 5, Min: 100}, streams).Bytes(), "no level above 100")
+			require.Equal(t, heun.Bytes(), draw(StochasticHeun{Churn: 5, Max: 0.001}, streams).Bytes(), "no level to raise below 0.001")
+			require.NotEqual(t, heun.Bytes(), draw(StochasticHeun{Churn: 5, Min: 1}, noise.NewStreams(s, 1, 2)).Bytes())
 			torchtest.Close(t, "DDIM", draw(DDIM{}, nil), ode(Euler{}), 2e-5, 0) // float32 at 80
 			fresh := noise.NewStreams(s, 1, 2)
 			require.Equal(t, fresh.Randn(s, torch.Float32, 3).Bytes(), streams.Randn(s, torch.Float32, 3).Bytes(), "nothing was drawn")
@@ -163,7 +163,7 @@ func TestNoNoiseIsDeterministic(t *testing.T) {
 			// The other end of η: what is one law is one image.
 			x := x.To(s, torch.Float64)
 			all := make([]*torch.Tensor, 3)
-			for i, sampler := range []Sampler{DDPM{}, DDIM{Eta: 1}, Stepwise{Eta: 1}} {
+			for i, sampler := range []Sampler{Posterior{}, DDIM{Eta: 1}, Stepwise{Eta: 1}} {
 				var err error
 				all[i], err = sampler.Sample(t.Context(), s, g, x, Options{Levels: levels, Streams: noise.NewStreams(s, 1, 2)})
 				require.NoError(t, err)
@@ -246,7 +246,7 @@ func TestOnStep(t *testing.T) {
 			for i, p := range steps {
 				require.Equal(t, []any{i, 5, levels[i+1]}, []any{p.Index, p.Count, p.Level})
 				require.True(t, p.X.Freed() && p.Origin.Freed())
-				_, churned := sampler.(EDM)
+				_, churned := sampler.(StochasticHeun)
 				if _, jumps := sampler.(jumper); i > 0 && !churned && !jumps {
 					want := g.Denoise(s, xs[i-1], torch.Full(s, levels[i], torch.Float64, 2), models.Cond{})
 					torchtest.Close(t, "prediction", origins[i], want, 1e-12, 0)
@@ -373,16 +373,16 @@ func TestSettingsRefused(t *testing.T) {
 		{DDIM{Eta: math.NaN()}, "eta: want 0 to 1, got NaN"},
 		{DPMpp{Order: 1}, "order: want 2 or 3, got 1"},
 		{DPMpp{Order: 4}, "order: want 2 or 3, got 4"},
-		{EDM{Churn: -1}, "churn: want a number from 0 on, got -1"},
-		{EDM{Churn: 1, Noise: math.NaN()}, "churn's noise: want a number from 0 on, got NaN"},
-		{EDM{Min: math.Inf(1)}, "churn's smallest level: want a number from 0 on, got +Inf"},
-		{EDM{Min: 2, Max: 1}, "churn: want a largest level of at least the smallest, 2, or 0 for no limit, got 1"},
+		{StochasticHeun{Churn: -1}, "churn: want a number from 0 on, got -1"},
+		{StochasticHeun{Churn: 1, Noise: math.NaN()}, "churn's noise: want a number from 0 on, got NaN"},
+		{StochasticHeun{Min: math.Inf(1)}, "churn's smallest level: want a number from 0 on, got +Inf"},
+		{StochasticHeun{Min: 2, Max: 1}, "churn: want a largest level of at least the smallest, 2, or 0 for no limit, got 1"},
 		{jumper{Jumps{Gamma: 2}}, "gamma: want 0 to 1, got 2"},
 		{jumper{Jumps{SigmaMin: -1}}, "smallest noise level: want more than 0, got -1"},
 		{Stepwise{Eta: 0.1}, streams + "1"},
 		{DDIM{Eta: 0.1}, streams + "1"},
-		{DDPM{}, streams + "1"},
-		{EDM{Churn: 1}, streams + "1"},
+		{Posterior{}, streams + "1"},
+		{StochasticHeun{Churn: 1}, streams + "1"},
 		{jumper{Jumps{Gamma: 0.1}}, streams + "1"},
 	} {
 		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
@@ -402,8 +402,9 @@ func TestNamed(t *testing.T) {
 		require.NotNil(t, sampler)
 	}
 	_, err := Named("hein")
-	require.EqualError(t, err, "sampler: want one of euler, heun, edm, euler_a, ddpm, ddim, dpm2, dpm2_a, dpmpp_2s, dpmpp_2s_a, "+
-		"dpmpp_2m, dpmpp_3m, flow_euler, flow_heun, flow_midpoint, got \"hein\"")
+	for _, name := range append(Names(), `"hein"`, "did you mean heun?") {
+		require.ErrorContains(t, err, name)
+	}
 }
 
 // The class reaches the denoiser in every evaluation.

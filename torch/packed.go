@@ -1,5 +1,8 @@
 package torch
 
+// Packed weights and Swap are exported for package nn, whose layers reorder their weights at the first input of a shape, and for
+// attention here: networks made of nn's layers need none of them.
+
 var (
 	opPackConv2D   = newOp("mkldnn::_reorder_convolution_weight")
 	opPackedConv2D = newOp("mkldnn::_convolution_pointwise")

@@ -115,7 +115,7 @@ func TestImages(t *testing.T) {
 		{"heun", denoiser(t), generate.Request{}, "heun", noise.Karras(18, 80, 0.002, 7), 35,
 			func(s *torch.Scope, f any, x *torch.Tensor, o sampling.Options) (*torch.Tensor, error) {
 				o.Levels = append(noise.Karras(18, 80, 0.002, 7), 0)
-				return sampling.EDM{}.Sample(ctx, s, f.(models.Denoiser), x, o)
+				return sampling.StochasticHeun{}.Sample(ctx, s, f.(models.Denoiser), x, o)
 			}},
 		{"guided", denoiser(t), generate.Request{Sampler: "euler", Steps: 3, Guidance: 2}, "euler", noise.Karras(3, 80, 0.002, 7), 6,
 			func(s *torch.Scope, f any, x *torch.Tensor, o sampling.Options) (*torch.Tensor, error) {
