@@ -134,11 +134,10 @@ func plansOf(m *weights.Model) (map[string][]nn.Shape, error) {
 			plans[part] = unet.Shapes(config)
 			continue
 		}
-		config, err := clip.ParseConfig(c.Config)
+		config, err := weights.ParseText(c.Config, part == text2Part)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", quote.Text(part), err)
 		}
-		config.Projection = config.Projection || part == text2Part
 		plans[part] = clip.Shapes(config)
 	}
 	return plans, nil

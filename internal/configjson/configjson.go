@@ -2,8 +2,11 @@
 package configjson
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
+	"maps"
+	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
 )
@@ -18,6 +21,23 @@ func Unmarshal(data []byte, v any) error {
 		return err
 	}
 	return quote.Error(json.Unmarshal(data, v))
+}
+
+// UnmarshalDiffusers reads the config.json of a diffusers class into a struct that has what the file leaves out. It refuses keys that the
+// struct does not have, save those that begin with an underscore and say nothing of the class.
+func UnmarshalDiffusers(data []byte, v any) error {
+	var keys map[string]json.RawMessage
+	if err := Unmarshal(data, &keys); err != nil {
+		return err
+	}
+	maps.DeleteFunc(keys, func(k string, _ json.RawMessage) bool { return strings.HasPrefix(k, "_") && k != "_class_name" })
+	known, err := json.Marshal(keys)
+	if err != nil {
+		return err
+	}
+	d := json.NewDecoder(bytes.NewReader(known))
+	d.DisallowUnknownFields()
+	return quote.Error(d.Decode(v))
 }
 
 // Check refuses more than [Most] bytes.

@@ -9,6 +9,21 @@ import (
 	"github.com/onestep-go/onestep/internal/configjson"
 )
 
+func TestUnmarshalDiffusers(t *testing.T) {
+	v := struct {
+		Class   string `json:"_class_name"`
+		A, B, C int
+	}{A: 1, B: 2, C: 3}
+	if err := configjson.UnmarshalDiffusers([]byte(`{"_class_name": "X", "_diffusers_version": [0], "b": 4, "c": null}`), &v); err != nil || v.Class != "X" || v.A != 1 || v.B != 4 || v.C != 3 {
+		t.Errorf("got %v, %v", v, err)
+	}
+	for _, bad := range []string{`{"d": 1}`, `{"b": "x"}`, `[]`, `{`, `{"a": 1}` + strings.Repeat(" ", configjson.Most)} {
+		if err := configjson.UnmarshalDiffusers([]byte(bad), &v); err == nil {
+			t.Errorf("%.20s: got no error", bad)
+		}
+	}
+}
+
 func TestUnmarshal(t *testing.T) {
 	var v map[string]string
 	if err := configjson.Unmarshal([]byte(`{"a": "b"}`), &v); err != nil || v["a"] != "b" {

@@ -57,7 +57,7 @@ func together(m *weights.Model) error {
 		if part == nil {
 			continue
 		}
-		t, err := parseText(part.Config, i == 1)
+		t, err := weights.ParseText(part.Config, i == 1)
 		if err != nil {
 			return nil //nolint:nilerr // reported with the part
 		}
@@ -105,14 +105,5 @@ func shapes[C any](parse func([]byte) (C, error), plan func(C) []nn.Shape) func(
 }
 
 func textShapes(second bool) func([]byte) ([]nn.Shape, error) {
-	return shapes(func(config []byte) (clip.Config, error) { return parseText(config, second) }, clip.Shapes)
-}
-
-// parseText reads the config.json of a text encoder.
-func parseText(config []byte, second bool) (clip.Config, error) {
-	c, err := clip.ParseConfig(config)
-	if second {
-		c.Projection = true // the class that model_index.json names; its config.json may not
-	}
-	return c, err
+	return shapes(func(config []byte) (clip.Config, error) { return weights.ParseText(config, second) }, clip.Shapes)
 }

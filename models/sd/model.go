@@ -134,7 +134,7 @@ func From(files *weights.Model, o Options) (_ *Model, err error) {
 }
 
 func openText(part *weights.Component, tokenizer string, second bool, o Options) (t TextEncoder, err error) {
-	c, err := parseText(part.Config, second)
+	c, err := weights.ParseText(part.Config, second)
 	if err != nil {
 		return t, err
 	}

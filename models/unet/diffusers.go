@@ -1,10 +1,8 @@
 package unet
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 
@@ -63,20 +61,9 @@ func diffusersDefaults() diffusersConfig {
 // are errors that name them.
 func FromDiffusers(data []byte) (Config, error) {
 	fail := func(err error) (Config, error) { return Config{}, fmt.Errorf("unet: diffusers config: %w", err) }
-	var keys map[string]json.RawMessage
-	if err := configjson.Unmarshal(data, &keys); err != nil {
-		return fail(err)
-	}
-	maps.DeleteFunc(keys, func(k string, _ json.RawMessage) bool { return strings.HasPrefix(k, "_") && k != "_class_name" })
-	known, err := json.Marshal(keys)
-	if err != nil {
-		return fail(err)
-	}
 	d := diffusersDefaults()
-	dec := json.NewDecoder(bytes.NewReader(known))
-	dec.DisallowUnknownFields()
-	if err := dec.Decode(&d); err != nil {
-		return fail(quote.Error(err))
+	if err := configjson.UnmarshalDiffusers(data, &d); err != nil {
+		return fail(err)
 	}
 	c, err := d.config()
 	if err != nil {

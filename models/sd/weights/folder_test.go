@@ -338,3 +338,15 @@ func TestOpenRefuses(t *testing.T) {
 	_, err = OpenComponent(filepath.Join(dir, "unet"), Options{})
 	require.ErrorContains(t, err, "there is nothing of the kind")
 }
+
+// A second text encoder has a projection, though its config.json names no class.
+func TestParseText(t *testing.T) {
+	for second, want := range map[bool]bool{false: false, true: true} {
+		c, err := ParseText([]byte(`{"projection_dim": 24}`), second)
+		require.NoError(t, err)
+		require.Equal(t, want, c.Projection)
+		require.Equal(t, 24, c.ProjectionDim)
+	}
+	_, err := ParseText([]byte(`{"projection_dim": -1}`), true)
+	require.Error(t, err)
+}

@@ -254,6 +254,16 @@ func (c *Component) adoptVAE(own *Component) error {
 	return err
 }
 
+// ParseText reads the config.json of a model's text encoder, its first or its second. The second one has a projection, whatever the file
+// says: its class, which has one, is in model_index.json.
+func ParseText(config []byte, second bool) (clip.Config, error) {
+	c, err := clip.ParseConfig(config)
+	if second {
+		c.Projection = true
+	}
+	return c, err
+}
+
 // adoptText does so for a text encoder. Whether it has a projection follows from its place: files often have one that is not used.
 func (c *Component) adoptText(own *Component, second bool) error {
 	projected := second || own != nil && projects(own.Config)
