@@ -554,6 +554,19 @@ func TestInfoEmptyRun(t *testing.T) {
 	require.Zero(t, code)
 	require.Contains(t, out, "snapshots: none\nstates: none\n")
 
+	// Options that the method, the network and the rest do not use are left out for people.
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "options.json"),
+		[]byte(`{"method": "ict", "network": "dit", "distance": "huber", "data": "emoji", "s1": 20, "patch": 2, "warmup": 3, "mu0": 0.9, "lpips_resize": "", "mult": [1], "steps": 5}`), 0o644))
+	_, out, _ = try("info", dir)
+	for _, option := range []string{"method", "network", "distance", "data", "s1", "patch", "steps"} {
+		require.Regexp(t, `(?m)^  `+option+` `, out)
+	}
+	for _, option := range []string{"warmup", "mu0", "lpips_resize", "mult"} {
+		require.NotContains(t, out, option)
+	}
+	_, out, _ = try("info", dir, "--json")
+	require.Contains(t, out, `"warmup"`)
+
 	// The last whole line counts, and a long file is not read from its beginning.
 	stats := strings.Repeat(`{"step": 1}`+"\n", 20_000) + `{"step": 2}` + "\n" + `{"step": 3, "lo`
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "stats.jsonl"), []byte(stats), 0o644))

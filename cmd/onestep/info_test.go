@@ -117,9 +117,43 @@ func TestInfoOfImages(t *testing.T) {
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(at("cut.png"), data[:len(data)-30], 0o600))
 	code, stdout, stderr = try("info", at("cut.png"))
-	require.Zero(t, code, stderr)
+	require.Equal(t, exitFailure, code)
 	require.Contains(t, stdout, "40×30")
 	require.Contains(t, stdout, "corrupt: ")
+	require.Contains(t, stderr, "truncated")
+
+	// Of every format, whatever is missing of it; damage in the middle is none of the end.
+	var encoded bytes.Buffer
+	require.NoError(t, jpeg.Encode(&encoded, img, nil))
+	require.NoError(t, os.WriteFile(at("a.jpg"), encoded.Bytes(), 0o600))
+	encoded.Reset()
+	require.NoError(t, gif.Encode(&encoded, img, nil))
+	require.NoError(t, os.WriteFile(at("a.gif"), encoded.Bytes(), 0o600))
+	for _, name := range []string{"settings.png", "a.jpg", "a.gif"} {
+		whole, err := os.ReadFile(at(name))
+		require.NoError(t, err)
+		for _, n := range []int{len(whole) - 20, len(whole) / 2, 30} {
+			require.NoError(t, os.WriteFile(at("cut-"+name), whole[:n], 0o600))
+			for _, args := range [][]string{{"info", at("cut-" + name)}, {"info", "--json", at("cut-" + name)}} {
+				code, stdout, stderr := try(args...)
+				require.Equal(t, exitFailure, code, "%s: %d bytes", name, n)
+				require.NotEmpty(t, stdout)
+				require.Contains(t, stderr, "truncated", "%s: %d bytes", name, n)
+			}
+		}
+	}
+	data[len(data)-20] ^= 0xff
+	require.NoError(t, os.WriteFile(at("damaged.png"), data, 0o600))
+	code, _, stderr = try("info", at("damaged.png"))
+	require.Equal(t, exitFailure, code)
+	require.NotContains(t, stderr, "truncated")
+
+	write("sample.png", func(b *bytes.Buffer) error {
+		return vision.EncodePNG(b, img, []vision.Text{{Keyword: "onestep", Value: `{"label":-1,"seed":3}`}})
+	})
+	_, stdout, _ = try("info", at("sample.png"))
+	require.Contains(t, stdout, "seed")
+	require.NotContains(t, stdout, "label")
 
 	long := strings.Repeat("word\n", 2*longest)
 	write("long.png", func(b *bytes.Buffer) error {

@@ -2,11 +2,14 @@ package main
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
+	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
 	"github.com/onestep-go/onestep/internal/filetype"
 	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
@@ -25,7 +28,7 @@ type imageInfo struct {
 	Text   map[string]any `json:"text"`
 }
 
-// infoImage describes an image file of a format that is read. What of it is damaged is said, and the rest told.
+// infoImage describes an image file of a format that is read. One that is damaged is described as far as it can be read, and is an error.
 func (a *app) infoImage(path string, is filetype.Type) error {
 	data, err := plainfile.Read(path, vision.MaxEncoded)
 	if err != nil {
@@ -63,7 +66,34 @@ func (a *app) infoImage(path string, is filetype.Type) error {
 	if len(texts) == 0 && err == nil {
 		b.WriteString("no settings in it (prompt, sampler, seed)\n")
 	}
-	return a.print(out, b.String())
+	if perr := a.print(out, b.String()); perr != nil || err == nil {
+		return perr
+	}
+	what := "damaged"
+	if cutShort(is.ID, data) {
+		what = "truncated"
+	}
+	return fmt.Errorf("%s: the image file is %s: %w", quote.Path(path), what, quote.Error(err))
+}
+
+// cutShort tells whether the end of an image file is missing, from how files of its format end or from the length that they begin with.
+func cutShort(format string, data []byte) bool {
+	short := func(at, more int) bool { // the length without more, at an offset
+		return len(data) < at+4 || uint64(len(data)) < uint64(binary.LittleEndian.Uint32(data[at:]))+uint64(more)
+	}
+	switch format {
+	case "png":
+		return !bytes.Contains(data, []byte("IEND"))
+	case "jpeg":
+		return !bytes.HasSuffix(bytes.TrimRight(data, "\x00"), []byte{0xFF, 0xD9})
+	case "gif":
+		return !bytes.HasSuffix(data, []byte{0x3B})
+	case "webp":
+		return short(4, 8)
+	case "bmp":
+		return short(2, 0)
+	}
+	return false
 }
 
 // imageText writes a text of an image: settings of ours one to a line, what has several lines below each other.
@@ -72,6 +102,9 @@ func imageText(b *strings.Builder, t vision.Text) {
 	if t.Keyword == "onestep" && json.Unmarshal([]byte(t.Value), &own) == nil {
 		b.WriteString("onestep:\n")
 		for k, v := range sorted(own) {
+			if k == "label" && string(v) == strconv.Itoa(job.Unset) {
+				continue // no class was chosen
+			}
 			fmt.Fprintf(b, "  %-18s %s\n", quote.Text(k), quote.Long(shortJSON(v), longest))
 		}
 		return

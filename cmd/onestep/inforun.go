@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
 	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/training/rundir"
@@ -54,7 +56,7 @@ func (a *app) infoRun(dir string) error {
 			fmt.Fprintf(&b, "  %-18s %s\n", quote.Text(k), quote.Text(shortJSON(v)))
 		}
 	}
-	list("options", out.Options)
+	list("options", used(out.Options))
 	list("last statistics", out.Last)
 	steps := func(what string, n []int) {
 		if len(n) == 0 {
@@ -66,6 +68,18 @@ func (a *app) infoRun(dir string) error {
 	steps("snapshot", out.Snapshots)
 	steps("state", out.States)
 	return a.print(out, b.String())
+}
+
+// used leaves out the options that other methods, networks, distances and data have, and the run does not use. --json has all.
+func used(options map[string]any) map[string]any {
+	text := func(name string) string {
+		s, _ := options[name].(string)
+		return s
+	}
+	o := job.Train{Method: text("method"), Network: text("network"), Distance: text("distance"), Data: text("data")}
+	out := maps.Clone(options)
+	maps.DeleteFunc(out, func(name string, _ any) bool { return o.Unused(strings.ReplaceAll(name, "_", "-")) != "" })
+	return out
 }
 
 // lastStats returns the last whole line of a run's statistics, nil if there is none.

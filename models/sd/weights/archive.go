@@ -79,6 +79,9 @@ func (a *archive) read(data []byte) error {
 		return fmt.Errorf("want a file of torch.save, which is a zip archive: it is %s", is)
 	}
 	z, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
+	if errors.Is(err, zip.ErrFormat) {
+		return errors.New("the zip archive has no directory at its end: the file is truncated or damaged")
+	}
 	if err != nil {
 		return fmt.Errorf("zip: %w", err)
 	}
