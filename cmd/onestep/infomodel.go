@@ -92,7 +92,7 @@ func (m modelInfo) text(all bool) string {
 			at, _ := d.Boundary.MarshalText()
 			fmt.Fprintf(&b, "identity at %s, ", at)
 		}
-		fmt.Fprintf(&b, "noise levels %s to %s, sigma_data %s, %s\n", number.Short(d.SigmaMin), number.Short(d.SigmaMax), number.Short(d.SigmaData), formText(d.Form))
+		fmt.Fprintf(&b, "noise levels %s to %s, sigma_data %s, %s\n", number.Short(d.SigmaMin), number.Short(d.SigmaMax), number.Short(d.SigmaData), d.Form.Summary())
 		if d.Levels != nil {
 			fmt.Fprintf(&b, "drawn in %s of Euler's method, at noise levels %.4g\n", plural(len(d.Levels), "step"), d.Levels)
 		}
@@ -114,25 +114,6 @@ func (m modelInfo) text(all bool) string {
 		fmt.Fprintf(&b, "%-60s %-5s %v\n", quote.Text(t.Name), quote.Text(t.DType), t.Shape)
 	}
 	return b.String()
-}
-
-// formText says what a network predicts.
-func formText(f checkpoint.Form) string {
-	predict, _ := f.Predict.MarshalText()
-	switch f.Type {
-	case checkpoint.EDM:
-		noise, _ := f.Noise.MarshalText()
-		return fmt.Sprintf("noise label %s", noise)
-	case checkpoint.DDPM:
-		if f.Betas == nil {
-			return fmt.Sprintf("ddpm, predicts the %s", predict)
-		}
-		schedule, _ := f.Betas.Schedule.MarshalText()
-		return fmt.Sprintf("ddpm of %d steps, betas %s, predicts the %s", f.Betas.Steps, schedule, predict)
-	case checkpoint.VP:
-		return fmt.Sprintf("vp, predicts the %s", predict)
-	}
-	return string(f.Type)
 }
 
 // sorted ranges over a map in the order of its keys.

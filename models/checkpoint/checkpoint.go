@@ -68,32 +68,7 @@ var ErrFunction = errors.New("want one of package models' denoisers or consisten
 // denoiser (models.Preconditioned, models.TrigNetwork) is described by that one's form.
 func Describe(f any) (Description, error) {
 	d := Description{Format: format, SigmaMin: 0.002, SigmaMax: 80}
-	var net models.Network
-	var err error
-	switch f := f.(type) {
-	case *models.Consistency:
-		d.Kind, d.Boundary, d.SigmaData, d.SigmaMin = Consistency, f.Boundary, f.SigmaData, f.SigmaMinimum()
-		d.Form, net = Form{Type: EDM, Noise: f.Noise}, f.Net
-		if p, ok := f.Net.(*models.Preconditioned); ok {
-			d.Form, net, _, err = formOf(p.Model)
-		}
-	case *models.TrigConsistency:
-		d.Kind, d.Boundary, d.SigmaData = Consistency, models.AtZero, f.SigmaData
-		d.Form, net = Form{Type: TrigFlow}, f.Net
-		if n, ok := f.Net.(*models.TrigNetwork); ok {
-			d.Form, net, _, err = formOf(n.Model)
-		}
-	case *models.Trajectory:
-		d.Kind, d.SigmaData, d.SigmaMin = Trajectory, f.SigmaData, f.SigmaMinimum()
-		d.Form, net = Form{Type: EDM, Noise: f.Noise}, f.Net
-	case *models.MeanFlow:
-		d.Kind, d.Form, net = Trajectory, Form{Type: Flow, Scale: f.Scale, Interval: f.Interval}, f.Net
-	case models.Parameterisation:
-		d.Kind = Denoiser
-		d.Form, net, d.SigmaData, err = formOf(f)
-	default:
-		err = fmt.Errorf("describe model: %w, got %T", ErrFunction, f)
-	}
+	net, err := describe(f, &d)
 	if err != nil {
 		return d, err
 	}
@@ -121,26 +96,7 @@ func (d Description) Function(net models.Network) (any, error) {
 			return nil, fmt.Errorf("levels: want at most 1000 of a denoiser, falling from %g to above 0, got %g at %d", d.SigmaMax, t, i)
 		}
 	}
-	switch {
-	case d.Kind == Denoiser:
-		return d.Form.Denoiser(net, d.SigmaData)
-	case d.Kind == Consistency && d.Form.Type == TrigFlow && d.Boundary == models.AtZero:
-		return d.Form.Trig(net, d.SigmaData)
-	case d.Kind == Consistency:
-		return d.Form.Consistency(net, d.SigmaData, d.Boundary, d.SigmaMin)
-	case d.Kind != Trajectory:
-		return nil, fmt.Errorf("kind: want %q, %q or %q, got %s", Consistency, Denoiser, Trajectory, quote.Quoted(d.Kind))
-	}
-	if !d.Network.Until() {
-		return nil, fmt.Errorf("kind: a %s needs a network with a second time input, where a jump ends (until), and the %s has none", Trajectory, d.Network.Name()) //quote: our own name
-	}
-	switch d.Form.Type {
-	case EDM:
-		return &models.Trajectory{Net: net, Noise: d.Form.Noise, SigmaData: d.SigmaData, SigmaMin: d.SigmaMin}, nil
-	case Flow:
-		return &models.MeanFlow{Net: net, Scale: d.Form.Scale, Interval: d.Form.Interval}, nil
-	}
-	return nil, fmt.Errorf("form: a %s has %s or %s, got %s", Trajectory, EDM, Flow, quote.Quoted(d.Form.Type))
+	return build(d, net)
 }
 
 // Metadata returns the description as a file's metadata.

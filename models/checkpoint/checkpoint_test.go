@@ -229,7 +229,7 @@ func TestOpenRefuses(t *testing.T) {
 		{"mult", "mult: want 1 to 64, got -3", net(func(c *unet.Config) { c.Mult = []int{1, -3} })},
 		{"levels", "0 < sigma_min < sigma_max", change(func(d *Description) { d.SigmaMin = 90 })},
 		{"names", "it names 2 classes, and the network has 3", change(func(d *Description) { d.ClassNames = []string{"a", "b"} })},
-		{"kind", `kind: want "consistency", "denoiser" or "trajectory", got "gan"`, change(func(d *Description) { d.Kind = "gan" })},
+		{"kind", `kind: want "consistency", "trajectory" or "denoiser", got "gan"`, change(func(d *Description) { d.Kind = "gan" })},
 	} {
 		path := filepath.Join(dir, c.name+".safetensors")
 		save(t, path, c.d, torch.Float32)

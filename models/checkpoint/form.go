@@ -1,8 +1,8 @@
 package checkpoint
 
 import (
-	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models"
@@ -40,57 +40,43 @@ type Form struct {
 
 // formOf describes a parameterisation, and returns its network and σ_d besides; 0 where it has none.
 func formOf(p models.Parameterisation) (Form, models.Network, float64, error) {
-	switch p := p.(type) {
-	case *models.EDM:
-		return Form{Type: EDM, Noise: p.Noise}, p.Net, p.SigmaData, nil
-	case *models.DDPM:
-		betas, ok := p.Process().Made()
-		if !ok {
-			return Form{}, nil, 0, errors.New("describe model: its chain was made of bare numbers, which files do not hold: make it by noise.Betas.Chain")
+	for _, k := range forms() {
+		if is, ok := k.describe(p); ok {
+			is.Type = k.name
+			return is.Form, is.net, is.sigmaData, is.err
 		}
-		return Form{Type: DDPM, Predict: p.Predict, Betas: &betas, Nearest: p.Nearest}, p.Net, 0, nil
-	case *models.VP:
-		return Form{Type: VP, Predict: p.Predict, BetaD: p.BetaD, BetaMin: p.BetaMin, Scale: p.Scale}, p.Net, 0, nil
-	case *models.Flow:
-		return Form{Type: Flow, Scale: p.Scale, Reversed: p.Reversed}, p.Net, 0, nil
-	case *models.TrigFlow:
-		return Form{Type: TrigFlow}, p.Net, p.SigmaData, nil
 	}
 	return Form{}, nil, 0, fmt.Errorf("describe model: there is no form for a %T", p)
 }
 
+// registered returns the parameterisation of the form.
+func (f Form) registered() (form, error) {
+	var names []string
+	for _, k := range forms() {
+		if k.name == f.Type {
+			return k, nil
+		}
+		names = append(names, string(k.name))
+	}
+	return form{}, fmt.Errorf("form: want one of %s, got %s", strings.Join(names, ", "), quote.Quoted(f.Type)) //quote: our own names
+}
+
 // Denoiser returns the denoiser that the network is in this form. sigmaData is the standard deviation of the data's elements.
 func (f Form) Denoiser(net models.Network, sigmaData float64) (models.Parameterisation, error) {
-	var p interface {
-		models.Parameterisation
-		Validate() error
-	}
-	switch f.Type {
-	case EDM:
-		return &models.EDM{Net: net, Noise: f.Noise, SigmaData: sigmaData}, nil
-	case DDPM:
-		var betas noise.Betas
-		if f.Betas != nil {
-			betas = *f.Betas
-		}
-		chain, err := betas.Chain()
-		if err != nil {
-			return nil, err
-		}
-		p = &models.DDPM{Net: net, Chain: chain, Predict: f.Predict, Nearest: f.Nearest}
-	case VP:
-		p = &models.VP{Net: net, Predict: f.Predict, BetaD: f.BetaD, BetaMin: f.BetaMin, Scale: f.Scale}
-	case Flow:
-		p = &models.Flow{Net: net, Scale: f.Scale, Reversed: f.Reversed}
-	case TrigFlow:
-		p = &models.TrigFlow{Net: net, SigmaData: sigmaData}
-	default:
-		return nil, fmt.Errorf("form: want one of %s, %s, %s, %s, %s, got %s", EDM, DDPM, VP, Flow, TrigFlow, quote.Quoted(f.Type))
-	}
-	if err := p.Validate(); err != nil {
+	k, err := f.registered()
+	if err != nil {
 		return nil, err
 	}
-	return p, nil
+	return k.build(f, net, sigmaData)
+}
+
+// Summary says in a few words what a network of the form is given and predicts.
+func (f Form) Summary() string {
+	k, err := f.registered()
+	if err != nil {
+		return "unknown"
+	}
+	return k.summary(f)
 }
 
 // Consistency returns the consistency function that starts from the denoiser that the network is in this form.
