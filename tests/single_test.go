@@ -101,7 +101,7 @@ func TestBareSingleFileDrawsAsFolder(t *testing.T) {
 			for _, method := range append(scheduler.Names(), "") {
 				want := draw(folder, method, sd.Options{})
 				require.NotEmpty(t, want)
-				// The same arithmetic on the same weights, but for the order in which threads add up. Latents are within ±20.
+				// The same arithmetic on the same weights, at other addresses: see TestWeightsAtOtherAddresses. Latents are within ±20.
 				require.InDeltaSlice(t, want, draw(file, method, o), 1e-3, "%s by %s", kind, method)
 			}
 
