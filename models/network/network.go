@@ -1,4 +1,3 @@
-// Package network is one of the registered networks, whichever: its configuration in files and options, and itself.
 package network
 
 import (

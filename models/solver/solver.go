@@ -1,5 +1,3 @@
-// Package solver has the steps along a denoiser's probability-flow ODE: what samplers go down the noise levels by, and what distillation
-// follows a teacher's trajectory by.
 package solver
 
 import (
