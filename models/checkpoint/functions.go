@@ -102,7 +102,7 @@ func describe(f any, d *Description) (models.Network, error) {
 			return net, err
 		}
 	}
-	return nil, fmt.Errorf("describe model: want one of package models' denoisers or consistency functions, got %T", f)
+	return nil, fmt.Errorf("describe model: %w, got %T", ErrFunction, f)
 }
 
 // build makes what d says, over that network.
