@@ -13,10 +13,8 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"reflect"
 	"regexp"
 	"runtime"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -26,8 +24,10 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
+	"github.com/onestep-go/onestep/internal/options"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/safetensors"
+	"github.com/onestep-go/onestep/training/recipe"
 )
 
 var update = flag.Bool("update", false, "write the golden files again")
@@ -72,15 +72,11 @@ func TestHelp(t *testing.T) {
 func TestEveryOptionHasAFlag(t *testing.T) {
 	cmd, _, err := (&app{}).root().Find([]string{"train"})
 	require.NoError(t, err)
-	o := reflect.TypeFor[job.Train]()
-	for i := range o.NumField() {
-		name, _, _ := strings.Cut(o.Field(i).Tag.Get("json"), ",")
-		if name == "-" {
-			name = strings.ToLower(o.Field(i).Name)
-		}
-		if !slices.Contains([]string{"onestep", "history", "given"}, name) && !strings.HasSuffix(name, "_holds") {
-			require.NotNil(t, cmd.Flags().Lookup(strings.ReplaceAll(name, "_", "-")), name)
-		}
+	for _, o := range append(options.Of(new(job.Train)), options.Of(new(recipe.PD))...) {
+		require.NotNil(t, cmd.Flags().Lookup(o.Name), o.Name)
+	}
+	for _, o := range recipe.Options() {
+		require.NotNil(t, cmd.Flags().Lookup(o.Name), o.Name)
 	}
 }
 
@@ -151,49 +147,49 @@ func TestRefusals(t *testing.T) {
 		{"train", 2, "--data is missing"},
 		{"train --data emoji", 2, "--out is missing"},
 		{train + "--method gan", 2, `--method: want ct, ict, ect, cd, sct, scd, ctm, meanflow, pd, edm, ddpm or flow, got "gan"`},
-		{train + "--steps x", 2, `--steps: want a whole number from 1 on, got "x"`},
-		{train + "--steps -5", 2, "--steps: want a whole number from 1 on"},
-		{train + "--steps 0", 2, "--steps: want a whole number from 1 on"},
+		{train + "--steps x", 2, `--steps: want an integer from 1 to 1000000000, got "x"`},
+		{train + "--steps -5", 2, `--steps: want an integer from 1 to 1000000000, got "-5"`},
+		{train + "--steps 0", 2, "--steps: want an integer from 1"},
 		{train + "--steps 99999999999999999999", 2, "--steps: want"},
-		{train + "--steps 2000000000", 2, "--steps: want 1 to 1000000000"},
-		{train + "--batch 0", 2, "--batch: want a whole number from 1 on"},
-		{train + "--batch 9999999", 2, "--batch: want 1 to 1048576 images"},
-		{train + "--lr 0", 2, "--lr: want a learning rate above 0"},
-		{train + "--lr nan", 2, "--lr: want a learning rate above 0"},
-		{train + "--lr x", 2, `--lr: want a number, got "x"`},
-		{train + "--lr-decay 2", 2, "--lr-decay: want a part of the run"},
-		{train + "--resolution 0", 2, "--resolution: want a whole number from 1 on"},
-		{train + "--resolution 3", 2, "--resolution: want 4 to 1024"},
-		{train + "--resolution 2048", 2, "--resolution: want 4 to 1024"},
+		{train + "--steps 2000000000", 2, "--steps: want an integer from 1 to 1000000000"},
+		{train + "--batch 0", 2, "--batch: want an integer from 1 to 1048576"},
+		{train + "--batch 9999999", 2, "--batch: want an integer from 1 to 1048576"},
+		{train + "--lr 0", 2, "--lr: want a number above 0 and below 10"},
+		{train + "--lr nan", 2, "--lr: want a number above 0 and below 10"},
+		{train + "--lr x", 2, `--lr: want a number above 0 and below 10, got "x"`},
+		{train + "--lr-decay 2", 2, "--lr-decay: want a number from 0 to 1"},
+		{train + "--resolution 0", 2, "--resolution: want an integer from 4 to 1024"},
+		{train + "--resolution 3", 2, "--resolution: want an integer from 4 to 1024"},
+		{train + "--resolution 2048", 2, "--resolution: want an integer from 4 to 1024"},
 		{train + "--resolution 9 --mult 1,2", 2, "cannot be halved"},
 		{train + "--mult 1,2,2,2,2,2,2", 2, "cannot be halved"},
-		{train + "--mult none", 2, "--mult: want 1 to 10 levels, got 0"},
-		{train + "--mult 1,,2", 2, "--mult: want whole numbers from 1 on with commas between them"},
-		{train + "--mult 1,99", 2, "mult: want 1 to 64"},
+		{train + "--mult none", 2, "mult): want 1 to 10, got 0"},
+		{train + "--mult 1,,2", 2, "--mult: want integers"},
+		{train + "--mult 1,99", 2, "--mult: want integers from 1 to 64"},
 		{train + "--attention 7", 2, "attention at image size 7"},
-		{train + "--channels 33", 2, "--channels: want an even number"},
+		{train + "--channels 33", 2, "channels: want an even number"},
 		{train + "--channels 4096 --mult 64,64 --blocks 64", 2, "weights, the limit is"},
-		{train + "--blocks 65", 2, "--blocks: want 1 to 64"},
-		{train + "--colors 2", 2, "--colors: want 1 (grey) or 3 (colour)"},
-		{train + "--dropout 1", 2, "--dropout: want a probability"},
+		{train + "--blocks 65", 2, "--blocks: want an integer from 1 to 64"},
+		{train + "--colors 2", 2, "--colors: want 1 or 3"},
+		{train + "--dropout 1", 2, "--dropout: want a number from 0 and below 1"},
 		{train + "--distance ssim", 2, "--distance: want l1, l2, norm, huber or lpips"},
-		{train + "--s0 1", 2, "--s0: want 2"},
+		{train + "--s0 1", 2, "--s0: want an integer from 2"},
 		{train + "--s0 9 --s1 8", 2, "--s0, --s1: want noise levels that do not become fewer"},
 		{train + "--method meanflow --power 1.5", 2, "--power: want a number above 0 and up to 1"},
-		{train + "--keep -1", 2, "--keep: want a number of steps from 1 on, or 0 for all"},
+		{train + "--keep -1", 2, "--keep: want an integer from 0 on"},
 		{train + "--widths 0.1,0.05,0.1", 2, "--widths: want each once, got 0.1,0.05,0.1"},
 		{train + "--half-lives 5,5", 2, "--half-lives: want each once, got 5,5"},
 		{train + "--method pd --teacher empirical --steps 3", 2, "--steps: want at least 4 for the stages from 2 steps of the student to 1"},
 		{train + "--method pd --teacher empirical --lr-decay 0.1", 2, "--lr-decay: the method pd"},
-		{train + "--method flow --teacher empirical", 2, "want one that was trained with --method flow, and empirical was not"},
-		{train + "--mu0 1", 2, "--mu0: want a decay"},
-		{train + "--ema 1", 2, "--ema: want a decay"},
-		{train + "--clip 0", 2, "--clip: want a norm above 0"},
-		{train + "--clip inf", 2, "--clip: want a norm above 0"},
+		{train + "--method flow --teacher empirical", 2, "--teacher: the method flow straightens a flow"},
+		{train + "--mu0 1", 2, "--mu0: want a number above 0 and below 1"},
+		{train + "--ema 1", 2, "--ema: want a number from 0 and below 1"},
+		{train + "--clip 0", 2, "--clip: want a number above 0"},
+		{train + "--clip inf", 2, "--clip: want a number above 0"},
 		{train + "--corrupt ignore", 2, "--corrupt: want error or skip"},
 		{train + "--workers 0", 2, "--workers: want"},
 		{train + "--save-every 0", 2, "--save-every: want"},
-		{train + "--sample-every -1", 2, "--sample-every: want at least 0"},
+		{train + "--sample-every -1", 2, "--sample-every: want an integer from 0 on"},
 		{train + "--duration 5", 2, `--duration: want a time such as 90s, 30m or 2h, got "5"`},
 		{train + "--duration -5s", 2, "--duration: want a positive time"},
 		{train + "--threads 0", 2, "--threads: want"},
@@ -201,7 +197,7 @@ func TestRefusals(t *testing.T) {
 		{train + "--json=maybe", 2, `--json: want true or false, got "maybe"`},
 		{train + "--config DIR/none.json", 1, "none.json: no such file"},
 		{train + "--config " + config, 2, `unknown field "stepz"`},
-		{train + "--config " + zero, 2, "--batch: want 1 to"},
+		{train + "--config " + zero, 2, "batch: want an integer from 1"},
 		{train + "--config " + full, 1, "is a folder; wanted a JSON file"},
 		{train + "extra", 2, "no arguments"},
 		{"train --data DIR/none --out DIR/r", 1, "no such file or folder"},
@@ -440,7 +436,7 @@ func TestTrainSampleInfo(t *testing.T) {
 	code, out, errs = try("info", got.Snapshot, "--all")
 	require.Zero(t, code, errs)
 	require.Contains(t, out, "method ict on emoji, step 4, 12 images seen")
-	require.Contains(t, out, "made by: onestep train --method ict --data emoji --steps 4 --batch 3 --seed 3 --threads 1 --resolution 8 --classes --channels 8 --mult 1,2 --sample-every 2\n")
+	require.Contains(t, out, "made by: onestep train --method ict --data emoji --steps 4 --batch 3 --seed 3 --resolution 8 --classes --channels 8 --mult 1,2 --sample-every 2 --threads 1\n")
 	require.Contains(t, out, "conv_in.weight ")
 	code, out, errs = try("info", got.State, "--json")
 	require.Zero(t, code, errs)

@@ -120,8 +120,11 @@ func wants(f *pflag.Flag) string {
 		last := len(c.from) - 1
 		return strings.Join(c.from[:last], ", ") + " or " + c.from[last]
 	}
-	if _, ok := plain(f).(guidance); ok {
+	switch v := plain(f).(type) {
+	case guidance:
 		return "a number from 0 on"
+	case option:
+		return v.Wants()
 	}
 	switch plain(f).Type() {
 	case "N":

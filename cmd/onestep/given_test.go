@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/pflag"
 	"github.com/stretchr/testify/require"
 
-	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
+	"github.com/onestep-go/onestep/training/recipe"
 )
 
 // An option that is given its default by name holds, or is refused: the model that a run starts from, which differs in all that it can, does
@@ -33,7 +33,7 @@ func TestDefaultsThatAreGivenHold(t *testing.T) {
 		}
 		return code, got, errs
 	}
-	methods := slices.DeleteFunc(job.Methods(), func(m string) bool { code, _, _ := plan("--method", m); return code != 0 }) // which may start so
+	methods := slices.DeleteFunc(recipe.Names(), func(m string) bool { code, _, _ := plan("--method", m); return code != 0 }) // which may start so
 	require.Contains(t, methods, "ddpm")
 	held, refused := 0, 0
 	cmd.Flags().VisitAll(func(f *pflag.Flag) {

@@ -12,9 +12,9 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
 	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/training/recipe"
 	"github.com/onestep-go/onestep/training/rundir"
 )
 
@@ -72,13 +72,14 @@ func (a *app) infoRun(dir string) error {
 
 // used leaves out the options that other methods, networks, distances and data have, and the run does not use. --json has all.
 func used(options map[string]any) map[string]any {
-	text := func(name string) string {
-		s, _ := options[name].(string)
-		return s
+	var run recipe.Run
+	for _, name := range []string{"method", "network", "distance", "data"} {
+		if v, ok := options[name].(string); ok {
+			_ = recipe.Values{name: v}.Apply(&run) // what is wrong with it does not matter here
+		}
 	}
-	o := job.Train{Method: text("method"), Network: text("network"), Distance: text("distance"), Data: text("data")}
 	out := maps.Clone(options)
-	maps.DeleteFunc(out, func(name string, _ any) bool { return o.Unused(strings.ReplaceAll(name, "_", "-")) != "" })
+	maps.DeleteFunc(out, func(name string, _ any) bool { return run.Unused(strings.ReplaceAll(name, "_", "-")) != nil })
 	return out
 }
 

@@ -59,6 +59,9 @@ func chosen(v pflag.Value) (choice, bool) {
 	if d, ok := v.(dtype); ok {
 		return d.choice, true
 	}
+	if o, ok := v.(option); ok && o.Choices != nil {
+		return choice{new(string), o.Choices}, true
+	}
 	c, ok := v.(choice)
 	return c, ok
 }

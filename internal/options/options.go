@@ -248,6 +248,18 @@ func (o Option) Same(v any) bool {
 	return a == b
 }
 
+// IsDefault tells whether a value is what holds where none is given; nil stands for that.
+func (o Option) IsDefault(value any) bool {
+	switch {
+	case value == nil:
+		return true
+	case o.Default == "":
+		return o.field.Kind() != reflect.Pointer && reflect.ValueOf(value).IsZero()
+	}
+	def, err := o.Parse(o.Default)
+	return err == nil && reflect.DeepEqual(value, def)
+}
+
 // Set parses text into the option's field.
 func (o Option) Set(text string) error {
 	v, err := o.Parse(text)
@@ -321,8 +333,9 @@ func (o Option) check(v reflect.Value) error {
 		ok = o.Range.Has(float64(v.Uint()))
 	case reflect.Float64:
 		ok = o.Range.Has(v.Float())
-	case reflect.String:
-		ok = o.Choices == nil || slices.Contains(o.Choices, v.String())
+	}
+	if o.Choices != nil {
+		ok = slices.Contains(o.Choices, fmt.Sprint(v))
 	}
 	if !ok {
 		return fmt.Errorf("want %s, got %s%s", o.Wants(), quote.Quoted(fmt.Sprint(v)), suggest.Hint(fmt.Sprint(v), o.Choices))

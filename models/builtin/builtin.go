@@ -13,6 +13,9 @@ import (
 //go:embed emoji.safetensors
 var emoji []byte
 
+// Data returns the shipped model's file. It must not be changed.
+func Data() []byte { return emoji }
+
 // Open reads the shipped model onto dev.
 func Open(dev torch.Device) (*checkpoint.Model, error) {
 	return checkpoint.Read("builtin", emoji, dev)

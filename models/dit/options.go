@@ -2,9 +2,9 @@ package dit
 
 // Options size a transformer for square images. What is zero is chosen by the image size.
 type Options struct {
-	Channels int `option:"channels" default:"192" help:"features of a token"`
-	Blocks   int `option:"blocks" default:"6" help:"transformer blocks"`
-	Patch    int `option:"patch" help:"height and width of a patch in pixels (default: as for 16 patches per side)"`
+	Channels int `option:"channels" default:"192" range:"[2,4096]" help:"features of a token"`
+	Blocks   int `option:"blocks" default:"6" range:"[1,64]" help:"transformer blocks"`
+	Patch    int `option:"patch" range:"[1,]" help:"height and width of a patch in pixels (default: as for 16 patches per side)"`
 }
 
 // Config returns the network for images of that many channels, height and width in pixels, and fills in what it chose.

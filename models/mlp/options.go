@@ -2,8 +2,8 @@ package mlp
 
 // Options size a multilayer perceptron for square images.
 type Options struct {
-	Channels int `option:"channels" default:"512" help:"features of a hidden layer"`
-	Blocks   int `option:"blocks" default:"3" help:"hidden layers"`
+	Channels int `option:"channels" default:"512" range:"[2,4096]" help:"features of a hidden layer"`
+	Blocks   int `option:"blocks" default:"3" range:"[1,64]" help:"hidden layers"`
 }
 
 // Config returns the network for images of that many channels, height and width in pixels.

@@ -2,10 +2,10 @@ package unet
 
 // Options size a U-Net for square images. What is zero is chosen by the image size.
 type Options struct {
-	Channels  int   `option:"channels" default:"32" help:"channels of the first level, an even number"`
-	Mult      []int `option:"mult" help:"channels of each level, in units of the first's; each level halves the image (default: 1,2,2, with fewer levels where the size cannot be halved)"`
-	Blocks    int   `option:"blocks" default:"2" help:"residual blocks per level"`
-	Attention []int `option:"attention" order:"any" help:"image sizes with self-attention, or none (default: the smallest, if 16 pixels or less)"`
+	Channels  int   `option:"channels" default:"32" range:"[2,4096]" help:"channels of the first level, an even number"`
+	Mult      []int `option:"mult" range:"[1,64]" help:"channels of each level, in units of the first's; each level halves the image (default: 1,2,2, with fewer levels where the size cannot be halved)"`
+	Blocks    int   `option:"blocks" default:"2" range:"[1,64]" help:"residual blocks per level"`
+	Attention []int `option:"attention" range:"[1,]" order:"any" help:"image sizes with self-attention, or none (default: the smallest, if 16 pixels or less)"`
 }
 
 // fit chooses levels for images of that size, and where they attend.

@@ -15,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/onestep-go/onestep/training/dataset"
+	"github.com/onestep-go/onestep/training/recipe"
 	"github.com/onestep-go/onestep/training/rundir"
 )
 
@@ -27,7 +28,7 @@ func TestFailedBeforeFirstStepLeavesNothing(t *testing.T) {
 	for _, corrupt := range []string{"error", "skip"} {
 		o := tinyRun(filepath.Join(base, "runs", "one"), "ict")
 		o.Data, o.Classes, o.Corrupt = data, false, corrupt
-		_, err := o.Run(context.Background(), Hooks{})
+		_, err := o.Train(context.Background(), Hooks{})
 		require.Error(t, err)
 		require.NoDirExists(t, filepath.Join(base, "runs"))
 	}
@@ -39,7 +40,7 @@ func TestDurationsAreExact(t *testing.T) {
 	run := func(name string, steps int, duration time.Duration, extend bool) int {
 		o := tinyRun(filepath.Join(dir, name), "ict")
 		o.Steps, o.SaveEvery, o.Duration, o.Extend = steps, 1000, duration, extend
-		r, err := o.Run(context.Background(), Hooks{})
+		r, err := o.Train(context.Background(), Hooks{})
 		require.NoError(t, err)
 		return r.Step
 	}
@@ -72,22 +73,22 @@ func TestHints(t *testing.T) {
 	data := filepath.Join(t.TempDir(), "data")
 	require.NoError(t, os.Mkdir(data, 0o777))
 	require.NoError(t, os.WriteFile(filepath.Join(data, "cut.png"), []byte("\x89PNG\r\n\x1a\n"), 0o666))
-	for _, teacher := range []string{"", empirical} {
+	for _, teacher := range []string{"", recipe.Empirical} {
 		o := tinyRun(filepath.Join(t.TempDir(), "run"), "ct")
 		if o.Classes, o.Data = false, data; teacher != "" {
-			o.Method, o.Teacher = "cd", teacher
+			o.Method = &recipe.CD{Teacher: teacher}
 		}
-		_, err := o.Run(context.Background(), Hooks{})
+		_, err := o.Train(context.Background(), Hooks{})
 		var corrupt *dataset.CorruptError
 		require.ErrorAs(t, err, &corrupt)
 		require.ErrorContains(t, err, "--corrupt skip")
 	}
 	o := tinyRun(filepath.Join(t.TempDir(), "run"), "ct")
 	o.Steps = 2
-	_, err := o.Run(context.Background(), Hooks{})
+	_, err := o.Train(context.Background(), Hooks{})
 	require.NoError(t, err)
 	o.Resume = false
-	_, err = o.Run(context.Background(), Hooks{})
+	_, err = o.Train(context.Background(), Hooks{})
 	require.ErrorIs(t, err, rundir.ErrHoldsRun)
 	require.ErrorContains(t, err, "pass --resume")
 	require.NotContains(t, strings.ReplaceAll(err.Error(), "pass --resume", ""), "--resume")
@@ -96,9 +97,9 @@ func TestHints(t *testing.T) {
 // Sample grids are drawn whenever a state is saved and at the end, by default, and the data is summed up at the start.
 func TestRunsDrawSamplesByDefault(t *testing.T) {
 	o := tinyRun(filepath.Join(t.TempDir(), "run"), "ict")
-	o.Steps, o.SaveEvery, o.SampleEvery = 4, 2, DefaultTrain().SampleEvery
+	o.Steps, o.SaveEvery, o.SampleEvery = 4, 2, nil
 	var d DataSummary
-	_, err := o.Run(context.Background(), Hooks{Data: func(s DataSummary) { d = s }})
+	_, err := o.Train(context.Background(), Hooks{Data: func(s DataSummary) { d = s }})
 	require.NoError(t, err)
 	require.FileExists(t, filepath.Join(o.Out, "samples-0000002.png"))
 	require.FileExists(t, filepath.Join(o.Out, "samples-0000004.png"))
@@ -108,12 +109,13 @@ func TestRunsDrawSamplesByDefault(t *testing.T) {
 	require.InDelta(t, 4/d.StepsPerEpoch, d.Epochs, 1e-9)
 
 	for _, c := range []struct {
-		duration          time.Duration
-		every, last, want int
-	}{{0, Unset, 3, 1}, {time.Nanosecond, Unset, 1, 1}, {0, 0, 3, 0}} {
+		duration   time.Duration
+		every      *int
+		last, want int
+	}{{0, nil, 3, 1}, {time.Nanosecond, nil, 1, 1}, {0, new(0), 3, 0}} {
 		o := tinyRun(filepath.Join(t.TempDir(), "run"), "ict")
 		o.Steps, o.SaveEvery, o.SampleEvery, o.Duration = 3, 1000, c.every, c.duration
-		_, err := o.Run(context.Background(), Hooks{})
+		_, err := o.Train(context.Background(), Hooks{})
 		require.NoError(t, err)
 		grids, err := filepath.Glob(filepath.Join(o.Out, "samples-*.png"))
 		require.NoError(t, err)
@@ -128,16 +130,16 @@ func TestRunsDrawSamplesByDefault(t *testing.T) {
 func TestExtend(t *testing.T) {
 	first := tinyRun(filepath.Join(t.TempDir(), "run"), "ict")
 	first.Steps, first.Resume = 6, false
-	_, err := first.Run(context.Background(), Hooks{})
+	_, err := first.Train(context.Background(), Hooks{})
 	require.NoError(t, err)
-	next := func(change func(o *Train)) (Trained, error) {
-		o := DefaultTrain()
-		o.Out, o.Resume, o.Threads = first.Out, true, 1
-		found, err := o.ReadRun()
+	next := func(change func(o *Train)) (recipe.Result, error) {
+		o := Train{Threads: 1, Run: recipe.Run{Out: first.Out, Resume: true}}
+		values, err := ReadRun(first.Out)
 		require.NoError(t, err)
-		require.True(t, found)
+		require.NotNil(t, values)
+		require.NoError(t, values.Apply(&o.Run))
 		change(&o)
-		return o.Run(context.Background(), Hooks{})
+		return o.Train(context.Background(), Hooks{})
 	}
 	r, err := next(func(*Train) {})
 	require.NoError(t, err)
@@ -153,10 +155,13 @@ func TestExtend(t *testing.T) {
 	require.Equal(t, 9, r.Step)
 	text, err := os.ReadFile(filepath.Join(first.Out, "options.json"))
 	require.NoError(t, err)
-	var now Train
+	var now struct {
+		Steps   int
+		History []recipe.Settings
+	}
 	require.NoError(t, json.Unmarshal(text, &now))
 	require.Equal(t, 9, now.Steps)
-	require.Equal(t, []Settings{{6, 6, 1e-3, 0.3}}, now.History)
+	require.Equal(t, []recipe.Settings{{Until: 6, Steps: 6, LR: 1e-3, LRDecay: 0.3}}, now.History)
 	card, err := os.ReadFile(filepath.Join(first.Out, "card.md"))
 	require.NoError(t, err)
 	require.Contains(t, string(card), "Extended at step 6")
@@ -167,12 +172,12 @@ func TestExtend(t *testing.T) {
 	var log bytes.Buffer
 	o := first
 	o.Resume, o.Extend, o.Steps, o.LR, o.Duration = true, true, 9, 5e-4, time.Hour
-	_, err = o.Run(context.Background(), Hooks{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	_, err = o.Train(context.Background(), Hooks{Log: slog.New(slog.NewTextHandler(&log, nil))})
 	require.NoError(t, err)
 	require.Contains(t, log.String(), "all of its 9 steps", "a duration alone extends nothing")
 
-	o = DefaultTrain()
+	o = Train{}
 	o.Data, o.Out, o.Resume, o.Extend, o.Steps = "emoji", filepath.Join(t.TempDir(), "none"), true, true, 3
-	_, err = o.Run(context.Background(), Hooks{})
+	_, err = o.Train(context.Background(), Hooks{})
 	require.ErrorContains(t, err, "no run")
 }

@@ -27,9 +27,9 @@ func TestMixedSizes(t *testing.T) {
 		o := tinyRun(out, "ct")
 		o.Data, o.Classes, o.Resolution, o.Steps, o.Init = dir, false, 0, steps, start
 		if start != "" {
-			o.Channels, o.Blocks, o.Mult = 0, 0, nil
+			o.Size = nil
 		}
-		r, err := o.Run(context.Background(), Hooks{Data: func(d DataSummary) { notices = strings.Join(d.Notices, "; ") }})
+		r, err := o.Train(context.Background(), Hooks{Data: func(d DataSummary) { notices = strings.Join(d.Notices, "; ") }})
 		require.NoError(t, err)
 		require.Zero(t, r.Resized)
 		data, err := os.ReadFile(filepath.Join(out, "options.json"))

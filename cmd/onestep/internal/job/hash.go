@@ -15,7 +15,6 @@ import (
 	"syscall"
 
 	"github.com/onestep-go/onestep/internal/plainfile"
-	"github.com/onestep-go/onestep/internal/quote"
 )
 
 // shortHash is the start of the SHA-256 of files, one after the other, as A1111 names files by. Gigabytes take seconds: it ends when ctx
@@ -23,7 +22,7 @@ import (
 func shortHash(ctx context.Context, paths ...string) (string, error) {
 	h := sha256.New()
 	for _, path := range paths {
-		if err := hashFrom(ctx, h, path, func(*os.File) error { return nil }); err != nil {
+		if err := plainfile.CopyTo(ctx, h, path, nil); err != nil {
 			return "", err
 		}
 	}
@@ -33,7 +32,7 @@ func shortHash(ctx context.Context, paths ...string) (string, error) {
 // adapterHash is what A1111 calls an adapter's hash: of a safetensors file without its header.
 func adapterHash(ctx context.Context, path string) (string, error) {
 	h := sha256.New()
-	err := hashFrom(ctx, h, path, func(f *os.File) error {
+	err := plainfile.CopyTo(ctx, h, path, func(f *os.File) error {
 		if filepath.Ext(path) != ".safetensors" {
 			return nil
 		}
@@ -52,34 +51,8 @@ func adapterHash(ctx context.Context, path string) (string, error) {
 
 func short12(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil))[:12] }
 
-// hashFrom adds a file to a hash, from where begin leaves it.
-func hashFrom(ctx context.Context, h hash.Hash, path string, begin func(*os.File) error) error {
-	f, _, err := plainfile.Open(path)
-	if err != nil {
-		return err
-	}
-	defer f.Close()
-	if err = begin(f); err == nil {
-		_, err = io.Copy(h, whileFunc(func(p []byte) (int, error) {
-			if err := ctx.Err(); err != nil {
-				return 0, err
-			}
-			return f.Read(p)
-		}))
-	}
-	if err != nil {
-		return fmt.Errorf("%s: %w", quote.Path(path), quote.Error(err))
-	}
-	return nil
-}
-
 // sparse tells whether most of a file takes no room on the disk, so that its size says nothing of what somebody wrote.
 func sparse(st fs.FileInfo) bool {
 	sys, ok := st.Sys().(*syscall.Stat_t)
 	return ok && st.Size() > 64<<20 && sys.Blocks*512 < st.Size()/8 // file systems that compress take less, but not so little of weights
 }
-
-// whileFunc is a reader.
-type whileFunc func(p []byte) (int, error)
-
-func (f whileFunc) Read(p []byte) (int, error) { return f(p) }

@@ -26,8 +26,6 @@ func TestHashEnds(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	_, err = adapterHash(ctx, big)
 	require.ErrorIs(t, err, context.Canceled)
-	_, err = fileHolds(ctx, big)
-	require.ErrorIs(t, err, context.Canceled)
 }
 
 func TestHash(t *testing.T) {

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/training/recipe"
 )
 
 // A student, a teacher alone and a student without a teacher are looked at; what cannot be is refused, and nothing is written.
@@ -18,7 +20,7 @@ func TestInspect(t *testing.T) {
 	from := teacher(t)
 	student := tinyRun(filepath.Join(t.TempDir(), "student"), "cd")
 	student.Steps, student.Dropout = 2, 0
-	_, err := student.Run(context.Background(), Hooks{})
+	_, err := student.Train(context.Background(), Hooks{})
 	require.NoError(t, err)
 	written := ""
 	look := func(change func(o *Inspect)) (Inspected, error) {
@@ -89,15 +91,15 @@ func TestInspectGuided(t *testing.T) {
 		o := tinyRun(filepath.Join(dir, name), method)
 		o.Steps, o.Dropout, o.LR = 8, 0, 0.05
 		change(&o)
-		_, err := o.Run(context.Background(), Hooks{})
+		_, err := o.Train(context.Background(), Hooks{})
 		require.NoError(t, err)
 		return o.Out
 	}
 	from := train("teacher", "edm", func(o *Train) { o.Drop = 0.3 })
 	plain := train("plain", "edm", func(*Train) {})
 	unconditional := train("unconditional", "edm", func(o *Train) { o.Classes = false })
-	told := train("told", "cd", func(o *Train) { o.Teacher, o.Guidance = from, []float64{1, 5} })
-	fixed := train("fixed", "cd", func(o *Train) { o.Teacher, o.Guidance = from, []float64{3} })
+	told := train("told", "cd", func(o *Train) { *own[*recipe.CD](o) = recipe.CD{Teacher: from, Guidance: []float64{1, 5}} })
+	fixed := train("fixed", "cd", func(o *Train) { *own[*recipe.CD](o) = recipe.CD{Teacher: from, Guidance: []float64{3}} })
 	look := func(model, teacher string, scale float64) (Inspected, []byte, error) {
 		o := DefaultInspect()
 		o.Model, o.Teacher, o.Guidance = model, teacher, scale

@@ -2,6 +2,7 @@ package job
 
 import (
 	"encoding/json"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
@@ -23,16 +24,18 @@ import (
 func TestMemory(t *testing.T) {
 	big := network.Config{Net: unet.Config{Resolution: 1024}}.WithDefaults()
 	small := network.Config{Net: dit.Config{Resolution: 32}}.WithDefaults()
-	train := DefaultTrain()
-	train.Device, train.Batch, train.Workers = "cpu", 1<<16, 2
+	train := tinyRun(filepath.Join(t.TempDir(), "run"), "ict")
+	train.Resolution, train.Batch, train.Size = 1024, 1<<16, nil
 	var space *MemoryError
-	err := train.fitsMemory(big)
+	_, err := train.Plan()
 	require.ErrorAs(t, err, &space)
 	require.Equal(t, 2, strings.Count(err.Error(), "iB"), err.Error())
-	train.Force = true
-	require.NoError(t, train.fitsMemory(big))
-	train.Force, train.Batch = false, 1
-	require.NoError(t, train.fitsMemory(small))
+	for _, change := range []func(){func() { train.Force = true }, func() { train.Force, train.Batch, train.Resolution = false, 1, 8 }} {
+		change()
+		p, err := train.Plan()
+		require.NoError(t, err)
+		require.NoError(t, p.Close())
+	}
 
 	sample := DefaultSample()
 	sample.N, sample.Batch = 1<<20, 1<<20

@@ -5,12 +5,12 @@ import (
 	"os"
 
 	"github.com/onestep-go/onestep/internal/quote"
-	"github.com/onestep-go/onestep/models/lpips"
 	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/training/recipe"
 )
 
 // fitsMemory compares what generating needs with what there is, before any weights are read.
@@ -123,65 +123,15 @@ func elements(c network.Config) float64 {
 	return n
 }
 
-// fitsMemory compares what training a network needs with what there is.
-func (o *Train) fitsMemory(c network.Config) error {
-	if o.Force {
-		return nil
-	}
-	dev, err := torch.ParseDevice(o.Device)
-	if err != nil {
-		return usage("--device: %v", err)
-	}
-	n, err := o.need(c)
-	if err != nil {
+// fitsMemory compares what training takes with what there is.
+func (o Train) fitsMemory(p *recipe.Plan) error {
+	n, err := p.Need()
+	if o.Force || err != nil {
 		return nil //nolint:nilerr // opening what is wrong says it
 	}
 	less := "choose a smaller --batch, --resolution or --channels"
-	if o.Distance == lpipsName {
+	if p.Run.Values()["lpips"] != nil {
 		less += ", or another --distance"
 	}
-	return n.enough(dev, fmt.Sprintf("training with %d images of %s a step", o.Batch, Times(c.Shape())), less)
-}
-
-// need estimates the memory that training a network takes.
-func (o *Train) need(c network.Config) (n need, err error) {
-	elements := elements(c)
-	// Weights, their gradients, the optimizer's two moments, and one more for each copy: averages and target.
-	copies := float64(5 + len(o.Widths) + len(o.HalfLives))
-	switch o.Method {
-	case "ct", "cd", "ctm":
-		copies++
-	}
-	weights := copies * float64(c.Count())
-	kept := c.Activations(true) + 8*elements
-	switch o.Method {
-	case "sct", "scd", "meanflow":
-		if o.Step == 0 { // the derivative's pass holds tangents beside values
-			kept += 2 * c.Activations(false)
-		}
-	}
-	if o.Teacher != "" && o.Teacher != empirical {
-		d, err := describes(o.Teacher)
-		if err != nil {
-			return n, err
-		}
-		weights += float64(d.Network.Count())
-		passes := 1.0
-		if o.Guidance != nil {
-			passes = 2 // with the class and without it
-		}
-		kept = max(kept, passes*d.Network.Activations(false)+8*elements) // the student's pass comes after the teacher's
-	}
-	if o.Distance == lpipsName && o.LPIPS != "" {
-		net, err := lpips.NetOf(o.LPIPS)
-		if err != nil {
-			return n, err
-		}
-		l := lpips.Config{Net: net, Resize: lpips.Resize(o.Resize)}
-		weights += float64(l.Count())
-		side := c.Shape()[len(c.Shape())-1]
-		kept += l.Activations(side, side)
-	}
-	batch := float64(o.Batch)
-	return need{device: 4 * (weights + kernels*batch*kept), host: batch * elements * float64(o.Workers+3)}, nil
+	return (need{n.Device, n.Host}).enough(p.Run.Device, fmt.Sprintf("training with %d images of %s a step", p.Run.Batch, Times(p.Start.Network.Shape())), less)
 }

@@ -19,9 +19,11 @@ import (
 	sdunet "github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/vae"
 	"github.com/onestep-go/onestep/models/sd/weights"
+	"github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 	"github.com/onestep-go/onestep/torch/vision"
+	"github.com/onestep-go/onestep/training/recipe"
 )
 
 // middling writes a model of Stable Diffusion 1's shape with about a third of its channels, and a ControlNet for it.
@@ -84,18 +86,12 @@ func TestNeedOfGenerate(t *testing.T) {
 	}
 	control := []string{filepath.Join(dir, "control")}
 	white := filepath.Join(dir, "white.png")
-	none := new(1.0)
-	sized := func(o Opening, width, height int, guidance *float64) Generate {
-		return Generate{Opening: o, Drawing: Drawing{Width: width, Height: height, Guidance: guidance}}
-	}
-	controlled := sized(Opening{DType: "f32"}, 256, 256, nil)
-	controlled.ControlModels, controlled.ControlImages = []string{control[0], control[0]}, []string{white, white}
 	cases := map[string]asked{
-		"f32":      {Generate: sized(Opening{DType: "f32"}, 256, 256, nil)},
-		"bf16":     {Generate: sized(Opening{DType: "bf16"}, 192, 256, none)},
-		"tiles":    {Generate: sized(Opening{DType: "f32", Tile: 192}, 384, 512, none)},
-		"together": {sized(Opening{DType: "f32"}, 256, 256, none), 4, 4},
-		"controls": {controlled, 1, 1},
+		"f32":      {Generate: Generate{DType: "f32", Width: 256, Height: 256}},
+		"bf16":     {Generate: Generate{DType: "bf16", Width: 192, Height: 256, Guidance: new(1.0)}},
+		"tiles":    {Generate: Generate{DType: "f32", Width: 384, Height: 512, Tile: 192, Guidance: new(1.0)}},
+		"together": {Generate{DType: "f32", Width: 256, Height: 256, Guidance: new(1.0)}, 4, 4},
+		"controls": {Generate{DType: "f32", Width: 256, Height: 256, ControlModels: []string{control[0], control[0]}, ControlImages: []string{white, white}}, 1, 1},
 	}
 	if os.Getenv(needWith) != "" {
 		delete(cases, "controls")
@@ -136,10 +132,10 @@ const needTrain = "ONESTEP_TEST_NEED_TRAIN" // the options of a child process of
 // The like for training, whose methods differ in what they keep.
 func TestNeedOfTraining(t *testing.T) {
 	if text := os.Getenv(needTrain); text != "" {
-		o := DefaultTrain()
+		o := Train{Threads: 1}
 		require.NoError(t, json.Unmarshal([]byte(text), &o))
-		o.Out, o.Device, o.Threads = filepath.Join(t.TempDir(), "run"), "cpu", 1
-		_, err := o.Run(context.Background(), Hooks{})
+		o.Out = filepath.Join(t.TempDir(), "run")
+		_, err := o.Train(context.Background(), Hooks{})
 		require.NoError(t, err)
 		fmt.Printf("peak %d\n", peak(t))
 		return
@@ -148,18 +144,19 @@ func TestNeedOfTraining(t *testing.T) {
 		t.Skip("trains networks that are not tiny")
 	}
 	one := tinyRun(filepath.Join(t.TempDir(), "teacher"), "edm")
-	one.Resolution, one.Channels, one.Steps, one.Classes = 32, 32, 2, false
-	_, err := one.Run(context.Background(), Hooks{})
+	one.Resolution, one.Steps, one.Classes, size(&one).Channels = 32, 2, false, 32
+	_, err := one.Train(context.Background(), Hooks{})
 	require.NoError(t, err)
 	for name, change := range map[string]func(o *Train){
 		"ict": func(o *Train) { o.Widths, o.HalfLives = []float64{0.05, 0.1}, []float64{1000} },
-		"scd": func(o *Train) { o.Teacher = one.Out },
-		"cd":  func(o *Train) { o.Teacher = one.Out },
-		"edm": func(o *Train) { o.Channels, o.Batch = 64, 16 },
+		"scd": func(o *Train) { set(o, "teacher", one.Out) },
+		"cd":  func(o *Train) { set(o, "teacher", one.Out) },
+		"edm": func(o *Train) { size(o).Channels, o.Batch = 64, 16 },
 	} {
 		t.Run(name, func(t *testing.T) {
-			o := DefaultTrain()
-			o.Method, o.Data, o.Steps, o.Resolution, o.Channels, o.Mult, o.Blocks, o.Batch, o.SampleEvery = name, "emoji", 2, 32, 32, []int{1, 2}, 1, 32, 0
+			m, err := recipe.Named(name)
+			require.NoError(t, err)
+			o := Train{Run: recipe.Run{Method: m, Data: "emoji", Steps: 2, Resolution: 32, Size: &unet.Options{Channels: 32, Mult: []int{1, 2}, Blocks: 1}, Batch: 32, SampleEvery: new(0)}}
 			change(&o)
 			text, err := json.Marshal(o)
 			require.NoError(t, err)
@@ -171,14 +168,13 @@ func TestNeedOfTraining(t *testing.T) {
 			_, err = fmt.Sscanf(string(out), "peak %f", &got)
 			require.NoError(t, err, string(out))
 
-			o.Device, o.Out = "cpu", filepath.Join(t.TempDir(), "run")
-			require.NoError(t, o.Resolve())
-			data, start, err := o.open()
+			o.Out = filepath.Join(t.TempDir(), "run")
+			p, err := o.Plan()
 			require.NoError(t, err)
-			require.NoError(t, data.Close())
-			n, err := o.need(start.Network)
+			require.NoError(t, p.Close())
+			n, err := p.Need()
 			require.NoError(t, err)
-			want := n.device + n.host + host
+			want := n.Device + n.Host + host
 			t.Logf("peak %.0f MB, estimate %.0f MB, factor %.2f", got/1e6, want/1e6, want/got)
 			require.GreaterOrEqual(t, want, got)
 			require.LessOrEqual(t, want, 1.5*got)

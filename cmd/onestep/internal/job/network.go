@@ -2,7 +2,6 @@ package job
 
 import (
 	"fmt"
-	"reflect"
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/options"
@@ -72,68 +71,4 @@ func NetworkOptions() []NetworkOption {
 		all[i].Help = strings.Join(texts, "; ")
 	}
 	return all
-}
-
-func networkNamed(name string) (network.Preset, error) {
-	p, err := network.PresetNamed(name)
-	if err != nil {
-		return p, usage("--network: %v", err)
-	}
-	return p, nil
-}
-
-// networkOptions are the names of a preset's options.
-func networkOptions(p network.Preset) (names []string) {
-	for _, o := range options.Of(p.Options()) {
-		names = append(names, o.Name)
-	}
-	return names
-}
-
-// shape fits the network to images of that many colours and pixels, and fills in what was left to it.
-func (o *Train) shape(colors, side int) (network.Config, error) {
-	if o.Network == "" {
-		o.Network = Networks()[0]
-	}
-	p, err := networkNamed(o.Network)
-	if err != nil {
-		return network.Config{}, err
-	}
-	o.Resolution, o.Colors = side, colors
-	if err := o.used(); err != nil {
-		return network.Config{}, err
-	}
-	size := p.Options()
-	for _, option := range options.Of(size) {
-		if given := o.field(option); !given.IsZero() {
-			reflect.ValueOf(option.Pointer()).Elem().Set(given)
-		}
-	}
-	cfg, err := p.Config(size, colors, side)
-	if err != nil {
-		return cfg, err
-	}
-	for _, option := range options.Of(size) {
-		o.field(option).Set(reflect.ValueOf(option.Value()))
-	}
-	cfg = cfg.With(cfg.Classes(), o.Dropout)
-	if err := cfg.Validate(); err != nil {
-		_, rest, _ := strings.Cut(err.Error(), ": ")
-		return cfg, usage("%s", rest)
-	}
-	return cfg, nil
-}
-
-// Pointer returns a pointer to the value of a network's option in the run's options.
-func (o *Train) Pointer(option options.Option) any { return o.field(option).Addr().Interface() }
-
-// field is the field of the run's options that has an option of a network.
-func (o *Train) field(option options.Option) reflect.Value {
-	v := reflect.ValueOf(o).Elem()
-	for i := range v.NumField() {
-		if name, _, _ := strings.Cut(v.Type().Field(i).Tag.Get("json"), ","); name == option.Key() {
-			return v.Field(i)
-		}
-	}
-	panic("no option of runs is called " + option.Name)
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/training/dataset"
+	"github.com/onestep-go/onestep/training/recipe"
 )
 
 // Form is what a path has to be.
@@ -112,7 +113,7 @@ func (p Path) published() string {
 
 // ownModel is the path of a model of onestep train; "" if it is no path.
 func ownModel(flag, path, want string) Path {
-	if slices.Contains([]string{"", "none", empirical, "builtin"}, path) {
+	if slices.Contains([]string{"", "none", recipe.Empirical, "builtin"}, path) {
 		path = ""
 	}
 	return Path{Flag: flag, Path: path, Want: want}
@@ -163,13 +164,4 @@ func (o Generate) paths() []Path {
 		all = append(all, Path{"--control-image", path, wantImage, File})
 	}
 	return all
-}
-
-// paths lists what a run reads.
-func (o Train) paths() []Path {
-	return []Path{
-		dataPath(o.Data),
-		ownModel("--teacher", o.Teacher, "a denoiser: a model file, a run's folder, or empirical"),
-		ownModel("--init", o.Init, "a model file, a run's folder, or none"),
-	}
 }

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -23,12 +24,15 @@ import (
 
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/models/dit"
 	"github.com/onestep-go/onestep/models/lpips"
+	"github.com/onestep-go/onestep/models/mlp"
 	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/training"
+	"github.com/onestep-go/onestep/training/recipe"
 	"github.com/onestep-go/onestep/training/rundir"
 )
 
@@ -39,14 +43,41 @@ const runIn = "ONESTEP_TEST_RUN_IN"
 const teacherIn = "ONESTEP_TEST_TEACHER_IN"
 
 func tinyRun(dir, method string) Train {
-	o := DefaultTrain()
-	o.Method, o.Data, o.Out, o.Steps, o.Batch, o.Seed, o.Threads = method, "emoji", dir, 40, 4, 7, 1
-	o.Resolution, o.Channels, o.Mult, o.Blocks, o.Dropout, o.Flip = 8, 8, []int{1, 2}, 1, 0.1, true
-	o.SaveEvery, o.SampleEvery, o.LogEvery, o.Workers, o.Classes, o.Resume = 6, 0, 1, 2, true, true
-	if m, err := methodNamed(method); err == nil && m.distils {
-		o.Teacher = os.Getenv(teacherIn)
+	m, err := recipe.Named(method)
+	if err != nil {
+		panic(err)
+	}
+	o := Train{Threads: 1, Run: recipe.Run{
+		Method: m, Data: "emoji", Out: dir, Steps: 40, Batch: 4, Seed: 7, Resolution: 8, Size: &unet.Options{Channels: 8, Mult: []int{1, 2}, Blocks: 1},
+		Dropout: 0.1, Flip: true, SaveEvery: 6, SampleEvery: new(0), LogEvery: 1, Workers: 2, Classes: true, Resume: true,
+	}}
+	if m.Spec().Distils {
+		set(&o, "teacher", os.Getenv(teacherIn))
 	}
 	return o
+}
+
+// set gives an option of the run or its method a value, in a copy of the method.
+func set(o *Train, option string, v any) {
+	own[recipe.Method](o)
+	if err := o.Set(option, v); err != nil {
+		panic(err)
+	}
+}
+
+// own returns the run's method, as a copy that no other run has.
+func own[M recipe.Method](o *Train) M {
+	c := reflect.New(reflect.TypeOf(o.Method).Elem())
+	c.Elem().Set(reflect.ValueOf(o.Method).Elem())
+	o.Method = c.Interface().(recipe.Method)
+	return o.Method.(M)
+}
+
+// size returns the size of the run's U-Net, as a copy that no other run has.
+func size(o *Train) *unet.Options {
+	c := *o.Size.(*unet.Options)
+	o.Size = &c
+	return &c
 }
 
 // teacher trains a denoiser for a few steps and makes tinyRun's distillation use it, for the length of a test.
@@ -54,7 +85,7 @@ func teacher(t *testing.T) string {
 	t.Helper()
 	o := tinyRun(filepath.Join(t.TempDir(), "teacher"), "edm")
 	o.Steps = 5
-	_, err := o.Run(context.Background(), Hooks{})
+	_, err := o.Train(context.Background(), Hooks{})
 	require.NoError(t, err)
 	t.Setenv(teacherIn, o.Out)
 	return o.Out
@@ -62,7 +93,7 @@ func teacher(t *testing.T) string {
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(runIn); dir != "" {
-		_, err := tinyRun(dir, os.Getenv("ONESTEP_TEST_METHOD")).Run(context.Background(), Hooks{
+		_, err := tinyRun(dir, os.Getenv("ONESTEP_TEST_METHOD")).Train(context.Background(), Hooks{
 			Progress: func(training.Progress) { time.Sleep(3 * time.Millisecond) }, // so that there is time to kill it in
 		})
 		if err != nil {
@@ -95,7 +126,7 @@ func lines(path string) int {
 // averaged weights, of the target and of the optimizer's state, and the statistics too.
 func TestResumeAfterKillIsExact(t *testing.T) {
 	teacher(t)
-	for _, method := range Methods() {
+	for _, method := range recipe.Names() {
 		t.Run(method, func(t *testing.T) {
 			whole, killed := filepath.Join(t.TempDir(), "whole"), filepath.Join(t.TempDir(), "killed")
 			require.NoError(t, child(whole, method).Run())
@@ -147,7 +178,7 @@ func lossesOf(t *testing.T, dir string) (out []float64) {
 func TestCancelSaves(t *testing.T) {
 	o := tinyRun(filepath.Join(t.TempDir(), "run"), "ict")
 	ctx, cancel := context.WithCancel(context.Background())
-	r, err := o.Run(ctx, Hooks{Progress: func(p training.Progress) {
+	r, err := o.Train(ctx, Hooks{Progress: func(p training.Progress) {
 		if p.Step == 9 {
 			cancel()
 		}
@@ -172,16 +203,15 @@ func TestMethods(t *testing.T) {
 		}
 		return nil
 	}
-	for _, method := range Methods() {
+	for _, method := range recipe.Names() {
 		t.Run(method, func(t *testing.T) {
 			o := tinyRun(filepath.Join(t.TempDir(), "run"), method)
-			o.Steps, o.SampleEvery = 4, 2
-			m, err := methodNamed(method)
-			require.NoError(t, err)
-			if m.distils {
+			o.Steps, o.SampleEvery = 4, new(2)
+			distils := o.Method.Spec().Distils
+			if distils {
 				o.LR = 1e-9
 			}
-			r, err := o.Run(context.Background(), Hooks{})
+			r, err := o.Train(context.Background(), Hooks{})
 			require.NoError(t, err)
 			d, err := checkpoint.Describes(r.Snapshot)
 			require.NoError(t, err)
@@ -191,18 +221,18 @@ func TestMethods(t *testing.T) {
 			require.Equal(t, method == "pd", d.Levels != nil)
 			require.Equal(t, slices.Contains([]string{"ect", "sct", "scd"}, method), d.Boundary == models.AtZero)
 			require.FileExists(t, filepath.Join(o.Out, "samples-0000002.png"))
-			if m.distils {
+			if distils {
 				require.InDeltaSlice(t, weights(from), weights(r.Snapshot), 1e-6)
 			}
 		})
 	}
 	o := tinyRun(filepath.Join(t.TempDir(), "run"), "ect")
 	o.Init, o.Steps, o.LR = from, 1, 1e-9
-	r, err := o.Run(context.Background(), Hooks{})
+	r, err := o.Train(context.Background(), Hooks{})
 	require.NoError(t, err)
 	require.InDeltaSlice(t, weights(from), weights(r.Snapshot), 1e-6, "--init")
 	o.Init, o.Seed, o.Out = "none", 8, filepath.Join(t.TempDir(), "run")
-	r, err = o.Run(context.Background(), Hooks{})
+	r, err = o.Train(context.Background(), Hooks{})
 	require.NoError(t, err)
 	require.NotEqual(t, weights(from), weights(r.Snapshot))
 }
@@ -212,40 +242,42 @@ func TestRunRefusesTeachers(t *testing.T) {
 	from := teacher(t)
 	student := tinyRun(filepath.Join(t.TempDir(), "run"), "ict")
 	student.Steps = 1
-	_, err := student.Run(context.Background(), Hooks{})
+	_, err := student.Train(context.Background(), Hooks{})
 	require.NoError(t, err)
 	plain := tinyRun(filepath.Join(t.TempDir(), "plain"), "edm")
 	plain.Steps, plain.Classes = 1, false
-	_, err = plain.Run(context.Background(), Hooks{})
+	_, err = plain.Train(context.Background(), Hooks{})
 	require.NoError(t, err)
 	for _, c := range []struct {
 		name, want string
 		change     func(o *Train)
 	}{
-		{"none", "--method cd needs a denoiser", func(o *Train) { o.Teacher = "" }},
-		{"missing", "--teacher /nonexistent: no such file", func(o *Train) { o.Teacher = "/nonexistent" }},
-		{"student", "--teacher: want a denoiser, such as one trained with --method edm", func(o *Train) { o.Teacher = student.Out }},
+		{"none", "--method cd needs a denoiser", func(o *Train) { set(o, "teacher", "") }},
+		{"missing", "--teacher /nonexistent: no such file", func(o *Train) { set(o, "teacher", "/nonexistent") }},
+		{"student", "--teacher: want a denoiser, such as one trained with --method edm", func(o *Train) { set(o, "teacher", student.Out) }},
 		{"size", "--teacher: it is for images of 3×8×8, the run has 3×16×16", func(o *Train) { o.Resolution = 16 }},
 		{"size of the teacher", "--teacher: it is for images of 3×8×8, the run has 3×16×16", func(o *Train) { o.Resolution, o.Init = 16, "none" }},
 		{"classes", "it was trained with 9 classes: pass --classes", func(o *Train) { o.Classes = false }},
 		{"classes of a student", "--init: it was trained without classes: leave out --classes", func(o *Train) { o.Init = plain.Out }},
-		{"classes of a teacher", "--teacher: it was trained without classes: leave out --classes", func(o *Train) { o.Teacher = plain.Out }},
-		{"classes of a teacher only", "--teacher: it was trained without classes", func(o *Train) { o.Teacher, o.Init = plain.Out, "none" }},
-		{"network", "--network dit: the run starts with the network of --teacher " + from + ", which has ddpmpp", func(o *Train) { o.Network, o.Mult = "dit", nil }},
-		{"channels", "--channels 64: the run starts with the network of --teacher " + from + ", which has 8: leave the option out, or pass --init none", func(o *Train) { o.Channels = 64 }},
-		{"mult", "--mult 2,2: the run starts with the network of --init " + plain.Out + ", which has 1,2", func(o *Train) { o.Init, o.Mult, o.Classes = plain.Out, []int{2, 2}, false; o.Teacher = plain.Out + "/" }},
-		{"blocks", "--blocks 2: the run", func(o *Train) { o.Blocks = 2 }},
-		{"attention", "--attention none: the run starts with the network of --teacher " + from + ", which has 4", func(o *Train) { o.Attention = []int{} }},
-		{"patch", "--patch 2: the run", func(o *Train) { o.Patch = 2 }},
-		{"method", "--teacher: the method ict does not use it, only cd", func(o *Train) { o.Method = "ict" }},
-		{"solver", "--solver: want one of euler, heun", func(o *Train) { o.Solver = "rk4" }},
+		{"classes of a teacher", "--teacher: it was trained without classes: leave out --classes", func(o *Train) { set(o, "teacher", plain.Out) }},
+		{"classes of a teacher only", "--teacher: it was trained without classes", func(o *Train) { o.Init = "none"; set(o, "teacher", plain.Out) }},
+		{"network", "--network dit: the run starts with the network of --teacher " + from + ", which has ddpmpp", func(o *Train) { o.Network, o.Size = "dit", nil }},
+		{"channels", "--channels 64: the run starts with the network of --teacher " + from + ", which has 8: leave the option out, or pass --init none", func(o *Train) { size(o).Channels = 64 }},
+		{"mult", "--mult 2,2: the run starts with the network of --init " + plain.Out + ", which has 1,2", func(o *Train) {
+			o.Init, o.Classes, size(o).Mult = plain.Out, false, []int{2, 2}
+			set(o, "teacher", plain.Out+"/")
+		}},
+		{"blocks", "--blocks 2: the run", func(o *Train) { size(o).Blocks = 2 }},
+		{"attention", "--attention none: the run starts with the network of --teacher " + from + ", which has 4", func(o *Train) { size(o).Attention = []int{} }},
+		{"patch", "--patch 2: the run", func(o *Train) { o.Size = &dit.Options{Patch: 2} }},
+		{"solver", "--solver: want one of euler, heun", func(o *Train) { own[*recipe.CD](o).Solver = "rk4" }},
 		{"init", "--init /nonexistent: no such file", func(o *Train) { o.Init = "/nonexistent" }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			o := tinyRun(filepath.Join(t.TempDir(), "run"), "cd")
-			o.Teacher = from
+			set(&o, "teacher", from)
 			c.change(&o)
-			_, err := o.Run(context.Background(), Hooks{})
+			_, err := o.Train(context.Background(), Hooks{})
 			require.ErrorContains(t, err, c.want)
 			require.NoDirExists(t, o.Out, "nothing was made")
 		})
@@ -274,8 +306,9 @@ func TestRunRefusesWeights(t *testing.T) {
 		require.NoError(t, os.WriteFile(bad, c.damage(), 0o644))
 		for _, init := range []string{"", "none", bad} {
 			o := tinyRun(filepath.Join(t.TempDir(), "run"), "cd")
-			o.Teacher, o.Init = bad, init
-			_, err := o.Run(context.Background(), Hooks{})
+			o.Init = init
+			set(&o, "teacher", bad)
+			_, err := o.Train(context.Background(), Hooks{})
 			require.ErrorContains(t, err, "--teacher: ", name)
 			require.ErrorContains(t, err, bad)
 			require.ErrorContains(t, err, c.want)
@@ -283,7 +316,7 @@ func TestRunRefusesWeights(t *testing.T) {
 		}
 		o := tinyRun(filepath.Join(t.TempDir(), "run"), "ect")
 		o.Init = bad
-		_, err := o.Run(context.Background(), Hooks{})
+		_, err := o.Train(context.Background(), Hooks{})
 		require.ErrorContains(t, err, "--init: ", name)
 		require.ErrorContains(t, err, bad)
 		require.NoDirExists(t, o.Out, "nothing was made")
@@ -295,25 +328,23 @@ func TestRunRefuses(t *testing.T) {
 		name, want string
 		change     func(o *Train)
 	}{
-		{"method", "--method: want one of ct, ict", func(o *Train) { o.Method = "gan" }},
 		{"data", "no such file or folder", func(o *Train) { o.Data = "/nonexistent" }},
 		{"no data", "--data is missing", func(o *Train) { o.Data = "" }},
-		{"steps", "--steps: want 1 to 1000000000, got -1", func(o *Train) { o.Steps = -1 }},
-		{"lr", "--lr: want a learning rate", func(o *Train) { o.LR = -1 }},
-		{"resolution", "--resolution: want 4 to 1024", func(o *Train) { o.Resolution = 3 }},
+		{"steps", "--steps: want an integer from 1 to 1000000000, got \"-1\"", func(o *Train) { o.Steps = -1 }},
+		{"lr", "--lr: want a number above 0 and below 10", func(o *Train) { o.LR = -1 }},
+		{"resolution", "--resolution: want an integer from 4 to 1024", func(o *Train) { o.Resolution = 3 }},
 		{"halving", "cannot be halved", func(o *Train) { o.Resolution = 9 }},
-		{"device", "--device", func(o *Train) { o.Device = "tpu" }},
-		{"distance", "--distance: want one of l1, l2", func(o *Train) { o.Distance = "ssim" }},
-		{"no weights", "--distance lpips needs weights", func(o *Train) { o.Distance = "lpips" }},
-		{"no file", "python scripts/lpips_weights.py vgg no.safetensors", func(o *Train) { o.Distance, o.LPIPS = "lpips", "no.safetensors" }},
-		{"needless weights", "--lpips: the distance huber does not use it, only lpips", func(o *Train) { o.LPIPS = "no.safetensors" }},
-		{"levels", "--s0, --s1", func(o *Train) { o.S0, o.S1 = 10, 5 }},
+		{"distance", "--distance: want one of l1, l2", func(o *Train) { own[*recipe.CT](o).Distance = "ssim" }},
+		{"no weights", "--distance lpips needs weights", func(o *Train) { own[*recipe.CT](o).Distance = "lpips" }},
+		{"no file", "python scripts/lpips_weights.py vgg no.safetensors", func(o *Train) { m := own[*recipe.CT](o); m.Distance, m.LPIPS = "lpips", "no.safetensors" }},
+		{"needless weights", "--lpips: the distance huber does not use it, only lpips", func(o *Train) { own[*recipe.CT](o).LPIPS = "no.safetensors" }},
+		{"levels", "--s0, --s1", func(o *Train) { m := own[*recipe.CT](o); m.S0, m.S1 = 10, 5 }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "run")
 			o := tinyRun(dir, "ct")
 			c.change(&o)
-			_, err := o.Run(context.Background(), Hooks{})
+			_, err := o.Train(context.Background(), Hooks{})
 			require.ErrorContains(t, err, c.want)
 			require.NoDirExists(t, dir, "nothing was made")
 		})
@@ -322,13 +353,13 @@ func TestRunRefuses(t *testing.T) {
 	// A run that exists is not touched without being asked for, and not continued with other options.
 	o := tinyRun(filepath.Join(t.TempDir(), "run"), "ct")
 	o.Steps = 1
-	_, err := o.Run(context.Background(), Hooks{})
+	_, err := o.Train(context.Background(), Hooks{})
 	require.NoError(t, err)
 	o.Resume = false
-	_, err = o.Run(context.Background(), Hooks{})
+	_, err = o.Train(context.Background(), Hooks{})
 	require.ErrorContains(t, err, "--resume")
 	o.Resume, o.LR = true, 0.5
-	_, err = o.Run(context.Background(), Hooks{})
+	_, err = o.Train(context.Background(), Hooks{})
 	require.ErrorContains(t, err, "lr was 0.001, now 0.5")
 	var u *UsageError
 	require.False(t, errors.As(err, &u))
@@ -358,13 +389,13 @@ func TestResumeNoticesOtherInputs(t *testing.T) {
 		return o
 	}
 	first := begin("teacher", "edm", func(o *Train) { o.SaveEvery = 3 })
-	_, err := first.Run(context.Background(), Hooks{})
+	_, err := first.Train(context.Background(), Hooks{})
 	require.NoError(t, err)
-	student := begin("student", "cd", func(o *Train) { o.Teacher = first.Out })
-	three := func(o Train) (Trained, error) { // ends after three steps, as if interrupted
+	student := begin("student", "cd", func(o *Train) { set(o, "teacher", first.Out) })
+	three := func(o Train) (recipe.Result, error) { // ends after three steps, as if interrupted
 		ctx, cancel := context.WithCancel(context.Background())
 		defer cancel()
-		return o.Run(ctx, Hooks{Progress: func(p training.Progress) {
+		return o.Train(ctx, Hooks{Progress: func(p training.Progress) {
 			if p.Step == 3 {
 				cancel()
 			}
@@ -372,7 +403,7 @@ func TestResumeNoticesOtherInputs(t *testing.T) {
 	}
 	_, err = three(student)
 	require.ErrorIs(t, err, context.Canceled)
-	goOn := func(change func(o *Train)) (Trained, error) {
+	goOn := func(change func(o *Train)) (recipe.Result, error) {
 		o := student
 		change(&o)
 		return three(o)
@@ -423,12 +454,12 @@ func TestResumeNoticesOtherInputs(t *testing.T) {
 		"steps was 6, now 7":              func(o *Train) { o.Steps = 7 },
 		"lr was 0.001, now 0.002":         func(o *Train) { o.LR = 0.002 },
 		`init was "` + first.Out + `"`:    func(o *Train) { o.Init = "none" },
-		`solver was "heun", now "euler"`:  func(o *Train) { o.Solver = "euler" },
+		`solver was "heun", now "euler"`:  func(o *Train) { set(o, "solver", "euler") },
 		"flip was false, now true":        func(o *Train) { o.Flip = true },
 		"dropout was 0, now 0.1":          func(o *Train) { o.Dropout = 0.1 },
 		"half_lives was null, now [1000]": func(o *Train) { o.HalfLives = []float64{1000} },
-		"--channels 16: the run starts":   func(o *Train) { o.Channels = 16 },
-		"the data itself":                 func(o *Train) { o.Teacher = "empirical" },
+		"--channels 16: the run starts":   func(o *Train) { size(o).Channels = 16 },
+		"the data itself":                 func(o *Train) { set(o, "teacher", "empirical") },
 	} {
 		_, err := goOn(change)
 		if want == "the data itself" {
@@ -441,8 +472,9 @@ func TestResumeNoticesOtherInputs(t *testing.T) {
 	require.NoError(t, os.Rename(filepath.Join(dir, "data"), filepath.Join(dir, "moved")))
 	require.NoError(t, os.Rename(first.Out, filepath.Join(dir, "master")))
 	r, err := goOn(func(o *Train) {
-		o.Data, o.Teacher = filepath.Join(dir, "moved"), filepath.Join(dir, "master", "model-0000006.safetensors")
-		o.Duration, o.LogEvery, o.SaveEvery, o.Workers, o.Keep, o.Skips, o.Rollbacks = time.Hour, 2, 3, 1, 2, 1, 7
+		o.Data = filepath.Join(dir, "moved")
+		set(o, "teacher", filepath.Join(dir, "master", "model-0000006.safetensors"))
+		o.Duration, o.LogEvery, o.SaveEvery, o.Workers, o.Keep, o.Skips, o.Rollbacks = time.Hour, 2, 3, 1, 2, new(1), new(7)
 	})
 	require.NoError(t, err)
 	require.True(t, r.Finished)
@@ -456,11 +488,11 @@ func TestResumeOfNothingIsSaid(t *testing.T) {
 	o := tinyRun(filepath.Join(t.TempDir(), "run"), "ict")
 	o.Steps = 1
 	var said bytes.Buffer
-	_, err := o.Run(context.Background(), Hooks{Log: slog.New(slog.NewTextHandler(&said, nil))})
+	_, err := o.Train(context.Background(), Hooks{Log: slog.New(slog.NewTextHandler(&said, nil))})
 	require.NoError(t, err)
 	require.Contains(t, said.String(), `msg="there is no run to resume: a new one starts" out=`+o.Out)
 	said.Reset()
-	_, err = o.Run(context.Background(), Hooks{Log: slog.New(slog.NewTextHandler(&said, nil))})
+	_, err = o.Train(context.Background(), Hooks{Log: slog.New(slog.NewTextHandler(&said, nil))})
 	require.NoError(t, err)
 	require.NotContains(t, said.String(), "a new one starts")
 }
@@ -468,9 +500,9 @@ func TestResumeOfNothingIsSaid(t *testing.T) {
 // Example images of weights that draw none do not end a run that may still go back.
 func TestExamplesOfADivergedRun(t *testing.T) {
 	o := tinyRun(filepath.Join(t.TempDir(), "run"), "ict")
-	o.LR, o.Clip, o.Dropout, o.SaveEvery, o.SampleEvery, o.Skips, o.Rollbacks = 9.9, 1e9, 0, 3, 1, 1, 1
+	o.LR, o.Clip, o.Dropout, o.SaveEvery, o.SampleEvery, o.Skips, o.Rollbacks = 9.9, 1e9, 0, 3, new(1), new(1), new(1)
 	var said bytes.Buffer
-	_, err := o.Run(context.Background(), Hooks{Log: slog.New(slog.NewTextHandler(&said, nil))})
+	_, err := o.Train(context.Background(), Hooks{Log: slog.New(slog.NewTextHandler(&said, nil))})
 	require.ErrorContains(t, err, "training has diverged again, after going back to a saved state (1 of 1 times)")
 	require.Contains(t, said.String(), `msg="no example images" step=`)
 }
@@ -517,11 +549,11 @@ func TestSampleFromADenoiser(t *testing.T) {
 // Whatever predicts can be distilled, into a student that starts from it, and the student is drawn from in one step.
 func TestEveryTeacher(t *testing.T) {
 	dir := t.TempDir()
-	train := func(name, method string, change func(o *Train)) Trained {
+	train := func(name, method string, change func(o *Train)) recipe.Result {
 		o := tinyRun(filepath.Join(dir, name), method)
 		o.Steps, o.Dropout = 3, 0
 		change(&o)
-		r, err := o.Run(context.Background(), Hooks{})
+		r, err := o.Train(context.Background(), Hooks{})
 		require.NoError(t, err, name)
 		return r
 	}
@@ -536,33 +568,34 @@ func TestEveryTeacher(t *testing.T) {
 		form := checkpoint.FormType(method)
 		train(method, method, func(o *Train) {
 			if method == "ddpm" {
-				o.Betas, o.Chain = "cosine", 50
+				*own[*recipe.DDPM](o) = recipe.DDPM{Betas: "cosine", Chain: 50}
 			}
 		})
 		sample(filepath.Join(dir, method))
-		r := train(method+"-cd", "cd", func(o *Train) { o.Teacher = filepath.Join(dir, method) })
+		r := train(method+"-cd", "cd", func(o *Train) { set(o, "teacher", filepath.Join(dir, method)) })
 		d, err := checkpoint.Describes(r.Snapshot)
 		require.NoError(t, err)
 		require.Equal(t, form, d.Form.Type, "the student's network predicts what the teacher's does")
 		require.Equal(t, checkpoint.Consistency, d.Kind)
 		sample(r.Snapshot)
 	}
-	r := train("flow-scd", "scd", func(o *Train) { o.Teacher = filepath.Join(dir, "flow") })
+	r := train("flow-scd", "scd", func(o *Train) { set(o, "teacher", filepath.Join(dir, "flow")) })
 	sample(r.Snapshot)
 	d, err := checkpoint.Describes(r.Snapshot)
 	require.NoError(t, err)
 	require.Equal(t, checkpoint.Flow, d.Form.Type)
-	r = train("exact-scd", "scd", func(o *Train) { o.Teacher = "empirical" })
+	r = train("exact-scd", "scd", func(o *Train) { set(o, "teacher", "empirical") })
 	sample(r.Snapshot)
-	r = train("differences", "sct", func(o *Train) { o.Step, o.Weight = 0.01, "prior" })
+	r = train("differences", "sct", func(o *Train) { *own[*recipe.SCT](o) = recipe.SCT{Step: 0.01, Weight: "prior"} })
 	sample(r.Snapshot)
 	r = train("flow-meanflow", "meanflow", func(o *Train) { o.Init = filepath.Join(dir, "flow") })
 	sample(r.Snapshot)
 	for _, method := range []string{"ctm", "pd"} {
 		r = train("flow-"+method, method, func(o *Train) {
-			o.Teacher, o.Steps = filepath.Join(dir, "flow"), 4
+			o.Steps = 4
+			set(o, "teacher", filepath.Join(dir, "flow"))
 			if method == "pd" {
-				o.First = 2
+				set(o, "first", 2)
 			}
 		})
 		sample(r.Snapshot)
@@ -576,34 +609,36 @@ func TestEveryTeacher(t *testing.T) {
 	got, err = draw.Run(context.Background(), nil)
 	require.NoError(t, err)
 	require.Equal(t, 3, got.Evaluations)
-	r = train("exact-cd", "cd", func(o *Train) { o.Teacher, o.Solver = "empirical", "euler" })
+	r = train("exact-cd", "cd", func(o *Train) { *own[*recipe.CD](o) = recipe.CD{Teacher: "empirical", Solver: "euler"} })
 	sample(r.Snapshot)
-	r = train("reflow", "flow", func(o *Train) { o.Teacher = filepath.Join(dir, "flow") })
+	r = train("reflow", "flow", func(o *Train) { set(o, "teacher", filepath.Join(dir, "flow")) })
 	sample(r.Snapshot)
 
 	// A transformer that is told more than its teacher starts from nothing.
-	train("dit", "edm", func(o *Train) { o.Network, o.Mult, o.Channels = "dit", nil, 16 })
+	train("dit", "edm", func(o *Train) { o.Network, o.Size = "dit", &dit.Options{Channels: 16, Blocks: 1} })
 	r = train("dit-ctm", "ctm", func(o *Train) {
-		o.Teacher, o.Network, o.Mult, o.Channels = filepath.Join(dir, "dit"), "dit", nil, 16
+		set(o, "teacher", filepath.Join(dir, "dit"))
+		o.Network, o.Size = "dit", &dit.Options{Channels: 16, Blocks: 1}
 	})
 	sample(r.Snapshot)
 	o := tinyRun(filepath.Join(dir, "no"), "ctm")
-	o.Teacher, o.Init = filepath.Join(dir, "edm"), filepath.Join(dir, "dit")
-	_, err = o.Run(context.Background(), Hooks{})
+	o.Init = filepath.Join(dir, "dit")
+	set(&o, "teacher", filepath.Join(dir, "edm"))
+	_, err = o.Train(context.Background(), Hooks{})
 	require.ErrorContains(t, err, "only a U-Net can start from one with fewer: pass --init none")
 
 	o = tinyRun(filepath.Join(dir, "no"), "flow")
-	o.Teacher = filepath.Join(dir, "edm")
-	_, err = o.Run(context.Background(), Hooks{})
+	set(&o, "teacher", filepath.Join(dir, "edm"))
+	_, err = o.Train(context.Background(), Hooks{})
 	require.ErrorContains(t, err, "--teacher: it was trained with the form edm, and --method flow cannot use it: want a model of the form flow; the methods that distil it: cd, scd, ctm, pd")
 	o = tinyRun(filepath.Join(dir, "no"), "edm")
 	o.Init = filepath.Join(dir, "flow")
-	_, err = o.Run(context.Background(), Hooks{})
+	_, err = o.Train(context.Background(), Hooks{})
 	require.ErrorContains(t, err, "--init: it was trained with the form flow, and --method edm cannot use it")
 	o = tinyRun(filepath.Join(dir, "no"), "scd")
-	o.Teacher = filepath.Join(dir, "ddpm")
-	_, err = o.Run(context.Background(), Hooks{})
-	require.ErrorContains(t, err, "it knows whole steps of a chain, and the method needs derivatives in time; the methods that distil it: cd, ctm, pd")
+	set(&o, "teacher", filepath.Join(dir, "ddpm"))
+	_, err = o.Train(context.Background(), Hooks{})
+	require.ErrorContains(t, err, "it has whole timesteps of a chain only, and the method needs derivatives in time; the methods that distil it: cd, ctm, pd")
 	require.NoDirExists(t, o.Out)
 }
 
@@ -625,12 +660,17 @@ func TestEveryNetwork(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			train := func(out string, change func(o *Train)) (network.Config, []float32) {
 				o := tinyRun(filepath.Join(dir, name+out), "ict")
-				o.Network, o.Steps, o.Channels, o.LR = name, 2, 32, 1e-2
-				if name == "dit" || name == "mlp" {
-					o.Mult = nil
+				o.Network, o.Steps, o.LR = name, 2, 1e-2
+				switch name {
+				case "dit":
+					o.Size = &dit.Options{Channels: 32, Blocks: 1}
+				case "mlp":
+					o.Size = &mlp.Options{Channels: 32, Blocks: 1}
+				default:
+					size(&o).Channels = 32
 				}
 				change(&o)
-				_, err := o.Run(context.Background(), Hooks{})
+				_, err := o.Train(context.Background(), Hooks{})
 				require.NoError(t, err)
 				f, err := checkpoint.OpenFile(o.Out, torch.CPU)
 				require.NoError(t, err)
@@ -652,7 +692,7 @@ func TestEveryNetwork(t *testing.T) {
 
 			again, weights := train("-again", func(o *Train) {
 				still(o)
-				o.Init, o.Seed, o.Network, o.Channels, o.Mult, o.Blocks = filepath.Join(dir, name), 8, "", 0, nil, 0
+				o.Init, o.Seed, o.Network, o.Size = filepath.Join(dir, name), 8, "", nil
 			})
 			require.Equal(t, config, again)
 			require.InDeltaSlice(t, trained, weights, 1e-6)
@@ -691,16 +731,18 @@ func TestLPIPS(t *testing.T) {
 	dir := t.TempDir()
 	loss := func(name, distance string) float64 {
 		o := tinyRun(filepath.Join(dir, name), "ict")
-		o.Resolution, o.Steps, o.Distance = 16, 1, distance
-		if distance == lpipsName {
-			o.LPIPS = filepath.Join(dir, name+".safetensors")
-			require.NoError(t, torch.SaveSafetensors(o.LPIPS, net.Tensors(), nil, false))
+		o.Resolution, o.Steps = 16, 1
+		set(&o, "distance", distance)
+		if distance == "lpips" {
+			weights := filepath.Join(dir, name+".safetensors")
+			set(&o, "lpips", weights)
+			require.NoError(t, torch.SaveSafetensors(weights, net.Tensors(), nil, false))
 		}
-		r, err := o.Run(context.Background(), Hooks{})
+		r, err := o.Train(context.Background(), Hooks{})
 		require.NoError(t, err)
 		return r.Loss
 	}
-	once := loss("once", lpipsName)
+	once := loss("once", "lpips")
 	require.Positive(t, once)
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		return s.NoGrad(func(s *torch.Scope) error {
@@ -715,7 +757,7 @@ func TestLPIPS(t *testing.T) {
 			return nil
 		})
 	}))
-	require.InEpsilon(t, 3*once, loss("thrice", lpipsName), 1e-5)
+	require.InEpsilon(t, 3*once, loss("thrice", "lpips"), 1e-5)
 	require.Greater(t, math.Abs(loss("huber", "huber")/once-1), 1e-3)
 }
 
@@ -723,11 +765,11 @@ func TestLPIPS(t *testing.T) {
 // scale, or into one of a single scale.
 func TestGuidance(t *testing.T) {
 	dir := t.TempDir()
-	train := func(name, method string, change func(o *Train)) (Trained, error) {
+	train := func(name, method string, change func(o *Train)) (recipe.Result, error) {
 		o := tinyRun(filepath.Join(dir, name), method)
 		o.Steps, o.Dropout = 6, 0
 		change(&o)
-		return o.Run(context.Background(), Hooks{})
+		return o.Train(context.Background(), Hooks{})
 	}
 	draw := func(model string, scale float64) (Sampled, []byte, error) {
 		o := DefaultSample()
@@ -752,7 +794,9 @@ func TestGuidance(t *testing.T) {
 	_, _, err = draw("plain", 5)
 	require.ErrorContains(t, err, "label dropout")
 
-	_, err = train("range", "cd", func(o *Train) { o.Teacher, o.Guidance, o.LR = filepath.Join(dir, "teacher"), []float64{1, 5}, 0.01 })
+	_, err = train("range", "cd", func(o *Train) {
+		o.LR, *own[*recipe.CD](o) = 0.01, recipe.CD{Teacher: filepath.Join(dir, "teacher"), Guidance: []float64{1, 5}}
+	})
 	require.NoError(t, err)
 	one, a, err = draw("range", 1)
 	require.NoError(t, err)
@@ -760,33 +804,35 @@ func TestGuidance(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []int{1, 1}, []int{one.Evaluations, two.Evaluations})
 	require.NotEqual(t, a, b, "the student is told the scale")
-	_, err = train("fixed", "cd", func(o *Train) { o.Teacher, o.Guidance = filepath.Join(dir, "teacher"), []float64{3} })
+	_, err = train("fixed", "cd", func(o *Train) {
+		*own[*recipe.CD](o) = recipe.CD{Teacher: filepath.Join(dir, "teacher"), Guidance: []float64{3}}
+	})
 	require.NoError(t, err)
 	_, _, err = draw("fixed", 3)
 	require.ErrorContains(t, err, "the model was not trained for it")
-	_, err = train("exact", "cd", func(o *Train) { o.Teacher, o.Guidance, o.Solver = "empirical", []float64{1, 3}, "euler" })
+	_, err = train("exact", "cd", func(o *Train) {
+		*own[*recipe.CD](o) = recipe.CD{Teacher: "empirical", Guidance: []float64{1, 3}, Solver: "euler"}
+	})
 	require.NoError(t, err)
 
 	for want, change := range map[string]func(o *Train){
-		"the teacher does not know images without a class": func(o *Train) { o.Teacher = filepath.Join(dir, "plain") },
+		"the teacher does not know images without a class": func(o *Train) { set(o, "teacher", filepath.Join(dir, "plain")) },
 		"there are no classes to guide to":                 func(o *Train) { o.Classes = false },
-		"want one scale above 0 or the two ends":           func(o *Train) { o.Guidance = []float64{4, 1} },
+		"want one scale above 0 or the two ends":           func(o *Train) { own[*recipe.CD](o).Guidance = []float64{4, 1} },
 		"leave the option out, or train the teacher with it": func(o *Train) {
-			o.Method, o.Teacher, o.Guidance, o.Drop = "ctm", filepath.Join(dir, "plain"), nil, 0.1
+			o.Method, o.Drop = &recipe.CTM{Teacher: filepath.Join(dir, "plain")}, 0.1
 		},
-		"the data's own denoiser is asked for images of a class": func(o *Train) {
-			o.Method, o.Teacher, o.Guidance, o.Drop = "ctm", "empirical", nil, 0.1
+		"the data's own denoiser needs the class of every image": func(o *Train) {
+			o.Method, o.Drop = &recipe.CTM{Teacher: "empirical"}, 0.1
 		},
 	} {
 		_, err := train("no", "cd", func(o *Train) {
-			o.Teacher, o.Guidance = filepath.Join(dir, "teacher"), []float64{1, 5}
+			*own[*recipe.CD](o) = recipe.CD{Teacher: filepath.Join(dir, "teacher"), Guidance: []float64{1, 5}}
 			change(o)
 		})
 		require.ErrorContains(t, err, want)
 		require.NoDirExists(t, filepath.Join(dir, "no"))
 	}
-	_, err = train("no", "ict", func(o *Train) { o.Guidance = []float64{1, 5} })
-	require.ErrorContains(t, err, "--guidance: the method ict")
 	_, err = train("no", "edm", func(o *Train) { o.Drop, o.Classes = 0.1, false })
 	require.ErrorContains(t, err, "there are no labels to drop")
 }

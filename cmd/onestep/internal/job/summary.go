@@ -5,7 +5,7 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
-	"github.com/onestep-go/onestep/training/dataset"
+	"github.com/onestep-go/onestep/training/recipe"
 )
 
 // DataSummary is what a run trains on.
@@ -23,7 +23,8 @@ type DataSummary struct {
 }
 
 // summary counts what is in the data.
-func (o Train) summary(data *dataset.Set) DataSummary {
+func summary(p *recipe.Plan) DataSummary {
+	o, data := p.Run, p.Data
 	c, h, _ := data.Shape()
 	d := DataSummary{Name: data.Name(), Images: data.Len(), Folders: data.Folders(), Side: h, Colors: c, Conditional: o.Classes, LeftOut: data.LeftOut(), Notices: data.Notices()}
 	d.StepsPerEpoch = float64(data.Len()) / float64(o.Batch)

@@ -1,0 +1,39 @@
+package job
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/onestep-go/onestep/models/builtin"
+	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/torch"
+)
+
+// describes reads what a model file, a run directory or the builtin model says of its model.
+func describes(path string) (checkpoint.Description, error) {
+	if path != "builtin" {
+		return checkpoint.Describes(path)
+	}
+	f, err := builtin.File()
+	if err != nil {
+		return checkpoint.Description{}, err
+	}
+	return checkpoint.ReadDescription(f.Metadata())
+}
+
+// openFile reads any model that describes names.
+func openFile(path string, dev torch.Device) (*checkpoint.File, error) {
+	if path != "builtin" {
+		return checkpoint.OpenFile(path, dev)
+	}
+	m, err := builtin.Open(dev)
+	if err != nil {
+		return nil, err
+	}
+	return m.File, nil
+}
+
+// Times writes a shape as 3×32×32.
+func Times(shape []int) string {
+	return strings.ReplaceAll(strings.Trim(fmt.Sprint(shape), "[]"), " ", "×")
+}

@@ -1,0 +1,116 @@
+package main
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
+	"github.com/onestep-go/onestep/internal/options"
+	"github.com/onestep-go/onestep/training/recipe"
+)
+
+// option is a flag for an option of runs. What it was set to is in into.
+type option struct {
+	options.Option
+	into recipe.Values
+}
+
+func (o option) String() string {
+	if v, ok := o.into[o.Name]; ok {
+		return options.Text(v)
+	}
+	return o.Default
+}
+
+func (o option) Set(text string) error {
+	if list, again := o.into[o.Name]; again && o.Option.Type().Kind() == reflect.Slice && text != options.None {
+		text = strings.TrimPrefix(options.Text(list)+","+text, options.None+",") // as pflag has it
+	}
+	v, err := o.Parse(text)
+	if err == nil {
+		o.into[o.Name] = v
+	}
+	return err
+}
+
+// Type is what help calls the value.
+func (o option) Type() string {
+	number := map[reflect.Kind]string{reflect.Int: "N", reflect.Uint64: "N", reflect.Float64: "X"}
+	t := o.Option.Type()
+	switch {
+	case o.Called != "":
+		return o.Called
+	case o.Choices != nil:
+		return strings.Join(o.Choices, "|")
+	case t.Kind() == reflect.Bool:
+		return "bool"
+	case t.Kind() == reflect.Slice:
+		return number[t.Elem().Kind()] + "," + number[t.Elem().Kind()]
+	}
+	return number[t.Kind()]
+}
+
+// runFlags are the flags for the options of runs.
+type runFlags struct {
+	values recipe.Values // that were given
+	method string
+}
+
+// runOptions makes a flag for every option of runs, in their order.
+func runOptions(f *pflag.FlagSet) *runFlags {
+	given := &runFlags{values: recipe.Values{}}
+	f.Var(choice{&given.method, recipe.Names()}, "method", "training method, see above (default "+recipe.Names()[0]+")")
+	ofNetworks := job.NetworkOptions()
+	for _, o := range recipe.Options() {
+		help := o.Help
+		if i := slices.IndexFunc(ofNetworks, func(n job.NetworkOption) bool { return n.Name == o.Name }); i >= 0 {
+			help, o.Default = ofNetworks[i].Help, "" // which has the default of each
+		}
+		if o.Name == "network" {
+			o.Choices, o.Called = job.Networks(), "NETWORK"
+		}
+		flag := f.VarPF(option{o.Option, given.values}, o.Name, "", usedBy(o.Name, help))
+		if o.Type().Kind() == reflect.Bool {
+			flag.NoOptDefVal = "true"
+		}
+	}
+	return given
+}
+
+// usedBy adds to an option's help which methods use it, if not all do.
+func usedBy(option, help string) string {
+	names, all := recipe.UsedBy(option), recipe.Names()
+	switch {
+	case len(names) == 0 || len(names) == len(all):
+		return help
+	case len(names) <= len(all)/2:
+		return strings.Join(names, ", ") + ": " + help
+	}
+	others := slices.DeleteFunc(all, func(m string) bool { return slices.Contains(names, m) })
+	return help + "; not for " + strings.Join(others, ", ")
+}
+
+// apply sets the options of a run: those of values beneath, which files have, then those of flags.
+func (g *runFlags) apply(run *recipe.Run, beneath ...recipe.Values) error {
+	all := recipe.Values{}
+	for _, v := range beneath {
+		maps.Copy(all, v)
+	}
+	maps.Copy(all, g.values)
+	if g.method != "" {
+		all["method"] = g.method
+	}
+	if err := all.Apply(run); err != nil {
+		return err
+	}
+	for _, option := range slices.Sorted(maps.Keys(g.values)) {
+		if err := run.Unused(option); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,39 @@
+package plainfile
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/onestep-go/onestep/internal/quote"
+)
+
+// CopyTo writes a file to w, such as a hash, from where begin leaves it; nil: all of it. Gigabytes take seconds: it ends when ctx does.
+func CopyTo(ctx context.Context, w io.Writer, path string, begin func(*os.File) error) error {
+	f, _, err := Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if begin != nil {
+		err = begin(f)
+	}
+	if err == nil {
+		_, err = io.Copy(w, whileFunc(func(p []byte) (int, error) {
+			if err := ctx.Err(); err != nil {
+				return 0, err
+			}
+			return f.Read(p)
+		}))
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", quote.Path(path), quote.Error(err))
+	}
+	return nil
+}
+
+// whileFunc is a reader.
+type whileFunc func(p []byte) (int, error)
+
+func (f whileFunc) Read(p []byte) (int, error) { return f(p) }

@@ -1,0 +1,53 @@
+package recipe
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/onestep-go/onestep/internal/number"
+	"github.com/onestep-go/onestep/internal/quote"
+)
+
+// Card says in Markdown what the run minimises: the formulas of its method, the values that its schedules take in this run, and
+// what is known in advance of what it can reach.
+func (p *Plan) Card() (string, error) {
+	r := &p.Run
+	var b strings.Builder
+	fmt.Fprintf(&b, "# %s: %s\n\n", p.spec.Name, p.spec.About)
+	for line := range strings.Lines(strings.TrimSpace(p.spec.Formulas)) {
+		fmt.Fprintf(&b, "    %s\n", strings.TrimSpace(line))
+	}
+	b.WriteString("\nσ_d = 0.5, levels from 0.002 to 80.")
+	if d := valueOf[string](r, "distance"); d != "" {
+		fmt.Fprintf(&b, " d is %s.", distances[d])
+	}
+	if r.starts() {
+		fmt.Fprintf(&b, "\n\nThe run starts with the network of %s, of the form %s: what it predicts stands for F.", quote.Path(r.Init), quote.Text(p.Start.Form.Type))
+	}
+	switch scales := r.guidance(); len(scales) {
+	case 1:
+		fmt.Fprintf(&b, "\n\nThe teacher is guided with scale %s.", number.Short(scales[0]))
+	case 2:
+		fmt.Fprintf(&b, "\n\nThe teacher is guided with a scale drawn from %s to %s, which the student gets as an input.", number.Short(scales[0]), number.Short(scales[1]))
+	}
+	decay := fmt.Sprintf("over the last %s of the run", number.Short(*r.LRDecay))
+	if p.spec.Stages {
+		decay = "in every stage"
+	}
+	fmt.Fprintf(&b, "\n\n%d steps of %d images, RAdam with a learning rate of %s that falls to 0 %s; averages with decay %.4g a step.\n",
+		r.Steps, r.Batch, number.Short(r.LR), decay, *r.EMA)
+	b.WriteString(r.past())
+	t, ok := r.Method.(Tabler)
+	if !ok {
+		return b.String(), nil
+	}
+	rows, note, err := t.Table(r.Steps)
+	if err != nil {
+		return "", err
+	}
+	fmt.Fprintf(&b, "\n%s", quote.Lines(rows))
+	if note != "" {
+		fmt.Fprintf(&b, "\n%s\n", quote.Lines(note))
+	}
+	return b.String(), nil
+}

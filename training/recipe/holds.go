@@ -1,0 +1,114 @@
+package recipe
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"slices"
+
+	"github.com/onestep-go/onestep/internal/plainfile"
+	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/training/rundir"
+)
+
+// changeable are the entries of options.json that may differ when a run goes on: they do not change what it computes, or on the CPU with
+// one thread do not, but for how it is guarded.
+var changeable = []string{"device", "workers", "save_every", "sample_every", "log_every", "keep", "data_dir", "corrupt", "skips", "rollbacks"}
+
+// identify returns what the run reads, as entries of options.json: a run that goes on with other data, or another teacher, is noticed.
+func (p *Plan) identify(ctx context.Context) (map[string]string, error) {
+	r := &p.Run
+	holds := map[string]string{}
+	note := func(entry, text string) {
+		if text != "" {
+			holds[entry] = text
+		}
+	}
+	data, err := p.Data.Identity()
+	if err != nil {
+		return nil, failed("data", err)
+	}
+	note("data_holds", data)
+	teacher, err := r.modelHolds(ctx, r.teacher())
+	if err != nil {
+		return nil, failed("teacher", err)
+	}
+	note("teacher_holds", teacher)
+	init := teacher
+	if r.Init != r.teacher() {
+		if init, err = r.modelHolds(ctx, r.Init); err != nil {
+			return nil, failed("init", err)
+		}
+	}
+	note("init_holds", init)
+	if weights := valueOf[string](r, "lpips"); weights != "" {
+		text, err := fileHolds(ctx, weights)
+		if err != nil {
+			return nil, failed("lpips", err)
+		}
+		note("lpips_holds", text)
+	}
+	p.holds = holds
+	return holds, nil
+}
+
+// modelHolds tells the model's file from others; "" stands for what is no file.
+func (r *Run) modelHolds(ctx context.Context, path string) (string, error) {
+	if _, ours := r.Models[path]; ours || slices.Contains([]string{"", "none", Empirical}, path) {
+		return "", nil
+	}
+	file, err := checkpoint.Find(path)
+	if err != nil {
+		return "", err
+	}
+	return fileHolds(ctx, file)
+}
+
+// fileHolds tells a file from others. Gigabytes take seconds: it ends when ctx does.
+func fileHolds(ctx context.Context, path string) (string, error) {
+	sum := sha256.New()
+	if err := plainfile.CopyTo(ctx, sum, path, nil); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s, sha256 %.8x", filepath.Base(path), sum.Sum(nil)), nil
+}
+
+// mayChange lists the entries that may differ when the run in the folder goes on with these. Where it has noted what it read, and that is
+// what it reads now, the path does not matter; a run of an earlier version has not. That one also has the options of other methods.
+func (r *Run) mayChange(now map[string]any) []string {
+	may := slices.Clone(changeable)
+	for k := range r.Extra {
+		may = append(may, k)
+	}
+	was, err := rundir.ReadOptions(r.Out)
+	if err != nil {
+		return may // rundir says what is wrong, or there is nothing to compare
+	}
+	for _, entry := range []string{"data", "teacher", "init", "lpips"} {
+		switch holds := entry + "_holds"; was[holds] {
+		case nil:
+			may = append(may, holds)
+		case now[holds]:
+			may = append(may, entry)
+		}
+	}
+	for _, o := range table() {
+		before, after := was[o.Key()], now[o.Key()]
+		if before == nil && o.unsaidJSON(after) || after == nil && o.unsaidJSON(before) {
+			may = append(may, o.Key())
+		}
+	}
+	return may
+}
+
+// unsaidJSON is unsaid of a value that was decoded from JSON.
+func (o Option) unsaidJSON(v any) bool {
+	text, err := json.Marshal(v)
+	if err != nil {
+		return false
+	}
+	value, _ := o.Decode(text)
+	return unsaid(o.Option, value)
+}

@@ -1,0 +1,59 @@
+package recipe
+
+import (
+	"github.com/onestep-go/onestep/models/lpips"
+)
+
+// Need is an estimate of memory, in bytes.
+type Need struct {
+	Device float64 // on the run's device
+	Host   float64 // besides, for images
+}
+
+// kernels is by how much more the operators of a network take than its tensors.
+const kernels = 1.15
+
+// Need estimates the memory that the run takes.
+func (p *Plan) Need() (n Need, err error) {
+	r, c := &p.Run, p.Start.Network
+	elements := 1.0 // of an image
+	for _, side := range c.Shape() {
+		elements *= float64(side)
+	}
+	// Weights, their gradients, the optimizer's two moments, and one more for each copy: averages and target.
+	weights := float64(5+len(r.Widths)+len(r.HalfLives)+p.spec.Copies) * float64(c.Count())
+	kept := c.Activations(true) + 8*elements
+	if p.spec.Derivatives { // its pass holds tangents beside values
+		kept += 2 * c.Activations(false)
+	}
+	switch r.teacher() {
+	case "":
+	case Empirical:
+		n.Host = 5 * float64(p.Data.Len()) * elements // all images, as bytes and as numbers
+	default:
+		d, err := r.describes(r.teacher())
+		if err != nil {
+			return n, failed("teacher", err)
+		}
+		weights += float64(d.Network.Count())
+		passes := 1.0
+		if r.guidance() != nil {
+			passes = 2 // with the class and without it
+		}
+		kept = max(kept, passes*d.Network.Activations(false)+8*elements) // the student's pass comes after the teacher's
+	}
+	if path := valueOf[string](r, "lpips"); path != "" {
+		net, err := lpips.NetOf(path)
+		if err != nil {
+			return n, failed("lpips", err)
+		}
+		l := lpips.Config{Net: net, Resize: lpips.Resize(valueOf[string](r, "lpips-resize"))}
+		weights += float64(l.Count())
+		side := c.Shape()[len(c.Shape())-1]
+		kept += l.Activations(side, side)
+	}
+	batch := float64(r.Batch)
+	n.Device = 4 * (weights + kernels*batch*kept)
+	n.Host += batch * elements * float64(r.Workers+3)
+	return n, nil
+}

@@ -1,0 +1,88 @@
+package recipe
+
+import (
+	"strings"
+
+	"github.com/onestep-go/onestep/internal/options"
+	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/network"
+)
+
+func presetNamed(preset string) (network.Preset, error) {
+	p, err := network.PresetNamed(preset)
+	if err != nil {
+		return p, usage("network", "%s: %w", name("network"), err)
+	}
+	return p, nil
+}
+
+// given lists the options of the run's network that somebody chose, with their values.
+func (r *Run) given() map[string]any {
+	all := map[string]any{}
+	if r.Size != nil {
+		for _, o := range options.Of(r.Size) {
+			if !o.IsZero() {
+				all[o.Name] = o.Value()
+			}
+		}
+	}
+	for option, v := range r.sized {
+		all[option] = v
+	}
+	return all
+}
+
+// shape fits the network to images of that many colours and pixels, and fills in what was left to it.
+func (r *Run) shape(colors, side int) (network.Config, error) {
+	if r.Network == "" {
+		r.Network = network.Presets()[0].Name
+	}
+	p, err := presetNamed(r.Network)
+	if err != nil {
+		return network.Config{}, err
+	}
+	r.Resolution, r.Colors = side, colors
+	size := p.Options()
+	for option, v := range r.given() {
+		o, ok := options.Named(size, option)
+		if !ok {
+			return network.Config{}, r.Unused(option)
+		}
+		o.Put(v)
+	}
+	cfg, err := p.Config(size, colors, side)
+	if err != nil {
+		return cfg, err
+	}
+	r.Size, r.sized = size, nil
+	cfg = cfg.With(cfg.Classes(), r.Dropout)
+	if err := cfg.Validate(); err != nil {
+		_, rest, _ := strings.Cut(err.Error(), ": ")
+		return cfg, usage("network", "%s", rest)
+	}
+	return cfg, nil
+}
+
+// describe fills in the options for a network that came from a file, and refuses those that ask for another.
+func (r *Run) describe(by string, c network.Config) error {
+	p, size, err := c.Preset()
+	if err != nil {
+		return err
+	}
+	refuse := func(option, wants, is string) error {
+		return usage(option, "%s %s: the run starts with the network of %s %s, which has %s: leave the option out, or %s for a new network",
+			name(option), quote.Text(wants), name(by), quote.Path(r.Init), quote.Text(is), set("init", "none"))
+	}
+	if r.Network != "" && r.Network != p.Name {
+		return refuse("network", r.Network, p.Name)
+	}
+	for option, v := range r.given() {
+		if o, ok := options.Named(size, option); !ok {
+			return refuse(option, options.Text(v), "none")
+		} else if !o.Same(v) {
+			return refuse(option, options.Text(v), o.Text())
+		}
+	}
+	r.Network, r.Size, r.sized = p.Name, size, nil
+	return nil
+}

@@ -1,0 +1,187 @@
+package recipe
+
+import (
+	"maps"
+	"reflect"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/onestep-go/onestep/internal/options"
+	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/network"
+)
+
+// Option is an option of runs, as the tags of a field of [Run], of a method or of a network's size declare it: see package options.
+type Option struct {
+	options.Option
+	Of []Owner // those that have it besides the others of their kind; nil: all runs have it
+}
+
+// Owner is a part of a run with options of its own: a method, or a network.
+type Owner struct{ Kind, Name string } // such as "method", "ict"
+
+// Options lists every option, each once: those of all runs, of methods, and of networks.
+func Options() []Option { return slices.Clone(table()) }
+
+// table has what tags declare. A method's field that has nothing but a name is the option that a method before it declares.
+var table = sync.OnceValue(func() []Option {
+	var all []Option
+	add := func(o options.Option, owner *Owner) {
+		i := slices.IndexFunc(all, func(p Option) bool { return p.Name == o.Name })
+		if i < 0 {
+			i, all = len(all), append(all, Option{Option: o})
+		}
+		if owner != nil {
+			all[i].Of = append(all[i].Of, *owner)
+		}
+	}
+	for _, o := range options.Of(new(Run)) {
+		add(o, nil)
+		if o.Name != "network" {
+			continue
+		}
+		for _, p := range network.Presets() {
+			for _, o := range options.Of(p.Options()) {
+				add(o, &Owner{"network", p.Name})
+			}
+		}
+	}
+	for _, m := range Methods() {
+		for _, o := range options.Of(m) {
+			add(o, &Owner{"method", m.Spec().Name})
+		}
+	}
+	return all
+})
+
+// declared finds an option by its name.
+func declared(name string) (Option, bool) {
+	i := slices.IndexFunc(table(), func(o Option) bool { return o.Name == name })
+	if i < 0 {
+		return Option{}, false
+	}
+	return table()[i], true
+}
+
+// options lists those of the run, of its method and of its network, with their values.
+func (r *Run) options() []options.Option {
+	all := append(options.Of(r), r.ofMethod()...)
+	if r.Size != nil {
+		all = append(all, options.Of(r.Size)...)
+	}
+	return all
+}
+
+// ofMethod lists the options of the run's method. What a method before it declares is as there.
+func (r *Run) ofMethod() []options.Option {
+	if r.Method == nil {
+		return nil
+	}
+	all := options.Of(r.Method)
+	for i, o := range all {
+		if d, ok := declared(o.Name); ok && o.Help == "" {
+			o.Help, o.Default, o.Choices, o.Range, o.Called = d.Help, d.Default, d.Choices, d.Range, d.Called
+			all[i] = o
+		}
+	}
+	return all
+}
+
+// option finds one of them.
+func (r *Run) option(name string) (options.Option, bool) {
+	all := r.options()
+	i := slices.IndexFunc(all, func(o options.Option) bool { return o.Name == name })
+	if i < 0 {
+		return options.Option{}, false
+	}
+	return all[i], true
+}
+
+// valueOf returns an option's value, or the zero value where the run's method has no such option.
+func valueOf[T any](r *Run, name string) (v T) {
+	if o, ok := r.option(name); ok {
+		v, _ = o.Value().(T)
+	}
+	return v
+}
+
+// Set gives an option a value of its type, or refuses it; nil stands for its default. A run whose method is not chosen yet has the
+// default one.
+func (r *Run) Set(option string, v any) error {
+	if r.Method == nil {
+		r.Method = Methods()[0]
+	}
+	d, known := declared(option)
+	if !known {
+		return usage(option, "%s: there is no such option", quote.Text(option))
+	}
+	o, ok := r.option(option)
+	if !ok {
+		o = d.Option
+	}
+	if v != nil {
+		if reflect.TypeOf(v) != o.Type() {
+			return usage(option, "%s: want %s, got a %T", name(option), o.Wants(), v)
+		}
+		if err := o.Check(v); err != nil {
+			return usage(option, "%s: %w", name(option), err)
+		}
+	}
+	switch {
+	case ok:
+		o.Put(v)
+	case d.Of[0].Kind == "network": // of the network that the run is going to have
+		if r.sized == nil {
+			r.sized = map[string]any{}
+		}
+		if r.sized[option] = v; v == nil {
+			delete(r.sized, option)
+		}
+	case v != nil:
+		return r.Unused(option)
+	}
+	return nil
+}
+
+// Values returns the options of the run that have a value, by their names.
+func (r Run) Values() Values {
+	r = r.copied()
+	all := Values{"method": r.Method.Spec().Name}
+	for _, o := range r.options() {
+		if v := o.Value(); v != nil && !o.IsZero() {
+			all[o.Name] = v
+		}
+	}
+	maps.Copy(all, r.sized)
+	return all
+}
+
+// fill gives the options without a value their defaults.
+func fill(all []options.Option) {
+	for _, o := range all {
+		if o.Default != "" && o.IsZero() {
+			if err := o.Set(o.Default); err != nil {
+				panic(err) // a mistake in a tag
+			}
+		}
+	}
+}
+
+// check refuses values that options may not have. Zero stands for none given.
+func (r *Run) check() error {
+	for _, o := range r.options() {
+		if v := o.Value(); v != nil && !o.IsZero() {
+			if err := o.Check(v); err != nil {
+				return usage(o.Name, "%s: %w", name(o.Name), err)
+			}
+		}
+	}
+	return nil
+}
+
+// key is an option's name in JSON.
+func key(option string) string { return strings.ReplaceAll(option, "-", "_") }
+
+// dashed is an option by its name in JSON.
+func dashed(key string) string { return strings.ReplaceAll(key, "_", "-") }

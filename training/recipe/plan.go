@@ -1,0 +1,158 @@
+package recipe
+
+import (
+	"errors"
+	"os"
+	"strings"
+
+	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/models/lpips"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/training/dataset"
+)
+
+// Plan is a run with everything decided and its data open, before any weights are made.
+type Plan struct {
+	Run   Run                    // all options filled in
+	Start checkpoint.Description // the network, and what it predicts at the start
+	Data  *dataset.Set
+
+	spec  Spec
+	holds map[string]string // what the run reads, once Train has looked
+}
+
+// Plan opens the data, reads what the models of the run are, and fills in all options. The caller closes what it returns.
+func (r Run) Plan() (*Plan, error) {
+	r, err := r.Resolve()
+	if err != nil {
+		return nil, err
+	}
+	p := &Plan{Run: r, spec: r.Method.Spec()}
+	if err := p.fromTeacher(); err != nil {
+		return nil, err
+	}
+	p.Data, err = dataset.Open(r.Data, dataset.Options{Resolution: r.Resolution, Channels: r.Colors, Dir: r.Dir, Square: true, Side: p.sideOfStart()})
+	if err != nil {
+		return nil, ofData(err)
+	}
+	if err = p.start(); err == nil {
+		err = p.checkTeacher()
+	}
+	if err == nil {
+		err = p.Run.checkLPIPS()
+	}
+	if err != nil {
+		if cerr := p.Data.Close(); cerr != nil {
+			err = errors.Join(err, cerr)
+		}
+		return nil, err
+	}
+	return p, nil
+}
+
+// Close closes the data.
+func (p *Plan) Close() error { return p.Data.Close() }
+
+// ofData makes an error of package dataset, which begins with data:, one of the option.
+func ofData(err error) error {
+	return &OptionError{Option: "data", err: prefixed{err}}
+}
+
+// prefixed is an error of the data set with the option's name in place of the word data at its beginning.
+type prefixed struct{ error }
+
+func (p prefixed) Error() string {
+	if rest, ok := strings.CutPrefix(p.error.Error(), "data"); ok {
+		return name("data") + rest
+	}
+	return name("data") + ": " + p.error.Error()
+}
+
+func (p prefixed) Unwrap() error { return p.error }
+
+// checkLPIPS makes sure that the weights of the distance are there.
+func (r *Run) checkLPIPS() error {
+	path := valueOf[string](r, "lpips")
+	if path == "" {
+		return nil
+	}
+	if _, missing := os.Stat(path); missing == nil {
+		return nil
+	}
+	_, err := lpips.Open(path, torch.CPU) // which says what to do
+	return failed("lpips", err)
+}
+
+// sideOfStart is the size of the images of the model that the run starts from, 0 if there is none, or none that can be read.
+func (p *Plan) sideOfStart() int {
+	if !p.Run.starts() {
+		return 0
+	}
+	d, err := p.Run.describes(p.Run.Init)
+	if err != nil {
+		return 0
+	}
+	if shape := d.Network.Shape(); len(shape) == 3 && shape[1] == shape[2] {
+		return shape[1]
+	}
+	return 0
+}
+
+// start fits the model that the run starts from to the data: a new one, or that of Init.
+func (p *Plan) start() error {
+	r := &p.Run
+	c, h, _ := p.Data.Shape() // squares
+	var err error
+	if p.Start, err = p.fit(c, h); err != nil {
+		return err
+	}
+	classes := 0
+	if r.Classes {
+		if classes = len(p.Data.Classes()); classes == 0 {
+			return usage("classes", "%s: %s has no labels", name("classes"), quote.Text(p.Data.Name()))
+		}
+	}
+	if !r.starts() {
+		p.Start.Network = p.inputs(p.Start.Network.With(classes, r.Dropout))
+		return nil
+	}
+	p.Start.Network = p.inputs(p.Start.Network)
+	return sameImages(r.startsBy(), p.Start.Network, []int{c, h, h}, classes)
+}
+
+// fit returns the model for images of that many colours and pixels: the one that the run starts from, or a new one.
+func (p *Plan) fit(colors, side int) (checkpoint.Description, error) {
+	r := &p.Run
+	if !r.starts() {
+		cfg, err := r.shape(colors, side)
+		d := checkpoint.Description{Form: checkpoint.Form{Type: p.spec.Forms[0]}, Network: cfg, SigmaData: 0.5, SigmaMin: 0.002, SigmaMax: 80}
+		if f, ok := r.Method.(Former); ok {
+			d.Form = f.Form()
+		}
+		return d, err
+	}
+	by := r.startsBy()
+	d, err := r.describes(r.Init)
+	if err != nil {
+		return d, noModel(by, err)
+	}
+	if err := p.takes(by, d, p.spec.Forms); err != nil {
+		return d, err
+	}
+	if !p.adoptable(d.Network) {
+		return d, usage(by, "%s: the run's network has more conditioning inputs than the %s in %s, and only a U-Net can start from one with fewer: %s",
+			name(by), quote.Text(d.Network.Name()), quote.Path(r.Init), set("init", "none"))
+	}
+	d.Network = d.Network.With(d.Network.Classes(), r.Dropout)
+	r.Resolution, r.Colors = side, colors
+	if f, ok := r.Method.(Former); ok {
+		if err := f.Adopt(d.Form); err != nil {
+			return d, err
+		}
+		if err := r.fillAdopted(); err != nil {
+			return d, err
+		}
+	}
+	return d, r.describe(by, d.Network)
+}

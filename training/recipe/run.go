@@ -1,0 +1,250 @@
+package recipe
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"maps"
+	"math"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/onestep-go/onestep/internal/options"
+	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/models/network"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/training"
+	"github.com/onestep-go/onestep/training/dataset"
+	"github.com/onestep-go/onestep/training/rundir"
+)
+
+// Run is a training run: a method, and the options that all methods have in common. The zero value of an option stands for its default.
+// Fields that are pointers tell 0 from no value: new(0.0).
+type Run struct {
+	Method Method // nil: CT
+
+	Data    string   `option:"data" value:"PATH" help:"emoji, fashion-mnist, cifar10, cifar100, or the path of a folder of images, a .tar or .tar.gz shard or a pattern for several, an IDX file, or files of CIFAR-10 or CIFAR-100 (required)"`
+	Steps   int      `option:"steps" default:"10000" range:"[1,1000000000]" help:"optimizer steps of the whole run"`
+	Batch   int      `option:"batch" default:"64" range:"[1,1048576]" help:"batch size"`
+	LR      float64  `option:"lr" default:"0.001" range:"(0,10)" help:"learning rate of RAdam"`
+	LRDecay *float64 `option:"lr-decay" default:"0.3" range:"[0,1]" help:"final fraction of training with linear learning-rate decay"`
+	Seed    uint64   `option:"seed" value:"N" help:"seed of initial weights, data order and noise (default 0)"`
+
+	Device torch.Device `option:"device" default:"cpu" value:"DEVICE" help:"cpu, cuda or cuda:N"`
+
+	Dir        string  `option:"data-dir" value:"DIR" help:"fashion-mnist, cifar10, cifar100: directory that holds them, besides the usual places"`
+	Resolution int     `option:"resolution" range:"[4,1024]" help:"height and width in pixels (default: the images' own; chosen, up to 64, if they are not squares of one size)"`
+	Colors     int     `option:"colors" choices:"1,3" value:"1|3" help:"1 for grey, 3 for colour (default: the images' own)"`
+	Classes    bool    `option:"classes" help:"class-conditional training"`
+	Drop       float64 `option:"label-dropout" range:"[0,1)" help:"fraction of images trained without their class, for guidance, such as 0.1 (default 0)"`
+	Flip       bool    `option:"flip" help:"random horizontal flips"`
+	Corrupt    string  `option:"corrupt" default:"error" choices:"error,skip" help:"what to do with an image that cannot be decoded: stop, or skip, log and count it"`
+	Workers    int     `option:"workers" default:"1" range:"[1,1024]" help:"goroutines that decode images beside training"`
+
+	Network string  `option:"network" help:"network architecture, see above (default: that of the model that the run starts from, or ddpmpp)"`
+	Size    any     // the network's own options, such as a *unet.Options; nil: all by default
+	Dropout float64 `option:"dropout" range:"[0,1)" help:"probability of dropout in residual blocks (default 0)"`
+	// Init is a model whose network and weights the run starts from; "none": a new network, even with a teacher.
+	Init string `option:"init" value:"FILE|DIR" help:"model whose network and weights the run starts from, or none (default: the teacher, if there is one)"`
+
+	EMA       *float64  `option:"ema" range:"[0,1)" help:"EMA decay per step (default: 1-20/steps, 0.9 to 0.9999)"`
+	Widths    []float64 `option:"widths" value:"X,X" help:"relative widths of further, power-function EMAs, such as 0.05,0.1; onestep average computes others from two"`
+	HalfLives []float64 `option:"half-lives" value:"N,N" range:"[1,1e15]" help:"half-lives of further EMAs, in images, such as 50000,500000"`
+	Clip      float64   `option:"clip" default:"1" range:"(0,1000000000]" help:"gradient clipping: largest norm"`
+	Skips     *int      `option:"skips" default:"10" range:"[0,]" value:"N" help:"steps in a row that may be skipped because their loss or gradients are not finite"`
+	Rollbacks *int      `option:"rollbacks" default:"3" range:"[0,]" value:"N" help:"number of returns to an earlier checkpoint, with half the learning rate, after so many skipped steps"`
+
+	SaveEvery   int  `option:"save-every" default:"1000" range:"[1,]" help:"steps between checkpoints and snapshots"`
+	Keep        int  `option:"keep" range:"[0,]" value:"N" help:"number of snapshots to keep; onestep average needs many (default 0: all)"`
+	SampleEvery *int `option:"sample-every" range:"[0,]" value:"N" help:"steps between sample grids, 0 for none (default: as save-every)"`
+	LogEvery    int  `option:"log-every" range:"[1,]" help:"steps between lines in stats.jsonl (default: steps/2000)"`
+
+	Out      string        // the run directory: options, card, statistics, snapshots and checkpoints
+	Resume   bool          // resume the run in Out, or start it if there is none
+	Extend   bool          // with Resume: Steps, LR and LRDecay may be others than the run's
+	Duration time.Duration // stop after this time, with everything saved as at the end; 0: after Steps
+
+	// Models are files of models in memory, by names that Init may have.
+	Models map[string][]byte
+	// Extra are further entries of options.json, such as a program's version. They change no result.
+	Extra map[string]any
+	// Command is what snapshots say of how they were made.
+	Command string
+
+	Log      *slog.Logger                                 // nil: silence
+	Started  func(p *Plan, run *rundir.Dir)               // before the first step; nil: nobody is told
+	Progress func(training.Progress)                      // after every step; nil: nobody is told
+	Scalars  func(k int, values map[string]float64) error // the figures that are logged; nil: nobody is told
+	// Sample draws images every SampleEvery steps; nil: none are drawn.
+	Sample func(ctx context.Context, m Snapshot) error
+
+	sized   map[string]any // options of a network that is not known yet
+	history []Settings     // what the run had before it was extended
+}
+
+// Snapshot is a model amid its training.
+type Snapshot struct {
+	Step        int
+	Function    any // the method's function with EMA weights: a models.ConsistencyFunction, a models.Denoiser, …
+	Description checkpoint.Description
+	Net         network.Network // the function's network
+	Run         *rundir.Dir
+}
+
+// Result is how a run ended.
+type Result struct {
+	training.Result
+	Corrupt int // images that were skipped because they cannot be decoded
+	Resized int // images that were cropped and scaled, since they are not of the size of the others
+}
+
+// Train trains. Cancelling ctx saves, and returns the context's error with the result.
+func (r Run) Train(ctx context.Context) (Result, error) {
+	p, err := r.Plan()
+	if err != nil {
+		return Result{}, err
+	}
+	defer p.Close()
+	return p.Train(ctx)
+}
+
+// copied returns the run with a method and a size of its own, which may be changed.
+func (r Run) copied() Run {
+	if r.Method == nil {
+		r.Method = Methods()[0]
+	}
+	r.Method = clone(r.Method).(Method)
+	if r.Size != nil {
+		r.Size = clone(r.Size)
+	}
+	r.sized = maps.Clone(r.sized)
+	return r
+}
+
+// clone copies what a pointer to a struct points to.
+func clone(p any) any {
+	c := reflect.New(reflect.TypeOf(p).Elem())
+	c.Elem().Set(reflect.ValueOf(p).Elem())
+	return c.Interface()
+}
+
+// Resolve returns the run with all options filled in that follow from others, and refuses what cannot work whatever the data.
+func (r Run) Resolve() (Run, error) {
+	r = r.copied()
+	if err := r.validate(); err != nil {
+		return r, err
+	}
+	fill(options.Of(&r))
+	if err := r.fillMethod(); err != nil {
+		return r, err
+	}
+	if r.LogEvery == 0 {
+		r.LogEvery = max(1, r.Steps/2000)
+	}
+	if r.SampleEvery == nil {
+		r.SampleEvery = new(r.SaveEvery)
+	}
+	if r.EMA == nil {
+		r.EMA = new(math.Min(0.9999, math.Max(0.9, 1-20/float64(r.Steps))))
+	}
+	if r.Resolution == 0 || r.starts() || r.teacher() != "" {
+		return r, nil
+	}
+	try := r.copied()
+	_, err := try.shape(cmp.Or(r.Colors, 3), r.Resolution) // the images may have other colours
+	return r, err
+}
+
+// fillMethod has the method fill in its options, but for those that come from the model that the run starts from.
+func (r *Run) fillMethod() error {
+	if _, adopts := r.Method.(Former); adopts && r.starts() {
+		return nil
+	}
+	return r.fillAdopted()
+}
+
+func (r *Run) fillAdopted() error {
+	fill(r.ofMethod())
+	if f, ok := r.Method.(Filler); ok {
+		return f.Fill(r.Steps)
+	}
+	return nil
+}
+
+// validate checks options for themselves; what is zero and chosen later is fine.
+func (r *Run) validate() error {
+	if err := r.check(); err != nil {
+		return err
+	}
+	if _, err := presetNamed(r.Network); r.Network != "" && err != nil {
+		return err
+	}
+	if err := r.used(); err != nil {
+		return err
+	}
+	for _, w := range r.Widths {
+		if _, err := models.PowerExponent(w); err != nil {
+			return usage("widths", "%s: %w", name("widths"), err)
+		}
+	}
+	for option, list := range map[string][]float64{"widths": r.Widths, "half-lives": r.HalfLives} {
+		sorted := slices.Sorted(slices.Values(list))
+		if distinct := slices.Compact(slices.Clone(sorted)); len(distinct) < len(sorted) {
+			return usage(option, "%s: want each once, got %s", name(option), options.Text(list))
+		}
+	}
+	method := r.Method.Spec()
+	switch {
+	case method.Distils && r.teacher() == "":
+		return usage("teacher", "%s %s needs a denoiser: train one, such as with %s edm, and %s, or %s for the exact one of the data",
+			name("method"), method.Name, name("method"), set("teacher", ""), set("teacher", Empirical))
+	case valueOf[string](r, "distance") == lpipsName && valueOf[string](r, "lpips") == "":
+		return usage("lpips", "%s lpips needs weights: make them with scripts/lpips_weights.py and %s", name("distance"), set("lpips", ""))
+	case r.Data == "":
+		return usage("data", "%s is missing: emoji, %s or a path", name("data"), strings.Join(dataset.Looked(), ", "))
+	case r.Out == "":
+		return usage("out", "%s is missing: the directory for the run", name("out"))
+	case len(r.Widths)+len(r.HalfLives) > 16:
+		return usage("widths", "%s, %s: want at most 16 averages, got %d", name("widths"), name("half-lives"), len(r.Widths)+len(r.HalfLives))
+	case r.Drop > 0 && !r.Classes:
+		return usage("label-dropout", "%s: there are no labels to drop: %s", name("label-dropout"), set("classes", ""))
+	case r.guidance() != nil && !r.Classes:
+		return usage("guidance", "%s: there are no classes to guide to: %s", name("guidance"), set("classes", ""))
+	case r.Extend && !r.Resume:
+		return usage("extend", "%s continues a run: %s, too", name("extend"), set("resume", ""))
+	case r.Duration < 0:
+		return usage("duration", "%s: want a positive time, got %v", name("duration"), r.Duration)
+	}
+	return nil
+}
+
+// Empirical is the teacher that is the exact denoiser of the data itself.
+const Empirical = "empirical"
+
+func (r *Run) teacher() string     { return valueOf[string](r, "teacher") }
+func (r *Run) guidance() []float64 { return valueOf[[]float64](r, "guidance") }
+
+// starts tells whether the run starts from another model's weights.
+func (r *Run) starts() bool { return r.Init != "" && r.Init != "none" }
+
+// startsBy is the option that gave the model which the run starts from.
+func (r *Run) startsBy() string {
+	if r.Init == r.teacher() {
+		return "teacher"
+	}
+	return "init"
+}
+
+// Chosen lists the method's options, as names in JSON and values for a log.
+func (r Run) Chosen() (all []any) {
+	for _, o := range options.Of(r.Method) {
+		if !o.IsZero() {
+			all = append(all, o.Key(), quote.Text(o.Text()))
+		}
+	}
+	return all
+}

@@ -1,0 +1,239 @@
+package recipe
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/onestep-go/onestep/internal/options"
+	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/models/network"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/safetensors"
+	"github.com/onestep-go/onestep/training/dataset"
+)
+
+// fromTeacher starts the run from the teacher's weights where nothing else is chosen, if the method's network can.
+func (p *Plan) fromTeacher() error {
+	r := &p.Run
+	if r.Init != "" || r.teacher() == "" || r.teacher() == Empirical {
+		return nil
+	}
+	d, err := r.describes(r.teacher())
+	if err != nil {
+		return noModel("teacher", err)
+	}
+	if slices.Contains(p.spec.Forms, d.Form.Type) && d.Kind == checkpoint.Denoiser && p.adoptable(d.Network) {
+		r.Init = r.teacher()
+	}
+	return nil
+}
+
+// inputs returns a network's configuration with the conditioning inputs that the run's needs.
+func (p *Plan) inputs(c network.Config) network.Config {
+	return c.Told(p.spec.Until, len(p.Run.guidance()) == 2, p.Run.Drop > 0)
+}
+
+// adoptable tells whether the run's network can have the weights of that one, though it may have more conditioning inputs.
+func (p *Plan) adoptable(c network.Config) bool {
+	more := p.inputs(c)
+	return c.Adopts() || more.Until() == c.Until() && more.Guidance() == c.Guidance()
+}
+
+// checkTeacher refuses what cannot be distilled into a network for the run's images, before anything is made.
+func (p *Plan) checkTeacher() error {
+	r := &p.Run
+	if r.teacher() == Empirical && r.Drop > 0 {
+		return usage("label-dropout", "%s: the data's own denoiser needs the class of every image: leave the option out, or give another teacher", name("label-dropout"))
+	}
+	if r.teacher() == "" || r.teacher() == Empirical {
+		return nil
+	}
+	d, err := r.describes(r.teacher())
+	if err != nil {
+		return noModel("teacher", err)
+	}
+	if r.Drop > 0 && d.Network.Classes() > 0 && d.Network.NullClass() < 0 {
+		return usage("label-dropout", "%s: the teacher does not know images without a class: leave the option out, or train the teacher with it", name("label-dropout"))
+	}
+	if d.Kind == checkpoint.Consistency {
+		return usage("teacher", "%s: want a denoiser, such as one trained with %s edm, and %s holds a %s function", name("teacher"), name("method"), quote.Path(r.teacher()), quote.Text(d.Kind))
+	}
+	if r.guidance() != nil && d.Network.NullClass() < 0 {
+		return usage("guidance", "%s: the teacher does not know images without a class: train it with %s and %s", name("guidance"), name("classes"), name("label-dropout"))
+	}
+	forms := p.spec.Teachers
+	if forms == nil {
+		forms = p.spec.Forms
+	}
+	return errors.Join(p.takes("teacher", d, forms), sameImages("teacher", d.Network, p.Start.Network.Shape(), p.Start.Network.Classes()))
+}
+
+// takes refuses models of other forms than these.
+func (p *Plan) takes(option string, d checkpoint.Description, forms []checkpoint.FormType) error {
+	if option == "init" && d.Network.Until() && !p.spec.Until {
+		return usage(option, "%s: its network has an input for where jumps end, and the method %s has no jumps: want a model of another method", name(option), p.spec.Name)
+	}
+	if slices.Contains(forms, d.Form.Type) {
+		return nil
+	}
+	var by []string
+	for _, other := range Methods() {
+		s := other.Spec()
+		teachers := s.Teachers
+		if teachers == nil {
+			teachers = s.Forms
+		}
+		if _, distils := options.Named(other, "teacher"); distils && slices.Contains(teachers, d.Form.Type) && s.Name != p.spec.Name {
+			by = append(by, s.Name)
+		}
+	}
+	hint := ""
+	if len(by) > 0 {
+		hint = "; the methods that distil it: " + strings.Join(by, ", ")
+	}
+	why := fmt.Sprintf("want a model of the form %s", formNames(forms))
+	if d.Form.Type == checkpoint.DDPM && slices.Contains(forms, checkpoint.VP) {
+		why = "it has whole timesteps of a chain only, and the method needs derivatives in time"
+	}
+	return usage(option, "%s: it was trained with the form %s, and %s %s cannot use it: %s%s", name(option), quote.Text(d.Form.Type), name("method"), p.spec.Name, why, hint)
+}
+
+// formNames lists forms.
+func formNames(forms []checkpoint.FormType) string {
+	var words []string
+	for _, f := range forms {
+		words = append(words, string(f))
+	}
+	return strings.Join(words, ", ")
+}
+
+// sameImages refuses networks for other images than the run's.
+func sameImages(option string, got network.Config, shape []int, classes int) error {
+	g := got.Shape()
+	switch {
+	case !slices.Equal(g, shape):
+		return usage(option, "%s: it is for images of %s, the run has %s: choose %s and %s to match", name(option), times(g), times(shape), name("resolution"), name("colors"))
+	case got.Classes() > 0 && classes == 0:
+		return usage(option, "%s: it was trained with %d classes: %s, with data that has them", name(option), got.Classes(), set("classes", ""))
+	case got.Classes() > 0 && got.Classes() != classes:
+		return usage(option, "%s: it was trained with %d classes, the data has %d", name(option), got.Classes(), classes)
+	case got.Classes() == 0 && classes > 0:
+		return usage(option, "%s: it was trained without classes: leave out %s, or give a model that has them", name(option), name("classes"))
+	}
+	return nil
+}
+
+// times writes a shape as 3×32×32.
+func times(shape []int) string {
+	return strings.ReplaceAll(strings.Trim(fmt.Sprint(shape), "[]"), " ", "×")
+}
+
+// openTeacher reads the denoiser to distil.
+func (p *Plan) openTeacher(parts *Parts) error {
+	r := &p.Run
+	if r.teacher() == "" {
+		return nil
+	}
+	null := -1 // what stands for no class in the data's own denoiser
+	if r.teacher() == Empirical {
+		if err := p.ownTeacher(parts); err != nil {
+			return err
+		}
+	} else {
+		t, err := checkpoint.OpenTeacher(r.teacher(), r.Device)
+		if err != nil {
+			return failed("teacher", err)
+		}
+		parts.Own(t.Close)
+		parts.Teacher, null = t.Denoiser, t.Description.Network.NullClass()
+	}
+	if scales := r.guidance(); scales != nil {
+		label := torch.NewScope(r.Device)
+		parts.Own(label.Close)
+		noClass := models.Cond{Class: torch.FromSlice(label, []int64{int64(null)})}
+		parts.Teacher = &models.Guided{Model: parts.Teacher, Null: noClass, Scale: scales[0]}
+	}
+	return nil
+}
+
+// ownTeacher makes the exact denoiser of the run's own data.
+func (p *Plan) ownTeacher(parts *Parts) error {
+	c, h, w := p.Data.Shape()
+	n, size := p.Data.Len(), c*h*w
+	pixels, labels := make([]byte, n*size), make([]int64, n)
+	good := 0
+	for i := range n {
+		label, err := p.Data.Read(i, pixels[good*size:(good+1)*size])
+		var corrupt *dataset.CorruptError
+		if errors.As(err, &corrupt) && p.Run.Corrupt == "skip" {
+			continue // logged by the loader, which meets it, too
+		}
+		if err != nil {
+			return failed("teacher", fmt.Errorf("%s: %w", Empirical, err))
+		}
+		labels[good], good = int64(label), good+1
+	}
+	if good == 0 {
+		return failed("teacher", fmt.Errorf("%s: %s: all %d images are corrupt", Empirical, quote.Path(p.Data.Name()), n))
+	}
+	n, pixels, labels = good, pixels[:good*size], labels[:good]
+	s := torch.NewScope(p.Run.Device)
+	parts.Own(s.Close)
+	return s.Run(func(inner *torch.Scope) error {
+		images := torch.FromSlice(inner, pixels, n, c, h, w).To(inner, torch.Float32).DivScalar(inner, 127.5).SubScalar(inner, 1)
+		teacher := &models.Empirical{Data: inner.Keep(images)}
+		if p.Run.Classes {
+			teacher.Labels = inner.Keep(torch.FromSlice(inner, labels, n))
+		}
+		parts.Teacher = teacher
+		return teacher.Validate()
+	})
+}
+
+// load gives a network the weights that the run starts from.
+func (p *Plan) load(net network.Network) error {
+	r := &p.Run
+	if !r.starts() {
+		return nil
+	}
+	f, err := r.open(r.Init)
+	if err != nil {
+		return failed(r.startsBy(), err)
+	}
+	defer f.Close()
+	if err := network.Adopt(net, f.Network.Tensors()); err != nil {
+		return failed(r.startsBy(), fmt.Errorf("%s: %w", quote.Path(f.Path), err))
+	}
+	return nil
+}
+
+// describes reads what a model file, a run directory or one of Models says of its model.
+func (r *Run) describes(path string) (checkpoint.Description, error) {
+	data, ok := r.Models[path]
+	if !ok {
+		return checkpoint.Describes(path)
+	}
+	f, err := safetensors.Parse(path, data)
+	if err != nil {
+		return checkpoint.Description{}, err
+	}
+	return checkpoint.ReadDescription(f.Metadata())
+}
+
+// open reads any model that describes names.
+func (r *Run) open(path string) (*checkpoint.File, error) {
+	data, ok := r.Models[path]
+	if !ok {
+		return checkpoint.OpenFile(path, r.Device)
+	}
+	m, err := checkpoint.Read(path, bytes.Clone(data), r.Device)
+	if err != nil {
+		return nil, err
+	}
+	return m.File, nil
+}

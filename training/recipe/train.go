@@ -1,0 +1,308 @@
+package recipe
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"iter"
+	"log/slog"
+	"math"
+	"sync"
+
+	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/models/network"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/optim"
+	"github.com/onestep-go/onestep/training"
+	"github.com/onestep-go/onestep/training/dataset"
+	"github.com/onestep-go/onestep/training/rundir"
+)
+
+// session is a plan that is carried out.
+type session struct {
+	*Plan
+	net       network.Network
+	averages  []training.Average
+	objective training.Objective
+	trained   any // the method's function with the first average's weights
+	run       *rundir.Dir
+}
+
+// Train carries the plan out. Cancelling ctx saves, and returns the context's error with the result.
+func (p *Plan) Train(ctx context.Context) (out Result, err error) {
+	if err := ctx.Err(); err != nil {
+		return out, err
+	}
+	options, may, extended, err := p.begin(ctx)
+	if err != nil {
+		return out, err
+	}
+	r := &p.Run
+	s := &session{Plan: p}
+	parts := &Parts{Device: r.Device, Steps: r.Steps, Seed: r.Seed, function: p.spec.Function}
+	defer s.close(parts)
+	if err := s.make(parts); err != nil {
+		return out, err
+	}
+	opt, err := optim.RAdam{LR: r.LR}.New(learnt(s.net, s.objective))
+	if err != nil {
+		return out, err
+	}
+	defer opt.Close()
+	if s.run, err = rundir.Open(r.Out, options, r.Resume, may...); err != nil {
+		return out, err
+	}
+	defer func() { err = s.end(out, err) }()
+	if err := s.describeRun(extended); err != nil {
+		return out, err
+	}
+	if r.Started != nil {
+		r.Started(p, s.run)
+	}
+	out.Result, err = s.trainer(opt).Train(ctx)
+	out.Corrupt, out.Resized = len(p.Data.Corrupt()), p.Data.Resized()
+	return out, err
+}
+
+// begin decides whether the run may start in its folder or go on there, and notes what it reads. It returns the entries of options.json,
+// and those that may be others than a run's that goes on.
+func (p *Plan) begin(ctx context.Context) (options map[string]any, may []string, extended bool, err error) {
+	r := &p.Run
+	holds, err := p.identify(ctx)
+	if err != nil {
+		return nil, nil, false, err
+	}
+	if extended, err = p.extend(); err != nil {
+		return nil, nil, false, err
+	}
+	if options, err = p.entries(); err != nil {
+		return nil, nil, false, err
+	}
+	for option, text := range holds {
+		options[option] = text
+	}
+	may = r.mayChange(options)
+	if extended {
+		may = append(may, extendable...)
+	}
+	begun, err := r.mayGoOn(options, may)
+	if err != nil {
+		return nil, nil, false, err
+	}
+	if note := r.complete(); begun && note != "" {
+		r.warn(note)
+	}
+	if r.Resume && !begun {
+		r.warn("there is no run to resume: a new one starts", "out", r.Out)
+	}
+	return options, may, extended, nil
+}
+
+// entries are the run's options as options.json has them.
+func (p *Plan) entries() (m map[string]any, err error) {
+	text, err := json.Marshal(p.Run)
+	if err != nil {
+		return nil, err
+	}
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.UseNumber() // a seed may need all 64 bits
+	return m, dec.Decode(&m)
+}
+
+func (r *Run) warn(note string, more ...any) {
+	if r.Log != nil {
+		r.Log.Warn(note, more...)
+	}
+}
+
+// make makes the network, its averages, and the method's objective over it.
+func (s *session) make(parts *Parts) (err error) {
+	r := &s.Run
+	if s.net, err = network.New(s.Start.Network, r.Device, r.Seed); err != nil {
+		return err
+	}
+	if err := s.load(s.net); err != nil {
+		return err
+	}
+	averages := []training.Average{{Decay: *r.EMA}}
+	for _, w := range r.Widths {
+		averages = append(averages, training.Average{Width: w})
+	}
+	for _, n := range r.HalfLives {
+		averages = append(averages, training.Average{HalfLife: n})
+	}
+	for _, a := range averages {
+		c, err := network.Clone(s.net)
+		if err != nil {
+			return err
+		}
+		a.Into = c
+		s.averages = append(s.averages, a)
+	}
+	parts.Model = Model{s.net, s.Start}
+	if err := s.openTeacher(parts); err != nil {
+		return err
+	}
+	learns, err := s.spec.Function(parts.Model)
+	if err != nil {
+		return err
+	}
+	if s.objective, err = r.Method.Objective(parts, learns); err != nil {
+		return err
+	}
+	if v, ok := s.objective.(training.Validator); ok {
+		if err := v.Validate(); err != nil { // before the run's folder is made, where the trainer would ask
+			return err
+		}
+	}
+	s.trained, err = s.spec.Function(Model{s.averages[0].Into.(network.Network), s.Start})
+	return err
+}
+
+// close frees what make has made.
+func (s *session) close(parts *Parts) {
+	parts.close()
+	for _, a := range s.averages {
+		a.Into.(network.Network).Close()
+	}
+	if s.net != nil {
+		s.net.Close()
+	}
+}
+
+// end notes how the run ended, and closes its folder. A run that has not begun leaves nothing.
+func (s *session) end(out Result, err error) error {
+	end := slog.New(slog.NewTextHandler(s.run.Log(), nil))
+	if err == nil || errors.Is(err, context.Canceled) {
+		end.Info("ended", "step", out.Step, "images", out.Seen, "interrupted", err != nil)
+	} else {
+		end.Error("ended", "step", out.Step, "error", err)
+	}
+	closing := s.run.Close
+	if err != nil && out.Step == 0 {
+		closing = s.run.Discard
+	}
+	if cerr := closing(); cerr != nil {
+		err = errors.Join(err, cerr)
+	}
+	return err
+}
+
+// describeRun writes the card, and the options of a run that was extended.
+func (s *session) describeRun(extended bool) error {
+	card, err := s.Card()
+	if err != nil {
+		return err
+	}
+	if extended {
+		options, err := s.entries()
+		if err != nil {
+			return err
+		}
+		for option, text := range s.holds {
+			options[option] = text
+		}
+		if err := rundir.WriteJSON(s.run.File("options.json"), options); err != nil {
+			return err
+		}
+	}
+	return rundir.Write(s.run.File("card.md"), []byte(card))
+}
+
+// trainer is the loop, as the options ask for it.
+func (s *session) trainer(opt training.Optimizer) *training.Trainer {
+	r := &s.Run
+	rate := func(k int) float64 { return lrFactor(k, r.Steps, *r.LRDecay) }
+	if stages, ok := s.objective.(training.Staged); ok {
+		rate = func(k int) float64 { return warmup(k) * stages.Left(k) }
+	}
+	t := &training.Trainer{
+		Objective: s.objective, Model: s.net, Optimizer: opt, Averages: s.averages,
+		Data: training.Images{Labels: r.Classes, Loader: &dataset.Loader{Dataset: s.Data, Batch: r.Batch, Seed: r.Seed, Workers: r.Workers,
+			Flip: r.Flip, SkipCorrupt: r.Corrupt == "skip", Corrupt: once(r.Log)}},
+		Run: s.run, Device: r.Device, Seed: r.Seed, Steps: r.Steps, Duration: r.Duration, Clip: r.Clip,
+		Guard: training.Guard{Skips: *r.Skips, Rollbacks: *r.Rollbacks},
+		LR:    func(k int) float64 { return r.LR * rate(k) }, SaveEvery: r.SaveEvery, LogEvery: r.LogEvery,
+		SampleEvery: *r.SampleEvery, KeepSnapshots: r.Keep, Progress: r.Progress, Scalars: r.Scalars, Log: r.Log,
+		Metadata: func(step int, images int64) (map[string]string, error) {
+			d, err := s.described(step, images)
+			if err != nil {
+				return nil, err
+			}
+			return d.Metadata()
+		},
+	}
+	if r.Drop > 0 {
+		t.Prepare = training.DropLabels(r.Drop, s.Start.Network.NullClass())
+	}
+	if scales := r.guidance(); len(scales) == 2 {
+		t.Prepare = training.DrawGuidance(scales[0], scales[1])
+	}
+	if r.Sample != nil {
+		t.Sample = func(ctx context.Context, k int) error {
+			d, err := s.described(k, 0)
+			if err != nil {
+				return err
+			}
+			return r.Sample(ctx, Snapshot{Step: k, Function: s.trained, Description: d, Net: s.averages[0].Into.(network.Network), Run: s.run})
+		}
+	}
+	return t
+}
+
+// described describes the model after that many steps.
+func (s *session) described(step int, images int64) (checkpoint.Description, error) {
+	d, err := checkpoint.Describe(s.trained)
+	d.SigmaMax, d.Method, d.Data, d.Step, d.Images, d.Command = s.Start.SigmaMax, s.spec.Name, s.Run.Data, step, images, s.Run.Command
+	if s.Run.Classes {
+		d.ClassNames = s.Data.Classes()
+	}
+	if l, ok := s.objective.(training.Leveled); ok {
+		levels := l.Levels(max(0, step-1))
+		d.Levels = levels[:len(levels)-1]
+	}
+	return d, err
+}
+
+// learnt yields the network's parameters, and those that the objective has besides.
+func learnt(net training.Module, objective training.Objective) iter.Seq2[string, *torch.Tensor] {
+	return func(yield func(string, *torch.Tensor) bool) {
+		for name, p := range net.Parameters() {
+			if !yield(name, p) {
+				return
+			}
+		}
+		own, ok := objective.(training.Module)
+		if !ok {
+			return
+		}
+		for name, p := range own.Parameters() {
+			if !yield("objective."+name, p) {
+				return
+			}
+		}
+	}
+}
+
+// once logs every corrupt image the first time that it is met.
+func once(log *slog.Logger) func(error) {
+	var met sync.Map
+	return func(err error) {
+		if _, again := met.LoadOrStore(err.Error(), true); !again && log != nil {
+			log.Warn("skipped", "error", err)
+		}
+	}
+}
+
+// lrFactor is 1, and falls linearly to 0 over the last part of the run.
+func lrFactor(k, steps int, decay float64) float64 {
+	f := warmup(k)
+	if left := float64(steps-k) / (decay * float64(steps)); decay > 0 && left < 1 {
+		f *= left
+	}
+	return f
+}
+
+// warmup is what the first steps' learning rate is multiplied by: RAdam's are not normalised.
+func warmup(k int) float64 { return math.Min(1, float64(k+1)/10) }

@@ -1,0 +1,125 @@
+package recipe
+
+import (
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/onestep-go/onestep/internal/options"
+	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/network"
+	"github.com/onestep-go/onestep/training/dataset"
+)
+
+// user is a part of a run that declares which options it reads: its method, its network, its distance, its data. An option
+// that no part of a kind declares is read by every run.
+type user struct {
+	what  string   // "the method ct"
+	uses  []string // options
+	kind  []string // what any of its kind uses
+	other func(option string) []string
+}
+
+// users lists the parts that are known: the network is not before the model that the run starts from has been read.
+func (r *Run) users() []user {
+	method := user{what: "the method " + r.Method.Spec().Name, uses: uses(r.Method), other: UsedBy}
+	for _, m := range Methods() {
+		method.kind = append(method.kind, uses(m)...)
+	}
+	list := []user{method}
+	preset := r.Network
+	if preset == "" && !r.starts() && r.teacher() == "" {
+		preset = network.Presets()[0].Name
+	}
+	if p, err := network.PresetNamed(preset); err == nil {
+		u := user{what: "the network " + p.Name, uses: sizes(p), other: func(option string) (names []string) {
+			for _, other := range network.Presets() {
+				if slices.Contains(sizes(other), option) {
+					names = append(names, other.Name)
+				}
+			}
+			return names
+		}}
+		for _, other := range network.Presets() {
+			u.kind = append(u.kind, sizes(other)...)
+		}
+		list = append(list, u)
+	}
+	metric := valueOf[string](r, "distance")
+	if metric == "" {
+		metric = "huber"
+	}
+	distance := user{what: "the distance " + metric, kind: []string{"lpips", "lpips-resize"}, other: func(string) []string { return []string{lpipsName} }}
+	if metric == lpipsName {
+		distance.uses = distance.kind
+	}
+	data := user{what: "the data " + r.Data, kind: []string{"data-dir"}, other: func(string) []string { return dataset.Looked() }}
+	if slices.Contains(dataset.Looked(), r.Data) {
+		data.uses = data.kind
+	}
+	return append(list, distance, data)
+}
+
+// sizes lists the options of a network's own.
+func sizes(p network.Preset) (names []string) {
+	for _, o := range options.Of(p.Options()) {
+		names = append(names, o.Name)
+	}
+	return names
+}
+
+// uses lists the options that the method reads and some other method does not.
+func uses(m Method) (all []string) {
+	for _, o := range options.Of(m) {
+		all = append(all, o.Name)
+	}
+	s := m.Spec()
+	if !s.Stages {
+		all = append(all, "lr-decay")
+	}
+	if s.Guidable {
+		all = append(all, "label-dropout")
+	}
+	return all
+}
+
+// UsedBy lists the methods that use an option, if not all do; nil if all do.
+func UsedBy(option string) (names []string) {
+	for _, m := range Methods() {
+		if slices.Contains(uses(m), option) {
+			names = append(names, m.Spec().Name)
+		}
+	}
+	return names
+}
+
+// Unused refuses an option that the run does not use, whatever its value.
+func (r Run) Unused(option string) error {
+	if r.Method == nil {
+		r.Method = Methods()[0]
+	}
+	for _, u := range r.users() {
+		if slices.Contains(u.kind, option) && !slices.Contains(u.uses, option) {
+			return usage(option, "%s: %s does not use it, only %s", name(option), quote.Text(u.what), quote.Text(strings.Join(u.other(option), ", ")))
+		}
+	}
+	return nil
+}
+
+// used refuses options that have another value than their default and are not used.
+func (r *Run) used() error {
+	for _, o := range r.options() {
+		if o.IsDefault(o.Value()) {
+			continue
+		}
+		if err := r.Unused(o.Name); err != nil {
+			return err
+		}
+	}
+	for _, option := range slices.Sorted(maps.Keys(r.sized)) {
+		if err := r.Unused(option); err != nil {
+			return err
+		}
+	}
+	return nil
+}
