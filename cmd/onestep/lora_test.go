@@ -138,7 +138,7 @@ func TestGenerateRefusesAdapters(t *testing.T) {
 		{[]string{"--lora", one, "--lora-apply", "later"}, "want runtime or merge"},
 		{[]string{"--lora", model}, "want an adapter's file"},
 		{[]string{"--lora", filepath.Join(model, "unet", "diffusion_pytorch_model.safetensors")}, "want an adapter (LoRA, LoHa, LoKr, OFT)"},
-		{[]string{"--lora", filepath.Join(others, "one.safetensors")}, "the adapter is for another model, whose networks take texts of 32 features, and the model takes 16"},
+		{[]string{"--lora", filepath.Join(others, "one.safetensors")}, "text features of width 32), and the model takes width 16"},
 		{[]string{"--prompt", "<lora:nothing>", "--lora-dir", dir}, "there is no adapter"},
 		{[]string{"--prompt", "<lora:../one>", "--lora-dir", dir}, "want the name of a file in"},
 		{[]string{"--prompt", "<lora:twice>", "--lora-dir", dir}, "twice.pt"},

@@ -104,7 +104,7 @@ func TestOtherCommand(t *testing.T) {
 		{[]string{"generate", "--prompt", "x", "--model", embedding}, []string{"textual inversion", "--embedding"}},
 		{[]string{"sample", "--out", dir + "/x.png", "--model", sd}, []string{"--model " + sd, "diffusers", "onestep generate --model " + sd + " --prompt"}},
 		{[]string{"sample", "--out", dir + "/x.png", "--model", single}, []string{"Stable Diffusion 1", "onestep generate --model '" + single + "' --prompt"}},
-		{[]string{"sample", "--out", dir + "/x.png", "--model", adapter}, []string{"adapter", "onestep generate --model MODEL --lora " + adapter}},
+		{[]string{"sample", "--out", dir + "/x.png", "--model", adapter}, []string{"adapter", "onestep generate --model BASE --lora " + adapter}},
 		{[]string{"sample", "--out", dir + "/x.png", "--model", embedding}, []string{"textual inversion", "--embedding " + embedding}},
 		{[]string{"inspect", "--out", dir + "/x.png", "--model", sd}, []string{"onestep generate --model " + sd}},
 		{[]string{"train", "--method", "cd", "--data", "emoji", "--out", dir + "/r", "--teacher", sd}, []string{"--teacher " + sd, "onestep generate"}},
