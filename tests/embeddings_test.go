@@ -1,6 +1,7 @@
 package tests
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -87,4 +88,29 @@ func TestEmbeddingsThatDoNotFit(t *testing.T) {
 	require.ErrorContains(t, err, "sd15")
 	_, err = sd.Open(embeddings+"a1111.pt", sd.Options{})
 	require.ErrorContains(t, err, "textual inversion")
+}
+
+// Embeddings of a directory are found by the names of their files, which are their words; what is not wanted is not opened.
+func TestFindInversions(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "below"), 0o777))
+	data, err := os.ReadFile(embeddings + "kohya.safetensors")
+	require.NoError(t, err)
+	for _, name := range []string{"one.safetensors", "below/two.SAFETENSORS", "three.txt"} {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), data, 0o666))
+	}
+	broken := filepath.Join(dir, "four.safetensors")
+	require.NoError(t, os.WriteFile(broken, data[:20], 0o666))
+	var asked []string
+	all, err := sd.FindInversions(dir, func(path, word string) bool {
+		asked = append(asked, word)
+		return word != "four"
+	})
+	require.NoError(t, err)
+	require.ElementsMatch(t, []string{"one", "two", "four"}, asked)
+	require.Len(t, all, 2)
+	require.Equal(t, []string{"two", "one"}, []string{all[0].Word, all[1].Word})
+	require.Equal(t, filepath.Join(dir, "one.safetensors"), all[1].Path)
+	_, err = sd.FindInversions(dir, func(string, string) bool { return true })
+	require.ErrorContains(t, err, broken)
 }

@@ -3,9 +3,7 @@ package job
 import (
 	"context"
 	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
@@ -15,8 +13,6 @@ import (
 	"github.com/onestep-go/onestep/models/sd/prompt"
 	"github.com/onestep-go/onestep/models/sd/weights"
 )
-
-var inversionEnds = []string{".safetensors", ".pt", ".bin"}
 
 // inversions are the embeddings of a drawing that its prompts mention.
 type inversions struct {
@@ -70,25 +66,30 @@ func (o Generate) inversions(ctx context.Context) (in inversions, err error) {
 	if o.EmbeddingDir == "" {
 		return in, nil
 	}
-	err = filepath.WalkDir(o.EmbeddingDir, func(path string, d fs.DirEntry, err error) error {
-		word := strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
-		if err != nil || d.IsDir() || !slices.Contains(inversionEnds, strings.ToLower(filepath.Ext(path))) || !mentioned(word) {
-			return err
+	used := map[string]string{} // paths by words, in lower case
+	for _, e := range in.all {
+		used[strings.ToLower(e.Word)] = e.Path
+	}
+	found, err := sd.FindInversions(o.EmbeddingDir, func(path, word string) bool {
+		if !o.mentions(word) {
+			return false
 		}
-		for _, e := range in.all {
-			if strings.EqualFold(e.Word, word) {
-				in.notes = append(in.notes, fmt.Sprintf("the embedding %s is not used: %s has the same word", outside.Text(path), outside.Text(e.Path)))
-				return nil
-			}
+		if other, ok := used[strings.ToLower(word)]; ok {
+			in.notes = append(in.notes, fmt.Sprintf("the embedding %s is not used: %s has the same word", outside.Text(path), outside.Text(other)))
+			return false
 		}
-		e, err := sd.OpenInversion(path)
-		if err != nil {
-			return fmt.Errorf("--embedding-dir: %w", err)
-		}
-		e.Word = word // by the file's name, as in A1111
-		return add(e)
+		used[strings.ToLower(word)] = path
+		return true
 	})
-	return in, err
+	if err != nil {
+		return in, fmt.Errorf("--embedding-dir: %w", err)
+	}
+	for _, e := range found {
+		if err := add(e); err != nil {
+			return in, err
+		}
+	}
+	return in, nil
 }
 
 // mentions tells whether a word is in a prompt or the negative one.
