@@ -8,7 +8,9 @@ import (
 )
 
 // Sinusoids are the cosines and sines of numbers, such as timesteps, at geometric frequencies (Vaswani et al. 2017; Ho et al. 2020), as
-// diffusers has them: 10000^(-i/(Dim/2 - Shift)) for i below Dim/2, in that order.
+// diffusers has them: 10000^(-i/(Dim/2 - Shift)) for i below Dim/2, in that order. Not all embeddings are these: guidance in latent
+// consistency models has frequencies that are rounded in another way, random Fourier features have random ones, and the perceptron of
+// package mlp powers of 2.
 type Sinusoids struct {
 	Dim      int // of the result, even
 	Shift    int // 1: the lowest frequency is 1/10000; 0: a little more
