@@ -24,3 +24,30 @@ func Example() {
 	fmt.Println(made.Name(), made.Shape(), made.Classes(), made.Guidance())
 	// Output: unet [3 16 16] 10 true
 }
+
+// A preset in its usual size for grey images of 28 pixels, with 10 classes, and its configuration as files have it.
+func ExamplePreset() {
+	preset, err := network.PresetNamed("dit")
+	if err != nil {
+		log.Fatal(err)
+	}
+	config, err := preset.Config(preset.Options(), 1, 28)
+	if err != nil {
+		log.Fatal(err)
+	}
+	config = config.With(10, 0)
+	net, err := network.New(config, torch.CPU, 1)
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer net.Close()
+	text, err := json.Marshal(config)
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(config.Summary(), config.Count())
+	fmt.Println(string(text))
+	// Output:
+	// DiT, depth 6, width 192, patches of 1×1 pixels 4161793
+	// {"dit":{"resolution":28,"in_channels":1,"out_channels":1,"patch":1,"width":192,"depth":6,"heads":3,"mlp_width":768,"freqs":256,"mlp_norm_eps":0.000001,"classes":10}}
+}
