@@ -72,7 +72,7 @@ from diffusers.utils import logging  # noqa: E402
 from diffusers.utils.state_dict_utils import convert_state_dict_to_diffusers, convert_state_dict_to_kohya  # noqa: E402
 from peft.tuners.tuners_utils import BaseTunerLayer  # noqa: E402
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict  # noqa: E402
-from safetensors.torch import load_file, save_file  # noqa: E402
+from safetensors.torch import save_file  # noqa: E402
 from sd_pipelines import CONTROL, DEFAULTS, IMG, INPAINT, LCM, NEGATIVE, PROMPT, SD, XL, control  # noqa: E402
 
 sys.path.append(os.path.join(os.path.abspath(__file__).partition("/scripts/golden/")[0], "scripts", "golden", "shared"))
