@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/torch/safetensors"
 )
 
 // A program of another module, outside this tree, is built with what `make` has set up and nothing else. It is made of the
@@ -149,6 +151,11 @@ func TestUserProgram(t *testing.T) {
 	snapshots, err := filepath.Glob(filepath.Join(dir, "run", "model-*.safetensors"))
 	require.NoError(t, err)
 	require.Len(t, snapshots, 1)
+	tools := filepath.Join(t.TempDir(), "run")
+	cmd, _, errs := command(tool(t), "train", "--method", "ict", "--data", "emoji", "--resolution", "8", "--channels", "8", "--mult", "1,2",
+		"--blocks", "1", "--batch", "4", "--seed", "5", "--steps", "2", "--threads", "1", "--out", tools)
+	require.NoError(t, cmd.Run(), errs)
+	require.Equal(t, weightsOf(t, filepath.Join(tools, filepath.Base(snapshots[0]))), weightsOf(t, snapshots[0]), "the tool's run has the same bits")
 	for _, seed := range []string{"7", "8"} {
 		img, err := png.Decode(bytes.NewReader(read("samples/" + seed + ".png")))
 		require.NoError(t, err)
@@ -164,6 +171,20 @@ func TestUserProgram(t *testing.T) {
 	for _, i := range []string{"1", "3"} {
 		require.Equal(t, read("served/adapted.png"), read("served/adapted-"+i+".png"))
 	}
+}
+
+// weightsOf reads a file's tensors.
+func weightsOf(t *testing.T, path string) map[string][]byte {
+	t.Helper()
+	f, err := safetensors.Open(path)
+	require.NoError(t, err)
+	defer f.Close()
+	all := map[string][]byte{}
+	for v := range f.Tensors() {
+		all[v.Name] = bytes.Clone(v.Data)
+	}
+	require.NotEmpty(t, all)
+	return all
 }
 
 // module makes a directory a module of its own that uses the source tree.
