@@ -25,7 +25,7 @@ static struct ct_table layer = {
 #undef FUNCTION
 
 // wait_briefly has the workers of OpenMP's runtime, which reads the environment when it is loaded, spin for a moment only before they
-// sleep. Its own 300,000 turns cost nothing on an idle machine, where the next operator is there before they are over; where other
+// sleep. Its own 300,000 turns suit an idle machine, where the next operator is there before they are over; where other
 // processes want the cores too, workers that spin keep the one they wait for from running, which makes everything several times slower.
 // What the user has set holds.
 static void wait_briefly(void) {

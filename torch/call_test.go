@@ -127,7 +127,7 @@ func TestCallListsOverloads(t *testing.T) {
 			{"add.Scalar", []any{x, x}, []string{"argument 2 (other)", "add.Tensor(Tensor self, Tensor other", "(float32[2], float32[2])"}, []string{"; add.Scalar("}},
 			{"transpose", nil, []string{"transpose.int(", "given ()"}, nil},
 			{"sum.nope\x1b[2J", []any{x, "a\x1b[2J", []int{1}, []*torch.Tensor{x}, nil, torch.Float64, 1.5, true, torch.Default{}},
-				[]string{"sum.dim_IntList(Tensor self, int[1]? dim", `"a\x1b[2J"`, "[]int[1]", "a list of 1 tensors", "nil", "float64 1.5", "bool true", "the default"}, []string{"\x1b"}},
+				[]string{"sum.dim_IntList(Tensor self, int[1]? dim", `"a\x1b[2J"`, "[]int[1]", "a list of 1 tensor", "nil", "float64 1.5", "bool true", "the default"}, []string{"\x1b"}},
 			{"gelu", []any{x, 3}, []string{"argument 2 (approximate)", "given (float32[2], int 3)"}, []string{"gelu.out("}}, // which writes into an argument
 			{"gelu.x", []any{x}, []string{"gelu.out(", "gelu(Tensor self"}, nil},
 			{"add_.Scalar", []any{x, x}, []string{"add_.Tensor("}, nil},

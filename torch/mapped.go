@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
@@ -142,7 +143,7 @@ func (m *Mapped) Close() error {
 		return nil
 	}
 	if n := m.live.count(); n > 0 {
-		return fmt.Errorf("close %s: %d tensors: %w: close their scopes first", quote.Path(m.path), n, ErrInUse)
+		return fmt.Errorf("close %s: %s: %w: close their scopes first", quote.Path(m.path), plural.N(n, "tensor"), ErrInUse)
 	}
 	m.live.close()
 	b := m.bytes

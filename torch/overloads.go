@@ -12,6 +12,7 @@ import (
 	"strings"
 	"unsafe"
 
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
@@ -220,7 +221,7 @@ func argument(a any) string {
 	case *Tensor:
 		return describe(v)
 	case []*Tensor:
-		return fmt.Sprintf("a list of %d tensors", len(v))
+		return "a list of " + plural.N(len(v), "tensor")
 	case []int, []float64, []bool:
 		if text := fmt.Sprint(v); len(text) <= quote.Most {
 			return fmt.Sprintf("%T%s", v, text)

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"unsafe"
 
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch/safetensors"
 )
@@ -132,7 +133,7 @@ func (w *Weights) Close() error {
 		return nil
 	}
 	if n := w.live.count(); n > 0 {
-		return fmt.Errorf("close %s: %d tensors: %w: close their scopes first", quote.Path(w.file.Path()), n, ErrInUse)
+		return fmt.Errorf("close %s: %s: %w: close their scopes first", quote.Path(w.file.Path()), plural.N(n, "tensor"), ErrInUse)
 	}
 	w.live.close()
 	return w.file.Close()

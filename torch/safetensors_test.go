@@ -168,7 +168,7 @@ func TestWeightsClose(t *testing.T) {
 	a.Free()
 	err := w.Close()
 	require.ErrorIs(t, err, torch.ErrInUse)
-	require.ErrorContains(t, err, "a.safetensors: 1 tensors: still in use")
+	require.ErrorContains(t, err, "a.safetensors: 1 tensor: still in use")
 	assert.Equal(t, []float32{3, 4}, torch.ToSlice[float32](row))
 	row.Free()
 	require.NoError(t, w.Close())

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 )
@@ -216,7 +217,7 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 	case head.Seed != t.Seed:
 		return fmt.Errorf("resume: %s was made with seed %d, this run has %d", quote.Path(path), head.Seed, t.Seed)
 	case head.Seen < 0:
-		return fmt.Errorf("resume: %s says that %d samples were seen%s", quote.Path(path), head.Seen, hint)
+		return fmt.Errorf("resume: %s says that %s were seen%s", quote.Path(path), plural.N(head.Seen, "sample"), hint)
 	case head.Step < 0 || head.Step != steps[len(steps)-1]:
 		return fmt.Errorf("resume: %s says that it is of step %d%s", quote.Path(path), head.Step, hint)
 	case head.Row < 0 || head.Rollbacks < 0 || head.Skipped < 0 || !(head.LRScale >= 0 && head.LRScale <= 1):
@@ -255,7 +256,7 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 		}
 		if wrong != nil {
 			slices.Sort(wrong)
-			return fmt.Errorf("%d tensors do not fit this run: %s", len(wrong), strings.Join(wrong[:min(len(wrong), 8)], "; "))
+			return fmt.Errorf("tensors that do not fit this run (%d): %s", len(wrong), strings.Join(wrong[:min(len(wrong), 8)], "; "))
 		}
 		for _, p := range parts {
 			for name, x := range p.all {

@@ -436,7 +436,7 @@ func TestStatesOfOthers(t *testing.T) {
 		"says that the run fared as it cannot have": func() map[string]string {
 			return map[string]string{stateKey: strings.Replace(head, "}", `,"lr_scale":1e9}`, 1)}
 		},
-		"1 tensors do not fit this run: unexpected objective.target; remove it to go on": func() map[string]string {
+		"tensors that do not fit this run (1): unexpected objective.target; remove it to go on": func() map[string]string {
 			tensors["objective.target"] = torch.Zeros(s, torch.Float32, 1)
 			return map[string]string{stateKey: head}
 		},

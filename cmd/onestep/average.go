@@ -10,6 +10,7 @@ import (
 
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
 	"github.com/onestep-go/onestep/internal/number"
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/training"
@@ -77,7 +78,7 @@ snapshots (--save-every) make it smaller.`,
 				newScreen(a.stderr).log.Warn("this is not the EMA that was asked for: train with more snapshots (--save-every) or with widths around it", "distance", number.Short(c.Distance))
 			}
 			return a.print(averaged{out, c.Width, c.Step, used, c.Distance},
-				fmt.Sprintf("%s\nwidth %s after step %d, from %s; its profile is %.3f from the wanted one\n", out, number.Short(c.Width), c.Step, plural(used, "average"), c.Distance))
+				fmt.Sprintf("%s\nwidth %s after step %d, from %s; its profile is %.3f from the wanted one\n", out, number.Short(c.Width), c.Step, plural.N(used, "average"), c.Distance))
 		},
 	}
 	f := cmd.Flags()

@@ -126,7 +126,7 @@ func TestRefusals(t *testing.T) {
 		{builtin + "--times 80,0.002", 2, "above the smallest level 0.002"},
 		{builtin + "--times 80,NaN", 2, "--times: want numbers"},
 		{builtin + "--times 81,1", 2, "--times: want noise levels up to 80"},
-		{builtin + "--times 80 --steps 2", 2, "--times: 1 noise levels for 2 steps"},
+		{builtin + "--times 80 --steps 2", 2, "--times: 1 noise level for 2 steps"},
 		{builtin + "--times 80,x", 2, `--times: want numbers with commas between them, such as 80,0.8, got "80,x"`},
 		{builtin + "--label 99", 2, "--label: want a class from 0 to 8 (Smileys"},
 		{builtin + "--label -1", 2, "--label: want a class"},
@@ -535,7 +535,7 @@ func TestInfoModels(t *testing.T) {
 	require.Zero(t, code, errs)
 	require.NotContains(t, out, "\x1b")
 	require.Contains(t, out, `"a\x1b[2J"`)
-	require.Contains(t, out, "1 tensor, 1 elements, 0.0 MB (1 U8)")
+	require.Contains(t, out, "1 tensor, 1 element, 0.0 MB (1 U8)")
 	require.Less(t, len(out), 1000)
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/onestep-go/onestep/csrc"
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 )
@@ -80,7 +81,7 @@ func (h health) String() string {
 		}
 	}
 	if h.CPUCapability != "" {
-		row("CPU", "%s, %s", h.CPUCapability, plural(h.Threads, "thread"))
+		row("CPU", "%s, %s", h.CPUCapability, plural.N(h.Threads, "thread"))
 	}
 	switch {
 	case h.Driver == "":
@@ -92,7 +93,7 @@ func (h health) String() string {
 	}
 	switch {
 	case h.CUDA:
-		row("CUDA", "loaded, %s", plural(len(h.GPUs), "GPU"))
+		row("CUDA", "loaded, %s", plural.N(len(h.GPUs), "GPU"))
 	case h.CUDAReason != "":
 		row("CUDA", "not loaded: %s", h.CUDAReason)
 	}
@@ -109,13 +110,6 @@ func (h health) String() string {
 		row("fix", "%s", h.Remedy)
 	}
 	return b.String()
-}
-
-func plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }
 
 // examine looks at the machine, whose files are under root, and tries every device. The error is what does not work.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/training/dataset"
 )
@@ -72,7 +73,7 @@ func dataText(path string, v dataset.Survey) string {
 	}
 	where := ""
 	if v.Folders > 0 {
-		where = " in " + plural(v.Folders, "folder")
+		where = " in " + plural.N(v.Folders, "folder")
 	}
 	fmt.Fprintf(&b, "%s: training data (%s%s)\n", quote.Long(path, longest), v.Format, where)
 	formats := ""
@@ -141,7 +142,7 @@ func sizesText(v dataset.Survey) string {
 		}
 		text := strings.Join(words, ", ")
 		if n > most {
-			text += fmt.Sprintf(" and %s", plural(n-most, "other size"))
+			text += fmt.Sprintf(" and %s", plural.N(n-most, "other size"))
 		}
 		low, high := v.Range()
 		return fmt.Sprintf("%s; widths %d to %d, heights %d to %d pixels", text, low.Width, high.Width, low.Height, high.Height)
@@ -160,7 +161,7 @@ func tallied(of map[string]int, most int, none string) string {
 		}
 	}
 	if n := len(names) - most; n > 0 {
-		words = append(words, fmt.Sprintf("and %d more kinds", n))
+		words = append(words, "and "+plural.N(n, "more kind"))
 	}
 	return strings.Join(words, ", ")
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
 	"github.com/onestep-go/onestep/internal/filetype"
 	"github.com/onestep-go/onestep/internal/plainfile"
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch/vision"
 )
@@ -118,7 +119,7 @@ func imageText(b *strings.Builder, t vision.Text) {
 	left := longest // characters of the whole text
 	for i, line := range lines {
 		if left <= 0 {
-			fmt.Fprintf(b, "  ... (%s more)\n", plural(len(lines)-i, "line"))
+			fmt.Fprintf(b, "  ... (%s more)\n", plural.N(len(lines)-i, "line"))
 			return
 		}
 		if line == "" {

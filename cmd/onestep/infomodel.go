@@ -10,6 +10,7 @@ import (
 
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
 	"github.com/onestep-go/onestep/internal/number"
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/sd/weights"
@@ -80,13 +81,13 @@ func (m modelInfo) text(all bool) string {
 	for name, n := range sorted(m.DTypes) {
 		types = append(types, fmt.Sprintf("%d %s", n, name))
 	}
-	fmt.Fprintf(&b, "%s: %s\n%s, %d elements, %.1f MB (%s)\n", quote.Long(m.Path, longest), quote.Text(m.Kind), plural(len(m.Tensors), "tensor"), m.Elements,
+	fmt.Fprintf(&b, "%s: %s\n%s, %s, %.1f MB (%s)\n", quote.Long(m.Path, longest), quote.Text(m.Kind), plural.N(len(m.Tensors), "tensor"), plural.N(m.Elements, "element"),
 		float64(m.Bytes)/1e6, strings.Join(types, ", "))
 	if d := m.Description; d != nil {
-		fmt.Fprintf(&b, "method %s on %s, step %d, %d images seen\n", quote.Text(d.Method), quote.Text(d.Data), d.Step, d.Images)
+		fmt.Fprintf(&b, "method %s on %s, step %d, %s seen\n", quote.Text(d.Method), quote.Text(d.Data), d.Step, plural.N(d.Images, "image"))
 		fmt.Fprintf(&b, "samples %s; %s\n", job.Times(d.Network.Shape()), d.Network.Summary())
 		if n := d.Network.Classes(); n > 0 {
-			fmt.Fprintf(&b, "%d classes: %s\n", n, quote.Long(strings.Join(quote.Texts(d.ClassNames), ", "), longest))
+			fmt.Fprintf(&b, "%s: %s\n", plural.N(n, "class"), quote.Long(strings.Join(quote.Texts(d.ClassNames), ", "), longest))
 		}
 		if d.Kind == checkpoint.Consistency {
 			at, _ := d.Boundary.MarshalText()
@@ -94,7 +95,7 @@ func (m modelInfo) text(all bool) string {
 		}
 		fmt.Fprintf(&b, "noise levels %s to %s, sigma_data %s, %s\n", number.Short(d.SigmaMin), number.Short(d.SigmaMax), number.Short(d.SigmaData), d.Form.Summary())
 		if d.Levels != nil {
-			fmt.Fprintf(&b, "drawn in %s of Euler's method, at noise levels %.4g\n", plural(len(d.Levels), "step"), d.Levels)
+			fmt.Fprintf(&b, "drawn in %s of Euler's method, at noise levels %.4g\n", plural.N(len(d.Levels), "step"), d.Levels)
 		}
 		if d.Command != "" {
 			fmt.Fprintf(&b, "made by: %s\n", quote.Long(d.Command, longest))
@@ -156,7 +157,7 @@ func diffusionText(d job.Diffusion) string {
 		for name, n := range sorted(p.DTypes) {
 			types = append(types, fmt.Sprintf("%d %s", n, name))
 		}
-		line(quote.Text(p.Name), "%s, %s parameters (%s)", plural(p.Tensors, "tensor"), shortCount(p.Elements), strings.Join(types, ", "))
+		line(quote.Text(p.Name), "%s, %s parameters (%s)", plural.N(p.Tensors, "tensor"), shortCount(p.Elements), strings.Join(types, ", "))
 	}
 	if len(d.Parts) > 1 {
 		line("in all", "%s parameters", shortCount(d.Parameters))

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/plainfile"
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/training/recipe"
 	"github.com/onestep-go/onestep/training/rundir"
@@ -62,7 +63,7 @@ func (a *app) infoRun(dir string) error {
 		if len(n) == 0 {
 			fmt.Fprintf(&b, "%ss: none\n", what)
 		} else {
-			fmt.Fprintf(&b, "%s, the last after step %d\n", plural(len(n), what), n[len(n)-1])
+			fmt.Fprintf(&b, "%s, the last after step %d\n", plural.N(len(n), what), n[len(n)-1])
 		}
 	}
 	steps("snapshot", out.Snapshots)

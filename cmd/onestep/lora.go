@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd/weights"
 )
@@ -177,10 +178,10 @@ func extracted(v job.ExtractedLoRA) string {
 			least, worst = m.Kept, m.Name
 		}
 	}
-	fmt.Fprintf(&b, "%s\n%d modules; of their layers' differences they have %.1f%% on the mean and %.1f%% at least (%s)\n",
-		quote.Path(v.Path), len(v.Modules), 100*sum/float64(len(v.Modules)), 100*least, worst)
+	fmt.Fprintf(&b, "%s\n%s; of their layers' differences they have %.1f%% on the mean and %.1f%% at least (%s)\n",
+		quote.Path(v.Path), plural.N(len(v.Modules), "module"), 100*sum/float64(len(v.Modules)), 100*least, worst)
 	if n := len(v.Others); n > 0 {
-		fmt.Fprintf(&b, "%d other weights differ, which an adapter does not change: %s\n", n, strings.Join(v.Others[:min(n, 5)], ", "))
+		fmt.Fprintf(&b, "%s beside them, which an adapter does not change: %s\n", plural.N(n, "different weight"), strings.Join(v.Others[:min(n, 5)], ", "))
 	}
 	return b.String()
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
 	"github.com/onestep-go/onestep/internal/number"
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/training"
 	"github.com/onestep-go/onestep/training/recipe"
 	"github.com/onestep-go/onestep/training/rundir"
@@ -118,7 +119,7 @@ func skipped(n int) string {
 	if n == 0 {
 		return ""
 	}
-	return fmt.Sprintf(", %d steps skipped", n)
+	return ", " + plural.N(n, "step") + " skipped"
 }
 
 // dryRun prints what a run would be, and makes nothing.
@@ -211,16 +212,16 @@ func (a *app) doTrain(ctx context.Context, o job.Train) error {
 		}
 		return err
 	}
-	text := fmt.Sprintf("%s, %d images", plural(r.Step, "step"), r.Seen)
+	text := plural.N(r.Step, "step") + ", " + plural.N(r.Seen, "image")
 	if r.Loss != 0 {
 		text += fmt.Sprintf(", loss %.5g", r.Loss)
 	}
 	text += skipped(r.Skipped)
 	if r.Corrupt > 0 {
-		text += fmt.Sprintf(", %d corrupt images skipped", r.Corrupt)
+		text += ", " + plural.N(r.Corrupt, "corrupt image") + " skipped"
 	}
 	if r.Resized > 0 {
-		text += fmt.Sprintf(", %d images of other sizes cropped and scaled", r.Resized)
+		text += ", " + plural.N(r.Resized, "image") + " of other sizes cropped and scaled"
 	}
 	return a.print(trained{r.Step, r.Seen, r.Loss, r.Skipped, r.Corrupt, r.Resized, r.Snapshot, r.State, r.Finished}, text+"\nsnapshot: "+r.Snapshot+"\n")
 }

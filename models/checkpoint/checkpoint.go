@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/configjson"
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/network"
@@ -148,7 +149,7 @@ func ReadDescription(metadata map[string]string) (Description, error) {
 		return d, fmt.Errorf("description of the model: %w", err)
 	}
 	if n := len(d.ClassNames); n > 0 && n != d.Network.Classes() {
-		return d, fmt.Errorf("description of the model: it names %d classes, and the network has %d", n, d.Network.Classes())
+		return d, fmt.Errorf("description of the model: it names %s, and the network has %d", plural.N(n, "class"), d.Network.Classes())
 	}
 	if _, err := d.Function(probe{}); err != nil {
 		return d, fmt.Errorf("description of the model: %w", err)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd/prompt"
 	"github.com/onestep-go/onestep/models/sd/weights"
@@ -95,7 +96,7 @@ func ReadInversion(src nn.Source, word string) (in Inversion, err error) {
 			return in, fmt.Errorf("%s: %w", quote.Text(name), err)
 		}
 		if in.Parts != nil && n != in.Vectors {
-			return in, fmt.Errorf("the embedding has %d vectors for one text encoder and %d for the other: want as many", in.Vectors, n)
+			return in, fmt.Errorf("the embedding has %s for one text encoder and %d for the other: want as many", plural.N(in.Vectors, "vector"), n)
 		}
 		in.Parts, in.Vectors = append(in.Parts, p), n
 	}
@@ -154,8 +155,8 @@ func notInversion(path string, f *weights.Tensors) error {
 	}
 	names := slices.Sorted(f.Names())
 	some := quote.Texts(names[:min(len(names), 4)])
-	return fmt.Errorf("%s: %s, with emb_params, clip_l and clip_g, string_to_param, or one vector under the name of its word; it has %d tensors: %s",
-		quote.Path(path), want, len(names), strings.Join(some, ", "))
+	return fmt.Errorf("%s: %s, with emb_params, clip_l and clip_g, string_to_param, or one vector under the name of its word; it has %s: %s",
+		quote.Path(path), want, plural.N(len(names), "tensor"), strings.Join(some, ", "))
 }
 
 // Family names the models whose text encoders have the widths of the embedding's vectors; "": they are not known.

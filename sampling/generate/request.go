@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/models/sd"
@@ -70,7 +71,7 @@ func (r Request) Validate() error {
 	case r.N < 0:
 		return refuse("N", "want a number of images from 1 on, got %d", r.N)
 	case r.Seed > math.MaxUint64-uint64(max(r.N, 1)-1):
-		return refuse("Seed", "%d images from seed %d on would pass the largest seed, %d", r.N, r.Seed, uint64(math.MaxUint64))
+		return refuse("Seed", "%s from seed %d on would pass the largest seed, %d", plural.N(r.N, "image"), r.Seed, uint64(math.MaxUint64))
 	case r.Batch < 0 || r.Batch > 1<<20:
 		return refuse("Batch", "want 1 to %d images, got %d", 1<<20, r.Batch)
 	case r.Steps < 0 || r.Steps > 1000:
@@ -89,7 +90,7 @@ func (r Request) Validate() error {
 		return nil
 	}
 	if r.Steps != 0 && len(r.Times) != r.Steps {
-		return refuse("Times", "%d noise levels for %d steps: want only one of them, or as many levels as steps", len(r.Times), r.Steps)
+		return refuse("Times", "%s for %s: want only one of them, or as many levels as steps", plural.N(len(r.Times), "noise level"), plural.N(r.Steps, "step"))
 	}
 	return validTimes(r.Times, sampling.Multistep{})
 }

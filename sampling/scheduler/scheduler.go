@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 )
@@ -163,7 +164,7 @@ func (o Options) skip(n int) (int, error) {
 	v := cmp.Or(o.Strength, 1)
 	left := min(int(float64(n)*v), n)
 	if left < 1 {
-		return 0, fmt.Errorf("strength %g of %d steps leaves none: want at least %.3g, or more steps", o.Strength, n, 1/float64(n))
+		return 0, fmt.Errorf("strength %g of %s leaves none: want at least %.3g, or more steps", o.Strength, plural.N(n, "step"), 1/float64(n))
 	}
 	return n - left, nil
 }
@@ -173,7 +174,7 @@ func (o Options) steps(most int) (int, error) {
 	n := o.Steps
 	if o.Timesteps != nil {
 		if n != 0 && n != len(o.Timesteps) {
-			return 0, fmt.Errorf("%d steps and %d timesteps were given: want one of them, or as many timesteps as steps", n, len(o.Timesteps))
+			return 0, fmt.Errorf("%s and %s were given: want one of them, or as many timesteps as steps", plural.N(n, "step"), plural.N(len(o.Timesteps), "timestep"))
 		}
 		n = len(o.Timesteps)
 		for i, t := range o.Timesteps {

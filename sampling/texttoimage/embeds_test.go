@@ -183,7 +183,7 @@ func TestEmbedsAndLatentsRefuse(t *testing.T) {
 		}{
 			{"want shape [any 4 any any], got [1 3 8 8]", zeros(1, 3, 8, 8), d},
 			{"want shape [3 4 8 8], for 3 images of 64×64 pixels, got [2 4 8 8]", zeros(2, 4, 8, 8), texttoimage.Pipeline{Model: m, N: 3}},
-			{"want shape [1 4 8 16], for 1 images of 128×64 pixels, got [1 4 8 8]", zeros(1, 4, 8, 8), texttoimage.Pipeline{Model: m, Width: 128}},
+			{"want shape [1 4 8 16], for 1 image of 128×64 pixels, got [1 4 8 8]", zeros(1, 4, 8, 8), texttoimage.Pipeline{Model: m, Width: 128}},
 			{"floating-point", torch.Zeros(s, torch.Int64, 1, 4, 8, 8), d},
 			{"256 of 256 values are not finite", torch.Full(s, math.Inf(1), torch.Float32, 1, 4, 8, 8), d},
 			{"its scope has to stay open", freed, d},

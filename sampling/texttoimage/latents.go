@@ -8,6 +8,7 @@ import (
 	"math"
 	"slices"
 
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/sampling/scheduler"
@@ -35,7 +36,7 @@ func (p *Plan) latents() error {
 		}
 	}
 	if want := []int{p.o.N, c, p.o.Height / k, p.o.Width / k}; !slices.Equal(want, shape) {
-		return fmt.Errorf("latents: want shape %v, for %d images of %d×%d pixels, got %v", want, p.o.N, p.o.Width, p.o.Height, shape)
+		return fmt.Errorf("latents: want shape %v, for %s of %d×%d pixels, got %v", want, plural.N(p.o.N, "image"), p.o.Width, p.o.Height, shape)
 	}
 	return nil
 }

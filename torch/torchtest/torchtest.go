@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/safetensors"
 )
@@ -23,7 +24,7 @@ func Main(m *testing.M) {
 	before := torch.Live()
 	code := m.Run()
 	if left := torch.Live() - before; left != 0 && code == 0 {
-		fmt.Fprintf(os.Stderr, "%d tensors were not freed\n", left)
+		fmt.Fprintln(os.Stderr, plural.N(left, "tensor")+" not freed")
 		code = 1
 	}
 	os.Exit(code)

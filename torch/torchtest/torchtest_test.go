@@ -28,7 +28,7 @@ func TestLeaks(t *testing.T) {
 	cmd.Env = append(os.Environ(), "ONESTEP_TEST_LEAK=1")
 	out, err := cmd.CombinedOutput()
 	require.Error(t, err)
-	require.Contains(t, string(out), "PASS\n1 tensors were not freed")
+	require.Contains(t, string(out), "PASS\n1 tensor not freed")
 }
 
 // recorder is a test that notes how it ended.

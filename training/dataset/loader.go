@@ -173,7 +173,7 @@ func (l *Loader) read(at uint64, dst []byte) (label, skipped int, err error) {
 			l.Corrupt(err)
 		}
 	}
-	return 0, skipped, fmt.Errorf("all %d images are corrupt; one of them: %w", n, err)
+	return 0, skipped, fmt.Errorf("no image of %d can be decoded; one of them: %w", n, err)
 }
 
 // permute returns what stands at a place, 0 ≤ i < n, in an epoch's order: a permutation of n < 2^32 numbers that needs no

@@ -234,7 +234,7 @@ func TestLoaderFails(t *testing.T) {
 		want   string
 	}{
 		{"corrupt", Loader{Dataset: &numbers{n: 3, bad: map[int]error{1: cut}}, Batch: 3}, "data: corrupt image x.png: cut"},
-		{"all corrupt", Loader{Dataset: &numbers{n: 3, bad: all}, Batch: 3, SkipCorrupt: true}, "all 3 images are corrupt; one of them: corrupt image x.png"},
+		{"all corrupt", Loader{Dataset: &numbers{n: 3, bad: all}, Batch: 3, SkipCorrupt: true}, "no image of 3 can be decoded; one of them: corrupt image x.png"},
 		{"not the image's fault", Loader{Dataset: &numbers{n: 3, bad: map[int]error{1: disk}}, Batch: 3, SkipCorrupt: true}, "disk on fire"},
 		{"no set", Loader{Batch: 1}, "without a data set"},
 		{"empty", Loader{Dataset: &numbers{}, Batch: 1}, "holds no images"},

@@ -10,6 +10,7 @@ import (
 	"path"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
@@ -68,14 +69,14 @@ func members(r io.Reader, seek io.Seeker) iter.Seq2[member, error] {
 			switch {
 			case errors.Is(err, io.EOF):
 				if err := checkEnd(in, at()-end); err != nil {
-					yield(member{}, fmt.Errorf("damaged archive after %d members: %w", k, err))
+					yield(member{}, fmt.Errorf("damaged archive after %s: %w", plural.N(k, "member"), err))
 				}
 				return
 			case errors.Is(err, errEmptied):
 				yield(member{}, err)
 				return
 			case err != nil:
-				yield(member{}, fmt.Errorf("damaged archive after %d members: %w", k, noEOF(err)))
+				yield(member{}, fmt.Errorf("damaged archive after %s: %w", plural.N(k, "member"), noEOF(err)))
 				return
 			case h.Typeflag == tar.TypeDir, h.Typeflag == tar.TypeXGlobalHeader:
 				end = at()

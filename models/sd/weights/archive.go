@@ -80,7 +80,7 @@ func (a *archive) read(data []byte) error {
 	}
 	z, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
 	if errors.Is(err, zip.ErrFormat) {
-		return errors.New("the zip archive has no directory at its end: the file is truncated or damaged")
+		return errors.New("zip: the archive has no directory at its end: the file is truncated or damaged")
 	}
 	if err != nil {
 		return fmt.Errorf("zip: %w", err)

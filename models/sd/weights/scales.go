@@ -5,6 +5,7 @@ import (
 	"iter"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 )
@@ -149,5 +150,5 @@ func noticeOf(f file) string {
 	if !ok || len(s.by) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%d weights have scales (scaled fp8): they are multiplied by them, and are float32 from then on", len(s.by))
+	return fmt.Sprintf("%s with a scale (scaled fp8): multiplied by it, and float32 from then on", plural.N(len(s.by), "weight"))
 }

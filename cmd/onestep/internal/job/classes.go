@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/models/checkpoint"
 )
 
@@ -49,7 +50,7 @@ func (o *Sample) labels(d checkpoint.Description) ([]int, error) {
 	if o.Label = Unset; len(wanted) == 1 {
 		o.Label = wanted[0]
 	} else if o.Labels = wanted; len(wanted) > o.N && o.Note != nil {
-		o.Note(fmt.Sprintf("--label lists %d classes for %d images: the first ones are used; --n %d uses all", len(wanted), o.N, len(wanted)))
+		o.Note(fmt.Sprintf("--label lists %s for %s: the first ones are used; --n %d uses all", plural.N(len(wanted), "class"), plural.N(o.N, "image"), len(wanted)))
 	}
 	return wanted, nil
 }

@@ -19,6 +19,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/onestep-go/onestep/internal/plainfile"
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/vae"
@@ -266,7 +267,7 @@ func (o *Generate) validate() error {
 	case o.N < 1 || o.N > maxImages || len(o.Prompts) > maxImages/o.N:
 		return usage("--n: want 1 to %d images in all, got %d of each of %d prompts", maxImages, o.N, len(o.Prompts))
 	case *o.Seed > math.MaxUint64-uint64(o.N-1):
-		return usage("--seed: %d images from seed %d on would pass the largest seed, %d", o.N, *o.Seed, uint64(math.MaxUint64))
+		return usage("--seed: %s from seed %d on would pass the largest seed, %d", plural.N(o.N, "image"), *o.Seed, uint64(math.MaxUint64))
 	case o.VAE != "" && o.TinyVAE != "" && o.Preview == "":
 		return usage("--vae and --tiny-vae: want one of them")
 	case o.Init == "" && (o.Strength != 0 || o.Mask != "" || o.Shorten):

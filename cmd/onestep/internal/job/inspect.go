@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/checkpoint"
@@ -80,7 +81,7 @@ func (o *Inspect) validate() error {
 	case o.Steps < o.Columns || o.Steps > 1000:
 		return usage("--steps: want at least as many as --columns, %d, and at most 1000, got %d", o.Columns, o.Steps)
 	case o.Seed > math.MaxUint64-uint64(o.N-1):
-		return usage("--seed: %d trajectories from seed %d on would pass the largest seed", o.N, o.Seed)
+		return usage("--seed: %s from seed %d on would pass the largest seed", plural.N(o.N, "trajectory"), o.Seed)
 	case o.Label < Unset:
 		return usage("--label: want a class from 0 on, got %d", o.Label)
 	case !(o.Guidance >= 0 && o.Guidance <= 1e3):
@@ -189,7 +190,7 @@ func ofClasses(n int) string {
 	if n == 0 {
 		return "no classes"
 	}
-	return fmt.Sprintf("%d classes", n)
+	return plural.N(n, "class")
 }
 
 // view is a look at a model's answers along trajectories.

@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/number"
+	"github.com/onestep-go/onestep/internal/plural"
 	q "github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/lora"
 	"github.com/onestep-go/onestep/models/sd/weights"
@@ -287,7 +288,7 @@ func (o ConvertLoRA) Run(note func(string)) error {
 func leftOut(f *lora.File, m *weights.Model, note func(string)) error {
 	match, err := f.MatchFiles(m)
 	if err == nil && len(match.Unmatched) > 0 {
-		note(fmt.Sprintf("adapter %s: %d modules have no layer in the model and are left out: %s", q.Text(adapterName(f.Path)), len(match.Unmatched),
+		note(fmt.Sprintf("adapter %s: left out: %s without a layer in the model: %s", q.Text(adapterName(f.Path)), plural.N(len(match.Unmatched), "module"),
 			q.Long(strings.Join(match.Unmatched, ", "), 400)))
 	}
 	return err
@@ -334,7 +335,7 @@ func (o MergeLoRA) Run(ctx context.Context, note func(string)) (_ Converted, err
 	}
 	return o.Convert.run(ctx, note, func(m *weights.Model, as *torch.DType) (func() error, error) {
 		if n := float8s(m); as == nil && n > 0 {
-			note(fmt.Sprintf("%d weights of the model are 8-bit floats: those that adapters change are written as f16; pass --dtype for another type of all", n))
+			note(fmt.Sprintf("the model has %s of 8-bit floats: what adapters change is written as f16; pass --dtype for another type of all", plural.N(n, "weight")))
 		}
 		done, err := lora.Bake(m, as, all...)
 		if err != nil {

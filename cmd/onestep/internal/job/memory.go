@@ -5,6 +5,7 @@ import (
 	"runtime"
 
 	"github.com/onestep-go/onestep/internal/memory"
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -42,7 +43,7 @@ func tooMuch(what, less string, need float64, have int64, limit string) error {
 // threads bounds a number of threads by the processors that the process may use; the notice says so.
 func threads(n int) (bounded int, notice string) {
 	if most := runtime.NumCPU(); n > most {
-		return most, fmt.Sprintf("--threads %d: this process may use %d processors, and uses as many threads", n, most)
+		return most, fmt.Sprintf("--threads %d: this process may use %s, and uses as many threads", n, plural.N(most, "processor"))
 	}
 	return n, ""
 }

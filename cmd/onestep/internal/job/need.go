@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/models/sd"
@@ -98,7 +99,7 @@ func (o Inspect) fitsMemory(c network.Config, dev torch.Device) error {
 }
 
 func drawing(n int, c network.Config) string {
-	return fmt.Sprintf("sampling %d images of %s together", n, Times(c.Shape()))
+	return fmt.Sprintf("sampling %s of %s together", plural.N(n, "image"), Times(c.Shape()))
 }
 
 // kernels is by how much more the operators of a network take than its tensors.
@@ -133,5 +134,5 @@ func (o Train) fitsMemory(p *recipe.Plan) error {
 	if p.Run.Values()["lpips"] != nil {
 		less += ", or another --distance"
 	}
-	return (need{n.Device, n.Host}).enough(p.Run.Device, fmt.Sprintf("training with %d images of %s a step", p.Run.Batch, Times(p.Start.Network.Shape())), less)
+	return (need{n.Device, n.Host}).enough(p.Run.Device, fmt.Sprintf("training with %s of %s a step", plural.N(p.Run.Batch, "image"), Times(p.Start.Network.Shape())), less)
 }
