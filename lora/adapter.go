@@ -1,15 +1,3 @@
-// Package lora has adapters: small changes of a model's weights that are kept in files of their own (Hu et al. 2021), such as LCM-LoRA,
-// which makes few-step models of ordinary ones (Luo et al. 2023).
-//
-//	lcm, err := lora.Load(model, "lcm-lora-sdv1-5.safetensors", lora.Options{})
-//	...
-//	draw.Adapters = lcm.At(1)                    // while drawing; other goroutines may have others on the same model
-//	draw.Adapters = lcm.At(1).And(style.At(0.8)) // several
-//	err = lora.Merge(model, lcm.At(1))           // into the weights, until
-//	err = lora.Merge(model, nil)                 // which leaves them as they were, to the last bit
-//
-// Files are read in every layout that adapters are published in, LoRA, LoHa, LoKr, DoRA, OFT, BOFT and full differences, for linear layers and
-// convolutions; what of a file has no place in the model is an error.
 package lora
 
 import (

@@ -32,6 +32,32 @@ func small() (m *sd.Model, dir string, done func()) {
 	}
 }
 
+// A plan says what will run. It is made once, and generates as often as it is asked to.
+func ExamplePipeline_Plan() {
+	m, _, done := small()
+	defer done()
+	p := texttoimage.Pipeline{Model: m, Seed: 7, Negative: "blurry"}
+	plan, err := p.Plan("a cat", "a dog")
+	if err != nil {
+		log.Fatal(err)
+	}
+	fmt.Println(plan.Method, plan.Timesteps, plan.Guidance, plan.Width, plan.Height)
+	for _, notice := range plan.Notices {
+		fmt.Println(notice)
+	}
+	for image, err := range plan.Images(context.Background()) {
+		if err != nil {
+			log.Fatal(err)
+		}
+		fmt.Println(image.Bounds().Size())
+	}
+	// Output:
+	// lcm [999 759 499 259] 1 64 64
+	// the negative prompt has no effect without guidance: want a guidance scale above 1
+	// (64,64)
+	// (64,64)
+}
+
 // Each image comes with its settings, which programs that read A1111's find in the file.
 func ExamplePipeline_Results() {
 	m, dir, done := small()

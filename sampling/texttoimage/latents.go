@@ -51,7 +51,7 @@ func (p *Plan) noise(s *torch.Scope, z *torch.Tensor, first int) *torch.Tensor {
 	})
 }
 
-// begin returns the latents to start from. For an ordinary network with a mask it returns the latents of the picture and the noise,
+// begin returns the latents to start from. For an ordinary network with a mask it returns the latents of the input image and the noise,
 // too. The order in which noise is drawn is diffusers'.
 func (p *Plan) begin(s *torch.Scope, f fixed, run scheduler.Run, streams noise.Streams, noise scheduler.Noise, n, first int) (x, kept, z *torch.Tensor) {
 	whole := p.o.Init == nil || (p.o.Mask != nil && p.Strength == 1)
@@ -75,10 +75,10 @@ func (p *Plan) begin(s *torch.Scope, f fixed, run scheduler.Run, streams noise.S
 	return x, kept, z
 }
 
-// encode makes latents of a picture, [n, …].
-func (p *Plan) encode(s *torch.Scope, picture *torch.Tensor, streams noise.Streams, n int) *torch.Tensor {
+// encode makes latents of an image, [n, …].
+func (p *Plan) encode(s *torch.Scope, image *torch.Tensor, streams noise.Streams, n int) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		z := p.o.Model.VAE.Encode(s, picture, streams).To(s, p.o.Model.DType())
+		z := p.o.Model.VAE.Encode(s, image, streams).To(s, p.o.Model.DType())
 		return z.Expand(s, append([]int{n}, z.Shape()[1:]...)...).Contiguous(s)
 	})
 }

@@ -208,7 +208,7 @@ func finite(s *torch.Scope, x *torch.Tensor) bool {
 	return !math.IsNaN(v) && !math.IsInf(v, 0)
 }
 
-// network is the model's with all it is told but latents and timestep.
+// network is the model's, with its conditioning.
 type network struct {
 	p        *Plan
 	cond     models.Cond

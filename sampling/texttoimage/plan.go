@@ -80,7 +80,7 @@ func (p *Plan) decide(prompts []string) error {
 	if err := p.tags(p.o.Negative, words); err != nil {
 		return fmt.Errorf("the negative prompt: %w", err)
 	}
-	for _, f := range []func() error{p.method, p.latents, p.size, p.pictures, p.guidance, p.embeds, p.start} {
+	for _, f := range []func() error{p.method, p.latents, p.size, p.images, p.guidance, p.embeds, p.start} {
 		if err := f(); err != nil {
 			return err
 		}
@@ -158,7 +158,7 @@ func (p *Plan) unclip() {
 	p.note("the scheduler's configuration has clip_sample on, which is not for latents: it is off, as in diffusers")
 }
 
-// choose fills in what is not said of the method, for a model that is told its guidance or not.
+// choose fills in the sampler and the number of steps where they are left open, for a guidance-distilled model or another.
 func (p *Plan) choose(distilled bool) (err error) {
 	if p.o.Method == nil {
 		name, exact := scheduler.Default(p.config)

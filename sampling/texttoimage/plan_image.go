@@ -42,8 +42,8 @@ func (p *Plan) size() error {
 	return nil
 }
 
-// pictures checks the input images and the numbers that go with them.
-func (p *Plan) pictures() error {
+// images resizes the input images, and checks them and the numbers that go with them.
+func (p *Plan) images() error {
 	want := image.Pt(p.Width, p.Height)
 	fit := func(what string, m *image.Image) error {
 		if o, ok := (*m).(interface{ Opaque() bool }); ok && !o.Opaque() {
@@ -121,7 +121,7 @@ func (p *Plan) pictures() error {
 	return nil
 }
 
-// strength is what holds with a picture to start from.
+// strength is that of an input image.
 func (p *Plan) strength() float64 {
 	switch {
 	case p.o.Strength != 0:
