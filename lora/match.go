@@ -82,7 +82,7 @@ func (m Match) Err(partial bool) error {
 	if !partial {
 		note("modules of which "+m.what+" has no layer", m.Unmatched)
 	}
-	note("modules of another shape than their layers", m.Misshapen)
+	note("modules whose shapes do not match their layers'", m.Misshapen)
 	note("layers with two modules", m.Twice)
 	if parts == nil && len(m.Matched) == 0 {
 		parts = append(parts, "none of its modules has a layer in "+m.what)
@@ -134,7 +134,7 @@ func (f *File) fits(m *Module, s *spot) error {
 	case len(s.shape) < 2:
 		return fmt.Errorf("want a difference of the shape %v for a norm, got a %s", s.shape, m.Kind)
 	case !agree(got, s.shape, m.Kind == Hadamard || m.Kind == Kronecker):
-		return fmt.Errorf("want a change of a weight of the shape %v, got one of %v", s.shape, got)
+		return fmt.Errorf("the delta of its weight has shape %v, want %v", got, s.shape)
 	case m.Kind == Kronecker:
 		if one := f.first(m); s.shape[0]%one[0] != 0 || s.shape[1]%one[1] != 0 {
 			return fmt.Errorf("want a first factor whose sides divide those of the weight %v, got the shape %v", s.shape, one)

@@ -122,7 +122,7 @@ func (f *File) complete(m *Module, c configs) error {
 	}
 	for _, r := range m.order {
 		if !slices.Contains(allowed, r) {
-			return fmt.Errorf("%s is no part of this %s: there is %v", r, m.Kind, m.order)
+			return fmt.Errorf("unexpected tensor %s in a module of type %s, which has %v", r, m.Kind, m.order)
 		}
 	}
 	if m.Kind != Difference && m.Kind != Kronecker && !m.Kind.rotates() && m.Rank < 1 {

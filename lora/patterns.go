@@ -117,11 +117,11 @@ func (l *patterns) UnmarshalJSON(data []byte) error {
 		}
 		p, err := newPattern(name)
 		if err != nil {
-			return fmt.Errorf("%s is no pattern: %w", quote.Quoted(name), quote.Error(err))
+			return fmt.Errorf("%s is not a valid pattern: %w", quote.Quoted(name), quote.Error(err))
 		}
 		if p.re != nil {
 			if regexps++; regexps > maxRegexps {
-				return fmt.Errorf("want at most %d patterns that are no names", maxRegexps)
+				return fmt.Errorf("want at most %d patterns that are not plain names", maxRegexps)
 			}
 		}
 		p.value = *v

@@ -97,15 +97,15 @@ func TestRotationsThatDoNotFit(t *testing.T) {
 		return safetensors.Source{Name: toQ + end, DType: safetensors.F32, Shape: shape, Data: safetensors.Bytes(make([]byte, n))}
 	}
 	for want, all := range map[string][]safetensors.Source{
-		"16 outputs":                {floats(".oft_blocks", 2, 4, 4)},
-		"5 stages of blocks of 2":   {floats(".oft_blocks", 5, 8, 2, 2)},
-		"1 stages of blocks of 1":   {floats(".oft_blocks", 1, 16, 1, 1)},
-		"factor for each of 16":     {floats(".oft_blocks", 4, 4, 4), floats(".rescale", 4, 1)},
-		"want square blocks":        {floats(".oft_blocks", 4, 4, 0)},
-		"is no part of this OFT":    {floats(".oft_blocks", 4, 4, 4), floats(".lora_up.weight", 4, 4)},
-		"alpha: want one number":    {floats(".oft_blocks", 4, 4, 4), floats(".alpha", 2)},
-		"there is rescale alone":    {floats(".rescale", 16, 1)},
-		"or [stages, blocks, b, b]": {floats(".oft_blocks", 16)},
+		"16 outputs":                                   {floats(".oft_blocks", 2, 4, 4)},
+		"5 stages of blocks of 2":                      {floats(".oft_blocks", 5, 8, 2, 2)},
+		"1 stages of blocks of 1":                      {floats(".oft_blocks", 1, 16, 1, 1)},
+		"factor for each of 16":                        {floats(".oft_blocks", 4, 4, 4), floats(".rescale", 4, 1)},
+		"want square blocks":                           {floats(".oft_blocks", 4, 4, 0)},
+		"unexpected tensor up in a module of type OFT": {floats(".oft_blocks", 4, 4, 4), floats(".lora_up.weight", 4, 4)},
+		"alpha: want one number":                       {floats(".oft_blocks", 4, 4, 4), floats(".alpha", 2)},
+		"there is rescale alone":                       {floats(".rescale", 16, 1)},
+		"or [stages, blocks, b, b]":                    {floats(".oft_blocks", 16)},
 	} {
 		path := filepath.Join(t.TempDir(), "a.safetensors")
 		require.NoError(t, safetensors.Write(path, all, safetensors.Options{}))

@@ -136,7 +136,7 @@ func TestRefusals(t *testing.T) {
 		{builtin + "--batch 0", 2, "--batch: want a whole number from 1 on"},
 		{builtin + "--threads 5000", 2, "--threads: want 1 to 4096"},
 		{builtin + "extra", 2, `want no arguments, only flags, got "extra"`},
-		{"sample --model builtin --out DIR/out --columns 3", 2, "--columns: a folder gets"},
+		{"sample --model builtin --out DIR/out --columns 3", 2, "--columns: DIR/"},
 		{"sample --model builtin --out DIR/none/../x.png", 1, "none/.. does not exist"},
 		{"sample --model builtin --out " + busy, 1, "--overwrite"},
 		{"sample --model builtin --n 5 --out DIR/out/", 1, "000003.png exists"},

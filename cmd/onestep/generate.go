@@ -159,7 +159,7 @@ In a name of --out {n} is the number of the image and {i} that of its prompt, fr
 	f.BoolVar(&o.Shorten, "shorten", false, "lcm, tcd: with --strength, take all steps at the end of the timesteps instead of skipping the first ones")
 	f.StringVar(&o.Mask, "mask", "", "inpainting mask for --init-image: white is repainted")
 	f.StringArrayVar(&o.Embeddings, "embedding", nil, "textual inversion embedding, used where WORD is in a prompt; may be given several times (default WORD: the\ntoken in a diffusers file, otherwise the file's name)")
-	f.StringVar(&o.EmbeddingDir, "embedding-dir", "", "directory of embeddings, used by file name in prompts, as in A1111")
+	f.StringVar(&o.EmbeddingDir, "embedding-dir", "", "directory of embeddings, used by file name in prompts, as in A1111, or as embedding:NAME, as in ComfyUI")
 	f.StringArrayVar(&o.LoRAs, "lora", nil, "adapter and its scale, FILE, FILE=0.8, or FILE=0.8,text_encoder:0,unet.down_blocks:0.5 by block; may be given\nseveral times")
 	f.StringVar(&o.LoRADir, "lora-dir", "", "directory of adapters for <lora:NAME:WEIGHT> in prompts")
 	f.BoolVar(&o.LoRAPartial, "lora-partial", false, "apply the modules of adapters whose layers the model has and list the others; other shapes stay an error (default: refuse such adapters)")

@@ -118,7 +118,7 @@ func TestPromptsFile(t *testing.T) {
 		require.True(t, bytes.Equal(a, b))
 	}
 	for text, want := range map[string]string{
-		"": "there is no prompt in it", "\n \n": "there is no prompt in it", "a\n\nb\xffc\n": "line 3 is not UTF-8",
+		"": "it has no prompts", "\n \n": "it has no prompts", "a\n\nb\xffc\n": "line 3 is not UTF-8",
 		"a\n" + strings.Repeat("x", 1<<20): "line 2 is longer than 1 MiB", "\xff\xfea\x00": "line 1 is not UTF-8",
 		strings.Repeat("y\n", 1_000_001): "want at most 1000000 prompts",
 	} {

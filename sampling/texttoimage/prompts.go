@@ -44,7 +44,7 @@ func (p *Plan) tags(text string, words []sd.Inversion) error {
 	}
 	if all := prompt.OverTime(text); len(all) > 0 && !p.overTime {
 		p.overTime = true // as above
-		p.note("prompts that change during sampling or are combined, such as %s, are not supported: what brackets hold weighs 1/1.1, and numbers, bars and AND are read as words",
+		p.note("prompts that change during sampling or are combined, such as %s, are not supported: text in square brackets has weight 1/1.1, and numbers, bars and AND are read as words",
 			quote.Quoted(all[0]))
 	}
 	for _, t := range prompt.Tags(text) {

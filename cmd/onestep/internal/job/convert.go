@@ -46,15 +46,15 @@ func (o Convert) run(ctx context.Context, note func(string), change func(m *weig
 	single := strings.EqualFold(filepath.Ext(o.Out), ".safetensors")
 	switch {
 	case o.Model == "":
-		return Converted{}, usage("--model is missing: a folder of diffusers' or a single file")
+		return Converted{}, usage("--model is missing: a diffusers directory or a single file")
 	case o.Out == "":
-		return Converted{}, usage("--out is missing: FILE.safetensors for a single file, DIR for a folder of diffusers'")
+		return Converted{}, usage("--out is missing: FILE.safetensors for a single file, DIR for a diffusers directory")
 	case slices.Contains([]string{".ckpt", ".pt", ".pth", ".bin", ".gguf", ".onnx"}, strings.ToLower(filepath.Ext(strings.TrimSuffix(o.Out, "/")))):
 		return Converted{}, usage("--out: want FILE.safetensors or DIR, got %s", quote.Quoted(o.Out))
 	case o.Mixed && o.Variant == "":
-		return Converted{}, usage("--mixed-variant goes with --variant")
+		return Converted{}, usage("--mixed-variant needs --variant")
 	case single && o.OutVariant != "":
-		return Converted{}, usage("--out-variant: single files have none")
+		return Converted{}, usage("--out-variant: single files have no variants")
 	}
 	w := weights.WriteOptions{Overwrite: o.Overwrite, Variant: o.OutVariant, Tokenizer: func(dir string, second bool) error {
 		t := prompt.Default()
@@ -87,7 +87,7 @@ func (o Convert) run(ctx context.Context, note func(string), change func(m *weig
 	}
 	defer m.Close()
 	if err := sd.Check(m); err != nil && !o.Unchecked {
-		return Converted{}, fmt.Errorf("%s: %w: --unchecked converts it nevertheless", quote.Path(o.Model), err)
+		return Converted{}, fmt.Errorf("%s: %w; pass --unchecked to convert it anyway", quote.Path(o.Model), err)
 	} else if err != nil {
 		note(fmt.Sprintf("%s: %v", o.Model, err))
 	}

@@ -257,9 +257,9 @@ func (o *Generate) validate() error {
 	case o.Model == "":
 		return o.origin.missingModel()
 	case o.Mixed && o.Variant == "":
-		return usage("--mixed-variant goes with --variant")
+		return usage("--mixed-variant needs --variant")
 	case len(o.Prompts) == 0:
-		return usage("--prompt is missing: what to draw, or --prompts FILE with a line for each")
+		return usage("--prompt is missing: pass a prompt, or --prompts FILE with one on each line")
 	case slices.ContainsFunc(append(o.Prompts[:len(o.Prompts):len(o.Prompts)], o.Negative), func(s string) bool { return !utf8.ValidString(s) }):
 		return usage("--prompt, --negative: want text in UTF-8")
 	case dtypes[o.DType] == 0 && o.DType != "f32":
@@ -273,9 +273,9 @@ func (o *Generate) validate() error {
 	case o.Init == "" && (o.Strength != 0 || o.Mask != "" || o.Shorten):
 		return usage("--strength, --shorten and --mask need --init-image")
 	case len(o.ControlModels) != len(o.ControlImages):
-		return usage("--control-model and --control-image: want as many of both, got %d and %d", len(o.ControlModels), len(o.ControlImages))
+		return usage("--control-model and --control-image: want one image for each model, got %d models and %d images", len(o.ControlModels), len(o.ControlImages))
 	case len(o.ControlModels) == 0 && o.ControlScale != 0:
-		return usage("--control-scale goes with --control-model")
+		return usage("--control-scale needs --control-model")
 	case o.Threads < 0 || o.Threads > 4096:
 		return usage("--threads: want 1 to 4096, got %d", o.Threads)
 	case o.LoRAApply != "" && o.LoRAApply != applyRuntime && o.LoRAApply != applyMerge:
@@ -436,7 +436,7 @@ func (o Generate) draw(ctx context.Context, m *sd.Model, plan *texttoimage.Plan,
 		}
 		defer tiny.Close()
 		if got, want := tiny.Channels(), m.VAE.Channels(); got != want {
-			return fmt.Errorf("%s: its latents have %d channels and the model's %d: they do not belong together", quote.Path(o.TinyVAE), got, want)
+			return fmt.Errorf("%s: its latents have %d channels and the model's %d: they are incompatible", quote.Path(o.TinyVAE), got, want)
 		}
 		preview = tiny
 		if err := makeDirectories(o.Preview); err != nil {
@@ -562,7 +562,7 @@ func ReadPrompts(path string) ([]string, error) {
 		return nil, fmt.Errorf("%s: want at most %d MiB of prompts", quote.Path(path), maxPrompts>>20)
 	}
 	if out == nil {
-		return nil, fmt.Errorf("%s: there is no prompt in it", quote.Path(path))
+		return nil, fmt.Errorf("%s: it has no prompts", quote.Path(path))
 	}
 	return out, nil
 }

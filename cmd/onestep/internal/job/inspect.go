@@ -124,7 +124,7 @@ func (o Inspect) Run(ctx context.Context) (Inspected, error) {
 	knows := model.Description.Network // what the teacher's network is told
 	shape := model.Shape()
 	if len(shape) != 3 {
-		return none, fmt.Errorf("model %s: it draws %d numbers and no images", quote.Path(model.Path), shape[0])
+		return none, fmt.Errorf("model %s: it generates %d numbers, not an image", quote.Path(model.Path), shape[0])
 	}
 	told := Sample{Class: o.Class, Label: o.Label, N: o.N, Note: o.Note}
 	if _, err := told.labels(model.Description); err != nil {

@@ -122,7 +122,7 @@ func (on *adapters) bundled(a *lora.Adapter) (all []sd.Inversion, err error) {
 func (in inversions) changed(before []string) (notes []string) {
 	for _, b := range before {
 		if !slices.Contains(in.hashes, b) {
-			notes = append(notes, fmt.Sprintf("the image was made with an embedding (word and hash %s) that is not used, or has changed since", outside.Text(b)))
+			notes = append(notes, fmt.Sprintf("the image was generated with an embedding (word and hash %s) that is not used, or has changed since", outside.Text(b)))
 		}
 	}
 	return notes

@@ -329,7 +329,7 @@ func (o MergeLoRA) Run(ctx context.Context, note func(string)) (_ Converted, err
 			return Converted{}, fmt.Errorf("--lora: %w", err)
 		}
 		all = append(all, lora.Weighted{File: f, Weights: a.weights, Partial: o.Partial})
-		for _, n := range adapterNotes(a.file, f.Notices(), f.Embeddings, "they are no weights of a model") {
+		for _, n := range adapterNotes(a.file, f.Notices(), f.Embeddings, "they are not weights of a model") {
 			note(n)
 		}
 	}

@@ -100,9 +100,9 @@ func (o *Generate) hashParts(ctx context.Context, files *weights.Model) error {
 		switch {
 		case now == was:
 		case i < 0:
-			o.remarks = append(o.remarks, fmt.Sprintf("the image was made with another %s (hash %s), not with the model's own", quote.Text(name), quote.Text(was)))
+			o.remarks = append(o.remarks, fmt.Sprintf("the image was generated with another %s (hash %s), not with the model's own", quote.Text(name), quote.Text(was)))
 		default:
-			o.remarks = append(o.remarks, fmt.Sprintf("the image was made with another %s (hash %s), not with that of %s (%s)", name, quote.Text(was), quote.Path(all[i].path), now))
+			o.remarks = append(o.remarks, fmt.Sprintf("the image was generated with another %s (hash %s), not with that of %s (%s)", name, quote.Text(was), quote.Path(all[i].path), now))
 		}
 	}
 	return err

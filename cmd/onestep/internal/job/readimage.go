@@ -108,7 +108,7 @@ func (o *Generate) readInfo(t infotext.Text) error {
 			continue
 		}
 		if v == "-1" && to == nil { // any, in all of these programs
-			o.remarks = append(o.remarks, "the image's text has no seed but -1, which stands for a random one: a new one is drawn")
+			o.remarks = append(o.remarks, "the image's settings have the seed -1, which is a random one: a new one is chosen")
 			continue
 		}
 		n, err := wholeNumber(v)
@@ -185,7 +185,7 @@ func (o *Generate) skipAsThere(t *texttoimage.Pipeline, note func(string)) {
 	case weights.SD15, weights.Inpaint15, weights.LCM15:
 		o.ClipSkip, t.ClipSkip = o.foreignSkip, o.foreignSkip
 	default:
-		note(fmt.Sprintf("Clip skip %d of the image's text is not applied: A1111 ignores it for models of this kind (%s)", o.foreignSkip+1, t.Model.Kind))
+		note(fmt.Sprintf("Clip skip %d of the image's settings is not applied: A1111 ignores it for models of this kind (%s)", o.foreignSkip+1, t.Model.Kind))
 	}
 }
 

@@ -73,7 +73,7 @@ func (o *Sample) validate() error {
 	case o.Model == "":
 		return usage("--model is missing: a file, a run directory, or builtin")
 	case o.Out == "":
-		return usage("--out is missing: FILE.png, FILE.jpg or FILE.webp for a grid, DIR/ for a file an image")
+		return usage("--out is missing: FILE.png, FILE.jpg or FILE.webp for a grid, DIR/ for one file per image")
 	case o.N < 1 || o.N > maxImages:
 		return usage("--n: want 1 to %d images, got %d", maxImages, o.N)
 	case o.Batch < 1:
@@ -176,7 +176,7 @@ func (o Sample) files() (files []string, folder bool, err error) {
 	switch {
 	case isDir || strings.HasSuffix(o.Out, "/"):
 		if o.Columns > 0 {
-			return nil, false, usage("--columns: a folder gets a file an image and no grid; give FILE.png for one")
+			return nil, false, usage("--columns: DIR/ gets one file per image and has no grid; pass --out FILE.png for a grid")
 		}
 		for i := range o.N {
 			files = append(files, filepath.Join(o.Out, fmt.Sprintf("%06d.png", o.Seed+uint64(i))))
@@ -187,11 +187,11 @@ func (o Sample) files() (files []string, folder bool, err error) {
 			return nil, false, usage("--columns: one image has no grid: leave the option out, or pass --n 2 or more")
 		}
 		if o.N > maxGrid {
-			return nil, false, usage("--n: a grid holds at most %d images, got %d; give DIR/ for a file an image", maxGrid, o.N)
+			return nil, false, usage("--n: a grid holds at most %d images, got %d; pass DIR/ for one file per image", maxGrid, o.N)
 		}
 		files = []string{o.Out}
 	default:
-		return nil, false, usage("--out: want FILE.png, FILE.jpg or FILE.webp for a grid or DIR/ for a file an image, got %s", quote.Quoted(o.Out))
+		return nil, false, usage("--out: want FILE.png, FILE.jpg or FILE.webp for a grid or DIR/ for one file per image, got %s", quote.Quoted(o.Out))
 	}
 	if err := writable(directoryOf(files[0])); err != nil {
 		return nil, false, fmt.Errorf("--out: %w", err)
