@@ -2,6 +2,7 @@ package network
 
 import (
 	"encoding/json"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -204,6 +205,7 @@ func TestAdopt(t *testing.T) {
 		defer more.Close()
 		err = Adopt(more, plain.Tensors())
 		require.Equal(t, err == nil, c.Adopts())
+		require.Equal(t, slices.Contains(Adopting(), c.Name()), c.Adopts())
 		require.Equal(t, c.Name() == "unet", c.Adopts())
 		if err != nil {
 			continue

@@ -40,6 +40,17 @@ func Names() []string {
 	return names
 }
 
+// Adopting returns the names of the networks that can start from the weights of one with fewer conditioning inputs: see [Config.Adopts].
+func Adopting() []string {
+	var names []string
+	for _, k := range kinds() {
+		if k.adopts() {
+			names = append(names, k.name())
+		}
+	}
+	return names
+}
+
 // kindOf returns the kind of a configuration, nil if it is of none.
 func kindOf(c Spec) kind {
 	all := kinds()

@@ -8,6 +8,7 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/lpips"
+	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/training/dataset"
 )
@@ -141,8 +142,8 @@ func (p *Plan) fit(colors, side int) (checkpoint.Description, error) {
 		return d, err
 	}
 	if !p.adoptable(d.Network) {
-		return d, usage(by, "%s: the run's network has more conditioning inputs than the %s in %s, and only a U-Net can start from one with fewer: %s",
-			name(by), quote.Text(d.Network.Name()), quote.Path(r.Init), set("init", "none"))
+		return d, usage(by, "%s: the run's network has more conditioning inputs than the %s in %s, and only %s can start from one with fewer: %s",
+			name(by), quote.Text(d.Network.Name()), quote.Path(r.Init), strings.Join(network.Adopting(), ", "), set("init", "none")) //quote: our own names
 	}
 	d.Network = d.Network.With(d.Network.Classes(), r.Dropout)
 	r.Resolution, r.Colors = side, colors

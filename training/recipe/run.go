@@ -45,8 +45,8 @@ type Run struct {
 	Corrupt    string  `option:"corrupt" default:"error" choices:"error,skip" help:"what to do with an image that cannot be decoded: stop, or skip, log and count it"`
 	Workers    int     `option:"workers" default:"1" range:"[1,1024]" help:"goroutines that decode images beside training"`
 
-	Network string  `option:"network" help:"network architecture, see above (default: that of the model that the run starts from, or ddpmpp)"`
-	Size    any     // the network's own options, such as a *unet.Options; nil: all by default
+	Network string  `option:"network" help:"network architecture, see above (default: that of the model that the run starts from, or the first one)"`
+	Size    any     // the network's own options, a pointer as network.Preset.Options returns it; nil: all by default
 	Dropout float64 `option:"dropout" range:"[0,1)" help:"probability of dropout in residual blocks (default 0)"`
 	// Init is a model whose network and weights the run starts from; "none": a new network, even with a teacher.
 	Init string `option:"init" value:"FILE|DIR" help:"model whose network and weights the run starts from, or none (default: the teacher, if there is one)"`

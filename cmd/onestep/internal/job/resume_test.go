@@ -625,7 +625,7 @@ func TestEveryTeacher(t *testing.T) {
 	o.Init = filepath.Join(dir, "dit")
 	set(&o, "teacher", filepath.Join(dir, "edm"))
 	_, err = o.Train(context.Background(), Hooks{})
-	require.ErrorContains(t, err, "only a U-Net can start from one with fewer: pass --init none")
+	require.ErrorContains(t, err, "only unet can start from one with fewer: pass --init none")
 
 	o = tinyRun(filepath.Join(dir, "no"), "flow")
 	set(&o, "teacher", filepath.Join(dir, "edm"))
