@@ -139,7 +139,7 @@ func TestArchiveRefuses(t *testing.T) {
 		"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.":   "the format that PyTorch had before version 1.6", // how those begin
 		"version https://git-lfs.github.com/spec/v1": "Git LFS pointer",
 		"hello":         "want a file of torch.save",
-		"PK\x03\x04abc": "zip:",
+		"PK\x03\x04abc": "zip archive",
 		"":              "not empty",
 	} {
 		path := filepath.Join(t.TempDir(), "x.pt")
