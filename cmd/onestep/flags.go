@@ -61,36 +61,6 @@ func (a above) Set(s string) error {
 
 func (a above) Type() string { return "X" }
 
-// counts is a flag for a list of numbers from 1 on. Nil is what it holds while nothing is said; none empties it.
-type counts struct{ v *[]int }
-
-func (c counts) String() string {
-	switch {
-	case c.v == nil || *c.v == nil:
-		return ""
-	case len(*c.v) == 0:
-		return "none"
-	}
-	return strings.ReplaceAll(strings.Trim(fmt.Sprint(*c.v), "[]"), " ", ",")
-}
-
-func (c counts) Set(s string) error {
-	list := []int{}
-	if s != "none" {
-		for word := range strings.SplitSeq(s, ",") {
-			var n int
-			if err := (count{&n}).Set(strings.TrimSpace(word)); err != nil {
-				return err
-			}
-			list = append(list, n)
-		}
-	}
-	*c.v = list
-	return nil
-}
-
-func (c counts) Type() string { return "N,N" }
-
 // choice is a flag for one of a few words.
 type choice struct {
 	v    *string

@@ -15,7 +15,7 @@ import (
 )
 
 // MarshalJSON writes the run's options as one object: those of all runs, of the network and of the method, by their names with
-// underscores for dashes. Options without a value are left out.
+// underscores for dashes. Options without a value, and those that the run does not use, are left out.
 func (r Run) MarshalJSON() ([]byte, error) {
 	var b bytes.Buffer
 	first := true
@@ -39,7 +39,7 @@ func (r Run) MarshalJSON() ([]byte, error) {
 	}
 	for _, o := range r.options() {
 		v := o.Value()
-		if v == nil || v == "" || reflect.ValueOf(v).Kind() == reflect.Slice && o.IsZero() {
+		if v == nil || v == "" || reflect.ValueOf(v).Kind() == reflect.Slice && o.IsZero() || o.IsDefault(v) && r.Unused(o.Name) != nil {
 			continue
 		}
 		if err := write(o.Key(), v); err != nil {

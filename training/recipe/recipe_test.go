@@ -265,13 +265,12 @@ func TestReadOptions(t *testing.T) {
 		{`{"steps": 3} {}`, "more follows"}, {`{"steps": `, "EOF"}, {`{"method": 3}`, "method"}, {`{"method": "gan"}`, "ict"}, {`{"method": "ict", "mu0": 0.5}`, "mu0"},
 		{`{"batch": -1}`, "batch"}, {`{"device": "tpu"}`, "device"},
 	} {
-		err := json.Unmarshal([]byte(c.text), new(Run))
-		if values, rerr := ReadOptions([]byte(c.text)); rerr != nil {
-			err = rerr
-		} else {
+		values, err := ReadOptions([]byte(c.text))
+		if err == nil {
 			err = values.Apply(new(Run))
 		}
 		require.ErrorContains(t, err, c.want, c.text)
+		require.Error(t, json.Unmarshal([]byte(c.text), new(Run)))
 	}
 	require.True(t, slices.Contains(UsedBy("s0"), "ict"))
 }

@@ -200,8 +200,8 @@ func (r *Run) validate() error {
 	method := r.Method.Spec()
 	switch {
 	case method.Distils && r.teacher() == "":
-		return usage("teacher", "%s %s needs a denoiser: train one, such as with %s edm, and %s, or %s for the exact one of the data",
-			name("method"), method.Name, name("method"), set("teacher", ""), set("teacher", Empirical))
+		return usage("teacher", "%s %s needs a denoiser: train one (%s: %s) and %s, or %s for the exact one of the data",
+			name("method"), quote.Text(method.Name), name("method"), denoisers(), set("teacher", ""), set("teacher", Empirical))
 	case valueOf[string](r, "distance") == lpipsName && valueOf[string](r, "lpips") == "":
 		return usage("lpips", "%s lpips needs weights: make them with scripts/lpips_weights.py and %s", name("distance"), set("lpips", ""))
 	case r.Data == "":

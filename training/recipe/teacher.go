@@ -61,7 +61,7 @@ func (p *Plan) checkTeacher() error {
 		return usage("label-dropout", "%s: the teacher does not know images without a class: leave the option out, or train the teacher with it", name("label-dropout"))
 	}
 	if d.Kind == checkpoint.Consistency {
-		return usage("teacher", "%s: want a denoiser, such as one trained with %s edm, and %s holds a %s function", name("teacher"), name("method"), quote.Path(r.teacher()), quote.Text(d.Kind))
+		return usage("teacher", "%s: want a denoiser (%s: %s), and %s holds a %s function", name("teacher"), name("method"), denoisers(), quote.Path(r.teacher()), quote.Text(d.Kind))
 	}
 	if r.guidance() != nil && d.Network.NullClass() < 0 {
 		return usage("guidance", "%s: the teacher does not know images without a class: train it with %s and %s", name("guidance"), name("classes"), name("label-dropout"))
@@ -101,6 +101,17 @@ func (p *Plan) takes(option string, d checkpoint.Description, forms []checkpoint
 		why = "it has whole timesteps of a chain only, and the method needs derivatives in time"
 	}
 	return usage(option, "%s: it was trained with the form %s, and %s %s cannot use it: %s%s", name(option), quote.Text(d.Form.Type), name("method"), p.spec.Name, why, hint)
+}
+
+// denoisers lists the methods that train a denoiser from data.
+func denoisers() string {
+	var names []string
+	for _, m := range Methods() {
+		if s := m.Spec(); s.Guidable && !s.Distils && !s.Until {
+			names = append(names, s.Name)
+		}
+	}
+	return quote.Text(strings.Join(names, ", "))
 }
 
 // formNames lists forms.

@@ -151,7 +151,7 @@ func (o Inspect) Run(ctx context.Context) (Inspected, error) {
 		}
 		d, ok := t.Function().(models.Denoiser)
 		if !ok {
-			return none, usage("--teacher: want a denoiser, such as one trained with --method edm, and %s holds a %s function", quote.Path(t.Path), quote.Text(t.Description.Kind))
+			return none, usage("--teacher: want a denoiser, and %s holds a %s function", quote.Path(t.Path), quote.Text(t.Description.Kind))
 		}
 		teacher, out.Teacher = d, t.Path
 	}

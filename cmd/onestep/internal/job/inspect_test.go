@@ -135,14 +135,14 @@ func TestInspectGuided(t *testing.T) {
 	require.Equal(t, *three.Levels[3].ToEnd, *same.Levels[3].ToEnd)
 
 	for want, c := range map[string]func() error{
-		"--guidance: the model was not trained for it":                      func() error { _, _, err := look(fixed, "", 3); return err },
-		"the denoiser does not know images without a class":                 func() error { _, _, err := look(told, plain, 3); return err },
-		"the denoiser has no classes to guide to":                           func() error { _, _, err := look(unconditional, "", 3); return err },
-		"--teacher: it has no classes, the model has 9 classes":             func() error { _, _, err := look(told, unconditional, 0); return err },
-		"--teacher: it has 9 classes, the model has no classes":             func() error { _, _, err := look(unconditional, from, 0); return err },
-		"--guidance: want a scale from 0 to 1000, got -1":                   func() error { _, _, err := look(told, from, -1); return err },
-		"--guidance: want a scale from 0 to 1000, got NaN":                  func() error { _, _, err := look(told, from, math.NaN()); return err },
-		"--teacher: want a denoiser, such as one trained with --method edm": func() error { _, _, err := look(told, fixed, 0); return err },
+		"--guidance: the model was not trained for it":          func() error { _, _, err := look(fixed, "", 3); return err },
+		"the denoiser does not know images without a class":     func() error { _, _, err := look(told, plain, 3); return err },
+		"the denoiser has no classes to guide to":               func() error { _, _, err := look(unconditional, "", 3); return err },
+		"--teacher: it has no classes, the model has 9 classes": func() error { _, _, err := look(told, unconditional, 0); return err },
+		"--teacher: it has 9 classes, the model has no classes": func() error { _, _, err := look(unconditional, from, 0); return err },
+		"--guidance: want a scale from 0 to 1000, got -1":       func() error { _, _, err := look(told, from, -1); return err },
+		"--guidance: want a scale from 0 to 1000, got NaN":      func() error { _, _, err := look(told, from, math.NaN()); return err },
+		"--teacher: want a denoiser":                            func() error { _, _, err := look(told, fixed, 0); return err },
 	} {
 		require.ErrorContains(t, c(), want)
 	}

@@ -254,7 +254,7 @@ func TestRunRefusesTeachers(t *testing.T) {
 	}{
 		{"none", "--method cd needs a denoiser", func(o *Train) { set(o, "teacher", "") }},
 		{"missing", "--teacher /nonexistent: no such file", func(o *Train) { set(o, "teacher", "/nonexistent") }},
-		{"student", "--teacher: want a denoiser, such as one trained with --method edm", func(o *Train) { set(o, "teacher", student.Out) }},
+		{"student", "--teacher: want a denoiser (--method: edm, ddpm, flow)", func(o *Train) { set(o, "teacher", student.Out) }},
 		{"size", "--teacher: it is for images of 3×8×8, the run has 3×16×16", func(o *Train) { o.Resolution = 16 }},
 		{"size of the teacher", "--teacher: it is for images of 3×8×8, the run has 3×16×16", func(o *Train) { o.Resolution, o.Init = 16, "none" }},
 		{"classes", "it was trained with 9 classes: pass --classes", func(o *Train) { o.Classes = false }},
