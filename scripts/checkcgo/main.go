@@ -1,9 +1,11 @@
-// Command checkcgo checks three rules, in the folder it runs in: of imports, that import "C" is only in csrc and torch, that layers know
+// Command checkcgo checks these rules, in the folder it runs in: of imports, that import "C" is only in csrc and torch, that layers know
 // only those below them, siblings never each other, that only tests import helpers of tests, and that some packages do without others
-// altogether; of texts, that libraries name no flag of the command; and of files in testdata, that none is larger than 100 kB but those that are argued.
+// altogether; of texts, that libraries name no flag of the command; of files in testdata, that none is larger than 100 kB but those that
+// are argued; and of documentation, that every library package has an overview and an example that runs.
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -52,7 +54,9 @@ var without = map[string]string{
 
 func main() {
 	bad, err := check(os.DirFS("."))
-	if err != nil {
+	undocumented, err2 := documented(os.DirFS("."))
+	bad = append(bad, undocumented...)
+	if err = cmp.Or(err, err2); err != nil {
 		fmt.Fprintln(os.Stderr, "checkcgo:", err)
 		os.Exit(1)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"strings"
 	"testing"
 	"testing/fstest"
 
@@ -69,4 +70,26 @@ func TestCheck(t *testing.T) {
 
 	_, err = check(fstest.MapFS{"a.go": {Data: []byte("not Go")}})
 	require.ErrorContains(t, err, "a.go")
+}
+func TestDocumented(t *testing.T) {
+	words := "// Package p has " + strings.Repeat("words ", overview) + "\n"
+	tree := fstest.MapFS{
+		"models/good/doc.go":        {Data: []byte(words + "package p\n")},
+		"models/good/p_test.go":     {Data: []byte("package p_test\n\nfunc Example() {\n\t// Output: 1\n}\n")},
+		"models/short/p.go":         {Data: []byte("// Package p is short.\npackage p\n")},
+		"models/short/p_test.go":    {Data: []byte("package p_test\n\nfunc Example() {\n\t// Output: 1\n}\n")},
+		"models/silent/doc.go":      {Data: []byte(words + "package p\n")},
+		"models/silent/p_test.go":   {Data: []byte("package p_test\n\nfunc Example() {}\n\nfunc ExampleX() {\n\t// Output:\n}\n")},
+		"models/internal/x/x.go":    {Data: []byte("package x\n")},
+		"models/xtest/x.go":         {Data: []byte("package x\n")},
+		"models/good/testdata/x.go": {Data: []byte("not Go")},
+		"cmd/onestep/main.go":       {Data: []byte("package main\n")},
+		"internal/x/x.go":           {Data: []byte("package x\n")},
+	}
+	bad, err := documented(tree)
+	require.NoError(t, err)
+	require.Equal(t, []string{
+		"models/short: the package's overview has 4 words: say what it is for, its main types and how they go together, shapes and units (at least 60)",
+		"models/silent: has no Example with an Output",
+	}, bad)
 }
