@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
+	"github.com/onestep-go/onestep/models/sd/prompt"
 	"github.com/onestep-go/onestep/sampling/scheduler"
 )
 
@@ -75,6 +77,25 @@ func readHow(f *pflag.FlagSet, mixed, ema *bool) {
 	f.BoolVar(ema, "ema", false, "use the EMA weights (model_ema) of a single file that has both")
 }
 
+// promptsOf reads the prompts of a file, or of standard input for "-".
+func promptsOf(path string, in io.Reader) ([]string, error) {
+	if path == "-" {
+		texts, err := prompt.Read(in)
+		if err != nil {
+			return nil, fmt.Errorf("--prompts: standard input: %w", err)
+		}
+		return texts, nil
+	}
+	if err := job.There(job.Path{Flag: "--prompts", Path: path, Want: "a text file with a prompt on each line", Form: job.File}); err != nil {
+		return nil, err
+	}
+	texts, err := prompt.ReadFile(path)
+	if err != nil {
+		return nil, fmt.Errorf("--prompts: %w", err)
+	}
+	return texts, nil
+}
+
 func (a *app) generate() *cobra.Command {
 	o := job.DefaultGenerate()
 	var from, list string
@@ -107,14 +128,9 @@ In a name of --out {n} is the number of the image and {i} that of its prompt, fr
 				if cmd.Flags().Changed("prompt") {
 					return &job.UsageError{Msg: "--prompt and --prompts: want one of them"}
 				}
-				if list != "-" {
-					if err := job.There(job.Path{Flag: "--prompts", Path: list, Want: "a text file with a prompt on each line", Form: job.File}); err != nil {
-						return err
-					}
-				}
-				texts, err := job.ReadPrompts(list)
+				texts, err := promptsOf(list, cmd.InOrStdin())
 				if err != nil {
-					return fmt.Errorf("--prompts: %w", err)
+					return err
 				}
 				o.Prompts = texts
 			}

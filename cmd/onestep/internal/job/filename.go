@@ -32,7 +32,7 @@ func checkPlaceholders(pattern string) error {
 }
 
 // fileName is a pattern with its placeholders filled in for image j of prompt i.
-func (o Generate) fileName(pattern string, i, j int) string {
+func (o Drawing) fileName(pattern string, i, j int) string {
 	return strings.NewReplacer("{n}", fmt.Sprintf("%05d", i*o.N+j), "{i}", fmt.Sprintf("%05d", i), "{prompt}", inFileName(o.Prompts[i], o.Plain),
 		"{seed}", strconv.FormatUint(*o.Seed+uint64(j), 10)).Replace(pattern)
 }

@@ -29,7 +29,7 @@ func TestPromptInFileName(t *testing.T) {
 	}
 	require.Equal(t, "a_red_1_3_house", inFileName("a (red:1.3) house", true))
 	seed := uint64(7)
-	o := Generate{Prompts: []string{"a cat", "a dog"}, N: 2, Seed: &seed}
+	o := Drawing{Prompts: []string{"a cat", "a dog"}, N: 2, Seed: &seed}
 	require.Equal(t, "00003-00001-a_dog-8.png", o.fileName("{n}-{i}-{prompt}-{seed}.png", 1, 1))
 	require.NoError(t, checkPlaceholders("{n}{i}{prompt}{seed}{}{1}{"))
 	require.ErrorContains(t, checkPlaceholders("{sede}.png"), "did you mean {seed}?")

@@ -11,8 +11,8 @@ import (
 	"github.com/onestep-go/onestep/models/sd/weights"
 )
 
-// isDiffusion refuses models of onestep train, which take no prompts, and names the command that generates images with them.
-func (o Generate) isDiffusion() error {
+// own refuses models of onestep train, which take no prompts, and names the command that generates images with them.
+func (o Opening) own() error {
 	sample := fmt.Sprintf("onestep sample --model %s --n 16 --out samples.png", shellWord(o.Model))
 	if o.Model == "builtin" {
 		return usage("--model builtin: a consistency model, which takes no prompts; to generate images with it: %s", sample)
@@ -56,10 +56,10 @@ func partText(p weights.Part) string {
 	return kindText(p.Kind)
 }
 
-// otherFlag adds to the error of what is no whole model the flag that takes what it is.
-func (o Generate) otherFlag(err error) error {
-	if err == nil {
-		return nil
+// otherFlag adds to the error of what is no whole model of Stable Diffusion the flag or the command that takes what it is.
+func (o Opening) otherFlag(err error) error {
+	if own := o.own(); own != nil {
+		return own
 	}
 	p := weights.PartAt(o.Model)
 	if p.Name == "" {

@@ -86,12 +86,18 @@ func TestNeedOfGenerate(t *testing.T) {
 	}
 	control := []string{filepath.Join(dir, "control")}
 	white := filepath.Join(dir, "white.png")
+	none := new(1.0)
+	sized := func(o Opening, width, height int, guidance *float64) Generate {
+		return Generate{Opening: o, Drawing: Drawing{Width: width, Height: height, Guidance: guidance}}
+	}
+	controlled := sized(Opening{DType: "f32"}, 256, 256, nil)
+	controlled.ControlModels, controlled.ControlImages = []string{control[0], control[0]}, []string{white, white}
 	cases := map[string]asked{
-		"f32":      {Generate: Generate{DType: "f32", Width: 256, Height: 256}},
-		"bf16":     {Generate: Generate{DType: "bf16", Width: 192, Height: 256, Guidance: new(1.0)}},
-		"tiles":    {Generate: Generate{DType: "f32", Width: 384, Height: 512, Tile: 192, Guidance: new(1.0)}},
-		"together": {Generate{DType: "f32", Width: 256, Height: 256, Guidance: new(1.0)}, 4, 4},
-		"controls": {Generate{DType: "f32", Width: 256, Height: 256, ControlModels: []string{control[0], control[0]}, ControlImages: []string{white, white}}, 1, 1},
+		"f32":      {Generate: sized(Opening{DType: "f32"}, 256, 256, nil)},
+		"bf16":     {Generate: sized(Opening{DType: "bf16"}, 192, 256, none)},
+		"tiles":    {Generate: sized(Opening{DType: "f32", Tile: 192}, 384, 512, none)},
+		"together": {sized(Opening{DType: "f32"}, 256, 256, none), 4, 4},
+		"controls": {controlled, 1, 1},
 	}
 	if os.Getenv(needWith) != "" {
 		delete(cases, "controls")

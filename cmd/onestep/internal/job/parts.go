@@ -34,7 +34,7 @@ type part struct {
 }
 
 // parts are those that may be replaced.
-func (o Generate) parts() []part {
+func (o Opening) parts() []part {
 	return []part{
 		{"--unet", "unet", "UNet", o.UNet, func(m *weights.Model) *weights.Component { return m.UNet }},
 		{"--text-encoder", "text_encoder", "Text encoder", o.TextEncoder, func(m *weights.Model) *weights.Component { return m.Text }},
@@ -119,7 +119,7 @@ func hashOf(hashes []string, part string) string {
 }
 
 // describeParts adds to an image's text the names and hashes of parts that are not the model's own.
-func (o Generate) describeParts(info *infotext.Text) {
+func (o Opening) describeParts(info *infotext.Text) {
 	for _, p := range o.parts() {
 		if p.path == "" {
 			continue
@@ -141,7 +141,7 @@ func partName(p part) string {
 }
 
 // unetSuits remarks on a U-Net of a few-step model that is drawn with by another sampler.
-func (o Generate) unetSuits(sampler string) []string {
+func (o Opening) unetSuits(sampler string) []string {
 	if o.UNet == "" {
 		return nil
 	}

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/sampling/scheduler"
@@ -22,7 +23,7 @@ import (
 // tells whether another setting is asked for by a flag, such as "clip-skip"; nil: none is.
 func (o *Generate) ReadImage(path string, given func(flag string) bool) error {
 	o.origin = origin{image: path, given: given}
-	data, err := readFile(path)
+	data, err := plainfile.Read(path, 256<<20)
 	if err != nil {
 		return err
 	}

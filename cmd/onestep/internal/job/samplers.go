@@ -16,7 +16,7 @@ func withVariant(name, variant string) string {
 }
 
 // method returns the sampler that is asked for, with its options; nil is the model's own, whose spacing may be another, too.
-func (o Generate) method() (scheduler.Method, error) {
+func (o Drawing) method() (scheduler.Method, error) {
 	if o.Sampler == "" {
 		if o.Eta != nil {
 			return nil, usage("--eta: needs --sampler tcd or ddim")

@@ -34,13 +34,13 @@ func TestSamplerText(t *testing.T) {
 // A sampler's options reach it, or are refused.
 func TestMethod(t *testing.T) {
 	eta := 0.5
-	m, err := Generate{Sampler: "ddim", Spacing: "trailing", Eta: &eta}.method()
+	m, err := Drawing{Sampler: "ddim", Spacing: "trailing", Eta: &eta}.method()
 	require.NoError(t, err)
 	require.Equal(t, scheduler.Spaced{Method: scheduler.DDIM{Eta: 0.5}, Spacing: "trailing"}, m)
-	m, err = Generate{Sampler: "dpmpp_2m", Spacing: "karras"}.method()
+	m, err = Drawing{Sampler: "dpmpp_2m", Spacing: "karras"}.method()
 	require.NoError(t, err)
 	require.Equal(t, scheduler.DPMPP2M{Karras: true}, m)
-	for _, o := range []Generate{{Eta: &eta}, {Sampler: "pndm", Eta: &eta}, {Sampler: "lcm", Spacing: "beta"},
+	for _, o := range []Drawing{{Eta: &eta}, {Sampler: "pndm", Eta: &eta}, {Sampler: "lcm", Spacing: "beta"},
 		{Sampler: "euler_karras", Spacing: "beta"}} {
 		_, err := o.method()
 		require.Error(t, err)

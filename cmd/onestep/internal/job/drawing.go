@@ -1,0 +1,129 @@
+package job
+
+import (
+	"context"
+	"fmt"
+	"image"
+
+	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/models/sd/vae"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/vision"
+)
+
+// draws returns what is to be drawn, without the model.
+func (o Generate) draws() (t texttoimage.Pipeline, err error) {
+	t = texttoimage.Pipeline{
+		Steps: o.Steps, Timesteps: o.Timesteps, OriginalSteps: o.OriginalSteps, Guidance: o.scale(), Rescale: o.Rescale,
+		Negative: o.Negative, EmptyNegative: o.Empty, Plain: o.Plain, ClipSkip: o.ClipSkip, Width: o.Width, Height: o.Height, Seed: *o.Seed, N: o.N, Batch: o.Batch,
+		SharedNoise: o.SharedNoise, VariationSeed: o.VariationSeed, VariationStrength: o.VariationStrength,
+		Strength: o.Strength, Shorten: o.Shorten,
+	}
+	if t.Method, err = o.method(); err != nil {
+		return t, err
+	}
+	if t.Method == nil { // a sampler that was named has it already
+		t.Spacing = o.Spacing
+	}
+	if t.Init, err = picture("--init-image", o.Init); err != nil {
+		return t, err
+	}
+	if t.Mask, err = picture("--mask", o.Mask); err != nil {
+		return t, err
+	}
+	for _, path := range o.ControlImages {
+		m, err := picture("--control-image", path)
+		if err != nil {
+			return t, err
+		}
+		t.Controls = append(t.Controls, texttoimage.Control{Image: m, Scale: o.ControlScale})
+	}
+	return t, nil
+}
+
+// picture reads an image file; nil for none.
+func picture(flag, path string) (image.Image, error) {
+	if path == "" {
+		return nil, nil
+	}
+	m, err := vision.Read(path)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", flag, err)
+	}
+	return m, nil
+}
+
+// began returns what keeps progress up to date at the beginning of each stage.
+func (o Generate) began(is *GenerateProgress, progress Progress) func(texttoimage.Stage) {
+	together := o.Batch
+	if o.SharedNoise {
+		together = o.N
+	}
+	return func(s texttoimage.Stage) {
+		is.Phase, is.Together, is.Step = Phase(s), min(together, o.N-is.Image%o.N), 0
+		if s == texttoimage.Decoding {
+			is.Step = is.Steps
+		}
+		progress(*is)
+	}
+}
+
+func (o Generate) draw(ctx context.Context, m *sd.Model, plan *texttoimage.Plan, on *adapters, out Generated, is *GenerateProgress, progress Progress) error {
+	if err := makeDirectories(out.Files...); err != nil {
+		return err
+	}
+	var preview vae.Autoencoder
+	if o.Preview != "" {
+		tiny, err := sd.OpenTiny(o.TinyVAE, m.Device(), torch.Float32)
+		if err != nil {
+			return err
+		}
+		defer tiny.Close()
+		if got, want := tiny.Channels(), m.VAE.Channels(); got != want {
+			return fmt.Errorf("%s: its latents have %d channels and the model's %d: they are incompatible", quote.Path(o.TinyVAE), got, want)
+		}
+		preview = tiny
+		if err := makeDirectories(o.Preview); err != nil {
+			return err
+		}
+	}
+	for st, err := range plan.Run(ctx) {
+		if err != nil {
+			return err
+		}
+		at := st.Prompt*o.N + int(st.Seeds[0]-*o.Seed)
+		is.Image, is.Step, is.Steps = at, st.I, st.Steps
+		if st.Images == nil {
+			progress(*is)
+		}
+		if preview != nil && st.Images == nil {
+			shown, err := st.Preview(preview)
+			if err != nil {
+				return err
+			}
+			if err := vision.Write(o.Preview, shown[0], nil, true); err != nil {
+				return err
+			}
+		}
+		for i, image := range st.Images {
+			var texts []vision.Text
+			if !o.Bare {
+				if texts, err = o.text(plan, on, st, i); err != nil {
+					return err
+				}
+			}
+			saving := *is
+			saving.Phase, saving.Image, saving.What = PhaseSaving, at+i, out.Files[at+i]
+			progress(saving)
+			if err := vision.Write(out.Files[at+i], image, texts, o.Overwrite); err != nil {
+				return err
+			}
+		}
+		if st.Images != nil {
+			is.Image = at + len(st.Images)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,112 @@
+package job
+
+import (
+	"strings"
+
+	"github.com/onestep-go/onestep/torch"
+)
+
+// Opening says which model is opened, and how.
+type Opening struct {
+	Model   string `json:"model"`
+	Variant string `json:"variant,omitempty"`
+	Mixed   bool   `json:"mixed_variant,omitempty"` // see weights.Options, as of EMA
+	EMA     bool   `json:"ema,omitempty"`
+
+	Config     string `json:"model_config,omitempty"` // of a single file: see weights.Options
+	Prediction string `json:"prediction,omitempty"`
+
+	// Parts in place of the model's: directories or files.
+	UNet         string   `json:"unet,omitempty"`
+	TextEncoder  string   `json:"text_encoder,omitempty"`
+	TextEncoder2 string   `json:"text_encoder_2,omitempty"`
+	PartHashes   []string `json:"part_hashes,omitempty"` // of an image: part: hash
+
+	VAE     string `json:"vae,omitempty"`
+	TinyVAE string `json:"tiny_vae,omitempty"`
+	DType   string `json:"dtype"`
+	Tile    int    `json:"tile,omitempty"`
+
+	Device  string `json:"-"`
+	Threads int    `json:"-"` // 0: all processors
+	Force   bool   `json:"-"` // try even if the memory seems too small
+}
+
+// Drawing says what is generated: the options of a texttoimage.Pipeline, with files in place of images.
+type Drawing struct {
+	Prompts  []string `json:"-"`
+	Prompt   string   `json:"prompt"` // of one image
+	Negative string   `json:"negative,omitempty"`
+	Empty    bool     `json:"empty_negative,omitempty"` // see texttoimage.Pipeline.EmptyNegative
+	Plain    bool     `json:"plain,omitempty"`
+	ClipSkip int      `json:"clip_skip,omitempty"`
+
+	Sampler       string   `json:"sampler,omitempty"`
+	Spacing       string   `json:"-"` // of Sampler's levels or timesteps; an image's text has it in the sampler's name
+	Eta           *float64 `json:"eta,omitempty"`
+	Steps         int      `json:"steps,omitempty"`
+	Timesteps     []int    `json:"timesteps,omitempty"`
+	OriginalSteps int      `json:"original_steps,omitempty"`
+	Guidance      *float64 `json:"guidance,omitempty"` // nil: the model's; 0 is none, as in diffusers
+	Rescale       float64  `json:"guidance_rescale,omitempty"`
+
+	Seed              *uint64 `json:"seed"` // nil: any
+	SharedNoise       bool    `json:"shared_noise,omitempty"`
+	VariationSeed     uint64  `json:"variation_seed,omitempty"`
+	VariationStrength float64 `json:"variation_strength,omitempty"`
+	Width             int     `json:"width,omitempty"`
+	Height            int     `json:"height,omitempty"`
+
+	Init     string  `json:"init_image,omitempty"`
+	Strength float64 `json:"strength,omitempty"`
+	Shorten  bool    `json:"shorten,omitempty"`
+	Mask     string  `json:"mask,omitempty"`
+
+	N     int `json:"n,omitempty"` // images of each prompt; in an image's text only with SharedNoise, where it matters
+	Batch int `json:"-"`
+	Index int `json:"index,omitempty"` // which of the images that share noise
+}
+
+// Adding says what is added to the model: ControlNets, adapters and embeddings.
+type Adding struct {
+	ControlModels []string `json:"control_model,omitempty"`
+	ControlImages []string `json:"control_image,omitempty"`
+	ControlScale  float64  `json:"control_scale,omitempty"`
+
+	LoRAs       []string `json:"lora,omitempty"`         // FILE[=WEIGHT[,BLOCK:WEIGHT…]]
+	LoRADir     string   `json:"lora_dir,omitempty"`     // where tags in prompts find adapters
+	LoRAApply   string   `json:"lora_apply,omitempty"`   // "runtime" or "merge"; "": runtime
+	LoRAPartial bool     `json:"lora_partial,omitempty"` // modules of which the model has no layer are left out
+	LoRAHashes  []string `json:"lora_hashes,omitempty"`  // of an image: name: hash
+
+	Embeddings      []string `json:"embedding,omitempty"`        // FILE[=WORD]
+	EmbeddingDir    string   `json:"embedding_dir,omitempty"`    // where words of prompts find embeddings
+	EmbeddingHashes []string `json:"embedding_hashes,omitempty"` // of an image: word: hash
+}
+
+// Writing says which files are written.
+type Writing struct {
+	Out       string `json:"-"`
+	Preview   string `json:"-"` // a file that shows the image as it is being generated
+	Bare      bool   `json:"-"` // images without text
+	Overwrite bool   `json:"-"`
+}
+
+// DTypes are the types of a model's weights, by the names that options have for them.
+func DTypes() []string { return []string{"f32", "bf16", "f16"} }
+
+// DTypeNamed returns the name among [DTypes] of a type that PyTorch or diffusers names otherwise: float16, half, fp16, bfloat16, float32. Other
+// names stay as they are.
+func DTypeNamed(name string) string {
+	switch strings.TrimPrefix(strings.ToLower(name), "torch.") {
+	case "f32", "fp32", "float32", "float":
+		return "f32"
+	case "bf16", "bfloat16":
+		return "bf16"
+	case "f16", "fp16", "float16", "half":
+		return "f16"
+	}
+	return name
+}
+
+var dtypes = map[string]torch.DType{"f32": torch.Float32, "bf16": torch.BFloat16, "f16": torch.Float16}

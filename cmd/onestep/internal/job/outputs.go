@@ -1,0 +1,81 @@
+package job
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/torch/vision"
+)
+
+// files lists what will be written, and makes sure that nothing is there unless it may be overwritten.
+func (o Generate) files() ([]string, error) {
+	pattern := o.Out
+	if st, err := os.Stat(pattern); strings.HasSuffix(pattern, "/") || (err == nil && st.IsDir()) {
+		pattern = filepath.Join(pattern, "{n}.png")
+	}
+	if vision.IsJPEG(pattern) && !o.Bare {
+		const most = 8000 // UTF-16 and the settings beside it fill a JPEG's 64 kB of EXIF
+		for _, p := range o.Prompts {
+			if n := len(p) + len(o.Negative); n > most {
+				return nil, usage("--out: a JPEG has no room for the settings with a prompt of %d bytes: want a name that ends in .png or .webp, or --no-metadata", n)
+			}
+		}
+	}
+	if !vision.IsWritten(pattern) {
+		return nil, usage("--out: want a name that ends in .png, .jpg or .webp, with {n}, {prompt} or {seed} for several images, or DIR/, got %s", quote.Quoted(o.Out))
+	}
+	if err := checkPlaceholders(pattern); err != nil {
+		return nil, err
+	}
+	var files []string
+	seen := map[string]bool{}
+	for i := range o.Prompts {
+		for j := range o.N {
+			name := o.fileName(pattern, i, j)
+			if seen[name] {
+				return nil, usage("--out: %s names several images the same, %s: want {n} in it", quote.Quoted(o.Out), name)
+			}
+			seen[name] = true
+			files = append(files, name)
+		}
+	}
+	folders := map[string]bool{}
+	for _, f := range files {
+		folders[directoryOf(f)] = true
+	}
+	for dir := range folders {
+		if err := writable(dir); err != nil {
+			return nil, fmt.Errorf("--out: %w", err)
+		}
+	}
+	there := files
+	if o.Preview != "" {
+		if err := writable(directoryOf(o.Preview)); err != nil {
+			return nil, fmt.Errorf("--preview: %w", err)
+		}
+		if slices.ContainsFunc(files, func(f string) bool { return filepath.Clean(f) == filepath.Clean(o.Preview) }) {
+			return nil, usage("--preview: %s is the name of an image, too", quote.Path(o.Preview))
+		}
+		there = append(files[:len(files):len(files)], o.Preview)
+	}
+	for _, f := range there {
+		if o.Overwrite {
+			if err := replaceable(f, false); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if _, err := os.Lstat(f); err == nil {
+			return nil, fmt.Errorf("%s exists: choose another name or pass --overwrite", quote.Path(f))
+		} else if !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+	}
+	return files, nil
+}
