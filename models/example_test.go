@@ -11,7 +11,7 @@ import (
 
 // A network becomes a consistency function: at the smallest noise level it is the identity, whatever its weights.
 func ExampleConsistency() {
-	net, err := mlp.New(mlp.Config{}, torch.CPU, 1)
+	net, err := mlp.New(mlp.Config{}, torch.CPU, torch.Float32, 1)
 	if err != nil {
 		log.Fatal(err)
 	}

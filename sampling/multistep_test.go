@@ -152,7 +152,7 @@ func TestMultistepClamps(t *testing.T) {
 // An image depends on its seed, not on the batch it is drawn in or its place there: in every bit where the function treats
 // elements alone, and but for the order of summation in a network.
 func TestImagesDoNotDependOnTheBatch(t *testing.T) {
-	net, err := unet.New(unet.Config{Resolution: 8, InChannels: 1, Channels: 8, Mult: []int{1, 2}, Blocks: 1, NormGroups: 4, HeadDim: 4, Attention: []int{4}}, torch.CPU, 1)
+	net, err := unet.New(unet.Config{Resolution: 8, InChannels: 1, Channels: 8, Mult: []int{1, 2}, Blocks: 1, NormGroups: 4, HeadDim: 4, Attention: []int{4}}, torch.CPU, torch.Float32, 1)
 	require.NoError(t, err)
 	defer net.Close()
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {

@@ -37,7 +37,7 @@ func train(ctx context.Context, dev torch.Device, dir string, steps int) error {
 	if err != nil {
 		return err
 	}
-	net, err := unet.New(unet.DDPMPP(16, 3, 32, []int{1, 2}, 2, 8), dev, 1)
+	net, err := unet.New(unet.DDPMPP(16, 3, 32, []int{1, 2}, 2, 8), dev, torch.Float32, 1)
 	if err != nil {
 		return err
 	}

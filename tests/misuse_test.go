@@ -137,11 +137,11 @@ type pixelNetwork struct {
 
 func pixelNetworks(t *testing.T) map[string]pixelNetwork {
 	t.Helper()
-	u, err := pixelunet.New(pixelunet.DDPMPP(16, 3, 32, []int{1, 2}, 1, 8), torch.CPU, 1)
+	u, err := pixelunet.New(pixelunet.DDPMPP(16, 3, 32, []int{1, 2}, 1, 8), torch.CPU, torch.Float32, 1)
 	require.NoError(t, err)
-	p, err := mlp.New(mlp.Config{Classes: 3}, torch.CPU, 1)
+	p, err := mlp.New(mlp.Config{Classes: 3}, torch.CPU, torch.Float32, 1)
 	require.NoError(t, err)
-	d, err := dit.New(dit.Config{Resolution: 16, Patch: 4, Width: 32, Depth: 1, Heads: 2}, torch.CPU, 1)
+	d, err := dit.New(dit.Config{Resolution: 16, Patch: 4, Width: 32, Depth: 1, Heads: 2}, torch.CPU, torch.Float32, 1)
 	require.NoError(t, err)
 	return map[string]pixelNetwork{"unet": {u, u.Close, []int{3, 16, 16}}, "mlp": {p, p.Close, []int{2}}, "dit": {d, d.Close, []int{3, 16, 16}}}
 }
@@ -161,10 +161,10 @@ func TestWeightsAfterClose(t *testing.T) {
 	require.ErrorIs(t, err, torch.ErrFreed)
 	require.ErrorContains(t, err, "files of the weights were closed")
 
-	open, err := mlp.New(mlp.Config{}, torch.CPU, 1)
+	open, err := mlp.New(mlp.Config{}, torch.CPU, torch.Float32, 1)
 	require.NoError(t, err)
 	defer open.Close()
-	shut, err := mlp.New(mlp.Config{}, torch.CPU, 1)
+	shut, err := mlp.New(mlp.Config{}, torch.CPU, torch.Float32, 1)
 	require.NoError(t, err)
 	shut.Close()
 	require.ErrorContains(t, shut.Load(open.Tensors()), "load weights: the network was closed")

@@ -68,7 +68,7 @@ func TestConsistencyTrainingParity(t *testing.T) {
 func ctParity(t *testing.T, kind string, dtype torch.DType) {
 	distance, err := training.ParseDistance(kind)
 	require.NoError(t, err)
-	net, err := unet.NewAs(ctConfig, torch.CPU, dtype, 1)
+	net, err := unet.New(ctConfig, torch.CPU, dtype, 1)
 	require.NoError(t, err)
 	defer net.Close()
 

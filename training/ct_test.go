@@ -205,7 +205,7 @@ func TestImprovedWeights(t *testing.T) {
 func TestDropoutMasksAreShared(t *testing.T) {
 	tiny, err := unet.New(unet.Config{
 		Resolution: 8, InChannels: 1, Channels: 8, Mult: []int{1, 2}, Blocks: 1, NormGroups: 4, Dropout: 0.3,
-	}, torch.CPU, 1)
+	}, torch.CPU, torch.Float32, 1)
 	require.NoError(t, err)
 	defer tiny.Close()
 	points := newMLP(t, 64, 32, 0.3)
@@ -345,7 +345,7 @@ func TestCTValidate(t *testing.T) {
 
 // A U-Net's snapshot says what it is; of other networks nothing is known.
 func TestCTMetadata(t *testing.T) {
-	net, err := unet.New(unet.Config{Resolution: 8, InChannels: 1, Channels: 8, Mult: []int{1}, Blocks: 1, NormGroups: 4}, torch.CPU, 1)
+	net, err := unet.New(unet.Config{Resolution: 8, InChannels: 1, Channels: 8, Mult: []int{1}, Blocks: 1, NormGroups: 4}, torch.CPU, torch.Float32, 1)
 	require.NoError(t, err)
 	defer net.Close()
 	m, err := (&CT{Model: &models.Consistency{Net: net}}).Metadata(12, 3400)

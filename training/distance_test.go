@@ -106,10 +106,10 @@ func TestFeatures(t *testing.T) {
 // A network of LPIPS gives a step's loss and gradients, as LPIPS and as features, and with all of its channels alike the one is
 // the other with sums over channels for means.
 func TestPerceptualDistances(t *testing.T) {
-	metric, err := lpips.New(lpips.Config{Resize: lpips.ResizeSmall}, torch.CPU, 1)
+	metric, err := lpips.New(lpips.Config{Resize: lpips.ResizeSmall}, torch.CPU, torch.Float32, 1)
 	require.NoError(t, err)
 	defer metric.Close()
-	net, err := unet.New(unet.Config{Resolution: 8, InChannels: 1, Channels: 8, Mult: []int{1}, Blocks: 1, NormGroups: 4}, torch.CPU, 1)
+	net, err := unet.New(unet.Config{Resolution: 8, InChannels: 1, Channels: 8, Mult: []int{1}, Blocks: 1, NormGroups: 4}, torch.CPU, torch.Float32, 1)
 	require.NoError(t, err)
 	defer net.Close()
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {

@@ -14,7 +14,7 @@ import (
 
 // A denoiser of points is trained; a distillation starts from it. Nothing is saved, as no directory is given.
 func ExampleTrainer() {
-	net, err := mlp.New(mlp.Config{Width: 32}, torch.CPU, 1)
+	net, err := mlp.New(mlp.Config{Width: 32}, torch.CPU, torch.Float32, 1)
 	if err != nil {
 		log.Fatal(err)
 	}

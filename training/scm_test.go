@@ -22,7 +22,7 @@ import (
 // network makes a multilayer perceptron for points.
 func network(t *testing.T, c perceptron.Config, dtype torch.DType, seed uint64) *perceptron.MLP {
 	t.Helper()
-	net, err := perceptron.NewAs(c, torch.CPU, dtype, seed)
+	net, err := perceptron.New(c, torch.CPU, dtype, seed)
 	require.NoError(t, err)
 	t.Cleanup(net.Close)
 	return net

@@ -69,7 +69,7 @@ func TestMemory(t *testing.T) {
 func snapshotOf(t *testing.T, path string, side int) string {
 	t.Helper()
 	c := unet.Config{Resolution: side, Channels: 32, Mult: []int{1}, Blocks: 1, NoMidAttention: true}.WithDefaults()
-	net, err := unet.New(c, torch.CPU, 1)
+	net, err := unet.New(c, torch.CPU, torch.Float32, 1)
 	require.NoError(t, err)
 	defer net.Close()
 	d, err := checkpoint.Describe(&models.Consistency{Net: net, Boundary: models.AtZero, Noise: models.ScaledLog, SigmaData: 0.5})

@@ -341,7 +341,7 @@ func read(f *safetensors.File, path string, dev torch.Device, open func(s *torch
 	if n := d.Network.Count(); n > elements {
 		return fail(fmt.Errorf("it describes a network of %d weights and holds %d", n, elements))
 	}
-	net, err := network.New(d.Network, dev, 0)
+	net, err := network.New(d.Network, dev, torch.Float32, 0)
 	if err != nil {
 		return fail(err)
 	}

@@ -23,7 +23,7 @@ var tiny = unet.Config{Resolution: 8, InChannels: 1, Channels: 8, Mult: []int{1,
 
 func tinyNet(t *testing.T) *unet.UNet {
 	t.Helper()
-	net, err := unet.New(tiny, torch.CPU, 7)
+	net, err := unet.New(tiny, torch.CPU, torch.Float32, 7)
 	require.NoError(t, err)
 	t.Cleanup(net.Close)
 	return net
@@ -101,11 +101,11 @@ func TestEveryForm(t *testing.T) {
 	chain, err := noise.Betas{Schedule: noise.Cosine, Steps: 50}.Chain()
 	require.NoError(t, err)
 	config := network.Config{Net: mlp.Config{Shape: []int{2}, Width: 16, Depth: 1, Until: true}}
-	net, err := network.New(config, torch.CPU, 3)
+	net, err := network.New(config, torch.CPU, torch.Float32, 3)
 	require.NoError(t, err)
 	defer net.Close()
 	plain := network.Config{Net: mlp.Config{Shape: []int{2}, Width: 16, Depth: 1}}
-	simple, err := network.New(plain, torch.CPU, 4)
+	simple, err := network.New(plain, torch.CPU, torch.Float32, 4)
 	require.NoError(t, err)
 	defer simple.Close()
 	edm := &models.EDM{Net: simple, SigmaData: 0.7}
@@ -243,7 +243,7 @@ func TestOpenRefuses(t *testing.T) {
 		path := filepath.Join(dir, name)
 		metadata, err := good.Metadata()
 		require.NoError(t, err)
-		net, err := unet.New(tiny, torch.CPU, 7)
+		net, err := unet.New(tiny, torch.CPU, torch.Float32, 7)
 		require.NoError(t, err)
 		defer net.Close()
 		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {

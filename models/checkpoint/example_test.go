@@ -21,7 +21,7 @@ func Example() {
 	defer os.RemoveAll(dir)
 	path := filepath.Join(dir, "points.safetensors")
 
-	net, err := mlp.New(mlp.Config{Width: 16}, torch.CPU, 1)
+	net, err := mlp.New(mlp.Config{Width: 16}, torch.CPU, torch.Float32, 1)
 	if err != nil {
 		log.Fatal(err)
 	}

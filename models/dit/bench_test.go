@@ -8,7 +8,7 @@ import (
 )
 
 func BenchmarkNetwork(b *testing.B) {
-	net, err := New(Config{Depth: 4}, torch.CPU, 1)
+	net, err := New(Config{Depth: 4}, torch.CPU, torch.Float32, 1)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -52,7 +52,7 @@ func TestValidate(t *testing.T) {
 				return
 			}
 			require.ErrorContains(t, err, c.want)
-			_, err = New(c.config, torch.CPU, 1)
+			_, err = New(c.config, torch.CPU, torch.Float32, 1)
 			require.ErrorContains(t, err, c.want)
 		})
 	}

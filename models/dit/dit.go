@@ -27,13 +27,9 @@ type DiT struct {
 }
 
 // New makes a network with random weights drawn from seed, by the rules of the paper: gates and the last layer are zero,
-// so that every block starts as the identity and the network as zero.
-func New(c Config, dev torch.Device, seed uint64) (*DiT, error) {
-	return NewAs(c, dev, torch.Float32, seed)
-}
-
-// NewAs is New with weights of another floating-point type. Values are drawn in float32 all the same.
-func NewAs(c Config, dev torch.Device, dtype torch.DType, seed uint64) (*DiT, error) {
+// so that every block starts as the identity and the network as zero. The weights are of type dtype, whose values are drawn in float32
+// whatever it is.
+func New(c Config, dev torch.Device, dtype torch.DType, seed uint64) (*DiT, error) {
 	c = c.WithDefaults()
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -86,7 +82,7 @@ func (d *DiT) Store() *nn.Store { return d.store }
 
 // Clone makes a copy with weights of its own that do not collect gradients: a target or an average.
 func (d *DiT) Clone() (*DiT, error) {
-	c, err := NewAs(d.config, d.store.Device(), d.store.DType(), 0)
+	c, err := New(d.config, d.store.Device(), d.store.DType(), 0)
 	if err != nil {
 		return nil, err
 	}

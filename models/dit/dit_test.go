@@ -20,7 +20,7 @@ var tiny = Config{Resolution: 8, Width: 32, Depth: 2, Heads: 2, Freqs: 32}
 
 func build(t *testing.T, c Config) *DiT {
 	t.Helper()
-	net, err := New(c, torch.CPU, 1)
+	net, err := New(c, torch.CPU, torch.Float32, 1)
 	require.NoError(t, err)
 	t.Cleanup(net.Close)
 	return net
@@ -45,7 +45,7 @@ func TestConformance(t *testing.T) {
 			}
 			torchtest.Devices(t, func(t *testing.T, dev torch.Device) {
 				net := modelstest.Network(t, dev, func(dev torch.Device, dtype torch.DType, seed uint64) (*DiT, error) {
-					return NewAs(c.config, dev, dtype, seed)
+					return New(c.config, dev, dtype, seed)
 				}, expect)
 				if full.OutChannels == full.InChannels {
 					modelstest.Consistency(t, dev, &models.Consistency{Net: net}, 0.002, expect)

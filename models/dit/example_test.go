@@ -11,7 +11,7 @@ import (
 
 // A small transformer with ten classes, as the denoiser of EDM.
 func ExampleNew() {
-	net, err := dit.New(dit.Config{Resolution: 16, Width: 64, Depth: 2, Classes: 10}, torch.CPU, 1)
+	net, err := dit.New(dit.Config{Resolution: 16, Width: 64, Depth: 2, Classes: 10}, torch.CPU, torch.Float32, 1)
 	if err != nil {
 		log.Fatal(err)
 	}

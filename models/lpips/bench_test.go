@@ -9,7 +9,7 @@ import (
 // A step of training needs the distance and the gradient in one of the images.
 func BenchmarkDistance(b *testing.B) {
 	for _, net := range []Net{Alex, VGG} {
-		l, err := New(Config{Net: net}, torch.CPU, 1)
+		l, err := New(Config{Net: net}, torch.CPU, torch.Float32, 1)
 		if err != nil {
 			b.Fatal(err)
 		}

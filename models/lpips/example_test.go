@@ -10,7 +10,7 @@ import (
 
 // Images are compared in pairs; an image is at distance 0 of itself. The weights are random here; Open reads those of LPIPS.
 func Example() {
-	d, err := lpips.New(lpips.Config{Net: lpips.Alex}, torch.CPU, 1)
+	d, err := lpips.New(lpips.Config{Net: lpips.Alex}, torch.CPU, torch.Float32, 1)
 	if err != nil {
 		log.Fatal(err)
 	}

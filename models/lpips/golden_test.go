@@ -83,7 +83,7 @@ func TestGolden(t *testing.T) {
 		g := openGolden(t, s)
 		for _, dtype := range []torch.DType{torch.Float32, torch.Float64} {
 			for _, net := range []Net{Alex, VGG} {
-				l, err := NewAs(Config{Net: net}, torch.CPU, dtype, 0)
+				l, err := New(Config{Net: net}, torch.CPU, dtype, 0)
 				require.NoError(t, err)
 				defer l.Close()
 				require.NoError(t, s.Run(func(s *torch.Scope) error { return l.Load(g.draw(t, s, net)) }))

@@ -50,12 +50,7 @@ type LPIPS struct {
 
 // New makes a distance over a network with random weights drawn from seed, for tests. It compares features of no meaning,
 // all of whose channels count alike, and is not LPIPS.
-func New(c Config, dev torch.Device, seed uint64) (*LPIPS, error) {
-	return NewAs(c, dev, torch.Float32, seed)
-}
-
-// NewAs is New with weights of another floating-point type. Values are drawn in float32 all the same.
-func NewAs(c Config, dev torch.Device, dtype torch.DType, seed uint64) (*LPIPS, error) {
+func New(c Config, dev torch.Device, dtype torch.DType, seed uint64) (*LPIPS, error) {
 	if c.Net == "" {
 		c.Net = Alex
 	}
@@ -91,13 +86,10 @@ func (l *LPIPS) build(p nn.Path, weight func(fanIn int) nn.Init) {
 	}
 }
 
-// Open reads the weights of either network from a safetensors file onto dev, for LPIPS itself: see [OpenWith].
-func Open(path string, dev torch.Device) (*LPIPS, error) { return OpenWith(path, Config{}, dev) }
-
-// OpenWith reads the weights that c.Net names, or those of either network, from a safetensors file onto dev. The file has the
+// Open reads the weights that c.Net names, or those of either network, from a safetensors file onto dev. The file has the
 // tensors of the Python package's state dict (lins.*, which repeat lin0 to lin4, may be left out); weights that are missing,
 // misshapen or not finite are an error. One where there is no file wraps fs.ErrNotExist.
-func OpenWith(path string, c Config, dev torch.Device) (*LPIPS, error) {
+func Open(path string, c Config, dev torch.Device) (*LPIPS, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
 	}

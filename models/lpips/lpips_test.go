@@ -20,7 +20,7 @@ import (
 
 func build(t *testing.T, c Config) *LPIPS {
 	t.Helper()
-	l, err := New(c, torch.CPU, 1)
+	l, err := New(c, torch.CPU, torch.Float32, 1)
 	require.NoError(t, err)
 	t.Cleanup(l.Close)
 	return l
@@ -82,7 +82,7 @@ func TestOpen(t *testing.T) {
 			}},
 		} {
 			t.Run(string(net)+" "+name, func(t *testing.T) {
-				read, err := OpenWith(save(t, l, c.change), c.config, torch.CPU)
+				read, err := Open(save(t, l, c.change), c.config, torch.CPU)
 				require.NoError(t, err)
 				defer read.Close()
 				require.Equal(t, Config{Net: net}, read.Config())
@@ -97,7 +97,7 @@ func TestOpen(t *testing.T) {
 				for k, v := range file {
 					file[k] = v.To(s, torch.BFloat16)
 				}
-			}), torch.CPU)
+			}), Config{}, torch.CPU)
 			require.NoError(t, err)
 			defer read.Close()
 			require.InDeltaSlice(t, want, distance(t, read), 0.02*float64(want[0]))
@@ -149,7 +149,7 @@ func TestOpenRefuses(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			path := save(t, c.l, c.change)
-			_, err := OpenWith(path, c.config, torch.CPU)
+			_, err := Open(path, c.config, torch.CPU)
 			require.ErrorContains(t, err, "lpips: weights "+path+": ")
 			require.ErrorContains(t, err, c.want)
 		})
@@ -159,7 +159,7 @@ func TestOpenRefuses(t *testing.T) {
 	require.NoError(t, err)
 	cut := filepath.Join(t.TempDir(), "cut.safetensors")
 	require.NoError(t, os.WriteFile(cut, whole[:len(whole)-1], 0o666))
-	_, err = Open(cut, torch.CPU)
+	_, err = Open(cut, Config{}, torch.CPU)
 	require.ErrorContains(t, err, cut)
 }
 
@@ -172,11 +172,11 @@ func TestOpenWithoutWeights(t *testing.T) {
 		dir + "/it's":                 `python scripts/lpips_weights.py vgg '` + dir + `/it'\''s'`,
 		"":                            "python scripts/lpips_weights.py vgg ''",
 	} {
-		_, err := Open(path, torch.CPU)
+		_, err := Open(path, Config{}, torch.CPU)
 		require.ErrorIs(t, err, fs.ErrNotExist)
 		require.True(t, strings.HasSuffix(err.Error(), "with: pip install lpips torchvision safetensors; "+want), err.Error())
 	}
-	_, err := OpenWith(dir+"/a", Config{Net: Alex}, torch.CPU)
+	_, err := Open(dir+"/a", Config{Net: Alex}, torch.CPU)
 	require.ErrorContains(t, err, "python scripts/lpips_weights.py alex ")
 }
 
@@ -190,11 +190,11 @@ func TestConfigValidate(t *testing.T) {
 		{Config{Net: Alex, AveragePool: true},
 			`lpips: average_pool: want it with "vgg" only, got it with "alex", whose squares overlap`},
 	} {
-		_, err := New(c.config, torch.CPU, 1)
+		_, err := New(c.config, torch.CPU, torch.Float32, 1)
 		require.EqualError(t, err, c.want)
 	}
 	// A file tells the network, and then it is known whether it can pool by averages.
-	_, err := OpenWith(save(t, build(t, Config{}), nil), Config{AveragePool: true}, torch.CPU)
+	_, err := Open(save(t, build(t, Config{}), nil), Config{AveragePool: true}, torch.CPU)
 	require.ErrorContains(t, err, "average_pool")
 }
 
@@ -319,7 +319,7 @@ print(model(x, x.flip(3)).item())`, path).Output()
 	var want float64
 	_, err = fmt.Sscan(string(out), &want)
 	require.NoError(t, err)
-	l, err := Open(path, torch.CPU)
+	l, err := Open(path, Config{}, torch.CPU)
 	require.NoError(t, err)
 	defer l.Close()
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {

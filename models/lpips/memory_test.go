@@ -17,7 +17,7 @@ func TestActivations(t *testing.T) {
 	}
 	for _, net := range []Net{Alex, VGG} { // in this order: only what is larger than all that came before is seen
 		c := Config{Net: net, Resize: ResizeSmall}
-		l, err := New(c, torch.CPU, 1)
+		l, err := New(c, torch.CPU, torch.Float32, 1)
 		require.NoError(t, err)
 		defer l.Close()
 		before, err := torch.CPU.Memory()

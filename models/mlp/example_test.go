@@ -11,7 +11,7 @@ import (
 
 // A network for points in the plane with ten classes, as the denoiser of EDM.
 func ExampleNew() {
-	net, err := mlp.New(mlp.Config{Classes: 10}, torch.CPU, 1)
+	net, err := mlp.New(mlp.Config{Classes: 10}, torch.CPU, torch.Float32, 1)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -22,13 +22,8 @@ type MLP struct {
 }
 
 // New makes a network with random weights drawn from seed: PyTorch's defaults, with the last layer near zero, so that a
-// consistency function over it starts close to c_skip·x.
-func New(c Config, dev torch.Device, seed uint64) (*MLP, error) {
-	return NewAs(c, dev, torch.Float32, seed)
-}
-
-// NewAs is New with weights of another floating-point type. Values are drawn in float32 all the same.
-func NewAs(c Config, dev torch.Device, dtype torch.DType, seed uint64) (*MLP, error) {
+// consistency function over it starts close to c_skip·x. The weights are of type dtype, whose values are drawn in float32 whatever it is.
+func New(c Config, dev torch.Device, dtype torch.DType, seed uint64) (*MLP, error) {
 	c = c.WithDefaults().clone()
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -74,7 +69,7 @@ func (m *MLP) Store() *nn.Store { return m.store }
 
 // Clone makes a copy with weights of its own that do not collect gradients: a target or an average.
 func (m *MLP) Clone() (*MLP, error) {
-	c, err := NewAs(m.config, m.store.Device(), m.store.DType(), 0)
+	c, err := New(m.config, m.store.Device(), m.store.DType(), 0)
 	if err != nil {
 		return nil, err
 	}

@@ -19,7 +19,7 @@ import (
 
 func build(t *testing.T, c Config) *MLP {
 	t.Helper()
-	net, err := New(c, torch.CPU, 1)
+	net, err := New(c, torch.CPU, torch.Float32, 1)
 	require.NoError(t, err)
 	t.Cleanup(net.Close)
 	return net
@@ -43,7 +43,7 @@ func TestConformance(t *testing.T) {
 			}
 			torchtest.Devices(t, func(t *testing.T, dev torch.Device) {
 				net := modelstest.Network(t, dev, func(dev torch.Device, dtype torch.DType, seed uint64) (*MLP, error) {
-					return NewAs(c.config, dev, dtype, seed)
+					return New(c.config, dev, dtype, seed)
 				}, expect)
 				modelstest.Consistency(t, dev, &models.Consistency{Net: net}, 0.002, expect)
 				modelstest.Consistency(t, dev, &models.Consistency{Net: net, Boundary: models.AtZero}, 0, expect)
@@ -203,7 +203,7 @@ func TestValidate(t *testing.T) {
 				return
 			}
 			require.ErrorContains(t, err, c.want)
-			_, err = New(c.config, torch.CPU, 1)
+			_, err = New(c.config, torch.CPU, torch.Float32, 1)
 			require.ErrorContains(t, err, c.want)
 		})
 	}

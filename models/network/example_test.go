@@ -15,7 +15,7 @@ func Example() {
 	if err := json.Unmarshal([]byte(`{"unet": {"resolution": 16, "channels": 16, "mult": [1, 2], "classes": 10}}`), &c); err != nil {
 		log.Fatal(err)
 	}
-	net, err := network.New(c.Told(false, true, false), torch.CPU, 1)
+	net, err := network.New(c.Told(false, true, false), torch.CPU, torch.Float32, 1)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -36,7 +36,7 @@ func ExamplePreset() {
 		log.Fatal(err)
 	}
 	config = config.With(10, 0)
-	net, err := network.New(config, torch.CPU, 1)
+	net, err := network.New(config, torch.CPU, torch.Float32, 1)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -19,7 +19,7 @@ type kind interface {
 	decode(data []byte) (Spec, error)
 	withDefaults(c Spec) Spec
 	withInputs(c Spec, in models.Inputs) Spec
-	make(c Spec, dev torch.Device, seed uint64) (Network, error)
+	make(c Spec, dev torch.Device, dtype torch.DType, seed uint64) (Network, error)
 	of(net any) (Spec, bool)
 	clone(net Network) (Network, error)
 	adopts() bool
@@ -49,7 +49,7 @@ type adopter interface {
 // family is the registration of a package with configurations C, networks N, and options O for sizes.
 type family[C config[C], N made[C, N], O any] struct {
 	key    string // in JSON
-	create func(c C, dev torch.Device, seed uint64) (N, error)
+	create func(c C, dev torch.Device, dtype torch.DType, seed uint64) (N, error)
 	first  bool // it is the only one in files of the first format
 	sizes  []size[C, O]
 	sizeOf func(c C) (preset string, size O) // the inverse of a size's config
@@ -81,8 +81,8 @@ func (f family[C, N, O]) withDefaults(c Spec) Spec { return c.(C).WithDefaults()
 
 func (f family[C, N, O]) withInputs(c Spec, in models.Inputs) Spec { return c.(C).WithInputs(in) }
 
-func (f family[C, N, O]) make(c Spec, dev torch.Device, seed uint64) (Network, error) {
-	return orNil(f.create(c.(C), dev, seed))
+func (f family[C, N, O]) make(c Spec, dev torch.Device, dtype torch.DType, seed uint64) (Network, error) {
+	return orNil(f.create(c.(C), dev, dtype, seed))
 }
 
 func (f family[C, N, O]) of(net any) (Spec, bool) {

@@ -28,7 +28,7 @@ func TestActivations(t *testing.T) {
 		{Net: unet.Config{Resolution: 32, Channels: 32, Attention: []int{16}}},
 	} {
 		c = c.WithDefaults()
-		net, err := New(c, torch.CPU, 1)
+		net, err := New(c, torch.CPU, torch.Float32, 1)
 		require.NoError(t, err)
 		defer net.Close()
 		for _, gradients := range []bool{false, true} {

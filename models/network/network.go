@@ -164,12 +164,12 @@ func (c Config) Activations(gradients bool) float64 {
 	return c.Net.Activations(gradients)
 }
 
-// New makes the network with random weights drawn from seed.
-func New(c Config, dev torch.Device, seed uint64) (Network, error) {
+// New makes the network with random weights of that type, drawn from seed.
+func New(c Config, dev torch.Device, dtype torch.DType, seed uint64) (Network, error) {
 	if err := c.one(); err != nil {
 		return nil, err
 	}
-	return kindOf(c.Net).make(c.Net, dev, seed)
+	return kindOf(c.Net).make(c.Net, dev, dtype, seed)
 }
 
 // Of returns a network's configuration; false for a network that is not registered, such as a user's own.

@@ -47,7 +47,7 @@ func TestNetworks(t *testing.T) {
 		require.True(t, told.Until() && told.Guidance())
 		require.Equal(t, []int{3, 8, 8}, told.Shape())
 
-		net, err := New(told, torch.CPU, 1)
+		net, err := New(told, torch.CPU, torch.Float32, 1)
 		require.NoError(t, err)
 		defer net.Close()
 		of, ok := Of(net)
@@ -140,7 +140,7 @@ func TestRefuses(t *testing.T) {
 		"want the configuration of a registered network (unet, dit or mlp), got a *unet.Config":            {Net: &unet.Config{}},
 		"want the configuration of a registered network (unet, dit or mlp), got a struct { network.Spec }": {Net: struct{ Spec }{}},
 	} {
-		_, err := New(c, torch.CPU, 0)
+		_, err := New(c, torch.CPU, torch.Float32, 0)
 		require.ErrorContains(t, err, want)
 		require.ErrorContains(t, c.Validate(), want)
 		_, _, err = c.Preset()
@@ -150,7 +150,7 @@ func TestRefuses(t *testing.T) {
 	}
 	require.Equal(t, Config{}, Config{}.With(3, 0.5).Told(true, true, true), "no network stays none")
 	require.Zero(t, Config{}.Count()+Config{}.Classes()+len(Config{}.Shape()))
-	_, err := New(Config{Net: unet.Config{Blocks: -1}}, torch.CPU, 0)
+	_, err := New(Config{Net: unet.Config{Blocks: -1}}, torch.CPU, torch.Float32, 0)
 	require.ErrorContains(t, err, "blocks")
 	_, ok := Of(struct{ models.Network }{})
 	require.False(t, ok)
@@ -193,14 +193,14 @@ func TestPresets(t *testing.T) {
 func TestAdopt(t *testing.T) {
 	for _, c := range all() {
 		c = c.With(3, 0)
-		plain, err := New(c, torch.CPU, 1)
+		plain, err := New(c, torch.CPU, torch.Float32, 1)
 		require.NoError(t, err)
 		defer plain.Close()
-		same, err := New(c, torch.CPU, 2)
+		same, err := New(c, torch.CPU, torch.Float32, 2)
 		require.NoError(t, err)
 		defer same.Close()
 		require.NoError(t, Adopt(same, plain.Tensors()))
-		more, err := New(c.Told(true, true, true), torch.CPU, 2)
+		more, err := New(c.Told(true, true, true), torch.CPU, torch.Float32, 2)
 		require.NoError(t, err)
 		defer more.Close()
 		err = Adopt(more, plain.Tensors())

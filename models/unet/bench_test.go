@@ -7,9 +7,14 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
+// benchmark is the network that speed is measured with, as in scripts/bench: 7.0 million weights.
+func benchmark(resolution, imageChannels int) Config {
+	return DDPMPP(resolution, imageChannels, 64, []int{1, 2, 2}, 2, resolution/2)
+}
+
 // The benchmarks' network at its real size; compare with scripts/bench, which measures PyTorch beside it.
 func BenchmarkNetwork(b *testing.B) {
-	net, err := New(Benchmark(32, 3), torch.CPU, 1)
+	net, err := New(benchmark(32, 3), torch.CPU, torch.Float32, 1)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -30,8 +30,8 @@ func TestPresetsHavePublishedSizes(t *testing.T) {
 		{"DDPM++ CIFAR-10", DDPMPP(32, 3, 128, cifar, 4, 16), 55.734 - 9*128/1e6, 417 - 1, 0},
 		{"NCSN++ CIFAR-10", NCSNPP(32, 3, 128, cifar, 4, 16), 56.398 - 9*256/1e6, 421 - 1, 2},
 		{"NCSN++ CIFAR-10, deep", NCSNPP(32, 3, 128, cifar, 8, 16), 97.6, 0, 2},
-		{"benchmark, 32×32×3", Benchmark(32, 3), 6.989891, 0, 0},
-		{"benchmark, 28×28×1", Benchmark(28, 1), 6.987585, 0, 0},
+		{"benchmark, 32×32×3", benchmark(32, 3), 6.989891, 0, 0},
+		{"benchmark, 28×28×1", benchmark(28, 1), 6.987585, 0, 0},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			require.NoError(t, c.config.Validate())
@@ -117,7 +117,7 @@ func TestValidate(t *testing.T) {
 				return
 			}
 			require.ErrorContains(t, err, c.want)
-			_, err = New(c.config, torch.CPU, 1)
+			_, err = New(c.config, torch.CPU, torch.Float32, 1)
 			require.ErrorContains(t, err, c.want)
 		})
 	}

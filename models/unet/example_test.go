@@ -11,7 +11,7 @@ import (
 
 // A small DDPM++ network with ten classes, as the denoiser of EDM.
 func ExampleNew() {
-	net, err := unet.New(unet.Config{Resolution: 16, Channels: 16, Mult: []int{1, 2}, Classes: 10, NullLabel: true}, torch.CPU, 1)
+	net, err := unet.New(unet.Config{Resolution: 16, Channels: 16, Mult: []int{1, 2}, Classes: 10, NullLabel: true}, torch.CPU, torch.Float32, 1)
 	if err != nil {
 		log.Fatal(err)
 	}

@@ -114,7 +114,7 @@ func TestUNet2DModel(t *testing.T) {
 				g := openGolden(t, s, name)
 				c, err := FromDiffusers([]byte(g.metadata["config"]))
 				require.NoError(t, err)
-				net, err := New(c, torch.CPU, 1)
+				net, err := New(c, torch.CPU, torch.Float32, 1)
 				require.NoError(t, err)
 				defer net.Close()
 				require.NoError(t, net.Load(g.weights(t, s)))
@@ -185,7 +185,7 @@ func TestNCSNPPAndLabels(t *testing.T) {
 				}
 				require.Equal(t, sorted(g.layout(t)), sorted(ours))
 
-				net, err := New(c, torch.CPU, 1)
+				net, err := New(c, torch.CPU, torch.Float32, 1)
 				require.NoError(t, err)
 				defer net.Close()
 				require.NoError(t, net.Load(func(yield func(string, *torch.Tensor) bool) {
@@ -263,7 +263,7 @@ func TestPretrainedFolder(t *testing.T) {
 	c, err := FromDiffusers(config)
 	require.NoError(t, err)
 	require.True(t, c.PadAfter)
-	net, err := New(c, torch.CPU, 1)
+	net, err := New(c, torch.CPU, torch.Float32, 1)
 	require.NoError(t, err)
 	defer net.Close()
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
@@ -279,7 +279,7 @@ func TestPretrainedFolder(t *testing.T) {
 	}))
 }
 
-// Benchmark is the network that PyTorch is measured with: the same weights, the same outputs, in the consistency
+// benchmark is the network that PyTorch is measured with: the same weights, the same outputs, in the consistency
 // function's preconditioning too, and so the same work.
 func TestBenchmarkNetwork(t *testing.T) {
 	for _, name := range []string{"cifar", "mnist"} {
@@ -287,9 +287,9 @@ func TestBenchmarkNetwork(t *testing.T) {
 			require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 				g := openGolden(t, s, "benchmark_"+name)
 				shape := g.tensors["x"].Shape()
-				c := Benchmark(shape[2], shape[1])
+				c := benchmark(shape[2], shape[1])
 				require.Equal(t, g.metadata["parameters"], strconv.Itoa(c.Count()))
-				net, err := New(c, torch.CPU, 1)
+				net, err := New(c, torch.CPU, torch.Float32, 1)
 				require.NoError(t, err)
 				defer net.Close()
 				require.NoError(t, net.Load(g.weights(t, s)))
@@ -306,6 +306,6 @@ func TestBenchmarkNetwork(t *testing.T) {
 }
 
 func ExampleConfig_Count() {
-	fmt.Println(Benchmark(32, 3).Count())
+	fmt.Println(DDPMPP(32, 3, 64, []int{1, 2, 2}, 2, 16).Count())
 	// Output: 6989891
 }

@@ -10,7 +10,7 @@ import (
 
 // What a derivative costs beside a forward pass, without gradients, for the benchmarks' network.
 func BenchmarkJVP(b *testing.B) {
-	net, err := unet.New(unet.Benchmark(32, 3), torch.CPU, 1)
+	net, err := unet.New(unet.DDPMPP(32, 3, 64, []int{1, 2, 2}, 2, 16), torch.CPU, torch.Float32, 1)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -42,9 +42,3 @@ func ADMLSUN256() Config {
 	c.ScaleShift = false
 	return c
 }
-
-// Benchmark is the network that speed is measured with: DDPM++ of 64 channels on three levels, two blocks each, attention
-// on the middle one; 7.0 million weights. The resolution has to be divisible by 4.
-func Benchmark(resolution, imageChannels int) Config {
-	return DDPMPP(resolution, imageChannels, 64, []int{1, 2, 2}, 2, resolution/2)
-}

@@ -53,13 +53,9 @@ type sampler interface {
 
 // New makes a network with random weights drawn from seed: PyTorch's defaults, with the last convolution of every
 // residual block and of the network near zero, as DDPM++ does, so that it starts close to the identity. The last layers of
-// the embeddings of Until and Guidance are zero: a new network does not see them, and is otherwise the one without them.
-func New(c Config, dev torch.Device, seed uint64) (*UNet, error) {
-	return NewAs(c, dev, torch.Float32, seed)
-}
-
-// NewAs is New with weights of another floating-point type. Values are drawn in float32 all the same.
-func NewAs(c Config, dev torch.Device, dtype torch.DType, seed uint64) (*UNet, error) {
+// the embeddings of Until and Guidance are zero: a new network does not see them, and is otherwise the one without them. The weights
+// are of type dtype, whose values are drawn in float32 whatever it is.
+func New(c Config, dev torch.Device, dtype torch.DType, seed uint64) (*UNet, error) {
 	c = c.WithDefaults()
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -228,7 +224,7 @@ func (u *UNet) Store() *nn.Store { return u.store }
 
 // Clone makes a copy with weights of its own that do not collect gradients: a target or an average.
 func (u *UNet) Clone() (*UNet, error) {
-	c, err := NewAs(u.config, u.store.Device(), u.store.DType(), 0)
+	c, err := New(u.config, u.store.Device(), u.store.DType(), 0)
 	if err != nil {
 		return nil, err
 	}

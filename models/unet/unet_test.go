@@ -17,7 +17,7 @@ var tiny = Config{Resolution: 8, Channels: 16, Mult: []int{1, 2}, Blocks: 1, Att
 
 func build(t *testing.T, c Config) *UNet {
 	t.Helper()
-	net, err := New(c, torch.CPU, 1)
+	net, err := New(c, torch.CPU, torch.Float32, 1)
 	require.NoError(t, err)
 	t.Cleanup(net.Close)
 	return net
@@ -48,7 +48,7 @@ func TestConformance(t *testing.T) {
 			}
 			torchtest.Devices(t, func(t *testing.T, dev torch.Device) {
 				net := modelstest.Network(t, dev, func(dev torch.Device, dtype torch.DType, seed uint64) (*UNet, error) {
-					return NewAs(c.config, dev, dtype, seed)
+					return New(c.config, dev, dtype, seed)
 				}, expect)
 				if full.OutChannels == full.InChannels {
 					modelstest.Consistency(t, dev, &models.Consistency{Net: net}, 0.002, expect)
@@ -222,7 +222,7 @@ func TestGuided(t *testing.T) {
 // size included, draw the same.
 func TestDropoutIsOfTheBlock(t *testing.T) {
 	c := Config{Resolution: 8, InChannels: 2, Channels: 8, Mult: []int{1, 1}, Blocks: 1, NormGroups: 4, Resample: ResampleResidual, Dropout: 0.3}
-	net, err := New(c, torch.CPU, 1)
+	net, err := New(c, torch.CPU, torch.Float32, 1)
 	require.NoError(t, err)
 	defer net.Close()
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {

@@ -38,7 +38,7 @@ const tests = "../../tests/testdata"
 // saved writes a model of a network, with weights that matter, and returns its path and what it is.
 func saved(t *testing.T, c network.Config, f func(net network.Network) any) string {
 	t.Helper()
-	net, err := network.New(c.WithDefaults(), torch.CPU, 3)
+	net, err := network.New(c.WithDefaults(), torch.CPU, torch.Float32, 3)
 	require.NoError(t, err)
 	defer net.Close()
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {

@@ -108,7 +108,7 @@ func (t *toy) taught(ctx context.Context, name string) (learned, error) {
 func (t *toy) train(ctx context.Context, m method) (learned, error) {
 	var none learned
 	m.net.Dropout = m.dropout
-	net, err := mlp.New(m.net, torch.CPU, t.seed)
+	net, err := mlp.New(m.net, torch.CPU, torch.Float32, t.seed)
 	if err != nil {
 		return none, err
 	}

@@ -18,7 +18,7 @@ func (p *Parts) distance(name, weights, resize string) (training.Distance, error
 	if name != lpipsName {
 		return training.ParseDistance(name)
 	}
-	l, err := lpips.OpenWith(weights, lpips.Config{Resize: lpips.Resize(resize)}, p.Device)
+	l, err := lpips.Open(weights, lpips.Config{Resize: lpips.Resize(resize)}, p.Device)
 	if err != nil {
 		return nil, failed("lpips", err)
 	}

@@ -81,7 +81,7 @@ func (r *Run) checkLPIPS() error {
 	if _, missing := os.Stat(path); missing == nil {
 		return nil
 	}
-	_, err := lpips.Open(path, torch.CPU) // which says what to do
+	_, err := lpips.Open(path, lpips.Config{}, torch.CPU) // which says what to do
 	return failed("lpips", err)
 }
 

@@ -102,7 +102,7 @@ func TestLabelDropoutNeedsADenoiser(t *testing.T) {
 		r := tiny(t, m)
 		p, err := r.Plan()
 		require.NoError(t, err)
-		net, err := network.New(p.Start.Network, torch.CPU, 1)
+		net, err := network.New(p.Start.Network, torch.CPU, torch.Float32, 1)
 		require.NoError(t, err)
 		f, err := p.spec.Function(Model{net, p.Start})
 		net.Close()

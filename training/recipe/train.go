@@ -119,7 +119,7 @@ func (r *Run) warn(note string, more ...any) {
 // make makes the network, its averages, and the method's objective over it.
 func (s *session) make(parts *Parts) (err error) {
 	r := &s.Run
-	if s.net, err = network.New(s.Start.Network, r.Device, r.Seed); err != nil {
+	if s.net, err = network.New(s.Start.Network, r.Device, torch.Float32, r.Seed); err != nil {
 		return err
 	}
 	if err := s.load(s.net); err != nil {

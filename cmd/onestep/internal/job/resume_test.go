@@ -725,7 +725,7 @@ func colours(t *testing.T, path string) int {
 
 // The perceptual distance is that of the weights in the file, here of nothing learned: it is linear in its last ones.
 func TestLPIPS(t *testing.T) {
-	net, err := lpips.New(lpips.Config{Net: lpips.VGG}, torch.CPU, 1)
+	net, err := lpips.New(lpips.Config{Net: lpips.VGG}, torch.CPU, torch.Float32, 1)
 	require.NoError(t, err)
 	defer net.Close()
 	dir := t.TempDir()
