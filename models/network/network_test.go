@@ -36,6 +36,11 @@ func (d drawn) AddTo(s *torch.Scope, sum, w *torch.Tensor) {
 
 // Each network is built, copied and described as the same, and takes what its configuration says that it is told.
 func TestNetworks(t *testing.T) {
+	var names []string
+	for _, c := range all() {
+		names = append(names, c.Name())
+	}
+	require.Equal(t, Names(), names, "every registered network is tested")
 	for _, c := range all() {
 		require.NoError(t, c.WithDefaults().Validate())
 		require.Equal(t, -1, c.NullClass(), c.Name())
@@ -186,7 +191,8 @@ func TestPresets(t *testing.T) {
 		}
 	}
 	_, err := PresetNamed("gan")
-	require.ErrorContains(t, err, `ddpmpp, ncsnpp, adm, dit, mlp, got "gan"`)
+	require.ErrorContains(t, err, `want one of ddpmpp, ncsnpp, adm, dit, mlp`)
+	require.ErrorContains(t, err, `got "gan"`)
 }
 
 // A U-Net that is told more starts as the one whose weights it adopts.

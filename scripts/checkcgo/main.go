@@ -1,6 +1,6 @@
 // Command checkcgo checks these rules, in the folder it runs in: of imports, that import "C" is only in csrc and torch, that layers know
-// only those below them, siblings never each other, that only tests import helpers of tests, and that some packages do without others
-// altogether; of texts, that libraries name no flag of the command; of files in testdata, that none is larger than 100 kB but those that
+// only those below them, siblings never each other, that only tests import helpers of tests, that some packages do without others
+// altogether, and that registered networks are imported through their table; of texts, that libraries name no flag of the command; of files in testdata, that none is larger than 100 kB but those that
 // are argued; and of documentation, that every library package has an overview and an example that runs.
 package main
 
@@ -132,7 +132,26 @@ func check(tree fs.FS) ([]string, error) {
 			bad = append(bad, fmt.Sprintf("%s: depends on %s (%s): it must do without", from, not, strings.Join(way, " → ")))
 		}
 	}
-	return bad, err
+	return append(bad, byTable(imports)...), err
+}
+
+// table is the package that registers networks. What uses networks of any kind imports it in place of theirs.
+const table = "models/network"
+
+// byTable returns a line for each package that imports one of the registered networks though it uses all of them alike.
+func byTable(imports map[string][]string) (bad []string) {
+	for from, all := range imports {
+		layer, _, _ := strings.Cut(from, "/")
+		if layer == "models" && from != "models/checkpoint" || !slices.Contains([]string{"models", "training", "sampling", "lora", "cmd"}, layer) {
+			continue
+		}
+		for _, to := range all {
+			if strings.HasPrefix(to, "models/") && slices.Contains(imports[table], to) {
+				bad = append(bad, fmt.Sprintf("%s: imports %s, a registered network: use %s, which has them all", from, to, table))
+			}
+		}
+	}
+	return bad
 }
 
 // limit returns how many bytes a file in testdata may have.

@@ -68,6 +68,15 @@ func TestCheck(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, got, "sampling: depends on models/sd (sampling → models/join → models/sd/unet): it must do without")
 
+	tree["models/network/table.go"] = file(`import ("github.com/onestep-go/onestep/models"; "github.com/onestep-go/onestep/models/unet")`)
+	tree["cmd/onestep/network.go"] = file(`import ("github.com/onestep-go/onestep/models"; "github.com/onestep-go/onestep/models/unet")`)
+	tree["cmd/onestep/network_test.go"], tree["scripts/x.go"] = tree["cmd/onestep/network.go"], tree["cmd/onestep/network.go"]
+	got, err = check(tree)
+	require.NoError(t, err)
+	line := "cmd/onestep: imports models/unet, a registered network: use models/network, which has them all"
+	require.Contains(t, got, line)
+	require.Equal(t, 1, strings.Count(strings.Join(got, "\n"), "a registered network"))
+
 	_, err = check(fstest.MapFS{"a.go": {Data: []byte("not Go")}})
 	require.ErrorContains(t, err, "a.go")
 }
