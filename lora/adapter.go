@@ -137,7 +137,7 @@ func (a *Adapter) held(src factors, d torch.DType) error {
 	if err != nil || bad == nil {
 		return err
 	}
-	return errors.New(list(fmt.Sprintf("tensors with values that %s, the model's type, cannot hold", d), bad))
+	return errors.New(list("tensor", fmt.Sprintf(" with values that %s, the model's type, cannot hold", d), bad))
 }
 
 // Names of an adapter's tensors, below the layer's path.
@@ -237,7 +237,7 @@ func (f *File) finite(pairs []pair) error {
 		return nil
 	}
 	slices.Sort(bad)
-	return fmt.Errorf("the adapter would destroy the model: %s", list("tensors with values that are not finite", bad))
+	return fmt.Errorf("the adapter would destroy the model: %s", list("tensor", " with values that are not finite", bad))
 }
 
 // At returns the adapter with a weight, for a network to run with; 0 is off. Of a DoRA it multiplies the change of direction, as in peft; other

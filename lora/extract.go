@@ -54,7 +54,7 @@ func Extract(ctx context.Context, path string, base, tuned *weights.Model, rank 
 		}
 	}
 	if differ != nil {
-		return nil, nil, fmt.Errorf("the models are not of one architecture: %s", list("weights that the tuned one has not, or in another shape", differ))
+		return nil, nil, fmt.Errorf("the models are not of one architecture: %s", list("weight", " missing from the tuned model, or of another shape there", differ))
 	}
 	scope := torch.NewScope(torch.CPU)
 	defer scope.Close()

@@ -52,10 +52,10 @@ func (f *File) orphans() {
 // Notices say what of the file is not used, and harmless. Embeddings are not among it.
 func (f *File) Notices() (all []string) {
 	if f.lone != nil {
-		all = append(all, list("alphas without low-rank factors are ignored", quote.Texts(f.lone)))
+		all = append(all, "ignored: "+list("alpha", " without low-rank factors", quote.Texts(f.lone)))
 	}
 	if f.others != nil {
-		all = append(all, list("tensors for a T5 text encoder, which the model does not have, are not used", quote.Texts(f.others)))
+		all = append(all, "ignored: "+list("tensor", " for a T5 text encoder, which the model does not have", quote.Texts(f.others)))
 	}
 	return all
 }
@@ -67,7 +67,7 @@ func (a *Adapter) Notices() (all []string) {
 		all = a.file.Notices()
 	}
 	if a.Unmatched != nil {
-		all = append(all, list("modules have no layer in the model and are not applied", a.Unmatched))
+		all = append(all, "not applied: "+list("module", " without a layer in the model", a.Unmatched))
 	}
 	return all
 }
@@ -111,5 +111,5 @@ func (f *File) strangers(strange []string) error {
 	case len(f.lone)+len(f.others) > 0 && strange == nil:
 		return errors.New("it has no adapter: " + strings.Join(f.Notices(), "; "))
 	}
-	return fmt.Errorf("want an adapter (LoRA, LoHa, LoKr, OFT): %s", list("other tensors", strange))
+	return fmt.Errorf("want an adapter (LoRA, LoHa, LoKr, OFT): %s", list("other tensor", "", strange))
 }

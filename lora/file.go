@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd/weights"
 )
@@ -57,7 +58,7 @@ func Open(path string) (_ *File, err error) {
 		return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
 	if work := c.size() * len(f.Modules); work > maxWork {
-		return nil, fmt.Errorf("%s: alpha_pattern and rank_pattern: want expressions that %d modules can be tried with", quote.Path(path), len(f.Modules))
+		return nil, fmt.Errorf("%s: alpha_pattern and rank_pattern: want expressions that can be tried with %s", quote.Path(path), plural.N(len(f.Modules), "module"))
 	}
 	var wrong []string
 	for _, m := range f.Modules {
@@ -66,7 +67,7 @@ func Open(path string) (_ *File, err error) {
 		}
 	}
 	if wrong != nil {
-		return nil, fmt.Errorf("%s: %s", quote.Path(path), list("modules that cannot be used", wrong))
+		return nil, fmt.Errorf("%s: %s", quote.Path(path), list("unusable module", "", wrong))
 	}
 	return f, nil
 }
@@ -112,18 +113,18 @@ func (f *File) group() error {
 	case len(f.Modules) == 0 && len(refused) == 0:
 		return f.strangers(strange)
 	case refused != nil:
-		return errors.New(list("tensors of adapter types that are not supported", refused))
+		return errors.New(list("tensor", " of unsupported adapter types", refused))
 	case strange != nil:
-		return errors.New(list("tensors that are not an adapter's", strange))
+		return errors.New(list("tensor", " not part of an adapter", strange))
 	}
 	return nil
 }
 
-// list says how many there are of something, and names some.
-func list(what string, names []string) string {
+// list counts the names, lists the first few, and says what they are: a noun that [plural.N] counts, and what follows it.
+func list(noun, rest string, names []string) string {
 	const most = 8
 	shown := names[:min(len(names), most)]
-	text := fmt.Sprintf("%d %s: %s", len(names), what, strings.Join(shown, ", "))
+	text := fmt.Sprintf("%s%s: %s", plural.N(len(names), noun), rest, strings.Join(shown, ", "))
 	if n := len(names) - len(shown); n > 0 {
 		text += fmt.Sprintf(", and %d more", n)
 	}

@@ -74,16 +74,16 @@ func (m Match) Err(partial bool) error {
 		return &FitError{m, fmt.Sprintf("the adapter is for %s: want an adapter for the same base model", m.Base)}
 	}
 	var parts []string
-	note := func(what string, names []string) {
+	note := func(noun, rest string, names []string) {
 		if len(names) > 0 {
-			parts = append(parts, list(what, names))
+			parts = append(parts, list(noun, rest, names))
 		}
 	}
 	if !partial {
-		note("modules of which "+m.what+" has no layer", m.Unmatched)
+		note("module", " without a layer in "+m.what, m.Unmatched)
 	}
-	note("modules whose shapes do not match their layers'", m.Misshapen)
-	note("layers with two modules", m.Twice)
+	note("module", " with a shape that does not match its layer's", m.Misshapen)
+	note("layer", " with two modules", m.Twice)
 	if parts == nil && len(m.Matched) == 0 {
 		parts = append(parts, "none of its modules has a layer in "+m.what)
 	}

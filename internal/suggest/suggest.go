@@ -48,9 +48,8 @@ func Near(typed string, names []string) []string {
 }
 
 // OneOf says that one of the names was wanted and what was typed, with what was likely meant: want one of a, b, got "c": did you mean a?
-// The names are the program's own.
 func OneOf(typed string, names []string) string {
-	return fmt.Sprintf("want one of %s, got %s%s", strings.Join(names, ", "), quote.Quoted(typed), Hint(typed, names))
+	return fmt.Sprintf("want one of %s, got %s%s", strings.Join(quote.Texts(names), ", "), quote.Quoted(typed), Hint(typed, names))
 }
 
 // Hint is the end of a message about a name that does not exist, ": did you mean a?"; "" where none comes near.

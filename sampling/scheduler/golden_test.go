@@ -204,7 +204,7 @@ func TestRefused(t *testing.T) {
 			return TCD{}.Start(noise.Config{}, Options{Timesteps: []int{1, 2}})
 		},
 		"timestep 1000: want 0 to 999": func() (Run, error) { return Heun{}.Start(noise.Config{}, Options{Timesteps: []int{1000}}) },
-		"2 steps and 1 timesteps were given: want one of them, or as many timesteps as steps": func() (Run, error) {
+		"2 steps and 1 timestep were given: want one of them, or as many timesteps as steps": func() (Run, error) {
 			return Heun{}.Start(noise.Config{}, Options{Steps: 2, Timesteps: []int{1}})
 		},
 		"timesteps were given, but karras noise levels have timesteps of their own: want one of them": func() (Run, error) {

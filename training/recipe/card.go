@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/number"
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
@@ -34,8 +35,8 @@ func (p *Plan) Card() (string, error) {
 	if p.spec.Stages {
 		decay = "in every stage"
 	}
-	fmt.Fprintf(&b, "\n\n%d steps of %d images, RAdam with a learning rate of %s that falls to 0 %s; averages with decay %.4g a step.\n",
-		r.Steps, r.Batch, number.Short(r.LR), decay, *r.EMA)
+	fmt.Fprintf(&b, "\n\n%s of %s, RAdam with a learning rate of %s that falls to 0 %s; averages with decay %.4g a step.\n",
+		plural.N(r.Steps, "step"), plural.N(r.Batch, "image"), number.Short(r.LR), decay, *r.EMA)
 	b.WriteString(r.past())
 	t, ok := r.Method.(Tabler)
 	if !ok {

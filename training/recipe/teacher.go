@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/options"
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/checkpoint"
@@ -130,9 +131,9 @@ func sameImages(option string, got network.Config, shape []int, classes int) err
 	case !slices.Equal(g, shape):
 		return usage(option, "%s: it is for images of %s, the run has %s: choose %s and %s to match", name(option), times(g), times(shape), name("resolution"), name("colors"))
 	case got.Classes() > 0 && classes == 0:
-		return usage(option, "%s: it was trained with %d classes: %s, with data that has them", name(option), got.Classes(), set("classes", ""))
+		return usage(option, "%s: it was trained with %s: %s, with data that has them", name(option), plural.N(got.Classes(), "class"), set("classes", ""))
 	case got.Classes() > 0 && got.Classes() != classes:
-		return usage(option, "%s: it was trained with %d classes, the data has %d", name(option), got.Classes(), classes)
+		return usage(option, "%s: it was trained with %s, the data has %d", name(option), plural.N(got.Classes(), "class"), classes)
 	case got.Classes() == 0 && classes > 0:
 		return usage(option, "%s: it was trained without classes: leave out %s, or give a model that has them", name(option), name("classes"))
 	}
@@ -190,7 +191,7 @@ func (p *Plan) ownTeacher(parts *Parts) error {
 		labels[good], good = int64(label), good+1
 	}
 	if good == 0 {
-		return failed("teacher", fmt.Errorf("%s: %s: all %d images are corrupt", Empirical, quote.Path(p.Data.Name()), n))
+		return failed("teacher", fmt.Errorf("%s: %s: no image can be read: %s, all corrupt", Empirical, quote.Path(p.Data.Name()), plural.N(n, "image")))
 	}
 	n, pixels, labels = good, pixels[:good*size], labels[:good]
 	s := torch.NewScope(p.Run.Device)
