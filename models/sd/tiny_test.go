@@ -67,7 +67,7 @@ func TestOpenTinyRefuses(t *testing.T) {
 		encoder:        "NAME_encoder and NAME_decoder as taesd_decoder.pth: there is neither",
 		several:        "there are several tiny autoencoders, taesd_decoder, taesdxl_decoder: want the file of one",
 		swapped:        "want one tensor for 3.conv.0.weight",
-		none:           "taesd_decoder.pth: the zip archive",
+		none:           "taesd_decoder.pth: zip",
 		none + "/nope": "no such file",
 	} {
 		_, err := OpenTiny(path, torch.CPU, torch.Float32)
