@@ -85,7 +85,7 @@ func (m modelInfo) text(all bool) string {
 		float64(m.Bytes)/1e6, strings.Join(types, ", "))
 	if d := m.Description; d != nil {
 		fmt.Fprintf(&b, "method %s on %s, step %d, %s seen\n", quote.Text(d.Method), quote.Text(d.Data), d.Step, plural.N(d.Images, "image"))
-		fmt.Fprintf(&b, "samples %s; %s\n", job.Times(d.Network.Shape()), d.Network.Summary())
+		fmt.Fprintf(&b, "samples %s; %s\n", number.Shape(d.Network.Shape()), d.Network.Summary())
 		if n := d.Network.Classes(); n > 0 {
 			fmt.Fprintf(&b, "%s: %s\n", plural.N(n, "class"), quote.Long(strings.Join(quote.Texts(d.ClassNames), ", "), longest))
 		}

@@ -18,3 +18,5 @@ func TestShort(t *testing.T) {
 	}
 	require.Equal(t, "NaN", Short(math.NaN()))
 }
+
+func TestShape(t *testing.T) { require.Equal(t, "3×32×32", Shape([]int{3, 32, 32})) }

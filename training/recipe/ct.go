@@ -8,12 +8,12 @@ import (
 
 // CT is consistency training (Song et al. 2023): see [training.CT].
 type CT struct {
-	Distance string  `option:"distance" default:"huber" choices:"l1,l2,norm,huber,lpips" help:"loss between the function's two outputs; norm is the Euclidean, huber the pseudo-Huber distance"`
-	LPIPS    string  `option:"lpips" value:"FILE" help:"weights of the distance lpips, as scripts/lpips_weights.py writes them"`
-	Resize   string  `option:"lpips-resize" choices:"small,all" value:"small|all" help:"images that lpips resizes to 224 pixels: small, those below 256, or all (default: none)"`
-	S0       int     `option:"s0" range:"[2,1048576]" help:"noise levels at the start (default: ct 2, ict 10)"`
-	S1       int     `option:"s1" range:"[2,1048576]" help:"noise levels at the end, less one (default: ct steps/100, 10 to 150; ict steps/125, 20 to 1280)"`
-	Mu0      float64 `option:"mu0" default:"0.9" range:"(0,1)" help:"decay of the target network at the start"`
+	Distance    string  `option:"distance" default:"huber" choices:"l1,l2,norm,huber,lpips" help:"loss between the function's two outputs; norm is the Euclidean, huber the pseudo-Huber distance"`
+	LPIPS       string  `option:"lpips" value:"FILE" help:"weights of the distance lpips, as scripts/lpips_weights.py writes them"`
+	LPIPSResize string  `option:"lpips-resize" choices:"small,all" value:"small|all" help:"images that lpips resizes to 224 pixels: small, those below 256, or all (default: none)"`
+	S0          int     `option:"s0" range:"[2,1048576]" help:"noise levels at the start (default: ct 2, ict 10)"`
+	S1          int     `option:"s1" range:"[2,1048576]" help:"noise levels at the end, less one (default: ct steps/100, 10 to 150; ict steps/125, 20 to 1280)"`
+	Mu0         float64 `option:"mu0" default:"0.9" range:"(0,1)" help:"decay of the target network at the start"`
 }
 
 // Spec implements [Method].
@@ -46,6 +46,6 @@ func (m *CT) Objective(p *Parts, f any) (training.Objective, error) {
 	if err != nil {
 		return nil, err
 	}
-	d, err := p.distance(m.Distance, m.LPIPS, m.Resize)
+	d, err := p.distance(m.Distance, m.LPIPS, m.LPIPSResize)
 	return &training.CT{Model: f.(*models.Consistency), Target: target.(*models.Consistency), Distance: d, Schedule: m.schedule(p.Steps)}, err
 }

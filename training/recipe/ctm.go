@@ -8,13 +8,13 @@ import (
 
 // CTM is a consistency trajectory model (Kim et al. 2024): see [training.CTM].
 type CTM struct {
-	Teacher  string   `option:"teacher"`
-	Solver   string   `option:"solver"`
-	Levels   int      `option:"levels"`
-	Mu       *float64 `option:"mu"`
-	Distance string   `option:"distance"`
-	LPIPS    string   `option:"lpips"`
-	Resize   string   `option:"lpips-resize"`
+	Teacher     string   `option:"teacher"`
+	Solver      string   `option:"solver"`
+	Levels      int      `option:"levels"`
+	Mu          *float64 `option:"mu"`
+	Distance    string   `option:"distance"`
+	LPIPS       string   `option:"lpips"`
+	LPIPSResize string   `option:"lpips-resize"`
 }
 
 // Spec implements [Method].
@@ -38,7 +38,7 @@ func (m *CTM) Table(steps int) (table, note string, err error) {
 
 // Objective implements [Method].
 func (m *CTM) Objective(p *Parts, f any) (training.Objective, error) {
-	d, err := p.distance(m.Distance, m.LPIPS, m.Resize)
+	d, err := p.distance(m.Distance, m.LPIPS, m.LPIPSResize)
 	if err != nil {
 		return nil, err
 	}

@@ -11,11 +11,11 @@ import (
 
 // ECT is easy consistency tuning (Geng et al. 2024): see [training.ECT].
 type ECT struct {
-	Distance string  `option:"distance"`
-	LPIPS    string  `option:"lpips"`
-	Resize   string  `option:"lpips-resize"`
-	Stages   int     `option:"stages" range:"[1,64]" help:"stages in which levels move closer (default: steps/250, 1 to 8)"`
-	Q        float64 `option:"q" range:"(1,1000000]" help:"how much closer in each stage (default: 256 in all)"`
+	Distance    string  `option:"distance"`
+	LPIPS       string  `option:"lpips"`
+	LPIPSResize string  `option:"lpips-resize"`
+	Stages      int     `option:"stages" range:"[1,64]" help:"stages in which levels move closer (default: steps/250, 1 to 8)"`
+	Q           float64 `option:"q" range:"(1,1000000]" help:"how much closer in each stage (default: 256 in all)"`
 }
 
 // Spec implements [Method].
@@ -59,6 +59,6 @@ func (m *ECT) Table(steps int) (table, note string, err error) {
 
 // Objective implements [Method].
 func (m *ECT) Objective(p *Parts, f any) (training.Objective, error) {
-	d, err := p.distance(m.Distance, m.LPIPS, m.Resize)
+	d, err := p.distance(m.Distance, m.LPIPS, m.LPIPSResize)
 	return &training.ECT{Model: f.(*models.Consistency), Distance: d, Steps: p.Steps, Stages: m.Stages, Q: m.Q}, err
 }

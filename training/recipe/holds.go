@@ -79,12 +79,18 @@ func fileHolds(ctx context.Context, path string) (string, error) {
 // what it reads now, the path does not matter; a run of an earlier version has not. That one also has the options of other methods.
 func (r *Run) mayChange(now map[string]any) []string {
 	may := slices.Clone(changeable)
-	for k := range r.Extra {
-		may = append(may, k)
-	}
 	was, err := rundir.ReadOptions(r.Out)
 	if err != nil {
 		return may // rundir says what is wrong, or there is nothing to compare
+	}
+	for _, entries := range []map[string]any{was, now} {
+		for k := range entries {
+			_, option := declared(dashed(k))
+			_, own := r.option(dashed(k)) // of a method of a program's own
+			if !option && !own && k != "method" && (k == "onestep" || !slices.Contains(told, dashed(k))) {
+				may = append(may, k) // of programs: see Extra
+			}
+		}
 	}
 	for _, entry := range []string{"data", "teacher", "init", "lpips"} {
 		switch holds := entry + "_holds"; was[holds] {

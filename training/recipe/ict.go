@@ -8,12 +8,12 @@ import (
 
 // ICT is improved consistency training (Song & Dhariwal 2023): see [training.CT].
 type ICT struct {
-	Distance string `option:"distance"`
-	LPIPS    string `option:"lpips"`
-	Resize   string `option:"lpips-resize"`
-	S0       int    `option:"s0"`
-	S1       int    `option:"s1"`
-	Schedule string `option:"schedule" default:"doubling" choices:"doubling,linear" help:"the number of noise levels doubles in stages, or the gap between them falls linearly"`
+	Distance    string `option:"distance"`
+	LPIPS       string `option:"lpips"`
+	LPIPSResize string `option:"lpips-resize"`
+	S0          int    `option:"s0"`
+	S1          int    `option:"s1"`
+	Schedule    string `option:"schedule" default:"doubling" choices:"doubling,linear" help:"the number of noise levels doubles in stages, or the gap between them falls linearly"`
 }
 
 // Spec implements [Method].
@@ -47,6 +47,6 @@ func (m *ICT) schedule(steps int) training.Schedule {
 
 // Objective implements [Method].
 func (m *ICT) Objective(p *Parts, f any) (training.Objective, error) {
-	d, err := p.distance(m.Distance, m.LPIPS, m.Resize)
+	d, err := p.distance(m.Distance, m.LPIPS, m.LPIPSResize)
 	return &training.CT{Model: f.(*models.Consistency), Distance: d, Index: training.LogNormal{}, Weight: training.InverseGap, Schedule: m.schedule(p.Steps)}, err
 }

@@ -33,7 +33,7 @@ func (r Run) Plan() (*Plan, error) {
 	if err := p.fromTeacher(); err != nil {
 		return nil, err
 	}
-	p.Data, err = dataset.Open(r.Data, dataset.Options{Resolution: r.Resolution, Channels: r.Colors, Dir: r.Dir, Square: true, Side: p.sideOfStart()})
+	p.Data, err = dataset.Open(r.Data, dataset.Options{Resolution: r.Resolution, Channels: r.Colors, Dir: r.DataDir, Square: true, Side: p.sideOfStart()})
 	if err != nil {
 		return nil, ofData(err)
 	}

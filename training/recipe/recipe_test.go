@@ -175,8 +175,8 @@ func TestErrorsNameOptions(t *testing.T) {
 		option string
 		want   []string
 	}{
-		{func(r *Run) { r.Drop, r.Classes = 0.1, false; r.Method = &EDM{} }, "label-dropout", []string{"label_dropout", "set classes"}},
-		{func(r *Run) { r.Drop = 0.1; r.Method = &ICT{} }, "label-dropout", []string{"label_dropout", "ict", "edm"}},
+		{func(r *Run) { r.LabelDropout, r.Classes = 0.1, false; r.Method = &EDM{} }, "label-dropout", []string{"label_dropout", "set classes"}},
+		{func(r *Run) { r.LabelDropout = 0.1; r.Method = &ICT{} }, "label-dropout", []string{"label_dropout", "ict", "edm"}},
 		{func(r *Run) { r.Method = &CD{} }, "teacher", []string{"cd", "set teacher to empirical"}},
 		{func(r *Run) { r.Method = &CT{S0: 1} }, "s0", []string{"s0", "from 2 to 1048576", "1"}},
 		{func(r *Run) { r.Method = &ICT{S0: 9, S1: 8} }, "s1", []string{"s0, s1", "9", "8"}},
@@ -226,6 +226,9 @@ func TestOwnMethod(t *testing.T) {
 	require.Contains(t, string(text), `"scale": 2`)
 	_, err = Named("own")
 	require.Error(t, err)
+	r.Method, r.Resume = &own{Scale: 3}, true
+	_, err = r.Train(t.Context())
+	require.ErrorContains(t, err, "scale was 2, now 3")
 }
 
 type own struct {
@@ -237,7 +240,7 @@ func (o *own) Spec() Spec {
 }
 
 func (o *own) Objective(_ *Parts, f any) (training.Objective, error) {
-	if o.Scale != 2 {
+	if o.Scale < 2 {
 		return nil, errors.New("the scale is lost")
 	}
 	return &training.Flow{Model: f.(*models.Flow)}, nil

@@ -36,14 +36,14 @@ type Run struct {
 
 	Device torch.Device `option:"device" default:"cpu" value:"DEVICE" help:"cpu, cuda or cuda:N"`
 
-	Dir        string  `option:"data-dir" value:"DIR" help:"fashion-mnist, cifar10, cifar100: directory that holds them, besides the usual places"`
-	Resolution int     `option:"resolution" range:"[4,1024]" help:"height and width in pixels (default: the images' own; chosen, up to 64, if they are not squares of one size)"`
-	Colors     int     `option:"colors" choices:"1,3" value:"1|3" help:"1 for grey, 3 for colour (default: the images' own)"`
-	Classes    bool    `option:"classes" help:"class-conditional training"`
-	Drop       float64 `option:"label-dropout" range:"[0,1)" help:"fraction of images trained without their class, for guidance, such as 0.1 (default 0)"`
-	Flip       bool    `option:"flip" help:"random horizontal flips"`
-	Corrupt    string  `option:"corrupt" default:"error" choices:"error,skip" help:"what to do with an image that cannot be decoded: stop, or skip, log and count it"`
-	Workers    int     `option:"workers" default:"1" range:"[1,1024]" help:"goroutines that decode images beside training"`
+	DataDir      string  `option:"data-dir" value:"DIR" help:"fashion-mnist, cifar10, cifar100: directory that holds them, besides the usual places"`
+	Resolution   int     `option:"resolution" range:"[4,1024]" help:"height and width in pixels (default: the images' own; chosen, up to 64, if they are not squares of one size)"`
+	Colors       int     `option:"colors" choices:"1,3" value:"1|3" help:"1 for grey, 3 for colour (default: the images' own)"`
+	Classes      bool    `option:"classes" help:"class-conditional training"`
+	LabelDropout float64 `option:"label-dropout" range:"[0,1)" help:"fraction of images trained without their class, for guidance, such as 0.1 (default 0)"`
+	Flip         bool    `option:"flip" help:"random horizontal flips"`
+	Corrupt      string  `option:"corrupt" default:"error" choices:"error,skip" help:"what to do with an image that cannot be decoded: stop, or skip, log and count it"`
+	Workers      int     `option:"workers" default:"1" range:"[1,1024]" help:"goroutines that decode images beside training"`
 
 	Network string  `option:"network" help:"network architecture, see above (default: that of the model that the run starts from, or the first one)"`
 	Size    any     // the network's own options, a pointer as network.Preset.Options returns it; nil: all by default
@@ -210,7 +210,7 @@ func (r *Run) validate() error {
 		return usage("out", "%s is missing: the directory for the run", name("out"))
 	case len(r.Widths)+len(r.HalfLives) > 16:
 		return usage("widths", "%s, %s: want at most 16 averages, got %d", name("widths"), name("half-lives"), len(r.Widths)+len(r.HalfLives))
-	case r.Drop > 0 && !r.Classes:
+	case r.LabelDropout > 0 && !r.Classes:
 		return usage("label-dropout", "%s: there are no labels to drop: %s", name("label-dropout"), set("classes", ""))
 	case r.guidance() != nil && !r.Classes:
 		return usage("guidance", "%s: there are no classes to guide to: %s", name("guidance"), set("classes", ""))

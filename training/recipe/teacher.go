@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/number"
 	"github.com/onestep-go/onestep/internal/options"
 	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
@@ -36,7 +37,7 @@ func (p *Plan) fromTeacher() error {
 
 // inputs returns a network's configuration with the conditioning inputs that the run's needs.
 func (p *Plan) inputs(c network.Config) network.Config {
-	return c.Told(p.spec.Until, len(p.Run.guidance()) == 2, p.Run.Drop > 0)
+	return c.Told(p.spec.Until, len(p.Run.guidance()) == 2, p.Run.LabelDropout > 0)
 }
 
 // adoptable tells whether the run's network can have the weights of that one, though it may have more conditioning inputs.
@@ -48,7 +49,7 @@ func (p *Plan) adoptable(c network.Config) bool {
 // checkTeacher refuses what cannot be distilled into a network for the run's images, before anything is made.
 func (p *Plan) checkTeacher() error {
 	r := &p.Run
-	if r.teacher() == Empirical && r.Drop > 0 {
+	if r.teacher() == Empirical && r.LabelDropout > 0 {
 		return usage("label-dropout", "%s: the data's own denoiser needs the class of every image: leave the option out, or give another teacher", name("label-dropout"))
 	}
 	if r.teacher() == "" || r.teacher() == Empirical {
@@ -58,7 +59,7 @@ func (p *Plan) checkTeacher() error {
 	if err != nil {
 		return noModel("teacher", err)
 	}
-	if r.Drop > 0 && d.Network.Classes() > 0 && d.Network.NullClass() < 0 {
+	if r.LabelDropout > 0 && d.Network.Classes() > 0 && d.Network.NullClass() < 0 {
 		return usage("label-dropout", "%s: the teacher does not know images without a class: leave the option out, or train the teacher with it", name("label-dropout"))
 	}
 	if d.Kind == checkpoint.Consistency {
@@ -129,7 +130,7 @@ func sameImages(option string, got network.Config, shape []int, classes int) err
 	g := got.Shape()
 	switch {
 	case !slices.Equal(g, shape):
-		return usage(option, "%s: it is for images of %s, the run has %s: choose %s and %s to match", name(option), times(g), times(shape), name("resolution"), name("colors"))
+		return usage(option, "%s: it is for images of %s, the run has %s: choose %s and %s to match", name(option), number.Shape(g), number.Shape(shape), name("resolution"), name("colors"))
 	case got.Classes() > 0 && classes == 0:
 		return usage(option, "%s: it was trained with %s: %s, with data that has them", name(option), plural.N(got.Classes(), "class"), set("classes", ""))
 	case got.Classes() > 0 && got.Classes() != classes:
@@ -138,11 +139,6 @@ func sameImages(option string, got network.Config, shape []int, classes int) err
 		return usage(option, "%s: it was trained without classes: leave out %s, or give a model that has them", name(option), name("classes"))
 	}
 	return nil
-}
-
-// times writes a shape as 3×32×32.
-func times(shape []int) string {
-	return strings.ReplaceAll(strings.Trim(fmt.Sprint(shape), "[]"), " ", "×")
 }
 
 // openTeacher reads the denoiser to distil.

@@ -233,8 +233,8 @@ func (s *session) trainer(opt training.Optimizer) *training.Trainer {
 			return d.Metadata()
 		},
 	}
-	if r.Drop > 0 {
-		t.Prepare = training.DropLabels(r.Drop, s.Start.Network.NullClass())
+	if r.LabelDropout > 0 {
+		t.Prepare = training.DropLabels(r.LabelDropout, s.Start.Network.NullClass())
 	}
 	if scales := r.guidance(); len(scales) == 2 {
 		t.Prepare = training.DrawGuidance(scales[0], scales[1])

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/number"
 	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models"
@@ -145,7 +146,7 @@ func (o Inspect) Run(ctx context.Context) (Inspected, error) {
 		knows = t.Description.Network
 		switch its, classes := knows.Classes(), model.Description.Network.Classes(); {
 		case !slices.Equal(t.Shape(), shape):
-			return none, usage("--teacher: it is for images of %s, the model draws %s", Times(t.Shape()), Times(shape))
+			return none, usage("--teacher: it is for images of %s, the model draws %s", number.Shape(t.Shape()), number.Shape(shape))
 		case its != classes:
 			return none, usage("--teacher: it has %s, the model has %s: what they draw from the same noise is not the same", ofClasses(its), ofClasses(classes))
 		}

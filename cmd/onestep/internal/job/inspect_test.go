@@ -95,7 +95,7 @@ func TestInspectGuided(t *testing.T) {
 		require.NoError(t, err)
 		return o.Out
 	}
-	from := train("teacher", "edm", func(o *Train) { o.Drop = 0.3 })
+	from := train("teacher", "edm", func(o *Train) { o.LabelDropout = 0.3 })
 	plain := train("plain", "edm", func(*Train) {})
 	unconditional := train("unconditional", "edm", func(o *Train) { o.Classes = false })
 	told := train("told", "cd", func(o *Train) { *own[*recipe.CD](o) = recipe.CD{Teacher: from, Guidance: []float64{1, 5}} })

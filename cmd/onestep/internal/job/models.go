@@ -1,9 +1,6 @@
 package job
 
 import (
-	"fmt"
-	"strings"
-
 	"github.com/onestep-go/onestep/models/builtin"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/torch"
@@ -31,9 +28,4 @@ func openFile(path string, dev torch.Device) (*checkpoint.File, error) {
 		return nil, err
 	}
 	return m.File, nil
-}
-
-// Times writes a shape as 3×32×32.
-func Times(shape []int) string {
-	return strings.ReplaceAll(strings.Trim(fmt.Sprint(shape), "[]"), " ", "×")
 }

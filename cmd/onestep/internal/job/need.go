@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 
+	"github.com/onestep-go/onestep/internal/number"
 	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/network"
@@ -99,7 +100,7 @@ func (o Inspect) fitsMemory(c network.Config, dev torch.Device) error {
 }
 
 func drawing(n int, c network.Config) string {
-	return fmt.Sprintf("sampling %s of %s together", plural.N(n, "image"), Times(c.Shape()))
+	return fmt.Sprintf("sampling %s of %s together", plural.N(n, "image"), number.Shape(c.Shape()))
 }
 
 // kernels is by how much more the operators of a network take than its tensors.
@@ -134,5 +135,5 @@ func (o Train) fitsMemory(p *recipe.Plan) error {
 	if p.Run.Values()["lpips"] != nil {
 		less += ", or another --distance"
 	}
-	return (need{n.Device, n.Host}).enough(p.Run.Device, fmt.Sprintf("training with %s of %s a step", plural.N(p.Run.Batch, "image"), Times(p.Start.Network.Shape())), less)
+	return (need{n.Device, n.Host}).enough(p.Run.Device, fmt.Sprintf("training with %s of %s a step", plural.N(p.Run.Batch, "image"), number.Shape(p.Start.Network.Shape())), less)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/json"
 	"errors"
 	"image"
 	"image/png"
@@ -85,7 +86,7 @@ func TestCommand(t *testing.T) {
 	require.Equal(t, "onestep train --method ct --data emoji", o.command())
 	o.Method, o.Data, o.Steps, o.LR, o.Flip, o.Seed = &recipe.ICT{S0: 5}, "my pictures/it's", 7, 2e-4, true, 1<<64-1
 	o.Size, o.LRDecay, o.EMA = &unet.Options{Mult: []int{1, 2}, Attention: []int{}}, new(0.3), new(0.0)
-	o.Dir, o.Out, o.Resume = "/somewhere", "run", true
+	o.DataDir, o.Out, o.Resume = "/somewhere", "run", true
 	require.Equal(t, `onestep train --method ict --data 'my pictures/it'\''s' --steps 7 --lr 0.0002 --seed 18446744073709551615 --flip --mult 1,2 --attention none --ema 0 --s0 5`, o.command())
 }
 
@@ -217,4 +218,78 @@ func TestCard(t *testing.T) {
 	require.NoError(t, err)
 	text = card(Train{Run: recipe.Run{Method: &recipe.CD{Teacher: flow.Out}, Classes: true}})
 	require.Contains(t, text, "starts with the network of "+flow.Out+", of the form flow: what it predicts stands for F.")
+}
+
+// What a Go program trains by the library is what the tool trains, to the bit, and each resumes the other's run.
+func TestLibraryIsTheTool(t *testing.T) {
+	tool := tinyRun(filepath.Join(t.TempDir(), "tool"), "ect")
+	tool.Steps, tool.SaveEvery = 6, 2
+	_, err := tool.Train(context.Background(), Hooks{})
+	require.NoError(t, err)
+	library := tool.Run
+	library.Out = filepath.Join(t.TempDir(), "library")
+	library.Duration = 1 // a step
+	r, err := library.Train(context.Background())
+	require.NoError(t, err)
+	require.Equal(t, 1, r.Step)
+	rest := tool
+	rest.Out = library.Out
+	_, err = rest.Train(context.Background(), Hooks{})
+	require.NoError(t, err)
+	for _, name := range []string{"state-0000006.safetensors", "model-0000006.safetensors"} {
+		a, err := os.ReadFile(filepath.Join(tool.Out, name))
+		require.NoError(t, err)
+		b, err := os.ReadFile(filepath.Join(library.Out, name))
+		require.NoError(t, err)
+		require.True(t, bytes.Equal(a, b), name)
+	}
+	library.Out = tool.Out
+	r, err = library.Train(context.Background())
+	require.NoError(t, err)
+	require.True(t, r.Finished)
+}
+
+// A run that was saved when options.json had the options of all methods, at their defaults, is resumed.
+func TestRunOfAnEarlierVersionIsResumed(t *testing.T) {
+	o := tinyRun(filepath.Join(t.TempDir(), "run"), "ict")
+	o.Steps, o.Duration = 3, 1
+	_, err := o.Train(context.Background(), Hooks{})
+	require.NoError(t, err)
+	path := filepath.Join(o.Out, "options.json")
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	var all map[string]any
+	require.NoError(t, json.Unmarshal(text, &all))
+	for option, v := range map[string]any{"mu0": 0.9, "solver": "heun", "mu": 0.95, "warmup": -1, "weight": "learned", "ratio": 0.75, "power": 0.75, "last": 1, "high": 0.1,
+		"betas": "linear", "chain": 1000, "onestep": "v0"} {
+		require.NotContains(t, all, option)
+		all[option] = v
+	}
+	for _, left := range []string{"label_dropout", "keep"} { // which were left out at 0
+		delete(all, left)
+	}
+	text, err = json.Marshal(all)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(path, text, 0o644))
+	o.Duration = 0
+	r, err := o.Train(context.Background(), Hooks{})
+	require.NoError(t, err)
+	require.True(t, r.Finished)
+
+	values, err := ReadRun(o.Out)
+	require.NoError(t, err)
+	again := Train{Run: recipe.Run{Out: o.Out, Resume: true}}
+	require.NoError(t, values.Apply(&again.Run))
+	require.Equal(t, 1, values["threads"])
+	_, err = again.Train(context.Background(), Hooks{})
+	require.NoError(t, err)
+
+	all["mu0"] = 0.5
+	text, err = json.Marshal(all)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(path, text, 0o644))
+	values, err = ReadRun(o.Out)
+	require.NoError(t, err)
+	err = o.Flagged(values.Apply(&again.Run))
+	require.ErrorContains(t, err, "--mu0")
 }

@@ -781,7 +781,7 @@ func TestGuidance(t *testing.T) {
 		picture, err := os.ReadFile(o.Out)
 		return r, picture, err
 	}
-	_, err := train("teacher", "edm", func(o *Train) { o.Drop = 0.3 })
+	_, err := train("teacher", "edm", func(o *Train) { o.LabelDropout = 0.3 })
 	require.NoError(t, err)
 	_, err = train("plain", "edm", func(*Train) {})
 	require.NoError(t, err)
@@ -820,10 +820,10 @@ func TestGuidance(t *testing.T) {
 		"there are no classes to guide to":                 func(o *Train) { o.Classes = false },
 		"want one scale above 0 or the two ends":           func(o *Train) { own[*recipe.CD](o).Guidance = []float64{4, 1} },
 		"leave the option out, or train the teacher with it": func(o *Train) {
-			o.Method, o.Drop = &recipe.CTM{Teacher: filepath.Join(dir, "plain")}, 0.1
+			o.Method, o.LabelDropout = &recipe.CTM{Teacher: filepath.Join(dir, "plain")}, 0.1
 		},
 		"the data's own denoiser needs the class of every image": func(o *Train) {
-			o.Method, o.Drop = &recipe.CTM{Teacher: "empirical"}, 0.1
+			o.Method, o.LabelDropout = &recipe.CTM{Teacher: "empirical"}, 0.1
 		},
 	} {
 		_, err := train("no", "cd", func(o *Train) {
@@ -833,6 +833,6 @@ func TestGuidance(t *testing.T) {
 		require.ErrorContains(t, err, want)
 		require.NoDirExists(t, filepath.Join(dir, "no"))
 	}
-	_, err = train("no", "edm", func(o *Train) { o.Drop, o.Classes = 0.1, false })
+	_, err = train("no", "edm", func(o *Train) { o.LabelDropout, o.Classes = 0.1, false })
 	require.ErrorContains(t, err, "there are no labels to drop")
 }

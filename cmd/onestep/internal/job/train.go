@@ -75,8 +75,8 @@ func (o Train) plan() (*recipe.Plan, error) {
 		return nil, err
 	}
 	p, err := r.Plan()
-	if of := (*recipe.OptionError)(nil); o.Dir != "" && errors.As(err, &of) && of.Option == "data" {
-		if err := There(Path{"--data-dir", o.Dir, "a folder that holds " + o.Data, Folder}); err != nil {
+	if of := (*recipe.OptionError)(nil); o.DataDir != "" && errors.As(err, &of) && of.Option == "data" {
+		if err := There(Path{"--data-dir", o.DataDir, "a folder that holds " + o.Data, Folder}); err != nil {
 			return nil, err
 		}
 	}

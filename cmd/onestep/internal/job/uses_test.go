@@ -20,14 +20,14 @@ func TestUnusedOptionsAreRefused(t *testing.T) {
 		change func(o *Train)
 		want   []string
 	}{
-		{"ict", func(o *Train) { o.Drop = 0.1 }, []string{"--label-dropout", "ict", "edm"}},
-		{"cd", func(o *Train) { o.Drop = 0.1; set(o, "teacher", "empirical") }, []string{"--label-dropout", "cd"}},
-		{"sct", func(o *Train) { o.Drop = 0.1 }, []string{"--label-dropout", "sct"}},
+		{"ict", func(o *Train) { o.LabelDropout = 0.1 }, []string{"--label-dropout", "ict", "edm"}},
+		{"cd", func(o *Train) { o.LabelDropout = 0.1; set(o, "teacher", "empirical") }, []string{"--label-dropout", "cd"}},
+		{"sct", func(o *Train) { o.LabelDropout = 0.1 }, []string{"--label-dropout", "sct"}},
 		{"pd", func(o *Train) { o.LRDecay = new(0.5); set(o, "teacher", "empirical") }, []string{"--lr-decay", "pd"}},
 		{"ct", func(o *Train) { set(o, "lpips", "x") }, []string{"--lpips", "huber"}},
 		{"ct", func(o *Train) { o.Network = "dit" }, []string{"--mult", "dit", "ddpmpp"}},
 		{"ct", func(o *Train) { o.Size = &dit.Options{Patch: 2} }, []string{"--patch", "ddpmpp", "dit"}},
-		{"ct", func(o *Train) { o.Dir = "x" }, []string{"--data-dir", "emoji", "cifar10"}},
+		{"ct", func(o *Train) { o.DataDir = "x" }, []string{"--data-dir", "emoji", "cifar10"}},
 	} {
 		o := tinyRun(filepath.Join(t.TempDir(), "run"), c.method)
 		c.change(&o)
@@ -79,7 +79,7 @@ func TestChainOfInit(t *testing.T) {
 func TestUnusedOptionsOfSampling(t *testing.T) {
 	teacher(t)
 	run := tinyRun(filepath.Join(t.TempDir(), "run"), "ctm")
-	run.Steps, run.Drop, run.Method = 2, 0.1, &recipe.CTM{Teacher: guidableTeacher(t)}
+	run.Steps, run.LabelDropout, run.Method = 2, 0.1, &recipe.CTM{Teacher: guidableTeacher(t)}
 	_, err := run.Train(context.Background(), Hooks{})
 	require.NoError(t, err)
 	draw := func(change func(o *Sample)) error {
@@ -103,7 +103,7 @@ func TestUnusedOptionsOfSampling(t *testing.T) {
 func guidableTeacher(t *testing.T) string {
 	t.Helper()
 	o := tinyRun(filepath.Join(t.TempDir(), "teacher"), "edm")
-	o.Steps, o.Drop = 2, 0.1
+	o.Steps, o.LabelDropout = 2, 0.1
 	_, err := o.Train(context.Background(), Hooks{})
 	require.NoError(t, err)
 	d, err := checkpoint.Describes(o.Out)
