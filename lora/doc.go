@@ -13,7 +13,7 @@
 //	p.Adapters = style.By(lora.Weights{"": 0.8, "text_encoder": 0, "unet.down_blocks.1": 0.3}) // scales by block
 //
 // [Merge] makes a model compute with changed weights, at no further cost for each step, until Merge(model, nil) takes them out again,
-// to the last bit. [Bake] makes adapters part of a model that is written to a file.
+// to the last bit. [MergeWeights] makes adapters part of a model that is written to a file.
 //
 // A [Cache] is for servers and for prompts with tags, <lora:name:0.8>: it finds adapters by name ([Find]), loads each file once even if several
 // requests ask for it at the same time, and closes what nobody has used for long.

@@ -88,7 +88,7 @@ func (v eighth) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 
 // Weights of 8-bit floats that an adapter changes are written as float16, or in the type that is asked for: rounded to 8 bits again, most of
 // the change would be lost. The others stay.
-func TestBakeFloat8(t *testing.T) {
+func TestMergeWeightsFloat8(t *testing.T) {
 	base, err := tiny.Model("sd15")
 	require.NoError(t, err)
 	base.UNet.Source = eighth{base.UNet.Source}
@@ -129,7 +129,7 @@ func TestBakeFloat8(t *testing.T) {
 		before := read(m, name)
 		f, err := Open(adapter)
 		require.NoError(t, err)
-		done, err := Bake(m, as, Weighted{File: f, Weights: Weights{"": 1}})
+		done, err := MergeWeights(m, as, Weighted{File: f, Weights: Weights{"": 1}})
 		require.NoError(t, err)
 		to := filepath.Join(t.TempDir(), "baked.safetensors")
 		require.NoError(t, weights.WriteSingle(to, m, weights.WriteOptions{DType: as}))

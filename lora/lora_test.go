@@ -302,7 +302,7 @@ func TestNew(t *testing.T) {
 }
 
 // Baked adapters are in the files that are written, weighed by block; what overflows is refused.
-func TestBake(t *testing.T) {
+func TestMergeWeights(t *testing.T) {
 	m := openTiny(t, "sd15")
 	n := Of(m)
 	a := filled(t, n, Config{Rank: 2, Targets: []string{"to_k", "conv2", "fc2"}})
@@ -314,7 +314,7 @@ func TestBake(t *testing.T) {
 		defer files.Close()
 		f, err := Open(path)
 		require.NoError(t, err)
-		done, err := Bake(files, nil, Weighted{File: f, Weights: w})
+		done, err := MergeWeights(files, nil, Weighted{File: f, Weights: w})
 		if err != nil {
 			require.NoError(t, f.Close())
 			return err
@@ -366,7 +366,7 @@ func TestExtract(t *testing.T) {
 	defer tuned.Close()
 	f, err := Open(filepath.Join(dir, "a.safetensors"))
 	require.NoError(t, err)
-	done, err := Bake(tuned, nil, Weighted{File: f})
+	done, err := MergeWeights(tuned, nil, Weighted{File: f})
 	require.NoError(t, err)
 	defer done()
 	tuned.UNet.Source = shifted{tuned.UNet.Source}

@@ -31,10 +31,10 @@ type merged struct {
 	as *torch.DType            // the type of what was changed; nil: that of the weight, float16 of 8-bit floats
 }
 
-// Bake makes adapters part of a model's files, to be written out in type as, nil for that of each weight, or float16 for changed ones of 8-bit
+// MergeWeights makes adapters part of a model's files, to be written out in type as, nil for that of each weight, or float16 for changed ones of 8-bit
 // floats: its parts give changed weights from then on, one at a time, rounded once. What it returns frees the adapters; it has to be called
 // after the model was written.
-func Bake(m *weights.Model, as *torch.DType, adapters ...Weighted) (done func() error, err error) {
+func MergeWeights(m *weights.Model, as *torch.DType, adapters ...Weighted) (done func() error, err error) {
 	plans, err := plansOf(m)
 	if err != nil {
 		return nil, err

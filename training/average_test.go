@@ -143,7 +143,7 @@ func TestAveragesFollow(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, r.Snapshot, found)
 	require.Equal(t, filepath.Join(dir, "model-0000012.safetensors"), found)
-	d, err := checkpoint.Describes(filepath.Join(dir, "model-0000012.width-0.1.safetensors"))
+	d, err := checkpoint.ReadDescription(filepath.Join(dir, "model-0000012.width-0.1.safetensors"))
 	require.NoError(t, err)
 	require.Equal(t, []any{12, int64(48), "edm"}, []any{d.Step, d.Images, d.Method})
 }
@@ -279,7 +279,7 @@ func TestCombineAverages(t *testing.T) {
 		require.Less(t, off(t, got, want), c.most)
 		require.Less(t, combined.Distance, c.distance)
 		require.Equal(t, []float64{3, 1, 4}, got["table"])
-		d, err := checkpoint.Describes(path)
+		d, err := checkpoint.ReadDescription(path)
 		require.NoError(t, err)
 		require.Equal(t, combined.Step, d.Step)
 		require.ErrorIs(t, combined.Save(path, false), fs.ErrExist)

@@ -11,6 +11,7 @@ import (
 	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/training/internal/bias"
 )
 
 // heunPoint is where distillation with Heun's solver and the exact denoiser ends on Gaussian data, as fixedPoint is for
@@ -43,7 +44,7 @@ func TestFixedPointsInClosedForm(t *testing.T) {
 		require.InDelta(t, c.euler, fixedPoint(levels)[last]*80/0.5, 1e-4)
 		require.InEpsilon(t, c.heun, heunPoint(levels)[last]*80/0.5, 1.2e-3) // given to three digits where it is large
 		for solver, want := range map[Solver]float64{sampling.Euler{}: fixedPoint(levels)[last] * 160, sampling.Heun{}: heunPoint(levels)[last] * 160} {
-			got, err := GaussianBias(solver, levels, 0.5)
+			got, err := bias.Gaussian(solver, levels, 0.5)
 			require.NoError(t, err)
 			require.InEpsilon(t, want, got, 1e-12)
 		}

@@ -83,7 +83,7 @@ func (t *Trainer) save(s *torch.Scope, run *session, r *Result) error {
 		if err := t.finite(s); err != nil {
 			return err
 		}
-		if t.Run == nil {
+		if t.Folder == nil {
 			return nil
 		}
 		run.Back = 0
@@ -100,11 +100,11 @@ func (t *Trainer) save(s *torch.Scope, run *session, r *Result) error {
 			keep = 2
 		}
 		if t.KeepSnapshots > 0 {
-			if err := t.Run.PruneSnapshots(t.KeepSnapshots); err != nil {
+			if err := t.Folder.PruneSnapshots(t.KeepSnapshots); err != nil {
 				return err
 			}
 		}
-		return t.Run.Prune("state", keep)
+		return t.Folder.Prune("state", keep)
 	})
 }
 
@@ -121,9 +121,9 @@ func (t *Trainer) saveSnapshots(s *torch.Scope, r *Result) error {
 			return err
 		}
 	}
-	snapshot := t.Run.Snapshot(r.Step, "")
+	snapshot := t.Folder.Snapshot(r.Step, "")
 	if len(t.Averages) == 0 {
-		if err := t.Run.Unlink(snapshot); err != nil {
+		if err := t.Folder.Unlink(snapshot); err != nil {
 			return err
 		}
 		if err := saveSnapshot(s, snapshot, t.Model, metadata); err != nil {
@@ -133,13 +133,13 @@ func (t *Trainer) saveSnapshots(s *torch.Scope, r *Result) error {
 	for i, a := range t.Averages {
 		path := snapshot
 		if i > 0 {
-			path = t.Run.Snapshot(r.Step, a.Name())
+			path = t.Folder.Snapshot(r.Step, a.Name())
 		}
 		said, err := averageHead{Decay: a.Decay, HalfLife: a.HalfLife, Width: a.Width, Step: r.Step}.addTo(metadata)
 		if err != nil {
 			return err
 		}
-		if err := t.Run.Unlink(path); err != nil {
+		if err := t.Folder.Unlink(path); err != nil {
 			return err
 		}
 		if err := saveSnapshot(s, path, a.Into, said); err != nil {
@@ -166,8 +166,8 @@ func (t *Trainer) saveState(s *torch.Scope, run *session, r *Result) error {
 	if err != nil {
 		return err
 	}
-	path := t.Run.State(r.Step)
-	if err := t.Run.Unlink(path); err != nil {
+	path := t.Folder.State(r.Step)
+	if err := t.Folder.Unlink(path); err != nil {
 		return err
 	}
 	if err := torch.SaveSafetensors(path, t.state(s), map[string]string{stateKey: string(head)}, true); err != nil {
@@ -180,17 +180,17 @@ func (t *Trainer) saveState(s *torch.Scope, run *session, r *Result) error {
 // resume loads the latest state of the run's folder, if there is one.
 func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 	run.saved = -1
-	if t.Run == nil {
+	if t.Folder == nil {
 		return nil
 	}
-	steps, err := t.Run.Steps("state")
+	steps, err := t.Folder.Steps("state")
 	if err != nil {
 		return err
 	}
 	if len(steps) == 0 {
 		return t.startAgain()
 	}
-	path := t.Run.State(steps[len(steps)-1])
+	path := t.Folder.State(steps[len(steps)-1])
 	hint := "" // what helps if it cannot be used
 	if n := len(steps); n > 1 {
 		hint = fmt.Sprintf("; remove it to go on from step %d", steps[n-2])
@@ -280,7 +280,7 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 	if err != nil {
 		return fmt.Errorf("resume from %s: %w%s", quote.Path(path), err, hint)
 	}
-	if _, err := t.Run.CutStats(head.Step); err != nil {
+	if _, err := t.Folder.CutStats(head.Step); err != nil {
 		return err
 	}
 	t.Log.Info("resumed", "step", head.Step, "state", path)
@@ -291,18 +291,18 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 
 // startAgain begins a run that has no state: a new one, or one that was ended before it saved any.
 func (t *Trainer) startAgain() error {
-	snapshots, err := t.Run.Steps("model")
+	snapshots, err := t.Folder.Steps("model")
 	if err != nil {
 		return err
 	}
 	// A run that was killed while it saved for the first time may have a snapshot, which it will write again.
 	if n := len(snapshots); n > 1 {
 		return fmt.Errorf("resume: %s holds snapshots of %d steps and no state to go on from: choose another folder, or start a new run from the last one, %s",
-			quote.Path(t.Run.Path()), n, quote.Path(t.Run.Snapshot(snapshots[n-1], "")))
+			quote.Path(t.Folder.Path()), n, quote.Path(t.Folder.Snapshot(snapshots[n-1], "")))
 	}
-	begun, err := t.Run.CutStats(0)
+	begun, err := t.Folder.CutStats(0)
 	if begun {
-		t.Log.Warn("the run was ended before it saved a state: it starts from the beginning", "run", t.Run.Path())
+		t.Log.Warn("the run was ended before it saved a state: it starts from the beginning", "run", t.Folder.Path())
 	}
 	return err
 }
@@ -341,20 +341,20 @@ func (t *Trainer) record(run *session, r *Result, elapsed time.Duration) error {
 			return err
 		}
 	}
-	if t.Run == nil {
+	if t.Folder == nil {
 		return nil
 	}
-	return t.Run.Record(v)
+	return t.Folder.Record(v)
 }
 
 // finish saves at the end of a session, unless the last step is saved already and its snapshot is there.
 func (t *Trainer) finish(s *torch.Scope, run *session, r *Result) error {
-	if t.Run == nil {
+	if t.Folder == nil {
 		return s.NoGrad(t.finite)
 	}
-	snapshot := t.Run.Snapshot(r.Step, "")
+	snapshot := t.Folder.Snapshot(r.Step, "")
 	if _, err := os.Stat(snapshot); err == nil && run.saved == r.Step {
-		r.Snapshot, r.State = snapshot, t.Run.State(r.Step)
+		r.Snapshot, r.State = snapshot, t.Folder.State(r.Step)
 		return nil
 	}
 	return t.save(s, run, r)

@@ -77,7 +77,7 @@ type Trainer struct {
 	Prepare func(s *torch.Scope, b Batch, d Draws) Batch
 
 	Dir    string      // the run's folder, opened for the length of Train; a run that it holds goes on
-	Run    *rundir.Dir // instead of Dir: an open folder, with the caller's options in it; without both, nothing is saved
+	Folder *rundir.Dir // instead of Dir: an open folder, with the caller's options in it; without both, nothing is saved
 	Device torch.Device
 	Seed   uint64
 
@@ -134,7 +134,7 @@ func (t *Trainer) Train(ctx context.Context) (r Result, err error) {
 	if err := t.validate(); err != nil {
 		return r, err
 	}
-	if t.Run == nil && t.Dir != "" {
+	if t.Folder == nil && t.Dir != "" {
 		options := map[string]any{"seed": t.Seed, "steps": t.Steps, "accumulate": t.accumulate()}
 		if named, ok := t.Data.(fmt.Stringer); ok {
 			options["data"] = named.String()
@@ -149,9 +149,9 @@ func (t *Trainer) Train(ctx context.Context) (r Result, err error) {
 			} else {
 				err = errors.Join(err, run.Close())
 			}
-			t.Run = nil
+			t.Folder = nil
 		}()
-		t.Run = run
+		t.Folder = run
 	}
 	err = torch.Run(t.Device, func(s *torch.Scope) error {
 		var err error
@@ -165,7 +165,7 @@ func (t *Trainer) validate() error {
 	switch {
 	case t.Objective == nil || t.Model == nil || t.Optimizer == nil || t.Data == nil:
 		return errors.New("trainer: Objective, Model, Optimizer and Data must be set")
-	case t.Run == nil && t.Dir == "" && t.Guard.Rollbacks > 0:
+	case t.Folder == nil && t.Dir == "" && t.Guard.Rollbacks > 0:
 		return errors.New("trainer: Guard.Rollbacks goes back to saved states: set Dir, the folder for the run")
 	case t.Accumulate < 0:
 		return fmt.Errorf("trainer: want at least 1 batch for each step, or 0 for 1, got %d", t.Accumulate)
@@ -257,7 +257,7 @@ func (t *Trainer) train(ctx context.Context, s *torch.Scope) (Result, error) {
 
 // goBack returns to the last saved state with half the learning rate, or to the one before if it has been there already.
 func (t *Trainer) goBack(s *torch.Scope, run *session, r *Result, why error) error {
-	states, err := t.Run.Steps("state")
+	states, err := t.Folder.Steps("state")
 	if err != nil {
 		return err
 	}
@@ -269,7 +269,7 @@ func (t *Trainer) goBack(s *torch.Scope, run *session, r *Result, why error) err
 		}
 	}
 	// States after it are of the branch that diverged: a run that is killed now must not go on there.
-	if err := t.Run.Forget(to); err != nil {
+	if err := t.Folder.Forget(to); err != nil {
 		return err
 	}
 	past := run.health

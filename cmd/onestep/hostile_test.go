@@ -71,7 +71,7 @@ var configurations = map[string]func([]byte) error{
 	"UNet2D":     func(b []byte) error { _, err := unet.FromDiffusers(b); return err },
 	"DiT":        func(b []byte) error { _, err := dit.FromDiffusers(b); return err },
 	"description": func(b []byte) error {
-		_, err := checkpoint.ReadDescription(map[string]string{"onestep": string(b)})
+		_, err := checkpoint.ParseDescription(map[string]string{"onestep": string(b)})
 		return err
 	},
 }

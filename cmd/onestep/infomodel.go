@@ -56,7 +56,7 @@ func (a *app) infoModel(f *safetensors.File, all bool) error {
 		out.DTypes[string(t.DType)]++
 		out.Tensors = append(out.Tensors, tensorInfo{t.Name, string(t.DType), append([]int{}, t.Shape...)})
 	}
-	d, err := checkpoint.ReadDescription(f.Metadata())
+	d, err := checkpoint.ParseDescription(f.Metadata())
 	switch {
 	case err == nil:
 		out.Kind, out.Description = string(d.Kind)+" model", &d

@@ -113,8 +113,8 @@ func (d Description) Metadata() (map[string]string, error) {
 // ErrNoDescription is what files without a description are refused with.
 var ErrNoDescription = errors.New("the file does not say what network its weights are for: want a snapshot of onestep, such as model-STEP.safetensors of a run")
 
-// ReadDescription takes the description out of a file's metadata.
-func ReadDescription(metadata map[string]string) (Description, error) {
+// ParseDescription takes the description out of a file's metadata.
+func ParseDescription(metadata map[string]string) (Description, error) {
 	text, ok := metadata[metadataKey]
 	if !ok {
 		return Description{}, ErrNoDescription
@@ -208,8 +208,8 @@ func (f *File) Function() any { return f.function }
 // Close frees the weights.
 func (f *File) Close() { f.Network.Close() }
 
-// Describes reads what a model file, or the latest snapshot of a run directory, says of its model, and none of the weights.
-func Describes(path string) (Description, error) {
+// ReadDescription reads what a model file, or the latest snapshot of a run directory, says of its model, and none of the weights.
+func ReadDescription(path string) (Description, error) {
 	path, err := Find(path)
 	if err != nil {
 		return Description{}, err
@@ -218,7 +218,7 @@ func Describes(path string) (Description, error) {
 	if err != nil {
 		return Description{}, err
 	}
-	d, err := ReadDescription(f.Metadata())
+	d, err := ParseDescription(f.Metadata())
 	if err != nil {
 		err = fmt.Errorf("model %s: %w", quote.Path(path), err)
 	}
@@ -329,7 +329,7 @@ func Find(path string) (string, error) {
 // read builds the model that f describes, with the weights that open yields.
 func read(f *safetensors.File, path string, dev torch.Device, open func(s *torch.Scope) (iter.Seq2[string, *torch.Tensor], error)) (*File, error) {
 	fail := func(err error) (*File, error) { return nil, fmt.Errorf("model %s: %w", quote.Path(path), err) }
-	d, err := ReadDescription(f.Metadata())
+	d, err := ParseDescription(f.Metadata())
 	if err != nil {
 		return fail(err)
 	}

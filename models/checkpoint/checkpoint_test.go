@@ -86,13 +86,13 @@ func TestRoundTrip(t *testing.T) {
 func TestFirstFormat(t *testing.T) {
 	text := `{"format":1,"kind":"consistency","network":{"resolution":8,"in_channels":1,"channels":8,"mult":[1,2],"blocks":1},` +
 		`"boundary":"zero","noise":"250 ln(t)","sigma_data":0.25,"sigma_min":0.01,"sigma_max":70,"method":"ect","step":3}`
-	d, err := ReadDescription(map[string]string{"onestep": text})
+	d, err := ParseDescription(map[string]string{"onestep": text})
 	require.NoError(t, err)
 	want := tiny
 	want.Classes = 0
 	require.Equal(t, Description{Format: 1, Kind: Consistency, Form: Form{Type: EDM, Noise: models.ScaledLog}, Network: network.Config{Net: want},
 		Boundary: models.AtZero, SigmaData: 0.25, SigmaMin: 0.01, SigmaMax: 70, Method: "ect", Step: 3}, d)
-	_, err = ReadDescription(map[string]string{"onestep": strings.Replace(text, `"blocks"`, `"surprise"`, 1)})
+	_, err = ParseDescription(map[string]string{"onestep": strings.Replace(text, `"blocks"`, `"surprise"`, 1)})
 	require.ErrorContains(t, err, `unknown field "surprise"`)
 }
 
@@ -285,10 +285,10 @@ func TestOpenRefuses(t *testing.T) {
 		"{":  "unexpected end",
 		"[]": "it is a JSON array, which does not belong there",
 	} {
-		_, err := ReadDescription(map[string]string{"onestep": text})
+		_, err := ParseDescription(map[string]string{"onestep": text})
 		require.ErrorContains(t, err, want)
 	}
-	_, err = ReadDescription(nil)
+	_, err = ParseDescription(nil)
 	require.ErrorIs(t, err, ErrNoDescription)
 
 	_, err = Open(filepath.Join(dir, "none"), torch.CPU)

@@ -28,7 +28,7 @@ type source interface {
 // Open opens a model file, the latest snapshot of a run directory, or a Stable Diffusion model: a directory as diffusers saves it, or a
 // single file. Models of pixels compute in float32; of the options they take the device alone.
 func Open(path string, o sd.Options) (*Model, error) {
-	_, err := checkpoint.Describes(path)
+	_, err := checkpoint.ReadDescription(path)
 	switch {
 	case err == nil:
 		if o != (sd.Options{Device: o.Device}) {

@@ -115,7 +115,8 @@ func versions(of []Adapter) []int {
 	return all
 }
 
-// Changed returns a weight as adapters make it, in float32, or in float64 where it is of that.
+// Changed returns a weight as adapters make it, in float32, or in float64 where it is of that: before it is rounded to its own type, as
+// what writes merged weights needs it. Layers apply their adapters themselves.
 func Changed(s *torch.Scope, w *torch.Tensor, by ...Adapter) *torch.Tensor {
 	sum := w.Contiguous(s)
 	if d := w.DType(); d == torch.Float32 || d == torch.Float64 {

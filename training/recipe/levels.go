@@ -7,6 +7,7 @@ import (
 	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/solver"
 	"github.com/onestep-go/onestep/training"
+	"github.com/onestep-go/onestep/training/internal/bias"
 )
 
 // solvers are the steps along a teacher's trajectory.
@@ -46,8 +47,8 @@ func levelsTable(schedule training.Schedule, steps int, by training.Solver, gap 
 		fmt.Fprintf(&b, "| %d | %d | %.4g | %s |\n", k, n, decay, weight)
 		last = n
 	}
-	bias, err := training.GaussianBias(by, noise.Karras(last, 0.002, 80, 7), 0.5)
-	note := fmt.Sprintf("With %d levels, perfect training leaves %.4g of the deviation of Gaussian data in samples of one step (closed form); 1 is all of it.", last, bias)
+	left, err := bias.Gaussian(by, noise.Karras(last, 0.002, 80, 7), 0.5)
+	note := fmt.Sprintf("With %d levels, perfect training leaves %.4g of the deviation of Gaussian data in samples of one step (closed form); 1 is all of it.", last, left)
 	return b.String(), note, err
 }
 

@@ -126,7 +126,7 @@ func TestEveryMethodTrains(t *testing.T) {
 				result, err := r.Train(t.Context())
 				require.NoError(t, err)
 				require.True(t, result.Finished)
-				d, err := checkpoint.Describes(result.Snapshot)
+				d, err := checkpoint.ReadDescription(result.Snapshot)
 				require.NoError(t, err)
 				require.Equal(t, method, d.Method)
 				files[i], err = os.ReadFile(result.Snapshot)
@@ -218,7 +218,7 @@ func TestOwnMethod(t *testing.T) {
 	r.Progress = func(p training.Progress) { require.Positive(t, p.Loss) }
 	result, err := r.Train(t.Context())
 	require.NoError(t, err)
-	d, err := checkpoint.Describes(result.Snapshot)
+	d, err := checkpoint.ReadDescription(result.Snapshot)
 	require.NoError(t, err)
 	require.Equal(t, "own", d.Method)
 	text, err := os.ReadFile(filepath.Join(r.Out, "options.json"))

@@ -224,13 +224,13 @@ func (p *Plan) load(net network.Network) error {
 func (r *Run) describes(path string) (checkpoint.Description, error) {
 	data, ok := r.Models[path]
 	if !ok {
-		return checkpoint.Describes(path)
+		return checkpoint.ReadDescription(path)
 	}
 	f, err := safetensors.Parse(path, data)
 	if err != nil {
 		return checkpoint.Description{}, err
 	}
-	return checkpoint.ReadDescription(f.Metadata())
+	return checkpoint.ParseDescription(f.Metadata())
 }
 
 // open reads any model that describes names.

@@ -221,7 +221,7 @@ func (s *session) trainer(opt training.Optimizer) *training.Trainer {
 		Objective: s.objective, Model: s.net, Optimizer: opt, Averages: s.averages,
 		Data: training.Images{Labels: r.Classes, Loader: &dataset.Loader{Dataset: s.Data, Batch: r.Batch, Seed: r.Seed, Workers: r.Workers,
 			Flip: r.Flip, SkipCorrupt: r.Corrupt == "skip", Corrupt: once(r.Log)}},
-		Run: s.run, Device: r.Device, Seed: r.Seed, Steps: r.Steps, Duration: r.Duration, Clip: r.Clip,
+		Folder: s.run, Device: r.Device, Seed: r.Seed, Steps: r.Steps, Duration: r.Duration, Clip: r.Clip,
 		Guard: training.Guard{Skips: *r.Skips, Rollbacks: *r.Rollbacks},
 		LR:    func(k int) float64 { return r.LR * rate(k) }, SaveEvery: r.SaveEvery, LogEvery: r.LogEvery,
 		SampleEvery: *r.SampleEvery, KeepSnapshots: r.Keep, Progress: r.Progress, Scalars: r.Scalars, Log: r.Log,

@@ -337,7 +337,7 @@ func (o MergeLoRA) Run(ctx context.Context, note func(string)) (_ Converted, err
 		if n := float8s(m); as == nil && n > 0 {
 			note(fmt.Sprintf("the model has %s of 8-bit floats: what adapters change is written as f16; pass --dtype for another type of all", plural.N(n, "weight")))
 		}
-		done, err := lora.Bake(m, as, all...)
+		done, err := lora.MergeWeights(m, as, all...)
 		if err != nil {
 			return nil, partly(err, "--partial")
 		}

@@ -9,13 +9,13 @@ import (
 // describes reads what a model file, a run directory or the builtin model says of its model.
 func describes(path string) (checkpoint.Description, error) {
 	if path != "builtin" {
-		return checkpoint.Describes(path)
+		return checkpoint.ReadDescription(path)
 	}
 	f, err := builtin.File()
 	if err != nil {
 		return checkpoint.Description{}, err
 	}
-	return checkpoint.ReadDescription(f.Metadata())
+	return checkpoint.ParseDescription(f.Metadata())
 }
 
 // openFile reads any model that describes names.

@@ -110,7 +110,7 @@ func TestOptionsAreAConfig(t *testing.T) {
 	f, err := safetensors.Open(filepath.Join(o.Out, "model-0000001.safetensors"))
 	require.NoError(t, err)
 	defer f.Close()
-	d, err := checkpoint.ReadDescription(f.Metadata())
+	d, err := checkpoint.ParseDescription(f.Metadata())
 	require.NoError(t, err)
 	require.Equal(t, o.command(), d.Command)
 	require.Len(t, d.ClassNames, 9)

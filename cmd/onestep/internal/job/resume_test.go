@@ -213,7 +213,7 @@ func TestMethods(t *testing.T) {
 			}
 			r, err := o.Train(context.Background(), Hooks{})
 			require.NoError(t, err)
-			d, err := checkpoint.Describes(r.Snapshot)
+			d, err := checkpoint.ReadDescription(r.Snapshot)
 			require.NoError(t, err)
 			require.Equal(t, method, d.Method)
 			require.Equal(t, slices.Contains([]string{"edm", "ddpm", "flow", "pd"}, method), d.Kind == checkpoint.Denoiser)
@@ -573,7 +573,7 @@ func TestEveryTeacher(t *testing.T) {
 		})
 		sample(filepath.Join(dir, method))
 		r := train(method+"-cd", "cd", func(o *Train) { set(o, "teacher", filepath.Join(dir, method)) })
-		d, err := checkpoint.Describes(r.Snapshot)
+		d, err := checkpoint.ReadDescription(r.Snapshot)
 		require.NoError(t, err)
 		require.Equal(t, form, d.Form.Type, "the student's network predicts what the teacher's does")
 		require.Equal(t, checkpoint.Consistency, d.Kind)
@@ -581,7 +581,7 @@ func TestEveryTeacher(t *testing.T) {
 	}
 	r := train("flow-scd", "scd", func(o *Train) { set(o, "teacher", filepath.Join(dir, "flow")) })
 	sample(r.Snapshot)
-	d, err := checkpoint.Describes(r.Snapshot)
+	d, err := checkpoint.ReadDescription(r.Snapshot)
 	require.NoError(t, err)
 	require.Equal(t, checkpoint.Flow, d.Form.Type)
 	r = train("exact-scd", "scd", func(o *Train) { set(o, "teacher", "empirical") })

@@ -106,7 +106,7 @@ func guidableTeacher(t *testing.T) string {
 	o.Steps, o.LabelDropout = 2, 0.1
 	_, err := o.Train(context.Background(), Hooks{})
 	require.NoError(t, err)
-	d, err := checkpoint.Describes(o.Out)
+	d, err := checkpoint.ReadDescription(o.Out)
 	require.NoError(t, err)
 	require.GreaterOrEqual(t, d.Network.NullClass(), 0)
 	return o.Out
