@@ -22,6 +22,7 @@ import (
 	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/prompt"
+	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/sampling/generate"
@@ -262,6 +263,8 @@ func TestOpen(t *testing.T) {
 	empty := t.TempDir()
 	_, err = generate.Open(empty, sd.Options{})
 	require.ErrorContains(t, err, filepath.Base(empty))
+	require.ErrorContains(t, err, "model-STEP.safetensors")
+	require.ErrorContains(t, err, "model_index.json")
 	text := filepath.Join(t.TempDir(), "text.safetensors")
 	require.NoError(t, os.WriteFile(text, []byte("no tensors"), 0o644))
 	_, err = generate.Open(text, sd.Options{})
@@ -301,6 +304,20 @@ func TestDiffusion(t *testing.T) {
 	_, pixels := m.Description()
 	require.False(t, pixels)
 
+	// From a single file of the same weights it is the same.
+	files, err := weights.Open(tests+"/sd/sd15", weights.Options{})
+	require.NoError(t, err)
+	file := filepath.Join(t.TempDir(), "sd15.safetensors")
+	require.NoError(t, errors.Join(weights.WriteSingle(file, files, weights.WriteOptions{}), files.Close()))
+	single, err := generate.Open(file, sd.Options{Config: tests + "/sd/sd15"}) // for the tiny tokenizer
+	require.NoError(t, err)
+	defer func() { require.NoError(t, single.Close()) }()
+	for i, img := range pictures(all(t, single, r)) { // its weights lie elsewhere in memory, where sums may be rounded in another order
+		for k, v := range img.(*image.NRGBA).Pix {
+			require.InDelta(t, want[i].(*image.NRGBA).Pix[k], v, 1)
+		}
+	}
+
 	cache := lora.NewCache(m.Diffusion(), lora.CacheOptions{Dir: tests + "/lora"})
 	defer func() { require.NoError(t, cache.Close()) }()
 	held := &holder{Adapters: cache}
@@ -312,7 +329,7 @@ func TestDiffusion(t *testing.T) {
 	require.Equal(t, pictures(adapted)[:2], pictures(all(t, m, r)))
 	require.Zero(t, held.held)
 	r.LoRAs = []prompt.LoRA{{Name: "attn-peft", Weight: 1}, {Name: "none"}}
-	_, err := m.Plan(ctx, r)
+	_, err = m.Plan(ctx, r)
 	require.ErrorContains(t, err, "none")
 	require.Zero(t, held.held)
 

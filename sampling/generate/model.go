@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"iter"
+	"os"
+	"path/filepath"
 
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/checkpoint"
@@ -47,6 +49,8 @@ func Open(path string, o sd.Options) (*Model, error) {
 		return m, nil
 	case !errors.Is(err, checkpoint.ErrNoDescription) && !errors.Is(err, checkpoint.ErrNoSnapshot) && !errors.As(err, new(*safetensors.FormatError)):
 		return nil, err
+	case errors.Is(err, checkpoint.ErrNoSnapshot) && !isDiffusers(path):
+		return nil, fmt.Errorf("model %s: want a run directory with a snapshot (model-STEP.safetensors), or a directory with a model_index.json, as diffusers saves it", quote.Path(path))
 	}
 	d, err := sd.Open(path, o)
 	if err != nil {
@@ -55,6 +59,11 @@ func Open(path string, o sd.Options) (*Model, error) {
 	m := FromDiffusion(d)
 	m.close = d.Close
 	return m, nil
+}
+
+func isDiffusers(dir string) bool {
+	_, err := os.Stat(filepath.Join(dir, "model_index.json"))
+	return err == nil
 }
 
 // FromFile returns a model of pixels that is open already, such as the one in package builtin. Closing it leaves f open.

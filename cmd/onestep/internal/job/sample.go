@@ -18,28 +18,28 @@ import (
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
-// Sample are the options of drawing images. Start from [DefaultSample]. The JSON names are those in a picture's text.
+// Sample are the options of drawing images. Start from [DefaultSample].
 type Sample struct {
-	Model     string    `json:"model"`              // a file, a run directory, or builtin
-	Sampler   string    `json:"sampler,omitempty"`  // "": multistep for a consistency function, heun for a denoiser
-	Steps     int       `json:"steps"`              // 0: as many as Times, or 1, or for a denoiser 18
-	Times     []float64 `json:"times"`              // noise levels, largest first; nil: the usual ones for the model and Steps
-	Gamma     float64   `json:"gamma,omitempty"`    // ctm: the part of the noise that is drawn anew between jumps
-	Guidance  float64   `json:"guidance,omitempty"` // scale of classifier-free guidance; 0: 1, which is none
-	Class     string    `json:"-"`                  // the classes wanted, names or numbers between commas; "": those of Label
-	Label     int       `json:"label"`              // Unset: those of Labels, or every class in turn, for a conditional model
-	Labels    []int     `json:"labels,omitempty"`   // of several classes, in turn from the first image on
-	N         int       `json:"n"`
-	Seed      uint64    `json:"seed"` // of the first image; the others count up
-	Columns   int       `json:"-"`    // 0: a nearly square grid
-	Batch     int       `json:"-"`
-	Device    string    `json:"-"`
-	Threads   int       `json:"-"` // 0: all processors
-	Out       string    `json:"-"` // FILE.png, .jpg or .webp: a grid, or the image itself when N is 1; DIR/: a file an image
-	Overwrite bool      `json:"-"`
-	Force     bool      `json:"-"` // try even if the memory seems too small
+	Model     string    // a file, a run directory, or builtin
+	Sampler   string    // "": multistep for a consistency function, heun for a denoiser
+	Steps     int       // 0: as many as Times, or 1, or for a denoiser 18
+	Times     []float64 // noise levels, largest first; nil: the usual ones for the model and Steps
+	Gamma     float64   // ctm: the part of the noise that is drawn anew between jumps
+	Guidance  float64   // scale of classifier-free guidance; 0: 1, which is none
+	Class     string    // the classes wanted, names or numbers between commas; "": those of Label
+	Label     int       // Unset: those of Labels, or every class in turn, for a conditional model
+	Labels    []int     // of several classes, in turn from the first image on
+	N         int
+	Seed      uint64 // of the first image; the others count up
+	Columns   int    // 0: a nearly square grid
+	Batch     int
+	Device    string
+	Threads   int    // 0: all processors
+	Out       string // FILE.png, .jpg or .webp: a grid, or the image itself when N is 1; DIR/: a file an image
+	Overwrite bool
+	Force     bool // try even if the memory seems too small
 
-	Note func(string) `json:"-"` // is told what the user may want to know; may be nil
+	Note func(string) // is told what the user may want to know; may be nil
 }
 
 // DefaultSample returns the options that hold where nothing else is said.
