@@ -22,6 +22,7 @@ import (
 	tinysd "github.com/onestep-go/onestep/models/sd/sdtest/tiny"
 	"github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/sampling"
+	"github.com/onestep-go/onestep/sampling/generate"
 	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch"
@@ -29,10 +30,37 @@ import (
 	"github.com/onestep-go/onestep/torch/vision"
 	"github.com/onestep-go/onestep/training"
 	"github.com/onestep-go/onestep/training/dataset"
+	"github.com/onestep-go/onestep/training/recipe"
 )
 
 // README: train
-func train(ctx context.Context, dev torch.Device, dir string, steps int) error {
+func train(ctx context.Context, out string, steps int) error {
+	run := recipe.Run{Method: &recipe.ICT{S1: 40}, Data: "emoji", Resolution: 16, Batch: 32, Steps: steps, Out: out, Resume: true}
+	_, err := run.Train(ctx) // a cancelled run is saved, and resumes from there
+	return err
+}
+
+// README: sample
+func sample(ctx context.Context, path string, prompts ...string) error {
+	m, err := generate.Open(path, sd.Options{})
+	if err != nil {
+		return err
+	}
+	defer m.Close()
+	for img, err := range m.Images(ctx, generate.Request{N: 4, Seed: 42, Prompts: prompts}) { // as they are finished; break stops
+		if err != nil {
+			return err
+		}
+		name := fmt.Sprintf("%d-%d.png", img.Prompt, img.Seed)
+		if err := vision.Write(name, img.Image, img.Texts, false); err != nil { // with the settings, as A1111 writes them; true overwrites
+			return err
+		}
+	}
+	return nil
+}
+
+// README: trainParts
+func trainParts(ctx context.Context, dev torch.Device, dir string, steps int) error {
 	data, err := dataset.Open("emoji", dataset.Options{Resolution: 16})
 	if err != nil {
 		return err
@@ -51,14 +79,14 @@ func train(ctx context.Context, dev torch.Device, dir string, steps int) error {
 		Objective: &training.CT{Model: &models.Consistency{Net: net}, Schedule: training.Doubling{S1: 40, Steps: steps},
 			Index: training.LogNormal{}, Weight: training.InverseGap},
 		Model: net, Optimizer: opt, Data: training.Images{Loader: &dataset.Loader{Dataset: data, Batch: 32, Seed: 1}},
-		Dir: dir, Device: dev, Seed: 1, Steps: steps, // goes on from dir, if a run is there
+		Dir: dir, Device: dev, Seed: 1, Steps: steps, // resumes from dir, if a run is there
 	}
-	_, err = t.Train(ctx) // a cancelled run is saved
+	_, err = t.Train(ctx)
 	return err
 }
 
-// README: draw
-func draw(ctx context.Context, path string, w io.Writer) error {
+// README: sampleParts
+func sampleParts(ctx context.Context, path string, w io.Writer) error {
 	f, err := checkpoint.Open(path, torch.CPU)
 	if err != nil {
 		return err
@@ -72,11 +100,11 @@ func draw(ctx context.Context, path string, w io.Writer) error {
 		if err != nil {
 			return err
 		}
-		pictures, err := vision.ToImages(x)
+		images, err := vision.ToImages(x)
 		if err != nil {
 			return err
 		}
-		grid, err := vision.Grid(pictures, 2)
+		grid, err := vision.Grid(images, 2)
 		if err != nil {
 			return err
 		}
@@ -84,35 +112,16 @@ func draw(ctx context.Context, path string, w io.Writer) error {
 	})
 }
 
-// README: paint
-func paint(ctx context.Context, model string, texts []string) error {
-	m, err := sd.Open(model, sd.Options{DType: torch.BFloat16})
-	if err != nil {
-		return err
-	}
-	defer m.Close()
-	draw := texttoimage.Pipeline{Model: m, Steps: 4, Seed: 7}
-	for r, err := range draw.Results(ctx, texts...) { // as they are finished; break stops
-		if err != nil {
-			return err
-		}
-		if err := vision.Write(fmt.Sprintf("%04d.png", r.Prompt), r.Image, r.Texts, false); err != nil { // with the settings, as A1111 writes them; true overwrites
-			return err
-		}
-	}
-	return nil
-}
-
-// README: paintFast
-func paintFast(ctx context.Context, m *sd.Model, adapter, text string) (image.Image, error) {
+// README: withAdapter
+func withAdapter(ctx context.Context, m *sd.Model, adapter, prompt string) (image.Image, error) {
 	lcm, err := lora.Load(m, adapter, lora.Options{})
 	if err != nil {
 		return nil, err
 	}
 	defer lcm.Close()
-	draw := texttoimage.Pipeline{Model: m, Method: scheduler.LCM{}, Steps: 4, Adapters: lcm.At(1)} // lcm.At(1).And(style.At(0.8))
-	for picture, err := range draw.Images(ctx, text) {
-		return picture, err
+	p := texttoimage.Pipeline{Model: m, Method: scheduler.LCM{}, Steps: 4, Adapters: lcm.At(1)} // lcm.At(1).And(style.At(0.8))
+	for img, err := range p.Images(ctx, prompt) {
+		return img, err
 	}
 	return nil, ctx.Err()
 }
@@ -120,14 +129,8 @@ func paintFast(ctx context.Context, m *sd.Model, adapter, text string) (image.Im
 // The README's programs are these functions, word for word; they work, and are as short as it says.
 func TestREADMEPrograms(t *testing.T) {
 	require.NoError(t, torch.SetThreads(1))
-	dir := filepath.Join(t.TempDir(), "run")
-	require.NoError(t, train(context.Background(), torch.CPU, dir, 2))
-	var b bytes.Buffer
-	require.NoError(t, draw(context.Background(), dir, &b))
-	img, err := png.Decode(&b)
-	require.NoError(t, err)
-	require.Equal(t, 2*(16+2)+2, img.Bounds().Dx())
-
+	ctx, dir := context.Background(), t.TempDir()
+	run, parts, model := filepath.Join(dir, "run"), filepath.Join(dir, "parts"), filepath.Join(dir, "tiny")
 	readme, err := os.ReadFile("../README.md")
 	require.NoError(t, err)
 	source, err := os.ReadFile("example_test.go")
@@ -137,17 +140,31 @@ func TestREADMEPrograms(t *testing.T) {
 	m, err := sd.Open(filepath.Join(sdFolder, "sd15"), sd.Options{})
 	require.NoError(t, err)
 	defer m.Close()
-	picture, err := paintFast(context.Background(), m, adapter, "a cat")
+
+	require.NoError(t, trainParts(ctx, torch.CPU, parts, 2))
+	var b bytes.Buffer
+	require.NoError(t, sampleParts(ctx, parts, &b))
+	grid, err := png.Decode(&b)
 	require.NoError(t, err)
-	require.Equal(t, 64, picture.Bounds().Dx())
-	model := filepath.Join(t.TempDir(), "tiny")
+	require.Equal(t, 2*(16+2)+2, grid.Bounds().Dx())
+	img, err := withAdapter(ctx, m, adapter, "a cat")
+	require.NoError(t, err)
+	require.Equal(t, 64, img.Bounds().Dx())
+
 	require.NoError(t, tinysd.Write(model, "sd15"))
 	t.Chdir(t.TempDir())
-	require.NoError(t, paint(context.Background(), model, []string{"a cat", "a dog"}))
-	_, err = os.Stat("0001.png")
-	require.NoError(t, err)
+	require.NoError(t, train(ctx, run, 2))
+	require.NoError(t, train(ctx, run, 2)) // which resumes, and has nothing left to do
+	require.NoError(t, sample(ctx, run))
+	require.FileExists(t, "0-45.png")
+	require.NoError(t, os.Remove("0-42.png"))
+	require.NoError(t, os.Remove("0-43.png"))
+	require.NoError(t, os.Remove("0-44.png"))
+	require.NoError(t, os.Remove("0-45.png"))
+	require.NoError(t, sample(ctx, model, "a cat", "a dog"))
+	require.FileExists(t, "1-45.png")
 
-	for _, name := range []string{"train", "draw", "paint", "paintFast"} {
+	for _, name := range []string{"train", "sample", "trainParts", "sampleParts", "withAdapter"} {
 		_, rest, ok := strings.Cut(string(source), "// README: "+name+"\n")
 		require.True(t, ok)
 		program, _, _ := strings.Cut(rest, "\n}\n")

@@ -28,7 +28,7 @@ func TestAnotherModule(t *testing.T) {
 		program += imported + "\n"
 	}
 	program += ")\n"
-	for _, name := range []string{"train", "draw", "paint", "paintFast"} {
+	for _, name := range []string{"train", "sample", "trainParts", "sampleParts", "withAdapter"} {
 		_, rest, ok := strings.Cut(string(text), "// README: "+name+"\n")
 		require.True(t, ok, name)
 		body, _, ok := strings.Cut(rest, "\n}\n")
@@ -38,15 +38,18 @@ func TestAnotherModule(t *testing.T) {
 	program += `
 func main() {
 	ctx := context.Background()
-	err := train(ctx, torch.CPU, os.Args[1], 2)
+	err := trainParts(ctx, torch.CPU, os.Args[1], 2)
 	if err == nil {
-		err = draw(ctx, os.Args[1], os.Stdout)
+		err = sampleParts(ctx, os.Args[1], os.Stdout)
 	}
 	if len(os.Args) > 2 {
-		err = paint(ctx, os.Args[2], os.Args[3:])
+		err = train(ctx, os.Args[2], 2)
+	}
+	if len(os.Args) > 3 {
+		err = sample(ctx, os.Args[2], os.Args[3:]...)
 	}
 	if len(os.Args) > 100 { // not here: it wants a model that is open
-		_, err = paintFast(ctx, nil, "", "")
+		_, err = withAdapter(ctx, nil, "", "")
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
