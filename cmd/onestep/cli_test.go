@@ -193,6 +193,7 @@ func TestRefusals(t *testing.T) {
 		{train + "--duration 5", 2, `--duration: want a time such as 90s, 30m or 2h, got "5"`},
 		{train + "--duration -5s", 2, "--duration: want a positive time"},
 		{train + "--threads 0", 2, "--threads: want"},
+		{train + "--device tpu", 2, `--device: want cpu, cuda or cuda:N, got "tpu"`},
 		{train + "--device cuda:99", 1, "device cuda:99"},
 		{train + "--json=maybe", 2, `--json: want true or false, got "maybe"`},
 		{train + "--config DIR/none.json", 1, "none.json: no such file"},

@@ -8,7 +8,8 @@
 //
 // Fields are integers, floating-point numbers, booleans, strings, types made of these, types that read themselves from text, slices of
 // these and pointers to them. A pointer tells a zero from no value. Structs that are embedded give their options to the struct that
-// embeds them. The tag range, such as [0,1) or (0,], limits numbers, of lists each; the tag value names the value in a help text.
+// embeds them. The tag range, such as [0,1) or (0,], limits numbers, of lists each; the tag value names the value in a help text;
+// form says what values look like, of types that read themselves.
 package options
 
 import (
@@ -36,6 +37,7 @@ type Option struct {
 	Default string   // as Set takes it; "": the zero value of its type
 	Choices []string // the values that it may have; nil: any
 	Called  string   // what a help text calls its value, such as FILE; "": by its type
+	Form    string   // what its values look like, of a type that reads itself from text
 	Range   Range
 	// Unordered tells that lists with the same elements in another order are the same.
 	Unordered bool
@@ -123,7 +125,7 @@ func of(v reflect.Value) []Option {
 			}
 			continue
 		}
-		o := Option{Name: name, Help: f.Tag.Get("help"), Default: f.Tag.Get("default"), Called: f.Tag.Get("value"), Range: readRange(f.Tag.Get("range")), field: v.Field(i)}
+		o := Option{Name: name, Help: f.Tag.Get("help"), Default: f.Tag.Get("default"), Called: f.Tag.Get("value"), Form: f.Tag.Get("form"), Range: readRange(f.Tag.Get("range")), field: v.Field(i)}
 		o.Unordered = f.Tag.Get("order") == "any"
 		if c := f.Tag.Get("choices"); c != "" {
 			o.Choices = strings.Split(c, ",")
@@ -354,6 +356,8 @@ func (o Option) Wants() string {
 		return strings.Join(o.Choices, " or ")
 	case o.Choices != nil:
 		return "one of " + strings.Join(o.Choices, ", ")
+	case o.Form != "":
+		return o.Form
 	case t.Kind() == reflect.String:
 		return "text"
 	case t.Kind() == reflect.Bool:

@@ -107,8 +107,15 @@ func valueOf[T any](r *Run, name string) (v T) {
 }
 
 // Set gives an option a value of its type, or refuses it; nil stands for its default. A run whose method is not chosen yet has the
-// default one.
+// default one. "method" takes the name of another, without options.
 func (r *Run) Set(option string, v any) error {
+	if m, ok := v.(string); ok && option == "method" {
+		method, err := Named(m)
+		if err == nil {
+			r.Method = method
+		}
+		return err
+	}
 	if r.Method == nil {
 		r.Method = Methods()[0]
 	}

@@ -276,4 +276,11 @@ func TestReadOptions(t *testing.T) {
 		require.Error(t, json.Unmarshal([]byte(c.text), new(Run)))
 	}
 	require.True(t, slices.Contains(UsedBy("s0"), "ict"))
+	require.NoError(t, r.Set("method", "sct"))
+	require.Equal(t, &SCT{}, r.Method)
+	require.Error(t, r.Set("s0", 3))
+	require.Error(t, r.Set("method", "gan"))
+	require.Error(t, r.Set("gamma", 1))
+	require.Error(t, r.Set("steps", "3"))
+	require.Equal(t, &SCT{}, r.Method)
 }

@@ -46,8 +46,8 @@ func (r *Run) users() []user {
 		list = append(list, u)
 	}
 	metric := valueOf[string](r, "distance")
-	if metric == "" {
-		metric = "huber"
+	if d, ok := declared("distance"); ok && metric == "" {
+		metric = d.Default
 	}
 	distance := user{what: "the distance " + metric, kind: []string{"lpips", "lpips-resize"}, other: func(string) []string { return []string{lpipsName} }}
 	if metric == lpipsName {
