@@ -17,8 +17,8 @@ type Config struct {
 	NoiseScale float64 `json:"noise_scale,omitempty"` // multiplies noise labels and Until, such as 0.001 for 250·ln(t); 0: 1
 
 	Classes  int     `json:"classes,omitempty"`  // number of classes; a label more is for none: see NullClass (0: unconditional)
-	Until    bool    `json:"until,omitempty"`    // the network is told the end of a jump: models.Cond.Until
-	Guidance bool    `json:"guidance,omitempty"` // the network is told a guidance scale: models.Cond.Guidance
+	Until    bool    `json:"until,omitempty"`    // the network takes the end of a jump: models.Cond.Until
+	Guidance bool    `json:"guidance,omitempty"` // the network takes a guidance scale: models.Cond.Guidance
 	Dropout  float64 `json:"dropout,omitempty"`  // after every hidden layer, while there is a dropout seed
 }
 

@@ -6,7 +6,7 @@
 // random weights, as a [Network]: a models.Network that also yields, loads and frees its weights. [Of] finds the configuration of a
 // network that was made elsewhere. A [Preset] is a published network whose size a few options set ([Presets]), for training runs.
 //
-// Networks differ in their conditioning inputs (classes, the end of a jump, a guidance scale). [Config.With] and [Config.Told] add
+// Networks differ in their conditioning inputs (classes, the end of a jump, a guidance scale). [Config.With] adds
 // such inputs, and [Adopt] takes over the weights of a network with fewer of them: both compute the same at first, which is how
 // students start from their teachers.
 //

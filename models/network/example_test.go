@@ -5,17 +5,18 @@ import (
 	"fmt"
 	"log"
 
+	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/torch"
 )
 
-// A network is built from JSON, as a model file has it, and told a guidance scale besides.
+// A network is built from JSON, as a model file has it, and takes a guidance scale besides.
 func Example() {
 	var c network.Config
 	if err := json.Unmarshal([]byte(`{"unet": {"resolution": 16, "channels": 16, "mult": [1, 2], "classes": 10}}`), &c); err != nil {
 		log.Fatal(err)
 	}
-	net, err := network.New(c.Told(false, true, false), torch.CPU, torch.Float32, 1)
+	net, err := network.New(c.With(c.Inputs().And(models.Inputs{Guidance: true})), torch.CPU, torch.Float32, 1)
 	if err != nil {
 		log.Fatal(err)
 	}
@@ -35,7 +36,7 @@ func ExamplePreset() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	config = config.With(10, 0)
+	config = config.With(models.Inputs{Classes: 10})
 	net, err := network.New(config, torch.CPU, torch.Float32, 1)
 	if err != nil {
 		log.Fatal(err)

@@ -124,22 +124,8 @@ func (c Config) Guidance() bool { return c.Inputs().Guidance }
 // NullClass returns the label that stands for no class, or -1 where the network has none.
 func (c Config) NullClass() int { return c.Inputs().NullClass() }
 
-// With returns a copy for that many classes and that probability of dropout.
-func (c Config) With(classes int, dropout float64) Config {
-	in := c.Inputs()
-	in.Classes, in.Dropout = classes, dropout
-	return c.WithInputs(in)
-}
-
-// Told returns a copy with more conditioning inputs: the end of a jump, a guidance scale, and a label for no class.
-func (c Config) Told(until, guidance, null bool) Config {
-	in := c.Inputs()
-	in.Until, in.Guidance, in.Null = in.Until || until, in.Guidance || guidance, in.Null || null
-	return c.WithInputs(in)
-}
-
-// WithInputs returns a copy with these conditioning inputs.
-func (c Config) WithInputs(in models.Inputs) Config {
+// With returns a copy with these conditioning inputs.
+func (c Config) With(in models.Inputs) Config {
 	if c.one() != nil {
 		return c
 	}

@@ -27,6 +27,9 @@ func all() []Config {
 	}
 }
 
+// everything is all kinds of conditioning.
+var everything = models.Inputs{Until: true, Guidance: true, Null: true}
+
 // drawn is an adapter that adds normal noise of that seed.
 type drawn uint64
 
@@ -45,7 +48,7 @@ func TestNetworks(t *testing.T) {
 		require.NoError(t, c.WithDefaults().Validate())
 		require.Equal(t, -1, c.NullClass(), c.Name())
 		require.False(t, c.Until() || c.Guidance())
-		told := c.With(5, 0.1).Told(true, true, true)
+		told := c.With(models.Inputs{Classes: 5, Dropout: 0.1}.And(everything))
 		require.Zero(t, c.Classes(), "the original stays as it was")
 		require.Equal(t, 5, told.Classes())
 		require.Equal(t, 5, told.NullClass())
@@ -153,7 +156,7 @@ func TestRefuses(t *testing.T) {
 		require.False(t, c.Adopts())
 		require.Empty(t, c.Name())
 	}
-	require.Equal(t, Config{}, Config{}.With(3, 0.5).Told(true, true, true), "no network stays none")
+	require.Equal(t, Config{}, Config{}.With(everything), "no network stays none")
 	require.Zero(t, Config{}.Count()+Config{}.Classes()+len(Config{}.Shape()))
 	_, err := New(Config{Net: unet.Config{Blocks: -1}}, torch.CPU, torch.Float32, 0)
 	require.ErrorContains(t, err, "blocks")
@@ -198,7 +201,7 @@ func TestPresets(t *testing.T) {
 // A U-Net that is told more starts as the one whose weights it adopts.
 func TestAdopt(t *testing.T) {
 	for _, c := range all() {
-		c = c.With(3, 0)
+		c = c.With(models.Inputs{Classes: 3})
 		plain, err := New(c, torch.CPU, torch.Float32, 1)
 		require.NoError(t, err)
 		defer plain.Close()
@@ -206,7 +209,7 @@ func TestAdopt(t *testing.T) {
 		require.NoError(t, err)
 		defer same.Close()
 		require.NoError(t, Adopt(same, plain.Tensors()))
-		more, err := New(c.Told(true, true, true), torch.CPU, torch.Float32, 2)
+		more, err := New(c.With(c.Inputs().And(everything)), torch.CPU, torch.Float32, 2)
 		require.NoError(t, err)
 		defer more.Close()
 		err = Adopt(more, plain.Tensors())

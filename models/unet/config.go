@@ -75,8 +75,8 @@ type Config struct {
 
 	Classes   int     `json:"classes,omitempty"`    // number of classes; 0: unconditional
 	NullLabel bool    `json:"null_label,omitempty"` // a label more stands for no class, which guidance needs: see NullClass
-	Until     bool    `json:"until,omitempty"`      // the network is told the end of a jump: models.Cond.Until
-	Guidance  bool    `json:"guidance,omitempty"`   // the network is told a guidance scale: models.Cond.Guidance
+	Until     bool    `json:"until,omitempty"`      // the network takes the end of a jump: models.Cond.Until
+	Guidance  bool    `json:"guidance,omitempty"`   // the network takes a guidance scale: models.Cond.Guidance
 	Dropout   float64 `json:"dropout,omitempty"`    // in every residual block, while there is a dropout seed
 }
 

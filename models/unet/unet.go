@@ -185,9 +185,9 @@ func (u *UNet) Tensors() iter.Seq2[string, *torch.Tensor] { return u.store.Tenso
 // Load copies weights into the network; all that does not fit is reported at once.
 func (u *UNet) Load(weights iter.Seq2[string, *torch.Tensor]) error { return u.store.Load(weights) }
 
-// Adopt is Load for weights of a network that is told less: that has no embedding of Until, Guidance or classes where this
+// Adopt is Load for weights of a network with fewer conditioning inputs: that has no embedding of Until, Guidance or classes where this
 // one has, or no row for no class. What is missing becomes zero, save for the first layers of embeddings, which stay as they
-// are; so the network computes at first what the weights' own network did, whatever else it is told, and can learn from there.
+// are; so the network computes at first what the weights' own network did, whatever else it is given, and can learn from there.
 // All other weights have to fit as in Load.
 func (u *UNet) Adopt(weights iter.Seq2[string, *torch.Tensor]) error {
 	return torch.Run(u.store.Device(), func(s *torch.Scope) error {

@@ -55,7 +55,9 @@ func (r *Run) shape(colors, side int) (network.Config, error) {
 		return cfg, err
 	}
 	r.Size, r.sized = size, nil
-	cfg = cfg.With(cfg.Classes(), r.Dropout)
+	in := cfg.Inputs()
+	in.Dropout = r.Dropout
+	cfg = cfg.With(in)
 	if err := cfg.Validate(); err != nil {
 		_, rest, _ := strings.Cut(err.Error(), ": ")
 		return cfg, usage("network", "%s", rest)

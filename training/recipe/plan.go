@@ -115,7 +115,9 @@ func (p *Plan) start() error {
 		}
 	}
 	if !r.starts() {
-		p.Start.Network = p.inputs(p.Start.Network.With(classes, r.Dropout))
+		in := p.Start.Network.Inputs()
+		in.Classes, in.Dropout = classes, r.Dropout
+		p.Start.Network = p.inputs(p.Start.Network.With(in))
 		return nil
 	}
 	p.Start.Network = p.inputs(p.Start.Network)
@@ -145,7 +147,9 @@ func (p *Plan) fit(colors, side int) (checkpoint.Description, error) {
 		return d, usage(by, "%s: the run's network has more conditioning inputs than the %s in %s, and only %s can start from one with fewer: %s",
 			name(by), quote.Text(d.Network.Name()), quote.Path(r.Init), strings.Join(network.Adopting(), ", "), set("init", "none")) //quote: our own names
 	}
-	d.Network = d.Network.With(d.Network.Classes(), r.Dropout)
+	in := d.Network.Inputs()
+	in.Dropout = r.Dropout
+	d.Network = d.Network.With(in)
 	r.Resolution, r.Colors = side, colors
 	if f, ok := r.Method.(Former); ok {
 		if err := f.Adopt(d.Form); err != nil {

@@ -37,7 +37,7 @@ func (p *Plan) fromTeacher() error {
 
 // inputs returns a network's configuration with the conditioning inputs that the run's needs.
 func (p *Plan) inputs(c network.Config) network.Config {
-	return c.Told(p.spec.Until, len(p.Run.guidance()) == 2, p.Run.LabelDropout > 0)
+	return c.With(c.Inputs().And(models.Inputs{Until: p.spec.Until, Guidance: len(p.Run.guidance()) == 2, Null: p.Run.LabelDropout > 0}))
 }
 
 // adoptable tells whether the run's network can have the weights of that one, though it may have more conditioning inputs.
