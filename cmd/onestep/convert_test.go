@@ -162,7 +162,7 @@ func TestMixedVariant(t *testing.T) {
 	for _, args := range [][]string{append(base, "--mixed-variant", "--out", at("no.png")), {"convert", "--model", model, "--mixed-variant", "--out", at("no")}} {
 		code, _, errs = try(args...)
 		require.Equal(t, exitUsage, code)
-		require.Contains(t, errs, "--mixed-variant goes with --variant")
+		require.Contains(t, errs, "--mixed-variant needs --variant")
 	}
 }
 
