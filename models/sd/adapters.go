@@ -8,18 +8,18 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// CheckAdapters reports adapters that were attached to another model: they change weights that this model does not have, and so would do
-// nothing. Networks that run beside it, such as ControlNets, may have adapters of their own.
+// CheckAdapters returns an error if some of the adapters were attached to another model: their target weights are not part of this model,
+// so they would have no effect. The stores in beside are further networks that may have adapters, such as ControlNets.
 func (m *Model) CheckAdapters(a nn.Adapters, beside ...*nn.Store) error {
 	own := append(beside[:len(beside):len(beside)], m.UNet.Store())
 	for _, t := range m.Texts {
 		own = append(own, t.Store())
 	}
 	if a.Closed() {
-		return fmt.Errorf("an adapter was closed (%w): close it when nothing needs it any more", torch.ErrFreed)
+		return fmt.Errorf("an adapter was closed (%w): close it only after the last use", torch.ErrFreed)
 	}
 	if n := len(a) - len(a.Of(own...)); n > 0 {
-		return fmt.Errorf("%d of the adapters' %d target weights do not belong to this model (%s): an adapter works on the model that it was loaded for; load it for this one",
+		return fmt.Errorf("%d of the adapters' %d target weights do not belong to this model (%s): an adapter only works with the model that it was loaded for; load it for this model",
 			n, len(a), quote.Text(m.Name()))
 	}
 	return nil

@@ -13,8 +13,8 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Check tells whether a model's weights are those that its configurations ask for. All that is missing, unexpected or of another shape,
-// in any part, is reported together, and text encoders that are those of another kind of U-Net. No weights are read.
+// Check compares the names and shapes of a model's tensors with its configurations. One error reports all missing and unexpected tensors
+// and shape mismatches of all components. Text encoders that are incompatible with the U-Net are an error too. No weights are read.
 func Check(m *weights.Model) error {
 	var all error
 	for _, p := range []struct {
@@ -43,7 +43,7 @@ func Check(m *weights.Model) error {
 	return all
 }
 
-// together reports text encoders and a U-Net of different kinds of models, by their configurations.
+// together reports text encoders that are incompatible with the U-Net, by their configurations.
 func together(m *weights.Model) error {
 	if m.UNet == nil || m.Text == nil {
 		return nil
@@ -66,12 +66,12 @@ func together(m *weights.Model) error {
 		}
 	}
 	if want := c.CrossAttentionDim[0]; width != want {
-		return fmt.Errorf("%s takes text features of width %s, and the text encoders give %s: they are incompatible; want parts for the same base model",
+		return fmt.Errorf("%s takes text features of width %s, but the text encoders output %s: they are incompatible; want components of the same base model",
 			named(m.UNet), features(want), features(width))
 	}
-	const sizes = 6 // numbers beside the text: sizes of images and crops
+	const sizes = 6 // the original size, crop offsets and target size
 	if got := sizes*c.AdditionTimeEmbedDim + pooled; c.AdditionEmbedType != "" && pooled > 0 && got != c.ProjectionInputDim {
-		return fmt.Errorf("%s takes %d features of sizes and pooled text, and with these text encoders they are %d: they are incompatible; want parts for the same base model",
+		return fmt.Errorf("%s takes %d features of sizes and pooled text, but with these text encoders there are %d: they are incompatible; want components of the same base model",
 			named(m.UNet), c.ProjectionInputDim, got)
 	}
 	return nil
@@ -85,7 +85,7 @@ func named(c *weights.Component) string {
 	return fmt.Sprintf("the unet of %s", quote.Path(c.Files[0]))
 }
 
-// features is a width of text features, with the models that have it.
+// features formats a width of text features with the model family that has it, if known.
 func features(width int) string {
 	if name := weights.Family(width); name != "" {
 		return fmt.Sprintf("%d (%s)", width, name)
@@ -93,7 +93,7 @@ func features(width int) string {
 	return strconv.Itoa(width)
 }
 
-// shapes returns what finds the shapes of a part by its config.json.
+// shapes returns a function from a component's config.json to the shapes of its tensors.
 func shapes[C any](parse func([]byte) (C, error), plan func(C) []nn.Shape) func([]byte) ([]nn.Shape, error) {
 	return func(config []byte) ([]nn.Shape, error) {
 		c, err := parse(config)

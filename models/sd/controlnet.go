@@ -15,7 +15,7 @@ type ControlNet struct {
 	files *weights.Component
 }
 
-// OpenControlNet reads a ControlNet for a model that is opened with the same options: a directory or a file.
+// OpenControlNet loads a ControlNet from a diffusers directory or a single file. Pass the options that the model was opened with.
 func OpenControlNet(path string, o Options) (*ControlNet, error) {
 	files, err := weights.OpenComponent(path, weights.Options{Variant: o.Variant, Mixed: o.Mixed})
 	if err != nil {
@@ -28,7 +28,7 @@ func OpenControlNet(path string, o Options) (*ControlNet, error) {
 	return c, nil
 }
 
-// ControlNetFrom makes a ControlNet of files that are open. It owns them; where there is an error they are closed.
+// ControlNetFrom makes a ControlNet from open files. It owns them and closes them on error.
 func ControlNetFrom(files *weights.Component, o Options) (_ *ControlNet, err error) {
 	defer func() {
 		if err != nil {

@@ -8,10 +8,10 @@ import (
 	"github.com/onestep-go/onestep/models/noise"
 )
 
-// Noise returns the noise that the network was trained with and what it predicts, by the model's Scheduler; without one, the noise of
-// Stable Diffusion and ε.
+// Noise returns the noise schedule that the network was trained with and its prediction type, by the model's Scheduler. Without a Scheduler
+// they are Stable Diffusion's schedule and ε.
 func (m *Model) Noise() (*noise.Chain, noise.Prediction, error) {
-	c := noise.Config{}.WithBetas(noise.ClassBetas("LCMScheduler")) // which are Stable Diffusion's
+	c := noise.Config{}.WithBetas(noise.ClassBetas("LCMScheduler")) // its defaults are Stable Diffusion's betas
 	if m.Scheduler != nil {
 		var err error
 		if c, err = noise.ParseConfig(m.Scheduler); err != nil {
@@ -25,15 +25,15 @@ func (m *Model) Noise() (*noise.Chain, noise.Prediction, error) {
 	return chain, c.Predicts, nil
 }
 
-// Denoiser returns the model's network as a denoiser of latents in σ coordinates, for the samplers of package sampling and for training.
-// It is the model's network, not a copy: it lives as long as the model. [models.Latent] over it is the consistency function of a latent
-// consistency model.
+// Denoiser returns the model's network as a denoiser of latents in σ coordinates, for the samplers of package sampling and for training. It
+// shares the model's weights and becomes invalid when the model is closed. An inpainting network is an error. [models.Latent] over it is
+// the consistency function of a latent consistency model.
 func (m *Model) Denoiser() (*models.DDPM, error) {
 	if err := m.Usable(); err != nil {
 		return nil, err
 	}
 	if m.Inpaints() {
-		return nil, fmt.Errorf("%s: the network of an inpainting model also needs a mask and the image around it: it is no denoiser of latents alone", quote.Path(m.Path))
+		return nil, fmt.Errorf("%s: an inpainting network also needs a mask and the masked image as inputs: it cannot be used as a denoiser of latents alone", quote.Path(m.Path))
 	}
 	chain, predicts, err := m.Noise()
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// A model is opened and a prompt encoded. This one is a tiny model with random weights; a path may be any diffusers directory or single file.
+// Open a model and encode a prompt. This is a tiny model with random weights; the path may be any diffusers directory or single file.
 func ExampleOpen() {
 	path := filepath.Join(os.TempDir(), "onestep-example-sd15")
 	defer os.RemoveAll(path)

@@ -16,16 +16,16 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Inversion is a textual inversion embedding (Gal et al. 2022): a word in prompts that stands for vectors of the text encoders. It does
-// not change and may be used by several goroutines and models.
+// Inversion is a textual inversion embedding (Gal et al. 2022): a word in prompts that is replaced by learned token embeddings. It is
+// immutable; several goroutines and models may use it.
 type Inversion struct {
-	Path string // where it was read; "": elsewhere than from a file of its own
-	Word string // in prompts, in any case
-	Name string // what the file calls it; "": nothing
-	Form string // how the file is laid out: "A1111", "SDXL" or "diffusers"
+	Path string // of the file; "": not from a file of its own
+	Word string // the placeholder in prompts, case-insensitive
+	Name string // stored in the file; "": none
+	Form string // the file's layout: "A1111", "SDXL" or "diffusers"
 
-	Vectors int       // as many tokens it takes
-	Parts   []Vectors // of each text encoder: one, or the two of SDXL
+	Vectors int       // the number of tokens that it takes
+	Parts   []Vectors // one for each text encoder: one, or two for SDXL
 }
 
 // Vectors are an embedding's vectors for one text encoder.
@@ -35,12 +35,13 @@ type Vectors struct {
 }
 
 const (
-	maxVectors = 4096 // of a file; a chunk of tokens holds 75
+	maxVectors = 4096 // per file; a chunk holds 75 tokens
 	maxWidth   = 1 << 14
 )
 
 // OpenInversion reads an embedding: A1111's .pt (string_to_param) and .safetensors (emb_params), the pairs of SDXL (clip_l and clip_g), and
-// diffusers' learned_embeds of one word. Its word is the name of the file, as in A1111, or that which diffusers' files say.
+// diffusers' learned_embeds with one token. Its word is the file name without extension, as in A1111; in diffusers' files it is the
+// tensor's name.
 func OpenInversion(path string) (in Inversion, err error) {
 	f, err := weights.OpenTensors(path)
 	if err != nil {
@@ -67,10 +68,11 @@ func OpenInversion(path string) (in Inversion, err error) {
 
 const diffusersForm = "diffusers"
 
-// ReadInversion reads the embedding that tensors are, of one of the layouts of [OpenInversion]. Those of diffusers have their own word.
+// ReadInversion reads an embedding from tensors in one of the layouts of [OpenInversion]. In diffusers' layout the tensor's name replaces
+// word.
 func ReadInversion(src nn.Source, word string) (in Inversion, err error) {
 	if !weights.IsInversion(src) {
-		return in, errors.New("want a textual inversion embedding: emb_params, clip_l and clip_g, or one vector under the name of its word")
+		return in, errors.New("want a textual inversion embedding: emb_params, clip_l and clip_g, or one tensor named after its token")
 	}
 	in = Inversion{Word: word, Form: "A1111"}
 	names := slices.Sorted(src.Names())
@@ -96,7 +98,7 @@ func ReadInversion(src nn.Source, word string) (in Inversion, err error) {
 			return in, fmt.Errorf("%s: %w", quote.Text(name), err)
 		}
 		if in.Parts != nil && n != in.Vectors {
-			return in, fmt.Errorf("the embedding has %s for one text encoder and %d for the other: want as many", plural.N(in.Vectors, "vector"), n)
+			return in, fmt.Errorf("the embedding has %s for one text encoder and %d for the other: want the same number", plural.N(in.Vectors, "vector"), n)
 		}
 		in.Parts, in.Vectors = append(in.Parts, p), n
 	}
@@ -110,7 +112,7 @@ func readVectors(f nn.Source, name string) (Vectors, int, error) {
 		n = dims[0]
 	}
 	if n < 1 || n > maxVectors || width < 1 || width > maxWidth {
-		return Vectors{}, 0, fmt.Errorf("want vectors of an embedding, [n, width], got the shape %v", dims)
+		return Vectors{}, 0, fmt.Errorf("want embedding vectors of shape [n, width], got %v", dims)
 	}
 	data, err := floats(f, name)
 	if err != nil {
@@ -118,13 +120,13 @@ func readVectors(f nn.Source, name string) (Vectors, int, error) {
 	}
 	for _, v := range data {
 		if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
-			return Vectors{}, 0, fmt.Errorf("the embedding has values that are not finite (%g)", v)
+			return Vectors{}, 0, fmt.Errorf("the embedding has a non-finite value (%g)", v)
 		}
 	}
 	return Vectors{width, data}, n, nil
 }
 
-// floats reads a tensor, of a file without libtorch.
+// floats reads a tensor's values as float32, without libtorch if src is a file.
 func floats(f nn.Source, name string) (data []float32, err error) {
 	if file, ok := f.(*weights.Tensors); ok {
 		numbers, err := file.Floats(name)
@@ -143,28 +145,28 @@ func floats(f nn.Source, name string) (data []float32, err error) {
 	return data, err
 }
 
-// notInversion says what a file is that is no embedding.
+// notInversion returns an error that says what the file is instead of an embedding.
 func notInversion(path string, f *weights.Tensors) error {
 	const want = "want a textual inversion embedding"
 	kind, err := weights.Sniff(f)
 	switch {
 	case kind == weights.LoRA:
-		return fmt.Errorf("%s: it is a LoRA, and not an embedding: %s", quote.Path(path), want)
+		return fmt.Errorf("%s: it is a LoRA, not an embedding: %s", quote.Path(path), want)
 	case err == nil:
-		return fmt.Errorf("%s: it is a model (%s), and not an embedding: %s", quote.Path(path), kind, want)
+		return fmt.Errorf("%s: it is a model (%s), not an embedding: %s", quote.Path(path), kind, want)
 	}
 	names := slices.Sorted(f.Names())
 	some := quote.Texts(names[:min(len(names), 4)])
-	return fmt.Errorf("%s: %s, with emb_params, clip_l and clip_g, string_to_param, or one vector under the name of its word; it has %s: %s",
+	return fmt.Errorf("%s: %s, with emb_params, clip_l and clip_g, string_to_param, or one tensor named after its token; it has %s: %s",
 		quote.Path(path), want, plural.N(len(names), "tensor"), strings.Join(some, ", "))
 }
 
-// Family names the models whose text encoders have the widths of the embedding's vectors; "": they are not known.
+// Family returns the model family whose text encoders have the widths of the embedding's vectors, or "" if unknown.
 func (in Inversion) Family() string {
 	switch widths := in.widths(); {
 	case slices.Equal(widths, []int{768, 1280}):
 		return "Stable Diffusion XL"
-	case len(widths) == 1 && widths[0] < 2048: // text features of Stable Diffusion XL are of both encoders
+	case len(widths) == 1 && widths[0] < 2048: // SDXL's text features are those of both encoders
 		return weights.Family(widths[0])
 	}
 	return ""
@@ -178,8 +180,8 @@ func (in Inversion) widths() []int {
 	return all
 }
 
-// CheckInversions reports embeddings that the model cannot use: vectors of other widths than its text encoders', more vectors than fit into
-// a chunk of tokens, and words that are taken.
+// CheckInversions returns an error for embeddings that the model cannot use: their width differs from the text encoders', they have more
+// vectors than fit into a chunk of tokens, or their word is already in use.
 func (m *Model) CheckInversions(all ...Inversion) error {
 	for _, in := range all {
 		if err := m.fits(in); err != nil {
@@ -194,7 +196,7 @@ func (m *Model) CheckInversions(all ...Inversion) error {
 	return nil
 }
 
-// fits reports an embedding of another family of models.
+// fits reports an embedding for another model family.
 func (m *Model) fits(in Inversion) error {
 	name := quote.Quoted(in.Word)
 	if in.Path != "" {
@@ -219,11 +221,11 @@ func (m *Model) fits(in Inversion) error {
 		}
 		return text
 	}
-	return fmt.Errorf("the embedding %s has vectors of %s; the model %s has text encoders of %s: they are incompatible",
+	return fmt.Errorf("the embedding %s has vectors of %s; the text encoders of the model %s have width %s: they are incompatible",
 		name, describe(in), quote.Text(m.Name()), describe(own))
 }
 
-// tokenizer returns that of the encoder with the words of a text's embeddings.
+// tokenizer returns the encoder's tokenizer with the words of the prompt's embeddings added.
 func (t TextEncoder) tokenizer(text Text) (*prompt.Tokenizer, error) {
 	if len(text.Inversions) == 0 {
 		return t.Tokenizer, nil
@@ -235,7 +237,7 @@ func (t TextEncoder) tokenizer(text Text) (*prompt.Tokenizer, error) {
 	return t.Tokenizer.WithWords(t.Config().Vocab, words)
 }
 
-// vectors returns those of embeddings for one encoder, [k, width], or nil for none.
+// vectors returns the embeddings' vectors for one text encoder, [k, width], or nil if there are none.
 func vectors(s *torch.Scope, all []Inversion, encoder int, dtype torch.DType) *torch.Tensor {
 	if len(all) == 0 {
 		return nil

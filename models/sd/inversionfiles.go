@@ -7,11 +7,11 @@ import (
 	"strings"
 )
 
-// inversionEnds are the extensions of embeddings' files.
+// inversionEnds are the file extensions of embeddings.
 var inversionEnds = []string{".safetensors", ".pt", ".bin"}
 
-// FindInversions reads the embeddings in a directory, and below it, that are wanted. Their words are the names of their files, as in A1111.
-// wanted is asked once for each file, before it is opened:
+// FindInversions reads embeddings from a directory and its subdirectories. A file's word is its name without extension, as in A1111. wanted
+// is called once for each file, before it is opened, and selects the files to read:
 //
 //	words, err := sd.FindInversions("embeddings", func(_, word string) bool { return prompt.Mentions(text, word) })
 func FindInversions(dir string, wanted func(path, word string) bool) (all []Inversion, err error) {

@@ -15,7 +15,7 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// TextEncoder is a text encoder and the tokenizer that it reads by.
+// TextEncoder is a text encoder and its tokenizer.
 type TextEncoder struct {
 	Tokenizer *prompt.Tokenizer
 	*clip.Encoder
@@ -23,37 +23,38 @@ type TextEncoder struct {
 
 // Model is a latent diffusion model. It owns its weights. Several goroutines may use it at once.
 type Model struct {
-	Path      string        // where it was read
-	Kind      weights.Kind  // what it is, by its weights
-	Texts     []TextEncoder // one, or the two of SDXL
-	UNet      *unet.UNet    // predicts what Scheduler says
+	Path      string        // of the directory or file
+	Kind      weights.Kind  // the model family, by its weights
+	Texts     []TextEncoder // one, or two for SDXL
+	UNet      *unet.UNet    // its prediction type is in Scheduler
 	VAE       vae.Autoencoder
-	Scheduler []byte // scheduler_config.json: the noise it was trained with, and what it predicts
+	Scheduler []byte // scheduler_config.json: the noise schedule and prediction type of its training
 
-	// ZeroNegative: no negative prompt is zeros in place of an empty text (SDXL).
+	// ZeroNegative: without a negative prompt, its embedding is zeros instead of that of an empty prompt (SDXL; diffusers'
+	// force_zeros_for_empty_prompt).
 	ZeroNegative bool
 
-	closers []func() error // of files and of an autoencoder of its own, to be closed after the networks
+	closers []func() error // of the files, closed after the networks
 }
 
-// Options are how a model is opened. Their zero value stands for float32 on the CPU.
+// Options configure how a model is loaded. The zero value loads it in float32 on the CPU.
 type Options struct {
 	Device  torch.Device
 	DType   torch.DType // of the weights and of all computation: Float32, BFloat16 or Float16
-	Variant string      // of the files in a folder: "fp16" for diffusion_pytorch_model.fp16.safetensors
-	Mixed   bool        // parts that do not have the variant are read without
-	EMA     bool        // the network of a single file is the average of training that it has beside the last weights
+	Variant string      // of the files in a directory: "fp16" for diffusion_pytorch_model.fp16.safetensors
+	Mixed   bool        // components without the variant are read from their default files
+	EMA     bool        // use the EMA weights of the U-Net in a single file that has both
 
-	Config, Prediction string // what a single file does not say of itself; see [weights.Options]
+	Config, Prediction string // what a single file does not contain; see [weights.Options]
 
-	// Parts in place of the model's own, each a directory or a file; see [weights.Parts].
+	// Replacements for the model's components, each a directory or a file; see [weights.Parts].
 	UNet, TextEncoder, TextEncoder2, VAE string
 
-	TinyVAE string // a tiny autoencoder in place of the model's; see [OpenTiny]
-	Tile    int    // pictures larger than that many pixels are coded in tiles; 0: never
+	TinyVAE string // a tiny autoencoder that replaces the model's VAE; see [OpenTiny]
+	Tile    int    // images with a side of more pixels are encoded and decoded in tiles; 0: never
 }
 
-// Files returns how the model's files are opened.
+// Files returns the options for opening the model's files.
 func (o Options) Files() weights.Options {
 	parts := weights.Parts{UNet: o.UNet, VAE: o.VAE, Text: o.TextEncoder, Text2: o.TextEncoder2}
 	if o.TinyVAE != "" {
@@ -62,8 +63,8 @@ func (o Options) Files() weights.Options {
 	return weights.Options{Variant: o.Variant, Mixed: o.Mixed, EMA: o.EMA, Config: o.Config, Prediction: o.Prediction, Parts: parts}
 }
 
-// Open reads a model: a diffusers directory, or a single file. Weights are views of the files where they have the type that is asked
-// for, and are read from the disk when they are used; others are converted one by one.
+// Open loads a model from a diffusers directory or a single file. Weights that have the requested data type are memory-mapped views of the
+// files, read from disk when they are used; others are converted one by one.
 func Open(path string, o Options) (*Model, error) {
 	if err := o.checkDType(); err != nil {
 		return nil, err
@@ -82,13 +83,13 @@ func (o Options) checkDType() error {
 	return nil
 }
 
-// From makes a model of files that are open, for programs that look at what the files describe before they load them:
+// From makes a model from open files, for programs that inspect the files before loading the weights:
 //
 //	files, err := weights.Open(path, o.Files())
 //	need, err := sd.EstimateNeed(files, o, sd.Drawing{})
 //	m, err := sd.From(files, o)
 //
-// The model owns the files; where there is an error they are closed.
+// The model owns the files and closes them on error.
 func From(files *weights.Model, o Options) (_ *Model, err error) {
 	path := files.Path
 	m := &Model{Path: path, Kind: files.Kind, Scheduler: files.Scheduler, ZeroNegative: files.ZeroNegative, closers: []func() error{files.Close}}
@@ -101,13 +102,13 @@ func From(files *weights.Model, o Options) (_ *Model, err error) {
 		return nil, err
 	}
 	if files.UNet == nil || files.Text == nil {
-		return nil, fmt.Errorf("%s: want a whole model, of text encoder, unet and vae; it is a %s", quote.Path(path), files.Kind)
+		return nil, fmt.Errorf("%s: want a complete model with text encoder, unet and vae; the file is a %s", quote.Path(path), files.Kind)
 	}
 	used := *files
 	if o.TinyVAE != "" {
 		used.VAE = nil
 	}
-	if err := Check(&used); err != nil { // before anything is converted, and of all parts at once
+	if err := Check(&used); err != nil { // before anything is converted, and for all components at once
 		return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
 	for i, part := range []*weights.Component{files.Text, files.Text2} {
@@ -149,16 +150,16 @@ func openText(part *weights.Component, tokenizer string, second bool, o Options)
 		t.Tokenizer = prompt.Default()
 	}
 	if n := t.Tokenizer.Vocab(); n > c.Vocab {
-		return t, fmt.Errorf("the tokenizer has %d tokens and the text encoder %d: they are incompatible", n, c.Vocab)
+		return t, fmt.Errorf("the tokenizer has a vocabulary of %d tokens and the text encoder of %d: they are incompatible", n, c.Vocab)
 	}
 	if n := t.Tokenizer.Max(); n > c.Positions {
-		return t, fmt.Errorf("the tokenizer's prompts have %d tokens and the text encoder's %d: they are incompatible", n, c.Positions)
+		return t, fmt.Errorf("the tokenizer's maximum length is %d tokens and the text encoder's is %d: they are incompatible", n, c.Positions)
 	}
 	t.Encoder, err = clip.From(c, part, o.Device, o.DType)
 	return t, err
 }
 
-// openVAE opens the model's own autoencoder or the one that is to take its place.
+// openVAE opens the model's own autoencoder or its replacement.
 func (m *Model) openVAE(own *weights.Component, o Options) (vae.Autoencoder, error) {
 	if o.TinyVAE != "" {
 		a, err := OpenTiny(o.TinyVAE, o.Device, o.DType)
@@ -173,7 +174,7 @@ func (m *Model) openVAE(own *weights.Component, o Options) (vae.Autoencoder, err
 		where = o.VAE
 	}
 	if own == nil {
-		return nil, fmt.Errorf("%s: it has no vae: want one from elsewhere", quote.Path(where))
+		return nil, fmt.Errorf("%s: it has no vae: pass one from another directory or file", quote.Path(where))
 	}
 	c, err := vae.ParseConfig(own.Config)
 	if err != nil {
@@ -191,23 +192,23 @@ func (m *Model) openVAE(own *weights.Component, o Options) (vae.Autoencoder, err
 	return a, nil
 }
 
-// OpenTiny opens a tiny autoencoder as [vae.OpenTiny] does, also of files of torch.save such as taesd_decoder.pth.
+// OpenTiny opens a tiny autoencoder as [vae.OpenTiny] does, and also reads files of torch.save such as taesd_decoder.pth.
 func OpenTiny(path string, dev torch.Device, dtype torch.DType) (*vae.Tiny, error) {
 	return vae.OpenTinyBy(func(path string) (vae.File, error) { return weights.OpenTensors(path) }, path, dev, dtype)
 }
 
-// check tells whether network and autoencoder belong together.
+// check reports a U-Net and an autoencoder that are incompatible.
 func (m *Model) check() error {
 	c := m.UNet.Config()
 	z := m.VAE.Channels()
 	if c.OutChannels != z || (c.InChannels != z && c.InChannels != 2*z+1) {
-		return fmt.Errorf("%s: the network takes %d and gives %d channels, and the vae has %d: want as many, or %d in for inpainting",
+		return fmt.Errorf("%s: the unet has %d input and %d output channels, and the vae has %d latent channels: want the same number, or %d input channels for inpainting",
 			quote.Path(m.Path), c.InChannels, c.OutChannels, z, 2*z+1)
 	}
 	return nil
 }
 
-// Name is the model's name, by its path.
+// Name returns the model's name: the last element of its path, without extension.
 func (m *Model) Name() string {
 	name := filepath.Base(filepath.Clean(m.Path))
 	for _, ext := range []string{".safetensors", ".ckpt"} {
@@ -216,10 +217,11 @@ func (m *Model) Name() string {
 	return name
 }
 
-// Inpaints tells whether the network is one that is given a mask and what lies around it.
+// Inpaints reports whether this is an inpainting model: its network also takes a mask and the masked image's latents.
 func (m *Model) Inpaints() bool { return m.UNet.Config().InChannels > m.VAE.Channels() }
 
-// Distilled tells whether the network is told its guidance scale: a full latent consistency model.
+// Distilled reports whether this is a guidance-distilled model: its network has a guidance embedding, as a full latent consistency model
+// has.
 func (m *Model) Distilled() bool { return m.UNet.Config().TimeCondProjDim > 0 }
 
 // DType returns the type of the weights and of latents.
@@ -228,7 +230,7 @@ func (m *Model) DType() torch.DType { return m.UNet.Store().DType() }
 // Device returns where the weights are.
 func (m *Model) Device() torch.Device { return m.UNet.Store().Device() }
 
-// Size returns width and height in pixels of the pictures that it was trained for.
+// Size returns the width and height, in pixels, of the images that the model was trained on.
 func (m *Model) Size() (width, height int) {
 	n := m.UNet.Config().SampleSize
 	switch {
@@ -240,15 +242,16 @@ func (m *Model) Size() (width, height int) {
 	return n[1] * m.VAE.Factor(), n[0] * m.VAE.Factor()
 }
 
-// Usable returns nil when the model can generate images, and otherwise why not: it is nil, made without Open, or closed.
+// Usable returns nil if the model can generate images, and otherwise an error: it is nil, was not made by Open or From, or is closed
+// (torch.ErrFreed).
 func (m *Model) Usable() error {
 	switch {
 	case m == nil:
-		return errors.New("want a model, got nil: Open makes one")
+		return errors.New("want a model, got nil: use Open to load one")
 	case m.UNet == nil || m.VAE == nil || len(m.Texts) == 0:
-		return errors.New("the model has no networks: Open makes one that has")
+		return errors.New("the model has no networks: use Open to load one")
 	case m.UNet.Store().Closed():
-		return fmt.Errorf("the model %s was closed (%w): close it when nothing needs it any more, or open it again", quote.Quoted(m.Name()), torch.ErrFreed)
+		return fmt.Errorf("the model %s was closed (%w): close it only after the last use, or open it again", quote.Quoted(m.Name()), torch.ErrFreed)
 	}
 	return nil
 }

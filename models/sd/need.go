@@ -10,32 +10,32 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Drawing is what an estimate of memory is asked for.
+// Drawing describes a generation for [EstimateNeed].
 type Drawing struct {
-	Width, Height int  // in pixels; 0: what the model was trained for
-	Together      int  // images generated together; 0: 1
-	Guided        bool // each step evaluates the network with the prompt and without it
+	Width, Height int  // in pixels; 0: the size that the model was trained for
+	Together      int  // batch size; 0: 1
+	Guided        bool // classifier-free guidance: each step evaluates the network twice
 
-	Controls []unet.ControlNetConfig // ControlNets beside the network
+	Controls []unet.ControlNetConfig // active ControlNets
 }
 
 // Need is an estimate of memory, in bytes.
 type Need struct {
 	Width, Height int     // of the images
-	Weights       float64 // of all parts, in the type that is computed in
+	Weights       float64 // of all components, in the data type of the computation
 	Network       float64 // the U-Net's activations
 	Decoder       float64 // the autoencoder's, for one image
-	Images        float64 // images as numbers on their way in and out, in the memory of the host
+	Images        float64 // input and output images as numbers, in host memory
 }
 
-// Peak is what is needed at once, at most.
+// Peak returns the peak memory, in bytes.
 func (n Need) Peak() float64 { return n.Weights + max(n.Network, n.Decoder) + n.Images }
 
-// EstimateNeed says how much memory it takes to generate images with a model of these files, which were opened as [Options.Files] says. It
-// reads configurations, no weights. Of a tiny autoencoder it assumes TAESD's shape.
+// EstimateNeed estimates the memory that generating images takes with the model of these files, opened with [Options.Files]. It reads
+// configurations, not weights. For a tiny autoencoder it assumes TAESD's architecture.
 func EstimateNeed(files *weights.Model, o Options, d Drawing) (n Need, err error) {
 	if files.UNet == nil {
-		return n, fmt.Errorf("a %s has no unet", files.Kind)
+		return n, fmt.Errorf("it is a %s without a unet", files.Kind)
 	}
 	c, err := unet.ParseConfig(files.UNet.Config)
 	if err != nil {

@@ -9,22 +9,22 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Text is a text for a model, and how it is read.
+// Text is a prompt and how it is encoded.
 type Text struct {
 	Prompt   string
-	Plain    bool // as it is: no weights, and what does not fit into one chunk of tokens is cut off, as in diffusers
-	ClipSkip int  // last layers of the encoders that are left out
+	Plain    bool // no prompt weighting, truncated to one chunk of tokens, as in diffusers
+	ClipSkip int  // the number of last encoder layers to skip
 
-	Inversions []Inversion // whose words the prompt may have
+	Inversions []Inversion // embeddings that the prompt may name
 }
 
-// Embedding is what a text becomes for the network.
+// Embedding is the network's conditioning for one prompt.
 type Embedding struct {
 	Text   *torch.Tensor // [1, tokens, features]
-	Pooled *torch.Tensor // [1, features] of the last encoder, for SDXL; nil for others
+	Pooled *torch.Tensor // [1, features] of the last encoder, for SDXL; else nil
 }
 
-// chunks divides a text into what an encoder takes at once, and returns what is cut off.
+// chunks splits a prompt into chunks of tokens and returns the text that was truncated.
 func (t Text) chunks(by *prompt.Tokenizer) (chunks []prompt.Chunk, cut string) {
 	if t.Plain {
 		return by.Plain(t.Prompt)
@@ -33,7 +33,7 @@ func (t Text) chunks(by *prompt.Tokenizer) (chunks []prompt.Chunk, cut string) {
 	return by.Weighted(spans), ""
 }
 
-// Adapters returns the adapters that a text asks for by tags.
+// Adapters returns the prompt's <lora:…> tags.
 func (t Text) Adapters() []prompt.LoRA {
 	if t.Plain {
 		return nil
@@ -42,13 +42,14 @@ func (t Text) Adapters() []prompt.LoRA {
 	return loras
 }
 
-// Limits of a prompt, which no honest one meets: encoding takes time and memory in proportion to it. 64 chunks are 4800 tokens.
+// Limits of a prompt, far above those in real use: encoding takes time and memory in proportion to its length. 64 chunks are 4800 tokens.
 const (
 	maxPrompt = 64 << 10 // bytes
 	maxChunks = 64
 )
 
-// Check reports a prompt that the model cannot encode.
+// Check returns an error for a prompt that the model cannot encode: it is too long, or its embeddings do not fit (see
+// [Model.CheckInversions]).
 func (m *Model) Check(t Text) error {
 	if n := len(t.Prompt); n > maxPrompt {
 		return fmt.Errorf("the prompt has %d bytes: want at most %d", n, maxPrompt)
@@ -68,7 +69,7 @@ func (m *Model) Check(t Text) error {
 	return nil
 }
 
-// Cut returns the end of a text that the model would not see.
+// Cut returns the end of a prompt that is truncated, or "".
 func (m *Model) Cut(t Text) string {
 	by, err := m.Texts[0].tokenizer(t)
 	if err != nil {
@@ -78,8 +79,9 @@ func (m *Model) Cut(t Text) string {
 	return cut
 }
 
-// Embed encodes texts, in the model's type. All become as long as the longest: an encoder's whole chunks of tokens, one after the
-// other. Adapters of another model are an error; see [Model.CheckAdapters].
+// Embed encodes prompts in the model's data type. All results have the length of the longest one, a whole number of chunks of tokens,
+// concatenated. It panics with a *torch.Error for adapters of another model (see [Model.CheckAdapters]) and for prompts that [Model.Check]
+// refuses.
 func (m *Model) Embed(s *torch.Scope, a nn.Adapters, texts ...Text) []Embedding {
 	if err := m.Usable(); err != nil {
 		panic(&torch.Error{Op: "embed a prompt", Msg: err.Error(), Err: err})
@@ -99,7 +101,7 @@ func (m *Model) Embed(s *torch.Scope, a nn.Adapters, texts ...Text) []Embedding 
 		last := i == len(m.Texts)-1
 		chunks := make([][]prompt.Chunk, len(texts))
 		for j, t := range texts {
-			by, _ := enc.tokenizer(t) // Check has seen that there is one
+			by, _ := enc.tokenizer(t) // Check has returned its error
 			chunks[j], _ = t.chunks(by)
 		}
 		for j := range chunks {
@@ -107,10 +109,10 @@ func (m *Model) Embed(s *torch.Scope, a nn.Adapters, texts ...Text) []Embedding 
 				chunks[j], chunks[k] = enc.Tokenizer.Match(chunks[j], chunks[k])
 			}
 		}
-		defer enc.Store().Release() // it is small beside the network, and idle while that works
+		defer enc.Store().Release() // it is small compared to the network, and idle while that runs
 		for j, t := range texts {
 			o := clip.Options{Skip: t.ClipSkip, HiddenOnly: !pooled || !last, Adapters: a}
-			if pooled { // SDXL's networks see the last layer but one, without the norm
+			if pooled { // SDXL uses the penultimate layer, without the final norm
 				o.Skip, o.Raw = t.ClipSkip+1, true
 			}
 			o.Extra = vectors(s, t.Inversions, i, m.DType())
@@ -136,7 +138,7 @@ func (m *Model) Embed(s *torch.Scope, a nn.Adapters, texts ...Text) []Embedding 
 	return out
 }
 
-// embed encodes the chunks of one text: hidden [1, chunks·L, d]; pooled [1, d] of the first chunk, or nil.
+// embed encodes the chunks of one prompt: hidden [1, chunks·L, d]; pooled [1, d] of the first chunk, or nil.
 func (t TextEncoder) embed(s *torch.Scope, chunks []prompt.Chunk, o clip.Options) (hidden, pooled *torch.Tensor) {
 	hidden = s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		var ids []int64

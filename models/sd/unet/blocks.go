@@ -15,7 +15,7 @@ func (b block) residual(s *torch.Scope, x *torch.Tensor, in inputs) *torch.Tenso
 	return b.res.Forward(s, x, in.emb, models.Cond{Adapters: in.adapters})
 }
 
-// attend is what follows the residual block. It frees h, if it makes another.
+// attend applies the transformer after the residual block, if there is one. It frees h unless it returns it.
 func (b block) attend(s *torch.Scope, h *torch.Tensor, in inputs) *torch.Tensor {
 	if b.attn == nil {
 		return h
@@ -32,7 +32,7 @@ type layer interface {
 	Adapted(s *torch.Scope, x *torch.Tensor, a nn.Adapters) *torch.Tensor
 }
 
-// transformer is blocks that let pixels look at each other and at the text, between two projections, added to the image.
+// transformer is a residual stack of self- and cross-attention blocks between two projections.
 type transformer struct {
 	norm    nn.GroupNorm
 	in, out layer
@@ -40,7 +40,7 @@ type transformer struct {
 	blocks  []transformerBlock
 }
 
-const transformerNormEps = 1e-6 // of the norm before the projection, in all of diffusers' networks
+const transformerNormEps = 1e-6 // of the norm before proj_in, in all of diffusers' networks
 
 func newTransformer(p nn.Path, c Encoder, level, depth int) *transformer {
 	ch := c.BlockOutChannels[level]
@@ -58,7 +58,7 @@ func newTransformer(p nn.Path, c Encoder, level, depth int) *transformer {
 	return t
 }
 
-// forward takes an image [n, channels, h, w]. Tokens are its pixels as they lie in a channels-last image.
+// forward maps features [n, channels, h, w] to the same shape. Tokens are pixels in row-major order.
 func (t *transformer) forward(s *torch.Scope, x *torch.Tensor, in inputs) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		shape := x.Shape()
@@ -93,8 +93,7 @@ func (t *transformer) forward(s *torch.Scope, x *torch.Tensor, in inputs) *torch
 	})
 }
 
-// transformerBlock is x + attention(norm(x)), once of the pixels among themselves and once with the text, and x +
-// mlp(norm(x)).
+// transformerBlock is x + attention(norm(x)), once as self-attention and once as cross-attention to the text, then x + mlp(norm(x)).
 type transformerBlock struct {
 	norm1, norm2, norm3 nn.LayerNorm
 	self, cross         blocks.Attention
@@ -116,8 +115,7 @@ func newTransformerBlock(p nn.Path, width, text, heads int) transformerBlock {
 	}
 }
 
-// forward maps x [n, tokens, width] to the same shape. Sums go into the memory of a linear layer's result, which no operator
-// saved.
+// forward maps x [n, tokens, width] to the same shape. Sums are computed in place in a linear layer's output, which autograd has not saved.
 func (b transformerBlock) forward(s *torch.Scope, x *torch.Tensor, in inputs) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		h := b.norm1.Adapted(s, x, in.adapters)

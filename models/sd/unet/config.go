@@ -10,60 +10,60 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Encoder is what the configurations of a U-Net and of a ControlNet have in common: everything down to the smallest image.
-// Fields are named as in the config.json of diffusers. Levels are counted from the largest image to the smallest.
+// Encoder is the common part of the configurations of a U-Net and a ControlNet: the down blocks and the middle block. JSON keys are those
+// of diffusers' config.json. Levels are ordered from the highest resolution to the lowest.
 type Encoder struct {
 	InChannels int `json:"in_channels"` // of the latents; 9 for inpainting: latents, mask and masked latents; 0: 4
 
-	BlockOutChannels Ints     `json:"block_out_channels"` // channels of each level; nil: 320, 640, 1280, 1280
-	DownBlockTypes   []string `json:"down_block_types"`   // of each level; nil: CrossAttnDownBlock2D, at the last DownBlock2D
+	BlockOutChannels Ints     `json:"block_out_channels"` // per level; nil: 320, 640, 1280, 1280
+	DownBlockTypes   []string `json:"down_block_types"`   // per level; nil: CrossAttnDownBlock2D, the last one DownBlock2D
 	MidBlockType     Middle   `json:"mid_block_type"`     // "": MidCrossAttention
-	LayersPerBlock   Ints     `json:"layers_per_block"`   // residual blocks of a level; nil: 2
+	LayersPerBlock   Ints     `json:"layers_per_block"`   // residual blocks per level; nil: 2
 	NormNumGroups    int      `json:"norm_num_groups"`    // 0: 32
-	NormEps          float64  `json:"norm_eps"`           // of the residual blocks' norms and the last one; 0: 1e-5
+	NormEps          float64  `json:"norm_eps"`           // of the norms in residual blocks and of the last norm; 0: 1e-5
 
 	AttentionHeadDim    Ints   `json:"attention_head_dim"`           // the number of heads, in spite of its name; nil: 8
-	CrossAttentionDim   Ints   `json:"cross_attention_dim"`          // features of a text token, in all levels; nil: 1280
+	CrossAttentionDim   Ints   `json:"cross_attention_dim"`          // width of the text features, the same in all levels; nil: 1280
 	TransformerLayers   Depths `json:"transformer_layers_per_block"` // nil: 1
-	UseLinearProjection bool   `json:"use_linear_projection"`        // around transformers, not 1×1 convolutions
-	UpcastAttention     bool   `json:"upcast_attention"`             // no effect: softmax has float32, as in diffusers
+	UseLinearProjection bool   `json:"use_linear_projection"`        // projections around transformers are linear layers, not 1×1 convolutions
+	UpcastAttention     bool   `json:"upcast_attention"`             // no effect: softmax is computed in float32, as in diffusers
 
-	SinFirst  Not `json:"flip_sin_to_cos"` // the timestep's sines before its cosines
+	SinFirst  Not `json:"flip_sin_to_cos"` // in the timestep embedding, sines before cosines
 	FreqShift int `json:"freq_shift"`      // 1: the last frequency is exactly 1/10000
 
-	// "text_time": the network is told the pooled text and sizes (SDXL). Each of the sizes becomes AdditionTimeEmbedDim
-	// sines and cosines; with the pooled text they are ProjectionInputDim values. "": neither.
+	// "text_time": the network has an additional embedding of the pooled text features and the sizes (SDXL). Each size is embedded as
+	// AdditionTimeEmbedDim sines and cosines; with the pooled features they are ProjectionInputDim values. "": no additional embedding.
 	AdditionEmbedType    string `json:"addition_embed_type,omitempty"`
 	AdditionTimeEmbedDim int    `json:"addition_time_embed_dim,omitempty"`
 	ProjectionInputDim   int    `json:"projection_class_embeddings_input_dim,omitempty"`
 }
 
-// Config describes a U-Net. Its zero value is that of diffusers' UNet2DConditionModel: see WithDefaults. As JSON it is the
-// config.json that diffusers reads.
+// Config describes a U-Net. Its zero value has the defaults of diffusers' UNet2DConditionModel: see WithDefaults. Its JSON is a config.json
+// that diffusers reads.
 type Config struct {
 	Encoder
-	SampleSize  Ints `json:"sample_size,omitempty"` // height and width of latents in training, or one for both; nil: unknown
+	SampleSize  Ints `json:"sample_size,omitempty"` // height and width of latents in training, or a single number for both; nil: unknown
 	OutChannels int  `json:"out_channels"`          // 0: 4
 
-	// Of each level on the way up, from the smallest image. nil: UpBlock2D, then CrossAttnUpBlock2D; depths as on the way down.
+	// The up blocks, from the lowest resolution to the highest. nil: UpBlock2D, then CrossAttnUpBlock2D; depths as in the down blocks.
 	UpBlockTypes             []string `json:"up_block_types"`
 	ReverseTransformerLayers Depths   `json:"reverse_transformer_layers_per_block,omitempty"`
 
-	// What a full LCM is told of the guidance scale has so many values; 0: the network is told nothing.
+	// Size of the guidance embedding of a full LCM; 0: no guidance embedding.
 	TimeCondProjDim  int `json:"time_cond_proj_dim,omitempty"`
-	TimeEmbeddingDim int `json:"time_embedding_dim,omitempty"` // features of the timestep; 0: 4 times the first channels
+	TimeEmbeddingDim int `json:"time_embedding_dim,omitempty"` // width of the timestep embedding; 0: 4 times the channels of the first level
 }
 
-// ControlNetConfig describes a ControlNet. Its zero value is that of diffusers' ControlNetModel: see WithDefaults. As JSON
-// it is the config.json that diffusers reads.
+// ControlNetConfig describes a ControlNet. Its zero value has the defaults of diffusers' ControlNetModel: see WithDefaults. Its JSON is a
+// config.json that diffusers reads.
 type ControlNetConfig struct {
 	Encoder
-	ConditioningChannels int `json:"conditioning_channels"` // of the image; 0: 3
+	ConditioningChannels int `json:"conditioning_channels"` // of the control image; 0: 3
 
-	// Channels that the image goes through; each but the first halves it. nil: 16, 32, 96, 256.
+	// Channels of the control image's embedding; each entry but the first halves the resolution. nil: 16, 32, 96, 256.
 	EmbeddingChannels Ints `json:"conditioning_embedding_out_channels"`
 
-	// The order of the image's channels in training, "rgb" or "bgr"; "": "rgb". Forward takes them as red, green and blue.
+	// The channel order in training, "rgb" or "bgr"; "": "rgb". Forward takes RGB in either case.
 	ChannelOrder string `json:"controlnet_conditioning_channel_order"`
 }
 
@@ -75,10 +75,10 @@ const (
 	crossUpBlock   = "CrossAttnUpBlock2D"
 )
 
-// Middle is what happens to the smallest image. NoMid is null in JSON.
+// Middle is the type of the middle block. NoMid is null in JSON.
 type Middle string
 
-// The kinds of middle.
+// The types of middle block.
 const (
 	MidCrossAttention Middle = "UNetMidBlock2DCrossAttn" // a residual block, a transformer, a residual block
 	MidResidual       Middle = "UNetMidBlock2D"          // one residual block
@@ -102,7 +102,7 @@ func (m Middle) MarshalJSON() ([]byte, error) {
 	return json.Marshal(string(m))
 }
 
-// Not is a flag that JSON has the other way round.
+// Not is a boolean that is negated in JSON.
 type Not bool
 
 // UnmarshalJSON reads false as true.
@@ -116,7 +116,7 @@ func (n *Not) UnmarshalJSON(b []byte) error {
 // MarshalJSON writes true as false.
 func (n Not) MarshalJSON() ([]byte, error) { return json.Marshal(!bool(n)) }
 
-// Ints is a number for each level, or a single one for all. JSON has that one without brackets, too.
+// Ints has a number for each level, or a single one for all. In JSON a single one may stand without brackets.
 type Ints []int
 
 // UnmarshalJSON reads a number or a list of numbers.
@@ -153,8 +153,8 @@ func (v Ints) at(i int) int {
 	return v[i]
 }
 
-// Depths are the numbers of transformer blocks that follow a level's residual blocks, one for each of them or one for all; a
-// single such entry is for all levels. nil: 1 everywhere.
+// Depths are the numbers of transformer blocks after the residual blocks of each level: an entry has one number for each residual block or
+// one for all, and a single entry is for all levels. nil: 1 everywhere.
 type Depths []Ints
 
 // UnmarshalJSON reads a number or a list of numbers and lists.
@@ -237,8 +237,7 @@ const (
 	maxWeights = 1 << 33 // 32 GiB in float32, three times the largest network of this family
 )
 
-// Validate reports what cannot work, of a configuration with its defaults filled in. What it accepts, New can build, memory
-// permitting.
+// Validate returns an error for a configuration that New could not build. Fill in the defaults first.
 func (c Config) Validate() error {
 	if err := c.validate(); err != nil {
 		return fmt.Errorf("unet: %w", err)
@@ -287,8 +286,7 @@ func (c Config) validateUp() error {
 	})
 }
 
-// Validate reports what cannot work, of a configuration with its defaults filled in. What it accepts, NewControlNet can
-// build, memory permitting.
+// Validate returns an error for a configuration that NewControlNet could not build. Fill in the defaults first.
 func (c ControlNetConfig) Validate() error {
 	fail := func(err error) error { return fmt.Errorf("controlnet: %w", err) }
 	if err := c.validate(); err != nil {
@@ -335,12 +333,12 @@ func (e Encoder) validate() error {
 	}
 	for _, d := range e.CrossAttentionDim {
 		if d != e.CrossAttentionDim[0] {
-			return fmt.Errorf("cross_attention_dim: only one number for all levels is supported, got %v", e.CrossAttentionDim)
+			return fmt.Errorf("cross_attention_dim: only the same number for all levels is supported, got %v", e.CrossAttentionDim)
 		}
 	}
 	for i, c := range e.BlockOutChannels {
 		if c%e.NormNumGroups != 0 {
-			return fmt.Errorf("block_out_channels: %d of level %d cannot be divided among norm_num_groups, %d",
+			return fmt.Errorf("block_out_channels: %d of level %d is not divisible by norm_num_groups %d",
 				c, i, e.NormNumGroups)
 		}
 		if e.DownBlockTypes[i] == crossDownBlock || (i == n-1 && e.MidBlockType == MidCrossAttention) {
@@ -353,7 +351,7 @@ func (e Encoder) validate() error {
 	case !(e.NormEps > 0 && e.NormEps < 1):
 		return fmt.Errorf("norm_eps: want a number in (0, 1), got %g", e.NormEps)
 	case first%2 != 0 || first <= 2*e.FreqShift:
-		return fmt.Errorf("block_out_channels: the first level's also count the timestep's sines and cosines: "+
+		return fmt.Errorf("block_out_channels: the first entry is also the number of sines and cosines of the timestep: "+
 			"want an even number above %d, got %d", 2*e.FreqShift, first)
 	}
 	if err := e.validateAddition(); err != nil {
@@ -362,7 +360,7 @@ func (e Encoder) validate() error {
 	return e.depths("transformer_layers_per_block", e.TransformerLayers, e.LayersPerBlock.at)
 }
 
-// validateAddition checks what the network is told besides the text.
+// validateAddition checks the fields of the additional embedding.
 func (e Encoder) validateAddition() error {
 	switch {
 	case e.AdditionEmbedType == "":
@@ -379,11 +377,11 @@ func (e Encoder) validateAddition() error {
 // textTime is the only kind of additional embedding.
 const textTime = "text_time"
 
-// divides reports an error if the heads of level i do not share its channels evenly.
+// divides reports an error if the channels of level i are not divisible by its heads.
 func (e Encoder) divides(i int) error {
 	if c, heads := e.BlockOutChannels[i], e.AttentionHeadDim.at(i); c%heads != 0 {
-		return fmt.Errorf("attention_head_dim: the %d channels of level %d cannot be divided among %d heads "+
-			"(the key has the number of heads, in spite of its name)", c, i, heads)
+		return fmt.Errorf("attention_head_dim: the %d channels of level %d are not divisible by %d heads "+
+			"(in spite of its name, the key is the number of heads)", c, i, heads)
 	}
 	return nil
 }
@@ -454,10 +452,10 @@ func oneOf[T ~string](what string, got []T, names ...T) error {
 	return nil
 }
 
-// bounded refuses networks that nobody has.
+// bounded refuses networks far larger than any published one.
 func bounded(what string, plan []nn.Shape) error {
 	if n := nn.Count(plan); n > maxWeights {
-		return fmt.Errorf("%s: the configuration asks for %d weights, the limit is %d", what, n, maxWeights)
+		return fmt.Errorf("%s: the configuration has %d weights, the limit is %d", what, n, maxWeights)
 	}
 	return nil
 }

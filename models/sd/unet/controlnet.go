@@ -11,25 +11,24 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// ControlNet looks at an image and at the latents and tells a U-Net of the same family what to add on its way (Zhang et al.
-// 2023). It owns its weights.
+// ControlNet computes, from a control image and the latents, residuals for a U-Net of the same family (Zhang et al. 2023). It owns its
+// weights.
 type ControlNet struct {
 	config ControlNetConfig
 	store  *nn.Store
 
 	encoder
-	hint    []nn.Conv2D // of the image, with SiLU between them
-	downOut []nn.Conv2D // of what the way down hands over
+	hint    []nn.Conv2D // of the control image, with SiLU between them
+	downOut []nn.Conv2D // zero convolutions of the down blocks' outputs
 	midOut  nn.Conv2D
 }
 
-// NewControlNet makes a ControlNet with random weights drawn from seed, by PyTorch's rules. Its outputs are zero, as the
-// paper has it.
+// NewControlNet makes a ControlNet with random weights drawn from seed, by PyTorch's rules. Its outputs are zero, as in the paper.
 func NewControlNet(c ControlNetConfig, dev torch.Device, dtype torch.DType, seed uint64) (*ControlNet, error) {
 	return newControlNet(c, func(build func(p nn.Path)) (*nn.Store, error) { return nn.Build(dev, dtype, seed, build) })
 }
 
-// ControlNetFrom makes a ControlNet of the weights in src, frozen; see [nn.BuildFrom].
+// ControlNetFrom makes a ControlNet from the weights in src, frozen; see [nn.BuildFrom].
 func ControlNetFrom(c ControlNetConfig, src nn.Source, dev torch.Device, dtype torch.DType) (*ControlNet, error) {
 	return newControlNet(c, func(build func(p nn.Path)) (*nn.Store, error) { return nn.BuildFrom(src, dev, dtype, build) })
 }
@@ -47,7 +46,7 @@ func newControlNet(c ControlNetConfig, fill func(build func(p nn.Path)) (*nn.Sto
 	return n, nil
 }
 
-// ControlNetShapes returns the names and shapes of the ControlNet's tensors without making them, of a valid configuration.
+// ControlNetShapes returns the names and shapes of the ControlNet's tensors without creating them. The configuration must be valid.
 func ControlNetShapes(c ControlNetConfig) []nn.Shape {
 	return nn.Shapes(func(p nn.Path) { (&ControlNet{config: c.WithDefaults()}).build(p) })
 }
@@ -71,7 +70,7 @@ func (n *ControlNet) build(p nn.Path) {
 	n.midOut = zeroConv(p.Sub("controlnet_mid_block"), last, last, 1)
 }
 
-// zeroConv makes a convolution that starts as zero.
+// zeroConv makes a convolution whose initial weights are zero.
 func zeroConv(p nn.Path, in, out, k int) nn.Conv2D {
 	return nn.NewConv2DInit(p, in, out, k, torch.Conv2DOptions{Padding: k / 2}, nn.Zeros, nn.Zeros)
 }
@@ -79,25 +78,25 @@ func zeroConv(p nn.Path, in, out, k int) nn.Conv2D {
 // Config returns the configuration with its defaults filled in.
 func (n *ControlNet) Config() ControlNetConfig { return n.config }
 
-// Store returns what owns the weights.
+// Store returns the store that owns the weights.
 func (n *ControlNet) Store() *nn.Store { return n.store }
 
 // Parameters yields the weights by diffusers' names.
 func (n *ControlNet) Parameters() iter.Seq2[string, *torch.Tensor] { return n.store.Parameters() }
 
-// Tensors yields what belongs into a checkpoint, which is the weights.
+// Tensors yields the tensors of a checkpoint: the weights.
 func (n *ControlNet) Tensors() iter.Seq2[string, *torch.Tensor] { return n.store.Tensors() }
 
 // Close frees the weights.
 func (n *ControlNet) Close() { n.store.Close() }
 
-// Reduction is how many pixels of the image stand for one of the latents', in height and width.
+// Reduction is the number of pixels of the control image per latent pixel, in height and width.
 func (n *ControlNet) Reduction() int { return 1 << (len(n.config.EmbeddingChannels) - 1) }
 
-// Forward returns the residuals to pass to a U-Net as Cond.Control, at latents x [n, InChannels, h, w] and timesteps t,
-// for an image [n or 1, ConditioningChannels, 8h, 8w] with values from 0 to 1 (8: Reduction). They are multiplied by scale.
-// In guess mode, which is for prompts that say nothing, they are multiplied, besides, by 0.1 at the first level up to 1 in
-// the middle. c is the U-Net's: its Guidance and Control are ignored.
+// Forward returns the residuals to pass to a U-Net as Cond.Control, for latents x [n, InChannels, h, w], timesteps t and a control image [n
+// or 1, ConditioningChannels, 8h, 8w] with values from 0 to 1 (8: Reduction). They are multiplied by scale. In guess mode, which is for
+// empty prompts, they are also multiplied by factors that increase from 0.1 at the first level to 1 in the middle block. c is the U-Net's
+// condition; its Guidance and Control are ignored.
 func (n *ControlNet) Forward(
 	s *torch.Scope, x, t *torch.Tensor, c models.Cond, image *torch.Tensor, scale float64, guess bool,
 ) *models.Residuals {
@@ -125,7 +124,7 @@ func (n *ControlNet) Forward(
 	return &models.Residuals{Down: down, Mid: out(n.midOut, mid, scales[len(down)])}
 }
 
-// see makes features [n, BlockOutChannels[0], h, w] of the image.
+// see embeds the control image as features [n, BlockOutChannels[0], h, w].
 func (n *ControlNet) see(s *torch.Scope, image *torch.Tensor, a nn.Adapters) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		h := image
@@ -156,7 +155,7 @@ func (n *ControlNet) checkImage(image, x *torch.Tensor) {
 	}
 }
 
-// scalesOf returns n scales: all the same, or growing from a tenth to the whole as powers of 10, in float32.
+// scalesOf returns n scales: all equal, or in guess mode logarithmically spaced from a tenth to the whole, computed in float32.
 func scalesOf(n int, scale float64, guess bool) []float64 {
 	scales := make([]float64, n)
 	for i := range scales {

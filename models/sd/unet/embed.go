@@ -6,8 +6,8 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// embed makes the blocks' inputs for the timesteps t. Sines and cosines are computed in float32, whatever the network's
-// type, and then cast, as in diffusers.
+// embed computes the blocks' inputs for the timesteps t. Sines and cosines are computed in float32, whatever the network's type, and then
+// cast, as in diffusers.
 func (e *encoder) embed(s *torch.Scope, t *torch.Tensor, dtype torch.DType, c models.Cond) inputs {
 	emb := s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		h := e.sinusoids(s, t, e.config.BlockOutChannels[0]).To(s, dtype)
@@ -24,22 +24,21 @@ func (e *encoder) embed(s *torch.Scope, t *torch.Tensor, dtype torch.DType, c mo
 			told := torch.Cat(s, []*torch.Tensor{c.Pooled.To(s, dtype), sizes.To(s, dtype)}, 1)
 			h = h.Add(s, e.sizes.Forward(s, told, c.Adapters))
 		}
-		return h.SiLU(s) // which every residual block starts with
+		return h.SiLU(s) // the first step of every residual block
 	})
 	return inputs{emb, c.Text, c.Adapters}
 }
 
-// sinusoids returns those of all elements of v, [elements, dim], in float32.
+// sinusoids returns the sinusoidal embedding of all elements of v, [elements, dim], in float32.
 func (e *encoder) sinusoids(s *torch.Scope, v *torch.Tensor, dim int) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		return blocks.Sinusoids{Dim: dim, Shift: e.config.FreqShift, SinFirst: bool(e.config.SinFirst)}.Of(s, v.To(s, torch.Float32))
 	})
 }
 
-// GuidanceEmbedding returns what a full LCM is told of the guidance w [n], the guidance scale less 1: sines, then cosines,
-// of 1000·w at frequencies 10000^(-i/(dim/2 - 1)) for i below dim/2, and a zero where dim is odd, as float32 [n, dim] (Luo
-// et al. 2023, after Kingma et al. 2021). dim is the network's TimeCondProjDim. It differs from [blocks.Sinusoids] in
-// order, frequencies and how they are rounded.
+// GuidanceEmbedding returns the guidance embedding of a full LCM, for w [n], the guidance scale minus 1: sines, then cosines, of 1000·w at
+// frequencies 10000^(-i/(dim/2 - 1)) for i below dim/2, and a zero where dim is odd, as float32 [n, dim] (Luo et al. 2023, after Kingma et
+// al. 2021). dim is the network's TimeCondProjDim. It differs from [blocks.Sinusoids] in order, frequencies and rounding.
 func GuidanceEmbedding(s *torch.Scope, w *torch.Tensor, dim int) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		half := dim / 2

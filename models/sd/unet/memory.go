@@ -1,11 +1,11 @@
 package unet
 
-// Activations estimates how many elements the network's tensors have together at most while it predicts without gradients, for one
-// sample of latents with height h and width w. Attention counts as linear in their number, as its kernels work.
+// Activations estimates the peak number of elements of the activations in a forward pass without gradients, for one sample of latents of
+// height h and width w. Attention is counted as linear in the number of pixels, as with memory-efficient kernels.
 func (c Config) Activations(h, w int) float64 {
 	c = c.WithDefaults()
 	n := c.levels()
-	at := func(i int) float64 { // pixels of a level; what is halved is rounded up
+	at := func(i int) float64 { // pixels of a level; halves are rounded up
 		p := 1 << i
 		return float64((h+p-1)/p) * float64((w+p-1)/p)
 	}
@@ -15,7 +15,7 @@ func (c Config) Activations(h, w int) float64 {
 	block := func(in, out, pixels float64, attends bool) {
 		working := (2*in + 3*out) * pixels // input, its norm, both convolutions' results, the shortcut
 		if attends {
-			working = max(working, 16*out*pixels) // of these 12 are the feed-forward layer's
+			working = max(working, 16*out*pixels) // 12 of them for the feed-forward layer
 		}
 		most = max(most, kept+working)
 	}
@@ -48,8 +48,8 @@ func (c Config) Activations(h, w int) float64 {
 	return most
 }
 
-// Activations estimates how many elements a ControlNet adds to the network's tensors, for one sample of latents with height h and width w:
-// its results, which last while the network runs, and the image at its full size, which is 8 times that of the latents.
+// Activations estimates the number of elements that a ControlNet adds to the activations, for one sample of latents of height h and width
+// w: its residuals, which live while the U-Net runs, and the control image at full size, 8 times that of the latents.
 func (c ControlNetConfig) Activations(h, w int) float64 {
 	c = c.WithDefaults()
 	kept := 0.0

@@ -35,19 +35,18 @@ const (
 	controlNetClass = "ControlNetModel"
 )
 
-// ParseConfig reads the config.json of diffusers' UNet2DConditionModel. Keys that are absent have diffusers' defaults. Keys
-// that do not change what the network computes are ignored, dropout among them, which is a matter of training; values that
-// ask for something else than this package builds are errors that name them.
+// ParseConfig reads the config.json of diffusers' UNet2DConditionModel. Missing keys have diffusers' defaults. Keys that do not affect the
+// computation are ignored, and so is dropout, which only affects training. Unsupported values are errors that name key and value.
 func ParseConfig(data []byte) (Config, error) {
 	c := Config{}.WithDefaults()
-	c.TimeEmbeddingDim = 0 // follows from what the file says
+	c.TimeEmbeddingDim = 0 // follows from the file's values
 	err := parse(data, unetClass, &c, unetFixed)
 	if err == nil {
 		def(&c.TimeEmbeddingDim, 4*first(c.BlockOutChannels))
 		err = c.Validate()
 	}
 	if err != nil {
-		return Config{}, fmt.Errorf("config of a U-Net: %w", quote.Error(err))
+		return Config{}, fmt.Errorf("unet config: %w", quote.Error(err))
 	}
 	return c, nil
 }
@@ -60,7 +59,7 @@ func ParseControlNetConfig(data []byte) (ControlNetConfig, error) {
 		err = c.Validate()
 	}
 	if err != nil {
-		return ControlNetConfig{}, fmt.Errorf("config of a ControlNet: %w", quote.Error(err))
+		return ControlNetConfig{}, fmt.Errorf("controlnet config: %w", quote.Error(err))
 	}
 	return c, nil
 }
@@ -72,7 +71,7 @@ func first(v Ints) int {
 	return v[0]
 }
 
-// fixed are keys that a Config does not have and the values that are supported, as JSON.
+// fixed maps keys that a Config does not have to their supported values, as JSON.
 type fixed map[string][]string
 
 var (
@@ -109,7 +108,7 @@ var optional = []string{
 	"use_linear_projection",
 }
 
-// parse reads a config.json of that class into c, whose fields are the defaults, key by key, so that errors can name them.
+// parse reads a config.json of a diffusers class into c, which holds the defaults, key by key, so that errors can name the key.
 func parse(data []byte, class string, c any, own fixed) error {
 	if err := configjson.Check(data); err != nil {
 		return err
@@ -146,7 +145,7 @@ func parse(data []byte, class string, c any, own fixed) error {
 		case string(raw) == "null" && key != "mid_block_type":
 			continue
 		case raw[0] == '[' && strings.Contains(string(raw), "null"):
-			return fmt.Errorf("%s: null does not belong in a list: %s", key, quote.Text(raw))
+			return fmt.Errorf("%s: want a list without null, got %s", key, quote.Text(raw))
 		}
 		one, err := json.Marshal(map[string]json.RawMessage{key: raw})
 		if err != nil {
@@ -159,7 +158,7 @@ func parse(data []byte, class string, c any, own fixed) error {
 	return nil
 }
 
-// agrees tells whether a value, or each of a list, is among those that are supported.
+// agrees reports whether a value, or every value of a list, is supported.
 func agrees(raw json.RawMessage, supported []string) bool {
 	var list []json.RawMessage
 	if json.Unmarshal(raw, &list) == nil && list != nil {
@@ -168,7 +167,7 @@ func agrees(raw json.RawMessage, supported []string) bool {
 	return is(raw, supported)
 }
 
-// is tells whether a value is among those that are supported.
+// is reports whether a value is supported.
 func is(raw json.RawMessage, supported []string) bool {
 	var v any
 	if err := json.Unmarshal(raw, &v); err != nil {
@@ -178,11 +177,11 @@ func is(raw json.RawMessage, supported []string) bool {
 	return err == nil && slices.Contains(supported, string(plain))
 }
 
-// misread says what is wrong with JSON without the names of Go's types.
+// misread describes a JSON error without naming Go types.
 func misread(what string, err error) error {
 	var mistyped *json.UnmarshalTypeError
 	if errors.As(err, &mistyped) {
-		return fmt.Errorf("%s: a JSON %s does not belong there", what, quote.Text(mistyped.Value))
+		return fmt.Errorf("%s: unexpected JSON %s", what, quote.Text(mistyped.Value))
 	}
 	return fmt.Errorf("%s: %w", what, quote.Error(err))
 }

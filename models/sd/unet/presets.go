@@ -5,21 +5,21 @@ func SD15() Config {
 	return Config{SampleSize: Ints{64}, Encoder: Encoder{CrossAttentionDim: Ints{768}}}.WithDefaults()
 }
 
-// LCM15 is the latent consistency model that was distilled from Stable Diffusion 1.5: its network is told a guidance scale.
+// LCM15 is the latent consistency model distilled from Stable Diffusion 1.5: its network has a guidance embedding.
 func LCM15() Config {
 	c := SD15()
 	c.TimeCondProjDim = 256
 	return c
 }
 
-// Inpaint15 is Stable Diffusion 1.5's network for inpainting, whose input is the latents, the mask and the masked latents.
+// Inpaint15 is Stable Diffusion 1.5's network for inpainting, whose inputs are the latents, the mask and the masked image's latents.
 func Inpaint15() Config {
 	c := SD15()
 	c.InChannels = 9
 	return c
 }
 
-// SD21 is Stable Diffusion 2.1's network, for images of 768 pixels.
+// SD21 is Stable Diffusion 2.1's network, for images of 768×768 pixels.
 func SD21() Config {
 	return Config{SampleSize: Ints{96}, Encoder: Encoder{
 		AttentionHeadDim: Ints{5, 10, 20, 20}, CrossAttentionDim: Ints{1024}, UseLinearProjection: true, UpcastAttention: true,
@@ -33,7 +33,7 @@ func SDXL() Config {
 	}.WithDefaults()
 }
 
-// SSD1B is Segmind's smaller Stable Diffusion XL.
+// SSD1B is Segmind's distilled, smaller Stable Diffusion XL.
 func SSD1B() Config {
 	c := SDXL()
 	c.MidBlockType = MidResidual

@@ -11,7 +11,7 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// UNet predicts, from noisy latents, the noise in them or what else it was trained for. It owns its weights.
+// UNet predicts noise or v from noisy latents, depending on its training. It owns its weights.
 type UNet struct {
 	config Config
 	store  *nn.Store
@@ -29,7 +29,7 @@ func New(c Config, dev torch.Device, dtype torch.DType, seed uint64) (*UNet, err
 	return newUNet(c, func(build func(p nn.Path)) (*nn.Store, error) { return nn.Build(dev, dtype, seed, build) })
 }
 
-// From makes a network of the weights in src, frozen; see [nn.BuildFrom].
+// From makes a network from the weights in src, frozen; see [nn.BuildFrom].
 func From(c Config, src nn.Source, dev torch.Device, dtype torch.DType) (*UNet, error) {
 	return newUNet(c, func(build func(p nn.Path)) (*nn.Store, error) { return nn.BuildFrom(src, dev, dtype, build) })
 }
@@ -47,7 +47,7 @@ func newUNet(c Config, fill func(build func(p nn.Path)) (*nn.Store, error)) (*UN
 	return u, nil
 }
 
-// Shapes returns the names and shapes of the network's tensors without making them, of a valid configuration.
+// Shapes returns the names and shapes of the network's tensors without creating them. The configuration must be valid.
 func Shapes(c Config) []nn.Shape {
 	return nn.Shapes(func(p nn.Path) { (&UNet{config: c.WithDefaults()}).build(p) })
 }
@@ -87,26 +87,25 @@ func (u *UNet) build(p nn.Path) {
 // Config returns the configuration with its defaults filled in.
 func (u *UNet) Config() Config { return u.config }
 
-// Store returns what owns the weights.
+// Store returns the store that owns the weights.
 func (u *UNet) Store() *nn.Store { return u.store }
 
 // Parameters yields the weights by diffusers' names.
 func (u *UNet) Parameters() iter.Seq2[string, *torch.Tensor] { return u.store.Parameters() }
 
-// Tensors yields what belongs into a checkpoint, which is the weights.
+// Tensors yields the tensors of a checkpoint: the weights.
 func (u *UNet) Tensors() iter.Seq2[string, *torch.Tensor] { return u.store.Tensors() }
 
 // Close frees the weights.
 func (u *UNet) Close() { u.store.Close() }
 
-// Forward returns the network's prediction for latents x [n, InChannels, h, w] at timesteps t, one for each or one for all,
-// of any type, as [n, OutChannels, h, w]. h and w may be any numbers. Mistakes in its inputs panic with a *torch.Error, as
-// operators do. Of c it needs
+// Forward returns the network's prediction [n, OutChannels, h, w] for latents x [n, InChannels, h, w] and timesteps t, [n] or [1], of any
+// data type. h and w need not be multiples of anything. Invalid inputs panic with a *torch.Error. Required in c are
 //   - Text [n, tokens, CrossAttentionDim];
-//   - in networks with an additional embedding Pooled [n, p] and Sizes [n, 6];
-//   - in guidance-distilled networks Guidance: the scales [n] or [1], or the result of GuidanceEmbedding, [n, TimeCondProjDim];
+//   - for networks with an additional embedding, Pooled [n, p] and Sizes [n, 6];
+//   - for guidance-distilled networks, Guidance: the scales [n] or [1], or the result of GuidanceEmbedding, [n, TimeCondProjDim];
 //
-// and it takes Control and Adapters. It refuses a class and an end of jumps. There is no dropout in it.
+// Control and Adapters are optional. Class and Until are errors. The network has no dropout.
 func (u *UNet) Forward(s *torch.Scope, x, t *torch.Tensor, c models.Cond) *torch.Tensor {
 	u.check("unet", u.store, x, t, c)
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
@@ -118,7 +117,7 @@ func (u *UNet) Forward(s *torch.Scope, x, t *torch.Tensor, c models.Cond) *torch
 		}
 		if add.Down != nil && len(add.Down) != len(skips) {
 			panic(&torch.Error{Op: "unet", Msg: fmt.Sprintf(
-				"want %d residuals in Cond.Control.Down, got %d; is the ControlNet of another family?", len(skips), len(add.Down))})
+				"want %d residuals in Cond.Control.Down, got %d: the ControlNet is for another model family", len(skips), len(add.Down))})
 		}
 		h := u.middle(s, skips[len(skips)-1], in)
 		if add.Mid != nil {
@@ -143,7 +142,7 @@ func (u *UNet) Forward(s *torch.Scope, x, t *torch.Tensor, c models.Cond) *torch
 	})
 }
 
-// meet joins what comes up with what the way down left, to which a ControlNet may add.
+// meet concatenates h with the skip connection, to which a ControlNet's residual may be added.
 func meet(s *torch.Scope, h, skip *torch.Tensor, down []*torch.Tensor, i int) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		if down != nil {
@@ -153,18 +152,18 @@ func meet(s *torch.Scope, h, skip *torch.Tensor, down []*torch.Tensor, i int) *t
 	})
 }
 
-// encoder is what a U-Net and a ControlNet have in common: the way down and the middle.
+// encoder is the common part of a U-Net and a ControlNet: the down blocks and the middle block.
 type encoder struct {
 	config Encoder
 	time   *blocks.TimestepEmbedding
-	cond   *nn.Linear                // of the guidance's embedding, or nil
+	cond   *nn.Linear                // projection of the guidance embedding, or nil
 	sizes  *blocks.TimestepEmbedding // of pooled text and sizes, or nil
 	convIn nn.Conv2D
 	down   []level
 	mid    []block
 }
 
-// level is the blocks of one image size and what changes the size after them.
+// level is the blocks at one resolution and the resampling after them.
 type level struct {
 	blocks []block
 	down   *blocks.Downsample // nil: none
@@ -177,13 +176,13 @@ type block struct {
 	attn *transformer // or nil
 }
 
-// inputs is what all blocks are given.
+// inputs are the inputs of all blocks.
 type inputs struct {
-	emb, text *torch.Tensor // silu of the embedding, [n or 1, width]; the text
+	emb, text *torch.Tensor // SiLU of the timestep embedding, [n or 1, width]; the text features
 	adapters  nn.Adapters
 }
 
-// build makes the layers. It returns the channels of what is handed over to the way up, in that order.
+// build makes the layers. It returns the channels of the skip connections, in the order of the down blocks.
 func (e *encoder) build(p nn.Path, c Encoder, width, guidance int) (skips []int) {
 	e.config = c
 	e.time = blocks.NewTimestepEmbedding(p.Sub("time_embedding"), c.BlockOutChannels[0], width)
@@ -227,7 +226,7 @@ func (e *encoder) build(p nn.Path, c Encoder, width, guidance int) (skips []int)
 	return skips
 }
 
-// descend takes h through the levels and returns all that it was on the way, h included.
+// descend runs the down blocks on h and returns the skip connections, the first of which is h.
 func (e *encoder) descend(s *torch.Scope, h *torch.Tensor, in inputs) []*torch.Tensor {
 	skips := []*torch.Tensor{h}
 	for _, l := range e.down {
@@ -243,7 +242,7 @@ func (e *encoder) descend(s *torch.Scope, h *torch.Tensor, in inputs) []*torch.T
 	return skips
 }
 
-// middle takes the last of what came down through the blocks between the ways. The caller keeps what it gave.
+// middle runs the middle block on the last skip connection, which it does not free.
 func (e *encoder) middle(s *torch.Scope, last *torch.Tensor, in inputs) *torch.Tensor {
 	h := last.Share(s)
 	for _, b := range e.mid {
@@ -252,7 +251,7 @@ func (e *encoder) middle(s *torch.Scope, last *torch.Tensor, in inputs) *torch.T
 	return h
 }
 
-// check panics where an operator would with less to say.
+// check panics for invalid inputs, with a clearer message than an operator would give.
 func (e *encoder) check(op string, st *nn.Store, x, t *torch.Tensor, c models.Cond) {
 	want := func(ok bool, format string, v ...any) {
 		if !ok {
@@ -266,28 +265,28 @@ func (e *encoder) check(op string, st *nn.Store, x, t *torch.Tensor, c models.Co
 	n := x.Dim(0)
 	perLatent := func(v *torch.Tensor) bool { return v.NDim() < 2 && (v.NumEl() == 1 || v.NumEl() == n) }
 	st.TakesLabels(op, "the timesteps", t, n)
-	want(c.Class == nil, "the network has no classes, but a class was given (Cond.Class)")
-	want(c.Until == nil, "the network does not take an end of the jump (Cond.Until), but one was given")
-	want(c.Text != nil, "the network needs the prompt embeddings, in Cond.Text")
+	want(c.Class == nil, "the network is not class-conditional, but Cond.Class is set")
+	want(c.Until == nil, "the network does not take the end time of a jump, but Cond.Until is set")
+	want(c.Text != nil, "the network requires prompt embeddings in Cond.Text")
 	st.Takes(op, "the prompt embeddings (Cond.Text)", c.Text)
 	want(c.Text.NDim() == 3 && c.Text.Dim(0) == n && c.Text.Dim(2) == dim,
-		"want text of shape [%d, tokens, %d], got %v", n, dim, c.Text.Shape())
-	want((e.cond == nil) == (c.Guidance == nil), "the network takes a guidance scale, in Cond.Guidance: %t; one is given: %t",
+		"want Cond.Text of shape [%d, tokens, %d], got %v", n, dim, c.Text.Shape())
+	want((e.cond == nil) == (c.Guidance == nil), "the network takes a guidance scale: %t; Cond.Guidance is set: %t",
 		e.cond != nil, c.Guidance != nil)
 	if c.Guidance != nil {
 		width := e.cond.Weight.Dim(1)
 		want(perLatent(c.Guidance) || (c.Guidance.NDim() == 2 && c.Guidance.Dim(1) == width),
-			"want guidance of shape [%d], [1] or, embedded, [%d, %d], got %v", n, n, width, c.Guidance.Shape())
+			"want Cond.Guidance of shape [%d], [1] or, embedded, [%d, %d], got %v", n, n, width, c.Guidance.Shape())
 	}
 	told := c.Pooled != nil || c.Sizes != nil
-	want(e.sizes != nil || !told, "the network takes neither pooled text nor sizes, but they are given")
+	want(e.sizes != nil || !told, "the network takes neither pooled text nor sizes, but Cond.Pooled or Cond.Sizes is set")
 	if e.sizes != nil {
-		want(c.Pooled != nil && c.Sizes != nil, "the network needs pooled text and sizes, in Cond.Pooled and Cond.Sizes")
+		want(c.Pooled != nil && c.Sizes != nil, "the network requires pooled text and sizes in Cond.Pooled and Cond.Sizes")
 		st.Takes(op, "the pooled text (Cond.Pooled)", c.Pooled)
 		each, all := e.config.AdditionTimeEmbedDim, e.config.ProjectionInputDim
 		pooled, sizes := c.Pooled.Shape(), c.Sizes.Shape()
 		want(len(pooled) == 2 && len(sizes) == 2 && pooled[1]+each*sizes[1] == all && pooled[0] == sizes[0],
-			"want pooled text [%d, p] and sizes [%d, k] so that p + %d·k is %d, got %v and %v",
+			"want Cond.Pooled [%d, p] and Cond.Sizes [%d, k] with p + %d·k = %d, got %v and %v",
 			n, n, each, all, pooled, sizes)
 	}
 }
