@@ -48,7 +48,7 @@ func TestOpenTiny(t *testing.T) {
 				near("encoded", a.Encode(s, golden["x"], nil))
 				return nil
 			}
-			require.ErrorContains(t, torch.Catch(func() { a.Encode(s, golden["x"], nil) }), "it is a decoder only: want the encoder's file, too")
+			require.ErrorContains(t, torch.Catch(func() { a.Encode(s, golden["x"], nil) }), "the autoencoder has only a decoder")
 			return nil
 		}))
 		a.Close()
@@ -64,8 +64,8 @@ func TestOpenTinyRefuses(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(none, "taesd_decoder.pth"), []byte("PK\x03\x04"), 0o644))
 	for path, want := range map[string]string{
 		filepath.Join(encoder, "taesd_encoder.pth"): "taesd_decoder.pth: no such file",
-		encoder:        "NAME_encoder and NAME_decoder as taesd_decoder.pth: there is neither",
-		several:        "there are several tiny autoencoders, taesd_decoder, taesdxl_decoder: want the file of one",
+		encoder:        "NAME_encoder and NAME_decoder such as taesd_decoder.pth",
+		several:        "several tiny autoencoders (taesd_decoder, taesdxl_decoder)",
 		swapped:        "want one tensor for 3.conv.0.weight",
 		none:           "taesd_decoder.pth: zip",
 		none + "/nope": "no such file",

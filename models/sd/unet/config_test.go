@@ -21,18 +21,18 @@ func TestParseConfigRefuses(t *testing.T) {
 		{`"_class_name": "UNet2DModel"`, `_class_name: want UNet2DConditionModel, got "UNet2DModel"`},
 		{`"in_channels": 0`, "in_channels: want 1 to 1024, got 0"},
 		{`"in_channels": -4`, "in_channels: want 1 to 1024, got -4"},
-		{`"in_channels": "4"`, "in_channels: a JSON string does not belong there"},
+		{`"in_channels": "4"`, "in_channels: unexpected JSON string"},
 		{`"in_channels": null`, "in_channels: want a value, got null"},
-		{`"in_channels": 1e30`, "in_channels: a JSON number"},
+		{`"in_channels": 1e30`, "in_channels: unexpected JSON number"},
 		{`"out_channels": 4096`, "out_channels: want 1 to 1024, got 4096"},
 		{`"block_out_channels": []`, "block_out_channels: the list is empty"},
-		{`"block_out_channels": [32, null]`, "block_out_channels: null does not belong in a list"},
+		{`"block_out_channels": [32, null]`, "block_out_channels: want a list without null"},
 		{`"block_out_channels": [32, 64, 64]`, "down_block_types: want 3, one for each level of block_out_channels, got 2"},
 		{`"block_out_channels": [1,1,1,1,1,1,1,1,1]`, "the number of block_out_channels: want 1 to 8, got 9"},
 		{`"block_out_channels": [32, 65536]`, "block_out_channels: want 1 to 16384, got 65536"},
-		{`"block_out_channels": [32, 48]`, "block_out_channels: 48 of level 1 cannot be divided among norm_num_groups, 32"},
+		{`"block_out_channels": [32, 48]`, "block_out_channels: 48 of level 1"},
 		{`"block_out_channels": [33, 66], "norm_num_groups": 33, "attention_head_dim": 3`,
-			"sines and cosines: want an even number above 0, got 33"},
+			"want an even number above 0, got 33"},
 		{`"block_out_channels": [2, 2], "norm_num_groups": 2, "attention_head_dim": 1, "freq_shift": 1`,
 			"want an even number above 2, got 2"},
 		{`"down_block_types": ["DownBlock2D"]`, "down_block_types: want 2, one for each level of block_out_channels, got 1"},
@@ -48,13 +48,13 @@ func TestParseConfigRefuses(t *testing.T) {
 		{`"norm_num_groups": null`, "norm_num_groups: want a value, got null"},
 		{`"norm_num_groups": 0`, "norm_num_groups: want 1 to 16384, got 0"},
 		{`"norm_eps": 0`, "norm_eps: want a number in (0, 1), got 0"},
-		{`"attention_head_dim": 5`, "attention_head_dim: the 64 channels of level 1 cannot be divided among 5 heads"},
+		{`"attention_head_dim": 5`, "attention_head_dim: the 64 channels of level 1 are not divisible by 5 heads"},
 		{`"attention_head_dim": [5, 8], "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"]`, "the 32 channels of level 0"},
 		{`"attention_head_dim": [8, 8, 8]`, "attention_head_dim: want 2, one for each level"},
 		{`"attention_head_dim": -8`, "attention_head_dim: want 1 to 16384, got -8"},
-		{`"num_attention_heads": 7`, "cannot be divided among 7 heads"},
+		{`"num_attention_heads": 7`, "by 7 heads"},
 		{`"cross_attention_dim": [768, 1024]`,
-			"cross_attention_dim: only one number for all levels is supported, got [768 1024]"},
+			"cross_attention_dim: only the same number for all levels is supported, got [768 1024]"},
 		{`"cross_attention_dim": 1000000`, "cross_attention_dim: want 1 to 16384, got 1000000"},
 		{`"transformer_layers_per_block": [1]`, ""},
 		{`"transformer_layers_per_block": [1, 2, 3]`, "transformer_layers_per_block: want 2, one for each level"},
@@ -69,7 +69,7 @@ func TestParseConfigRefuses(t *testing.T) {
 			"one for each of the 2 residual blocks, in entry 1, got 3 numbers"},
 		{`"reverse_transformer_layers_per_block": [[1, 2], 0]`,
 			"reverse_transformer_layers_per_block: want one number, or one for each of the 3 residual blocks, in entry 0, got 2"},
-		{`"flip_sin_to_cos": 1`, "flip_sin_to_cos: a JSON number"},
+		{`"flip_sin_to_cos": 1`, "flip_sin_to_cos: unexpected JSON number"},
 		{`"freq_shift": 2`, "freq_shift: want 0 to 1, got 2"},
 		{`"time_cond_proj_dim": 3`, "time_cond_proj_dim: want at least 4 sines and cosines, got 3"},
 		{`"time_cond_proj_dim": -256`, "time_cond_proj_dim: want 0 to 16384, got -256"},
@@ -117,7 +117,7 @@ func TestParseConfigRefuses(t *testing.T) {
 				require.NoError(t, config.Validate())
 				return
 			}
-			require.ErrorContains(t, err, "config of a U-Net: ")
+			require.ErrorContains(t, err, "unet: ")
 			require.ErrorContains(t, err, c.want)
 		})
 	}
@@ -142,7 +142,7 @@ func TestParseControlNetConfigRefuses(t *testing.T) {
 	} {
 		t.Run(c.want, func(t *testing.T) {
 			_, err := ParseControlNetConfig([]byte("{" + c.keys + "}"))
-			require.ErrorContains(t, err, "config of a ControlNet: ")
+			require.ErrorContains(t, err, "controlnet: ")
 			require.ErrorContains(t, err, c.want)
 		})
 	}
@@ -170,7 +170,7 @@ func TestNewRefuses(t *testing.T) {
 	c := SD15()
 	c.NormNumGroups = 7
 	_, err := New(c, torch.CPU, torch.Float32, 1)
-	require.ErrorContains(t, err, "unet: block_out_channels: 320 of level 0 cannot be divided among norm_num_groups, 7")
+	require.ErrorContains(t, err, "unet: block_out_channels: 320 of level 0 is not divisible by norm_num_groups 7")
 	n := ControlNet15()
 	n.ChannelOrder = "bw"
 	_, err = NewControlNet(n, torch.CPU, torch.Float32, 1)

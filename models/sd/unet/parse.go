@@ -40,13 +40,12 @@ const (
 func ParseConfig(data []byte) (Config, error) {
 	c := Config{}.WithDefaults()
 	c.TimeEmbeddingDim = 0 // follows from the file's values
-	err := parse(data, unetClass, &c, unetFixed)
-	if err == nil {
-		def(&c.TimeEmbeddingDim, 4*first(c.BlockOutChannels))
-		err = c.Validate()
+	if err := parse(data, unetClass, &c, unetFixed); err != nil {
+		return Config{}, fmt.Errorf("unet: %w", quote.Error(err))
 	}
-	if err != nil {
-		return Config{}, fmt.Errorf("unet config: %w", quote.Error(err))
+	def(&c.TimeEmbeddingDim, 4*first(c.BlockOutChannels))
+	if err := c.Validate(); err != nil {
+		return Config{}, quote.Error(err)
 	}
 	return c, nil
 }
@@ -54,12 +53,11 @@ func ParseConfig(data []byte) (Config, error) {
 // ParseControlNetConfig reads the config.json of diffusers' ControlNetModel, as ParseConfig reads a U-Net's.
 func ParseControlNetConfig(data []byte) (ControlNetConfig, error) {
 	c := ControlNetConfig{}.WithDefaults()
-	err := parse(data, controlNetClass, &c, controlNetFixed)
-	if err == nil {
-		err = c.Validate()
+	if err := parse(data, controlNetClass, &c, controlNetFixed); err != nil {
+		return ControlNetConfig{}, fmt.Errorf("controlnet: %w", quote.Error(err))
 	}
-	if err != nil {
-		return ControlNetConfig{}, fmt.Errorf("controlnet config: %w", quote.Error(err))
+	if err := c.Validate(); err != nil {
+		return ControlNetConfig{}, quote.Error(err)
 	}
 	return c, nil
 }

@@ -195,38 +195,38 @@ func TestForwardRefuses(t *testing.T) {
 			c    models.Cond
 		}
 		for want, c := range map[string]call{
-			"want latents of shape [n, 4, h, w], got [4 8 8]":               {zeros(4, 8, 8), at, models.Cond{Text: text, Guidance: w}},
-			"want latents of shape [n, 4, h, w], got [2 9 8 8]":             {zeros(2, 9, 8, 8), at, models.Cond{Text: text, Guidance: w}},
-			"one for each of 2 samples, [2], or one for all, got shape [3]": {x, zeros(3), models.Cond{Text: text, Guidance: w}},
-			"needs the prompt embeddings":                                   {x, at, models.Cond{Guidance: w}},
-			"want text of shape [2, tokens, 32], got [2 7 24]":              {x, at, models.Cond{Text: other, Guidance: w}},
-			"want text of shape [2, tokens, 32], got [1 7 32]":              {x, at, models.Cond{Text: zeros(1, 7, 32), Guidance: w}},
-			"a guidance scale, in Cond.Guidance: true; one is given: f":     {x, at, models.Cond{Text: text}},
-			"guidance of shape [2], [1] or, embedded, [2, 32], got [3]":     {x, at, models.Cond{Text: text, Guidance: zeros(3)}},
-			"or, embedded, [2, 32], got [2 33]":                             {x, at, models.Cond{Text: text, Guidance: zeros(2, 33)}},
-			"takes neither pooled text nor sizes":                           {x, at, models.Cond{Text: text, Guidance: w, Sizes: zeros(2, 6)}},
-			"want 4 residuals in Cond.Control.Down, got 12; is the ControlNet": {x, at, models.Cond{
+			"want latents of shape [n, 4, h, w], got [4 8 8]":                {zeros(4, 8, 8), at, models.Cond{Text: text, Guidance: w}},
+			"want latents of shape [n, 4, h, w], got [2 9 8 8]":              {zeros(2, 9, 8, 8), at, models.Cond{Text: text, Guidance: w}},
+			"one for each of 2 samples, [2], or one for all, got shape [3]":  {x, zeros(3), models.Cond{Text: text, Guidance: w}},
+			"prompt embeddings in Cond.Text":                                 {x, at, models.Cond{Guidance: w}},
+			"want Cond.Text of shape [2, tokens, 32], got [2 7 24]":          {x, at, models.Cond{Text: other, Guidance: w}},
+			"want Cond.Text of shape [2, tokens, 32], got [1 7 32]":          {x, at, models.Cond{Text: zeros(1, 7, 32), Guidance: w}},
+			"a guidance scale: true; Cond.Guidance is set: f":                {x, at, models.Cond{Text: text}},
+			"Cond.Guidance of shape [2], [1] or, embedded, [2, 32], got [3]": {x, at, models.Cond{Text: text, Guidance: zeros(3)}},
+			"or, embedded, [2, 32], got [2 33]":                              {x, at, models.Cond{Text: text, Guidance: zeros(2, 33)}},
+			"takes neither pooled text nor sizes":                            {x, at, models.Cond{Text: text, Guidance: w, Sizes: zeros(2, 6)}},
+			"want 4 residuals in Cond.Control.Down, got 12": {x, at, models.Cond{
 				Text: text, Guidance: w, Control: &models.Residuals{Down: make([]*torch.Tensor, 12)},
 			}},
-			"no classes, but a class was given (Cond.Class)": {x, at, models.Cond{Text: text, Guidance: w, Class: zeros(2)}},
-			"end of the jump (Cond.Until)":                   {x, at, models.Cond{Text: text, Guidance: w, Until: zeros(2)}},
+			"Cond.Class is set": {x, at, models.Cond{Text: text, Guidance: w, Class: zeros(2)}},
+			"Cond.Until is set": {x, at, models.Cond{Text: text, Guidance: w, Until: zeros(2)}},
 		} {
 			err := torch.Catch(func() { lcm.Forward(s, c.x, c.t, c.c) })
 			require.ErrorContains(t, err, "unet: ")
 			require.ErrorContains(t, err, want)
 		}
 		for want, c := range map[string]models.Cond{
-			"a guidance scale, in Cond.Guidance: false; one is given: t": {Text: other, Guidance: w},
-			"needs pooled text and sizes":                                {Text: other, Pooled: zeros(2, 20)},
-			"so that p + 8·k is 68, got [2 20] and [2 5]":                {Text: other, Pooled: zeros(2, 20), Sizes: zeros(2, 5)},
-			"got [2 20] and [1 6]":                                       {Text: other, Pooled: zeros(2, 20), Sizes: zeros(1, 6)},
+			"a guidance scale: false; Cond.Guidance is set: t":    {Text: other, Guidance: w},
+			"pooled text and sizes in Cond.Pooled and Cond.Sizes": {Text: other, Pooled: zeros(2, 20)},
+			"p + 8·k = 68, got [2 20] and [2 5]":                  {Text: other, Pooled: zeros(2, 20), Sizes: zeros(2, 5)},
+			"got [2 20] and [1 6]":                                {Text: other, Pooled: zeros(2, 20), Sizes: zeros(1, 6)},
 		} {
 			require.ErrorContains(t, torch.Catch(func() { xl.Forward(s, x, at, c) }), want)
 		}
 		for want, in := range map[string][2]*torch.Tensor{
 			"want an image of shape [2, 3, 64, 64] for latents [2 4 8 8], got [2 3 56 64]": {other, zeros(2, 3, 56, 64)},
 			"want an image of shape [2, 3, 64, 64] for latents [2 4 8 8], got [2 1 64 64]": {other, zeros(2, 1, 64, 64)},
-			"want text of shape [2, tokens, 24]":                                           {text, zeros(2, 3, 64, 64)},
+			"want Cond.Text of shape [2, tokens, 24]":                                      {text, zeros(2, 3, 64, 64)},
 		} {
 			err := torch.Catch(func() { control.Forward(s, x, at, models.Cond{Text: in[0]}, in[1], 1, false) })
 			require.ErrorContains(t, err, "controlnet: ")

@@ -10,7 +10,7 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// BenchmarkSD15 is a picture of 256×256 pixels, to latents and back.
+// BenchmarkSD15 is a image of 256×256 pixels, to latents and back.
 func BenchmarkSD15(b *testing.B) {
 	for _, dtype := range []torch.DType{torch.Float32, torch.BFloat16} {
 		k, err := From(SD15(), sdtest.Filled(Shapes(SD15())), torch.CPU, dtype)

@@ -13,30 +13,30 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Config describes a KL autoencoder. Its zero value is that of Stable Diffusion 1: see WithDefaults. As JSON it is the config.json of
+// Config describes a KL autoencoder. Its zero value has the values of Stable Diffusion 1: see WithDefaults. Its JSON is the config.json of
 // diffusers' AutoencoderKL.
 type Config struct {
-	InChannels     int   `json:"in_channels"`        // of pictures; 0: 3
+	InChannels     int   `json:"in_channels"`        // of images; 0: 3
 	OutChannels    int   `json:"out_channels"`       // 0: 3
 	LatentChannels int   `json:"latent_channels"`    // 0: 4
-	Channels       []int `json:"block_out_channels"` // of each level, from the largest image; nil: 128, 256, 512, 512
-	Layers         int   `json:"layers_per_block"`   // residual blocks of a level, one less than on the way back; 0: 2
+	Channels       []int `json:"block_out_channels"` // per level, from the highest resolution; nil: 128, 256, 512, 512
+	Layers         int   `json:"layers_per_block"`   // residual blocks per level of the encoder, one more in the decoder; 0: 2
 	Groups         int   `json:"norm_num_groups"`    // 0: 32
 
 	ScalingFactor float64  `json:"scaling_factor"`         // latents are multiplied by it; 0: 0.18215
-	ShiftFactor   *float64 `json:"shift_factor,omitempty"` // and this taken from them before; nil: none
-	SampleSize    Size     `json:"sample_size,omitempty"`  // pixels of the pictures it was trained with; 0: 512
-	ForceUpcast   *bool    `json:"force_upcast,omitempty"` // in half precision it overflows; nil: true, as in diffusers
+	ShiftFactor   *float64 `json:"shift_factor,omitempty"` // subtracted from latents before scaling; nil: none
+	SampleSize    Size     `json:"sample_size,omitempty"`  // pixels of the training images; 0: 512
+	ForceUpcast   *bool    `json:"force_upcast,omitempty"` // it overflows in float16; nil: true, as in diffusers
 
 	QuantConv     *bool `json:"use_quant_conv,omitempty"`          // a 1×1 convolution after the encoder; nil: true
 	PostQuantConv *bool `json:"use_post_quant_conv,omitempty"`     // and one before the decoder; nil: true
 	MidAttention  *bool `json:"mid_block_add_attention,omitempty"` // nil: true
 }
 
-// Size is a number of pixels; JSON may have it as height and width, of which this is the height.
+// Size is a number of pixels. JSON may have a list of height and width, of which it is the height.
 type Size int
 
-// UnmarshalJSON reads a number or a list of some.
+// UnmarshalJSON reads a number or a list of numbers.
 func (v *Size) UnmarshalJSON(b []byte) error {
 	list := make([]int, 1)
 	to := any(&list[0])
@@ -59,7 +59,7 @@ func SD15() Config { return Config{}.WithDefaults() }
 // SDXL is the autoencoder of SDXL.
 func SDXL() Config { return Config{ScalingFactor: 0.13025, SampleSize: 1024}.WithDefaults() }
 
-// WithDefaults fills in every field that was left at zero.
+// WithDefaults returns the configuration with every zero field filled in.
 func (c Config) WithDefaults() Config {
 	c.InChannels, c.OutChannels, c.LatentChannels = or(c.InChannels, 3), or(c.OutChannels, 3), or(c.LatentChannels, 4)
 	c.Layers, c.Groups = or(c.Layers, 2), or(c.Groups, 32)
@@ -84,7 +84,7 @@ func or[T comparable](v, otherwise T) T {
 	return v
 }
 
-// Limits keep hostile files from asking for memory.
+// Limits keep hostile files from allocating too much memory.
 const (
 	maxChannels = 8192
 	maxLevels   = 8
@@ -92,7 +92,7 @@ const (
 	maxWeights  = 1 << 32 // 16 GiB in float32
 )
 
-// Validate reports what cannot work, of a configuration with its defaults filled in. What it accepts, New can build, memory permitting.
+// Validate returns an error for a configuration that New could not build. Fill in the defaults first.
 func (c Config) Validate() error {
 	if err := errors.Join(
 		within("in_channels", c.InChannels, 1, 64), within("out_channels", c.OutChannels, 1, 64),
@@ -103,14 +103,14 @@ func (c Config) Validate() error {
 		return fmt.Errorf("vae config: %w", err)
 	}
 	if shift := c.ShiftFactor; shift != nil && !(math.Abs(*shift) <= 1e6) {
-		return fmt.Errorf("vae config: shift_factor is %g: want at most a million", *shift)
+		return fmt.Errorf("vae config: shift_factor is %g: want a magnitude of at most 1e6", *shift)
 	}
 	for _, n := range c.Channels {
 		if err := within("a number of block_out_channels", n, 1, maxChannels); err != nil {
 			return fmt.Errorf("vae config: %w", err)
 		}
 		if n%c.Groups != 0 {
-			return fmt.Errorf("vae config: block_out_channels has %d, which norm_num_groups, %d, does not divide", n, c.Groups)
+			return fmt.Errorf("vae config: block_out_channels has %d, which is not divisible by norm_num_groups %d", n, c.Groups)
 		}
 	}
 	return bounded("vae config", Shapes(c))
@@ -125,14 +125,14 @@ func within(key string, v, lo, hi int) error {
 
 func scale(v float64) error {
 	if !(v >= 1e-6 && v <= 1e6) {
-		return fmt.Errorf("scaling_factor is %g: want a number above 0, from a millionth to a million", v)
+		return fmt.Errorf("scaling_factor is %g: want 1e-6 to 1e6", v)
 	}
 	return nil
 }
 
 func bounded(what string, plan []nn.Shape) error {
 	if n := nn.Count(plan); n > maxWeights {
-		return fmt.Errorf("%s: it asks for %d weights, the limit is %d", what, n, maxWeights)
+		return fmt.Errorf("%s: the configuration has %d weights, the limit is %d", what, n, maxWeights)
 	}
 	return nil
 }
@@ -143,8 +143,8 @@ const (
 	upBlock   = "UpDecoderBlock2D"
 )
 
-// ParseConfig reads the config.json of diffusers' AutoencoderKL. Keys that are absent have the defaults of its class, which are not
-// Stable Diffusion's. Keys that change nothing are ignored; what asks for something that is not built is an error.
+// ParseConfig reads the config.json of diffusers' AutoencoderKL. Missing keys have the defaults of that class, which are not Stable
+// Diffusion's. Keys that do not affect the computation are ignored; unsupported values are errors.
 func ParseConfig(data []byte) (Config, error) {
 	c := Config{Channels: []int{64}, Layers: 1, SampleSize: 32}.WithDefaults()
 	if err := c.parse(data); err != nil {
@@ -194,10 +194,10 @@ func (c Config) MarshalJSON() ([]byte, error) {
 	}{klClass, plain(c), repeat(downBlock), repeat(upBlock), "silu"})
 }
 
-// members are those of a JSON object, by their exact names, whereas encoding/json takes "Act_FN" for act_fn.
+// members are the members of a JSON object by exact name; encoding/json would accept "Act_FN" for act_fn.
 type members map[string]json.RawMessage
 
-// open reads the config.json of a class.
+// open parses the config.json of a diffusers class.
 func open(data []byte, class string) (members, error) {
 	const most = 1 << 20 // a config.json has about 1 kB
 	if len(data) > most {
@@ -213,10 +213,10 @@ func open(data []byte, class string) (members, error) {
 	return k, k.only("_class_name", `"`+class+`"`)
 }
 
-// null tells whether a key is absent or null.
+// null reports whether a key is missing or null.
 func (k members) null(key string) bool { return k[key] == nil || string(k[key]) == "null" }
 
-// read sets *to to the key's value, if there is one.
+// read sets *to to the key's value, if it is present.
 func (k members) read(key string, to any) error {
 	v, ok := k[key]
 	if !ok {
@@ -241,7 +241,7 @@ func (k members) read(key string, to any) error {
 	return nil
 }
 
-// only refuses values other than those.
+// only returns an error for values other than the supported ones.
 func (k members) only(key string, supported ...string) error {
 	v, ok := k[key]
 	if ok && !slices.Contains(supported, string(v)) {

@@ -29,19 +29,19 @@ func TestParseConfigRefuses(t *testing.T) {
 		{`"block_out_channels": null`, "block_out_channels: want a list of integers, got null"},
 		{`"block_out_channels": [64, null]`, "block_out_channels: want a list of integers, got [64, null]"},
 		{`"block_out_channels": [64, 0]`, "a number of block_out_channels is 0: want 1 to 8192"},
-		{`"block_out_channels": [64, 48]`, "block_out_channels has 48, which norm_num_groups, 32, does not divide"},
+		{`"block_out_channels": [64, 48]`, "block_out_channels has 48, which is not divisible by norm_num_groups 32"},
 		{`"block_out_channels": [1,1,1,1,1,1,1,1,1]`, "the length of block_out_channels is 9: want 1 to 8"},
 		{`"block_out_channels": [` + strings.Repeat("0,", 1000) + `0]`, "the length of block_out_channels is 1001: want 1 to 8"},
 		{`"block_out_channels": [8192, 8192], "layers_per_block": 4`, "weights, the limit is 4294967296"},
 		{`"layers_per_block": 17`, "layers_per_block is 17: want 1 to 16"},
 		{`"layers_per_block": [2, 2]`, "layers_per_block: want an integer, got [2, 2]"},
 		{`"norm_num_groups": 0`, "norm_num_groups is 0: want 1 to 8192"},
-		{`"scaling_factor": 0`, "scaling_factor is 0: want a number above 0"},
-		{`"scaling_factor": -1`, "scaling_factor is -1: want a number above 0"},
+		{`"scaling_factor": 0`, "scaling_factor is 0: want 1e-6 to 1e6"},
+		{`"scaling_factor": -1`, "scaling_factor is -1: want 1e-6 to 1e6"},
 		{`"scaling_factor": 1e99`, "scaling_factor is 1e+99"},
 		{`"scaling_factor": 1e999`, "scaling_factor: want a number, got 1e999"},
 		{`"shift_factor": "0"`, `shift_factor: want a number, got "0"`},
-		{`"shift_factor": -1e7`, "shift_factor is -1e+07: want at most a million"},
+		{`"shift_factor": -1e7`, "shift_factor is -1e+07: want a magnitude of at most 1e6"},
 		{`"sample_size": 0`, "sample_size is 0: want 1 to 65536"},
 		{`"sample_size": []`, "sample_size: want an integer, or a list of them, got []"},
 		{`"sample_size": {}`, "sample_size: want an integer, or a list of them, got {}"},
@@ -89,13 +89,13 @@ func TestParseTinyConfigRefuses(t *testing.T) {
 		`"num_decoder_blocks": [3, 3, 3, -1]`:                           "a number of num_decoder_blocks is -1: want 0 to 16",
 		`"decoder_block_out_channels": [8,8,8,9]`:                       "decoder_block_out_channels is [8 8 8 9]: want the same number in all levels",
 		`"decoder_block_out_channels": [0,0,0,0]`:                       "a number of decoder_block_out_channels is 0: want 1 to 1024",
-		`"scaling_factor": 0`:                                           "scaling_factor is 0: want a number above 0",
+		`"scaling_factor": 0`:                                           "scaling_factor is 0: want 1e-6 to 1e6",
 		`"act_fn": "silu"`:                                              `act_fn: only "relu" is supported, the file has "silu"`,
 		`"upsample_fn": "bilinear"`:                                     `upsample_fn: only "nearest" is supported`,
 		`"upsampling_scaling_factor": 3`:                                "upsampling_scaling_factor: only 2 is supported, the file has 3",
 		`"shift_factor": 0.5`:                                           "shift_factor: only 0 or 0.0 or null is supported, the file has 0.5",
 		`"pool": 1`:                                                     "pool: want true or false, got 1",
-		`"encoder_block_out_channels": [64], "num_encoder_blocks": [1]`: "1 levels of the encoder and 4 of the decoder: want as many",
+		`"encoder_block_out_channels": [64], "num_encoder_blocks": [1]`: "the encoder has 1 levels and the decoder 4",
 		`"encoder_block_out_channels": [1024,1024,1024,1024,1024,1024,1024,1024],
 			"num_encoder_blocks": [16,16,16,16,16,16,16,16], "decoder_block_out_channels": [1024,1024,1024,1024,1024,1024,1024,1024],
 			"num_decoder_blocks": [16,16,16,16,16,16,16,16]`: "weights, the limit is",
@@ -131,7 +131,7 @@ func TestNewRefuses(t *testing.T) {
 	c := SD15()
 	c.Groups = 7
 	_, err := New(c, torch.CPU, torch.Float32, 1)
-	require.ErrorContains(t, err, "vae config: block_out_channels has 128, which norm_num_groups, 7, does not divide")
+	require.ErrorContains(t, err, "vae config: block_out_channels has 128, which is not divisible by norm_num_groups 7")
 	tiny := TAESD()
 	tiny.DecoderBlocks = nil
 	tiny.DecoderWidths = []int{64, 64, 64}

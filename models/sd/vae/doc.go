@@ -1,7 +1,7 @@
-// Package vae has the autoencoders of Stable Diffusion, which turn images into latents and latents into images.
+// Package vae has the autoencoders (VAEs) of Stable Diffusion, which encode images as latents and decode latents to images.
 //
-// Images are [B, 3, H, W] with values in [-1, 1], height and width multiples of 8; latents are [B, 4, H/8, W/8], scaled to a
-// standard deviation of about 1, as the U-Nets take them. [Autoencoder] is what both kinds have in common:
+// Images are [B, 3, H, W] with values in [-1, 1], height and width multiples of 8; latents are [B, 4, H/8, W/8], scaled to a standard
+// deviation of about 1, as the U-Nets take them. Both kinds implement [Autoencoder]:
 //
 //   - [KL] is the one that the models were trained with (Rombach et al. 2022). Encoding draws from a distribution, with one
 //     random stream per image. [From] takes its weights from a file, with the configuration that [ParseConfig] reads; [SD15]

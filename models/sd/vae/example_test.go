@@ -7,8 +7,8 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Two pictures become latents, each drawn with a stream of its own, and pictures again, in tiles of 64 pixels. The weights are random here;
-// From takes those of a file.
+// Encode two images, each with its own random stream, and decode the latents, in tiles of 64 pixels. The weights are random here; From
+// loads those of a file.
 func Example() {
 	config, err := vae.ParseConfig([]byte(`{"block_out_channels": [8, 16, 16, 16], "norm_num_groups": 4, "scaling_factor": 0.13025}`))
 	if err != nil {
@@ -24,8 +24,8 @@ func Example() {
 	k.Tile = 64
 	err = torch.Run(torch.CPU, func(s *torch.Scope) error {
 		return s.NoGrad(func(s *torch.Scope) error {
-			pictures := torch.Zeros(s, torch.Float32, 2, 3, 72, 96)
-			latents := k.Encode(s, pictures, []*torch.Generator{torch.NewGenerator(s, 1), torch.NewGenerator(s, 2)})
+			images := torch.Zeros(s, torch.Float32, 2, 3, 72, 96)
+			latents := k.Encode(s, images, []*torch.Generator{torch.NewGenerator(s, 1), torch.NewGenerator(s, 2)})
 			fmt.Println(latents.Shape(), k.Decode(s, latents).Shape())
 			return nil
 		})

@@ -83,7 +83,7 @@ func inModes(t *testing.T, s *torch.Scope, f func(s *torch.Scope)) {
 	}
 }
 
-// streams are generators as pipelines make them: one for all pictures, or one for each.
+// streams are generators as pipelines make them: one for all images, or one for each.
 func streams(s *torch.Scope, seeds ...uint64) []*torch.Generator {
 	var all []*torch.Generator
 	for _, seed := range seeds {
@@ -92,7 +92,7 @@ func streams(s *torch.Scope, seeds ...uint64) []*torch.Generator {
 	return all
 }
 
-// Moments, draws and decoded pictures are diffusers': with and without the optional layers, in tiles, and picture by picture.
+// Moments, draws and decoded images are diffusers': with and without the optional layers, in tiles, and image by image.
 func TestKL(t *testing.T) {
 	for _, name := range []string{"kl", "kl_plain", "kl_tiled", "kl_sliced"} {
 		for dtype, tolerance := range tolerances {
@@ -122,7 +122,7 @@ func TestKL(t *testing.T) {
 	}
 }
 
-// Latents without a stream are the mean, in the U-Net's units, and several streams may draw from one picture.
+// Latents without a stream are the mean, in the U-Net's units, and several streams may draw from one image.
 func TestEncode(t *testing.T) {
 	s := torch.NewScope(torch.CPU)
 	defer s.Close()
@@ -196,8 +196,8 @@ func TestTinyTiled(t *testing.T) {
 // realWeights are the published weights of TAEF2, which are not part of the project.
 const realWeights = "../../../../shared/data/weights"
 
-// With its published weights TAEF2 computes what they compute in PyTorch, and gives a picture back: its middle group norm has 4 groups,
-// which the weights do not say. With any other number the pictures of docs/results/tiny-autoencoder.md lose 4 dB or more.
+// With its published weights TAEF2 computes what they compute in PyTorch, and reconstructs an image: its middle group norm has 4 groups,
+// which the weights do not say. With any other number the images of docs/results/tiny-autoencoder.md lose 4 dB or more.
 func TestTAEF2(t *testing.T) {
 	if _, err := os.Stat(realWeights); err != nil {
 		t.Skip("the weights of TAEF2 are not here: ", err)

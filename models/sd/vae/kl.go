@@ -10,8 +10,8 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// KL is a variational autoencoder (Rombach et al. 2022, appendix G): an encoder to the mean and variance of each latent, and a
-// decoder. It owns its weights, which carry diffusers' names. Several goroutines may use it at once.
+// KL is a variational autoencoder (Rombach et al. 2022, appendix G): the encoder predicts the mean and variance of each latent. It owns its
+// weights, which have diffusers' names. Several goroutines may use it at once.
 type KL struct {
 	config Config
 	store  *nn.Store
@@ -19,12 +19,12 @@ type KL struct {
 	encoder, decoder coder
 	quant, postQuant *nn.Conv2D // nil: none
 
-	// Tile is how large a picture is coded at once, in pixels: larger ones in overlapping squares of that size, whose seams are blended,
-	// which needs less memory and gives slightly other pictures. 0: all at once. Else it is rounded down to a multiple of 4·Factor, so that
-	// the squares lie on whole latents. diffusers' tiling has the configuration's SampleSize. Set it before use.
+	// Tile is the tile size in pixels: larger images are encoded and decoded in overlapping square tiles that are blended, which takes less
+	// memory and changes the result slightly. 0: no tiling. It is rounded down to a multiple of 4·Factor, so that tiles are aligned to
+	// whole latents. diffusers tiles at the configuration's SampleSize. Set it before use.
 	Tile int
 
-	// Slice codes the pictures of a batch one after the other, which needs less memory. Set it before use.
+	// Slice encodes and decodes the images of a batch one by one, which takes less memory. Set it before use.
 	Slice bool
 }
 
@@ -33,7 +33,7 @@ func New(c Config, dev torch.Device, dtype torch.DType, seed uint64) (*KL, error
 	return newKL(c, func(build func(p nn.Path)) (*nn.Store, error) { return nn.Build(dev, dtype, seed, build) })
 }
 
-// From makes an autoencoder of the weights in src, frozen; see [nn.BuildFrom].
+// From makes an autoencoder from the weights in src, frozen; see [nn.BuildFrom].
 func From(c Config, src nn.Source, dev torch.Device, dtype torch.DType) (*KL, error) {
 	return newKL(c, func(build func(p nn.Path)) (*nn.Store, error) { return nn.BuildFrom(src, dev, dtype, build) })
 }
@@ -51,7 +51,7 @@ func newKL(c Config, fill func(build func(p nn.Path)) (*nn.Store, error)) (*KL, 
 	return k, nil
 }
 
-// Shapes returns the names and shapes of an autoencoder's tensors without making them.
+// Shapes returns the names and shapes of an autoencoder's tensors without creating them.
 func Shapes(c Config) []nn.Shape { return nn.Shapes((&KL{config: c.WithDefaults()}).build) }
 
 func (k *KL) build(p nn.Path) {
@@ -100,13 +100,13 @@ func (k *KL) build(p nn.Path) {
 // Config returns the configuration with its defaults filled in.
 func (k *KL) Config() Config { return k.config }
 
-// Store returns what owns the weights.
+// Store returns the store that owns the weights.
 func (k *KL) Store() *nn.Store { return k.store }
 
 // Parameters yields the weights by diffusers' names.
 func (k *KL) Parameters() iter.Seq2[string, *torch.Tensor] { return k.store.Parameters() }
 
-// Tensors yields what belongs into a checkpoint, which is the weights.
+// Tensors yields the tensors of a checkpoint: the weights.
 func (k *KL) Tensors() iter.Seq2[string, *torch.Tensor] { return k.store.Tensors() }
 
 // Close frees the weights.
@@ -121,16 +121,16 @@ func (k *KL) Channels() int { return k.config.LatentChannels }
 // DType implements Autoencoder.
 func (k *KL) DType() torch.DType { return k.store.DType() }
 
-// Encode implements Autoencoder: it draws from what Moments gives, shifts and scales: (z - ShiftFactor)·ScalingFactor. Noise is drawn in
-// the latents' type, [1, …] from the stream of each picture or [n, …] from a single one. As in PyTorch, float16 and bfloat16 have float32's
-// numbers, rounded, and float64 has its own. Of one picture several streams draw as many latents.
-func (k *KL) Encode(s *torch.Scope, pictures *torch.Tensor, streams []*torch.Generator) *torch.Tensor {
-	check(k.store, pictures, k.config.InChannels, k.Factor(), "images")
-	if n := pictures.Dim(0); len(streams) > 1 && n > 1 && len(streams) != n {
-		panic(&torch.Error{Op: "vae", Msg: fmt.Sprintf("%d images and %d streams: want as many, or one", n, len(streams))})
+// Encode implements Autoencoder: it samples z from the distribution that Moments returns, and returns (z - ShiftFactor)·ScalingFactor.
+// Noise is drawn in the latents' data type, [1, …] from the stream of each image or [n, …] from a single one. As in PyTorch, float16 and
+// bfloat16 noise is float32 noise, rounded, and float64 noise is different. For one image, several streams give as many latents.
+func (k *KL) Encode(s *torch.Scope, images *torch.Tensor, streams []*torch.Generator) *torch.Tensor {
+	check(k.store, images, k.config.InChannels, k.Factor(), "images")
+	if n := images.Dim(0); len(streams) > 1 && n > 1 && len(streams) != n {
+		panic(&torch.Error{Op: "vae", Msg: fmt.Sprintf("%d images and %d random streams: want one stream for each image, or a single one", n, len(streams))})
 	}
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		z, logVar := k.Moments(s, pictures)
+		z, logVar := k.Moments(s, images)
 		if len(streams) > 0 {
 			shape := z.Shape()
 			if len(streams) > 1 {
@@ -150,11 +150,11 @@ func (k *KL) Encode(s *torch.Scope, pictures *torch.Tensor, streams []*torch.Gen
 	})
 }
 
-// Moments returns mean and logarithm of the variance of each latent, unscaled.
-func (k *KL) Moments(s *torch.Scope, pictures *torch.Tensor) (mean, logVar *torch.Tensor) {
-	check(k.store, pictures, k.config.InChannels, k.Factor(), "images")
+// Moments returns the mean and log variance of each latent, unscaled.
+func (k *KL) Moments(s *torch.Scope, images *torch.Tensor) (mean, logVar *torch.Tensor) {
+	check(k.store, images, k.config.InChannels, k.Factor(), "images")
 	tile := k.tile()
-	both := k.sliced(s, pictures, func(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	both := k.sliced(s, images, func(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 		return tiled(s, x, tile, tile/k.Factor(), k.encode)
 	})
 	mean = both.Narrow(s, 1, 0, k.config.LatentChannels)
@@ -163,7 +163,7 @@ func (k *KL) Moments(s *torch.Scope, pictures *torch.Tensor) (mean, logVar *torc
 	return mean, logVar
 }
 
-// encode makes moments of a picture or a piece of one.
+// encode returns the moments of images or tiles.
 func (k *KL) encode(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		e := &k.encoder
@@ -195,7 +195,7 @@ func (k *KL) Decode(s *torch.Scope, latents *torch.Tensor) *torch.Tensor {
 	})
 }
 
-// decode makes a picture, or a piece of one, of unscaled latents.
+// decode returns the images or tiles of unscaled latents.
 func (k *KL) decode(s *torch.Scope, z *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		d := &k.decoder
@@ -212,14 +212,14 @@ func (k *KL) decode(s *torch.Scope, z *torch.Tensor) *torch.Tensor {
 	})
 }
 
-// check refuses what a network cannot take; factor divides height and width.
+// check panics for invalid inputs; height and width must be multiples of factor.
 func check(st *nn.Store, x *torch.Tensor, channels, factor int, what string) {
 	st.Takes("vae", "the "+what, x)
 	shape := x.Shape()
 	if len(shape) != 4 || shape[1] != channels || shape[2]%factor != 0 || shape[3]%factor != 0 || x.NumEl() == 0 {
 		by := ""
 		if factor > 1 {
-			by = fmt.Sprintf(" with sides that %d divides", factor)
+			by = fmt.Sprintf(" with height and width divisible by %d", factor)
 		}
 		panic(&torch.Error{Op: "vae", Msg: fmt.Sprintf("want %s [n, %d, H, W]%s, got %v", what, channels, by, shape)})
 	}
@@ -242,7 +242,7 @@ func (c *coder) last(s *torch.Scope, h *torch.Tensor) *torch.Tensor {
 	return blocks.Release(c.out.Forward(s, h), h)
 }
 
-// level is the blocks of one image size and what changes the size after them.
+// level is the blocks at one resolution and the resampling after them.
 type level struct {
 	blocks []*blocks.Residual
 	down   *blocks.Downsample // nil: none
@@ -278,12 +278,12 @@ func newResidual(p nn.Path, c Config, in, out int) *blocks.Residual {
 	return blocks.NewResidual(p, in, out, blocks.ResidualOptions{GroupsIn: c.Groups, GroupsOut: c.Groups, Eps: normEps})
 }
 
-// forward is that of a block that no embedding and no condition reaches.
+// forward runs a residual block without embedding or condition.
 func forward(s *torch.Scope, r *blocks.Residual, x *torch.Tensor) *torch.Tensor {
 	return r.Forward(s, x, nil, models.Cond{})
 }
 
-// middle is two residual blocks with attention between all pixels, of one head, between them.
+// middle is two residual blocks with single-head self-attention over all pixels between them.
 type middle struct {
 	first, second *blocks.Residual
 	norm          nn.GroupNorm
@@ -312,7 +312,7 @@ func (m middle) forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	})
 }
 
-// attend adds to each pixel of x [n, C, h, w] what it finds in all of them.
+// attend returns x + attention(norm(x)) for x [n, C, h, w].
 func (m middle) attend(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		shape := x.Shape()

@@ -1,7 +1,7 @@
 package vae
 
-// Activations estimates how many elements the decoder's tensors have together at most, for one image of height h and width w in pixels,
-// decoded in squares of tile pixels if it is larger (0: never). The encoder needs less.
+// Activations estimates the peak number of elements of the decoder's activations, for one image of height h and width w in pixels, decoded
+// in tiles of tile pixels if it is larger (0: never). The encoder needs less.
 func (c Config) Activations(h, w, tile int) float64 {
 	c = c.WithDefaults()
 	k := KL{config: c, Tile: tile}
@@ -22,12 +22,12 @@ func (c Config) Activations(h, w, tile int) float64 {
 		}
 	}
 	if pixels < whole {
-		most += 3 * float64(c.OutChannels) * whole // rows of squares, and the image that they become
+		most += 3 * float64(c.OutChannels) * whole // rows of tiles, and the blended image
 	}
 	return most
 }
 
-// Activations is the like of [Config.Activations].
+// Activations is the same estimate as [Config.Activations].
 func (c TinyConfig) Activations(h, w, tile int) float64 {
 	c = c.WithDefaults()
 	k := Tiny{config: c, Tile: tile}
@@ -43,7 +43,7 @@ func (c TinyConfig) Activations(h, w, tile int) float64 {
 	return most
 }
 
-// tileOf returns the pixels that are decoded at once.
+// tileOf returns the number of pixels that are decoded at once.
 func tileOf(h, w, tile int) float64 {
 	if tile <= 0 || (h <= tile && w <= tile) {
 		return float64(h) * float64(w)

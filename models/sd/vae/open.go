@@ -19,20 +19,20 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// File is weights in a file, to be closed. [torch.Weights] is one.
+// File is an open file of weights, such as [torch.Weights].
 type File interface {
 	nn.Source
 	Close() error
 }
 
-// OpenTiny opens a tiny autoencoder: a folder of diffusers' (config.json and diffusion_pytorch_model.safetensors), a single safetensors
-// file with both halves, or one of the two that its author publishes, NAME_encoder and NAME_decoder, of which the other lies beside it;
-// also a folder with those two. Where there is no encoder, only decoding works.
+// OpenTiny opens a tiny autoencoder: a diffusers directory (config.json and diffusion_pytorch_model.safetensors), a single safetensors file
+// with encoder and decoder, one of the author's two files, NAME_encoder and NAME_decoder, with the other in the same directory, or a
+// directory with those two. Without an encoder file, only decoding works.
 func OpenTiny(path string, dev torch.Device, dtype torch.DType) (*Tiny, error) {
 	return OpenTinyBy(func(path string) (File, error) { return torch.OpenWeights(path) }, path, dev, dtype)
 }
 
-// OpenTinyBy is OpenTiny with another reader of files: sd.OpenTiny's reads those of torch.save, too.
+// OpenTinyBy is OpenTiny with another function to open files: that of sd.OpenTiny also reads files of torch.save.
 func OpenTinyBy(open func(path string) (File, error), path string, dev torch.Device, dtype torch.DType) (*Tiny, error) {
 	var f files
 	t, err := f.tiny(open, path, dev, dtype)
@@ -43,7 +43,7 @@ func OpenTinyBy(open func(path string) (File, error), path string, dev torch.Dev
 	return t, nil
 }
 
-// files are those that weights are views of.
+// files are the files that the weights are views of.
 type files []File
 
 func (f files) Close() error {
@@ -93,7 +93,7 @@ func (f *files) tiny(open func(path string) (File, error), path string, dev torc
 	return t, nil
 }
 
-// find returns the files of an autoencoder, and the config.json of a folder that has one.
+// find returns the files of an autoencoder, and the directory's config.json if there is one.
 func find(path string) (names []string, config []byte, err error) {
 	st, err := os.Stat(path)
 	if err != nil {
@@ -123,7 +123,7 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// decoderIn finds the only decoder in a folder without a config.json. Of the same name in several formats it takes safetensors.
+// decoderIn finds the only decoder in a directory without a config.json. If it is there in several formats, safetensors is preferred.
 func decoderIn(dir string) (string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -141,15 +141,15 @@ func decoderIn(dir string) (string, error) {
 	stems := slices.Sorted(maps.Keys(found))
 	switch len(stems) {
 	case 0:
-		return "", fmt.Errorf("%s: want a tiny autoencoder, config.json and diffusion_pytorch_model.safetensors, or NAME_encoder and NAME_decoder as "+
-			"taesd_decoder.pth: there is neither", quote.Path(dir))
+		return "", fmt.Errorf("%s: want a tiny autoencoder: config.json and diffusion_pytorch_model.safetensors, or NAME_encoder and NAME_decoder such as "+
+			"taesd_decoder.pth; the directory has neither", quote.Path(dir))
 	case 1:
 		return found[stems[0]], nil
 	}
-	return "", fmt.Errorf("%s: there are several tiny autoencoders, %s: want the file of one", quote.Path(dir), strings.Join(stems, ", "))
+	return "", fmt.Errorf("%s: the directory has several tiny autoencoders (%s): pass the path of one file", quote.Path(dir), strings.Join(stems, ", "))
 }
 
-// halvesOf returns the names of encoder and decoder if path is one of them and the other is there, else path.
+// halvesOf returns the paths of encoder and decoder if path is one of them and the other exists, else path.
 func halvesOf(path string) []string {
 	both := pair(path)
 	if len(both) == 2 && path == both[1] && !exists(both[0]) {
@@ -158,7 +158,7 @@ func halvesOf(path string) []string {
 	return both
 }
 
-// pair returns the names of encoder and decoder if path is one of them, else path.
+// pair returns the paths of encoder and decoder if path is one of them, else path.
 func pair(path string) []string {
 	dir, name := filepath.Split(path)
 	for _, half := range []string{"encoder", "decoder"} {
@@ -170,19 +170,19 @@ func pair(path string) []string {
 	return []string{path}
 }
 
-// OriginalTiny gives the tensors of published files, the author's encoder and decoder or a single one, diffusers' names, and returns the
-// configuration that their shapes say: all of the family are TAESD but for the latents' channels and the pools. In single files, names
-// begin with encoder.layers and decoder.layers, as diffusers and the author of TAEF2 write them, with encoder and decoder, or with
-// taesd_encoder and taesd_decoder (ComfyUI).
+// OriginalTiny renames the tensors of published files, the author's encoder and decoder or a single file, to diffusers' names, and infers
+// the configuration from their shapes: the models of the family differ from TAESD only in latent channels and pooling. In single files,
+// names begin with encoder.layers and decoder.layers (diffusers and the author of TAEF2), encoder and decoder, or taesd_encoder and
+// taesd_decoder (ComfyUI).
 func OriginalTiny(files ...nn.Source) (TinyConfig, nn.Source, error) {
 	c, src, _, err := originalTiny(files)
 	return c, src, err
 }
 
-// originalTiny also tells whether a file has a decoder alone.
+// originalTiny also reports whether the file has only a decoder.
 func originalTiny(files []nn.Source) (_ TinyConfig, _ nn.Source, decoder bool, err error) {
 	if len(files) != 1 && len(files) != 2 {
-		return TinyConfig{}, nil, false, fmt.Errorf("want an encoder's and a decoder's file, or one with both, got %d files", len(files))
+		return TinyConfig{}, nil, false, fmt.Errorf("want an encoder file and a decoder file, or one file with both, got %d files", len(files))
 	}
 	all := layouts[2-len(files):]
 	if len(files) == 1 && alone(files[0]) {
@@ -202,24 +202,25 @@ func originalTiny(files []nn.Source) (_ TinyConfig, _ nn.Source, decoder bool, e
 		return c, src, decoder, c.Validate()
 	}
 	return TinyConfig{}, nil, false, errors.New("want the weights of a tiny autoencoder: the decoder's first convolution, 1.weight or " +
-		"decoder.layers.0.weight, is not there or not of four dimensions")
+		"decoder.layers.0.weight, is missing or does not have 4 dimensions")
 }
 
-// alone tells whether a file has the author's decoder and nothing else: its layers are numbered, and the first is the squeezing of latents.
+// alone reports whether a file has only the author's decoder: its layers are numbered, and layer 0, which clamps the latents, has no
+// weights.
 func alone(file nn.Source) bool {
 	_, _, first := file.Info("0.weight")
 	_, _, second := file.Info("1.weight")
 	return second && !first
 }
 
-// layout is how names of encoder and decoder begin in a file, and by how much the numbers of the decoder's layers are higher than
-// diffusers': in the author's code it begins with a layer without weights.
+// layout has the name prefixes of encoder and decoder in a file, and the offset of the decoder's layer numbers from diffusers': the
+// author's decoder begins with a layer without weights.
 type layout struct {
 	prefix [2]string
 	shift  [2]int
 }
 
-// layouts are those of two files and then those of one.
+// layouts are the layout of two files and then those of one file.
 var layouts = []layout{
 	{[2]string{"", ""}, [2]int{0, 1}},
 	{halves, [2]int{0, 0}},
@@ -229,10 +230,11 @@ var layouts = []layout{
 
 var halves = [2]string{"encoder.layers.", "decoder.layers."}
 
-// comfy are numbers by which ComfyUI goes from its units of latents to the U-Net's, which are the ones here.
+// comfy are ComfyUI's factors between its latent scale and the U-Net's, which is the one used here.
 var comfy = []string{"vae_scale", "vae_shift"}
 
-// rename returns the files' tensors by diffusers' names. What is no half's stays as it is, to be reported.
+// rename returns the files' tensors by diffusers' names. Tensors of neither encoder nor decoder keep their names, so that they are
+// reported.
 func (l layout) rename(files []nn.Source) (renamed, error) {
 	src := renamed{at: map[string]place{}}
 	for i, f := range files {
@@ -256,7 +258,7 @@ func (l layout) rename(files []nn.Source) (renamed, error) {
 	return src, nil
 }
 
-// ours is diffusers' name of a tensor of encoder (0) or decoder (1), if it is one.
+// ours returns diffusers' name of a tensor of the encoder (half 0) or decoder (half 1), if it is one.
 func (l layout) ours(half int, name string) (string, bool) {
 	rest, ok := strings.CutPrefix(name, l.prefix[half])
 	number, tail, _ := strings.Cut(rest, ".")
@@ -273,7 +275,7 @@ type renamed struct {
 	at    map[string]place
 }
 
-// place is where a tensor is.
+// place is the file and name of a tensor.
 type place struct {
 	nn.Source
 	name string
@@ -295,7 +297,7 @@ func (r renamed) Names() iter.Seq[string] { return slices.Values(r.names) }
 func (r renamed) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 	p, ok := r.at[name]
 	if !ok {
-		return nil, fmt.Errorf("there is no tensor %s", quote.Quoted(name))
+		return nil, fmt.Errorf("tensor %s does not exist", quote.Quoted(name))
 	}
 	return p.Source.Get(s, p.name)
 }

@@ -5,13 +5,13 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// overlap is the part of a tile that its neighbour has too, as in diffusers.
+// overlap is the fraction of a tile that overlaps the next one, as in diffusers.
 const overlap = 0.25
 
-// code makes latents of pictures or pictures of latents.
+// code encodes images or decodes latents.
 type code func(s *torch.Scope, x *torch.Tensor) *torch.Tensor
 
-// sliced codes x with f: at once, or one picture after the other.
+// sliced applies f to the whole batch, or to one image at a time.
 func (k *KL) sliced(s *torch.Scope, x *torch.Tensor, f code) *torch.Tensor {
 	n := x.Dim(0)
 	if !k.Slice || n == 1 {
@@ -26,7 +26,7 @@ func (k *KL) sliced(s *torch.Scope, x *torch.Tensor, f code) *torch.Tensor {
 	})
 }
 
-// tile returns Tile rounded so that what two squares share, and what remains, is a whole number of latents.
+// tile returns Tile rounded so that the overlap of two tiles, and the rest, is a whole number of latents.
 func (k *KL) tile() int {
 	if k.Tile <= 0 {
 		return 0
@@ -35,8 +35,8 @@ func (k *KL) tile() int {
 	return max(k.Tile/unit, 1) * unit
 }
 
-// tiled codes x with f: at once, or if it is larger than tile in overlapping squares of that many pixels, which become squares of result
-// pixels, one after the other. Where two meet, one fades into the other (diffusers' tiled_encode and tiled_decode).
+// tiled applies f to x: at once, or, if x is larger than tile, in overlapping tiles of tile×tile pixels with results of result×result
+// pixels, one after the other. Overlaps are blended linearly (diffusers' tiled_encode and tiled_decode).
 func tiled(s *torch.Scope, x *torch.Tensor, tile, result int, f code) *torch.Tensor {
 	height, width := x.Dim(2), x.Dim(3)
 	if tile <= 0 || (height <= tile && width <= tile) {
@@ -71,7 +71,7 @@ func tiled(s *torch.Scope, x *torch.Tensor, tile, result int, f code) *torch.Ten
 	})
 }
 
-// fade returns b with its first elements along dim mixed with the last of a: the first is all a's, the last nearly all b's.
+// fade returns b with its first extent elements along dim blended with the last ones of a, from only a to nearly only b.
 func fade(s *torch.Scope, a, b *torch.Tensor, dim, extent int) *torch.Tensor {
 	extent = min(extent, a.Dim(dim), b.Dim(dim))
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
@@ -84,7 +84,7 @@ func fade(s *torch.Scope, a, b *torch.Tensor, dim, extent int) *torch.Tensor {
 	})
 }
 
-// tile returns Tile rounded so that a square and what two of them share is a whole number of latents, of the latter 2 or more.
+// tile returns Tile rounded so that a tile and the overlap of two are whole numbers of latents, the overlap at least 2.
 func (t *Tiny) tile() int {
 	if t.Tile <= 0 {
 		return 0
@@ -93,12 +93,12 @@ func (t *Tiny) tile() int {
 	return max(t.Tile/unit, 2) * unit
 }
 
-// tinyOverlap: two squares share one part of so many, as in diffusers.
+// tinyOverlap: two tiles overlap by 1/tinyOverlap of their size, as in diffusers.
 const tinyOverlap = 8
 
-// pasted codes x with f: at once, or if it is larger than tile in overlapping squares of that many pixels, which become squares of result
-// pixels, one after the other. Each is laid over those before it, from nothing of it at its upper and left edge to all of it where the
-// overlap ends (diffusers' AutoencoderTiny). As that is done in place, everything is coded at once where gradients are recorded.
+// pasted applies f to x: at once, or, if x is larger than tile, in overlapping tiles of tile×tile pixels with results of result×result
+// pixels, one after the other. Each tile is blended over those before it, with weights from 0 at its top and left edges to 1 at the end of
+// the overlap (diffusers' AutoencoderTiny). The blending is in place, so there is no tiling while gradients are recorded.
 func pasted(s *torch.Scope, x *torch.Tensor, tile, result int, f code) *torch.Tensor {
 	height, width := x.Dim(2), x.Dim(3)
 	if tile <= 0 || (height <= tile && width <= tile) || s.GradEnabled() {

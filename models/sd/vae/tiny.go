@@ -11,30 +11,30 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// TinyConfig describes a tiny autoencoder. Its zero value is TAESD. As JSON it is the config.json of diffusers' AutoencoderTiny.
+// TinyConfig describes a tiny autoencoder. Its zero value is TAESD. Its JSON is the config.json of diffusers' AutoencoderTiny.
 type TinyConfig struct {
-	InChannels     int   `json:"in_channels"`                // of pictures; 0: 3
+	InChannels     int   `json:"in_channels"`                // of images; 0: 3
 	OutChannels    int   `json:"out_channels"`               // 0: 3
 	LatentChannels int   `json:"latent_channels"`            // 0: 4
-	EncoderWidths  []int `json:"encoder_block_out_channels"` // of each level, from the largest image; nil: 64 four times
-	DecoderWidths  []int `json:"decoder_block_out_channels"` // of each level, from the smallest image; nil: 64 four times
+	EncoderWidths  []int `json:"encoder_block_out_channels"` // per level, from the highest resolution; nil: 64 four times
+	DecoderWidths  []int `json:"decoder_block_out_channels"` // per level, from the lowest resolution; nil: 64 four times
 	EncoderBlocks  []int `json:"num_encoder_blocks"`         // nil: 1, 3, 3, 3
 	DecoderBlocks  []int `json:"num_decoder_blocks"`         // nil: 3, 3, 3, 1
 
 	ScalingFactor float64 `json:"scaling_factor"` // latents are multiplied by it; 0: 1
 
-	// Pool gives the blocks of the smallest image a look at the whole of it, by way of a group norm (TAEF2). diffusers' class does not
-	// know it.
+	// Pool adds to the blocks at the lowest resolution a branch with a group norm over the whole image (TAEF2). diffusers' class has no
+	// such key.
 	Pool bool `json:"pool,omitempty"`
 }
 
-// TAESD is the tiny autoencoder with the latents of Stable Diffusion 1 and 2, and with other weights those of SDXL.
+// TAESD is the tiny autoencoder for the latents of Stable Diffusion 1 and 2 and, with other weights, of SDXL.
 func TAESD() TinyConfig { return TinyConfig{}.WithDefaults() }
 
-// TAEF2 is the one with the latents of FLUX.2.
+// TAEF2 is the tiny autoencoder for the latents of FLUX.2.
 func TAEF2() TinyConfig { return TinyConfig{LatentChannels: 32, Pool: true}.WithDefaults() }
 
-// WithDefaults fills in every field that was left at zero.
+// WithDefaults returns the configuration with every zero field filled in.
 func (c TinyConfig) WithDefaults() TinyConfig {
 	c.InChannels, c.OutChannels, c.LatentChannels = or(c.InChannels, 3), or(c.OutChannels, 3), or(c.LatentChannels, 4)
 	c.ScalingFactor = or(c.ScalingFactor, 1)
@@ -50,8 +50,7 @@ func (c TinyConfig) WithDefaults() TinyConfig {
 	return c
 }
 
-// Validate reports what cannot work, of a configuration with its defaults filled in. What it accepts, NewTiny can build, memory
-// permitting.
+// Validate returns an error for a configuration that NewTiny could not build. Fill in the defaults first.
 func (c TinyConfig) Validate() error {
 	if err := errors.Join(
 		within("in_channels", c.InChannels, 1, 64), within("out_channels", c.OutChannels, 1, 64),
@@ -61,12 +60,12 @@ func (c TinyConfig) Validate() error {
 		return fmt.Errorf("tiny vae config: %w", err)
 	}
 	if e, d := len(c.EncoderWidths), len(c.DecoderWidths); e != d {
-		return fmt.Errorf("tiny vae config: %d levels of the encoder and %d of the decoder: want as many", e, d)
+		return fmt.Errorf("tiny vae config: the encoder has %d levels and the decoder %d: want the same number", e, d)
 	}
 	return bounded("tiny vae config", TinyShapes(c))
 }
 
-// levels checks one half's. Between levels the width cannot change: diffusers' class has no layer that could change it.
+// levels checks the levels of encoder or decoder. All have the same width: diffusers' class has no layer to change it.
 func levels(half string, widths, blocks []int) error {
 	if err := within("the length of "+half+"_block_out_channels", len(widths), 1, maxLevels); err != nil {
 		return err
@@ -90,9 +89,9 @@ func levels(half string, widths, blocks []int) error {
 
 const tinyClass = "AutoencoderTiny"
 
-// ParseTinyConfig reads the config.json of diffusers' AutoencoderTiny. Keys that are absent have its defaults, which are TAESD's.
-// Keys that change nothing are ignored, among them latent_magnitude and latent_shift, which are about storing latents as bytes;
-// what asks for something that is not built is an error.
+// ParseTinyConfig reads the config.json of diffusers' AutoencoderTiny. Missing keys have its defaults, which are TAESD's. Keys that do not
+// affect the computation are ignored, among them latent_magnitude and latent_shift, which are for storing latents as bytes; unsupported
+// values are errors.
 func ParseTinyConfig(data []byte) (TinyConfig, error) {
 	c := TAESD()
 	if err := c.parse(data); err != nil {
@@ -125,17 +124,17 @@ func (c TinyConfig) MarshalJSON() ([]byte, error) {
 	}{tinyClass, plain(c.WithDefaults())})
 }
 
-// Tiny is an autoencoder of convolutions alone. It owns its weights, which carry diffusers' names.
+// Tiny is a small convolutional autoencoder (TAESD, TAEF2). It owns its weights, which have diffusers' names.
 type Tiny struct {
 	config           TinyConfig
 	store            *nn.Store
 	encoder, decoder []step
-	lone             bool  // there is no encoder
-	files            files // to be closed after the store
+	lone             bool  // without an encoder
+	files            files // closed after the store
 
-	// Tile is how large a picture is coded at once, in pixels: larger ones in overlapping squares of that size, which are laid over each
-	// other, which needs less memory and gives slightly other pictures. 0: all at once. Else it is rounded down to a multiple of 8·Factor,
-	// of which two are the least. diffusers' tiling has 512. Set it before use.
+	// Tile is the tile size in pixels: larger images are encoded and decoded in overlapping square tiles that are blended, which takes less
+	// memory and changes the result slightly. 0: no tiling. It is rounded down to a multiple of 8·Factor, at least 16·Factor. diffusers'
+	// tiles have 512. Set it before use.
 	Tile int
 }
 
@@ -144,12 +143,12 @@ func NewTiny(c TinyConfig, dev torch.Device, dtype torch.DType, seed uint64) (*T
 	return newTiny(c, false, func(build func(p nn.Path)) (*nn.Store, error) { return nn.Build(dev, dtype, seed, build) })
 }
 
-// TinyFrom makes an autoencoder of the weights in src, frozen; see [nn.BuildFrom].
+// TinyFrom makes an autoencoder from the weights in src, frozen; see [nn.BuildFrom].
 func TinyFrom(c TinyConfig, src nn.Source, dev torch.Device, dtype torch.DType) (*Tiny, error) {
 	return newTiny(c, false, func(build func(p nn.Path)) (*nn.Store, error) { return nn.BuildFrom(src, dev, dtype, build) })
 }
 
-// TinyDecoderFrom makes the decoder alone of the weights in src, frozen. It cannot encode.
+// TinyDecoderFrom makes an autoencoder that has only a decoder, from the weights in src, frozen. It cannot encode.
 func TinyDecoderFrom(c TinyConfig, src nn.Source, dev torch.Device, dtype torch.DType) (*Tiny, error) {
 	return newTiny(c, true, func(build func(p nn.Path)) (*nn.Store, error) { return nn.BuildFrom(src, dev, dtype, build) })
 }
@@ -167,10 +166,10 @@ func newTiny(c TinyConfig, lone bool, fill func(build func(p nn.Path)) (*nn.Stor
 	return t, nil
 }
 
-// TinyShapes returns the names and shapes of an autoencoder's tensors without making them.
+// TinyShapes returns the names and shapes of an autoencoder's tensors without creating them.
 func TinyShapes(c TinyConfig) []nn.Shape { return nn.Shapes((&Tiny{config: c.WithDefaults()}).build) }
 
-// step is one layer of the chain; it may change h in place, and frees it if it makes another.
+// step is one layer; it may change h in place, and frees h unless it returns it.
 type step func(s *torch.Scope, h *torch.Tensor) *torch.Tensor
 
 func (t *Tiny) build(p nn.Path) {
@@ -235,7 +234,7 @@ type tinyBlock struct {
 	pool  *tinyPool // nil: none
 }
 
-// tinyPool is h + narrow(relu(norm(widen(h)))), which goes before a block.
+// tinyPool is h + narrow(relu(norm(widen(h)))), applied before a block.
 type tinyPool struct {
 	widen, narrow nn.Conv2D
 	norm          nn.GroupNorm
@@ -273,13 +272,13 @@ func (b *tinyBlock) forward(s *torch.Scope, h *torch.Tensor) *torch.Tensor {
 // Config returns the configuration with its defaults filled in.
 func (t *Tiny) Config() TinyConfig { return t.config }
 
-// Store returns what owns the weights.
+// Store returns the store that owns the weights.
 func (t *Tiny) Store() *nn.Store { return t.store }
 
 // Parameters yields the weights by diffusers' names.
 func (t *Tiny) Parameters() iter.Seq2[string, *torch.Tensor] { return t.store.Parameters() }
 
-// Tensors yields what belongs into a checkpoint, which is the weights.
+// Tensors yields the tensors of a checkpoint: the weights.
 func (t *Tiny) Tensors() iter.Seq2[string, *torch.Tensor] { return t.store.Tensors() }
 
 // Close frees the weights.
@@ -297,24 +296,25 @@ func (t *Tiny) Channels() int { return t.config.LatentChannels }
 // DType implements Autoencoder.
 func (t *Tiny) DType() torch.DType { return t.store.DType() }
 
-// Encodes tells whether there is an encoder.
+// Encodes reports whether it has an encoder.
 func (t *Tiny) Encodes() bool { return !t.lone }
 
-// Encode implements Autoencoder. It draws nothing. ScalingFactor is 1 in all published models: they give latents as U-Nets want them.
-func (t *Tiny) Encode(s *torch.Scope, pictures *torch.Tensor, _ []*torch.Generator) *torch.Tensor {
+// Encode implements Autoencoder. It is deterministic. ScalingFactor is 1 in all published models: their latents already have the U-Net's
+// scale.
+func (t *Tiny) Encode(s *torch.Scope, images *torch.Tensor, _ []*torch.Generator) *torch.Tensor {
 	if t.lone {
-		panic(&torch.Error{Op: "vae", Msg: "it is a decoder only: want the encoder's file, too, to encode images"})
+		panic(&torch.Error{Op: "vae", Msg: "the autoencoder has only a decoder: to encode images, the encoder's file is needed too"})
 	}
-	check(t.store, pictures, t.config.InChannels, t.Factor(), "images")
+	check(t.store, images, t.config.InChannels, t.Factor(), "images")
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		h := pictures.AddScalar(s, 1).DivScalar(s, 2)
+		h := images.AddScalar(s, 1).DivScalar(s, 2)
 		tile := t.tile()
 		h = pasted(s, h, tile, tile/t.Factor(), chain(t.encoder))
 		return h.MulScalar(s, t.config.ScalingFactor)
 	})
 }
 
-// Decode implements Autoencoder. Latents are squeezed to ±3 first, softly.
+// Decode implements Autoencoder. It first clamps latents softly to ±3, as 3·tanh(z/3).
 func (t *Tiny) Decode(s *torch.Scope, latents *torch.Tensor) *torch.Tensor {
 	check(t.store, latents, t.config.LatentChannels, 1, "latents")
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
@@ -326,7 +326,7 @@ func (t *Tiny) Decode(s *torch.Scope, latents *torch.Tensor) *torch.Tensor {
 	})
 }
 
-// chain runs one layer after the other. It frees what it is given.
+// chain runs one layer after the other. It frees its input.
 func chain(layers []step) code {
 	return func(s *torch.Scope, h *torch.Tensor) *torch.Tensor {
 		return s.Tidy(func(s *torch.Scope) *torch.Tensor {
