@@ -26,7 +26,7 @@ func New(c Config, dev torch.Device, dtype torch.DType, seed uint64) (*Encoder, 
 	return build(c, func(all func(p nn.Path)) (*nn.Store, error) { return nn.Build(dev, dtype, seed, all) })
 }
 
-// From makes an encoder whose weights are src's, which has to outlive it: see [nn.BuildFrom].
+// From makes an encoder from the weights in src, which has to outlive it: see [nn.BuildFrom].
 func From(c Config, src nn.Source, dev torch.Device, dtype torch.DType) (*Encoder, error) {
 	return build(c, func(all func(p nn.Path)) (*nn.Store, error) { return nn.BuildFrom(src, dev, dtype, all) })
 }
@@ -44,7 +44,7 @@ func build(c Config, store func(all func(p nn.Path)) (*nn.Store, error)) (*Encod
 	return e, nil
 }
 
-// Shapes returns the names and shapes of an encoder's tensors without making them.
+// Shapes returns the names and shapes of an encoder's tensors without creating them.
 func Shapes(c Config) []nn.Shape { return nn.Shapes((&Encoder{config: c.WithDefaults()}).build) }
 
 func (e *Encoder) build(p nn.Path) {
@@ -67,42 +67,42 @@ func (e *Encoder) build(p nn.Path) {
 // Config returns the configuration with its defaults filled in.
 func (e *Encoder) Config() Config { return e.config }
 
-// Store returns what owns the weights.
+// Store returns the store that owns the weights.
 func (e *Encoder) Store() *nn.Store { return e.store }
 
 // Parameters yields the trainable weights by transformers' names.
 func (e *Encoder) Parameters() iter.Seq2[string, *torch.Tensor] { return e.store.Parameters() }
 
-// Tensors yields what belongs into a checkpoint, by transformers' names.
+// Tensors yields the tensors of a checkpoint by transformers' names.
 func (e *Encoder) Tensors() iter.Seq2[string, *torch.Tensor] { return e.store.Tensors() }
 
 // Close frees the weights.
 func (e *Encoder) Close() { e.store.Close() }
 
-// Options choose what Forward returns. The zero value is what Stable Diffusion 1 and 2 use.
+// Options select the output of Forward. The zero value is that of Stable Diffusion 1 and 2.
 //
-// Diffusers' clip_skip of k is Skip k for them, and Skip k+1 with Raw for SDXL, which without clip_skip wants Skip 1 with Raw.
+// For them, diffusers' clip_skip k is Skip k. For SDXL it is Skip k+1 with Raw, and without clip_skip Skip 1 with Raw.
 type Options struct {
-	Skip       int         // how many of the last layers Output.Hidden leaves out
+	Skip       int         // the number of last layers that Output.Hidden skips
 	Raw        bool        // Output.Hidden without the final norm
-	HiddenOnly bool        // Output.Pooled is not wanted; then layers that Hidden leaves out do not run
+	HiddenOnly bool        // do not compute Output.Pooled, nor the layers that Hidden skips
 	Adapters   nn.Adapters // of linear layers and norms
 
-	// Extra are the vectors of tokens from Config.Vocab on, [k, Width], beside the encoder's own: of textual inversion embeddings.
+	// Extra has the embedding vectors of the additional token ids from Config.Vocab on, [k, Width], as of textual inversion embeddings.
 	Extra *torch.Tensor
 }
 
-// Output is what a text becomes.
+// Output is the result of Forward.
 type Output struct {
-	Hidden *torch.Tensor // [n, L, Width]: a vector for each token
-	// Pooled is one vector for each text, [n, Width], or [n, ProjectionDim] through the projection if there is one: what the
-	// last layer and the final norm make of the token that ends the text. That is the first one of Config.EOS, or the first
-	// of the text if there is none; where EOS is 2, as old files have it, it is the first of the largest number below Config.Vocab.
+	Hidden *torch.Tensor // [n, L, Width]: one vector per token
+	// Pooled is one vector per prompt, [n, Width], or [n, ProjectionDim] with a projection: the output of the last layer and the final norm
+	// at the end token. That is the first token with id Config.EOS, or the first token if there is none; if EOS is 2, as in old files, it
+	// is the first token with the largest id below Config.Vocab.
 	Pooled *torch.Tensor
 }
 
-// Forward encodes texts, ids [n, L] in int64, of at most Config.Positions tokens each. A token sees those before it; what
-// follows the end of a text, padding, is encoded like the rest. A shape or a Skip that cannot be panics with a *torch.Error.
+// Forward encodes token ids [n, L], int64, with L at most Config.Positions. Attention is causal; padding after the end token is encoded
+// like the other tokens. An invalid shape, id or Skip panics with a *torch.Error.
 func (e *Encoder) Forward(s *torch.Scope, ids *torch.Tensor, o Options) Output {
 	e.check(ids, o)
 	var out Output
@@ -136,7 +136,7 @@ func (e *Encoder) Forward(s *torch.Scope, ids *torch.Tensor, o Options) Output {
 	return out
 }
 
-// check refuses what cannot be encoded.
+// check panics for invalid inputs.
 func (e *Encoder) check(ids *torch.Tensor, o Options) {
 	fail := func(format string, args ...any) {
 		panic(&torch.Error{Op: "clip", Msg: fmt.Sprintf(format, args...)})
@@ -145,7 +145,7 @@ func (e *Encoder) check(ids *torch.Tensor, o Options) {
 	if x := o.Extra; x != nil {
 		e.store.Takes("clip", "the extra vectors", x)
 		if x.NDim() != 2 || x.Dim(0) < 1 || x.Dim(1) != c.Width {
-			fail("want extra vectors of shape [k, %d], got %v", c.Width, x.Shape())
+			fail("want Options.Extra of shape [k, %d], got %v", c.Width, x.Shape())
 		}
 		tokens += x.Dim(0)
 	}
@@ -155,11 +155,11 @@ func (e *Encoder) check(ids *torch.Tensor, o Options) {
 	case ids.NDim() != 2 || ids.Dim(1) < 1 || ids.Dim(1) > c.Positions:
 		fail("want tokens of shape [n, 1 to %d], got %v", c.Positions, ids.Shape())
 	case skip < 0 || skip > c.Depth:
-		fail("there are %d layers: want to skip 0 to %d, got %d", c.Depth, c.Depth, skip)
+		fail("the encoder has %d layers: want Options.Skip of 0 to %d, got %d", c.Depth, c.Depth, skip)
 	}
 }
 
-// embed returns the vectors of tokens and their positions, [n, L, Width].
+// embed returns the sums of token and position embeddings, [n, L, Width].
 func (e *Encoder) embed(s *torch.Scope, ids, extra *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		var x *torch.Tensor
@@ -176,10 +176,10 @@ func (e *Encoder) embed(s *torch.Scope, ids, extra *torch.Tensor) *torch.Tensor 
 	})
 }
 
-// pool returns Output.Pooled of the last layer's h [n, L, Width]. The norm is of single tokens: those at the ends suffice.
+// pool returns Output.Pooled for the last layer's h [n, L, Width]. The norm is per token, so it is computed for the end tokens only.
 func (e *Encoder) pool(s *torch.Scope, h, ids *torch.Tensor, a nn.Adapters) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		end := ids.MaskedFill(s, ids.GeScalar(s, float64(e.config.Vocab)), 0) // tokens of Options.Extra end no text
+		end := ids.MaskedFill(s, ids.GeScalar(s, float64(e.config.Vocab)), 0) // ids of Options.Extra are not end tokens
 		if e.config.EOS != legacyEOS {
 			end = ids.EqScalar(s, float64(e.config.EOS)).To(s, torch.Int64)
 		}
@@ -235,7 +235,7 @@ func (l layer) forward(s *torch.Scope, x *torch.Tensor, a nn.Adapters) *torch.Te
 	})
 }
 
-// sigmoidGELU is x·σ(1.702·x), which CLIP was trained with in place of GELU (Hendrycks & Gimpel 2016, section 2).
+// sigmoidGELU is x·σ(1.702·x), which CLIP uses instead of GELU (Hendrycks & Gimpel 2016, section 2).
 func sigmoidGELU(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		g := x.MulScalar(s, 1.702)

@@ -206,8 +206,8 @@ func TestForwardRefuses(t *testing.T) {
 		{func(s *torch.Scope) { e.Forward(s, zeros(s, 1, 0), Options{}) }, "clip: want tokens of shape [n, 1 to 6], got [1 0]"},
 		{func(s *torch.Scope) { e.Forward(s, torch.Zeros(s, torch.Int64, 6), Options{}) }, "got [6]"},
 		{func(s *torch.Scope) { e.Forward(s, torch.Zeros(s, torch.Float32, 1, 6), Options{}) }, "want int64, got float32"},
-		{func(s *torch.Scope) { e.Forward(s, zeros(s, 1, 6), Options{Skip: 4}) }, "there are 3 layers: want to skip 0 to 3, got 4"},
-		{func(s *torch.Scope) { e.Forward(s, zeros(s, 1, 6), Options{Skip: -1}) }, "want to skip 0 to 3, got -1"},
+		{func(s *torch.Scope) { e.Forward(s, zeros(s, 1, 6), Options{Skip: 4}) }, "want Options.Skip of 0 to 3, got 4"},
+		{func(s *torch.Scope) { e.Forward(s, zeros(s, 1, 6), Options{Skip: -1}) }, "want Options.Skip of 0 to 3, got -1"},
 		{func(s *torch.Scope) { e.Forward(s, zeros(s, 1, 2).AddScalar(s, 20), Options{}) }, "want numbers from 0 to"},
 	} {
 		require.ErrorContains(t, torch.Run(torch.CPU, func(s *torch.Scope) error {

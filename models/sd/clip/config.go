@@ -13,27 +13,27 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Config describes a CLIP text encoder. The zero value is filled in by New and From as transformers' CLIPTextConfig is: see
-// WithDefaults. Written as JSON it is a config.json that transformers reads.
+// Config describes a CLIP text encoder. Zero fields have the defaults of transformers' CLIPTextConfig: see WithDefaults. Its JSON is a
+// config.json that transformers reads.
 type Config struct {
-	Vocab         int     `json:"vocab_size"`              // tokens; 0: 49408
+	Vocab         int     `json:"vocab_size"`              // vocabulary size; 0: 49408
 	Width         int     `json:"hidden_size"`             // features of a token; 0: 512
 	MLPWidth      int     `json:"intermediate_size"`       // features inside a layer's MLP; 0: 2048
 	Depth         int     `json:"num_hidden_layers"`       // 0: 12
 	Heads         int     `json:"num_attention_heads"`     // 0: 8
-	Positions     int     `json:"max_position_embeddings"` // tokens of the longest text; 0: 77
+	Positions     int     `json:"max_position_embeddings"` // maximum number of tokens; 0: 77
 	Activation    string  `json:"hidden_act"`              // quick_gelu, gelu, gelu_new, gelu_pytorch_tanh; "": quick_gelu
 	Eps           float64 `json:"layer_norm_eps"`          // of all norms; 0: 1e-5
-	EOS           int     `json:"eos_token_id"`            // where the text ends, see Output.Pooled; 0: 49407
-	ProjectionDim int     `json:"projection_dim"`          // features of the projection, if there is one; 0: 512
+	EOS           int     `json:"eos_token_id"`            // the end token, see Output.Pooled; 0: 49407
+	ProjectionDim int     `json:"projection_dim"`          // width of text_projection, if there is one; 0: 512
 
-	// Projection tells whether the pooled output goes through text_projection: CLIPTextModelWithProjection. In a config.json
-	// it follows from architectures.
+	// Projection: the pooled output goes through text_projection, as in CLIPTextModelWithProjection. In a config.json it follows from
+	// architectures.
 	Projection bool `json:"-"`
 }
 
-// legacyEOS is the eos_token_id that files had before transformers' pull request 24773, and that the published encoders
-// have. It is not the token that ends texts: that is found as the largest number.
+// legacyEOS is the eos_token_id in files from before transformers' pull request 24773, among them the published encoders. It is not the id
+// of the end token, which is then found as the largest id.
 const legacyEOS = 2
 
 // L is the text encoder of Stable Diffusion 1.x and the first one of SDXL: CLIP ViT-L/14 (Radford et al. 2021).
@@ -57,7 +57,7 @@ func BigG() Config {
 	}.WithDefaults()
 }
 
-// The names of activations.
+// Names of activation functions.
 const (
 	quickGELU   = "quick_gelu"
 	gelu        = "gelu"
@@ -65,7 +65,7 @@ const (
 	geluPyTorch = "gelu_pytorch_tanh"
 )
 
-// activations are the functions that Activation may name.
+// activations maps the values of Activation to functions.
 var activations = map[string]func(s *torch.Scope, x *torch.Tensor) *torch.Tensor{
 	quickGELU:   sigmoidGELU,
 	gelu:        func(s *torch.Scope, x *torch.Tensor) *torch.Tensor { return x.GELU(s, false) },
@@ -97,11 +97,10 @@ func (c Config) WithDefaults() Config {
 	return c
 }
 
-// maxWeights is what Validate refuses to exceed: 32 GiB in float32, twelve times the largest encoder.
+// maxWeights is Validate's limit: 32 GiB in float32, twelve times the largest published encoder.
 const maxWeights = 1 << 33
 
-// Validate reports what cannot work, of a configuration with its defaults filled in, by the keys of config.json. What it
-// accepts, New can build, memory permitting.
+// Validate returns an error, with the key of config.json, for a configuration that New could not build. Fill in the defaults first.
 func (c Config) Validate() error {
 	if err := c.validate(); err != nil {
 		return fmt.Errorf("clip: %w", err)
@@ -129,14 +128,14 @@ func (c Config) validate() error {
 	}
 	switch {
 	case c.Width%c.Heads != 0:
-		return fmt.Errorf("hidden_size %d cannot be divided among num_attention_heads %d", c.Width, c.Heads)
+		return fmt.Errorf("hidden_size %d is not divisible by num_attention_heads %d", c.Width, c.Heads)
 	case activations[c.Activation] == nil:
 		return fmt.Errorf("hidden_act: want %s, %s, %s or %s, got %s", quickGELU, gelu, geluNew, geluPyTorch, quote.Quoted(c.Activation))
 	case !(c.Eps > 0 && c.Eps < 1):
 		return fmt.Errorf("layer_norm_eps: want a number in (0, 1), got %g", c.Eps)
 	}
 	if n := nn.Count(Shapes(c)); n > maxWeights {
-		return fmt.Errorf("the configuration asks for %d weights, the limit is %d", n, maxWeights)
+		return fmt.Errorf("the configuration has %d weights, the limit is %d", n, maxWeights)
 	}
 	return nil
 }
@@ -144,7 +143,7 @@ func (c Config) validate() error {
 const (
 	textModel      = "CLIPTextModel"
 	projectedModel = "CLIPTextModelWithProjection"
-	bothModels     = "CLIPModel" // with an encoder of images
+	bothModels     = "CLIPModel" // with an image encoder
 )
 
 // MarshalJSON writes a config.json for transformers' CLIPTextModel, or CLIPTextModelWithProjection.
@@ -161,11 +160,11 @@ func (c Config) MarshalJSON() ([]byte, error) {
 	return json.Marshal(file)
 }
 
-// ParseConfig reads a config.json of transformers' CLIPTextModel, CLIPTextModelWithProjection or CLIPModel; of the last, whose
-// keys are in text_config, it takes the text encoder. Absent keys mean what they mean to transformers.
+// ParseConfig reads a config.json of transformers' CLIPTextModel, CLIPTextModelWithProjection or CLIPModel; from the last it reads the text
+// encoder, in text_config. Missing keys have transformers' defaults.
 //
-// Keys that do not change what the encoder computes are ignored. Those include pad_token_id and bos_token_id: padding is the
-// tokenizer's affair. A key that asks for something this package does not have is an error that says so.
+// Keys that do not affect the computation are ignored, among them pad_token_id and bos_token_id: the tokenizer does the padding.
+// Unsupported values are errors that name key and value.
 func ParseConfig(data []byte) (Config, error) {
 	c, err := parse(data)
 	if err != nil {
@@ -198,7 +197,7 @@ func parse(data []byte) (Config, error) {
 		dim = file
 	}
 	if isNull(dim["projection_dim"]) && !projected {
-		delete(dim, "projection_dim") // as files of encoders without one may have it
+		delete(dim, "projection_dim") // files of encoders without a projection may have null
 	}
 	for _, err := range []error{
 		keys.read("vocab_size", &c.Vocab), keys.read("hidden_size", &c.Width), keys.read("intermediate_size", &c.MLPWidth),
@@ -213,7 +212,7 @@ func parse(data []byte) (Config, error) {
 	return c, c.validate()
 }
 
-// fields are the keys of a JSON object. Their names are exact, whereas encoding/json takes "Hidden_Size" for hidden_size.
+// fields are the members of a JSON object by exact name; encoding/json would accept "Hidden_Size" for hidden_size.
 type fields map[string]json.RawMessage
 
 func object(data []byte) (fields, error) {
@@ -229,7 +228,7 @@ func object(data []byte) (fields, error) {
 
 func isNull(v json.RawMessage) bool { return string(v) == "null" }
 
-// read sets *to to the key's value, if there is one.
+// read sets *to to the key's value, if it is present.
 func (f fields) read(key string, to any) error {
 	v, ok := f[key]
 	if !ok {
@@ -245,7 +244,7 @@ func (f fields) read(key string, to any) error {
 	return nil
 }
 
-// architecture tells whether the file's encoder has a projection, and whether it is part of a CLIPModel.
+// architecture reports whether the file's encoder has a projection, and whether the file is of a CLIPModel.
 func architecture(file fields) (projected, both bool, err error) {
 	var names []string
 	if v := file["architectures"]; v != nil && json.Unmarshal(v, &names) != nil {
@@ -261,7 +260,7 @@ func architecture(file fields) (projected, both bool, err error) {
 	return both || slices.Contains(names, projectedModel), both, nil
 }
 
-// supported refuses values, in the file or the part of it about the text encoder, that ask for what there is not.
+// supported returns an error for unsupported values in the file or its text_config.
 func supported(file, keys fields) error {
 	for _, f := range []fields{file, keys} {
 		for _, k := range []struct {
@@ -269,7 +268,7 @@ func supported(file, keys fields) error {
 			values []string
 		}{
 			{"model_type", []string{`"clip_text_model"`, `"clip"`, "null"}},
-			{"use_attention_mask", []string{"false", "null"}}, // diffusers would mask what pads the text
+			{"use_attention_mask", []string{"false", "null"}}, // with it, diffusers masks the padding
 			{"quantization_config", []string{"null"}},
 		} {
 			if v, ok := f[k.name]; ok && !slices.Contains(k.values, string(v)) {

@@ -114,7 +114,7 @@ func TestParseConfigRefuses(t *testing.T) {
 		{`{"intermediate_size": 131073}`, "intermediate_size: want 1 to 131072, got 131073"},
 		{`{"num_hidden_layers": 257}`, "num_hidden_layers: want 1 to 256, got 257"},
 		{`{"num_attention_heads": 0}`, "num_attention_heads: want 1 to 1024, got 0"},
-		{`{"num_attention_heads": 7}`, "hidden_size 512 cannot be divided among num_attention_heads 7"},
+		{`{"num_attention_heads": 7}`, "hidden_size 512 is not divisible by num_attention_heads 7"},
 		{`{"max_position_embeddings": 0}`, "max_position_embeddings: want 1 to 8192, got 0"},
 		{`{"eos_token_id": 0}`, "eos_token_id: want 1 to 2147483647, got 0"},
 		{`{"eos_token_id": [2, 3]}`, "eos_token_id: want an integer, got [2, 3]"},
@@ -146,7 +146,7 @@ func TestParseConfigRefuses(t *testing.T) {
 // Constructors refuse what Validate refuses, without making anything.
 func TestNewRefuses(t *testing.T) {
 	_, err := New(Config{Width: 10, Heads: 3}, torch.CPU, torch.Float32, 0)
-	require.EqualError(t, err, "clip: hidden_size 10 cannot be divided among num_attention_heads 3")
+	require.EqualError(t, err, "clip: hidden_size 10 is not divisible by num_attention_heads 3")
 	_, err = From(Config{Activation: "swish"}, nil, torch.CPU, torch.Float32)
 	require.ErrorContains(t, err, `clip: hidden_act: want quick_gelu, gelu, gelu_new or gelu_pytorch_tanh, got "swish"`)
 }

@@ -7,8 +7,8 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Two texts, as Stable Diffusion XL takes them: the vectors of the layer before the last, without the final norm, and one for
-// the text as a whole. The weights are random here; From takes those of a file.
+// Encode two prompts for Stable Diffusion XL: the hidden states of the penultimate layer, without the final norm, and the pooled vector.
+// The weights are random here; From loads those of a file.
 func Example() {
 	config, err := clip.ParseConfig([]byte(`{"architectures": ["CLIPTextModelWithProjection"], "hidden_act": "gelu",
 		"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "projection_dim": 16}`))

@@ -1,10 +1,10 @@
 package prompt
 
-// merge is what two tokens become, and when: pairs of a lower rank are merged first.
+// merge is the result of merging a pair of tokens, and the rank of the merge: lower ranks go first.
 type merge struct{ rank, id int32 }
 
-// encodeWord appends the tokens of one word: its bytes, of which the pair that was merged first in training is merged first (of equal
-// pairs the first in the word), until none is left. It takes n·log n steps, so that a text without spaces does no harm.
+// encodeWord appends the tokens of one word by byte pair encoding: starting from bytes, it merges the pair with the lowest rank (the
+// leftmost of equal ones) until none is left. It takes n·log n steps, so a long prompt without spaces is harmless.
 func (t *Tokenizer) encodeWord(out []int, word string) []int {
 	type symbol struct {
 		id         int32
@@ -19,7 +19,7 @@ func (t *Tokenizer) encodeWord(out []int, word string) []int {
 	all[end].id, all[end].next = t.bytes[1][word[end]], -1
 
 	var todo queue
-	look := func(at int32) (merge, bool) { // what the symbol and its right neighbour become
+	look := func(at int32) (merge, bool) { // the merge of the symbol and its right neighbour
 		if at < 0 || all[at].gone || all[at].next < 0 {
 			return merge{}, false
 		}
@@ -38,7 +38,7 @@ func (t *Tokenizer) encodeWord(out []int, word string) []int {
 		top := todo.pop()
 		at := int32(top & 0xffffffff)
 		m, ok := look(at)
-		if !ok || uint64(m.rank) != top>>32 { // one of the two has been merged with another since
+		if !ok || uint64(m.rank) != top>>32 { // one of the two has been merged since
 			continue
 		}
 		right := all[at].next
@@ -55,7 +55,7 @@ func (t *Tokenizer) encodeWord(out []int, word string) []int {
 	return out
 }
 
-// queue is a heap that gives the smallest first.
+// queue is a min-heap.
 type queue []uint64
 
 func (q *queue) push(v uint64) {

@@ -7,13 +7,13 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Chunk is what an encoder takes at once: tokens in their frame, Max of them, and their weights.
+// Chunk is one input sequence of an encoder: Max token ids, with start token, end token and padding, and their weights.
 type Chunk struct {
 	IDs     []int
 	Weights []float32
 }
 
-// frame adds begin, end and padding to at most Max-2 tokens.
+// frame adds start token, end token and padding to at most Max-2 tokens.
 func (t *Tokenizer) frame(ids []int, weights []float32) Chunk {
 	c := Chunk{make([]int, t.max), make([]float32, t.max)}
 	for i := range c.IDs {
@@ -26,7 +26,7 @@ func (t *Tokenizer) frame(ids []int, weights []float32) Chunk {
 	return c
 }
 
-// Plain returns a text as one chunk of weight 1. What does not fit is cut off, and returned.
+// Plain returns a prompt as one chunk of weight 1. It returns the text that is truncated in cut.
 func (t *Tokenizer) Plain(text string) (chunks []Chunk, cut string) {
 	ids := t.Encode(text)
 	if n := t.max - 2; len(ids) > n {
@@ -35,14 +35,14 @@ func (t *Tokenizer) Plain(text string) (chunks []Chunk, cut string) {
 	return []Chunk{t.frame(ids, slices.Repeat([]float32{1}, len(ids)))}, cut
 }
 
-// CommaBacktrack is how many tokens at most A1111 moves to the next chunk, so that what stands between commas stays together.
+// CommaBacktrack is the maximum number of tokens that A1111 moves to the next chunk to split at a comma.
 const CommaBacktrack = 20
 
-// Weighted returns spans as chunks of Max-2 tokens each, as A1111 does: [Tokenizer.Chunks] with CommaBacktrack.
+// Weighted splits spans into chunks of Max-2 tokens as A1111 does: [Tokenizer.Chunks] with CommaBacktrack.
 func (t *Tokenizer) Weighted(spans []Span) []Chunk { return t.Chunks(spans, CommaBacktrack) }
 
-// Chunks returns spans as chunks of Max-2 tokens each, one at least. A chunk that is full ends at its last comma, if no more than
-// backtrack tokens stand from that on; 0 fills every chunk. Spans are encoded one by one: a word that a bracket divides is two.
+// Chunks splits spans into chunks of Max-2 tokens each; there is at least one. A full chunk ends at its last comma if at most backtrack
+// tokens follow it; 0 fills every chunk. Spans are tokenized separately: a bracket inside a word splits the word.
 func (t *Tokenizer) Chunks(spans []Span, backtrack int) []Chunk {
 	var chunks []Chunk
 	var ids []int
@@ -87,7 +87,7 @@ func (t *Tokenizer) Chunks(spans []Span, backtrack int) []Chunk {
 	return chunks
 }
 
-// Match fills the shorter of two texts up with empty chunks. It leaves the slices that it is given as they are.
+// Match pads the shorter of two prompts with empty chunks. It does not modify its arguments.
 func (t *Tokenizer) Match(a, b []Chunk) ([]Chunk, []Chunk) {
 	n := max(len(a), len(b))
 	return t.fill(a, n), t.fill(b, n)
@@ -101,16 +101,15 @@ func (t *Tokenizer) fill(chunks []Chunk, n int) []Chunk {
 	return chunks
 }
 
-// Multiply multiplies what an encoder made of chunks, hidden [chunks, Max, features], by their weights, and does nothing else. Where all
-// weights are 1 it returns hidden itself.
+// Multiply multiplies an encoder's hidden states of the chunks, [chunks, Max, features], by the tokens' weights. If all weights are 1 it
+// returns hidden itself.
 func Multiply(s *torch.Scope, hidden *torch.Tensor, chunks []Chunk) *torch.Tensor {
 	return emphasize(s, hidden, chunks, func(s *torch.Scope, _, z *torch.Tensor) *torch.Tensor { return z })
 }
 
-// Weigh multiplies as [Multiply] does, and then each chunk by what brings the mean of all its elements back, as A1111 does with a single
-// text (with several it takes the mean over all of them, so that a picture depends on its neighbours). Where all weights of a chunk
-// are 1 its elements stay as they are, to the bit; where all are of the whole text, it returns hidden itself. A chunk whose mean
-// becomes 0 is not scaled.
+// Weigh multiplies as [Multiply] does, and then scales each chunk to restore the mean of its elements, as A1111 does for a single prompt
+// (for a batch, A1111 takes the mean over all prompts, so that an image depends on the others). A chunk whose weights are all 1 keeps its
+// values to the bit; if all weights of the prompt are 1 it returns hidden itself. A chunk whose mean becomes 0 is not scaled.
 func Weigh(s *torch.Scope, hidden *torch.Tensor, chunks []Chunk) *torch.Tensor {
 	return emphasize(s, hidden, chunks, func(s *torch.Scope, x, z *torch.Tensor) *torch.Tensor {
 		mean, now := x.MeanDim(s, true, 1, 2), z.MeanDim(s, true, 1, 2)
@@ -118,14 +117,14 @@ func Weigh(s *torch.Scope, hidden *torch.Tensor, chunks []Chunk) *torch.Tensor {
 	})
 }
 
-// emphasize computes in float32 at least; then makes something of hidden and of its product with the weights.
+// emphasize calls then with hidden and its product with the weights, in float32 at least.
 func emphasize(s *torch.Scope, hidden *torch.Tensor, chunks []Chunk, then func(s *torch.Scope, x, z *torch.Tensor) *torch.Tensor) *torch.Tensor {
 	var all []float32
 	for _, c := range chunks {
 		all = append(all, c.Weights...)
 	}
 	if shape := hidden.Shape(); len(shape) != 3 || shape[0] != len(chunks) || shape[0]*shape[1] != len(all) {
-		panic(&torch.Error{Op: "weigh a text", Msg: fmt.Sprintf("want [chunks, tokens, features] of %d chunks of together %d tokens, got %v",
+		panic(&torch.Error{Op: "weigh a prompt", Msg: fmt.Sprintf("want hidden states [chunks, tokens, features] of %d chunks with %d tokens in total, got %v",
 			len(chunks), len(all), shape)})
 	}
 	if !slices.ContainsFunc(all, func(w float32) bool { return w != 1 }) {

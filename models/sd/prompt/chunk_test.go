@@ -158,7 +158,7 @@ func TestWeigh(t *testing.T) {
 		Weigh(s, torch.Zeros(s, torch.Float32, 2, 77, 4), chunks)
 		return nil
 	})
-	require.ErrorContains(t, err, "want [chunks, tokens, features] of 1 chunks of together 77 tokens, got [2 77 4]")
+	require.ErrorContains(t, err, "of 1 chunks with 77 tokens in total, got [2 77 4]")
 }
 
 func values(s *torch.Scope, x *torch.Tensor) []float64 {

@@ -8,12 +8,12 @@ import (
 	"unicode/utf8"
 )
 
-// comfyPrefix is how ComfyUI's prompts name an embedding: by its file, embedding:name, of which the directory and the extension may be there.
+// comfyPrefix is ComfyUI's syntax for embeddings: embedding:name, where name is the file's, optionally with directory and extension.
 const comfyPrefix = "embedding:"
 
 var fileEnds = []string{".safetensors", ".pt", ".bin"}
 
-// named finds the word that ComfyUI's way names at a place in a clean text; id is -1 if there is none.
+// named finds the embedding that ComfyUI's syntax names at position i of a normalized text; id is -1 if there is none.
 func (n names) named(text string, i int) (id, end int) {
 	from, to := comfyName(text, i)
 	if from == to {
@@ -35,8 +35,8 @@ func (n names) named(text string, i int) (id, end int) {
 	return id, end
 }
 
-// comfyName is the part of a text that follows comfyPrefix at a place, up to a space, comma, colon or bracket; it is empty if the prefix is
-// not there.
+// comfyName returns the range of the name after comfyPrefix at position i, up to a space, comma, colon or bracket; it is empty if the
+// prefix is not there.
 func comfyName(text string, i int) (from, to int) {
 	if text[i] != comfyPrefix[0] || !strings.HasPrefix(text[i:], comfyPrefix) {
 		return 0, 0
@@ -52,7 +52,7 @@ func comfyName(text string, i int) (from, to int) {
 	return from, from + n
 }
 
-// nameEnds tells whether what follows does not continue the name of a file.
+// nameEnds reports whether the file name ends before rest.
 func nameEnds(rest string) bool {
 	r, n := utf8.DecodeRuneInString(rest)
 	switch {
@@ -65,17 +65,17 @@ func nameEnds(rest string) bool {
 	return !inWord(r) && !strings.ContainsRune(`-_/\+`, r)
 }
 
-// Misnamed is a part of a prompt that names an embedding in ComfyUI's way, embedding:name, and is not read as whoever wrote it wants.
+// Misnamed is a part of a prompt in ComfyUI's syntax for embeddings, embedding:name, that does not have the intended effect.
 type Misnamed struct {
 	Text   string
 	Name   string
-	Weight bool // the embedding is there, and a weight without brackets around both, embedding:name:1.2, which is read as text
+	Weight bool // the embedding exists, but a weight without brackets follows, embedding:name:1.2, which is read as text
 }
 
 var bareWeight = regexp.MustCompile(`^:[-+]?[0-9]*\.?[0-9]+`)
 
-// Misnames returns the parts of a prompt in which none of the words is named, each name once. Plain is whether the prompt is read without
-// [Parse].
+// Misnames returns the parts of a prompt that name none of the given embeddings in ComfyUI's syntax, each once. With plain, the prompt is
+// read without [Parse].
 func Misnames(text string, plain bool, words ...string) (out []Misnamed) {
 	if len(text) < len(comfyPrefix) || !strings.Contains(strings.ToLower(text), comfyPrefix) {
 		return nil

@@ -6,7 +6,7 @@ import (
 	"github.com/onestep-go/onestep/models/sd/prompt"
 )
 
-// A text with weights and an adapter becomes tokens in chunks, each framed and padded to the encoder's length.
+// Tokenize a prompt with weights and an adapter tag, in chunks padded to the encoder's length.
 func Example() {
 	spans, loras := prompt.Parse("a (red:1.3) house, [blurry] BREAK in winter <lora:snow:0.8>")
 	for _, s := range spans {
@@ -28,7 +28,7 @@ func Example() {
 	// 77 [49406 530 2541 49407 49407 49407 49407 49407] [1 1 1 1 1 1 1 1]
 }
 
-// Without syntax a text is one chunk, as in diffusers, and what does not fit comes back, for a warning.
+// Without prompt weighting a prompt is one chunk, as in diffusers, and the truncated text is returned, for a warning.
 func ExampleTokenizer_Plain() {
 	text := "a cat"
 	for range 26 {

@@ -2,8 +2,8 @@ package prompt
 
 import "unicode"
 
-// laterMarks are what has a combining class or composes since Unicode 10, in ranges of which nothing did before. The reference's NFC is
-// that of Unicode 9 (measured with tokenizers 0.23.3): it leaves them as they are.
+// laterMarks are the characters that have a combining class or compose since Unicode 10, in ranges without any earlier one. The reference's
+// NFC is that of Unicode 9 (measured with tokenizers 0.23.3), which does not change them.
 var laterMarks = &unicode.RangeTable{
 	R16: []unicode.Range16{
 		{Lo: 0x7fd, Hi: 0x7fd, Stride: 1}, {Lo: 0x897, Hi: 0x89f, Stride: 1}, {Lo: 0x8ca, Hi: 0x8d3, Stride: 1},

@@ -13,7 +13,7 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// Limits keep hostile files from asking for memory and time: CLIP's tokenizer.json has 3.6 MB and 49,408 tokens.
+// Limits keep hostile files from taking too much memory and time. For comparison: CLIP's tokenizer.json has 3.6 MB and 49,408 tokens.
 const (
 	MaxFile   = 8 << 20 // bytes of a tokenizer's file
 	maxVocab  = 1 << 18
@@ -21,12 +21,12 @@ const (
 	maxAdded  = 1 << 12
 )
 
-// read reads a file of a tokenizer's folder, whole.
+// read reads a file of a tokenizer directory.
 func read(dir, name string) ([]byte, error) {
 	return plainfile.Read(filepath.Join(dir, name), MaxFile)
 }
 
-// readJSON reads a file into v, and reports whether there is one.
+// readJSON reads a file into v and reports whether it exists.
 func readJSON(dir, name string, v any) (bool, error) {
 	data, err := read(dir, name)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -41,9 +41,9 @@ func readJSON(dir, name string, v any) (bool, error) {
 	return true, nil
 }
 
-// Open reads a model's tokenizer folder: vocab.json and merges.txt, or else the tokenizer.json of transformers 5. What pads texts, how
-// long they are and which tokens were added comes from tokenizer_config.json, special_tokens_map.json and added_tokens.json, where
-// there are any, by the rules of transformers.
+// Open reads a model's tokenizer directory: vocab.json and merges.txt, or else the tokenizer.json of transformers 5. The padding token,
+// maximum length and added tokens come from tokenizer_config.json, special_tokens_map.json and added_tokens.json, if they exist, by the
+// rules of transformers.
 func Open(dir string) (*Tokenizer, error) {
 	t, err := open(dir)
 	if err != nil {
@@ -78,7 +78,7 @@ func open(dir string) (*Tokenizer, error) {
 	return assemble(vocab, pairs, added, c)
 }
 
-// readMerges reads merges.txt: pairs, the first to be merged first.
+// readMerges reads merges.txt: pairs of tokens in the order of their ranks.
 func readMerges(dir string) (pairs [][2]string, err error) {
 	text, err := read(dir, "merges.txt")
 	if err != nil {
@@ -93,7 +93,7 @@ func readMerges(dir string) (pairs [][2]string, err error) {
 		}
 		a, b, ok := strings.Cut(line, " ")
 		if !ok || a == "" || b == "" {
-			return nil, fmt.Errorf("merges.txt line %d: want two tokens with a space between, got %s", n, quote.Quoted(line))
+			return nil, fmt.Errorf("merges.txt line %d: want two tokens separated by a space, got %s", n, quote.Quoted(line))
 		}
 		if pairs = append(pairs, [2]string{a, b}); len(pairs) > maxMerges {
 			return nil, fmt.Errorf("merges.txt: want at most %d merges", maxMerges)
@@ -118,7 +118,7 @@ func readFast(dir string) (vocab map[string]int, pairs [][2]string, added []adde
 		return nil, nil, nil, err
 	}
 	if !ok {
-		return nil, nil, nil, errors.New("want vocab.json and merges.txt, or tokenizer.json: there is neither")
+		return nil, nil, nil, errors.New("want vocab.json and merges.txt, or tokenizer.json; the directory has neither")
 	}
 	if file.Model.Type != "BPE" || file.Model.Suffix != wordEnd {
 		return nil, nil, nil, fmt.Errorf("tokenizer.json: want CLIP's tokenizer, BPE with words that end in %s, got %s with %s",
@@ -141,11 +141,11 @@ func readFast(dir string) (vocab map[string]int, pairs [][2]string, added []adde
 	return file.Model.Vocab, pairs, file.Added, nil
 }
 
-// addedToken is a token beside the vocabulary or in it, which texts may name: an object, or only its text.
+// addedToken is an added token that prompts may contain, in the vocabulary or not. In JSON it is an object or only its text.
 type addedToken struct {
 	ID         int    `json:"id"`
 	Content    string `json:"content"`
-	Normalized *bool  `json:"normalized"` // looked for in clean texts
+	Normalized *bool  `json:"normalized"` // matched in normalized text
 	SingleWord bool   `json:"single_word"`
 	LStrip     bool   `json:"lstrip"`
 	RStrip     bool   `json:"rstrip"`
@@ -153,8 +153,8 @@ type addedToken struct {
 }
 
 func (a *addedToken) UnmarshalJSON(data []byte) error {
-	*a = addedToken{}                            // what another file said before does not count
-	if json.Unmarshal(data, &a.Content) == nil { // null too
+	*a = addedToken{}                            // discard values from another file
+	if json.Unmarshal(data, &a.Content) == nil { // or null
 		return nil
 	}
 	type plain addedToken
@@ -167,23 +167,23 @@ func (a *addedToken) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// normalized says where the token is looked for: unless it is said, ordinary added tokens in clean texts, special ones in texts as they are.
+// normalized reports whether the token is matched in normalized text. By default ordinary added tokens are, and special ones are not.
 func (a addedToken) normalized() bool {
 	return a.Normalized != nil && *a.Normalized || a.Normalized == nil && !a.Special
 }
 
-// same tells whether two tokens are written alike: a word is not what an object is.
+// same reports whether two tokens are written in the same way: plain text differs from an object.
 func (a addedToken) same(b addedToken) bool {
 	return a.Content == b.Content && (a.Normalized == nil) == (b.Normalized == nil) && a.normalized() == b.normalized()
 }
 
-// config is what the smaller files of a folder say.
+// config is the content of a tokenizer directory's smaller files.
 type config struct {
-	named   []addedToken // those that begin, end, stand for unknown ones and pad, without ids
+	named   []addedToken // bos, eos, unk and pad token, without ids
 	unk     string
 	pad     string
 	max     int
-	decoder []addedToken // nil: not given
+	decoder []addedToken // nil: missing
 }
 
 func readConfig(dir string) (config, error) {
@@ -203,9 +203,9 @@ func readConfig(dir string) (config, error) {
 	if _, err := readJSON(dir, name, &file); err != nil {
 		return c, err
 	}
-	if file.Max != nil && *file.Max < 1e6 { // transformers writes 1e30 where there is no limit
+	if file.Max != nil && *file.Max < 1e6 { // transformers writes 1e30 for no limit
 		if *file.Max < 3 || *file.Max > 4096 || *file.Max != float64(int(*file.Max)) {
-			return c, fmt.Errorf("%s: model_max_length is %g: want 3 to 4096", name, *file.Max)
+			return c, fmt.Errorf("%s: model_max_length is %g: want an integer from 3 to 4096", name, *file.Max)
 		}
 		c.max = int(*file.Max)
 	}
@@ -217,7 +217,7 @@ func readConfig(dir string) (config, error) {
 			}
 			c.decoder = append(c.decoder, a)
 		}
-	} else { // older folders: these files count more
+	} else { // in older directories these files take precedence
 		if _, err := readJSON(dir, "special_tokens_map.json", &file.tokens); err != nil {
 			return c, err
 		}
@@ -259,11 +259,11 @@ func readConfig(dir string) (config, error) {
 	for i := range c.named {
 		c.named[i].Special = true
 	}
-	slices.Reverse(c.named) // of those with the same content the last counts
+	slices.Reverse(c.named) // of tokens with the same content the last counts
 	return c, nil
 }
 
-// assemble makes a tokenizer of a vocabulary whose ids are 0 to n-1, together with added tokens, and merges whose results are in it.
+// assemble makes a tokenizer. Vocabulary and added tokens together must have the ids 0 to n-1, and contain the results of all merges.
 func assemble(vocab map[string]int, pairs [][2]string, added []addedToken, c config) (*Tokenizer, error) {
 	if len(added) > maxAdded {
 		return nil, fmt.Errorf("want at most %d added tokens, got %d", maxAdded, len(added))
@@ -273,18 +273,18 @@ func assemble(vocab map[string]int, pairs [][2]string, added []addedToken, c con
 	}
 	for _, a := range added {
 		if id, ok := vocab[a.Content]; ok && id != a.ID {
-			return nil, fmt.Errorf("the added token %s has the number %d: in the vocabulary it has %d", quote.Quoted(a.Content), a.ID, id)
+			return nil, fmt.Errorf("the added token %s has id %d, but in the vocabulary its id is %d", quote.Quoted(a.Content), a.ID, id)
 		}
 		vocab[a.Content] = a.ID
 	}
 	if len(vocab) == 0 || len(vocab) > maxVocab {
-		return nil, fmt.Errorf("want 1 to %d tokens, got %d", maxVocab, len(vocab))
+		return nil, fmt.Errorf("want a vocabulary of 1 to %d tokens, got %d", maxVocab, len(vocab))
 	}
 	t := &Tokenizer{ids: vocab, words: make([]string, len(vocab)), merges: make(map[[2]int32]merge, len(pairs)), max: c.max}
 	given := make([]bool, len(vocab))
 	for word, id := range vocab {
 		if id < 0 || id >= len(vocab) || given[id] {
-			return nil, fmt.Errorf("token %s has the number %d: want every number from 0 to %d once", quote.Quoted(word), id, len(vocab)-1)
+			return nil, fmt.Errorf("token %s has id %d: want each id from 0 to %d exactly once", quote.Quoted(word), id, len(vocab)-1)
 		}
 		t.words[id], given[id] = word, true
 	}
@@ -299,13 +299,13 @@ func assemble(vocab map[string]int, pairs [][2]string, added []addedToken, c con
 		}
 		pair := [2]int32{ids[0], ids[1]}
 		if _, ok := t.merges[pair]; ok {
-			return nil, fmt.Errorf("the merge of %s and %s is there twice", quote.Quoted(p[0]), quote.Quoted(p[1]))
+			return nil, fmt.Errorf("duplicate merge of %s and %s", quote.Quoted(p[0]), quote.Quoted(p[1]))
 		}
 		t.merges[pair] = merge{int32(rank), ids[2]}
 	}
 	slices.SortFunc(added, func(a, b addedToken) int { return a.ID - b.ID })
 	var specials []special
-	for _, a := range slices.Concat(added, c.named) { // the first of a name counts, as in transformers
+	for _, a := range slices.Concat(added, c.named) { // of tokens with the same content the first counts, as in transformers
 		id, ok := vocab[a.Content]
 		if !ok {
 			return nil, fmt.Errorf("the special token %s is not in the vocabulary", quote.Quoted(a.Content))

@@ -9,11 +9,11 @@ var (
 	andWord    = regexp.MustCompile(`\bAND\b`)
 )
 
-// OverTime returns the parts of a prompt that A1111's web UI reads as several prompts, which [Parse] does not: [a:b:0.5], [a:10] and [a::10],
-// which change at a step; [a|b], which take turns; and the word AND, between prompts that are drawn together.
+// OverTime returns the parts of a prompt in A1111's syntax for several prompts, which [Parse] does not support: [a:b:0.5], [a:10] and
+// [a::10], which switch prompts at a step; [a|b], which alternates between prompts; and the word AND, which composes prompts.
 func OverTime(text string) []string {
 	type bracket struct {
-		at, colon int // colon: the last one right within; -1: none
+		at, colon int // colon: the last one directly inside; -1: none
 		bar       bool
 	}
 	var out []string
@@ -22,7 +22,7 @@ func OverTime(text string) []string {
 		last := len(open) - 1
 		switch c := text[i]; {
 		case c == '\\':
-			i++ // what follows stands for itself
+			i++ // the next character is literal
 		case (c == '[' || c == '(') && len(open) < maxDepth:
 			open = append(open, bracket{at: i, colon: -1})
 		case last < 0:
@@ -33,7 +33,7 @@ func OverTime(text string) []string {
 		case c == ')' && text[open[last].at] == '(':
 			open = open[:last]
 		case c == ']':
-			for last > 0 && text[open[last].at] == '(' { // which does not close
+			for last > 0 && text[open[last].at] == '(' { // which is not closed
 				last--
 			}
 			b := open[last]

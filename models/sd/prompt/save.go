@@ -9,14 +9,14 @@ import (
 	"strings"
 )
 
-// Save writes the tokenizer into a folder that exists, as transformers reads it: vocab.json, merges.txt, tokenizer_config.json and
-// special_tokens_map.json. A file that exists is an error.
+// Save writes the tokenizer's files for transformers into an existing directory: vocab.json, merges.txt, tokenizer_config.json and
+// special_tokens_map.json. It does not overwrite files: an existing one is an error.
 func (t *Tokenizer) Save(dir string) error {
 	marshal := func(v any) []byte {
 		var b bytes.Buffer
 		enc := json.NewEncoder(&b)
 		enc.SetEscapeHTML(false)
-		_ = enc.Encode(v) // maps and strings can always be
+		_ = enc.Encode(v) // maps and strings always encode
 		return b.Bytes()
 	}
 	merges := make([]string, len(t.merges))
@@ -24,7 +24,7 @@ func (t *Tokenizer) Save(dir string) error {
 		merges[m.rank] = t.words[pair[0]] + " " + t.words[pair[1]] + "\n"
 	}
 	special := map[string]any{"bos_token": bosToken, "eos_token": eosToken, "unk_token": eosToken, "pad_token": t.words[t.pad]}
-	added := map[int]any{} // which texts may name, and how they are looked for
+	added := map[int]any{} // tokens that prompts may contain, and how they are matched
 	for _, list := range []names{t.raw, t.cleaned} {
 		for _, tokens := range list {
 			for _, s := range tokens {

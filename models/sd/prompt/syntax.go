@@ -8,35 +8,35 @@ import (
 	"unicode/utf8"
 )
 
-// Span is a part of a text with one weight.
+// Span is a part of a prompt with a single weight.
 type Span struct {
 	Text   string
 	Weight float64
-	Break  bool // no text: what follows begins a new chunk
+	Break  bool // a BREAK: no text, and the next span begins a new chunk
 }
 
 const (
-	louder    = 1.1 // what a round bracket multiplies by
+	louder    = 1.1 // factor of a round bracket
 	softer    = 1 / louder
-	maxWeight = 1e6 // weights stay within ±1e6, so that nothing computed with them overflows
-	maxDepth  = 256 // brackets that are open at once, of each kind; those beyond are text
+	maxWeight = 1e6 // weights are clamped to ±1e6, so that products do not overflow
+	maxDepth  = 256 // maximum nesting depth of each kind of bracket; deeper brackets are text
 )
 
-// Parse reads the syntax of A1111's web UI.
+// Parse parses the prompt syntax of A1111's web UI.
 //
-//	(word)               weighs 1.1           ((word)), ((word) word)   brackets nest, their weights multiply
-//	(word:1.3)           weighs 1.3           \( \) \[ \] \\            stand for themselves
-//	[word]               weighs 1/1.1         BREAK                     begins a new chunk
-//	<lora:name:0.8>      an adapter and its weight, 1 if there is none; it is no part of the text
-//	<lora:name:0.8:0.5>  0.8 for the text encoders, 0.5 for the network; also <lora:name:te=0.8:unet=0.5>
-//	<lyco:name:0.8>      the same as lora, whose name may be in any case and have spaces around it
+//	(word)               weight 1.1           ((word)), ((word) word)   brackets nest, their weights multiply
+//	(word:1.3)           weight 1.3           \( \) \[ \] \\            literal characters
+//	[word]               weight 1/1.1         BREAK                     begins a new chunk
+//	<lora:name:0.8>      an adapter and its weight, default 1; removed from the prompt
+//	<lora:name:0.8:0.5>  0.8 for the text encoders, 0.5 for the U-Net; also <lora:name:te=0.8:unet=0.5>
+//	<lyco:name:0.8>      an alias of lora; both are case-insensitive and may have spaces around them
 //
-// Nothing is an error and no text is lost: brackets that do not close weigh to the end, those that close nothing are text, and so are
-// weights that are no numbers and tags of other kinds, which [Tags] lists. Two things are unlike A1111's, where they are mistakes: a backslash
-// before another letter stays, and BREAK within brackets is one. What A1111 does over time, [a:b:0.5], [a|b] and AND, is read as the
-// brackets and the text that it is made of; [OverTime] lists it.
+// There are no errors and no text is lost: unclosed brackets extend to the end; unmatched closing brackets, invalid weights and tags of
+// other kinds are text ([Tags] lists the tags). It differs from A1111 in two cases that are bugs there: a backslash before any other
+// character is kept, and BREAK inside brackets is a break. A1111's prompt scheduling and composition, [a:b:0.5], [a|b] and AND, are not
+// supported and read as plain brackets and text; [OverTime] lists them.
 //
-// There is always a span, and neighbours have different weights or a break between them.
+// There is at least one span, and adjacent spans differ in weight or have a break between them.
 func Parse(text string) ([]Span, []LoRA) {
 	text, loras := takeLoRAs(text)
 	p := parser{}
@@ -82,14 +82,14 @@ func Parse(text string) ([]Span, []LoRA) {
 	return joined(p.spans), loras
 }
 
-// parser is how far Parse has come.
+// parser is the state of Parse.
 type parser struct {
 	spans         []Span
-	pending       []byte // the text since the last bracket or break
-	round, square []int  // the spans at which open brackets began
+	pending       []byte // text since the last bracket or break
+	round, square []int  // the first spans of open brackets
 }
 
-// flush makes a span of the text so far.
+// flush appends the pending text as a span.
 func (p *parser) flush() {
 	if len(p.pending) > 0 {
 		p.spans = append(p.spans, Span{Text: string(p.pending), Weight: 1})
@@ -106,7 +106,7 @@ func (p *parser) open(of *[]int, bracket byte) {
 	*of = append(*of, len(p.spans))
 }
 
-// shut weighs what stands since the last open bracket.
+// shut multiplies the weights of the spans since the last open bracket.
 func (p *parser) shut(of *[]int, weight float64, bracket byte) {
 	last := len(*of) - 1
 	if last < 0 {
@@ -122,11 +122,11 @@ func (p *parser) shut(of *[]int, weight float64, bracket byte) {
 	*of = (*of)[:last]
 }
 
-// words adds text without brackets, which may have breaks.
+// words adds text without brackets, which may contain BREAK.
 func (p *parser) words(text string) {
 	const word = "BREAK"
 	inWord := func(r rune, n int) bool { return n > 0 && (r == '_' || unicode.IsLetter(r) || unicode.IsNumber(r)) }
-	space := func(r rune) bool { return unicode.IsSpace(r) || r >= 0x1c && r <= 0x1f } // as Python sees it
+	space := func(r rune) bool { return unicode.IsSpace(r) || r >= 0x1c && r <= 0x1f } // as in Python
 	from := 0
 	for at := 0; ; {
 		i := strings.Index(text[at:], word)
@@ -146,9 +146,9 @@ func (p *parser) words(text string) {
 	p.pending = append(p.pending, text[from:]...)
 }
 
-// closing reads the end of a bracket with a weight, ":1.3)", and returns its length; 0 where there is none.
+// closing parses the end of a bracket with a weight, ":1.3)", and returns its length, or 0 if there is none.
 func closing(text string) (weight float64, length int) {
-	const longest = 100 // without a limit many colons would take the square of their number
+	const longest = 100 // without a limit the time would be quadratic in the number of colons
 	end := strings.IndexByte(text[:min(len(text), longest)], ')')
 	if end < 0 {
 		return 0, 0
@@ -164,7 +164,7 @@ func closing(text string) (weight float64, length int) {
 	return weight, end + 1
 }
 
-// joined makes one span of neighbours with the same weight. There is always one.
+// joined merges adjacent spans of equal weight. It returns at least one span.
 func joined(spans []Span) []Span {
 	if len(spans) == 0 {
 		return []Span{{Weight: 1}}

@@ -8,20 +8,20 @@ import (
 	"unicode"
 )
 
-// LoRA is an adapter that a prompt asks for: <lora:name:weight>, or <lora:name:weight of the text encoders:weight of the network>.
+// LoRA is an adapter tag of a prompt: <lora:name:weight>, or <lora:name:weight of the text encoders:weight of the U-Net>.
 type LoRA struct {
 	Name         string
-	Weight, Text float64 // of the network and of the text encoders
+	Weight, Text float64 // of the U-Net and of the text encoders
 }
 
 // Tag is a part of a prompt in the form <kind:name:…>.
 type Tag struct {
-	Text string // all of it, as written
+	Text string // the whole tag, as written
 	Kind string // in lower case, without spaces
-	Rest string // between the first colon and the bracket
+	Rest string // between the first colon and the closing bracket
 }
 
-// LoRA reads a tag that names an adapter: of the kind lora, or of lyco, which is A1111's other name for it.
+// LoRA parses an adapter tag: of kind lora, or its alias lyco.
 func (t Tag) LoRA() (LoRA, bool) {
 	if !t.adapter() {
 		return LoRA{}, false
@@ -31,8 +31,7 @@ func (t Tag) LoRA() (LoRA, bool) {
 
 func (t Tag) adapter() bool { return t.Kind == "lora" || t.Kind == "lyco" }
 
-// Tags returns the tags that [Parse] leaves in a prompt, where they would be read as words: those of other kinds, and those of adapters
-// that cannot be read. A tag of an adapter that does not close is one, too.
+// Tags returns the tags that [Parse] leaves in the prompt as text: tags of other kinds and invalid adapter tags, including unclosed ones.
 func Tags(text string) []Tag {
 	var out []Tag
 	eachTag(text, func(_ string, t Tag) {
@@ -43,7 +42,7 @@ func Tags(text string) []Tag {
 	return out
 }
 
-// AllTags returns the tags of a prompt, those of adapters, too.
+// AllTags returns all tags of a prompt, including valid adapter tags.
 func AllTags(text string) []Tag {
 	var out []Tag
 	eachTag(text, func(_ string, t Tag) {
@@ -54,7 +53,7 @@ func AllTags(text string) []Tag {
 	return out
 }
 
-// takeLoRAs takes the tags of adapters out of a prompt.
+// takeLoRAs removes the adapter tags from a prompt and returns them.
 func takeLoRAs(text string) (string, []LoRA) {
 	var rest strings.Builder
 	var loras []LoRA
@@ -72,7 +71,7 @@ func takeLoRAs(text string) (string, []LoRA) {
 	return rest.String(), loras
 }
 
-// eachTag divides a prompt at its tags: what stands before each, and the tag; the last has none.
+// eachTag splits a prompt at its tags and calls each with the text before a tag and the tag; the last call has no tag.
 func eachTag(text string, each func(before string, t Tag)) {
 	from := 0
 	for at := 0; ; {
@@ -93,7 +92,7 @@ func eachTag(text string, each func(before string, t Tag)) {
 		if closed {
 			end++
 		} else {
-			t.Rest = "" // which is nothing that could be read
+			t.Rest = "" // an unclosed tag has no valid content
 		}
 		word := kind != "" && strings.IndexFunc(kind, func(r rune) bool {
 			return r != '_' && !unicode.IsLetter(r) && !unicode.IsNumber(r)
@@ -108,8 +107,8 @@ func eachTag(text string, each func(before string, t Tag)) {
 	each(text[from:], Tag{})
 }
 
-// parseLoRA reads what stands between "<lora:" and ">": as in A1111's web UI, numbers are of the text encoders, then of the network; one that
-// is not there is the text encoders'.
+// parseLoRA parses the content between "<lora:" and ">". As in A1111's web UI, the first number is for the text encoders and the second for
+// the U-Net, by default the same.
 func parseLoRA(tag string) (l LoRA, ok bool) {
 	fields := strings.Split(tag, ":")
 	if fields[0] == "" {
@@ -147,7 +146,7 @@ func parseLoRA(tag string) (l LoRA, ok bool) {
 	return l, true
 }
 
-// known returns the first number that is one.
+// known returns the first number that is not NaN.
 func known(of ...float64) float64 {
 	return of[slices.IndexFunc(of, func(v float64) bool { return !math.IsNaN(v) })]
 }

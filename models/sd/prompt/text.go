@@ -9,7 +9,7 @@ import (
 	"golang.org/x/text/unicode/norm"
 )
 
-// clean puts a text into composed form and lower case, with single spaces, as the normalizer of transformers' CLIPTokenizer does.
+// clean normalizes a text to NFC and lower case, with single spaces, as the normalizer of transformers' CLIPTokenizer does.
 func clean(text string) string {
 	var b strings.Builder
 	b.Grow(len(text))
@@ -23,7 +23,7 @@ func clean(text string) string {
 			b.WriteByte(' ')
 			space = false
 		}
-		if r == 'İ' { // the one letter whose lower case is two
+		if r == 'İ' { // the only letter whose lower case is two characters
 			b.WriteString("i\u0307")
 			continue
 		}
@@ -32,8 +32,8 @@ func clean(text string) string {
 	return b.String()
 }
 
-// laterCase and laterLetters and laterNumbers are what the reference knows of Unicode 16 and 17 and Go's tables of Unicode 15 do
-// not: its \p{L} and \p{N} are those of 16, its lower case is that of 17.
+// laterCase, laterLetters and laterNumbers are additions of Unicode 16 and 17 that the reference has and Go's Unicode 15 tables lack: its
+// \p{L} and \p{N} are those of 16, its lower case is that of 17.
 var (
 	laterCase = unicode.SpecialCase{
 		lower(0x1c89, 0x1c89, 1), lower(0xa7cb, 0xa7cb, 0x264-0xa7cb), lower(0xa7cc, 0xa7cc, 1), lower(0xa7ce, 0xa7ce, 1),
@@ -64,9 +64,9 @@ func lower(lo, hi uint32, by rune) unicode.CaseRange {
 	return c
 }
 
-// compose is NFC as the reference has it. Package norm puts U+034F after 30 combining marks in a row, where the reference puts nothing,
-// and knows marks that the reference does not: texts with many marks or such ones are composed here, by the algorithm of Unicode
-// (UAX 15) with norm's tables.
+// compose is the reference's NFC. Package norm inserts U+034F after 30 combining marks in a row, which the reference does not, and has
+// marks that the reference lacks: texts with many marks or with such marks are composed here, by the Unicode algorithm (UAX 15) with norm's
+// tables.
 func compose(text string) string {
 	marks := 0
 	for _, r := range text {
@@ -78,7 +78,7 @@ func compose(text string) string {
 		case class(r) == 0:
 			marks = 0
 		default:
-			if marks++; marks > 8 { // a mark may stand for several
+			if marks++; marks > 8 { // a mark may decompose into several
 				return composeMarks(text)
 			}
 		}
@@ -86,7 +86,7 @@ func compose(text string) string {
 	return norm.NFC.String(text)
 }
 
-// class is Unicode's canonical combining class.
+// class returns Unicode's canonical combining class.
 func class(r rune) uint8 {
 	if isLaterMark(r) {
 		return 0
@@ -109,7 +109,7 @@ func composeMarks(text string) string {
 			all = append(all, mark{d, class(d)})
 		}
 	}
-	for i := 0; i < len(all); i++ { // marks in the order of their classes
+	for i := 0; i < len(all); i++ { // sort marks by class
 		from := i
 		for i < len(all) && all[i].class != 0 {
 			i++
@@ -137,7 +137,7 @@ func composeMarks(text string) string {
 
 var contractions = []string{"'s", "'t", "'re", "'ve", "'m", "'ll", "'d"}
 
-// kind tells spaces (0), letters (1), numbers (2) and all else (3).
+// kind returns 0 for spaces, 1 for letters, 2 for numbers and 3 for all else.
 func kind(r rune) int {
 	switch {
 	case unicode.IsSpace(r):
@@ -150,14 +150,14 @@ func kind(r rune) int {
 	return 3
 }
 
-// split divides a clean text into words: contractions, runs of letters, single digits, and runs of what is neither.
+// split splits a normalized text into words: contractions, runs of letters, single digits, and runs of other characters.
 func split(text string) []string {
 	var words []string
 next:
 	for text != "" {
 		if text[0] == '<' {
 			for _, special := range []string{bosToken, eosToken} {
-				if strings.HasPrefix(text, special) { // in capitals before, or it would not be here: a word of its own, divided once more
+				if strings.HasPrefix(text, special) { // it was in upper case, else it would have been matched before: a separate word, split again
 					words, text = append(words, "<|", special[2:len(special)-2], "|>"), text[len(special):]
 					continue next
 				}

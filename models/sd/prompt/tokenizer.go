@@ -11,25 +11,25 @@ import (
 	"sync"
 )
 
-// Tokenizer is CLIP's: byte pair encoding (Sennrich et al. 2016) of lower-case words in bytes. It does not change and may be used by
-// several goroutines.
+// Tokenizer is CLIP's tokenizer: byte pair encoding (Sennrich et al. 2016) on the bytes of lower-case words. It is immutable and may be
+// used by several goroutines.
 type Tokenizer struct {
-	ids    map[string]int // tokens by what they spell; bytes are written as letters, and </w> ends a word
-	words  []string       // what tokens spell, by id
+	ids    map[string]int // token ids by spelling; bytes are written as letters, and </w> ends a word
+	words  []string       // spellings by token id
 	merges map[[2]int32]merge
-	bytes  [2][256]int32 // tokens of bytes, and of bytes that end a word
+	bytes  [2][256]int32 // token ids of bytes, and of bytes at the end of a word
 
 	bos, eos, pad int
 	max           int
-	added         []special // tokens that texts may name, besides the one that pads
-	raw, cleaned  names     // those of them that are looked for in texts as they are, and in clean ones
+	added         []special // tokens that prompts may contain, besides the padding token
+	raw, cleaned  names     // those that are matched in raw text and in normalized text
 
 	given names        // words of WithWords
-	runs  map[int]Word // by their first tokens
-	first int          // the first of them
+	runs  map[int]Word // by their first token ids
+	first int          // the first id of them
 }
 
-// merges are the pairs of OpenAI's CLIP (github.com/openai/CLIP, MIT: see merges.LICENSE), the first of bpe_simple_vocab_16e6.txt.
+// merges are the merges of OpenAI's CLIP (github.com/openai/CLIP, MIT: see merges.LICENSE), the first of bpe_simple_vocab_16e6.txt.
 //
 //go:embed merges.txt.gz
 var merges []byte
@@ -39,14 +39,14 @@ const (
 	eosToken = "<|endoftext|>"
 	wordEnd  = "</w>"
 
-	maxTokens = 77 // of a text, where a folder does not say
+	maxTokens = 77 // default of model_max_length
 )
 
-// standard is made once; it is never changed.
+// standard is the shared, immutable default tokenizer.
 var standard = sync.OnceValue(func() *Tokenizer {
 	z, err := gzip.NewReader(bytes.NewReader(merges))
 	if err != nil {
-		panic(err) // the file is part of the program
+		panic(err) // the file is embedded
 	}
 	text, err := io.ReadAll(z)
 	if err != nil {
@@ -79,12 +79,12 @@ func (t *Tokenizer) add(word string) int {
 	return id
 }
 
-// finish fills in what follows from the vocabulary, the token for what it lacks, and tokens that were added to it.
+// finish sets the fields that follow from the vocabulary, the unknown token and the added tokens.
 func (t *Tokenizer) finish(unk string, added []special) error {
 	for name, to := range map[string]*int{bosToken: &t.bos, eosToken: &t.eos} {
 		id, ok := t.ids[name]
 		if !ok {
-			return fmt.Errorf("there is no token %s: want a vocabulary of CLIP's kind", name)
+			return fmt.Errorf("there is no token %s: want a CLIP vocabulary", name)
 		}
 		*to = id
 		if !slices.ContainsFunc(added, func(s special) bool { return s.id == id }) {
@@ -123,35 +123,35 @@ func (t *Tokenizer) setPad(id int) {
 	}
 }
 
-// Default returns the tokenizer of all published models: CLIP's vocabulary of 49,408 tokens, texts of 77, padded with the token that
-// ends them.
+// Default returns the tokenizer of the published models: CLIP's vocabulary of 49,408 tokens, maximum length 77, padded with the end token.
 func Default() *Tokenizer { return standard() }
 
-// WithPad returns the same tokenizer with another token to pad with, below Vocab: SDXL's second one takes 0, which is "!". As in
-// transformers that makes it a special one: every "!" in a text becomes it, where other tokenizers have the "!" that ends a word.
+// WithPad returns the tokenizer with another padding token, an id below Vocab: SDXL's second tokenizer pads with 0, which is "!". As in
+// transformers, this makes it a special token: every "!" in a prompt becomes id 0, and not the "!" at the end of a word that other
+// tokenizers return.
 func (t *Tokenizer) WithPad(id int) *Tokenizer {
 	c := *t
 	c.setPad(id)
 	return &c
 }
 
-// BOS returns the token that begins a text.
+// BOS returns the id of the start token.
 func (t *Tokenizer) BOS() int { return t.bos }
 
-// EOS returns the token that ends a text.
+// EOS returns the id of the end token.
 func (t *Tokenizer) EOS() int { return t.eos }
 
-// Pad returns the token that fills a text up.
+// Pad returns the id of the padding token.
 func (t *Tokenizer) Pad() int { return t.pad }
 
-// Max returns how many tokens a text has, with those around it.
+// Max returns the length of a chunk in tokens, including start and end token.
 func (t *Tokenizer) Max() int { return t.max }
 
-// Vocab returns the number of tokens.
+// Vocab returns the size of the vocabulary.
 func (t *Tokenizer) Vocab() int { return len(t.words) }
 
-// byteLetters are the letters that stand for bytes, as in GPT-2: printable ones for themselves, others from U+0100 on. byteOrder is
-// the order of bytes in the vocabulary.
+// byteLetters are the characters that represent bytes, as in GPT-2: printable ones represent themselves, the others are U+0100 and up.
+// byteOrder is the order of bytes in the vocabulary.
 var byteLetters, byteOrder = func() (letters [256]rune, order []byte) {
 	for b := range 256 {
 		if (b >= '!' && b <= '~') || (b >= 0xa1 && b <= 0xac) || (b >= 0xae && b <= 0xff) {
@@ -170,14 +170,14 @@ var byteLetters, byteOrder = func() (letters [256]rune, order []byte) {
 	return letters, order
 }()
 
-// special is a token that texts name by writing it: in any case and form that is the same when clean, or only as it is.
+// special is a token that is matched literally in prompts: in normalized text if clean is set, else in raw text.
 type special struct {
 	text  string
 	id    int
 	clean bool
 }
 
-// names finds special tokens, by their first byte; of those with the same, long ones come first.
+// names has special tokens by first byte, longer ones first.
 type names map[byte][]special
 
 func (n names) add(s special) {
@@ -186,7 +186,7 @@ func (n names) add(s special) {
 	}
 }
 
-// next divides a text at the first token that it names, the longest there; id is -1 if there is none.
+// next splits a text at the first special token, the longest one there; id is -1 if there is none.
 func (n names) next(text string) (before string, id int, rest string) {
 	for i := range len(text) {
 		for _, s := range n[text[i]] {
@@ -198,9 +198,9 @@ func (n names) next(text string) (before string, id int, rest string) {
 	return text, -1, ""
 }
 
-// Encode returns a text's tokens, without those that begin and end it. The text is cleaned as transformers' tokenizer does: NFC,
-// spaces, lower case; there is no repairing of encodings and HTML entities as in OpenAI's own. Special tokens in the text stand for
-// themselves. Bytes that are not UTF-8 are read as U+FFFD, bytes that the vocabulary lacks as EOS.
+// Encode returns the token ids of a prompt, without start and end token. The text is normalized as in transformers' tokenizer: NFC, spaces,
+// lower case; broken encodings and HTML entities are not repaired, unlike in OpenAI's tokenizer. Special tokens in the text are encoded as
+// such. Invalid UTF-8 is read as U+FFFD, and bytes missing from the vocabulary become EOS.
 func (t *Tokenizer) Encode(text string) []int {
 	var out []int
 	put := func(id int) {
@@ -231,8 +231,8 @@ func (t *Tokenizer) Encode(text string) []int {
 	return out
 }
 
-// Decode returns what tokens spell, as transformers does: with spaces after words. Words of [Tokenizer.WithWords] are spelled
-// as they were given. Numbers that are no tokens are left out.
+// Decode returns the text of token ids as transformers does, with spaces after words. Words of [Tokenizer.WithWords] keep their spelling.
+// Invalid ids are skipped.
 func (t *Tokenizer) Decode(ids []int) string {
 	var b []byte
 	for _, id := range ids {
@@ -247,7 +247,7 @@ func (t *Tokenizer) Decode(ids []int) string {
 		from := len(b)
 		for _, r := range word {
 			v, ok := letterBytes[r]
-			if !ok { // an added token, in letters that stand for themselves
+			if !ok { // an added token, which is spelled literally
 				b = append(b[:from], word...)
 				break
 			}

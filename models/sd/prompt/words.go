@@ -11,14 +11,15 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// Word is a word that stands for vectors of its own: a textual inversion embedding (Gal et al. 2022).
+// Word is the placeholder of a textual inversion embedding (Gal et al. 2022) in prompts.
 type Word struct {
-	Text    string // found in prompts in any case, where no letter or digit continues it
-	Vectors int    // as many tokens it takes
+	Text    string // matched case-insensitively, as a whole word
+	Vectors int    // the number of tokens that it takes
 }
 
-// WithWords returns the same tokenizer with words in place of those that it had. Their tokens are first, first+1, …: first is the number of
-// tokens that the encoder knows, or more. Of words that begin alike the longest in a prompt counts.
+// WithWords returns the tokenizer with these words instead of any previous ones. Their token ids are first, first+1, …, where first is at
+// least the size of the encoder's vocabulary. The longest match counts. It is an error if a word is empty, not UTF-8, a duplicate or an
+// existing token, or has too many vectors.
 func (t *Tokenizer) WithWords(first int, words []Word) (*Tokenizer, error) {
 	c := *t
 	c.given, c.runs, c.first = names{}, map[int]Word{}, first
@@ -29,15 +30,15 @@ func (t *Tokenizer) WithWords(first int, words []Word) (*Tokenizer, error) {
 		_, known := t.ids[w.Text]
 		switch {
 		case text == "":
-			return nil, errors.New("an embedding's word is empty")
+			return nil, errors.New("the word of an embedding is empty")
 		case !utf8.ValidString(w.Text):
 			return nil, fmt.Errorf("the embedding's word %s is not UTF-8", quote.Quoted(w.Text))
 		case seen[text]:
-			return nil, fmt.Errorf("two embeddings have the word %s, in any case: give one of them another", quote.Quoted(text))
+			return nil, fmt.Errorf("two embeddings have the same word %s (case-insensitive): rename one of them", quote.Quoted(text))
 		case known && slices.ContainsFunc(t.added, func(s special) bool { return t.words[s.id] == w.Text }):
-			return nil, fmt.Errorf("the embedding's word %s is a token that the tokenizer has already: give it another", quote.Quoted(text))
+			return nil, fmt.Errorf("the embedding's word %s is already a token of the tokenizer: rename the embedding", quote.Quoted(text))
 		case w.Vectors < 1 || w.Vectors > t.max-2:
-			return nil, fmt.Errorf("the embedding %s has %d vectors: want 1 to %d, which fit into a chunk of tokens", quote.Quoted(w.Text), w.Vectors, t.max-2)
+			return nil, fmt.Errorf("the embedding %s has %d vectors: want 1 to %d, the size of a chunk", quote.Quoted(w.Text), w.Vectors, t.max-2)
 		}
 		seen[text] = true
 		all = append(all, special{text, first, true})
@@ -51,7 +52,7 @@ func (t *Tokenizer) WithWords(first int, words []Word) (*Tokenizer, error) {
 	return &c, nil
 }
 
-// Mentions tells whether a prompt has a word as WithWords finds it.
+// Mentions reports whether a prompt contains a word, matched as by WithWords.
 func Mentions(text, word string) bool {
 	n := names{}
 	n.add(special{text: cleanWord(word)})
@@ -61,8 +62,8 @@ func Mentions(text, word string) bool {
 
 func cleanWord(s string) string { return strings.TrimSpace(clean(s)) }
 
-// word divides a clean text at the first word that it has, as next does: one that letters or digits do not continue on either side, or one
-// that ComfyUI's way names, of which all is the word.
+// word splits a normalized text at the first word in it, as next does. A word has no letters or digits on either side, or is named in
+// ComfyUI's syntax, all of which is then part of the word.
 func (n names) word(text string) (before string, id int, rest string) {
 	if len(n) == 0 {
 		return text, -1, ""
@@ -79,7 +80,7 @@ func (n names) word(text string) (before string, id int, rest string) {
 	return text, -1, ""
 }
 
-// at finds the longest word that begins at a place and that letters or digits do not continue on either side; id is -1 if there is none.
+// at finds the longest word at position i without letters or digits on either side; id is -1 if there is none.
 func (n names) at(text string, i int) (id, end int) {
 	for _, s := range n[text[i]] {
 		if !strings.HasPrefix(text[i:], s.text) {

@@ -107,7 +107,7 @@ func TestWordsRefused(t *testing.T) {
 		{[]Word{{"cat", 1}, {"CAT", 1}}, `"cat"`},
 		{[]Word{{"cat", 0}}, "0 vectors"},
 		{[]Word{{"cat", 76}}, "76 vectors"},
-		{[]Word{{"<|endoftext|>", 1}}, "a token that the tokenizer has already"},
+		{[]Word{{"<|endoftext|>", 1}}, "is already a token"},
 	} {
 		_, err := Default().WithWords(49408, c.words)
 		require.ErrorContains(t, err, c.want)

@@ -1,9 +1,9 @@
-// Package sdtest gives networks weights that every language can make: tests then compare with what other implementations compute,
-// and no weights have to be stored.
+// Package sdtest fills networks with weights that any language can reproduce: tests compare with other implementations without stored
+// weights.
 //
-// A tensor called name is drawn by libtorch's CPU generator with the seed crc32(name): z ~ N(0, 1) in its shape, in float32. A
-// tensor of two or more dimensions is z/√(elements/first dimension); of the others, what is called weight is 1 + z/10 and the
-// rest z/10. scripts/golden/shared/sdfill.py does the same in PyTorch.
+// A tensor with a given name is drawn by libtorch's CPU generator with the seed crc32(name): z ~ N(0, 1) in its shape, in float32. A tensor
+// of two or more dimensions is z/√(elements/first dimension); of the others, a weight is 1 + z/10 and all else z/10.
+// scripts/golden/shared/sdfill.py does the same in PyTorch.
 package sdtest
 
 import (
@@ -18,7 +18,7 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Filled is a source that has the tensors of a plan, with values that follow from their names.
+// Filled is a source of tensors with the given names and shapes, whose values depend only on their names.
 type Filled []nn.Shape
 
 var _ nn.Source = Filled{}
@@ -33,7 +33,7 @@ func (f Filled) Info(name string) ([]int, torch.DType, bool) {
 	return nil, 0, false
 }
 
-// Names yields the plan's names in its order.
+// Names yields the names in order.
 func (f Filled) Names() iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for _, t := range f {
@@ -44,7 +44,7 @@ func (f Filled) Names() iter.Seq[string] {
 	}
 }
 
-// Get draws a tensor.
+// Get returns a tensor.
 func (f Filled) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 	shape, _, ok := f.Info(name)
 	if !ok {

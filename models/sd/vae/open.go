@@ -297,7 +297,7 @@ func (r renamed) Names() iter.Seq[string] { return slices.Values(r.names) }
 func (r renamed) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 	p, ok := r.at[name]
 	if !ok {
-		return nil, fmt.Errorf("tensor %s does not exist", quote.Quoted(name))
+		return nil, fmt.Errorf("there is no tensor %s", quote.Quoted(name))
 	}
 	return p.Source.Get(s, p.name)
 }

@@ -1,4 +1,4 @@
-// Package tiny has small models of Stable Diffusion for tests that draw.
+// Package tiny has tiny Stable Diffusion models for tests that generate images.
 package tiny
 
 import (
@@ -14,7 +14,7 @@ import (
 	"github.com/onestep-go/onestep/models/sd/weights"
 )
 
-// Kinds are the kinds of models that Model makes.
+// Kinds are the kinds of model that Model makes.
 var Kinds = []string{"sd15", "lcm15", "inpaint", "sd2", "sdxl", "ssd1b"}
 
 // network is the U-Net of a kind.
@@ -46,8 +46,8 @@ func network(kind string) (unet.Config, error) {
 	return c.WithDefaults(), nil
 }
 
-// Model is a model of a kind whose networks are tiny and filled by name: its pictures are noise, but they depend on text, seed and options
-// as real ones do. A latent stands for 8×8 pixels; it draws 64×64 by itself.
+// Model returns a model of a kind with tiny networks whose weights package sdtest fills: its images are noise, but they depend on prompt,
+// seed and options like those of real models. A latent pixel is 8×8 image pixels; the default size is 64×64.
 func Model(kind string) (*weights.Model, error) {
 	net, err := network(kind)
 	if err != nil {
@@ -72,7 +72,7 @@ func Model(kind string) (*weights.Model, error) {
 	return m, err
 }
 
-// part fails with err, if there is one already.
+// part returns err if it is not nil.
 func part(config any, shapes sdtest.Filled, err error) (*weights.Component, error) {
 	if err != nil {
 		return nil, err
@@ -81,7 +81,7 @@ func part(config any, shapes sdtest.Filled, err error) (*weights.Component, erro
 	return &weights.Component{Config: data, Source: shapes}, err
 }
 
-// Write writes the model of a kind into a folder as diffusers does.
+// Write writes the model of a kind as a diffusers directory.
 func Write(dir, kind string) error {
 	m, err := Model(kind)
 	if err != nil {
@@ -96,7 +96,7 @@ func Write(dir, kind string) error {
 	}})
 }
 
-// WriteControlNet writes a ControlNet for the model of a kind into a folder.
+// WriteControlNet writes a ControlNet for the model of a kind as a diffusers directory.
 func WriteControlNet(dir, kind string) error {
 	net, err := network(kind)
 	if err != nil {
