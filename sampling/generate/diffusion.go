@@ -79,7 +79,7 @@ func (m diffusion) takes(r Request) error {
 		is    bool
 	}{{"Times", r.Times != nil}, {"Gamma", r.Gamma != 0}, {"Labels", r.Labels != nil}} {
 		if given.is {
-			return refuse(given.field, "only models of pixels take it, and %s is of Stable Diffusion", quote.Quoted(m.model.Name()))
+			return refuse(given.field, "only pixel-space models use it, and %s is Stable Diffusion", quote.Quoted(m.model.Name()))
 		}
 	}
 	if len(r.Prompts) == 0 {

@@ -9,13 +9,12 @@
 //		err = vision.Write(fmt.Sprintf("%d.png", img.Seed), img.Image, img.Texts, false)
 //	}
 //
-// A [Request] says what to generate; what it leaves out is chosen by the model: a consistency model takes one step, a denoiser 18 of Heun's
-// method, Stable Diffusion the sampler that it was published with. What a model does not take is an error, never without effect.
-// [Model.Plan] decides everything before anything is computed.
+// A [Request] says what to generate. Its zero fields take the model's defaults: one step for a consistency model, 18 steps of Heun's method
+// for a denoiser, the published sampler for Stable Diffusion. A field that the model does not use is an error. [Model.Plan] resolves a
+// request before anything is computed.
 //
-// Several goroutines may generate with one Model at once. Image i has the random stream of seed Seed+i, so that it is the same whatever
-// else is generated.
+// Several goroutines may generate with one Model at once. Image i is drawn from seed Seed+i, independently of the other images.
 //
-// This package depends on Stable Diffusion. Programs that need none of it use package sampling with packages checkpoint or builtin, and
-// those that need more of it than a Request has, package texttoimage.
+// This package depends on Stable Diffusion. Programs without it can use package sampling with package checkpoint or builtin; programs that
+// need more of it than a Request has use package texttoimage.
 package generate

@@ -236,9 +236,9 @@ func TestRefuses(t *testing.T) {
 		{emoji, "Width", "Stable Diffusion", generate.Request{Width: 64}},
 		{emoji, "LoRAs", "Stable Diffusion", generate.Request{LoRAs: []prompt.LoRA{{Name: "x"}}}},
 		{diffusion, "Prompts", "none", generate.Request{}},
-		{diffusion, "Times", "pixels", generate.Request{Prompts: []string{""}, Times: []float64{80}}},
-		{diffusion, "Labels", "pixels", generate.Request{Prompts: []string{""}, Labels: []int{1}}},
-		{diffusion, "Gamma", "pixels", generate.Request{Prompts: []string{""}, Gamma: 0.5}},
+		{diffusion, "Times", "pixel-space", generate.Request{Prompts: []string{""}, Times: []float64{80}}},
+		{diffusion, "Labels", "pixel-space", generate.Request{Prompts: []string{""}, Labels: []int{1}}},
+		{diffusion, "Gamma", "pixel-space", generate.Request{Prompts: []string{""}, Gamma: 0.5}},
 		{diffusion, "Sampler", `"x"`, generate.Request{Prompts: []string{""}, Sampler: "x"}},
 		{diffusion, "LoRAs", "Adapters", generate.Request{Prompts: []string{""}, LoRAs: []prompt.LoRA{{Name: "x"}}}},
 	} {

@@ -6,8 +6,8 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Guided returns the denoiser with classifier-free guidance of that scale, 0 or 1 for none, away from its network's label for no class. A
-// network that takes a guidance scale as an input is returned as it is: see [Request.Cond].
+// Guided returns the denoiser with classifier-free guidance of that scale, 0 or 1 for none, with the network's null class as
+// the unconditional prediction. The denoiser of a network with a guidance embedding is returned unchanged: see [Request.Cond].
 func Guided(d models.Denoiser, c network.Config, scale float64) (models.Denoiser, error) {
 	switch {
 	case scale == 0 || scale == 1 || c.Guidance():

@@ -15,7 +15,7 @@ import (
 	"github.com/onestep-go/onestep/torch/safetensors"
 )
 
-// Model is a model that images are generated with. Several goroutines may use it at once, but not with Close.
+// Model generates images. Several goroutines may use it at once, except for Close.
 type Model struct {
 	of    source
 	close func() error
@@ -28,13 +28,13 @@ type source interface {
 }
 
 // Open opens a model file, the latest snapshot of a run directory, or a Stable Diffusion model: a directory as diffusers saves it, or a
-// single file. Models of pixels compute in float32; of the options they take the device alone.
+// single file. Pixel-space models compute in float32; they use no option but the device.
 func Open(path string, o sd.Options) (*Model, error) {
 	_, err := checkpoint.ReadDescription(path)
 	switch {
 	case err == nil:
 		if o != (sd.Options{Device: o.Device}) {
-			return nil, fmt.Errorf("model %s: a model of pixels, which computes in float32 and has no parts to exchange: leave all options but the device at zero", quote.Path(path))
+			return nil, fmt.Errorf("model %s: a pixel-space model, computed in float32 and without replaceable parts: set no option but the device", quote.Path(path))
 		}
 		f, err := checkpoint.OpenFile(path, o.Device)
 		if err != nil {
@@ -66,13 +66,13 @@ func isDiffusers(dir string) bool {
 	return err == nil
 }
 
-// FromFile returns a model of pixels that is open already, such as the one in package builtin. Closing it leaves f open.
+// FromFile returns a pixel-space model that is open already, such as the one in package builtin. Closing it leaves f open.
 func FromFile(f *checkpoint.File) (*Model, error) {
 	return FromFunction(f.Function(), f.Description, f.Network, f.Path)
 }
 
-// FromFunction returns the model that a network is by what describes it: f is a consistency function, a denoiser or a model of jumps over
-// net. The name is for settings that are written into images. Closing it leaves the network open.
+// FromFunction returns a model of a consistency function, a denoiser or a model of jumps in memory: f, over net, as d describes it. The name
+// is written into the settings of images. Closing the model leaves the network open.
 func FromFunction(f any, d checkpoint.Description, net network.Network, name string) (*Model, error) {
 	p := pixels{description: d, net: net, name: name}
 	if err := p.is(f); err != nil {
@@ -95,20 +95,20 @@ func (m *Model) Close() error {
 // Samplers returns the names that Request.Sampler may have.
 func (m *Model) Samplers() []string { return m.of.samplers() }
 
-// Diffusion returns the Stable Diffusion model, nil for a model of pixels.
+// Diffusion returns the Stable Diffusion model, nil for a pixel-space model.
 func (m *Model) Diffusion() *sd.Model {
 	d, _ := m.of.(diffusion)
 	return d.model
 }
 
-// Description says what a model of pixels is; false for Stable Diffusion.
+// Description says what a pixel-space model is; false for Stable Diffusion.
 func (m *Model) Description() (checkpoint.Description, bool) {
 	p, ok := m.of.(pixels)
 	return p.description, ok
 }
 
-// Plan decides what the request leaves open, and reports what cannot work, without generating. A request that the model cannot do is a
-// [*RequestError]. Plans are closed.
+// Plan fills in the request's zero fields and reports what cannot work, without generating. A request that does not fit the model is a
+// [*RequestError]. The plan has to be closed.
 func (m *Model) Plan(ctx context.Context, r Request) (*Plan, error) {
 	if err := r.Validate(); err != nil {
 		return nil, err

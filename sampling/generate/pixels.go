@@ -25,7 +25,7 @@ const (
 	ctm       = "ctm"       // of a model of jumps
 )
 
-// PixelSamplers returns the names of all samplers of models of pixels. Which of them a model has depends on what it is.
+// PixelSamplers returns the names of all samplers of pixel-space models. [Model.Samplers] are those of one model.
 func PixelSamplers() []string { return append([]string{multistep, ctm}, sampling.Names()...) }
 
 // pixels is a model of images themselves, not of latents: of what a network is by its description. What it cannot do is nil.
@@ -108,7 +108,7 @@ func (m pixels) plan(_ context.Context, r Request) (*Plan, error) {
 	return p, nil
 }
 
-// takes refuses what a model of pixels does not take.
+// takes refuses what a pixel-space model does not take.
 func (m pixels) takes(r Request) error {
 	for _, given := range []struct {
 		field string
@@ -118,7 +118,7 @@ func (m pixels) takes(r Request) error {
 		{"Adapters", r.Adapters != nil}, {"More", r.More != nil}, {"Width", r.Width != 0}, {"Height", r.Height != 0},
 	} {
 		if given.is {
-			return refuse(given.field, "the model %s is not of Stable Diffusion and does not take it", quote.Text(filepath.Base(m.name)))
+			return refuse(given.field, "the model %s is a pixel-space model, not Stable Diffusion, and does not use it", quote.Text(filepath.Base(m.name)))
 		}
 	}
 	classes := m.description.Network.Classes()
@@ -235,8 +235,8 @@ func validTimes(times []float64, m sampling.Multistep) error {
 	return nil
 }
 
-// ErrNotGuided refuses a guidance scale for what samples in few steps and has no guidance embedding.
-var ErrNotGuided error = &RequestError{"Guidance", "the model was not trained for it: distil a guided teacher into a network with a guidance scale"}
+// ErrNotGuided is the error of a guidance scale for a few-step model without a guidance embedding.
+var ErrNotGuided error = &RequestError{"Guidance", "the model was not trained for it: distil a guided teacher"}
 
 // images samples in batches, and yields each when it is there.
 func (m pixels) images(ctx context.Context, r Request, c course, yield func(Image, error) bool) {

@@ -16,23 +16,23 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Request is what to generate. The zero value asks for one image, by the model's defaults.
+// Request says what to generate. The zero value is one image with the model's defaults.
 type Request struct {
 	N     int    // images, of each prompt; 0: 1
 	Seed  uint64 // of the first image; the others count up
-	Batch int    // images generated together; 0: 64, with Stable Diffusion 1
+	Batch int    // images generated together; 0: 64, for Stable Diffusion 1
 
 	// Sampler is one of [Model.Samplers]. "": multistep for a consistency function, Heun's method for a denoiser or Euler's if it was
-	// distilled for that, for Stable Diffusion the one that it was published with.
+	// distilled for that, for Stable Diffusion the published one.
 	Sampler  string
 	Steps    int     // 0: as many as Times or Timesteps, or as the sampler usually takes
-	Guidance float64 // scale of classifier-free guidance, 1: none. 0: the model's default, for a model of pixels none
+	Guidance float64 // scale of classifier-free guidance, 1: none. 0: the model's default, for a pixel-space model none
 
-	// For models of pixels.
+	// For pixel-space models.
 
 	Times  []float64 // noise levels σ that the steps start from, largest first; nil: the usual ones
-	Gamma  float64   // of the sampler ctm: the fraction of the noise that is drawn anew between jumps, from 0 to 1
-	Labels []int     // the images' classes in turn; nil: by the seed, so that all classes come in turn
+	Gamma  float64   // of the sampler ctm: fraction of new noise between jumps, from 0 to 1
+	Labels []int     // class labels, used in turn; nil: the seed modulo the number of classes
 
 	// For Stable Diffusion.
 
@@ -40,19 +40,19 @@ type Request struct {
 	Negative      string        // the negative prompt
 	Timesteps     []int         // in place of the sampler's own, from the noisiest
 	Width, Height int           // in pixels; 0: what the model was trained for
-	LoRAs         []prompt.LoRA // adapters for all prompts, besides those that prompts ask for by tags
-	Adapters      Adapters      // finds adapters; nil: those that are asked for are errors
-	// More, unless it is nil, sets what else Stable Diffusion takes, such as an input image, when everything above is set.
+	LoRAs         []prompt.LoRA // adapters for all prompts, in addition to tags in prompts
+	Adapters      Adapters      // finds adapters; nil: adapters are errors
+	// More, unless it is nil, sets further options of Stable Diffusion, such as an input image, after those above.
 	More func(p *texttoimage.Pipeline)
 }
 
-// Adapters finds adapters by the names that prompts call them by, for one model; a *lora.Cache does. They are used until release is called.
-// words are the textual inversion embeddings that come with them.
+// Adapters finds adapters for one model by name; *lora.Cache implements it. They stay in use until release is called. words are the textual
+// inversion embeddings in the adapters' files.
 type Adapters interface {
 	Tagged(ctx context.Context, tags []prompt.LoRA) (all nn.Adapters, words []sd.Inversion, release func(), err error)
 }
 
-// RequestError is a request that cannot be done: at all, or by the model.
+// RequestError reports a field of a request that is invalid or does not fit the model.
 type RequestError struct {
 	Field string // of Request, such as "Sampler"
 	Msg   string // what is wrong with it
@@ -65,7 +65,7 @@ func refuse(field, format string, args ...any) error {
 	return &RequestError{field, fmt.Sprintf(format, args...)}
 }
 
-// Validate reports what no model can do.
+// Validate reports values that are invalid for every model.
 func (r Request) Validate() error {
 	switch {
 	case r.N < 0:
