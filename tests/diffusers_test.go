@@ -98,8 +98,8 @@ func TestPicturesAreDiffusers(t *testing.T) {
 			mask.SetNRGBA(x, y, color.NRGBA{white, white, white, 255})
 		}
 	}
-	require.NoError(t, vision.Write(at("picture.png"), picture, nil, false))
-	require.NoError(t, vision.Write(at("mask.png"), mask, nil, false))
+	require.NoError(t, vision.Write(at("picture.png"), picture, vision.WriteOptions{}))
+	require.NoError(t, vision.Write(at("mask.png"), mask, vision.WriteOptions{}))
 
 	f := func(v float64) *float64 { return &v }
 	text := func(name, kind, class string, method scheduler.Method, steps int, g float64) pair {
@@ -232,7 +232,7 @@ func TestPicturesAreDiffusers(t *testing.T) {
 					require.Greater(t, psnr(got, readPNG(t, file)), 35.0)
 				} else {
 					ours := at(fmt.Sprintf("%s.%d.ours.png", c.Name, i))
-					require.NoError(t, vision.Write(ours, got, nil, false))
+					require.NoError(t, vision.Write(ours, got, vision.WriteOptions{}))
 					same(t, c.Name, ours, file)
 				}
 				i++

@@ -31,7 +31,7 @@ func TestEmbedsAreDiffusers(t *testing.T) {
 		defer m.Close()
 		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 			noise := torch.Randn(s, torch.NewGenerator(s, 3), torch.Float32, 1, 4, 8, 8)
-			require.NoError(t, torch.SaveSafetensors(at("in.safetensors"), maps.All(map[string]*torch.Tensor{"latents": noise}), nil, false))
+			require.NoError(t, torch.SaveSafetensors(at("in.safetensors"), maps.All(map[string]*torch.Tensor{"latents": noise}), torch.SaveOptions{}))
 			cmd := exec.Command(python, script, at(kind), pipeline, at("in.safetensors"), at("out.safetensors"))
 			cmd.Dir = dir
 			out, err := cmd.CombinedOutput()

@@ -52,7 +52,7 @@ func sample(ctx context.Context, path string, prompts ...string) error {
 			return err
 		}
 		name := fmt.Sprintf("%d-%d.png", img.Prompt, img.Seed)
-		if err := vision.Write(name, img.Image, img.Texts, false); err != nil { // with the settings, as A1111 writes them; true overwrites
+		if err := vision.Write(name, img.Image, vision.WriteOptions{Texts: img.Texts}); err != nil { // with the settings, as A1111 writes them
 			return err
 		}
 	}

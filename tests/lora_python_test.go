@@ -114,7 +114,7 @@ func TestDiffusersReadsOurAdapters(t *testing.T) {
 		for p, err := range draw.Images(context.Background(), "a red cat") {
 			require.NoError(t, err)
 			ours := at(kind + ".ours.png")
-			require.NoError(t, vision.Write(ours, p, nil, false))
+			require.NoError(t, vision.Write(ours, p, vision.WriteOptions{}))
 			for _, l := range layouts {
 				same(t, fmt.Sprint(kind, " ", l), ours, at(fmt.Sprintf("%s-%s.0.png", kind, l)))
 			}

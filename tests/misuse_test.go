@@ -113,7 +113,7 @@ func TestUseAfterClose(t *testing.T) {
 		net.Close()
 		_, err := models.NewEMA(net.Parameters(), net.Parameters())
 		closed(name, "average", err)
-		err = torch.SaveSafetensors(path, net.Parameters(), nil, false)
+		err = torch.SaveSafetensors(path, net.Parameters(), torch.SaveOptions{})
 		require.ErrorIs(t, err, torch.ErrFreed)
 		require.ErrorContains(t, err, "the tensor ")
 		require.NoFileExists(t, path)

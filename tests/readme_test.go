@@ -49,7 +49,7 @@ func workplace(t *testing.T, onestep string) string {
 		for p := range 40 * 40 {
 			m.Set(p%40, p/40, color.NRGBA{uint8(40 * i), uint8(p), uint8(p / 40), 255})
 		}
-		require.NoError(t, vision.Write(at("photos/"+[]string{"cat", "dog"}[i%2]+"/"+string(rune('a'+i))+".png"), m, nil, false))
+		require.NoError(t, vision.Write(at("photos/"+[]string{"cat", "dog"}[i%2]+"/"+string(rune('a'+i))+".png"), m, vision.WriteOptions{}))
 	}
 	require.NoError(t, tinysd.Write(at("sd15"), "sd15"))
 	require.NoError(t, tinysd.Write(at("LCM_Dreamshaper_v7"), "lcm15"))

@@ -64,8 +64,8 @@ func TestBareSingleFileDrawsAsDiffusers(t *testing.T) {
 	at := func(name string) string { return filepath.Join(dir, name) }
 	c := sdCase{}
 	start, mask := c.picture(t, "init64.png"), c.picture(t, "mask64.png")
-	require.NoError(t, vision.Write(at("start.png"), start, nil, false))
-	require.NoError(t, vision.Write(at("mask.png"), mask, nil, false))
+	require.NoError(t, vision.Write(at("start.png"), start, vision.WriteOptions{}))
+	require.NoError(t, vision.Write(at("mask.png"), mask, vision.WriteOptions{}))
 
 	type drawing struct {
 		pair

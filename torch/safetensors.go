@@ -219,26 +219,29 @@ func checkFile(f *safetensors.File) error {
 	return nil
 }
 
+// SaveOptions are metadata of a file, and whether it may replace one that exists.
+type SaveOptions = safetensors.Options
+
 // SaveSafetensors writes tensors to a safetensors file atomically; see [safetensors.Write]. They may be on any device and
 // are copied to the host one at a time; all have to stay alive until it returns. Gradients are not saved. Without
-// overwrite, a file that exists is an error that wraps fs.ErrExist. Python's libraries take the file as theirs when the
+// Overwrite, a file that exists is an error that wraps fs.ErrExist. Python's libraries take the file as theirs when the
 // metadata say "format": "pt".
-func SaveSafetensors(path string, tensors iter.Seq2[string, *Tensor], metadata map[string]string, overwrite bool) error {
+func SaveSafetensors(path string, tensors iter.Seq2[string, *Tensor], o SaveOptions) error {
 	list, err := sources(tensors)
 	if err != nil {
 		return fmt.Errorf("write %s: %w", quote.Path(path), err)
 	}
-	return safetensors.Write(path, list, safetensors.Options{Metadata: metadata, Overwrite: overwrite})
+	return safetensors.Write(path, list, o)
 }
 
 // SaveSharded is SaveSafetensors into several files of at most maxBytes and their index, whose path it returns; see
 // [safetensors.WriteSharded].
-func SaveSharded(path string, tensors iter.Seq2[string, *Tensor], maxBytes int, metadata map[string]string, overwrite bool) (string, error) {
+func SaveSharded(path string, tensors iter.Seq2[string, *Tensor], maxBytes int, o SaveOptions) (string, error) {
 	list, err := sources(tensors)
 	if err != nil {
 		return "", fmt.Errorf("write %s: %w", quote.Path(path), err)
 	}
-	return safetensors.WriteSharded(path, list, maxBytes, safetensors.Options{Metadata: metadata, Overwrite: overwrite})
+	return safetensors.WriteSharded(path, list, maxBytes, o)
 }
 
 // sources describes tensors to the writer. All share one buffer, as large as the largest of them.

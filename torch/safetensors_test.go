@@ -100,10 +100,10 @@ func TestSaveAndOpen(t *testing.T) {
 	metadata := map[string]string{"format": "pt"}
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		names, ts := everyType(s)
-		require.NoError(t, torch.SaveSafetensors(path, each(names, ts), metadata, false))
-		require.ErrorIs(t, torch.SaveSafetensors(path, each(names, ts), metadata, false), fs.ErrExist)
-		require.NoError(t, torch.SaveSafetensors(path, each(names, ts), metadata, true))
-		index, err := torch.SaveSharded(filepath.Join(dir, "set.safetensors"), each(names, ts), 40, metadata, false)
+		require.NoError(t, torch.SaveSafetensors(path, each(names, ts), torch.SaveOptions{Metadata: metadata}))
+		require.ErrorIs(t, torch.SaveSafetensors(path, each(names, ts), torch.SaveOptions{Metadata: metadata}), fs.ErrExist)
+		require.NoError(t, torch.SaveSafetensors(path, each(names, ts), torch.SaveOptions{Metadata: metadata, Overwrite: true}))
+		index, err := torch.SaveSharded(filepath.Join(dir, "set.safetensors"), each(names, ts), 40, torch.SaveOptions{Metadata: metadata})
 		require.NoError(t, err)
 
 		for _, path := range []string{path, index} {
@@ -154,7 +154,7 @@ func TestWeightsClose(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a.safetensors")
 	s := torch.NewScope(torch.CPU)
 	defer s.Close()
-	require.NoError(t, torch.SaveSafetensors(path, each([]string{"a"}, []*torch.Tensor{torch.FromSlice(s, []float32{1, 2, 3, 4}, 2, 2)}), nil, false))
+	require.NoError(t, torch.SaveSafetensors(path, each([]string{"a"}, []*torch.Tensor{torch.FromSlice(s, []float32{1, 2, 3, 4}, 2, 2)}), torch.SaveOptions{}))
 	open := func() (*torch.Weights, *torch.Tensor) {
 		w, err := torch.OpenWeights(path)
 		require.NoError(t, err)
@@ -211,7 +211,7 @@ func TestWeightsInPlace(t *testing.T) {
 	noLeak(t)
 	path := filepath.Join(t.TempDir(), "a.safetensors")
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
-		require.NoError(t, torch.SaveSafetensors(path, each([]string{"a"}, []*torch.Tensor{torch.Ones(s, torch.Float32, 3)}), nil, false))
+		require.NoError(t, torch.SaveSafetensors(path, each([]string{"a"}, []*torch.Tensor{torch.Ones(s, torch.Float32, 3)}), torch.SaveOptions{}))
 		before, err := os.ReadFile(path)
 		require.NoError(t, err)
 		w, err := torch.OpenWeights(path)
@@ -228,7 +228,7 @@ func TestWeightsInPlace(t *testing.T) {
 		assert.Equal(t, before, after)
 
 		// The file may be replaced under its own views.
-		require.NoError(t, torch.SaveSafetensors(path, each([]string{"a"}, []*torch.Tensor{a}), nil, true))
+		require.NoError(t, torch.SaveSafetensors(path, each([]string{"a"}, []*torch.Tensor{a}), torch.SaveOptions{Overwrite: true}))
 		assert.Equal(t, []float32{0, 0, 0}, torch.ToSlice[float32](b))
 		return nil
 	}))
@@ -289,10 +289,10 @@ func TestSaveRefuses(t *testing.T) {
 	path := filepath.Join(dir, "a.safetensors")
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		a, b := torch.Ones(s, torch.Float32, 3), torch.Ones(s, torch.Float32, 3)
-		err := torch.SaveSafetensors(path, each([]string{"a", "a"}, []*torch.Tensor{a, b}), nil, false)
+		err := torch.SaveSafetensors(path, each([]string{"a", "a"}, []*torch.Tensor{a, b}), torch.SaveOptions{})
 		require.ErrorContains(t, err, `tensor "a" comes twice`)
 		b.Free()
-		err = torch.SaveSafetensors(path, each([]string{"a", "b"}, []*torch.Tensor{a, b}), nil, false)
+		err = torch.SaveSafetensors(path, each([]string{"a", "b"}, []*torch.Tensor{a, b}), torch.SaveOptions{})
 		require.ErrorIs(t, err, torch.ErrFreed)
 		require.ErrorContains(t, err, path)
 
@@ -301,7 +301,7 @@ func TestSaveRefuses(t *testing.T) {
 			yield("a", a)
 			a.Free()
 		}
-		err = torch.SaveSafetensors(path, freeing, nil, false)
+		err = torch.SaveSafetensors(path, freeing, torch.SaveOptions{})
 		require.ErrorIs(t, err, torch.ErrFreed)
 		require.ErrorContains(t, err, `tensor "a"`)
 		return nil
@@ -323,7 +323,7 @@ func TestWeightsConcurrent(t *testing.T) {
 			names = append(names, fmt.Sprint(i))
 			ts = append(ts, torch.Full(s, float64(i), torch.Float32, 100))
 		}
-		return torch.SaveSafetensors(path, each(names, ts), nil, false)
+		return torch.SaveSafetensors(path, each(names, ts), torch.SaveOptions{})
 	}))
 	w, err := torch.OpenWeights(path)
 	require.NoError(t, err)
@@ -357,7 +357,7 @@ func TestWeightsCUDA(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a.safetensors")
 	require.NoError(t, torch.Run(torch.CUDA(0), func(s *torch.Scope) error {
 		names, ts := everyType(s)
-		require.NoError(t, torch.SaveSafetensors(path, each(names, ts), nil, false))
+		require.NoError(t, torch.SaveSafetensors(path, each(names, ts), torch.SaveOptions{}))
 		w, err := torch.OpenWeights(path)
 		require.NoError(t, err)
 		for name, got := range w.All(s) {
@@ -414,7 +414,7 @@ func TestWeightsMemory(t *testing.T) {
 		one := torch.Ones(s, torch.Float32, size/4)
 		var before, after runtime.MemStats
 		runtime.ReadMemStats(&before)
-		require.NoError(t, torch.SaveSafetensors(path, each(names, slices.Repeat([]*torch.Tensor{one}, count)), nil, false))
+		require.NoError(t, torch.SaveSafetensors(path, each(names, slices.Repeat([]*torch.Tensor{one}, count)), torch.SaveOptions{}))
 		runtime.ReadMemStats(&after)
 		assert.Less(t, after.TotalAlloc-before.TotalAlloc, uint64(size+size/10), "writing")
 		one.Free()

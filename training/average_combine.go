@@ -137,10 +137,13 @@ func shorten(steps []int) []any {
 	return shown
 }
 
+// SaveOptions say whether a file that exists may be replaced.
+type SaveOptions struct{ Overwrite bool }
+
 // Save reads the averages and writes their sum as a snapshot, in the element types and with the metadata of the last one. It goes
 // tensor by tensor through all files, which are mapped into memory, so that it needs room for a few tensors only. What no average
-// changes, such as fixed frequencies, stays as it is. Without overwrite, a file that exists is an error that wraps fs.ErrExist.
-func (c *Combination) Save(path string, overwrite bool) (err error) {
+// changes, such as fixed frequencies, stays as it is. Without Overwrite, a file that exists is an error that wraps fs.ErrExist.
+func (c *Combination) Save(path string, o SaveOptions) (err error) {
 	fail := func(err error) error { return fmt.Errorf("combine averages: %w", err) }
 	var files []*torch.Weights
 	defer func() {
@@ -179,7 +182,7 @@ func (c *Combination) Save(path string, overwrite bool) (err error) {
 				return data, err
 			}})
 		}
-		return safetensors.Write(path, sums, safetensors.Options{Metadata: metadata, Overwrite: overwrite})
+		return safetensors.Write(path, sums, safetensors.Options{Metadata: metadata, Overwrite: o.Overwrite})
 	})
 	if err != nil {
 		return fail(err)

@@ -269,7 +269,7 @@ func TestCombineAverages(t *testing.T) {
 		combined, err := CombineAverages(dir, c.width, c.step)
 		require.NoError(t, err)
 		path := filepath.Join(t.TempDir(), "model.safetensors")
-		require.NoError(t, combined.Save(path, false))
+		require.NoError(t, combined.Save(path, SaveOptions{}))
 		gamma, err := models.PowerExponent(c.width)
 		require.NoError(t, err)
 		want := follow(a.history[:combined.Step], start, func(k int) float64 { return models.PowerDecay(gamma, k) })
@@ -282,8 +282,8 @@ func TestCombineAverages(t *testing.T) {
 		d, err := checkpoint.ReadDescription(path)
 		require.NoError(t, err)
 		require.Equal(t, combined.Step, d.Step)
-		require.ErrorIs(t, combined.Save(path, false), fs.ErrExist)
-		require.NoError(t, combined.Save(path, true))
+		require.ErrorIs(t, combined.Save(path, SaveOptions{}), fs.ErrExist)
+		require.NoError(t, combined.Save(path, SaveOptions{Overwrite: true}))
 	}
 }
 
@@ -298,7 +298,7 @@ func TestCombineAveragesRefuses(t *testing.T) {
 		"want a number between 0.001 and 0.289, got 0.5":    func() error { _, err := CombineAverages(dir, 0.5, 0); return err },
 		"none after step 7: want one of the steps [4 8 12]": func() error { _, err := CombineAverages(dir, 0.1, 7); return err },
 		"until step 4 there is only one, of width 0.1":      func() error { _, err := CombineAverages(dir, 0.12, 4); return err },
-		"is one of the averages: want another file":         func() error { return combined.Save(combined.From[1].Path, true) },
+		"is one of the averages: want another file":         func() error { return combined.Save(combined.From[1].Path, SaveOptions{Overwrite: true}) },
 		"no such file or directory":                         func() error { _, err := CombineAverages(dir+"x", 0.1, 0); return err },
 	} {
 		require.ErrorContains(t, ask(), want)
@@ -314,7 +314,7 @@ func TestCombineAveragesRefuses(t *testing.T) {
 
 	// What a combination is saved as, in the run's folder, is no average that was tracked.
 	out := filepath.Join(dir, "model-0000012.width-0.12.safetensors")
-	require.NoError(t, combined.Save(out, false))
+	require.NoError(t, combined.Save(out, SaveOptions{}))
 	again, err := CombineAverages(dir, 0.12, 0)
 	require.NoError(t, err)
 	require.Equal(t, combined, again)
@@ -338,7 +338,7 @@ func TestCombineAveragesRefuses(t *testing.T) {
 		whole, err := os.ReadFile(path)
 		require.NoError(t, err)
 		rewrite(t, path, damage.change)
-		require.ErrorContains(t, combined.Save(out, true), damage.want, name)
+		require.ErrorContains(t, combined.Save(out, SaveOptions{Overwrite: true}), damage.want, name)
 		require.NoError(t, os.WriteFile(path, whole, 0o644))
 	}
 	require.NoError(t, os.Truncate(combined.From[1].Path, 100))
@@ -366,7 +366,7 @@ func rewrite(t *testing.T, path string, change func(all map[string]*torch.Tensor
 	before := len(all)
 	change(all, s)
 	require.LessOrEqual(t, len(all), before, "it is there")
-	require.NoError(t, torch.SaveSafetensors(path, maps.All(all), parsed.Metadata(), true))
+	require.NoError(t, torch.SaveSafetensors(path, maps.All(all), torch.SaveOptions{Metadata: parsed.Metadata(), Overwrite: true}))
 }
 
 // learner is an objective with a parameter of its own, whose gradient is 4 where the model's is 3.

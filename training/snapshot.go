@@ -18,7 +18,7 @@ type Snapshotter interface {
 func saveSnapshot(s *torch.Scope, path string, m Module, metadata map[string]string) error {
 	own, ok := m.(Snapshotter)
 	if !ok {
-		return torch.SaveSafetensors(path, tensorsOf(m), metadata, true)
+		return torch.SaveSafetensors(path, tensorsOf(m), torch.SaveOptions{Metadata: metadata, Overwrite: true})
 	}
 	return s.Run(func(s *torch.Scope) error {
 		tensors, more, err := own.Snapshot(s)
@@ -30,7 +30,7 @@ func saveSnapshot(s *torch.Scope, path string, m Module, metadata map[string]str
 			all = map[string]string{}
 		}
 		maps.Copy(all, more)
-		return torch.SaveSafetensors(path, tensors, all, true)
+		return torch.SaveSafetensors(path, tensors, torch.SaveOptions{Metadata: all, Overwrite: true})
 	})
 }
 

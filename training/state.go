@@ -170,7 +170,7 @@ func (t *Trainer) saveState(s *torch.Scope, run *session, r *Result) error {
 	if err := t.Folder.Unlink(path); err != nil {
 		return err
 	}
-	if err := torch.SaveSafetensors(path, t.state(s), map[string]string{stateKey: string(head)}, true); err != nil {
+	if err := torch.SaveSafetensors(path, t.state(s), torch.SaveOptions{Metadata: map[string]string{stateKey: string(head)}, Overwrite: true}); err != nil {
 		return err
 	}
 	r.State = path

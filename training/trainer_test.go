@@ -443,7 +443,7 @@ func TestStatesOfOthers(t *testing.T) {
 	} {
 		metadata := change()
 		path := filepath.Join(t.TempDir(), "state")
-		require.NoError(t, torch.SaveSafetensors(path, maps.All(tensors), metadata, false))
+		require.NoError(t, torch.SaveSafetensors(path, maps.All(tensors), torch.SaveOptions{Metadata: metadata}))
 		delete(tensors, "objective.target")
 		text, err := os.ReadFile(path)
 		require.NoError(t, err)

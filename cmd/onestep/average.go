@@ -66,7 +66,7 @@ snapshots (--save-every) make it smaller.`,
 			if err := job.MakeDirectory(out); err != nil {
 				return err
 			}
-			err = c.Save(out, overwrite)
+			err = c.Save(out, training.SaveOptions{Overwrite: overwrite})
 			if errors.Is(err, fs.ErrExist) {
 				return fmt.Errorf("%s exists: choose another name or pass --overwrite", quote.Path(out))
 			}

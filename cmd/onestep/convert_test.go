@@ -33,7 +33,7 @@ func rewrite(t *testing.T, from, to string, change func(s *torch.Scope, all map[
 		all[name] = v.Clone(s)
 	}
 	change(s, all)
-	require.NoError(t, torch.SaveSafetensors(to, iter.Seq2[string, *torch.Tensor](maps.All(all)), w.File().Metadata(), true))
+	require.NoError(t, torch.SaveSafetensors(to, iter.Seq2[string, *torch.Tensor](maps.All(all)), torch.SaveOptions{Metadata: w.File().Metadata(), Overwrite: true}))
 }
 
 // All that is wrong with a model, in any part, is told in a line before anything is written or drawn.

@@ -176,7 +176,7 @@ func TestFromA1111(t *testing.T) {
 	dir, model := tinyModel(t)
 	at := func(name string) string { return filepath.Join(dir, name) }
 	write := func(text string) string {
-		require.NoError(t, vision.Write(at("from.png"), slanted(64, 64), []vision.Text{{Keyword: "parameters", Value: text}}, true))
+		require.NoError(t, vision.Write(at("from.png"), slanted(64, 64), vision.WriteOptions{Texts: []vision.Text{{Keyword: "parameters", Value: text}}, Overwrite: true}))
 		return at("from.png")
 	}
 	draw := func(text string, flags ...string) (code int, errs string) {

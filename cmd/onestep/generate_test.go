@@ -150,8 +150,8 @@ func TestGenerateFromPictures(t *testing.T) {
 		picture.SetNRGBA(i%64, i/64, color.NRGBA{uint8(4 * (i % 64)), uint8(4 * (i / 64)), 99, 255})
 		mask.SetGray(i%64, i/64, color.Gray{uint8(255 * (i % 64 / 32))})
 	}
-	require.NoError(t, vision.Write(at("p.png"), picture, nil, false))
-	require.NoError(t, vision.Write(at("m.png"), mask, nil, false))
+	require.NoError(t, vision.Write(at("p.png"), picture, vision.WriteOptions{}))
+	require.NoError(t, vision.Write(at("m.png"), mask, vision.WriteOptions{}))
 	draw := func(out string, flags ...string) string {
 		if !slices.Contains(flags, "--prompt") {
 			flags = append(flags, "--prompt", "x")

@@ -24,9 +24,9 @@ func TestMemory(t *testing.T) {
 	dir, model := tinyModel(t)
 	at := func(name string) string { return filepath.Join(dir, name) }
 	require.NoError(t, tiny.WriteControlNet(at("control"), "sd15"))
-	require.NoError(t, vision.Write(at("white.png"), image.NewNRGBA(image.Rect(0, 0, 64, 64)), nil, false))
-	require.NoError(t, vision.Write(at("a1111.png"), image.NewNRGBA(image.Rect(0, 0, 8, 8)), []vision.Text{{Keyword: "parameters",
-		Value: "cat\nSteps: 1, Sampler: Euler, CFG scale: 1, Seed: 1, Size: 16384x16384"}}, false))
+	require.NoError(t, vision.Write(at("white.png"), image.NewNRGBA(image.Rect(0, 0, 64, 64)), vision.WriteOptions{}))
+	require.NoError(t, vision.Write(at("a1111.png"), image.NewNRGBA(image.Rect(0, 0, 8, 8)), vision.WriteOptions{Texts: []vision.Text{{Keyword: "parameters",
+		Value: "cat\nSteps: 1, Sampler: Euler, CFG scale: 1, Seed: 1, Size: 16384x16384"}}}))
 	require.NoError(t, tiny.Write(at("large"), "sd15"))
 	config := filepath.Join(at("large"), "unet", "config.json")
 	text, err := os.ReadFile(config)
@@ -75,6 +75,6 @@ func snapshotOf(t *testing.T, path string, side int) string {
 	d, err := checkpoint.Describe(&models.Consistency{Net: net, Boundary: models.AtZero, Noise: models.ScaledLog, SigmaData: 0.5})
 	require.NoError(t, err)
 	d.SigmaMax = 80
-	require.NoError(t, checkpoint.Save(path, d, net.Tensors(), torch.Float32, false))
+	require.NoError(t, checkpoint.Save(path, d, net.Tensors(), checkpoint.SaveOptions{}))
 	return path
 }

@@ -27,7 +27,7 @@ func TestPathsThatAreNotUTF8(t *testing.T) {
 	model := latin("model", files+"sd/sd15")
 	adapter := latin("adapter", files+"lora/both-kohya.safetensors")
 	embedding := latin("word", files+"embeddings/kohya.safetensors")
-	require.NoError(t, vision.Write(filepath.Join(dir, "i.png"), image.NewNRGBA(image.Rect(0, 0, 64, 64)), nil, false))
+	require.NoError(t, vision.Write(filepath.Join(dir, "i.png"), image.NewNRGBA(image.Rect(0, 0, 64, 64)), vision.WriteOptions{}))
 	start := latin("start", filepath.Join(dir, "i.png"))
 	for _, ext := range []string{".png", ".jpg", ".webp"} {
 		first, again := filepath.Join(dir, "first\xe8"+ext), filepath.Join(dir, "again"+ext)
@@ -57,7 +57,7 @@ func TestPathsThatAreNotUTF8(t *testing.T) {
 			}
 		}
 		forged := filepath.Join(dir, "forged"+ext)
-		require.NoError(t, vision.Write(forged, image.NewNRGBA(image.Rect(0, 0, 64, 64)), texts, false))
+		require.NoError(t, vision.Write(forged, image.NewNRGBA(image.Rect(0, 0, 64, 64)), vision.WriteOptions{Texts: texts}))
 		code, _, errs = try("generate", "--from", forged, "--threads", "1", "--out", filepath.Join(dir, "none"+ext))
 		require.NotZero(t, code)
 		require.Contains(t, errs, "raw_paths")

@@ -19,7 +19,7 @@ func TestClipSkipOfOtherPrograms(t *testing.T) {
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
 	const text = "cat\nSteps: 1, Sampler: Euler, CFG scale: 1, Seed: 5, Size: 64x64, Clip skip: 2, RNG: CPU"
-	require.NoError(t, vision.Write(at("from.png"), slanted(64, 64), []vision.Text{{Keyword: vision.Parameters, Value: text}}, false))
+	require.NoError(t, vision.Write(at("from.png"), slanted(64, 64), vision.WriteOptions{Texts: []vision.Text{{Keyword: vision.Parameters, Value: text}}}))
 	for _, kind := range []string{"sd15", "sdxl", "sd2"} {
 		require.NoError(t, tiny.Write(at(kind), kind))
 		base := []string{"generate", "--model", at(kind), "--threads", "1", "--overwrite", "--out", at("out.png"), "--from", at("from.png")}
@@ -59,7 +59,7 @@ func TestFromOtherPrograms(t *testing.T) {
 	dir, model := tinyModel(t)
 	at := func(name string) string { return filepath.Join(dir, name) }
 	draw := func(texts ...vision.Text) (int, string) {
-		require.NoError(t, vision.Write(at("from.png"), slanted(64, 64), texts, true))
+		require.NoError(t, vision.Write(at("from.png"), slanted(64, 64), vision.WriteOptions{Texts: texts, Overwrite: true}))
 		code, _, errs := try("generate", "--model", model, "--threads", "1", "--steps", "1", "--overwrite", "--out", at("out.png"), "--from", at("from.png"))
 		return code, errs
 	}
@@ -107,8 +107,8 @@ func TestAlphaOfInputImages(t *testing.T) {
 	for i := range clear.Pix {
 		clear.Pix[i] = uint8(i * 7)
 	}
-	require.NoError(t, vision.Write(at("clear.png"), clear, nil, false))
-	require.NoError(t, vision.Write(at("white.png"), vision.OnWhite(clear), nil, false))
+	require.NoError(t, vision.Write(at("clear.png"), clear, vision.WriteOptions{}))
+	require.NoError(t, vision.Write(at("white.png"), vision.OnWhite(clear), vision.WriteOptions{}))
 	draw := func(from, out string) string {
 		code, _, errs := try("generate", "--model", model, "--prompt", "x", "--seed", "1", "--steps", "2", "--threads", "1", "--init-image", at(from), "--out", at(out))
 		require.Zero(t, code, errs)

@@ -379,9 +379,14 @@ func read(f *safetensors.File, path string, dev torch.Device, open func(s *torch
 	return &File{net, d, path, fn}, nil
 }
 
-// Save writes a model file atomically: weights in the given order, converted to dtype (Float32 keeps them; Float16 halves
-// the file and costs about 1e-3 of relative precision).
-func Save(path string, d Description, weights iter.Seq2[string, *torch.Tensor], dtype torch.DType, overwrite bool) error {
+// SaveOptions say how a model file is written.
+type SaveOptions struct {
+	DType     torch.DType // of the weights: Float32 keeps them; Float16 halves the file and costs about 1e-3 of relative precision
+	Overwrite bool        // allows replacing a file; otherwise one that exists is an error that wraps fs.ErrExist
+}
+
+// Save writes a model file atomically, with the weights in the given order.
+func Save(path string, d Description, weights iter.Seq2[string, *torch.Tensor], o SaveOptions) error {
 	metadata, err := d.Metadata()
 	if err != nil {
 		return err
@@ -390,9 +395,9 @@ func Save(path string, d Description, weights iter.Seq2[string, *torch.Tensor], 
 	defer s.Close()
 	return torch.SaveSafetensors(path, func(yield func(string, *torch.Tensor) bool) {
 		for name, w := range weights {
-			if !yield(name, w.Detach(s).To(s, dtype)) {
+			if !yield(name, w.Detach(s).To(s, o.DType)) {
 				return
 			}
 		}
-	}, metadata, overwrite)
+	}, torch.SaveOptions{Metadata: metadata, Overwrite: o.Overwrite})
 }

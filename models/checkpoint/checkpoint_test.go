@@ -32,7 +32,7 @@ func tinyNet(t *testing.T) *unet.UNet {
 func save(t *testing.T, path string, d Description, dtype torch.DType) *unet.UNet {
 	t.Helper()
 	net := tinyNet(t)
-	require.NoError(t, Save(path, d, net.Tensors(), dtype, false))
+	require.NoError(t, Save(path, d, net.Tensors(), SaveOptions{DType: dtype}))
 	return net
 }
 
@@ -78,7 +78,7 @@ func TestRoundTrip(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "model-10000000.safetensors", filepath.Base(found), "by number, in a folder with any name")
 
-	err = Save(filepath.Join(dir, "model-0000001.safetensors"), d, func(func(string, *torch.Tensor) bool) {}, torch.Float32, false)
+	err = Save(filepath.Join(dir, "model-0000001.safetensors"), d, func(func(string, *torch.Tensor) bool) {}, SaveOptions{})
 	require.True(t, errors.Is(err, fs.ErrExist), "%v", err)
 }
 
@@ -132,7 +132,7 @@ func TestEveryForm(t *testing.T) {
 		d, err := Describe(c.f)
 		require.NoError(t, err)
 		path := filepath.Join(t.TempDir(), "m.safetensors")
-		require.NoError(t, Save(path, d, c.net.Tensors(), torch.Float32, false))
+		require.NoError(t, Save(path, d, c.net.Tensors(), SaveOptions{}))
 		m, err := OpenFile(path, torch.CPU)
 		require.NoError(t, err, "%d: %T", i, c.f)
 		require.Equal(t, d, m.Description)
@@ -257,7 +257,7 @@ func TestOpenRefuses(t *testing.T) {
 							return
 						}
 					}
-				}, metadata, false)
+				}, torch.SaveOptions{Metadata: metadata})
 			})
 		}))
 		return path

@@ -30,7 +30,7 @@ func Example() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := checkpoint.Save(path, d, net.Tensors(), torch.Float16, false); err != nil {
+	if err := checkpoint.Save(path, d, net.Tensors(), checkpoint.SaveOptions{DType: torch.Float16}); err != nil {
 		log.Fatal(err)
 	}
 

@@ -35,7 +35,7 @@ func save(t *testing.T, l *LPIPS, change func(s *torch.Scope, file map[string]*t
 		if change != nil {
 			change(s, file)
 		}
-		return torch.SaveSafetensors(path, maps.All(file), nil, false)
+		return torch.SaveSafetensors(path, maps.All(file), torch.SaveOptions{})
 	}))
 	return path
 }

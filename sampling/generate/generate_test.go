@@ -54,7 +54,7 @@ func saved(t *testing.T, c network.Config, f func(net network.Network) any) stri
 	d, err := checkpoint.Describe(f(net))
 	require.NoError(t, err)
 	path := filepath.Join(t.TempDir(), "model-0000001.safetensors")
-	require.NoError(t, checkpoint.Save(path, d, net.Tensors(), torch.Float32, false))
+	require.NoError(t, checkpoint.Save(path, d, net.Tensors(), checkpoint.SaveOptions{}))
 	return path
 }
 

@@ -68,7 +68,7 @@ func ExamplePipeline_Results() {
 			log.Fatal(err)
 		}
 		path := filepath.Join(dir, fmt.Sprintf("%d.png", r.Prompt))
-		if err := vision.Write(path, r.Image, r.Texts, false); err != nil {
+		if err := vision.Write(path, r.Image, vision.WriteOptions{Texts: r.Texts}); err != nil {
 			log.Fatal(err)
 		}
 		fmt.Println(r.Image.Bounds().Size(), r.Texts[0].Value)

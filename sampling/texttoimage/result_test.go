@@ -25,7 +25,7 @@ func TestResults(t *testing.T) {
 	for r, err := range d.Results(context.Background(), "a cat", "a dog, sitting") {
 		require.NoError(t, err)
 		path := filepath.Join(t.TempDir(), "r.png")
-		require.NoError(t, vision.Write(path, r.Image, r.Texts, false))
+		require.NoError(t, vision.Write(path, r.Image, vision.WriteOptions{Texts: r.Texts}))
 		f, err := os.Open(path)
 		require.NoError(t, err)
 		texts, err := vision.ReadTexts(f)

@@ -208,7 +208,7 @@ func sample(o options) (any, error) {
 		if err != nil {
 			return nil, err
 		}
-		return map[string]string{"model": o.save}, checkpoint.Save(o.save, d, net.Tensors(), torch.Float32, true)
+		return map[string]string{"model": o.save}, checkpoint.Save(o.save, d, net.Tensors(), checkpoint.SaveOptions{Overwrite: true})
 	}
 	shape := []int{cfg.InChannels, cfg.Resolution, cfg.Resolution}
 	out := map[string]float64{}

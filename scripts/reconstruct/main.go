@@ -77,7 +77,7 @@ func run(o options, specs []string, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	return vision.Write(o.out, grid, nil, true)
+	return vision.Write(o.out, grid, vision.WriteOptions{Overwrite: true})
 }
 
 // reconstruct returns the ratio for each picture of the set, and the first pictures before and after.

@@ -25,7 +25,7 @@ func (n *twoLayers) build(p Path) {
 func save(t *testing.T, tensors map[string]*torch.Tensor) *torch.Weights {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "w.safetensors")
-	require.NoError(t, torch.SaveSafetensors(path, maps.All(tensors), nil, false))
+	require.NoError(t, torch.SaveSafetensors(path, maps.All(tensors), torch.SaveOptions{}))
 	w, err := torch.OpenWeights(path)
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, w.Close()) })

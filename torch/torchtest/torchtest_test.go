@@ -74,7 +74,7 @@ func TestGolden(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "a.safetensors")
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		x := torch.Arange(s, 3, torch.Int64)
-		require.NoError(t, torch.SaveSafetensors(path, func(yield func(string, *torch.Tensor) bool) { yield("x", x) }, map[string]string{"seed": "4"}, false))
+		require.NoError(t, torch.SaveSafetensors(path, func(yield func(string, *torch.Tensor) bool) { yield("x", x) }, torch.SaveOptions{Metadata: map[string]string{"seed": "4"}}))
 		got, meta := torchtest.Golden(t, s, path)
 		require.Len(t, got, 1)
 		torchtest.Close(t, "x", got["x"], x, 0, 0)

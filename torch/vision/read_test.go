@@ -17,7 +17,7 @@ func TestRead(t *testing.T) {
 	for i := range want.Pix {
 		want.Pix[i] = uint8(40*i) | 255*uint8(i%4/3)
 	}
-	require.NoError(t, Write(path, want, nil, false))
+	require.NoError(t, Write(path, want, WriteOptions{}))
 	got, err := Read(path)
 	require.NoError(t, err)
 	require.Equal(t, want.Bounds(), got.Bounds())
@@ -27,7 +27,7 @@ func TestRead(t *testing.T) {
 		}
 	}
 	wide := filepath.Join(dir, "wide.png")
-	require.NoError(t, Write(wide, image.NewGray(image.Rect(0, 0, 16385, 1)), nil, false))
+	require.NoError(t, Write(wide, image.NewGray(image.Rect(0, 0, 16385, 1)), WriteOptions{}))
 	_, err = Read(wide)
 	require.ErrorContains(t, err, wide)
 	require.ErrorContains(t, err, "16385×1")

@@ -84,7 +84,7 @@ func TestEncodeWebP(t *testing.T) {
 	require.ErrorContains(t, EncodeWebP(&b, image.NewGray(image.Rect(0, 0, vp8l.MaxSide+1, 1)), nil), "16384")
 
 	path := filepath.Join(t.TempDir(), "x.WebP")
-	require.NoError(t, Write(path, filled(3, 2, 7), texts, false))
+	require.NoError(t, Write(path, filled(3, 2, 7), WriteOptions{Texts: texts}))
 	f, err := os.Open(path)
 	require.NoError(t, err)
 	defer f.Close()
@@ -104,8 +104,8 @@ func TestWebPInPillow(t *testing.T) {
 	const comment = "a テスト\nSteps: 4"
 	for name, opaque := range map[string]bool{"a": true, "b": false} {
 		m := noisy(rand.New(rand.NewPCG(3, 4)), 61, 47, opaque)
-		require.NoError(t, Write(filepath.Join(dir, name+".webp"), m, []Text{{Parameters, comment}, {"Software", "onestep"}}, false))
-		require.NoError(t, Write(filepath.Join(dir, name+".png"), m, nil, false))
+		require.NoError(t, Write(filepath.Join(dir, name+".webp"), m, WriteOptions{Texts: []Text{{Parameters, comment}, {"Software", "onestep"}}}))
+		require.NoError(t, Write(filepath.Join(dir, name+".png"), m, WriteOptions{}))
 	}
 	out, err := exec.Command(python, "-c", `
 import json, sys

@@ -12,10 +12,16 @@ import (
 	"github.com/onestep-go/onestep/internal/atomicfile"
 )
 
-// Write writes an image with texts, atomically, in the format that the path's ending names: .png, .jpg, .jpeg, .jpe and .jfif, or .webp; any
-// other is a PNG. Without overwrite a file that exists is an error that wraps fs.ErrExist. A process that is killed meanwhile leaves nothing
+// WriteOptions are what a file holds besides the image, and whether it may replace one that exists.
+type WriteOptions struct {
+	Texts     []Text
+	Overwrite bool
+}
+
+// Write writes an image, atomically, in the format that the path's ending names: .png, .jpg, .jpeg, .jpe and .jfif, or .webp; any
+// other is a PNG. Without Overwrite a file that exists is an error that wraps fs.ErrExist. A process that is killed meanwhile leaves nothing
 // behind where the file system has files without names (O_TMPFILE), which all common ones of Linux do.
-func Write(path string, img image.Image, texts []Text, overwrite bool) error {
+func Write(path string, img image.Image, o WriteOptions) error {
 	encode := EncodePNG
 	switch {
 	case IsJPEG(path):
@@ -23,7 +29,7 @@ func Write(path string, img image.Image, texts []Text, overwrite bool) error {
 	case strings.EqualFold(filepath.Ext(path), ".webp"):
 		encode = EncodeWebP
 	}
-	return atomicfile.Write(path, atomicfile.Options{Overwrite: overwrite}, func(w io.Writer) error { return encode(w, img, texts) })
+	return atomicfile.Write(path, atomicfile.Options{Overwrite: o.Overwrite}, func(w io.Writer) error { return encode(w, img, o.Texts) })
 }
 
 // IsJPEG tells whether a path has an ending of JPEGs.

@@ -23,8 +23,8 @@ func filled(w, h int, v uint8) image.Image {
 func TestWritePNG(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "x.png")
 	texts := []Text{{"Software", "onestep"}, {"settings", `{"café": 1}`}, {"unicode", "日本語 🙂"}}
-	require.NoError(t, Write(path, filled(3, 2, 7), texts, false))
-	err := Write(path, filled(1, 1, 0), nil, false)
+	require.NoError(t, Write(path, filled(3, 2, 7), WriteOptions{Texts: texts}))
+	err := Write(path, filled(1, 1, 0), WriteOptions{})
 	require.ErrorIs(t, err, fs.ErrExist)
 	data, err := os.ReadFile(path)
 	require.NoError(t, err)
@@ -34,8 +34,8 @@ func TestWritePNG(t *testing.T) {
 	got, err := ReadTexts(bytes.NewReader(data))
 	require.NoError(t, err)
 	require.Equal(t, texts, got)
-	require.NoError(t, Write(path, filled(1, 1, 0), nil, true))
-	require.Error(t, Write(filepath.Join(t.TempDir(), "none", "x.png"), filled(1, 1, 0), nil, false))
+	require.NoError(t, Write(path, filled(1, 1, 0), WriteOptions{Overwrite: true}))
+	require.Error(t, Write(filepath.Join(t.TempDir(), "none", "x.png"), filled(1, 1, 0), WriteOptions{}))
 	require.ErrorContains(t, EncodePNG(&bytes.Buffer{}, filled(1, 1, 0), []Text{{"日本", ""}}), "keyword")
 	left, err := filepath.Glob(filepath.Join(filepath.Dir(path), ".onestep-*"))
 	require.NoError(t, err)

@@ -289,7 +289,7 @@ func TestTransformersReadsOurs(t *testing.T) {
 			require.NoError(t, err)
 			require.NoError(t, os.WriteFile(filepath.Join(dir, "config.json"), config, 0o644))
 			weights := filepath.Join(dir, "model.safetensors")
-			require.NoError(t, torch.SaveSafetensors(weights, e.Tensors(), map[string]string{"format": "pt"}, false))
+			require.NoError(t, torch.SaveSafetensors(weights, e.Tensors(), torch.SaveOptions{Metadata: map[string]string{"format": "pt"}}))
 			cmd := exec.Command(python, "-W", "ignore", "-c", `
 import sys, torch, transformers
 from safetensors.torch import save_file

@@ -43,7 +43,7 @@ func save(t *testing.T, path string, src sdtest.Filled, rename func(name string)
 			}
 		}
 	}
-	require.NoError(t, torch.SaveSafetensors(path, all, nil, false))
+	require.NoError(t, torch.SaveSafetensors(path, all, torch.SaveOptions{}))
 }
 
 // same is a renaming.

@@ -81,7 +81,7 @@ func save(t testing.TB, path string, src nn.Source, rename func(name string) str
 		for name, shape := range more {
 			tensors[name] = torch.Zeros(s, torch.Float32, shape...)
 		}
-		return torch.SaveSafetensors(path, maps.All(tensors), map[string]string{"format": "pt"}, true)
+		return torch.SaveSafetensors(path, maps.All(tensors), torch.SaveOptions{Metadata: map[string]string{"format": "pt"}, Overwrite: true})
 	}))
 }
 
@@ -295,7 +295,7 @@ func TestOldAutoencoder(t *testing.T) {
 			tensors[name] = x
 		}
 		require.Equal(t, 16, n)
-		return torch.SaveSafetensors(filepath.Join(dir, "diffusion_pytorch_model.safetensors"), maps.All(tensors), nil, false)
+		return torch.SaveSafetensors(filepath.Join(dir, "diffusion_pytorch_model.safetensors"), maps.All(tensors), torch.SaveOptions{})
 	}))
 	got, err := OpenComponent(dir, Options{})
 	require.NoError(t, err)

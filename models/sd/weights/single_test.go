@@ -80,7 +80,7 @@ func (c golden) write(t testing.TB, path string) {
 			tensors[f.name] = torch.Arange(s, size, torch.Float32).AddScalar(s, float64(n)).View(s, f.shape...)
 			n += size
 		}
-		return torch.SaveSafetensors(path, maps.All(tensors), map[string]string{"format": "pt"}, false)
+		return torch.SaveSafetensors(path, maps.All(tensors), torch.SaveOptions{Metadata: map[string]string{"format": "pt"}})
 	}))
 }
 

@@ -58,7 +58,7 @@ func sample(ctx context.Context, path, to string) error {
 		if err != nil {
 			return err
 		}
-		if err := vision.Write(filepath.Join(to, fmt.Sprintf("%d.png", img.Seed)), img.Image, img.Texts, false); err != nil {
+		if err := vision.Write(filepath.Join(to, fmt.Sprintf("%d.png", img.Seed)), img.Image, vision.WriteOptions{Texts: img.Texts}); err != nil {
 			return err
 		}
 	}

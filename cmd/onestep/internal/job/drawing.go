@@ -103,7 +103,7 @@ func (o Generate) draw(ctx context.Context, m *sd.Model, plan *texttoimage.Plan,
 			if err != nil {
 				return err
 			}
-			if err := vision.Write(o.Preview, shown[0], nil, true); err != nil {
+			if err := vision.Write(o.Preview, shown[0], vision.WriteOptions{Overwrite: true}); err != nil {
 				return err
 			}
 		}
@@ -117,7 +117,7 @@ func (o Generate) draw(ctx context.Context, m *sd.Model, plan *texttoimage.Plan,
 			saving := *is
 			saving.Phase, saving.Image, saving.What = PhaseSaving, at+i, out.Files[at+i]
 			progress(saving)
-			if err := vision.Write(out.Files[at+i], image, texts, o.Overwrite); err != nil {
+			if err := vision.Write(out.Files[at+i], image, vision.WriteOptions{Texts: texts, Overwrite: o.Overwrite}); err != nil {
 				return err
 			}
 		}

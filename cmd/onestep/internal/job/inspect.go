@@ -183,7 +183,7 @@ func (o Inspect) Run(ctx context.Context) (Inspected, error) {
 	if err := makeDirectories(o.Out); err != nil {
 		return out, err
 	}
-	return out, vision.Write(o.Out, img, []vision.Text{{Keyword: "Software", Value: "onestep"}}, o.Overwrite)
+	return out, vision.Write(o.Out, img, vision.WriteOptions{Texts: []vision.Text{{Keyword: "Software", Value: "onestep"}}, Overwrite: o.Overwrite})
 }
 
 // ofClasses says how many classes a model has.

@@ -44,7 +44,7 @@ func middling(t *testing.T, dir string) {
 		Scheduler: []byte(`{"_class_name": "DDIMScheduler"}`),
 	}, weights.WriteOptions{}))
 	require.NoError(t, weights.WriteFolder(filepath.Join(dir, "control"), &weights.Model{ControlNet: part(control, sdunet.ControlNetShapes(control))}, weights.WriteOptions{}))
-	require.NoError(t, vision.Write(filepath.Join(dir, "white.png"), image.NewNRGBA(image.Rect(0, 0, 256, 256)), nil, true))
+	require.NoError(t, vision.Write(filepath.Join(dir, "white.png"), image.NewNRGBA(image.Rect(0, 0, 256, 256)), vision.WriteOptions{Overwrite: true}))
 }
 
 const (

@@ -736,7 +736,7 @@ func TestLPIPS(t *testing.T) {
 		if distance == "lpips" {
 			weights := filepath.Join(dir, name+".safetensors")
 			set(&o, "lpips", weights)
-			require.NoError(t, torch.SaveSafetensors(weights, net.Tensors(), nil, false))
+			require.NoError(t, torch.SaveSafetensors(weights, net.Tensors(), torch.SaveOptions{}))
 		}
 		r, err := o.Train(context.Background(), Hooks{})
 		require.NoError(t, err)

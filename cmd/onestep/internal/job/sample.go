@@ -222,7 +222,7 @@ func (o Sample) draw(ctx context.Context, plan *generate.Plan, out Sampled, fold
 			return err
 		}
 		if folder {
-			err = vision.Write(out.Files[done], img.Image, img.Texts, o.Overwrite)
+			err = vision.Write(out.Files[done], img.Image, vision.WriteOptions{Texts: img.Texts, Overwrite: o.Overwrite})
 		} else {
 			grid, texts = append(grid, img.Image), img.Texts
 		}
@@ -246,5 +246,5 @@ func (o Sample) draw(ctx context.Context, plan *generate.Plan, out Sampled, fold
 			return err
 		}
 	}
-	return vision.Write(out.Files[0], img, texts, o.Overwrite)
+	return vision.Write(out.Files[0], img, vision.WriteOptions{Texts: texts, Overwrite: o.Overwrite})
 }

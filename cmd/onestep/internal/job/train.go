@@ -135,7 +135,7 @@ func (o Train) sample(ctx context.Context, m recipe.Snapshot, h Hooks) error {
 			return err
 		}
 	}
-	return vision.Write(m.Run.File(fmt.Sprintf("samples-%07d.png", m.Step)), img, nil, true)
+	return vision.Write(m.Run.File(fmt.Sprintf("samples-%07d.png", m.Step)), img, vision.WriteOptions{Overwrite: true})
 }
 
 // paths lists what a run reads.
