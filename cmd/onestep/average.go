@@ -16,13 +16,13 @@ import (
 	"github.com/onestep-go/onestep/training"
 )
 
-// averaged is the result of finding an average, as JSON.
+// averaged is the result of average, as JSON.
 type averaged struct {
 	File     string  `json:"file"`
 	Width    float64 `json:"width"`
 	Step     int     `json:"step"`
-	From     int     `json:"from"`     // averages that it was found from
-	Distance float64 `json:"distance"` // of its profile from the wanted one, relative
+	From     int     `json:"from"`     // EMA snapshots combined
+	Distance float64 `json:"distance"` // relative distance of its profile from the wanted one
 }
 
 func (a *app) average() *cobra.Command {
@@ -34,8 +34,8 @@ func (a *app) average() *cobra.Command {
 		Use:   "average RUN --width W --out FILE",
 		Short: "Compute other EMA weights of a run after training",
 		Long: `Compute EMA weights of another width after training (post-hoc EMA, Karras et al. 2024) from those that the run tracked
-(train --widths 0.05,0.1) in all its snapshots. The result is a model like a snapshot. The distance between the profile that was
-computed and the one that was asked for is printed: 0.05 is close, above about 0.3 it is not the EMA that was asked for; more
+(train --widths 0.05,0.1) in all its snapshots. The result is a model file like a snapshot. The relative distance between the
+resulting EMA profile and the wanted one is printed: 0.05 is close, above about 0.3 the result is not the wanted EMA; more
 snapshots (--save-every) make it smaller.`,
 		Example: `  onestep train --method ict --data emoji --widths 0.05,0.1 --out runs/emoji
   onestep average runs/emoji --width 0.075 --out emoji-0.075.safetensors`,
@@ -75,7 +75,7 @@ snapshots (--save-every) make it smaller.`,
 			}
 			used := len(slices.DeleteFunc(slices.Clone(c.Factors), func(f float64) bool { return f == 0 }))
 			if c.Distance > 0.3 {
-				newScreen(a.stderr).log.Warn("this is not the EMA that was asked for: train with more snapshots (--save-every) or with widths around it", "distance", number.Short(c.Distance))
+				newScreen(a.stderr).log.Warn("the result is far from the wanted EMA: train with more snapshots (--save-every), or with --widths around the wanted width", "distance", number.Short(c.Distance))
 			}
 			return a.print(averaged{out, c.Width, c.Step, used, c.Distance},
 				fmt.Sprintf("%s\nwidth %s after step %d, from %s; its profile is %.3f from the wanted one\n", out, number.Short(c.Width), c.Step, plural.N(used, "average"), c.Distance))

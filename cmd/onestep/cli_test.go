@@ -140,7 +140,7 @@ func TestRefusals(t *testing.T) {
 		{"sample --model builtin --out DIR/none/../x.png", 1, "none/.. does not exist"},
 		{"sample --model builtin --out " + busy, 1, "--overwrite"},
 		{"sample --model builtin --n 5 --out DIR/out/", 1, "000003.png exists"},
-		{"sample --model DIR/none --out DIR/x.png", 1, "no such file or folder"},
+		{"sample --model DIR/none --out DIR/x.png", 1, "no such file or directory"},
 		{"sample --model DIR --out DIR/x.png", 1, "the folder has no snapshot"},
 		{"sample --model DIR/pipe --out DIR/x.png", 1, "not a regular file"},
 		{"sample --model " + junk + " --out DIR/x.png", 1, "a text file"},
@@ -199,23 +199,23 @@ func TestRefusals(t *testing.T) {
 		{train + "--config DIR/none.json", 1, "none.json: no such file"},
 		{train + "--config " + config, 2, `unknown field "stepz"`},
 		{train + "--config " + zero, 2, "batch: want an integer from 1"},
-		{train + "--config " + full, 1, "is a folder; wanted a JSON file"},
+		{train + "--config " + full, 1, "is a directory; wanted a JSON file"},
 		{train + "extra", 2, "no arguments"},
-		{"train --data DIR/none --out DIR/r", 1, "no such file or folder"},
+		{"train --data DIR/none --out DIR/r", 1, "no such file or directory"},
 		{"train --data " + busy + " --out DIR/r", 1, "give the folder that holds it"},
 		{"train --data emoji --steps 1 --out " + full, 1, "is not empty"},
 		{"train --data emoji --steps 1 --out " + busy, 1, "not a directory"},
 		{"average DIR --width nan --out DIR/a", 2, "--width: width of an average of weights: want a number between"},
 		{"average DIR --width 0.5 --out DIR/a", 2, "--width: width of an average of weights: want a number between"},
 		{"average DIR --width 0.1 --out DIR/a", 1, "none of its snapshots holds an average"},
-		{"average DIR/none --width 0.1 --out DIR/a", 1, "no such folder"},
-		{"info DIR/none", 1, "no such file or folder"},
+		{"average DIR/none --width 0.1 --out DIR/a", 1, "no such directory"},
+		{"info DIR/none", 1, "no such file or directory"},
 		{"info DIR", 1, "junk.safetensors: not a valid safetensors file"},
 		{"info " + full, 1, "neither a run"},
-		{"info DIR/pipe", 1, "neither a regular file nor a folder"},
+		{"info DIR/pipe", 1, "neither a regular file nor a directory"},
 		{"info " + busy, 1, "a text file"},
-		{"info", 2, "want one file or folder"},
-		{"info a b", 2, `want one file or folder, got "a b"`},
+		{"info", 2, "want one file or directory"},
+		{"info a b", 2, `want one file or directory, got "a b"`},
 		{"doctor now", 2, "want no arguments"},
 		{"completion", 2, "want one shell"},
 		{"completion tcsh", 2, "want one shell: bash, zsh or fish"},
@@ -443,7 +443,7 @@ func TestTrainSampleInfo(t *testing.T) {
 	require.Zero(t, code, errs)
 	var m modelInfo
 	require.NoError(t, json.Unmarshal([]byte(out), &m))
-	require.Equal(t, "training state", m.Kind)
+	require.Equal(t, "training checkpoint", m.Kind)
 	require.NotEmpty(t, m.Tensors)
 	require.Zero(t, torch.Live())
 }

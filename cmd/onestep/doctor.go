@@ -17,7 +17,7 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// health is what doctor finds.
+// health is the result of doctor, as JSON.
 type health struct {
 	Onestep       string   `json:"onestep"`
 	Go            string   `json:"go"`
@@ -26,15 +26,15 @@ type health struct {
 	Expected      string   `json:"expected"`          // the version that is needed
 	Library       string   `json:"library"`           // the file that libtorch_cpu was loaded from, or would be
 	Layer         string   `json:"layer"`             // our library over it; "" if there is none
-	Searched      []string `json:"searched,omitzero"` // where what is missing was looked for
+	Searched      []string `json:"searched,omitzero"` // directories searched for what is missing
 	CPUCapability string   `json:"cpu_capability"`
-	Threads       int      `json:"threads"`        // of one operator
+	Threads       int      `json:"threads"`        // per operator
 	CUDA          bool     `json:"cuda"`           // whether libtorch_cuda was opened
-	CUDAReason    string   `json:"cuda_reason"`    // why not, in the loader's words
+	CUDAReason    string   `json:"cuda_reason"`    // the loader's message if it was not
 	Driver        string   `json:"nvidia_driver"`  // its version; "" if there is none
 	Cards         []string `json:"nvidia_cards"`   // models that the driver lists, in its own order
 	GPUs          []gpu    `json:"gpus"`           // those that libtorch can use
-	Works         []string `json:"works"`          // devices on which tensors were made and added
+	Works         []string `json:"works"`          // devices on which a test computation succeeded
 	Error         string   `json:"error,omitzero"` // what does not work
 	Remedy        string   `json:"fix,omitzero"`   // the command that fixes it
 }
@@ -63,7 +63,7 @@ is expected, where it was looked for, and the command that fixes it. Exits with 
 	return cmd
 }
 
-// String lists what was found, a line each.
+// String returns the findings, one per line.
 func (h health) String() string {
 	var b strings.Builder
 	row := func(name, format string, args ...any) {
@@ -76,7 +76,7 @@ func (h health) String() string {
 		row("libtorch", "not loaded, expected %s", h.Expected)
 	}
 	for _, r := range []struct{ name, path string }{{"from", h.Library}, {"searched", strings.Join(h.Searched, ", ")}, {"layer", h.Layer}} {
-		if r.path != "" && !strings.Contains(h.Error, r.path) { // the problem names it
+		if r.path != "" && !strings.Contains(h.Error, r.path) { // the error names it already
 			row(r.name, "%s", r.path)
 		}
 	}
@@ -112,7 +112,7 @@ func (h health) String() string {
 	return b.String()
 }
 
-// examine looks at the machine, whose files are under root, and tries every device. The error is what does not work.
+// examine checks the machine, whose files are under root, and runs a test computation on every device. The error is the first thing that fails.
 func examine(root string) (health, error) {
 	h := health{
 		Onestep: versionText(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH, GPUs: []gpu{}, Works: []string{},
@@ -140,7 +140,7 @@ func examine(root string) (health, error) {
 	return h, err
 }
 
-// try makes and adds tensors on every device.
+// try runs a test computation on every device.
 func (h *health) try() error {
 	devices := []torch.Device{torch.CPU}
 	for i := range torch.CUDACount() {
@@ -182,7 +182,7 @@ var (
 	cardModel     = regexp.MustCompile(`(?m)^Model:\s*(.+?)\s*$`)
 )
 
-// driver asks the kernel, not CUDA: it answers also when libtorch cannot use the GPUs.
+// driver reads the kernel's files, not CUDA: this works even when libtorch cannot use the GPUs.
 func driver(root string) (version string, cards []string) {
 	dir := filepath.Join(root, "proc", "driver", "nvidia")
 	text, err := os.ReadFile(filepath.Join(dir, "version"))
@@ -194,7 +194,7 @@ func driver(root string) (version string, cards []string) {
 		version = string(m[1])
 	}
 	cards = []string{}
-	files, _ := filepath.Glob(filepath.Join(dir, "gpus", "*", "information")) // the pattern is sound
+	files, _ := filepath.Glob(filepath.Join(dir, "gpus", "*", "information")) // the pattern is valid
 	for _, f := range files {
 		if text, err := os.ReadFile(f); err == nil {
 			if m := cardModel.FindSubmatch(text); m != nil {

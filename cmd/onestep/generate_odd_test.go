@@ -74,7 +74,7 @@ func TestGenerateFromOddPictures(t *testing.T) {
 	}
 	for _, flag := range []string{"--init-image", "--control-image"} {
 		for name, want := range map[string]string{
-			"pipe": "want a regular file", "/dev/zero": "want a regular file", ".": "is a folder; wanted an image",
+			"pipe": "want a regular file", "/dev/zero": "want a regular file", ".": "is a directory; wanted an image",
 			"none": "no such file", "empty": "it is empty: want a PNG", "short.png": "want a PNG, JPEG, GIF, BMP or WebP file", "bomb.png": "want a PNG",
 		} {
 			path := name
@@ -130,7 +130,7 @@ func TestPromptsFile(t *testing.T) {
 	}
 	code, _, errs = try(append(base, "--prompt", "a\xff", "--out", at("no.png"))...)
 	require.Equal(t, exitUsage, code)
-	require.Contains(t, errs, "want text in UTF-8")
+	require.Contains(t, errs, "want valid UTF-8")
 }
 
 // Where nothing can be written, or what is wanted besides the model is not there, is told before the model is read.
@@ -150,14 +150,14 @@ func TestGenerateLooksAhead(t *testing.T) {
 		{"--out: the directory " + dir + "/none/.. does not exist", []string{"--out", dir + "/none/../x.png"}},
 		{"--out: " + at("file") + " is not a directory", []string{"--out", at("file") + "/x.png"}},
 		{"--out: " + at("file") + " is not a directory", []string{"--out", at("file") + "/"}},
-		{"--out: nothing can be written in the directory /proc", []string{"--out", "/proc/x.png"}},
-		{"--out: nothing can be written in the directory /proc", []string{"--out", "/proc/a/b/"}},
+		{"--out: cannot write to the directory /proc", []string{"--out", "/proc/x.png"}},
+		{"--out: cannot write to the directory /proc", []string{"--out", "/proc/a/b/"}},
 		{"--preview: the directory " + dir + "/none/.. does not exist", append(pair, dir+"/none/../x.png", "--out", at("x.png"))},
 		{"there.png exists", append(pair, at("there.png"), "--out", at("x.png"))},
-		{"is the name of an image, too", append(pair, at("x.png"), "--out", at("./x.png"))},
+		{"is also the name of an output image", append(pair, at("x.png"), "--out", at("./x.png"))},
 		{"--vae " + at("none") + ": no such file", []string{"--vae", at("none"), "--out", at("x.png")}},
 		{"--tiny-vae " + at("none") + ": no such file", []string{"--tiny-vae", at("none"), "--out", at("x.png")}},
-		{"--model-config " + at("none") + ": no such folder", []string{"--model-config", at("none"), "--out", at("x.png")}},
+		{"--model-config " + at("none") + ": no such directory", []string{"--model-config", at("none"), "--out", at("x.png")}},
 	} {
 		code, _, errs := try(append(base, c.flags...)...)
 		require.NotZero(t, code, c.want)

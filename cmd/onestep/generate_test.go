@@ -231,7 +231,7 @@ func TestGenerateRefuses(t *testing.T) {
 		{"got 1 models and 0 images", append(base, "--control-model", "x")},
 		{"no such file", append(base, "--init-image", filepath.Join(dir, "none.png"))},
 		{"want a PNG, JPEG, GIF, BMP or WebP file", append(base, "--init-image", filepath.Join(model, "model_index.json"))},
-		{"want --tiny-vae, too", append(base, "--preview", "p.png")},
+		{"pass --tiny-vae", append(base, "--preview", "p.png")},
 		{"timesteps [1 2]", append(base, "--timesteps", "1,2", "--sampler", "lcm")},
 		{`--guidance: want a number from 0 on, got "-1"`, append(base, "--guidance", "-1")},
 		{`--guidance: want a number from 0 on, got "NaN"`, append(base, "--guidance", "NaN")},

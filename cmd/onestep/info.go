@@ -19,17 +19,17 @@ import (
 	"github.com/onestep-go/onestep/training/dataset"
 )
 
-// longest is the number of characters after which info cuts what was asked for, such as a prompt; --json has all of it.
+// longest is the number of characters after which info cuts a value such as a prompt; --json has all of it.
 const longest = 2000
 
-// informs is what info reads.
-const informs = "a model, an adapter, a run's folder, an image, or training images (a folder, .tar shards, IDX, CIFAR)"
+// informs lists what info reads.
+const informs = "a model, an adapter, a run directory, an image, or training images (a directory, .tar shards, IDX, CIFAR)"
 
-// infoOptions say how closely info looks.
+// infoOptions are the flags of info.
 type infoOptions struct {
 	all     bool   // list every tensor
 	check   bool   // decode every image of training data
-	variant string // of a folder's files
+	variant string // of a directory's weights
 }
 
 func (a *app) info() *cobra.Command {
@@ -38,26 +38,26 @@ func (a *app) info() *cobra.Command {
 		Use:        "info FILE|DIR",
 		SuggestFor: []string{"data", "show", "describe", "list"},
 		Short:      "Describe a model, a run, an image or training data",
-		Long: `Describe a file or a folder:
+		Long: `Describe a file or a directory:
 
   a model of onestep train   what it was trained on and how, its network, tensors, metadata
-  Stable Diffusion           kind, parts with their types and parameters, prediction type, scheduler, image size
-  an adapter, an embedding   what it changes, and which models it fits
-  a run's folder             its options, how far it has come
-  an image                   its size, and the settings that it was generated with
-  training images            number, sizes, classes, captions, and files that are corrupt or not read
+  Stable Diffusion           kind, components with their dtypes and parameters, prediction type, scheduler, image size
+  an adapter, an embedding   its type and target modules, and which models it fits
+  a run directory            its options and progress
+  an image                   its size, and the settings it was generated with
+  training images            number, sizes, classes, captions, and corrupt or unsupported files
 
 "builtin" is the model that comes with onestep; emoji, fashion-mnist and cifar10 are data sets, as in train --data.`,
 		Example: `  onestep info runs/fashion
   onestep info model.safetensors --all
   onestep info photos/
   onestep info emoji.png --json`,
-		Args: arguments(1, "one file or folder"),
+		Args: arguments(1, "one file or directory"),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.inform(cmd.Context(), args[0], o) },
 	}
 	cmd.Flags().BoolVar(&o.all, "all", false, "list every tensor (--json always does)")
 	cmd.Flags().BoolVar(&o.check, "check", false, "training images: decode all of them (default: of sets with up to 10000 images)")
-	cmd.Flags().StringVar(&o.variant, "variant", "", "of a folder's files: fp16 for those with .fp16. in their names; other parts are read without")
+	cmd.Flags().StringVar(&o.variant, "variant", "", "variant of a directory's weights: fp16 reads files with .fp16. in their names, and plain files where there are none")
 	call(cmd.Flags(), "NAME", "variant")
 	a.quietFlag(cmd)
 	a.jsonFlag(cmd)
@@ -85,13 +85,12 @@ func (a *app) inform(ctx context.Context, path string, o infoOptions) error {
 	case st.IsDir():
 		return a.infoFolder(ctx, path, o)
 	case !st.Mode().IsRegular():
-		return fmt.Errorf("%s: neither a regular file nor a folder; info reads %s", quote.Path(path), informs)
+		return fmt.Errorf("%s: neither a regular file nor a directory; info reads %s", quote.Path(path), informs)
 	}
 	return a.infoFile(ctx, path, o)
 }
 
-// infoFile describes a file by what it holds, whatever its name; of torch.save's and of pickles, and of IDX files that are gzipped, the name
-// has to say it.
+// infoFile describes a file by its content; files of torch.save, pickles and gzipped IDX files are recognized by their extension.
 func (a *app) infoFile(ctx context.Context, path string, o infoOptions) error {
 	is, err := filetype.Read(path)
 	if err != nil {
@@ -127,9 +126,9 @@ func (a *app) infoFile(ctx context.Context, path string, o infoOptions) error {
 	case is.ID == "empty":
 		return fmt.Errorf("%s: an empty file; info reads %s", quote.Path(path), informs)
 	case is.ID == "json" && slices.Contains([]string{"model_index.json", "config.json", "options.json", "scheduler_config.json", "adapter_config.json"}, name):
-		return fmt.Errorf("%s: a JSON file of a folder's: give the folder, %s", quote.Path(path), quote.Path(filepath.Dir(path)))
+		return fmt.Errorf("%s: a config file of a model or run directory: pass the directory, %s", quote.Path(path), quote.Path(filepath.Dir(path)))
 	case !is.Known() && filepath.Ext(name) == ".safetensors":
-		return a.openModel(path, o.all) // which says what is damaged
+		return a.openModel(path, o.all) // its error says what is damaged
 	}
 	return fmt.Errorf("%s: %s; info reads %s", quote.Path(path), is, informs)
 }
@@ -146,7 +145,7 @@ func (a *app) infoFolder(ctx context.Context, path string, o infoOptions) error 
 		return a.infoSD(path, o.variant)
 	}
 	if _, err := os.Stat(filepath.Join(path, "config.json")); err == nil {
-		if got, err := job.DescribeDiffusion(path, o.variant); err == nil { // of a part
+		if got, err := job.DescribeDiffusion(path, o.variant); err == nil { // a component
 			return a.printSD(path, got)
 		}
 	}

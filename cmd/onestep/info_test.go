@@ -52,7 +52,7 @@ func TestInfoOfOtherFiles(t *testing.T) {
 		"photo.tif":           {"II*\x00\x08\x00\x00\x00", []string{"a TIFF image", "info reads"}},
 		"photo.heic":          {"\x00\x00\x00\x20ftypheic\x00\x00\x00\x00", []string{"a HEIC image", "info reads"}},
 		"some.json":           {`{"a": 1}`, []string{"a JSON file", "info reads"}},
-		"model_index.json":    {`{"_class_name": "StableDiffusionPipeline"}`, []string{"give the folder, " + dir}},
+		"model_index.json":    {`{"_class_name": "StableDiffusionPipeline"}`, []string{"pass the directory, " + dir}},
 		"x.gz":                {"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03", []string{"gzip", "info reads"}},
 		"noise.bin":           {strings.Repeat("\x01\x02\x03\x04", 100), []string{"unknown format", "info reads"}},
 		"noise":               {strings.Repeat("\x01\x02\x03\x04", 100), []string{"unknown format", "info reads"}},
@@ -75,7 +75,7 @@ func TestInfoOfOtherFiles(t *testing.T) {
 	require.NoError(t, unix.Mkfifo(pipe, 0o600))
 	code, _, stderr := try("info", pipe)
 	require.Equal(t, exitFailure, code)
-	require.Contains(t, stderr, "neither a regular file nor a folder")
+	require.Contains(t, stderr, "neither a regular file nor a directory")
 }
 
 // An image's size and format are told, its settings a line each, and what is damaged.
@@ -185,7 +185,7 @@ func TestInfoOfData(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(dir, "dog", "notes.md"), []byte("x"), 0o600))
 	code, stdout, stderr := try("info", dir)
 	require.Zero(t, code, stderr)
-	for _, want := range []string{`in 2 folders`, `images +5 \(4 png, 1 text\)`, `20×10 \(3\), 8×8 \(1\); widths 8 to 20, heights 8 to 10`, `classes +2: cat \(3\), dog \(2\)`, `captions +1`,
+	for _, want := range []string{`in 2 directories`, `images +5 \(4 png, 1 text\)`, `20×10 \(3\), 8×8 \(1\); widths 8 to 20, heights 8 to 10`, `classes +2: cat \(3\), dog \(2\)`, `captions +1`,
 		`corrupt +1,`, `bad\.png`, `not read +1 \.heic`, `ignored .*1 \.md`} {
 		require.Regexp(t, want, stdout)
 	}

@@ -14,10 +14,10 @@ import (
 	"github.com/onestep-go/onestep/training/dataset"
 )
 
-// decodedAll is the largest number of images that info decodes unasked.
+// decodedAll is the largest number of images that info decodes by default.
 const decodedAll = 10_000
 
-// dataInfo is what training data holds, as JSON.
+// dataInfo describes training data, as JSON.
 type dataInfo struct {
 	Kind     string               `json:"kind"` // "data"
 	Path     string               `json:"path"`
@@ -25,18 +25,18 @@ type dataInfo struct {
 	Images   int                  `json:"images"`
 	Folders  int                  `json:"folders,omitempty"`
 	Encoded  map[string]int       `json:"encoded,omitempty"`  // images by file format
-	Channels int                  `json:"channels,omitempty"` // of data without image files
+	Channels int                  `json:"channels,omitempty"` // channels of data without image files
 	Sizes    []dataset.SizeCount  `json:"sizes"`              // the most frequent first
 	Classes  []dataset.ClassCount `json:"classes"`
 	Captions int                  `json:"captions"`
-	Decoded  bool                 `json:"decoded"` // or only headers were read
+	Decoded  bool                 `json:"decoded"` // false: only headers were read
 	Corrupt  int                  `json:"corrupt"`
-	Damage   []string             `json:"damage"`             // the first hundred corrupt images, and what is wrong
+	Damage   []string             `json:"damage"`             // the first hundred corrupt images, with reasons
 	LeftOut  map[string]int       `json:"left_out,omitempty"` // image files in formats that are not read
 	Others   map[string]int       `json:"other_files,omitempty"`
 }
 
-// infoData looks at training data, as train --data takes it. All images are decoded if there are not too many, or with check.
+// infoData describes training data as train --data reads it. All images are decoded if there are at most decodedAll, or with check.
 func (a *app) infoData(ctx context.Context, path string, check bool) error {
 	how := dataset.SurveyOptions{Decode: decodedAll}
 	if check {
@@ -73,7 +73,7 @@ func dataText(path string, v dataset.Survey) string {
 	}
 	where := ""
 	if v.Folders > 0 {
-		where = " in " + plural.N(v.Folders, "folder")
+		where = " in " + plural.N(v.Folders, "directory")
 	}
 	fmt.Fprintf(&b, "%s: training data (%s%s)\n", quote.Long(path, longest), v.Format, where)
 	formats := ""
@@ -126,7 +126,7 @@ func dataText(path string, v dataset.Survey) string {
 	return b.String()
 }
 
-// sizesText writes the sizes of images: the most frequent ones, and between which all lie.
+// sizesText writes the sizes of images: the most frequent ones and the range.
 func sizesText(v dataset.Survey) string {
 	const most = 3
 	channels := map[int]string{1: ", grey", 3: ", colour"}[v.Channels]
@@ -149,7 +149,7 @@ func sizesText(v dataset.Survey) string {
 	}
 }
 
-// tallied lists names with their counts, the most frequent first and at most so many; none stands for the empty name.
+// tallied lists at most most names with their counts, the most frequent first; none stands for the empty name.
 func tallied(of map[string]int, most int, none string) string {
 	names := slices.SortedFunc(maps.Keys(of), func(a, b string) int { return cmp.Or(cmp.Compare(of[b], of[a]), cmp.Compare(a, b)) })
 	var words []string

@@ -17,19 +17,19 @@ import (
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
-// imageInfo is what an image file is, and what a PNG's text chunks or the EXIF of a JPEG or WebP say, as JSON. Values that are JSON
-// themselves are taken over.
+// imageInfo describes an image file and its metadata (a PNG's text chunks, the EXIF of a JPEG or WebP), as JSON. Values that are JSON are
+// embedded as JSON.
 type imageInfo struct {
 	Kind   string         `json:"kind"` // "image"
 	Path   string         `json:"path"`
 	Format string         `json:"format"`          // "png", "jpeg", …
-	Width  int            `json:"width,omitempty"` // as it is meant to be seen; 0: the header is damaged
+	Width  int            `json:"width,omitempty"` // after EXIF orientation; 0: the header is damaged
 	Height int            `json:"height,omitempty"`
 	Damage string         `json:"damage,omitempty"` // what is wrong with it
 	Text   map[string]any `json:"text"`
 }
 
-// infoImage describes an image file of a format that is read. One that is damaged is described as far as it can be read, and is an error.
+// infoImage describes an image file of a supported format. A damaged one is described as far as it can be read, and is an error.
 func (a *app) infoImage(path string, is filetype.Type) error {
 	data, err := plainfile.Read(path, vision.MaxEncoded)
 	if err != nil {
@@ -77,7 +77,7 @@ func (a *app) infoImage(path string, is filetype.Type) error {
 	return fmt.Errorf("%s: the image file is %s: %w", quote.Path(path), what, quote.Error(err))
 }
 
-// cutShort tells whether the end of an image file is missing, from how files of its format end or from the length that they begin with.
+// cutShort reports whether an image file is truncated, by its format's end marker or by the length in its header.
 func cutShort(format string, data []byte) bool {
 	short := func(at, more int) bool { // the length without more, at an offset
 		return len(data) < at+4 || uint64(len(data)) < uint64(binary.LittleEndian.Uint32(data[at:]))+uint64(more)
@@ -97,7 +97,7 @@ func cutShort(format string, data []byte) bool {
 	return false
 }
 
-// imageText writes a text of an image: settings of ours one to a line, what has several lines below each other.
+// imageText writes one text of an image's metadata: our settings one per line, other texts with their lines indented.
 func imageText(b *strings.Builder, t vision.Text) {
 	var own map[string]json.RawMessage
 	if t.Keyword == "onestep" && json.Unmarshal([]byte(t.Value), &own) == nil {
@@ -116,7 +116,7 @@ func imageText(b *strings.Builder, t vision.Text) {
 		return
 	}
 	fmt.Fprintf(b, "%s:\n", quote.Text(t.Keyword))
-	left := longest // characters of the whole text
+	left := longest // characters left of the whole text
 	for i, line := range lines {
 		if left <= 0 {
 			fmt.Fprintf(b, "  ... (%s more)\n", plural.N(len(lines)-i, "line"))

@@ -26,16 +26,16 @@ func (a *app) openModel(path string, all bool) error {
 	return a.infoModel(f, all)
 }
 
-// modelInfo is what a safetensors file holds, as JSON.
+// modelInfo describes a safetensors file, as JSON.
 type modelInfo struct {
-	Kind        string                  `json:"kind"` // "consistency model", "denoiser model", "training state" or "weights"
+	Kind        string                  `json:"kind"` // "consistency model", "denoiser model", "training checkpoint" or "weights"
 	Path        string                  `json:"path"`
 	Elements    int                     `json:"elements"`
 	Bytes       int                     `json:"bytes"` // of the tensors
 	DTypes      map[string]int          `json:"dtypes"`
 	Description *checkpoint.Description `json:"description,omitempty"`
-	Diffusion   string                  `json:"diffusion,omitempty"` // which Stable Diffusion it is
-	Parts       []job.Part              `json:"parts,omitempty"`     // and of what
+	Diffusion   string                  `json:"diffusion,omitempty"` // kind of Stable Diffusion model
+	Parts       []job.Part              `json:"parts,omitempty"`     // and its components
 	Parameters  int                     `json:"parameters,omitempty"`
 	job.Configured
 	Metadata map[string]string `json:"metadata"`
@@ -63,7 +63,7 @@ func (a *app) infoModel(f *safetensors.File, all bool) error {
 	case !errors.Is(err, checkpoint.ErrNoDescription):
 		return fmt.Errorf("%s: %w", quote.Path(f.Path()), err)
 	case out.Metadata["onestep_state"] != "":
-		out.Kind = "training state"
+		out.Kind = "training checkpoint"
 	default:
 		if got, err := job.InspectLoRA(f.Path(), "", weights.Options{}); err == nil {
 			return a.print(got, got.String(all))
@@ -95,7 +95,7 @@ func (m modelInfo) text(all bool) string {
 		}
 		fmt.Fprintf(&b, "noise levels %s to %s, sigma_data %s, %s\n", number.Short(d.SigmaMin), number.Short(d.SigmaMax), number.Short(d.SigmaData), d.Form.Summary())
 		if d.Levels != nil {
-			fmt.Fprintf(&b, "drawn in %s of Euler's method, at noise levels %.4g\n", plural.N(len(d.Levels), "step"), d.Levels)
+			fmt.Fprintf(&b, "sampled in %s of Euler's method, at noise levels %.4g\n", plural.N(len(d.Levels), "step"), d.Levels)
 		}
 		if d.Command != "" {
 			fmt.Fprintf(&b, "made by: %s\n", quote.Long(d.Command, longest))
@@ -117,7 +117,7 @@ func (m modelInfo) text(all bool) string {
 	return b.String()
 }
 
-// sorted ranges over a map in the order of its keys.
+// sorted iterates over a map in the order of its keys.
 func sorted[V any](m map[string]V) iter.Seq2[string, V] {
 	return func(yield func(string, V) bool) {
 		for _, k := range slices.Sorted(maps.Keys(m)) {
@@ -128,7 +128,7 @@ func sorted[V any](m map[string]V) iter.Seq2[string, V] {
 	}
 }
 
-// sdInfo is what a model of Stable Diffusion holds, as JSON.
+// sdInfo describes a Stable Diffusion model, as JSON.
 type sdInfo struct {
 	Path string `json:"path"`
 	job.Diffusion
@@ -146,7 +146,7 @@ func (a *app) printSD(path string, got job.Diffusion) error {
 	return a.print(sdInfo{path, got}, fmt.Sprintf("%s: Stable Diffusion, %s\n%s", quote.Long(path, longest), quote.Text(got.Kind), diffusionText(got)))
 }
 
-// diffusionText describes a model of Stable Diffusion in lines.
+// diffusionText describes a Stable Diffusion model in lines.
 func diffusionText(d job.Diffusion) string {
 	var b strings.Builder
 	line := func(name, format string, args ...any) {
@@ -160,7 +160,7 @@ func diffusionText(d job.Diffusion) string {
 		line(quote.Text(p.Name), "%s, %s parameters (%s)", plural.N(p.Tensors, "tensor"), shortCount(p.Elements), strings.Join(types, ", "))
 	}
 	if len(d.Parts) > 1 {
-		line("in all", "%s parameters", shortCount(d.Parameters))
+		line("total", "%s parameters", shortCount(d.Parameters))
 	}
 	if d.Prediction != "" {
 		text := d.Prediction
@@ -191,7 +191,7 @@ func diffusionText(d job.Diffusion) string {
 	return b.String()
 }
 
-// shortCount writes a number of parameters in a few digits: 813652 as 813.7 k, 859520964 as 859.5 M.
+// shortCount writes a parameter count in a few digits: 813652 as 813.7 k, 859520964 as 859.5 M.
 func shortCount(n int) string {
 	v := float64(n)
 	for _, unit := range []string{"", " k", " M", " G"} {

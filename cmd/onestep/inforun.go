@@ -19,12 +19,12 @@ import (
 	"github.com/onestep-go/onestep/training/rundir"
 )
 
-// runInfo is how far a run has come, as JSON.
+// runInfo describes a run and its progress, as JSON.
 type runInfo struct {
 	Kind      string         `json:"kind"` // "run"
 	Path      string         `json:"path"`
 	Options   map[string]any `json:"options"`
-	Last      map[string]any `json:"last"` // of stats.jsonl; null: nothing yet
+	Last      map[string]any `json:"last"` // last line of stats.jsonl; null: none yet
 	Snapshots []int          `json:"snapshots"`
 	States    []int          `json:"states"`
 }
@@ -71,12 +71,12 @@ func (a *app) infoRun(dir string) error {
 	return a.print(out, b.String())
 }
 
-// used leaves out the options that other methods, networks, distances and data have, and the run does not use. --json has all.
+// used drops the options of other methods, networks, distances and data, which the run does not use. --json has all.
 func used(options map[string]any) map[string]any {
 	var run recipe.Run
 	for _, name := range []string{"method", "network", "distance", "data"} {
 		if v, ok := options[name].(string); ok {
-			_ = recipe.Values{name: v}.Apply(&run) // what is wrong with it does not matter here
+			_ = recipe.Values{name: v}.Apply(&run) // errors do not matter here
 		}
 	}
 	out := maps.Clone(options)
@@ -84,7 +84,7 @@ func used(options map[string]any) map[string]any {
 	return out
 }
 
-// lastStats returns the last whole line of a run's statistics, nil if there is none.
+// lastStats returns the last complete line of a run's statistics; nil if there is none.
 func lastStats(path string) (map[string]any, error) {
 	f, _, err := plainfile.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -41,7 +41,7 @@ func TestSampleByClassName(t *testing.T) {
 	sample("e.png", "--label", "flags,food & drink,2", "--n", "4")
 	require.Equal(t, []any{8.0, 3.0, 2.0}, settingsOf(t, filepath.Join(dir, "e.png"))["labels"])
 
-	for label, want := range map[string]string{"flag": "did you mean Flags?", "drink": "Food & Drink", "boat": "Smileys & Emotion", "flags,": "missing", "": "want a class"} {
+	for label, want := range map[string]string{"flag": "did you mean Flags?", "drink": "Food & Drink", "boat": "Smileys & Emotion", "flags,": "empty", "": "want a class"} {
 		var stdout, stderr bytes.Buffer
 		require.Equal(t, exitUsage, run(t.Context(), []string{"sample", "--model", "builtin", "--out", filepath.Join(dir, "x.png"), "--label", label}, &stdout, &stderr), label)
 		require.Contains(t, stderr.String(), want, label)

@@ -50,7 +50,7 @@ func TestGuidanceOfZero(t *testing.T) {
 	code, text, errs = try("generate", "--from", at("0"), "--threads", "1", "--json", "--out", at("again"))
 	require.Zero(t, code, errs)
 	require.Contains(t, text, `"guidance":0,`)
-	require.Contains(t, errs, "guidance 0 is no guidance")
+	require.Contains(t, errs, "guidance 0 turns guidance off")
 	first, err := os.ReadFile(at("0"))
 	require.NoError(t, err)
 	again, err := os.ReadFile(at("again"))

@@ -7,16 +7,16 @@ import (
 	"github.com/onestep-go/onestep/training"
 )
 
-// pace says once how long an epoch takes, when a few seconds have shown how fast training is.
+// pace logs once how long an epoch takes, after the first seconds have shown the speed of training.
 type pace struct {
-	images int // of the data; 0: unknown
+	images int // in the data set; 0: unknown
 	told   bool
 }
 
-// settled is the time after which the speed is that of the run: the first steps take memory and fill caches.
+// settled is the time after which the speed is representative: the first steps allocate memory and fill caches.
 const settled = 5 * time.Second
 
-// note returns keys and values for the log, nil if there is nothing to say now.
+// note returns keys and values for the log; nil if there is nothing to log.
 func (p *pace) note(at training.Progress) []any {
 	if p.told || p.images == 0 || !(at.ImagesPerSecond > 0) || at.Elapsed < settled {
 		return nil

@@ -9,19 +9,19 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// phases turns what generate is at into a bar with texts: which image, the phase, the step with its time, and the time left.
+// phases shows the progress of generate as a bar with the image, the phase, the step with its time, and the time left.
 type phases struct {
 	now  func() time.Time
 	show func(part float64, left, right string)
 
-	mark     time.Time     // when the step or the decoding that goes on began
-	steps    int           // that were timed
-	first    time.Duration // of the first step, in which memory is taken and weights are reordered
-	others   time.Duration // of the others together
+	mark     time.Time     // start of the current step or decoding
+	steps    int           // number timed
+	first    time.Duration // of the first step, which allocates memory and reorders weights
+	others   time.Duration // of the other steps together
 	decoding time.Duration // of the last batch
 }
 
-// progress shows where generating images is.
+// progress updates the bar.
 func (p *phases) progress(g job.GenerateProgress) {
 	left := fmt.Sprintf("image %d/%d", g.Image+1, g.Images)
 	if g.Together > 1 {
@@ -58,7 +58,7 @@ func (p *phases) progress(g job.GenerateProgress) {
 	}
 }
 
-// stepped notes that a step ended.
+// stepped records the end of a step.
 func (p *phases) stepped() {
 	now := p.now()
 	if p.steps == 0 {
@@ -70,7 +70,7 @@ func (p *phases) stepped() {
 	p.mark = now
 }
 
-// times writes the time of a step, once one was timed, and the time that is left.
+// times writes the time per step, once one was timed, and the time left.
 func (p *phases) times(g job.GenerateProgress) string {
 	if p.steps == 0 {
 		return ""
@@ -80,7 +80,7 @@ func (p *phases) times(g job.GenerateProgress) string {
 		step = p.others / time.Duration(p.steps-1)
 	}
 	together := max(g.Together, 1)
-	batches := max(0, g.Images-g.Image-1) / together // after this one
+	batches := max(0, g.Images-g.Image-1) / together // batches after this one
 	left := step*time.Duration(g.Steps-g.Step+batches*g.Steps) + p.decoding*time.Duration(batches+1)
 	return fmt.Sprintf(", %.3g s/step, %s left", step.Seconds(), duration(left))
 }

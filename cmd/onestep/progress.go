@@ -16,7 +16,7 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// terminal tells whether w is one that a bar can be drawn on: some have no width, or no cursor to move.
+// terminal reports whether w is a terminal that can show a bar: some have no width, or no movable cursor.
 func terminal(w io.Writer) bool {
 	f, ok := w.(*os.File)
 	if !ok || os.Getenv("TERM") == "dumb" || !cwriter.IsTerminal(int(f.Fd())) {
@@ -26,10 +26,10 @@ func terminal(w io.Writer) bool {
 	return err == nil && width > 0
 }
 
-// eachLine is the time between log lines of the progress, where there is no bar.
+// eachLine is the time between progress lines in the log, without a bar.
 const eachLine = time.Minute
 
-// screen is standard error: log lines, and beneath them on a terminal a bar. Elsewhere there are log lines of the progress in its place.
+// screen is standard error: log lines and, on a terminal, a bar beneath them. Without a terminal the progress is logged instead.
 type screen struct {
 	stderr io.Writer
 	log    *slog.Logger // writes to stderr and file
@@ -52,14 +52,14 @@ func newScreen(stderr io.Writer) *screen {
 	return sc
 }
 
-// screen is standard error, without progress if that was asked for.
+// screen returns standard error, without progress if --quiet is set.
 func (a *app) screen() *screen {
 	sc := newScreen(a.stderr)
 	sc.quiet = a.quiet
 	return sc
 }
 
-// Write writes log lines above the bar, without what could steer the terminal.
+// Write writes log lines above the bar, with control characters escaped.
 func (sc *screen) Write(p []byte) (int, error) {
 	n := len(p)
 	p = []byte(quote.Lines(string(p)))
@@ -80,17 +80,17 @@ func (sc *screen) Write(p []byte) (int, error) {
 	return n, nil
 }
 
-// tee has log lines written to w too.
+// tee also writes log lines to w.
 func (sc *screen) tee(w io.Writer) {
 	sc.mu.Lock()
 	defer sc.mu.Unlock()
 	sc.file = w
 }
 
-// barLength is the number of parts that a bar is divided into.
+// barLength is the number of units of the bar.
 const barLength = 10_000
 
-// start draws an empty bar, on a terminal.
+// start shows an empty bar, on a terminal.
 func (sc *screen) start() {
 	if sc.quiet || !terminal(sc.stderr) {
 		return
@@ -105,10 +105,10 @@ func (sc *screen) start() {
 	sc.progress, sc.bar = p, b
 }
 
-// show moves the bar to a part of its length, with texts left and right of it.
+// show sets the bar to a fraction of its length, with texts left and right of it.
 func (sc *screen) show(part float64, left, right string) { sc.progressed(part, left, right, false) }
 
-// progressed is show; the last progress is logged whenever it comes.
+// progressed is show; last forces a log line without a bar.
 func (sc *screen) progressed(part float64, left, right string, last bool) {
 	sc.left.Store(left)
 	sc.right.Store(right)
@@ -130,7 +130,7 @@ func (sc *screen) progressed(part float64, left, right string, last bool) {
 	}
 }
 
-// stop leaves the bar as it is and goes on without.
+// stop ends the bar and leaves it on the screen.
 func (sc *screen) stop() {
 	sc.mu.Lock()
 	p, b := sc.progress, sc.bar
@@ -146,7 +146,7 @@ func (sc *screen) stop() {
 	sc.progress = nil
 }
 
-// duration writes a time to come as "2h05m" or "1m20s".
+// duration writes a remaining time as "2h05m" or "1m20s".
 func duration(d time.Duration) string {
 	d = d.Round(time.Second)
 	h, m, s := int(d.Hours()), int(d.Minutes())%60, int(d.Seconds())%60

@@ -108,13 +108,13 @@ Ctrl-C exits at once.`,
 	return cmd
 }
 
-// threadsOf are the threads in a file of options; 0: it has none.
+// threadsOf returns the number of threads in a file of options; 0 if it has none.
 func threadsOf(v recipe.Values) int {
 	n, _ := v["threads"].(int)
 	return n
 }
 
-// skipped tells of steps that were not taken.
+// skipped writes the number of skipped steps.
 func skipped(n int) string {
 	if n == 0 {
 		return ""
@@ -122,7 +122,7 @@ func skipped(n int) string {
 	return ", " + plural.N(n, "step") + " skipped"
 }
 
-// dryRun prints what a run would be, and makes nothing.
+// dryRun prints a run's options or card without starting it.
 func (a *app) dryRun(o job.Train, card bool) error {
 	p, err := o.Plan()
 	if err != nil {
@@ -146,13 +146,13 @@ func (a *app) dryRun(o job.Train, card bool) error {
 // trained is the result of a run, as JSON.
 type trained struct {
 	Step     int     `json:"step"`
-	Images   int64   `json:"images"`             // seen
-	Loss     float64 `json:"loss,omitempty"`     // of the last step; none if there was nothing left to do
-	Skipped  int     `json:"skipped"`            // steps that were not taken, as their loss or gradients were not finite
-	Corrupt  int     `json:"corrupt"`            // images that were skipped
-	Resized  int     `json:"resized"`            // images that were cropped and scaled, since they are not of the size of the others
+	Images   int64   `json:"images"`             // images seen
+	Loss     float64 `json:"loss,omitempty"`     // of the last step; absent if no steps were left to do
+	Skipped  int     `json:"skipped"`            // steps skipped because the loss or a gradient was not finite
+	Corrupt  int     `json:"corrupt"`            // corrupt images skipped
+	Resized  int     `json:"resized"`            // images cropped and resized, as their size is not that of the others
 	Snapshot string  `json:"snapshot,omitempty"` // a file to sample from
-	State    string  `json:"state,omitempty"`    // a file to go on from
+	State    string  `json:"state,omitempty"`    // a checkpoint to resume from
 	Finished bool    `json:"finished"`           // whether all steps were done
 }
 
@@ -180,7 +180,7 @@ func (a *app) doTrain(ctx context.Context, o job.Train) error {
 			sc.log.Warn(n)
 		}
 		if d.LeftOut != "" {
-			sc.log.Warn("files that look like images were left out: their formats are not read; convert them to use them", "files", d.LeftOut)
+			sc.log.Warn("image files in unsupported formats were skipped: convert them to use them", "files", d.LeftOut)
 		}
 	}
 	h.Progress = func(p training.Progress) {
@@ -208,7 +208,7 @@ func (a *app) doTrain(ctx context.Context, o job.Train) error {
 		case errors.Is(err, context.Canceled):
 			fmt.Fprintf(a.stderr, "onestep: saved after step %d; the same command with --resume continues\n", r.Step)
 		default:
-			fmt.Fprintf(a.stderr, "onestep: the last saved state is %s: the same command with --resume continues from it\n", r.State)
+			fmt.Fprintf(a.stderr, "onestep: the last checkpoint is %s: the same command with --resume continues from it\n", r.State)
 		}
 		return err
 	}

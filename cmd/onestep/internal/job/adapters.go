@@ -20,16 +20,16 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// What --lora-apply may be.
+// Values of --lora-apply.
 const (
 	applyRuntime = "runtime"
 	applyMerge   = "merge"
 )
 
-// LoRAApplies are the ways in which adapters are applied.
+// LoRAApplies lists the values of --lora-apply.
 func LoRAApplies() []string { return []string{applyRuntime, applyMerge} }
 
-// idle remarks on options of adapters where there are none.
+// idle remarks on adapter options that have no effect without an adapter.
 func (o *Generate) idle() {
 	if len(o.LoRAs) == 0 && (o.LoRADir == "" || o.Plain) {
 		if o.LoRAPartial {
@@ -44,7 +44,7 @@ func (o *Generate) idle() {
 	}
 }
 
-// adapter is what --lora says: a file and its weights.
+// adapter is the value of one --lora: a file and its scales.
 type adapter struct {
 	file    string
 	weights lora.Weights
@@ -56,7 +56,7 @@ type adapter struct {
 func parseAdapter(text string) (adapter, error) {
 	a := adapter{file: text, weights: lora.Weights{"": 1}}
 	i := strings.LastIndexByte(text, '=')
-	if _, err := os.Stat(text); err == nil || (i < 0 && text != "") { // a file's name may have an equals sign
+	if _, err := os.Stat(text); err == nil || (i < 0 && text != "") { // a file name may contain an equals sign
 		return a, nil
 	}
 	if i <= 0 {
@@ -83,18 +83,18 @@ func parseAdapter(text string) (adapter, error) {
 	return a, nil
 }
 
-// adapters are those of a drawing: what is loaded, and how prompts find more.
+// adapters are the adapters of a run: those that are loaded, and how prompt tags find more.
 type adapters struct {
 	cache  *lora.Cache
 	named  bool // the cache has a directory to look for names in
 	loaded []*lora.Adapter
 	held   []func()
 	hashes []string // name: hash, of loaded
-	tags   string   // what A1111 would have in the text
+	tags   string   // as A1111 writes them into the prompt
 
 	mentions func(word string) bool // whether a word is in a prompt
 	words    []sd.Inversion         // of all prompts
-	remarks  []string               // on embeddings that adapters bring along
+	remarks  []string               // on embeddings bundled with adapters
 }
 
 // remark adds a remark, once.
@@ -116,7 +116,7 @@ func (o Generate) parsedAdapters() (all []adapter, err error) {
 	return all, nil
 }
 
-// adapters opens the adapters of the flags, before any model is read, so that a file that is none is an error soon.
+// adapters opens the adapters of the flags before any model is read, so that a file that is not an adapter is refused early.
 func (o Generate) adapters() (all []adapter, err error) {
 	if all, err = o.parsedAdapters(); err != nil {
 		return nil, err
@@ -144,7 +144,7 @@ func closeAdapters(all []adapter) (err error) {
 	return err
 }
 
-// adapt loads the adapters onto the model and gives them to the drawing. What it returns frees them.
+// adapt loads the adapters onto the model and adds them to the pipeline. The function that it returns frees them.
 func (o Generate) adapt(ctx context.Context, t *texttoimage.Pipeline, all []adapter) (*adapters, func(), error) {
 	on := &adapters{
 		cache: lora.NewCache(t.Model, lora.CacheOptions{Dir: o.LoRADir, Options: lora.Options{Partial: o.LoRAPartial}}), named: o.LoRADir != "",
@@ -190,7 +190,7 @@ func (o Generate) adapt(ctx context.Context, t *texttoimage.Pipeline, all []adap
 	return on, free, nil
 }
 
-// hold loads an adapter of the cache until the drawing ends.
+// hold loads an adapter into the cache and keeps it there until generation ends.
 func (on *adapters) hold(ctx context.Context, load func() (*lora.Adapter, func(), error)) (*lora.Adapter, error) {
 	a, release, err := load()
 	if err != nil {
@@ -209,13 +209,13 @@ func (on *adapters) hold(ctx context.Context, load func() (*lora.Adapter, func()
 	return a, nil
 }
 
-// tagged returns what a prompt asks for by tags: adapters, and the embeddings that they bring along.
+// tagged returns the adapters that a prompt's tags name, and the embeddings bundled with them.
 func (on *adapters) tagged(ctx context.Context, tags []prompt.LoRA) (all nn.Adapters, words []sd.Inversion, err error) {
 	own := on.words
 	defer func() { on.words = own }() // the words hold in this prompt alone
 	for _, tag := range tags {
 		if !on.named {
-			return nil, nil, fmt.Errorf("it asks for the adapter %s by a tag: pass --lora-dir, the directory to look in, or remove the tag", quote.Quoted(tag.Name))
+			return nil, nil, fmt.Errorf("its tag names the adapter %s: pass --lora-dir, the directory of adapters, or remove the tag", quote.Quoted(tag.Name))
 		}
 		a, err := on.hold(ctx, func() (*lora.Adapter, func(), error) { return on.cache.Named(ctx, tag.Name) })
 		if err != nil {
@@ -231,7 +231,7 @@ func (on *adapters) tagged(ctx context.Context, tags []prompt.LoRA) (all nn.Adap
 	return all, words, nil
 }
 
-// adapterName is a file's name without its end.
+// adapterName is a file's name without its extension.
 func adapterName(file string) string {
 	name := filepath.Base(filepath.Clean(file))
 	return strings.TrimSuffix(name, filepath.Ext(name))
@@ -240,7 +240,7 @@ func adapterName(file string) string {
 // nameOf is the name of an adapter's file.
 func nameOf(a *lora.Adapter) string { return adapterName(a.File().Path) }
 
-// describe adds to a picture's text what A1111 says of adapters.
+// describe adds the adapters to an image's metadata as A1111 writes them.
 func (on *adapters) describe(info *infotext.Text) {
 	if on == nil || len(on.hashes) == 0 {
 		return
@@ -251,7 +251,7 @@ func (on *adapters) describe(info *infotext.Text) {
 	info.Add("Lora hashes", strings.Join(on.hashes, ", "))
 }
 
-// fewStep are adapters and U-Nets that want a sampler of their own, by what their names contain; with another one images are bad.
+// fewStep lists few-step adapters and U-Nets, by parts of their names, with the samplers they were distilled for; other samplers give bad images.
 var fewStep = []struct {
 	name     string
 	samplers []string
@@ -265,7 +265,7 @@ var fewStep = []struct {
 	{"hyper-sd", []string{"ddim", "tcd", "lcm"}, "--sampler ddim --guidance 1, or tcd for the unified ones"},
 }
 
-// wants tells whether a file of that name wants another sampler, and which.
+// wants reports whether a file of that name needs another sampler, and which.
 func wants(name, sampler string) (hint string, ok bool) {
 	for _, f := range fewStep {
 		if strings.Contains(strings.ToLower(name), f.name) {
@@ -275,7 +275,7 @@ func wants(name, sampler string) (hint string, ok bool) {
 	return "", false
 }
 
-// suits remarks on few-step adapters that are drawn with by another sampler.
+// suits remarks on few-step adapters that are used with another sampler than theirs.
 func (on *adapters) suits(sampler string) (notes []string) {
 	for _, a := range on.loaded {
 		if hint, ok := wants(nameOf(a), sampler); ok {
@@ -294,7 +294,7 @@ func (on *adapters) counts() map[string]int {
 	return of
 }
 
-// changed tells which adapters are not those that a picture was drawn with.
+// changed lists the adapters of an image's metadata that are missing here or have another hash.
 func (on *adapters) changed(before []string) (notes []string) {
 	for _, b := range before {
 		if !slices.Contains(on.hashes, b) {

@@ -10,8 +10,8 @@ import (
 	"github.com/onestep-go/onestep/models/checkpoint"
 )
 
-// labels returns the labels of the classes that --label names: one, or several between commas. A name that has commas itself, as
-// ImageNet's have, may be given alone. note is told where a number is taken for a name.
+// labels returns the labels of the classes that --label names: one, or several separated by commas. A name that contains commas itself, as
+// ImageNet's do, may be given alone. note receives a notice where a number is read as a class name.
 func labels(text string, d checkpoint.Description, note func(string)) ([]int, error) {
 	if text == "" {
 		return nil, nil
@@ -24,21 +24,21 @@ func labels(text string, d checkpoint.Description, note func(string)) ([]int, er
 	for _, word := range words {
 		word = strings.TrimSpace(word)
 		if word == "" && d.Network.Classes() > 0 {
-			return nil, usage("--label: a class between commas is missing")
+			return nil, usage("--label: a class is empty between two commas")
 		}
 		label, err := d.ClassNamed(word)
 		if err != nil {
 			return nil, usage("--label: %v", err)
 		}
 		if n, err := strconv.Atoi(word); err == nil && n != label && note != nil {
-			note(fmt.Sprintf("--label %d is the class called %d, which has the number %d: where classes are called by numbers, their names count", n, n, label))
+			note(fmt.Sprintf("--label %d is read as the class named %d, whose number is %d: classes named by numbers are chosen by name", n, n, label))
 		}
 		out = append(out, label)
 	}
 	return out, nil
 }
 
-// labels fills in the label, or the labels, that a model's images are to have, and returns those that were asked for.
+// labels sets Label or Labels from the flag for a model's classes, and returns the labels that the flag names.
 func (o *Sample) labels(d checkpoint.Description) ([]int, error) {
 	if o.Class == "" && o.Label >= 0 {
 		return []int{o.Label}, inClasses(o.Label, d)

@@ -17,23 +17,23 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Convert are the options of writing a model of Stable Diffusion in another layout or type.
+// Convert holds the options for writing a Stable Diffusion model in another layout or dtype.
 type Convert struct {
 	Model, Variant, Config, Prediction string
 	Mixed, EMA                         bool // see weights.Options
 	Parts                              weights.Parts
 	Out, DType, OutVariant             string
 	Overwrite                          bool
-	Unchecked                          bool // also what is not whole
+	Unchecked                          bool // write incomplete models too
 }
 
-// Converted is what was written.
+// Converted describes the files written.
 type Converted struct {
 	Path  string `json:"path"`
 	Kind  string `json:"kind"`
-	DType string `json:"dtype"` // "": as they were
+	DType string `json:"dtype"` // "": unchanged
 
-	Ignored []string `json:"ignored"` // tensors of a single file that belong to no part
+	Ignored []string `json:"ignored"` // tensors of a single file that belong to no component
 }
 
 // Run writes the model. Remarks go to note.
@@ -41,7 +41,7 @@ func (o Convert) Run(ctx context.Context, note func(string)) (Converted, error) 
 	return o.run(ctx, note, nil)
 }
 
-// run writes the model, after change, which returns what is to be done when it is written.
+// run calls change on the model and writes it; the function that change returns runs afterwards.
 func (o Convert) run(ctx context.Context, note func(string), change func(m *weights.Model, as *torch.DType) (func() error, error)) (_ Converted, err error) {
 	single := strings.EqualFold(filepath.Ext(o.Out), ".safetensors")
 	switch {
@@ -71,7 +71,7 @@ func (o Convert) run(ctx context.Context, note func(string), change func(m *weig
 		w.DType = &d
 	}
 	reads := append(replaced(o.Parts.UNet, o.Parts.Text, o.Parts.Text2, o.Parts.VAE), Path{"--model", o.Model, wantDiffusion, Either},
-		Path{"--model-config", o.Config, "a diffusers folder", Folder})
+		Path{"--model-config", o.Config, "a diffusers directory", Folder})
 	if err := There(reads...); err != nil {
 		return Converted{}, err
 	}
@@ -95,7 +95,7 @@ func (o Convert) run(ctx context.Context, note func(string), change func(m *weig
 		note(n)
 	}
 	if n := len(m.Ignored); n > 0 {
-		note(fmt.Sprintf("left out: %s of no part of the model, such as %s", plural.N(n, "tensor"), quote.Text(m.Ignored[0])))
+		note(fmt.Sprintf("left out: %s of no component of the model, such as %s", plural.N(n, "tensor"), quote.Text(m.Ignored[0])))
 	}
 	for _, c := range []*weights.Component{m.UNet, m.VAE, m.ControlNet, m.Text, m.Text2} {
 		if c != nil {
@@ -124,7 +124,7 @@ func (o Convert) run(ctx context.Context, note func(string), change func(m *weig
 	return out, weights.WriteFolder(filepath.Clean(o.Out), m, w)
 }
 
-// interrupted is a source that gives no tensors any more once its context has ended.
+// interrupted is a source that returns the context's error once it is cancelled.
 type interrupted struct {
 	nn.Source
 	ctx context.Context

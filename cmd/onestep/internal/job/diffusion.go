@@ -15,29 +15,29 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Diffusion is what a model of Stable Diffusion, a part of one, or what is added to one holds.
+// Diffusion describes a Stable Diffusion model, one component of it, or an add-on such as a ControlNet.
 type Diffusion struct {
 	Kind       string `json:"kind"` // sd15, sdxl, …
 	Parts      []Part `json:"parts"`
-	Parameters int    `json:"parameters"` // of all parts
+	Parameters int    `json:"parameters"` // of all components
 	Configured
 }
 
-// Configured is what the configurations of a model of Stable Diffusion say, or what is assumed of a single file.
+// Configured holds the settings of a Stable Diffusion model: those of its config files, or those assumed for a single file.
 type Configured struct {
-	Prediction        string   `json:"prediction,omitempty"` // of the network: "epsilon", "v_prediction" or "sample"; "": there is no network
+	Prediction        string   `json:"prediction,omitempty"` // of the network: "epsilon", "v_prediction" or "sample"; "": no U-Net
 	ZeroSNR           bool     `json:"zero_terminal_snr,omitempty"`
-	Scheduler         string   `json:"scheduler,omitempty"` // diffusers' class
-	Sampler           string   `json:"sampler,omitempty"`   // that generate takes by default
+	Scheduler         string   `json:"scheduler,omitempty"` // diffusers' class name
+	Sampler           string   `json:"sampler,omitempty"`   // the default of generate
 	Spacing           string   `json:"timestep_spacing,omitempty"`
-	Width             int      `json:"width,omitempty"` // pixels of the images that it was trained with
+	Width             int      `json:"width,omitempty"` // training image size in pixels
 	Height            int      `json:"height,omitempty"`
 	Inpainting        bool     `json:"inpainting,omitempty"`
 	GuidanceEmbedding bool     `json:"guidance_embedding,omitempty"` // the network is guidance-distilled
 	Notices           []string `json:"notices,omitempty"`            // what was assumed
 }
 
-// Part is what a part of a model holds.
+// Part describes one component of a model.
 type Part struct {
 	Name     string         `json:"name"`
 	Tensors  int            `json:"tensors"`
@@ -45,8 +45,8 @@ type Part struct {
 	DTypes   map[string]int `json:"dtypes"` // tensors by type
 }
 
-// DescribeDiffusion describes a model of Stable Diffusion, a part of one, or what is added to one, whatever its layout. Of a folder's weights
-// it takes those of a variant. The last part is what belongs to none, if there is something.
+// DescribeDiffusion describes a Stable Diffusion model, a component, or an add-on, in any layout. variant selects the weights of a directory.
+// Tensors that belong to no component come last, as a part of their own.
 func DescribeDiffusion(path, variant string) (d Diffusion, err error) {
 	defer func() {
 		for _, p := range d.Parts {
@@ -60,7 +60,7 @@ func DescribeDiffusion(path, variant string) (d Diffusion, err error) {
 			return d, err
 		}
 		defer c.Close()
-		return Diffusion{Kind: "a part", Parts: []Part{describePart(filepath.Base(filepath.Clean(path)), c, c.Names())}}, nil
+		return Diffusion{Kind: "component", Parts: []Part{describePart(filepath.Base(filepath.Clean(path)), c, c.Names())}}, nil
 	}
 	if st, err := os.Stat(path); err == nil && !st.IsDir() {
 		kind, err := weights.SniffFile(path)
@@ -99,12 +99,12 @@ func DescribeDiffusion(path, variant string) (d Diffusion, err error) {
 			return d, err
 		}
 		defer f.Close()
-		d.Parts = append(d.Parts, describePart("of no part", f, slices.Values(m.Ignored)))
+		d.Parts = append(d.Parts, describePart("unused", f, slices.Values(m.Ignored)))
 	}
 	return d, nil
 }
 
-// configured reads the configurations of a model. One that generate would refuse is described all the same, with a notice.
+// configured reads a model's config files. A config that generate would refuse is described too, with a notice.
 func configured(m *weights.Model) (c Configured, err error) {
 	c.Notices = append(c.Notices, m.Notices...)
 	if m.UNet == nil {
@@ -146,7 +146,7 @@ func configured(m *weights.Model) (c Configured, err error) {
 	return c, nil
 }
 
-// describePart counts what a part has.
+// describePart counts a component's tensors, elements and dtypes.
 func describePart(name string, src nn.Source, names iter.Seq[string]) Part {
 	out := Part{Name: name, DTypes: map[string]int{}}
 	for name := range names {
@@ -162,7 +162,7 @@ func describePart(name string, src nn.Source, names iter.Seq[string]) Part {
 	return out
 }
 
-// short is a type's name in options, or PyTorch's.
+// short is a dtype's short name as flags have it (f16), or PyTorch's.
 func short(d torch.DType) string {
 	for name, v := range dtypes {
 		if v == d {

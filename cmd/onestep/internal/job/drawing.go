@@ -13,7 +13,7 @@ import (
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
-// draws returns what is to be drawn, without the model.
+// draws returns the pipeline with all options but the model.
 func (o Generate) draws() (t texttoimage.Pipeline, err error) {
 	t = texttoimage.Pipeline{
 		Steps: o.Steps, Timesteps: o.Timesteps, OriginalSteps: o.OriginalSteps, Guidance: o.scale(), Rescale: o.Rescale,
@@ -24,7 +24,7 @@ func (o Generate) draws() (t texttoimage.Pipeline, err error) {
 	if t.Method, err = o.method(); err != nil {
 		return t, err
 	}
-	if t.Method == nil { // a sampler that was named has it already
+	if t.Method == nil { // a named sampler has its spacing already
 		t.Spacing = o.Spacing
 	}
 	if t.Init, err = picture("--init-image", o.Init); err != nil {
@@ -43,7 +43,7 @@ func (o Generate) draws() (t texttoimage.Pipeline, err error) {
 	return t, nil
 }
 
-// picture reads an image file; nil for none.
+// picture reads an image file; it returns nil without a path.
 func picture(flag, path string) (image.Image, error) {
 	if path == "" {
 		return nil, nil
@@ -55,7 +55,7 @@ func picture(flag, path string) (image.Image, error) {
 	return m, nil
 }
 
-// began returns what keeps progress up to date at the beginning of each stage.
+// began returns a callback that reports progress at the beginning of each stage.
 func (o Generate) began(is *GenerateProgress, progress Progress) func(texttoimage.Stage) {
 	together := o.Batch
 	if o.SharedNoise {
@@ -82,7 +82,7 @@ func (o Generate) draw(ctx context.Context, m *sd.Model, plan *texttoimage.Plan,
 		}
 		defer tiny.Close()
 		if got, want := tiny.Channels(), m.VAE.Channels(); got != want {
-			return fmt.Errorf("%s: its latents have %d channels and the model's %d: they are incompatible", quote.Path(o.TinyVAE), got, want)
+			return fmt.Errorf("%s: its latents have %d channels, the model's have %d: they are incompatible", quote.Path(o.TinyVAE), got, want)
 		}
 		preview = tiny
 		if err := makeDirectories(o.Preview); err != nil {

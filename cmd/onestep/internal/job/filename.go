@@ -12,12 +12,12 @@ import (
 	"github.com/onestep-go/onestep/models/sd/prompt"
 )
 
-// placeholders of file names: number of the image and of its prompt, from 0; the prompt, shortened; the image's seed.
+// placeholders of file names: the index of the image and of its prompt, from 0; the shortened prompt; the image's seed.
 var placeholders = []string{"n", "i", "prompt", "seed"}
 
 var placeholder = regexp.MustCompile(`\{([A-Za-z_]+)\}`)
 
-// checkPlaceholders refuses placeholders that do not exist, which would stand in files' names as they are.
+// checkPlaceholders refuses unknown placeholders, which would end up in the file names unchanged.
 func checkPlaceholders(pattern string) error {
 	for _, m := range placeholder.FindAllStringSubmatch(pattern, -1) {
 		known := false
@@ -31,7 +31,7 @@ func checkPlaceholders(pattern string) error {
 	return nil
 }
 
-// fileName is a pattern with its placeholders filled in for image j of prompt i.
+// fileName fills in a pattern's placeholders for image j of prompt i.
 func (o Drawing) fileName(pattern string, i, j int) string {
 	return strings.NewReplacer("{n}", fmt.Sprintf("%05d", i*o.N+j), "{i}", fmt.Sprintf("%05d", i), "{prompt}", inFileName(o.Prompts[i], o.Plain),
 		"{seed}", strconv.FormatUint(*o.Seed+uint64(j), 10)).Replace(pattern)
@@ -43,7 +43,7 @@ const (
 	mostBytes = 120
 )
 
-// inFileName writes a prompt as a part of a file's name: its words with _ between them, without weights and tags, shortened.
+// inFileName turns a prompt into part of a file name: its words joined by _, without weights and tags, shortened.
 func inFileName(text string, plain bool) string {
 	if !plain {
 		spans, _ := prompt.Parse(text)
@@ -64,7 +64,7 @@ func inFileName(text string, plain bool) string {
 			continue
 		}
 		if utf8.RuneCountInString(longer) > mostRunes || len(longer) > mostBytes {
-			if name == "" { // a word that is longer
+			if name == "" { // a single word longer than the limit
 				name = shortened(w)
 			}
 			break
@@ -77,7 +77,7 @@ func inFileName(text string, plain bool) string {
 	return name
 }
 
-// shortened cuts a text at the lengths above.
+// shortened cuts a prompt at the lengths above.
 func shortened(text string) string {
 	runes := 0
 	for at, r := range text {

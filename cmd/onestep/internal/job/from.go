@@ -12,15 +12,15 @@ import (
 type origin struct {
 	image string                 // "": none
 	given func(flag string) bool // whether the command line has a flag, such as "model", in place of the image's setting
-	model string                 // what another program's settings call the model
+	model string                 // the model's name in another program's settings
 }
 
-// of tells whether the image's settings are where an option comes from.
+// of reports whether an option comes from the image's settings.
 func (f origin) of(flag string) bool {
 	return f.image != "" && (f.given == nil || !f.given(flag))
 }
 
-// missingModel says that there is no model, and how an image's settings call it.
+// missingModel is the error of a missing --model; it names the model that the image's settings name.
 func (f origin) missingModel() error {
 	switch {
 	case f.image == "":
@@ -28,10 +28,10 @@ func (f origin) missingModel() error {
 	case f.model == "":
 		return usage("--model is missing: the settings of %s do not name a model; pass %s", quote.Path(f.image), wantDiffusion)
 	}
-	return usage("--model is missing: the settings of %s call the model %s, and not where it is; pass %s", quote.Path(f.image), quote.Quoted(f.model), wantDiffusion)
+	return usage("--model is missing: the settings of %s name the model %s but not its path; pass %s", quote.Path(f.image), quote.Quoted(f.model), wantDiffusion)
 }
 
-// there is [There] for paths that may be those of an image's settings: its error then names the image, and what to pass.
+// there is [There] for paths that may come from an image's settings: its error then names the image and the flag to pass.
 func (o Generate) there(paths ...Path) error {
 	for _, p := range paths {
 		if !o.origin.of(strings.TrimPrefix(p.Flag, "--")) {

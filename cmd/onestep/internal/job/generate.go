@@ -7,29 +7,29 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Generate are the options of generating images from prompts. Start from [DefaultGenerate]. The JSON names are those in an image's text.
+// Generate holds the options for generating images from prompts. Start from [DefaultGenerate]. The JSON names are the keys of an image's metadata.
 type Generate struct {
 	Opening
 	Drawing
 	Adding
 	Writing
 
-	RawPaths map[string][][]byte `json:"raw_paths,omitempty"` // of an image: paths that are not UTF-8, by their settings' names
+	RawPaths map[string][][]byte `json:"raw_paths,omitempty"` // from image metadata: paths that are not UTF-8, by setting
 
-	foreignSkip int // A1111's Clip skip, counted as ClipSkip, of an image's text
+	foreignSkip int // A1111's Clip skip from image metadata, counted as ClipSkip
 
-	hashing *hashing // of parts in place of the model's
+	hashing *hashing // hashes of replaced components
 
 	origin  origin
-	remarks []string // on what an image's text says and is not repeated
+	remarks []string // on image metadata that is not reproduced
 }
 
-// DefaultGenerate returns the options that hold by default.
+// DefaultGenerate returns the default options.
 func DefaultGenerate() Generate {
 	return Generate{Opening: Opening{DType: "f32", Device: "cpu"}, Drawing: Drawing{N: 1, Batch: 1}, Writing: Writing{Out: "onestep-{seed}.png"}}
 }
 
-// Generated says what was generated.
+// Generated describes the images written.
 type Generated struct {
 	Files       []string  `json:"files"`
 	Model       string    `json:"model"`
@@ -37,16 +37,16 @@ type Generated struct {
 	Sampler     string    `json:"sampler"`
 	Timesteps   []float64 `json:"timesteps"`
 	Guidance    float64   `json:"guidance"`
-	Evaluations int       `json:"evaluations"` // of the network, for each image
+	Evaluations int       `json:"evaluations"` // of the network per image
 	Width       int       `json:"width"`
 	Height      int       `json:"height"`
 	Seed        uint64    `json:"seed"` // of each prompt's first image
 	Notices     []string  `json:"notices"`
 
-	Adapters map[string]int `json:"adapters,omitempty"` // modules of each file's that are on the model
+	Adapters map[string]int `json:"adapters,omitempty"` // modules applied, by adapter file
 }
 
-// Run generates and writes the images. What can be known to be wrong before the weights are read is reported before. Remarks go to
+// Run generates and writes the images. Errors that can be found without the weights are reported before they are read. Remarks go to
 // note.
 func (o Generate) Run(ctx context.Context, progress Progress, note func(string)) (Generated, error) {
 	var none Generated
@@ -75,7 +75,7 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 	if err != nil {
 		return none, err
 	}
-	defer func() { _ = closeAdapters(adapters) }() // those that no cache has taken
+	defer func() { _ = closeAdapters(adapters) }() // those that were not moved to a cache
 	words, err := o.inversions(ctx)
 	if err != nil {
 		return none, err

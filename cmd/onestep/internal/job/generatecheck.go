@@ -14,7 +14,7 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// validate checks what can be checked without any file.
+// validate checks the options without opening any file.
 func (o *Generate) validate() error {
 	o.Batch = max(o.Batch, 1)
 	if o.Seed == nil {
@@ -26,7 +26,7 @@ func (o *Generate) validate() error {
 		o.Seed = &seed
 	}
 	if o.VariationStrength == 0 {
-		o.VariationSeed = 0 // of an image's text
+		o.VariationSeed = 0 // from image metadata
 	}
 	o.idle()
 	o.remarkGuidance()
@@ -47,15 +47,15 @@ func (o *Generate) validate() error {
 	case len(o.Prompts) == 0:
 		return usage("--prompt is missing: pass a prompt, or --prompts FILE with one on each line")
 	case slices.ContainsFunc(append(o.Prompts[:len(o.Prompts):len(o.Prompts)], o.Negative), func(s string) bool { return !utf8.ValidString(s) }):
-		return usage("--prompt, --negative: want text in UTF-8")
+		return usage("--prompt, --negative: want valid UTF-8")
 	case dtypes[o.DType] == 0 && o.DType != "f32":
 		return usage("--dtype: want %s, got %s", strings.Join(DTypes(), ", "), quote.Quoted(o.DType))
 	case o.N < 1 || o.N > maxImages || len(o.Prompts) > maxImages/o.N:
 		return usage("--n: want 1 to %d images in all, got %d of each of %d prompts", maxImages, o.N, len(o.Prompts))
 	case *o.Seed > math.MaxUint64-uint64(o.N-1):
-		return usage("--seed: %s from seed %d on would pass the largest seed, %d", plural.N(o.N, "image"), *o.Seed, uint64(math.MaxUint64))
+		return usage("--seed: %s from seed %d on would exceed the largest seed, %d", plural.N(o.N, "image"), *o.Seed, uint64(math.MaxUint64))
 	case o.VAE != "" && o.TinyVAE != "" && o.Preview == "":
-		return usage("--vae and --tiny-vae: want one of them")
+		return usage("--vae and --tiny-vae: want one of them, got both")
 	case o.Init == "" && (o.Strength != 0 || o.Mask != "" || o.Shorten):
 		return usage("--strength, --shorten and --mask need --init-image")
 	case len(o.ControlModels) != len(o.ControlImages):
@@ -69,7 +69,7 @@ func (o *Generate) validate() error {
 	case o.Preview != "" && !strings.EqualFold(filepath.Ext(o.Preview), ".png"):
 		return usage("--preview: want FILE.png, got %s", quote.Quoted(o.Preview))
 	case o.Preview != "" && o.TinyVAE == "":
-		return usage("--preview: it is decoded by a tiny autoencoder; want --tiny-vae, too")
+		return usage("--preview: previews are decoded by a tiny autoencoder: pass --tiny-vae too")
 	}
 	return errors.Join(side("width", o.Width), side("height", o.Height))
 }

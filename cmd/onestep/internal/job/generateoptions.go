@@ -6,21 +6,21 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Opening says which model is opened, and how.
+// Opening holds the options for opening the model.
 type Opening struct {
 	Model   string `json:"model"`
 	Variant string `json:"variant,omitempty"`
-	Mixed   bool   `json:"mixed_variant,omitempty"` // see weights.Options, as of EMA
+	Mixed   bool   `json:"mixed_variant,omitempty"` // see weights.Options; so is EMA
 	EMA     bool   `json:"ema,omitempty"`
 
-	Config     string `json:"model_config,omitempty"` // of a single file: see weights.Options
+	Config     string `json:"model_config,omitempty"` // for a single file: see weights.Options
 	Prediction string `json:"prediction,omitempty"`
 
-	// Parts in place of the model's: directories or files.
+	// Components that replace the model's: directories or files.
 	UNet         string   `json:"unet,omitempty"`
 	TextEncoder  string   `json:"text_encoder,omitempty"`
 	TextEncoder2 string   `json:"text_encoder_2,omitempty"`
-	PartHashes   []string `json:"part_hashes,omitempty"` // of an image: part: hash
+	PartHashes   []string `json:"part_hashes,omitempty"` // from image metadata, as component: hash
 
 	VAE     string `json:"vae,omitempty"`
 	TinyVAE string `json:"tiny_vae,omitempty"`
@@ -29,10 +29,10 @@ type Opening struct {
 
 	Device  string `json:"-"`
 	Threads int    `json:"-"` // 0: all processors
-	Force   bool   `json:"-"` // try even if the memory seems too small
+	Force   bool   `json:"-"` // run even if the estimated memory exceeds what is available
 }
 
-// Drawing says what is generated: the options of a texttoimage.Pipeline, with files in place of images.
+// Drawing holds the options of a texttoimage.Pipeline, with file paths for images.
 type Drawing struct {
 	Prompts  []string `json:"-"`
 	Prompt   string   `json:"prompt"` // of one image
@@ -42,12 +42,12 @@ type Drawing struct {
 	ClipSkip int      `json:"clip_skip,omitempty"`
 
 	Sampler       string   `json:"sampler,omitempty"`
-	Spacing       string   `json:"-"` // of Sampler's levels or timesteps; an image's text has it in the sampler's name
+	Spacing       string   `json:"-"` // of the sampler's noise levels or timesteps; in image metadata it is part of the sampler's name
 	Eta           *float64 `json:"eta,omitempty"`
 	Steps         int      `json:"steps,omitempty"`
 	Timesteps     []int    `json:"timesteps,omitempty"`
 	OriginalSteps int      `json:"original_steps,omitempty"`
-	Guidance      *float64 `json:"guidance,omitempty"` // nil: the model's; 0 is none, as in diffusers
+	Guidance      *float64 `json:"guidance,omitempty"` // nil: the model's; 0: no guidance, as in diffusers
 	Rescale       float64  `json:"guidance_rescale,omitempty"`
 
 	Seed              *uint64 `json:"seed"` // nil: any
@@ -62,41 +62,41 @@ type Drawing struct {
 	Shorten  bool    `json:"shorten,omitempty"`
 	Mask     string  `json:"mask,omitempty"`
 
-	N     int `json:"n,omitempty"` // images of each prompt; in an image's text only with SharedNoise, where it matters
+	N     int `json:"n,omitempty"` // images per prompt; in image metadata only with SharedNoise, where it matters
 	Batch int `json:"-"`
-	Index int `json:"index,omitempty"` // which of the images that share noise
+	Index int `json:"index,omitempty"` // index among the images that share noise
 }
 
-// Adding says what is added to the model: ControlNets, adapters and embeddings.
+// Adding holds the options for ControlNets, adapters and embeddings.
 type Adding struct {
 	ControlModels []string `json:"control_model,omitempty"`
 	ControlImages []string `json:"control_image,omitempty"`
 	ControlScale  float64  `json:"control_scale,omitempty"`
 
 	LoRAs       []string `json:"lora,omitempty"`         // FILE[=WEIGHT[,BLOCK:WEIGHT…]]
-	LoRADir     string   `json:"lora_dir,omitempty"`     // where tags in prompts find adapters
+	LoRADir     string   `json:"lora_dir,omitempty"`     // directory where prompt tags find adapters
 	LoRAApply   string   `json:"lora_apply,omitempty"`   // "runtime" or "merge"; "": runtime
-	LoRAPartial bool     `json:"lora_partial,omitempty"` // modules of which the model has no layer are left out
-	LoRAHashes  []string `json:"lora_hashes,omitempty"`  // of an image: name: hash
+	LoRAPartial bool     `json:"lora_partial,omitempty"` // skip modules without a layer in the model
+	LoRAHashes  []string `json:"lora_hashes,omitempty"`  // from image metadata, as name: hash
 
 	Embeddings      []string `json:"embedding,omitempty"`        // FILE[=WORD]
-	EmbeddingDir    string   `json:"embedding_dir,omitempty"`    // where words of prompts find embeddings
-	EmbeddingHashes []string `json:"embedding_hashes,omitempty"` // of an image: word: hash
+	EmbeddingDir    string   `json:"embedding_dir,omitempty"`    // directory where words of prompts find embeddings
+	EmbeddingHashes []string `json:"embedding_hashes,omitempty"` // from image metadata, as word: hash
 }
 
-// Writing says which files are written.
+// Writing holds the options for the output files.
 type Writing struct {
 	Out       string `json:"-"`
-	Preview   string `json:"-"` // a file that shows the image as it is being generated
-	Bare      bool   `json:"-"` // images without text
+	Preview   string `json:"-"` // file that shows intermediate images
+	Bare      bool   `json:"-"` // images without metadata
 	Overwrite bool   `json:"-"`
 }
 
-// DTypes are the types of a model's weights, by the names that options have for them.
+// DTypes lists the dtypes of a model's weights by their names in options.
 func DTypes() []string { return []string{"f32", "bf16", "f16"} }
 
-// DTypeNamed returns the name among [DTypes] of a type that PyTorch or diffusers names otherwise: float16, half, fp16, bfloat16, float32. Other
-// names stay as they are.
+// DTypeNamed returns the name in [DTypes] of a dtype that PyTorch or diffusers calls float16, half, fp16, bfloat16 or float32. Other names are
+// returned unchanged.
 func DTypeNamed(name string) string {
 	switch strings.TrimPrefix(strings.ToLower(name), "torch.") {
 	case "f32", "fp32", "float32", "float":

@@ -6,7 +6,7 @@ import (
 	"github.com/onestep-go/onestep/sampling/texttoimage"
 )
 
-// scale is the guidance scale as package texttoimage counts it, where 0 is the model's own.
+// scale is the guidance scale for package texttoimage, where 0 means the model's default.
 func (o Generate) scale() float64 {
 	switch {
 	case o.Guidance == nil:
@@ -17,10 +17,10 @@ func (o Generate) scale() float64 {
 	return *o.Guidance
 }
 
-// off tells whether guidance was turned off by a scale of 0, as in diffusers. In A1111 that would follow the negative prompt alone.
+// off reports whether a scale of 0 turned guidance off, as in diffusers. In A1111 a scale of 0 follows only the negative prompt.
 func (o Generate) off() bool { return o.Guidance != nil && *o.Guidance == 0 }
 
-// guided is the scale that images are generated with, in the user's words.
+// guided is the scale in use, counted as in the flag.
 func (o Generate) guided(plan *texttoimage.Plan) float64 {
 	if o.off() {
 		return 0
@@ -28,14 +28,14 @@ func (o Generate) guided(plan *texttoimage.Plan) float64 {
 	return plan.Guidance
 }
 
-// remarkGuidance says what a scale of 0 is.
+// remarkGuidance remarks on the meaning of a scale of 0.
 func (o *Generate) remarkGuidance() {
 	if !o.off() {
 		return
 	}
-	text := "guidance 0 is no guidance, as in diffusers"
+	text := "guidance 0 turns guidance off, as in diffusers"
 	if !o.Bare {
-		text += fmt.Sprintf("; the A1111 settings in the image have it as CFG scale %g, which is none there", texttoimage.NoGuidance)
+		text += fmt.Sprintf("; in the A1111 settings of the image it is written as CFG scale %g, which turns it off there", texttoimage.NoGuidance)
 	}
 	o.remarks = append(o.remarks, text)
 }

@@ -17,8 +17,8 @@ import (
 	"github.com/onestep-go/onestep/internal/plainfile"
 )
 
-// shortHash is the start of the SHA-256 of files, one after the other, as A1111 names files by. Gigabytes take seconds: it ends when ctx
-// does.
+// shortHash is the start of the SHA-256 of the concatenated files, as A1111 writes it. Gigabytes take seconds: it stops when ctx is
+// cancelled.
 func shortHash(ctx context.Context, paths ...string) (string, error) {
 	h := sha256.New()
 	for _, path := range paths {
@@ -29,7 +29,7 @@ func shortHash(ctx context.Context, paths ...string) (string, error) {
 	return short12(h), nil
 }
 
-// adapterHash is what A1111 calls an adapter's hash: of a safetensors file without its header.
+// adapterHash is A1111's hash of an adapter: that of a safetensors file without its header.
 func adapterHash(ctx context.Context, path string) (string, error) {
 	h := sha256.New()
 	err := plainfile.CopyTo(ctx, h, path, func(f *os.File) error {
@@ -51,7 +51,7 @@ func adapterHash(ctx context.Context, path string) (string, error) {
 
 func short12(h hash.Hash) string { return hex.EncodeToString(h.Sum(nil))[:12] }
 
-// sparse tells whether most of a file takes no room on the disk, so that its size says nothing of what somebody wrote.
+// sparse reports whether most of a file takes no space on disk, so that its size is not that of real data.
 func sparse(st fs.FileInfo) bool {
 	sys, ok := st.Sys().(*syscall.Stat_t)
 	return ok && st.Size() > 64<<20 && sys.Blocks*512 < st.Size()/8 // file systems that compress take less, but not so little of weights

@@ -8,7 +8,7 @@ import (
 	"github.com/onestep-go/onestep/training/rundir"
 )
 
-// hinted adds to an error of the libraries, which know no flags, the one that helps.
+// hinted adds the flag that helps to an error of the libraries, which do not name flags.
 func hinted(err error) error {
 	if errors.Is(err, rundir.ErrHoldsRun) {
 		return fmt.Errorf("%w: pass --resume to continue it, or choose another directory", err)
@@ -16,7 +16,7 @@ func hinted(err error) error {
 	return err
 }
 
-// skippable adds to the error of a corrupt image how it can be skipped, unless it is already.
+// skippable adds to the error of a corrupt image the flag that skips such images, unless it was passed.
 func (o Train) skippable(err error) error {
 	var corrupt *dataset.CorruptError
 	if o.Corrupt != "skip" && errors.As(err, &corrupt) {

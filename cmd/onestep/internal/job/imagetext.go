@@ -9,7 +9,7 @@ import (
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
-// text is what the PNG's text chunks say of picture i of a step: A1111's parameters, and all settings.
+// text is the metadata of image i of a batch: A1111's parameters and all settings.
 func (o Generate) text(plan *texttoimage.Plan, on *adapters, st texttoimage.Progress, i int) ([]vision.Text, error) {
 	seed := st.Seeds[i]
 	one := o

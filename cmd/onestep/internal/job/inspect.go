@@ -25,48 +25,48 @@ import (
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
-// Inspect are the options of looking at a model along trajectories. Start from [DefaultInspect].
+// Inspect holds the options for inspecting a model's predictions along sampling trajectories. Start from [DefaultInspect].
 type Inspect struct {
 	Model     string
-	Teacher   string // whose trajectories; "": the model's own, or for a consistency function an image with more and more noise
+	Teacher   string // denoiser whose trajectories are used; "": the model itself, or for a consistency function a sample with increasing noise
 	N         int    // trajectories
 	Columns   int    // noise levels
-	Steps     int    // of Heun's method along the teacher's trajectory
+	Steps     int    // steps of Heun's method along the teacher's trajectory
 	Seed      uint64
-	Class     string  // the class wanted, a name or a number; "": that of Label
+	Class     string  // a class by name or number; "": that of Label
 	Label     int     // Unset: by the seed
-	Guidance  float64 // scale of the teacher's guidance, and of a student's that is told it; 0: 1, which is none
+	Guidance  float64 // guidance scale of the teacher, and of a student with a guidance embedding; 0 and 1: no guidance
 	Device    string
 	Threads   int
 	Out       string
 	Overwrite bool
-	Force     bool // try even if the memory seems too small
+	Force     bool // run even if the estimated memory exceeds what is available
 
-	Note func(string) // is told what the user may want to know; may be nil
+	Note func(string) // receives notices; may be nil
 }
 
-// DefaultInspect returns the options that hold where nothing else is said.
+// DefaultInspect returns the default options.
 func DefaultInspect() Inspect {
 	return Inspect{N: 4, Columns: 9, Steps: 40, Label: Unset, Device: "cpu"}
 }
 
-// Inspected is what was measured on the way. Differences are root mean squares over all elements of all trajectories.
+// Inspected holds the measurements. Differences are root mean squares over all elements of all trajectories.
 type Inspected struct {
 	File    string           `json:"file"`
 	Model   string           `json:"model"`
 	Teacher string           `json:"teacher,omitempty"`
 	N       int              `json:"n"`
 	Levels  []InspectedLevel `json:"levels"`
-	// How far samples of one step and of two are from where the teacher leads from the same noise.
+	// Differences of samples in one step and in two steps from the teacher's sample of the same noise.
 	OneStep  *float64 `json:"one_step_to_teacher,omitempty"`
 	TwoSteps *float64 `json:"two_steps_to_teacher,omitempty"`
 }
 
-// InspectedLevel is what a consistency function says at one noise level of the trajectories.
+// InspectedLevel holds the differences between a consistency function's predictions at one noise level of the trajectories.
 type InspectedLevel struct {
 	T      float64  `json:"t"`
-	ToEnd  *float64 `json:"to_end,omitempty"`  // from the trajectory's end; null without a teacher
-	ToNext *float64 `json:"to_next,omitempty"` // from what it says at the next level; null at the last
+	ToEnd  *float64 `json:"to_end,omitempty"`  // to the trajectory's end; null without a teacher
+	ToNext *float64 `json:"to_next,omitempty"` // to the prediction at the next level; null at the last
 }
 
 func (o *Inspect) validate() error {
@@ -82,7 +82,7 @@ func (o *Inspect) validate() error {
 	case o.Steps < o.Columns || o.Steps > 1000:
 		return usage("--steps: want at least as many as --columns, %d, and at most 1000, got %d", o.Columns, o.Steps)
 	case o.Seed > math.MaxUint64-uint64(o.N-1):
-		return usage("--seed: %s from seed %d on would pass the largest seed", plural.N(o.N, "trajectory"), o.Seed)
+		return usage("--seed: %s from seed %d on would exceed the largest seed", plural.N(o.N, "trajectory"), o.Seed)
 	case o.Label < Unset:
 		return usage("--label: want a class from 0 on, got %d", o.Label)
 	case !(o.Guidance >= 0 && o.Guidance <= 1e3):
@@ -98,7 +98,7 @@ func (o *Inspect) validate() error {
 	return Writable(o.Out)
 }
 
-// Run draws what a model makes of the points of some trajectories, and measures how much it contradicts itself and the teacher.
+// Run writes a sheet of the model's predictions along trajectories, and measures how consistent they are with each other and with the teacher.
 func (o Inspect) Run(ctx context.Context) (Inspected, error) {
 	var none Inspected
 	if err := o.validate(); err != nil {
@@ -122,7 +122,7 @@ func (o Inspect) Run(ctx context.Context) (Inspected, error) {
 	out := Inspected{File: o.Out, Model: model.Path, N: o.N}
 	f, _ := model.Function().(models.ConsistencyFunction)
 	teacher, _ := model.Function().(models.Denoiser)
-	knows := model.Description.Network // what the teacher's network is told
+	knows := model.Description.Network // the teacher's network
 	shape := model.Shape()
 	if len(shape) != 3 {
 		return none, fmt.Errorf("model %s: it generates %d numbers, not an image", quote.Path(model.Path), shape[0])
@@ -146,9 +146,9 @@ func (o Inspect) Run(ctx context.Context) (Inspected, error) {
 		knows = t.Description.Network
 		switch its, classes := knows.Classes(), model.Description.Network.Classes(); {
 		case !slices.Equal(t.Shape(), shape):
-			return none, usage("--teacher: it is for images of %s, the model draws %s", number.Shape(t.Shape()), number.Shape(shape))
+			return none, usage("--teacher: its images have shape %s, the model's have shape %s", number.Shape(t.Shape()), number.Shape(shape))
 		case its != classes:
-			return none, usage("--teacher: it has %s, the model has %s: what they draw from the same noise is not the same", ofClasses(its), ofClasses(classes))
+			return none, usage("--teacher: it has %s, the model has %s: their samples of the same noise cannot be compared", ofClasses(its), ofClasses(classes))
 		}
 		d, ok := t.Function().(models.Denoiser)
 		if !ok {
@@ -186,7 +186,7 @@ func (o Inspect) Run(ctx context.Context) (Inspected, error) {
 	return out, vision.Write(o.Out, img, vision.WriteOptions{Texts: []vision.Text{{Keyword: "Software", Value: "onestep"}}, Overwrite: o.Overwrite})
 }
 
-// ofClasses says how many classes a model has.
+// ofClasses writes a number of classes.
 func ofClasses(n int) string {
 	if n == 0 {
 		return "no classes"
@@ -194,18 +194,18 @@ func ofClasses(n int) string {
 	return plural.N(n, "class")
 }
 
-// view is a look at a model's answers along trajectories.
+// view evaluates a model along trajectories.
 type view struct {
 	Inspect
 	ctx     context.Context
 	s       *torch.Scope
 	f       models.ConsistencyFunction // nil: the model is a denoiser only
 	teacher models.Denoiser            // nil: none
-	knows   network.Config             // what the teacher's network is told
+	knows   network.Config             // the teacher's network
 	d       checkpoint.Description
 }
 
-// points is a trajectory at one noise level.
+// points holds the trajectories' points at one noise level.
 type points struct {
 	t float64
 	x *torch.Tensor
@@ -228,7 +228,7 @@ func (v view) sheet(out *Inspected) (sheet, error) {
 		if err := v.ctx.Err(); err != nil {
 			return sheet{}, err
 		}
-		// Shown with the data's standard deviation.
+		// Scaled to the data's standard deviation, to be visible.
 		noisy = append(noisy, p.x.MulScalar(s, v.d.SigmaData/math.Hypot(p.t, v.d.SigmaData)))
 		if v.teacher != nil {
 			predicted = append(predicted, v.teacher.Denoise(s, p.x, at(p.t), its))
@@ -253,7 +253,7 @@ func (v view) sheet(out *Inspected) (sheet, error) {
 		}
 		out.Levels = append(out.Levels, level)
 	}
-	var samples [][]image.Image // of one step, of two
+	var samples [][]image.Image // of one step and of two
 	columns := make([]string, 0, len(along)+3)
 	for _, p := range along {
 		columns = append(columns, fmt.Sprintf("t=%.3g", p.t))
@@ -312,7 +312,7 @@ func (v view) sheet(out *Inspected) (sheet, error) {
 	return t, nil
 }
 
-// path returns the points of the trajectories at some of their levels, and their ends. The teacher is told its own.
+// path returns the points of the trajectories at the levels shown, and their ends. c conditions the model, its the teacher.
 func (v view) path(z *torch.Tensor, c, its models.Cond) ([]points, *torch.Tensor, error) {
 	s := v.s
 	levels := noise.Karras(v.Steps, v.d.SigmaMax, v.d.SigmaMin, 7)
@@ -330,7 +330,7 @@ func (v view) path(z *torch.Tensor, c, its models.Cond) ([]points, *torch.Tensor
 		return along, end, nil
 	}
 	along := []points{{levels[0], start}}
-	// A step to 0 is a prediction, which the last level's is taken for.
+	// The last step, to level 0, is the denoiser's prediction at the last level.
 	end, err := sampling.Stepwise{Solver: sampling.Heun{}}.Sample(v.ctx, s, v.teacher, start, sampling.Options{Levels: append(levels, 0), Cond: its,
 		OnStep: func(_ *torch.Scope, p sampling.Step) error {
 			if slices.Contains(shown, p.Index+1) {

@@ -70,7 +70,7 @@ func TestInspect(t *testing.T) {
 		"--columns: want 2 to 40":                               func(o *Inspect) { o.Columns = 1 },
 		"--steps: want at least as many as --columns, 4":        func(o *Inspect) { o.Steps = 3 },
 		"--label: want 0 to 8, got 9":                           func(o *Inspect) { o.Label = 9 },
-		"--teacher: it is for images of":                        func(o *Inspect) { o.Model, o.Teacher = "builtin", from },
+		"--teacher: its images have shape":                      func(o *Inspect) { o.Model, o.Teacher = "builtin", from },
 		"holds a consistency function":                          func(o *Inspect) { o.Teacher = student.Out },
 		"no/.. does not exist":                                  func(o *Inspect) { o.Out = t.TempDir() + "/no/../x.png" },
 		"--device: ":                                            func(o *Inspect) { o.Device = "tpu" },

@@ -11,7 +11,7 @@ import (
 	"github.com/onestep-go/onestep/models/sd/weights"
 )
 
-// own refuses models of onestep train, which take no prompts, and names the command that generates images with them.
+// own refuses models of onestep train, which take no prompts, and names the command that samples from them.
 func (o Opening) own() error {
 	sample := fmt.Sprintf("onestep sample --model %s --n 16 --out samples.png", shellWord(o.Model))
 	if o.Model == "builtin" {
@@ -23,18 +23,18 @@ func (o Opening) own() error {
 			quote.Path(o.Model), d.Kind, sample)
 	}
 	if _, err := os.Stat(filepath.Join(o.Model, "options.json")); err == nil {
-		return usage("--model %s: the folder of a run of onestep train, which has no snapshot yet; wanted %s", quote.Path(o.Model), wantDiffusion)
+		return usage("--model %s: a run directory of onestep train without a snapshot; wanted %s", quote.Path(o.Model), wantDiffusion)
 	}
 	return nil
 }
 
-// partFlags are the flags of generate for what is no whole model, by weights.Part's names.
+// partFlags lists the flags of generate for single components, by weights.Part's names.
 var partFlags = map[string]string{
 	"unet": "--unet", "vae": "--vae", "text_encoder": "--text-encoder", "controlnet": "--control-model", "tiny_vae": "--tiny-vae", "lora": "--lora",
 	"embedding": "--embedding",
 }
 
-// partCommand is the command that generates images with a part.
+// partCommand is the command that generates images with a component.
 func partCommand(p weights.Part) string {
 	command := fmt.Sprintf("onestep generate --model BASE %s %s --prompt TEXT", partFlags[p.Name], shellWord(p.Path))
 	if p.Name == "controlnet" {
@@ -43,20 +43,20 @@ func partCommand(p weights.Part) string {
 	return command
 }
 
-// partText is a part in words.
+// partText describes a component.
 func partText(p weights.Part) string {
 	switch {
 	case p.Name == "unet" && p.Kind == weights.Unknown:
-		return "a U-Net without the rest of a model"
+		return "a U-Net, not a whole model"
 	case p.Name == "unet":
-		return fmt.Sprintf("the U-Net of %s without the rest of the model", kindText(p.Kind))
+		return fmt.Sprintf("the U-Net of %s, not a whole model", kindText(p.Kind))
 	case p.Kind == weights.Unknown:
-		return fmt.Sprintf("a directory with a model's %s alone", strings.ReplaceAll(p.Name, "_", " "))
+		return fmt.Sprintf("a directory with only the %s of a model", strings.ReplaceAll(p.Name, "_", " "))
 	}
 	return kindText(p.Kind)
 }
 
-// otherFlag adds to the error of what is no whole model of Stable Diffusion the flag or the command that takes what it is.
+// otherFlag adds to the error of a file that is not a whole Stable Diffusion model the flag or command that takes such a file.
 func (o Opening) otherFlag(err error) error {
 	if own := o.own(); own != nil {
 		return own
@@ -65,10 +65,10 @@ func (o Opening) otherFlag(err error) error {
 	if p.Name == "" {
 		return named("--model", o.Model, err)
 	}
-	return usage("--model %s: %s; pass it beside a base model: %s", quote.Path(o.Model), partText(p), partCommand(p))
+	return usage("--model %s: %s; pass it with a base model: %s", quote.Path(o.Model), partText(p), partCommand(p))
 }
 
-// wholeModel adds to the error of what is no whole model, where one was wanted, what it is; and, where the command replaces parts, the flag.
+// wholeModel adds to the error of a path that is not a whole model what it is and, if the command can replace components, the flag for it.
 func wholeModel(flag, path string, replaces bool, err error) error {
 	p := weights.PartAt(path)
 	if p.Name == "" {
@@ -81,7 +81,7 @@ func wholeModel(flag, path string, replaces bool, err error) error {
 	return usage("%s %s: %s; want %s%s", flag, quote.Path(path), partText(p), wantDiffusion, as)
 }
 
-// instead adds to the error of what is no model of onestep train the command that generates images with it, if it is Stable Diffusion.
+// instead adds to the error of a Stable Diffusion model, where a model of onestep train was expected, the command that generates images with it.
 func instead(flag, path string, err error) error {
 	if err == nil {
 		return nil
@@ -89,9 +89,9 @@ func instead(flag, path string, err error) error {
 	path = filepath.Clean(path)
 	kind := weights.Unknown
 	if st, serr := os.Stat(path); serr == nil && !st.IsDir() {
-		kind, _ = weights.SniffFile(path) // of what cannot be read, the error is known already
+		kind, _ = weights.SniffFile(path) // a file that cannot be read has failed already
 	} else if _, serr := os.Stat(filepath.Join(path, "model_index.json")); serr == nil {
-		return usage("%s %s: a diffusers folder, not a model of onestep train; to generate images with it: onestep generate --model %s --prompt TEXT",
+		return usage("%s %s: a diffusers directory, not a model of onestep train; to generate images with it: onestep generate --model %s --prompt TEXT",
 			flag, quote.Path(path), shellWord(path))
 	}
 	if p := weights.PartAt(path); p.Name != "" {
@@ -108,7 +108,7 @@ func instead(flag, path string, err error) error {
 	return usage("%s %s: %s, not a model of onestep train; to generate images with it: %s", flag, quote.Path(path), kindText(kind), command)
 }
 
-// kindText is a kind of weights in words.
+// kindText names a kind of weights.
 func kindText(k weights.Kind) string {
 	if text, ok := map[weights.Kind]string{
 		weights.SD15: "Stable Diffusion 1", weights.Inpaint15: "Stable Diffusion 1 for inpainting", weights.LCM15: "a latent consistency model of Stable Diffusion 1",

@@ -14,14 +14,14 @@ import (
 	"github.com/onestep-go/onestep/models/sd/weights"
 )
 
-// inversions are the embeddings of a drawing that its prompts mention.
+// inversions holds the textual inversion embeddings that the prompts use.
 type inversions struct {
 	all    []sd.Inversion
 	hashes []string // word: hash
 	notes  []string
 }
 
-// inversions reads the embeddings that are named, and those of the folder whose words are in a prompt.
+// inversions reads the embeddings of --embedding, and those of --embedding-dir whose words are in a prompt.
 func (o Generate) inversions(ctx context.Context) (in inversions, err error) {
 	mentioned := o.mentions
 	add := func(e sd.Inversion) error {
@@ -34,7 +34,7 @@ func (o Generate) inversions(ctx context.Context) (in inversions, err error) {
 	}
 	for _, text := range o.Embeddings {
 		file, word := text, ""
-		if _, err := os.Stat(text); err != nil { // a file's name may have an equals sign
+		if _, err := os.Stat(text); err != nil { // a file name may contain an equals sign
 			if i := strings.LastIndexByte(text, '='); i >= 0 {
 				if file, word = text[:i], strings.TrimSpace(text[i+1:]); file == "" || word == "" {
 					return in, usage("--embedding: want FILE or FILE=WORD, got %s", outside.Quoted(text))
@@ -54,7 +54,7 @@ func (o Generate) inversions(ctx context.Context) (in inversions, err error) {
 		if !mentioned(e.Word) {
 			hint := ""
 			if e.Name != "" && e.Name != e.Word && mentioned(e.Name) {
-				hint = fmt.Sprintf("; the file calls itself %s: for that word pass --embedding %s=%s", outside.Quoted(e.Name), file, e.Name)
+				hint = fmt.Sprintf("; the name in the file is %s: to use it as the word, pass --embedding %s=%s", outside.Quoted(e.Name), file, e.Name)
 			}
 			in.notes = append(in.notes, fmt.Sprintf("the embedding %s has no effect: its word, %s, is in no prompt%s", outside.Text(file), outside.Quoted(e.Word), hint))
 			continue
@@ -92,12 +92,12 @@ func (o Generate) inversions(ctx context.Context) (in inversions, err error) {
 	return in, nil
 }
 
-// mentions tells whether a word is in a prompt or the negative one.
+// mentions reports whether a word is in a prompt or a negative prompt.
 func (o Generate) mentions(word string) bool {
 	return prompt.Mentions(o.Negative, word) || slices.ContainsFunc(o.Prompts, func(text string) bool { return prompt.Mentions(text, word) })
 }
 
-// bundled reads the embeddings that an adapter's file brings along and that prompts mention. Those that have the word of another are left out.
+// bundled reads the embeddings in an adapter's file that prompts use. Those with the word of another embedding are skipped.
 func (on *adapters) bundled(a *lora.Adapter) (all []sd.Inversion, err error) {
 	for _, e := range a.Embeddings() {
 		if !on.mentions(e.Name) {
@@ -118,7 +118,7 @@ func (on *adapters) bundled(a *lora.Adapter) (all []sd.Inversion, err error) {
 	return all, nil
 }
 
-// changed tells which embeddings are not those that an image was made with.
+// changed lists the embeddings of an image's metadata that are missing here or have another hash.
 func (in inversions) changed(before []string) (notes []string) {
 	for _, b := range before {
 		if !slices.Contains(in.hashes, b) {
@@ -128,21 +128,21 @@ func (in inversions) changed(before []string) (notes []string) {
 	return notes
 }
 
-// Embedding is what a textual inversion embedding holds.
+// Embedding describes a textual inversion embedding.
 type Embedding struct {
 	Path    string `json:"path"`
 	Form    string `json:"form"`
 	Word    string `json:"word"`
-	Name    string `json:"name,omitempty"` // what the file calls it
+	Name    string `json:"name,omitempty"` // name in the file
 	Vectors int    `json:"vectors"`
-	Widths  []int  `json:"widths"` // of each text encoder
+	Widths  []int  `json:"widths"` // per text encoder
 	Family  string `json:"family,omitempty"`
 }
 
-// DescribeEmbedding tells what a file holds if it is an embedding; ok is false if it is something else.
+// DescribeEmbedding describes a textual inversion embedding; ok is false if the file is something else.
 func DescribeEmbedding(path string) (e Embedding, ok bool, err error) {
 	if kind, err := weights.SniffFile(path); err != nil || kind != weights.Inversion {
-		return e, false, nil //nolint:nilerr // what else it is, others tell
+		return e, false, nil //nolint:nilerr // the callers try other kinds of files
 	}
 	in, err := sd.OpenInversion(path)
 	if err != nil {
@@ -155,7 +155,7 @@ func DescribeEmbedding(path string) (e Embedding, ok bool, err error) {
 	return e, true, nil
 }
 
-// String is what people read.
+// String returns a description in lines.
 func (e Embedding) String() string {
 	family := ""
 	if e.Family != "" {

@@ -20,24 +20,24 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// LoRAInfo is what an adapter's file says, and what would fit a model.
+// LoRAInfo describes an adapter file and, with a model, how it fits.
 type LoRAInfo struct {
 	Path       string            `json:"path"`
-	Kinds      map[string]int    `json:"kinds"`   // modules by what they are
-	Layouts    map[string]int    `json:"layouts"` // modules by how they are called
-	Parts      map[string]int    `json:"parts"`   // modules by the part of the model, where the model is known
+	Kinds      map[string]int    `json:"kinds"`   // modules by adapter type
+	Layouts    map[string]int    `json:"layouts"` // modules by naming convention
+	Parts      map[string]int    `json:"parts"`   // modules by component, if a model is given
 	Ranks      map[string]int    `json:"ranks"`   // modules by rank
 	Alphas     map[string]int    `json:"alphas"`  // modules by alpha
 	DTypes     map[string]int    `json:"dtypes"`
-	Base       []string          `json:"base"` // published models that all modules fit
+	Base       []string          `json:"base"` // published models that every module fits
 	Metadata   map[string]string `json:"metadata,omitempty"`
-	Hash       string            `json:"hash,omitempty"`       // of files of at most 2 GiB
+	Hash       string            `json:"hash,omitempty"`       // files of at most 2 GiB
 	Embeddings []string          `json:"embeddings,omitempty"` // words of bundled textual inversion embeddings
-	Notices    []string          `json:"notices,omitempty"`    // what of the file is not used
+	Notices    []string          `json:"notices,omitempty"`    // contents that are not used
 	Modules    []LoRAModule      `json:"modules"`
-	Model      string            `json:"model,omitempty"` // that was asked for
+	Model      string            `json:"model,omitempty"` // the model given
 	Fits       *bool             `json:"fits,omitempty"`
-	For        string            `json:"for,omitempty"` // another model than that
+	For        string            `json:"for,omitempty"` // the model that the adapter is for, if it is another
 	Unmatched  []string          `json:"unmatched,omitempty"`
 	Misshapen  []string          `json:"misshapen,omitempty"`
 	Twice      []string          `json:"twice,omitempty"`
@@ -53,10 +53,10 @@ type LoRAModule struct {
 	Layout string  `json:"layout"`
 }
 
-// maxHashed is how large a file may be to be read whole for a description, which takes a second or two and is not interrupted.
+// maxHashed is the largest file that is hashed for a description, which takes a second or two and is not interrupted.
 const maxHashed = 2 << 30
 
-// InspectLoRA describes an adapter, and with a model what of it fits that.
+// InspectLoRA describes an adapter and, with a model, how it fits.
 func InspectLoRA(path, model string, o weights.Options) (LoRAInfo, error) {
 	out := LoRAInfo{
 		Path: path, Kinds: map[string]int{}, Layouts: map[string]int{}, Parts: map[string]int{}, Ranks: map[string]int{}, Alphas: map[string]int{},
@@ -112,7 +112,7 @@ func InspectLoRA(path, model string, o weights.Options) (LoRAInfo, error) {
 	return out, nil
 }
 
-// String is the description for people; all lists every module.
+// String returns a description in lines; all lists every module.
 func (v LoRAInfo) String(all bool) string {
 	var b strings.Builder
 	line := func(name, format string, args ...any) {
@@ -131,7 +131,7 @@ func (v LoRAInfo) String(all bool) string {
 	case len(v.Base) > 0:
 		line("fits", "%s", strings.Join(v.Base, ", "))
 	case v.Fits == nil:
-		line("fits", "none of the published base models (Stable Diffusion 1, 2 and XL, SSD-1B); pass --model to compare it with a model")
+		line("fits", "none of the published base models (Stable Diffusion 1, 2 and XL, SSD-1B); pass --model to compare it with another")
 	}
 	line("hash", "%s", cmp.Or(v.Hash, "not computed, as the file is large or sparse"))
 	if len(v.Embeddings) > 0 {
@@ -171,10 +171,10 @@ func (v LoRAInfo) String(all bool) string {
 	return b.String()
 }
 
-// shortNumber writes a number of a file, of which none has more than the digits of float32.
+// shortNumber writes a number of a file with the digits of a float32.
 func shortNumber(v float64) string { return strconv.FormatFloat(v, 'g', -1, 32) }
 
-// rounded counts by numbers as people read them.
+// rounded counts by rounded numbers.
 func rounded(by map[string]int) map[string]int {
 	out := map[string]int{}
 	for text, n := range by {
@@ -186,7 +186,7 @@ func rounded(by map[string]int) map[string]int {
 	return out
 }
 
-// counts writes how many there are of each, the most first; of a single one without a number.
+// counts writes names with their counts, the most frequent first; a single name has no count.
 func counts(of map[string]int) string {
 	names := slices.SortedFunc(maps.Keys(of), func(a, b string) int { return cmp.Or(cmp.Compare(of[b], of[a]), cmp.Compare(a, b)) })
 	var words []string
@@ -196,7 +196,7 @@ func counts(of map[string]int) string {
 	return strings.Join(words, ", ")
 }
 
-// oneLine shortens free-form text for a line.
+// oneLine shortens free-form text to one line.
 func oneLine(s string) string {
 	const most = 200
 	s = strings.Join(strings.Fields(s), " ")
@@ -211,12 +211,12 @@ func oneLine(s string) string {
 	}, s)
 }
 
-// ConvertLoRA are the options of writing an adapter in another layout.
+// ConvertLoRA holds the options for writing an adapter in another layout.
 type ConvertLoRA struct {
 	File, To, Out, Model, DType string
 	ModelOptions                weights.Options
 	Overwrite                   bool
-	Partial                     bool // modules of which the model has no layer are left out
+	Partial                     bool // skip modules without a layer in the model
 }
 
 // Run writes the adapter. Remarks go to note.
@@ -247,9 +247,9 @@ func (o ConvertLoRA) Run(note func(string)) error {
 	defer f.Close()
 	left := f.Embeddings
 	if layout == lora.Kohya {
-		left = nil // which are written, too
+		left = nil // embeddings are written too
 	}
-	for _, n := range adapterNotes(o.File, f.Notices(), left, fmt.Sprintf("the layout %s has no place for them", layout)) {
+	for _, n := range adapterNotes(o.File, f.Notices(), left, fmt.Sprintf("the layout %s cannot hold them", layout)) {
 		note(n)
 	}
 	if err := makeDirectories(o.Out); err != nil {
@@ -265,7 +265,7 @@ func (o ConvertLoRA) Run(note func(string)) error {
 	}
 	if o.Model == "" {
 		if o.Partial {
-			return usage("--partial needs --model: the model whose layers are looked for")
+			return usage("--partial needs --model: the model whose layers the modules are matched with")
 		}
 		err := f.Write(o.Out, nil, w)
 		if errors.Is(err, lora.ErrUnknownBase) {
@@ -284,7 +284,7 @@ func (o ConvertLoRA) Run(note func(string)) error {
 	return leftOut(f, m, note)
 }
 
-// leftOut says which modules of an adapter have no layer in the model.
+// leftOut is a notice of an adapter's modules without a layer in the model.
 func leftOut(f *lora.File, m *weights.Model, note func(string)) error {
 	match, err := f.MatchFiles(m)
 	if err == nil && len(match.Unmatched) > 0 {
@@ -294,14 +294,14 @@ func leftOut(f *lora.File, m *weights.Model, note func(string)) error {
 	return err
 }
 
-// MergeLoRA are the options of making adapters part of a model's weights.
+// MergeLoRA holds the options for merging adapters into a model's weights.
 type MergeLoRA struct {
 	LoRAs   []string
-	Partial bool // modules of which the model has no layer are left out
+	Partial bool // skip modules without a layer in the model
 	Convert
 }
 
-// Run writes the model with the adapters in it. Remarks go to note.
+// Run writes the model with the adapters merged. Remarks go to note.
 func (o MergeLoRA) Run(ctx context.Context, note func(string)) (_ Converted, err error) {
 	if len(o.LoRAs) == 0 {
 		return Converted{}, usage("--lora is missing: FILE or FILE=WEIGHT")
@@ -309,7 +309,7 @@ func (o MergeLoRA) Run(ctx context.Context, note func(string)) (_ Converted, err
 	var all []lora.Weighted
 	defer func() {
 		for _, a := range all {
-			_ = a.Close() // closed already, where it was used
+			_ = a.Close() // no-op if it was used and closed
 		}
 	}()
 	for _, text := range o.LoRAs {
@@ -329,13 +329,13 @@ func (o MergeLoRA) Run(ctx context.Context, note func(string)) (_ Converted, err
 			return Converted{}, fmt.Errorf("--lora: %w", err)
 		}
 		all = append(all, lora.Weighted{File: f, Weights: a.weights, Partial: o.Partial})
-		for _, n := range adapterNotes(a.file, f.Notices(), f.Embeddings, "they are not weights of a model") {
+		for _, n := range adapterNotes(a.file, f.Notices(), f.Embeddings, "they cannot be merged into a model's weights") {
 			note(n)
 		}
 	}
 	return o.Convert.run(ctx, note, func(m *weights.Model, as *torch.DType) (func() error, error) {
 		if n := float8s(m); as == nil && n > 0 {
-			note(fmt.Sprintf("the model has %s of 8-bit floats: what adapters change is written as f16; pass --dtype for another type of all", plural.N(n, "weight")))
+			note(fmt.Sprintf("the model has %s in 8-bit floats: merged weights are written as f16; pass --dtype to choose the type of all weights", plural.N(n, "weight")))
 		}
 		done, err := lora.MergeWeights(m, as, all...)
 		if err != nil {
@@ -350,7 +350,7 @@ func (o MergeLoRA) Run(ctx context.Context, note func(string)) (_ Converted, err
 	})
 }
 
-// float8s counts a model's weights of 8-bit floats.
+// float8s counts a model's weights in 8-bit floats.
 func float8s(m *weights.Model) (n int) {
 	for _, c := range []*weights.Component{m.UNet, m.Text, m.Text2} {
 		if c == nil {
@@ -365,7 +365,7 @@ func float8s(m *weights.Model) (n int) {
 	return n
 }
 
-// ExtractLoRA are the options of making an adapter of the difference of two models.
+// ExtractLoRA holds the options for extracting an adapter from the difference of two models.
 type ExtractLoRA struct {
 	Base, Tuned, Out, To, DType string
 	Rank                        int
@@ -373,12 +373,12 @@ type ExtractLoRA struct {
 	Overwrite                   bool
 }
 
-// ExtractedLoRA is what was written.
+// ExtractedLoRA describes the adapter written.
 type ExtractedLoRA struct {
 	Path    string           `json:"path"`
 	Rank    int              `json:"rank"`
 	Modules []lora.Extracted `json:"modules"`
-	Others  []string         `json:"others"` // weights that differ, and that the adapter does not change
+	Others  []string         `json:"others"` // weights that differ but are not in the adapter
 }
 
 // Run writes the adapter.
@@ -386,7 +386,7 @@ func (o ExtractLoRA) Run(ctx context.Context, progress func(done, all int)) (out
 	layout, err := lora.ParseLayout(cmp.Or(o.To, "kohya"))
 	switch {
 	case o.Base == "" || o.Tuned == "":
-		return out, usage("--base and --tuned: want two models")
+		return out, usage("--base and --tuned: want both models")
 	case o.Out == "" || filepath.Ext(o.Out) != ".safetensors":
 		return out, usage("--out: want FILE.safetensors, got %s", q.Quoted(o.Out))
 	case err != nil:

@@ -9,19 +9,19 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// MemoryError is work that would not fit into memory. It is an estimate: Force tries all the same.
+// MemoryError is the error of work whose estimated memory exceeds what is available. Force skips this check.
 type MemoryError struct{ Msg string }
 
 // Error returns the message.
 func (e *MemoryError) Error() string { return e.Msg }
 
-// host is what a process with libtorch has in memory before it does anything, and some room.
+// host is the memory of an idle process with libtorch, with a margin.
 const host = 256 << 20
 
-// need is the memory that work takes, in bytes, by where it is.
+// need is the memory that work takes, in bytes, on the device and on the host.
 type need struct{ device, host float64 }
 
-// enough returns an error if what is needed on a device or beside it is more than there is. what is the work, less what needs less.
+// enough returns an error if the device or the host has less memory than needed. what names the work, less the options that need less.
 func (n need) enough(dev torch.Device, what, less string) error {
 	inHost := n.host + host
 	if !dev.IsCUDA() {
@@ -40,10 +40,10 @@ func tooMuch(what, less string, need float64, have int64, limit string) error {
 		what, memory.Size(need), memory.Size(float64(have)), limit, less)}
 }
 
-// threads bounds a number of threads by the processors that the process may use; the notice says so.
+// threads limits a number of threads to the processors that the process may use, with a notice.
 func threads(n int) (bounded int, notice string) {
 	if most := runtime.NumCPU(); n > most {
-		return most, fmt.Sprintf("--threads %d: this process may use %s, and uses as many threads", n, plural.N(most, "processor"))
+		return most, fmt.Sprintf("--threads %d exceeds the %s available to this process: using as many threads as processors", n, plural.N(most, "processor"))
 	}
 	return n, ""
 }

@@ -6,7 +6,7 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// describes reads what a model file, a run directory or the builtin model says of its model.
+// describes reads the description of a model file, a run directory or the builtin model.
 func describes(path string) (checkpoint.Description, error) {
 	if path != "builtin" {
 		return checkpoint.ReadDescription(path)
@@ -18,7 +18,7 @@ func describes(path string) (checkpoint.Description, error) {
 	return checkpoint.ParseDescription(f.Metadata())
 }
 
-// openFile reads any model that describes names.
+// openFile opens a model that describes can read.
 func openFile(path string, dev torch.Device) (*checkpoint.File, error) {
 	if path != "builtin" {
 		return checkpoint.OpenFile(path, dev)

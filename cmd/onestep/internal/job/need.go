@@ -15,7 +15,7 @@ import (
 	"github.com/onestep-go/onestep/training/recipe"
 )
 
-// fitsMemory compares what generating needs with what there is, before any weights are read.
+// fitsMemory checks the memory for generating images before any weights are read.
 func (o Generate) fitsMemory(all *opened, t texttoimage.Pipeline) error {
 	if o.Force {
 		return nil
@@ -26,12 +26,12 @@ func (o Generate) fitsMemory(all *opened, t texttoimage.Pipeline) error {
 	}
 	n, what, less, err := o.need(all, t, dev)
 	if err != nil {
-		return nil //nolint:nilerr // opening the model says it, with all else that is wrong
+		return nil //nolint:nilerr // opening the model reports it
 	}
 	return n.enough(dev, what, less)
 }
 
-// need estimates the memory that generating takes: what it is for, and how it becomes less, are words for an error.
+// need estimates the memory for generating images. what names the work and less the options that need less, for an error.
 func (o Generate) need(all *opened, t texttoimage.Pipeline, dev torch.Device) (n need, what, less string, err error) {
 	d := sd.Drawing{Width: o.Width, Height: o.Height, Together: min(max(o.Batch, 1), max(o.N, 1)), Guided: o.Guidance == nil || *o.Guidance > 1}
 	if o.SharedNoise {
@@ -55,7 +55,7 @@ func (o Generate) need(all *opened, t texttoimage.Pipeline, dev torch.Device) (n
 	if all, err := o.parsedAdapters(); err == nil {
 		for _, a := range all {
 			if st, err := os.Stat(a.file); err == nil {
-				n.device += 2 * float64(st.Size()) // most are stored in half of the precision in which they are applied
+				n.device += 2 * float64(st.Size()) // most are stored in half the precision in which they are applied
 			}
 		}
 	}
@@ -75,7 +75,7 @@ func (o Generate) need(all *opened, t texttoimage.Pipeline, dev torch.Device) (n
 	return n, fmt.Sprintf("generating %d×%d pixels", e.Width, e.Height), less, nil
 }
 
-// fitsMemory compares what sampling from a network needs with what there is.
+// fitsMemory checks the memory for sampling from a network.
 func (o Sample) fitsMemory(c network.Config, dev torch.Device) error {
 	if o.Force {
 		return nil
@@ -91,7 +91,7 @@ func (o Sample) need(c network.Config) need {
 	return n
 }
 
-// fitsMemory compares what drawing trajectories needs with what there is.
+// fitsMemory checks the memory for sampling trajectories.
 func (o Inspect) fitsMemory(c network.Config, dev torch.Device) error {
 	if o.Force {
 		return nil
@@ -103,10 +103,10 @@ func drawing(n int, c network.Config) string {
 	return fmt.Sprintf("sampling %s of %s together", plural.N(n, "image"), number.Shape(c.Shape()))
 }
 
-// kernels is by how much more the operators of a network take than its tensors.
+// kernels is the ratio of the memory of a network's operators to that of its tensors.
 const kernels = 1.15
 
-// needOfSampling estimates the memory that it takes to draw images from a network, so many together.
+// needOfSampling estimates the memory for sampling n images together.
 func needOfSampling(c network.Config, together int, guided bool) need {
 	batch, each := float64(together), elements(c)
 	passes := batch
@@ -116,7 +116,7 @@ func needOfSampling(c network.Config, together int, guided bool) need {
 	return need{device: 4 * (float64(c.Count()) + kernels*passes*c.Activations(false) + 6*batch*each), host: 20 * batch * each}
 }
 
-// elements is the number of values of an image.
+// elements is the number of elements of an image.
 func elements(c network.Config) float64 {
 	n := 1.0
 	for _, side := range c.Shape() {
@@ -125,11 +125,11 @@ func elements(c network.Config) float64 {
 	return n
 }
 
-// fitsMemory compares what training takes with what there is.
+// fitsMemory checks the memory for training.
 func (o Train) fitsMemory(p *recipe.Plan) error {
 	n, err := p.Need()
 	if o.Force || err != nil {
-		return nil //nolint:nilerr // opening what is wrong says it
+		return nil //nolint:nilerr // opening the data or the model reports it
 	}
 	less := "choose a smaller --batch, --resolution or --channels"
 	if p.Run.Values()["lpips"] != nil {

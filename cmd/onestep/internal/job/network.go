@@ -8,7 +8,7 @@ import (
 	"github.com/onestep-go/onestep/models/network"
 )
 
-// Networks returns the names of the networks that a run can have.
+// Networks returns the names of the registered networks.
 func Networks() []string {
 	var names []string
 	for _, p := range network.Presets() {
@@ -17,7 +17,7 @@ func Networks() []string {
 	return names
 }
 
-// AboutNetworks returns a line for each network.
+// AboutNetworks describes each network in a line.
 func AboutNetworks() string {
 	var b strings.Builder
 	for _, p := range network.Presets() {
@@ -32,10 +32,10 @@ func AboutNetworks() string {
 	return b.String()
 }
 
-// NetworkOption is an option of some of the networks.
+// NetworkOption is an option of one or more networks.
 type NetworkOption struct {
 	options.Option
-	Help string // for each network that has it, with defaults
+	Help string // per network that has it, with defaults
 }
 
 // NetworkOptions returns the options of all networks, each once.

@@ -11,7 +11,7 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// opened are the files of the model and the ControlNets, and what was loaded of them.
+// opened holds the files of the model and the ControlNets, and what was loaded from them.
 type opened struct {
 	files    *weights.Model // until it is loaded
 	controls []control
@@ -19,15 +19,15 @@ type opened struct {
 	model *sd.Model
 }
 
-// control is a ControlNet's file, and what was loaded of it.
+// control is a ControlNet's file, and what was loaded from it.
 type control struct {
 	path  string
 	files *weights.Component // until it is loaded
 	net   *sd.ControlNet
 }
 
-// openFiles opens the files of the model and the ControlNets, and finds out whether they fit what is to be drawn and the memory, before
-// their weights are read. What it returns has to be closed, with an error too.
+// openFiles opens the files of the model and the ControlNets, and checks that they suit the pipeline and fit into memory, before their
+// weights are read. The result has to be closed even with an error.
 func (o *Generate) openFiles(ctx context.Context, t texttoimage.Pipeline) (*opened, error) {
 	all := &opened{}
 	how := o.options(torch.CPU)
@@ -37,7 +37,7 @@ func (o *Generate) openFiles(ctx context.Context, t texttoimage.Pipeline) (*open
 	}
 	o.remarks = append(o.remarks, all.files.Notices...)
 	if all.files.UNet == nil || all.files.Text == nil {
-		return all, o.otherFlag(fmt.Errorf("%s: want a whole model, of text encoder, unet and vae; it is a %s", quote.Path(o.Model), all.files.Kind))
+		return all, o.otherFlag(fmt.Errorf("%s: want a whole model with a text encoder, a U-Net and a VAE; it is a %s", quote.Path(o.Model), all.files.Kind))
 	}
 	if err := t.Try(all.files); err != nil {
 		return all, err
@@ -55,7 +55,7 @@ func (o *Generate) openFiles(ctx context.Context, t texttoimage.Pipeline) (*open
 	return all, o.hashParts(ctx, all.files)
 }
 
-// load loads the weights and gives the model and the ControlNets to the drawing.
+// load loads the weights and adds the model and the ControlNets to the pipeline.
 func (all *opened) load(t *texttoimage.Pipeline, how sd.Options) (err error) {
 	files := all.files
 	all.files = nil
@@ -75,7 +75,7 @@ func (all *opened) load(t *texttoimage.Pipeline, how sd.Options) (err error) {
 	return nil
 }
 
-// close frees what was loaded and closes the files, which were only read.
+// close frees what was loaded and closes the files.
 func (all *opened) close() {
 	for _, c := range all.controls {
 		if c.net != nil {

@@ -13,14 +13,14 @@ import (
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
-// files lists what will be written, and makes sure that nothing is there unless it may be overwritten.
+// files lists the files that will be written; one that exists is an error unless it may be overwritten.
 func (o Generate) files() ([]string, error) {
 	pattern := o.Out
 	if st, err := os.Stat(pattern); strings.HasSuffix(pattern, "/") || (err == nil && st.IsDir()) {
 		pattern = filepath.Join(pattern, "{n}.png")
 	}
 	if vision.IsJPEG(pattern) && !o.Bare {
-		const most = 8000 // UTF-16 and the settings beside it fill a JPEG's 64 kB of EXIF
+		const most = 8000 // as UTF-16, and with the settings, it fills a JPEG's 64 kB of EXIF
 		for _, p := range o.Prompts {
 			if n := len(p) + len(o.Negative); n > most {
 				return nil, usage("--out: a JPEG has no room for the settings with a prompt of %d bytes: want a name that ends in .png or .webp, or --no-metadata", n)
@@ -60,7 +60,7 @@ func (o Generate) files() ([]string, error) {
 			return nil, fmt.Errorf("--preview: %w", err)
 		}
 		if slices.ContainsFunc(files, func(f string) bool { return filepath.Clean(f) == filepath.Clean(o.Preview) }) {
-			return nil, usage("--preview: %s is the name of an image, too", quote.Path(o.Preview))
+			return nil, usage("--preview: %s is also the name of an output image", quote.Path(o.Preview))
 		}
 		there = append(files[:len(files):len(files)], o.Preview)
 	}

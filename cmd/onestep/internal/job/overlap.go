@@ -9,8 +9,8 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// apart makes sure that an --out does not replace, hold or lie in what a command reads, nor lie in the directory of a model: a part of
-// it would be lost. It may be same itself, which is then read and replaced.
+// apart refuses an --out that would replace, contain or lie inside what a command reads, or lie inside a model's directory. same is a path
+// that may be read and replaced.
 func apart(out, same string, inputs ...Path) error {
 	if out == "" {
 		return nil
@@ -40,7 +40,7 @@ func apart(out, same string, inputs ...Path) error {
 	}
 	dir := filepath.Dir(to)
 	if filepath.Ext(to) == ".safetensors" {
-		dir = filepath.Dir(dir) // single files lie beside the parts' directories, not in them
+		dir = filepath.Dir(dir) // single files lie next to the components' directories, not in them
 	}
 	for range 2 {
 		if _, err := os.Stat(filepath.Join(dir, "model_index.json")); err == nil {
@@ -51,7 +51,7 @@ func apart(out, same string, inputs ...Path) error {
 	return nil
 }
 
-// resolved is an absolute path without symbolic links. What it names need not be there.
+// resolved is the absolute path without symbolic links; it need not exist.
 func resolved(path string) (string, error) {
 	path, err := filepath.Abs(path)
 	if err != nil {
@@ -62,17 +62,17 @@ func resolved(path string) (string, error) {
 	}
 	dir, err := filepath.EvalSymlinks(filepath.Dir(path))
 	if err != nil {
-		return path, nil //nolint:nilerr // whether it can be written is another question
+		return path, nil //nolint:nilerr // whether it can be written is checked elsewhere
 	}
 	return filepath.Join(dir, filepath.Base(path)), nil
 }
 
-// within tells whether a path is below a directory.
+// within reports whether a path is below a directory.
 func within(path, dir string) bool {
 	return strings.HasPrefix(path, strings.TrimSuffix(dir, "/")+"/")
 }
 
-// NotOf makes sure that an --out replaces no file of a run that is read.
+// NotOf refuses an --out that would replace a file of the run that is read.
 func NotOf(run, out string) error {
 	dir, err := resolved(run)
 	if err != nil {

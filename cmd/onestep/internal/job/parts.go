@@ -14,11 +14,11 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// options are how the model is opened.
+// options returns the options for opening the model.
 func (o Generate) options(dev torch.Device) sd.Options {
 	tiny := o.TinyVAE
 	if o.Preview != "" {
-		tiny = "" // it is for the previews
+		tiny = "" // it decodes only the previews
 	}
 	return sd.Options{
 		Device: dev, DType: dtypes[o.DType], Variant: o.Variant, Mixed: o.Mixed, EMA: o.EMA, Config: o.Config, Prediction: o.Prediction,
@@ -26,14 +26,14 @@ func (o Generate) options(dev torch.Device) sd.Options {
 	}
 }
 
-// part is a part in place of the model's.
+// part is a component that replaces the model's.
 type part struct {
-	flag, name, key string // key: what the text of images calls it, as "VAE" in A1111
+	flag, name, key string // key: its key in image metadata, such as A1111's "VAE"
 	path            string // "": none
 	of              func(m *weights.Model) *weights.Component
 }
 
-// parts are those that may be replaced.
+// parts lists the components that can be replaced.
 func (o Opening) parts() []part {
 	return []part{
 		{"--unet", "unet", "UNet", o.UNet, func(m *weights.Model) *weights.Component { return m.UNet }},
@@ -43,14 +43,14 @@ func (o Opening) parts() []part {
 	}
 }
 
-// hashing computes the hashes of parts beside the work: of gigabytes it takes as long as reading them.
+// hashing computes the hashes of components in the background: for gigabytes it takes as long as reading them.
 type hashing struct {
 	done   chan struct{}
-	hashes []string // part: hash
+	hashes []string // component: hash
 	err    error
 }
 
-// wait returns the hashes when they are there. It may be called on nil, which has none.
+// wait waits for the hashes and returns them. On nil it returns none.
 func (h *hashing) wait() ([]string, error) {
 	if h == nil {
 		return nil, nil
@@ -59,7 +59,7 @@ func (h *hashing) wait() ([]string, error) {
 	return h.hashes, h.err
 }
 
-// hashParts begins to hash the parts that are not the model's own. Of those that an image was made with it remarks on others.
+// hashParts starts hashing the replaced components, and remarks on those that differ from the image's metadata.
 func (o *Generate) hashParts(ctx context.Context, files *weights.Model) error {
 	before := o.PartHashes
 	o.PartHashes = nil
@@ -108,7 +108,7 @@ func (o *Generate) hashParts(ctx context.Context, files *weights.Model) error {
 	return err
 }
 
-// hashOf returns the hash of a part.
+// hashOf returns the hash of a component.
 func hashOf(hashes []string, part string) string {
 	for _, v := range hashes {
 		if name, hash, _ := strings.Cut(v, ": "); name == part {
@@ -118,7 +118,7 @@ func hashOf(hashes []string, part string) string {
 	return ""
 }
 
-// describeParts adds to an image's text the names and hashes of parts that are not the model's own.
+// describeParts adds the names and hashes of replaced components to an image's metadata.
 func (o Opening) describeParts(info *infotext.Text) {
 	for _, p := range o.parts() {
 		if p.path == "" {
@@ -131,7 +131,7 @@ func (o Opening) describeParts(info *infotext.Text) {
 	}
 }
 
-// partName is the name of the file or directory; of a directory that is called as all such are, the one around it, too.
+// partName is the name of the file or directory; a directory with the usual name, such as vae, gets its parent's name too.
 func partName(p part) string {
 	path := filepath.Clean(p.path)
 	if filepath.Base(path) != p.name || filepath.Dir(path) == "." {
@@ -140,7 +140,7 @@ func partName(p part) string {
 	return filepath.Base(filepath.Dir(path)) + "/" + p.name
 }
 
-// unetSuits remarks on a U-Net of a few-step model that is drawn with by another sampler.
+// unetSuits remarks on the U-Net of a few-step model that is used with another sampler than its own.
 func (o Opening) unetSuits(sampler string) []string {
 	if o.UNet == "" {
 		return nil

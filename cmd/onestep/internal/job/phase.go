@@ -2,10 +2,10 @@ package job
 
 import "github.com/onestep-go/onestep/sampling/texttoimage"
 
-// Phase is what generating images is at.
+// Phase is a stage of generating images.
 type Phase string
 
-// The phases, in their order. Those from PhaseText on repeat.
+// The phases, in order. Those from PhaseText on repeat.
 const (
 	PhaseLoading  Phase = "loading"
 	PhaseText           = Phase(texttoimage.EncodingText)
@@ -15,14 +15,14 @@ const (
 	PhaseSaving   Phase = "saving"
 )
 
-// GenerateProgress says where generating images is: at the beginning of a phase, and after each step of sampling.
+// GenerateProgress is the progress of generating images, reported at the beginning of a phase and after each sampling step.
 type GenerateProgress struct {
 	Phase         Phase
-	What          string // the model that is loaded, the file that is saved
-	Image, Images int    // the first of those that are generated together, from 0; how many there are in all
-	Together      int    // images that are generated together
-	Step, Steps   int    // that were taken, of how many
+	What          string // the model being loaded, or the file being saved
+	Image, Images int    // the first image of the batch, from 0; images in all
+	Together      int    // images in the batch
+	Step, Steps   int    // steps done, steps in all
 }
 
-// Progress is told where generating images is.
+// Progress receives the progress of generating images.
 type Progress func(GenerateProgress)

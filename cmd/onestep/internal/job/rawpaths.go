@@ -6,10 +6,10 @@ import (
 	"unicode/utf8"
 )
 
-// Paths are bytes, and JSON is Unicode: what a path has that is not UTF-8 would be lost in an image's settings. Such paths are kept beside
-// the settings as bytes, which JSON has in base64.
+// Paths are bytes and JSON is Unicode: bytes that are not UTF-8 would be lost in an image's settings. Such paths are also stored as raw
+// bytes, in base64.
 
-// pathSettings are the settings that are paths, begin with one, or have names of files, by their names in JSON.
+// pathSettings lists the settings that are paths, begin with one, or contain file names, by their JSON names.
 func (o *Generate) pathSettings() map[string][]*string {
 	all := map[string][]*string{
 		"model": {&o.Model}, "model_config": {&o.Config}, "unet": {&o.UNet}, "text_encoder": {&o.TextEncoder}, "text_encoder_2": {&o.TextEncoder2},
@@ -19,7 +19,7 @@ func (o *Generate) pathSettings() map[string][]*string {
 		"control_model": &o.ControlModels, "control_image": &o.ControlImages, "lora": &o.LoRAs, "embedding": &o.Embeddings,
 		"lora_hashes": &o.LoRAHashes, "embedding_hashes": &o.EmbeddingHashes, "part_hashes": &o.PartHashes,
 	} {
-		*list = slices.Clone(*list) // what is set below is this list's alone
+		*list = slices.Clone(*list) // a copy: it is changed below
 		for i := range *list {
 			all[name] = append(all[name], &(*list)[i])
 		}
@@ -27,7 +27,7 @@ func (o *Generate) pathSettings() map[string][]*string {
 	return all
 }
 
-// keepPaths puts what JSON would lose into RawPaths.
+// keepPaths stores the paths that JSON would change in RawPaths.
 func (o *Generate) keepPaths() {
 	o.RawPaths = nil
 	for name, values := range o.pathSettings() {
@@ -43,16 +43,16 @@ func (o *Generate) keepPaths() {
 	}
 }
 
-// takePaths is the reverse of keepPaths.
+// takePaths restores the paths that keepPaths stored.
 func (o *Generate) takePaths() error {
 	all := o.pathSettings()
 	for name, raw := range o.RawPaths {
 		if len(raw) == 0 || len(all[name]) != len(raw) {
-			return errors.New("raw_paths: want as many paths of a name as the settings have of it")
+			return errors.New("raw_paths: want as many paths as the setting of that name has")
 		}
 		for i, v := range all[name] {
-			if string([]rune(string(raw[i]))) != *v { // as JSON has it
-				return errors.New("raw_paths: " + name + ": it is not the path that the settings have")
+			if string([]rune(string(raw[i]))) != *v { // as JSON stores it
+				return errors.New("raw_paths: " + name + ": want the path that the settings have")
 			}
 			*v = string(raw[i])
 		}

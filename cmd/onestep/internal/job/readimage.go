@@ -19,8 +19,8 @@ import (
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
-// ReadImage takes the settings over from the text of an image file: ours, or those of other programs that package infotext reads. Given
-// tells whether another setting is asked for by a flag, such as "clip-skip"; nil: none is.
+// ReadImage takes the settings from the metadata of an image file: ours, or those of other programs that package infotext reads. given
+// reports whether a flag such as "clip-skip" overrides a setting; nil: none does.
 func (o *Generate) ReadImage(path string, given func(flag string) bool) error {
 	o.origin = origin{image: path, given: given}
 	data, err := plainfile.Read(path, 256<<20)
@@ -46,7 +46,7 @@ func (o *Generate) ReadImage(path string, given func(flag string) bool) error {
 			err = o.takePaths()
 		}
 		if err != nil {
-			return fmt.Errorf("%s: its settings are not those of generate: %w", quote.Path(path), quote.Error(err))
+			return fmt.Errorf("%s: its settings are not settings of generate: %w", quote.Path(path), quote.Error(err))
 		}
 		o.Prompts, o.N = []string{o.Prompt}, max(o.N, 1)
 		return nil
@@ -56,7 +56,7 @@ func (o *Generate) ReadImage(path string, given func(flag string) bool) error {
 		return fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
 	if program != "" {
-		o.remarks = append(o.remarks, fmt.Sprintf("the settings are those of %s: the image will differ", program))
+		o.remarks = append(o.remarks, fmt.Sprintf("the settings were written by %s: the image will differ", program))
 	}
 	if err := o.readInfo(info); err != nil {
 		return fmt.Errorf("%s: %w", quote.Path(path), err)
@@ -64,7 +64,7 @@ func (o *Generate) ReadImage(path string, given func(flag string) bool) error {
 	return nil
 }
 
-// readInfo takes over what A1111's parameters say.
+// readInfo takes the settings from A1111's parameters.
 func (o *Generate) readInfo(t infotext.Text) error {
 	var bad error
 	whole := func(name string, to *int) {
@@ -108,7 +108,7 @@ func (o *Generate) readInfo(t infotext.Text) error {
 		if v == "" {
 			continue
 		}
-		if v == "-1" && to == nil { // any, in all of these programs
+		if v == "-1" && to == nil { // means a random seed in all of these programs
 			o.remarks = append(o.remarks, "the image's settings have the seed -1, which is a random one: a new one is chosen")
 			continue
 		}
@@ -135,7 +135,7 @@ func (o *Generate) readInfo(t infotext.Text) error {
 		if t.Get("Hires upscale") == "" && t.Get("Hires upscaler") == "" && bad == nil {
 			bad = errors.New("it was generated from an input image, which its metadata does not have: pass --init-image")
 		}
-		o.Strength = 0 // of a second pass, which is not made
+		o.Strength = 0 // strength of the hires pass, which is not supported
 	}
 	exact := true
 	if v := t.Get("Sampler"); v != "" {
@@ -150,7 +150,7 @@ func (o *Generate) readInfo(t infotext.Text) error {
 	return bad
 }
 
-// wholeNumber reads a number that some programs write with a fraction of zeros.
+// wholeNumber reads an integer that some programs write with a fraction of zeros.
 func wholeNumber(v string) (uint64, error) {
 	if whole, fraction, ok := strings.Cut(v, "."); ok && strings.Trim(fraction, "0") == "" {
 		v = whole
@@ -158,7 +158,7 @@ func wholeNumber(v string) (uint64, error) {
 	return strconv.ParseUint(v, 10, 64)
 }
 
-// samplerOf finds our name of a sampler with a schedule type. exact is false where that type is left out.
+// samplerOf returns our name of a sampler with a schedule type. exact is false if the schedule type is dropped.
 func samplerOf(name, schedule string) (string, bool, error) {
 	if method, spacing, exact := infotext.Sampler(name, schedule); method != "" {
 		if spacing != "" {
@@ -168,7 +168,7 @@ func samplerOf(name, schedule string) (string, bool, error) {
 			return scheduler.NameOf(m), exact, nil
 		}
 	}
-	if m, err := scheduler.Named(name); err == nil { // what we wrote
+	if m, err := scheduler.Named(name); err == nil { // written by onestep
 		return scheduler.NameOf(m), schedule == "", nil
 	}
 	if schedule != "" {
@@ -177,7 +177,7 @@ func samplerOf(name, schedule string) (string, bool, error) {
 	return "", false, fmt.Errorf("the sampler %s is not supported: pass another --sampler", quote.Quoted(name))
 }
 
-// skipAsThere applies the Clip skip of another program's text where that program does: A1111 counts layers for Stable Diffusion 1 alone.
+// skipAsThere applies another program's Clip skip where that program does: A1111 applies it to Stable Diffusion 1 only.
 func (o *Generate) skipAsThere(t *texttoimage.Pipeline, note func(string)) {
 	if o.foreignSkip == 0 {
 		return
@@ -190,14 +190,14 @@ func (o *Generate) skipAsThere(t *texttoimage.Pipeline, note func(string)) {
 	}
 }
 
-// repeated are the settings in A1111's texts that are taken over, or that change nothing.
+// repeated lists the settings in A1111's parameters that are applied, or that do not affect the image.
 var repeated = []string{
 	"Steps", "Clip skip", "CFG scale", "Denoising strength", "Variation seed", "Variation seed strength", "Seed", "Size", "Sampler", "UniPC variant",
 	"Model", "Model hash", "VAE", "VAE hash", "Version", "Lora hashes", "TI hashes",
 }
 
-// notRepeated lists the settings of a text that are not taken over although they may change the picture. spaced is whether its schedule
-// type is repeated.
+// notRepeated lists the settings that are not applied although they may affect the image. spaced says whether the schedule type is
+// applied.
 func notRepeated(t infotext.Text, spaced bool) (list []string) {
 	for _, f := range t.Fields {
 		switch {

@@ -328,7 +328,7 @@ func TestRunRefuses(t *testing.T) {
 		name, want string
 		change     func(o *Train)
 	}{
-		{"data", "no such file or folder", func(o *Train) { o.Data = "/nonexistent" }},
+		{"data", "no such file or directory", func(o *Train) { o.Data = "/nonexistent" }},
 		{"no data", "--data is missing", func(o *Train) { o.Data = "" }},
 		{"steps", "--steps: want an integer from 1 to 1000000000, got \"-1\"", func(o *Train) { o.Steps = -1 }},
 		{"lr", "--lr: want a number above 0 and below 10", func(o *Train) { o.LR = -1 }},
@@ -504,7 +504,7 @@ func TestExamplesOfADivergedRun(t *testing.T) {
 	var said bytes.Buffer
 	_, err := o.Train(context.Background(), Hooks{Log: slog.New(slog.NewTextHandler(&said, nil))})
 	require.ErrorContains(t, err, "training has diverged again, after going back to a saved state (1 of 1 times)")
-	require.Contains(t, said.String(), `msg="no example images" step=`)
+	require.Contains(t, said.String(), `msg="no sample grid" step=`)
 }
 
 // A denoiser is drawn from by every sampler, and by Heun's where none is named; each says how often it asked the network.

@@ -18,51 +18,51 @@ import (
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
-// Sample are the options of drawing images. Start from [DefaultSample].
+// Sample holds the options for sampling images. Start from [DefaultSample].
 type Sample struct {
 	Model     string    // a file, a run directory, or builtin
 	Sampler   string    // "": multistep for a consistency function, heun for a denoiser
 	Steps     int       // 0: as many as Times, or 1, or for a denoiser 18
 	Times     []float64 // noise levels, largest first; nil: the usual ones for the model and Steps
-	Gamma     float64   // ctm: the part of the noise that is drawn anew between jumps
-	Guidance  float64   // scale of classifier-free guidance; 0: 1, which is none
-	Class     string    // the classes wanted, names or numbers between commas; "": those of Label
+	Gamma     float64   // ctm: fraction of the noise that is resampled between jumps (γ)
+	Guidance  float64   // classifier-free guidance scale; 0 and 1: no guidance
+	Class     string    // classes by name or number, separated by commas; "": those of Label
 	Label     int       // Unset: those of Labels, or every class in turn, for a conditional model
-	Labels    []int     // of several classes, in turn from the first image on
+	Labels    []int     // several classes, used in turn from the first image on
 	N         int
 	Seed      uint64 // of the first image; the others count up
 	Columns   int    // 0: a nearly square grid
 	Batch     int
 	Device    string
 	Threads   int    // 0: all processors
-	Out       string // FILE.png, .jpg or .webp: a grid, or the image itself when N is 1; DIR/: a file an image
+	Out       string // FILE.png, .jpg or .webp: a grid, or the image itself when N is 1; DIR/: one file per image
 	Overwrite bool
-	Force     bool // try even if the memory seems too small
+	Force     bool // run even if the estimated memory exceeds what is available
 
-	Note func(string) // is told what the user may want to know; may be nil
+	Note func(string) // receives notices; may be nil
 }
 
-// DefaultSample returns the options that hold where nothing else is said.
+// DefaultSample returns the default options.
 func DefaultSample() Sample { return Sample{Label: Unset, N: 1, Batch: 64, Device: "cpu"} }
 
-// Limits of what is asked for by mistake only.
+// Limits that only mistakes exceed.
 const (
 	maxImages = 1_000_000
 	maxGrid   = 10_000
 )
 
-// Sampled is what was drawn.
+// Sampled describes the images written.
 type Sampled struct {
 	Files       []string  `json:"files"`
 	Model       string    `json:"model"` // the file that was read
 	Sampler     string    `json:"sampler"`
 	Times       []float64 `json:"times"`       // noise levels; a denoiser's sampler ends at 0 after them
-	Evaluations int       `json:"evaluations"` // of the network, for each image
+	Evaluations int       `json:"evaluations"` // of the network per image
 	N           int       `json:"n"`
 	Seed        uint64    `json:"seed"`
 	Label       int       `json:"label"` // Unset: those of Labels, every class in turn, or a model without classes
 	Labels      []int     `json:"labels,omitempty"`
-	Classes     []string  `json:"classes,omitempty"` // names of the classes that were asked for
+	Classes     []string  `json:"classes,omitempty"` // names of the classes chosen
 }
 
 // validate checks what can be checked without the model, and fills in steps and times.
@@ -88,7 +88,7 @@ func (o *Sample) validate() error {
 	return byFlag(o.request().Validate())
 }
 
-// request is what the options ask for.
+// request converts the options.
 func (o Sample) request() generate.Request {
 	r := generate.Request{
 		N: o.N, Seed: o.Seed, Batch: o.Batch, Sampler: o.Sampler, Steps: o.Steps, Times: o.Times, Gamma: o.Gamma, Guidance: o.Guidance, Labels: o.Labels,
@@ -99,7 +99,7 @@ func (o Sample) request() generate.Request {
 	return r
 }
 
-// byFlag gives the error of a request the flag of what is wrong.
+// byFlag adds to the error of a request the flag that is wrong.
 func byFlag(err error) error {
 	var wrong *generate.RequestError
 	if !errors.As(err, &wrong) {
@@ -115,7 +115,7 @@ func byFlag(err error) error {
 // Samplers returns the samplers' names.
 func Samplers() []string { return generate.PixelSamplers() }
 
-// Run draws the images and writes them. Everything that can be known before is checked before the model is loaded.
+// Run samples the images and writes them. Errors that can be found without the model are reported before it is loaded.
 func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled, error) {
 	var none Sampled
 	if err := o.validate(); err != nil {
@@ -169,7 +169,7 @@ func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled,
 	return out, o.draw(ctx, plan, out, folder, progress)
 }
 
-// files lists what will be written, and makes sure that nothing is there unless it may be overwritten.
+// files lists the files that will be written; one that exists is an error unless it may be overwritten.
 func (o Sample) files() (files []string, folder bool, err error) {
 	st, err := os.Stat(o.Out)
 	isDir := err == nil && st.IsDir()
@@ -212,7 +212,7 @@ func (o Sample) files() (files []string, folder bool, err error) {
 	return files, folder, nil
 }
 
-// draw generates; a grid is written when all images are there, single files as they come.
+// draw samples the images; a grid is written at the end, single files as they are done.
 func (o Sample) draw(ctx context.Context, plan *generate.Plan, out Sampled, folder bool, progress func(done, all int)) error {
 	var grid []image.Image
 	var texts []vision.Text

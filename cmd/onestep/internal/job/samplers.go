@@ -7,7 +7,7 @@ import (
 	"github.com/onestep-go/onestep/sampling/scheduler"
 )
 
-// withVariant is a sampler's name with A1111's "UniPC variant", which other samplers' texts may have, too.
+// withVariant is a sampler's name with A1111's "UniPC variant", which the parameters of other samplers may contain too.
 func withVariant(name, variant string) string {
 	if variant == "" {
 		return name
@@ -15,7 +15,7 @@ func withVariant(name, variant string) string {
 	return strings.Replace(name, "UniPC", "UniPC "+variant, 1)
 }
 
-// method returns the sampler that is asked for, with its options; nil is the model's own, whose spacing may be another, too.
+// method returns the sampler chosen, with its options; nil means the model's own, which takes the spacing option too.
 func (o Drawing) method() (scheduler.Method, error) {
 	if o.Sampler == "" {
 		if o.Eta != nil {
@@ -45,7 +45,7 @@ func (o Drawing) method() (scheduler.Method, error) {
 	case scheduler.DDIM:
 		m = scheduler.DDIM{Eta: *o.Eta}
 	default:
-		return nil, usage("--eta: needs --sampler tcd or ddim; the sampler %s has none", quote.Text(o.Sampler))
+		return nil, usage("--eta: needs --sampler tcd or ddim; the sampler %s has no eta", quote.Text(o.Sampler))
 	}
 	if isSpaced {
 		spaced.Method = m

@@ -10,7 +10,7 @@ import (
 	"golang.org/x/image/math/fixed"
 )
 
-// sheet is a table of pictures of one size, with words above its columns and beside its rows.
+// sheet is a table of images of one size, with column headings and row labels.
 type sheet struct {
 	columns []string
 	rows    []row
@@ -18,20 +18,20 @@ type sheet struct {
 
 type row struct {
 	name  string
-	cells []image.Image // nil: an empty place
-	apart bool          // whether there is room above, as before a new group
+	cells []image.Image // nil: empty
+	apart bool          // whether there is a gap above, before a new group
 }
 
 // Sizes in pixels.
 const (
-	leastCell  = 56 // smaller pictures are enlarged by a whole factor
+	leastCell  = 56 // smaller images are enlarged by an integer factor
 	gap        = 3
 	groupGap   = 14
 	lineHeight = 16
 	letter     = 7 // width
 )
 
-// draw returns the sheet on white.
+// draw renders the sheet on white.
 func (t sheet) draw() image.Image {
 	cell := image.Point{}
 	for _, r := range t.rows {
@@ -77,7 +77,7 @@ func (t sheet) draw() image.Image {
 	return img
 }
 
-// write puts a word at a place on its base line.
+// write draws a word at a position on its baseline.
 func write(img draw.Image, word string, x, y int) {
 	d := font.Drawer{Dst: img, Src: image.NewUniform(color.Black), Face: basicfont.Face7x13, Dot: fixed.P(x, y)}
 	d.DrawString(word)

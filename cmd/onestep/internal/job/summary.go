@@ -8,21 +8,21 @@ import (
 	"github.com/onestep-go/onestep/training/recipe"
 )
 
-// DataSummary is what a run trains on.
+// DataSummary describes a run's training data.
 type DataSummary struct {
 	Name          string
 	Images        int
-	Folders       int // that the images lie in; 0: they are no files in folders
+	Folders       int // directories that contain images; 0: the data is not image files
 	Side, Colors  int
-	Classes       []string // with the number of their images, such as "cat (12)"
-	Conditional   bool     // whether the classes are used
+	Classes       []string // with image counts, such as "cat (12)"
+	Conditional   bool     // training uses the classes
 	StepsPerEpoch float64
-	Epochs        float64 // of the whole run
+	Epochs        float64 // in the whole run
 	LeftOut       string  // image files in formats that are not read, such as "2 .avif, 1 .heic"
 	Notices       []string
 }
 
-// summary counts what is in the data.
+// summary summarizes the data.
 func summary(p *recipe.Plan) DataSummary {
 	o, data := p.Run, p.Data
 	c, h, _ := data.Shape()

@@ -13,10 +13,10 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// writable makes sure, before long work, that files can be written to a directory, or, as long as there is none, to the one above it that
-// exists: [MakeDirectory] makes it when there is something to write. It removes what killed processes left there half written.
+// writable checks before long work that files can be written to a directory or, if it does not exist, to the nearest parent that does:
+// [MakeDirectory] creates it when there is something to write. It removes temporary files that killed processes left there.
 func writable(dir string) error {
-	if trimmed := strings.TrimRight(dir, "/"); trimmed != "" { // a file with a slash after it is named as such below
+	if trimmed := strings.TrimRight(dir, "/"); trimmed != "" { // a file with a trailing slash is reported below
 		dir = trimmed
 	}
 	wanted := dir
@@ -37,7 +37,7 @@ func writable(dir string) error {
 		return fmt.Errorf("%s is not a directory", quote.Path(dir))
 	}
 	if err := atomicfile.Probe(dir); err != nil {
-		return fmt.Errorf("nothing can be written in the directory %s: %w", quote.Path(dir), err)
+		return fmt.Errorf("cannot write to the directory %s: %w", quote.Path(dir), err)
 	}
 	if dir == wanted {
 		atomicfile.Sweep(dir)
@@ -45,7 +45,7 @@ func writable(dir string) error {
 	return nil
 }
 
-// MakeDirectory makes the directory that a file is to be in, and those above it.
+// MakeDirectory creates the directory of a file and its parents.
 func MakeDirectory(file string) error { return os.MkdirAll(directoryOf(file), 0o777) }
 
 // makeDirectories does so for several files.
@@ -62,25 +62,25 @@ func makeDirectories(files ...string) error {
 	return nil
 }
 
-// directoryOf is the directory that the system looks for a path in. Unlike filepath.Dir it resolves no "..": what is before it has to be there.
+// directoryOf is the directory in which the system looks up a path. Unlike filepath.Dir it does not resolve "..", whose parent has to exist.
 func directoryOf(path string) string {
 	dir, _ := filepath.Split(strings.TrimRight(path, "/"))
 	return cmp.Or(dir, ".")
 }
 
-// replaceable makes sure, before long work, that what is at a path that may be overwritten is a file that can be.
+// replaceable checks before long work that a path that may be overwritten is a file that can be.
 func replaceable(path string, keepLinks bool) error {
 	return atomicfile.Check(path, atomicfile.Options{Overwrite: true, KeepLinks: keepLinks})
 }
 
-// Writable makes sure, before long work, that --out FILE or --out DIR can be written, and removes what killed processes left beside it half
-// written.
+// Writable checks before long work that --out FILE or --out DIR can be written, and removes temporary files that killed processes left next
+// to it.
 func Writable(out string) error {
 	if err := writable(directoryOf(out)); err != nil {
 		return fmt.Errorf("--out: %w", err)
 	}
 	st, err := os.Stat(out)
-	if err == nil && !st.IsDir() { // a directory, and what may not be overwritten, is another question
+	if err == nil && !st.IsDir() { // directories, and files that may not be overwritten, are checked elsewhere
 		return replaceable(out, true)
 	}
 	return nil

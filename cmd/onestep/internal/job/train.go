@@ -1,4 +1,5 @@
-// Package job does what the subcommands ask for.
+// Package job runs the subcommands: options checked against each other, files and memory checked before long work, then the libraries' work,
+// with errors and notices that name the tool's flags. Package main parses flags and prints.
 package job
 
 import (
@@ -25,20 +26,20 @@ import (
 	"github.com/onestep-go/onestep/training/rundir"
 )
 
-// Train is a training run, and how the tool goes about it.
+// Train holds the options of a training run, and the tool's own.
 type Train struct {
 	recipe.Run
 	Threads int    `option:"threads" range:"[1,4096]" value:"N" help:"CPU threads per operator (default: all processors)"`
-	Force   bool   // try even if the memory seems too small
+	Force   bool   // run even if the estimated memory exceeds what is available
 	Version string // written to options.json
 }
 
-// Hooks are told how a run goes on.
+// Hooks receive the progress of a run.
 type Hooks struct {
 	Log      *slog.Logger
 	Progress func(training.Progress)
 	Started  func(p *recipe.Plan, run *rundir.Dir, parameters int) // once everything is resolved
-	Data     func(DataSummary)                                     // likewise, of the data
+	Data     func(DataSummary)                                     // at the same time, with the data
 	// Scalars and Picture receive what goes into event files.
 	Scalars func(k int, values map[string]float64) error
 	Picture func(k int, img image.Image) error
@@ -51,7 +52,7 @@ func (h Hooks) warn(note string) {
 	}
 }
 
-// Plan resolves all options, for which it opens the data.
+// Plan resolves all options; to do so it opens the data.
 func (o Train) Plan() (*recipe.Plan, error) {
 	p, err := o.plan()
 	return p, o.Flagged(err)
@@ -76,7 +77,7 @@ func (o Train) plan() (*recipe.Plan, error) {
 	}
 	p, err := r.Plan()
 	if of := (*recipe.OptionError)(nil); o.DataDir != "" && errors.As(err, &of) && of.Option == "data" {
-		if err := There(Path{"--data-dir", o.DataDir, "a folder that holds " + o.Data, Folder}); err != nil {
+		if err := There(Path{"--data-dir", o.DataDir, "a directory that holds " + o.Data, Folder}); err != nil {
 			return nil, err
 		}
 	}
@@ -90,7 +91,7 @@ func (o Train) plan() (*recipe.Plan, error) {
 	return p, nil
 }
 
-// Train trains. Cancelling ctx saves and returns the context's error.
+// Train trains. When ctx is cancelled it saves a checkpoint and returns the context's error.
 func (o Train) Train(ctx context.Context, h Hooks) (out recipe.Result, err error) {
 	o.Command = o.command()
 	if _, err := o.Resolve(); err != nil {
@@ -118,12 +119,12 @@ func (o Train) Train(ctx context.Context, h Hooks) (out recipe.Result, err error
 	return out, o.Flagged(err)
 }
 
-// sample draws a grid of example images into the run's folder.
+// sample writes a sample grid into the run directory.
 func (o Train) sample(ctx context.Context, m recipe.Snapshot, h Hooks) error {
 	img, err := examples(ctx, m.Function, m.Description, m.Net, 64)
-	if errors.Is(err, vision.ErrNaN) { // what becomes of the run is the guard's matter
+	if errors.Is(err, vision.ErrNaN) { // the run's guard decides what to do about it
 		if h.Log != nil {
-			h.Log.Warn("no example images", "step", m.Step, "reason", err)
+			h.Log.Warn("no sample grid", "step", m.Step, "reason", err)
 		}
 		return nil
 	}
@@ -138,23 +139,23 @@ func (o Train) sample(ctx context.Context, m recipe.Snapshot, h Hooks) error {
 	return vision.Write(m.Run.File(fmt.Sprintf("samples-%07d.png", m.Step)), img, vision.WriteOptions{Overwrite: true})
 }
 
-// paths lists what a run reads.
+// paths lists the paths that a run reads.
 func (o Train) paths() []Path {
 	teacher, _ := o.Values()["teacher"].(string)
 	return []Path{
 		dataPath(o.Data),
-		ownModel("--teacher", teacher, "a denoiser: a model file, a run's folder, or empirical"),
-		ownModel("--init", o.Init, "a model file, a run's folder, or none"),
+		ownModel("--teacher", teacher, "a denoiser: a model file, a run directory, or empirical"),
+		ownModel("--init", o.Init, "a model file, a run directory, or none"),
 	}
 }
 
-// flags are how the tool names the library's options.
+// flags names the library's options by the tool's flags.
 var flags = recipe.Naming{
 	Name: func(option string) string { return "--" + option },
 	Set:  func(option, value string) string { return strings.TrimSuffix("pass --"+option+" "+value, " ") },
 }
 
-// flagError is an error of the library with the names of flags in place of those of options.
+// flagError is an error of the library that names flags instead of options.
 type flagError struct {
 	msg string
 	err error
@@ -163,7 +164,7 @@ type flagError struct {
 func (e *flagError) Error() string { return e.msg }
 func (e *flagError) Unwrap() error { return e.err }
 
-// Flagged makes an error of the library one of the tool: with flags for options, and what helps.
+// Flagged turns an error of the library into one of the tool, which names flags and says what to do.
 func (o Train) Flagged(err error) error {
 	var of *recipe.OptionError
 	switch {
@@ -181,8 +182,8 @@ func (o Train) Flagged(err error) error {
 	return hinted(o.skippable(&flagError{of.Text(flags), err}))
 }
 
-// command returns the command line that asks for these options, but for the run's folder and what depends on the machine.
-// Take it before they are resolved.
+// command returns the command line of these options, without the run directory and what depends on the machine. Call it before the
+// options are resolved.
 func (o Train) command() string {
 	values := o.Values()
 	words := []string{"onestep", "train", "--method", fmt.Sprint(values["method"])}
@@ -218,25 +219,25 @@ func ReadConfig(path string) (recipe.Values, error) {
 	return values, nil
 }
 
-// ReadRun reads the options of the run in a folder, nil if there is none.
+// ReadRun reads the options of the run in a directory; it returns nil if there is no run.
 func ReadRun(dir string) (recipe.Values, error) {
 	path := filepath.Join(dir, "options.json")
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 		return nil, nil
 	}
-	all, err := rundir.ReadOptions(dir) // which says what is wrong with such a file
+	all, err := rundir.ReadOptions(dir) // its error says what is wrong with the file
 	if err != nil {
 		return nil, err
 	}
 	if _, ours := all["method"]; !ours {
-		return nil, fmt.Errorf("%s was started by a Go program and not by this command: resume it with that program; its snapshots work here as any model, also for --init",
+		return nil, fmt.Errorf("%s was started by a Go program and not by this command: resume it with that program; its snapshots work here like any model, also for --init",
 			quote.Path(dir))
 	}
 	return ReadConfig(path)
 }
 
-// use makes a device ready, with that many threads an operator on the CPU, at most as many as processors, which is noted; 0 leaves
-// libtorch's choice.
+// use checks the device and sets the number of CPU threads per operator, at most the number of processors, with a notice; 0 keeps
+// libtorch's default.
 func use(dev torch.Device, n int, note func(string)) error {
 	if err := dev.Available(); err != nil {
 		return err
@@ -251,7 +252,7 @@ func use(dev torch.Device, n int, note func(string)) error {
 	return torch.SetThreads(n)
 }
 
-// examples draws a grid, always from the same seeds, as onestep sample does by default.
+// examples samples a grid, always with the same seeds as onestep sample by default.
 func examples(ctx context.Context, f any, d checkpoint.Description, net network.Network, n int) (image.Image, error) {
 	m, err := generate.FromFunction(f, d, net, "")
 	if err != nil {

@@ -5,7 +5,7 @@ import (
 	"strings"
 )
 
-// Unset is a label that was not given.
+// Unset is the label when none is given.
 const Unset = -1
 
 // UsageError is an option that cannot work, whatever the machine and its files.
