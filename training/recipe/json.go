@@ -39,7 +39,12 @@ func (r Run) MarshalJSON() ([]byte, error) {
 	}
 	for _, o := range r.options() {
 		v := o.Value()
-		if v == nil || v == "" || reflect.ValueOf(v).Kind() == reflect.Slice && o.IsZero() || o.IsDefault(v) && r.Unused(o.Name) != nil {
+		switch {
+		case v == nil, v == "", reflect.ValueOf(v).Kind() == reflect.Slice && o.IsZero(): // not given
+			continue
+		case o.IsZero() && o.Default != "" && !o.IsDefault(v): // likewise: a zero that is a value is behind a pointer
+			continue
+		case o.IsDefault(v) && r.Unused(o.Name) != nil:
 			continue
 		}
 		if err := write(o.Key(), v); err != nil {
@@ -129,15 +134,16 @@ func ReadOptions(data []byte, more ...options.Option) (Values, error) {
 	return values, nil
 }
 
-// unsaid tells whether a value stands for none in files that hold the options of all methods: it is zero, or the -1 of what a run chose.
+// unsaid tells whether a value stands for none in files that hold the options of all methods: it is the default, or where a run chooses
+// the value zero, or the -1 of earlier versions.
 func unsaid(o options.Option, v any) bool {
-	if v == nil {
+	if v == nil || o.IsDefault(v) {
 		return true
 	}
 	x := reflect.ValueOf(v)
 	optional := reflect.TypeOf(o.Pointer()).Elem().Kind() == reflect.Pointer
 	minus := optional && (x.CanInt() && x.Int() == -1 || x.CanFloat() && x.Float() == -1)
-	return x.IsZero() || o.IsDefault(v) || minus || x.Kind() == reflect.Slice && x.Len() == 0
+	return o.Default == "" && (x.IsZero() || minus || x.Kind() == reflect.Slice && x.Len() == 0)
 }
 
 // Apply sets the options of a run, its method first.

@@ -266,7 +266,7 @@ func TestReadOptions(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{"", "empty"}, {"null", "JSON object"}, {"[1]", "JSON object"}, {`{"stepz": 3}`, "stepz"}, {`{"steps": "many"}`, "steps"}, {`{"steps": 1.5}`, "steps"},
 		{`{"steps": 3} {}`, "more follows"}, {`{"steps": `, "EOF"}, {`{"method": 3}`, "method"}, {`{"method": "gan"}`, "ict"}, {`{"method": "ict", "mu0": 0.5}`, "mu0"},
-		{`{"batch": -1}`, "batch"}, {`{"device": "tpu"}`, "device"},
+		{`{"batch": -1}`, "batch"}, {`{"device": "tpu"}`, "device"}, {`{"steps": 0}`, "steps"}, {`{"lr": 0}`, "lr"}, {`{"lr_decay": -1}`, "lr_decay"}, {`{"save_every": 0}`, "save_every"},
 	} {
 		values, err := ReadOptions([]byte(c.text))
 		if err == nil {
@@ -276,6 +276,15 @@ func TestReadOptions(t *testing.T) {
 		require.Error(t, json.Unmarshal([]byte(c.text), new(Run)))
 	}
 	require.True(t, slices.Contains(UsedBy("s0"), "ict"))
+	for _, text := range []string{`{"resolution": 0, "colors": 0, "log_every": 0, "ema": -1, "sample_every": -1, "widths": [], "s0": 0}`, `{"method": "sct", "warmup": -1}`,
+		`{"method": "cd", "teacher": "empirical", "guidance": [], "classes": true}`} {
+		chosen := Run{Data: "emoji", Out: filepath.Join(t.TempDir(), "run")}
+		require.NoError(t, json.Unmarshal([]byte(text), &chosen), text)
+		chosen, err := chosen.Resolve()
+		require.NoError(t, err, text)
+		require.Equal(t, 0.998, *chosen.EMA)
+		require.Nil(t, chosen.guidance())
+	}
 	require.NoError(t, r.Set("method", "sct"))
 	require.Equal(t, &SCT{}, r.Method)
 	require.Error(t, r.Set("s0", 3))

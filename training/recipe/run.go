@@ -225,8 +225,15 @@ func (r *Run) validate() error {
 // Empirical is the teacher that is the exact denoiser of the data itself.
 const Empirical = "empirical"
 
-func (r *Run) teacher() string     { return valueOf[string](r, "teacher") }
-func (r *Run) guidance() []float64 { return valueOf[[]float64](r, "guidance") }
+func (r *Run) teacher() string { return valueOf[string](r, "teacher") }
+
+// guidance is the scale that the teacher is guided with, or the ends of a range; nil: it is not guided.
+func (r *Run) guidance() []float64 {
+	if scales := valueOf[[]float64](r, "guidance"); len(scales) > 0 {
+		return scales
+	}
+	return nil
+}
 
 // starts tells whether the run starts from another model's weights.
 func (r *Run) starts() bool { return r.Init != "" && r.Init != "none" }
