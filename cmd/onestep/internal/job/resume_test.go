@@ -15,7 +15,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -216,10 +215,18 @@ func TestMethods(t *testing.T) {
 			d, err := checkpoint.ReadDescription(r.Snapshot)
 			require.NoError(t, err)
 			require.Equal(t, method, d.Method)
-			require.Equal(t, slices.Contains([]string{"edm", "ddpm", "flow", "pd"}, method), d.Kind == checkpoint.Denoiser)
-			require.Equal(t, slices.Contains([]string{"ctm", "meanflow"}, method), d.Kind == checkpoint.Trajectory)
-			require.Equal(t, method == "pd", d.Levels != nil)
-			require.Equal(t, slices.Contains([]string{"ect", "sct", "scd"}, method), d.Boundary == models.AtZero)
+			spec, kind := o.Method.Spec(), checkpoint.Consistency
+			switch {
+			case spec.Until:
+				kind = checkpoint.Trajectory
+			case spec.Guidable:
+				kind = checkpoint.Denoiser
+			}
+			require.Equal(t, kind, d.Kind)
+			require.Equal(t, spec.Stages, d.Levels != nil)
+			if atZero, known := map[string]bool{"ct": false, "ict": false, "ect": true, "cd": false, "sct": true, "scd": true}[method]; known {
+				require.Equal(t, atZero, d.Boundary == models.AtZero)
+			}
 			require.FileExists(t, filepath.Join(o.Out, "samples-0000002.png"))
 			if distils {
 				require.InDeltaSlice(t, weights(from), weights(r.Snapshot), 1e-6)
