@@ -17,6 +17,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/models/dit"
 	"github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/torch/safetensors"
 	"github.com/onestep-go/onestep/training/recipe"
@@ -88,6 +89,8 @@ func TestCommand(t *testing.T) {
 	o.Size, o.LRDecay, o.EMA = &unet.Options{Mult: []int{1, 2}, Attention: []int{}}, new(0.3), new(0.0)
 	o.DataDir, o.Out, o.Resume = "/somewhere", "run", true
 	require.Equal(t, `onestep train --method ict --data 'my pictures/it'\''s' --steps 7 --lr 0.0002 --seed 18446744073709551615 --flip --mult 1,2 --attention none --ema 0 --s0 5`, o.command())
+	o = Train{Run: recipe.Run{Data: "emoji", Network: "dit", Size: &dit.Options{Channels: 32}}}
+	require.Equal(t, "onestep train --method ct --data emoji --network dit --channels 32", o.command(), "the default of another network")
 }
 
 // A run's options.json can be read as a configuration, seed and all, and asks for the same run again.

@@ -188,8 +188,9 @@ func (o Train) command() string {
 	values := o.Values()
 	words := []string{"onestep", "train", "--method", fmt.Sprint(values["method"])}
 	for _, option := range recipe.Options() {
+		ofNetwork := option.Of != nil && option.Of[0].Kind == "network" // whose defaults are each network's own
 		switch v, given := values[option.Name]; {
-		case !given || option.Name == "data-dir" || option.IsDefault(v):
+		case !given || option.Name == "data-dir" || option.IsDefault(v) && !ofNetwork:
 		case v == true:
 			words = append(words, "--"+option.Name)
 		default:
