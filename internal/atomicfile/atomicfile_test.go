@@ -116,17 +116,17 @@ func TestWriteFolder(t *testing.T) {
 		return func(dir string) error { return os.WriteFile(filepath.Join(dir, name), nil, 0o666) }
 	}
 	require.NoError(t, os.Mkdir(path, 0o777))
-	require.NoError(t, WriteFolder(path+"/", false, fill("one"))) // in place of an empty one
-	require.ErrorIs(t, WriteFolder(path, false, fill("two")), fs.ErrExist)
+	require.NoError(t, WriteFolder(path+"/", Options{}, fill("one"))) // in place of an empty one
+	require.ErrorIs(t, WriteFolder(path, Options{}, fill("two")), fs.ErrExist)
 	require.Equal(t, []string{"one"}, names(t, path))
-	require.NoError(t, WriteFolder(path, true, fill("two")))
+	require.NoError(t, WriteFolder(path, Options{Overwrite: true}, fill("two")))
 	require.Equal(t, []string{"two"}, names(t, path))
 	broken := errors.New("broken")
-	require.ErrorIs(t, WriteFolder(path, true, func(dir string) error {
+	require.ErrorIs(t, WriteFolder(path, Options{Overwrite: true}, func(dir string) error {
 		require.Zero(t, Sweep(parent), "it is being written")
 		return errors.Join(fill("three")(dir), broken)
 	}), broken)
-	err := WriteFolder(path, true, func(dir string) error {
+	err := WriteFolder(path, Options{Overwrite: true}, func(dir string) error {
 		return WriteBytes(filepath.Join(dir, "none", "z"), Options{}, nil)
 	})
 	require.ErrorIs(t, err, fs.ErrNotExist)
@@ -172,7 +172,7 @@ func TestHelper(t *testing.T) {
 	}
 	_, _, err := createNamed(dir, "x")
 	require.NoError(t, err)
-	_ = WriteFolder(filepath.Join(dir, "y"), false, func(dir string) error {
+	_ = WriteFolder(filepath.Join(dir, "y"), Options{}, func(dir string) error {
 		require.NoError(t, os.WriteFile(filepath.Join(dir, "z"), []byte(strings.Repeat("z", 1000)), 0o666))
 		_, _ = os.Stdout.WriteString("x")
 		time.Sleep(time.Minute)

@@ -13,9 +13,9 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// WriteFolder makes a folder, which appears when the function has filled it: in place of an empty one, or with overwrite of any. Otherwise
-// what is there is an error that wraps fs.ErrExist.
-func WriteFolder(path string, overwrite bool, fill func(dir string) error) (err error) {
+// WriteFolder makes a folder, which appears when the function has filled it: in place of an empty one, or with Overwrite of any. Otherwise
+// what is there is an error that wraps fs.ErrExist. Folders are always durable; KeepLinks does not apply.
+func WriteFolder(path string, o Options, fill func(dir string) error) (err error) {
 	path = filepath.Clean(path)
 	defer func() {
 		if err != nil {
@@ -31,7 +31,7 @@ func WriteFolder(path string, overwrite bool, fill func(dir string) error) (err 
 	if err := fill(temp); err != nil {
 		return &elsewhere{err, temp, path}
 	}
-	if err := place(temp, path, overwrite); err != nil {
+	if err := place(temp, path, o.Overwrite); err != nil {
 		return err
 	}
 	return syncDir(parent)

@@ -20,7 +20,7 @@ func TestAgain(t *testing.T) {
 			t.Run(name, func(t *testing.T) {
 				require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 					// pass returns the latents after each step, in parts: it stops after some steps, and goes on when it is called again.
-					pass := func(run Run) func(steps int) []float32 {
+					pass := func(run Schedule) func(steps int) []float32 {
 						g := torch.NewGenerator(s, 3)
 						draw := func(s *torch.Scope) *torch.Tensor { return torch.Randn(s, g, torch.Float32, 1, 2, 3, 3) }
 						x, i := draw(s).MulScalar(s, run.InitSigma()), 0
@@ -34,7 +34,7 @@ func TestAgain(t *testing.T) {
 							return all
 						}
 					}
-					start := func() Run {
+					start := func() Schedule {
 						run, err := m.Start(c, Options{Steps: 6})
 						require.NoError(t, err)
 						return run

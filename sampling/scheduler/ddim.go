@@ -22,7 +22,7 @@ type ddimRun struct {
 
 // Start implements Method. A step ends a whole number of timesteps further on, as in diffusers; custom timesteps, which that
 // class does not take, end at the next one of them.
-func (m DDIM) Start(c noise.Config, o Options) (Run, error) {
+func (m DDIM) Start(c noise.Config, o Options) (Schedule, error) {
 	if !(m.Eta >= 0 && m.Eta <= 1) {
 		return nil, fmt.Errorf("ddim: want an eta from 0 to 1, got %g", m.Eta)
 	}
@@ -66,8 +66,8 @@ func (r *ddimRun) AddNoise(s *torch.Scope, x0, z *torch.Tensor, i int) *torch.Te
 	return noised(s, x0, z, r.alphas[r.at[i]])
 }
 
-// Again implements Run.
-func (r *ddimRun) Again() Run { return r } // it keeps nothing of a step
+// Again implements Schedule.
+func (r *ddimRun) Again() Schedule { return r } // it keeps nothing of a step
 
 func (r *ddimRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) (next, clean *torch.Tensor) {
 	a, to := r.alphas[r.at[i]], float32(1)

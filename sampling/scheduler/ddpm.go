@@ -12,7 +12,7 @@ type DDPM struct{}
 type ddpmRun struct{ ddimRun }
 
 // Start implements Method.
-func (DDPM) Start(c noise.Config, o Options) (Run, error) {
+func (DDPM) Start(c noise.Config, o Options) (Schedule, error) {
 	run, err := DDIM{}.Start(c, o)
 	if err != nil {
 		return nil, err
@@ -22,8 +22,8 @@ func (DDPM) Start(c noise.Config, o Options) (Run, error) {
 	return r, nil
 }
 
-// Again implements Run.
-func (r *ddpmRun) Again() Run { return r } // it keeps nothing of a step
+// Again implements Schedule.
+func (r *ddpmRun) Again() Schedule { return r } // it keeps nothing of a step
 
 func (r *ddpmRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) (next, clean *torch.Tensor) {
 	a, to := r.alphas[r.at[i]], float32(1)

@@ -17,7 +17,7 @@ type deisRun struct {
 }
 
 // Start implements Method.
-func (DEIS) Start(c noise.Config, o Options) (Run, error) {
+func (DEIS) Start(c noise.Config, o Options) (Schedule, error) {
 	c.FinalSigma, c.ZeroSNR, c.EulerFinal = "sigma_min", false, false // the class knows no other
 	l, err := newLevels(c, o, uniClass, false, true)
 	if err != nil {
@@ -26,8 +26,8 @@ func (DEIS) Start(c noise.Config, o Options) (Run, error) {
 	return &deisRun{preserving: preserving{l}}, nil
 }
 
-// Again implements Run.
-func (r *deisRun) Again() Run {
+// Again implements Schedule.
+func (r *deisRun) Again() Schedule {
 	again := *r
 	again.e1, again.e2 = nil, nil
 	return &again

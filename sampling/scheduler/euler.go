@@ -24,15 +24,15 @@ type Heun struct {
 // scaled are the levels of methods whose latents are x0 + σ·noise.
 type scaled struct{ levels }
 
-// InitSigma implements Run.
+// InitSigma implements Schedule.
 func (l *scaled) InitSigma() float64 { return l.scaledSigma() }
 
-// Input implements Run.
+// Input implements Schedule.
 func (l *scaled) Input(s *torch.Scope, x *torch.Tensor, i int) *torch.Tensor {
 	return scaledInput(s, x, l.sigmas[l.begin+i])
 }
 
-// AddNoise implements Run.
+// AddNoise implements Schedule.
 func (l *scaled) AddNoise(s *torch.Scope, x0, z *torch.Tensor, i int) *torch.Tensor {
 	return scaledNoise(s, x0, z, l.sigmas[l.begin+i])
 }
@@ -48,7 +48,7 @@ func wide(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 type eulerRun struct{ scaled }
 
 // Start implements Method.
-func (m Euler) Start(c noise.Config, o Options) (Run, error) {
+func (m Euler) Start(c noise.Config, o Options) (Schedule, error) {
 	l, err := newLevels(c, o, sigmaClass, m.Karras, false)
 	if err != nil {
 		return nil, err
@@ -56,8 +56,8 @@ func (m Euler) Start(c noise.Config, o Options) (Run, error) {
 	return &eulerRun{scaled{l}}, nil
 }
 
-// Again implements Run.
-func (r *eulerRun) Again() Run { return r } // it keeps nothing of a step
+// Again implements Schedule.
+func (r *eulerRun) Again() Schedule { return r } // it keeps nothing of a step
 
 func (r *eulerRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, _ Noise) (next, clean *torch.Tensor) {
 	sigma, to := r.sigmas[r.begin+i], r.sigmas[r.begin+i+1]
@@ -74,7 +74,7 @@ func (r *eulerRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, _ Noise) (n
 type ancestralRun struct{ scaled }
 
 // Start implements Method.
-func (EulerAncestral) Start(c noise.Config, o Options) (Run, error) {
+func (EulerAncestral) Start(c noise.Config, o Options) (Schedule, error) {
 	// A spacing that is asked for by name works, as in k-diffusion; the class has none.
 	c.FinalSigma, c.Karras, c.Exponential, c.BetaSigmas, c.LuLambdas = "", false, false, false, false
 	l, err := newLevels(c, o, sigmaClass, false, false)
@@ -84,8 +84,8 @@ func (EulerAncestral) Start(c noise.Config, o Options) (Run, error) {
 	return &ancestralRun{scaled{l}}, nil
 }
 
-// Again implements Run.
-func (r *ancestralRun) Again() Run { return r } // it keeps nothing of a step
+// Again implements Schedule.
+func (r *ancestralRun) Again() Schedule { return r } // it keeps nothing of a step
 
 func (r *ancestralRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) (next, clean *torch.Tensor) {
 	sigma, to := r.sigmas[r.begin+i], r.sigmas[r.begin+i+1]
@@ -109,7 +109,7 @@ type heunRun struct {
 }
 
 // Start implements Method.
-func (m Heun) Start(c noise.Config, o Options) (Run, error) {
+func (m Heun) Start(c noise.Config, o Options) (Schedule, error) {
 	c.FinalSigma, c.ZeroSNR, c.Threshold = "", false, false // the class does not know them
 	l, err := newLevels(c, o, heunClass, m.Karras, false)
 	if err != nil {
@@ -126,8 +126,8 @@ func (m Heun) Start(c noise.Config, o Options) (Run, error) {
 	return &heunRun{scaled: scaled{l}}, nil
 }
 
-// Again implements Run.
-func (r *heunRun) Again() Run {
+// Again implements Schedule.
+func (r *heunRun) Again() Schedule {
 	again := *r
 	again.slope, again.from = nil, nil
 	return &again

@@ -183,41 +183,41 @@ func TestLCMTimesteps(t *testing.T) {
 
 func TestRefused(t *testing.T) {
 	nan := math.NaN()
-	for want, try := range map[string]func() (Run, error){
-		"51 steps: the model was distilled at 50 timesteps, of which 50 are used: want at most as many steps": func() (Run, error) {
+	for want, try := range map[string]func() (Schedule, error){
+		"51 steps: the model was distilled at 50 timesteps, of which 50 are used: want at most as many steps": func() (Schedule, error) {
 			return LCM{}.Start(noise.Config{}, Options{Steps: 51})
 		},
-		"4 steps: the model was distilled at 50 timesteps, of which 2 are used: want at most as many steps": func() (Run, error) {
+		"4 steps: the model was distilled at 50 timesteps, of which 2 are used: want at most as many steps": func() (Schedule, error) {
 			return LCM{}.Start(noise.Config{}, Options{Steps: 4, Strength: 0.05, Shorten: true})
 		},
-		"strength 0.2 of 4 steps leaves none: want at least 0.25, or more steps": func() (Run, error) {
+		"strength 0.2 of 4 steps leaves none: want at least 0.25, or more steps": func() (Schedule, error) {
 			return LCM{}.Start(noise.Config{}, Options{Steps: 4, Strength: 0.2})
 		},
-		"strength: want a number above 0 and up to 1, got NaN": func() (Run, error) {
+		"strength: want a number above 0 and up to 1, got NaN": func() (Schedule, error) {
 			return Euler{}.Start(noise.Config{}, Options{Steps: 4, Strength: nan})
 		},
-		"want 1 to 1000 steps, got 0": func() (Run, error) { return DDIM{}.Start(noise.Config{}, Options{}) },
-		"original steps: want 1 to 1000, the model's timesteps, got 1001": func() (Run, error) {
+		"want 1 to 1000 steps, got 0": func() (Schedule, error) { return DDIM{}.Start(noise.Config{}, Options{}) },
+		"original steps: want 1 to 1000, the model's timesteps, got 1001": func() (Schedule, error) {
 			return LCM{}.Start(noise.Config{}, Options{Steps: 1, OriginalSteps: 1001})
 		},
-		"timesteps [1 2]: want each below the one before it": func() (Run, error) {
+		"timesteps [1 2]: want each below the one before it": func() (Schedule, error) {
 			return TCD{}.Start(noise.Config{}, Options{Timesteps: []int{1, 2}})
 		},
-		"timestep 1000: want 0 to 999": func() (Run, error) { return Heun{}.Start(noise.Config{}, Options{Timesteps: []int{1000}}) },
-		"2 steps and 1 timestep were given: want one of them, or as many timesteps as steps": func() (Run, error) {
+		"timestep 1000: want 0 to 999": func() (Schedule, error) { return Heun{}.Start(noise.Config{}, Options{Timesteps: []int{1000}}) },
+		"2 steps and 1 timestep were given: want one of them, or as many timesteps as steps": func() (Schedule, error) {
 			return Heun{}.Start(noise.Config{}, Options{Steps: 2, Timesteps: []int{1}})
 		},
-		"timesteps were given, but karras noise levels have timesteps of their own: want one of them": func() (Run, error) {
+		"timesteps were given, but karras noise levels have timesteps of their own: want one of them": func() (Schedule, error) {
 			return UniPC{Karras: true}.Start(noise.Config{}, Options{Timesteps: []int{1}})
 		},
-		"scheduler config: lower_order_final is false: unipc cannot end without noise in the second order; want true, or final_sigmas_type sigma_min": func() (Run, error) {
+		"scheduler config: lower_order_final is false: unipc cannot end without noise in the second order; want true, or final_sigmas_type sigma_min": func() (Schedule, error) {
 			no := false
 			return UniPC{}.Start(noise.Config{LowerFinal: &no}, Options{Steps: 5})
 		},
-		"tcd: want an eta from 0 to 1, got 2": func() (Run, error) { return TCD{Eta: 2}.Start(noise.Config{}, Options{Steps: 1}) },
+		"tcd: want an eta from 0 to 1, got 2": func() (Schedule, error) { return TCD{Eta: 2}.Start(noise.Config{}, Options{Steps: 1}) },
 		"scheduler config: rescale_betas_zero_snr with prediction_type epsilon cannot work: pure noise says nothing about the sample; " +
-			"want v_prediction or sample": func() (Run, error) { return LCM{}.Start(noise.Config{ZeroSNR: true}, Options{Steps: 1}) },
-		"scheduler config: steps_offset leads to timestep 1000: want 0 to 999, by fewer steps or a smaller offset": func() (Run, error) {
+			"want v_prediction or sample": func() (Schedule, error) { return LCM{}.Start(noise.Config{ZeroSNR: true}, Options{Steps: 1}) },
+		"scheduler config: steps_offset leads to timestep 1000: want 0 to 999, by fewer steps or a smaller offset": func() (Schedule, error) {
 			return DDIM{}.Start(noise.Config{StepsOffset: 1}, Options{Steps: 1000})
 		},
 	} {

@@ -110,13 +110,13 @@ func exponential(s *torch.Scope, x, clean *torch.Tensor, from, to float32) *torc
 type dpm2Run struct{ halves }
 
 // Start implements Method.
-func (DPM2) Start(c noise.Config, o Options) (Run, error) {
+func (DPM2) Start(c noise.Config, o Options) (Schedule, error) {
 	h, err := newHalves(c, o, true, mean)
 	return &dpm2Run{h}, err
 }
 
-// Again implements Run.
-func (r *dpm2Run) Again() Run {
+// Again implements Schedule.
+func (r *dpm2Run) Again() Schedule {
 	again := *r
 	again.first = nil
 	return &again
@@ -131,7 +131,7 @@ func (r *dpm2Run) Step(s *torch.Scope, i int, x, out *torch.Tensor, _ Noise) (ne
 type dpm2AncestralRun struct{ halves }
 
 // Start implements Method.
-func (DPM2Ancestral) Start(c noise.Config, o Options) (Run, error) {
+func (DPM2Ancestral) Start(c noise.Config, o Options) (Schedule, error) {
 	h, err := newHalves(c, o, true, middleOfDown)
 	return &dpm2AncestralRun{h}, err
 }
@@ -142,8 +142,8 @@ func middleOfDown(from, to float32) float32 {
 	return mean(from, down)
 }
 
-// Again implements Run.
-func (r *dpm2AncestralRun) Again() Run {
+// Again implements Schedule.
+func (r *dpm2AncestralRun) Again() Schedule {
 	again := *r
 	again.first = nil
 	return &again
@@ -161,7 +161,7 @@ func (r *dpm2AncestralRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noi
 type singlestepRun struct{ halves }
 
 // Start implements Method.
-func (DPMPP2SAncestral) Start(c noise.Config, o Options) (Run, error) {
+func (DPMPP2SAncestral) Start(c noise.Config, o Options) (Schedule, error) {
 	h, err := newHalves(c, o, false, func(from, to float32) float32 {
 		down, _ := exactAncestral(from, to)
 		return mean(from, down)
@@ -169,8 +169,8 @@ func (DPMPP2SAncestral) Start(c noise.Config, o Options) (Run, error) {
 	return &singlestepRun{h}, err
 }
 
-// Again implements Run.
-func (r *singlestepRun) Again() Run {
+// Again implements Schedule.
+func (r *singlestepRun) Again() Schedule {
 	again := *r
 	again.first = nil
 	return &again
@@ -191,13 +191,13 @@ type brownianRun struct {
 }
 
 // Start implements Method.
-func (DPMPPSDE) Start(c noise.Config, o Options) (Run, error) {
+func (DPMPPSDE) Start(c noise.Config, o Options) (Schedule, error) {
 	h, err := newHalves(c, o, false, mean)
 	return &brownianRun{halves: h}, err
 }
 
-// Again implements Run.
-func (r *brownianRun) Again() Run {
+// Again implements Schedule.
+func (r *brownianRun) Again() Schedule {
 	again := *r
 	again.first, again.moved = nil, nil
 	return &again

@@ -90,7 +90,7 @@ func (g *grid) remark(at []int, original, k int, whole bool) {
 	}
 }
 
-// Timesteps implements Run.
+// Timesteps implements Schedule.
 func (g *grid) Timesteps() []float64 {
 	out := make([]float64, len(g.at))
 	for i, t := range g.at {
@@ -99,16 +99,16 @@ func (g *grid) Timesteps() []float64 {
 	return out
 }
 
-// InitSigma implements Run.
+// InitSigma implements Schedule.
 func (g *grid) InitSigma() float64 { return 1 }
 
-// Input implements Run.
+// Input implements Schedule.
 func (g *grid) Input(_ *torch.Scope, x *torch.Tensor, _ int) *torch.Tensor { return x }
 
-// Notices implements Run.
+// Notices implements Schedule.
 func (g *grid) Notices() []string { return g.notices }
 
-// AddNoise implements Run.
+// AddNoise implements Schedule.
 func (g *grid) AddNoise(s *torch.Scope, x0, z *torch.Tensor, i int) *torch.Tensor {
 	return noised(s, x0, z, g.alphas[g.at[i]])
 }
@@ -116,7 +116,7 @@ func (g *grid) AddNoise(s *torch.Scope, x0, z *torch.Tensor, i int) *torch.Tenso
 type lcmRun struct{ grid }
 
 // Start implements Method.
-func (LCM) Start(c noise.Config, o Options) (Run, error) {
+func (LCM) Start(c noise.Config, o Options) (Schedule, error) {
 	g, err := start(c, o)
 	if err != nil {
 		return nil, err
@@ -132,8 +132,8 @@ func (c *chain) scalings(t int) (skip, out float32) {
 	return float32(a.Item()), float32(b.Item())
 }
 
-// Again implements Run.
-func (r *lcmRun) Again() Run { return r } // it keeps nothing of a step
+// Again implements Schedule.
+func (r *lcmRun) Again() Schedule { return r } // it keeps nothing of a step
 
 func (r *lcmRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) (next, clean *torch.Tensor) {
 	t, last := r.at[i], i == len(r.at)-1
@@ -159,7 +159,7 @@ type tcdRun struct {
 
 // Start implements Method. In diffusers any number of original steps that a caller gives makes all timesteps the grid; here it is
 // their number, as for LCM.
-func (m TCD) Start(c noise.Config, o Options) (Run, error) {
+func (m TCD) Start(c noise.Config, o Options) (Schedule, error) {
 	if !(m.Eta >= 0 && m.Eta <= 1) {
 		return nil, fmt.Errorf("tcd: want an eta from 0 to 1, got %g", m.Eta)
 	}
@@ -170,8 +170,8 @@ func (m TCD) Start(c noise.Config, o Options) (Run, error) {
 	return &tcdRun{g, m.Eta}, nil
 }
 
-// Again implements Run.
-func (r *tcdRun) Again() Run { return r } // it keeps nothing of a step
+// Again implements Schedule.
+func (r *tcdRun) Again() Schedule { return r } // it keeps nothing of a step
 
 func (r *tcdRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) (next, clean *torch.Tensor) {
 	last, prev := i == len(r.at)-1, 0

@@ -15,7 +15,7 @@ type lmsRun struct {
 }
 
 // Start implements Method.
-func (LMS) Start(c noise.Config, o Options) (Run, error) {
+func (LMS) Start(c noise.Config, o Options) (Schedule, error) {
 	c.FinalSigma, c.ZeroSNR, c.Threshold = "", false, false // the class does not know them
 	l, err := newLevels(c, o, sigmaClass, false, false)
 	if err != nil {
@@ -24,8 +24,8 @@ func (LMS) Start(c noise.Config, o Options) (Run, error) {
 	return &lmsRun{scaled: scaled{l}}, nil
 }
 
-// Again implements Run.
-func (r *lmsRun) Again() Run {
+// Again implements Schedule.
+func (r *lmsRun) Again() Schedule {
 	again := *r
 	again.slopes = nil
 	return &again

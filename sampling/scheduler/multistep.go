@@ -17,13 +17,13 @@ type DPMPP3M struct{}
 // preserving are the levels of methods whose latents are α·x0 + σ·noise with α² + σ² = 1.
 type preserving struct{ levels }
 
-// InitSigma implements Run.
+// InitSigma implements Schedule.
 func (l *preserving) InitSigma() float64 { return 1 }
 
-// Input implements Run.
+// Input implements Schedule.
 func (l *preserving) Input(_ *torch.Scope, x *torch.Tensor, _ int) *torch.Tensor { return x }
 
-// AddNoise implements Run.
+// AddNoise implements Schedule.
 func (l *preserving) AddNoise(s *torch.Scope, x0, z *torch.Tensor, i int) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		v := torch.Full(s, float64(l.sigmas[l.begin+i]), torch.Float32, 1).To(s, x0.DType())
@@ -77,7 +77,7 @@ type dpmRun struct {
 }
 
 // Start implements Method.
-func (m DPMPP2M) Start(c noise.Config, o Options) (Run, error) {
+func (m DPMPP2M) Start(c noise.Config, o Options) (Schedule, error) {
 	l, err := newLevels(c, o, sigmaClass, m.Karras, true)
 	if err != nil {
 		return nil, err
@@ -86,7 +86,7 @@ func (m DPMPP2M) Start(c noise.Config, o Options) (Run, error) {
 }
 
 // Start implements Method.
-func (DPMPP3M) Start(c noise.Config, o Options) (Run, error) {
+func (DPMPP3M) Start(c noise.Config, o Options) (Schedule, error) {
 	l, err := newLevels(c, o, sigmaClass, false, true)
 	if err != nil {
 		return nil, err
@@ -94,8 +94,8 @@ func (DPMPP3M) Start(c noise.Config, o Options) (Run, error) {
 	return &dpmRun{preserving: preserving{l}, order: 3}, nil
 }
 
-// Again implements Run.
-func (r *dpmRun) Again() Run {
+// Again implements Schedule.
+func (r *dpmRun) Again() Schedule {
 	again := *r
 	again.m1, again.m2 = nil, nil
 	return &again

@@ -28,7 +28,7 @@ type pndmRun struct {
 }
 
 // Start implements Method.
-func (PNDM) Start(c noise.Config, o Options) (Run, error) {
+func (PNDM) Start(c noise.Config, o Options) (Schedule, error) {
 	if o.Timesteps != nil {
 		return nil, errors.New("timesteps were given, but pndm has timesteps of its own: want another sampler, or none")
 	}
@@ -77,8 +77,8 @@ func (r *pndmRun) AddNoise(s *torch.Scope, x0, z *torch.Tensor, i int) *torch.Te
 	return noised(s, x0, z, r.alphas[r.at[i]])
 }
 
-// Again implements Run.
-func (r *pndmRun) Again() Run {
+// Again implements Schedule.
+func (r *pndmRun) Again() Schedule {
 	again := *r
 	again.counter, again.ets, again.sum, again.from = 0, nil, nil, nil
 	return &again

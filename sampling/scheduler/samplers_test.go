@@ -127,16 +127,16 @@ func TestNames(t *testing.T) {
 
 // What cannot be done is refused.
 func TestSamplersRefuse(t *testing.T) {
-	for want, try := range map[string]func() (Run, error){
-		"pndm has timesteps of its own": func() (Run, error) { return PNDM{}.Start(noise.Config{}, Options{Timesteps: []int{9}}) },
-		"two ways, karras and beta": func() (Run, error) {
+	for want, try := range map[string]func() (Schedule, error){
+		"pndm has timesteps of its own": func() (Schedule, error) { return PNDM{}.Start(noise.Config{}, Options{Timesteps: []int{9}}) },
+		"two ways, karras and beta": func() (Schedule, error) {
 			return LMS{}.Start(noise.Config{Karras: true, BetaSigmas: true}, Options{Steps: 3})
 		},
-		`sampler ddim cannot use the spacing "karras"`: func() (Run, error) {
+		`sampler ddim cannot use the spacing "karras"`: func() (Schedule, error) {
 			return Spaced{DDIM{}, "karras"}.Start(noise.Config{}, Options{Steps: 3})
 		},
-		"the sampler lcm takes the timesteps": func() (Run, error) { return Spaced{LCM{}, "trailing"}.Start(noise.Config{}, Options{Steps: 3}) },
-		"exponential noise levels have timesteps of their own": func() (Run, error) {
+		"the sampler lcm takes the timesteps": func() (Schedule, error) { return Spaced{LCM{}, "trailing"}.Start(noise.Config{}, Options{Steps: 3}) },
+		"exponential noise levels have timesteps of their own": func() (Schedule, error) {
 			return Spaced{DPM2{}, "exponential"}.Start(noise.Config{}, Options{Timesteps: []int{9}})
 		},
 	} {

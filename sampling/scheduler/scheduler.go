@@ -1,7 +1,7 @@
 // Package scheduler has the samplers of latent diffusion: methods that take a network's predictions at discrete timesteps to
 // the next latents, number for number as diffusers' schedulers do.
 //
-// A [Method] is a value. Started for a model's [noise.Config] it becomes a [Run], which says at which timesteps the network is to be
+// A [Method] is a value. Started for a model's [noise.Config] it becomes a [Schedule], which says at which timesteps the network is to be
 // called:
 //
 //	x := noise · run.InitSigma()
@@ -26,7 +26,7 @@ import (
 // Method is a way to take noise away.
 type Method interface {
 	// Start plans a run; what cannot be done is an error.
-	Start(c noise.Config, o Options) (Run, error)
+	Start(c noise.Config, o Options) (Schedule, error)
 }
 
 // Options are what one run is to be like.
@@ -36,7 +36,7 @@ type Options struct {
 
 	OriginalSteps int // of LCM and TCD: the grid that timesteps are taken from; 0: the configuration's
 
-	// Strength is how much of an image is to change, above 0 to 1: the run starts at latents with noise, [Run.AddNoise], and leaves
+	// Strength is how much of an image is to change, above 0 to 1: the run starts at latents with noise, [Schedule.AddNoise], and leaves
 	// out its first steps, all but Steps·Strength. With Shorten, LCM and TCD do all steps instead, on the lower part of their grid.
 	// 0: 1.
 	Strength float64
@@ -49,11 +49,12 @@ type Options struct {
 // all.
 type Noise func(s *torch.Scope) *torch.Tensor
 
-// Run is a method under way. It is for one pass over its steps, from the first to the last; [Run.Again] is for more.
-type Run interface {
-	// Again returns the same run before its first step. It costs nothing, and leaves the run that it is called on as it is: what was started
-	// once can be gone through many times, by several goroutines at once where each has a run of its own.
-	Again() Run
+// Schedule is a method that was started: its timesteps, and what it does in each step, as diffusers' schedulers after set_timesteps. It is
+// for one pass over its steps, from the first to the last; [Schedule.Again] is for more.
+type Schedule interface {
+	// Again returns the same schedule before its first step. It costs nothing, and leaves the one that it is called on as it is: what was
+	// started once can be gone through many times, by several goroutines at once where each has a schedule of its own.
+	Again() Schedule
 	// Timesteps are what the network is told in each step.
 	Timesteps() []float64
 	// InitSigma is the deviation of the noise that a run without an image starts from.

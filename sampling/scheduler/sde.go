@@ -25,7 +25,7 @@ type sdeRun struct {
 }
 
 // Start implements Method.
-func (m DPMPP2MSDE) Start(c noise.Config, o Options) (Run, error) {
+func (m DPMPP2MSDE) Start(c noise.Config, o Options) (Schedule, error) {
 	l, err := newLevels(c, o, sigmaClass, false, true)
 	if err != nil {
 		return nil, err
@@ -34,7 +34,7 @@ func (m DPMPP2MSDE) Start(c noise.Config, o Options) (Run, error) {
 }
 
 // Start implements Method.
-func (DPMPP3MSDE) Start(c noise.Config, o Options) (Run, error) {
+func (DPMPP3MSDE) Start(c noise.Config, o Options) (Schedule, error) {
 	l, err := newLevels(c, o, sigmaClass, false, true)
 	if err != nil {
 		return nil, err
@@ -42,8 +42,8 @@ func (DPMPP3MSDE) Start(c noise.Config, o Options) (Run, error) {
 	return &sdeRun{preserving: preserving{l}, order: 3}, nil
 }
 
-// Again implements Run.
-func (r *sdeRun) Again() Run {
+// Again implements Schedule.
+func (r *sdeRun) Again() Schedule {
 	again := *r
 	again.m1, again.m2 = nil, nil
 	return &again

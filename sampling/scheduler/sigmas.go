@@ -156,10 +156,10 @@ func timestepOf(logs []float32, sigma float64) float64 {
 	return float64((1-w)*float64(j)) + float64(w*float64(j+1))
 }
 
-// Timesteps implements Run.
+// Timesteps implements Schedule.
 func (l *levels) Timesteps() []float64 { return l.at[l.begin:] }
 
-// Notices implements Run.
+// Notices implements Schedule.
 func (l *levels) Notices() []string { return nil }
 
 // scaledSigma is the deviation of the noise to start from in methods whose latents are x0 + σ·noise.

@@ -49,7 +49,7 @@ func SpacingNamed(name string) (string, error) {
 }
 
 // Start implements Method.
-func (m Spaced) Start(c noise.Config, o Options) (Run, error) {
+func (m Spaced) Start(c noise.Config, o Options) (Schedule, error) {
 	if err := Spaces(m.Method, m.Spacing); err != nil {
 		return nil, err
 	}

@@ -24,7 +24,7 @@ type uniRun struct {
 }
 
 // Start implements Method.
-func (m UniPC) Start(c noise.Config, o Options) (Run, error) {
+func (m UniPC) Start(c noise.Config, o Options) (Schedule, error) {
 	l, err := newLevels(c, o, uniClass, m.Karras, true)
 	if err != nil {
 		return nil, err
@@ -36,8 +36,8 @@ func (m UniPC) Start(c noise.Config, o Options) (Run, error) {
 	return &uniRun{preserving: preserving{l}, b1: m.B1}, nil
 }
 
-// Again implements Run.
-func (r *uniRun) Again() Run {
+// Again implements Schedule.
+func (r *uniRun) Again() Schedule {
 	again := *r
 	again.x, again.outputs, again.order = nil, [3]*torch.Tensor{}, 0
 	return &again

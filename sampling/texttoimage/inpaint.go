@@ -20,7 +20,7 @@ func (net *network) masked(s *torch.Scope, f fixed, streams noise.Streams, n int
 }
 
 // blend puts the input image's latents where the mask keeps them, with the noise that the next step expects.
-func (p *Plan) blend(s *torch.Scope, f fixed, run scheduler.Run, x, kept, z *torch.Tensor, i int) *torch.Tensor {
+func (p *Plan) blend(s *torch.Scope, f fixed, run scheduler.Schedule, x, kept, z *torch.Tensor, i int) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		outside := kept
 		if i+1 < len(run.Timesteps()) {

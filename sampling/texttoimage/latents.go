@@ -53,7 +53,7 @@ func (p *Plan) noise(s *torch.Scope, z *torch.Tensor, first int) *torch.Tensor {
 
 // begin returns the latents to start from. For an ordinary network with a mask it returns the latents of the input image and the noise,
 // too. The order in which noise is drawn is diffusers'.
-func (p *Plan) begin(s *torch.Scope, f fixed, run scheduler.Run, streams noise.Streams, noise scheduler.Noise, n, first int) (x, kept, z *torch.Tensor) {
+func (p *Plan) begin(s *torch.Scope, f fixed, run scheduler.Schedule, streams noise.Streams, noise scheduler.Noise, n, first int) (x, kept, z *torch.Tensor) {
 	whole := p.o.Init == nil || (p.o.Mask != nil && p.Strength == 1)
 	fill := p.o.Mask != nil && !p.o.Model.Inpaints()
 	var image *torch.Tensor

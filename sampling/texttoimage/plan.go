@@ -31,8 +31,8 @@ type Plan struct {
 
 	o       Pipeline // with nothing left open
 	config  noise.Config
-	run     scheduler.Run // before its first step
-	cfg     bool          // classifier-free guidance: two passes of the network, with the prompt and with the negative one
+	run     scheduler.Schedule // before its first step
+	cfg     bool               // classifier-free guidance: two passes of the network, with the prompt and with the negative one
 	prompts []aPrompt
 
 	plainTags bool // their notice is there

@@ -35,7 +35,7 @@ type started struct {
 	times *atomic.Int64
 }
 
-func (m started) Start(c noise.Config, o scheduler.Options) (scheduler.Run, error) {
+func (m started) Start(c noise.Config, o scheduler.Options) (scheduler.Schedule, error) {
 	m.times.Add(1)
 	return m.Method.Start(c, o)
 }

@@ -323,7 +323,7 @@ func WriteFolder(dir string, m *Model, o WriteOptions) error {
 	if err != nil {
 		return fmt.Errorf("write %s: %w", quote.Path(dir), err)
 	}
-	return atomicfile.WriteFolder(dir, o.Overwrite, func(dir string) error { return m.write(dir, o) })
+	return atomicfile.WriteFolder(dir, atomicfile.Options{Overwrite: o.Overwrite}, func(dir string) error { return m.write(dir, o) })
 }
 
 // replaceable refuses what is not to be replaced: anything, or what is not a folder of weights, or the folder of a part by a model's or a
