@@ -1,11 +1,13 @@
 package job
 
 import (
+	"fmt"
 	"iter"
 	"os"
 	"path/filepath"
 	"slices"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/vae"
@@ -62,18 +64,18 @@ func DescribeDiffusion(path, variant string) (d Diffusion, err error) {
 		defer c.Close()
 		return Diffusion{Kind: "component", Parts: []Part{describePart(filepath.Base(filepath.Clean(path)), c, c.Names())}}, nil
 	}
+	var all *weights.Tensors // of a single file
 	if st, err := os.Stat(path); err == nil && !st.IsDir() {
-		kind, err := weights.SniffFile(path)
-		if err != nil {
+		if all, err = weights.OpenTensors(path); err != nil {
 			return d, err
 		}
+		defer all.Close()
+		kind, err := weights.Sniff(all)
+		if err != nil {
+			return d, fmt.Errorf("%s: %w", quote.Path(path), err)
+		}
 		if kind == weights.TAESD || kind == weights.LoRA || kind == weights.Refiner {
-			f, err := weights.OpenTensors(path)
-			if err != nil {
-				return d, err
-			}
-			defer f.Close()
-			return Diffusion{Kind: kind.String(), Parts: []Part{describePart("all", f, f.Names())}}, nil
+			return Diffusion{Kind: kind.String(), Parts: []Part{describePart("all", all, all.Names())}}, nil
 		}
 	}
 	m, err := weights.Open(path, o)
@@ -93,13 +95,8 @@ func DescribeDiffusion(path, variant string) (d Diffusion, err error) {
 			d.Parts = append(d.Parts, describePart(p.name, p.c, p.c.Names()))
 		}
 	}
-	if len(m.Ignored) > 0 {
-		f, err := weights.OpenTensors(path)
-		if err != nil {
-			return d, err
-		}
-		defer f.Close()
-		d.Parts = append(d.Parts, describePart("unused", f, slices.Values(m.Ignored)))
+	if all != nil && len(m.Ignored) > 0 {
+		d.Parts = append(d.Parts, describePart("unused", all, slices.Values(m.Ignored)))
 	}
 	return d, nil
 }
