@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes dist/onestep-bundle-VERSION-linux-ARCH: the tool, the benchmark and the compiled tests of every package, for a
-# machine with PyTorch and without Go. The tests are kept packed: they are alike, and pack to a quarter.
+# machine with PyTorch and without Go. The programs are kept packed, in one archive: they are alike, and pack to an eighth.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 limit=60 # MB
@@ -10,13 +10,13 @@ layer=$(go run ./scripts/setup)
 torch=${layer##*/libonestep-torch-} torch=${torch%%-*}
 out=dist/onestep-bundle-$version-linux-$(go env GOARCH)
 rm -rf "$out"
-mkdir -p "$out/bin" "$out/lib"
+mkdir -p "$out/lib"
 strip -o "$out/lib/${layer##*/}" "$layer"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-go build -trimpath -ldflags "-s -w -X main.version=$version" -o "$out/bin/onestep" ./cmd/onestep
-go build -trimpath -ldflags '-s -w' -o "$out/bin/bench" ./scripts/bench
+go build -trimpath -ldflags "-s -w -X main.version=$version" -o "$work/bin/onestep" ./cmd/onestep
+go build -trimpath -ldflags '-s -w' -o "$work/bin/bench" ./scripts/bench
 go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.Dir}}{{end}}' ./... | while read -r dir; do
   rel=${dir#"$PWD"/}
   echo "compiling the tests of $rel"
@@ -27,7 +27,8 @@ go list -f '{{if or .TestGoFiles .XTestGoFiles}}{{.Dir}}{{end}}' ./... | while r
 done
 cp README.md "$work/tests/" # one of the tests reads it, and itself
 cp tests/example_test.go "$work/tests/tests/"
-tar -C "$work" -c tests | xz -T1 --x86 --lzma2=preset=6,dict=64MiB >"$out/tests.tar.xz"
+# The dictionary reaches over most programs, to what they have in common. Packing takes 3 GB of memory, unpacking as much as it has.
+tar -C "$work" -c bin tests | xz -T1 --x86 --lzma2=preset=6,dict=256MiB >"$out/programs.tar.xz"
 
 sed "s/@TORCH@/$torch/" scripts/run-tests.sh >"$out/run-tests.sh"
 chmod +x "$out/run-tests.sh"
@@ -40,7 +41,7 @@ It needs a PyTorch $torch on the machine (pip install torch==$torch), and neithe
     ./run-tests.sh [PACKAGE...]    runs the tests of every package (or of those named, such as torch/optim) against the
                                    PyTorch of \$LIBTORCH (the folder of the Python package torch) or of python3, and
                                    says what passed, also what passed on the GPU
-    ./run-tests.sh --env           prints the line that lets bin/onestep and bin/bench find that PyTorch; then:
+    ./run-tests.sh --env           unpacks the programs and prints the line that lets them find that PyTorch; then:
     bin/onestep doctor             what it finds on this machine
     bin/bench work train           the benchmark's training step, with its figures as JSON
 END

@@ -15,14 +15,14 @@ fi
 have=$(awk '$2 ~ /^TORCH_VERSION_(MAJOR|MINOR|PATCH)$/ { v = v s $3; s = "." } END { print v }' "$torch/include/torch/headeronly/version.h" 2>/dev/null)
 [ "$have" = "$want" ] || die "$torch is PyTorch ${have:-of an unknown version}, and this bundle is compiled for $want"
 export LD_LIBRARY_PATH=$torch/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+if [ ! -d tests ]; then
+  python3 -c 'import tarfile; tarfile.open("programs.tar.xz").extractall(".")' 2>/dev/null || tar -xJf programs.tar.xz || die "cannot unpack programs.tar.xz"
+fi
 if [ "${1:-}" = --env ]; then
   echo "export LD_LIBRARY_PATH=$LD_LIBRARY_PATH"
   exit
 fi
 
-if [ ! -d tests ]; then
-  python3 -c 'import tarfile; tarfile.open("tests.tar.xz").extractall(".")' 2>/dev/null || tar -xJf tests.tar.xz || die "cannot unpack tests.tar.xz"
-fi
 for file in "$PWD"/lib/libonestep-torch-*.so; do
   [ ! -f "$file" ] || export ONESTEP_LAYER=$file # bin/ finds it by itself, the tests do not
 done
