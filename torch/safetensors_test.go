@@ -290,7 +290,7 @@ func TestSaveRefuses(t *testing.T) {
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		a, b := torch.Ones(s, torch.Float32, 3), torch.Ones(s, torch.Float32, 3)
 		err := torch.SaveSafetensors(path, each([]string{"a", "a"}, []*torch.Tensor{a, b}), torch.SaveOptions{})
-		require.ErrorContains(t, err, `tensor "a" comes twice`)
+		require.ErrorContains(t, err, `tensor "a" occurs twice`)
 		b.Free()
 		err = torch.SaveSafetensors(path, each([]string{"a", "b"}, []*torch.Tensor{a, b}), torch.SaveOptions{})
 		require.ErrorIs(t, err, torch.ErrFreed)

@@ -8,7 +8,7 @@ import (
 // DType is the format's name of an element type, such as "F32".
 type DType string
 
-// The element types that package torch has counterparts for. Files may hold others, which [DType.Bits] knows.
+// The element types with a dtype in package torch. Files may hold others; [DType.Bits] has their sizes.
 const (
 	F64  DType = "F64"
 	F32  DType = "F32"
@@ -24,7 +24,7 @@ const (
 )
 
 // layout lists every element type of the format in the order in which the reference implementation lays tensors out:
-// by falling alignment, so that a file whose data section is aligned has only aligned tensors.
+// by decreasing alignment, so that a file whose data section is aligned has only aligned tensors.
 var layout = []struct {
 	dtype DType
 	bits  int
@@ -53,7 +53,7 @@ var layout = []struct {
 	{Bool, 8},
 }
 
-// rank returns the type's place in layout, or -1 for a type that is not the format's.
+// rank returns the type's index in layout, or -1 for an unknown type.
 func (d DType) rank() int {
 	for i := range layout {
 		if layout[i].dtype == d {
@@ -63,8 +63,8 @@ func (d DType) rank() int {
 	return -1
 }
 
-// Bits returns the size of one element in bits, or 0 for a type that is not the format's. Only the F4 and F6 types,
-// which no dtype of package torch corresponds to, are not whole bytes.
+// Bits returns the size of one element in bits, or 0 for an unknown type. Only the F4 and F6 types, which package torch
+// does not have, are not whole bytes.
 func (d DType) Bits() int {
 	if i := d.rank(); i >= 0 {
 		return layout[i].bits
@@ -72,8 +72,8 @@ func (d DType) Bits() int {
 	return 0
 }
 
-// bytesOf returns the bytes that a tensor of a known type and non-negative dimensions takes. It fails when the count overflows, or is not a whole number of bytes.
-// Zero dimensions do not excuse the others from being possible: strides are made of them.
+// bytesOf returns the size in bytes of a tensor of a known type and non-negative dimensions. It fails when the size overflows or is not a
+// whole number of bytes. A dimension of 0 does not exempt the others from the overflow check, because strides are computed from them.
 func (d DType) bytesOf(shape []int) (int, bool) {
 	bits := d.Bits()
 	n := 1

@@ -22,7 +22,7 @@ const (
 	indexSuffix = ".safetensors.index.json"
 )
 
-// File is an opened file, or a set of shards that were opened as one.
+// File is an open file, or a set of shards opened as one.
 type File struct {
 	path     string
 	tensors  []Tensor
@@ -32,10 +32,10 @@ type File struct {
 }
 
 // Open maps a safetensors file into memory. The path may also name an index (*.safetensors.index.json), whose shards are
-// then opened as one set, or a folder that holds one index or else one safetensors file.
+// then opened as one set, or a directory that holds one index or else one safetensors file.
 //
 // The maps are private: writing to [Tensor.Data] changes this process's copy of the page and never the file. A file must
-// not be truncated while it is open, for touching the lost pages ends the process with SIGBUS; replacing it by rename, as
+// not be truncated while it is open, because accessing the lost pages kills the process with SIGBUS; replacing it by rename, as
 // this package's writers do, is safe. Damaged files give a [*FormatError], the system's errors an [*fs.PathError].
 func Open(path string) (*File, error) {
 	if st, err := os.Stat(path); err == nil && st.IsDir() {
@@ -58,7 +58,7 @@ func Open(path string) (*File, error) {
 	return f, nil
 }
 
-// choose finds the file of a folder that Open opens.
+// choose finds the file in a directory that Open opens.
 func choose(dir string) (string, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -81,17 +81,17 @@ func choose(dir string) (string, error) {
 	}
 	all := slices.Concat(indexes, files)
 	if len(all) == 0 {
-		return "", fmt.Errorf("%s: no file in the folder ends in %s or %s: %w", quote.Path(dir), suffix, indexSuffix, fs.ErrNotExist)
+		return "", fmt.Errorf("%s: the directory has no %s or %s file: %w", quote.Path(dir), suffix, indexSuffix, fs.ErrNotExist)
 	}
 	const most = 8
 	more := ""
 	if len(all) > most {
 		all, more = all[:most], ", ..."
 	}
-	return "", fmt.Errorf("%s: the folder holds several files, name one: %s%s", quote.Path(dir), strings.Join(quote.Texts(all), ", "), more)
+	return "", fmt.Errorf("%s: the directory has several files, pass one of them: %s%s", quote.Path(dir), strings.Join(quote.Texts(all), ", "), more)
 }
 
-// mapFile maps a whole file privately. It refuses what is too short to be mapped or parsed.
+// mapFile maps a whole file privately. It refuses empty files and files that are not regular.
 func mapFile(path string) (_ []byte, err error) {
 	regular := func(st fs.FileInfo) error {
 		if !st.Mode().IsRegular() {
@@ -129,12 +129,12 @@ func mapFile(path string) (_ []byte, err error) {
 	return m, nil
 }
 
-// index makes the lookup by name. It refuses names that come twice.
+// index builds the lookup by name. It refuses duplicate names.
 func (f *File) index() error {
 	f.byName = make(map[string]int, len(f.tensors))
 	for i, t := range f.tensors {
 		if j, ok := f.byName[t.Name]; ok {
-			msg := fmt.Sprintf("tensor %s comes twice", quote.Quoted(t.Name))
+			msg := fmt.Sprintf("tensor %s occurs twice", quote.Quoted(t.Name))
 			if other := f.tensors[j].Path; other != t.Path {
 				msg += fmt.Sprintf(", in %s and in %s", quote.Path(other), quote.Path(t.Path))
 			}
@@ -145,7 +145,7 @@ func (f *File) index() error {
 	return nil
 }
 
-// Path returns the path of the file or index, as it was opened.
+// Path returns the path that was opened: the file's, or the index's.
 func (f *File) Path() string { return f.path }
 
 // Len returns the number of tensors.
@@ -154,7 +154,7 @@ func (f *File) Len() int { return len(f.tensors) }
 // Tensors yields the tensors in the order of their data, shard after shard.
 func (f *File) Tensors() iter.Seq[Tensor] { return slices.Values(f.tensors) }
 
-// Tensor returns the tensor of that name, and whether there is one.
+// Tensor returns the tensor with that name, and whether there is one.
 func (f *File) Tensor(name string) (Tensor, bool) {
 	i, ok := f.byName[name]
 	if !ok {
@@ -163,9 +163,9 @@ func (f *File) Tensor(name string) (Tensor, bool) {
 	return f.tensors[i], true
 }
 
-// Release tells the system that a tensor's elements will not soon be needed: the whole pages of the map that they fill no
-// longer count as this process's memory, and are read from the file when they are touched again. Changes made in place are
-// lost. A name that is not there, or a file that was parsed from memory, is left alone.
+// Release tells the system that a tensor's elements will not be needed soon: the pages of the map that they fill no longer
+// count as this process's memory, and are read from the file on the next access. Changes made in place are lost. It does
+// nothing for an unknown name or a file parsed from memory.
 func (f *File) Release(name string) {
 	t, ok := f.Tensor(name)
 	if !ok || len(f.maps) == 0 || len(t.Data) == 0 {
@@ -175,12 +175,12 @@ func (f *File) Release(name string) {
 	start := uintptr(unsafe.Pointer(unsafe.SliceData(t.Data)))
 	from := (page - start%page) % page
 	if n := uintptr(len(t.Data)); n >= from+page {
-		_ = unix.Madvise(t.Data[from:n-(n-from)%page], unix.MADV_DONTNEED) // a hint: without it, the pages only stay longer
+		_ = unix.Madvise(t.Data[from:n-(n-from)%page], unix.MADV_DONTNEED) // a hint: if it fails, the pages only stay longer
 	}
 }
 
-// Metadata returns a copy of the header's free-form strings; empty when there are none. Of a sharded set it returns those
-// that no two shards contradict each other in.
+// Metadata returns a copy of the header's free-form strings; empty when there are none. Of a sharded set it returns the
+// entries on which all shards agree.
 func (f *File) Metadata() map[string]string {
 	if f.metadata == nil {
 		return map[string]string{}
@@ -188,7 +188,7 @@ func (f *File) Metadata() map[string]string {
 	return maps.Clone(f.metadata)
 }
 
-// Close unmaps the file: every [Tensor.Data] of it becomes invalid, and touching one ends the process. Closing twice does
+// Close unmaps the file: every [Tensor.Data] of it becomes invalid, and accessing it kills the process. Closing twice does
 // nothing.
 func (f *File) Close() error {
 	var errs []error

@@ -15,7 +15,7 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-const maxIndexDepth = 32 // nesting of what an index may hold beside its map
+const maxIndexDepth = 32 // nesting of an index's values outside weight_map
 
 // openIndex opens the shards that an index names as one set.
 func openIndex(path string) (_ *File, err error) {
@@ -109,19 +109,19 @@ func parseIndex(b []byte) (map[string]string, error) {
 	}
 	s := scanner{b: b}
 	var weights map[string]string
-	files := map[string]string{} // one copy of each file's name
+	files := map[string]string{} // one copy of each file name
 	err := s.object("an object", func(key []byte) error {
 		if string(key) != "weight_map" {
 			return s.skip(maxIndexDepth)
 		}
 		if weights != nil {
-			return s.errorf("weight_map comes twice")
+			return s.errorf("weight_map occurs twice")
 		}
 		weights = map[string]string{}
 		return s.object("an object as weight_map", func(key []byte) error {
 			name := string(key)
 			if _, ok := weights[name]; ok {
-				return s.errorf("tensor %s comes twice", quote.Quoted(name))
+				return s.errorf("tensor %s occurs twice", quote.Quoted(name))
 			}
 			v, err := s.str("a file name as a string")
 			if err != nil {
@@ -151,10 +151,10 @@ func parseIndex(b []byte) (map[string]string, error) {
 	return weights, nil
 }
 
-// checkShard refuses names of files that do not lie beside the index.
+// checkShard refuses names of files outside the index's directory.
 func checkShard(name string) error {
 	if strings.ContainsAny(name, "/\\\x00") || !strings.HasSuffix(name, suffix) || name == suffix {
-		return fmt.Errorf("shard %s: want the name of a %s file beside the index", quote.Quoted(name), suffix)
+		return fmt.Errorf("shard %s: want the name of a %s file in the index's directory", quote.Quoted(name), suffix)
 	}
 	return nil
 }

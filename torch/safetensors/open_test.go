@@ -95,37 +95,37 @@ func TestOpenFolder(t *testing.T) {
 		require.NoError(t, Write(filepath.Join(dir, fmt.Sprintf("b%02d.safetensors", i)), nil, Options{}))
 	}
 	_, err = Open(dir)
-	require.ErrorContains(t, err, "name one: a.safetensors, b00.safetensors")
+	require.ErrorContains(t, err, "pass one of them: a.safetensors, b00.safetensors")
 	require.ErrorContains(t, err, "b06.safetensors, ...")
 }
 
 func TestHostileIndex(t *testing.T) {
 	one := func(file string) string { return fmt.Sprintf(`{"weight_map":{"a":%q}}`, file) }
 	tests := []struct{ name, index, want string }{
-		{"parent", one("../a.safetensors"), `tensor "a": shard "../a.safetensors": want the name of a .safetensors file beside the index`},
-		{"absolute", one("/etc/a.safetensors"), "beside the index"},
-		{"folder", one("sub/a.safetensors"), "beside the index"},
-		{"backslash", one(`..\a.safetensors`), "beside the index"},
-		{"here", one("./a.safetensors"), "beside the index"},
-		{"zero byte", `{"weight_map":{"a":"a\u0000.safetensors"}}`, "beside the index"},
-		{"no name", one(".safetensors"), "beside the index"},
-		{"empty", one(""), "beside the index"},
-		{"dots", one(".."), "beside the index"},
+		{"parent", one("../a.safetensors"), `tensor "a": shard "../a.safetensors": want the name of a .safetensors file in the index's directory`},
+		{"absolute", one("/etc/a.safetensors"), "in the index's directory"},
+		{"folder", one("sub/a.safetensors"), "in the index's directory"},
+		{"backslash", one(`..\a.safetensors`), "in the index's directory"},
+		{"here", one("./a.safetensors"), "in the index's directory"},
+		{"zero byte", `{"weight_map":{"a":"a\u0000.safetensors"}}`, "in the index's directory"},
+		{"no name", one(".safetensors"), "in the index's directory"},
+		{"empty", one(""), "in the index's directory"},
+		{"dots", one(".."), "in the index's directory"},
 		{"pickle", one("pytorch_model.bin"), "want the name of a .safetensors file"},
 		{"missing shard", one("missing.safetensors"), "missing.safetensors: no such file"},
 		{"name not in the shard", `{"weight_map":{"a":"good.safetensors","b":"good.safetensors","nope":"good.safetensors"}}`, `"nope" is not in good.safetensors`},
 		{"name not in the index", one("good.safetensors"), `"b" is in good.safetensors, but not in the index`},
 		{"names in another shard", `{"weight_map":{"a":"good.safetensors","b":"other.safetensors","c":"other.safetensors"}}`, `"b" is in good.safetensors, the index says other.safetensors`},
-		{"name in two shards", `{"weight_map":{"a":"good.safetensors","b":"copy.safetensors"}}`, "comes twice, in "},
+		{"name in two shards", `{"weight_map":{"a":"good.safetensors","b":"copy.safetensors"}}`, "occurs twice, in "},
 		{"damaged shard", one("bad.safetensors"), "bad.safetensors: not a valid safetensors file: "},
 		{"shard is a folder", one("folder.safetensors"), "not a regular file"},
 		{"no map", `{}`, "weight_map is missing or empty"},
 		{"empty map", `{"weight_map":{}}`, "weight_map is missing or empty"},
-		{"two maps", `{"weight_map":{},"weight_map":{}}`, "weight_map comes twice"},
-		{"duplicate name", `{"weight_map":{"a":"good.safetensors","\u0061":"good.safetensors"}}`, `tensor "a" comes twice`},
+		{"two maps", `{"weight_map":{},"weight_map":{}}`, "weight_map occurs twice"},
+		{"duplicate name", `{"weight_map":{"a":"good.safetensors","\u0061":"good.safetensors"}}`, `tensor "a" occurs twice`},
 		{"number", `{"weight_map":{"a":1}}`, "want a file name as a string, got '1'"},
 		{"array", `{"weight_map":[]}`, "want an object as weight_map, got '['"},
-		{"garbage", `{"weight_map":{"a":"good.safetensors"}}x`, "want nothing more"},
+		{"garbage", `{"weight_map":{"a":"good.safetensors"}}x`, "want the end"},
 		{"deep", `{"metadata":` + strings.Repeat("[", 100_000) + `}`, "nested too deeply"},
 		{"deep objects", `{"metadata":` + strings.Repeat(`{"a":`, 100_000) + `}`, "nested too deeply"},
 		{"not UTF-8", "{\"\xff\":1}", "not UTF-8"},
@@ -221,7 +221,7 @@ func TestWriteSharded(t *testing.T) {
 	}
 
 	_, err = WriteSharded(filepath.Join(dir, "model.bin"), tensors, 1000, o)
-	require.ErrorContains(t, err, "ends in .safetensors")
+	require.ErrorContains(t, err, ".safetensors")
 	_, err = WriteSharded(path, tensors, 0, o)
 	require.ErrorContains(t, err, "want at least 1")
 	_, err = WriteSharded(filepath.Join(dir, "no", "model.safetensors"), tensors, 1000, o)

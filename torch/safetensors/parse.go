@@ -20,7 +20,7 @@ const (
 	metadataKey = "__metadata__"
 )
 
-// FormatError is what damaged, hostile and foreign files are refused with.
+// FormatError is the error of a damaged or hostile file, or one of another format.
 type FormatError struct {
 	Path string // the file
 	Msg  string // what is wrong with it
@@ -36,22 +36,21 @@ type Tensor struct {
 	Name  string
 	DType DType
 	Shape []int  // empty for a scalar
-	Data  []byte // the elements, little-endian, in the order of their indices: a view that ends with [File.Close]
-	Path  string // the file that holds it, which is one of several in a sharded set
+	Data  []byte // the elements, little-endian, in the order of their indices: a view that is valid until [File.Close]
+	Path  string // the file that holds it: in a sharded set, the shard
 
 	begin int // offset of Data in the data section
 }
 
-// Aligned tells whether the elements lie at addresses that are multiples of their size, as most processors and libtorch
-// want them. They do in files of the common writers, which pad the header; they may not in others, and in slices that
-// [Parse] was given.
+// Aligned reports whether the elements are aligned to their size in memory, as most processors and libtorch require. They are
+// in files of the common writers, which pad the header; they may not be in other files and in slices passed to [Parse].
 func (t Tensor) Aligned() bool {
 	size := t.DType.Bits() / 8
 	return size <= 1 || uintptr(unsafe.Pointer(unsafe.SliceData(t.Data)))%uintptr(size) == 0
 }
 
-// Parse reads a file that is in memory already, such as an embedded one, without copying it: the tensors are views of
-// data. The name stands for the path in errors. It fails with a [*FormatError].
+// Parse reads a file that is already in memory, such as an embedded one, without copying it: the tensors are views of data.
+// Errors use name as the path. It fails with a [*FormatError].
 func Parse(name string, data []byte) (*File, error) {
 	tensors, metadata, err := parse(name, data)
 	if err != nil {
@@ -64,7 +63,7 @@ func Parse(name string, data []byte) (*File, error) {
 	return f, nil
 }
 
-// foreign names what else a file is that is not of this format, "" if that cannot be told.
+// foreign names the format of a file that is not a safetensors file; "" if it is unknown.
 func foreign(b []byte) string {
 	t := filetype.Of(b)
 	switch t.ID {
@@ -86,13 +85,13 @@ func parse(path string, b []byte) ([]Tensor, map[string]string, error) {
 		if what := foreign(b); what != "" {
 			return nil, nil, errors.New(what)
 		}
-		return nil, nil, fmt.Errorf("the header is said to be %d bytes long: want at most %d", n, maxHeader)
+		return nil, nil, fmt.Errorf("the declared header length is %d bytes: want at most %d", n, maxHeader)
 	}
 	if n > uint64(len(b)-8) {
 		if what := foreign(b); what != "" {
 			return nil, nil, errors.New(what)
 		}
-		return nil, nil, fmt.Errorf("it is truncated: the header is said to be %d bytes long, %d bytes follow", n, len(b)-8)
+		return nil, nil, fmt.Errorf("it is truncated: the declared header length is %d bytes, %d bytes follow", n, len(b)-8)
 	}
 	header, data := b[8:8+n], b[8+n:]
 	if len(header) == 0 || header[0] != '{' {
@@ -118,7 +117,7 @@ type headerParser struct {
 	scanner
 	path     string
 	data     []byte
-	dims     [maxDims]int // of the tensor that is being read
+	dims     [maxDims]int // of the tensor being read
 	tensors  []Tensor
 	metadata map[string]string
 }
@@ -141,7 +140,7 @@ func (h *headerParser) parse() error {
 
 func (h *headerParser) parseMetadata() error {
 	if h.metadata != nil {
-		return h.errorf("%s comes twice", metadataKey)
+		return h.errorf("%s occurs twice", metadataKey)
 	}
 	h.metadata = map[string]string{}
 	return h.object("an object of strings as "+metadataKey, func(key []byte) error {
@@ -150,7 +149,7 @@ func (h *headerParser) parseMetadata() error {
 		}
 		k := string(key)
 		if _, ok := h.metadata[k]; ok {
-			return h.errorf("metadata %s comes twice", quote.Quoted(k))
+			return h.errorf("metadata %s occurs twice", quote.Quoted(k))
 		}
 		v, err := h.str("a string as metadata " + quote.Quoted(k))
 		if err != nil {
@@ -161,7 +160,7 @@ func (h *headerParser) parseMetadata() error {
 	})
 }
 
-// entryFields are the fields of a tensor's entry; each must be there once.
+// entryFields are the fields of a tensor's entry; each must occur once.
 var entryFields = [...]string{"dtype", "shape", "data_offsets"}
 
 // parseTensor reads an entry such as {"dtype":"F32","shape":[2,3],"data_offsets":[0,24]}.
@@ -175,7 +174,7 @@ func (h *headerParser) parseTensor(name string) error {
 			return h.errorf("unknown field %s: want dtype, shape and data_offsets", quote.Quoted(key))
 		}
 		if seen[field] {
-			return h.errorf("%s comes twice", entryFields[field])
+			return h.errorf("%s occurs twice", entryFields[field])
 		}
 		seen[field] = true
 		switch entryFields[field] {
@@ -204,7 +203,7 @@ func (h *headerParser) parseTensor(name string) error {
 	}
 	size, ok := t.DType.bytesOf(t.Shape)
 	if !ok {
-		return fmt.Errorf("tensor %s: shape %v of %s is not a possible number of bytes", quote.Quoted(name), t.Shape, t.DType)
+		return fmt.Errorf("tensor %s: shape %v of %s is too large, or not a whole number of bytes", quote.Quoted(name), t.Shape, t.DType)
 	}
 	begin, end := offsets[0], offsets[1]
 	switch {
@@ -233,7 +232,7 @@ func (h *headerParser) dtype() (DType, error) {
 	return "", h.errorf("unknown dtype %s", quote.Quoted(v))
 }
 
-// counts reads an array of at most len(dst) non-negative whole numbers and returns how many there were.
+// counts reads an array of at most len(dst) non-negative integers and returns their number.
 func (h *headerParser) counts(what string, dst []int) (n int, err error) {
 	err = h.array(what, func() error {
 		if n == len(dst) {
@@ -246,7 +245,7 @@ func (h *headerParser) counts(what string, dst []int) (n int, err error) {
 	return n, err
 }
 
-// cover orders the tensors by their data and checks that these cover the data section, without holes and overlaps.
+// cover sorts the tensors by offset and checks that they cover the data section without gaps and overlaps.
 func (h *headerParser) cover() error {
 	slices.SortStableFunc(h.tensors, func(a, b Tensor) int {
 		if a.begin != b.begin {
@@ -258,14 +257,14 @@ func (h *headerParser) cover() error {
 	for _, t := range h.tensors {
 		switch {
 		case t.begin < end:
-			return fmt.Errorf("the data of tensor %s begin at %d and overlap the data before, which end at %d", quote.Quoted(t.Name), t.begin, end)
+			return fmt.Errorf("the data of tensor %s begins at %d and overlaps the data before it, which ends at %d", quote.Quoted(t.Name), t.begin, end)
 		case t.begin > end:
-			return fmt.Errorf("the data have a hole from %d to %d, before tensor %s", end, t.begin, quote.Quoted(t.Name))
+			return fmt.Errorf("the data has a gap from %d to %d, before tensor %s", end, t.begin, quote.Quoted(t.Name))
 		}
 		end += len(t.Data)
 	}
 	if end != len(h.data) {
-		return fmt.Errorf("the data are %d bytes long, the tensors end at %d", len(h.data), end)
+		return fmt.Errorf("the data section is %d bytes long, the tensors end at %d", len(h.data), end)
 	}
 	return nil
 }

@@ -8,7 +8,7 @@ import (
 	"unicode/utf8"
 )
 
-// scanner reads JSON (RFC 8259) in place, without building values that the caller does not ask for. The bytes must be
+// scanner reads JSON (RFC 8259) in place, without building values that the caller does not need. The bytes must be
 // valid UTF-8.
 type scanner struct {
 	b  []byte
@@ -19,7 +19,7 @@ func (s *scanner) errorf(format string, args ...any) error {
 	return fmt.Errorf("byte %d: %s", s.at, fmt.Sprintf(format, args...))
 }
 
-// want is the error for something else than what the grammar asks for.
+// want is the error of input that does not match the grammar.
 func (s *scanner) want(what string) error {
 	if s.at >= len(s.b) {
 		return s.errorf("want %s, got the end", what)
@@ -50,10 +50,10 @@ func (s *scanner) take(c byte) bool {
 	return true
 }
 
-// end checks that nothing but white space follows.
+// end checks that only white space follows.
 func (s *scanner) end() error {
 	if s.next(); s.at < len(s.b) {
-		return s.want("nothing more")
+		return s.want("the end")
 	}
 	return nil
 }
@@ -121,14 +121,14 @@ func (s *scanner) str(what string) ([]byte, error) {
 		case c == '\\':
 			return s.escaped(start)
 		case c < ' ':
-			return nil, s.errorf("control character %#02x in a string: want it escaped", c)
+			return nil, s.errorf("unescaped control character %#02x in a string", c)
 		}
 		s.at++
 	}
 	return nil, s.want("a closing quote")
 }
 
-// escaped reads the rest of a string that began at start, from its first escape on.
+// escaped reads the rest of a string that began at start, starting with its first escape.
 func (s *scanner) escaped(start int) ([]byte, error) {
 	out := append([]byte(nil), s.b[start:s.at]...)
 	for s.at < len(s.b) {
@@ -138,7 +138,7 @@ func (s *scanner) escaped(start int) ([]byte, error) {
 			s.at++
 			return out, nil
 		case c < ' ':
-			return nil, s.errorf("control character %#02x in a string: want it escaped", c)
+			return nil, s.errorf("unescaped control character %#02x in a string", c)
 		case c != '\\':
 			out = append(out, c)
 			s.at++
@@ -173,7 +173,7 @@ func (s *scanner) escape() (rune, error) {
 	}
 	low, ok := s.hex()
 	if r = utf16.DecodeRune(r, low); !ok || r == utf8.RuneError {
-		return 0, s.errorf("half of a surrogate pair in a string")
+		return 0, s.errorf("unpaired surrogate in a string")
 	}
 	return r, nil
 }
@@ -200,9 +200,9 @@ func (s *scanner) hex() (rune, bool) {
 	return r, true
 }
 
-// count reads a non-negative whole number, written without a sign, fraction or exponent.
+// count reads a non-negative integer, written without a sign, fraction or exponent.
 func (s *scanner) count() (int, error) {
-	const what = "a non-negative whole number"
+	const what = "a non-negative integer"
 	s.next()
 	start, n := s.at, 0
 	for ; s.at < len(s.b) && isDigit(s.b[s.at]); s.at++ {

@@ -14,23 +14,22 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// WriteSharded writes tensors as several files of at most maxBytes of data each, and an index of them, as the ecosystem's
-// libraries do: model.safetensors becomes model-00001-of-00003.safetensors and so on and model.safetensors.index.json. A
-// single tensor that is larger gets a file of its own. When one file is enough, only that is written, under path. It
-// returns the path to open: the index, or path.
+// WriteSharded writes tensors as several files of at most maxBytes of data each, and an index of them, as transformers and
+// diffusers do: model.safetensors becomes model-00001-of-00003.safetensors and so on and model.safetensors.index.json. A
+// larger tensor gets a file of its own. When one file is enough, only that is written, under path. It returns the path to
+// open: the index, or path.
 //
-// Every file appears only when all are complete, and when writing fails nothing is left of it. Overwriting also removes
-// the files of the set that was there before. A crash of the machine in the middle of replacing a set by another leaves
-// no index, so that a mixture cannot be opened as one.
+// The files appear only when all are complete; when writing fails, none is left. Overwriting also removes the files of the
+// previous set. A machine crash while a set is being replaced leaves no index, so that a mixture of the two cannot be opened.
 func WriteSharded(path string, tensors []Source, maxBytes int, o Options) (string, error) {
 	stem, ok := strings.CutSuffix(path, suffix)
 	if !ok || filepath.Base(path) == suffix {
-		return "", fmt.Errorf("write %s: want a name that ends in %s", quote.Path(path), suffix)
+		return "", fmt.Errorf("write %s: want a file name with the extension %s", quote.Path(path), suffix)
 	}
 	if maxBytes <= 0 {
 		return "", fmt.Errorf("write %s: shards of %d bytes: want at least 1", quote.Path(path), maxBytes)
 	}
-	if _, _, err := plan(tensors, o.Metadata); err != nil { // before anything is written
+	if _, _, err := plan(tensors, o.Metadata); err != nil { // checked before anything is written
 		return "", fmt.Errorf("write %s: %w", quote.Path(path), err)
 	}
 	old, err := filesOfSet(stem)
@@ -76,7 +75,7 @@ func WriteSharded(path string, tensors []Source, maxBytes int, o Options) (strin
 	}
 
 	if slices.Contains(old, index) {
-		if err := os.Remove(index); err != nil { // while its shards change, no index may name them
+		if err := os.Remove(index); err != nil { // no index may exist while its shards change
 			return "", fmt.Errorf("write %s: %w", quote.Path(path), err)
 		}
 	}
@@ -87,14 +86,14 @@ func WriteSharded(path string, tensors []Source, maxBytes int, o Options) (strin
 	for _, file := range old {
 		if file != index && !slices.Contains(names, file) {
 			if err := os.Remove(file); err != nil {
-				return "", fmt.Errorf("write %s: remove a file of the set before: %w", quote.Path(path), err)
+				return "", fmt.Errorf("write %s: remove a file of the previous set: %w", quote.Path(path), err)
 			}
 		}
 	}
 	return result, nil
 }
 
-// writeIndex writes the index of the shards of those names.
+// writeIndex writes the index of the shards with those names.
 func writeIndex(w io.Writer, names []string, shards [][]Source) error {
 	type metadata struct {
 		TotalSize int `json:"total_size"`
@@ -118,7 +117,7 @@ func writeIndex(w io.Writer, names []string, shards [][]Source) error {
 
 var shardName = regexp.MustCompile(`^-\d{5,}-of-\d{5,}\.safetensors$`)
 
-// filesOfSet lists the files that a set of that stem has or had: path, shards, index.
+// filesOfSet lists the existing files of a set with that stem: path, shards, index.
 func filesOfSet(stem string) ([]string, error) {
 	entries, err := os.ReadDir(filepath.Dir(stem))
 	if err != nil {
@@ -134,8 +133,7 @@ func filesOfSet(stem string) ([]string, error) {
 	return files, nil
 }
 
-// split groups tensors, in the order given, into files of at most maxBytes where single tensors allow it. There is at
-// least one group.
+// split groups tensors, in order, into files of at most maxBytes; a larger tensor gets its own. There is at least one group.
 func split(tensors []Source, maxBytes int) [][]Source {
 	shards, room := [][]Source{nil}, maxBytes
 	for _, t := range tensors {

@@ -16,34 +16,34 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// Source is a tensor to be written.
+// Source is a tensor to write.
 type Source struct {
 	Name  string
 	DType DType
 	Shape []int // empty for a scalar
-	// Data returns the elements, little-endian, in the order of their indices. It is called once, when its turn in the
-	// file has come, and the result is used until the next one's turn: so tensors may share a buffer.
+	// Data returns the elements, little-endian, in the order of their indices. It is called once, in the order of
+	// the file, and the result is used until the next call: so tensors may share a buffer.
 	Data func() ([]byte, error)
 }
 
-// Bytes returns a Source's Data for elements that are in memory.
+// Bytes returns a [Source]'s Data for elements in memory.
 func Bytes(b []byte) func() ([]byte, error) {
 	return func() ([]byte, error) { return b, nil }
 }
 
-// Options say how to write.
+// Options are the settings of [Write] and [WriteSharded].
 type Options struct {
-	// Metadata are free-form strings for the header. Other libraries of the ecosystem want "format": "pt" here.
+	// Metadata are free-form strings for the header. transformers and diffusers require "format": "pt" here.
 	Metadata map[string]string
-	// Overwrite allows replacing what is there; otherwise writing fails with an error that wraps fs.ErrExist.
+	// Overwrite allows replacing existing files; otherwise writing fails with an error that wraps fs.ErrExist.
 	Overwrite bool
 }
 
-// Write writes a safetensors file. The file appears under its name only when it is complete and on the disk; when writing
-// fails, or Data panics, what was there before is still there and nothing else. The bytes depend only on names, types,
-// shapes, data and metadata, and are those of the reference implementation, whose order of metadata is random where ours
-// is sorted. A new file gets the permissions that the umask leaves, a replaced one keeps its own; one that nobody may
-// write, and what is no regular file, are not replaced. A symbolic link is followed.
+// Write writes a safetensors file. The file appears under its name only when it is complete and on disk; when writing
+// fails, or Data panics, the previous file is unchanged and no other file is left. The bytes depend only on names, types,
+// shapes, data and metadata, and match the reference implementation, except that metadata is sorted here and in random
+// order there. A new file gets the permissions of the umask, a replaced one keeps its own; read-only files and files that
+// are not regular are not replaced. A symbolic link is followed.
 func Write(path string, tensors []Source, o Options) error {
 	p, err := prepare(path, tensors, o)
 	if err != nil {
@@ -52,12 +52,12 @@ func Write(path string, tensors []Source, o Options) error {
 	return atomicfile.Commit(p)
 }
 
-// how is how files are written.
+// how returns the settings for package atomicfile.
 func (o Options) how() atomicfile.Options {
 	return atomicfile.Options{Overwrite: o.Overwrite, KeepLinks: true, Durable: true}
 }
 
-// prepare writes a complete file that has no name yet.
+// prepare writes a complete file that does not have its name yet.
 func prepare(path string, tensors []Source, o Options) (_ *atomicfile.File, err error) {
 	tensors, header, err := plan(tensors, o.Metadata)
 	if err != nil {
@@ -83,7 +83,7 @@ func prepare(path string, tensors []Source, o Options) (_ *atomicfile.File, err 
 	})
 }
 
-// plan checks the tensors, puts them in the order of the file and makes everything that comes before the data.
+// plan checks the tensors, sorts them in file order and encodes everything before the data.
 func plan(tensors []Source, metadata map[string]string) ([]Source, []byte, error) {
 	names := make(map[string]struct{}, len(tensors))
 	for _, t := range tensors {
@@ -91,7 +91,7 @@ func plan(tensors []Source, metadata map[string]string) ([]Source, []byte, error
 			return nil, nil, fmt.Errorf("tensor %s: %w", quote.Quoted(t.Name), err)
 		}
 		if _, ok := names[t.Name]; ok {
-			return nil, nil, fmt.Errorf("tensor %s comes twice", quote.Quoted(t.Name))
+			return nil, nil, fmt.Errorf("tensor %s occurs twice", quote.Quoted(t.Name))
 		}
 		names[t.Name] = struct{}{}
 	}
@@ -145,7 +145,7 @@ func plan(tensors []Source, metadata map[string]string) ([]Source, []byte, error
 	}
 	b = append(b, '}')
 	for len(b)%8 != 0 {
-		b = append(b, ' ') // so that the data begin aligned
+		b = append(b, ' ') // so that the data begins aligned
 	}
 	if len(b)-8 > maxHeader {
 		return nil, nil, fmt.Errorf("the header would be %d bytes long: want at most %d", len(b)-8, maxHeader)
@@ -165,17 +165,17 @@ func (t Source) check() error {
 	case len(t.Shape) > maxDims:
 		return fmt.Errorf("%d dimensions: want at most %d", len(t.Shape), maxDims)
 	case slices.ContainsFunc(t.Shape, func(v int) bool { return v < 0 }):
-		return fmt.Errorf("impossible shape %v", t.Shape)
+		return fmt.Errorf("invalid shape %v", t.Shape)
 	case t.Data == nil:
 		return errors.New("it has no data")
 	}
 	if _, ok := t.DType.bytesOf(t.Shape); !ok {
-		return fmt.Errorf("shape %v of %s is not a possible number of bytes", t.Shape, t.DType)
+		return fmt.Errorf("shape %v of %s is too large, or not a whole number of bytes", t.Shape, t.DType)
 	}
 	return nil
 }
 
-// appendString writes a JSON string as the reference implementation does: nothing is escaped that need not be.
+// appendString writes a JSON string as the reference implementation does: only what has to be is escaped.
 func appendString(b []byte, s string) []byte {
 	b = append(b, '"')
 	for i := range len(s) {
