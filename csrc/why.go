@@ -119,7 +119,7 @@ func (p place) explain(l Layer, message string) *OpenError {
 	return e
 }
 
-// ours tells whether a folder is one into which the set-up has put a libtorch.
+// ours reports whether a folder is one into which the set-up has put a libtorch.
 func (p place) ours(dir string) bool {
 	return p.cache != "" && filepath.Dir(dir) == p.cache && strings.HasPrefix(filepath.Base(dir), "libtorch-")
 }
@@ -202,7 +202,7 @@ func barred(path string) string {
 	return ""
 }
 
-// writable tells whether a folder can be made, or written to if it exists.
+// writable reports whether a folder can be made, or written to if it exists.
 func writable(dir string) bool {
 	if closed(dir) != "" {
 		return false

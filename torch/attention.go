@@ -2,14 +2,14 @@ package torch
 
 import "math"
 
-// Long sequences on the CPU, without gradients, are attended to in blocks of rows whose products fit the cache: by oneDNN's matrix
-// products, in float32. libtorch's kernel takes 1.5 to 2 times as long, on processors for which MKL is slow, and longer in bfloat16.
+// Attention over long sequences on the CPU, without gradients, is computed in blocks of rows whose products fit the cache, by oneDNN's
+// matrix products in float32. libtorch's kernel takes 1.5 to 2 times as long, on processors for which MKL is slow, and longer in bfloat16.
 const (
-	longSequence = 256     // from this many rows and columns on
-	blockSize    = 1 << 20 // products of a block
+	longSequence = 256     // least number of rows and columns
+	blockSize    = 1 << 20 // products per block
 )
 
-// byRows tells whether attention is computed in blocks.
+// byRows reports whether attention is computed in blocks.
 func byRows(s *Scope, q, k, v *Tensor, o AttentionOptions) bool {
 	if s.GradEnabled() || o.Mask != nil || o.Causal {
 		return false
@@ -32,7 +32,7 @@ func attentionByRows(s *Scope, q, k, v *Tensor, scale float64) *Tensor {
 	}
 	rows := max(blockSize/k.Dim(2), 64)
 	return s.Tidy(func(s *Scope) *Tensor {
-		out := Empty(s, q.DType(), batch, length, heads, dim) // as layers after it want to read it
+		out := Empty(s, q.DType(), batch, length, heads, dim) // in the layout that the next layers read
 		for b := range batch {
 			for h := range heads {
 				s.Tidy(func(s *Scope) *Tensor {

@@ -7,13 +7,13 @@ import "C"
 
 import "fmt"
 
-// RequiresGrad tells whether operators on the tensor are recorded for backward.
+// RequiresGrad reports whether operators on the tensor are recorded for backward.
 func (t *Tensor) RequiresGrad() bool {
 	in := t.info("requires_grad")
 	return in.flags()&C.CT_REQUIRES_GRAD != 0
 }
 
-// SetRequiresGrad makes a leaf tensor collect gradients, or stop. It panics for integer tensors and, when turning off,
+// SetRequiresGrad makes a leaf tensor accumulate gradients, or stop. It panics for integer tensors and, when turning off,
 // for results of recorded operators.
 func (t *Tensor) SetRequiresGrad(on bool) {
 	if e := C.ct_tensor_set_requires_grad(t.handle("requires_grad_"), flag(on)); e != nil {
@@ -21,7 +21,7 @@ func (t *Tensor) SetRequiresGrad(on bool) {
 	}
 }
 
-// Grad returns a handle to the gradient that backward passes have added up in a leaf, owned by s; nil when there is
+// Grad returns a handle to the gradient that backward passes have added up in a leaf, owned by s; nil if there is
 // none.
 func (t *Tensor) Grad(s *Scope) *Tensor {
 	var h C.ct_tensor
@@ -34,7 +34,7 @@ func (t *Tensor) Grad(s *Scope) *Tensor {
 	return newTensor(s, h, "grad")
 }
 
-// HasGrad tells whether the tensor has collected a gradient.
+// HasGrad reports whether the tensor has a gradient.
 func (t *Tensor) HasGrad() bool {
 	in := t.info("grad")
 	return in.flags()&C.CT_HAS_GRAD != 0
@@ -51,14 +51,14 @@ func (t *Tensor) SetGrad(g *Tensor) {
 	}
 }
 
-// ZeroGrad removes the gradient and its memory; the next backward pass makes a new one.
+// ZeroGrad removes the gradient and frees its memory; the next backward pass makes a new one.
 func (t *Tensor) ZeroGrad() { t.SetGrad(nil) }
 
-// BackwardOptions are the rarer settings of [Backward] and [Grad].
+// BackwardOptions are the optional settings of [Backward] and [Grad].
 type BackwardOptions struct {
-	Grads       []*Tensor // one for each output, of its shape; needed for outputs that are not scalars
-	Inputs      []*Tensor // Backward: collect gradients only in these leaves; empty: in all
-	RetainGraph bool      // keep what backward needs, for a second pass
+	Grads       []*Tensor // gradient of each output, of its shape; required for outputs that are not scalars
+	Inputs      []*Tensor // Backward: accumulate gradients only in these leaves; empty: in all
+	RetainGraph bool      // keep the graph for a second backward pass
 	CreateGraph bool      // record the backward pass itself, for higher derivatives
 	AllowUnused bool      // Grad: nil for an input that the outputs do not depend on, instead of an error
 }
@@ -77,7 +77,7 @@ func (o BackwardOptions) flags() (f C.uint32_t) {
 }
 
 func handles(op string, ts []*Tensor) []C.ct_tensor {
-	out := make([]C.ct_tensor, len(ts), len(ts)+1) // never empty underneath, so that first is a valid address
+	out := make([]C.ct_tensor, len(ts), len(ts)+1) // capacity of at least 1, so that first is a valid address
 	for i, t := range ts {
 		out[i] = t.handle(op)
 	}
@@ -185,7 +185,7 @@ func norm(s *Scope, ts []*Tensor) *Tensor {
 
 // ClipGradNorm scales the parameters' gradients so that their common norm is at most limit, and returns the norm from
 // before. The rule is PyTorch's clip_grad_norm_: the factor is limit/(norm + 1e-6), never above 1. The norm's dtype is [GradNorm]'s. A norm that is not
-// finite makes all gradients so: look at it before the optimizer steps.
+// finite makes all gradients non-finite: check it before the optimizer steps.
 func ClipGradNorm(s *Scope, params []*Tensor, limit float64) *Tensor {
 	return s.NoGradTidy(func(s *Scope) *Tensor {
 		grads := gradsOf(s, params)

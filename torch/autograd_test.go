@@ -304,7 +304,7 @@ func TestCheckpointLimits(t *testing.T) {
 				n++
 				return tensorList{in[0].Neg(s), in[0].Exp(s)}[:3-min(n, 2)-n/2]
 			}, x)[0].Sum(s).Backward()
-		}, "gave 2 outputs at first and 0 when run again"},
+		}, "returned 2 outputs at first and 0 when run again"},
 	} {
 		e := caught(t, func(s *torch.Scope) { c.f(s, leaf(s, []float64{1, 2})) })
 		require.ErrorContains(t, e, c.want, name)

@@ -20,7 +20,7 @@ import (
 	"unsafe"
 )
 
-// op is an ATen operator that the typed wrappers name. It is looked up at its first use.
+// op is an ATen operator used by the typed wrappers. It is looked up on first use.
 type op struct {
 	name, overload string
 	found          atomic.Pointer[foundOp]
@@ -111,7 +111,7 @@ func (c *call) t(x *Tensor) *call {
 
 func (c *call) badOperand(x *Tensor) { x.handle(c.op.String()) }
 
-// opt is a tensor that may be missing.
+// opt puts a tensor that may be nil (None).
 func (c *call) opt(x *Tensor) *call {
 	if x == nil {
 		return c.none()
@@ -142,14 +142,14 @@ func (c *call) optTs(xs []*Tensor) *call {
 
 func (c *call) none() *call { c.put(C.CT_NONE); return c }
 
-// def takes the schema's default.
+// def uses the schema's default.
 func (c *call) def() *call { c.put(C.CT_DEFAULT); return c }
 
 func (c *call) int(v int) *call { c.put(C.CT_INT); c.put(uint64(v)); return c }
 
 func (c *call) float(v float64) *call { c.put(C.CT_FLOAT); c.put(math.Float64bits(v)); return c }
 
-// scalar is a number for a Scalar argument. Whole numbers go as integers, so that integer tensors stay integer ones.
+// scalar puts a number for a Scalar argument. Whole numbers are passed as integers, so that integer tensors keep their dtype.
 func (c *call) scalar(v float64) *call {
 	if v == math.Trunc(v) && math.Abs(v) < 1<<63 && !(v == 0 && math.Signbit(v)) {
 		return c.int(int(v))
@@ -222,7 +222,7 @@ func (c *call) options(d DType) *call { return c.dtype(d).none().device(c.s.devi
 
 func (c *call) gen(g *Generator) *call {
 	if g == nil {
-		panic(&Error{Op: c.op.String(), Msg: "the generator is nil: randomness is an argument here, make one with NewGenerator"})
+		panic(&Error{Op: c.op.String(), Msg: "the generator is nil: pass one made with NewGenerator"})
 	}
 	c.put(C.CT_GENERATOR)
 	c.put(uint64(uintptr(unsafe.Pointer(g.handle(c.op.String())))))
@@ -239,7 +239,7 @@ func (c *call) one() *Tensor {
 	return c.op.result(c.s, out)
 }
 
-// zero runs an operator for its effect.
+// zero runs an operator and drops its results.
 func (c *call) zero() {
 	h := c.op.handle()
 	if e := C.ct_call0(h, C.uint32_t(c.s.mode), c.words(), C.int32_t(c.n)); e != nil {
@@ -263,9 +263,9 @@ func (c *call) many() []*Tensor {
 	return out
 }
 
-// results runs the operator and returns whatever it gives.
+// results runs the operator and returns its results.
 func (c *call) results() []any {
-	if c.s.Closed() { // asked before: nobody would release the results after the first
+	if c.s.Closed() { // checked first: results after the first would not be released
 		panic(errClosed(c.op.String()))
 	}
 	h := c.op.handle()

@@ -71,14 +71,14 @@ func TestCallRefuses(t *testing.T) {
 			args []any
 			want []string
 		}{
-			{"aten::no_such_thing", nil, []string{"no_such_thing: no operator has this name", "aten::add.Tensor"}},
+			{"aten::no_such_thing", nil, []string{"no_such_thing: this libtorch has no operator with this name", "aten::add.Tensor"}},
 			{"add.Tensor", []any{x, "y"}, []string{"argument 2 (other) takes Tensor, got a string", "schema: aten::add.Tensor(Tensor self, Tensor other"}},
 			{"add.Tensor", []any{x}, []string{"argument 2 (other) is missing", "schema:"}},
 			{"add.Tensor", []any{x, x, 1, 2}, []string{"takes 3 arguments, got more", "schema:"}},
 			{"add.Tensor", []any{x, nil}, []string{"argument 2 (other) takes Tensor, got None"}},
 			{"sum.dim_IntList", []any{x, 1.5}, []string{"argument 2 (dim)", "got a float", "int[1]?"}},
 			{"gelu", []any{x, 3}, []string{"argument 2 (approximate) takes str, got an integer"}},
-			{"add.Tensor", []any{x, uint16(3)}, []string{"argument 2 has the Go type uint16", "schema:"}},
+			{"add.Tensor", []any{x, uint16(3)}, []string{"argument 2 has the unsupported Go type uint16", "schema:"}},
 			{"cat", []any{[]*torch.Tensor{x, nil}}, []string{"argument 1 (tensors)", "got None"}},
 			{"transpose.int", []any{x, 0, 7}, []string{"Dimension out of range", "float32[2]"}},
 			{"randn.generator", []any{[]int{2}, x}, []string{"argument 2 (generator)", "got a tensor"}},
@@ -132,7 +132,7 @@ func TestCallListsOverloads(t *testing.T) {
 			{"gelu.x", []any{x}, []string{"gelu.out(", "gelu(Tensor self"}, nil},
 			{"add_.Scalar", []any{x, x}, []string{"add_.Tensor("}, nil},
 			{"add.Tensor", []any{x, make([]int, 1000)}, []string{"a long []int"}, nil},
-			{strings.Repeat("n", 100_000), nil, []string{"no operator has this name"}, nil},
+			{strings.Repeat("n", 100_000), nil, []string{"has no operator with this name"}, nil},
 			{"normal", []any{x}, []string{"normal.Tensor_float(", "and 1 more"}, nil},
 		} {
 			_, err := torch.Call(s, c.op, c.args...)

@@ -17,8 +17,8 @@ import (
 	"unsafe"
 )
 
-// A checkpoint's function has to run again inside libtorch's backward pass, on whatever thread that uses. The node in C
-// holds a number; this table holds the function under it until the graph is released.
+// A checkpoint's function runs again inside libtorch's backward pass, on whatever thread that uses. The node in C holds an
+// id; this table maps it to the function until the graph is released.
 var checkpoints struct {
 	sync.Mutex
 	next  uint64
@@ -33,19 +33,19 @@ type checkpoint struct {
 	f      func(s *Scope, inputs []*Tensor) []*Tensor
 }
 
-// Checkpoint runs f without keeping what its backward pass needs, and runs it again when gradients arrive: time for one
-// more forward pass instead of the memory for its intermediate results. f must be a function of its inputs and of tensors
+// Checkpoint is gradient checkpointing: it runs f without keeping intermediate results for backward, and runs it again when
+// gradients arrive. That costs one more forward pass and saves the memory of the intermediate results. f must be a function of its inputs and of tensors
 // that live until then (parameters), and must draw randomness only from generators it makes itself. Gradients reach the
-// inputs and the parameters that f uses, which is why [Backward] must not choose among inputs, and why [Grad] and second
-// derivatives are refused. An error of the second run comes back from the backward pass. Outputs that carry no gradients,
-// such as indices, pass as they are. With gradients off it only calls f.
+// inputs and the parameters that f uses, which is why [Backward] must not be given Inputs, and why [Grad] and second
+// derivatives are refused. An error of the second run is returned by the backward pass. Outputs that carry no gradients,
+// such as indices, are returned unchanged. With gradients off it only calls f.
 func Checkpoint(s *Scope, f func(s *Scope, inputs []*Tensor) []*Tensor, inputs ...*Tensor) []*Tensor {
 	if s.mode != 0 {
 		return f(s, inputs)
 	}
 	c := s.child(C.CT_NO_GRAD)
 	defer c.Close()
-	// A parameter inside f may want gradients when no input does; the node needs an edge to be reached at all.
+	// A parameter inside f may require gradients when no input does; without an edge the node would not be reached.
 	anchor := Zeros(s, Float32)
 	anchor.SetRequiresGrad(true)
 	defer anchor.Free()
@@ -81,7 +81,7 @@ func Checkpoint(s *Scope, f func(s *Scope, inputs []*Tensor) []*Tensor, inputs .
 	return list
 }
 
-// forgetCheckpoints drops the functions whose graphs are gone.
+// forgetCheckpoints drops the functions whose graphs were released.
 func forgetCheckpoints() {
 	checkpoints.Lock()
 	defer checkpoints.Unlock()
@@ -98,8 +98,8 @@ func forgetCheckpoints() {
 	held.Store(int64(len(checkpoints.funcs)))
 }
 
-// onestepRecompute runs a checkpoint's function with gradients on and sends the arriving gradients through it. It takes
-// over the handles. The last input is the anchor, which f does not see. kind is the error's, beside a message.
+// onestepRecompute runs a checkpoint's function with gradients on and backpropagates the arriving gradients through it. It
+// owns the handles. The last input is the anchor, which f does not get. On failure it returns a message and sets kind.
 //
 //export onestepRecompute
 func onestepRecompute(id C.uint64_t, inputs *C.ct_tensor, ninputs C.int32_t, grads *C.ct_tensor, ngrads C.int32_t, kind *C.int32_t) (msg *C.char) {
@@ -117,7 +117,7 @@ func onestepRecompute(id C.uint64_t, inputs *C.ct_tensor, ninputs C.int32_t, gra
 				*kind = C.CT_ERR_OUT_OF_MEMORY
 			}
 			msg = C.CString("checkpoint: " + r.Error())
-		default: // a fault of the program: where it happened would be lost
+		default: // a bug: without the stack its place would be lost
 			msg = C.CString(fmt.Sprintf("checkpoint: panic: %v\n%s", r, debug.Stack()))
 		}
 	}()
@@ -132,11 +132,11 @@ func onestepRecompute(id C.uint64_t, inputs *C.ct_tensor, ninputs C.int32_t, gra
 	}
 	in, g := own(inputs, ninputs), own(grads, ngrads)
 	if !ok {
-		return C.CString("checkpoint: its graph was released")
+		return C.CString("checkpoint: the graph was released")
 	}
 	outputs := cp.f(s, in[:len(in)-1])
 	if len(outputs) != len(g) {
-		return C.CString(fmt.Sprintf("checkpoint: gave %d outputs at first and %d when run again", len(g), len(outputs)))
+		return C.CString(fmt.Sprintf("checkpoint: the function returned %d outputs at first and %d when run again", len(g), len(outputs)))
 	}
 	var o BackwardOptions
 	var roots []*Tensor

@@ -13,7 +13,7 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// Device is where a tensor lives. Its zero value is the CPU. Devices can be compared with ==.
+// Device is a CPU or GPU that holds tensors. Its zero value is the CPU. Devices can be compared with ==.
 type Device struct {
 	cuda int // 1 + the index of a CUDA device; 0 is the CPU
 }
@@ -21,7 +21,7 @@ type Device struct {
 // CPU is the host.
 var CPU = Device{}
 
-// CUDA returns the i-th NVIDIA GPU, from 0 on. A negative number is a mistake of the program, and panics.
+// CUDA returns the i-th NVIDIA GPU, from 0 on. It panics for a negative number.
 func CUDA(i int) Device {
 	if i < 0 {
 		panic(&Error{Op: "cuda", Msg: fmt.Sprintf("want the number of a GPU, from 0 on, got %d", i)})
@@ -29,7 +29,7 @@ func CUDA(i int) Device {
 	return Device{cuda: i + 1}
 }
 
-// ParseDevice reads "cpu", "cuda" (the first GPU) or "cuda:N". It does not ask whether the device exists; see
+// ParseDevice reads "cpu", "cuda" (the first GPU) or "cuda:N". It does not check that the device exists; see
 // [Device.Available].
 func ParseDevice(name string) (Device, error) {
 	switch {
@@ -48,13 +48,13 @@ func ParseDevice(name string) (Device, error) {
 // MarshalText writes the device's name.
 func (d Device) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
 
-// UnmarshalText reads what [ParseDevice] does.
+// UnmarshalText parses a name as [ParseDevice] does.
 func (d *Device) UnmarshalText(text []byte) (err error) {
 	*d, err = ParseDevice(string(text))
 	return err
 }
 
-// IsCUDA tells whether the device is a GPU.
+// IsCUDA reports whether the device is a GPU.
 func (d Device) IsCUDA() bool { return d.cuda > 0 }
 
 // Index returns the number of a GPU, and -1 for the CPU.
@@ -68,7 +68,7 @@ func (d Device) String() string {
 	return "cuda:" + strconv.Itoa(d.cuda-1)
 }
 
-// Available returns nil when tensors can be made on the device, and otherwise why not.
+// Available returns nil if tensors can be made on the device, and otherwise an error with the reason.
 func (d Device) Available() error {
 	if err := Open(); err != nil || d.cuda == 0 {
 		return err
@@ -106,11 +106,11 @@ func (d Device) Synchronize() error {
 // MemoryStats are a device's memory figures in bytes.
 type MemoryStats struct {
 	Allocated, PeakAllocated int64 // held by tensors
-	Reserved, PeakReserved   int64 // held by the caching allocator, for tensors or for use again
-	Free, Total              int64 // of the device, as its driver or the system sees it
+	Reserved, PeakReserved   int64 // held by the caching allocator, in use or cached
+	Free, Total              int64 // of the device, as reported by its driver or the system
 }
 
-// Memory returns the memory figures of a device. On the CPU tensors of up to 32 KiB are left out.
+// Memory returns the memory figures of a device. On the CPU, tensors of up to 32 KiB are not counted.
 func (d Device) Memory() (MemoryStats, error) {
 	if err := d.Available(); err != nil {
 		return MemoryStats{}, err
@@ -124,8 +124,8 @@ func (d Device) Memory() (MemoryStats, error) {
 	return MemoryStats{int64(v[0]), int64(v[1]), int64(v[2]), int64(v[3]), int64(v[4]), int64(v[5])}, nil
 }
 
-// EmptyCache returns memory that is kept for use again to the GPUs and to the system. Programs need it seldom: before
-// something else on the machine needs the memory that a model has just used.
+// EmptyCache releases cached memory to the GPUs and the system. Programs rarely need it: before something else on the machine
+// needs the memory that a model has used.
 func EmptyCache() error {
 	if err := Open(); err != nil {
 		return err

@@ -19,7 +19,7 @@ const (
 	Int32
 	Uint8
 	Bool
-	Float8E4M3 // float8_e4m3fn: weights are stored in it, and converted to another type to compute with
+	Float8E4M3 // float8_e4m3fn: for storing weights; converted to another dtype to compute
 	Float8E5M2 // float8_e5m2, likewise
 )
 
@@ -52,10 +52,10 @@ func (d DType) String() string {
 // Size returns the bytes of one element.
 func (d DType) Size() int { d.check(); return dtypes[d].size }
 
-// IsFloat tells whether the type is a floating-point one that can be computed with, and so can carry gradients.
+// IsFloat reports whether the type is a floating-point type that operators compute in, and so can carry gradients.
 func (d DType) IsFloat() bool { return d <= BFloat16 }
 
-// IsFloat8 tells whether the type is one of 8-bit floating point, which [Tensor.To] converts and few operators know.
+// IsFloat8 reports whether the type is an 8-bit floating-point type. [Tensor.To] converts it; few other operators support it.
 func (d DType) IsFloat8() bool { return d == Float8E4M3 || d == Float8E5M2 }
 
 // ParseDType returns the type with PyTorch's name, such as "bfloat16".
@@ -68,7 +68,7 @@ func ParseDType(name string) (DType, error) {
 	return 0, fmt.Errorf("unknown dtype %s: want float32, float64, float16, bfloat16, int64, int32, uint8, bool, float8_e4m3fn or float8_e5m2", quote.Quoted(name))
 }
 
-// Scalar types of libtorch (c10::ScalarType) that have no DType, which torch.Call may make.
+// Scalar types of libtorch (c10::ScalarType) without a DType; results of torch.Call may have them.
 const (
 	scalarInt8       = 1
 	scalarInt16      = 2
@@ -86,7 +86,7 @@ var scalarNames = map[int64]string{
 	scalarComplex32: "complex32", scalarComplex64: "complex64", scalarComplex128: "complex128",
 }
 
-// scalarName returns PyTorch's name of a scalar type, of one without a DType, too.
+// scalarName returns PyTorch's name of a scalar type, also of one without a DType.
 func scalarName(code int64) string {
 	for _, d := range dtypes {
 		if d.code == code {
@@ -99,7 +99,7 @@ func scalarName(code int64) string {
 	return fmt.Sprintf("scalar type %d", code)
 }
 
-// whole tells whether the elements of a scalar type are integers.
+// whole reports whether the elements of a scalar type are integers.
 func whole(code int64) bool {
 	switch code {
 	case scalarInt8, scalarInt16, scalarUint16, scalarUint32, scalarUint64, Int64.code(), Int32.code(), Uint8.code():
@@ -122,5 +122,5 @@ func dtypeOf(code int64) DType {
 			return DType(i)
 		}
 	}
-	panic(&Error{Op: "dtype", Msg: fmt.Sprintf("the tensor's type %s has no counterpart here: convert it with To first", scalarName(code))})
+	panic(&Error{Op: "dtype", Msg: fmt.Sprintf("dtype %s is not supported: convert the tensor with To first", scalarName(code))})
 }

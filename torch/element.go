@@ -5,8 +5,8 @@ import (
 	"math"
 )
 
-// Element reads one element of this type, little-endian as in files, from the beginning of b. Int64's beyond 2⁵³ are rounded. It needs no
-// libtorch.
+// Element reads one element of this type, little-endian as in files, from the beginning of b. Int64 values beyond 2⁵³ are rounded. It does
+// not need libtorch.
 func (d DType) Element(b []byte) float64 {
 	switch d {
 	case Float32:
@@ -30,8 +30,8 @@ func (d DType) Element(b []byte) float64 {
 	}
 }
 
-// small is the value of a floating-point number of a few bits: a sign, an exponent and a fraction. Where there are infinities the largest
-// exponent stands for them and for NaN; else only all ones are NaN.
+// small decodes a floating-point number of a sign, an exponent and a fraction. With infinities, the largest exponent encodes them and NaN;
+// without, only all ones are NaN.
 func small(bits uint32, exponent, fraction int, infinities bool) float64 {
 	sign := 1.0
 	if bits>>(exponent+fraction)&1 == 1 {

@@ -10,20 +10,20 @@ import (
 	"strings"
 )
 
-// ErrOutOfMemory is what an [Error] wraps when host or device memory ran out.
+// ErrOutOfMemory is wrapped by an [Error] when host or device memory ran out.
 var ErrOutOfMemory = errors.New("out of memory")
 
-// ErrFreed is what an [Error] wraps when a tensor was used after it was freed.
+// ErrFreed is wrapped by an [Error] when a tensor was used after it was freed.
 var ErrFreed = errors.New("tensor was freed")
 
-// Error is what operators panic with and what [Run] returns: which operation failed, on what, and why.
+// Error is the panic value of operators and the error of [Run]: the operation that failed, its operands, and the reason.
 type Error struct {
 	Op     string // the operator, such as "aten::add.Tensor"
 	Msg    string // libtorch's or our own message
-	Shapes string // dtypes and shapes of the operands, such as "float32[2, 3], int64[3]"; empty when there were none
+	Shapes string // dtypes and shapes of the operands, such as "float32[2, 3], int64[3]"; empty without operands
 	Err    error  // a sentinel such as ErrOutOfMemory, or nil
 
-	unfit bool // the arguments do not fit the operator's schema
+	unfit bool // the arguments do not match the operator's schema
 }
 
 // Error returns the operation, its message and its operands in one line.
@@ -52,7 +52,7 @@ func take(e *C.ct_error, op string) *Error {
 	case C.CT_ERR_OUT_OF_MEMORY:
 		out.Err = ErrOutOfMemory
 	case C.CT_ERR_NOT_IMPLEMENTED:
-		// What follows is a list of sixty kernels that would have been.
+		// A list of sixty available kernels follows.
 		out.Msg, _, _ = strings.Cut(out.Msg, " This could be because")
 		if !cudaOpened && strings.Contains(out.Msg, "'CUDA'") {
 			out.Msg += " CUDA is not in use: " + cudaReason

@@ -1,7 +1,7 @@
 package torch
 
-// Operators on lists of tensors in one call: what optimizers and weight averages are made of. All lists have equal
-// lengths and pairwise equal shapes.
+// Operators on lists of tensors in one call, for optimizers and EMA weights. All lists have equal lengths and pairwise equal
+// shapes.
 
 var (
 	opForeachAddList   = newOp("aten::_foreach_add_.List")

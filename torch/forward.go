@@ -14,28 +14,28 @@ import (
 )
 
 // forward is libtorch's level of forward-mode derivatives, of which a process has one. A JVP enters it and leaves it at its
-// end, and JVPs of several goroutines take turns. Staying in the level for good would let them run side by side, since
-// tangents go with their tensors. But only leaving makes what f left elsewhere plain again: a tensor that it kept, or changed
-// in place, would bring its tangent into a later JVP's result. With gradients on, the graph of a tangent can also save a view
-// of the tensor that carries it (the graph of exp's does), a ring that nothing but leaving breaks.
+// end, and JVPs of several goroutines take turns. Staying in the level forever would let them run in parallel, since
+// tangents belong to their tensors. But only leaving drops the tangents of tensors that f stored elsewhere: one that it kept
+// or changed in place would carry its tangent into a later JVP's result. With gradients on, the graph of a tangent can also
+// save a view of the tensor that carries it (the graph of exp's does), a reference cycle that only leaving breaks.
 var forward struct {
 	sync.Mutex
 	scope atomic.Pointer[Scope] // f's; nil while no JVP runs
 }
 
 // JVP returns y = f(xs) and dy = Σ ∂f/∂x_i·v_i, its derivative in the direction of vs, of y's shape and dtype. One pass
-// computes both, in little more than the time of two (forward-mode differentiation). vs has a tangent of each input's shape,
-// dtype and device; nil stands for zero, and is all that inputs other than floating-point ones can have. Where y does not
-// depend on the inputs, dy is zero.
+// computes both, in little more than the time of two (forward-mode differentiation). vs has one tangent for each input, of its
+// shape, dtype and device; nil stands for zero, and is required for inputs that are not floating-point. If y does not depend
+// on the inputs, dy is zero.
 //
-// Both results are plain tensors in s; nothing else of the pass is left, however f ends. With gradients on, y carries the
-// graph that f records, and dy one of its own that leads to the same leaves and to vs: Detach what shall be a target.
-// Tangents do not ask for a scope's mode: inside f, [Tensor.Detach] makes constants and [Scope.NoGrad] does not. What an
-// inference scope makes is constant, and no JVP starts in one.
+// Both results are plain tensors in s; everything else of the pass is freed, even if f fails. With gradients on, y carries
+// the graph that f records, and dy a graph of its own to the same leaves and to vs: Detach what is used as a target.
+// Tangents ignore a scope's mode: inside f, [Tensor.Detach] makes constants and [Scope.NoGrad] does not. Tensors of an
+// inference scope are constants, and JVP must not be called in one.
 //
-// Inside f there is no other JVP (Grad with CreateGraph gives second derivatives) and, with gradients on, no [Checkpoint].
-// f must not wait for a JVP of another goroutine, which waits for this one's end. An operator without a forward-mode
-// derivative is an error that names it. [Attention] holds all its weights here, [B, heads, L, S].
+// f must not call JVP (Grad with CreateGraph gives second derivatives) nor, with gradients on, [Checkpoint], and must not
+// wait for a JVP of another goroutine, which waits for this one to end. An operator without a forward-mode derivative is an
+// error that names it. [Attention] holds all its weights here, [B, heads, L, S].
 func JVP(s *Scope, f func(s *Scope, xs []*Tensor) *Tensor, xs, vs []*Tensor) (y, dy *Tensor) {
 	checkTangents(s, xs, vs)
 	leave := enterForward(s)
@@ -86,7 +86,7 @@ func dual(s *Scope, x, v *Tensor) *Tensor {
 func checkTangents(s *Scope, xs, vs []*Tensor) {
 	fail := func(msg string, ts ...*Tensor) { panic(&Error{Op: "jvp", Msg: msg, Shapes: describe(ts...)}) }
 	if s.mode&C.CT_INFERENCE != 0 {
-		fail("tensors of inference scopes carry no tangents: call JVP in a NoGrad scope")
+		fail("tensors of inference scopes cannot carry tangents: call JVP in a NoGrad scope")
 	}
 	if len(xs) != len(vs) {
 		fail(fmt.Sprintf("%d inputs and %d tangents: want one for each input, nil for zero", len(xs), len(vs)))
@@ -98,15 +98,15 @@ func checkTangents(s *Scope, xs, vs []*Tensor) {
 			continue
 		}
 		if vin := v.info("jvp"); !in.dtype().IsFloat() {
-			fail(fmt.Sprintf("input %d holds no floating-point numbers: want nil for its tangent", i), x, v)
+			fail(fmt.Sprintf("input %d is not floating-point: want nil for its tangent", i), x, v)
 		} else if fmt.Sprint(in.shape()) != fmt.Sprint(vin.shape()) || in.dtype() != vin.dtype() || in.device() != vin.device() {
 			fail(fmt.Sprintf("tangent %d must have its input's shape, dtype and device", i), x, v)
 		}
 	}
 }
 
-// enterForward waits for the level and enters it. The goroutine keeps its thread until it leaves, which tells a JVP inside f
-// from one of another goroutine.
+// enterForward waits for the level and enters it. The goroutine is locked to its thread until it leaves, which distinguishes a
+// JVP inside f from one of another goroutine.
 func enterForward(s *Scope) (leave func()) {
 	mustOpen("jvp")
 	nested := C.ct_forward_is_here() != 0
@@ -115,7 +115,7 @@ func enterForward(s *Scope) (leave func()) {
 		nested = nested || p == running
 	}
 	if nested {
-		panic(&Error{Op: "jvp", Msg: "there is no JVP inside another's function: for second derivatives use Grad with CreateGraph there"})
+		panic(&Error{Op: "jvp", Msg: "JVP must not be called inside another JVP's function: for second derivatives use Grad with CreateGraph there"})
 	}
 	runtime.LockOSThread()
 	forward.Lock()
@@ -135,8 +135,8 @@ func enterForward(s *Scope) (leave func()) {
 	}
 }
 
-// explainForward says of a panic about an operator without a forward-mode derivative what helps; libtorch's own message asks
-// for a report.
+// explainForward rewrites the panic of an operator without a forward-mode derivative to say what to do; libtorch's own message
+// asks for a bug report.
 func explainForward() {
 	r := recover()
 	if r == nil {

@@ -657,7 +657,7 @@ func TestJVPRefuses(t *testing.T) {
 		"inference scope": {func(s *torch.Scope, x *torch.Tensor) {
 			err := s.Inference(func(s *torch.Scope) error { torch.JVP(s, square, tensorList{x}, tensorList{x}); return nil })
 			panic(err)
-		}, "jvp: tensors of inference scopes carry no tangents: call JVP in a NoGrad scope"},
+		}, "jvp: tensors of inference scopes cannot carry tangents: call JVP in a NoGrad scope"},
 		"below an inference scope": {func(s *torch.Scope, x *torch.Tensor) {
 			panic(s.Inference(func(s *torch.Scope) error {
 				return s.NoGrad(func(s *torch.Scope) error { torch.JVP(s, square, tensorList{x}, tensorList{x}); return nil })
@@ -685,7 +685,7 @@ func TestJVPRefuses(t *testing.T) {
 		"whole numbers": {func(s *torch.Scope, x *torch.Tensor) {
 			i := x.To(s, torch.Int64)
 			torch.JVP(s, square, tensorList{i}, tensorList{i})
-		}, "input 0 holds no floating-point numbers: want nil for its tangent"},
+		}, "input 0 is not floating-point: want nil for its tangent"},
 		"nil input": {func(s *torch.Scope, x *torch.Tensor) { torch.JVP(s, square, tensorList{nil}, tensorList{x}) }, "an operand is nil"},
 		"freed": {func(s *torch.Scope, x *torch.Tensor) {
 			v := x.Clone(s)
@@ -707,12 +707,12 @@ func TestJVPRefuses(t *testing.T) {
 			torch.JVP(c, square, tensorList{x}, tensorList{x})
 		}, "scope is closed"},
 		"checkpoint": {func(s *torch.Scope, x *torch.Tensor) { torch.JVP(s, checkpointed, tensorList{x}, tensorList{x}) }, "a checkpoint has no forward-mode derivative: call JVP with gradients off"},
-		"nested":     {nested(func(s *torch.Scope, f func(s *torch.Scope)) { f(s) }), "there is no JVP inside another's function"},
+		"nested":     {nested(func(s *torch.Scope, f func(s *torch.Scope)) { f(s) }), "JVP must not be called inside another"},
 		"nested in a scope": {nested(func(s *torch.Scope, f func(s *torch.Scope)) {
 			_ = s.NoGrad(func(s *torch.Scope) error { f(s); return nil })
-		}), "there is no JVP inside another's function"},
-		"nested in a new scope": {nested(func(_ *torch.Scope, f func(s *torch.Scope)) { c := torch.NewScope(torch.CPU); defer c.Close(); f(c) }), "there is no JVP inside another's function"},
-		"nested in a goroutine": {nested(func(s *torch.Scope, f func(s *torch.Scope)) { var wg sync.WaitGroup; wg.Go(func() { f(s) }); wg.Wait() }), "there is no JVP inside another's function"},
+		}), "JVP must not be called inside another"},
+		"nested in a new scope": {nested(func(_ *torch.Scope, f func(s *torch.Scope)) { c := torch.NewScope(torch.CPU); defer c.Close(); f(c) }), "JVP must not be called inside another"},
+		"nested in a goroutine": {nested(func(s *torch.Scope, f func(s *torch.Scope)) { var wg sync.WaitGroup; wg.Go(func() { f(s) }); wg.Wait() }), "JVP must not be called inside another"},
 		"nested in a checkpoint": {nested(func(s *torch.Scope, f func(s *torch.Scope)) {
 			x := torch.Ones(s, torch.Float32, 1)
 			x.SetRequiresGrad(true)
@@ -723,7 +723,7 @@ func TestJVPRefuses(t *testing.T) {
 				}
 				return tensorList{in[0].Square(s)}
 			}, x)[0].Backward()
-		}), "there is no JVP inside another's function"},
+		}), "JVP must not be called inside another"},
 	} {
 		e := caught(t, func(s *torch.Scope) { c.f(s, torch.Randn(s, torch.NewGenerator(s, 1), torch.Float64, 3, 4)) })
 		require.ErrorContains(t, e, c.want, name)

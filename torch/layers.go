@@ -82,7 +82,7 @@ func (t *Tensor) UpsampleNearest(s *Scope, scale int) *Tensor {
 	return c.t(t).none().floats([]float64{float64(scale), float64(scale)}).one()
 }
 
-// InterpolateMode is how pixels between pixels are computed.
+// InterpolateMode is a resampling method.
 type InterpolateMode int
 
 // The modes of Interpolate. The antialiased ones widen the filter when they shrink an image, as Pillow does.
@@ -118,7 +118,7 @@ func (t *Tensor) Interpolate(s *Scope, h, w int, mode InterpolateMode) *Tensor {
 	return c.t(t).ints(size).bool(false).none().one()
 }
 
-// PadMode is what lies beyond a tensor's edge.
+// PadMode is how padding is filled.
 type PadMode string
 
 // The modes of Pad.
@@ -128,7 +128,7 @@ const (
 	PadReplicate PadMode = "replicate"
 )
 
-// Pad adds elements before and after the last dimensions: pad lists (before, after) from the last dimension on. v is the
+// Pad adds elements before and after the last dimensions: pad lists (before, after), starting with the last dimension. v is the
 // value in constant mode.
 func (t *Tensor) Pad(s *Scope, pad []int, mode PadMode, v float64) *Tensor {
 	c := call{op: opPad, s: s}
@@ -139,14 +139,14 @@ func (t *Tensor) Pad(s *Scope, pad []int, mode PadMode, v float64) *Tensor {
 	return c.one()
 }
 
-// Embedding returns the rows of the table t [N, D] with the numbers in idx, an int64 of any shape.
+// Embedding returns the rows of the table t [N, D] at the indices idx, an int64 tensor of any shape.
 func (t *Tensor) Embedding(s *Scope, idx *Tensor) *Tensor { return opEmbedding.binary(s, t, idx) }
 
 // AttentionOptions are the settings of Attention. Their zero values stand for scale 1/√D, no mask, not causal.
 type AttentionOptions struct {
-	Scale  float64 // what the products are multiplied by; 0: 1/√D
+	Scale  float64 // factor of the products q·kᵀ; 0: 1/√D
 	Mask   *Tensor // added to the scaled products (or bool: true may attend); broadcasts to [B, heads, L, S]
-	Causal bool    // position i sees positions up to i
+	Causal bool    // position i attends to positions up to i
 }
 
 // Attention is scaled dot-product attention, softmax(q·kᵀ·scale + mask)·v, for q [B, heads, L, D], k [B, heads, S, D] and

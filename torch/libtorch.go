@@ -14,12 +14,12 @@ import (
 	"github.com/onestep-go/onestep/csrc"
 )
 
-// Open loads libtorch. Whatever needs libtorch does so itself; programs call it to learn early whether it is there. Later
-// calls return what the first did. The error is a [*csrc.OpenError]: what is missing, and the command that fixes it.
+// Open loads libtorch. Functions that need libtorch call it; programs call it to find out early whether libtorch is usable.
+// Later calls return the first call's result. The error is a [*csrc.OpenError]: what is missing, and the command that fixes it.
 func Open() error { return open() }
 
-// CUDA has to be opened before anything asks libtorch for it, which would switch it off for the whole process (call_once in
-// CUDAHooksInterface.cpp).
+// CUDA has to be opened before anything queries it through libtorch, which would disable it for the whole process (call_once
+// in CUDAHooksInterface.cpp).
 var open = sync.OnceValue(func() error {
 	if err := csrc.Open(); err != nil {
 		return err
@@ -31,8 +31,8 @@ var open = sync.OnceValue(func() error {
 	return nil
 })
 
-// limitThreads starts with no more threads than Go does: libtorch counts the machine's processors, also where a container may use a part
-// of their time only. OMP_NUM_THREADS and MKL_NUM_THREADS, which libtorch reads, hold.
+// limitThreads limits libtorch's threads to Go's: libtorch counts the machine's processors and ignores a container's CPU limit.
+// OMP_NUM_THREADS and MKL_NUM_THREADS, which libtorch reads, take precedence.
 func limitThreads() {
 	n := runtime.GOMAXPROCS(0)
 	if os.Getenv("OMP_NUM_THREADS") == "" && os.Getenv("MKL_NUM_THREADS") == "" && int(C.ct_get_threads()) > n {
@@ -53,7 +53,7 @@ func mustOpen(op string) {
 	}
 }
 
-// CUDAOpened tells whether the CUDA half of libtorch was loaded, and otherwise the loader's own reason why not.
+// CUDAOpened reports whether the CUDA half of libtorch was loaded; if not, the string is the loader's reason.
 func CUDAOpened() (bool, string) {
 	if err := Open(); err != nil {
 		return false, err.Error()
@@ -61,7 +61,7 @@ func CUDAOpened() (bool, string) {
 	return cudaOpened, cudaReason
 }
 
-// CUDACount returns the number of usable GPUs; without libtorch there are none.
+// CUDACount returns the number of usable GPUs; 0 without libtorch.
 func CUDACount() int {
 	if Open() != nil {
 		return 0
@@ -70,7 +70,7 @@ func CUDACount() int {
 }
 
 // AllowTF32 lets float32 matrix products and convolutions on GPUs use TensorFloat-32, which is several times faster and
-// keeps 10 bits of mantissa. It is off at start.
+// keeps 10 bits of mantissa. It is off by default.
 func AllowTF32(on bool) {
 	if Open() == nil {
 		C.ct_cuda_allow_tf32(flag(on))
@@ -84,7 +84,7 @@ func BenchmarkConvolutions(on bool) {
 	}
 }
 
-// Deterministic makes operators choose kernels that give the same bits every time where they have one.
+// Deterministic makes operators use deterministic kernels, which give the same bits every time, where there is one.
 func Deterministic(on bool) {
 	if Open() == nil {
 		C.ct_deterministic(flag(on))
@@ -99,7 +99,7 @@ func flag(on bool) C.int32_t {
 }
 
 // Version returns the version of the libtorch in use, such as "2.11.0"; like [LibraryPath] and [CPUCapability] it is empty
-// where [Open] fails.
+// if [Open] fails.
 func Version() string { return text(func() *C.char { return C.ct_version() }) }
 
 func text(f func() *C.char) string {
@@ -115,8 +115,8 @@ func LibraryPath() string { return text(func() *C.char { return C.ct_library_pat
 // CPUCapability returns the instruction set libtorch's kernels use, such as "AVX512".
 func CPUCapability() string { return text(func() *C.char { return C.ct_cpu_capability() }) }
 
-// SetThreads sets how many threads one operator may use, for the whole process. One thread makes results repeat bit by
-// bit. n must be at least 1.
+// SetThreads sets how many threads one operator may use, for the whole process. With one thread, results repeat bit
+// by bit. n must be at least 1.
 func SetThreads(n int) error {
 	if n < 1 || n > 4096 {
 		return fmt.Errorf("threads: want 1 to 4096, got %d", n)
@@ -128,8 +128,8 @@ func SetThreads(n int) error {
 	return nil
 }
 
-// Threads returns how many threads one operator may use: what [SetThreads] set, or OMP_NUM_THREADS, or else as many as there are
-// processors, at most what runtime.GOMAXPROCS was at [Open], which heeds a container's limit. Without libtorch it is 0.
+// Threads returns how many threads one operator may use: as set by [SetThreads] or OMP_NUM_THREADS, or else the number
+// of processors, at most runtime.GOMAXPROCS at [Open], which respects a container's limit. Without libtorch it is 0.
 func Threads() int {
 	if Open() != nil {
 		return 0

@@ -20,8 +20,7 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// Mapped is a file that is mapped into memory, whose bytes can be looked at as tensors without copying them: for formats that store
-// elements as they are. [OpenWeights] does the same for safetensors files. Changing a view in place changes neither the file nor other
+// Mapped is a memory-mapped file whose bytes can be viewed as tensors without a copy, for formats that store raw elements. [OpenWeights] does the same for safetensors files. Changing a view in place changes neither the file nor other
 // processes. It may be used by several goroutines.
 type Mapped struct {
 	path string
@@ -31,8 +30,8 @@ type Mapped struct {
 	live  uses
 }
 
-// OpenMapped maps a regular file that is not empty, for which libtorch is not needed. The file must not be truncated while it is open, for touching the lost pages ends
-// the process.
+// OpenMapped maps a regular file that is not empty; it does not need libtorch. The file must not be truncated while it is open, because
+// accessing the lost pages kills the process.
 func OpenMapped(path string) (_ *Mapped, err error) {
 	st, err := os.Stat(path) // before opening, which waits when the path is a named pipe
 	if err != nil {
@@ -59,10 +58,10 @@ func OpenMapped(path string) (_ *Mapped, err error) {
 	return &Mapped{path: path, bytes: m}, nil
 }
 
-// Path returns the path that the file was opened by.
+// Path returns the path that was opened.
 func (m *Mapped) Path() string { return m.path }
 
-// Bytes returns the file. They become invalid with Close, and touching them then ends the process.
+// Bytes returns the file's bytes. They become invalid with Close: accessing them then kills the process.
 func (m *Mapped) Bytes() []byte {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -70,8 +69,8 @@ func (m *Mapped) Bytes() []byte {
 }
 
 // Tensor returns the tensor of that shape whose elements, little-endian and in the order of their indices, begin at an offset, owned
-// by s. On a CPU scope it is a view of the map, or a copy where the offset is no multiple of the elements' size; on a GPU it is a copy.
-// What does not lie in the file is an error, and so are truth values that are neither 0 nor 1.
+// by s. On a CPU scope it is a view of the map, or a copy if the offset is not a multiple of the element size; on a GPU it is a copy.
+// A range outside the file is an error, and so is a bool element that is neither 0 nor 1.
 func (m *Mapped) Tensor(s *Scope, offset int, d DType, shape ...int) (*Tensor, error) {
 	var t *Tensor
 	err := Catch(func() {
@@ -91,18 +90,18 @@ func (m *Mapped) view(s *Scope, offset int, d DType, shape []int) *Tensor {
 	const op = "mapped"
 	mustOpen(op)
 	sizes, count := sizesOf(op, shape)
-	m.mu.Lock() // so that Close waits until the tensor counts, or the copy is made
+	m.mu.Lock() // so that Close waits until the tensor is counted or copied
 	defer m.mu.Unlock()
 	if m.live.closed {
 		panic(&Error{Op: op, Msg: m.path + " was closed", Err: ErrFreed})
 	}
 	if offset < 0 || offset > len(m.bytes) || count > (len(m.bytes)-offset)/d.Size() {
-		panic(&Error{Op: op, Msg: fmt.Sprintf("%d elements of %s at %d do not lie in a file of %d bytes", count, d, offset, len(m.bytes))})
+		panic(&Error{Op: op, Msg: fmt.Sprintf("%s of %s at offset %d: outside the file of %d bytes", plural.N(count, "element"), d, offset, len(m.bytes))})
 	}
 	data := m.bytes[offset : offset+count*d.Size()]
 	if d == Bool {
 		if i := slices.IndexFunc(data, func(b byte) bool { return b > 1 }); i >= 0 {
-			panic(&Error{Op: op, Msg: fmt.Sprintf("a truth value is the byte %d: want 0 or 1", data[i])})
+			panic(&Error{Op: op, Msg: fmt.Sprintf("a bool is stored as byte %d: want 0 or 1", data[i])})
 		}
 	}
 	if count == 0 || offset%d.Size() != 0 { // the map itself is aligned
@@ -120,7 +119,7 @@ func (m *Mapped) view(s *Scope, offset int, d DType, shape []int) *Tensor {
 	return newTensor(s, h, op)
 }
 
-// Release tells the system that n bytes at an offset will not soon be needed; see [Weights.Release].
+// Release tells the system that n bytes at an offset will not be needed soon; see [Weights.Release].
 func (m *Mapped) Release(offset, n int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -130,11 +129,11 @@ func (m *Mapped) Release(offset, n int) {
 	}
 	from, to := (offset+page-1)/page*page, (offset+n)/page*page // the whole pages
 	if from < to {
-		_ = unix.Madvise(m.bytes[from:to], unix.MADV_DONTNEED) // a hint: without it, the pages only stay longer
+		_ = unix.Madvise(m.bytes[from:to], unix.MADV_DONTNEED) // a hint: if it fails, the pages only stay longer
 	}
 }
 
-// Close unmaps the file. While tensors, or what autograd has saved of them, still use its memory, it does nothing and returns an error
+// Close unmaps the file. While tensors, or views of them saved by autograd, still use its memory, it does nothing and returns an error
 // that wraps [ErrInUse]. Closing twice does nothing.
 func (m *Mapped) Close() error {
 	m.mu.Lock()

@@ -49,13 +49,13 @@ func TestMapped(t *testing.T) {
 			shape  []int
 			msg    string
 		}{
-			{16, torch.Bool, []int{3}, "a truth value is the byte 2"},
-			{0, torch.Float32, []int{5}, "5 elements of float32 at 0 do not lie in a file of 19 bytes"},
-			{4, torch.Float32, []int{2, 2}, "do not lie"},
-			{-4, torch.Float32, []int{1}, "do not lie"},
-			{20, torch.Float32, []int{0}, "do not lie"},
-			{0, torch.Float32, []int{1 << 31, 1 << 31}, "do not lie"},
-			{0, torch.Float32, []int{-1}, "impossible shape"},
+			{16, torch.Bool, []int{3}, "a bool is stored as byte 2"},
+			{0, torch.Float32, []int{5}, "5 elements of float32 at offset 0: outside the file of 19 bytes"},
+			{4, torch.Float32, []int{2, 2}, "outside the file"},
+			{-4, torch.Float32, []int{1}, "outside the file"},
+			{20, torch.Float32, []int{0}, "outside the file"},
+			{0, torch.Float32, []int{1 << 31, 1 << 31}, "outside the file"},
+			{0, torch.Float32, []int{-1}, "invalid shape"},
 		} {
 			_, err := m.Tensor(s, bad.offset, bad.d, bad.shape...)
 			assert.ErrorContains(t, err, bad.msg)

@@ -12,7 +12,7 @@ package torch
 import "C"
 
 // Elementwise operators. Operands broadcast against each other as in PyTorch, and their dtypes are promoted as there.
-// A whole-number scalar leaves integer tensors integer.
+// With a whole-number scalar, integer tensors keep their dtype.
 
 var (
 	opNeg              = newOp("aten::neg")
@@ -116,7 +116,7 @@ func (o *op) withSizes(s *Scope, x *Tensor, sizes []int) *Tensor {
 	return o.result(s, out)
 }
 
-// result makes s own an operator's result.
+// result returns an operator's result, owned by s.
 func (o *op) result(s *Scope, h C.ct_tensor) *Tensor {
 	live.Add(1)
 	t := &Tensor{h: h}
@@ -126,7 +126,7 @@ func (o *op) result(s *Scope, h C.ct_tensor) *Tensor {
 	return t
 }
 
-// handle looks the operator up; it panics when this libtorch has none of that name.
+// handle looks the operator up; it panics if this libtorch does not have it.
 func (o *op) handle() C.ct_op {
 	if f := o.found.Load(); f != nil {
 		return f.h
@@ -201,13 +201,13 @@ func (t *Tensor) Erf(s *Scope) *Tensor { return opErf.unary(s, t) }
 // Erfinv returns the inverse of the error function, elementwise.
 func (t *Tensor) Erfinv(s *Scope) *Tensor { return opErfinv.unary(s, t) }
 
-// Floor returns the next whole number below, elementwise.
+// Floor rounds down to a whole number, elementwise.
 func (t *Tensor) Floor(s *Scope) *Tensor { return opFloor.unary(s, t) }
 
-// Ceil returns the next whole number above, elementwise.
+// Ceil rounds up to a whole number, elementwise.
 func (t *Tensor) Ceil(s *Scope) *Tensor { return opCeil.unary(s, t) }
 
-// Round returns the nearest whole number, halves to even, elementwise.
+// Round rounds to the nearest whole number, halves to even, elementwise.
 func (t *Tensor) Round(s *Scope) *Tensor { return opRound.unary(s, t) }
 
 // Sigmoid returns 1/(1 + e^-t), elementwise.
@@ -355,7 +355,7 @@ func (t *Tensor) AddScalarInPlace(s *Scope, v float64) {
 	c.t(t).scalar(v).zero()
 }
 
-// SiLUInPlace replaces t by t·sigmoid(t), in t's memory. It must not be used where gradients are recorded.
+// SiLUInPlace replaces t by t·sigmoid(t), in t's memory. It must not be used with gradients on.
 func (t *Tensor) SiLUInPlace(s *Scope) {
 	c := call{op: opSiLUInPlace, s: s}
 	c.t(t).zero()

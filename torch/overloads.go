@@ -19,12 +19,12 @@ import (
 // Default stands for the schema's default of an argument in [Call].
 type Default struct{}
 
-// Call runs any ATen operator by its schema's name, such as "aten::add.Tensor" or "aten::relu". Arguments are in the
-// schema's order; missing ones at the end take its defaults. An argument is a *Tensor, []*Tensor (nil inside where the
+// Call runs an ATen operator by its schema's name, such as "aten::add.Tensor" or "aten::relu". Arguments are in the
+// schema's order; missing ones at the end take the schema's defaults. An argument is a *Tensor, []*Tensor (nil inside where the
 // schema allows None), nil, bool, int, int64, float64, []int, []float64, []bool, string, DType, Device, MemoryFormat,
 // *Generator or Default{}. Results are *Tensor, []*Tensor, nil, int, float64 or bool.
-// An argument that does not fit gives an error that quotes the schema, names what was given and lists the operator's other overloads; a
-// name without its overload, such as "add", lists all.
+// If an argument does not match, the error quotes the schema, lists the arguments passed and the operator's other overloads; for a name
+// without its overload, such as "add", it lists all overloads.
 func Call(s *Scope, schema string, args ...any) (results []any, err error) {
 	if !strings.Contains(schema, "::") {
 		schema = "aten::" + schema
@@ -36,7 +36,7 @@ func Call(s *Scope, schema string, args ...any) (results []any, err error) {
 		return nil, given(err, args)
 	}
 	if o.name == "aten::_backward" {
-		// It may run a checkpoint's function, and calls of operators must not call back into Go.
+		// A backward pass may run a checkpoint's function, but operator calls must not call back into Go.
 		return nil, &Error{Op: schema, Msg: "use Backward or Grad"}
 	}
 	defer func() {
@@ -54,14 +54,14 @@ func Call(s *Scope, schema string, args ...any) (results []any, err error) {
 	c := call{op: o, s: s}
 	for i, a := range args {
 		if !c.any(a) {
-			return nil, &Error{Op: schema, Msg: fmt.Sprintf("argument %d has the Go type %T, which no operator takes: want %s; schema: %s",
+			return nil, &Error{Op: schema, Msg: fmt.Sprintf("argument %d has the unsupported Go type %T: want %s; schema: %s",
 				i+1, a, takes, C.GoString(C.ct_op_schema(h)))}
 		}
 	}
 	return c.results(), nil
 }
 
-// any puts an argument of Call; false means that its type is unknown.
+// any puts an argument of Call; it returns false if its type is not supported.
 func (c *call) any(a any) bool {
 	switch v := a.(type) {
 	case nil:
@@ -116,7 +116,7 @@ func Schema(name string) (string, error) {
 	return C.GoString(C.ct_op_schema(h)), nil
 }
 
-// takes are the Go types of arguments.
+// takes lists the Go types of arguments.
 const takes = "*Tensor, []*Tensor, nil, bool, int, int64, float64, []int, []float64, []bool, string, DType, Device, MemoryFormat, *Generator or Default{}"
 
 // Limits of the overloads that an error lists.
@@ -125,22 +125,21 @@ const (
 	longestSchema = 240
 )
 
-// missing says what there is in place of an operator that is not there. The lines after the first of libtorch's error are the schemas of
-// its name.
+// missing is the error of an unknown operator; it lists the overloads of its name. In libtorch's error, these schemas follow the first line.
 func (o *op) missing(e *Error) *Error {
 	_, schemas, found := strings.Cut(e.Msg, "\n")
 	e.Op = quote.Text(o.String())
-	e.Msg = "no operator has this name in this libtorch; operators are named like aten::add.Tensor"
+	e.Msg = "this libtorch has no operator with this name; names look like aten::add.Tensor"
 	switch {
 	case found && o.overload == "":
-		e.Msg = fmt.Sprintf("want the name of one of its overloads: %s", overloads(schemas, ""))
+		e.Msg = fmt.Sprintf("want the name of an overload: %s", overloads(schemas, ""))
 	case found:
 		e.Msg = fmt.Sprintf("%s has no overload %s; it has %s", quote.Text(o.name), quote.Text(o.overload), overloads(schemas, ""))
 	}
 	return e
 }
 
-// others lists the operator's other overloads, behind a semicolon; "" where there are none.
+// others lists the operator's other overloads, after a semicolon; "" if there are none.
 func (o *op) others() string {
 	name, none := C.CString(o.name), C.CString("no overload has this name")
 	defer C.free(unsafe.Pointer(name))
@@ -153,7 +152,7 @@ func (o *op) others() string {
 	_, schemas, _ := strings.Cut(take(e, o.name).Msg, "\n")
 	var lines []string
 	for line := range strings.SplitSeq(schemas, "\n") {
-		if strings.HasSuffix(o.name, "_") || writes(line) == 0 { // nobody means those that write into an argument
+		if strings.HasSuffix(o.name, "_") || writes(line) == 0 { // overloads that write into an argument are rarely meant
 			lines = append(lines, line)
 		}
 	}
@@ -163,7 +162,7 @@ func (o *op) others() string {
 	return ""
 }
 
-// overloads lists schemas, a line each, without that of one name. Those that write into an argument come last, as few want them.
+// overloads lists schemas, one per line, except that of one name. Those that write into an argument come last, as they are rarely meant.
 func overloads(schemas, without string) string {
 	var list []string
 	for schema := range strings.SplitSeq(schemas, "\n") {
@@ -187,10 +186,10 @@ func overloads(schemas, without string) string {
 	return strings.Join(list, "; ") + more
 }
 
-// writes is 1 for a schema of an operator that writes into an argument.
+// writes is 1 if the schema's operator writes into an argument.
 func writes(schema string) int { return min(strings.Count(schema, "(a!)"), 1) }
 
-// given adds to an error what Call was given.
+// given adds Call's arguments to an error.
 func given(err error, args []any) error {
 	e, ok := err.(*Error)
 	if !ok {
@@ -209,7 +208,7 @@ func given(err error, args []any) error {
 	if e.Msg = fmt.Sprintf("%s; given (%s)", what, strings.Join(list, ", ")); schema != "" {
 		e.Msg += "; schema: " + schema
 	}
-	e.Shapes = "" // which are among them
+	e.Shapes = "" // the arguments include them
 	return e
 }
 

@@ -1,7 +1,7 @@
 package torch
 
 // Packed weights and Swap are exported for package nn, whose layers reorder their weights at the first input of a shape, and for
-// attention here: networks made of nn's layers need none of them.
+// attention here: networks built from package nn's layers do not need them.
 
 var (
 	opPackConv2D   = newOp("mkldnn::_reorder_convolution_weight")
@@ -12,7 +12,7 @@ var (
 	opVersion      = newOp("aten::_version")
 )
 
-// Packs tells whether convolutions and linear layers in d on the CPU can run on weights that were reordered before; see
+// Packs reports whether convolutions and linear layers in d on the CPU can run on weights that were reordered in advance; see
 // [Tensor.PackConv2D] and [Tensor.PackLinear]. It depends on the processor and on how libtorch was built.
 func Packs(d DType) bool {
 	if _, err := opPackedConv2D.find(); err != nil {
@@ -32,37 +32,37 @@ func Packs(d DType) bool {
 	return false
 }
 
-// PackConv2D returns the weight t [out, in/groups, kh, kw] of a convolution on the CPU in the order that oneDNN wants for
+// PackConv2D returns the weight t [out, in/groups, kh, kw] of a convolution on the CPU in oneDNN's memory format for
 // inputs of that shape [B, in, H, W]; convolutions with a plain weight reorder it in every call, which costs more than their
-// arithmetic where images are small and channels many. The result is opaque: it is of use to [Tensor.PackedConv2D] alone.
+// arithmetic for small images with many channels. The result is opaque: only [Tensor.PackedConv2D] can use it.
 func (t *Tensor) PackConv2D(s *Scope, input []int, o Conv2DOptions) *Tensor {
 	c := call{op: opPackConv2D, s: s}
 	return c.t(t).pair(o.Padding).pair(max(o.Stride, 1)).pair(max(o.Dilation, 1)).int(max(o.Groups, 1)).ints(input).one()
 }
 
-// PackedConv2D is [Tensor.Conv2D] with a packed weight, without gradients; o is what the weight was packed with. Inputs of
-// other shapes than it was packed for are slower. The result lies in memory as t does.
+// PackedConv2D is [Tensor.Conv2D] with a packed weight, without gradients; o has to be the options that the weight was packed
+// with. Inputs of another shape than it was packed for are slower. The result has t's memory layout.
 func (t *Tensor) PackedConv2D(s *Scope, packed, b *Tensor, o Conv2DOptions) *Tensor {
 	c := call{op: opPackedConv2D, s: s}
 	c.t(t).t(packed).opt(b).pair(o.Padding).pair(max(o.Stride, 1)).pair(max(o.Dilation, 1)).int(max(o.Groups, 1))
 	return c.str("none").floats(nil).str("").one()
 }
 
-// PackLinear returns the weight t [out, in] of a linear layer on the CPU in the order that oneDNN wants for that many rows of input. In
-// float32 that makes layers two to three times as fast on processors for which MKL, which plain weights are for, is slow. The result is
-// opaque: it is of use to [Tensor.PackedLinear] alone.
+// PackLinear returns the weight t [out, in] of a linear layer on the CPU in oneDNN's memory format for that many rows of input. In float32
+// this makes layers two to three times as fast on processors for which MKL, which plain weights use, is slow. The result is opaque: only
+// [Tensor.PackedLinear] can use it.
 func (t *Tensor) PackLinear(s *Scope, rows int) *Tensor {
 	c := call{op: opPackLinear, s: s}
 	return c.t(t).int(rows).one()
 }
 
-// PackedLinear is [Tensor.Linear] with a packed weight, without gradients. Other numbers of rows than it was packed for are slower.
+// PackedLinear is [Tensor.Linear] with a packed weight, without gradients. Another number of rows than it was packed for is slower.
 func (t *Tensor) PackedLinear(s *Scope, packed, b *Tensor) *Tensor {
 	c := call{op: opPackedLinear, s: s}
 	return c.t(t).t(packed).opt(b).str("none").floats(nil).str("").one()
 }
 
-// Swap exchanges what two tensors are: each gets the other's values, shape, type and memory. Both keep their scopes. No other
+// Swap exchanges two tensors: each gets the other's values, shape, dtype and memory. Both keep their scopes. No other
 // goroutine may be using either.
 func Swap(a, b *Tensor) {
 	a.handle("swap")
@@ -70,7 +70,7 @@ func Swap(a, b *Tensor) {
 	a.h, b.h = b.h, a.h
 }
 
-// Version counts how often the tensor was changed in place. Tensors of inference mode have none and panic.
+// Version counts the in-place changes of the tensor. It panics for tensors made in inference mode, which have no count.
 func (t *Tensor) Version() int {
 	t.handleFor(opVersion)
 	c := call{op: opVersion, s: t.scope}

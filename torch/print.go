@@ -15,9 +15,9 @@ import (
 const (
 	printAll   = 1000 // elements up to which all are shown
 	printEdge  = 3    // first and last ones of a dimension that are shown beyond that
-	printMost  = 8192 // elements that are shown at most: a tensor of many short dimensions shows fewer edges, or its shape alone
+	printMost  = 8192 // most elements shown: a tensor of many short dimensions shows smaller edges, or only its shape
 	printWidth = 80   // characters of a line
-	printDigit = 4    // digits behind the point
+	printDigit = 4    // digits after the decimal point
 )
 
 // String shows the elements as PyTorch prints them, then type, shape and device:
@@ -25,8 +25,8 @@ const (
 //	tensor([[1.0000, 0.5000],
 //	        [   nan,    inf]], float32[2, 2] on cuda:0)
 //
-// Of more than 1000 elements it shows the three first and last of each dimension. It copies what it shows to the host, and on a GPU
-// waits for it. A tensor without elements that can be shown, such as a sparse one, shows type, shape and device. It never panics.
+// With more than 1000 elements it shows the first and last three of each dimension. It copies what it shows to the host, and on a GPU
+// waits for it. For a tensor whose elements cannot be shown, such as a sparse one, it shows type, shape and device. It never panics.
 func (t *Tensor) String() string {
 	if t == nil {
 		return "tensor(nil)"
@@ -52,7 +52,7 @@ func (t *Tensor) String() string {
 	return "tensor(" + values + sep + about + ")"
 }
 
-// values returns the elements as PyTorch prints them, behind "tensor("; "" where there are too many dimensions to show any.
+// values returns the elements as PyTorch prints them, after "tensor("; "" if there are too many dimensions to show any.
 func (t *Tensor) values(in *info) string {
 	shape := in.shape()
 	if in.words[3] == 0 {
@@ -71,7 +71,7 @@ func (t *Tensor) values(in *info) string {
 	return p.out.String()
 }
 
-// edgeOf decides how many first and last elements of each dimension are shown. ok is false where even one is too many.
+// edgeOf chooses how many first and last elements of each dimension are shown. ok is false if even one is too many.
 func edgeOf(shape []int, n int) (edge int, ok bool) {
 	if n <= printAll {
 		return math.MaxInt / 2, true
@@ -90,7 +90,7 @@ func edgeOf(shape []int, n int) (edge int, ok bool) {
 	return 0, false
 }
 
-// edges cuts the middle out of the dimensions from dim on. Nothing is copied but what stays.
+// edges cuts the middle out of the dimensions from dim on. Only the elements that stay are copied.
 func edges(s *Scope, x *Tensor, shape []int, dim, edge int) *Tensor {
 	for ; dim < len(shape); dim++ {
 		if n := shape[dim]; n > 2*edge {
@@ -101,13 +101,13 @@ func edges(s *Scope, x *Tensor, shape []int, dim, edge int) *Tensor {
 	return x
 }
 
-// column is the text of elements, by their number in the order of their indices, and the width that a line reckons with for each.
+// column formats elements by their flat index, and has the width of each for line breaks.
 type column struct {
 	width int
 	text  func(i int) string
 }
 
-// formatter returns the text of each element of x.
+// formatter returns the formatted elements of x.
 func formatter(s *Scope, x *Tensor, code int64) column {
 	switch code {
 	case scalarBool:
@@ -161,8 +161,8 @@ func aligned(n int, text func(i int) string) column {
 
 func pad(text string, width int) string { return strings.Repeat(" ", max(width-len(text), 0)) + text }
 
-// floats formats numbers as PyTorch does: whole ones with a point alone; in scientific notation where they are large, small or more than a
-// thousandfold apart; else with four digits behind the point. Zeros and what is not finite have no say in it.
+// floats formats numbers as PyTorch does: whole ones with a trailing point; in scientific notation if they are large, small or
+// more than a factor of 1000 apart; else with four decimals. Zeros and non-finite numbers do not affect the choice.
 func floats(v []float64) column {
 	low, high, whole := math.Inf(1), 0.0, true
 	for _, f := range v {
@@ -216,7 +216,7 @@ func (p *printer) element() string {
 	return p.column.text(p.next - 1)
 }
 
-// nested writes what follows from dimension dim on; indent is the column that it begins in.
+// nested writes the dimensions from dim on; indent is the starting column.
 func (p *printer) nested(dim, indent int) {
 	if dim == len(p.shape) {
 		p.out.WriteString(p.element())

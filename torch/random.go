@@ -7,8 +7,8 @@ import "C"
 
 import "fmt"
 
-// Generator is one stream of random numbers on one device. On the CPU it gives the numbers that PyTorch gives for the
-// same seed, shape and dtype. It is owned by a [Scope]. A generator must not be used by two goroutines at once.
+// Generator is one stream of random numbers on one device. On the CPU it generates the same numbers as PyTorch for
+// the same seed, shape and dtype. It is owned by a [Scope]. A generator must not be used by two goroutines at once.
 type Generator struct {
 	h      C.ct_generator
 	device Device
@@ -17,8 +17,8 @@ type Generator struct {
 // NewGenerator makes a stream on the scope's device.
 func NewGenerator(s *Scope, seed uint64) *Generator { return NewGeneratorOn(s, s.device, seed) }
 
-// NewGeneratorOn makes a stream on dev, owned by s. Streams on the CPU also serve tensors that are moved elsewhere, so
-// that the numbers do not depend on the device.
+// NewGeneratorOn makes a stream on dev, owned by s. A stream on the CPU can fill tensors on other devices, so that the numbers
+// do not depend on the device.
 func NewGeneratorOn(s *Scope, dev Device, seed uint64) *Generator {
 	if err := dev.Available(); err != nil {
 		panic(&Error{Op: "generator", Msg: err.Error(), Err: err})
@@ -54,17 +54,17 @@ func (g *Generator) handle(op string) C.ct_generator {
 	return g.h
 }
 
-// Device returns where the stream's numbers are made.
+// Device returns the device on which the numbers are generated.
 func (g *Generator) Device() Device { return g.device }
 
-// Seed starts the stream again from seed.
+// Seed restarts the stream from seed.
 func (g *Generator) Seed(seed uint64) {
 	if e := C.ct_generator_seed(g.handle("seed"), C.uint64_t(seed)); e != nil {
 		panic(take(e, "seed"))
 	}
 }
 
-// State returns where the stream is, in the bytes that PyTorch's Generator.get_state gives.
+// State returns the stream's state, in the format of PyTorch's Generator.get_state.
 func (g *Generator) State() []byte {
 	var h C.ct_tensor
 	if e := C.ct_generator_state(g.handle("state"), &h); e != nil {
@@ -75,7 +75,7 @@ func (g *Generator) State() []byte {
 	return ToSlice[uint8](newTensor(s, h, "state"))
 }
 
-// SetState puts the stream where State found it.
+// SetState restores a state returned by State.
 func (g *Generator) SetState(state []byte) error {
 	s := NewScope(CPU)
 	defer s.Close()
@@ -108,7 +108,7 @@ func generated(s *Scope, g *Generator, f func(s *Scope) *Tensor) *Tensor {
 	})
 }
 
-// Randn draws from the standard normal distribution, from g's stream, onto the scope's device.
+// Randn samples the standard normal distribution with g, on the scope's device.
 func Randn(s *Scope, g *Generator, d DType, shape ...int) *Tensor {
 	return generated(s, g, func(s *Scope) *Tensor {
 		c := call{op: opRandn, s: s}
@@ -116,7 +116,7 @@ func Randn(s *Scope, g *Generator, d DType, shape ...int) *Tensor {
 	})
 }
 
-// Rand draws uniformly from [0, 1).
+// Rand samples uniformly from [0, 1).
 func Rand(s *Scope, g *Generator, d DType, shape ...int) *Tensor {
 	return generated(s, g, func(s *Scope) *Tensor {
 		c := call{op: opRand, s: s}
@@ -124,7 +124,7 @@ func Rand(s *Scope, g *Generator, d DType, shape ...int) *Tensor {
 	})
 }
 
-// Randint draws whole numbers uniformly from lo to hi-1.
+// Randint samples integers uniformly from lo to hi-1.
 func Randint(s *Scope, g *Generator, lo, hi int, d DType, shape ...int) *Tensor {
 	return generated(s, g, func(s *Scope) *Tensor {
 		c := call{op: opRandint, s: s}
@@ -140,13 +140,13 @@ func Randperm(s *Scope, g *Generator, n int) *Tensor {
 	})
 }
 
-// Multinomial draws n indices in proportion to the weights in t, [K] or [B, K]; the result is int64, [n] or [B, n].
+// Multinomial samples n indices in proportion to the weights in t, [K] or [B, K]; the result is int64, [n] or [B, n].
 func (t *Tensor) Multinomial(s *Scope, g *Generator, n int, replacement bool) *Tensor {
 	c := call{op: opMultinomial, s: s}
 	return c.t(t).int(n).bool(replacement).gen(g).one()
 }
 
-// Bernoulli draws a tensor like t whose elements are 1 with probability p and else 0.
+// Bernoulli samples a tensor like t whose elements are 1 with probability p and 0 otherwise.
 func (t *Tensor) Bernoulli(s *Scope, p float64, g *Generator) *Tensor {
 	c := call{op: opBernoulli, s: s}
 	return c.t(t).float(p).gen(g).one()
@@ -178,13 +178,13 @@ func (t *Tensor) Dropout(s *Scope, p float64, g *Generator) *Tensor {
 	})
 }
 
-// NormalInPlace fills t with draws from N(mean, std²).
+// NormalInPlace fills t with samples of N(mean, std²).
 func (t *Tensor) NormalInPlace(s *Scope, mean, std float64, g *Generator) {
 	c := call{op: opNormalFill, s: s}
 	c.t(t).float(mean).float(std).gen(g).zero()
 }
 
-// UniformInPlace fills t with draws from [lo, hi).
+// UniformInPlace fills t with uniform samples from [lo, hi).
 func (t *Tensor) UniformInPlace(s *Scope, lo, hi float64, g *Generator) {
 	c := call{op: opUniformFill, s: s}
 	c.t(t).float(lo).float(hi).gen(g).zero()

@@ -101,10 +101,10 @@ func (t *Tensor) ArgMin(s *Scope, dim int) *Tensor {
 	return c.t(t).int(dim).one()
 }
 
-// All tells whether every element is non-zero, as a 0-dimensional bool.
+// All returns whether every element is non-zero, as a 0-dimensional bool.
 func (t *Tensor) All(s *Scope) *Tensor { return opAll.unary(s, t) }
 
-// Any tells whether some element is non-zero, as a 0-dimensional bool.
+// Any returns whether any element is non-zero, as a 0-dimensional bool.
 func (t *Tensor) Any(s *Scope) *Tensor { return opAny.unary(s, t) }
 
 // CumSum returns the running sums along dim.
@@ -119,7 +119,7 @@ func (t *Tensor) CumProd(s *Scope, dim int) *Tensor {
 	return c.t(t).int(dim).one()
 }
 
-// Quantile returns, along dim, the value below which the part q of the elements lies, interpolated between neighbours.
+// Quantile returns the q-quantile along dim, linearly interpolated between neighbours; q is in [0, 1].
 func (t *Tensor) Quantile(s *Scope, q float64, dim int, keep bool) *Tensor {
 	c := call{op: opQuantile, s: s}
 	return c.t(t).float(q).int(dim).bool(keep).str("linear").one()
@@ -150,7 +150,7 @@ func (t *Tensor) Sort(s *Scope, dim int, descending bool) (values, indices *Tens
 	return r[0], r[1]
 }
 
-// SearchSorted returns, for each of values, where it belongs in the sorted t, as int64; right puts it after equals.
+// SearchSorted returns, for each of values, its insertion index in the sorted t, as int64; right inserts after equal elements.
 func (t *Tensor) SearchSorted(s *Scope, values *Tensor, right bool) *Tensor {
 	c := call{op: opSearch, s: s}
 	return c.t(t).t(values).bool(false).bool(right).one()

@@ -18,18 +18,18 @@ import (
 	"github.com/onestep-go/onestep/torch/safetensors"
 )
 
-// fileTypes are the file format's names of our types.
+// fileTypes are the safetensors names of the dtypes.
 var fileTypes = [...]safetensors.DType{
 	Float32: safetensors.F32, Float64: safetensors.F64, Float16: safetensors.F16, BFloat16: safetensors.BF16,
 	Int64: safetensors.I64, Int32: safetensors.I32, Uint8: safetensors.U8, Bool: safetensors.Bool,
 	Float8E4M3: safetensors.F8E4M3, Float8E5M2: safetensors.F8E5M2,
 }
 
-// ErrInUse is what [Weights.Close] returns while tensors still use the file's memory.
+// ErrInUse is wrapped by the error of [Weights.Close] while tensors still use the file's memory.
 var ErrInUse = errors.New("still in use")
 
-// Weights are the tensors of a safetensors file that is mapped into memory. On the CPU they are views of the map: loading
-// copies nothing and reads what is used when it is used. Changing a view in place changes neither the file nor other
+// Weights are the tensors of a memory-mapped safetensors file. On the CPU they are views of the map: loading does not copy,
+// and pages are read on first use. Changing a view in place changes neither the file nor other
 // processes. It may be used by several goroutines.
 type Weights struct {
 	file *safetensors.File
@@ -38,8 +38,8 @@ type Weights struct {
 	live uses
 }
 
-// OpenWeights maps a safetensors file, an index of shards or a folder; see [safetensors.Open]. A file with an element
-// type that has no counterpart here is refused. libtorch is needed for the tensors only, not for their names, shapes and types.
+// OpenWeights maps a safetensors file, an index of shards or a directory; see [safetensors.Open]. A file with an
+// unsupported element type is refused. libtorch is needed only for the tensors, not for their names, shapes and types.
 func OpenWeights(path string) (*Weights, error) {
 	f, err := safetensors.Open(path)
 	if err != nil {
@@ -51,11 +51,11 @@ func OpenWeights(path string) (*Weights, error) {
 	return &Weights{file: f}, nil
 }
 
-// File returns the file, for its names, types, shapes and metadata. It stays the Weights' to close.
+// File returns the file, for its names, types, shapes and metadata. Weights still owns it: do not close it.
 func (w *Weights) File() *safetensors.File { return w.file }
 
 // Get returns the tensor of that name, owned by s, in the file's element type. On a CPU scope it is a view of the map, or
-// a copy where the file has it unaligned; on a GPU it is a copy. A name that is not there is an error.
+// a copy if it is unaligned in the file; on a GPU it is a copy. An unknown name is an error.
 func (w *Weights) Get(s *Scope, name string) (*Tensor, error) {
 	w.mu.Lock()
 	v, ok := w.file.Tensor(name)
@@ -74,7 +74,7 @@ func (w *Weights) Get(s *Scope, name string) (*Tensor, error) {
 	return t, nil
 }
 
-// Info returns the shape and element type of the tensor of that name, and whether there is one.
+// Info returns the shape and element type of the tensor with that name, and whether there is one.
 func (w *Weights) Info(name string) (shape []int, d DType, ok bool) {
 	v, ok := w.file.Tensor(name)
 	if !ok {
@@ -95,8 +95,8 @@ func (w *Weights) Names() iter.Seq[string] {
 	}
 }
 
-// Release tells the system that the memory of the tensor of that name will not soon be needed; see
-// [safetensors.File.Release]. What has been changed in views of it is lost.
+// Release tells the system that the memory of the tensor with that name will not be needed soon; see
+// [safetensors.File.Release]. Changes made in place through views are lost.
 func (w *Weights) Release(name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -105,9 +105,8 @@ func (w *Weights) Release(name string) {
 	}
 }
 
-// All yields every tensor by name, in the file's order; see [Weights.Get]. A tensor is made when its turn comes and is
-// owned by s; a loop that is done with one may free it. A closed file, or a device without room, panics as operators
-// do.
+// All yields every tensor by name, in the file's order; see [Weights.Get]. Each tensor is made when the loop reaches
+// it, owned by s; the loop may free it. It panics like an operator if the file was closed or the device is out of memory.
 func (w *Weights) All(s *Scope) iter.Seq2[string, *Tensor] {
 	return func(yield func(string, *Tensor) bool) {
 		w.mu.Lock()
@@ -124,7 +123,7 @@ func (w *Weights) All(s *Scope) iter.Seq2[string, *Tensor] {
 	}
 }
 
-// Close unmaps the file. While tensors, or what autograd has saved of them, still use its memory, it does nothing and
+// Close unmaps the file. While tensors, or views of them saved by autograd, still use its memory, it does nothing and
 // returns an error that wraps [ErrInUse]: close their scopes first. Closing twice does nothing.
 func (w *Weights) Close() error {
 	w.mu.Lock()
@@ -201,7 +200,7 @@ func dtypeOfFile(d safetensors.DType) (DType, bool) {
 	return DType(i), i >= 0
 }
 
-// checkFile refuses what cannot become a tensor here: other element types, and truth values that are neither 0 nor 1,
+// checkFile refuses what cannot become a tensor here: other element types, and bool elements that are neither 0 nor 1,
 // which C++ must never see.
 func checkFile(f *safetensors.File) error {
 	for v := range f.Tensors() {

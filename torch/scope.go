@@ -13,7 +13,7 @@ import (
 	"sync/atomic"
 )
 
-// Scope owns the tensors made in it and frees them when it closes. It also says where new tensors are made and whether
+// Scope owns the tensors made in it and frees them when it closes. It also sets the device of new tensors and whether
 // operators record gradients. A scope may be shared by goroutines; the tensors in it may be read by several at once.
 type Scope struct {
 	device Device
@@ -33,7 +33,7 @@ var live atomic.Int64
 func Live() int64 { return live.Load() }
 
 // Run opens a root scope on dev, calls f, and frees everything made in it. An operator's panic inside f comes back as
-// an error (an *Error); other panics pass. The goroutine stays on one operating-system thread while f runs, because
+// an error (an *Error); other panics are not recovered. The goroutine stays on one operating-system thread while f runs, because
 // libtorch keeps a team of worker threads for each thread that calls it. A device that cannot be used is an error.
 func Run(dev Device, f func(s *Scope) error) error {
 	runtime.LockOSThread()
@@ -112,8 +112,8 @@ func tidy(c *Scope, f func(s *Scope) *Tensor) *Tensor {
 	return t
 }
 
-// Keep moves t from s to s's parent, so that it outlives s, and returns it. Keeping a tensor of another scope is an
-// error of the program and panics.
+// Keep moves t from s to s's parent, so that it outlives s, and returns it. It panics when t belongs to another
+// scope.
 func (s *Scope) Keep(t *Tensor) *Tensor {
 	t.handle("keep")
 	if t.scope != s {
@@ -129,10 +129,10 @@ func (s *Scope) Keep(t *Tensor) *Tensor {
 	return t
 }
 
-// Device returns where the scope makes new tensors.
+// Device returns the device of new tensors.
 func (s *Scope) Device() Device { return s.device }
 
-// GradEnabled tells whether operators in this scope record gradients.
+// GradEnabled reports whether operators in this scope record gradients.
 func (s *Scope) GradEnabled() bool { return s.mode == 0 }
 
 // On is Run with a child scope that makes new tensors on dev.
@@ -195,7 +195,7 @@ func errClosed(op string) *Error {
 	return &Error{Op: op, Msg: "a tensor was made in a scope that is closed", Err: ErrFreed}
 }
 
-// Closed tells whether the scope was closed, so that its tensors are gone.
+// Closed reports whether the scope was closed, so that its tensors are gone.
 func (s *Scope) Closed() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

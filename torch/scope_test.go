@@ -96,7 +96,7 @@ func TestErrorsFreeAndName(t *testing.T) {
 	e = caught(t, func(s *torch.Scope) { torch.FromSlice(s, []float32{1, 2}, 3) })
 	require.ErrorContains(t, e, "holds 3 elements, the data has 2")
 	e = caught(t, func(s *torch.Scope) { torch.FromSlice(s, []float32{1}, -1) })
-	require.ErrorContains(t, e, "impossible shape")
+	require.ErrorContains(t, e, "invalid shape")
 	e = caught(t, func(s *torch.Scope) { torch.Ones(s, torch.Float32, 2).Item() })
 	require.ErrorContains(t, e, "one element")
 	e = caught(t, func(s *torch.Scope) { torch.ToSlice[int64](torch.Ones(s, torch.Float32, 2)) })
@@ -153,7 +153,7 @@ func TestWrongUse(t *testing.T) {
 		{func(s *torch.Scope) { torch.Zeros(s, torch.DType(77), 1) }, "there is no dtype(77)"},
 		{func(s *torch.Scope) { torch.Zeros(s, torch.Float32, -1) }, "zeros: "},
 		{func(s *torch.Scope) { torch.Zeros(s, torch.Float32, 1<<62, 1<<62) }, "zeros: Storage size calculation overflowed"},
-		{func(s *torch.Scope) { torch.FromBytes(s, []byte{1, 2, 3}, torch.Float32) }, "3 bytes are no whole number of float32 elements"},
+		{func(s *torch.Scope) { torch.FromBytes(s, []byte{1, 2, 3}, torch.Float32) }, "3 bytes is not a whole number of float32 elements"},
 		{func(s *torch.Scope) { torch.Randperm(s, torch.NewGenerator(s, 1), -1) }, "randperm.generator: "},
 		{func(s *torch.Scope) {
 			torch.FromSlice(s, []float32{-1, 2}).Multinomial(s, torch.NewGenerator(s, 1), 1, true)

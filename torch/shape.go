@@ -63,7 +63,7 @@ func Ones(s *Scope, d DType, shape ...int) *Tensor {
 	return c.ints(shape).options(d).one()
 }
 
-// Empty makes a tensor whose elements are whatever the memory held.
+// Empty makes a tensor with uninitialized elements.
 func Empty(s *Scope, d DType, shape ...int) *Tensor {
 	c := call{op: opEmpty, s: s}
 	return c.ints(shape).options(d).one()
@@ -81,7 +81,7 @@ func Arange(s *Scope, n int, d DType) *Tensor {
 	return c.int(n).options(d).one()
 }
 
-// Linspace makes n numbers at equal distances from a to b, both included.
+// Linspace makes n evenly spaced numbers from a to b, both included.
 func Linspace(s *Scope, a, b float64, n int, d DType) *Tensor {
 	c := call{op: opLinspace, s: s}
 	return c.float(a).float(b).int(n).options(d).one()
@@ -96,10 +96,10 @@ func Eye(s *Scope, n int, d DType) *Tensor {
 // ZerosLike makes zeros of t's shape, dtype, device and memory layout.
 func ZerosLike(s *Scope, t *Tensor) *Tensor { return opZerosLike.unary(s, t) }
 
-// Reshape returns the elements in another shape, without a copy where the memory layout allows. One size may be -1.
+// Reshape returns the elements in another shape, without a copy if the memory layout allows. One size may be -1.
 func (t *Tensor) Reshape(s *Scope, shape ...int) *Tensor { return opReshape.withSizes(s, t, shape) }
 
-// View is Reshape that never copies: it panics where a copy would be needed.
+// View is Reshape that never copies: it panics if a copy would be needed.
 func (t *Tensor) View(s *Scope, shape ...int) *Tensor { return opView.withSizes(s, t, shape) }
 
 // Flatten joins the dimensions from start to end, both included, into one. Negative numbers count from the last.
@@ -123,7 +123,7 @@ func (t *Tensor) Unsqueeze(s *Scope, dim int) *Tensor {
 	return c.t(t).int(dim).one()
 }
 
-// Squeeze removes dimension dim where its size is 1, as a view.
+// Squeeze removes dimension dim if its size is 1, as a view.
 func (t *Tensor) Squeeze(s *Scope, dim int) *Tensor {
 	c := call{op: opSqueeze, s: s}
 	return c.t(t).int(dim).one()
@@ -138,7 +138,7 @@ func (t *Tensor) Expand(s *Scope, shape ...int) *Tensor {
 // ExpandAs expands t to y's shape without a copy.
 func (t *Tensor) ExpandAs(s *Scope, y *Tensor) *Tensor { return t.Expand(s, y.Shape()...) }
 
-// MulPerSample multiplies each sample of t [B, ...] by its own factor [B], or all by one [1]; t's type stays.
+// MulPerSample multiplies each sample of t [B, ...] by its own factor [B], or all by one [1]; t's dtype is kept.
 func (t *Tensor) MulPerSample(s *Scope, factor *Tensor) *Tensor {
 	return t.Mul(s, factor.To(s, t.DType()).PerSample(s, t.NDim()))
 }
@@ -157,10 +157,10 @@ func (t *Tensor) PerSample(s *Scope, ndim int) *Tensor {
 	return t.Reshape(s, shape...)
 }
 
-// Contiguous returns the tensor with its elements in the order of their indices, copying where they are not.
+// Contiguous returns the tensor contiguous in memory, copying if it is not.
 func (t *Tensor) Contiguous(s *Scope) *Tensor { return opContiguous.unary(s, t) }
 
-// ChannelsLast returns a [B, C, H, W] tensor that lies in memory as B, H, W, C, copying where it does not.
+// ChannelsLast returns a [B, C, H, W] tensor in channels-last memory layout (B, H, W, C), copying if it is not.
 func (t *Tensor) ChannelsLast(s *Scope) *Tensor {
 	c := call{op: opContiguous, s: s}
 	return c.t(t).int(int(ChannelsLast)).one()
@@ -184,13 +184,13 @@ func (t *Tensor) Select(s *Scope, dim, i int) *Tensor {
 	return c.t(t).int(dim).int(i).one()
 }
 
-// IndexSelect returns the elements of dimension dim with the numbers in idx, an int64 [n].
+// IndexSelect returns the elements of dimension dim at the indices idx, an int64 [n].
 func (t *Tensor) IndexSelect(s *Scope, dim int, idx *Tensor) *Tensor {
 	c := call{op: opIndexSelect, s: s}
 	return c.t(t).int(dim).t(idx).one()
 }
 
-// Index returns t[idx[0], idx[1], …] with tensors of numbers or a bool mask, as in PyTorch; nil stands for a whole
+// Index returns t[idx[0], idx[1], …] with index tensors or a bool mask, as in PyTorch; nil stands for a whole
 // dimension (Python's ":").
 func (t *Tensor) Index(s *Scope, idx ...*Tensor) *Tensor {
 	c := call{op: opIndex, s: s}
@@ -257,13 +257,13 @@ func (t *Tensor) RepeatInterleave(s *Scope, n, dim int) *Tensor {
 	return c.t(t).int(n).int(dim).one()
 }
 
-// To returns the tensor in another dtype; the tensor itself when it has it.
+// To returns the tensor in another dtype, or the tensor itself if it has that dtype.
 func (t *Tensor) To(s *Scope, d DType) *Tensor {
 	c := call{op: opTo, s: s}
 	return c.t(t).dtype(d).one()
 }
 
-// ToDevice returns the tensor on another device; the tensor itself when it is there.
+// ToDevice returns the tensor on another device, or the tensor itself if it is there.
 func (t *Tensor) ToDevice(s *Scope, dev Device) *Tensor {
 	c := call{op: opTo, s: s}
 	return c.t(t).none().none().device(dev).one()

@@ -34,7 +34,7 @@ type Element interface {
 	float32 | float64 | int64 | int32 | uint8 | bool
 }
 
-// newTensor makes s own a handle that op gave.
+// newTensor wraps a handle that op returned in a tensor owned by s.
 func newTensor(s *Scope, h C.ct_tensor, op string) *Tensor {
 	live.Add(1)
 	t := &Tensor{h: h}
@@ -56,7 +56,7 @@ func (t *Tensor) Free() {
 	live.Add(-1)
 }
 
-// Freed tells whether the tensor was freed, by Free or with its scope.
+// Freed reports whether the tensor was freed, by Free or with its scope.
 func (t *Tensor) Freed() bool { return t == nil || t.h == nil }
 
 // handle returns the C handle; it panics when the tensor is nil or freed.
@@ -85,7 +85,7 @@ func (t *Tensor) Share(s *Scope) *Tensor {
 
 const maxDims = 64 // libtorch's own limit for most kernels
 
-// info is what libtorch knows of a tensor; see ct_tensor_info.
+// info is a tensor's metadata; see ct_tensor_info.
 type info struct {
 	words [6 + 2*maxDims]C.int64_t
 	ndim  int
@@ -120,7 +120,7 @@ func ints(w []C.int64_t) []int {
 // Shape returns the sizes of the tensor's dimensions; empty for a scalar.
 func (t *Tensor) Shape() []int { in := t.info("shape"); return in.shape() }
 
-// Strides returns how many elements apart neighbours are, for each dimension.
+// Strides returns, for each dimension, the distance of neighbours in elements.
 func (t *Tensor) Strides() []int { in := t.info("strides"); return in.strides() }
 
 // Dim returns the size of dimension i; negative i counts from the last. It panics when there is no such dimension.
@@ -144,16 +144,16 @@ func (t *Tensor) NumEl() int { in := t.info("numel"); return int(in.words[3]) }
 // DType returns the type of the elements.
 func (t *Tensor) DType() DType { in := t.info("dtype"); return in.dtype() }
 
-// Device returns where the tensor lives.
+// Device returns the device of the tensor.
 func (t *Tensor) Device() Device { in := t.info("device"); return in.device() }
 
-// IsContiguous tells whether the elements lie in memory in the order of their indices, without gaps.
+// IsContiguous reports whether the elements lie in memory in the order of their indices, without gaps.
 func (t *Tensor) IsContiguous() bool {
 	in := t.info("is_contiguous")
 	return in.flags()&C.CT_CONTIGUOUS != 0
 }
 
-// IsChannelsLast tells whether a [B, C, H, W] tensor lies in memory as B, H, W, C.
+// IsChannelsLast reports whether a [B, C, H, W] tensor lies in memory as B, H, W, C.
 func (t *Tensor) IsChannelsLast() bool {
 	in := t.info("is_channels_last")
 	return in.flags()&C.CT_CHANNELS_LAST != 0
@@ -172,7 +172,7 @@ func describe(ts ...*Tensor) string {
 	return strings.Join(parts, ", ")
 }
 
-// describeHandle never fails: it is used where an error is being told.
+// describeHandle never fails: it is used while an error is being reported.
 func describeHandle(h C.ct_tensor) string {
 	var in info
 	var ndim C.int32_t
@@ -234,7 +234,7 @@ func elementType[T Element]() DType {
 }
 
 // FromSlice copies data into a new tensor of that shape on the scope's device; without a shape it is one-dimensional.
-// It panics when the shape does not hold len(data) elements.
+// It panics unless the shape has len(data) elements.
 func FromSlice[T Element](s *Scope, data []T, shape ...int) *Tensor {
 	if len(shape) == 0 {
 		shape = []int{len(data)}
@@ -275,7 +275,7 @@ func sizesOf(op string, shape []int) ([]C.int64_t, int) {
 	sizes := make([]C.int64_t, len(shape))
 	for i, v := range shape {
 		if v < 0 || (v > 0 && n > (1<<62)/v) {
-			panic(&Error{Op: op, Msg: fmt.Sprintf("impossible shape %v", shape)})
+			panic(&Error{Op: op, Msg: fmt.Sprintf("invalid shape %v", shape)})
 		}
 		n *= v
 		sizes[i] = C.int64_t(v)
@@ -299,7 +299,7 @@ func ToSlice[T Element](t *Tensor) []T {
 	return out
 }
 
-// Bytes copies the elements to the host as they lie in memory, in the order of their indices.
+// Bytes copies the raw bytes of the elements to the host, in the order of their indices.
 func (t *Tensor) Bytes() []byte {
 	in := t.info("bytes")
 	out := make([]byte, int(in.words[3]*in.words[4]))
@@ -325,7 +325,7 @@ func (t *Tensor) copyToHost(p unsafe.Pointer, n int, in *info) {
 // FromBytes copies raw elements of type d, in the order of their indices, into a new tensor on the scope's device.
 func FromBytes(s *Scope, data []byte, d DType, shape ...int) *Tensor {
 	if len(data)%d.Size() != 0 {
-		panic(&Error{Op: "from_bytes", Msg: fmt.Sprintf("%d bytes are no whole number of %s elements", len(data), d)})
+		panic(&Error{Op: "from_bytes", Msg: fmt.Sprintf("%d bytes is not a whole number of %s elements", len(data), d)})
 	}
 	return fromBytes(s, unsafe.Pointer(unsafe.SliceData(data)), len(data)/d.Size(), d, shape)
 }

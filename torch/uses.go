@@ -5,14 +5,14 @@ package torch
 */
 import "C"
 
-// uses counts the storages over mapped memory, which stays until there is none left. Its owner's lock guards it. Without a storage libtorch is
-// not needed: files can be looked at where it is missing.
+// uses counts the storages over mapped memory, which stays mapped until the count is 0. Its owner's lock guards it. The counter is made with
+// the first storage, so that files can be inspected without libtorch.
 type uses struct {
-	n      *C.int64_t // nil: there was none yet
+	n      *C.int64_t // nil: no storage yet
 	closed bool
 }
 
-// counter is what the next storage is to count in. libtorch has to be open.
+// counter returns the counter for the next storage. libtorch has to be open.
 func (u *uses) counter() *C.int64_t {
 	if u.n == nil {
 		u.n = C.ct_counter_new()
@@ -20,7 +20,7 @@ func (u *uses) counter() *C.int64_t {
 	return u.n
 }
 
-// count is how many storages there are.
+// count is the number of storages.
 func (u *uses) count() int64 {
 	if u.n == nil {
 		return 0
@@ -28,7 +28,7 @@ func (u *uses) count() int64 {
 	return int64(C.ct_counter_value(u.n))
 }
 
-// close ends the counting, of which nothing may be left.
+// close frees the counter; the count has to be 0.
 func (u *uses) close() {
 	if u.n != nil {
 		C.ct_counter_free(u.n)

@@ -56,7 +56,7 @@ func createNamed(dir, path string) (f *os.File, temp string, err error) {
 	}
 }
 
-// held locks what was just made, and tells whether it is still there: another process may have taken it for left behind before.
+// held locks what was just made, and reports whether it is still there: another process may have taken it for left behind before.
 func held(f *os.File, temp string) bool {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
 		return false
@@ -64,7 +64,7 @@ func held(f *os.File, temp string) bool {
 	return is(f, temp)
 }
 
-// is tells whether a name is an open file's.
+// is reports whether a name is an open file's.
 func is(f *os.File, name string) bool {
 	a, err := f.Stat()
 	if err != nil {

@@ -28,7 +28,7 @@ func (t Type) String() string {
 	return t.Name + ": " + t.Hint
 }
 
-// Known tells whether the type is known.
+// Known reports whether the type is known.
 func (t Type) Known() bool { return t.ID != "" }
 
 // Head is the number of bytes that [Of] looks at.
@@ -139,12 +139,12 @@ func Of(head []byte) Type {
 	return Type{Name: "a file of unknown format"}
 }
 
-// safetensors tells whether a file begins with the length of a header and the header's beginning.
+// safetensors reports whether a file begins with the length of a header and the header's beginning.
 func safetensors(head []byte) bool {
 	return len(head) > 8 && head[8] == '{' && head[4] == 0 && head[5] == 0 && head[6] == 0 && head[7] == 0
 }
 
-// isText tells whether a beginning is UTF-8 without control characters. The last character may be cut off.
+// isText reports whether a beginning is UTF-8 without control characters. The last character may be cut off.
 func isText(head []byte) bool {
 	for at := 0; at < len(head); {
 		r, n := utf8.DecodeRune(head[at:])

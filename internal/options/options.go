@@ -71,7 +71,7 @@ func readRange(text string) Range {
 	return r
 }
 
-// Has tells whether a number is in the range.
+// Has reports whether a number is in the range.
 func (r Range) Has(v float64) bool {
 	return v >= r.Least && v <= r.Most && !(r.OverLeast && v == r.Least) && !(r.LessMost && v == r.Most)
 }
@@ -216,7 +216,7 @@ func (o Option) Put(value any) {
 // Pointer returns a pointer to the option's field, for encoding/json and the like.
 func (o Option) Pointer() any { return o.field.Addr().Interface() }
 
-// IsZero tells whether the value is the zero value of its type: for lists nil, not a list without elements.
+// IsZero reports whether the value is the zero value of its type: for lists nil, not a list without elements.
 func (o Option) IsZero() bool { return o.field.IsZero() }
 
 // Text is the value as Set takes it.
@@ -238,7 +238,7 @@ func Text(value any) string {
 	return strings.Join(words, ",")
 }
 
-// Same tells whether v, a value of the option's type, is the option's value.
+// Same reports whether v, a value of the option's type, is the option's value.
 func (o Option) Same(v any) bool {
 	a, b := o.Text(), Text(v)
 	if o.Unordered {
@@ -250,7 +250,7 @@ func (o Option) Same(v any) bool {
 	return a == b
 }
 
-// IsDefault tells whether a value is what holds where none is given; nil stands for that.
+// IsDefault reports whether a value is what holds where none is given; nil stands for that.
 func (o Option) IsDefault(value any) bool {
 	switch {
 	case value == nil:

@@ -6,18 +6,18 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Adapters are changes of layers while a network runs, by the layer's weight or bias; nil: none. The weights stay as they are, so that
-// goroutines that share a network may each have their own.
+// Adapters map a layer's weight or bias to the adapters that a call applies to it; nil: none. The weights are not modified, so that
+// goroutines that share a network can each use their own adapters.
 type Adapters map[*torch.Tensor][]Adapter
 
-// Adapter is a change of one layer's weight, or bias. Its type has to be comparable: a layer keeps the weight that equal adapters make. What
-// they make may differ only where a method Version() int says so.
+// Adapter is a delta of one layer's weight or bias. Its type has to be comparable: a layer caches the weight that equal adapters produce.
+// If an adapter's delta can change, it has a method Version() int whose result changes with it.
 type Adapter interface {
-	// AddTo adds its change of the weight w to sum, which has w's shape, in float32 or float64.
+	// AddTo adds its delta of the weight w to sum, which has w's shape, in float32 or float64.
 	AddTo(s *torch.Scope, sum, w *torch.Tensor)
 }
 
-// And returns the adapters of both; a layer's are a's first.
+// And returns the adapters of both; for each layer, a's come first.
 func (a Adapters) And(b Adapters) Adapters {
 	all := maps.Clone(a)
 	if all == nil {
@@ -29,7 +29,7 @@ func (a Adapters) And(b Adapters) Adapters {
 	return all
 }
 
-// Of returns the adapters of weights and biases that the networks have. Others would do nothing there.
+// Of returns the adapters for weights and biases of these networks. Others have no effect on them.
 func (a Adapters) Of(networks ...*Store) Adapters {
 	if len(a) == 0 {
 		return nil
@@ -63,7 +63,7 @@ func (g GroupNorm) Kernel() *torch.Tensor { return g.Weight }
 // Kernel returns the weight.
 func (l LayerNorm) Kernel() *torch.Tensor { return l.Weight }
 
-// Closed tells whether the weights of one of the adapters are gone, because it was closed.
+// Closed reports whether one of the adapters was closed, which freed its weights.
 func (a Adapters) Closed() bool {
 	for _, list := range a {
 		for _, one := range list {
@@ -75,11 +75,10 @@ func (a Adapters) Closed() bool {
 	return false
 }
 
-// LowRank changes a weight by Scale·Up·Down (Hu et al. 2021). Of a linear layer [out, in], Down is one [r, in] and Up one [out, r]; of a
-// convolution [out, in, k, k], Down is one [r, in, k, k] with the layer's options and Up one [out, r, 1, 1]. Layers compute with the two
-// where that is less work than adding their product to the weight, and where gradients are wanted. Their weights may be of another type
-// than the layer's, such as float32 beside bfloat16: they are cast to the input's type where they are used, and gradients reach them in
-// their own.
+// LowRank is the delta Scale·Up·Down (LoRA, Hu et al. 2021). For a linear layer [out, in], Down is a layer [r, in] and Up one [out, r]; for
+// a convolution [out, in, k, k], Down is one [r, in, k, k] with the layer's options and Up one [out, r, 1, 1]. A layer runs the two
+// separately if that is less work than adding their product to the weight, or if gradients are on. Their dtype may differ from the
+// layer's, such as float32 with a bfloat16 layer: they are cast to the input's dtype when used, and their gradients have their own dtype.
 type LowRank struct {
 	Down, Up Layer
 	Scale    float64
@@ -95,18 +94,18 @@ func (a LowRank) AddTo(s *torch.Scope, sum, _ *torch.Tensor) {
 	})
 }
 
-// Closed tells whether its weights were freed.
+// Closed reports whether its weights were freed.
 func (a LowRank) Closed() bool { return a.Down.Kernel().Freed() || a.Up.Kernel().Freed() }
 
-// Version counts how often its weights were changed in place.
+// Version counts the in-place changes of its weights.
 func (a LowRank) Version() int { return a.Down.Kernel().Version() + a.Up.Kernel().Version() }
 
-// versions returns the versions of those adapters that have any.
+// versions returns the versions of the adapters that have one.
 func versions(of []Adapter) []int {
 	var all []int
 	for _, a := range of {
 		if c, ok := a.(interface{ Closed() bool }); ok && c.Closed() {
-			refuse("adapter", torch.ErrFreed, "the adapter was closed, which freed its weights; close it when nothing needs it any more")
+			refuse("adapter", torch.ErrFreed, "the adapter was closed, which freed its weights; close it only after the last use")
 		}
 		if v, ok := a.(interface{ Version() int }); ok {
 			all = append(all, v.Version())
@@ -115,8 +114,8 @@ func versions(of []Adapter) []int {
 	return all
 }
 
-// Changed returns a weight as adapters make it, in float32, or in float64 where it is of that: before it is rounded to its own type, as
-// what writes merged weights needs it. Layers apply their adapters themselves.
+// Changed returns a weight with the adapters' deltas added, in float32, or in float64 for a float64 weight: before rounding to the weight's
+// dtype, for writing merged weights. Layers apply their adapters themselves.
 func Changed(s *torch.Scope, w *torch.Tensor, by ...Adapter) *torch.Tensor {
 	sum := w.Contiguous(s)
 	if d := w.DType(); d == torch.Float32 || d == torch.Float64 {
@@ -130,14 +129,14 @@ func Changed(s *torch.Scope, w *torch.Tensor, by ...Adapter) *torch.Tensor {
 	return sum
 }
 
-// What decides whether a weight is changed. A changed weight is made once and used again for as long as the adapters stay; but its sums
-// are rounded in another way, so that the decision may depend on nothing but shapes.
+// Costs that decide whether adapters are added to a layer's weight or run separately. A weight with adapters is computed once and reused
+// for as long as the adapters stay the same; but its sums are rounded differently, so the decision may depend only on shapes.
 const (
-	packing = 150 // what it costs to add to an element of a weight and to bring it into oneDNN's order, in multiplications
-	uses    = 2   // how often a changed weight has to be used at least to be worth its making
+	packing = 150 // cost of adding to one element of a weight and reordering it for oneDNN, in multiplications
+	uses    = 2   // least number of uses for which a weight with adapters pays off
 )
 
-// apart tells whether the layer with weight w should compute with the adapters apart from it, for so many rows of input.
+// apart reports whether the layer with weight w should run the adapters separately, for that many rows of input.
 func apart(s *torch.Scope, w *torch.Tensor, rows int, by []Adapter) bool {
 	rank := 0
 	for _, a := range by {
@@ -152,7 +151,7 @@ func apart(s *torch.Scope, w *torch.Tensor, rows int, by []Adapter) bool {
 	return s.GradEnabled() || uses*rows*(in+out)*rank <= in*out*(rank+packing)
 }
 
-// share adds to y what adapters that are apart make of x.
+// share adds to y the outputs of separate adapters for x.
 func share(s *torch.Scope, x, y *torch.Tensor, by []Adapter) *torch.Tensor {
 	for _, a := range by {
 		l := a.(LowRank)
@@ -182,8 +181,7 @@ func cast(s *torch.Scope, l Layer, d torch.DType) Layer {
 	return l
 }
 
-// Weight returns a weight or bias with its adapters, in its own type, or the tensor itself, if there are none: for layers that compute in
-// a way of their own.
+// Weight returns a weight or bias with its adapters, in its own dtype, or the tensor itself without adapters: for custom layers.
 func (a Adapters) Weight(s *torch.Scope, b *torch.Tensor) *torch.Tensor {
 	by := a[b]
 	if b == nil || len(by) == 0 {
@@ -192,7 +190,7 @@ func (a Adapters) Weight(s *torch.Scope, b *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor { return Changed(s, b, by...).To(s, b.DType()) })
 }
 
-// Adapted is Forward with the layer's adapters, if there are any.
+// Adapted is Forward with the layer's adapters, if any.
 func (l Linear) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tensor {
 	l.Bias = a.Weight(s, l.Bias)
 	by := a[l.Weight]
@@ -211,7 +209,7 @@ func (l Linear) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tens
 	})
 }
 
-// Adapted is Forward with the layer's adapters, if there are any.
+// Adapted is Forward with the layer's adapters, if any.
 func (c Conv2D) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tensor {
 	c.Bias = a.Weight(s, c.Bias)
 	by := a[c.Weight]
@@ -220,7 +218,7 @@ func (c Conv2D) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tens
 	}
 	shape := x.Shape()
 	stride, n := max(c.Opt.Stride, 1), len(shape)
-	rows := x.NumEl() / max(shape[n-3]*shape[n-2]*shape[n-1], 1) * (shape[n-2] / stride) * (shape[n-1] / stride) // of one picture, or of several
+	rows := x.NumEl() / max(shape[n-3]*shape[n-2]*shape[n-1], 1) * (shape[n-2] / stride) * (shape[n-1] / stride) // of one image, or of several
 	if apart(s, c.Weight, rows, by) {
 		return share(s, x, c.Forward(s, x), by)
 	}
@@ -232,19 +230,19 @@ func (c Conv2D) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tens
 	})
 }
 
-// Adapted is Forward with the layer's adapters, if there are any.
+// Adapted is Forward with the layer's adapters, if any.
 func (g GroupNorm) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tensor {
 	g.Weight, g.Bias = a.Weight(s, g.Weight), a.Weight(s, g.Bias)
 	return g.Forward(s, x)
 }
 
-// Adapted is Forward with the layer's adapters, if there are any.
+// Adapted is Forward with the layer's adapters, if any.
 func (l LayerNorm) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tensor {
 	l.Weight, l.Bias = a.Weight(s, l.Weight), a.Weight(s, l.Bias)
 	return l.Forward(s, x)
 }
 
-// Adapted is Forward with the table's adapters, if there are any.
+// Adapted is Forward with the table's adapters, if any.
 func (e Embedding) Adapted(s *torch.Scope, indices *torch.Tensor, a Adapters) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		e.Weight = a.Weight(s, e.Weight)
@@ -252,9 +250,9 @@ func (e Embedding) Adapted(s *torch.Scope, indices *torch.Tensor, a Adapters) *t
 	})
 }
 
-// Merge makes the network compute with weights that the adapters have changed, until the next Merge: with none it computes as before, to
-// the last bit, for the weights themselves are kept. Weights of other networks in a are left alone. The adapters have to stay open. It may
-// not be called while the network runs.
+// Merge merges the adapters into the network's weights until the next Merge. Merge(nil) unmerges them: results are then as before to the
+// last bit, because the original weights are kept. Adapters for weights of other networks are ignored. The adapters have to stay open. It
+// must not be called while the network runs.
 func (st *Store) Merge(a Adapters) error {
 	return torch.Catch(func() {
 		for _, name := range st.names {
@@ -269,7 +267,7 @@ func (st *Store) Merge(a Adapters) error {
 	})
 }
 
-// swap puts a changed weight into the place of one that is not packed, or the weight itself back.
+// swap replaces a weight that is not packed by its merged version, or restores it.
 func (st *Store) swap(t *torch.Tensor, by []Adapter) {
 	if base := st.bases[t]; base != nil {
 		torch.Swap(t, base)
@@ -287,7 +285,7 @@ func (st *Store) swap(t *torch.Tensor, by []Adapter) {
 	st.bases[t] = w
 }
 
-// merge replaces the adapters that are merged.
+// merge replaces the merged adapters.
 func (p *packed) merge(by []Adapter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

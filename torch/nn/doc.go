@@ -1,23 +1,23 @@
-// Package nn has the layers that networks are built from, and the store that owns their weights.
+// Package nn has neural-network layers, and the store that owns their weights.
 //
-// A layer is a plain struct, made under a [Path] of a [Store]: a place in its tree of names. Making a layer creates its
-// parameters there, so that names follow from how a network is put together. Networks in this project use the names of
-// published checkpoints, which load without a table of renames:
+// A layer is a plain struct, made under a [Path] of a [Store], a prefix in its tree of names. Making a layer creates its
+// parameters under that prefix, so that their names follow from the structure of the network. Networks in this project use
+// the names of published checkpoints, which load without renaming:
 //
 //	st, err := nn.Build(dev, torch.Float32, seed, func(p nn.Path) {
 //		n.conv = nn.NewConv2D(p.Sub("conv_in"), 3, 64, 3, torch.Conv2DOptions{Padding: []int{1, 1}})
 //		n.norm = nn.NewGroupNorm(p.Sub("blocks", 0, "norm1"), 8, 64, 1e-5) // blocks.0.norm1.weight and .bias
 //	})
 //
-// [Build] draws initial weights ([Init]) from a seed; [BuildFrom] takes them from a file, without a copy if types and device
-// agree. The store counts, loads, converts and frees them, and yields them in the order they were made ([Store.Parameters],
+// [Build] samples initial weights ([Init]) from a seed; [BuildFrom] takes them from a file, without a copy if dtype and device
+// match. The store counts, loads, converts and frees them, and yields them in the order of creation ([Store.Parameters],
 // [Store.Tensors]). [Shapes] runs the same function without making tensors, so that a file can be checked against a network
 // before any memory is used.
 //
 // Inputs are [B, C, H, W] for convolutions and group norms, [..., features] for linear layers and layer norms, and int64
 // indices for embeddings. A layer's Forward takes the scope that owns the result first, as every operator of package torch.
 //
-// [Adapters] map weights to changes ([Adapter], such as LoRA's [LowRank]). They are passed along with a call and change nothing
-// in the store, so goroutines that share a network may each use their own; [Store.Merge] adds them to the weights and takes
-// them out again.
+// [Adapters] map weights to deltas ([Adapter], such as LoRA's [LowRank]). They are passed with a call and do not modify the
+// store, so goroutines that share a network can each use their own; [Store.Merge] merges them into the weights and unmerges
+// them.
 package nn

@@ -6,21 +6,21 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Closed tells whether the store was closed, so that its parameters are gone.
+// Closed reports whether the store was closed, which frees its parameters.
 func (st *Store) Closed() bool { return st.scope.Closed() }
 
-// Takes makes sure that a network, called op, can compute with x, called what: that the store is open, and x is there, of the
-// store's type and on its device. It panics otherwise with a *torch.Error that says what to do, where an operator somewhere inside the
-// network would panic with less to say.
+// Takes checks that a network, called op in errors, can compute with x, called what: that the store is open and x is not nil or freed, has
+// the store's dtype and is on its device. Otherwise it panics with a *torch.Error that says what to do; an operator inside the network
+// would panic with a less helpful message.
 func (st *Store) Takes(op, what string, x *torch.Tensor) {
 	st.there(op, what, x)
 	if d := x.DType(); d != st.dtype {
-		refuse(op, nil, "%s: want %s, as the network's weights are, got %s; convert with To(s, torch.%s)", what, st.dtype, d, constants[st.dtype])
+		refuse(op, nil, "%s: want %s, the dtype of the network's weights, got %s; convert with To(s, torch.%s)", what, st.dtype, d, constants[st.dtype])
 	}
 	st.near(op, what, x)
 }
 
-// TakesLabels makes sure that v, called what, is numbers of any type for n samples, one for each or one for all, on the store's device.
+// TakesLabels checks that v, called what, has one number of any dtype for each of n samples, [n], or one for all, [1], on the store's device.
 func (st *Store) TakesLabels(op, what string, v *torch.Tensor, n int) {
 	st.there(op, what, v)
 	if shape := v.Shape(); len(shape) > 1 || (v.NumEl() != 1 && v.NumEl() != n) {
@@ -29,8 +29,8 @@ func (st *Store) TakesLabels(op, what string, v *torch.Tensor, n int) {
 	st.near(op, what, v)
 }
 
-// TakesIndices makes sure that x, called what, is int64 on the store's device, and, unless below is 0, that all of it lies from 0 to
-// below-1. On a GPU an index outside would end all use of it, but looking waits for the GPU.
+// TakesIndices checks that x, called what, is int64 on the store's device and, unless below is 0, that its values are from 0 to below-1. On
+// a GPU, an index out of range would make the device unusable for the process; the check waits for the GPU.
 func (st *Store) TakesIndices(op, what string, x *torch.Tensor, below int) {
 	st.there(op, what, x)
 	if d := x.DType(); d != torch.Int64 {
@@ -47,30 +47,28 @@ func (st *Store) TakesIndices(op, what string, x *torch.Tensor, below int) {
 	}
 }
 
-// near makes sure that x is on the store's device.
+// near checks that x is on the store's device.
 func (st *Store) near(op, what string, x *torch.Tensor) {
 	if got, want := x.Device(), st.Device(); got != want {
-		refuse(op, nil, "%s: want a tensor on %s, where the network is, got one on %s; move it with ToDevice", what, want, got)
+		refuse(op, nil, "%s: want a tensor on %s, the network's device, got one on %s; move it with ToDevice", what, want, got)
 	}
 }
 
-// CheckOpen makes sure that none of the adapters, which a network called op is given, was closed. It panics otherwise with a
-// *torch.Error that wraps [torch.ErrFreed].
+// CheckOpen panics with a *torch.Error that wraps [torch.ErrFreed] if one of the adapters passed to a network, called op, was closed.
 func (a Adapters) CheckOpen(op string) {
 	if a.Closed() {
-		refuse(op, torch.ErrFreed, "an adapter was closed, which freed its weights; close it when nothing needs it any more")
+		refuse(op, torch.ErrFreed, "an adapter was closed, which freed its weights; close it only after the last use")
 	}
 }
 
-// CheckOpen makes sure that the store of a network, called op, is open. It panics otherwise with a *torch.Error that wraps
-// [torch.ErrFreed].
+// CheckOpen panics with a *torch.Error that wraps [torch.ErrFreed] if the store of a network, called op, was closed.
 func (st *Store) CheckOpen(op string) {
 	if st == nil || st.Closed() {
-		refuse(op, torch.ErrFreed, "the network was closed, which freed its weights; close it when nothing needs it any more")
+		refuse(op, torch.ErrFreed, "the network was closed, which freed its weights; close it only after the last use")
 	}
 }
 
-// there makes sure that the store is open and x can be used.
+// there checks that the store is open and x is neither nil nor freed.
 func (st *Store) there(op, what string, x *torch.Tensor) {
 	st.CheckOpen(op)
 	switch {
@@ -85,7 +83,7 @@ func refuse(op string, err error, format string, args ...any) {
 	panic(&torch.Error{Op: op, Msg: fmt.Sprintf(format, args...), Err: err})
 }
 
-// constants are the names of the types that networks have, in Go.
+// constants are the Go names of the dtypes of networks.
 var constants = map[torch.DType]string{
 	torch.Float32: "Float32", torch.Float64: "Float64", torch.Float16: "Float16", torch.BFloat16: "BFloat16",
 }

@@ -7,7 +7,7 @@ type Linear struct {
 	Weight *torch.Tensor // [out, in]
 	Bias   *torch.Tensor // [out], or nil
 
-	packed *packed // nil: the weight is used as it is
+	packed *packed // nil: the weight is used unpacked
 }
 
 // NewLinear makes a linear layer with PyTorch's initial values.
@@ -38,7 +38,7 @@ type Conv2D struct {
 	Bias   *torch.Tensor // [out], or nil
 	Opt    torch.Conv2DOptions
 
-	packed *packed // nil: the weight is used as it is
+	packed *packed // nil: the weight is used unpacked
 }
 
 // NewConv2D makes a k×k convolution with PyTorch's initial values.
@@ -66,14 +66,14 @@ func (c Conv2D) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	return x.Conv2D(s, c.Weight, c.Bias, c.Opt)
 }
 
-// GroupNorm normalises groups of channels (Wu & He 2018).
+// GroupNorm is group normalisation (Wu & He 2018).
 type GroupNorm struct {
 	Weight, Bias *torch.Tensor // [C]
 	Groups       int
 	Eps          float64
 }
 
-// NewGroupNorm makes a group norm that starts as the identity on normalised values.
+// NewGroupNorm makes a group norm with weight 1 and bias 0.
 func NewGroupNorm(p Path, groups, channels int, eps float64) GroupNorm {
 	g := GroupNorm{p.Param("weight", Ones, channels), p.Param("bias", Zeros, channels), groups, eps}
 	p.note(g)
@@ -85,7 +85,7 @@ func (g GroupNorm) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	return x.GroupNorm(s, g.Groups, g.Weight, g.Bias, g.Eps)
 }
 
-// LayerNorm normalises the last dimension.
+// LayerNorm is layer normalisation over the last dimension.
 type LayerNorm struct {
 	Weight, Bias *torch.Tensor // [D]
 	Eps          float64
@@ -103,12 +103,12 @@ func (l LayerNorm) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	return x.LayerNorm(s, l.Weight.Shape(), l.Weight, l.Bias, l.Eps)
 }
 
-// Embedding is a table of vectors.
+// Embedding is a lookup table of vectors.
 type Embedding struct {
 	Weight *torch.Tensor // [N, D]
 }
 
-// NewEmbedding makes a table of n vectors of dim elements, drawn from N(0, 1) as PyTorch does.
+// NewEmbedding makes a table of n vectors of dim elements, initialized from N(0, 1) as in PyTorch.
 func NewEmbedding(p Path, n, dim int) Embedding {
 	return Embedding{p.Param("weight", Normal(1), n, dim)}
 }

@@ -7,9 +7,8 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// packed is the weight of a layer that comes from a source, in the order that oneDNN wants for inputs of the shape that came last: a
-// network sees the same shapes again and again. The layer's own tensor stays what the source has, of whatever type, until someone
-// needs it.
+// packed caches a layer's weight in oneDNN's memory format for inputs of the last shape: a network sees the same shapes again and again.
+// The layer's own tensor stays as the source has it, in any dtype, until it is needed.
 type packed struct {
 	store *Store
 	src   Source
@@ -19,14 +18,14 @@ type packed struct {
 	weight  *torch.Tensor // nil: not yet packed
 	input   []int         // the shape it was packed for
 	version int           // of the layer's own tensor
-	by      []Adapter     // what it was changed by before
-	moves   []int         // versions of those
-	last    []Adapter     // what the call before wanted it changed by
+	by      []Adapter     // adapters it was packed with
+	moves   []int         // versions of these adapters
+	last    []Adapter     // adapters of the previous call
 	merged  []Adapter     // see Store.Merge
-	plain   *torch.Tensor // what they make of the layer's own tensor, not packed; nil: not yet wanted
+	plain   *torch.Tensor // the layer's own tensor with the merged adapters, not packed; nil: not yet needed
 }
 
-// weight makes a weight that may be packed; the second result is nil where weights are used as they are.
+// weight makes a weight that can be packed; the second result is nil if weights are not packed.
 func (p Path) weight(init Init, shape ...int) (*torch.Tensor, *packed) {
 	const name = "weight"
 	st := p.st
@@ -47,8 +46,8 @@ func (p Path) weight(init Init, shape ...int) (*torch.Tensor, *packed) {
 	return w, pw
 }
 
-// conv convolves x [B, in, H, W] with the weight as adapters make it. Without gradients the result lies in memory as channels-last, which
-// the CPU's convolutions prefer.
+// conv convolves x [B, in, H, W] with the weight and its adapters. Without gradients the result is channels-last, which is faster on the
+// CPU.
 func (p *packed) conv(s *torch.Scope, c Conv2D, x *torch.Tensor, by ...Adapter) *torch.Tensor {
 	shape := x.Shape()
 	if s.GradEnabled() || len(shape) != 4 || x.DType() != p.store.dtype {
@@ -60,13 +59,13 @@ func (p *packed) conv(s *torch.Scope, c Conv2D, x *torch.Tensor, by ...Adapter) 
 	})
 }
 
-// takes tells whether inputs of type d need no cast of the weight.
+// takes reports whether inputs of dtype d can use the weight without a cast.
 func (p *packed) takes(d torch.DType) bool { return p != nil && p.store.dtype == d }
 
-// fewRows is how many rows of input are too few for packing a linear layer's weight, which costs about as much as using it once.
+// fewRows is the number of input rows below which packing a linear layer's weight, which costs about as much as one use, does not pay off.
 const fewRows = 128
 
-// linear maps x [..., in] with the weight as adapters make it.
+// linear applies the weight and its adapters to x [..., in].
 func (p *packed) linear(s *torch.Scope, l Linear, x *torch.Tensor, by ...Adapter) *torch.Tensor {
 	rows := 1
 	if shape := x.Shape(); len(shape) > 1 {
@@ -83,9 +82,9 @@ func (p *packed) linear(s *torch.Scope, l Linear, x *torch.Tensor, by ...Adapter
 	})
 }
 
-// get returns the packed weight for inputs of that shape, changed by adapters, in s. There is room for one, so that a network with adapters
-// holds no more than one without. A change that comes once, between others, does not take its place: goroutines with different adapters
-// would each undo what another has just made.
+// get returns the packed weight with adapters for inputs of that shape, in s. One is cached, so that a network with adapters takes no more
+// memory than one without. Adapters replace the cached ones only when two calls in a row use them: otherwise goroutines with different
+// adapters would keep evicting each other's weight.
 func (p *packed) get(s *torch.Scope, weight *torch.Tensor, input []int, by []Adapter, pack func(s *torch.Scope, w *torch.Tensor) *torch.Tensor) *torch.Tensor {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -107,12 +106,12 @@ func (p *packed) get(s *torch.Scope, weight *torch.Tensor, input []int, by []Ada
 	if p.weight != nil && !same && !again {
 		return w
 	}
-	p.weight.Free() // other goroutines may still be at work with it: they have handles of their own
+	p.weight.Free() // other goroutines may still use it: they have their own handles
 	p.weight, p.input, p.version, p.by, p.moves = w.Share(p.store.scope), slices.Clone(input), version, slices.Clone(by), moves
 	return w
 }
 
-// with returns what is merged and more.
+// with returns the merged adapters followed by more.
 func (p *packed) with(by []Adapter) []Adapter {
 	if len(p.merged) == 0 {
 		return by
@@ -120,8 +119,7 @@ func (p *packed) with(by []Adapter) []Adapter {
 	return append(p.merged[:len(p.merged):len(p.merged)], by...)
 }
 
-// unpacked returns the weight, changed by adapters, in type d as operators take it. Without any the layer's own tensor becomes one of the
-// store's type.
+// unpacked returns the weight with adapters in dtype d, unpacked. Without adapters the layer's own tensor is converted to the store's dtype.
 func (p *packed) unpacked(s *torch.Scope, weight *torch.Tensor, d torch.DType, by []Adapter) *torch.Tensor {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -139,7 +137,7 @@ func (p *packed) unpacked(s *torch.Scope, weight *torch.Tensor, d torch.DType, b
 	return p.convert(weight)
 }
 
-// convert makes the layer's own tensor one of the store's type.
+// convert converts the layer's own tensor to the store's dtype.
 func (p *packed) convert(weight *torch.Tensor) *torch.Tensor {
 	if weight.DType() == p.store.dtype {
 		return weight
@@ -151,7 +149,7 @@ func (p *packed) convert(weight *torch.Tensor) *torch.Tensor {
 	return weight
 }
 
-// release gives the memory of the layer's own tensor back, if the source has it.
+// release releases the memory of the layer's own tensor if the source can read it again.
 func (p *packed) release(weight *torch.Tensor) {
 	if weight.Version() == 0 {
 		p.src.Release(p.name)

@@ -9,31 +9,30 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Source has the weights that a network is built from: a file's, or another source's under other names. [torch.Weights] is one.
+// Source provides weights to build a network from: those of a file, or of another source under other names. [torch.Weights] is a Source.
 type Source interface {
-	// Info returns shape and element type of the tensor of that name, and whether there is one.
+	// Info returns the shape and dtype of the tensor with that name, and whether there is one.
 	Info(name string) (shape []int, dtype torch.DType, ok bool)
 	// Names yields the names of all tensors.
 	Names() iter.Seq[string]
-	// Get returns the tensor of that name, owned by s and on its device. It may be a view of memory that the source keeps.
+	// Get returns the tensor with that name, owned by s and on its device. It may be a view of the source's memory.
 	Get(s *torch.Scope, name string) (*torch.Tensor, error)
-	// Release is a hint that views of the tensor's memory are gone and that it will not soon be read again.
+	// Release is a hint that no views of the tensor's memory are left and that it will not be read again soon.
 	Release(name string)
 }
 
-// BuildFrom makes a store whose tensors are src's, frozen, and has build bind them, below the root path. Tensors that src has in
-// the right type on dev are taken as they are, without a copy, so that src has to outlive the store; others are converted one
-// at a time. All of the network's tensors have to be in src, no others, in the right shapes; what is wrong is reported
-// together.
+// BuildFrom makes a store with the tensors of src, frozen; build binds them below the root path. Tensors that src has in the right
+// dtype on dev are used without a copy, so that src has to outlive the store; others are converted one at a time. src has to have
+// exactly the network's tensors, with the right shapes; all mismatches are reported together.
 //
-// On the CPU, convolutions and linear layers without gradients keep their weights in the order that oneDNN wants, once they have run:
-// see [torch.Tensor.PackConv2D]. The memory of the source is released then, and a weight of another type is not converted before.
+// On the CPU, convolutions and linear layers without gradients keep their weights in oneDNN's memory format after the first run: see
+// [torch.Tensor.PackConv2D]. The source's memory is then released, and a weight of another dtype is not converted before.
 func BuildFrom(src Source, dev torch.Device, dtype torch.DType, build func(p Path)) (*Store, error) {
 	if !dtype.IsFloat() {
-		return nil, fmt.Errorf("want weights of a floating-point type, got %s", dtype)
+		return nil, fmt.Errorf("want a floating-point dtype, got %s", dtype)
 	}
 	if c, ok := src.(interface{ Closed() bool }); ok && c.Closed() {
-		return nil, fmt.Errorf("the files of the weights were closed (%w): close them behind the network", torch.ErrFreed)
+		return nil, fmt.Errorf("the weight files were closed (%w): close them after the network", torch.ErrFreed)
 	}
 	st, err := NewStore(dev, dtype, 0)
 	if err != nil {
@@ -52,8 +51,8 @@ func BuildFrom(src Source, dev torch.Device, dtype torch.DType, build func(p Pat
 	return st, nil
 }
 
-// Release tells the system that the weights will not soon be needed: the memory of those that are views of a file goes, and is read
-// again when they are used. Those that were changed stay.
+// Release tells the system that the weights will not be needed soon: views of a file are dropped from memory and read again on the next
+// use. Weights that were changed are kept.
 func (st *Store) Release() {
 	if st.from == nil || st.Device().IsCUDA() {
 		return
@@ -65,14 +64,14 @@ func (st *Store) Release() {
 	}
 }
 
-// binding is a source in the course of being bound to a store.
+// binding is the state of binding a source to a store.
 type binding struct {
 	Source
 	asked                        map[string]bool
 	missing, misshapen, mistyped []string
 }
 
-// report says what did not fit, or nil.
+// report returns an error of all mismatches, or nil.
 func (b *binding) report() error {
 	var unexpected []string
 	for name := range b.Names() {
@@ -83,8 +82,8 @@ func (b *binding) report() error {
 	return mismatch(b.missing, unexpected, b.misshapen, b.mistyped)
 }
 
-// Fits tells whether src has the tensors of a plan, no others, in the right shapes and of floating point: an error lists all that is
-// wrong, as [BuildFrom]'s does. Nothing is read.
+// Fits checks that src has exactly the tensors of a plan, with the right shapes and floating-point dtypes: its error lists all mismatches,
+// like that of [BuildFrom]. No values are read.
 func Fits(src Source, plan []Shape) error {
 	b := &binding{Source: src, asked: map[string]bool{}}
 	for _, t := range plan {
@@ -93,7 +92,7 @@ func Fits(src Source, plan []Shape) error {
 	return b.report()
 }
 
-// fits tells whether the source has such a tensor, and notes what is wrong.
+// fits reports whether the source has such a tensor, and records mismatches.
 func (b *binding) fits(name string, shape []int, float bool) bool {
 	b.asked[name] = true
 	got, dtype, ok := b.Info(name)
@@ -108,8 +107,8 @@ func (b *binding) fits(name string, shape []int, float bool) bool {
 	return len(b.missing)+len(b.misshapen)+len(b.mistyped) == 0
 }
 
-// bind takes a tensor from the source. After the first that does not fit it returns nil: then build only goes on for the
-// sake of the report.
+// bind takes a tensor from the source. After the first mismatch it returns nil: build then continues only to complete the
+// report.
 func (st *Store) bind(name string, buffer bool, shape []int, dtype torch.DType) *torch.Tensor {
 	if !st.src.fits(name, shape, true) {
 		return nil

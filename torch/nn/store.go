@@ -18,12 +18,12 @@ type Store struct {
 	gen   *torch.Generator
 	names []string
 	byKey map[string]entry
-	src   *binding // where values come from while BuildFrom builds; nil: they are drawn
-	from  Source   // where they came from; nil: they were drawn
+	src   *binding // source of values while BuildFrom builds; nil: initialized
+	from  Source   // source of values; nil: initialized
 
-	layers []named                         // in the order they were made
-	packed map[*torch.Tensor]*packed       // of the layers that keep their weights packed
-	bases  map[*torch.Tensor]*torch.Tensor // the weights of others, while adapters are merged into them
+	layers []named                         // in order of creation
+	packed map[*torch.Tensor]*packed       // weights that are packed
+	bases  map[*torch.Tensor]*torch.Tensor // original weights, not packed, while adapters are merged
 }
 
 // named is a layer and its path.
@@ -44,15 +44,15 @@ type Shape struct {
 	Buffer bool // not trained
 }
 
-// Shapes returns what build would make, in that order, without making it: build gets a path whose Param and Buffer return
-// nil. It tells how large a network is before there is memory for it.
+// Shapes returns the tensors that build would make, in order, without making them: build gets a path whose Param and Buffer
+// return nil. It gives the size of a network before memory is allocated.
 func Shapes(build func(p Path)) []Shape {
 	var plan []Shape
 	build(Path{plan: &plan})
 	return plan
 }
 
-// Count returns the number of elements of all parameters in a plan; buffers do not count.
+// Count returns the number of parameters (elements) in a plan, without buffers.
 func Count(plan []Shape) int {
 	total := 0
 	for _, t := range plan {
@@ -68,8 +68,8 @@ func Count(plan []Shape) int {
 	return total
 }
 
-// Build makes a store on dev and has build make its tensors, below the root path. It closes the store again if build panics with
-// a *torch.Error, which becomes the error.
+// Build makes a store on dev; build makes its tensors below the root path. If build panics with a *torch.Error, Build closes the
+// store and returns the error.
 func Build(dev torch.Device, dtype torch.DType, seed uint64, build func(p Path)) (*Store, error) {
 	st, err := NewStore(dev, dtype, seed)
 	if err != nil {
@@ -82,7 +82,7 @@ func Build(dev torch.Device, dtype torch.DType, seed uint64, build func(p Path))
 	return st, nil
 }
 
-// NewStore makes an empty store on dev. Initial values are drawn on the CPU from a stream with that seed, so they do not
+// NewStore makes an empty store on dev. Initial values are sampled on the CPU from a stream with that seed, so they do not
 // depend on the device.
 func NewStore(dev torch.Device, dtype torch.DType, seed uint64) (*Store, error) {
 	if err := dev.Available(); err != nil {
@@ -95,16 +95,16 @@ func NewStore(dev torch.Device, dtype torch.DType, seed uint64) (*Store, error) 
 // Close frees the parameters.
 func (st *Store) Close() { st.scope.Close() }
 
-// Device returns where the parameters live.
+// Device returns the parameters' device.
 func (st *Store) Device() torch.Device { return st.scope.Device() }
 
-// DType returns the parameters' type.
+// DType returns the parameters' dtype.
 func (st *Store) DType() torch.DType { return st.dtype }
 
 // Root returns the path of the network itself.
 func (st *Store) Root() Path { return Path{st: st} }
 
-// Parameters yields what training changes, by name, in the order it was made.
+// Parameters yields the trainable tensors by name, in order of creation.
 func (st *Store) Parameters() iter.Seq2[string, *torch.Tensor] {
 	return func(yield func(string, *torch.Tensor) bool) {
 		for _, name := range st.names {
@@ -115,7 +115,7 @@ func (st *Store) Parameters() iter.Seq2[string, *torch.Tensor] {
 	}
 }
 
-// Tensors yields everything that belongs into a checkpoint: parameters and buffers.
+// Tensors yields all tensors of a checkpoint: parameters and buffers.
 func (st *Store) Tensors() iter.Seq2[string, *torch.Tensor] {
 	return func(yield func(string, *torch.Tensor) bool) {
 		for _, name := range st.names {
@@ -126,8 +126,8 @@ func (st *Store) Tensors() iter.Seq2[string, *torch.Tensor] {
 	}
 }
 
-// Layers yields linear layers, convolutions and norms by their paths, which are the names of their weights without ".weight", in the order
-// they were made.
+// Layers yields linear layers, convolutions and norms by their paths, which are the names of their weights without ".weight", in order
+// of creation.
 func (st *Store) Layers() iter.Seq2[string, Layer] {
 	return func(yield func(string, Layer) bool) {
 		for _, l := range st.layers {
@@ -138,7 +138,7 @@ func (st *Store) Layers() iter.Seq2[string, Layer] {
 	}
 }
 
-// Count returns the number of elements of all parameters.
+// Count returns the number of parameters (elements).
 func (st *Store) Count() int {
 	n := 0
 	for _, p := range st.Parameters() {
@@ -147,8 +147,8 @@ func (st *Store) Count() int {
 	return n
 }
 
-// SetRequiresGrad makes all parameters collect gradients, or none. With gradients they are all of the store's type, whatever the type in
-// the file that they come from.
+// SetRequiresGrad turns gradients on or off for all parameters. Turning them on converts all parameters to the store's dtype, whatever
+// their dtype in the file.
 func (st *Store) SetRequiresGrad(on bool) {
 	st.CheckOpen("set requires grad")
 	for _, p := range st.Parameters() {
@@ -161,8 +161,8 @@ func (st *Store) SetRequiresGrad(on bool) {
 	}
 }
 
-// Load copies values into the store. All of its tensors have to be there, no others, in the right shapes; what is wrong
-// is reported together, and then nothing has been changed. Values are converted to the store's dtype and device.
+// Load copies values into the store. The values have to be exactly its tensors, with the right shapes; all mismatches are
+// reported together, and the store is then unchanged. Values are converted to the store's dtype and device.
 func (st *Store) Load(values iter.Seq2[string, *torch.Tensor]) error {
 	if err := torch.Catch(func() { st.CheckOpen("load weights") }); err != nil {
 		return err
@@ -204,7 +204,7 @@ func (st *Store) Load(values iter.Seq2[string, *torch.Tensor]) error {
 	})
 }
 
-// mismatch makes one error of all that is wrong with a set of weights, or nil.
+// mismatch returns one error of all mismatches of a set of weights, or nil.
 func mismatch(missing, unexpected, misshapen, mistyped []string) error {
 	var parts []string
 	for _, p := range []struct {
@@ -227,14 +227,14 @@ func mismatch(missing, unexpected, misshapen, mistyped []string) error {
 	return fmt.Errorf("weights do not fit the network: %s", strings.Join(parts, "; "))
 }
 
-// Path is a place in a store's tree of names.
+// Path is a prefix in a store's tree of names.
 type Path struct {
 	st     *Store
-	plan   *[]Shape // instead of a store: see Shapes
+	plan   *[]Shape // set instead of a store: see Shapes
 	prefix string
 }
 
-// Sub returns the path of a child; parts are joined by dots.
+// Sub returns a child's path; parts are joined by dots.
 func (p Path) Sub(parts ...any) Path {
 	for _, part := range parts {
 		p.prefix += fmt.Sprint(part) + "."
@@ -242,7 +242,7 @@ func (p Path) Sub(parts ...any) Path {
 	return p
 }
 
-// note makes a layer known to the store.
+// note registers a layer with the store.
 func (p Path) note(l Layer) {
 	if p.st != nil {
 		p.st.layers = append(p.st.layers, named{strings.TrimSuffix(p.prefix, "."), l})
@@ -258,17 +258,17 @@ var (
 	Ones  Init = func(s *torch.Scope, t *torch.Tensor, _ *torch.Generator) { t.FillInPlace(s, 1) }
 )
 
-// Uniform draws from [-bound, bound).
+// Uniform samples from [-bound, bound).
 func Uniform(bound float64) Init {
 	return func(s *torch.Scope, t *torch.Tensor, g *torch.Generator) { t.UniformInPlace(s, -bound, bound, g) }
 }
 
-// Normal draws from N(0, std²).
+// Normal samples from N(0, std²).
 func Normal(std float64) Init {
 	return func(s *torch.Scope, t *torch.Tensor, g *torch.Generator) { t.NormalInPlace(s, 0, std, g) }
 }
 
-// Scaled multiplies what another rule gives.
+// Scaled multiplies the values of another rule by a factor.
 func Scaled(init Init, factor float64) Init {
 	return func(s *torch.Scope, t *torch.Tensor, g *torch.Generator) {
 		init(s, t, g)
@@ -279,7 +279,7 @@ func Scaled(init Init, factor float64) Init {
 // FanIn is PyTorch's rule for weights and biases of layers with that many inputs: uniform within ±1/√fanIn.
 func FanIn(fanIn int) Init { return Uniform(1 / math.Sqrt(float64(max(fanIn, 1)))) }
 
-// Param makes a parameter called name under the path. A name that exists is an error of the program and panics.
+// Param makes a parameter called name under the path. It panics if the name exists.
 func (p Path) Param(name string, init Init, shape ...int) *torch.Tensor {
 	return p.add(name, init, false, shape)
 }
@@ -297,7 +297,7 @@ func (p Path) add(name string, init Init, buffer bool, shape []int) *torch.Tenso
 	return p.st.add(p.prefix+name, init, buffer, shape)
 }
 
-// free panics when the name is taken.
+// free panics if the name is taken.
 func (st *Store) free(name string) {
 	if _, ok := st.byKey[name]; ok {
 		panic(&torch.Error{Op: "nn.Store", Msg: fmt.Sprintf("the name %q is taken", name)})
@@ -311,7 +311,7 @@ func (st *Store) add(name string, init Init, buffer bool, shape []int) *torch.Te
 	}
 	var t *torch.Tensor
 	err := st.scope.NoGrad(func(s *torch.Scope) error {
-		// Drawn in float32 on the CPU: the same values on every device and dtype.
+		// Sampled in float32 on the CPU: the same values on every device and in every dtype.
 		var made *torch.Tensor
 		if err := s.On(torch.CPU, func(c *torch.Scope) error {
 			made = torch.Empty(c, torch.Float32, shape...)

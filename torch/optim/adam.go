@@ -22,13 +22,13 @@ type Adam struct {
 	WeightDecay  float64 // added to the gradient as WeightDecay·θ; 0: none
 }
 
-// New makes the optimizer of all these parameters.
+// New makes an optimizer of the parameters.
 func (c Adam) New(params iter.Seq2[string, *torch.Tensor]) (*Optimizer, error) {
 	return c.NewGroups(one(params)...)
 }
 
-// NewGroups makes the optimizer of several groups of parameters. It fails when settings are impossible, a name occurs
-// twice or a parameter is of an integer type.
+// NewGroups makes an optimizer of several parameter groups. It fails if settings are out of range, a name occurs twice or a
+// parameter has an integer dtype.
 func (c Adam) NewGroups(groups ...Group) (*Optimizer, error) {
 	r, set, err := moments("Adam", c.LR, c.Beta1, c.Beta2, c.Eps, c.WeightDecay, 0)
 	if err != nil {
@@ -37,7 +37,7 @@ func (c Adam) NewGroups(groups ...Group) (*Optimizer, error) {
 	return newOptimizer("Adam", &adam{r}, set, groups)
 }
 
-// AdamW is [Adam] with the weight decay of Loshchilov & Hutter (2019), which does not enter the averages:
+// AdamW is [Adam] with the decoupled weight decay of Loshchilov & Hutter (2019), which does not enter the moments:
 //
 //	θ ← θ - LR·WeightDecay·θ   before the update
 type AdamW struct {
@@ -47,12 +47,12 @@ type AdamW struct {
 	WeightDecay  float64 // 0: 0.01; Zero: none
 }
 
-// New makes the optimizer of all these parameters.
+// New makes an optimizer of the parameters.
 func (c AdamW) New(params iter.Seq2[string, *torch.Tensor]) (*Optimizer, error) {
 	return c.NewGroups(one(params)...)
 }
 
-// NewGroups makes the optimizer of several groups of parameters. It fails as [Adam.NewGroups] does.
+// NewGroups makes an optimizer of several parameter groups. It fails like [Adam.NewGroups].
 func (c AdamW) NewGroups(groups ...Group) (*Optimizer, error) {
 	r, set, err := moments("AdamW", c.LR, c.Beta1, c.Beta2, c.Eps, c.WeightDecay, 0.01)
 	if err != nil {
@@ -62,7 +62,7 @@ func (c AdamW) NewGroups(groups ...Group) (*Optimizer, error) {
 	return newOptimizer("AdamW", &adam{r}, set, groups)
 }
 
-// RAdam is the method of Liu et al. (2020): [Adam], held back while few gradients have been seen. With
+// RAdam is rectified Adam (Liu et al. 2020): [Adam] with smaller updates while few gradients have been seen. With
 //
 //	ρ∞ = 2/(1-β₂) - 1        ρ = ρ∞ - 2t·β₂ᵗ/(1-β₂ᵗ)        r = √((ρ-4)(ρ-2)ρ∞ / ((ρ∞-4)(ρ∞-2)ρ))
 //
@@ -71,23 +71,23 @@ func (c AdamW) NewGroups(groups ...Group) (*Optimizer, error) {
 //	θ ← θ - LR·r·√(1-β₂ᵗ)/(1-β₁ᵗ) · m/(√v + ε)   if ρ > 5
 //	θ ← θ - LR/(1-β₁ᵗ) · m                       otherwise
 //
-// So the first 5 steps (with β₂ = 0.999) are not normalised: they are as large as the gradients are. ε is added to √v and
-// not to √(v/(1-β₂ᵗ)), as PyTorch does. The first form is Adam's with learning rate LR·r and epsilon ε/√(1-β₂ᵗ), and that
-// is how it is computed: in one pass over memory, five times as fast as PyTorch's own.
+// So the first 5 steps (with β₂ = 0.999) are not normalised: their size is proportional to the gradients. ε is added to √v and
+// not to √(v/(1-β₂ᵗ)), as PyTorch does. The first form is Adam's with learning rate LR·r and epsilon ε/√(1-β₂ᵗ), and is
+// computed that way: in one pass over memory, five times as fast as PyTorch's own.
 type RAdam struct {
 	LR           float64 // 0: 1e-3
 	Beta1, Beta2 float64 // 0: 0.9 and 0.999; Zero: none
 	Eps          float64 // 0: 1e-8
 	WeightDecay  float64 // 0: none
-	Decoupled    bool    // weight decay as in AdamW instead of as in Adam
+	Decoupled    bool    // decoupled weight decay, as in AdamW
 }
 
-// New makes the optimizer of all these parameters.
+// New makes an optimizer of the parameters.
 func (c RAdam) New(params iter.Seq2[string, *torch.Tensor]) (*Optimizer, error) {
 	return c.NewGroups(one(params)...)
 }
 
-// NewGroups makes the optimizer of several groups of parameters. It fails as [Adam.NewGroups] does.
+// NewGroups makes an optimizer of several parameter groups. It fails like [Adam.NewGroups].
 func (c RAdam) NewGroups(groups ...Group) (*Optimizer, error) {
 	r, set, err := moments("RAdam", c.LR, c.Beta1, c.Beta2, c.Eps, c.WeightDecay, 0)
 	if err != nil {
@@ -97,7 +97,7 @@ func (c RAdam) NewGroups(groups ...Group) (*Optimizer, error) {
 	return newOptimizer("RAdam", &radam{r}, set, groups)
 }
 
-// momentRule is what the rules with two moments share.
+// momentRule is shared by the rules with two moments.
 type momentRule struct {
 	beta1, beta2, eps float64
 	decoupled         bool
@@ -123,7 +123,7 @@ func (r momentRule) fused(s *torch.Scope, b *batch, lr, decay, eps float64) {
 	if r.decoupled {
 		kernel = "aten::_fused_adamw_"
 	}
-	// The kernels want a count for each parameter; those of a batch share one.
+	// The kernels take a step count for each parameter; the parameters of a batch share one.
 	count := torch.Full(s, float64(b.step), torch.Float32).ToDevice(s, b.device)
 	counts := make([]*torch.Tensor, len(b.params))
 	for i := range counts {
@@ -132,7 +132,7 @@ func (r momentRule) fused(s *torch.Scope, b *batch, lr, decay, eps float64) {
 	call(s, kernel, b.params, b.grads, b.state[0], b.state[1], []*torch.Tensor{}, counts, lr, r.beta1, r.beta2, decay, eps, false, false)
 }
 
-// average is the part of an update without the fused kernel that changes the moments, after the weight decay.
+// average updates the moments, after the weight decay, without the fused kernel.
 func (r momentRule) average(s *torch.Scope, b *batch) {
 	grads := b.grads
 	switch {
@@ -147,7 +147,7 @@ func (r momentRule) average(s *torch.Scope, b *batch) {
 	torch.ForeachAddCMulInPlace(s, b.state[1], grads, grads, 1-r.beta2)
 }
 
-// move takes a step of that size along m / (√v/scale + ε).
+// move takes a step of that size in the direction m / (√v/scale + ε).
 func (r momentRule) move(s *torch.Scope, b *batch, size, scale float64) {
 	denom := torch.ForeachSqrt(s, b.state[1])
 	if scale != 1 {
@@ -189,7 +189,7 @@ func (r *radam) update(s *torch.Scope, b *batch) {
 	}
 }
 
-// rectification returns r at step t, and 0 where the update is not normalised.
+// rectification returns r at step t, and 0 if the update is not normalised.
 func (r *radam) rectification(t int) float64 {
 	inf := 2/(1-r.beta2) - 1
 	rho := inf - 2*float64(t)*math.Pow(r.beta2, float64(t))/correction(r.beta2, t)
@@ -199,7 +199,7 @@ func (r *radam) rectification(t int) float64 {
 	return math.Sqrt((rho - 4) * (rho - 2) * inf / ((inf - 4) * (inf - 2) * rho))
 }
 
-// call runs an operator for its effect.
+// call runs an operator and drops its results.
 func call(s *torch.Scope, schema string, args ...any) {
 	if _, err := torch.Call(s, schema, args...); err != nil {
 		panic(err)

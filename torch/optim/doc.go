@@ -1,5 +1,4 @@
-// Package optim has the optimizers that networks are trained with: [SGD], [Adam], [AdamW] and [RAdam], and learning-rate
-// schedules.
+// Package optim has the optimizers [SGD], [Adam], [AdamW] and [RAdam], and learning-rate schedules.
 //
 // A configuration's zero value has PyTorch's defaults, and makes an [Optimizer] of named parameters:
 //
@@ -30,7 +29,7 @@
 //	AdamW     3.3     13.5     12.2     14.4    3.8
 //	RAdam     3.2     10.8     16.0     26.6      -
 //
-// The fused kernels take memory as it lies, without a look at strides: where a gradient is laid out unlike its parameter,
-// or a parameter is a view with gaps, libtorch 2.11 writes wrong elements on the CPU. Those parameters are updated by
-// foreach operators instead, and so are float16 and bfloat16 parameters by SGD on the CPU, whose kernel does not work.
+// The fused kernels ignore strides: if a gradient's memory layout differs from its parameter's, or a parameter is a view with
+// gaps, libtorch 2.11 updates wrong elements on the CPU. Those parameters are updated by foreach operators instead, and so are
+// float16 and bfloat16 parameters by SGD on the CPU, whose kernel does not work.
 package optim

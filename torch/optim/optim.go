@@ -13,17 +13,17 @@ import (
 // Zero stands for a setting of exactly 0 in fields whose zero value means a default: Adam{Beta1: Zero} has no momentum.
 const Zero = -1
 
-// Group is a set of parameters with settings of their own.
+// Group is a parameter group with its own settings.
 type Group struct {
 	Params iter.Seq2[string, *torch.Tensor]
-	// LR is the group's learning rate; 0: the optimizer's. [Optimizer.SetLR] scales it: the ratio of the two stays.
+	// LR is the group's learning rate; 0: the optimizer's. [Optimizer.SetLR] scales it, so that the ratio of the two stays.
 	LR float64
 	// WeightDecay is the group's weight decay; 0: the optimizer's, [Zero]: none.
 	WeightDecay float64
 }
 
-// Optimizer changes parameters by their gradients. It owns its state (moving averages and step counts) until Close, not
-// the parameters. It is not safe for use by several goroutines at once.
+// Optimizer updates parameters by their gradients. It owns its state (moments and step counts) until Close, but not the
+// parameters. It is not safe for concurrent use.
 type Optimizer struct {
 	name   string // of its rule, for errors
 	rule   rule
@@ -33,11 +33,11 @@ type Optimizer struct {
 	lr     float64
 }
 
-// rule is an optimizer's arithmetic.
+// rule is an optimizer's update rule.
 type rule interface {
-	// slots names the state tensors that each parameter has.
+	// slots names the state tensors of each parameter.
 	slots() []string
-	// update changes parameters and state in place.
+	// update updates parameters and state in place.
 	update(s *torch.Scope, b *batch)
 }
 
@@ -56,8 +56,8 @@ type param struct {
 	state       []*torch.Tensor // by slot; nil before the first update
 }
 
-// batch is what one kernel call can update: parameters of one dtype and device, with the same settings, that have been
-// updated equally often.
+// batch is a set of parameters that one kernel call can update: of one dtype and device, with the same settings and the same
+// number of updates.
 type batch struct {
 	key
 	params, grads []*torch.Tensor
@@ -69,8 +69,8 @@ type key struct {
 	dtype           torch.DType
 	device          torch.Device
 	lr, weightDecay float64
-	step            int  // of this update, from 1
-	fused           bool // parameters, gradients and state lie alike in memory, without gaps
+	step            int  // step of this update, from 1
+	fused           bool // parameters, gradients and state have the same dense memory layout
 }
 
 // settings are a rule's learning rate and weight decay with defaults filled in.
@@ -91,7 +91,7 @@ func newOptimizer(name string, r rule, c settings, groups []Group) (*Optimizer, 
 		}
 		for key, t := range g.Params {
 			if names[key] {
-				return nil, fmt.Errorf("%s: two parameters are called %q", name, key)
+				return nil, fmt.Errorf("%s: two parameters are named %q", name, key)
 			}
 			if other, ok := tensors[t]; ok {
 				return nil, fmt.Errorf("%s: %q and %q are the same tensor", name, other, key)
@@ -125,7 +125,7 @@ type field struct {
 	def  float64
 }
 
-// fill puts defaults in and checks that settings are finite and not negative.
+// fill sets defaults and checks that settings are finite and not negative.
 func fill(rule string, fields ...field) error {
 	for _, f := range fields {
 		switch v := *f.v; {
@@ -140,9 +140,8 @@ func fill(rule string, fields ...field) error {
 	return nil
 }
 
-// Step changes every parameter that has a gradient; the others, and their state, stay as they are. Temporary tensors
-// live in s for no longer than the call. It panics with a [*torch.Error] like operators do: call it inside a scope's
-// Run.
+// Step updates every parameter that has a gradient; other parameters and their state are unchanged. Temporary tensors in s
+// are freed before it returns. It panics with a [*torch.Error] like operators do: call it inside a scope's Run.
 func (o *Optimizer) Step(s *torch.Scope) {
 	o.check()
 	s.NoGradTidy(func(s *torch.Scope) *torch.Tensor {
@@ -156,19 +155,19 @@ func (o *Optimizer) Step(s *torch.Scope) {
 	})
 }
 
-// check panics where an operator would with less to say.
+// check panics with a more helpful message than an operator would.
 func (o *Optimizer) check() {
 	if o.scope.Closed() {
-		panic(&torch.Error{Op: "optim." + o.name, Msg: "the optimizer was closed, which freed its state; close it when training is done", Err: torch.ErrFreed})
+		panic(&torch.Error{Op: "optim." + o.name, Msg: "the optimizer was closed, which freed its state; close it only after training", Err: torch.ErrFreed})
 	}
 	for _, p := range o.params {
 		if p.t.Freed() {
-			panic(&torch.Error{Op: "optim." + o.name, Msg: fmt.Sprintf("the parameter %s was freed; close the network when training is done", p.name), Err: torch.ErrFreed})
+			panic(&torch.Error{Op: "optim." + o.name, Msg: fmt.Sprintf("the parameter %s was freed; close the network only after training", p.name), Err: torch.ErrFreed})
 		}
 	}
 }
 
-// batches sorts the parameters that have gradients, and makes the state of those that had none before.
+// batches groups the parameters that have gradients, and makes the state of those updated for the first time.
 func (o *Optimizer) batches(s *torch.Scope) []*batch {
 	slots := len(o.rule.slots())
 	byKey := map[key]*batch{}
@@ -204,8 +203,8 @@ func (o *Optimizer) newState(p *param) []*torch.Tensor {
 	return state
 }
 
-// alike tells whether parameter and gradient have their elements in the same order in memory, without gaps, as the fused
-// kernels take for granted. The state of a parameter without gaps lies as the parameter does.
+// alike reports whether parameter and gradient have the same dense memory layout, as the fused kernels assume. The state of
+// a dense parameter has the parameter's layout.
 func (p *param) alike(g *torch.Tensor) bool {
 	if !p.dense || g.DType() != p.dtype {
 		return false
@@ -218,8 +217,8 @@ func (p *param) alike(g *torch.Tensor) bool {
 	return true
 }
 
-// dense tells whether elements with these strides fill a piece of memory, each place once. Strides of dimensions of size
-// 1 mean nothing.
+// dense reports whether elements with these strides fill a block of memory without gaps and overlaps. Strides of dimensions
+// of size 1 are ignored.
 func dense(shape, strides []int) bool {
 	dims := make([]int, 0, len(shape))
 	for i, n := range shape {
@@ -238,7 +237,7 @@ func dense(shape, strides []int) bool {
 	return true
 }
 
-// rate is a parameter's learning rate now.
+// rate is a parameter's current learning rate.
 func (o *Optimizer) rate(p *param) float64 {
 	if p.lr == o.base {
 		return o.lr
@@ -246,14 +245,14 @@ func (o *Optimizer) rate(p *param) float64 {
 	return p.lr * (o.lr / o.base)
 }
 
-// ZeroGrad removes all gradients and their memory, as PyTorch's zero_grad does.
+// ZeroGrad removes all gradients and frees their memory, like PyTorch's zero_grad.
 func (o *Optimizer) ZeroGrad() {
 	for _, p := range o.params {
 		p.t.ZeroGrad()
 	}
 }
 
-// SetLR sets the learning rate of the next steps. Groups with a rate of their own keep their ratio to it. It panics with
+// SetLR sets the learning rate of the next steps. Groups with their own rate keep their ratio to it. It panics with
 // a [*torch.Error] when lr is negative or not finite.
 func (o *Optimizer) SetLR(lr float64) {
 	if !(lr >= 0) || math.IsInf(lr, 1) {
@@ -262,13 +261,13 @@ func (o *Optimizer) SetLR(lr float64) {
 	o.lr = lr
 }
 
-// LR returns the learning rate of the next step, of groups without one of their own.
+// LR returns the learning rate of the next step for groups without their own.
 func (o *Optimizer) LR() float64 { return o.lr }
 
 // Close frees the state. The parameters stay.
 func (o *Optimizer) Close() { o.scope.Close() }
 
-// byName returns the parameters in the order of their names, which does not depend on groups.
+// byName returns the parameters sorted by name, which does not depend on groups.
 func (o *Optimizer) byName() []*param {
 	m := make(map[string]*param, len(o.params))
 	for _, p := range o.params {
@@ -281,5 +280,5 @@ func (o *Optimizer) byName() []*param {
 	return list
 }
 
-// one is a group of all parameters with the optimizer's own settings.
+// one is a single group of all parameters with the optimizer's settings.
 func one(params iter.Seq2[string, *torch.Tensor]) []Group { return []Group{{Params: params}} }

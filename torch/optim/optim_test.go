@@ -572,7 +572,7 @@ func TestConfigErrors(t *testing.T) {
 			{SGD{}, nil, "SGD: there are no parameters to train"},
 			{Adam{}, one(whole.all()), `Adam: parameter "q" is int64, want a floating-point type`},
 			{Adam{}, one(twice.all()), `Adam: "p" and "q" are the same tensor`},
-			{Adam{}, append(one(good.all()), one(good.all())...), `Adam: two parameters are called "p"`},
+			{Adam{}, append(one(good.all()), one(good.all())...), `Adam: two parameters are named "p"`},
 		} {
 			_, err := c.config.NewGroups(c.groups...)
 			assert.EqualError(t, err, c.want)

@@ -7,19 +7,18 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// Decay is how a learning rate falls.
+// Decay is a learning-rate decay.
 type Decay string
 
-// The ways in which learning rates fall. T is the schedule's Steps, and K its Start, or the end of the warm-up if that is
-// later.
+// Learning-rate decays. T is the schedule's Steps, and K its Start, or the end of the warm-up if that is later.
 const (
-	Constant    Decay = ""       // not at all
+	Constant    Decay = ""       // no decay
 	Linear      Decay = "linear" // (T-k)/(T-K), to 0
 	Cosine      Decay = "cosine" // (1 + cos(π·(k-K)/(T-K)))/2, to 0
 	InverseSqrt Decay = "rsqrt"  // √(K/k), which never ends
 )
 
-// Schedule is a learning rate as a function of the step, in units of the full rate. Its zero value is constant.
+// Schedule is the factor of the learning rate as a function of the step. Its zero value is a constant 1.
 type Schedule struct {
 	Decay  Decay
 	Warmup int // steps of linear rise, from 1/Warmup to 1; 0: none
@@ -27,8 +26,8 @@ type Schedule struct {
 	Steps  int // length of the run; needed for Linear and Cosine
 }
 
-// At returns the factor in [0, 1] for step k, counted from 0. The first of W warm-up steps has 1/W. After the last step,
-// Linear and Cosine stay at 0.
+// At returns the factor in [0, 1] for step k, counted from 0. The first of W warm-up steps has the factor 1/W. After the
+// last step, Linear and Cosine stay at 0.
 func (c Schedule) At(k int) float64 {
 	if k < c.Warmup {
 		return float64(k+1) / float64(c.Warmup)
@@ -50,13 +49,13 @@ func (c Schedule) At(k int) float64 {
 	}
 }
 
-// Validate reports settings that make no schedule.
+// Validate returns an error for inconsistent settings.
 func (c Schedule) Validate() error {
 	switch c.Decay {
 	case Constant, InverseSqrt:
 	case Linear, Cosine:
 		if start := max(c.Start, c.Warmup); c.Steps <= start {
-			return fmt.Errorf("learning rate: the %s decay starts at step %d of %d: it has to end later than it starts", quote.Text(c.Decay), start, c.Steps)
+			return fmt.Errorf("learning rate: the %s decay starts at step %d of %d: want a start before the last step", quote.Text(c.Decay), start, c.Steps)
 		}
 	default:
 		return fmt.Errorf("learning rate: unknown decay %s: want %q, %q, %q, or none for a constant rate", quote.Quoted(c.Decay), Linear, Cosine, InverseSqrt)

@@ -33,8 +33,8 @@ func TestSchedule(t *testing.T) {
 
 func TestScheduleValidate(t *testing.T) {
 	for want, c := range map[string]Schedule{
-		"learning rate: the linear decay starts at step 0 of 0: it has to end later than it starts":          {Decay: Linear},
-		"learning rate: the cosine decay starts at step 9 of 9: it has to end later than it starts":          {Decay: Cosine, Warmup: 9, Steps: 9},
+		"learning rate: the linear decay starts at step 0 of 0: want a start before the last step":           {Decay: Linear},
+		"learning rate: the cosine decay starts at step 9 of 9: want a start before the last step":           {Decay: Cosine, Warmup: 9, Steps: 9},
 		`learning rate: unknown decay "step": want "linear", "cosine", "rsqrt", or none for a constant rate`: {Decay: "step"},
 		"learning rate: Warmup -1, Start 0 and Steps 0 have to be 0 or more":                                 {Warmup: -1},
 	} {

@@ -18,15 +18,15 @@ type SGD struct {
 	Momentum    float64 // 0: none
 	Dampening   float64 // 0: none
 	WeightDecay float64 // 0: none
-	Nesterov    bool    // look ahead; needs Momentum, and no Dampening
+	Nesterov    bool    // Nesterov momentum; needs Momentum and no Dampening
 }
 
-// New makes the optimizer of all these parameters.
+// New makes an optimizer of the parameters.
 func (c SGD) New(params iter.Seq2[string, *torch.Tensor]) (*Optimizer, error) {
 	return c.NewGroups(one(params)...)
 }
 
-// NewGroups makes the optimizer of several groups of parameters. It fails as [Adam.NewGroups] does.
+// NewGroups makes an optimizer of several parameter groups. It fails like [Adam.NewGroups].
 func (c SGD) NewGroups(groups ...Group) (*Optimizer, error) {
 	if err := fill("SGD", field{"LR", &c.LR, 1e-3}, field{"Momentum", &c.Momentum, 0}, field{"Dampening", &c.Dampening, 0},
 		field{"WeightDecay", &c.WeightDecay, 0}); err != nil {
@@ -76,8 +76,8 @@ func (r *sgd) update(s *torch.Scope, b *batch) {
 	torch.ForeachAddInPlace(s, b.params, grads, -b.lr)
 }
 
-// kernelIsBroken names the case in which libtorch 2.11's fused kernel leaves most parameters as they are and fills their
-// momentum with what happens to lie in memory.
+// kernelIsBroken names the case in which libtorch 2.11's fused kernel leaves most parameters unchanged and fills their
+// momentum with uninitialized memory.
 func (r *sgd) kernelIsBroken(b *batch) bool {
 	return b.device == torch.CPU && (b.dtype == torch.Float16 || b.dtype == torch.BFloat16)
 }

@@ -13,14 +13,13 @@ import (
 // stepKey is the name of the step counts in the state.
 const stepKey = "step"
 
-// State yields what a resumed run needs, by names that stay the same: "step", an int64 tensor that counts each
-// parameter's updates, in the sorted order of the parameters' names; and for each parameter that has been updated its
-// moving averages, such as "exp_avg.conv_in.weight". Averages are the optimizer's own tensors: copy or write them before
-// the next step. "step" lives in s. Learning rates are settings, not state: whoever changes them by a schedule sets them
-// again from the step.
+// State yields the optimizer state of a checkpoint, by stable names: "step", an int64 tensor that counts each parameter's
+// updates, sorted by parameter name; and the moments of each parameter that was updated, such as "exp_avg.conv_in.weight".
+// Moments are the optimizer's own tensors: copy or write them before the next step. "step" is owned by s. Learning rates are
+// settings, not state: set them again from the schedule.
 //
-// A run that goes on from a saved state takes bit for bit the steps it would have taken, on the same machine with the
-// same number of threads.
+// A run that resumes from this state takes the same steps, bit for bit, as if it had not stopped, on the same machine with
+// the same number of threads.
 func (o *Optimizer) State(s *torch.Scope) iter.Seq2[string, *torch.Tensor] {
 	return func(yield func(string, *torch.Tensor) bool) {
 		params := o.byName()
@@ -41,9 +40,9 @@ func (o *Optimizer) State(s *torch.Scope) iter.Seq2[string, *torch.Tensor] {
 	}
 }
 
-// LoadState takes over a state that [Optimizer.State] gave, for the same parameters in any groups. Values are copied, to
-// the parameters' dtypes and devices. Everything that is missing, unexpected or of another shape is reported together,
-// and then nothing has been changed.
+// LoadState restores a state of [Optimizer.State], for the same parameters in any groups. Values are copied and converted to
+// the parameters' dtypes and devices. All missing and unexpected tensors and shape mismatches are reported together, and the
+// optimizer is then unchanged.
 func (o *Optimizer) LoadState(state iter.Seq2[string, *torch.Tensor]) error {
 	params, slots := o.byName(), o.rule.slots()
 	type place struct {
@@ -79,7 +78,7 @@ func (o *Optimizer) LoadState(state iter.Seq2[string, *torch.Tensor]) error {
 		wrong.missing = append(wrong.missing, stepKey)
 	}
 	for i, p := range params {
-		if steps == nil { // nothing says which parameters have state
+		if steps == nil { // which parameters have state is unknown
 			break
 		}
 		for _, slot := range slots {
@@ -122,7 +121,7 @@ func (o *Optimizer) LoadState(state iter.Seq2[string, *torch.Tensor]) error {
 	})
 }
 
-// problems collects what is wrong with a state.
+// problems collects the mismatches of a state.
 type problems struct{ missing, unexpected, misshapen, broken []string }
 
 // steps reads the step counts, n of them, or returns nil.
@@ -145,7 +144,7 @@ func (p *problems) steps(t *torch.Tensor, n int) []int64 {
 	return steps
 }
 
-// err makes one error of everything, or nil.
+// err returns one error of all problems, or nil.
 func (p *problems) err(rule string) error {
 	parts := slices.Clone(p.broken)
 	for _, kind := range []struct {

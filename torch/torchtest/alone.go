@@ -8,8 +8,8 @@ import (
 	"testing"
 )
 
-// Alone tells whether the test runs in a process of its own, where no other test's tensors count in what an allocator held at most. If it
-// does not, it runs the test in one: the test has nothing left to do then.
+// Alone reports whether the test runs in its own process, where other tests do not add to the allocator's peak. If not, it runs the test in
+// a new process and returns false: the test should then return.
 func Alone(t *testing.T) bool {
 	t.Helper()
 	const alone = "ONESTEP_TEST_ALONE"
@@ -24,8 +24,8 @@ func Alone(t *testing.T) bool {
 	child.Env = append(os.Environ(), alone+"="+t.Name())
 	out, err := child.CombinedOutput()
 	if err != nil {
-		t.Fatalf("in a process of its own: %v\n%s", err, out)
+		t.Fatalf("in its own process: %v\n%s", err, out)
 	}
-	t.Logf("in a process of its own:\n%s", out)
+	t.Logf("in its own process:\n%s", out)
 	return false
 }

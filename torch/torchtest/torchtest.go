@@ -1,4 +1,4 @@
-// Package torchtest helps test code that uses package torch.
+// Package torchtest has helpers for tests of code that uses package torch.
 package torchtest
 
 import (
@@ -14,7 +14,7 @@ import (
 	"github.com/onestep-go/onestep/torch/safetensors"
 )
 
-// Main runs a package's tests and then fails it when tensors are left that nobody freed. Operators use one thread, so that
+// Main runs a package's tests and then fails if tensors were not freed. Operators use one thread, so that
 // results repeat bit by bit and tests that share a machine do not starve each other. Call it from TestMain.
 func Main(m *testing.M) {
 	if err := torch.SetThreads(1); err != nil {
@@ -30,7 +30,7 @@ func Main(m *testing.M) {
 	os.Exit(code)
 }
 
-// SkipIfNoCUDA skips a test on machines without a usable GPU, and says why there is none.
+// SkipIfNoCUDA skips a test on machines without a usable GPU, with the reason.
 func SkipIfNoCUDA(t testing.TB) {
 	t.Helper()
 	if err := torch.CUDA(0).Available(); err != nil {
@@ -38,7 +38,7 @@ func SkipIfNoCUDA(t testing.TB) {
 	}
 }
 
-// Devices runs a test on the CPU and, where there is one, on the first GPU; where not, that part is skipped.
+// Devices runs a test on the CPU and on the first GPU; without a GPU that part is skipped.
 func Devices(t *testing.T, f func(t *testing.T, dev torch.Device)) {
 	t.Helper()
 	t.Run("cpu", func(t *testing.T) { f(t, torch.CPU) })
@@ -49,7 +49,7 @@ func Devices(t *testing.T, f func(t *testing.T, dev torch.Device)) {
 }
 
 // Python returns the path of a Python that can import the modules: $ONESTEP_PYTHON or else python3. Without one it skips the
-// test and says why.
+// test, with the reason.
 func Python(t testing.TB, modules ...string) string {
 	t.Helper()
 	var reasons []string
@@ -63,7 +63,7 @@ func Python(t testing.TB, modules ...string) string {
 			continue
 		}
 		cmd := exec.Command(path, "-c", "import "+strings.Join(append([]string{"sys"}, modules...), ", "))
-		cmd.Dir = t.TempDir() // Python imports from the folder it runs in
+		cmd.Dir = t.TempDir() // Python imports from its working directory
 		if out, err := cmd.CombinedOutput(); err != nil {
 			lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 			reasons = append(reasons, fmt.Sprintf("%s: %s", path, lines[len(lines)-1]))

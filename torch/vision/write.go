@@ -32,12 +32,12 @@ func Write(path string, img image.Image, o WriteOptions) error {
 	return atomicfile.Write(path, atomicfile.Options{Overwrite: o.Overwrite}, func(w io.Writer) error { return encode(w, img, o.Texts) })
 }
 
-// IsJPEG tells whether a path has an ending of JPEGs.
+// IsJPEG reports whether a path has an ending of JPEGs.
 func IsJPEG(path string) bool {
 	return slices.Contains([]string{".jpg", ".jpeg", ".jpe", ".jfif"}, strings.ToLower(filepath.Ext(path)))
 }
 
-// IsWritten tells whether a path's ending is one of a format that [Write] writes.
+// IsWritten reports whether a path's ending is one of a format that [Write] writes.
 func IsWritten(path string) bool {
 	return IsJPEG(path) || slices.Contains([]string{".png", ".webp"}, strings.ToLower(filepath.Ext(path)))
 }

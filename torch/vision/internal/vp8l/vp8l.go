@@ -72,7 +72,7 @@ const (
 	alpha
 )
 
-// greenHelps tells whether red and blue differ less from pixel to pixel once green is subtracted from them, as they do in photographs, by
+// greenHelps reports whether red and blue differ less from pixel to pixel once green is subtracted from them, as they do in photographs, by
 // the entropies of the differences.
 func greenHelps(pixels []pixel) bool {
 	var plain, without [256]int
