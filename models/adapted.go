@@ -7,12 +7,12 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Adapted is a network with adapters in every call, such as the student that an adapter makes of its teacher's network: the network
-// stays as it is, and may be the teacher at the same time.
+// Adapted is a network with adapters that apply in every call, such as a student that shares its teacher's network: the network itself
+// is unchanged, and can serve as the teacher at the same time.
 type Adapted struct {
 	Net      Network
-	Adapters nn.Adapters // of the network's layers; a call's own in Cond come after them
-	// Learned has the parameters that Adapted names as its own, such as the adapter's (a *lora.Adapter); nil: the network's.
+	Adapters nn.Adapters // of the network's layers; those in a call's Cond are applied after them
+	// Learned yields the trainable parameters, such as those of a *lora.Adapter; nil: the network's.
 	Learned interface {
 		Parameters() iter.Seq2[string, *torch.Tensor]
 	}
@@ -26,7 +26,7 @@ func (a *Adapted) Forward(s *torch.Scope, x, noise *torch.Tensor, c Cond) *torch
 	return Forward(s, a.Net, x, noise, c)
 }
 
-// Parameters yields what is learned.
+// Parameters yields the trainable parameters: those of Learned, or the network's if it is nil.
 func (a *Adapted) Parameters() iter.Seq2[string, *torch.Tensor] {
 	if a.Learned != nil {
 		return a.Learned.Parameters()

@@ -7,16 +7,16 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Takes tells which conditions a network takes; it needs each of them, too.
+// Takes lists the conditions that a network takes. It requires each of them.
 type Takes struct {
-	Classes         int  // how many; 0: none
-	NoClass         bool // the label Classes stands for no class
+	Classes         int  // number of classes; 0: none
+	NoClass         bool // the label Classes is the null class
 	Until, Guidance bool
 }
 
-// Check is for networks, called op, that keep their weights in st: it makes sure that they can compute with noise labels and c for the
-// samples x, which they have checked, and that c has what the network takes, and no more. It is for networks without text, and refuses what
-// goes with it. It panics with a *torch.Error.
+// Check validates noise labels and conditions for a network that keeps its weights in st. The network has checked the samples x already;
+// op names it in errors. c has to set all that the network takes and nothing else. Check is for networks without prompts: it rejects
+// text features, sizes and ControlNet residuals. It panics with a *torch.Error.
 func (c Cond) Check(op string, st *nn.Store, x, noise *torch.Tensor, takes Takes) {
 	n := x.Dim(0)
 	refuse := func(format string, args ...any) { panic(&torch.Error{Op: op, Msg: fmt.Sprintf(format, args...)}) }
@@ -28,7 +28,7 @@ func (c Cond) Check(op string, st *nn.Store, x, noise *torch.Tensor, takes Takes
 		{"residuals of ControlNets (Cond.Control)", c.Control != nil},
 	} {
 		if given.is {
-			refuse("the network does not take %s, but they were given", given.what)
+			refuse("the network does not take %s", given.what)
 		}
 	}
 	c.Adapters.CheckOpen(op)
@@ -38,12 +38,12 @@ func (c Cond) Check(op string, st *nn.Store, x, noise *torch.Tensor, takes Takes
 		takes    bool
 		v        *torch.Tensor
 	}{
-		{"an end of the jump (Cond.Until)", "the ends of jumps (Cond.Until)", takes.Until, c.Until},
+		{"the end of a jump (Cond.Until)", "the ends of jumps (Cond.Until)", takes.Until, c.Until},
 		{"a guidance scale (Cond.Guidance)", "the guidance scales (Cond.Guidance)", takes.Guidance, c.Guidance},
 	} {
 		switch {
 		case number.v != nil && !number.takes:
-			refuse("the network does not take %s, but one was given", number.one)
+			refuse("the network does not take %s", number.one)
 		case number.v != nil:
 			st.TakesLabels(op, number.all, number.v, n)
 		case number.takes:
@@ -52,23 +52,23 @@ func (c Cond) Check(op string, st *nn.Store, x, noise *torch.Tensor, takes Takes
 	}
 	none, labels := "", takes.Classes
 	if takes.NoClass {
-		none, labels = fmt.Sprintf(", or %d for none", takes.Classes), labels+1
+		none, labels = fmt.Sprintf(", or %d for the null class", takes.Classes), labels+1
 	}
 	switch {
 	case c.Class != nil && takes.Classes == 0:
-		refuse("the network has no classes, but a class was given (Cond.Class)")
+		refuse("the network is unconditional: it does not take a class (Cond.Class)")
 	case c.Class != nil:
 		if c.Class.Device().IsCUDA() {
-			labels = 0 // looking would make each step wait for the GPU
+			labels = 0 // checking the values would make each step wait for the GPU
 		}
 		st.TakesIndices(op, "the classes (Cond.Class)", c.Class, labels)
 		st.TakesLabels(op, "the classes (Cond.Class)", c.Class, n)
 	case takes.Classes > 0:
-		refuse("the network is conditional: it needs a class (Cond.Class) for each sample%s", none)
+		refuse("the network is class-conditional: it needs a class (Cond.Class) for each sample%s", none)
 	}
 }
 
-// checkLevels panics where samples x [B, ...] and noise levels t [B] are none, with what to do.
+// checkLevels panics if samples x [B, ...] and noise levels t [B] are invalid.
 func checkLevels(op string, x, t *torch.Tensor) {
 	refuse := func(format string, args ...any) {
 		panic(&torch.Error{Op: op, Msg: fmt.Sprintf(format, args...)})
@@ -79,7 +79,7 @@ func checkLevels(op string, x, t *torch.Tensor) {
 	case !x.DType().IsFloat():
 		refuse("want samples of a floating-point type, got %s; convert with To", x.DType())
 	case x.NDim() == 0:
-		refuse("want samples [B, ...], got a single number")
+		refuse("want samples [B, ...], got a scalar")
 	case t.NDim() != 1 || (t.NumEl() != 1 && t.NumEl() != x.Dim(0)):
 		refuse("want one noise level for each of %d samples, [%d], or one for all, [1], got shape %v", x.Dim(0), x.Dim(0), t.Shape())
 	case t.Device() != x.Device():

@@ -8,31 +8,31 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Cond is a network's conditioning: all its inputs besides the samples and their noise level. The zero value is the unconditional
-// case, in evaluation. A network refuses what it does not take. Tensors have a row for each of the B samples.
+// Cond is a network's conditioning: all its inputs besides the samples and their noise level. The zero value is unconditional, in
+// evaluation mode. A network panics on inputs that it does not take. Tensors have one row for each of the B samples.
 type Cond struct {
 	Class *torch.Tensor // [B] int64; nil: none
-	// Until is the end of a jump, for networks of two times: [B], in the form that the network embeds; nil: none.
+	// Until is the time at the end of a jump, for networks of two times: [B], in the form that the network embeds; nil: none.
 	Until *torch.Tensor
-	// Guidance is, for a guidance-distilled network, the scale g of classifier-free guidance, D_∅ + g·(D_c - D_∅), in which 1 is no
-	// guidance: [B], or [1] for all; nil: none. Networks of latent consistency models embed w = g - 1 (Luo et al. 2023). They subtract in
-	// float64, so that a float64 scale loses no bit before it is rounded to w.
+	// Guidance is the guidance scale g of a guidance-distilled network, D_∅ + g·(D_c - D_∅), where 1 is no guidance: [B], or [1]
+	// for all; nil: none. Networks of latent consistency models embed w = g - 1 (Luo et al. 2023). They subtract in float64, so that
+	// a float64 scale is rounded only once, to w.
 	Guidance *torch.Tensor
 
 	Text   *torch.Tensor // [B, T, W], the text encoders' features of T tokens; nil: none
 	Pooled *torch.Tensor // [B, P], the pooled text features; nil: none
-	// Sizes are [B, K] numbers in pixels; for Stable Diffusion XL heights and widths of the original image, of the corner that was
-	// cropped off, and of the target image. nil: none.
+	// Sizes is [B, K], in pixels: for Stable Diffusion XL the original height and width, the top and left of the crop, and the target
+	// height and width; nil: none.
 	Sizes   *torch.Tensor
 	Control *Residuals // of ControlNets; nil: none
 
-	// Adapters change single layers in this call; nil: none. Those of layers that a network does not have do nothing there.
+	// Adapters apply deltas to single layers in this call; nil: none. Adapters of layers that the network does not have are ignored.
 	Adapters nn.Adapters
 	Dropout  Dropout // where dropout masks come from; zero: no dropout, as in evaluation
 }
 
-// Residuals are a ControlNet's outputs (Zhang et al. 2023): what is added to each skip connection of a U-Net, from the largest image to
-// the smallest, and to the output of its middle block. All are [B, C, H, W]; nil: nothing.
+// Residuals are a ControlNet's outputs (Zhang et al. 2023): Down is added to a U-Net's skip connections, from the largest resolution to
+// the smallest, and Mid to the output of its middle block. All are [B, C, H, W]; nil: none.
 type Residuals struct {
 	Down []*torch.Tensor
 	Mid  *torch.Tensor
@@ -56,7 +56,7 @@ func (r *Residuals) each(f func(t *torch.Tensor) *torch.Tensor) *Residuals {
 	return to
 }
 
-// field is one of the tensors that have a row for each sample.
+// field is one of the tensors that have one row for each sample.
 type field struct {
 	name string
 	t    **torch.Tensor
@@ -68,8 +68,8 @@ func (c *Cond) fields() []field {
 	}
 }
 
-// Rows returns the conditions of some samples, by their places [n] int64 in the batch. What has one row for all samples has one for
-// each of these.
+// Rows returns the conditions of the samples at the indices places [n] int64 of the batch. A single row for all samples is expanded
+// to n rows.
 func (c Cond) Rows(s *torch.Scope, places *torch.Tensor) Cond {
 	rows := func(t *torch.Tensor) *torch.Tensor {
 		switch {
@@ -89,15 +89,15 @@ func (c Cond) Rows(s *torch.Scope, places *torch.Tensor) Cond {
 	return c
 }
 
-// expand returns t [1, ...] as [n, ...], and t [n, ...] as it is.
+// expand returns t [1, ...] as [n, ...], and t [n, ...] unchanged.
 func expand(s *torch.Scope, t *torch.Tensor, n int) *torch.Tensor {
 	return t.Expand(s, append([]int{n}, t.Shape()[1:]...)...)
 }
 
-// Twice returns the conditions of a batch of n samples that is there twice, for classifier-free guidance in one call of a network: first
-// without what null replaces, then as c has it. null has what stands for no condition, as one row for all samples or a row for
-// each: the label of no class, the text features and pooled features of the empty prompt. What null does not have is c's both times.
-// Control, Adapters and Dropout are c's. It panics with a *torch.Error where null replaces nothing, or something that c does not have.
+// Twice returns the conditions of a doubled batch of n samples, for classifier-free guidance in one call of a network: n unconditional
+// rows, then n conditional ones. null is the unconditional input, with one row for all samples or one for each: the label of the null
+// class, or the text and pooled features of the empty or negative prompt. Fields that are nil in null are c's in both halves, as are
+// Control, Adapters and Dropout. It panics with a *torch.Error if null is empty, or sets a field that is nil in c.
 func (c Cond) Twice(s *torch.Scope, null Cond, n int) Cond {
 	c.needs(null)
 	nulls := null.fields()
@@ -115,7 +115,7 @@ func (c Cond) Twice(s *torch.Scope, null Cond, n int) Cond {
 	return c
 }
 
-// needs panics where null, which stands for no condition, has nothing, or something that c does not have.
+// needs panics if null, the unconditional input, is empty or sets a field that is nil in c.
 func (c Cond) needs(null Cond) {
 	if null.empty() {
 		refuseGuidance("%s", emptyNull)
@@ -123,17 +123,17 @@ func (c Cond) needs(null Cond) {
 	nulls := null.fields()
 	for i, f := range c.fields() {
 		if *nulls[i].t != nil && *f.t == nil {
-			refuseGuidance("there is no condition to guide to: Cond.%s is nil, but not that of the null condition; give it, or use the denoiser without guidance", f.name)
+			refuseGuidance("Cond.%s is nil, but the null condition sets it: classifier-free guidance needs both; set it, or use the denoiser without guidance", f.name)
 		}
 	}
 }
 
-// empty tells whether c has none of the tensors with a row for each sample.
+// empty reports whether c has none of the tensors with one row for each sample.
 func (c Cond) empty() bool {
 	return !slices.ContainsFunc(c.fields(), func(f field) bool { return *f.t != nil })
 }
 
-const emptyNull = "the null condition is empty: want a class, or text features, that stand for no condition"
+const emptyNull = "the null condition is empty: want the null class, or the text features of an empty or negative prompt"
 
 // rowsOfBoth returns n rows of none, then n of some.
 func rowsOfBoth(s *torch.Scope, name string, none, some *torch.Tensor, n int) *torch.Tensor {
@@ -143,12 +143,12 @@ func rowsOfBoth(s *torch.Scope, name string, none, some *torch.Tensor, n int) *t
 			t = t.Reshape(s, 1)
 		}
 		if t.Dim(0) != 1 && t.Dim(0) != n {
-			refuseGuidance("Cond.%s: want a row for each of %d samples, or one for all, got shape %v", name, n, t.Shape())
+			refuseGuidance("Cond.%s: want one row for each of %d samples, or one for all, got shape %v", name, n, t.Shape())
 		}
 		pair[i] = expand(s, t, n)
 	}
 	if a, b := pair[0].Shape()[1:], pair[1].Shape()[1:]; !slices.Equal(a, b) {
-		refuseGuidance("Cond.%s: want rows of one shape, got %v for no condition and %v for the samples", name, a, b)
+		refuseGuidance("Cond.%s: want rows of the same shape, got %v in the null condition and %v in the samples' condition", name, a, b)
 	}
 	pair[0] = pair[0].To(s, some.DType())
 	return torch.Cat(s, pair, 0)

@@ -7,7 +7,7 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Boundary is where a consistency function is the identity.
+// Boundary is the noise level at which a consistency function is the identity.
 type Boundary int
 
 const (
@@ -15,7 +15,7 @@ const (
 	//
 	//	c_skip = σ_d²/((t-ε)² + σ_d²)        c_out = σ_d·(t-ε)/√(t² + σ_d²)
 	//
-	// Note t, not t-ε, below the root.
+	// The root has t, not t-ε.
 	AtSigmaMin Boundary = iota
 	// AtZero makes c_skip(0) = 1 and c_out(0) = 0, as in a denoiser (Karras et al. 2022, table 1):
 	//
@@ -31,13 +31,13 @@ func (b Boundary) MarshalText() ([]byte, error) { return boundaries.Text(b) }
 // UnmarshalText is the reverse of MarshalText.
 func (b *Boundary) UnmarshalText(text []byte) error { return boundaries.Parse(text, b) }
 
-// NoiseEmbedding is the form in which a network is told the noise level.
+// NoiseEmbedding is the noise label c_noise, the form in which a network takes the noise level.
 type NoiseEmbedding int
 
 const (
 	// QuarterLog is ln(t)/4 (Karras et al. 2022).
 	QuarterLog NoiseEmbedding = iota
-	// ScaledLog is 250·ln(t), as the checkpoints that OpenAI released take it.
+	// ScaledLog is 250·ln(t), as in the consistency models that OpenAI released.
 	ScaledLog
 )
 
@@ -49,7 +49,7 @@ func (n NoiseEmbedding) MarshalText() ([]byte, error) { return noiseEmbeddings.T
 // UnmarshalText is the reverse of MarshalText.
 func (n *NoiseEmbedding) UnmarshalText(text []byte) error { return noiseEmbeddings.Parse(text, n) }
 
-// scale is what the label multiplies ln(t) by.
+// scale is the factor of ln(t) in the label.
 func (n NoiseEmbedding) scale() float64 {
 	if n == ScaledLog {
 		return 250
@@ -76,7 +76,7 @@ func (f *Consistency) SigmaMinimum() float64 {
 	return f.SigmaMin
 }
 
-// ZeroBoundary tells whether it is the identity at noise level 0.
+// ZeroBoundary reports whether the function is the identity at noise level 0.
 func (f *Consistency) ZeroBoundary() bool { return f.Boundary == AtZero }
 
 func (f *Consistency) sigmaData() float64 {
@@ -89,9 +89,9 @@ func (f *Consistency) sigmaData() float64 {
 // Parameters yields the network's parameters.
 func (f *Consistency) Parameters() iter.Seq2[string, *torch.Tensor] { return f.Net.Parameters() }
 
-// Origin returns f(x, t) for x [B, ...] at noise levels t [B]. The levels may be of another floating-point type than x:
-// they are computed with in theirs, in float32 at least. At the boundary f(x, t) is x exactly: for AtSigmaMin where t is ε as
-// t's type rounds it, for AtZero where t is 0.
+// Origin returns f(x, t) for x [B, ...] at noise levels t [B]. The levels may have another floating-point type than x;
+// coefficients are computed in that type, in float32 at least. At the boundary f(x, t) is x exactly: for AtSigmaMin at t = ε,
+// rounded to t's type, for AtZero at t = 0.
 func (f *Consistency) Origin(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tensor {
 	eps := 0.0
 	if f.Boundary == AtSigmaMin {
@@ -100,7 +100,7 @@ func (f *Consistency) Origin(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.
 	return precondition(s, f.Net, x, t, c, f.sigmaData(), eps, f.Noise)
 }
 
-// leastLevel keeps the logarithm of a noise level finite at 0, where the network's output does not count.
+// leastLevel keeps the logarithm of a noise level finite at 0, where the network's output has the factor 0.
 const leastLevel = 1e-30
 
 // precondition computes c_skip·x + c_out·F(c_in·x, c_noise) with t-eps in place of t in c_skip and in c_out's numerator.
@@ -111,7 +111,7 @@ func precondition(s *torch.Scope, net Network, x, t *torch.Tensor, c Cond, sigma
 		if t.DType() == torch.Float64 {
 			exact = torch.Float64
 		}
-		// ε is rounded as t was, so that t - ε is 0 at the boundary whatever t's type.
+		// ε is rounded to t's type, so that t - ε is exactly 0 at the boundary.
 		at := t.To(s, exact)
 		shifted := at
 		if eps != 0 {

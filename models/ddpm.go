@@ -28,13 +28,13 @@ func vpForm(s *torch.Scope, p noise.Prediction, t, label *torch.Tensor) form {
 	return k
 }
 
-// DDPM turns a network of a discrete chain into a denoiser. Between the chain's noise levels it is told a fraction of a step,
-// interpolated linearly in ln σ, as diffusers' samplers over σ do it; beyond its ends, the ends.
+// DDPM turns a network that was trained on a discrete chain into a denoiser. Between the chain's noise levels the network gets a
+// fractional timestep, interpolated linearly in ln σ as in diffusers' samplers over σ. Levels beyond the chain's ends are clamped.
 type DDPM struct {
 	Net     Network
 	Chain   *noise.Chain // nil: noise.Default(), 1000 steps
 	Predict noise.Prediction
-	// Nearest tells the network the nearest whole step in ln σ, for networks that know no others.
+	// Nearest rounds the timestep to the nearest integer, for networks that were trained on integer timesteps only.
 	Nearest bool
 }
 
@@ -60,7 +60,7 @@ func (d *DDPM) Denoise(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tensor
 	return denoise(s, d, x, t, c)
 }
 
-// Forward returns what the network predicts at y [B, ...], in the chain's own coordinates, for training.
+// Forward returns the network's prediction at y [B, ...], in the chain's own coordinates, for training.
 func (d *DDPM) Forward(s *torch.Scope, y *torch.Tensor, steps []int, c Cond) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		labels := make([]float64, len(steps))
@@ -71,7 +71,7 @@ func (d *DDPM) Forward(s *torch.Scope, y *torch.Tensor, steps []int, c Cond) *to
 	})
 }
 
-// Target returns what the network should predict for data x and noise z [B, ...] at those steps: z, v or x.
+// Target returns the training target for data x and noise z [B, ...] at the given timesteps: z, v or x.
 func (d *DDPM) Target(s *torch.Scope, x, z *torch.Tensor, steps []int) *torch.Tensor {
 	switch d.Predict {
 	case noise.Epsilon:
@@ -85,7 +85,7 @@ func (d *DDPM) Target(s *torch.Scope, x, z *torch.Tensor, steps []int) *torch.Te
 	})
 }
 
-// Validate reports what cannot work.
+// Validate reports a missing network and values out of range.
 func (d *DDPM) Validate() error {
 	if err := validNetwork("ddpm", d.Net); err != nil {
 		return err
@@ -93,8 +93,8 @@ func (d *DDPM) Validate() error {
 	return d.Predict.Validate("ddpm")
 }
 
-// VP turns a network of the continuous variance-preserving process (Song et al. 2021, eq. 33) into a denoiser. The process and
-// the label are those of Karras et al. 2022, table 1:
+// VP turns a network that was trained on the continuous variance-preserving process (Song et al. 2021, eq. 33) into a denoiser. The
+// process and the noise label are those of Karras et al. 2022, table 1:
 //
 //	σ(τ) = √(e^(β_d·τ²/2 + β_min·τ) - 1)        label = Scale·τ
 type VP struct {
@@ -134,16 +134,16 @@ func (d *VP) Denoise(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tensor {
 	return denoise(s, d, x, t, c)
 }
 
-// Validate reports what cannot work.
+// Validate reports a missing network and values out of range.
 func (d *VP) Validate() error {
 	if err := validNetwork("vp", d.Net); err != nil {
 		return err
 	}
 	if betaD, betaMin := d.process().Constants(); !(betaD >= 0 && betaMin > 0) || math.IsInf(betaD+betaMin, 1) {
-		return fmt.Errorf("vp: want a slope of β from 0 on and a smallest β above 0, got %g and %g", betaD, betaMin)
+		return fmt.Errorf("vp: want BetaD of at least 0 and BetaMin above 0, got %g and %g", betaD, betaMin)
 	}
 	if !(d.Scale >= 0) || math.IsInf(d.Scale, 1) {
-		return fmt.Errorf("vp: want a label at the end above 0, or 0 for 999, got %g", d.Scale)
+		return fmt.Errorf("vp: want a time scale above 0, or 0 for 999, got %g", d.Scale)
 	}
 	return d.Predict.Validate("vp")
 }

@@ -12,36 +12,35 @@ import (
 //
 //	D(x; t) = Σ_i softmax_i(-|x - y_i|²/(2t²))·y_i
 //
-// Exponents are computed in float64 as (x·y_i - |y_i|²/2)/t², without |x|², which is the same for all i: in float32 a distance of
-// two images, as a difference of large numbers, would be wrong by more than t² where t is small. The sums over i are kept in
-// float64 as well, and go over the data in parts, each part's weights relative to the largest weight so far. At t = 0 the
-// result is the nearest of the data.
+// Exponents are computed in float64 as (x·y_i - |y_i|²/2)/t², without |x|², which is the same for all i: in float32 the distance of
+// two images, as a difference of large numbers, would have an error above t² for small t. The sums over i are float64 as well. They
+// run over the data in chunks, with weights relative to the largest so far. At t = 0 the result is the nearest data point.
 type Empirical struct {
-	Data   *torch.Tensor // y, [N, ...], where the denoiser is to run
-	Labels *torch.Tensor // classes of y, [N] int64; nil: none. Only data of a sample's class count for it; a negative class is all
-	Chunk  int           // how many of the data are looked at together; 0: as many as need some tens of megabytes
+	Data   *torch.Tensor // y, [N, ...], on the device of the samples
+	Labels *torch.Tensor // classes of y, [N] int64; nil: none. A sample uses the data of its class; a negative class uses all data
+	Chunk  int           // data points processed together; 0: as many as fit in some tens of megabytes
 }
 
 var _ Denoiser = (*Empirical)(nil)
 
-// excluded is the exponent of data of other classes: below every other, and finite, so that no difference is undefined.
+// excluded is the exponent of data of other classes: below all others, and finite, so that no difference is undefined.
 const excluded = -1e300
 
 // Denoise returns D(x; t) for x [B, ...] at noise levels t [B], in x's type.
 func (d *Empirical) Denoise(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tensor {
 	checkLevels("empirical denoiser", x, t)
 	if want := d.Data.Shape()[1:]; !slices.Equal(x.Shape()[1:], want) {
-		msg := fmt.Sprintf("want samples of shape %v, as the data's are, got %v", want, x.Shape()[1:])
+		msg := fmt.Sprintf("want samples of the data's shape %v, got %v", want, x.Shape()[1:])
 		panic(&torch.Error{Op: "empirical denoiser", Msg: msg})
 	}
 	if c.Class != nil && d.Labels == nil {
-		panic(&torch.Error{Op: "empirical denoiser", Msg: "there is a class, but the data has no labels"})
+		panic(&torch.Error{Op: "empirical denoiser", Msg: "a class was given (Cond.Class), but the data has no labels"})
 	}
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		batch, n := x.Dim(0), d.Data.Dim(0)
 		flat := x.Reshape(s, batch, -1).To(s, torch.Float64)
 		variance := t.To(s, torch.Float64).ClampMin(s, leastLevel).Square(s).Unsqueeze(s, 1)
-		// The largest exponent so far, [B, 1], and relative to it the sums of weights, [B, 1], and of weighted data, [B, D].
+		// The largest exponent so far, [B, 1]; relative to it, the sums of weights, [B, 1], and of weighted data, [B, D].
 		top := torch.Full(s, excluded, torch.Float64, batch, 1)
 		weight, sum := torch.Zeros(s, torch.Float64, batch, 1), torch.ZerosLike(s, flat)
 		step := d.chunk(max(batch, flat.Dim(1)))
@@ -61,19 +60,19 @@ func (d *Empirical) Denoise(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.T
 			})
 		}
 		if c.Class != nil && top.Detach(s).Min(s).Item() <= excluded {
-			panic(&torch.Error{Op: "empirical denoiser", Msg: "there is a class that none of the data has"})
+			panic(&torch.Error{Op: "empirical denoiser", Msg: "no data point has one of the given classes (Cond.Class)"})
 		}
 		return sum.Div(s, weight).To(s, x.DType()).Reshape(s, x.Shape()...)
 	})
 }
 
-// others tells which of the data are of another class than a sample, [B, count].
+// others is the mask of data points of another class than the sample, [B, count].
 func (d *Empirical) others(s *torch.Scope, class *torch.Tensor, start, count int) *torch.Tensor {
 	of := class.Unsqueeze(s, 1)
 	return d.Labels.Narrow(s, 0, start, count).Unsqueeze(s, 0).Ne(s, of).LogicalAnd(s, of.GeScalar(s, 0))
 }
 
-// chunk is how many of the data to look at together when each needs that many float64 numbers, or twice as many.
+// chunk is the number of data points to process together when each needs width float64 numbers, or twice as many.
 func (d *Empirical) chunk(width int) int {
 	if d.Chunk > 0 {
 		return d.Chunk
@@ -81,7 +80,7 @@ func (d *Empirical) chunk(width int) int {
 	return max(1, (1<<22)/width)
 }
 
-// Validate reports what cannot work.
+// Validate reports missing data and tensors of a wrong type or shape.
 func (d *Empirical) Validate() error {
 	switch {
 	case d.Data == nil:
@@ -89,7 +88,7 @@ func (d *Empirical) Validate() error {
 	case d.Data.NDim() < 2 || d.Data.NumEl() == 0 || !d.Data.DType().IsFloat():
 		return fmt.Errorf("empirical denoiser: want floating-point data [N, ...] with N at least 1, got %v %v", d.Data.DType(), d.Data.Shape())
 	case d.Chunk < 0:
-		return fmt.Errorf("empirical denoiser: want a number of data to look at together, or 0, got %d", d.Chunk)
+		return fmt.Errorf("empirical denoiser: want a chunk size above 0, or 0 for the default, got %d", d.Chunk)
 	case d.Labels != nil && (d.Labels.DType() != torch.Int64 || !slices.Equal(d.Labels.Shape(), d.Data.Shape()[:1])):
 		return fmt.Errorf("empirical denoiser: want int64 labels [%d], got %v %v", d.Data.Dim(0), d.Labels.DType(), d.Labels.Shape())
 	}

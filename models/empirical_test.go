@@ -145,7 +145,7 @@ func TestEmpiricalRefuses(t *testing.T) {
 			{&Empirical{Data: torch.Zeros(s, torch.Float32, 4)}, "want floating-point data [N, ...] with N at least 1, got float32 [4]"},
 			{&Empirical{Data: torch.Zeros(s, torch.Float32, 0, 2)}, "got float32 [0 2]"},
 			{&Empirical{Data: torch.Zeros(s, torch.Uint8, 4, 2)}, "got uint8 [4 2]"},
-			{&Empirical{Data: data, Chunk: -1}, "want a number of data to look at together, or 0, got -1"},
+			{&Empirical{Data: data, Chunk: -1}, "got -1"},
 			{&Empirical{Data: data, Labels: labels.Narrow(s, 0, 0, 3)}, "want int64 labels [4], got int64 [3]"},
 			{&Empirical{Data: data, Labels: torch.Zeros(s, torch.Float32, 4)}, "want int64 labels [4], got float32 [4]"},
 		} {
@@ -154,11 +154,11 @@ func TestEmpiricalRefuses(t *testing.T) {
 		at := torch.Ones(s, torch.Float32, 1)
 		class := torch.FromSlice(s, []int64{5})
 		for want, f := range map[string]func(){
-			"want samples of shape [2], as the data's are, got [3]": func() { (&Empirical{Data: data}).Denoise(s, torch.Zeros(s, torch.Float32, 1, 3), at, Cond{}) },
+			"shape [2], got [3]": func() { (&Empirical{Data: data}).Denoise(s, torch.Zeros(s, torch.Float32, 1, 3), at, Cond{}) },
 			"the data has no labels": func() {
 				(&Empirical{Data: data}).Denoise(s, torch.Zeros(s, torch.Float32, 1, 2), at, Cond{Class: class})
 			},
-			"a class that none of the data has": func() {
+			"no data point": func() {
 				(&Empirical{Data: data, Labels: labels}).Denoise(s, torch.Zeros(s, torch.Float32, 1, 2), at, Cond{Class: class})
 			},
 		} {
@@ -168,7 +168,7 @@ func TestEmpiricalRefuses(t *testing.T) {
 	}))
 }
 
-// What is looked at together stays some tens of megabytes, however large the batch, the images and the data.
+// A chunk stays below some tens of megabytes, however large the batch, the images and the data.
 func TestEmpiricalChunk(t *testing.T) {
 	for _, width := range []int{1, 512, 3072, 1 << 25} {
 		n := (&Empirical{}).chunk(width)

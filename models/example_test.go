@@ -9,7 +9,7 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// A network becomes a consistency function: at the smallest noise level it is the identity, whatever its weights.
+// Wrap a network as a consistency function: at the smallest noise level it is the identity, whatever its weights.
 func ExampleConsistency() {
 	net, err := mlp.New(mlp.Config{}, torch.CPU, torch.Float32, 1)
 	if err != nil {
@@ -29,7 +29,7 @@ func ExampleConsistency() {
 	// Output: tensor([[ 0.5000, -0.2500]], float32[1, 2])
 }
 
-// The exact denoiser of two points, guided towards one class: with a scale of 2 it overshoots the class's own prediction.
+// Add classifier-free guidance to the exact denoiser of two points: a guidance scale of 2 overshoots the class's own prediction.
 func ExampleGuided() {
 	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
 		exact := &models.Empirical{Data: torch.FromSlice(s, []float32{-1, 1}, 2, 1), Labels: torch.FromSlice(s, []int64{0, 1})}

@@ -8,14 +8,14 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Flow turns a network of flow matching (Lipman et al. 2022) or rectified flow (Liu et al. 2022) into a denoiser. Its points are
-// on straight lines from data to noise, in a time τ from 0 to 1, and the network predicts the velocity:
+// Flow turns a flow-matching (Lipman et al. 2022) or rectified-flow (Liu et al. 2022) network into a denoiser. Its points y are
+// on straight lines from data to noise, in time τ from 0 to 1, and the network predicts the velocity:
 //
 //	y = (1-τ)·x_0 + τ·z = x/(1+σ)        τ = σ/(1+σ)        F(y, label) = v = dy/dτ = z - x_0        D = y - τ·v
 type Flow struct {
 	Net   Network
-	Scale float64 // the label is Scale·τ; 0: 1. Networks in diffusers' format have 1000
-	// Reversed is for networks whose time runs from 0 at the noise to 1 at the data: the label is Scale·(1-τ) and the network
+	Scale float64 // the noise label is Scale·τ; 0: 1. Networks in diffusers' format use 1000
+	// Reversed is for networks whose time runs from 0 at the noise to 1 at the data: the label is Scale·(1-τ), and the network
 	// predicts x_0 - z.
 	Reversed bool
 }
@@ -39,8 +39,8 @@ func (f *Flow) Denoise(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tensor
 	return denoise(s, f, x, t, c)
 }
 
-// Velocity returns v = dy/dτ at y [B, ...] and times tau [B], for training and for solvers in this time. The loss is its distance
-// from z - x_0, at y = Interpolate(x_0, z, τ); in reflow, x_0 is what the flow itself makes of z.
+// Velocity returns v = dy/dτ at y [B, ...] and times tau [B], for training and for solvers in τ. Its training target is
+// z - x_0, at y = Interpolate(x_0, z, τ); in reflow, x_0 is the flow's own sample for z.
 func (f *Flow) Velocity(s *torch.Scope, y, tau *torch.Tensor, c Cond) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		at := tau.To(s, levelType(tau))
@@ -52,7 +52,7 @@ func (f *Flow) Velocity(s *torch.Scope, y, tau *torch.Tensor, c Cond) *torch.Ten
 	})
 }
 
-// Validate reports what cannot work.
+// Validate reports a missing network and values out of range.
 func (f *Flow) Validate() error {
 	if err := validNetwork("flow", f.Net); err != nil {
 		return err
@@ -73,12 +73,12 @@ func FlowTime(s *torch.Scope, sigma *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor { return sigma.Div(s, sigma.AddScalar(s, 1)) })
 }
 
-// FlowLevel returns the noise level σ = τ/(1-τ) of times of any shape, which is infinite at 1.
+// FlowLevel returns the noise level σ = τ/(1-τ) of times of any shape. It is infinite at τ = 1.
 func FlowLevel(s *torch.Scope, tau *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor { return tau.Div(s, tau.Neg(s).AddScalar(s, 1)) })
 }
 
-// orOne is a label's scale with its default.
+// orOne is a scale with its default.
 func orOne(scale float64) float64 {
 	if scale == 0 {
 		return 1
@@ -88,7 +88,7 @@ func orOne(scale float64) float64 {
 
 func validScale(what string, v float64) error {
 	if !(v >= 0) || math.IsInf(v, 1) {
-		return fmt.Errorf("%s: want a scale of the label above 0, or 0 for 1, got %g", what, v)
+		return fmt.Errorf("%s: want a time scale above 0, or 0 for 1, got %g", what, v)
 	}
 	return nil
 }

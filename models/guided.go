@@ -8,25 +8,25 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Guided is classifier-free guidance (Ho & Salimans 2022) of a denoiser that knows a condition, such as a class or a text, and the
-// absence of one:
+// Guided adds classifier-free guidance (Ho & Salimans 2022) to a denoiser that was trained with and without its condition, such as a
+// class or a prompt:
 //
 //	D = D_∅ + g·(D_c - D_∅)
 //
-// g = 1 is no guidance and 0 ignores the condition. Both predictions come from one call with twice the batch; g = 1 for all costs
-// what the denoiser alone does.
+// g = 1 is no guidance; 0 ignores the condition. Both predictions come from one call with twice the batch. With Scale 1 and no
+// Cond.Guidance the denoiser is called once, without doubling the batch.
 type Guided struct {
 	Model Denoiser
-	// Null has what stands for no condition, as one row for all samples or a row for each; see [Cond.Twice]. Of classes it is the label
-	// NullClass of the network's configuration, and for Empirical -1; of text the features of the empty prompt, or a negative prompt's. The
+	// Null is the unconditional input, with one row for all samples or one for each; see [Cond.Twice]. For classes it is the label
+	// NullClass of the network's configuration, or -1 for Empirical; for prompts the text features of the empty or negative prompt. The
 	// caller keeps its tensors open.
 	Null  Cond
-	Scale float64 // g; 0: 1. Cond.Guidance [B], which is not passed on to Model, takes precedence, sample by sample
+	Scale float64 // guidance scale g; 0: 1. Cond.Guidance [B] overrides it for each sample and is not passed on to Model
 }
 
 var _ Denoiser = (*Guided)(nil)
 
-// Denoise returns D(x; t) for x [B, ...] at noise levels t [B]. The condition that Null replaces is needed.
+// Denoise returns D(x; t) for x [B, ...] at noise levels t [B]. c has to set every field that Null sets.
 func (g *Guided) Denoise(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tensor {
 	c.needs(g.Null)
 	checkLevels("guidance", x, t)
@@ -49,7 +49,7 @@ func (g *Guided) Denoise(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tens
 	})
 }
 
-// Validate reports what cannot work.
+// Validate reports a missing model, an empty null condition and a scale that is not finite.
 func (g *Guided) Validate() error {
 	if g.Model == nil {
 		return errors.New("guidance: no model")
@@ -58,7 +58,7 @@ func (g *Guided) Validate() error {
 		return errors.New("guidance: " + emptyNull)
 	}
 	if math.IsNaN(g.Scale) || math.IsInf(g.Scale, 0) {
-		return fmt.Errorf("guidance: want a finite scale, got %g", g.Scale)
+		return fmt.Errorf("guidance scale: want a finite number, got %g", g.Scale)
 	}
 	return nil
 }

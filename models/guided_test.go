@@ -96,7 +96,7 @@ func (described) Denoise(s *torch.Scope, x, _ *torch.Tensor, c Cond) *torch.Tens
 	return sum.Add(s, c.Control.Mid.SumDim(s, false, 1)).PerSample(s, x.NDim()).Expand(s, x.Shape()...)
 }
 
-// A null condition of text is one row for all samples, and what it does not have is the samples' own.
+// A null condition may have one row for all samples. Fields that it does not set are the samples' own.
 func TestGuidedByText(t *testing.T) {
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		x, at := torch.Zeros(s, torch.Float64, 2, 1), torch.Ones(s, torch.Float64, 1)
@@ -110,10 +110,10 @@ func TestGuidedByText(t *testing.T) {
 		require.Equal(t, []float64{1105.5 + 3*7.5, 2106.5 + 3*20.5}, torch.ToSlice[float64](got))
 
 		for want, null := range map[string]Cond{
-			"Cond.Class": {Class: torch.FromSlice(s, []int64{3})},
-			"empty":      {},
-			"Cond.Text: want rows of one shape, got [3 1] for no condition and [2 1]": {Text: torch.Zeros(s, torch.Float64, 1, 3, 1)},
-			"Cond.Text: want a row for each of 2 samples":                             {Text: torch.Zeros(s, torch.Float64, 3, 2, 1)},
+			"Cond.Class":  {Class: torch.FromSlice(s, []int64{3})},
+			"empty":       {},
+			"got [3 1]":   {Text: torch.Zeros(s, torch.Float64, 1, 3, 1)},
+			"got shape [": {Text: torch.Zeros(s, torch.Float64, 3, 2, 1)},
 		} {
 			err := torch.Catch(func() { (&Guided{Model: described{}, Null: null, Scale: 3}).Denoise(s, x, at, c) })
 			require.ErrorContains(t, err, want)
@@ -122,7 +122,7 @@ func TestGuidedByText(t *testing.T) {
 	}))
 }
 
-// Rows chooses samples in all that has a row for each, and widens what has one for all.
+// Rows selects samples from fields with one row for each, and expands fields with one row for all.
 func TestCondRows(t *testing.T) {
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		v := func(dims ...int) *torch.Tensor { return torch.FromSlice(s, []float64{1, 2, 3}).Reshape(s, dims...) }

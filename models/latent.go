@@ -8,23 +8,25 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Latent is a latent consistency function (Luo et al. 2023, section 4.1): the prediction of x_0 by a network of a discrete chain, of ε, v
-// or x_0, with a boundary condition in the chain's steps. In the chain's own coordinates, y = √ᾱ·x, it is
+// Latent is the consistency function of latent consistency models (Luo et al. 2023, section 4.1): the x_0 prediction of a network that
+// was trained on a discrete chain (to predict ε, v or x_0), with a boundary condition in timesteps. In the chain's own coordinates,
+// y = √ᾱ·x, it is
 //
 //	f(y, n) = c_skip·y + c_out·x̂_0(y, n)        c_skip = σ_d²/((κ·n)² + σ_d²)        c_out = κ·n/√((κ·n)² + σ_d²)
 //
-// with σ_d = 1/2 and the timestep scaling κ. c_out lacks the factor σ_d of Song et al. 2023: so were the published models trained. At step
-// 0 it is y itself, which in σ coordinates is √ᾱ_0·x and not x: of Stable Diffusion, 0.9996·x. Anywhere else it is x̂_0 all but exactly:
-// at step 1 c_skip is 0.0025.
+// with σ_d = 1/2 and the timestep scaling κ. c_out lacks the factor σ_d of Song et al. 2023, because the published models were trained
+// without it. At timestep 0 f is y itself, which in σ coordinates is √ᾱ_0·x and not x: 0.9996·x for Stable Diffusion. At all other
+// timesteps it is very nearly x̂_0: at timestep 1 c_skip is 0.0025.
 type Latent struct {
 	Model *DDPM
-	// Scaling is κ, how many times a step counts in the boundary condition (timestep_scaling of diffusers); 0: 10.
+	// Scaling is κ, the factor of the timestep in the boundary condition (timestep_scaling of diffusers); 0: 10.
 	Scaling float64
 }
 
 var _ ConsistencyFunction = (*Latent)(nil)
 
-// LatentScalings returns c_skip and c_out of [Latent] at the steps of a chain [B], of a floating-point type, in which they are computed.
+// LatentScalings returns c_skip and c_out of [Latent] at the timesteps steps [B]. They are computed in the type of steps, a
+// floating-point type.
 func LatentScalings(s *torch.Scope, steps *torch.Tensor, scaling float64) (skip, out *torch.Tensor) {
 	const variance = 0.25 // σ_d²
 	v := steps.MulScalar(s, scaling)
@@ -35,16 +37,16 @@ func LatentScalings(s *torch.Scope, steps *torch.Tensor, scaling float64) (skip,
 // Parameters yields the network's parameters.
 func (f *Latent) Parameters() iter.Seq2[string, *torch.Tensor] { return f.Model.Parameters() }
 
-// SigmaMinimum returns the chain's smallest noise level, that of step 0.
+// SigmaMinimum returns the chain's smallest noise level, that of timestep 0.
 func (f *Latent) SigmaMinimum() float64 { return f.Model.Process().Sigma(0) }
 
-// SigmaMaximum returns the chain's largest noise level, that of its last step.
+// SigmaMaximum returns the chain's largest noise level, that of its last timestep.
 func (f *Latent) SigmaMaximum() float64 {
 	chain := f.Model.Process()
 	return chain.Sigma(chain.Steps() - 1)
 }
 
-// Origin returns f for x [B, ...] at noise levels t [B]. Between the chain's levels the step is a fraction, as in the model; see [DDPM].
+// Origin returns f for x [B, ...] at noise levels t [B]. Between the chain's levels the timestep is fractional, as in [DDPM].
 func (f *Latent) Origin(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tensor {
 	checkLevels("model", x, t)
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
@@ -60,7 +62,7 @@ func (f *Latent) Origin(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tenso
 	})
 }
 
-// Validate reports what cannot work.
+// Validate reports a missing model and values out of range.
 func (f *Latent) Validate() error {
 	if f.Model == nil {
 		return errNoModel("latent consistency function")

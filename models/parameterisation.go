@@ -8,8 +8,8 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Parameterisation is a denoiser by what its network is given and predicts: *EDM, *DDPM, *VP, *Flow or *TrigFlow. Of noisy
-// data x = x_0 + t·z they all predict something linear in x and x_0, so that they differ in coefficients only:
+// Parameterisation is a denoiser over a network: *EDM, *DDPM, *VP, *Flow or *TrigFlow. For noisy data x = x_0 + t·z every network
+// predicts a linear combination of x and x_0, so that parameterisations differ in their coefficients only:
 //
 //	D(x; t) = skip(t)·x + out(t)·F(in(t)·x, label(t))
 type Parameterisation interface {
@@ -27,8 +27,8 @@ var (
 	_ Parameterisation = (*TrigFlow)(nil)
 )
 
-// form is the coefficients of a parameterisation at some noise levels, all [B] and float64: next to a pass through a network
-// they cost nothing, and where levels are high or low they are small differences.
+// form holds the coefficients of a parameterisation at some noise levels, all [B] and float64: at high and low levels they are small
+// differences of large numbers, and they cost nothing compared with a forward pass.
 type form struct{ skip, out, in, label *torch.Tensor }
 
 // denoise computes D(x; t).
@@ -41,7 +41,7 @@ func denoise(s *torch.Scope, p Parameterisation, x, t *torch.Tensor, c Cond) *to
 	})
 }
 
-// levelType is what labels made from levels of t's type have: float32 at least.
+// levelType is the type of labels computed from levels of t's type: float32 at least.
 func levelType(t *torch.Tensor) torch.DType {
 	if t.DType() == torch.Float64 {
 		return torch.Float64
@@ -67,12 +67,12 @@ func (d *EDM) form(s *torch.Scope, t *torch.Tensor) form {
 	return edmForm(s, t, d.sigmaData(), d.Noise)
 }
 
-// Preconditioned is any denoiser's network as the F of EDM's preconditioning, exactly: EDM{Net: p} is the same denoiser as
-// p.Model, and Consistency{Net: p} a consistency function that starts from it, whatever Model's network predicts. EDM and
-// Consistency need p's Noise and SigmaData.
+// Preconditioned converts the network of any parameterisation to the F of EDM's preconditioning, exactly: EDM{Net: p} is the same
+// denoiser as p.Model, and Consistency{Net: p} is a consistency function that starts from it, whatever Model's network predicts. EDM
+// and Consistency need the same Noise and SigmaData as p.
 type Preconditioned struct {
 	Model     Parameterisation
-	Noise     NoiseEmbedding // the form of the label that Forward takes
+	Noise     NoiseEmbedding // of the label that Forward takes
 	SigmaData float64        // 0: 0.5
 }
 
@@ -87,7 +87,7 @@ func (p *Preconditioned) Forward(s *torch.Scope, u, label *torch.Tensor, c Cond)
 	})
 }
 
-// Validate reports what cannot work.
+// Validate reports a missing model and values out of range.
 func (p *Preconditioned) Validate() error {
 	if p.Model == nil {
 		return errNoModel("preconditioned network")
@@ -99,7 +99,7 @@ func (p *Preconditioned) Validate() error {
 //
 //	F = (skip - c_skip)/(c_out·c_in)·u + out/c_out·F_p(in/c_in·u, label)
 func reframe(s *torch.Scope, p Parameterisation, u, t *torch.Tensor, label torch.DType, sigmaData float64, c Cond) *torch.Tensor {
-	t = t.ClampMin(s, leastLevel) // c_out is 0 at 0, where F does not count
+	t = t.ClampMin(s, leastLevel) // at 0 c_out is 0, and F has no effect
 	from, to := p.form(s, t), edmForm(s, t, sigmaData, QuarterLog)
 	F := Forward(s, p.network(), u.MulPerSample(s, from.in.Div(s, to.in)), from.label.To(s, label), c)
 	skip := from.skip.Sub(s, to.skip).Div(s, to.out.Mul(s, to.in))
@@ -114,7 +114,7 @@ func orHalf(sigmaData float64) float64 {
 	return sigmaData
 }
 
-// validSigmaData reports a standard deviation of the data that cannot be one; 0 stands for the default.
+// validSigmaData reports an invalid standard deviation of the data; 0 stands for the default.
 func validSigmaData(what string, v float64) error {
 	if !(v >= 0) || math.IsInf(v, 1) {
 		return fmt.Errorf("%s: want a standard deviation of the data above 0, or 0 for 0.5, got %g", what, v)

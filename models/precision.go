@@ -5,9 +5,9 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Forward calls a network as denoisers and consistency functions do, which compute in the samples' type: a network that says of what
-// type its weights are, as all with an nn.Store do, computes in that one, and what goes in and comes out is cast here. So samples,
-// losses and the steps of a sampler are in float32 over a network in half precision. Others are called as they are.
+// Forward calls a network the way denoisers and consistency functions do: x and the result have the samples' type, and the network
+// computes in the type of its weights. Inputs and outputs are cast, so that samples, losses and a sampler's steps stay in float32
+// over a network in half precision. A network without an nn.Store, whose weight type is unknown, is called without casts.
 func Forward(s *torch.Scope, net Network, x, label *torch.Tensor, c Cond) *torch.Tensor {
 	own, ok := net.(interface{ Store() *nn.Store })
 	if !ok || !x.DType().IsFloat() {
@@ -18,7 +18,7 @@ func Forward(s *torch.Scope, net Network, x, label *torch.Tensor, c Cond) *torch
 	return as(s, y, x.DType())
 }
 
-// as casts x where it is of another type.
+// as casts x if it is of another type.
 func as(s *torch.Scope, x *torch.Tensor, d torch.DType) *torch.Tensor {
 	if x == nil || x.DType() == d {
 		return x
@@ -26,7 +26,8 @@ func as(s *torch.Scope, x *torch.Tensor, d torch.DType) *torch.Tensor {
 	return x.To(s, d)
 }
 
-// as casts what is features of a network. Labels, sizes and scales are numbers that networks embed, at their own precision.
+// as casts the features: text, pooled text and ControlNet residuals. Labels, sizes and scales are not cast: networks embed them at
+// their own precision.
 func (c Cond) as(s *torch.Scope, d torch.DType) Cond {
 	c.Text, c.Pooled = as(s, c.Text, d), as(s, c.Pooled, d)
 	if c.Control != nil {

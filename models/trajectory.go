@@ -8,12 +8,12 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Trajectory turns a network of two times into jumps along the probability-flow ODE from any noise level to any other: the
+// Trajectory turns a network of two times into jumps along the probability-flow ODE, from any noise level to any lower one: the
 // consistency trajectory model of Kim et al. 2024, eq. 6, with EDM's preconditioning inside.
 //
 //	G(x, t, u) = u/t·x + (1 - u/t)·g(x, t, u)        g = c_skip(t)·x + c_out(t)·F(c_in(t)·x, c_noise(t), c_noise(u))
 //
-// The network is told the end u by Cond.Until, in the form of the noise label. g(x, t, t) is a denoiser.
+// The network takes the end u as Cond.Until, in the form of the noise label. g(x, t, t) is a denoiser.
 type Trajectory struct {
 	Net       Network
 	Noise     NoiseEmbedding
@@ -38,8 +38,8 @@ func (g *Trajectory) SigmaMinimum() float64 {
 // Parameters yields the network's parameters.
 func (g *Trajectory) Parameters() iter.Seq2[string, *torch.Tensor] { return g.Net.Parameters() }
 
-// Jump returns G(x, t, next): where the trajectory through x [B, ...] at noise levels t [B] is at the levels next [B]. Where
-// they are the same it is x exactly.
+// Jump returns G(x, t, next): the point at levels next [B] on the trajectory through x [B, ...] at noise levels t [B]. If next is t,
+// it is x exactly.
 func (g *Trajectory) Jump(s *torch.Scope, x, t, next *torch.Tensor, c Cond) *torch.Tensor {
 	checkLevels("jump", x, t)
 	checkLevels("jump", x, next)
@@ -52,7 +52,7 @@ func (g *Trajectory) Jump(s *torch.Scope, x, t, next *torch.Tensor, c Cond) *tor
 	})
 }
 
-// Inner returns g(x, t, next), which the jumps are made of.
+// Inner returns g(x, t, next), from which the jumps are computed.
 func (g *Trajectory) Inner(s *torch.Scope, x, t, next *torch.Tensor, c Cond) *torch.Tensor {
 	checkLevels("jump", x, t)
 	checkLevels("jump", x, next)
@@ -65,17 +65,17 @@ func (g *Trajectory) Inner(s *torch.Scope, x, t, next *torch.Tensor, c Cond) *to
 // Origin returns G(x, t, ε), the end of the trajectory through x [B, ...] at noise levels t [B].
 func (g *Trajectory) Origin(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		// ε is rounded as t was, so that f(x, ε) is x.
+		// ε is rounded to t's type, so that f(x, ε) is x.
 		return g.Jump(s, x, t, torch.Full(s, g.SigmaMinimum(), t.DType(), t.Shape()...), c)
 	})
 }
 
-// Denoise returns g(x, t, t), the denoiser that the limit of short jumps is, for x [B, ...] at noise levels t [B].
+// Denoise returns g(x, t, t), the denoiser that is the limit of short jumps, for x [B, ...] at noise levels t [B].
 func (g *Trajectory) Denoise(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tensor {
 	return g.Inner(s, x, t, t, c)
 }
 
-// Validate reports what cannot work.
+// Validate reports a missing network and values out of range.
 func (g *Trajectory) Validate() error {
 	if err := validNetwork("trajectory", g.Net); err != nil {
 		return err
@@ -87,15 +87,15 @@ func (g *Trajectory) Validate() error {
 }
 
 // MeanFlow turns a network that predicts average velocities into jumps along the probability-flow ODE (Geng et al. 2025, eq. 3
-// and 12). Points and times are Flow's; u is the mean of v over the times from r to τ, and trajectories end at 0:
+// and 12). Points and times are those of Flow; u is the average of v from time r to τ, and trajectories end at 0:
 //
 //	y_r = y - (τ-r)·u(y, r, τ)        u(y, τ, τ) = v
 //
-// The network is told τ as its noise label and r, or τ-r, by Cond.Until.
+// The network takes τ as its noise label, and r or τ-r as Cond.Until.
 type MeanFlow struct {
 	Net   Network
-	Scale float64 // what both times are multiplied by; 0: 1
-	// Interval tells the network τ-r in place of r.
+	Scale float64 // factor of both times; 0: 1
+	// Interval passes τ-r to the network in place of r.
 	Interval bool
 }
 
@@ -121,11 +121,11 @@ func (f *MeanFlow) AverageVelocity(s *torch.Scope, y, r, tau *torch.Tensor, c Co
 	})
 }
 
-// Jump returns where the trajectory through x [B, ...] at noise levels t [B] is at the levels next [B]. In σ coordinates,
+// Jump returns the point at levels next [B] on the trajectory through x [B, ...] at noise levels t [B]. In σ coordinates,
 //
 //	x_next = (1+next)/(1+t)·x - (t-next)/(1+t)·u
 //
-// which is x exactly where the levels are the same.
+// If next is t, it is x exactly.
 func (f *MeanFlow) Jump(s *torch.Scope, x, t, next *torch.Tensor, c Cond) *torch.Tensor {
 	checkLevels("jump", x, t)
 	checkLevels("jump", x, next)
@@ -138,7 +138,7 @@ func (f *MeanFlow) Jump(s *torch.Scope, x, t, next *torch.Tensor, c Cond) *torch
 	})
 }
 
-// velocity returns u at x for the times of the levels, float64, from to up to from.
+// velocity returns u at x, averaged over the times of the levels to (lower) and from (higher), both float64.
 func (f *MeanFlow) velocity(s *torch.Scope, x, from, to *torch.Tensor, label torch.DType, c Cond) *torch.Tensor {
 	tau, r := FlowTime(s, from), FlowTime(s, to)
 	until := r
@@ -150,12 +150,12 @@ func (f *MeanFlow) velocity(s *torch.Scope, x, from, to *torch.Tensor, label tor
 	return Forward(s, f.Net, y, tau.MulScalar(s, orOne(f.Scale)).To(s, label), c)
 }
 
-// Origin returns the point at 0 of the trajectory through x [B, ...] at noise levels t [B].
+// Origin returns the point at level 0 of the trajectory through x [B, ...] at noise levels t [B].
 func (f *MeanFlow) Origin(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor { return f.Jump(s, x, t, torch.ZerosLike(s, t), c) })
 }
 
-// Denoise returns y - τ·u(y, τ, τ), the denoiser of the flow whose averages these are, for x [B, ...] at noise levels t [B].
+// Denoise returns y - τ·u(y, τ, τ), the denoiser of the underlying flow, for x [B, ...] at noise levels t [B].
 func (f *MeanFlow) Denoise(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tensor {
 	checkLevels("denoiser", x, t)
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
@@ -166,7 +166,7 @@ func (f *MeanFlow) Denoise(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Te
 	})
 }
 
-// Validate reports what cannot work.
+// Validate reports a missing network and values out of range.
 func (f *MeanFlow) Validate() error {
 	if err := validNetwork("mean flow", f.Net); err != nil {
 		return err

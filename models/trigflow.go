@@ -6,13 +6,13 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Trig has the coordinates of TrigFlow (Lu & Song 2024, section 3): points on arcs from data to noise, and the angle a from 0 at
-// the data to π/2 at the noise in place of the noise level.
+// Trig converts to and from the coordinates of TrigFlow (Lu & Song 2024, section 3): points y on arcs from data to noise, and an
+// angle a, from 0 at the data to π/2 at the noise, in place of the noise level.
 //
 //	a = arctan(σ/σ_d)        y = cos(a)·x_0 + sin(a)·σ_d·z = cos(a)·x
 //
-// z is standard normal here; the paper's has σ_d in it. Angles are tensors [B], so that derivatives pass through them. They are
-// finer in float64 where there is much noise: neighbouring float32 angles near arctan(80/σ_d) are 2e-5 apart in ln σ.
+// z is standard normal here; the paper's z includes the factor σ_d. Angles are tensors [B], so that derivatives pass through them.
+// Use float64 for high noise: neighbouring float32 angles near arctan(80/σ_d) are 2e-5 apart in ln σ.
 type Trig struct {
 	SigmaData float64 // standard deviation of the data's elements; 0: 0.5
 }
@@ -22,14 +22,14 @@ func (k Trig) Angle(s *torch.Scope, sigma *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor { return sigma.DivScalar(s, orHalf(k.SigmaData)).Atan(s) })
 }
 
-// Level returns σ = σ_d·tan(a), finite even for π/2, which no floating-point number is exactly.
+// Level returns σ = σ_d·tan(a). It is finite even for a = π/2, which no floating-point number represents exactly.
 func (k Trig) Level(s *torch.Scope, a *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		return a.Sin(s).Div(s, a.Cos(s).ClampMin(s, leastCosine)).MulScalar(s, orHalf(k.SigmaData))
 	})
 }
 
-// leastCosine is below every positive cosine of a float64 angle; that of float32's π/2 is negative.
+// leastCosine is below every positive cosine of a float64 angle. The cosine of float32's π/2 is negative.
 const leastCosine = 1e-17
 
 // Noisy returns y = cos(a)·x + sin(a)·σ_d·z for data x and noise z [B, ...] and angles a [B].
@@ -39,7 +39,7 @@ func (k Trig) Noisy(s *torch.Scope, x, z, a *torch.Tensor) *torch.Tensor {
 	})
 }
 
-// Direction returns dy/da = cos(a)·σ_d·z - sin(a)·x of those points, which training without a teacher has in place of Velocity.
+// Direction returns dy/da = cos(a)·σ_d·z - sin(a)·x at the points of Noisy. Training without a teacher uses it in place of Velocity.
 func (k Trig) Direction(s *torch.Scope, x, z, a *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		return z.MulPerSample(s, a.Cos(s).MulScalar(s, orHalf(k.SigmaData))).Sub(s, x.MulPerSample(s, a.Sin(s)))
@@ -51,7 +51,7 @@ func (k Trig) Direction(s *torch.Scope, x, z, a *torch.Tensor) *torch.Tensor {
 func (k Trig) Velocity(s *torch.Scope, d Denoiser, y, a *torch.Tensor, c Cond) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		if f, ok := d.(*TrigFlow); ok && orHalf(f.SigmaData) == orHalf(k.SigmaData) {
-			return f.Velocity(s, y, a, c) // the same without a difference
+			return f.Velocity(s, y, a, c) // the same, without the cancellation of a difference
 		}
 		cos := a.Cos(s)
 		x := y.MulPerSample(s, cos.ClampMin(s, leastCosine).Reciprocal(s))
@@ -60,7 +60,8 @@ func (k Trig) Velocity(s *torch.Scope, d Denoiser, y, a *torch.Tensor, c Cond) *
 	})
 }
 
-// TrigFlow turns a TrigFlow network into a denoiser: one that predicts the velocity dy/da by σ_d, of y/σ_d and the angle itself.
+// TrigFlow turns a TrigFlow network into a denoiser. The network takes y/σ_d and the angle, and predicts the velocity dy/da divided by
+// σ_d.
 //
 //	D = cos(a)·y - sin(a)·σ_d·F(y/σ_d, a)
 type TrigFlow struct {
@@ -96,7 +97,7 @@ func (f *TrigFlow) Velocity(s *torch.Scope, y, a *torch.Tensor, c Cond) *torch.T
 	})
 }
 
-// Validate reports what cannot work.
+// Validate reports a missing network and values out of range.
 func (f *TrigFlow) Validate() error {
 	if err := validNetwork("trigflow", f.Net); err != nil {
 		return err
@@ -108,7 +109,7 @@ func (f *TrigFlow) Validate() error {
 //
 //	f = cos(a)·y - sin(a)·σ_d·F(y/σ_d, a)
 //
-// The formula is TrigFlow's; what the network has learned is not.
+// The formula is TrigFlow's, but the network is trained with another objective.
 type TrigConsistency struct {
 	Net       Network
 	SigmaData float64 // standard deviation of the data's elements; 0: 0.5
@@ -135,14 +136,14 @@ func (f *TrigConsistency) OriginAt(s *torch.Scope, y, a *torch.Tensor, c Cond) *
 	})
 }
 
-// Forward returns F(y/σ_d, a) itself at y [B, ...] and angles a [B], of which continuous-time training needs the derivative.
+// Forward returns F(y/σ_d, a) itself at y [B, ...] and angles a [B]. Continuous-time training needs its derivative.
 func (f *TrigConsistency) Forward(s *torch.Scope, y, a *torch.Tensor, c Cond) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		return Forward(s, f.Net, y.DivScalar(s, orHalf(f.SigmaData)), a, c)
 	})
 }
 
-// Validate reports what cannot work.
+// Validate reports a missing network and values out of range.
 func (f *TrigConsistency) Validate() error {
 	if err := validNetwork("trigflow consistency function", f.Net); err != nil {
 		return err
@@ -150,12 +151,13 @@ func (f *TrigConsistency) Validate() error {
 	return validSigmaData("trigflow consistency function", f.SigmaData)
 }
 
-// TrigNetwork is any denoiser's network as a TrigFlow network, exactly: TrigFlow{Net: n} is the same denoiser as n.Model, and
-// TrigConsistency{Net: n} a consistency function that starts from it. Of an EDM network only the sign changes, and the label:
+// TrigNetwork converts the network of any parameterisation to a TrigFlow network, exactly: TrigFlow{Net: n} is the same denoiser as
+// n.Model, and TrigConsistency{Net: n} is a consistency function that starts from it. For an EDM network only the sign and the label
+// change:
 //
 //	F_trig(y/σ_d, a) = -F_edm(c_in·x, c_noise)        y/σ_d = c_in·x
 //
-// The way back is Preconditioned{Model: &TrigFlow{…}}.
+// Preconditioned{Model: &TrigFlow{…}} is the inverse conversion.
 type TrigNetwork struct {
 	Model     Parameterisation
 	SigmaData float64 // 0: 0.5
@@ -172,7 +174,7 @@ func (n *TrigNetwork) Forward(s *torch.Scope, u, a *torch.Tensor, c Cond) *torch
 	})
 }
 
-// Validate reports what cannot work.
+// Validate reports a missing model and values out of range.
 func (n *TrigNetwork) Validate() error {
 	if n.Model == nil {
 		return errNoModel("trigflow network")

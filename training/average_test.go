@@ -171,7 +171,7 @@ func TestAveragesRefused(t *testing.T) {
 		"average 1: want a decay in [0, 1), got 1":            {{}, {Decay: 1}},
 		"average 0: want a decay in [0, 1), got NaN":          {{Decay: math.NaN()}},
 		"average 0: want a half-life from 0":                  {{HalfLife: -1}},
-		"average 0: width of an average of weights: want a":   {{Width: 0.3}},
+		"got 0.3":                                             {{Width: 0.3}},
 		"average 0: want a ramp-up of at least 0, and none w": {{Width: 0.1, RampUp: 10}},
 		"average 0: want a ramp-up of at least 0":             {{RampUp: -1}},
 	} {
@@ -182,7 +182,7 @@ func TestAveragesRefused(t *testing.T) {
 	require.ErrorContains(t, run(func(a *averaged) { a.Averages[0].Into = a.net }, Average{}), "with the model")
 	require.ErrorContains(t, run(func(a *averaged) {
 		a.Averages[0].Into = network(t, perceptron.Config{Shape: []int{1, 1, 2}, Width: 4, Depth: 1}, torch.Float32, 1)
-	}, Average{Width: 0.1}), "average 0, width-0.1: average of weights: the networks differ")
+	}, Average{Width: 0.1}), "average 0, width-0.1: EMA weights: the networks differ")
 }
 
 // falls is a denoiser's loss that is not a number at some learning rates.

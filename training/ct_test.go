@@ -328,7 +328,7 @@ func TestCTValidate(t *testing.T) {
 		{CT{Model: model, Schedule: Progressive{S1: -1, Steps: 10}}, "consistency training: the schedule has 0 levels and decay 0 at step 9223372036854775807: want at least 2 levels and a decay in [0, 1]"},
 		{CT{Model: model, Schedule: Doubling{}, Index: LogNormal{Mean: -1.1}}, "consistency training: the log-normal distribution has standard deviation 0: want more than 0"},
 		{CT{Model: model, Schedule: Progressive{}, Target: &models.Consistency{Net: newMLP(t, 2, 5, 0)}},
-			`consistency training: target: average of weights: the networks differ in 5 parameters: ` +
+			`consistency training: target: EMA weights: the networks differ in 5 parameters: ` +
 				`["layers.0.weight [5 7] and layers.0.weight [4 7]" "layers.0.bias [5] and layers.0.bias [4]" "layers.1.weight [5 5] and layers.1.weight [4 4]" ` +
 				`"layers.1.bias [5] and layers.1.bias [4]" "layers.2.weight [2 5] and layers.2.weight [2 4]"]`},
 		{CT{Model: model, Schedule: Doubling{}}, ""},

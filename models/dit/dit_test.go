@@ -173,12 +173,12 @@ func TestForwardErrors(t *testing.T) {
 		cond   func(s *torch.Scope) models.Cond
 		want   string
 	}{
-		{"no class", c, images, nil, "needs a class (Cond.Class) for each sample, or 3 for none"},
-		{"a class too many", tiny, images, class(1), "has no classes"},
+		{"no class", c, images, nil, "needs a class (Cond.Class) for each sample, or 3 for"},
+		{"a class too many", tiny, images, class(1), "Cond.Class"},
 		{"class out of range", c, images, class(4), "want numbers from 0 to"},
-		{"until too many", tiny, images, until, "does not take an end of the jump (Cond.Until), but one was given"},
-		{"guidance too many", tiny, images, guidance, "does not take a guidance scale (Cond.Guidance), but one was given"},
-		{"no until", both, images, guidance, "needs an end of the jump (Cond.Until) for each sample"},
+		{"until too many", tiny, images, until, "does not take the end of a jump (Cond.Until)"},
+		{"guidance too many", tiny, images, guidance, "does not take a guidance scale (Cond.Guidance)"},
+		{"no until", both, images, guidance, "needs the end of a jump (Cond.Until) for each sample"},
 		{"no guidance", both, images, until, "needs a guidance scale (Cond.Guidance) for each sample"},
 		{"channels", tiny, []int{2, 4, 8, 8}, nil, "want images of shape [B, 3, 8, 8], got [2 4 8 8]"},
 		{"another size", tiny, []int{2, 3, 16, 16}, nil, "want images of shape [B, 3, 8, 8], got [2 3 16 16]"},

@@ -146,10 +146,10 @@ func TestForwardErrors(t *testing.T) {
 		cond   func(s *torch.Scope) models.Cond
 		want   string
 	}{
-		{"no class", Config{Classes: 3}, points, nil, "needs a class (Cond.Class) for each sample, or 3 for none"},
-		{"a class too many", Config{}, points, class, "has no classes, but a class was given"},
-		{"no until", Config{Until: true}, points, nil, "needs an end of the jump (Cond.Until) for each sample"},
-		{"until too many", Config{}, points, until, "does not take an end of the jump (Cond.Until)"},
+		{"no class", Config{Classes: 3}, points, nil, "needs a class (Cond.Class) for each sample, or 3 for"},
+		{"a class too many", Config{}, points, class, "Cond.Class"},
+		{"no until", Config{Until: true}, points, nil, "needs the end of a jump (Cond.Until) for each sample"},
+		{"until too many", Config{}, points, until, "does not take the end of a jump (Cond.Until)"},
 		{"no guidance", Config{Guidance: true}, points, nil, "needs a guidance scale (Cond.Guidance) for each sample"},
 		{"guidance too many", Config{}, points, guidance, "does not take a guidance scale"},
 		{"elements", Config{}, []int{2, 3}, nil, "want samples of shape [2] in a batch, got [2 3]"},

@@ -171,7 +171,7 @@ func (k kit) conditions() []condition {
 		{"a class", e.Classes > 0, false, func(c *models.Cond) **torch.Tensor { return &c.Class }, func(s *torch.Scope, _ *torch.Generator) *torch.Tensor {
 			return torch.FromSlice(s, []int64{0, int64(max(e.Classes, 1)) - 1, 0})
 		}},
-		{"an end of the jump", e.Until, false, func(c *models.Cond) **torch.Tensor { return &c.Until }, numbers(-1.55, -0.3, 0.9)},
+		{"the end of a jump", e.Until, false, func(c *models.Cond) **torch.Tensor { return &c.Until }, numbers(-1.55, -0.3, 0.9)},
 		{"a guidance scale", e.Guidance, false, func(c *models.Cond) **torch.Tensor { return &c.Guidance }, numbers(1.5, 4, 7)},
 		{"text features", e.Text != nil, true, func(c *models.Cond) **torch.Tensor { return &c.Text }, random(text...)},
 		{"pooled text", e.Pooled > 0, true, func(c *models.Cond) **torch.Tensor { return &c.Pooled }, random(max(e.Pooled, 1))},
