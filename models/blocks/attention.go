@@ -5,19 +5,20 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Attention is multi-head attention of tokens to tokens (Vaswani et al. 2017), by four layers, in the U-Net, the text encoders and the autoencoder
+// Attention is multi-head attention (Vaswani et al. 2017) with four linear layers, as in the U-Net, the text encoders and the autoencoder
 // of Stable Diffusion.
 //
-// Two networks compute theirs in another way. The U-Nets of package unet, which are trained, run the first three layers as one convolution
-// of the image as it lies in memory, which reads their plain weights and not the packed ones that a frozen network has. DiT's checkpoints
-// have a single layer in place of the three.
+// Two networks do not use it. The U-Nets of package unet, which are trained, run the first three layers as one convolution on the image's
+// memory layout, which needs their plain weights and not the packed ones of a frozen network. DiT's checkpoints have a single layer for
+// queries, keys and values.
 type Attention struct {
 	Q, K, V, Out nn.Linear
 	Heads        int
-	Causal       bool // a token sees itself and those before it
+	Causal       bool // causal mask: a token attends to itself and to earlier tokens only
 }
 
-// Forward lets tokens x [n, tokens, width] attend to y [n, others, from], which may be x.
+// Forward computes attention with queries from x [n, tokens, width], and keys and values from y [n, others, from]. For self-attention y
+// is x.
 func (m *Attention) Forward(s *torch.Scope, x, y *torch.Tensor, a nn.Adapters) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		h := s.Tidy(func(s *torch.Scope) *torch.Tensor { // frees queries, keys and values

@@ -7,19 +7,19 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Sinusoids are the cosines and sines of numbers, such as timesteps, at geometric frequencies (Vaswani et al. 2017; Ho et al. 2020), as
-// diffusers has them: 10000^(-i/(Dim/2 - Shift)) for i below Dim/2, in that order. Not all embeddings are these: guidance in latent
-// consistency models has frequencies that are rounded in another way, random Fourier features have random ones, and the perceptron of
-// package mlp powers of 2.
+// Sinusoids is the sinusoidal embedding of timesteps or other numbers (Vaswani et al. 2017; Ho et al. 2020), as in diffusers: the cosines
+// and sines at the frequencies 10000^(-i/(Dim/2 - Shift)) for i below Dim/2, in that order. Some embeddings are not computed by it: the
+// guidance embedding of latent consistency models rounds its frequencies differently, random Fourier features have random frequencies, and
+// package mlp uses powers of 2.
 type Sinusoids struct {
-	Dim      int // of the result, even
-	Shift    int // 1: the lowest frequency is 1/10000; 0: a little more
+	Dim      int // size of an embedding, even
+	Shift    int // downscale_freq_shift of diffusers; 1: the lowest frequency is 1/10000; 0: slightly higher
 	SinFirst bool
 }
 
-// Of returns the cosines, then the sines of all elements of v, or the other way round with SinFirst, [elements, Dim], in v's type. They are
-// computed where v is and rounded as PyTorch's implementations round them: at timesteps near 1000 the last bit shows, so that v has to be in
-// float32 at least for networks in half precision.
+// Of returns the embeddings of all elements of v, [elements, Dim], in v's type: cosines, then sines, or sines first with SinFirst. They are
+// computed on v's device and rounded as in PyTorch's implementations. At timesteps near 1000 the last bit matters, so that v has to be
+// float32 at least, even for networks in half precision.
 func (e Sinusoids) Of(s *torch.Scope, v *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		half := e.Dim / 2
@@ -33,10 +33,10 @@ func (e Sinusoids) Of(s *torch.Scope, v *torch.Tensor) *torch.Tensor {
 	})
 }
 
-// TimestepEmbedding is two linear layers with SiLU between them, which make a vector of the [Sinusoids] of a timestep or another number.
+// TimestepEmbedding is an MLP on the [Sinusoids] of a timestep or another number: two linear layers with SiLU between them.
 type TimestepEmbedding struct{ Linear1, Linear2 nn.Linear }
 
-// NewTimestepEmbedding makes the layers, with PyTorch's initial values, as linear_1 and linear_2.
+// NewTimestepEmbedding makes the layers linear_1 and linear_2, with PyTorch's initialisation.
 func NewTimestepEmbedding(p nn.Path, in, width int) *TimestepEmbedding {
 	return &TimestepEmbedding{nn.NewLinear(p.Sub("linear_1"), in, width), nn.NewLinear(p.Sub("linear_2"), width, width)}
 }

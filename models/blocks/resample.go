@@ -5,13 +5,14 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Downsample halves an image by a 3×3 convolution of stride 2, diffusers' Downsample2D. Odd sides are rounded up, with PadAfter down.
+// Downsample halves the image size by a 3×3 convolution of stride 2, as diffusers' Downsample2D. Odd sides are rounded up, or down with
+// PadAfter.
 type Downsample struct {
 	Conv     nn.Conv2D
-	PadAfter bool // one row and one column of zeros after the image, in place of one on every side
+	PadAfter bool // pad with zeros on the right and at the bottom only, instead of on all sides
 }
 
-// NewDownsample makes the layer, as conv.
+// NewDownsample makes the layer; its convolution is named conv.
 func NewDownsample(p nn.Path, channels int, padAfter bool) *Downsample {
 	o := torch.Conv2DOptions{Stride: 2, Padding: 1}
 	if padAfter {
@@ -20,7 +21,7 @@ func NewDownsample(p nn.Path, channels int, padAfter bool) *Downsample {
 	return &Downsample{nn.NewConv2D(p.Sub("conv"), channels, channels, 3, o), padAfter}
 }
 
-// Forward takes x [n, channels, h, w] to [n, channels, h/2, w/2].
+// Forward maps x [n, channels, h, w] to [n, channels, h/2, w/2].
 func (d *Downsample) Forward(s *torch.Scope, x *torch.Tensor, a nn.Adapters) *torch.Tensor {
 	if !d.PadAfter {
 		return d.Conv.Adapted(s, x, a)
@@ -30,20 +31,20 @@ func (d *Downsample) Forward(s *torch.Scope, x *torch.Tensor, a nn.Adapters) *to
 	})
 }
 
-// Upsample repeats pixels and convolves, 3×3: diffusers' Upsample2D.
+// Upsample is nearest-neighbour upsampling followed by a 3×3 convolution, as diffusers' Upsample2D.
 type Upsample struct{ Conv nn.Conv2D }
 
-// NewUpsample makes the layer, as conv.
+// NewUpsample makes the layer; its convolution is named conv.
 func NewUpsample(p nn.Path, channels int) *Upsample {
 	return &Upsample{NewConv(p.Sub("conv"), channels, channels, 3)}
 }
 
-// Double takes x [n, channels, h, w] to twice its size.
+// Double maps x [n, channels, h, w] to [n, channels, 2h, 2w].
 func (u *Upsample) Double(s *torch.Scope, x *torch.Tensor, a nn.Adapters) *torch.Tensor {
 	return u.To(s, x, 2*x.Dim(2), 2*x.Dim(3), a)
 }
 
-// To takes x [n, channels, h', w'] to h×w pixels: those of an image that was halved to x, which may have had odd sides.
+// To maps x [n, channels, h', w'] to [n, channels, h, w], the size before a Downsample, whose sides may have been odd.
 func (u *Upsample) To(s *torch.Scope, x *torch.Tensor, h, w int, a nn.Adapters) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		return u.Conv.Adapted(s, x.Interpolate(s, h, w, torch.Nearest), a)

@@ -15,29 +15,29 @@ import (
 type Residual struct {
 	Norm1, Norm2 nn.GroupNorm
 	Conv1, Conv2 nn.Conv2D
-	Emb          *nn.Linear // of the embedding; nil: the block takes none
-	Shortcut     *nn.Conv2D // nil: x itself
+	Emb          *nn.Linear // projection of the embedding; nil: the block takes no embedding
+	Shortcut     *nn.Conv2D // nil: identity
 	ResidualOptions
 }
 
-// ResidualOptions are what residual blocks differ in.
+// ResidualOptions configure a residual block.
 type ResidualOptions struct {
-	GroupsIn, GroupsOut int // of the norms of the input's and of the result's channels
+	GroupsIn, GroupsOut int // groups of the first and second group norm
 	Eps                 float64
 	Embedding           int // width of the embedding; 0: none
 	ScaleShift          bool
 
-	// Resize changes the image's size, before the first convolution and on the shortcut; nil: it stays. What it returns is new.
+	// Resize changes the image size, before the first convolution and on the shortcut; nil: no resizing. It returns a new tensor.
 	Resize       func(s *torch.Scope, x *torch.Tensor) *torch.Tensor
-	ConvShortcut bool    // the shortcut is a 1×1 convolution even where the number of channels stays
-	Last         nn.Init // of the last convolution, whose bias is 0 then; nil: PyTorch's
-	Scale        float64 // of the sum; 0: 1
+	ConvShortcut bool    // the shortcut is a 1×1 convolution even if the number of channels does not change
+	Last         nn.Init // initialisation of the last convolution's weight, with bias 0; nil: PyTorch's
+	Scale        float64 // factor of the sum; 0: 1
 
-	Dropout float64 // probability, while models.Cond has a seed for masks
-	Place   int     // the block's number in its network: see models.Dropout
+	Dropout float64 // dropout probability, applied if models.Cond.Dropout is set
+	Place   int     // the dropout layer's number in its network: see models.Dropout
 }
 
-// NewResidual makes a block that takes images of in channels to out channels.
+// NewResidual makes a block that maps images with in channels to images with out channels.
 func NewResidual(p nn.Path, in, out int, o ResidualOptions) *Residual {
 	r := &Residual{ResidualOptions: o}
 	r.Norm1 = nn.NewGroupNorm(p.Sub("norm1"), o.GroupsIn, in, o.Eps)
@@ -61,8 +61,8 @@ func NewResidual(p nn.Path, in, out int, o ResidualOptions) *Residual {
 	return r
 }
 
-// Forward takes images x [n, in, h, w] and silu of the embedding, emb [n or 1, Embedding], nil for blocks without, to [n, out, h', w']. Of c it
-// uses Adapters and Dropout.
+// Forward maps images x [n, in, h, w] to [n, out, h', w']. emb [n or 1, Embedding] is silu of the embedding, nil for blocks without one.
+// Of c it uses Adapters and Dropout only.
 func (r *Residual) Forward(s *torch.Scope, x, emb *torch.Tensor, c models.Cond) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		h := SiLU(s, r.Norm1.Adapted(s, x, c.Adapters))

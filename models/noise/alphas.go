@@ -9,11 +9,11 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// schedulesOf are the schedules by the words of diffusers.
+// schedulesOf maps beta_schedule of diffusers to schedules.
 var schedulesOf = map[string]Schedule{"linear": Linear, "scaled_linear": ScaledLinear, "squaredcos_cap_v2": Cosine}
 
-// ClassBetas returns the betas that a scheduler class of diffusers has by default. LCM and TCD have those of Stable Diffusion, the
-// classes after k-diffusion's Heun and DPM2 have their ends on a linear schedule, and all others have those of Ho et al. 2020.
+// ClassBetas returns the default betas of a scheduler class of diffusers. LCM and TCD have those of Stable Diffusion; the classes based
+// on k-diffusion's Heun and DPM2 have the same first and last beta on a linear schedule; all others have those of Ho et al. 2020.
 func ClassBetas(class string) Betas {
 	switch class {
 	case "LCMScheduler", "TCDScheduler":
@@ -24,8 +24,8 @@ func ClassBetas(class string) Betas {
 	return Betas{Schedule: Linear, First: 1e-4, Last: 0.02}
 }
 
-// WithBetas returns c with what it leaves open of its noise filled in from b, of which Steps does not count: diffusers takes it from the
-// class that a model is sampled with. [Config.Alphas] and [Config.Chain] take it from the class that the model was published with.
+// WithBetas returns c with its missing betas filled in from b, whose Steps is ignored. diffusers uses the defaults of the class that
+// samples a model. [Config.Alphas] and [Config.Chain] use those of the class that the model was published with.
 func (c Config) WithBetas(b Betas) Config {
 	b = b.withDefaults()
 	c.TrainSteps = c.Steps()
@@ -38,21 +38,21 @@ func (c Config) WithBetas(b Betas) Config {
 	return c
 }
 
-// noise returns c with its noise filled in, and reports what cannot work.
+// noise returns c with its betas filled in, and validates it.
 func (c Config) noise() (Config, error) {
 	c = c.WithBetas(ClassBetas(c.Class))
 	if err := c.Validate(); err != nil {
 		return c, err
 	}
 	if c.ZeroSNR && c.Predicts == Epsilon {
-		return c, errors.New("scheduler config: rescale_betas_zero_snr with prediction_type epsilon cannot work: " +
-			"pure noise says nothing about the sample; want v_prediction or sample")
+		return c, errors.New("scheduler config: rescale_betas_zero_snr is incompatible with prediction_type epsilon: " +
+			"at the last timestep x_0 does not follow from the noise; want v_prediction or sample")
 	}
 	return c, nil
 }
 
-// Alphas returns ᾱ of each timestep, the part of the clean sample's variance that is left there, in float32 by exactly the operations of
-// diffusers. With ZeroSNR the last is 0.
+// Alphas returns ᾱ of each timestep (alphas_cumprod of diffusers), in float32 and by exactly the operations of diffusers. With ZeroSNR
+// the last is 0.
 func (c Config) Alphas() ([]float32, error) {
 	c, err := c.noise()
 	if err != nil {
@@ -74,15 +74,15 @@ func (c Config) Alphas() ([]float32, error) {
 	for t, a := range alphas {
 		end := c.ZeroSNR && t == len(alphas)-1
 		if !(a < before && (a > 1e-12 || end)) {
-			return nil, fmt.Errorf("scheduler config: its betas leave %g of the sample at timestep %d, after %g before: "+
-				"want the part to fall in each step and to stay above 0", a, t, before)
+			return nil, fmt.Errorf("scheduler config: its betas give alphas_cumprod %g at timestep %d, after %g: "+
+				"want values that decrease at each timestep and stay above 0", a, t, before)
 		}
 		before = a
 	}
 	return alphas, nil
 }
 
-// float32Betas are the variances of the noise that is added in each step, [TrainSteps].
+// float32Betas are the betas of all timesteps, [TrainSteps].
 func (c Config) float32Betas(s *torch.Scope) *torch.Tensor {
 	n := c.TrainSteps
 	switch {
@@ -96,7 +96,7 @@ func (c Config) float32Betas(s *torch.Scope) *torch.Tensor {
 	return torch.FromSlice(s, c.betas().values(), n).To(s, torch.Float32)
 }
 
-// betas is the schedule of a Config that has one.
+// betas is the schedule of a Config without TrainedBetas.
 func (c Config) betas() Betas {
 	b := Betas{Schedule: schedulesOf[c.BetaSchedule], Steps: c.TrainSteps}
 	if b.Schedule != Cosine {
@@ -105,8 +105,8 @@ func (c Config) betas() Betas {
 	return b
 }
 
-// zeroTerminal shifts and scales √ᾱ so that the last is 0 and the first stays (Lin et al. 2024, algorithm 1). It goes by way of
-// the betas again, as diffusers does.
+// zeroTerminal shifts and scales √ᾱ so that the last is 0 and the first is unchanged (Lin et al. 2024, algorithm 1). It converts to
+// betas and back, as diffusers does.
 func zeroTerminal(s *torch.Scope, alphas *torch.Tensor) *torch.Tensor {
 	n := alphas.Dim(0)
 	root := alphas.Sqrt(s)
@@ -118,12 +118,12 @@ func zeroTerminal(s *torch.Scope, alphas *torch.Tensor) *torch.Tensor {
 	return betas.Neg(s).AddScalar(s, 1).CumProd(s, 0)
 }
 
-// LastAlpha stands for ᾱ = 0 where a noise level has to be finite, as in diffusers: σ = √(2^24 - 1), about 4096.
+// LastAlpha replaces ᾱ = 0 where a noise level has to be finite, as in diffusers: σ = √(2^24 - 1), about 4096.
 const LastAlpha = 1.0 / (1 << 24)
 
-// Chain returns the noise in float64. It differs from [Config.Alphas] by the rounding of float32; and at the last step with ZeroSNR,
-// where ᾱ is [LastAlpha] and not 0, as in the tables of noise levels of diffusers. Where less than that is left at the step before, as of
-// linear betas, their levels fall at the end; the chain's go on to twice the level before, about.
+// Chain returns the chain in float64. It differs from [Config.Alphas] by the rounding of float32, and at the last timestep with ZeroSNR,
+// where ᾱ is [LastAlpha] and not 0, as in diffusers' tables of noise levels. If ᾱ is already below LastAlpha one timestep earlier, as
+// with linear betas, diffusers' levels decrease at the end; this chain's last level is about twice the one before.
 func (c Config) Chain() (*Chain, error) {
 	c, err := c.noise()
 	if err != nil {

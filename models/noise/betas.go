@@ -7,15 +7,15 @@ import (
 	"github.com/onestep-go/onestep/internal/enum"
 )
 
-// Schedule is how the noise variances β of a discrete variance-preserving chain follow each other.
+// Schedule is the beta schedule of a discrete variance-preserving chain.
 type Schedule int
 
 const (
-	// Linear are evenly spaced (Ho et al. 2020, section 4).
+	// Linear spaces β evenly (Ho et al. 2020, section 4).
 	Linear Schedule = iota
-	// ScaledLinear have evenly spaced square roots (Rombach et al. 2022).
+	// ScaledLinear spaces √β evenly (Rombach et al. 2022).
 	ScaledLinear
-	// Cosine make ᾱ a squared cosine of the step (Nichol & Dhariwal 2021, eq. 17).
+	// Cosine makes ᾱ a squared cosine of the timestep (Nichol & Dhariwal 2021, eq. 17).
 	Cosine
 )
 
@@ -27,12 +27,12 @@ func (b Schedule) MarshalText() ([]byte, error) { return schedules.Text(b) }
 // UnmarshalText is the reverse of MarshalText.
 func (b *Schedule) UnmarshalText(text []byte) error { return schedules.Parse(text, b) }
 
-// Betas describes a chain by its schedule. The zero value is that of Ho et al. 2020.
+// Betas describes a chain by its beta schedule. The zero value is the schedule of Ho et al. 2020.
 type Betas struct {
 	Schedule Schedule `json:"schedule"`
 	Steps    int      `json:"steps"` // 0: 1000
-	// First and Last are the ends of Linear and ScaledLinear; both 0: 0.0001 and 0.02 of the former, 0.00085 and 0.012
-	// of the latter, which are Stable Diffusion's.
+	// First and Last are the first and last β of Linear and ScaledLinear; both 0: 0.0001 and 0.02 for Linear, 0.00085 and 0.012
+	// for ScaledLinear, as in Stable Diffusion.
 	First float64 `json:"first,omitempty"`
 	Last  float64 `json:"last,omitempty"`
 }
@@ -50,12 +50,12 @@ func (b Betas) withDefaults() Betas {
 	return b
 }
 
-// Validate reports what cannot work.
+// Validate reports values that are out of range.
 func (b Betas) Validate() error {
 	b = b.withDefaults()
 	switch {
 	case b.Schedule < Linear || b.Schedule > Cosine:
-		return fmt.Errorf("betas: there is no schedule %d: want %d to %d", b.Schedule, Linear, Cosine)
+		return fmt.Errorf("betas: unknown schedule %d: want %d to %d", b.Schedule, Linear, Cosine)
 	case b.Steps < 2 || b.Steps > 1e6:
 		return fmt.Errorf("betas: want 2 to 1000000 steps, or 0 for 1000, got %d", b.Steps)
 	case b.Schedule != Cosine && !(b.First > 0 && b.First <= b.Last && b.Last < 1):
@@ -64,7 +64,7 @@ func (b Betas) Validate() error {
 	return nil
 }
 
-// Values returns β for every step, lowest noise first.
+// Values returns β of every timestep, in ascending order of timesteps.
 func (b Betas) Values() ([]float64, error) {
 	if err := b.Validate(); err != nil {
 		return nil, err
@@ -72,7 +72,7 @@ func (b Betas) Values() ([]float64, error) {
 	return b.withDefaults().values(), nil
 }
 
-// values is Values of a schedule with its defaults, which may be one that cannot work.
+// values is Values without validation, of a schedule with its defaults filled in.
 func (b Betas) values() []float64 {
 	betas := make([]float64, b.Steps)
 	n := float64(b.Steps)
@@ -95,7 +95,7 @@ func (b Betas) values() []float64 {
 	return betas
 }
 
-// Chain returns the chain with these variances.
+// Chain returns the chain with these betas.
 func (b Betas) Chain() (*Chain, error) {
 	betas, err := b.Values()
 	if err != nil {

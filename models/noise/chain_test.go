@@ -15,10 +15,10 @@ func TestChainRefuses(t *testing.T) {
 		want  string
 	}{
 		{nil, "chain: want at least 2 betas, got 0"},
-		{[]float64{0.1, 0}, "chain: want betas between 0 and 1, got 0 at 1"},
-		{[]float64{0.1, 1}, "got 1 at 1"},
-		{[]float64{0.1, math.NaN()}, "got NaN at 1"},
-		{[]float64{0.1, 1e-30}, "want finite noise levels that grow"},
+		{[]float64{0.1, 0}, "got 0 at timestep 1"},
+		{[]float64{0.1, 1}, "got 1 at timestep 1"},
+		{[]float64{0.1, math.NaN()}, "got NaN at timestep 1"},
+		{[]float64{0.1, 1e-30}, "noise levels"},
 	} {
 		_, err := NewChain(c.betas)
 		require.ErrorContains(t, err, c.want)

@@ -12,57 +12,57 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// Config is a scheduler_config.json of diffusers: the noise that a network was trained with, what it predicts, and the options of
-// the sampler that it was published with. Fields that are left at zero take the defaults of a diffusers class, as they do there: see
-// [Config.WithBetas] for the noise; the others matter to samplers alone.
+// Config is a scheduler_config.json of diffusers: the noise schedule that a network was trained with, its prediction type, and the
+// options of the scheduler that it was published with. Zero fields take the defaults of a diffusers class, as they do there: see
+// [Config.WithBetas] for the betas; the other fields are used by samplers only.
 //
-// The cosine schedule is by Nichol & Dhariwal (2021), eq. 17, the spacings are those of Lin et al. (2024), table 2, and thresholds
-// are by Saharia et al. (2022), section 2.3.
+// The cosine schedule is from Nichol & Dhariwal (2021), eq. 17, the timestep spacings from Lin et al. (2024), table 2, and dynamic
+// thresholding from Saharia et al. (2022), section 2.3.
 type Config struct {
 	Class string `json:"_class_name,omitempty"` // the diffusers class that the model was published with
 
 	TrainSteps   int       `json:"num_train_timesteps,omitempty"` // 0: 1000
-	BetaStart    float64   `json:"beta_start,omitempty"`          // of noise added in the first step; 0: by the class
-	BetaEnd      float64   `json:"beta_end,omitempty"`            // and in the last
-	BetaSchedule string    `json:"beta_schedule,omitempty"`       // "linear", "scaled_linear" (in √β) or "squaredcos_cap_v2"; "": by the class
-	TrainedBetas []float64 `json:"trained_betas,omitempty"`       // in place of a schedule
-	ZeroSNR      bool      `json:"rescale_betas_zero_snr"`        // the last step is pure noise (Lin et al. 2024, algorithm 1)
+	BetaStart    float64   `json:"beta_start,omitempty"`          // β of the first timestep; 0: the class's default
+	BetaEnd      float64   `json:"beta_end,omitempty"`            // β of the last timestep; 0: the class's default
+	BetaSchedule string    `json:"beta_schedule,omitempty"`       // "linear", "scaled_linear" (in √β) or "squaredcos_cap_v2"; "": the class's default
+	TrainedBetas []float64 `json:"trained_betas,omitempty"`       // β of every timestep, in place of a schedule
+	ZeroSNR      bool      `json:"rescale_betas_zero_snr"`        // the last timestep is pure noise (Lin et al. 2024, algorithm 1)
 
 	Predicts Prediction `json:"-"` // prediction_type: "epsilon", "sample" or "v_prediction"
 
-	Spacing       string `json:"timestep_spacing,omitempty"` // "leading", "trailing" or "linspace"; "": by the class
-	StepsOffset   int    `json:"steps_offset,omitempty"`     // added to leading timesteps
+	Spacing       string `json:"timestep_spacing,omitempty"` // "leading", "trailing" or "linspace"; "": the class's default
+	StepsOffset   int    `json:"steps_offset,omitempty"`     // added to timesteps of leading spacing
 	OriginalSteps int    `json:"original_inference_steps,omitempty"`
-	Karras        bool   `json:"use_karras_sigmas,omitempty"` // noise levels spaced as by Karras et al. (2022), eq. 5
-	FinalSigma    string `json:"final_sigmas_type,omitempty"` // where levels end: "zero" or "sigma_min"; "": zero
-	AlphaToOne    *bool  `json:"set_alpha_to_one,omitempty"`  // DDIM ends without noise, not at the first level; nil: true
+	Karras        bool   `json:"use_karras_sigmas,omitempty"` // noise levels of Karras et al. (2022), eq. 5
+	FinalSigma    string `json:"final_sigmas_type,omitempty"` // the last noise level: "zero" or "sigma_min"; "": zero
+	AlphaToOne    *bool  `json:"set_alpha_to_one,omitempty"`  // DDIM's last step ends at ᾱ = 1, not at ᾱ of timestep 0; nil: true
 
-	Scaling float64 `json:"timestep_scaling,omitempty"` // of timesteps in LCM's boundary condition; 0: 10
+	Scaling float64 `json:"timestep_scaling,omitempty"` // factor of timesteps in LCM's boundary condition; 0: 10
 
-	Clip       *bool   `json:"clip_sample,omitempty"`                // predictions of the clean sample are clamped; nil: as the class does
-	ClipRange  float64 `json:"clip_sample_range,omitempty"`          // to ±this; 0: 1
-	Threshold  bool    `json:"thresholding,omitempty"`               // they are clamped to a quantile and divided by it
+	Clip       *bool   `json:"clip_sample,omitempty"`                // clamp x_0 predictions; nil: the class's default
+	ClipRange  float64 `json:"clip_sample_range,omitempty"`          // clamp to ±this; 0: 1
+	Threshold  bool    `json:"thresholding,omitempty"`               // dynamic thresholding: clamp x_0 predictions to a quantile and divide by it
 	Quantile   float64 `json:"dynamic_thresholding_ratio,omitempty"` // 0: 0.995
-	SampleMax  float64 `json:"sample_max_value,omitempty"`           // the largest divisor; 0: 1
-	Order      int     `json:"solver_order,omitempty"`               // of UniPC and DEIS, 1 to 3; of DPM-Solver++ 1, and package scheduler; 0: 2
-	LowerFinal *bool   `json:"lower_order_final,omitempty"`          // they end in the first order when steps are few; nil: true
-	EulerFinal bool    `json:"euler_at_final,omitempty"`             // DPM-Solver++ does so always
+	SampleMax  float64 `json:"sample_max_value,omitempty"`           // largest divisor of dynamic thresholding; 0: 1
+	Order      int     `json:"solver_order,omitempty"`               // of UniPC, DEIS and DPM-Solver++, 1 to 3; 0: 2
+	LowerFinal *bool   `json:"lower_order_final,omitempty"`          // with few steps, the last step has order 1; nil: true
+	EulerFinal bool    `json:"euler_at_final,omitempty"`             // the last step of DPM-Solver++ always has order 1
 
 	// Variants of solvers.
 	Algorithm   string `json:"algorithm_type,omitempty"`
 	Solver      string `json:"solver_type,omitempty"`            // "heun" for DPM-Solver++, "bh1" for UniPC
 	Exponential bool   `json:"use_exponential_sigmas,omitempty"` // noise levels spaced evenly in log σ
-	BetaSigmas  bool   `json:"use_beta_sigmas,omitempty"`        // by the quantiles of Beta(0.6, 0.6)
-	LuLambdas   bool   `json:"use_lu_lambdas,omitempty"`         // not supported: methods that would have to do so refuse to start
+	BetaSigmas  bool   `json:"use_beta_sigmas,omitempty"`        // noise levels at the quantiles of Beta(0.6, 0.6)
+	LuLambdas   bool   `json:"use_lu_lambdas,omitempty"`         // not supported: an error in the samplers that use it
 
 	SkipPRK bool `json:"skip_prk_steps,omitempty"` // PNDM begins with its multistep method, as in Stable Diffusion 1
 }
 
-// The limit keeps hostile files from asking for memory.
+// maxTrainSteps limits the memory that an untrusted file can make us allocate.
 const maxTrainSteps = 100_000
 
-// ParseConfig reads a scheduler_config.json. Keys of other classes that change nothing here are ignored; what asks for something
-// that is not built is an error, unless other methods can do without it: then it is one where a method starts that cannot.
+// ParseConfig reads a scheduler_config.json. Keys that have no effect on the schedulers of this module are ignored. A value that is not
+// supported is an error; if some schedulers do not use it, the error comes from the schedulers that do.
 func ParseConfig(data []byte) (Config, error) {
 	var file configFile
 	var more struct {
@@ -90,7 +90,7 @@ func ParseConfig(data []byte) (Config, error) {
 		return Config{}, fmt.Errorf("scheduler config: %w", quote.Error(err))
 	}
 	c := Config(file.fields)
-	unbuilt := func(key string, value any, want string) error {
+	unsupported := func(key string, value any, want string) error {
 		return fmt.Errorf("scheduler config: %s is %s, which is not supported: want %s", key, quote.Text(fmt.Sprint(value)), want)
 	}
 	set := func(v json.RawMessage, but string) bool { return v != nil && string(v) != "null" && string(v) != but }
@@ -100,32 +100,32 @@ func ParseConfig(data []byte) (Config, error) {
 	case keys == nil:
 		err = errors.New("scheduler config: want an object, got null")
 	case strings.HasPrefix(c.Class, "FlowMatch"):
-		err = unbuilt("_class_name", c.Class, latent)
+		err = unsupported("_class_name", c.Class, latent)
 	case more.Flow:
-		err = unbuilt("use_flow_sigmas", true, latent)
+		err = unsupported("use_flow_sigmas", true, latent)
 	case more.Shifting:
-		err = unbuilt("use_dynamic_shifting", true, latent)
+		err = unsupported("use_dynamic_shifting", true, latent)
 	case more.PredictX0 != nil && !*more.PredictX0:
-		err = unbuilt("predict_x0", false, "true")
+		err = unsupported("predict_x0", false, "true")
 	case more.Interpolation != "" && more.Interpolation != "linear":
-		err = unbuilt("interpolation_type", more.Interpolation, "linear")
+		err = unsupported("interpolation_type", more.Interpolation, "linear")
 	case more.TimestepType != "" && more.TimestepType != "discrete":
-		err = unbuilt("timestep_type", more.TimestepType, "discrete")
+		err = unsupported("timestep_type", more.TimestepType, "discrete")
 	case set(more.Variance, `"fixed_small"`):
-		err = unbuilt("variance_type", string(more.Variance), "null")
+		err = unsupported("variance_type", string(more.Variance), "null")
 	case more.SigmaMin != nil || more.SigmaMax != nil:
-		err = unbuilt("sigma_min or sigma_max", "set", "null")
+		err = unsupported("sigma_min or sigma_max", "set", "null")
 	case set(more.LambdaMin, `"-Infinity"`):
-		err = unbuilt("lambda_min_clipped", string(more.LambdaMin), "-Infinity")
+		err = unsupported("lambda_min_clipped", string(more.LambdaMin), "-Infinity")
 	case len(more.Uncorrected) > 0:
-		err = unbuilt("disable_corrector", more.Uncorrected, "[]")
+		err = unsupported("disable_corrector", more.Uncorrected, "[]")
 	case set(more.Predictor, "null"):
-		err = unbuilt("solver_p", string(more.Predictor), "null")
+		err = unsupported("solver_p", string(more.Predictor), "null")
 	}
 	if err != nil {
 		return Config{}, err
 	}
-	for _, key := range nonzero { // whose zero means in Config that it is left out
+	for _, key := range nonzero { // in Config, 0 means that the key is absent
 		var v float64
 		if data := keys[key]; set(data, "null") && json.Unmarshal(data, &v) == nil && v == 0 {
 			return Config{}, fmt.Errorf("scheduler config: %s is 0: want a number above 0", key)
@@ -143,7 +143,7 @@ func ParseConfig(data []byte) (Config, error) {
 // fields is a Config without its methods.
 type fields Config
 
-// configFile is a Config as its file has it.
+// configFile is the JSON form of a Config.
 type configFile struct {
 	fields
 	Prediction string `json:"prediction_type,omitempty"`
@@ -178,10 +178,10 @@ var nonzero = []string{"num_train_timesteps", "beta_start", "beta_end", "origina
 
 var stringsOrWords = regexp.MustCompile(`(?s)"(?:[^"\\]|\\.)*"|-?Infinity|NaN`)
 
-// quoted puts quotes around the numbers that Python writes and JSON does not have: diffusers' own files of DPM-Solver say
-// "lambda_min_clipped": -Infinity. As strings they are errors where numbers are wanted.
+// quoted puts quotes around Infinity, -Infinity and NaN, which Python writes but JSON does not have: diffusers' own files of DPM-Solver
+// contain "lambda_min_clipped": -Infinity. As strings they are errors in number fields.
 func quoted(data []byte) []byte {
-	if json.Valid(data) { // a file without them, and far quicker than the expression
+	if json.Valid(data) { // a file without them; much faster than the regular expression
 		return data
 	}
 	return stringsOrWords.ReplaceAllFunc(data, func(v []byte) []byte {
@@ -192,7 +192,7 @@ func quoted(data []byte) []byte {
 	})
 }
 
-// Validate reports what cannot work, whatever the method.
+// Validate reports values that no scheduler accepts.
 func (c Config) Validate() error {
 	bad := func(key string, value any, want string) error {
 		text := quote.Text(fmt.Sprint(value))
@@ -236,7 +236,7 @@ func (c Config) Validate() error {
 	case !within(c.Quantile, 0, 1):
 		return bad("dynamic_thresholding_ratio", c.Quantile, "a number from 0 to 1")
 	case c.SampleMax != 0 && !within(c.SampleMax, 1, 1e6):
-		return bad("sample_max_value", c.SampleMax, "a number from 1 on")
+		return bad("sample_max_value", c.SampleMax, "a number of at least 1")
 	case c.Order < 0 || c.Order > 3:
 		return bad("solver_order", c.Order, "1, 2 or 3")
 	}

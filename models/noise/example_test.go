@@ -7,7 +7,7 @@ import (
 	"github.com/onestep-go/onestep/models/noise"
 )
 
-// The noise of a published model, by its scheduler_config.json, and levels to sample at.
+// Read the noise schedule of a published model from its scheduler_config.json, and compute noise levels for sampling.
 func ExampleConfig_Chain() {
 	config, err := noise.ParseConfig([]byte(`{"_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012,
 		"beta_schedule": "scaled_linear", "num_train_timesteps": 1000, "prediction_type": "epsilon"}`))

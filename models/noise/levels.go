@@ -5,12 +5,12 @@ import (
 	"slices"
 )
 
-// Karras returns n noise levels from one end to the other, evenly spaced in their ρ-th roots (Karras et al. 2022, eq. 5); ρ is 7
-// in the paper. Upwards, from lo to hi, they are the grid of the consistency models paper:
+// Karras returns n noise levels between from and to, evenly spaced in σ^(1/ρ) (Karras et al. 2022, eq. 5); ρ is 7 in the paper.
+// Ascending, from lo to hi, they are the discretisation of the consistency models paper:
 //
 //	t_i = (lo^(1/ρ) + (i-1)/(n-1)·(hi^(1/ρ) - lo^(1/ρ)))^ρ
 //
-// and downwards the same numbers for a sampler. The ends are exact. One level is from.
+// Descending, the same numbers are a sampler's levels. The ends are exact. For n = 1 the level is from.
 func Karras(n int, from, to, rho float64) []float64 {
 	if n == 1 {
 		return []float64{from}
@@ -28,14 +28,14 @@ func Karras(n int, from, to, rho float64) []float64 {
 	return levels
 }
 
-// Exponential returns n noise levels from hi down to lo with equal ratios. One level is hi.
+// Exponential returns n noise levels from hi down to lo, evenly spaced in ln σ. For n = 1 the level is hi.
 func Exponential(n int, hi, lo float64) []float64 {
 	return spaced(n, hi, lo, func(a float64) float64 { return hi * math.Pow(lo/hi, a) })
 }
 
 // Flow returns n noise levels from hi down to lo, which may be 0, evenly spaced in the time τ = σ/(1+σ) of flow
-// matching, before that time is shifted to shift·τ/(1 + (shift-1)·τ) (Esser et al. 2024, eq. 23); shift 0 or 1 leaves it.
-// A shift multiplies σ; hi and lo are levels after it. One level is hi.
+// matching, before τ is shifted to shift·τ/(1 + (shift-1)·τ) (Esser et al. 2024, eq. 23); shift 0 or 1: no shift.
+// A shift multiplies σ by shift; hi and lo are levels after the shift. For n = 1 the level is hi.
 func Flow(n int, hi, lo, shift float64) []float64 {
 	if shift == 0 {
 		shift = 1
@@ -50,7 +50,7 @@ func Flow(n int, hi, lo, shift float64) []float64 {
 // VP is the continuous variance-preserving process (Song et al. 2021, eq. 33) in time τ from 0 to 1. The zero value has the
 // constants of Karras et al. 2022, table 1.
 type VP struct {
-	BetaD, BetaMin float64 // slope and smallest value of β; both 0: 19.9 and 0.1
+	BetaD, BetaMin float64 // β(τ) = BetaD·τ + BetaMin; both 0: 19.9 and 0.1
 }
 
 // Constants returns β_d and β_min, with their defaults.
@@ -72,7 +72,7 @@ func (p VP) Levels(n int) []float64 {
 	return spaced(n, p.Sigma(1), p.Sigma(0.001), func(a float64) float64 { return p.Sigma(1 + a*(0.001-1)) })
 }
 
-// spaced returns at(0) to at(1) in n steps of equal size, with the ends exactly hi and lo.
+// spaced returns at(a) for n evenly spaced a from 0 to 1, with the ends exactly hi and lo.
 func spaced(n int, hi, lo float64, at func(a float64) float64) []float64 {
 	levels := make([]float64, n)
 	for i := range levels {

@@ -6,7 +6,7 @@ import (
 	"github.com/onestep-go/onestep/internal/enum"
 )
 
-// Prediction is what a variance-preserving network predicts.
+// Prediction is the prediction type of a variance-preserving network.
 type Prediction int
 
 const (
@@ -31,10 +31,10 @@ func (p Prediction) Diffusers() string {
 	return [...]string{"epsilon", "v_prediction", "sample"}[p]
 }
 
-// Validate reports a value that is none of these. what names its owner in the error.
+// Validate reports a value out of range. what names its owner in the error.
 func (p Prediction) Validate(what string) error {
 	if p < Epsilon || p > Sample {
-		return fmt.Errorf("%s: there is no prediction %d: want %d to %d", what, p, Epsilon, Sample)
+		return fmt.Errorf("%s: unknown prediction %d: want %d to %d", what, p, Epsilon, Sample)
 	}
 	return nil
 }

@@ -2,11 +2,11 @@ package noise
 
 import "github.com/onestep-go/onestep/torch"
 
-// Streams are the random streams of a batch, one for each sample. They are made on the CPU, so that a sample does not depend
-// on the device it is drawn on.
+// Streams are the random generators of a batch, one for each sample. They run on the CPU, so that a seed gives the same noise on
+// every device.
 type Streams []*torch.Generator
 
-// NewStreams makes one stream per seed, owned by s.
+// NewStreams makes one generator per seed, owned by s.
 func NewStreams(s *torch.Scope, seeds ...uint64) Streams {
 	st := make(Streams, len(seeds))
 	for i, seed := range seeds {
@@ -15,7 +15,7 @@ func NewStreams(s *torch.Scope, seeds ...uint64) Streams {
 	return st
 }
 
-// Seeds returns n consecutive seeds from first on: the usual seeds of n images.
+// Seeds returns n consecutive seeds starting at first: the usual seeds of n images.
 func Seeds(first uint64, n int) []uint64 {
 	seeds := make([]uint64, n)
 	for i := range seeds {
@@ -24,7 +24,7 @@ func Seeds(first uint64, n int) []uint64 {
 	return seeds
 }
 
-// Randn draws the next standard normal noise of every stream: [B, shape...] on the scope's device.
+// Randn draws standard normal noise from every generator: [B, shape...] on the scope's device.
 func (st Streams) Randn(s *torch.Scope, dtype torch.DType, shape ...int) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		each := make([]*torch.Tensor, len(st))

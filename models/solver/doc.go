@@ -1,7 +1,7 @@
-// Package solver has the steps along a denoiser's probability-flow ODE, dx/dt = (x - D(x; t))/t: samplers go down the noise levels by
-// them (package sampling), and consistency distillation follows a teacher's trajectory by them (training.CD).
+// Package solver has ODE solvers for a denoiser's probability-flow ODE, dx/dt = (x - D(x; t))/t. Samplers use them to step down the
+// noise levels (package sampling), and consistency distillation to step along a teacher's trajectory (training.CD).
 //
-// A [Solver] takes x [B, ...] from noise levels t [B] to next [B], which may differ from sample to sample, with any models.Denoiser,
-// guided ones included. [Euler] is of the first order; [Heun], [DPM2] and [DPMpp2S] are of the second and call the denoiser twice a
-// step. Solvers are values without state, so one may be shared by goroutines.
+// A [Solver] takes x [B, ...] from noise levels t [B] to next [B], which may differ between samples. It works with any models.Denoiser,
+// including models.Guided. [Euler] is a first-order solver. [Heun], [DPM2] and [DPMpp2S] are second-order solvers and call the denoiser
+// twice per step. Solvers have no state and may be shared by goroutines.
 package solver

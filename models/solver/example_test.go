@@ -9,7 +9,8 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// One step from noise level 2 to 1. The data are a single point at 0, whose trajectories are straight lines to it, so that every solver is exact.
+// One step from noise level 2 to 1. The data is a single point at 0. Its trajectories are straight lines to the point, so that every solver
+// is exact.
 func Example() {
 	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
 		exact := &models.Empirical{Data: torch.Zeros(s, torch.Float32, 1, 1)}

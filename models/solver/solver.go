@@ -6,14 +6,14 @@ import (
 )
 
 // Solver takes one step along the probability-flow ODE dx/dt = (x - D(x; t))/t, from noise levels t [B] to next [B].
-// The slope at 0 is undefined: where next is 0, a solver that would look at it takes Euler's step, which ends at D(x; t).
+// The slope at level 0 is undefined: if next is 0, a solver that would need it takes Euler's step, which ends at D(x; t).
 type Solver interface {
 	Step(s *torch.Scope, d models.Denoiser, x, t, next *torch.Tensor, c models.Cond) *torch.Tensor
-	// Evaluations is how often a step calls the denoiser.
+	// Evaluations is the number of calls of the denoiser per step.
 	Evaluations() int
 }
 
-// Euler is the first-order solver; one network evaluation a step. In this variance-exploding form it equals DDIM.
+// Euler is the first-order solver, with one network evaluation per step. In this variance-exploding form it equals DDIM.
 type Euler struct{}
 
 // Evaluations is 1.
@@ -27,7 +27,7 @@ func (Euler) Step(s *torch.Scope, d models.Denoiser, x, t, next *torch.Tensor, c
 	})
 }
 
-// Heun is the second-order solver of Karras et al. 2022, algorithm 1; two network evaluations a step.
+// Heun is the second-order solver of Karras et al. 2022, algorithm 1, with two network evaluations per step.
 type Heun struct{}
 
 // Evaluations is 2.
@@ -46,9 +46,9 @@ func (Heun) Step(s *torch.Scope, d models.Denoiser, x, t, next *torch.Tensor, c 
 	})
 }
 
-// DPM2 is DPM-Solver-2 (Lu et al. 2022, algorithm 1 with r = 1/2), which is the midpoint rule with the midpoint taken in
-// ln t; second order, two network evaluations a step. In variance-exploding coordinates its exponential integrator of the
-// noise prediction is a plain difference of levels:
+// DPM2 is DPM-Solver-2 (Lu et al. 2022, algorithm 1 with r = 1/2): the midpoint rule with the midpoint in ln t, second order, two
+// network evaluations per step. In variance-exploding coordinates its exponential integrator of the noise prediction is a plain
+// difference of levels:
 //
 //	m = √(t·next)        u = x + (m - t)·d(x, t)        x + (next - t)·d(u, m)        d = dx/dt
 type DPM2 struct{}
@@ -56,7 +56,7 @@ type DPM2 struct{}
 // Evaluations is 2.
 func (DPM2) Evaluations() int { return 2 }
 
-// Step takes one step with the slope in the middle.
+// Step takes one step with the slope at the midpoint.
 func (DPM2) Step(s *torch.Scope, d models.Denoiser, x, t, next *torch.Tensor, c models.Cond) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		mid := middle(s, t, next)
@@ -66,7 +66,7 @@ func (DPM2) Step(s *torch.Scope, d models.Denoiser, x, t, next *torch.Tensor, c 
 }
 
 // DPMpp2S is DPM-Solver++(2S) (Lu et al. 2022b, algorithm 1 with r = 1/2): the midpoint rule in ln t for the prediction of
-// x_0; second order, two network evaluations a step. With h = ln(t/next), e^-h is next/t:
+// x_0, second order, two network evaluations per step. With h = ln(t/next), e^-h is next/t:
 //
 //	m = √(t·next)        u = (m/t)·x + (1 - m/t)·D(x; t)        (next/t)·x + (1 - next/t)·D(u; m)
 type DPMpp2S struct{}
@@ -74,7 +74,7 @@ type DPMpp2S struct{}
 // Evaluations is 2.
 func (DPMpp2S) Evaluations() int { return 2 }
 
-// Step takes one step with the prediction in the middle.
+// Step takes one step with the prediction at the midpoint.
 func (DPMpp2S) Step(s *torch.Scope, d models.Denoiser, x, t, next *torch.Tensor, c models.Cond) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		// towards is (to/t)·x + (1 - to/t)·origin.
@@ -87,7 +87,7 @@ func (DPMpp2S) Step(s *torch.Scope, d models.Denoiser, x, t, next *torch.Tensor,
 	})
 }
 
-// middle is √(t·next), and t where next is 0: a midpoint rule's step is then Euler's.
+// middle is √(t·next), or t where next is 0, which makes the midpoint rule's step Euler's.
 func middle(s *torch.Scope, t, next *torch.Tensor) *torch.Tensor {
 	return torch.Where(s, next.EqScalar(s, 0), t, t.Mul(s, next).Sqrt(s))
 }

@@ -215,8 +215,8 @@ func TestRefused(t *testing.T) {
 			return UniPC{}.Start(noise.Config{LowerFinal: &no}, Options{Steps: 5})
 		},
 		"tcd: want an eta from 0 to 1, got 2": func() (Schedule, error) { return TCD{Eta: 2}.Start(noise.Config{}, Options{Steps: 1}) },
-		"scheduler config: rescale_betas_zero_snr with prediction_type epsilon cannot work: pure noise says nothing about the sample; " +
-			"want v_prediction or sample": func() (Schedule, error) { return LCM{}.Start(noise.Config{ZeroSNR: true}, Options{Steps: 1}) },
+		"scheduler config: rescale_betas_zero_snr is incompatible with prediction_type epsilon: at the last timestep x_0 does not follow from " +
+			"the noise; want v_prediction or sample": func() (Schedule, error) { return LCM{}.Start(noise.Config{ZeroSNR: true}, Options{Steps: 1}) },
 		"scheduler config: steps_offset leads to timestep 1000: want 0 to 999, by fewer steps or a smaller offset": func() (Schedule, error) {
 			return DDIM{}.Start(noise.Config{StepsOffset: 1}, Options{Steps: 1000})
 		},
