@@ -166,7 +166,7 @@ func TestRefusals(t *testing.T) {
 		{train + "--mult none", 2, "mult): want 1 to 10, got 0"},
 		{train + "--mult 1,,2", 2, "--mult: want integers"},
 		{train + "--mult 1,99", 2, "--mult: want integers from 1 to 64"},
-		{train + "--attention 7", 2, "attention at image size 7"},
+		{train + "--attention 7", 2, "attention: want image sizes of the levels"},
 		{train + "--channels 33", 2, "channels: want an even number"},
 		{train + "--channels 4096 --mult 64,64 --blocks 64", 2, "weights, the limit is"},
 		{train + "--blocks 65", 2, "--blocks: want an integer from 1 to 64"},

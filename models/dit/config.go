@@ -6,28 +6,28 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Config describes a Diffusion Transformer. The zero value is filled in by New: see WithDefaults.
+// Config describes a Diffusion Transformer. New fills in the defaults of zero fields: see WithDefaults.
 type Config struct {
 	Resolution  int `json:"resolution"`             // height and width of the images, in pixels; 0: 32
 	InChannels  int `json:"in_channels"`            // 0: 3
 	OutChannels int `json:"out_channels,omitempty"` // 0: InChannels
 	Patch       int `json:"patch"`                  // height and width of a patch, in pixels; 0: 2
-	Width       int `json:"width"`                  // features of a token; 0: 384
-	Depth       int `json:"depth"`                  // blocks; 0: 12
+	Width       int `json:"width"`                  // hidden size, features of a token; 0: 384
+	Depth       int `json:"depth"`                  // number of blocks; 0: 12
 	Heads       int `json:"heads,omitempty"`        // attention heads; 0: Width/64, at least 1
-	MLPWidth    int `json:"mlp_width,omitempty"`    // features inside a block's MLP; 0: 4·Width
+	MLPWidth    int `json:"mlp_width,omitempty"`    // hidden size of a block's MLP; 0: 4·Width
 
-	Freqs         int     `json:"freqs,omitempty"`          // sines and cosines that a label is embedded as; 0: 256
+	Freqs         int     `json:"freqs,omitempty"`          // number of sines and cosines of a label's embedding; 0: 256
 	EndpointFreqs bool    `json:"endpoint_freqs,omitempty"` // the last frequency is exactly 1/10000, as in diffusers
-	MLPNormEps    float64 `json:"mlp_norm_eps,omitempty"`   // of the norm before a block's MLP; 0: 1e-6, as in all other norms
+	MLPNormEps    float64 `json:"mlp_norm_eps,omitempty"`   // epsilon of the norm before a block's MLP; 0: 1e-6, as in all other norms
 
-	Classes  int     `json:"classes,omitempty"`  // number of classes; a label more is for none: see NullClass (0: unconditional)
-	Until    bool    `json:"until,omitempty"`    // the network is told the end of a jump: models.Cond.Until
-	Guidance bool    `json:"guidance,omitempty"` // the network is told a guidance scale: models.Cond.Guidance
-	Dropout  float64 `json:"dropout,omitempty"`  // after attention and inside the MLP, while there is a dropout seed
+	Classes  int     `json:"classes,omitempty"`  // number of classes, besides the null class: see NullClass; 0: unconditional
+	Until    bool    `json:"until,omitempty"`    // the network takes the end of a jump: models.Cond.Until
+	Guidance bool    `json:"guidance,omitempty"` // the network takes a guidance scale: models.Cond.Guidance
+	Dropout  float64 `json:"dropout,omitempty"`  // dropout probability after attention and in the MLP, applied if models.Cond.Dropout is set
 }
 
-// WithDefaults returns the configuration with every field that was left at zero filled in.
+// WithDefaults returns the configuration with every zero field set to its default.
 func (c Config) WithDefaults() Config {
 	def := func(p *int, v int) {
 		if *p == 0 {
@@ -50,14 +50,14 @@ func (c Config) WithDefaults() Config {
 }
 
 const (
-	// maxWeights is what Validate refuses to exceed: 32 GiB in float32, several times the largest network of this family.
+	// maxWeights is the limit of Validate: 32 GiB in float32, several times the largest network of this family.
 	maxWeights = 1 << 33
-	// maxTokens bounds the table of positions, and with it attention's quadratic cost.
+	// maxTokens limits the table of position embeddings, and with it the quadratic cost of attention.
 	maxTokens = 1 << 16
 )
 
-// Validate reports what cannot work, of a configuration with its defaults filled in. What it accepts, New can build, memory
-// permitting.
+// Validate reports the first invalid field of a configuration with its defaults filled in. New can build every configuration that
+// passes, memory permitting.
 func (c Config) Validate() error {
 	within := func(what string, v, lo, hi int) error {
 		if v < lo || v > hi {
@@ -83,15 +83,15 @@ func (c Config) Validate() error {
 	}
 	switch {
 	case c.Resolution%c.Patch != 0:
-		return fmt.Errorf("dit: resolution %d is not a multiple of the patch, %d pixels; use a patch that divides it",
+		return fmt.Errorf("dit: resolution %d is not a multiple of the patch size %d; use a patch size that divides it",
 			c.Resolution, c.Patch)
 	case c.tokens() > maxTokens:
-		return fmt.Errorf("dit: resolution %d in patches of %d makes %d tokens, the limit is %d; use larger patches",
+		return fmt.Errorf("dit: resolution %d with patch size %d has %d tokens, the limit is %d; use larger patches",
 			c.Resolution, c.Patch, c.tokens(), maxTokens)
 	case c.Width%4 != 0:
 		return fmt.Errorf("dit: width: want a multiple of 4, for sines and cosines in two directions, got %d", c.Width)
 	case c.Width%c.Heads != 0:
-		return fmt.Errorf("dit: width %d cannot be divided among %d attention heads; set heads", c.Width, c.Heads)
+		return fmt.Errorf("dit: width %d is not divisible by the number of attention heads, %d; set heads", c.Width, c.Heads)
 	case c.Freqs%2 != 0:
 		return fmt.Errorf("dit: freqs: want an even number, for sines and cosines, got %d", c.Freqs)
 	case c.EndpointFreqs && c.Freqs < 4:
@@ -102,13 +102,13 @@ func (c Config) Validate() error {
 		return fmt.Errorf("dit: dropout: want a probability in [0, 1), got %g", c.Dropout)
 	}
 	if n := c.Count() + c.tokens()*c.Width; n > maxWeights {
-		return fmt.Errorf("dit: the configuration asks for %d weights, positions included, the limit is %d", n, maxWeights)
+		return fmt.Errorf("dit: the network would have %d weights, with position embeddings; the limit is %d", n, maxWeights)
 	}
 	return nil
 }
 
-// NullClass is the label that stands for no class, which training puts in place of some labels and guidance asks for. It
-// is the number of classes, as in the original checkpoints.
+// NullClass is the label of the null class, which replaces labels in training (label dropout) and is the unconditional input of
+// classifier-free guidance. It is the number of classes, as in the original checkpoints.
 func (c Config) NullClass() int { return c.Classes }
 
 // tokens is the number of patches.
@@ -117,11 +117,11 @@ func (c Config) tokens() int {
 	return side * side
 }
 
-// Shapes returns the names and shapes of the network's tensors without making them.
+// Shapes returns the names and shapes of the network's tensors without allocating them.
 func (c Config) Shapes() []nn.Shape {
 	return nn.Shapes(func(p nn.Path) { (&DiT{config: c.WithDefaults()}).build(p) })
 }
 
-// Count returns the number of the network's weights without making any. The fixed positions, which published counts
-// include, are not among them.
+// Count returns the number of the network's weights without allocating them. It does not include the fixed position embeddings;
+// published counts do.
 func (c Config) Count() int { return nn.Count(c.Shapes()) }

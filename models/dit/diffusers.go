@@ -22,7 +22,7 @@ type diffusersConfig struct {
 	OutChannels           *int    `json:"out_channels"`
 	NumLayers             int     `json:"num_layers"`
 	Dropout               float64 `json:"dropout"`
-	NormNumGroups         int     `json:"norm_num_groups"` // which nothing reads
+	NormNumGroups         int     `json:"norm_num_groups"` // not used
 	AttentionBias         bool    `json:"attention_bias"`
 	SampleSize            int     `json:"sample_size"`
 	PatchSize             int     `json:"patch_size"`
@@ -34,7 +34,7 @@ type diffusersConfig struct {
 	NormEps               float64 `json:"norm_eps"`
 }
 
-// diffusersDefaults is what DiTTransformer2DModel takes for keys that are absent.
+// diffusersDefaults has the defaults of DiTTransformer2DModel for absent keys.
 func diffusersDefaults() diffusersConfig {
 	classes := 1000
 	return diffusersConfig{
@@ -44,8 +44,8 @@ func diffusersDefaults() diffusersConfig {
 	}
 }
 
-// FromDiffusers reads the config.json of a diffusers DiTTransformer2DModel. Keys and values that this package's network does
-// not have are errors that name them.
+// FromDiffusers reads the config.json of a diffusers DiTTransformer2DModel. Keys and values that are not supported are errors that name
+// them.
 func FromDiffusers(data []byte) (Config, error) {
 	fail := func(err error) (Config, error) { return Config{}, fmt.Errorf("dit: diffusers config: %w", err) }
 	d := diffusersDefaults()
@@ -70,12 +70,12 @@ func FromDiffusers(data []byte) (Config, error) {
 	return c, nil
 }
 
-// supported refuses what the network does not have.
+// supported reports keys and values that are not supported.
 func (d diffusersConfig) supported() error {
 	no := func(key string, want, got any) error {
 		return fmt.Errorf("%s: only %v is supported, the file has %s", key, want, quote.Text(fmt.Sprint(got)))
 	}
-	// Zeros would be taken for defaults, and a product of two large numbers could overflow.
+	// In Config, zero means the default; and a product of two large numbers could overflow.
 	for _, n := range []struct {
 		key   string
 		value int
@@ -112,8 +112,8 @@ func (d diffusersConfig) supported() error {
 	return nil
 }
 
-// Diffusers writes the config.json with which diffusers' DiTTransformer2DModel builds the same network, so that it loads the
-// weights of DiffusersTensors. A configuration that DiTTransformer2DModel cannot express is an error that says why.
+// Diffusers returns the config.json with which diffusers' DiTTransformer2DModel builds the same network, so that it can load the weights
+// of DiffusersTensors. A configuration that DiTTransformer2DModel cannot express is an error that says why.
 func (c Config) Diffusers() ([]byte, error) {
 	c = c.WithDefaults()
 	if err := c.Validate(); err != nil {
@@ -144,15 +144,14 @@ func (c Config) Diffusers() ([]byte, error) {
 	return json.MarshalIndent(d, "", "  ")
 }
 
-// diffusersPrefix begins the names of a DiTTransformer2DModel's blocks, and of no tensor of the original layout.
+// diffusersPrefix is the prefix of a DiTTransformer2DModel's blocks. No tensor of the original layout has it.
 const diffusersPrefix = "transformer_blocks."
 
-// Load copies values into the weights: a checkpoint in the original layout, which is this package's, or in that of
-// diffusers' DiTTransformer2DModel. Names and shapes have to fit, and what is wrong is reported together.
+// Load copies a checkpoint into the weights: in the original layout, which is this package's, or in that of
+// diffusers' DiTTransformer2DModel. Names and shapes have to match; the error lists all mismatches.
 //
-// Two things may differ. A last layer for twice OutChannels is that of a checkpoint that also predicts a variance, when
-// the network was made for as many channels as its input has: the variance is left out. And diffusers' files lack the
-// fixed positions.
+// There are two exceptions. If the last layer has twice OutChannels, and OutChannels is InChannels, the checkpoint also predicts a
+// variance, which is dropped. And diffusers' files lack the fixed position embeddings.
 func (d *DiT) Load(values iter.Seq2[string, *torch.Tensor]) error {
 	return torch.Run(d.store.Device(), func(s *torch.Scope) error {
 		return s.NoGrad(func(s *torch.Scope) error {
@@ -172,7 +171,7 @@ func (d *DiT) Load(values iter.Seq2[string, *torch.Tensor]) error {
 	})
 }
 
-// withoutVariance cuts the channels of a learned variance, the second half of each pixel's, off the last layer.
+// withoutVariance drops the channels of a learned variance, the second half of each pixel's, from the last layer.
 func (d *DiT) withoutVariance(s *torch.Scope, given map[string]*torch.Tensor) {
 	c := d.config
 	pixels := c.Patch * c.Patch
@@ -187,14 +186,14 @@ func (d *DiT) withoutVariance(s *torch.Scope, given map[string]*torch.Tensor) {
 	}
 }
 
-// source is where a tensor of ours is in diffusers' layout: in one tensor, or in several, joined along the first dimension.
+// source maps one of our tensors to diffusers' layout: one tensor there, or several, concatenated along the first dimension.
 type source struct {
 	ours   string
 	theirs []string
 }
 
-// sources lists where each of the network's weights is in diffusers' layout. Every block there has embeddings of its own:
-// the first one's stand for all.
+// sources lists the sources of all weights in diffusers' layout. There every block has its own copy of the embeddings; the first
+// block's are used.
 func (d *DiT) sources() []source {
 	var all []source
 	layer := func(ours string, theirs ...string) {
@@ -232,7 +231,7 @@ var blockEmbeddings = []struct{ ours, theirs string }{
 	{"y_embedder.embedding_table.weight", "norm1.emb.class_embedder.embedding_table.weight"},
 }
 
-// translate gives the tensors of diffusers' layout our names. All of them have to be there, and no others.
+// translate converts the tensors of diffusers' layout to ours. Missing and unexpected tensors are errors.
 func (d *DiT) translate(s *torch.Scope, theirs map[string]*torch.Tensor) (map[string]*torch.Tensor, error) {
 	rest := maps.Clone(theirs)
 	if err := d.oneEmbedding(s, rest); err != nil {
@@ -269,12 +268,12 @@ func (d *DiT) translate(s *torch.Scope, theirs map[string]*torch.Tensor) (map[st
 		if n > 12 {
 			text += fmt.Sprintf(", and %d more", n-12)
 		}
-		return nil, fmt.Errorf("weights in diffusers' layout do not fit the network: %s", text)
+		return nil, fmt.Errorf("weights in diffusers' layout do not match the network: %s", text)
 	}
 	return ours, nil
 }
 
-// oneEmbedding checks that all blocks have the first block's embeddings, and removes the copies.
+// oneEmbedding checks that the embeddings of all blocks equal the first block's, and removes the copies.
 func (d *DiT) oneEmbedding(s *torch.Scope, theirs map[string]*torch.Tensor) error {
 	for _, e := range blockEmbeddings {
 		one := theirs[diffusersPrefix+"0."+e.theirs]
@@ -285,7 +284,7 @@ func (d *DiT) oneEmbedding(s *torch.Scope, theirs map[string]*torch.Tensor) erro
 				continue // translate reports the first; a copy is not needed
 			}
 			if !slices.Equal(one.Shape(), t.Shape()) || one.Ne(s, t).Any(s).Item() != 0 {
-				return fmt.Errorf("%s differs from block 0's: this network embeds noise and class once, as the published ones do", name)
+				return fmt.Errorf("%s differs from block 0's: want the same embeddings of noise and class in all blocks, as in the published checkpoints", name)
 			}
 			delete(theirs, name)
 		}
@@ -293,8 +292,8 @@ func (d *DiT) oneEmbedding(s *torch.Scope, theirs map[string]*torch.Tensor) erro
 	return nil
 }
 
-// DiffusersTensors yields the weights in the layout of diffusers' DiTTransformer2DModel, which has the embeddings in every
-// block. Tensors are owned by s or are the network's own. The network has to be one that Config.Diffusers accepts.
+// DiffusersTensors yields the weights in the layout of diffusers' DiTTransformer2DModel, which repeats the embeddings in every
+// block. The tensors are owned by s or by the network. The configuration has to be one that Config.Diffusers accepts.
 func (d *DiT) DiffusersTensors(s *torch.Scope) iter.Seq2[string, *torch.Tensor] {
 	return func(yield func(string, *torch.Tensor) bool) {
 		own := maps.Collect(d.Tensors())

@@ -16,7 +16,7 @@ type DiT struct {
 	config Config
 	store  *nn.Store
 
-	patches         nn.Conv2D     // run as a linear layer: see tokens
+	patches         nn.Conv2D     // patch embedding, run as a linear layer: see tokens
 	positions       *torch.Tensor // [1, tokens, Width], fixed
 	noise           *blocks.TimestepEmbedding
 	until, guidance *blocks.TimestepEmbedding // or nil
@@ -26,9 +26,9 @@ type DiT struct {
 	out             nn.Linear
 }
 
-// New makes a network with random weights drawn from seed, by the rules of the paper: gates and the last layer are zero,
-// so that every block starts as the identity and the network as zero. The weights are of type dtype, whose values are drawn in float32
-// whatever it is.
+// New makes a network with random weights drawn from seed, initialised as in the paper: gates and the last layer are zero, so that
+// every block starts as the identity and the network's output as zero. The weights have type dtype; initial values are drawn in float32
+// for every type.
 func New(c Config, dev torch.Device, dtype torch.DType, seed uint64) (*DiT, error) {
 	c = c.WithDefaults()
 	if err := c.Validate(); err != nil {
@@ -71,16 +71,16 @@ func (d *DiT) build(p nn.Path) {
 // Config returns the configuration with its defaults filled in.
 func (d *DiT) Config() Config { return d.config }
 
-// Parameters yields the trainable weights by the original checkpoints' names.
+// Parameters yields the trainable weights, with the names of the original checkpoints.
 func (d *DiT) Parameters() iter.Seq2[string, *torch.Tensor] { return d.store.Parameters() }
 
-// Tensors yields what belongs into a checkpoint: the weights and the fixed positions.
+// Tensors yields the tensors of a checkpoint: the weights and the fixed position embeddings.
 func (d *DiT) Tensors() iter.Seq2[string, *torch.Tensor] { return d.store.Tensors() }
 
-// Store returns what owns the weights.
+// Store returns the owner of the weights.
 func (d *DiT) Store() *nn.Store { return d.store }
 
-// Clone makes a copy with weights of its own that do not collect gradients: a target or an average.
+// Clone makes a copy with weights of its own that do not require gradients, for a target network or EMA weights.
 func (d *DiT) Clone() (*DiT, error) {
 	c, err := New(d.config, d.store.Device(), d.store.DType(), 0)
 	if err != nil {
@@ -117,8 +117,8 @@ func (d *DiT) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *to
 	})
 }
 
-// tokens cuts the image into patches, [B, tokens, Width], and adds their positions. The convolution of the patches is a
-// linear layer on their pixels, which comes out in the order that the blocks want.
+// tokens embeds the image's patches, [B, tokens, Width], and adds their position embeddings. The patch embedding's convolution runs as a
+// linear layer on the patches' pixels, so that its result is in the layout that the blocks take.
 func (d *DiT) tokens(s *torch.Scope, x *torch.Tensor, a nn.Adapters) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		c, side := d.config, d.config.Resolution/d.config.Patch
@@ -128,7 +128,7 @@ func (d *DiT) tokens(s *torch.Scope, x *torch.Tensor, a nn.Adapters) *torch.Tens
 	})
 }
 
-// image puts patches [B, tokens, Patch·Patch·OutChannels] together again, in the memory format of the input.
+// image reassembles patches [B, tokens, Patch·Patch·OutChannels] to an image, in the memory format of the input.
 func (d *DiT) image(s *torch.Scope, h *torch.Tensor, channelsLast bool) *torch.Tensor {
 	c, side := d.config, d.config.Resolution/d.config.Patch
 	h = h.Reshape(s, -1, side, side, c.Patch, c.Patch, c.OutChannels)
@@ -138,7 +138,7 @@ func (d *DiT) image(s *torch.Scope, h *torch.Tensor, channelsLast bool) *torch.T
 	return h.Permute(s, 0, 5, 1, 3, 2, 4).Reshape(s, -1, c.OutChannels, c.Resolution, c.Resolution).Contiguous(s)
 }
 
-// embed returns silu of the sum of all embeddings, [B, Width]: every modulation starts with that.
+// embed returns silu of the sum of all embeddings, [B, Width], which every modulation takes.
 func (d *DiT) embed(s *torch.Scope, noise *torch.Tensor, c models.Cond, dtype torch.DType) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		e := d.vector(s, d.noise, noise, dtype, c.Adapters)
@@ -155,7 +155,7 @@ func (d *DiT) embed(s *torch.Scope, noise *torch.Tensor, c models.Cond, dtype to
 	})
 }
 
-// newEmbedding makes the two layers of the original's TimestepEmbedder.
+// newEmbedding makes the two layers of the original code's TimestepEmbedder.
 func newEmbedding(p nn.Path, c Config) *blocks.TimestepEmbedding {
 	return &blocks.TimestepEmbedding{
 		Linear1: nn.NewLinearInit(p.Sub("mlp", 0), c.Freqs, c.Width, nn.Normal(embedStd), nn.Zeros),
@@ -163,7 +163,7 @@ func newEmbedding(p nn.Path, c Config) *blocks.TimestepEmbedding {
 	}
 }
 
-// vector maps v [B] to [B, Width] of that dtype. Angles are computed in v's type, in float32 at least.
+// vector maps v [B] to its embedding [B, Width], in dtype. Angles are computed in v's type, in float32 at least.
 func (d *DiT) vector(s *torch.Scope, e *blocks.TimestepEmbedding, v *torch.Tensor, dtype torch.DType, a nn.Adapters) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		if v.DType() != torch.Float64 {
@@ -185,7 +185,7 @@ type block struct {
 	heads      int
 	eps        float64 // of the norm before the MLP
 	dropout    float64
-	number     int // of the block: it drops out in two places
+	number     int // index of the block, which has two dropout layers
 }
 
 func newBlock(p nn.Path, c Config, number int) block {
@@ -227,9 +227,9 @@ func (b block) attend(s *torch.Scope, h *torch.Tensor, a nn.Adapters) *torch.Ten
 }
 
 const (
-	normEps   = 1e-6  // of all norms but the ones before the MLPs
-	maxPeriod = 10000 // of the positions' sines and cosines, in units of 2π
-	embedStd  = 0.02  // of the embeddings' initial weights
+	normEps   = 1e-6  // of all norms except those before the MLPs
+	maxPeriod = 10000 // of the position embeddings' sines and cosines, in units of 2π
+	embedStd  = 0.02  // standard deviation of the embeddings' initial weights
 )
 
 // modulate normalises the last dimension of h, scales it by 1 + scale and shifts it.
@@ -240,11 +240,11 @@ func modulate(s *torch.Scope, h, shift, scale *torch.Tensor, eps float64) *torch
 	})
 }
 
-// xavier is Glorot & Bengio's rule (2010, eq. 16): uniform within ±√(6/(in+out)).
+// xavier is the initialisation of Glorot & Bengio (2010, eq. 16): uniform within ±√(6/(in+out)).
 func xavier(in, out int) nn.Init { return nn.Uniform(math.Sqrt(6 / float64(in+out))) }
 
-// positions fills in where each patch is: in halves for column and row, each of sines, then cosines, at frequencies
-// 10000^(-i/n) for i below n = Width/4.
+// positions fills in the position embeddings of the patches: one half for the column and one for the row, each of sines, then cosines,
+// at the frequencies 10000^(-i/n) for i below n = Width/4.
 func positions(c Config) nn.Init {
 	return func(s *torch.Scope, t *torch.Tensor, _ *torch.Generator) {
 		side, n := c.Resolution/c.Patch, c.Width/4

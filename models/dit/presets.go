@@ -1,7 +1,7 @@
 package dit
 
-// S2 is DiT-S/2 of Peebles & Xie 2023, table 1, at the given size, unconditional. The paper's other patches are the same
-// networks with Patch 4 and 8. Its latents have size 32 and 4 channels, and its outputs 8, for a variance.
+// S2 is DiT-S/2 of Peebles & Xie 2023, table 1, at the given size, unconditional. The paper's other patch sizes are the same
+// networks with Patch 4 and 8. The paper's latents are 32×32 with 4 channels, and its outputs have 8 channels, with a learned variance.
 func S2(resolution, channels int) Config { return preset(resolution, channels, 384, 12, 6) }
 
 // B2 is DiT-B/2; see S2.

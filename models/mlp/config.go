@@ -7,22 +7,22 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Config describes a multilayer perceptron. The zero value is filled in by New: see WithDefaults.
+// Config describes a multilayer perceptron. New fills in the defaults of zero fields: see WithDefaults.
 type Config struct {
 	Shape      []int   `json:"shape"`                 // of one sample, such as [2] or [1, 14, 14]; nil: [2]
 	Width      int     `json:"width"`                 // features of a hidden layer; 0: 128
 	Depth      int     `json:"depth"`                 // hidden layers; 0: 3
-	Freqs      int     `json:"freqs,omitempty"`       // of each element's sines and cosines: 1, 2, 4, … radians a unit; 0: 3
-	NoiseFreqs int     `json:"noise_freqs,omitempty"` // of the labels' sines and cosines; 0: 2 (more fail beyond the trained levels)
-	NoiseScale float64 `json:"noise_scale,omitempty"` // multiplies noise labels and Until, such as 0.001 for 250·ln(t); 0: 1
+	Freqs      int     `json:"freqs,omitempty"`       // number of frequencies of an element's sines and cosines: 1, 2, 4, … radians per unit; 0: 3
+	NoiseFreqs int     `json:"noise_freqs,omitempty"` // the same of the labels; 0: 2 (more do not extrapolate beyond the trained levels)
+	NoiseScale float64 `json:"noise_scale,omitempty"` // factor of noise labels and Until, such as 0.001 for 250·ln(t); 0: 1
 
-	Classes  int     `json:"classes,omitempty"`  // number of classes; a label more is for none: see NullClass (0: unconditional)
+	Classes  int     `json:"classes,omitempty"`  // number of classes, besides the null class: see NullClass; 0: unconditional
 	Until    bool    `json:"until,omitempty"`    // the network takes the end of a jump: models.Cond.Until
 	Guidance bool    `json:"guidance,omitempty"` // the network takes a guidance scale: models.Cond.Guidance
-	Dropout  float64 `json:"dropout,omitempty"`  // after every hidden layer, while there is a dropout seed
+	Dropout  float64 `json:"dropout,omitempty"`  // dropout probability after every hidden layer, applied if models.Cond.Dropout is set
 }
 
-// WithDefaults returns the configuration with every field that was left at zero filled in.
+// WithDefaults returns the configuration with every zero field set to its default.
 func (c Config) WithDefaults() Config {
 	def := func(p *int, v int) {
 		if *p == 0 {
@@ -42,14 +42,14 @@ func (c Config) WithDefaults() Config {
 	return c
 }
 
-// What Validate refuses to exceed, far more than a toy needs: 4 GiB of weights in float32, an image of 2048×2048.
+// The limits of Validate, far more than toy problems need: 4 GiB of weights in float32, an image of 2048×2048.
 const (
 	maxWeights  = 1 << 30
 	maxElements = 1 << 22
 )
 
-// Validate reports what cannot work, of a configuration with its defaults filled in. What it accepts, New can build, memory
-// permitting.
+// Validate reports the first invalid field of a configuration with its defaults filled in. New can build every configuration that
+// passes, memory permitting.
 func (c Config) Validate() error {
 	within := func(what string, v, lo, hi int) error {
 		if v < lo || v > hi {
@@ -84,12 +84,13 @@ func (c Config) Validate() error {
 		return fmt.Errorf("mlp: dropout: want a probability in [0, 1), got %g", c.Dropout)
 	}
 	if n := c.Count(); n > maxWeights {
-		return fmt.Errorf("mlp: the configuration asks for %d weights, the limit is %d", n, maxWeights)
+		return fmt.Errorf("mlp: the network would have %d weights, the limit is %d", n, maxWeights)
 	}
 	return nil
 }
 
-// NullClass is the label that stands for no class, which training puts in place of some labels and guidance asks for.
+// NullClass is the label of the null class, which replaces labels in training (label dropout) and is the unconditional input of
+// classifier-free guidance.
 func (c Config) NullClass() int { return c.Classes }
 
 // elements is the number of a sample's elements.
@@ -101,7 +102,7 @@ func (c Config) elements() int {
 	return n
 }
 
-// inputs is the number of features that the first layer sees: of each number itself, and sines and cosines of it.
+// inputs is the number of input features of the first layer: each number, and its sines and cosines.
 func (c Config) inputs() int {
 	labels := 1
 	for _, on := range []bool{c.Until, c.Guidance} {
@@ -112,15 +113,15 @@ func (c Config) inputs() int {
 	return c.elements()*(1+2*c.Freqs) + labels*(1+2*c.NoiseFreqs)
 }
 
-// Shapes returns the names and shapes of the network's tensors without making them.
+// Shapes returns the names and shapes of the network's tensors without allocating them.
 func (c Config) Shapes() []nn.Shape {
 	return nn.Shapes(func(p nn.Path) { (&MLP{config: c.WithDefaults()}).build(p) })
 }
 
-// Count returns the number of the network's weights without making any.
+// Count returns the number of the network's weights without allocating them.
 func (c Config) Count() int { return nn.Count(c.Shapes()) }
 
-// clone returns the configuration with a shape of its own.
+// clone returns the configuration with its own copy of the shape.
 func (c Config) clone() Config {
 	c.Shape = slices.Clone(c.Shape)
 	return c

@@ -15,11 +15,11 @@ func (c Config) Inputs() models.Inputs {
 	return models.Inputs{Classes: c.Classes, Null: c.Classes > 0, Until: c.Until, Guidance: c.Guidance, Dropout: c.Dropout}
 }
 
-// WithInputs returns a copy with these conditioning inputs. A network with classes always has a label for none.
+// WithInputs returns a copy with these conditioning inputs. A network with classes always has a null class.
 func (c Config) WithInputs(in models.Inputs) Config {
 	c.Classes, c.Until, c.Guidance, c.Dropout = in.Classes, in.Until, in.Guidance, in.Dropout
 	return c
 }
 
-// Summary describes the network in a line, without its inputs.
+// Summary describes the network in one line, without its conditioning inputs.
 func (c Config) Summary() string { return fmt.Sprintf("MLP, depth %d, width %d", c.Depth, c.Width) }

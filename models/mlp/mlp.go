@@ -22,7 +22,8 @@ type MLP struct {
 }
 
 // New makes a network with random weights drawn from seed: PyTorch's defaults, with the last layer near zero, so that a
-// consistency function over it starts close to c_skip·x. The weights are of type dtype, whose values are drawn in float32 whatever it is.
+// consistency function over it starts close to c_skip·x. The weights have type dtype; initial values are drawn in float32 for every
+// type.
 func New(c Config, dev torch.Device, dtype torch.DType, seed uint64) (*MLP, error) {
 	c = c.WithDefaults().clone()
 	if err := c.Validate(); err != nil {
@@ -58,16 +59,16 @@ func (m *MLP) Config() Config { return m.config.clone() }
 // Parameters yields the trainable weights by name.
 func (m *MLP) Parameters() iter.Seq2[string, *torch.Tensor] { return m.store.Parameters() }
 
-// Tensors yields what belongs into a checkpoint: the weights.
+// Tensors yields the tensors of a checkpoint: the weights.
 func (m *MLP) Tensors() iter.Seq2[string, *torch.Tensor] { return m.store.Tensors() }
 
-// Load copies values into the weights; names and shapes have to match exactly.
+// Load copies values into the weights. Names and shapes have to match; the error lists all mismatches.
 func (m *MLP) Load(values iter.Seq2[string, *torch.Tensor]) error { return m.store.Load(values) }
 
-// Store returns what owns the weights.
+// Store returns the owner of the weights.
 func (m *MLP) Store() *nn.Store { return m.store }
 
-// Clone makes a copy with weights of its own that do not collect gradients: a target or an average.
+// Clone makes a copy with weights of its own that do not require gradients, for a target network or EMA weights.
 func (m *MLP) Clone() (*MLP, error) {
 	c, err := New(m.config, m.store.Device(), m.store.DType(), 0)
 	if err != nil {
@@ -88,7 +89,7 @@ func (m *MLP) Close() { m.store.Close() }
 func (m *MLP) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
 	m.store.Takes("mlp", "the samples", x)
 	if x.NDim() == 0 || !slices.Equal(x.Shape()[1:], m.config.Shape) {
-		panic(&torch.Error{Op: "mlp", Msg: fmt.Sprintf("want samples of shape %v in a batch, got %v", m.config.Shape, x.Shape())})
+		panic(&torch.Error{Op: "mlp", Msg: fmt.Sprintf("want a batch of samples of shape %v, got %v", m.config.Shape, x.Shape())})
 	}
 	c.Check("mlp", m.store, x, noise, models.Takes{Classes: m.config.Classes, NoClass: true, Until: m.config.Until, Guidance: m.config.Guidance})
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
@@ -116,7 +117,7 @@ func (m *MLP) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *to
 	})
 }
 
-// label returns the features of v [B], scaled, as [B, 1 + 2·NoiseFreqs]. Angles are computed in v's type, in float32 at
+// label returns the features of scale·v, for v [B], as [B, 1 + 2·NoiseFreqs]. Angles are computed in v's type, in float32 at
 // least.
 func (m *MLP) label(s *torch.Scope, v *torch.Tensor, scale float64, dtype torch.DType) *torch.Tensor {
 	if v.DType() != torch.Float64 {
@@ -125,7 +126,7 @@ func (m *MLP) label(s *torch.Scope, v *torch.Tensor, scale float64, dtype torch.
 	return features(s, v.Unsqueeze(s, 1).MulScalar(s, scale), m.config.NoiseFreqs).To(s, dtype)
 }
 
-// features returns v [B, N] with its sines and cosines at 1, 2, 4, … radians a unit, [B, N·(1 + 2·freqs)].
+// features returns v [B, N] with its sines and cosines at 1, 2, 4, … radians per unit, [B, N·(1 + 2·freqs)].
 func features(s *torch.Scope, v *torch.Tensor, freqs int) *torch.Tensor {
 	parts := []*torch.Tensor{v}
 	for i := range freqs {

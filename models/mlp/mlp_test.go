@@ -152,10 +152,10 @@ func TestForwardErrors(t *testing.T) {
 		{"until too many", Config{}, points, until, "does not take the end of a jump (Cond.Until)"},
 		{"no guidance", Config{Guidance: true}, points, nil, "needs a guidance scale (Cond.Guidance) for each sample"},
 		{"guidance too many", Config{}, points, guidance, "does not take a guidance scale"},
-		{"elements", Config{}, []int{2, 3}, nil, "want samples of shape [2] in a batch, got [2 3]"},
-		{"an image", Config{}, []int{2, 2, 1, 1}, nil, "want samples of shape [2] in a batch, got [2 2 1 1]"},
-		{"another image", Config{Shape: []int{1, 4, 4}}, []int{2, 1, 2, 8}, nil, "want samples of shape [1 4 4] in a batch, got [2 1 2 8]"},
-		{"no batch", Config{}, []int{}, nil, "want samples of shape [2] in a batch, got []"},
+		{"elements", Config{}, []int{2, 3}, nil, "samples of shape [2], got [2 3]"},
+		{"an image", Config{}, []int{2, 2, 1, 1}, nil, "samples of shape [2], got [2 2 1 1]"},
+		{"another image", Config{Shape: []int{1, 4, 4}}, []int{2, 1, 2, 8}, nil, "samples of shape [1 4 4], got [2 1 2 8]"},
+		{"no batch", Config{}, []int{}, nil, "samples of shape [2], got []"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			net := build(t, tc.config)

@@ -6,12 +6,12 @@ type Options struct {
 	Blocks   int `option:"blocks" default:"3" range:"[1,64]" help:"hidden layers"`
 }
 
-// Config returns the network for images of that many channels, height and width in pixels.
+// Config returns the network for square images with the given channels and side in pixels.
 func (o *Options) Config(channels, side int) Config {
 	return Config{Shape: []int{channels, side, side}, Width: o.Channels, Depth: o.Blocks}
 }
 
-// Options returns the name of the preset that c is of, and its size.
+// Options returns the name of c's preset, and its size.
 func (c Config) Options() (preset string, o Options) {
 	return "mlp", Options{Channels: c.Width, Blocks: c.Depth}
 }

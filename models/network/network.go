@@ -32,7 +32,7 @@ type Spec interface {
 	// Activations estimates how many elements the network's tensors have together at most, for one sample: while it predicts, or with
 	// gradients while these are computed.
 	Activations(gradients bool) float64
-	// Summary describes the network in a line, without its inputs.
+	// Summary describes the network in one line, without its conditioning inputs.
 	Summary() string
 }
 
@@ -88,7 +88,7 @@ func (c Config) Name() string {
 	return kindOf(c.Net).name()
 }
 
-// Summary describes the network in a line, without its inputs.
+// Summary describes the network in one line, without its conditioning inputs.
 func (c Config) Summary() string {
 	if c.Net == nil {
 		return "no network"
@@ -168,7 +168,7 @@ func Of(net models.Network) (Config, bool) {
 	return Config{}, false
 }
 
-// Clone makes a copy with weights of its own that do not collect gradients: a target or an average.
+// Clone makes a copy with weights of its own that do not require gradients, for a target network or EMA weights.
 func Clone(net Network) (Network, error) {
 	for _, k := range kinds() {
 		if _, ok := k.of(net); ok {

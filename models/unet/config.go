@@ -11,58 +11,57 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Resample is how the image size changes between levels.
+// Resample is the method of down- and upsampling between levels.
 type Resample string
 
-// The ways of changing the image size.
+// The resampling methods.
 const (
-	// ResampleConv is a strided convolution on the way down and one after nearest-neighbour doubling on the way up, as in
+	// ResampleConv downsamples by a strided convolution and upsamples by nearest-neighbour interpolation and a convolution, as in
 	// DDPM.
 	ResampleConv Resample = "conv"
-	// ResampleResidual is a residual block that averages 2×2 pixels or doubles them before its first convolution and on
-	// its shortcut, as in ADM and EDM, or filters them, as in NCSN++: see Config.Filter.
+	// ResampleResidual resamples inside a residual block, before its first convolution and on its shortcut: by 2×2 average pooling
+	// and nearest-neighbour interpolation, as in ADM and EDM, or by a filter, as in NCSN++ (see Config.Filter).
 	ResampleResidual Resample = "residual"
 )
 
-// Embedding is how the network sees the noise label.
+// Embedding is the type of the noise label's embedding.
 type Embedding string
 
 // The embeddings of the noise label.
 const (
 	// Positional is sines and cosines at geometric frequencies from 1 to about 1/10000 (Vaswani et al. 2017).
 	Positional Embedding = "positional"
-	// Fourier is sines and cosines at fixed random frequencies, which checkpoints hold as time_proj.weight. The label is
-	// used as it is: diffusers' UNet2DModel takes a noise level σ instead, with our network at ln σ, and divides the output
-	// by σ.
+	// Fourier is sines and cosines at fixed random frequencies, which checkpoints store as time_proj.weight. The label is
+	// embedded directly. diffusers' UNet2DModel differs: it takes the noise level σ, embeds ln σ, and divides the output by σ.
 	Fourier Embedding = "fourier"
 )
 
-// Config describes a U-Net of the DDPM++/NCSN++/ADM family. The zero value is filled in by New: see WithDefaults.
+// Config describes a U-Net of the DDPM++/NCSN++/ADM family. New fills in the defaults of zero fields: see WithDefaults.
 type Config struct {
 	Resolution  int   `json:"resolution"`             // height and width of the images, in pixels; 0: 32
 	InChannels  int   `json:"in_channels"`            // 0: 3
 	OutChannels int   `json:"out_channels,omitempty"` // 0: InChannels
 	Channels    int   `json:"channels"`               // of the first level; 0: 64
-	Mult        []int `json:"mult"`                   // channels of each level in units of Channels; nil: 1, 2, 2
-	Blocks      int   `json:"blocks"`                 // residual blocks a level on the way down, one more on the way up; 0: 2
-	Attention   []int `json:"attention,omitempty"`    // image sizes at which there is attention; empty: none but the middle block's
+	Mult        []int `json:"mult"`                   // channel multiplier of each level; nil: 1, 2, 2
+	Blocks      int   `json:"blocks"`                 // residual blocks per level of the encoder; the decoder has one more; 0: 2
+	Attention   []int `json:"attention,omitempty"`    // image sizes with self-attention; empty: in the middle block only
 
-	HeadDim              int  `json:"head_dim,omitempty"`               // channels of an attention head; 0: one head
-	LastDecoderAttention bool `json:"last_decoder_attention,omitempty"` // on the way up only a level's last block attends
-	NoMidAttention       bool `json:"no_mid_attention,omitempty"`
+	HeadDim              int  `json:"head_dim,omitempty"`               // channels per attention head; 0: one head
+	LastDecoderAttention bool `json:"last_decoder_attention,omitempty"` // in the decoder only the last block of a level has attention
+	NoMidAttention       bool `json:"no_mid_attention,omitempty"`       // no attention in the middle block
 
 	Resample     Resample `json:"resample,omitempty"`       // "": ResampleResidual
 	ResampleSkip bool     `json:"resample_skip,omitempty"`  // resampling residual blocks have a 1×1 convolution on their shortcut
-	PadAfter     bool     `json:"pad_after,omitempty"`      // strided convolutions see zeros right and below only, as in DDPM's own code
+	PadAfter     bool     `json:"pad_after,omitempty"`      // strided convolutions are zero-padded on the right and at the bottom only, as in DDPM's code
 	ScaleShift   bool     `json:"scale_shift,omitempty"`    // the embedding scales and shifts the second norm instead of being added before it
 	SkipScale    float64  `json:"skip_scale,omitempty"`     // factor of every residual sum, such as √½; 0: 1
 	MidSkipScale float64  `json:"mid_skip_scale,omitempty"` // the same in the middle block; 0: SkipScale
 
-	// Filter is what images are resampled with, in both directions: an even number of weights, the same backwards, whose sum
-	// does not matter, such as 1, 3, 3, 1. nil: 1, 1
+	// Filter is the resampling filter for both directions: an even number of symmetric taps, such as 1, 3, 3, 1. They are normalised
+	// by their sum. nil: 1, 1
 	Filter []float64 `json:"filter,omitempty"`
-	// ResidualInput adds the image, convolved and halved, to what comes in at the second size, that sum to what comes in at the
-	// third, and so on, each times SkipScale, as in NCSN++.
+	// ResidualInput enables the residual input pyramid of NCSN++: the image, convolved and downsampled, is added to the features at the
+	// second resolution, that sum in turn at the third, and so on, each sum times SkipScale.
 	ResidualInput bool `json:"residual_input,omitempty"`
 
 	NormGroups int     `json:"norm_groups,omitempty"` // groups of the group norms; 0: min(32, channels/4)
@@ -74,13 +73,13 @@ type Config struct {
 	EndpointFreqs bool      `json:"endpoint_freqs,omitempty"` // positional: the last frequency is exactly 1/10000
 
 	Classes   int     `json:"classes,omitempty"`    // number of classes; 0: unconditional
-	NullLabel bool    `json:"null_label,omitempty"` // a label more stands for no class, which guidance needs: see NullClass
+	NullLabel bool    `json:"null_label,omitempty"` // there is a null class, which classifier-free guidance needs: see NullClass
 	Until     bool    `json:"until,omitempty"`      // the network takes the end of a jump: models.Cond.Until
 	Guidance  bool    `json:"guidance,omitempty"`   // the network takes a guidance scale: models.Cond.Guidance
-	Dropout   float64 `json:"dropout,omitempty"`    // in every residual block, while there is a dropout seed
+	Dropout   float64 `json:"dropout,omitempty"`    // dropout probability in every residual block, applied if models.Cond.Dropout is set
 }
 
-// WithDefaults returns the configuration with every field that was left at zero filled in.
+// WithDefaults returns the configuration with every zero field set to its default.
 func (c Config) WithDefaults() Config {
 	def := func(p *int, v int) {
 		if *p == 0 {
@@ -116,11 +115,11 @@ func (c Config) WithDefaults() Config {
 	return c
 }
 
-// maxWeights is what Validate refuses to exceed: 32 GiB in float32, several times the largest network of this family.
+// maxWeights is the limit of Validate: 32 GiB in float32, several times the largest network of this family.
 const maxWeights = 1 << 33
 
-// Validate reports what cannot work, of a configuration with its defaults filled in. What it accepts, New can build, memory
-// permitting.
+// Validate reports the first invalid field of a configuration with its defaults filled in. New can build every configuration that
+// passes, memory permitting.
 func (c Config) Validate() error {
 	if err := c.validateNumbers(); err != nil {
 		return err
@@ -133,35 +132,35 @@ func (c Config) Validate() error {
 			if n := len(c.Mult) - 1; n > 1 {
 				times = fmt.Sprint(n, " times")
 			}
-			return fmt.Errorf("unet: resolution %d cannot be halved %s: level %d is %d pixels wide; use fewer levels, or another resolution",
+			return fmt.Errorf("unet: resolution %d cannot be halved %s: level %d is %d pixels wide; use fewer levels or another resolution",
 				c.Resolution, times, i, side)
 		}
 		sides = append(sides, side/2)
 	}
 	for _, a := range c.Attention {
 		if !slices.Contains(sides, a) {
-			return fmt.Errorf("unet: attention at image size %d: the levels' sizes are %s", a, list(sides))
+			return fmt.Errorf("unet: attention: want image sizes of the levels, %s, got %d", list(sides), a)
 		}
 	}
 	for i, m := range c.Mult {
 		attends := c.attendsAt(sides[i]) || (i == len(c.Mult)-1 && !c.NoMidAttention)
 		if ch := c.Channels * m; attends && c.HeadDim > 0 && ch%c.HeadDim != 0 {
-			return fmt.Errorf("unet: level %d has %d channels, which attention heads of %d do not divide", i, ch, c.HeadDim)
+			return fmt.Errorf("unet: head_dim: level %d has %d channels, want a multiple of head_dim, %d", i, ch, c.HeadDim)
 		}
 	}
 	for _, ch := range c.normed() {
 		if g := c.groups(ch); ch%g != 0 {
-			return fmt.Errorf("unet: a norm over %d channels (of a level, or of a level's input and what skips to it) cannot have %d groups; set norm_groups or change channels and mult",
+			return fmt.Errorf("unet: a group norm over %d channels (of a level, or of a level's input and its skip connection) cannot have %d groups; set norm_groups or change channels and mult",
 				ch, g)
 		}
 	}
 	if n := c.Count(); n > maxWeights {
-		return fmt.Errorf("unet: the configuration asks for %d weights, the limit is %d", n, maxWeights)
+		return fmt.Errorf("unet: the network would have %d weights, the limit is %d", n, maxWeights)
 	}
 	return nil
 }
 
-// validateNumbers checks each field for itself.
+// validateNumbers checks each field on its own.
 func (c Config) validateNumbers() error {
 	within := func(what string, v, lo, hi int) error {
 		if v < lo || v > hi {
@@ -197,9 +196,9 @@ func (c Config) validateNumbers() error {
 	case c.Resample != ResampleConv && c.Resample != ResampleResidual:
 		return fmt.Errorf("unet: resample: want %q or %q, got %s", ResampleConv, ResampleResidual, quote.Quoted(c.Resample))
 	case c.Filter != nil && c.Resample != ResampleResidual && !c.ResidualInput:
-		return fmt.Errorf("unet: filter: strided convolutions have none of their own; want resample %q, got %s", ResampleResidual, quote.Quoted(c.Resample))
+		return fmt.Errorf("unet: filter: strided convolutions do not use it; want resample %q, got %s", ResampleResidual, quote.Quoted(c.Resample))
 	case c.NullLabel && c.Classes == 0:
-		return errors.New("unet: null_label: a network without classes needs no label for none; set classes")
+		return errors.New("unet: null_label: an unconditional network has no null class; set classes")
 	case c.Embedding != Positional && c.Embedding != Fourier:
 		return fmt.Errorf("unet: embedding: want %q or %q, got %s", Positional, Fourier, quote.Quoted(c.Embedding))
 	case !(c.Dropout >= 0 && c.Dropout < 1):
@@ -214,7 +213,7 @@ func (c Config) validateNumbers() error {
 	return validateFilter(c.Filter)
 }
 
-// validateFilter refuses filters that do not halve and double sizes exactly, or shift the image.
+// validateFilter rejects filters that do not halve and double sizes exactly, or that shift the image.
 func validateFilter(taps []float64) error {
 	if taps == nil {
 		return nil
@@ -222,21 +221,21 @@ func validateFilter(taps []float64) error {
 	n, sum := len(taps), 0.0
 	for i, v := range taps {
 		if v != taps[n-1-i] {
-			return fmt.Errorf("unet: filter: want the same weights backwards, got %v", taps)
+			return fmt.Errorf("unet: filter: want symmetric taps, got %v", taps)
 		}
 		sum += v
 	}
 	switch {
 	case n < 2 || n > 16 || n%2 != 0:
-		return fmt.Errorf("unet: filter: want an even number of weights, 2 to 16, got %d", n)
+		return fmt.Errorf("unet: filter: want an even number of taps, 2 to 16, got %d", n)
 	case !(math.Abs(sum) > 1e-6 && math.Abs(sum) < 1e6):
-		return fmt.Errorf("unet: filter: want weights whose sum can be divided by, got %v", taps)
+		return fmt.Errorf("unet: filter: want taps with a finite sum other than 0, got %v", taps)
 	}
 	return nil
 }
 
-// normed returns the numbers of channels that group norms see: those of the levels, and on the way up those of a level's
-// input together with what skips to it.
+// normed returns the numbers of channels that group norms have: those of the levels, and in the decoder those of a level's input
+// concatenated with its skip connection.
 func (c Config) normed() []int {
 	ch := c.Channels
 	all, skips := []int{ch}, []int{ch}
@@ -260,8 +259,8 @@ func (c Config) normed() []int {
 	return slices.Compact(all)
 }
 
-// NullClass returns the label that stands for no class, which training puts in place of some labels and guidance asks for: the
-// number of classes, or -1 where the network has no such label.
+// NullClass returns the label of the null class, which replaces labels in training (label dropout) and is the unconditional input of
+// classifier-free guidance: the number of classes, or -1 if the network has no null class.
 func (c Config) NullClass() int {
 	if c.NullLabel {
 		return c.Classes
@@ -269,7 +268,7 @@ func (c Config) NullClass() int {
 	return -1
 }
 
-// labels returns the number of labels that the network knows.
+// labels returns the number of labels, with the null class.
 func (c Config) labels() int {
 	if c.NullLabel {
 		return c.Classes + 1
@@ -277,12 +276,12 @@ func (c Config) labels() int {
 	return c.Classes
 }
 
-// Shapes returns the names and shapes of the network's tensors without making them.
+// Shapes returns the names and shapes of the network's tensors without allocating them.
 func (c Config) Shapes() []nn.Shape {
 	return nn.Shapes(func(p nn.Path) { (&UNet{config: c.WithDefaults()}).build(p) })
 }
 
-// Count returns the number of the network's weights without making any.
+// Count returns the number of the network's weights without allocating them.
 func (c Config) Count() int { return nn.Count(c.Shapes()) }
 
 // list writes numbers as "32, 16 and 8".

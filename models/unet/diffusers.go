@@ -43,7 +43,7 @@ type diffusersConfig struct {
 	NumTrainTimesteps *int            `json:"num_train_timesteps"` // of a learned embedding only
 }
 
-// diffusersDefaults is what UNet2DModel takes for keys that are absent.
+// diffusersDefaults has the defaults of UNet2DModel for absent keys.
 func diffusersDefaults() diffusersConfig {
 	mid := "UNetMidBlock2D"
 	head := 8
@@ -57,8 +57,7 @@ func diffusersDefaults() diffusersConfig {
 	}
 }
 
-// FromDiffusers reads the config.json of a diffusers UNet2DModel. Keys and values that this package's network does not have
-// are errors that name them.
+// FromDiffusers reads the config.json of a diffusers UNet2DModel. Keys and values that are not supported are errors that name them.
 func FromDiffusers(data []byte) (Config, error) {
 	fail := func(err error) (Config, error) { return Config{}, fmt.Errorf("unet: diffusers config: %w", err) }
 	d := diffusersDefaults()
@@ -76,7 +75,7 @@ func FromDiffusers(data []byte) (Config, error) {
 	return c, nil
 }
 
-// config translates; the result is not validated yet.
+// config converts d to a Config, which is not validated yet.
 func (d diffusersConfig) config() (Config, error) {
 	if err := d.supported(); err != nil {
 		return Config{}, err
@@ -85,12 +84,12 @@ func (d diffusersConfig) config() (Config, error) {
 	var sides []int
 	if json.Unmarshal(d.SampleSize, &side) != nil {
 		if json.Unmarshal(d.SampleSize, &sides) != nil || len(sides) != 2 || sides[0] != sides[1] {
-			return Config{}, fmt.Errorf("sample_size: want a number, for square images, got %s", quote.Text(d.SampleSize))
+			return Config{}, fmt.Errorf("sample_size: want one number (only square images are supported), got %s", quote.Text(d.SampleSize))
 		}
 		side = sides[0]
 	}
 	if side < 1 {
-		return Config{}, fmt.Errorf("sample_size: want a positive number, got %s: it says at which image sizes there is attention", quote.Text(d.SampleSize))
+		return Config{}, fmt.Errorf("sample_size: want a positive number, got %s: the image sizes with attention depend on it", quote.Text(d.SampleSize))
 	}
 	c := Config{
 		Resolution: side, InChannels: d.InChannels, OutChannels: d.OutChannels, Blocks: d.LayersPerBlock,
@@ -120,7 +119,7 @@ func (d diffusersConfig) config() (Config, error) {
 	return c, nil
 }
 
-// supported refuses what the network does not have.
+// supported reports keys and values that are not supported.
 func (d diffusersConfig) supported() error {
 	no := func(key string, want, got any) error {
 		return fmt.Errorf("%s: only %v is supported, the file has %s", key, want, quote.Text(fmt.Sprint(got)))
@@ -159,7 +158,7 @@ func (d diffusersConfig) supported() error {
 	case d.AttnNormNumGroups != nil && *d.AttnNormNumGroups != d.NormNumGroups:
 		return no("attn_norm_num_groups", "norm_num_groups", *d.AttnNormNumGroups)
 	case d.AttnNormNumGroups == nil && d.TimeScaleShift == "scale_shift" && d.AddAttention:
-		return fmt.Errorf("attn_norm_num_groups: with scale_shift and null, UNet2DModel leaves out the middle attention's norm; that is not supported")
+		return fmt.Errorf("attn_norm_num_groups: null with scale_shift is not supported: UNet2DModel then omits the norm of the middle block's attention")
 	case d.ClassEmbedType != nil:
 		return no("class_embed_type", "null (with num_class_embeds)", *d.ClassEmbedType)
 	case d.NumClassEmbeds != nil && *d.NumClassEmbeds < 1:
@@ -168,7 +167,7 @@ func (d diffusersConfig) supported() error {
 	return nil
 }
 
-// blocks finds out from the types of the blocks at which sizes there is attention and how sizes change.
+// blocks sets the image sizes with attention and the resampling method from the block types.
 func (d diffusersConfig) blocks(c *Config) error {
 	levels := len(d.BlockOutChannels)
 	for i, down := range d.DownBlockTypes {
@@ -182,12 +181,12 @@ func (d diffusersConfig) blocks(c *Config) error {
 			return err
 		}
 		if downAttends != upAttends {
-			return fmt.Errorf("down_block_types, up_block_types: only the same attention on both ways is supported, level %d has %s and %s", i, quote.Text(down), quote.Text(up))
+			return fmt.Errorf("down_block_types, up_block_types: a level has to have attention in both or in neither, level %d has %s and %s", i, quote.Text(down), quote.Text(up))
 		}
 		if downAttends {
 			c.Attention = append(c.Attention, c.Resolution>>i)
 		}
-		// The last level of each way does not change the size, whatever its type.
+		// The last level in each direction does not resample, whatever its type.
 		for _, k := range []struct {
 			kind Resample
 			last bool
@@ -196,7 +195,7 @@ func (d diffusersConfig) blocks(c *Config) error {
 				continue
 			}
 			if c.Resample != "" && c.Resample != k.kind {
-				return fmt.Errorf("down_block_types, up_block_types, downsample_type, upsample_type: only one way of resampling is supported, these mix %s and %s",
+				return fmt.Errorf("down_block_types, up_block_types, downsample_type, upsample_type: only one resampling method is supported, these mix %s and %s",
 					quote.Quoted(c.Resample), quote.Quoted(k.kind))
 			}
 			c.Resample = k.kind
@@ -205,8 +204,8 @@ func (d diffusersConfig) blocks(c *Config) error {
 	return nil
 }
 
-// blockType takes a block's type apart: whether it attends and how it changes the size. way is "Down" or "Up"; byKey is the
-// value of downsample_type or upsample_type, which counts for blocks with attention only.
+// blockType parses a block's type: whether it has attention, and its resampling method. way is "Down" or "Up"; byKey is the
+// value of downsample_type or upsample_type, which applies to blocks with attention only.
 func blockType(name, way, byKey string) (attends bool, kind Resample, err error) {
 	switch strings.TrimPrefix(name, "UNetRes") {
 	case way + "Block2D":
@@ -225,9 +224,8 @@ func blockType(name, way, byKey string) (attends bool, kind Resample, err error)
 	return false, "", fmt.Errorf("%s_block_types: %s is not supported", strings.ToLower(way), quote.Text(name))
 }
 
-// Diffusers writes the config.json with which diffusers' UNet2DModel builds the same network, so that it loads the weights
-// this one saves; a label for no class is one class more to it. A configuration that UNet2DModel cannot express is an error
-// that says why.
+// Diffusers returns the config.json with which diffusers' UNet2DModel builds the same network, so that it can load this network's
+// weights. The null class is an additional class there. A configuration that UNet2DModel cannot express is an error that says why.
 func (c Config) Diffusers() ([]byte, error) {
 	c = c.WithDefaults()
 	if err := c.Validate(); err != nil {
@@ -256,7 +254,7 @@ func (c Config) Diffusers() ([]byte, error) {
 		groups = append(groups, c.groups(ch))
 	}
 	if slices.Min(groups) != slices.Max(groups) {
-		return fail(fmt.Sprintf("norms with different numbers of groups, %d to %d: set norm_groups", slices.Min(groups), slices.Max(groups)))
+		return fail(fmt.Sprintf("group norms with different numbers of groups, %d to %d: set norm_groups", slices.Min(groups), slices.Max(groups)))
 	}
 	d := diffusersDefaults()
 	d.Class, d.SampleSize = "UNet2DModel", fmt.Append(nil, c.Resolution)

@@ -20,7 +20,7 @@ func ExampleNew() {
 	err = torch.Run(torch.CPU, func(s *torch.Scope) error {
 		x := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float32, 2, 3, 16, 16).MulScalar(s, 80)
 		sigma := torch.FromSlice(s, []float32{80, 80})
-		class := torch.FromSlice(s, []int64{3, int64(net.Config().NullClass())}) // the second sample is of no class
+		class := torch.FromSlice(s, []int64{3, int64(net.Config().NullClass())}) // the second sample has the null class
 		fmt.Println(d.Denoise(s, x, sigma, models.Cond{Class: class}).Shape())
 		return nil
 	})

@@ -20,7 +20,7 @@ func (c Config) WithInputs(in models.Inputs) Config {
 	return c
 }
 
-// Summary describes the network in a line, without its inputs.
+// Summary describes the network in one line, without its conditioning inputs.
 func (c Config) Summary() string {
 	attention := "no attention"
 	if len(c.Attention) > 0 {

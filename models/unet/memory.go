@@ -1,7 +1,7 @@
 package unet
 
-// Activations estimates how many elements the network's tensors have together at most, for one sample: while it predicts, or with
-// gradients while these are computed, for which every layer's input is kept.
+// Activations estimates the peak memory of intermediate results in tensor elements, for one sample: of a forward pass, or with gradients
+// of a training step, which keeps the input of every layer.
 func (c Config) Activations(gradients bool) float64 {
 	c = c.WithDefaults()
 	side := c.Resolution

@@ -1,6 +1,6 @@
 package unet
 
-// Options size a U-Net for square images. What is zero is chosen by the image size.
+// Options size a U-Net for square images. Zero fields are chosen by the image size.
 type Options struct {
 	Channels  int   `option:"channels" default:"32" range:"[2,4096]" help:"channels of the first level, an even number"`
 	Mult      []int `option:"mult" range:"[1,64]" help:"channels of each level, in units of the first's; each level halves the image (default: 1,2,2, with fewer levels where the size cannot be halved)"`
@@ -8,7 +8,7 @@ type Options struct {
 	Attention []int `option:"attention" range:"[1,]" order:"any" help:"image sizes with self-attention, or none (default: the smallest, if 16 pixels or less)"`
 }
 
-// fit chooses levels for images of that size, and where they attend.
+// fit chooses the levels and the attention for images of a size.
 func (o *Options) fit(side int) {
 	if o.Mult == nil {
 		o.Mult = []int{1, 2, 2}
@@ -24,21 +24,21 @@ func (o *Options) fit(side int) {
 	}
 }
 
-// DDPMPP returns a [DDPMPP] for images of that many channels, height and width in pixels, and fills in what it chose.
+// DDPMPP returns a [DDPMPP] for square images with the given channels and side in pixels, and fills in the options that it chose.
 func (o *Options) DDPMPP(channels, side int) Config {
 	o.fit(side)
 	return DDPMPP(side, channels, o.Channels, o.Mult, o.Blocks, o.Attention...)
 }
 
-// NCSNPP returns an [NCSNPP], likewise, with Fourier frequencies that consistency training can use.
+// NCSNPP returns an [NCSNPP] in the same way, with Fourier frequencies suitable for consistency training.
 func (o *Options) NCSNPP(channels, side int) Config {
 	o.fit(side)
 	c := NCSNPP(side, channels, o.Channels, o.Mult, o.Blocks, o.Attention...)
-	c.FourierScale = 0.02 // neighbouring noise levels have to look alike
+	c.FourierScale = 0.02 // neighbouring noise levels need similar embeddings
 	return c
 }
 
-// ADM returns an [ADM], likewise, whose attention heads and groups are smaller than the published ones where the network is.
+// ADM returns an [ADM] in the same way. If the network is smaller than the published ones, so are its attention heads and norm groups.
 func (o *Options) ADM(channels, side int) Config {
 	o.fit(side)
 	c := ADM(side, channels, o.Channels, o.Mult, o.Blocks, o.Attention...)
@@ -51,7 +51,7 @@ func (o *Options) ADM(channels, side int) Config {
 	return c
 }
 
-// Options returns the name of the preset that c is nearest to, and its size.
+// Options returns the name of the preset that is closest to c, and its size.
 func (c Config) Options() (preset string, o Options) {
 	o = Options{Channels: c.Channels, Mult: c.Mult, Blocks: c.Blocks, Attention: c.Attention}
 	switch {

@@ -2,8 +2,8 @@ package unet
 
 // DDPMPP is the DDPM++-like network of the EDM paper (Karras et al. 2022) at the given size: residual resampling with a
 // convolution on the shortcut, sums scaled by √½, one attention head, cosines and sines with the endpoint included. The
-// paper's network for CIFAR-10 is DDPMPP(32, 3, 128, []int{2, 2, 2}, 4, 16); its authors' code has SinFirst, takes labels of
-// augmentation, and adds classes before the layers of the noise label's embedding, not after them as in ADM and here.
+// paper's network for CIFAR-10 is DDPMPP(32, 3, 128, []int{2, 2, 2}, 4, 16). The authors' code differs: it sets SinFirst, takes
+// augmentation labels, and adds the class embedding before the MLP of the noise label's embedding, not after it as in ADM and here.
 func DDPMPP(resolution, imageChannels, channels int, mult []int, blocks int, attention ...int) Config {
 	return Config{
 		Resolution: resolution, InChannels: imageChannels, Channels: channels, Mult: mult, Blocks: blocks, Attention: attention,
@@ -11,9 +11,9 @@ func DDPMPP(resolution, imageChannels, channels int, mult []int, blocks int, att
 	}.WithDefaults()
 }
 
-// NCSNPP is the NCSN++ of Song et al. 2021 as the EDM paper has it: DDPMPP with random Fourier frequencies, the resampling
-// filter 1, 3, 3, 1 and a residual encoder. For consistency training set FourierScale to 0.02 (Song & Dhariwal 2024): at 16
-// the network reacts to the small differences of noise between neighbouring levels, which makes training unstable.
+// NCSNPP is the NCSN++ of Song et al. 2021 in the EDM paper's version: DDPMPP with random Fourier frequencies, the resampling
+// filter 1, 3, 3, 1 and a residual input pyramid. For consistency training set FourierScale to 0.02 (Song & Dhariwal 2024): at 16
+// the network is too sensitive to the small difference between neighbouring noise levels, which makes training unstable.
 func NCSNPP(resolution, imageChannels, channels int, mult []int, blocks int, attention ...int) Config {
 	c := DDPMPP(resolution, imageChannels, channels, mult, blocks, attention...)
 	c.Embedding, c.EndpointFreqs, c.Filter, c.ResidualInput = Fourier, false, []float64{1, 3, 3, 1}, true
@@ -21,7 +21,7 @@ func NCSNPP(resolution, imageChannels, channels int, mult []int, blocks int, att
 }
 
 // ADM is the network of Dhariwal & Nichol 2021 at the given size: residual resampling, scale and shift from the embedding,
-// attention heads of 64 channels on every block of a level that attends, 32 groups to a norm.
+// attention heads of 64 channels in every block of a level with attention, group norms of 32 groups.
 func ADM(resolution, imageChannels, channels int, mult []int, blocks int, attention ...int) Config {
 	return Config{
 		Resolution: resolution, InChannels: imageChannels, Channels: channels, Mult: mult, Blocks: blocks, Attention: attention,
@@ -29,14 +29,14 @@ func ADM(resolution, imageChannels, channels int, mult []int, blocks int, attent
 	}.WithDefaults()
 }
 
-// ADMImageNet64 is the network of the class-conditional models of ImageNet at 64×64, of EDM and of consistency models alike.
+// ADMImageNet64 is the network of the published class-conditional ImageNet models at 64×64, of both EDM and consistency models.
 func ADMImageNet64() Config {
 	c := ADM(64, 3, 192, []int{1, 2, 3, 4}, 3, 32, 16, 8)
 	c.Classes = 1000
 	return c
 }
 
-// ADMLSUN256 is the network of the consistency models of LSUN bedrooms and cats at 256×256.
+// ADMLSUN256 is the network of the published consistency models of LSUN bedrooms and cats at 256×256.
 func ADMLSUN256() Config {
 	c := ADM(256, 3, 256, []int{1, 1, 2, 2, 4, 4}, 2, 32, 16, 8)
 	c.ScaleShift = false

@@ -5,17 +5,17 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// fir is what images are halved and doubled with, channel by channel: Config.Filter across rows and columns, with zeros beyond
-// the edge. nil is the filter 1, 1: the mean of 2×2 pixels on the way down, each pixel four times on the way up.
+// fir is the resampling filter, applied to each channel: the outer product of Config.Filter with itself, with zero padding. nil is the
+// filter 1, 1: average pooling down, nearest-neighbour interpolation up.
 type fir struct {
 	kernel *torch.Tensor // [1, 1, taps, taps], of sum 1
 	taps   int
 }
 
-// filterName is the filter's, in checkpoints.
+// filterName is the name of the filter's tensor in checkpoints.
 const filterName = "resample_filter"
 
-// newFIR makes the filter as a buffer of the network, so that it lies where the weights lie.
+// newFIR makes the filter as a buffer of the network, so that it is on the device of the weights.
 func newFIR(p nn.Path, taps []float64) *fir {
 	if taps == nil {
 		return nil
@@ -36,7 +36,7 @@ func newFIR(p nn.Path, taps []float64) *fir {
 	return &fir{p.Buffer(filterName, fill, 1, 1, n, n), n}
 }
 
-// padding is how many zeros beyond each edge make the halved or doubled size exact.
+// padding is the zero padding of each edge that makes the halved or doubled size exact.
 func (f *fir) padding() int {
 	if f == nil {
 		return 0
@@ -44,7 +44,7 @@ func (f *fir) padding() int {
 	return f.taps/2 - 1
 }
 
-// down halves x [B, C, H, W] with padding more zeros beyond each edge: f.padding(), or 0 if x has them already.
+// down halves x [B, C, H, W] with zero padding of each edge: f.padding(), or 0 if x is padded already.
 func (f *fir) down(s *torch.Scope, x *torch.Tensor, padding int) *torch.Tensor {
 	if f == nil {
 		return x.AvgPool2D(s, 2)
@@ -55,7 +55,7 @@ func (f *fir) down(s *torch.Scope, x *torch.Tensor, padding int) *torch.Tensor {
 }
 
 // up doubles x [B, C, H, W]: zeros between the pixels, filtered with four times the weight. The transposed convolution takes a
-// seventh of the time of a plain one that does the same to repeated pixels, and as long as that on channels-last images.
+// seventh of the time of the equivalent plain one on repeated pixels; on channels-last images it takes the same time.
 func (f *fir) up(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	if f == nil {
 		return x.UpsampleNearest(s, 2)
@@ -69,22 +69,22 @@ func (f *fir) up(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	return y[0].(*torch.Tensor)
 }
 
-// pyramid is one step of NCSN++'s residual encoder (Song et al. 2021: "progressive growing" of the input, by residuals): what
-// came in at the last size, convolved and halved, is added to what the level's blocks and resampling made of it, and the sum is
-// what comes in at the next size.
+// pyramid is one level of NCSN++'s residual input pyramid (Song et al. 2021: "progressive growing" of the input, by residuals): the
+// pyramid's features at the previous resolution, convolved and downsampled, are added to the output of the level's blocks and
+// resampling. The sum is the input of the next level, and the pyramid's features there.
 type pyramid struct {
 	conv  nn.Conv2D
 	fir   *fir
 	scale float64
 }
 
-// newPyramid makes the step. Convolution and filter are one linear map, which the image's edge does not come between: the
-// convolution sees the padding of both.
+// newPyramid makes the level. Convolution and filter are one linear map: the convolution pads for both, so that the filter sees
+// convolved values beyond the edge and not zeros.
 func newPyramid(p nn.Path, c Config, f *fir, in, out int) *pyramid {
 	return &pyramid{nn.NewConv2D(p, in, out, 3, torch.Conv2DOptions{Padding: 1 + f.padding()}), f, c.SkipScale}
 }
 
-// forward returns scale·(h + halved(conv(x))) for x of twice the size of h.
+// forward returns scale·(h + down(conv(x))) for x of twice the size of h.
 func (r *pyramid) forward(s *torch.Scope, x, h *torch.Tensor, a nn.Adapters) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		x = r.conv.Adapted(s, x, a)

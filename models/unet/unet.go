@@ -33,7 +33,7 @@ type UNet struct {
 	convOut nn.Conv2D
 }
 
-// level is the blocks of one image size and what changes the size after them.
+// level is the blocks of one resolution and the resampling after them.
 type level struct {
 	blocks   []block
 	resample sampler  // nil: none
@@ -46,15 +46,15 @@ type block struct {
 	attn *attention // or nil
 }
 
-// sampler changes the image's size.
+// sampler resamples an image.
 type sampler interface {
 	Forward(s *torch.Scope, x, emb *torch.Tensor, c models.Cond) *torch.Tensor
 }
 
-// New makes a network with random weights drawn from seed: PyTorch's defaults, with the last convolution of every
-// residual block and of the network near zero, as DDPM++ does, so that it starts close to the identity. The last layers of
-// the embeddings of Until and Guidance are zero: a new network does not see them, and is otherwise the one without them. The weights
-// are of type dtype, whose values are drawn in float32 whatever it is.
+// New makes a network with random weights drawn from seed: PyTorch's defaults, with the last convolution of every residual block and
+// of the network near zero, as in DDPM++, so that the blocks start close to the identity. The last layers of the embeddings of Until
+// and Guidance are zero: a new network ignores these inputs, and has otherwise the same weights as one without them. The weights have
+// type dtype; initial values are drawn in float32 for every type.
 func New(c Config, dev torch.Device, dtype torch.DType, seed uint64) (*UNet, error) {
 	c = c.WithDefaults()
 	if err := c.Validate(); err != nil {
@@ -144,7 +144,7 @@ func (u *UNet) build(p nn.Path) {
 		r.Place = i
 	}
 
-	// Drawn last, these leave the other initial weights what they are without them.
+	// These are drawn last, so that all other initial weights are the same as without them.
 	if c.Until {
 		u.until = newEmbedding(p.Sub(until), in, width)
 	}
@@ -153,7 +153,7 @@ func (u *UNet) build(p nn.Path) {
 	}
 }
 
-// residuals are the residual blocks in the order of a pass.
+// residuals are the residual blocks in the order of a forward pass.
 func (u *UNet) residuals() (all []*blocks.Residual) {
 	for _, l := range slices.Concat(u.down, []level{{blocks: u.mid}}, u.up) {
 		for _, b := range l.blocks {
@@ -166,7 +166,7 @@ func (u *UNet) residuals() (all []*blocks.Residual) {
 	return all
 }
 
-// The names of the inputs that a network can have or lack.
+// The module names of the optional conditioning inputs.
 const (
 	classes  = "class_embedding"
 	until    = "until_embedding"
@@ -176,19 +176,19 @@ const (
 // Config returns the configuration with its defaults filled in.
 func (u *UNet) Config() Config { return u.config }
 
-// Parameters yields the trainable weights by diffusers' names.
+// Parameters yields the trainable weights, with diffusers' names.
 func (u *UNet) Parameters() iter.Seq2[string, *torch.Tensor] { return u.store.Parameters() }
 
-// Tensors yields what belongs into a checkpoint: the weights, the fixed frequencies and the resampling filter.
+// Tensors yields the tensors of a checkpoint: the weights, the fixed frequencies and the resampling filter.
 func (u *UNet) Tensors() iter.Seq2[string, *torch.Tensor] { return u.store.Tensors() }
 
-// Load copies weights into the network; all that does not fit is reported at once.
+// Load copies weights into the network. Names and shapes have to match; the error lists all mismatches.
 func (u *UNet) Load(weights iter.Seq2[string, *torch.Tensor]) error { return u.store.Load(weights) }
 
-// Adopt is Load for weights of a network with fewer conditioning inputs: that has no embedding of Until, Guidance or classes where this
-// one has, or no row for no class. What is missing becomes zero, save for the first layers of embeddings, which stay as they
-// are; so the network computes at first what the weights' own network did, whatever else it is given, and can learn from there.
-// All other weights have to fit as in Load.
+// Adopt loads the weights of a network with fewer conditioning inputs: without the embedding of Until, Guidance or classes, or without
+// the null class. Missing weights are set to zero, except the first layers of embeddings, which keep their values. The network then
+// computes the same as the source network, whatever its additional inputs, and can be trained from there. All other weights have to
+// match as in Load.
 func (u *UNet) Adopt(weights iter.Seq2[string, *torch.Tensor]) error {
 	return torch.Run(u.store.Device(), func(s *torch.Scope) error {
 		return u.Load(func(yield func(string, *torch.Tensor) bool) {
@@ -222,7 +222,7 @@ func (u *UNet) Adopt(weights iter.Seq2[string, *torch.Tensor]) error {
 // Store returns the owner of the weights.
 func (u *UNet) Store() *nn.Store { return u.store }
 
-// Clone makes a copy with weights of its own that do not collect gradients: a target or an average.
+// Clone makes a copy with weights of its own that do not require gradients, for a target network or EMA weights.
 func (u *UNet) Clone() (*UNet, error) {
 	c, err := New(u.config, u.store.Device(), u.store.DType(), 0)
 	if err != nil {
@@ -283,19 +283,18 @@ func (u *UNet) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *t
 	})
 }
 
-// check panics where an operator would with less to say.
+// check panics on invalid inputs, with a clearer message than an operator's.
 func (u *UNet) check(x, noise *torch.Tensor, c models.Cond) {
 	u.store.Takes("unet", "the images", x)
 	in, halves := u.config.InChannels, 1<<(len(u.config.Mult)-1)
 	if x.NDim() != 4 || x.Dim(1) != in || x.Dim(2)%halves != 0 || x.Dim(3)%halves != 0 || x.NumEl() == 0 {
-		panic(&torch.Error{Op: "unet", Msg: fmt.Sprintf("want images of shape [B, %d, H, W] with sides that %d divides, got %v", in, halves, x.Shape())})
+		panic(&torch.Error{Op: "unet", Msg: fmt.Sprintf("want images of shape [B, %d, H, W] with H and W divisible by %d, got %v", in, halves, x.Shape())})
 	}
 	takes := models.Takes{Classes: u.config.Classes, NoClass: u.config.NullLabel, Until: u.config.Until, Guidance: u.config.Guidance}
 	c.Check("unet", u.store, x, noise, takes)
 }
 
-// embed returns silu of the sum of the embeddings of noise label, class, Until and guidance, [B, 4·Channels]: every block
-// starts with that.
+// embed returns silu of the sum of the embeddings of noise label, class, Until and guidance, [B, 4·Channels], which every block takes.
 func (u *UNet) embed(s *torch.Scope, noise *torch.Tensor, c models.Cond, dtype torch.DType) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		e := u.noise.Forward(s, u.label(s, noise).To(s, dtype), c.Adapters)
@@ -312,7 +311,7 @@ func (u *UNet) embed(s *torch.Scope, noise *torch.Tensor, c models.Cond, dtype t
 	})
 }
 
-// label returns the sines and cosines of labels v [B], as the configured embedding has them, in v's type.
+// label returns the sines and cosines of labels v [B] at the frequencies of the configured embedding, in v's type.
 func (u *UNet) label(s *torch.Scope, v *torch.Tensor) *torch.Tensor {
 	if u.fourier == nil {
 		return u.positional(s, v)
@@ -323,8 +322,9 @@ func (u *UNet) label(s *torch.Scope, v *torch.Tensor) *torch.Tensor {
 	})
 }
 
-// positional returns the cosines and sines of v [B] at geometric frequencies, [B, Channels]. Guidance scales, which are some
-// units apart, are always seen so: at random frequencies of 16 turns a unit neighbouring scales would have nothing in common.
+// positional returns the cosines and sines of v [B] at geometric frequencies, [B, Channels]. Guidance scales are always embedded in
+// this way: they are a few units apart, and at random frequencies of about 16 turns per unit the embeddings of neighbouring scales
+// would be unrelated.
 func (u *UNet) positional(s *torch.Scope, v *torch.Tensor) *torch.Tensor {
 	c := u.config
 	e := blocks.Sinusoids{Dim: c.Channels, SinFirst: c.SinFirst}
@@ -334,7 +334,7 @@ func (u *UNet) positional(s *torch.Scope, v *torch.Tensor) *torch.Tensor {
 	return e.Of(s, v)
 }
 
-// newEmbedding makes an embedding whose last layer is zero, which a new network does not see.
+// newEmbedding makes an embedding whose last layer is zero, so that a new network ignores it.
 func newEmbedding(p nn.Path, in, width int) *blocks.TimestepEmbedding {
 	return &blocks.TimestepEmbedding{
 		Linear1: nn.NewLinear(p.Sub("linear_1"), in, width),
@@ -351,12 +351,12 @@ func (b block) forward(s *torch.Scope, x, emb *torch.Tensor, c models.Cond) *tor
 	return b.attn.forward(s, h, c.Adapters)
 }
 
-// newResidual makes a residual block whose last convolution starts near zero.
+// newResidual makes a residual block whose last convolution is initialised near zero.
 func newResidual(p nn.Path, c Config, in, out int, scale float64) *blocks.Residual {
 	return blocks.NewResidual(p, in, out, c.residual(in, out, scale))
 }
 
-// newResampling makes a residual block that halves or doubles the image before its first convolution and on its shortcut.
+// newResampling makes a residual block that down- or upsamples before its first convolution and on its shortcut.
 func newResampling(p nn.Path, c Config, f *fir, channels int, way string) *blocks.Residual {
 	o := c.residual(channels, channels, c.SkipScale)
 	o.ConvShortcut = c.ResampleSkip
@@ -374,7 +374,7 @@ func (c Config) residual(in, out int, scale float64) blocks.ResidualOptions {
 	}
 }
 
-// attention is self-attention over the pixels, with a norm before and a residual sum after it.
+// attention is self-attention over the pixels, with a norm before it and a residual sum after it.
 type attention struct {
 	norm       nn.GroupNorm
 	q, k, v, o nn.Linear
@@ -399,8 +399,8 @@ func (a *attention) forward(s *torch.Scope, x *torch.Tensor, by nn.Adapters) *to
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		shape := x.Shape()
 		b, c, n := shape[0], shape[1], shape[2]*shape[3]
-		// The three layers run as one 1×1 convolution, which takes the image as it lies in memory: a sixth less time than
-		// three linear layers on a transposed copy, forward and backward.
+		// The three layers run as one 1×1 convolution on the image's own memory layout: a sixth less time than three linear
+		// layers on a transposed copy, forward and backward.
 		w := torch.Cat(s, []*torch.Tensor{by.Weight(s, a.q.Weight), by.Weight(s, a.k.Weight), by.Weight(s, a.v.Weight)}, 0).Reshape(s, 3*c, c, 1, 1)
 		bias := torch.Cat(s, []*torch.Tensor{by.Weight(s, a.q.Bias), by.Weight(s, a.k.Bias), by.Weight(s, a.v.Bias)}, 0)
 		qkv := a.norm.Adapted(s, x, by).Conv2D(s, w, bias, torch.Conv2DOptions{})
@@ -409,7 +409,7 @@ func (a *attention) forward(s *torch.Scope, x *torch.Tensor, by nn.Adapters) *to
 		h := torch.Attention(s, q, k, v, torch.AttentionOptions{})
 		h = h.Transpose(s, 2, 3).Reshape(s, shape...)
 		h = h.Conv2D(s, by.Weight(s, a.o.Weight).Reshape(s, c, c, 1, 1), by.Weight(s, a.o.Bias), torch.Conv2DOptions{})
-		h = x.Add(s, h) // in x's memory format: attention's result lies as channels-last whatever x is
+		h = x.Add(s, h) // in x's memory format: attention's result is always channels-last
 		if a.scale != 1 {
 			h.MulScalarInPlace(s, a.scale)
 		}
@@ -417,7 +417,7 @@ func (a *attention) forward(s *torch.Scope, x *torch.Tensor, by nn.Adapters) *to
 	})
 }
 
-// shrink and grow change an image's size by blocks that see no embedding.
+// shrink and grow are the samplers that take no embedding.
 type (
 	shrink struct{ *blocks.Downsample }
 	grow   struct{ *blocks.Upsample }
@@ -441,8 +441,8 @@ func newSampler(p nn.Path, c Config, f *fir, channels int, way string) sampler {
 	return grow{blocks.NewUpsample(p, channels)}
 }
 
-// nearZero scales the initial weights of the last layers of branches.
+// nearZero scales the initial weights of the last layer of a residual branch.
 const nearZero = 1e-3
 
-// lastInit is the rule for the last layer of a branch.
+// lastInit is the initialisation of the last layer of a residual branch.
 func lastInit(fanIn int) nn.Init { return nn.Scaled(nn.FanIn(fanIn), nearZero) }

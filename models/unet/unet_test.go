@@ -88,7 +88,7 @@ func TestForwardErrors(t *testing.T) {
 		{"no until", both, images, guidance, "needs the end of a jump (Cond.Until) for each sample"},
 		{"no guidance", both, images, until, "needs a guidance scale (Cond.Guidance) for each sample"},
 		{"channels", tiny, []int{2, 4, 8, 8}, nil, "got [2 4 8 8]"},
-		{"odd size", tiny, []int{2, 3, 7, 7}, nil, "sides that 2 divides, got [2 3 7 7]"},
+		{"odd size", tiny, []int{2, 3, 7, 7}, nil, "divisible by 2, got [2 3 7 7]"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			net := build(t, tc.config)
