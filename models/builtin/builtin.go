@@ -8,18 +8,18 @@ import (
 	"github.com/onestep-go/onestep/torch/safetensors"
 )
 
-// docs/results/emoji.md tells how the file was made.
+// docs/results/emoji.md describes how the file was made.
 //
 //go:embed emoji.safetensors
 var emoji []byte
 
-// Data returns the shipped model's file. It must not be changed.
+// Data returns the contents of the model's file. They must not be changed.
 func Data() []byte { return emoji }
 
-// Open reads the shipped model onto dev.
+// Open reads the model onto dev.
 func Open(dev torch.Device) (*checkpoint.Model, error) {
 	return checkpoint.Read("builtin", emoji, dev)
 }
 
-// File returns the shipped model's file: its tensors and metadata.
+// File returns the model's file: its tensors and metadata.
 func File() (*safetensors.File, error) { return safetensors.Parse("builtin", emoji) }

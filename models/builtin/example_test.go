@@ -8,7 +8,7 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// The model is opened and its description read.
+// Open the model and read its description.
 func ExampleOpen() {
 	m, err := builtin.Open(torch.CPU)
 	if err != nil {

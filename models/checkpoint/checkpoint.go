@@ -20,53 +20,52 @@ import (
 	"github.com/onestep-go/onestep/torch/safetensors"
 )
 
-// metadataKey is where a file's metadata holds its Description, as JSON.
+// metadataKey is the key of the Description in a file's metadata, as JSON.
 const metadataKey = "onestep"
 
-// format is the version of Description that this package writes. It also reads 1, in which there was one kind of networks,
-// of the form edm.
+// format is the version of Description that this package writes. It also reads format 1, which had one kind of network, in the form edm.
 const format = 2
 
-// Kind is what a file's network is turned into.
+// Kind is the kind of model in a file.
 type Kind string
 
 // The kinds of models.
 const (
 	Consistency Kind = "consistency" // models.Consistency or models.TrigConsistency
-	Denoiser    Kind = "denoiser"    // models.EDM, DDPM, VP, Flow or TrigFlow, by its form
-	Trajectory  Kind = "trajectory"  // models.Trajectory, or models.MeanFlow in the form flow
+	Denoiser    Kind = "denoiser"    // models.EDM, DDPM, VP, Flow or TrigFlow, by the form
+	Trajectory  Kind = "trajectory"  // models.Trajectory, or models.MeanFlow for the form flow
 )
 
-// Description is what a file says of its model.
+// Description is the metadata of a model file.
 type Description struct {
 	Format    int             `json:"format"`             // version of this description; Save sets it
-	Kind      Kind            `json:"kind"`               // what the network is turned into
-	Form      Form            `json:"form"`               // what the network predicts
-	Network   network.Config  `json:"network"`            // the network F_θ
-	Boundary  models.Boundary `json:"boundary,omitempty"` // of a consistency function, where it is the identity; absent: sigma_min
-	SigmaData float64         `json:"sigma_data"`
-	SigmaMin  float64         `json:"sigma_min"`
-	SigmaMax  float64         `json:"sigma_max"` // the noise level that sampling starts from
-	// Levels are the noise levels, largest first, of a denoiser that was distilled for them: by Euler's method from each to the
+	Kind      Kind            `json:"kind"`               // denoiser, consistency function or trajectory
+	Form      Form            `json:"form"`               // the network's parameterisation
+	Network   network.Config  `json:"network"`            // the configuration of the network F_θ
+	Boundary  models.Boundary `json:"boundary,omitempty"` // boundary condition of a consistency function; absent: sigma_min
+	SigmaData float64         `json:"sigma_data"`         // standard deviation of the data's elements
+	SigmaMin  float64         `json:"sigma_min"`          // the smallest noise level
+	SigmaMax  float64         `json:"sigma_max"`          // the noise level that sampling starts from
+	// Levels are the sampling levels of a progressively distilled denoiser, largest first: Euler's method goes from each to the
 	// next, and from the last to 0.
 	Levels []float64 `json:"levels,omitempty"`
 
-	Method     string   `json:"method,omitempty"`      // how it was trained, such as "ct"
-	Data       string   `json:"data,omitempty"`        // what on
-	ClassNames []string `json:"class_names,omitempty"` // of a conditional model, in the labels' order
+	Method     string   `json:"method,omitempty"`      // training method, such as "ct"
+	Data       string   `json:"data,omitempty"`        // training data
+	ClassNames []string `json:"class_names,omitempty"` // of a class-conditional model, in the order of labels
 	Step       int      `json:"step,omitempty"`        // optimizer steps
 	Images     int64    `json:"images,omitempty"`      // images seen in training
-	Command    string   `json:"command,omitempty"`     // the command that made it
+	Command    string   `json:"command,omitempty"`     // the command that wrote the file
 }
 
-// ErrNetwork is what functions of a network are refused with whose configuration files cannot hold, such as a user's own.
+// ErrNetwork is the error for a network that is not registered, such as a user's own, and cannot be saved.
 var ErrNetwork = fmt.Errorf("want a network of package network: one of %s", strings.Join(network.Names(), ", ")) //quote: our own names
 
-// ErrFunction is what functions are refused with that files cannot hold, such as a user's own.
-var ErrFunction = errors.New("want one of package models' denoisers or consistency functions that files can hold")
+// ErrFunction is the error for a model that cannot be saved, such as a user's own type.
+var ErrFunction = errors.New("want a denoiser over a network, consistency function or jumper of package models")
 
-// Describe fills in a Description for any of package models' denoisers, consistency functions and jumps. What starts from another
-// denoiser (models.Preconditioned, models.TrigNetwork) is described by that one's form.
+// Describe returns the Description of a denoiser over a network, a consistency function or a jumper of package models. A function that
+// was initialised from another denoiser (models.Preconditioned, models.TrigNetwork) has that denoiser's form.
 func Describe(f any) (Description, error) {
 	d := Description{Format: format, SigmaMin: 0.002, SigmaMax: 80}
 	net, err := describe(f, &d)
@@ -84,7 +83,7 @@ func Describe(f any) (Description, error) {
 	return d, nil
 }
 
-// Function returns what the description says, over that network: a models.Denoiser, a models.ConsistencyFunction, or what is both.
+// Function returns the model over net: a models.Denoiser, a models.ConsistencyFunction, or a value that is both.
 func (d Description) Function(net models.Network) (any, error) {
 	if !(d.SigmaData >= 1e-6 && d.SigmaData <= 1e6 && d.SigmaMin > 0 && d.SigmaMin < d.SigmaMax && d.SigmaMax < 1e6) {
 		return nil, fmt.Errorf("noise levels: want sigma_data from 1e-6 to 1e6 and 0 < sigma_min < sigma_max < 1e6, got %g, %g and %g", d.SigmaData, d.SigmaMin, d.SigmaMax)
@@ -94,13 +93,13 @@ func (d Description) Function(net models.Network) (any, error) {
 	}
 	for i, t := range d.Levels {
 		if !(t > 0 && t <= d.SigmaMax*(1+1e-9)) || i > 0 && !(t < d.Levels[i-1]) || d.Kind != Denoiser || i > 1000 {
-			return nil, fmt.Errorf("levels: want at most 1000 of a denoiser, falling from %g to above 0, got %g at %d", d.SigmaMax, t, i)
+			return nil, fmt.Errorf("levels: want at most 1000 decreasing noise levels of a denoiser, at most %g and above 0, got %g at index %d", d.SigmaMax, t, i)
 		}
 	}
 	return build(d, net)
 }
 
-// Metadata returns the description as a file's metadata.
+// Metadata returns the metadata of a file with this description.
 func (d Description) Metadata() (map[string]string, error) {
 	d.Format = format
 	b, err := json.Marshal(d)
@@ -110,10 +109,10 @@ func (d Description) Metadata() (map[string]string, error) {
 	return map[string]string{"format": "pt", metadataKey: string(b)}, nil
 }
 
-// ErrNoDescription is what files without a description are refused with.
-var ErrNoDescription = errors.New("the file does not say what network its weights are for: want a snapshot of onestep, such as model-STEP.safetensors of a run")
+// ErrNoDescription is the error for files without a description.
+var ErrNoDescription = errors.New("the file has no model description in its metadata: want a snapshot that onestep saved, such as model-STEP.safetensors in a run directory")
 
-// ParseDescription takes the description out of a file's metadata.
+// ParseDescription parses and validates the description in a file's metadata.
 func ParseDescription(metadata map[string]string) (Description, error) {
 	text, ok := metadata[metadataKey]
 	if !ok {
@@ -142,17 +141,17 @@ func ParseDescription(metadata map[string]string) (Description, error) {
 		}
 		d.Form, d.Network = Form{Type: EDM, Noise: old.Noise}, old.Network.Config
 	default:
-		return d, fmt.Errorf("description of the model: it has format %d, this version reads format 1 and %d", head.Format, format)
+		return d, fmt.Errorf("model description: unknown format %d: this version reads formats 1 and %d", head.Format, format)
 	}
 	d.Network = d.Network.WithDefaults()
 	if err := d.Network.Validate(); err != nil {
-		return d, fmt.Errorf("description of the model: %w", err)
+		return d, fmt.Errorf("model description: %w", err)
 	}
 	if n := len(d.ClassNames); n > 0 && n != d.Network.Classes() {
-		return d, fmt.Errorf("description of the model: it names %s, and the network has %d", plural.N(n, "class"), d.Network.Classes())
+		return d, fmt.Errorf("model description: it names %s, but the network has %d", plural.N(n, "class"), d.Network.Classes())
 	}
 	if _, err := d.Function(probe{}); err != nil {
-		return d, fmt.Errorf("description of the model: %w", err)
+		return d, fmt.Errorf("model description: %w", err)
 	}
 	return d, nil
 }
@@ -162,7 +161,7 @@ type firstNetwork struct{ network.Config }
 
 func (n *firstNetwork) UnmarshalJSON(data []byte) error { return n.UnmarshalFirst(data) }
 
-// strictly decodes JSON without fields that nobody knows.
+// strictly decodes JSON; unknown fields are errors.
 func strictly(text string, into any) error {
 	dec := json.NewDecoder(strings.NewReader(text))
 	dec.DisallowUnknownFields()
@@ -172,23 +171,23 @@ func strictly(text string, into any) error {
 	return nil
 }
 
-// misread says what is wrong with a description's JSON without the names of Go's types.
+// misread rewords JSON errors without the names of Go types.
 func misread(err error) error {
 	var mistyped *json.UnmarshalTypeError
 	if !errors.As(err, &mistyped) {
-		return fmt.Errorf("description of the model: %w", quote.Error(err))
+		return fmt.Errorf("model description: %w", quote.Error(err))
 	}
 	where := "it"
 	if mistyped.Field != "" {
 		where = mistyped.Field
 	}
-	return fmt.Errorf("description of the model: %s is a JSON %s, which does not belong there", quote.Text(where), quote.Text(mistyped.Value))
+	return fmt.Errorf("model description: %s has the wrong JSON type, %s", quote.Text(where), quote.Text(mistyped.Value))
 }
 
-// probe stands for the network while a description is checked.
+// probe takes the network's place while a description is validated.
 type probe struct{ models.Network }
 
-// File is a model's network as it was read from a file. It owns its weights.
+// File is a model that was read from a file. It owns its weights.
 type File struct {
 	Network     network.Network
 	Description Description
@@ -197,18 +196,18 @@ type File struct {
 	function any // see Description.Function
 }
 
-// Shape returns the shape of what the model draws, [C, H, W] for images.
+// Shape returns the shape of one sample, [C, H, W] for images.
 func (f *File) Shape() []int {
 	return f.Description.Network.Shape()
 }
 
-// Function returns what the network is turned into, which shares its weights: see Description.Function.
+// Function returns the denoiser or consistency function over the network, which shares its weights: see Description.Function.
 func (f *File) Function() any { return f.function }
 
 // Close frees the weights.
 func (f *File) Close() { f.Network.Close() }
 
-// ReadDescription reads what a model file, or the latest snapshot of a run directory, says of its model, and none of the weights.
+// ReadDescription reads the description of a model file, or of the latest snapshot in a run directory, without the weights.
 func ReadDescription(path string) (Description, error) {
 	path, err := Find(path)
 	if err != nil {
@@ -246,7 +245,7 @@ func Open(path string, dev torch.Device) (*Model, error) {
 	return asModel(f)
 }
 
-// OpenTeacher reads a denoiser as Open reads a consistency function.
+// OpenTeacher reads a denoiser from a model file, or from the latest snapshot of a run directory, onto dev.
 func OpenTeacher(path string, dev torch.Device) (*Teacher, error) {
 	f, err := OpenFile(path, dev)
 	if err != nil {
@@ -256,7 +255,7 @@ func OpenTeacher(path string, dev torch.Device) (*Teacher, error) {
 		return &Teacher{d, f}, nil
 	}
 	f.Close()
-	return nil, fmt.Errorf("model %s: want a denoiser, such as one trained with the method edm, and the file holds a %s model", quote.Path(f.Path), quote.Text(f.Description.Kind))
+	return nil, fmt.Errorf("model %s: want a denoiser, such as a model trained with the method edm, but the file holds a %s model", quote.Path(f.Path), quote.Text(f.Description.Kind))
 }
 
 func asModel(f *File) (*Model, error) {
@@ -264,10 +263,10 @@ func asModel(f *File) (*Model, error) {
 		return &Model{c, f}, nil
 	}
 	f.Close()
-	return nil, fmt.Errorf("model %s: want a consistency function, and the file holds a %s: sample from it with a sampler, or distil it", quote.Path(f.Path), quote.Text(f.Description.Kind))
+	return nil, fmt.Errorf("model %s: want a consistency function, but the file holds a %s: use a sampler for denoisers, or distil it", quote.Path(f.Path), quote.Text(f.Description.Kind))
 }
 
-// OpenFile reads any model. Its Description says of what kind it is.
+// OpenFile reads any model onto dev. Description.Kind is its kind.
 func OpenFile(path string, dev torch.Device) (*File, error) {
 	path, err := Find(path)
 	if err != nil {
@@ -277,11 +276,11 @@ func OpenFile(path string, dev torch.Device) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer w.Close() // the weights were copied: nothing is a view of the file any more
+	defer w.Close() // the weights were copied: no tensor is a view of the file
 	return read(w.File(), path, dev, func(s *torch.Scope) (iter.Seq2[string, *torch.Tensor], error) { return w.All(s), nil })
 }
 
-// Read reads a consistency function from a model file that is in memory; name stands for its path in errors.
+// Read reads a consistency function from a model file in memory; name identifies it in errors.
 func Read(name string, data []byte, dev torch.Device) (*Model, error) {
 	f, err := safetensors.Parse(name, data)
 	if err != nil {
@@ -294,14 +293,14 @@ func Read(name string, data []byte, dev torch.Device) (*Model, error) {
 	return asModel(m)
 }
 
-// ErrNoSnapshot is what directories without a model are refused with.
-var ErrNoSnapshot = errors.New("the folder has no snapshot (model-STEP.safetensors)")
+// ErrNoSnapshot is the error for directories without a snapshot.
+var ErrNoSnapshot = errors.New("the directory has no snapshot (model-STEP.safetensors)")
 
-// Find returns the file that Open would read: path itself, or the latest of the files model-STEP.safetensors in it.
+// Find returns the file that Open would read: path itself, or the file model-STEP.safetensors with the highest step in it.
 func Find(path string) (string, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("model %s: there is no such file or folder", quote.Path(path))
+		return "", fmt.Errorf("model %s: no such file or directory", quote.Path(path))
 	}
 	if err != nil {
 		return "", fmt.Errorf("model: %w", err)
@@ -326,20 +325,20 @@ func Find(path string) (string, error) {
 	return filepath.Join(path, name), nil
 }
 
-// read builds the model that f describes, with the weights that open yields.
+// read builds the model that f describes, with the weights of open.
 func read(f *safetensors.File, path string, dev torch.Device, open func(s *torch.Scope) (iter.Seq2[string, *torch.Tensor], error)) (*File, error) {
 	fail := func(err error) (*File, error) { return nil, fmt.Errorf("model %s: %w", quote.Path(path), err) }
 	d, err := ParseDescription(f.Metadata())
 	if err != nil {
 		return fail(err)
 	}
-	// A description that asks for more weights than the file has must not make us allocate them.
+	// Do not allocate a network with more weights than the file holds.
 	elements := 0
 	for t := range f.Tensors() {
 		elements += len(t.Data) * 8 / t.DType.Bits()
 	}
 	if n := d.Network.Count(); n > elements {
-		return fail(fmt.Errorf("it describes a network of %d weights and holds %d", n, elements))
+		return fail(fmt.Errorf("it describes a network with %d weights, but holds %d", n, elements))
 	}
 	net, err := network.New(d.Network, dev, torch.Float32, 0)
 	if err != nil {
@@ -362,7 +361,7 @@ func read(f *safetensors.File, path string, dev torch.Device, open func(s *torch
 			all = append(all, w)
 		}
 		if n := torch.CountNonFinite(s, all); n > 0 {
-			return fmt.Errorf("%d of its weights are not finite: its training diverged, or the file is damaged", n)
+			return fmt.Errorf("%d of its weights are NaN or infinite: training diverged, or the file is damaged", n)
 		}
 		return nil
 	})
@@ -379,10 +378,10 @@ func read(f *safetensors.File, path string, dev torch.Device, open func(s *torch
 	return &File{net, d, path, fn}, nil
 }
 
-// SaveOptions say how a model file is written.
+// SaveOptions configure Save.
 type SaveOptions struct {
-	DType     torch.DType // of the weights: Float32 keeps them; Float16 halves the file and costs about 1e-3 of relative precision
-	Overwrite bool        // allows replacing a file; otherwise one that exists is an error that wraps fs.ErrExist
+	DType     torch.DType // type of the saved weights: Float32 is exact; Float16 halves the file size, with a relative error of about 1e-3
+	Overwrite bool        // replace an existing file; otherwise it is an error that wraps fs.ErrExist
 }
 
 // Save writes a model file atomically, with the weights in the given order.

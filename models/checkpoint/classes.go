@@ -10,13 +10,13 @@ import (
 	"github.com/onestep-go/onestep/internal/suggest"
 )
 
-// ClassNamed returns the label of the class that is meant by a name: that of the class with this name; or else with a name that
-// differs in case, spaces, hyphens and underscores alone, if there is one; or else the label that the name is, as a number from 0 on. So a
-// class that is called by a number goes before the label. An error lists the names that come close.
+// ClassNamed returns the label of a class by its name or number. It tries in turn: a class with exactly this name; a single class whose
+// name differs only in case, spaces, hyphens and underscores; a label, if name is a number from 0. So a class whose name is a number takes
+// precedence over the label. An error suggests similar names.
 func (d Description) ClassNamed(name string) (int, error) {
 	n := d.Network.Classes()
 	if n == 0 {
-		return 0, fmt.Errorf("the model has no classes")
+		return 0, fmt.Errorf("the model is unconditional: it has no classes")
 	}
 	if i := slices.Index(d.ClassNames, name); i >= 0 {
 		return i, nil
@@ -37,15 +37,15 @@ func (d Description) ClassNamed(name string) (int, error) {
 		return 0, fmt.Errorf("want a class from 0 to %d%s, got %d", n-1, d.someClasses(), label)
 	}
 	if d.ClassNames == nil {
-		return 0, fmt.Errorf("the model's classes have no names: want a number from 0 to %d, got %s", n-1, quote.Quoted(name))
+		return 0, fmt.Errorf("the model has no class names: want a number from 0 to %d, got %s", n-1, quote.Quoted(name))
 	}
 	if near := d.near(name, alike); near != nil {
-		return 0, fmt.Errorf("there is no class %s: did you mean %s?", quote.Quoted(name), strings.Join(quote.Texts(near), " or "))
+		return 0, fmt.Errorf("the model has no class %s: did you mean %s?", quote.Quoted(name), strings.Join(quote.Texts(near), " or "))
 	}
-	return 0, fmt.Errorf("there is no class %s: want a number from 0 to %d, or a name%s", quote.Quoted(name), n-1, d.someClasses())
+	return 0, fmt.Errorf("the model has no class %s: want a number from 0 to %d, or a name%s", quote.Quoted(name), n-1, d.someClasses())
 }
 
-// near lists names of classes that may be meant: those that are alike, those that come close, or those that have it in them.
+// near lists class names that may be meant: the ambiguous ones in alike, similar ones, or names that contain it.
 func (d Description) near(name string, alike []int) (near []string) {
 	for _, i := range alike {
 		near = append(near, d.ClassNames[i])
@@ -61,7 +61,7 @@ func (d Description) near(name string, alike []int) (near []string) {
 	return near
 }
 
-// someClasses lists the first names in parentheses, "" without names.
+// someClasses lists the first class names in parentheses; "" without names.
 func (d Description) someClasses() string {
 	const most = 10
 	names := d.ClassNames
@@ -75,7 +75,7 @@ func (d Description) someClasses() string {
 	return " (" + list + ")"
 }
 
-// plainName is a name without what people type in different ways.
+// plainName is a name in lower case without spaces, hyphens and underscores.
 func plainName(name string) string {
 	return strings.Map(func(r rune) rune {
 		if r == ' ' || r == '-' || r == '_' {

@@ -32,9 +32,9 @@ func TestClassNamed(t *testing.T) {
 		d          Description
 		name, want string
 	}{
-		{fashion, "Bog", "there is no class"}, {fashion, "ankle bot", "Ankle boot"}, {fashion, "tree", "maple_tree"}, {fashion, "shirt", "T-shirt/top"},
+		{fashion, "Bog", `no class "Bog"`}, {fashion, "ankle bot", "Ankle boot"}, {fashion, "tree", "maple_tree"}, {fashion, "shirt", "T-shirt/top"},
 		{fashion, "4", "0 to 3 (T-shirt/top"}, {fashion, "-1", "0 to 3"}, {fashion, "boat", "Ankle boot"}, {fashion, "\x1b[2J", `\x1b[2J`},
-		{model(2, "Ab", "aB"), "ab", "Ab or aB"}, {model(3), "cat", "no names"}, {model(0), "cat", "no classes"},
+		{model(2, "Ab", "aB"), "ab", "Ab or aB"}, {model(3), "cat", "no class names"}, {model(0), "cat", "no classes"},
 	} {
 		_, err := c.d.ClassNamed(c.name)
 		require.ErrorContains(t, err, c.want, c.name)

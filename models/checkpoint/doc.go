@@ -1,18 +1,18 @@
-// Package checkpoint reads and writes files that hold a whole model: the weights and, in the file's metadata, what is needed to
-// build the network again. One safetensors file is enough to sample from.
+// Package checkpoint reads and writes model files: safetensors files with the weights and, in the metadata, the description that is
+// needed to rebuild the network. One file is enough for sampling.
 //
-// A [Description] is that metadata: the network's type and configuration, the form (what it predicts: EDM, a chain, a flow,
-// TrigFlow), the kind (what it was trained to be: denoiser, consistency function, jumps), the data's standard deviation, the
-// range of noise levels, class names, and how it was trained. [Save] writes it with weights; [Describe] makes it from a
-// function of package models.
+// A [Description] is that metadata: the network's type and configuration, the form (its parameterisation: EDM, DDPM, flow,
+// TrigFlow and so on), the kind (denoiser, consistency function or trajectory), the data's standard deviation, the range of
+// noise levels, class names, and how it was trained. [Save] writes it with the weights; [Describe] makes it from a denoiser or
+// consistency function of package models.
 //
-// There are three ways to read, each onto one device:
+// There are three ways to read a file, each onto one device:
 //
-//   - [Open] gives a consistency function, ready for package sampling.
-//   - [OpenTeacher] gives a denoiser: a trained one, or what can be used as one in distillation.
-//   - [OpenFile] gives the network alone, and [File.Function] what its description says it is.
+//   - [Open] returns a consistency function, ready for package sampling.
+//   - [OpenTeacher] returns a denoiser, such as the teacher of a distillation.
+//   - [OpenFile] returns any model; [File.Function] is its denoiser or consistency function.
 //
-// A path is a file, or a run directory, of which the latest snapshot is taken ([Find]). What is opened owns its weights: Close
-// frees them. [Describes] reads a description without the weights. Files are untrusted: sizes are checked before memory is
+// A path is a file, or a run directory, whose latest snapshot is read ([Find]). The returned values own their weights: Close
+// frees them. [ReadDescription] reads a description without the weights. Files are untrusted: sizes are checked before memory is
 // allocated.
 package checkpoint

@@ -12,7 +12,7 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// A consistency function is saved as one file, and read without being told what it is.
+// Save a consistency function to one file. Open rebuilds it from the file's description.
 func Example() {
 	dir, err := os.MkdirTemp("", "")
 	if err != nil {

@@ -9,7 +9,7 @@ import (
 	"github.com/onestep-go/onestep/models/noise"
 )
 
-// FormType is what a network predicts: see the types of package models.
+// FormType is a parameterisation: see the types of package models.
 type FormType string
 
 // The types of forms.
@@ -17,11 +17,11 @@ const (
 	EDM      FormType = "edm"      // models.EDM
 	DDPM     FormType = "ddpm"     // models.DDPM
 	VP       FormType = "vp"       // models.VP
-	Flow     FormType = "flow"     // models.Flow; of a trajectory, models.MeanFlow
+	Flow     FormType = "flow"     // models.Flow; models.MeanFlow for a trajectory
 	TrigFlow FormType = "trigflow" // models.TrigFlow
 )
 
-// Form is what a network is given and predicts, the parameterisation. Fields that a type does not use are zero.
+// Form is a network's parameterisation: its inputs and its prediction. Fields that a type does not use are zero.
 type Form struct {
 	Type FormType `json:"type"`
 
@@ -35,10 +35,10 @@ type Form struct {
 
 	Scale    float64 `json:"scale,omitempty"`    // vp, flow
 	Reversed bool    `json:"reversed,omitempty"` // flow
-	Interval bool    `json:"interval,omitempty"` // flow, of a trajectory
+	Interval bool    `json:"interval,omitempty"` // flow, for a trajectory
 }
 
-// formOf describes a parameterisation, and returns its network and σ_d besides; 0 where it has none.
+// formOf returns a parameterisation's form, network and σ_d; 0 if it has no σ_d.
 func formOf(p models.Parameterisation) (Form, models.Network, float64, error) {
 	for _, k := range forms() {
 		if is, ok := k.describe(p); ok {
@@ -46,7 +46,7 @@ func formOf(p models.Parameterisation) (Form, models.Network, float64, error) {
 			return is.Form, is.net, is.sigmaData, is.err
 		}
 	}
-	return Form{}, nil, 0, fmt.Errorf("describe model: there is no form for a %T", p)
+	return Form{}, nil, 0, fmt.Errorf("describe model: %T cannot be saved", p)
 }
 
 // registered returns the parameterisation of the form.
@@ -61,7 +61,7 @@ func (f Form) registered() (form, error) {
 	return form{}, fmt.Errorf("form: want one of %s, got %s", strings.Join(names, ", "), quote.Quoted(f.Type)) //quote: our own names
 }
 
-// Denoiser returns the denoiser that the network is in this form. sigmaData is the standard deviation of the data's elements.
+// Denoiser returns a denoiser over net with this parameterisation. sigmaData is the standard deviation of the data's elements.
 func (f Form) Denoiser(net models.Network, sigmaData float64) (models.Parameterisation, error) {
 	k, err := f.registered()
 	if err != nil {
@@ -70,7 +70,7 @@ func (f Form) Denoiser(net models.Network, sigmaData float64) (models.Parameteri
 	return k.build(f, net, sigmaData)
 }
 
-// Summary says in a few words what a network of the form is given and predicts.
+// Summary describes the form in a few words.
 func (f Form) Summary() string {
 	k, err := f.registered()
 	if err != nil {
@@ -79,7 +79,7 @@ func (f Form) Summary() string {
 	return k.summary(f)
 }
 
-// Consistency returns the consistency function that starts from the denoiser that the network is in this form.
+// Consistency returns a consistency function that is initialised from the denoiser of this form over net.
 func (f Form) Consistency(net models.Network, sigmaData float64, boundary models.Boundary, sigmaMin float64) (*models.Consistency, error) {
 	c := &models.Consistency{Net: net, Boundary: boundary, Noise: f.Noise, SigmaData: sigmaData, SigmaMin: sigmaMin}
 	if f.Type == EDM {
@@ -90,8 +90,8 @@ func (f Form) Consistency(net models.Network, sigmaData float64, boundary models
 	return c, err
 }
 
-// Trig returns the consistency function in TrigFlow's coordinates, with its boundary at zero, that starts from the denoiser
-// that the network is in this form.
+// Trig returns a consistency function in TrigFlow's coordinates, with its boundary at zero, that is initialised from the denoiser of
+// this form over net.
 func (f Form) Trig(net models.Network, sigmaData float64) (*models.TrigConsistency, error) {
 	c := &models.TrigConsistency{Net: net, SigmaData: sigmaData}
 	if f.Type == TrigFlow {

@@ -11,20 +11,20 @@ import (
 // form is a registered parameterisation of package models.
 type form struct {
 	name     FormType
-	describe func(p models.Parameterisation) (described, bool) // false: it is none of this form
+	describe func(p models.Parameterisation) (described, bool) // false: p has another form
 	build    func(f Form, net models.Network, sigmaData float64) (models.Parameterisation, error)
 	summary  func(f Form) string
 }
 
-// described is what is to be written of a parameterisation.
+// described is the description of a parameterisation.
 type described struct {
-	Form      // but for its type
+	Form      // without its type
 	net       models.Network
-	sigmaData float64 // 0: it has none
-	err       error   // files cannot hold it
+	sigmaData float64 // 0: none
+	err       error   // why a file cannot hold it
 }
 
-// forms returns all parameterisations. This is the one place to add another, beside the fields of Form that it needs.
+// forms returns all parameterisations. To add one, add an entry here, and to Form the fields that it needs.
 func forms() []form {
 	return []form{
 		registered(EDM,
@@ -39,7 +39,7 @@ func forms() []form {
 			func(p *models.DDPM) described {
 				betas, ok := p.Process().Made()
 				if !ok {
-					return described{err: errors.New("describe model: its chain was made of bare numbers, which files do not hold: make it by noise.Betas.Chain")}
+					return described{err: errors.New("describe model: its chain was made by noise.NewChain and cannot be saved: make it with noise.Betas.Chain")}
 				}
 				return described{Form: Form{Predict: p.Predict, Betas: &betas, Nearest: p.Nearest}, net: p.Net}
 			},
@@ -108,7 +108,7 @@ func registered[P models.Parameterisation](name FormType, describe func(p P) des
 	}
 }
 
-// word is what files call a value.
+// word is a value's name in files.
 func word(v interface{ MarshalText() ([]byte, error) }) string {
 	text, err := v.MarshalText()
 	if err != nil {

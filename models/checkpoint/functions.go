@@ -9,17 +9,17 @@ import (
 	"github.com/onestep-go/onestep/models"
 )
 
-// function is a registered type of package models that a network is turned into.
+// function is a registered denoiser or consistency function of package models.
 type function struct {
 	kind     Kind
-	forms    []FormType                                                           // those that networks may have; nil: all
-	boundary *models.Boundary                                                     // the one that it has; nil: any
+	forms    []FormType                                                           // the forms that its network may have; nil: all
+	boundary *models.Boundary                                                     // its boundary condition; nil: any
 	jumps    bool                                                                 // the network takes the end of a jump
 	describe func(f any, d *Description) (net models.Network, ok bool, err error) // not ok: f is of another type
 	build    func(d Description, net models.Network) (any, error)
 }
 
-// functions returns all of them; the first that fits a description is what it says. This is the one place to add another.
+// functions returns the registered functions; the first that matches a description is used. To add one, add an entry here.
 func functions() []function {
 	zero := models.AtZero
 	return []function{
@@ -68,7 +68,7 @@ func functions() []function {
 	}
 }
 
-// of sets the form to that of the denoiser that a function starts from, and returns its network.
+// of sets the form to that of p, the denoiser that a function is initialised from, and returns p's network.
 func (d *Description) of(p models.Parameterisation) (net models.Network, err error) {
 	d.Form, net, _, err = formOf(p)
 	return net, err
@@ -95,7 +95,7 @@ func turned[F any](k function, describe func(f F, d *Description) (models.Networ
 	return k
 }
 
-// describe fills in what d says of f, and returns its network.
+// describe fills in d for f, and returns f's network.
 func describe(f any, d *Description) (models.Network, error) {
 	for _, k := range functions() {
 		if net, ok, err := k.describe(f, d); ok {
@@ -105,7 +105,7 @@ func describe(f any, d *Description) (models.Network, error) {
 	return nil, fmt.Errorf("describe model: %w, got %T", ErrFunction, f)
 }
 
-// build makes what d says, over that network.
+// build returns the denoiser or consistency function that d describes, over net.
 func build(d Description, net models.Network) (any, error) {
 	var kinds, forms []string
 	for _, k := range functions() {
@@ -116,7 +116,7 @@ func build(d Description, net models.Network) (any, error) {
 		case k.kind != d.Kind:
 			continue
 		case k.jumps && !d.Network.Until():
-			return nil, fmt.Errorf("kind: a %s needs a network with a second time input, where a jump ends (until), and the %s has none", k.kind, d.Network.Name()) //quote: our own names
+			return nil, fmt.Errorf("kind: a %s needs a network that takes the end of a jump (until), and the %s does not", k.kind, d.Network.Name()) //quote: our own names
 		case k.boundary != nil && *k.boundary != d.Boundary:
 			continue
 		case k.forms == nil || slices.Contains(k.forms, d.Form.Type):
@@ -127,7 +127,7 @@ func build(d Description, net models.Network) (any, error) {
 		}
 	}
 	if forms != nil {
-		return nil, fmt.Errorf("form: a %s has %s, got %s", quote.Text(d.Kind), strings.Join(forms, " or "), quote.Quoted(d.Form.Type)) //quote: our own names
+		return nil, fmt.Errorf("form of a %s: want %s, got %s", quote.Text(d.Kind), strings.Join(forms, " or "), quote.Quoted(d.Form.Type)) //quote: our own names
 	}
 	last := len(kinds) - 1
 	return nil, fmt.Errorf("kind: want %s or %s, got %s", strings.Join(kinds[:last], ", "), kinds[last], quote.Quoted(d.Kind)) //quote: our own names

@@ -10,38 +10,38 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Net is one of the networks whose features are compared, by the name it has in the Python package lpips.
+// Net is the network whose features are compared, by its name in the Python package lpips.
 type Net string
 
 // The networks.
 const (
-	Alex Net = "alex" // AlexNet (Krizhevsky 2014), for images of at least 31 pixels a side: the fast one
-	VGG  Net = "vgg"  // VGG16 (Simonyan & Zisserman 2015), of at least 16: the one that consistency models are trained with
+	Alex Net = "alex" // AlexNet (Krizhevsky 2014), for images of at least 31×31 pixels: fast
+	VGG  Net = "vgg"  // VGG16 (Simonyan & Zisserman 2015), for images of at least 16×16 pixels: used to train consistency models
 )
 
-// Resize says which images are resized before they are compared, bilinearly and to 224×224 pixels: what both networks were
-// trained on.
+// Resize selects the images that are resized before the comparison, bilinearly to 224×224 pixels, the training resolution of both
+// networks.
 type Resize string
 
-// The rules of resizing.
+// The images to resize.
 const (
-	ResizeNone  Resize = ""
-	ResizeSmall Resize = "small" // those with a side below 256
-	ResizeAll   Resize = "all"   // all; larger ones are smoothed as they shrink
+	ResizeNone  Resize = ""      // none
+	ResizeSmall Resize = "small" // images with a side below 256
+	ResizeAll   Resize = "all"   // all images; larger ones are downscaled with antialiasing
 )
 
-// Config says how images are compared. The zero value is LPIPS itself, with the network that a file holds. Training of
-// consistency models used two others (Song et al. 2023):
+// Config configures the distance. The zero value is LPIPS itself, with the network that a file holds. The published consistency models
+// were trained with two variants (Song et al. 2023):
 //
 //	{Net: VGG, Resize: ResizeSmall, AveragePool: true}   on ImageNet and LSUN, with the Python package piq
 //	{Net: VGG, Resize: ResizeAll}                        on CIFAR-10
 type Config struct {
-	Net         Net    `json:"net,omitempty"`          // "": what the file holds, and Alex in a new network
-	Resize      Resize `json:"resize,omitempty"`       // "": images are taken as they are
-	AveragePool bool   `json:"average_pool,omitempty"` // VGG16's pooling averages squares of pixels, where it else takes the largest
+	Net         Net    `json:"net,omitempty"`          // "": the network in the file, and Alex for a new network
+	Resize      Resize `json:"resize,omitempty"`       // "": no resizing
+	AveragePool bool   `json:"average_pool,omitempty"` // VGG16 with average pooling in place of max pooling
 }
 
-// Validate reports what cannot work.
+// Validate reports invalid and incompatible values.
 func (c Config) Validate() error {
 	switch c.Net {
 	case "", Alex, VGG:
@@ -51,28 +51,28 @@ func (c Config) Validate() error {
 	switch c.Resize {
 	case ResizeNone, ResizeSmall, ResizeAll:
 	default:
-		return fmt.Errorf("lpips: resize: want nothing, %q or %q, got %s", ResizeSmall, ResizeAll, quote.Quoted(c.Resize))
+		return fmt.Errorf("lpips: resize: want %q, %q or %q, got %s", ResizeNone, ResizeSmall, ResizeAll, quote.Quoted(c.Resize))
 	}
 	if c.AveragePool && c.Net == Alex {
-		return fmt.Errorf("lpips: average_pool: want it with %q only, got it with %q, whose squares overlap", VGG, Alex)
+		return fmt.Errorf("lpips: average_pool: supported with net %q only, got %q, whose pooling windows overlap", VGG, Alex)
 	}
 	return nil
 }
 
-// architecture is a network up to the last features that are compared: those behind each slice.
+// architecture is a network up to the last features that are compared. Features are compared after each slice.
 type architecture struct {
 	title  string
-	least  int // pixels of a side
-	window int // side of the squares that pooling takes one value of; it steps by 2 pixels
+	least  int // smallest side of an image, in pixels
+	window int // kernel size of pooling, whose stride is 2
 	slices []slice
 }
 
 type slice struct {
-	pools bool // before its convolutions
+	pools bool // pooling before its convolutions
 	convs []conv
 }
 
-// conv is a convolution that a ReLU follows. The index is its name: its place in torchvision's list of layers.
+// conv is a convolution followed by a ReLU. The index, its position in torchvision's list of layers, is its name.
 type conv struct {
 	index, out, kernel int
 	opt                torch.Conv2DOptions
@@ -101,26 +101,26 @@ func (n Net) architecture() architecture {
 	}}
 }
 
-// kaiming lets signals keep their size through layers with that many inputs and a ReLU behind (He et al. 2015).
+// kaiming is the initialisation of He et al. (2015) for layers followed by a ReLU.
 func kaiming(fanIn int) nn.Init { return nn.Normal(math.Sqrt(2 / float64(fanIn))) }
 
-// zero is for weights that a file brings.
+// zero is the initialisation of weights that are loaded from a file.
 func zero(int) nn.Init { return nn.Zeros }
 
-// constants fills a buffer with these values.
+// constants fills a buffer with v.
 func constants(v []float32) nn.Init {
 	return func(s *torch.Scope, t *torch.Tensor, _ *torch.Generator) {
 		t.CopyFrom(s, torch.FromSlice(s, v, t.Shape()...))
 	}
 }
 
-// recognise returns the network that most tensors of a file are of, by name and shape; "" where none is of any.
+// recognise returns the network that most of a file's tensors belong to, by name and shape; "" if none does.
 func recognise(shapes map[string][]int) Net {
 	best, most := Net(""), 0
 	for _, net := range []Net{Alex, VGG} {
 		n := 0
 		for _, want := range nn.Shapes(func(p nn.Path) { (&LPIPS{config: Config{Net: net}}).build(p, zero) }) {
-			// The scaling tells nothing: it is the same in all.
+			// The normalisation constants do not count: they are the same for both networks.
 			if got, ok := shapes[want.Name]; ok && !strings.HasPrefix(want.Name, scaling) && fmt.Sprint(got) == fmt.Sprint(want.Dims) {
 				n++
 			}

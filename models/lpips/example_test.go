@@ -8,7 +8,7 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Images are compared in pairs; an image is at distance 0 of itself. The weights are random here; Open reads those of LPIPS.
+// Compare images in pairs. The distance of an image to itself is 0. The weights are random here; Open reads those of LPIPS.
 func Example() {
 	d, err := lpips.New(lpips.Config{Net: lpips.Alex}, torch.CPU, torch.Float32, 1)
 	if err != nil {

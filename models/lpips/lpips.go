@@ -1,14 +1,14 @@
-// Package lpips has LPIPS, a distance between images that agrees better with what people see than differences of pixels do
-// (Zhang et al. 2018, version 0.1). It compares features inside a network that was trained to classify photographs.
+// Package lpips implements LPIPS, a perceptual distance between images (Zhang et al. 2018, version 0.1). It compares the features of an
+// image classification network, and agrees better with human judgement than pixel differences.
 //
 // # Weights
 //
-// They are the user's to bring. On a machine where Python can download them,
+// The weights are not included. On a machine where Python can download them,
 //
 //	pip install lpips torchvision safetensors
 //	python scripts/lpips_weights.py vgg lpips-vgg.safetensors
 //
-// writes the file that [Open] reads: the Python package's state dict under its own names.
+// writes the file that [Open] reads: the state dict of the Python package.
 package lpips
 
 import (
@@ -23,7 +23,7 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// scaling is where the constants that images are normalised with have their names.
+// scaling is the prefix of the constants that normalise images.
 const scaling = "scaling_layer."
 
 // ImageNet's mean and standard deviation of each channel, for images in [-1, 1].
@@ -33,23 +33,23 @@ var (
 )
 
 const (
-	resized   = 224   // pixels of a side of images that were resized
-	small     = 256   // ResizeSmall resizes images with a side below it
-	lengthEps = 1e-10 // added to the lengths that features are divided by
+	resized   = 224   // side of resized images in pixels
+	small     = 256   // ResizeSmall resizes images with a side below this
+	lengthEps = 1e-10 // added to the norm that features are divided by
 )
 
-// LPIPS is the distance with its network. It owns the weights, which collect no gradients.
+// LPIPS is the distance with its network. It owns the weights, which do not require gradients.
 type LPIPS struct {
 	config Config
 	store  *nn.Store
 
 	shift, scale *torch.Tensor   // [1, 3, 1, 1]
 	slices       [][]nn.Conv2D   // of the network
-	lins         []*torch.Tensor // [1, C, 1, 1] for each slice: what a channel's difference counts
+	lins         []*torch.Tensor // [1, C, 1, 1] for each slice: the weights of the channels
 }
 
-// New makes a distance over a network with random weights drawn from seed, for tests. It compares features of no meaning,
-// all of whose channels count alike, and is not LPIPS.
+// New makes a distance over a network with random weights of type dtype drawn from seed, for tests. All channels have the same weight.
+// It is not LPIPS.
 func New(c Config, dev torch.Device, dtype torch.DType, seed uint64) (*LPIPS, error) {
 	if c.Net == "" {
 		c.Net = Alex
@@ -86,9 +86,9 @@ func (l *LPIPS) build(p nn.Path, weight func(fanIn int) nn.Init) {
 	}
 }
 
-// Open reads the weights that c.Net names, or those of either network, from a safetensors file onto dev. The file has the
-// tensors of the Python package's state dict (lins.*, which repeat lin0 to lin4, may be left out); weights that are missing,
-// misshapen or not finite are an error. One where there is no file wraps fs.ErrNotExist.
+// Open reads the weights of c.Net, or of either network if it is "", from a safetensors file onto dev. The file has the
+// tensors of the Python package's state dict (lins.*, which repeat lin0 to lin4, may be missing). Missing weights, shape mismatches,
+// NaN and infinite values are errors. If there is no file, the error wraps fs.ErrNotExist.
 func Open(path string, c Config, dev torch.Device) (*LPIPS, error) {
 	if err := c.Validate(); err != nil {
 		return nil, err
@@ -102,13 +102,13 @@ func Open(path string, c Config, dev torch.Device) (*LPIPS, error) {
 		if net == "" {
 			net = VGG
 		}
-		return fail(fmt.Errorf("%w: write them where Python can download them, with: pip install lpips torchvision safetensors; "+
+		return fail(fmt.Errorf("%w: to create it where Python can download the weights, run: pip install lpips torchvision safetensors; "+
 			"python scripts/lpips_weights.py %s %s", fs.ErrNotExist, quote.Text(net), quote.Path(quoted(path))))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("lpips: weights: %w", err)
 	}
-	defer w.Close() // the weights were copied: nothing is a view of the file any more
+	defer w.Close() // the weights were copied: no tensor is a view of the file
 
 	shapes := map[string][]int{}
 	for t := range w.File().Tensors() {
@@ -116,7 +116,7 @@ func Open(path string, c Config, dev torch.Device) (*LPIPS, error) {
 	}
 	switch found := recognise(shapes); {
 	case found == "":
-		return fail(fmt.Errorf("none of its %d tensors is one of LPIPS's: want a file of scripts/lpips_weights.py", len(shapes)))
+		return fail(fmt.Errorf("none of its %d tensors belongs to LPIPS: want a file from scripts/lpips_weights.py", len(shapes)))
 	case c.Net == "":
 		c.Net = found
 	case c.Net != found:
@@ -137,12 +137,12 @@ func Open(path string, c Config, dev torch.Device) (*LPIPS, error) {
 	})
 	if err != nil {
 		l.Close()
-		return fail(fmt.Errorf("read as those for %s (net %s): %w", c.Net.architecture().title, quote.Quoted(c.Net), err))
+		return fail(fmt.Errorf("weights for %s (net %s): %w", c.Net.architecture().title, quote.Quoted(c.Net), err))
 	}
 	return l, nil
 }
 
-// quoted makes a path fit for a shell.
+// quoted quotes a path for a shell, if needed.
 func quoted(path string) string {
 	if path != "" && !strings.ContainsAny(path, " \t\n'\"\\$&;|<>()*?[]#~`!{}") {
 		return path
@@ -153,14 +153,14 @@ func quoted(path string) string {
 // Config returns the configuration, with the network named.
 func (l *LPIPS) Config() Config { return l.config }
 
-// Tensors yields the weights and the constants that images are normalised with, by the names they have in files.
+// Tensors yields the weights and the normalisation constants, with their names in files.
 func (l *LPIPS) Tensors() iter.Seq2[string, *torch.Tensor] { return l.store.Tensors() }
 
 // Close frees the weights.
 func (l *LPIPS) Close() { l.store.Close() }
 
-// Load copies values into the weights; names and shapes have to match those of Tensors exactly. Weights that are not finite, and
-// other constants than version 0.1's, are an error too, after which the distance is not to be used.
+// Load copies values into the weights. Names and shapes have to match those of Tensors exactly. NaN and infinite weights, and
+// constants other than those of version 0.1, are also errors, after which the distance must not be used.
 func (l *LPIPS) Load(values iter.Seq2[string, *torch.Tensor]) error {
 	if err := l.store.Load(values); err != nil {
 		return err
@@ -171,7 +171,7 @@ func (l *LPIPS) Load(values iter.Seq2[string, *torch.Tensor]) error {
 			all = append(all, w)
 		}
 		if n := torch.CountNonFinite(s, all); n > 0 {
-			return fmt.Errorf("%d weights are not finite: the file is damaged", n)
+			return fmt.Errorf("%d weights are NaN or infinite: the file is damaged", n)
 		}
 		for _, c := range []struct {
 			name string
@@ -188,20 +188,19 @@ func (l *LPIPS) Load(values iter.Seq2[string, *torch.Tensor]) error {
 	})
 }
 
-// Distance returns how far apart the images of a and b look, [B], for images [B, 3, H, W] or, grey, [B, 1, H, W] with values in
-// [-1, 1]. With features y of a and z of b behind each slice l of the network,
+// Distance returns the LPIPS distances of the images in a and b, [B], for RGB images [B, 3, H, W] or greyscale images [B, 1, H, W] with
+// values in [-1, 1]. With features y of a and z of b after each slice l of the network,
 //
 //	d = Σ_l mean_hw Σ_c w_lc·(ŷ_lchw - ẑ_lchw)²      ŷ = y/(‖y‖ + 1e-10), ‖·‖ over the channels
 //
-// as in the authors' code; the paper's eq. 1 has w_lc inside the square. Gradients flow to a and b, and nothing is recorded of
-// one that needs none.
+// as in the authors' code; the paper's eq. 1 has w_lc inside the square. Gradients flow to a and b, if they require them.
 func (l *LPIPS) Distance(s *torch.Scope, a, b *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		y, z := l.Features(s, a), l.Features(s, b)
 		var sum *torch.Tensor
 		for i, w := range l.lins {
 			d := s.Tidy(func(s *torch.Scope) *torch.Tensor {
-				// Weights after the mean over pixels: both are sums, and fewer numbers are left.
+				// The weights come after the mean over pixels: the sums commute, and there are fewer elements to multiply.
 				d := unit(s, y[i]).Sub(s, unit(s, z[i])).Square(s).MeanDim(s, false, 2, 3)
 				return d.Mul(s, w.Flatten(s, 0, -1)).SumDim(s, false, 1)
 			})
@@ -215,8 +214,8 @@ func (l *LPIPS) Distance(s *torch.Scope, a, b *torch.Tensor) *torch.Tensor {
 	})
 }
 
-// unit divides each pixel's features by their length. lengthEps² keeps the root's slope finite where all are 0, and is far below
-// the precision of any other length.
+// unit divides each pixel's features by their norm. lengthEps² keeps the gradient of the root finite where all features are 0, and is far
+// below the precision of any other norm.
 func unit(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		length := x.Square(s).SumDim(s, true, 1).AddScalar(s, lengthEps*lengthEps).Sqrt(s)
@@ -224,8 +223,8 @@ func unit(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	})
 }
 
-// Features returns what Distance compares, before it is normalised: the features behind each slice of the network,
-// [B, C, H', W'], of images x as Distance takes them.
+// Features returns the features that Distance compares, before normalisation: those after each slice of the network, [B, C, H', W'],
+// for images x in the range of Distance.
 func (l *LPIPS) Features(s *torch.Scope, x *torch.Tensor) []*torch.Tensor {
 	l.store.CheckOpen("lpips")
 	arch := l.config.Net.architecture()
@@ -254,7 +253,7 @@ func (l *LPIPS) pool(s *torch.Scope, x *torch.Tensor, window int) *torch.Tensor 
 	return x.MaxPool2D(s, window, 2, 0)
 }
 
-// input resizes and normalises images. Grey ones become three channels, which are normalised differently.
+// input resizes and normalises images. Greyscale images become three channels with different normalisation.
 func (l *LPIPS) input(s *torch.Scope, x *torch.Tensor, arch architecture) *torch.Tensor {
 	shape := x.Shape()
 	if len(shape) != 4 || (shape[1] != 3 && shape[1] != 1) {

@@ -6,7 +6,7 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// NetOf returns the network whose weights a file of [Open] holds; "" if they are none's.
+// NetOf returns the network whose weights a file for [Open] holds; "" if they belong to neither.
 func NetOf(path string) (Net, error) {
 	w, err := torch.OpenWeights(path)
 	if err != nil {
@@ -33,8 +33,8 @@ func (c Config) Count() (n int) {
 	return n
 }
 
-// Activations estimates how many elements the network's tensors have together at most, for one pair of images with height h and width w, of
-// which one gets gradients: its features at every layer are kept, of the other those that are compared.
+// Activations estimates the peak memory in tensor elements, for one pair of images of height h and width w, one of which requires
+// gradients: all of its features are kept, and the compared features of the other.
 func (c Config) Activations(h, w int) float64 {
 	switch {
 	case c.Resize == ResizeAll, c.Resize == ResizeSmall && min(h, w) < small:
@@ -43,7 +43,7 @@ func (c Config) Activations(h, w int) float64 {
 	kept, compared, most := 4*float64(h)*float64(w)*3, 0.0, 0.0
 	for _, part := range c.Net.architecture().slices {
 		if part.pools {
-			kept += float64(h) * float64(w) / 4 // rows of indices, roughly
+			kept += float64(h) * float64(w) / 4 // indices of max pooling, roughly
 			h, w = h/2, w/2
 		}
 		var features float64

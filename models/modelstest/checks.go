@@ -8,7 +8,7 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// initialWeights: they are a function of the seed, and the network's output is as small as it should be.
+// initialWeights: initial weights depend on the seed alone, and the network's output is within its limit.
 func (k kit) initialWeights(s *torch.Scope) {
 	weights := func(seed uint64) (all []float32) {
 		k.fresh(torch.Float32, seed, func(net Made) {
@@ -70,7 +70,7 @@ func distance(s *torch.Scope, a, b *torch.Tensor) float64 {
 }
 
 const (
-	same      = 2e-5 // float32 sums in another order
+	same      = 2e-5 // float32 sums in a different order
 	different = 1e-4
 )
 
@@ -117,7 +117,7 @@ func (k kit) inputs(s *torch.Scope) {
 	}
 }
 
-// inputsStay: nothing is computed in the memory of what the caller passes, which forward-mode derivatives forbid too.
+// inputsStay: inputs are not modified in place, which forward-mode derivatives forbid too.
 func (k kit) inputsStay(s *torch.Scope) {
 	x, noise, c := k.input(s)
 	given := map[string]*torch.Tensor{"the image": x, "the noise label": noise}
@@ -179,7 +179,8 @@ func (k kit) modes(s *torch.Scope) {
 	}
 }
 
-// types: the network computes in the type of its weights. Its result differs from float64's by that type's rounding, not more and not less.
+// types: the network computes in the type of its weights. Its result differs from float64's by the rounding of that type, no more and no
+// less.
 func (k kit) types(s *torch.Scope) {
 	x, noise, c := k.input(s)
 	var exact *torch.Tensor
@@ -250,7 +251,8 @@ func (k kit) dropout(s *torch.Scope) {
 	}
 }
 
-// recomputed: a pass that the backward pass computes again draws the same masks, so that its gradients are the same in every bit.
+// recomputed: a forward pass that is recomputed in the backward pass draws the same dropout masks, so that gradients are the same to the
+// bit.
 func (k kit) recomputed(s *torch.Scope) {
 	x, noise, c := k.input(s)
 	c.Dropout = models.DropoutFrom(5)
@@ -272,13 +274,13 @@ func (k kit) recomputed(s *torch.Scope) {
 	kept := pass(s, []*torch.Tensor{x})[0]
 	want := gradients(kept)
 	again := torch.Checkpoint(s, pass, x)[0]
-	if d := distance(s, kept, again); d > same { // its first run is without gradients, which some kernels do in another order
+	if d := distance(s, kept, again); d > same { // the first run is without gradients, for which some kernels sum in a different order
 		k.t.Errorf("a pass without its intermediate results differs by %g", d)
 	}
 	got := gradients(again)
 	for name, g := range want {
 		if got[name] == nil || g.Sub(s, got[name]).Abs(s).Max(s).Item() != 0 {
-			k.t.Errorf("%s has another gradient when the pass is computed again", name)
+			k.t.Errorf("%s has another gradient when the pass is recomputed", name)
 		}
 	}
 }
@@ -307,9 +309,10 @@ func (k kit) gradients(s *torch.Scope) {
 	}
 }
 
-// derivative: forward-mode derivatives, in a direction of image and all labels, with dropout, are central differences of fourth
-// order in float64. With h = 1e-4, rounding (some 1e-16/h) and the step (h⁴ times the fifth derivative) leave about 1e-11 of the derivative; the
-// tolerance is 1e-8 of its norm. Directions add up, also those in which the image, or nothing but the image, stays.
+// derivative: forward-mode derivatives with respect to image and all labels, with dropout, agree with central differences of fourth
+// order in float64. With h = 1e-4, rounding (about 1e-16/h) and truncation (h⁴ times the fifth derivative) give an error of about 1e-11 of
+// the derivative; the tolerance is 1e-8 of its norm. The derivative is linear in the direction, also in directions that change only the
+// image, or all but the image.
 func (k kit) derivative(s *torch.Scope) {
 	k.fresh(torch.Float64, 1, func(net Made) {
 		k.fill(s, net)
@@ -358,7 +361,7 @@ func (k kit) derivative(s *torch.Scope) {
 		}
 		y, dy := torch.JVP(s, f, xs, vs)
 		if err := s.NoGrad(func(s *torch.Scope) error {
-			within("the function beside its derivative", y, f(s, xs), 1e-13)
+			within("the value computed with its derivative", y, f(s, xs), 1e-13)
 			const h = 1e-4
 			moved := func(d float64) *torch.Tensor {
 				to := make([]*torch.Tensor, len(xs))
@@ -386,13 +389,13 @@ func (k kit) derivative(s *torch.Scope) {
 		y.Square(s).Mean(s).Backward()
 		for name, p := range net.Parameters() {
 			if !p.HasGrad() || p.Grad(s).Abs(s).Max(s).Item() == 0 {
-				k.t.Errorf("%s has no gradient beside a derivative", name)
+				k.t.Errorf("%s has no gradient when a derivative is computed", name)
 			}
 		}
 	})
 }
 
-// clones compute the same, have weights of their own, collect no gradients, and can take averages of the network's weights.
+// clones: a clone computes the same, has weights of its own that do not require gradients, and can hold EMA weights of the network.
 func (k kit) clones(s *torch.Scope) {
 	if k.clone == nil {
 		return
@@ -429,7 +432,7 @@ func (k kit) clones(s *torch.Scope) {
 		e.Update(s, 0)
 		for name, p := range twin.Parameters() {
 			if p.Abs(s).Max(s).Item() != 0 {
-				k.t.Errorf("an average does not reach a clone's %s", name)
+				k.t.Errorf("an EMA update does not reach a clone's %s", name)
 			}
 		}
 		i := 0
@@ -443,7 +446,7 @@ func (k kit) clones(s *torch.Scope) {
 	}
 }
 
-// refusals: wrong conditions are errors, not wrong images.
+// refusals: missing and unexpected conditions are errors.
 func (k kit) refusals(s *torch.Scope) {
 	x, noise, c := k.input(s)
 	for _, i := range k.conditions() {

@@ -9,21 +9,21 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Expect is what a network is like, for Network and Consistency.
+// Expect describes the network under test, for Network and Consistency.
 type Expect struct {
 	Shape    []int // of one sample, [C, H, W]
 	Out      int   // channels of the result; 0: as many as the input has
 	Classes  int   // 0: unconditional
-	NoClass  bool  // the label Classes stands for no class
+	NoClass  bool  // the label Classes is the null class
 	Until    bool  // the network takes the end of a jump: models.Cond.Until
 	Guidance bool  // the network takes a guidance scale: models.Cond.Guidance
-	Text     []int // the network takes text features, [T, W] for a sample: models.Cond.Text
-	Pooled   int   // the network takes pooled text features, as many: models.Cond.Pooled
-	Sizes    int   // the network takes sizes, as many: models.Cond.Sizes
-	// Float32Labels tells that the network embeds its labels in float32 whatever its type, so that there is no derivative in them to compare.
+	Text     []int // shape [T, W] of a sample's text features, models.Cond.Text; nil: the network takes none
+	Pooled   int   // number of pooled text features, models.Cond.Pooled; 0: the network takes none
+	Sizes    int   // number of sizes, models.Cond.Sizes; 0: the network takes none
+	// Float32Labels is for a network that always embeds its labels in float32, so that derivatives with respect to them are not compared.
 	Float32Labels bool
-	Dropout       bool    // the network drops out when it is given a seed
-	Initial       float64 // the largest absolute output of initial weights, which is not 0; 0: any
+	Dropout       bool    // the network has dropout
+	Initial       float64 // limit of the absolute output with initial weights, which must not be 0; 0: no limit
 }
 
 // Made is a network with weights of its own.
@@ -33,7 +33,7 @@ type Made interface {
 	Close()
 }
 
-// reporter is what a kit tells its findings: a *testing.T.
+// reporter is the part of *testing.T that a kit uses.
 type reporter interface {
 	Helper()
 	Logf(format string, args ...any)
@@ -46,7 +46,7 @@ type kit struct {
 	dev    torch.Device
 	net    models.Network
 	make   func(dtype torch.DType, seed uint64) (Made, error)
-	clone  func() (Made, error) // nil: it has no clones
+	clone  func() (Made, error) // nil: the network has no method Clone
 	expect Expect
 }
 
@@ -71,11 +71,18 @@ var checks = []struct {
 	{"leaks", kit.leaks},
 }
 
-// Network runs the checks that every network has to pass, on a device: initial weights that follow from the seed, shapes, dependence on
-// all inputs, which stay as they are, samples that do not see each other, equal results in all grad modes and memory formats, computing
-// in the weights' type, dropout that repeats, also in a pass that is computed again for its gradients, gradients for every parameter, forward-mode derivatives, clones (of networks that have a method
-// Clone), refusals, and no tensor left behind. make makes the network with the initial weights of a seed; Network fills its parameters with
-// random values and returns it; it is closed at the test's end.
+// Network runs the conformance suite that every network has to pass, on a device. It checks:
+//
+//   - initial weights that depend on the seed alone, and output shapes
+//   - dependence on all inputs, which are not modified, and independence of the samples in a batch
+//   - equal results in all grad modes and memory formats, and computation in the weights' type
+//   - dropout that is reproducible by its seed, including in recomputation for gradients (checkpointing)
+//   - gradients of every parameter, and forward-mode derivatives
+//   - clones, if the network has a method Clone
+//   - errors for wrong inputs, and no leaked tensors
+//
+// make returns a network with the initial weights of a seed. Network fills its parameters with random values and returns it; it is closed
+// at the end of the test.
 func Network[N Made](t *testing.T, dev torch.Device, make func(dev torch.Device, dtype torch.DType, seed uint64) (N, error), expect Expect) N {
 	t.Helper()
 	net, err := make(dev, torch.Float32, 1)
@@ -106,17 +113,17 @@ func (k kit) run(check func(k kit, s *torch.Scope)) {
 	}
 }
 
-// fill gives every parameter values that let signals through, the same ones in each type: initial values are often near zero on purpose.
+// fill adds random values to every parameter, the same ones in each type, since initial values are often near zero on purpose.
 func (k kit) fill(s *torch.Scope, net models.Network) {
 	g := torch.NewGenerator(s, 1)
 	seen := map[string]bool{}
 	for name, p := range net.Parameters() {
 		if name == "" || seen[name] {
-			k.t.Errorf("parameter name %q is empty or there twice", name)
+			k.t.Errorf("parameter name %q is empty or duplicate", name)
 		}
 		seen[name] = true
 		if !p.RequiresGrad() {
-			k.t.Errorf("parameter %s does not collect gradients", name)
+			k.t.Errorf("parameter %s does not require gradients", name)
 		}
 		_ = s.NoGrad(func(s *torch.Scope) error {
 			p.AddInPlace(s, torch.Randn(s, g, torch.Float32, p.Shape()...).MulScalar(s, 0.1).To(s, p.DType()))
@@ -130,7 +137,7 @@ func (k kit) fill(s *torch.Scope, net models.Network) {
 
 const batch = 3
 
-// input draws images, labels like ln(t)/4 and what else the network takes, the same ones every time.
+// input draws images, labels like ln(t)/4 and the other inputs that the network takes, the same ones every time.
 func (k kit) input(s *torch.Scope) (x, noise *torch.Tensor, c models.Cond) {
 	g := torch.NewGenerator(s, 2)
 	x = torch.Randn(s, g, torch.Float32, append([]int{batch}, k.expect.Shape...)...)
@@ -143,16 +150,16 @@ func (k kit) input(s *torch.Scope) (x, noise *torch.Tensor, c models.Cond) {
 	return x, noise, c
 }
 
-// condition is one of the inputs besides image and noise label.
+// condition is one of the conditioning inputs besides image and noise label.
 type condition struct {
 	name     string
-	takes    bool // whether the network does
-	features bool // it comes from another network, in the type of the weights
+	takes    bool // whether the network takes it
+	features bool // it is the output of another network, in the type of the weights
 	of       func(c *models.Cond) **torch.Tensor
 	value    func(s *torch.Scope, g *torch.Generator) *torch.Tensor // one for each sample
 }
 
-// conditions are all of them, each with a value, also those that the network does not take.
+// conditions are all conditioning inputs with values, including those that the network does not take.
 func (k kit) conditions() []condition {
 	e := k.expect
 	numbers := func(v ...float32) func(*torch.Scope, *torch.Generator) *torch.Tensor {
@@ -184,8 +191,8 @@ func row(s *torch.Scope, c models.Cond, i int) models.Cond {
 	return c.Rows(s, torch.FromSlice(s, []int64{int64(i)}))
 }
 
-// Consistency runs the checks that every consistency function has to pass: f(x, epsilon) is x in every bit, results have
-// the input's shape and are finite from epsilon to 80, and gradients flow to the image. A boundary at 0 is epsilon 0.
+// Consistency runs the checks that every consistency function has to pass: f(x, epsilon) is x to the bit, results have
+// the input's shape and are finite from epsilon to 80, and gradients flow to the image. For a boundary at 0, epsilon is 0.
 func Consistency(t *testing.T, dev torch.Device, f models.ConsistencyFunction, epsilon float64, expect Expect) {
 	t.Helper()
 	kit{t: t, dev: dev, expect: expect}.run(func(k kit, s *torch.Scope) {

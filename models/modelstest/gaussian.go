@@ -1,5 +1,5 @@
-// Package modelstest has what models are tested against: distributions whose denoiser and consistency function are known
-// in closed form, and a kit that every network has to pass.
+// Package modelstest has test helpers for models: distributions whose denoiser and consistency function are known in closed form
+// ([Gaussian], [Mixture]), and a conformance suite that every network has to pass ([Network]).
 package modelstest
 
 import (
@@ -9,8 +9,8 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Gaussian is data with independent elements from N(Mean, Std²). Noise of standard deviation t makes it
-// N(Mean, Std² + t²), and everything about its probability-flow ODE is known exactly:
+// Gaussian is data with independent elements from N(Mean, Std²). With noise of standard deviation t it is
+// N(Mean, Std² + t²), and its probability-flow ODE has an exact solution:
 //
 //	D(x; t) = m + s²·(x - m)/(s² + t²)
 //	f(x, t) = m + (x - m)·√((s² + ε²)/(s² + t²))
@@ -64,12 +64,12 @@ func (g Gaussian) shrink(s *torch.Scope, x, t *torch.Tensor, factor func(s *torc
 	})
 }
 
-// Move carries a point of a trajectory from noise level t to another level: m + (x - m)·√((s² + to²)/(s² + t²)).
+// Move returns the point at level to on the trajectory through x at noise level t: m + (x - m)·√((s² + to²)/(s² + t²)).
 func (g Gaussian) Move(x, t, to float64) float64 {
 	return g.Mean + (x-g.Mean)*math.Hypot(g.std(), to)/math.Hypot(g.std(), t)
 }
 
-// Sample draws a tensor of that shape from the data's distribution.
+// Sample draws a tensor of the given shape from the data's distribution.
 func (g Gaussian) Sample(s *torch.Scope, stream *torch.Generator, d torch.DType, shape ...int) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		return torch.Randn(s, stream, d, shape...).MulScalar(s, g.std()).AddScalar(s, g.Mean)

@@ -11,27 +11,27 @@ import (
 
 // Component is one Gaussian of a mixture.
 type Component struct {
-	Weight    float64 // its part, in proportion to the others' weights; 0: 1
+	Weight    float64 // relative to the other components' weights; 0: 1
 	Mean, Std float64 // Std above 0
 }
 
-// Axis is a mixture of Gaussians on a line. Noise of standard deviation t makes it the mixture with the variances Std² + t². The
-// probability-flow ODE on a line keeps the order of its points, so that it keeps the distribution function F too:
+// Axis is a mixture of Gaussians in one dimension. With noise of standard deviation t it is the mixture with the variances Std² + t².
+// In one dimension the probability-flow ODE preserves the order of points, and with it the cumulative distribution function F:
 //
 //	F_u(x(u)) = F_t(x(t))        f(x, t) = F_ε⁻¹(F_t(x))
 type Axis []Component
 
-// Grid is the axis of three narrow modes, at -0.6, 0 and 0.6 with deviation 0.1, whose own deviation is 0.5.
+// Grid is an axis with three narrow modes, at -0.6, 0 and 0.6 with standard deviation 0.1. Its own standard deviation is 0.5.
 func Grid() Axis { return Axis{{Mean: -0.6, Std: 0.1}, {Std: 0.1}, {Mean: 0.6, Std: 0.1}} }
 
-// Validate reports what cannot work.
+// Validate reports invalid components.
 func (a Axis) Validate() error {
 	if len(a) == 0 {
 		return fmt.Errorf("mixture: want at least one component")
 	}
 	for i, c := range a {
 		if !(c.Weight >= 0 && c.Std > 0) || math.IsInf(c.Weight+c.Std, 1) || math.IsNaN(c.Mean) || math.IsInf(c.Mean, 0) {
-			return fmt.Errorf("mixture: component %d: want a weight above 0, or 0 for 1, a finite mean and a deviation above 0, got %+v", i, c)
+			return fmt.Errorf("mixture: component %d: want a weight above 0, or 0 for 1, a finite mean and a standard deviation above 0, got %+v", i, c)
 		}
 	}
 	return nil
@@ -65,7 +65,7 @@ func (a Axis) sorted() Axis {
 	return b
 }
 
-// Density returns the density at noise level t.
+// Density returns the probability density at noise level t.
 func (a Axis) Density(x, t float64) float64 { return math.Exp(a.sorted().logDensity(x, t)) }
 
 func (a Axis) logDensity(x, t float64) float64 {
@@ -76,7 +76,7 @@ func (a Axis) logDensity(x, t float64) float64 {
 	})
 }
 
-// CDF returns the distribution function F at noise level t.
+// CDF returns the cumulative distribution function F at noise level t.
 func (a Axis) CDF(x, t float64) float64 { f, _ := a.sorted().excess(0, x, t); return math.Exp(f) }
 
 // Denoise returns D(x; t), the posterior mean.
@@ -91,22 +91,22 @@ func (a Axis) Denoise(x, t float64) float64 {
 	return mean
 }
 
-// Move carries a point of a trajectory from noise level t to another level, either of them 0 or above: F_to⁻¹(F_t(x)).
+// Move returns the point at level to on the trajectory through x at noise level t: F_to⁻¹(F_t(x)). Levels are at least 0.
 func (a Axis) Move(x, t, to float64) float64 { return a.sorted().move(x, t, to) }
 
 func (a Axis) move(x, t, to float64) float64 {
 	if t == to || math.IsNaN(x) || math.IsInf(x, 0) {
 		return x
 	}
-	// One component alone would carry x to m + (x - m)·s_to/s_t, where its own distribution function is the same. The mixture's
-	// point lies between the lowest and the highest of these.
+	// With one component alone the result would be m + (x - m)·s_to/s_t, where its own F is the same. The mixture's point lies
+	// between the lowest and the highest of these.
 	lo, hi := math.Inf(1), math.Inf(-1)
 	for _, c := range a {
 		u := Gaussian{Mean: c.Mean, Std: c.Std}.Move(x, t, to)
 		lo, hi = min(lo, u), max(hi, u)
 	}
-	// F is compared by how far it is from one of the values that it has between the modes, or from 0 or 1: the nearest of them.
-	// There F hardly changes, and the difference alone tells points apart.
+	// F is compared by its difference from the nearest of its plateaus between the modes, or from 0 or 1. On a plateau F hardly
+	// changes, and only the difference distinguishes points.
 	nearest, want := 0, math.Inf(1)
 	for j := range len(a) + 1 {
 		if v, _ := a.deviation(j, x, t); math.Abs(v) < math.Abs(want) {
@@ -114,7 +114,7 @@ func (a Axis) move(x, t, to float64) float64 {
 		}
 	}
 	want, _ = a.excess(nearest, x, t)
-	// Newton's steps inside the bracket; bisections where they leave it or do not shrink fast.
+	// Newton's method inside the bracket; bisection if a step leaves it or the bracket shrinks slowly.
 	u, last := lo+(hi-lo)/2, hi-lo
 	for range 200 {
 		got, slope := a.excess(nearest, u, to)
@@ -138,7 +138,7 @@ func (a Axis) move(x, t, to float64) float64 {
 	return u
 }
 
-// deviation returns F minus the summed weights of the first j components, without a difference of close numbers, and F's slope.
+// deviation returns F minus the sum of the first j components' weights, without cancellation, and the slope of F.
 func (a Axis) deviation(j int, x, t float64) (value, slope float64) {
 	for i, c := range a {
 		s := math.Hypot(c.Std, t)
@@ -153,9 +153,9 @@ func (a Axis) deviation(j int, x, t float64) (value, slope float64) {
 	return value, slope
 }
 
-// excess is a growing function of x that has F's information to full relative precision where F is near the summed weights of
-// the first j components: the logarithm of F for j = 0, that of the survival function 1 - F with its sign turned for all, the
-// deviation between. The logarithms reach as far as x does, where F itself would be 0 or 1.
+// excess is an increasing function of x that determines F to full relative precision where F is near the sum of the first j components'
+// weights: ln F for j = 0, -ln(1 - F) if j is all components, and the deviation otherwise. The logarithms stay accurate in the tails,
+// where F itself rounds to 0 or 1.
 func (a Axis) excess(j int, x, t float64) (value, slope float64) {
 	side := 1.0
 	switch j {
@@ -184,22 +184,22 @@ func logSum(a Axis, f func(Component) float64) float64 {
 	return top + math.Log(sum)
 }
 
-// logPhi returns the logarithm of the standard normal distribution function.
+// logPhi returns the logarithm of the standard normal cumulative distribution function.
 func logPhi(z float64) float64 {
 	if z > -30 {
 		return math.Log(math.Erfc(-z/math.Sqrt2) / 2)
 	}
-	// erfc's asymptotic series; the term left out is below 2e-14.
+	// The asymptotic series of erfc; the truncation error is below 2e-14.
 	w := 1 / (z * z)
 	series := 1 - w*(1-3*w*(1-5*w*(1-7*w*(1-9*w))))
 	return -z*z/2 - math.Log(-z*math.Sqrt(2*math.Pi)) + math.Log(series)
 }
 
-// Mixture is data whose elements are independent and each of them a mixture of Gaussians, so that everything about it is known
-// exactly: the denoiser, the density, and where trajectories go. It is a models.Denoiser and a models.ConsistencyFunction for
-// samples of any shape. The zero value has Grid in every element, and ε 0.002.
+// Mixture is data with independent elements, each from a mixture of Gaussians, so that its denoiser, density and trajectories are
+// known exactly. It is a models.Denoiser and a models.ConsistencyFunction for samples of any shape. The zero value has Grid in every
+// element, and ε 0.002.
 type Mixture struct {
-	Axes     []Axis  // the mixture of each element of a sample; of length 1, of all elements; nil: Grid
+	Axes     []Axis  // the mixture of each element of a sample, or one for all elements; nil: Grid
 	SigmaMin float64 // ε, where trajectories end; 0: 0.002
 }
 
@@ -217,7 +217,7 @@ func (m Mixture) axes() []Axis {
 
 func (m Mixture) sigmaMin() float64 { return Gaussian{SigmaMin: m.SigmaMin}.sigmaMin() }
 
-// Validate reports what cannot work.
+// Validate reports invalid values.
 func (m Mixture) Validate() error {
 	for i, a := range m.axes() {
 		if err := a.Validate(); err != nil {
@@ -225,13 +225,13 @@ func (m Mixture) Validate() error {
 		}
 	}
 	if len(m.axes()) == 0 || !(m.SigmaMin >= 0) {
-		return fmt.Errorf("mixture: want an axis at least and a smallest noise level above 0, or 0 for 0.002, got %d and %g",
+		return fmt.Errorf("mixture: want at least one axis and a smallest noise level above 0, or 0 for 0.002, got %d and %g",
 			len(m.axes()), m.SigmaMin)
 	}
 	return nil
 }
 
-// sorted returns the axes for samples of that many elements, one axis if they are all alike.
+// sorted returns the axes for samples with the given number of elements, or one axis if all are the same.
 func (m Mixture) sorted(elements int) []Axis {
 	if err := m.Validate(); err != nil {
 		panic(&torch.Error{Op: "mixture", Msg: err.Error()})
@@ -246,8 +246,8 @@ func (m Mixture) sorted(elements int) []Axis {
 	return out
 }
 
-// table is the components of all axes as tensors [axes, components], float64. Axes with fewer components than others are filled
-// up with some of no weight.
+// table has the components of all axes as tensors [axes, components], float64. Axes with fewer components are padded with components
+// of weight 0.
 type table struct{ weight, mean, std *torch.Tensor }
 
 func tableOf(s *torch.Scope, axes []Axis) table {
@@ -266,8 +266,8 @@ func tableOf(s *torch.Scope, axes []Axis) table {
 	return table{of(weight), of(mean), of(std)}
 }
 
-// parts returns, for x [B, ...] at t [B], in float64 and [B, elements, components]: the distances from the components' means,
-// their variances and the logarithms of their parts of the density.
+// parts returns, for x [B, ...] at t [B], in float64 and [B, elements, components]: the differences from the components' means,
+// the components' variances, and the logarithms of their contributions to the density.
 func (m table) parts(s *torch.Scope, x, t *torch.Tensor) (distance, variance, part *torch.Tensor) {
 	distance = x.Reshape(s, x.Dim(0), -1, 1).To(s, torch.Float64).Sub(s, m.mean)
 	variance = t.To(s, torch.Float64).Square(s).PerSample(s, 3).Add(s, m.std.Square(s))
@@ -275,7 +275,7 @@ func (m table) parts(s *torch.Scope, x, t *torch.Tensor) (distance, variance, pa
 	return distance, variance, part
 }
 
-// Denoise returns D(x; t) for x [B, ...] and t [B], computed in float64. Gradients pass through it.
+// Denoise returns D(x; t) for x [B, ...] and t [B], computed in float64. It is differentiable.
 func (m Mixture) Denoise(s *torch.Scope, x, t *torch.Tensor, _ models.Cond) *torch.Tensor {
 	axes := m.sorted(elements(x))
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
@@ -295,16 +295,15 @@ func (m Mixture) LogDensity(s *torch.Scope, x, t *torch.Tensor) *torch.Tensor {
 	})
 }
 
-// Origin returns f(x, t), the point at ε of the trajectory through x [B, ...] at t [B]. Gradients do not pass through it.
+// Origin returns f(x, t), the point at ε of the trajectory through x [B, ...] at t [B]. It is not differentiable.
 func (m Mixture) Origin(s *torch.Scope, x, t *torch.Tensor, c models.Cond) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		// ε is rounded as t was, so that f(x, ε) is x.
+		// ε is rounded to t's type, so that f(x, ε) is x.
 		return m.Jump(s, x, t, torch.Full(s, m.sigmaMin(), t.DType(), t.Shape()...), c)
 	})
 }
 
-// Jump returns where the trajectory through x [B, ...] at noise levels t [B] is at the levels next [B]. Gradients do not pass
-// through it.
+// Jump returns the point at levels next [B] on the trajectory through x [B, ...] at noise levels t [B]. It is not differentiable.
 func (m Mixture) Jump(s *torch.Scope, x, t, next *torch.Tensor, _ models.Cond) *torch.Tensor {
 	axes := m.sorted(elements(x))
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
@@ -322,13 +321,13 @@ func (m Mixture) Jump(s *torch.Scope, x, t, next *torch.Tensor, _ models.Cond) *
 
 func elements(x *torch.Tensor) int { return x.NumEl() / max(x.Dim(0), 1) }
 
-// Sample draws a tensor of that shape, [B, ...], from the data's distribution.
+// Sample draws a tensor of the given shape, [B, ...], from the data's distribution.
 func (m Mixture) Sample(s *torch.Scope, stream *torch.Generator, d torch.DType, shape ...int) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		z := torch.Randn(s, stream, torch.Float64, shape...)
 		axes := m.sorted(elements(z))
 		k := tableOf(s, axes)
-		// Which component: how many of the running sums of weights are below a uniform number.
+		// The component's index is the number of cumulative weights below a uniform number.
 		width := k.weight.Dim(1)
 		sums := k.weight.CumSum(s, 1).Narrow(s, 1, 0, width-1)
 		u := torch.Rand(s, stream, torch.Float64, shape[0], elements(z), 1)

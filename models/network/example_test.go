@@ -10,7 +10,7 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// A network is built from JSON, as a model file has it, and takes a guidance scale besides.
+// Build a network from the JSON of a model file, with a guidance scale as an additional input.
 func Example() {
 	var c network.Config
 	if err := json.Unmarshal([]byte(`{"unet": {"resolution": 16, "channels": 16, "mult": [1, 2], "classes": 10}}`), &c); err != nil {
@@ -26,7 +26,7 @@ func Example() {
 	// Output: unet [3 16 16] 10 true
 }
 
-// A preset in its usual size for grey images of 28 pixels, with 10 classes, and its configuration as files have it.
+// A preset with default options for greyscale images of 28×28 pixels and 10 classes, and its configuration in JSON.
 func ExamplePreset() {
 	preset, err := network.PresetNamed("dit")
 	if err != nil {

@@ -11,7 +11,7 @@ import (
 	"github.com/onestep-go/onestep/internal/suggest"
 )
 
-// MarshalJSON writes an object with the network's name as its one key, without a key for no network.
+// MarshalJSON writes an object with the network's name as its only key, or an empty object without a network.
 func (c Config) MarshalJSON() ([]byte, error) {
 	if c.Net == nil {
 		return []byte("{}"), nil
@@ -22,7 +22,7 @@ func (c Config) MarshalJSON() ([]byte, error) {
 	return json.Marshal(map[string]Spec{c.Name(): c.Net})
 }
 
-// UnmarshalJSON reads what MarshalJSON wrote. Keys that no network has are errors, as are several networks.
+// UnmarshalJSON is the reverse of MarshalJSON. Unknown keys and several networks are errors.
 func (c *Config) UnmarshalJSON(data []byte) error {
 	var given map[string]json.RawMessage
 	if err := json.Unmarshal(data, &given); err != nil {
@@ -53,7 +53,7 @@ func (c *Config) UnmarshalJSON(data []byte) error {
 	return nil
 }
 
-// UnmarshalFirst reads the configuration of a file of the first format, in which there was one kind of network only.
+// UnmarshalFirst reads the configuration in a file of format 1, which had one kind of network only.
 func (c *Config) UnmarshalFirst(data []byte) error {
 	all := kinds()
 	net, err := all[slices.IndexFunc(all, kind.readsFirst)].decode(data)
@@ -61,7 +61,7 @@ func (c *Config) UnmarshalFirst(data []byte) error {
 	return within("network", err)
 }
 
-// within adds where a value is to an error of encoding/json about its type.
+// within adds the key of a value to a type error of encoding/json.
 func within(key string, err error) error {
 	var mistyped *json.UnmarshalTypeError
 	if errors.As(err, &mistyped) {

@@ -11,10 +11,11 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// kind is a registered network, whatever the type of its configuration. The arguments are of its own types: see holds and made.
+// kind is a registered network, independent of the type of its configuration. Arguments have to be of the kind's own types: see holds
+// and made.
 type kind interface {
 	name() string
-	readsFirst() bool // it is that of files of the first format
+	readsFirst() bool // the network of files of format 1
 	holds(c Spec) bool
 	decode(data []byte) (Spec, error)
 	withDefaults(c Spec) Spec
@@ -27,14 +28,14 @@ type kind interface {
 	size(c Spec) (preset string, options any)
 }
 
-// config is what a network's package has its configurations do.
+// config is the interface of a registered network's configuration.
 type config[C any] interface {
 	Spec
 	WithDefaults() C
 	WithInputs(in models.Inputs) C
 }
 
-// made is what a network's package has its networks do.
+// made is the interface of a registered network.
 type made[C, N any] interface {
 	Network
 	Config() C
@@ -50,7 +51,7 @@ type adopter interface {
 type family[C config[C], N made[C, N], O any] struct {
 	key    string // in JSON
 	create func(c C, dev torch.Device, dtype torch.DType, seed uint64) (N, error)
-	first  bool // it is the only one in files of the first format
+	first  bool // the network of files of format 1
 	sizes  []size[C, O]
 	sizeOf func(c C) (preset string, size O) // the inverse of a size's config
 }
@@ -100,7 +101,7 @@ func (f family[C, N, O]) adopts() bool {
 	return ok
 }
 
-// orNil keeps a nil pointer from becoming an interface that is not nil.
+// orNil keeps a nil pointer from becoming a non-nil interface.
 func orNil[N Network](net N, err error) (Network, error) {
 	if err != nil {
 		return nil, err
@@ -121,7 +122,7 @@ func (f family[C, N, O]) presets() []Preset {
 			config: func(o any, channels, side int) (Spec, error) {
 				own, ok := o.(*O)
 				if !ok {
-					return nil, fmt.Errorf("network %s: want its options as a %T, got a %T", s.name, own, o)
+					return nil, fmt.Errorf("network %s: want options of type %T, got %T", s.name, own, o)
 				}
 				return s.config(own, channels, side), nil
 			},

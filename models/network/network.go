@@ -21,28 +21,28 @@ type Network interface {
 
 // Spec is the configuration of a registered network, of its package's own type, such as a unet.Config.
 type Spec interface {
-	// Validate reports what cannot work, of a configuration with its defaults filled in.
+	// Validate reports the first invalid field of a configuration with its defaults filled in.
 	Validate() error
 	// SampleShape is the shape of one sample, [C, H, W] for images.
 	SampleShape() []int
 	// Inputs are the conditioning inputs.
 	Inputs() models.Inputs
-	// Count is the number of weights, without making any.
+	// Count is the number of weights; none are allocated.
 	Count() int
-	// Activations estimates how many elements the network's tensors have together at most, for one sample: while it predicts, or with
-	// gradients while these are computed.
+	// Activations estimates the peak memory of intermediate results in tensor elements, for one sample: of a forward pass, or with
+	// gradients of a training step.
 	Activations(gradients bool) float64
 	// Summary describes the network in one line, without its conditioning inputs.
 	Summary() string
 }
 
-// Config is the configuration of a registered network, whichever. In JSON it is an object with one key, the network's name. The zero
-// value is no network.
+// Config is the configuration of any registered network. In JSON it is an object with one key, the network's name. The zero value
+// has no network.
 type Config struct {
 	Net Spec // such as a unet.Config
 }
 
-// one refuses what is no configuration of a registered network.
+// one reports a configuration that is missing, or of no registered network.
 func (c Config) one() error {
 	switch {
 	case c.Net == nil:
@@ -64,7 +64,7 @@ func known() string {
 	return strings.Join(names[:last], ", ") + " or " + names[last]
 }
 
-// WithDefaults returns a copy with every field that was left at zero filled in.
+// WithDefaults returns a copy with every zero field set to its default.
 func (c Config) WithDefaults() Config {
 	if c.one() != nil {
 		return c
@@ -72,7 +72,7 @@ func (c Config) WithDefaults() Config {
 	return Config{kindOf(c.Net).withDefaults(c.Net)}
 }
 
-// Validate reports what cannot work, of a configuration with its defaults filled in.
+// Validate reports the first invalid field of a configuration with its defaults filled in.
 func (c Config) Validate() error {
 	if err := c.one(); err != nil {
 		return err
@@ -80,7 +80,7 @@ func (c Config) Validate() error {
 	return c.Net.Validate()
 }
 
-// Name returns which network it is, such as "unet".
+// Name returns the network's name, such as "unet".
 func (c Config) Name() string {
 	if c.one() != nil {
 		return ""
@@ -112,16 +112,16 @@ func (c Config) Inputs() models.Inputs {
 	return c.WithDefaults().Net.Inputs()
 }
 
-// Classes returns the number of classes; 0 is an unconditional network.
+// Classes returns the number of classes; 0: unconditional.
 func (c Config) Classes() int { return c.Inputs().Classes }
 
-// Until tells whether the network takes the end of a jump.
+// Until reports whether the network takes the end of a jump.
 func (c Config) Until() bool { return c.Inputs().Until }
 
-// Guidance tells whether the network takes a guidance scale.
+// Guidance reports whether the network takes a guidance scale.
 func (c Config) Guidance() bool { return c.Inputs().Guidance }
 
-// NullClass returns the label that stands for no class, or -1 where the network has none.
+// NullClass returns the label of the null class, or -1 if there is none.
 func (c Config) NullClass() int { return c.Inputs().NullClass() }
 
 // With returns a copy with these conditioning inputs.
@@ -133,7 +133,7 @@ func (c Config) With(in models.Inputs) Config {
 	return Config{kindOf(c.Net).withInputs(c.Net, in)}
 }
 
-// Count returns the number of the network's weights without making any.
+// Count returns the number of the network's weights without allocating them.
 func (c Config) Count() int {
 	if c.Net == nil {
 		return 0
@@ -141,8 +141,8 @@ func (c Config) Count() int {
 	return c.Net.Count()
 }
 
-// Activations estimates how many elements the network's tensors have together at most, for one sample: while it predicts, or with
-// gradients while these are computed.
+// Activations estimates the peak memory of intermediate results in tensor elements, for one sample: of a forward pass, or with
+// gradients of a training step.
 func (c Config) Activations(gradients bool) float64 {
 	if c.Net == nil {
 		return 0
@@ -158,7 +158,7 @@ func New(c Config, dev torch.Device, dtype torch.DType, seed uint64) (Network, e
 	return kindOf(c.Net).make(c.Net, dev, dtype, seed)
 }
 
-// Of returns a network's configuration; false for a network that is not registered, such as a user's own.
+// Of returns a network's configuration; false for a type that is not registered, such as a user's own.
 func Of(net models.Network) (Config, bool) {
 	for _, k := range kinds() {
 		if c, ok := k.of(net); ok {
@@ -178,8 +178,8 @@ func Clone(net Network) (Network, error) {
 	return nil, fmt.Errorf("network: want a registered network (%s), got %T", known(), net) //quote: our own names
 }
 
-// Adopt gives a network the weights of one that may have fewer conditioning inputs, as unet.UNet.Adopt does; weights of one that has the
-// same inputs fit every network. See Config.Adopts.
+// Adopt loads the weights of a network that may have fewer conditioning inputs, as unet.UNet.Adopt does. Networks without support for it
+// (see Config.Adopts) load the weights of a network with the same inputs only.
 func Adopt(net Network, weights iter.Seq2[string, *torch.Tensor]) error {
 	if a, ok := net.(adopter); ok {
 		return a.Adopt(weights)
@@ -187,5 +187,5 @@ func Adopt(net Network, weights iter.Seq2[string, *torch.Tensor]) error {
 	return net.Load(weights)
 }
 
-// Adopts tells whether the network can start from the weights of one with fewer conditioning inputs.
+// Adopts reports whether the network can start from the weights of one with fewer conditioning inputs.
 func (c Config) Adopts() bool { return c.one() == nil && kindOf(c.Net).adopts() }

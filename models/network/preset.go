@@ -6,16 +6,16 @@ import (
 	"github.com/onestep-go/onestep/internal/suggest"
 )
 
-// Preset is a published network whose size a few options set, for training from random weights.
+// Preset is a published architecture with a few size options, for training from random weights.
 type Preset struct {
 	Name  string // such as "ddpmpp"
-	About string // what it is, with its source
+	About string // a short description with its source
 
 	options func() any
 	config  func(o any, channels, side int) (Spec, error)
 }
 
-// Presets returns all of them; the first is the default.
+// Presets returns all presets; the first is the default.
 func Presets() []Preset {
 	var all []Preset
 	for _, k := range kinds() {
@@ -36,18 +36,18 @@ func PresetNamed(name string) (Preset, error) {
 	return Preset{}, errors.New(suggest.OneOf(name, names)) //quote: our own names
 }
 
-// Options returns a pointer to a struct of the preset's options at their defaults, such as a *unet.Options. The tags of its fields
-// have the options' names, defaults and help.
+// Options returns a pointer to a struct of the preset's options with their defaults, such as a *unet.Options. The tags of its fields
+// hold the options' names, defaults and help.
 func (p Preset) Options() any { return p.options() }
 
-// Config returns the network for images of that many channels, height and width in pixels. Options that are zero are chosen by the
-// image size and filled in. It panics where p is the zero value.
+// Config returns the network for square images with the given channels and side in pixels. Options that are zero are chosen by the
+// image size and filled in. It panics if p is the zero value.
 func (p Preset) Config(options any, channels, side int) (Config, error) {
 	c, err := p.config(options, channels, side)
 	return Config{c}.WithDefaults(), err
 }
 
-// Preset returns the preset that c is nearest to and a pointer to its options, those that give c its size.
+// Preset returns the preset that is closest to c, and a pointer to the options that give c's size.
 func (c Config) Preset() (Preset, any, error) {
 	if err := c.one(); err != nil {
 		return Preset{}, nil, err

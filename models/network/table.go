@@ -8,8 +8,8 @@ import (
 	"github.com/onestep-go/onestep/models/unet"
 )
 
-// kinds returns all registered networks. This is the one place to add another: its package has a Config that is a Spec with
-// WithDefaults and WithInputs, networks made by New, and for training runs the sizes of its presets.
+// kinds returns all registered networks. To add one, add an entry here. Its package needs a Config that is a Spec with
+// WithDefaults and WithInputs, a function New, and options and presets for training runs.
 func kinds() []kind {
 	return []kind{
 		family[unet.Config, *unet.UNet, unet.Options]{
@@ -26,12 +26,12 @@ func kinds() []kind {
 		},
 		family[mlp.Config, *mlp.MLP, mlp.Options]{
 			key: "mlp", create: mlp.New, sizeOf: mlp.Config.Options,
-			sizes: []size[mlp.Config, mlp.Options]{{"mlp", "multilayer perceptron, for toys", (*mlp.Options).Config}},
+			sizes: []size[mlp.Config, mlp.Options]{{"mlp", "multilayer perceptron, for toy problems", (*mlp.Options).Config}},
 		},
 	}
 }
 
-// Names returns the names of the registered networks, which are the keys of configurations in JSON.
+// Names returns the names of the registered networks, which are the keys in a Config's JSON.
 func Names() []string {
 	var names []string
 	for _, k := range kinds() {
@@ -51,7 +51,7 @@ func Adopting() []string {
 	return names
 }
 
-// kindOf returns the kind of a configuration, nil if it is of none.
+// kindOf returns the kind of a configuration, or nil if it is not registered.
 func kindOf(c Spec) kind {
 	all := kinds()
 	if i := slices.IndexFunc(all, func(k kind) bool { return k.holds(c) }); i >= 0 {
