@@ -304,7 +304,7 @@ func TestMixtureRefuses(t *testing.T) {
 		m    Mixture
 		want string
 	}{
-		{Mixture{Axes: []Axis{}}, "mixture: want an axis at least"},
+		{Mixture{Axes: []Axis{}}, "mixture: want at least one axis"},
 		{Mixture{Axes: []Axis{Grid(), {}}}, "axis 1: mixture: want at least one component"},
 		{Mixture{Axes: []Axis{{{Mean: 1}}}}, "axis 0: mixture: component 0: want a weight above 0"},
 		{Mixture{Axes: []Axis{{{Std: 1}, {Std: -1}}}}, "component 1"},
