@@ -73,7 +73,7 @@ func TestConvertChecks(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// --ema takes the averages of training that a file has; without it they are left out, which is told.
+// --ema takes the EMA weights that a file has; without it they are left out, which is told.
 func TestAverages(t *testing.T) {
 	dir, model := tinyModel(t)
 	at := func(name string) string { return filepath.Join(dir, name) }
@@ -119,7 +119,7 @@ func TestAverages(t *testing.T) {
 	require.Contains(t, out, "  unused ")
 
 	for want, args := range map[string][]string{
-		"want averages of training (model_ema.)": {"generate", "--model", at("plain.safetensors"), "--prompt", "x", "--ema", "--out", at("no.png")},
+		"want EMA weights (model_ema.)": {"generate", "--model", at("plain.safetensors"), "--prompt", "x", "--ema", "--out", at("no.png")},
 		"are only in single files":               {"convert", "--model", model, "--ema", "--out", at("no")},
 	} {
 		code, _, errs := try(args...)

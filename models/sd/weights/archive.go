@@ -17,8 +17,8 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// archive is a file of torch.save: a zip archive of a pickle, which names tensors, and of their elements. Elements are stored as they are:
-// a tensor is a view of the mapped file.
+// archive is a file of torch.save: a zip archive with a pickle, which describes the tensors, and their elements. Elements are uncompressed,
+// so a tensor is a view of the mapped file.
 type archive struct {
 	m       *torch.Mapped
 	tensors map[string]stored
@@ -26,26 +26,26 @@ type archive struct {
 	strings map[string]string // beside the tensors
 }
 
-// stored is where a tensor is in the file.
+// stored is the location of a tensor in the file.
 type stored struct {
 	dtype  torch.DType
 	at     int // of its first element, in bytes
 	shape  []int
-	steps  []int // strides in elements
-	packed bool  // whether the elements lie in the order of their indices
+	steps  []int // strides, in elements
+	packed bool  // contiguous
 }
 
-// maxPickle is a hundred times what a checkpoint's description needs.
+// maxPickle is a hundred times the size of the pickle in a typical checkpoint.
 const maxPickle = 16 << 20
 
-// classes are the types of elements, by the classes of storages, or by PyTorch's names for types that have none.
+// classes maps storage classes, and PyTorch's names of data types without such a class, to data types.
 var classes = map[string]torch.DType{
 	"FloatStorage": torch.Float32, "DoubleStorage": torch.Float64, "HalfStorage": torch.Float16, "BFloat16Storage": torch.BFloat16,
 	"LongStorage": torch.Int64, "IntStorage": torch.Int32, "ByteStorage": torch.Uint8, "BoolStorage": torch.Bool,
 	"float8_e4m3fn": torch.Float8E4M3, "float8_e5m2": torch.Float8E5M2,
 }
 
-// pickled tells whether a path is called as files of torch.save are.
+// pickled reports whether a path has an extension of torch.save files.
 func pickled(path string) bool {
 	return slices.Contains([]string{".ckpt", ".bin", ".pt", ".pth"}, strings.ToLower(filepath.Ext(path)))
 }
@@ -65,18 +65,18 @@ func openArchive(path string) (_ *archive, err error) {
 	return a, a.read(m.Bytes())
 }
 
-const convertHint = `write it anew with PyTorch: torch.save(torch.load("old", weights_only=True), "new")`
+const convertHint = `convert it with PyTorch: torch.save(torch.load("old", weights_only=True), "new")`
 
 // read finds the tensors of a file.
 func (a *archive) read(data []byte) error {
 	switch is := filetype.Of(data); {
 	case bytes.HasPrefix(data, []byte("PK\x03\x04")):
 	case len(data) > 1 && data[0] == 0x80:
-		return errors.New("it is in the format that PyTorch had before version 1.6: " + convertHint)
+		return errors.New("it is in the legacy format from before PyTorch 1.6: " + convertHint)
 	case is.ID == "safetensors":
-		return errors.New("it is a safetensors file with another name: rename it to .safetensors")
+		return errors.New("it is a safetensors file: rename it to .safetensors")
 	default:
-		return fmt.Errorf("want a file of torch.save, which is a zip archive: it is %s", is)
+		return fmt.Errorf("want a zip archive of torch.save, but it is %s", is)
 	}
 	z, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
 	if errors.Is(err, zip.ErrFormat) {
@@ -89,22 +89,22 @@ func (a *archive) read(data []byte) error {
 	prefix := ""
 	for _, f := range z.File {
 		if members[f.Name] != nil {
-			return fmt.Errorf("zip: member %s comes twice", quote.Quoted(f.Name))
+			return fmt.Errorf("zip: duplicate member %s", quote.Quoted(f.Name))
 		}
 		members[f.Name] = f
 		if dir, name, ok := strings.Cut(f.Name, "/"); ok && name == "data.pkl" {
 			if prefix != "" {
-				return errors.New("zip: there are several data.pkl: want one")
+				return errors.New("zip: the archive has several data.pkl: want one")
 			}
 			prefix = dir + "/"
 		}
 	}
 	if prefix == "" {
-		return errors.New("zip: want a file of torch.save: there is no data.pkl in a folder")
+		return errors.New("zip: want a file of torch.save, but the archive has no directory with a data.pkl")
 	}
 	part := func(name string) ([]byte, int, error) { return member(data, members[prefix+name], prefix+name) }
 	if order, _, err := part("byteorder"); err == nil && string(order) != "little" {
-		return fmt.Errorf("its numbers are in the byte order %s: want little; %s", quote.Quoted(order), convertHint)
+		return fmt.Errorf("its byte order is %s: want little; %s", quote.Quoted(order), convertHint)
 	}
 	description, _, err := part("data.pkl")
 	if err != nil {
@@ -135,11 +135,11 @@ func (a *archive) read(data []byte) error {
 		name, named := key.(string)
 		o, is := rebuilt(state.Values[i])
 		if !is || !named {
-			continue // what else there is beside tensors, such as numbers of steps
+			continue // other values, such as step counts
 		}
 		t := tensorOf(o)
 		if sizes += len(t.shape) + len(t.steps); sizes > maxSizes {
-			return fmt.Errorf("its tensors have more than %d dimensions together", maxSizes)
+			return fmt.Errorf("its tensors have more than %d dimensions in total", maxSizes)
 		}
 		v, err := t.find(part)
 		if err != nil {
@@ -151,34 +151,34 @@ func (a *archive) read(data []byte) error {
 	return nil
 }
 
-// member returns a member of an archive and where it begins.
+// member returns a member of an archive and its offset in the file.
 func member(data []byte, f *zip.File, name string) ([]byte, int, error) {
 	if f == nil {
-		return nil, 0, fmt.Errorf("zip: there is no member %s: %w", quote.Quoted(name), fs.ErrNotExist)
+		return nil, 0, fmt.Errorf("zip: missing member %s: %w", quote.Quoted(name), fs.ErrNotExist)
 	}
 	if f.Method != zip.Store || f.CompressedSize64 != f.UncompressedSize64 || f.Flags&1 != 0 {
-		return nil, 0, fmt.Errorf("zip: member %s is compressed or encrypted, which torch.save never does: %s", quote.Quoted(name), convertHint)
+		return nil, 0, fmt.Errorf("zip: member %s is compressed or encrypted, unlike in files of torch.save: %s", quote.Quoted(name), convertHint)
 	}
 	at, err := f.DataOffset()
 	if err != nil {
 		return nil, 0, fmt.Errorf("zip: member %s: %w", quote.Quoted(name), err)
 	}
 	if at < 0 || at > int64(len(data)) || f.UncompressedSize64 > uint64(int64(len(data))-at) {
-		return nil, 0, fmt.Errorf("zip: member %s ends behind the file", quote.Quoted(name))
+		return nil, 0, fmt.Errorf("zip: member %s extends beyond the end of the file", quote.Quoted(name))
 	}
 	return data[at : at+int64(f.UncompressedSize64)], int(at), nil
 }
 
-// stateOf finds the dictionary of tensors: the whole, or what checkpoints of training have it under.
+// stateOf finds the state dict: the root object, or the entry that training checkpoints keep it in.
 func stateOf(root any) (*pickle.Dict, error) {
 	d, ok := root.(*pickle.Dict)
 	if o, is := root.(*pickle.Object); is {
-		return nil, fmt.Errorf("it holds an object of the class %s, not tensors by name: want its state_dict() to be saved", quote.Text(o.Of.String()))
+		return nil, fmt.Errorf("it contains an object of class %s: want a state dict; save the object's state_dict() instead", quote.Text(o.Of.String()))
 	}
 	if !ok {
-		return nil, errors.New("want tensors by name: it holds something else")
+		return nil, errors.New("want a state dict, but it contains something else")
 	}
-	for range 3 { // some have a state_dict in a state_dict
+	for range 3 { // some nest a state_dict in a state_dict
 		inner, ok := d.Get("state_dict").(*pickle.Dict)
 		if !ok {
 			break
@@ -188,7 +188,7 @@ func stateOf(root any) (*pickle.Dict, error) {
 	if tensorsIn(d) > 0 {
 		return d, nil
 	}
-	params, _ := d.Get("string_to_param").(*pickle.Dict) // A1111's embeddings; string_to_token may be of tensors, too
+	params, _ := d.Get("string_to_param").(*pickle.Dict) // A1111's embeddings; string_to_token may contain tensors too
 	if o, ok := d.Get("string_to_param").(*pickle.Object); ok && o.Of == parameterDict {
 		if state, ok := o.State.(*pickle.Dict); ok {
 			params, _ = state.Get("_parameters").(*pickle.Dict)
@@ -201,18 +201,18 @@ func stateOf(root any) (*pickle.Dict, error) {
 	for _, v := range d.Values {
 		if inner, ok := v.(*pickle.Dict); ok && tensorsIn(inner) > 0 {
 			if found != nil {
-				return nil, errors.New("it has several dictionaries of tensors, none of which is called state_dict: want one")
+				return nil, errors.New("it has several dictionaries of tensors, and none is named state_dict: want one")
 			}
 			found = inner
 		}
 	}
 	if found == nil {
-		return nil, errors.New("want tensors by name: it has none")
+		return nil, errors.New("want a state dict, but it has no tensors")
 	}
 	return found, nil
 }
 
-// parameterDict is what older embeddings have their vectors in.
+// parameterDict is the class that holds the vectors of older embeddings.
 var parameterDict = pickle.Global{Module: "torch.nn.modules.container", Name: "ParameterDict"}
 
 func tensorsIn(d *pickle.Dict) int {
@@ -226,14 +226,14 @@ func tensorsIn(d *pickle.Dict) int {
 	return n
 }
 
-// find checks a tensor against its storage and tells where it is. part returns a member of the archive.
+// find checks a tensor against its storage and returns its location. part returns a member of the archive.
 func (t *tensor) find(part func(name string) ([]byte, int, error)) (stored, error) {
 	if t.bad != "" {
 		return stored{}, errors.New(t.bad)
 	}
 	d, ok := classes[t.class]
 	if !ok {
-		return stored{}, fmt.Errorf("its elements are a %s: want one of FloatStorage, HalfStorage, BFloat16Storage and the like", quote.Quoted(t.class))
+		return stored{}, fmt.Errorf("its storage class is %s: want FloatStorage, HalfStorage, BFloat16Storage or similar", quote.Quoted(t.class))
 	}
 	data, at, err := part("data/" + t.key)
 	if err != nil {
@@ -244,10 +244,10 @@ func (t *tensor) find(part func(name string) ([]byte, int, error)) (stored, erro
 		return stored{}, fmt.Errorf("its storage has %d bytes: want %d elements of %s", len(data), t.n, d)
 	}
 	if len(t.shape) != len(t.steps) || t.offset < 0 || t.offset > t.n {
-		return stored{}, fmt.Errorf("shape %v, strides %v and offset %d do not belong to a storage of %d elements", t.shape, t.steps, t.offset, t.n)
+		return stored{}, fmt.Errorf("shape %v, strides %v and offset %d are invalid for a storage of %d elements", t.shape, t.steps, t.offset, t.n)
 	}
 	if slices.ContainsFunc(slices.Concat(t.shape, t.steps), func(n int) bool { return n < 0 || n > maxElements }) {
-		return stored{}, fmt.Errorf("impossible shape %v with strides %v", t.shape, t.steps)
+		return stored{}, fmt.Errorf("invalid shape %v with strides %v", t.shape, t.steps)
 	}
 	v := stored{dtype: d, at: at + t.offset*size, shape: t.shape, steps: t.steps, packed: true}
 	if slices.Contains(t.shape, 0) {
@@ -268,12 +268,12 @@ func (t *tensor) find(part func(name string) ([]byte, int, error)) (stored, erro
 		last += (n - 1) * step
 	}
 	if last >= t.n {
-		return stored{}, fmt.Errorf("shape %v with strides %v at %d is larger than its storage, of %d elements", t.shape, t.steps, t.offset, t.n)
+		return stored{}, fmt.Errorf("shape %v with strides %v at offset %d exceeds its storage of %d elements", t.shape, t.steps, t.offset, t.n)
 	}
 	return v, nil
 }
 
-// maxElements keeps products of sizes from overflowing, also where a size of 0 makes them meaningless.
+// maxElements keeps products of sizes from overflowing, also if one of the sizes is 0.
 const maxElements = 1 << 40
 
 // Info implements nn.Source.
@@ -297,7 +297,7 @@ func (a *archive) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 	return a.gather(s, v)
 }
 
-// gather copies a tensor whose elements lie in another order.
+// gather copies a non-contiguous tensor.
 func (a *archive) gather(s *torch.Scope, v stored) (*torch.Tensor, error) {
 	data, size := a.m.Bytes(), v.dtype.Size()
 	if data == nil {
@@ -323,7 +323,7 @@ func (a *archive) gather(s *torch.Scope, v stored) (*torch.Tensor, error) {
 		}
 	}
 	if v.dtype == torch.Bool && slices.ContainsFunc(out, func(b byte) bool { return b > 1 }) {
-		return nil, fmt.Errorf("%s: a truth value is neither 0 nor 1", quote.Path(a.m.Path()))
+		return nil, fmt.Errorf("%s: a boolean is neither 0 nor 1", quote.Path(a.m.Path()))
 	}
 	var t *torch.Tensor
 	err := torch.Catch(func() { t = torch.FromBytes(s, out, v.dtype, v.shape...) })

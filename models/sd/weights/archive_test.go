@@ -90,19 +90,19 @@ func TestArchiveRefuses(t *testing.T) {
 		change     func(name string, data []byte) (string, []byte, uint16)
 	}{
 		{"deflated", "compressed or encrypted", func(name string, data []byte) (string, []byte, uint16) { return name, data, zip.Deflate }},
-		{"big-endian", `byte order "big"`, func(name string, data []byte) (string, []byte, uint16) {
+		{"big-endian", `byte order is "big"`, func(name string, data []byte) (string, []byte, uint16) {
 			if strings.HasSuffix(name, "byteorder") {
 				data = []byte("big")
 			}
 			return name, data, zip.Store
 		}},
-		{"no pickle", "there is no data.pkl", func(name string, data []byte) (string, []byte, uint16) {
+		{"no pickle", "no directory with a data.pkl", func(name string, data []byte) (string, []byte, uint16) {
 			if strings.HasSuffix(name, "data.pkl") {
 				data = nil
 			}
 			return name, data, zip.Store
 		}},
-		{"no storage", `there is no member "tiny/data/`, func(name string, data []byte) (string, []byte, uint16) {
+		{"no storage", `missing member "tiny/data/`, func(name string, data []byte) (string, []byte, uint16) {
 			if strings.Contains(name, "/data/") {
 				data = nil
 			}
@@ -114,7 +114,7 @@ func TestArchiveRefuses(t *testing.T) {
 			}
 			return name, data, zip.Store
 		}},
-		{"twice", "comes twice", func(name string, data []byte) (string, []byte, uint16) { return "tiny/data.pkl", data, zip.Store }},
+		{"twice", "duplicate member", func(name string, data []byte) (string, []byte, uint16) { return "tiny/data.pkl", data, zip.Store }},
 		{"two pickles", "several data.pkl", func(name string, data []byte) (string, []byte, uint16) {
 			if strings.HasSuffix(name, "byteorder") {
 				name = "b/data.pkl"
@@ -136,10 +136,10 @@ func TestArchiveRefuses(t *testing.T) {
 		})
 	}
 	for data, want := range map[string]string{
-		"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.":   "the format that PyTorch had before version 1.6", // how those begin
+		"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.":   "the legacy format from before PyTorch 1.6", // how those begin
 		"version https://git-lfs.github.com/spec/v1": "Git LFS pointer",
-		"hello":         "want a file of torch.save",
-		"PK\x03\x04abc": "zip archive",
+		"hello":         "of torch.save",
+		"PK\x03\x04abc": "zip: the archive",
 		"":              "not empty",
 	} {
 		path := filepath.Join(t.TempDir(), "x.pt")
@@ -233,12 +233,12 @@ func TestZip64(t *testing.T) {
 		member, want string
 		size, at     uint64 // 0: as it is
 	}{
-		{"/data.pkl", "ends behind the file", 1 << 40, 0},
-		{"/data.pkl", "ends behind the file", 1 << 63, 0},
+		{"/data.pkl", "beyond the end of the file", 1 << 40, 0},
+		{"/data.pkl", "beyond the end of the file", 1 << 63, 0},
 		{"/data.pkl", "zip:", 0, 1 << 40},
 		{"/data.pkl", "zip:", 0, 1 << 63},
 		{"/data.pkl", "zip:", 0, 1},
-		{"/data/3", "ends behind the file", 1<<64 - 1, 0},
+		{"/data/3", "beyond the end of the file", 1<<64 - 1, 0},
 		{"/data/3", "zip:", 0, 1<<64 - 1},
 	} {
 		_, err := openWeights(zip64(t, func(name string, size, at *uint64) {
@@ -284,7 +284,7 @@ func TestArchiveSizes(t *testing.T) {
 		return name, old, zip.Store
 	})
 	_, err := openWeights(path)
-	assert.ErrorContains(t, err, "dimensions together")
+	assert.ErrorContains(t, err, "dimensions in total")
 }
 
 // Parameters, and tensors of classes of their own, are tensors; other objects are none.
@@ -328,25 +328,25 @@ func TestTensorBounds(t *testing.T) {
 		{at(9, nil, nil), true, ""},
 		{at(9, []int{1, 1}, []int{1 << 39, 7}), true, ""},
 		{at(10, []int{0, 5}, []int{5, 1}), true, ""},
-		{at(10, nil, nil), false, "larger than its storage"},
-		{at(1, []int{2, 5}, []int{5, 1}), false, "larger than its storage"},
-		{at(0, []int{11}, []int{1}), false, "larger than its storage"},
-		{at(0, []int{11}, []int{0}), false, "larger than its storage"},
-		{at(0, []int{3, 3}, []int{4, 1}), false, "larger than its storage"},
-		{at(-1, []int{1}, []int{1}), false, "do not belong"},
-		{at(11, []int{0}, []int{1}), false, "do not belong"},
-		{at(0, []int{1}, nil), false, "do not belong"},
-		{at(0, []int{-1}, []int{1}), false, "impossible shape"},
-		{at(0, []int{2}, []int{-1}), false, "impossible shape"},
-		{at(0, []int{0, 1 << 62, 4}, []int{1, 1, 1}), false, "impossible shape"},
+		{at(10, nil, nil), false, "exceeds its storage"},
+		{at(1, []int{2, 5}, []int{5, 1}), false, "exceeds its storage"},
+		{at(0, []int{11}, []int{1}), false, "exceeds its storage"},
+		{at(0, []int{11}, []int{0}), false, "exceeds its storage"},
+		{at(0, []int{3, 3}, []int{4, 1}), false, "exceeds its storage"},
+		{at(-1, []int{1}, []int{1}), false, "are invalid"},
+		{at(11, []int{0}, []int{1}), false, "are invalid"},
+		{at(0, []int{1}, nil), false, "are invalid"},
+		{at(0, []int{-1}, []int{1}), false, "invalid shape"},
+		{at(0, []int{2}, []int{-1}), false, "invalid shape"},
+		{at(0, []int{0, 1 << 62, 4}, []int{1, 1, 1}), false, "invalid shape"},
 		{tensor{storage: &storage{class: "ShortStorage"}}, false, "ShortStorage"},
 		{tensor{storage: &storage{class: "FloatStorage", n: 11}}, false, "40 bytes: want 11 elements"},
-		{*view(object("numpy", "array"), 0, pickle.Tuple{}, pickle.Tuple{}), false, "numpy.array, which is not known"},
+		{*view(object("numpy", "array"), 0, pickle.Tuple{}, pickle.Tuple{}), false, "the unknown class numpy.array"},
 		{*view(1, 0, pickle.Tuple{}, pickle.Tuple{}), false, "no storage"},
 		{*view(), false, "0 arguments"},
-		{*view(pickle.Persistent{ID: 1}, 0, pickle.Tuple{}, pickle.Tuple{}), false, "want the identifier of a storage"},
-		{*view(elements, "x", pickle.Tuple{}, pickle.Tuple{}), false, "not those of a tensor"},
-		{*tensorOf(object("torch._utils", "_rebuild_sparse_tensor")), false, "torch._utils._rebuild_sparse_tensor, which is not known"},
+		{*view(pickle.Persistent{ID: 1}, 0, pickle.Tuple{}, pickle.Tuple{}), false, "want the persistent id of a storage"},
+		{*view(elements, "x", pickle.Tuple{}, pickle.Tuple{}), false, "strides are invalid"},
+		{*tensorOf(object("torch._utils", "_rebuild_sparse_tensor")), false, "the unknown function torch._utils._rebuild_sparse_tensor"},
 	} {
 		v, err := c.find(part)
 		if c.want != "" {
@@ -375,10 +375,10 @@ func TestTypedTensors(t *testing.T) {
 		"e5m2":    {pickle.Tuple{bytes("UntypedStorage"), 0, pickle.Tuple{2, 3}, pickle.Tuple{3, 1}, false, none, dtype("float8_e5m2"), none}, ""},
 		"unknown": {pickle.Tuple{bytes("UntypedStorage"), 0, pickle.Tuple{2, 3}, pickle.Tuple{3, 1}, false, none, dtype("float8_e8m0fnu")}, "float8_e8m0fnu"},
 		"foreign": {pickle.Tuple{bytes("UntypedStorage"), 0, pickle.Tuple{2, 3}, pickle.Tuple{3, 1}, false, none, pickle.Global{Module: "os", Name: "float8_e5m2"}}, "os"},
-		"typed":   {pickle.Tuple{bytes("FloatStorage"), 0, pickle.Tuple{2, 3}, pickle.Tuple{3, 1}, false, none, dtype("float8_e5m2")}, "storage of another"},
-		"short":   {pickle.Tuple{bytes("UntypedStorage"), 0, pickle.Tuple{2, 3}, pickle.Tuple{3, 1}}, "no type"},
-		"number":  {pickle.Tuple{bytes("UntypedStorage"), 0, pickle.Tuple{2, 3}, pickle.Tuple{3, 1}, false, none, 7}, "which is not known"},
-		"large":   {pickle.Tuple{bytes("UntypedStorage"), 1, pickle.Tuple{2, 3}, pickle.Tuple{3, 1}, false, none, dtype("float8_e5m2")}, "larger than its storage"},
+		"typed":   {pickle.Tuple{bytes("FloatStorage"), 0, pickle.Tuple{2, 3}, pickle.Tuple{3, 1}, false, none, dtype("float8_e5m2")}, "not a byte storage"},
+		"short":   {pickle.Tuple{bytes("UntypedStorage"), 0, pickle.Tuple{2, 3}, pickle.Tuple{3, 1}}, "no data type"},
+		"number":  {pickle.Tuple{bytes("UntypedStorage"), 0, pickle.Tuple{2, 3}, pickle.Tuple{3, 1}, false, none, 7}, "unknown"},
+		"large":   {pickle.Tuple{bytes("UntypedStorage"), 1, pickle.Tuple{2, 3}, pickle.Tuple{3, 1}, false, none, dtype("float8_e5m2")}, "exceeds its storage"},
 	} {
 		o := object("torch._utils", "_rebuild_tensor_v3")
 		o.Args = c.args
@@ -415,9 +415,9 @@ func TestStateOf(t *testing.T) {
 		assert.Same(t, inner, got)
 	}
 	for want, root := range map[string]any{
-		"an object of the class torch.nn.Module": object("torch.nn", "Module"),
-		"it holds something else":                &pickle.List{},
-		"it has none":                            with("a", 1, 3, x),
+		"an object of class torch.nn.Module": object("torch.nn", "Module"),
+		"it contains something else":                &pickle.List{},
+		"it has no tensors":                            with("a", 1, 3, x),
 		"several dictionaries":                   with("g", inner, "d", with("b", x)),
 	} {
 		_, err := stateOf(root)

@@ -8,7 +8,7 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// names tells whether there is a tensor of that name.
+// names reports whether a tensor of that name exists.
 type names func(name string) bool
 
 func namesOf(src nn.Source, prefix string) names {
@@ -18,7 +18,7 @@ func namesOf(src nn.Source, prefix string) names {
 	}
 }
 
-// count returns how many of the names that the format makes of 0, 1, 2, … there are before the first that there is not.
+// count returns the number of consecutive indices 0, 1, 2, … for which the formatted name exists.
 func (has names) count(format string, args ...any) int {
 	n := 0
 	for has(fmt.Sprintf(format, append(args, n)...)) {
@@ -27,15 +27,14 @@ func (has names) count(format string, args ...any) int {
 	return n
 }
 
-// table pairs names of modules in the layout of CompVis' repositories ("theirs") with today's ("ours"). What comes after a module's
-// name stays.
+// table maps module names in the CompVis layout ("theirs") to diffusers' ("ours") and back. Names inside a module stay the same.
 type table struct{ ours, theirs map[string]string }
 
 func newTable() *table { return &table{ours: map[string]string{}, theirs: map[string]string{}} }
 
 func (t *table) add(theirs, ours string) { t.ours[theirs], t.theirs[ours] = ours, theirs }
 
-// rename replaces the longest beginning of a name that there is a pair for.
+// rename replaces the longest prefix of a name that is in pairs.
 func rename(pairs map[string]string, name string) (string, bool) {
 	for head, tail := name, ""; ; {
 		if other, ok := pairs[head]; ok {
@@ -49,17 +48,17 @@ func rename(pairs map[string]string, name string) (string, bool) {
 	}
 }
 
-// block is a residual block of a U-Net, and whether a transformer follows it.
+// block is a residual block of a U-Net, with or without a transformer after it.
 type block struct{ attention bool }
 
-// form is what the numbers in the names of a U-Net depend on.
+// form is the structure of a U-Net that determines the indices in its names.
 type form struct {
-	down, up [][]block // the residual blocks of each level, in the order in which they run
-	mid      int       // layers in the middle: 0, 1 (a residual block) or 3 (with a transformer and another)
-	hint     int       // of a ControlNet: convolutions that the image goes through; 0: it is not one
+	down, up [][]block // the residual blocks of each level, in the order of execution
+	mid      int       // layers of the middle block: 0, 1 (a residual block) or 3 (residual block, transformer, residual block)
+	hint     int       // of a ControlNet: convolutions of the control image; 0: not a ControlNet
 }
 
-// theirForm reads the form off a CompVis file.
+// theirForm infers the form from CompVis names.
 func theirForm(has names) form {
 	f := form{mid: min(1, has.count("middle_block.%d.in_layers.0.weight"))}
 	if has("middle_block.1.norm.weight") {
@@ -96,7 +95,7 @@ func theirForm(has names) form {
 	return f
 }
 
-// ourForm reads the form off today's names.
+// ourForm infers the form from diffusers' names.
 func ourForm(has names) form {
 	f := form{mid: min(1, has.count("mid_block.resnets.%d.norm1.weight"))}
 	if has("mid_block.attentions.0.norm.weight") {
@@ -119,7 +118,7 @@ func ourForm(has names) form {
 	return f
 }
 
-// table pairs the names of a U-Net's or a ControlNet's modules.
+// table returns the module names of a U-Net or a ControlNet.
 func (f form) table() *table {
 	t := newTable()
 	t.add("time_embed.0", "time_embedding.linear_1")
@@ -170,7 +169,7 @@ func (f form) table() *table {
 	return t
 }
 
-// block pairs a residual block and what follows it.
+// block adds a residual block and the transformer after it.
 func (t *table) block(theirs, ours string, j int, b block) {
 	t.resnet(theirs+".0", fmt.Sprintf("%s.resnets.%d", ours, j))
 	if b.attention {
@@ -187,7 +186,7 @@ func (t *table) resnet(theirs, ours string) {
 	}
 }
 
-// control pairs what a ControlNet has besides: an output for each of n intermediate results, and convolutions of the image.
+// control adds the modules that only a ControlNet has: an output for each of n skip connections, and the convolutions of the control image.
 func (t *table) control(n, hint int) {
 	for i := range n {
 		t.add(fmt.Sprintf("zero_convs.%d.0", i), "controlnet_down_blocks."+strconv.Itoa(i))
@@ -200,13 +199,13 @@ func (t *table) control(n, hint int) {
 	t.add("input_hint_block."+strconv.Itoa(2*hint-2), "controlnet_cond_embedding.conv_out")
 }
 
-// vaeTable pairs the names of the modules of an autoencoder of so many levels. Their decoder counts levels from the largest image.
+// vaeTable returns the module names of an autoencoder. CompVis numbers the decoder's levels from the highest resolution.
 func vaeTable(levels int) *table {
 	t := newTable()
 	for i := range levels {
 		encoder, decoder := fmt.Sprintf("encoder.down.%d", i), fmt.Sprintf("decoder.up.%d", i)
 		down, up := fmt.Sprintf("encoder.down_blocks.%d", i), fmt.Sprintf("decoder.up_blocks.%d", levels-1-i)
-		t.add(encoder+".block", down+".resnets") // inside, only shortcuts have other names
+		t.add(encoder+".block", down+".resnets") // inside, only the names of shortcuts differ
 		t.add(decoder+".block", up+".resnets")
 		t.add(encoder+".downsample.conv", down+".downsamplers.0.conv")
 		t.add(decoder+".upsample.conv", up+".upsamplers.0.conv")
@@ -227,11 +226,11 @@ func vaeTable(levels int) *table {
 	return t
 }
 
-// What the convolution around a residual block of an autoencoder is called, theirs and ours.
+// Names of the shortcut convolution of an autoencoder's residual block.
 const theirShortcut, ourShortcut = ".nin_shortcut.", ".conv_shortcut."
 
-// openCLIPTable pairs the names of the modules of a text encoder of OpenCLIP that has so many layers. The projections to queries, keys
-// and values are one tensor there, and the projection of the text is turned; see openCLIP.
+// openCLIPTable returns the module names of an OpenCLIP text encoder. There, the query, key and value projections are one tensor, and
+// text_projection is transposed; see openCLIP.
 func openCLIPTable(layers int) *table {
 	t := newTable()
 	t.add("token_embedding", "text_model.embeddings.token_embedding")

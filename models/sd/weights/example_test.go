@@ -10,7 +10,7 @@ import (
 	"github.com/onestep-go/onestep/models/sd/weights"
 )
 
-// A diffusers directory is written as a single file, which is recognised by its tensors.
+// Write a diffusers directory as a single file, and identify the file by its tensors.
 func Example() {
 	dir, err := os.MkdirTemp("", "")
 	if err != nil {

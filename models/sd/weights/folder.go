@@ -17,23 +17,23 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// maxIndex is larger than the index of any model's shards.
+// maxIndex is the limit for an index of shards, in bytes; real ones are far smaller.
 const maxIndex = 16 << 20
 
 // readConfig reads a configuration.
 func readConfig(path string) ([]byte, error) { return plainfile.Read(path, configjson.Most) }
 
-// The classes of diffusers and transformers that the parts of a model have.
+// Classes of a model's components in diffusers and transformers.
 const (
 	unetClass       = "UNet2DConditionModel"
 	vaeClass        = "AutoencoderKL"
 	textClass       = "CLIPTextModel"
 	projectedClass  = "CLIPTextModelWithProjection"
-	wholeClass      = "CLIPModel" // with an encoder of images
+	wholeClass      = "CLIPModel" // with an image encoder
 	controlNetClass = "ControlNetModel"
 )
 
-// slot is a folder of a diffusers model that has weights.
+// slot is a subdirectory of a diffusers directory that has weights.
 type slot struct {
 	name    string
 	classes []string
@@ -48,20 +48,20 @@ var slots = []slot{
 	{"controlnet", []string{controlNetClass}, func(m *Model) **Component { return &m.ControlNet }},
 }
 
-// foreignParts are parts that models of other families have.
+// foreignParts are components of other model families.
 var foreignParts = []string{"transformer", "text_encoder_3", "prior", "image_unet", "super_res_first", "motion_adapter", "vqvae"}
 
-// modelIndex is what model_index.json says.
+// modelIndex is the content of model_index.json.
 type modelIndex struct {
-	pipeline string            // the class of the whole
-	classes  map[string]string // of the parts; those that were left out are missing
+	pipeline string            // the pipeline's class
+	classes  map[string]string // of the components, without null ones
 	zero     bool              // force_zeros_for_empty_prompt
 }
 
-// knownPipeline are diffusers' pipelines of the models that are known. Others may do with the same parts what nobody here knows.
+// knownPipeline matches the supported pipelines of diffusers. Others may use the same components in unknown ways.
 var knownPipeline = regexp.MustCompile(`^(StableDiffusion(XL)?(ControlNet)?(PAG)?(Img2Img|Inpaint)?|LatentConsistencyModel(Img2Img)?)Pipeline$`)
 
-// parseModelIndex reads a model_index.json and refuses models of other families.
+// parseModelIndex parses a model_index.json. Models of other families are errors.
 func parseModelIndex(data []byte) (modelIndex, error) {
 	index := modelIndex{classes: map[string]string{}}
 	var all map[string]json.RawMessage
@@ -70,7 +70,7 @@ func parseModelIndex(data []byte) (modelIndex, error) {
 	}
 	if raw, ok := all["_class_name"]; ok {
 		if err := json.Unmarshal(raw, &index.pipeline); err != nil {
-			return index, fmt.Errorf("_class_name: want the name of a class, got %s", quote.Text(raw))
+			return index, fmt.Errorf("_class_name: want a class name, got %s", quote.Text(raw))
 		}
 	}
 	if raw, ok := all["force_zeros_for_empty_prompt"]; ok {
@@ -79,7 +79,7 @@ func parseModelIndex(data []byte) (modelIndex, error) {
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(all)) {
-		var class []*string // library and class; null for a part that was left out
+		var class []*string // library and class; null for an omitted component
 		if !strings.HasPrefix(key, "_") && json.Unmarshal(all[key], &class) == nil && len(class) == 2 && class[1] != nil {
 			index.classes[key] = *class[1]
 		}
@@ -103,23 +103,23 @@ func parseModelIndex(data []byte) (modelIndex, error) {
 	case index.classes["unet"] == "":
 		return index, fmt.Errorf("%s has no unet: %s", is, want)
 	case index.classes["text_encoder"] == "" && index.classes["text_encoder_2"] != "":
-		return index, fmt.Errorf("%s has a second text encoder and no first, as the refiner of Stable Diffusion XL: %s", is, want)
+		return index, fmt.Errorf("%s has only the second text encoder, like the refiner of Stable Diffusion XL: %s", is, want)
 	}
 	return index, nil
 }
 
-// OpenFolder reads a folder as diffusers writes it: model_index.json and a folder for each part, or config.json and the weights of an
-// autoencoder or a ControlNet, which is a model with that part alone. Weights are mapped, not read. That a
-// part does not have the variant that is asked for is an error, unless Options.Mixed is set and another part has it.
+// OpenFolder opens a diffusers directory: model_index.json and a subdirectory for each component, or config.json and the weights of an
+// autoencoder or a ControlNet, which is a model with only that component. Weights are memory-mapped. A component without the requested
+// variant is an error, unless Options.Mixed is set and another component has the variant.
 func OpenFolder(dir string, o Options) (_ *Model, err error) {
 	if err := o.check(); err != nil {
 		return nil, err
 	}
 	if o.Config != "" {
-		return nil, fmt.Errorf("%s: the configurations of another directory (%s) are for single files: a directory has its own", quote.Path(dir), quote.Path(o.Config))
+		return nil, fmt.Errorf("%s: a directory for the configurations (%s) is only for single files: a diffusers directory has its own", quote.Path(dir), quote.Path(o.Config))
 	}
 	if o.EMA {
-		return nil, fmt.Errorf("%s: averages of training beside the last weights are only in single files: a folder may have them as a variant", quote.Path(dir))
+		return nil, fmt.Errorf("%s: selecting EMA weights is only for single files: a diffusers directory may have them as a variant", quote.Path(dir))
 	}
 	path := filepath.Join(dir, "model_index.json")
 	data, err := readConfig(path)
@@ -135,7 +135,7 @@ func OpenFolder(dir string, o Options) (_ *Model, err error) {
 	}
 	m := &Model{Path: dir, ZeroNegative: index.zero, Spec: specOf(dir, nil)}
 	if index.pipeline != "" && !knownPipeline.MatchString(index.pipeline) {
-		m.notice(fmt.Sprintf("the model's pipeline, %s, is not known: the model is used as one of Stable Diffusion, by its parts", quote.Text(index.pipeline)))
+		m.notice(fmt.Sprintf("unknown pipeline class %s: the model is loaded as Stable Diffusion, by its components", quote.Text(index.pipeline)))
 	}
 	defer func() {
 		if err != nil {
@@ -177,7 +177,7 @@ func OpenFolder(dir string, o Options) (_ *Model, err error) {
 	return m, m.replace(o)
 }
 
-// replaced gives a part that another takes the place of, and of which there are no weights, its configuration alone, if there is one.
+// replaced adds only the configuration, if there is one, of a component that is replaced and has no weights.
 func (m *Model) replaced(dir string, p slot, o Options) error {
 	if o.Parts.of(p.name) == "" {
 		return nil
@@ -190,11 +190,11 @@ func (m *Model) replaced(dir string, p slot, o Options) error {
 	return err
 }
 
-// openLone reads the folder of an autoencoder or a ControlNet as a model that has nothing else.
+// openLone opens the directory of an autoencoder or a ControlNet as a model with only that component.
 func openLone(dir string, o Options) (*Model, error) {
 	config, err := readConfig(filepath.Join(dir, "config.json"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: want a folder with a model_index.json, as diffusers writes it: there is none", quote.Path(dir))
+		return nil, fmt.Errorf("%s: want a diffusers directory with a model_index.json, but there is none", quote.Path(dir))
 	}
 	if err != nil {
 		return nil, err
@@ -202,7 +202,7 @@ func openLone(dir string, o Options) (*Model, error) {
 	m := &Model{Path: dir, Kind: kindOf(config)}
 	to := map[Kind]**Component{VAE: &m.VAE, ControlNet: &m.ControlNet}[m.Kind]
 	if to == nil {
-		return nil, fmt.Errorf("%s: want a folder with a model_index.json, as diffusers writes it: it has a part of one", quote.Path(dir))
+		return nil, fmt.Errorf("%s: want a diffusers directory with a model_index.json, but it is the directory of one component", quote.Path(dir))
 	}
 	c, err := OpenComponent(dir, o)
 	if err != nil {
@@ -213,7 +213,7 @@ func openLone(dir string, o Options) (*Model, error) {
 	return m, nil
 }
 
-// weightsFiles finds the files of all parts.
+// weightsFiles finds the weights files of all components.
 func weightsFiles(dir string, index modelIndex, o Options) (map[string]string, error) {
 	files := map[string]string{}
 	var without []slot
@@ -247,7 +247,7 @@ func weightsFiles(dir string, index modelIndex, o Options) (map[string]string, e
 	return files, nil
 }
 
-// kindOf tells what a network is by its config.json.
+// kindOf returns the kind of a U-Net by its config.json.
 func kindOf(config []byte) Kind {
 	var c struct {
 		Class  string `json:"_class_name"`
@@ -281,7 +281,8 @@ func kindOf(config []byte) Kind {
 	return SD15
 }
 
-// OpenComponent reads a single part, such as a ControlNet or an autoencoder: its folder, with a config.json, or a file.
+// OpenComponent opens a single component, such as a ControlNet or an autoencoder, from its directory with a config.json or from a single
+// file.
 func OpenComponent(path string, o Options) (*Component, error) {
 	st, err := os.Stat(path)
 	if err != nil {
@@ -291,7 +292,7 @@ func OpenComponent(path string, o Options) (*Component, error) {
 		return openOnly(path, o)
 	}
 	if _, err := os.Stat(filepath.Join(path, "model_index.json")); err == nil {
-		return nil, fmt.Errorf("%s: it is the folder of a whole model: want that of one part, such as %s", quote.Path(path), quote.Path(filepath.Join(path, "vae")))
+		return nil, fmt.Errorf("%s: it is the directory of a complete model: want that of one component, such as %s", quote.Path(path), quote.Path(filepath.Join(path, "vae")))
 	}
 	file, err := weightsFile(path, o.Variant)
 	if o.Mixed && o.Variant != "" && errors.Is(err, fs.ErrNotExist) {
@@ -303,7 +304,7 @@ func OpenComponent(path string, o Options) (*Component, error) {
 	return openPart(path, file, "")
 }
 
-// openOnly reads a file that has a single part.
+// openOnly opens a file that has a single component.
 func openOnly(path string, o Options) (*Component, error) {
 	m, err := OpenFile(path, o)
 	if err != nil {
@@ -317,17 +318,17 @@ func openOnly(path string, o Options) (*Component, error) {
 			n++
 		}
 	}
-	if m.Kind == ControlNet && m.ControlNet != nil { // the first ones were published with the model that they belong to
+	if m.Kind == ControlNet && m.ControlNet != nil { // the first ControlNets were published with their base model in one file
 		only, n = m.ControlNet, 1
 	}
 	if n != 1 {
-		return nil, errors.Join(fmt.Errorf("%s: it is a whole model (%s): want a file with one part of one", quote.Path(path), m.Kind), m.Close())
+		return nil, errors.Join(fmt.Errorf("%s: it is a complete model (%s): want a file with a single component", quote.Path(path), m.Kind), m.Close())
 	}
 	only.closer = m.Close
 	return only, nil
 }
 
-// openPart reads config.json from a folder, and weights. The class may be unknown.
+// openPart opens config.json from a directory, and weights. class may be "".
 func openPart(dir, path, class string) (*Component, error) {
 	config, err := readConfig(filepath.Join(dir, "config.json"))
 	if err != nil {
@@ -340,10 +341,10 @@ func openPart(dir, path, class string) (*Component, error) {
 	return &Component{Config: config, Source: today(w, class == projectedClass || projects(config)), Files: pathsOf(path, w), notice: noticeOf(w), closer: w.Close}, nil
 }
 
-// stems are what weights' files are called, before the variant.
+// stems are the names of weights files, before the variant and the extension.
 var stems = []string{"diffusion_pytorch_model", "model"}
 
-// fileNames are what a folder's weights of a variant may be called, the best first: one file, or the index of several.
+// fileNames returns the names that weights of a variant may have, in order of preference: one file, or the index of several shards.
 func fileNames(variant string) []string {
 	infix := ""
 	if variant != "" {
@@ -365,10 +366,10 @@ func fileNames(variant string) []string {
 	return names
 }
 
-// weightsFile finds a folder's weights. That there are none is an error that wraps fs.ErrNotExist and says what there is.
+// weightsFile finds the weights in a directory. If there are none, the error wraps fs.ErrNotExist and lists the variants that exist.
 func weightsFile(dir, variant string) (string, error) {
 	if strings.ContainsAny(variant, "/\\\x00") {
-		return "", fmt.Errorf("variant: want a part of a file's name, such as fp16, got %s", quote.Quoted(variant))
+		return "", fmt.Errorf("variant: want a name such as fp16, got %s", quote.Quoted(variant))
 	}
 	for _, name := range fileNames(variant) {
 		path := filepath.Join(dir, name)
@@ -388,12 +389,12 @@ func weightsFile(dir, variant string) (string, error) {
 			there = append(there, quote.Text(e.Name()))
 		}
 	}
-	what, have := "weights", "nothing of the kind"
+	what, have := "weights", "no weights"
 	if variant != "" {
 		what = fmt.Sprintf("weights of the variant %s", quote.Quoted(variant))
 	}
 	if there != nil {
 		have = strings.Join(there, ", ")
 	}
-	return "", fmt.Errorf("%s: want %s, such as %s; there is %s: %w", quote.Path(dir), what, quote.Text(fileNames(variant)[0]), have, fs.ErrNotExist)
+	return "", fmt.Errorf("%s: want %s, such as %s; found %s: %w", quote.Path(dir), what, quote.Text(fileNames(variant)[0]), have, fs.ErrNotExist)
 }

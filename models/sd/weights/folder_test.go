@@ -160,13 +160,13 @@ func TestVariants(t *testing.T) {
 	filled(t, dir, ".fp16")
 	_, err := OpenFolder(dir, Options{})
 	require.ErrorIs(t, err, fs.ErrNotExist)
-	assert.ErrorContains(t, err, "there is model.fp16.safetensors")
+	assert.ErrorContains(t, err, "found model.fp16.safetensors")
 	_, err = OpenFolder(dir, Options{Variant: "ema"})
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	assert.ErrorContains(t, err, `want weights of the variant "ema", such as diffusion_pytorch_model.ema.safetensors; `+
-		`there is diffusion_pytorch_model.fp16.safetensors`)
+		`found diffusion_pytorch_model.fp16.safetensors`)
 	_, err = OpenFolder(dir, Options{Variant: "../x"})
-	assert.ErrorContains(t, err, "variant: want a part of a file's name")
+	assert.ErrorContains(t, err, "variant: want a name such as fp16")
 
 	// A part without the variant is read as it is if that is asked for and others have the variant.
 	unets := filepath.Join(dir, "unet", "diffusion_pytorch_model")
@@ -174,7 +174,7 @@ func TestVariants(t *testing.T) {
 	_, err = OpenFolder(dir, Options{Variant: "fp16"})
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	assert.ErrorContains(t, err, `unet: want weights of the variant "fp16"`)
-	assert.ErrorContains(t, err, "there is diffusion_pytorch_model.safetensors")
+	assert.ErrorContains(t, err, "found diffusion_pytorch_model.safetensors")
 	m, err := OpenFolder(dir, Options{Variant: "fp16", Mixed: true})
 	require.NoError(t, err)
 	same(t, drawn(unet.Shapes(tinyUNet)), m.UNet)
@@ -216,13 +216,13 @@ func TestShards(t *testing.T) {
 
 		first := want[0].Name
 		for file, msg := range map[string]string{
-			names[1]:             "is in " + names[0] + ", the index says " + names[1],
-			"../x.safetensors":   "want the name of a file beside the index",
-			"/x.safetensors":     "want the name of a file beside the index",
+			names[1]:             "is in " + names[0] + ", but the index says " + names[1],
+			"../x.safetensors":   "want the name of a file in the directory of the index",
+			"/x.safetensors":     "want the name of a file in the directory of the index",
 			"none.safetensors":   "no such file",
-			"..":                 "want the name of a file beside the index",
-			"config.json":        "want the name of a file beside the index",
-			"a\x00b.safetensors": "want the name of a file beside the index",
+			"..":                 "want the name of a file in the directory of the index",
+			"config.json":        "want the name of a file in the directory of the index",
+			"a\x00b.safetensors": "want the name of a file in the directory of the index",
 		} {
 			weights[first] = file
 			write()
@@ -306,7 +306,7 @@ func TestOldAutoencoder(t *testing.T) {
 func TestModelIndex(t *testing.T) {
 	for _, c := range []struct{ data, want string }{
 		{`[]`, "want a JSON object"},
-		{`{"_class_name": 3}`, "_class_name: want the name of a class"},
+		{`{"_class_name": 3}`, "_class_name: want a class name"},
 		{`{"force_zeros_for_empty_prompt": "x"}`, "want true or false"},
 		{`{}`, "it has no unet"},
 		{`{"_class_name": "KandinskyV22Pipeline", "unet": [null, null]}`, "it is a KandinskyV22Pipeline, which has no unet"},
@@ -332,11 +332,11 @@ func TestOpenRefuses(t *testing.T) {
 	_, err := Open(filepath.Join(dir, "none"), Options{})
 	require.ErrorIs(t, err, fs.ErrNotExist)
 	_, err = Open(filepath.Join(dir, "unet"), Options{})
-	require.ErrorContains(t, err, "want a folder with a model_index.json")
+	require.ErrorContains(t, err, "want a diffusers directory with a model_index.json")
 	_, err = OpenComponent(dir, Options{})
-	require.ErrorContains(t, err, "the folder of a whole model")
+	require.ErrorContains(t, err, "the directory of a complete model")
 	_, err = OpenComponent(filepath.Join(dir, "unet"), Options{})
-	require.ErrorContains(t, err, "there is nothing of the kind")
+	require.ErrorContains(t, err, "found no weights")
 }
 
 // A second text encoder has a projection, though its config.json names no class.

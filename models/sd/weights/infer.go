@@ -12,14 +12,14 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// What tensors do not tell of a network is what all published ones of the kind have: Stable Diffusion 1 has 8 heads, the others heads
-// of 64 channels; norms have 32 groups.
+// Values that cannot be inferred from tensors are those of all published models of the kind: Stable Diffusion 1 has 8 heads, the others
+// have heads of 64 channels; norms have 32 groups.
 const (
 	heads1   = 8
 	headSize = 64
 )
 
-// hasAll tells whether a source has a plan's tensors and no others.
+// hasAll reports whether a source has exactly the planned tensors.
 func hasAll(src nn.Source, plan []nn.Shape) bool {
 	n := 0
 	for range src.Names() {
@@ -31,10 +31,10 @@ func hasAll(src nn.Source, plan []nn.Shape) bool {
 	})
 }
 
-// tensors are those of a source, by today's names, to read sizes off.
+// tensors is a source with diffusers' names, from which sizes are inferred.
 type tensors struct{ nn.Source }
 
-// dim returns a dimension of a tensor; 0: it has not so many, or does not exist.
+// dim returns a dimension of a tensor, or 0 if it does not exist.
 func (t tensors) dim(i int, format string, args ...any) int {
 	dims, _, _ := t.Info(fmt.Sprintf(format, args...))
 	if i >= len(dims) {
@@ -49,7 +49,7 @@ func (t tensors) dims(name string) int {
 	return len(dims)
 }
 
-// first returns the first name with that end.
+// first returns the first name with that suffix.
 func (t tensors) first(end string) string {
 	for name := range t.Names() {
 		if strings.HasSuffix(name, end) {
@@ -59,7 +59,7 @@ func (t tensors) first(end string) string {
 	return ""
 }
 
-// unetConfig finds the configuration of a U-Net.
+// unetConfig infers the configuration of a U-Net.
 func unetConfig(src nn.Source) (unet.Config, error) {
 	for _, c := range []unet.Config{unet.SD15(), unet.LCM15(), unet.Inpaint15(), unet.SD21(), unet.SDXL(), unet.SSD1B()} {
 		if hasAll(src, unet.Shapes(c)) {
@@ -76,7 +76,7 @@ func unetConfig(src nn.Source) (unet.Config, error) {
 		Encoder: e, OutChannels: t.dim(0, "conv_out.weight"), TimeEmbeddingDim: t.dim(0, "time_embedding.linear_1.weight"),
 		TimeCondProjDim: t.dim(1, "time_embedding.cond_proj.weight"),
 	}
-	var same unet.Depths // what the way up would have without a setting of its own
+	var same unet.Depths // the default of the up blocks
 	for i, blocks := range f.up {
 		c.UpBlockTypes = append(c.UpBlockTypes, blockType("UpBlock2D", "CrossAttnUpBlock2D", blocks))
 		c.ReverseTransformerLayers = append(c.ReverseTransformerLayers, t.depths("up_blocks", i, blocks, 1))
@@ -95,16 +95,17 @@ func unetConfig(src nn.Source) (unet.Config, error) {
 	if equal {
 		c.ReverseTransformerLayers = nil
 	}
-	// Linear projections without added sizes are Stable Diffusion 2's: in half precision, diffusers overflows with some without this.
+	// Linear projections without an additional embedding are Stable Diffusion 2: without this, some of its models overflow in diffusers in
+	// half precision.
 	c.UpcastAttention = c.UseLinearProjection && c.AdditionEmbedType == ""
-	if c.AdditionEmbedType != "" { // as all that have SDXL's: 1024 pixels
+	if c.AdditionEmbedType != "" { // as in all models of SDXL's shape: 1024 pixels
 		c.SampleSize = unet.SDXL().SampleSize
 	}
 	c = c.WithDefaults()
 	return c, c.Validate()
 }
 
-// controlNetConfig finds the configuration of a ControlNet.
+// controlNetConfig infers the configuration of a ControlNet.
 func controlNetConfig(src nn.Source) (unet.ControlNetConfig, error) {
 	for _, c := range []unet.ControlNetConfig{unet.ControlNet15(), unet.ControlNet21(), unet.ControlNetXL()} {
 		if hasAll(src, unet.ControlNetShapes(c)) {
@@ -135,8 +136,8 @@ func blockType(plain, cross string, blocks []block) string {
 	return plain
 }
 
-// depths returns the numbers of transformer blocks of a level: one, or one after each residual block. Where there are none it has a
-// value that means nothing.
+// depths returns the numbers of transformer blocks of a level: a single one, or one after each residual block. Without any it is the
+// placeholder without.
 func (t tensors) depths(kind string, level int, blocks []block, without int) unet.Ints {
 	var d unet.Ints
 	for j := range blocks {
@@ -151,7 +152,7 @@ func (t tensors) depths(kind string, level int, blocks []block, without int) une
 	return d
 }
 
-// encoder finds what U-Nets and ControlNets have in common.
+// encoder infers the common part of U-Nets and ControlNets.
 func (t tensors) encoder(f form) (unet.Encoder, error) {
 	if len(f.down) == 0 {
 		return unet.Encoder{}, errors.New("want a network with down_blocks.0.resnets.0")
@@ -169,7 +170,7 @@ func (t tensors) encoder(f form) (unet.Encoder, error) {
 		e.LayersPerBlock = append(e.LayersPerBlock, len(blocks))
 		n := 1
 		if i == len(f.down)-1 {
-			n = mid // the last level's number is also the middle's
+			n = mid // the last level's number is also the middle block's
 		}
 		e.TransformerLayers = append(e.TransformerLayers, t.depths("down_blocks", i, blocks, n))
 		heads := heads1
@@ -188,7 +189,7 @@ func (t tensors) encoder(f form) (unet.Encoder, error) {
 	return e, nil
 }
 
-// single makes one number of a list of the same.
+// single reduces a list of equal numbers to one number.
 func single(v unet.Ints) unet.Ints {
 	if slices.ContainsFunc(v, func(n int) bool { return n != v[0] }) {
 		return v
@@ -196,7 +197,7 @@ func single(v unet.Ints) unet.Ints {
 	return v[:1]
 }
 
-// vaeConfig finds the configuration of an autoencoder. What latents are multiplied by is not in the tensors.
+// vaeConfig infers the configuration of an autoencoder. The scaling factor cannot be inferred: xl selects SDXL's.
 func vaeConfig(src nn.Source, xl bool) (vae.Config, error) {
 	c := vae.SD15()
 	if xl {
@@ -219,7 +220,7 @@ func vaeConfig(src nn.Source, xl bool) (vae.Config, error) {
 	return c, c.Validate()
 }
 
-// clipConfig finds the configuration of a text encoder.
+// clipConfig infers the configuration of a text encoder.
 func clipConfig(src nn.Source, f textForm) (clip.Config, error) {
 	for _, c := range []clip.Config{clip.L(), clip.H(), clip.BigG()} {
 		if hasAll(src, clip.Shapes(c)) {

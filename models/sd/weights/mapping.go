@@ -10,17 +10,17 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// part says where a tensor is in a source and what has to be done to it. All but turn and join gives views.
+// part describes how a tensor is made from tensors of the source. All but turn and join are views.
 type part struct {
 	name  string   // the source's
-	shape []int    // of the result; nil: as it is
-	index int      // of the part, when count is above 0
-	count int      // equal parts that the first dimension is divided into; 0: it is taken whole
-	turn  bool     // rows and columns change places
-	join  []string // more tensors of the source that follow along the first dimension
+	shape []int    // of the result; nil: unchanged
+	index int      // of the chunk, if count is above 0
+	count int      // the first dimension is split into count equal chunks; 0: not split
+	turn  bool     // transpose
+	join  []string // more tensors of the source, concatenated along the first dimension
 }
 
-// mapping is a source under other names. The names it does not have are hidden.
+// mapping is a source with renamed tensors. Tensors without a new name are hidden.
 type mapping struct {
 	src   nn.Source
 	parts map[string]part // by our names
@@ -29,7 +29,7 @@ type mapping struct {
 
 func newMapping(src nn.Source) *mapping { return &mapping{src: src, parts: map[string]part{}} }
 
-// add gives a tensor a name. The first to claim a name has it: what comes second keeps its own, so that it is reported as unexpected.
+// add names a tensor. If the name is taken, the tensor keeps its own name, so that it is reported as unexpected.
 func (m *mapping) add(ours string, p part) {
 	if _, ok := m.parts[ours]; ok {
 		ours = p.name + " (twice: " + ours + ")"
@@ -88,9 +88,9 @@ func (m *mapping) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 		case p.shape != nil:
 			v = v.View(c, p.shape...)
 		case p.turn && len(v.Shape()) != 2:
-			return fmt.Errorf("want two dimensions, got the shape %v", v.Shape())
+			return fmt.Errorf("want 2 dimensions, got shape %v", v.Shape())
 		case p.count > 0 && (len(v.Shape()) == 0 || v.Shape()[0]%p.count != 0):
-			return fmt.Errorf("want %d equal parts, got the shape %v", p.count, v.Shape())
+			return fmt.Errorf("want a first dimension divisible by %d, got shape %v", p.count, v.Shape())
 		case p.turn:
 			v = v.Transpose(c, 0, 1).Contiguous(c)
 		case p.join != nil:
@@ -116,7 +116,7 @@ func (m *mapping) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 	return t, nil
 }
 
-// Release implements nn.Source. The parts of a tensor that is divided are released with it.
+// Release implements nn.Source. All chunks of a split tensor are released together.
 func (m *mapping) Release(name string) {
 	if p, ok := m.parts[name]; ok {
 		m.src.Release(p.name)

@@ -14,10 +14,9 @@ const (
 	textProjected = "text_projection.weight"
 )
 
-// today gives the tensors of a part, as diffusers or transformers wrote it at any time, today's names, but with transformers' prefix
-// text_model, which its version 5 leaves out. Attention of old autoencoders was called query, key, value and proj_attn, and may have
-// been 1×1 convolutions. Known constants are hidden; of text encoders, also what belongs to pictures, and
-// the projection of one that is used without it.
+// today renames the tensors of a component, written by any version of diffusers or transformers, to current names, with the prefix
+// text_model, which transformers 5 drops. The attention of old autoencoders has query, key, value and proj_attn, possibly as 1×1
+// convolutions. Known constants are hidden, and in text encoders also the image encoder and an unused projection.
 func today(src nn.Source, projected bool) nn.Source {
 	m := newMapping(src)
 	text := false
@@ -38,7 +37,7 @@ func today(src nn.Source, projected bool) nn.Source {
 	return m
 }
 
-// text adds a tensor of a text encoder, which the source calls theirs, unless it is to be hidden.
+// text adds a tensor of a text encoder, named theirs in the source, unless it is hidden.
 func (m *mapping) text(name, theirs string) {
 	for _, hidden := range []string{"vision_model.", "visual_projection.", textProjected} {
 		if strings.HasPrefix(name, hidden) {
@@ -48,7 +47,7 @@ func (m *mapping) text(name, theirs string) {
 	m.add(textModel+strings.TrimPrefix(name, textModel), part{name: theirs})
 }
 
-// autoencoder adds a tensor of an autoencoder, or of another network, which the source calls theirs.
+// autoencoder adds a tensor of an autoencoder, or of another network, named theirs in the source.
 func (m *mapping) autoencoder(name, theirs string) {
 	p, ours := part{name: theirs}, name
 	if head, tail, ok := oldAttention(name); ok {
@@ -60,10 +59,10 @@ func (m *mapping) autoencoder(name, theirs string) {
 	m.add(ours, p)
 }
 
-// oldNames are what the layers of an autoencoder's attention were called, and are.
+// oldNames are the old and current names of the layers in an autoencoder's attention.
 var oldNames = [][2]string{{"query", "to_q"}, {"key", "to_k"}, {"value", "to_v"}, {"proj_attn", "to_out.0"}}
 
-// oldAttention divides the name of an old autoencoder's attention into what stays and today's end.
+// oldAttention splits an old name in an autoencoder's attention into its prefix and the current suffix.
 func oldAttention(name string) (head, tail string, ok bool) {
 	if !strings.Contains(name, ".mid_block.attentions.") {
 		return "", "", false
@@ -78,14 +77,14 @@ func oldAttention(name string) (head, tail string, ok bool) {
 	return "", "", false
 }
 
-// linear tells whether a name of today's is that of the weight of a linear layer of an autoencoder's attention.
+// linear reports whether a current name is the weight of a linear layer in an autoencoder's attention.
 func linear(name string) bool {
 	return strings.Contains(name, ".mid_block.attentions.") && slices.ContainsFunc(oldNames, func(n [2]string) bool {
 		return strings.HasSuffix(name, "."+n[1]+".weight")
 	})
 }
 
-// projects tells whether the config.json of a text encoder says that it has a projection.
+// projects reports whether a text encoder has a projection by its config.json.
 func projects(config []byte) bool {
 	var c struct {
 		Architectures []string `json:"architectures"`

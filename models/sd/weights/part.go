@@ -8,16 +8,16 @@ import (
 	"path/filepath"
 )
 
-// Part is what is at a path that has no whole model.
+// Part describes a path that has a single component, or an add-on, instead of a complete model.
 type Part struct {
-	Name string // "unet", "vae", "text_encoder", "controlnet", "tiny_vae", "lora" or "embedding"; "": no part that is known
-	Path string // of the part: below the path in a directory that has a model's layout with this part alone
-	Kind Kind   // of a U-Net, the model that it belongs to
+	Name string // "unet", "vae", "text_encoder", "controlnet", "tiny_vae", "lora" or "embedding"; "": unknown
+	Path string // of the component: a subdirectory if the path has a model's layout with only this component
+	Kind Kind   // of a U-Net, its model family
 }
 
 var partNames = map[Kind]string{VAE: "vae", TextModel: "text_encoder", ControlNet: "controlnet", TAESD: "tiny_vae", LoRA: "lora", Inversion: "embedding"}
 
-// PartAt tells which part of a model, or what beside a model, is at a path, by configurations, names and shapes alone. A whole model is none.
+// PartAt identifies the component or add-on at a path by configurations, names and shapes. For a complete model, Name is "".
 func PartAt(path string) Part {
 	st, err := os.Stat(path)
 	if err != nil {
@@ -64,7 +64,7 @@ func PartAt(path string) Part {
 	return Part{}
 }
 
-// partOf tells what a part is by its config.json.
+// partOf identifies a component by its config.json.
 func partOf(path string, config []byte) Part {
 	var c struct {
 		Class         string   `json:"_class_name"`
@@ -90,7 +90,7 @@ func partOf(path string, config []byte) Part {
 	return Part{}
 }
 
-// partIn tells what part a file has.
+// partIn identifies the component in a file.
 func partIn(path string) Part {
 	w, err := openWeights(path)
 	if err != nil {

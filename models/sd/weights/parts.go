@@ -17,34 +17,34 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Parts are parts from elsewhere that take the places of a model's own. Each is the directory of a part, with or without a config.json, or a
-// file that has the part. Of a whole model only that part is taken. "": the model's own.
+// Parts are replacements for a model's components. Each is the path of a component's directory, with or without a config.json, or of a file
+// with the component. From a complete model only that component is taken. "": the model's own.
 //
-// A part without a configuration has that of the part whose place it takes, if its tensors are the ones that this asks for, else what can be
-// read off its tensors. A U-Net also decides how its predictions are read; what changes by that is among Model.Notices.
+// A component without a configuration uses that of the component it replaces, if its tensors match, else one inferred from its tensors. A
+// replaced U-Net also determines the prediction type and noise schedule; changes are in Model.Notices.
 type Parts struct {
 	UNet, VAE   string
 	Text, Text2 string // text encoders
 }
 
-// of returns what takes the place of the part in a folder of that name.
+// of returns the replacement for the component with that name.
 func (p Parts) of(name string) string {
 	return map[string]string{"unet": p.UNet, "vae": p.VAE, "text_encoder": p.Text, "text_encoder_2": p.Text2}[name]
 }
 
-// said is what files say of a network's noise, besides its weights.
+// said is what files say about a network's noise schedule.
 type said struct {
-	prediction string // "": nothing
+	prediction string // "": unknown
 	zeroSNR    bool
 	scheduler  []byte // a scheduler_config.json; nil: none
 }
 
-// saidBy is what a scheduler_config.json says.
+// saidBy returns what a scheduler_config.json says.
 func saidBy(scheduler []byte) said {
 	return said{predicts(scheduler), endsInNoise(scheduler), scheduler}
 }
 
-// replace puts the parts from elsewhere in the places of the model's own, and has the network predict what the options say.
+// replace replaces components and sets the prediction type from the options.
 func (m *Model) replace(o Options) (err error) {
 	for _, p := range slots {
 		path := o.Parts.of(p.name)
@@ -70,7 +70,7 @@ func (m *Model) replace(o Options) (err error) {
 			continue
 		}
 		if o.Prediction != "" {
-			s.prediction = "" // which the options say
+			s.prediction = "" // set by the options
 		}
 		if err := m.follow(own, s); err != nil {
 			return fmt.Errorf("%s: %s: %w", p.name, quote.Path(path), err)
@@ -82,7 +82,7 @@ func (m *Model) replace(o Options) (err error) {
 	return err
 }
 
-// open opens a part. The note says which weights are read, where that had to be chosen.
+// open opens a replacement. The note says which weights were chosen, if there was a choice.
 func (p slot) open(path, variant string) (c *Component, s said, note string, err error) {
 	st, err := os.Stat(path)
 	if err != nil {
@@ -119,16 +119,16 @@ func (p slot) open(path, variant string) (c *Component, s said, note string, err
 	}
 	c = *p.in(m)
 	if c == nil && p.name == "text_encoder_2" && m.UNet == nil {
-		c = m.Text // a text encoder alone does not say which it is
+		c = m.Text // a lone text encoder may be either
 	}
 	if c == nil {
-		return nil, s, "", errors.Join(fmt.Errorf("%s: it has no %s: it is a %s", quote.Path(path), p.name, m.Kind), m.Close())
+		return nil, s, "", errors.Join(fmt.Errorf("%s: it is a %s without a %s", quote.Path(path), m.Kind, p.name), m.Close())
 	}
 	c.closer = m.Close
 	return c, m.said, note, nil
 }
 
-// within finds the part's folder and class in that of a whole model, whose model_index.json has data.
+// within finds a component's directory and class in a complete model; data is its model_index.json.
 func (p slot) within(path string, data []byte) (dir, class string, s said, err error) {
 	index, err := parseModelIndex(data)
 	if err != nil {
@@ -147,7 +147,7 @@ func (p slot) within(path string, data []byte) (dir, class string, s said, err e
 	return filepath.Join(path, p.name), class, s, nil
 }
 
-// suits tells whether a config.json is one of such a part, by its class.
+// suits returns an error if a config.json has the class of another component.
 func (p slot) suits(config []byte) error {
 	var c struct {
 		Class         string   `json:"_class_name"`
@@ -167,7 +167,8 @@ func (p slot) suits(config []byte) error {
 	return fmt.Errorf("its class is %s: want %s", quote.Text(class), strings.Join(p.classes, " or "))
 }
 
-// anyWeights finds a folder's weights: those of the variant, those without one, or the only ones. The note says which of the latter it took.
+// anyWeights finds the weights in a directory: those of the variant, those without a variant, or the only ones. The note says which it
+// chose if not the first.
 func anyWeights(dir, variant string) (path, note string, err error) {
 	path, err = weightsFile(dir, variant)
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
@@ -175,7 +176,7 @@ func anyWeights(dir, variant string) (path, note string, err error) {
 	}
 	if variant != "" {
 		if path, err := weightsFile(dir, ""); err == nil {
-			return path, fmt.Sprintf("%s has no variant %s: %s is read", quote.Path(dir), quote.Quoted(variant), quote.Text(filepath.Base(path))), nil
+			return path, fmt.Sprintf("%s has no variant %s: loading %s instead", quote.Path(dir), quote.Quoted(variant), quote.Text(filepath.Base(path))), nil
 		}
 	}
 	entries, e := os.ReadDir(dir)
@@ -193,11 +194,11 @@ func anyWeights(dir, variant string) (path, note string, err error) {
 	if len(there) != 1 {
 		return "", "", err
 	}
-	return filepath.Join(dir, there[0]), fmt.Sprintf("%s is read, the only weights in %s", quote.Text(there[0]), quote.Path(dir)), nil
+	return filepath.Join(dir, there[0]), fmt.Sprintf("loading %s, the only weights in %s", quote.Text(there[0]), quote.Path(dir)), nil
 }
 
-// adopt gives a part the configuration of the one that it takes the place of, where it has none: tensors do not tell all, such as the number
-// of heads, the size of images, or what latents are multiplied by.
+// adopt gives a replacement without a configuration that of the component it replaces: the number of attention heads, the image size and
+// the scaling factor cannot be inferred from tensors.
 func (c *Component) adopt(name string, own *Component) (err error) {
 	switch {
 	case strings.HasPrefix(name, "text_encoder"):
@@ -209,7 +210,7 @@ func (c *Component) adopt(name string, own *Component) (err error) {
 		err = c.adoptVAE(own)
 	}
 	if err == nil && c.Config == nil {
-		err = fmt.Errorf("it has no configuration, and that of the model's own part does not fit its tensors; none is known for tensors of these sizes: %w", c.unknown)
+		err = fmt.Errorf("it has no configuration, that of the component it replaces does not match its tensors, and none can be inferred from them: %w", c.unknown)
 	}
 	return err
 }
@@ -217,13 +218,13 @@ func (c *Component) adopt(name string, own *Component) (err error) {
 func (c *Component) adoptUNet(own *Component) error {
 	config, err := unet.ParseConfig(own.Config)
 	if err != nil {
-		return nil //nolint:nilerr // that of the tensors stays
+		return nil //nolint:nilerr // keep the inferred one
 	}
 	if hasAll(c, unet.Shapes(config)) {
 		c.Config = own.Config
 		return nil
 	}
-	t := tensors{c} // what networks of one shape differ by: inpainting, a guidance embedding
+	t := tensors{c} // networks of one shape may differ in these: inpainting channels, guidance embedding
 	config.InChannels, config.OutChannels = t.dim(1, "conv_in.weight"), t.dim(0, "conv_out.weight")
 	config.TimeCondProjDim = t.dim(1, "time_embedding.cond_proj.weight")
 	if config.Validate() != nil || !hasAll(c, unet.Shapes(config)) {
@@ -236,7 +237,7 @@ func (c *Component) adoptUNet(own *Component) error {
 func (c *Component) adoptVAE(own *Component) error {
 	config, err := vae.ParseConfig(own.Config)
 	if err != nil {
-		return nil //nolint:nilerr // that of the tensors stays
+		return nil //nolint:nilerr // keep the inferred one
 	}
 	if hasAll(c, vae.Shapes(config)) {
 		c.Config = own.Config
@@ -254,8 +255,8 @@ func (c *Component) adoptVAE(own *Component) error {
 	return err
 }
 
-// ParseText reads the config.json of a model's text encoder, its first or its second. The second one has a projection, whatever the file
-// says: its class, which has one, is in model_index.json.
+// ParseText parses the config.json of a model's first or second text encoder. The second one always has a projection: its class is in
+// model_index.json.
 func ParseText(config []byte, second bool) (clip.Config, error) {
 	c, err := clip.ParseConfig(config)
 	if second {
@@ -264,7 +265,7 @@ func ParseText(config []byte, second bool) (clip.Config, error) {
 	return c, err
 }
 
-// adoptText does so for a text encoder. Whether it has a projection follows from its place: files often have one that is not used.
+// adoptText is adopt for a text encoder. Only the second one has a projection: files often have an unused one.
 func (c *Component) adoptText(own *Component, second bool) error {
 	projected := second || own != nil && projects(own.Config)
 	if _, _, ok := c.Info(textProjected); ok && !projected {
@@ -290,7 +291,7 @@ func (c *Component) adoptText(own *Component, second bool) error {
 	return err
 }
 
-// withoutTensor is a source with a tensor hidden.
+// withoutTensor hides a tensor of a source.
 func withoutTensor(src nn.Source, hidden string) *mapping {
 	m := newMapping(src)
 	for name := range src.Names() {
@@ -301,7 +302,7 @@ func withoutTensor(src nn.Source, hidden string) *mapping {
 	return m
 }
 
-// distilled tells whether a U-Net has a guidance embedding: whether it is that of a latent consistency model.
+// distilled reports whether a U-Net has a guidance embedding, as a latent consistency model has.
 func distilled(c *Component) bool {
 	var config struct {
 		Cond int `json:"time_cond_proj_dim"`
@@ -309,7 +310,7 @@ func distilled(c *Component) bool {
 	return c != nil && json.Unmarshal(c.Config, &config) == nil && config.Cond > 0
 }
 
-// follow makes a model that of its U-Net, which took the place of its own: its kind, and how predictions are read.
+// follow sets the model's kind, prediction type and noise schedule to those of its replaced U-Net.
 func (m *Model) follow(own *Component, s said) (err error) {
 	m.Kind, m.Spec = kindOf(m.UNet.Config), changed(m.Spec)
 	if own == nil {
@@ -321,7 +322,7 @@ func (m *Model) follow(own *Component, s said) (err error) {
 	case known && few == distilled(own):
 	case s.scheduler != nil:
 		m.Scheduler = s.scheduler
-	case known && few && m.Kind != LCM15: // as LCM-SDXL's model card does
+	case known && few && m.Kind != LCM15: // as in LCM-SDXL's model card
 		m.Scheduler = schedulerClass.ReplaceAll(m.Scheduler, []byte(`"_class_name": "LCMScheduler"`))
 	default:
 		if m.Scheduler, err = m.Kind.scheduler(s.prediction, s.zeroSNR); err != nil {
@@ -331,18 +332,18 @@ func (m *Model) follow(own *Component, s said) (err error) {
 	switch {
 	case own == nil || few == distilled(own):
 	case few:
-		note("the U-Net has a guidance embedding: it makes the model a latent consistency model (sampler lcm)")
+		note("the U-Net has a guidance embedding: the model is now a latent consistency model (sampler lcm)")
 	default:
-		note("the U-Net has no guidance embedding: the model is no latent consistency model any more, and its scheduler is the published one of %s", m.Kind)
+		note("the U-Net has no guidance embedding: the model is no longer a latent consistency model, and uses the published scheduler of %s", m.Kind)
 	}
 	if now := predicts(m.Scheduler); s.prediction != "" && s.prediction != now {
-		note("the U-Net's file says that it predicts %s; the network that it replaces predicted %s", s.prediction, now)
+		note("the prediction type is now %s, from the U-Net's file; that of the replaced U-Net was %s", s.prediction, now)
 		if m.Scheduler, err = predicting(m.Scheduler, s.prediction); err != nil {
 			return err
 		}
 	}
 	if s.zeroSNR && !endsInNoise(m.Scheduler) {
-		note("the U-Net's file says that it was trained with zero terminal SNR; the network that it replaces was not")
+		note("the noise schedule now has zero terminal SNR, from the U-Net's file; that of the replaced U-Net did not")
 		m.Scheduler, err = endingInNoise(m.Scheduler)
 	}
 	return err

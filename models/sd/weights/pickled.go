@@ -9,7 +9,7 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// storage is what persistent identifiers stand for: the elements of tensors.
+// storage is the object of a persistent id: elements of tensors.
 type storage struct {
 	class string // such as FloatStorage
 	key   string // the member of the archive
@@ -21,10 +21,10 @@ type tensor struct {
 	*storage
 	offset       int
 	shape, steps []int
-	bad          string // why it cannot be read; "": it can
+	bad          string // why it cannot be read; "": valid
 }
 
-// rebuilt returns what makes a tensor, if v is one: _rebuild_tensor_v2 and the like, without the parameters and classes that may be around it.
+// rebuilt returns the call that makes a tensor, if v is one: _rebuild_tensor_v2 or similar, unwrapped from parameters and subclasses.
 func rebuilt(v any) (*pickle.Object, bool) {
 	for range 4 {
 		o, ok := v.(*pickle.Object)
@@ -37,7 +37,7 @@ func rebuilt(v any) (*pickle.Object, bool) {
 			}
 			v = o.Args[0]
 		case o.Of == pickle.Global{Module: "torch._tensor", Name: "_rebuild_from_type_v2"} && len(o.Args) == 4:
-			// Of a class of its own, such as a parameter with attributes: function, class, arguments, state.
+			// A subclass, such as a parameter with attributes: function, class, arguments, state.
 			of, named := o.Args[0].(pickle.Global)
 			args, is := o.Args[2].(pickle.Tuple)
 			if !named || !is {
@@ -51,11 +51,11 @@ func rebuilt(v any) (*pickle.Object, bool) {
 	return nil, false
 }
 
-// tensorOf reads the arguments of _rebuild_tensor_v2 (torch/_utils.py): storage, offset, size and strides; what follows is about training. Those
-// of _rebuild_tensor_v3 have the type besides, as the seventh, and a storage of bytes.
+// tensorOf reads the arguments of _rebuild_tensor_v2 (torch/_utils.py): storage, offset, size and strides; the rest is about gradients.
+// _rebuild_tensor_v3 has a byte storage and the data type as seventh argument.
 func tensorOf(o *pickle.Object) *tensor {
 	if o.Of.Module != "torch._utils" || o.Of.Name != "_rebuild_tensor" && o.Of.Name != "_rebuild_tensor_v2" && o.Of.Name != typedName {
-		return &tensor{bad: "it is made by " + quote.Text(o.Of.String()) + ", which is not known"}
+		return &tensor{bad: "it is made by the unknown function " + quote.Text(o.Of.String())}
 	}
 	args := o.Args
 	if len(args) < 4 {
@@ -64,7 +64,7 @@ func tensorOf(o *pickle.Object) *tensor {
 	id, ok := args[0].(pickle.Persistent)
 	if !ok {
 		if o, ok := args[0].(*pickle.Object); ok {
-			return &tensor{bad: fmt.Sprintf("its elements come from %s, which is not known", quote.Text(o.Of.String()))}
+			return &tensor{bad: fmt.Sprintf("its storage is of the unknown class %s", quote.Text(o.Of.String()))}
 		}
 		return &tensor{bad: "it has no storage"}
 	}
@@ -76,35 +76,35 @@ func tensorOf(o *pickle.Object) *tensor {
 	shape, ok2 := ints(args[2])
 	steps, ok3 := ints(args[3])
 	if !ok || !ok2 || !ok3 {
-		return &tensor{bad: "its offset, size or strides are not those of a tensor"}
+		return &tensor{bad: "its offset, size or strides are invalid"}
 	}
 	if o.Of.Name == typedName {
 		return typed(args, &tensor{storage: from, offset: offset, shape: shape, steps: steps})
 	}
 	if len(args) > 6 {
 		if d, ok := args[6].(*pickle.Dict); ok && len(d.Keys) > 0 {
-			return &tensor{bad: "it is marked as conjugate or negative"}
+			return &tensor{bad: "it has a conjugate or negative bit, which is not supported"}
 		}
 	}
 	return &tensor{storage: from, offset: offset, shape: shape, steps: steps}
 }
 
-// typedName makes tensors of the types that have no class of storages, such as 8-bit floats.
+// typedName makes tensors of data types without a storage class, such as 8-bit floats.
 const typedName = "_rebuild_tensor_v3"
 
-// typed gives a tensor the type that its arguments name.
+// typed sets a tensor's data type from its arguments.
 func typed(args pickle.Tuple, t *tensor) *tensor {
 	if len(args) < 7 || t.class != "UntypedStorage" {
-		return &tensor{bad: "it has no type, or a storage of another"}
+		return &tensor{bad: "it has no data type, or its storage is not a byte storage"}
 	}
 	of, ok := args[6].(pickle.Global)
 	d, known := classes[of.Name]
 	if !ok || !known || of.Module != "torch" {
-		return &tensor{bad: fmt.Sprintf("it is of the type %s, which is not known", quote.Text(fmt.Sprint(args[6])))}
+		return &tensor{bad: fmt.Sprintf("its data type %s is unknown", quote.Text(fmt.Sprint(args[6])))}
 	}
 	if len(args) > 7 {
 		if d, ok := args[7].(*pickle.Dict); ok && len(d.Keys) > 0 {
-			return &tensor{bad: "it is marked as conjugate or negative"}
+			return &tensor{bad: "it has a conjugate or negative bit, which is not supported"}
 		}
 	}
 	t.storage = &storage{class: of.Name, key: t.key, n: t.n / d.Size()}
@@ -114,7 +114,7 @@ func typed(args pickle.Tuple, t *tensor) *tensor {
 // maxDims is libtorch's limit.
 const maxDims = 64
 
-// maxSizes limits the dimensions of all tensors of a file together: many tensors may be made of one tuple.
+// maxSizes limits the total number of dimensions of a file's tensors: many tensors may share one tuple.
 const maxSizes = 1 << 20
 
 // ints returns a tuple of integers.
@@ -134,11 +134,11 @@ func ints(v any) ([]int, bool) {
 	return out, ok
 }
 
-// storageOf reads a persistent identifier: ("storage", class, key, device, elements).
+// storageOf reads a persistent id: ("storage", class, key, device, elements).
 func storageOf(id pickle.Persistent) (*storage, error) {
 	t, ok := id.ID.(pickle.Tuple)
 	if !ok || len(t) < 5 || t[0] != "storage" {
-		return nil, errors.New("want the identifier of a storage, as torch.save writes it")
+		return nil, errors.New("want the persistent id of a storage, as torch.save writes it")
 	}
 	class, ok := t[1].(pickle.Global)
 	key, ok2 := t[2].(string)
@@ -147,7 +147,7 @@ func storageOf(id pickle.Persistent) (*storage, error) {
 		return nil, errors.New("want a storage's class, key and number of elements")
 	}
 	if class.Module != "torch" && class.Module != "torch.storage" {
-		return nil, fmt.Errorf("its elements come from %s, which is not known", quote.Text(class.String()))
+		return nil, fmt.Errorf("its storage is of the unknown class %s", quote.Text(class.String()))
 	}
 	return &storage{class: class.Name, key: key, n: n}, nil
 }

@@ -10,25 +10,25 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// scales is a file whose weights have scales beside them, as ComfyUI writes 8-bit floats ("scaled fp8"): X.weight is X.weight times
-// X.scale_weight, or X.weight_scale in newer files. Such weights are of float32 here. What else belongs to the scheme is hidden: a marker, and
-// scales of inputs, which say how to compute in 8 bits.
+// scales is a file with quantization scales, ComfyUI's "scaled fp8": the weight is X.weight times X.scale_weight, or X.weight_scale in
+// newer files. Such weights are dequantized to float32. The other tensors of the scheme are hidden: a marker, and input scales, which are
+// for computing in 8 bits.
 type scales struct {
 	file
-	by     map[string]string // of a weight: the name of its scale
+	by     map[string]string // weight name to scale name
 	hidden map[string]bool
 }
 
-// scaleEnds are the ends of names of scales of X.weight, and beside of what else there is of a layer X.
+// scaleEnds are the suffixes of scales of X.weight, and layerEnds those of other tensors of a layer X.
 var (
 	scaleEnds = []string{".scale_weight", ".weight_scale"}
 	layerEnds = []string{".scale_input", ".input_scale", ".comfy_quant"}
 )
 
-// scaledMarker is the name, or its end, of an empty tensor that marks such files.
+// scaledMarker is the name, or its suffix, of an empty tensor that marks such files.
 const scaledMarker = "scaled_fp8"
 
-// withScales finds the scales in a file; where there are none it is returned as it is.
+// withScales wraps a file that has scales, and returns any other file unchanged.
 func withScales(f file) (file, error) {
 	s := &scales{f, map[string]string{}, map[string]bool{}}
 	for name := range f.Names() {
@@ -57,11 +57,11 @@ func withScales(f file) (file, error) {
 	return s, nil
 }
 
-// add enters the scale of a weight: a number, or one for each output.
+// add registers the scale of a weight: one number, or one for each output.
 func (s *scales) add(weight, scale string) error {
 	shape, d, ok := s.file.Info(weight)
 	if !ok {
-		return fmt.Errorf("tensor %s: there is no %s that it could be the scale of", quote.Quoted(scale), quote.Quoted(weight))
+		return fmt.Errorf("tensor %s: it is a scale, but its weight %s is missing", quote.Quoted(scale), quote.Quoted(weight))
 	}
 	of, kind, _ := s.file.Info(scale)
 	n := 1
@@ -73,7 +73,7 @@ func (s *scales) add(weight, scale string) error {
 	case !d.IsFloat() && !d.IsFloat8() || !kind.IsFloat():
 		return fmt.Errorf("tensor %s: want a weight and a scale of floating-point types, got %s and %s", quote.Quoted(weight), d, kind)
 	case n != 1 && !outputs:
-		return fmt.Errorf("tensor %s: want one scale, or one for each output of the weight %v, got the shape %v", quote.Quoted(scale), shape, of)
+		return fmt.Errorf("tensor %s: want one scale, or one for each output of the weight %v, got shape %v", quote.Quoted(scale), shape, of)
 	case s.by[weight] != "":
 		return fmt.Errorf("tensor %s: it has two scales, %s and %s", quote.Quoted(weight), quote.Text(s.by[weight]), quote.Text(scale))
 	}
@@ -144,11 +144,11 @@ func (s *scales) Release(name string) {
 	}
 }
 
-// noticeOf says how many weights of a file are scaled; "": none.
+// noticeOf says how many weights of a file have scales; "": none.
 func noticeOf(f file) string {
 	s, ok := f.(*scales)
 	if !ok || len(s.by) == 0 {
 		return ""
 	}
-	return fmt.Sprintf("%s with a scale (scaled fp8): multiplied by it, and float32 from then on", plural.N(len(s.by), "weight"))
+	return fmt.Sprintf("%s with a scale (scaled fp8), dequantized to float32", plural.N(len(s.by), "weight"))
 }

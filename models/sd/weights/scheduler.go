@@ -8,12 +8,12 @@ import (
 	"regexp"
 )
 
-// predictions are what Options.Prediction may be.
+// predictions are the valid values of Options.Prediction.
 var predictions = []string{"", "epsilon", "v_prediction", "sample"}
 
-// The scheduler_config.json of the published models, without diffusers' version. A key that is not there is as telling as one that is:
-// without timestep_spacing, each sampler has the spacing of its own class. Each was compared key by key with a copy of the file in a public
-// repository on GitHub, which the comments name; of two there is no copy.
+// The scheduler_config.json of the published models, without diffusers' version. Missing keys matter too: without timestep_spacing, each
+// sampler uses the default of its own class. Each was compared key by key with a copy of the file in a public GitHub repository, named in
+// its comment; for two of them no copy was found.
 const (
 	// runwayml/stable-diffusion-v1-5: george-polygod/magikaljourney and, with the Flax class, wswplay/stable-diffusion-v1-5
 	scheduler1 = `{
@@ -42,8 +42,8 @@ const (
   "trained_betas": null
 }
 `
-	// SimianLuo/LCM_Dreamshaper_v7: no copy was found. These are the values that diffusers' LCMScheduler has by default;
-	// darkautism/LCM-Dreamshaper-V7-rs notes the same clip_sample and set_alpha_to_one.
+	// SimianLuo/LCM_Dreamshaper_v7: no copy was found. These are the defaults of diffusers' LCMScheduler; darkautism/LCM-Dreamshaper-V7-rs
+	// has the same clip_sample and set_alpha_to_one.
 	schedulerLCM = `{
   "_class_name": "LCMScheduler",
   "beta_end": 0.012,
@@ -95,8 +95,8 @@ const (
   "trained_betas": null
 }
 `
-	// stabilityai/stable-diffusion-xl-base-1.0: Danielfegapeter/Hotshot-XL and reo224/LoRA_Diffusers, which start from it. Of segmind/SSD-1B,
-	// which was distilled from that model, no copy was found; it is taken to have the same.
+	// stabilityai/stable-diffusion-xl-base-1.0: Danielfegapeter/Hotshot-XL and reo224/LoRA_Diffusers, which are based on it. For
+	// segmind/SSD-1B, distilled from that model, no copy was found; it is assumed to be the same.
 	schedulerXL = `{
   "_class_name": "EulerDiscreteScheduler",
   "beta_end": 0.012,
@@ -117,8 +117,8 @@ const (
 `
 )
 
-// scheduler returns the scheduler_config.json of the published model of a kind, with another prediction than its own, or with noise that
-// ends in noise alone, where the file says so.
+// scheduler returns the scheduler_config.json of the published model of a kind, with the prediction type and zero terminal SNR of the file,
+// if given.
 func (k Kind) scheduler(prediction string, zeroSNR bool) (config []byte, err error) {
 	own := "epsilon"
 	switch k {
@@ -147,7 +147,7 @@ func (k Kind) scheduler(prediction string, zeroSNR bool) (config []byte, err err
 	return config, nil
 }
 
-// predicts is what the network of a scheduler_config.json predicts.
+// predicts returns the prediction type of a scheduler_config.json.
 func predicts(config []byte) string {
 	v := predictionType.Find(config)
 	for _, p := range predictions[1:] {
@@ -158,10 +158,10 @@ func predicts(config []byte) string {
 	return "epsilon"
 }
 
-// endsInNoise tells whether the noise of a scheduler_config.json ends in noise alone.
+// endsInNoise reports whether a scheduler_config.json has zero terminal SNR (rescale_betas_zero_snr).
 func endsInNoise(config []byte) bool { return bytes.HasSuffix(zeroSNRKey.Find(config), []byte("true")) }
 
-// endingInNoise makes it do so.
+// endingInNoise sets zero terminal SNR.
 func endingInNoise(config []byte) ([]byte, error) {
 	if bytes.Contains(config, []byte("PNDMScheduler")) { // diffusers' PNDMScheduler has no such key
 		config = schedulerClass.ReplaceAll(config, []byte(`"_class_name": "DDIMScheduler"`))
@@ -174,13 +174,12 @@ var (
 	zeroSNRKey     = regexp.MustCompile(`"rescale_betas_zero_snr"\s*:\s*(?:true|false|null)`)
 )
 
-// predicting changes what a scheduler_config.json says is predicted.
+// predicting sets the prediction type of a scheduler_config.json.
 func predicting(config []byte, prediction string) ([]byte, error) {
 	return withKey(predictionType, config, "prediction_type", `"`+prediction+`"`)
 }
 
-// withKey gives a key of a scheduler_config.json another value. It leaves the rest as it is, for diffusers writes numbers that
-// encoding/json does not read.
+// withKey sets a key of a scheduler_config.json without parsing the rest, since diffusers writes numbers that encoding/json cannot read.
 func withKey(at *regexp.Regexp, config []byte, key, value string) ([]byte, error) {
 	entry := []byte(`"` + key + `": ` + value)
 	if at.Match(config) {
@@ -196,14 +195,13 @@ func withKey(at *regexp.Regexp, config []byte, key, value string) ([]byte, error
 	return append([]byte("{\n  "), append(entry, rest...)...), nil
 }
 
-// Empty tensors with these names say what a network predicts, and that its noise ends in noise alone: the programs that read single
-// files of SDXL's shape look for them.
+// Empty tensors with these names mark v-prediction and zero terminal SNR: other programs look for them in single files of SDXL's shape.
 const (
 	saysVelocity = "v_pred"
 	saysZeroSNR  = "ztsnr"
 )
 
-// prediction returns what the network predicts, "" for what those of its kind do, and whether its noise ends in noise alone.
+// prediction returns the prediction type, "" for the default of the kind, and whether the noise has zero terminal SNR.
 func (o Options) prediction(w file) (string, bool) {
 	has := namesOf(w, "")
 	zero := has(saysZeroSNR)
@@ -229,7 +227,7 @@ func (o Options) prediction(w file) (string, bool) {
 	return "", zero
 }
 
-// telling are the tensors that say what a model of this scheduler_config.json predicts.
+// telling returns the names of the marker tensors for a scheduler_config.json.
 func telling(config []byte) (names []string) {
 	if predicts(config) == "v_prediction" {
 		names = append(names, saysVelocity)
@@ -240,16 +238,16 @@ func telling(config []byte) (names []string) {
 	return names
 }
 
-// assumed says what a scheduler_config.json was assumed to be, where the file cannot say it.
+// assumed returns notices about a prediction type that the file does not contain.
 func (m *Model) assumed(prediction string) (notices []string) {
 	if m.Kind == SD2 && prediction == "" && !m.inpaints() {
-		notices = append(notices, fmt.Sprintf("%s: the file does not say what the network predicts: v_prediction is assumed, as in the "+
-			"models for 768 pixels; those for 512 pixels (2-base, 2-1-base) predict epsilon", m.Kind))
+		notices = append(notices, fmt.Sprintf("%s: the file does not contain the prediction type: assuming v_prediction, as in the "+
+			"models for 768 pixels; those for 512 pixels (2-base, 2-1-base) have epsilon", m.Kind))
 	}
 	return notices
 }
 
-// inpaints tells whether the network takes a mask and what lies around it besides the latents.
+// inpaints reports whether the network is one for inpainting.
 func (m *Model) inpaints() bool {
 	var c struct {
 		In int `json:"in_channels"`

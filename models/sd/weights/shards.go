@@ -16,13 +16,13 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// file is a source that has to be closed: weights in a file or several.
+// file is a source of weights in one or more open files.
 type file interface {
 	nn.Source
 	Close() error
 }
 
-// openWeights opens a file of weights, or an index and the files that it names. Weights that have scales beside them are scaled.
+// openWeights opens a file of weights, or an index and its shards. Weights with quantization scales are dequantized.
 func openWeights(path string) (file, error) {
 	f, err := openPlain(path)
 	if err != nil {
@@ -35,7 +35,7 @@ func openWeights(path string) (file, error) {
 	return s, nil
 }
 
-// openPlain does so for tensors as they are.
+// openPlain is openWeights without dequantization.
 func openPlain(path string) (file, error) {
 	switch {
 	case strings.HasSuffix(path, ".json"):
@@ -47,7 +47,7 @@ func openPlain(path string) (file, error) {
 	}
 }
 
-// pathsOf are the files of an opened path.
+// pathsOf returns the paths of the open files.
 func pathsOf(path string, f file) []string {
 	if s, ok := f.(*scales); ok {
 		f = s.file
@@ -58,18 +58,18 @@ func pathsOf(path string, f file) []string {
 	return []string{path}
 }
 
-// shards are several files that are read as one.
+// shards are several files that are read as one source.
 type shards struct {
 	files []file
 	paths []string        // of files
-	by    map[string]file // by tensor
+	by    map[string]file // by tensor name
 }
 
-// maxShards is above what the largest models are divided into.
+// maxShards is far above the number of shards of the largest models.
 const maxShards = 1000
 
-// openShards reads an index and opens the files that it names, which have to lie beside it. It reads those of variants, and of pickles,
-// which package safetensors does not.
+// openShards reads an index and opens the files that it names, in the same directory. Unlike package safetensors, it reads variants and
+// pickles.
 func openShards(path string) (_ *shards, err error) {
 	data, err := plainfile.Read(path, maxIndex)
 	if err != nil {
@@ -97,20 +97,20 @@ func openShards(path string) (_ *shards, err error) {
 			case !ok:
 				return nil, fmt.Errorf("%s: tensor %s is in %s, but not in the index", quote.Path(path), quote.Quoted(tensor), quote.Text(name))
 			case said != name:
-				return nil, fmt.Errorf("%s: tensor %s is in %s, the index says %s", quote.Path(path), quote.Quoted(tensor), quote.Text(name), quote.Text(said))
+				return nil, fmt.Errorf("%s: tensor %s is in %s, but the index says %s", quote.Path(path), quote.Quoted(tensor), quote.Text(name), quote.Text(said))
 			}
 			all.by[tensor] = f
 		}
 	}
 	for _, tensor := range slices.Sorted(maps.Keys(weights)) {
 		if all.by[tensor] == nil {
-			return nil, fmt.Errorf("%s: tensor %s is not in %s, where the index has it", quote.Path(path), quote.Quoted(tensor), quote.Text(weights[tensor]))
+			return nil, fmt.Errorf("%s: tensor %s is not in %s, but the index says so", quote.Path(path), quote.Quoted(tensor), quote.Text(weights[tensor]))
 		}
 	}
 	return all, nil
 }
 
-// parseIndex reads which file each tensor is in: {"metadata": …, "weight_map": {"tensor": "file", …}}.
+// parseIndex returns the file of each tensor: {"metadata": …, "weight_map": {"tensor": "file", …}}.
 func parseIndex(data []byte) (map[string]string, error) {
 	var index struct {
 		Weights map[string]string `json:"weight_map"`
@@ -124,7 +124,7 @@ func parseIndex(data []byte) (map[string]string, error) {
 	names := map[string]bool{}
 	for tensor, name := range index.Weights {
 		if strings.ContainsAny(name, "/\\\x00") || filepath.Ext(name) == "" || strings.HasPrefix(name, ".") || strings.HasSuffix(name, ".json") {
-			return nil, fmt.Errorf("tensor %s: want the name of a file beside the index, got %s", quote.Quoted(tensor), quote.Quoted(name))
+			return nil, fmt.Errorf("tensor %s: want the name of a file in the directory of the index, got %s", quote.Quoted(tensor), quote.Quoted(name))
 		}
 		names[name] = true
 	}

@@ -15,12 +15,12 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// OpenFile reads a model, or a part of one, from a single file: in the layout of CompVis' and Stability's repositories, which most
-// programs exchange, or a part as diffusers writes it. What is called .ckpt, .pt, .pth or .bin is a file of torch.save; its pickle is read
-// for tensors, and everything else in it is skipped.
+// OpenFile opens a model, or a component, from a single file: in the original layout of CompVis' and Stability's repositories, or a
+// component in diffusers' layout. Files named .ckpt, .pt, .pth or .bin are files of torch.save: only the tensors in the pickle are read,
+// and nothing is executed.
 //
-// Configurations come from the file, if [WriteSingle] wrote them there, from the folder Options.Config, or from the tensors: they are those
-// of the published model of the same sizes, or have what can be read off the names and shapes.
+// Configurations come from the file's metadata, if [WriteSingle] wrote it, from the directory Options.Config, or from the tensors: that of
+// the published model with the same shapes, or one inferred from names and shapes.
 func OpenFile(path string, o Options) (_ *Model, err error) {
 	if err := o.check(); err != nil {
 		return nil, err
@@ -44,11 +44,11 @@ func OpenFile(path string, o Options) (_ *Model, err error) {
 	case Refiner:
 		return nil, fmt.Errorf("%s: it is the refiner of Stable Diffusion XL, which is not supported: want the base model", quote.Path(path))
 	case LoRA:
-		return nil, fmt.Errorf("%s: it is a LoRA, which is added to a model: want a model", quote.Path(path))
+		return nil, fmt.Errorf("%s: it is a LoRA, which is applied to a model: want a model", quote.Path(path))
 	case Inversion:
 		return nil, fmt.Errorf("%s: it is a textual inversion embedding, which adds a word to prompts: want a model", quote.Path(path))
 	case TAESD:
-		return nil, fmt.Errorf("%s: it is a tiny autoencoder: want it as one, not as a model", quote.Path(path))
+		return nil, fmt.Errorf("%s: it is a tiny autoencoder: want a model", quote.Path(path))
 	}
 	m.notice(noticeOf(w))
 	m.Spec = specOf(path, metadataOf(w))
@@ -63,7 +63,7 @@ func OpenFile(path string, o Options) (_ *Model, err error) {
 	return m, m.replace(o)
 }
 
-// check reports options that mean nothing.
+// check returns an error for invalid options.
 func (o Options) check() error {
 	if !slices.Contains(predictions, o.Prediction) {
 		return fmt.Errorf("prediction: %s", suggest.OneOf(o.Prediction, predictions[1:]))
@@ -71,14 +71,14 @@ func (o Options) check() error {
 	return nil
 }
 
-// fill makes a model's parts of a file.
+// fill sets the model's components from a file.
 func (m *Model) fill(w file, l layout, o Options) error {
 	known, err := configsOf(w, o)
 	if err != nil {
 		return err
 	}
 	if o.EMA && l.unet == nil {
-		return fmt.Errorf("want a network to take averages of training for: it is a %s", l.kind)
+		return fmt.Errorf("EMA weights were requested, but the file is a %s without a U-Net", l.kind)
 	}
 	rest := newRest(w)
 	if l.unet != nil {
@@ -140,7 +140,7 @@ func (m *Model) fill(w file, l layout, o Options) error {
 	if m.Scheduler = known["scheduler"]; m.Scheduler == nil {
 		prediction, zeroSNR := o.prediction(w)
 		m.said = said{prediction, zeroSNR, nil}
-		if prediction == "" && m.inpaints() { // also Stable Diffusion 2's
+		if prediction == "" && m.inpaints() { // also for Stable Diffusion 2
 			prediction = "epsilon"
 		}
 		m.Notices = append(m.Notices, m.assumed(prediction)...)
@@ -151,17 +151,17 @@ func (m *Model) fill(w file, l layout, o Options) error {
 	return nil
 }
 
-// component makes a part of its tensors, with the configuration that is known or else found.
+// component makes a component from its tensors, with the given configuration or else an inferred one.
 func (o Options) component(src nn.Source, config []byte, find func() (any, error)) (*Component, error) {
 	if config != nil {
 		return &Component{Config: config, Source: src}, nil
 	}
 	c, err := find()
-	if err != nil && o.asPart { // another configuration may fit
+	if err != nil && o.asPart { // the replaced component's configuration may match
 		return &Component{Source: src, Inferred: true, unknown: quote.Error(err)}, nil
 	}
 	if err != nil {
-		return nil, fmt.Errorf("no configuration is known for tensors of these sizes: %w", quote.Error(err))
+		return nil, fmt.Errorf("no configuration can be inferred from these tensors: %w", quote.Error(err))
 	}
 	if config, err = json.MarshalIndent(c, "", "  "); err != nil {
 		return nil, err
@@ -169,17 +169,17 @@ func (o Options) component(src nn.Source, config []byte, find func() (any, error
 	return &Component{Config: config, Source: src, Inferred: true}, nil
 }
 
-// configKey is where a file's metadata have the configurations that WriteSingle was given, as JSON.
+// configKey is the metadata key of the configurations that WriteSingle writes, as JSON.
 const configKey = "onestep.configs"
 
-// configFiles are the files of configurations in a folder of diffusers'.
+// configFiles are the configuration files in a diffusers directory.
 var configFiles = map[string]string{
 	"model_index": "model_index.json", "scheduler": "scheduler/scheduler_config.json",
 	"unet": "unet/config.json", "vae": "vae/config.json", "controlnet": "controlnet/config.json",
 	"text_encoder": "text_encoder/config.json", "text_encoder_2": "text_encoder_2/config.json",
 }
 
-// configsOf returns the configurations that a file has, or the folder that is named in its place.
+// configsOf returns the configurations in the directory Options.Config, or else in the file.
 func configsOf(w file, o Options) (map[string]json.RawMessage, error) {
 	known := map[string]json.RawMessage{}
 	if o.Config != "" {
@@ -193,7 +193,7 @@ func configsOf(w file, o Options) (map[string]json.RawMessage, error) {
 			}
 		}
 		if len(known) == 0 {
-			return nil, fmt.Errorf("%s: want a folder with configurations, as diffusers writes them: there are none", quote.Path(o.Config))
+			return nil, fmt.Errorf("%s: want a diffusers directory with configurations, but there are none", quote.Path(o.Config))
 		}
 		return known, nil
 	}
@@ -205,7 +205,7 @@ func configsOf(w file, o Options) (map[string]json.RawMessage, error) {
 	return known, nil
 }
 
-// rest is a file, and the names in it that no part has claimed yet.
+// rest is a file and the names in it that no component has claimed yet.
 type rest struct {
 	file
 	left  map[string]bool
@@ -221,13 +221,13 @@ func newRest(w file) *rest {
 	return r
 }
 
-// below yields the names with a prefix, without it, and claims them. Known constants are claimed, and not yielded.
+// below yields the names with a prefix, without the prefix, and claims them. Known constants are claimed but not yielded.
 func (r *rest) below(prefix string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for _, name := range r.order {
 			if short, ok := strings.CutPrefix(name, prefix); ok && r.left[name] {
 				if prefix == "" && constant(name) {
-					continue // of no part
+					continue // of no component
 				}
 				delete(r.left, name)
 				if !constant(name) && !yield(short) {
@@ -238,7 +238,7 @@ func (r *rest) below(prefix string) iter.Seq[string] {
 	}
 }
 
-// names returns what is left.
+// names returns the unclaimed names.
 func (r *rest) names() []string {
 	var list []string
 	for _, name := range r.order {
@@ -249,7 +249,7 @@ func (r *rest) names() []string {
 	return list
 }
 
-// module gives a U-Net or a ControlNet today's names.
+// module renames a U-Net or a ControlNet to diffusers' names.
 func (r *rest) module(prefix string, ours bool) *mapping {
 	m := newMapping(r.file)
 	pairs := map[string]string{}
@@ -259,14 +259,14 @@ func (r *rest) module(prefix string, ours bool) *mapping {
 	for name := range r.below(prefix) {
 		now, ok := rename(pairs, name)
 		if !ok {
-			now = name // today's, or unexpected
+			now = name // diffusers' name, or unexpected
 		}
 		m.add(now, part{name: prefix + name})
 	}
 	return m
 }
 
-// averages takes the tensors of a network from the averages of training, whose names have no points.
+// averages replaces the tensors of a network by the EMA weights, whose names have no dots.
 func (r *rest) averages(m *mapping, prefix string) error {
 	const theirs = "model_ema."
 	for _, ours := range m.order {
@@ -276,9 +276,9 @@ func (r *rest) averages(m *mapping, prefix string) error {
 		now, _, _ := r.Info(p.name)
 		switch {
 		case !ok || !strings.HasPrefix(prefix, "model."):
-			return fmt.Errorf("want averages of training (%s) of every tensor of the network: there is none of %s", theirs, quote.Quoted(p.name))
+			return fmt.Errorf("want EMA weights (%s) of every tensor of the network, but %s has none", theirs, quote.Quoted(p.name))
 		case !slices.Equal(shape, now):
-			return fmt.Errorf("tensor %s: want the shape of what it is the average of, %v, got %v", quote.Quoted(name), now, shape)
+			return fmt.Errorf("tensor %s: want the shape %v of the tensor that it is the EMA of, got %v", quote.Quoted(name), now, shape)
 		}
 		r.left[p.name] = true
 		delete(r.left, name)
@@ -288,14 +288,14 @@ func (r *rest) averages(m *mapping, prefix string) error {
 	return nil
 }
 
-// vae gives an autoencoder today's names.
+// vae renames an autoencoder to diffusers' names.
 func (r *rest) vae(prefix string, ours bool) nn.Source {
 	m := newMapping(r.file)
 	levels := namesOf(r.file, prefix).count("decoder.up.%d.block.0.norm1.weight")
 	pairs := vaeTable(levels).ours
 	for name := range r.below(prefix) {
 		if strings.HasPrefix(name, "loss.") || strings.HasPrefix(name, "model_ema.") {
-			continue // of training
+			continue // of the training loss
 		}
 		now := name
 		if other, ok := rename(pairs, name); ok && !ours {
@@ -306,7 +306,7 @@ func (r *rest) vae(prefix string, ours bool) nn.Source {
 	return m
 }
 
-// text gives a text encoder today's names.
+// text renames a text encoder to transformers' names.
 func (r *rest) text(t text) nn.Source {
 	m := newMapping(r.file)
 	if t.form == openCLIP {
@@ -314,7 +314,7 @@ func (r *rest) text(t text) nn.Source {
 		return m
 	}
 	for name := range r.below(t.prefix) {
-		if name == textProjected && t.prefix == "" { // a file of its own
+		if name == textProjected && t.prefix == "" { // a separate file
 			m.add(name, part{name: t.prefix + name})
 			continue
 		}
@@ -323,13 +323,13 @@ func (r *rest) text(t text) nn.Source {
 	return m
 }
 
-// sd2Text is where files of Stable Diffusion 2 have their text encoder.
+// sd2Text is the prefix of the text encoder in files of Stable Diffusion 2.
 const sd2Text = "cond_stage_model.model."
 
 const theirProjection = "text_projection" // of OpenCLIP
 
-// openCLIP adds the tensors of an encoder of OpenCLIP's. Stable Diffusion 2 uses it without its last layer and projection, which its
-// published files have and converted ones may not.
+// openCLIP adds the tensors of an OpenCLIP text encoder. Stable Diffusion 2 uses it without the last layer and the projection, which
+// published files have and converted files may not.
 func (m *mapping) openCLIP(r *rest, prefix string) {
 	const published = 24
 	has := namesOf(r.file, prefix)

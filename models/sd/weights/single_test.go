@@ -176,9 +176,9 @@ func TestMisshapen(t *testing.T) {
 		name, want string
 		shape      []int
 	}{
-		{"transformer.resblocks.0.attn.in_proj_weight", "want 3 equal parts, got the shape []", nil},
-		{"transformer.resblocks.0.attn.in_proj_bias", "want 3 equal parts, got the shape [37]", []int{37}},
-		{"text_projection", "want two dimensions, got the shape [6]", []int{6}},
+		{"transformer.resblocks.0.attn.in_proj_weight", "want a first dimension divisible by 3, got shape []", nil},
+		{"transformer.resblocks.0.attn.in_proj_bias", "want a first dimension divisible by 3, got shape [37]", []int{37}},
+		{"text_projection", "want 2 dimensions, got shape [6]", []int{6}},
 	} {
 		bad := singles(t)["sdxl"]
 		bad.File = slices.Clone(bad.File)
@@ -197,10 +197,10 @@ func TestAverages(t *testing.T) {
 	all, path := c.open(t)
 	o := Options{Config: filepath.Join(filepath.Dir(path), "configs"), EMA: true}
 	_, err := Open(path, o)
-	require.ErrorContains(t, err, "want averages of training (model_ema.)")
+	require.ErrorContains(t, err, "want EMA weights (model_ema.)")
 	_, other := singles(t)["vae"].open(t)
 	_, err = Open(other, Options{EMA: true})
-	require.ErrorContains(t, err, "want a network to take averages of training for: it is a vae")
+	require.ErrorContains(t, err, "the file is a vae without a U-Net")
 
 	more := c
 	more.File = slices.Clone(c.File)

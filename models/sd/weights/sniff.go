@@ -10,7 +10,7 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// textForm is how the tensors of a text encoder are called.
+// textForm is the naming scheme of a text encoder's tensors.
 type textForm int
 
 const (
@@ -19,28 +19,28 @@ const (
 	openCLIP
 )
 
-// text is where a file has a text encoder.
+// text is the location of a text encoder in a file.
 type text struct {
 	prefix string
 	form   textForm
 }
 
-// layout is what parts a file has, and before which names.
+// layout has the components of a file and their prefixes.
 type layout struct {
 	kind               Kind
-	unet, vae, control *string // before the names; nil: there is none
-	ours               bool    // U-Net or ControlNet are named as today
-	oursVAE            bool    // and the autoencoder
+	unet, vae, control *string // prefixes; nil: no such component
+	ours               bool    // U-Net or ControlNet have diffusers' names
+	oursVAE            bool    // and so has the autoencoder
 	texts              []text
 }
 
-// Sniff tells what a file is, by names and shapes alone. Of Unknown, an error says what was found instead.
+// Sniff identifies a file by names and shapes. For Unknown, the error says what was found.
 func Sniff(src nn.Source) (Kind, error) {
 	l, err := sniff(src)
 	return l.kind, err
 }
 
-// SniffFile tells what a single file is without reading its weights; see [Sniff].
+// SniffFile identifies a single file without reading its weights; see [Sniff].
 func SniffFile(path string) (_ Kind, err error) {
 	w, err := openWeights(path)
 	if err != nil {
@@ -54,12 +54,12 @@ func SniffFile(path string) (_ Kind, err error) {
 	return k, err
 }
 
-// Networks of single files, by a tensor that each of them has, or the end or the middle of one.
+// Unsupported networks, by the name of a tensor in each of them, or a part of the name.
 var families = []struct{ name, contains string }{
-	{"Playground 2.5, which has another kind of noise,", "edm_mean"},
+	{"Playground 2.5, which has EDM's noise levels,", "edm_mean"},
 	{"CosXL, whose noise levels are EDM's (with v-prediction),", "edm_vpred.sigma_"},
 	{"an adapter for AnimateDiff", ".motion_modules."},
-	{"a Control-LoRA, which is added to a ControlNet,", "lora_controlnet"},
+	{"a Control-LoRA", "lora_controlnet"},
 	{"an IP-Adapter", "ip_adapter."},
 	{"Stable Video Diffusion", ".time_stack."},
 	{"Stable Diffusion 3", "joint_blocks.0."},
@@ -93,7 +93,7 @@ func sniff(src nn.Source) (layout, error) {
 		l.kind = LoRA
 		return l, nil
 	}
-	if has("decoder.layers.0.weight") || has("encoder.layers.0.weight") || has("3.conv.0.weight") { // of a part alone
+	if has("decoder.layers.0.weight") || has("encoder.layers.0.weight") || has("3.conv.0.weight") { // a lone tiny autoencoder
 		l.kind = TAESD
 		return l, nil
 	}
@@ -126,8 +126,8 @@ func sniff(src nn.Source) (layout, error) {
 	return l, l.name(src)
 }
 
-// IsInversion tells whether a file is a textual inversion embedding: A1111's emb_params or "*", the two of SDXL, or one vector or matrix
-// under the name of its word, as diffusers writes it.
+// IsInversion reports whether a file is a textual inversion embedding: A1111's emb_params or "*", the pair of SDXL, or one vector or matrix
+// named after its token, as in diffusers.
 func IsInversion(src nn.Source) bool {
 	var names []string
 	for name := range src.Names() {
@@ -143,7 +143,7 @@ func IsInversion(src nn.Source) bool {
 		switch name {
 		case "emb_params", "*", "clip_l", "clip_g", "text_encoders_0", "text_encoders_1":
 		default:
-			if len(names) > 1 || strings.Contains(name, ".") && !strings.HasPrefix(name, "<") { // words have no dots, tensors of networks do
+			if len(names) > 1 || strings.Contains(name, ".") && !strings.HasPrefix(name, "<") { // tokens have no dots, names of network tensors do
 				return false
 			}
 		}
@@ -162,12 +162,12 @@ func isLoRA(src nn.Source) bool {
 	return false
 }
 
-// adapterParts occur in the names of adapters' tensors and in no others.
+// adapterParts are substrings of names that only adapters' tensors have.
 var adapterParts = []string{
 	".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", "_lora.down.", ".lora.down.", ".lora_linear_layer.down.", ".hada_w1_a", ".lokr_w1", ".oft_blocks",
 }
 
-// name fills in what the parts make together.
+// name sets the kind from the components.
 func (l *layout) name(src nn.Source) error {
 	for name := range src.Names() {
 		for _, f := range families {
@@ -191,7 +191,7 @@ func (l *layout) name(src nn.Source) error {
 	return nil
 }
 
-// network tells what a U-Net is.
+// network returns the kind of a U-Net.
 func (l *layout) network(src nn.Source) Kind {
 	has := namesOf(src, *l.unet)
 	shape := func(name string) []int {
@@ -213,7 +213,7 @@ func (l *layout) network(src nn.Source) Kind {
 	in := shape(conv)
 	switch dims := shape(added); {
 	case slices.ContainsFunc(l.texts, func(t text) bool { return t.prefix == "conditioner.embedders.0.model." }),
-		len(dims) == 2 && dims[1] == 2560: // the pooled text, 1280, and five sizes of 256
+		len(dims) == 2 && dims[1] == 2560: // the pooled text features, 1280, and 5 sizes of 256
 		return Refiner
 	case dims != nil && !has(mid):
 		return SSD1B
@@ -229,7 +229,7 @@ func (l *layout) network(src nn.Source) Kind {
 	return SD15
 }
 
-// unknown describes a file that is none of those.
+// unknown describes a file of unknown kind.
 func (l *layout) unknown(src nn.Source) error {
 	const most = 6
 	var some []string
@@ -245,6 +245,6 @@ func (l *layout) unknown(src nn.Source) error {
 	if n > most {
 		some = append(some, "...")
 	}
-	return fmt.Errorf("want a model of Stable Diffusion 1, 2 or XL, or a part of one: none is known that has these of its %d tensors: %s",
+	return fmt.Errorf("want a model of Stable Diffusion 1, 2 or XL, or a component; its %d tensors are not recognized, among them %s",
 		n, strings.Join(some, ", "))
 }

@@ -266,7 +266,7 @@ func TestSniff(t *testing.T) {
 		{one("lora_controlnet", "input_hint_block.0.weight"), Unknown, "it looks like a Control-LoRA"},
 		{one("image_proj.norm.weight", "ip_adapter.1.to_k_ip.weight"), Unknown, "it looks like an IP-Adapter"},
 		{one("model.diffusion_model.input_blocks.0.0.weight", "edm_vpred.sigma_max"), Unknown, "it looks like CosXL"},
-		{one("a", "b", "c", "d", "e", "f", "g"), Unknown, "none is known that has these of its 7 tensors: a, b, c, d, e, f, ..."},
+		{one("a", "b", "c", "d", "e", "f", "g"), Unknown, "its 7 tensors are not recognized, among them a, b, c, d, e, f, ..."},
 		{one(), Unknown, "it has no tensors"},
 		{one("model.diffusion_model.input_blocks.0.0.weight", "conditioner.embedders.0.model.token_embedding.weight"), Refiner, ""},
 	} {
@@ -285,7 +285,7 @@ func TestSniff(t *testing.T) {
 func TestOpenFileRefuses(t *testing.T) {
 	dir := t.TempDir()
 	for want, name := range map[string]string{
-		"it is a LoRA": "lora_unet_x.lora_down.weight", "it is a tiny autoencoder": "decoder.layers.0.weight", "none is known": "a.b", "it is a textual inversion embedding": "x",
+		"it is a LoRA": "lora_unet_x.lora_down.weight", "it is a tiny autoencoder": "decoder.layers.0.weight", "not recognized": "a.b", "it is a textual inversion embedding": "x",
 	} {
 		path := filepath.Join(dir, strings.ReplaceAll(want, " ", "")+".safetensors")
 		save(t, path, planSource{}, nil, map[string][]int{name: {4, 4}})
@@ -307,14 +307,14 @@ func TestOpenFileRefuses(t *testing.T) {
 	path := filepath.Join(dir, "vae.safetensors")
 	save(t, path, planSource{}, nil, map[string][]int{"first_stage_model.encoder.mid.block_1.norm1.weight": {4}})
 	_, err = Open(path, Options{})
-	assert.ErrorContains(t, err, "no configuration is known for tensors of these sizes")
+	assert.ErrorContains(t, err, "no configuration can be inferred from these tensors")
 	_, err = Open(path, Options{Prediction: "x"})
 	assert.ErrorContains(t, err, "prediction: want one of")
 	_, err = Open(path, Options{Config: dir})
-	assert.ErrorContains(t, err, "want a folder with configurations")
+	assert.ErrorContains(t, err, "want a diffusers directory with configurations")
 	m, whole := singles(t)["sd15"].open(t)
 	_, err = OpenComponent(whole, Options{Config: filepath.Join(filepath.Dir(whole), "configs")})
-	assert.ErrorContains(t, err, "it is a whole model (sd15)")
+	assert.ErrorContains(t, err, "it is a complete model (sd15)")
 	assert.NotNil(t, m)
 }
 

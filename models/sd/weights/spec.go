@@ -9,7 +9,7 @@ import (
 	"strings"
 )
 
-// The keys of ModelSpec (github.com/Stability-AI/ModelSpec, 1.0) in a file's metadata that say what its network is.
+// Keys of ModelSpec (github.com/Stability-AI/ModelSpec, 1.0) in a file's metadata that describe the network.
 const (
 	specArchitecture = specPrefix + "architecture"
 	specPrediction   = specPrefix + "prediction_type"
@@ -18,13 +18,13 @@ const (
 	specPrefix       = "modelspec."
 )
 
-// carried are the keys of ModelSpec that are as true of a model in another layout or type. Hashes are not.
+// carried are the keys of ModelSpec that stay valid in another layout or data type. Hashes do not.
 var carried = []string{
 	"title", "description", "author", "date", "license", "usage_hint", "category", "tags", "thumbnail", "merged_from", "resolution", "trigger_phrase",
 	"timestep_range",
 }
 
-// specOf returns what a file's metadata say of the model by ModelSpec, by the keys without their prefix. The title is at least its name.
+// specOf returns the ModelSpec values in a file's metadata, by keys without prefix. The default title is the file's name.
 func specOf(path string, metadata map[string]string) map[string]string {
 	spec := map[string]string{"title": nameOf(path)}
 	for _, key := range carried {
@@ -35,13 +35,13 @@ func specOf(path string, metadata map[string]string) map[string]string {
 	return spec
 }
 
-// nameOf is the name of a file without its end, or of a directory.
+// nameOf returns the name of a directory, or of a file without extension.
 func nameOf(path string) string {
 	name := filepath.Base(filepath.Clean(path))
 	return strings.TrimSuffix(name, filepath.Ext(name))
 }
 
-// changed leaves of a description what holds although the network is another.
+// changed returns the part of a description that stays valid for another network.
 func changed(spec map[string]string) map[string]string {
 	left := map[string]string{}
 	for _, key := range []string{"license", "resolution"} {
@@ -52,7 +52,7 @@ func changed(spec map[string]string) map[string]string {
 	return left
 }
 
-// spec describes a model that is written to a path by ModelSpec. nil: there is no name for what it is.
+// spec returns the ModelSpec metadata of a model that is written to path; nil if ModelSpec has no name for its architecture.
 func (m *Model) spec(path string) map[string]string {
 	architecture := map[Kind]string{
 		SD15: "stable-diffusion-v1", Inpaint15: "stable-diffusion-v1-inpainting", LCM15: "stable-diffusion-v1",
@@ -90,7 +90,7 @@ func (m *Model) spec(path string) map[string]string {
 	return spec
 }
 
-// size is the width and height in pixels of the images that the network was trained for, by its configuration; "": it does not say.
+// size returns the width and height, in pixels, of the training images by the network's configuration; "": unknown.
 func (m *Model) size() string {
 	var c struct {
 		Sample int `json:"sample_size"`
@@ -98,6 +98,6 @@ func (m *Model) size() string {
 	if json.Unmarshal(m.UNet.Config, &c) != nil || c.Sample < 1 {
 		return ""
 	}
-	const factor = 8 // of the autoencoders of all these
+	const factor = 8 // of the autoencoders of all these models
 	return fmt.Sprintf("%dx%d", factor*c.Sample, factor*c.Sample)
 }

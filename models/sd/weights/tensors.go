@@ -6,11 +6,11 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Tensors are the tensors of a file under the names that it gives them. They are views of the mapped file.
+// Tensors are the tensors of a file under their original names. They are views of the mapped file.
 type Tensors struct{ file }
 
-// OpenTensors opens a file of weights of any content: of safetensors, an index of shards, or, where its name says so, of torch.save, in
-// which nothing but tensors is read.
+// OpenTensors opens any file of weights: safetensors, an index of shards, or, by its extension, a file of torch.save, from which only
+// tensors are read.
 func OpenTensors(path string) (*Tensors, error) {
 	w, err := openWeights(path)
 	if err != nil {
@@ -19,7 +19,7 @@ func OpenTensors(path string) (*Tensors, error) {
 	return &Tensors{w}, nil
 }
 
-// Metadata returns the free-form strings of a safetensors file, or those that a file of torch.save has beside its tensors.
+// Metadata returns the metadata of a safetensors file, or the strings next to the tensors in a file of torch.save.
 func (t *Tensors) Metadata() map[string]string {
 	f := t.file
 	if s, ok := f.(*scales); ok {
@@ -31,7 +31,7 @@ func (t *Tensors) Metadata() map[string]string {
 	return metadataOf(t.file)
 }
 
-// metadataOf returns the free-form strings of a safetensors file; nil for other files.
+// metadataOf returns the metadata of a safetensors file; nil for other files.
 func metadataOf(f file) map[string]string {
 	if s, ok := f.(*scales); ok {
 		f = s.file
@@ -42,7 +42,8 @@ func metadataOf(f file) map[string]string {
 	return nil
 }
 
-// CompVis returns what single files call the tensors of a U-Net or a ControlNet, without a prefix, that today has these names.
+// CompVis returns a function from diffusers' tensor names of a U-Net or a ControlNet, of which ours are all, to the names in single files,
+// without prefix.
 func CompVis(ours iter.Seq[string]) func(name string) (theirs string, ok bool) {
 	all := map[string]bool{}
 	for name := range ours {
@@ -52,8 +53,8 @@ func CompVis(ours iter.Seq[string]) func(name string) (theirs string, ok bool) {
 	return func(name string) (string, bool) { return rename(pairs, name) }
 }
 
-// Floats returns the elements of the tensor of that name in the order of their indices. They are read from the file, for which libtorch is not
-// needed, unless its elements lie there in another order or are scaled.
+// Floats returns the elements of a tensor in row-major order. Libtorch is only needed if the tensor is not contiguous in the file or has a
+// quantization scale.
 func (t *Tensors) Floats(name string) ([]float64, error) {
 	if data, d, ok := elements(t.file, name); ok {
 		out := make([]float64, len(data)/d.Size())
@@ -73,7 +74,7 @@ func (t *Tensors) Floats(name string) ([]float64, error) {
 	return out, err
 }
 
-// elements returns the bytes of a tensor and their type, if its elements are as they lie in the file.
+// elements returns the bytes and data type of a tensor that is contiguous in the file.
 func elements(f file, name string) ([]byte, torch.DType, bool) {
 	switch f := f.(type) {
 	case *scales:

@@ -1,9 +1,9 @@
-// Package weights reads and writes Stable Diffusion's weights in the layouts that they are published in: the folders of diffusers and
-// transformers, and single files as in CompVis' and Stability's repositories, of safetensors or of torch.save. Tensors have today's names:
-// diffusers' for networks and autoencoders, transformers' with the prefix text_model for text encoders. They are views of the mapped
-// files, and nothing is read before it is used.
+// Package weights reads and writes Stable Diffusion's weights in their published layouts: directories of diffusers and transformers, and
+// single files in the original layout of CompVis' and Stability's repositories, as safetensors or files of torch.save. Tensors are renamed
+// to diffusers' names for U-Nets and autoencoders, and transformers' names with the prefix text_model for text encoders. They are views of
+// memory-mapped files, read when they are used.
 //
-// Files come from strangers. Nothing in them is executed, pickles included; see [OpenFile].
+// Files are untrusted: nothing in them is executed, pickles included; see [OpenFile].
 package weights
 
 import (
@@ -14,24 +14,24 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Kind is what a model is.
+// Kind is the family of a model, or the type of a file with only a component or an add-on.
 type Kind int
 
-// The kinds of models.
+// The kinds.
 const (
 	Unknown    Kind = iota
 	SD15            // Stable Diffusion 1.x
-	Inpaint15       // the same for inpainting
-	LCM15           // a full latent consistency model of its shape
+	Inpaint15       // Stable Diffusion 1.x inpainting
+	LCM15           // a full latent consistency model of Stable Diffusion 1's shape
 	SD2             // Stable Diffusion 2.x
-	SDXL            // Stable Diffusion XL, and what has its shape
-	SSD1B           // Segmind's smaller SDXL
-	ControlNet      // a ControlNet alone
-	VAE             // an autoencoder alone
-	TextModel       // a text encoder alone
+	SDXL            // Stable Diffusion XL, and models of its shape
+	SSD1B           // Segmind's distilled, smaller SDXL
+	ControlNet      // a lone ControlNet
+	VAE             // a lone autoencoder
+	TextModel       // a lone text encoder
 	TAESD           // a tiny autoencoder, which package vae opens
-	LoRA            // an adapter, which is added to a model
-	Refiner         // SDXL's second model, which is not built
+	LoRA            // a LoRA adapter
+	Refiner         // SDXL's refiner, which is not supported
 	Inversion       // a textual inversion embedding
 )
 
@@ -47,7 +47,7 @@ func (k Kind) String() string {
 	return kindNames[k]
 }
 
-// Family names the models whose networks take texts of so many features; "": they are not known.
+// Family returns the model families by the width of their text features; "": unknown.
 func Family(width int) string {
 	switch width {
 	case 768:
@@ -60,61 +60,62 @@ func Family(width int) string {
 	return ""
 }
 
-// Model is the parts of a model. A part that it does not have is nil, or "".
+// Model has the components of a model. Missing components are nil, or "".
 type Model struct {
-	Path string // as it was asked for
+	Path string // as given to Open
 	Kind Kind
 
 	UNet, VAE, ControlNet *Component
 	Text, Text2           *Component // text encoders
-	Tokenizer, Tokenizer2 string     // folders; "": CLIP's own vocabulary
+	Tokenizer, Tokenizer2 string     // directories; "": CLIP's built-in vocabulary
 	Scheduler             []byte     // scheduler_config.json; nil: none
 
-	// ZeroNegative: no negative prompt is zeros in place of an empty text, as SDXL's model_index.json says.
+	// ZeroNegative: without a negative prompt, its embedding is zeros instead of that of an empty prompt: force_zeros_for_empty_prompt in
+	// SDXL's model_index.json.
 	ZeroNegative bool
 
-	// Notices say what was assumed where a single file cannot say it.
+	// Notices describe assumptions and changes that the user should know of, such as a prediction type that a single file does not contain.
 	Notices []string
 
-	// Spec describes the model by the keys of ModelSpec without their prefix, such as title, author and license: what the metadata of a
-	// single file say, the title by default the name of the file or directory, and what [WriteSingle] writes besides what it knows itself.
+	// Spec has ModelSpec metadata by keys without prefix, such as title, author and license: those of a single file, with the name of the
+	// file or directory as default title. [WriteSingle] writes them, besides those that it derives from the model.
 	Spec map[string]string
 
-	Ignored []string // names of tensors in a single file that belong to no part, such as averages of training
+	Ignored []string // names of tensors in a single file that belong to no component, such as EMA weights
 
 	said    said
 	closers []func() error
 }
 
-// Component is a part's config.json, and its weights under today's names.
+// Component is a component's config.json and its weights, with diffusers' or transformers' names.
 type Component struct {
 	Config []byte
 	nn.Source
 
-	Files []string // that the weights are in
+	Files []string // of the weights
 
-	// Inferred: there was no config.json, and Config is that of the published model whose tensors have these shapes, or has what can be
-	// read off them. What they do not tell is as in Stable Diffusion 1, also an autoencoder's scaling factor.
+	// Inferred: there was no config.json. Config is that of the published model with the same shapes, or inferred from names and shapes,
+	// with Stable Diffusion 1's values for the rest, such as an autoencoder's scaling factor.
 	Inferred bool
 
-	notice  string // of what is in the file
-	unknown error  // why no configuration could be inferred; Config is nil
+	notice  string // about the file's content
+	unknown error  // why no configuration could be inferred; then Config is nil
 	closer  func() error
 	closed  bool
 }
 
-// notice adds a notice, if there is one.
+// notice adds a notice unless it is "".
 func (m *Model) notice(text string) {
 	if text != "" {
 		m.Notices = append(m.Notices, text)
 	}
 }
 
-// Close closes the files. Networks that were built from them have to be closed before.
+// Close closes the files. Close the networks that use their weights first.
 func (m *Model) Close() error {
 	for _, c := range []*Component{m.UNet, m.VAE, m.ControlNet, m.Text, m.Text2} {
 		if c != nil {
-			c.closed = c.closed || len(m.closers) > 0 // those that are no files stay
+			c.closed = c.closed || len(m.closers) > 0 // components without files stay open
 		}
 	}
 	var err error
@@ -125,7 +126,7 @@ func (m *Model) Close() error {
 	return err
 }
 
-// Close closes the files of a component that was opened alone.
+// Close closes the files of a component from [OpenComponent].
 func (c *Component) Close() error {
 	if c.closer == nil {
 		return nil
@@ -134,30 +135,30 @@ func (c *Component) Close() error {
 	return c.closer()
 }
 
-// Closed tells whether the files of the weights were closed.
+// Closed reports whether the files of the weights were closed.
 func (c *Component) Closed() bool { return c.closed }
 
-// Options say which files are read, and how.
+// Options select the files to read and how to read them.
 type Options struct {
-	Variant string // of a folder's files: "fp16" for model.fp16.safetensors; "": those without one
-	Mixed   bool   // parts that do not have the variant are read without, as diffusers does; otherwise that is an error
+	Variant string // of the files in a directory: "fp16" for model.fp16.safetensors; "": no variant
+	Mixed   bool   // components without the variant are read from their default files, as in diffusers; otherwise that is an error
 
-	// EMA takes the network of a single file from the averages of training (model_ema.) that some have besides the last weights.
+	// EMA loads the U-Net of a single file from its EMA weights (model_ema.), which some files have besides the last weights.
 	EMA bool
 
-	// Of single files: a folder of diffusers' whose configurations and tokenizers belong to the file; its weights are not read.
+	// For single files: a diffusers directory with the file's configurations and tokenizers; its weights are not read.
 	Config string
-	// What the network predicts, "epsilon", "v_prediction" or "sample". "": as the folder's scheduler, the file or Config says, or else, for the
-	// tensors of a single file do not tell it, v_prediction for SD2 (2.0 and 2.1 with 768 pixels; their models for 512 pixels want
-	// "epsilon") and epsilon for the other kinds and for inpainting.
+	// The prediction type: "epsilon", "v_prediction" or "sample". "": from the directory's scheduler, the file or Config. A single file
+	// usually does not contain it: the default is then v_prediction for SD2 (right for 2.0 and 2.1 at 768 pixels; their 512 pixel models
+	// need "epsilon") and epsilon for the other kinds and for inpainting.
 	Prediction string
 
-	Parts Parts // from elsewhere
+	Parts Parts // replacements
 
-	asPart bool // what is read is one of those
+	asPart bool // the path is one of Parts
 }
 
-// Open reads a model: a folder of diffusers', or a single file.
+// Open opens a model: a diffusers directory or a single file.
 func Open(path string, o Options) (*Model, error) {
 	st, err := os.Stat(path)
 	if err != nil {

@@ -22,24 +22,24 @@ import (
 	"github.com/onestep-go/onestep/torch/safetensors"
 )
 
-// WriteOptions say how a model is written.
+// WriteOptions configure how a model is written.
 type WriteOptions struct {
-	// DType is what weights are converted to; nil: they stay as they are.
+	// DType is the data type to convert weights to; nil: no conversion.
 	DType *torch.DType
-	// Overwrite allows replacing a file, or the folder of a model; otherwise what exists is an error that wraps fs.ErrExist.
+	// Overwrite allows replacing a file or a model's directory; otherwise an existing one is an error that wraps fs.ErrExist.
 	Overwrite bool
 
-	Variant  string // of a folder's files: "fp16" for model.fp16.safetensors
-	MaxShard int    // bytes of a folder's files, without a variant; 0: 10 GB, as in diffusers
+	Variant  string // of the files in a directory: "fp16" for model.fp16.safetensors
+	MaxShard int    // maximum size of a shard in a directory, in bytes, without a variant; 0: 10 GB, as in diffusers
 
-	// Tokenizer writes a tokenizer's files into a folder that exists, for a model that has none of its own; second is SDXL's second one.
-	// nil: CLIP's, which all published models have.
+	// Tokenizer writes a tokenizer's files into an existing directory, for a model without a tokenizer; second selects SDXL's second one.
+	// nil: CLIP's tokenizer, as in all published models.
 	Tokenizer func(dir string, second bool) error
 }
 
 const defaultShard = 10_000_000_000
 
-// source describes a tensor to the writer of files. It is read when its turn comes.
+// source describes a tensor for the file writer, which reads it when it is written.
 func source(src nn.Source, name string, dtype *torch.DType) (safetensors.Source, error) {
 	shape, d, ok := src.Info(name)
 	if !ok {
@@ -51,7 +51,7 @@ func source(src nn.Source, name string, dtype *torch.DType) (safetensors.Source,
 	}
 	kind, ok := fileTypes[to]
 	if !ok {
-		return safetensors.Source{}, fmt.Errorf("tensor %s: files cannot hold %s", quote.Quoted(name), to)
+		return safetensors.Source{}, fmt.Errorf("tensor %s: safetensors files do not support %s", quote.Quoted(name), to)
 	}
 	return safetensors.Source{Name: name, DType: kind, Shape: shape, Data: func() (data []byte, err error) {
 		err = torch.Run(torch.CPU, func(s *torch.Scope) error {
@@ -74,7 +74,7 @@ var fileTypes = map[torch.DType]safetensors.DType{
 	torch.Float8E4M3: safetensors.F8E4M3, torch.Float8E5M2: safetensors.F8E5M2,
 }
 
-// sources describes all tensors of a part.
+// sources describes all tensors of a component.
 func sources(src nn.Source, dtype *torch.DType) ([]safetensors.Source, error) {
 	var list []safetensors.Source
 	for name := range src.Names() {
@@ -87,18 +87,18 @@ func sources(src nn.Source, dtype *torch.DType) ([]safetensors.Source, error) {
 	return list, nil
 }
 
-// check refuses what cannot be written.
+// check returns an error for invalid options or an empty model.
 func (o WriteOptions) check(m *Model) error {
 	if o.DType != nil && !o.DType.IsFloat() {
-		return fmt.Errorf("want weights of a floating-point type, got %s", *o.DType)
+		return fmt.Errorf("want a floating-point type for weights, got %s", *o.DType)
 	}
 	if len(m.parts()) == 0 {
-		return errors.New("the model has no parts")
+		return errors.New("the model has no components")
 	}
 	return nil
 }
 
-// parts returns a model's parts by the names of their folders.
+// parts returns a model's components by the names of their directories.
 func (m *Model) parts() map[string]*Component {
 	parts := map[string]*Component{}
 	for _, p := range slots {
@@ -109,9 +109,9 @@ func (m *Model) parts() map[string]*Component {
 	return parts
 }
 
-// WriteSingle writes a model into one safetensors file in the layout of CompVis' and Stability's repositories, one tensor after the
-// other. The file appears when it is complete; see [safetensors.Write]. Its metadata have the configurations, for [OpenFile]: other
-// programs know published sizes only. They describe the model by ModelSpec: as Model.Spec says, by its kind, and by the file's name.
+// WriteSingle writes a model as one safetensors file in the original layout of CompVis' and Stability's repositories, one tensor after the
+// other. The file appears when it is complete; see [safetensors.Write]. Its metadata have the configurations, for [OpenFile] (other
+// programs only recognize published shapes), and ModelSpec's keys, from Model.Spec, the kind and the file's name.
 func WriteSingle(path string, m *Model, o WriteOptions) error {
 	fail := func(err error) error { return fmt.Errorf("write %s: %w", quote.Path(path), err) }
 	if err := o.check(m); err != nil {
@@ -156,7 +156,7 @@ func WriteSingle(path string, m *Model, o WriteOptions) error {
 	return safetensors.Write(path, all, safetensors.Options{Metadata: meta, Overwrite: o.Overwrite})
 }
 
-// compact makes one JSON object of several.
+// compact joins configurations in one JSON object.
 func compact(configs map[string]json.RawMessage) ([]byte, error) {
 	for key, v := range configs {
 		if len(v) == 0 {
@@ -164,13 +164,13 @@ func compact(configs map[string]json.RawMessage) ([]byte, error) {
 			continue
 		}
 		if !json.Valid(v) { // diffusers writes -Infinity
-			return nil, fmt.Errorf("the configuration of its %s is not JSON", quote.Text(key))
+			return nil, fmt.Errorf("the configuration of its %s is not valid JSON", quote.Text(key))
 		}
 	}
 	return json.Marshal(configs)
 }
 
-// theirs gives a part the names and shapes of single files.
+// theirs converts a component to the names and shapes of single files.
 func (m *Model) theirs(name string, c *Component) (nn.Source, error) {
 	out := newMapping(c)
 	has := namesOf(c, "")
@@ -210,7 +210,7 @@ func (m *Model) theirs(name string, c *Component) (nn.Source, error) {
 	}
 }
 
-// all adds the tensors of the source with a prefix before their names. change gives the name that pairs has, and the part.
+// all adds the tensors of the source with a prefix. change maps a renamed tensor to its final name and part.
 func (m *mapping) all(pairs map[string]string, prefix string, change func(name string) (string, part)) error {
 	for name := range m.src.Names() {
 		now, p := change(name)
@@ -219,14 +219,14 @@ func (m *mapping) all(pairs map[string]string, prefix string, change func(name s
 			theirs, ok = rename(pairs, name)
 		}
 		if !ok {
-			return fmt.Errorf("single files have no place for the tensor %s", quote.Quoted(name))
+			return fmt.Errorf("the single-file layout has no name for tensor %s", quote.Quoted(name))
 		}
 		m.add(prefix+theirs, p)
 	}
 	return nil
 }
 
-// toOpenCLIP adds the tensors of a text encoder as OpenCLIP has them.
+// toOpenCLIP adds the tensors of a text encoder in OpenCLIP's layout.
 func (m *mapping) toOpenCLIP(prefix string) error {
 	layers := namesOf(m.src, textModel).count("encoder.layers.%d.layer_norm1.weight")
 	pairs := openCLIPTable(layers).theirs
@@ -238,7 +238,7 @@ func (m *mapping) toOpenCLIP(prefix string) error {
 		if at, end, ok := strings.Cut(name, "self_attn.q_proj."); ok {
 			theirs, known := rename(pairs, at+"layer_norm1")
 			if !known {
-				return fmt.Errorf("single files have no place for the tensor %s", quote.Quoted(name))
+				return fmt.Errorf("the single-file layout has no name for tensor %s", quote.Quoted(name))
 			}
 			m.add(prefix+strings.TrimSuffix(theirs, "ln_1")+"attn.in_proj_"+end, part{name: name, join: []string{
 				at + "self_attn.k_proj." + end, at + "self_attn.v_proj." + end,
@@ -250,7 +250,7 @@ func (m *mapping) toOpenCLIP(prefix string) error {
 		}
 		theirs, ok := rename(pairs, name)
 		if !ok {
-			return fmt.Errorf("single files have no place for the tensor %s", quote.Quoted(name))
+			return fmt.Errorf("the single-file layout has no name for tensor %s", quote.Quoted(name))
 		}
 		m.add(prefix+theirs, part{name: name})
 	}
@@ -262,7 +262,7 @@ type class [2]*string
 
 func classOf(library, name string) class { return class{&library, &name} }
 
-// index returns a model_index.json.
+// index returns the model_index.json.
 func (m *Model) index() ([]byte, error) {
 	pipeline := "StableDiffusionPipeline"
 	switch {
@@ -280,7 +280,7 @@ func (m *Model) index() ([]byte, error) {
 		pipeline = "LatentConsistencyModelPipeline"
 	}
 	index := map[string]any{
-		"_class_name": pipeline, "_diffusers_version": "0.31.0", // the first whose every class has the keys of our configurations
+		"_class_name": pipeline, "_diffusers_version": "0.31.0", // the first version whose classes have all keys of our configurations
 		"feature_extractor": class{}, "image_encoder": class{},
 		"text_encoder": classOf("transformers", textClass), "tokenizer": classOf("transformers", "CLIPTokenizer"),
 		"unet": classOf("diffusers", unetClass), "vae": classOf("diffusers", vaeClass),
@@ -310,11 +310,11 @@ func (m *Model) index() ([]byte, error) {
 	return json.MarshalIndent(index, "", "  ")
 }
 
-// schedulerClass finds the class in a scheduler_config.json, which may have numbers that encoding/json does not read.
+// schedulerClass finds the class in a scheduler_config.json, which may have numbers that encoding/json cannot read.
 var schedulerClass = regexp.MustCompile(`"_class_name"\s*:\s*"(\w+)"`)
 
-// WriteFolder writes a model as diffusers does, which reads it, one tensor after the other. The folder appears when it is complete. A model
-// of a single part becomes that part's folder, without a model_index.json.
+// WriteFolder writes a model as a diffusers directory, one tensor after the other. The directory appears when it is complete. A model with
+// a single component is written as that component's directory, without a model_index.json.
 func WriteFolder(dir string, m *Model, o WriteOptions) error {
 	err := o.check(m)
 	if err == nil {
@@ -326,8 +326,8 @@ func WriteFolder(dir string, m *Model, o WriteOptions) error {
 	return atomicfile.WriteFolder(dir, atomicfile.Options{Overwrite: o.Overwrite}, func(dir string) error { return m.write(dir, o) })
 }
 
-// replaceable refuses what is not to be replaced: anything, or what is not a folder of weights, or the folder of a part by a model's or a
-// model's by a part's.
+// replaceable returns an error if dir must not be replaced: without overwrite, if it is not a directory of weights, or if a component would
+// replace a complete model or the reverse.
 func (m *Model) replaceable(dir string, overwrite bool) error {
 	st, err := os.Stat(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -337,7 +337,7 @@ func (m *Model) replaceable(dir string, overwrite bool) error {
 		return err
 	}
 	if !st.IsDir() {
-		return fmt.Errorf("want the name of a folder: it is a file: %w", fs.ErrExist)
+		return fmt.Errorf("want a directory, but it is a file: %w", fs.ErrExist)
 	}
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -345,25 +345,25 @@ func (m *Model) replaceable(dir string, overwrite bool) error {
 	}
 	ours := slices.ContainsFunc(entries, func(e fs.DirEntry) bool { return e.Name() == "model_index.json" || e.Name() == "config.json" })
 	switch {
-	case len(entries) == 0: // a rename replaces it
+	case len(entries) == 0: // rename replaces it
 	case !overwrite:
 		return atomicfile.ErrExists
 	case !ours:
-		return fmt.Errorf("it has no model_index.json, so that it is not replaced: %w", fs.ErrExist)
+		return fmt.Errorf("not replaced, since it has no model_index.json: %w", fs.ErrExist)
 	}
 	if _, err := os.Stat(filepath.Join(dir, "model_index.json")); len(entries) > 0 && (err == nil) != (m.UNet != nil) {
-		has := map[bool]string{true: "a whole model, which a part of one", false: "a part of a model, which a whole one"}[err == nil]
-		return fmt.Errorf("it is the folder of %s does not replace: %w", has, fs.ErrExist)
+		has := map[bool]string{true: "a complete model, which a single component", false: "a single component, which a complete model"}[err == nil]
+		return fmt.Errorf("it is the directory of %s does not replace: %w", has, fs.ErrExist)
 	}
 	for _, e := range entries {
 		if !ofModel(e) {
-			return fmt.Errorf("it holds %s, which is not part of a model and would be lost: move it elsewhere: %w", quote.Path(e.Name()), fs.ErrExist)
+			return fmt.Errorf("it contains %s, which is not part of a model and would be deleted; move it elsewhere first: %w", quote.Path(e.Name()), fs.ErrExist)
 		}
 	}
 	return nil
 }
 
-// ofModel tells what is in the directory of a model, or of one of its parts, as it is published, from what a user has put there.
+// ofModel reports whether a directory entry is one of a published model or component, and not added by the user.
 func ofModel(e fs.DirEntry) bool {
 	name := e.Name()
 	if e.IsDir() {
@@ -378,7 +378,7 @@ func ofModel(e fs.DirEntry) bool {
 	return slices.Contains([]string{"config.json", "README.md", "LICENSE.md", ".gitattributes"}, name)
 }
 
-// write fills a folder.
+// write writes the files into dir.
 func (m *Model) write(dir string, o WriteOptions) error {
 	if m.UNet == nil {
 		if parts := m.parts(); len(parts) == 1 {
@@ -386,7 +386,7 @@ func (m *Model) write(dir string, o WriteOptions) error {
 				return c.write(dir, name, o)
 			}
 		}
-		return errors.New("want a model with a unet, or a single part")
+		return errors.New("want a model with a unet, or a single component")
 	}
 	index, err := m.index()
 	if err != nil {
@@ -418,7 +418,7 @@ var tokenizerFiles = []string{
 	"vocab.json", "merges.txt", "special_tokens_map.json", "tokenizer_config.json", "added_tokens.json", "tokenizer.json",
 }
 
-// tokenizer copies the files of a model's own tokenizer, or has others written.
+// tokenizer copies the model's tokenizer, or writes the default one.
 func (o WriteOptions) tokenizer(dir, from string, second bool) error {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return err
@@ -448,7 +448,7 @@ func (o WriteOptions) tokenizer(dir, from string, second bool) error {
 	return nil
 }
 
-// write writes a part's config.json and weights.
+// write writes a component's config.json and weights.
 func (c *Component) write(dir, name string, o WriteOptions) error {
 	if err := writeFile(filepath.Join(dir, "config.json"), c.Config); err != nil {
 		return err
@@ -469,7 +469,7 @@ func (c *Component) write(dir, name string, o WriteOptions) error {
 	return err
 }
 
-// writeFile writes a file and the folder that it is in.
+// writeFile writes a file and creates its directory.
 func writeFile(path string, data []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
 		return err

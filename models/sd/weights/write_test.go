@@ -224,8 +224,8 @@ func TestWriteRefuses(t *testing.T) {
 	d := torch.Int64
 	dir := t.TempDir()
 	path := filepath.Join(dir, "x")
-	require.ErrorContains(t, WriteSingle(path, m, WriteOptions{DType: &d}), "want weights of a floating-point type, got int64")
-	require.ErrorContains(t, WriteSingle(path, &Model{}, WriteOptions{}), "no parts")
+	require.ErrorContains(t, WriteSingle(path, m, WriteOptions{DType: &d}), "want a floating-point type for weights, got int64")
+	require.ErrorContains(t, WriteSingle(path, &Model{}, WriteOptions{}), "no components")
 	failing := func(string, bool) error { return errors.New("no words") }
 	require.ErrorContains(t, WriteFolder(path, m, WriteOptions{Tokenizer: failing}), "no words")
 	require.ErrorContains(t, WriteFolder(path, &Model{Text: m.Text, VAE: m.VAE}, WriteOptions{}), "want a model with a unet")
