@@ -16,10 +16,10 @@ type StochasticHeun struct {
 	Churn float64 // S_churn
 	Min   float64 // S_tmin
 	Max   float64 // S_tmax; 0: no limit
-	Noise float64 // S_noise, the standard deviation of what is added, in units of what t̂ asks for; 0: 1
+	Noise float64 // S_noise, factor of the added noise's standard deviation; 0: 1
 }
 
-// Sample is algorithm 2.
+// Sample implements algorithm 2.
 func (h StochasticHeun) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x *torch.Tensor, o Options) (*torch.Tensor, error) {
 	if err := h.Validate(); err != nil {
 		return nil, err
@@ -32,28 +32,28 @@ func (h StochasticHeun) Sample(ctx context.Context, s *torch.Scope, d models.Den
 	}}.from(ctx, s, x)
 }
 
-// Evaluations is 2 for each step, and 1 for a step to level 0.
+// Evaluations returns 2 per step, and 1 for a step to level 0.
 func (h StochasticHeun) Evaluations(levels []float64) int {
 	return evaluations(levels, Heun{}.Evaluations())
 }
 
-// Validate reports what cannot work.
+// Validate returns an error for invalid settings.
 func (h StochasticHeun) Validate() error {
 	for _, v := range []struct {
 		name  string
 		value float64
-	}{{"churn", h.Churn}, {"churn's smallest level", h.Min}, {"churn's largest level", h.Max}, {"churn's noise", h.Noise}} {
+	}{{"churn", h.Churn}, {"churn: minimum noise level", h.Min}, {"churn: maximum noise level", h.Max}, {"churn: noise factor", h.Noise}} {
 		if !(v.value >= 0) || math.IsInf(v.value, 1) {
-			return fmt.Errorf("%s: want a number from 0 on, got %g", v.name, v.value)
+			return fmt.Errorf("%s: want a finite number of at least 0, got %g", v.name, v.value)
 		}
 	}
 	if h.Max != 0 && h.Max < h.Min {
-		return fmt.Errorf("churn: want a largest level of at least the smallest, %g, or 0 for no limit, got %g", h.Min, h.Max)
+		return fmt.Errorf("churn: want a maximum noise level of at least the minimum %g, or 0 for no limit, got %g", h.Min, h.Max)
 	}
 	return nil
 }
 
-// gamma is by what part a level is raised.
+// gamma returns γ at level t.
 func (h StochasticHeun) gamma(t float64, steps int) float64 {
 	if t < h.Min || h.Max != 0 && t > h.Max {
 		return 0

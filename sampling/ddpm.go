@@ -8,20 +8,20 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Posterior is DDPM's sampler (Ho et al. 2020, algorithm 2): each step draws from the posterior q(x_u | x_t, x_0) of the
-// variance-preserving chain with the denoiser's prediction in x_0's place. Of that chain's ᾱ and points only
-// σ² = (1 - ᾱ)/ᾱ and x = x_VP/√ᾱ are left, so that eq. 7 becomes, from level t to u,
+// Posterior is DDPM's ancestral sampler (Ho et al. 2020, algorithm 2): each step samples from the posterior q(x_u | x_t, x_0) of the
+// variance-preserving chain, with the denoiser's prediction for x_0. In terms of σ² = (1 - ᾱ)/ᾱ and x = x_VP/√ᾱ, eq. 7 is, from level t to
+// u,
 //
 //	mean (u²/t²)·x + (1 - u²/t²)·D(x; t)        variance u²·(t² - u²)/t²
 //
-// The step to level 0 adds nothing.
+// The step to level 0 adds no noise.
 type Posterior struct {
-	// LargeVariance takes the chain's β, (1 + u²)·(t² - u²)/(1 + t²) here, for the variance: right for data that is noise
-	// itself, as the posterior's is for data that is one point (Ho et al. 2020, section 3.2).
+	// LargeVariance uses the chain's β as variance, here (1 + u²)·(t² - u²)/(1 + t²). It is optimal for data x_0 ~ N(0, 1), and the
+	// posterior's variance is optimal for a single data point (Ho et al. 2020, section 3.2).
 	LargeVariance bool
 }
 
-// Sample is algorithm 2.
+// Sample implements algorithm 2.
 func (p Posterior) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x *torch.Tensor, o Options) (*torch.Tensor, error) {
 	return walk{Options: o, noisy: true, step: func(s *torch.Scope, i int, x *torch.Tensor, _ []*torch.Tensor) (next, origin *torch.Tensor) {
 		t, u := o.Levels[i], o.Levels[i+1]
@@ -39,11 +39,10 @@ func (p Posterior) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser
 	}}.from(ctx, s, x)
 }
 
-// Evaluations is 1 for each step.
+// Evaluations returns 1 per step.
 func (Posterior) Evaluations(levels []float64) int { return evaluations(levels, 1) }
 
-// DDIM is the sampler of Song et al. 2021, eq. 12, in the same coordinates: from level t to u, with ε the prediction of the
-// noise,
+// DDIM is the sampler of Song et al. 2021, eq. 12, in the same coordinates: from level t to u, with ε the predicted noise,
 //
 //	D(x; t) + √(u² - a²)·ε + a·z        ε = (x - D(x; t))/t        a = η·u·√(t² - u²)/t
 //
@@ -52,7 +51,7 @@ type DDIM struct {
 	Eta float64 // η, from 0 to 1
 }
 
-// Sample is eq. 12 for each pair of neighbouring levels.
+// Sample applies eq. 12 to each pair of consecutive levels.
 func (p DDIM) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x *torch.Tensor, o Options) (*torch.Tensor, error) {
 	if err := fraction("eta", p.Eta); err != nil {
 		return nil, err
@@ -67,5 +66,5 @@ func (p DDIM) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x *
 	}}.from(ctx, s, x)
 }
 
-// Evaluations is 1 for each step.
+// Evaluations returns 1 per step.
 func (DDIM) Evaluations(levels []float64) int { return evaluations(levels, 1) }

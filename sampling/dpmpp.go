@@ -9,24 +9,22 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// DPMpp is the multistep DPM-Solver++: 2M (Lu et al. 2022b, algorithm 2) and 3M. One evaluation a step, however high the
-// order, because it uses the predictions of the steps before. From level t to u, with λ = -ln σ and h = λ(u) - λ(t), the
-// exact solution is
+// DPMpp is the multistep DPM-Solver++: 2M (Lu et al. 2022b, algorithm 2) and 3M. It takes one evaluation per step at any order, because it
+// reuses the predictions of earlier steps. From level t to u, with λ = -ln σ and h = λ(u) - λ(t), the exact solution is
 //
 //	x(u) = (u/t)·x(t) + ∫ e^(τ-h)·D(λ(t) + τ) dτ        from τ = 0 to h
 //
-// 2M has for D the value that the line through the last two predictions takes at h/2; 3M integrates the parabola through
-// the last three. The first step, with nothing before it, is DDIM's; so is a step to level 0, where h is infinite; 3M's
-// second is 2M's.
+// 2M approximates D by the value at h/2 of the line through the last two predictions; 3M integrates the parabola through the last three.
+// The first step is DDIM's, as is a step to level 0, where h is infinite; 3M's second step is 2M's.
 //
-// What others call 3M (the authors' code, k-diffusion, diffusers) has half of the parabola's square term. It then is of
-// second order only, as measured in this package's tests, and so the whole term is taken here. With few steps, below some
-// 30 in those tests, 2M is the more accurate one.
+// Other implementations of 3M (the authors' code, k-diffusion, diffusers) use only half of the parabola's quadratic term and are then of
+// second order only, as measured in this package's tests; the full term is used here. With few steps, below about 30 in those tests, 2M is
+// more accurate.
 type DPMpp struct {
 	Order int // 2 or 3; 0: 2
 }
 
-// Sample is algorithm 2.
+// Sample implements algorithm 2.
 func (p DPMpp) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x *torch.Tensor, o Options) (*torch.Tensor, error) {
 	order := p.Order
 	if order == 0 {
@@ -42,7 +40,8 @@ func (p DPMpp) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x 
 			return origin, origin
 		}
 		h := math.Log(t / u)
-		// lines[k] is h times the divided difference of predictions k and k+1 steps ago, ratios[k] what λ moved between them, by h.
+		// lines[k] is h times the divided difference of predictions k and k+1 steps ago, ratios[k] the difference in λ between them,
+		// divided by h.
 		lines, ratios := make([]*torch.Tensor, len(past)), make([]float64, len(past))
 		newer := origin
 		for k, older := range past {
@@ -65,5 +64,5 @@ func (p DPMpp) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x 
 	}}.from(ctx, s, x)
 }
 
-// Evaluations is 1 for each step.
+// Evaluations returns 1 per step.
 func (DPMpp) Evaluations(levels []float64) int { return evaluations(levels, 1) }

@@ -12,7 +12,7 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Two images in one step each, from a consistency function. A seed gives the same image in any batch.
+// Sample two images in one step each from a consistency function. A seed gives the same image in any batch.
 func ExampleMultistep() {
 	f, err := builtin.Open(torch.CPU)
 	if err != nil {
@@ -37,7 +37,7 @@ func ExampleMultistep() {
 	// Output: [80 0] [2 3 32 32]
 }
 
-// A denoiser is sampled by any of the samplers. This one is exact, for data of two points, so that samples end at one of them.
+// Sample from a denoiser with a sampler by name. This denoiser is exact, for a data set of two points, so that samples end at one of them.
 func ExampleNamed() {
 	sampler, err := sampling.Named("heun")
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 //
 //	τ = σ/(1+σ)        α = 1 - τ = 1/(1+σ)        y = α·x_0 + τ·z = α·x        v = dy/dτ = (y - D(x; σ))/τ
 //
-// α is kept beside σ because of large σ only τ = 1 would be left.
+// α is kept besides σ because τ rounds to 1 for large σ.
 type moment struct {
 	sigma, alpha *torch.Tensor // [B]
 }
@@ -42,14 +42,14 @@ func (m moment) move(s *torch.Scope, y, v *torch.Tensor, to moment) *torch.Tenso
 	return y.Add(s, v.Mul(s, m.alpha.Sub(s, to.alpha).PerSample(s, y.NDim())))
 }
 
-// FlowEuler is Euler's rule in the time of flow matching; one network evaluation a step. In exact arithmetic it is Euler,
-// because both go straight from D; with levels in the thousands, where flow matching starts, it is the more exact one.
+// FlowEuler is Euler's method in the time of flow matching; one network evaluation per step. In exact arithmetic it equals Euler, since
+// both move straight toward D; with noise levels in the thousands, as in flow matching, it has less rounding error.
 type FlowEuler struct{}
 
-// Evaluations is 1.
+// Evaluations returns 1.
 func (FlowEuler) Evaluations() int { return 1 }
 
-// Step returns y + (τ' - τ)·v(y, τ), as x.
+// Step returns y + (τ' - τ)·v(y, τ), converted to x.
 func (FlowEuler) Step(s *torch.Scope, d models.Denoiser, x, t, next *torch.Tensor, c models.Cond) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		from, to := momentOf(s, t), momentOf(s, next)
@@ -58,13 +58,13 @@ func (FlowEuler) Step(s *torch.Scope, d models.Denoiser, x, t, next *torch.Tenso
 	})
 }
 
-// FlowHeun is Heun's rule in the time of flow matching; second order, two network evaluations a step.
+// FlowHeun is Heun's method in the time of flow matching; second order, two network evaluations per step.
 type FlowHeun struct{}
 
-// Evaluations is 2.
+// Evaluations returns 2.
 func (FlowHeun) Evaluations() int { return 2 }
 
-// Step returns y + (τ' - τ)·(v1 + v2)/2 with the velocities at both ends, as x.
+// Step returns y + (τ' - τ)·(v1 + v2)/2 with the velocities at both ends, converted to x.
 func (FlowHeun) Step(s *torch.Scope, d models.Denoiser, x, t, next *torch.Tensor, c models.Cond) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		from, to := momentOf(s, t), momentOf(s, next)
@@ -78,17 +78,17 @@ func (FlowHeun) Step(s *torch.Scope, d models.Denoiser, x, t, next *torch.Tensor
 	})
 }
 
-// FlowMidpoint is the midpoint rule in the time of flow matching; second order, two network evaluations a step.
+// FlowMidpoint is the midpoint method in the time of flow matching; second order, two network evaluations per step.
 type FlowMidpoint struct{}
 
-// Evaluations is 2.
+// Evaluations returns 2.
 func (FlowMidpoint) Evaluations() int { return 2 }
 
-// Step returns y + (τ' - τ)·v in the middle, as x.
+// Step returns y + (τ' - τ)·v with the velocity at the midpoint, converted to x.
 func (FlowMidpoint) Step(s *torch.Scope, d models.Denoiser, x, t, next *torch.Tensor, c models.Cond) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		from, to := momentOf(s, t), momentOf(s, next)
-		// σ = τ/α, and both are halfway.
+		// σ = τ/α, with the means of both.
 		alpha := from.alpha.Add(s, to.alpha).MulScalar(s, 0.5)
 		tau := from.tau(s).Add(s, to.tau(s)).MulScalar(s, 0.5)
 		mid := moment{tau.Div(s, alpha), alpha}

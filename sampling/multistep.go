@@ -10,16 +10,16 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Multistep samples from a consistency function (Song et al. 2023, algorithm 1): it applies the function at the largest noise
-// level, then for each further level t adds noise of variance t² - ε² and applies the function again. A level of ε or less, such
-// as 0, is reached by the function alone: levels 80 and 0 are sampling in one step.
+// Multistep samples from a consistency function (Song et al. 2023, algorithm 1): it applies the function at the largest noise level, then
+// for each further level t adds noise of variance t² - ε² and applies the function again. No noise is added for a level of ε or less, such
+// as 0: the levels 80 and 0 sample in one step.
 type Multistep struct {
 	SigmaMin float64 // ε, the level at which the function is the identity; 0: 0.002
-	Clamp    bool    // limit each result to [-1, 1] before noise is added again
+	Clamp    bool    // clamp each result to [-1, 1] before noise is added
 }
 
-// Levels returns the usual noise levels of few-step sampling from the largest level down to 0: with one step 80 and 0, with
-// two 80, 0.8 and 0, with more Karras's spacing and 0, where 80 is the largest.
+// Levels returns the usual noise levels of few-step sampling, from the largest level down to 0. For a largest level of 80 they are 80 and 0
+// for one step, 80, 0.8 and 0 for two, and Karras's levels and 0 for more.
 func Levels(largest float64, steps int) []float64 {
 	switch {
 	case steps <= 1:
@@ -35,17 +35,17 @@ func Levels(largest float64, steps int) []float64 {
 	return levels
 }
 
-// Validate reports settings and noise levels that cannot work.
+// Validate returns an error for invalid settings or noise levels.
 func (m Multistep) Validate(levels []float64) error {
 	eps := m.sigmaMin()
 	if !(eps > 0) {
-		return fmt.Errorf("smallest noise level: want more than 0, got %g", eps)
+		return fmt.Errorf("minimum noise level: want more than 0, got %g", eps)
 	}
 	if err := descending(levels); err != nil {
 		return err
 	}
 	if n := len(levels); n > 1 && levels[n-2] <= eps {
-		return fmt.Errorf("noise levels: want all but the last above the smallest level %g, got %g", eps, levels[n-2])
+		return fmt.Errorf("noise levels: want all but the last above the minimum level %g, got %g", eps, levels[n-2])
 	}
 	return nil
 }
@@ -57,8 +57,7 @@ func (m Multistep) sigmaMin() float64 {
 	return m.SigmaMin
 }
 
-// Sample returns where x [B, ...], which is at noise level o.Levels[0], comes to at the last of them. Its values may lie
-// outside [-1, 1].
+// Sample takes x [B, ...] at noise level o.Levels[0] to the last level. Values of the result may be outside [-1, 1].
 func (m Multistep) Sample(ctx context.Context, s *torch.Scope, f models.ConsistencyFunction, x *torch.Tensor, o Options) (*torch.Tensor, error) {
 	if err := m.Validate(o.Levels); err != nil {
 		return nil, err
@@ -79,5 +78,5 @@ func (m Multistep) Sample(ctx context.Context, s *torch.Scope, f models.Consiste
 	}}.from(ctx, s, x)
 }
 
-// Evaluations is 1 for each step.
+// Evaluations returns 1 per step.
 func (Multistep) Evaluations(levels []float64) int { return max(len(levels)-1, 0) }

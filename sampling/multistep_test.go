@@ -258,15 +258,15 @@ func TestMultistepValidate(t *testing.T) {
 		{Multistep{}, []float64{80, 24.4, 5.84, 0.9}, ""},
 		{Multistep{}, []float64{80, 24.4, 0.002}, ""},
 		{Multistep{}, nil, "noise levels: want at least one"},
-		{Multistep{}, []float64{0.8, 80}, "noise levels: want them largest first, got 80 after 0.8"},
-		{Multistep{}, []float64{80, 80}, "noise levels: want them largest first, got 80 after 80"},
+		{Multistep{}, []float64{0.8, 80}, "noise levels: want descending levels, got 80 after 0.8"},
+		{Multistep{}, []float64{80, 80}, "noise levels: want descending levels, got 80 after 80"},
 		{Multistep{}, []float64{80, math.NaN()}, "noise levels: want numbers from 0 to 1e6, got NaN"},
 		{Multistep{}, []float64{math.Inf(1)}, "noise levels: want numbers from 0 to 1e6, got +Inf"},
 		{Multistep{}, []float64{80, -1}, "noise levels: want numbers from 0 to 1e6, got -1"},
-		{Multistep{}, []float64{80, 0.002, 0}, "noise levels: want all but the last above the smallest level 0.002, got 0.002"},
-		{Multistep{SigmaMin: 0.5}, []float64{80, 0.4, 0}, "noise levels: want all but the last above the smallest level 0.5, got 0.4"},
-		{Multistep{SigmaMin: -0.1}, []float64{80, 0}, "smallest noise level: want more than 0, got -0.1"},
-		{Multistep{SigmaMin: math.NaN()}, []float64{80, 0}, "smallest noise level: want more than 0, got NaN"},
+		{Multistep{}, []float64{80, 0.002, 0}, "noise levels: want all but the last above the minimum level 0.002, got 0.002"},
+		{Multistep{SigmaMin: 0.5}, []float64{80, 0.4, 0}, "noise levels: want all but the last above the minimum level 0.5, got 0.4"},
+		{Multistep{SigmaMin: -0.1}, []float64{80, 0}, "minimum noise level: want more than 0, got -0.1"},
+		{Multistep{SigmaMin: math.NaN()}, []float64{80, 0}, "minimum noise level: want more than 0, got NaN"},
 	} {
 		err := c.m.Validate(c.levels)
 		if c.want == "" {

@@ -12,46 +12,46 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Sampler carries noise to images with a denoiser, down a list of noise levels. [Multistep] and [Jumps] have the same
-// methods, for consistency functions and for models of jumps.
+// Sampler samples from a denoiser along a list of descending noise levels. [Multistep] and [Jumps] have the same methods, for consistency
+// functions and jump models.
 type Sampler interface {
-	// Sample returns where x [B, ...], which is at noise level o.Levels[0], comes to at the last of them. The result has
-	// x's type and is owned by s. It stops between steps when ctx is done, with ctx's error.
+	// Sample takes x [B, ...] at noise level o.Levels[0] to the last level. The result has x's data type and is owned by s. It stops
+	// between steps when ctx is done, with ctx's error.
 	Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x *torch.Tensor, o Options) (*torch.Tensor, error)
-	// Evaluations is how often Sample calls the denoiser for these noise levels.
+	// Evaluations returns the number of calls of the denoiser for these noise levels.
 	Evaluations(levels []float64) int
 }
 
-// Options are what every Sample takes besides the model and the noise to start from.
+// Options are the common arguments of all samplers, besides the model and the initial noise.
 type Options struct {
-	Levels  []float64     // noise levels, largest first; where the last one is 0, sampling ends at a prediction of x_0
+	Levels  []float64     // noise levels, largest first; if the last one is 0, sampling ends with a prediction of x_0
 	Streams noise.Streams // one for each image; only samplers that add noise need them
 	Cond    models.Cond   // class, text features and other conditions for the network
-	// OnStep is called after each step, unless it is nil: for progress and previews. The scope and the tensors it gets are
-	// gone when it returns. Its error ends sampling and is returned as it is.
+	// OnStep, if not nil, is called after each step, for progress and previews. Its scope and tensors are only valid until it returns. If
+	// it returns an error, sampling stops and returns the error unchanged.
 	OnStep func(s *torch.Scope, p Step) error
 }
 
 // Step is the state after a step of sampling.
 type Step struct {
-	Index, Count int           // this step, from 0, of so many
+	Index, Count int           // index of the step, from 0, and number of steps
 	Level        float64       // the noise level of X
 	X            *torch.Tensor // [B, ...]
-	Origin       *torch.Tensor // [B, ...], the prediction of x_0 that the step was made with, its first if it made two
+	Origin       *torch.Tensor // [B, ...], the step's prediction of x_0, the first one if it made two
 }
 
-// Stepwise samples with a one-step solver. With Eta 0 it follows the probability-flow ODE. Otherwise it is ancestral: each
-// step from t to u goes down further, to √(u² - a²), and then adds noise of deviation
+// Stepwise samples with a one-step solver. With Eta 0 it follows the probability-flow ODE. Otherwise it is ancestral: each step from t to u
+// denoises further, to √(u² - a²), and then adds noise of standard deviation
 //
 //	a = η·u·√(t² - u²)/t
 //
-// With Euler and η = 1 this has the law of [Posterior], whose posterior variance a² is, for the prediction in x_0's place.
+// With Euler and η = 1 it has the distribution of [Posterior], whose variance is a².
 type Stepwise struct {
 	Solver Solver  // nil: Euler
 	Eta    float64 // η, from 0 to 1
 }
 
-// Sample takes one of the solver's steps for each pair of neighbouring levels.
+// Sample takes one solver step for each pair of consecutive levels.
 func (p Stepwise) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser, x *torch.Tensor, o Options) (*torch.Tensor, error) {
 	if err := fraction("eta", p.Eta); err != nil {
 		return nil, err
@@ -68,7 +68,7 @@ func (p Stepwise) Sample(ctx context.Context, s *torch.Scope, d models.Denoiser,
 	}}.from(ctx, s, x)
 }
 
-// Evaluations is the solver's for each step, and 1 for a step to level 0.
+// Evaluations returns the solver's evaluations per step, and 1 for a step to level 0.
 func (p Stepwise) Evaluations(levels []float64) int {
 	return evaluations(levels, p.solver().Evaluations())
 }
@@ -80,7 +80,7 @@ func (p Stepwise) solver() Solver {
 	return p.Solver
 }
 
-// evaluations is each for every step, but 1 for a step to level 0.
+// evaluations returns each per step, and 1 for a step to level 0.
 func evaluations(levels []float64, each int) int {
 	steps := max(len(levels)-1, 0)
 	if steps > 0 && levels[steps] == 0 {
@@ -89,13 +89,13 @@ func evaluations(levels []float64, each int) int {
 	return steps * each
 }
 
-// walk goes down the levels with a sampler's steps.
+// walk applies a sampler's steps along the levels.
 type walk struct {
 	Options
 	noisy  bool // the steps add noise
-	memory int  // how many earlier predictions they look at
-	// step goes from x at Levels[i] to Levels[i+1] and also returns the prediction of x_0 that it was made with. past has
-	// the predictions of the steps before, the last one first.
+	memory int  // the number of earlier predictions that they use
+	// step takes x from Levels[i] to Levels[i+1] and also returns its prediction of x_0. past has the predictions of earlier steps, latest
+	// first.
 	step func(s *torch.Scope, i int, x *torch.Tensor, past []*torch.Tensor) (next, origin *torch.Tensor)
 }
 
@@ -147,13 +147,13 @@ func (w walk) from(ctx context.Context, s *torch.Scope, x *torch.Tensor) (*torch
 	return out, nil
 }
 
-// predict is D(x; t) with all images at one noise level.
+// predict returns D(x; t) with all images at the same noise level.
 func (o Options) predict(s *torch.Scope, d models.Denoiser, x *torch.Tensor, t float64) *torch.Tensor {
 	return d.Denoise(s, x, torch.Full(s, t, x.DType(), x.Dim(0)), o.Cond)
 }
 
-// solve takes one step of a solver with all images at the same noise levels, and also returns the denoiser's first
-// prediction. Level 0 is reached in one evaluation, whatever the solver, and without a difference of large numbers.
+// solve takes one solver step with all images at the same noise levels, and also returns the denoiser's first prediction. A step to level 0
+// is one evaluation with any solver, and avoids a difference of large numbers.
 func (o Options) solve(s *torch.Scope, d models.Denoiser, solver Solver, x *torch.Tensor, t, next float64) (y, origin *torch.Tensor) {
 	if next == 0 {
 		origin = o.predict(s, d, x, t)
@@ -165,7 +165,7 @@ func (o Options) solve(s *torch.Scope, d models.Denoiser, solver Solver, x *torc
 	return y, w.first
 }
 
-// witness is a denoiser that keeps its first prediction, in s, for the time of a solver's step.
+// witness is a denoiser that keeps its first prediction, in s, during a solver's step.
 type witness struct {
 	models.Denoiser
 	s     *torch.Scope
@@ -180,7 +180,7 @@ func (w *witness) Denoise(s *torch.Scope, x, t *torch.Tensor, c models.Cond) *to
 	return y
 }
 
-// addNoise adds noise of that standard deviation to x, each image's from its own stream. Deviation 0 draws none.
+// addNoise adds noise of standard deviation std to x, from each image's own stream. If std is 0 nothing is drawn.
 func (o Options) addNoise(s *torch.Scope, x *torch.Tensor, std float64) *torch.Tensor {
 	if std == 0 {
 		return x
@@ -188,7 +188,7 @@ func (o Options) addNoise(s *torch.Scope, x *torch.Tensor, std float64) *torch.T
 	return x.Add(s, o.Streams.Randn(s, x.DType(), x.Shape()[1:]...).MulScalar(s, std))
 }
 
-// fraction reports a setting that is not from 0 to 1.
+// fraction returns an error for a setting outside [0, 1].
 func fraction(name string, v float64) error {
 	if !(v >= 0 && v <= 1) {
 		return fmt.Errorf("%s: want 0 to 1, got %g", name, v)
@@ -196,7 +196,7 @@ func fraction(name string, v float64) error {
 	return nil
 }
 
-// named has the samplers with their usual settings, under the names that other tools give them.
+// named has the samplers with their usual settings, by the names of other tools.
 var named = []struct {
 	name    string
 	sampler Sampler
@@ -218,7 +218,7 @@ var named = []struct {
 	{"flow_midpoint", Stepwise{Solver: FlowMidpoint{}}},
 }
 
-// Names lists what Named knows.
+// Names returns the names that Named accepts.
 func Names() []string {
 	names := make([]string, len(named))
 	for i, n := range named {
@@ -227,8 +227,8 @@ func Names() []string {
 	return names
 }
 
-// Named returns the sampler of that name with its usual settings. The names are k-diffusion's, without sample_, where it
-// has the sampler; _a is an ancestral sampler.
+// Named returns a sampler by name, with its usual settings. Names are k-diffusion's without sample_, if it has the sampler; the suffix _a
+// means ancestral.
 func Named(name string) (Sampler, error) {
 	for _, n := range named {
 		if n.name == name {

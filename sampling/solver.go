@@ -9,7 +9,7 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Solver and the solvers are those of package solver.
+// Solver and the solvers are those of package models/solver.
 type (
 	Solver  = solver.Solver
 	Euler   = solver.Euler
@@ -18,8 +18,8 @@ type (
 	DPMpp2S = solver.DPMpp2S
 )
 
-// ODE follows the probability-flow ODE from x [B, ...], which is at levels[0], through descending noise levels to the
-// last one, and returns the point there. It stops between steps when ctx is done.
+// ODE solves the probability-flow ODE from x [B, ...] at levels[0], through descending noise levels, and returns the solution at the last
+// one. It stops between steps when ctx is done.
 func ODE(ctx context.Context, s *torch.Scope, d models.Denoiser, solver Solver, x *torch.Tensor, levels []float64, c models.Cond) (*torch.Tensor, error) {
 	return Stepwise{Solver: solver}.Sample(ctx, s, d, x, Options{Levels: levels, Cond: c})
 }
@@ -33,7 +33,7 @@ func descending(levels []float64) error {
 			return fmt.Errorf("noise levels: want numbers from 0 to 1e6, got %g", t)
 		}
 		if i > 0 && t >= levels[i-1] {
-			return fmt.Errorf("noise levels: want them largest first, got %g after %g", t, levels[i-1])
+			return fmt.Errorf("noise levels: want descending levels, got %g after %g", t, levels[i-1])
 		}
 	}
 	return nil

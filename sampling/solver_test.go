@@ -142,8 +142,8 @@ func TestODERefusesLevels(t *testing.T) {
 			want   string
 		}{
 			{nil, "noise levels: want at least one"},
-			{[]float64{80, 1, 1}, "noise levels: want them largest first, got 1 after 1"},
-			{[]float64{0.002, 80}, "noise levels: want them largest first, got 80 after 0.002"},
+			{[]float64{80, 1, 1}, "noise levels: want descending levels, got 1 after 1"},
+			{[]float64{0.002, 80}, "noise levels: want descending levels, got 80 after 0.002"},
 			{[]float64{1, -0.1}, "noise levels: want numbers from 0 to 1e6, got -0.1"},
 			{[]float64{math.NaN()}, "noise levels: want numbers from 0 to 1e6, got NaN"},
 			{[]float64{math.Inf(1), 1}, "noise levels: want numbers from 0 to 1e6, got +Inf"},

@@ -123,7 +123,7 @@ func TestRefusals(t *testing.T) {
 		{builtin + "--steps 1001", 2, "--steps: want 1 to 1000"},
 		{builtin + "--times 0.8,80", 2, "largest first"},
 		{builtin + "--times 80,80", 2, "largest first"},
-		{builtin + "--times 80,0.002", 2, "above the smallest level 0.002"},
+		{builtin + "--times 80,0.002", 2, "above the minimum level 0.002"},
 		{builtin + "--times 80,NaN", 2, "--times: want numbers"},
 		{builtin + "--times 81,1", 2, "--times: want noise levels up to 80"},
 		{builtin + "--times 80 --steps 2", 2, "--times: 1 noise level for 2 steps"},

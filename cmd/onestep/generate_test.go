@@ -216,7 +216,7 @@ func TestGenerateRefuses(t *testing.T) {
 		{"there is no sampler \"restart\": want one of ddim", append(base, "--sampler", "restart")},
 		{"want one of karras", append(base, "--spacing", "kl_optimal")},
 		{`--spacing: the sampler lcm takes the timesteps`, append(base, "--sampler", "lcm", "--spacing", "karras")},
-		{`--spacing: the sampler ddim cannot use the spacing "karras"`, append(base, "--sampler", "ddim", "--spacing", "karras")},
+		{`--spacing: the sampler ddim does not support the spacing "karras"`, append(base, "--sampler", "ddim", "--spacing", "karras")},
 		{`the sampler lcm takes the timesteps`, append(base, "--spacing", "karras")}, // the model's own sampler
 		{"--eta: needs --sampler tcd or ddim", append(base, "--sampler", "pndm", "--eta", "0.5")},
 		{"51 steps", append(base, "--steps", "51", "--sampler", "lcm")},

@@ -58,7 +58,7 @@ func TestInfoOfOtherFiles(t *testing.T) {
 		"noise":               {strings.Repeat("\x01\x02\x03\x04", 100), []string{"unknown format", "info reads"}},
 		"events.out.tfevents": {"\x18\x00\x00\x00\x00\x00\x00\x00\xa3\x7fK\"\tabcdefghi\x1a\rbrain.Event:2", []string{"event file of TensorBoard", "info reads"}},
 		"train-labels-idx1":   {"\x00\x00\x08\x01\x00\x00\x00\x01\x00", []string{"IDX file of labels", "info reads"}},
-		"old.pt":              {"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.", []string{"before version 1.6"}},
+		"old.pt":              {"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.\x80\x02M\xe9\x03.", []string{"before PyTorch 1.6"}},
 	} {
 		path := filepath.Join(dir, name)
 		require.NoError(t, os.WriteFile(path, []byte(c.content), 0o600))

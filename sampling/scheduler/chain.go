@@ -6,13 +6,13 @@ import (
 	"github.com/onestep-go/onestep/models/noise"
 )
 
-// Variants of solvers, by solver_type.
+// Values of solver_type.
 const (
 	heunSolver = "heun"
 	bh1Solver  = "bh1"
 )
 
-// is returns what a flag points to, or the default where it is not set.
+// is returns *flag, or the default if flag is nil.
 func is(flag *bool, otherwise bool) bool {
 	if flag == nil {
 		return otherwise
@@ -20,28 +20,28 @@ func is(flag *bool, otherwise bool) bool {
 	return *flag
 }
 
-// class is what diffusers' classes have for keys that a file leaves out.
+// class has the defaults of a diffusers class for keys missing in a file.
 type class struct {
 	betas   noise.Betas
 	spacing string
 	clip    bool
-	uni     bool // UniPC's and DEIS's ways with spaced levels: Karras's have whole timesteps always, and "sigma_min" is the last level
+	uni     bool // as in UniPC and DEIS: Karras's levels always have integer timesteps, and the final level "sigma_min" is the last one
 	whole   bool // timesteps of Karras's levels are rounded, although others are not
 }
 
 var (
-	latentClass = class{betas: noise.ClassBetas("LCMScheduler"), spacing: "leading"} // and TCD
+	latentClass = class{betas: noise.ClassBetas("LCMScheduler"), spacing: "leading"} // also TCD
 	ddimClass   = class{betas: noise.ClassBetas("DDIMScheduler"), spacing: "leading", clip: true}
 	pndmClass   = class{betas: noise.ClassBetas("PNDMScheduler"), spacing: "leading"}
-	sigmaClass  = class{betas: noise.ClassBetas("EulerDiscreteScheduler"), spacing: "linspace"} // and DPM-Solver++
+	sigmaClass  = class{betas: noise.ClassBetas("EulerDiscreteScheduler"), spacing: "linspace"} // also DPM-Solver++
 	uniClass    = class{betas: noise.ClassBetas("UniPCMultistepScheduler"), spacing: "linspace", uni: true}
 	heunClass   = class{betas: noise.ClassBetas("HeunDiscreteScheduler"), spacing: "linspace"}
 )
 
-// chain is a configuration with a class's defaults filled in, and its levels.
+// chain is a configuration with a class's defaults filled in, and its noise levels.
 type chain struct {
 	noise.Config
-	alphas []float32 // ᾱ_t: the part of the clean sample's variance that is left at timestep t
+	alphas []float32 // ᾱ_t: the fraction of the clean sample's variance at timestep t
 	clip   bool
 }
 
@@ -57,7 +57,7 @@ func newChain(c noise.Config, k class) (*chain, error) {
 	return &chain{Config: c, alphas: alphas, clip: is(c.Clip, k.clip)}, nil
 }
 
-// begun starts a run of a method that goes along n timesteps, of which the first ones are skipped.
+// begun starts a run of n timesteps, of which the first skip are skipped.
 func begun(c noise.Config, o Options, k class) (ch *chain, n, skip int, err error) {
 	if ch, err = newChain(c, k); err != nil {
 		return nil, 0, 0, err

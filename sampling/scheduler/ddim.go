@@ -7,8 +7,8 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// DDIM goes to the next timestep with the noise that the network sees, of which a part may be drawn anew (Song et al. 2021, eq.
-// 12 and 16). It draws noise once in each step, if Eta is above 0. diffusers: DDIMScheduler.
+// DDIM goes to the next timestep with the predicted noise, of which a part may be replaced by new noise (Song et al. 2021, eq. 12 and 16).
+// It draws noise once per step if Eta is above 0. diffusers: DDIMScheduler.
 type DDIM struct {
 	Eta float64 // η: 0 is deterministic, 1 is DDPM
 }
@@ -16,12 +16,12 @@ type DDIM struct {
 type ddimRun struct {
 	*chain
 	at   []int
-	next []int // where each step ends; below 0: at the clean sample
+	next []int // the timestep at which each step ends; below 0: the clean sample
 	eta  float64
 }
 
-// Start implements Method. A step ends a whole number of timesteps further on, as in diffusers; custom timesteps, which that
-// class does not take, end at the next one of them.
+// Start implements Method. As in diffusers, the distance between timesteps is an integer; with custom timesteps, which that class does not
+// support, a step ends at the next one.
 func (m DDIM) Start(c noise.Config, o Options) (Schedule, error) {
 	if !(m.Eta >= 0 && m.Eta <= 1) {
 		return nil, fmt.Errorf("ddim: want an eta from 0 to 1, got %g", m.Eta)
@@ -44,11 +44,11 @@ func (m DDIM) Start(c noise.Config, o Options) (Schedule, error) {
 	return r, inside(r.at, ch.TrainSteps)
 }
 
-// inside reports timesteps that the network does not know, which an offset may make.
+// inside reports timesteps outside the training range, which an offset may produce.
 func inside(at []int, n int) error {
 	for _, t := range at {
 		if t < 0 || t >= n {
-			return fmt.Errorf("scheduler config: steps_offset leads to timestep %d: want 0 to %d, by fewer steps or a smaller offset", t, n-1)
+			return fmt.Errorf("scheduler config: steps_offset gives timestep %d: want 0 to %d; use fewer steps or a smaller offset", t, n-1)
 		}
 	}
 	return nil
@@ -67,7 +67,7 @@ func (r *ddimRun) AddNoise(s *torch.Scope, x0, z *torch.Tensor, i int) *torch.Te
 }
 
 // Again implements Schedule.
-func (r *ddimRun) Again() Schedule { return r } // it keeps nothing of a step
+func (r *ddimRun) Again() Schedule { return r } // it has no state between steps
 
 func (r *ddimRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) (next, clean *torch.Tensor) {
 	a, to := r.alphas[r.at[i]], float32(1)
@@ -82,7 +82,7 @@ func (r *ddimRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise)
 		x0, eps := r.predicted(s, x, out, root(a), root(1-a), true)
 		x0 = r.bound(s, x0)
 		clean = s.Keep(x0.Share(s))
-		rest := max(1-to-float32(sd*sd), 0) // rounding may take it below 0 at η = 1, which makes diffusers' latents NaN
+		rest := max(1-to-float32(sd*sd), 0) // rounding may make it negative at η = 1, where diffusers' latents become NaN
 		direction := eps.MulScalar(s, float64(root(rest)))
 		y := x0.MulScalar(s, float64(root(to))).Add(s, direction)
 		if r.eta > 0 {

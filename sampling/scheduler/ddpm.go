@@ -5,8 +5,8 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// DDPM is ancestral sampling (Ho et al. 2020, algorithm 2) with the smaller variance, β̃. It draws noise in each step that does not begin
-// at timestep 0. diffusers: DDPMScheduler with the variance fixed_small.
+// DDPM is ancestral sampling (Ho et al. 2020, algorithm 2) with the smaller variance, β̃. It draws noise in each step except from timestep
+// 0. diffusers: DDPMScheduler with the variance fixed_small.
 type DDPM struct{}
 
 type ddpmRun struct{ ddimRun }
@@ -23,7 +23,7 @@ func (DDPM) Start(c noise.Config, o Options) (Schedule, error) {
 }
 
 // Again implements Schedule.
-func (r *ddpmRun) Again() Schedule { return r } // it keeps nothing of a step
+func (r *ddpmRun) Again() Schedule { return r } // it has no state between steps
 
 func (r *ddpmRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) (next, clean *torch.Tensor) {
 	a, to := r.alphas[r.at[i]], float32(1)

@@ -7,18 +7,18 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// DEIS is the exponential integrator of Zhang & Chen (2023) in log ρ, in the order of the configuration's solver_order, 2 by default. It ends
-// at the first level of the chain. diffusers: DEISMultistepScheduler.
+// DEIS is the exponential integrator of Zhang & Chen (2023) in log ρ, in the order of the configuration's solver_order, 2 by default. It
+// ends at the smallest noise level of the chain. diffusers: DEISMultistepScheduler.
 type DEIS struct{}
 
 type deisRun struct {
 	preserving
-	e1, e2 *torch.Tensor // the noise predicted in the step before, and in the one before that; nil: there was none
+	e1, e2 *torch.Tensor // the noise predicted in the previous step, and in the one before; nil: none
 }
 
 // Start implements Method.
 func (DEIS) Start(c noise.Config, o Options) (Schedule, error) {
-	c.FinalSigma, c.ZeroSNR, c.EulerFinal = "sigma_min", false, false // the class knows no other
+	c.FinalSigma, c.ZeroSNR, c.EulerFinal = "sigma_min", false, false // the class supports no other
 	l, err := newLevels(c, o, uniClass, false, true)
 	if err != nil {
 		return nil, err
@@ -50,7 +50,7 @@ func (r *deisRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, _ Noise) (ne
 		}
 		rho := func(l level) float64 { return float64(l.sigma) / float64(l.alpha) }
 		t, b, c := rho(to), rho(from), rho(r.level(k-1))
-		// The integrals over ρ of the line, or of the parabola, through the predictions, in log ρ.
+		// Integrals over ρ of the line or the parabola through the predictions in log ρ.
 		part := func(at float64, others ...float64) float64 {
 			if len(others) == 1 {
 				return line(t, at, others[0]) - line(b, at, others[0])

@@ -5,23 +5,23 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Euler follows the probability flow in steps of Euler's method (Karras et al. 2022, algorithm 2 without churn). diffusers:
+// Euler solves the probability-flow ODE with Euler's method (Karras et al. 2022, algorithm 2 without churn). diffusers:
 // EulerDiscreteScheduler.
 type Euler struct {
-	Karras bool // noise levels are spaced as by Karras et al. (2022), eq. 5
+	Karras bool // Karras noise levels (Karras et al. 2022, eq. 5)
 }
 
-// EulerAncestral takes more noise away than Euler and adds some again (k-diffusion's sample_euler_ancestral). It draws noise once in
-// each step, even in the last, which does not use it. diffusers: EulerAncestralDiscreteScheduler.
+// EulerAncestral removes more noise per step than Euler and adds new noise (k-diffusion's sample_euler_ancestral). It draws noise once per
+// step, even in the last step, which does not use it. diffusers: EulerAncestralDiscreteScheduler.
 type EulerAncestral struct{}
 
-// Heun corrects each step of Euler's by the slope at its end: all steps but the last call the network twice. diffusers:
+// Heun is Heun's method: it corrects each Euler step by the slope at its end. All steps but the last call the network twice. diffusers:
 // HeunDiscreteScheduler.
 type Heun struct {
-	Karras bool // noise levels are spaced as by Karras et al. (2022), eq. 5
+	Karras bool // Karras noise levels (Karras et al. 2022, eq. 5)
 }
 
-// scaled are the levels of methods whose latents are x0 + σ·noise.
+// scaled are the noise levels of methods with latents x0 + σ·noise.
 type scaled struct{ levels }
 
 // InitSigma implements Schedule.
@@ -37,7 +37,7 @@ func (l *scaled) AddNoise(s *torch.Scope, x0, z *torch.Tensor, i int) *torch.Ten
 	return scaledNoise(s, x0, z, l.sigmas[l.begin+i])
 }
 
-// wide returns x in float32, in which these methods compute; float64 stays.
+// wide returns x in float32, in which these methods compute, or unchanged if it is float64.
 func wide(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	if x.DType() == torch.Float64 {
 		return x
@@ -57,7 +57,7 @@ func (m Euler) Start(c noise.Config, o Options) (Schedule, error) {
 }
 
 // Again implements Schedule.
-func (r *eulerRun) Again() Schedule { return r } // it keeps nothing of a step
+func (r *eulerRun) Again() Schedule { return r } // it has no state between steps
 
 func (r *eulerRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, _ Noise) (next, clean *torch.Tensor) {
 	sigma, to := r.sigmas[r.begin+i], r.sigmas[r.begin+i+1]
@@ -75,7 +75,7 @@ type ancestralRun struct{ scaled }
 
 // Start implements Method.
 func (EulerAncestral) Start(c noise.Config, o Options) (Schedule, error) {
-	// A spacing that is asked for by name works, as in k-diffusion; the class has none.
+	// The class has no spacings, but a spacing by name works, as in k-diffusion.
 	c.FinalSigma, c.Karras, c.Exponential, c.BetaSigmas, c.LuLambdas = "", false, false, false, false
 	l, err := newLevels(c, o, sigmaClass, false, false)
 	if err != nil {
@@ -85,7 +85,7 @@ func (EulerAncestral) Start(c noise.Config, o Options) (Schedule, error) {
 }
 
 // Again implements Schedule.
-func (r *ancestralRun) Again() Schedule { return r } // it keeps nothing of a step
+func (r *ancestralRun) Again() Schedule { return r } // it has no state between steps
 
 func (r *ancestralRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) (next, clean *torch.Tensor) {
 	sigma, to := r.sigmas[r.begin+i], r.sigmas[r.begin+i+1]
@@ -105,17 +105,17 @@ func (r *ancestralRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise N
 
 type heunRun struct {
 	scaled
-	slope, from *torch.Tensor // of the first half of a step; nil between steps
+	slope, from *torch.Tensor // of the first half of a step; else nil
 }
 
 // Start implements Method.
 func (m Heun) Start(c noise.Config, o Options) (Schedule, error) {
-	c.FinalSigma, c.ZeroSNR, c.Threshold = "", false, false // the class does not know them
+	c.FinalSigma, c.ZeroSNR, c.Threshold = "", false, false // not supported by the class
 	l, err := newLevels(c, o, heunClass, m.Karras, false)
 	if err != nil {
 		return nil, err
 	}
-	// Every level but the first and the last is visited twice: at the end of a step and at the beginning of the next.
+	// Every level but the first and the last is used twice: at the end of a step and at the start of the next.
 	n := len(l.at)
 	at, sigmas := l.at[:1:1], l.sigmas[:1:1]
 	for i := 1; i < n; i++ {

@@ -9,7 +9,7 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Four steps of Euler's method with the noise of Stable Diffusion 1.5. The network that predicts the noise is zero here.
+// Take four Euler steps with the noise schedule of Stable Diffusion 1.5. The network's noise prediction is zero here.
 func Example() {
 	config, err := noise.ParseConfig([]byte(`{"_class_name": "PNDMScheduler", "beta_start": 0.00085, "beta_end": 0.012,
 		"beta_schedule": "scaled_linear", "steps_offset": 1}`))

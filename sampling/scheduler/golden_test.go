@@ -184,40 +184,40 @@ func TestLCMTimesteps(t *testing.T) {
 func TestRefused(t *testing.T) {
 	nan := math.NaN()
 	for want, try := range map[string]func() (Schedule, error){
-		"51 steps: the model was distilled at 50 timesteps, of which 50 are used: want at most as many steps": func() (Schedule, error) {
+		"51 steps: the model was distilled at 50 timesteps, of which 50 are available: want at most that many steps": func() (Schedule, error) {
 			return LCM{}.Start(noise.Config{}, Options{Steps: 51})
 		},
-		"4 steps: the model was distilled at 50 timesteps, of which 2 are used: want at most as many steps": func() (Schedule, error) {
+		"4 steps: the model was distilled at 50 timesteps, of which 2 are available: want at most that many steps": func() (Schedule, error) {
 			return LCM{}.Start(noise.Config{}, Options{Steps: 4, Strength: 0.05, Shorten: true})
 		},
-		"strength 0.2 of 4 steps leaves none: want at least 0.25, or more steps": func() (Schedule, error) {
+		"strength 0.2 of 4 steps leaves no steps: want a strength of at least 0.25, or more steps": func() (Schedule, error) {
 			return LCM{}.Start(noise.Config{}, Options{Steps: 4, Strength: 0.2})
 		},
 		"strength: want a number above 0 and up to 1, got NaN": func() (Schedule, error) {
 			return Euler{}.Start(noise.Config{}, Options{Steps: 4, Strength: nan})
 		},
 		"want 1 to 1000 steps, got 0": func() (Schedule, error) { return DDIM{}.Start(noise.Config{}, Options{}) },
-		"original steps: want 1 to 1000, the model's timesteps, got 1001": func() (Schedule, error) {
+		"original steps: want 1 to 1000, the number of training timesteps, got 1001": func() (Schedule, error) {
 			return LCM{}.Start(noise.Config{}, Options{Steps: 1, OriginalSteps: 1001})
 		},
-		"timesteps [1 2]: want each below the one before it": func() (Schedule, error) {
+		"timesteps [1 2]: want descending timesteps": func() (Schedule, error) {
 			return TCD{}.Start(noise.Config{}, Options{Timesteps: []int{1, 2}})
 		},
 		"timestep 1000: want 0 to 999": func() (Schedule, error) { return Heun{}.Start(noise.Config{}, Options{Timesteps: []int{1000}}) },
-		"2 steps and 1 timestep were given: want one of them, or as many timesteps as steps": func() (Schedule, error) {
+		"2 steps and 1 timestep: want only one of them, or as many timesteps as steps": func() (Schedule, error) {
 			return Heun{}.Start(noise.Config{}, Options{Steps: 2, Timesteps: []int{1}})
 		},
-		"timesteps were given, but karras noise levels have timesteps of their own: want one of them": func() (Schedule, error) {
+		"custom timesteps cannot be combined with karras noise levels: want only one of them": func() (Schedule, error) {
 			return UniPC{Karras: true}.Start(noise.Config{}, Options{Timesteps: []int{1}})
 		},
-		"scheduler config: lower_order_final is false: unipc cannot end without noise in the second order; want true, or final_sigmas_type sigma_min": func() (Schedule, error) {
+		"scheduler config: lower_order_final is false, but unipc needs a lower order in the last step to noise level 0; want true, or final_sigmas_type sigma_min": func() (Schedule, error) {
 			no := false
 			return UniPC{}.Start(noise.Config{LowerFinal: &no}, Options{Steps: 5})
 		},
 		"tcd: want an eta from 0 to 1, got 2": func() (Schedule, error) { return TCD{Eta: 2}.Start(noise.Config{}, Options{Steps: 1}) },
 		"scheduler config: rescale_betas_zero_snr is incompatible with prediction_type epsilon: at the last timestep x_0 does not follow from " +
 			"the noise; want v_prediction or sample": func() (Schedule, error) { return LCM{}.Start(noise.Config{ZeroSNR: true}, Options{Steps: 1}) },
-		"scheduler config: steps_offset leads to timestep 1000: want 0 to 999, by fewer steps or a smaller offset": func() (Schedule, error) {
+		"scheduler config: steps_offset gives timestep 1000: want 0 to 999; use fewer steps or a smaller offset": func() (Schedule, error) {
 			return DDIM{}.Start(noise.Config{StepsOffset: 1}, Options{Steps: 1000})
 		},
 	} {

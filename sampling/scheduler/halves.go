@@ -7,38 +7,38 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// DPM2 is DPM-Solver-2 (Lu et al. 2022a, algorithm 1) in the form of Karras et al. (2022): a step to the geometric middle of two levels, and
-// one over both with the slope there. All steps but the last call the network twice. diffusers: KDPM2DiscreteScheduler.
+// DPM2 is DPM-Solver-2 (Lu et al. 2022a, algorithm 1) in the form of Karras et al. (2022): a step to the geometric mean of two levels, and
+// a full step with the slope there. All steps but the last call the network twice. diffusers: KDPM2DiscreteScheduler.
 type DPM2 struct{}
 
-// DPM2Ancestral takes more noise away than DPM2 and adds some again (k-diffusion's sample_dpm_2_ancestral). It draws noise once in each step but
-// the last. diffusers: KDPM2AncestralDiscreteScheduler.
+// DPM2Ancestral removes more noise per step than DPM2 and adds new noise (k-diffusion's sample_dpm_2_ancestral). It draws noise once in
+// each step but the last. diffusers: KDPM2AncestralDiscreteScheduler.
 type DPM2Ancestral struct{}
 
-// DPMPP2SAncestral is DPM-Solver++(2S) with ancestral noise (k-diffusion's sample_dpmpp_2s_ancestral with η = 1), which A1111 calls DPM++ 2S a and
-// ComfyUI dpmpp_2s_ancestral. All steps but the last call the network twice and draw noise once. diffusers has no such class: its
+// DPMPP2SAncestral is DPM-Solver++(2S) with ancestral noise (k-diffusion's sample_dpmpp_2s_ancestral with η = 1), DPM++ 2S a in A1111 and
+// dpmpp_2s_ancestral in ComfyUI. All steps but the last call the network twice and draw noise once. diffusers has no such class: its
 // DPMSolverSinglestepScheduler adds no noise.
 type DPMPP2SAncestral struct{}
 
 // DPMPPSDE is DPM-Solver++(SDE) (k-diffusion's sample_dpmpp_sde with η = 1 and r = ½). All steps but the last call the network twice. diffusers:
 // DPMSolverSDEScheduler.
 //
-// Its noise is a Brownian motion in σ, which k-diffusion and diffusers take from torchsde's trees. Here each half of a step is an increment
-// of its own, drawn from each image's stream; what a whole step adds is the sum of its two, so that the distribution is the same and
-// the numbers are not.
+// Its noise is a Brownian motion in σ, which k-diffusion and diffusers take from torchsde's Brownian trees. Here each half step draws an
+// independent increment from each image's stream, and a whole step adds the sum of its two: the distribution is the same, the values
+// differ.
 type DPMPPSDE struct{}
 
-// halves are levels with others between them, at which the network is called, too: σ0, m0, σ1, m1, …, σ(n-1), 0. AddNoise knows all of them;
-// diffusers' schedulers add the noise of the next whole level in the middle of a step.
+// halves are noise levels with intermediate levels, at which the network is called too: σ0, m0, σ1, m1, …, σ(n-1), 0. AddNoise supports all
+// of them; in the middle of a step, diffusers' schedulers add the noise of the next whole level.
 type halves struct {
 	scaled
-	first *torch.Tensor // latents at the beginning of a step, in its middle; else nil
+	first *torch.Tensor // in the middle of a step, the latents at its start; else nil
 }
 
-// newHalves chooses levels; middle returns the one within a step from one level to another that is above 0. round is for timesteps that
-// are whole ones with Karras's levels.
+// newHalves sets the levels. middle returns the intermediate level of a step between two levels above 0. round rounds the timesteps of
+// Karras's levels.
 func newHalves(c noise.Config, o Options, round bool, middle func(from, to float32) float32) (halves, error) {
-	c.FinalSigma, c.ZeroSNR, c.Threshold = "", false, false // the classes do not know them
+	c.FinalSigma, c.ZeroSNR, c.Threshold = "", false, false // not supported by the classes
 	k := heunClass
 	k.whole = round
 	l, err := newLevels(c, o, k, false, false)
@@ -57,23 +57,23 @@ func newHalves(c noise.Config, o Options, round bool, middle func(from, to float
 	return halves{scaled: scaled{l}}, nil
 }
 
-// mean is the geometric one.
+// mean is the geometric mean.
 func mean(a, b float32) float32 { return float32(math.Sqrt(float64(a) * float64(b))) }
 
-// ancestral splits a step into the level to go down to, and the deviation of the noise that is added then.
+// ancestral returns the level to denoise to, and the standard deviation of the noise to add.
 func ancestral(from, to float32) (down, up float32) {
 	up = min(to, root(float32(float32(to*to)*(float32(from*from)-float32(to*to)))/float32(from*from)))
 	return root(float32(to*to) - float32(up*up)), up
 }
 
-// exactAncestral is ancestral without its loss of digits where to is far below from, which others repeat because diffusers has it.
+// exactAncestral is ancestral without the cancellation when to is far below from; ancestral keeps it to match diffusers.
 func exactAncestral(from, to float32) (down, up float32) {
 	a, b := float64(from), float64(to)
 	return float32(b * b / a), float32(b * math.Sqrt((1-b/a)*(1+b/a)))
 }
 
-// step returns the latents after call i. whole is the rule for the second half of a step, from its beginning x and what the clean
-// latents are predicted to be in the middle; half is that for the first half and, by Euler's method, for the last step of all.
+// step returns the latents after call i. whole is the rule for the second half of a step, from its start x and the clean latents predicted
+// in the middle; half is the rule for the first half. The very last step is Euler's.
 func (l *halves) step(s *torch.Scope, i int, x, out *torch.Tensor,
 	half, whole func(s *torch.Scope, x, mid, clean *torch.Tensor, from, mean, to float32) *torch.Tensor) (next, clean *torch.Tensor) {
 	i += l.begin
@@ -96,12 +96,12 @@ func (l *halves) step(s *torch.Scope, i int, x, out *torch.Tensor,
 	return next, clean
 }
 
-// euler goes from x to the level to along the slope at mid, whose level is at.
+// euler takes x from level from to level to with the slope at mid, whose level is at.
 func euler(s *torch.Scope, x, mid, clean *torch.Tensor, from, at, to float32) *torch.Tensor {
 	return x.Add(s, mid.Sub(s, clean).DivScalar(s, float64(at)).MulScalar(s, float64(to-from)))
 }
 
-// exponential goes to the level to exactly, were the clean latents the same all the way (DPM-Solver++'s first order).
+// exponential goes to level to, exactly if the clean latents were constant (first-order DPM-Solver++).
 func exponential(s *torch.Scope, x, clean *torch.Tensor, from, to float32) *torch.Tensor {
 	v := float64(to) / float64(from)
 	return x.MulScalar(s, v).Add(s, clean.MulScalar(s, 1-v))
@@ -136,7 +136,7 @@ func (DPM2Ancestral) Start(c noise.Config, o Options) (Schedule, error) {
 	return &dpm2AncestralRun{h}, err
 }
 
-// middleOfDown is the middle between a level and the one that an ancestral step goes down to.
+// middleOfDown is the mean of a level and the level to which an ancestral step denoises.
 func middleOfDown(from, to float32) float32 {
 	down, _ := ancestral(from, to)
 	return mean(from, down)
@@ -187,7 +187,7 @@ func (r *singlestepRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise 
 
 type brownianRun struct {
 	halves
-	moved *torch.Tensor // how far the Brownian motion has come in the first half of a step, √Δσ·z; else nil
+	moved *torch.Tensor // the increment of the Brownian motion in the first half of a step, √Δσ·z; else nil
 }
 
 // Start implements Method.
@@ -215,7 +215,7 @@ func (r *brownianRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise No
 	})
 }
 
-// to goes down and adds the noise of a Brownian motion that has moved by that much.
+// to denoises to level to and adds noise in the direction of the increment moved.
 func (r *brownianRun) to(s *torch.Scope, x, clean, moved *torch.Tensor, from, to float32) *torch.Tensor {
 	down, up := ancestral(from, to)
 	return exponential(s, x, clean, from, down).Add(s, moved.MulScalar(s, float64(up)/math.Sqrt(float64(from-to))))

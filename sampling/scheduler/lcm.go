@@ -10,24 +10,24 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// LCM is sampling from a latent consistency model (Luo et al. 2023, algorithm 3): each step predicts the clean latents, and all
+// LCM is multistep sampling from a latent consistency model (Luo et al. 2023, algorithm 3): each step predicts the clean latents, and all
 // but the last add noise again. It draws noise once in each step but the last. diffusers: LCMScheduler.
 type LCM struct{}
 
-// TCD is strategic stochastic sampling (Zheng et al. 2024, trajectory consistency distillation, algorithm 4). It draws noise once
-// in each step but the last, if Eta is above 0. diffusers: TCDScheduler.
+// TCD is strategic stochastic sampling (Zheng et al. 2024, trajectory consistency distillation, algorithm 4). It draws noise once in each
+// step but the last if Eta is above 0. diffusers: TCDScheduler.
 type TCD struct {
-	Eta float64 // γ of the paper: the part of each step that is drawn anew, 0 to 1
+	Eta float64 // γ of the paper: the stochasticity of each step, 0 to 1
 }
 
-// grid is a run of steps whose timesteps are taken from those that a model was distilled at.
+// grid is a run whose timesteps are a subset of those that the model was distilled at.
 type grid struct {
 	*chain
 	at      []int
 	notices []string
 }
 
-// start chooses the timesteps.
+// start selects the timesteps.
 func start(c noise.Config, o Options) (grid, error) {
 	ch, err := newChain(c, latentClass)
 	if err != nil {
@@ -36,7 +36,7 @@ func start(c noise.Config, o Options) (grid, error) {
 	g := grid{chain: ch}
 	original := cmp.Or(o.OriginalSteps, ch.OriginalSteps)
 	if original < 1 || original > ch.TrainSteps {
-		return grid{}, fmt.Errorf("original steps: want 1 to %d, the model's timesteps, got %d", ch.TrainSteps, original)
+		return grid{}, fmt.Errorf("original steps: want 1 to %d, the number of training timesteps, got %d", ch.TrainSteps, original)
 	}
 	n, err := o.steps(ch.TrainSteps)
 	if err != nil {
@@ -62,18 +62,18 @@ func start(c noise.Config, o Options) (grid, error) {
 		return grid{}, err
 	}
 	if n > size {
-		return grid{}, fmt.Errorf("%d steps: the model was distilled at %d timesteps, of which %d are used: "+
-			"want at most as many steps", n, original, size)
+		return grid{}, fmt.Errorf("%d steps: the model was distilled at %d timesteps, of which %d are available: "+
+			"want at most that many steps", n, original, size)
 	}
 	for i := range n {
-		place := int(float64(i) * (float64(size) / float64(n))) // from the noisiest; numpy.linspace, rounded down
+		place := int(float64(i) * (float64(size) / float64(n))) // descending; numpy.linspace, rounded down
 		g.at = append(g.at, (size-place)*k-1)
 	}
 	g.at = g.at[skip:]
 	return g, nil
 }
 
-// remark notes custom timesteps that the model was not distilled at.
+// remark adds notices about custom timesteps that the model was not distilled at.
 func (g *grid) remark(at []int, original, k int, whole bool) {
 	if whole && at[0] != g.TrainSteps-1 {
 		g.notices = append(g.notices, fmt.Sprintf("the first timestep is %d and not %d: "+
@@ -124,7 +124,7 @@ func (LCM) Start(c noise.Config, o Options) (Schedule, error) {
 	return &lcmRun{g}, nil
 }
 
-// scalings are those of the boundary condition at a timestep; see [models.Latent].
+// scalings returns c_skip and c_out of the boundary condition at a timestep; see [models.Latent].
 func (c *chain) scalings(t int) (skip, out float32) {
 	s := torch.NewScope(torch.CPU)
 	defer s.Close()
@@ -133,7 +133,7 @@ func (c *chain) scalings(t int) (skip, out float32) {
 }
 
 // Again implements Schedule.
-func (r *lcmRun) Again() Schedule { return r } // it keeps nothing of a step
+func (r *lcmRun) Again() Schedule { return r } // it has no state between steps
 
 func (r *lcmRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) (next, clean *torch.Tensor) {
 	t, last := r.at[i], i == len(r.at)-1
@@ -157,8 +157,8 @@ type tcdRun struct {
 	eta float64
 }
 
-// Start implements Method. In diffusers any number of original steps that a caller gives makes all timesteps the grid; here it is
-// their number, as for LCM.
+// Start implements Method. OriginalSteps is the size of the grid, as for LCM; in diffusers, any value given by the caller makes all
+// timesteps the grid.
 func (m TCD) Start(c noise.Config, o Options) (Schedule, error) {
 	if !(m.Eta >= 0 && m.Eta <= 1) {
 		return nil, fmt.Errorf("tcd: want an eta from 0 to 1, got %g", m.Eta)
@@ -171,7 +171,7 @@ func (m TCD) Start(c noise.Config, o Options) (Schedule, error) {
 }
 
 // Again implements Schedule.
-func (r *tcdRun) Again() Schedule { return r } // it keeps nothing of a step
+func (r *tcdRun) Again() Schedule { return r } // it has no state between steps
 
 func (r *tcdRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) (next, clean *torch.Tensor) {
 	last, prev := i == len(r.at)-1, 0

@@ -6,17 +6,17 @@ import (
 )
 
 // LMS is the linear multistep method of the fourth order (Karras et al. 2022; k-diffusion's sample_lms). diffusers: LMSDiscreteScheduler.
-// After a strength it begins with the first order, as k-diffusion does; diffusers uses weights of steps that were left out there.
+// With a strength it starts at first order, as k-diffusion does; diffusers uses the weights of the skipped steps there.
 type LMS struct{}
 
 type lmsRun struct {
 	scaled
-	slopes []*torch.Tensor // the last ones, from the newest, at most four
+	slopes []*torch.Tensor // latest first, at most four
 }
 
 // Start implements Method.
 func (LMS) Start(c noise.Config, o Options) (Schedule, error) {
-	c.FinalSigma, c.ZeroSNR, c.Threshold = "", false, false // the class does not know them
+	c.FinalSigma, c.ZeroSNR, c.Threshold = "", false, false // not supported by the class
 	l, err := newLevels(c, o, sigmaClass, false, false)
 	if err != nil {
 		return nil, err
@@ -57,7 +57,7 @@ func (r *lmsRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, _ Noise) (nex
 func lmsWeights(sigmas []float32, i, order int) []float64 {
 	from, to := float64(sigmas[i]), float64(sigmas[i+1])
 	weights := make([]float64, order)
-	// Gauss and Legendre's two points integrate polynomials of degree 3 without error.
+	// Two-point Gauss-Legendre quadrature is exact for polynomials of degree 3.
 	const node = 0.57735026918962576450914878050195745565
 	for j := range weights {
 		for _, u := range []float64{-node, node} {

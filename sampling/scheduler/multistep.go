@@ -5,16 +5,16 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// DPMPP2M is DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2), in the midpoint form, or in Heun's where the configuration's solver_type says so.
-// A solver_order of 1 is followed, too. diffusers: DPMSolverMultistepScheduler with the algorithm dpmsolver++.
+// DPMPP2M is DPM-Solver++(2M) (Lu et al. 2022b, algorithm 2), in the midpoint form, or in Heun's if the configuration's solver_type is
+// heun. A solver_order of 1 is supported too. diffusers: DPMSolverMultistepScheduler with the algorithm dpmsolver++.
 type DPMPP2M struct {
-	Karras bool // noise levels are spaced as by Karras et al. (2022), eq. 5
+	Karras bool // Karras noise levels (Karras et al. 2022, eq. 5)
 }
 
-// DPMPP3M is DPM-Solver++(3M), the same in the third order. diffusers: DPMSolverMultistepScheduler with solver_order 3.
+// DPMPP3M is DPM-Solver++(3M), the third-order variant. diffusers: DPMSolverMultistepScheduler with solver_order 3.
 type DPMPP3M struct{}
 
-// preserving are the levels of methods whose latents are α·x0 + σ·noise with α² + σ² = 1.
+// preserving are the noise levels of methods with variance-preserving latents α·x0 + σ·noise, α² + σ² = 1.
 type preserving struct{ levels }
 
 // InitSigma implements Schedule.
@@ -32,7 +32,7 @@ func (l *preserving) AddNoise(s *torch.Scope, x0, z *torch.Tensor, i int) *torch
 	})
 }
 
-// level is one noise level in the three ways that multistep methods speak of it.
+// level is one noise level in the three parameterizations of multistep methods.
 type level struct{ alpha, sigma, lambda float32 } // λ = log(α/σ)
 
 func (l *preserving) level(i int) level {
@@ -42,7 +42,7 @@ func (l *preserving) level(i int) level {
 	return level{alpha, sigma, exactly((*torch.Tensor).Log, alpha) - exactly((*torch.Tensor).Log, sigma)}
 }
 
-// predict returns what the network predicts the clean latents to be in step i.
+// predict returns the predicted clean latents in step i.
 func (l *preserving) predict(s *torch.Scope, i int, x, out *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		at := l.level(l.begin + i)
@@ -57,7 +57,8 @@ func (l *preserving) predict(s *torch.Scope, i int, x, out *torch.Tensor) *torch
 	})
 }
 
-// orderOf is the order of step k of the chain, the i-th of the run: that of the method, lower in the first steps and in the last ones of few.
+// orderOf returns the order of step k of the chain, the i-th of the run: the method's, or lower in the first steps and, with few steps, in
+// the last ones.
 func (l *preserving) orderOf(most, k, i int) int {
 	n := len(l.at)
 	few := is(l.LowerFinal, true) && n < 15
@@ -73,7 +74,7 @@ func (l *preserving) orderOf(most, k, i int) int {
 type dpmRun struct {
 	preserving
 	order  int
-	m1, m2 *torch.Tensor // clean latents of the step before, and of the one before that; nil: there was none
+	m1, m2 *torch.Tensor // clean latents of the previous step, and of the one before; nil: none
 }
 
 // Start implements Method.

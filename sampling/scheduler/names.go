@@ -9,7 +9,7 @@ import (
 	"github.com/onestep-go/onestep/internal/suggest"
 )
 
-// aliases are other programs' names of methods: A1111's, ComfyUI's and k-diffusion's, in the form that plainName gives them.
+// aliases are the names of methods in A1111, ComfyUI and k-diffusion, normalized by plainName.
 var aliases = map[string]string{
 	"euler_ancestral":    "euler_a",
 	"plms":               "pndm",
@@ -33,7 +33,7 @@ var aliases = map[string]string{
 	"kdpm2_ancestral":  "dpm2_a",
 }
 
-// plainName writes a name in small letters with underscores: DPM++ 2M Karras is dpmpp_2m_karras, dpmpp2m is dpmpp_2m.
+// plainName normalizes a name to lower case with underscores: DPM++ 2M Karras is dpmpp_2m_karras, dpmpp2m is dpmpp_2m.
 func plainName(name string) string {
 	name = strings.ToLower(strings.TrimSpace(name))
 	name = strings.NewReplacer("dpm++", "dpmpp", " ", "_", "-", "_").Replace(name)
@@ -44,8 +44,8 @@ func plainName(name string) string {
 	return name
 }
 
-// Named returns the method of that name, of ours or of those that A1111 and ComfyUI use (Euler a, dpm++2m, dpmpp_2s_ancestral). A spacing may
-// follow: dpmpp_2m_karras, DPM++ SDE Karras, lms_exponential, euler_sgm_uniform.
+// Named returns a method by one of [Names] or a name from A1111 or ComfyUI (Euler a, dpm++2m, dpmpp_2s_ancestral), optionally followed by a
+// spacing: dpmpp_2m_karras, DPM++ SDE Karras, lms_exponential, euler_sgm_uniform.
 func Named(name string) (Method, error) {
 	plain, spacing := plainName(name), ""
 	method := func(plain string) (Method, bool) {
@@ -65,16 +65,16 @@ func Named(name string) (Method, error) {
 		}
 	}
 	if m, ok := method(front); ok && spacing != "" {
-		if already := ownSpacing(NameOf(m)); already != "" { // WithSpacing would let the same one pass
+		if already := ownSpacing(NameOf(m)); already != "" { // WithSpacing would accept the same one
 			return nil, fmt.Errorf("the sampler %s has two spacings, %s and %s: want one", quote.Quoted(name), already, spacing)
 		}
 		return WithSpacing(m, spacing)
 	}
 	return nil, fmt.Errorf("there is no sampler %s%s", quote.Quoted(name), cmp.Or(suggest.Hint(plain, spaced()),
-		fmt.Sprintf(": want one of %s, also followed by _ and a spacing (%s)", strings.Join(Names(), ", "), strings.Join(Spacings(), ", "))))
+		fmt.Sprintf(": want one of %s, optionally followed by _ and a spacing (%s)", strings.Join(Names(), ", "), strings.Join(Spacings(), ", "))))
 }
 
-// spaced lists the names of methods, alone and with the spacings that they can have.
+// spaced lists the names of methods, without and with the spacings that they support.
 func spaced() []string {
 	all := Names()
 	for _, name := range Names() {
@@ -87,7 +87,7 @@ func spaced() []string {
 	return all
 }
 
-// ownSpacing is the spacing that a method's name ends with; "" for none.
+// ownSpacing returns the spacing at the end of a method's name; "": none.
 func ownSpacing(name string) string {
 	for _, s := range Spacings() {
 		if strings.HasSuffix(name, "_"+s) {
@@ -97,7 +97,7 @@ func ownSpacing(name string) string {
 	return ""
 }
 
-// WithSpacing returns the method with that spacing, or why it cannot have it.
+// WithSpacing returns the method with that spacing, or an error if the method does not support it.
 func WithSpacing(m Method, spacing string) (Method, error) {
 	spacing, err := SpacingNamed(spacing)
 	if err != nil {
@@ -115,7 +115,7 @@ func WithSpacing(m Method, spacing string) (Method, error) {
 	return Spaced{m, spacing}, nil
 }
 
-// NameOf returns a method's name, whatever its η is, or what it is where no name stands for it.
+// NameOf returns a method's name, regardless of its η, or a description if it has no name.
 func NameOf(m Method) string {
 	switch m := m.(type) {
 	case Spaced:

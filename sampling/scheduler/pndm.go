@@ -7,38 +7,38 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// PNDM is the pseudo linear multistep method (Liu et al. 2022, algorithm 2): it averages the last four predictions of the noise. It is
-// the published sampler of Stable Diffusion 1. With skip_prk_steps, as there, the first step is of the second order, and n steps call
-// the network n + 1 times; without, the first three steps are of Runge and Kutta's method and call it twelve times. diffusers:
-// PNDMScheduler; PLMS in other programs.
+// PNDM is the pseudo linear multistep method (Liu et al. 2022, algorithm 2): it averages the last four predictions of the noise. It is the
+// published sampler of Stable Diffusion 1. With skip_prk_steps, as there, the first step is of second order, and n steps call the network n
+// + 1 times; without, the first three steps are Runge-Kutta steps and call it twelve times. diffusers: PNDMScheduler; PLMS in other
+// programs.
 //
-// With a strength below 1 it goes along diffusers' timesteps, in which the second call is a step further on than it should be.
+// With a strength below 1 it uses diffusers' timesteps, where the second call is one step further than it should be.
 type PNDM struct{}
 
 type pndmRun struct {
 	*chain
 	at      []int
 	ratio   int             // timesteps between steps
-	prk     int             // calls of Runge and Kutta's method at the start
-	counter int             // calls so far
+	prk     int             // network calls of the Runge-Kutta steps
+	counter int             // network calls so far
 	ets     []*torch.Tensor // the last outputs, at most four
-	sum     *torch.Tensor   // of outputs in a step of Runge and Kutta's
-	from    *torch.Tensor   // latents that such a step, or the first one, began with
+	sum     *torch.Tensor   // of outputs in a Runge-Kutta step
+	from    *torch.Tensor   // latents at the start of such a step, or of the first step
 	notices []string
 }
 
 // Start implements Method.
 func (PNDM) Start(c noise.Config, o Options) (Schedule, error) {
 	if o.Timesteps != nil {
-		return nil, errors.New("timesteps were given, but pndm has timesteps of its own: want another sampler, or none")
+		return nil, errors.New("custom timesteps are not supported by pndm: remove them or choose another sampler")
 	}
-	c.ZeroSNR = false // the class does not know it
+	c.ZeroSNR = false // not supported by the class
 	ch, n, skip, err := begun(c, o, pndmClass)
 	if err != nil {
 		return nil, err
 	}
 	r := &pndmRun{chain: ch, ratio: ch.TrainSteps / n}
-	d := make([]int, n) // from the noisiest
+	d := make([]int, n) // descending
 	for i, t := range ch.spaced(n, true) {
 		d[i] = int(t)
 	}
@@ -53,7 +53,7 @@ func (PNDM) Start(c noise.Config, o Options) (Schedule, error) {
 		r.prk = 12
 	default:
 		if !ch.SkipPRK {
-			r.notices = append(r.notices, "pndm leaves out the steps of Runge and Kutta's method that the model's configuration asks for: "+
+			r.notices = append(r.notices, "pndm skips the Runge-Kutta steps of the model's configuration (skip_prk_steps false): "+
 				"they need 4 or more steps from pure noise")
 		}
 		r.at = append(r.at, d[0])
@@ -102,7 +102,7 @@ func (r *pndmRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, _ Noise) (ne
 	return next, clean
 }
 
-// rungeKutta is one of four calls in a step of Runge and Kutta's method, classical but for how latents are moved.
+// rungeKutta is one of the four calls in a classical Runge-Kutta step, except that latents move by move.
 func (r *pndmRun) rungeKutta(s *torch.Scope, i int, x, out *torch.Tensor) *torch.Tensor {
 	to := r.at[i]
 	if i%2 == 0 {
@@ -129,7 +129,7 @@ func (r *pndmRun) rungeKutta(s *torch.Scope, i int, x, out *torch.Tensor) *torch
 	return r.move(s, r.from, slope, r.at[i/4*4], to)
 }
 
-// keep appends the output to the last ones.
+// keep appends the output to ets.
 func (r *pndmRun) keep(s *torch.Scope, out *torch.Tensor) {
 	if len(r.ets) == 4 {
 		r.ets[0].Free()
@@ -138,12 +138,12 @@ func (r *pndmRun) keep(s *torch.Scope, out *torch.Tensor) {
 	r.ets = append(r.ets, out.Share(s))
 }
 
-// adamsBashforth are the weights of the last outputs, from the newest, by how many there are.
+// adamsBashforth are the weights of the last outputs, latest first, by their number.
 var adamsBashforth = [][]float64{{1}, {3.0 / 2, -1.0 / 2}, {23.0 / 12, -16.0 / 12, 5.0 / 12}, {55.0 / 24, -59.0 / 24, 37.0 / 24, -9.0 / 24}}
 
 func (r *pndmRun) multistep(s *torch.Scope, i int, x, out *torch.Tensor) *torch.Tensor {
 	at := r.at[i]
-	if r.counter == 1 { // the first step once more, by the mean of the slopes at its ends
+	if r.counter == 1 { // repeat the first step with the mean of the slopes at its ends
 		from := r.from
 		r.from = nil
 		defer from.Free()
@@ -168,7 +168,7 @@ func (r *pndmRun) multistep(s *torch.Scope, i int, x, out *torch.Tensor) *torch.
 	})
 }
 
-// move takes latents from one timestep to another along the noise that an output predicts (eq. 11 of the paper).
+// move takes latents from one timestep to another with the predicted noise of an output (eq. 11 of the paper).
 func (r *pndmRun) move(s *torch.Scope, x, out *torch.Tensor, from, to int) *torch.Tensor {
 	a := r.alphas[min(from, r.TrainSteps-1)]
 	b := r.alphas[0]

@@ -128,15 +128,15 @@ func TestNames(t *testing.T) {
 // What cannot be done is refused.
 func TestSamplersRefuse(t *testing.T) {
 	for want, try := range map[string]func() (Schedule, error){
-		"pndm has timesteps of its own": func() (Schedule, error) { return PNDM{}.Start(noise.Config{}, Options{Timesteps: []int{9}}) },
-		"two ways, karras and beta": func() (Schedule, error) {
+		"custom timesteps are not supported by pndm": func() (Schedule, error) { return PNDM{}.Start(noise.Config{}, Options{Timesteps: []int{9}}) },
+		"karras and beta are set": func() (Schedule, error) {
 			return LMS{}.Start(noise.Config{Karras: true, BetaSigmas: true}, Options{Steps: 3})
 		},
-		`sampler ddim cannot use the spacing "karras"`: func() (Schedule, error) {
+		`sampler ddim does not support the spacing "karras"`: func() (Schedule, error) {
 			return Spaced{DDIM{}, "karras"}.Start(noise.Config{}, Options{Steps: 3})
 		},
-		"the sampler lcm takes the timesteps": func() (Schedule, error) { return Spaced{LCM{}, "trailing"}.Start(noise.Config{}, Options{Steps: 3}) },
-		"exponential noise levels have timesteps of their own": func() (Schedule, error) {
+		"the sampler lcm uses the timesteps": func() (Schedule, error) { return Spaced{LCM{}, "trailing"}.Start(noise.Config{}, Options{Steps: 3}) },
+		"exponential noise levels: want only one of them": func() (Schedule, error) {
 			return Spaced{DPM2{}, "exponential"}.Start(noise.Config{}, Options{Timesteps: []int{9}})
 		},
 	} {

@@ -1,8 +1,7 @@
-// Package scheduler has the samplers of latent diffusion: methods that take a network's predictions at discrete timesteps to
-// the next latents, number for number as diffusers' schedulers do.
+// Package scheduler has the samplers of latent diffusion over discrete timesteps, with the same numbers as diffusers' schedulers.
 //
-// A [Method] is a value. Started for a model's [noise.Config] it becomes a [Schedule], which says at which timesteps the network is to be
-// called:
+// A [Method] is a sampler's settings. Start returns a [Schedule] for a model's [noise.Config], which has the timesteps and the update of each
+// step:
 //
 //	x := noise · run.InitSigma()
 //	for i, t := range run.Timesteps() {
@@ -23,54 +22,52 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Method is a way to take noise away.
+// Method is a sampler.
 type Method interface {
-	// Start plans a run; what cannot be done is an error.
+	// Start plans a run. Unsupported options or configurations are errors.
 	Start(c noise.Config, o Options) (Schedule, error)
 }
 
-// Options are what one run is to be like.
+// Options are the options of a run.
 type Options struct {
-	Steps     int   // 0: as many as Timesteps
-	Timesteps []int // the network's timesteps, from the noisiest, in place of the method's own; nil: its own
+	Steps     int   // 0: the number of Timesteps
+	Timesteps []int // custom timesteps of the network, descending; nil: the method's
 
-	OriginalSteps int // of LCM and TCD: the grid that timesteps are taken from; 0: the configuration's
+	OriginalSteps int // of LCM and TCD: the size of the grid of timesteps (diffusers' original_inference_steps); 0: the configuration's
 
-	// Strength is how much of an image is to change, above 0 to 1: the run starts at latents with noise, [Schedule.AddNoise], and leaves
-	// out its first steps, all but Steps·Strength. With Shorten, LCM and TCD do all steps instead, on the lower part of their grid.
-	// 0: 1.
+	// Strength is that of img2img, above 0 to 1: the run starts from noised latents, [Schedule.AddNoise], and skips its first steps, so that
+	// Steps·Strength remain. With Shorten, LCM and TCD instead take all steps, on the lower part of their grid. 0: 1.
 	Strength float64
 	Shorten  bool
 
-	levels string // the spacing of noise levels, of a Spaced
+	levels string // set by Spaced
 }
 
-// Noise draws the next standard normal noise for all latents. Randomness is the caller's: one stream for each image, or one for
-// all.
+// Noise draws the next standard normal noise for all latents. The caller chooses the random streams: one for each image, or one for all.
 type Noise func(s *torch.Scope) *torch.Tensor
 
-// Schedule is a method that was started: its timesteps, and what it does in each step, as diffusers' schedulers after set_timesteps. It is
-// for one pass over its steps, from the first to the last; [Schedule.Again] is for more.
+// Schedule is a started method: its timesteps and the update of each step, like a scheduler of diffusers after set_timesteps. It is for one
+// pass over its steps, from the first to the last; [Schedule.Again] returns a fresh one.
 type Schedule interface {
-	// Again returns the same schedule before its first step. It costs nothing, and leaves the one that it is called on as it is: what was
-	// started once can be gone through many times, by several goroutines at once where each has a schedule of its own.
+	// Again returns the same schedule before its first step. It is cheap and does not change the receiver: one schedule can be used many
+	// times, also by several goroutines at once if each has its own copy.
 	Again() Schedule
-	// Timesteps are what the network is told in each step.
+	// Timesteps returns the network's timestep in each step.
 	Timesteps() []float64
-	// InitSigma is the deviation of the noise that a run without an image starts from.
+	// InitSigma returns the standard deviation of the initial noise (diffusers' init_noise_sigma).
 	InitSigma() float64
-	// AddNoise returns latents x0 with noise z as they are before step i.
+	// AddNoise returns latents x0 with noise z at the noise level before step i.
 	AddNoise(s *torch.Scope, x0, z *torch.Tensor, i int) *torch.Tensor
-	// Input returns what the network is given for latents x in step i; it may be x itself.
+	// Input returns the network's input for latents x in step i (diffusers' scale_model_input); it may be x itself.
 	Input(s *torch.Scope, x *torch.Tensor, i int) *torch.Tensor
-	// Step returns the latents after step i, from those before it and the network's output, and what the clean ones are predicted to
-	// be. Both are owned by s, as is what a method keeps of earlier steps: it has to be the same in all of them.
+	// Step returns the latents after step i, from those before it and the network's output, and the predicted clean latents. Both are owned
+	// by s, as is the state that a method keeps: s has to be the same in all steps.
 	Step(s *torch.Scope, i int, x, out *torch.Tensor, noise Noise) (next, clean *torch.Tensor)
-	// Notices are remarks on options that are unlike what the model was trained for.
+	// Notices returns notices about options that the model was not trained for.
 	Notices() []string
 }
 
-// methods are the ones known by name.
+// methods are the methods by name.
 var methods = map[string]Method{
 	"lcm":             LCM{},
 	"tcd":             TCD{Eta: 0.3},
@@ -100,12 +97,12 @@ var methods = map[string]Method{
 	"dpmpp_3m_sde":      DPMPP3MSDE{},
 }
 
-// Names returns the methods' names, without those that end in a spacing.
+// Names returns the methods' names, without spacings.
 func Names() []string {
 	return slices.DeleteFunc(slices.Sorted(maps.Keys(methods)), func(name string) bool { return strings.HasSuffix(name, "_karras") })
 }
 
-// classes are the methods of diffusers' classes.
+// classes maps diffusers' classes to methods.
 var classes = map[string]string{
 	"LCMScheduler":                    "lcm",
 	"TCDScheduler":                    "tcd",
@@ -124,9 +121,9 @@ var classes = map[string]string{
 	"DPMSolverSDEScheduler":           "dpmpp_sde",
 }
 
-// Default returns the name of the method that a model was published with. exact is false where that is not among them, and the
-// name is dpmpp_2m; and where it is a variant that is not supported (algorithm_type dpmsolver or sde-dpmsolver), and the name is that of the
-// plain one.
+// Default returns the name of the method in a model's scheduler configuration. exact is false if the class is not supported, and the name
+// is then dpmpp_2m, or if its variant is not supported (algorithm_type dpmsolver or sde-dpmsolver), and the name is then that of the
+// default variant.
 func Default(c noise.Config) (name string, exact bool) {
 	name, ok := classes[c.Class]
 	switch {
@@ -143,7 +140,7 @@ func Default(c noise.Config) (name string, exact bool) {
 		if c.Order == 3 {
 			name = "dpmpp_3m"
 		}
-		return name, c.Algorithm == "" || c.Algorithm == "dpmsolver++" || c.Algorithm == "deis" // as diffusers reads the files of DEIS
+		return name, c.Algorithm == "" || c.Algorithm == "dpmsolver++" || c.Algorithm == "deis" // deis as in diffusers
 	case name == "unipc" && c.Solver == bh1Solver:
 		name = "unipc_bh1"
 	}
@@ -157,7 +154,7 @@ func (o Options) checkStrength() error {
 	return nil
 }
 
-// skip returns how many of n steps are left out.
+// skip returns the number of steps to skip, of n.
 func (o Options) skip(n int) (int, error) {
 	if err := o.checkStrength(); err != nil {
 		return 0, err
@@ -165,17 +162,17 @@ func (o Options) skip(n int) (int, error) {
 	v := cmp.Or(o.Strength, 1)
 	left := min(int(float64(n)*v), n)
 	if left < 1 {
-		return 0, fmt.Errorf("strength %g of %s leaves none: want at least %.3g, or more steps", o.Strength, plural.N(n, "step"), 1/float64(n))
+		return 0, fmt.Errorf("strength %g of %s leaves no steps: want a strength of at least %.3g, or more steps", o.Strength, plural.N(n, "step"), 1/float64(n))
 	}
 	return n - left, nil
 }
 
-// steps returns how many steps are asked for, of at most that many.
+// steps returns the number of steps, at most most.
 func (o Options) steps(most int) (int, error) {
 	n := o.Steps
 	if o.Timesteps != nil {
 		if n != 0 && n != len(o.Timesteps) {
-			return 0, fmt.Errorf("%s and %s were given: want one of them, or as many timesteps as steps", plural.N(n, "step"), plural.N(len(o.Timesteps), "timestep"))
+			return 0, fmt.Errorf("%s and %s: want only one of them, or as many timesteps as steps", plural.N(n, "step"), plural.N(len(o.Timesteps), "timestep"))
 		}
 		n = len(o.Timesteps)
 		for i, t := range o.Timesteps {
@@ -183,7 +180,7 @@ func (o Options) steps(most int) (int, error) {
 				return 0, fmt.Errorf("timestep %d: want 0 to %d", t, most-1)
 			}
 			if i > 0 && t >= o.Timesteps[i-1] {
-				return 0, fmt.Errorf("timesteps %v: want each below the one before it", o.Timesteps)
+				return 0, fmt.Errorf("timesteps %v: want descending timesteps", o.Timesteps)
 			}
 		}
 	}
@@ -193,8 +190,8 @@ func (o Options) steps(most int) (int, error) {
 	return n, nil
 }
 
-// predicted returns what the clean latents and the noise are, by the network's output at latents x = α·clean + σ·noise. The noise
-// is worked out only if both are wanted.
+// predicted returns the clean latents and the noise that follow from the network's output at latents x = α·clean + σ·noise. The noise is
+// computed only if both is set.
 func (c *chain) predicted(s *torch.Scope, x, out *torch.Tensor, alpha, sigma float32, both bool) (clean, eps *torch.Tensor) {
 	a, b := float64(alpha), float64(sigma)
 	switch c.Predicts {
@@ -214,7 +211,7 @@ func (c *chain) predicted(s *torch.Scope, x, out *torch.Tensor, alpha, sigma flo
 	return clean, eps
 }
 
-// bound clamps a prediction of the clean latents, if it is to be.
+// bound clamps predicted clean latents if the configuration has clip_sample or thresholding.
 func (c *chain) bound(s *torch.Scope, clean *torch.Tensor) *torch.Tensor {
 	switch {
 	case c.Threshold:
@@ -225,7 +222,7 @@ func (c *chain) bound(s *torch.Scope, clean *torch.Tensor) *torch.Tensor {
 	return clean
 }
 
-// threshold clamps each sample to ±q, the quantile of its values' sizes, and divides it by q, which is at least 1.
+// threshold is dynamic thresholding: it clamps each sample to ±q, a quantile of its absolute values of at least 1, and divides it by q.
 func (c *chain) threshold(s *torch.Scope, clean *torch.Tensor) *torch.Tensor {
 	v := clean
 	if v.DType() != torch.Float64 {
@@ -236,7 +233,7 @@ func (c *chain) threshold(s *torch.Scope, clean *torch.Tensor) *torch.Tensor {
 	return v.Minimum(s, q).Maximum(s, q.Neg(s)).Div(s, q).Reshape(s, clean.Shape()...).To(s, clean.DType())
 }
 
-// noised returns √ᾱ·x0 + √(1-ᾱ)·z, with ᾱ rounded to the latents' type first, as diffusers does.
+// noised returns √ᾱ·x0 + √(1-ᾱ)·z, with ᾱ first rounded to the latents' data type, as in diffusers.
 func noised(s *torch.Scope, x0, z *torch.Tensor, alpha float32) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		a := torch.Full(s, float64(alpha), torch.Float32, 1).ToDevice(s, x0.Device()).To(s, x0.DType())
@@ -244,24 +241,24 @@ func noised(s *torch.Scope, x0, z *torch.Tensor, alpha float32) *torch.Tensor {
 	})
 }
 
-// exactly evaluates a function in float32 as PyTorch does on the CPU; package math differs from it in the last bit.
+// exactly evaluates a function in float32 as PyTorch does on the CPU; package math differs in the last bit.
 func exactly(f func(t *torch.Tensor, s *torch.Scope) *torch.Tensor, v float32) float32 {
 	s := torch.NewScope(torch.CPU)
 	defer s.Close()
 	return float32(f(torch.Full(s, float64(v), torch.Float32), s).Item())
 }
 
-// root is √v.
+// root returns √v.
 func root(v float32) float32 { return exactly((*torch.Tensor).Sqrt, v) }
 
-// spaced returns n timesteps from the noisiest as diffusers' classes do; ints rounds them as those with whole ones do.
+// spaced returns n descending timesteps as diffusers' classes do; ints rounds them as in classes with integer timesteps.
 func (c *chain) spaced(n int, ints bool) []float64 {
 	out := make([]float64, n)
 	all := c.TrainSteps
 	switch c.Spacing {
 	case "linspace":
 		for i := range out {
-			v := 0.0 // numpy.linspace(0, all-1, n) from its end
+			v := 0.0 // numpy.linspace(0, all-1, n), reversed
 			if n > 1 {
 				v = float64(n-1-i) * (float64(all-1) / float64(n-1))
 				if i == 0 {
@@ -283,7 +280,8 @@ func (c *chain) spaced(n int, ints bool) []float64 {
 	return out
 }
 
-// trailing is numpy.arange(all, 0, -all/n), rounded, less 1; without the -1 that rounding errors append for some n (63 of 1000).
+// trailing returns numpy.arange(all, 0, -all/n), rounded, minus 1; without the extra -1 that rounding errors append for some n (63 of
+// 1000).
 func trailing(all, n int) []float64 {
 	start, step := float64(all), -float64(all)/float64(n)
 	delta := (start + step) - start

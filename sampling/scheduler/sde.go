@@ -7,13 +7,14 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// DPMPP2MSDE is SDE-DPM-Solver++(2M) (Lu et al. 2022b, section 5), in the midpoint form. It draws noise once in each step, even in the last,
-// which does not use it. A solver_order of 1 is followed, too. diffusers: DPMSolverMultistepScheduler with the algorithm sde-dpmsolver++.
+// DPMPP2MSDE is SDE-DPM-Solver++(2M) (Lu et al. 2022b, section 5), in the midpoint form. It draws noise once per step, even in the last
+// step, which does not use it. A solver_order of 1 is supported too. diffusers: DPMSolverMultistepScheduler with the algorithm
+// sde-dpmsolver++.
 type DPMPP2MSDE struct {
 	Heun bool // Heun's form, diffusers' solver_type heun
 }
 
-// DPMPP3MSDE is the same in the third order. k-diffusion's sample_dpmpp_3m_sde weighs the differences in another way. diffusers:
+// DPMPP3MSDE is the third-order variant. k-diffusion's sample_dpmpp_3m_sde weights the differences differently. diffusers:
 // DPMSolverMultistepScheduler with the algorithm sde-dpmsolver++ and solver_order 3.
 type DPMPP3MSDE struct{}
 
@@ -21,7 +22,7 @@ type sdeRun struct {
 	preserving
 	order  int
 	heun   bool
-	m1, m2 *torch.Tensor // clean latents of the step before, and of the one before that; nil: there was none
+	m1, m2 *torch.Tensor // clean latents of the previous step, and of the one before; nil: none
 }
 
 // Start implements Method.

@@ -10,16 +10,16 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// levels are timesteps with their noise levels σ = √((1-ᾱ)/ᾱ): what Euler, Heun, DPM-Solver++ and UniPC go along. They keep
-// all steps, and begin counts those that are left out, because methods of several steps look at how many are to come.
+// levels are timesteps with their noise levels σ = √((1-ᾱ)/ᾱ), for Euler, Heun, DPM-Solver++ and UniPC. They keep all steps, of which the
+// first begin are skipped, because multistep methods depend on the number of remaining steps.
 type levels struct {
 	*chain
 	at     []float64
-	sigmas []float32 // one more than timesteps: where the last step ends
+	sigmas []float32 // one more than timesteps: the last is the end of the last step
 	begin  int
 }
 
-// sigmaTable returns the level of each timestep. A chain that ends in pure noise has the largest level that diffusers gives it.
+// sigmaTable returns the noise level of each timestep. For zero terminal SNR, the largest level is the finite one of diffusers.
 func (c *chain) sigmaTable() []float32 {
 	s := torch.NewScope(torch.CPU)
 	defer s.Close()
@@ -31,8 +31,8 @@ func (c *chain) sigmaTable() []float32 {
 	return torch.ToSlice[float32](a.Neg(s).AddScalar(s, 1).Div(s, a).Sqrt(s))
 }
 
-// newLevels chooses timesteps and levels. ends is for methods whose timesteps leave room for the end of the last step (DPM-Solver++
-// and UniPC), which diffusers counts as a step of its own and which are whole numbers.
+// newLevels selects timesteps and noise levels. ends is for DPM-Solver++ and UniPC, whose integer timesteps are spaced for one more step,
+// the end of the last one.
 func newLevels(c noise.Config, o Options, k class, karras, ends bool) (levels, error) {
 	ch, n, skip, err := begun(c, o, k)
 	if err != nil {
@@ -43,7 +43,7 @@ func newLevels(c noise.Config, o Options, k class, karras, ends bool) (levels, e
 		return levels{}, err
 	}
 	if spacing != "" && o.Timesteps != nil {
-		return levels{}, fmt.Errorf("timesteps were given, but %s noise levels have timesteps of their own: want one of them", quote.Text(spacing))
+		return levels{}, fmt.Errorf("custom timesteps cannot be combined with %s noise levels: want only one of them", quote.Text(spacing))
 	}
 	l := levels{chain: ch, begin: skip}
 	switch {
@@ -86,7 +86,7 @@ func newLevels(c noise.Config, o Options, k class, karras, ends bool) (levels, e
 	return l, nil
 }
 
-// withEnd is spaced for n steps and the end of the last.
+// withEnd is spaced for n steps and the end of the last one.
 func (c *chain) withEnd(n int) []float64 {
 	if c.Spacing == "linspace" {
 		return c.spaced(n+1, true)
@@ -108,9 +108,9 @@ func between(table []float32, t float64) float64 {
 	return float64((hi-lo)*(t-float64(j))) + lo
 }
 
-// respace returns n levels between the largest and the smallest in that spacing, and sets the timesteps to those with these levels.
-// Between whose levels: those of all timesteps (DPM-Solver++, UniPC, DEIS, which cut the timesteps to whole ones), or of the ones chosen.
-// round is for timesteps that are rounded first.
+// respace returns n levels in that spacing, and sets the timesteps to those of the levels. The range is that of all timesteps if all is set
+// (DPM-Solver++, UniPC and DEIS, which also truncate the timesteps to integers), else that of the selected ones. round rounds the
+// timesteps.
 func (l *levels) respace(spacing string, table []float32, n int, all, round bool) []float64 {
 	hi, lo := float64(table[len(table)-1]), float64(table[0])
 	if !all {
@@ -132,7 +132,7 @@ func (l *levels) respace(spacing string, table []float32, n int, all, round bool
 	return out
 }
 
-// logarithms of a table of levels, in float32.
+// logarithms returns the logarithms of a table of levels, in float32.
 func logarithms(table []float32) []float32 {
 	logs := make([]float32, len(table))
 	for t, v := range table {
@@ -141,7 +141,7 @@ func logarithms(table []float32) []float32 {
 	return logs
 }
 
-// timestepOf is the timestep with the level sigma, interpolated in log σ.
+// timestepOf returns the timestep of level sigma, interpolated in log σ.
 func timestepOf(logs []float32, sigma float64) float64 {
 	v := math.Log(max(sigma, 1e-10))
 	j, _ := slices.BinarySearchFunc(logs, v, func(l float32, v float64) int {
@@ -162,7 +162,7 @@ func (l *levels) Timesteps() []float64 { return l.at[l.begin:] }
 // Notices implements Schedule.
 func (l *levels) Notices() []string { return nil }
 
-// scaledSigma is the deviation of the noise to start from in methods whose latents are x0 + σ·noise.
+// scaledSigma returns the standard deviation of the initial noise for methods with latents x0 + σ·noise.
 func (l *levels) scaledSigma() float64 {
 	top := slices.Max(l.sigmas)
 	if l.Spacing == "leading" {
@@ -171,7 +171,7 @@ func (l *levels) scaledSigma() float64 {
 	return float64(top)
 }
 
-// scaledInput is x/√(σ²+1), what the network was trained to see of x0 + σ·noise.
+// scaledInput returns x/√(σ²+1), the network's input for latents x0 + σ·noise.
 func scaledInput(s *torch.Scope, x *torch.Tensor, sigma float32) *torch.Tensor {
 	return x.DivScalar(s, float64(root(float32(sigma*sigma)+1)))
 }
@@ -184,7 +184,7 @@ func scaledNoise(s *torch.Scope, x0, z *torch.Tensor, sigma float32) *torch.Tens
 	})
 }
 
-// clean predicts the clean latents of x0 + σ·noise.
+// clean returns the predicted clean latents for latents x0 + σ·noise.
 func (c *chain) clean(s *torch.Scope, x, out *torch.Tensor, sigma float32) *torch.Tensor {
 	switch c.Predicts {
 	case noise.Sample:

@@ -11,13 +11,13 @@ import (
 	"github.com/onestep-go/onestep/models/noise"
 )
 
-// Spaced is a method with noise levels or timesteps in another spacing than the model's configuration has.
+// Spaced is a method with another spacing of noise levels or timesteps than in the model's configuration.
 type Spaced struct {
 	Method
 	Spacing string // one of [Spacings]
 }
 
-// The spacings: noise levels evenly in σ^(1/7) (Karras et al. 2022, eq. 5), in log σ, or by the quantiles of Beta(0.6, 0.6) (Lee et al.
+// The spacings: noise levels uniform in σ^(1/7) (Karras et al. 2022, eq. 5), in log σ, or in the quantiles of Beta(0.6, 0.6) (Lee et al.
 // 2024); and timesteps as in Lin et al. (2024), table 2.
 const (
 	karrasLevels = "karras"
@@ -28,12 +28,12 @@ const (
 	linspaceOnes = "linspace"
 )
 
-// Spacings returns the spacings' names. sgm_uniform, as other programs call it, is trailing.
+// Spacings returns the names of the spacings. Other programs' sgm_uniform is trailing.
 func Spacings() []string {
 	return []string{karrasLevels, exponentials, betaLevels, trailingOnes, leadingOnes, linspaceOnes}
 }
 
-// SpacingNamed returns the spacing of that name, in the words of other programs, too.
+// SpacingNamed returns a spacing by its name here or in other programs.
 func SpacingNamed(name string) (string, error) {
 	plain := strings.ReplaceAll(strings.ToLower(strings.TrimSpace(name)), " ", "_")
 	switch plain {
@@ -63,12 +63,12 @@ func (m Spaced) Start(c noise.Config, o Options) (Schedule, error) {
 	return m.Method.Start(c, o)
 }
 
-// Spaces reports a method that cannot use a spacing.
+// Spaces returns an error if a method does not support a spacing.
 func Spaces(m Method, spacing string) error {
 	want := Spacings()
 	switch v := m.(type) {
 	case LCM, TCD:
-		return fmt.Errorf("the sampler %s takes the timesteps that the model was distilled at, and has no spacing: got %s", quote.Text(NameOf(m)), quote.Quoted(spacing))
+		return fmt.Errorf("the sampler %s uses the timesteps that the model was distilled at and takes no spacing, got %s", quote.Text(NameOf(m)), quote.Quoted(spacing))
 	case DDIM, PNDM, DDPM:
 		want = []string{trailingOnes, leadingOnes, linspaceOnes}
 	case Euler, Heun, DPMPP2M, UniPC:
@@ -79,12 +79,12 @@ func Spaces(m Method, spacing string) error {
 		want = []string{v.Spacing}
 	}
 	if !slices.Contains(want, spacing) {
-		return fmt.Errorf("the sampler %s cannot use the spacing %s: want one of %s", quote.Text(NameOf(m)), quote.Quoted(spacing), strings.Join(quote.Texts(want), ", "))
+		return fmt.Errorf("the sampler %s does not support the spacing %s: want one of %s", quote.Text(NameOf(m)), quote.Quoted(spacing), strings.Join(quote.Texts(want), ", "))
 	}
 	return nil
 }
 
-// levelSpacing is how noise levels are spaced: "" for those of the timesteps. karras is the method's own wish.
+// levelSpacing returns the spacing of noise levels; "": those of the timesteps. karras is the method's setting.
 func levelSpacing(c noise.Config, karras bool, o Options) (string, error) {
 	switch {
 	case o.levels != "":
@@ -103,10 +103,10 @@ func levelSpacing(c noise.Config, karras bool, o Options) (string, error) {
 	}
 	switch {
 	case c.LuLambdas && len(set) == 0:
-		return "", fmt.Errorf("scheduler config: use_lu_lambdas is true, which is not supported: want another spacing, or a sampler that does " +
+		return "", fmt.Errorf("scheduler config: use_lu_lambdas is true, which is not supported: choose another spacing, or a sampler that does " +
 			"not space levels, such as ddim")
 	case len(set) > 1:
-		return "", fmt.Errorf("scheduler config: noise levels are to be spaced in two ways, %s: want one", strings.Join(set, " and "))
+		return "", fmt.Errorf("scheduler config: %s are set: want only one spacing of noise levels", strings.Join(set, " and "))
 	case len(set) == 1:
 		return set[0], nil
 	}
@@ -138,12 +138,12 @@ func spacedLevels(spacing string, hi, lo float64, n int) []float64 {
 	return out
 }
 
-// betaQuantile is the value below which a part p of the distribution Beta(a, b) lies.
+// betaQuantile returns the p-quantile of the distribution Beta(a, b).
 func betaQuantile(p, a, b float64) float64 {
 	if p <= 0 || p >= 1 {
 		return min(max(p, 0), 1)
 	}
-	if p > 0.5 { // where the value is near 1, its distance from there is known better
+	if p > 0.5 { // near 1, the distance from 1 is more accurate
 		return 1 - betaQuantile(1-p, b, a)
 	}
 	lo, hi := 0.0, 1.0
@@ -161,7 +161,7 @@ func betaQuantile(p, a, b float64) float64 {
 	return (lo + hi) / 2
 }
 
-// betaPart is the regularised incomplete beta function I_x(a, b), by its continued fraction (DLMF 8.17.22).
+// betaPart returns the regularized incomplete beta function I_x(a, b), by its continued fraction (DLMF 8.17.22).
 func betaPart(x, a, b float64) float64 {
 	if x > (a+1)/(a+b+2) {
 		return 1 - betaPart(1-x, b, a)
@@ -169,7 +169,7 @@ func betaPart(x, a, b float64) float64 {
 	lg := func(v float64) float64 { g, _ := math.Lgamma(v); return g }
 	front := math.Exp(lg(a+b)-lg(a)-lg(b)+a*math.Log(x)+b*math.Log1p(-x)) / a
 	f := 1.0
-	for m := 60; m > 0; m-- { // from its end; it converges fast for these x
+	for m := 60; m > 0; m-- { // backwards; it converges fast for these x
 		k := float64(m)
 		odd := -(a + k - 1) * (a + b + k - 1) * x / ((a + 2*k - 2) * (a + 2*k - 1))
 		even := k * (b - k) * x / ((a + 2*k - 1) * (a + 2*k))

@@ -7,20 +7,20 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// UniPC predicts each step and corrects it when the network has been called at its end, which costs no further call (Zhao et al.
-// 2023, algorithms 5 and 7, with B(h) = e^h - 1), in the order of the configuration's solver_order, 2 by default. diffusers:
+// UniPC is a predictor-corrector: it corrects each step with the network's output at its end, without additional calls (Zhao et al. 2023,
+// algorithms 5 and 7, with B(h) = e^h - 1). The order is the configuration's solver_order, 2 by default. diffusers:
 // UniPCMultistepScheduler.
 type UniPC struct {
-	Karras bool // noise levels are spaced as by Karras et al. (2022), eq. 5
+	Karras bool // Karras noise levels (Karras et al. 2022, eq. 5)
 	B1     bool // B(h) = h, solver_type bh1 of diffusers, ComfyUI's uni_pc
 }
 
 type uniRun struct {
 	preserving
 	b1      bool
-	x       *torch.Tensor    // latents that the step before began with, as corrected
-	outputs [3]*torch.Tensor // clean latents of the step before, and of those before it; nil: there was none
-	order   int              // of the step before
+	x       *torch.Tensor    // corrected latents at the start of the previous step
+	outputs [3]*torch.Tensor // clean latents of the previous steps, latest first; nil: none
+	order   int              // of the previous step
 }
 
 // Start implements Method.
@@ -30,7 +30,7 @@ func (m UniPC) Start(c noise.Config, o Options) (Schedule, error) {
 		return nil, err
 	}
 	if l.Order > 1 && len(l.at) > 1 && !is(l.LowerFinal, true) && l.FinalSigma == "zero" {
-		return nil, errors.New("scheduler config: lower_order_final is false: unipc cannot end without noise in the second order; " +
+		return nil, errors.New("scheduler config: lower_order_final is false, but unipc needs a lower order in the last step to noise level 0; " +
 			"want true, or final_sigmas_type sigma_min")
 	}
 	return &uniRun{preserving: preserving{l}, b1: m.B1}, nil
@@ -70,7 +70,7 @@ func (r *uniRun) Step(s *torch.Scope, i int, x, out *torch.Tensor, _ Noise) (nex
 	return next, clean
 }
 
-// correct returns the latents at level k anew, from those of the step before and what the network says now.
+// correct returns the corrected latents at level k, from those of the previous step and the network's output at k.
 func (r *uniRun) correct(s *torch.Scope, k int, clean *torch.Tensor) *torch.Tensor {
 	st := r.stepFrom(k-1, r.order)
 	weights := []float32{0.5}
@@ -80,12 +80,12 @@ func (r *uniRun) correct(s *torch.Scope, k int, clean *torch.Tensor) *torch.Tens
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor { return r.moved(s, st, weights, clean) })
 }
 
-// uniStep is a step from one level to the next in the numbers of the paper.
+// uniStep is a step from one level to the next in the paper's notation.
 type uniStep struct {
 	to, from  level
 	phi, b    float32   // hφ_1(h) = e^-h - 1, and B(h)
-	ratios    []float32 // of the distances in λ of earlier levels to that of the step, from the nearest, and 1
-	integrals []float32 // the right sides of eq. 9 of the paper for as many orders
+	ratios    []float32 // distances in λ of earlier levels relative to the step, nearest first, and 1
+	integrals []float32 // right-hand sides of eq. 9 of the paper for as many orders
 }
 
 func (r *uniRun) stepFrom(k, order int) uniStep {
@@ -109,8 +109,8 @@ func (r *uniRun) stepFrom(k, order int) uniStep {
 	return st
 }
 
-// moved takes the corrected latents along a step, with those weights of the differences to earlier outputs and, where it is known, to the
-// output at the end.
+// moved takes the corrected latents along a step, with the weights of the differences to earlier outputs and, if it is known, to the output
+// at the end.
 func (r *uniRun) moved(s *torch.Scope, st uniStep, weights []float32, end *torch.Tensor) *torch.Tensor {
 	m0 := r.outputs[0]
 	y := r.x.MulScalar(s, float64(st.to.sigma/st.from.sigma)).Sub(s, m0.MulScalar(s, float64(st.to.alpha*st.phi)))
@@ -134,8 +134,8 @@ func (r *uniRun) moved(s *torch.Scope, st uniStep, weights []float32, end *torch
 	return y.Sub(s, sum.MulScalar(s, float64(st.to.alpha*st.b)))
 }
 
-// solved returns the weights ρ with Σ_j ratios_j^i·ρ_j = right_i for i = 0, 1, …, by elimination with pivots in float32, as LAPACK does for
-// diffusers.
+// solved returns the weights ρ with Σ_j ratios_j^i·ρ_j = right_i for i = 0, 1, …, by Gaussian elimination with pivoting in float32, as
+// LAPACK does for diffusers.
 func solved(ratios, right []float32) []float32 {
 	n := len(ratios)
 	rows := make([][]float32, n)

@@ -34,7 +34,7 @@ func TestOwnSpacing(t *testing.T) {
 	}
 	m.Scheduler = []byte(`{"_class_name": "DDIMScheduler"}`)
 	_, err := texttoimage.Pipeline{Model: m, Spacing: "karras"}.Plan("a cat")
-	require.ErrorContains(t, err, `sampler ddim cannot use the spacing "karras"`)
+	require.ErrorContains(t, err, `sampler ddim does not support the spacing "karras"`)
 	plan, err := texttoimage.Pipeline{Model: m, Spacing: "trailing"}.Plan("a cat")
 	require.NoError(t, err)
 	require.Equal(t, "ddim_trailing", plan.Method)

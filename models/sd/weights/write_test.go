@@ -234,7 +234,7 @@ func TestWriteRefuses(t *testing.T) {
 	assert.Empty(t, entries, "nothing is left of what failed")
 
 	put(t, filepath.Join(path, "letters.txt"), "dear")
-	require.ErrorContains(t, WriteFolder(path, m, WriteOptions{Overwrite: true, Tokenizer: tinyTokenizer(t)}), "so that it is not replaced")
+	require.ErrorContains(t, WriteFolder(path, m, WriteOptions{Overwrite: true, Tokenizer: tinyTokenizer(t)}), "not replaced, since it has no model_index.json")
 	require.ErrorContains(t, WriteFolder(filepath.Join(path, "letters.txt"), m, WriteOptions{}), "it is a file")
 	assert.FileExists(t, filepath.Join(path, "letters.txt"))
 }
