@@ -215,9 +215,9 @@ func TestGenerateRefuses(t *testing.T) {
 		{"want a multiple of 8 pixels, got 65: take 64 or 72", append(base, "--width", "65")},
 		{"there is no sampler \"restart\": want one of ddim", append(base, "--sampler", "restart")},
 		{"want one of karras", append(base, "--spacing", "kl_optimal")},
-		{`--spacing: the sampler lcm takes the timesteps`, append(base, "--sampler", "lcm", "--spacing", "karras")},
+		{`--spacing: the sampler lcm uses the timesteps`, append(base, "--sampler", "lcm", "--spacing", "karras")},
 		{`--spacing: the sampler ddim does not support the spacing "karras"`, append(base, "--sampler", "ddim", "--spacing", "karras")},
-		{`the sampler lcm takes the timesteps`, append(base, "--spacing", "karras")}, // the model's own sampler
+		{`the sampler lcm uses the timesteps`, append(base, "--spacing", "karras")}, // the model's own sampler
 		{"--eta: needs --sampler tcd or ddim", append(base, "--sampler", "pndm", "--eta", "0.5")},
 		{"51 steps", append(base, "--steps", "51", "--sampler", "lcm")},
 		{"--strength, --shorten and --mask need --init-image", append(base, "--strength", "0.5")},
