@@ -120,7 +120,7 @@ func TestAverages(t *testing.T) {
 
 	for want, args := range map[string][]string{
 		"want EMA weights (model_ema.)": {"generate", "--model", at("plain.safetensors"), "--prompt", "x", "--ema", "--out", at("no.png")},
-		"only for single files":               {"convert", "--model", model, "--ema", "--out", at("no")},
+		"only for single files":         {"convert", "--model", model, "--ema", "--out", at("no")},
 	} {
 		code, _, errs := try(args...)
 		require.Equal(t, exitFailure, code)

@@ -416,9 +416,9 @@ func TestStateOf(t *testing.T) {
 	}
 	for want, root := range map[string]any{
 		"an object of class torch.nn.Module": object("torch.nn", "Module"),
-		"it contains something else":                &pickle.List{},
-		"it has no tensors":                            with("a", 1, 3, x),
-		"several dictionaries":                   with("g", inner, "d", with("b", x)),
+		"it contains something else":         &pickle.List{},
+		"it has no tensors":                  with("a", 1, 3, x),
+		"several dictionaries":               with("g", inner, "d", with("b", x)),
 	} {
 		_, err := stateOf(root)
 		assert.ErrorContains(t, err, want)
