@@ -79,13 +79,6 @@ func (f *Consistency) SigmaMinimum() float64 {
 // ZeroBoundary reports whether the function is the identity at noise level 0.
 func (f *Consistency) ZeroBoundary() bool { return f.Boundary == AtZero }
 
-func (f *Consistency) sigmaData() float64 {
-	if f.SigmaData == 0 {
-		return 0.5
-	}
-	return f.SigmaData
-}
-
 // Parameters yields the network's parameters.
 func (f *Consistency) Parameters() iter.Seq2[string, *torch.Tensor] { return f.Net.Parameters() }
 
@@ -97,34 +90,24 @@ func (f *Consistency) Origin(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.
 	if f.Boundary == AtSigmaMin {
 		eps = f.SigmaMinimum()
 	}
-	return precondition(s, f.Net, x, t, c, f.sigmaData(), eps, f.Noise)
+	return precondition(s, f.Net, x, t, c, orHalf(f.SigmaData), eps, f.Noise)
 }
 
 // leastLevel keeps the logarithm of a noise level finite at 0, where the network's output has the factor 0.
 const leastLevel = 1e-30
 
-// precondition computes c_skip·x + c_out·F(c_in·x, c_noise) with t-eps in place of t in c_skip and in c_out's numerator.
+// precondition computes c_skip·x + c_out·F(c_in·x, c_noise) with t-eps in place of t in c_skip and in c_out's numerator, with coefficients in
+// t's type, in float32 at least.
 func precondition(s *torch.Scope, net Network, x, t *torch.Tensor, c Cond, sigmaData, eps float64, noise NoiseEmbedding) *torch.Tensor {
 	checkLevels("model", x, t)
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		exact := torch.Float32
-		if t.DType() == torch.Float64 {
-			exact = torch.Float64
-		}
-		// ε is rounded to t's type, so that t - ε is exactly 0 at the boundary.
-		at := t.To(s, exact)
+		// ε is rounded as t was, so that t - ε is 0 at the boundary whatever t's type.
+		at := t.To(s, levelType(t))
 		shifted := at
 		if eps != 0 {
-			shifted = at.Sub(s, torch.Full(s, eps, t.DType(), 1).To(s, exact))
+			shifted = at.Sub(s, torch.Full(s, eps, t.DType(), 1).To(s, at.DType()))
 		}
-		sd2 := sigmaData * sigmaData
-		root := at.Square(s).AddScalar(s, sd2).Sqrt(s)
-		skip := torch.Full(s, sd2, exact, 1).Div(s, shifted.Square(s).AddScalar(s, sd2)) // exactly 1 where shifted is 0
-		out := shifted.MulScalar(s, sigmaData).Div(s, root)
-		label := at.ClampMin(s, leastLevel).Log(s).MulScalar(s, noise.scale())
-		factor := func(v *torch.Tensor) *torch.Tensor { return v.To(s, x.DType()).PerSample(s, x.NDim()) }
-		F := Forward(s, net, x.Mul(s, factor(root.Reciprocal(s))), label, c)
-		return x.Mul(s, factor(skip)).Add(s, F.Mul(s, factor(out)))
+		return shiftedEDM(s, at, shifted, sigmaData, noise).apply(s, net, x, at.DType(), c)
 	})
 }
 
@@ -138,17 +121,10 @@ type EDM struct {
 // Parameters yields the network's parameters.
 func (d *EDM) Parameters() iter.Seq2[string, *torch.Tensor] { return d.Net.Parameters() }
 
-func (d *EDM) sigmaData() float64 {
-	if d.SigmaData == 0 {
-		return 0.5
-	}
-	return d.SigmaData
-}
-
 // DataVariance returns σ_d², with its default.
-func (d *EDM) DataVariance() float64 { return d.sigmaData() * d.sigmaData() }
+func (d *EDM) DataVariance() float64 { return orHalf(d.SigmaData) * orHalf(d.SigmaData) }
 
 // Denoise returns D(x; t) for x [B, ...] at noise levels t [B].
 func (d *EDM) Denoise(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tensor {
-	return precondition(s, d.Net, x, t, c, d.sigmaData(), 0, d.Noise)
+	return precondition(s, d.Net, x, t, c, orHalf(d.SigmaData), 0, d.Noise)
 }

@@ -27,18 +27,22 @@ var (
 	_ Parameterisation = (*TrigFlow)(nil)
 )
 
-// form holds the coefficients of a parameterisation at some noise levels, all [B] and float64: at high and low levels they are small
-// differences of large numbers, and they cost nothing compared with a forward pass.
+// form holds the coefficients of a parameterisation at some noise levels, all [B], in float64 except for [EDM] and [Consistency]: at high
+// and low levels they are small differences of large numbers, and they cost nothing compared with a forward pass.
 type form struct{ skip, out, in, label *torch.Tensor }
 
 // denoise computes D(x; t).
 func denoise(s *torch.Scope, p Parameterisation, x, t *torch.Tensor, c Cond) *torch.Tensor {
 	checkLevels("denoiser", x, t)
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		k := p.form(s, t.To(s, torch.Float64))
-		F := Forward(s, p.network(), x.MulPerSample(s, k.in), k.label.To(s, levelType(t)), c)
-		return x.MulPerSample(s, k.skip).Add(s, F.MulPerSample(s, k.out))
+		return p.form(s, t.To(s, torch.Float64)).apply(s, p.network(), x, levelType(t), c)
 	})
+}
+
+// apply computes skip·x + out·F(in·x, label), with labels of that type.
+func (k form) apply(s *torch.Scope, net Network, x *torch.Tensor, label torch.DType, c Cond) *torch.Tensor {
+	F := Forward(s, net, x.MulPerSample(s, k.in), k.label.To(s, label), c)
+	return x.MulPerSample(s, k.skip).Add(s, F.MulPerSample(s, k.out))
 }
 
 // levelType is the type of labels computed from levels of t's type: float32 at least.
@@ -51,12 +55,17 @@ func levelType(t *torch.Tensor) torch.DType {
 
 // edmForm is the preconditioning of Karras et al. 2022, table 1.
 func edmForm(s *torch.Scope, t *torch.Tensor, sigmaData float64, noise NoiseEmbedding) form {
-	variance := t.Square(s).AddScalar(s, sigmaData*sigmaData)
-	in := variance.Rsqrt(s)
+	return shiftedEDM(s, t, t, sigmaData, noise)
+}
+
+// shiftedEDM is that preconditioning with shifted in place of t in c_skip and in c_out's numerator, in t's type.
+func shiftedEDM(s *torch.Scope, t, shifted *torch.Tensor, sigmaData float64, noise NoiseEmbedding) form {
+	variance := sigmaData * sigmaData
+	root := t.Square(s).AddScalar(s, variance).Sqrt(s)
 	return form{
-		skip:  torch.Full(s, sigmaData*sigmaData, torch.Float64, 1).Div(s, variance), // exactly 1 at level 0
-		out:   t.Mul(s, in).MulScalar(s, sigmaData),
-		in:    in,
+		skip:  torch.Full(s, variance, t.DType(), 1).Div(s, shifted.Square(s).AddScalar(s, variance)), // exactly 1 where shifted is 0
+		out:   shifted.MulScalar(s, sigmaData).Div(s, root),
+		in:    root.Reciprocal(s),
 		label: t.ClampMin(s, leastLevel).Log(s).MulScalar(s, noise.scale()),
 	}
 }
@@ -64,7 +73,7 @@ func edmForm(s *torch.Scope, t *torch.Tensor, sigmaData float64, noise NoiseEmbe
 func (d *EDM) network() Network { return d.Net }
 
 func (d *EDM) form(s *torch.Scope, t *torch.Tensor) form {
-	return edmForm(s, t, d.sigmaData(), d.Noise)
+	return edmForm(s, t, orHalf(d.SigmaData), d.Noise)
 }
 
 // Preconditioned converts the network of any parameterisation to the F of EDM's preconditioning, exactly: EDM{Net: p} is the same
