@@ -1,8 +1,8 @@
-// Package csrc is the project's C++, a thin layer over libtorch, and what opens it.
+// Package csrc is the project's C++ code, a thin layer over libtorch, and opens it at run time.
 //
-// layer/ is compiled once for a libtorch, by scripts/setup, into a shared library of its own: a program that imports
-// this package needs neither libtorch nor its headers to be built, starts without it, and can say what is missing. [Open]
-// loads the layer and libtorch with it. ct.h is the layer's whole interface, and package torch its only user.
+// scripts/setup compiles layer/ once per version of libtorch, into a shared library of its own: a program that imports this
+// package builds without libtorch and its headers, starts without it, and can report what is missing. [Open] loads the layer
+// and libtorch with it. ct.h is the layer's complete interface, and package torch its only user.
 package csrc
 
 /*
@@ -24,12 +24,12 @@ import (
 	"github.com/onestep-go/onestep/internal/libtorch"
 )
 
-// sources are what the layer is compiled from, and layer/found.json, which the set-up writes.
+// sources are the sources of the layer, and layer/found.json, which setup writes.
 //
 //go:embed ct.h functions.h table.h layer
 var sources embed.FS
 
-// sourceSum identifies these sources, as the set-up does.
+// sourceSum is the checksum of these sources, as setup computes it.
 var sourceSum = sync.OnceValue(func() string {
 	sum, err := libtorch.Sum(sources)
 	if err != nil {
@@ -38,7 +38,7 @@ var sourceSum = sync.OnceValue(func() string {
 	return sum
 })
 
-// found is the layer that the set-up has made last from these sources; empty where it has not, as in the module cache.
+// found is the layer that setup made last from these sources; empty if it made none, as in the module cache.
 func found() string {
 	var f struct {
 		Layer string `json:"layer"`
@@ -50,7 +50,7 @@ func found() string {
 	return f.Layer
 }
 
-// Supported returns the versions of libtorch that the layer can be compiled for, the one that is fetched first.
+// Supported returns the versions of libtorch that the layer can be compiled for; setup fetches the first.
 func Supported() []string {
 	var list []string
 	for _, r := range libtorch.Supported() {
@@ -59,7 +59,7 @@ func Supported() []string {
 	return list
 }
 
-// Open loads the layer and libtorch, once: later calls return what the first did. The error is an [*OpenError].
+// Open loads the layer and libtorch, once: later calls return the first call's result. The error is an [*OpenError].
 func Open() error { return open() }
 
 var open = sync.OnceValue(func() error {
@@ -68,7 +68,7 @@ var open = sync.OnceValue(func() error {
 	if err != nil {
 		return err
 	}
-	// Before it is loaded, where that can be seen: another version's library may crash while it meets the layer.
+	// Checked before loading, if possible: a library of another version may crash with the layer.
 	if v := layer.libraryVersion(); v != "" && layer.Version != "" && v != layer.Version {
 		return place.otherVersion(layer, v)
 	}
@@ -90,12 +90,12 @@ var open = sync.OnceValue(func() error {
 	return nil
 })
 
-// OpenError says why libtorch cannot be used, and what to do about it.
+// OpenError says why libtorch cannot be used and what to do.
 type OpenError struct {
-	Layer    string   // the layer's file; empty when there is none
-	Want     string   // the version of libtorch that is needed
-	Library  string   // the libtorch that the loader takes, lib/libtorch_cpu.so; empty when it finds none
-	Searched []string // the folders that were searched, for libtorch or, when there is no layer, for that
+	Layer    string   // the layer's file; empty if there is none
+	Want     string   // the required version of libtorch
+	Library  string   // the libtorch that the loader finds, lib/libtorch_cpu.so; empty if none
+	Searched []string // directories searched for libtorch or, if there is no layer, for the layer
 	Reason   string   // what is wrong
 	Remedy   string   // the command that fixes it
 }

@@ -21,26 +21,26 @@ const module = "github.com/onestep-go/onestep"
 // Layer is a compiled layer.
 type Layer struct {
 	Path    string
-	Version string // of the libtorch that it was compiled for
-	Library string // the libtorch_cpu that the loader takes with it; empty when it finds none
+	Version string // of libtorch, for which it was compiled
+	Library string // the libtorch_cpu that the loader finds for it; empty if none
 
-	searched []string // the folders where the loader looks for libtorch
+	searched []string // directories in which the loader looks for libtorch
 }
 
-// Find returns the layer that [Open] takes, without opening it. The error is an [*OpenError].
+// Find returns the layer that [Open] loads, without loading it. The error is an [*OpenError].
 func Find() (Layer, error) { return here().find() }
 
-// place is where a program runs, as far as finding a layer depends on it.
+// place is the environment of a program, as far as finding a layer depends on it.
 type place struct {
-	given   string   // $ONESTEP_LAYER: this layer and no other
-	found   string   // the layer that was the last to be made from the program's sources when it was built
-	folders []string // of the program
-	cache   string   // where the set-up puts layers; empty when there is no home
-	sum     string   // of the program's sources
-	source  string   // the tree of onestep's sources that it was built from, if it is here
-	user    bool     // whether it is a program of another module
+	given   string   // $ONESTEP_LAYER: only this layer
+	found   string   // the last layer made from the program's sources when it was built
+	folders []string // directories of the program
+	cache   string   // where setup puts layers; empty without a home directory
+	sum     string   // checksum of the program's sources
+	source  string   // the source tree of onestep that it was built from, if it exists
+	user    bool     // it is a program of another module
 	path    []string // $LD_LIBRARY_PATH
-	torches []string // folders in which a libtorch may lie, for advice
+	torches []string // directories that may contain a libtorch, for the remedy
 }
 
 func here() place {
@@ -55,7 +55,7 @@ func here() place {
 	if dir, err := libtorch.CacheDir(); err == nil {
 		p.cache = dir
 	}
-	if _, file, _, ok := runtime.Caller(0); ok && filepath.IsAbs(file) { // not where paths were trimmed
+	if _, file, _, ok := runtime.Caller(0); ok && filepath.IsAbs(file) { // not with trimmed paths
 		if dir := filepath.Dir(filepath.Dir(file)); exists(filepath.Join(dir, "scripts", "setup")) {
 			p.source = dir
 		}
@@ -87,7 +87,7 @@ func exists(path string) bool {
 	return err == nil
 }
 
-// find returns the first layer whose libtorch is there, in its version, or else the first one.
+// find returns the first layer whose libtorch is there in the right version, or else the first layer.
 func (p place) find() (Layer, error) {
 	if p.given != "" {
 		if !exists(p.given) {
@@ -123,7 +123,7 @@ func (p place) find() (Layer, error) {
 	return Layer{}, p.noLayer(searched)
 }
 
-// layersIn returns the layers in a folder that were made from the program's sources, the last one first.
+// layersIn returns the layers in a directory that were made from the program's sources, the latest first.
 func (p place) layersIn(dir string) []string {
 	paths, _ := filepath.Glob(filepath.Join(dir, libtorch.LayerFile("*", p.sum, "*")))
 	made := func(path string) (t time.Time) {
@@ -136,7 +136,7 @@ func (p place) layersIn(dir string) []string {
 	return paths
 }
 
-// layer looks where the loader would find libtorch: $LD_LIBRARY_PATH goes before the folder that was built in.
+// layer finds libtorch like the loader: $LD_LIBRARY_PATH comes before the directory recorded in the layer.
 func (p place) layer(path string) Layer {
 	l := Layer{Path: path, Version: libtorch.LayerVersion(path)}
 	l.searched = append(l.searched, p.path...)
@@ -158,7 +158,7 @@ func (p place) layer(path string) Layer {
 	return l
 }
 
-// libraryVersion is the version of the libtorch that the loader takes; empty where its folder does not tell.
+// libraryVersion is the version of the libtorch that the loader finds; empty if its directory does not show it.
 func (l Layer) libraryVersion() string {
 	if l.Library == "" {
 		return ""

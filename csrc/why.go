@@ -17,7 +17,7 @@ import (
 	"github.com/onestep-go/onestep/internal/libtorch"
 )
 
-// noLayer says that there is no layer where one was looked for.
+// noLayer is the error of a missing layer.
 func (p place) noLayer(searched []string) *OpenError {
 	e := &OpenError{Want: strings.Join(Supported(), " or "), Searched: searched, Remedy: p.setUp(Supported()[0])}
 	if p.source == "" {
@@ -42,12 +42,12 @@ func (p place) noLayer(searched []string) *OpenError {
 	return e
 }
 
-// about begins an error about a layer.
+// about starts an error about a layer.
 func about(l Layer) *OpenError {
 	return &OpenError{Layer: l.Path, Want: l.Version, Library: l.Library, Searched: l.searched}
 }
 
-// otherSources says that a layer is of another version of onestep.
+// otherSources is the error of a layer of another version of onestep.
 func (p place) otherSources(l Layer) *OpenError {
 	e := about(l)
 	e.Reason = fmt.Sprintf("%s belongs to another version of onestep", l.Path)
@@ -55,7 +55,7 @@ func (p place) otherSources(l Layer) *OpenError {
 	return e
 }
 
-// otherVersion says that the loader takes a libtorch of another version than the layer's.
+// otherVersion is the error of a libtorch of another version than the layer's.
 func (p place) otherVersion(l Layer, version string) *OpenError {
 	e := about(l)
 	e.Reason = fmt.Sprintf("%s is libtorch %s, expected %s", l.Library, version, l.Version)
@@ -69,10 +69,10 @@ var (
 	oldSystem   = regexp.MustCompile("version `(GLIBC_|GLIBCXX_|CXXABI_|GCC_)[^']*' not found")
 )
 
-// packages are Debian's packages of the libraries that libtorch expects of a system.
+// packages are the Debian packages of the system libraries that libtorch needs.
 var packages = map[string]string{"libgomp.so.1": "libgomp1", "libstdc++.so.6": "libstdc++6", "libgcc_s.so.1": "libgcc-s1"}
 
-// explain says why the loader did not open a layer, from its message and from what is there.
+// explain is the error of a layer that the loader did not open, by the loader's message and the files.
 func (p place) explain(l Layer, message string) *OpenError {
 	e := about(l)
 	if e.Library == "" {
@@ -111,7 +111,7 @@ func (p place) explain(l Layer, message string) *OpenError {
 	case damagedFile.MatchString(message):
 		e.Remedy = p.provide(l)
 		if dir := filepath.Dir(filepath.Dir(filepath.Dir(l.Library))); p.ours(dir) && p.source != "" {
-			e.Remedy = "rm -r " + shell(dir) + " && " + p.setUp(l.Version) // else it is taken for complete
+			e.Remedy = "rm -r " + shell(dir) + " && " + p.setUp(l.Version) // otherwise setup takes it for complete
 		}
 	default:
 		e.Remedy = p.provide(l)
@@ -119,12 +119,12 @@ func (p place) explain(l Layer, message string) *OpenError {
 	return e
 }
 
-// ours reports whether a folder is one into which the set-up has put a libtorch.
+// ours reports whether setup put a libtorch into a directory.
 func (p place) ours(dir string) bool {
 	return p.cache != "" && filepath.Dir(dir) == p.cache && strings.HasPrefix(filepath.Base(dir), "libtorch-")
 }
 
-// provide is the command that gives a layer the libtorch that it needs.
+// provide is the command that makes a layer's libtorch available.
 func (p place) provide(l Layer) string {
 	good := func(dir string) bool {
 		return exists(filepath.Join(dir, libtorch.Library)) && libtorch.VersionOf(filepath.Dir(dir)) == l.Version
@@ -132,7 +132,7 @@ func (p place) provide(l Layer) string {
 	if l.Library != "" {
 		bad := filepath.Dir(l.Library)
 		i := slices.Index(l.searched, bad)
-		for k, dir := range l.searched[i+1:] { // one that is only hidden by $LD_LIBRARY_PATH
+		for k, dir := range l.searched[i+1:] { // the right one is only hidden by $LD_LIBRARY_PATH
 			if good(dir) && i+1+k >= len(p.path) {
 				return "unset LD_LIBRARY_PATH"
 			}
@@ -146,10 +146,10 @@ func (p place) provide(l Layer) string {
 	return p.setUp(l.Version)
 }
 
-// setUp is the command that installs libtorch, and compiles a layer for it where the sources are.
+// setUp is the command that installs libtorch and, with the sources, compiles a layer for it.
 func (p place) setUp(version string) string {
 	command := p.setUpBySource(version)
-	if p.source != "" && p.cache != "" && !writable(p.cache) { // of another user, whose HOME this process has, or of one without a home
+	if p.source != "" && p.cache != "" && !writable(p.cache) { // HOME belongs to another user, or does not exist
 		command = "export XDG_CACHE_HOME=" + shell(filepath.Join(os.TempDir(), fmt.Sprintf("onestep-%d", os.Getuid()))) + " && " + command
 	}
 	return command
@@ -163,16 +163,16 @@ func (p place) setUpBySource(version string) string {
 		return fmt.Sprintf(`pip install torch==%s && export LD_LIBRARY_PATH=$(python3 -c 'import torch; print(torch.__path__[0])')/lib`, version)
 	case p.user: // in the program's module
 		return libtorch.SetUp
-	case cached: // a program of onestep's that `go install` has made from the module cache
+	case cached: // a program of onestep that `go install` built from the module cache
 		return libtorch.SetUp + "@" + release
 	}
 	return "go -C " + shell(p.source) + " run ./scripts/setup"
 }
 
-// unreadable says that a file or folder, of a layer or a libtorch, may not be read.
+// unreadable is the error of a file or directory, of a layer or a libtorch, without read permission.
 func (p place) unreadable(e *OpenError, path string) *OpenError {
 	e.Reason = fmt.Sprintf("this user may not read %s", path)
-	top := filepath.Dir(path) // the layer's folder, or the libtorch's lib
+	top := filepath.Dir(path) // the layer's directory, or libtorch's lib
 	if filepath.Base(path) == "lib" {
 		top = path
 	}
@@ -180,7 +180,7 @@ func (p place) unreadable(e *OpenError, path string) *OpenError {
 		top = filepath.Dir(top)
 	}
 	e.Remedy = "chmod -R a+rX " + shell(top)
-	// In somebody else's home nothing is to be opened up: this user needs one of its own.
+	// Permissions in another user's home should not be changed: this user needs its own libtorch.
 	if dir := closed(top); dir != "" && dir != top {
 		e.Reason = fmt.Sprintf("this user may not read %s, which libtorch is in", dir)
 		e.Remedy = p.setUp(e.Want)
@@ -188,7 +188,7 @@ func (p place) unreadable(e *OpenError, path string) *OpenError {
 	return e
 }
 
-// barred is the file or folder, path or one on the way there, that may not be read; "" if path may be read or does not exist.
+// barred is the file or directory without read permission: path or one of its parents; "" if path can be read or does not exist.
 func barred(path string) string {
 	if dir := closed(path); dir != "" {
 		return dir
@@ -202,7 +202,7 @@ func barred(path string) string {
 	return ""
 }
 
-// writable reports whether a folder can be made, or written to if it exists.
+// writable reports whether a directory can be made, or written to if it exists.
 func writable(dir string) bool {
 	if closed(dir) != "" {
 		return false
@@ -214,7 +214,7 @@ func writable(dir string) bool {
 	return syscall.Access(dir, w) == nil
 }
 
-// closed is the first folder on the way to a path that may not be entered; "" when all may.
+// closed is the first parent directory of a path that cannot be entered; "" if all can.
 func closed(path string) string {
 	dir := filepath.Dir(path)
 	if dir != path {
@@ -230,7 +230,7 @@ func closed(path string) string {
 
 var plain = regexp.MustCompile(`^[A-Za-z0-9_@%+=:,./-]+$`)
 
-// shell writes a path as a word of a shell's command.
+// shell quotes a path for a shell command.
 func shell(path string) string {
 	if plain.MatchString(path) {
 		return path

@@ -100,7 +100,7 @@ func TestNoRoom(t *testing.T) {
 			require.Contains(t, errs, want, line)
 			require.Contains(t, errs, "write "+at+"/", line)
 			require.NotContains(t, errs, "goroutine", line)
-			require.LessOrEqual(t, strings.Count(errs, "over the limit"), 1, errs)
+			require.LessOrEqual(t, strings.Count(errs, "exceeds the limit"), 1, errs)
 			if !strings.HasPrefix(line, "train") {
 				require.Equal(t, 1, strings.Count(errs, "\n"), errs)
 				require.Equal(t, files, found(t, at), line)

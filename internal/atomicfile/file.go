@@ -1,6 +1,5 @@
-// Package atomicfile writes files and folders that appear under their names when they are complete, and not before. What a process leaves
-// that is killed meanwhile is nothing, where the file system has files without names (O_TMPFILE), and otherwise something that [Sweep]
-// knows as left behind.
+// Package atomicfile writes files and directories that appear under their names only when they are complete. A process that is killed while
+// writing leaves nothing behind if the file system supports unnamed files (O_TMPFILE), and otherwise a temporary file that [Sweep] removes.
 package atomicfile
 
 import (
@@ -18,16 +17,15 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// Options say how to write a file.
+// Options are the settings for writing a file.
 type Options struct {
-	Overwrite bool // replace what is there; otherwise it is an error that wraps fs.ErrExist
-	KeepLinks bool // a symbolic link at the path stays, and the file that it points to is replaced; otherwise the link is
-	Durable   bool // the name, too, is on the disk when the function returns, and not the content alone
+	Overwrite bool // replace an existing file; otherwise it is an error that wraps fs.ErrExist
+	KeepLinks bool // follow a symbolic link at the path and replace its target; otherwise the link is replaced
+	Durable   bool // also sync the directory, so that the name is on disk when the function returns
 }
 
-// Write writes a file with the function. When that fails or panics, what was there before is still there, and nothing else. A new file gets
-// the permissions that the umask leaves; a replaced one keeps its own. A file that nobody may write, and what is no regular file, are not
-// replaced.
+// Write writes a file with the function. If that fails or panics, the previous file is unchanged and no other file is left. A new file gets
+// the permissions of the umask; a replaced one keeps its own. Read-only files and files that are not regular are not replaced.
 func Write(path string, o Options, write func(io.Writer) error) error {
 	f, err := Prepare(path, o, write)
 	if err != nil {
@@ -36,7 +34,7 @@ func Write(path string, o Options, write func(io.Writer) error) error {
 	return Commit(f)
 }
 
-// WriteBytes is [Write] of what is in memory.
+// WriteBytes is [Write] for data in memory.
 func WriteBytes(path string, o Options, data []byte) error {
 	return Write(path, o, func(w io.Writer) error {
 		_, err := w.Write(data)
@@ -44,14 +42,14 @@ func WriteBytes(path string, o Options, data []byte) error {
 	})
 }
 
-// File is a complete file, on the disk, that does not have its name yet. It goes when it is not committed.
+// File is a complete file on disk that does not have its name yet. [Commit] names it, [File.Discard] removes it.
 type File struct {
 	f       *os.File
 	temp    string // its temporary name, if it has one
-	path    string // the name that it shall have
-	target  string // the same with links followed
+	path    string // the name that it will have
+	target  string // path with links followed
 	options Options
-	named   bool // whether it has its name
+	named   bool // whether it has been named
 }
 
 // Prepare writes a file for [Commit].
@@ -90,16 +88,16 @@ func Prepare(path string, o Options, write func(io.Writer) error) (_ *File, err 
 	return p, nil
 }
 
-// Discard gives a file up. After [Commit] it does nothing.
+// Discard removes the file. After [Commit] it does nothing.
 func (p *File) Discard() {
 	if p.temp != "" {
-		_ = os.Remove(p.temp) // what led here is the error to report
+		_ = os.Remove(p.temp) // an earlier error is the one to report
 		p.temp = ""
 	}
-	_ = p.f.Close() // nothing of it is kept
+	_ = p.f.Close() // its data is dropped
 }
 
-// Commit gives files their names, in that order. On failure nothing is left of them, except of those that have replaced others.
+// Commit gives the files their names, in order. On failure it removes them all, except those that have replaced others.
 func Commit(files ...*File) (err error) {
 	p := files[0]
 	defer func() {
@@ -125,9 +123,9 @@ func Commit(files ...*File) (err error) {
 	return nil
 }
 
-// rename gives a file its name.
+// rename gives the file its name.
 func (p *File) rename() error {
-	// A second name is refused when a file of that name has appeared meanwhile, where a rename would replace it.
+	// Linking fails if a file with that name has appeared meanwhile; renaming would replace it.
 	err := p.link(p.target)
 	if err == nil {
 		return nil
@@ -141,7 +139,7 @@ func (p *File) rename() error {
 		}
 	case p.temp == "":
 		return err
-	case !p.options.Overwrite: // some file systems have no second names
+	case !p.options.Overwrite: // some file systems do not support hard links
 		if _, err := os.Lstat(p.target); !errors.Is(err, fs.ErrNotExist) {
 			return ErrExists
 		}
@@ -153,7 +151,7 @@ func (p *File) rename() error {
 	return nil
 }
 
-// link gives a file another name.
+// link gives the file another name.
 func (p *File) link(to string) error {
 	if p.temp != "" {
 		return os.Link(p.temp, to)
@@ -161,7 +159,7 @@ func (p *File) link(to string) error {
 	return unix.Linkat(unix.AT_FDCWD, fmt.Sprintf("/proc/self/fd/%d", p.f.Fd()), unix.AT_FDCWD, to, unix.AT_SYMLINK_FOLLOW)
 }
 
-// Check tells, before long work, whether a file of this name could be written or replaced, apart from room for it.
+// Check returns an error, before long work, if a file with this name could not be written or replaced; it does not check for disk space.
 func Check(path string, o Options) error {
 	if _, _, err := replaceable(path, o); err != nil {
 		return failed(path, err)
@@ -169,7 +167,7 @@ func Check(path string, o Options) error {
 	return nil
 }
 
-// replaceable returns what is to be replaced at a path, and the permissions of the file that is there, or 0 if none is.
+// replaceable returns the path to replace, and the permissions of the existing file, or 0 without one.
 func replaceable(path string, o Options) (string, fs.FileMode, error) {
 	st, err := os.Lstat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -201,12 +199,12 @@ func replaceable(path string, o Options) (string, fs.FileMode, error) {
 	return path, st.Mode().Perm(), nil
 }
 
-// ErrExists is returned where something is that is not to be overwritten. It wraps fs.ErrExist.
+// ErrExists is returned if a file exists that may not be overwritten. It wraps fs.ErrExist.
 var ErrExists = fmt.Errorf("%w: choose another name or allow overwriting", fs.ErrExist)
 
-// failed says once which file could not be written.
+// failed adds the path to an error, once.
 func failed(path string, err error) error {
-	switch of := err.(type) { //nolint:errorlint // what is around an error of the system is the text of others
+	switch of := err.(type) { //nolint:errorlint // only errors of the system that are not wrapped
 	case *fs.PathError:
 		if err = quote.Error(err); of.Path == path {
 			err = of.Err
@@ -216,14 +214,14 @@ func failed(path string, err error) error {
 			err = of.Err
 		}
 	}
-	const over = "it is over the limit on the size of files (ulimit -f), or over what the file system holds"
-	if errors.Is(err, unix.EFBIG) && !strings.Contains(err.Error(), over) { // as it does of a file in a folder
+	const over = "it exceeds the limit on file sizes (ulimit -f) or the largest file of the file system"
+	if errors.Is(err, unix.EFBIG) && !strings.Contains(err.Error(), over) { // already added for a file in a directory
 		err = fmt.Errorf("%w: %s", err, over)
 	}
 	return fmt.Errorf("write %s: %w", quote.Path(path), err)
 }
 
-// syncDir makes the names in a folder durable.
+// syncDir makes the names in a directory durable.
 func syncDir(dir string) error {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -231,7 +229,7 @@ func syncDir(dir string) error {
 	}
 	err = d.Sync()
 	if errors.Is(err, errors.ErrUnsupported) || errors.Is(err, unix.EINVAL) {
-		err = nil // not every file system can
+		err = nil // not supported by every file system
 	}
 	return errors.Join(err, d.Close())
 }

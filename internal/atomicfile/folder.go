@@ -13,8 +13,8 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// WriteFolder makes a folder, which appears when the function has filled it: in place of an empty one, or with Overwrite of any. Otherwise
-// what is there is an error that wraps fs.ErrExist. Folders are always durable; KeepLinks does not apply.
+// WriteFolder makes a directory that appears when the function has filled it. It replaces an empty directory, and with Overwrite any;
+// otherwise an existing file or directory is an error that wraps fs.ErrExist. Directories are always durable; KeepLinks does not apply.
 func WriteFolder(path string, o Options, fill func(dir string) error) (err error) {
 	path = filepath.Clean(path)
 	defer func() {
@@ -27,7 +27,7 @@ func WriteFolder(path string, o Options, fill func(dir string) error) (err error
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, lock.Close(), os.RemoveAll(temp)) }() // what is left of it, or what it replaced
+	defer func() { err = errors.Join(err, lock.Close(), os.RemoveAll(temp)) }() // a partial directory, or the one replaced
 	if err := fill(temp); err != nil {
 		return &elsewhere{err, temp, path}
 	}
@@ -37,7 +37,7 @@ func WriteFolder(path string, o Options, fill func(dir string) error) (err error
 	return syncDir(parent)
 }
 
-// elsewhere is an error that speaks of paths in the folder that was to be made, not of the temporary one.
+// elsewhere is an error that names paths in the final directory instead of the temporary one.
 type elsewhere struct {
 	error
 	temp, path string
@@ -49,11 +49,11 @@ func (e *elsewhere) Error() string {
 
 func (e *elsewhere) Unwrap() error { return e.error }
 
-// folder makes a locked folder with a temporary name.
+// folder makes a locked directory with a temporary name.
 func folder(parent string) (temp string, lock *os.File, err error) {
 	for {
 		temp = temporaryIn(parent)
-		if err := os.Mkdir(temp, 0o777); err != nil { // with the permissions that the umask leaves
+		if err := os.Mkdir(temp, 0o777); err != nil { // with the permissions of the umask
 			return "", nil, err
 		}
 		lock, err = os.Open(temp)
@@ -61,35 +61,35 @@ func folder(parent string) (temp string, lock *os.File, err error) {
 			return temp, lock, nil
 		}
 		if err == nil {
-			_ = lock.Close() // swept away between the two calls
+			_ = lock.Close() // removed by Sweep between the two calls
 		} else if !errors.Is(err, fs.ErrNotExist) {
 			return "", nil, errors.Join(err, os.Remove(temp))
 		}
 	}
 }
 
-// place moves a folder to its path. What was there is under the temporary name afterwards, or gone.
+// place moves a directory to its path. The previous directory is afterwards under the temporary name, or removed.
 func place(temp, path string, overwrite bool) error {
-	err := unix.Rename(temp, path) // which replaces an empty one, unlike os.Rename
+	err := unix.Rename(temp, path) // replaces an empty directory, unlike os.Rename
 	if err == nil || !errors.Is(err, fs.ErrExist) && !errors.Is(err, unix.ENOTEMPTY) {
 		return err
 	}
 	if !overwrite {
 		return ErrExists
 	}
-	// Both at once: at no moment is neither there.
+	// Exchange the two atomically: at every moment one of them is there.
 	err = unix.Renameat2(unix.AT_FDCWD, temp, unix.AT_FDCWD, path, unix.RENAME_EXCHANGE)
 	if err == nil || !errors.Is(err, unix.EINVAL) && !errors.Is(err, unix.ENOSYS) {
 		return err
 	}
-	// Not every file system can. The old one's name for the moment is none that is ever swept.
+	// Not supported by every file system. Sweep ignores the temporary name of the old directory.
 	old := strings.TrimSuffix(temp, ".tmp") + ".old"
 	if err := os.Rename(path, old); err != nil {
 		return err
 	}
 	if err := os.Rename(temp, path); err != nil {
 		if back := os.Rename(old, path); back != nil {
-			err = fmt.Errorf("%w; what was there is now %s", err, quote.Path(old))
+			err = fmt.Errorf("%w; the previous directory is now %s", err, quote.Path(old))
 		}
 		return err
 	}

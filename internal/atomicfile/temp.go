@@ -11,26 +11,26 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Temporary names. Whoever works on what has one holds a lock on it (flock), which ends with the process, however it ends: a temporary name
-// whose lock can be taken belongs to nobody. Where a file system has no locks, nothing can be known, and nothing is removed.
+// Temporary names. A process holds a lock (flock) on its temporary file, which ends with the process: a temporary file whose lock can be
+// taken was left behind. On a file system without locks nothing is removed.
 var temporary = regexp.MustCompile(`^\.onestep-[A-Z2-7]{26}\.tmp$`)
 
-// temporaryIn makes up a temporary name in a folder.
+// temporaryIn returns a new temporary name in a directory.
 func temporaryIn(dir string) string { return filepath.Join(dir, ".onestep-"+rand.Text()+".tmp") }
 
-// create opens a new file in a folder, locked, without a name, or with a temporary one where the file system or /proc cannot do that. Its
-// errors speak of path.
+// create opens a new locked file in a directory, unnamed, or with a temporary name if the file system or /proc does not support that. Its
+// errors name path.
 func create(dir, path string) (f *os.File, temp string, err error) {
 	if _, err := os.Stat("/proc/self/fd"); err == nil {
 		if fd, err := unix.Open(dir, unix.O_TMPFILE|unix.O_WRONLY|unix.O_CLOEXEC, 0o666); err == nil {
-			_ = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) // for the moment in which it may have a temporary name
+			_ = unix.Flock(fd, unix.LOCK_EX|unix.LOCK_NB) // in case it gets a temporary name
 			return os.NewFile(uintptr(fd), path), "", nil
 		}
 	}
 	return createNamed(dir, path)
 }
 
-// Probe finds out whether a file can be made in a folder.
+// Probe returns an error if no file can be made in a directory.
 func Probe(dir string) error {
 	f, temp, err := create(dir, dir)
 	if err != nil {
@@ -52,11 +52,11 @@ func createNamed(dir, path string) (f *os.File, temp string, err error) {
 		if held(f, temp) {
 			return f, temp, nil
 		}
-		_ = f.Close() // swept away between the two calls, or about to be
+		_ = f.Close() // removed by Sweep between the two calls, or about to be
 	}
 }
 
-// held locks what was just made, and reports whether it is still there: another process may have taken it for left behind before.
+// held locks a file that was just made, and reports whether it still exists: another process may have removed it as left behind.
 func held(f *os.File, temp string) bool {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); errors.Is(err, unix.EWOULDBLOCK) {
 		return false
@@ -64,7 +64,7 @@ func held(f *os.File, temp string) bool {
 	return is(f, temp)
 }
 
-// is reports whether a name is an open file's.
+// is reports whether a name refers to an open file.
 func is(f *os.File, name string) bool {
 	a, err := f.Stat()
 	if err != nil {
@@ -74,7 +74,7 @@ func is(f *os.File, name string) bool {
 	return err == nil && os.SameFile(a, b)
 }
 
-// free gives what link links a temporary name beside a path.
+// free calls link with new temporary names in a path's directory until one does not exist.
 func free(path string, link func(string) error) (string, error) {
 	for {
 		temp := temporaryIn(filepath.Dir(path))
@@ -84,8 +84,8 @@ func free(path string, link func(string) error) (string, error) {
 	}
 }
 
-// Sweep removes from a folder what killed processes have left there in the middle of writing, and nothing else: no file of another name, and
-// none that a process is working on, on whatever machine. It returns how many it has removed. What it may not read or remove stays.
+// Sweep removes temporary files and directories that killed processes left in a directory, and nothing else: no file with another name, and
+// none that a process on any machine is writing. It returns the number removed. Entries that it may not read or remove stay.
 func Sweep(dir string) (removed int) {
 	d, err := os.Open(dir)
 	if err != nil {
@@ -99,7 +99,7 @@ func Sweep(dir string) (removed int) {
 				removed++
 			}
 		}
-		if err != nil { // the end, too
+		if err != nil { // also at the end
 			return removed
 		}
 	}
@@ -110,7 +110,7 @@ func sweep(path string) bool {
 	if err != nil || !(st.Mode().IsRegular() || st.IsDir()) {
 		return false
 	}
-	flag := unix.O_WRONLY // some file systems lock only what can be written
+	flag := unix.O_WRONLY // some file systems lock only files open for writing
 	if st.IsDir() {
 		flag = unix.O_RDONLY | unix.O_DIRECTORY
 	}

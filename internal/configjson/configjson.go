@@ -1,4 +1,4 @@
-// Package configjson reads the JSON of configurations that come from outside.
+// Package configjson reads untrusted JSON config files.
 package configjson
 
 import (
@@ -11,11 +11,11 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// Most is the number of bytes that a configuration may have. Those of the largest models have some kilobytes; decoding a megabyte takes
-// a few hundredths of a second.
+// Most is the largest size of a config file in bytes. Those of the largest models have a few kilobytes; decoding a megabyte takes a few
+// hundredths of a second.
 const Most = 1 << 20
 
-// Unmarshal is that of encoding/json for at most [Most] bytes. Its errors are fit to print; errors.As finds those of encoding/json.
+// Unmarshal is json.Unmarshal for at most [Most] bytes. Its errors are safe to print and wrap those of encoding/json.
 func Unmarshal(data []byte, v any) error {
 	if err := Check(data); err != nil {
 		return err
@@ -23,8 +23,8 @@ func Unmarshal(data []byte, v any) error {
 	return quote.Error(json.Unmarshal(data, v))
 }
 
-// UnmarshalDiffusers reads the config.json of a diffusers class into a struct that has what the file leaves out. It refuses keys that the
-// struct does not have, save those that begin with an underscore and say nothing of the class.
+// UnmarshalDiffusers reads the config.json of a diffusers class into a struct that holds the defaults. It refuses keys that the struct does
+// not have, except metadata keys, which begin with an underscore.
 func UnmarshalDiffusers(data []byte, v any) error {
 	var keys map[string]json.RawMessage
 	if err := Unmarshal(data, &keys); err != nil {
@@ -43,7 +43,7 @@ func UnmarshalDiffusers(data []byte, v any) error {
 // Check refuses more than [Most] bytes.
 func Check(data []byte) error {
 	if len(data) > Most {
-		return fmt.Errorf("it has %d bytes: want a configuration of at most %d", len(data), Most)
+		return fmt.Errorf("it has %d bytes: want at most %d for a config file", len(data), Most)
 	}
 	return nil
 }

@@ -1,4 +1,4 @@
-// Package enum has the words for the values of enumerations, in files and options.
+// Package enum names the values of enumerations in files and options.
 package enum
 
 import (
@@ -8,21 +8,21 @@ import (
 	"github.com/onestep-go/onestep/internal/suggest"
 )
 
-// Names are the words for the values of an enumeration.
+// Names are the names of an enumeration's values.
 type Names[E ~int] struct {
-	What  string   // what the values are, for errors
-	Words []string // of 0, 1, …
+	What  string   // name of the enumeration, for errors
+	Words []string // of the values 0, 1, …
 }
 
-// Text returns the word for v, as encoding.TextMarshaler wants it.
+// Text returns the name of v, for encoding.TextMarshaler.
 func (n Names[E]) Text(v E) ([]byte, error) {
 	if int(v) < 0 || int(v) >= len(n.Words) {
-		return nil, fmt.Errorf("%s: there is no value %d: want 0 to %d", n.What, v, len(n.Words)-1)
+		return nil, fmt.Errorf("%s: unknown value %d: want 0 to %d", n.What, v, len(n.Words)-1)
 	}
 	return []byte(n.Words[v]), nil
 }
 
-// Parse sets *into to the value of a word, as encoding.TextUnmarshaler wants it.
+// Parse sets *into to the value with a name, for encoding.TextUnmarshaler.
 func (n Names[E]) Parse(text []byte, into *E) error {
 	i := slices.Index(n.Words, string(text))
 	if i < 0 {

@@ -1,4 +1,4 @@
-// Package filetype tells what a file is by how it begins, whatever its name says: for messages about files that are not what was expected.
+// Package filetype detects the type of a file by its first bytes, for messages about files of an unexpected type.
 package filetype
 
 import (
@@ -13,14 +13,14 @@ import (
 	"github.com/onestep-go/onestep/internal/plainfile"
 )
 
-// Type is what a file is.
+// Type is a file type.
 type Type struct {
 	ID   string // a short name, such as "jpeg"; "" for an unknown one
 	Name string // with its article: "a JPEG image"; "a file of unknown format"
-	Hint string // what to do with it where a model was expected; often ""
+	Hint string // what to do if a model was expected; often ""
 }
 
-// String is the name with the hint.
+// String returns the name with the hint.
 func (t Type) String() string {
 	if t.Hint == "" {
 		return t.Name
@@ -31,10 +31,10 @@ func (t Type) String() string {
 // Known reports whether the type is known.
 func (t Type) Known() bool { return t.ID != "" }
 
-// Head is the number of bytes that [Of] looks at.
+// Head is the number of bytes that [Of] uses.
 const Head = 512
 
-// Read tells what the file at path is. What is no regular file is not opened: reading a pipe would wait.
+// Read detects the type of the file at path. Files that are not regular are not opened: reading a pipe would block.
 func Read(path string) (Type, error) {
 	f, _, err := plainfile.Open(path)
 	if err != nil {
@@ -49,7 +49,7 @@ func Read(path string) (Type, error) {
 	return Of(head[:n]), nil
 }
 
-// signatures are the formats that begin with fixed bytes at an offset. The first one that fits counts.
+// signatures are formats with fixed bytes at an offset. The first match counts.
 var signatures = []struct {
 	at    int
 	magic string
@@ -107,7 +107,7 @@ var signatures = []struct {
 	{0, "MZ", Type{ID: "exe", Name: "a Windows program or library"}},
 }
 
-// Of tells what a file is by its first [Head] bytes, or fewer if it is shorter.
+// Of detects a file's type by its first [Head] bytes, or all of a shorter file.
 func Of(head []byte) Type {
 	head = head[:min(len(head), Head)]
 	if len(head) == 0 {
@@ -139,12 +139,12 @@ func Of(head []byte) Type {
 	return Type{Name: "a file of unknown format"}
 }
 
-// safetensors reports whether a file begins with the length of a header and the header's beginning.
+// safetensors reports whether a file begins with a header length and the start of a JSON header.
 func safetensors(head []byte) bool {
 	return len(head) > 8 && head[8] == '{' && head[4] == 0 && head[5] == 0 && head[6] == 0 && head[7] == 0
 }
 
-// isText reports whether a beginning is UTF-8 without control characters. The last character may be cut off.
+// isText reports whether the bytes are UTF-8 without control characters. The last character may be truncated.
 func isText(head []byte) bool {
 	for at := 0; at < len(head); {
 		r, n := utf8.DecodeRune(head[at:])
@@ -159,7 +159,7 @@ func isText(head []byte) bool {
 	return true
 }
 
-// text tells kinds of text apart.
+// text distinguishes kinds of text files.
 func text(s string) Type {
 	s = strings.TrimLeft(s, " \t\r\n")
 	lower := strings.ToLower(s)
@@ -195,7 +195,7 @@ func text(s string) Type {
 	return Type{ID: "text", Name: "a text file"}
 }
 
-// pointedSize reads the size that a Git LFS pointer gives, 0 if there is none.
+// pointedSize reads the size in a Git LFS pointer; 0 if there is none.
 func pointedSize(s string) int64 {
 	for line := range strings.Lines(s) {
 		if word, ok := strings.CutPrefix(line, "size "); ok {

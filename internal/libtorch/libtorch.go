@@ -1,5 +1,5 @@
-// Package libtorch is what the set-up (scripts/setup) and the programs that load its results (csrc) agree on: which versions of
-// libtorch are supported, how the version of a libtorch in a directory is found, and from what a layer is compiled and how its file is named.
+// Package libtorch is shared by the setup (scripts/setup) and the programs that load its results (csrc): the supported versions of
+// libtorch, the version of a libtorch in a directory, the sources of the layer over libtorch, and the name of the layer's file.
 package libtorch
 
 import (
@@ -27,10 +27,10 @@ var versions string
 // Release is a version of libtorch that onestep is tested with.
 type Release struct {
 	Version string
-	Wheels  []string // the Python packages, as name==version, that the library of PyPI's torch needs beside it to load
+	Wheels  []string // Python packages, as name==version, that PyPI's torch library needs to load
 }
 
-// Supported returns the releases that the layer can be compiled for; the first is the one that is fetched.
+// Supported returns the releases that the layer can be compiled for; setup fetches the first.
 func Supported() []Release {
 	var list []Release
 	for line := range strings.Lines(versions) {
@@ -41,7 +41,7 @@ func Supported() []Release {
 	return list
 }
 
-// Sum identifies the sources of the layer, which lie in a file system as in csrc: a layer from other sources may have other functions.
+// Sum is the checksum of the layer's sources, in a file system laid out like csrc: a layer from other sources may have other functions.
 func Sum(sources fs.FS) (string, error) {
 	names := []string{"ct.h", "functions.h", "table.h"}
 	for _, pattern := range []string{"layer/*.cpp", "layer/*.h"} {
@@ -62,16 +62,16 @@ func Sum(sources fs.FS) (string, error) {
 	return hex.EncodeToString(h.Sum(nil))[:12], nil
 }
 
-// LayerPrefix begins the name of a layer's file.
+// LayerPrefix is the prefix of a layer's file name.
 const LayerPrefix = "libonestep-torch-"
 
-// LayerFile names the file of a layer: by the version of its libtorch, the sum of its sources, and a key of the compiler and its flags.
-// The key may be a pattern of package filepath.
+// LayerFile is a layer's file name: the version of its libtorch, the checksum of its sources, and a key of the compiler and its flags. The
+// key may be a pattern of package filepath.
 func LayerFile(version, sum, key string) string {
 	return fmt.Sprintf("%s%s-%s-%s.so", LayerPrefix, version, sum, key)
 }
 
-// LayerVersion is the version of libtorch that a layer was compiled for, by the name of its file; empty where the name is another's.
+// LayerVersion is the version of libtorch that a layer was compiled for, by its file name; empty for any other file name.
 func LayerVersion(path string) string {
 	name, ok := strings.CutPrefix(filepath.Base(path), LayerPrefix)
 	if !ok {
@@ -81,7 +81,7 @@ func LayerVersion(path string) string {
 	return version
 }
 
-// CacheDir is the user's directory for what the set-up makes.
+// CacheDir is the user's cache directory for setup.
 func CacheDir() (string, error) {
 	dir, err := os.UserCacheDir()
 	return filepath.Join(dir, "onestep"), err
@@ -92,7 +92,7 @@ var (
 	pythonVersion = regexp.MustCompile(`(?m)^__version__ = '(\d+\.\d+\.\d+)`)
 )
 
-// HeaderVersion is the version of the libtorch in a directory as a compiler sees it; empty where its headers are not there.
+// HeaderVersion is the version of the libtorch in a directory, by its headers; empty without headers.
 func HeaderVersion(dir string) string {
 	for _, file := range []string{"include/torch/headeronly/version.h", "include/torch/csrc/api/include/torch/version.h"} {
 		text, err := os.ReadFile(filepath.Join(dir, file))
@@ -106,7 +106,7 @@ func HeaderVersion(dir string) string {
 	return ""
 }
 
-// VersionOf is the version of the libtorch in a directory, which may also be a Python's torch without headers; empty where neither tells.
+// VersionOf is the version of the libtorch in a directory, which may also be a Python package torch without headers; empty if it is unknown.
 func VersionOf(dir string) string {
 	if v := HeaderVersion(dir); v != "" {
 		return v

@@ -1,5 +1,5 @@
-// Package memory says how much memory the process may still take, by what the kernel and the limits on the process allow, so that a
-// program can refuse what cannot fit before the kernel kills it.
+// Package memory reads how much memory is available to the process, by the kernel and the limits on the process, so that a program can
+// refuse work that does not fit instead of being killed.
 package memory
 
 import (
@@ -14,14 +14,14 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Space is memory that can still be taken.
+// Space is available memory.
 type Space struct {
 	Bytes int64
 	Limit string // what bounds it: "the machine", "the control group", "the address space limit (ulimit -v)"
 }
 
-// Available returns the least of what the machine has free (MemAvailable, and free swap), what the process's control groups (v1 and v2)
-// leave, and what RLIMIT_AS and RLIMIT_DATA leave. ok is false where none of these can be read.
+// Available returns the minimum of the machine's available memory (MemAvailable plus free swap) and what is left of the limits of the
+// process's control groups (v1 and v2), RLIMIT_AS and RLIMIT_DATA. ok is false if none of these can be read.
 func Available() (space Space, ok bool) {
 	var l limits
 	for resource, to := range map[int]*uint64{unix.RLIMIT_AS: &l.addresses, unix.RLIMIT_DATA: &l.data} {
@@ -33,7 +33,7 @@ func Available() (space Space, ok bool) {
 	return available(os.DirFS("/"), l)
 }
 
-// limits are those of the process, in bytes; 0 or a huge number: none.
+// limits are the process's limits in bytes; 0 or a huge number: none.
 type limits struct{ addresses, data uint64 }
 
 func available(root fs.FS, l limits) (space Space, ok bool) {
@@ -62,8 +62,7 @@ func available(root fs.FS, l limits) (space Space, ok bool) {
 	return space, ok
 }
 
-// setAside is address space that is kept for tensors and not in use: a mapping without access of 1 GiB or more, which nothing else in the
-// process has.
+// setAside is address space reserved for tensors and not in use: inaccessible mappings of 1 GiB or more, which only the allocator makes.
 func setAside(root fs.FS) (bytes int64) {
 	data, err := fs.ReadFile(root, "proc/self/maps")
 	if err != nil {
@@ -71,7 +70,7 @@ func setAside(root fs.FS) (bytes int64) {
 	}
 	for line := range strings.Lines(string(data)) {
 		f := strings.Fields(line)
-		if len(f) != 5 || f[1] != "---p" { // more fields are a file's
+		if len(f) != 5 || f[1] != "---p" { // a mapping of a file has more fields
 			continue
 		}
 		from, to, _ := strings.Cut(f[0], "-")
@@ -87,10 +86,10 @@ func setAside(root fs.FS) (bytes int64) {
 // group is one level of the process's control groups.
 type group struct {
 	dir                   string
-	limit, usage, pageKey string // names of its files, and of what memory.stat calls pages of files
+	limit, usage, pageKey string // names of its files, and the key of file pages in memory.stat
 }
 
-// groups lists the process's group and those above it, of both versions.
+// groups lists the process's group and its parents, of both versions.
 func groups(root fs.FS) (all []group) {
 	data, err := fs.ReadFile(root, "proc/self/cgroup")
 	if err != nil {
@@ -108,7 +107,7 @@ func groups(root fs.FS) (all []group) {
 			}
 			g = group{"sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_cache"}
 		}
-		// In a container the path may be the host's, and what it names be mounted at the top.
+		// In a container the path may be the host's, with the group mounted at the root.
 		for at := path.Join("/", parts[2]); ; at = path.Dir(at) {
 			one := g
 			one.dir = path.Join(g.dir, at)
@@ -121,7 +120,7 @@ func groups(root fs.FS) (all []group) {
 	return all
 }
 
-// left is what the group may still take. Pages of files that it holds can be dropped, and count as free.
+// left is what remains of the group's limit. File pages can be dropped, so they count as free.
 func (g group) left(root fs.FS) (int64, bool) {
 	limit, ok := number(root, path.Join(g.dir, g.limit))
 	usage, there := number(root, path.Join(g.dir, g.usage))
@@ -138,7 +137,7 @@ func number(root fs.FS, name string) (int64, bool) {
 	if err != nil {
 		return 0, false
 	}
-	v, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64) // "max" is none
+	v, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64) // "max": no limit
 	return v, err == nil
 }
 

@@ -1,4 +1,4 @@
-// Package number writes numbers for people.
+// Package number formats numbers for messages.
 package number
 
 import (
@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// Short writes a number for people: as it is if that takes few digits, such as 0.0001, else with four significant ones. Files that
-// programs read have all digits.
+// Short formats a number for messages: exactly if that takes few digits, such as 0.0001, else with four significant digits. Files for
+// programs have all digits.
 func Short(v float64) string {
 	const few = 6
 	s := strconv.FormatFloat(v, 'g', -1, 64)

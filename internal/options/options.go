@@ -6,10 +6,11 @@
 //		Resample string `option:"resample" default:"conv" choices:"conv,residual" help:"change of the image size between levels"`
 //	}
 //
-// Fields are integers, floating-point numbers, booleans, strings, types made of these, types that read themselves from text, slices of
-// these and pointers to them. A pointer tells a zero from no value. Structs that are embedded give their options to the struct that
-// embeds them. The tag range, such as [0,1) or (0,], limits numbers, of lists each; the tag value names the value in a help text;
-// form says what values look like, of types that read themselves.
+// Fields are integers, floating-point numbers, booleans, strings, types derived from these, types that implement
+// encoding.TextUnmarshaler, slices of these and pointers to these. A pointer distinguishes zero from no value. The options of an embedded
+// struct belong to the struct that embeds it. The tag range, such as [0,1) or (0,], limits a number, or each number of a list; the tag
+// value is the placeholder of the value in a help text; the tag form describes the values of a type that implements
+// encoding.TextUnmarshaler.
 package options
 
 import (
@@ -27,30 +28,30 @@ import (
 	"github.com/onestep-go/onestep/internal/suggest"
 )
 
-// None is the text of a list without elements.
+// None is the text of an empty list.
 const None = "none"
 
-// Option is one option of a struct, with its place there.
+// Option is one option of a struct, bound to its field.
 type Option struct {
-	Name    string   // such as "label-dropout"; in JSON with underscores for dashes
-	Help    string   // what it is, without its default
-	Default string   // as Set takes it; "": the zero value of its type
-	Choices []string // the values that it may have; nil: any
-	Called  string   // what a help text calls its value, such as FILE; "": by its type
+	Name    string   // such as "label-dropout"; in JSON with underscores instead of dashes
+	Help    string   // description, without the default
+	Default string   // in the syntax of Set; "": the zero value of its type
+	Choices []string // allowed values; nil: any
+	Called  string   // placeholder in help texts, such as FILE; "": by its type
 	Form    string   // what its values look like, of a type that reads itself from text
 	Range   Range
-	// Unordered tells that lists with the same elements in another order are the same.
+	// Unordered lists are equal if they have the same elements in any order.
 	Unordered bool
 	field     reflect.Value
 }
 
-// Range is the numbers that an option takes.
+// Range is an interval of allowed numbers.
 type Range struct {
-	Least, Most         float64 // -Inf and +Inf: any
-	OverLeast, LessMost bool    // whether the ends themselves do not belong to it
+	Least, Most         float64 // -Inf and +Inf: unbounded
+	OverLeast, LessMost bool    // whether the ends are excluded
 }
 
-// readRange reads an interval as mathematics writes it. An end that is missing is infinite.
+// readRange reads an interval in mathematical notation. A missing end is infinite.
 func readRange(text string) Range {
 	r := Range{Least: math.Inf(-1), Most: math.Inf(1)}
 	if text == "" {
@@ -76,7 +77,7 @@ func (r Range) Has(v float64) bool {
 	return v >= r.Least && v <= r.Most && !(r.OverLeast && v == r.Least) && !(r.LessMost && v == r.Most)
 }
 
-// String says in words, with a space before them, which numbers are in the range.
+// String describes the range in words, with a leading space.
 func (r Range) String() string {
 	least, most := strconv.FormatFloat(r.Least, 'g', -1, 64), strconv.FormatFloat(r.Most, 'f', -1, 64)
 	var words []string
@@ -104,8 +105,8 @@ func (r Range) String() string {
 	return " " + strings.Join(words, " and ")
 }
 
-// Of lists the options of the struct that p points to, in the order of its fields. It panics where p points to no struct, or a tag is on
-// a field of a type that options do not have: mistakes of a program.
+// Of lists the options of the struct that p points to, in field order. It panics if p does not point to a struct, or if a tagged field has
+// an unsupported type.
 func Of(p any) []Option {
 	v := reflect.ValueOf(p)
 	if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {
@@ -131,7 +132,7 @@ func of(v reflect.Value) []Option {
 			o.Choices = strings.Split(c, ",")
 		}
 		if !known(f.Type) {
-			panic(fmt.Sprintf("options: %s: no option is a %v", name, f.Type))
+			panic(fmt.Sprintf("options: %s: unsupported type %v", name, f.Type))
 		}
 		all = append(all, o)
 	}
@@ -153,7 +154,7 @@ func known(t reflect.Type) bool {
 	return false
 }
 
-// Defaults sets the options of the struct that p points to to their defaults. It panics where a default is no value of its option.
+// Defaults sets the options of the struct that p points to to their defaults. It panics if a default is invalid.
 func Defaults(p any) {
 	for _, o := range Of(p) {
 		o.field.SetZero()
@@ -166,7 +167,7 @@ func Defaults(p any) {
 	}
 }
 
-// Named returns the option of that name of the struct that p points to.
+// Named returns the option with that name of the struct that p points to.
 func Named(p any, name string) (Option, bool) {
 	all := Of(p)
 	i := slices.IndexFunc(all, func(o Option) bool { return o.Name == name })
@@ -179,7 +180,7 @@ func Named(p any, name string) (Option, bool) {
 // Key is the option's name in JSON.
 func (o Option) Key() string { return strings.ReplaceAll(o.Name, "-", "_") }
 
-// Type is the type of its values, without a pointer.
+// Type is the type of the option's value, without a pointer.
 func (o Option) Type() reflect.Type {
 	t := o.field.Type()
 	if t.Kind() == reflect.Pointer {
@@ -188,7 +189,7 @@ func (o Option) Type() reflect.Type {
 	return t
 }
 
-// Value returns the option's value in its struct; nil of a nil pointer.
+// Value returns the option's value; nil for a nil pointer.
 func (o Option) Value() any {
 	if o.field.Kind() != reflect.Pointer {
 		return o.field.Interface()
@@ -199,7 +200,7 @@ func (o Option) Value() any {
 	return o.field.Elem().Interface()
 }
 
-// Put gives the option a value of its type. nil takes its value away.
+// Put sets the option to a value of its type, or with nil to no value.
 func (o Option) Put(value any) {
 	switch {
 	case value == nil:
@@ -216,13 +217,13 @@ func (o Option) Put(value any) {
 // Pointer returns a pointer to the option's field, for encoding/json and the like.
 func (o Option) Pointer() any { return o.field.Addr().Interface() }
 
-// IsZero reports whether the value is the zero value of its type: for lists nil, not a list without elements.
+// IsZero reports whether the value is the zero value of its type: for a list nil, not an empty list.
 func (o Option) IsZero() bool { return o.field.IsZero() }
 
-// Text is the value as Set takes it.
+// Text is the value in the syntax of Set.
 func (o Option) Text() string { return Text(o.Value()) }
 
-// Text writes a value as Set takes it: elements of lists between commas, None for a list without any.
+// Text writes a value in the syntax of Set: list elements separated by commas, None for an empty list.
 func Text(value any) string {
 	v := reflect.ValueOf(value)
 	if v.Kind() != reflect.Slice {
@@ -238,7 +239,7 @@ func Text(value any) string {
 	return strings.Join(words, ",")
 }
 
-// Same reports whether v, a value of the option's type, is the option's value.
+// Same reports whether v, a value of the option's type, equals the option's value.
 func (o Option) Same(v any) bool {
 	a, b := o.Text(), Text(v)
 	if o.Unordered {
@@ -250,7 +251,7 @@ func (o Option) Same(v any) bool {
 	return a == b
 }
 
-// IsDefault reports whether a value is what holds where none is given; nil stands for that.
+// IsDefault reports whether a value is the default; nil is.
 func (o Option) IsDefault(value any) bool {
 	switch {
 	case value == nil:
@@ -272,7 +273,7 @@ func (o Option) Set(text string) error {
 	return nil
 }
 
-// Parse returns the value that a text stands for, of the option's type, or says what it should be.
+// Parse parses text as a value of the option's type; the error says what is expected.
 func (o Option) Parse(text string) (any, error) {
 	t := o.Type()
 	v := reflect.New(t).Elem()
@@ -296,7 +297,7 @@ func (o Option) Parse(text string) (any, error) {
 	return v.Interface(), nil
 }
 
-// Decode returns the value that JSON stands for, of the option's type, or says what it should be; nil of null.
+// Decode decodes JSON as a value of the option's type; the error says what is expected. null gives nil.
 func (o Option) Decode(data []byte) (any, error) {
 	if string(data) == "null" {
 		return nil, nil
@@ -312,7 +313,7 @@ func (o Option) Decode(data []byte) (any, error) {
 	return v.Elem().Interface(), o.Check(v.Elem().Interface())
 }
 
-// Check refuses a value of the option's type that it may not have.
+// Check returns an error if a value of the option's type is not allowed.
 func (o Option) Check(value any) error {
 	v := reflect.ValueOf(value)
 	if v.Kind() != reflect.Slice {
@@ -345,7 +346,7 @@ func (o Option) check(v reflect.Value) error {
 	return nil
 }
 
-// Wants says what the option's value is to be.
+// Wants describes the values that the option accepts.
 func (o Option) Wants() string {
 	t, many := o.Type(), false
 	if t.Kind() == reflect.Slice {
@@ -372,7 +373,7 @@ func (o Option) Wants() string {
 		r.Least = 0
 	}
 	if many {
-		return several + r.String() + ", with commas between them"
+		return several + r.String() + ", separated by commas"
 	}
 	return one + r.String()
 }

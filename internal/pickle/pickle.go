@@ -1,5 +1,5 @@
-// Package pickle reads what Python's pickle wrote, as data: nothing is called and no object is made. What a pickle would call is kept as a
-// name with its arguments, for the caller to give a meaning or none.
+// Package pickle reads Python pickles as data: nothing is called and no Python object is made. A call is kept as a name with its arguments,
+// for the caller to interpret or ignore.
 //
 // Format: the opcodes of Python's Lib/pickletools.py, protocols 0 to 5.
 package pickle
@@ -15,37 +15,37 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// The values of a pickle are nil, bool, int, float64, string, and these. Strings are Python's str, of Python 2 also its byte strings, as
-// they are.
+// The values of a pickle are nil, bool, int, float64, string, and these. Strings are Python's str, and Python 2's byte strings
+// unchanged.
 type (
 	// Tuple is a tuple.
 	Tuple []any
 	// List is a list.
 	List struct{ Items []any }
-	// Bytes is bytes or a bytearray. It is part of what was unpickled.
+	// Bytes is bytes or a bytearray. It is a slice of the input.
 	Bytes []byte
 	// Global is the name of a class or function.
 	Global struct{ Module, Name string }
-	// Object is what a pickle makes by calling something, which was not called.
+	// Object is the result of a call in the pickle, which was not made.
 	Object struct {
 		Of    Global
-		Args  Tuple // what it would be called with; without those that are given by name
-		State any   // what its state would be set to; nil: nothing
+		Args  Tuple // positional arguments; keyword arguments are dropped
+		State any   // argument of __setstate__; nil: none
 	}
-	// Persistent stands for what lies outside of the pickle, such as the elements of PyTorch's tensors.
+	// Persistent is a reference to data outside the pickle, such as the elements of PyTorch's tensors.
 	Persistent struct{ ID any }
-	// Dict is a dictionary, in its order. It may also have keys that are no strings.
+	// Dict is a dictionary, in insertion order. Keys need not be strings.
 	Dict struct {
 		Keys   []any
 		Values []any
-		at     map[string]int // of keys that are strings
+		at     map[string]int // index of string keys
 	}
 )
 
-// String returns the name in Python, as the file has it: to print it, quote it.
+// String returns the qualified Python name, unquoted: pass it through package quote to print it.
 func (g Global) String() string { return g.Module + "." + g.Name }
 
-// Set sets the value of a key. Keys that are no strings are not compared.
+// Set sets the value of a key. A key that is not a string is always added.
 func (d *Dict) Set(key, value any) {
 	if name, ok := key.(string); ok {
 		if i, ok := d.at[name]; ok {
@@ -60,7 +60,7 @@ func (d *Dict) Set(key, value any) {
 	d.Keys, d.Values = append(d.Keys, key), append(d.Values, value)
 }
 
-// Get returns the value of a key, nil where there is none.
+// Get returns the value of a key; nil if there is none.
 func (d *Dict) Get(name string) any {
 	if i, ok := d.at[name]; ok {
 		return d.Values[i]
@@ -68,10 +68,10 @@ func (d *Dict) Get(name string) any {
 	return nil
 }
 
-// maxOps keeps hostile files from asking for memory. A checkpoint of SDXL takes 80,000 steps, and 300,000 with its optimizer's state.
+// maxOps limits the memory for hostile files. A checkpoint of SDXL takes 80,000 opcodes, and 300,000 with its optimizer state.
 const maxOps = 1 << 20
 
-// Unpickle returns the value that a pickle ends with. The caller limits the size of data; the number of steps is limited here.
+// Unpickle returns a pickle's final value. The caller limits the size of data; Unpickle limits the number of opcodes.
 func Unpickle(data []byte) (any, error) {
 	u := unpickler{data: data, memo: map[int]any{}}
 	v, err := u.run()
@@ -85,12 +85,12 @@ type unpickler struct {
 	data  []byte
 	at    int
 	stack []any
-	marks []int // lengths of the stack
+	marks []int // stack heights of the marks
 	memo  map[int]any
-	bulk  int // pairs of dictionaries that steps have copied: what they came from may be copied often
+	bulk  int // entries copied so far: a source may be copied often
 }
 
-var errShort = errors.New("it ends too early")
+var errShort = errors.New("it is truncated")
 
 // take returns the next n bytes.
 func (u *unpickler) take(n int) ([]byte, error) {
@@ -102,7 +102,7 @@ func (u *unpickler) take(n int) ([]byte, error) {
 	return b, nil
 }
 
-// line returns the bytes before the next end of a line.
+// line returns the bytes before the next newline.
 func (u *unpickler) line() (string, error) {
 	const most = 1 << 16
 	rest := u.data[u.at:min(len(u.data), u.at+most)]
@@ -115,7 +115,7 @@ func (u *unpickler) line() (string, error) {
 	return "", errShort
 }
 
-// number reads n bytes, little-endian, without a sign.
+// number reads n bytes as an unsigned little-endian integer.
 func (u *unpickler) number(n int) (int, error) {
 	b, err := u.take(n)
 	if err != nil {
@@ -130,7 +130,7 @@ func (u *unpickler) number(n int) (int, error) {
 	return int(v), nil
 }
 
-// text reads a string whose length has n bytes.
+// text reads a string with a length field of n bytes.
 func (u *unpickler) text(n int) (string, error) {
 	size, err := u.number(n)
 	if err != nil {
@@ -142,7 +142,7 @@ func (u *unpickler) text(n int) (string, error) {
 
 func (u *unpickler) push(v any) { u.stack = append(u.stack, v) }
 
-// pop takes what lies on top, above the last mark.
+// pop pops the top of the stack, above the last mark.
 func (u *unpickler) pop() (any, error) {
 	bottom := 0
 	if len(u.marks) > 0 {
@@ -156,7 +156,7 @@ func (u *unpickler) pop() (any, error) {
 	return v, nil
 }
 
-// pops takes several, in the order in which they were put there.
+// pops pops several values, in the order in which they were pushed.
 func (u *unpickler) pops(n int) (Tuple, error) {
 	out := make(Tuple, n)
 	for i := n - 1; i >= 0; i-- {
@@ -169,7 +169,7 @@ func (u *unpickler) pops(n int) (Tuple, error) {
 	return out, nil
 }
 
-// above takes everything above the last mark, and the mark.
+// above pops everything above the last mark, and the mark.
 func (u *unpickler) above() (Tuple, error) {
 	if len(u.marks) == 0 {
 		return nil, errors.New("there is no mark")
@@ -181,7 +181,7 @@ func (u *unpickler) above() (Tuple, error) {
 	return out, nil
 }
 
-// run reads to the end.
+// run executes all opcodes.
 func (u *unpickler) run() (any, error) {
 	for range maxOps {
 		op, err := u.take(1)
@@ -195,7 +195,7 @@ func (u *unpickler) run() (any, error) {
 			return nil, err
 		}
 	}
-	return nil, fmt.Errorf("it has more than %d steps", maxOps)
+	return nil, fmt.Errorf("it has more than %d opcodes", maxOps)
 }
 
 // do executes one opcode.
@@ -245,7 +245,7 @@ func (u *unpickler) do(op byte) error {
 	return err
 }
 
-// remember stores what lies on top under a number, or fetches it.
+// remember stores the top of the stack in the memo, or pushes a memo entry.
 func (u *unpickler) remember(op byte) error {
 	var n int
 	var err error
@@ -268,7 +268,7 @@ func (u *unpickler) remember(op byte) error {
 	if op == 'g' || op == 'h' || op == 'j' {
 		v, ok := u.memo[n]
 		if !ok {
-			return fmt.Errorf("nothing was remembered as number %d", n)
+			return fmt.Errorf("the memo has no entry %d", n)
 		}
 		u.push(v)
 		return nil
@@ -280,7 +280,7 @@ func (u *unpickler) remember(op byte) error {
 	return nil
 }
 
-// extend adds to a list or a dictionary. What is added to an object is dropped with it.
+// extend adds to a list or a dictionary. Items added to an object are dropped.
 func (u *unpickler) extend(op byte) error {
 	var items Tuple
 	var err error
@@ -316,10 +316,10 @@ func (u *unpickler) extend(op byte) error {
 			return nil
 		}
 	}
-	return fmt.Errorf("opcode %q: there is nothing that could be added to", op)
+	return fmt.Errorf("opcode %q: want a list or a dictionary on the stack", op)
 }
 
-// value makes what an opcode stands for.
+// value returns the value that an opcode pushes.
 func (u *unpickler) value(op byte) (any, error) {
 	switch op {
 	case 'N':
@@ -358,7 +358,7 @@ func (u *unpickler) value(op byte) (any, error) {
 		return u.global(op)
 	case 'P', 'Q': // PERSID, BINPERSID
 		if op == 'P' {
-			return nil, errors.New("persistent identifiers in the form of text are not known")
+			return nil, errors.New("persistent identifiers as text (protocol 0) are not supported")
 		}
 		id, err := u.pop()
 		if err != nil {
@@ -382,7 +382,7 @@ func (u *unpickler) numeral(op byte) (any, error) {
 	case 0x8a, 0x8b: // LONG1, LONG4
 		s, err := u.text(map[byte]int{0x8a: 1, 0x8b: 4}[op])
 		if err != nil || len(s) > 8 {
-			return &Object{Of: Global{"builtins", "int"}}, err // too large for anything that is of interest
+			return &Object{Of: Global{"builtins", "int"}}, err // too large to be needed
 		}
 		var v uint64
 		for i := range len(s) {
@@ -415,10 +415,10 @@ func (u *unpickler) numeral(op byte) (any, error) {
 		}
 		return strconv.ParseFloat(s, 64)
 	}
-	return nil, fmt.Errorf("opcode 0x%02x is not known", op)
+	return nil, fmt.Errorf("unknown opcode 0x%02x", op)
 }
 
-// collect makes a collection of what lies above the mark.
+// collect makes a collection of the values above the mark.
 func (u *unpickler) collect(op byte) (any, error) {
 	items, err := u.above()
 	if err != nil {
@@ -462,7 +462,7 @@ func (u *unpickler) global(op byte) (any, error) {
 	return Global{module, name}, nil
 }
 
-// call answers opcodes that would call something.
+// call executes opcodes that would call something.
 func (u *unpickler) call(op byte) error {
 	var f any
 	var args Tuple
@@ -479,7 +479,7 @@ func (u *unpickler) call(op byte) error {
 		}
 		if o, ok := v.(*Object); ok {
 			o.State = state
-		} // dictionaries have metadata as theirs, which is dropped
+		} // state of a dictionary is metadata, which is dropped
 		u.push(v)
 		return nil
 	case 'i':
@@ -513,7 +513,7 @@ func (u *unpickler) call(op byte) error {
 	return err
 }
 
-// result is what a call gives.
+// result returns the result of a call.
 func (u *unpickler) result(f any, args Tuple) (any, error) {
 	g, ok := f.(Global)
 	if !ok {
@@ -546,7 +546,7 @@ func (u *unpickler) result(f any, args Tuple) (any, error) {
 	return d, nil
 }
 
-// copies counts what a step copies.
+// copies counts the entries that an opcode copies.
 func (u *unpickler) copies(n int) error {
 	if u.bulk += n; u.bulk > maxOps {
 		return fmt.Errorf("it has more than %d entries", maxOps)

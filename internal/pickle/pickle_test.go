@@ -2,6 +2,7 @@ package pickle
 
 import (
 	"bytes"
+	"strconv"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -48,22 +49,22 @@ func TestUnpickle(t *testing.T) {
 		assert.Equal(t, c.want, got, "%q", c.data)
 	}
 	for data, want := range map[string]string{
-		"":                                     "it ends too early",
+		"":                                     "it is truncated",
 		"\x80\x06.":                            "protocol 6",
 		".":                                    "the stack is empty",
 		"t.":                                   "there is no mark",
 		"(K\x01d.":                             "a key without a value",
-		"K\x01K\x02a.":                         "nothing that could be added to",
-		"h\x07.":                               "nothing was remembered as number 7",
-		"\xff.":                                "opcode 0xff is not known",
-		"X\xff\xff\xff\xffa.":                  "it ends too early",
+		"K\x01K\x02a.":                         "want a list or a dictionary",
+		"h\x07.":                               "no entry 7",
+		"\xff.":                                "unknown opcode 0xff",
+		"X\xff\xff\xff\xffa.":                  "it is truncated",
 		"\x8d\xff\xff\xff\xff\xff\xff\xff\xff": "too large",
 	} {
 		_, err := Unpickle([]byte(data))
 		assert.ErrorContains(t, err, want, "%q", data)
 	}
 	_, err := Unpickle(bytes.Repeat([]byte{'N'}, maxOps+10))
-	assert.ErrorContains(t, err, "steps")
+	assert.ErrorContains(t, err, strconv.Itoa(maxOps))
 	// One list of pairs, and many dictionaries made of it.
 	bomb := []byte("]q\x00(")
 	for range 5000 {

@@ -9,7 +9,8 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// CopyTo writes a file to w, such as a hash, from where begin leaves it; nil: all of it. Gigabytes take seconds: it ends when ctx does.
+// CopyTo copies a file to w, such as a hash, from the position where begin leaves it; nil: from the start. Gigabytes take seconds: it stops
+// when ctx is cancelled.
 func CopyTo(ctx context.Context, w io.Writer, path string, begin func(*os.File) error) error {
 	f, _, err := Open(path)
 	if err != nil {
@@ -33,7 +34,7 @@ func CopyTo(ctx context.Context, w io.Writer, path string, begin func(*os.File) 
 	return nil
 }
 
-// whileFunc is a reader.
+// whileFunc is a function that implements io.Reader.
 type whileFunc func(p []byte) (int, error)
 
 func (f whileFunc) Read(p []byte) (int, error) { return f(p) }

@@ -1,5 +1,5 @@
-// Package plainfile opens files that come from outside. A path that someone gave, or that a directory listed, may be a named pipe, which
-// keeps a program waiting, or a device, which never ends: only regular files are opened, and nothing waits to find that out.
+// Package plainfile opens untrusted files. A path may be a named pipe, on which a program would block, or an endless device: only regular
+// files are opened, and checking that does not block.
 package plainfile
 
 import (
@@ -14,23 +14,23 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// ErrNotRegular is wrapped by the errors about what is no regular file.
+// ErrNotRegular is wrapped by errors about files that are not regular.
 var ErrNotRegular = errors.New("want a regular file")
 
-// ErrTooLarge is wrapped by [Read]'s error about a file that is larger than wanted.
+// ErrTooLarge is wrapped by [Read]'s error about a file over its limit.
 var ErrTooLarge = errors.New("the file is too large")
 
-// Open opens a regular file, and says how many bytes it has.
+// Open opens a regular file and returns its size in bytes.
 func Open(path string) (*os.File, int64, error) { return open(path, fs.FileMode.IsRegular) }
 
-// Stream opens a regular file or a pipe, as a shell's <(command) is one. A named pipe that nobody writes to is empty.
+// Stream opens a regular file or a pipe, such as a shell's <(command). A named pipe without a writer is empty.
 func Stream(path string) (*os.File, error) {
 	f, _, err := open(path, func(mode fs.FileMode) bool { return mode.IsRegular() || mode.Type() == fs.ModeNamedPipe })
 	return f, err
 }
 
 func open(path string, wanted func(fs.FileMode) bool) (_ *os.File, size int64, err error) {
-	// Looked at before it is opened, since opening some devices does something, and after it, since it may have changed. Without blocking,
+	// Checked before opening, because opening some devices has effects, and after it, because the file may have changed. With O_NONBLOCK,
 	// opening a named pipe does not wait for the other end.
 	st, err := os.Stat(path)
 	if err != nil {
@@ -52,7 +52,7 @@ func open(path string, wanted func(fs.FileMode) bool) (_ *os.File, size int64, e
 	return f, st.Size(), nil
 }
 
-// Read reads a regular file of at most that many bytes.
+// Read reads a regular file of at most most bytes.
 func Read(path string, most int64) (_ []byte, err error) {
 	f, size, err := Open(path)
 	if err != nil {
@@ -60,15 +60,15 @@ func Read(path string, most int64) (_ []byte, err error) {
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
 	if size > most {
-		return nil, fmt.Errorf("%s: %w: it has %d bytes, at most %d are read", quote.Path(path), ErrTooLarge, size, most)
+		return nil, fmt.Errorf("%s: %w: it has %d bytes, want at most %d", quote.Path(path), ErrTooLarge, size, most)
 	}
-	data := make([]byte, 0, size+1) // one more, with which its end is seen
+	data := make([]byte, 0, size+1) // one more byte, to detect the end
 	for {
 		n, err := f.Read(data[len(data):cap(data)])
 		data = data[:len(data)+n]
 		switch {
-		case int64(len(data)) > most: // it has grown, or is one of the system's that have no size
-			return nil, fmt.Errorf("%s: %w: at most %d bytes are read", quote.Path(path), ErrTooLarge, most)
+		case int64(len(data)) > most: // it has grown, or is a system file without a size
+			return nil, fmt.Errorf("%s: %w: want at most %d bytes", quote.Path(path), ErrTooLarge, most)
 		case errors.Is(err, io.EOF):
 			return data, nil
 		case err != nil:

@@ -1,4 +1,4 @@
-// Package plural writes how many there are of something.
+// Package plural writes counted nouns.
 package plural
 
 import (
@@ -6,10 +6,10 @@ import (
 	"strings"
 )
 
-// integer is a type of whole numbers.
+// integer is an integer type.
 type integer interface{ ~int | ~int32 | ~int64 }
 
-// N returns a number with its noun: 1 step, 2 steps, 3 classes, 4 entries. The noun's last word is the one that has a plural.
+// N returns a number with its noun: 1 step, 2 steps, 3 classes, 4 entries. The last word of the noun gets the plural.
 func N[T integer](n T, noun string) string {
 	switch {
 	case n == 1:

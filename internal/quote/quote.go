@@ -1,6 +1,6 @@
-// Package quote makes text that came from outside fit for a message: names of tensors, modules and members of archives, values of
-// configurations, descriptions, texts of PNGs. Such text can hold escape sequences that set a terminal's title or clear its screen,
-// characters that turn the direction of writing, or megabytes.
+// Package quote makes untrusted text safe to print in a message: names of tensors, modules and archive members, values of config files,
+// descriptions, image metadata. Such text can contain escape sequences that set a terminal's title or clear its screen, characters that
+// change the text direction, or megabytes.
 package quote
 
 import (
@@ -14,30 +14,30 @@ import (
 // Most is the number of characters after which [Text] and [Quoted] cut.
 const Most = 120
 
-// mostPath is the number of characters after which [Path] cuts: more than a terminal's lines, less than what a system allows.
+// mostPath is the number of characters after which [Path] cuts: several lines of a terminal, less than the longest path of a system.
 const mostPath = 500
 
-// The limits of [Lines], which no message of ours meets.
+// The limits of [Lines], above all messages of ours.
 const (
 	mostOfLine = 4000
 	mostLines  = 100_000 // a model has thousands of tensors
 )
 
-// Text returns s as it is if it is short and printable, and in double quotes with Go's escapes otherwise: control characters, invisible
-// ones, those that change the direction of writing, and bytes that are not UTF-8. Past [Most] characters it is cut, and the number of
-// bytes of the whole follows.
+// Text returns s unchanged if it is short and printable, and otherwise in double quotes with Go's escapes for control characters, invisible
+// characters, those that change the text direction, and bytes that are not UTF-8. After [Most] characters it is cut and its length in
+// bytes is added.
 func Text[T ~string | ~[]byte](s T) string { return cut(string(s), Most, false) }
 
-// Quoted is Text that stands in double quotes always.
+// Quoted is [Text], always in double quotes.
 func Quoted[T ~string | ~[]byte](s T) string { return cut(string(s), Most, true) }
 
-// Long is Text that cuts after most characters, for what the user asked to see, such as a prompt.
+// Long is [Text] that cuts after most characters, for values that the user wants to see, such as a prompt.
 func Long[T ~string | ~[]byte](s T, most int) string { return cut(string(s), most, false) }
 
-// Path is Text for paths of files, which are cut later: a user has to find the file by it.
+// Path is [Text] for file paths, with a higher limit so that the user can find the file.
 func Path(path string) string { return cut(path, mostPath, false) }
 
-// Texts is Text of each of a list.
+// Texts applies [Text] to each element.
 func Texts[T ~string | ~[]byte](list []T) []string {
 	out := make([]string, len(list))
 	for i, s := range list {
@@ -64,13 +64,13 @@ func cut(s string, most int, always bool) string {
 	return strconv.Quote(s)
 }
 
-// Error returns an error that reads as err does with its text escaped and cut at a few lines' length: for errors of other packages
-// that repeat what they read, and the system's, which repeat paths. errors.Is and errors.As see err.
+// Error returns an error with the text of err escaped and cut after a few lines: for errors of other packages that quote their input, and
+// of the system, which contain paths. It wraps err.
 func Error(err error) error {
 	if err == nil {
 		return nil
 	}
-	if of, ok := err.(*fs.PathError); ok { //nolint:errorlint // its own text and not that of an error around it
+	if of, ok := err.(*fs.PathError); ok { //nolint:errorlint // only if it is not wrapped
 		if safe := of.Op + " " + Path(of.Path) + ": " + of.Err.Error(); safe != err.Error() {
 			return &wrapped{safe, err}
 		}
@@ -91,8 +91,8 @@ type wrapped struct {
 func (e *wrapped) Error() string { return e.text }
 func (e *wrapped) Unwrap() error { return e.err }
 
-// Lines is the last line of defence, for whole messages: it keeps their lines and tabs, escapes all else that is not printable, and cuts
-// lines that no message of ours has the length of.
+// Lines is the last line of defence, for whole messages: it keeps newlines and tabs, escapes all other characters that are not printable,
+// and cuts lines longer than any message of ours.
 func Lines(s string) string {
 	lines := strings.SplitN(s, "\n", mostLines+1)
 	if len(lines) > mostLines {
@@ -104,7 +104,7 @@ func Lines(s string) string {
 	return strings.Join(lines, "\n")
 }
 
-// escape writes what is not printable as Go's escapes do, without quotes around the whole; tabs stay.
+// escape replaces characters that are not printable by Go's escapes, without quotes; tabs are kept.
 func escape(s string, most int) string {
 	var b strings.Builder
 	runes := 0

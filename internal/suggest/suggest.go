@@ -1,4 +1,4 @@
-// Package suggest finds the names that were likely meant by one that does not exist.
+// Package suggest finds names similar to a mistyped one.
 package suggest
 
 import (
@@ -13,8 +13,8 @@ import (
 // maxSuggestions is how many names a hint lists.
 const maxSuggestions = 3
 
-// Near returns the names, of any case, that were likely meant by one that does not exist, the most likely first: those within a few typing errors, fewer
-// for short names, and hardly ever in the first letter; or else those that begin with what was typed, or with which it begins.
+// Near returns the names similar to a mistyped one, ignoring case, the most similar first: those within a few typing errors, fewer for
+// short names and at most one in the first letter; if there are none, those of which one is a prefix of the other.
 func Near(typed string, names []string) []string {
 	type near struct {
 		name     string
@@ -47,15 +47,15 @@ func Near(typed string, names []string) []string {
 	return out
 }
 
-// OneOf says that one of the names was wanted and what was typed, with what was likely meant: want one of a, b, got "c": did you mean a?
+// OneOf is the message of an unknown name, with a suggestion: want one of a, b, got "c": did you mean a?
 func OneOf(typed string, names []string) string {
 	return fmt.Sprintf("want one of %s, got %s%s", strings.Join(quote.Texts(names), ", "), quote.Quoted(typed), Hint(typed, names))
 }
 
-// Hint is the end of a message about a name that does not exist, ": did you mean a?"; "" where none comes near.
+// Hint is the end of a message about an unknown name, ": did you mean a?"; "" if none is similar.
 func Hint(typed string, names []string) string { return Question(Near(typed, names)...) }
 
-// Question asks which of the names was meant, as Hint does; "" for none.
+// Question is the end of a message that asks which of the names was meant, ": did you mean a or b?"; "" without names.
 func Question(names ...string) string {
 	if len(names) == 0 {
 		return ""
@@ -65,8 +65,8 @@ func Question(names ...string) string {
 
 func sameInitial(a, b string) bool { return a != "" && b != "" && a[0] == b[0] }
 
-// typingErrors counts the insertions, deletions, substitutions and swaps of neighbours that make b of a (the optimal string alignment
-// distance). Texts of over a hundred bytes are no typing error.
+// typingErrors counts the insertions, deletions, substitutions and swaps of neighbours that turn a into b (the optimal string alignment
+// distance). Texts of over a hundred bytes are never similar.
 func typingErrors(a, b string) int {
 	const long = 100
 	if len(a) > long || len(b) > long {

@@ -5,9 +5,9 @@ import (
 	"math"
 )
 
-// fullColour brings what decoders return to what package image takes all YCbCr to be. A lossy WebP has studio range (RFC
-// 6386, 9.2: ITU-R 601, luma 16 to 235, chroma 16 to 240): white would be 235. And chroma of half the resolution is
-// interpolated as libjpeg and libwebp do it, where package image repeats pixels, which shows at 32×32.
+// fullColour converts decoded images to the full-range YCbCr that package image assumes. A lossy WebP has studio range (RFC
+// 6386, 9.2: ITU-R 601, luma 16 to 235, chroma 16 to 240): white would be 235. Subsampled chroma is interpolated like in
+// libjpeg and libwebp; package image repeats pixels, which is visible at 32×32.
 func fullColour(img *image.YCbCr, format string) *image.YCbCr {
 	img = smoothChroma(img)
 	if format == "webp" {
@@ -60,5 +60,5 @@ func smoothChroma(img *image.YCbCr) *image.YCbCr {
 	return out
 }
 
-// neighbour is the second nearest of n pixels to pixel x of a line twice as long.
+// neighbour is the second nearest of n pixels to pixel x of a line of twice the length.
 func neighbour(x, n int) int { return min(max(x/2-1+x&1*2, 0), n-1) }

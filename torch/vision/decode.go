@@ -6,7 +6,7 @@ import (
 	"fmt"
 	"image"
 	"image/draw"
-	_ "image/gif"  // a format of images
+	_ "image/gif"  // registers a decoder
 	_ "image/jpeg" // likewise
 	_ "image/png"  // likewise
 	"runtime"
@@ -18,22 +18,22 @@ import (
 // MaxEncoded is the size in bytes of the largest file that is decoded.
 const MaxEncoded = 256 << 20
 
-// Limits of one image. Decoders allocate what a header declares, so a small file may not declare a large image: the
-// ratio is above what a real picture, however plain, is compressed to.
+// Limits of one image. Decoders allocate what a header declares, so a small file must not declare a large image: the
+// ratio is above the compression of any real image.
 const (
 	maxPixels      = 64 << 20
-	manyPixels     = 16 << 20 // of which one copy after another takes hundreds of megabytes
-	maxPlainPixels = 4 << 20  // allowed to a file of any size
+	manyPixels     = 16 << 20 // images for which every copy takes hundreds of megabytes
+	maxPlainPixels = 4 << 20  // allowed for a file of any size
 	pixelsPerByte  = 2048     // allowed beyond that
 )
 
-// Header is what an image says of itself before it is decoded.
+// Header is an image's header, read without decoding the image.
 type Header struct {
 	Width, Height int // as stored
-	Orientation   int // of EXIF: 1 upright to 8
+	Orientation   int // EXIF orientation, 1 (upright) to 8
 }
 
-// Size returns width and height as the image is meant to be seen.
+// Size returns width and height after applying the orientation.
 func (h Header) Size() (w, hh int) {
 	if h.Orientation >= 5 {
 		return h.Height, h.Width
@@ -41,13 +41,13 @@ func (h Header) Size() (w, hh int) {
 	return h.Width, h.Height
 }
 
-// ReadHeader reads the header of an image that [Decode] reads, and makes sure that decoding it keeps within time and memory.
+// ReadHeader reads the header of an image that [Decode] reads, and checks that decoding it stays within limits of time and memory.
 func ReadHeader(data []byte) (Header, error) {
 	h, _, err := readHeader(data)
 	return h, err
 }
 
-// readHeader returns the WebP's frame to decode as well, nil for other formats.
+// readHeader also returns the frame to decode of a WebP; nil for other formats.
 func readHeader(data []byte) (h Header, frame *webpFrame, err error) {
 	if len(data) == 0 {
 		return h, nil, errors.New("it is empty")
@@ -89,7 +89,7 @@ func (h Header) check(encoded int) error {
 	case h.Width < 1 || h.Height < 1:
 		return fmt.Errorf("it declares %d×%d pixels", h.Width, h.Height)
 	case h.Width > maxPixels/h.Height:
-		return fmt.Errorf("it declares %d×%d pixels; at most %d million are read", h.Width, h.Height, maxPixels>>20)
+		return fmt.Errorf("it declares %d×%d pixels: want at most %d million", h.Width, h.Height, maxPixels>>20)
 	}
 	if n := h.Width * h.Height; n > maxPlainPixels && n/pixelsPerByte > encoded {
 		return fmt.Errorf("it declares %d×%d pixels in %d bytes", h.Width, h.Height, encoded)
@@ -97,7 +97,7 @@ func (h Header) check(encoded int) error {
 	return nil
 }
 
-// OnWhite puts an image on white, as RGBA that is opaque. One that is that already is returned as it is.
+// OnWhite composites an image on white, as opaque RGBA. An image that is opaque RGBA already is returned unchanged.
 func OnWhite(m image.Image) *image.RGBA {
 	if rgba, ok := m.(*image.RGBA); ok && rgba.Opaque() {
 		return rgba
@@ -108,9 +108,9 @@ func OnWhite(m image.Image) *image.RGBA {
 	return out
 }
 
-// Decode reads an image, PNG, JPEG, GIF, BMP or WebP, upright by its EXIF orientation and with the colours that libjpeg and libwebp give it.
-// Of an animation it is the first frame. Alpha stays. A header that declares far more pixels than the data can hold is an error, and so
-// is a progressive JPEG whose decoding would take more than half a gigabyte.
+// Decode reads an image, PNG, JPEG, GIF, BMP or WebP, with its EXIF orientation applied and the same colours as
+// libjpeg and libwebp. Of an animation it reads the first frame. Alpha is kept. A header that declares far more pixels than the data can
+// hold is an error, and so is a progressive JPEG whose decoding would take more than half a gigabyte.
 func Decode(data []byte) (img image.Image, err error) {
 	h, frame, err := readHeader(data)
 	if err != nil {
@@ -119,17 +119,17 @@ func Decode(data []byte) (img image.Image, err error) {
 	if frame != nil {
 		data = frame.data
 	}
-	// Decoders are meant not to panic, but one that does on one image among a million must not end a run.
+	// Decoders should not panic, but a panic on one image in a million must not end a run.
 	defer func() {
 		if r := recover(); r != nil {
-			img, err = nil, fmt.Errorf("the decoder gave up: %v", r)
+			img, err = nil, fmt.Errorf("the decoder panicked: %v", r)
 		}
 	}()
 	img, format, err := image.Decode(bytes.NewReader(data))
 	if err != nil {
 		return nil, err
 	}
-	// What the decoder of a large image used, for a progressive JPEG three times the image, goes before more is asked for.
+	// Free the memory of a large image's decoder, three times the image for a progressive JPEG, before allocating more.
 	large := h.Width > manyPixels/h.Height
 	if large {
 		runtime.GC()
@@ -143,7 +143,7 @@ func Decode(data []byte) (img image.Image, err error) {
 	if large {
 		runtime.GC()
 	}
-	if whole := image.Rect(0, 0, h.Width, h.Height); img.Bounds() != whole { // the first frame of an animation may be a part of its screen
+	if whole := image.Rect(0, 0, h.Width, h.Height); img.Bounds() != whole { // the first frame of an animation may cover a part of the canvas
 		at := img.Bounds()
 		if frame != nil {
 			at = at.Add(frame.at)

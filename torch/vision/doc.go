@@ -1,7 +1,6 @@
-// Package vision reads and writes image files, and what they carry besides their pixels: text chunks, EXIF, animations. PNG, JPEG and
-// WebP hold the settings of an image under different names; here they are one list of texts. [FromImages] and [ToImages] turn images into
-// tensors and back.
+// Package vision reads and writes image files with their metadata: text chunks and EXIF. PNG, JPEG and WebP store the settings of a
+// generated image under different names; here they are one list of texts. [FromImages] and [ToImages] convert images to tensors and back.
 //
-// All images are decoded here, by [Decode]: those that models are trained on and those that they start from. [Resize] scales with
-// Pillow's filters, [Square] cuts out training images, and [Grid] lays images out.
+// [Decode] decodes training images and input images alike. Of an animation it reads the first frame. [Resize] scales with Pillow's
+// filters, [Square] makes a square training image, and [Grid] arranges images in a grid.
 package vision

@@ -19,25 +19,25 @@ const (
 	tagDescription = 0x010e
 	tagOrientation = 0x0112
 	tagSoftware    = 0x0131
-	tagExif        = 0x8769 // where the fields of a second directory begin
+	tagExif        = 0x8769 // offset of a second directory
 	tagMakerNote   = 0x927c
 	tagComment     = 0x9286
 )
 
 const exifHead = "Exif\x00\x00"
 
-// maxExif is how much of an EXIF block is read. A JPEG has at most 64 kB; that of PNG and WebP may hold a thumbnail.
+// maxExif is the number of bytes read of an EXIF block. In a JPEG it has at most 64 kB; in PNG and WebP it may contain a thumbnail.
 const maxExif = 4 << 20
 
-// exif is what an EXIF block says, as far as it is used here.
+// exif holds the fields of an EXIF block that are used here.
 type exif struct {
-	orientation int // 1 upright … 8; 0 where it is not said
+	orientation int // 1 (upright) to 8; 0: missing
 	fields      map[uint16][]byte
 	order       binary.ByteOrder
 }
 
-// Orientation finds the EXIF orientation of a PNG, JPEG or WebP file, 1 (upright) to 8 (EXIF 2.3, 4.6.4 A): 1 if there is none, or none
-// that can be read.
+// Orientation finds the EXIF orientation of a PNG, JPEG or WebP file, 1 (upright) to 8 (EXIF 2.3, 4.6.4 A); 1 if it is missing
+// or unreadable.
 func Orientation(data []byte) int {
 	x, err := exifOf(bufio.NewReader(bytes.NewReader(data)))
 	if err != nil || x.orientation < 1 || x.orientation > 8 {
@@ -46,7 +46,7 @@ func Orientation(data []byte) int {
 	return x.orientation
 }
 
-// exifOf finds and reads the EXIF block of a file; without one it returns the zero value.
+// exifOf reads the EXIF block of a file; without one it returns the zero value.
 func exifOf(r *bufio.Reader) (exif, error) {
 	head, _ := r.Peek(12)
 	var block []byte
@@ -67,7 +67,7 @@ func pngExif(r *bufio.Reader) ([]byte, error) {
 	for range maxChunks {
 		var head [8]byte
 		if _, err := io.ReadFull(r, head[:]); err != nil {
-			return nil, errors.New("png: it ends before its end chunk")
+			return nil, errors.New("png: the end chunk is missing")
 		}
 		n, kind := int64(binary.BigEndian.Uint32(head[:4])), string(head[4:])
 		switch {
@@ -77,13 +77,13 @@ func pngExif(r *bufio.Reader) ([]byte, error) {
 			return readN(r, n)
 		}
 		if _, err := discard(r, n+4); err != nil {
-			return nil, fmt.Errorf("png: chunk %s is cut short", quote.Quoted(kind))
+			return nil, fmt.Errorf("png: chunk %s is truncated", quote.Quoted(kind))
 		}
 	}
 	return nil, fmt.Errorf("png: it has more than %d chunks", maxChunks)
 }
 
-// jpegExif looks through the segments before the first scan.
+// jpegExif searches the segments before the first scan.
 func jpegExif(r *bufio.Reader) ([]byte, error) {
 	_, _ = r.Discard(2)
 	for {
@@ -134,12 +134,12 @@ func webpExif(r *bufio.Reader) ([]byte, error) {
 	return nil, fmt.Errorf("webp: it has more than %d chunks", maxChunks)
 }
 
-// readN reads n bytes, or fewer where the file ends; it allocates no more than there are.
+// readN reads n bytes, or fewer at the end of the file; it allocates no more than the file has.
 func readN(r io.Reader, n int64) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(r, n))
 }
 
-// parseExif reads a TIFF block; what is damaged is left out.
+// parseExif reads a TIFF block; damaged fields are skipped.
 func parseExif(tiff []byte) exif {
 	x := exif{fields: map[uint16][]byte{}}
 	if len(tiff) < 8 {
@@ -191,10 +191,10 @@ func (x *exif) directory(tiff []byte, at int64, first bool) {
 	}
 }
 
-// maker begins a MakerNote of ours.
+// maker is the prefix of onestep's MakerNote.
 const maker = "onestep\x00"
 
-// texts returns the fields that hold text, under the keywords that they have in a PNG.
+// texts returns the text fields, under the keywords of PNG text chunks.
 func (x exif) texts() (out []Text) {
 	if v := x.comment(); v != "" {
 		out = append(out, Text{Parameters, v})

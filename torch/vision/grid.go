@@ -8,7 +8,7 @@ import (
 	"math"
 )
 
-// Grid lays images of one size out in rows, 2 pixels apart on white. columns 0 chooses a nearly square grid.
+// Grid arranges images of one size in rows, with gaps of 2 pixels, on white. With columns 0 the grid is nearly square.
 func Grid(images []image.Image, columns int) (image.Image, error) {
 	if len(images) == 0 {
 		return nil, errors.New("grid: no images")

@@ -10,8 +10,9 @@ import (
 	"unicode/utf16"
 )
 
-// EncodeJPEG writes an image as a JPEG of quality 95, its texts in EXIF where A1111 has them: "parameters" as UserComment, Software
-// as such, and "onestep" as MakerNote. Alpha is put on white. A JPEG holds 64 kB of EXIF: more is an error.
+// EncodeJPEG writes an image as a JPEG of quality 95, with its texts in EXIF as A1111 writes them: "parameters" as
+// UserComment, "Software" as Software, and "onestep" as MakerNote. Alpha is composited on white. More than 64 kB of EXIF, the limit of a
+// JPEG, is an error.
 func EncodeJPEG(w io.Writer, img image.Image, texts []Text) error {
 	var b bytes.Buffer
 	if err := jpeg.Encode(&b, OnWhite(img), &jpeg.Options{Quality: 95}); err != nil {
@@ -23,7 +24,7 @@ func EncodeJPEG(w io.Writer, img image.Image, texts []Text) error {
 		const most = 1<<16 - 1 - 2 // bytes of a segment
 		body := append([]byte(exifHead), block...)
 		if len(body) > most {
-			return fmt.Errorf("jpeg: its settings take %d bytes, and a JPEG holds %d: write a PNG, or no settings", len(body), most)
+			return fmt.Errorf("jpeg: the metadata has %d bytes, a JPEG holds %d: write a PNG, or no metadata", len(body), most)
 		}
 		segment = binary.BigEndian.AppendUint16([]byte{0xff, 0xe1}, uint16(len(body)+2))
 		segment = append(segment, body...)
@@ -36,7 +37,7 @@ func EncodeJPEG(w io.Writer, img image.Image, texts []Text) error {
 	return nil
 }
 
-// encodeExif makes a big-endian TIFF block of the texts that EXIF has a place for; nil if there are none.
+// encodeExif encodes the texts that have an EXIF field as a big-endian TIFF block; nil if there are none.
 func encodeExif(texts []Text) []byte {
 	type field struct {
 		tag, kind uint16
@@ -62,7 +63,7 @@ func encodeExif(texts []Text) []byte {
 	}
 	order := binary.BigEndian
 	out := []byte("MM\x00\x2a\x00\x00\x00\x08")
-	// directory appends a directory, the values behind it.
+	// directory appends a directory, followed by its values.
 	directory := func(fields []field, more int) (pointer int) {
 		n := len(fields) + more
 		values := len(out) + 2 + 12*n + 4

@@ -6,8 +6,8 @@ import (
 )
 
 // Planes writes an image's levels channel by channel, [3, H, W]: red, green, blue. If dst has room for one plane, [1, H, W], it is
-// the luminance Y' of JFIF (ITU-R 601-2), rounded as Pillow's convert("L") does. Transparent parts are put on white. It panics when
-// dst has room for neither.
+// the luminance Y' of JFIF (ITU-R 601-2), rounded as Pillow's convert("L") does. Alpha is composited on white. It panics
+// unless dst has one of these sizes.
 func Planes(dst []byte, m image.Image) {
 	b := m.Bounds()
 	n := b.Dx() * b.Dy()
@@ -20,7 +20,7 @@ func Planes(dst []byte, m image.Image) {
 		row := img.Pix[img.PixOffset(b.Min.X, y):][:4*b.Dx()]
 		for x := 0; x < len(row); x += 4 {
 			if len(dst) == n {
-				// Coefficients of 2^16 that add up to it, so grey stays what it is.
+				// Coefficients in units of 2^-16 that sum to 1, so that grey is unchanged.
 				dst[i] = byte((19595*uint32(row[x]) + 38470*uint32(row[x+1]) + 7471*uint32(row[x+2]) + 1<<15) >> 16)
 			} else {
 				dst[i], dst[n+i], dst[2*n+i] = row[x], row[x+1], row[x+2]
@@ -30,8 +30,8 @@ func Planes(dst []byte, m image.Image) {
 	}
 }
 
-// FromPlanes is the inverse of Planes: an image of levels [c, h, w], grey for one channel and colour for three. It panics for other
-// channels, and when src has another size.
+// FromPlanes is the inverse of Planes: it makes an image of levels [c, h, w], grey for one channel and RGB for three. It panics for
+// another number of channels or size of src.
 func FromPlanes(src []byte, c, h, w int) image.Image {
 	n := h * w
 	if (c != 1 && c != 3) || len(src) != c*n {

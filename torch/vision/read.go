@@ -8,7 +8,7 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// What an image file may have that Read reads.
+// Limits of [Read].
 const (
 	maxBytes = 256 << 20
 	maxSide  = 16384

@@ -6,13 +6,13 @@ import (
 	"math"
 )
 
-// Filter is the kernel that [Resize] weighs neighbouring pixels by. Where an image shrinks it is widened, so that every pixel counts.
+// Filter is the resampling kernel of [Resize]. When downscaling it is widened, so that every pixel contributes.
 type Filter struct {
 	support float64
 	weight  func(x float64) float64
 }
 
-// The filters of Pillow that models are used with.
+// Pillow's filters that models are used with.
 var (
 	Bilinear = Filter{1, func(x float64) float64 { return max(1-math.Abs(x), 0) }}
 	Bicubic  = Filter{2, bicubic}
@@ -47,11 +47,11 @@ func sinc(x float64) float64 {
 	return math.Sin(x) / x
 }
 
-// Resize returns an image scaled to width×height pixels, as Pillow's Image.resize does, to the bit: what models start from looks to them as it
-// does in Python. Alpha is dropped; see [OnWhite]. It computes in integers, first along rows, then along columns.
+// Resize returns an image scaled to width×height pixels, as Pillow's Image.resize does, bit for bit, so that a model's input image
+// is the same as in Python. Alpha is dropped; see [OnWhite]. It computes in integers, first along rows, then along columns.
 func Resize(m image.Image, width, height int, f Filter) *image.NRGBA {
 	from := narrowed(m, width, f).turned()
-	if from.w != height { // it lies on its side now
+	if from.w != height { // it is transposed now
 		from = from.along(height, f)
 	}
 	from = from.turned()
@@ -63,13 +63,13 @@ func Resize(m image.Image, width, height int, f Filter) *image.NRGBA {
 	return out
 }
 
-// raster is an image of red, green and blue in rows.
+// raster is an RGB image in rows.
 type raster struct {
 	w, h int
 	pix  []uint8
 }
 
-// narrowed returns an image with its rows resized, one after the other: those of a photograph take hundreds of megabytes.
+// narrowed returns an image with its rows resized, row by row: a whole photograph would take hundreds of megabytes.
 func narrowed(m image.Image, width int, f Filter) raster {
 	b := m.Bounds()
 	out := raster{width, b.Dy(), make([]uint8, 3*width*b.Dy())}
@@ -90,11 +90,11 @@ func narrowed(m image.Image, width int, f Filter) raster {
 	return out
 }
 
-// colours fills a row with those of an image.
+// colours fills a row with an image's pixels.
 func (p raster) colours(m image.Image, y int) {
 	b := m.Bounds()
 	switch m := m.(type) {
-	case *image.YCbCr: // as its At and the conversion give them
+	case *image.YCbCr: // the same values as At and a conversion
 		for x := range p.w {
 			i, j := m.YOffset(b.Min.X+x, y), m.COffset(b.Min.X+x, y)
 			p.pix[3*x], p.pix[3*x+1], p.pix[3*x+2] = color.YCbCrToRGB(m.Y[i], m.Cb[j], m.Cr[j])
@@ -112,7 +112,7 @@ func (p raster) colours(m image.Image, y int) {
 	}
 }
 
-// turned swaps rows and columns.
+// turned transposes the image.
 func (p raster) turned() raster {
 	out := raster{p.h, p.w, make([]uint8, len(p.pix))}
 	for y := range p.h {
@@ -123,10 +123,10 @@ func (p raster) turned() raster {
 	return out
 }
 
-// fraction is the bits of the weights' fractions: sums of 8-bit pixels with them fit 32 bits.
+// fraction is the number of fractional bits of the weights: weighted sums of 8-bit pixels fit into 32 bits.
 const fraction = 32 - 8 - 2
 
-// tap is what makes one pixel: a run of pixels from first on and their weights.
+// tap computes one pixel: the index of the first source pixel and the weights from there.
 type tap struct {
 	first   int
 	weights []int
@@ -139,7 +139,7 @@ func (p raster) along(n int, f Filter) raster {
 	return out
 }
 
-// apply makes each pixel of out's rows by its taps.
+// apply computes the pixels of out's rows by their taps.
 func (p raster) apply(taps []tap, out raster) {
 	for y := range p.h {
 		row := p.pix[3*y*p.w:]

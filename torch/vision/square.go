@@ -6,9 +6,9 @@ import (
 	xdraw "golang.org/x/image/draw"
 )
 
-// Square returns the middle square of an image, scaled to side×side pixels: what models are trained on. Its kernel is Catmull and Rom's,
-// widened where the image shrinks, and within one level of Pillow's BICUBIC. Side 0, and that of an image that is such a square already,
-// leave it as it is. The result may share its pixels with img.
+// Square returns the center crop of an image, scaled to side×side pixels, for training. The kernel is Catmull-Rom, widened when
+// downscaling, and within one level of Pillow's BICUBIC. With side 0, or if the image has that size already, it is not changed. The
+// result may share its pixels with img.
 func Square(img *image.RGBA, side int) *image.RGBA {
 	b := img.Bounds()
 	if side == 0 || (b.Dx() == side && b.Dy() == side) {

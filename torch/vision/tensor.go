@@ -9,18 +9,18 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// ErrNaN is why values are no image.
+// ErrNaN is wrapped by the error of [ToImages] for values that are NaN.
 var ErrNaN = errors.New("NaN")
 
 // FromImages returns images as a tensor [B, channels, H, W], float32 on the scope's device, with values from -1 (black) to 1 (white):
-// what autoencoders read, and what models of pixels are trained on. channels is 3 for red, green and blue, or 1 for the luminance
-// (ITU-R 601-2, as in Pillow's convert("L")). Transparent parts are put on white. Images of several sizes are an error. [ToImages] gives
-// the same levels back.
+// the input of autoencoders, and of pixel-space models in training. channels is 3 for red, green and blue, or 1 for the luminance
+// (ITU-R 601-2, as in Pillow's convert("L")). Alpha is composited on white. Images of different sizes are an error. [ToImages]
+// returns the same levels.
 func FromImages(s *torch.Scope, channels int, images ...image.Image) (*torch.Tensor, error) {
 	return fromImages(s, channels, images, func(level byte) float32 { return float32(level)/255*2 - 1 })
 }
 
-// FromImagesUnit is FromImages with values from 0 (black) to 1 (white): what ControlNets see, and torchvision's to_tensor.
+// FromImagesUnit is [FromImages] with values from 0 (black) to 1 (white), the input of ControlNets, as torchvision's to_tensor.
 func FromImagesUnit(s *torch.Scope, channels int, images ...image.Image) (*torch.Tensor, error) {
 	return fromImages(s, channels, images, func(level byte) float32 { return float32(level) / 255 })
 }
@@ -30,7 +30,7 @@ func fromImages(s *torch.Scope, channels int, images []image.Image, value func(l
 		return nil, fmt.Errorf("images to a tensor: want 1 or 3 channels, got %d", channels)
 	}
 	if len(images) == 0 {
-		return nil, errors.New("images to a tensor: there are none")
+		return nil, errors.New("images to a tensor: want at least one image")
 	}
 	for i, m := range images {
 		if m == nil {
@@ -59,7 +59,7 @@ func fromImages(s *torch.Scope, channels int, images []image.Image, value func(l
 }
 
 // ToImages returns x [B, C, H, W] with values from -1 (black) to 1 (white), of any floating-point type and on any device, as B images:
-// grey ones for one channel, colour for three. Values outside are clamped. NaN is an error, [ErrNaN], that says how many there are.
+// grey for one channel, RGB for three. Values outside are clamped. NaN is an error that wraps [ErrNaN] and says how many there are.
 // Levels are rounded as diffusers does, in float32, halves to even.
 func ToImages(x *torch.Tensor) (images []image.Image, err error) {
 	var v []float32
@@ -76,7 +76,7 @@ func ToImages(x *torch.Tensor) (images []image.Image, err error) {
 		return nil, fmt.Errorf("a tensor to images: %w", err)
 	}
 	if v == nil {
-		return nil, fmt.Errorf("a tensor to images: want floating-point numbers [B, 1 or 3, H, W], got %s%v", x.DType(), shape)
+		return nil, fmt.Errorf("a tensor to images: want a floating-point tensor [B, 1 or 3, H, W], got %s%v", x.DType(), shape)
 	}
 	bad := 0
 	levels := make([]byte, len(v))

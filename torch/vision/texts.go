@@ -15,26 +15,26 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// Text is a piece of text in an image file: a text chunk of a PNG, or the EXIF field that other formats have in its place. In a PNG its
+// Text is a text in an image's metadata: a text chunk of a PNG, or the corresponding EXIF field of other formats. In a PNG its
 // keyword has 1 to 79 Latin-1 characters.
 type Text struct{ Keyword, Value string }
 
-// Parameters is the keyword of the text that holds the settings of a generated image, as A1111 writes it.
+// Parameters is the keyword of A1111's generation parameters.
 const Parameters = "parameters"
 
-// Limits of the text in one file, which no honest file meets: ComfyUI's largest workflows have a few hundred kilobytes.
+// Limits of the text in one file, far above real files: ComfyUI's largest workflows have a few hundred kilobytes.
 const (
 	maxText   = 2 << 20 // bytes of one text, inflated
 	maxTexts  = 8 << 20 // bytes of all texts, inflated
 	mostTexts = 1000
-	maxChunks = 1 << 20 // chunks of a PNG that are passed over
+	maxChunks = 1 << 20 // chunks of a PNG that are skipped
 )
 
 const pngSignature = "\x89PNG\r\n\x1a\n"
 
 // ReadTexts returns the texts of a PNG, JPEG or WebP file: a PNG's text chunks, compressed ones too, or the EXIF fields UserComment (as
-// "parameters", which is where A1111 puts it), MakerNote (as "onestep" if it is ours), Software and ImageDescription. Damaged
-// files give an error; nothing large is allocated for what they claim.
+// "parameters", which is where A1111 puts it), MakerNote (as "onestep" if it is ours), Software and ImageDescription. A damaged
+// file is an error; memory is not allocated for sizes that a file only claims.
 func ReadTexts(r io.Reader) ([]Text, error) {
 	b := bufio.NewReader(r)
 	head, _ := b.Peek(12)
@@ -68,27 +68,27 @@ func pngTexts(r *bufio.Reader) ([]Text, error) {
 	for range maxChunks {
 		var head [8]byte
 		if _, err := io.ReadFull(r, head[:]); err != nil {
-			return nil, errors.New("png: it ends before its end chunk")
+			return nil, errors.New("png: the end chunk is missing")
 		}
 		n, kind := int64(binary.BigEndian.Uint32(head[:4])), string(head[4:])
 		if n > 1<<31-1 {
-			return nil, fmt.Errorf("png: chunk %s claims %d bytes", quote.Quoted(kind), n)
+			return nil, fmt.Errorf("png: chunk %s declares %d bytes", quote.Quoted(kind), n)
 		}
 		if kind == "IEND" {
 			return texts, nil
 		}
 		if kind != "tEXt" && kind != "iTXt" && kind != "zTXt" {
 			if m, err := discard(r, n+4); err != nil {
-				return nil, fmt.Errorf("png: chunk %s claims %d bytes, %d follow", quote.Quoted(kind), n, m)
+				return nil, fmt.Errorf("png: chunk %s declares %d bytes, %d follow", quote.Quoted(kind), n, m)
 			}
 			continue
 		}
 		if n > maxText {
-			return nil, fmt.Errorf("png: a text chunk has %d bytes; at most %d MiB are read", n, maxText>>20)
+			return nil, fmt.Errorf("png: a text chunk has %d bytes: want at most %d MiB", n, maxText>>20)
 		}
 		body := make([]byte, n+4)
 		if _, err := io.ReadFull(r, body); err != nil {
-			return nil, fmt.Errorf("png: chunk %s claims %d bytes and the file ends", quote.Quoted(kind), n)
+			return nil, fmt.Errorf("png: chunk %s declares %d bytes, but the file ends", quote.Quoted(kind), n)
 		}
 		sum := crc32.Update(crc32.ChecksumIEEE(head[4:]), crc32.IEEETable, body[:n])
 		if sum != binary.BigEndian.Uint32(body[n:]) {
@@ -109,11 +109,11 @@ func pngTexts(r *bufio.Reader) ([]Text, error) {
 	return nil, fmt.Errorf("png: it has more than %d chunks", maxChunks)
 }
 
-// chunkText is the text of a chunk behind its keyword. By the standard tEXt and zTXt are in Latin-1, but several programs
-// (stable-diffusion.cpp, StabilityMatrix) put UTF-8 there: bytes that are valid UTF-8 are taken for it, since Latin-1 text with letters
+// chunkText is the text of a chunk after its keyword. By the standard tEXt and zTXt are in Latin-1, but several programs
+// (stable-diffusion.cpp, StabilityMatrix) put UTF-8 there: bytes that are valid UTF-8 are read as UTF-8, because Latin-1 text with letters
 // beyond ASCII hardly ever is.
 func chunkText(kind string, value []byte) (string, error) {
-	short := fmt.Errorf("png: chunk %s is cut short", quote.Quoted(kind))
+	short := fmt.Errorf("png: chunk %s is truncated", quote.Quoted(kind))
 	switch kind {
 	case "zTXt":
 		if len(value) < 1 || value[0] != 0 {
@@ -163,7 +163,7 @@ func inflate(data []byte) ([]byte, error) {
 	return text, nil
 }
 
-// discard skips n bytes, in steps, since [bufio.Reader.Discard] counts in int.
+// discard skips n bytes, in steps, because [bufio.Reader.Discard] counts in int.
 func discard(r *bufio.Reader, n int64) (int64, error) {
 	m, err := r.Discard(int(n))
 	return int64(m), err
@@ -193,8 +193,8 @@ func toLatin1(s string) []byte {
 	return out
 }
 
-// encodeTexts returns the chunks that hold texts in a PNG: Latin-1 text as tEXt, other text as iTXt in UTF-8. Latin-1 text that would
-// read as UTF-8 is written as iTXt, too.
+// encodeTexts returns the chunks that hold texts in a PNG: Latin-1 text as tEXt, other text as iTXt in UTF-8. Latin-1 text that is
+// also valid UTF-8 is written as iTXt too.
 func encodeTexts(texts []Text) ([]byte, error) {
 	var out bytes.Buffer
 	for _, t := range texts {

@@ -5,7 +5,7 @@ import (
 	"image/draw"
 )
 
-// upright undoes an EXIF orientation. Alpha stays.
+// upright applies an EXIF orientation. Alpha is kept.
 func upright(m image.Image, orientation int) image.Image {
 	if orientation < 2 || orientation > 8 {
 		return m
@@ -20,7 +20,7 @@ func upright(m image.Image, orientation int) image.Image {
 	out := image.NewNRGBA(size)
 	for y := range size.Dy() {
 		for x := range size.Dx() {
-			// What the stored image has at (sx, sy) is seen at (x, y).
+			// The stored pixel (sx, sy) is shown at (x, y).
 			sx, sy := x, y
 			switch orientation {
 			case 2:

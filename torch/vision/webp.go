@@ -6,21 +6,21 @@ import (
 	"image"
 )
 
-var errWebP = errors.New("webp: the file is cut short")
+var errWebP = errors.New("webp: the file is truncated")
 
-// webpFrame is the first frame of a WebP file, as a file of its own that has nothing else in it.
+// webpFrame is the first frame of a WebP file, as a separate file.
 type webpFrame struct {
 	data   []byte
-	canvas image.Point // size of the whole
-	at     image.Point // of the frame on it
+	canvas image.Point // size of the canvas
+	at     image.Point // offset of the frame on the canvas
 }
 
-// firstFrame finds the first frame of a WebP file, still or animated, by its container (RFC 9649, 2.7), which the decoder does not know
-// animations of.
+// firstFrame finds the first frame of a WebP file, still or animated, in its container (RFC 9649, 2.7); the decoder does not support
+// animations.
 func firstFrame(data []byte) (*webpFrame, error) {
 	var f webpFrame
 	var alpha []byte
-	// frame looks for the chunks of an image.
+	// frame finds the chunks of an image.
 	frame := func(body []byte) (bool, error) {
 		for len(body) >= 8 {
 			kind, chunk, rest, err := webpChunk(body)
@@ -63,7 +63,7 @@ func firstFrame(data []byte) (*webpFrame, error) {
 			}
 			return nil, errors.New("webp: its first frame has no image")
 		case "ALPH", "VP8 ", "VP8L":
-			if kind != "ALPH" && f.canvas == (image.Point{}) { // a file of one chunk
+			if kind != "ALPH" && f.canvas == (image.Point{}) { // a file with one chunk
 				f.canvas = frameSize(kind, chunk)
 			}
 			ok, err := frame(body)
@@ -76,7 +76,7 @@ func firstFrame(data []byte) (*webpFrame, error) {
 	return nil, errors.New("webp: it has no image")
 }
 
-// webpChunk cuts a chunk off.
+// webpChunk splits off a chunk.
 func webpChunk(data []byte) (kind string, body, rest []byte, err error) {
 	n := int64(binary.LittleEndian.Uint32(data[4:]))
 	if n > int64(len(data)-8) {
@@ -89,7 +89,7 @@ func webpChunk(data []byte) (kind string, body, rest []byte, err error) {
 	return string(data[:4]), body, rest, nil
 }
 
-// riff makes a file of the chunk of an image, whole, and that of its alpha.
+// riff makes a file of an image's chunk and its alpha chunk.
 func riff(kind string, chunk, alpha, body []byte) []byte {
 	out := make([]byte, 12, 12+18+len(alpha)+len(chunk)+2)
 	copy(out, "RIFF\x00\x00\x00\x00WEBP")
@@ -107,7 +107,7 @@ func riff(kind string, chunk, alpha, body []byte) []byte {
 	return out
 }
 
-// frameSize reads the size in the header of a lossy (RFC 6386, 9.1) or lossless (RFC 9649, 3.4) frame; of a damaged one it is 1×1.
+// frameSize reads the size in the header of a lossy (RFC 6386, 9.1) or lossless (RFC 9649, 3.4) frame; for a damaged one it is 1×1.
 func frameSize(kind string, body []byte) image.Point {
 	switch {
 	case kind == "VP8 " && len(body) >= 10:

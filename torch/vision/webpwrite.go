@@ -10,17 +10,17 @@ import (
 	"github.com/onestep-go/onestep/torch/vision/internal/vp8l"
 )
 
-// EncodeWebP writes an image as a lossless WebP, its texts in EXIF as those of [EncodeJPEG].
+// EncodeWebP writes an image as a lossless WebP, with its texts in EXIF like [EncodeJPEG].
 func EncodeWebP(w io.Writer, img image.Image, texts []Text) error {
 	size := img.Bounds().Size()
 	if size.X < 1 || size.Y < 1 || size.X > vp8l.MaxSide || size.Y > vp8l.MaxSide {
-		return fmt.Errorf("webp: the image has %d×%d pixels, and a WebP 1 to %d a side: write a PNG", size.X, size.Y, vp8l.MaxSide)
+		return fmt.Errorf("webp: the image has %d×%d pixels: want 1 to %d per side; write a PNG", size.X, size.Y, vp8l.MaxSide)
 	}
 	pixels := image.NewNRGBA(image.Rectangle{Max: size})
 	draw.Draw(pixels, pixels.Rect, img, img.Bounds().Min, draw.Src)
 	out := []byte("RIFF\x00\x00\x00\x00WEBP")
 	block := encodeExif(texts)
-	if block != nil { // in the extended file format (RFC 9649, 2.7) a chunk says what there is
+	if block != nil { // the extended file format (RFC 9649, 2.7) has a chunk of flags
 		flags := byte(1 << 3) // EXIF
 		if !pixels.Opaque() {
 			flags |= 1 << 4 // alpha
@@ -37,7 +37,7 @@ func EncodeWebP(w io.Writer, img image.Image, texts []Text) error {
 	return err
 }
 
-// appendChunk appends a chunk of RIFF, whose next one begins at an even offset.
+// appendChunk appends a RIFF chunk, padded to an even length.
 func appendChunk(out []byte, kind string, body []byte) []byte {
 	out = append(out, kind...)
 	out = binary.LittleEndian.AppendUint32(out, uint32(len(body)))

@@ -12,15 +12,15 @@ import (
 	"github.com/onestep-go/onestep/internal/atomicfile"
 )
 
-// WriteOptions are what a file holds besides the image, and whether it may replace one that exists.
+// WriteOptions are the metadata of a file, and whether it may replace one that exists.
 type WriteOptions struct {
 	Texts     []Text
 	Overwrite bool
 }
 
-// Write writes an image, atomically, in the format that the path's ending names: .png, .jpg, .jpeg, .jpe and .jfif, or .webp; any
-// other is a PNG. Without Overwrite a file that exists is an error that wraps fs.ErrExist. A process that is killed meanwhile leaves nothing
-// behind where the file system has files without names (O_TMPFILE), which all common ones of Linux do.
+// Write writes an image, atomically, in the format of the path's extension: .png, .jpg, .jpeg, .jpe and .jfif, or .webp; any
+// other is a PNG. Without Overwrite a file that exists is an error that wraps fs.ErrExist. A process that is killed while writing leaves no
+// file behind if the file system supports unnamed files (O_TMPFILE), as all common Linux file systems do.
 func Write(path string, img image.Image, o WriteOptions) error {
 	encode := EncodePNG
 	switch {
@@ -32,12 +32,12 @@ func Write(path string, img image.Image, o WriteOptions) error {
 	return atomicfile.Write(path, atomicfile.Options{Overwrite: o.Overwrite}, func(w io.Writer) error { return encode(w, img, o.Texts) })
 }
 
-// IsJPEG reports whether a path has an ending of JPEGs.
+// IsJPEG reports whether a path has the extension of a JPEG.
 func IsJPEG(path string) bool {
 	return slices.Contains([]string{".jpg", ".jpeg", ".jpe", ".jfif"}, strings.ToLower(filepath.Ext(path)))
 }
 
-// IsWritten reports whether a path's ending is one of a format that [Write] writes.
+// IsWritten reports whether a path has the extension of a format that [Write] writes.
 func IsWritten(path string) bool {
 	return IsJPEG(path) || slices.Contains([]string{".png", ".webp"}, strings.ToLower(filepath.Ext(path)))
 }

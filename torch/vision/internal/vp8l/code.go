@@ -7,19 +7,19 @@ import (
 	"slices"
 )
 
-// The longest prefix codes: of symbols, and of the lengths of codes.
+// Maximum lengths of prefix codes: for symbols, and for code lengths.
 const (
 	longestCode   = 15
 	longestLength = 7
 )
 
-// code is a prefix code: of each symbol its length, 0 for those that do not come, and its bits in the order in which they are written.
+// code is a prefix code: for each symbol its length, 0 if unused, and its bits in writing order.
 type code struct {
 	lengths []int
 	words   []uint64
 }
 
-// newCode makes a code for symbols that come so often. A code of one symbol has no bits.
+// newCode makes a code for symbols with these counts. A code of one symbol has no bits.
 func newCode(counts []int, longest int) code {
 	c := code{lengthsOf(counts, longest), make([]uint64, len(counts))}
 	next := uint64(0)
@@ -42,7 +42,7 @@ func (c code) write(b *bits, symbol int) {
 	}
 }
 
-// lengthsOf returns the lengths of a Huffman code, which is made of flatter counts as long as it is too long. That of a single symbol is 1.
+// lengthsOf returns the lengths of a Huffman code; the counts are flattened until the lengths fit. A single symbol has length 1.
 func lengthsOf(counts []int, longest int) []int {
 	counts = slices.Clone(counts)
 	for {
@@ -60,7 +60,7 @@ func lengthsOf(counts []int, longest int) []int {
 
 // node is a leaf or an inner node of a Huffman tree.
 type node struct {
-	count, symbol int // symbol: -1 of inner nodes
+	count, symbol int // symbol: -1 for inner nodes
 	kids          [2]*node
 }
 
@@ -109,10 +109,10 @@ func huffman(counts []int) []int {
 	return lengths
 }
 
-// lengthOrder is the order in which the lengths of the code of lengths are written.
+// lengthOrder is the order in which the code lengths of the code-length code are written.
 var lengthOrder = [19]int{17, 18, 0, 1, 2, 3, 4, 5, 16, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15}
 
-// code writes a code for symbols that come so often, and returns it (RFC 9649, 5.2.1 and 5.2.2).
+// code writes a code for symbols with these counts, and returns it (RFC 9649, 5.2.1 and 5.2.2).
 func (b *bits) code(counts []int) code {
 	var used []int
 	for symbol, n := range counts {
@@ -123,7 +123,7 @@ func (b *bits) code(counts []int) code {
 	if len(used) == 0 {
 		used = []int{0}
 	}
-	if len(used) <= 2 && used[len(used)-1] < 256 { // such codes are written by their symbols
+	if len(used) <= 2 && used[len(used)-1] < 256 { // simple codes are written as their symbols
 		b.write(1, 1)
 		b.write(uint64(len(used)-1), 1)
 		b.write(1, 1) // the first symbol has 8 bits
@@ -147,7 +147,7 @@ func (b *bits) code(counts []int) code {
 	return c
 }
 
-// lengths writes the lengths of a code in a code of their own.
+// lengths writes the lengths of a code, in the code-length code.
 func (b *bits) lengths(tokens []token, often []int) {
 	used := 0
 	for _, n := range often {
@@ -155,7 +155,7 @@ func (b *bits) lengths(tokens []token, often []int) {
 			used++
 		}
 	}
-	for symbol := 0; used < 2; symbol++ { // a code of one symbol would have no bits: one that never comes is given one
+	for symbol := 0; used < 2; symbol++ { // a code of one symbol would have no bits: add an unused one
 		if often[symbol] == 0 {
 			often[symbol] = 1
 			used++
@@ -177,10 +177,11 @@ func (b *bits) lengths(tokens []token, often []int) {
 	}
 }
 
-// token is a length of a code, or a repetition, with so many bits that say how often.
+// token is a code length, or a repetition with extra bits for the count.
 type token struct{ symbol, extra, n int }
 
-// runs writes a code's lengths with repetitions: 16 of the last one that is not 0, 3 to 6 times; 17 and 18 of 0, 3 to 10 and 11 to 138 times.
+// runs encodes a code's lengths with repetitions: 16 repeats the last non-zero length 3 to 6 times; 17 and 18 repeat 0, 3 to 10 and 11 to
+// 138 times.
 func runs(lengths []int) (out []token) {
 	last := 8
 	for i := 0; i < len(lengths); {

@@ -2,13 +2,13 @@ package vp8l
 
 import mathbits "math/bits"
 
-// The alphabets: of green, which has the lengths of repetitions behind it, of red, blue and alpha, and of distances.
+// Alphabet sizes: green with the length prefixes of references, red, blue and alpha, and distances.
 const (
 	lengthCodes   = 24
 	distanceCodes = 40
 )
 
-// Limits of repetitions, of the format and, the last two, of the search for them.
+// Limits of backward references: of the format and, the last two, of the search.
 const (
 	longestRun = 4096
 	farthest   = 1<<20 - 120
@@ -16,14 +16,14 @@ const (
 	tries      = 24
 )
 
-// item is a pixel, or a repetition of so many that lie so far back.
+// item is a pixel, or a backward reference of a length and a distance.
 type item struct {
 	pixel    pixel
 	run      int // 0: a pixel
-	distance int // as it is coded
+	distance int // as a distance code
 }
 
-// image writes an image of that many pixels across (RFC 9649, 5). main tells the image itself from those that transforms need.
+// image writes an image of that width (RFC 9649, 5). main distinguishes the image itself from the images of transforms.
 func (b *bits) image(pixels []pixel, across int, main bool) {
 	b.write(0, 1) // no colour cache
 	if main {
@@ -63,7 +63,7 @@ func (b *bits) image(pixels []pixel, across int, main bool) {
 	}
 }
 
-// prefix takes a length or a distance, from 1 on, apart into a symbol and the bits that follow it (RFC 9649, 4.2.2).
+// prefix splits a length or a distance, from 1 on, into a prefix symbol and its extra bits (RFC 9649, 4.2.2).
 func prefix(v int) (symbol int, extra uint64, n int) {
 	v--
 	if v < 4 {
@@ -73,7 +73,7 @@ func prefix(v int) (symbol int, extra uint64, n int) {
 	return 2*(n+1) + v>>n&1, uint64(v & (1<<n - 1)), n
 }
 
-// coded is a distance as it is written: two of the pixel's neighbours have short names (RFC 9649, 4.2.2, the distance map).
+// coded is the distance code of a distance: two of the pixel's neighbours have short codes (RFC 9649, 4.2.2, the distance map).
 func coded(distance, across int) int {
 	switch distance {
 	case across:
@@ -84,10 +84,10 @@ func coded(distance, across int) int {
 	return distance + 120
 }
 
-// repetitions finds what has been there before, by the places where three pixels like the next ones were.
+// repetitions finds backward references, by the last positions of the same three pixels.
 func repetitions(pixels []pixel, across int) (items []item) {
 	const slots = 1 << 16
-	var newest [slots]int32 // place + 1
+	var newest [slots]int32 // position + 1
 	older := make([]int32, len(pixels))
 	key := func(i int) uint32 {
 		h := uint32(2166136261)
@@ -117,7 +117,7 @@ func repetitions(pixels []pixel, across int) (items []item) {
 				}
 			}
 		}
-		// Far back, a short run costs more than its pixels do.
+		// A distant short run costs more than its pixels.
 		if run >= shortest && (run > 8 || distance < 1<<12) {
 			items = append(items, item{run: run, distance: coded(distance, across)})
 			for range run {

@@ -6,7 +6,7 @@ const (
 	rules     = 14
 )
 
-// predict returns what differs from what the pixels' neighbours predict, and for each block the number of the rule, as its green.
+// predict returns the residuals of predicting pixels from their neighbours, and for each block the rule's number, as green.
 func predict(pixels []pixel, w, h int) (modes, differences []pixel) {
 	differences = make([]pixel, len(pixels))
 	for y := 0; y < h; y += blockSide {
@@ -14,7 +14,7 @@ func predict(pixels []pixel, w, h int) (modes, differences []pixel) {
 			best, least := 0, -1
 			for rule := range rules {
 				cost := 0
-				for yy := y; yy < min(y+blockSide, h) && (least < 0 || cost < least); yy += 2 { // every other row tells enough
+				for yy := y; yy < min(y+blockSide, h) && (least < 0 || cost < least); yy += 2 { // every other row is enough
 					for xx := x; xx < min(x+blockSide, w); xx++ {
 						i := yy*w + xx
 						cost += size(pixels[i], predicted(pixels, i, xx, yy, w, rule))
@@ -39,7 +39,7 @@ func predict(pixels []pixel, w, h int) (modes, differences []pixel) {
 	return modes, differences
 }
 
-// size is how large a difference is, by which rules are compared.
+// size is the magnitude of a residual, by which rules are compared.
 func size(a, b pixel) int {
 	n := 0
 	for c := range a {
@@ -49,7 +49,7 @@ func size(a, b pixel) int {
 	return n
 }
 
-// predicted is what a rule makes of the neighbours of pixel i, at x, y (RFC 9649, 4.1).
+// predicted is a rule's prediction for pixel i, at x, y (RFC 9649, 4.1).
 func predicted(pixels []pixel, i, x, y, w, rule int) pixel {
 	switch {
 	case x == 0 && y == 0:
@@ -59,7 +59,7 @@ func predicted(pixels []pixel, i, x, y, w, rule int) pixel {
 	case x == 0:
 		return pixels[i-w]
 	}
-	// The last pixel of a row has the first of its own row as its neighbour above to the right.
+	// For the last pixel of a row, the top-right neighbour is the first pixel of its own row.
 	left, top, topLeft, topRight := pixels[i-1], pixels[i-w], pixels[i-w-1], pixels[i-w+1]
 	switch rule {
 	case 0:

@@ -1,8 +1,8 @@
 // Package vp8l encodes images as VP8L, the lossless format of WebP.
 //
-// Format: RFC 9649, section 3. Green is subtracted from red and blue where that helps, what is left is predicted from neighbouring pixels by
-// the rule that fits each block best, and the differences are written in prefix codes, repetitions as references to them. Colour caches, palettes, the
-// transform across colours and prefix codes that change within the image are left out: they are worth a few percent on photographs.
+// Format: RFC 9649, section 3. Green is subtracted from red and blue if that helps, pixels are predicted from their neighbours by the best
+// rule for each block, and the residuals are written in prefix codes, with backward references for repetitions. Colour caches, palettes, the
+// colour transform and prefix codes that change within the image are not used: they save a few percent on photographs.
 package vp8l
 
 import (
@@ -13,7 +13,7 @@ import (
 // MaxSide is the largest width and height of an image.
 const MaxSide = 1 << 14
 
-// Encode returns an image's VP8L bitstream, without a container. Its sides are 1 to MaxSide pixels.
+// Encode returns an image's VP8L bitstream, without a container. Width and height have to be 1 to MaxSide pixels.
 func Encode(img *image.NRGBA) []byte {
 	w, h := img.Rect.Dx(), img.Rect.Dy()
 	pixels := make([]pixel, 0, w*h)
@@ -56,13 +56,13 @@ func Encode(img *image.NRGBA) []byte {
 	return b.bytes()
 }
 
-// The transforms' numbers.
+// Numbers of transforms.
 const (
 	predictor     = 0
 	subtractGreen = 2
 )
 
-// pixel is red, green, blue and alpha, not multiplied by it.
+// pixel is red, green, blue and alpha, not premultiplied.
 type pixel [4]uint8
 
 const (
@@ -72,8 +72,8 @@ const (
 	alpha
 )
 
-// greenHelps reports whether red and blue differ less from pixel to pixel once green is subtracted from them, as they do in photographs, by
-// the entropies of the differences.
+// greenHelps reports whether red and blue differ less from pixel to pixel once green is subtracted, as in photographs, by the entropies
+// of the differences.
 func greenHelps(pixels []pixel) bool {
 	var plain, without [256]int
 	for i := 1; i < len(pixels); i++ {
@@ -88,7 +88,7 @@ func greenHelps(pixels []pixel) bool {
 	return entropy(without) < entropy(plain)
 }
 
-// entropy is the bits that symbols take which come so often, less what is the same for all that are as many.
+// entropy is the number of bits for symbols with these counts, up to a term that depends only on their sum.
 func entropy(counts [256]int) float64 {
 	sum := 0.0
 	for _, n := range counts {
@@ -99,14 +99,14 @@ func entropy(counts [256]int) float64 {
 	return sum
 }
 
-// bits is a stream of numbers, of each its lowest bits first.
+// bits is a bitstream of numbers, lowest bits first.
 type bits struct {
 	out  []byte
 	held uint64
 	n    int
 }
 
-// write appends the n lowest bits of v, up to 32, which has no others.
+// write appends the n lowest bits of v, at most 32; the higher bits of v have to be 0.
 func (b *bits) write(v uint64, n int) {
 	b.held |= v << b.n
 	for b.n += n; b.n >= 8; b.n -= 8 {
@@ -115,7 +115,7 @@ func (b *bits) write(v uint64, n int) {
 	}
 }
 
-// bytes returns what was written, its end filled with zeros.
+// bytes returns the stream, padded with zero bits.
 func (b *bits) bytes() []byte {
 	if b.n > 0 {
 		b.out = append(b.out, byte(b.held))
