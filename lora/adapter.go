@@ -17,15 +17,15 @@ import (
 
 // Options say how an adapter is attached.
 type Options struct {
-	Partial bool // modules of which the model has no layer are left out, and listed in Adapter.Unmatched; otherwise they are an error
-	// DType is the type of the adapter's weights; nil: the model's. To train an adapter further beside a half-precision model, float32.
+	Partial bool // skip modules without a layer in the model and list them in Adapter.Unmatched; otherwise they are an error
+	// DType is the type of the adapter's weights; nil: the model's. Use float32 to continue training with a half-precision model.
 	DType *torch.DType
 }
 
-// Adapter is an adapter on the layers of a model, which it leaves as they are. It owns its weights. Several goroutines may use it.
+// Adapter is an adapter for the layers of a model, which it does not modify. It owns its weights. Several goroutines may use it.
 type Adapter struct {
-	Modules   []Module // what is adapted
-	Unmatched []string // what is not, for want of a layer
+	Modules   []Module // the applied modules
+	Unmatched []string // skipped modules, which have no layer in the model
 
 	store *nn.Store
 	spots []*spot // of Modules
@@ -35,16 +35,16 @@ type Adapter struct {
 	second bool // the model has a second text encoder
 }
 
-// made is the change of one weight or bias, ready to run.
+// made is the delta of one weight or bias, ready to run.
 type made struct {
 	spot *spot
 	at   func(weight float64) nn.Adapter
 	base float64 // the module's scale
-	bias bool    // it is the bias that is changed
-	rank int     // of a plain LoRA; 0: it is something else
+	bias bool    // the delta is of the bias, not the weight
+	rank int     // of a plain LoRA; 0: another kind
 }
 
-// target is what is changed; nil: the model is not there.
+// target is the tensor that the delta applies to; nil: the model is not loaded.
 func (m made) target() *torch.Tensor {
 	switch {
 	case m.bias:
@@ -71,8 +71,8 @@ func Load(m *sd.Model, path string, o Options) (*Adapter, error) {
 	return a, nil
 }
 
-// Attach makes an adapter of a file's modules for the layers of networks, on their device. The adapter owns the file from
-// then on. Values that are not finite are an error.
+// Attach makes an adapter from a file's modules for the layers of networks, on their device. The adapter owns the file from
+// then on. NaN and infinite values are an error.
 func Attach(n Networks, f *File, o Options) (*Adapter, error) {
 	if err := n.open(); err != nil {
 		return nil, err
@@ -117,7 +117,7 @@ func attach(t *table, f *File, dev torch.Device, d torch.DType, o Options) (*Ada
 	return a, nil
 }
 
-// held reports values that the model's type cannot hold.
+// held reports values that overflow in the type d.
 func (a *Adapter) held(src factors, d torch.DType) error {
 	var bad []string
 	err := torch.Run(a.store.Device(), func(s *torch.Scope) error {
@@ -146,7 +146,7 @@ const downName, upName = "lora_A", "lora_B"
 // factorNames are the names of a LoRA's two weights there.
 var factorNames = map[role]string{down: downName + ".weight", up: upName + ".weight"}
 
-// add makes a module's adapter of tensors below the path.
+// add makes a module's adapter from the tensors below the path.
 func (a *Adapter) add(p pair, path nn.Path) {
 	a.Modules, a.spots = append(a.Modules, *p.Module), append(a.spots, p.spot)
 	if shape, ok := p.shapes[diffBias]; ok {
@@ -208,7 +208,7 @@ func lowRank(s *spot, rank int, path nn.Path, a, b nn.Init) nn.LowRank {
 	return nn.LowRank{Down: nn.NewLinearInit(path.Sub(downName), in, rank, a, nil), Up: nn.NewLinearInit(path.Sub(upName), rank, out, b, nil)}
 }
 
-// finite reports modules with values that are not.
+// finite reports modules with NaN or infinite values.
 func (f *File) finite(pairs []pair) error {
 	var bad []string
 	for _, p := range pairs {
@@ -240,12 +240,12 @@ func (f *File) finite(pairs []pair) error {
 	return fmt.Errorf("the adapter would destroy the model: %s", list("tensor", " with values that are not finite", bad))
 }
 
-// At returns the adapter with a weight, for a network to run with; 0 is off. Of a DoRA it multiplies the change of direction, as in peft; other
-// programs multiply the whole change.
+// At returns the adapter with a LoRA weight, for a network to run with; 0 disables it. For DoRA the weight multiplies the low-rank delta,
+// before normalisation, as in peft; other programs multiply the whole difference.
 func (a *Adapter) At(weight float64) nn.Adapters { return a.By(Weights{"": weight}) }
 
-// Weights are an adapter's weights by what layers' names begin with, such as "unet.down_blocks.1", "unet", or "text_encoder"; that of
-// "" is for all. The longest beginning counts; layers without any have weight 1.
+// Weights are an adapter's LoRA weights by prefixes of layer names, such as "unet.down_blocks.1", "unet", or "text_encoder"; "" is for all
+// layers. The longest matching prefix is used; layers that match none have weight 1.
 type Weights map[string]float64
 
 // of returns the weight of a layer.
@@ -266,7 +266,7 @@ func (w Weights) of(name string) float64 {
 	return 1
 }
 
-// Check reports weights that are not finite, and beginnings that no adapted layer has.
+// Check reports weights that are not finite, and prefixes that match no adapted layer.
 func (a *Adapter) Check(w Weights) error {
 	for _, name := range slices.Sorted(maps.Keys(w)) {
 		if v := w[name]; math.IsNaN(v) || math.IsInf(v, 0) {
@@ -275,7 +275,7 @@ func (a *Adapter) Check(w Weights) error {
 		if name == "" || slices.ContainsFunc(a.made, func(m made) bool { return m.spot.name() == name || strings.HasPrefix(m.spot.name(), name+".") }) {
 			continue
 		}
-		return fmt.Errorf("weights by block: no adapted layer begins with %s: want the likes of unet.down_blocks.1, unet.mid_block or text_encoder", quote.Quoted(name))
+		return fmt.Errorf("weights by block: no adapted layer has the prefix %s: want a prefix such as unet.down_blocks.1, unet.mid_block or text_encoder", quote.Quoted(name))
 	}
 	return nil
 }
@@ -291,16 +291,16 @@ func (a *Adapter) By(w Weights) nn.Adapters {
 	return all
 }
 
-// Parameters yields the adapter's own weights by the layers' names and PEFT's ends, ".lora_A.weight" and ".lora_B.weight".
+// Parameters yields the adapter's own weights. Their names are the layers' with PEFT's suffixes, ".lora_A.weight" and ".lora_B.weight".
 func (a *Adapter) Parameters() iter.Seq2[string, *torch.Tensor] { return a.store.Parameters() }
 
-// Store returns what owns the adapter's weights.
+// Store returns the owner of the adapter's weights.
 func (a *Adapter) Store() *nn.Store { return a.store }
 
-// File returns the file that the adapter was read from, which the adapter owns; nil: it was made by [New].
+// File returns the file that the adapter was read from, which the adapter owns; nil for an adapter made by [New].
 func (a *Adapter) File() *File { return a.file }
 
-// Close frees the adapter's weights and closes its file. No network may be running with it, nor have it merged.
+// Close frees the adapter's weights and closes its file. No network may be running with it or have it merged.
 func (a *Adapter) Close() error {
 	a.store.Close()
 	if a.file == nil {
@@ -309,9 +309,9 @@ func (a *Adapter) Close() error {
 	return a.file.Close()
 }
 
-// Merge makes a model compute with weights that adapters have changed, at no further cost while it runs; with nil it computes as before, to
-// the last bit, as its weights were never written over. The adapters have to stay open until then, and whoever changes their values merges
-// again. It may not be called while the model runs. Adapters of another model are an error.
+// Merge merges adapters into the weights that a model computes with, so that they cost nothing at each step. With nil it unmerges them: the
+// model's own weights are kept, so that the results are the same as before to the bit. The adapters have to stay open until then. If their
+// values change, merge again. Merge must not be called while the model runs. Adapters of another model are an error.
 func Merge(m *sd.Model, a nn.Adapters) error {
 	if err := m.Usable(); err != nil {
 		return err

@@ -10,7 +10,7 @@ import (
 	"github.com/onestep-go/onestep/models/sd/weights"
 )
 
-// otherBase says for what other model than the one of the table the adapter seems to be, and by what; "": this one, or one that is not known.
+// otherBase describes the base model that the adapter seems to be for, with the evidence; "" if it is the table's model or unknown.
 func (f *File) otherBase(t *table, m Match) string {
 	family := weights.Family(t.width())
 	if width := f.width(); width > 0 && t.width() > 0 && width != t.width() {
@@ -19,7 +19,7 @@ func (f *File) otherBase(t *table, m Match) string {
 	if name := f.foreign(); name != "" && len(m.Unmatched) > 0 {
 		return name
 	}
-	if len(m.Misshapen) == 0 && len(m.Matched) > 0 { // what is less sure refuses nothing that could be applied in part
+	if len(m.Misshapen) == 0 && len(m.Matched) > 0 { // weaker evidence must not reject an adapter that applies in part
 		return ""
 	}
 	name, why := f.likelyBase()
@@ -29,7 +29,7 @@ func (f *File) otherBase(t *table, m Match) string {
 	return fmt.Sprintf("%s (%s), and %s is of %s", name, why, m.what, family)
 }
 
-// widthOf is a width of text features with the models that have it.
+// widthOf is a width of text features with the family that has it.
 func widthOf(width int, family string) string {
 	if family == "" {
 		return fmt.Sprint(width)
@@ -37,14 +37,15 @@ func widthOf(width int, family string) string {
 	return fmt.Sprintf("%d (%s)", width, family)
 }
 
-// baseNames are what metadata call base models, by how their words begin.
+// baseNames are the base models by prefixes of their names in metadata.
 var baseNames = []struct{ begins, name string }{
 	{"sdxl", "Stable Diffusion XL"}, {"stable-diffusion-xl", "Stable Diffusion XL"}, {"sd_v1", "Stable Diffusion 1"}, {"sd_1", "Stable Diffusion 1"},
 	{"stable-diffusion-v1", "Stable Diffusion 1"}, {"sd_v2", "Stable Diffusion 2"}, {"sd_2", "Stable Diffusion 2"}, {"stable-diffusion-v2", "Stable Diffusion 2"},
 	{"sd3", "Stable Diffusion 3"}, {"stable-diffusion-3", "Stable Diffusion 3"}, {"flux", "Flux"},
 }
 
-// likelyBase names the family that the adapter is for by its text encoders' modules or its metadata, and says by what; "": they do not tell.
+// likelyBase returns the family that the adapter is for, judged by its text encoders' modules or its metadata, and the evidence; "" if
+// unknown.
 func (f *File) likelyBase() (name, why string) {
 	for _, m := range f.Modules {
 		if m.key.part == text2Part {
@@ -69,7 +70,7 @@ func (f *File) likelyBase() (name, why string) {
 	return "", ""
 }
 
-// width returns how many features of a text the adapter's network takes, by the modules between text and pixels; 0: there are none.
+// width returns the width of the text features that the adapter's U-Net takes, from its cross-attention modules; 0 if it has none.
 func (f *File) width() int {
 	for _, m := range f.Modules {
 		if path := flatten(m.key.path); slices.ContainsFunc([]string{"attn2_to_k", "attn2_to_v"}, func(end string) bool { return strings.HasSuffix(path, end) }) {
@@ -81,7 +82,7 @@ func (f *File) width() int {
 	return 0
 }
 
-// inputs is the number of inputs of a module's layer; 0: its tensors do not tell.
+// inputs is the number of inputs of a module's layer; 0 if unknown.
 func (f *File) inputs(m *Module) int {
 	shape := m.shapes[diff]
 	if m.Kind != Difference {
@@ -96,13 +97,13 @@ func (f *File) inputs(m *Module) int {
 	return shape[1]
 }
 
-// foreigners are what names of adapters for models of other families begin with or contain, the path flat.
+// foreigners are substrings of module names, as in the file or flattened, in adapters for models of other families.
 var foreigners = []struct{ contains, name string }{
 	{"double_blocks_", "Flux"}, {"single_transformer_blocks_", "Flux"}, {"joint_blocks_", "Stable Diffusion 3"}, {"transformer.transformer_blocks", "Stable Diffusion 3 or Flux"},
 	{"lora_te3_", "Stable Diffusion 3"}, {"lora_prior", "Stable Cascade"}, {"motion_modules_", "AnimateDiff"}, {"lora_transformer_", "a transformer"},
 }
 
-// foreign names the family that an adapter is for, if its names tell.
+// foreign returns the unsupported family that an adapter is for, judged by its module names; "" if there is no evidence.
 func (f *File) foreign() string {
 	for _, m := range f.Modules {
 		for _, other := range foreigners {

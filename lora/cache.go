@@ -13,9 +13,9 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Cache keeps the adapters of one model, so that prompts and requests that ask for the same one share it. A file is opened and loaded once,
-// even if several goroutines ask for it at once, and stays loaded while anybody uses it; adapters that nobody uses stay as far as they have
-// room, the most recently used ones. Several goroutines may use one Cache.
+// Cache holds the adapters of one model, so that prompts and requests with the same adapter share it. A file is loaded once, even if several
+// goroutines request it at the same time, and stays loaded while it is in use. Unused adapters stay loaded up to a limit of memory; the
+// least recently used are closed first. Several goroutines may use one Cache.
 type Cache struct {
 	model *sd.Model
 	o     CacheOptions
@@ -23,24 +23,24 @@ type Cache struct {
 
 	mu     sync.Mutex
 	by     map[string]*cached // by file
-	idle   int64              // bytes of those that nobody uses
+	idle   int64              // bytes of unused adapters
 	clock  int                // counts releases
 	closed bool
 }
 
-// CacheOptions say what a [Cache] loads and keeps.
+// CacheOptions configure a [Cache].
 type CacheOptions struct {
-	Dir     string  // where names are looked for; see [Find]. "": names are errors
+	Dir     string  // directory in which adapters are found by name; see [Find]. "": names are errors
 	Options Options // how adapters are attached
 
-	// Idle is how many bytes of weights stay loaded that nobody uses. 0: 1 GiB; below 0: none.
+	// Idle is the limit of the unused adapters that stay loaded, in bytes of weights. 0: 1 GiB; negative: none.
 	Idle int64
 }
 
-// cached is an adapter in a cache, or on its way there.
+// cached is an adapter in a cache that is loaded or being loaded.
 type cached struct {
 	file    string
-	ready   chan struct{} // closed when adapter or err is there
+	ready   chan struct{} // closed when adapter or err is set
 	adapter *Adapter
 	err     error
 	users   int
@@ -48,7 +48,7 @@ type cached struct {
 	last    int // the clock when the last user left
 }
 
-// NewCache makes a cache of adapters for a model, which has to stay open for as long as the cache does.
+// NewCache makes a cache of adapters for a model, which has to stay open as long as the cache.
 func NewCache(m *sd.Model, o CacheOptions) *Cache {
 	if o.Idle == 0 {
 		o.Idle = 1 << 30
@@ -56,17 +56,17 @@ func NewCache(m *sd.Model, o CacheOptions) *Cache {
 	return &Cache{model: m, o: o, open: Open, by: map[string]*cached{}}
 }
 
-// ErrCacheClosed is the error of a [Cache] that is asked for an adapter after it was closed.
+// ErrCacheClosed is the error of a [Cache] that is used after it was closed.
 var ErrCacheClosed = errors.New("the cache of adapters was closed")
 
-// Load returns the adapter of a file, or of a directory as peft and diffusers write it. It stays loaded until release is called; nobody
-// else closes it. ctx ends the wait for another goroutine that loads it.
+// Load returns the adapter in a file, or in a directory as peft and diffusers write it. It stays loaded until release is called. Cancelling
+// ctx ends the wait for another goroutine that is loading it.
 func (c *Cache) Load(ctx context.Context, path string) (a *Adapter, release func(), err error) {
 	return c.load(ctx, path, func() (*File, error) { return c.open(path) })
 }
 
-// Add returns the adapter of a file that is open already, under its path. The cache owns the file from then on, and closes it at once if it
-// has an adapter of that path.
+// Add returns the adapter in a file that is already open, and caches it under its path. The cache owns the file from then on, and closes it
+// at once if it has an adapter with that path.
 func (c *Cache) Add(ctx context.Context, f *File) (a *Adapter, release func(), err error) {
 	taken := false
 	a, release, err = c.load(ctx, f.Path, func() (*File, error) {
@@ -79,10 +79,10 @@ func (c *Cache) Add(ctx context.Context, f *File) (a *Adapter, release func(), e
 	return a, release, err
 }
 
-// Named is Load for a name, which is looked for in CacheOptions.Dir.
+// Named is Load for the name of an adapter in CacheOptions.Dir; see [Find].
 func (c *Cache) Named(ctx context.Context, name string) (a *Adapter, release func(), err error) {
 	if c.o.Dir == "" {
-		return nil, nil, fmt.Errorf("the adapter %s: there is no directory to look for names of adapters in", quote.Quoted(name))
+		return nil, nil, fmt.Errorf("adapter %s: no directory of adapters is set, so that adapters cannot be found by name", quote.Quoted(name))
 	}
 	path, err := Find(c.o.Dir, name)
 	if err != nil {
@@ -91,12 +91,12 @@ func (c *Cache) Named(ctx context.Context, name string) (a *Adapter, release fun
 	return c.Load(ctx, path)
 }
 
-// Tagged returns what tags in a prompt ask for, with their weights, and the embeddings that the adapters' files bring along. They stay loaded
-// until release is called:
+// Tagged returns the adapters of a prompt's tags, with their weights, and the textual inversion embeddings in the adapters' files. They stay
+// loaded until release is called:
 //
 //	p.Tagged = func(tags []prompt.LoRA) (nn.Adapters, []sd.Inversion, error) {
 //		adapters, words, release, err := cache.Tagged(ctx, tags)
-//		// keep release until the images are there
+//		// call release after the images are generated
 //		return adapters, words, err
 //	}
 func (c *Cache) Tagged(ctx context.Context, tags []prompt.LoRA) (all nn.Adapters, words []sd.Inversion, release func(), err error) {
@@ -132,7 +132,7 @@ func (c *Cache) Tagged(ctx context.Context, tags []prompt.LoRA) (all nn.Adapters
 	return all, words, free, nil
 }
 
-// Close frees the adapters that nobody uses, and the others when their last user releases them.
+// Close frees the unused adapters at once, and the others when their last user releases them.
 func (c *Cache) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -140,7 +140,7 @@ func (c *Cache) Close() error {
 	return c.evict(none)
 }
 
-// load returns the adapter of a path, which the first to ask for it opens and attaches.
+// load returns the adapter of a path; the first caller opens and attaches it.
 func (c *Cache) load(ctx context.Context, path string, open func() (*File, error)) (*Adapter, func(), error) {
 	if err := ctx.Err(); err != nil {
 		return nil, nil, err
@@ -156,7 +156,7 @@ func (c *Cache) load(ctx context.Context, path string, open func() (*File, error
 	}
 	e := c.by[file]
 	if e == nil {
-		e = &cached{file: file, ready: make(chan struct{}), err: fmt.Errorf("%s: loading it ended early", quote.Path(path)), users: 1}
+		e = &cached{file: file, ready: make(chan struct{}), err: fmt.Errorf("%s: loading was interrupted", quote.Path(path)), users: 1}
 		c.by[file] = e
 		c.mu.Unlock()
 		c.fill(e, open)
@@ -179,7 +179,7 @@ func (c *Cache) load(ctx context.Context, path string, open func() (*File, error
 	return e.adapter, sync.OnceFunc(func() { c.release(e) }), nil
 }
 
-// fill opens and attaches an adapter. One that cannot be is forgotten: the next to ask for it tries again.
+// fill opens and attaches an adapter. After an error the entry is removed, so that the next caller tries again.
 func (c *Cache) fill(e *cached, open func() (*File, error)) {
 	defer func() {
 		if e.err != nil {
@@ -208,11 +208,11 @@ func (c *Cache) fill(e *cached, open func() (*File, error)) {
 	e.err = nil
 }
 
-// release takes a user from an adapter.
+// release removes one user of an adapter.
 func (c *Cache) release(e *cached) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e.users--; e.users > 0 || c.by[e.file] != e { // what could not be loaded was forgotten
+	if e.users--; e.users > 0 || c.by[e.file] != e { // an entry that failed to load was removed
 		return
 	}
 	c.clock++
@@ -221,13 +221,13 @@ func (c *Cache) release(e *cached) {
 	if c.closed {
 		room = none
 	}
-	_ = c.evict(room) // files that were only read
+	_ = c.evict(room) // errors of closing files opened for reading do not matter
 }
 
-// none is room for no adapter, not even for one without a byte.
+// none is a limit that keeps no adapter, not even one of 0 bytes.
 const none = -1
 
-// evict closes adapters that nobody uses until the rest has room, the one first whose last user left first.
+// evict closes unused adapters, the least recently used first, until the rest is within room.
 func (c *Cache) evict(room int64) (err error) {
 	for {
 		var oldest *cached

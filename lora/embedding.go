@@ -12,7 +12,7 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Embedding is a textual inversion embedding that an adapter's file brings along, as bundle_emb.NAME.KEY: words that the adapter was
+// Embedding is a textual inversion embedding bundled in an adapter's file, as bundle_emb.NAME.KEY: a token that the adapter was
 // trained with (OneTrainer, A1111).
 type Embedding struct {
 	Name string   // the word in prompts
@@ -28,7 +28,7 @@ func (e Embedding) Get(s *torch.Scope, key string) (*torch.Tensor, error) {
 	return e.file.src.Get(s, bundled+e.Name+"."+key)
 }
 
-// Inversion reads the embedding, for prompts that have its word.
+// Inversion reads the embedding, for prompts that contain its word.
 func (e Embedding) Inversion() (sd.Inversion, error) {
 	in, err := sd.ReadInversion(bundle{e}, e.Name)
 	in.Word, in.Name = e.Name, e.Name
@@ -38,7 +38,7 @@ func (e Embedding) Inversion() (sd.Inversion, error) {
 	return in, nil
 }
 
-// Embeddings returns what the adapter's file brings along.
+// Embeddings returns the embeddings bundled in the adapter's file.
 func (a *Adapter) Embeddings() []Embedding {
 	if a.file == nil {
 		return nil
@@ -46,10 +46,10 @@ func (a *Adapter) Embeddings() []Embedding {
 	return a.file.Embeddings
 }
 
-// Inversions reads the embeddings that the adapter's file brings along; a prompt uses those whose words it has:
+// Inversions reads the embeddings bundled in the adapter's file. A prompt uses those whose words it contains:
 //
-//	draw.Adapters = style.At(1)
-//	draw.Inversions, err = style.Inversions()
+//	p.Adapters = style.At(1)
+//	p.Inversions, err = style.Inversions()
 func (a *Adapter) Inversions() (all []sd.Inversion, err error) {
 	for _, e := range a.Embeddings() {
 		in, err := e.Inversion()
@@ -61,15 +61,15 @@ func (a *Adapter) Inversions() (all []sd.Inversion, err error) {
 	return all, nil
 }
 
-// bundle is an embedding's tensors under the names that they have in a file of their own.
+// bundle is a source of an embedding's tensors, with the names of a separate embedding file.
 type bundle struct{ Embedding }
 
 var _ nn.Source = bundle{}
 
-// param is before the key of the dictionary of A1111's files.
+// param is the prefix of the dictionary keys in A1111's files.
 const param = "string_to_param."
 
-// key is the end of a tensor's name in the adapter's file.
+// key is the suffix of a tensor's name in the adapter's file.
 func (b bundle) key(name string) string {
 	if !slices.Contains(b.Keys, name) && slices.Contains(b.Keys, param+name) {
 		return param + name

@@ -15,7 +15,7 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// small opens a tiny model of Stable Diffusion, with an adapter for it in a directory, ink.safetensors.
+// small opens a tiny Stable Diffusion model, with an adapter for it in a directory, ink.safetensors.
 func small() (m *sd.Model, dir string, done func()) {
 	dir, err := os.MkdirTemp("", "example-")
 	if err == nil {
@@ -41,7 +41,7 @@ func small() (m *sd.Model, dir string, done func()) {
 	}
 }
 
-// An adapter is loaded for a model and scaled; the model itself does not change.
+// Load an adapter for a model and scale it; the model itself is not modified.
 func ExampleLoad() {
 	m, dir, done := small()
 	defer done()
@@ -72,7 +72,7 @@ func ExampleLoad() {
 	// (64,64)
 }
 
-// A new adapter changes nothing until it is trained. It is written in the layout of other programs.
+// A new adapter has a zero delta until it is trained. Write it in the layout of other programs.
 func ExampleNew() {
 	m, dir, done := small()
 	defer done()
@@ -95,7 +95,7 @@ func ExampleNew() {
 	// peft 8 4 0.5
 }
 
-// Adapters of a directory are found by the tags of prompts. They stay loaded as long as images are generated with them.
+// Find adapters in a directory by a prompt's tags. They stay loaded as long as images are generated with them.
 func ExampleCache() {
 	m, dir, done := small()
 	defer done()

@@ -12,16 +12,16 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Extracted is what became of a layer.
+// Extracted describes the extracted module of one layer.
 type Extracted struct {
 	Name string
 	Rank int
-	Kept float64 // the part of the difference's square norm that the module has
+	Kept float64 // fraction of the difference's squared norm that the module keeps
 }
 
-// Extract writes an adapter that makes the model tuned of base, as nearly as modules of that rank can: the leading singular vectors of each
-// layer's difference (Eckart & Young 1936). Layers that are the same are left out. It also returns the names of other weights that
-// differ, which an adapter does not change. progress is called before each layer.
+// Extract writes the LoRA of the given rank that approximates the difference of tuned from base best: the leading singular vectors of each
+// layer's difference (Eckart & Young 1936). Layers without a difference are omitted. It also returns the names of the other weights that
+// differ, which the adapter does not cover. progress is called before each weight.
 func Extract(ctx context.Context, path string, base, tuned *weights.Model, rank int, o WriteOptions, progress func(done, all int)) (modules []Extracted, others []string, err error) {
 	if rank == 0 {
 		rank = 64
@@ -54,7 +54,7 @@ func Extract(ctx context.Context, path string, base, tuned *weights.Model, rank 
 		}
 	}
 	if differ != nil {
-		return nil, nil, fmt.Errorf("the models are not of one architecture: %s", list("weight", " missing from the tuned model, or of another shape there", differ))
+		return nil, nil, fmt.Errorf("the models have different architectures: %s", list("weight", " missing from the tuned model, or with another shape there", differ))
 	}
 	scope := torch.NewScope(torch.CPU)
 	defer scope.Close()
@@ -121,12 +121,12 @@ func Extract(ctx context.Context, path string, base, tuned *weights.Model, rank 
 		}
 	}
 	if all == nil {
-		return nil, others, errors.New("no layer of the models differs: there is nothing to extract")
+		return nil, others, errors.New("the models have the same weights in all layers: there is nothing to extract")
 	}
 	return modules, others, write(path, all, nil, plans[text2Part] != nil, o)
 }
 
-// difference returns what one source's tensor is more than another's, in float32.
+// difference returns tuned's tensor minus base's, in float32.
 func difference(s *torch.Scope, base, tuned nn.Source, name string) (*torch.Tensor, error) {
 	a, err := base.Get(s, name)
 	if err != nil {
@@ -140,18 +140,18 @@ func difference(s *torch.Scope, base, tuned nn.Source, name string) (*torch.Tens
 	tuned.Release(name)
 	delta := b.To(s, torch.Float32).Reshape(s, a.Shape()...).Sub(s, a.To(s, torch.Float32))
 	if delta.IsFinite(s).All(s).Item() == 0 {
-		return nil, errors.New("the models differ by values that are not finite")
+		return nil, errors.New("the difference of the models is NaN or infinite")
 	}
 	return delta, nil
 }
 
-// leading returns factors a [r, n] and b [m, r] of the best approximation b·a of d [m, n], both of the same norm, and the part of d's square
-// norm that it has. Large matrices are first projected to a space that power iterations find (Halko et al. 2011, algorithms 4.4 and 5.1).
+// leading returns factors a [r, n] and b [m, r], of equal norm, of the best approximation b·a of d [m, n], and the fraction of d's squared
+// norm that it keeps. Large matrices use a randomised SVD with power iterations (Halko et al. 2011, algorithms 4.4 and 5.1).
 func leading(s *torch.Scope, d *torch.Tensor, rank int) (a, b *torch.Tensor, kept float64, err error) {
 	const (
-		small = 320 // rows or columns that are decomposed whole
-		more  = 16  // columns beyond the rank
-		times = 4   // iterations
+		small = 320 // up to this many rows or columns use a full SVD
+		more  = 16  // oversampling: columns beyond the rank
+		times = 4   // power iterations
 	)
 	m, n := d.Dim(0), d.Dim(1)
 	rank = min(rank, m, n)
@@ -188,7 +188,7 @@ func leading(s *torch.Scope, d *torch.Tensor, rank int) (a, b *torch.Tensor, kep
 	return v.Mul(s, root.Reshape(s, -1, 1)), u.Mul(s, root), kept, nil
 }
 
-// orthonormal returns a basis of the columns of y.
+// orthonormal returns an orthonormal basis of the columns of y.
 func orthonormal(s *torch.Scope, y *torch.Tensor) (*torch.Tensor, error) {
 	out, err := torch.Call(s, "aten::linalg_qr", y)
 	if err != nil {

@@ -9,10 +9,10 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// textOfOthers are what names of tensors for text encoders begin with that no model here has, and their names.
+// textOfOthers are the prefixes of tensors for text encoders that no supported model has, and the encoders' names.
 var textOfOthers = []struct{ prefix, name string }{{"text_encoders.t5xxl.", "T5"}}
 
-// extra takes tensors that are harmless beside an adapter: it tells whether the name is one of those.
+// extra records tensors that are not part of the adapter but harmless, and reports whether name is one.
 func (f *File) extra(name string) bool {
 	for _, other := range textOfOthers {
 		if strings.HasPrefix(name, other.prefix) {
@@ -38,7 +38,7 @@ func (f *File) extra(name string) bool {
 	return true
 }
 
-// orphans leaves modules out of which there is nothing but an alpha: pruning by blocks leaves such.
+// orphans drops modules that have only an alpha, as block pruning leaves them.
 func (f *File) orphans() {
 	f.Modules = slices.DeleteFunc(f.Modules, func(m *Module) bool {
 		lone := len(m.tensors) == 1 && m.tensors[alpha] != ""
@@ -49,7 +49,7 @@ func (f *File) orphans() {
 	})
 }
 
-// Notices say what of the file is not used, and harmless. Embeddings are not among it.
+// Notices lists the harmless parts of the file that are not used, except embeddings.
 func (f *File) Notices() (all []string) {
 	if f.lone != nil {
 		all = append(all, "ignored: "+list("alpha", " without low-rank factors", quote.Texts(f.lone)))
@@ -60,8 +60,8 @@ func (f *File) Notices() (all []string) {
 	return all
 }
 
-// Notices say what of the adapter's file is not used: what [File.Notices] says, and with Options.Partial the modules of which the model has
-// no layer.
+// Notices lists the parts of the adapter's file that are not used: those of [File.Notices], and with Options.Partial the modules without a
+// layer in the model.
 func (a *Adapter) Notices() (all []string) {
 	if a.file != nil {
 		all = a.file.Notices()
@@ -72,14 +72,14 @@ func (a *Adapter) Notices() (all []string) {
 	return all
 }
 
-// A rank may be as large as that, or as a layer's smaller side; a product has no more. Files are of at most maxSize bytes, more than any
-// adapter for the largest model that is read here.
+// Limits of a rank, which may also be as large as the layer's smaller side, and of a file's size in bytes: larger than any adapter for the
+// largest supported model.
 const (
 	maxRank = 4096
 	maxSize = 16 << 30
 )
 
-// bounded reports a rank that no adapter has, by the sides of the matrix that its factors make.
+// bounded reports a rank above the limit for a weight of shape [out, in].
 func bounded(rank, out, in int) error {
 	if rank > maxRank && rank > min(out, in) {
 		return fmt.Errorf("rank %d for a weight of the shape [%d, %d]: want at most %d, or the smaller side", rank, out, in, maxRank)
@@ -87,19 +87,19 @@ func bounded(rank, out, in int) error {
 	return nil
 }
 
-// FitError says what of an adapter does not fit a model.
+// FitError is the error of an adapter that does not match a model.
 type FitError struct {
 	Match Match
 	text  string
 }
 
-// Error says it in a line.
+// Error describes the mismatches in one line.
 func (e *FitError) Error() string { return e.text }
 
-// Partly tells whether the rest of the adapter fits, as [Options].Partial lets it.
+// Partly reports whether the adapter could be applied in part, with [Options].Partial.
 func (e *FitError) Partly() bool { return e.Match.Err(true) == nil }
 
-// strangers is the error of a file without any module.
+// strangers is the error of a file without modules.
 func (f *File) strangers(strange []string) error {
 	switch {
 	case f.Embeddings != nil && strange == nil:

@@ -10,7 +10,7 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// factors is a file's tensors under the names and in the shapes that an adapter's layers want.
+// factors is a source of a file's tensors, with the names and shapes of the adapter's layers.
 type factors struct {
 	f  *File
 	by map[string]factor
@@ -73,7 +73,7 @@ func (v factors) Names() iter.Seq[string] {
 func (v factors) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 	f, ok := v.by[name]
 	if !ok {
-		return nil, fmt.Errorf("there is no tensor %s", quote.Quoted(name))
+		return nil, fmt.Errorf("the file has no tensor %s", quote.Quoted(name))
 	}
 	t, err := v.f.src.Get(s, f.name)
 	if err != nil || slices.Equal(t.Shape(), f.shape) {

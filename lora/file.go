@@ -11,22 +11,22 @@ import (
 	"github.com/onestep-go/onestep/models/sd/weights"
 )
 
-// File is an adapter's file. It has to stay open while what was loaded of it is used.
+// File is an open adapter file. It has to stay open while adapters loaded from it are in use.
 type File struct {
-	Path     string // as it was asked for
-	Tensors  string // the file that has them: Path, or one in that folder
+	Path     string // the path passed to Open
+	Tensors  string // the file with the tensors: Path, or a file in that directory
 	Metadata map[string]string
 	Modules  []*Module // in the file's order
-	// Embeddings are textual inversion embeddings beside the modules. They are no part of the adapter.
+	// Embeddings are the bundled textual inversion embeddings. They are not part of the adapter.
 	Embeddings []Embedding
 
 	src    *weights.Tensors
 	lone   []string // names of alphas without factors
-	others []string // names of tensors for text encoders that no model here has
+	others []string // names of tensors for text encoders that no supported model has
 }
 
-// Open opens an adapter: a safetensors file, one of torch.save, or a folder as peft or diffusers write it. Its values are not read. Names
-// that are not an adapter's, tensors without their other half, shapes that cannot be, and kinds that are not built are reported together.
+// Open opens an adapter: a safetensors file, a file of torch.save, or a directory as peft or diffusers write it. Values are not read yet.
+// Unknown names, missing factors, invalid shapes and unsupported adapter types are errors.
 func Open(path string) (_ *File, err error) {
 	where, folder, err := fileOf(path)
 	if err != nil {
@@ -35,7 +35,7 @@ func Open(path string) (_ *File, err error) {
 	if st, err := os.Stat(where); err != nil {
 		return nil, err
 	} else if st.Size() > maxSize {
-		return nil, fmt.Errorf("%s: want the file of an adapter, of at most %d GiB, got %.1f GiB", quote.Path(path), maxSize>>30, float64(st.Size())/(1<<30))
+		return nil, fmt.Errorf("%s: want an adapter file of at most %d GiB, got %.1f GiB", quote.Path(path), maxSize>>30, float64(st.Size())/(1<<30))
 	}
 	src, err := weights.OpenTensors(where)
 	if err != nil {
@@ -58,7 +58,7 @@ func Open(path string) (_ *File, err error) {
 		return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
 	if work := c.size() * len(f.Modules); work > maxWork {
-		return nil, fmt.Errorf("%s: alpha_pattern and rank_pattern: want expressions that can be tried with %s", quote.Path(path), plural.N(len(f.Modules), "module"))
+		return nil, fmt.Errorf("%s: alpha_pattern and rank_pattern are too complex: want simpler regular expressions for %s", quote.Path(path), plural.N(len(f.Modules), "module"))
 	}
 	var wrong []string
 	for _, m := range f.Modules {
@@ -120,7 +120,7 @@ func (f *File) group() error {
 	return nil
 }
 
-// list counts the names, lists the first few, and says what they are: a noun that [plural.N] counts, and what follows it.
+// list returns the number of names with their noun, and the first few names. rest follows the noun.
 func list(noun, rest string, names []string) string {
 	const most = 8
 	shown := names[:min(len(names), most)]

@@ -12,10 +12,10 @@ import (
 	"github.com/onestep-go/onestep/torch/safetensors"
 )
 
-// fileNames are what adapters' files are called in folders.
+// fileNames are the names of adapter files in directories.
 var fileNames = []string{"adapter_model.safetensors", "adapter_model.bin", "pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin"}
 
-// fileOf returns the file of weights, and the folder where peft's configuration may be.
+// fileOf returns the weights file, and the directory that may hold peft's configuration.
 func fileOf(path string) (file, folder string, err error) {
 	st, err := os.Stat(path)
 	if err != nil {
@@ -30,21 +30,21 @@ func fileOf(path string) (file, folder string, err error) {
 			return file, path, nil
 		}
 	}
-	return "", "", fmt.Errorf("%s: want an adapter's file, or a directory with one of %s", quote.Path(path), strings.Join(fileNames, ", "))
+	return "", "", fmt.Errorf("%s: want an adapter file, or a directory with one of %s", quote.Path(path), strings.Join(fileNames, ", "))
 }
 
-// extensions are those of adapters' files, in the order in which they are looked for.
+// extensions are the extensions of adapter files, in search order.
 var extensions = []string{".safetensors", ".pt", ".ckpt", ".bin"}
 
-// aliasKey is where kohya's scripts write the name that an adapter was trained under, which A1111's web UI takes in tags, too.
+// aliasKey is the metadata key of an adapter's name in kohya's scripts. A1111's web UI also accepts this name in tags.
 const aliasKey = "ss_output_name"
 
-// Find returns the path of the adapter that a name stands for, as tags in prompts have it: a file or a directory in dir by its path there,
-// with or without the file's extension; else a file of that name anywhere below dir; else the file whose metadata have the name
-// (ss_output_name). A name that leads out of dir, no such adapter, and more than one are errors.
+// Find returns the path of the adapter with a name, as in a prompt's tags. It searches in turn: a file or directory with that path in dir,
+// with or without the file extension; a file with that name anywhere below dir; a file with that name in its metadata (ss_output_name). A
+// name outside of dir, no match, and several matches are errors.
 func Find(dir, name string) (string, error) {
 	if !filepath.IsLocal(name) {
-		return "", fmt.Errorf("the adapter %s: want the name of a file in %s", quote.Quoted(name), quote.Path(dir))
+		return "", fmt.Errorf("adapter %s: want the name of a file in %s", quote.Quoted(name), quote.Path(dir))
 	}
 	for _, end := range append([]string{""}, extensions...) {
 		path := filepath.Join(dir, name+end)
@@ -65,13 +65,13 @@ func Find(dir, name string) (string, error) {
 	case len(found) == 0:
 		return "", fmt.Errorf("there is no adapter %s in %s", quote.Quoted(name), quote.Path(dir))
 	case len(found) > 1:
-		return "", fmt.Errorf("the name %s stands for several adapters, %s: want one of them named by its path in the directory", quote.Quoted(name),
+		return "", fmt.Errorf("the name %s is ambiguous, it matches the adapters %s: want the path of one in the directory", quote.Quoted(name),
 			strings.Join(quote.Texts(found), ", "))
 	}
 	return found[0], nil
 }
 
-// walk lists the regular files in a directory, and below it, that are wanted.
+// walk lists the files below a directory for which want is true.
 func walk(dir string, want func(path string) bool) (found []string, err error) {
 	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if err == nil && !e.IsDir() && want(path) {
@@ -82,7 +82,7 @@ func walk(dir string, want func(path string) bool) (found []string, err error) {
 	return found, err
 }
 
-// alias is the name in an adapter's metadata; "": it has none. Only the header is read; what cannot be read has no name.
+// alias is the name in an adapter's metadata; "" if it has none or cannot be read. Only the header is read.
 func alias(path string) string {
 	if st, err := os.Stat(path); err != nil || !st.Mode().IsRegular() || filepath.Ext(path) != ".safetensors" {
 		return ""

@@ -7,19 +7,19 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// fullRank is a change that is no product of two small matrices, or that depends on the weight.
+// fullRank is a delta that is not a plain low-rank product, or that depends on the weight.
 type fullRank struct {
 	change  func(s *torch.Scope, d torch.DType) *torch.Tensor // of type d, in any shape of as many elements
 	lengths *torch.Tensor                                     // of DoRA; nil: none
-	outputs bool                                              // lengths of that shape [1, n, …] are of outputs, as in PEFT
+	outputs bool                                              // magnitudes of shape [1, n, …] belong to the outputs, as in PEFT
 	scale   float64
-	of      []*torch.Tensor // what it is made of
+	of      []*torch.Tensor // the tensors it is computed from
 }
 
-// Closed tells whether its values were freed.
+// Closed reports whether its tensors were freed.
 func (a *fullRank) Closed() bool { return slices.ContainsFunc(a.of, (*torch.Tensor).Freed) }
 
-// Version counts how often its values were changed in place.
+// Version counts in-place modifications of its tensors.
 func (a *fullRank) Version() (n int) {
 	for _, t := range a.of {
 		n += t.Version()
@@ -45,9 +45,9 @@ func (a *fullRank) AddTo(s *torch.Scope, sum, w *torch.Tensor) {
 	})
 }
 
-const least = 1e-30 // a length to divide by in place of 0
+const least = 1e-30 // smallest divisor of a norm
 
-// axis returns the dimension of the weight that lengths are of: 0, the outputs, or 1, as LyCORIS may have it.
+// axis returns the dimension of the weight that the magnitudes belong to: 0, the outputs, or 1, as in some files of LyCORIS.
 func (a *fullRank) axis(w *torch.Tensor) int {
 	if shape := a.lengths.Shape(); !a.outputs && len(shape) > 1 && shape[0] == 1 && shape[1] == w.Dim(1) && w.Dim(0) != 1 {
 		return 1
@@ -55,7 +55,7 @@ func (a *fullRank) axis(w *torch.Tensor) int {
 	return 0
 }
 
-// along returns the shape in which lengths multiply the weight.
+// along returns the shape in which the magnitudes broadcast over the weight.
 func (a *fullRank) along(w *torch.Tensor) []int {
 	shape := make([]int, w.NDim())
 	for i := range shape {
@@ -65,7 +65,7 @@ func (a *fullRank) along(w *torch.Tensor) []int {
 	return shape
 }
 
-// norms returns the lengths of a weight's slices along a dimension, in a shape that multiplies it.
+// norms returns the norms of a weight's slices along a dimension, in a shape that broadcasts over it.
 func norms(s *torch.Scope, v *torch.Tensor, axis int) *torch.Tensor {
 	var dims []int
 	for i := range v.NDim() {
@@ -76,7 +76,7 @@ func norms(s *torch.Scope, v *torch.Tensor, axis int) *torch.Tensor {
 	return v.Square(s).SumDim(s, true, dims...).Sqrt(s)
 }
 
-// full binds a module's tensors below the path, and returns how they make its change.
+// full binds a module's tensors below the path, and returns the function that computes its delta.
 func (p pair) full(path nn.Path) (change func(s *torch.Scope, d torch.DType) *torch.Tensor, of []*torch.Tensor) {
 	bound := map[role]*torch.Tensor{}
 	for _, r := range p.order {

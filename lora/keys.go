@@ -5,12 +5,12 @@ import (
 	"strings"
 )
 
-// Layout is how an adapter's tensors are called. Real files mix them, so that each module has its own.
+// Layout is a naming scheme of an adapter's tensors. Files may mix layouts, so that each module has its own.
 type Layout int
 
 // The layouts.
 const (
-	Kohya      Layout = iota // lora_unet_…_to_q.lora_down.weight, with points of the path as underscores: kohya's scripts, A1111's web UI
+	Kohya      Layout = iota // lora_unet_…_to_q.lora_down.weight, with the path's dots as underscores: kohya's scripts, A1111's web UI
 	PEFT                     // unet.….to_q.lora_A.weight
 	Diffusers                // unet.….to_q.lora.down.weight, text_encoder.….q_proj.lora_linear_layer.down.weight
 	Processors               // unet.….attn1.processor.to_q_lora.down.weight, diffusers' first
@@ -21,7 +21,7 @@ var layoutNames = [...]string{"kohya", "peft", "diffusers", "processors"}
 // String returns the layout's name.
 func (l Layout) String() string { return layoutNames[l] }
 
-// role is what a tensor is in its module.
+// role is a tensor's role in its module.
 type role string
 
 const (
@@ -34,18 +34,18 @@ const (
 	diffBias  role = "diff_b"    // a full difference of the bias
 )
 
-// key is the name of a tensor, taken apart.
+// key is the parsed name of a tensor.
 type key struct {
 	layout Layout
-	part   string // "": it does not say
-	path   string // of the layer, as the file spells it
-	flat   bool   // with underscores for points
-	stem   string // the name without its end, as users know it
+	part   string // "": not in the name
+	path   string // of the layer, as in the file
+	flat   bool   // with underscores for dots
+	stem   string // the name without its suffix, for messages
 	role   role   // "": known and not supported
 	what   string // what is not supported
 }
 
-// ends are the ends of names, and what they mean.
+// ends are the suffixes of tensor names.
 var ends = []struct {
 	end    string
 	role   role
@@ -67,7 +67,7 @@ var ends = []struct {
 	{".to_out_lora.down.weight", down, Processors, ".to_out.0"}, {".to_out_lora.up.weight", up, Processors, ".to_out.0"},
 }
 
-// unsupported are the ends of names of tensors of adapters that are not built.
+// unsupported are the suffixes of tensors of unsupported adapter types.
 var unsupported = []struct{ end, what string }{
 	{".lora_A.bias", "a bias of an adapter"}, {".lora_B.bias", "a bias of an adapter"}, {".lora.up.bias", "a bias of an adapter"},
 	{".lora_embedding_A", "an adapter of a table"}, {".lora_embedding_B", "an adapter of a table"},
@@ -77,10 +77,10 @@ var unsupported = []struct{ end, what string }{
 	{".vera_lambda_b", "VeRA"}, {".vera_lambda_d", "VeRA"}, {".hra_u", "HRA"}, {".boft_R", "BOFT"}, {".boft_s", "BOFT"}, {".fourierft_spectrum", "FourierFT"},
 }
 
-// peft matches PEFT's names, in which an adapter's own name may stand.
+// peft matches PEFT's names, which may contain the adapter's own name.
 var peft = regexp.MustCompile(`^(.+)\.(lora_A|lora_B|lora_magnitude_vector)(\.[^.]+)??(\.weight)?$`)
 
-// parse takes a name apart. It is not ok where the end is none of an adapter's.
+// parse parses a tensor's name. It is not ok if the suffix is unknown.
 func parse(name string) (k key, ok bool) {
 	if m := peft.FindStringSubmatch(name); m != nil && (m[4] != "" || m[2] == "lora_magnitude_vector") {
 		k = key{layout: PEFT, path: m[1], stem: m[1], role: map[string]role{"lora_A": down, "lora_B": up, "lora_magnitude_vector": magnitude}[m[2]]}
@@ -107,7 +107,7 @@ func parse(name string) (k key, ok bool) {
 	return key{}, false
 }
 
-// The parts of a model that adapters change.
+// The parts of a model that adapters apply to.
 const (
 	unetPart  = "unet"
 	textPart  = "text_encoder"

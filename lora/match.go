@@ -10,14 +10,14 @@ import (
 	"github.com/onestep-go/onestep/models/sd/weights"
 )
 
-// Match is which modules of an adapter fit a model.
+// Match is the result of matching an adapter's modules to a model's layers.
 type Match struct {
-	Matched   []string // layers that are adapted, by part and path
-	Unmatched []string // modules of which the model has no layer
-	Misshapen []string // modules that do not fit their layers, with both shapes
-	Twice     []string // layers of which there are two modules
+	Matched   []string // layers with a module, by part and path
+	Unmatched []string // modules without a layer in the model
+	Misshapen []string // modules with a shape mismatch, with both shapes
+	Twice     []string // layers with two modules
 
-	// Base says for what other model the adapter seems to be; "": this one, or one that is not known.
+	// Base describes the other base model that the adapter seems to be for; "": this model, or unknown.
 	Base string
 
 	pairs []pair
@@ -30,10 +30,10 @@ type pair struct {
 	spot *spot
 }
 
-// Match tells which modules of the adapter fit the networks. Modules that do are called by their layers' names from then on.
+// Match matches the adapter's modules to the layers of networks. It sets the Name of matching modules to their layers' names.
 func (f *File) Match(n Networks) Match { return f.match(tableOf(n), "the model") }
 
-// MatchFiles is Match for a model whose weights are not read.
+// MatchFiles is Match for a model whose weights are not loaded.
 func (f *File) MatchFiles(m *weights.Model) (Match, error) {
 	plans, err := plansOf(m)
 	if err != nil {
@@ -68,7 +68,7 @@ func (f *File) match(t *table, what string) Match {
 	return m
 }
 
-// Err says what does not fit, in a [*FitError], or nil. With partial, modules without a layer are no mistake, as long as there are others.
+// Err returns a [*FitError] with all mismatches, or nil. With partial, modules without a layer are not an error as long as others match.
 func (m Match) Err(partial bool) error {
 	if m.Base != "" {
 		return &FitError{m, fmt.Sprintf("the adapter is for %s: want an adapter for the same base model", m.Base)}
@@ -82,7 +82,7 @@ func (m Match) Err(partial bool) error {
 	if !partial {
 		note("module", " without a layer in "+m.what, m.Unmatched)
 	}
-	note("module", " with a shape that does not match its layer's", m.Misshapen)
+	note("module", " with a shape mismatch", m.Misshapen)
 	note("layer", " with two modules", m.Twice)
 	if parts == nil && len(m.Matched) == 0 {
 		parts = append(parts, "none of its modules has a layer in "+m.what)
@@ -90,16 +90,16 @@ func (m Match) Err(partial bool) error {
 	if parts == nil {
 		return nil
 	}
-	return &FitError{m, "the adapter does not fit: " + strings.Join(parts, "; ")}
+	return &FitError{m, "the adapter does not match the model: " + strings.Join(parts, "; ")}
 }
 
-// Base names the published models that all modules fit; none: it is for another, or they are unknown.
+// Base returns the names of the published base models that all modules match; none if the base model is another or unknown.
 func (f *File) Base() []string {
 	names, _ := f.published()
 	return names
 }
 
-// published finds the published models that all modules fit, and the table of one.
+// published returns the published base models that all modules match, and the table of one.
 func (f *File) published() (names []string, t *table) {
 	tables := published()
 	for _, name := range slices.Sorted(maps.Keys(tables)) {
@@ -113,14 +113,14 @@ func (f *File) published() (names []string, t *table) {
 	return names, t
 }
 
-// fits tells whether a module's product has the shape of the layer's weight.
+// fits reports whether a module's delta has the shape of the layer's weight.
 func (f *File) fits(m *Module, s *spot) error {
 	if shape, ok := m.shapes[diffBias]; ok && (!s.biased || !slices.Equal(trimmed(shape), trimmed(s.shape[:1]))) {
-		return fmt.Errorf("want a change of a bias of %d values where there is one, got the shape %v", s.shape[0], shape)
+		return fmt.Errorf("the delta of its bias has shape %v, want [%d] and a layer with a bias", shape, s.shape[0])
 	}
 	if shape := m.shapes[diff]; m.Kind == Difference {
 		if shape != nil && !agree(shape, s.shape, true) {
-			return fmt.Errorf("want a difference of the shape %v, got %v", s.shape, shape)
+			return fmt.Errorf("the delta of its weight has shape %v, want %v", shape, s.shape)
 		}
 		return nil
 	}
@@ -132,12 +132,12 @@ func (f *File) fits(m *Module, s *spot) error {
 	case err != nil:
 		return err
 	case len(s.shape) < 2:
-		return fmt.Errorf("want a difference of the shape %v for a norm, got a %s", s.shape, m.Kind)
+		return fmt.Errorf("want a full difference of shape %v for a norm, got %s", s.shape, m.Kind)
 	case !agree(got, s.shape, m.Kind == Hadamard || m.Kind == Kronecker):
 		return fmt.Errorf("the delta of its weight has shape %v, want %v", got, s.shape)
 	case m.Kind == Kronecker:
 		if one := f.first(m); s.shape[0]%one[0] != 0 || s.shape[1]%one[1] != 0 {
-			return fmt.Errorf("want a first factor whose sides divide those of the weight %v, got the shape %v", s.shape, one)
+			return fmt.Errorf("want a first factor whose sides divide those of the weight, %v, got shape %v", s.shape, one)
 		}
 	}
 	if !m.DoRA {
@@ -146,13 +146,13 @@ func (f *File) fits(m *Module, s *spot) error {
 	shape := m.shapes[magnitude]
 	columns := m.Layout != PEFT && len(shape) > 1 && shape[0] == 1 && shape[1] == s.shape[1]
 	if n := product(shape); !slices.Contains(shape, n) || (n != s.shape[0] && !(n == s.shape[1] && columns)) {
-		return fmt.Errorf("want %d lengths, got the shape %v", s.shape[0], shape)
+		return fmt.Errorf("the magnitude of DoRA has shape %v, want %d values", shape, s.shape[0])
 	}
 	return nil
 }
 
-// agree tells whether a change of a shape is one of a weight: dimensions of 1 at the end count for nothing, and where it may be flat, it may be
-// a matrix in place of a kernel.
+// agree reports whether the shape of a delta matches a weight's. Trailing dimensions of 1 are ignored; with flat, a matrix matches a
+// convolution kernel with the same number of elements.
 func agree(got, weight []int, flat bool) bool {
 	if slices.Equal(trimmed(got), trimmed(weight)) {
 		return true
@@ -160,7 +160,7 @@ func agree(got, weight []int, flat bool) bool {
 	return flat && len(got) == 2 && len(weight) > 2 && got[0] == weight[0] && got[1] == product(weight[1:])
 }
 
-// trimmed is a shape without dimensions of 1 at the end.
+// trimmed is a shape without trailing dimensions of 1.
 func trimmed(shape []int) []int {
 	for len(shape) > 0 && shape[len(shape)-1] == 1 {
 		shape = shape[:len(shape)-1]
@@ -168,7 +168,7 @@ func trimmed(shape []int) []int {
 	return shape
 }
 
-// first returns the shape of a LoKr's first factor, which there is.
+// first returns the shape of a LoKr's first factor.
 func (f *File) first(m *Module) []int {
 	if shape := m.shapes["lokr_w1"]; shape != nil {
 		return shape
@@ -176,12 +176,12 @@ func (f *File) first(m *Module) []int {
 	return []int{m.shapes["lokr_w1_a"][0], m.shapes["lokr_w1_b"][1]}
 }
 
-// shape returns the shape of a module's product: rows, columns, and those of a kernel.
+// shape returns the shape of a module's delta: rows, columns, and the kernel's dimensions.
 func (f *File) shape(m *Module) ([]int, error) {
 	of := func(r role) []int { return m.shapes[r] }
 	switch m.Kind {
 	case Rotation, Butterfly:
-		return nil, fmt.Errorf("a %s says nothing of the inputs of its layer", m.Kind)
+		return nil, fmt.Errorf("the shape of a %s does not depend on its layer's inputs", m.Kind)
 	case LowRank:
 		if len(trimmed(of(up))) > 2 {
 			return nil, fmt.Errorf("want a matrix or a 1×1 convolution as up, got the shape %v", of(up))
@@ -237,7 +237,7 @@ func (f *File) shape(m *Module) ([]int, error) {
 // productShape is that of a·b.
 func productShape(a, b []int) ([]int, error) {
 	if len(a) != 2 || len(b) < 2 || a[1] != b[0] {
-		return nil, fmt.Errorf("want matrices whose product there is, got the shapes %v and %v", a, b)
+		return nil, fmt.Errorf("want matrices that can be multiplied, got shapes %v and %v", a, b)
 	}
 	return append([]int{a[0]}, b[1:]...), nil
 }
@@ -245,7 +245,7 @@ func productShape(a, b []int) ([]int, error) {
 // tuckerShape is that of Σ t[i, j]·a[i]·b[j].
 func tuckerShape(t, a, b []int) ([]int, error) {
 	if len(t) != 4 || len(a) != 2 || len(b) != 2 || t[0] != a[0] || t[1] != b[0] {
-		return nil, fmt.Errorf("want a kernel and two matrices that fit it, got the shapes %v, %v and %v", t, a, b)
+		return nil, fmt.Errorf("want a kernel and two matrices of matching shapes, got %v, %v and %v", t, a, b)
 	}
 	return append([]int{a[1], b[1]}, t[2:]...), nil
 }

@@ -17,23 +17,23 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Weighted is an adapter's file and its weights.
+// Weighted is an adapter file with its LoRA weights.
 type Weighted struct {
 	*File
 	Weights Weights
 	Partial bool // as in [Options]
 }
 
-// merged is a source whose weights adapters have changed.
+// merged is a source of weights with merged adapters.
 type merged struct {
 	nn.Source
 	by map[string][]nn.Adapter // by name
-	as *torch.DType            // the type of what was changed; nil: that of the weight, float16 of 8-bit floats
+	as *torch.DType            // type of merged weights; nil: the weight's own, or float16 for 8-bit floats
 }
 
-// MergeWeights makes adapters part of a model's files, to be written out in type as, nil for that of each weight, or float16 for changed ones of 8-bit
-// floats: its parts give changed weights from then on, one at a time, rounded once. What it returns frees the adapters; it has to be called
-// after the model was written.
+// MergeWeights merges adapters into a model that is to be written: from then on its parts yield merged weights, computed one at a time and
+// rounded once, to type as. With nil, weights keep their types, except that merged 8-bit floats become float16. The function it returns
+// frees the adapters; call it after the model is written.
 func MergeWeights(m *weights.Model, as *torch.DType, adapters ...Weighted) (done func() error, err error) {
 	plans, err := plansOf(m)
 	if err != nil {
@@ -90,7 +90,7 @@ func MergeWeights(m *weights.Model, as *torch.DType, adapters ...Weighted) (done
 	return free, nil
 }
 
-// described is the description of a model with adapters in it: it is another, and made of these.
+// described is the metadata of a model with merged adapters: without the original's title, and with merged_from.
 func described(spec map[string]string, adapters []Weighted) map[string]string {
 	spec = maps.Clone(spec)
 	if spec == nil {
@@ -111,7 +111,7 @@ func described(spec map[string]string, adapters []Weighted) map[string]string {
 	return spec
 }
 
-// components are the parts of a model that adapters may change.
+// components are the parts of a model that adapters can apply to.
 func components(m *weights.Model) map[string]*weights.Component {
 	all := map[string]*weights.Component{}
 	for part, c := range map[string]*weights.Component{unetPart: m.UNet, textPart: m.Text, text2Part: m.Text2} {
@@ -152,7 +152,7 @@ func (m merged) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 	}
 	d := w.DType()
 	t := s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		if d.IsFloat8() { // which is not computed with
+		if d.IsFloat8() { // has no arithmetic
 			w = w.To(s, torch.Float32)
 		}
 		return nn.Changed(s, w, by...).To(s, m.dtype(name, d))
@@ -167,7 +167,7 @@ func (m merged) dtype(name string, d torch.DType) torch.DType {
 		return d
 	case m.as != nil:
 		return *m.as
-	case d.IsFloat8(): // whose steps of 6% and 12% are larger than what most adapters change
+	case d.IsFloat8(): // rounding steps of 6% and 12% are larger than most adapters' deltas
 		return torch.Float16
 	}
 	return d
@@ -179,14 +179,14 @@ func (m merged) Info(name string) ([]int, torch.DType, bool) {
 	return shape, m.dtype(name, d), ok
 }
 
-// finite reports a weight that overflowed in its type.
+// finite reports a merged weight that overflowed in its type.
 func finite(s *torch.Scope, name string, t *torch.Tensor) error {
 	v := t
 	if t.DType().IsFloat8() {
 		v = t.To(s, torch.Float32)
 	}
 	if v.IsFinite(s).All(s).Item() == 0 {
-		return fmt.Errorf("%s: with the adapter it has values that %s cannot hold: want another type, or a smaller weight", quote.Text(name), t.DType())
+		return fmt.Errorf("%s: merged with the adapter it overflows in %s: want another type, or a smaller LoRA weight", quote.Text(name), t.DType())
 	}
 	return nil
 }

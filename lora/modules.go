@@ -10,13 +10,13 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Kind is how an adapter changes a weight.
+// Kind is the type of an adapter's module.
 type Kind string
 
 // The kinds of adapters.
 const (
 	LowRank    Kind = "LoRA" // W + s·B·A (Hu et al. 2021)
-	Tucker     Kind = "LoRA with a kernel of its own"
+	Tucker     Kind = "LoRA with a Tucker kernel"
 	Hadamard   Kind = "LoHa" // W + s·(B₁·A₁)⊙(B₂·A₂) (Hyeon-Woo et al. 2021)
 	Kronecker  Kind = "LoKr" // W + s·C⊗(B·A) (Yeh et al. 2023)
 	Difference Kind = "full" // W + D
@@ -24,15 +24,15 @@ const (
 	Butterfly  Kind = "BOFT" // the same in stages (Liu et al. 2024)
 )
 
-// Module is what an adapter's file has for one layer.
+// Module is the adapter of one layer.
 type Module struct {
-	Name   string // of the layer: part and path by today's names, where a model is known; else as the file calls it
+	Name   string // of the layer: part and path in diffusers' current names if the model is known; otherwise as in the file
 	Layout Layout
 	Kind   Kind
-	DoRA   bool    // the direction is changed, and the length of each row is a weight of its own (Liu et al. 2024)
-	Rank   int     // 0: it has none
-	Alpha  float64 // what the file says; the rank, where it says nothing
-	Scale  float64 // what the product is multiplied by: alpha/rank, or alpha/√rank
+	DoRA   bool    // weight-decomposed: the delta changes the direction, and the magnitude of each row is trained separately (Liu et al. 2024)
+	Rank   int     // 0: none
+	Alpha  float64 // alpha in the file; by default the rank
+	Scale  float64 // factor of the delta: alpha/rank, or alpha/√rank
 	DType  torch.DType
 
 	key     key
@@ -41,7 +41,7 @@ type Module struct {
 	order   []role // of the tensors, sorted
 }
 
-// complete finds a module's kind, rank and scale.
+// complete sets a module's kind, rank and scale.
 func (f *File) complete(m *Module, c configs) error {
 	m.order = slices.Sorted(maps.Keys(m.tensors))
 	shapes := map[role][]int{}
@@ -49,7 +49,7 @@ func (f *File) complete(m *Module, c configs) error {
 	for r, name := range m.tensors {
 		shape, d, _ := f.src.Info(name)
 		if !d.IsFloat() && !d.IsFloat8() && r != alpha {
-			return fmt.Errorf("%s: want numbers of floating point, got %s", r, d)
+			return fmt.Errorf("%s: want a floating-point type, got %s", r, d)
 		}
 		shapes[r] = shape
 		if r != alpha && r != magnitude {
@@ -109,13 +109,13 @@ func (f *File) complete(m *Module, c configs) error {
 		}
 		allowed = append(allowed, down, up, mid)
 		if m.Rank, err = rank(down, 0, 2); err == nil && (len(shapes[up]) < 2 || shapes[up][1] != m.Rank) {
-			return fmt.Errorf("down has rank %d, of the shape %v, and up does not, of the shape %v", m.Rank, shapes[down], shapes[up])
+			return fmt.Errorf("down has rank %d (shape %v), but up has another (shape %v)", m.Rank, shapes[down], shapes[up])
 		}
 		if has(mid) && (len(shapes[mid]) != 4 || shapes[mid][0] != m.Rank || shapes[mid][1] != m.Rank) {
-			return fmt.Errorf("want a kernel of the shape [%d, %d, k, k], got %v", m.Rank, m.Rank, shapes[mid])
+			return fmt.Errorf("mid: want shape [%d, %d, k, k], got %v", m.Rank, m.Rank, shapes[mid])
 		}
 	default:
-		return fmt.Errorf("want down and up of a LoRA, or all of the tensors of a LoHa, LoKr or OFT; there is %v", m.order)
+		return fmt.Errorf("want down and up of a LoRA, or all tensors of a LoHa, LoKr or OFT, got %v", m.order)
 	}
 	if err != nil {
 		return err
@@ -138,7 +138,7 @@ func (f *File) complete(m *Module, c configs) error {
 	return f.scale(m, c)
 }
 
-// scale finds what the module's product is multiplied by. Without an alpha it is 1.
+// scale sets the module's scale. Without an alpha it is 1.
 func (f *File) scale(m *Module, c configs) error {
 	m.Alpha, m.Scale = float64(m.Rank), 1
 	if name, ok := m.tensors[alpha]; ok {
@@ -149,13 +149,13 @@ func (f *File) scale(m *Module, c configs) error {
 		m.Alpha = v
 	}
 	root := false
-	if s, ok := c.of(m.key.part); ok && !m.key.flat { // as diffusers, which asks the configuration first
+	if s, ok := c.of(m.key.part); ok && !m.key.flat { // the configuration takes precedence, as in diffusers
 		m.Alpha, root = s.alpha(m.key.path, m.Alpha), s.RootRank
 		if m.Kind == Kronecker && m.Rank == 0 { // peft scales whole factors, too
 			m.Rank = s.rank(m.key.path)
 		}
 	}
-	if m.Kind.rotates() { // alpha bounds the turn
+	if m.Kind.rotates() { // alpha limits the rotation
 		if m.tensors[alpha] == "" {
 			m.Alpha = 0
 		}
@@ -172,7 +172,7 @@ func (f *File) scale(m *Module, c configs) error {
 	return nil
 }
 
-// number reads a tensor of one number.
+// number reads a scalar tensor.
 func (f *File) number(name string) (v float64, err error) {
 	shape, _, _ := f.src.Info(name)
 	if n := product(shape); n != 1 {

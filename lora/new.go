@@ -16,24 +16,24 @@ import (
 type Config struct {
 	Rank  int     // 0: 64
 	Alpha float64 // the scale is Alpha/Rank; 0: Rank
-	// Targets are the ends of the paths of the layers that are adapted; nil: those of LCM-LoRA, which are all of a U-Net's but the first and
-	// the last convolution and the embeddings of the timestep.
+	// Targets are the target modules, by suffixes of their paths; nil: those of LCM-LoRA, which are all layers of a U-Net except the first and
+	// the last convolution and the timestep embedding.
 	Targets []string
 	Seed    uint64
-	// DType is the type of A and B; nil: float32, or float64 beside networks of that. In a half-precision type most elements would not
-	// move: a step of 1e-4 is less than half of what tells 0.05 from the next number of bfloat16.
+	// DType is the type of A and B; nil: float32, or float64 for networks in float64. In half precision most updates would be rounded away:
+	// a step of 1e-4 is less than half the distance of 0.05 to the next bfloat16 number.
 	DType *torch.DType
 }
 
-// LCMTargets are the layers that LCM-LoRA adapts: 278 of Stable Diffusion 1.5's U-Net (Luo et al. 2023).
+// LCMTargets are the target modules of LCM-LoRA: 278 layers of Stable Diffusion 1.5's U-Net (Luo et al. 2023).
 var LCMTargets = []string{
 	"to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", "conv_shortcut",
 	"downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj",
 }
 
-// New makes an adapter to be trained, which changes nothing yet: A is drawn as in PEFT, uniformly within ±1/√in (He et al. 2015, with a slope
-// of √5), and B is zero. It lies beside the networks, on their device; where it is of another type than they are, it is cast where it is used.
-// Targets that no layer has are an error.
+// New makes an adapter for training. Its initial delta is zero: A is drawn as in PEFT, uniformly within ±1/√in (He et al. 2015, with a slope
+// of √5), and B is zero. It is on the device of the networks; if its type differs from theirs, it is cast in each call. Targets that match no
+// layer are an error.
 func New(n Networks, c Config) (*Adapter, error) {
 	if c.Rank == 0 {
 		c.Rank = 64
@@ -45,7 +45,7 @@ func New(n Networks, c Config) (*Adapter, error) {
 		c.Targets = LCMTargets
 	}
 	if c.Rank < 0 || c.Rank > 1<<16 || math.IsNaN(c.Alpha) || math.IsInf(c.Alpha, 0) {
-		return nil, fmt.Errorf("want a rank from 1 on and a finite alpha, got %d and %g", c.Rank, c.Alpha)
+		return nil, fmt.Errorf("want a rank from 1 to %d and a finite alpha, got %d and %g", 1<<16, c.Rank, c.Alpha)
 	}
 	if err := n.open(); err != nil {
 		return nil, err
@@ -63,10 +63,10 @@ func New(n Networks, c Config) (*Adapter, error) {
 		}
 	}
 	if unused := slices.DeleteFunc(slices.Clone(c.Targets), func(end string) bool { return used[end] }); len(unused) > 0 && c.strict() {
-		return nil, fmt.Errorf("no layer's path ends in %s", strings.Join(unused, ", "))
+		return nil, fmt.Errorf("target modules that match no layer: %s", strings.Join(unused, ", "))
 	}
 	if len(spots) == 0 {
-		return nil, errors.New("the networks have none of the layers that are to be adapted")
+		return nil, errors.New("the networks have none of the target modules")
 	}
 	base := n[slices.Sorted(maps.Keys(n))[0]]
 	dtype := torch.Float32
@@ -98,5 +98,5 @@ func New(n Networks, c Config) (*Adapter, error) {
 	return a, nil
 }
 
-// strict tells whether each target has to be found: those of LCM-LoRA are for networks of several shapes.
+// strict reports whether every target has to match a layer. Not all networks have all of LCM-LoRA's.
 func (c Config) strict() bool { return !slices.Equal(c.Targets, LCMTargets) }

@@ -11,7 +11,7 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// What patterns of a file may be, so that none keeps a program busy for long.
+// Limits of a file's patterns, against unbounded work.
 const (
 	maxPatterns = 4096 // of which most are names
 	maxRegexps  = 256
@@ -19,10 +19,10 @@ const (
 	maxWork     = 1 << 24 // steps of their programs for all modules, for each character of a path
 )
 
-// pattern is a rule for the modules whose paths end in what it matches: in a regular expression, or in a name, of which most are.
+// pattern sets a value for the modules whose paths end in a match: of a regular expression, or of a plain name, as most are.
 type pattern struct {
 	end   string
-	whole bool // the path is the end
+	whole bool // the whole path has to match
 	re    *regexp.Regexp
 	size  int // of the expression's program
 	value float64
@@ -51,7 +51,7 @@ func newPattern(text string) (p pattern, err error) {
 	return p, err
 }
 
-// matches tells whether the path ends in what the pattern says, after a point or at its beginning.
+// matches reports whether a suffix of the path matches, after a dot or from the beginning.
 func (p pattern) matches(path string) bool {
 	if p.re != nil {
 		return p.re.MatchString(path)
@@ -61,14 +61,14 @@ func (p pattern) matches(path string) bool {
 		return false
 	}
 	for i := range len(p.end) {
-		if c := p.end[i]; c != '.' && c != path[at+i] { // a point is any character
+		if c := p.end[i]; c != '.' && c != path[at+i] { // a dot matches any character
 			return false
 		}
 	}
 	return true
 }
 
-// patterns are rules, the first that matches counts.
+// patterns are patterns in order; the first match is used.
 type patterns []pattern
 
 // first returns the value of the first pattern that matches.
@@ -84,7 +84,7 @@ func (l patterns) first(path string) (float64, bool) {
 	return 0, false
 }
 
-// UnmarshalJSON reads an object of patterns and numbers, as peft reads them: in the order in which they stand.
+// UnmarshalJSON reads an object of patterns and numbers, in the order of the file as peft does.
 func (l *patterns) UnmarshalJSON(data []byte) error {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	open, err := dec.Token()
@@ -108,7 +108,7 @@ func (l *patterns) UnmarshalJSON(data []byte) error {
 		if v == nil {
 			return fmt.Errorf("%s: want a number, got null", quote.Quoted(name))
 		}
-		if i, ok := at[name]; ok { // the last value counts, in the first place
+		if i, ok := at[name]; ok { // a duplicate key: the last value, in the first position
 			(*l)[i].value = *v
 			continue
 		}

@@ -9,16 +9,16 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// The roles of adapters that turn the outputs of a weight, in LyCORIS' and kohya's names.
+// The roles of adapters that rotate the outputs of a weight, in LyCORIS' and kohya's names.
 const (
 	blocks  role = "oft_blocks" // [n, b, b] of OFT, [m, n, b, b] of BOFT
 	rescale role = "rescale"    // of each output: [out, 1, …]
 )
 
-// rotates tells whether the kind's change depends on the weight.
+// rotates reports whether the kind is a rotation of the weight.
 func (k Kind) rotates() bool { return k == Rotation || k == Butterfly }
 
-// rotation finds the kind of a module with blocks.
+// rotation sets the kind of a module with blocks.
 func (m *Module) rotation(shape []int) error {
 	switch len(shape) {
 	case 3:
@@ -26,7 +26,7 @@ func (m *Module) rotation(shape []int) error {
 	case 4:
 		m.Kind = Butterfly
 	default:
-		return fmt.Errorf("%s: want [blocks, b, b] of OFT, or [stages, blocks, b, b] of BOFT, got the shape %v", blocks, shape)
+		return fmt.Errorf("%s: want shape [blocks, b, b] for OFT, or [stages, blocks, b, b] for BOFT, got %v", blocks, shape)
 	}
 	if n := len(shape); shape[n-1] != shape[n-2] || product(shape) == 0 {
 		return fmt.Errorf("%s: want square blocks, got the shape %v", blocks, shape)
@@ -34,15 +34,15 @@ func (m *Module) rotation(shape []int) error {
 	return nil
 }
 
-// fitsRotation tells whether a module's blocks turn the outputs of a layer.
+// fitsRotation reports whether a module's blocks match the outputs of a layer.
 func (m *Module) fitsRotation(s *spot) error {
 	if len(s.shape) < 2 {
-		return fmt.Errorf("want a difference of the shape %v for a norm, got a %s", s.shape, m.Kind)
+		return fmt.Errorf("want a full difference of shape %v for a norm, got %s", s.shape, m.Kind)
 	}
 	shape, out := m.shapes[blocks], s.shape[0]
 	n := len(shape)
 	if b := shape[n-1]; shape[n-3]*b != out {
-		return fmt.Errorf("want blocks that make %d outputs together, got the shape %v", out, shape)
+		return fmt.Errorf("its blocks have shape %v, want %d outputs in total", shape, out)
 	}
 	if m.Kind == Butterfly {
 		for i, width := 0, shape[n-1]; i < shape[0]; i, width = i+1, 2*width {
@@ -52,20 +52,20 @@ func (m *Module) fitsRotation(s *spot) error {
 		}
 	}
 	if by, ok := m.shapes[rescale]; ok && (product(by) != out || by[0] != out) {
-		return fmt.Errorf("want a factor for each of %d outputs, got the shape %v", out, by)
+		return fmt.Errorf("rescale: want one factor for each of %d outputs, got shape %v", out, by)
 	}
 	return nil
 }
 
-// rotary is an adapter that turns a weight's outputs, W' = rescale·R·W (Qiu et al. 2023; in stages Liu et al. 2024), with R orthogonal, by the
-// Cayley transform of the blocks. Its weight is how far R goes from the identity: linearly in OFT, in each stage in BOFT.
+// rotary is an adapter that rotates a weight's outputs, W' = rescale·R·W (Qiu et al. 2023; in stages Liu et al. 2024), with R orthogonal, the
+// Cayley transform of the blocks. The LoRA weight interpolates R linearly from the identity; in BOFT, each stage.
 type rotary struct {
 	blocks, rescale *torch.Tensor // rescale may be nil
 	bound           float64       // of the norm of Q; 0: none
 	scale           float64
 }
 
-// Version counts how often its values were changed in place.
+// Version counts in-place modifications of its tensors.
 func (a rotary) Version() int {
 	n := a.blocks.Version()
 	if a.rescale != nil {
@@ -101,7 +101,7 @@ func (a rotary) AddTo(s *torch.Scope, sum, w *torch.Tensor) {
 	})
 }
 
-// turns returns the orthogonal blocks (I+Q)·(I−Q)⁻¹ of Q = B − Bᵀ, whose norm is bounded, as far from the identity as the scale says.
+// turns returns the orthogonal blocks (I+Q)·(I−Q)⁻¹ for Q = B − Bᵀ, whose norm is limited, interpolated from the identity by the scale.
 func (a rotary) turns(s *torch.Scope, d torch.DType) *torch.Tensor {
 	shape := a.blocks.Shape()
 	b := shape[len(shape)-1]
@@ -124,7 +124,7 @@ func (a rotary) turns(s *torch.Scope, d torch.DType) *torch.Tensor {
 	return r.Reshape(s, shape...)
 }
 
-// stages applies the blocks of BOFT, [m, n, b, b]: stage i mixes outputs that lie 2ⁱ·b/2 apart.
+// stages applies the blocks of BOFT, [m, n, b, b]: stage i mixes outputs that are 2ⁱ·b/2 apart.
 func (a rotary) stages(s *torch.Scope, r, v *torch.Tensor) *torch.Tensor {
 	m, n, b, out := r.Dim(0), r.Dim(1), r.Dim(2), v.Dim(0)
 	for i := range m {
@@ -136,7 +136,7 @@ func (a rotary) stages(s *torch.Scope, r, v *torch.Tensor) *torch.Tensor {
 	return v
 }
 
-// rotary binds a module's tensors below the path. Its alpha bounds the turn, by the number of outputs.
+// rotary binds a module's tensors below the path. Its alpha times the number of outputs limits the norm of Q.
 func (p pair) rotary(path nn.Path) func(weight float64) nn.Adapter {
 	a := rotary{blocks: path.Param(string(blocks), nil, p.shapes[blocks]...), bound: p.Alpha * float64(p.spot.shape[0])}
 	if shape, ok := p.shapes[rescale]; ok {
@@ -149,4 +149,4 @@ func (p pair) rotary(path nn.Path) func(weight float64) nn.Adapter {
 	}
 }
 
-var errTurned = errors.New("want oft_blocks of an OFT or BOFT: there is rescale alone")
+var errTurned = errors.New("oft_blocks of an OFT or BOFT is missing: it has rescale only")

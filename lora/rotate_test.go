@@ -104,7 +104,7 @@ func TestRotationsThatDoNotFit(t *testing.T) {
 		"want square blocks":                           {floats(".oft_blocks", 4, 4, 0)},
 		"unexpected tensor up in a module of type OFT": {floats(".oft_blocks", 4, 4, 4), floats(".lora_up.weight", 4, 4)},
 		"alpha: want one number":                       {floats(".oft_blocks", 4, 4, 4), floats(".alpha", 2)},
-		"there is rescale alone":                       {floats(".rescale", 16, 1)},
+		"it has rescale only":                          {floats(".rescale", 16, 1)},
 		"or [stages, blocks, b, b]":                    {floats(".oft_blocks", 16)},
 	} {
 		path := filepath.Join(t.TempDir(), "a.safetensors")

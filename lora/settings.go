@@ -14,7 +14,7 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// settings are what peft says of an adapter besides its tensors.
+// settings are peft's configuration of an adapter.
 type settings struct {
 	Rank          int
 	Alpha         *float64
@@ -22,7 +22,7 @@ type settings struct {
 	alphas, ranks patterns
 }
 
-// alpha returns what the settings say of a module, or else what is known.
+// alpha returns the module's alpha in the settings, or known if they have none.
 func (s settings) alpha(path string, known float64) float64 {
 	if v, ok := s.alphas.first(path); ok {
 		return v
@@ -33,7 +33,7 @@ func (s settings) alpha(path string, known float64) float64 {
 	return known
 }
 
-// rank returns what the settings say of a module.
+// rank returns the module's rank in the settings.
 func (s settings) rank(path string) int {
 	if v, ok := s.ranks.first(path); ok {
 		return int(v)
@@ -41,7 +41,7 @@ func (s settings) rank(path string) int {
 	return s.Rank
 }
 
-// configs are settings by part; those of "" are for all.
+// configs are settings by part; "" is for all parts.
 type configs map[string]settings
 
 func (c configs) of(part string) (settings, bool) {
@@ -55,7 +55,7 @@ func (c configs) of(part string) (settings, bool) {
 	return s, ok
 }
 
-// size is how much work the patterns are for a module.
+// size is the cost of matching all patterns against one module.
 func (c configs) size() (n int) {
 	for _, s := range c {
 		for _, p := range slices.Concat(s.alphas, s.ranks) {
@@ -66,11 +66,11 @@ func (c configs) size() (n int) {
 }
 
 const (
-	metadataKey = "lora_adapter_metadata" // where diffusers has peft's settings
-	configName  = "adapter_config.json"   // where peft has
+	metadataKey = "lora_adapter_metadata" // diffusers' metadata key of peft's settings
+	configName  = "adapter_config.json"   // peft's configuration file
 )
 
-// configs reads peft's settings from the file or from beside it.
+// configs reads peft's settings from the file's metadata or from adapter_config.json.
 func (f *File) configs(folder string) (configs, error) {
 	data := []byte(f.Metadata[metadataKey])
 	from := "metadata " + metadataKey
@@ -93,7 +93,7 @@ func (f *File) configs(folder string) (configs, error) {
 	return c, nil
 }
 
-// parseConfigs reads peft's settings: for all parts, or for each with its name before the keys.
+// parseConfigs reads peft's settings: for all parts, or by part with its name as a prefix of the keys.
 func parseConfigs(data []byte) (configs, error) {
 	var all map[string]json.RawMessage
 	if err := configjson.Unmarshal(data, &all); err != nil {
@@ -128,16 +128,16 @@ func parseConfigs(data []byte) (configs, error) {
 			}
 		}
 		if s.Rank < 0 {
-			return nil, fmt.Errorf("r: want a rank, got %d", s.Rank)
+			return nil, fmt.Errorf("r: want a rank of at least 0, got %d", s.Rank)
 		}
 		var begun string
 		if json.Unmarshal(keys["init_lora_weights"], &begun) == nil && slices.ContainsFunc(rebased, func(name string) bool { return strings.HasPrefix(begun, name) }) {
-			return nil, fmt.Errorf("init_lora_weights: with %s the adapter is for other weights than the model's: want it converted by peft, in save_pretrained, to one of the model as it is", quote.Quoted(begun))
+			return nil, fmt.Errorf("init_lora_weights: with %s the adapter needs modified base weights: convert it to a LoRA for the original weights with peft (save_pretrained)", quote.Quoted(begun))
 		}
 		c[part] = s
 	}
 	return c, nil
 }
 
-// rebased are how adapters begin that peft takes off the model's weights before it trains them.
+// rebased are prefixes of peft's initialisations that modify the base weights before training.
 var rebased = []string{"pissa", "olora", "corda", "lora_ga", "loftq"}

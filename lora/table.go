@@ -15,7 +15,7 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Networks are what an adapter may change, by the part of the model that they are: "unet", "text_encoder" and "text_encoder_2".
+// Networks are the networks that an adapter can apply to, by their part of the model: "unet", "text_encoder" and "text_encoder_2".
 type Networks map[string]*nn.Store
 
 // Of returns the networks of a model.
@@ -31,7 +31,7 @@ func Of(m *sd.Model) Networks {
 func (n Networks) open() error {
 	for _, part := range slices.Sorted(maps.Keys(n)) {
 		if st := n[part]; st == nil || st.Closed() {
-			return fmt.Errorf("%s: the network was closed (%w): an adapter works on networks that are open", part, torch.ErrFreed)
+			return fmt.Errorf("%s: the network was closed (%w): want an open network", part, torch.ErrFreed)
 		}
 	}
 	return nil
@@ -41,27 +41,27 @@ var textParts = []string{textPart, text2Part}
 
 // spot is a layer of a model.
 type spot struct {
-	part, path string   // as today's names have it
+	part, path string   // in diffusers' current names
 	shape      []int    // of the weight
-	layer      nn.Layer // nil: the model is not there, only its plan
+	layer      nn.Layer // nil: the model is not loaded, only its shapes are known
 	bias       *torch.Tensor
 	biased     bool // the layer has a bias
 }
 
-// convolution tells whether it is one.
+// convolution reports whether the layer is a convolution.
 func (s spot) convolution() bool { return len(s.shape) == 4 }
 
 // name is the part and the path.
 func (s spot) name() string { return s.part + "." + s.path }
 
-// table finds the layers of a model by what files call them. Names are made of the model's paths, never paths of names: only so is a flat
-// name read in one way.
+// table finds the layers of a model by their names in files. Names are derived from the model's paths and never parsed into paths, since a
+// flattened name can be ambiguous.
 type table struct {
 	spots []*spot
-	named map[string]map[string]*spot // by part and spelling, with points and flat
+	named map[string]map[string]*spot // by part and name, dotted and flattened
 }
 
-// tableOf makes a table of a model.
+// tableOf makes the table of a model.
 func tableOf(n Networks) *table {
 	t := &table{named: map[string]map[string]*spot{}}
 	for _, part := range slices.Sorted(maps.Keys(n)) {
@@ -75,7 +75,7 @@ func tableOf(n Networks) *table {
 	return t
 }
 
-// tableOfPlan makes a table of what a model would be.
+// tableOfPlan makes the table of a model that is not loaded.
 func tableOfPlan(parts map[string][]nn.Shape) *table {
 	t := &table{named: map[string]map[string]*spot{}}
 	for _, part := range slices.Sorted(maps.Keys(parts)) {
@@ -94,7 +94,7 @@ func tableOfPlan(parts map[string][]nn.Shape) *table {
 	return t
 }
 
-// published returns the tables of the models that most adapters are for.
+// published returns the tables of the published base models that most adapters are for.
 func published() map[string]*table {
 	text, text2 := clip.Shapes(clip.L()), clip.Shapes(clip.BigG())
 	return map[string]*table{
@@ -105,7 +105,7 @@ func published() map[string]*table {
 	}
 }
 
-// spell enters the ways in which layers are called.
+// spell adds all names of the layers.
 func (t *table) spell() {
 	theirs := weights.CompVis(t.unetNames())
 	for _, s := range t.spots {
@@ -138,7 +138,7 @@ func (t *table) unetNames() iter.Seq[string] {
 	}
 }
 
-// add enters a spelling, with points and flat. The first to have one keeps it.
+// add adds a name, dotted and flattened. The first layer with a name keeps it.
 func (t *table) add(s *spot, name string) {
 	of := t.named[s.part]
 	if of == nil {
@@ -152,10 +152,10 @@ func (t *table) add(s *spot, name string) {
 	}
 }
 
-// flatten is how kohya's scripts write a path.
+// flatten returns a path as kohya's scripts write it.
 func flatten(path string) string { return strings.ReplaceAll(path, ".", "_") }
 
-// find returns the layer that a name stands for, or nil.
+// find returns the layer of a key, or nil.
 func (t *table) find(k key) *spot {
 	parts := []string{k.part}
 	if k.part == "" {
@@ -169,7 +169,7 @@ func (t *table) find(k key) *spot {
 	return nil
 }
 
-// width returns how many features of a text the network takes; 0: it takes none.
+// width returns the width of the text features that the U-Net takes; 0 if it takes none.
 func (t *table) width() int {
 	for _, s := range t.spots {
 		if s.part == unetPart && strings.HasSuffix(s.path, "attn2.to_k") {

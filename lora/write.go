@@ -16,13 +16,13 @@ import (
 	"github.com/onestep-go/onestep/torch/safetensors"
 )
 
-// WriteOptions say how an adapter is written.
+// WriteOptions configure the writing of an adapter.
 type WriteOptions struct {
 	Layout    Layout            // Kohya, which all programs read, PEFT or Diffusers
-	DType     *torch.DType      // what values are converted to; nil: they stay as they are
-	Overwrite bool              // allows replacing a file
-	Partial   bool              // modules of which the model has no layer are left out; otherwise they are an error
-	Metadata  map[string]string // more strings for the file
+	DType     *torch.DType      // type of the written values; nil: unchanged
+	Overwrite bool              // replace an existing file
+	Partial   bool              // skip modules without a layer in the model; otherwise they are an error
+	Metadata  map[string]string // additional metadata of the file
 }
 
 // ParseLayout returns the layout of a name that can be written: "kohya", "peft" or "diffusers".
@@ -47,11 +47,12 @@ type output struct {
 	info       func(r role) ([]int, torch.DType)
 }
 
-// ErrUnknownBase is an adapter whose layers' names cannot be taken apart, as it is for none of the published models and no model was given.
-var ErrUnknownBase = errors.New("its modules fit none of the published base models (Stable Diffusion 1, 2 and XL, SSD-1B): want the model that the adapter is for")
+// ErrUnknownBase is the error of an adapter whose names cannot be converted: it matches no published base model, and no model was given.
+var ErrUnknownBase = errors.New("its modules match none of the published base models (Stable Diffusion 1, 2 and XL, SSD-1B): want the model that the adapter is for")
 
-// Write writes the file's adapter in another layout, embeddings that it brings along in [Kohya] alone. Names are taken apart by the layers of a model, or, without one, of the published
-// model that all modules fit. The factors stay as they are; what scales them is kept in each layout's way.
+// Write writes the file's adapter in another layout. Names are resolved by the layers of model, or, if it is nil, by those of the published
+// base model that all modules match. The factors are unchanged; their scale is stored in the layout's way. Bundled embeddings are written in
+// layout [Kohya] only.
 func (f *File) Write(path string, model *weights.Model, o WriteOptions) error {
 	var t *table
 	if model != nil {
@@ -90,7 +91,7 @@ func (f *File) Write(path string, model *weights.Model, o WriteOptions) error {
 	return write(path, all, f.bundles(o), t.named[text2Part] != nil, o)
 }
 
-// bundles are the embeddings that the file brings along, in a layout that has a place for them.
+// bundles are the tensors of the file's bundled embeddings, for a layout that can hold them.
 func (f *File) bundles(o WriteOptions) (all []named) {
 	if o.Layout != Kohya {
 		return nil
@@ -108,7 +109,7 @@ func (f *File) bundles(o WriteOptions) (all []named) {
 	return all
 }
 
-// own makes a table of the layers that the file itself names, where names in the other layout follow from that; nil: they do not.
+// own makes a table from the file's own names, if names in the other layout follow from them; otherwise nil.
 func (f *File) own(to Layout) *table {
 	t := &table{named: map[string]map[string]*spot{}}
 	for _, m := range f.Modules {
@@ -127,7 +128,7 @@ func (f *File) own(to Layout) *table {
 	return t
 }
 
-// Write writes the adapter's weights as they are now, in a layout that has names for them: a plain LoRA in each.
+// Write writes the adapter's current weights. Every layout can hold a plain LoRA; other kinds need a layout that has names for them.
 func (a *Adapter) Write(path string, o WriteOptions) error {
 	all, err := a.outputs(o.Layout)
 	if err != nil {
@@ -167,7 +168,7 @@ func (a *Adapter) outputs(layout Layout) ([]output, error) {
 	return all, nil
 }
 
-// written is the alpha that a module has in a file: by which its scale is alpha/rank, or the bound of a turn.
+// written is a module's alpha in files: with which its scale is alpha/rank, or the limit of a rotation.
 func (m *Module) written() float64 {
 	if m.Kind.rotates() {
 		return m.Alpha
@@ -175,10 +176,10 @@ func (m *Module) written() float64 {
 	return m.Scale * float64(m.Rank)
 }
 
-// keeps reports a module that cannot be written in another layout without other values.
+// keeps reports a module that cannot be converted to another layout exactly.
 func (m *Module) keeps(layout Layout) error {
 	if m.DoRA && m.Layout != layout && (m.Layout == PEFT || layout == PEFT) {
-		return fmt.Errorf("%s: the magnitudes of a DoRA are stored in another way in the layout %s: write it in its own, %s", quote.Text(m.Name), layout, m.Layout)
+		return fmt.Errorf("%s: the layout %s defines DoRA's magnitudes differently: want the adapter's own layout, %s", quote.Text(m.Name), layout, m.Layout)
 	}
 	return nil
 }
@@ -190,7 +191,7 @@ var written = map[Layout]map[role]string{
 	Diffusers: {down: ".lora.down.weight", up: ".lora.up.weight"},
 }
 
-// stem is what a layout calls a module.
+// stem is the name of a module in the layout.
 func (o WriteOptions) stem(m output, xl bool) string {
 	if o.Layout != Kohya {
 		return m.part + "." + m.path
@@ -202,7 +203,7 @@ func (o WriteOptions) stem(m output, xl bool) string {
 	return prefix + flatten(m.path)
 }
 
-// end is what a layout calls a role of a module.
+// end is the suffix of a module's role in the layout.
 func (o WriteOptions) end(m output, r role) (string, error) {
 	if end, ok := written[o.Layout][r]; ok {
 		if o.Layout == Diffusers && m.part != unetPart {
@@ -224,7 +225,7 @@ type named struct {
 	get   func(s *torch.Scope) (*torch.Tensor, error)
 }
 
-// name gives modules' tensors a layout's names, and returns what its metadata say of them.
+// name returns the tensors of modules with the layout's names, and the layout's metadata for them.
 func (o WriteOptions) name(modules []output, xl bool) (all []named, metadata map[string]string, err error) {
 	as := func(d torch.DType) torch.DType {
 		if o.DType != nil {
@@ -265,13 +266,13 @@ func (o WriteOptions) name(modules []output, xl bool) (all []named, metadata map
 	return all, map[string]string{metadataKey: data}, err
 }
 
-// whole tells whether it is a LoKr of two full factors with a scale, which peft has and LyCORIS has not.
+// whole reports whether it is a LoKr of two full factors with a scale, which peft supports and LyCORIS does not.
 func (m output) whole() bool {
 	return m.kind == Kronecker && m.rank > 0 && m.alpha != float64(m.rank) &&
 		!slices.ContainsFunc(m.order, func(r role) bool { return r == "lokr_w1_b" || r == "lokr_w2_b" })
 }
 
-// write writes modules into a file, and what comes with them.
+// write writes modules and additional tensors to a file.
 func write(path string, modules []output, beside []named, xl bool, o WriteOptions) error {
 	fail := func(err error) error { return fmt.Errorf("write %s: %w", quote.Path(path), err) }
 	if o.DType != nil && !o.DType.IsFloat() {
@@ -298,8 +299,8 @@ func write(path string, modules []output, beside []named, xl bool, o WriteOption
 	return safetensors.Write(path, all, safetensors.Options{Metadata: metadata, Overwrite: o.Overwrite})
 }
 
-// Snapshot yields what a file needs in order to be read back as this adapter, with its scales: weights and metadata. A plain LoRA has the
-// names of [Adapter.Parameters] and PEFT's settings in the metadata; other kinds have the names of kohya's scripts and alphas as tensors.
+// Snapshot returns the tensors and metadata of a file that restores this adapter with its scales. A plain LoRA has the names of
+// [Adapter.Parameters], with PEFT's settings in the metadata; other kinds have the names of kohya's scripts, with alphas as tensors.
 func (a *Adapter) Snapshot(s *torch.Scope) (iter.Seq2[string, *torch.Tensor], map[string]string, error) {
 	o := WriteOptions{Layout: PEFT}
 	if slices.ContainsFunc(a.Modules, func(m Module) bool {
@@ -332,7 +333,7 @@ func (a *Adapter) Snapshot(s *torch.Scope) (iter.Seq2[string, *torch.Tensor], ma
 	}, metadata, nil
 }
 
-// exact returns the type d, or a wider one that holds v as it is.
+// exact returns the type d, or float32 if d cannot represent v exactly.
 func exact(d torch.DType, v float64) torch.DType {
 	holds := false
 	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
@@ -353,7 +354,7 @@ var fileTypes = map[torch.DType]safetensors.DType{
 func source(n named) (safetensors.Source, error) {
 	kind, ok := fileTypes[n.dtype]
 	if !ok {
-		return safetensors.Source{}, fmt.Errorf("%s: adapters' files cannot hold %s", quote.Text(n.name), n.dtype)
+		return safetensors.Source{}, fmt.Errorf("%s: adapter files do not support type %s", quote.Text(n.name), n.dtype)
 	}
 	return safetensors.Source{Name: n.name, DType: kind, Shape: n.shape, Data: func() (data []byte, err error) {
 		err = torch.Run(torch.CPU, func(s *torch.Scope) error {
@@ -369,7 +370,7 @@ func source(n named) (safetensors.Source, error) {
 	}}, nil
 }
 
-// peftSettings describes modules as peft does: by part, with patterns for those that are not like most.
+// peftSettings returns peft's configuration of the modules, by part, with patterns for ranks and alphas that differ from the most common.
 func peftSettings(modules []output) (string, error) {
 	all := map[string]any{}
 	for _, part := range []string{unetPart, textPart, text2Part} {
@@ -407,7 +408,7 @@ func peftSettings(modules []output) (string, error) {
 	return string(data), err
 }
 
-// number makes a whole number of one that is, as peft writes it.
+// number returns integral values as integers, as peft writes them.
 func number(v float64) any {
 	if v == math.Trunc(v) && math.Abs(v) < 1<<53 {
 		return int64(v)
@@ -415,7 +416,7 @@ func number(v float64) any {
 	return v
 }
 
-// usual returns the value that most modules have, the first of several.
+// usual returns the most common value of the modules.
 func usual[T comparable](modules []output, of func(m output) T) T {
 	count := map[T]int{}
 	best := of(modules[0])

@@ -211,7 +211,7 @@ func TestLoRAWeights(t *testing.T) {
 		return nil
 	}))
 	require.NoError(t, a.Check(lora.Weights{"": 1, "unet.mid_block": 0}))
-	require.ErrorContains(t, a.Check(lora.Weights{"unet.mid": 0}), "no adapted layer begins with")
+	require.ErrorContains(t, a.Check(lora.Weights{"unet.mid": 0}), "no adapted layer has the prefix")
 	require.ErrorContains(t, a.Check(lora.Weights{"": math.NaN()}), "finite")
 	require.True(t, slices.ContainsFunc(a.Modules, func(m lora.Module) bool { return m.Name == "unet.down_blocks.0.resnets.1.conv2" }))
 }

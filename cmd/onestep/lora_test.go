@@ -134,9 +134,9 @@ func TestGenerateRefusesAdapters(t *testing.T) {
 		{[]string{"--lora-dir", filepath.Join(dir, "nothing")}, "no such directory; wanted a directory of adapters"},
 		{[]string{"--lora-dir", one}, "is a file; wanted a directory of adapters"},
 		{[]string{"--prompt", "a cat <lora:one:much>", "--lora-dir", dir}, "<lora:one:much>"},
-		{[]string{"--lora", one + "=1,unet.nothing:2"}, "no adapted layer begins with"},
+		{[]string{"--lora", one + "=1,unet.nothing:2"}, "no adapted layer has the prefix"},
 		{[]string{"--lora", one, "--lora-apply", "later"}, "want runtime or merge"},
-		{[]string{"--lora", model}, "want an adapter's file"},
+		{[]string{"--lora", model}, "want an adapter file"},
 		{[]string{"--lora", filepath.Join(model, "unet", "diffusion_pytorch_model.safetensors")}, "want an adapter (LoRA, LoHa, LoKr, OFT)"},
 		{[]string{"--lora", filepath.Join(others, "one.safetensors")}, "text features of width 32), and the model takes width 16"},
 		{[]string{"--prompt", "<lora:nothing>", "--lora-dir", dir}, "there is no adapter"},
@@ -189,7 +189,7 @@ func TestLoRACommands(t *testing.T) {
 	require.Equal(t, run("info", one), text)
 	small := filepath.Join(t.TempDir(), "sd15")
 	require.NoError(t, tiny.Write(small, "sd15"))
-	require.Contains(t, run("info", one, "--model", small), "does not fit: the adapter is for another model")
+	require.Contains(t, run("info", one, "--model", small), "the adapter is for another model")
 
 	at := func(name string) string { return filepath.Join(dir, name) }
 	require.Equal(t, at("peft.safetensors")+"\n", run("convert", one, "--to", "peft", "--model", model, "--out", at("peft.safetensors")))
@@ -210,7 +210,7 @@ func TestLoRACommands(t *testing.T) {
 		{[]string{"convert", one, "--to", "peft", "--out", at("x.safetensors")}, "; pass it as --model", 1},
 		{[]string{"convert", one, "--to", "other", "--out", at("x.safetensors")}, "--to: want", 2},
 		{[]string{"convert", one, "--to", "peft", "--out", at("x")}, "want FILE.safetensors", 2},
-		{[]string{"convert", "--to", "peft"}, "want the file of an adapter", 2},
+		{[]string{"convert", "--to", "peft"}, "want an adapter file", 2},
 		{[]string{"merge", "--model", model, "--out", at("x")}, "--lora is missing", 2},
 		{[]string{"extract", "--base", model, "--out", at("x.safetensors")}, "--base and --tuned", 2},
 		{[]string{"extract", "--base", model, "--tuned", small, "--out", at("x.safetensors")}, "the tuned model has no text_encoder_2", 1},
