@@ -25,7 +25,7 @@ var checkpoints struct {
 	funcs map[uint64]checkpoint
 }
 
-// held is the number of functions in the table: scopes look at it when they close.
+// held is the number of functions in the table: scopes check it when they close.
 var held atomic.Int64
 
 type checkpoint struct {

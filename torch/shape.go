@@ -129,7 +129,7 @@ func (t *Tensor) Squeeze(s *Scope, dim int) *Tensor {
 	return c.t(t).int(dim).one()
 }
 
-// Expand repeats dimensions of size 1 to the given sizes without a copy; -1 leaves a size as it is.
+// Expand repeats dimensions of size 1 to the given sizes without a copy; -1 keeps a size.
 func (t *Tensor) Expand(s *Scope, shape ...int) *Tensor {
 	c := call{op: opExpand, s: s}
 	return c.t(t).ints(shape).one()

@@ -45,7 +45,7 @@ level shown: root mean squares over all elements.`,
 	f.Var(count{&o.N}, "n", "number of trajectories")
 	f.Uint64Var(&o.Seed, "seed", 0, "seed of the first trajectory; the others count up (default 0)")
 	f.StringVar(&o.Class, "label", "", "class of a conditional model: its name, or its number from 0 on (default: by the seed)")
-	f.Float64Var(&o.Guidance, "guidance", 0, "guidance scale (CFG) of the teacher, and of a student with a guidance embedding (default 1, which is none)")
+	f.Float64Var(&o.Guidance, "guidance", 0, "guidance scale (CFG) of the teacher, and of a student with a guidance embedding (default 1: no guidance)")
 	f.Var(count{&o.Columns}, "columns", "noise levels shown, from 80 to 0.002")
 	f.Var(count{&o.Steps}, "steps", "steps of Heun's method along the teacher's trajectory")
 	f.StringVar(&o.Device, "device", o.Device, "cpu, cuda or cuda:N")

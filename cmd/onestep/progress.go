@@ -41,7 +41,7 @@ type screen struct {
 	bar      *mpb.Bar
 	next     time.Time // when progress is logged next
 
-	left, right atomic.Value // strings beside the bar; not under mu, which Write might hold while the bar is drawn
+	left, right atomic.Value // strings left and right of the bar; not guarded by mu, which Write may hold while the bar is rendered
 }
 
 func newScreen(stderr io.Writer) *screen {

@@ -95,7 +95,7 @@ func (o Convert) run(ctx context.Context, note func(string), change func(m *weig
 		note(n)
 	}
 	if n := len(m.Ignored); n > 0 {
-		note(fmt.Sprintf("left out: %s of no component of the model, such as %s", plural.N(n, "tensor"), quote.Text(m.Ignored[0])))
+		note(fmt.Sprintf("skipped %s of no component of the model, such as %s", plural.N(n, "tensor"), quote.Text(m.Ignored[0])))
 	}
 	for _, c := range []*weights.Component{m.UNet, m.VAE, m.ControlNet, m.Text, m.Text2} {
 		if c != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
-// draws returns the pipeline with all options but the model.
-func (o Generate) draws() (t texttoimage.Pipeline, err error) {
+// pipeline returns the pipeline with all options but the model.
+func (o Generate) pipeline() (t texttoimage.Pipeline, err error) {
 	t = texttoimage.Pipeline{
 		Steps: o.Steps, Timesteps: o.Timesteps, OriginalSteps: o.OriginalSteps, Guidance: o.scale(), Rescale: o.Rescale,
 		Negative: o.Negative, EmptyNegative: o.Empty, Plain: o.Plain, ClipSkip: o.ClipSkip, Width: o.Width, Height: o.Height, Seed: *o.Seed, N: o.N, Batch: o.Batch,
@@ -27,14 +27,14 @@ func (o Generate) draws() (t texttoimage.Pipeline, err error) {
 	if t.Method == nil { // a named sampler has its spacing already
 		t.Spacing = o.Spacing
 	}
-	if t.Init, err = picture("--init-image", o.Init); err != nil {
+	if t.Init, err = inputImage("--init-image", o.Init); err != nil {
 		return t, err
 	}
-	if t.Mask, err = picture("--mask", o.Mask); err != nil {
+	if t.Mask, err = inputImage("--mask", o.Mask); err != nil {
 		return t, err
 	}
 	for _, path := range o.ControlImages {
-		m, err := picture("--control-image", path)
+		m, err := inputImage("--control-image", path)
 		if err != nil {
 			return t, err
 		}
@@ -43,8 +43,8 @@ func (o Generate) draws() (t texttoimage.Pipeline, err error) {
 	return t, nil
 }
 
-// picture reads an image file; it returns nil without a path.
-func picture(flag, path string) (image.Image, error) {
+// inputImage reads an image file; it returns nil without a path.
+func inputImage(flag, path string) (image.Image, error) {
 	if path == "" {
 		return nil, nil
 	}

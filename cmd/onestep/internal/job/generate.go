@@ -67,7 +67,7 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 	if err != nil {
 		return none, err
 	}
-	t, err := o.draws()
+	t, err := o.pipeline()
 	if err != nil {
 		return none, err
 	}

@@ -288,7 +288,7 @@ func (o ConvertLoRA) Run(note func(string)) error {
 func leftOut(f *lora.File, m *weights.Model, note func(string)) error {
 	match, err := f.MatchFiles(m)
 	if err == nil && len(match.Unmatched) > 0 {
-		note(fmt.Sprintf("adapter %s: left out: %s without a layer in the model: %s", q.Text(adapterName(f.Path)), plural.N(len(match.Unmatched), "module"),
+		note(fmt.Sprintf("adapter %s: skipped %s without a layer in the model: %s", q.Text(adapterName(f.Path)), plural.N(len(match.Unmatched), "module"),
 			q.Long(strings.Join(match.Unmatched, ", "), 400)))
 	}
 	return err

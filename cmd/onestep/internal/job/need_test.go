@@ -117,7 +117,7 @@ func TestNeedOfGenerate(t *testing.T) {
 
 			o := a.generate()
 			require.NoError(t, o.validate())
-			draws, err := o.draws()
+			draws, err := o.pipeline()
 			require.NoError(t, err)
 			o.Force, o.Bare = true, true
 			files, err := o.openFiles(context.Background(), draws)

@@ -39,7 +39,7 @@ func summary(p *recipe.Plan) DataSummary {
 func (d DataSummary) Values() []any {
 	v := []any{"name", quote.Text(d.Name), "images", d.Images}
 	if d.Folders > 0 {
-		v = append(v, "folders", d.Folders)
+		v = append(v, "directories", d.Folders)
 	}
 	if n := len(d.Classes); n > 0 {
 		const most = 12
