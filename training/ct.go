@@ -10,25 +10,24 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// CT is consistency training: without a teacher, the model is asked to give the same answer at two neighbouring noise
-// levels of one image and one noise (Song et al. 2023, algorithm 3):
+// CT is consistency training (Song et al. 2023, algorithm 3): without a teacher, the model is trained to give the same output at two
+// neighbouring noise levels, for the same image and noise:
 //
 //	L = λ·d( f_θ(x + t_{n+1}·z, t_{n+1}), f_θ⁻(x + t_n·z, t_n) )
 //
-// Its fields choose the published method, or with Doubling, LogNormal, InverseGap and PseudoHuber the improved one (Song
-// & Dhariwal 2023).
+// With Doubling, LogNormal, InverseGap and PseudoHuber it is improved consistency training (iCT, Song & Dhariwal 2023).
 type CT struct {
-	Model    ConsistencyModel  // what learns
-	Target   ConsistencyModel  // follows the model by the schedule's decay; nil: the model itself without gradients
+	Model    ConsistencyModel  // trained model
+	Target   ConsistencyModel  // target network, EMA of the model with the schedule's decay; nil: the model itself without gradients
 	Schedule Schedule          // N(k), μ(k)
 	Distance Distance          // nil: PseudoHuber
-	Index    IndexDistribution // which pair of levels a sample gets; nil: all alike
-	Weight   Weighting         // what a sample's distance is multiplied by
+	Index    IndexDistribution // distribution of a sample's pair of levels; nil: uniform
+	Weight   Weighting         // loss weight λ
 
 	SigmaMax float64 // the largest noise level; 0: the model's own, if it has a method SigmaMaximum, or 80
 	Rho      float64 // the spacing of the levels; 0: 7
 
-	target target // moves Target
+	target target // updates Target
 }
 
 // IndexDistribution draws the index n of a pair of levels (t_n, t_{n+1}).
@@ -37,7 +36,7 @@ type IndexDistribution interface {
 	Draw(r *rand.Rand, levels []float64) int
 }
 
-// Uniform draws all pairs of levels alike.
+// Uniform draws all pairs of levels with equal probability.
 type Uniform struct{}
 
 // Draw returns a uniform index.
@@ -110,8 +109,8 @@ func (c *CT) draw(k int, b Batch, d Draws) (low, high []float64) {
 	return low, high
 }
 
-// LossAt is the loss for given levels low < high [B] and noise z, of the images' shape. Model and target draw the same
-// dropout masks, from that seed: with different ones the method does not converge.
+// LossAt is the loss for given levels low < high [B] and noise z, of the images' shape. Model and target use the same dropout masks,
+// drawn from the seed: with different masks the method does not converge.
 func (c *CT) LossAt(s *torch.Scope, b Batch, low, high []float64, z *torch.Tensor, dropout uint64) *torch.Tensor {
 	return c.pair(sameNoise, nil).loss(s, b, low, high, z, dropout)
 }
@@ -124,7 +123,7 @@ func (c *CT) pair(lower lowerPoint, observe func([]float64, *torch.Tensor)) pair
 	return p
 }
 
-// Update moves the target: θ⁻ ← μ(k)·θ⁻ + (1-μ(k))·θ. It needs Validate to have passed.
+// Update updates the target: θ⁻ ← μ(k)·θ⁻ + (1-μ(k))·θ. Validate has to be called before.
 func (c *CT) Update(s *torch.Scope, k int) {
 	if c.Target == nil {
 		return
@@ -156,7 +155,7 @@ func (c *CT) Metadata(step int, images int64) (map[string]string, error) {
 	return metadata(c.Model, name, c.sigmaMax(), step, images)
 }
 
-// Validate reports what cannot work, before any step is taken. The trainer calls it.
+// Validate reports missing parts and values out of range. The trainer calls it before the first step.
 func (c *CT) Validate() error {
 	if c.Model == nil {
 		return fmt.Errorf("consistency training: no model")

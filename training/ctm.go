@@ -11,28 +11,28 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// CTM trains a consistency trajectory model, whose jumps G lead from any noise level to any lower one (Kim et al. 2024, algorithm
-// 1, eq. 10 and 11), by distillation and without the paper's adversarial term. For levels t > u ≥ s, a jump from t to s and one
-// from where a solver gets to at u have to end at the same point. Points at s are compared by the images they lead to:
+// CTM trains a consistency trajectory model by distillation, without the paper's adversarial term (Kim et al. 2024, algorithm 1, eq. 10
+// and 11). Its jumps G go from any noise level to any lower one. For levels t > u ≥ s, a jump from t to s, and a jump to s from the
+// solver's point at u, have to end at the same point. Points at s are compared after a further jump to ε:
 //
 //	x_est = G_θ⁻(G_θ(x_t, t, s), s, ε)        x_target = G_θ⁻(G_θ⁻(Solver(x_t; t → u), u, s), s, ε)
 //	L = d(x_est, x_target) + λ·(t'² + σ_d²)/(t'·σ_d)²·‖g_θ(x + t'·z', t', t') - x‖²/D
 //
-// What training reaches is the solver's own answer, from every level of the grid to every other.
+// The optimum is the solver's own result, from every level of the grid to every lower one.
 //
-// The levels are those of Karras's grid. As in the published code, the number of the solver's steps from t to u is drawn for the
-// whole batch, n steps with a probability proportional to n, then t and s uniformly from the levels that are left. The
-// denoising term has levels and a noise of its own, which it draws as the EDM objective does; the published code draws half of
-// its levels uniformly on the grid's upper 70%, where here they are log-uniform over [1, SigmaMax].
+// The levels are Karras's. As in the published code, the number of solver steps from t to u is drawn once for the whole batch, n steps
+// with a probability proportional to n, and then t and s uniformly from the possible levels. The denoising term draws its own levels and
+// noise, as the EDM objective does. The published code draws half of these levels uniformly from the upper 70% of the grid; here they are
+// log-uniform over [1, SigmaMax].
 type CTM struct {
-	Model    *models.Trajectory // what learns
-	Target   *models.Trajectory // follows the model by the schedule's decay; nil: the model itself without gradients
+	Model    *models.Trajectory // trained model
+	Target   *models.Trajectory // target network, EMA of the model with the schedule's decay; nil: the model itself without gradients
 	Teacher  models.Denoiser
 	Solver   Solver   // of the teacher's steps, such as sampling.Heun{}
 	Schedule Schedule // N(k), μ(k); nil: Fixed{}, which has 18 levels. The paper's is Fixed{18, 0.999}
 	Distance Distance // nil: PseudoHuber; the paper's is LPIPS
 
-	MaxSteps int // the most steps that the solver takes from t to u; 0: as many as the levels allow, as published
+	MaxSteps int // maximum number of solver steps from t to u; 0: as many as the levels allow, as published
 
 	// Denoising is λ, the weight of the denoising term; 0: 1. With Last, the weight of the model's last layer, λ is multiplied
 	// by the ratio of the two terms' gradients there, ‖∂L_1/∂w‖/(‖∂L_2/∂w‖ + 10⁻⁴), at most 10⁴: the paper's adaptive weight.
@@ -40,12 +40,12 @@ type CTM struct {
 	Last      *torch.Tensor // nil: the ratio is 1
 
 	Mean, Std float64 // of the denoising term's ln t'; both 0: -1.2 and 1.2
-	High      float64 // the part of them that is log-uniform over [1, SigmaMax]; 0: 0.5
+	High      float64 // fraction of them that is log-uniform over [1, SigmaMax]; 0: 0.5
 
 	SigmaMax float64 // the largest noise level; 0: 80
 	Rho      float64 // the spacing of the levels; 0: 7
 
-	target target // moves Target
+	target target // updates Target
 }
 
 func (c *CTM) withDefaults() CTM {
@@ -68,7 +68,7 @@ func (c *CTM) withDefaults() CTM {
 	return d
 }
 
-// Loss draws what a step asks of each sample and returns the sum of both terms' means.
+// Loss draws levels and noise for each sample and returns the sum of both terms' means.
 func (c *CTM) Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor {
 	path, end := c.draw(k, b, d)
 	jumps := c.LossAt(s, b, path, end, d.Noise(s, b.X), d.Dropout)
@@ -157,7 +157,7 @@ func (n shortJumps) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Con
 	return models.Forward(s, n.Network, x, noise, c)
 }
 
-// sum weighs the terms.
+// sum is the weighted sum of the terms.
 func (c *CTM) sum(s *torch.Scope, jumps, denoising *torch.Tensor) *torch.Tensor {
 	o := c.withDefaults()
 	weighted := denoising.MulScalar(s, o.Denoising)
@@ -170,7 +170,7 @@ func (c *CTM) sum(s *torch.Scope, jumps, denoising *torch.Tensor) *torch.Tensor 
 	return jumps.Add(s, weighted)
 }
 
-// Update moves the target: θ⁻ ← μ(k)·θ⁻ + (1-μ(k))·θ. It needs Validate to have passed.
+// Update updates the target: θ⁻ ← μ(k)·θ⁻ + (1-μ(k))·θ. Validate has to be called before.
 func (c *CTM) Update(s *torch.Scope, k int) {
 	if c.Target == nil {
 		return
@@ -193,7 +193,7 @@ func (c *CTM) Stats(k int) map[string]float64 {
 	return map[string]float64{"levels": float64(n), "decay": decay}
 }
 
-// Validate reports what cannot work, before any step is taken. The trainer calls it.
+// Validate reports missing parts and values out of range. The trainer calls it before the first step.
 func (c *CTM) Validate() error {
 	o := c.withDefaults()
 	switch {

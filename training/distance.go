@@ -8,9 +8,9 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Distance measures how far apart two batches of images are.
+// Distance is a distance between the images of two batches.
 type Distance interface {
-	// Distance returns one number per sample, [B], for a and b of shape [B, ...].
+	// Distance returns one value per sample, [B], for a and b of shape [B, ...].
 	Distance(s *torch.Scope, a, b *torch.Tensor) *torch.Tensor
 }
 
@@ -45,8 +45,8 @@ func (h PseudoHuber) Distance(s *torch.Scope, a, b *torch.Tensor) *torch.Tensor 
 	return d.SumDim(s, false, 1).AddScalar(s, c*c).Sqrt(s).SubScalar(s, c)
 }
 
-// Norm is ‖a-b‖, the Euclidean length over the whole sample. Where a and b are nearly the same its gradient, which has length
-// 1 anywhere else, falls to 0: below about 1e-6 an element.
+// Norm is ‖a-b‖, the Euclidean norm over the whole sample. Its gradient has norm 1, except if a and b are nearly equal, within about
+// 1e-6 per element, where it decreases to 0.
 type Norm struct{}
 
 // Distance returns ‖a - b‖ of each sample, [B].
@@ -54,27 +54,26 @@ func (Norm) Distance(s *torch.Scope, a, b *torch.Tensor) *torch.Tensor {
 	return PseudoHuber{C: 1e-6 * math.Sqrt(float64(a.NumEl()/max(1, a.Dim(0))))}.Distance(s, a, b)
 }
 
-// FeatureNetwork is a network some of whose layers tell images apart in a way that matters: a *lpips.LPIPS, or a classifier or
-// an encoder of the user's own.
+// FeatureNetwork is a network whose features are compared in a perceptual loss: a *lpips.LPIPS, or a user's own classifier or encoder.
 type FeatureNetwork interface {
-	// Features returns the outputs of those layers, each [B, C, ...], for images x [B, ...]. Gradients have to flow to x.
+	// Features returns the outputs of the compared layers, each [B, C, ...], for images x [B, ...]. Gradients have to flow to x.
 	Features(s *torch.Scope, x *torch.Tensor) []*torch.Tensor
 }
 
-// Features is how far apart images are in the layers l of a network (a perceptual or content loss, Johnson et al. 2016):
+// Features is a perceptual loss over the layers l of a network (Johnson et al. 2016):
 //
 //	d(a, b) = Σ_l mean (φ_l(a) - φ_l(b))²
 //
-// The mean is over a layer's channels and positions. The network's weights should collect no gradients
-// (nn.Store.SetRequiresGrad), or it learns to see no difference.
+// The mean is over a layer's channels and positions. The network has to be frozen (nn.Store.SetRequiresGrad), or it would learn to
+// reduce the distance itself.
 type Features struct {
 	Net FeatureNetwork
-	// Normalized divides the channels at each position by their length first, so that a layer counts by what it sees and not by
-	// how large its numbers are, as in LPIPS.
+	// Normalized divides the channels at each position by their norm first, as in LPIPS, so that a layer's weight does not depend on the
+	// scale of its features.
 	Normalized bool
 }
 
-// Distance returns Σ_l mean (φ_l(a) - φ_l(b))² of each sample, [B]. Nothing is recorded of a or b where it needs no gradient.
+// Distance returns Σ_l mean (φ_l(a) - φ_l(b))² of each sample, [B]. Gradients are recorded for a or b only if it requires them.
 func (f Features) Distance(s *torch.Scope, a, b *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		y, z := f.features(s, a), f.features(s, b)
@@ -90,7 +89,7 @@ func (f Features) Distance(s *torch.Scope, a, b *torch.Tensor) *torch.Tensor {
 	})
 }
 
-// features of images that need no gradient are computed without, whether the network's weights need one or not.
+// features computes the features of images that require no gradients without recording any, even if the network's weights require them.
 func (f Features) features(s *torch.Scope, x *torch.Tensor) []*torch.Tensor {
 	if x.RequiresGrad() {
 		return f.Net.Features(s, x)
@@ -116,14 +115,14 @@ func (f Features) layer(s *torch.Scope, y, z *torch.Tensor) *torch.Tensor {
 	})
 }
 
-// unitFeatures divides the vectors along dimension 1 by their length; 0 stays 0, with a finite slope.
+// unitFeatures divides the vectors along dimension 1 by their norm; 0 stays 0, with a finite gradient.
 func unitFeatures(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	const eps = 1e-10
 	length := x.Square(s).SumDim(s, true, 1).AddScalar(s, eps*eps).Sqrt(s)
 	return x.Div(s, length.AddScalar(s, eps))
 }
 
-// ParseDistance returns the distance of that name: l1, l2, norm or huber. Those that need a network are made in Go.
+// ParseDistance returns a distance by name: l1, l2, norm or huber. Perceptual distances have no name, since they need a network.
 func ParseDistance(name string) (Distance, error) {
 	switch name {
 	case "l1":

@@ -9,14 +9,13 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// ECT is easy consistency tuning (Geng et al. 2024): it starts from a trained denoiser, as what the denoiser does is
-// consistency with the clean image itself, and moves the lower level of a pair closer to the upper one stage by stage:
+// ECT is easy consistency tuning (Geng et al. 2024). It starts from a trained denoiser, since a denoiser is consistent with the clean
+// image (r = 0), and moves the lower level r of a pair closer to the upper one stage by stage:
 //
 //	ln t ~ N(Mean, Std²)        r = max(0, t·(1 - n(t)/Q^(a+1)))        n(t) = 1 + K·sigmoid(-B·t)
 //	L = ‖f_θ(x + t·z, t) - f_θ⁻(x + r·z, r)‖ / (t - r)
 //
-// with stage a = 0, 1, … in equal parts of the run. Where r is 0 the target is the clean image. The model's boundary has to
-// be at zero.
+// with stages a = 0, 1, … of equal length. If r is 0 the target is the clean image. The model's boundary has to be at zero.
 type ECT struct {
 	fixed
 	Model    ConsistencyModel // its boundary at zero: see models.AtZero
@@ -92,7 +91,7 @@ func (e *ECT) Stats(k int) map[string]float64 {
 	return map[string]float64{"stage": float64(e.stage(k))}
 }
 
-// atZero tells whether a consistency function says that it is the identity at noise level 0.
+// atZero reports whether a consistency function is the identity at noise level 0.
 func atZero(f models.ConsistencyFunction) bool {
 	b, ok := f.(interface{ ZeroBoundary() bool })
 	return ok && b.ZeroBoundary()
@@ -103,14 +102,14 @@ func (e *ECT) Metadata(step int, images int64) (map[string]string, error) {
 	return metadata(e.Model, "ect", 80, step, images)
 }
 
-// Validate reports what cannot work, before any step is taken. The trainer calls it.
+// Validate reports missing parts and values out of range. The trainer calls it before the first step.
 func (e *ECT) Validate() error {
 	c := e.withDefaults()
 	switch {
 	case c.Model == nil:
 		return errors.New("easy consistency tuning: no model")
 	case !atZero(c.Model):
-		return errors.New("easy consistency tuning: the model's boundary has to be at zero (models.AtZero), where the lower level of a pair can be")
+		return errors.New("easy consistency tuning: want a model with its boundary at zero (models.AtZero), since the lower level of a pair can be 0")
 	case c.Steps < 1:
 		return fmt.Errorf("easy consistency tuning: want at least 1 step, got %d", c.Steps)
 	case c.Stages < 1 || c.Stages > 64:

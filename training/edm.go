@@ -13,14 +13,14 @@ import (
 //
 //	ln t ~ N(Mean, Std²)        L = (t² + σ_d²)/(t·σ_d)² · ‖D_θ(x + t·z; t) - x‖²/D
 //
-// The paper's distribution hardly ever draws the levels above 20, where one-step generation starts: a denoiser trained
-// with it is wrong there. High gives them a part of the draws.
+// The paper's distribution almost never draws levels above 20, where one-step generation starts: a denoiser trained with it is
+// inaccurate there. High draws a fraction of the levels from that range, too.
 type EDM struct {
 	fixed
 	Model *models.EDM
 
 	Mean, Std float64 // of ln t; both 0: -1.2 and 1.2
-	// High is the part of the draws that is log-uniform over [1, SigmaMax] instead; 0: none, as published.
+	// High is the fraction of levels that are drawn log-uniformly from [1, SigmaMax] instead; 0: none, as published.
 	High     float64
 	SigmaMax float64 // 0: 80
 }
@@ -36,8 +36,8 @@ func (e *EDM) withDefaults() EDM {
 	return c
 }
 
-// Loss draws a level and a noise for each sample and returns the weighted mean squared error. Its expectation is 1 where the
-// network knows nothing.
+// Loss draws a level and a noise for each sample and returns the weighted mean squared error. Its expectation is 1 for an untrained
+// network.
 func (e *EDM) Loss(s *torch.Scope, _ int, b Batch, d Draws) *torch.Tensor {
 	c := e.withDefaults()
 	levels := make([]float64, b.X.Dim(0))
@@ -76,7 +76,7 @@ func (e *EDM) Metadata(step int, images int64) (map[string]string, error) {
 	return metadata(e.Model, "edm", e.withDefaults().SigmaMax, step, images)
 }
 
-// Validate reports what cannot work, before any step is taken. The trainer calls it.
+// Validate reports missing parts and values out of range. The trainer calls it before the first step.
 func (e *EDM) Validate() error {
 	c := e.withDefaults()
 	switch {
@@ -85,7 +85,7 @@ func (e *EDM) Validate() error {
 	case !(c.Std > 0):
 		return fmt.Errorf("denoiser: want a standard deviation of ln t above 0, got %g", c.Std)
 	case !(c.High >= 0 && c.High <= 1) || !(c.SigmaMax > 1):
-		return fmt.Errorf("denoiser: want a part of high levels in [0, 1] and a largest level above 1, got %g and %g", c.High, c.SigmaMax)
+		return fmt.Errorf("denoiser: want a fraction of high levels in [0, 1] and a largest level above 1, got %g and %g", c.High, c.SigmaMax)
 	}
 	return nil
 }

@@ -9,18 +9,18 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Flow trains a network of flow matching, a teacher whose trajectories are nearly straight (Lipman et al. 2022; Liu et al.
-// 2022):
+// Flow is flow matching (Lipman et al. 2022; Liu et al. 2022). It trains a network whose trajectories are nearly straight, such as a
+// teacher:
 //
 //	y = (1-τ)·x + τ·z        L = ‖v_θ(y, τ) - (z - x)‖²/D
 //
-// With Reflow the data x are not drawn apart from the noise z: they are what a trained flow makes of it, which straightens the
+// With Reflow, x is the sample that a trained flow generates from the noise z, instead of an independent image. This straightens the
 // trajectories further (Liu et al. 2022, algorithm 1).
 type Flow struct {
 	fixed
 	Model *models.Flow
 
-	// Mean and Std are those of ln(τ/(1-τ)), which is normal (Esser et al. 2024, eq. 19); both 0: τ is uniform.
+	// Mean and Std are of ln(τ/(1-τ)), which is normal (logit-normal τ, Esser et al. 2024, eq. 19); both 0: τ is uniform.
 	Mean, Std float64
 
 	Reflow *models.Flow // a trained flow; nil: none
@@ -58,7 +58,7 @@ func (f *Flow) LossAt(s *torch.Scope, b Batch, times []float64, z *torch.Tensor,
 	return L2{}.Distance(s, v, z.Sub(s, x)).Mean(s)
 }
 
-// End returns where the flow to straighten carries noise z [B, ...].
+// End returns the samples that the flow Reflow generates from noise z [B, ...].
 func (f *Flow) End(s *torch.Scope, z *torch.Tensor, c models.Cond) *torch.Tensor {
 	return s.NoGradTidy(func(s *torch.Scope) *torch.Tensor {
 		y, n := z, f.steps()
@@ -81,7 +81,7 @@ func (f *Flow) Metadata(step int, images int64) (map[string]string, error) {
 	return metadata(f.Model, "flow", 80, step, images)
 }
 
-// Validate reports what cannot work, before any step is taken. The trainer calls it.
+// Validate reports missing parts and values out of range. The trainer calls it before the first step.
 func (f *Flow) Validate() error {
 	switch {
 	case f.Model == nil:
@@ -89,7 +89,7 @@ func (f *Flow) Validate() error {
 	case !(f.Std >= 0) || (f.Std == 0 && f.Mean != 0):
 		return fmt.Errorf("flow matching: want a standard deviation above 0, got %g with mean %g", f.Std, f.Mean)
 	case f.Steps < 0:
-		return fmt.Errorf("flow matching: want at least 1 step of the flow to straighten, got %d", f.Steps)
+		return fmt.Errorf("flow matching: want at least 1 step of the reflow's trained flow, got %d", f.Steps)
 	}
 	if err := f.Model.Validate(); err != nil {
 		return fmt.Errorf("flow matching: %w", err)
@@ -97,7 +97,7 @@ func (f *Flow) Validate() error {
 	return nil
 }
 
-// DDPM trains a network of a discrete chain, whatever it predicts (Ho et al. 2020, eq. 14):
+// DDPM trains a network on a discrete chain, for any prediction type (Ho et al. 2020, eq. 14):
 //
 //	i ~ U{0, …, N-1}        L = ‖F_θ(√ᾱ_i·x + √(1-ᾱ_i)·z, i) - target‖²/D
 type DDPM struct {
@@ -105,7 +105,7 @@ type DDPM struct {
 	Model *models.DDPM
 }
 
-// Loss draws a step and a noise for each sample and returns the mean squared error of the prediction.
+// Loss draws a timestep and a noise for each sample and returns the mean squared error of the prediction.
 func (d *DDPM) Loss(s *torch.Scope, _ int, b Batch, draws Draws) *torch.Tensor {
 	steps := make([]int, b.X.Dim(0))
 	for i := range steps {
@@ -114,7 +114,7 @@ func (d *DDPM) Loss(s *torch.Scope, _ int, b Batch, draws Draws) *torch.Tensor {
 	return d.LossAt(s, b, steps, draws.Noise(s, b.X), draws.Dropout)
 }
 
-// LossAt is the loss for given steps of the chain [B] and noise z, of the images' shape.
+// LossAt is the loss for given timesteps of the chain [B] and noise z, of the images' shape.
 func (d *DDPM) LossAt(s *torch.Scope, b Batch, steps []int, z *torch.Tensor, dropout uint64) *torch.Tensor {
 	got := d.Model.Forward(s, d.Model.Process().Noisy(s, b.X, z, steps), steps,
 		b.masked(dropout))
@@ -127,7 +127,7 @@ func (d *DDPM) Metadata(step int, images int64) (map[string]string, error) {
 	return metadata(d.Model, "ddpm", min(c.Sigma(c.Steps()-1), 80), step, images)
 }
 
-// Validate reports what cannot work, before any step is taken. The trainer calls it.
+// Validate reports missing parts and values out of range. The trainer calls it before the first step.
 func (d *DDPM) Validate() error {
 	if d.Model == nil {
 		return errors.New("ddpm: no model")

@@ -6,7 +6,7 @@ import (
 	"github.com/onestep-go/onestep/models/checkpoint"
 )
 
-// metadata describes a model that a method has trained, as a snapshot's metadata; nothing for a network or a function of the user's own.
+// metadata returns a snapshot's metadata for a model that a method has trained; nil for a type that is not registered.
 func metadata(f any, method string, sigmaMax float64, step int, images int64, levels ...float64) (map[string]string, error) {
 	d, err := checkpoint.Describe(f)
 	if errors.Is(err, checkpoint.ErrNetwork) || errors.Is(err, checkpoint.ErrFunction) {

@@ -8,23 +8,23 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Batch is what one call of an objective sees.
+// Batch is the input of one call of an objective.
 type Batch struct {
 	X *torch.Tensor // [B, ...]: clean samples x_0, such as images [B, C, H, W] in [-1, 1]
-	// Cond is what goes with them: their class, or text. A guidance scale [B] in it is one that a student learns to apply; the
-	// teacher is a models.Guided then, and the student's network takes the scale. Dropout is the objective's to set.
+	// Cond is their conditioning, such as classes or text features. A guidance scale [B] in it is for guidance distillation: the
+	// teacher is a models.Guided, and the student's network takes the scale. Dropout is set by the objective.
 	Cond models.Cond
 }
 
-// masked returns the batch's conditions with the dropout masks of that seed: networks that are compared use the same.
+// masked returns the batch's conditions with the dropout masks of a seed. Networks that are compared use the same seed.
 func (b Batch) masked(dropout uint64) models.Cond {
 	c := b.Cond
 	c.Dropout = models.DropoutFrom(dropout)
 	return c
 }
 
-// DropLabels returns a batch's preparation that gives a part of the samples no class, so that a network learns both what
-// guidance needs (Ho & Salimans 2022, algorithm 1). null is the label for that.
+// DropLabels returns a Prepare function for label dropout: a fraction part of the samples gets the null class, so that the network
+// learns both predictions of classifier-free guidance (Ho & Salimans 2022, algorithm 1). null is the label of the null class.
 func DropLabels(part float64, null int) func(s *torch.Scope, b Batch, d Draws) Batch {
 	return func(s *torch.Scope, b Batch, d Draws) Batch {
 		if b.Cond.Class == nil {
@@ -39,7 +39,7 @@ func DropLabels(part float64, null int) func(s *torch.Scope, b Batch, d Draws) B
 	}
 }
 
-// DrawGuidance returns a batch's preparation that draws a guidance scale for each sample, uniformly (Meng et al. 2023,
+// DrawGuidance returns a Prepare function that draws a guidance scale for each sample, uniformly (Meng et al. 2023,
 // algorithm 1).
 func DrawGuidance(least, most float64) func(s *torch.Scope, b Batch, d Draws) Batch {
 	return func(s *torch.Scope, b Batch, d Draws) Batch {
@@ -52,21 +52,20 @@ func DrawGuidance(least, most float64) func(s *torch.Scope, b Batch, d Draws) Ba
 	}
 }
 
-// Draws is the randomness of one call of an objective. What belongs to a sample is a function of (seed, position of the sample in
-// the run) alone: the same sample gets the same noise, levels and labels whatever the batch size, however many batches make a step,
-// and on every device.
+// Draws is the randomness of one call of an objective. The draws of a sample depend only on the seed and the sample's position in
+// the run: a sample gets the same noise, noise level and label at any batch size, with gradient accumulation and on every device.
 type Draws struct {
-	Samples []*rand.Rand // for each sample of the batch: its noise, levels, steps, dropped labels
-	Step    *rand.Rand   // what all samples of a step share, a function of (seed, step)
-	Dropout uint64       // seed for dropout masks, likewise of the step; networks that are compared use the same one
+	Samples []*rand.Rand // one for each sample of the batch: noise, levels, timesteps, dropped labels
+	Step    *rand.Rand   // shared by all samples of a step; depends on the seed and the step
+	Dropout uint64       // seed of the step's dropout masks; networks that are compared use the same one
 
-	// Observe is told each sample's loss before weights [B], and its noise level, by methods that have such; nil: nobody.
+	// Observe receives each sample's unweighted loss [B] and its noise level, from objectives that have them; nil: no observer.
 	Observe func(levels []float64, each *torch.Tensor)
 }
 
-// Draw returns the randomness of n samples, the first of them the run's sample first (from 0), at step k of a run with that seed.
+// Draw returns the randomness of n samples at step k of a run with the given seed; first is the position of the first sample, from 0.
 func Draw(seed uint64, k int, first int64, n int) Draws {
-	const ofStep = 1 << 63 // steps and samples have streams of their own
+	const ofStep = 1 << 63 // separates the streams of steps from those of samples
 	step := rand.New(rand.NewPCG(seed, ofStep|uint64(k)))
 	d := Draws{Dropout: step.Uint64() >> 1, Step: step, Samples: make([]*rand.Rand, n)}
 	for i := range d.Samples {
@@ -75,8 +74,8 @@ func Draw(seed uint64, k int, first int64, n int) Draws {
 	return d
 }
 
-// Noise draws the next standard normal noise of every sample, of the shape and type of x [B, ...]. It is drawn on the host, which
-// takes a small part of any network's step, and less than a stream of libtorch's for each sample.
+// Noise draws standard normal noise for every sample, of the shape and type of x [B, ...]. It is drawn on the CPU: the cost is small
+// compared with a training step, and less than that of a libtorch generator for each sample.
 func (d Draws) Noise(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		each := x.NumEl() / max(len(d.Samples), 1)
@@ -90,59 +89,58 @@ func (d Draws) Noise(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	})
 }
 
-// Objective is a training method: what to minimise and what to move after each optimizer step. It may be more: see [Validator],
-// [Trier], [Staged] and [Describer]; and a [Module] where it learns parameters of its own.
+// Objective is a training method: the loss to minimise, and the update of target networks after each optimizer step. It may also
+// implement [Validator], [Trier], [Staged] and [Describer], and [Module] if it has trainable parameters.
 type Objective interface {
-	// Loss returns the scalar to minimise at step k (from 0): a mean over the batch, so that the mean over the batches of a step is
-	// that over its samples.
+	// Loss returns the scalar to minimise at step k (from 0), a mean over the batch.
 	Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor
-	// Update runs after the optimizer's step k, to move target networks.
+	// Update runs after the optimizer's step k, to update target networks.
 	Update(s *torch.Scope, k int)
-	// State yields what a resumed run needs besides the model's weights, by names that stay the same.
+	// State yields the tensors that a checkpoint needs besides the model's weights. Their names have to be stable.
 	State() iter.Seq2[string, *torch.Tensor]
 	// Stats returns the schedule's values at step k, for the log.
 	Stats(k int) map[string]float64
 }
 
-// Validator is an [Objective] that can tell what cannot work before any step is taken. The trainer asks it first.
+// Validator is an [Objective] that validates its configuration. The trainer calls it before the first step.
 type Validator interface {
 	Validate() error
 }
 
-// Trier is an [Objective] that finds out what its network cannot do, such as derivatives in time, by one batch; what fails panics
-// with a *torch.Error, as in Loss. The trainer calls it without gradients, with one sample of the first batch, before the first step;
-// where it fails nothing is left of a new run.
+// Trier is an [Objective] that tests on one batch whether its network supports all that it needs, such as forward-mode derivatives. It
+// panics with a *torch.Error on failure, as Loss does. The trainer calls it without gradients, with one sample of the first batch, before
+// the first step; if it fails, a new run directory is removed.
 type Trier interface {
 	Try(s *torch.Scope, b Batch, d Draws)
 }
 
-// Staged is an [Objective] of several stages, in each of which the learning rate is to fall to 0.
+// Staged is an [Objective] with several stages, each with its own learning-rate decay to 0.
 type Staged interface {
-	// Left is the part of step k's stage that is left, from 1 to 0.
+	// Left is the remaining fraction of step k's stage, from 1 to 0.
 	Left(k int) float64
 }
 
-// Leveled is an [Objective] whose model is for certain noise levels: those that it is sampled with.
+// Leveled is an [Objective] whose model is sampled at fixed noise levels.
 type Leveled interface {
 	// Levels are the noise levels of the model at step k, largest first, and 0 after the last.
 	Levels(k int) []float64
 }
 
-// Describer is an [Objective] that describes the model in a snapshot, as metadata that package models/checkpoint reads.
+// Describer is an [Objective] that describes its model in a snapshot's metadata, which package models/checkpoint reads.
 type Describer interface {
 	Metadata(step int, images int64) (map[string]string, error)
 }
 
-// fixed is what objectives share that move nothing but the model.
+// fixed is embedded by objectives that have no state besides the model.
 type fixed struct{}
 
-// Update has nothing to move.
+// Update does nothing.
 func (fixed) Update(*torch.Scope, int) {}
 
-// State is empty.
+// State yields nothing.
 func (fixed) State() iter.Seq2[string, *torch.Tensor] {
 	return func(func(string, *torch.Tensor) bool) {}
 }
 
-// Stats is empty: nothing changes during a run.
+// Stats returns nothing: the objective has no schedule.
 func (fixed) Stats(int) map[string]float64 { return nil }

@@ -5,24 +5,24 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// pair is what the methods of this family minimise: how far apart a consistency function's answers are at two points of one
+// pair is the loss of consistency training and distillation: the distance of a consistency function's outputs at two points of a
 // trajectory.
 //
 //	λ·d( f_θ(x_high, high), f_θ⁻(x_low, low) )        x_high = x + high·z
 type pair struct {
-	model, target models.ConsistencyFunction // target nil: the model itself; either way without gradients
+	model, target models.ConsistencyFunction // target nil: the model itself; the target has no gradients
 	lower         lowerPoint
 	distance      Distance // nil: PseudoHuber
 	weight        Weighting
 	observe       func(levels []float64, each *torch.Tensor) // or nil: see Draws
 }
 
-// ConsistencyModel is what these methods train: a *models.Consistency, a *models.Latent over the chain of a latent diffusion model, or a
-// function of the user's own.
+// ConsistencyModel is a trainable consistency function: a *models.Consistency, a *models.Latent over the chain of a latent diffusion
+// model, or a user's own type.
 type ConsistencyModel interface {
 	models.ConsistencyFunction
 	Module
-	// SigmaMinimum is the smallest noise level ε that it is trained at.
+	// SigmaMinimum is the smallest noise level ε in training.
 	SigmaMinimum() float64
 }
 
@@ -31,17 +31,17 @@ var (
 	_ ConsistencyModel = (*models.Latent)(nil)
 )
 
-// lowerPoint finds the point at the lower level of the trajectory through x_high.
+// lowerPoint returns the point at the lower level on the trajectory through x_high.
 type lowerPoint func(s *torch.Scope, p points) *torch.Tensor
 
-// points is what is known of a batch's trajectories. Levels are tensors [B].
+// points has the points of a batch's trajectories. Levels are tensors [B].
 type points struct {
 	clean, noise, xHigh *torch.Tensor
 	high, low           *torch.Tensor
 	cond                models.Cond // without dropout
 }
 
-// sameNoise is x + low·z: on average over the data the trajectory's direction, and exact where low nears high.
+// sameNoise is x + low·z: an unbiased estimate of the trajectory's direction, which becomes exact as low approaches high.
 func sameNoise(s *torch.Scope, p points) *torch.Tensor { return noisy(s, p.clean, p.noise, p.low) }
 
 // noisy returns x + t·z for t [B].

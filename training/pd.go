@@ -12,15 +12,15 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// PD is progressive distillation (Salimans & Ho 2022, algorithm 2): a denoiser learns to do in one step of Euler's method, which
-// is DDIM's, what its teacher does in two. Once it has learned that it becomes the teacher, and the number of steps halves. In
-// stages of N steps over the noise levels t_0 > … > t_N it learns, for i from 0 to N-1 and x_t = x + t·z,
+// PD is progressive distillation (Salimans & Ho 2022, algorithm 2): a student learns to match two Euler (DDIM) steps of its teacher in
+// one step. It then becomes the teacher of the next stage, and the number of steps halves. In a stage of N steps over the noise levels
+// t_0 > … > t_N, for i from 0 to N-1 and x_t = x + t·z,
 //
 //	t = t_i        t' between        t'' = t_{i+1}
 //	x' = D_φ(x_t; t) + t'/t·(x_t - D_φ(x_t; t))        x'' = D_φ(x'; t') + t''/t'·(x' - D_φ(x'; t'))
 //	L = max(1/t², 1)·‖D_θ(x_t; t) - D*‖²/D        D* = (x'' - t''/t·x_t)/(1 - t''/t)
 //
-// D* is the answer whose step from t ends at x”. x_t cancels in it, and what is left loses no digits where steps are short:
+// D* is the prediction whose step from t ends at x”. x_t cancels, and the remaining formula is accurate for short steps, too:
 //
 //	D* = (1-w)·D_φ(x_t; t) + w·D_φ(x'; t')        w = (1 - t''/t')/(1 - t''/t)
 //
@@ -28,12 +28,12 @@ import (
 // every other level of it. There D* is the teacher's second prediction itself. The published code for this grid (Song et al.
 // 2023) ends at SigmaMin instead. Sampling from the student takes Euler's steps along Levels.
 //
-// What training reaches is the first teacher's own answer in 2·First steps of Euler's method, which is not the exact one. With a
-// teacher that is guided and a scale for each sample (Batch.Guidance) the student learns guidance too (Meng et al. 2023).
+// The optimum is the first teacher's result with 2·First Euler steps, not the exact solution. With a guided teacher and a guidance scale
+// for each sample (Batch.Cond.Guidance) the student is guidance-distilled (Meng et al. 2023).
 type PD struct {
-	Model   *models.EDM     // what learns
+	Model   *models.EDM     // trained model, the student
 	Teacher models.Denoiser // of the first stage
-	Copy    *models.EDM     // of Model's architecture: becomes the teacher after the first stage; nil where there is one stage
+	Copy    *models.EDM     // of Model's architecture: the teacher after the first stage; nil with only one stage
 
 	First int // steps of the first stage's student, a power of two; 0: 16
 	Last  int // steps of the last stage's student, a power of two; 0: 1
@@ -45,7 +45,7 @@ type PD struct {
 	SigmaMax float64 // the largest noise level; 0: 80
 	Rho      float64 // the spacing of the levels; 0: 7
 
-	target target // moves Copy
+	target target // updates Copy
 }
 
 func (p *PD) withDefaults() PD {
@@ -70,7 +70,7 @@ func (p *PD) withDefaults() PD {
 	return c
 }
 
-// share is how many parts of a run a stage of n steps takes.
+// share is the number of parts of a run that a stage of n steps takes.
 func share(n int) int {
 	if n <= 2 {
 		return 2
@@ -78,7 +78,7 @@ func share(n int) int {
 	return 1
 }
 
-// parts is how many parts a run has in all.
+// parts is the total number of parts of a run.
 func (p *PD) parts() (sum int) {
 	for n := p.First; n >= p.Last; n /= 2 {
 		sum += share(n)
@@ -86,8 +86,7 @@ func (p *PD) parts() (sum int) {
 	return sum
 }
 
-// stage returns how many steps the student of training step k takes, and the training steps of its stage: from up to, and without,
-// to.
+// stage returns the number of sampling steps of the student at training step k, and the training steps [from, to) of its stage.
 func (p *PD) stage(k int) (n, from, to int) {
 	c := p.withDefaults()
 	passed, parts := 0, c.parts()
@@ -101,15 +100,14 @@ func (p *PD) stage(k int) (n, from, to int) {
 	}
 }
 
-// Left returns how much of training step k's stage is left, from 1 at its first step down to nearly 0: what the published learning
-// rate is multiplied by.
+// Left returns the remaining fraction of training step k's stage, from 1 at its first step down to nearly 0: the factor of the
+// published learning rate.
 func (p *PD) Left(k int) float64 {
 	_, from, to := p.stage(k)
 	return math.Max(0, float64(to-k)/float64(to-from))
 }
 
-// Levels returns the noise levels of training step k's student, largest first and the last of them 0: what to sample it with, by
-// Euler's method.
+// Levels returns the noise levels for sampling the student of training step k with Euler's method, largest first and ending with 0.
 func (p *PD) Levels(k int) []float64 {
 	n, _, _ := p.stage(k)
 	return p.levels(n)
@@ -128,7 +126,7 @@ func (p *PD) levels(n int) []float64 {
 func (p *PD) Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor {
 	n, from, _ := p.stage(k)
 	if k == from {
-		p.promote(s, k) // a step that was left out, as its loss was not finite, has not come to Update
+		p.promote(s, k) // Update did not run if the last step was skipped
 	}
 	steps := make([]int, b.X.Dim(0))
 	for i := range steps {
@@ -183,7 +181,7 @@ func (p *PD) promote(s *torch.Scope, k int) {
 	p.target.move(s, "progressive distillation", 0)
 }
 
-// Update makes the student the next stage's teacher at a stage's end. It needs Validate to have passed.
+// Update makes the student the next stage's teacher at the end of a stage. Validate has to be called before.
 func (p *PD) Update(s *torch.Scope, k int) {
 	if n, _, to := p.stage(k); k+1 == to && n > p.withDefaults().Last {
 		p.promote(s, k+1)
@@ -210,7 +208,7 @@ func (p *PD) LeastSteps() int {
 	return c.parts()
 }
 
-// Validate reports what cannot work, before any step is taken. The trainer calls it.
+// Validate reports missing parts and values out of range. The trainer calls it before the first step.
 func (p *PD) Validate() error {
 	c := p.withDefaults()
 	power := func(n int) bool { return n > 0 && n <= 1<<20 && n&(n-1) == 0 }

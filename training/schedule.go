@@ -2,13 +2,13 @@ package training
 
 import "math"
 
-// Schedule says, for training step k, how many noise levels there are and how slowly the target network follows.
+// Schedule is the number of noise levels and the decay of the target network, by training step k.
 type Schedule interface {
-	// At returns N(k) >= 2 and the target's decay μ(k) in [0, 1]. 0 means that the target is the model itself.
+	// At returns N(k) >= 2 and the target's decay μ(k) in [0, 1]. With decay 0 the target is the model itself.
 	At(k int) (levels int, decay float64)
 }
 
-// Fixed is a schedule that does not change, as in distillation (Song et al. 2023, section 4).
+// Fixed is a constant schedule, as in distillation (Song et al. 2023, section 4).
 type Fixed struct {
 	Levels int     // 0: 18
 	Decay  float64 // of the target; 0: the model itself is the target
@@ -26,10 +26,10 @@ func (f Fixed) At(int) (int, float64) {
 //
 //	N(k) = ⌈√(k/K·((s1+1)² - s0²) + s0²) - 1⌉ + 1        μ(k) = exp(s0·ln μ0 / N(k))
 //
-// The published code puts N(k)-1 in place of N(k) in μ; this is the paper's formula, in which μ(0) = μ0.
+// This is the paper's formula, in which μ(0) = μ0. The published code has N(k)-1 in place of N(k) in μ.
 type Progressive struct {
 	S0    int     // levels at the start; 0: 2
-	S1    int     // levels at the end, less one; 0: 150
+	S1    int     // levels at the end, minus one; 0: 150
 	Mu0   float64 // the target's decay at the start; 0: 0.9
 	Steps int     // K, the length of the run
 }
@@ -84,15 +84,15 @@ func (d Doubling) At(k int) (int, float64) {
 	return min(s0<<stage, s1) + 1, 0
 }
 
-// Linear is a schedule without stages: the gap between neighbouring levels falls linearly over the run. The gap is that of the
-// levels' ρ-th roots, in which Karras's grid is even, 1/(N-1) of the whole range:
+// Linear is a schedule without stages: the gap between neighbouring levels decreases linearly over the run. The gap is measured in
+// σ^(1/ρ), in which Karras's levels are evenly spaced, and is 1/(N-1) of the whole range:
 //
 //	1/(N(k)-1) ≈ (1-a)/s0 + a/s1        a = min(1, k/K)
 //
-// with N(k) rounded to a whole number. Half of the run has at most twice the levels of its start, and most levels come at its end.
+// with N(k) rounded to an integer. During half of the run there are at most twice the initial levels; most levels are added at the end.
 type Linear struct {
-	S0    int     // levels at the start, less one; 0: 10
-	S1    int     // levels at the end, less one; 0: 1280
+	S0    int     // levels at the start, minus one; 0: 10
+	S1    int     // levels at the end, minus one; 0: 1280
 	Decay float64 // of the target; 0: the model itself is the target
 	Steps int     // K, the length of the run
 }
@@ -112,7 +112,7 @@ func (l Linear) At(k int) (int, float64) {
 	return int(math.Round(1/((1-at)/float64(l.S0)+at/float64(l.S1)))) + 1, l.Decay
 }
 
-// FitLevels chooses the end of a schedule of noise levels that a run of that many steps can follow. Published runs take
-// 400,000 steps and more to reach 150 levels; short runs that try the same collapse, because every level needs to be
-// learned before the next one can be: about 100 steps a level keep up.
+// FitLevels returns the number of noise levels at the end of a schedule that suits a run of the given length. Published runs take
+// 400,000 steps and more to reach 150 levels. Short runs with as many levels collapse, since every level has to be learned before
+// the next; about 100 steps per level are enough.
 func FitLevels(steps int) int { return min(150, max(10, steps/100)) }

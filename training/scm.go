@@ -12,16 +12,16 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// SCM is consistency training in continuous time (Lu & Song 2024, algorithm 1), where other methods compare neighbouring
-// levels: the network learns from the derivative of its own answer along a trajectory, so that no discretisation is left. In
-// TrigFlow's coordinates (models.Trig), with F⁻ the network's answer as a constant:
+// SCM is consistency training in continuous time (Lu & Song 2024, algorithm 1). Other methods compare the outputs at neighbouring
+// levels; SCM uses the derivative of the network's output along a trajectory, so that there is no discretisation error. In TrigFlow's
+// coordinates (models.Trig), where F⁻ is the network's output without gradients:
 //
 //	ln σ ~ N(Mean, Std²)        a = arctan(σ/σ_d)        y = cos(a)·x + sin(a)·σ_d·z
 //	g = -cos²(a)·(σ_d·F⁻ - dy/da) - r·cos(a)·sin(a)·(y + σ_d·dF⁻/da)        r = min(1, k/Warmup)
 //	L = e^w(a)/D·‖F_θ - F⁻ - g/(‖g‖ + C)‖² - w(a)
 //
-// Where r is 1, g is cos(a)·df⁻/da: the loss has the gradient of f_θ·df⁻/da with the paper's prior weight 1/(σ_d·tan(a)),
-// but for the normalisation. dF⁻/da is along the trajectory, through y and a. With a teacher, dy/da is that of its
+// For r = 1, g is cos(a)·df⁻/da: apart from the normalisation, the loss has the gradient of f_θ·df⁻/da with the paper's prior weight
+// 1/(σ_d·tan(a)). dF⁻/da is along the trajectory, through y and a. With a teacher, dy/da is that of its
 // trajectories (sCD); without one it is that of the data and the noise at hand, which on average is the same (sCT). F_θ, F⁻
 // and its derivative draw the same dropout masks, from one seed.
 //
@@ -40,7 +40,7 @@ type SCM struct {
 	// 400,000 in the paper, and a tenth of a short run; 0: it is there from the start.
 	Warmup int
 	C      float64         // added to the tangent's length; 0: 0.1
-	Weight *AdaptiveWeight // w, which learns along with the model; nil: 0, which leaves the prior weight
+	Weight *AdaptiveWeight // w, trained along with the model; nil: 0, the prior weight only
 
 	// Step above 0 takes a difference in place of the derivative, for networks that have no forward-mode derivative. Between
 	// a and a' = a - Step, or 0 where that is below, with Δ = a - a' (the paper's appendix E):
@@ -80,8 +80,8 @@ func (c *SCM) ratio(k int) float64 {
 	return float64(k) / float64(c.Warmup)
 }
 
-// Loss draws a level and a noise for each sample and returns the weighted loss. Its value says little: it is below 1/D, and
-// with a learned weight near 1 - w, however good the model is.
+// Loss draws a level and a noise for each sample and returns the weighted loss. Its value does not indicate quality: it is below 1/D, and
+// near 1 - w with a learned weight, for good and bad models alike.
 func (c *SCM) Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor {
 	o := c.withDefaults()
 	levels := make([]float64, b.X.Dim(0))
@@ -91,7 +91,7 @@ func (c *SCM) Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor {
 	return c.LossAt(s, k, b, levels, d.Noise(s, b.X), d.Dropout)
 }
 
-// LossAt is the loss of step k for given levels σ [B] above 0 and noise z, of the images' shape. The teacher draws no
+// LossAt is the loss of step k for given levels σ [B] above 0 and noise z, of the images' shape. The teacher runs without
 // dropout.
 func (c *SCM) LossAt(s *torch.Scope, k int, b Batch, levels []float64, z *torch.Tensor, dropout uint64) *torch.Tensor {
 	angles := make([]float64, len(levels))
@@ -205,7 +205,7 @@ func (c *SCM) Stats(k int) map[string]float64 {
 	return map[string]float64{"warmup": c.ratio(k)}
 }
 
-// Validate reports what cannot work, before any step is taken. The trainer calls it, and then Try.
+// Validate reports missing parts and values out of range. The trainer calls it before the first step. and then Try.
 func (c *SCM) Validate() error {
 	if c.Model == nil {
 		return errors.New("continuous-time consistency: no model: want a *models.TrigConsistency; " +

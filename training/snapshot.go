@@ -8,13 +8,13 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Snapshotter is a [Module] whose parameters do not say all that a snapshot has to hold, such as an adapter with its scales.
+// Snapshotter is a [Module] whose snapshots need more than its parameters, such as an adapter with its scales.
 type Snapshotter interface {
-	// Snapshot returns the tensors of a snapshot and what its metadata have to say. They are written before s closes.
+	// Snapshot returns the tensors and metadata of a snapshot. They are written before s closes.
 	Snapshot(s *torch.Scope) (tensors iter.Seq2[string, *torch.Tensor], metadata map[string]string, err error)
 }
 
-// saveSnapshot writes a module's snapshot, and metadata.
+// saveSnapshot writes a module's snapshot with metadata.
 func saveSnapshot(s *torch.Scope, path string, m Module, metadata map[string]string) error {
 	own, ok := m.(Snapshotter)
 	if !ok {
@@ -34,7 +34,7 @@ func saveSnapshot(s *torch.Scope, path string, m Module, metadata map[string]str
 	})
 }
 
-// trySnapshots finds modules of which no snapshot can be made, before a run trains them, and returns what the model says in its own.
+// trySnapshots checks before training that snapshots of all modules can be made, and returns the metadata of the model's own.
 func (t *Trainer) trySnapshots(s *torch.Scope) (said map[string]string, err error) {
 	modules := []Module{t.Model}
 	for _, a := range t.Averages {
@@ -61,7 +61,7 @@ func (t *Trainer) trySnapshots(s *torch.Scope) (said map[string]string, err erro
 	return said, nil
 }
 
-// differ names a key under which a state's model says something else than the run's.
+// differ returns a key whose value differs between the metadata of a checkpoint's model and the run's.
 func differ(state, run map[string]string) string {
 	for _, key := range slices.Sorted(maps.Keys(state)) {
 		if state[key] != run[key] {

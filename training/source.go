@@ -9,19 +9,19 @@ import (
 	"github.com/onestep-go/onestep/training/dataset"
 )
 
-// Source is where a run's samples come from: images, or latents with text features. Their order is endless and a function of the
-// position alone, so that a run can be resumed anywhere.
+// Source yields a run's samples: images, or latents with text features. The sequence is endless and depends on the position alone,
+// so that a run can be resumed at any step.
 type Source interface {
-	// Batches yields batches without end, the first sample at that position (from 0). What is yielded makes a batch's tensors on
-	// s's device; it is called before the next one is asked for. An error, the context's too, is the last thing that is yielded.
-	// When the loop ends, however it does, nothing goes on in the background.
+	// Batches yields batches without end, starting with the sample at position start (from 0). Each yielded function makes a batch's
+	// tensors on s's device; it is called before the next one is requested. An error, including the context's, ends the sequence.
+	// When the loop ends, no background work continues.
 	Batches(ctx context.Context, start int64) iter.Seq2[func(s *torch.Scope) Batch, error]
 }
 
-// SourceFunc is a source that computes its batches: the one whose first sample is at that position.
+// SourceFunc is a source that computes its batches. It returns the batch whose first sample is at position start.
 type SourceFunc func(s *torch.Scope, start int64) Batch
 
-// Batches calls f for batch after batch.
+// Batches calls f for each batch.
 func (f SourceFunc) Batches(ctx context.Context, start int64) iter.Seq2[func(s *torch.Scope) Batch, error] {
 	return func(yield func(func(s *torch.Scope) Batch, error) bool) {
 		for at := start; ; {
@@ -43,10 +43,10 @@ func (f SourceFunc) Batches(ctx context.Context, start int64) iter.Seq2[func(s *
 	}
 }
 
-// Images is the source of a data set's images, scaled to [-1, 1].
+// Images is a source of a data set's images, scaled to [-1, 1].
 type Images struct {
 	*dataset.Loader      // its Start is set by the trainer
-	Labels          bool // the batches' classes are the images' labels
+	Labels          bool // use the images' labels as classes
 }
 
 // String names the data set.

@@ -8,7 +8,7 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// target is a copy of the model that an objective moves towards it: a target network, or the next teacher.
+// target is a copy of the model that follows it: a target network, or the next stage's teacher.
 type target struct {
 	follow *models.EMA // made by bind
 }
@@ -22,7 +22,7 @@ func (t *target) bind(what string, of, model Module) error {
 	return nil
 }
 
-// move takes θ⁻ ← decay·θ⁻ + (1-decay)·θ.
+// move updates θ⁻ ← decay·θ⁻ + (1-decay)·θ.
 func (t *target) move(s *torch.Scope, what string, decay float64) {
 	if t.follow == nil {
 		panic(&torch.Error{Op: what, Msg: "Update was called before Validate"})
@@ -30,7 +30,7 @@ func (t *target) move(s *torch.Scope, what string, decay float64) {
 	t.follow.Update(s, decay)
 }
 
-// prefixed puts a prefix before the names of tensors, as a saved state has them.
+// prefixed adds a prefix to the names of tensors, as in checkpoints.
 func prefixed(prefix string, tensors iter.Seq2[string, *torch.Tensor]) iter.Seq2[string, *torch.Tensor] {
 	return func(yield func(string, *torch.Tensor) bool) {
 		for name, x := range tensors {
