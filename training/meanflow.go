@@ -126,7 +126,7 @@ func (f *MeanFlow) losses(s *torch.Scope, b Batch, r, tau []float64, z *torch.Te
 	return square.Div(s, square.Detach(s).AddScalar(s, c.Eps).PowScalar(s, c.Power))
 }
 
-// Validate reports missing parts and values out of range. The trainer calls it before the first step. and then Try.
+// Validate reports missing parts and values out of range. The trainer calls it before the first step, and then Try.
 func (f *MeanFlow) Validate() error {
 	c := f.withDefaults()
 	switch {

@@ -205,7 +205,7 @@ func (c *SCM) Stats(k int) map[string]float64 {
 	return map[string]float64{"warmup": c.ratio(k)}
 }
 
-// Validate reports missing parts and values out of range. The trainer calls it before the first step. and then Try.
+// Validate reports missing parts and values out of range. The trainer calls it before the first step, and then Try.
 func (c *SCM) Validate() error {
 	if c.Model == nil {
 		return errors.New("continuous-time consistency: no model: want a *models.TrigConsistency; " +
