@@ -12,13 +12,13 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Average is a copy of the model's weights that follows them slowly: what one samples from. How slowly is said by one of Decay,
-// HalfLife and Width; without any it is the weights themselves.
+// Average is the EMA weights of a model, which are used for sampling. Their length is set by one of Decay, HalfLife and Width; without
+// any they equal the model's weights.
 type Average struct {
 	Into Module // the copy, of the same architecture, with weights of its own
-	// Decay is what one step leaves of the average, such as 0.999.
+	// Decay is the EMA decay per step, such as 0.999.
 	Decay float64
-	// HalfLife is its memory in images, such as 500,000; see [models.HalfLife].
+	// HalfLife is the EMA half-life in images, such as 500,000; see [models.HalfLife].
 	HalfLife float64
 	// Width is the memory of a power function, relative to the run so far, such as 0.05; see [models.PowerWidth]. Averages of two
 	// widths are enough to find those of others after training; see [CombineAverages].
@@ -29,7 +29,7 @@ type Average struct {
 	RampUp float64
 }
 
-// DecayAt returns the decay at step k, counted from 0, of a run with that batch size.
+// DecayAt returns the decay at step k, from 0, of a run with the given batch size.
 func (a Average) DecayAt(k, batch int) float64 {
 	ramp := a.RampUp
 	switch {
@@ -48,7 +48,7 @@ func (a Average) DecayAt(k, batch int) float64 {
 	return math.Min(a.Decay, (1+float64(k))/(ramp+float64(k)))
 }
 
-// Name tells the averages of a run apart, in states and in the names of files: "decay-0.999", "half-life-500k" or "width-0.05".
+// Name identifies the EMA weights in checkpoints and file names: "decay-0.999", "half-life-500k" or "width-0.05".
 func (a Average) Name() string {
 	switch {
 	case a.HalfLife > 0:
@@ -92,7 +92,7 @@ func (a Average) validate() error {
 	return nil
 }
 
-// follow pairs every average with the model. All need weights of their own, and rules that differ.
+// follow pairs all EMA weights with the model. Each needs weights of its own and a different rule.
 func (t *Trainer) follow() (all []*models.EMA, err error) {
 	owner := map[*torch.Tensor]string{}
 	for _, w := range t.Model.Parameters() {
@@ -130,10 +130,10 @@ func (t *Trainer) averageNames() (names []string) {
 	return names
 }
 
-// averageKey is where a snapshot's metadata holds its averageHead, as JSON.
+// averageKey is the key of averageHead in a snapshot's metadata, as JSON.
 const averageKey = "onestep_average"
 
-// averageHead says which average of its run's weights a file holds.
+// averageHead describes the EMA weights in a snapshot.
 type averageHead struct {
 	Decay    float64 `json:"decay,omitempty"`
 	HalfLife float64 `json:"half_life,omitempty"` // in images
@@ -142,7 +142,7 @@ type averageHead struct {
 	Combined bool    `json:"combined,omitempty"`  // found from others, after training
 }
 
-// addTo returns a copy of a file's metadata that says so, too.
+// addTo returns a copy of a file's metadata with h added.
 func (h averageHead) addTo(metadata map[string]string) (map[string]string, error) {
 	text, err := json.Marshal(h)
 	if err != nil {

@@ -16,18 +16,18 @@ import (
 	"github.com/onestep-go/onestep/training/rundir"
 )
 
-// ErrNoAverages is what runs are refused with that tracked no power-function average.
-var ErrNoAverages = errors.New("none of its snapshots holds an average of a relative width, from which those of other widths are found: train with one, better with two, such as 0.05 and 0.1")
+// ErrNoAverages is the error for runs without power-function EMA weights.
+var ErrNoAverages = errors.New("none of its snapshots holds EMA weights with a relative width, from which other widths can be computed: train with one width, or better with two, such as 0.05 and 0.1")
 
-// SavedAverage is a power-function average of a run's weights, in a snapshot.
+// SavedAverage is a snapshot of power-function EMA weights.
 type SavedAverage struct {
 	Path  string
 	Width float64 // see [models.PowerWidth]
 	Step  int     // optimizer steps that it has seen
 }
 
-// SavedAverages lists a run's power-function averages by step and width, reading no weights. A folder without any gives an
-// error that wraps [ErrNoAverages].
+// SavedAverages lists a run's snapshots of power-function EMA weights by step and width, without reading weights. A directory without
+// any is an error that wraps [ErrNoAverages].
 func SavedAverages(dir string) ([]SavedAverage, error) {
 	paths, err := rundir.Snapshots(dir)
 	if err != nil {
@@ -64,26 +64,25 @@ func SavedAverages(dir string) ([]SavedAverage, error) {
 	slices.SortFunc(all, func(a, b SavedAverage) int {
 		return cmp.Or(cmp.Compare(a.Step, b.Step), cmp.Compare(a.Width, b.Width), cmp.Compare(a.Path, b.Path))
 	})
-	// A copy of a file, which somebody may have put there, tells nothing new.
+	// Ignore copies of a file.
 	return slices.CompactFunc(all, func(a, b SavedAverage) bool { return a.Step == b.Step && a.Width == b.Width }), nil
 }
 
-// Combination is an average of a run's weights that was not tracked, as a sum of those that were.
+// Combination is post-hoc EMA weights: a weighted sum of a run's saved EMA weights.
 type Combination struct {
 	Width float64
 	Step  int
-	// The average is the sum over i of Factors[i] times From[i].
+	// The EMA weights are the sum over i of Factors[i] times From[i].
 	From    []SavedAverage
 	Factors []float64
-	// Distance is how far the sum's profile, the weight that it gives to each step of the run, is from the wanted one, relative to
-	// that one: 0.05 is close; from about 0.3 on it is another average. It is large for widths far outside of the tracked ones and
-	// where there are few snapshots.
+	// Distance is the error of the sum's profile, its weights of the run's steps, relative to the wanted profile: 0.05 is close; from
+	// about 0.3 the result is a different EMA. It is large for widths far outside of the tracked ones and with few snapshots.
 	Distance float64
 }
 
-// CombineAverages finds the average of a width, from 0.001 to 0.288 of the run until that step, after training (Karras et al.
-// 2024, section 3.2): from all power-function averages in the run's folder until then, by [models.Combine]. The step has to be one
-// of which there is a snapshot; 0 is the last. No weights are read before [Combination.Save].
+// CombineAverages computes EMA weights of any width after training (post-hoc EMA, Karras et al. 2024, section 3.2) from all snapshots of
+// power-function EMA weights in the run directory up to step, by [models.Combine]. The width is 0.001 to 0.288, relative to the run until
+// step. There has to be a snapshot of that step; 0: the last. No weights are read before [Combination.Save].
 func CombineAverages(dir string, width float64, step int) (*Combination, error) {
 	gamma, err := models.PowerExponent(width)
 	if err != nil {
@@ -140,9 +139,9 @@ func shorten(steps []int) []any {
 // SaveOptions say whether a file that exists may be replaced.
 type SaveOptions struct{ Overwrite bool }
 
-// Save reads the averages and writes their sum as a snapshot, in the element types and with the metadata of the last one. It goes
-// tensor by tensor through all files, which are mapped into memory, so that it needs room for a few tensors only. What no average
-// changes, such as fixed frequencies, stays as it is. Without Overwrite, a file that exists is an error that wraps fs.ErrExist.
+// Save writes the combined EMA weights as a snapshot, with the types and metadata of the last one. It processes one tensor at a time from
+// memory-mapped files, so that it needs memory for a few tensors only. Tensors that are not trained, such as fixed frequencies, are copied.
+// Without Overwrite, an existing file is an error that wraps fs.ErrExist.
 func (c *Combination) Save(path string, o SaveOptions) (err error) {
 	fail := func(err error) error { return fmt.Errorf("combine averages: %w", err) }
 	var files []*torch.Weights
@@ -225,7 +224,7 @@ func (c *Combination) sum(s *torch.Scope, files []*torch.Weights, v safetensors.
 	return sum.To(s, dtype).Bytes(), nil
 }
 
-// sameTensors tells how two files differ in what they hold.
+// sameTensors reports how the tensors of two files differ.
 func sameTensors(f, want *safetensors.File) error {
 	if f.Len() != want.Len() {
 		return fmt.Errorf("%s holds %d tensors, %s %d: they are of different runs", quote.Path(f.Path()), f.Len(), quote.Path(want.Path()), want.Len())
@@ -239,7 +238,7 @@ func sameTensors(f, want *safetensors.File) error {
 	return nil
 }
 
-// sameFile tells whether two paths lead to one file that exists.
+// sameFile reports whether two paths are the same existing file.
 func sameFile(a, b string) bool {
 	x, errX := os.Stat(a)
 	y, errY := os.Stat(b)

@@ -175,7 +175,7 @@ func TestDistillationRefuses(t *testing.T) {
 		"1 to 64 stages":           &ECT{Model: &models.Consistency{Boundary: models.AtZero}, Steps: 1, Stages: 100},
 		"denoiser: no model":       &EDM{},
 		"standard deviation of ln": &EDM{Model: &models.EDM{}, Mean: 1},
-		"fraction of high levels":      &EDM{Model: &models.EDM{}, High: 2},
+		"fraction of high levels":  &EDM{Model: &models.EDM{}, High: 2},
 	} {
 		require.ErrorContains(t, v.Validate(), want)
 	}

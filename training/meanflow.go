@@ -10,9 +10,9 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// MeanFlow trains a network of average velocities, which leads from noise to data in one step, without a teacher (Geng et al.
-// 2025, eq. 9 to 11 and algorithm 1). The average u over the times from r to τ and the velocity v at τ satisfy an identity, in
-// which the network's own derivative along the trajectory stands for the unknown average of the rest:
+// MeanFlow trains a network of average velocities for one-step generation, without a teacher (Geng et al. 2025, eq. 9 to 11 and
+// algorithm 1). The average velocity u over the times from r to τ and the velocity v at τ satisfy an identity, in which the network's own
+// derivative along the trajectory replaces the unknown derivative of u:
 //
 //	y = (1-τ)·x + τ·z        v = z - x        u_target = v - (τ-r)·d/dτ u_θ(y, r, τ)
 //	L = ‖Δ‖² / (‖Δ‖² + c)^p        Δ = u_θ(y, r, τ) - u_target
@@ -22,8 +22,8 @@ import (
 // (see torch.JVP). Both times are logit-normal, the larger is τ, and most samples have r = τ.
 //
 // The zero value is the paper's for ImageNet. For CIFAR-10 it has mean -2 and deviation 2 of the times, ratio 0.75 and power 0.75.
-// With power 1 the loss is near 1 however well the model has learned. A power is for images, whose errors are all about as long: in
-// few dimensions it moves the answer from the mean of what is possible towards the likeliest, and near 0 is better.
+// With power 1 the loss is near 1 for good and bad models alike. A power suits images, whose errors all have about the same norm: in few
+// dimensions it moves the result from the mean towards the mode, and a power near 0 is better.
 type MeanFlow struct {
 	fixed
 	Model *models.MeanFlow
@@ -135,7 +135,7 @@ func (f *MeanFlow) Validate() error {
 	case !(c.Std > 0):
 		return fmt.Errorf("mean flow: want a standard deviation of the times above 0, got %g with mean %g", c.Std, c.Mean)
 	case !(c.Ratio > 0 && c.Ratio <= 1):
-		return fmt.Errorf("mean flow: want a part of samples with two times in (0, 1], got %g", c.Ratio)
+		return fmt.Errorf("mean flow: want a fraction of samples with two times in (0, 1], got %g", c.Ratio)
 	case !(c.Power > 0 && c.Power <= 1) || !(c.Eps > 0):
 		return fmt.Errorf("mean flow: want a power in (0, 1] and an ε above 0, got %g and %g", c.Power, c.Eps)
 	}

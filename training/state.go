@@ -16,10 +16,10 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// stateKey is where a state file's metadata holds its head, as JSON.
+// stateKey is the key of a checkpoint's head in its metadata, as JSON.
 const stateKey = "onestep_state"
 
-// stateFormat is the version of state files.
+// stateFormat is the version of checkpoint files.
 // In format 1 noise and noise levels were drawn for each batch; since 2, for each sample.
 const stateFormat = 2
 
@@ -33,13 +33,13 @@ type stateHead struct {
 	health
 }
 
-// part is a set of tensors in a state file, whose names start with prefix.
+// part is a set of tensors in a checkpoint, whose names start with prefix.
 type part struct {
 	prefix string
 	all    iter.Seq2[string, *torch.Tensor]
 }
 
-// parts are what a state file holds besides the optimizer's state.
+// parts are the parts of a checkpoint besides the optimizer's state.
 func (t *Trainer) parts() []part {
 	parts := []part{{"model.", t.Model.Parameters()}}
 	for i, a := range t.Averages {
@@ -52,7 +52,7 @@ func (t *Trainer) parts() []part {
 	return append(parts, part{"objective.", t.Objective.State()})
 }
 
-// state yields all that a state file holds.
+// state yields all tensors of a checkpoint.
 func (t *Trainer) state(s *torch.Scope) iter.Seq2[string, *torch.Tensor] {
 	return func(yield func(string, *torch.Tensor) bool) {
 		for _, p := range append(t.parts(), part{"optimizer.", t.Optimizer.State(s)}) {
@@ -65,7 +65,7 @@ func (t *Trainer) state(s *torch.Scope) iter.Seq2[string, *torch.Tensor] {
 	}
 }
 
-// finite reports numbers of the state that are not. Steps whose loss and gradients are finite can lead there.
+// finite reports NaN and infinite values in the state. They can occur even if all losses and gradients were finite.
 func (t *Trainer) finite(s *torch.Scope) error {
 	var all []*torch.Tensor
 	for _, x := range t.state(s) {
@@ -77,7 +77,7 @@ func (t *Trainer) finite(s *torch.Scope) error {
 	return nil
 }
 
-// save writes snapshots and state after the last step, unless they are not finite.
+// save writes snapshots and a checkpoint after the last step, unless they have NaN or infinite values.
 func (t *Trainer) save(s *torch.Scope, run *session, r *Result) error {
 	return s.NoGrad(func(s *torch.Scope) error {
 		if err := t.finite(s); err != nil {
@@ -87,7 +87,7 @@ func (t *Trainer) save(s *torch.Scope, run *session, r *Result) error {
 			return nil
 		}
 		run.Back = 0
-		// The snapshots first: a state without its snapshots would make a resumed run skip them.
+		// Snapshots come first: a run resumed from a checkpoint without its snapshots would not write them.
 		if err := t.saveSnapshots(s, r); err != nil {
 			return fmt.Errorf("snapshot: %w", err)
 		}
@@ -108,7 +108,7 @@ func (t *Trainer) save(s *torch.Scope, run *session, r *Result) error {
 	})
 }
 
-// saveSnapshots writes the averages, each to its file, or else the model.
+// saveSnapshots writes the EMA weights, each to its file, or without any the model.
 func (t *Trainer) saveSnapshots(s *torch.Scope, r *Result) error {
 	describe := t.Metadata
 	if o, ok := t.Objective.(Describer); ok && describe == nil {
@@ -150,7 +150,7 @@ func (t *Trainer) saveSnapshots(s *torch.Scope, r *Result) error {
 	return nil
 }
 
-// tensorsOf yields all of a network's tensors, or of what has no others its parameters.
+// tensorsOf yields all tensors of a network, or a module's parameters if it has no other tensors.
 func tensorsOf(m Module) iter.Seq2[string, *torch.Tensor] {
 	if full, ok := m.(interface {
 		Tensors() iter.Seq2[string, *torch.Tensor]
@@ -160,7 +160,7 @@ func tensorsOf(m Module) iter.Seq2[string, *torch.Tensor] {
 	return m.Parameters()
 }
 
-// saveState writes what a resumed run needs.
+// saveState writes a checkpoint.
 func (t *Trainer) saveState(s *torch.Scope, run *session, r *Result) error {
 	head, err := json.Marshal(stateHead{stateFormat, r.Step, r.Seen, t.Seed, t.averageNames(), run.said, run.health})
 	if err != nil {
@@ -177,7 +177,7 @@ func (t *Trainer) saveState(s *torch.Scope, run *session, r *Result) error {
 	return nil
 }
 
-// resume loads the latest state of the run's folder, if there is one.
+// resume loads the latest checkpoint in the run directory, if there is one.
 func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 	run.saved = -1
 	if t.Folder == nil {
@@ -289,13 +289,13 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 	return nil
 }
 
-// startAgain begins a run that has no state: a new one, or one that was ended before it saved any.
+// startAgain starts a run without a checkpoint: a new one, or one that ended before its first checkpoint.
 func (t *Trainer) startAgain() error {
 	snapshots, err := t.Folder.Steps("model")
 	if err != nil {
 		return err
 	}
-	// A run that was killed while it saved for the first time may have a snapshot, which it will write again.
+	// A run that was killed while saving for the first time may have a snapshot, which is overwritten.
 	if n := len(snapshots); n > 1 {
 		return fmt.Errorf("resume: %s holds snapshots of %d steps and no state to go on from: choose another folder, or start a new run from the last one, %s",
 			quote.Path(t.Folder.Path()), n, quote.Path(t.Folder.Snapshot(snapshots[n-1], "")))
@@ -307,10 +307,10 @@ func (t *Trainer) startAgain() error {
 	return err
 }
 
-// logs tells whether figures are written after k steps.
+// logs reports whether statistics are logged after k steps.
 func (t *Trainer) logs(k int) bool { return k%max(1, t.LogEvery) == 0 || k == t.Steps || k == 1 }
 
-// record writes a step's figures to stats.jsonl.
+// record writes a step's statistics to stats.jsonl.
 func (t *Trainer) record(run *session, r *Result, elapsed time.Duration) error {
 	k, loss := r.Step, r.Loss
 	perSecond := run.rate.perSecond()
@@ -322,7 +322,7 @@ func (t *Trainer) record(run *session, r *Result, elapsed time.Duration) error {
 		"images_per_second": math.Round(perSecond*10) / 10, "seconds": math.Round(elapsed.Seconds()*1000) / 1000,
 	}
 	scalars := map[string]float64{"lr": t.Optimizer.LR(), "images_per_second": perSecond}
-	if !math.IsNaN(loss) && !math.IsInf(loss, 0) { // JSON has no such numbers; "skipped" tells of them
+	if !math.IsNaN(loss) && !math.IsInf(loss, 0) { // JSON has no NaN and infinity; "skipped" counts them
 		v["loss"], scalars["loss"] = loss, loss
 	}
 	if run.Skipped > 0 {
@@ -347,7 +347,7 @@ func (t *Trainer) record(run *session, r *Result, elapsed time.Duration) error {
 	return t.Folder.Record(v)
 }
 
-// finish saves at the end of a session, unless the last step is saved already and its snapshot is there.
+// finish saves at the end of a session, unless the last step's checkpoint and snapshot exist.
 func (t *Trainer) finish(s *torch.Scope, run *session, r *Result) error {
 	if t.Folder == nil {
 		return s.NoGrad(t.finite)

@@ -15,12 +15,12 @@ import (
 	"github.com/onestep-go/onestep/training/rundir"
 )
 
-// Module is something with weights.
+// Module is a network, or anything else with trainable parameters.
 type Module interface {
 	Parameters() iter.Seq2[string, *torch.Tensor]
 }
 
-// Optimizer changes parameters by their gradients; package torch/optim has them.
+// Optimizer updates parameters by their gradients; see package torch/optim.
 type Optimizer interface {
 	Step(s *torch.Scope)
 	ZeroGrad()
@@ -30,22 +30,22 @@ type Optimizer interface {
 	LoadState(state iter.Seq2[string, *torch.Tensor]) error
 }
 
-// Guard says what happens to a step whose loss or gradients are not finite. It is never taken, and never passed over in
-// silence: it is logged and counted. The zero value ends the run there, with an error.
+// Guard controls what happens at a step whose loss or gradients are NaN or infinite. Such a step is never applied, and always logged
+// and counted. With the zero value the run ends with an error.
 type Guard struct {
-	Skips int // how many such steps in a row are left out
-	// Rollbacks is how often, when these are used up, the run goes back to its last saved state, with half the learning rate; to the
-	// one before where that did not help.
+	Skips int // maximum number of consecutive steps to skip
+	// Rollbacks is the maximum number of rollbacks, after more than Skips consecutive steps: the run resumes from its last checkpoint
+	// with half the learning rate, and from the one before if that did not help.
 	Rollbacks int
 }
 
-// health is how a run has fared, by its Guard. It is part of a saved state.
+// health is the Guard's record of a run. It is part of a checkpoint.
 type health struct {
-	Skipped   int     `json:"skipped,omitempty"` // steps that were not taken, in all
-	Row       int     `json:"row,omitempty"`     // of these, the last in a row
+	Skipped   int     `json:"skipped,omitempty"` // skipped steps in total
+	Row       int     `json:"row,omitempty"`     // the last consecutive ones
 	Rollbacks int     `json:"rollbacks,omitempty"`
-	LRScale   float64 `json:"lr_scale,omitempty"` // what the learning rate is multiplied by; 0: 1
-	Back      int     `json:"back,omitempty"`     // the step that the run went back to, while it has saved no other since; 0: none
+	LRScale   float64 `json:"lr_scale,omitempty"` // factor of the learning rate; 0: 1
+	Back      int     `json:"back,omitempty"`     // step of the last rollback, if no checkpoint was saved since; 0: none
 }
 
 func (h health) lrScale() float64 {
@@ -55,81 +55,80 @@ func (h health) lrScale() float64 {
 	return h.LRScale
 }
 
-// Trainer runs an Objective: the one loop of all methods.
+// Trainer is the training loop of all methods.
 type Trainer struct {
-	// Objective is the method. One that learns parameters of its own is a Module, too: they count for Clip and Guard as the
-	// model's do, and belong into the optimizer and into the objective's State.
+	// Objective is the method. If it has trainable parameters it is also a Module: Clip and Guard include them, and they have to be in
+	// the optimizer and in the objective's State.
 	Objective Objective
-	// Model is what learns. Its parameters belong in float32, also beside a frozen network in half precision, which computes in its own
-	// type (see models.Forward): optimizer, averages, gradients and the loss are of their type and the samples', and losses are not
-	// scaled, which small gradients in float16 would need.
+	// Model is trained. Its parameters have to be in float32, even if a frozen network is in half precision, which computes in its own
+	// type (see models.Forward). Optimizer, EMA weights and gradients have the parameters' type. There is no loss scaling, which gradients
+	// in float16 would need.
 	Model     Module
 	Optimizer Optimizer
-	// Averages follow the model's weights. The first is what snapshots, named model-STEP.safetensors, hold; each of the others is
-	// saved beside it, as model-STEP.NAME.safetensors, by its Name. None: snapshots hold the model's own weights.
+	// Averages are EMA weights of the model. Snapshots, named model-STEP.safetensors, hold the first one; each of the others is saved as
+	// model-STEP.NAME.safetensors, by its Name. Without any, snapshots hold the model's own weights.
 	Averages []Average
 
 	Data Source // samples in half precision are trained on in float32
-	// Accumulate is how many of the source's batches make a step: their gradients are averaged, which takes less memory than one
-	// large batch. 0: 1. But for dropout masks, the step is that of the large batch.
+	// Accumulate is the number of gradient accumulation steps: the number of batches whose gradients are averaged in one optimizer step,
+	// with less memory than one large batch; 0: 1. Except for dropout masks, the result is that of the large batch.
 	Accumulate int
-	// Prepare changes a batch before the objective sees it, as DropLabels and DrawGuidance do; nil: not.
+	// Prepare modifies a batch before the objective gets it, such as DropLabels and DrawGuidance; nil: no change.
 	Prepare func(s *torch.Scope, b Batch, d Draws) Batch
 
-	Dir    string      // the run's folder, opened for the length of Train; a run that it holds goes on
-	Folder *rundir.Dir // instead of Dir: an open folder, with the caller's options in it; without both, nothing is saved
+	Dir    string      // run directory, open during Train; an existing run in it is resumed
+	Folder *rundir.Dir // instead of Dir: an open run directory with the caller's options; without both, nothing is saved
 	Device torch.Device
 	Seed   uint64
 
 	Steps    int           // length of the run, in optimizer steps
-	Duration time.Duration // stop after this time, as if Ctrl-C had been pressed, but without an error; 0: never
-	Clip     float64       // limit of the gradients' common norm; 0: none
-	Guard    Guard         // against losses and gradients that are not finite
+	Duration time.Duration // time limit of this session, after which Train saves and returns without an error; 0: none
+	Clip     float64       // gradient clipping: limit of the global gradient norm; 0: none
+	Guard    Guard         // handling of losses and gradients that are NaN or infinite
 
 	LR          func(k int) float64 // learning rate of step k; nil: the optimizer's own
-	SaveEvery   int                 // steps between saved states; 0: 1000
-	SampleEvery int                 // steps between calls of Sample, which is called at the end as well; 0: never
-	KeepStates  int                 // how many saved states stay; 0: 2
-	// KeepSnapshots is of how many steps snapshots stay; 0: of all. CombineAverages finds more in many.
+	SaveEvery   int                 // steps between checkpoints; 0: 1000
+	SampleEvery int                 // steps between calls of Sample, which is also called at the end; 0: never
+	KeepStates  int                 // number of checkpoints to keep; 0: 2
+	// KeepSnapshots is the number of steps whose snapshots are kept; 0: all. CombineAverages is more accurate with many.
 	KeepSnapshots int
 
-	// Sample draws example images after step k; it sees the averaged weights where there are some.
+	// Sample generates samples after step k. It runs with the EMA weights, if there are any.
 	Sample func(ctx context.Context, k int) error
-	// Metadata returns a snapshot's metadata: what a reader needs to build the network again; nil: the objective's own, if
-	// it has a method of that name and form.
+	// Metadata returns a snapshot's metadata, from which the network can be rebuilt; nil: that of the objective, if it is a Describer.
 	Metadata func(step int, images int64) (map[string]string, error)
-	// Scalars is told the figures that are logged, after step k; nil: nobody.
+	// Scalars receives the logged statistics after step k; nil: none.
 	Scalars  func(k int, values map[string]float64) error
-	LogEvery int // steps between lines of statistics; 0: every step
-	// Progress is told after every step; nil: nobody.
+	LogEvery int // steps between logged statistics; 0: every step
+	// Progress is called after every step; nil: none.
 	Progress func(Progress)
-	Log      *slog.Logger // nil: silence
+	Log      *slog.Logger // nil: no log
 }
 
-// Progress is how far a run has come.
+// Progress is the progress of a run.
 type Progress struct {
 	Step, Steps     int
 	Loss            float64 // of this step
-	Skipped         int     // steps that were not taken, as their loss or gradients were not finite
+	Skipped         int     // skipped steps, whose loss or gradients were NaN or infinite
 	ImagesPerSecond float64 // over the last few seconds
 	Elapsed         time.Duration
-	Left            time.Duration // until the last step, or until Duration is over
+	Left            time.Duration // estimated time to the last step, or to the end of Duration
 }
 
-// Result is how a run ended.
+// Result is the result of a run.
 type Result struct {
 	Step     int     // optimizer steps done, over all sessions of the run
 	Seen     int64   // images seen
 	Loss     float64 // of the last step
-	Skipped  int     // steps that were not taken, as their loss or gradients were not finite
-	Snapshot string  // the last snapshot's path
-	State    string  // the last state's path
-	Finished bool    // whether all steps were done
+	Skipped  int     // skipped steps, whose loss or gradients were NaN or infinite
+	Snapshot string  // path of the last snapshot
+	State    string  // path of the last checkpoint
+	Finished bool    // all steps are done
 }
 
-// Train runs until Steps are done, Duration is over or ctx is cancelled, in each case saving a state and a snapshot. A
-// run directory that holds a state goes on from there, and does exactly what an uninterrupted run would have done. A
-// cancelled run returns the context's error with its result.
+// Train runs until Steps are done, Duration is over or ctx is cancelled, and saves a checkpoint and a snapshot in each case. If the
+// run directory holds a checkpoint, Train resumes from it, with exactly the results of an uninterrupted run. A cancelled run returns
+// the context's error with its result.
 func (t *Trainer) Train(ctx context.Context) (r Result, err error) {
 	if err := t.validate(); err != nil {
 		return r, err
@@ -166,9 +165,9 @@ func (t *Trainer) validate() error {
 	case t.Objective == nil || t.Model == nil || t.Optimizer == nil || t.Data == nil:
 		return errors.New("trainer: Objective, Model, Optimizer and Data must be set")
 	case t.Folder == nil && t.Dir == "" && t.Guard.Rollbacks > 0:
-		return errors.New("trainer: Guard.Rollbacks goes back to saved states: set Dir, the folder for the run")
+		return errors.New("trainer: Guard.Rollbacks needs checkpoints: set Dir, the run directory")
 	case t.Accumulate < 0:
-		return fmt.Errorf("trainer: want at least 1 batch for each step, or 0 for 1, got %d", t.Accumulate)
+		return fmt.Errorf("trainer: want at least 1 gradient accumulation step, or 0 for 1, got %d", t.Accumulate)
 	case t.Steps < 1:
 		return fmt.Errorf("trainer: want at least 1 step, got %d", t.Steps)
 	}
@@ -180,7 +179,7 @@ func (t *Trainer) validate() error {
 
 func (t *Trainer) accumulate() int { return max(t.Accumulate, 1) }
 
-// try has the objective find out what its network cannot do, by the first sample of the run's first batch, before anything is learned.
+// try lets the objective test its network on the first sample of the run's first batch, before the first step.
 func (t *Trainer) try(s *torch.Scope, b Batch, first Draws) error {
 	o, ok := t.Objective.(Trier)
 	if !ok {
@@ -200,18 +199,18 @@ func (t *Trainer) try(s *torch.Scope, b Batch, first Draws) error {
 	return nil
 }
 
-// session is what a run holds while it is open.
+// session is the state of a running Train.
 type session struct {
 	health
-	params   []*torch.Tensor // all that is learned
+	params   []*torch.Tensor // all trained parameters
 	averages []*models.EMA
-	lr       float64 // the optimizer's own, where no schedule is given
+	lr       float64 // the optimizer's own, used without a schedule
 	began    time.Time
 	rate     *rate
-	saved    int               // the last step whose state is on disk; -1: none
-	due      bool              // whether a state is to be saved as soon as a step is taken
+	saved    int               // step of the last checkpoint; -1: none
+	due      bool              // save a checkpoint after the next step that is not skipped
 	bins     map[string]mean   // of the last step's loss, by noise level; nil: not observed
-	said     map[string]string // by the model, of what its weights do not tell
+	said     map[string]string // metadata of the model's snapshots; see Snapshotter
 }
 
 func (t *Trainer) train(ctx context.Context, s *torch.Scope) (Result, error) {
@@ -255,7 +254,7 @@ func (t *Trainer) train(ctx context.Context, s *torch.Scope) (Result, error) {
 	}
 }
 
-// goBack returns to the last saved state with half the learning rate, or to the one before if it has been there already.
+// goBack rolls back to the last checkpoint with half the learning rate, or to the one before after a rollback to the last.
 func (t *Trainer) goBack(s *torch.Scope, run *session, r *Result, why error) error {
 	states, err := t.Folder.Steps("state")
 	if err != nil {
@@ -268,7 +267,7 @@ func (t *Trainer) goBack(s *torch.Scope, run *session, r *Result, why error) err
 			break
 		}
 	}
-	// States after it are of the branch that diverged: a run that is killed now must not go on there.
+	// Later checkpoints belong to the diverged branch: a run that is killed now must not resume from them.
 	if err := t.Folder.Forget(to); err != nil {
 		return err
 	}
@@ -278,7 +277,7 @@ func (t *Trainer) goBack(s *torch.Scope, run *session, r *Result, why error) err
 	}
 	run.health = health{Skipped: past.Skipped, Rollbacks: past.Rollbacks + 1, LRScale: past.lrScale() / 2, Back: to}
 	run.due, r.Skipped = false, run.Skipped
-	// The state is to know of it, so that a run that is killed now goes on alike.
+	// Record the rollback in the checkpoint, so that a run that is killed now resumes in the same way.
 	if err := s.NoGrad(func(s *torch.Scope) error { return t.saveState(s, run, r) }); err != nil {
 		return fmt.Errorf("state: %w", err)
 	}
@@ -286,7 +285,7 @@ func (t *Trainer) goBack(s *torch.Scope, run *session, r *Result, why error) err
 	return nil
 }
 
-// learned returns the model's parameters and those that the objective has besides, each once.
+// learned returns the parameters of the model and of the objective, each once.
 func (t *Trainer) learned() (params []*torch.Tensor) {
 	learners := []Module{t.Model}
 	if own, ok := t.Objective.(Module); ok {
@@ -303,7 +302,7 @@ func (t *Trainer) learned() (params []*torch.Tensor) {
 	return params
 }
 
-// steps trains until the end of the run or of this session. A notFiniteError says that the Guard's skips are used up.
+// steps trains until the end of the run or of this session. A notFiniteError means that the Guard's skips are used up.
 func (t *Trainer) steps(ctx context.Context, s *torch.Scope, run *session, r *Result) error {
 	// A cancelled context ends the loop between steps, so that the state is that of whole steps.
 	data, stopData := context.WithCancel(context.WithoutCancel(ctx))
@@ -339,7 +338,7 @@ func (t *Trainer) steps(ctx context.Context, s *torch.Scope, run *session, r *Re
 		}
 		stopping = ctx.Err()
 		last := r.Step >= t.Steps || stopping != nil || (t.Duration > 0 && elapsed >= t.Duration)
-		// After a step that was left out there is nothing new to save, and it may be from here that the run diverges.
+		// After a skipped step there is nothing new to save, and the run may be about to diverge.
 		if run.due = run.due || r.Step%t.saveEvery() == 0; run.due && run.Row == 0 && !last {
 			if err := t.save(s, run, r); err != nil {
 				return fmt.Errorf("step %d: %w", r.Step, err)
@@ -364,7 +363,7 @@ func (t *Trainer) steps(ctx context.Context, s *torch.Scope, run *session, r *Re
 	return stopping
 }
 
-// notFiniteError is a step that cannot be taken, or a state that is not worth saving.
+// notFiniteError is the error of a step or checkpoint with NaN or infinite values.
 type notFiniteError struct {
 	what string // such as "the loss is NaN"
 }
@@ -451,8 +450,8 @@ func (t *Trainer) step(s *torch.Scope, r *Result, next func() (func(s *torch.Sco
 	return samples, loss, err
 }
 
-// precise returns a batch whose samples are in float32 at least, as noise, levels, distances and losses are then. Networks in half
-// precision get theirs from models.Forward.
+// precise returns a batch with samples in float32 at least, so that noise, distances and losses are, too. models.Forward casts inputs for
+// networks in half precision.
 func precise(s *torch.Scope, b Batch) Batch {
 	if isHalf(b.X.DType()) {
 		b.X = b.X.To(s, torch.Float32)
@@ -462,7 +461,7 @@ func precise(s *torch.Scope, b Batch) Batch {
 
 func isHalf(d torch.DType) bool { return d == torch.Float16 || d == torch.BFloat16 }
 
-// halfParameters names a learned parameter in half precision, in which most steps would be rounded away.
+// halfParameters returns the name of a trained parameter in half precision, in which most updates would be rounded away.
 func (t *Trainer) halfParameters() string {
 	for name, p := range t.Model.Parameters() {
 		if isHalf(p.DType()) {
@@ -484,7 +483,7 @@ type mean struct {
 	n   int
 }
 
-// observe sorts the losses of a step by their noise levels.
+// observe adds the losses of a step to the bins of their noise levels.
 func (r *session) observe(levels []float64, each *torch.Tensor) {
 	if r.bins == nil {
 		r.bins = map[string]mean{}

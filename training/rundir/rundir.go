@@ -1,15 +1,15 @@
-// Package rundir keeps a training run's folder:
+// Package rundir manages a training run's directory:
 //
 //	options.json                          the resolved options
 //	stats.jsonl                           one JSON object per logged step
 //	log.txt                               what was logged
-//	model-0010000.safetensors             snapshots: averaged weights, to share and sample from
-//	model-0010000.width-0.05.safetensors  further averages of the weights, by name
-//	state-0010000.safetensors             what a resumed run needs
-//	samples-0010000.png                   example images
-//	events.out.tfevents.*                 the statistics again, for TensorBoard
+//	model-0010000.safetensors             snapshots: EMA weights, to share and sample from
+//	model-0010000.width-0.05.safetensors  further EMA weights, by name
+//	state-0010000.safetensors             checkpoints, to resume from
+//	samples-0010000.png                   sample grids
+//	events.out.tfevents.*                 the statistics for TensorBoard
 //
-// Files appear under their names only when they are complete, so a run that is killed at any moment can be resumed.
+// Files are written atomically, so that a run that is killed at any moment can be resumed.
 package rundir
 
 import (
@@ -32,7 +32,7 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// ErrHoldsRun is wrapped by the error about a directory that holds a run, where no run is to be resumed.
+// ErrHoldsRun is wrapped by the error of a directory that holds a run, when it is opened without resume.
 var ErrHoldsRun = errors.New("holds a run")
 
 // Limits of what is read of a run. Its statistics have some hundred bytes a line.
@@ -41,7 +41,7 @@ const (
 	maxStats   = 1 << 30
 )
 
-// Dir is a run's folder, locked for this process.
+// Dir is an open run directory, locked for this process.
 type Dir struct {
 	path  string
 	lock  *os.File
@@ -51,9 +51,9 @@ type Dir struct {
 	had   map[string]bool // what was in the folder before
 }
 
-// Open makes the folder for a new run, or with resume opens that of an earlier one. Options are written to options.json;
-// an earlier run's must be equal in all but the fields named in may. A folder that holds a run is an error without resume,
-// and one that holds anything else always: nothing is overwritten.
+// Open makes the directory of a new run, or with resume opens that of an existing one. Options are written to options.json;
+// an existing run's options must be equal except for the fields named in may. A directory that holds a run is an error without resume,
+// and a directory with any other files always is: nothing is overwritten.
 func Open(path string, options map[string]any, resume bool, may ...string) (*Dir, error) {
 	if path == "" {
 		return nil, errors.New("run directory: want a path, got nothing")
@@ -303,7 +303,7 @@ func notOptions(err error, decoded map[string]any) error {
 	return fmt.Errorf("options.json is damaged, which has to be a JSON object of the run's options: %w", quote.Error(err))
 }
 
-// ReadOptions returns the options of the run in a folder.
+// ReadOptions returns the options of the run in a directory.
 func ReadOptions(path string) (map[string]any, error) {
 	text, err := plainfile.Read(filepath.Join(path, "options.json"), maxOptions)
 	if err != nil {
@@ -316,16 +316,16 @@ func ReadOptions(path string) (map[string]any, error) {
 	return o, nil
 }
 
-// Path returns the folder.
+// Path returns the directory's path.
 func (d *Dir) Path() string { return d.path }
 
-// File returns the path of a file in the folder.
+// File returns the path of a file in the directory.
 func (d *Dir) File(name string) string { return filepath.Join(d.path, name) }
 
-// Log returns where log lines go; they are kept in log.txt.
+// Log returns the writer of log.txt.
 func (d *Dir) Log() *os.File { return d.log }
 
-// Close gives the folder back.
+// Close unlocks the directory.
 func (d *Dir) Close() error {
 	var errs []error
 	for _, f := range []*os.File{d.stats, d.log, d.lock} {
@@ -345,13 +345,13 @@ func (d *Dir) Snapshot(step int, name string) string {
 	return d.File(fmt.Sprintf("model-%07d%s.safetensors", step, name))
 }
 
-// State returns the path of the state after a step.
+// State returns the path of the checkpoint after a step.
 func (d *Dir) State(step int) string { return d.File(fmt.Sprintf("state-%07d.safetensors", step)) }
 
 // Steps returns the steps, ascending, after which files with that prefix ("model" or "state") were written.
 func (d *Dir) Steps(prefix string) ([]int, error) { return Steps(d.path, prefix) }
 
-// Steps is [Dir.Steps] for a folder that is not open.
+// Steps is [Dir.Steps] for a directory that is not open.
 func Steps(path, prefix string) ([]int, error) {
 	entries, err := os.ReadDir(path)
 	if err != nil {
@@ -374,7 +374,7 @@ func Steps(path, prefix string) ([]int, error) {
 	return steps, nil
 }
 
-// Snapshots returns the paths of all snapshots in a folder, of every average, sorted.
+// Snapshots returns the paths of all snapshots in a directory, with all EMA weights, sorted.
 func Snapshots(path string) ([]string, error) {
 	entries, err := os.ReadDir(path)
 	if err != nil {
@@ -436,7 +436,7 @@ func (d *Dir) Record(values map[string]any) error {
 	return nil
 }
 
-// Forget removes the states that were written after a step. Snapshots stay: they may be all that is left of a run.
+// Forget removes the checkpoints that were written after a step. Snapshots are kept: they may be all that is left of a run.
 func (d *Dir) Forget(after int) error {
 	steps, err := d.Steps("state")
 	if err != nil {

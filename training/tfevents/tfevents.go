@@ -19,15 +19,15 @@ import (
 	"google.golang.org/protobuf/encoding/protowire"
 )
 
-// Writer writes one event file. A nil Writer takes everything and writes nothing.
+// Writer writes one event file. A nil Writer discards everything.
 type Writer struct {
 	f    *os.File
 	w    *bufio.Writer
 	last time.Time // of the last flush
 }
 
-// Create makes a new event file in a folder, with the name that TensorBoard looks for. A resumed run makes another one:
-// TensorBoard reads them in order, and what the new file says of a step replaces what older ones said.
+// Create makes a new event file in a directory, with the name pattern that TensorBoard expects. A resumed run makes another one:
+// TensorBoard reads them in order, and the new file's values replace older ones of the same step.
 func Create(dir string) (*Writer, error) {
 	host, err := os.Hostname()
 	if err != nil {
@@ -51,7 +51,7 @@ func Create(dir string) (*Writer, error) {
 	return w, w.Flush()
 }
 
-// Scalars writes a step's figures. Tags are sorted, so files of equal runs are equal but for their times.
+// Scalars writes a step's scalars. Tags are sorted, so that files of equal runs differ in their times only.
 func (w *Writer) Scalars(step int64, values map[string]float64) error {
 	if w == nil || len(values) == 0 {
 		return nil
@@ -71,7 +71,7 @@ func (w *Writer) Scalars(step int64, values map[string]float64) error {
 	return w.summary(step, summary)
 }
 
-// Image writes a picture.
+// Image writes an image.
 func (w *Writer) Image(step int64, tag string, img image.Image) error {
 	if w == nil {
 		return nil
