@@ -169,7 +169,7 @@ func TestDistillationRefuses(t *testing.T) {
 		"no solver":                &CD{CT: CT{Model: model, Schedule: Fixed{}}, Teacher: gaussian},
 		"no schedule":              &CD{CT: CT{Model: model}, Teacher: gaussian, Solver: sampling.Heun{}},
 		"no model":                 &ECT{Steps: 1},
-		"boundary has to be":       &ECT{Model: model, Steps: 1},
+		"models.AtZero":            &ECT{Model: model, Steps: 1},
 		"at least 1 step":          &ECT{Model: &models.Consistency{Boundary: models.AtZero}},
 		"q above 1":                &ECT{Model: &models.Consistency{Boundary: models.AtZero}, Steps: 1, Q: 1},
 		"1 to 64 stages":           &ECT{Model: &models.Consistency{Boundary: models.AtZero}, Steps: 1, Stages: 100},

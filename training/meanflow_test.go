@@ -179,7 +179,7 @@ func TestMeanFlowRefuses(t *testing.T) {
 		"no model":              {},
 		"no network":            {Model: &models.MeanFlow{}},
 		"standard deviation":    {Model: &models.MeanFlow{}, Mean: 1},
-		"part of samples":       {Model: &models.MeanFlow{}, Ratio: 2},
+		"fraction of samples":   {Model: &models.MeanFlow{}, Ratio: 2},
 		"want a power in":       {Model: &models.MeanFlow{}, Power: 2},
 		"and an ε above 0, got": {Model: &models.MeanFlow{}, Eps: -1},
 	} {
