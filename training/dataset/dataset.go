@@ -19,7 +19,7 @@ import (
 
 // Dataset is numbered images of one shape.
 type Dataset interface {
-	// Name says what it is, for logs.
+	// Name describes the data set, for logs.
 	Name() string
 	// Len is the number of images.
 	Len() int
@@ -32,7 +32,7 @@ type Dataset interface {
 	Read(i int, dst []byte) (label int, err error)
 }
 
-// Options say how images are brought into one shape, and which are wanted.
+// Options select the images and their shape.
 type Options struct {
 	Resolution int    // height and width in pixels; 0: those of the images, which must then agree
 	Channels   int    // 1 grey, 3 colour; 0: the data's own, and 3 for image files
@@ -156,7 +156,7 @@ func (s *Set) Classes() []string { return s.classes }
 // Close closes the files that a set reads from. Nothing is read after it.
 func (s *Set) Close() error { return s.src.Close() }
 
-// Caption returns the text that comes with an image; empty if there is none.
+// Caption returns an image's caption; empty if there is none.
 func (s *Set) Caption(i int) (string, error) {
 	if i < 0 || i >= s.Len() {
 		return "", fmt.Errorf("%s: image %d of %d", quote.Path(s.name), i, s.Len())

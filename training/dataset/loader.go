@@ -13,7 +13,7 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// Batch is decoded images. Its slices are valid until the next one is asked for.
+// Batch is a batch of decoded images. Its slices are valid until the next batch is requested.
 type Batch struct {
 	Pixels  []byte  // [B, C, H, W]
 	Labels  []int64 // [B]; -1 without labels
@@ -21,8 +21,8 @@ type Batch struct {
 	Skipped int     // corrupt images that others stand in for in this batch
 }
 
-// Loader hands out batches in an order that is a function of (Seed, images seen): every epoch is a permutation of its
-// own, and a loader that starts at n images goes on exactly where another one was, with any number of workers.
+// Loader yields batches in an order that depends only on Seed and the number of images seen: every epoch has its own permutation, and a
+// loader that starts at n images continues exactly where another one stopped, with any number of workers.
 type Loader struct {
 	Dataset Dataset
 	Batch   int
@@ -36,9 +36,8 @@ type Loader struct {
 	Corrupt     func(err error) // told of skipped images, each time, from any goroutine; nil: nobody
 }
 
-// Batches yields batches of the same size without end; the images of one may be of two epochs. Decoding runs ahead of the
-// consumer by a few batches. An error, the context's too, is the last thing that is yielded. When the loop ends, however
-// it does, no goroutine is left.
+// Batches yields batches of the same size without end; a batch may span two epochs. Decoding runs a few batches ahead. An error,
+// including the context's, ends the sequence. When the loop ends, no goroutine is left.
 func (l *Loader) Batches(ctx context.Context) iter.Seq2[Batch, error] {
 	return func(yield func(Batch, error) bool) {
 		if err := l.validate(); err != nil {
