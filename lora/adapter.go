@@ -266,18 +266,35 @@ func (w Weights) of(name string) float64 {
 	return 1
 }
 
-// Check reports weights that are not finite, and prefixes that match no adapted layer.
+// Check reports weights that are not finite, and prefixes that match no adapted layer. A whole part of a model, such as "text_encoder", may
+// always have a weight: many adapters have no layers in it.
 func (a *Adapter) Check(w Weights) error {
 	for _, name := range slices.Sorted(maps.Keys(w)) {
 		if v := w[name]; math.IsNaN(v) || math.IsInf(v, 0) {
 			return fmt.Errorf("weight: want a finite number, got %g", v)
 		}
-		if name == "" || slices.ContainsFunc(a.made, func(m made) bool { return m.spot.name() == name || strings.HasPrefix(m.spot.name(), name+".") }) {
+		if name == "" || name == "unet" || name == "text_encoder" || name == "text_encoder_2" || slices.ContainsFunc(a.made, func(m made) bool { return m.spot.name() == name || strings.HasPrefix(m.spot.name(), name+".") }) {
 			continue
 		}
-		return fmt.Errorf("weights by block: no adapted layer has the prefix %s: want a prefix such as unet.down_blocks.1, unet.mid_block or text_encoder", quote.Quoted(name))
+		return fmt.Errorf("weights by block: no adapted layer has the prefix %s: want one of the adapter's, such as %s", quote.Quoted(name), strings.Join(a.prefixes(3), ", "))
 	}
 	return nil
+}
+
+// prefixes returns the first n prefixes of two or three words that adapted layers have, such as unet.down_blocks.1.
+func (a *Adapter) prefixes(n int) (some []string) {
+	for _, m := range a.made {
+		words := strings.SplitN(m.spot.name(), ".", 4)
+		if len(words) == 4 && words[1] != "mid_block" {
+			words = words[:3]
+		} else {
+			words = words[:min(2, len(words))]
+		}
+		if p := quote.Text(strings.Join(words, ".")); !slices.Contains(some, p) && len(some) < n {
+			some = append(some, p)
+		}
+	}
+	return some
 }
 
 // By returns the adapter with weights by block.

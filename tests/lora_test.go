@@ -211,7 +211,8 @@ func TestLoRAWeights(t *testing.T) {
 		return nil
 	}))
 	require.NoError(t, a.Check(lora.Weights{"": 1, "unet.mid_block": 0}))
-	require.ErrorContains(t, a.Check(lora.Weights{"unet.mid": 0}), "no adapted layer has the prefix")
+	require.NoError(t, a.Check(lora.Weights{"text_encoder_2": 0}), "which this adapter does not have")
+	require.ErrorContains(t, a.Check(lora.Weights{"unet.mid": 0}), `"unet.mid": want one of the adapter's, such as unet.`)
 	require.ErrorContains(t, a.Check(lora.Weights{"": math.NaN()}), "finite")
 	require.True(t, slices.ContainsFunc(a.Modules, func(m lora.Module) bool { return m.Name == "unet.down_blocks.0.resnets.1.conv2" }))
 }

@@ -228,7 +228,7 @@ func TestGenerateRefuses(t *testing.T) {
 		{"--variation-seed: needs --variation-strength", append(base, "--variation-seed", "3")},
 		{"--variation-seed: needs --variation-strength", append(base, "--variation-seed", "0")},
 		{"--eta: want a number, got", append(base, "--eta", "x")},
-		{"got 1 models and 0 images", append(base, "--control-model", "x")},
+		{"got 1 model and 0 images", append(base, "--control-model", "x")},
 		{"no such file", append(base, "--init-image", filepath.Join(dir, "none.png"))},
 		{"want a PNG, JPEG, GIF, BMP or WebP file", append(base, "--init-image", filepath.Join(model, "model_index.json"))},
 		{"pass --tiny-vae", append(base, "--preview", "p.png")},

@@ -221,7 +221,7 @@ func (m *Model) fits(in Inversion) error {
 		}
 		return text
 	}
-	return fmt.Errorf("the embedding %s has vectors of %s; the text encoders of the model %s have width %s: they are incompatible",
+	return fmt.Errorf("the embedding %s has vectors of %s; the text encoders of the model %s have %s: they are incompatible",
 		name, describe(in), quote.Text(m.Name()), describe(own))
 }
 

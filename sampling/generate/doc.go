@@ -6,7 +6,7 @@
 //	defer m.Close()
 //	for img, err := range m.Images(ctx, generate.Request{N: 4, Seed: 1}) {
 //		// handle err
-//		err = vision.Write(fmt.Sprintf("%d.png", img.Seed), img.Image, img.Texts, false)
+//		err = vision.Write(fmt.Sprintf("%d.png", img.Seed), img.Image, vision.WriteOptions{Texts: img.Texts})
 //	}
 //
 // A [Request] says what to generate. Its zero fields take the model's defaults: one step for a consistency model, 18 steps of Heun's method

@@ -59,7 +59,7 @@ func (o *Generate) validate() error {
 	case o.Init == "" && (o.Strength != 0 || o.Mask != "" || o.Shorten):
 		return usage("--strength, --shorten and --mask need --init-image")
 	case len(o.ControlModels) != len(o.ControlImages):
-		return usage("--control-model and --control-image: want one image for each model, got %d models and %d images", len(o.ControlModels), len(o.ControlImages))
+		return usage("--control-model and --control-image: want one image for each model, got %s and %s", plural.N(len(o.ControlModels), "model"), plural.N(len(o.ControlImages), "image"))
 	case len(o.ControlModels) == 0 && o.ControlScale != 0:
 		return usage("--control-scale needs --control-model")
 	case o.Threads < 0 || o.Threads > 4096:
