@@ -142,7 +142,7 @@ func TestGenerateRefusesAdapters(t *testing.T) {
 		{[]string{"--prompt", "<lora:nothing>", "--lora-dir", dir}, "there is no adapter"},
 		{[]string{"--prompt", "<lora:../one>", "--lora-dir", dir}, "want the name of a file in"},
 		{[]string{"--prompt", "<lora:twice>", "--lora-dir", dir}, "twice.pt"},
-		{[]string{"--negative", "<lora:one>", "--lora-dir", dir}, "negative prompt asks for the adapter"},
+		{[]string{"--negative", "<lora:one>", "--lora-dir", dir}, "negative prompt has a tag for the adapter"},
 	} {
 		out := filepath.Join(t.TempDir(), "a.png")
 		args := append([]string{"generate", "--model", model, "--threads", "1", "--out", out, "--seed", "1"}, c.args...)

@@ -47,7 +47,7 @@ func (m diffusion) plan(ctx context.Context, r Request) (_ *Plan, err error) {
 	}
 	if r.LoRAs != nil {
 		if r.Adapters == nil {
-			return nil, refuse("LoRAs", "the adapter %s: want Adapters, which finds it", quote.Quoted(r.LoRAs[0].Name))
+			return nil, refuse("LoRAs", "the adapter %s: set Adapters, which loads it", quote.Quoted(r.LoRAs[0].Name))
 		}
 		if t.Adapters, t.Inversions, err = find(r.LoRAs); err != nil {
 			return nil, err
@@ -72,7 +72,7 @@ func (m diffusion) plan(ctx context.Context, r Request) (_ *Plan, err error) {
 	return p, nil
 }
 
-// takes refuses what Stable Diffusion does not take.
+// takes returns an error for fields that are not for Stable Diffusion.
 func (m diffusion) takes(r Request) error {
 	for _, given := range []struct {
 		field string
@@ -83,7 +83,7 @@ func (m diffusion) takes(r Request) error {
 		}
 	}
 	if len(r.Prompts) == 0 {
-		return refuse("Prompts", "want one prompt or more for %s, got none", quote.Quoted(m.model.Name()))
+		return refuse("Prompts", "want at least one prompt for %s, got none", quote.Quoted(m.model.Name()))
 	}
 	return nil
 }

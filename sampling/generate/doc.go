@@ -1,5 +1,5 @@
-// Package generate generates images with a model of any kind, opened from any model file or directory: a consistency model, a denoiser or
-// a model of jumps that onestep trained, or a Stable Diffusion model.
+// Package generate generates images from any model file or directory: a consistency model, denoiser or jump model trained with onestep, or
+// a Stable Diffusion model.
 //
 //	m, err := generate.Open("runs/fashion", sd.Options{})
 //	// handle err

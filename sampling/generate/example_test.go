@@ -10,8 +10,8 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Images of the model that ships with onestep, in one network evaluation each. A model in a file or directory, of Stable Diffusion too, is
-// opened by Open.
+// Generate images with the built-in model, in one network evaluation each. Open loads any other model from a file or directory, including
+// Stable Diffusion.
 func Example() {
 	file, err := builtin.Open(torch.CPU)
 	if err != nil {

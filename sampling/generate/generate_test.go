@@ -222,7 +222,7 @@ func TestRefuses(t *testing.T) {
 		{emoji, "Gamma", "0 to 1", generate.Request{Gamma: 1.5}},
 		{emoji, "Labels", "-1", generate.Request{Labels: []int{-1}}},
 		{emoji, "Labels", "9", generate.Request{Labels: []int{0, 9}}},
-		{jump, "Labels", "no classes", generate.Request{Labels: []int{0}}},
+		{jump, "Labels", "not class-conditional", generate.Request{Labels: []int{0}}},
 		{emoji, "Times", "at least one", generate.Request{Times: []float64{}}},
 		{emoji, "Times", "2 noise levels for 3 steps", generate.Request{Times: []float64{2, 1}, Steps: 3}},
 		{emoji, "Times", "80", generate.Request{Times: []float64{81}}},

@@ -13,14 +13,14 @@ func Guided(d models.Denoiser, c network.Config, scale float64) (models.Denoiser
 	case scale == 0 || scale == 1 || c.Guidance():
 		return d, nil
 	case c.Classes() == 0:
-		return nil, refuse("Guidance", "the denoiser has no classes to guide to")
+		return nil, refuse("Guidance", "the denoiser is not class-conditional")
 	case c.NullClass() < 0:
-		return nil, refuse("Guidance", "the denoiser does not know images without a class: it has to be trained with label dropout, such as 0.1")
+		return nil, refuse("Guidance", "the denoiser was not trained without classes: train it with label dropout, such as 0.1")
 	}
 	return guidedByClass{d, c.NullClass(), scale}, nil
 }
 
-// guidedByClass is models.Guided with a label in place of a tensor.
+// guidedByClass is models.Guided with the null condition as a label instead of a tensor.
 type guidedByClass struct {
 	model models.Denoiser
 	null  int

@@ -21,7 +21,7 @@ type Model struct {
 	close func() error
 }
 
-// source is a model of one of the kinds.
+// source is a model of a certain kind.
 type source interface {
 	plan(ctx context.Context, r Request) (*Plan, error)
 	samplers() []string
@@ -50,7 +50,7 @@ func Open(path string, o sd.Options) (*Model, error) {
 	case !errors.Is(err, checkpoint.ErrNoDescription) && !errors.Is(err, checkpoint.ErrNoSnapshot) && !errors.As(err, new(*safetensors.FormatError)):
 		return nil, err
 	case errors.Is(err, checkpoint.ErrNoSnapshot) && !isDiffusers(path):
-		return nil, fmt.Errorf("model %s: want a run directory with a snapshot (model-STEP.safetensors), or a directory with a model_index.json, as diffusers saves it", quote.Path(path))
+		return nil, fmt.Errorf("model %s: want a run directory with a snapshot (model-STEP.safetensors), or a diffusers directory with a model_index.json", quote.Path(path))
 	}
 	d, err := sd.Open(path, o)
 	if err != nil {
@@ -71,7 +71,7 @@ func FromFile(f *checkpoint.File) (*Model, error) {
 	return FromFunction(f.Function(), f.Description, f.Network, f.Path)
 }
 
-// FromFunction returns a model of a consistency function, a denoiser or a model of jumps in memory: f, over net, as d describes it. The name
+// FromFunction returns a model of a consistency function, a denoiser or a jump model in memory: f, over net, as d describes it. The name
 // is written into the settings of images. Closing the model leaves the network open.
 func FromFunction(f any, d checkpoint.Description, net network.Network, name string) (*Model, error) {
 	p := pixels{description: d, net: net, name: name}
@@ -81,7 +81,7 @@ func FromFunction(f any, d checkpoint.Description, net network.Network, name str
 	return &Model{of: p}, nil
 }
 
-// FromDiffusion returns a Stable Diffusion model that is open already. Closing it leaves m open.
+// FromDiffusion returns a model from an open Stable Diffusion model. Close does not close m.
 func FromDiffusion(m *sd.Model) *Model { return &Model{of: diffusion{m}} }
 
 // Close frees a model that Open opened.
@@ -92,7 +92,7 @@ func (m *Model) Close() error {
 	return m.close()
 }
 
-// Samplers returns the names that Request.Sampler may have.
+// Samplers returns the valid names for Request.Sampler.
 func (m *Model) Samplers() []string { return m.of.samplers() }
 
 // Diffusion returns the Stable Diffusion model, nil for a pixel-space model.
@@ -116,8 +116,8 @@ func (m *Model) Plan(ctx context.Context, r Request) (*Plan, error) {
 	return m.of.plan(ctx, r)
 }
 
-// Images generates what the request asks for. An error is yielded and ends it; it ends soon after ctx. With prompts the images are N of
-// each, in turn.
+// Images generates the request's images. An error is yielded last. It stops soon after ctx is done. With prompts it yields N images of each
+// prompt in turn.
 func (m *Model) Images(ctx context.Context, r Request) iter.Seq2[Image, error] {
 	return func(yield func(Image, error) bool) {
 		p, err := m.Plan(ctx, r)

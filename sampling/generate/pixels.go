@@ -19,16 +19,16 @@ import (
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
-// The samplers of what takes single steps, beside package sampling's of denoisers.
+// Samplers of models that jump, in addition to package sampling's samplers for denoisers.
 const (
-	multistep = "multistep" // of a consistency function
-	ctm       = "ctm"       // of a model of jumps
+	multistep = "multistep" // for a consistency function
+	ctm       = "ctm"       // for a jump model
 )
 
 // PixelSamplers returns the names of all samplers of pixel-space models. [Model.Samplers] are those of one model.
 func PixelSamplers() []string { return append([]string{multistep, ctm}, sampling.Names()...) }
 
-// pixels is a model of images themselves, not of latents: of what a network is by its description. What it cannot do is nil.
+// pixels is a pixel-space model, by the description of its network. Functions that it does not have are nil.
 type pixels struct {
 	description checkpoint.Description
 	net         network.Network
@@ -38,16 +38,16 @@ type pixels struct {
 	denoiser    models.Denoiser
 }
 
-// is finds out what f can do.
+// is sets the functions that f implements.
 func (m *pixels) is(f any) error {
 	m.origins, _ = f.(models.ConsistencyFunction)
 	m.jumps, _ = f.(models.Jumper)
 	m.denoiser, _ = f.(models.Denoiser)
 	if m.origins == nil && m.jumps == nil && m.denoiser == nil {
-		return fmt.Errorf("model %s: want a consistency function, a denoiser or a model of jumps, got %T", quote.Path(m.name), f)
+		return fmt.Errorf("model %s: want a consistency function, a denoiser or a jump model, got %T", quote.Path(m.name), f)
 	}
 	if shape := m.description.Network.Shape(); len(shape) != 3 {
-		return fmt.Errorf("model %s: it generates samples of shape %v and no images, [channels, height, width]", quote.Path(m.name), shape)
+		return fmt.Errorf("model %s: it generates samples of shape %v: want images [channels, height, width]", quote.Path(m.name), shape)
 	}
 	return nil
 }
@@ -65,10 +65,10 @@ func (m pixels) samplers() (can []string) {
 	return can
 }
 
-// course is how a batch is sampled: from noise x at the first of the levels.
+// course is the sampling of a batch, from noise x at the first of the levels.
 type course struct {
 	levels []float64
-	each   int // evaluations of the network for one of what it is
+	each   int // network evaluations per call of the function
 	sample func(ctx context.Context, s *torch.Scope, x *torch.Tensor, o sampling.Options) (*torch.Tensor, error)
 }
 
@@ -94,9 +94,9 @@ func (m pixels) plan(_ context.Context, r Request) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Karras's levels come from powers and may end above the largest one by rounding.
+	// By rounding, Karras's levels may exceed the largest one.
 	if largest := m.description.SigmaMax; r.Times[0] > largest*(1+1e-9) {
-		return nil, refuse("Times", "want noise levels up to %g, which the model was trained with, got %g", largest, r.Times[0])
+		return nil, refuse("Times", "want noise levels up to %g, the largest of the model's training, got %g", largest, r.Times[0])
 	}
 	shape := m.description.Network.Shape()
 	p := &Plan{
@@ -125,7 +125,7 @@ func (m pixels) takes(r Request) error {
 	for _, label := range r.Labels {
 		switch {
 		case classes == 0:
-			return refuse("Labels", "the model has no classes")
+			return refuse("Labels", "the model is not class-conditional")
 		case label >= classes:
 			return refuse("Labels", "want 0 to %d, got %d", classes-1, label)
 		}
@@ -133,7 +133,7 @@ func (m pixels) takes(r Request) error {
 	return nil
 }
 
-// choose fills in the sampler, or refuses one that the model does not have.
+// choose fills in the default sampler, or returns an error for an unsupported one.
 func (m pixels) choose(r *Request) error {
 	can := m.samplers() //quote: our own names
 	switch {
@@ -151,23 +151,23 @@ func (m pixels) choose(r *Request) error {
 		return refuse("Sampler", "%s cannot sample from a %s model: want %s", quote.Text(r.Sampler), quote.Text(m.description.Kind), strings.Join(can, ", "))
 	}
 	if r.Gamma != 0 && r.Sampler != ctm {
-		return refuse("Gamma", "the sampler %s does not use it, only %s", quote.Text(r.Sampler), ctm)
+		return refuse("Gamma", "only the sampler %[2]s uses it, not %[1]s", quote.Text(r.Sampler), ctm)
 	}
 	return nil
 }
 
-// few takes few steps, from level to level or from each to the end.
+// few plans multistep sampling or jumps.
 func (m pixels) few(r *Request) (course, error) {
 	d := m.description
 	if r.Guidance != 0 && r.Guidance != 1 && !d.Network.Guidance() {
 		if m.denoiser != nil {
-			return course{}, refuse("Guidance", "the sampler %s jumps without guidance: choose a denoiser's sampler, such as heun", quote.Text(r.Sampler))
+			return course{}, refuse("Guidance", "the sampler %s does not support guidance: choose a denoiser's sampler, such as heun", quote.Text(r.Sampler))
 		}
 		return course{}, ErrNotGuided
 	}
 	r.Steps = max(1, r.Steps)
 	if r.Gamma != 0 && r.Steps == 1 {
-		return course{}, refuse("Gamma", "noise is added between jumps, and one step has one jump: choose 2 steps or more")
+		return course{}, refuse("Gamma", "noise is added between jumps, and one step has a single jump: use 2 or more steps")
 	}
 	if r.Times == nil {
 		r.Times = sampling.Levels(d.SigmaMax, r.Steps)[:r.Steps]
@@ -190,7 +190,7 @@ func (m pixels) few(r *Request) (course, error) {
 	return c, nil
 }
 
-// many takes a denoiser's many steps, down to 0.
+// many plans a denoiser's sampler, down to noise level 0.
 func (m pixels) many(r *Request) (course, error) {
 	d := m.description
 	denoiser, err := Guided(m.denoiser, d.Network, r.Guidance)
@@ -218,13 +218,13 @@ func (m pixels) many(r *Request) (course, error) {
 	if err != nil {
 		return course{}, err
 	}
-	levels := append(slices.Clone(r.Times), 0) // the last step ends at a prediction
+	levels := append(slices.Clone(r.Times), 0) // the last step ends with a prediction of x_0
 	return course{levels, each * by.Evaluations(levels), func(ctx context.Context, s *torch.Scope, x *torch.Tensor, o sampling.Options) (*torch.Tensor, error) {
 		return by.Sample(ctx, s, denoiser, x, o)
 	}}, nil
 }
 
-// validTimes takes the noise levels that steps start from, which the end of the trajectories follows.
+// validTimes checks the noise levels at which steps start.
 func validTimes(times []float64, m sampling.Multistep) error {
 	if len(times) == 0 {
 		return refuse("Times", "want at least one noise level")
@@ -238,10 +238,10 @@ func validTimes(times []float64, m sampling.Multistep) error {
 // ErrNotGuided is the error of a guidance scale for a few-step model without a guidance embedding.
 var ErrNotGuided error = &RequestError{"Guidance", "the model was not trained for it: distil a guided teacher"}
 
-// images samples in batches, and yields each when it is there.
+// images samples in batches and yields the images of each.
 func (m pixels) images(ctx context.Context, r Request, c course, yield func(Image, error) bool) {
 	if m.net.Store().Closed() {
-		yield(Image{}, fmt.Errorf("model %s: it was closed (%w)", quote.Path(m.name), torch.ErrFreed))
+		yield(Image{}, fmt.Errorf("model %s: the model was closed (%w)", quote.Path(m.name), torch.ErrFreed))
 		return
 	}
 	going := true
@@ -292,7 +292,7 @@ func (m pixels) batch(ctx context.Context, s *torch.Scope, r Request, c course, 
 	})
 }
 
-// settings are what images say of themselves, enough to generate them again.
+// settings are the settings in an image file, from which it can be reproduced.
 type settings struct {
 	Model    string    `json:"model"` // the file's name
 	Sampler  string    `json:"sampler,omitempty"`
@@ -300,13 +300,13 @@ type settings struct {
 	Times    []float64 `json:"times"`
 	Gamma    float64   `json:"gamma,omitempty"`
 	Guidance float64   `json:"guidance,omitempty"`
-	Label    int       `json:"label"` // -1: those of Labels, by the seed, or none
+	Label    int       `json:"label"` // -1: from Labels, by the seed, or none
 	Labels   []int     `json:"labels,omitempty"`
 	N        int       `json:"n"`
 	Seed     uint64    `json:"seed"`
 }
 
-// texts returns the settings of a request for images of these classes.
+// texts returns the settings of a request for images with these classes.
 func (m pixels) texts(r Request, labels []int) ([]vision.Text, error) {
 	is := settings{
 		Model: filepath.Base(m.name), Sampler: r.Sampler, Steps: r.Steps, Times: r.Times, Gamma: r.Gamma, Guidance: r.Guidance,

@@ -15,7 +15,7 @@ type Plan struct {
 	Steps       int
 	Times       []float64 // of a pixel-space model: the noise levels that steps start from; a denoiser's sampler ends at 0
 	Timesteps   []float64 // of Stable Diffusion
-	Evaluations int       // of the network, for each image
+	Evaluations int       // network evaluations per image
 	Guidance    float64   // 0, of a pixel-space model: none
 	Width       int       // of the images, in pixels
 	Height      int
@@ -32,8 +32,8 @@ type Plan struct {
 type Image struct {
 	Image  image.Image
 	Seed   uint64
-	Prompt int           // which of the prompts, from 0
-	Label  int           // its class; -1 without classes
+	Prompt int           // index of the prompt, from 0
+	Label  int           // class; -1 if not class-conditional
 	Texts  []vision.Text // the settings to reproduce it, for [vision.Write]
 }
 

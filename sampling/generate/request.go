@@ -18,19 +18,19 @@ import (
 
 // Request says what to generate. The zero value is one image with the model's defaults.
 type Request struct {
-	N     int    // images, of each prompt; 0: 1
-	Seed  uint64 // of the first image; the others count up
+	N     int    // number of images, per prompt; 0: 1
+	Seed  uint64 // of the first image; the next ones have Seed+1, Seed+2, …
 	Batch int    // images generated together; 0: 64, for Stable Diffusion 1
 
 	// Sampler is one of [Model.Samplers]. "": multistep for a consistency function, Heun's method for a denoiser or Euler's if it was
 	// distilled for that, for Stable Diffusion the published one.
 	Sampler  string
-	Steps    int     // 0: as many as Times or Timesteps, or as the sampler usually takes
+	Steps    int     // 0: the number of Times or Timesteps, or the sampler's default
 	Guidance float64 // scale of classifier-free guidance, 1: none. 0: the model's default, for a pixel-space model none
 
 	// For pixel-space models.
 
-	Times  []float64 // noise levels σ that the steps start from, largest first; nil: the usual ones
+	Times  []float64 // noise levels σ at which the steps start, largest first; nil: the defaults
 	Gamma  float64   // of the sampler ctm: fraction of new noise between jumps, from 0 to 1
 	Labels []int     // class labels, used in turn; nil: the seed modulo the number of classes
 
@@ -38,8 +38,8 @@ type Request struct {
 
 	Prompts       []string
 	Negative      string        // the negative prompt
-	Timesteps     []int         // in place of the sampler's own, from the noisiest
-	Width, Height int           // in pixels; 0: what the model was trained for
+	Timesteps     []int         // custom timesteps, descending
+	Width, Height int           // in pixels; 0: the model's default
 	LoRAs         []prompt.LoRA // adapters for all prompts, in addition to tags in prompts
 	Adapters      Adapters      // finds adapters; nil: adapters are errors
 	// More, unless it is nil, sets further options of Stable Diffusion, such as an input image, after those above.
@@ -55,10 +55,10 @@ type Adapters interface {
 // RequestError reports a field of a request that is invalid or does not fit the model.
 type RequestError struct {
 	Field string // of Request, such as "Sampler"
-	Msg   string // what is wrong with it
+	Msg   string // what is wrong with the field
 }
 
-// Error names the field.
+// Error returns a message with the field's name.
 func (e *RequestError) Error() string { return "request: " + e.Field + ": " + e.Msg }
 
 func refuse(field, format string, args ...any) error {
@@ -69,9 +69,9 @@ func refuse(field, format string, args ...any) error {
 func (r Request) Validate() error {
 	switch {
 	case r.N < 0:
-		return refuse("N", "want a number of images from 1 on, got %d", r.N)
+		return refuse("N", "want at least 1 image, got %d", r.N)
 	case r.Seed > math.MaxUint64-uint64(max(r.N, 1)-1):
-		return refuse("Seed", "%s from seed %d on would pass the largest seed, %d", plural.N(r.N, "image"), r.Seed, uint64(math.MaxUint64))
+		return refuse("Seed", "%s from seed %d on exceed the largest seed %d", plural.N(r.N, "image"), r.Seed, uint64(math.MaxUint64))
 	case r.Batch < 0 || r.Batch > 1<<20:
 		return refuse("Batch", "want 1 to %d images, got %d", 1<<20, r.Batch)
 	case r.Steps < 0 || r.Steps > 1000:
@@ -83,19 +83,19 @@ func (r Request) Validate() error {
 	}
 	for _, label := range r.Labels {
 		if label < 0 {
-			return refuse("Labels", "want a class from 0 on, got %d", label)
+			return refuse("Labels", "want a class of at least 0, got %d", label)
 		}
 	}
 	if r.Times == nil {
 		return nil
 	}
 	if r.Steps != 0 && len(r.Times) != r.Steps {
-		return refuse("Times", "%s for %s: want only one of them, or as many levels as steps", plural.N(len(r.Times), "noise level"), plural.N(r.Steps, "step"))
+		return refuse("Times", "%s for %s: want only one of them, or as many noise levels as steps", plural.N(len(r.Times), "noise level"), plural.N(r.Steps, "step"))
 	}
 	return validTimes(r.Times, sampling.Multistep{})
 }
 
-// Label returns the class of image i of the request, from a network of that configuration; -1 without classes.
+// Label returns the class of image i of the request for a network with configuration c, or -1 if it is not class-conditional.
 func (r Request) Label(c network.Config, i int) int {
 	classes := c.Classes()
 	switch {
@@ -104,10 +104,10 @@ func (r Request) Label(c network.Config, i int) int {
 	case len(r.Labels) > 0:
 		return r.Labels[i%len(r.Labels)]
 	}
-	return int((r.Seed + uint64(i)) % uint64(classes)) // by the seed: image i is the same in any batch
+	return int((r.Seed + uint64(i)) % uint64(classes)) // by the seed, so that an image is the same in any batch
 }
 
-// Cond returns the conditions of images i to i+n-1 of the request, for a network of that configuration.
+// Cond returns the conditions of images i to i+n-1 of the request, for a network with configuration c.
 func (r Request) Cond(s *torch.Scope, c network.Config, i, n int) models.Cond {
 	var cond models.Cond
 	if c.Guidance() {

@@ -16,13 +16,13 @@ type Control struct {
 	Net        *unet.ControlNet
 	Image      image.Image // resized to the size that is generated
 	Scale      float64     // 0: 1
-	Start, End float64     // the part of the steps in which it acts; End 0: 1
-	Guess      bool        // diffusers' guess_mode: it acts in the pass with the prompt alone, and less at the first levels
+	Start, End float64     // the fraction of the steps in which it is active (control_guidance_start and _end); End 0: 1
+	Guess      bool        // diffusers' guess_mode: only the conditional pass uses it, and its residuals are smaller at the first levels
 }
 
-// together tells whether a ControlNet can be added to a network.
+// together returns an error if a ControlNet is incompatible with a network.
 func together(control, network unet.Encoder) error {
-	level := func(list unet.Ints, i int) int { return list[min(i, len(list)-1)] } // one number stands for all
+	level := func(list unet.Ints, i int) int { return list[min(i, len(list)-1)] } // a single number is for all levels
 	for i := range network.BlockOutChannels {
 		if c, n := level(control.LayersPerBlock, i), level(network.LayersPerBlock, i); c != n {
 			return fmt.Errorf("layers_per_block: want %d, got %d", n, c)
@@ -39,7 +39,7 @@ func together(control, network unet.Encoder) error {
 	return nil
 }
 
-// control adds what the ControlNets say.
+// control sets c.Control to the sum of the ControlNets' residuals.
 func (net *network) control(s *torch.Scope, c *models.Cond, in, at *torch.Tensor, i int) {
 	steps := float64(len(net.p.Timesteps))
 	for j, k := range net.p.o.Controls {
@@ -49,7 +49,7 @@ func (net *network) control(s *torch.Scope, c *models.Cond, in, at *torch.Tensor
 		x, told := in, *c
 		told.Control = nil
 		guess := k.Guess && net.p.cfg
-		if guess { // for the pass with the text alone
+		if guess { // for the conditional pass only
 			half := func(t *torch.Tensor) *torch.Tensor {
 				if t == nil {
 					return nil

@@ -11,20 +11,20 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Embeds is a prompt in the form in which the network takes it, as [Pipeline.Encode] makes it or a program of its own. Its tensors are
-// of the model's type and on its device, and have to live as long as they are generated from.
+// Embeds has the embeddings of a prompt, from [Pipeline.Encode] or elsewhere. Its tensors have the model's data type and device, and have
+// to stay valid while they are used.
 type Embeds struct {
 	Prompt *torch.Tensor // diffusers' prompt_embeds: [1, tokens, features]
-	Pooled *torch.Tensor // pooled_prompt_embeds: [1, features], for SDXL; nil for others
+	Pooled *torch.Tensor // pooled_prompt_embeds: [1, features], for SDXL; else nil
 
-	// Negative and NegativePooled are negative_prompt_embeds and negative_pooled_prompt_embeds, of as many tokens as Prompt. nil: the negative
-	// prompt of the Pipeline is encoded.
+	// Negative and NegativePooled are negative_prompt_embeds and negative_pooled_prompt_embeds, with the same number of tokens as Prompt.
+	// nil: the Pipeline's negative prompt is encoded.
 	Negative, NegativePooled *torch.Tensor
 }
 
-// Encode encodes a prompt, and the negative prompt where guidance needs it, in s, for [Pipeline.PromptEmbeds]: images from what it
-// returns are the same to the last bit as those from the prompt, and other seeds and samplers need no text encoder. Tags of adapters are an
-// error, as adapters change the network, too: they belong into Adapters.
+// Encode encodes a prompt, and with guidance the negative prompt, in s, for [Pipeline.PromptEmbeds]: they give the same images as the
+// prompt, to the last bit, and can be used with other seeds and samplers without running the text encoders. Adapter tags are an error,
+// since adapters also affect the network: pass them in Adapters.
 func (p Pipeline) Encode(ctx context.Context, s *torch.Scope, prompt string) (Embeds, error) {
 	p.PromptEmbeds = nil
 	plan, err := p.Plan(prompt)
@@ -33,7 +33,7 @@ func (p Pipeline) Encode(ctx context.Context, s *torch.Scope, prompt string) (Em
 	}
 	one := plan.prompts[0]
 	if tags := plan.text(prompt, nil).Adapters(); tags != nil {
-		return Embeds{}, fmt.Errorf("the prompt asks for the adapter %s by a tag, which changes the network, too: remove the tag and pass the adapter in Adapters", quote.Quoted(tags[0].Name))
+		return Embeds{}, fmt.Errorf("the prompt has a tag for the adapter %s, which also affects the network: remove the tag and pass the adapter in Adapters", quote.Quoted(tags[0].Name))
 	}
 	if err := ctx.Err(); err != nil {
 		return Embeds{}, err
@@ -94,7 +94,7 @@ func (p *Plan) embeds() error {
 		}
 	}
 	if p.o.ClipSkip > 0 {
-		p.note("clip skip has no effect: the prompts are encoded already")
+		p.note("clip skip has no effect on prompt embeddings")
 	}
 	return nil
 }
@@ -104,31 +104,31 @@ func (p *Plan) pooled(name string, t *torch.Tensor, width int) error {
 	case width == 0 && t == nil:
 		return nil
 	case width == 0:
-		return fmt.Errorf("%s: the model takes none, got a tensor: want nil", name)
+		return fmt.Errorf("%s: the model does not take it: want nil, got a tensor", name)
 	case t == nil:
-		return fmt.Errorf("%s: the model needs it: want [1, %d], got nil", name, width)
+		return fmt.Errorf("%s: the model requires it: want shape [1, %d], got nil", name, width)
 	}
 	return p.fitting(name, t, 1, width)
 }
 
-// fitting checks a tensor that the network takes as it is; -1 stands for any size.
+// fitting checks shape, data type and device of a tensor for the network; -1 is any size.
 func (p *Plan) fitting(name string, t *torch.Tensor, shape ...int) error {
 	if err := there(name, t, shape...); err != nil {
 		return err
 	}
 	switch {
 	case t.DType() != p.o.Model.DType():
-		return fmt.Errorf("%s: want the model's type, %s, got %s: convert with To", name, p.o.Model.DType(), t.DType())
+		return fmt.Errorf("%s: want the model's data type %s, got %s: convert it with To", name, p.o.Model.DType(), t.DType())
 	case t.Device() != p.o.Model.Device():
 		return fmt.Errorf("%s: want a tensor on the model's device, %s, got one on %s: move it with ToDevice", name, p.o.Model.Device(), t.Device())
 	}
 	return nil
 }
 
-// there checks that a tensor is there, of that shape, and finite.
+// there checks that a tensor is valid, finite and of that shape.
 func there(name string, t *torch.Tensor, shape ...int) error {
 	if t.Freed() {
-		return fmt.Errorf("%s: %w: its scope has to stay open", name, torch.ErrFreed)
+		return fmt.Errorf("%s: %w: keep its scope open", name, torch.ErrFreed)
 	}
 	got := t.Shape()
 	if !slices.EqualFunc(shape, got, func(want, got int) bool { return want == got || want < 0 && got > 0 }) {
@@ -145,7 +145,7 @@ func there(name string, t *torch.Tensor, shape ...int) error {
 	return nil
 }
 
-// embedding returns what the network is given of prompt i, [2 or 1, …]: the negative prompt first.
+// embedding returns the embeddings of prompt i, [2 or 1, …], the negative prompt first.
 func (p *Plan) embedding(s *torch.Scope, i int) (sd.Embedding, error) {
 	var none, some sd.Embedding
 	if p.o.PromptEmbeds == nil {
@@ -155,7 +155,7 @@ func (p *Plan) embedding(s *torch.Scope, i int) (sd.Embedding, error) {
 		none, some = sd.Embedding{Text: e.Negative, Pooled: e.NegativePooled}, sd.Embedding{Text: e.Prompt, Pooled: e.Pooled}
 		if p.cfg && none.Text == nil {
 			if none = p.encodeNegative(s, p.prompts[i], some); none.Text.Dim(1) != some.Text.Dim(1) {
-				return none, fmt.Errorf("the negative prompt has %d tokens and the prompt embeddings %d: pass Negative in PromptEmbeds, of as many", none.Text.Dim(1), some.Text.Dim(1))
+				return none, fmt.Errorf("the negative prompt has %d tokens and the prompt embeddings have %d: pass Negative in PromptEmbeds, with the same number of tokens", none.Text.Dim(1), some.Text.Dim(1))
 			}
 		}
 	}

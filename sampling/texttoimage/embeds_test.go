@@ -161,14 +161,14 @@ func TestEmbedsAndLatentsRefuse(t *testing.T) {
 			{"Prompt is nil", d, texttoimage.Embeds{}},
 			{"Prompt: want shape [1 any 16], got [1 77 32]", d, texttoimage.Embeds{Prompt: exl.Prompt}},
 			{"Prompt: want shape [1 any 16], got [2 77 16]", d, texttoimage.Embeds{Prompt: zeros(2, 77, 16)}},
-			{"want the model's type, float32, got float16", d, texttoimage.Embeds{Prompt: e.Prompt.To(s, torch.Float16)}},
+			{"want the model's data type float32, got float16", d, texttoimage.Embeds{Prompt: e.Prompt.To(s, torch.Float16)}},
 			{"want floating-point numbers, got int64", d, texttoimage.Embeds{Prompt: e.Prompt.To(s, torch.Int64)}},
-			{"its scope has to stay open", d, texttoimage.Embeds{Prompt: freed}},
+			{"keep its scope open", d, texttoimage.Embeds{Prompt: freed}},
 			{"1232 of 1232 values are not finite", d, texttoimage.Embeds{Prompt: torch.Full(s, math.NaN(), torch.Float32, 1, 77, 16)}},
 			{"Negative: want shape [1 77 16], got [1 154 16]", d, texttoimage.Embeds{Prompt: e.Prompt, Negative: zeros(1, 154, 16)}},
-			{"the negative prompt has 77 tokens and the prompt embeddings 154", d, texttoimage.Embeds{Prompt: zeros(1, 154, 16)}},
-			{"Pooled: the model takes none", d, texttoimage.Embeds{Prompt: e.Prompt, Pooled: exl.Pooled}},
-			{"Pooled: the model needs it: want [1, 24], got nil", dxl, texttoimage.Embeds{Prompt: exl.Prompt}},
+			{"the negative prompt has 77 tokens and the prompt embeddings have 154", d, texttoimage.Embeds{Prompt: zeros(1, 154, 16)}},
+			{"Pooled: the model does not take it", d, texttoimage.Embeds{Prompt: e.Prompt, Pooled: exl.Pooled}},
+			{"Pooled: the model requires it: want shape [1, 24], got nil", dxl, texttoimage.Embeds{Prompt: exl.Prompt}},
 			{"got NegativePooled without Negative", dxl, texttoimage.Embeds{Prompt: exl.Prompt, Pooled: exl.Pooled, NegativePooled: exl.Pooled}},
 		} {
 			c.d.PromptEmbeds = []texttoimage.Embeds{c.e}
@@ -186,7 +186,7 @@ func TestEmbedsAndLatentsRefuse(t *testing.T) {
 			{"want shape [1 4 8 16], for 1 image of 128×64 pixels, got [1 4 8 8]", zeros(1, 4, 8, 8), texttoimage.Pipeline{Model: m, Width: 128}},
 			{"floating-point", torch.Zeros(s, torch.Int64, 1, 4, 8, 8), d},
 			{"256 of 256 values are not finite", torch.Full(s, math.Inf(1), torch.Float32, 1, 4, 8, 8), d},
-			{"its scope has to stay open", freed, d},
+			{"keep its scope open", freed, d},
 		} {
 			c.d.Latents = c.x
 			_, err := c.d.Plan("a cat")
@@ -199,7 +199,7 @@ func TestEmbedsAndLatentsRefuse(t *testing.T) {
 		require.Equal(t, []int{128, 64}, []int{plan.Width, plan.Height}, "the size is that of the latents")
 		d.Latents, d.PromptEmbeds = nil, []texttoimage.Embeds{e}
 		_, err = d.Plan("a cat")
-		require.ErrorContains(t, err, "want one of them")
+		require.ErrorContains(t, err, "want only one of them")
 		d.Negative, d.ClipSkip = "a dog", 1
 		plan, err = d.Plan()
 		require.NoError(t, err)

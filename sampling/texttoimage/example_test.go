@@ -14,7 +14,7 @@ import (
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
-// small opens a tiny model of Stable Diffusion, whose images are noise, and a folder beside it.
+// small opens a tiny Stable Diffusion model, whose images are noise, in a temporary directory.
 func small() (m *sd.Model, dir string, done func()) {
 	dir, err := os.MkdirTemp("", "example-")
 	if err == nil {
@@ -32,7 +32,7 @@ func small() (m *sd.Model, dir string, done func()) {
 	}
 }
 
-// A plan says what will run. It is made once, and generates as often as it is asked to.
+// A plan has the final settings. It is made once and can generate any number of times.
 func ExamplePipeline_Plan() {
 	m, _, done := small()
 	defer done()
@@ -53,12 +53,12 @@ func ExamplePipeline_Plan() {
 	}
 	// Output:
 	// lcm [999 759 499 259] 1 64 64
-	// the negative prompt has no effect without guidance: want a guidance scale above 1
+	// the negative prompt has no effect without guidance: use a guidance scale above 1
 	// (64,64)
 	// (64,64)
 }
 
-// Each image comes with its settings, which programs that read A1111's find in the file.
+// Write images with their settings in A1111's format.
 func ExamplePipeline_Results() {
 	m, dir, done := small()
 	defer done()
@@ -82,7 +82,7 @@ func ExamplePipeline_Results() {
 	// Steps: 2, Sampler: LCM, CFG scale: 5, Seed: 7, Size: 64x64, Model: model, RNG: CPU, Version: onestep
 }
 
-// A prompt is encoded once and generated from with several seeds.
+// Encode a prompt once and generate with several seeds.
 func ExamplePipeline_Encode() {
 	m, _, done := small()
 	defer done()
@@ -115,7 +115,7 @@ func ExamplePipeline_Encode() {
 	// 2 (64,64)
 }
 
-// Noise of the program's own goes in, latents come out and are decoded later.
+// Start from given noise, keep the latents, and decode them later.
 func ExamplePipeline_Decode() {
 	m, _, done := small()
 	defer done()

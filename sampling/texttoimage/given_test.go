@@ -67,7 +67,7 @@ func TestDecoderAlone(t *testing.T) {
 	m := openTiny(t, sd.Options{TinyVAE: dir, Tile: 128})
 	picture, _ := given()
 	_, err = texttoimage.Pipeline{Model: m, Init: picture}.Plan("a cat")
-	require.EqualError(t, err, "the tiny autoencoder is a decoder only and cannot encode the input image: want its encoder's file, too")
+	require.EqualError(t, err, "the tiny autoencoder has only a decoder and cannot encode the input image: its encoder's file is needed too")
 	d := texttoimage.Pipeline{Model: m, Steps: 1, Width: 192, Height: 64}
 	tiles := images(t, d, "a cat")[0]
 	m = openTiny(t, sd.Options{TinyVAE: dir})
@@ -102,7 +102,7 @@ func TestForeignControls(t *testing.T) {
 	picture, _ := given()
 	for want, change := range map[string]func(e *unet.Encoder){
 		"": func(*unet.Encoder) {},
-		"control 1: its network is of another family than the model: cross_attention_dim: want 16, got 32": func(e *unet.Encoder) {
+		"control 1: the ControlNet is for another model family: cross_attention_dim: want 16, got 32": func(e *unet.Encoder) {
 			e.CrossAttentionDim = unet.Ints{32}
 		},
 		"block_out_channels: want [16 16], got [16 32]": func(e *unet.Encoder) { e.BlockOutChannels = unet.Ints{16, 32} },
@@ -144,7 +144,7 @@ func TestBrokenWeights(t *testing.T) {
 			if steps++; steps > 1 {
 				t.Fatal("it went on")
 			}
-			require.EqualError(t, err, "prompt 1: step 1: the network's prediction is not finite: its weights are broken, or too large for bfloat16")
+			require.EqualError(t, err, "prompt 1: step 1: the network's prediction is not finite: its weights are corrupt, or overflow in bfloat16")
 		}
 		require.Equal(t, 1, steps)
 	}

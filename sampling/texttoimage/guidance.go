@@ -8,8 +8,8 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// NoGuidance is the guidance scale with which a prompt is followed as the model predicts it: where diffusers' users write 0. A
-// [Pipeline]'s Guidance of 0 is the default.
+// NoGuidance is the guidance scale without guidance, which diffusers users often write as 0. In a [Pipeline], a Guidance of 0 is the
+// default.
 const NoGuidance = 1.0
 
 func (p *Plan) guidance() error {
@@ -29,12 +29,12 @@ func (p *Plan) guidance() error {
 	}
 	p.Guidance, p.Distilled, p.cfg = g, told, g > 1 && !told
 	if g < 1 && !told {
-		p.note("a guidance scale of %.4g is no guidance, as in diffusers: want a scale above 1, or 1 for none", g)
+		p.note("a guidance scale of %.4g is without guidance, as in diffusers: use a scale above 1, or 1 for no guidance", g)
 	}
 	if p.o.Negative != "" && told {
-		p.note("the negative prompt has no effect: the model is guidance-distilled, and makes no unconditional pass")
+		p.note("the negative prompt has no effect: the model is guidance-distilled and has no unconditional pass")
 	} else if p.o.Negative != "" && !p.cfg {
-		p.note("the negative prompt has no effect without guidance: want a guidance scale above 1")
+		p.note("the negative prompt has no effect without guidance: use a guidance scale above 1")
 	}
 	if p.o.EmptyNegative && p.o.Negative != "" {
 		p.note("the option to encode an empty negative prompt has no effect: the negative prompt is not empty")
@@ -44,7 +44,7 @@ func (p *Plan) guidance() error {
 	case !p.cfg:
 		p.note("the option to encode an empty negative prompt has no effect: there is no unconditional pass")
 	case !p.o.Model.ZeroNegative:
-		p.note("the option to encode an empty negative prompt has no effect: this model's is encoded anyway")
+		p.note("the option to encode an empty negative prompt has no effect: this model always encodes it")
 	}
 	if p.o.Rescale > 0 && !p.cfg {
 		p.note("guidance rescale has no effect without classifier-free guidance")
@@ -52,7 +52,7 @@ func (p *Plan) guidance() error {
 	return nil
 }
 
-// encodeBoth encodes a prompt, and the negative one where guidance needs it.
+// encodeBoth encodes a prompt and, with guidance, the negative prompt.
 func (p *Plan) encodeBoth(s *torch.Scope, prompt aPrompt) (none, some sd.Embedding) {
 	positive := p.text(prompt.text, prompt.inversions)
 	positive.ClipSkip = p.o.ClipSkip
@@ -66,7 +66,7 @@ func (p *Plan) encodeBoth(s *torch.Scope, prompt aPrompt) (none, some sd.Embeddi
 	return both[0], both[1]
 }
 
-// encodeNegative encodes the negative prompt beside a prompt that is encoded already.
+// encodeNegative encodes the negative prompt for an encoded prompt.
 func (p *Plan) encodeNegative(s *torch.Scope, prompt aPrompt, some sd.Embedding) sd.Embedding {
 	if p.zeroNegative() {
 		return zeros(s, some)
@@ -74,7 +74,7 @@ func (p *Plan) encodeNegative(s *torch.Scope, prompt aPrompt, some sd.Embedding)
 	return p.o.Model.Embed(s, p.encoders(prompt), p.text(p.o.Negative, prompt.inversions))[0]
 }
 
-// zeroNegative tells whether zeros stand for the negative prompt.
+// zeroNegative reports whether the negative prompt's embedding is zeros.
 func (p *Plan) zeroNegative() bool {
 	return p.o.Negative == "" && p.o.Model.ZeroNegative && !p.o.EmptyNegative
 }
@@ -87,7 +87,7 @@ func zeros(s *torch.Scope, of sd.Embedding) (out sd.Embedding) {
 	return out
 }
 
-// encoders are a prompt's adapters of the text encoders.
+// encoders returns a prompt's adapters of the text encoders.
 func (p *Plan) encoders(prompt aPrompt) nn.Adapters {
 	var encoders []*nn.Store
 	for _, t := range p.o.Model.Texts {

@@ -6,8 +6,8 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// masked encodes what surrounds the mask, for an inpainting network. diffusers does so for others too, without using it; it draws noise,
-// so that we do as well.
+// masked encodes the masked image for an inpainting network. diffusers also does it for other networks without using it; since that draws
+// noise, it is done here too.
 func (net *network) masked(s *torch.Scope, f fixed, streams noise.Streams, n int) {
 	if f.mask == nil {
 		return
@@ -19,7 +19,7 @@ func (net *network) masked(s *torch.Scope, f fixed, streams noise.Streams, n int
 	}
 }
 
-// blend puts the input image's latents where the mask keeps them, with the noise that the next step expects.
+// blend replaces the latents outside the mask by those of the input image, noised to the level of the next step.
 func (p *Plan) blend(s *torch.Scope, f fixed, run scheduler.Schedule, x, kept, z *torch.Tensor, i int) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		outside := kept

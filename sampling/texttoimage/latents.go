@@ -16,7 +16,7 @@ import (
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
-// latents checks Latents, whose size and number hold where nothing else is said.
+// latents checks Latents, which also set the default size and number of images.
 func (p *Plan) latents() error {
 	x := p.o.Latents
 	if x == nil {
@@ -41,7 +41,7 @@ func (p *Plan) latents() error {
 	return nil
 }
 
-// noise returns the rows of Latents from first on, in place of z [n, c, h, w], or z.
+// noise returns the rows of Latents from first on instead of z [n, c, h, w], or z without Latents.
 func (p *Plan) noise(s *torch.Scope, z *torch.Tensor, first int) *torch.Tensor {
 	if p.o.Latents == nil {
 		return z
@@ -51,8 +51,8 @@ func (p *Plan) noise(s *torch.Scope, z *torch.Tensor, first int) *torch.Tensor {
 	})
 }
 
-// begin returns the latents to start from. For an ordinary network with a mask it returns the latents of the input image and the noise,
-// too. The order in which noise is drawn is diffusers'.
+// begin returns the initial latents. With a mask and a network that is not for inpainting it also returns the input image's latents and the
+// noise. Noise is drawn in diffusers' order.
 func (p *Plan) begin(s *torch.Scope, f fixed, run scheduler.Schedule, streams noise.Streams, noise scheduler.Noise, n, first int) (x, kept, z *torch.Tensor) {
 	whole := p.o.Init == nil || (p.o.Mask != nil && p.Strength == 1)
 	fill := p.o.Mask != nil && !p.o.Model.Inpaints()
@@ -75,7 +75,7 @@ func (p *Plan) begin(s *torch.Scope, f fixed, run scheduler.Schedule, streams no
 	return x, kept, z
 }
 
-// encode makes latents of an image, [n, …].
+// encode returns the latents of an image, [n, …].
 func (p *Plan) encode(s *torch.Scope, image *torch.Tensor, streams noise.Streams, n int) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		z := p.o.Model.VAE.Encode(s, image, streams).To(s, p.o.Model.DType())
@@ -83,7 +83,7 @@ func (p *Plan) encode(s *torch.Scope, image *torch.Tensor, streams noise.Streams
 	})
 }
 
-// vary turns noise z towards that of the variation's seed, on the sphere that both lie near.
+// vary interpolates spherically (slerp) from noise z to that of the variation seed.
 func (p *Plan) vary(s *torch.Scope, z *torch.Tensor) *torch.Tensor {
 	shape := z.Shape()
 	other := noise.NewStreams(s, p.o.VariationSeed).Randn(s, torch.Float32, shape[1:]...)
@@ -100,18 +100,18 @@ func (p *Plan) vary(s *torch.Scope, z *torch.Tensor) *torch.Tensor {
 	return torch.Cat(s, out, 0).To(s, z.DType())
 }
 
-// Latents returns a copy of the latents behind this step, in s, [n, channels, h, w] of the model's type: behind the last step what the
-// autoencoder decodes; see [Pipeline.Decode]. Like Preview it works until the next step is asked for.
+// Latents returns a copy of the latents after this step, in s, [n, channels, h, w] in the model's data type. After the last step they are
+// the autoencoder's input; see [Pipeline.Decode]. Like Preview, it works until the next step or the end of the loop.
 func (st Progress) Latents(s *torch.Scope) (x *torch.Tensor, err error) {
 	if st.latents.Freed() {
-		return nil, fmt.Errorf("the latents of step %d of %d are gone (%w): take them inside the loop, before the next step", st.I, st.Steps, torch.ErrFreed)
+		return nil, fmt.Errorf("the latents of step %d of %d are no longer available (%w): call Latents inside the loop, before the next step", st.I, st.Steps, torch.ErrFreed)
 	}
 	err = torch.Catch(func() { x = st.latents.Detach(s).Clone(s) })
 	return x, err
 }
 
-// Decode makes images of latents [n, channels, h, w] as the end of generating does, to the last bit. Latents of another type than the
-// autoencoder's are converted.
+// Decode decodes latents [n, channels, h, w] to images, to the last bit as at the end of generation. Latents are converted to the
+// autoencoder's data type.
 func (p Pipeline) Decode(ctx context.Context, latents *torch.Tensor) (images []image.Image, err error) {
 	if err := p.Model.Usable(); err != nil {
 		return nil, fmt.Errorf("decode latents: %w", err)
@@ -131,7 +131,7 @@ func (p Pipeline) Decode(ctx context.Context, latents *torch.Tensor) (images []i
 	return images, err
 }
 
-// decode makes images of latents, one at a time.
+// decode decodes latents to images, one at a time.
 func decode(ctx context.Context, s *torch.Scope, m *sd.Model, x *torch.Tensor) ([]image.Image, error) {
 	var all []image.Image
 	for i := range x.Dim(0) {

@@ -15,12 +15,12 @@ import (
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
-// errStop ends the work on images that nobody wants any more.
+// errStop ends generation when the caller leaves the loop.
 var errStop = errors.New("stopped")
 
 var errLatentsOnly = errors.New("there are no images with LatentsOnly: take the latents from Run's Progress")
 
-// Images yields the images of each prompt in turn, N of each. An error is yielded and ends it; it ends soon after ctx.
+// Images yields the images of each prompt in turn, N per prompt. An error is yielded last. It stops soon after ctx is done.
 func (p *Plan) Images(ctx context.Context) iter.Seq2[image.Image, error] {
 	return func(yield func(image.Image, error) bool) {
 		if p.o.LatentsOnly {
@@ -41,10 +41,10 @@ func (p *Plan) Images(ctx context.Context) iter.Seq2[image.Image, error] {
 	}
 }
 
-// Run generates as Images does and yields every step.
+// Run generates like Images and yields every step.
 func (p *Plan) Run(ctx context.Context) iter.Seq2[Progress, error] {
 	return func(yield func(Progress, error) bool) {
-		if err := p.o.Model.Usable(); err != nil { // it may have been closed since
+		if err := p.o.Model.Usable(); err != nil { // it may have been closed after planning
 			yield(Progress{}, fmt.Errorf("text to image: %w", err))
 			return
 		}
@@ -99,10 +99,10 @@ func (p *Plan) draw(ctx context.Context, s *torch.Scope, yield func(Progress) bo
 	return nil
 }
 
-// fixed is what all images have in common: the input images as tensors.
+// fixed has the tensors that all images share: input image and masks.
 type fixed struct {
-	init, masked *torch.Tensor // [1, 3, H, W] in [-1, 1]; masked has 0 where it is generated anew
-	mask         *torch.Tensor // [1, 1, h, w] of the latents: 1 where they are generated anew
+	init, masked *torch.Tensor // [1, 3, H, W] in [-1, 1]; masked is 0 where it is repainted
+	mask         *torch.Tensor // [1, 1, h, w] at the latents' size: 1 where they are repainted
 	controls     []*torch.Tensor
 }
 
@@ -132,14 +132,14 @@ func (p *Plan) prepare(s *torch.Scope) (f fixed, err error) {
 			return f, err
 		}
 		if got := c.Net.Store().DType(); got != p.o.Model.DType() {
-			return f, fmt.Errorf("control %d: its network is of %s and the model of %s: want the same", i+1, got, p.o.Model.DType())
+			return f, fmt.Errorf("control %d: its data type is %s and the model's is %s: want the same", i+1, got, p.o.Model.DType())
 		}
 		f.controls = append(f.controls, x.To(s, p.o.Model.DType()))
 	}
 	return f, nil
 }
 
-// batch generates some images of one prompt.
+// batch generates a batch of images of one prompt.
 func (p *Plan) batch(ctx context.Context, s *torch.Scope, f fixed, words sd.Embedding, at Progress, yield func(Progress) bool) error {
 	n := len(at.Seeds)
 	net := p.network(s, f, p.prompts[at.Prompt], words, n)
@@ -149,7 +149,7 @@ func (p *Plan) batch(ctx context.Context, s *torch.Scope, f fixed, words sd.Embe
 	if p.o.SharedNoise {
 		streams = streams[:1]
 	}
-	// Noise is drawn in float32, whatever the model's type is: the same numbers, rounded.
+	// Noise is drawn in float32 and rounded to the model's data type, so that all types have the same noise.
 	noise := func(s *torch.Scope) *torch.Tensor {
 		return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 			if p.o.SharedNoise {
@@ -179,7 +179,7 @@ func (p *Plan) batch(ctx context.Context, s *torch.Scope, f fixed, words sd.Embe
 		x.Free()
 		x = next
 		if !finite(s, x) {
-			return fmt.Errorf("step %d: the network's prediction is not finite: its weights are broken, or too large for %s", i+1, kind)
+			return fmt.Errorf("step %d: the network's prediction is not finite: its weights are corrupt, or overflow in %s", i+1, kind)
 		}
 		at.I, at.Steps, at.clean, at.scope = i+1, len(run.Timesteps()), clean, s
 		at.latents = x
@@ -200,7 +200,7 @@ func (p *Plan) batch(ctx context.Context, s *torch.Scope, f fixed, words sd.Embe
 	return nil
 }
 
-// finite tells whether all of x is a number.
+// finite reports whether all values of x are finite.
 func finite(s *torch.Scope, x *torch.Tensor) bool {
 	sum := s.Tidy(func(s *torch.Scope) *torch.Tensor { return x.To(s, torch.Float32).Sum(s) })
 	defer sum.Free()
@@ -208,12 +208,12 @@ func finite(s *torch.Scope, x *torch.Tensor) bool {
 	return !math.IsNaN(v) && !math.IsInf(v, 0)
 }
 
-// network is the model's, with its conditioning.
+// network is the model's network with its conditions.
 type network struct {
 	p        *Plan
 	cond     models.Cond
-	controls []*torch.Tensor // their images
-	around   *torch.Tensor   // mask and masked latents, for an inpainting network: [n, 1+c, h, w]
+	controls []*torch.Tensor // the control images
+	around   *torch.Tensor   // mask and masked image's latents, for an inpainting network: [n, 1+c, h, w]
 	n        int
 }
 

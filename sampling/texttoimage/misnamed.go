@@ -6,10 +6,10 @@ import (
 	"github.com/onestep-go/onestep/models/sd/prompt"
 )
 
-// mostMisnames is the number of notices after which a list of prompts has no more of their kind.
+// mostMisnames limits the number of such notices for a list of prompts.
 const mostMisnames = 10
 
-// misnamed notices what a prompt names in ComfyUI's way, embedding:name, without effect.
+// misnamed adds notices for embedding:name, ComfyUI's syntax, that has no effect in a prompt.
 func (p *Plan) misnamed(text string, known []sd.Inversion) {
 	var words []string
 	for _, in := range known {
@@ -25,9 +25,9 @@ func (p *Plan) misnamed(text string, known []sd.Inversion) {
 		p.misnames[m] = true
 		switch {
 		case m.Weight && p.o.Plain:
-			p.note("the weight in %s has no effect and is read as words: the prompts are plain", quote.Quoted(m.Text))
+			p.note("the weight in %s has no effect and is read as words of the prompt: prompt weighting is off", quote.Quoted(m.Text))
 		case m.Weight:
-			p.note("the weight in %s has no effect and is read as words: a weight needs parentheses, such as (embedding:%s:1.2)", quote.Quoted(m.Text), quote.Text(m.Name))
+			p.note("the weight in %s has no effect and is read as words of the prompt: a weight needs parentheses, such as (embedding:%s:1.2)", quote.Quoted(m.Text), quote.Text(m.Name))
 		default:
 			p.note("%s is read as words of the prompt: no embedding of that name is loaded", quote.Quoted(m.Text))
 		}

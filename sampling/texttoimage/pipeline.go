@@ -14,78 +14,80 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Pipeline generates images from prompts with a latent diffusion model: from noise, from an input image, or into the masked part of one.
-// With a Model alone it generates one image for each prompt, by the sampler that the model was published with. Several goroutines may use
-// one value, or one Model in several values.
+// Pipeline generates images from text prompts with a latent diffusion model: text to image, image to image or inpainting. With only a Model
+// it generates one image per prompt, with the model's default sampler. Several goroutines may use one value, or one Model in several
+// values.
 type Pipeline struct {
 	Model *sd.Model
 
 	Method        scheduler.Method // nil: the model's own; see [Plan]
-	Spacing       string           // of the noise levels or timesteps, one of [scheduler.Spacings]; "": the method's
-	Steps         int              // 0: as many as Timesteps, or 4 for LCM and TCD, 25 for others
-	Timesteps     []int            // in place of the method's own, from the noisiest
-	OriginalSteps int              // the grid of LCM's and TCD's timesteps; 0: the model's
+	Spacing       string           // of noise levels or timesteps, one of [scheduler.Spacings]; "": the method's
+	Steps         int              // 0: the number of Timesteps, or 4 for LCM and TCD, 25 for others
+	Timesteps     []int            // custom timesteps, descending; nil: the method's
+	OriginalSteps int              // size of the timestep grid of LCM and TCD (diffusers' original_inference_steps); 0: the model's
 
-	// Guidance is the scale of classifier-free guidance (Ho & Salimans 2022): the prediction is that for the negative prompt, plus the
-	// scale times what the prompt changes. 1, [NoGuidance], is none. Guidance-distilled models take it as an input. 0: 8.5 for such, 1 for LCM and TCD, 7.5 for others.
+	// Guidance is the scale of classifier-free guidance (Ho & Salimans 2022): the prediction is uncond + Guidance·(cond - uncond), where
+	// uncond is for the negative prompt. 1, [NoGuidance], is without guidance. Guidance-distilled models take it as an input. 0: 8.5 for
+	// such models, 1 for LCM and TCD, 7.5 for others.
 	Guidance float64
-	Rescale  float64 // the part by which a guided prediction is brought back to the deviation without guidance (Lin et al. 2024, section 3.4)
+	Rescale  float64 // diffusers' guidance_rescale: the fraction by which a guided prediction is rescaled to the standard deviation without guidance (Lin et al. 2024, section 3.4)
 	Negative string  // the negative prompt; it has no effect at guidance of 1 or less, nor with guidance-distilled models
 
-	// EmptyNegative: an empty Negative is encoded as a prompt. Otherwise it is what the model says: SDXL's are zeros. These are negative_prompt=""
-	// and None in diffusers.
+	// EmptyNegative: an empty Negative is encoded as a prompt, like negative_prompt="" in diffusers. Otherwise it is the model's default,
+	// like None in diffusers: for SDXL, zeros.
 	EmptyNegative bool
 
-	Plain    bool // prompts as they are: no weights in brackets, and cut off after one chunk of tokens, as in diffusers
-	ClipSkip int  // last layers of the text encoders that are left out; as in diffusers, not for Negative
+	Plain    bool // no prompt weighting, truncated to one chunk of tokens, as in diffusers
+	ClipSkip int  // the number of last text encoder layers to skip; as in diffusers, not for Negative
 
-	// PromptEmbeds are prompts that are encoded already, in place of prompts: one for each.
+	// PromptEmbeds are encoded prompts, to be used instead of prompts.
 	PromptEmbeds []Embeds
 
-	// Latents are the noise to begin with, [N, channels, Height/8, Width/8] of standard deviation 1, in place of what the seeds draw. They may be
-	// float32 whatever the model's type, and on any device. The streams of the seeds go on behind the noise that Latents stand for, so that
-	// samplers that draw more give the same image, whether the first noise was given or drawn; diffusers' generator begins anew.
+	// Latents are the initial noise, [N, channels, Height/8, Width/8] of standard deviation 1, instead of noise drawn by the seeds. They
+	// have the model's data type or float32, on any device. The random streams continue after the noise that Latents replace, so that
+	// samplers that draw more noise give the same image in both cases; diffusers' generator starts from the beginning.
 	Latents *torch.Tensor
-	// LatentsOnly leaves the images out: [Progress.Latents] behind the last step are the result (diffusers' output_type "latent").
+	// LatentsOnly skips decoding: the result is [Progress.Latents] after the last step (diffusers' output_type "latent").
 	LatentsOnly bool
 
-	Width, Height int // in pixels; 0: Init's, or what the model was trained for
+	Width, Height int // in pixels; 0: Init's, or that of the model's training
 
-	Seed        uint64 // of each prompt's first image; the others count up
-	N           int    // images of each prompt; 0: 1
-	Batch       int    // images generated together; 0: 1, so that an image is the same to the last bit whatever N is
+	Seed        uint64 // of each prompt's first image; the next images have Seed+1, Seed+2, …
+	N           int    // images per prompt; 0: 1
+	Batch       int    // batch size; 0: 1, so that an image is the same to the last bit for any N
 	SharedNoise bool   // a prompt's images share the stream of Seed and are generated together, as in diffusers with a single generator
 
-	// VariationStrength, from 0 to 1, turns the noise to begin with, also that which is added to Init's latents, towards that of
-	// VariationSeed, along the sphere.
+	// VariationStrength, from 0 to 1, interpolates spherically (slerp) from the initial noise, or the noise added to Init's latents, to
+	// that of VariationSeed.
 	VariationSeed     uint64
 	VariationStrength float64
 
-	// Init is the input image, to start from; of another size it is resized, as are Mask and Controls. Its latents are drawn from what the autoencoder says of
-	// it, by each image's own stream, so that an image does not depend on those beside it. diffusers does the same, but for inpainting
-	// with a list of generators: there the first one draws for all, and image 2 of 2 is another than the same seed gives alone.
+	// Init is the input image (img2img). It is resized to the output size, as are Mask and Controls. Its latents are sampled from the
+	// autoencoder's distribution with each image's own stream, so that an image does not depend on others in the batch. diffusers does the
+	// same, except for inpainting with a list of generators: there the first one draws for all, and image 2 of 2 differs from the one that
+	// its seed gives alone.
 	Init     image.Image
-	Strength float64     // how much of it may change, above 0 to 1; 0: 0.8, with a Mask 1
-	Shorten  bool        // LCM and TCD take all steps, on the lower part of their timesteps, instead of leaving out the first ones
-	Mask     image.Image // where Init is generated anew: where it is at least half white
+	Strength float64     // of img2img, above 0 to 1; 0: 0.8, or 1 with a Mask
+	Shorten  bool        // with a Strength, LCM and TCD take all Steps on the lower part of their timesteps instead of skipping the first ones
+	Mask     image.Image // inpainting mask: white (at least half) is repainted, black is kept
 	Controls []Control
 
 	// SDXL's size conditioning: original_size and crops_coords_top_left in diffusers. 0: the size of the image, and no crop.
 	OriginalSize, Crop image.Point
 
-	// Inversions are textual inversion embeddings, whose words Negative and the prompts may have.
+	// Inversions are textual inversion embeddings that Negative and the prompts may name.
 	Inversions []sd.Inversion
 
-	Adapters nn.Adapters // of single layers of the network and the text encoders; package lora has such
-	// Tagged returns what a prompt asks for by tags, <lora:name:weight>, in addition: adapters, and the embeddings that come with them, whose
-	// words this prompt and Negative may have. nil: such tags are an error.
+	Adapters nn.Adapters // adapters of layers in the network and the text encoders, such as those of package lora
+	// Tagged returns the adapters of a prompt's <lora:name:weight> tags, and the embeddings bundled with them, which this prompt and
+	// Negative may name. nil: such tags are an error.
 	Tagged func(tags []prompt.LoRA) (nn.Adapters, []sd.Inversion, error)
 
-	// Began, unless it is nil, is told when a stage of the work begins, for a display of progress.
+	// Began, if not nil, is called at the start of each stage, to display progress.
 	Began func(Stage)
 }
 
-// Plan decides everything that was left open, and reports what cannot work, without generating.
+// Plan fills in all defaults and checks all options, without generating.
 func (p Pipeline) Plan(prompts ...string) (*Plan, error) {
 	prompts, err := p.prompts(prompts)
 	if err != nil {
@@ -114,7 +116,7 @@ func (p Pipeline) Run(ctx context.Context, prompts ...string) iter.Seq2[Progress
 	return planned(p, prompts, func(plan *Plan) iter.Seq2[Progress, error] { return plan.Run(ctx) })
 }
 
-// planned plans and yields what is drawn from the plan, or the plan's error.
+// planned makes a plan and yields from it, or yields the plan's error.
 func planned[T any](p Pipeline, prompts []string, draw func(*Plan) iter.Seq2[T, error]) iter.Seq2[T, error] {
 	return func(yield func(T, error) bool) {
 		plan, err := p.Plan(prompts...)

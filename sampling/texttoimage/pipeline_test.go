@@ -158,7 +158,7 @@ func TestPlan(t *testing.T) {
 		d    texttoimage.Pipeline
 	}{
 		{"the negative prompt has no effect without guidance", texttoimage.Pipeline{Negative: "x"}},
-		{"a guidance scale of 0.5 is no guidance", texttoimage.Pipeline{Guidance: 0.5}},
+		{"a guidance scale of 0.5 is without guidance", texttoimage.Pipeline{Guidance: 0.5}},
 		{"the input image is resized from 70×80 to 64×80 pixels", texttoimage.Pipeline{Init: picture}},
 		{"timesteps [998 3] are not among the 50", texttoimage.Pipeline{Timesteps: []int{998, 3}}},
 		{"guidance rescale has no effect", texttoimage.Pipeline{Rescale: 0.5}},
@@ -174,18 +174,18 @@ func TestPlan(t *testing.T) {
 	}
 	p, err = texttoimage.Pipeline{Model: m, Plain: true}.Plan("short", long)
 	require.NoError(t, err)
-	require.Equal(t, []string{`prompt 2 is too long for one chunk of tokens and is cut off before "cat cat cat cat cat"`}, p.Notices)
+	require.Equal(t, []string{`prompt 2 is too long for one chunk of tokens and is truncated before "cat cat cat cat cat"`}, p.Notices)
 
 	for want, d := range map[string]texttoimage.Pipeline{
-		"a mask was given without an input image":                          {Mask: picture},
-		"a strength was given without an input image":                      {Strength: 0.5},
-		"width: want a multiple of 8 pixels, got 65: take 64 or 72":        {Width: 65},
-		"height: want 8 to 16384 pixels, got 99999":                        {Height: 99999},
-		"guidance: want a scale from 0 to 1000, got -1":                    {Guidance: -1},
-		"variation strength: want 0 to 1, got 2":                           {VariationStrength: 2},
-		"strength: want a number above 0 and up to 1, got 1.5":             {Init: picture, Strength: 1.5},
-		"control 1: want a network and an image":                           {Controls: []texttoimage.Control{{}}},
-		"want a number of images and a batch size from 1 on, got -1 and 0": {N: -1},
+		"a mask was given without an input image":                            {Mask: picture},
+		"a strength was given without an input image":                        {Strength: 0.5},
+		"width: want a multiple of 8 pixels, got 65: use 64 or 72":           {Width: 65},
+		"height: want 8 to 16384 pixels, got 99999":                          {Height: 99999},
+		"guidance: want a scale from 0 to 1000, got -1":                      {Guidance: -1},
+		"variation strength: want 0 to 1, got 2":                             {VariationStrength: 2},
+		"strength: want a number above 0 and up to 1, got 1.5":               {Init: picture, Strength: 1.5},
+		"control 1: want a ControlNet and an image":                          {Controls: []texttoimage.Control{{}}},
+		"want at least 1 image and a batch size of at least 1, got -1 and 0": {N: -1},
 	} {
 		d.Model = m
 		_, err := d.Plan()
@@ -195,9 +195,9 @@ func TestPlan(t *testing.T) {
 		}
 	}
 	_, err = texttoimage.Pipeline{Model: m}.Plan("a", "b <lora:x:0.5>")
-	require.EqualError(t, err, `prompt 2: it asks for the adapter "x" by a tag: want a function that finds it (Tagged), or no tag`)
+	require.EqualError(t, err, `prompt 2: it has a tag for the adapter "x": set Tagged to a function that loads it, or remove the tag`)
 	_, err = texttoimage.Pipeline{Model: m}.Plan("a", "b <lyco:x:0.5>")
-	require.ErrorContains(t, err, `prompt 2: it asks for the adapter "x" by a tag`)
+	require.ErrorContains(t, err, `prompt 2: it has a tag for the adapter "x"`)
 	for _, tag := range []string{"<lora:x:much>", "<lora::1>", "<lora:x:nan>", "<lora:x:1:lbw=MIDD>", "<lora:x", "< LoRA:x:much>", "<lyco:x:y>", "<hypernet:x:1>", "<Hypernet:x>"} {
 		_, err = texttoimage.Pipeline{Model: m}.Plan("a", "b "+tag)
 		require.ErrorContains(t, err, "prompt 2: "+strconv.Quote(tag), tag)

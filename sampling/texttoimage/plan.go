@@ -14,36 +14,36 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Plan is a [Pipeline] with everything decided: the exported fields say what, and [Plan.Images], [Plan.Results] and [Plan.Run] generate just
-// that, as often as they are called and by several goroutines at once. Input images are resized, adapters found and the sampler started when
-// it is made. The model, adapters, ControlNets and tensors of the Pipeline have to stay open for as long as the plan is used.
+// Plan is a [Pipeline] with all defaults filled in: the exported fields are the final settings, and [Plan.Images], [Plan.Results] and
+// [Plan.Run] generate with them, any number of times and from several goroutines at once. Making it resizes input images, loads tagged
+// adapters and starts the sampler. The Pipeline's model, adapters, ControlNets and tensors have to stay open while the plan is used.
 type Plan struct {
 	Method      string // the sampler's name, if it has one
-	Steps       int    // as they were asked for; a strength leaves some out
+	Steps       int    // as requested; with a strength some are skipped
 	Timesteps   []float64
-	Evaluations int // of the network, for each image; with guidance each is of two
+	Evaluations int // network evaluations per image; with guidance each is a batch of two
 	Guidance    float64
 	Distilled   bool // the network takes the guidance scale as an input
 	Width       int
 	Height      int
-	Strength    float64  // of an input image; without one 0
-	Notices     []string // what the user may want to know: options without effect, prompts that are cut off
+	Strength    float64  // of img2img; 0 without an input image
+	Notices     []string // notices to the user, such as options without effect and truncated prompts
 
-	o       Pipeline // with nothing left open
+	o       Pipeline // with all defaults filled in
 	config  noise.Config
 	run     scheduler.Schedule // before its first step
-	cfg     bool               // classifier-free guidance: two passes of the network, with the prompt and with the negative one
+	cfg     bool               // classifier-free guidance: two passes of the network, with the prompt and with the negative prompt
 	prompts []aPrompt
 
-	plainTags bool // their notice is there
+	plainTags bool // the notice was given
 	overTime  bool // likewise
 	misnames  map[prompt.Misnamed]bool
 }
 
-// aPrompt is a prompt and what holds for its images alone.
+// aPrompt is a prompt and the settings of its images.
 type aPrompt struct {
 	text       string
-	adapters   nn.Adapters    // those of all prompts and those of its tags
+	adapters   nn.Adapters    // those for all prompts and those of its tags
 	inversions []sd.Inversion // likewise
 }
 
@@ -51,14 +51,14 @@ func (p *Plan) decide(prompts []string) error {
 	if err := p.o.Model.Usable(); err != nil {
 		return fmt.Errorf("text to image: %w", err)
 	}
-	if err := p.o.Model.CheckInversions(p.o.Inversions...); err != nil { // before prompts, whose fault it is not
+	if err := p.o.Model.CheckInversions(p.o.Inversions...); err != nil { // before the prompts, so that the error is not attributed to one of them
 		return err
 	}
 	if err := p.check(p.o.Negative, p.o.Inversions); err != nil {
 		return fmt.Errorf("the negative prompt: %w", err)
 	}
 	if a := p.text(p.o.Negative, nil).Adapters(); a != nil {
-		return fmt.Errorf("the negative prompt asks for the adapter %s by a tag: an adapter acts on the whole image; move the tag to the prompt", quote.Quoted(a[0].Name))
+		return fmt.Errorf("the negative prompt has a tag for the adapter %s, but an adapter applies to the whole image: move the tag to the prompt", quote.Quoted(a[0].Name))
 	}
 	if err := p.fits(p.o.Adapters); err != nil {
 		return err
@@ -87,18 +87,18 @@ func (p *Plan) decide(prompts []string) error {
 	}
 	for i, one := range p.prompts {
 		if cut := p.o.Model.Cut(p.text(one.text, one.inversions)); cut != "" {
-			p.note("prompt %d is too long for one chunk of tokens and is cut off before %s", i+1, quote.Quoted(cut))
+			p.note("prompt %d is too long for one chunk of tokens and is truncated before %s", i+1, quote.Quoted(cut))
 		}
 	}
 	return nil
 }
 
-// prompt finds the adapters of a prompt and the embeddings that come with them, and checks it.
+// prompt loads a prompt's tagged adapters with their embeddings, and checks the prompt.
 func (p *Plan) prompt(text string) (aPrompt, error) {
 	one := aPrompt{text, p.o.Adapters, p.o.Inversions}
 	switch tags := p.text(text, nil).Adapters(); {
 	case tags != nil && p.o.Tagged == nil:
-		return one, fmt.Errorf("it asks for the adapter %s by a tag: want a function that finds it (Tagged), or no tag", quote.Quoted(tags[0].Name))
+		return one, fmt.Errorf("it has a tag for the adapter %s: set Tagged to a function that loads it, or remove the tag", quote.Quoted(tags[0].Name))
 	case tags != nil:
 		more, with, err := p.o.Tagged(tags)
 		if err != nil {
@@ -115,7 +115,7 @@ func (p *Plan) prompt(text string) (aPrompt, error) {
 	return one, p.tags(text, one.inversions)
 }
 
-// fits reports adapters of another model.
+// fits returns an error for adapters of another model.
 func (p *Plan) fits(a nn.Adapters) error {
 	var controls []*nn.Store
 	for _, c := range p.o.Controls {
@@ -130,7 +130,7 @@ func (p *Plan) note(format string, args ...any) {
 	p.Notices = append(p.Notices, fmt.Sprintf(format, args...))
 }
 
-// method chooses method and number of steps.
+// method selects the sampler and the number of steps.
 func (p *Plan) method() error {
 	m := p.o.Model
 	if m.Scheduler != nil {
@@ -143,8 +143,8 @@ func (p *Plan) method() error {
 	return p.choose(m.Distilled())
 }
 
-// unclip turns clip_sample off for Stable Diffusion 1 and 2, as diffusers' pipelines of these models do: their latents go beyond ±1. It is
-// on by default in some classes.
+// unclip turns clip_sample off for Stable Diffusion 1 and 2, as diffusers' pipelines of these models do: their latents exceed ±1, and
+// clip_sample is on by default in some classes.
 func (p *Plan) unclip() {
 	on := p.config.Class == "DDIMScheduler" || p.config.Class == "DDPMScheduler"
 	if p.config.Clip != nil {
@@ -155,10 +155,10 @@ func (p *Plan) unclip() {
 	}
 	off := false
 	p.config.Clip = &off
-	p.note("the scheduler's configuration has clip_sample on, which is not for latents: it is off, as in diffusers")
+	p.note("clip_sample of the scheduler's configuration is turned off, as in diffusers: it is not meant for latents")
 }
 
-// choose fills in the sampler and the number of steps where they are left open, for a guidance-distilled model or another.
+// choose fills in the default sampler and number of steps, which depend on whether the model is guidance-distilled.
 func (p *Plan) choose(distilled bool) (err error) {
 	if p.o.Method == nil {
 		name, exact := scheduler.Default(p.config)
@@ -166,7 +166,7 @@ func (p *Plan) choose(distilled bool) (err error) {
 		case distilled:
 			name = "lcm"
 		case !exact && p.config.Class != "":
-			p.note("the model's own sampler, %s, is not supported: %s is used instead", p.config.Class, name)
+			p.note("the model's own sampler %s is not supported: using %s instead", p.config.Class, name)
 		}
 		if p.o.Method, err = scheduler.Named(name); err != nil {
 			return err
@@ -188,21 +188,21 @@ func (p *Plan) choose(distilled bool) (err error) {
 	return p.unused()
 }
 
-// unused reports options that only LCM and TCD have, for another of scheduler's methods; what is not of that package may have them.
+// unused reports options of LCM and TCD that the sampler does not use. Methods from outside package scheduler may use them.
 func (p *Plan) unused() error {
 	if _, err := scheduler.Named(p.Method); err != nil || p.few() {
 		return nil
 	}
 	if p.o.Shorten {
-		return fmt.Errorf("only the samplers lcm and tcd can take all steps from a strength on: the sampler %s leaves the first ones out", quote.Text(p.Method))
+		return fmt.Errorf("taking all steps with a strength is only for the samplers lcm and tcd: the sampler %s skips the first steps", quote.Text(p.Method))
 	}
 	if p.o.OriginalSteps != 0 {
-		p.note("the number of original steps, %d, has no effect: the samplers lcm and tcd have them, and %s does not", p.o.OriginalSteps, p.Method)
+		p.note("the number of original steps (%d) has no effect: only the samplers lcm and tcd use it, not %s", p.o.OriginalSteps, p.Method)
 	}
 	return nil
 }
 
-// few tells whether the method is for models that were distilled to few steps.
+// few reports whether the sampler is for models distilled to few steps.
 func (p *Plan) few() bool {
 	switch p.o.Method.(type) {
 	case scheduler.LCM, scheduler.TCD:
@@ -211,8 +211,8 @@ func (p *Plan) few() bool {
 	return false
 }
 
-// Try tells whether the sampler can work with a model of these files, before its weights are loaded: it needs no Model. What their
-// configurations say wrongly is an error, too; parts that are missing are not.
+// Try checks the sampler's options against a model's files before its weights are loaded; Model may be nil. Invalid configurations are
+// errors; missing components are not.
 func (p Pipeline) Try(files *weights.Model) error {
 	plan := &Plan{o: p}
 	if files.Scheduler != nil {
@@ -237,7 +237,7 @@ func (p Pipeline) Try(files *weights.Model) error {
 	return plan.start()
 }
 
-// options are the scheduler's.
+// options returns the scheduler's options.
 func (p *Plan) options() scheduler.Options {
 	return scheduler.Options{Steps: p.o.Steps, Timesteps: p.o.Timesteps, OriginalSteps: p.o.OriginalSteps, Strength: p.Strength, Shorten: p.o.Shorten}
 }

@@ -35,19 +35,19 @@ func (p *Plan) size() error {
 			return fmt.Errorf("%s: want %d to %d pixels, got %d", side.name, k, maxSide, side.v)
 		}
 		if side.v%k != 0 {
-			return fmt.Errorf("%s: want a multiple of %d pixels, got %d: take %d or %d", side.name, k, side.v, side.v/k*k, side.v/k*k+k)
+			return fmt.Errorf("%s: want a multiple of %d pixels, got %d: use %d or %d", side.name, k, side.v, side.v/k*k, side.v/k*k+k)
 		}
 	}
 	p.Width, p.Height = w, h
 	return nil
 }
 
-// images resizes the input images, and checks them and the numbers that go with them.
+// images checks and resizes the input images, and checks their settings.
 func (p *Plan) images() error {
 	want := image.Pt(p.Width, p.Height)
 	fit := func(what string, m *image.Image) error {
 		if o, ok := (*m).(interface{ Opaque() bool }); ok && !o.Opaque() {
-			p.note("the %s has transparent parts: they are put on white", what)
+			p.note("the %s is partly transparent: compositing it on white", what)
 			*m = vision.OnWhite(*m) // as in training
 		}
 		switch got := (*m).Bounds().Size(); {
@@ -66,13 +66,13 @@ func (p *Plan) images() error {
 	case p.o.Mask != nil && p.o.Init == nil:
 		return errors.New("a mask was given without an input image")
 	case p.o.Init != nil && !encodes(p.o.Model.VAE):
-		return errors.New("the tiny autoencoder is a decoder only and cannot encode the input image: want its encoder's file, too")
+		return errors.New("the tiny autoencoder has only a decoder and cannot encode the input image: its encoder's file is needed too")
 	case p.o.Strength != 0 && p.o.Init == nil:
 		return errors.New("a strength was given without an input image")
 	case !(p.o.VariationStrength >= 0 && p.o.VariationStrength <= 1):
 		return fmt.Errorf("variation strength: want 0 to 1, got %g", p.o.VariationStrength)
 	case p.o.N < 0 || p.o.Batch < 0:
-		return fmt.Errorf("want a number of images and a batch size from 1 on, got %d and %d", p.o.N, p.o.Batch)
+		return fmt.Errorf("want at least 1 image and a batch size of at least 1, got %d and %d", p.o.N, p.o.Batch)
 	case p.o.ClipSkip < 0 || p.o.ClipSkip >= p.o.Model.Texts[0].Config().Depth-1:
 		return fmt.Errorf("clip skip: want 0 to %d, got %d", p.o.Model.Texts[0].Config().Depth-2, p.o.ClipSkip)
 	}
@@ -97,13 +97,13 @@ func (p *Plan) images() error {
 	p.o.Controls = slices.Clone(p.o.Controls)
 	for i, c := range p.o.Controls {
 		if c.Net == nil || c.Image == nil {
-			return fmt.Errorf("control %d: want a network and an image", i+1)
+			return fmt.Errorf("control %d: want a ControlNet and an image", i+1)
 		}
 		if c.Net.Store().Closed() {
-			return fmt.Errorf("control %d: its network was closed (%w): close it when nothing needs it any more", i+1, torch.ErrFreed)
+			return fmt.Errorf("control %d: its ControlNet was closed (%w): close it only after the last use", i+1, torch.ErrFreed)
 		}
 		if err := together(c.Net.Config().Encoder, p.o.Model.UNet.Config().Encoder); err != nil {
-			return fmt.Errorf("control %d: its network is of another family than the model: %w", i+1, err)
+			return fmt.Errorf("control %d: the ControlNet is for another model family: %w", i+1, err)
 		}
 		if err := fit("control image", &p.o.Controls[i].Image); err != nil {
 			return err
@@ -115,13 +115,13 @@ func (p *Plan) images() error {
 			p.o.Controls[i].Scale = 1
 		}
 		if !(c.Start >= 0 && c.Start < p.o.Controls[i].End && p.o.Controls[i].End <= 1) {
-			return fmt.Errorf("control %d: want a part of the steps from 0 to 1, got %g to %g", i+1, c.Start, p.o.Controls[i].End)
+			return fmt.Errorf("control %d: want a range of steps within 0 to 1, got %g to %g", i+1, c.Start, p.o.Controls[i].End)
 		}
 	}
 	return nil
 }
 
-// strength is that of an input image.
+// strength returns the strength of img2img.
 func (p *Plan) strength() float64 {
 	switch {
 	case p.o.Strength != 0:
@@ -132,7 +132,7 @@ func (p *Plan) strength() float64 {
 	return 0.8
 }
 
-// encodes tells whether an autoencoder has an encoder.
+// encodes reports whether an autoencoder has an encoder.
 func encodes(a vae.Autoencoder) bool {
 	half, ok := a.(interface{ Encodes() bool })
 	return !ok || half.Encodes()

@@ -10,11 +10,11 @@ import (
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
-// Progress is where generating is: after one step of the sampler.
+// Progress is the state of generation after one step of the sampler.
 type Progress struct {
-	Prompt   int           // which of the prompts, from 0
-	Seeds    []uint64      // of the images that are being generated
-	I, Steps int           // the step, from 1, of how many
+	Prompt   int           // index of the prompt, from 0
+	Seeds    []uint64      // of the images in the batch
+	I, Steps int           // the step, from 1, and the number of steps
 	Images   []image.Image // after the last step; else nil
 
 	clean   *torch.Tensor
@@ -23,34 +23,34 @@ type Progress struct {
 	plan    *Plan
 }
 
-// Stage is a part of the work on images. [Plan.Run] yields during the steps only; the others take time, too.
+// Stage is a stage of generation. [Plan.Run] yields only in the stage Sampling.
 type Stage string
 
-// The stages, in their order. The first comes once for each prompt, the others for each batch of its images.
+// The stages, in order. The first one runs once per prompt, the others once per batch.
 const (
 	EncodingText  Stage = "text"     // the prompt is encoded
-	EncodingImage Stage = "image"    // the input image is encoded, where there is one
-	Sampling      Stage = "sampling" // the method's steps
-	Decoding      Stage = "decoding" // latents become images
+	EncodingImage Stage = "image"    // the input image is encoded, if there is one
+	Sampling      Stage = "sampling" // the sampler's steps
+	Decoding      Stage = "decoding" // latents are decoded
 )
 
-// began tells of a stage.
+// began calls Began for a stage.
 func (p *Plan) began(s Stage) {
 	if p.o.Began != nil {
 		p.o.Began(s)
 	}
 }
 
-// Preview decodes what the latents are predicted to become, with a tiny autoencoder for instance. It works until the next step is
-// asked for or the loop ends; later it is an error that wraps [torch.ErrFreed].
+// Preview decodes the predicted clean latents, usually with a tiny autoencoder. It works until the next step or the end of the loop; later
+// it returns an error that wraps [torch.ErrFreed].
 func (st Progress) Preview(a vae.Autoencoder) (out []image.Image, err error) {
 	switch {
 	case st.clean.Freed():
-		return nil, fmt.Errorf("preview: the latents of step %d of %d are gone (%w): call Preview inside the loop, before the next step", st.I, st.Steps, torch.ErrFreed)
+		return nil, fmt.Errorf("preview: the latents of step %d of %d are no longer available (%w): call Preview inside the loop, before the next step", st.I, st.Steps, torch.ErrFreed)
 	case a == nil:
 		return nil, errors.New("preview: want an autoencoder, such as a tiny one, got nil")
 	case a.Channels() != st.clean.Dim(1):
-		return nil, fmt.Errorf("preview: the autoencoder's latents have %d channels and the model's %d: they are incompatible", a.Channels(), st.clean.Dim(1))
+		return nil, fmt.Errorf("preview: the autoencoder's latents have %d channels and the model's have %d: they are incompatible", a.Channels(), st.clean.Dim(1))
 	}
 	err = st.scope.NoGrad(func(s *torch.Scope) error {
 		out, err = vision.ToImages(a.Decode(s, st.clean.To(s, a.DType())))

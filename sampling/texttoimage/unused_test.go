@@ -22,7 +22,7 @@ func TestUnusedOptions(t *testing.T) {
 		"shorten euler_karras": {texttoimage.Pipeline{Model: lcm, Method: scheduler.Euler{Karras: true}, Init: picture, Shorten: true}, "euler_karras", ""},
 		"shorten lcm":          {texttoimage.Pipeline{Model: lcm, Init: picture, Shorten: true}, "", ""},
 		"shorten tcd":          {texttoimage.Pipeline{Model: sd15, Method: scheduler.TCD{}, Init: picture, Shorten: true, Guidance: 1}, "", ""},
-		"grid of euler":        {texttoimage.Pipeline{Model: sd15, Method: scheduler.Euler{}, OriginalSteps: 40}, "", "original steps, 40, has no effect"},
+		"grid of euler":        {texttoimage.Pipeline{Model: sd15, Method: scheduler.Euler{}, OriginalSteps: 40}, "", "original steps (40) has no effect"},
 		"grid of lcm":          {texttoimage.Pipeline{Model: lcm, OriginalSteps: 40}, "", ""},
 		"variation seed":       {texttoimage.Pipeline{Model: lcm, VariationSeed: 3}, "", "the variation seed has no effect"},
 		"variation":            {texttoimage.Pipeline{Model: lcm, VariationSeed: 3, VariationStrength: 0.1}, "", ""},

@@ -6,7 +6,7 @@ import (
 	"github.com/onestep-go/onestep/sampling/texttoimage/infotext"
 )
 
-// The text of an image from Stable Diffusion web UI is taken apart.
+// Parse the text of an image from Stable Diffusion web UI.
 func ExampleParse() {
 	t := infotext.Parse("a cat\nNegative prompt: blurry\nSteps: 20, Sampler: DPM++ 2M Karras, CFG scale: 7, Seed: 42, Size: 512x512")
 	fmt.Printf("%q %q %s\n", t.Prompt, t.Negative, t.Get("Seed"))

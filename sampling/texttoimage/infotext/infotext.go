@@ -5,10 +5,10 @@ import (
 	"strings"
 )
 
-// Keyword is the PNG text chunk that holds it.
+// Keyword is the keyword of its PNG text chunk.
 const Keyword = "parameters"
 
-// Text is such a text, taken apart.
+// Text is a parsed "parameters" text.
 type Text struct {
 	Prompt   string
 	Negative string
@@ -35,8 +35,8 @@ func (t *Text) Add(name, value string) {
 	}
 }
 
-// String writes it as A1111 does: prompts as they are, values that hold commas, colons or line breaks as JSON strings. What stands in
-// prompts at the beginning and end of lines, or looks like the other parts, does not survive reading: the format has no quotes there.
+// String formats the text as A1111 does: prompts verbatim, values with commas, colons or line breaks as JSON strings. Whitespace around
+// lines of a prompt, and prompt text that looks like other parts, is not preserved by parsing: the format does not quote prompts.
 func (t Text) String() string {
 	var b strings.Builder
 	b.WriteString(t.Prompt)
@@ -63,6 +63,6 @@ func quote(v string) string {
 	var b strings.Builder
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
-	_ = enc.Encode(v) // a string can always be
+	_ = enc.Encode(v) // strings always encode
 	return strings.TrimSuffix(b.String(), "\n")
 }

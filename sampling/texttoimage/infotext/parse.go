@@ -7,21 +7,20 @@ import (
 	"strings"
 )
 
-// Limits of what is taken for a setting, which keep the work linear.
+// Limits of a setting, which keep the time linear.
 const (
 	longestName = 64
 	mostFields  = 1000
 )
 
-// begins is the line that settings begin with: A1111, and all who write as it does, have Steps first. SD.Next's stand between bars.
+// begins matches the first line of the settings: in A1111's format Steps is first. SD.Next separates settings by bars.
 var begins = regexp.MustCompile(`^Steps:\s*\d+\s*([,|]|$)`)
 
 var hasSteps = regexp.MustCompile(`(^|,)\s*Steps:`)
 
-// Parse takes a text apart. The settings begin at the last line that starts with Steps, and go on to the end of the text, since
-// extensions write values with line breaks; in a text without such a line they are the last line, if Steps is among three of them or
-// more. A1111's own rule is any three names with colons, which takes prompts for settings. Parse takes any text; what is not
-// understood is prompt.
+// Parse parses a text. The settings begin at the last line that starts with Steps and extend to the end of the text, since extensions write
+// values with line breaks; without such a line they are the last line, if it has at least three settings, among them Steps. A1111's own
+// rule, any three names with colons, mistakes prompts for settings. There are no errors: anything else is part of the prompt.
 func Parse(text string) Text {
 	var t Text
 	lines := strings.Split(strings.TrimSpace(strings.ReplaceAll(text, "\r\n", "\n")), "\n")
@@ -53,14 +52,14 @@ func Parse(text string) Text {
 	return t
 }
 
-// settings takes "Name: value, Name: value" apart. Values are bare up to the next comma, strings or JSON. What has no name belongs to the
-// value before it.
+// settings parses "Name: value, Name: value". Values are bare up to the next comma, strings or JSON. Text without a name belongs to the
+// previous value.
 func settings(text string) (out []Field) {
 	comma := byte(',')
 	if m := begins.FindStringSubmatch(strings.SplitN(text, "\n", 2)[0]); m != nil && m[1] == "|" {
 		comma = '|'
 	}
-	var more []string // what belongs to the last value
+	var more []string // parts of the last value
 	join := func() {
 		if len(more) > 0 && len(out) > 0 {
 			last := &out[len(out)-1]
@@ -68,7 +67,7 @@ func settings(text string) (out []Field) {
 		}
 		more = nil
 	}
-	tries := 20 // of values that begin as JSON does and are none
+	tries := 20 // of values that look like JSON and are not
 	for text != "" && len(out) < mostFields {
 		name, rest := cutName(text)
 		if name == "" {
@@ -92,7 +91,7 @@ func settings(text string) (out []Field) {
 	return out
 }
 
-// cutName cuts a setting's name and colon off; "" where the text does not begin with one.
+// cutName cuts a setting's name and colon off; name is "" if the text does not begin with one.
 func cutName(text string) (name, rest string) {
 	text = strings.TrimLeft(text, " \t\n")
 	i := 0
@@ -110,7 +109,7 @@ func nameByte(c byte) bool {
 	return c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || strings.IndexByte("_ -/+.()", c) >= 0 || c >= 0x80
 }
 
-// cutValue cuts a value off, and the comma behind it.
+// cutValue cuts off a value and the comma after it.
 func cutValue(text string, comma byte, tries *int) (value, rest string) {
 	text = strings.TrimLeft(text, " \t")
 	end, whole := 0, ""
@@ -148,7 +147,7 @@ func cutValue(text string, comma byte, tries *int) (value, rest string) {
 	return strings.TrimSpace(text), ""
 }
 
-// quoted returns the length of the string in quotation marks that text begins with; 0 where it does not end.
+// quoted returns the length of the quoted string at the start of text, or 0 if it is unterminated.
 func quoted(text string) int {
 	for i := 1; i < len(text); i++ {
 		switch text[i] {
@@ -161,7 +160,7 @@ func quoted(text string) int {
 	return 0
 }
 
-// unquote decodes a JSON string; one with raw line breaks, as some extensions write them, too.
+// unquote decodes a JSON string, also with raw line breaks, which some extensions write.
 func unquote(v string) string {
 	var s string
 	if json.Unmarshal([]byte(strings.ReplaceAll(v, "\n", `\n`)), &s) == nil {

@@ -132,7 +132,7 @@ func TestFromPrograms(t *testing.T) {
 		{"InvokeAI", "InvokeAI", []string{"invokeai_metadata", "{}"}},
 		{"NovelAI", "NovelAI", []string{"Software", "NovelAI", "Comment", "{}"}},
 		{`"a", "b"`, "", []string{"parameters", `{"b": 1, "a": "words"}`}},
-		{"no text", "", []string{"Software", "x"}},
+		{"no generation parameters", "", []string{"Software", "x"}},
 	} {
 		_, program, err := from(c.pairs...)
 		require.ErrorContains(t, err, c.want)

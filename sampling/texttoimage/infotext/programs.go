@@ -13,12 +13,12 @@ import (
 	outside "github.com/onestep-go/onestep/internal/quote"
 )
 
-// ErrNone is that of images whose texts do not say how they were generated.
-var ErrNone = errors.New("it has no text that says how it was generated")
+// ErrNone is returned for images without generation parameters.
+var ErrNone = errors.New("it has no generation parameters")
 
-// From takes the settings of an image from its texts: those of A1111 and of all who write them as it does (Forge, SD.Next,
-// stable-diffusion.cpp, Civitai), and JSON of Fooocus, SwarmUI and ComfyUI, whose settings get A1111's names. program is "" for A1111's form. Texts of other
-// programs, and those that cannot be understood, are an error that names the program. text returns the text of a keyword.
+// From reads the generation parameters of an image: in A1111's format (also Forge, SD.Next, stable-diffusion.cpp, Civitai), or JSON of
+// Fooocus, SwarmUI and ComfyUI, whose settings are renamed to A1111's. program is "" for A1111's format. Texts of other programs, and
+// unsupported ones, are an error that names the program. text returns the image's text for a keyword.
 func From(text func(keyword string) (string, bool)) (t Text, program string, err error) {
 	if v, ok := text(Keyword); ok {
 		object := fields(v)
@@ -34,7 +34,7 @@ func From(text func(keyword string) (string, bool)) (t Text, program string, err
 			t, err = fooocus(object)
 			return t, "Fooocus", err
 		}
-		return t, "", fmt.Errorf("its %s are JSON of an unknown program, with %s", Keyword, list(slices.Sorted(maps.Keys(object))))
+		return t, "", fmt.Errorf("its %s are JSON in an unknown format, with %s", Keyword, list(slices.Sorted(maps.Keys(object))))
 	}
 	if v, ok := text("prompt"); ok && fields(v) != nil {
 		t, err = comfy(v)
@@ -44,11 +44,11 @@ func From(text func(keyword string) (string, bool)) (t Text, program string, err
 		{"workflow", "ComfyUI"}, {"invokeai_metadata", "InvokeAI"}, {"invokeai_graph", "InvokeAI"}, {"sd-metadata", "InvokeAI"}, {"Dream", "InvokeAI"},
 	} {
 		if _, ok := text(p.keyword); ok {
-			return t, p.program, fmt.Errorf("it has settings of %s, which cannot be read: pass the prompt and the settings yourself", p.program)
+			return t, p.program, fmt.Errorf("it has settings of %s, which are not supported: pass the prompt and the settings yourself", p.program)
 		}
 	}
 	if v, _ := text("Software"); v == "NovelAI" {
-		return t, v, fmt.Errorf("it has settings of %s, which cannot be read: pass the prompt and the settings yourself", "NovelAI")
+		return t, v, fmt.Errorf("it has settings of %s, which are not supported: pass the prompt and the settings yourself", "NovelAI")
 	}
 	return t, "", ErrNone
 }
@@ -75,7 +75,7 @@ func plain(v json.RawMessage) string {
 	return string(v)
 }
 
-// taken renames the settings of an object that A1111 has names for, in A1111's order, and appends all others as they are.
+// taken renames settings to A1111's names, in A1111's order, and appends all others unchanged.
 func taken(object map[string]json.RawMessage, names [][2]string, without ...string) Text {
 	var t Text
 	for _, n := range names {
@@ -92,7 +92,7 @@ func taken(object map[string]json.RawMessage, names [][2]string, without ...stri
 	return t
 }
 
-// fooocus takes over what Fooocus writes in its own scheme (modules/meta_parser.py).
+// fooocus reads Fooocus' own format (modules/meta_parser.py).
 func fooocus(o map[string]json.RawMessage) (Text, error) {
 	if o["prompt"] == nil {
 		return Text{}, errors.New("settings of Fooocus without a prompt")
@@ -110,7 +110,7 @@ func fooocus(o map[string]json.RawMessage) (Text, error) {
 	return t, nil
 }
 
-// swarm takes over what SwarmUI writes.
+// swarm reads SwarmUI's format.
 func swarm(o map[string]json.RawMessage) (Text, error) {
 	if o["prompt"] == nil {
 		return Text{}, errors.New("settings of SwarmUI without a prompt")
@@ -125,13 +125,13 @@ func swarm(o map[string]json.RawMessage) (Text, error) {
 	return t, nil
 }
 
-// node is one of ComfyUI's: inputs are values, or the node and output that they come from.
+// node is a node of a ComfyUI graph: inputs are values, or links to another node's output.
 type node struct {
 	Class  string                     `json:"class_type"`
 	Inputs map[string]json.RawMessage `json:"inputs"`
 }
 
-// link returns the id of the node that an input comes from.
+// link returns the id of the node that an input is linked to.
 func (n node) link(name string) string {
 	var l []json.RawMessage
 	if json.Unmarshal(n.Inputs[name], &l) != nil || len(l) != 2 {
@@ -140,7 +140,7 @@ func (n node) link(name string) string {
 	return plain(l[0])
 }
 
-// comfy takes over a graph of ComfyUI if it is the plain one: one KSampler between text encoders, a checkpoint and an empty latent image.
+// comfy reads a ComfyUI graph if it is the basic one: one KSampler with text encoders, a checkpoint and an empty latent image.
 func comfy(text string) (Text, error) {
 	var t Text
 	refuse := func(format string, args ...any) (Text, error) {
@@ -181,7 +181,7 @@ func comfy(text string) (Text, error) {
 	t.Add("Steps", plain(k.Inputs["steps"]))
 	t.Add("Sampler", plain(k.Inputs["sampler_name"]))
 	schedule := plain(k.Inputs["scheduler"])
-	if schedule == "beta" { // by whose quantiles ComfyUI chooses timesteps; A1111 and diffusers choose noise levels
+	if schedule == "beta" { // ComfyUI applies the quantiles to timesteps; A1111 and diffusers apply them to noise levels
 		schedule = "beta of ComfyUI"
 	}
 	t.Add("Schedule type", schedule)
@@ -190,7 +190,7 @@ func comfy(text string) (Text, error) {
 	if w, h := plain(size.Inputs["width"]), plain(size.Inputs["height"]); w != "" && h != "" {
 		t.Add("Size", w+"x"+h)
 	}
-	// What stands between the sampler and the checkpoint, adapters for example, is named: it is not repeated.
+	// Nodes between the sampler and the checkpoint, such as adapters, are named, since they are not reproduced.
 	seen := map[string]bool{}
 	for id := k.link("model"); id != "" && !seen[id]; id = graph[id].link("model") {
 		seen[id] = true
@@ -218,7 +218,7 @@ func named(class string) string {
 	return "a node " + outside.Quoted(class)
 }
 
-// list is names for an error, the first few.
+// list formats the first few names for an error.
 func list(names []string) string {
 	const most = 5
 	var out []string

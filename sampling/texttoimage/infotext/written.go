@@ -7,7 +7,7 @@ import (
 	"github.com/onestep-go/onestep/sampling/scheduler"
 )
 
-// names are what A1111 calls the samplers.
+// names are A1111's names of the samplers.
 var names = map[string]string{
 	"lcm": "LCM", "tcd": "TCD", "ddim": "DDIM", "euler": "Euler", "euler_a": "Euler a", "heun": "Heun", "dpmpp_2m": "DPM++ 2M", "unipc": "UniPC",
 	"pndm": "PLMS", "lms": "LMS", "dpm2": "DPM2", "dpm2_a": "DPM2 a", "dpmpp_2s_a": "DPM++ 2S a", "dpmpp_sde": "DPM++ SDE",
@@ -15,8 +15,8 @@ var names = map[string]string{
 	"dpmpp_2m_sde_heun": "DPM++ 2M SDE Heun", "unipc_bh1": "UniPC", "dpmpp_3m": "DPM++ 3M",
 }
 
-// AddSampler appends A1111's fields for a sampler of package scheduler by its name: "Sampler", with its spacing, or with a "Schedule type"
-// beside it, and "UniPC variant". A sampler that A1111 has no name for has its own.
+// AddSampler appends A1111's fields for a sampler of package scheduler: "Sampler", with the spacing in its name or in "Schedule type", and
+// "UniPC variant". A sampler that A1111 does not have keeps its own name.
 func (t *Text) AddSampler(method string) {
 	sampler, schedule := a1111(method)
 	t.Add("Sampler", sampler)
@@ -26,7 +26,7 @@ func (t *Text) AddSampler(method string) {
 	}
 }
 
-// a1111 returns the sampler with its spacing, or a schedule type beside it.
+// a1111 returns the sampler, with the spacing in its name or as schedule type.
 func a1111(method string) (sampler, schedule string) {
 	for _, spacing := range scheduler.Spacings() {
 		front, ok := strings.CutSuffix(method, "_"+spacing)
