@@ -12,9 +12,9 @@ func (a *app) convert() *cobra.Command {
 		Use:        "convert --model MODEL --out OUT",
 		SuggestFor: []string{"export", "import"},
 		Short:      "Convert a Stable Diffusion model to another layout or type",
-		Long: `Convert a Stable Diffusion model to another layout or type: a single file to a diffusers directory, a directory to a single file as A1111
-and ComfyUI read it; a VAE or a ControlNet alone likewise. Tensors are converted one by one. A model with missing weights or shape
-mismatches is refused. The output appears when it is complete.`,
+		Long: `Convert a Stable Diffusion model to another layout or type: a single file to a diffusers directory, a directory to a single file for A1111
+and ComfyUI; also a lone VAE or ControlNet. Tensors are converted one by one. A model with missing weights or shape mismatches is refused.
+The output appears when it is complete.`,
 		Example: `  onestep convert --model v1-5-pruned-emaonly.ckpt --out sd15/
   onestep convert --model sd15/ --dtype f16 --out sd15.safetensors`,
 		Args: arguments(0, "no arguments, only flags"),
@@ -31,27 +31,27 @@ mismatches is refused. The output appears when it is complete.`,
 	return cmd
 }
 
-// convertFlags adds the flags for what is read and written.
+// convertFlags adds the flags for input and output.
 func (a *app) convertFlags(cmd *cobra.Command, o *job.Convert) {
 	f := cmd.Flags()
 	f.StringVar(&o.Model, "model", "", "a diffusers directory or a single .safetensors or .ckpt file (required)")
 	f.StringVar(&o.Out, "out", "", "FILE.safetensors for a single file, DIR for a directory (required)")
-	f.Var(dtype{choice{&o.DType, job.DTypes()}}, "dtype", "type of the weights (default: as they are)")
+	f.Var(dtype{choice{&o.DType, job.DTypes()}}, "dtype", "data type of the weights (default: unchanged)")
 	f.StringVar(&o.Variant, "variant", "", "variant of the input files: fp16 for those with .fp16. in their names")
 	readHow(f, &o.Mixed, &o.EMA)
 	replaceParts(f, &o.Parts.UNet, &o.Parts.Text, &o.Parts.Text2, &o.Parts.VAE)
 	f.StringVar(&o.OutVariant, "out-variant", "", "variant in the names of a directory's output files")
 	describeFile(f, &o.Config, &o.Prediction)
-	f.BoolVar(&o.Unchecked, "unchecked", false, "write the model even if weights are missing, unexpected or of another shape")
-	f.BoolVar(&o.Overwrite, "overwrite", false, "replace what exists")
+	f.BoolVar(&o.Unchecked, "unchecked", false, "write the model even with missing or unexpected weights or shape mismatches")
+	f.BoolVar(&o.Overwrite, "overwrite", false, "replace an existing file or directory")
 	a.jsonFlag(cmd)
 	offerChoices(cmd)
 	call(f, "FILE|DIR", "model", "out")
 	call(f, "NAME", "variant", "out-variant")
 	byTopic(cmd,
-		topic{"Adapters", "*"}, // what the caller has added
+		topic{"Adapters", "*"}, // flags that the caller added
 		topic{"Model", "model variant mixed-variant ema model-config prediction"},
-		topic{"Parts in place of the model's", "unet text-encoder text-encoder-2 vae"},
+		topic{"Replaced components", "unet text-encoder text-encoder-2 vae"},
 		topic{"Output", "out dtype out-variant unchecked overwrite json"},
 	)
 }

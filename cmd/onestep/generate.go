@@ -15,7 +15,7 @@ import (
 	"github.com/onestep-go/onestep/sampling/scheduler"
 )
 
-// seed is a flag for a seed; not given, it is any.
+// seed is a flag for a seed; by default it is random.
 type seed struct{ v **uint64 }
 
 func (s seed) String() string {
@@ -35,7 +35,7 @@ func (s seed) Set(text string) error {
 
 func (s seed) Type() string { return "uint64" }
 
-// optional is a flag for a number that may not be given.
+// optional is a flag for a number without a default.
 type optional struct{ v **float64 }
 
 func (o optional) String() string {
@@ -55,25 +55,25 @@ func (o optional) Set(text string) error {
 
 func (o optional) Type() string { return "float64" }
 
-// describeFile adds the flags for what a single file does not say of itself.
+// describeFile adds the flags for information that a single file does not contain.
 func describeFile(f *pflag.FlagSet, config, prediction *string) {
 	f.StringVar(config, "model-config", "", "diffusers directory with the configurations and tokenizers of a single file")
 	f.Var(choice{prediction, []string{"epsilon", "v_prediction", "sample"}}, "prediction", "prediction type (default: the model's; for single files without one v_prediction for Stable Diffusion 2, otherwise epsilon)")
 	call(f, "DIR", "model-config")
 }
 
-// replaceParts adds the flags for parts in place of a model's own.
+// replaceParts adds the flags that replace components of a model.
 func replaceParts(f *pflag.FlagSet, unet, text, text2, vae *string) {
-	f.StringVar(unet, "unet", "", "U-Net in place of the model's, such as SDXL-Lightning's or LCM-SDXL's: a directory or a file, with or without\na config.json")
-	f.StringVar(text, "text-encoder", "", "text encoder in place of the model's (of SDXL: the first): a directory or a file")
-	f.StringVar(text2, "text-encoder-2", "", "second text encoder of SDXL in place of the model's: a directory or a file")
-	f.StringVar(vae, "vae", "", "autoencoder (VAE) in place of the model's: a directory or a file")
+	f.StringVar(unet, "unet", "", "U-Net that replaces the model's, such as SDXL-Lightning's or LCM-SDXL's: a directory or a file, with or without\na config.json")
+	f.StringVar(text, "text-encoder", "", "text encoder that replaces the model's (for SDXL the first one): a directory or a file")
+	f.StringVar(text2, "text-encoder-2", "", "text encoder that replaces SDXL's second one: a directory or a file")
+	f.StringVar(vae, "vae", "", "autoencoder (VAE) that replaces the model's: a directory or a file")
 	call(f, "FILE|DIR", "unet", "text-encoder", "text-encoder-2", "vae")
 }
 
-// readHow adds the flags for which of a model's weights are read.
+// readHow adds the flags that select a model's weights.
 func readHow(f *pflag.FlagSet, mixed, ema *bool) {
-	f.BoolVar(mixed, "mixed-variant", false, "use the plain files of parts that do not have the variant, as in diffusers")
+	f.BoolVar(mixed, "mixed-variant", false, "use the default files of components without the variant, as in diffusers")
 	f.BoolVar(ema, "ema", false, "use the EMA weights (model_ema) of a single file that has both")
 }
 
@@ -106,7 +106,7 @@ func (a *app) generate() *cobra.Command {
 		Long: `Generate images from text prompts with Stable Diffusion 1, 2 or XL: in 1 to 8 steps with a latent consistency model.
 
 A model is a diffusers directory or a single file. Prompts have A1111's syntax: (word:1.2) and [word] set weights, BREAK starts a new chunk
-of 75 tokens; long prompts are divided into chunks. --plain turns this off. Image i of a prompt has seed SEED+i and does not depend on --n.
+of 75 tokens; long prompts are split into chunks. --plain turns this off. Image i of a prompt has seed SEED+i and does not depend on --n.
 The settings are written into the image, in A1111's format and in full: onestep info prints them, --from repeats them. The names of the
 files go to standard output. If an output file exists, nothing is generated, unless --overwrite is set.
 In a name of --out {n} is the number of the image and {i} that of its prompt, from 0, {prompt} the prompt, shortened, and {seed} the seed.`,
@@ -126,7 +126,7 @@ In a name of --out {n} is the number of the image and {i} that of its prompt, fr
 			}
 			if list != "" {
 				if cmd.Flags().Changed("prompt") {
-					return &job.UsageError{Msg: "--prompt and --prompts: want one of them"}
+					return &job.UsageError{Msg: "--prompt and --prompts: want only one of them"}
 				}
 				texts, err := promptsOf(list, cmd.InOrStdin())
 				if err != nil {
@@ -157,24 +157,24 @@ In a name of --out {n} is the number of the image and {i} that of its prompt, fr
 	f.BoolVar(&o.Empty, "empty-negative", false, "encode an empty negative prompt instead of using zeros, which is the default of SDXL")
 	f.StringVar(&o.Out, "out", o.Out, "FILE.png, FILE.jpg or FILE.webp (lossless), with {n}, {prompt}, {i} or {seed} in the name for several images; or DIR/")
 	f.Var(count{&o.N}, "n", "number of images per prompt")
-	f.Var(seed{&o.Seed}, "seed", "seed of each prompt's first image; the others count up (default: random; it is written into the image)")
+	f.Var(seed{&o.Seed}, "seed", "seed of each prompt's first image; the next ones have SEED+1, SEED+2, ... (default: random; written into the image)")
 	f.Var(sampler{&o.Sampler}, "sampler", "sampler, optionally followed by _ and a spacing, such as dpmpp_2m_karras; A1111's and ComfyUI's names work, too (default: lcm for a\nlatent consistency model, otherwise the model's scheduler; pndm for Stable Diffusion 1): "+strings.Join(scheduler.Names(), ", "))
 	f.Var(spacing{&o.Spacing}, "spacing", "spacing of the sampler's noise levels or timesteps: "+strings.Join(scheduler.Spacings(), ", ")+" (default: the sampler's)")
 	f.Var(count{&o.Steps}, "steps", "sampling steps (default: 4 for lcm and tcd, 25 for others)")
-	f.Var(guidance{&o.Guidance}, "guidance", "guidance scale (CFG); 0 or 1 is none (default: 1 for lcm and tcd, 8.5 for a guidance-distilled model, 7.5 for others)")
+	f.Var(guidance{&o.Guidance}, "guidance", "guidance scale (CFG); 0 or 1: no guidance (default: 1 for lcm and tcd, 8.5 for a guidance-distilled model, 7.5 for others)")
 	f.Float64Var(&o.Rescale, "guidance-rescale", 0, "guidance rescale factor, 0 to 1, against overexposure (default 0)")
-	f.Var(count{&o.Width}, "width", "width in pixels (default: what the model was trained for)")
-	f.Var(count{&o.Height}, "height", "height in pixels")
-	f.IntSliceVar(&o.Timesteps, "timesteps", nil, "timesteps, from the noisiest, such as 999,749,499,249 (default: the sampler's)")
-	f.Var(count{&o.OriginalSteps}, "original-steps", "lcm, tcd: size of the grid that timesteps are chosen from (default: the model's)")
-	f.Var(optional{&o.Eta}, "eta", "amount of new noise in each step, 0 to 1: of tcd (default 0.3) and ddim (default 0)")
-	f.BoolVar(&o.Plain, "plain", false, "prompts without weights and tags, cut off after 75 tokens, as in diffusers")
+	f.Var(count{&o.Width}, "width", "width in pixels (default: the model's)")
+	f.Var(count{&o.Height}, "height", "height in pixels (default: the model's)")
+	f.IntSliceVar(&o.Timesteps, "timesteps", nil, "custom timesteps, descending, such as 999,749,499,249 (default: the sampler's)")
+	f.Var(count{&o.OriginalSteps}, "original-steps", "lcm, tcd: size of the grid of timesteps, as original_inference_steps in diffusers (default: the model's)")
+	f.Var(optional{&o.Eta}, "eta", "amount of new noise in each step, 0 to 1, for tcd (default 0.3) and ddim (default 0)")
+	f.BoolVar(&o.Plain, "plain", false, "no prompt weights and tags; prompts are truncated to 75 tokens, as in diffusers")
 	f.IntVar(&o.ClipSkip, "clip-skip", 0, "number of last text encoder layers to skip, as in diffusers; one less than A1111's Clip skip (default 0)")
 	f.StringVar(&o.Init, "init-image", "", "input image (img2img); also sets the size, unless --width and --height are set")
-	f.Var(above{&o.Strength}, "strength", "how much the input image changes, above 0 to 1 (default: 0.8; with --mask 1)")
-	f.BoolVar(&o.Shorten, "shorten", false, "lcm, tcd: with --strength, take all steps at the end of the timesteps instead of skipping the first ones")
+	f.Var(above{&o.Strength}, "strength", "img2img strength, above 0 to 1 (default: 0.8, or 1 with --mask)")
+	f.BoolVar(&o.Shorten, "shorten", false, "lcm, tcd: with --strength, take all steps on the last part of the timesteps instead of skipping the first ones")
 	f.StringVar(&o.Mask, "mask", "", "inpainting mask for --init-image: white is repainted")
-	f.StringArrayVar(&o.Embeddings, "embedding", nil, "textual inversion embedding, used where WORD is in a prompt; may be given several times (default WORD: the\ntoken in a diffusers file, otherwise the file's name)")
+	f.StringArrayVar(&o.Embeddings, "embedding", nil, "textual inversion embedding, used for WORD in prompts; may be given several times (default WORD: the\ntoken in a diffusers file, otherwise the file's name)")
 	f.StringVar(&o.EmbeddingDir, "embedding-dir", "", "directory of embeddings, used by file name in prompts, as in A1111, or as embedding:NAME, as in ComfyUI")
 	f.StringArrayVar(&o.LoRAs, "lora", nil, "adapter and its scale, FILE, FILE=0.8, or FILE=0.8,text_encoder:0,unet.down_blocks:0.5 by block; may be given\nseveral times")
 	f.StringVar(&o.LoRADir, "lora-dir", "", "directory of adapters for <lora:NAME:WEIGHT> in prompts")
@@ -187,18 +187,18 @@ In a name of --out {n} is the number of the image and {i} that of its prompt, fr
 	f.Float64Var(&o.VariationStrength, "variation-strength", 0, "variation strength, 0 to 1 (default 0)")
 	f.BoolVar(&o.SharedNoise, "shared-noise", false, "draw the noise of all images of a prompt from one seed, as diffusers does with a single generator")
 	replaceParts(f, &o.UNet, &o.TextEncoder, &o.TextEncoder2, &o.VAE)
-	f.StringVar(&o.TinyVAE, "tiny-vae", "", "tiny autoencoder (TAESD) in place of the model's VAE, or for --preview: a directory, a file, or NAME_decoder with NAME_encoder beside it")
-	f.Var(count{&o.Tile}, "tile", "VAE tiling for images larger than that many pixels, to save memory (default: never)")
+	f.StringVar(&o.TinyVAE, "tiny-vae", "", "tiny autoencoder (TAESD) that replaces the model's VAE, or for --preview: a directory, a file, or NAME_decoder with NAME_encoder in\nthe same directory")
+	f.Var(count{&o.Tile}, "tile", "VAE tile size in pixels: larger images are tiled, to save memory (default: no tiling)")
 	f.StringVar(&o.Preview, "preview", "", "PNG file that is updated after every step; needs --tiny-vae")
 	f.StringVar(&o.Variant, "variant", "", "variant of a directory's files: fp16 for those with .fp16. in their names")
 	readHow(f, &o.Mixed, &o.EMA)
 	describeFile(f, &o.Config, &o.Prediction)
-	f.Var(dtype{choice{&o.DType, job.DTypes()}}, "dtype", "type of weights and computation")
-	f.Var(count{&o.Batch}, "batch", "images generated together; more than 1 changes their last bits")
+	f.Var(dtype{choice{&o.DType, job.DTypes()}}, "dtype", "data type of weights and computation")
+	f.Var(count{&o.Batch}, "batch", "batch size; more than 1 changes the images' last bits")
 	f.StringVar(&from, "from", "", "image file to take the settings from; other flags override them")
 	f.StringVar(&o.Device, "device", o.Device, "cpu, cuda or cuda:N")
 	f.Var(count{&o.Threads}, "threads", "CPU threads per operator (default: all processors)")
-	f.BoolVar(&o.Bare, "no-metadata", false, "leave the settings out of the image")
+	f.BoolVar(&o.Bare, "no-metadata", false, "do not write the settings into the image")
 	f.BoolVar(&o.Overwrite, "overwrite", false, "replace files that exist")
 	f.BoolVar(&o.Force, "force", false, "run even if the estimated memory exceeds what is available")
 	a.quietFlag(cmd)
@@ -221,7 +221,7 @@ In a name of --out {n} is the number of the image and {i} that of its prompt, fr
 	offer(cmd, "device", "cpu", "cuda")
 	byTopic(cmd,
 		topic{"Model", "model variant mixed-variant ema model-config prediction dtype"},
-		topic{"Parts in place of the model's", "unet text-encoder text-encoder-2 vae tiny-vae"},
+		topic{"Replaced components", "unet text-encoder text-encoder-2 vae tiny-vae"},
 		topic{"Prompt", "prompt prompts negative empty-negative plain clip-skip embedding embedding-dir"},
 		topic{"Sampling", "sampler spacing steps guidance guidance-rescale timesteps original-steps eta seed variation-seed variation-strength shared-noise"},
 		topic{"Image size and input images", "width height init-image strength shorten mask control-model control-image control-scale"},

@@ -38,12 +38,12 @@ func (a *app) loraInfo() *cobra.Command {
 	var o weights.Options
 	cmd := &cobra.Command{
 		Use:   "info FILE",
-		Short: "Describe an adapter and check whether it fits a model",
-		Long: `Describe an adapter: kinds and number of its target modules, ranks, alphas, layout of the file, published models that it fits, metadata.
-With --model, also which modules do not fit that model. The weights are not read.`,
+		Short: "Describe an adapter and check whether it matches a model",
+		Long: `Describe an adapter: kinds and number of its target modules, ranks, alphas, file layout, matching base models, metadata. With --model, also
+the modules that do not match that model. The weights are not read.`,
 		Example: `  onestep lora info lcm-lora-sdv1-5.safetensors
   onestep lora info style.safetensors --model sd15/ --modules`,
-		Args: arguments(1, "the file of an adapter"),
+		Args: arguments(1, "an adapter file"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			got, err := job.InspectLoRA(args[0], model, o)
 			if err != nil {
@@ -67,9 +67,9 @@ func (a *app) loraMerge() *cobra.Command {
 	var o job.MergeLoRA
 	cmd := &cobra.Command{
 		Use:   "merge --model MODEL --lora FILE[=SCALE] --out OUT",
-		Short: "Write a model with adapters in its weights",
-		Long: `Merge adapters into a model's weights and write the result, for programs without adapters, or for faster sampling. Sums are computed in
-float32 and rounded to the type of the model. The input model is not changed.`,
+		Short: "Merge adapters into a model's weights",
+		Long: `Merge adapters into a model's weights and write the result, for programs without adapter support, or for faster sampling. Sums are computed
+in float32 and rounded to the type of the model. The input model is not changed.`,
 		Example: `  onestep lora merge --model sd15/ --lora lcm-lora-sdv1-5.safetensors --lora style.safetensors=0.8 --out sd15-lcm/`,
 		Args:    arguments(0, "no arguments, only flags"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -93,12 +93,12 @@ func (a *app) loraConvert() *cobra.Command {
 	var o job.ConvertLoRA
 	cmd := &cobra.Command{
 		Use:   "convert FILE --to LAYOUT --out FILE",
-		Short: "Write an adapter in another layout",
-		Long: `Convert an adapter to another layout: kohya's, which A1111, ComfyUI and diffusers read, PEFT's, or diffusers'. Values stay as they are,
-unless --dtype is set; alphas are kept in each layout's way. The layers of published models are known by name; an adapter for another
-model needs --model.`,
+		Short: "Convert an adapter to another layout",
+		Long: `Convert an adapter to another layout: kohya's, which A1111, ComfyUI and diffusers read, PEFT's, or diffusers'. Values are unchanged unless
+--dtype is set; alphas are stored as each layout does. The layers of published models are built in; an adapter for another model needs
+--model.`,
 		Example: `  onestep lora convert pytorch_lora_weights.safetensors --to kohya --out style.safetensors`,
-		Args:    arguments(1, "the file of an adapter"),
+		Args:    arguments(1, "an adapter file"),
 		RunE: func(_ *cobra.Command, args []string) error {
 			o.File = args[0]
 			if err := o.Run(func(note string) { newScreen(a.stderr).log.Warn(note) }); err != nil {
@@ -113,8 +113,8 @@ model needs --model.`,
 	f.SortFlags = false
 	f.Var(choice{&o.To, loraLayouts}, "to", "layout (required)")
 	f.StringVar(&o.Out, "out", "", "FILE.safetensors (required)")
-	f.Var(dtype{choice{&o.DType, job.DTypes()}}, "dtype", "type of the values (default: as they are)")
-	f.StringVar(&o.Model, "model", "", "model of the adapter, if it is not a published one")
+	f.Var(dtype{choice{&o.DType, job.DTypes()}}, "dtype", "data type of the values (default: unchanged)")
+	f.StringVar(&o.Model, "model", "", "base model of the adapter, if it is not a published one")
 	f.StringVar(&o.ModelOptions.Variant, "variant", "", "variant of the model's files: fp16 for those with .fp16. in their names")
 	f.BoolVar(&o.Partial, "partial", false, "write the modules whose layers the model has and list the others; other shapes stay an error (default: refuse such adapters)")
 	f.BoolVar(&o.Overwrite, "overwrite", false, "replace a file that exists")
@@ -132,7 +132,7 @@ func (a *app) loraExtract() *cobra.Command {
 		Use:   "extract --base MODEL --tuned MODEL --out FILE",
 		Short: "Extract an adapter from the difference of two models",
 		Long: `Extract an adapter from the difference of two models of one architecture: the leading singular vectors of each layer's difference. Equal
-layers are left out. Prints how much of the difference the adapter has, and which layers it cannot represent.`,
+layers are skipped. Prints the fraction of the difference that the adapter represents, and the layers that it cannot represent.`,
 		Example: `  onestep lora extract --base sd15/ --tuned dreamshaper.safetensors --rank 64 --out dreamshaper-lora.safetensors`,
 		Args:    arguments(0, "no arguments, only flags"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -155,7 +155,7 @@ layers are left out. Prints how much of the difference the adapter has, and whic
 	f.StringVar(&o.Out, "out", "", "FILE.safetensors (required)")
 	f.Var(count{&o.Rank}, "rank", "rank of each module")
 	f.Var(choice{&o.To, loraLayouts}, "to", "layout (default: kohya)")
-	f.Var(dtype{choice{&o.DType, job.DTypes()}}, "dtype", "type of the values (default: f16)")
+	f.Var(dtype{choice{&o.DType, job.DTypes()}}, "dtype", "data type of the values (default: f16)")
 	f.StringVar(&o.Variant, "variant", "", "variant of the input files: fp16 for those with .fp16. in their names")
 	f.BoolVar(&o.Overwrite, "overwrite", false, "replace a file that exists")
 	a.quietFlag(cmd)
@@ -167,7 +167,7 @@ layers are left out. Prints how much of the difference the adapter has, and whic
 	return cmd
 }
 
-// extracted describes what became of a difference.
+// extracted describes an extracted adapter.
 func extracted(v job.ExtractedLoRA) string {
 	var b strings.Builder
 	least, sum := 1.0, 0.0
@@ -178,10 +178,10 @@ func extracted(v job.ExtractedLoRA) string {
 			least, worst = m.Kept, m.Name
 		}
 	}
-	fmt.Fprintf(&b, "%s\n%s; of their layers' differences they have %.1f%% on the mean and %.1f%% at least (%s)\n",
+	fmt.Fprintf(&b, "%s\n%s; they represent %.1f%% of the layers' differences on average and at least %.1f%% (%s)\n",
 		quote.Path(v.Path), plural.N(len(v.Modules), "module"), 100*sum/float64(len(v.Modules)), 100*least, worst)
 	if n := len(v.Others); n > 0 {
-		fmt.Fprintf(&b, "%s beside them, which an adapter does not change: %s\n", plural.N(n, "different weight"), strings.Join(v.Others[:min(n, 5)], ", "))
+		fmt.Fprintf(&b, "%s not in the adapter, which does not support them: %s\n", plural.N(n, "different weight"), strings.Join(v.Others[:min(n, 5)], ", "))
 	}
 	return b.String()
 }

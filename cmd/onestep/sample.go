@@ -17,10 +17,10 @@ func (a *app) sample() *cobra.Command {
 		Short:      "Generate images with a consistency model or a denoiser",
 		Long: `Generate images with a consistency model, in one or a few network evaluations each, or with a denoiser in many.
 
-Image i of a run has seed SEED+i, which gives it a random stream of its own and, of a conditional model without --label, its
-class (the seed modulo their number): it is the same at any --n and --batch. The settings are written into the PNG's text
-chunks or the EXIF of a JPEG or WebP; onestep info prints them. The names of the files go to standard output. If an output file
-exists, nothing is generated, unless --overwrite is set.`,
+Image i of a run has its own random stream, with seed SEED+i, and for a conditional model without --label its class is the seed modulo the
+number of classes: it does not depend on --n and --batch. The settings are written into the PNG's text chunks or the EXIF of a JPEG or WebP;
+onestep info prints them. The names of the files go to standard output. If an output file exists, nothing is generated, unless --overwrite
+is set.`,
 		Example: `  onestep sample --model builtin --n 64 --seed 1 --out emoji.png
   onestep sample --model runs/fashion --times 80,0.8 --n 1000 --out samples/
   onestep sample --model runs/teacher --sampler dpmpp_2m --steps 20 --n 16 --out teacher.png
@@ -28,13 +28,13 @@ exists, nothing is generated, unless --overwrite is set.`,
 		Args: arguments(0, "no arguments, only flags"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if cmd.Flags().Changed("label") && o.Class == "" {
-				return &job.UsageError{Msg: "--label: want a class, got nothing"}
+				return &job.UsageError{Msg: "--label: want a class, got an empty value"}
 			}
 			sc := a.screen()
 			o.Note = func(note string) { sc.log.Warn(note) }
 			got, err := o.Run(cmd.Context(), func(done, all int) {
 				if done <= o.Batch && done < all {
-					sc.start() // what fits into one batch needs no bar
+					sc.start() // no progress bar for a single batch
 				}
 				sc.show(float64(done)/float64(all), fmt.Sprintf("image %d/%d", done, all), "")
 			})
@@ -48,16 +48,16 @@ exists, nothing is generated, unless --overwrite is set.`,
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringVar(&o.Model, "model", "", "a model file, a run directory (its last snapshot), or builtin: emoji, ships with onestep (required)")
-	f.StringVar(&o.Out, "out", "", "FILE.png, FILE.jpg or FILE.webp (lossless) for a grid, or with --n 1 the image itself; DIR/ for a PNG an image,\nnamed by its seed (required)")
+	f.StringVar(&o.Out, "out", "", "FILE.png, FILE.jpg or FILE.webp (lossless) for a grid, or with --n 1 the image itself; DIR/ for one PNG per image,\nnamed by its seed (required)")
 	f.Var(count{&o.N}, "n", "number of images")
-	f.Uint64Var(&o.Seed, "seed", 0, "seed of the first image; the others count up (default 0)")
+	f.Uint64Var(&o.Seed, "seed", 0, "seed of the first image; the next ones have SEED+1, SEED+2, ... (default 0)")
 	f.Var(choice{&o.Sampler, job.Samplers()}, "sampler", "sampler (default: multistep for a consistency model, heun for a denoiser): "+strings.Join(job.Samplers(), ", "))
-	f.Var(count{&o.Steps}, "steps", "steps of the sampler (default: 1, for a denoiser 18, or as many as --times lists)")
-	f.Float64SliceVar(&o.Times, "times", nil, "noise levels, largest first, above 0.002 and up to 80 (default: 80; for 2 steps 80,0.8;\nfor more, and for a denoiser, Karras's spacing, or for flow_* even flow times; a denoiser's end at 0)")
-	f.Float64Var(&o.Guidance, "guidance", 0, "guidance scale (CFG): 1 is none, larger follows the class more (default 1)")
+	f.Var(count{&o.Steps}, "steps", "sampling steps (default: the number of --times, or 1, or 18 for a denoiser)")
+	f.Float64SliceVar(&o.Times, "times", nil, "noise levels, largest first, above 0.002 and up to 80 (default: 80; for 2 steps 80,0.8;\nfor more, and for a denoiser, Karras's levels, or for flow_* uniform flow times; a denoiser's end at 0)")
+	f.Float64Var(&o.Guidance, "guidance", 0, "guidance scale (CFG); 1: no guidance (default 1)")
 	f.Float64Var(&o.Gamma, "gamma", 0, "ctm: fraction of new noise between jumps, 0 to 1 (default 0)")
-	f.StringVar(&o.Class, "label", "", "classes of a conditional model: names, or numbers from 0 on, such as cat or cat,dog,5, in turn for the images of a run;\nonestep info MODEL lists them (default: by the seed, so that all come in turn)")
-	f.Var(count{&o.Columns}, "columns", "columns of the grid (default: nearly a square)")
+	f.StringVar(&o.Class, "label", "", "classes of a conditional model: names, or numbers from 0 on, such as cat or cat,dog,5, used in turn;\nonestep info MODEL lists them (default: all classes in turn, by the seed)")
+	f.Var(count{&o.Columns}, "columns", "columns of the grid (default: nearly square)")
 	f.Var(count{&o.Batch}, "batch", "batch size; larger needs more memory")
 	f.StringVar(&o.Device, "device", o.Device, "cpu, cuda or cuda:N")
 	f.Var(count{&o.Threads}, "threads", "CPU threads per operator (default: all processors)")

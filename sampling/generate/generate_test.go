@@ -230,7 +230,7 @@ func TestRefuses(t *testing.T) {
 		{emoji, "Sampler", "multistep", generate.Request{Sampler: "heun"}},
 		{emoji, "Sampler", `"x"`, generate.Request{Sampler: "x"}},
 		{many, "Sampler", "heun", generate.Request{Sampler: "multistep"}},
-		{jump, "Gamma", "2 steps", generate.Request{Sampler: "ctm", Gamma: 0.5}},
+		{jump, "Gamma", "2 or more steps", generate.Request{Sampler: "ctm", Gamma: 0.5}},
 		{jump, "Guidance", "heun", generate.Request{Sampler: "ctm", Guidance: 3}},
 		{emoji, "Prompts", "Stable Diffusion", generate.Request{Prompts: []string{"a cat"}}},
 		{emoji, "Width", "Stable Diffusion", generate.Request{Width: 64}},

@@ -136,8 +136,8 @@ func TestInspectGuided(t *testing.T) {
 
 	for want, c := range map[string]func() error{
 		"--guidance: the model was not trained for it":          func() error { _, _, err := look(fixed, "", 3); return err },
-		"the denoiser does not know images without a class":     func() error { _, _, err := look(told, plain, 3); return err },
-		"the denoiser has no classes to guide to":               func() error { _, _, err := look(unconditional, "", 3); return err },
+		"the denoiser was not trained without classes":          func() error { _, _, err := look(told, plain, 3); return err },
+		"the denoiser is not class-conditional":                 func() error { _, _, err := look(unconditional, "", 3); return err },
 		"--teacher: it has no classes, the model has 9 classes": func() error { _, _, err := look(told, unconditional, 0); return err },
 		"--teacher: it has 9 classes, the model has no classes": func() error { _, _, err := look(unconditional, from, 0); return err },
 		"--guidance: want a scale from 0 to 1000, got -1":       func() error { _, _, err := look(told, from, -1); return err },
