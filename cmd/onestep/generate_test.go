@@ -243,7 +243,7 @@ func TestGenerateRefuses(t *testing.T) {
 		{`--tile: want a whole number from 1 on, got "-1"`, append(base, "--tile", "-1")},
 		{"--timesteps: want whole numbers with commas between them", append(base, "--timesteps", "x")},
 		{"not a PNG, JPEG or WebP file", []string{"generate", "--from", filepath.Join(dir, "there.png")}},
-		{"want one of them", append(base, "--prompts", "x")},
+		{"want only one of them", append(base, "--prompts", "x")},
 	} {
 		code, _, errs := try(c.args...)
 		require.NotZero(t, code, c.want)

@@ -90,7 +90,7 @@ func TestFromOtherPrograms(t *testing.T) {
 	}
 	for want, text := range map[string]vision.Text{
 		"ComfyUI": {Keyword: "prompt", Value: `{"3": {"inputs": {"seed": 7, "steps": 3}}}`}, "InvokeAI": {Keyword: "invokeai_metadata", Value: "{}"},
-		"unknown program": {Keyword: vision.Parameters, Value: `{"words": "a castle"}`},
+		"unknown format": {Keyword: vision.Parameters, Value: `{"words": "a castle"}`},
 	} {
 		code, errs := draw(text)
 		require.NotZero(t, code)

@@ -19,7 +19,7 @@ func TestGenerateSaysUnusedOptions(t *testing.T) {
 		{"--lora-apply has no effect", []string{"--lora-apply", "merge"}},
 		{"--lora-apply has no effect", []string{"--lora-apply", "merge", "--plain", "--lora-dir", dir}},
 		{"--lora-dir has no effect", []string{"--plain", "--lora-dir", dir}},
-		{"original steps, 20, has no effect", []string{"--original-steps", "20", "--sampler", "euler"}},
+		{"original steps (20) has no effect", []string{"--original-steps", "20", "--sampler", "euler"}},
 		{"empty negative prompt has no effect", []string{"--empty-negative"}},
 	} {
 		code, _, errs := try(append(base, c.args...)...)

@@ -35,7 +35,7 @@ func (o *Generate) validate() error {
 			return usage("--%s: want 8 to 16384 pixels, got %d", name, v)
 		}
 		if v%8 != 0 {
-			return usage("--%s: want a multiple of 8 pixels, got %d: take %d or %d", name, v, v/8*8, v/8*8+8)
+			return usage("--%s: want a multiple of 8 pixels, got %d: use %d or %d", name, v, v/8*8, v/8*8+8)
 		}
 		return nil
 	}
