@@ -52,24 +52,27 @@ type Range struct {
 }
 
 // readRange reads an interval in mathematical notation. A missing end is infinite.
-func readRange(text string) Range {
+func readRange(text string) (Range, error) {
 	r := Range{Least: math.Inf(-1), Most: math.Inf(1)}
 	if text == "" {
-		return r
+		return r, nil
 	}
-	for i, end := range strings.SplitN(text[1:len(text)-1], ",", 2) {
-		v, err := strconv.ParseFloat(end, 64)
-		switch {
-		case end != "" && err != nil:
-			panic("options: range " + text + ": " + err.Error())
-		case end != "" && i == 0:
-			r.Least = v
-		case end != "":
-			r.Most = v
+	least, most, two := strings.Cut(strings.Trim(text, "[]()"), ",")
+	if !two || !strings.ContainsAny(text[:1], "[(") || !strings.ContainsAny(text[len(text)-1:], ")]") {
+		return r, fmt.Errorf("range %s: want an interval such as [0,1)", quote.Quoted(text))
+	}
+	for i, end := range []string{least, most} {
+		if end == "" {
+			continue
 		}
+		v, err := strconv.ParseFloat(end, 64)
+		if err != nil {
+			return r, fmt.Errorf("range %s: want numbers, got %s", quote.Quoted(text), quote.Quoted(end))
+		}
+		*[]*float64{&r.Least, &r.Most}[i] = v
 	}
 	r.OverLeast, r.LessMost = text[0] == '(', text[len(text)-1] == ')'
-	return r
+	return r, nil
 }
 
 // Has reports whether a number is in the range.
@@ -105,38 +108,61 @@ func (r Range) String() string {
 	return " " + strings.Join(words, " and ")
 }
 
-// Of lists the options of the struct that p points to, in field order. It panics if p does not point to a struct, or if a tagged field has
-// an unsupported type.
+// Of lists the options of the struct that p points to, in field order. It panics where [List] has an error.
 func Of(p any) []Option {
-	v := reflect.ValueOf(p)
-	if v.Kind() != reflect.Pointer || v.Elem().Kind() != reflect.Struct {
-		panic(fmt.Sprintf("options: want a pointer to a struct, got %T", p))
+	all, err := List(p)
+	if err != nil {
+		panic("options: " + err.Error())
 	}
-	return of(v.Elem())
+	return all
 }
 
-func of(v reflect.Value) []Option {
+// List lists the options of the struct that p points to, in field order. It is an error if p does not point to a struct, or if a tagged
+// field has an unsupported type or is not exported, or has a range that is none.
+func List(p any) ([]Option, error) {
+	v := reflect.ValueOf(p)
+	switch {
+	case v.Kind() != reflect.Pointer || v.Type().Elem().Kind() != reflect.Struct:
+		return nil, fmt.Errorf("want a pointer to a struct, got %T", p)
+	case v.IsNil():
+		return nil, fmt.Errorf("want a pointer to a struct, got a nil %T", p)
+	}
+	return list(v.Elem())
+}
+
+func list(v reflect.Value) ([]Option, error) {
 	var all []Option
 	for i := range v.NumField() {
 		f := v.Type().Field(i)
 		name, ok := f.Tag.Lookup("option")
 		if !ok {
 			if f.Anonymous && f.Type.Kind() == reflect.Struct {
-				all = append(all, of(v.Field(i))...)
+				embedded, err := list(v.Field(i))
+				if err != nil {
+					return nil, err
+				}
+				all = append(all, embedded...)
 			}
 			continue
 		}
-		o := Option{Name: name, Help: f.Tag.Get("help"), Default: f.Tag.Get("default"), Called: f.Tag.Get("value"), Form: f.Tag.Get("form"), Range: readRange(f.Tag.Get("range")), field: v.Field(i)}
+		if !f.IsExported() {
+			return nil, fmt.Errorf("%s: the field %s is not exported", quote.Text(name), f.Name)
+		}
+		if !known(f.Type) {
+			return nil, fmt.Errorf("%s: unsupported type %v", quote.Text(name), f.Type)
+		}
+		within, err := readRange(f.Tag.Get("range"))
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", quote.Text(name), err)
+		}
+		o := Option{Name: name, Help: f.Tag.Get("help"), Default: f.Tag.Get("default"), Called: f.Tag.Get("value"), Form: f.Tag.Get("form"), Range: within, field: v.Field(i)}
 		o.Unordered = f.Tag.Get("order") == "any"
 		if c := f.Tag.Get("choices"); c != "" {
 			o.Choices = strings.Split(c, ",")
 		}
-		if !known(f.Type) {
-			panic(fmt.Sprintf("options: %s: unsupported type %v", name, f.Type))
-		}
 		all = append(all, o)
 	}
-	return all
+	return all, nil
 }
 
 func known(t reflect.Type) bool {

@@ -136,3 +136,28 @@ func TestRanges(t *testing.T) {
 	require.NoError(t, err)
 	require.Nil(t, v)
 }
+
+// What no option can be made of is an error of List.
+func TestList(t *testing.T) {
+	all, err := List(&limited{})
+	require.NoError(t, err)
+	require.Len(t, all, 4)
+	for want, p := range map[string]any{
+		"options.limited": limited{}, "nil *options.limited": (*limited)(nil), "*int": new(int), "<nil>": nil,
+		"chan int": &struct {
+			C chan int `option:"c"`
+		}{},
+		"exported": &struct {
+			x int `option:"x"`
+		}{},
+		"interval": &struct {
+			X int `option:"x" range:"["`
+		}{},
+		"numbers": &struct {
+			X int `option:"x" range:"[a,1]"`
+		}{},
+	} {
+		_, err := List(p)
+		require.ErrorContains(t, err, want)
+	}
+}

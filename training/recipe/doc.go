@@ -21,7 +21,20 @@
 // The tags of the structs' fields are where an option is declared: its name, help, default and range. Flags of the tool, the keys of its
 // configuration files and options.json come from them.
 //
-// A method of a program's own implements [Method] and is used like those of this package.
+// A method of a program's own implements [Method] and is used like those of this package, but that [Named] does not know it: the run that
+// options are set or read into has it already.
+//
+// The tags of a field are:
+//
+//	option   the option's name, in lower case with dashes, such as "label-dropout"; in JSON it is label_dropout
+//	help     what it is, in a line
+//	default  the value that zero stands for
+//	range    the numbers that are allowed, such as "[0,1)" or "(0,]"
+//	choices  the values that are allowed, separated by commas
+//	value    what a help text calls the value, such as FILE
+//
+// Fields are of the types int, int64, uint64, float64, bool and string, types made of these, such as type Way string, types that implement
+// encoding.TextUnmarshaler, and slices of and pointers to all of them. A pointer tells zero from no value.
 //
 // # Results
 //

@@ -101,6 +101,7 @@ func (r *Run) mayChange(now map[string]any) []string {
 		}
 	}
 	for _, o := range table() {
+		o, _ = r.declares(o.Name)
 		before, after := was[o.Key()], now[o.Key()]
 		if before == nil && o.unsaidJSON(after) || after == nil && o.unsaidJSON(before) {
 			may = append(may, o.Key())

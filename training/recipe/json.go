@@ -17,6 +17,9 @@ import (
 // MarshalJSON writes the run's options as one object: those of all runs, of the network and of the method, by their names with
 // underscores for dashes. Options without a value, and those that the run does not use, are left out.
 func (r Run) MarshalJSON() ([]byte, error) {
+	if err := r.sound(); err != nil {
+		return nil, err
+	}
 	var b bytes.Buffer
 	first := true
 	write := func(key string, v any) error {
@@ -71,9 +74,12 @@ func (r Run) MarshalJSON() ([]byte, error) {
 }
 
 // UnmarshalJSON reads the options that MarshalJSON writes over r. Those of another method or network than the run's are refused where
-// they have another value than their default.
+// they have another value than their default. A method of a program's own is read into where r has it already.
 func (r *Run) UnmarshalJSON(data []byte) error {
-	values, err := ReadOptions(data)
+	if err := r.sound(); err != nil {
+		return err
+	}
+	values, err := r.readOptions(data)
 	if err != nil {
 		return err
 	}
@@ -89,6 +95,11 @@ var told = []string{"onestep", "data-holds", "teacher-holds", "init-holds", "lpi
 // ReadOptions reads a JSON object of options, such as a run's options.json, and with them those that a program has besides, more. Other
 // keys are errors.
 func ReadOptions(data []byte, more ...options.Option) (Values, error) {
+	return new(Run).readOptions(data, more...)
+}
+
+// readOptions reads those of the run's method, too, unless they are of another one.
+func (r Run) readOptions(data []byte, more ...options.Option) (Values, error) {
 	var keys map[string]json.RawMessage
 	dec := json.NewDecoder(bytes.NewReader(data))
 	err := dec.Decode(&keys)
@@ -107,20 +118,23 @@ func ReadOptions(data []byte, more ...options.Option) (Values, error) {
 		return nil, quote.Error(err)
 	}
 	values := Values{}
+	if text, ok := keys["method"]; ok {
+		var m string
+		if err := json.Unmarshal(text, &m); err != nil {
+			return nil, usage("method", "%s: want its name, got %s", name("method"), quote.Text(text))
+		}
+		if values["method"] = m; r.Method != nil && r.Method.Spec().Name != m {
+			r.Method = nil
+		}
+	}
 	for _, k := range slices.Sorted(maps.Keys(keys)) {
 		option := dashed(k)
-		o, ok := declared(option)
+		o, ok := r.declares(option)
 		if i := slices.IndexFunc(more, func(m options.Option) bool { return m.Name == option }); i >= 0 {
 			o, ok = Option{Option: more[i]}, true
 		}
 		switch {
-		case slices.Contains(told, option):
-		case option == "method":
-			var m string
-			if err := json.Unmarshal(keys[k], &m); err != nil {
-				return nil, usage("method", "%s: want its name, got %s", name("method"), quote.Text(keys[k]))
-			}
-			values["method"] = m
+		case option == "method" || slices.Contains(told, option):
 		case !ok:
 			return nil, usage(option, "unknown field %s", quote.Quoted(k))
 		default:
@@ -148,6 +162,9 @@ func unsaid(o options.Option, v any) bool {
 
 // Apply sets the options of a run, its method first.
 func (v Values) Apply(r *Run) error {
+	if err := r.sound(); err != nil {
+		return err
+	}
 	if m, ok := v["method"].(string); ok && (r.Method == nil || r.Method.Spec().Name != m) {
 		var err error
 		if r.Method, err = Named(m); err != nil {
@@ -158,7 +175,7 @@ func (v Values) Apply(r *Run) error {
 		r.Method = Methods()[0]
 	}
 	for _, option := range slices.Sorted(maps.Keys(v)) {
-		o, ok := declared(option)
+		o, ok := r.declares(option)
 		if !ok {
 			continue // of the caller
 		}

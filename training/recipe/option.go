@@ -1,6 +1,7 @@
 package recipe
 
 import (
+	"fmt"
 	"maps"
 	"reflect"
 	"slices"
@@ -64,6 +65,18 @@ func declared(name string) (Option, bool) {
 	return table()[i], true
 }
 
+// declares finds an option by its name: one of the run's method, which may be a program's own, or one of all runs.
+func (r *Run) declares(name string) (Option, bool) {
+	if r.Method != nil && !registered(r.Method) {
+		for _, o := range r.ofMethod() {
+			if o.Name == name {
+				return Option{o, []Owner{{"method", r.Method.Spec().Name}}}, true
+			}
+		}
+	}
+	return declared(name)
+}
+
 // options lists those of the run, of its method and of its network, with their values.
 func (r *Run) options() []options.Option {
 	all := append(options.Of(r), r.ofMethod()...)
@@ -106,10 +119,17 @@ func valueOf[T any](r *Run, name string) (v T) {
 	return v
 }
 
-// Set gives an option a value of its type, or refuses it; nil stands for its default. A run whose method is not chosen yet has the
-// default one. "method" takes the name of another, without options.
+// Set gives an option a value of its type, or refuses it; nil stands for its default. An int may stand for any number. A run whose method
+// is not chosen yet has the default one. "method" takes the name of another, without options; that of the run's own method, which is none
+// of this package's, leaves it as it is.
 func (r *Run) Set(option string, v any) error {
+	if err := r.sound(); err != nil {
+		return err
+	}
 	if m, ok := v.(string); ok && option == "method" {
+		if r.Method != nil && !registered(r.Method) && r.Method.Spec().Name == m {
+			return nil
+		}
 		method, err := Named(m)
 		if err == nil {
 			r.Method = method
@@ -119,7 +139,7 @@ func (r *Run) Set(option string, v any) error {
 	if r.Method == nil {
 		r.Method = Methods()[0]
 	}
-	d, known := declared(option)
+	d, known := r.declares(option)
 	if !known {
 		return usage(option, "%s: there is no such option", quote.Text(option))
 	}
@@ -128,8 +148,8 @@ func (r *Run) Set(option string, v any) error {
 		o = d.Option
 	}
 	if v != nil {
-		if reflect.TypeOf(v) != o.Type() {
-			return usage(option, "%s: want %s, got a %T", name(option), o.Wants(), v)
+		if v = asType(v, o.Type()); reflect.TypeOf(v) != o.Type() {
+			return usage(option, "%s: want %s, got %s of the type %T", name(option), o.Wants(), quote.Quoted(fmt.Sprint(v)), v)
 		}
 		if err := o.Check(v); err != nil {
 			return usage(option, "%s: %w", name(option), err)
@@ -149,6 +169,31 @@ func (r *Run) Set(option string, v any) error {
 		return r.Unused(option)
 	}
 	return nil
+}
+
+// asType makes a number of the type of what Go takes for an int, such as 1, where that loses nothing.
+func asType(v any, t reflect.Type) any {
+	switch n := v.(type) {
+	case int:
+		switch {
+		case t == reflect.TypeFor[float64]() && int(float64(n)) == n:
+			return float64(n)
+		case t == reflect.TypeFor[uint64]() && n >= 0:
+			return uint64(n)
+		case t == reflect.TypeFor[int64]():
+			return int64(n)
+		}
+	case []int:
+		if t != reflect.TypeFor[[]float64]() {
+			return v
+		}
+		all := make([]float64, len(n))
+		for i, n := range n {
+			all[i] = float64(n)
+		}
+		return all
+	}
+	return v
 }
 
 // Values returns the options of the run that have a value, by their names.

@@ -25,8 +25,9 @@ func of[T any, P interface {
 	return P(new(T))
 }
 
-// Method is a way to train, with its options: a pointer to a struct whose fields have the tags of package options. It may be more: see
-// [Filler], [Tabler] and [Former]. The options teacher, guidance and distance, where it has them, have the same meaning in all methods.
+// Method is a way to train, with its options: a pointer to a struct whose fields have the tags that the package's overview lists. It may be
+// more: see [Filler], [Tabler] and [Former]. A program's own has a name that is none of [Names], and no option by the name of one that all
+// runs have, or a network. The options teacher, guidance and distance, where it has them, have the same meaning in all methods.
 type Method interface {
 	Spec() Spec
 	// Objective builds the loss of what Spec's Function returned for the network that is trained.

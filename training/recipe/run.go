@@ -134,6 +134,9 @@ func clone(p any) any {
 
 // Resolve returns the run with all options filled in that follow from others, and refuses what cannot work whatever the data.
 func (r Run) Resolve() (Run, error) {
+	if err := r.sound(); err != nil {
+		return r, err
+	}
 	r = r.copied()
 	if err := r.validate(); err != nil {
 		return r, err

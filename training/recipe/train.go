@@ -10,6 +10,7 @@ import (
 	"math"
 	"sync"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/torch"
@@ -148,8 +149,14 @@ func (s *session) make(parts *Parts) (err error) {
 	if err != nil {
 		return err
 	}
+	if learns == nil {
+		return usage("method", "%s %s: its Spec's Function returned nil", name("method"), quote.Text(s.spec.Name))
+	}
 	if s.objective, err = r.Method.Objective(parts, learns); err != nil {
 		return err
+	}
+	if s.objective == nil {
+		return usage("method", "%s %s: its Objective returned nil", name("method"), quote.Text(s.spec.Name))
 	}
 	if v, ok := s.objective.(training.Validator); ok {
 		if err := v.Validate(); err != nil { // before the run's folder is made, where the trainer would ask

@@ -95,6 +95,9 @@ func UsedBy(option string) (names []string) {
 
 // Unused refuses an option that the run does not use, whatever its value.
 func (r Run) Unused(option string) error {
+	if err := r.sound(); err != nil {
+		return err
+	}
 	if r.Method == nil {
 		r.Method = Methods()[0]
 	}
