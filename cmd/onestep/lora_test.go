@@ -226,7 +226,7 @@ func TestLoRACommands(t *testing.T) {
 
 	run("merge", "--model", model, "--lora", one+"=0.5", "--out", at("merged.safetensors"))
 	text = run("extract", "--base", model, "--tuned", at("merged.safetensors"), "--rank", "2", "--dtype", "f32", "--out", at("again.safetensors"))
-	require.Contains(t, text, "they have 100.0% on the mean")
+	require.Contains(t, text, "they represent 100.0%")
 	pictures := map[string][]byte{}
 	for name, args := range map[string][]string{
 		"lora": {"--model", model, "--lora", one + "=0.5"}, "merged": {"--model", at("merged.safetensors")}, "extracted": {"--model", model, "--lora", at("again.safetensors")},
