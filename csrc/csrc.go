@@ -17,6 +17,7 @@ import "C"
 import (
 	"embed"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"sync"
 	"unsafe"
@@ -68,9 +69,17 @@ var open = sync.OnceValue(func() error {
 	if err != nil {
 		return err
 	}
+	// The loader maps a truncated file too, and the program would die of it.
+	damage := libtorch.Damaged("")
+	if errors.As(libtorch.Whole(layer.Path), &damage) {
+		return place.damaged(layer, damage)
+	}
 	// Checked before loading, if possible: a library of another version may crash with the layer.
 	if v := layer.libraryVersion(); v != "" && layer.Version != "" && v != layer.Version {
 		return place.otherVersion(layer, v)
+	}
+	if layer.Library != "" && errors.As(libtorch.Whole(layer.Library), &damage) {
+		return place.explain(layer, fmt.Sprintf("%s is damaged: %v", layer.Library, damage))
 	}
 	path, sum := C.CString(layer.Path), C.CString(sourceSum())
 	defer C.free(unsafe.Pointer(path))

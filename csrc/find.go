@@ -71,15 +71,24 @@ func here() place {
 	}
 	for _, python := range []string{os.Getenv("VIRTUAL_ENV"), os.Getenv("CONDA_PREFIX")} {
 		if python != "" {
-			dirs, _ := filepath.Glob(filepath.Join(python, "lib", "python3*", "site-packages", "torch"))
-			p.torches = append(p.torches, dirs...)
+			p.torches = append(p.torches, below(filepath.Join(python, "lib"), "python3*", "site-packages", "torch")...)
 		}
 	}
 	if p.cache != "" {
-		dirs, _ := filepath.Glob(filepath.Join(p.cache, "libtorch-*", "torch"))
-		p.torches = append(p.torches, dirs...)
+		p.torches = append(p.torches, below(p.cache, "libtorch-*", "torch")...)
 	}
 	return p
+}
+
+// below returns the directories of a name that exist in those directories in dir that match a pattern.
+func below(dir, pattern string, names ...string) []string {
+	var dirs []string
+	for _, d := range libtorch.Match(dir, pattern) {
+		if d = filepath.Join(append([]string{d}, names...)...); exists(d) {
+			dirs = append(dirs, d)
+		}
+	}
+	return dirs
 }
 
 func exists(path string) bool {
@@ -125,7 +134,7 @@ func (p place) find() (Layer, error) {
 
 // layersIn returns the layers in a directory that were made from the program's sources, the latest first.
 func (p place) layersIn(dir string) []string {
-	paths, _ := filepath.Glob(filepath.Join(dir, libtorch.LayerFile("*", p.sum, "*")))
+	paths := libtorch.Match(dir, libtorch.LayerFile("*", p.sum, "*"))
 	made := func(path string) (t time.Time) {
 		if st, err := os.Stat(path); err == nil {
 			t = st.ModTime()
@@ -140,6 +149,9 @@ func (p place) layersIn(dir string) []string {
 func (p place) layer(path string) Layer {
 	l := Layer{Path: path, Version: libtorch.LayerVersion(path)}
 	l.searched = append(l.searched, p.path...)
+	if info, err := os.Stat(path); err != nil || !info.Mode().IsRegular() { // to open a named pipe would wait for its writer
+		return l
+	}
 	if f, err := elf.Open(path); err == nil {
 		defer f.Close()
 		runpath, _ := f.DynString(elf.DT_RUNPATH)

@@ -47,6 +47,24 @@ func about(l Layer) *OpenError {
 	return &OpenError{Layer: l.Path, Want: l.Version, Library: l.Library, Searched: l.searched}
 }
 
+// damaged is the error of a layer that is not a whole file. The set-up compiles such a one anew.
+func (p place) damaged(l Layer, damage error) *OpenError {
+	e := about(l)
+	e.Reason = fmt.Sprintf("the layer over libtorch %s is damaged: %v", l.Path, damage)
+	if e.Want == "" { // the file is not called like a layer
+		e.Want = strings.Join(Supported(), " or ")
+	}
+	e.Remedy = p.setUp(l.Version)
+	switch {
+	case p.source == "":
+		e.Remedy = fmt.Sprintf("run `%s` where this program was built, and copy ~/.cache/onestep/layers/%s from there into %s",
+			libtorch.SetUp, libtorch.LayerFile("VERSION", p.sum, "*"), shell(filepath.Dir(l.Path)))
+	case p.given != "":
+		e.Remedy = "unset ONESTEP_LAYER && " + e.Remedy
+	}
+	return e
+}
+
 // otherSources is the error of a layer of another version of onestep.
 func (p place) otherSources(l Layer) *OpenError {
 	e := about(l)
@@ -65,7 +83,7 @@ func (p place) otherVersion(l Layer, version string) *OpenError {
 
 var (
 	missingFile = regexp.MustCompile(`^(\S+): cannot open shared object file: No such file or directory$`)
-	damagedFile = regexp.MustCompile(`file too short|invalid ELF header|not a dynamic|cannot read file data|wrong ELF class|ELF file|failed to map segment`)
+	damagedFile = regexp.MustCompile(`file too short|invalid ELF header|not a dynamic|not a regular file|cannot read file data|wrong ELF class|ELF file|failed to map segment`)
 	oldSystem   = regexp.MustCompile("version `(GLIBC_|GLIBCXX_|CXXABI_|GCC_)[^']*' not found")
 )
 

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -209,6 +210,21 @@ func TestToolWithoutLibtorch(t *testing.T) {
 		h := b.sick("ONESTEP_LAYER=" + other)
 		require.Equal(t, other, h.Layer)
 		require.Contains(t, h.Error, "another version of onestep")
+	})
+	t.Run("a layer that is cut off", func(t *testing.T) {
+		b := b.in(t)
+		cut := b.write("cut/"+filepath.Base(real.Path), string(text[:len(text)/2]))
+		h := b.sick("ONESTEP_LAYER=" + cut)
+		require.Equal(t, cut, h.Layer)
+		require.Contains(t, h.Error, "is damaged")
+		require.Contains(t, h.Fix, "scripts/setup")
+	})
+	t.Run("a layer that is a pipe", func(t *testing.T) {
+		b := b.in(t)
+		pipe := filepath.Join(b.dir, "pipe.so")
+		require.NoError(t, syscall.Mkfifo(pipe, 0o644))
+		h := b.sick("ONESTEP_LAYER=" + pipe)
+		require.Contains(t, h.Error, "not a regular file")
 	})
 	t.Run("fixed", func(t *testing.T) {
 		b := b.in(t)

@@ -48,8 +48,13 @@ func newMachine(t *testing.T) *machine {
 	// The folders that stand for libtorch have nothing to compile a layer against: what would be compiled is written down.
 	m.tool("g++", `case "$*" in *-DONESTEP_SOURCE=* | *-lc10*)
   echo "$*" >>`+m.path("compiled")+`
+  for a; do case "$a" in -DONESTEP_SOURCE=*) echo "$a" >`+m.path("source")+` ;; esac; done
+  case "$*" in *-lc10*) link=1 ;; esac
   while [ "$1" != -o ]; do shift; done
   : >"$2"
+  [ -n "$link" ] || exit 0
+  echo 'extern "C" { extern const char onestep_layer_source[]; const char onestep_layer_source[] = ONESTEP_SOURCE; }' |
+    PATH='`+os.Getenv("PATH")+`' `+look(t, "g++")+` "$(cat `+m.path("source")+`)" -shared -fPIC -o "$2" -x c++ -
   exit ;;
 esac
 exec `+look(t, "g++")+` "$@"`)

@@ -346,6 +346,35 @@ func TestSetupRepairs(t *testing.T) {
 	require.FileExists(t, part)
 }
 
+// What is cut off in the cache folder is made anew: the loader would map it, and the program die of it.
+func TestSetupRepairsCutFiles(t *testing.T) {
+	m := newMachine(t)
+	m.needPip()
+	m.index()
+	stdout, stderr, err := m.run()
+	dir := m.ready(stdout, stderr, err)
+	layer, lib := strings.TrimSpace(stdout), filepath.Join(dir, "lib", "libtorch_cpu.so")
+	cut := func(path string) []byte {
+		text, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.NoError(t, os.Truncate(path, int64(len(text)/2)))
+		return text
+	}
+	want := cut(layer)
+	stdout, stderr, err = m.run()
+	m.ready(stdout, stderr, err)
+	require.Contains(t, stderr, layer+" is damaged")
+	got, err := os.ReadFile(layer)
+	require.NoError(t, err)
+	require.Equal(t, len(want), len(got))
+
+	want = cut(lib)
+	m.ready(m.run())
+	got, err = os.ReadFile(lib)
+	require.NoError(t, err)
+	require.Equal(t, want, got)
+}
+
 // The compiler refuses what the set-up refuses: the list in csrc/layer/torch_version.h is the one in internal/libtorch/versions.
 func TestVersionsInHeader(t *testing.T) {
 	root := source(t)

@@ -123,7 +123,7 @@ func hasGPU() bool {
 // complete tells whether a directory of wheels holds a libtorch; whole, whether that also finds all it needs.
 func complete(site, version string) bool {
 	dir := filepath.Join(site, "torch")
-	return exists(filepath.Join(dir, "lib", libtorch.Library)) && libtorch.HeaderVersion(dir) == version
+	return libtorch.Whole(filepath.Join(dir, "lib", libtorch.Library)) == nil && libtorch.HeaderVersion(dir) == version
 }
 
 func whole(ctx context.Context, site, version string) bool {

@@ -12,6 +12,7 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/onestep-go/onestep/internal/libtorch"
 )
@@ -67,7 +68,7 @@ func (i installer) install(ctx context.Context) error {
 	if python == "" {
 		return fmt.Errorf("libtorch is fetched by pip, and Python 3 is missing: apt-get install python3 python3-pip (or %s)", i.elsewhere())
 	}
-	unlock, err := lock(filepath.Join(i.cache, ".lock"), "another run is installing libtorch into "+i.cache+": waiting for it")
+	unlock, err := lock(ctx, filepath.Join(i.cache, ".lock"), "another run is installing libtorch into "+i.cache+": waiting for it")
 	if err != nil {
 		return err
 	}
@@ -82,11 +83,7 @@ func (i installer) install(ctx context.Context) error {
 	if err := os.RemoveAll(site); err != nil {
 		return err
 	}
-	old, err := filepath.Glob(site + ".part.*")
-	if err != nil {
-		return err
-	}
-	for _, dir := range old {
+	for _, dir := range libtorch.Match(i.cache, filepath.Base(site)+".part.*") {
 		if err := os.RemoveAll(dir); err != nil {
 			return err
 		}
@@ -229,26 +226,34 @@ func (p pip) install(ctx context.Context, i installer, wheels ...string) error {
 }
 
 // lock takes the lock of a file, after saying so where it has to wait, and returns what gives it back.
-func lock(path, waiting string) (func(), error) {
+// It asks again and again, since a wait inside the kernel would outlast an interrupt.
+func lock(ctx context.Context, path, waiting string) (func(), error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, err
 	}
-	if syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB) != nil {
-		if waiting != "" {
-			note("%s", waiting)
-		}
-		for {
-			if err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX); !errors.Is(err, syscall.EINTR) {
-				break
-			}
-		}
-		if err != nil {
+	for said := false; ; {
+		err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+		switch {
+		case err == nil:
+			return func() { f.Close() }, nil
+		case errors.Is(err, syscall.EINTR):
+			continue
+		case !errors.Is(err, syscall.EWOULDBLOCK):
 			f.Close()
-			return nil, err
+			return nil, fmt.Errorf("cannot lock %s: %v: set XDG_CACHE_HOME to a directory on another disk", path, err)
+		}
+		if !said {
+			note("%s", waiting)
+			said = true
+		}
+		select {
+		case <-ctx.Done():
+			f.Close()
+			return nil, ctx.Err()
+		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	return func() { f.Close() }, nil
 }
 
 // link copies a tree by hard links, or by copies where the file system has none.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -44,12 +45,16 @@ func compile(ctx context.Context, t tools, root, into string, lib found) (string
 		return "", fmt.Errorf("cannot write to %s: %v", into, err)
 	}
 	layer := filepath.Join(into, libtorch.LayerFile(lib.Version, sum, key))
-	unlock, err := lock(filepath.Join(into, ".lock"), "")
+	unlock, err := lock(ctx, filepath.Join(into, ".lock"), "another run is compiling the layer into "+into+": waiting for it")
 	if err != nil {
 		return "", err
 	}
 	defer unlock()
-	if exists(layer) {
+	broken := libtorch.WholeLayer(layer, sum)
+	if damage := libtorch.Damaged(""); errors.As(broken, &damage) {
+		note("%s is damaged (%v): compiling it anew", layer, damage)
+	}
+	if broken == nil {
 		now := time.Now()
 		if err := os.Chtimes(layer, now, now); err != nil { // the last one goes first
 			return "", err
@@ -82,11 +87,7 @@ var compilerError = regexp.MustCompile(`(?m)^.*(?:error|undefined).*$`)
 func (t tools) build(ctx context.Context, root, layer, sum string, lib found) error {
 	note("compiling the layer over libtorch %s (a minute, once)", lib.Version)
 	part := filepath.Join(filepath.Dir(layer), fmt.Sprintf(".part.%d", os.Getpid()))
-	old, err := filepath.Glob(filepath.Join(filepath.Dir(layer), ".part.*"))
-	if err != nil {
-		return err
-	}
-	for _, dir := range old { // of a run that was killed
+	for _, dir := range libtorch.Match(filepath.Dir(layer), ".part.*") { // of a run that was killed
 		if err := os.RemoveAll(dir); err != nil {
 			return err
 		}
@@ -95,7 +96,7 @@ func (t tools) build(ctx context.Context, root, layer, sum string, lib found) er
 	if err := os.Mkdir(part, 0o755); err != nil {
 		return err
 	}
-	sources, err := filepath.Glob(filepath.Join(root, "csrc", "layer", "*.cpp"))
+	sources, err := layerSources(root)
 	if err != nil {
 		return err
 	}
@@ -132,7 +133,33 @@ func (t tools) build(ctx context.Context, root, layer, sum string, lib found) er
 	if said, err := t.run(ctx, append(args, "-ltorch_cpu", "-lc10")); err != nil {
 		return t.failed(ctx, lib, said, err)
 	}
+	if err := libtorch.WholeLayer(made, sum); err != nil {
+		return fmt.Errorf("%s made a library that cannot be used: %v: run this again, with another CXX if that does not help", strings.Join(t.cxx, " "), err)
+	}
+	if err := flush(made); err != nil {
+		return err
+	}
 	return os.Rename(made, layer)
+}
+
+// layerSources are the files to compile.
+func layerSources(root string) ([]string, error) {
+	dir := filepath.Join(root, "csrc", "layer")
+	sources := libtorch.Match(dir, "*.cpp")
+	if len(sources) == 0 {
+		return nil, fmt.Errorf("there are no sources of the layer (*.cpp) to read in %s: get onestep's sources anew", dir)
+	}
+	return sources, nil
+}
+
+// flush waits until a file is on the disk: a crash must not leave a name without all of its bytes.
+func flush(path string) error {
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	return f.Sync()
 }
 
 // run runs the compiler and returns what it wrote.
@@ -156,11 +183,7 @@ func (t tools) failed(ctx context.Context, lib found, said string, err error) er
 
 // clean removes the layers that nothing has used for long.
 func clean(dir string) error {
-	layers, err := filepath.Glob(filepath.Join(dir, libtorch.LayerPrefix+"*.so"))
-	if err != nil {
-		return err
-	}
-	for _, path := range layers {
+	for _, path := range libtorch.Match(dir, libtorch.LayerPrefix+"*.so") {
 		if info, err := os.Stat(path); err == nil && time.Since(info.ModTime()) > kept {
 			if err := os.Remove(path); err != nil {
 				return err

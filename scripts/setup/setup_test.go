@@ -1,9 +1,11 @@
 package main
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -59,4 +61,34 @@ func TestPut(t *testing.T) {
 	text, err := os.ReadFile(path)
 	require.NoError(t, err)
 	require.Equal(t, `{"version":"2.11.0","path":"/a \"b\"","source":"LIBTORCH"}`+"\n", string(text))
+}
+
+// A path is no pattern, and a layer without sources is an error.
+func TestLayerSources(t *testing.T) {
+	root := filepath.Join(t.TempDir(), "a[b")
+	dir := filepath.Join(root, "csrc", "layer")
+	_, err := layerSources(root)
+	require.ErrorContains(t, err, dir)
+	require.NoError(t, os.MkdirAll(dir, 0o755))
+	_, err = layerSources(root)
+	require.ErrorContains(t, err, "no sources of the layer")
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "a.cpp"), nil, 0o644))
+	sources, err := layerSources(root)
+	require.NoError(t, err)
+	require.Equal(t, []string{filepath.Join(dir, "a.cpp")}, sources)
+}
+
+// Who waits for a lock can be interrupted, and gets it when it is given back.
+func TestLock(t *testing.T) {
+	path := filepath.Join(t.TempDir(), ".lock")
+	unlock, err := lock(t.Context(), path, "waiting")
+	require.NoError(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err = lock(ctx, path, "waiting")
+	require.ErrorIs(t, err, context.DeadlineExceeded)
+	time.AfterFunc(50*time.Millisecond, unlock)
+	unlock, err = lock(t.Context(), path, "waiting")
+	require.NoError(t, err)
+	unlock()
 }
