@@ -14,8 +14,9 @@ import (
 )
 
 // Cache holds the adapters of one model, so that prompts and requests with the same adapter share it. A file is loaded once, even if several
-// goroutines request it at the same time, and stays loaded while it is in use. Unused adapters stay loaded up to a limit of memory; the
-// least recently used are closed first. Several goroutines may use one Cache.
+// goroutines request it at the same time, and stays loaded while it is in use. A file that has changed since is loaded anew; who uses the
+// adapter of before keeps it. Unused adapters stay loaded up to a limit of memory; the least recently used are closed first. Several
+// goroutines may use one Cache.
 type Cache struct {
 	model *sd.Model
 	o     CacheOptions
@@ -40,6 +41,7 @@ type CacheOptions struct {
 // cached is an adapter in a cache that is loaded or being loaded.
 type cached struct {
 	file    string
+	stamp   stamp
 	ready   chan struct{} // closed when adapter or err is set
 	adapter *Adapter
 	err     error
@@ -113,6 +115,9 @@ func (c *Cache) Tagged(ctx context.Context, tags []prompt.LoRA) (all nn.Adapters
 	}()
 	seen := map[*Adapter]bool{}
 	for _, tag := range tags {
+		if err := tag.Check(); err != nil {
+			return nil, nil, nil, err
+		}
 		a, release, err := c.Named(ctx, tag.Name)
 		if err != nil {
 			return nil, nil, nil, err
@@ -149,14 +154,22 @@ func (c *Cache) load(ctx context.Context, path string, open func() (*File, error
 	if err != nil {
 		return nil, nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
+	now := stampOf(file)
 	c.mu.Lock()
 	if c.closed {
 		c.mu.Unlock()
 		return nil, nil, fmt.Errorf("%s: %w", quote.Path(path), ErrCacheClosed)
 	}
 	e := c.by[file]
+	if e != nil && !e.stamp.same(now) {
+		if delete(c.by, file); e.users == 0 { // else the last user closes it
+			c.idle -= e.bytes
+			_ = e.adapter.Close()
+		}
+		e = nil
+	}
 	if e == nil {
-		e = &cached{file: file, ready: make(chan struct{}), err: fmt.Errorf("%s: loading was interrupted", quote.Path(path)), users: 1}
+		e = &cached{file: file, stamp: now, ready: make(chan struct{}), err: fmt.Errorf("%s: loading was interrupted", quote.Path(path)), users: 1}
 		c.by[file] = e
 		c.mu.Unlock()
 		c.fill(e, open)
@@ -184,7 +197,9 @@ func (c *Cache) fill(e *cached, open func() (*File, error)) {
 	defer func() {
 		if e.err != nil {
 			c.mu.Lock()
-			delete(c.by, e.file)
+			if c.by[e.file] == e {
+				delete(c.by, e.file)
+			}
 			c.mu.Unlock()
 		}
 		close(e.ready)
@@ -198,6 +213,9 @@ func (c *Cache) fill(e *cached, open func() (*File, error)) {
 		e.err = err
 		return
 	}
+	c.mu.Lock()
+	e.stamp = f.stamp
+	c.mu.Unlock()
 	if e.adapter, err = Attach(Of(c.model), f, c.o.Options); err != nil {
 		e.err = errors.Join(err, f.Close())
 		return
@@ -212,7 +230,13 @@ func (c *Cache) fill(e *cached, open func() (*File, error)) {
 func (c *Cache) release(e *cached) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if e.users--; e.users > 0 || c.by[e.file] != e { // an entry that failed to load was removed
+	if e.users--; e.users > 0 {
+		return
+	}
+	if c.by[e.file] != e { // the file has changed, or failed to load
+		if e.adapter != nil {
+			_ = e.adapter.Close()
+		}
 		return
 	}
 	c.clock++

@@ -2,6 +2,7 @@ package lora
 
 import (
 	"context"
+	"math"
 	"os"
 	"path/filepath"
 	"sync"
@@ -163,7 +164,9 @@ func TestCacheErrors(t *testing.T) {
 		_, _, _, err = c.Tagged(ctx, []prompt.LoRA{{Name: "a", Weight: 1}, {Name: name, Weight: 1}})
 		require.ErrorContains(t, err, want)
 	}
-	_, _, err := NewCache(m, CacheOptions{}).Named(ctx, "a")
+	_, _, _, err := c.Tagged(ctx, []prompt.LoRA{{Name: "a", Weight: math.Inf(1)}})
+	require.ErrorContains(t, err, `"a": want weights from -1000 to 1000`)
+	_, _, err = NewCache(m, CacheOptions{}).Named(ctx, "a")
 	require.ErrorContains(t, err, `"a"`)
 	late := filepath.Join(dir, "late.safetensors")
 	_, _, err = c.Load(ctx, late)
@@ -204,6 +207,47 @@ func TestCacheErrors(t *testing.T) {
 	cancel()
 	_, _, err = c.Named(done, "a")
 	require.ErrorIs(t, err, context.Canceled)
+}
+
+// A file that was replaced or written since is loaded anew; the adapter of before serves those that have it, and goes with the last.
+func TestCacheLoadsChangedFiles(t *testing.T) {
+	m := openTiny(t, "sd15")
+	dir := shelf(t, m)
+	ctx := context.Background()
+	c := NewCache(m, CacheOptions{Dir: dir})
+	load := func() (*Adapter, func()) {
+		a, release, err := c.Named(ctx, "a")
+		require.NoError(t, err)
+		return a, release
+	}
+	first, doneFirst := load()
+	same, doneSame := load()
+	require.Same(t, first, same)
+	require.NoError(t, os.Rename(filepath.Join(dir, "below", "b.safetensors"), filepath.Join(dir, "a.safetensors")))
+	second, doneSecond := load()
+	require.NotSame(t, first, second)
+	require.Equal(t, 2, second.made[0].rank)
+	doneFirst()
+	require.False(t, first.Store().Closed(), "it is in use")
+	doneSame()
+	require.True(t, first.Store().Closed())
+	doneSecond()
+	require.False(t, second.Store().Closed())
+
+	data, err := os.ReadFile(filepath.Join(dir, "c.safetensors"))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "a.safetensors"), data, 0o666)) // in place
+	third, doneThird := load()
+	require.True(t, second.Store().Closed(), "nobody used it")
+	require.Equal(t, 3, third.made[0].rank)
+
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "a.safetensors"), data[:20], 0o666))
+	_, _, err = c.Named(ctx, "a")
+	require.Error(t, err)
+	doneThird()
+	require.True(t, third.Store().Closed())
+	require.Equal(t, int64(0), c.idle)
+	require.NoError(t, c.Close())
 }
 
 // A wait for another goroutine's loading ends with the context; the other is not disturbed.

@@ -21,6 +21,7 @@ type File struct {
 	Embeddings []Embedding
 
 	src    *weights.Tensors
+	stamp  stamp    // of the files before they were read
 	lone   []string // names of alphas without factors
 	others []string // names of tensors for text encoders that no supported model has
 }
@@ -37,11 +38,12 @@ func Open(path string) (_ *File, err error) {
 	} else if st.Size() > maxSize {
 		return nil, fmt.Errorf("%s: want an adapter file of at most %d GiB, got %.1f GiB", quote.Path(path), maxSize>>30, float64(st.Size())/(1<<30))
 	}
+	before := stampOf(path)
 	src, err := weights.OpenTensors(where)
 	if err != nil {
 		return nil, err
 	}
-	f := &File{Path: path, Tensors: where, Metadata: src.Metadata(), src: src}
+	f := &File{Path: path, Tensors: where, Metadata: src.Metadata(), src: src, stamp: before}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, src.Close())

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch/safetensors"
 )
@@ -33,6 +34,36 @@ func fileOf(path string) (file, folder string, err error) {
 	return "", "", fmt.Errorf("%s: want an adapter file, or a directory with one of %s", quote.Path(path), strings.Join(fileNames, ", "))
 }
 
+// stamp tells whether an adapter's files are those of before: of its weights, and of peft's configuration; nil: there is none.
+type stamp [2]fs.FileInfo
+
+func stampOf(path string) (s stamp) {
+	file, folder, err := fileOf(path)
+	if err != nil {
+		return s
+	}
+	for i, path := range []string{file, filepath.Join(folder, configName)} {
+		if st, err := os.Stat(path); err == nil {
+			s[i] = st
+		}
+	}
+	return s
+}
+
+// same reports whether no file was replaced or written in between. Without weights it is false.
+func (s stamp) same(o stamp) bool {
+	if s[0] == nil || o[0] == nil {
+		return false
+	}
+	for i, a := range s {
+		b := o[i]
+		if (a == nil) != (b == nil) || a != nil && !(os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())) {
+			return false
+		}
+	}
+	return true
+}
+
 // extensions are the extensions of adapter files, in search order.
 var extensions = []string{".safetensors", ".pt", ".ckpt", ".bin"}
 
@@ -41,7 +72,8 @@ const aliasKey = "ss_output_name"
 
 // Find returns the path of the adapter with a name, as in a prompt's tags. It searches in turn: a file or directory with that path in dir,
 // with or without the file extension; a file with that name anywhere below dir; a file with that name in its metadata (ss_output_name). A
-// name outside of dir, no match, and several matches are errors.
+// name outside of dir, no match, and several matches are errors, and so is a directory with more than 100,000 entries. Subdirectories that cannot
+// be read are skipped.
 func Find(dir, name string) (string, error) {
 	if !filepath.IsLocal(name) {
 		return "", fmt.Errorf("adapter %s: want the name of a file in %s", quote.Quoted(name), quote.Path(dir))
@@ -73,11 +105,11 @@ func Find(dir, name string) (string, error) {
 
 // walk lists the files below a directory for which want is true.
 func walk(dir string, want func(path string) bool) (found []string, err error) {
-	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
-		if err == nil && !e.IsDir() && want(path) {
+	err = plainfile.Walk(dir, func(path string) error {
+		if want(path) {
 			found = append(found, path)
 		}
-		return err
+		return nil
 	})
 	return found, err
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"iter"
 	"os"
@@ -147,6 +148,9 @@ func ParseDescription(metadata map[string]string) (Description, error) {
 	if err := d.Network.Validate(); err != nil {
 		return d, fmt.Errorf("model description: %w", err)
 	}
+	if d.Step < 0 || d.Images < 0 {
+		return d, fmt.Errorf("model description: want step and images from 0 on, got %d and %d", d.Step, d.Images)
+	}
 	if n := len(d.ClassNames); n > 0 && n != d.Network.Classes() {
 		return d, fmt.Errorf("model description: it names %s, but the network has %d", plural.N(n, "class"), d.Network.Classes())
 	}
@@ -167,6 +171,9 @@ func strictly(text string, into any) error {
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(into); err != nil {
 		return misread(err)
+	}
+	if _, err := dec.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("model description: want one JSON object, and more follows")
 	}
 	return nil
 }
@@ -314,8 +321,12 @@ func Find(path string) (string, error) {
 	}
 	latest, name := -1, ""
 	for _, e := range entries {
-		digits, ok := strings.CutPrefix(strings.TrimSuffix(e.Name(), ".safetensors"), "model-")
-		if step, err := strconv.Atoi(digits); ok && err == nil && strings.HasSuffix(e.Name(), ".safetensors") && step > latest {
+		digits := strings.TrimSuffix(strings.TrimPrefix(e.Name(), "model-"), ".safetensors")
+		step, err := strconv.Atoi(digits)
+		if err != nil || step <= latest || e.Name() != fmt.Sprintf("model-%07d.safetensors", step) { //quote: a number
+			continue
+		}
+		if st, err := os.Stat(filepath.Join(path, e.Name())); err == nil && st.Mode().IsRegular() {
 			latest, name = step, e.Name()
 		}
 	}

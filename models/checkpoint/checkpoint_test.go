@@ -71,9 +71,11 @@ func TestRoundTrip(t *testing.T) {
 	require.Equal(t, "model-0000002.safetensors", filepath.Base(found), "the latest snapshot")
 	odd := filepath.Join(dir, "run[1]")
 	require.NoError(t, os.Mkdir(odd, 0o755))
-	for _, name := range []string{"model-9999999.safetensors", "model-10000000.safetensors", "model-zzz.safetensors"} {
+	for _, name := range []string{"model-9999999.safetensors", "model-10000000.safetensors", "model-zzz.safetensors", "model-+999999999.safetensors", "model-099999999.safetensors",
+		"99999999.safetensors", "model-99999999"} {
 		require.NoError(t, os.WriteFile(filepath.Join(odd, name), nil, 0o644))
 	}
+	require.NoError(t, os.Mkdir(filepath.Join(odd, "model-99999999.safetensors"), 0o755))
 	found, err = Find(odd)
 	require.NoError(t, err)
 	require.Equal(t, "model-10000000.safetensors", filepath.Base(found), "by number, in a folder with any name")
@@ -229,6 +231,8 @@ func TestOpenRefuses(t *testing.T) {
 		{"mult", "mult: want 1 to 64, got -3", net(func(c *unet.Config) { c.Mult = []int{1, -3} })},
 		{"levels", "0 < sigma_min < sigma_max", change(func(d *Description) { d.SigmaMin = 90 })},
 		{"names", "names 2 classes, but the network has 3", change(func(d *Description) { d.ClassNames = []string{"a", "b"} })},
+		{"step", "want step and images from 0 on, got -1 and 0", change(func(d *Description) { d.Step = -1 })},
+		{"images", "got 0 and -1", change(func(d *Description) { d.Images = -1 })},
 		{"kind", `kind: want "consistency", "trajectory" or "denoiser", got "gan"`, change(func(d *Description) { d.Kind = "gan" })},
 	} {
 		path := filepath.Join(dir, c.name+".safetensors")
@@ -237,6 +241,12 @@ func TestOpenRefuses(t *testing.T) {
 		require.ErrorContains(t, err, c.want, c.name)
 		require.ErrorContains(t, err, path, c.name)
 	}
+
+	metadata, err := good.Metadata()
+	require.NoError(t, err)
+	metadata["onestep"] += " {}"
+	_, err = ParseDescription(metadata)
+	require.Error(t, err, "there is more than one object")
 
 	// Weights that are not numbers, or not of floating point.
 	spoilt := func(name string, spoil func(s *torch.Scope, w *torch.Tensor) *torch.Tensor) string {
@@ -267,7 +277,7 @@ func TestOpenRefuses(t *testing.T) {
 	_, err = Open(spoilt("int.safetensors", func(s *torch.Scope, w *torch.Tensor) *torch.Tensor { return w.To(s, torch.Int32) }), torch.CPU)
 	require.ErrorContains(t, err, "1 not of floating point: conv_in.bias (int32)")
 
-	metadata, err := good.Metadata()
+	metadata, err = good.Metadata()
 	require.NoError(t, err)
 	for text, want := range map[string]string{
 		strings.Replace(metadata["onestep"], `"format":2`, `"format":3`, 1):                                                          "format 3: this version reads formats 1 and 2",

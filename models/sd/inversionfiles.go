@@ -1,24 +1,26 @@
 package sd
 
 import (
-	"io/fs"
 	"path/filepath"
 	"slices"
 	"strings"
+
+	"github.com/onestep-go/onestep/internal/plainfile"
 )
 
 // inversionEnds are the file extensions of embeddings.
 var inversionEnds = []string{".safetensors", ".pt", ".bin"}
 
 // FindInversions reads embeddings from a directory and its subdirectories. A file's word is its name without extension, as in A1111. wanted
-// is called once for each file, before it is opened, and selects the files to read:
+// is called once for each file, before it is opened, and selects the files to read. Subdirectories that cannot be read are skipped; a directory with more than 100,000
+// entries is an error.
 //
 //	words, err := sd.FindInversions("embeddings", func(_, word string) bool { return prompt.Mentions(text, word) })
 func FindInversions(dir string, wanted func(path, word string) bool) (all []Inversion, err error) {
-	err = filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	err = plainfile.Walk(dir, func(path string) error {
 		word := strings.TrimSuffix(filepath.Base(path), filepath.Ext(path))
-		if err != nil || d.IsDir() || !slices.Contains(inversionEnds, strings.ToLower(filepath.Ext(path))) || !wanted(path, word) {
-			return err
+		if !slices.Contains(inversionEnds, strings.ToLower(filepath.Ext(path))) || !wanted(path, word) {
+			return nil
 		}
 		in, err := OpenInversion(path)
 		if err != nil {

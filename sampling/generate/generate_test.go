@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"image"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -240,6 +241,8 @@ func TestRefuses(t *testing.T) {
 		{diffusion, "Labels", "pixel-space", generate.Request{Prompts: []string{""}, Labels: []int{1}}},
 		{diffusion, "Gamma", "pixel-space", generate.Request{Prompts: []string{""}, Gamma: 0.5}},
 		{diffusion, "Sampler", `"x"`, generate.Request{Prompts: []string{""}, Sampler: "x"}},
+		{diffusion, "LoRAs", `"x": want weights from -1000 to 1000, got NaN`, generate.Request{Prompts: []string{""}, LoRAs: []prompt.LoRA{{Name: "x", Text: math.NaN()}}}},
+		{diffusion, "LoRAs", "1e+300", generate.Request{Prompts: []string{""}, LoRAs: []prompt.LoRA{{Name: "x", Weight: 1e300}}}},
 		{diffusion, "LoRAs", "Adapters", generate.Request{Prompts: []string{""}, LoRAs: []prompt.LoRA{{Name: "x"}}}},
 	} {
 		_, err := c.m.Plan(ctx, c.r)

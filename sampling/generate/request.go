@@ -86,6 +86,11 @@ func (r Request) Validate() error {
 			return refuse("Labels", "want a class of at least 0, got %d", label)
 		}
 	}
+	for _, l := range r.LoRAs {
+		if err := l.Check(); err != nil {
+			return refuse("LoRAs", "%v", err)
+		}
+	}
 	if r.Times == nil {
 		return nil
 	}

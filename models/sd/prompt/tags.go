@@ -1,17 +1,30 @@
 package prompt
 
 import (
+	"fmt"
 	"math"
 	"slices"
 	"strconv"
 	"strings"
 	"unicode"
+
+	"github.com/onestep-go/onestep/internal/quote"
 )
 
 // LoRA is an adapter tag of a prompt: <lora:name:weight>, or <lora:name:weight of the text encoders:weight of the U-Net>.
 type LoRA struct {
 	Name         string
 	Weight, Text float64 // of the U-Net and of the text encoders
+}
+
+// Check refuses weights that are not finite numbers, or beyond ±1000.
+func (l LoRA) Check() error {
+	for _, v := range []float64{l.Weight, l.Text} {
+		if !(math.Abs(v) <= 1000) {
+			return fmt.Errorf("adapter %s: want weights from -1000 to 1000, got %g", quote.Quoted(l.Name), v)
+		}
+	}
+	return nil
 }
 
 // Tag is a part of a prompt in the form <kind:name:…>.

@@ -42,6 +42,9 @@ func (o *Generate) ReadImage(path string, given func(flag string) bool) error {
 		dec := json.NewDecoder(strings.NewReader(own))
 		dec.DisallowUnknownFields()
 		err := dec.Decode(o)
+		if err == nil && (o.N < 0 || o.Tile < 0 || o.Index < 0) {
+			err = fmt.Errorf("want n, tile and index from 0 on, got %d, %d and %d", o.N, o.Tile, o.Index)
+		}
 		if err == nil {
 			err = o.takePaths()
 		}
