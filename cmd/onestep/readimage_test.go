@@ -63,6 +63,11 @@ func TestFromOtherPrograms(t *testing.T) {
 		code, _, errs := try("generate", "--model", model, "--threads", "1", "--steps", "1", "--overwrite", "--out", at("out.png"), "--from", at("from.png"))
 		return code, errs
 	}
+	for _, own := range []string{`{"prompt":"x","n":-1}`, `{"prompt":"x","tile":-64}`, `{"prompt":"x","index":-1}`} {
+		code, errs := draw(vision.Text{Keyword: "onestep", Value: own})
+		require.NotZero(t, code, own)
+		require.Contains(t, errs, "want n, tile and index from 0 on", own)
+	}
 	for _, c := range []struct {
 		text    string
 		want    map[string]any
