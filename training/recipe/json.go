@@ -117,6 +117,9 @@ func (r Run) readOptions(data []byte, more ...options.Option) (Values, error) {
 	if err != nil {
 		return nil, quote.Error(err)
 	}
+	if err := keysOnce(data); err != nil {
+		return nil, err
+	}
 	values := Values{}
 	if text, ok := keys["method"]; ok {
 		var m string
@@ -146,6 +149,31 @@ func (r Run) readOptions(data []byte, more ...options.Option) (Values, error) {
 		}
 	}
 	return values, nil
+}
+
+// keysOnce refuses an object, which is valid JSON, with a key twice, or with both spellings of one.
+func keysOnce(data []byte) error {
+	dec := json.NewDecoder(bytes.NewReader(data))
+	if _, err := dec.Token(); err != nil {
+		return quote.Error(err)
+	}
+	seen := map[string]bool{}
+	for dec.More() {
+		k, err := dec.Token()
+		if err != nil {
+			return quote.Error(err)
+		}
+		var value json.RawMessage
+		if err := dec.Decode(&value); err != nil {
+			return quote.Error(err)
+		}
+		option := dashed(k.(string))
+		if seen[option] {
+			return usage(option, "%s: it is given twice, want it once", quote.Text(k.(string)))
+		}
+		seen[option] = true
+	}
+	return nil
 }
 
 // unsaid tells whether a value stands for none in files that hold the options of all methods: it is the default, or where a run chooses
