@@ -146,7 +146,7 @@ func list(v reflect.Value) ([]Option, error) {
 			continue
 		}
 		if !f.IsExported() {
-			return nil, fmt.Errorf("%s: the field %s is not exported", quote.Text(name), f.Name)
+			return nil, fmt.Errorf("%s: the field %s is not exported", quote.Text(name), quote.Text(f.Name))
 		}
 		if !known(f.Type) {
 			return nil, fmt.Errorf("%s: unsupported type %v", quote.Text(name), f.Type)
