@@ -112,7 +112,7 @@ func TestUseAfterClose(t *testing.T) {
 		net.Close()
 		net.Close()
 		_, err := models.NewEMA(net.Parameters(), net.Parameters())
-		closed(name, "average", err)
+		closed(name, "EMA", err)
 		err = torch.SaveSafetensors(path, net.Parameters(), torch.SaveOptions{})
 		require.ErrorIs(t, err, torch.ErrFreed)
 		require.ErrorContains(t, err, "the tensor ")
@@ -159,7 +159,7 @@ func TestWeightsAfterClose(t *testing.T) {
 	}
 	_, err = vae.From(c, part, torch.CPU, torch.Float32)
 	require.ErrorIs(t, err, torch.ErrFreed)
-	require.ErrorContains(t, err, "files of the weights were closed")
+	require.ErrorContains(t, err, "files were closed")
 
 	open, err := mlp.New(mlp.Config{}, torch.CPU, torch.Float32, 1)
 	require.NoError(t, err)
@@ -201,7 +201,7 @@ func TestPreviewTooLate(t *testing.T) {
 		_, err = st.Preview(nil)
 		require.ErrorContains(t, err, "want an autoencoder")
 		_, err = st.Preview(narrow)
-		require.ErrorContains(t, err, "16 channels and the model's 4")
+		require.ErrorContains(t, err, "have 16 channels")
 		if st.I == 3 {
 			tiny.Close()
 			_, err = st.Preview(tiny)
