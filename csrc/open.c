@@ -32,7 +32,7 @@ static void wait_briefly(void) {
   static const char *const given[] = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"};
   for (size_t i = 0; i < sizeof given / sizeof *given; i++)
     if (getenv(given[i])) return;
-  setenv("GOMP_SPINCOUNT", "1000", 1);
+  setenv("GOMP_SPINCOUNT", "20000", 1);
 }
 
 char *ct_open(const char *path, const char *source, int *other) {
