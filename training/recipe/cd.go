@@ -30,7 +30,7 @@ x̂ = one step of the solver along the teacher's trajectory, from x + t'·z at t
 	}
 }
 
-// Fill implements [Filler]. Nothing hangs on the run's length.
+// Fill implements [Filler]. Nothing depends on the length of the run.
 func (m *CD) Fill(int) error {
 	for i, w := range m.Guidance {
 		if i > 1 || i == 1 && !(w > m.Guidance[0]) || len(m.Guidance) == 1 && w == 0 {

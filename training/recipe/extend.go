@@ -78,7 +78,7 @@ func (r *Run) complete() string {
 	return fmt.Sprintf("the run has done all of its %d steps: nothing is left to do; it can be extended to more steps", r.Steps)
 }
 
-// mayGoOn asks whether the run may start in its folder, or go on there, with these options.
+// mayGoOn reports whether the run may start in its directory, or resume there, with these options.
 func (r *Run) mayGoOn(options map[string]any, may []string) (begun bool, err error) {
 	begun, err = rundir.Check(r.Out, options, r.Resume, may...)
 	if err == nil || !r.Resume || r.Extend {

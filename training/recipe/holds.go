@@ -13,11 +13,11 @@ import (
 	"github.com/onestep-go/onestep/training/rundir"
 )
 
-// changeable are the entries of options.json that may differ when a run goes on: they do not change what it computes, or on the CPU with
+// changeable are the entries of options.json that may differ when a run is resumed: they do not change what it computes, or on the CPU with
 // one thread do not, but for how it is guarded.
 var changeable = []string{"device", "workers", "save_every", "sample_every", "log_every", "keep", "data_dir", "corrupt", "skips", "rollbacks"}
 
-// identify returns what the run reads, as entries of options.json: a run that goes on with other data, or another teacher, is noticed.
+// identify returns what the run reads, as entries of options.json: resuming with other data or another teacher is noticed.
 func (p *Plan) identify(ctx context.Context) (map[string]string, error) {
 	r := &p.Run
 	holds := map[string]string{}
@@ -75,7 +75,7 @@ func fileHolds(ctx context.Context, path string) (string, error) {
 	return fmt.Sprintf("%s, sha256 %.8x", filepath.Base(path), sum.Sum(nil)), nil
 }
 
-// mayChange lists the entries that may differ when the run in the folder goes on with these. Where it has noted what it read, and that is
+// mayChange lists the entries that may differ when the run in the directory is resumed with these. Where it has noted what it read, and that is
 // what it reads now, the path does not matter; a run of an earlier version has not. That one also has the options of other methods.
 func (r *Run) mayChange(now map[string]any) []string {
 	may := slices.Clone(changeable)

@@ -15,7 +15,7 @@ import (
 )
 
 // MarshalJSON writes the run's options as one object: those of all runs, of the network and of the method, by their names with
-// underscores for dashes. Options without a value, and those that the run does not use, are left out.
+// underscores for dashes. Options without a value, and those that the run does not use, are omitted.
 func (r Run) MarshalJSON() ([]byte, error) {
 	if err := r.sound(); err != nil {
 		return nil, err

@@ -42,7 +42,7 @@ type Spec struct {
 	// Forms are what its network may predict; the first is that of a new network.
 	Forms    []checkpoint.FormType
 	Teachers []checkpoint.FormType // what a teacher's network may predict; nil: the same
-	// Function is what the network becomes by the method.
+	// Function makes what the method trains from the network: a consistency function, a denoiser or jumps.
 	Function func(Model) (any, error)
 
 	Distils     bool // it needs a teacher

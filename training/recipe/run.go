@@ -76,9 +76,9 @@ type Run struct {
 	Command string
 
 	Log      *slog.Logger                                 // nil: silence
-	Started  func(p *Plan, run *rundir.Dir)               // before the first step; nil: nobody is told
-	Progress func(training.Progress)                      // after every step; nil: nobody is told
-	Scalars  func(k int, values map[string]float64) error // the figures that are logged; nil: nobody is told
+	Started  func(p *Plan, run *rundir.Dir)               // called before the first step; may be nil
+	Progress func(training.Progress)                      // called after every step; may be nil
+	Scalars  func(k int, values map[string]float64) error // called with the logged values; may be nil
 	// Sample draws images every SampleEvery steps; nil: none are drawn.
 	Sample func(ctx context.Context, m Snapshot) error
 

@@ -66,8 +66,8 @@ func (p *Plan) Train(ctx context.Context) (out Result, err error) {
 	return out, err
 }
 
-// begin decides whether the run may start in its folder or go on there, and notes what it reads. It returns the entries of options.json,
-// and those that may be others than a run's that goes on.
+// begin decides whether the run may start in its directory or resume there, and records what it reads. It returns the entries of options.json,
+// and those that may differ from the resumed run's.
 func (p *Plan) begin(ctx context.Context) (options map[string]any, may []string, extended bool, err error) {
 	r := &p.Run
 	holds, err := p.identify(ctx)
