@@ -126,13 +126,13 @@ func (c *CTM) LossAt(s *torch.Scope, b Batch, path [][]float64, end []float64, z
 	})
 	estimate := o.Model.Jump(s, x, t, until, b.masked(dropout))
 	if !s.GradEnabled() {
-		return o.Distance.Distance(s, frozen.Origin(s, estimate, until, b.masked(dropout)), target).Mean(s)
+		return b.mean(s, o.Distance.Distance(s, frozen.Origin(s, estimate, until, b.masked(dropout)), target))
 	}
 	// The gradient passes through the second jump's point and not through its weights, which can be the model's own. It is taken
 	// with respect to the point, and the model's jump then gets it by a product whose value is 0.
 	point := estimate.Detach(s)
 	point.SetRequiresGrad(true)
-	d := o.Distance.Distance(s, frozen.Origin(s, point, until, b.masked(dropout)), target).Mean(s)
+	d := b.mean(s, o.Distance.Distance(s, frozen.Origin(s, point, until, b.masked(dropout)), target))
 	slope := torch.Grad(s, []*torch.Tensor{d}, []*torch.Tensor{point}, torch.BackwardOptions{})[0]
 	return d.Detach(s).Add(s, estimate.Sub(s, point.Detach(s)).Mul(s, slope).Sum(s))
 }

@@ -68,7 +68,7 @@ func (e *EDM) loss(s *torch.Scope, b Batch, levels []float64, z *torch.Tensor, d
 	if draws.Observe != nil {
 		draws.Observe(levels, d)
 	}
-	return d.Mul(s, torch.FromSlice(s, w).To(s, d.DType())).Mean(s)
+	return b.mean(s, d.Mul(s, torch.FromSlice(s, w).To(s, d.DType())))
 }
 
 // Metadata describes a snapshot's model, so that package checkpoint can read it; nothing for a network of the user's own.

@@ -55,7 +55,7 @@ func (f *Flow) LossAt(s *torch.Scope, b Batch, times []float64, z *torch.Tensor,
 	}
 	tau := torch.FromSlice(s, times).To(s, x.DType())
 	v := f.Model.Velocity(s, models.Interpolate(s, x, z, tau), tau, b.masked(dropout))
-	return L2{}.Distance(s, v, z.Sub(s, x)).Mean(s)
+	return b.mean(s, L2{}.Distance(s, v, z.Sub(s, x)))
 }
 
 // End returns the samples that the flow Reflow generates from noise z [B, ...].
@@ -118,7 +118,7 @@ func (d *DDPM) Loss(s *torch.Scope, _ int, b Batch, draws Draws) *torch.Tensor {
 func (d *DDPM) LossAt(s *torch.Scope, b Batch, steps []int, z *torch.Tensor, dropout uint64) *torch.Tensor {
 	got := d.Model.Forward(s, d.Model.Process().Noisy(s, b.X, z, steps), steps,
 		b.masked(dropout))
-	return L2{}.Distance(s, got, d.Model.Target(s, b.X, z, steps)).Mean(s)
+	return b.mean(s, L2{}.Distance(s, got, d.Model.Target(s, b.X, z, steps)))
 }
 
 // Metadata describes a snapshot's model, so that package checkpoint can read it; nothing for a network of the user's own.

@@ -83,13 +83,19 @@ func (f *MeanFlow) LossAt(s *torch.Scope, b Batch, r, tau []float64, z *torch.Te
 			differ = append(differ, int64(i))
 		}
 	}
-	var parts []*torch.Tensor
+	var parts, weights []*torch.Tensor
 	for i, rows := range [][]int64{same, differ} {
 		if len(rows) > 0 {
 			parts = append(parts, f.losses(s, b, r, tau, z, rows, dropout+uint64(i)))
+			if b.Weight != nil {
+				weights = append(weights, b.Weight.IndexSelect(s, 0, torch.FromSlice(s, rows)))
+			}
 		}
 	}
-	return torch.Cat(s, parts, 0).Mean(s)
+	if b.Weight != nil {
+		b.Weight = torch.Cat(s, weights, 0) // in the order of the parts
+	}
+	return b.mean(s, torch.Cat(s, parts, 0))
 }
 
 // Try computes the losses of two different times, in which a network shows whether it has a forward-mode derivative. The trainer

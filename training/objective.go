@@ -1,6 +1,7 @@
 package training
 
 import (
+	"fmt"
 	"iter"
 	"math/rand/v2"
 
@@ -14,6 +15,29 @@ type Batch struct {
 	// Cond is their conditioning, such as classes or text features. A guidance scale [B] in it is for guidance distillation: the
 	// teacher is a models.Guided, and the student's network takes the scale. Dropout is set by the objective.
 	Cond models.Cond
+	// Weight is a factor of each sample's loss, [B], such as that of regularisation images (prior preservation, Ruiz et al. 2023); nil: 1.
+	// The loss is the mean over the batch of Weight times a sample's loss: it is not divided by the sum of the weights.
+	Weight *torch.Tensor
+}
+
+// mean returns the batch's loss from those of its samples, [B].
+func (b Batch) mean(s *torch.Scope, each *torch.Tensor) *torch.Tensor {
+	if b.Weight == nil {
+		return each.Mean(s)
+	}
+	if b.Weight.NDim() != 1 || b.Weight.Dim(0) != each.Dim(0) {
+		panic(&torch.Error{Op: "loss", Msg: fmt.Sprintf("want one weight for each of %d samples (Batch.Weight), got shape %v", each.Dim(0), b.Weight.Shape())})
+	}
+	return each.Mul(s, b.Weight.To(s, each.DType())).Mean(s)
+}
+
+// row returns the batch's first sample.
+func (b Batch) row(s *torch.Scope) Batch {
+	b.X, b.Cond = b.X.Narrow(s, 0, 0, 1), b.Cond.Rows(s, torch.FromSlice(s, []int64{0}))
+	if b.Weight != nil {
+		b.Weight = b.Weight.Narrow(s, 0, 0, 1)
+	}
+	return b
 }
 
 // masked returns the batch's conditions with the dropout masks of a seed. Networks that are compared use the same seed.

@@ -79,7 +79,7 @@ func (p pair) loss(s *torch.Scope, b Batch, low, high []float64, z *torch.Tensor
 		}
 		d = d.Mul(s, at(s, w))
 	}
-	return d.Mean(s)
+	return b.mean(s, d)
 }
 
 // Weighting is a rule for λ(t_n, t_{n+1}).

@@ -162,7 +162,7 @@ func (p *PD) LossAt(s *torch.Scope, k int, b Batch, steps []int, z *torch.Tensor
 	})
 	got := c.Model.Denoise(s, x, t, b.masked(dropout))
 	weight := of(func(t, _, _ float64) float64 { return math.Max(1/(t*t), 1) })
-	return c.Distance.Distance(s, got, target).Mul(s, weight).Mean(s)
+	return b.mean(s, c.Distance.Distance(s, got, target).Mul(s, weight))
 }
 
 // teacher returns the teacher of the stage of n steps.

@@ -116,10 +116,10 @@ func (c *SCM) LossAt(s *torch.Scope, k int, b Batch, levels []float64, z *torch.
 	})
 	d := L2{}.Distance(s, F.Sub(s, constant), g) // the first is 0 and has F's gradient
 	if c.Weight == nil {
-		return d.Mean(s)
+		return b.mean(s, d)
 	}
 	w := c.Weight.At(s, a).To(s, d.DType())
-	return d.Mul(s, w.Exp(s)).Sub(s, w).Mean(s)
+	return b.mean(s, d.Mul(s, w.Exp(s)).Sub(s, w))
 }
 
 // Try computes a loss without a warm-up, in which a network shows whether it has a forward-mode derivative. The trainer calls it

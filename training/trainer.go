@@ -186,7 +186,7 @@ func (t *Trainer) try(s *torch.Scope, b Batch, first Draws) error {
 		return nil
 	}
 	err := s.NoGrad(func(s *torch.Scope) error {
-		b := Batch{X: b.X.Narrow(s, 0, 0, 1), Cond: b.Cond.Rows(s, torch.FromSlice(s, []int64{0}))}
+		b := b.row(s)
 		if t.Prepare != nil {
 			b = t.Prepare(s, b, first)
 		}
