@@ -31,6 +31,9 @@ var LCMTargets = []string{
 	"downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj",
 }
 
+// TextTargets are the attention and MLP layers of CLIP's text encoders.
+var TextTargets = []string{"q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"}
+
 // New makes an adapter for training. Its initial delta is zero: A is drawn as in PEFT, uniformly within ±1/√in (He et al. 2015, with a slope
 // of √5), and B is zero. It is on the device of the networks; if its type differs from theirs, it is cast in each call. Targets that match no
 // layer are an error.
@@ -99,4 +102,6 @@ func New(n Networks, c Config) (*Adapter, error) {
 }
 
 // strict reports whether every target has to match a layer. Not all networks have all of LCM-LoRA's.
-func (c Config) strict() bool { return !slices.Equal(c.Targets, LCMTargets) }
+func (c Config) strict() bool {
+	return !slices.Equal(c.Targets, LCMTargets) && !slices.Equal(c.Targets, slices.Concat(LCMTargets, TextTargets))
+}

@@ -22,7 +22,8 @@ type WriteOptions struct {
 	DType     *torch.DType      // type of the written values; nil: unchanged
 	Overwrite bool              // replace an existing file
 	Partial   bool              // skip modules without a layer in the model; otherwise they are an error
-	Metadata  map[string]string // additional metadata of the file
+	Metadata  map[string]string // additional metadata of the file; see [Adapter.Metadata]
+	Hashes    bool              // add the hashes of kohya's scripts, sshs_model_hash and sshs_legacy_hash, which depend on the tensors and the entries ss_*
 }
 
 // ParseLayout returns the layout of a name that can be written: "kohya", "peft" or "diffusers".
@@ -295,6 +296,11 @@ func write(path string, modules []output, beside []named, xl bool, o WriteOption
 			return fail(err)
 		}
 		all = append(all, src)
+	}
+	if o.Hashes {
+		if err := addHashes(metadata, all); err != nil {
+			return fail(err)
+		}
 	}
 	return safetensors.Write(path, all, safetensors.Options{Metadata: metadata, Overwrite: o.Overwrite})
 }

@@ -18,6 +18,17 @@ const (
 	InverseSqrt Decay = "rsqrt"  // √(K/k), which never ends
 )
 
+// ParseDecay returns the decay of a name: constant, linear, cosine or rsqrt.
+func ParseDecay(name string) (Decay, error) {
+	switch d := Decay(name); d {
+	case "constant":
+		return Constant, nil
+	case Linear, Cosine, InverseSqrt:
+		return d, nil
+	}
+	return "", fmt.Errorf("learning rate: want a constant, linear, cosine or rsqrt schedule, got %s", quote.Quoted(name))
+}
+
 // Schedule is the factor of the learning rate as a function of the step. Its zero value is a constant 1.
 type Schedule struct {
 	Decay  Decay

@@ -41,3 +41,17 @@ func TestScheduleValidate(t *testing.T) {
 		assert.EqualError(t, c.Validate(), want)
 	}
 }
+
+func TestParseDecay(t *testing.T) {
+	for name, want := range map[string]Decay{"constant": Constant, "linear": Linear, "cosine": Cosine, "rsqrt": InverseSqrt} {
+		got, err := ParseDecay(name)
+		if err != nil || got != want {
+			t.Errorf("%s: got %q, %v, want %q", name, got, err, want)
+		}
+	}
+	for _, name := range []string{"", "Cosine", "polynomial"} {
+		if _, err := ParseDecay(name); err == nil {
+			t.Errorf("%q: want an error", name)
+		}
+	}
+}

@@ -63,24 +63,35 @@ func prepare(path string, tensors []Source, o Options) (_ *atomicfile.File, err 
 	if err != nil {
 		return nil, fmt.Errorf("write %s: %w", quote.Path(path), err)
 	}
-	return atomicfile.Prepare(path, o.how(), func(w io.Writer) error {
-		if _, err := w.Write(header); err != nil {
+	return atomicfile.Prepare(path, o.how(), func(w io.Writer) error { return encode(w, tensors, header) })
+}
+
+// Encode writes the bytes of a safetensors file to w, as [Write] does to a file. It calls the tensors' Data, as Write will again.
+func Encode(w io.Writer, tensors []Source, metadata map[string]string) error {
+	tensors, header, err := plan(tensors, metadata)
+	if err != nil {
+		return err
+	}
+	return encode(w, tensors, header)
+}
+
+func encode(w io.Writer, tensors []Source, header []byte) error {
+	if _, err := w.Write(header); err != nil {
+		return err
+	}
+	for _, t := range tensors {
+		data, err := t.Data()
+		if err != nil {
+			return fmt.Errorf("tensor %s: %w", quote.Quoted(t.Name), err)
+		}
+		if size, _ := t.DType.bytesOf(t.Shape); len(data) != size {
+			return fmt.Errorf("tensor %s: shape %v of %s needs %d bytes, got %d", quote.Quoted(t.Name), t.Shape, t.DType, size, len(data))
+		}
+		if _, err := w.Write(data); err != nil {
 			return err
 		}
-		for _, t := range tensors {
-			data, err := t.Data()
-			if err != nil {
-				return fmt.Errorf("tensor %s: %w", quote.Quoted(t.Name), err)
-			}
-			if size, _ := t.DType.bytesOf(t.Shape); len(data) != size {
-				return fmt.Errorf("tensor %s: shape %v of %s needs %d bytes, got %d", quote.Quoted(t.Name), t.Shape, t.DType, size, len(data))
-			}
-			if _, err := w.Write(data); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
+	}
+	return nil
 }
 
 // plan checks the tensors, sorts them in file order and encodes everything before the data.

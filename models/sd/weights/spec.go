@@ -52,22 +52,30 @@ func changed(spec map[string]string) map[string]string {
 	return left
 }
 
-// spec returns the ModelSpec metadata of a model that is written to path; nil if ModelSpec has no name for its architecture.
-func (m *Model) spec(path string) map[string]string {
-	architecture := map[Kind]string{
-		SD15: "stable-diffusion-v1", Inpaint15: "stable-diffusion-v1-inpainting", LCM15: "stable-diffusion-v1",
-		SDXL: "stable-diffusion-xl-v1-base", SSD1B: "stable-diffusion-xl-v1-base",
-	}[m.Kind]
-	prediction := predicts(m.Scheduler)
-	if prediction == "v_prediction" {
-		prediction = "v"
+// Architecture returns the names by which ModelSpec calls a model's architecture and its prediction type, which is epsilon, v_prediction or
+// sample; "" if it has no name for the architecture.
+func Architecture(kind Kind, prediction string) (architecture, predicts string) {
+	if predicts = prediction; prediction == "v_prediction" {
+		predicts = "v"
 	}
-	if m.Kind == SD2 {
-		architecture = "stable-diffusion-v2-512"
-		if prediction == "v" {
+	switch kind {
+	case SD15, LCM15:
+		architecture = "stable-diffusion-v1"
+	case Inpaint15:
+		architecture = "stable-diffusion-v1-inpainting"
+	case SDXL, SSD1B:
+		architecture = "stable-diffusion-xl-v1-base"
+	case SD2:
+		if architecture = "stable-diffusion-v2-512"; predicts == "v" {
 			architecture = "stable-diffusion-v2-768-v"
 		}
 	}
+	return architecture, predicts
+}
+
+// spec returns the ModelSpec metadata of a model that is written to path; nil if ModelSpec has no name for its architecture.
+func (m *Model) spec(path string) map[string]string {
+	architecture, prediction := Architecture(m.Kind, predicts(m.Scheduler))
 	if architecture == "" {
 		return nil
 	}

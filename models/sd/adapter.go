@@ -1,0 +1,46 @@
+package sd
+
+import (
+	"iter"
+	"time"
+
+	"github.com/onestep-go/onestep/models/sd/weights"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
+)
+
+// Adapter is an adapter for a model's layers, which training runs make, write and read by this interface: package lora's is one.
+type Adapter interface {
+	// At returns the adapter with a LoRA weight, for a network to run with; 0 disables it.
+	At(weight float64) nn.Adapters
+	// Parameters yields the adapter's own weights.
+	Parameters() iter.Seq2[string, *torch.Tensor]
+	// Save writes a file, in place of one that exists.
+	Save(path string, f AdapterFile) error
+	// Close frees the weights.
+	Close() error
+}
+
+// AdapterConfig describes an adapter to train.
+type AdapterConfig struct {
+	Rank    int      // 0: 64
+	Alpha   float64  // the scale is Alpha/Rank; 0: Rank
+	Targets []string // target modules, by suffixes of their paths; nil: those of LCM-LoRA
+	Text    bool     // the attention and MLP layers of the text encoders, too
+	Seed    uint64
+}
+
+// AdapterFile says how an adapter's file is written, and what its metadata tells other programs. Values that are not known stay zero.
+type AdapterFile struct {
+	Layout string       // kohya, which all programs read, peft or diffusers; "": kohya
+	DType  *torch.DType // nil: unchanged
+
+	Title         string       // what programs call the adapter; "": the file's name
+	Base          string       // name of the base model
+	Kind          weights.Kind // and its family
+	Prediction    string       // what its network predicts: epsilon, v_prediction or sample
+	Width, Height int          // of the training images, in pixels
+	Date          time.Time    // of the training
+	// Metadata are further entries, such as ss_learning_rate and others of kohya's scripts.
+	Metadata map[string]string
+}
