@@ -18,6 +18,9 @@ type Batch struct {
 	// Weight is a factor of each sample's loss, [B], such as that of regularisation images (prior preservation, Ruiz et al. 2023); nil: 1.
 	// The loss is the mean over the batch of Weight times a sample's loss: it is not divided by the sum of the weights.
 	Weight *torch.Tensor
+	// Captions are the samples' prompts, [B], whose text features are not in Cond yet, as of training with text encoders: a Prepare function
+	// such as that of latents.Encode encodes them and sets Captions to nil. nil: none.
+	Captions []string
 }
 
 // mean returns the batch's loss from those of its samples, [B].
@@ -37,6 +40,7 @@ func (b Batch) row(s *torch.Scope) Batch {
 	if b.Weight != nil {
 		b.Weight = b.Weight.Narrow(s, 0, 0, 1)
 	}
+	b.Captions = b.Captions[:min(len(b.Captions), 1)]
 	return b
 }
 

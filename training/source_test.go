@@ -142,6 +142,38 @@ func TestSourcesThatFail(t *testing.T) {
 	}
 }
 
+// Captions reach Prepare, one for each sample, also when the objective tries its network; nobody encoding them is an error.
+func TestCaptionsAreEncoded(t *testing.T) {
+	net := newMLP(t, 2, 8, 0)
+	opt, err := optim.SGD{LR: 0.05}.New(net.Parameters())
+	require.NoError(t, err)
+	defer opt.Close()
+	source := SourceFunc(func(s *torch.Scope, start int64) Batch {
+		b := points2D(3)(s, start)
+		b.Captions = []string{"a", "b", "c"}
+		return b
+	})
+	var got []int
+	tr := &Trainer{Objective: trying{&EDM{Model: &models.EDM{Net: net}}}, Model: net, Optimizer: opt, Data: source, Steps: 1}
+	tr.Prepare = func(_ *torch.Scope, b Batch, _ Draws) Batch {
+		require.Len(t, b.Captions, b.X.Dim(0))
+		got = append(got, len(b.Captions))
+		b.Captions = nil
+		return b
+	}
+	_, err = tr.Train(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, []int{1, 3}, got)
+	tr.Prepare = nil
+	_, err = tr.Train(t.Context())
+	require.ErrorContains(t, err, "captions")
+}
+
+// trying is an objective that tries its network.
+type trying struct{ Objective }
+
+func (o trying) Try(s *torch.Scope, b Batch, d Draws) { o.Loss(s, 0, b, d) }
+
 // failing yields one batch, and then its error if it has one.
 type failing struct{ err error }
 

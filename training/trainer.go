@@ -186,9 +186,9 @@ func (t *Trainer) try(s *torch.Scope, b Batch, first Draws) error {
 		return nil
 	}
 	err := s.NoGrad(func(s *torch.Scope) error {
-		b := b.row(s)
-		if t.Prepare != nil {
-			b = t.Prepare(s, b, first)
+		b, err := t.prepare(s, b.row(s), first)
+		if err != nil {
+			return err
 		}
 		o.Try(s, b, first)
 		return nil
@@ -405,8 +405,9 @@ func (t *Trainer) step(s *torch.Scope, r *Result, next func() (func(s *torch.Sco
 			if t.logs(k + 1) {
 				draws.Observe = run.observe
 			}
-			if t.Prepare != nil {
-				b = t.Prepare(s, b, draws)
+			b, err := t.prepare(s, b, draws)
+			if err != nil {
+				return err
 			}
 			l := t.Objective.Loss(s, k, b, draws)
 			if t.accumulate() > 1 {
@@ -448,6 +449,17 @@ func (t *Trainer) step(s *torch.Scope, r *Result, next func() (func(s *torch.Sco
 		})
 	})
 	return samples, loss, err
+}
+
+// prepare calls Prepare. Captions that nobody has encoded are an error: the network would be trained without them.
+func (t *Trainer) prepare(s *torch.Scope, b Batch, d Draws) (Batch, error) {
+	if t.Prepare != nil {
+		b = t.Prepare(s, b, d)
+	}
+	if len(b.Captions) > 0 {
+		return b, errors.New("the batch has captions that are not encoded: set Trainer.Prepare, such as to the function of latents.Encode")
+	}
+	return b, nil
 }
 
 // precise returns a batch with samples in float32 at least, so that noise, distances and losses are, too. models.Forward casts inputs for
