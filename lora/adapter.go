@@ -57,7 +57,7 @@ func (m made) target() *torch.Tensor {
 
 // Load opens an adapter and attaches it to a model; see [Open] and [Attach].
 func Load(m *sd.Model, path string, o Options) (*Adapter, error) {
-	if err := m.Usable(); err != nil {
+	if err := m.Loaded(); err != nil {
 		return nil, err
 	}
 	f, err := Open(path)
@@ -330,7 +330,7 @@ func (a *Adapter) Close() error {
 // model's own weights are kept, so that the results are the same as before to the bit. The adapters have to stay open until then. If their
 // values change, merge again. Merge must not be called while the model runs. Adapters of another model are an error.
 func Merge(m *sd.Model, a nn.Adapters) error {
-	if err := m.Usable(); err != nil {
+	if err := m.Loaded(); err != nil {
 		return err
 	}
 	if err := m.CheckAdapters(a); err != nil {

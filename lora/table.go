@@ -20,7 +20,10 @@ type Networks map[string]*nn.Store
 
 // Of returns the networks of a model.
 func Of(m *sd.Model) Networks {
-	n := Networks{unetPart: m.UNet.Store()}
+	n := Networks{}
+	if m.UNet != nil {
+		n[unetPart] = m.UNet.Store()
+	}
 	for i, t := range m.Texts {
 		n[textParts[i]] = t.Store()
 	}

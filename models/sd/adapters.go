@@ -11,7 +11,10 @@ import (
 // CheckAdapters returns an error if some of the adapters were attached to another model: their target weights are not part of this model,
 // so they would have no effect. The stores in beside are further networks that may have adapters, such as ControlNets.
 func (m *Model) CheckAdapters(a nn.Adapters, beside ...*nn.Store) error {
-	own := append(beside[:len(beside):len(beside)], m.UNet.Store())
+	own := beside[:len(beside):len(beside)]
+	if m.UNet != nil {
+		own = append(own, m.UNet.Store())
+	}
 	for _, t := range m.Texts {
 		own = append(own, t.Store())
 	}

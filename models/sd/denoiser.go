@@ -29,8 +29,11 @@ func (m *Model) Noise() (*noise.Chain, noise.Prediction, error) {
 // shares the model's weights and becomes invalid when the model is closed. An inpainting network is an error. [models.Latent] over it is
 // the consistency function of a latent consistency model.
 func (m *Model) Denoiser() (*models.DDPM, error) {
-	if err := m.Usable(); err != nil {
+	if err := m.Loaded(); err != nil {
 		return nil, err
+	}
+	if m.UNet == nil {
+		return nil, fmt.Errorf("%s: the model was opened without its unet", quote.Path(m.Path))
 	}
 	if m.Inpaints() {
 		return nil, fmt.Errorf("%s: an inpainting network also needs a mask and the masked image as inputs: it cannot be used as a denoiser of latents alone", quote.Path(m.Path))

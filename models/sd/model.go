@@ -13,6 +13,7 @@ import (
 	"github.com/onestep-go/onestep/models/sd/vae"
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
 )
 
 // TextEncoder is a text encoder and its tokenizer.
@@ -21,7 +22,8 @@ type TextEncoder struct {
 	*clip.Encoder
 }
 
-// Model is a latent diffusion model. It owns its weights. Several goroutines may use it at once.
+// Model is a latent diffusion model. It owns its weights. Several goroutines may use it at once. With [Options.Without] it has only some of
+// its components, and the others are nil.
 type Model struct {
 	Path      string        // of the directory or file
 	Kind      weights.Kind  // the model family, by its weights
@@ -50,8 +52,17 @@ type Options struct {
 	// Replacements for the model's components, each a directory or a file; see [weights.Parts].
 	UNet, TextEncoder, TextEncoder2, VAE string
 
+	// Without names components that are not loaded, and are nil in the model. Training on cached latents and text features needs only the
+	// U-Net, and making them only the others.
+	Without Components
+
 	TinyVAE string // a tiny autoencoder that replaces the model's VAE; see [OpenTiny]
 	Tile    int    // images with a side of more pixels are encoded and decoded in tiles; 0: never
+}
+
+// Components selects components of a model.
+type Components struct {
+	UNet, Text, VAE bool // Text: the text encoders with their tokenizers
 }
 
 // Files returns the options for opening the model's files.
@@ -101,7 +112,7 @@ func From(files *weights.Model, o Options) (_ *Model, err error) {
 	if err := o.checkDType(); err != nil {
 		return nil, err
 	}
-	if files.UNet == nil || files.Text == nil {
+	if files.UNet == nil && !o.Without.UNet || files.Text == nil && !o.Without.Text {
 		return nil, fmt.Errorf("%s: want a complete model with text encoder, unet and vae; the file is a %s", quote.Path(path), files.Kind)
 	}
 	used := *files
@@ -112,7 +123,7 @@ func From(files *weights.Model, o Options) (_ *Model, err error) {
 		return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
 	for i, part := range []*weights.Component{files.Text, files.Text2} {
-		if part == nil {
+		if part == nil || o.Without.Text {
 			continue
 		}
 		t, err := openText(part, []string{files.Tokenizer, files.Tokenizer2}[i], i == 1, o)
@@ -121,15 +132,19 @@ func From(files *weights.Model, o Options) (_ *Model, err error) {
 		}
 		m.Texts = append(m.Texts, t)
 	}
-	c, err := unet.ParseConfig(files.UNet.Config)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
+	if !o.Without.UNet {
+		c, err := unet.ParseConfig(files.UNet.Config)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
+		}
+		if m.UNet, err = unet.From(c, files.UNet, o.Device, o.DType); err != nil {
+			return nil, fmt.Errorf("%s: unet: %w", quote.Path(path), err)
+		}
 	}
-	if m.UNet, err = unet.From(c, files.UNet, o.Device, o.DType); err != nil {
-		return nil, fmt.Errorf("%s: unet: %w", quote.Path(path), err)
-	}
-	if m.VAE, err = m.openVAE(files.VAE, o); err != nil {
-		return nil, err
+	if !o.Without.VAE {
+		if m.VAE, err = m.openVAE(files.VAE, o); err != nil {
+			return nil, err
+		}
 	}
 	return m, m.check()
 }
@@ -199,6 +214,9 @@ func OpenTiny(path string, dev torch.Device, dtype torch.DType) (*vae.Tiny, erro
 
 // check reports a U-Net and an autoencoder that are incompatible.
 func (m *Model) check() error {
+	if m.UNet == nil || m.VAE == nil {
+		return nil
+	}
 	c := m.UNet.Config()
 	z := m.VAE.Channels()
 	if c.OutChannels != z || (c.InChannels != z && c.InChannels != 2*z+1) {
@@ -218,20 +236,57 @@ func (m *Model) Name() string {
 }
 
 // Inpaints reports whether this is an inpainting model: its network also takes a mask and the masked image's latents.
-func (m *Model) Inpaints() bool { return m.UNet.Config().InChannels > m.VAE.Channels() }
+func (m *Model) Inpaints() bool {
+	return m.UNet != nil && m.UNet.Config().InChannels > m.UNet.Config().OutChannels
+}
 
 // Distilled reports whether this is a guidance-distilled model: its network has a guidance embedding, as a full latent consistency model
 // has.
-func (m *Model) Distilled() bool { return m.UNet.Config().TimeCondProjDim > 0 }
+func (m *Model) Distilled() bool { return m.UNet != nil && m.UNet.Config().TimeCondProjDim > 0 }
+
+// pools reports whether the network also takes pooled text features. Without the network, two text encoders are those of SDXL.
+func (m *Model) pools() bool {
+	if m.UNet == nil {
+		return len(m.Texts) > 1
+	}
+	return m.UNet.Config().AdditionEmbedType != ""
+}
+
+// store returns that of the U-Net, or of a component that is there; nil: there is none.
+func (m *Model) store() *nn.Store {
+	if m.UNet != nil {
+		return m.UNet.Store()
+	}
+	for _, t := range m.Texts {
+		return t.Store()
+	}
+	if a, ok := m.VAE.(interface{ Store() *nn.Store }); ok {
+		return a.Store()
+	}
+	return nil
+}
 
 // DType returns the type of the weights and of latents.
-func (m *Model) DType() torch.DType { return m.UNet.Store().DType() }
+func (m *Model) DType() torch.DType {
+	if st := m.store(); st != nil {
+		return st.DType()
+	}
+	return torch.Float32
+}
 
 // Device returns where the weights are.
-func (m *Model) Device() torch.Device { return m.UNet.Store().Device() }
+func (m *Model) Device() torch.Device {
+	if st := m.store(); st != nil {
+		return st.Device()
+	}
+	return torch.CPU
+}
 
-// Size returns the width and height, in pixels, of the images that the model was trained on.
+// Size returns the width and height, in pixels, of the images that the model was trained on; 0 without a U-Net or an autoencoder.
 func (m *Model) Size() (width, height int) {
+	if m.UNet == nil || m.VAE == nil {
+		return 0, 0
+	}
 	n := m.UNet.Config().SampleSize
 	switch {
 	case len(n) == 0:
@@ -242,15 +297,27 @@ func (m *Model) Size() (width, height int) {
 	return n[1] * m.VAE.Factor(), n[0] * m.VAE.Factor()
 }
 
-// Usable returns nil if the model can generate images, and otherwise an error: it is nil, was not made by Open or From, or is closed
-// (torch.ErrFreed).
+// Usable returns nil if the model can generate images, and otherwise an error: it is nil, was not made by Open or From, has not all of its
+// components (see [Options.Without]), or is closed (torch.ErrFreed).
 func (m *Model) Usable() error {
+	if err := m.Loaded(); err != nil {
+		return err
+	}
+	if m.UNet == nil || m.VAE == nil || len(m.Texts) == 0 {
+		return fmt.Errorf("the model %s does not have all of its components: open it with its unet, text encoders and vae", quote.Quoted(m.Name()))
+	}
+	return nil
+}
+
+// Loaded returns nil if the model has at least one network and is open, and otherwise an error as [Model.Usable] does.
+func (m *Model) Loaded() error {
 	switch {
 	case m == nil:
 		return errors.New("want a model, got nil: use Open to load one")
-	case m.UNet == nil || m.VAE == nil || len(m.Texts) == 0:
+	case m.UNet == nil && m.VAE == nil && len(m.Texts) == 0:
 		return errors.New("the model has no networks: use Open to load one")
-	case m.UNet.Store().Closed():
+	}
+	if st := m.store(); st != nil && st.Closed() {
 		return fmt.Errorf("the model %s was closed (%w): close it only after the last use, or open it again", quote.Quoted(m.Name()), torch.ErrFreed)
 	}
 	return nil

@@ -32,7 +32,7 @@ type Need struct {
 func (n Need) Peak() float64 { return n.Weights + max(n.Network, n.Decoder) + n.Images }
 
 // EstimateNeed estimates the memory that generating images takes with the model of these files, opened with [Options.Files]. It reads
-// configurations, not weights. For a tiny autoencoder it assumes TAESD's architecture.
+// configurations, not weights. Components that [Options.Without] leaves out take none. For a tiny autoencoder it assumes TAESD's architecture.
 func EstimateNeed(files *weights.Model, o Options, d Drawing) (n Need, err error) {
 	if files.UNet == nil {
 		return n, fmt.Errorf("it is a %s without a unet", files.Kind)
@@ -43,9 +43,11 @@ func EstimateNeed(files *weights.Model, o Options, d Drawing) (n Need, err error
 	}
 	size := float64(o.DType.Size())
 	add := func(plan []nn.Shape, bytes float64) { n.Weights += bytes * float64(nn.Count(plan)) }
-	add(unet.Shapes(c), size)
+	if !o.Without.UNet {
+		add(unet.Shapes(c), size)
+	}
 	for i, part := range []*weights.Component{files.Text, files.Text2} {
-		if part == nil {
+		if part == nil || o.Without.Text {
 			continue
 		}
 		plan, err := textShapes(i == 1)(part.Config)
@@ -66,7 +68,9 @@ func EstimateNeed(files *weights.Model, o Options, d Drawing) (n Need, err error
 		if o.DType == torch.Float16 && *v.ForceUpcast {
 			kind = 4
 		}
-		add(vae.Shapes(v), kind)
+		if !o.Without.VAE {
+			add(vae.Shapes(v), kind)
+		}
 		factor, decoder = 1<<(len(v.Channels)-1), func(h, w int) float64 { return v.Activations(h, w, o.Tile) }
 	}
 	side := func(v, i int) int {

@@ -3,6 +3,7 @@ package sd
 import (
 	"fmt"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd/clip"
 	"github.com/onestep-go/onestep/models/sd/prompt"
 	"github.com/onestep-go/onestep/torch"
@@ -71,6 +72,9 @@ func (m *Model) Check(t Text) error {
 
 // Cut returns the end of a prompt that is truncated, or "".
 func (m *Model) Cut(t Text) string {
+	if len(m.Texts) == 0 {
+		return ""
+	}
 	by, err := m.Texts[0].tokenizer(t)
 	if err != nil {
 		return "" // which Check reports
@@ -79,11 +83,22 @@ func (m *Model) Cut(t Text) string {
 	return cut
 }
 
+// hasText returns an error for a model that cannot encode prompts.
+func (m *Model) hasText() error {
+	if err := m.Loaded(); err != nil {
+		return err
+	}
+	if len(m.Texts) == 0 {
+		return fmt.Errorf("the model %s has no text encoder", quote.Quoted(m.Name()))
+	}
+	return nil
+}
+
 // Embed encodes prompts in the model's data type. All results have the length of the longest one, a whole number of chunks of tokens,
 // concatenated. It panics with a *torch.Error for adapters of another model (see [Model.CheckAdapters]) and for prompts that [Model.Check]
 // refuses.
 func (m *Model) Embed(s *torch.Scope, a nn.Adapters, texts ...Text) []Embedding {
-	if err := m.Usable(); err != nil {
+	if err := m.hasText(); err != nil {
 		panic(&torch.Error{Op: "embed a prompt", Msg: err.Error(), Err: err})
 	}
 	if err := m.CheckAdapters(a); err != nil {
@@ -95,7 +110,7 @@ func (m *Model) Embed(s *torch.Scope, a nn.Adapters, texts ...Text) []Embedding 
 		}
 	}
 	out := make([]Embedding, len(texts))
-	pooled := m.UNet.Config().AdditionEmbedType != ""
+	pooled := m.pools()
 	parts := make([][]*torch.Tensor, len(texts))
 	for i, enc := range m.Texts {
 		last := i == len(m.Texts)-1
@@ -115,7 +130,7 @@ func (m *Model) Embed(s *torch.Scope, a nn.Adapters, texts ...Text) []Embedding 
 			if pooled { // SDXL uses the penultimate layer, without the final norm
 				o.Skip, o.Raw = t.ClipSkip+1, true
 			}
-			o.Extra = vectors(s, t.Inversions, i, m.DType())
+			o.Extra = vectors(s, t.Inversions, i, enc.Store().DType())
 			hidden, pool := enc.embed(s, chunks[j], o)
 			if o.Extra != nil {
 				o.Extra.Free()

@@ -130,7 +130,17 @@ func (k *KL) Encode(s *torch.Scope, images *torch.Tensor, streams []*torch.Gener
 		panic(&torch.Error{Op: "vae", Msg: fmt.Sprintf("%d images and %d random streams: want one stream for each image, or a single one", n, len(streams))})
 	}
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		z, logVar := k.Moments(s, images)
+		mean, logVar := k.Moments(s, images)
+		return k.config.Latents(s, mean, logVar, streams)
+	})
+}
+
+// Latents returns latents in the U-Net's scale, drawn from the distribution that [KL.Moments] returns, as [KL.Encode] does: stored moments
+// give the same latents without the autoencoder. Without streams it returns the scaled mean.
+func (c Config) Latents(s *torch.Scope, mean, logVar *torch.Tensor, streams []*torch.Generator) *torch.Tensor {
+	c = c.WithDefaults()
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		z := mean
 		if len(streams) > 0 {
 			shape := z.Shape()
 			if len(streams) > 1 {
@@ -143,10 +153,10 @@ func (k *KL) Encode(s *torch.Scope, images *torch.Tensor, streams []*torch.Gener
 			noise := torch.Cat(s, each, 0)
 			z = z.Add(s, logVar.MulScalar(s, 0.5).Exp(s).Mul(s, noise))
 		}
-		if shift := k.config.ShiftFactor; shift != nil {
+		if shift := c.ShiftFactor; shift != nil {
 			z = z.SubScalar(s, *shift)
 		}
-		return z.MulScalar(s, k.config.ScalingFactor)
+		return z.MulScalar(s, c.ScalingFactor)
 	})
 }
 
