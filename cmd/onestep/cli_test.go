@@ -202,7 +202,7 @@ func TestRefusals(t *testing.T) {
 		{train + "--config " + full, 1, "is a directory; wanted a JSON file"},
 		{train + "extra", 2, "no arguments"},
 		{"train --data DIR/none --out DIR/r", 1, "no such file or directory"},
-		{"train --data " + busy + " --out DIR/r", 1, "give the folder that holds it"},
+		{"train --data " + busy + " --out DIR/r", 1, "is an image"},
 		{"train --data emoji --steps 1 --out " + full, 1, "is not empty"},
 		{"train --data emoji --steps 1 --out " + busy, 1, "not a directory"},
 		{"average DIR --width nan --out DIR/a", 2, "got NaN"},

@@ -19,25 +19,25 @@ import (
 
 var cifarClasses = []string{"airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"}
 
-// cifarPixels is red, green and blue planes.
+// cifarPixels is the number of bytes of an image: a red, a green and a blue plane.
 const cifarPixels = 3 * 32 * 32
 
-// cifar is a version of CIFAR-10 or CIFAR-100 (Krizhevsky 2009), 50,000 and 10,000 images each.
+// cifar is a version of CIFAR-10 or CIFAR-100 (Krizhevsky 2009): 50,000 training and 10,000 test images.
 type cifar struct {
-	set     string   // its name
-	folder  string   // what the archive unpacks to
-	archive string   // as published
-	python  bool     // files are pickles
-	classes []string // where no file names them; nil: the labels' numbers
-	n       int      // classes
-	labels  int      // bytes of labels in a binary record, of which the last counts
-	key     string   // of the labels in a pickle
-	names   string   // file that names the classes
-	nameKey string   // of the names, if it is a pickle
+	set     string   // the dataset's name
+	folder  string   // directory that the archive unpacks to
+	archive string   // file name of the archive, as published
+	python  bool     // whether files are pickles
+	classes []string // class names to use without a file of names; nil: the labels' numbers
+	n       int      // number of classes
+	labels  int      // bytes of labels in a binary record; the last one is used
+	key     string   // key of the labels in a pickle
+	names   string   // file with the class names
+	nameKey string   // key of the names, if that file is a pickle
 	part    func(name string) split
 }
 
-// split is what a file belongs to.
+// split is the split that a file belongs to.
 type split byte
 
 const (
@@ -65,7 +65,8 @@ var cifars = []*cifar{
 	},
 }
 
-// batches tells by name what a file belongs to: to train if it is prefix, digits where prefix ends in _, and ext.
+// batches returns a function from a file's name to its split. A file of the training split is named prefix + ext, with digits in between if
+// prefix ends in _.
 func batches(prefix, ext, testing string) func(string) split {
 	return func(name string) split {
 		if name == testing {
@@ -78,7 +79,7 @@ func batches(prefix, ext, testing string) func(string) split {
 	}
 }
 
-// between is what a name has between its beginning and its end, if it has both.
+// between returns the part of name between prefix and suffix; ok is false if name lacks one of them.
 func between(name, prefix, suffix string) (string, bool) {
 	rest, ok := strings.CutPrefix(name, prefix)
 	if !ok {
@@ -87,7 +88,7 @@ func between(name, prefix, suffix string) (string, bool) {
 	return strings.CutSuffix(rest, suffix)
 }
 
-// wanted is the split that is asked for.
+// wanted is the requested split.
 func (o Options) wanted() split {
 	if o.Test {
 		return test
@@ -95,7 +96,7 @@ func (o Options) wanted() split {
 	return train
 }
 
-// format is what the version is called.
+// format is the version's name for people.
 func (v *cifar) format() string {
 	name := map[string]string{"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}[v.set]
 	if v.python {
@@ -104,22 +105,22 @@ func (v *cifar) format() string {
 	return name + ", binary version"
 }
 
-// record is the length of a binary record.
+// record is the length of a binary record in bytes.
 func (v *cifar) record() int { return v.labels + cifarPixels }
 
-// holds tells whether a file that is named as one of this version's, and of which size and beginning are known, can be one: the names
-// train and test.bin are common. size is -1 if it is not known.
+// holds reports whether a file with a name of this version can be one, by its size and first bytes, since names such as train and test.bin
+// are common. size is -1 if it is unknown.
 func (v *cifar) holds(size int64, head []byte) bool {
 	switch {
 	case v.python:
 		return len(head) > 1 && head[0] == 0x80 && head[1] <= 5
 	case v.set == "cifar10":
-		return true // whose names are telling
+		return true // these names are distinctive
 	}
 	return size < 0 || size > 0 && size%int64(v.record()) == 0
 }
 
-// cifarFile finds the version that a file belongs to by its name, size and beginning; nil: none.
+// cifarFile finds the version that a file belongs to by its name, size and first bytes; nil: none.
 func cifarFile(file string) (*cifar, split) {
 	for _, v := range cifars {
 		if part := v.part(base(file)); part != neither && v.mayBe(file) {
@@ -129,7 +130,7 @@ func cifarFile(file string) (*cifar, split) {
 	return nil, neither
 }
 
-// binaryCIFAR tells by its size which version a binary file is of; CIFAR-10 if nothing tells.
+// binaryCIFAR determines the version of a binary file from its size: CIFAR-10, unless only CIFAR-100 fits.
 func binaryCIFAR(file string) *cifar {
 	st, err := os.Stat(file)
 	if hundred := cifars[2]; err == nil && st.Size() > 0 && st.Size()%int64(cifars[0].record()) != 0 && st.Size()%int64(hundred.record()) == 0 {
@@ -138,7 +139,7 @@ func binaryCIFAR(file string) *cifar {
 	return cifars[0]
 }
 
-// mayBe looks at a file for holds.
+// mayBe calls holds for a file on disk.
 func (v *cifar) mayBe(file string) bool {
 	f, size, err := plainfile.Open(file)
 	if err != nil {
@@ -150,7 +151,7 @@ func (v *cifar) mayBe(file string) bool {
 	return v.holds(size, head[:n])
 }
 
-// openCIFAR finds a set in one of its versions or as shards, which are in a folder with the set's name.
+// openCIFAR looks for a dataset in any of its versions, or as shards in a directory with the dataset's name.
 func openCIFAR(set string, o Options) (*Set, error) {
 	var versions []*cifar
 	for _, v := range cifars {
@@ -183,7 +184,7 @@ func openCIFAR(set string, o Options) (*Set, error) {
 		}
 	}
 	//quote: set is one of two words
-	return nil, fmt.Errorf("%s: no %s, %s, folder %s or %s, or %s folder of shards in %s: get %s from https://www.cs.toronto.edu/~kriz/%s and put it into one of these folders, or give its path",
+	return nil, fmt.Errorf("%s: no %s, %s, directory %s or %s, or directory %s of shards in %s: download %s from https://www.cs.toronto.edu/~kriz/%s into one of these directories, or pass its path",
 		set, versions[0].archive, versions[1].archive, versions[0].folder, versions[1].folder, set, strings.Join(quote.Texts(dirs), ", "), versions[0].archive, versions[0].archive)
 }
 
@@ -194,7 +195,7 @@ func openCIFARShards(dir string, v *cifar, o Options) (*Set, error) {
 	}
 	if len(s.classes) != v.n {
 		s.Close()
-		return nil, fmt.Errorf("%s: want the %d classes of %s, it has %d", quote.Path(dir), v.n, v.set, len(s.classes))
+		return nil, fmt.Errorf("%s: the shards have %d classes, want the %d of %s", quote.Path(dir), len(s.classes), v.n, v.set)
 	}
 	s.name = v.set
 	if v.classes != nil {
@@ -203,7 +204,7 @@ func openCIFARShards(dir string, v *cifar, o Options) (*Set, error) {
 	return s, nil
 }
 
-// openFolder reads the files of a split in a folder.
+// openFolder reads the files of a split in a directory.
 func (v *cifar) openFolder(dir string, o Options) (*Set, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -221,7 +222,7 @@ func (v *cifar) openFolder(dir string, o Options) (*Set, error) {
 	return v.openFiles(files, o)
 }
 
-// openFiles reads files of one version that lie in one folder.
+// openFiles reads files of one version in one directory.
 func (v *cifar) openFiles(files []string, o Options) (*Set, error) {
 	slices.Sort(files)
 	t := &table{format: v.format(), c: 3, h: 32, w: 32}
@@ -257,16 +258,16 @@ func fromFile(file string, read func(r io.Reader, size int64) error) error {
 	return nil
 }
 
-// newSet makes a set of what was read. names are those of a file; nil: there is none.
+// newSet makes a set of the images in t. names are the class names from a file; nil: there is no such file.
 func (v *cifar) newSet(t *table, names []string, o Options) (*Set, error) {
 	classes, note := v.classes, ""
 	switch {
 	case len(names) == v.n:
 		classes = names
 	case names != nil:
-		note = fmt.Sprintf("%s names %d classes where there are %d: these names are not used", v.names, len(names), v.n)
+		note = fmt.Sprintf("%s has %d class names for %d classes: its names are ignored", v.names, len(names), v.n)
 	case classes == nil:
-		note = fmt.Sprintf("there is no file %s: the classes are called by their numbers", v.names)
+		note = fmt.Sprintf("there is no file %s: class names are the labels' numbers", v.names)
 	}
 	if classes == nil {
 		classes = numbered(v.n)
@@ -284,7 +285,7 @@ func (v *cifar) newSet(t *table, names []string, o Options) (*Set, error) {
 	return s, nil
 }
 
-// append reads a file of images, which is said to have so many bytes.
+// append reads a file of images. size is its claimed size in bytes.
 func (v *cifar) append(t *table, r io.Reader, size int64) error {
 	if v.python {
 		return v.appendPickle(t, r, size)
@@ -302,34 +303,34 @@ func (v *cifar) append(t *table, r io.Reader, size int64) error {
 		case errors.Is(err, io.EOF) && k > 0:
 			return nil
 		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-			return fmt.Errorf("want a whole number of %s records of %d bytes, got %d and %d bytes", v.set, v.record(), k, n)
+			return fmt.Errorf("want a whole number of %s records of %d bytes, got %d records and %d bytes", v.set, v.record(), k, n)
 		case err != nil:
 			return err
 		case int(label) >= v.n:
-			return fmt.Errorf("not a %s binary, or a damaged one: record %d has label %d, want 0 to %d", v.set, k, label, v.n-1)
+			return fmt.Errorf("not a %s binary file, or damaged: record %d has label %d, want 0 to %d", v.set, k, label, v.n-1)
 		case len(t.labels) == maxRecords:
-			return fmt.Errorf("at most %d records are read", maxRecords)
+			return fmt.Errorf("more than %d records, the limit", maxRecords)
 		}
 		t.labels, t.pixels = append(t.labels, label), append(t.pixels, record[v.labels:]...)
 	}
 }
 
-// fitsRecords refuses more records than a set has, after those that were read.
+// fitsRecords returns an error if more records, after those already read, exceed the limit.
 func fitsRecords(read int, more int64) error {
 	if int64(read)+more > maxRecords {
-		return fmt.Errorf("it has %d records, after %d: at most %d are read: for larger sets write image files into a folder for each class", more, read, maxRecords)
+		return fmt.Errorf("%d records, after %d in other files, are more than the limit of %d: for a larger dataset write image files into one directory per class", more, read, maxRecords)
 	}
 	return nil
 }
 
-// classNames reads the file that names the classes.
+// classNames reads the file with the class names.
 func (v *cifar) classNames(r io.Reader) ([]string, error) {
 	data, err := io.ReadAll(io.LimitReader(r, maxText+1))
 	switch {
 	case err != nil:
 		return nil, err
 	case len(data) > maxText:
-		return nil, fmt.Errorf("it has over %d KiB: want the names of %d classes", maxText>>10, v.n)
+		return nil, fmt.Errorf("larger than %d KiB, the limit for the names of %d classes", maxText>>10, v.n)
 	case v.python:
 		return v.pickledNames(data)
 	}
@@ -342,7 +343,7 @@ func (v *cifar) classNames(r io.Reader) ([]string, error) {
 	return names, nil
 }
 
-// cifarNamed finds the version whose archive has a name.
+// cifarNamed finds the version whose archive is called name; nil: none.
 func cifarNamed(name string) *cifar {
 	for _, v := range cifars {
 		if name == v.archive {
@@ -352,7 +353,7 @@ func cifarNamed(name string) *cifar {
 	return nil
 }
 
-// cifarArchive tells which version an archive is, by the names of its first members; nil: none.
+// cifarArchive determines the version in an archive from the names of its first members; nil: none.
 func cifarArchive(file string) (*cifar, error) {
 	if v := cifarNamed(base(file)); v != nil {
 		return v, nil
@@ -366,7 +367,7 @@ func cifarArchive(file string) (*cifar, error) {
 	for range 8 {
 		h, err := t.Next()
 		if err != nil {
-			return nil, nil // whoever reads it all will say what is wrong
+			return nil, nil // reading the whole archive reports the error
 		}
 		for _, v := range cifars {
 			if h.Typeflag != tar.TypeReg || v.part(path.Base(h.Name)) == neither {
@@ -382,7 +383,7 @@ func cifarArchive(file string) (*cifar, error) {
 	return nil, nil
 }
 
-// openArchive reads a split out of the archive that a version comes in.
+// openArchive reads a split from the archive of a version.
 func (v *cifar) openArchive(file string, o Options) (*Set, error) {
 	f, err := openMaybeGzip(file)
 	if err != nil {
@@ -431,7 +432,7 @@ func (v *cifar) openArchive(file string, o Options) (*Set, error) {
 	if len(parts) == 0 {
 		return nil, noSplit(file, o)
 	}
-	// In the order of the names, so that an image has the same number in the archive and in a folder.
+	// In the order of the names, so that an image has the same index in the archive and in a directory.
 	t := &table{format: v.format(), c: 3, h: 32, w: 32, pixels: make([]byte, 0, records*cifarPixels)}
 	for _, n := range slices.Sorted(maps.Keys(parts)) {
 		t.labels, t.pixels = append(t.labels, parts[n].labels...), append(t.pixels, parts[n].pixels...)

@@ -161,22 +161,21 @@ func TestCIFARPythonHostile(t *testing.T) {
 		return "\x80\x02}(U\x04datac" + of + "\n(C\x01xcnumpy\ndtype\n(" + dtype + "tR" + shape + order + "tRU\x06labels](K\x04eu."
 	}
 	for _, c := range []struct{ data, want string }{
-		{"\x80\x02N.", "want a dictionary"},
-		{"\x80\x02}.", "an array of NumPy"},
+		{"\x80\x02N.", "dictionary"},
+		{"\x80\x02}.", "data|NumPy"},
 		{"\x80\x02}U\x04datacos\nsystem\n(S'id'\ntRs.", "os.system"},
 		{"\x80\x04" + good[2:100], "at byte"},
-		{strings.Replace(good, "u1", "i4", 1), "want an array of uint8"},
-		{strings.Replace(good, "labels", "lables", 1), "want a list labels"},
-		{array("numpy._core.numeric\n_frombuffer", "U\x02u1", "K\x01\x85", "U\x01F"), "C's order"},
+		{strings.Replace(good, "u1", "i4", 1), "uint8"},
+		{strings.Replace(good, "labels", "lables", 1), "list|labels"},
+		{array("numpy._core.numeric\n_frombuffer", "U\x02u1", "K\x01\x85", "U\x01F"), "C order"},
 		{array("numpy._core.numeric\n_frombuffer", "U\x02u1", "K\x02\x85", "U\x01C"), "has 1 bytes"},
-		{array("numpy._core.numeric\n_frombuffer", "U\x02u1", "K\x01\x85", "U\x01C"), "the shape [1]"},
+		{array("numpy._core.numeric\n_frombuffer", "U\x02u1", "K\x01\x85", "U\x01C"), "[1]|[N 3072]"},
 		{array("numpy._core.numeric\n_frombuffer", "U\x02u1", "J\xff\xff\xff\x7fJ\xff\xff\xff\x7f\x86", "U\x01C"), "impossible"},
-		{array("numpy.core.multiarray\n_reconstruct", "U\x02u1", "K\x01\x85", "U\x01C"), "state is not NumPy's"},
+		{array("numpy.core.multiarray\n_reconstruct", "U\x02u1", "K\x01\x85", "U\x01C"), "state|NumPy"},
 	} {
 		path := write(t, t.TempDir(), "data_batch_1", []byte(c.data))
 		_, err := Open(path, Options{})
-		require.ErrorContains(t, err, c.want, "%q", c.data)
-		require.ErrorContains(t, err, path)
+		says(t, err, c.want+"|"+path)
 	}
 	// A name's list of another length is not used, and that is said.
 	dir := t.TempDir()

@@ -19,7 +19,7 @@ func (s *Set) Counts() []int {
 	return n
 }
 
-// Folders is the number of folders that the images lie in, 0 if they are no files in folders.
+// Folders is the number of directories that contain images; 0 for datasets that are not image files in directories.
 func (s *Set) Folders() int {
 	f, ok := s.src.(*folder)
 	if !ok {
@@ -32,7 +32,7 @@ func (s *Set) Folders() int {
 	return len(dirs)
 }
 
-// LeftOut counts the files that look like images, by their names, and are in formats that are not read: "2 .avif, 1 .heic", or "".
+// LeftOut counts skipped files with extensions of image formats that are not supported: "2 .avif, 1 .heic", or "".
 func (s *Set) LeftOut() string {
 	switch src := s.src.(type) {
 	case *folder:
@@ -43,7 +43,7 @@ func (s *Set) LeftOut() string {
 	return ""
 }
 
-// Notices are what was decided about the data that whoever gave it may want to know, a sentence each.
+// Notices returns one line for each decision about the data that the user may want to know of.
 func (s *Set) Notices() []string { return s.notices }
 
 func (s *Set) note(format string, args ...any) {

@@ -17,32 +17,32 @@ import (
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
-// Dataset is numbered images of one shape.
+// Dataset is an indexed list of images of one shape.
 type Dataset interface {
-	// Name describes the data set, for logs.
+	// Name is the dataset's name, for logs.
 	Name() string
 	// Len is the number of images.
 	Len() int
 	// Shape is the images' channels, height and width.
 	Shape() (c, h, w int)
-	// Classes are the classes' names, by label; empty without labels.
+	// Classes are the class names, by label; empty without labels.
 	Classes() []string
-	// Read decodes image i into dst, which holds c·h·w bytes, channel by channel, and returns its label, -1 without
+	// Read decodes image i into dst, which has c·h·w bytes, channel by channel, and returns its label, -1 without
 	// labels. It may be called from several goroutines at once. An image that cannot be decoded is a [*CorruptError].
 	Read(i int, dst []byte) (label int, err error)
 }
 
 // Options select the images and their shape.
 type Options struct {
-	Resolution int    // height and width in pixels; 0: those of the images, which must then agree
+	Resolution int    // height and width in pixels; 0: those of the images, which must all have one size
 	Channels   int    // 1 grey, 3 colour; 0: the data's own, and 3 for image files
-	Test       bool   // the test split instead of the one for training
-	Dir        string // where named sets are looked for before the usual places
+	Test       bool   // the test split instead of the training split
+	Dir        string // directory that is searched for named datasets before the default ones
 
-	// Square chooses a resolution where there is none and the images are not squares of one size, which is an error otherwise: Side pixels, or
-	// where that is 0 up to 64, as far as nine of ten images have them. [Set.Notices] says what was chosen.
+	// Square chooses a resolution if Resolution is 0 and the images are not squares of one size, which is an error otherwise. The resolution is
+	// Side, or if that is 0, the largest one up to 64 pixels that nine of ten images have. [Set.Notices] reports it.
 	Square bool
-	Side   int
+	Side   int // pixels
 }
 
 func (o Options) validate() error {
@@ -58,64 +58,64 @@ func (o Options) validate() error {
 	return nil
 }
 
-// CorruptError is an image that cannot be decoded.
+// CorruptError reports an image that cannot be decoded.
 type CorruptError struct {
-	Name string // the file, and the member of an archive
+	Name string // the file, and in an archive its member
 	Err  error
 }
 
-// Error names the image and what is wrong with it.
+// Error names the image and the reason.
 func (e *CorruptError) Error() string {
 	return fmt.Sprintf("corrupt image %s: %v", quote.Long(e.Name, 400), quote.Error(e.Err))
 }
 
-// Unwrap returns what is wrong.
+// Unwrap returns the reason.
 func (e *CorruptError) Unwrap() error { return e.Err }
 
-// source is where a set's images come from: tables of pixels, or encoded images.
+// source has a set's images: a table of pixels, or encoded images.
 type source interface {
 	Len() int
 	label(i int) int // -1: none
 	caption(i int) (string, error)
-	// identify writes what tells these images from others. Encoded images are told apart by their names and sizes alone.
+	// identify writes what distinguishes these images from others, for a hash. Of encoded images it writes only names, sizes and labels.
 	identify(w io.Writer) error
 	Close() error
 }
 
-// errNoImage is wrapped by the errors about files that hold no image, which are corrupt and no fault of the disk.
+// errNoImage is wrapped by errors about files that are not images. Those count as corrupt images, unlike I/O errors.
 var errNoImage = errors.New("no image")
 
 // files is a source of encoded images.
 type files interface {
 	source
-	name(i int) string // file, and member of an archive
+	name(i int) string // file, and in an archive its member
 	encoded(i int) ([]byte, error)
 }
 
-// Set is an opened data set.
+// Set is an open dataset.
 type Set struct {
 	name    string
 	src     source
 	classes []string
-	c, h, w int  // what Read returns
-	as      bool // whether pixels of a table are returned as they are
-	square  int  // resolution asked for or chosen; 0: images must be of the set's size
-	own     bool // whether square is the size that the images seemed to have
+	c, h, w int  // shape of the images that Read returns
+	as      bool // whether the pixels of a table are returned unchanged
+	square  int  // resolution requested or chosen; 0: images must have the set's size
+	own     bool // whether h and w are the size of the images that were examined
 	cache   *cache
 	notices []string
 
 	mu      sync.Mutex
 	corrupt map[int]*CorruptError
-	odd     map[int]bool // images that are not of the set's own size
+	odd     map[int]bool // images of another size than the set's own
 }
 
-// newSet brings a source into the shape that o asks for.
+// newSet returns a set that reads the images of src in the shape that o requests.
 func newSet(name string, src source, classes []string, o Options) (*Set, error) {
 	s := &Set{name: name, src: src, classes: classes, c: 3, h: o.Resolution, w: o.Resolution, square: o.Resolution}
 	t, isTable := src.(*table)
 	switch {
 	case src.Len() == 0:
-		return nil, fmt.Errorf("%s holds no images", quote.Path(name))
+		return nil, fmt.Errorf("%s has no images", quote.Path(name))
 	case isTable:
 		s.c = t.c
 		if o.Resolution == 0 {
@@ -141,7 +141,7 @@ func newSet(name string, src source, classes []string, o Options) (*Set, error) 
 	return s, nil
 }
 
-// Name says what it is, for logs.
+// Name is the dataset's name, for logs.
 func (s *Set) Name() string { return s.name }
 
 // Len is the number of images.
@@ -150,22 +150,22 @@ func (s *Set) Len() int { return s.src.Len() }
 // Shape is the images' channels, height and width.
 func (s *Set) Shape() (c, h, w int) { return s.c, s.h, s.w }
 
-// Classes are the classes' names, by label; empty without labels.
+// Classes are the class names, by label; empty without labels.
 func (s *Set) Classes() []string { return s.classes }
 
-// Close closes the files that a set reads from. Nothing is read after it.
+// Close closes the files that a set reads from. The set cannot be read afterwards.
 func (s *Set) Close() error { return s.src.Close() }
 
 // Caption returns an image's caption; empty if there is none.
 func (s *Set) Caption(i int) (string, error) {
 	if i < 0 || i >= s.Len() {
-		return "", fmt.Errorf("%s: image %d of %d", quote.Path(s.name), i, s.Len())
+		return "", fmt.Errorf("%s: image %d is out of range, it has %d images", quote.Path(s.name), i, s.Len())
 	}
 	return s.src.caption(i)
 }
 
-// Identity says how many images these are, with a sum by which they are told from others: of the pixels and labels of sets that are
-// held in memory, of the names, sizes and labels of encoded images, which are not all read for it. Where they lie does not count.
+// Identity returns the number of images and a hash that distinguishes the dataset from others: of pixels and labels for tables of pixels
+// (IDX, CIFAR, emoji), of names, file sizes and labels for encoded images, whose content is not read. It does not depend on the dataset's path.
 func (s *Set) Identity() (string, error) {
 	sum := sha256.New()
 	if err := s.src.identify(sum); err != nil {
@@ -174,7 +174,7 @@ func (s *Set) Identity() (string, error) {
 	return fmt.Sprintf("%d images, sha256 %.8x", s.Len(), sum.Sum(nil)), nil
 }
 
-// Corrupt returns the images that could not be decoded so far, in their order.
+// Corrupt returns the images that could not be decoded so far, by index.
 func (s *Set) Corrupt() []*CorruptError {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -188,11 +188,11 @@ func (s *Set) Corrupt() []*CorruptError {
 func (s *Set) size() int { return s.c * s.h * s.w }
 
 // Read decodes image i into dst [c, h, w] and returns its label, -1 without labels. It may be called from several
-// goroutines at once. An image that cannot be decoded is a [*CorruptError]; one of another size than the set's is not
-// damaged, and an error of another type.
+// goroutines at once. An image that cannot be decoded is a [*CorruptError]. An image whose size differs from the set's, where no
+// resolution was requested or chosen, is an error of another type.
 func (s *Set) Read(i int, dst []byte) (label int, err error) {
 	if i < 0 || i >= s.Len() || len(dst) != s.size() {
-		return 0, fmt.Errorf("%s: image %d of %d into %d bytes of %d", quote.Path(s.name), i, s.Len(), len(dst), s.size())
+		return 0, fmt.Errorf("%s: want an image of %d and a buffer of %d bytes, got image %d and %d bytes", quote.Path(s.name), s.Len(), s.size(), i, len(dst))
 	}
 	label = s.src.label(i)
 	if s.cache.get(i, dst) {
@@ -229,7 +229,7 @@ func (s *Set) decode(src files, i int, dst []byte) error {
 	if err == nil {
 		img, err = vision.Decode(data)
 	} else if !errors.Is(err, errNoImage) {
-		return err // the disk's fault or the network's
+		return err // an I/O error
 	}
 	if err != nil {
 		c := &CorruptError{src.name(i), err}
@@ -251,7 +251,7 @@ func (s *Set) decode(src files, i int, dst []byte) error {
 	}
 	square := vision.Square(vision.OnWhite(img), s.square)
 	if b := square.Bounds(); b.Dx() != s.w || b.Dy() != s.h {
-		return fmt.Errorf("%s has %d×%d pixels, others have %d×%d; choose a resolution to bring all to", quote.Path(src.name(i)), b.Dx(), b.Dy(), s.w, s.h)
+		return fmt.Errorf("%s has %d×%d pixels, others have %d×%d; choose a resolution that all are resized to", quote.Path(src.name(i)), b.Dx(), b.Dy(), s.w, s.h)
 	}
 	vision.Planes(dst, square)
 	return nil
@@ -259,19 +259,19 @@ func (s *Set) decode(src files, i int, dst []byte) error {
 
 // table is a source of pixels, in memory or in a file.
 type table struct {
-	format   string // of the file
+	format   string // the file's, such as "IDX"
 	c, h, w  int
-	pixels   []byte  // [n, c, h, w]; nil: in stored
-	stored   *stored // nil: in pixels
+	pixels   []byte  // [n, c, h, w]; nil: see stored
+	stored   *stored // nil: see pixels
 	labels   []byte  // [n]; nil: none
 	captions []string
 }
 
-// stored is pixels that are read from a file when they are wanted, with the system's cache.
+// stored is pixels that are read from a file on demand, through the operating system's cache.
 type stored struct {
 	file  *os.File
-	at    int64 // of the first image
-	bytes int64 // of all images
+	at    int64 // offset of the first image in bytes
+	bytes int64 // size of all images
 }
 
 func (t *table) Len() int {
@@ -332,7 +332,7 @@ func (t *table) caption(i int) (string, error) {
 	return t.captions[i], nil
 }
 
-// cache keeps decoded images. Its memory is taken as it fills.
+// cache keeps decoded images. The operating system commits its memory as it fills.
 type cache struct {
 	size   int
 	pixels []byte

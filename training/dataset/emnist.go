@@ -10,9 +10,9 @@ import (
 	"github.com/onestep-go/onestep/internal/plainfile"
 )
 
-// idxClasses names the classes of an IDX file's labels, which go up to top: after the characters in the file that EMNIST (Cohen et al.
-// 2017) has for it, emnist-letters-mapping.txt and the like, or by their numbers. Labels that start above 0, as those of EMNIST's letters,
-// are counted from 0, since a class without images would be learned as one of noise; the note says so.
+// idxClasses returns the class names for the labels of an IDX file, 0 to top: the characters in EMNIST's mapping file (Cohen et al. 2017),
+// such as emnist-letters-mapping.txt, or numbers. If the smallest label is above 0, as in EMNIST's letters, it is subtracted from all labels,
+// since a class without images would learn noise; note says so.
 func (t *table) idxClasses(images string, top int) (classes []string, note string) {
 	classes = numbered(top + 1)
 	for label, name := range mappingBeside(images) {
@@ -25,13 +25,13 @@ func (t *table) idxClasses(images string, top int) (classes []string, note strin
 			t.labels[i] -= first
 		}
 		classes = classes[first:]
-		note = fmt.Sprintf("no image has a label below %d: the labels %d to %d are the classes 0 to %d", first, first, top, top-int(first))
+		note = fmt.Sprintf("no image has a label below %d: labels %d to %d become classes 0 to %d", first, first, top, top-int(first))
 	}
 	return classes, note
 }
 
-// mappingBeside reads which character each label is: lines of a label and the codes of characters, of which the first counts. A line
-// that is not one names nothing.
+// mappingBeside reads the mapping file of a file of images: each line has a label and the code points of its characters, of which the first is
+// used. Other lines are ignored.
 func mappingBeside(images string) map[int]string {
 	dir, name := filepath.Split(images)
 	stem := ""

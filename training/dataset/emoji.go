@@ -10,7 +10,7 @@ import (
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
-// The embedded set: 1,906 Noto emoji at 32×32 on white, in Unicode's order; see NOTICE and scripts/make_emoji.py.
+// The embedded dataset: 1,906 Noto emoji at 32×32 on white, in Unicode's order; see NOTICE and scripts/make_emoji.py.
 var (
 	//go:embed emoji/atlas.webp
 	emojiAtlas []byte
@@ -18,7 +18,7 @@ var (
 	emojiIndex []byte
 )
 
-// openEmoji decodes the embedded set. Its classes are Unicode's groups of emoji.
+// openEmoji decodes the embedded dataset. Its classes are Unicode's emoji groups.
 func openEmoji(o Options) (*Set, error) {
 	if o.Test {
 		return nil, noSplit("emoji", o)

@@ -17,59 +17,58 @@ import (
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
-// imageExtensions are of files that are read as images. What they hold is told by their content.
+// imageExtensions are the extensions of files that are read as images. Their format is detected from the content.
 var imageExtensions = []string{".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".pjpeg", ".pjp", ".gif", ".webp", ".bmp"}
 
-// otherExtensions are of images in formats that are not read.
+// otherExtensions are the extensions of image formats that are not supported.
 var otherExtensions = []string{
 	".avif", ".heic", ".heif", ".hif", ".tif", ".tiff", ".jxl", ".jp2", ".j2k", ".jpx", ".tga", ".psd", ".svg", ".ico", ".qoi", ".exr", ".hdr",
 	".ppm", ".pgm", ".pbm", ".pnm", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf",
 }
 
-// systemFolders are what other systems leave beside a user's files: thumbnails and resource forks, which are no images of a set.
+// systemFolders are directories that operating systems add to a user's files: thumbnails, resource forks and deleted files. Their images do
+// not belong to a dataset.
 var systemFolders = []string{"@eadir", "__macosx", "$recycle.bin", "#recycle", "system volume information", "lost+found"}
 
 func isImage(name string) bool {
 	return slices.Contains(imageExtensions, strings.ToLower(filepath.Ext(name)))
 }
 
-// folder is image files.
+// folder is image files in a directory and its subdirectories.
 type folder struct {
-	dir    string
-	paths  []string // relative to dir
-	labels []int    // nil: none
-	// leftOut counts files that look like images and are in formats that are not read, by their extension.
-	leftOut map[string]int
-	packed  string // a file that holds images in a form that is not read, the first of them
-	// others counts files that are no images and do not belong to one, likewise.
-	others map[string]int
+	dir     string
+	paths   []string       // relative to dir
+	labels  []int          // nil: none
+	leftOut map[string]int // image files in formats that are not supported, by extension
+	packed  string         // path of the first file with one of packedExtensions; "": none
+	others  map[string]int // files that are neither images nor captions, by extension
 }
 
-// onlyOthers is an error of data whose images are all in formats that are not read.
+// onlyOthers is the error for data whose images are all in formats that are not supported.
 func onlyOthers(name string, leftOut map[string]int) error {
-	return fmt.Errorf("%s: no images of a format that is read (%s), only %s: convert them", quote.Path(name), strings.Join(imageExtensions, ", "), countsOf(leftOut))
+	return fmt.Errorf("%s: no images in a supported format (%s), only %s: convert them", quote.Path(name), strings.Join(imageExtensions, ", "), countsOf(leftOut))
 }
 
-// packedExtensions are of files that hold images in a form that is not read.
+// packedExtensions are the extensions of archives and tables of images that are not supported.
 var packedExtensions = []string{".parquet", ".arrow", ".zip", ".7z", ".rar", ".npz", ".npy", ".mdb", ".tfrecord", ".h5", ".hdf5", ".mat"}
 
-// repack says what to do with such a file.
+// repack is the error for such a file, which says what to do with it.
 func repack(file string) error {
 	switch ext := strings.ToLower(filepath.Ext(file)); ext {
 	case ".parquet", ".arrow":
-		return fmt.Errorf(`%s: this is a data set of Hugging Face's datasets library (%s), which is not read: write its images as files, a folder for each class, in Python after import os, datasets: `+
+		return fmt.Errorf(`%s: datasets of Hugging Face's datasets library (%s) are not supported: write the images as files, one directory per class, in Python after import os, datasets: `+
 			`for i, x in enumerate(datasets.load_dataset("NAME", split="train")): os.makedirs(f"out/{x['label']}", exist_ok=True); x["image"].save(f"out/{x['label']}/{i}.png")`, quote.Path(file), quote.Text(ext))
 	case ".zip", ".7z", ".rar":
-		return fmt.Errorf("%s: archives of this kind are not read: unpack it and give the folder", quote.Path(file))
+		return fmt.Errorf("%s: %s archives are not supported: unpack it and pass the directory", quote.Path(file), quote.Text(ext))
 	default:
-		return fmt.Errorf("%s: files of the kind %s are not read: write the images as files, a folder for each class", quote.Path(file), quote.Text(ext))
+		return fmt.Errorf("%s: %s files are not supported: write the images as files, one directory per class", quote.Path(file), quote.Text(ext))
 	}
 }
 
-// maxDepth ends the descent where symbolic links go in a circle.
+// maxDepth is the limit for nested directories, so that a cycle of symbolic links ends.
 const maxDepth = 32
 
-// openImages lists the images below a folder. If all are in subfolders, those are their classes.
+// openImages lists the images in a directory and below. If all are in subdirectories, those are the classes.
 func openImages(name, dir string, o Options) (*Set, error) {
 	f := &folder{dir: dir, leftOut: map[string]int{}, others: map[string]int{}}
 	if err := f.list(".", 0); err != nil {
@@ -82,11 +81,11 @@ func openImages(name, dir string, o Options) (*Set, error) {
 	case f.packed != "":
 		return nil, repack(f.packed)
 	default:
-		return nil, fmt.Errorf("%s: no images (%s), files of CIFAR, IDX files or shards in it", quote.Path(dir), strings.Join(imageExtensions, ", "))
+		return nil, fmt.Errorf("%s: the directory has no images (%s), CIFAR files, IDX files or shards", quote.Path(dir), strings.Join(imageExtensions, ", "))
 	}
 	var classes []string
 	if !slices.ContainsFunc(f.paths, func(p string) bool { return filepath.Dir(p) == "." }) {
-		// The list is in the order of folders' names, so a class's images follow each other.
+		// The paths are sorted by directory, so the images of a class are consecutive.
 		for _, p := range f.paths {
 			class, _, _ := strings.Cut(filepath.ToSlash(p), "/")
 			if n := len(classes); n == 0 || classes[n-1] != class {
@@ -98,7 +97,7 @@ func openImages(name, dir string, o Options) (*Set, error) {
 	return newSet(name, f, classes, o)
 }
 
-// countsOf lists extensions with the number of their files.
+// countsOf lists extensions with their number of files.
 func countsOf(n map[string]int) string {
 	var words []string
 	for _, ext := range slices.Sorted(maps.Keys(n)) {
@@ -107,15 +106,15 @@ func countsOf(n map[string]int) string {
 	return strings.Join(words, ", ")
 }
 
-// hidden tells whether a file or folder is not the user's: hidden, or left there by a system.
+// hidden reports whether a file or directory is hidden or one of the operating system's.
 func hidden(name string) bool {
 	return strings.HasPrefix(name, ".") || slices.Contains(systemFolders, strings.ToLower(name))
 }
 
-// list appends the images below a folder, in the order of their names. Hidden files are none of ours.
+// list appends the images in a directory and below, in the order of their names. Hidden files are skipped.
 func (f *folder) list(sub string, depth int) error {
 	if depth > maxDepth {
-		return fmt.Errorf("%s: folders are nested more than %d deep: do symbolic links go in a circle?", quote.Path(filepath.Join(f.dir, sub)), maxDepth)
+		return fmt.Errorf("%s: directories are nested more than %d deep; is there a cycle of symbolic links?", quote.Path(filepath.Join(f.dir, sub)), maxDepth)
 	}
 	entries, err := os.ReadDir(filepath.Join(f.dir, sub))
 	if err != nil {
@@ -150,10 +149,10 @@ func (f *folder) Len() int          { return len(f.paths) }
 func (f *folder) Close() error      { return nil }
 func (f *folder) name(i int) string { return filepath.Join(f.dir, f.paths[i]) }
 
-// captionExtension is of the text that lies beside an image, with its name otherwise, as kohya's scripts have it.
+// captionExtension is the extension of an image's caption file, as in kohya's scripts.
 const captionExtension = ".txt"
 
-// caption is the text beside an image: cat.txt of cat.jpg.
+// caption reads an image's caption file: cat.txt for cat.jpg.
 func (f *folder) caption(i int) (string, error) {
 	path := strings.TrimSuffix(f.name(i), filepath.Ext(f.paths[i])) + captionExtension
 	file, size, err := plainfile.Open(path)
@@ -165,7 +164,7 @@ func (f *folder) caption(i int) (string, error) {
 	}
 	defer file.Close()
 	if size > maxText {
-		return "", fmt.Errorf("%s: it has %d bytes; of a caption at most %d MiB are read", quote.Path(path), size, maxText>>20)
+		return "", fmt.Errorf("%s: the caption has %d bytes, the limit is %d MiB", quote.Path(path), size, maxText>>20)
 	}
 	text, err := io.ReadAll(io.LimitReader(file, maxText))
 	return strings.TrimSpace(string(text)), err
@@ -173,11 +172,11 @@ func (f *folder) caption(i int) (string, error) {
 
 func (f *folder) identify(w io.Writer) error {
 	for i, path := range f.paths {
-		size := int64(-1) // an image that is not there will be found corrupt, or its reader fails
+		size := int64(-1) // reading a missing image reports it as corrupt, or fails
 		if st, err := os.Stat(f.name(i)); err == nil {
 			size = st.Size()
 		}
-		if _, err := fmt.Fprintf(w, "%q %d %d\n", filepath.ToSlash(path), size, f.label(i)); err != nil { //quote: a sum is made of it
+		if _, err := fmt.Fprintf(w, "%q %d %d\n", filepath.ToSlash(path), size, f.label(i)); err != nil { //quote: only hashed
 			return err
 		}
 	}
@@ -192,21 +191,21 @@ func (f *folder) label(i int) int {
 }
 
 func (f *folder) encoded(i int) ([]byte, error) {
-	st, err := os.Stat(f.name(i)) // before opening, which would wait for the other end of a pipe
+	st, err := os.Stat(f.name(i)) // before opening, which would block on a named pipe
 	switch {
 	case err != nil:
 		return nil, unreadable(err)
 	case st.Mode()&fs.ModeType != 0:
-		return nil, fmt.Errorf("%w: it is not a plain file", errNoImage)
+		return nil, fmt.Errorf("%w: not a regular file", errNoImage)
 	case st.Size() > vision.MaxEncoded:
-		return nil, fmt.Errorf("%w: it has %d bytes, at most %d MiB are read", errNoImage, st.Size(), vision.MaxEncoded>>20)
+		return nil, fmt.Errorf("%w: the file has %d bytes, the limit is %d MiB", errNoImage, st.Size(), vision.MaxEncoded>>20)
 	}
 	data, err := plainfile.Read(f.name(i), vision.MaxEncoded)
 	return data, unreadable(err)
 }
 
-// unreadable tells files that are not there or not to be read, such as links to nothing, from disks that fail: the first are
-// images like corrupt ones, of which the others may be fine.
+// unreadable wraps errNoImage around errors about a single file, such as a dangling link or missing permission: other images may be
+// readable. Errors of the disk are returned unchanged.
 func unreadable(err error) error {
 	for _, one := range []error{fs.ErrNotExist, fs.ErrPermission, syscall.ELOOP, syscall.ENOTDIR, syscall.ENAMETOOLONG} {
 		if errors.Is(err, one) {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -39,6 +40,14 @@ func write(t testing.TB, dir, name string, data []byte) string {
 	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
 	require.NoError(t, os.WriteFile(path, data, 0o644))
 	return path
+}
+
+// says checks that an error has all of some facts, which | separates.
+func says(t testing.TB, err error, facts string) {
+	t.Helper()
+	for _, fact := range strings.Split(facts, "|") {
+		require.ErrorContains(t, err, fact)
+	}
 }
 
 func read(t testing.TB, path string) []byte {

@@ -16,7 +16,7 @@ import (
 
 var fashionClasses = []string{"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"}
 
-// openFashion finds Fashion-MNIST (Xiao et al. 2017): 60,000 and 10,000 garments, 28×28 grey.
+// openFashion looks for Fashion-MNIST (Xiao et al. 2017): 60,000 training and 10,000 test images of garments, 28×28, grey.
 func openFashion(o Options) (*Set, error) {
 	stem := "train"
 	if o.Test {
@@ -35,17 +35,17 @@ func openFashion(o Options) (*Set, error) {
 			return openIDX("fashion-mnist", path, fashionClasses, o)
 		}
 	}
-	return nil, fmt.Errorf("fashion-mnist: no %s-images-idx3-ubyte(.gz) in %s: install it with `apt-get install dataset-fashion-mnist`, or give the folder that holds its four files",
+	return nil, fmt.Errorf("fashion-mnist: no %s-images-idx3-ubyte(.gz) in %s: install it with `apt-get install dataset-fashion-mnist`, or pass the directory with its four files",
 		stem, strings.Join(quote.Texts(dirs), ", "))
 }
 
-// idxFile tells whether a file's name (in lower case) is that of a split's images, as MNIST and its kin name them.
+// idxFile reports whether a file name, in lower case, is that of a split's images, as in MNIST and similar datasets.
 func idxFile(name string, test bool) bool {
 	images := strings.Contains(name, "images") && strings.Contains(name, "idx3")
 	return images && test == (strings.Contains(name, "t10k") || strings.Contains(name, "test"))
 }
 
-// looksLikeIDX tells whether a file, gzipped or not, begins as an IDX file of several dimensions does.
+// looksLikeIDX reports whether a file, gzipped or not, begins like an IDX file.
 func looksLikeIDX(path string) (bool, error) {
 	f, err := openMaybeGzip(path)
 	if err != nil {
@@ -59,7 +59,7 @@ func looksLikeIDX(path string) (bool, error) {
 	return head[0] == 0 && head[1] == 0 && head[2] >= 8 && head[2] <= 14 && head[3] >= 1 && head[3] <= 8, nil
 }
 
-// openIDX reads a file of images in the IDX format of MNIST, and the labels' file beside it if there is one.
+// openIDX reads a file of images in MNIST's IDX format, and the file of labels in the same directory if there is one.
 func openIDX(name, path string, classes []string, o Options) (*Set, error) {
 	t, err := openIDXImages(path)
 	if err != nil {
@@ -77,12 +77,12 @@ func openIDX(name, path string, classes []string, o Options) (*Set, error) {
 		s.note("%s", note)
 	}
 	if strings.HasPrefix(base(path), "emnist-") {
-		s.note("EMNIST's files hold the images with rows and columns exchanged, and they are used so: generated ones are, too")
+		s.note("EMNIST's images are transposed (rows and columns exchanged) and are used as stored, so generated images are transposed, too")
 	}
 	return s, nil
 }
 
-// openIDXImages reads images that are gzipped into memory, and leaves others in their file.
+// openIDXImages reads gzipped images into memory; others stay in the file.
 func openIDXImages(path string) (_ *table, err error) {
 	f, err := openMaybeGzip(path)
 	if err != nil {
@@ -111,7 +111,7 @@ func openIDXImages(path string) (_ *table, err error) {
 	return t, nil
 }
 
-// idxLabels reads the labels beside a file of images, if there are any, and returns the classes' names, and a note on them or "".
+// idxLabels reads the file of labels for a file of images, if there is one, and returns the class names, and a note on them or "".
 func (t *table) idxLabels(name, images string, classes []string) (_ []string, note string, err error) {
 	path := labelsBeside(images)
 	if path == "" {
@@ -124,7 +124,7 @@ func (t *table) idxLabels(name, images string, classes []string) (_ []string, no
 	defer f.Close()
 	dims, err := parseIDXHead(f, f.size, 1)
 	if err == nil && dims[0] != t.Len() {
-		err = fmt.Errorf("it has %d labels for the %d images of %s", dims[0], t.Len(), quote.Path(images))
+		err = fmt.Errorf("%d labels for the %d images of %s", dims[0], t.Len(), quote.Path(images))
 	}
 	if err == nil {
 		t.labels, err = readIDXData(f, dims)
@@ -141,7 +141,7 @@ func (t *table) idxLabels(name, images string, classes []string) (_ []string, no
 	return classes, note, nil
 }
 
-// labelsBeside returns the file that goes with a file of images, "" if there is none.
+// labelsBeside returns the path of the file of labels for a file of images; "" if there is none.
 func labelsBeside(images string) string {
 	dir, name := filepath.Split(images)
 	labels := strings.NewReplacer("images", "labels", "idx3", "idx1").Replace(name)
@@ -157,16 +157,16 @@ func labelsBeside(images string) string {
 	return ""
 }
 
-// idxHead is the number of bytes before the elements.
+// idxHead is the size of the header in bytes.
 func idxHead(ndim int) int { return 4 + 4*ndim }
 
-// parseIDXHead reads what is before the elements, which are unsigned bytes: 0 0 8 ndim, and the sizes as big-endian 32-bit numbers.
-// size is the length of r if that is known, and must then be that of the elements and the head, else -1.
+// parseIDXHead reads the header of a file of unsigned bytes: 0 0 8 ndim, and the sizes as big-endian 32-bit integers. size is the file's
+// size in bytes, which must be that of header and elements, or -1 if it is unknown.
 func parseIDXHead(r io.Reader, size int64, ndim int) ([]int, error) {
 	head := make([]byte, idxHead(ndim))
 	n, err := io.ReadFull(r, head)
 	if want := []byte{0, 0, 8, byte(ndim)}; n >= 4 && !slices.Equal(head[:4], want) {
-		return nil, fmt.Errorf("want an IDX file of %d dimensions of unsigned bytes, which begins with % x; it begins with % x", ndim, want, head[:4])
+		return nil, fmt.Errorf("want an IDX file with %d dimensions of unsigned bytes, which begins with % x; this file begins with % x", ndim, want, head[:4])
 	}
 	if err != nil {
 		return nil, fmt.Errorf("want an IDX header of %d bytes, got %d: %w", len(head), n, noEOF(err))
@@ -179,17 +179,17 @@ func parseIDXHead(r io.Reader, size int64, ndim int) ([]int, error) {
 			most = maxImages
 		}
 		if total *= uint64(v); v == 0 || v > most || total > maxMemory { // no factor has over 24 bits, and the product before it 32
-			return nil, fmt.Errorf("impossible sizes: dimension %d of %d is %d (want at least 1, at most %d images of %d pixels a side, and %d GiB in all)", i, ndim, v, maxImages, maxResolution, maxMemory>>30)
+			return nil, fmt.Errorf("dimension %d of %d is %d: want at least 1, at most %d images of %d pixels a side, and at most %d GiB in all", i, ndim, v, maxImages, maxResolution, maxMemory>>30)
 		}
 		dims[i] = int(v)
 	}
 	if want := int64(len(head)) + int64(total); size >= 0 && size != want {
-		return nil, fmt.Errorf("sizes %v need a file of %d bytes, it has %d", dims, want, size)
+		return nil, fmt.Errorf("the shape %v needs a file of %d bytes, it has %d", dims, want, size)
 	}
 	return dims, nil
 }
 
-// readIDXData reads the elements, after which there must be nothing more.
+// readIDXData reads the elements, which must end the file.
 func readIDXData(f *maybeGzip, dims []int) ([]byte, error) {
 	total := int64(1)
 	for _, n := range dims {
@@ -200,11 +200,11 @@ func readIDXData(f *maybeGzip, dims []int) ([]byte, error) {
 	}
 	data, err := readExactly(f, total)
 	if err != nil {
-		return nil, fmt.Errorf("sizes %v need %d bytes, it has %d: %w", dims, total, len(data), err)
+		return nil, fmt.Errorf("the shape %v needs %d bytes, the file has %d: %w", dims, total, len(data), err)
 	}
-	// One byte more makes gzip compare its checksum.
+	// Reading one more byte makes gzip compare its checksum.
 	if _, err := io.ReadFull(f, make([]byte, 1)); err == nil {
-		return nil, fmt.Errorf("sizes %v need %d bytes, it has more", dims, total)
+		return nil, fmt.Errorf("the shape %v needs %d bytes, the file has more", dims, total)
 	} else if !errors.Is(err, io.EOF) {
 		return nil, err
 	}

@@ -12,37 +12,37 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// Limits of what is read. All are far above real sets.
+// Limits for datasets. All are far above real datasets.
 const (
 	maxMemory     = 4 << 30   // bytes of a set's pixels, or of gzipped shards
-	maxCache      = 256 << 20 // bytes of decoded pixels that are kept; larger sets are decoded anew in every epoch
-	maxResolution = 4096
-	maxImages     = 1 << 24 // of an IDX file; the largest known, of MNIST's digits deformed, has 8.1 million
-	maxRecords    = 1 << 17 // of CIFAR's binary version, which has 60,000 in all
+	maxCache      = 256 << 20 // bytes of decoded pixels that are kept; images of larger sets are decoded again in every epoch
+	maxResolution = 4096      // pixels
+	maxImages     = 1 << 24   // images in an IDX file; the largest known, MNIST8M, has 8.1 million
+	maxRecords    = 1 << 17   // records of CIFAR, which has 60,000 in all
 
-	// What a gzipped file may unpack to: so many bytes, and so many more for each byte of it. MNIST's images shrink to a fifth;
-	// what shrinks to a thousandth is empty.
+	// A gzipped file may unpack to maxUnpacked bytes, plus maxRatio for each byte of the file. MNIST's images compress to a fifth;
+	// a file that compresses to a thousandth is empty.
 	maxUnpacked = 192 << 20
 	maxRatio    = 16
 )
 
-// errEmptied is wrapped by the errors about files that unpack to more than images do.
-var errEmptied = errors.New("unpack it with gunzip, if it is meant to: plain files are read in place")
+// errEmptied is wrapped by errors about files that unpack to more than compressed images do.
+var errEmptied = errors.New("if this is intended, unpack the file with gunzip: files that are not compressed are read in place")
 
-// maybeGzip is a file's content, unpacked if it is gzipped.
+// maybeGzip reads a file's content, decompressed if it is gzipped.
 type maybeGzip struct {
 	io.Reader
-	size int64 // the number of bytes of the content; -1: unknown
-	most int64 // that it can have, by the size of the file
+	size int64 // of the content in bytes; -1: unknown
+	most int64 // limit for the content in bytes, from the size of the file
 	f    *os.File
 }
 
 func (m *maybeGzip) Close() error { return m.f.Close() }
 
-// promises refuses a content that is said to have so many bytes and cannot have them.
+// promises returns an error if the content is claimed to have more bytes than the limit.
 func (m *maybeGzip) promises(bytes int64) error {
 	if bytes > m.most {
-		return fmt.Errorf("it is said to unpack to %d bytes, and from a file of its size at most %d are read: %w", bytes, m.most, errEmptied)
+		return fmt.Errorf("the file claims to unpack to %d bytes, the limit for its size is %d: %w", bytes, m.most, errEmptied)
 	}
 	return nil
 }
@@ -65,7 +65,7 @@ func openMaybeGzip(path string) (*maybeGzip, error) {
 	return &maybeGzip{Reader: buf, size: size, most: size, f: f}, nil
 }
 
-// unpacked ends where a file unpacks to far more than images do.
+// unpacked reads decompressed content and fails if there is far more of it than images have.
 type unpacked struct {
 	io.Reader
 	packed *counted
@@ -75,7 +75,7 @@ type unpacked struct {
 func (u *unpacked) Read(p []byte) (int, error) {
 	n, err := u.Reader.Read(p)
 	if u.n += int64(n); u.n > maxUnpacked+maxRatio*u.packed.n {
-		return 0, fmt.Errorf("its first %d bytes unpack to over %d: %w", u.packed.n, u.n, errEmptied)
+		return 0, fmt.Errorf("the first %d bytes unpack to over %d: %w", u.packed.n, u.n, errEmptied)
 	}
 	return n, err
 }

@@ -17,11 +17,11 @@ import (
 type Batch struct {
 	Pixels  []byte  // [B, C, H, W]
 	Labels  []int64 // [B]; -1 without labels
-	Seen    int64   // images handed out, this batch included, since the run's beginning
-	Skipped int     // corrupt images that others stand in for in this batch
+	Seen    int64   // images yielded since the start of training, this batch included
+	Skipped int     // corrupt images that were replaced in this batch
 }
 
-// Loader yields batches in an order that depends only on Seed and the number of images seen: every epoch has its own permutation, and a
+// Loader yields shuffled batches. The order depends only on Seed and the number of images seen: every epoch has its own permutation, and a
 // loader that starts at n images continues exactly where another one stopped, with any number of workers.
 type Loader struct {
 	Dataset Dataset
@@ -29,11 +29,11 @@ type Loader struct {
 	Seed    uint64
 	Start   int64 // images seen before the first batch
 	Workers int   // goroutines that decode; 0: one per processor, at most 8
-	Flip    bool  // mirror every other image left to right, at random
-	// SkipCorrupt replaces an image that cannot be decoded by the next good one in the epoch's order, counts it in the
-	// batch, and calls Corrupt for it. Otherwise it is an error.
+	Flip    bool  // flip images horizontally with probability 0.5
+	// SkipCorrupt replaces an image that cannot be decoded with the next good one in the epoch's order, counts it in
+	// Batch.Skipped and calls Corrupt. Otherwise such an image ends the sequence with its error.
 	SkipCorrupt bool
-	Corrupt     func(err error) // told of skipped images, each time, from any goroutine; nil: nobody
+	Corrupt     func(err error) // called for every skipped image, each time it is skipped, from any goroutine; may be nil
 }
 
 // Batches yields batches of the same size without end; a batch may span two epochs. Decoding runs a few batches ahead. An error,
@@ -48,8 +48,7 @@ func (l *Loader) Batches(ctx context.Context) iter.Seq2[Batch, error] {
 		if workers < 1 {
 			workers = min(runtime.GOMAXPROCS(0), 8)
 		}
-		// Batch n is made in slot n modulo their number. The consumer has one and each worker has one; another two are
-		// ready.
+		// Batch n is decoded into slot n mod len(slots). The consumer holds one slot and each worker one; two more are ready.
 		slots := make([]*slot, workers+3)
 		jobs := make(chan job, len(slots))
 		work, stop := context.WithCancel(ctx)
@@ -94,7 +93,7 @@ func (l *Loader) Batches(ctx context.Context) iter.Seq2[Batch, error] {
 	}
 }
 
-// slot is a batch's place while it is made and used.
+// slot holds a batch while it is decoded and used.
 type slot struct {
 	batch Batch
 	err   error
@@ -109,15 +108,15 @@ type job struct {
 func (l *Loader) validate() error {
 	switch {
 	case l.Dataset == nil:
-		return errors.New("a loader without a data set")
+		return errors.New("the loader has no dataset")
 	case l.Dataset.Len() < 1:
-		return fmt.Errorf("%s holds no images", quote.Path(l.Dataset.Name()))
+		return fmt.Errorf("%s has no images", quote.Path(l.Dataset.Name()))
 	case l.Dataset.Len() > math.MaxUint32:
-		return fmt.Errorf("%s holds %d images, more than can be shuffled", quote.Path(l.Dataset.Name()), l.Dataset.Len())
+		return fmt.Errorf("%s has %d images, the limit for shuffling is %d", quote.Path(l.Dataset.Name()), l.Dataset.Len(), uint32(math.MaxUint32))
 	case l.Batch < 1:
-		return fmt.Errorf("want a batch of at least 1 image, got %d", l.Batch)
+		return fmt.Errorf("want a batch size of at least 1, got %d", l.Batch)
 	case l.Start < 0:
-		return fmt.Errorf("want a start of at least 0 images seen, got %d", l.Start)
+		return fmt.Errorf("want to start at 0 images seen or more, got %d", l.Start)
 	}
 	return nil
 }
@@ -152,7 +151,7 @@ func (l *Loader) fill(ctx context.Context, b *Batch, seen int64) error {
 	return nil
 }
 
-// read decodes the image at a place in the endless order.
+// read decodes the image at a position in the endless sequence of epochs.
 func (l *Loader) read(at uint64, dst []byte) (label, skipped int, err error) {
 	n := uint64(l.Dataset.Len())
 	epoch, place := at/n, at%n
@@ -172,12 +171,12 @@ func (l *Loader) read(at uint64, dst []byte) (label, skipped int, err error) {
 			l.Corrupt(err)
 		}
 	}
-	return 0, skipped, fmt.Errorf("no image of %d can be decoded; one of them: %w", n, err)
+	return 0, skipped, fmt.Errorf("none of %d images can be decoded; the last one tried: %w", n, err)
 }
 
-// permute returns what stands at a place, 0 ≤ i < n, in an epoch's order: a permutation of n < 2^32 numbers that needs no
-// table. It is a Feistel network on pairs (i / b, i mod b) of an a×b rectangle that just holds n, applied again while it
-// leads out of n (Black and Rogaway 2002, "Ciphers with arbitrary finite domains", cycle walking).
+// permute returns the image at position i, 0 ≤ i < n, of an epoch's order: a permutation of n < 2^32 numbers that needs no
+// table. It is a Feistel network on pairs (i / b, i mod b) with a·b ≥ n, applied again while its result is n or more
+// (Black and Rogaway 2002, "Ciphers with arbitrary finite domains", cycle walking).
 func permute(seed, epoch, n, i uint64) uint64 {
 	a := uint64(math.Sqrt(float64(n)))
 	b := (n + a - 1) / a
@@ -197,7 +196,7 @@ func permute(seed, epoch, n, i uint64) uint64 {
 	}
 }
 
-// mix is the finaliser of SplitMix64 (Steele, Lea and Flood 2014): a bijection in which each bit depends on all.
+// mix is one step of SplitMix64 (Steele, Lea and Flood 2014): a bijection in which each output bit depends on all input bits.
 func mix(x uint64) uint64 {
 	x += 0x9e3779b97f4a7c15
 	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9

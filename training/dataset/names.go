@@ -1,7 +1,6 @@
 package dataset
 
 import (
-	"errors"
 	"fmt"
 	"path"
 	"regexp"
@@ -12,9 +11,9 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// memberName takes a shard's member apart: what names its sample, the field in a name such as s0.input.jpg, "" without one, and
-// the extension in lower case. Parts that begin with a digit belong to the sample's name, as in img_0.5.jpg. ok is false for
-// members that belong to no sample, as README, .DS_Store and what macOS adds.
+// memberName splits the name of a shard's member into the sample's key, the field (input in s0.input.jpg, "" if there is none) and the
+// extension in lower case. Parts that begin with a digit belong to the key, as in img_0.5.jpg. ok is false for members that belong to no
+// sample, such as README, .DS_Store and files that macOS adds.
 func memberName(name string) (key, field, ext string, ok bool) {
 	dir, base := path.Split(name)
 	if slices.ContainsFunc(strings.Split(strings.TrimSuffix(dir, "/"), "/"), func(d string) bool { return d != "." && hidden(d) }) {
@@ -34,10 +33,10 @@ func memberName(name string) (key, field, ext string, ok bool) {
 
 var braces = regexp.MustCompile(`\{([^{}]*)\}`)
 
-// maxShards limits what a pattern may stand for.
+// maxShards is the limit for the number of files in a pattern.
 const maxShards = 100_000
 
-// expand lists what a pattern in braces stands for, as shells and WebDataset do: {000..127} and {a,b}.
+// expand lists the paths that a pattern with braces stands for, as in shells and WebDataset: {000..127} and {a,b}.
 func expand(pattern string) ([]string, error) {
 	at := braces.FindStringSubmatchIndex(pattern)
 	if at == nil {
@@ -49,7 +48,7 @@ func expand(pattern string) ([]string, error) {
 		a, errA := strconv.Atoi(first)
 		b, errB := strconv.Atoi(last)
 		if errA != nil || errB != nil || a < 0 || b < a || b-a >= maxShards {
-			return nil, fmt.Errorf("{%s}: want two numbers that ascend, such as {000..127}", quote.Text(inside))
+			return nil, fmt.Errorf("{%s}: want two numbers in ascending order, such as {000..127}, and at most %d files", quote.Text(inside), maxShards)
 		}
 		words = nil
 		for n := a; n <= b; n++ {
@@ -64,7 +63,7 @@ func expand(pattern string) ([]string, error) {
 		}
 		for _, r := range rest {
 			if all = append(all, pattern[:at[0]]+w+r); len(all) > maxShards {
-				return nil, errors.New("the pattern stands for too many files")
+				return nil, fmt.Errorf("the pattern stands for more than %d files, the limit", maxShards)
 			}
 		}
 	}

@@ -14,14 +14,15 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// Open opens a set by name or by path:
+// Open opens a dataset by name or path:
 //
-//   - emoji, the set in this package: 1,906 emoji at 32×32, by group;
-//   - fashion-mnist, cifar10 and cifar100, looked for in o.Dir, in $XDG_DATA_HOME/onestep, and where packages put them;
-//   - a folder of images, of class folders with images, of CIFAR's files, of IDX files, or of shards; with train and
-//     test (or val) folders in it, the one that o asks for;
-//   - an IDX file of images (labels are found beside it), a file of CIFAR-10 or CIFAR-100, binary or for Python, or the archive
-//     that they come in, a .tar or .tar.gz shard, or a pattern such as "train-*.tar" for several.
+//   - emoji, the embedded dataset: 1,906 emoji at 32×32, whose classes are groups of emoji;
+//   - fashion-mnist, cifar10 and cifar100, which are searched for in o.Dir, in $XDG_DATA_HOME/onestep, and in datasets in
+//     $XDG_DATA_DIRS, where packages install them;
+//   - a directory of images, of one subdirectory of images per class, of CIFAR files, of IDX files, or of shards; if it has
+//     subdirectories train and test (or val), the one for the split in o;
+//   - an IDX file of images (its labels are read from the same directory), a file of CIFAR-10 or CIFAR-100, binary or Python version,
+//     or its archive, a .tar or .tar.gz shard, or a pattern for several shards, such as "train-*.tar" or "train-{000..127}.tar".
 func Open(spec string, o Options) (*Set, error) {
 	if err := o.validate(); err != nil {
 		return nil, fmt.Errorf("data: %w", err)
@@ -33,17 +34,17 @@ func Open(spec string, o Options) (*Set, error) {
 	return s, nil
 }
 
-// openPattern opens the shards that a pattern names.
+// openPattern opens the shards that match a pattern.
 func openPattern(spec string, paths []string, o Options) (*Set, error) {
 	for _, p := range paths {
 		if !isShard(p) {
-			return nil, fmt.Errorf("%s: a pattern may name only .tar and .tar.gz shards, and it names %s", quote.Path(spec), quote.Path(p))
+			return nil, fmt.Errorf("%s: want a pattern that matches only .tar and .tar.gz shards; it matches %s", quote.Path(spec), quote.Path(p))
 		}
 	}
 	return openShards(filepath.Base(spec), paths, o)
 }
 
-// Looked lists the sets that are looked for in Options.Dir.
+// Looked lists the names of the datasets that [Open] searches for in Options.Dir and the default directories.
 func Looked() []string { return []string{"fashion-mnist", "cifar10", "cifar100"} }
 
 func open(spec string, o Options) (*Set, error) {
@@ -76,7 +77,7 @@ func open(spec string, o Options) (*Set, error) {
 		return openPattern(spec, paths, o)
 	}
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%s: no such file or folder, and not one of emoji, fashion-mnist, cifar10, cifar100", quote.Path(spec))
+		return nil, fmt.Errorf("%s: no such file or directory, and not one of emoji, fashion-mnist, cifar10, cifar100", quote.Path(spec))
 	}
 	switch {
 	case err != nil:
@@ -86,7 +87,7 @@ func open(spec string, o Options) (*Set, error) {
 	case st.Mode().IsRegular():
 		return openFile(spec, o)
 	}
-	return nil, fmt.Errorf("%s: neither a file nor a folder", quote.Path(spec))
+	return nil, fmt.Errorf("%s: neither a regular file nor a directory", quote.Path(spec))
 }
 
 func openFile(path string, o Options) (*Set, error) {
@@ -98,7 +99,7 @@ func openFile(path string, o Options) (*Set, error) {
 		}
 	}
 	v, part := cifarFile(path)
-	if v == nil && strings.EqualFold(filepath.Ext(path), ".bin") { // under a name of one's own
+	if v == nil && strings.EqualFold(filepath.Ext(path), ".bin") { // a renamed file
 		v, part = binaryCIFAR(path), o.wanted()
 	}
 	if v != nil {
@@ -120,15 +121,15 @@ func openFile(path string, o Options) (*Set, error) {
 		return openIDX(filepath.Base(path), path, nil, o)
 	}
 	if isImage(path) {
-		return nil, fmt.Errorf("%s is an image: give the folder that holds it", quote.Path(path))
+		return nil, fmt.Errorf("%s is an image: pass its directory", quote.Path(path))
 	}
 	if slices.Contains(packedExtensions, strings.ToLower(filepath.Ext(path))) {
 		return nil, repack(path)
 	}
-	return nil, fmt.Errorf("%s: want a folder, an IDX file, a file of CIFAR-10 or CIFAR-100, or a .tar or .tar.gz shard", quote.Path(path))
+	return nil, fmt.Errorf("%s: want a directory, an IDX file, a file of CIFAR-10 or CIFAR-100, or a .tar or .tar.gz shard", quote.Path(path))
 }
 
-// openFolder looks at what a folder holds.
+// openFolder opens the dataset in a directory, whose format it detects.
 func openFolder(dir string, o Options) (*Set, error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
@@ -153,13 +154,13 @@ func openFolder(dir string, o Options) (*Set, error) {
 		default:
 			v, _ := cifarFile(path)
 			if v != nil && version != nil && v != version {
-				return nil, fmt.Errorf("%s holds files of %s and of %s: give a folder that holds one of them", quote.Path(dir), version.folder, v.folder)
+				return nil, fmt.Errorf("%s has files of both %s and %s: pass a directory with one of them", quote.Path(dir), version.folder, v.folder)
 			}
 			version = cmp.Or(version, v)
 		}
 	}
 	if shards != nil && images > 0 {
-		return nil, fmt.Errorf("%s holds both shards and images: give a folder that holds only what is meant", quote.Path(dir))
+		return nil, fmt.Errorf("%s has both shards and images: pass a directory with only one of the two", quote.Path(dir))
 	}
 	name := filepath.Base(filepath.Clean(dir))
 	switch {
@@ -169,16 +170,16 @@ func openFolder(dir string, o Options) (*Set, error) {
 		if idx = slices.DeleteFunc(idx, func(p string) bool { return !idxFile(base(p), o.Test) }); len(idx) == 0 {
 			return nil, noSplit(dir, o)
 		}
-		// The same file may be there gzipped and plain.
+		// The same file may be there both gzipped and not.
 		if one := strings.TrimSuffix(idx[0], ".gz"); slices.ContainsFunc(idx, func(p string) bool { return strings.TrimSuffix(p, ".gz") != one }) {
-			return nil, fmt.Errorf("%s holds several IDX files of images: give one of them, such as %s", quote.Path(dir), quote.Path(idx[0]))
+			return nil, fmt.Errorf("%s has several IDX files of images: pass one of them, such as %s", quote.Path(dir), quote.Path(idx[0]))
 		}
 		return openIDX(name, idx[0], nil, o)
 	case shards != nil:
 		for _, file := range shards {
 			v := cifarNamed(base(file))
 			if v != nil && len(shards) > 1 {
-				return nil, fmt.Errorf("%s holds several archives: give one of them, such as %s", quote.Path(dir), quote.Path(file))
+				return nil, fmt.Errorf("%s has several archives: pass one of them, such as %s", quote.Path(dir), quote.Path(file))
 			} else if v != nil {
 				return v.openArchive(file, o)
 			}
@@ -217,7 +218,7 @@ func hasPrefix(name string, prefixes []string) bool {
 	return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(name, p) })
 }
 
-// splitFolder finds a split among folders, if they are splits and not classes: there must be a pair.
+// splitFolder returns the subdirectory of a split. Subdirectories are splits, not classes, only if there are both train and test or val.
 func splitFolder(folders map[string]string, o Options) (string, bool) {
 	train, ok := folders["train"]
 	for _, n := range testNames {
@@ -231,7 +232,7 @@ func splitFolder(folders map[string]string, o Options) (string, bool) {
 	return "", false
 }
 
-// withoutSplit is for what has been chosen by its split.
+// withoutSplit returns options for a directory that was already chosen by its split.
 func withoutSplit(o Options) Options { o.Test = false; return o }
 
 func noSplit(path string, o Options) error {
@@ -252,7 +253,7 @@ func isDir(path string, e os.DirEntry) bool {
 
 func base(path string) string { return strings.ToLower(filepath.Base(path)) }
 
-// dataDirs are the places where named sets are looked for.
+// dataDirs are the directories that are searched for named datasets.
 func dataDirs(o Options) []string {
 	var dirs []string
 	if o.Dir != "" {
@@ -274,7 +275,7 @@ func dataDirs(o Options) []string {
 	return dirs
 }
 
-// readExactly reads n bytes and no more than are there: its buffer grows with what comes, because n is only a promise.
+// readExactly reads n bytes. Its buffer grows with the data that arrives, because n comes from an untrusted file.
 func readExactly(r io.Reader, n int64) ([]byte, error) {
 	data := make([]byte, 0, min(n, 1<<20))
 	for int64(len(data)) < n {
@@ -292,7 +293,7 @@ func readExactly(r io.Reader, n int64) ([]byte, error) {
 	return data, nil
 }
 
-// noEOF is an error of a read that should have had more.
+// noEOF turns io.EOF into io.ErrUnexpectedEOF, for reads that should have had more.
 func noEOF(err error) error {
 	if errors.Is(err, io.EOF) {
 		return io.ErrUnexpectedEOF

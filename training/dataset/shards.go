@@ -16,7 +16,7 @@ import (
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
-// maxText limits what comes with an image: labels, captions, JSON.
+// maxText is the limit in bytes for labels, captions and JSON.
 const maxText = 1 << 20
 
 func isShard(name string) bool {
@@ -24,40 +24,40 @@ func isShard(name string) bool {
 	return strings.HasSuffix(name, ".tar") || strings.HasSuffix(name, ".tar.gz") || strings.HasSuffix(name, ".tgz")
 }
 
-// shards is WebDataset shards: members of one name up to the first dot are a sample.
+// shards is WebDataset shards: members with the same name up to the first dot are a sample.
 type shards struct {
 	paths   []string
-	open    []*os.File // [len(paths)]; nil where the content is in held
-	held    [][]byte   // [len(paths)]; the members' contents, one after the other
+	open    []*os.File // [len(paths)]; nil for gzipped shards
+	held    [][]byte   // [len(paths)]; concatenated members of gzipped shards
 	samples []sample
-	memory  int64 // bytes that held and samples take
-	// leftOut counts images in formats that are not read, by their extension.
-	leftOut map[string]int
+	memory  int64          // bytes of held and samples
+	leftOut map[string]int // images in formats that are not supported, by extension
 }
 
-// sample is an encoded image and what comes with it.
+// sample is an encoded image with its caption and class.
 type sample struct {
 	shard int
-	key   string // the members' name, up to the first dot
-	ext   string // the image's, "" without one
-	field string // the image's, as in key.field.ext
+	key   string // the members' name up to the first dot
+	ext   string // extension of the image; "" without an image
+	field string // field of the image's name, as in key.field.ext
 	image extent
 	text  extent // .txt
 	json  extent
 	class int
-	from  origin // where the class is from
-	other bool   // it has an image in a format that is not read
+	from  origin // of the class
+	other bool   // whether it has an image in a format that is not supported
 }
 
+// origin is the member that a sample's class comes from.
 type origin byte
 
 const (
 	nowhere origin = iota
 	fromJSON
-	fromCLS // comes first, in whatever order they are
+	fromCLS // has precedence, in any order of the members
 )
 
-// extent is a place in a shard's file, or in what is held of it.
+// extent is a range of bytes in a shard's file, or in its held members.
 type extent struct{ at, size int64 }
 
 func openShards(name string, paths []string, o Options) (*Set, error) {
@@ -68,7 +68,7 @@ func openShards(name string, paths []string, o Options) (*Set, error) {
 			return nil, errors.Join(fmt.Errorf("%s: %w", quote.Path(p), err), s.Close())
 		}
 	}
-	// A sample whose image is in a format that is not read is left out with it.
+	// A sample whose only image is in a format that is not supported is skipped.
 	s.samples = slices.DeleteFunc(s.samples, func(x sample) bool { return x.other && x.ext == "" })
 	if len(s.samples) == 0 && len(s.leftOut) > 0 {
 		return nil, errors.Join(onlyOthers(name, s.leftOut), s.Close())
@@ -84,7 +84,7 @@ func openShards(name string, paths []string, o Options) (*Set, error) {
 	return set, nil
 }
 
-// index lists a shard's samples.
+// index lists the samples of shard i.
 func (s *shards) index(i int) error {
 	z, err := openMaybeGzip(s.paths[i])
 	if err != nil {
@@ -101,7 +101,7 @@ func (s *shards) index(i int) error {
 	return s.indexTar(i, z, nil)
 }
 
-// indexTar reads the members of r. With seek it notes where they lie; else it holds what will be wanted.
+// indexTar lists the samples in the tar archive r. With seek it records where their members are; otherwise it keeps them in memory.
 func (s *shards) indexTar(shard int, r io.Reader, seek io.Seeker) error {
 	byKey := map[string]int{}
 	for m, err := range members(r, seek) {
@@ -131,7 +131,7 @@ func (s *shards) indexTar(shard int, r io.Reader, seek io.Seeker) error {
 			continue
 		}
 		if field != "" && (ext == "txt" && x.text != (extent{}) || ext != "txt" && x.ext != "" && x.field == "") {
-			continue // the plain one counts: s0.jpg and not s0.mask.png
+			continue // a member without a field has precedence: s0.jpg over s0.mask.png
 		}
 		if field == "" && x.field != "" && ext != "txt" && ext != "cls" && ext != "json" {
 			x.ext, x.field, x.image = "", "", extent{}
@@ -151,7 +151,7 @@ func (s *shards) indexTar(shard int, r io.Reader, seek io.Seeker) error {
 	return nil
 }
 
-// link gives a sample what a hard link is to: the image or the text of another sample, or its own.
+// link adds the target of a hard link to a sample: a member of another sample, or of the same one.
 func (s *shards) link(x *sample, m member, ext string, byKey map[string]int) error {
 	key, field, toExt, ok := memberName(m.link)
 	i, found := byKey[key]
@@ -166,7 +166,7 @@ func (s *shards) link(x *sample, m member, ext string, byKey map[string]int) err
 			return m.refused()
 		}
 		if x.from == fromCLS {
-			return fmt.Errorf("%s is there twice", quote.Text(m.name))
+			return fmt.Errorf("duplicate member %s", quote.Text(m.name))
 		}
 		x.class, x.from = to.class, fromCLS
 		return nil
@@ -190,7 +190,7 @@ func (s *shards) link(x *sample, m member, ext string, byKey map[string]int) err
 	return s.add(x, m, ext, false)
 }
 
-// add puts a member where it belongs in its sample.
+// add adds a member to its sample.
 func (s *shards) add(x *sample, m member, ext string, hold bool) error {
 	limit, into := int64(maxText), &x.text
 	switch ext {
@@ -201,15 +201,15 @@ func (s *shards) add(x *sample, m member, ext string, hold bool) error {
 		into = &x.json
 	default:
 		if x.ext != "" {
-			return fmt.Errorf("%s: a second image in sample %s, which has a .%s", quote.Text(m.name), quote.Quoted(x.key), quote.Text(x.ext))
+			return fmt.Errorf("%s: sample %s has a second image, a .%s: want one per sample", quote.Text(m.name), quote.Quoted(x.key), quote.Text(x.ext))
 		}
 		x.ext, limit, into = ext, vision.MaxEncoded, &x.image
 	}
 	if *into != (extent{}) || (ext == "cls" && x.from == fromCLS) {
-		return fmt.Errorf("%s is there twice", quote.Text(m.name))
+		return fmt.Errorf("duplicate member %s", quote.Text(m.name))
 	}
 	if m.size > limit {
-		return fmt.Errorf("%s has %d bytes; at most %d MiB are read", quote.Text(m.name), m.size, limit>>20)
+		return fmt.Errorf("%s has %d bytes, the limit is %d MiB", quote.Text(m.name), m.size, limit>>20)
 	}
 	*into = extent{m.at, m.size}
 	if !hold && ext != "cls" && ext != "json" {
@@ -217,7 +217,7 @@ func (s *shards) add(x *sample, m member, ext string, hold bool) error {
 	}
 	if hold {
 		if s.memory += m.size; s.memory > maxMemory {
-			return fmt.Errorf("gzipped shards are held in memory, and these need over %d GiB: unpack them with gunzip to plain .tar files, which are read in place", maxMemory>>30)
+			return fmt.Errorf("gzipped shards are kept in memory, and these need over %d GiB: unpack them with gunzip to .tar files, which are read in place", maxMemory>>30)
 		}
 	}
 	data, err := readExactly(m, m.size)
@@ -246,7 +246,7 @@ func (s *shards) add(x *sample, m member, ext string, hold bool) error {
 
 const maxClasses = 1 << 16
 
-// classes names the classes by their numbers. All samples have one, or none has.
+// classes returns the class names, which are numbers. Either all samples have a class or none has.
 func (s *shards) classes() ([]string, error) {
 	top := -1
 	for i := range s.samples {
@@ -255,7 +255,7 @@ func (s *shards) classes() ([]string, error) {
 			has, lacks = lacks, has
 		}
 		if has.from != nowhere && lacks.from == nowhere {
-			return nil, fmt.Errorf("sample %s of %s has a class and sample %s of %s has none: give all one or none", quote.Text(has.key), quote.Path(s.paths[has.shard]), quote.Text(lacks.key), quote.Path(s.paths[lacks.shard]))
+			return nil, fmt.Errorf("sample %s of %s has a class and sample %s of %s has none: want a class for all samples or for none", quote.Text(has.key), quote.Path(s.paths[has.shard]), quote.Text(lacks.key), quote.Path(s.paths[lacks.shard]))
 		}
 		if has.from != nowhere {
 			top = max(top, s.samples[i].class)
@@ -297,7 +297,7 @@ func (s *shards) name(i int) string {
 func (s *shards) identify(w io.Writer) error {
 	for i := range s.samples {
 		x := &s.samples[i]
-		if _, err := fmt.Fprintf(w, "%q %q %d %d\n", x.key, x.ext, x.image.size, s.label(i)); err != nil { //quote: a sum is made of it
+		if _, err := fmt.Fprintf(w, "%q %q %d %d\n", x.key, x.ext, x.image.size, s.label(i)); err != nil { //quote: only hashed
 			return err
 		}
 	}
@@ -307,7 +307,7 @@ func (s *shards) identify(w io.Writer) error {
 func (s *shards) encoded(i int) ([]byte, error) {
 	x := &s.samples[i]
 	if x.ext == "" {
-		return nil, fmt.Errorf("%w among its members: want one of %s", errNoImage, strings.Join(imageExtensions, ", "))
+		return nil, fmt.Errorf("%w in the sample: want a member with one of %s", errNoImage, strings.Join(imageExtensions, ", "))
 	}
 	return s.read(x.shard, x.image)
 }
@@ -317,7 +317,7 @@ func (s *shards) read(shard int, e extent) ([]byte, error) {
 	if f == nil {
 		return s.held[shard][e.at : e.at+e.size], nil
 	}
-	// The file was long enough when it was listed; if it no longer is, the limits of members hold.
+	// The extents were within the file when it was indexed. If it has been truncated since, add has limited the size of data.
 	data := make([]byte, e.size)
 	if _, err := f.ReadAt(data, e.at); err != nil {
 		return nil, fmt.Errorf("%s: %w", quote.Path(s.paths[shard]), noEOF(err))
@@ -325,7 +325,7 @@ func (s *shards) read(shard int, e extent) ([]byte, error) {
 	return data, nil
 }
 
-// caption is .txt, or the field caption of .json.
+// caption is the content of .txt, or the field caption of .json.
 func (s *shards) caption(i int) (string, error) {
 	x := &s.samples[i]
 	if x.text != (extent{}) {

@@ -11,18 +11,18 @@ import (
 )
 
 const (
-	// looked is of how many images, spread over the set, the size is looked at before the first is decoded.
+	// looked is the number of images, spread over the set, whose size is examined when a set is opened.
 	looked = 128
-	// enough is after how many bytes of images, of at least a few, no more are looked at: those of a camera have megabytes each.
+	// enough is the number of bytes of images after which no more are examined, since photographs have megabytes each.
 	enough = 128 << 20
-	// mostChosen is the largest resolution that is chosen for images that have none in common, that of ImageNet-64: each doubling costs four
-	// times the work, so that larger ones are for whoever asks for them.
+	// mostChosen is the largest resolution in pixels that is chosen for images of different sizes, that of ImageNet-64: each doubling costs
+	// four times the work, so larger ones must be requested.
 	mostChosen = 64
 )
 
 type size struct{ w, h int }
 
-// nativeSize takes the size that the images have, or chooses one if o asks for squares.
+// nativeSize sets the set's size to that of the images, or chooses a resolution if o.Square is set.
 func (s *Set) nativeSize(f files, o Options) error {
 	var first error
 	var sizes []size
@@ -51,7 +51,7 @@ func (s *Set) nativeSize(f files, o Options) error {
 		w, hh := h.Size()
 		is := size{w, hh}
 		if sizes != nil && is != sizes[0] && !o.Square {
-			return fmt.Errorf("the images differ in size: %s has %d×%d pixels, others have %d×%d; choose a resolution to bring all to", quote.Path(f.name(i)), w, hh, sizes[0].w, sizes[0].h)
+			return fmt.Errorf("the images differ in size: %s has %d×%d pixels, others have %d×%d; choose a resolution that all are resized to", quote.Path(f.name(i)), w, hh, sizes[0].w, sizes[0].h)
 		}
 		sizes = append(sizes, is)
 	}
@@ -69,7 +69,7 @@ func (s *Set) nativeSize(f files, o Options) error {
 	return nil
 }
 
-// spread returns 0 to n-1 for k in 0 to n-1, n ≤ looked, so that the first ones are already far from each other.
+// spread permutes 0 to n-1, n ≤ looked, so that already the first few are spread over the whole range.
 func spread(k, n int) int {
 	if n < looked {
 		return k
@@ -77,8 +77,8 @@ func spread(k, n int) int {
 	return int(bits.Reverse8(uint8(k)) >> 1)
 }
 
-// chooseSquare returns the side of squares that images of these sizes are brought to, and notes why it is not their own. side is one to
-// choose; 0: none.
+// chooseSquare returns the resolution that images of these sizes are resized to, and adds a notice if it is not their own. It is side, unless
+// that is 0.
 func (s *Set) chooseSquare(sizes []size, side int) int {
 	var shorter []int
 	alike := true
@@ -101,7 +101,7 @@ func (s *Set) chooseSquare(sizes []size, side int) int {
 		what = fmt.Sprintf("the images differ in size (%d×%d to %d×%d pixels)", low.w, low.h, high.w, high.h)
 	}
 	if side > 0 {
-		s.note("%s: the middle square of each is scaled to %d×%d pixels, those of the model that training starts from", what, side, side)
+		s.note("%s: each is center-cropped and resized to %d×%d pixels, the resolution of the model that training starts from", what, side, side)
 		return side
 	}
 	slices.Sort(shorter)
@@ -113,15 +113,15 @@ func (s *Set) chooseSquare(sizes []size, side int) int {
 	}
 	switch {
 	case usual > mostChosen:
-		why += fmt.Sprintf(", and no resolution over %d is chosen unasked", mostChosen)
+		why += fmt.Sprintf(", and the largest default resolution is %d", mostChosen)
 	case usual > side:
-		why += fmt.Sprintf(", and networks need sides that can be halved, as %d cannot", usual)
+		why += fmt.Sprintf(", and networks downsample by powers of two, which %d does not allow", usual)
 	}
-	s.note("%s: the middle square of each is scaled to a resolution of %d×%d pixels%s", what, side, side, why)
+	s.note("%s: each is center-cropped and resized to %d×%d pixels%s", what, side, side, why)
 	return side
 }
 
-// roundSide is the largest side up to n that is chosen and that networks which halve the image a few times can take.
+// roundSide returns the largest resolution up to n and mostChosen that networks which downsample a few times accept.
 func roundSide(n int) int {
 	n = min(n, mostChosen)
 	for _, step := range []int{16, 8, 4} {
@@ -132,8 +132,8 @@ func roundSide(n int) int {
 	return n
 }
 
-// Resized is the number of images read so far that are of another size than the images that were looked at when the set was opened with
-// Square, which all had the set's: they were cropped and scaled to it.
+// Resized is the number of images read so far that were cropped and resized although the set was opened with Square and no resolution was
+// chosen, because all images that were examined when it was opened had one size.
 func (s *Set) Resized() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()

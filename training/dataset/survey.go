@@ -14,23 +14,23 @@ import (
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
-// Survey is what a set holds, as it lies there.
+// Survey describes the content of a dataset.
 type Survey struct {
-	Name     string         // of the set
-	Format   string         // "image files", "tar shards", "IDX", "emoji", or which CIFAR
-	Images   int            // with the corrupt ones
-	Folders  int            // that the images lie in; 0: they are no files in folders
+	Name     string         // of the dataset
+	Format   string         // "image files", "tar shards", "IDX", "emoji", or the version of CIFAR
+	Images   int            // number of images, including corrupt ones
+	Folders  int            // number of directories that contain images; 0 for datasets that are not image files in directories
 	Classes  []ClassCount   // in the order of their labels; empty without labels
-	Captions int            // images with a text
-	Encoded  map[string]int // images by their files' format, such as "jpeg", whatever their names say; empty for IDX and CIFAR-10
-	Sizes    []SizeCount    // of the images as they are meant to be seen, the most frequent first
-	Channels int            // 1 grey, 3 colour; 0: files may have any
+	Captions int            // number of images with a caption
+	Encoded  map[string]int // images by file format, such as "jpeg", detected from the content; empty for tables of pixels (IDX, CIFAR, emoji)
+	Sizes    []SizeCount    // image sizes, with EXIF orientation applied, the most frequent first
+	Channels int            // 1 grey, 3 colour; 0: image files, which may have any
 	Decoded  bool           // whether all images were decoded; otherwise only their headers were read
-	Corrupt  int            // images that cannot be read
-	Damage   []error        // what is wrong with the first hundred of them, each a *CorruptError
+	Corrupt  int            // number of images that cannot be read
+	Damage   []error        // the errors of the first hundred corrupt images, each a *CorruptError
 
-	LeftOut map[string]int // image files in formats that are not read, by extension
-	Others  map[string]int // files beside them that are no images and no captions, by extension
+	LeftOut map[string]int // image files in formats that are not supported, by extension
+	Others  map[string]int // other files that are not captions, by extension
 }
 
 // ClassCount is the number of images of a class.
@@ -39,27 +39,27 @@ type ClassCount struct {
 	Images int    `json:"images"`
 }
 
-// SizeCount is the number of images of a size in pixels.
+// SizeCount is the number of images of one size.
 type SizeCount struct {
-	Width  int `json:"width"`
-	Height int `json:"height"`
+	Width  int `json:"width"`  // pixels
+	Height int `json:"height"` // pixels
 	Images int `json:"images"`
 }
 
-// SurveyOptions say how closely a set is looked at.
+// SurveyOptions are the options of [Examine].
 type SurveyOptions struct {
-	// Decode decodes every image if there are at most so many; of larger sets only headers are read. 0: none is decoded.
+	// Decode is the largest number of images that are all decoded. Of a larger dataset only the images' headers are read.
 	Decode int
-	// Progress is told how many images have been looked at, from one goroutine; may be nil.
+	// Progress is called with the number of images examined so far and of all images, from one goroutine; may be nil.
 	Progress func(done, all int)
 }
 
-// maxDamage is the number of corrupt images that a survey says more of.
+// maxDamage is the number of corrupt images whose errors a survey has.
 const maxDamage = 100
 
-// Examine opens a set as [Open] does, and looks at all its images, whatever their sizes. o.Resolution and o.Channels do not matter.
+// Examine opens a dataset as [Open] does and examines all its images, of any size. It ignores o.Resolution and o.Channels.
 func Examine(ctx context.Context, spec string, o Options, how SurveyOptions) (_ Survey, err error) {
-	o.Resolution, o.Channels = 1, 0 // any: nothing is read in the set's shape, and files of different sizes are welcome
+	o.Resolution, o.Channels = 1, 0 // any resolution will do: nothing is read in the set's shape, and files of different sizes are allowed
 	s, err := Open(spec, o)
 	if err != nil {
 		return Survey{}, err
@@ -71,7 +71,7 @@ func Examine(ctx context.Context, spec string, o Options, how SurveyOptions) (_ 
 	}
 	switch src := s.src.(type) {
 	case *table:
-		v.Format, v.Channels, v.Decoded = src.format, src.c, true // what is there of a table is whole
+		v.Format, v.Channels, v.Decoded = src.format, src.c, true // opening a table has checked it
 		v.Sizes = []SizeCount{{src.w, src.h, v.Images}}
 		if src.captions != nil {
 			v.Captions = len(src.captions)
@@ -86,7 +86,7 @@ func Examine(ctx context.Context, spec string, o Options, how SurveyOptions) (_ 
 	return v, v.look(ctx, s.src.(files), how.Progress)
 }
 
-// look reads every image.
+// look examines every image.
 func (v *Survey) look(ctx context.Context, src files, progress func(done, all int)) error {
 	type seen struct {
 		i        int
@@ -132,7 +132,7 @@ func (v *Survey) look(ctx context.Context, src files, progress func(done, all in
 		}
 	}()
 	var workers sync.WaitGroup
-	for range min(runtime.GOMAXPROCS(0), 8, v.Images) { // each holds an image
+	for range min(runtime.GOMAXPROCS(0), 8, v.Images) { // each has an image in memory
 		workers.Go(func() {
 			for i := range next {
 				select {
@@ -149,7 +149,7 @@ func (v *Survey) look(ctx context.Context, src files, progress func(done, all in
 	}()
 
 	sizes := map[image.Point]int{}
-	damage := map[int]error{} // by image; the first ones are kept
+	damage := map[int]error{} // by image; only the first ones are kept
 	done := 0
 	var failed error
 	for s := range out {
@@ -197,7 +197,7 @@ func (v *Survey) look(ctx context.Context, src files, progress func(done, all in
 	return nil
 }
 
-// keepFirst leaves the n entries with the lowest keys.
+// keepFirst deletes all but the n entries with the smallest keys.
 func keepFirst(m map[int]error, n int) {
 	keys := slices.Sorted(maps.Keys(m))
 	for _, k := range keys[min(n, len(keys)):] {
@@ -205,7 +205,7 @@ func keepFirst(m map[int]error, n int) {
 	}
 }
 
-// Range returns the least and the greatest width and height.
+// Range returns the smallest and the largest width and height.
 func (v Survey) Range() (least, most SizeCount) {
 	for i, s := range v.Sizes {
 		if i == 0 {

@@ -14,26 +14,26 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// member is a file in an archive. Reading it reads its content, until the next member is asked for.
+// member is a file in an archive. It can be read until the next member is requested.
 type member struct {
 	io.Reader
 	name string
-	link string // the member that it is a hard link to, whose content is its own; "": it has a content
-	at   int64  // of its content, from the archive's beginning
-	size int64
+	link string // target of a hard link; "": not a link
+	at   int64  // offset of its content in the archive, in bytes
+	size int64  // bytes
 }
 
-// refused says what to do about a hard link that cannot be followed.
+// refused is the error for a hard link that cannot be followed.
 func (m member) refused() error { return refusedLink(m.name, m.link) }
 
 func refusedLink(name, to string) error {
-	return fmt.Errorf("%s is a link to %s: make the archive with tar --hard-dereference --dereference, which stores the file", quote.Quoted(name), quote.Quoted(to))
+	return fmt.Errorf("%s is a link to %s: create the archive with tar --hard-dereference --dereference, which stores files instead of links", quote.Quoted(name), quote.Quoted(to))
 }
 
-// inside is a member's name as it lies in the archive.
+// inside returns a member's path relative to the root of the archive.
 func inside(name string) string { return path.Clean(strings.TrimLeft(name, "/")) }
 
-// counted knows how much has been read of an archive.
+// counted counts the bytes that have been read.
 type counted struct {
 	io.Reader
 	n int64
@@ -47,9 +47,8 @@ func (c *counted) Read(p []byte) (int, error) {
 
 const block = 512
 
-// members lists the files of a tar archive, and errors if it is damaged or truncated, or holds what a data set has no use
-// for: symbolic links, sparse files, names that lead out of the archive. With seek, which must be the archive's own, contents that
-// are not read are jumped over.
+// members lists the files of a tar archive. It yields an error if the archive is damaged or truncated, or contains symbolic links, sparse
+// files or paths outside the archive. With seek, which must be r itself, contents that are not read are skipped by seeking.
 func members(r io.Reader, seek io.Seeker) iter.Seq2[member, error] {
 	return func(yield func(member, error) bool) {
 		count := &counted{Reader: r}
@@ -63,7 +62,7 @@ func members(r io.Reader, seek io.Seeker) iter.Seq2[member, error] {
 			}
 		}
 		t := tar.NewReader(in)
-		end := int64(0) // of the last member
+		end := int64(0) // offset after the last member
 		for k := 0; ; k++ {
 			h, err := t.Next()
 			switch {
@@ -93,15 +92,15 @@ func members(r io.Reader, seek io.Seeker) iter.Seq2[member, error] {
 			case h.Typeflag == tar.TypeSymlink:
 				err = refusedLink(h.Name, h.Linkname)
 			case h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeLink:
-				err = fmt.Errorf("%s is neither a file nor a folder but a device or a pipe", quote.Quoted(h.Name))
+				err = fmt.Errorf("%s is neither a file nor a directory but a device or a pipe", quote.Quoted(h.Name))
 			case !fs.ValidPath(m.name) || m.name == ".":
-				err = fmt.Errorf("%s is a name that leads out of the archive", quote.Quoted(h.Name))
+				err = fmt.Errorf("%s is a path outside the archive", quote.Quoted(h.Name))
 			}
 			if err != nil {
-				yield(member{}, fmt.Errorf("refused archive: %w", err))
+				yield(member{}, fmt.Errorf("unsupported archive: %w", err))
 				return
 			}
-			if h.Typeflag == tar.TypeLink { // such archives come from folders in which a file has two names, and from some tools that find equal files
+			if h.Typeflag == tar.TypeLink { // from directories in which a file has two names, and from tools that deduplicate files
 				m.link, m.size = inside(h.Linkname), 0
 			}
 			end = m.at + (m.size+block-1)/block*block
@@ -112,27 +111,27 @@ func members(r io.Reader, seek io.Seeker) iter.Seq2[member, error] {
 	}
 }
 
-// checkEnd wants the empty blocks that end an archive, of which tar has read those that are there, and nothing but zeros
-// behind them. Reading those makes gzip compare its checksum.
+// checkEnd checks that an archive ends with empty blocks, of which package tar has read after bytes, and that only zeros follow. Reading those
+// makes gzip compare its checksum.
 func checkEnd(in io.Reader, after int64) error {
 	if after < block {
-		return fmt.Errorf("it has no end: %w", io.ErrUnexpectedEOF)
+		return fmt.Errorf("no end-of-archive marker: %w", io.ErrUnexpectedEOF)
 	}
 	const most = 64 << 20
 	n, err := io.Copy(zeros{}, io.LimitReader(in, most))
 	if err == nil && n == most {
-		err = fmt.Errorf("over %d MiB follow its end", most>>20)
+		err = fmt.Errorf("over %d MiB follow the end of the archive", most>>20)
 	}
 	return err
 }
 
-// zeros takes nothing else.
+// zeros is a writer that accepts only zeros.
 type zeros struct{}
 
 func (zeros) Write(p []byte) (int, error) {
 	for _, b := range p {
 		if b != 0 {
-			return 0, errors.New("something follows its end; are these archives one after the other?")
+			return 0, errors.New("there is data after the end of the archive; are these concatenated archives?")
 		}
 	}
 	return len(p), nil
