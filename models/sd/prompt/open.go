@@ -204,8 +204,8 @@ func readConfig(dir string) (config, error) {
 		return c, err
 	}
 	if file.Max != nil && *file.Max < 1e6 { // transformers writes 1e30 for no limit
-		if *file.Max < 3 || *file.Max > 4096 || *file.Max != float64(int(*file.Max)) {
-			return c, fmt.Errorf("%s: model_max_length is %g: want an integer from 3 to 4096", name, *file.Max)
+		if *file.Max < leastMax || *file.Max > mostMax || *file.Max != float64(int(*file.Max)) {
+			return c, fmt.Errorf("%s: model_max_length is %g: want an integer from %d to %d", name, *file.Max, leastMax, mostMax)
 		}
 		c.max = int(*file.Max)
 	}
