@@ -20,12 +20,12 @@ type Average struct {
 	Decay float64
 	// HalfLife is the EMA half-life in images, such as 500,000; see [models.HalfLife].
 	HalfLife float64
-	// Width is the memory of a power function, relative to the run so far, such as 0.05; see [models.PowerWidth]. Averages of two
-	// widths are enough to find those of others after training; see [CombineAverages].
+	// Width is the width of a power-function EMA relative to the run so far, such as 0.05; see [models.PowerWidth]. With EMA weights of
+	// two widths, others can be computed after training; see [CombineAverages].
 	Width float64
-	// RampUp limits the memory while little has been seen, so that the first, random weights are forgotten: of Decay to
-	// min(Decay, (1+k)/(RampUp+k)) at step k, where 0 is 10; of HalfLife to this part of the images seen, where 0 is 0.05. A power
-	// function needs none.
+	// RampUp shortens the EMA early in training, so that the first, random weights are forgotten. With Decay, the decay at step k is
+	// min(Decay, (1+k)/(RampUp+k)), and 0 stands for 10. With HalfLife, the half-life is at most this fraction of the images seen, and 0
+	// stands for 0.05. With Width there is none.
 	RampUp float64
 }
 
@@ -39,7 +39,7 @@ func (a Average) DecayAt(k, batch int) float64 {
 		}
 		return models.HalfLife{Images: a.HalfLife, RampUp: ramp}.Decay(int64(k)*int64(batch), batch)
 	case a.Width > 0:
-		gamma, _ := models.PowerExponent(a.Width) // validate has looked at the error
+		gamma, _ := models.PowerExponent(a.Width) // validate has checked the width
 		return models.PowerDecay(gamma, k)
 	}
 	if ramp == 0 {
@@ -76,9 +76,9 @@ func (a Average) validate() error {
 	}
 	switch {
 	case a.Into == nil:
-		return errors.New("it has no module to average into")
+		return errors.New("Into is missing: want a copy of the model")
 	case rules > 1:
-		return fmt.Errorf("want one of Decay, HalfLife and Width, got %g, %g and %g", a.Decay, a.HalfLife, a.Width)
+		return fmt.Errorf("want only one of Decay, HalfLife and Width, got %g, %g and %g", a.Decay, a.HalfLife, a.Width)
 	case !(a.Decay >= 0 && a.Decay < 1):
 		return fmt.Errorf("want a decay in [0, 1), got %g", a.Decay)
 	case !(a.HalfLife >= 0 && a.HalfLife <= 1e15):
@@ -101,20 +101,20 @@ func (t *Trainer) follow() (all []*models.EMA, err error) {
 	named := map[string]bool{}
 	for i, a := range t.Averages {
 		if err := a.validate(); err != nil {
-			return nil, fmt.Errorf("average %d: %w", i, err)
+			return nil, fmt.Errorf("EMA weights %d: %w", i, err)
 		}
 		name := a.Name()
 		if named[name] {
-			return nil, fmt.Errorf("average %d: there is another %s: want rules that differ", i, name)
+			return nil, fmt.Errorf("EMA weights %d: %s is there twice: want a different Decay, HalfLife or Width for each", i, name)
 		}
 		named[name] = true
 		e, err := models.NewEMA(a.Into.Parameters(), t.Model.Parameters())
 		if err != nil {
-			return nil, fmt.Errorf("average %d, %s: %w", i, name, err)
+			return nil, fmt.Errorf("EMA weights %d, %s: %w", i, name, err)
 		}
 		for weight, w := range a.Into.Parameters() {
 			if other, taken := owner[w]; taken {
-				return nil, fmt.Errorf("average %d, %s: it shares the weight %s with %s: want a copy", i, name, weight, other)
+				return nil, fmt.Errorf("EMA weights %d, %s: the weight %s is shared with %s: want a copy of the model", i, name, weight, other)
 			}
 			owner[w] = name
 		}
@@ -130,7 +130,7 @@ func (t *Trainer) averageNames() (names []string) {
 	return names
 }
 
-// averageKey is the key of averageHead in a snapshot's metadata, as JSON.
+// averageKey is the metadata key of a snapshot's averageHead, as JSON.
 const averageKey = "onestep_average"
 
 // averageHead describes the EMA weights in a snapshot.
@@ -138,8 +138,8 @@ type averageHead struct {
 	Decay    float64 `json:"decay,omitempty"`
 	HalfLife float64 `json:"half_life,omitempty"` // in images
 	Width    float64 `json:"width,omitempty"`     // relative to step
-	Step     int     `json:"step"`                // optimizer steps that it has seen
-	Combined bool    `json:"combined,omitempty"`  // found from others, after training
+	Step     int     `json:"step"`                // optimizer steps so far
+	Combined bool    `json:"combined,omitempty"`  // computed from others, after training
 }
 
 // addTo returns a copy of a file's metadata with h added.

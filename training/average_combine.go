@@ -17,13 +17,13 @@ import (
 )
 
 // ErrNoAverages is the error for runs without power-function EMA weights.
-var ErrNoAverages = errors.New("none of its snapshots holds EMA weights with a relative width, from which other widths can be computed: train with one width, or better with two, such as 0.05 and 0.1")
+var ErrNoAverages = errors.New("no snapshot holds power-function EMA weights, from which other widths can be computed: train with one width, or better with two, such as 0.05 and 0.1")
 
 // SavedAverage is a snapshot of power-function EMA weights.
 type SavedAverage struct {
 	Path  string
 	Width float64 // see [models.PowerWidth]
-	Step  int     // optimizer steps that it has seen
+	Step  int     // optimizer steps so far
 }
 
 // SavedAverages lists a run's snapshots of power-function EMA weights by step and width, without reading weights. A directory without
@@ -37,29 +37,29 @@ func SavedAverages(dir string) ([]SavedAverage, error) {
 	for _, path := range paths {
 		f, err := safetensors.Open(path)
 		if err != nil {
-			return nil, fmt.Errorf("averages of %s: %w; remove it to go by the others", quote.Path(dir), err)
+			return nil, fmt.Errorf("EMA weights of %s: %w; remove the file to use the others", quote.Path(dir), err)
 		}
 		text, ok := f.Metadata()[averageKey]
 		if err := f.Close(); err != nil {
-			return nil, fmt.Errorf("averages of %s: %w", quote.Path(dir), err)
+			return nil, fmt.Errorf("EMA weights of %s: %w", quote.Path(dir), err)
 		}
 		if !ok {
 			continue
 		}
 		var head averageHead
 		if err := json.Unmarshal([]byte(text), &head); err != nil {
-			return nil, fmt.Errorf("averages of %s: %s: what it says of its average: %w", quote.Path(dir), quote.Path(path), quote.Error(err))
+			return nil, fmt.Errorf("EMA weights of %s: %s: damaged description of the EMA: %w", quote.Path(dir), quote.Path(path), quote.Error(err))
 		}
 		if head.Width == 0 || head.Combined {
 			continue
 		}
 		if _, err := models.PowerExponent(head.Width); err != nil || head.Step < 1 {
-			return nil, fmt.Errorf("averages of %s: %s says it holds the average of width %g after step %d", quote.Path(dir), quote.Path(path), head.Width, head.Step)
+			return nil, fmt.Errorf("EMA weights of %s: %s is damaged: it says that it has width %g, of step %d", quote.Path(dir), quote.Path(path), head.Width, head.Step)
 		}
 		all = append(all, SavedAverage{path, head.Width, head.Step})
 	}
 	if len(all) == 0 {
-		return nil, fmt.Errorf("averages of %s: %w", quote.Path(dir), ErrNoAverages)
+		return nil, fmt.Errorf("EMA weights of %s: %w", quote.Path(dir), ErrNoAverages)
 	}
 	slices.SortFunc(all, func(a, b SavedAverage) int {
 		return cmp.Or(cmp.Compare(a.Step, b.Step), cmp.Compare(a.Width, b.Width), cmp.Compare(a.Path, b.Path))
@@ -75,8 +75,8 @@ type Combination struct {
 	// The EMA weights are the sum over i of Factors[i] times From[i].
 	From    []SavedAverage
 	Factors []float64
-	// Distance is the error of the sum's profile, its weights of the run's steps, relative to the wanted profile: 0.05 is close; from
-	// about 0.3 the result is a different EMA. It is large for widths far outside of the tracked ones and with few snapshots.
+	// Distance is the relative error of the sum's profile, which is its weights of the run's steps: 0.05 is close; from about 0.3 the
+	// result is a different EMA. It is large for widths far outside of the saved ones, and with few snapshots.
 	Distance float64
 }
 
@@ -113,16 +113,16 @@ func CombineAverages(dir string, width float64, step int) (*Combination, error) 
 			steps = append(steps, a.Step)
 		}
 		steps = slices.Compact(steps)
-		return nil, fmt.Errorf("averages of %s: there is none after step %d: want one of the steps %v", quote.Path(dir), step, shorten(steps))
+		return nil, fmt.Errorf("EMA weights of %s: no snapshot of step %d: want one of the steps %v", quote.Path(dir), step, shorten(steps))
 	}
 	if a := have[0]; len(have) == 1 && a.Gamma != gamma {
-		return nil, fmt.Errorf("averages of %s: until step %d there is only one, of width %g: want at least two for another width", quote.Path(dir), step, c.From[0].Width)
+		return nil, fmt.Errorf("EMA weights of %s: up to step %d there is only one snapshot, of width %g: want at least two for another width", quote.Path(dir), step, c.From[0].Width)
 	}
 	c.Factors, c.Distance, err = models.Combine(have, models.PowerAverage{Gamma: gamma, Step: step})
 	return c, err
 }
 
-// shorten leaves out the middle of a long list.
+// shorten replaces the middle of a long list by an ellipsis.
 func shorten(steps []int) []any {
 	var shown []any
 	for i, n := range steps {
@@ -136,14 +136,14 @@ func shorten(steps []int) []any {
 	return shown
 }
 
-// SaveOptions say whether a file that exists may be replaced.
+// SaveOptions define whether an existing file is replaced.
 type SaveOptions struct{ Overwrite bool }
 
 // Save writes the combined EMA weights as a snapshot, with the types and metadata of the last one. It processes one tensor at a time from
 // memory-mapped files, so that it needs memory for a few tensors only. Tensors that are not trained, such as fixed frequencies, are copied.
 // Without Overwrite, an existing file is an error that wraps fs.ErrExist.
 func (c *Combination) Save(path string, o SaveOptions) (err error) {
-	fail := func(err error) error { return fmt.Errorf("combine averages: %w", err) }
+	fail := func(err error) error { return fmt.Errorf("combine EMA weights: %w", err) }
 	var files []*torch.Weights
 	defer func() {
 		for _, f := range files {
@@ -152,7 +152,7 @@ func (c *Combination) Save(path string, o SaveOptions) (err error) {
 	}()
 	for _, a := range c.From {
 		if sameFile(a.Path, path) {
-			return fail(fmt.Errorf("%s is one of the averages: want another file", quote.Path(path)))
+			return fail(fmt.Errorf("%s is one of the snapshots to combine: want another file", quote.Path(path)))
 		}
 		f, err := torch.OpenWeights(a.Path)
 		if err != nil {
@@ -189,7 +189,7 @@ func (c *Combination) Save(path string, o SaveOptions) (err error) {
 	return nil
 }
 
-// sum adds up one tensor over all files, in float64, and returns it in the type of v, which is the last file's.
+// sum returns the weighted sum of one tensor over all files, in float64, in the type of v, which is the last file's.
 func (c *Combination) sum(s *torch.Scope, files []*torch.Weights, v safetensors.Tensor) ([]byte, error) {
 	same := true
 	for _, f := range files {
@@ -209,10 +209,10 @@ func (c *Combination) sum(s *torch.Scope, files []*torch.Weights, v safetensors.
 			}
 			dtype = w.DType()
 			if !dtype.IsFloat() {
-				return fmt.Errorf("its elements are of type %v and differ between the averages: want floating-point numbers", dtype)
+				return fmt.Errorf("tensor %s has type %v and differs between snapshots: want floating-point numbers", quote.Text(v.Name), dtype)
 			}
 			if n := torch.CountNonFinite(s, []*torch.Tensor{w}); n > 0 {
-				return fmt.Errorf("%s: %d elements of the tensor are not finite: the file is damaged; remove it to combine the others", quote.Path(f.File().Path()), n)
+				return fmt.Errorf("%s: %d elements of tensor %s are NaN or infinite: the file is damaged; remove it to combine the others", quote.Path(f.File().Path()), n, quote.Text(v.Name))
 			}
 			sum.AddScaledInPlace(s, w.To(s, torch.Float64), c.Factors[i])
 			return nil
@@ -227,12 +227,12 @@ func (c *Combination) sum(s *torch.Scope, files []*torch.Weights, v safetensors.
 // sameTensors reports how the tensors of two files differ.
 func sameTensors(f, want *safetensors.File) error {
 	if f.Len() != want.Len() {
-		return fmt.Errorf("%s holds %d tensors, %s %d: they are of different runs", quote.Path(f.Path()), f.Len(), quote.Path(want.Path()), want.Len())
+		return fmt.Errorf("%s has %d tensors, but %s has %d: the snapshots are of different runs", quote.Path(f.Path()), f.Len(), quote.Path(want.Path()), want.Len())
 	}
 	for w := range want.Tensors() {
 		v, ok := f.Tensor(w.Name)
 		if !ok || v.DType != w.DType || !slices.Equal(v.Shape, w.Shape) {
-			return fmt.Errorf("%s and %s differ in the tensor %s: they are of different runs", quote.Path(f.Path()), quote.Path(want.Path()), quote.Quoted(w.Name))
+			return fmt.Errorf("%s and %s differ in the shape or type of tensor %s: the snapshots are of different runs", quote.Path(f.Path()), quote.Path(want.Path()), quote.Quoted(w.Name))
 		}
 	}
 	return nil

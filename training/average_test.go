@@ -166,23 +166,23 @@ func TestAveragesRefused(t *testing.T) {
 	}
 	none := func(*averaged) {}
 	for want, averages := range map[string][]Average{
-		"average 1: there is another decay-0.9":               {{Decay: 0.9}, {Decay: 0.9, RampUp: 3}},
-		"average 0: want one of Decay, HalfLife and Width":    {{Decay: 0.9, Width: 0.1}},
-		"average 1: want a decay in [0, 1), got 1":            {{}, {Decay: 1}},
-		"average 0: want a decay in [0, 1), got NaN":          {{Decay: math.NaN()}},
-		"average 0: want a half-life from 0":                  {{HalfLife: -1}},
-		"got 0.3":                                             {{Width: 0.3}},
-		"average 0: want a ramp-up of at least 0, and none w": {{Width: 0.1, RampUp: 10}},
-		"average 0: want a ramp-up of at least 0":             {{RampUp: -1}},
+		"EMA weights 1: decay-0.9":                       {{Decay: 0.9}, {Decay: 0.9, RampUp: 3}},
+		"0.9, 0 and 0.1":                                 {{Decay: 0.9, Width: 0.1}},
+		"EMA weights 1: want a decay in [0, 1), got 1":   {{}, {Decay: 1}},
+		"EMA weights 0: want a decay in [0, 1), got NaN": {{Decay: math.NaN()}},
+		"EMA weights 0: want a half-life from 0":         {{HalfLife: -1}},
+		"got 0.3":                                        {{Width: 0.3}},
+		"got 10":                                         {{Width: 0.1, RampUp: 10}},
+		"got -1":                                         {{RampUp: -1}},
 	} {
 		require.ErrorContains(t, run(none, averages...), want)
 	}
-	require.ErrorContains(t, run(func(a *averaged) { a.Averages[1].Into = nil }, Average{}, Average{Decay: 0.5}), "average 1: it has no module")
-	require.ErrorContains(t, run(func(a *averaged) { a.Averages[1].Into = a.Averages[0].Into }, Average{}, Average{Decay: 0.5}), "average 1, decay-0.5: it shares the weight")
+	require.ErrorContains(t, run(func(a *averaged) { a.Averages[1].Into = nil }, Average{}, Average{Decay: 0.5}), "EMA weights 1: Into")
+	require.ErrorContains(t, run(func(a *averaged) { a.Averages[1].Into = a.Averages[0].Into }, Average{}, Average{Decay: 0.5}), "EMA weights 1, decay-0.5: the weight")
 	require.ErrorContains(t, run(func(a *averaged) { a.Averages[0].Into = a.net }, Average{}), "with the model")
 	require.ErrorContains(t, run(func(a *averaged) {
 		a.Averages[0].Into = network(t, perceptron.Config{Shape: []int{1, 1, 2}, Width: 4, Depth: 1}, torch.Float32, 1)
-	}, Average{Width: 0.1}), "average 0, width-0.1: EMA weights: the networks differ")
+	}, Average{Width: 0.1}), "EMA weights 0, width-0.1: ")
 }
 
 // falls is a denoiser's loss that is not a number at some learning rates.
@@ -225,7 +225,7 @@ func TestAveragesResume(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, a.history, 12+2, "steps 6 and 7 are taken twice")
 	want := files()
-	require.Len(t, want, 4*3, "a state and two averages, four times")
+	require.Len(t, want, 4*3, "a checkpoint and two snapshots, four times")
 	for left, steps := range map[int]int{9: 3, 6: 6, 3: 9 + 2} { // the state of step 6 knows that the run went back to it
 		last := fmt.Sprintf("-%07d", left)
 		for name := range want {
@@ -239,9 +239,9 @@ func TestAveragesResume(t *testing.T) {
 		require.Equal(t, want, files(), "from step %d", left)
 	}
 	_, err = train(Average{HalfLife: 1000}, Average{Width: 0.05})
-	require.ErrorContains(t, err, `was made with the averages [half-life-1k width-0.1], this run has [half-life-1k width-0.05]`)
+	require.ErrorContains(t, err, `[half-life-1k width-0.1], but this run has [half-life-1k width-0.05]`)
 	_, err = train()
-	require.ErrorContains(t, err, "was made with the averages")
+	require.ErrorContains(t, err, "[half-life-1k width-0.1]")
 }
 
 // A width that was not tracked is found from two that were. The error, relative to the average that all the run's weights give,
@@ -295,11 +295,11 @@ func TestCombineAveragesRefuses(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, combined.From, 3)
 	for want, ask := range map[string]func() error{
-		"want a number between 0.001 and 0.289, got 0.5":    func() error { _, err := CombineAverages(dir, 0.5, 0); return err },
-		"none after step 7: want one of the steps [4 8 12]": func() error { _, err := CombineAverages(dir, 0.1, 7); return err },
-		"until step 4 there is only one, of width 0.1":      func() error { _, err := CombineAverages(dir, 0.12, 4); return err },
-		"is one of the averages: want another file":         func() error { return combined.Save(combined.From[1].Path, SaveOptions{Overwrite: true}) },
-		"no such file or directory":                         func() error { _, err := CombineAverages(dir+"x", 0.1, 0); return err },
+		"want a number between 0.001 and 0.289, got 0.5":  func() error { _, err := CombineAverages(dir, 0.5, 0); return err },
+		"step 7: want one of the steps [4 8 12]":          func() error { _, err := CombineAverages(dir, 0.1, 7); return err },
+		"step 4 there is only one snapshot, of width 0.1": func() error { _, err := CombineAverages(dir, 0.12, 4); return err },
+		"want another file":                               func() error { return combined.Save(combined.From[1].Path, SaveOptions{Overwrite: true}) },
+		"no such file or directory":                       func() error { _, err := CombineAverages(dir+"x", 0.1, 0); return err },
 	} {
 		require.ErrorContains(t, ask(), want)
 	}
@@ -325,14 +325,14 @@ func TestCombineAveragesRefuses(t *testing.T) {
 	}{
 		"not finite": {func(all map[string]*torch.Tensor, s *torch.Scope) {
 			all["out.bias"] = torch.FromSlice(s, []float32{1, float32(math.NaN())})
-		}, "model-0000008.safetensors: 1 elements of the tensor"},
+		}, "model-0000008.safetensors: 1 elements of tensor out.bias"},
 		"another shape": {func(all map[string]*torch.Tensor, s *torch.Scope) {
 			all["out.bias"] = torch.FromSlice(s, []float32{1, 2, 3})
-		}, "differ in the tensor \"out.bias\""},
-		"fewer": {func(all map[string]*torch.Tensor, _ *torch.Scope) { delete(all, "table") }, "they are of different runs"},
+		}, "\"out.bias\""},
+		"fewer": {func(all map[string]*torch.Tensor, _ *torch.Scope) { delete(all, "table") }, "different runs"},
 		"integers": {func(all map[string]*torch.Tensor, s *torch.Scope) {
 			all["table"] = torch.FromSlice(s, []int64{3, 1, 5})
-		}, "tensor \"table\": its elements are of type int64"},
+		}, "int64"},
 	} {
 		path := combined.From[1].Path
 		whole, err := os.ReadFile(path)
@@ -344,7 +344,7 @@ func TestCombineAveragesRefuses(t *testing.T) {
 	require.NoError(t, os.Truncate(combined.From[1].Path, 100))
 	_, err = CombineAverages(dir, 0.12, 0)
 	require.ErrorContains(t, err, combined.From[1].Path+": not a valid safetensors file")
-	require.ErrorContains(t, err, "remove it to go by the others")
+	require.ErrorContains(t, err, "remove the file")
 	require.NoError(t, os.Remove(combined.From[1].Path))
 	combined, err = CombineAverages(dir, 0.12, 0)
 	require.NoError(t, err)

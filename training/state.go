@@ -16,11 +16,11 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// stateKey is the key of a checkpoint's head in its metadata, as JSON.
+// stateKey is the metadata key of a checkpoint's stateHead, as JSON.
 const stateKey = "onestep_state"
 
 // stateFormat is the version of checkpoint files.
-// In format 1 noise and noise levels were drawn for each batch; since 2, for each sample.
+// In format 1 noise and noise levels were drawn per batch; since 2, per sample.
 const stateFormat = 2
 
 type stateHead struct {
@@ -28,8 +28,8 @@ type stateHead struct {
 	Step     int               `json:"step"`
 	Seen     int64             `json:"seen"`
 	Seed     uint64            `json:"seed"`
-	Averages []string          `json:"averages,omitempty"` // their names
-	Model    map[string]string `json:"model,omitempty"`    // what it says of itself; see Snapshotter
+	Averages []string          `json:"averages,omitempty"` // names of the EMA weights
+	Model    map[string]string `json:"model,omitempty"`    // metadata of its snapshots; see Snapshotter
 	health
 }
 
@@ -45,7 +45,7 @@ func (t *Trainer) parts() []part {
 	for i, a := range t.Averages {
 		prefix := "average."
 		if i > 0 {
-			prefix = "average-" + a.Name() + "/" // names have dots, as tensors' names do, but no slashes
+			prefix = "average-" + a.Name() + "/" // names contain dots, like names of tensors, but no slashes
 		}
 		parts = append(parts, part{prefix, a.Into.Parameters()})
 	}
@@ -65,14 +65,15 @@ func (t *Trainer) state(s *torch.Scope) iter.Seq2[string, *torch.Tensor] {
 	}
 }
 
-// finite reports NaN and infinite values in the state. They can occur even if all losses and gradients were finite.
+// finite returns an error for NaN or infinite values in the tensors of a checkpoint. They can occur even if all losses and gradients were
+// finite.
 func (t *Trainer) finite(s *torch.Scope) error {
 	var all []*torch.Tensor
 	for _, x := range t.state(s) {
 		all = append(all, x)
 	}
 	if n := torch.CountNonFinite(s, all); n > 0 {
-		return &notFiniteError{fmt.Sprintf("%d of the numbers in weights, averages and the optimizer's state are not finite", n)}
+		return &notFiniteError{fmt.Sprintf("%d values in the weights, the EMA weights or the optimizer's state are NaN or infinite", n)}
 	}
 	return nil
 }
@@ -92,7 +93,7 @@ func (t *Trainer) save(s *torch.Scope, run *session, r *Result) error {
 			return fmt.Errorf("snapshot: %w", err)
 		}
 		if err := t.saveState(s, run, r); err != nil {
-			return fmt.Errorf("state: %w", err)
+			return fmt.Errorf("checkpoint: %w", err)
 		}
 		run.saved, run.due = r.Step, false
 		keep := t.KeepStates
@@ -193,7 +194,7 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 	path := t.Folder.State(steps[len(steps)-1])
 	hint := "" // what helps if it cannot be used
 	if n := len(steps); n > 1 {
-		hint = fmt.Sprintf("; remove it to go on from step %d", steps[n-2])
+		hint = fmt.Sprintf("; remove the file to resume from the previous checkpoint, of step %d", steps[n-2])
 	}
 	w, err := torch.OpenWeights(path)
 	if err != nil {
@@ -203,29 +204,29 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 	var head stateHead
 	text, ok := w.File().Metadata()[stateKey]
 	if !ok {
-		return fmt.Errorf("resume: %s is not a training state%s", quote.Path(path), hint)
+		return fmt.Errorf("resume: %s is not a checkpoint of a run%s", quote.Path(path), hint)
 	}
 	if err := json.Unmarshal([]byte(text), &head); err != nil {
-		return fmt.Errorf("resume: %s is a damaged training state: %w%s", quote.Path(path), quote.Error(err), hint)
+		return fmt.Errorf("resume: %s is damaged: %w%s", quote.Path(path), quote.Error(err), hint)
 	}
 	switch {
 	case head.Format == 1:
-		return fmt.Errorf("resume: %s was saved by an older version, which drew other noise for the same samples: a resumed run would not be "+
-			"the run that was started. Finish it with that version, or start a new run from its last snapshot", quote.Path(path))
+		return fmt.Errorf("resume: %s was saved by an older version, which drew other noise for the same samples, so the resumed run would have other "+
+			"results: finish the run with that version, or start a new run from its last snapshot", quote.Path(path))
 	case head.Format != stateFormat:
-		return fmt.Errorf("resume: %s has format %d, this version reads format %d", quote.Path(path), head.Format, stateFormat)
+		return fmt.Errorf("resume: %s has format %d, but this version reads format %d", quote.Path(path), head.Format, stateFormat)
 	case head.Seed != t.Seed:
-		return fmt.Errorf("resume: %s was made with seed %d, this run has %d", quote.Path(path), head.Seed, t.Seed)
+		return fmt.Errorf("resume: %s was saved with seed %d, but this run has seed %d", quote.Path(path), head.Seed, t.Seed)
 	case head.Seen < 0:
-		return fmt.Errorf("resume: %s says that %s were seen%s", quote.Path(path), plural.N(head.Seen, "sample"), hint)
+		return fmt.Errorf("resume: %s is damaged: it says that the run has seen %s%s", quote.Path(path), plural.N(head.Seen, "sample"), hint)
 	case head.Step < 0 || head.Step != steps[len(steps)-1]:
-		return fmt.Errorf("resume: %s says that it is of step %d%s", quote.Path(path), head.Step, hint)
+		return fmt.Errorf("resume: %s is damaged: it says that it is of step %d%s", quote.Path(path), head.Step, hint)
 	case head.Row < 0 || head.Rollbacks < 0 || head.Skipped < 0 || !(head.LRScale >= 0 && head.LRScale <= 1):
-		return fmt.Errorf("resume: %s says that the run fared as it cannot have: %+v%s", quote.Path(path), head.health, hint)
+		return fmt.Errorf("resume: %s is damaged: the numbers of skipped steps and rollbacks, or the factor of the learning rate, are out of range: %+v%s", quote.Path(path), head.health, hint)
 	case head.Averages != nil && !slices.Equal(head.Averages, t.averageNames()):
-		return fmt.Errorf("resume: %s was made with the averages %s, this run has %s", quote.Path(path), quote.Texts(head.Averages), quote.Texts(t.averageNames()))
+		return fmt.Errorf("resume: %s was saved with the EMA weights %s, but this run has %s", quote.Path(path), quote.Texts(head.Averages), quote.Texts(t.averageNames()))
 	case differ(head.Model, run.said) != "":
-		return fmt.Errorf("resume: %s was made with a model of other settings (%s): with this run's, its weights would mean something else", quote.Path(path), differ(head.Model, run.said))
+		return fmt.Errorf("resume: %s was saved with a model that has another %s than this run's", quote.Path(path), differ(head.Model, run.said))
 	}
 	err = s.NoGrad(func(s *torch.Scope) error {
 		given := map[string]*torch.Tensor{}
@@ -243,20 +244,20 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 				case !ok:
 					wrong = append(wrong, "missing "+p.prefix+name)
 				case !slices.Equal(v.Shape(), x.Shape()):
-					wrong = append(wrong, fmt.Sprintf("%s%s: want %v, got %v", p.prefix, name, x.Shape(), v.Shape()))
+					wrong = append(wrong, fmt.Sprintf("%s%s has shape %v, expected %v", p.prefix, name, v.Shape(), x.Shape()))
 				case v.DType() != x.DType():
-					wrong = append(wrong, fmt.Sprintf("%s%s: want %s, got %s", p.prefix, name, x.DType(), v.DType()))
+					wrong = append(wrong, fmt.Sprintf("%s%s has type %s, expected %s", p.prefix, name, v.DType(), x.DType()))
 				}
 			}
 		}
 		for name := range given {
-			if !known[name] && !strings.HasPrefix(name, "optimizer.") { // these the optimizer looks at
+			if !known[name] && !strings.HasPrefix(name, "optimizer.") { // LoadState checks those
 				wrong = append(wrong, "unexpected "+name)
 			}
 		}
 		if wrong != nil {
 			slices.Sort(wrong)
-			return fmt.Errorf("tensors that do not fit this run (%d): %s", len(wrong), strings.Join(wrong[:min(len(wrong), 8)], "; "))
+			return fmt.Errorf("tensors that do not match this run's (%d): %s", len(wrong), strings.Join(wrong[:min(len(wrong), 8)], "; "))
 		}
 		for _, p := range parts {
 			for name, x := range p.all {
@@ -283,13 +284,13 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 	if _, err := t.Folder.CutStats(head.Step); err != nil {
 		return err
 	}
-	t.Log.Info("resumed", "step", head.Step, "state", path)
+	t.Log.Info("resumed", "step", head.Step, "checkpoint", path)
 	run.saved, run.health = head.Step, head.health
 	r.Step, r.Seen, r.Skipped, r.State = head.Step, head.Seen, head.Skipped, path
 	return nil
 }
 
-// startAgain starts a run without a checkpoint: a new one, or one that ended before its first checkpoint.
+// startAgain prepares a run without checkpoints to start at step 0: a new run, or one that ended before its first checkpoint.
 func (t *Trainer) startAgain() error {
 	snapshots, err := t.Folder.Steps("model")
 	if err != nil {
@@ -297,12 +298,12 @@ func (t *Trainer) startAgain() error {
 	}
 	// A run that was killed while saving for the first time may have a snapshot, which is overwritten.
 	if n := len(snapshots); n > 1 {
-		return fmt.Errorf("resume: %s holds snapshots of %d steps and no state to go on from: choose another folder, or start a new run from the last one, %s",
+		return fmt.Errorf("resume: %s has snapshots of %d steps but no checkpoint to resume from: choose another directory, or start a new run from the last snapshot, %s",
 			quote.Path(t.Folder.Path()), n, quote.Path(t.Folder.Snapshot(snapshots[n-1], "")))
 	}
 	begun, err := t.Folder.CutStats(0)
 	if begun {
-		t.Log.Warn("the run was ended before it saved a state: it starts from the beginning", "run", t.Folder.Path())
+		t.Log.Warn("the run ended before its first checkpoint: it starts again from step 0", "run", t.Folder.Path())
 	}
 	return err
 }
@@ -347,7 +348,7 @@ func (t *Trainer) record(run *session, r *Result, elapsed time.Duration) error {
 	return t.Folder.Record(v)
 }
 
-// finish saves at the end of a session, unless the last step's checkpoint and snapshot exist.
+// finish saves at the end of a session, unless the last step's checkpoint and snapshot are there.
 func (t *Trainer) finish(s *torch.Scope, run *session, r *Result) error {
 	if t.Folder == nil {
 		return s.NoGrad(t.finite)

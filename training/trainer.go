@@ -194,7 +194,7 @@ func (t *Trainer) try(s *torch.Scope, b Batch, first Draws) error {
 		return nil
 	})
 	if err != nil {
-		return fmt.Errorf("the network cannot be trained by this method: %w", err)
+		return fmt.Errorf("the network cannot be trained with this method: %w", err)
 	}
 	return nil
 }
@@ -224,7 +224,7 @@ func (t *Trainer) train(ctx context.Context, s *torch.Scope) (Result, error) {
 		return r, fmt.Errorf("trainer: %w", err)
 	}
 	if name := t.halfParameters(); name != "" {
-		t.Log.Warn("parameters are learned in half precision, where small steps are rounded away: keep them in float32", "parameter", name)
+		t.Log.Warn("parameters are trained in half precision, in which small updates are rounded away: keep them in float32", "parameter", name)
 	}
 	if run.averages, err = t.follow(); err != nil {
 		return r, fmt.Errorf("trainer: %w", err)
@@ -243,10 +243,10 @@ func (t *Trainer) train(ctx context.Context, s *torch.Scope) (Result, error) {
 		case !errors.As(err, &bad) || ctx.Err() != nil:
 			return r, err
 		case run.Rollbacks > 0 && run.Rollbacks >= t.Guard.Rollbacks:
-			return r, fmt.Errorf("%w again, after going back to a saved state (%d of %d times) and with %g of the learning rate: start anew with a lower one",
+			return r, fmt.Errorf("%w again after %d of %d rollbacks, with the learning rate scaled by %g: start a new run with a lower learning rate",
 				err, run.Rollbacks, t.Guard.Rollbacks, run.lrScale())
 		case t.Guard.Rollbacks == 0 || run.saved < 0:
-			return r, fmt.Errorf("%w: start anew with a lower learning rate", err)
+			return r, fmt.Errorf("%w: start a new run with a lower learning rate", err)
 		}
 		if err := t.goBack(s, run, &r, bad); err != nil {
 			return r, err
@@ -279,9 +279,9 @@ func (t *Trainer) goBack(s *torch.Scope, run *session, r *Result, why error) err
 	run.due, r.Skipped = false, run.Skipped
 	// Record the rollback in the checkpoint, so that a run that is killed now resumes in the same way.
 	if err := s.NoGrad(func(s *torch.Scope) error { return t.saveState(s, run, r) }); err != nil {
-		return fmt.Errorf("state: %w", err)
+		return fmt.Errorf("checkpoint: %w", err)
 	}
-	t.Log.Warn("went back to the last saved state, with half the learning rate", "reason", why, "step", r.Step, "lr_scale", run.LRScale)
+	t.Log.Warn("rolled back to an earlier checkpoint, with half the learning rate", "reason", why, "step", r.Step, "lr_scale", run.LRScale)
 	return nil
 }
 
@@ -304,7 +304,7 @@ func (t *Trainer) learned() (params []*torch.Tensor) {
 
 // steps trains until the end of the run or of this session. A notFiniteError means that the Guard's skips are used up.
 func (t *Trainer) steps(ctx context.Context, s *torch.Scope, run *session, r *Result) error {
-	// A cancelled context ends the loop between steps, so that the state is that of whole steps.
+	// A cancelled context ends the loop between steps, so that checkpoints are of whole steps.
 	data, stopData := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopData()
 	next, stop := iter.Pull2(t.Data.Batches(data, r.Seen))
@@ -320,7 +320,7 @@ func (t *Trainer) steps(ctx context.Context, s *torch.Scope, run *session, r *Re
 			if run.Row > t.Guard.Skips {
 				return fmt.Errorf("step %d: %w", r.Step, err)
 			}
-			t.Log.Warn("left out a step", "step", r.Step, "reason", bad, "in_a_row", run.Row, "in_all", run.Skipped)
+			t.Log.Warn("skipped a step", "step", r.Step, "reason", bad, "consecutive", run.Row, "total", run.Skipped)
 		case err != nil:
 			return fmt.Errorf("step %d: %w", r.Step, err)
 		default:
@@ -358,7 +358,7 @@ func (t *Trainer) steps(ctx context.Context, s *torch.Scope, run *session, r *Re
 		return fmt.Errorf("step %d: %w", r.Step, err)
 	}
 	if r.Finished && run.Row >= r.Step {
-		return fmt.Errorf("none of %d steps was taken: no loss and gradient was finite; look at the data and the learning rate", r.Step)
+		return fmt.Errorf("all %d steps were skipped: no loss and gradient was finite; check the data and the learning rate", r.Step)
 	}
 	return stopping
 }
@@ -380,20 +380,20 @@ func (t *Trainer) step(s *torch.Scope, r *Result, next func() (func(s *torch.Sco
 	t.Optimizer.SetLR(lr * run.lrScale())
 	t.Optimizer.ZeroGrad()
 	run.bins = nil
-	var bad error // of a batch; the others are taken all the same, so that a step is always as many samples
+	var bad error // of a batch; the other batches are read nevertheless, so that each step has the same number of samples
 	for range t.accumulate() {
 		batch, err, ok := next()
 		switch {
 		case err != nil:
 			return samples, loss, err
 		case !ok:
-			return samples, loss, errors.New("the source has no more batches: want one without end")
+			return samples, loss, errors.New("the data source has no more batches: want an endless one")
 		}
 		err = s.Run(func(s *torch.Scope) error {
 			b := precise(s, batch(s))
 			n := b.X.Dim(0)
 			if k == 0 && samples == 0 {
-				if err := t.try(s, b, Draw(t.Seed, 0, 0, 1)); err != nil { // with draws of its own: the step's are not touched
+				if err := t.try(s, b, Draw(t.Seed, 0, 0, 1)); err != nil { // with draws of its own
 					return err
 				}
 			}
@@ -489,7 +489,7 @@ var bins = []struct {
 	name  string
 }{{0.1, "loss_below_0.1"}, {1, "loss_0.1_to_1"}, {10, "loss_1_to_10"}, {math.Inf(1), "loss_above_10"}}
 
-// mean is a sum of numbers, and how many they are.
+// mean is a sum of numbers and their count.
 type mean struct {
 	sum float64
 	n   int
@@ -520,7 +520,7 @@ func (t *Trainer) saveEvery() int {
 	return 1000
 }
 
-// left estimates the time to the end.
+// left estimates the remaining time.
 func (t *Trainer) left(k, batch int, r *rate, elapsed time.Duration) time.Duration {
 	left := time.Duration(math.MaxInt64)
 	if per := r.perSecond(); per > 0 {
@@ -532,7 +532,7 @@ func (t *Trainer) left(k, batch int, r *rate, elapsed time.Duration) time.Durati
 	return max(left, 0)
 }
 
-// rate is the speed over the last seconds.
+// rate measures the speed over the last 10 seconds.
 type rate struct {
 	at     []time.Duration
 	images []int

@@ -9,8 +9,8 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// Card says in Markdown what the run minimises: the formulas of its method, the values that its schedules take in this run, and
-// what is known in advance of what it can reach.
+// Card describes the run in Markdown: the formulas of its method, the values of its schedules, and the accuracy that it can reach, where
+// that is known in advance.
 func (p *Plan) Card() (string, error) {
 	r := &p.Run
 	var b strings.Builder
@@ -23,19 +23,19 @@ func (p *Plan) Card() (string, error) {
 		fmt.Fprintf(&b, " d is %s.", distances[d])
 	}
 	if r.starts() {
-		fmt.Fprintf(&b, "\n\nThe run starts with the network of %s, of the form %s: what it predicts stands for F.", quote.Path(r.Init), quote.Text(p.Start.Form.Type))
+		fmt.Fprintf(&b, "\n\nThe run starts from the network of %s, of the form %s: its prediction stands for F.", quote.Path(r.Init), quote.Text(p.Start.Form.Type))
 	}
 	switch scales := r.guidance(); len(scales) {
 	case 1:
-		fmt.Fprintf(&b, "\n\nThe teacher is guided with scale %s.", number.Short(scales[0]))
+		fmt.Fprintf(&b, "\n\nThe teacher's guidance scale is %s.", number.Short(scales[0]))
 	case 2:
-		fmt.Fprintf(&b, "\n\nThe teacher is guided with a scale drawn from %s to %s, which the student gets as an input.", number.Short(scales[0]), number.Short(scales[1]))
+		fmt.Fprintf(&b, "\n\nThe teacher's guidance scale is drawn from %s to %s, and is an input of the student.", number.Short(scales[0]), number.Short(scales[1]))
 	}
 	decay := fmt.Sprintf("over the last %s of the run", number.Short(*r.LRDecay))
 	if p.spec.Stages {
 		decay = "in every stage"
 	}
-	fmt.Fprintf(&b, "\n\n%s of %s, RAdam with a learning rate of %s that falls to 0 %s; averages with decay %.4g a step.\n",
+	fmt.Fprintf(&b, "\n\n%s of %s, RAdam with a learning rate of %s that falls to 0 %s; EMA weights with a decay of %.4g per step.\n",
 		plural.N(r.Steps, "step"), plural.N(r.Batch, "image"), number.Short(r.LR), decay, *r.EMA)
 	b.WriteString(r.past())
 	t, ok := r.Method.(Tabler)

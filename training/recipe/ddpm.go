@@ -7,7 +7,7 @@ import (
 	"github.com/onestep-go/onestep/training"
 )
 
-// DDPM trains a denoiser of a discrete chain that predicts the noise (Ho et al. 2020): see [training.DDPM].
+// DDPM trains a denoiser that predicts the noise at discrete timesteps (Ho et al. 2020): see [training.DDPM].
 type DDPM struct {
 	Betas string `option:"betas" default:"linear" choices:"linear,cosine" help:"beta schedule"`
 	Chain int    `option:"chain" default:"1000" range:"[2,1000000]" help:"number of timesteps"`
@@ -16,7 +16,7 @@ type DDPM struct {
 // Spec implements [Method].
 func (m *DDPM) Spec() Spec {
 	return Spec{
-		Name: "ddpm", About: "a denoiser of a discrete chain, predicting the noise (Ho et al. 2020)",
+		Name: "ddpm", About: "a denoiser that predicts the noise at discrete timesteps (Ho et al. 2020)",
 		Formulas: `L = ‖F_θ(√ᾱ_i·x + √(1-ᾱ_i)·z, i) - z‖²/D, i uniform`,
 		Forms:    []checkpoint.FormType{checkpoint.DDPM}, Function: denoiser, Guidable: true,
 	}
@@ -38,9 +38,9 @@ func (m *DDPM) Adopt(f checkpoint.Form) error {
 	case err != nil:
 		return err
 	case m.Betas != "" && m.Betas != string(schedule):
-		return usage("betas", "%s %s: the model that the run starts from has the schedule %s: leave the option out", name("betas"), m.Betas, schedule)
+		return usage("betas", "%s %s: the model that the run starts from has the beta schedule %s: leave the option out", name("betas"), m.Betas, schedule)
 	case m.Chain != 0 && m.Chain != f.Betas.Steps:
-		return usage("chain", "%s %d: the model that the run starts from has %d steps: leave the option out", name("chain"), m.Chain, f.Betas.Steps)
+		return usage("chain", "%s %d: the model that the run starts from has %d timesteps: leave the option out", name("chain"), m.Chain, f.Betas.Steps)
 	}
 	m.Betas, m.Chain = string(schedule), f.Betas.Steps
 	return nil

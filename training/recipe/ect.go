@@ -14,8 +14,8 @@ type ECT struct {
 	Distance    string  `option:"distance"`
 	LPIPS       string  `option:"lpips"`
 	LPIPSResize string  `option:"lpips-resize"`
-	Stages      int     `option:"stages" range:"[1,64]" help:"stages in which levels move closer (default: steps/250, 1 to 8)"`
-	Q           float64 `option:"q" range:"(1,1000000]" help:"how much closer in each stage (default: 256 in all)"`
+	Stages      int     `option:"stages" range:"[1,64]" help:"stages; in each, the two levels of a pair move closer (default: steps/250, 1 to 8)"`
+	Q           float64 `option:"q" range:"(1,1000000]" help:"factor by which the levels of a pair move closer per stage (default: 256 over all stages)"`
 }
 
 // Spec implements [Method].
@@ -35,13 +35,13 @@ func (m *ECT) Fill(steps int) error {
 		m.Stages = max(1, min(8, steps/250))
 	}
 	if m.Q == 0 {
-		// Fewer stages end with levels as near to each other as the published 8 with q = 2.
+		// Fewer stages end with levels as close to each other as the published 8 with q = 2.
 		m.Q = math.Pow(256, 1/float64(m.Stages))
 	}
 	return nil
 }
 
-// Table implements [Tabler]. It shows how near the lower level of a pair comes to the upper one.
+// Table implements [Tabler]. It shows how close the lower level of a pair comes to the upper one.
 func (m *ECT) Table(steps int) (table, note string, err error) {
 	e := &training.ECT{Steps: steps, Stages: m.Stages, Q: m.Q}
 	var b strings.Builder

@@ -6,18 +6,18 @@ import (
 	"strings"
 )
 
-// OptionError is an error that names options. Error gives their names in JSON; Text gives them those that a program's users know, such as
+// OptionError is an error about an option. Error names options as in JSON; Text names them as a program's users know them, such as by
 // flags.
 type OptionError struct {
-	Option  string // the option that is wrong
-	Usage   bool   // it cannot work, whatever the machine and its files
-	NoModel bool   // what it names is no file or directory of a model
-	err     error  // its text has marks where options are named
+	Option  string // the option at fault
+	Usage   bool   // the options are wrong, whatever the machine and its files
+	NoModel bool   // the option names no model file or directory
+	err     error  // its text has marks around the names of options
 }
 
-// Naming is how a program names options.
+// Naming defines how a program names options in errors.
 type Naming struct {
-	Name func(option string) string        // such as "--label-dropout" of label_dropout
+	Name func(option string) string        // such as "--label-dropout" for label-dropout
 	Set  func(option, value string) string // such as "pass --label-dropout 0.1"; the value may be ""
 }
 
@@ -34,7 +34,7 @@ func (e *OptionError) Error() string {
 // Unwrap returns the cause.
 func (e *OptionError) Unwrap() error { return errors.Unwrap(e.err) }
 
-// The marks around an option's name in a text; what comes from outside has no control characters, which package quote sees to.
+// The marks around an option's name in a text. Text from outside has no control characters: package quote removes them.
 const (
 	nameBegins = "\x01"
 	setBegins  = "\x02"
@@ -45,10 +45,10 @@ const (
 // name stands for an option's name in an error.
 func name(option string) string { return nameBegins + option + markEnds }
 
-// set stands for the advice to set an option, to a value or any.
+// set stands for the advice to set an option, to a value if that is not empty.
 func set(option, value string) string { return setBegins + option + valueIs + value + markEnds }
 
-// Text returns the error with a program's own names of options.
+// Text returns the error with options named as in n.
 func (e *OptionError) Text(n Naming) string {
 	var b strings.Builder
 	rest := e.err.Error()
@@ -70,12 +70,12 @@ func (e *OptionError) Text(n Naming) string {
 	}
 }
 
-// usage refuses the value of an option.
+// usage returns the error for an option with a wrong value.
 func usage(option, format string, args ...any) error {
 	return &OptionError{Option: option, Usage: true, err: fmt.Errorf(format, args...)}
 }
 
-// failed says at which option's file or data set something went wrong.
+// failed returns the error for an option whose file or data set cannot be used.
 func failed(option string, err error) error {
 	if err == nil {
 		return nil
@@ -83,7 +83,7 @@ func failed(option string, err error) error {
 	return &OptionError{Option: option, err: fmt.Errorf("%s: %w", name(option), err)}
 }
 
-// noModel says that an option names what describes no model.
+// noModel returns the error for an option that does not name a model.
 func noModel(option string, err error) error {
 	return &OptionError{Option: option, NoModel: true, err: fmt.Errorf("%s: %w", name(option), err)}
 }

@@ -15,9 +15,9 @@ import (
 	"github.com/onestep-go/onestep/training/rundir"
 )
 
-// Settings are what a run had until it was extended.
+// Settings are the settings of a run before it was extended.
 type Settings struct {
-	Until   int     `json:"until"` // the step from which others hold
+	Until   int     `json:"until"` // the step of the extension
 	Steps   int     `json:"steps"`
 	LR      float64 `json:"lr"`
 	LRDecay float64 `json:"lr_decay"`
@@ -26,7 +26,7 @@ type Settings struct {
 // extendable are the entries of options.json that may change when a run is extended.
 var extendable = []string{"steps", "lr", "lr_decay", "history"}
 
-// extend carries on the history of the run that is resumed, and with Extend adds to it what changes now.
+// extend reads the history of a resumed run, and with Extend adds the settings that change now.
 func (p *Plan) extend() (changed bool, err error) {
 	r := &p.Run
 	if !r.Resume {
@@ -41,27 +41,27 @@ func (p *Plan) extend() (changed bool, err error) {
 		History []Settings `json:"history"`
 	}
 	if err != nil || json.Unmarshal(text, &was) != nil {
-		return false, nil // rundir says what is wrong
+		return false, nil // rundir returns the error
 	}
 	r.history = was.History
 	if !r.Extend || r.Steps == was.Steps && r.LR == was.LR && *r.LRDecay == was.LRDecay {
 		return false, nil
 	}
 	if p.spec.Stages {
-		return false, usage("extend", "%s: the stages of the method %s divide the whole run: start a new run from its snapshot with %s", name("extend"), p.spec.Name, name("init"))
+		return false, usage("extend", "%s: the method %s divides the whole run into stages, so it cannot be extended: start a new run from its snapshot with %s", name("extend"), p.spec.Name, name("init"))
 	}
 	done, err := r.done()
 	if err != nil {
 		return false, err
 	}
 	if r.Steps <= done {
-		return false, usage("steps", "%s: the run has done %d steps: want more, got %d", name("steps"), done, r.Steps)
+		return false, usage("steps", "%s: the run has already done %d steps: want more than that, got %d", name("steps"), done, r.Steps)
 	}
 	r.history = append(slices.Clone(was.History), Settings{done, was.Steps, was.LR, was.LRDecay})
 	return true, nil
 }
 
-// done is how many steps the run in Out has saved.
+// done returns the step of the last checkpoint in Out.
 func (r *Run) done() (int, error) {
 	steps, err := rundir.Steps(r.Out, "state")
 	if err != nil || len(steps) == 0 {
@@ -70,31 +70,31 @@ func (r *Run) done() (int, error) {
 	return slices.Max(steps), nil
 }
 
-// complete says that a run which is resumed has nothing left to do, which Duration does not change; "" where it has.
+// complete returns a notice if a resumed run has no steps left to do, with or without Duration; "" otherwise.
 func (r *Run) complete() string {
 	if done, err := r.done(); !r.Resume || err != nil || done < r.Steps {
 		return ""
 	}
-	return fmt.Sprintf("the run has done all of its %d steps: nothing is left to do; it can be extended to more steps", r.Steps)
+	return fmt.Sprintf("the run has already done all of its %d steps; it can be extended to more", r.Steps)
 }
 
-// mayGoOn reports whether the run may start in its directory, or resume there, with these options.
-func (r *Run) mayGoOn(options map[string]any, may []string) (begun bool, err error) {
+// mayResume checks whether a run with these options may start or resume in its directory. begun reports whether there is a run.
+func (r *Run) mayResume(options map[string]any, may []string) (begun bool, err error) {
 	begun, err = rundir.Check(r.Out, options, r.Resume, may...)
 	if err == nil || !r.Resume || r.Extend {
 		return begun, err
 	}
 	if _, other := rundir.Check(r.Out, options, r.Resume, slices.Concat(may, extendable)...); other == nil {
-		return begun, &OptionError{Option: "extend", err: fmt.Errorf("%w; %s to continue this one with another number of steps or learning rate", err, set("extend", ""))}
+		return begun, &OptionError{Option: "extend", err: fmt.Errorf("%w; %s to continue the run with another number of steps or learning rate", err, set("extend", ""))}
 	}
 	return begun, err
 }
 
-// past tells a card's reader what the run had before.
+// past describes the run's extensions for the card.
 func (r *Run) past() string {
 	var b strings.Builder
 	for _, s := range r.history {
-		fmt.Fprintf(&b, "\nExtended at step %d: until then the run was of %d steps, with a learning rate of %s that falls over the last %s of them. From there on the schedules are those of %d steps.\n",
+		fmt.Fprintf(&b, "\nExtended at step %d: before, the run had %d steps, and a learning rate of %s that falls to 0 over the last %s of them. After it, the schedules are those of %d steps.\n",
 			s.Until, s.Steps, number.Short(s.LR), number.Short(s.LRDecay), r.Steps)
 	}
 	return b.String()

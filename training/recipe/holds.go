@@ -13,11 +13,12 @@ import (
 	"github.com/onestep-go/onestep/training/rundir"
 )
 
-// changeable are the entries of options.json that may differ when a run is resumed: they do not change what it computes, or on the CPU with
-// one thread do not, but for how it is guarded.
+// changeable are the entries of options.json that may differ when a run is resumed: they do not change its results beyond rounding,
+// except for corrupt, skips and rollbacks, which control how errors are handled.
 var changeable = []string{"device", "workers", "save_every", "sample_every", "log_every", "keep", "data_dir", "corrupt", "skips", "rollbacks"}
 
-// identify returns what the run reads, as entries of options.json: resuming with other data or another teacher is noticed.
+// identify returns entries of options.json that identify the files which the run reads, so that resuming with other data or another
+// teacher is an error.
 func (p *Plan) identify(ctx context.Context) (map[string]string, error) {
 	r := &p.Run
 	holds := map[string]string{}
@@ -54,7 +55,7 @@ func (p *Plan) identify(ctx context.Context) (map[string]string, error) {
 	return holds, nil
 }
 
-// modelHolds tells the model's file from others; "" stands for what is no file.
+// modelHolds identifies a model's file by name and hash; "" if the model is not a file.
 func (r *Run) modelHolds(ctx context.Context, path string) (string, error) {
 	if _, ours := r.Models[path]; ours || slices.Contains([]string{"", "none", Empirical}, path) {
 		return "", nil
@@ -66,7 +67,7 @@ func (r *Run) modelHolds(ctx context.Context, path string) (string, error) {
 	return fileHolds(ctx, file)
 }
 
-// fileHolds tells a file from others. Gigabytes take seconds: it ends when ctx does.
+// fileHolds identifies a file by name and hash. Gigabytes take seconds: cancelling ctx ends it.
 func fileHolds(ctx context.Context, path string) (string, error) {
 	sum := sha256.New()
 	if err := plainfile.CopyTo(ctx, sum, path, nil); err != nil {
@@ -75,20 +76,20 @@ func fileHolds(ctx context.Context, path string) (string, error) {
 	return fmt.Sprintf("%s, sha256 %.8x", filepath.Base(path), sum.Sum(nil)), nil
 }
 
-// mayChange lists the entries that may differ when the run in the directory is resumed with these. Where it has noted what it read, and that is
-// what it reads now, the path does not matter; a run of an earlier version has not. That one also has the options of other methods.
+// mayChange lists the entries that may differ between options.json and now when the run is resumed. A path may differ if the file that it
+// names has the recorded identity. Runs of earlier versions recorded none, and recorded options of other methods.
 func (r *Run) mayChange(now map[string]any) []string {
 	may := slices.Clone(changeable)
 	was, err := rundir.ReadOptions(r.Out)
 	if err != nil {
-		return may // rundir says what is wrong, or there is nothing to compare
+		return may // rundir returns the error, or there is nothing to compare
 	}
 	for _, entries := range []map[string]any{was, now} {
 		for k := range entries {
 			_, option := declared(dashed(k))
-			_, own := r.option(dashed(k)) // of a method of a program's own
+			_, own := r.option(dashed(k)) // of a program's own method
 			if !option && !own && k != "method" && (k == "onestep" || !slices.Contains(told, dashed(k))) {
-				may = append(may, k) // of programs: see Extra
+				may = append(may, k) // see Extra
 			}
 		}
 	}
@@ -110,7 +111,7 @@ func (r *Run) mayChange(now map[string]any) []string {
 	return may
 }
 
-// unsaidJSON is unsaid of a value that was decoded from JSON.
+// unsaidJSON is unsaid for a value that was decoded from JSON.
 func (o Option) unsaidJSON(v any) bool {
 	text, err := json.Marshal(v)
 	if err != nil {

@@ -22,7 +22,7 @@ func (m *ICT) Spec() Spec {
 		Name: "ict", About: "improved consistency training (Song & Dhariwal 2023)",
 		Formulas: `f(x, t) = c_skip·x + c_out·F(x/√(t² + σ_d²), ln(t)/4)
 L = λ·d(f_θ(x + t'·z, t'), f_θ(x + t·z, t) without gradients), λ = 1/(t' - t)
-t and t' neighbours of N(k) levels: p ∝ erf((ln t' + 1.1)/(√2·2)) - erf((ln t + 1.1)/(√2·2))
+t and t' adjacent levels of N(k), with probability ∝ erf((ln t' + 1.1)/(√2·2)) - erf((ln t + 1.1)/(√2·2))
 N(k) = min(s0·2^⌊k/K'⌋, s1) + 1, K' = ⌊K/(log2⌊s1/s0⌋ + 1)⌋; or with the schedule linear: 1/(N(k)-1) falls linearly from 1/s0 to 1/s1`,
 		Forms: every, Function: consistency(models.AtSigmaMin),
 	}

@@ -14,8 +14,8 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// MarshalJSON writes the run's options as one object: those of all runs, of the network and of the method, by their names with
-// underscores for dashes. Options without a value, and those that the run does not use, are omitted.
+// MarshalJSON writes the run's options, its network's and its method's as one object, by their names with underscores for dashes. Options
+// without a value, and those that the run does not use, are omitted.
 func (r Run) MarshalJSON() ([]byte, error) {
 	if err := r.sound(); err != nil {
 		return nil, err
@@ -45,7 +45,7 @@ func (r Run) MarshalJSON() ([]byte, error) {
 		switch {
 		case v == nil, v == "", reflect.ValueOf(v).Kind() == reflect.Slice && o.IsZero(): // not given
 			continue
-		case o.IsZero() && o.Default != "" && !o.IsDefault(v): // likewise: a zero that is a value is behind a pointer
+		case o.IsZero() && o.Default != "" && !o.IsDefault(v): // not given: options for which zero is a value are pointers
 			continue
 		case o.IsDefault(v) && r.Unused(o.Name) != nil:
 			continue
@@ -73,8 +73,8 @@ func (r Run) MarshalJSON() ([]byte, error) {
 	return b.Bytes(), nil
 }
 
-// UnmarshalJSON reads the options that MarshalJSON writes over r. Those of another method or network than the run's are refused where
-// they have another value than their default. A method of a program's own is read into where r has it already.
+// UnmarshalJSON sets the options in data, as MarshalJSON writes them, and leaves others of r unchanged. An option of another method or
+// network is an error unless it has its default value. For a program's own method, r.Method must be set before.
 func (r *Run) UnmarshalJSON(data []byte) error {
 	if err := r.sound(); err != nil {
 		return err
@@ -86,19 +86,20 @@ func (r *Run) UnmarshalJSON(data []byte) error {
 	return values.Apply(r)
 }
 
-// Values are values of options by their names, each of its option's type. "method" is the method's name.
+// Values maps names of options to values, each of its option's type. "method" is the method's name.
 type Values map[string]any
 
-// told are entries of options.json that say what a run has read, and by what. They are no options.
+// told are entries of options.json that record the run's history, the identity of its files, and the program's version. They are not
+// options.
 var told = []string{"onestep", "data-holds", "teacher-holds", "init-holds", "lpips-holds", "history"}
 
-// ReadOptions reads a JSON object of options, such as a run's options.json, and with them those that a program has besides, more. Other
-// keys are errors.
+// ReadOptions reads a JSON object of options, such as a run's options.json. more declares further options, of a program. Other keys are
+// errors.
 func ReadOptions(data []byte, more ...options.Option) (Values, error) {
 	return new(Run).readOptions(data, more...)
 }
 
-// readOptions reads those of the run's method, too, unless they are of another one.
+// readOptions also knows the options of the run's method, unless data names another method.
 func (r Run) readOptions(data []byte, more ...options.Option) (Values, error) {
 	var keys map[string]json.RawMessage
 	dec := json.NewDecoder(bytes.NewReader(data))
@@ -111,7 +112,7 @@ func (r Run) readOptions(data []byte, more ...options.Option) (Values, error) {
 		err = errors.New("want a JSON object")
 	case err == nil:
 		if _, end := dec.Token(); !errors.Is(end, io.EOF) {
-			err = errors.New("want one JSON object, and more follows")
+			err = errors.New("want one JSON object, but more text follows")
 		}
 	}
 	if err != nil {
@@ -151,7 +152,7 @@ func (r Run) readOptions(data []byte, more ...options.Option) (Values, error) {
 	return values, nil
 }
 
-// keysOnce refuses an object, which is valid JSON, with a key twice, or with both spellings of one.
+// keysOnce returns an error if an object, which is valid JSON, has a key twice, or with a dash and with an underscore.
 func keysOnce(data []byte) error {
 	dec := json.NewDecoder(bytes.NewReader(data))
 	if _, err := dec.Token(); err != nil {
@@ -169,15 +170,15 @@ func keysOnce(data []byte) error {
 		}
 		option := dashed(k.(string))
 		if seen[option] {
-			return usage(option, "%s: it is given twice, want it once", quote.Text(k.(string)))
+			return usage(option, "%s: the option is given twice: want it once", quote.Text(k.(string)))
 		}
 		seen[option] = true
 	}
 	return nil
 }
 
-// unsaid tells whether a value stands for none in files that hold the options of all methods: it is the default, or where a run chooses
-// the value zero, or the -1 of earlier versions.
+// unsaid reports whether a value stands for no value, in files with the options of all methods: the default, or for options whose default
+// depends on others zero, or -1 in files of earlier versions.
 func unsaid(o options.Option, v any) bool {
 	if v == nil || o.IsDefault(v) {
 		return true
@@ -188,7 +189,7 @@ func unsaid(o options.Option, v any) bool {
 	return o.Default == "" && (x.IsZero() || minus || x.Kind() == reflect.Slice && x.Len() == 0)
 }
 
-// Apply sets the options of a run, its method first.
+// Apply sets options of a run, the method first.
 func (v Values) Apply(r *Run) error {
 	if err := r.sound(); err != nil {
 		return err
@@ -205,7 +206,7 @@ func (v Values) Apply(r *Run) error {
 	for _, option := range slices.Sorted(maps.Keys(v)) {
 		o, ok := r.declares(option)
 		if !ok {
-			continue // of the caller
+			continue // one of the program's own
 		}
 		value := v[option]
 		if _, has := r.option(option); !has && o.Of != nil && o.Of[0].Kind == "method" && unsaid(o.Option, value) {

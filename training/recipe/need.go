@@ -7,23 +7,23 @@ import (
 // Need is an estimate of memory, in bytes.
 type Need struct {
 	Device float64 // on the run's device
-	Host   float64 // besides, for images
+	Host   float64 // for images, besides
 }
 
-// kernels is by how much more the operators of a network take than its tensors.
+// kernels is the memory of a network's operators relative to that of its tensors.
 const kernels = 1.15
 
-// Need estimates the memory that the run takes.
+// Need estimates the run's memory.
 func (p *Plan) Need() (n Need, err error) {
 	r, c := &p.Run, p.Start.Network
 	elements := 1.0 // of an image
 	for _, side := range c.Shape() {
 		elements *= float64(side)
 	}
-	// Weights, their gradients, the optimizer's two moments, and one more for each copy: averages and target.
+	// Weights, their gradients, the optimizer's two moments, EMA weights, and one more for each copy: further EMA weights and the target.
 	weights := float64(5+len(r.Widths)+len(r.HalfLives)+p.spec.Copies) * float64(c.Count())
 	kept := c.Activations(true) + 8*elements
-	if p.spec.Derivatives { // its pass holds tangents beside values
+	if p.spec.Derivatives { // forward mode holds tangents beside values
 		kept += 2 * c.Activations(false)
 	}
 	switch r.teacher() {

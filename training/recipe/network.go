@@ -16,7 +16,7 @@ func presetNamed(preset string) (network.Preset, error) {
 	return p, nil
 }
 
-// given lists the options of the run's network that somebody chose, with their values.
+// given returns the options of the run's network that were set, with their values.
 func (r *Run) given() map[string]any {
 	all := map[string]any{}
 	if r.Size != nil {
@@ -32,7 +32,7 @@ func (r *Run) given() map[string]any {
 	return all
 }
 
-// shape fits the network to images of that many colours and pixels, and fills in what was left to it.
+// shape returns the configuration of the network for images of that many channels and pixels, and fills in its options.
 func (r *Run) shape(colors, side int) (network.Config, error) {
 	if r.Network == "" {
 		r.Network = network.Presets()[0].Name
@@ -65,14 +65,14 @@ func (r *Run) shape(colors, side int) (network.Config, error) {
 	return cfg, nil
 }
 
-// describe fills in the options for a network that came from a file, and refuses those that ask for another.
+// describe fills in the options of a network that was read from a file. Options that do not match it are errors.
 func (r *Run) describe(by string, c network.Config) error {
 	p, size, err := c.Preset()
 	if err != nil {
 		return err
 	}
 	refuse := func(option, wants, is string) error {
-		return usage(option, "%s %s: the run starts with the network of %s %s, which has %s: leave the option out, or %s for a new network",
+		return usage(option, "%s %s: the run starts from the network of %s %s, which has %s: leave the option out, or %s for a new network",
 			name(option), quote.Text(wants), name(by), quote.Path(r.Init), quote.Text(is), set("init", "none"))
 	}
 	if r.Network != "" && r.Network != p.Name {

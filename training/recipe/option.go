@@ -13,19 +13,19 @@ import (
 	"github.com/onestep-go/onestep/models/network"
 )
 
-// Option is an option of runs, as the tags of a field of [Run], of a method or of a network's size declare it: see package options.
+// Option is an option of runs, as declared by the tags of a field of [Run], of a method or of a network's options; see package options.
 type Option struct {
 	options.Option
-	Of []Owner // those that have it besides the others of their kind; nil: all runs have it
+	Of []Owner // the methods or networks that have it; nil: all runs have it
 }
 
-// Owner is a part of a run with options of its own: a method, or a network.
+// Owner is a method or a network with options of its own.
 type Owner struct{ Kind, Name string } // such as "method", "ict"
 
-// Options lists every option, each once: those of all runs, of methods, and of networks.
+// Options lists the options of all runs, methods and networks, each once.
 func Options() []Option { return slices.Clone(table()) }
 
-// table has what tags declare. A method's field that has nothing but a name is the option that a method before it declares.
+// table lists the declared options. A method's field with only a name in its tag is the option that an earlier method declares.
 var table = sync.OnceValue(func() []Option {
 	var all []Option
 	add := func(o options.Option, owner *Owner) {
@@ -65,7 +65,7 @@ func declared(name string) (Option, bool) {
 	return table()[i], true
 }
 
-// declares finds an option by its name: one of the run's method, which may be a program's own, or one of all runs.
+// declares finds an option by its name, also one of a program's own method.
 func (r *Run) declares(name string) (Option, bool) {
 	if r.Method != nil && !registered(r.Method) {
 		for _, o := range r.ofMethod() {
@@ -77,7 +77,7 @@ func (r *Run) declares(name string) (Option, bool) {
 	return declared(name)
 }
 
-// options lists those of the run, of its method and of its network, with their values.
+// options lists the options of the run, its method and its network, with their values.
 func (r *Run) options() []options.Option {
 	all := append(options.Of(r), r.ofMethod()...)
 	if r.Size != nil {
@@ -86,7 +86,7 @@ func (r *Run) options() []options.Option {
 	return all
 }
 
-// ofMethod lists the options of the run's method. What a method before it declares is as there.
+// ofMethod lists the options of the run's method, with declarations that are shared with earlier methods filled in.
 func (r *Run) ofMethod() []options.Option {
 	if r.Method == nil {
 		return nil
@@ -101,7 +101,7 @@ func (r *Run) ofMethod() []options.Option {
 	return all
 }
 
-// option finds one of them.
+// option finds one of the run's options by its name.
 func (r *Run) option(name string) (options.Option, bool) {
 	all := r.options()
 	i := slices.IndexFunc(all, func(o options.Option) bool { return o.Name == name })
@@ -111,7 +111,7 @@ func (r *Run) option(name string) (options.Option, bool) {
 	return all[i], true
 }
 
-// valueOf returns an option's value, or the zero value where the run's method has no such option.
+// valueOf returns an option's value, or the zero value if the run has no such option.
 func valueOf[T any](r *Run, name string) (v T) {
 	if o, ok := r.option(name); ok {
 		v, _ = o.Value().(T)
@@ -119,9 +119,9 @@ func valueOf[T any](r *Run, name string) (v T) {
 	return v
 }
 
-// Set gives an option a value of its type, or refuses it; nil stands for its default. An int may stand for any number. A run whose method
-// is not chosen yet has the default one. "method" takes the name of another, without options; that of the run's own method, which is none
-// of this package's, leaves it as it is.
+// Set sets an option to a value of its type, or to its default if v is nil. An int is accepted for any number. A run without a method gets
+// the default one. The option "method" replaces the method by the one of that name, without options; the name of a program's own method
+// that the run has leaves it unchanged.
 func (r *Run) Set(option string, v any) error {
 	if err := r.sound(); err != nil {
 		return err
@@ -149,7 +149,7 @@ func (r *Run) Set(option string, v any) error {
 	}
 	if v != nil {
 		if v = asType(v, o.Type()); reflect.TypeOf(v) != o.Type() {
-			return usage(option, "%s: want %s, got %s of the type %T", name(option), o.Wants(), quote.Quoted(fmt.Sprint(v)), v)
+			return usage(option, "%s: want %s, got %s of type %T", name(option), o.Wants(), quote.Quoted(fmt.Sprint(v)), v)
 		}
 		if err := o.Check(v); err != nil {
 			return usage(option, "%s: %w", name(option), err)
@@ -158,7 +158,7 @@ func (r *Run) Set(option string, v any) error {
 	switch {
 	case ok:
 		o.Put(v)
-	case d.Of[0].Kind == "network": // of the network that the run is going to have
+	case d.Of[0].Kind == "network": // the run's network is not known yet
 		if r.sized == nil {
 			r.sized = map[string]any{}
 		}
@@ -171,7 +171,7 @@ func (r *Run) Set(option string, v any) error {
 	return nil
 }
 
-// asType makes a number of the type of what Go takes for an int, such as 1, where that loses nothing.
+// asType converts an int, such as the constant 1, to the numeric type t if that loses nothing.
 func asType(v any, t reflect.Type) any {
 	switch n := v.(type) {
 	case int:
@@ -209,7 +209,7 @@ func (r Run) Values() Values {
 	return all
 }
 
-// fill gives the options without a value their defaults.
+// fill sets options without a value to their defaults.
 func fill(all []options.Option) {
 	for _, o := range all {
 		if o.Default != "" && o.IsZero() {
@@ -220,7 +220,7 @@ func fill(all []options.Option) {
 	}
 }
 
-// check refuses values that options may not have. Zero stands for none given.
+// check returns an error for a value out of range. Zero stands for no value.
 func (r *Run) check() error {
 	for _, o := range r.options() {
 		if v := o.Value(); v != nil && !o.IsZero() {
@@ -232,8 +232,8 @@ func (r *Run) check() error {
 	return nil
 }
 
-// key is an option's name in JSON.
+// key returns an option's name in JSON.
 func key(option string) string { return strings.ReplaceAll(option, "-", "_") }
 
-// dashed is an option by its name in JSON.
+// dashed returns an option's name from that in JSON.
 func dashed(key string) string { return strings.ReplaceAll(key, "_", "-") }

@@ -40,7 +40,7 @@ func TestOwnMethodOptions(t *testing.T) {
 	require.Equal(t, &regress{Spread: 2, Warmup: []float64{1, 2}}, m)
 	require.ErrorContains(t, r.Set("spread", -1.0), "above 0")
 	require.ErrorContains(t, r.Set("spred", 1.0), "no such option")
-	require.ErrorContains(t, r.Set("s0", 3), "own does not use it")
+	require.ErrorContains(t, r.Set("s0", 3), "own")
 
 	text, err := json.Marshal(r)
 	require.NoError(t, err)
@@ -73,10 +73,10 @@ func TestUnsound(t *testing.T) {
 		"got recipe.custom":  {Method: valid()},
 		"got a nil *recipe":  {Method: (*custom)(nil)},
 		"nil *recipe.ICT":    {Method: (*ICT)(nil)},
-		"type unet.Options":  {Size: unet.Options{}},
-		"type dit.Options":   {Size: dit.Options{}},
-		"not nil":            {Size: (*unet.Options)(nil)},
-		"type *struct {}":    {Size: &struct{}{}},
+		"unet.Options":       {Size: unet.Options{}},
+		"dit.Options":        {Size: dit.Options{}},
+		"non-nil":            {Size: (*unet.Options)(nil)},
+		"*struct {}":         {Size: &struct{}{}},
 		"Objective returned": {Method: with(func(*Spec) {}), Resolution: 8, Size: &unet.Options{Channels: 8, Mult: []int{1}, Blocks: 1}},
 		"Function returned":  {Method: with(func(s *Spec) { s.Function = func(Model) (any, error) { return nil, nil } }), Resolution: 8, Size: &unet.Options{Channels: 8, Mult: []int{1}, Blocks: 1}},
 		"chan int": {Method: &struct {
@@ -111,7 +111,7 @@ func TestUnsound(t *testing.T) {
 			custom
 			A int `option:"teacher"`
 		}{custom: valid()}},
-		`"a": its default`: {Method: &struct {
+		`"a": default`: {Method: &struct {
 			custom
 			A int `option:"a" default:"x"`
 		}{custom: valid()}},

@@ -13,8 +13,8 @@ import (
 // PD is progressive distillation (Salimans & Ho 2022): see [training.PD].
 type PD struct {
 	Teacher string `option:"teacher"`
-	First   int    `option:"first" range:"[1,1024]" help:"steps of the first student, a power of two (default: 16, or fewer in a short run)"`
-	Last    int    `option:"last" default:"1" range:"[1,1024]" help:"steps of the last student, a power of two"`
+	First   int    `option:"first" range:"[1,1024]" help:"sampling steps of the first student, a power of two (default: 16, or fewer in a short run)"`
+	Last    int    `option:"last" default:"1" range:"[1,1024]" help:"sampling steps of the last student, a power of two"`
 }
 
 // Spec implements [Method].
@@ -22,8 +22,8 @@ func (m *PD) Spec() Spec {
 	return Spec{
 		Name: "pd", About: "progressive distillation (Salimans & Ho 2022) of a denoiser",
 		Formulas: `D(x, t) = c_skip·x + c_out·F(x/√(t² + σ_d²), ln(t)/4)
-L = max(1/t², 1)·‖D_θ(x_t, t) - D*‖²/D, D* the answer whose one step ends where two of the teacher's do
-N steps, halved in each stage, after which the student is the teacher`,
+L = max(1/t², 1)·‖D_θ(x_t, t) - D*‖²/D, D* the prediction whose one DDIM step ends where two of the teacher's end
+N sampling steps, halved in each stage; the student of one stage is the teacher of the next`,
 		Forms: []checkpoint.FormType{checkpoint.EDM}, Teachers: every, Function: denoiser, Distils: true, Stages: true, Guidable: true,
 	}
 }
@@ -31,16 +31,16 @@ N steps, halved in each stage, after which the student is the teacher`,
 // Fill implements [Filler].
 func (m *PD) Fill(steps int) error {
 	if m.First != 0 && !powerOfTwo(m.First) || !powerOfTwo(m.Last) || m.First != 0 && m.First < m.Last {
-		return usage("first", "%s, %s: want powers of two up to 1024, from many to few, got %d and %d", name("first"), name("last"), m.First, m.Last)
+		return usage("first", "%s, %s: want powers of two up to 1024, the second not above the first, got %d and %d", name("first"), name("last"), m.First, m.Last)
 	}
 	if m.First == 0 {
-		// A stage of fewer than some 200 steps learns little. There are log2(First)+1 of them, and the last two count twice.
+		// A stage of fewer than about 200 steps learns little. There are log2(First)+1 stages, and the last two count twice.
 		for m.First = 16; m.First > max(2, m.Last) && steps < 200*(bits.Len(uint(m.First))+2); {
 			m.First /= 2
 		}
 	}
 	if least := m.stages(steps).LeastSteps(); steps < least {
-		return usage("steps", "%s: want at least %d for the stages from %d steps of the student to %d, and some 200 for each to learn, got %d",
+		return usage("steps", "%s: want at least %d for the stages from %d to %d sampling steps, and better about 200 per stage, got %d",
 			name("steps"), least, m.First, m.Last, steps)
 	}
 	return nil
@@ -55,7 +55,7 @@ func (m *PD) stages(steps int) *training.PD {
 // Table implements [Tabler].
 func (m *PD) Table(steps int) (table, note string, err error) {
 	var b strings.Builder
-	b.WriteString("| step | the student's steps |\n|---|---|\n")
+	b.WriteString("| step | the student's sampling steps |\n|---|---|\n")
 	stages, last := m.stages(steps), 0.0
 	for k := range steps {
 		if n := stages.Stats(k)["steps"]; n != last {

@@ -13,17 +13,17 @@ import (
 	"github.com/onestep-go/onestep/training/dataset"
 )
 
-// Plan is a run with everything decided and its data open, before any weights are made.
+// Plan is a run with all options resolved and its data open, before weights are created.
 type Plan struct {
-	Run   Run                    // all options filled in
-	Start checkpoint.Description // the network, and what it predicts at the start
+	Run   Run                    // with all options filled in
+	Start checkpoint.Description // the model at the start: its network and what that predicts
 	Data  *dataset.Set
 
 	spec  Spec
-	holds map[string]string // what the run reads, once Train has looked
+	holds map[string]string // identifies the files that the run reads; set by Train
 }
 
-// Plan opens the data, reads what the models of the run are, and fills in all options. The caller closes what it returns.
+// Plan opens the data, reads the descriptions of the run's models, and fills in all options. The caller closes the plan.
 func (r Run) Plan() (*Plan, error) {
 	r, err := r.Resolve()
 	if err != nil {
@@ -55,12 +55,12 @@ func (r Run) Plan() (*Plan, error) {
 // Close closes the data.
 func (p *Plan) Close() error { return p.Data.Close() }
 
-// ofData makes an error of package dataset, which begins with data:, one of the option.
+// ofData turns an error of package dataset, which begins with data:, into one of the option.
 func ofData(err error) error {
 	return &OptionError{Option: "data", err: prefixed{err}}
 }
 
-// prefixed is an error of the data set with the option's name in place of the word data at its beginning.
+// prefixed is an error of package dataset with the option's name in place of the word data at its beginning.
 type prefixed struct{ error }
 
 func (p prefixed) Error() string {
@@ -72,7 +72,7 @@ func (p prefixed) Error() string {
 
 func (p prefixed) Unwrap() error { return p.error }
 
-// checkLPIPS makes sure that the weights of the distance are there.
+// checkLPIPS returns an error if the weights of the distance lpips are missing.
 func (r *Run) checkLPIPS() error {
 	path := valueOf[string](r, "lpips")
 	if path == "" {
@@ -81,11 +81,11 @@ func (r *Run) checkLPIPS() error {
 	if _, missing := os.Stat(path); missing == nil {
 		return nil
 	}
-	_, err := lpips.Open(path, lpips.Config{}, torch.CPU) // which says what to do
+	_, err := lpips.Open(path, lpips.Config{}, torch.CPU) // its error says what to do
 	return failed("lpips", err)
 }
 
-// sideOfStart is the size of the images of the model that the run starts from, 0 if there is none, or none that can be read.
+// sideOfStart returns the image size of the model that the run starts from; 0 if there is none, or it cannot be read.
 func (p *Plan) sideOfStart() int {
 	if !p.Run.starts() {
 		return 0
@@ -100,7 +100,7 @@ func (p *Plan) sideOfStart() int {
 	return 0
 }
 
-// start fits the model that the run starts from to the data: a new one, or that of Init.
+// start fits the model at the start, a new one or that of Init, to the data.
 func (p *Plan) start() error {
 	r := &p.Run
 	c, h, _ := p.Data.Shape() // squares
@@ -111,7 +111,7 @@ func (p *Plan) start() error {
 	classes := 0
 	if r.Classes {
 		if classes = len(p.Data.Classes()); classes == 0 {
-			return usage("classes", "%s: %s has no labels", name("classes"), quote.Text(p.Data.Name()))
+			return usage("classes", "%s: the data %s has no labels", name("classes"), quote.Text(p.Data.Name()))
 		}
 	}
 	if !r.starts() {
@@ -124,7 +124,7 @@ func (p *Plan) start() error {
 	return sameImages(r.startsBy(), p.Start.Network, []int{c, h, h}, classes)
 }
 
-// fit returns the model for images of that many colours and pixels: the one that the run starts from, or a new one.
+// fit returns the model for images of that many channels and pixels: that of Init, or a new one.
 func (p *Plan) fit(colors, side int) (checkpoint.Description, error) {
 	r := &p.Run
 	if !r.starts() {
@@ -144,7 +144,7 @@ func (p *Plan) fit(colors, side int) (checkpoint.Description, error) {
 		return d, err
 	}
 	if !p.adoptable(d.Network) {
-		return d, usage(by, "%s: the run's network has more conditioning inputs than the %s in %s, and only %s can start from one with fewer: %s",
+		return d, usage(by, "%s: the run needs more conditioning inputs than the network %s in %s has, and only %s can get new ones: %s",
 			name(by), quote.Text(d.Network.Name()), quote.Path(r.Init), strings.Join(network.Adopting(), ", "), set("init", "none")) //quote: our own names
 	}
 	in := d.Network.Inputs()

@@ -12,12 +12,12 @@ import (
 	"github.com/onestep-go/onestep/training"
 )
 
-// methods are all of them, in the order of help texts. A new one needs a file of its own and a line here.
+// methods are all methods, in the order of help texts. A new one needs a file of its own and an entry here.
 var methods = []func() Method{
 	of[CT], of[ICT], of[ECT], of[CD], of[SCT], of[SCD], of[CTM], of[MeanFlow], of[PD], of[EDM], of[DDPM], of[Flow],
 }
 
-// of makes a method without options.
+// of returns a method without options.
 func of[T any, P interface {
 	*T
 	Method
@@ -25,63 +25,63 @@ func of[T any, P interface {
 	return P(new(T))
 }
 
-// Method is a way to train, with its options: a pointer to a struct whose fields have the tags that the package's overview lists. It may be
-// more: see [Filler], [Tabler] and [Former]. A program's own has a name that is none of [Names], and no option by the name of one that all
-// runs have, or a network. The options teacher, guidance and distance, where it has them, have the same meaning in all methods.
+// Method is a training method with its options: a pointer to a struct whose fields have the tags in the package overview. A method may also
+// implement [Filler], [Tabler] and [Former]. A program's own method needs a name that is not in [Names], and none of its options may have
+// the name of an option of all runs or of a network. The options teacher, guidance and distance mean the same in all methods.
 type Method interface {
 	Spec() Spec
-	// Objective builds the loss of what Spec's Function returned for the network that is trained.
+	// Objective returns the loss. f is what Spec's Function returned for the network that is trained.
 	Objective(p *Parts, f any) (training.Objective, error)
 }
 
-// Spec is what a method is, and what it needs.
+// Spec describes a method and its needs.
 type Spec struct {
 	Name     string
-	About    string // in a line
-	Formulas string // what it minimises, a line each
-	// Forms are what its network may predict; the first is that of a new network.
+	About    string // one line
+	Formulas string // the loss, one formula per line
+	// Forms are the supported predictions of its network; the first is that of a new network.
 	Forms    []checkpoint.FormType
-	Teachers []checkpoint.FormType // what a teacher's network may predict; nil: the same
-	// Function makes what the method trains from the network: a consistency function, a denoiser or jumps.
+	Teachers []checkpoint.FormType // those of a teacher's network; nil: Forms
+	// Function turns the network into the function that the method trains: a consistency function, a denoiser or an average velocity.
 	Function func(Model) (any, error)
 
-	Distils     bool // it needs a teacher
-	Stages      bool // the learning rate falls to 0 in every stage, and not at the end of the run
-	Guidable    bool // it trains a denoiser, which guidance can use without a class
-	Until       bool // its network takes the end of a jump
-	Copies      int  // of the network that it keeps, such as a target; an estimate of memory counts them
-	Derivatives bool // it takes derivatives of the network in time, which an estimate of memory counts
+	Distils     bool // needs a teacher
+	Stages      bool // has stages: the learning rate falls to 0 in each, not at the end of the run
+	Guidable    bool // trains a denoiser: label dropout, for classifier-free guidance, is supported
+	Until       bool // the network has the end time of a jump as an input
+	Copies      int  // copies of the network that it keeps, such as a target; for the memory estimate
+	Derivatives bool // takes forward-mode derivatives of the network; for the memory estimate
 }
 
-// Filler is a [Method] that chooses, by the length of a run, what was left at zero. It refuses what cannot work. What it has filled in
-// stays as it is when it is asked again.
+// Filler is a [Method] with options whose defaults depend on the number of steps. Fill sets those that are zero, and returns an error for
+// options that cannot work. A second call changes nothing.
 type Filler interface {
 	Fill(steps int) error
 }
 
-// Tabler is a [Method] that shows what changes in a run of that many steps as a Markdown table, with a note.
+// Tabler is a [Method] with schedules: Table returns them for a run of that many steps as a Markdown table, with a note.
 type Tabler interface {
 	Table(steps int) (table, note string, err error)
 }
 
-// Former is a [Method] whose options are a part of what its network predicts, such as a discrete chain.
+// Former is a [Method] whose options are a part of the form of its network's prediction, such as a beta schedule.
 type Former interface {
-	// Form is that of a new network.
+	// Form returns the form of a new network.
 	Form() checkpoint.Form
-	// Adopt takes the options from the form of the model that a run starts from, or refuses those that are others.
+	// Adopt sets the options from the form of the model that a run starts from. Options that differ from it are errors.
 	Adopt(f checkpoint.Form) error
 }
 
-// Model is a network and what it is, or starts as.
+// Model is a network and its description at the start of the run.
 type Model struct {
 	Net   network.Network
 	Start checkpoint.Description
 }
 
-// Parts is what objectives are built from.
+// Parts are the parts that a method builds its objective from.
 type Parts struct {
 	Model
-	Teacher models.Denoiser // nil without one
+	Teacher models.Denoiser // nil: none
 	Device  torch.Device
 	Steps   int // of the run
 	Seed    uint64
@@ -90,10 +90,10 @@ type Parts struct {
 	closers  []func()
 }
 
-// Own has something closed at the end of the run.
+// Own registers a function that is called at the end of the run, in reverse order, to free resources.
 func (p *Parts) Own(closer func()) { p.closers = append(p.closers, closer) }
 
-// Copy returns the method's function of a copy of the network, for a target.
+// Copy returns the method's function with a copy of the network, such as for a target network.
 func (p *Parts) Copy() (any, error) {
 	c, err := network.Clone(p.Net)
 	if err != nil {
@@ -109,7 +109,7 @@ func (p *Parts) close() {
 	}
 }
 
-// Methods returns every method, without options, in the order of help texts.
+// Methods returns all methods, without options, in the order of help texts.
 func Methods() []Method {
 	var all []Method
 	for _, m := range methods {
@@ -137,18 +137,18 @@ func Named(method string) (Method, error) {
 	return nil, usage("method", "%s: want one of %s, got %s", name("method"), strings.Join(Names(), ", "), quote.Quoted(method))
 }
 
-// continuous are the forms of networks whose timesteps are continuous, every those of all.
+// continuous are the forms with continuous timesteps; every are all forms.
 var (
 	continuous = []checkpoint.FormType{checkpoint.EDM, checkpoint.VP, checkpoint.Flow, checkpoint.TrigFlow}
 	every      = append(slices.Clip(continuous), checkpoint.DDPM)
 )
 
-// consistency is the consistency function that a model becomes.
+// consistency returns a [Spec]'s Function for consistency functions.
 func consistency(at models.Boundary) func(Model) (any, error) {
 	return func(m Model) (any, error) {
 		return m.Start.Form.Consistency(m.Net, m.Start.SigmaData, at, m.Start.SigmaMin)
 	}
 }
 
-// denoiser is the denoiser that a model becomes.
+// denoiser is a [Spec]'s Function for denoisers.
 func denoiser(m Model) (any, error) { return m.Start.Form.Denoiser(m.Net, m.Start.SigmaData) }

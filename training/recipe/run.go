@@ -22,12 +22,12 @@ import (
 	"github.com/onestep-go/onestep/training/rundir"
 )
 
-// Run is a training run: a method, and the options that all methods have in common. The zero value of an option stands for its default.
-// Fields that are pointers tell 0 from no value: new(0.0).
+// Run is a training run: a method, and the options that all methods share. The zero value of an option stands for its default. Where zero
+// is a value of its own, the field is a pointer: new(0.0).
 type Run struct {
 	Method Method // nil: CT
 
-	Data    string   `option:"data" value:"PATH" help:"emoji, fashion-mnist, cifar10, cifar100, or the path of a folder of images, a .tar or .tar.gz shard or a pattern for several, an IDX file, or files of CIFAR-10 or CIFAR-100 (required)"`
+	Data    string   `option:"data" value:"PATH" help:"emoji, fashion-mnist, cifar10, cifar100, or the path of a directory of images, a .tar or .tar.gz shard or a pattern for several, an IDX file, or files of CIFAR-10 or CIFAR-100 (required)"`
 	Steps   int      `option:"steps" default:"10000" range:"[1,1000000000]" help:"optimizer steps of the whole run"`
 	Batch   int      `option:"batch" default:"64" range:"[1,1048576]" help:"batch size"`
 	LR      float64  `option:"lr" default:"0.001" range:"(0,10)" help:"learning rate of RAdam"`
@@ -36,27 +36,27 @@ type Run struct {
 
 	Device torch.Device `option:"device" default:"cpu" value:"DEVICE" form:"cpu, cuda or cuda:N" help:"cpu, cuda or cuda:N"`
 
-	DataDir      string  `option:"data-dir" value:"DIR" help:"fashion-mnist, cifar10, cifar100: directory that holds them, besides the usual places"`
-	Resolution   int     `option:"resolution" range:"[4,1024]" help:"height and width in pixels (default: the images' own; chosen, up to 64, if they are not squares of one size)"`
-	Colors       int     `option:"colors" choices:"1,3" value:"1|3" help:"1 for grey, 3 for colour (default: the images' own)"`
+	DataDir      string  `option:"data-dir" value:"DIR" help:"fashion-mnist, cifar10, cifar100: further directory to look for them in"`
+	Resolution   int     `option:"resolution" range:"[4,1024]" help:"height and width in pixels (default: that of the images; up to 64 if they are not squares of one size)"`
+	Colors       int     `option:"colors" choices:"1,3" value:"1|3" help:"image channels: 1 for grey, 3 for colour (default: those of the images)"`
 	Classes      bool    `option:"classes" help:"class-conditional training"`
 	LabelDropout float64 `option:"label-dropout" range:"[0,1)" help:"fraction of images trained without their class, for guidance, such as 0.1 (default 0)"`
 	Flip         bool    `option:"flip" help:"random horizontal flips"`
-	Corrupt      string  `option:"corrupt" default:"error" choices:"error,skip" help:"what to do with an image that cannot be decoded: stop, or skip, log and count it"`
-	Workers      int     `option:"workers" default:"1" range:"[1,1024]" help:"goroutines that decode images beside training"`
+	Corrupt      string  `option:"corrupt" default:"error" choices:"error,skip" help:"for an image that cannot be decoded: stop with an error, or skip, log and count it"`
+	Workers      int     `option:"workers" default:"1" range:"[1,1024]" help:"goroutines that decode images"`
 
-	Network string  `option:"network" help:"network architecture, see above (default: that of the model that the run starts from, or the first one)"`
-	Size    any     // the network's own options, a pointer as network.Preset.Options returns it; nil: all by default
-	Dropout float64 `option:"dropout" range:"[0,1)" help:"probability of dropout in residual blocks (default 0)"`
-	// Init is a model whose network and weights the run starts from; "none": a new network, even with a teacher.
+	Network string  `option:"network" help:"network architecture, see above (default: that of the model that the run starts from, or the first in the list)"`
+	Size    any     // the network's options, a pointer of the type that network.Preset.Options returns; nil: all defaults
+	Dropout float64 `option:"dropout" range:"[0,1)" help:"dropout probability in residual blocks (default 0)"`
+	// Init is a model from whose network and weights the run starts; "none": a new network, even with a teacher.
 	Init string `option:"init" value:"FILE|DIR" help:"model whose network and weights the run starts from, or none (default: the teacher, if there is one)"`
 
 	EMA       *float64  `option:"ema" range:"[0,1)" help:"EMA decay per step (default: 1-20/steps, 0.9 to 0.9999)"`
 	Widths    []float64 `option:"widths" value:"X,X" help:"relative widths of further, power-function EMAs, such as 0.05,0.1; onestep average computes others from two"`
 	HalfLives []float64 `option:"half-lives" value:"N,N" range:"[1,1e15]" help:"half-lives of further EMAs, in images, such as 50000,500000"`
 	Clip      float64   `option:"clip" default:"1" range:"(0,1000000000]" help:"gradient clipping: largest norm"`
-	Skips     *int      `option:"skips" default:"10" range:"[0,]" value:"N" help:"steps in a row that may be skipped because their loss or gradients are not finite"`
-	Rollbacks *int      `option:"rollbacks" default:"3" range:"[0,]" value:"N" help:"number of returns to an earlier checkpoint, with half the learning rate, after so many skipped steps"`
+	Skips     *int      `option:"skips" default:"10" range:"[0,]" value:"N" help:"consecutive steps that may be skipped because their loss or gradients are not finite"`
+	Rollbacks *int      `option:"rollbacks" default:"3" range:"[0,]" value:"N" help:"rollbacks to an earlier checkpoint, with half the learning rate, after more skipped steps than that"`
 
 	SaveEvery   int  `option:"save-every" default:"1000" range:"[1,]" help:"steps between checkpoints and snapshots"`
 	Keep        int  `option:"keep" range:"[0,]" value:"N" help:"number of snapshots to keep; onestep average needs many (default 0: all)"`
@@ -64,45 +64,45 @@ type Run struct {
 	LogEvery    int  `option:"log-every" range:"[1,]" help:"steps between lines in stats.jsonl (default: steps/2000)"`
 
 	Out      string        // the run directory: options, card, statistics, snapshots and checkpoints
-	Resume   bool          // resume the run in Out, or start it if there is none
-	Extend   bool          // with Resume: Steps, LR and LRDecay may be others than the run's
-	Duration time.Duration // stop after this time, with everything saved as at the end; 0: after Steps
+	Resume   bool          // resume the run in Out; start a new one if there is none
+	Extend   bool          // with Resume: Steps, LR and LRDecay may differ from the run's
+	Duration time.Duration // stop after this time and save, so that the run can be resumed; 0: no limit
 
-	// Models are files of models in memory, by names that Init may have.
+	// Models are model files in memory, by names that Init may refer to.
 	Models map[string][]byte
-	// Extra are further entries of options.json, such as a program's version. They change no result.
+	// Extra are further entries of options.json, such as a program's version. They may differ when a run is resumed.
 	Extra map[string]any
-	// Command is what snapshots say of how they were made.
+	// Command is the command line that snapshots record.
 	Command string
 
-	Log      *slog.Logger                                 // nil: silence
-	Started  func(p *Plan, run *rundir.Dir)               // called before the first step; may be nil
-	Progress func(training.Progress)                      // called after every step; may be nil
-	Scalars  func(k int, values map[string]float64) error // called with the logged values; may be nil
-	// Sample draws images every SampleEvery steps; nil: none are drawn.
+	Log      *slog.Logger                                 // nil: no log
+	Started  func(p *Plan, run *rundir.Dir)               // called before the first step; nil: none
+	Progress func(training.Progress)                      // called after every step; nil: none
+	Scalars  func(k int, values map[string]float64) error // called with the logged statistics; nil: none
+	// Sample generates samples every SampleEvery steps; nil: none.
 	Sample func(ctx context.Context, m Snapshot) error
 
-	sized   map[string]any // options of a network that is not known yet
-	history []Settings     // what the run had before it was extended
+	sized   map[string]any // network options, set before the network is known
+	history []Settings     // settings before each extension
 }
 
-// Snapshot is a model amid its training.
+// Snapshot is the model during training, with EMA weights.
 type Snapshot struct {
 	Step        int
-	Function    any // the method's function with EMA weights: a models.ConsistencyFunction, a models.Denoiser, …
+	Function    any // the method's function: a models.ConsistencyFunction, a models.Denoiser, …
 	Description checkpoint.Description
 	Net         network.Network // the function's network
 	Run         *rundir.Dir
 }
 
-// Result is how a run ended.
+// Result is the result of a run.
 type Result struct {
 	training.Result
-	Corrupt int // images that were skipped because they cannot be decoded
-	Resized int // images that were cropped and scaled, since they are not of the size of the others
+	Corrupt int // images that could not be decoded and were skipped
+	Resized int // images of another size than the rest, which were cropped and scaled
 }
 
-// Train trains. Cancelling ctx saves, and returns the context's error with the result.
+// Train runs the training. If ctx is cancelled, it saves and returns the context's error with the result.
 func (r Run) Train(ctx context.Context) (Result, error) {
 	p, err := r.Plan()
 	if err != nil {
@@ -112,7 +112,7 @@ func (r Run) Train(ctx context.Context) (Result, error) {
 	return p.Train(ctx)
 }
 
-// copied returns the run with a method and a size of its own, which may be changed.
+// copied returns the run with copies of its method and size, which may be changed.
 func (r Run) copied() Run {
 	if r.Method == nil {
 		r.Method = Methods()[0]
@@ -132,7 +132,7 @@ func clone(p any) any {
 	return c.Interface()
 }
 
-// Resolve returns the run with all options filled in that follow from others, and refuses what cannot work whatever the data.
+// Resolve returns the run with all options filled in that do not depend on the data. Options that cannot work with any data are an error.
 func (r Run) Resolve() (Run, error) {
 	if err := r.sound(); err != nil {
 		return r, err
@@ -158,11 +158,11 @@ func (r Run) Resolve() (Run, error) {
 		return r, nil
 	}
 	try := r.copied()
-	_, err := try.shape(cmp.Or(r.Colors, 3), r.Resolution) // the images may have other colours
+	_, err := try.shape(cmp.Or(r.Colors, 3), r.Resolution) // the images may have other channels
 	return r, err
 }
 
-// fillMethod has the method fill in its options, but for those that come from the model that the run starts from.
+// fillMethod fills in the method's options, unless they come from the model that the run starts from; see [Former].
 func (r *Run) fillMethod() error {
 	if _, adopts := r.Method.(Former); adopts && r.starts() {
 		return nil
@@ -178,7 +178,7 @@ func (r *Run) fillAdopted() error {
 	return nil
 }
 
-// validate checks options for themselves; what is zero and chosen later is fine.
+// validate checks the options. Zero stands for a value that is filled in later.
 func (r *Run) validate() error {
 	if err := r.check(); err != nil {
 		return err
@@ -197,40 +197,40 @@ func (r *Run) validate() error {
 	for option, list := range map[string][]float64{"widths": r.Widths, "half-lives": r.HalfLives} {
 		sorted := slices.Sorted(slices.Values(list))
 		if distinct := slices.Compact(slices.Clone(sorted)); len(distinct) < len(sorted) {
-			return usage(option, "%s: want each once, got %s", name(option), options.Text(list))
+			return usage(option, "%s: want different values, got %s", name(option), options.Text(list))
 		}
 	}
 	method := r.Method.Spec()
 	switch {
 	case method.Distils && r.teacher() == "":
-		return usage("teacher", "%s %s needs a denoiser: train one (%s: %s) and %s, or %s for the exact one of the data",
+		return usage("teacher", "%s %s needs a teacher, a denoiser: train one (%s: %s) and %s, or %s for the exact denoiser of the data",
 			name("method"), quote.Text(method.Name), name("method"), denoisers(), set("teacher", ""), set("teacher", Empirical))
 	case valueOf[string](r, "distance") == lpipsName && valueOf[string](r, "lpips") == "":
 		return usage("lpips", "%s lpips needs weights: make them with scripts/lpips_weights.py and %s", name("distance"), set("lpips", ""))
 	case r.Data == "":
-		return usage("data", "%s is missing: emoji, %s or a path", name("data"), strings.Join(dataset.Looked(), ", "))
+		return usage("data", "%s is missing: want emoji, %s or a path", name("data"), strings.Join(dataset.Looked(), ", "))
 	case r.Out == "":
-		return usage("out", "%s is missing: the directory for the run", name("out"))
+		return usage("out", "%s is missing: want a directory for the run", name("out"))
 	case len(r.Widths)+len(r.HalfLives) > 16:
-		return usage("widths", "%s, %s: want at most 16 averages, got %d", name("widths"), name("half-lives"), len(r.Widths)+len(r.HalfLives))
+		return usage("widths", "%s, %s: want at most 16 EMAs, got %d", name("widths"), name("half-lives"), len(r.Widths)+len(r.HalfLives))
 	case r.LabelDropout > 0 && !r.Classes:
 		return usage("label-dropout", "%s: there are no labels to drop: %s", name("label-dropout"), set("classes", ""))
 	case r.guidance() != nil && !r.Classes:
-		return usage("guidance", "%s: there are no classes to guide to: %s", name("guidance"), set("classes", ""))
+		return usage("guidance", "%s: a guided teacher needs classes: %s", name("guidance"), set("classes", ""))
 	case r.Extend && !r.Resume:
-		return usage("extend", "%s continues a run: %s, too", name("extend"), set("resume", ""))
+		return usage("extend", "%s continues an existing run: %s, too", name("extend"), set("resume", ""))
 	case r.Duration < 0:
 		return usage("duration", "%s: want a positive time, got %v", name("duration"), r.Duration)
 	}
 	return nil
 }
 
-// Empirical is the teacher that is the exact denoiser of the data itself.
+// Empirical is the name of the teacher that is the exact denoiser of the training data.
 const Empirical = "empirical"
 
 func (r *Run) teacher() string { return valueOf[string](r, "teacher") }
 
-// guidance is the scale that the teacher is guided with, or the ends of a range; nil: it is not guided.
+// guidance returns the teacher's guidance scale, or the two ends of a range; nil: no guidance.
 func (r *Run) guidance() []float64 {
 	if scales := valueOf[[]float64](r, "guidance"); len(scales) > 0 {
 		return scales
@@ -238,10 +238,10 @@ func (r *Run) guidance() []float64 {
 	return nil
 }
 
-// starts tells whether the run starts from another model's weights.
+// starts reports whether the run starts from another model's weights.
 func (r *Run) starts() bool { return r.Init != "" && r.Init != "none" }
 
-// startsBy is the option that gave the model which the run starts from.
+// startsBy returns the option that names the model which the run starts from.
 func (r *Run) startsBy() string {
 	if r.Init == r.teacher() {
 		return "teacher"
@@ -249,7 +249,7 @@ func (r *Run) startsBy() string {
 	return "init"
 }
 
-// Chosen lists the method's options, as names in JSON and values for a log.
+// Chosen lists the method's options for a log: their names in JSON and values, in turn.
 func (r Run) Chosen() (all []any) {
 	for _, o := range options.Of(r.Method) {
 		if !o.IsZero() {

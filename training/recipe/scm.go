@@ -9,8 +9,8 @@ import (
 // SCT is continuous-time consistency training (Lu & Song 2024): see [training.SCM].
 type SCT struct {
 	Warmup *int    `option:"warmup" range:"[0,1e9]" value:"N" help:"warm-up steps of the tangent (default: a tenth of the run)"`
-	Weight string  `option:"weight" default:"learned" choices:"learned,prior" help:"weighting of noise levels: learned, or the prior 1/t alone"`
-	Step   float64 `option:"step" range:"[0,1.5707963)" help:"step of finite differences in the angle, such as 0.005, in place of derivatives (default 0: derivatives)"`
+	Weight string  `option:"weight" default:"learned" choices:"learned,prior" help:"weighting of noise levels: learned on top of the prior 1/t, or the prior only"`
+	Step   float64 `option:"step" range:"[0,1.5707963)" help:"step of finite differences in the angle, such as 0.005, in place of derivatives (default 0: exact derivatives)"`
 }
 
 // Spec implements [Method].
@@ -29,7 +29,7 @@ func (m *SCT) Objective(p *Parts, f any) (training.Objective, error) {
 	return p.inContinuousTime(f, *m.Warmup, m.Weight, m.Step)
 }
 
-// SCD is the distillation of a denoiser in continuous time (Lu & Song 2024): see [training.SCM].
+// SCD is continuous-time consistency distillation of a denoiser (Lu & Song 2024): see [training.SCM].
 type SCD struct {
 	Teacher string  `option:"teacher"`
 	Warmup  *int    `option:"warmup"`
@@ -55,7 +55,7 @@ func (m *SCD) Objective(p *Parts, f any) (training.Objective, error) {
 	return p.inContinuousTime(f, *m.Warmup, m.Weight, m.Step)
 }
 
-// inContinuousTime is what both share, with a teacher or without.
+// inContinuousTime is the specification that SCT and SCD share.
 func inContinuousTime(name, about string, step float64) Spec {
 	return Spec{
 		Name: name, About: about,

@@ -11,18 +11,18 @@ import (
 	"github.com/onestep-go/onestep/models/network"
 )
 
-// registered tells whether a method is one of this package's.
+// registered reports whether a method is one of this package's.
 func registered(m Method) bool {
 	return slices.ContainsFunc(methods, func(of func() Method) bool { return reflect.TypeOf(of()) == reflect.TypeOf(m) })
 }
 
-// reserved are names that a run has besides those of its options.
+// reserved are names that a program's own options cannot have.
 var reserved = append([]string{"method", "out", "resume", "extend", "duration"}, told...)
 
-// shared are options that a run reads of any method which has them.
+// shared are options that have the same meaning in all methods.
 var shared = []string{"teacher", "guidance", "distance", "lpips", "lpips-resize"}
 
-// sound refuses a method or a size of a network that is put together in a way which cannot work, whatever the values of options.
+// sound returns an error for a Method or Size that a program has defined or set wrongly, whatever the values of options.
 func (r *Run) sound() error {
 	if err := r.soundSize(); err != nil || r.Method == nil {
 		return err
@@ -42,7 +42,7 @@ func (r *Run) sound() error {
 	return nil
 }
 
-// soundSize refuses what is not the options of a network.
+// soundSize returns an error if Size is not a network's options.
 func (r *Run) soundSize() error {
 	if r.Size == nil {
 		return nil
@@ -56,13 +56,13 @@ func (r *Run) soundSize() error {
 	}
 	if !is || reflect.ValueOf(r.Size).IsNil() {
 		slices.Sort(types)
-		return usage("network", "%s: want its size, if any, to be a pointer of the type %s that is not nil, got one of the type %T",
+		return usage("network", "%s: want Size to be nil or a non-nil %s, got a %T",
 			name("network"), strings.Join(slices.Compact(types), " or "), r.Size)
 	}
 	return nil
 }
 
-// soundSpec refuses a specification that lacks what every run needs.
+// soundSpec returns an error for an incomplete Spec.
 func (r *Run) soundSpec() error {
 	s := r.Method.Spec()
 	lacks := func(what string) error {
@@ -72,7 +72,7 @@ func (r *Run) soundSpec() error {
 	case s.Name == "":
 		return lacks("Name")
 	case slices.Contains(Names(), s.Name):
-		return usage("method", "%s %s: %T has the name of a method of this package: give it another", name("method"), quote.Text(s.Name), r.Method)
+		return usage("method", "%s %s: the name of %T is that of a method of this package: choose another", name("method"), quote.Text(s.Name), r.Method)
 	case len(s.Forms) == 0:
 		return lacks("Forms")
 	case s.Function == nil:
@@ -81,7 +81,7 @@ func (r *Run) soundSpec() error {
 	return nil
 }
 
-// soundOptions refuses options of a program's own method that are in the way of others, or that have tags which contradict each other.
+// soundOptions returns an error for options of a program's own method whose names are taken or invalid, or whose tags contradict each other.
 func (r *Run) soundOptions() error {
 	var met []string
 	for _, o := range r.ofMethod() {
@@ -93,22 +93,22 @@ func (r *Run) soundOptions() error {
 		case o.Name == "" || strings.Trim(o.Name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "":
 			return as("want a name of lower-case letters, digits and dashes")
 		case slices.Contains(met, o.Name):
-			return as("it is declared twice")
+			return as("the option is declared twice")
 		case slices.Contains(reserved, o.Name):
-			return as("the name is one that runs have: want another")
+			return as("the name is reserved: choose another")
 		case known && d.Of == nil:
-			return as("all runs have an option of that name: want another")
+			return as("all runs have an option of that name: choose another")
 		case known && d.Of[0].Kind == "network":
-			return as("the network %s has an option of that name: want another", d.Of[0].Name)
+			return as("the network %s has an option of that name: choose another", d.Of[0].Name)
 		case slices.Contains(shared, o.Name) && d.Type() != o.Type():
-			return as("it means the same in all methods: want the type %v, got %v", d.Type(), o.Type())
+			return as("the option means the same in all methods: want type %v, got %v", d.Type(), o.Type())
 		}
 		met = append(met, o.Name)
 		if o.Default == "" {
 			continue
 		}
 		if _, err := o.Parse(o.Default); err != nil {
-			return as("its default: %w", err)
+			return as("default: %w", err)
 		}
 	}
 	return nil

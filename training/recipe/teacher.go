@@ -19,7 +19,7 @@ import (
 	"github.com/onestep-go/onestep/training/dataset"
 )
 
-// fromTeacher starts the run from the teacher's weights where nothing else is chosen, if the method's network can.
+// fromTeacher lets the run start from the teacher's weights by default, if the method's network can have them.
 func (p *Plan) fromTeacher() error {
 	r := &p.Run
 	if r.Init != "" || r.teacher() == "" || r.teacher() == Empirical {
@@ -35,22 +35,22 @@ func (p *Plan) fromTeacher() error {
 	return nil
 }
 
-// inputs returns a network's configuration with the conditioning inputs that the run's needs.
+// inputs returns c with the conditioning inputs that the run needs.
 func (p *Plan) inputs(c network.Config) network.Config {
 	return c.With(c.Inputs().And(models.Inputs{Until: p.spec.Until, Guidance: len(p.Run.guidance()) == 2, Null: p.Run.LabelDropout > 0}))
 }
 
-// adoptable tells whether the run's network can have the weights of that one, though it may have more conditioning inputs.
+// adoptable reports whether the run's network can start from the weights of c, though it may have more conditioning inputs.
 func (p *Plan) adoptable(c network.Config) bool {
 	more := p.inputs(c)
 	return c.Adopts() || more.Until() == c.Until() && more.Guidance() == c.Guidance()
 }
 
-// checkTeacher refuses what cannot be distilled into a network for the run's images, before anything is made.
+// checkTeacher returns an error for a teacher that the method cannot distil, or that is for other images.
 func (p *Plan) checkTeacher() error {
 	r := &p.Run
 	if r.teacher() == Empirical && r.LabelDropout > 0 {
-		return usage("label-dropout", "%s: the data's own denoiser needs the class of every image: leave the option out, or give another teacher", name("label-dropout"))
+		return usage("label-dropout", "%s: the exact denoiser of the data needs the class of every image: leave the option out, or choose another teacher", name("label-dropout"))
 	}
 	if r.teacher() == "" || r.teacher() == Empirical {
 		return nil
@@ -60,13 +60,13 @@ func (p *Plan) checkTeacher() error {
 		return noModel("teacher", err)
 	}
 	if r.LabelDropout > 0 && d.Network.Classes() > 0 && d.Network.NullClass() < 0 {
-		return usage("label-dropout", "%s: the teacher does not know images without a class: leave the option out, or train the teacher with it", name("label-dropout"))
+		return usage("label-dropout", "%s: the teacher was trained without label dropout, so it cannot predict without a class: leave the option out, or train the teacher with it", name("label-dropout"))
 	}
 	if d.Kind == checkpoint.Consistency {
-		return usage("teacher", "%s: want a denoiser (%s: %s), and %s holds a %s function", name("teacher"), name("method"), denoisers(), quote.Path(r.teacher()), quote.Text(d.Kind))
+		return usage("teacher", "%s: want a denoiser (%s: %s), but %s is a %s model", name("teacher"), name("method"), denoisers(), quote.Path(r.teacher()), quote.Text(d.Kind))
 	}
 	if r.guidance() != nil && d.Network.NullClass() < 0 {
-		return usage("guidance", "%s: the teacher does not know images without a class: train it with %s and %s", name("guidance"), name("classes"), name("label-dropout"))
+		return usage("guidance", "%s: the teacher was trained without label dropout, which guidance needs: train it with %s and %s", name("guidance"), name("classes"), name("label-dropout"))
 	}
 	forms := p.spec.Teachers
 	if forms == nil {
@@ -75,10 +75,10 @@ func (p *Plan) checkTeacher() error {
 	return errors.Join(p.takes("teacher", d, forms), sameImages("teacher", d.Network, p.Start.Network.Shape(), p.Start.Network.Classes()))
 }
 
-// takes refuses models of other forms than these.
+// takes returns an error for a model whose form is not one of these.
 func (p *Plan) takes(option string, d checkpoint.Description, forms []checkpoint.FormType) error {
 	if option == "init" && d.Network.Until() && !p.spec.Until {
-		return usage(option, "%s: its network has an input for where jumps end, and the method %s has no jumps: want a model of another method", name(option), p.spec.Name)
+		return usage(option, "%s: the model's network has an input for the end time of jumps, which the method %s does not use: choose a model that was trained with another method", name(option), p.spec.Name)
 	}
 	if slices.Contains(forms, d.Form.Type) {
 		return nil
@@ -96,13 +96,13 @@ func (p *Plan) takes(option string, d checkpoint.Description, forms []checkpoint
 	}
 	hint := ""
 	if len(by) > 0 {
-		hint = "; the methods that distil it: " + strings.Join(by, ", ")
+		hint = "; these methods can distil it: " + strings.Join(by, ", ")
 	}
 	why := fmt.Sprintf("want a model of the form %s", formNames(forms))
 	if d.Form.Type == checkpoint.DDPM && slices.Contains(forms, checkpoint.VP) {
-		why = "it has whole timesteps of a chain only, and the method needs derivatives in time"
+		why = "the model has discrete timesteps, and the method needs continuous time"
 	}
-	return usage(option, "%s: it was trained with the form %s, and %s %s cannot use it: %s%s", name(option), quote.Text(d.Form.Type), name("method"), p.spec.Name, why, hint)
+	return usage(option, "%s: the model has the form %s, which the %s %s does not support: %s%s", name(option), quote.Text(d.Form.Type), name("method"), p.spec.Name, why, hint)
 }
 
 // denoisers lists the methods that train a denoiser from data.
@@ -116,7 +116,7 @@ func denoisers() string {
 	return quote.Text(strings.Join(names, ", "))
 }
 
-// formNames lists forms.
+// formNames joins the names of forms.
 func formNames(forms []checkpoint.FormType) string {
 	var words []string
 	for _, f := range forms {
@@ -125,29 +125,29 @@ func formNames(forms []checkpoint.FormType) string {
 	return strings.Join(words, ", ")
 }
 
-// sameImages refuses networks for other images than the run's.
+// sameImages returns an error for a network for other images than the run's.
 func sameImages(option string, got network.Config, shape []int, classes int) error {
 	g := got.Shape()
 	switch {
 	case !slices.Equal(g, shape):
-		return usage(option, "%s: it is for images of %s, the run has %s: choose %s and %s to match", name(option), number.Shape(g), number.Shape(shape), name("resolution"), name("colors"))
+		return usage(option, "%s: the model is for images of %s, but the run's are %s: choose %s and %s to match", name(option), number.Shape(g), number.Shape(shape), name("resolution"), name("colors"))
 	case got.Classes() > 0 && classes == 0:
-		return usage(option, "%s: it was trained with %s: %s, with data that has them", name(option), plural.N(got.Classes(), "class"), set("classes", ""))
+		return usage(option, "%s: the model is class-conditional, with %s: %s, and use data with as many classes", name(option), plural.N(got.Classes(), "class"), set("classes", ""))
 	case got.Classes() > 0 && got.Classes() != classes:
-		return usage(option, "%s: it was trained with %s, the data has %d", name(option), plural.N(got.Classes(), "class"), classes)
+		return usage(option, "%s: the model was trained with %s, but the data has %d", name(option), plural.N(got.Classes(), "class"), classes)
 	case got.Classes() == 0 && classes > 0:
-		return usage(option, "%s: it was trained without classes: leave out %s, or give a model that has them", name(option), name("classes"))
+		return usage(option, "%s: the model was trained without classes: leave out %s, or choose a class-conditional model", name(option), name("classes"))
 	}
 	return nil
 }
 
-// openTeacher reads the denoiser to distil.
+// openTeacher opens the denoiser to distil.
 func (p *Plan) openTeacher(parts *Parts) error {
 	r := &p.Run
 	if r.teacher() == "" {
 		return nil
 	}
-	null := -1 // what stands for no class in the data's own denoiser
+	null := -1 // the null class of the exact denoiser
 	if r.teacher() == Empirical {
 		if err := p.ownTeacher(parts); err != nil {
 			return err
@@ -169,7 +169,7 @@ func (p *Plan) openTeacher(parts *Parts) error {
 	return nil
 }
 
-// ownTeacher makes the exact denoiser of the run's own data.
+// ownTeacher creates the exact denoiser of the run's data.
 func (p *Plan) ownTeacher(parts *Parts) error {
 	c, h, w := p.Data.Shape()
 	n, size := p.Data.Len(), c*h*w
@@ -179,7 +179,7 @@ func (p *Plan) ownTeacher(parts *Parts) error {
 		label, err := p.Data.Read(i, pixels[good*size:(good+1)*size])
 		var corrupt *dataset.CorruptError
 		if errors.As(err, &corrupt) && p.Run.Corrupt == "skip" {
-			continue // logged by the loader, which meets it, too
+			continue // the loader logs it
 		}
 		if err != nil {
 			return failed("teacher", fmt.Errorf("%s: %w", Empirical, err))
@@ -187,7 +187,7 @@ func (p *Plan) ownTeacher(parts *Parts) error {
 		labels[good], good = int64(label), good+1
 	}
 	if good == 0 {
-		return failed("teacher", fmt.Errorf("%s: %s: no image can be read: %s, all corrupt", Empirical, quote.Path(p.Data.Name()), plural.N(n, "image")))
+		return failed("teacher", fmt.Errorf("%s: %s: no image can be decoded: all of %s are corrupt", Empirical, quote.Path(p.Data.Name()), plural.N(n, "image")))
 	}
 	n, pixels, labels = good, pixels[:good*size], labels[:good]
 	s := torch.NewScope(p.Run.Device)
@@ -203,7 +203,7 @@ func (p *Plan) ownTeacher(parts *Parts) error {
 	})
 }
 
-// load gives a network the weights that the run starts from.
+// load loads the weights that the run starts from into a network.
 func (p *Plan) load(net network.Network) error {
 	r := &p.Run
 	if !r.starts() {
@@ -220,7 +220,7 @@ func (p *Plan) load(net network.Network) error {
 	return nil
 }
 
-// describes reads what a model file, a run directory or one of Models says of its model.
+// describes reads the description of a model in a file, a run directory or Models.
 func (r *Run) describes(path string) (checkpoint.Description, error) {
 	data, ok := r.Models[path]
 	if !ok {
@@ -233,7 +233,7 @@ func (r *Run) describes(path string) (checkpoint.Description, error) {
 	return checkpoint.ParseDescription(f.Metadata())
 }
 
-// open reads any model that describes names.
+// open opens a model in a file, a run directory or Models.
 func (r *Run) open(path string) (*checkpoint.File, error) {
 	data, ok := r.Models[path]
 	if !ok {

@@ -20,7 +20,7 @@ import (
 	"github.com/onestep-go/onestep/training/rundir"
 )
 
-// session is a plan that is carried out.
+// session is a running plan.
 type session struct {
 	*Plan
 	net       network.Network
@@ -30,7 +30,7 @@ type session struct {
 	run       *rundir.Dir
 }
 
-// Train carries the plan out. Cancelling ctx saves, and returns the context's error with the result.
+// Train runs the plan. If ctx is cancelled, it saves and returns the context's error with the result.
 func (p *Plan) Train(ctx context.Context) (out Result, err error) {
 	if err := ctx.Err(); err != nil {
 		return out, err
@@ -66,8 +66,8 @@ func (p *Plan) Train(ctx context.Context) (out Result, err error) {
 	return out, err
 }
 
-// begin decides whether the run may start in its directory or resume there, and records what it reads. It returns the entries of options.json,
-// and those that may differ from the resumed run's.
+// begin checks whether the run may start or resume in its directory, and identifies the files that it reads. It returns the entries of
+// options.json, and the names of those that may differ from the resumed run's.
 func (p *Plan) begin(ctx context.Context) (options map[string]any, may []string, extended bool, err error) {
 	r := &p.Run
 	holds, err := p.identify(ctx)
@@ -87,7 +87,7 @@ func (p *Plan) begin(ctx context.Context) (options map[string]any, may []string,
 	if extended {
 		may = append(may, extendable...)
 	}
-	begun, err := r.mayGoOn(options, may)
+	begun, err := r.mayResume(options, may)
 	if err != nil {
 		return nil, nil, false, err
 	}
@@ -95,12 +95,12 @@ func (p *Plan) begin(ctx context.Context) (options map[string]any, may []string,
 		r.warn(note)
 	}
 	if r.Resume && !begun {
-		r.warn("there is no run to resume: a new one starts", "out", r.Out)
+		r.warn("there is no run to resume: starting a new one", "out", r.Out)
 	}
 	return options, may, extended, nil
 }
 
-// entries are the run's options as options.json has them.
+// entries returns the run's options as the entries of options.json.
 func (p *Plan) entries() (m map[string]any, err error) {
 	text, err := json.Marshal(p.Run)
 	if err != nil {
@@ -117,7 +117,7 @@ func (r *Run) warn(note string, more ...any) {
 	}
 }
 
-// make makes the network, its averages, and the method's objective over it.
+// make creates the network, its EMA weights, the teacher and the objective.
 func (s *session) make(parts *Parts) (err error) {
 	r := &s.Run
 	if s.net, err = network.New(s.Start.Network, r.Device, torch.Float32, r.Seed); err != nil {
@@ -159,7 +159,7 @@ func (s *session) make(parts *Parts) (err error) {
 		return usage("method", "%s %s: its Objective returned nil", name("method"), quote.Text(s.spec.Name))
 	}
 	if v, ok := s.objective.(training.Validator); ok {
-		if err := v.Validate(); err != nil { // before the run's folder is made, where the trainer would ask
+		if err := v.Validate(); err != nil { // earlier than the trainer, before the run directory is created
 			return err
 		}
 	}
@@ -167,7 +167,7 @@ func (s *session) make(parts *Parts) (err error) {
 	return err
 }
 
-// close frees what make has made.
+// close frees what make created.
 func (s *session) close(parts *Parts) {
 	parts.close()
 	for _, a := range s.averages {
@@ -178,7 +178,7 @@ func (s *session) close(parts *Parts) {
 	}
 }
 
-// end notes how the run ended, and closes its folder. A run that has not begun leaves nothing.
+// end logs how the run ended, and closes its directory. A run that failed before its first step leaves nothing.
 func (s *session) end(out Result, err error) error {
 	end := slog.New(slog.NewTextHandler(s.run.Log(), nil))
 	if err == nil || errors.Is(err, context.Canceled) {
@@ -196,7 +196,7 @@ func (s *session) end(out Result, err error) error {
 	return err
 }
 
-// describeRun writes the card, and the options of a run that was extended.
+// describeRun writes the card, and for an extended run its new options.
 func (s *session) describeRun(extended bool) error {
 	card, err := s.Card()
 	if err != nil {
@@ -217,7 +217,7 @@ func (s *session) describeRun(extended bool) error {
 	return rundir.Write(s.run.File("card.md"), []byte(card))
 }
 
-// trainer is the loop, as the options ask for it.
+// trainer returns the training loop with the run's options.
 func (s *session) trainer(opt training.Optimizer) *training.Trainer {
 	r := &s.Run
 	rate := func(k int) float64 { return lrFactor(k, r.Steps, *r.LRDecay) }
@@ -258,7 +258,7 @@ func (s *session) trainer(opt training.Optimizer) *training.Trainer {
 	return t
 }
 
-// described describes the model after that many steps.
+// described returns the description of the model after that many steps.
 func (s *session) described(step int, images int64) (checkpoint.Description, error) {
 	d, err := checkpoint.Describe(s.trained)
 	d.SigmaMax, d.Method, d.Data, d.Step, d.Images, d.Command = s.Start.SigmaMax, s.spec.Name, s.Run.Data, step, images, s.Run.Command
@@ -272,7 +272,7 @@ func (s *session) described(step int, images int64) (checkpoint.Description, err
 	return d, err
 }
 
-// learnt yields the network's parameters, and those that the objective has besides.
+// learnt yields the parameters of the network and of the objective.
 func learnt(net training.Module, objective training.Objective) iter.Seq2[string, *torch.Tensor] {
 	return func(yield func(string, *torch.Tensor) bool) {
 		for name, p := range net.Parameters() {
@@ -292,7 +292,7 @@ func learnt(net training.Module, objective training.Objective) iter.Seq2[string,
 	}
 }
 
-// once logs every corrupt image the first time that it is met.
+// once returns a function that logs each corrupt image once.
 func once(log *slog.Logger) func(error) {
 	var met sync.Map
 	return func(err error) {
@@ -302,7 +302,7 @@ func once(log *slog.Logger) func(error) {
 	}
 }
 
-// lrFactor is 1, and falls linearly to 0 over the last part of the run.
+// lrFactor returns the factor of the learning rate at step k: after the warm-up 1, with a linear decay to 0 over the final fraction decay.
 func lrFactor(k, steps int, decay float64) float64 {
 	f := warmup(k)
 	if left := float64(steps-k) / (decay * float64(steps)); decay > 0 && left < 1 {
@@ -311,5 +311,5 @@ func lrFactor(k, steps int, decay float64) float64 {
 	return f
 }
 
-// warmup is what the first steps' learning rate is multiplied by: RAdam's are not normalised.
+// warmup returns the factor of the learning rate in the first steps, which RAdam does not normalise.
 func warmup(k int) float64 { return math.Min(1, float64(k+1)/10) }

@@ -11,16 +11,16 @@ import (
 	"github.com/onestep-go/onestep/training/dataset"
 )
 
-// user is a part of a run that declares which options it reads: its method, its network, its distance, its data. An option
-// that no part of a kind declares is read by every run.
+// user is a part of a run with options of its own: its method, network, distance or data. An option that no part declares is used by every
+// run.
 type user struct {
-	what  string   // "the method ct"
-	uses  []string // options
-	kind  []string // what any of its kind uses
-	other func(option string) []string
+	what  string                       // "the method ct"
+	uses  []string                     // its options
+	kind  []string                     // the options of all parts of its kind
+	other func(option string) []string // the parts of its kind that use the option
 }
 
-// users lists the parts that are known: the network is not before the model that the run starts from has been read.
+// users lists the parts of the run. The network is missing until the model that the run starts from has been read.
 func (r *Run) users() []user {
 	method := user{what: "the method " + r.Method.Spec().Name, uses: uses(r.Method), other: UsedBy}
 	for _, m := range Methods() {
@@ -60,7 +60,7 @@ func (r *Run) users() []user {
 	return append(list, distance, data)
 }
 
-// sizes lists the options of a network's own.
+// sizes lists a network's options.
 func sizes(p network.Preset) (names []string) {
 	for _, o := range options.Of(p.Options()) {
 		names = append(names, o.Name)
@@ -68,7 +68,7 @@ func sizes(p network.Preset) (names []string) {
 	return names
 }
 
-// uses lists the options that the method reads and some other method does not.
+// uses lists the options that the method uses, except those that all methods use.
 func uses(m Method) (all []string) {
 	for _, o := range options.Of(m) {
 		all = append(all, o.Name)
@@ -83,7 +83,7 @@ func uses(m Method) (all []string) {
 	return all
 }
 
-// UsedBy lists the methods that use an option, if not all do; nil if all do.
+// UsedBy lists the methods that use an option; nil: all do.
 func UsedBy(option string) (names []string) {
 	for _, m := range Methods() {
 		if slices.Contains(uses(m), option) {
@@ -93,7 +93,7 @@ func UsedBy(option string) (names []string) {
 	return names
 }
 
-// Unused refuses an option that the run does not use, whatever its value.
+// Unused returns an error if the run does not use the option, whatever its value.
 func (r Run) Unused(option string) error {
 	if err := r.sound(); err != nil {
 		return err
@@ -103,13 +103,13 @@ func (r Run) Unused(option string) error {
 	}
 	for _, u := range r.users() {
 		if slices.Contains(u.kind, option) && !slices.Contains(u.uses, option) {
-			return usage(option, "%s: %s does not use it, only %s", name(option), quote.Text(u.what), quote.Text(strings.Join(u.other(option), ", ")))
+			return usage(option, "%s: %s does not use this option, only %s", name(option), quote.Text(u.what), quote.Text(strings.Join(u.other(option), ", ")))
 		}
 	}
 	return nil
 }
 
-// used refuses options that have another value than their default and are not used.
+// used returns an error for an unused option with another value than its default.
 func (r *Run) used() error {
 	for _, o := range r.options() {
 		if o.IsDefault(o.Value()) {

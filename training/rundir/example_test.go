@@ -9,7 +9,7 @@ import (
 	"github.com/onestep-go/onestep/training/rundir"
 )
 
-// A run writes its options and statistics. The same options open it again to resume; others are refused.
+// A run writes its options and statistics. It can be opened again with the same options, to resume; other options are an error.
 func Example() {
 	parent, err := os.MkdirTemp("", "")
 	if err != nil {

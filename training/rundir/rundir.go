@@ -32,10 +32,10 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// ErrHoldsRun is wrapped by the error of a directory that holds a run, when it is opened without resume.
-var ErrHoldsRun = errors.New("holds a run")
+// ErrHoldsRun is wrapped by the error for opening a directory with a run in it without resume.
+var ErrHoldsRun = errors.New("already contains a run")
 
-// Limits of what is read of a run. Its statistics have some hundred bytes a line.
+// Limits on the size of files that are read. A line of statistics has a few hundred bytes.
 const (
 	maxOptions = 1 << 20
 	maxStats   = 1 << 30
@@ -47,16 +47,16 @@ type Dir struct {
 	lock  *os.File
 	stats *os.File
 	log   *os.File
-	made  []string        // folders that Open made, the outermost first
-	had   map[string]bool // what was in the folder before
+	made  []string        // directories that Open created, the outermost first
+	had   map[string]bool // entries of the directory before Open
 }
 
-// Open makes the directory of a new run, or with resume opens that of an existing one. Options are written to options.json;
-// an existing run's options must be equal except for the fields named in may. A directory that holds a run is an error without resume,
-// and a directory with any other files always is: nothing is overwritten.
+// Open creates the directory of a new run, or with resume opens that of an existing one. Options are written to options.json. An existing
+// run's options must be equal, except for the fields named in may. A directory with a run in it is an error without resume, and one with
+// other files always is: nothing is overwritten.
 func Open(path string, options map[string]any, resume bool, may ...string) (*Dir, error) {
 	if path == "" {
-		return nil, errors.New("run directory: want a path, got nothing")
+		return nil, errors.New("run directory: want a path, got an empty one")
 	}
 	d := &Dir{path: path}
 	for at := filepath.Clean(path); ; at = filepath.Dir(at) {
@@ -77,11 +77,11 @@ func Open(path string, options map[string]any, resume bool, may ...string) (*Dir
 	return d, nil
 }
 
-// Discard closes the folder of a run that has not begun, and removes what was made since Open: files and, if they are empty
-// then, folders. If a step has been recorded or a state saved since, the folder is only closed.
+// Discard closes the directory of a run that has done no step, and removes the files, and directories if they are then empty, that were
+// created since Open. If a step was recorded or a checkpoint saved since, it only closes the directory.
 func (d *Dir) Discard() error {
 	if d.lock != nil && !d.holds() {
-		if err := d.lock.Close(); err != nil { // another process's, with all that is in the folder
+		if err := d.lock.Close(); err != nil { // another process has locked the directory
 			return err
 		}
 		d.lock = nil
@@ -105,18 +105,18 @@ func (d *Dir) Discard() error {
 	}
 	for _, dir := range slices.Backward(d.made) {
 		if os.Remove(dir) != nil {
-			break // somebody put something there
+			break // not empty: another program created files
 		}
 	}
 	return d.Close()
 }
 
-// opening tells whether a file is one that a run opens with, before its first step.
+// opening reports whether a run creates a file of that name before its first step.
 func opening(name string) bool {
 	return slices.Contains([]string{"options.json", "card.md", "stats.jsonl", "log.txt", ".lock"}, name) || strings.HasPrefix(name, "events.out.tfevents.")
 }
 
-// holds tells whether this process has the lock that is in the folder, and not one that was removed.
+// holds reports whether this process has the directory's lock: the file that is there now, not one that was removed.
 func (d *Dir) holds() bool {
 	if unix.Flock(int(d.lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) != nil {
 		return false
@@ -129,8 +129,8 @@ func (d *Dir) holds() bool {
 	return err == nil && os.SameFile(mine, there)
 }
 
-// Check reports whether Open would refuse the folder, and makes nothing: for those who have long work to do before they open it.
-// It tells whether a run is there that has begun.
+// Check returns the error that Open would return, but creates nothing: for programs with long work to do before they open the directory.
+// begun reports whether there is a run that has done a step.
 func Check(path string, options map[string]any, resume bool, may ...string) (begun bool, err error) {
 	entries, err := os.ReadDir(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -142,11 +142,11 @@ func Check(path string, options map[string]any, resume bool, may ...string) (beg
 	return (&Dir{path: path}).check(entries, options, resume, may)
 }
 
-// check refuses a folder of these entries. It tells whether it holds a run that has begun.
+// check is Check for a directory with these entries.
 func (d *Dir) check(entries []fs.DirEntry, options map[string]any, resume bool, may []string) (begun bool, err error) {
 	old, err := plainfile.Read(d.File("options.json"), maxOptions)
 	started := err == nil
-	// What a run leaves that failed before its first step, on its data for instance, is in nobody's way.
+	// The files of a run that failed before its first step, such as with an error in its data, may be replaced.
 	begun = started && d.began(entries)
 	switch {
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
@@ -156,7 +156,7 @@ func (d *Dir) check(entries []fs.DirEntry, options map[string]any, resume bool, 
 	case !started:
 		for _, e := range entries {
 			if !strings.HasPrefix(e.Name(), ".") {
-				return false, fmt.Errorf("run directory %s is not empty (%s) and holds no run: choose another directory", quote.Path(d.path), quote.Text(e.Name()))
+				return false, fmt.Errorf("run directory %s is not empty (it contains %s) and is not a run: choose another directory", quote.Path(d.path), quote.Text(e.Name()))
 			}
 		}
 	}
@@ -209,19 +209,19 @@ func (d *Dir) open(options map[string]any, resume bool, may []string) (err error
 	return nil
 }
 
-// appendTo opens a file of the run to write at its end. A folder from elsewhere may have anything under that name: what is not a regular file
-// in the folder itself, such as a link to another, is not written to.
+// appendTo opens a file of the run for appending. A directory from elsewhere may have anything under that name: only a regular file in the
+// directory itself is written to, not a link to another file.
 func (d *Dir) appendTo(name string) (*os.File, error) {
 	f, err := os.OpenFile(d.File(name), os.O_CREATE|os.O_APPEND|os.O_WRONLY|unix.O_NONBLOCK|unix.O_NOFOLLOW, 0o666)
 	if errors.Is(err, unix.ELOOP) {
-		return nil, fmt.Errorf("%s is a symbolic link, want a file: replace it with a copy of what it points to", quote.Path(d.File(name)))
+		return nil, fmt.Errorf("%s is a symbolic link, want a regular file: replace the link with a copy of its target", quote.Path(d.File(name)))
 	}
 	if err != nil {
 		return nil, err
 	}
 	st, err := f.Stat()
 	if err == nil && !st.Mode().IsRegular() {
-		err = fmt.Errorf("%s is not a regular file", quote.Path(d.File(name)))
+		err = fmt.Errorf("%s is not a regular file: move it away", quote.Path(d.File(name)))
 	}
 	if err != nil {
 		return nil, errors.Join(err, f.Close())
@@ -229,7 +229,7 @@ func (d *Dir) appendTo(name string) (*os.File, error) {
 	return f, nil
 }
 
-// began tells whether a run has done a step, or may have: whether there is anything but the files that a run opens with.
+// began reports whether a run has done a step, or may have: whether there are other files than those from before the first step.
 func (d *Dir) began(entries []fs.DirEntry) bool {
 	log := false
 	for _, e := range entries {
@@ -242,7 +242,7 @@ func (d *Dir) began(entries []fs.DirEntry) bool {
 	return !log || err != nil || st.Size() > 0
 }
 
-// sameOptions compares what was written with what is wanted now, through JSON on both sides.
+// sameOptions returns an error if the options in options.json, old, differ from the given ones, by their JSON.
 func sameOptions(old []byte, options map[string]any, may []string) error {
 	var had, wants map[string]any
 	if err := numbers(old, &had); err != nil {
@@ -277,30 +277,30 @@ func sameOptions(old []byte, options map[string]any, may []string) error {
 	if n := len(differ); n > 8 {
 		differ = append(differ[:8], fmt.Sprintf("and %d more", n-8))
 	}
-	return fmt.Errorf("the run was started with other options or files, which change its results: %s; resume it with its own, or start a new run from its snapshot", strings.Join(differ, "; "))
+	return fmt.Errorf("the run was started with other options or files, which change its results: %s; resume it with the same ones, or start a new run from its snapshot", strings.Join(differ, "; "))
 }
 
-// numbers decodes JSON, keeping numbers as they are written: a seed may need all 64 bits.
+// numbers decodes JSON without rounding numbers: a seed may need all 64 bits.
 func numbers(text []byte, into *map[string]any) error {
 	dec := json.NewDecoder(bytes.NewReader(text))
 	dec.UseNumber()
 	return notOptions(dec.Decode(into), *into)
 }
 
-// notOptions says what is wrong with options.json, of which this was decoded.
+// notOptions returns the error for an options.json that was decoded with err, or is not an object.
 func notOptions(err error, decoded map[string]any) error {
 	var kind *json.UnmarshalTypeError
 	switch {
 	case errors.As(err, &kind):
-		err = fmt.Errorf("it is a JSON %s", quote.Text(kind.Value))
+		err = fmt.Errorf("got a JSON %s", quote.Text(kind.Value))
 	case errors.Is(err, io.EOF):
-		err = errors.New("it is empty")
+		err = errors.New("the file is empty")
 	case err == nil && decoded == nil:
-		err = errors.New("it is null")
+		err = errors.New("got null")
 	case err == nil:
 		return nil
 	}
-	return fmt.Errorf("options.json is damaged, which has to be a JSON object of the run's options: %w", quote.Error(err))
+	return fmt.Errorf("options.json is damaged: want a JSON object with the run's options: %w", quote.Error(err))
 }
 
 // ReadOptions returns the options of the run in a directory.
@@ -336,8 +336,8 @@ func (d *Dir) Close() error {
 	return errors.Join(errs...)
 }
 
-// Snapshot returns the path of the snapshot after a step: of the further average of that name, or, where it is empty, of the one
-// that is sampled from.
+// Snapshot returns the path of the snapshot after a step: that of the further EMA weights of that name, or, if the name is empty, of the
+// main ones.
 func (d *Dir) Snapshot(step int, name string) string {
 	if name != "" {
 		name = "." + name
@@ -345,7 +345,7 @@ func (d *Dir) Snapshot(step int, name string) string {
 	return d.File(fmt.Sprintf("model-%07d%s.safetensors", step, name))
 }
 
-// State returns the path of the checkpoint after a step.
+// State returns the path of the checkpoint of a step.
 func (d *Dir) State(step int) string { return d.File(fmt.Sprintf("state-%07d.safetensors", step)) }
 
 // Steps returns the steps, ascending, after which files with that prefix ("model" or "state") were written.
@@ -410,7 +410,7 @@ func (d *Dir) Prune(prefix string, keep int) error {
 	return remove(paths)
 }
 
-// PruneSnapshots removes all snapshots but those of the last keep steps, of every average.
+// PruneSnapshots removes all snapshots except those of the last keep steps, with all EMA weights.
 func (d *Dir) PruneSnapshots(keep int) error {
 	steps, err := d.Steps("model")
 	if err != nil || len(steps) <= keep {
@@ -424,7 +424,7 @@ func (d *Dir) PruneSnapshots(keep int) error {
 	return remove(slices.DeleteFunc(all, func(path string) bool { return stepOf(path) >= first }))
 }
 
-// Record appends one object to stats.jsonl. Its "step" is what a resumed run is cut back by.
+// Record appends one object to stats.jsonl. CutStats goes by its "step".
 func (d *Dir) Record(values map[string]any) error {
 	text, err := json.Marshal(values)
 	if err != nil {
@@ -436,7 +436,7 @@ func (d *Dir) Record(values map[string]any) error {
 	return nil
 }
 
-// Forget removes the checkpoints that were written after a step. Snapshots are kept: they may be all that is left of a run.
+// Forget removes the checkpoints of later steps than after. It keeps snapshots, which may be all that is left of a run.
 func (d *Dir) Forget(after int) error {
 	steps, err := d.Steps("state")
 	if err != nil {
@@ -454,7 +454,7 @@ func (d *Dir) Forget(after int) error {
 // stepOf returns the step of a snapshot's path.
 func stepOf(path string) int {
 	digits, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(path), "model-"), ".")
-	n, _ := strconv.Atoi(digits) // Snapshots has seen to it
+	n, _ := strconv.Atoi(digits) // Snapshots has checked it
 	return n
 }
 
@@ -467,8 +467,8 @@ func remove(paths []string) error {
 	return nil
 }
 
-// CutStats drops what stats.jsonl says of steps after the given one, and a line that a killed run left half-written. It tells
-// whether there was any.
+// CutStats removes the lines of later steps from stats.jsonl, and an incomplete last line of a killed run. cut reports whether there were
+// any.
 func (d *Dir) CutStats(step int) (cut bool, err error) {
 	old, err := plainfile.Read(d.File("stats.jsonl"), maxStats)
 	if err != nil {
@@ -498,7 +498,7 @@ func (d *Dir) CutStats(step int) (cut bool, err error) {
 	return true, err
 }
 
-// WriteJSON writes a value as indented JSON, atomically, replacing what was there.
+// WriteJSON writes a value as indented JSON atomically, and replaces an existing file or link.
 func WriteJSON(path string, v any) error {
 	text, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
@@ -507,12 +507,12 @@ func WriteJSON(path string, v any) error {
 	return Write(path, append(text, '\n'))
 }
 
-// Write writes a file atomically, replacing what was there, also a link.
+// Write writes a file atomically, and replaces an existing file or link.
 func Write(path string, data []byte) error {
 	return atomicfile.WriteBytes(path, atomicfile.Options{Overwrite: true, Durable: true}, data)
 }
 
-// Unlink removes a symbolic link where a file of the run is to be written, so that what it points to is not replaced.
+// Unlink removes a symbolic link at the path of a file of the run, so that writing the file does not replace the link's target.
 func (d *Dir) Unlink(path string) error {
 	if st, err := os.Lstat(path); err == nil && st.Mode()&fs.ModeSymlink != 0 {
 		return os.Remove(path)

@@ -42,23 +42,25 @@ func TestOpen(t *testing.T) {
 	require.NoError(t, os.WriteFile(filepath.Join(other, "thesis.tex"), []byte("x"), 0o644))
 	for _, resume := range []bool{false, true} {
 		_, err = Open(other, options, resume)
-		require.ErrorContains(t, err, "is not empty (thesis.tex) and holds no run")
+		require.ErrorContains(t, err, "thesis.tex")
+		require.NotErrorIs(t, err, ErrHoldsRun)
 	}
 	entries, err := os.ReadDir(other)
 	require.NoError(t, err)
-	require.Len(t, entries, 1, "nothing was made in a folder that is not ours")
+	require.Len(t, entries, 1, "nothing is created in a directory that is not a run's")
 	_, err = Open("", options, false)
 	require.Error(t, err)
 	_, err = Open(filepath.Join(other, "thesis.tex"), options, false)
 	require.Error(t, err)
 
 	damaged := t.TempDir()
-	for text, want := range map[string]string{"{": "unexpected EOF", "": "it is empty", "[1, 2]": "it is a JSON array", "null": "it is null"} {
+	for text, want := range map[string]string{"{": "unexpected EOF", "": "empty", "[1, 2]": "array", "null": "null"} {
 		require.NoError(t, os.WriteFile(filepath.Join(damaged, "options.json"), []byte(text), 0o644))
 		_, err = Open(damaged, options, true)
-		require.ErrorContains(t, err, "options.json is damaged, which has to be a JSON object of the run's options: "+want)
+		require.ErrorContains(t, err, "options.json")
+		require.ErrorContains(t, err, want)
 		_, err = ReadOptions(damaged)
-		require.ErrorContains(t, err, "options.json is damaged")
+		require.ErrorContains(t, err, "options.json")
 	}
 	require.NoError(t, os.WriteFile(filepath.Join(damaged, "options.json"), []byte("{}"), 0o644))
 	many := map[string]any{}
@@ -91,7 +93,7 @@ func TestStepsAndPrune(t *testing.T) {
 	require.Equal(t, []int{20, 300, 1000}, got, "snapshots stay")
 	require.Equal(t, "model-0001000.safetensors", filepath.Base(d.Snapshot(1000, "")))
 
-	// Those of further averages are snapshots, too, and none of a step's own.
+	// Those of further EMA weights are snapshots, too.
 	further := d.Snapshot(300, "width-0.05")
 	require.Equal(t, "model-0000300.width-0.05.safetensors", filepath.Base(further))
 	require.NoError(t, Write(further, []byte("x")))
@@ -110,7 +112,7 @@ func TestStepsAndPrune(t *testing.T) {
 	require.NoError(t, d.PruneSnapshots(2))
 	all, err = Snapshots(d.Path())
 	require.NoError(t, err)
-	require.Equal(t, []string{d.Snapshot(300, ""), further, d.Snapshot(1000, "")}, all, "those of step 20 are gone, of every average")
+	require.Equal(t, []string{d.Snapshot(300, ""), further, d.Snapshot(1000, "")}, all, "those of step 20 are gone, with all EMA weights")
 	require.NoError(t, d.Forget(300))
 	require.FileExists(t, d.Snapshot(1000, ""))
 	got, err = d.Steps("state")
@@ -164,7 +166,7 @@ func TestWriteIsAtomic(t *testing.T) {
 	require.Len(t, entries, 1, "no temporary files stay")
 }
 
-// What a run leaves that failed before its first step is in nobody's way; what a killed one was writing goes.
+// The files of a run that failed before its first step are replaced; temporary files of a killed one are removed.
 func TestIdleRuns(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "run")
 	d, err := Open(dir, map[string]any{"data": "misspelt"}, false)
@@ -182,7 +184,7 @@ func TestIdleRuns(t *testing.T) {
 	require.NoError(t, err)
 	require.True(t, begun)
 	_, err = Check(dir, map[string]any{"data": "right"}, false)
-	require.ErrorContains(t, err, "holds a run")
+	require.ErrorIs(t, err, ErrHoldsRun)
 	_, err = Check(dir, map[string]any{"data": "other"}, true)
 	require.ErrorContains(t, err, "data was")
 	begun, err = Check(filepath.Join(dir, "none"), nil, true)
@@ -193,7 +195,7 @@ func TestIdleRuns(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, "right", o["data"])
 	_, err = Open(dir, map[string]any{"data": "right"}, false)
-	require.ErrorContains(t, err, "holds a run")
+	require.ErrorIs(t, err, ErrHoldsRun)
 
 	left := filepath.Join(dir, ".onestep-ABCDEFGHIJKLMNOPQRSTUVWXYZ.tmp")
 	other := filepath.Join(dir, ".mine.tmp-ABC")
@@ -233,7 +235,7 @@ func TestLockIsNoLink(t *testing.T) {
 	require.Equal(t, "precious", string(b))
 }
 
-// A run that has not begun leaves nothing that was not there; one that has is kept.
+// A run that has done no step leaves nothing behind; one that has is kept.
 func TestDiscard(t *testing.T) {
 	base := t.TempDir()
 	path := filepath.Join(base, "runs", "one")
@@ -253,12 +255,12 @@ func TestDiscard(t *testing.T) {
 	require.NoError(t, begin().Discard())
 	entries, err := os.ReadDir(path)
 	require.NoError(t, err)
-	require.Len(t, entries, 1, "what was there stays")
+	require.Len(t, entries, 1, "existing files stay")
 
 	d := begin()
 	_, err = Open(path, options, true)
 	require.ErrorContains(t, err, "in use")
-	require.FileExists(t, d.File("card.md"), "a process that finds the folder in use removes nothing")
+	require.FileExists(t, d.File("card.md"), "a process that finds the directory in use removes nothing")
 	require.NoError(t, os.WriteFile(d.State(0), nil, 0o666))
 	require.NoError(t, d.Discard())
 	require.FileExists(t, d.File("options.json"))
@@ -268,7 +270,7 @@ func TestDiscard(t *testing.T) {
 	require.Error(t, err)
 }
 
-// Files of a run that are links lead to nothing that is written.
+// Links in place of a run's files are not written through.
 func TestLinksAreNotWritten(t *testing.T) {
 	options := map[string]any{"steps": 3}
 	for _, name := range []string{"log.txt", "stats.jsonl"} {

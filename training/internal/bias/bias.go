@@ -1,4 +1,4 @@
-// Package bias has what the discretisation of a consistency method leaves to be desired, in closed form, for the cards of runs and for
+// Package bias computes the discretisation error of consistency methods on Gaussian data in closed form, for the cards of runs and for
 // tests of the methods.
 package bias
 
@@ -7,14 +7,13 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Gaussian returns what perfect training of a method with these levels, ascending, leaves of the deviation of Gaussian data in
-// samples of one step: 1 is all of it. It is exact for distillation with that solver, and with Euler's for consistency training
-// too, whose best answer at t_{n+1} is the mean of f(x0 + t_n·z, t_n) given x0 + t_{n+1}·z, which on Gaussian data one of
-// Euler's steps leads to:
+// Gaussian returns the standard deviation of one-step samples relative to that of the data, for a perfectly trained method with these
+// levels, in ascending order, on Gaussian data: 1 is exact. It holds for distillation with that solver, and with Euler's for consistency
+// training too, whose optimum at t_{n+1} is the mean of f(x0 + t_n·z, t_n) given x0 + t_{n+1}·z. On Gaussian data that is one Euler step:
 //
 //	a_1 = 1        a_{n+1} = a_n·(s² + t_n·t_{n+1})/(s² + t_{n+1}²)        bias = a_N·t_N/s
 //
-// Real data has more detail than Gaussian data, and loses more.
+// For real data, which has more detail than Gaussian data, the error is larger.
 func Gaussian(solver Solver, levels []float64, sigmaData float64) (float64, error) {
 	var bias float64
 	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
@@ -30,12 +29,12 @@ func Gaussian(solver Solver, levels []float64, sigmaData float64) (float64, erro
 	return bias, err
 }
 
-// Solver is package training's.
+// Solver is training.Solver.
 type Solver interface {
 	Step(s *torch.Scope, d models.Denoiser, x, t, next *torch.Tensor, c models.Cond) *torch.Tensor
 }
 
-// gaussianDenoiser is exact for data around 0 of that deviation.
+// gaussianDenoiser is the exact denoiser of Gaussian data with mean 0 and that standard deviation.
 type gaussianDenoiser float64
 
 func (g gaussianDenoiser) Denoise(s *torch.Scope, x, t *torch.Tensor, _ models.Cond) *torch.Tensor {

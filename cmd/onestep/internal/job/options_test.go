@@ -67,7 +67,7 @@ func TestReadConfig(t *testing.T) {
 		{`{"stepz": 3}`, `unknown field "stepz"`},
 		{`{"steps": "many"}`, "steps: want an integer"},
 		{`{"steps": 1.5}`, "steps: want an integer"},
-		{`{"steps": 3} {}`, "more follows"},
+		{`{"steps": 3} {}`, "one JSON object"},
 		{`{"steps": `, "unexpected EOF"},
 	} {
 		_, err := read(c.text)

@@ -259,23 +259,23 @@ func TestRunRefusesTeachers(t *testing.T) {
 		name, want string
 		change     func(o *Train)
 	}{
-		{"none", "--method cd needs a denoiser", func(o *Train) { set(o, "teacher", "") }},
+		{"none", "--method cd needs a teacher", func(o *Train) { set(o, "teacher", "") }},
 		{"missing", "--teacher /nonexistent: no such file", func(o *Train) { set(o, "teacher", "/nonexistent") }},
 		{"student", "--teacher: want a denoiser (--method: edm, ddpm, flow)", func(o *Train) { set(o, "teacher", student.Out) }},
-		{"size", "--teacher: it is for images of 3×8×8, the run has 3×16×16", func(o *Train) { o.Resolution = 16 }},
-		{"size of the teacher", "--teacher: it is for images of 3×8×8, the run has 3×16×16", func(o *Train) { o.Resolution, o.Init = 16, "none" }},
-		{"classes", "it was trained with 9 classes: pass --classes", func(o *Train) { o.Classes = false }},
-		{"classes of a student", "--init: it was trained without classes: leave out --classes", func(o *Train) { o.Init = plain.Out }},
-		{"classes of a teacher", "--teacher: it was trained without classes: leave out --classes", func(o *Train) { set(o, "teacher", plain.Out) }},
-		{"classes of a teacher only", "--teacher: it was trained without classes", func(o *Train) { o.Init = "none"; set(o, "teacher", plain.Out) }},
-		{"network", "--network dit: the run starts with the network of --teacher " + from + ", which has ddpmpp", func(o *Train) { o.Network, o.Size = "dit", nil }},
-		{"channels", "--channels 64: the run starts with the network of --teacher " + from + ", which has 8: leave the option out, or pass --init none", func(o *Train) { size(o).Channels = 64 }},
-		{"mult", "--mult 2,2: the run starts with the network of --init " + plain.Out + ", which has 1,2", func(o *Train) {
+		{"size", "--teacher: the model is for images of 3×8×8", func(o *Train) { o.Resolution = 16 }},
+		{"size of the teacher", "--teacher: the model is for images of 3×8×8", func(o *Train) { o.Resolution, o.Init = 16, "none" }},
+		{"classes", "9 classes: pass --classes", func(o *Train) { o.Classes = false }},
+		{"classes of a student", "--init: the model was trained without classes: leave out --classes", func(o *Train) { o.Init = plain.Out }},
+		{"classes of a teacher", "--teacher: the model was trained without classes: leave out --classes", func(o *Train) { set(o, "teacher", plain.Out) }},
+		{"classes of a teacher only", "--teacher: the model was trained without classes", func(o *Train) { o.Init = "none"; set(o, "teacher", plain.Out) }},
+		{"network", "--network dit: the run starts from the network of --teacher " + from + ", which has ddpmpp", func(o *Train) { o.Network, o.Size = "dit", nil }},
+		{"channels", "--channels 64: the run starts from the network of --teacher " + from + ", which has 8: leave the option out, or pass --init none", func(o *Train) { size(o).Channels = 64 }},
+		{"mult", "--mult 2,2: the run starts from the network of --init " + plain.Out + ", which has 1,2", func(o *Train) {
 			o.Init, o.Classes, size(o).Mult = plain.Out, false, []int{2, 2}
 			set(o, "teacher", plain.Out+"/")
 		}},
 		{"blocks", "--blocks 2: the run", func(o *Train) { size(o).Blocks = 2 }},
-		{"attention", "--attention none: the run starts with the network of --teacher " + from + ", which has 4", func(o *Train) { size(o).Attention = []int{} }},
+		{"attention", "--attention none: the run starts from the network of --teacher " + from + ", which has 4", func(o *Train) { size(o).Attention = []int{} }},
 		{"patch", "--patch 2: the run", func(o *Train) { o.Size = &dit.Options{Patch: 2} }},
 		{"solver", "--solver: want one of euler, heun", func(o *Train) { own[*recipe.CD](o).Solver = "rk4" }},
 		{"init", "--init /nonexistent: no such file", func(o *Train) { o.Init = "/nonexistent" }},
@@ -344,7 +344,7 @@ func TestRunRefuses(t *testing.T) {
 		{"distance", "--distance: want one of l1, l2", func(o *Train) { own[*recipe.CT](o).Distance = "ssim" }},
 		{"no weights", "--distance lpips needs weights", func(o *Train) { own[*recipe.CT](o).Distance = "lpips" }},
 		{"no file", "python scripts/lpips_weights.py vgg no.safetensors", func(o *Train) { m := own[*recipe.CT](o); m.Distance, m.LPIPS = "lpips", "no.safetensors" }},
-		{"needless weights", "--lpips: the distance huber does not use it, only lpips", func(o *Train) { own[*recipe.CT](o).LPIPS = "no.safetensors" }},
+		{"needless weights", "--lpips: the distance huber", func(o *Train) { own[*recipe.CT](o).LPIPS = "no.safetensors" }},
 		{"levels", "--s0, --s1", func(o *Train) { m := own[*recipe.CT](o); m.S0, m.S1 = 10, 5 }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -490,18 +490,18 @@ func TestResumeNoticesOtherInputs(t *testing.T) {
 	require.Equal(t, []int{3, 6}, snapshots, "--keep 2")
 }
 
-// Going on with a run that is not there starts one, and says so; the folder may be misspelt.
+// Resuming a run that is not there starts one, with a notice: the directory may be misspelt.
 func TestResumeOfNothingIsSaid(t *testing.T) {
 	o := tinyRun(filepath.Join(t.TempDir(), "run"), "ict")
 	o.Steps = 1
 	var said bytes.Buffer
 	_, err := o.Train(context.Background(), Hooks{Log: slog.New(slog.NewTextHandler(&said, nil))})
 	require.NoError(t, err)
-	require.Contains(t, said.String(), `msg="there is no run to resume: a new one starts" out=`+o.Out)
+	require.Contains(t, said.String(), "no run to resume")
 	said.Reset()
 	_, err = o.Train(context.Background(), Hooks{Log: slog.New(slog.NewTextHandler(&said, nil))})
 	require.NoError(t, err)
-	require.NotContains(t, said.String(), "a new one starts")
+	require.NotContains(t, said.String(), "no run to resume")
 }
 
 // Example images of weights that draw none do not end a run that may still go back.
@@ -632,20 +632,24 @@ func TestEveryTeacher(t *testing.T) {
 	o.Init = filepath.Join(dir, "dit")
 	set(&o, "teacher", filepath.Join(dir, "edm"))
 	_, err = o.Train(context.Background(), Hooks{})
-	require.ErrorContains(t, err, "only unet can start from one with fewer: pass --init none")
+	require.ErrorContains(t, err, "only unet can get new ones: pass --init none")
 
 	o = tinyRun(filepath.Join(dir, "no"), "flow")
 	set(&o, "teacher", filepath.Join(dir, "edm"))
 	_, err = o.Train(context.Background(), Hooks{})
-	require.ErrorContains(t, err, "--teacher: it was trained with the form edm, and --method flow cannot use it: want a model of the form flow; the methods that distil it: cd, scd, ctm, pd")
+	for _, want := range []string{"--teacher: the model has the form edm", "--method flow", "the form flow", "cd, scd, ctm, pd"} {
+		require.ErrorContains(t, err, want)
+	}
 	o = tinyRun(filepath.Join(dir, "no"), "edm")
 	o.Init = filepath.Join(dir, "flow")
 	_, err = o.Train(context.Background(), Hooks{})
-	require.ErrorContains(t, err, "--init: it was trained with the form flow, and --method edm cannot use it")
+	require.ErrorContains(t, err, "--init: the model has the form flow")
+	require.ErrorContains(t, err, "--method edm")
 	o = tinyRun(filepath.Join(dir, "no"), "scd")
 	set(&o, "teacher", filepath.Join(dir, "ddpm"))
 	_, err = o.Train(context.Background(), Hooks{})
-	require.ErrorContains(t, err, "it has whole timesteps of a chain only, and the method needs derivatives in time; the methods that distil it: cd, ctm, pd")
+	require.ErrorContains(t, err, "discrete timesteps")
+	require.ErrorContains(t, err, "cd, ctm, pd")
 	require.NoDirExists(t, o.Out)
 }
 
@@ -823,13 +827,13 @@ func TestGuidance(t *testing.T) {
 	require.NoError(t, err)
 
 	for want, change := range map[string]func(o *Train){
-		"the teacher does not know images without a class": func(o *Train) { set(o, "teacher", filepath.Join(dir, "plain")) },
-		"there are no classes to guide to":                 func(o *Train) { o.Classes = false },
-		"want one scale above 0 or the two ends":           func(o *Train) { own[*recipe.CD](o).Guidance = []float64{4, 1} },
-		"leave the option out, or train the teacher with it": func(o *Train) {
+		"--guidance: the teacher was trained without label dropout":  func(o *Train) { set(o, "teacher", filepath.Join(dir, "plain")) },
+		"--guidance: a guided teacher needs classes: pass --classes": func(o *Train) { o.Classes = false },
+		"got [4 1]": func(o *Train) { own[*recipe.CD](o).Guidance = []float64{4, 1} },
+		"--label-dropout: the teacher was trained without label dropout": func(o *Train) {
 			o.Method, o.LabelDropout = &recipe.CTM{Teacher: filepath.Join(dir, "plain")}, 0.1
 		},
-		"the data's own denoiser needs the class of every image": func(o *Train) {
+		"--label-dropout: the exact denoiser of the data": func(o *Train) {
 			o.Method, o.LabelDropout = &recipe.CTM{Teacher: "empirical"}, 0.1
 		},
 	} {
