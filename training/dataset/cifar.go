@@ -15,6 +15,7 @@ import (
 
 	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/training/internal/imagefile"
 )
 
 var cifarClasses = []string{"airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"}
@@ -398,7 +399,7 @@ func (v *cifar) openArchive(file string, o Options) (*Set, error) {
 			return nil, fmt.Errorf("%s: %w", quote.Path(file), err)
 		}
 		name := path.Base(m.name)
-		if hidden(name) || v.part(name) != o.wanted() && name != v.names {
+		if imagefile.Hidden(name) || v.part(name) != o.wanted() && name != v.names {
 			continue
 		}
 		fail := func(err error) (*Set, error) {

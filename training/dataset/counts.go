@@ -3,6 +3,8 @@ package dataset
 import (
 	"fmt"
 	"path/filepath"
+
+	"github.com/onestep-go/onestep/training/internal/imagefile"
 )
 
 // Counts returns the number of images of each class; nil without labels.
@@ -36,9 +38,9 @@ func (s *Set) Folders() int {
 func (s *Set) LeftOut() string {
 	switch src := s.src.(type) {
 	case *folder:
-		return countsOf(src.leftOut)
+		return imagefile.Counts(src.leftOut)
 	case *shards:
-		return countsOf(src.leftOut)
+		return imagefile.Counts(src.leftOut)
 	}
 	return ""
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch/vision"
+	"github.com/onestep-go/onestep/training/internal/imagefile"
 )
 
 // Dataset is an indexed list of images of one shape.
@@ -81,9 +82,6 @@ type source interface {
 	identify(w io.Writer) error
 	Close() error
 }
-
-// errNoImage is wrapped by errors about files that are not images. Those count as corrupt images, unlike I/O errors.
-var errNoImage = errors.New("no image")
 
 // files is a source of encoded images.
 type files interface {
@@ -228,7 +226,7 @@ func (s *Set) decode(src files, i int, dst []byte) error {
 	var img image.Image
 	if err == nil {
 		img, err = vision.Decode(data)
-	} else if !errors.Is(err, errNoImage) {
+	} else if !errors.Is(err, imagefile.ErrNone) {
 		return err // an I/O error
 	}
 	if err != nil {

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/onestep-go/onestep/training/internal/imagefile"
 )
 
 // The kinds of files that FuzzOpen knows.
@@ -56,7 +58,7 @@ func FuzzOpen(f *testing.F) {
 			t.Fatal(err)
 		}
 		o := Options{}
-		if isImage(name) {
+		if imagefile.Is(name) {
 			path, o.Resolution = dir, 8
 		}
 		n := allocated(func() { checkOpen(t, path, o) })

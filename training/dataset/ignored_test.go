@@ -12,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/require"
 	"golang.org/x/sys/unix"
+
+	"github.com/onestep-go/onestep/training/internal/imagefile"
 )
 
 // Files of image formats that are not read are counted; what systems leave beside them is not; .jfif, .jpe and .apng are read.
@@ -78,8 +80,8 @@ func TestUnreadableImagesAreSkipped(t *testing.T) {
 	require.Len(t, s.Corrupt(), bad)
 	var corrupt *CorruptError
 	require.ErrorAs(t, next(false), &corrupt)
-	require.ErrorIs(t, unreadable(&os.PathError{Err: unix.EACCES}), errNoImage)
-	require.False(t, errors.Is(unreadable(&os.PathError{Err: unix.EIO}), errNoImage), "a disk that fails is no corrupt image")
+	require.ErrorIs(t, imagefile.Unreadable(&os.PathError{Err: unix.EACCES}), imagefile.ErrNone)
+	require.False(t, errors.Is(imagefile.Unreadable(&os.PathError{Err: unix.EIO}), imagefile.ErrNone), "a disk that fails is no corrupt image")
 }
 
 // Images are counted by class.

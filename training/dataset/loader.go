@@ -6,11 +6,11 @@ import (
 	"fmt"
 	"iter"
 	"math"
-	"math/bits"
 	"runtime"
 	"sync"
 
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/training/internal/shuffle"
 )
 
 // Batch is a batch of decoded images. Its slices are valid until the next batch is requested.
@@ -144,7 +144,7 @@ func (l *Loader) fill(ctx context.Context, b *Batch, seen int64) error {
 		}
 		b.Labels[i] = int64(label)
 		b.Skipped += skipped
-		if l.Flip && mix(l.Seed^mix(^at))&1 == 1 {
+		if l.Flip && shuffle.Mix(l.Seed^shuffle.Mix(^at))&1 == 1 {
 			mirror(dst, w)
 		}
 	}
@@ -156,7 +156,7 @@ func (l *Loader) read(at uint64, dst []byte) (label, skipped int, err error) {
 	n := uint64(l.Dataset.Len())
 	epoch, place := at/n, at%n
 	for ; skipped < int(n); skipped++ {
-		i := permute(l.Seed, epoch, n, (place+uint64(skipped))%n)
+		i := shuffle.Permute(l.Seed, epoch, n, (place+uint64(skipped))%n)
 		if label, err = l.Dataset.Read(int(i), dst); err == nil {
 			return label, skipped, nil
 		}
@@ -172,36 +172,6 @@ func (l *Loader) read(at uint64, dst []byte) (label, skipped int, err error) {
 		}
 	}
 	return 0, skipped, fmt.Errorf("none of %d images can be decoded; the last one tried: %w", n, err)
-}
-
-// permute returns the image at position i, 0 ≤ i < n, of an epoch's order: a permutation of n < 2^32 numbers that needs no
-// table. It is a Feistel network on pairs (i / b, i mod b) with a·b ≥ n, applied again while its result is n or more
-// (Black and Rogaway 2002, "Ciphers with arbitrary finite domains", cycle walking).
-func permute(seed, epoch, n, i uint64) uint64 {
-	a := uint64(math.Sqrt(float64(n)))
-	b := (n + a - 1) / a
-	key := mix(seed ^ mix(epoch))
-	for {
-		x, y := i/b, i%b
-		for round := range uint64(6) {
-			// A number below a, drawn from (key, round, y), is the high word of a·2^64/2^64.
-			f, _ := bits.Mul64(mix(key^(2*round<<32|y)), a)
-			x = (x + f) % a
-			f, _ = bits.Mul64(mix(key^((2*round+1)<<32|x)), b)
-			y = (y + f) % b
-		}
-		if i = x*b + y; i < n {
-			return i
-		}
-	}
-}
-
-// mix is one step of SplitMix64 (Steele, Lea and Flood 2014): a bijection in which each output bit depends on all input bits.
-func mix(x uint64) uint64 {
-	x += 0x9e3779b97f4a7c15
-	x = (x ^ x>>30) * 0xbf58476d1ce4e5b9
-	x = (x ^ x>>27) * 0x94d049bb133111eb
-	return x ^ x>>31
 }
 
 func mirror(pixels []byte, width int) {

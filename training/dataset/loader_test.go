@@ -14,6 +14,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/training/internal/shuffle"
 )
 
 // numbers is a set of n images of 2×2 whose pixels tell which they are.
@@ -130,7 +132,7 @@ func TestPermutationsAreUniform(t *testing.T) {
 	for e := range uint64(epochs) {
 		var order [4]byte
 		for i := range uint64(4) {
-			order[i] = '0' + byte(permute(1, e, 4, i))
+			order[i] = '0' + byte(shuffle.Permute(1, e, 4, i))
 		}
 		count[string(order[:])]++
 	}
@@ -154,7 +156,7 @@ func TestPermutationsAreUncorrelated(t *testing.T) {
 		return sum / n / (float64(n) * n / 12)
 	}
 	at := func(seed, epoch, shift uint64) func(i uint64) uint64 {
-		return func(i uint64) uint64 { return permute(seed, epoch, n, (i+shift)%n) }
+		return func(i uint64) uint64 { return shuffle.Permute(seed, epoch, n, (i+shift)%n) }
 	}
 	limit := 0.0224 // 5/√n
 	assert.InDelta(t, 0, correlation(at(1, 0, 0), func(i uint64) uint64 { return i }), limit)
@@ -169,12 +171,12 @@ func TestPermutationOfEverySize(t *testing.T) {
 	for n := uint64(1); n < 300; n++ {
 		seen := make([]bool, n)
 		for i := range n {
-			p := permute(3, n, n, i)
+			p := shuffle.Permute(3, n, n, i)
 			require.False(t, seen[p], "%d images", n)
 			seen[p] = true
 		}
 	}
-	assert.Less(t, permute(1, 2, 1<<32-1, 1<<32-2), uint64(1<<32-1))
+	assert.Less(t, shuffle.Permute(1, 2, 1<<32-1, 1<<32-2), uint64(1<<32-1))
 }
 
 func TestSkipCorrupt(t *testing.T) {

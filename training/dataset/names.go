@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/training/internal/imagefile"
 )
 
 // memberName splits the name of a shard's member into the sample's key, the field (input in s0.input.jpg, "" if there is none) and the
@@ -16,7 +17,7 @@ import (
 // sample, such as README, .DS_Store and files that macOS adds.
 func memberName(name string) (key, field, ext string, ok bool) {
 	dir, base := path.Split(name)
-	if slices.ContainsFunc(strings.Split(strings.TrimSuffix(dir, "/"), "/"), func(d string) bool { return d != "." && hidden(d) }) {
+	if slices.ContainsFunc(strings.Split(strings.TrimSuffix(dir, "/"), "/"), func(d string) bool { return d != "." && imagefile.Hidden(d) }) {
 		return "", "", "", false
 	}
 	parts := strings.Split(base, ".")

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/training/internal/imagefile"
 )
 
 // Open opens a dataset by name or path:
@@ -120,11 +121,11 @@ func openFile(path string, o Options) (*Set, error) {
 		}
 		return openIDX(filepath.Base(path), path, nil, o)
 	}
-	if isImage(path) {
+	if imagefile.Is(path) {
 		return nil, fmt.Errorf("%s is an image: pass its directory", quote.Path(path))
 	}
-	if slices.Contains(packedExtensions, strings.ToLower(filepath.Ext(path))) {
-		return nil, repack(path)
+	if imagefile.IsPacked(path) {
+		return nil, imagefile.Repack(path)
 	}
 	return nil, fmt.Errorf("%s: want a directory, an IDX file, a file of CIFAR-10 or CIFAR-100, or a .tar or .tar.gz shard", quote.Path(path))
 }
@@ -142,10 +143,10 @@ func openFolder(dir string, o Options) (*Set, error) {
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
 		switch name := strings.ToLower(e.Name()); {
-		case hidden(name):
-		case isDir(path, e):
+		case imagefile.Hidden(name):
+		case imagefile.IsDir(path, e):
 			folders[name] = path
-		case isImage(name):
+		case imagefile.Is(name):
 			images++
 		case idxFile(name, false) || idxFile(name, true):
 			idx = append(idx, path)
@@ -240,15 +241,6 @@ func noSplit(path string, o Options) error {
 		return fmt.Errorf("%s has no test split", quote.Path(path))
 	}
 	return fmt.Errorf("%s has only a test split", quote.Path(path))
-}
-
-// isDir follows symbolic links.
-func isDir(path string, e os.DirEntry) bool {
-	if e.Type()&fs.ModeSymlink == 0 {
-		return e.IsDir()
-	}
-	st, err := os.Stat(path)
-	return err == nil && st.IsDir()
 }
 
 func base(path string) string { return strings.ToLower(filepath.Base(path)) }

@@ -22,6 +22,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/onestep-go/onestep/torch/vision"
+	"github.com/onestep-go/onestep/training/internal/imagefile"
 )
 
 func TestOpenRefuses(t *testing.T) {
@@ -551,7 +552,7 @@ func TestShardsWithDamagedImages(t *testing.T) {
 			for i, want := range []string{"0.png: ", "2.png: ", "3: ", "5.png: "} {
 				assert.True(t, strings.HasPrefix(got[i], want), got[i])
 			}
-			assert.Contains(t, got[2], strings.Join(imageExtensions, ", "))
+			assert.Contains(t, got[2], strings.Join(imagefile.Extensions, ", "))
 		})
 	}
 }

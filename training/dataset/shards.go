@@ -14,6 +14,7 @@ import (
 
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch/vision"
+	"github.com/onestep-go/onestep/training/internal/imagefile"
 )
 
 // maxText is the limit in bytes for labels, captions and JSON.
@@ -71,7 +72,7 @@ func openShards(name string, paths []string, o Options) (*Set, error) {
 	// A sample whose only image is in a format that is not supported is skipped.
 	s.samples = slices.DeleteFunc(s.samples, func(x sample) bool { return x.other && x.ext == "" })
 	if len(s.samples) == 0 && len(s.leftOut) > 0 {
-		return nil, errors.Join(onlyOthers(name, s.leftOut), s.Close())
+		return nil, errors.Join(imagefile.OnlyOthers(name, s.leftOut), s.Close())
 	}
 	classes, err := s.classes()
 	if err != nil {
@@ -112,10 +113,10 @@ func (s *shards) indexTar(shard int, r io.Reader, seek io.Seeker) error {
 		if !ok || field != "" && (ext == "cls" || ext == "json") {
 			continue
 		}
-		other := slices.Contains(otherExtensions, "."+ext)
+		other := imagefile.IsOther("." + ext)
 		if other {
 			s.leftOut["."+ext]++
-		} else if !slices.Contains(imageExtensions, "."+ext) && ext != "cls" && ext != "txt" && ext != "json" {
+		} else if !imagefile.Is("."+ext) && ext != "cls" && ext != "txt" && ext != "json" {
 			continue
 		}
 		i, ok := byKey[key]
@@ -307,7 +308,7 @@ func (s *shards) identify(w io.Writer) error {
 func (s *shards) encoded(i int) ([]byte, error) {
 	x := &s.samples[i]
 	if x.ext == "" {
-		return nil, fmt.Errorf("%w in the sample: want a member with one of %s", errNoImage, strings.Join(imageExtensions, ", "))
+		return nil, fmt.Errorf("%w in the sample: want a member with one of %s", imagefile.ErrNone, strings.Join(imagefile.Extensions, ", "))
 	}
 	return s.read(x.shard, x.image)
 }

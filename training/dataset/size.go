@@ -8,6 +8,7 @@ import (
 
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch/vision"
+	"github.com/onestep-go/onestep/training/internal/imagefile"
 )
 
 const (
@@ -35,7 +36,7 @@ func (s *Set) nativeSize(f files, o Options) error {
 		i := spread(k, n) * f.Len() / n
 		data, err := f.encoded(i)
 		bytes += len(data)
-		if err != nil && !errors.Is(err, errNoImage) {
+		if err != nil && !errors.Is(err, imagefile.ErrNone) {
 			return err
 		}
 		var h vision.Header

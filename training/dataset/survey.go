@@ -12,6 +12,7 @@ import (
 
 	"github.com/onestep-go/onestep/internal/filetype"
 	"github.com/onestep-go/onestep/torch/vision"
+	"github.com/onestep-go/onestep/training/internal/imagefile"
 )
 
 // Survey describes the content of a dataset.
@@ -100,7 +101,7 @@ func (v *Survey) look(ctx context.Context, src files, progress func(done, all in
 		s.i = i
 		data, err := src.encoded(i)
 		if err != nil {
-			s.err, s.fatal = err, !errors.Is(err, errNoImage)
+			s.err, s.fatal = err, !errors.Is(err, imagefile.ErrNone)
 			return s
 		}
 		s.encoded = filetype.Of(data).ID

@@ -1,0 +1,302 @@
+package captioned
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"image"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/onestep-go/onestep/internal/plural"
+	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/torch/vision"
+	"github.com/onestep-go/onestep/training/dataset"
+	"github.com/onestep-go/onestep/training/internal/imagefile"
+)
+
+// Open opens images with captions:
+//
+//   - a directory of images, at any depth, with the caption of cat.jpg in cat.txt or cat.caption.
+//
+// All images are read once, for their size and a sum of their content. The set must be closed.
+func Open(ctx context.Context, spec string, o Options) (_ *Set, err error) {
+	fail := func(err error) (*Set, error) { return nil, fmt.Errorf("data: %w", err) }
+	if err := o.defaults(); err != nil {
+		return fail(err)
+	}
+	s := &Set{name: spec, prior: o.PriorWeight}
+	s.summary.LeftOut = map[string]int{}
+	parts, err := s.find(spec, o)
+	if err == nil {
+		err = s.build(ctx, parts, o)
+	}
+	if err != nil {
+		return fail(errors.Join(err, s.Close()))
+	}
+	return s, nil
+}
+
+// part is a subset that was found, before its images have been looked at.
+type part struct {
+	subset
+	images []found
+}
+
+// found is an image with its captions.
+type found struct {
+	key string
+	content
+	captions []string
+	err      error // of its captions
+}
+
+// find lists the images that a spec names.
+func (s *Set) find(spec string, o Options) ([]part, error) {
+	if spec == "" {
+		return nil, errors.New("want a path, got nothing")
+	}
+	st, err := os.Stat(spec)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("%s: no such file or directory", quote.Path(spec))
+	case err != nil:
+		return nil, quote.Error(err)
+	case st.IsDir():
+		s.name = filepath.Base(filepath.Clean(spec))
+		return s.findDirectory(spec, o)
+	case imagefile.Is(spec):
+		return nil, fmt.Errorf("%s is an image: give the directory that holds it", quote.Path(spec))
+	case imagefile.IsPacked(spec):
+		return nil, imagefile.Repack(spec)
+	}
+	return nil, fmt.Errorf("%s: want a directory of images", quote.Path(spec))
+}
+
+// whole is the subset of data that has only one.
+func (o Options) whole() subset {
+	return subset{Settings: o.Settings, sizes: sizes{o.Resolution, o.Resolution, o.Buckets}}
+}
+
+// looked is what an image's bytes tell.
+type looked struct {
+	w, h int
+	sum  [32]byte
+	err  error
+}
+
+// build looks at the images that were found, and puts them into buckets.
+func (s *Set) build(ctx context.Context, parts []part, o Options) error {
+	var all []*found
+	for i := range parts {
+		for j := range parts[i].images {
+			all = append(all, &parts[i].images[j])
+		}
+	}
+	seen, err := look(ctx, all, o.Progress)
+	if err != nil {
+		return err
+	}
+	b := builder{Set: s, o: o, at: map[bucketKey]int{}}
+	for i := range parts {
+		p := &parts[i]
+		changed, err := p.check()
+		if err != nil {
+			return err
+		}
+		if changed {
+			s.note("buckets: sides from %d to %d pixels, multiples of %d, are used", p.Min, p.Max, p.Step)
+		}
+		table := p.table()
+		s.subsets = append(s.subsets, p.subset)
+		for j := range p.images {
+			if err := b.add(&p.images[j], seen[j], i, table); err != nil {
+				return err
+			}
+		}
+		seen = seen[len(p.images):]
+	}
+	return b.finish()
+}
+
+// look reads every image once, several at a time.
+func look(ctx context.Context, all []*found, progress func(done, all int)) ([]looked, error) {
+	seen := make([]looked, len(all))
+	var mu sync.Mutex
+	var failed error
+	next, done := 0, 0
+	var workers sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), 8, len(all)) { // each holds an encoded image
+		workers.Go(func() {
+			mu.Lock()
+			defer mu.Unlock()
+			for next < len(all) && failed == nil {
+				if failed = ctx.Err(); failed != nil {
+					return
+				}
+				i := next
+				next++
+				mu.Unlock()
+				x, err := lookAt(all[i])
+				mu.Lock()
+				seen[i] = x
+				if err != nil && failed == nil {
+					failed = err
+				}
+				if done++; progress != nil {
+					progress(done, len(all))
+				}
+			}
+		})
+	}
+	workers.Wait()
+	return seen, failed
+}
+
+// lookAt reads an image. An error is the disk's; what is wrong with the image is in the result.
+func lookAt(f *found) (x looked, err error) {
+	data, err := f.encoded()
+	if err != nil {
+		if !errors.Is(err, imagefile.ErrNone) {
+			return x, err
+		}
+		x.err = err
+		return x, nil
+	}
+	var h vision.Header
+	if h, x.err = vision.ReadHeader(data); x.err == nil {
+		x.w, x.h = h.Size()
+		x.sum = sha256.Sum256(data)
+		x.err = f.err
+	}
+	return x, nil
+}
+
+type bucketKey struct {
+	sizes
+	w, h int
+}
+
+// builder fills a set.
+type builder struct {
+	*Set
+	o           Options
+	at          map[bucketKey]int
+	uncaptioned []string // names of some images without a caption
+	small       int      // images that are enlarged
+	smallest    looked
+	smallestTo  Image
+}
+
+// add puts an image into its bucket.
+func (b *builder) add(f *found, seen looked, subset int, table []image.Point) error {
+	sub := &b.subsets[subset]
+	var at, scaled image.Point
+	if seen.err == nil {
+		at, scaled, seen.err = sub.choose(table, seen.w, seen.h)
+	}
+	if seen.err != nil {
+		err := &dataset.CorruptError{Name: f.name(), Err: seen.err}
+		if !b.o.SkipCorrupt {
+			return err
+		}
+		b.summary.Corrupt = append(b.summary.Corrupt, err)
+		return nil
+	}
+	x := Image{
+		Key: f.key, Width: seen.w, Height: seen.h, Captions: f.captions, Captioned: len(f.captions) > 0, Repeats: sub.Repeats,
+		Subset: subset, Sum: seen.sum, scaled: scaled,
+	}
+	if !x.Captioned {
+		b.summary.Uncaptioned++
+		x.Captions = []string{sub.ClassTokens}
+		if sub.ClassTokens != "" {
+			b.summary.ClassTokens++
+		} else if len(b.uncaptioned) < 3 {
+			b.uncaptioned = append(b.uncaptioned, quote.Path(f.name()))
+		}
+	}
+	if sub.Regularization {
+		b.summary.Regularization++
+	}
+	key := bucketKey{sub.sizes, at.X, at.Y}
+	i, ok := b.at[key]
+	if !ok {
+		i = len(b.buckets)
+		b.at[key] = i
+		b.buckets = append(b.buckets, bucket{sizes: sub.sizes, at: at})
+	}
+	x.bucket = i
+	if scaled.X > seen.w || scaled.Y > seen.h {
+		if b.small++; b.small == 1 || seen.w*seen.h < b.smallest.w*b.smallest.h {
+			b.smallest, b.smallestTo = seen, Image{Key: f.key, Width: at.X, Height: at.Y}
+		}
+	}
+	b.images = append(b.images, x)
+	b.content = append(b.content, f.content)
+	return nil
+}
+
+// finish orders the buckets and refuses what cannot be trained on.
+func (b *builder) finish() error {
+	s := b.Set
+	if len(s.images) == 0 {
+		if n := len(s.summary.Corrupt); n > 0 {
+			return fmt.Errorf("%s: none of %s can be read; the first: %w", quote.Path(s.name), plural.N(n, "image"), s.summary.Corrupt[0])
+		}
+		return fmt.Errorf("%s: no images", quote.Path(s.name))
+	}
+	if n := s.summary.Uncaptioned - s.summary.ClassTokens; n > 0 && !b.o.Uncaptioned {
+		return fmt.Errorf("%w: %d of %s, such as %s: write one beside each image (cat.txt for cat.jpg), give class tokens, or allow images without a caption",
+			ErrUncaptioned, n, plural.N(len(s.images), "image"), strings.Join(b.uncaptioned, ", "))
+	}
+	if b.small > 0 {
+		s.note("%s smaller than the bucket and enlarged, the smallest from %d×%d to %d×%d pixels (%s)", plural.N(b.small, "image"),
+			b.smallest.w, b.smallest.h, b.smallestTo.Width, b.smallestTo.Height, quote.Path(b.smallestTo.Key))
+	}
+	s.sortBuckets()
+	for i := range s.images {
+		x := &s.images[i]
+		to := &s.buckets[x.bucket]
+		to.images = append(to.images, i)
+		to.upTo = append(to.upTo, to.samples()+int64(x.Repeats))
+	}
+	for i := range s.buckets {
+		x := &s.buckets[i]
+		if x.samples() > math.MaxUint32 {
+			return fmt.Errorf("%s: an epoch of the bucket %d×%d has %d samples, at most %d can be shuffled: give fewer repeats", quote.Path(s.name), x.at.X, x.at.Y, x.samples(), uint32(math.MaxUint32))
+		}
+		s.summary.Buckets = append(s.summary.Buckets, BucketCount{x.at.X, x.at.Y, len(x.images), x.samples()})
+		s.summary.Samples += x.samples()
+	}
+	s.summary.Images = len(s.images)
+	return nil
+}
+
+// ErrUncaptioned is wrapped by the error about images without a caption.
+var ErrUncaptioned = errors.New("images without a caption")
+
+// sortBuckets orders the buckets by size; those of one size keep the order in which they were found.
+func (s *Set) sortBuckets() {
+	order := make([]int, len(s.buckets))
+	for i := range order {
+		order[i] = i
+	}
+	slices.SortStableFunc(order, func(a, b int) int { return comparePoints(s.buckets[a].at, s.buckets[b].at) })
+	sorted := make([]bucket, len(order))
+	place := make([]int, len(order))
+	for i, from := range order {
+		sorted[i], place[from] = s.buckets[from], i
+	}
+	s.buckets = sorted
+	for i := range s.images {
+		s.images[i].bucket = place[s.images[i].bucket]
+	}
+}
