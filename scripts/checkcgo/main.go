@@ -30,6 +30,8 @@ var below = map[string][]string{
 	"sampling": {"internal", "torch", "models", "sampling"},
 	"training": {"internal", "torch", "models", "training"},
 	"lora":     {"internal", "torch", "models", "lora"},
+
+	"evaluation": {"internal", "torch", "models", "evaluation"},
 }
 
 // rooms are packages that stand below the rest of their layer: what each may import of the project.
