@@ -1,6 +1,7 @@
 package training
 
 import (
+	"context"
 	"iter"
 	"maps"
 	"slices"
@@ -12,6 +13,14 @@ import (
 type Snapshotter interface {
 	// Snapshot returns the tensors and metadata of a snapshot. They are written before s closes.
 	Snapshot(s *torch.Scope) (tensors iter.Seq2[string, *torch.Tensor], metadata map[string]string, err error)
+}
+
+// Snapshots writes snapshots in a form of its own, such as an adapter's file or a model's directory, in place of a [Trainer].
+type Snapshots interface {
+	// Path is that of the snapshot after a step.
+	Path(step int) string
+	// Write writes it, in place of one that is there. The trainer calls it before it saves the checkpoint of that step.
+	Write(ctx context.Context, s *torch.Scope, step int, images int64) error
 }
 
 // saveSnapshot writes a module's snapshot with metadata.

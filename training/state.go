@@ -1,6 +1,7 @@
 package training
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -79,7 +80,7 @@ func (t *Trainer) finite(s *torch.Scope) error {
 }
 
 // save writes snapshots and a checkpoint after the last step, unless they have NaN or infinite values.
-func (t *Trainer) save(s *torch.Scope, run *session, r *Result) error {
+func (t *Trainer) save(ctx context.Context, s *torch.Scope, run *session, r *Result) error {
 	return s.NoGrad(func(s *torch.Scope) error {
 		if err := t.finite(s); err != nil {
 			return err
@@ -89,7 +90,7 @@ func (t *Trainer) save(s *torch.Scope, run *session, r *Result) error {
 		}
 		run.Back = 0
 		// Snapshots come first: a run resumed from a checkpoint without its snapshots would not write them.
-		if err := t.saveSnapshots(s, r); err != nil {
+		if err := t.saveSnapshots(ctx, s, r); err != nil {
 			return fmt.Errorf("snapshot: %w", err)
 		}
 		if err := t.saveState(s, run, r); err != nil {
@@ -110,7 +111,11 @@ func (t *Trainer) save(s *torch.Scope, run *session, r *Result) error {
 }
 
 // saveSnapshots writes the EMA weights, each to its file, or without any the model.
-func (t *Trainer) saveSnapshots(s *torch.Scope, r *Result) error {
+func (t *Trainer) saveSnapshots(ctx context.Context, s *torch.Scope, r *Result) error {
+	if t.Snapshots != nil {
+		r.Snapshot = t.Snapshots.Path(r.Step)
+		return t.Snapshots.Write(ctx, s, r.Step, r.Seen)
+	}
 	describe := t.Metadata
 	if o, ok := t.Objective.(Describer); ok && describe == nil {
 		describe = o.Metadata
@@ -349,14 +354,17 @@ func (t *Trainer) record(run *session, r *Result, elapsed time.Duration) error {
 }
 
 // finish saves at the end of a session, unless the last step's checkpoint and snapshot are there.
-func (t *Trainer) finish(s *torch.Scope, run *session, r *Result) error {
+func (t *Trainer) finish(ctx context.Context, s *torch.Scope, run *session, r *Result) error {
 	if t.Folder == nil {
 		return s.NoGrad(t.finite)
 	}
 	snapshot := t.Folder.Snapshot(r.Step, "")
+	if t.Snapshots != nil {
+		snapshot = t.Snapshots.Path(r.Step)
+	}
 	if _, err := os.Stat(snapshot); err == nil && run.saved == r.Step {
 		r.Snapshot, r.State = snapshot, t.Folder.State(r.Step)
 		return nil
 	}
-	return t.save(s, run, r)
+	return t.save(ctx, s, run, r)
 }

@@ -93,6 +93,9 @@ type Trainer struct {
 	// KeepSnapshots is the number of steps whose snapshots are kept; 0: all. CombineAverages is more accurate with many.
 	KeepSnapshots int
 
+	// Snapshots writes the snapshots in a form of its own; nil: the trainer writes those of Averages, or of Model. All of them are kept.
+	Snapshots Snapshots
+
 	// Sample generates samples after step k. It runs with the EMA weights, if there are any.
 	Sample func(ctx context.Context, k int) error
 	// Metadata returns a snapshot's metadata, from which the network can be rebuilt; nil: that of the objective, if it is a Describer.
@@ -234,7 +237,7 @@ func (t *Trainer) train(ctx context.Context, s *torch.Scope) (Result, error) {
 	}
 	if r.Step >= t.Steps {
 		r.Finished = true
-		return r, t.finish(s, run, &r)
+		return r, t.finish(ctx, s, run, &r)
 	}
 	for {
 		err := t.steps(ctx, s, run, &r)
@@ -340,7 +343,13 @@ func (t *Trainer) steps(ctx context.Context, s *torch.Scope, run *session, r *Re
 		last := r.Step >= t.Steps || stopping != nil || (t.Duration > 0 && elapsed >= t.Duration)
 		// After a skipped step there is nothing new to save, and the run may be about to diverge.
 		if run.due = run.due || r.Step%t.saveEvery() == 0; run.due && run.Row == 0 && !last {
-			if err := t.save(s, run, r); err != nil {
+			if err := t.save(ctx, s, run, r); err != nil {
+				return fmt.Errorf("step %d: %w", r.Step, err)
+			}
+		}
+		if last { // before samples are drawn: nothing that fails there loses training
+			r.Finished = r.Step >= t.Steps
+			if err := t.finish(ctx, s, run, r); err != nil {
 				return fmt.Errorf("step %d: %w", r.Step, err)
 			}
 		}
@@ -352,10 +361,6 @@ func (t *Trainer) steps(ctx context.Context, s *torch.Scope, run *session, r *Re
 		if last {
 			break
 		}
-	}
-	r.Finished = r.Step >= t.Steps
-	if err := t.finish(s, run, r); err != nil {
-		return fmt.Errorf("step %d: %w", r.Step, err)
 	}
 	if r.Finished && run.Row >= r.Step {
 		return fmt.Errorf("all %d steps were skipped: no loss and gradient was finite; check the data and the learning rate", r.Step)

@@ -85,7 +85,7 @@ func (r *Run) mayResume(options map[string]any, may []string) (begun bool, err e
 		return begun, err
 	}
 	if _, other := rundir.Check(r.Out, options, r.Resume, slices.Concat(may, extendable)...); other == nil {
-		return begun, &OptionError{Option: "extend", err: fmt.Errorf("%w; %s to continue the run with another number of steps or learning rate", err, set("extend", ""))}
+		return begun, &OptionError{Option: "extend", Err: fmt.Errorf("%w; %s to continue the run with another number of steps or learning rate", err, set("extend", ""))}
 	}
 	return begun, err
 }

@@ -3,9 +3,7 @@ package recipe
 import (
 	"bytes"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"reflect"
 	"slices"
@@ -101,24 +99,8 @@ func ReadOptions(data []byte, more ...options.Option) (Values, error) {
 
 // readOptions also knows the options of the run's method, unless data names another method.
 func (r Run) readOptions(data []byte, more ...options.Option) (Values, error) {
-	var keys map[string]json.RawMessage
-	dec := json.NewDecoder(bytes.NewReader(data))
-	err := dec.Decode(&keys)
-	var kind *json.UnmarshalTypeError
-	switch {
-	case errors.Is(err, io.EOF):
-		err = errors.New("the file is empty: want a JSON object")
-	case errors.As(err, &kind), err == nil && keys == nil:
-		err = errors.New("want a JSON object")
-	case err == nil:
-		if _, end := dec.Token(); !errors.Is(end, io.EOF) {
-			err = errors.New("want one JSON object, but more text follows")
-		}
-	}
+	keys, err := options.ReadObject(data)
 	if err != nil {
-		return nil, quote.Error(err)
-	}
-	if err := keysOnce(data); err != nil {
 		return nil, err
 	}
 	values := Values{}
@@ -152,33 +134,8 @@ func (r Run) readOptions(data []byte, more ...options.Option) (Values, error) {
 	return values, nil
 }
 
-// keysOnce returns an error if an object, which is valid JSON, has a key twice, or with a dash and with an underscore.
-func keysOnce(data []byte) error {
-	dec := json.NewDecoder(bytes.NewReader(data))
-	if _, err := dec.Token(); err != nil {
-		return quote.Error(err)
-	}
-	seen := map[string]bool{}
-	for dec.More() {
-		k, err := dec.Token()
-		if err != nil {
-			return quote.Error(err)
-		}
-		var value json.RawMessage
-		if err := dec.Decode(&value); err != nil {
-			return quote.Error(err)
-		}
-		option := dashed(k.(string))
-		if seen[option] {
-			return usage(option, "%s: the option is given twice: want it once", quote.Text(k.(string)))
-		}
-		seen[option] = true
-	}
-	return nil
-}
-
-// unsaid reports whether a value stands for no value, in files with the options of all methods: the default, or for options whose default
-// depends on others zero, or -1 in files of earlier versions.
+// unsaid tells whether a value stands for none in files that hold the options of all methods: it is the default, or where a run chooses
+// the value zero, or the -1 of earlier versions.
 func unsaid(o options.Option, v any) bool {
 	if v == nil || o.IsDefault(v) {
 		return true

@@ -57,7 +57,7 @@ func (p *Plan) Close() error { return p.Data.Close() }
 
 // ofData turns an error of package dataset, which begins with data:, into one of the option.
 func ofData(err error) error {
-	return &OptionError{Option: "data", err: prefixed{err}}
+	return &OptionError{Option: "data", Err: prefixed{err}}
 }
 
 // prefixed is an error of package dataset with the option's name in place of the word data at its beginning.

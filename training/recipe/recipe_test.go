@@ -197,7 +197,7 @@ func TestErrorsNameOptions(t *testing.T) {
 			require.Contains(t, err.Error(), want)
 		}
 		require.NotContains(t, err.Error(), "--")
-		text := of.Text(Naming{func(o string) string { return "--" + o }, func(o, v string) string { return "pass --" + o + " " + v }})
+		text := of.Text(Naming{Name: func(o string) string { return "--" + o }, Set: func(o, v string) string { return "pass --" + o + " " + v }})
 		require.Contains(t, text, "--"+c.option)
 		require.False(t, strings.ContainsAny(text+err.Error(), "\x01\x02\x03\x04"))
 		require.NoDirExists(t, r.Out)
