@@ -117,7 +117,7 @@ func (c Cond) Twice(s *torch.Scope, null Cond, n int) Cond {
 
 // needs panics if null, the unconditional input, is empty or sets a field that is nil in c.
 func (c Cond) needs(null Cond) {
-	if null.empty() {
+	if null.Empty() {
 		refuseGuidance("%s", emptyNull)
 	}
 	nulls := null.fields()
@@ -128,8 +128,8 @@ func (c Cond) needs(null Cond) {
 	}
 }
 
-// empty reports whether c has none of the tensors with one row for each sample.
-func (c Cond) empty() bool {
+// Empty reports whether c has none of the tensors with one row for each sample.
+func (c Cond) Empty() bool {
 	return !slices.ContainsFunc(c.fields(), func(f field) bool { return *f.t != nil })
 }
 

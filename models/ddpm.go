@@ -71,6 +71,30 @@ func (d *DDPM) Forward(s *torch.Scope, y *torch.Tensor, steps []int, c Cond) *to
 	})
 }
 
+// at returns the noise levels of timesteps, one for each sample of y, and the coefficients at them, without interpolation.
+func (d *DDPM) at(s *torch.Scope, y *torch.Tensor, steps []int) (sigma *torch.Tensor, k form) {
+	signal, noise := d.Process().Signal(s, y, steps)
+	labels := make([]float64, len(steps))
+	for i, step := range steps {
+		labels[i] = float64(step)
+	}
+	sigma = noise.Div(s, signal)
+	return sigma, vpForm(s, d.Predict, sigma, torch.FromSlice(s, labels))
+}
+
+// Parts returns the x_0 and the ε that the network's prediction F at y [B, ...] and the given timesteps stands for, with
+// y = √ᾱ·x_0 + √(1-ᾱ)·ε: one of the two is F itself, or both follow from v.
+func (d *DDPM) Parts(s *torch.Scope, y, F *torch.Tensor, steps []int) (x0, eps *torch.Tensor) {
+	sum := func(a, b *torch.Tensor) *torch.Tensor {
+		return s.Tidy(func(s *torch.Scope) *torch.Tensor { return y.MulPerSample(s, a).Add(s, F.MulPerSample(s, b)) })
+	}
+	// In σ coordinates y is in·x, x_0 is skip·x + out·F, and ε is (x - x_0)/σ.
+	sigma, k := d.at(s, y, steps)
+	x0 = sum(k.skip.Div(s, k.in), k.out)
+	eps = sum(k.skip.Neg(s).AddScalar(s, 1).Div(s, k.in.Mul(s, sigma)), k.out.Neg(s).Div(s, sigma))
+	return x0, eps
+}
+
 // Target returns the training target for data x and noise z [B, ...] at the given timesteps: z, v or x.
 func (d *DDPM) Target(s *torch.Scope, x, z *torch.Tensor, steps []int) *torch.Tensor {
 	switch d.Predict {

@@ -148,3 +148,37 @@ func TestVP(t *testing.T) {
 		return nil
 	}))
 }
+
+// A prediction's x_0 and ε add up to the noisy point, one is the denoiser's, and where the prediction is that of known data and noise, they
+// are these.
+func TestDDPMParts(t *testing.T) {
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		chain, err := noise.Betas{Schedule: noise.ScaledLinear}.Chain()
+		require.NoError(t, err)
+		x := torch.Randn(s, torch.NewGenerator(s, 3), torch.Float64, 3, 2)
+		z := torch.Randn(s, torch.NewGenerator(s, 4), torch.Float64, 3, 2)
+		F := torch.Randn(s, torch.NewGenerator(s, 5), torch.Float64, 3, 2)
+		steps := []int{0, 500, 999}
+		for _, predicts := range []noise.Prediction{noise.Epsilon, noise.Velocity, noise.Sample} {
+			d := &DDPM{Net: &told{answer: F}, Chain: chain, Predict: predicts, Nearest: true}
+			y := chain.Noisy(s, x, z, steps)
+			clean, eps := d.Parts(s, y, d.Target(s, x, z, steps), steps)
+			torchtest.Close(t, "x_0", clean, x, 1e-11, 0)
+			torchtest.Close(t, "noise", eps, z, 1e-11, 0)
+
+			clean, eps = d.Parts(s, y, F, steps)
+			torchtest.Close(t, "sum", chain.Noisy(s, clean, eps, steps), y, 1e-11, 0)
+			signal, _ := chain.Signal(s, x, steps)
+			levels := torch.FromSlice(s, []float64{chain.Sigma(0), chain.Sigma(500), chain.Sigma(999)})
+			torchtest.Close(t, "denoiser", clean, d.Denoise(s, y.MulPerSample(s, signal.Reciprocal(s)), levels, Cond{}), 1e-11, 1e-11)
+			switch predicts {
+			case noise.Epsilon:
+				require.Equal(t, torch.ToSlice[float64](F), torch.ToSlice[float64](eps))
+			case noise.Sample:
+				require.Equal(t, torch.ToSlice[float64](F), torch.ToSlice[float64](clean))
+			}
+		}
+		require.ErrorContains(t, torch.Catch(func() { (&DDPM{Chain: chain}).Parts(s, x, F, []int{0, 1, 1000}) }), "999")
+		return nil
+	}))
+}

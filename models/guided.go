@@ -54,7 +54,7 @@ func (g *Guided) Validate() error {
 	if g.Model == nil {
 		return errors.New("guidance: no model")
 	}
-	if g.Null.empty() {
+	if g.Null.Empty() {
 		return errors.New("guidance: " + emptyNull)
 	}
 	if math.IsNaN(g.Scale) || math.IsInf(g.Scale, 0) {

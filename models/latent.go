@@ -50,16 +50,30 @@ func (f *Latent) SigmaMaximum() float64 {
 func (f *Latent) Origin(s *torch.Scope, x, t *torch.Tensor, c Cond) *torch.Tensor {
 	checkLevels("model", x, t)
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		scaling := f.Scaling
-		if scaling == 0 {
-			scaling = 10
-		}
 		k := f.Model.form(s, t.To(s, torch.Float64))
-		skip, out := LatentScalings(s, k.label, scaling)
-		F := Forward(s, f.Model.Net, x.MulPerSample(s, k.in), k.label.To(s, levelType(t)), c)
-		own := skip.Mul(s, k.in).Add(s, out.Mul(s, k.skip))
-		return x.MulPerSample(s, own).Add(s, F.MulPerSample(s, out.Mul(s, k.out)))
+		return f.apply(s, k, x.MulPerSample(s, k.in), levelType(t), c)
 	})
+}
+
+// Forward returns f(y, n) for y [B, ...] at the given timesteps, in the chain's own coordinates, for training. At timestep 0 it is y to
+// the bit.
+func (f *Latent) Forward(s *torch.Scope, y *torch.Tensor, steps []int, c Cond) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		_, k := f.Model.at(s, y, steps)
+		return f.apply(s, k, y, levelType(y), c)
+	})
+}
+
+// apply returns f for y, with the network's coefficients k and labels of that type.
+func (f *Latent) apply(s *torch.Scope, k form, y *torch.Tensor, label torch.DType, c Cond) *torch.Tensor {
+	scaling := f.Scaling
+	if scaling == 0 {
+		scaling = 10
+	}
+	skip, out := LatentScalings(s, k.label, scaling)
+	F := Forward(s, f.Model.Net, y, k.label.To(s, label), c)
+	own := skip.Add(s, out.Mul(s, k.skip.Div(s, k.in)))
+	return y.MulPerSample(s, own).Add(s, F.MulPerSample(s, out.Mul(s, k.out)))
 }
 
 // Validate reports a missing model and values out of range.

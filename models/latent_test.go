@@ -43,6 +43,15 @@ func TestLatent(t *testing.T) {
 							require.InDelta(t, y, got[i], 1e-9)
 						}
 					}
+					// The same in the chain's own coordinates, where the boundary is exact.
+					root := torch.FromSlice(s, []float64{math.Sqrt(chain.AlphaBar(steps[0])), math.Sqrt(chain.AlphaBar(steps[1]))})
+					y := x.MulPerSample(s, root)
+					own := torch.ToSlice[float64](f.Forward(s, y, steps[:], Cond{}))
+					require.InDeltaSlice(t, got, own, 1e-8)
+					require.Equal(t, []float64{float64(steps[0]), float64(steps[1])}, net.noise)
+					if steps[0] == 0 {
+						require.Equal(t, torch.ToSlice[float64](y), own)
+					}
 				}
 			}
 		}

@@ -45,6 +45,21 @@ func (h PseudoHuber) Distance(s *torch.Scope, a, b *torch.Tensor) *torch.Tensor 
 	return d.SumDim(s, false, 1).AddScalar(s, c*c).Sqrt(s).SubScalar(s, c)
 }
 
+// ElementHuber is the pseudo-Huber distance element by element, the mean of √(d² + c²) - c over the differences d of a sample's elements:
+// the loss of the published latent consistency models. [PseudoHuber] takes the norm of the whole sample instead.
+type ElementHuber struct {
+	C float64 // 0: 0.001
+}
+
+// Distance returns mean √((a - b)² + c²) - c over each sample, [B].
+func (h ElementHuber) Distance(s *torch.Scope, a, b *torch.Tensor) *torch.Tensor {
+	c := h.C
+	if c == 0 {
+		c = 0.001
+	}
+	return a.Sub(s, b).Square(s).AddScalar(s, c*c).Sqrt(s).SubScalar(s, c).Flatten(s, 1, -1).MeanDim(s, false, 1)
+}
+
 // Norm is ‖a-b‖, the Euclidean norm over the whole sample. Its gradient has norm 1, except if a and b are nearly equal, within about
 // 1e-6 per element, where it decreases to 0.
 type Norm struct{}

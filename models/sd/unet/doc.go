@@ -2,7 +2,8 @@
 // input channels of inpainting models, and ControlNets.
 //
 // [ParseConfig] reads the config.json of diffusers' UNet2DConditionModel; [SD15], [LCM15], [Inpaint15], [SD21], [SDXL] and [SSD1B] are the
-// published configurations. [From] makes a network from a file's tensors, [New] one with random weights. Parameters have diffusers' names.
+// published configurations. [From] makes a network from a file's tensors, [New] one with random weights, [UNet.WithGuidance] the student of a full latent consistency
+// model. Parameters have diffusers' names.
 //
 // [UNet] is a models.Network: Forward takes latents [B, 4, H, W] (an eighth of the image's size), timesteps [B] or [1], and in models.Cond
 // the text features [B, T, W], for XL also the pooled features and the sizes, for LCMs the guidance scale. It returns the network's
