@@ -36,7 +36,7 @@ var TextTargets = []string{"q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2
 
 // New makes an adapter for training. Its initial delta is zero: A is drawn as in PEFT, uniformly within ±1/√in (He et al. 2015, with a slope
 // of √5), and B is zero. It is on the device of the networks; if its type differs from theirs, it is cast in each call. Targets that match no
-// layer are an error.
+// layer are an error. The networks' weights are not packed from then on; see [nn.Store.Unpack].
 func New(n Networks, c Config) (*Adapter, error) {
 	if c.Rank == 0 {
 		c.Rank = 64
@@ -97,6 +97,9 @@ func New(n Networks, c Config) (*Adapter, error) {
 	})
 	if err != nil {
 		return nil, err
+	}
+	for _, st := range n {
+		st.Unpack()
 	}
 	return a, nil
 }

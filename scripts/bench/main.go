@@ -37,7 +37,7 @@ func run(args []string, stdout, stderr io.Writer) error {
 
 func work(args []string, stdout io.Writer) error {
 	if len(args) == 0 {
-		return fmt.Errorf("work: want ops, train, ct, cd, ect, scd, sample, sd or lora, got nothing")
+		return fmt.Errorf("work: want ops, train, ct, cd, ect, scd, sample, sd, lora or lcm-lora, got nothing")
 	}
 	f := flag.NewFlagSet("work", flag.ContinueOnError)
 	o := options{}
@@ -45,19 +45,19 @@ func work(args []string, stdout io.Writer) error {
 	f.IntVar(&o.batch, "batch", 0, "images a batch; 0: the case's own")
 	f.IntVar(&o.runs, "runs", 5, "timed runs")
 	f.IntVar(&o.threads, "threads", 2, "threads of one operator")
-	f.StringVar(&o.model, "model", "", "the folder of a Stable Diffusion model (with sd or lora)")
-	f.StringVar(&o.dtype, "dtype", "f32", "f32 or bf16 (with sd or lora)")
-	f.IntVar(&o.size, "size", 512, "pixels of a picture (with sd or lora)")
+	f.StringVar(&o.model, "model", "", "the folder of a Stable Diffusion model (with sd or lora), or the file of its U-Net (with lcm-lora)")
+	f.StringVar(&o.dtype, "dtype", "f32", "f32 or bf16 (with sd, lora or lcm-lora)")
+	f.IntVar(&o.size, "size", 512, "pixels of a picture (with sd, lora or lcm-lora)")
 	f.StringVar(&o.lora, "lora", "", "the file of an adapter for it (with lora)")
-	f.StringVar(&o.save, "save", "", "write the network's model file here and stop (with sample)")
+	f.StringVar(&o.save, "save", "", "write the network's model file here and stop (with sample or lcm-lora)")
 	if err := f.Parse(args[1:]); err != nil {
 		return err
 	}
-	works := map[string]func(options) (any, error){"ops": ops, "train": train, "sample": sample, "sd": drawSD, "lora": adaptSD,
+	works := map[string]func(options) (any, error){"ops": ops, "train": train, "sample": sample, "sd": drawSD, "lora": adaptSD, "lcm-lora": lcmLoRA,
 		"ct": method("ct"), "cd": method("cd"), "ect": method("ect"), "scd": method("scd")}
 	do, ok := works[args[0]]
 	if !ok {
-		return fmt.Errorf("work: want ops, train, ct, cd, ect, scd, sample, sd or lora, got %q", args[0])
+		return fmt.Errorf("work: want ops, train, ct, cd, ect, scd, sample, sd, lora or lcm-lora, got %q", args[0])
 	}
 	got, err := do(o)
 	if err != nil {

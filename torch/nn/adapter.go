@@ -136,8 +136,9 @@ const (
 	uses    = 2   // least number of uses for which a weight with adapters pays off
 )
 
-// apart reports whether the layer with weight w should run the adapters separately, for that many rows of input.
-func apart(s *torch.Scope, w *torch.Tensor, rows int, by []Adapter) bool {
+// apart reports whether the layer with weight w should run the adapters separately, for that many rows of input. A layer that gradients flow
+// through always does: it keeps no weight with adapters, and its results with and without gradients are rounded in the same way.
+func apart(s *torch.Scope, w *torch.Tensor, pw *packed, rows int, by []Adapter) bool {
 	rank := 0
 	for _, a := range by {
 		l, ok := a.(LowRank)
@@ -148,7 +149,7 @@ func apart(s *torch.Scope, w *torch.Tensor, rows int, by []Adapter) bool {
 	}
 	out := w.Dim(0)
 	in := w.NumEl() / out
-	return s.GradEnabled() || uses*rows*(in+out)*rank <= in*out*(rank+packing)
+	return s.GradEnabled() || (pw != nil && pw.plainly(s)) || uses*rows*(in+out)*rank <= in*out*(rank+packing)
 }
 
 // share adds to y the outputs of separate adapters for x.
@@ -198,7 +199,7 @@ func (l Linear) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tens
 		return l.Forward(s, x)
 	}
 	rows := x.NumEl() / max(x.Dim(-1), 1)
-	if apart(s, l.Weight, rows, by) {
+	if apart(s, l.Weight, l.packed, rows, by) {
 		return share(s, x, l.Forward(s, x), by)
 	}
 	if l.packed != nil {
@@ -219,7 +220,7 @@ func (c Conv2D) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tens
 	shape := x.Shape()
 	stride, n := max(c.Opt.Stride, 1), len(shape)
 	rows := x.NumEl() / max(shape[n-3]*shape[n-2]*shape[n-1], 1) * (shape[n-2] / stride) * (shape[n-1] / stride) // of one image, or of several
-	if apart(s, c.Weight, rows, by) {
+	if apart(s, c.Weight, c.packed, rows, by) {
 		return share(s, x, c.Forward(s, x), by)
 	}
 	if c.packed != nil {

@@ -120,8 +120,8 @@ func TestLowRank(t *testing.T) {
 					run := func(s *torch.Scope) error {
 						g := torch.NewGenerator(s, uint64(rows))
 						x, image := torch.Randn(s, g, d, rows, 6), torch.Randn(s, g, d, 1, 4, side, side)
-						ways[apart(s, l.linear.Weight, rows, l.adapters[l.linear.Weight])]++
-						ways[apart(s, l.conv.Weight, side*side/4, l.adapters[l.conv.Weight])]++
+						ways[apart(s, l.linear.Weight, nil, rows, l.adapters[l.linear.Weight])]++
+						ways[apart(s, l.conv.Weight, nil, side*side/4, l.adapters[l.conv.Weight])]++
 						y, z := l.linear.Adapted(s, x, l.adapters), l.conv.Adapted(s, image, l.adapters)
 						wantY, wantZ := l.explicit(s, x, image)
 						torchtest.Close(t, "linear", y.To(s, torch.Float64), wantY, 3e-6, 0)

@@ -15,6 +15,7 @@ type packed struct {
 	name  string
 
 	mu      sync.Mutex
+	trained bool          // gradients flow through the layer: its own tensor is used, and none is packed beside it
 	weight  *torch.Tensor // nil: not yet packed
 	input   []int         // the shape it was packed for
 	version int           // of the layer's own tensor
@@ -50,7 +51,7 @@ func (p Path) weight(init Init, shape ...int) (*torch.Tensor, *packed) {
 // CPU.
 func (p *packed) conv(s *torch.Scope, c Conv2D, x *torch.Tensor, by ...Adapter) *torch.Tensor {
 	shape := x.Shape()
-	if s.GradEnabled() || len(shape) != 4 || x.DType() != p.store.dtype {
+	if p.plainly(s) || len(shape) != 4 || x.DType() != p.store.dtype {
 		return x.Conv2D(s, p.unpacked(s, c.Weight, x.DType(), by), c.Bias, c.Opt)
 	}
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
@@ -73,13 +74,42 @@ func (p *packed) linear(s *torch.Scope, l Linear, x *torch.Tensor, by ...Adapter
 			rows *= d
 		}
 	}
-	if s.GradEnabled() || rows < fewRows || x.DType() != p.store.dtype {
+	if p.plainly(s) || rows < fewRows || x.DType() != p.store.dtype {
 		return x.Linear(s, p.unpacked(s, l.Weight, x.DType(), by), l.Bias)
 	}
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		pack := func(s *torch.Scope, w *torch.Tensor) *torch.Tensor { return w.PackLinear(s, rows) }
 		return x.PackedLinear(s, p.get(s, l.Weight, []int{rows}, by, pack), l.Bias)
 	})
+}
+
+// plainly reports whether the layer computes with its own tensor, and not a packed one. Gradients need the layer's own, so a layer that
+// is once used with them does so from then on: a packed weight beside it would double the memory of a network that is trained through.
+func (p *packed) plainly(s *torch.Scope) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.trained && s.GradEnabled() {
+		p.unpack()
+	}
+	return p.trained
+}
+
+// unpack makes the layer compute with its own tensor from now on. Other goroutines that use the packed one have their own handles.
+func (p *packed) unpack() {
+	p.trained = true
+	p.weight.Free()
+	p.weight, p.input, p.by, p.moves, p.last = nil, nil, nil, nil, nil
+}
+
+// Unpack makes the layers compute with their weights as they are, also without gradients, and frees the ones that were packed: for a
+// network that gradients will flow through, before its first use. Layers that are used with gradients do so by themselves from then on; if
+// they were used without before, the memory for both was taken in the meantime. See [BuildFrom].
+func (st *Store) Unpack() {
+	for _, p := range st.packed {
+		p.mu.Lock()
+		p.unpack()
+		p.mu.Unlock()
+	}
 }
 
 // get returns the packed weight with adapters for inputs of that shape, in s. One is cached, so that a network with adapters takes no more
@@ -102,6 +132,9 @@ func (p *packed) get(s *torch.Scope, weight *torch.Tensor, input []int, by []Ada
 		}
 		return pack(s, weight.To(s, p.store.dtype))
 	})
+	if p.trained { // since the caller looked
+		return w
+	}
 	p.release(weight)
 	if p.weight != nil && !same && !again {
 		return w

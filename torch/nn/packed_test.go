@@ -122,3 +122,89 @@ func TestPackedLayersConvert(t *testing.T) {
 	})
 	require.NoError(t, err)
 }
+
+// A frozen layer that is used with and without gradients holds its weight once: the file's memory, and no packed weight beside it. Memory
+// is that of the allocator, which counts no mapped files.
+func TestTrainedLayersAreNotPacked(t *testing.T) {
+	const side, bytes = 256, 256 * 256 * 9 * 4 // of the convolution's weight
+	build := func(t *testing.T) (*Store, Conv2D, Linear) {
+		var c Conv2D
+		var l Linear
+		made := func(p Path) {
+			c, l = NewConv2D(p.Sub("c"), side, side, 3, torch.Conv2DOptions{Padding: 1}), NewLinear(p.Sub("l"), side, side)
+		}
+		st, err := Build(torch.CPU, torch.Float32, 1, made)
+		require.NoError(t, err)
+		defer st.Close()
+		bound, err := BuildFrom(save(t, maps.Collect(st.Tensors())), torch.CPU, torch.Float32, made)
+		require.NoError(t, err)
+		t.Cleanup(bound.Close)
+		return bound, c, l
+	}
+	held := func() int64 {
+		m, err := torch.CPU.Memory()
+		require.NoError(t, err)
+		return m.Allocated
+	}
+	run := func(t *testing.T, c Conv2D, l Linear, grad bool, a Adapters) {
+		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+			f := func(s *torch.Scope) error {
+				g := torch.NewGenerator(s, 1)
+				x, rows := torch.Randn(s, g, torch.Float32, 1, side, 4, 4), torch.Randn(s, g, torch.Float32, 1, fewRows, side)
+				x.SetRequiresGrad(grad)
+				loss := c.Adapted(s, x, a).Sum(s).Add(s, l.Adapted(s, rows, a).Sum(s))
+				if grad {
+					loss.Backward()
+				}
+				return nil
+			}
+			if grad {
+				return f(s)
+			}
+			return s.NoGrad(f)
+		}))
+	}
+	adapters := func(t *testing.T, c Conv2D, l Linear) Adapters {
+		st, err := NewStore(torch.CPU, torch.Float32, 1)
+		require.NoError(t, err)
+		t.Cleanup(st.Close)
+		p := st.Root()
+		return Adapters{
+			c.Weight: {LowRank{Down: NewConv2D(p.Sub("cd"), side, 2, 3, c.Opt), Up: NewConv2D(p.Sub("cu"), 2, side, 1, torch.Conv2DOptions{}), Scale: 1}},
+			l.Weight: {LowRank{Down: NewLinear(p.Sub("ld"), side, 2), Up: NewLinear(p.Sub("lu"), 2, side), Scale: 1}},
+		}
+	}
+	t.Run("packed without gradients", func(t *testing.T) { // or the others prove nothing
+		_, c, l := build(t)
+		before := held()
+		run(t, c, l, false, nil)
+		require.Greater(t, held()-before, int64(bytes))
+	})
+	t.Run("gradients first", func(t *testing.T) {
+		_, c, l := build(t)
+		before := held()
+		for _, grad := range []bool{true, false, true, false} {
+			run(t, c, l, grad, nil)
+			require.Equal(t, before, held(), "gradients: %t", grad)
+		}
+	})
+	t.Run("gradients later", func(t *testing.T) {
+		_, c, l := build(t)
+		before := held()
+		run(t, c, l, false, nil)
+		run(t, c, l, true, nil)
+		require.Equal(t, before, held())
+		run(t, c, l, false, nil)
+		require.Equal(t, before, held())
+	})
+	t.Run("announced, with adapters", func(t *testing.T) {
+		st, c, l := build(t)
+		a := adapters(t, c, l)
+		st.Unpack()
+		before := held()
+		run(t, c, l, false, nil)
+		run(t, c, l, false, a)
+		run(t, c, l, false, a)
+		require.Equal(t, before, held())
+	})
+}

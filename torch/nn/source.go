@@ -26,7 +26,8 @@ type Source interface {
 // exactly the network's tensors, with the right shapes; all mismatches are reported together.
 //
 // On the CPU, convolutions and linear layers without gradients keep their weights in oneDNN's memory format after the first run: see
-// [torch.Tensor.PackConv2D]. The source's memory is then released, and a weight of another dtype is not converted before.
+// [torch.Tensor.PackConv2D]. The source's memory is then released, and a weight of another dtype is not converted before. A layer that is
+// used with gradients keeps its weight as it is from then on: no weight is held twice; see [Store.Unpack].
 func BuildFrom(src Source, dev torch.Device, dtype torch.DType, build func(p Path)) (*Store, error) {
 	if !dtype.IsFloat() {
 		return nil, fmt.Errorf("want a floating-point dtype, got %s", dtype)

@@ -154,6 +154,7 @@ func (st *Store) SetRequiresGrad(on bool) {
 	for _, p := range st.Parameters() {
 		if pw := st.packed[p]; pw != nil && on {
 			pw.mu.Lock()
+			pw.unpack()
 			pw.convert(p)
 			pw.mu.Unlock()
 		}
