@@ -29,6 +29,9 @@ type Cond struct {
 	// Adapters apply deltas to single layers in this call; nil: none. Adapters of layers that the network does not have are ignored.
 	Adapters nn.Adapters
 	Dropout  Dropout // where dropout masks come from; zero: no dropout, as in evaluation
+	// Checkpointing is gradient checkpointing block by block: backward computes each block again instead of keeping its intermediate
+	// results. Results and gradients are the same to the bit. Without gradients it has no effect, nor in networks that do not support it.
+	Checkpointing bool
 }
 
 // Residuals are a ControlNet's outputs (Zhang et al. 2023): Down is added to a U-Net's skip connections, from the largest resolution to

@@ -142,9 +142,17 @@ func Grad(s *Scope, outputs, inputs []*Tensor, o BackwardOptions) []*Tensor {
 }
 
 var (
+	opAlias  = newOp("aten::alias")
 	opDetach = newOp("aten::detach")
 	opNorms  = newOp("aten::_foreach_norm.Scalar")
 )
+
+// Alias returns a handle to the same values that is a step of its own in the recorded computation: what flows back through it is summed
+// up before it is added to the gradient of t.
+func (t *Tensor) Alias(s *Scope) *Tensor {
+	c := call{op: opAlias, s: s}
+	return c.t(t).one()
+}
 
 // Detach returns a handle to the same values that is not part of any recorded computation.
 func (t *Tensor) Detach(s *Scope) *Tensor {

@@ -532,3 +532,42 @@ func TestForeach(t *testing.T) {
 		return nil
 	}))
 }
+
+// A checkpointed function finds gradients enabled both times, so that layers which choose their kernels by that compute the same; scopes
+// without gradients inside it are without.
+func TestCheckpointRunsAlike(t *testing.T) {
+	var saw, inside []bool
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		x := torch.Ones(s, torch.Float32, 2)
+		x.SetRequiresGrad(true)
+		y := torch.Checkpoint(s, func(s *torch.Scope, in []*torch.Tensor) []*torch.Tensor {
+			return []*torch.Tensor{s.Tidy(func(s *torch.Scope) *torch.Tensor {
+				saw = append(saw, s.GradEnabled())
+				s.NoGradTidy(func(s *torch.Scope) *torch.Tensor { inside = append(inside, s.GradEnabled()); return nil })
+				return in[0].Square(s)
+			})}
+		}, x)[0]
+		require.Len(t, saw, 1)
+		y.Sum(s).Backward()
+		require.Equal(t, []float32{2, 2}, torch.ToSlice[float32](x.Grad(s)))
+		return nil
+	}))
+	require.Equal(t, []bool{true, true}, saw)
+	require.Equal(t, []bool{false, false}, inside)
+}
+
+// Gradients that come back through an alias are summed up before they are added to those of other uses.
+func TestAlias(t *testing.T) {
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		x := torch.Ones(s, torch.Float32, 1)
+		x.SetRequiresGrad(true)
+		y := x.Alias(s)
+		require.True(t, y.RequiresGrad())
+		// 1 + 2⁻²⁴ is 1 in float32, so that (1 + 2⁻²⁴) + 2⁻²⁴ is 1; 2⁻²⁴ + 2⁻²⁴ is not lost.
+		small := math.Exp2(-24)
+		sum := y.MulScalar(s, small).Add(s, y.MulScalar(s, small)).Add(s, x)
+		sum.Sum(s).Backward()
+		require.Equal(t, []float32{1 + 1.0/(1<<23)}, torch.ToSlice[float32](x.Grad(s)))
+		return nil
+	}))
+}

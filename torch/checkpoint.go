@@ -44,6 +44,7 @@ func Checkpoint(s *Scope, f func(s *Scope, inputs []*Tensor) []*Tensor, inputs .
 		return f(s, inputs)
 	}
 	c := s.child(C.CT_NO_GRAD)
+	c.again = true
 	defer c.Close()
 	// A parameter inside f may require gradients when no input does; without an edge the node would not be reached.
 	anchor := Zeros(s, Float32)

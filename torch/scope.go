@@ -19,6 +19,8 @@ type Scope struct {
 	device Device
 	mode   uint32
 	parent *Scope
+	// again: what runs here runs again with gradients, see Checkpoint, and has to compute in the same way both times.
+	again bool
 
 	mu         sync.Mutex
 	tensors    []*Tensor
@@ -81,7 +83,7 @@ func Catch(f func()) (err error) {
 
 // child opens a scope inside s with further mode bits.
 func (s *Scope) child(mode uint32) *Scope {
-	return &Scope{device: s.device, mode: s.mode | mode, parent: s}
+	return &Scope{device: s.device, mode: s.mode | mode, parent: s, again: s.again && mode == 0}
 }
 
 // Run calls f with a child scope and frees what was made in it, except what f hands to s with Keep. An operator's
@@ -132,8 +134,9 @@ func (s *Scope) Keep(t *Tensor) *Tensor {
 // Device returns the device of new tensors.
 func (s *Scope) Device() Device { return s.device }
 
-// GradEnabled reports whether operators in this scope record gradients.
-func (s *Scope) GradEnabled() bool { return s.mode == 0 }
+// GradEnabled reports whether operators in this scope record gradients, or will when they run again: in a function that [Checkpoint] runs it
+// is true both times, so that layers that choose their kernels by it compute the same values.
+func (s *Scope) GradEnabled() bool { return s.mode == 0 || s.again }
 
 // On is Run with a child scope that makes new tensors on dev.
 func (s *Scope) On(dev Device, f func(s *Scope) error) error {

@@ -48,6 +48,7 @@ func work(args []string, stdout io.Writer) error {
 	f.StringVar(&o.model, "model", "", "the folder of a Stable Diffusion model (with sd or lora), or the file of its U-Net (with lcm-lora)")
 	f.StringVar(&o.dtype, "dtype", "f32", "f32 or bf16 (with sd, lora or lcm-lora)")
 	f.IntVar(&o.size, "size", 512, "pixels of a picture (with sd, lora or lcm-lora)")
+	f.BoolVar(&o.checkpointing, "checkpointing", false, "gradient checkpointing (with lcm-lora)")
 	f.StringVar(&o.lora, "lora", "", "the file of an adapter for it (with lora)")
 	f.StringVar(&o.save, "save", "", "write the network's model file here and stop (with sample or lcm-lora)")
 	if err := f.Parse(args[1:]); err != nil {
@@ -72,4 +73,5 @@ type options struct {
 	save                 string
 	model, dtype, lora   string
 	size                 int
+	checkpointing        bool
 }

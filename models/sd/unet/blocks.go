@@ -12,7 +12,39 @@ func (b block) forward(s *torch.Scope, x *torch.Tensor, in inputs) *torch.Tensor
 }
 
 func (b block) residual(s *torch.Scope, x *torch.Tensor, in inputs) *torch.Tensor {
-	return b.res.Forward(s, x, in.emb, models.Cond{Adapters: in.adapters})
+	return in.block(s, func(s *torch.Scope, x []*torch.Tensor) *torch.Tensor { return b.resolve(s, x[0], x[1], in) }, x, in.emb)
+}
+
+// join is residual of h and the skip connection, concatenated, to which more, a ControlNet's residual, may be added; nil: none. It frees h
+// and skip.
+func (b block) join(s *torch.Scope, h, skip, more *torch.Tensor, in inputs) *torch.Tensor {
+	x := []*torch.Tensor{in.emb, h, skip}
+	if more != nil {
+		x = append(x, more)
+	}
+	// Without gradients, h and skip are freed as early as possible.
+	own := !s.GradEnabled()
+	y := in.block(s, func(s *torch.Scope, x []*torch.Tensor) *torch.Tensor {
+		both := s.Tidy(func(s *torch.Scope) *torch.Tensor {
+			skip := x[2]
+			if len(x) > 3 {
+				skip = skip.Add(s, x[3])
+			}
+			return torch.Cat(s, []*torch.Tensor{x[1], skip}, 1)
+		})
+		if own {
+			h.Free()
+			skip.Free()
+		}
+		return blocks.Release(b.resolve(s, both, x[0], in), both)
+	}, x...)
+	h.Free()
+	skip.Free()
+	return y
+}
+
+func (b block) resolve(s *torch.Scope, x, emb *torch.Tensor, in inputs) *torch.Tensor {
+	return b.res.Forward(s, x, emb, models.Cond{Adapters: in.adapters})
 }
 
 // attend applies the transformer after the residual block, if there is one. It frees h unless it returns it.
@@ -60,6 +92,26 @@ func newTransformer(p nn.Path, c Encoder, level, depth int) *transformer {
 
 // forward maps features [n, channels, h, w] to the same shape. Tokens are pixels in row-major order.
 func (t *transformer) forward(s *torch.Scope, x *torch.Tensor, in inputs) *torch.Tensor {
+	if len(t.blocks) == 1 {
+		return in.block(s, func(s *torch.Scope, x []*torch.Tensor) *torch.Tensor {
+			h := t.enter(s, x[0], in.adapters)
+			h = blocks.Release(t.blocks[0].forward(s, h, x[1], in.adapters), h)
+			return blocks.Release(t.leave(s, x[0], h, in.adapters), h)
+		}, x, in.text)
+	}
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		h := in.block(s, func(s *torch.Scope, x []*torch.Tensor) *torch.Tensor { return t.enter(s, x[0], in.adapters) }, x)
+		for _, b := range t.blocks {
+			h = blocks.Release(in.block(s, func(s *torch.Scope, x []*torch.Tensor) *torch.Tensor {
+				return b.forward(s, x[0], x[1], in.adapters)
+			}, h, in.text), h)
+		}
+		return in.block(s, func(s *torch.Scope, x []*torch.Tensor) *torch.Tensor { return t.leave(s, x[0], x[1], in.adapters) }, x, h)
+	})
+}
+
+// enter returns the tokens [n, h·w, channels] of features x.
+func (t *transformer) enter(s *torch.Scope, x *torch.Tensor, a nn.Adapters) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		shape := x.Shape()
 		n, c, height, width := shape[0], shape[1], shape[2], shape[3]
@@ -68,26 +120,29 @@ func (t *transformer) forward(s *torch.Scope, x *torch.Tensor, in inputs) *torch
 				return blocks.Release(h.Permute(s, 0, 2, 3, 1).Reshape(s, n, height*width, c), h)
 			})
 		}
-		image := func(h *torch.Tensor) *torch.Tensor {
-			return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-				return blocks.Release(h.Reshape(s, n, height, width, c).Permute(s, 0, 3, 1, 2), h)
-			})
-		}
-		h := t.norm.Adapted(s, x, in.adapters)
+		h := t.norm.Adapted(s, x, a)
 		if t.linear {
 			h = tokens(h)
-			h = blocks.Release(t.in.Adapted(s, h, in.adapters), h)
-		} else {
-			h = tokens(blocks.Release(t.in.Adapted(s, h, in.adapters), h))
+			return blocks.Release(t.in.Adapted(s, h, a), h)
 		}
-		for _, b := range t.blocks {
-			h = blocks.Release(b.forward(s, h, in), h)
+		return tokens(blocks.Release(t.in.Adapted(s, h, a), h))
+	})
+}
+
+// leave returns features x plus those of tokens h.
+func (t *transformer) leave(s *torch.Scope, x, h *torch.Tensor, a nn.Adapters) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		shape := x.Shape()
+		n, c, height, width := shape[0], shape[1], shape[2], shape[3]
+		image := func(h *torch.Tensor) *torch.Tensor {
+			return s.Tidy(func(s *torch.Scope) *torch.Tensor { return h.Reshape(s, n, height, width, c).Permute(s, 0, 3, 1, 2) })
 		}
 		if t.linear {
-			h = image(blocks.Release(t.out.Adapted(s, h, in.adapters), h))
+			h = t.out.Adapted(s, h, a)
+			h = blocks.Release(image(h), h)
 		} else {
 			h = image(h)
-			h = blocks.Release(t.out.Adapted(s, h, in.adapters), h)
+			h = blocks.Release(t.out.Adapted(s, h, a), h)
 		}
 		return x.Add(s, h) // in x's memory format
 	})
@@ -115,20 +170,20 @@ func newTransformerBlock(p nn.Path, width, text, heads int) transformerBlock {
 	}
 }
 
-// forward maps x [n, tokens, width] to the same shape. Sums are computed in place in a linear layer's output, which autograd has not saved.
-func (b transformerBlock) forward(s *torch.Scope, x *torch.Tensor, in inputs) *torch.Tensor {
+// forward maps x [n, tokens, width] to the same shape, given the text's features. Sums are computed in place in a linear layer's output, which autograd has not saved.
+func (b transformerBlock) forward(s *torch.Scope, x, text *torch.Tensor, a nn.Adapters) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		h := b.norm1.Adapted(s, x, in.adapters)
-		h = blocks.Release(b.self.Forward(s, h, h, in.adapters), h)
+		h := b.norm1.Adapted(s, x, a)
+		h = blocks.Release(b.self.Forward(s, h, h, a), h)
 		h.AddInPlace(s, x)
 		x = h
-		h = b.norm2.Adapted(s, x, in.adapters)
-		h = blocks.Release(b.cross.Forward(s, h, in.text, in.adapters), h)
+		h = b.norm2.Adapted(s, x, a)
+		h = blocks.Release(b.cross.Forward(s, h, text, a), h)
 		h.AddInPlace(s, x)
 		x.Free()
 		x = h
-		h = b.norm3.Adapted(s, x, in.adapters)
-		h = blocks.Release(b.mlp(s, h, in.adapters), h)
+		h = b.norm3.Adapted(s, x, a)
+		h = blocks.Release(b.mlp(s, h, a), h)
 		h.AddInPlace(s, x)
 		return h
 	})

@@ -26,7 +26,7 @@ func (e *encoder) embed(s *torch.Scope, t *torch.Tensor, dtype torch.DType, c mo
 		}
 		return h.SiLU(s) // the first step of every residual block
 	})
-	return inputs{emb, c.Text, c.Adapters}
+	return inputs{emb, c.Text, c.Adapters, c.Checkpointing}
 }
 
 // sinusoids returns the sinusoidal embedding of all elements of v, [elements, dim], in float32.

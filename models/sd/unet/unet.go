@@ -105,7 +105,8 @@ func (u *UNet) Close() { u.store.Close() }
 //   - for networks with an additional embedding, Pooled [n, p] and Sizes [n, 6];
 //   - for guidance-distilled networks, Guidance: the scales [n] or [1], or the result of GuidanceEmbedding, [n, TimeCondProjDim];
 //
-// Control and Adapters are optional. Class and Until are errors. The network has no dropout.
+// Control, Adapters and Checkpointing are optional. Checkpointing computes residual blocks, transformers (each of their blocks, if there are
+// several) and resampling again. Class and Until are errors. The network has no dropout.
 func (u *UNet) Forward(s *torch.Scope, x, t *torch.Tensor, c models.Cond) *torch.Tensor {
 	u.check("unet", u.store, x, t, c)
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
@@ -126,29 +127,23 @@ func (u *UNet) Forward(s *torch.Scope, x, t *torch.Tensor, c models.Cond) *torch
 		for _, l := range u.up {
 			for _, b := range l.blocks {
 				last := len(skips) - 1
-				both := meet(s, h, skips[last], add.Down, last)
-				h.Free()
-				skips[last].Free()
+				var more *torch.Tensor
+				if add.Down != nil {
+					more = add.Down[last]
+				}
+				h = b.attend(s, b.join(s, h, skips[last], more, in), in)
 				skips = skips[:last]
-				h = b.attend(s, blocks.Release(b.residual(s, both, in), both), in)
 			}
 			if l.up != nil {
 				next := skips[len(skips)-1]
-				h = blocks.Release(l.up.To(s, h, next.Dim(2), next.Dim(3), in.adapters), h)
+				height, width := next.Dim(2), next.Dim(3)
+				h = blocks.Release(in.block(s, func(s *torch.Scope, x []*torch.Tensor) *torch.Tensor {
+					return l.up.To(s, x[0], height, width, in.adapters)
+				}, h), h)
 			}
 		}
 		h = blocks.Release(blocks.SiLU(s, u.normOut.Adapted(s, h, c.Adapters)), h)
 		return u.convOut.Adapted(s, h, c.Adapters)
-	})
-}
-
-// meet concatenates h with the skip connection, to which a ControlNet's residual may be added.
-func meet(s *torch.Scope, h, skip *torch.Tensor, down []*torch.Tensor, i int) *torch.Tensor {
-	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		if down != nil {
-			skip = skip.Add(s, down[i])
-		}
-		return torch.Cat(s, []*torch.Tensor{h, skip}, 1)
 	})
 }
 
@@ -180,6 +175,13 @@ type block struct {
 type inputs struct {
 	emb, text *torch.Tensor // SiLU of the timestep embedding, [n or 1, width]; the text features
 	adapters  nn.Adapters
+
+	checkpointing bool
+}
+
+// block runs a function of x and of weights, with gradient checkpointing if that was asked for.
+func (in inputs) block(s *torch.Scope, f func(s *torch.Scope, x []*torch.Tensor) *torch.Tensor, x ...*torch.Tensor) *torch.Tensor {
+	return blocks.Checkpoint(s, in.checkpointing, f, x...)
 }
 
 // build makes the layers. It returns the channels of the skip connections, in the order of the down blocks.
@@ -235,7 +237,7 @@ func (e *encoder) descend(s *torch.Scope, h *torch.Tensor, in inputs) []*torch.T
 			skips = append(skips, h)
 		}
 		if l.down != nil {
-			h = l.down.Forward(s, h, in.adapters)
+			h = in.block(s, func(s *torch.Scope, x []*torch.Tensor) *torch.Tensor { return l.down.Forward(s, x[0], in.adapters) }, h)
 			skips = append(skips, h)
 		}
 	}
