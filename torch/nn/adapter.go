@@ -268,6 +268,19 @@ func (st *Store) Merge(a Adapters) error {
 	})
 }
 
+// Merged reports whether adapters are merged into the network's weights.
+func (st *Store) Merged() bool {
+	for _, p := range st.packed {
+		p.mu.Lock()
+		merged := len(p.merged) > 0
+		p.mu.Unlock()
+		if merged {
+			return true
+		}
+	}
+	return len(st.bases) > 0
+}
+
 // swap replaces a weight that is not packed by its merged version, or restores it.
 func (st *Store) swap(t *torch.Tensor, by []Adapter) {
 	if base := st.bases[t]; base != nil {

@@ -1,0 +1,218 @@
+package latents
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+
+	"github.com/onestep-go/onestep/internal/plural"
+	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/training"
+	"github.com/onestep-go/onestep/training/captioned"
+)
+
+// Config is how a source is made.
+type Config struct {
+	Set *captioned.Set
+	// Model has the autoencoder and, unless Unconditional is set, the text encoders. The U-Net may be missing; if it is there, its channels
+	// are compared with the autoencoder's. A lone autoencoder is &sd.Model{VAE: autoencoder}.
+	Model *sd.Model
+	Batch int    // samples of a batch; 0: 1
+	Seed  uint64 // of the order, the crops, flips and captions, and the draws from the autoencoder's moments
+
+	// Cache is the directory that keeps latents and text features, which several sets, models and runs may share; "": none, and every batch
+	// is encoded when it is needed.
+	Cache string
+	// Captions leaves the captions to a Prepare function (see [Encode]), so that text encoders can be trained.
+	Captions bool
+	// Unconditional leaves captions out: the batches have latents alone.
+	Unconditional bool
+	ClipSkip      int // number of last layers of the text encoders to skip, as in diffusers
+
+	// Together is the number of images that are encoded in one call. 0: 1, so that an image's latents do not depend on which others are
+	// encoded with it, to the last bit. More is faster for small images on a GPU.
+	Together int
+	// SkipCorrupt trains on the next image of the bucket in place of one that cannot be decoded. Otherwise that is an error.
+	SkipCorrupt bool
+
+	Progress func(Progress) // called while entries of the cache are checked and made, from one goroutine at a time; nil: none
+	Log      *slog.Logger   // of notices; nil: none
+}
+
+// Progress is how far Open is.
+type Progress struct {
+	Stage string // "latents" or "text features"
+	Done  int    // entries that are there
+	All   int
+	Made  int // of Done, those that were encoded now; the others were in the cache
+}
+
+// Source yields batches of latents, and of text features for their captions. It is a [training.Source].
+type Source struct {
+	set    *captioned.Set
+	order  *captioned.Order
+	images *imageEncoder
+	texts  *textEncoder // nil: unconditional
+	cache  *cache       // nil: none
+	log    *slog.Logger
+	seed   uint64
+	later  bool // captions are left to Prepare
+	skip   bool
+	group  int
+
+	mu      sync.Mutex
+	notices []string
+
+	// whole reports whether every sample's entries are in the cache.
+	wholeImages, wholeTexts bool
+}
+
+var _ training.Source = (*Source)(nil)
+
+// Open makes a source. With a cache it encodes the images and captions that the cache does not hold yet; when it is interrupted, or the disk
+// is full, what was encoded stays, and the next call continues. The set and the model stay the caller's, and must be open while the source
+// is used, but for the model if [Source.Complete] reports true.
+func Open(ctx context.Context, c Config) (*Source, error) {
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	s := &Source{set: c.Set, log: c.Log, seed: c.Seed, later: c.Captions, skip: c.SkipCorrupt, group: max(c.Together, 1)}
+	switch {
+	case c.Set == nil || c.Model == nil:
+		return nil, errors.New("latents: Set and Model must be set")
+	case c.Set.Len() == 0:
+		return nil, fmt.Errorf("latents: %s holds no images", quote.Path(c.Set.Name()))
+	case c.Batch < 0:
+		return nil, fmt.Errorf("latents: want a batch of at least 1 sample, or 0 for 1, got %d", c.Batch)
+	case c.Together < 0:
+		return nil, fmt.Errorf("latents: want at least 1 image encoded together, or 0 for 1, got %d", c.Together)
+	case c.Captions && c.Unconditional:
+		return nil, errors.New("latents: Captions and Unconditional exclude each other")
+	}
+	s.order = c.Set.Order(captioned.OrderOptions{Seed: c.Seed, Batch: max(c.Batch, 1)})
+	if err := s.open(ctx, c); err != nil {
+		return nil, fmt.Errorf("latents: %w", err)
+	}
+	return s, nil
+}
+
+func (s *Source) open(ctx context.Context, c Config) (err error) {
+	if s.images, err = newImageEncoder(c.Model); err != nil {
+		return err
+	}
+	for _, b := range c.Set.Summary().Buckets {
+		if err := s.images.fits(b.Width, b.Height); err != nil {
+			return err
+		}
+	}
+	if !c.Unconditional {
+		if s.texts, err = newTextEncoder(c.Model, c.ClipSkip); err != nil {
+			return err
+		}
+	}
+	if c.Cache != "" {
+		s.cache = &cache{c.Cache}
+		if err := s.cache.open(); err != nil {
+			return fmt.Errorf("cache: %w", err)
+		}
+	}
+	if s.texts != nil && !s.later {
+		if err := s.checkCaptions(); err != nil {
+			return err
+		}
+	}
+	if s.cache == nil {
+		return nil
+	}
+	f := filler{Source: s, progress: c.Progress}
+	if s.wholeImages, err = f.images(ctx); err != nil {
+		return err
+	}
+	s.wholeTexts = s.texts == nil || s.later
+	if !s.wholeTexts {
+		s.wholeTexts, err = f.texts(ctx)
+	}
+	return err
+}
+
+// checkCaptions refuses captions that cannot be encoded, and says how many are truncated.
+func (s *Source) checkCaptions() error {
+	long, first := 0, ""
+	for i := range s.set.Len() {
+		texts, _ := s.set.Captions(i)
+		for _, text := range texts {
+			if err := s.texts.check(text); err != nil {
+				return fmt.Errorf("caption of %s: %w", quote.Path(s.set.Images()[i].Key), err)
+			}
+			if s.texts.cut(text) != "" {
+				if long++; first == "" {
+					first = s.set.Images()[i].Key
+				}
+			}
+		}
+	}
+	if long > 0 {
+		s.note("%s longer than the text encoder's %d tokens, and truncated; the first is that of %s",
+			plural.N(long, "caption"), s.texts.model.Texts[0].Tokenizer.Max()-2, quote.Path(first))
+	}
+	return nil
+}
+
+// note records a notice and logs it.
+func (s *Source) note(format string, args ...any) {
+	text := fmt.Sprintf(format, args...)
+	s.mu.Lock()
+	s.notices = append(s.notices, text)
+	s.mu.Unlock()
+	s.log.Warn(text)
+}
+
+// Notices are what was decided or found that the user may want to know, a sentence each: truncated captions, what is not cached and why,
+// damaged files of the cache.
+func (s *Source) Notices() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.notices)
+}
+
+// Complete reports whether the cache holds all that training needs, so that the model may be closed before: with neither random crops nor
+// captions that change at random. With [Config.Captions] that is the autoencoder alone.
+func (s *Source) Complete() bool { return s.wholeImages && s.wholeTexts }
+
+// Channels is the number of latent channels.
+func (s *Source) Channels() int { return s.images.latents }
+
+// String says what the batches are made of: set, autoencoder and text encoders, each with a sum by which it is told from others.
+func (s *Source) String() string {
+	text := fmt.Sprintf("latents of %s (%s), autoencoder %.8s", s.set.Name(), s.set.Identity(), s.images.sum)
+	if s.texts != nil {
+		text += fmt.Sprintf(", text encoder %.8s", s.texts.sum)
+	}
+	return text
+}
+
+// Null returns the condition of the empty prompt, one row on the scope's device, for classifier-free guidance: the text encoders' features,
+// or zeros for models that have them (SDXL's force_zeros_for_empty_prompt). Samples without a caption have exactly these. It is empty for an
+// unconditional source.
+func (s *Source) Null(in *torch.Scope) models.Cond {
+	if s.texts == nil {
+		return models.Cond{}
+	}
+	var all []*torch.Tensor
+	for _, a := range s.texts.null {
+		all = append(all, a.tensor(in))
+	}
+	return condition(all)
+}
+
+// Close ends the use of the set and the model, which it does not close. No batch may be in use.
+func (s *Source) Close() error {
+	s.images, s.texts = nil, nil
+	return nil
+}
