@@ -53,22 +53,17 @@ func (x *Settings) caption(all []string, epoch int64, d draws) string {
 		return ""
 	}
 	text := all[d.below(saltCaption, len(all))]
-	if text == "" {
-		return ""
-	}
 	if x.Prefix != "" {
-		text = x.Prefix + " " + text
+		text = strings.TrimSpace(x.Prefix + " " + text)
 	}
 	if x.Suffix != "" {
-		text += " " + x.Suffix
+		text = strings.TrimSpace(text + " " + x.Suffix)
 	}
 	if x.Wildcards {
 		text = wildcards(text, d)
 	}
-	if x.Shuffle || x.PartDropout > 0 {
+	if x.Shuffle || x.PartDropout > 0 || x.KeepSeparator != "" && strings.Contains(text, x.KeepSeparator) {
 		text = x.shuffled(text, d)
-	} else if x.KeepSeparator != "" {
-		text = strings.ReplaceAll(text, x.KeepSeparator, x.Separator)
 	}
 	if x.SecondSeparator != "" {
 		text = strings.ReplaceAll(text, x.SecondSeparator, x.Separator)
@@ -76,7 +71,7 @@ func (x *Settings) caption(all []string, epoch int64, d draws) string {
 	return text
 }
 
-// shuffled shuffles and drops the parts of a caption that are not kept.
+// shuffled shuffles and drops, as asked for, the parts of a caption that are not kept, and joins them without separators of kept ones.
 func (x *Settings) shuffled(text string, d draws) string {
 	var first, parts, last []string
 	kept, rest, found := strings.Cut(text, x.KeepSeparator)

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"image"
 	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
@@ -24,7 +25,10 @@ import (
 
 // Open opens images with captions:
 //
-//   - a directory of images, at any depth, with the caption of cat.jpg in cat.txt or cat.caption.
+//   - a directory of images, at any depth, with the caption of cat.jpg in cat.txt or cat.caption;
+//   - a directory with metadata.jsonl or metadata.csv, as of Hugging Face's imagefolder: file_name, and a column text, caption or prompt,
+//     which in JSON may be a list of captions;
+//   - a directory of directories N_name, as of kohya's scripts: N repeats of the images in it, with name as the caption of those without.
 //
 // All images are read once, for their size and a sum of their content. The set must be closed.
 func Open(ctx context.Context, spec string, o Options) (_ *Set, err error) {
@@ -35,6 +39,9 @@ func Open(ctx context.Context, spec string, o Options) (_ *Set, err error) {
 	s := &Set{name: spec, prior: o.PriorWeight}
 	s.summary.LeftOut = map[string]int{}
 	parts, err := s.find(spec, o)
+	if err == nil && o.Prior != "" {
+		parts, err = s.withPrior(parts, o)
+	}
 	if err == nil {
 		err = s.build(ctx, parts, o)
 	}
@@ -48,6 +55,7 @@ func Open(ctx context.Context, spec string, o Options) (_ *Set, err error) {
 type part struct {
 	subset
 	images []found
+	group  int // of subsets that regularisation images are balanced in
 }
 
 // found is an image with its captions.
@@ -78,6 +86,30 @@ func (s *Set) find(spec string, o Options) ([]part, error) {
 		return nil, imagefile.Repack(spec)
 	}
 	return nil, fmt.Errorf("%s: want a directory of images", quote.Path(spec))
+}
+
+// withPrior adds regularisation images to the parts of a set.
+func (s *Set) withPrior(parts []part, o Options) ([]part, error) {
+	for i := range parts {
+		if parts[i].Regularization {
+			return nil, fmt.Errorf("%s has regularisation images already: give no others", quote.Path(s.name))
+		}
+		if parts[i].group != parts[0].group {
+			return nil, fmt.Errorf("%s has several datasets: give the regularisation images in it (is_reg)", quote.Path(s.name))
+		}
+	}
+	st, err := os.Stat(o.Prior)
+	if err != nil {
+		return nil, quote.Error(err)
+	}
+	if !st.IsDir() {
+		return nil, fmt.Errorf("%s: want a directory of regularisation images", quote.Path(o.Prior))
+	}
+	prior, err := s.findDirectory(o.Prior, o)
+	for i := range prior {
+		prior[i].Regularization, prior[i].group = true, parts[0].group
+	}
+	return append(parts, prior...), err
 }
 
 // whole is the subset of data that has only one.
@@ -122,6 +154,9 @@ func (s *Set) build(ctx context.Context, parts []part, o Options) error {
 			}
 		}
 		seen = seen[len(p.images):]
+	}
+	if err := b.balance(parts); err != nil {
+		return err
 	}
 	return b.finish()
 }
@@ -187,12 +222,11 @@ type bucketKey struct {
 // builder fills a set.
 type builder struct {
 	*Set
-	o           Options
-	at          map[bucketKey]int
-	uncaptioned []string // names of some images without a caption
-	small       int      // images that are enlarged
-	smallest    looked
-	smallestTo  Image
+	o          Options
+	at         map[bucketKey]int
+	small      int // images that are enlarged
+	smallest   looked
+	smallestTo Image
 }
 
 // add puts an image into its bucket.
@@ -215,16 +249,7 @@ func (b *builder) add(f *found, seen looked, subset int, table []image.Point) er
 		Subset: subset, Sum: seen.sum, scaled: scaled,
 	}
 	if !x.Captioned {
-		b.summary.Uncaptioned++
 		x.Captions = []string{sub.ClassTokens}
-		if sub.ClassTokens != "" {
-			b.summary.ClassTokens++
-		} else if len(b.uncaptioned) < 3 {
-			b.uncaptioned = append(b.uncaptioned, quote.Path(f.name()))
-		}
-	}
-	if sub.Regularization {
-		b.summary.Regularization++
 	}
 	key := bucketKey{sub.sizes, at.X, at.Y}
 	i, ok := b.at[key]
@@ -244,6 +269,61 @@ func (b *builder) add(f *found, seen looked, subset int, table []image.Point) er
 	return nil
 }
 
+// balance repeats a group's regularisation images so that an epoch has as many of them as of the others, as kohya's scripts do: those that
+// are too few are repeated once more one after the other, and of those that are too many the first are used.
+func (b *builder) balance(parts []part) error {
+	groups := map[int][]int{} // regularisation images
+	samples := map[int]int64{}
+	for i := range b.images {
+		p := &parts[b.images[i].Subset]
+		if p.Regularization {
+			groups[p.group] = append(groups[p.group], i)
+		} else {
+			samples[p.group] += int64(b.images[i].Repeats)
+		}
+	}
+	unused := map[int]bool{}
+	for _, g := range slices.Sorted(maps.Keys(groups)) {
+		prior, want := groups[g], samples[g]
+		if want == 0 {
+			return fmt.Errorf("%s: regularisation images and no others to train on", quote.Path(b.name))
+		}
+		var have int64
+		for _, i := range prior {
+			if have >= want {
+				unused[i] = true
+				continue
+			}
+			have += int64(b.images[i].Repeats)
+		}
+		for k, i := range prior {
+			if more, n := want-have, int64(len(prior)); more > 0 {
+				b.images[i].Repeats += int(more / n)
+				if int64(k) < more%n {
+					b.images[i].Repeats++
+				}
+			}
+		}
+	}
+	if len(unused) > 0 {
+		b.note("%s not used: an epoch has no more of them than of the other images", plural.N(len(unused), "regularisation image"))
+		var images []Image
+		var from []content
+		for i := range b.images {
+			if !unused[i] {
+				images, from = append(images, b.images[i]), append(from, b.content[i])
+			}
+		}
+		b.images, b.content = images, from
+	}
+	for i := range b.images {
+		if parts[b.images[i].Subset].Regularization {
+			b.summary.Regularization++
+		}
+	}
+	return nil
+}
+
 // finish orders the buckets and refuses what cannot be trained on.
 func (b *builder) finish() error {
 	s := b.Set
@@ -253,9 +333,22 @@ func (b *builder) finish() error {
 		}
 		return fmt.Errorf("%s: no images", quote.Path(s.name))
 	}
+	var without []string // names of some images without a caption
+	for i := range s.images {
+		x := &s.images[i]
+		if x.Captioned {
+			continue
+		}
+		s.summary.Uncaptioned++
+		if x.Captions[0] != "" {
+			s.summary.ClassTokens++
+		} else if len(without) < 3 {
+			without = append(without, quote.Path(s.content[i].name()))
+		}
+	}
 	if n := s.summary.Uncaptioned - s.summary.ClassTokens; n > 0 && !b.o.Uncaptioned {
 		return fmt.Errorf("%w: %d of %s, such as %s: write one beside each image (cat.txt for cat.jpg), give class tokens, or allow images without a caption",
-			ErrUncaptioned, n, plural.N(len(s.images), "image"), strings.Join(b.uncaptioned, ", "))
+			ErrUncaptioned, n, plural.N(len(s.images), "image"), strings.Join(without, ", "))
 	}
 	if b.small > 0 {
 		s.note("%s smaller than the bucket and enlarged, the smallest from %d×%d to %d×%d pixels (%s)", plural.N(b.small, "image"),
@@ -268,6 +361,7 @@ func (b *builder) finish() error {
 		to.images = append(to.images, i)
 		to.upTo = append(to.upTo, to.samples()+int64(x.Repeats))
 	}
+	s.dropEmpty()
 	for i := range s.buckets {
 		x := &s.buckets[i]
 		if x.samples() > math.MaxUint32 {
@@ -299,4 +393,18 @@ func (s *Set) sortBuckets() {
 	for i := range s.images {
 		s.images[i].bucket = place[s.images[i].bucket]
 	}
+}
+
+// dropEmpty removes buckets whose images are not used.
+func (s *Set) dropEmpty() {
+	var kept []bucket
+	for _, x := range s.buckets {
+		for _, i := range x.images {
+			s.images[i].bucket = len(kept)
+		}
+		if len(x.images) > 0 {
+			kept = append(kept, x)
+		}
+	}
+	s.buckets = kept
 }

@@ -14,6 +14,10 @@ type Options struct {
 	Buckets    Buckets // zero value: one bucket, a square of Resolution pixels
 	Settings           // of all images
 
+	// Column names the captions in metadata.jsonl and metadata.csv. "": text, caption or prompt.
+	Column string
+	// Prior is a directory of regularisation images, laid out as the others; "": none.
+	Prior string
 	// PriorWeight is the factor of the loss of regularisation images (prior loss weight). 0: 1.
 	PriorWeight float64
 	// Uncaptioned allows images without a caption, which are trained with an empty one. Otherwise they are an error.

@@ -14,7 +14,7 @@ func TestUses(t *testing.T) {
 		{},
 		{Flip: true, Dropout: 0.5, Prefix: "p", Suffix: "s"},
 		{Lines: RandomLine, SecondSeparator: ";", DropoutEvery: 2},
-		{Flip: true, Regularization: true, KeepSeparator: "|||"},
+		{Flip: true, KeepSeparator: "|||"},
 	} {
 		s := opened(t, dir, Options{Resolution: 16, Settings: x, PriorWeight: 0.5})
 		type use struct {

@@ -125,6 +125,7 @@ type Listing struct {
 	LeftOut map[string]int // images in formats that are not supported, by extension
 	Rest    []string       // other files
 	Packed  string         // the first of them for which IsPacked holds, with the directory; "": none
+	Dirs    []string       // directories that were not entered
 }
 
 // List lists the files in a directory, and with deep those below it. Hidden files are left out.
@@ -147,10 +148,10 @@ func (l *Listing) list(dir, sub string, deep bool, depth int) error {
 		switch {
 		case Hidden(e.Name()):
 		case IsDir(filepath.Join(dir, path), e):
-			if deep {
-				if err := l.list(dir, path, deep, depth+1); err != nil {
-					return err
-				}
+			if !deep {
+				l.Dirs = append(l.Dirs, path)
+			} else if err := l.list(dir, path, deep, depth+1); err != nil {
+				return err
 			}
 		case Is(path):
 			l.Images = append(l.Images, path)
