@@ -228,6 +228,10 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 		return fmt.Errorf("resume: %s is damaged: it says that it is of step %d%s", quote.Path(path), head.Step, hint)
 	case head.Row < 0 || head.Rollbacks < 0 || head.Skipped < 0 || !(head.LRScale >= 0 && head.LRScale <= 1):
 		return fmt.Errorf("resume: %s is damaged: the numbers of skipped steps and rollbacks, or the factor of the learning rate, are out of range: %+v%s", quote.Path(path), head.health, hint)
+	case !head.scaling.valid(head.Step):
+		return fmt.Errorf("resume: %s is damaged: the loss scale is out of range: %+v%s", quote.Path(path), head.scaling, hint)
+	case head.Step > 0 && head.scaling.fits(t.LossScale) != nil:
+		return fmt.Errorf("resume: %s %w", quote.Path(path), head.scaling.fits(t.LossScale))
 	case head.Averages != nil && !slices.Equal(head.Averages, t.averageNames()):
 		return fmt.Errorf("resume: %s was saved with the EMA weights %s, but this run has %s", quote.Path(path), quote.Texts(head.Averages), quote.Texts(t.averageNames()))
 	case differ(head.Model, run.said) != "":
@@ -291,7 +295,7 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 	}
 	t.Log.Info("resumed", "step", head.Step, "checkpoint", path)
 	run.saved, run.health = head.Step, head.health
-	r.Step, r.Seen, r.Skipped, r.State = head.Step, head.Seen, head.Skipped, path
+	r.Step, r.Seen, r.Skipped, r.Overflows, r.State = head.Step, head.Seen, head.Skipped, head.Overflows, path
 	return nil
 }
 
@@ -333,6 +337,12 @@ func (t *Trainer) record(run *session, r *Result, elapsed time.Duration) error {
 	}
 	if run.Skipped > 0 {
 		v["skipped"], scalars["skipped"] = run.Skipped, float64(run.Skipped)
+	}
+	if run.Scale != 0 {
+		v["loss_scale"], scalars["loss_scale"] = run.Scale, run.Scale
+		if run.Overflows > 0 {
+			v["overflows"], scalars["overflows"] = run.Overflows, float64(run.Overflows)
+		}
 	}
 	for name, m := range run.bins {
 		if x := m.sum / float64(m.n); !math.IsNaN(x) && !math.IsInf(x, 0) {
