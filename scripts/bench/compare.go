@@ -177,6 +177,7 @@ func (b bench) jobs() []job {
 			{"ms_per_step", "ms", false, 1}, {"peak_rss_mib", "MiB", false, 1},
 		}})
 	}
+	jobs = append(jobs, b.lcmLoRAJobs()...)
 	if b.sd != "" {
 		jobs = append(jobs, b.sdJobs()...)
 	}
