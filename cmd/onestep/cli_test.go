@@ -124,6 +124,7 @@ func TestRefusals(t *testing.T) {
 		{builtin + "--times 0.8,80", 2, "got 80 after 0.8"},
 		{builtin + "--times 80,80", 2, "got 80 after 80"},
 		{builtin + "--times 80,0.002", 2, "above the minimum level 0.002"},
+		{builtin + "--times 80,1,0", 2, "--times: want noise levels above 0"},
 		{builtin + "--times 80,NaN", 2, "--times: want numbers"},
 		{builtin + "--times 81,1", 2, "--times: want noise levels up to 80"},
 		{builtin + "--times 80 --steps 2", 2, "--times: 1 noise level for 2 steps"},

@@ -262,6 +262,9 @@ func (s *session) trainer(opt training.Optimizer) *training.Trainer {
 func (s *session) described(step int, images int64) (checkpoint.Description, error) {
 	d, err := checkpoint.Describe(s.trained)
 	d.SigmaMax, d.Method, d.Data, d.Step, d.Images, d.Command = s.Start.SigmaMax, s.spec.Name, s.Run.Data, step, images, s.Run.Command
+	if scales := s.Run.guidance(); len(scales) == 2 {
+		d.Guidance = scales
+	}
 	if s.Run.Classes {
 		d.ClassNames = s.Data.Classes()
 	}
