@@ -197,10 +197,7 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 		return t.startAgain()
 	}
 	path := t.Folder.State(steps[len(steps)-1])
-	hint := "" // what helps if it cannot be used
-	if n := len(steps); n > 1 {
-		hint = fmt.Sprintf("; remove the file to resume from the previous checkpoint, of step %d", steps[n-2])
-	}
+	hint := t.instead(steps)
 	w, err := torch.OpenWeights(path)
 	if err != nil {
 		return fmt.Errorf("resume: %w%s", err, hint)
@@ -297,6 +294,19 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 	run.saved, run.health = head.Step, head.health
 	r.Step, r.Seen, r.Skipped, r.Overflows, r.State = head.Step, head.Seen, head.Skipped, head.Overflows, path
 	return nil
+}
+
+// instead says what to do if the last checkpoint, of the last of steps, cannot be read.
+func (t *Trainer) instead(steps []int) string {
+	last := len(steps) - 1
+	if last > 0 {
+		return fmt.Sprintf("; remove the file to resume from the previous checkpoint, of step %d", steps[last-1])
+	}
+	snapshot := t.Folder.Snapshot(steps[last], "")
+	if _, err := os.Stat(snapshot); err != nil {
+		return "; it is the only checkpoint: start a new run"
+	}
+	return fmt.Sprintf("; it is the only checkpoint: start a new run from the snapshot %s", quote.Path(snapshot))
 }
 
 // startAgain prepares a run without checkpoints to start at step 0: a new run, or one that ended before its first checkpoint.
