@@ -32,7 +32,7 @@ type session struct {
 
 // Train runs the plan. If ctx is cancelled, it saves and returns the context's error with the result.
 func (p *Plan) Train(ctx context.Context) (out Result, err error) {
-	if err := ctx.Err(); err != nil {
+	if err := errors.Join(ctx.Err(), p.Run.needsOut()); err != nil {
 		return out, err
 	}
 	options, may, extended, err := p.begin(ctx)
