@@ -16,6 +16,7 @@ import (
 
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/weights"
+	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/safetensors"
 )
 
@@ -167,11 +168,21 @@ func (Adapters) New(m *sd.Model, c sd.AdapterConfig) (sd.Adapter, error) {
 	} else if targets == nil {
 		targets = slices.Concat(LCMTargets, TextTargets)
 	}
-	return New(n, Config{Rank: c.Rank, Alpha: c.Alpha, Targets: targets, Seed: c.Seed})
+	a, err := New(n, Config{Rank: c.Rank, Alpha: c.Alpha, Targets: targets, Seed: c.Seed})
+	if err != nil {
+		return nil, err
+	}
+	return a, nil
 }
 
-// Open reads an adapter's file for a model.
-func (Adapters) Open(m *sd.Model, path string) (sd.Adapter, error) { return Load(m, path, Options{}) }
+// Open reads an adapter's file for a model, in the given data type; nil: the model's.
+func (Adapters) Open(m *sd.Model, path string, dtype *torch.DType) (sd.Adapter, error) {
+	a, err := Load(m, path, Options{DType: dtype})
+	if err != nil {
+		return nil, err
+	}
+	return a, nil
+}
 
 // Save implements [sd.Adapter]: it writes a file with the metadata of [Adapter.Metadata] and with the hashes that A1111 looks for.
 func (a *Adapter) Save(path string, f sd.AdapterFile) error {

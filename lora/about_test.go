@@ -75,7 +75,7 @@ func TestSavedAdapterHasMetadata(t *testing.T) {
 				Date: time.Date(2026, 11, 29, 15, 4, 5, 0, time.UTC), Metadata: map[string]string{"ss_learning_rate": "0.0001"}}
 			require.NoError(t, made.Save(path, about))
 			require.NoError(t, made.Save(path, about), "in place of the first")
-			back, err := Adapters{}.Open(m, path)
+			back, err := Adapters{}.Open(m, path, nil)
 			require.NoError(t, err)
 			defer back.Close()
 			file := back.(*Adapter).File()

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -66,7 +67,7 @@ func New(n Networks, c Config) (*Adapter, error) {
 		}
 	}
 	if unused := slices.DeleteFunc(slices.Clone(c.Targets), func(end string) bool { return used[end] }); len(unused) > 0 && c.strict() {
-		return nil, fmt.Errorf("target modules that match no layer: %s", strings.Join(unused, ", "))
+		return nil, fmt.Errorf("target modules that match no layer: %s", strings.Join(quote.Texts(unused), ", "))
 	}
 	if len(spots) == 0 {
 		return nil, errors.New("the networks have none of the target modules")

@@ -61,11 +61,13 @@ func Read(p any, data []byte, beside ...string) (map[string]any, error) {
 	return values, nil
 }
 
-// Values returns the options of the struct that p points to that have a value, by their names in JSON.
+// Values returns the options of the struct that p points to that have a value, by their names in JSON. Zero is none of an option whose range
+// it is not in.
 func Values(p any) map[string]any {
 	all := map[string]any{}
 	for _, o := range Of(p) {
-		if v := o.Value(); v != nil && !(o.IsZero() && (o.field.Kind() == reflect.Slice || v == "")) {
+		unset := o.IsZero() && (o.field.Kind() == reflect.Slice || o.Check(o.Value()) != nil) // zero is no value of it
+		if v := o.Value(); v != nil && v != "" && !unset {
 			all[o.Key()] = v
 		}
 	}

@@ -161,3 +161,35 @@ func TestList(t *testing.T) {
 		require.ErrorContains(t, err, want)
 	}
 }
+
+// What options are filled with, and how they are written to JSON and read again.
+func TestFillAndRead(t *testing.T) {
+	type some struct {
+		Steps int      `option:"steps" default:"10" range:"[1,]"`
+		Side  int      `option:"the-side" range:"[8,64]"`
+		Part  *float64 `option:"part" default:"0.5" range:"[0,1]"`
+		Rate  float64  `option:"rate"`
+		Names []string `option:"names"`
+	}
+	a := some{Part: new(0.0)}
+	require.NoError(t, Fill(&a))
+	require.Equal(t, 10, a.Steps)
+	require.InDelta(t, 0, *a.Part, 0)
+	require.Equal(t, map[string]any{"steps": 10, "part": 0.0, "rate": 0.0}, Values(&a))
+	var of *Error
+	require.ErrorAs(t, Fill(&some{Steps: -1}), &of)
+	require.Equal(t, "steps", of.Option)
+
+	got, err := Read(&a, []byte(`{"the_side": 16, "names": ["x"], "mine": 1}`), "mine")
+	require.NoError(t, err)
+	require.Equal(t, map[string]any{"the-side": 16, "names": []string{"x"}}, got)
+	for text, option := range map[string]string{`{"the_side": 7}`: "the-side", `{"yours": 1}`: "yours", `{"the-side": 8, "the_side": 8}`: "the-side"} {
+		_, err := Read(&a, []byte(text))
+		require.ErrorAs(t, err, &of)
+		require.Equal(t, option, of.Option)
+	}
+	for _, text := range []string{"", "1", "{} {}"} {
+		_, err := Read(&a, []byte(text))
+		require.Error(t, err)
+	}
+}

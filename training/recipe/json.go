@@ -158,7 +158,7 @@ func (v Values) Apply(r *Run) error {
 		}
 	}
 	if r.Method == nil {
-		r.Method = r.byDefault()
+		r.Method = Methods()[0]
 	}
 	for _, option := range slices.Sorted(maps.Keys(v)) {
 		o, ok := r.declares(option)

@@ -99,7 +99,7 @@ func (r Run) Unused(option string) error {
 		return err
 	}
 	if r.Method == nil {
-		r.Method = r.byDefault()
+		r.Method = Methods()[0]
 	}
 	for _, u := range r.users() {
 		if slices.Contains(u.kind, option) && !slices.Contains(u.uses, option) {

@@ -1,0 +1,147 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"image"
+	"image/color"
+	"image/png"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/models/sd/sdtest/tiny"
+	"github.com/onestep-go/onestep/torch/safetensors"
+)
+
+// captionedImages writes images of 64×64 pixels with captions.
+func captionedImages(t *testing.T, dir string, n int) {
+	t.Helper()
+	require.NoError(t, os.MkdirAll(dir, 0o755))
+	for i := range n {
+		img := image.NewNRGBA(image.Rect(0, 0, 64, 64))
+		for p := range 64 * 64 {
+			img.SetNRGBA(p%64, p/64, color.NRGBA{uint8(p%64*4 + i), uint8(p / 16), uint8(30 * i), 255})
+		}
+		f, err := os.Create(filepath.Join(dir, fmt.Sprintf("%d.png", i)))
+		require.NoError(t, err)
+		require.NoError(t, png.Encode(f, img))
+		require.NoError(t, f.Close())
+		require.NoError(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("%d.txt", i)), []byte("a cat"), 0o644))
+	}
+}
+
+// train-lcm and train-lora train adapters that generate uses, say what a run would be without starting it, and resume.
+func TestFinetune(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	require.NoError(t, tiny.Write(at("sd15"), "sd15"))
+	captionedImages(t, at("photos"), 3)
+	require.NoError(t, os.WriteFile(at("prompts.txt"), []byte("a cat\n"), 0o644))
+	for _, command := range []string{"train-lcm --lora", "train-lora"} {
+		out := at("runs/" + strings.Fields(command)[0])
+		words := strings.Fields(command + " --model " + at("sd15") + " --data " + at("photos") + " --out " + out + " --rank 4 --batch 2 --steps 4 --save-every 2 --lr 0.01 --val-steps 2 --val-prompts " +
+			at("prompts.txt") + " --cache " + at("cache") + " --json")
+		code, stdout, stderr := try(append(words, "--dry-run")...)
+		require.Zero(t, code, stderr)
+		var plan struct {
+			Modules, Parameters, Images int
+			Memory                      float64
+			Options                     map[string]any
+		}
+		require.NoError(t, json.Unmarshal([]byte(stdout), &plan))
+		require.Equal(t, 78, plan.Modules)
+		require.Equal(t, 3, plan.Images)
+		require.Positive(t, plan.Memory)
+		require.InDelta(t, 4, plan.Options["steps"], 0)
+		require.NoDirExists(t, out)
+
+		code, stdout, stderr = try(words...)
+		require.Zero(t, code, stderr)
+		var got finetuned
+		require.NoError(t, json.Unmarshal([]byte(stdout), &got))
+		require.Equal(t, 4, got.Step)
+		require.True(t, got.Finished)
+		require.FileExists(t, got.Best)
+		require.FileExists(t, filepath.Join(out, "samples-0000004.png"))
+		f, err := safetensors.Open(got.Snapshot)
+		require.NoError(t, err)
+		values := 0
+		for x := range f.Tensors() {
+			if strings.HasSuffix(x.Name, "lora_up.weight") {
+				values += x.Shape[0] * x.Shape[1]
+			} else if strings.HasSuffix(x.Name, "lora_down.weight") {
+				n := 1
+				for _, d := range x.Shape {
+					n *= d
+				}
+				values += n
+			}
+		}
+		require.Equal(t, plan.Parameters, values, "what the dry run counted")
+		require.NoError(t, f.Close())
+
+		code, _, stderr = try(words...)
+		require.Equal(t, 1, code)
+		require.Contains(t, stderr, "--resume")
+		code, stdout, stderr = try(strings.Fields(command + " --out " + out + " --resume --steps 6 --json")...)
+		require.Zero(t, code, stderr)
+		require.NoError(t, json.Unmarshal([]byte(stdout), &got))
+		require.Equal(t, 6, got.Step, "with a constant learning rate a run may be made longer")
+		code, _, stderr = try(strings.Fields(command + " --out " + out + " --resume --lr 0.5")...)
+		require.Equal(t, 1, code)
+		require.Contains(t, stderr, "lr was 0.01")
+
+		code, _, stderr = try(strings.Fields("generate --model " + at("sd15") + " --lora " + got.Snapshot + " --sampler lcm --steps 2 --seed 1 --prompt cat --out " + at("with.png"))...)
+		require.Zero(t, code, stderr)
+		require.NoError(t, os.Remove(at("with.png")))
+	}
+
+	for args, want := range map[string][]string{
+		"train-lcm --lora": {"2", "--model is required"},
+		"train-lcm --lora --model DIR/sd15 --data DIR/photos --out DIR/r --rank 17":                        {"2", "--rank"},
+		"train-lcm --model DIR/sd15 --data DIR/photos --out DIR/r --rank 4":                                {"2", "pass --lora"},
+		"train-lcm --lora --model DIR/nothing --data DIR/photos --out DIR/r --rank 4":                      {"1", "--model DIR/nothing"},
+		"train-lcm --lora --model DIR/sd15 --data DIR/nothing --out DIR/r --rank 4":                        {"1", "--data"},
+		"train-lcm --lora --model DIR/sd15 --data DIR/photos --out DIR/r --rank 4 --lr-warmup 1.5":         {"2", "--lr-warmup"},
+		"train-lcm --lora --model DIR/sd15 --data DIR/photos --out DIR/r --rank 4 --batch 60000":           {"3", "--batch"},
+		"train-lora --model DIR/sd15 --data DIR/photos --out DIR/r --rank 4 --text-lr 0.1":                 {"2", "--text-encoder"},
+		"train-lora --model DIR/sd15 --data DIR/photos --out DIR/runs/train-lcm --rank 4":                  {"1", "pass --resume"},
+		"train-lora --out DIR/runs/train-lcm --resume":                                                     {"2", "train-lora"},
+		"train-lora --model DIR/sd15 --data DIR/photos --out DIR/r --rank 4 --val-prompts DIR/nothing.txt": {"1", "--val-prompts"},
+	} {
+		code, stdout, stderr := try(strings.Fields(strings.ReplaceAll(args, "DIR", dir))...)
+		require.Equal(t, want[0], fmt.Sprint(code), "%s: %s", args, stderr)
+		require.Empty(t, stdout)
+		require.Contains(t, stderr, strings.ReplaceAll(want[1], "DIR", dir), args)
+		require.Equal(t, 1, strings.Count(stderr, "\n"), stderr)
+		require.NoDirExists(t, at("r"))
+	}
+}
+
+// Ctrl-C saves; the same command with --resume continues.
+func TestFinetuneIsInterrupted(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, tiny.Write(filepath.Join(dir, "sd15"), "sd15"))
+	captionedImages(t, filepath.Join(dir, "photos"), 2)
+	ctx, stop := context.WithCancel(t.Context())
+	args := strings.Fields(strings.ReplaceAll("train-lcm --lora --model DIR/sd15 --data DIR/photos --out DIR/run --rank 4 --batch 1 --steps 100000 --cache DIR/cache --save-every 100000 --val-batches 0", "DIR", dir))
+	var out, errs strings.Builder
+	done := make(chan int)
+	go func() { done <- run(ctx, args, &out, &errs) }()
+	require.Eventually(t, func() bool {
+		text, err := os.ReadFile(filepath.Join(dir, "run", "stats.jsonl"))
+		return err == nil && len(text) > 0
+	}, 5*time.Minute, 10*time.Millisecond)
+	stop()
+	require.Equal(t, exitInterrupted, <-done)
+	require.Contains(t, errs.String(), "--resume continues")
+	states, err := filepath.Glob(filepath.Join(dir, "run", "state-*"))
+	require.NoError(t, err)
+	require.Len(t, states, 1)
+}

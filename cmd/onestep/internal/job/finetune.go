@@ -1,0 +1,197 @@
+package job
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"image"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/onestep-go/onestep/internal/memory"
+	"github.com/onestep-go/onestep/internal/options"
+	"github.com/onestep-go/onestep/internal/plainfile"
+	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/lora"
+	"github.com/onestep-go/onestep/sampling/scheduler"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
+	"github.com/onestep-go/onestep/training/dataset"
+	"github.com/onestep-go/onestep/training/finetune"
+	"github.com/onestep-go/onestep/training/rundir"
+)
+
+// Finetune is a run of package finetune, and the tool's own options.
+type Finetune struct {
+	Options any           // *finetune.LCM or *finetune.LoRA
+	Run     *finetune.Run // in Options
+	Plan    func(ctx context.Context) (*finetune.Plan, error)
+
+	Threads int
+	Force   bool // run even if the estimated memory exceeds what is available
+	Version string
+}
+
+// finetuneOwn are keys of options.json that are the tool's.
+var finetuneOwn = []string{"onestep", "threads"}
+
+// ReadConfig reads a JSON file of options; path is that of --config, or of a run's options.json.
+func (o Finetune) ReadConfig(path string) (map[string]any, error) {
+	if err := There(Path{"--config", path, "a JSON file of options, as a run's options.json", File}); err != nil {
+		return nil, err
+	}
+	text, err := plainfile.Read(path, 1<<20)
+	if err != nil {
+		return nil, fmt.Errorf("--config: %w", err)
+	}
+	values, err := finetune.ReadOptions(o.Options, text, finetuneOwn...)
+	if err != nil {
+		return nil, usage("--config %s: %s", quote.Path(path), quote.Text(err.Error()))
+	}
+	return values, nil
+}
+
+// ReadRun reads the options of the run in the run directory; nil if there is none.
+func (o Finetune) ReadRun(kind string) (map[string]any, error) {
+	path := filepath.Join(o.Run.Out, "options.json")
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	all, err := rundir.ReadOptions(o.Run.Out)
+	if err != nil {
+		return nil, err
+	}
+	if was, _ := all["run"].(string); was != kind {
+		return nil, usage("--out %s: it holds a run of another command, want one of onestep %s", quote.Path(o.Run.Out), kind)
+	}
+	return o.ReadConfig(path)
+}
+
+// Open decides everything, and checks the memory. The caller closes the plan.
+func (o Finetune) Open(ctx context.Context) (*finetune.Plan, error) {
+	r := o.Run
+	if err := There(
+		Path{"--model", r.Model, wantDiffusion, Either}, Path{"--val-prompts", r.ValPrompts, "a text file with a prompt on each line", File},
+	); err != nil {
+		return nil, err
+	}
+	r.Adapters, r.Draw = lora.Adapters{}, drawSample
+	r.Extra = map[string]string{}
+	if o.Version != "" {
+		r.Extra["onestep"] = o.Version
+	}
+	p, err := o.Plan(ctx)
+	if err != nil {
+		return nil, o.Flagged(err)
+	}
+	n, err := p.Need()
+	if err == nil && !o.Force {
+		less := "choose a smaller --batch or --resolution"
+		if !r.Checkpointing {
+			less += ", --checkpointing"
+		}
+		if r.DType == "f32" {
+			less += ", or --dtype bf16"
+		}
+		err = (need{n.Device(), n.Host}).enough(r.Device, "training", less)
+	}
+	if err != nil {
+		return nil, errors.Join(err, p.Close())
+	}
+	return p, nil
+}
+
+// Train trains.
+func (o Finetune) Train(ctx context.Context) (out finetune.Result, err error) {
+	note := func(text string) { o.Run.Log.Warn(text) }
+	if err := use(o.Run.Device, o.Threads, note); err != nil {
+		return out, err
+	}
+	p, err := o.Open(ctx)
+	if err != nil {
+		return out, err
+	}
+	defer func() { err = errors.Join(err, p.Close()) }()
+	out, err = p.Train(ctx)
+	return out, o.Flagged(err)
+}
+
+// Flagged turns an error of the library into one of the tool, which names flags and says what to do.
+func (o Finetune) Flagged(err error) error {
+	var of *finetune.OptionError
+	var corrupt *dataset.CorruptError
+	if err == nil {
+		return nil
+	}
+	if errors.As(err, &of) {
+		if of.Usage {
+			return &UsageError{of.Text(flags)}
+		}
+		err = &flagError{of.Text(flags), err}
+	}
+	if o.Run.Corrupt != "skip" && errors.As(err, &corrupt) {
+		return fmt.Errorf("%w; repair or remove it, or pass --corrupt skip", err)
+	}
+	return hinted(err)
+}
+
+// drawSample generates validation images: what a user of the snapshot would get with these settings.
+func drawSample(ctx context.Context, v finetune.Sample) ([]image.Image, error) {
+	p := texttoimage.Pipeline{Model: v.Model, Steps: v.Steps, Guidance: v.Guidance, Seed: v.Seed, Width: v.Width, Height: v.Height}
+	if v.Adapter != nil {
+		p.Adapters = v.Adapter.At(1)
+	}
+	if v.FewStep && v.Adapter != nil {
+		var err error
+		if p.Method, err = scheduler.Named("lcm"); err != nil {
+			return nil, err
+		}
+	}
+	var all []image.Image
+	for img, err := range p.Images(ctx, v.Prompts...) {
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, img)
+	}
+	return all, nil
+}
+
+// FinetunePlan is what a dry run tells.
+type FinetunePlan struct {
+	Run        string         `json:"run"`
+	Options    map[string]any `json:"options"`
+	Modules    int            `json:"modules,omitempty"` // of an adapter
+	Parameters int64          `json:"parameters"`        // that are trained
+	Images     int            `json:"images"`
+	Samples    int64          `json:"samples"` // of an epoch
+	Data       string         `json:"data"`
+	Notices    []string       `json:"notices,omitempty"`
+	Memory     float64        `json:"memory"`              // estimate, in bytes
+	Available  int64          `json:"available,omitempty"` // in bytes
+	Limit      string         `json:"limit,omitempty"`     // what limits it
+}
+
+// Describe tells what a plan is.
+func (o Finetune) Describe(kind string, p *finetune.Plan) (FinetunePlan, error) {
+	n, err := p.Need()
+	if err != nil {
+		return FinetunePlan{}, err
+	}
+	s := p.Data.Summary()
+	out := FinetunePlan{
+		Run: kind, Options: options.Values(p.Options), Modules: p.Modules, Parameters: p.Parameters, Images: s.Images, Samples: s.Samples, Data: s.String(),
+		Notices: slices.Clone(p.Data.Notices()), Memory: n.Device(),
+	}
+	if o.Run.Device.IsCUDA() {
+		if st, err := o.Run.Device.Memory(); err == nil {
+			out.Available, out.Limit = st.Free+st.Reserved-st.Allocated, o.Run.Device.String()
+		}
+		return out, nil
+	}
+	out.Memory += n.Host + host
+	if space, ok := memory.Available(); ok {
+		out.Available, out.Limit = space.Bytes, space.Limit
+	}
+	return out, nil
+}

@@ -1,0 +1,151 @@
+package finetune
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"iter"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/onestep-go/onestep/internal/options"
+	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
+	"github.com/onestep-go/onestep/training/rundir"
+)
+
+// Adapter has the options of runs that train an adapter.
+type Adapter struct {
+	Rank    int      `option:"rank" default:"64" range:"[1,65536]" help:"rank of the adapter"`
+	Alpha   float64  `option:"alpha" range:"(0,1000000]" help:"alpha; the adapter's scale is alpha/rank (default: the rank)"`
+	Targets []string `option:"targets" value:"NAME,NAME" help:"target modules, by the ends of their names (default: those of LCM-LoRA)"`
+	Init    string   `option:"init" value:"FILE" help:"adapter to start from, with its ranks and alphas (default: a new one)"`
+	Layout  string   `option:"layout" default:"kohya" choices:"kohya,peft,diffusers" help:"layout of the adapter's file; all programs read kohya's"`
+	Name    string   `option:"name" value:"NAME" help:"name of the adapter in other programs (default: that of the run directory)"`
+}
+
+// lcmTargets are the default target modules, as in package lora.
+var lcmTargets = []string{
+	"to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", "conv_shortcut",
+	"downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj",
+}
+
+func (a *Adapter) complete(r *Run) error {
+	if r.Adapters == nil {
+		return errors.New("training an adapter needs Adapters, such as lora.Adapters{}")
+	}
+	if a.Alpha == 0 && a.Init == "" {
+		a.Alpha = float64(a.Rank)
+	}
+	return nil
+}
+
+// count counts the target modules among a network's tensors, and the parameters of their adapters. A rank above what a layer can use is an
+// error.
+func (a *Adapter) count(shapes []nn.Shape) (modules int, parameters int64, err error) {
+	targets := a.Targets
+	if targets == nil {
+		targets = lcmTargets
+	}
+	for _, t := range shapes {
+		path, weight := strings.CutSuffix(t.Name, ".weight")
+		if !weight || len(t.Dims) < 2 || !slices.ContainsFunc(targets, func(end string) bool { return path == end || strings.HasSuffix(path, "."+end) }) {
+			continue
+		}
+		in := 1
+		for _, d := range t.Dims[1:] {
+			in *= d
+		}
+		if most := min(in, t.Dims[0]); a.Rank > most {
+			return 0, 0, options.Refuse("rank", "%s: layer %s has a weight of %d×%d, whose rank is at most %d: want at most that, got %d", options.NameOf("rank"), quote.Text(path), t.Dims[0], in, most, a.Rank)
+		}
+		modules, parameters = modules+1, parameters+int64(a.Rank)*int64(in+t.Dims[0])
+	}
+	return modules, parameters, nil
+}
+
+// make makes or reads the adapter of a run. With another seed it is its EMA's.
+func (a *Adapter) make(r *Run, m *sd.Model, text bool) (sd.Adapter, error) {
+	if a.Init != "" {
+		f32 := torch.Float32
+		made, err := r.Adapters.Open(m, a.Init, &f32)
+		return made, options.Failed("init", err)
+	}
+	made, err := r.Adapters.New(m, sd.AdapterConfig{Rank: a.Rank, Alpha: a.Alpha, Targets: a.Targets, Text: text, Seed: r.Seed})
+	return made, options.Failed("targets", err)
+}
+
+// adapterFiles writes the snapshots of an adapter.
+type adapterFiles struct {
+	run     *rundir.Dir
+	adapter sd.Adapter
+	file    sd.AdapterFile
+	steps   int // of the run
+	keep    int
+	wrote   int // the step that was written last, by this process
+}
+
+// Path implements [training.Snapshots].
+func (f *adapterFiles) Path(step int) string { return f.run.Snapshot(step, "") }
+
+// Write implements [training.Snapshots].
+func (f *adapterFiles) Write(_ context.Context, _ *torch.Scope, step int, images int64) error {
+	if f.wrote == step {
+		return nil
+	}
+	file := f.file
+	file.Metadata = map[string]string{"ss_steps": strconv.Itoa(step), "onestep_images": strconv.FormatInt(images, 10)}
+	for k, v := range f.file.Metadata {
+		file.Metadata[k] = v
+	}
+	if err := f.run.Unlink(f.Path(step)); err != nil {
+		return err
+	}
+	if err := f.adapter.Save(f.Path(step), file); err != nil {
+		return err
+	}
+	f.wrote = step
+	if f.keep == 0 {
+		return nil
+	}
+	return f.run.PruneSnapshots(f.keep)
+}
+
+// about is what an adapter's file says of the run.
+func (p *Plan) about(a *Adapter, method string) sd.AdapterFile {
+	r := p.Run
+	options, _ := json.Marshal(r.entries(method, p.Options, p.holds))
+	decimal := func(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
+	d := r.saved()
+	name := cmp.Or(a.Name, filepath.Base(filepath.Clean(r.Out)))
+	return sd.AdapterFile{
+		Layout: a.Layout, DType: &d, Title: name, Base: p.name, Kind: p.kind, Prediction: p.predicts.Diffusers(), Width: p.side, Height: p.side, Date: time.Now(),
+		Metadata: map[string]string{
+			"ss_learning_rate": decimal(r.LR), "ss_lr_scheduler": r.LRSchedule, "ss_lr_warmup_steps": strconv.Itoa(r.LRWarmup.Steps(r.Steps)),
+			"ss_max_train_steps": strconv.Itoa(r.Steps), "ss_total_batch_size": strconv.Itoa(r.Batch * r.GradAccum), "ss_gradient_accumulation_steps": strconv.Itoa(r.GradAccum),
+			"ss_optimizer": "AdamW", "ss_seed": strconv.FormatUint(r.Seed, 10), "ss_num_train_images": strconv.Itoa(p.Data.Len()), "ss_mixed_precision": map[string]string{"f32": "no", "f16": "fp16", "bf16": "bf16"}[r.DType],
+			"ss_gradient_checkpointing": map[bool]string{true: "True", false: "False"}[r.Checkpointing], "ss_clip_skip": strconv.Itoa(r.ClipSkip + 1),
+			"onestep_options": string(options),
+		},
+	}
+}
+
+// split divides an adapter's weights into those of the text encoders and those of the network.
+func split(a sd.Adapter) (texts, network iter.Seq2[string, *torch.Tensor]) {
+	only := func(text bool) iter.Seq2[string, *torch.Tensor] {
+		return func(yield func(string, *torch.Tensor) bool) {
+			for name, p := range a.Parameters() {
+				if strings.HasPrefix(name, "text_encoder") == text && !yield(name, p) {
+					return
+				}
+			}
+		}
+	}
+	return only(true), only(false)
+}

@@ -1,0 +1,243 @@
+package finetune_test
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"image"
+	"image/color"
+	"image/png"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/lora"
+	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/models/sd/sdtest/tiny"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/safetensors"
+	"github.com/onestep-go/onestep/torch/torchtest"
+	"github.com/onestep-go/onestep/training"
+	. "github.com/onestep-go/onestep/training/finetune"
+)
+
+func TestMain(m *testing.M) { torchtest.Main(m) }
+
+// photos makes a directory of n images with captions.
+func photos(t testing.TB, n int) string {
+	t.Helper()
+	dir := t.TempDir()
+	for i := range n {
+		img := image.NewNRGBA(image.Rect(0, 0, 64, 64))
+		for y := range 64 {
+			for x := range 64 {
+				img.SetNRGBA(x, y, color.NRGBA{uint8(40*i + 3*x), uint8(2*y + 20*i), uint8(x ^ y), 255})
+			}
+		}
+		f, err := os.Create(filepath.Join(dir, fmt.Sprintf("%d.png", i)))
+		require.NoError(t, err)
+		require.NoError(t, png.Encode(f, img))
+		require.NoError(t, f.Close())
+		require.NoError(t, os.WriteFile(filepath.Join(dir, fmt.Sprintf("%d.txt", i)), fmt.Appendf(nil, "photo %d of a cat", i), 0o600))
+	}
+	return dir
+}
+
+// base writes a tiny model.
+func base(t testing.TB, kind string) string {
+	t.Helper()
+	dir := filepath.Join(t.TempDir(), kind)
+	require.NoError(t, tiny.Write(dir, kind))
+	return dir
+}
+
+// tinyRun are the options of a short run.
+func tinyRun(t testing.TB, model, data string) Run {
+	return Run{Model: model, Data: data, Steps: 6, Batch: 2, SaveEvery: 3, LR: 1e-2, Seed: 5, Cache: t.TempDir(), Out: filepath.Join(t.TempDir(), "run"), Adapters: lora.Adapters{}, SaveDType: "f32"}
+}
+
+// weightsOf reads the tensors of a file.
+func weightsOf(t testing.TB, path string) map[string]string {
+	t.Helper()
+	f, err := safetensors.Open(path)
+	require.NoError(t, err)
+	defer f.Close()
+	all := map[string]string{}
+	for x := range f.Tensors() {
+		all[x.Name] = string(x.Data)
+	}
+	return all
+}
+
+// oneThread makes sums repeat to the bit.
+func oneThread(t testing.TB) {
+	n := torch.Threads()
+	require.NoError(t, torch.SetThreads(1))
+	t.Cleanup(func() { require.NoError(t, torch.SetThreads(n)) })
+}
+
+// An LCM-LoRA is trained, for SD and SDXL: its snapshots are adapters that the public loader reads, with the run's options in their
+// metadata, and the network computes something else with them.
+func TestLCMLoRA(t *testing.T) {
+	for _, kind := range []string{"sd15", "sd2", "sdxl"} {
+		for _, layout := range []string{"", "peft"} {
+			model := base(t, kind)
+			run := LCM{LoRA: true, Run: tinyRun(t, model, photos(t, 3)), Adapter: Adapter{Rank: 4, Layout: layout}}
+			r, err := run.Train(t.Context())
+			require.NoError(t, err)
+			require.True(t, r.Finished)
+			require.Equal(t, run.Out+"/model-0000006.safetensors", r.Snapshot)
+			require.FileExists(t, r.Best)
+			m, err := sd.Open(model, sd.Options{})
+			require.NoError(t, err)
+			a, err := lora.Load(m, r.Snapshot, lora.Options{})
+			require.NoError(t, err)
+			require.Empty(t, a.Unmatched)
+			meta := a.File().Metadata
+			require.Equal(t, "run", meta["ss_output_name"])
+			require.Equal(t, "6", meta["ss_steps"])
+			var options map[string]any
+			require.NoError(t, json.Unmarshal([]byte(meta["onestep_options"]), &options))
+			require.Equal(t, "train-lcm", options["run"])
+			require.InDelta(t, 0.01, options["lr"], 0)
+			require.NoError(t, a.Close())
+			require.NoError(t, m.Close())
+			stats, err := os.ReadFile(filepath.Join(run.Out, "stats.jsonl"))
+			require.NoError(t, err)
+			require.Equal(t, 2, strings.Count(string(stats), `"val_loss"`))
+			run.Resume = true
+			again, err := run.Train(t.Context())
+			require.NoError(t, err, "nothing is left to do")
+			require.Equal(t, r.Snapshot, again.Snapshot)
+		}
+	}
+}
+
+// A run that is killed after a step and resumed has the weights of one that was not, bit by bit, with a schedule, accumulation, an EMA, in
+// the middle of an epoch, and where its checkpoint is older than its last step.
+func TestResumeIsExact(t *testing.T) {
+	oneThread(t)
+	model, data := base(t, "sd15"), photos(t, 5)
+	options := func() LCM {
+		r := LCM{LoRA: true, Run: tinyRun(t, model, data), Adapter: Adapter{Rank: 4}}
+		r.Steps, r.LRSchedule, r.LRWarmup, r.GradAccum, r.EMA, r.Flip, r.CaptionDropout = 8, "cosine", 0.25, 2, 0.9, true, 0.3
+		return r
+	}
+	whole := options()
+	want, err := whole.Train(t.Context())
+	require.NoError(t, err)
+	cut := options()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	cut.Progress = func(p training.Progress) {
+		if p.Step == 5 {
+			stop()
+		}
+	}
+	_, err = cut.Train(ctx)
+	require.ErrorIs(t, err, context.Canceled)
+	require.NoError(t, os.Remove(filepath.Join(cut.Out, "state-0000005.safetensors")), "as if it had been killed before it could save")
+	cut.Progress, cut.Resume = nil, true
+	got, err := cut.Train(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, weightsOf(t, want.Snapshot), weightsOf(t, got.Snapshot))
+	require.Equal(t, weightsOf(t, want.State), weightsOf(t, got.State))
+	require.InDelta(t, want.Loss, got.Loss, 0)
+
+	cut.LR = 0.5
+	_, err = cut.Train(t.Context())
+	require.ErrorContains(t, err, "lr was 0.01")
+}
+
+// A full latent consistency model is a directory of diffusers that opens as one.
+func TestFullLCM(t *testing.T) {
+	for _, kind := range []string{"sd15", "sdxl"} {
+		run := LCM{Run: tinyRun(t, base(t, kind), photos(t, 3)), GuidanceSize: 32}
+		run.Keep = 1
+		r, err := run.Train(t.Context())
+		require.NoError(t, err)
+		m, err := sd.Open(r.Snapshot, sd.Options{})
+		require.NoError(t, err)
+		require.True(t, m.Distilled())
+		require.Equal(t, 32, m.UNet.Config().TimeCondProjDim)
+		require.Contains(t, string(m.Scheduler), "LCMScheduler")
+		require.NoError(t, m.Close())
+		require.NoDirExists(t, filepath.Join(run.Out, "model-0000003"))
+	}
+}
+
+// reads is an Adapters that fails, or reads another file than it was told.
+type reads struct {
+	lora.Adapters
+	path string
+	err  error
+}
+
+func (r reads) Open(m *sd.Model, path string, d *torch.DType) (sd.Adapter, error) {
+	if r.err != nil {
+		return nil, r.err
+	}
+	return r.Adapters.Open(m, r.path, d)
+}
+
+// A snapshot that cannot be read, or that is not what was trained, ends the run, whose checkpoint is there; a failure in drawing ends
+// nothing.
+func TestValidation(t *testing.T) {
+	model, data := base(t, "sd15"), photos(t, 3)
+	m, err := sd.Open(model, sd.Options{})
+	require.NoError(t, err)
+	defer m.Close()
+	fresh, err := lora.Adapters{}.New(m, sd.AdapterConfig{Rank: 4})
+	require.NoError(t, err)
+	defer fresh.Close()
+	zero := filepath.Join(t.TempDir(), "zero.safetensors")
+	require.NoError(t, fresh.Save(zero, sd.AdapterFile{}))
+	broken := errors.New("it is broken")
+	for name, adapters := range map[string]Adapters{"unreadable": reads{err: broken}, "no change": reads{path: zero}} {
+		run := LCM{LoRA: true, Run: tinyRun(t, model, data), Adapter: Adapter{Rank: 4}}
+		run.Adapters = adapters
+		_, err := run.Train(t.Context())
+		var bad *SnapshotError
+		require.ErrorAs(t, err, &bad, name)
+		require.Equal(t, filepath.Join(run.Out, "model-0000003.safetensors"), bad.Path)
+		require.Equal(t, name == "unreadable", errors.Is(err, broken))
+		require.FileExists(t, filepath.Join(run.Out, "state-0000003.safetensors"))
+		run.Adapters, run.Resume = lora.Adapters{}, true
+		r, err := run.Train(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, 6, r.Step)
+	}
+
+	prompts := filepath.Join(t.TempDir(), "prompts.txt")
+	require.NoError(t, os.WriteFile(prompts, []byte("# two\na cat\n\na dog\n"), 0o600))
+	for _, fails := range []string{"", "error", "panic"} {
+		run := LCM{LoRA: true, Run: tinyRun(t, model, data), Adapter: Adapter{Rank: 4}}
+		run.ValPrompts = prompts
+		var drawn []int
+		run.Draw = func(_ context.Context, v Sample) ([]image.Image, error) {
+			switch fails {
+			case "error":
+				return nil, broken
+			case "panic":
+				panic("at the disco")
+			}
+			require.Equal(t, []string{"a cat", "a dog"}, v.Prompts)
+			require.NotNil(t, v.Adapter)
+			require.NoError(t, v.Model.Usable())
+			require.Equal(t, 4, v.Steps)
+			drawn = append(drawn, v.Step)
+			return []image.Image{image.NewRGBA(image.Rect(0, 0, 8, 8)), image.NewRGBA(image.Rect(0, 0, 8, 8))}, nil
+		}
+		r, err := run.Train(t.Context())
+		require.NoError(t, err)
+		require.True(t, r.Finished)
+		if fails == "" {
+			require.Equal(t, []int{3, 6}, drawn)
+			require.FileExists(t, filepath.Join(run.Out, "samples-0000006.png"))
+		}
+	}
+}

@@ -1,0 +1,181 @@
+package finetune_test
+
+import (
+	"errors"
+	"image"
+	"image/png"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/lora"
+	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/safetensors"
+	. "github.com/onestep-go/onestep/training/finetune"
+)
+
+// What cannot be trained is refused in a line that names the option and the thing, before a run directory is made.
+func TestBadInput(t *testing.T) {
+	model, data := base(t, "sd15"), photos(t, 2)
+	other := base(t, "sdxl")
+	folder := func(change func(dir string)) string {
+		dir := filepath.Join(t.TempDir(), "model")
+		require.NoError(t, os.CopyFS(dir, os.DirFS(model)))
+		change(dir)
+		return dir
+	}
+	images := func(size int, caption bool) string {
+		dir := t.TempDir()
+		f, err := os.Create(filepath.Join(dir, "a.png"))
+		require.NoError(t, err)
+		require.NoError(t, png.Encode(f, image.NewNRGBA(image.Rect(0, 0, size, size))))
+		require.NoError(t, f.Close())
+		if caption {
+			require.NoError(t, os.WriteFile(filepath.Join(dir, "a.txt"), []byte("a cat"), 0o600))
+		}
+		return dir
+	}
+	xl, err := sd.Open(other, sd.Options{})
+	require.NoError(t, err)
+	defer xl.Close()
+	fresh, err := lora.Adapters{}.New(xl, sd.AdapterConfig{Rank: 2})
+	require.NoError(t, err)
+	defer fresh.Close()
+	foreign := filepath.Join(t.TempDir(), "foreign.safetensors")
+	require.NoError(t, fresh.Save(foreign, sd.AdapterFile{}))
+	few := filepath.Join(t.TempDir(), "few.txt")
+	require.NoError(t, os.WriteFile(few, []byte("# none\n"), 0o600))
+
+	for name, c := range map[string]struct {
+		change func(r *LCM)
+		option string
+		want   []string
+	}{
+		"no model":        {func(r *LCM) { r.Model = "" }, "model", []string{"required"}},
+		"no data":         {func(r *LCM) { r.Data = "" }, "data", []string{"required"}},
+		"empty directory": {func(r *LCM) { r.Data = t.TempDir() }, "data", nil},
+		"no captions":     {func(r *LCM) { r.Data = images(64, false) }, "data", []string{"caption"}},
+		"no text encoder": {func(r *LCM) {
+			r.Model = folder(func(dir string) { require.NoError(t, os.RemoveAll(filepath.Join(dir, "text_encoder"))) })
+		}, "model", []string{"text"}},
+		"inpainting":   {func(r *LCM) { r.Model = base(t, "inpaint") }, "model", []string{"inpainting"}},
+		"an LCM":       {func(r *LCM) { r.Model = base(t, "lcm15") }, "model", []string{"latent consistency model"}},
+		"rank":         {func(r *LCM) { r.Rank = 17 }, "rank", []string{"16", "17"}},
+		"targets":      {func(r *LCM) { r.Targets = []string{"nowhere"} }, "targets", nil},
+		"another base": {func(r *LCM) { r.Init = foreign }, "init", []string{"foreign.safetensors"}},
+		"no adapter":   {func(r *LCM) { r.LoRA = false }, "rank", []string{"lora"}},
+		"w":            {func(r *LCM) { r.WMin = new(20.0) }, "w-min", []string{"15", "20"}},
+		"warm-up":      {func(r *LCM) { r.LRSchedule, r.LRWarmup = "cosine", 6 }, "lr-warmup", []string{"6"}},
+		"a choice":     {func(r *LCM) { r.Loss = "l3" }, "loss", []string{"huber", "l2"}},
+		"no prompts":   {func(r *LCM) { r.ValPrompts = few }, "val-prompts", []string{"0 prompts"}},
+		"kept tokens":  {func(r *LCM) { r.KeepTokens = 2 }, "keep-tokens", []string{"shuffle"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			run := LCM{LoRA: true, Run: tinyRun(t, model, data), Adapter: Adapter{Rank: 4}}
+			c.change(&run)
+			_, err := run.Train(t.Context())
+			var of *OptionError
+			require.ErrorAs(t, err, &of)
+			require.Equal(t, c.option, of.Option, "%v", err)
+			for _, want := range c.want {
+				require.ErrorContains(t, err, want)
+			}
+			require.NotContains(t, err.Error(), "\n")
+			require.NoDirExists(t, run.Out)
+		})
+	}
+}
+
+// NaN in the weights of a model ends a run before it saves anything.
+func TestWeightsThatAreNotFinite(t *testing.T) {
+	model := base(t, "sd15")
+	path := filepath.Join(model, "unet", "diffusion_pytorch_model.safetensors")
+	text, err := os.ReadFile(path)
+	require.NoError(t, err)
+	copy(text[len(text)-4:], "\x00\x00\xc0\x7f")
+	require.NoError(t, os.WriteFile(path, text, 0o600))
+	run := LCM{LoRA: true, Run: tinyRun(t, model, photos(t, 2)), Adapter: Adapter{Rank: 4}}
+	_, err = run.Train(t.Context())
+	require.ErrorContains(t, err, "NaN")
+	require.NoDirExists(t, run.Out)
+}
+
+// One image is enough, and one that is smaller than the training size.
+func TestOneSmallImage(t *testing.T) {
+	dir := t.TempDir()
+	f, err := os.Create(filepath.Join(dir, "a.png"))
+	require.NoError(t, err)
+	require.NoError(t, png.Encode(f, image.NewNRGBA(image.Rect(0, 0, 20, 30))))
+	require.NoError(t, f.Close())
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "a.txt"), []byte("a cat"), 0o600))
+	run := LCM{LoRA: true, Run: tinyRun(t, base(t, "sd15"), dir), Adapter: Adapter{Rank: 4}}
+	run.Steps = 2
+	r, err := run.Train(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, int64(4), r.Seen)
+}
+
+// A snapshot that cannot be saved ends the run with the one before in place.
+func TestSavingFails(t *testing.T) {
+	run := LCM{LoRA: true, Run: tinyRun(t, base(t, "sd15"), photos(t, 2)), Adapter: Adapter{Rank: 4}}
+	full := errors.New("no space left on device")
+	run.Adapters = fails{after: 1, err: full}
+	_, err := run.Train(t.Context())
+	require.ErrorIs(t, err, full)
+	f, err := safetensors.Open(filepath.Join(run.Out, "model-0000003.safetensors"))
+	require.NoError(t, err)
+	require.NoError(t, f.Close())
+	run.Adapters, run.Resume = lora.Adapters{}, true
+	r, err := run.Train(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, 6, r.Step)
+}
+
+// fails is an Adapters whose adapters cannot be saved after some times.
+type fails struct {
+	lora.Adapters
+	after int
+	err   error
+}
+
+type unsaved struct {
+	sd.Adapter
+	left *int
+	err  error
+}
+
+func (f fails) New(m *sd.Model, c sd.AdapterConfig) (sd.Adapter, error) {
+	a, err := f.Adapters.New(m, c)
+	return unsaved{a, &f.after, f.err}, err
+}
+
+func (u unsaved) Save(path string, f sd.AdapterFile) error {
+	if *u.left--; *u.left < 0 {
+		return u.err
+	}
+	return u.Adapter.Save(path, f)
+}
+
+// The frozen model may be in half precision, and its blocks may be computed again: the adapter stays in float32.
+func TestHalfPrecisionAndCheckpointing(t *testing.T) {
+	var losses []float64
+	for _, checkpointing := range []bool{false, true} {
+		run := LCM{LoRA: true, Run: tinyRun(t, base(t, "sd15"), photos(t, 2)), Adapter: Adapter{Rank: 4}}
+		run.DType, run.Steps, run.Checkpointing = "bf16", 3, checkpointing
+		r, err := run.Train(t.Context())
+		require.NoError(t, err)
+		losses = append(losses, r.Loss)
+		w, err := torch.OpenWeights(r.State)
+		require.NoError(t, err)
+		s := torch.NewScope(torch.CPU)
+		for name, x := range w.All(s) {
+			require.NotEqual(t, torch.BFloat16, x.DType(), name)
+		}
+		s.Close()
+		require.NoError(t, w.Close())
+	}
+	require.InEpsilon(t, losses[0], losses[1], 0.05)
+}

@@ -1,0 +1,549 @@
+package finetune
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/onestep-go/onestep/internal/options"
+	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/noise"
+	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/models/sd/unet"
+	"github.com/onestep-go/onestep/models/sd/weights"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/optim"
+	"github.com/onestep-go/onestep/training"
+	"github.com/onestep-go/onestep/training/captioned"
+	"github.com/onestep-go/onestep/training/latents"
+	"github.com/onestep-go/onestep/training/rundir"
+)
+
+// method is a kind of run.
+type method interface {
+	kind() string // such as train-lcm
+	common() *Run
+	adapter() *Adapter // nil: none is trained
+	fewStep() bool
+	fill() error
+	learn(s *session) error // makes what is trained and the objective
+}
+
+// Plan is a run with everything decided and its data open, before any weights are read.
+type Plan struct {
+	Data       *captioned.Set
+	Modules    int   // target modules of an adapter; 0: a full model is trained
+	Parameters int64 // that are trained
+	Run        *Run  // with all options filled in
+	Options    any   // the method with all options filled in, such as *LCM
+
+	method  method
+	files   *weights.Model
+	network unet.Config
+
+	name     string // of the model
+	kind     weights.Kind
+	predicts noise.Prediction
+	side     int
+	holds    map[string]string
+}
+
+// plan decides everything about a run.
+func plan(ctx context.Context, m method) (_ *Plan, err error) {
+	if err := m.fill(); err != nil {
+		return nil, err
+	}
+	r := m.common()
+	p := &Plan{method: m, Run: r, Options: m}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, p.Close())
+		}
+	}()
+	if p.files, err = weights.Open(r.Model, weights.Options{}); err != nil {
+		return nil, &OptionError{Option: "model", NoModel: true, Err: fmt.Errorf("%s: %w", options.NameOf("model"), err)}
+	}
+	if err := p.checkModel(); err != nil {
+		return nil, options.Failed("model", err)
+	}
+	if p.side = r.Resolution; p.side == 0 {
+		p.side = 512
+		if n := p.network.SampleSize; len(n) > 0 {
+			p.side = 8 * n[0]
+		}
+	}
+	r.Resolution = p.side
+	p.Parameters = parameters(p.network)
+	if a := m.adapter(); a != nil {
+		if p.Modules, p.Parameters, err = a.count(unet.Shapes(p.network)); err != nil {
+			return nil, err
+		}
+		if p.Modules == 0 {
+			return nil, options.Refuse("targets", "%s: the model's network has none of these modules", options.NameOf("targets"))
+		}
+	}
+	if r.ValPrompts != "" {
+		if _, err := r.prompts(); err != nil {
+			return nil, err
+		}
+	}
+	p.Data, err = r.set(ctx, "data", r.Data, p.side)
+	return p, err
+}
+
+// checkModel refuses models that cannot be trained.
+func (p *Plan) checkModel() error {
+	f := p.files
+	p.name, p.kind = strings.TrimSuffix(filepath.Base(filepath.Clean(p.Run.Model)), ".safetensors"), f.Kind
+	switch {
+	case f.UNet == nil:
+		return fmt.Errorf("%s: want a complete model with text encoder, unet and vae; the file is a %s", quote.Path(f.Path), f.Kind)
+	case f.Text == nil:
+		return fmt.Errorf("%s: the model has no text encoder, which turns captions into the network's input: want a complete model", quote.Path(f.Path))
+	case f.VAE == nil:
+		return fmt.Errorf("%s: the model has no vae, which turns images into latents: want a complete model", quote.Path(f.Path))
+	}
+	if err := sd.Check(f); err != nil {
+		return fmt.Errorf("%s: %w", quote.Path(f.Path), err)
+	}
+	var err error
+	if p.network, err = unet.ParseConfig(f.UNet.Config); err != nil {
+		return fmt.Errorf("%s: %w", quote.Path(f.Path), err)
+	}
+	if p.network.InChannels > p.network.OutChannels {
+		return fmt.Errorf("%s: it is an inpainting model, which cannot be trained: want the base model", quote.Path(f.Path))
+	}
+	if f.Scheduler != nil {
+		c, err := noise.ParseConfig(f.Scheduler)
+		if err != nil {
+			return fmt.Errorf("%s: %w", quote.Path(f.Path), err)
+		}
+		p.predicts = c.Predicts
+	}
+	if p.network.TimeCondProjDim > 0 {
+		return fmt.Errorf("%s: it is a latent consistency model already: want the model that it was distilled from", quote.Path(f.Path))
+	}
+	return nil
+}
+
+// Close closes the data and the model's files.
+func (p *Plan) Close() error {
+	var err error
+	if p.Data != nil {
+		err = p.Data.Close()
+	}
+	if p.files != nil {
+		err = errors.Join(err, p.files.Close())
+	}
+	p.Data, p.files = nil, nil
+	return err
+}
+
+// session is a plan that is carried out.
+type session struct {
+	*Plan
+	model     *sd.Model
+	encoders  sd.Model       // the same, with the components that the model may have freed
+	read      *weights.Model // its files
+	source    *latents.Source
+	kept      *torch.Scope // of tensors that live as long as the run
+	adapter   sd.Adapter
+	student   *unet.UNet // of a full model
+	objective training.Objective
+	prepare   func(s *torch.Scope, b training.Batch, d training.Draws) training.Batch
+	average   *training.Average
+	averaged  sd.Adapter // its adapter
+	snapshots training.Snapshots
+	groups    []optim.Group
+	dir       *rundir.Dir
+	valid     *validation
+	closers   []func()
+}
+
+// own has something freed at the end of the run.
+func (s *session) own(free func()) { s.closers = append(s.closers, free) }
+
+func (s *session) close() error {
+	for _, free := range slices.Backward(s.closers) {
+		free()
+	}
+	var err error
+	if s.source != nil {
+		err = s.source.Close()
+	}
+	if s.model != nil {
+		err = errors.Join(err, s.model.Close())
+	}
+	return err
+}
+
+func train(ctx context.Context, m method) (Result, error) {
+	p, err := plan(ctx, m)
+	if err != nil {
+		return Result{}, err
+	}
+	r, err := p.Train(ctx)
+	return r, errors.Join(err, p.Close())
+}
+
+// Train carries the plan out. Cancelling ctx saves, and returns the context's error with the result.
+func (p *Plan) Train(ctx context.Context) (out Result, err error) {
+	r := p.Run
+	if err := ctx.Err(); err != nil {
+		return out, err
+	}
+	// Before the model is read and images are encoded, which may take long.
+	if begun, err := rundir.Check(r.Out, r.entries(p.method.kind(), p.Options, nil), r.Resume, r.mayChange(nil)...); err != nil {
+		return out, err
+	} else if r.Resume && !begun {
+		r.warn("there is no run to resume: a new one starts", "out", r.Out)
+	}
+	s := &session{Plan: p}
+	defer func() { err = errors.Join(err, s.close()) }()
+	if err := s.open(ctx); err != nil {
+		return out, err
+	}
+	options := r.entries(p.method.kind(), p.Options, p.holds)
+	if _, err := rundir.Check(r.Out, options, r.Resume, r.mayChange(p.holds)...); err != nil {
+		return out, err
+	}
+	if err := p.method.learn(s); err != nil {
+		return out, err
+	}
+	if v, ok := s.objective.(training.Validator); ok {
+		if err := v.Validate(); err != nil {
+			return out, err
+		}
+	}
+	if s.dir, err = rundir.Open(r.Out, options, r.Resume, r.mayChange(p.holds)...); err != nil {
+		return out, err
+	}
+	defer func() { err = s.end(out, err) }()
+	if err := s.prepareSnapshots(); err != nil {
+		return out, err
+	}
+	if s.valid, err = newValidation(ctx, s); err != nil {
+		return out, err
+	}
+	s.free()
+	opt, err := optim.AdamW{LR: r.LR, WeightDecay: orZero(*r.WeightDecay)}.NewGroups(s.groups...)
+	if err != nil {
+		return out, err
+	}
+	defer opt.Close()
+	if r.Started != nil {
+		r.Started(p, s.dir)
+	}
+	out.Result, err = s.trainer(opt).Train(ctx)
+	out.Best, out.BestStep, out.BestLoss = s.valid.best()
+	out.Corrupt = len(p.Data.Corrupt())
+	return out, err
+}
+
+// orZero is a setting of an optimizer, where 0 stands for the default.
+func orZero(v float64) float64 {
+	if v == 0 {
+		return optim.Zero
+	}
+	return v
+}
+
+func (r *Run) warn(note string, more ...any) {
+	if r.Log != nil {
+		r.Log.Warn(note, more...)
+	}
+}
+
+// end notes how the run ended, and closes its directory. A run that has not begun leaves nothing.
+func (s *session) end(out Result, err error) error {
+	end := slog.New(slog.NewTextHandler(s.dir.Log(), nil))
+	if err == nil || errors.Is(err, context.Canceled) {
+		end.Info("ended", "step", out.Step, "images", out.Seen, "interrupted", err != nil)
+	} else {
+		end.Error("ended", "step", out.Step, "error", err)
+	}
+	closing := s.dir.Close
+	if err != nil && out.Step == 0 {
+		closing = s.dir.Discard
+	}
+	return errors.Join(err, closing())
+}
+
+// open reads the model, encodes the data and frees what is not needed any more.
+func (s *session) open(ctx context.Context) (err error) {
+	r := s.Run
+	files := s.Plan.files
+	s.holds = map[string]string{"data_holds": s.Data.Identity()}
+	if s.holds["model_holds"], err = sumOf(ctx, files.UNet); err != nil {
+		return options.Failed("model", err)
+	}
+	if a := s.method.adapter(); a != nil && a.Init != "" {
+		text, err := os.ReadFile(a.Init)
+		if err != nil {
+			return options.Failed("init", err)
+		}
+		s.holds["init_holds"] = fmt.Sprintf("sha256 %.8x", sha256.Sum256(text))
+	}
+	s.Plan.files, s.read = nil, files // the model owns them
+	if s.model, err = sd.From(files, sd.Options{Device: r.Device, DType: r.dtype()}); err != nil {
+		return options.Failed("model", err)
+	}
+	cache, err := r.cache()
+	if err != nil {
+		return err
+	}
+	s.encoders = *s.model
+	s.source, err = latents.Open(ctx, latents.Config{
+		Set: s.Data, Model: &s.encoders, Batch: r.Batch, Seed: r.Seed, Cache: cache, Captions: s.trainsText(), ClipSkip: r.ClipSkip,
+		SkipCorrupt: r.Corrupt == "skip", Progress: r.Encoding, Log: r.Log,
+	})
+	if err != nil {
+		return options.Failed("data", err)
+	}
+	if _, described, ok := strings.Cut(s.source.String(), "), "); ok { // the encoders
+		s.holds["data_holds"] += ", " + described
+	}
+	s.kept = torch.NewScope(r.Device)
+	s.own(s.kept.Close)
+	return nil
+}
+
+// trainsText reports whether text encoders are trained, too.
+func (s *session) trainsText() bool {
+	t, ok := s.method.(interface{ text() bool })
+	return ok && t.text()
+}
+
+// cache is the directory of the cache, "" for none.
+func (r *Run) cache() (string, error) {
+	switch r.Cache {
+	case "none":
+		return "", nil
+	case "":
+		dir, err := os.UserCacheDir()
+		if err != nil {
+			return "", options.Refuse("cache", "%s: there is no cache directory of the user (%w): %s", options.NameOf("cache"), err, options.SetOf("cache", "DIR"))
+		}
+		return filepath.Join(dir, "onestep", "latents"), nil
+	}
+	return r.Cache, nil
+}
+
+// sumOf tells the weights of a component from others.
+func sumOf(ctx context.Context, c *weights.Component) (string, error) {
+	sum := sha256.New()
+	sum.Write(c.Config)
+	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
+		for _, name := range slices.Sorted(c.Names()) {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			err := s.Run(func(s *torch.Scope) error {
+				return s.NoGrad(func(s *torch.Scope) error {
+					t, err := c.Get(s, name)
+					if err == nil {
+						fmt.Fprintf(sum, "%q %v ", name, t.Shape()) //quote: a sum is made of it
+						sum.Write(t.Bytes())
+					}
+					return err
+				})
+			})
+			c.Release(name)
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return fmt.Sprintf("unet, sha256 %.8x", sum.Sum(nil)), err
+}
+
+// adapt makes the run's adapter, and its average.
+func (s *session) adapt(a *Adapter, text bool) (err error) {
+	if s.adapter, err = a.make(s.Run, s.model, text); err != nil {
+		return err
+	}
+	s.own(func() { _ = s.adapter.Close() })
+	if s.Run.EMA == 0 {
+		return nil
+	}
+	if s.averaged, err = a.make(s.Run, s.model, text); err != nil {
+		return err
+	}
+	s.own(func() { _ = s.averaged.Close() })
+	s.average = &training.Average{Decay: s.Run.EMA, Into: s.averaged}
+	return nil
+}
+
+// adapted is a network with an adapter.
+func (s *session) adapted(net models.Network, a sd.Adapter) models.Network {
+	return &models.Adapted{Net: net, Adapters: a.At(1), Learned: a}
+}
+
+// prepareSnapshots prepares the snapshots, and lists the parameters.
+func (s *session) prepareSnapshots() error {
+	r := s.Run
+	if s.student != nil {
+		if r.EMA > 0 {
+			c, err := copyOf(s.student)
+			if err != nil {
+				return err
+			}
+			s.own(c.Close)
+			s.average = &training.Average{Decay: r.EMA, Into: c}
+		}
+		s.snapshots = &modelFolders{session: s}
+		s.groups = []optim.Group{{Params: s.student.Parameters()}}
+		return nil
+	}
+	f := &adapterFiles{run: s.dir, adapter: s.adapter, file: s.about(s.method.adapter(), s.method.kind()), keep: r.Keep, wrote: -1}
+	if s.averaged != nil {
+		f.adapter = s.averaged
+	}
+	s.snapshots = f
+	if s.groups == nil {
+		s.groups = []optim.Group{{Params: s.adapter.Parameters()}}
+	}
+	return nil
+}
+
+// trainer is the loop.
+func (s *session) trainer(opt training.Optimizer) *training.Trainer {
+	r, schedule := s.Run, s.Run.schedule()
+	t := &training.Trainer{
+		Objective: s.objective, Optimizer: opt, Data: s.source, Accumulate: r.GradAccum, Prepare: s.prepares(), Folder: s.dir, Device: r.Device, Seed: r.Seed,
+		Steps: r.Steps, Duration: r.Duration, Clip: r.Clip, LR: func(k int) float64 { return r.LR * schedule.At(k) }, SaveEvery: r.SaveEvery, LogEvery: r.LogEvery,
+		SampleEvery: r.SaveEvery, Snapshots: s.snapshots, Progress: r.Progress, Scalars: r.Scalars, Log: r.Log, Sample: s.valid.look,
+	}
+	if t.Model = training.Module(s.adapter); s.student != nil {
+		t.Model = s.student
+	}
+	if s.average != nil {
+		t.Averages = []training.Average{*s.average}
+	}
+	return t
+}
+
+// prepares modifies batches.
+func (s *session) prepares() func(*torch.Scope, training.Batch, training.Draws) training.Batch {
+	if !s.Run.Checkpointing {
+		return s.prepare
+	}
+	return func(in *torch.Scope, b training.Batch, d training.Draws) training.Batch {
+		if s.prepare != nil {
+			b = s.prepare(in, b, d)
+		}
+		b.Cond.Checkpointing = true
+		return b
+	}
+}
+
+// snapshotted is the network that a full model's snapshots have.
+func (s *session) snapshotted() *unet.UNet {
+	if s.average != nil {
+		return s.average.Into.(*unet.UNet)
+	}
+	return s.student
+}
+
+// copyOf returns a network of the same weights.
+func copyOf(u *unet.UNet) (*unet.UNet, error) {
+	c, err := unet.New(u.Config(), u.Store().Device(), u.Store().DType(), 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Store().Load(u.Tensors()); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// modelFolders writes the snapshots of a full model as directories of diffusers.
+type modelFolders struct {
+	*session
+	wrote int
+}
+
+// Path implements [training.Snapshots].
+func (f *modelFolders) Path(step int) string { return f.dir.File(fmt.Sprintf("model-%07d", step)) }
+
+// Write implements [training.Snapshots].
+func (f *modelFolders) Write(_ context.Context, _ *torch.Scope, step int, _ int64) error {
+	if f.wrote == step && step > 0 {
+		return nil
+	}
+	net := f.snapshotted()
+	config, err := json.Marshal(net.Config())
+	if err != nil {
+		return err
+	}
+	m := *f.read
+	m.UNet, m.Kind, m.Spec = &weights.Component{Config: config, Source: stored{net.Store()}}, lcmKind(m.Kind), nil
+	m.Scheduler = lcmScheduler(m.Scheduler)
+	if err := f.dir.Unlink(f.Path(step)); err != nil {
+		return err
+	}
+	d := f.Run.saved()
+	if err := weights.WriteFolder(f.Path(step), &m, weights.WriteOptions{DType: &d, Overwrite: true}); err != nil {
+		return err
+	}
+	f.wrote = step
+	return f.prune()
+}
+
+// prune removes all but the last snapshots.
+func (f *modelFolders) prune() error {
+	if f.Run.Keep == 0 {
+		return nil
+	}
+	found, err := filepath.Glob(filepath.Join(escaped(f.dir.Path()), "model-[0-9][0-9][0-9][0-9][0-9][0-9][0-9]"))
+	if err != nil {
+		return err
+	}
+	slices.Sort(found)
+	for _, path := range found[:max(0, len(found)-f.Run.Keep)] {
+		if err := os.RemoveAll(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// escaped is a path as a part of a pattern.
+func escaped(path string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
+}
+
+// lcmKind is the kind of a model that was distilled.
+func lcmKind(k weights.Kind) weights.Kind {
+	if k == weights.SD15 {
+		return weights.LCM15
+	}
+	return k
+}
+
+// lcmScheduler is a scheduler's configuration for the sampler of latent consistency models.
+func lcmScheduler(config []byte) []byte {
+	var all map[string]any
+	dec := json.NewDecoder(bytes.NewReader(config))
+	dec.UseNumber()
+	if dec.Decode(&all) != nil {
+		return config
+	}
+	all["_class_name"] = "LCMScheduler"
+	text, err := json.MarshalIndent(all, "", "  ")
+	if err != nil {
+		return config
+	}
+	return text
+}

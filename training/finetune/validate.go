@@ -1,0 +1,309 @@
+package finetune
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"iter"
+	"os"
+	"strings"
+
+	"github.com/onestep-go/onestep/internal/options"
+	"github.com/onestep-go/onestep/internal/plainfile"
+	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/vision"
+	"github.com/onestep-go/onestep/training"
+	"github.com/onestep-go/onestep/training/captioned"
+	"github.com/onestep-go/onestep/training/latents"
+	"github.com/onestep-go/onestep/training/rundir"
+)
+
+// SnapshotError is the error of a snapshot that does not do what was trained: it cannot be read, or changes nothing. It ends a run, whose
+// checkpoint is saved.
+type SnapshotError struct {
+	Path string
+	Err  error
+}
+
+// Error returns the message.
+func (e *SnapshotError) Error() string {
+	return fmt.Sprintf("the snapshot %s is of no use: %v", quote.Path(e.Path), e.Err)
+}
+
+// Unwrap returns the cause.
+func (e *SnapshotError) Unwrap() error { return e.Err }
+
+// prompts reads the validation prompts: the lines of a file but empty ones and comments, which begin with #.
+func (r *Run) prompts() ([]string, error) {
+	const most = 64
+	text, err := plainfile.Read(r.ValPrompts, 1<<20)
+	if err != nil {
+		return nil, options.Failed("val-prompts", err)
+	}
+	var all []string
+	for line := range strings.Lines(string(text)) {
+		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+			all = append(all, line)
+		}
+	}
+	if len(all) == 0 || len(all) > most {
+		return nil, options.Refuse("val-prompts", "%s: %s has %d prompts, one per line: want 1 to %d", options.NameOf("val-prompts"), quote.Path(r.ValPrompts), len(all), most)
+	}
+	return all, nil
+}
+
+// validation looks at each snapshot: that it does what was trained, how large its loss is on fixed samples with fixed noise, and what it
+// draws.
+type validation struct {
+	*session
+	prompts []string
+	data    *captioned.Set  // nil: that of the run
+	source  *latents.Source // of the validation loss; nil: none
+	lowest  lowest
+}
+
+// lowest is the snapshot with the lowest validation loss, as best.json has it.
+type lowest struct {
+	Step int     `json:"step"`
+	Loss float64 `json:"val_loss"`
+}
+
+const bestFile = "best.json"
+
+func newValidation(ctx context.Context, s *session) (*validation, error) {
+	v := &validation{session: s}
+	r := s.Run
+	if r.ValPrompts != "" {
+		var err error
+		if v.prompts, err = r.prompts(); err != nil {
+			return nil, err
+		}
+	}
+	text, err := plainfile.Read(s.dir.File(bestFile), 1<<16)
+	if err == nil {
+		err = json.Unmarshal(text, &v.lowest)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%s: %w; remove it to choose the best snapshot anew", quote.Path(s.dir.File(bestFile)), quote.Error(err))
+	}
+	if *r.ValBatches == 0 {
+		return v, nil
+	}
+	v.source = s.source
+	if r.ValData == "" {
+		return v, nil
+	}
+	if v.data, err = r.set(ctx, "val-data", r.ValData, s.side); err != nil {
+		return nil, err
+	}
+	s.own(func() { _ = v.data.Close() })
+	cache, err := r.cache()
+	if err != nil {
+		return nil, err
+	}
+	v.source, err = latents.Open(ctx, latents.Config{
+		Set: v.data, Model: &s.encoders, Batch: r.Batch, Seed: r.Seed, Cache: cache, Captions: s.trainsText(), ClipSkip: r.ClipSkip,
+		SkipCorrupt: r.Corrupt == "skip", Progress: r.Encoding, Log: r.Log,
+	})
+	if err != nil {
+		return nil, options.Failed("val-data", err)
+	}
+	s.own(func() { _ = v.source.Close() })
+	return v, nil
+}
+
+// best returns the path of the best snapshot, "" without one.
+func (v *validation) best() (path string, step int, loss float64) {
+	if v == nil || v.lowest.Step == 0 {
+		return "", 0, 0
+	}
+	return v.bestPath(), v.lowest.Step, v.lowest.Loss
+}
+
+func (v *validation) bestPath() string {
+	if v.student != nil {
+		return v.dir.File(fmt.Sprintf("model-%07d", v.lowest.Step))
+	}
+	return v.dir.File("best.safetensors")
+}
+
+// look validates the snapshot of a step. Only a snapshot of no use ends training; other failures are logged.
+func (v *validation) look(ctx context.Context, k int) error {
+	path := v.snapshots.Path(k)
+	if _, err := os.Stat(path); err != nil {
+		return nil //nolint:nilerr // steps were skipped, and nothing was saved
+	}
+	err := v.validate(ctx, k, path)
+	var bad *SnapshotError
+	if err == nil || errors.As(err, &bad) || ctx.Err() != nil {
+		return err
+	}
+	v.Run.warn("validation failed; training continues", "step", k, "error", err)
+	return nil
+}
+
+func (v *validation) validate(ctx context.Context, k int, path string) (err error) {
+	defer func() { // nothing that fails here loses training
+		if p := recover(); p != nil {
+			err = errors.Join(err, fmt.Errorf("%v", p))
+		}
+	}()
+	m, adapter, err := v.reload(path)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if adapter != nil {
+			err = errors.Join(err, adapter.Close())
+		}
+		if m != v.model {
+			err = errors.Join(err, m.Close())
+		}
+	}()
+	if v.source != nil {
+		if err := v.loss(ctx, k, path); err != nil {
+			return err
+		}
+	}
+	r := v.Run
+	if r.Draw == nil || v.prompts == nil {
+		return nil
+	}
+	sample := Sample{Step: k, Path: path, Model: m, Adapter: adapter, FewStep: v.method.fewStep(), Prompts: v.prompts, Seed: r.Seed, Width: v.side, Height: v.side, Steps: r.ValSteps}
+	if r.ValGuide != nil {
+		sample.Guidance = *r.ValGuide
+	}
+	images, err := r.Draw(ctx, sample)
+	if err != nil {
+		return err
+	}
+	grid, err := vision.Grid(images, 0)
+	if err != nil {
+		return err
+	}
+	if r.Image != nil {
+		if err := r.Image(k, grid); err != nil {
+			return err
+		}
+	}
+	return vision.Write(v.dir.File(fmt.Sprintf("samples-%07d.png", k)), grid, vision.WriteOptions{Overwrite: true})
+}
+
+// reload reads a snapshot as other programs do, and compares what it computes with what is trained.
+func (v *validation) reload(path string) (m *sd.Model, adapter sd.Adapter, err error) {
+	fail := func(err error) (*sd.Model, sd.Adapter, error) { return nil, nil, &SnapshotError{path, err} }
+	r := v.Run
+	m = v.model
+	learned := v.adapter
+	if v.averaged != nil {
+		learned = v.averaged
+	}
+	if v.student != nil {
+		if m, err = sd.Open(path, sd.Options{Device: r.Device, DType: r.dtype()}); err != nil {
+			return fail(err)
+		}
+	} else if adapter, err = r.Adapters.Open(m, path, nil); err != nil {
+		return fail(err)
+	}
+	close := func(err error) (*sd.Model, sd.Adapter, error) {
+		if adapter != nil {
+			err = errors.Join(err, adapter.Close())
+		}
+		if m != v.model {
+			err = errors.Join(err, m.Close())
+		}
+		return fail(err)
+	}
+	var none, trained, read []float64
+	var weak bool
+	failed := torch.Run(r.Device, func(s *torch.Scope) error {
+		return s.NoGrad(func(s *torch.Scope) error {
+			in := v.probe(s)
+			none = in.through(s, v.model.UNet, models.Cond{})
+			if v.student != nil {
+				net := v.snapshotted()
+				trained, read = in.through(s, net, in.guided(s)), in.through(s, m.UNet, in.guided(s))
+				return nil
+			}
+			trained = in.through(s, v.model.UNet, models.Cond{Adapters: learned.At(1)})
+			read = in.through(s, v.model.UNet, models.Cond{Adapters: adapter.At(1)})
+			if distance(read, none) == 0 { // smaller than the type's rounding, or nothing at all
+				weak = distance(in.through(s, v.model.UNet, models.Cond{Adapters: adapter.At(1000)}), none) > 0
+			}
+			return nil
+		})
+	})
+	if failed != nil {
+		return close(failed)
+	}
+	change, off := distance(trained, none), distance(read, trained)
+	rounding := map[torch.DType]float64{torch.Float32: 1e-3, torch.Float16: 1e-2, torch.BFloat16: 5e-2}[v.model.DType()]
+	switch {
+	case v.student == nil && distance(read, none) == 0 && !weak:
+		return close(errors.New("with it the network computes what it computes without it"))
+	case !(off <= 0.1*change+rounding*norm(trained)):
+		return close(fmt.Errorf("the network with it is not the one that was trained: their outputs differ by %.3g, and training changed them by %.3g", off, change))
+	}
+	return m, adapter, nil
+}
+
+// loss computes the validation loss, and keeps the snapshot if it is the lowest.
+func (v *validation) loss(ctx context.Context, k int, path string) error {
+	r := v.Run
+	next, stop := iter.Pull2(v.source.Batches(ctx, 0))
+	defer stop()
+	const other = 0x76616c69646174 // noise that training does not draw
+	sum, first := 0.0, int64(0)
+	for range *r.ValBatches {
+		make, err, ok := next()
+		if err != nil || !ok {
+			return errors.Join(err, ctx.Err())
+		}
+		err = torch.Run(r.Device, func(s *torch.Scope) error {
+			return s.NoGrad(func(s *torch.Scope) error {
+				b := make(s)
+				n := b.X.Dim(0)
+				draws := training.Draw(r.Seed^other, 0, first, n)
+				if v.prepare != nil {
+					b = v.prepare(s, b, draws)
+				}
+				sum, first = sum+v.objective.Loss(s, k, b, draws).Item(), first+int64(n)
+				return nil
+			})
+		})
+		if err != nil {
+			return err
+		}
+	}
+	loss := sum / float64(*r.ValBatches)
+	if !finite(loss) {
+		return fmt.Errorf("the validation loss is %v", loss)
+	}
+	if err := v.dir.Record(map[string]any{"step": k, "val_loss": loss}); err != nil {
+		return err
+	}
+	if r.Scalars != nil {
+		if err := r.Scalars(k, map[string]float64{"val_loss": loss}); err != nil {
+			return err
+		}
+	}
+	if v.lowest.Step != 0 && !(loss < v.lowest.Loss) {
+		return nil
+	}
+	v.lowest = lowest{k, loss}
+	if v.student == nil {
+		text, err := os.ReadFile(path)
+		if err == nil {
+			err = rundir.Write(v.bestPath(), text)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return rundir.WriteJSON(v.dir.File(bestFile), v.lowest)
+}
