@@ -40,6 +40,30 @@ func TestFirst(t *testing.T) {
 		require.Equal(t, Default().Decode(Default().Encode(text)), none.Decode(ids))
 	}
 
+	// With texts, these have the tokens of the whole vocabulary, and few others are kept.
+	texts := []string{"a flat emoji of grinning face with smiling eyes", "a 3d emoji of Côte d’Ivoire flag", "squirrel, hedgehog and chipmunk"}
+	for _, n := range []int{0, 300} {
+		own, err := Default().First(n, texts...)
+		require.NoError(t, err)
+		for _, text := range texts {
+			var words, want []string
+			for _, id := range own.Encode(text) {
+				words = append(words, own.words[id])
+			}
+			for _, id := range Default().Encode(text) {
+				want = append(want, Default().words[id])
+			}
+			require.Equal(t, want, words)
+		}
+		require.Less(t, own.Vocab(), 514+n+100)
+		dir := t.TempDir()
+		require.NoError(t, own.Save(dir))
+		saved, err := Open(dir)
+		require.NoError(t, err)
+		require.True(t, maps.Equal(own.merges, saved.merges))
+		require.Equal(t, own.words, saved.words)
+	}
+
 	for _, n := range []int{-1, len(Default().merges) + 1} {
 		_, err := Default().First(n)
 		require.ErrorContains(t, err, "48894")
@@ -77,13 +101,13 @@ func TestWithMax(t *testing.T) {
 // transformers reads the files of a small tokenizer and gives the same padded ids, of every kind of text.
 func TestTransformersReadsFirst(t *testing.T) {
 	python := torchtest.Python(t, "transformers")
-	small, err := Default().First(3582)
+	small, err := Default().First(3582, "hedgehog and chipmunk")
 	require.NoError(t, err)
 	small, err = small.WithMax(32)
 	require.NoError(t, err)
 	dir := t.TempDir()
 	require.NoError(t, small.Save(dir))
-	texts := []string{"", "a flat emoji of grinning face with smiling eyes", "a 3d emoji of Côte d’Ivoire flag", "猫 and 🙂🙂", "don't, it's 100% <|endoftext|> x!!",
+	texts := []string{"", "a flat emoji of grinning face with smiling eyes", "a 3d emoji of Côte d’Ivoire flag", "猫 and 🙂🙂", "a chipmunk, a hedgehog", "don't, it's 100% <|endoftext|> x!!",
 		"an extraordinarily long caption that has more tokens than thirty two, so that all of what comes after them is cut off, as it is in diffusers' pipelines"}
 	input, err := json.Marshal(texts)
 	require.NoError(t, err)
@@ -101,7 +125,7 @@ print(json.dumps([t.vocab_size, t.model_max_length, ids]))`, dir)
 	var vocab, length int
 	var ids [][]int
 	require.NoError(t, json.Unmarshal(out, &[]any{&vocab, &length, &ids}))
-	require.Equal(t, []int{4096, 32}, []int{vocab, length})
+	require.Equal(t, []int{small.Vocab(), 32}, []int{vocab, length})
 	for i, text := range texts {
 		chunks, _ := small.Plain(text)
 		require.Equal(t, ids[i], chunks[0].IDs, "%q", text)
