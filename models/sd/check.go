@@ -23,7 +23,7 @@ func Check(m *weights.Model) error {
 		shapes func(config []byte) ([]nn.Shape, error)
 	}{
 		{"text_encoder", m.Text, textShapes(false)}, {"text_encoder_2", m.Text2, textShapes(true)},
-		{"unet", m.UNet, shapes(unet.ParseConfig, unet.Shapes)}, {"vae", m.VAE, shapes(vae.ParseConfig, vae.Shapes)},
+		{"unet", m.UNet, shapes(unet.ParseConfig, unet.Shapes)}, {"vae", m.VAE, vaeShapes(m.VAE)},
 		{"controlnet", m.ControlNet, shapes(unet.ParseControlNetConfig, unet.ControlNetShapes)},
 	} {
 		if p.part == nil {
@@ -102,6 +102,13 @@ func shapes[C any](parse func([]byte) (C, error), plan func(C) []nn.Shape) func(
 		}
 		return plan(c), nil
 	}
+}
+
+// nnFits compares the tensors of an autoencoder with its configuration.
+func nnFits(part *weights.Component, c vae.Spec) error { return nn.Fits(part, c.Shapes(part)) }
+
+func vaeShapes(part *weights.Component) func([]byte) ([]nn.Shape, error) {
+	return shapes(vae.ParseSpec, func(c vae.Spec) []nn.Shape { return c.Shapes(part) })
 }
 
 func textShapes(second bool) func([]byte) ([]nn.Shape, error) {

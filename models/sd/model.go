@@ -36,6 +36,7 @@ type Model struct {
 	// force_zeros_for_empty_prompt).
 	ZeroNegative bool
 
+	shares  bool           // the autoencoder is another model's
 	closers []func() error // of the files, closed after the networks
 }
 
@@ -191,19 +192,14 @@ func (m *Model) openVAE(own *weights.Component, o Options) (vae.Autoencoder, err
 	if own == nil {
 		return nil, fmt.Errorf("%s: it has no vae: pass one from another directory or file", quote.Path(where))
 	}
-	c, err := vae.ParseConfig(own.Config)
+	c, err := vae.ParseSpec(own.Config)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", quote.Path(where), err)
 	}
-	d := o.DType
-	if d == torch.Float16 && *c.ForceUpcast {
-		d = torch.Float32 // it overflows in half precision
-	}
-	a, err := vae.From(c, own, o.Device, d)
+	a, err := c.From(own, o.Device, o.DType, o.Tile)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", quote.Path(where), err)
 	}
-	a.Tile = o.Tile
 	return a, nil
 }
 
@@ -331,7 +327,7 @@ func (m *Model) Close() error {
 	if m.UNet != nil {
 		m.UNet.Close()
 	}
-	if m.VAE != nil {
+	if m.VAE != nil && !m.shares {
 		m.VAE.Close()
 	}
 	var err error

@@ -6,7 +6,6 @@ import (
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/vae"
 	"github.com/onestep-go/onestep/models/sd/weights"
-	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
@@ -61,17 +60,15 @@ func EstimateNeed(files *weights.Model, o Options, d Drawing) (n Need, err error
 		if files.VAE == nil {
 			return n, fmt.Errorf("the model has no vae")
 		}
-		v, err := vae.ParseConfig(files.VAE.Config)
+		v, err := vae.ParseSpec(files.VAE.Config)
 		if err != nil {
 			return n, fmt.Errorf("vae: %w", err)
 		}
-		if o.DType == torch.Float16 && *v.ForceUpcast {
-			kind = 4
-		}
+		kind = float64(v.DType(o.DType).Size())
 		if !o.Without.VAE {
-			add(vae.Shapes(v), kind)
+			add(v.Shapes(files.VAE), kind)
 		}
-		factor, decoder = 1<<(len(v.Channels)-1), func(h, w int) float64 { return v.Activations(h, w, o.Tile) }
+		factor, decoder = v.Factor(), func(h, w int) float64 { return v.Activations(h, w, o.Tile) }
 	}
 	side := func(v, i int) int {
 		switch s := c.SampleSize; {

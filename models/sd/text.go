@@ -1,6 +1,7 @@
 package sd
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/onestep-go/onestep/internal/quote"
@@ -110,10 +111,8 @@ func (m *Model) Embed(s *torch.Scope, a nn.Adapters, texts ...Text) []Embedding 
 		}
 	}
 	out := make([]Embedding, len(texts))
-	pooled := m.pools()
 	parts := make([][]*torch.Tensor, len(texts))
 	for i, enc := range m.Texts {
-		last := i == len(m.Texts)-1
 		chunks := make([][]prompt.Chunk, len(texts))
 		for j, t := range texts {
 			by, _ := enc.tokenizer(t) // Check has returned its error
@@ -126,10 +125,7 @@ func (m *Model) Embed(s *torch.Scope, a nn.Adapters, texts ...Text) []Embedding 
 		}
 		defer enc.Store().Release() // it is small compared to the network, and idle while that runs
 		for j, t := range texts {
-			o := clip.Options{Skip: t.ClipSkip, HiddenOnly: !pooled || !last, Adapters: a}
-			if pooled { // SDXL uses the penultimate layer, without the final norm
-				o.Skip, o.Raw = t.ClipSkip+1, true
-			}
+			o := m.textOptions(i, t, a)
 			o.Extra = vectors(s, t.Inversions, i, enc.Store().DType())
 			hidden, pool := enc.embed(s, chunks[j], o)
 			if o.Extra != nil {
@@ -169,4 +165,56 @@ func (t TextEncoder) embed(s *torch.Scope, chunks []prompt.Chunk, o clip.Options
 		return prompt.Weigh(s, out.Hidden, chunks).Reshape(s, 1, len(ids), -1)
 	})
 	return hidden, pooled
+}
+
+// EmbedTogether encodes prompts as [Model.Embed] does, in one pass of each text encoder: faster for many short prompts, such as the captions
+// of a training batch, of which it returns one tensor for all, [n, tokens, features] and for SDXL [n, features]. Roundings differ from those
+// of prompts encoded alone. All prompts are Plain, with the same ClipSkip and no Inversions.
+func (m *Model) EmbedTogether(s *torch.Scope, a nn.Adapters, texts ...Text) Embedding {
+	refuse := func(err error) {
+		if err != nil {
+			panic(&torch.Error{Op: "embed prompts", Msg: err.Error(), Err: err})
+		}
+	}
+	refuse(m.hasText())
+	refuse(m.CheckAdapters(a))
+	if len(texts) == 0 {
+		refuse(errors.New("want at least one prompt"))
+	}
+	first := texts[0]
+	for _, t := range texts {
+		refuse(m.Check(t))
+		if !t.Plain || t.ClipSkip != first.ClipSkip || len(t.Inversions) > 0 {
+			refuse(errors.New("want prompts that are Plain, with the same ClipSkip and no Inversions"))
+		}
+	}
+	var out Embedding
+	var parts []*torch.Tensor
+	for i, enc := range m.Texts {
+		var ids []int64
+		for _, t := range texts {
+			chunks, _ := t.chunks(enc.Tokenizer)
+			for _, id := range chunks[0].IDs {
+				ids = append(ids, int64(id))
+			}
+		}
+		part := enc.Forward(s, torch.FromSlice(s, ids, len(texts), len(ids)/len(texts)), m.textOptions(i, first, a))
+		parts = append(parts, part.Hidden)
+		if part.Pooled != nil {
+			out.Pooled = part.Pooled
+		}
+	}
+	if out.Text = parts[0]; len(parts) > 1 {
+		out.Text = torch.Cat(s, parts, 2)
+	}
+	return out
+}
+
+// textOptions are the options of text encoder i.
+func (m *Model) textOptions(i int, t Text, a nn.Adapters) clip.Options {
+	if !m.pools() {
+		return clip.Options{Skip: t.ClipSkip, HiddenOnly: true, Adapters: a}
+	}
+	// SDXL uses the penultimate layer, without the final norm.
+	return clip.Options{Skip: t.ClipSkip + 1, Raw: true, HiddenOnly: i < len(m.Texts)-1, Adapters: a}
 }

@@ -57,6 +57,13 @@ func BigG() Config {
 	}.WithDefaults()
 }
 
+// Mini is an encoder of two layers and width 128, to be trained from nothing with a small U-Net: 0.9 million weights with a vocabulary of
+// 4096 tokens. Vocab, Positions and EOS are the tokenizer's: see sd.New.
+func Mini() Config { return Config{Width: 128, MLPWidth: 512, Depth: 2, Heads: 4} }
+
+// Small is an encoder of four layers and width 256.
+func Small() Config { return Config{Width: 256, MLPWidth: 1024, Depth: 4, Heads: 4} }
+
 // Names of activation functions.
 const (
 	quickGELU   = "quick_gelu"

@@ -26,6 +26,26 @@ func SD21() Config {
 	}}.WithDefaults()
 }
 
+// Mini is a network of 7.3 million weights for latents of 8×8, to be trained from nothing on a CPU: two levels with attention at both. In and
+// output channels are the autoencoder's, and the width of the text features is the text encoder's: see sd.New.
+func Mini() Config { return small(8, 96, 160) }
+
+// Small is a network of 12 million weights for latents of 16×16, with a first level without attention.
+func Small() Config {
+	c := small(16, 64, 128, 192)
+	c.DownBlockTypes[0], c.UpBlockTypes[2] = downBlock, upBlock
+	return c
+}
+
+// small has one residual block per level, with attention.
+func small(size int, channels ...int) Config {
+	c := Config{SampleSize: Ints{size}, Encoder: Encoder{BlockOutChannels: channels, LayersPerBlock: Ints{1}, AttentionHeadDim: Ints{4}}}
+	for range channels {
+		c.DownBlockTypes, c.UpBlockTypes = append(c.DownBlockTypes, crossDownBlock), append(c.UpBlockTypes, crossUpBlock)
+	}
+	return c
+}
+
 // SDXL is Stable Diffusion XL's base network.
 func SDXL() Config {
 	return Config{

@@ -198,7 +198,7 @@ func (c Config) MarshalJSON() ([]byte, error) {
 type members map[string]json.RawMessage
 
 // open parses the config.json of a diffusers class.
-func open(data []byte, class string) (members, error) {
+func open(data []byte, classes ...string) (members, error) {
 	const most = 1 << 20 // a config.json has about 1 kB
 	if len(data) > most {
 		return nil, fmt.Errorf("it has %d bytes: want at most %d", len(data), most)
@@ -210,7 +210,10 @@ func open(data []byte, class string) (members, error) {
 	if k == nil {
 		return nil, errors.New("want a JSON object, got null")
 	}
-	return k, k.only("_class_name", `"`+class+`"`)
+	for i, c := range classes {
+		classes[i] = `"` + c + `"`
+	}
+	return k, k.only("_class_name", classes...)
 }
 
 // null reports whether a key is missing or null.

@@ -23,8 +23,8 @@ type TinyConfig struct {
 
 	ScalingFactor float64 `json:"scaling_factor"` // latents are multiplied by it; 0: 1
 
-	// Pool adds to the blocks at the lowest resolution a branch with a group norm over the whole image (TAEF2). diffusers' class has no
-	// such key.
+	// Pool adds to the blocks at the lowest resolution a branch with a group norm over the whole image (TAEF2). diffusers has no such class:
+	// the config.json's is [PoolClass].
 	Pool bool `json:"pool,omitempty"`
 }
 
@@ -87,9 +87,14 @@ func levels(half string, widths, blocks []int) error {
 	return nil
 }
 
-const tinyClass = "AutoencoderTiny"
+// TinyClass is the class of tiny autoencoders in diffusers, as config.json has it.
+const TinyClass = "AutoencoderTiny"
 
-// ParseTinyConfig reads the config.json of diffusers' AutoencoderTiny. Missing keys have its defaults, which are TAESD's. Keys that do not
+// PoolClass is the class in the config.json of a tiny autoencoder with TinyConfig.Pool. In diffusers, which ignores weights that a class does
+// not have, the name [TinyClass] would give wrong images.
+const PoolClass = "AutoencoderTinyPool"
+
+// ParseTinyConfig reads the config.json of diffusers' AutoencoderTiny, or of a [PoolClass]. Missing keys have its defaults, which are TAESD's. Keys that do not
 // affect the computation are ignored, among them latent_magnitude and latent_shift, which are for storing latents as bytes; unsupported
 // values are errors.
 func ParseTinyConfig(data []byte) (TinyConfig, error) {
@@ -101,10 +106,11 @@ func ParseTinyConfig(data []byte) (TinyConfig, error) {
 }
 
 func (c *TinyConfig) parse(data []byte) error {
-	k, err := open(data, tinyClass)
+	k, err := open(data, TinyClass, PoolClass)
 	if err != nil {
 		return err
 	}
+	c.Pool = string(k["_class_name"]) == `"`+PoolClass+`"`
 	return errors.Join(
 		k.read("in_channels", &c.InChannels), k.read("out_channels", &c.OutChannels), k.read("latent_channels", &c.LatentChannels),
 		k.read("encoder_block_out_channels", &c.EncoderWidths), k.read("decoder_block_out_channels", &c.DecoderWidths),
@@ -118,10 +124,14 @@ func (c *TinyConfig) parse(data []byte) error {
 // MarshalJSON writes the config.json of diffusers, defaults included.
 func (c TinyConfig) MarshalJSON() ([]byte, error) {
 	type plain TinyConfig
+	class := TinyClass
+	if c.Pool {
+		class = PoolClass
+	}
 	return json.Marshal(struct {
 		Class string `json:"_class_name"`
 		plain
-	}{tinyClass, plain(c.WithDefaults())})
+	}{class, plain(c.WithDefaults())})
 }
 
 // Tiny is a small convolutional autoencoder (TAESD, TAEF2). It owns its weights, which have diffusers' names.

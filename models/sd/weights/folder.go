@@ -15,6 +15,7 @@ import (
 	"github.com/onestep-go/onestep/internal/configjson"
 	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/sd/vae"
 )
 
 // maxIndex is the limit for an index of shards, in bytes; real ones are far smaller.
@@ -44,7 +45,7 @@ var slots = []slot{
 	{"text_encoder", []string{textClass, projectedClass}, func(m *Model) **Component { return &m.Text }},
 	{"text_encoder_2", []string{projectedClass}, func(m *Model) **Component { return &m.Text2 }},
 	{"unet", []string{unetClass}, func(m *Model) **Component { return &m.UNet }},
-	{"vae", []string{vaeClass}, func(m *Model) **Component { return &m.VAE }},
+	{"vae", []string{vaeClass, vae.TinyClass, vae.PoolClass}, func(m *Model) **Component { return &m.VAE }},
 	{"controlnet", []string{controlNetClass}, func(m *Model) **Component { return &m.ControlNet }},
 }
 
@@ -172,7 +173,7 @@ func OpenFolder(dir string, o Options) (_ *Model, err error) {
 		}
 	}
 	if m.UNet != nil {
-		m.Kind = kindOf(m.UNet.Config)
+		m.Kind = KindOf(m.UNet.Config)
 	}
 	return m, m.replace(o)
 }
@@ -199,7 +200,7 @@ func openLone(dir string, o Options) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	m := &Model{Path: dir, Kind: kindOf(config)}
+	m := &Model{Path: dir, Kind: KindOf(config)}
 	to := map[Kind]**Component{VAE: &m.VAE, ControlNet: &m.ControlNet}[m.Kind]
 	if to == nil {
 		return nil, fmt.Errorf("%s: want a diffusers directory with a model_index.json, but it is the directory of one component", quote.Path(dir))
@@ -247,8 +248,8 @@ func weightsFiles(dir string, index modelIndex, o Options) (map[string]string, e
 	return files, nil
 }
 
-// kindOf returns the kind of a U-Net by its config.json.
-func kindOf(config []byte) Kind {
+// KindOf returns the model family of a U-Net, or the kind of another component, by its config.json.
+func KindOf(config []byte) Kind {
 	var c struct {
 		Class  string `json:"_class_name"`
 		In     int    `json:"in_channels"`

@@ -6,6 +6,8 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+
+	"github.com/onestep-go/onestep/models/sd/vae"
 )
 
 // Part describes a path that has a single component, or an add-on, instead of a complete model.
@@ -47,7 +49,7 @@ func PartAt(path string) Part {
 		}
 		only = Part{Name: p.name, Path: dir}
 		if config, err := readConfig(filepath.Join(dir, "config.json")); err == nil && p.name == "unet" {
-			only.Kind = kindOf(config)
+			only.Kind = KindOf(config)
 		}
 	}
 	if only.Name != "" {
@@ -76,12 +78,12 @@ func partOf(path string, config []byte) Part {
 	for _, class := range append(c.Architectures, c.Class) {
 		switch class {
 		case unetClass:
-			return Part{"unet", path, kindOf(config)}
+			return Part{"unet", path, KindOf(config)}
 		case vaeClass:
 			return Part{"vae", path, VAE}
 		case controlNetClass:
 			return Part{"controlnet", path, ControlNet}
-		case "AutoencoderTiny":
+		case vae.TinyClass, vae.PoolClass:
 			return Part{"tiny_vae", path, TAESD}
 		case textClass, projectedClass:
 			return Part{"text_encoder", path, TextModel}

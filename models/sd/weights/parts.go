@@ -312,7 +312,7 @@ func distilled(c *Component) bool {
 
 // follow sets the model's kind, prediction type and noise schedule to those of its replaced U-Net.
 func (m *Model) follow(own *Component, s said) (err error) {
-	m.Kind, m.Spec = kindOf(m.UNet.Config), changed(m.Spec)
+	m.Kind, m.Spec = KindOf(m.UNet.Config), changed(m.Spec)
 	if own == nil {
 		m.ZeroNegative = m.Kind == SDXL || m.Kind == SSD1B
 	}

@@ -144,7 +144,7 @@ func (m *Model) fill(w file, l layout, o Options) error {
 			prediction = "epsilon"
 		}
 		m.Notices = append(m.Notices, m.assumed(prediction)...)
-		m.Scheduler, err = kindOf(m.UNet.Config).scheduler(prediction, zeroSNR)
+		m.Scheduler, err = KindOf(m.UNet.Config).scheduler(prediction, zeroSNR)
 		return err
 	}
 	m.said = saidBy(m.Scheduler)

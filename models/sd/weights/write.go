@@ -17,6 +17,7 @@ import (
 	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd/prompt"
+	"github.com/onestep-go/onestep/models/sd/vae"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 	"github.com/onestep-go/onestep/torch/safetensors"
@@ -182,6 +183,9 @@ func (m *Model) theirs(name string, c *Component) (nn.Source, error) {
 		}
 		return out, out.all(ourForm(has).table().theirs, prefix, func(name string) (string, part) { return name, part{name: name} })
 	case "vae":
+		if vae.IsTiny(c.Config) {
+			return nil, errors.New("its vae is a tiny autoencoder, which has no place in the single-file layout: write a directory")
+		}
 		pairs := vaeTable(has.count("decoder.up_blocks.%d.resnets.0.norm1.weight")).theirs
 		return out, out.all(pairs, "first_stage_model.", func(name string) (string, part) {
 			p := part{name: name}
@@ -194,7 +198,7 @@ func (m *Model) theirs(name string, c *Component) (nn.Source, error) {
 	switch {
 	case name == "text_encoder_2":
 		return out, out.toOpenCLIP("conditioner.embedders.1.model.")
-	case m.UNet != nil && kindOf(m.UNet.Config) == SD2:
+	case m.UNet != nil && KindOf(m.UNet.Config) == SD2:
 		return out, out.toOpenCLIP(sd2Text)
 	default:
 		prefix := "cond_stage_model.transformer."
@@ -301,8 +305,13 @@ func (m *Model) index() ([]byte, error) {
 	if m.ControlNet != nil {
 		index["controlnet"] = classOf("diffusers", controlNetClass)
 	}
-	if m.VAE == nil {
+	switch {
+	case m.VAE == nil:
 		index["vae"] = class{}
+	case vae.ClassOf(m.VAE.Config) == vae.TinyClass:
+		index["vae"] = classOf("diffusers", vae.TinyClass)
+	case vae.ClassOf(m.VAE.Config) == vae.PoolClass:
+		index["vae"] = classOf("onestep", vae.PoolClass)
 	}
 	if m.Text == nil {
 		index["text_encoder"], index["tokenizer"] = class{}, class{}

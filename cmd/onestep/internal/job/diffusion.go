@@ -115,12 +115,12 @@ func configured(m *weights.Model) (c Configured, err error) {
 	c.GuidanceEmbedding = network.TimeCondProjDim > 0
 	factor := 8
 	if m.VAE != nil {
-		auto, err := vae.ParseConfig(m.VAE.Config)
+		auto, err := vae.ParseSpec(m.VAE.Config)
 		if err != nil {
 			c.Notices = append(c.Notices, "vae: "+err.Error())
 		} else {
-			factor = 1 << (len(auto.Channels) - 1)
-			c.Inpainting = network.InChannels > auto.LatentChannels
+			factor = auto.Factor()
+			c.Inpainting = network.InChannels > auto.Channels()
 		}
 	}
 	switch size := network.SampleSize; len(size) {
