@@ -6,6 +6,7 @@ import (
 
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/models/noise"
 )
 
@@ -43,6 +44,9 @@ func formOf(p models.Parameterisation) (Form, models.Network, float64, error) {
 	for _, k := range forms() {
 		if is, ok := k.describe(p); ok {
 			is.Type = k.name
+			if _, known := network.Of(is.net); is.err != nil && is.net != nil && !known { // the network's is the first reason
+				is.err = fmt.Errorf("describe model: %w, got %T", ErrNetwork, is.net)
+			}
 			return is.Form, is.net, is.sigmaData, is.err
 		}
 	}

@@ -39,7 +39,7 @@ func forms() []form {
 			func(p *models.DDPM) described {
 				betas, ok := p.Process().Made()
 				if !ok {
-					return described{err: errors.New("describe model: its chain was made by noise.NewChain and cannot be saved: make it with noise.Betas.Chain")}
+					return described{net: p.Net, err: errors.New("describe model: its chain was made by noise.NewChain and cannot be saved: make it with noise.Betas.Chain")}
 				}
 				return described{Form: Form{Predict: p.Predict, Betas: &betas, Nearest: p.Nearest}, net: p.Net}
 			},

@@ -1,5 +1,7 @@
 package unet
 
+import "slices"
+
 // Activations estimates the peak number of elements of the activations in a forward pass without gradients, for one sample of latents of
 // height h and width w. Attention is counted as linear in the number of pixels, as with memory-efficient kernels.
 func (c Config) Activations(h, w int) float64 {
@@ -58,4 +60,76 @@ func (c ControlNetConfig) Activations(h, w int) float64 {
 		kept += float64(c.LayersPerBlock.at(i)+1) * float64(c.BlockOutChannels[i]) * float64((h+p-1)/p) * float64((w+p-1)/p)
 	}
 	return kept + 3*float64(c.EmbeddingChannels[0])*64*float64(h)*float64(w)
+}
+
+// Kept estimates the number of elements of the activations that a forward pass keeps for gradients to all weights, for one sample of latents
+// of height h and width w and tokens of text, without gradient checkpointing.
+func (c Config) Kept(h, w, tokens int) float64 {
+	c = c.WithDefaults()
+	n := c.levels()
+	var kept float64
+	residual := func(in, out, pixels float64) {
+		kept += (3*in + 5*out) * pixels // both norms' inputs and results, those of SiLU, which the convolutions take
+		if in != out {
+			kept += out * pixels // the shortcut
+		}
+	}
+	attend := func(level, depth int) {
+		ch, p := float64(c.BlockOutChannels[level]), 1<<level
+		pixels := float64((h+p-1)/p) * float64((w+p-1)/p)
+		kept += 4 * ch * pixels
+		// Norms, queries, keys, values and results of self- and cross-attention; the feed-forward layer's values, gates and product.
+		kept += float64(depth) * (31*ch*pixels + 2*ch*float64(tokens))
+	}
+	at := func(level int) float64 {
+		p := 1 << level
+		return float64((h+p-1)/p) * float64((w+p-1)/p)
+	}
+	ch := float64(c.BlockOutChannels[0])
+	skips := []float64{ch}
+	for i := range n {
+		out := float64(c.BlockOutChannels[i])
+		for j := range c.LayersPerBlock.at(i) {
+			residual(ch, out, at(i))
+			if c.DownBlockTypes[i] == crossDownBlock {
+				attend(i, c.TransformerLayers.at(i, j))
+			}
+			ch = out
+			skips = append(skips, ch)
+		}
+		if i < n-1 {
+			kept += ch * at(i)
+			skips = append(skips, ch)
+		}
+	}
+	switch c.MidBlockType {
+	case MidCrossAttention:
+		residual(ch, ch, at(n-1))
+		attend(n-1, c.TransformerLayers.at(n-1, 0))
+		fallthrough
+	case MidResidual:
+		residual(ch, ch, at(n-1))
+	}
+	depths := c.ReverseTransformerLayers
+	if len(depths) == 0 {
+		depths = slices.Clone(c.TransformerLayers)
+		slices.Reverse(depths)
+	}
+	for i := range n {
+		level := n - 1 - i
+		out := float64(c.BlockOutChannels[level])
+		for j := range c.LayersPerBlock.at(level) + 1 {
+			skip := skips[len(skips)-1]
+			skips = skips[:len(skips)-1]
+			residual(ch+skip, out, at(level))
+			if c.UpBlockTypes[i] == crossUpBlock {
+				attend(level, depths.at(i, j))
+			}
+			ch = out
+		}
+		if level > 0 {
+			kept += ch * at(level-1)
+		}
+	}
+	return kept + 3*ch*at(0)
 }
