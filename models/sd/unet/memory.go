@@ -69,17 +69,15 @@ func (c Config) Kept(h, w, tokens int) float64 {
 	n := c.levels()
 	var kept float64
 	residual := func(in, out, pixels float64) {
-		kept += (3*in + 5*out) * pixels // both norms' inputs and results, those of SiLU, which the convolutions take
-		if in != out {
-			kept += out * pixels // the shortcut
-		}
+		kept += 3 * (in + out) * pixels // what both norms, SiLUs and convolutions take
 	}
 	attend := func(level, depth int) {
 		ch, p := float64(c.BlockOutChannels[level]), 1<<level
 		pixels := float64((h+p-1)/p) * float64((w+p-1)/p)
-		kept += 4 * ch * pixels
-		// Norms, queries, keys, values and results of self- and cross-attention; the feed-forward layer's values, gates and product.
-		kept += float64(depth) * (31*ch*pixels + 2*ch*float64(tokens))
+		kept += 3 * ch * pixels
+		// What norms take and return; queries, keys, values and results of self- and cross-attention; the feed-forward layer's values, gates,
+		// their GELU and the product.
+		kept += float64(depth) * (28*ch*pixels + 2*ch*float64(tokens))
 	}
 	at := func(level int) float64 {
 		p := 1 << level

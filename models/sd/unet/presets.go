@@ -30,7 +30,7 @@ func SD21() Config {
 // output channels are the autoencoder's, and the width of the text features is the text encoder's: see sd.New.
 func Mini() Config { return small(8, 96, 160) }
 
-// Small is a network of 12 million weights for latents of 16×16, with a first level without attention.
+// Small is a network of 11 million weights for latents of 16×16, with a first level without attention.
 func Small() Config {
 	c := small(16, 64, 128, 192)
 	c.DownBlockTypes[0], c.UpBlockTypes[2] = downBlock, upBlock

@@ -79,7 +79,7 @@ func TestParseConfigRefuses(t *testing.T) {
 func TestParseTinyConfigRefuses(t *testing.T) {
 	for keys, want := range map[string]string{
 		`nonsense`:                                                      "want a JSON object: invalid character",
-		`"_class_name": "AutoencoderKL"`:                                `_class_name: only "AutoencoderTiny" is supported`,
+		`"_class_name": "AutoencoderKL"`:                                `_class_name: only "AutoencoderTiny" or "AutoencoderTinyPool" is supported`,
 		`"latent_channels": 0`:                                          "latent_channels is 0: want 1 to 256",
 		`"in_channels": 65`:                                             "in_channels is 65: want 1 to 64",
 		`"encoder_block_out_channels": []`:                              "the length of encoder_block_out_channels is 0: want 1 to 8",
