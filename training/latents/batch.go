@@ -24,6 +24,10 @@ const ahead = 4
 // What is not in the cache is encoded when a batch is made, so that the autoencoder and the text encoders must then be open.
 func (s *Source) Batches(ctx context.Context, start int64) iter.Seq2[func(in *torch.Scope) training.Batch, error] {
 	return func(yield func(func(in *torch.Scope) training.Batch, error) bool) {
+		if s.closed.Load() {
+			yield(nil, fmt.Errorf("latents: the source was closed (%w)", torch.ErrFreed))
+			return
+		}
 		if start < 0 {
 			yield(nil, fmt.Errorf("latents: want a position of at least 0, got %d", start))
 			return
@@ -174,11 +178,10 @@ func (s *Source) again(why error, closed bool) error {
 		return fmt.Errorf("cache: %w; the encoder that could make it anew was closed: open the source again, with the model", why)
 	}
 	var bad *damagedError
-	if errors.As(why, &bad) {
-		s.note("made anew: %v", why)
-		return bad.remove()
+	if !errors.As(why, &bad) || !s.note("made anew: %v", why) { // batches that are read ahead may find the same
+		return nil
 	}
-	return nil
+	return bad.remove()
 }
 
 // seed is that of the draw from a sample's moments.

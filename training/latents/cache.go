@@ -95,9 +95,6 @@ func (c *cache) open() error {
 	if err := os.MkdirAll(c.dir, 0o777); err != nil {
 		return quote.Error(err)
 	}
-	if err := atomicfile.Probe(c.dir); err != nil {
-		return quote.Error(err)
-	}
 	dirs, err := os.ReadDir(c.dir)
 	if err != nil {
 		return quote.Error(err)

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/onestep-go/onestep/internal/atomicfile"
 	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
@@ -28,7 +29,71 @@ type filler struct {
 	progress func(Progress)
 
 	mu    sync.Mutex
-	state Progress
+	state map[string]Progress // by stage
+}
+
+// work is a kind of entries, and the jobs of those that have to be made.
+type work struct {
+	task
+	jobs []job
+}
+
+// fill makes what the cache does not have, and says which kinds are then complete.
+func (f *filler) fill(ctx context.Context) error {
+	var all []work
+	f.state = map[string]Progress{}
+	add := func(whole *bool, t task, jobs []job, loose int) error {
+		*whole = loose == 0
+		f.state[t.name()] = Progress{Stage: t.name(), All: len(jobs)}
+		rest, err := f.check(ctx, t, jobs)
+		all = append(all, work{t, rest})
+		return err
+	}
+	images, loose := f.imageJobs()
+	if err := add(&f.wholeImages, imageTask{f.Source}, images, loose); err != nil {
+		return err
+	}
+	f.wholeTexts = true
+	if f.Source.texts != nil && !f.later {
+		texts, loose := f.textJobs()
+		if err := add(&f.wholeTexts, textTask{f.Source}, texts, loose); err != nil {
+			return err
+		}
+	}
+	const block = 4096 // least size of a file on most disks
+	need := int64(0)
+	for _, w := range all {
+		for _, j := range w.jobs {
+			need += int64((w.want(j).bytes() + 1024 + block - 1) / block * block)
+		}
+	}
+	if need == 0 {
+		return nil
+	}
+	if err := atomicfile.Probe(f.cache.dir); err != nil { // only now: a complete cache may be read-only
+		return fmt.Errorf("cache: %w", quote.Error(err))
+	}
+	if err := f.cache.room(need); err != nil {
+		return err
+	}
+	first, unlock := f.cache.lock()
+	defer unlock()
+	for _, w := range all {
+		// By size, since networks prepare their weights for a size.
+		slices.SortStableFunc(w.jobs, func(a, b job) int { return cmp.Compare(sizeOf(w.want(a)), sizeOf(w.want(b))) })
+		if !first {
+			slices.Reverse(w.jobs) // another run begins at the other end
+		}
+		err := f.make(ctx, w.task, w.jobs)
+		if full(err) {
+			state := f.state[w.name()]
+			return fmt.Errorf("%w; the %d of %d %s that are made stay in the cache: free some space, and continue", err, state.Done, state.All, quote.Text(w.name()))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // job is one entry: use n of image i. Keys are made when they are needed, since a set may have millions of them.
@@ -47,12 +112,10 @@ type task interface {
 	encode(s *torch.Scope, of []any) ([]*torch.Tensor, error)
 }
 
-// images encodes the images. It reports whether all are in the cache.
-func (f *filler) images(ctx context.Context) (whole bool, err error) {
+// imageJobs lists the images' entries, and counts the images with random crops.
+func (f *filler) imageJobs() (jobs []job, loose int) {
 	t := imageTask{f.Source}
 	known := map[[32]byte]bool{}
-	var jobs []job
-	loose := 0
 	for i := range f.set.Len() {
 		items, fixed := f.set.Items(i)
 		if !fixed {
@@ -69,15 +132,12 @@ func (f *filler) images(ctx context.Context) (whole bool, err error) {
 	if loose > 0 {
 		f.note("%d of %s have random crops: their latents are encoded at each step and not cached", loose, plural.N(f.set.Len(), "image"))
 	}
-	return loose == 0, f.fill(ctx, t, jobs)
+	return jobs, loose
 }
 
-// texts encodes the captions. It reports whether all are in the cache.
-func (f *filler) texts(ctx context.Context) (whole bool, err error) {
-	t := textTask{f.Source}
+// textJobs lists the captions' entries, and counts the images whose captions change at random.
+func (f *filler) textJobs() (jobs []job, loose int) {
 	known := map[string]bool{"": true} // the empty one is the null condition
-	var jobs []job
-	loose := 0
 	for i := range f.set.Len() {
 		texts, fixed := f.set.Captions(i)
 		if !fixed {
@@ -94,7 +154,7 @@ func (f *filler) texts(ctx context.Context) (whole bool, err error) {
 	if loose > 0 {
 		f.note("the captions of %d of %s change at random: their text features are encoded at each step and not cached", loose, plural.N(f.set.Len(), "image"))
 	}
-	return loose == 0, f.fill(ctx, t, jobs)
+	return jobs, loose
 }
 
 // imageTask encodes images.
@@ -153,35 +213,6 @@ func (t textTask) encode(s *torch.Scope, of []any) ([]*torch.Tensor, error) {
 	return t.texts.encode(s, texts)
 }
 
-// fill makes the entries that are missing or damaged.
-func (f *filler) fill(ctx context.Context, t task, jobs []job) error {
-	f.state = Progress{Stage: t.name(), All: len(jobs)}
-	rest, err := f.check(ctx, t, jobs)
-	if err != nil || len(rest) == 0 {
-		return err
-	}
-	const block = 4096 // least size of a file on most disks
-	need := int64(0)
-	for _, j := range rest {
-		need += int64((t.want(j).bytes() + 1024 + block - 1) / block * block)
-	}
-	if err := f.cache.room(need); err != nil {
-		return err
-	}
-	// By size, since networks prepare their weights for a size.
-	slices.SortStableFunc(rest, func(a, b job) int { return cmp.Compare(sizeOf(t.want(a)), sizeOf(t.want(b))) })
-	first, unlock := f.cache.lock()
-	defer unlock()
-	if !first {
-		slices.Reverse(rest) // another run begins at the other end
-	}
-	err = f.make(ctx, t, rest)
-	if full(err) {
-		err = fmt.Errorf("%w; the %d of %d %s that are made stay in the cache: free some space, and continue", err, f.state.Done, f.state.All, quote.Text(t.name()))
-	}
-	return err
-}
-
 // sizeOf tells entries of different shapes apart.
 func sizeOf(want entry) string { return fmt.Sprint(want[0].shape) }
 
@@ -198,7 +229,7 @@ func (f *filler) check(ctx context.Context, t task, jobs []job) (rest []job, err
 					return
 				}
 				if _, errs[i] = f.cache.read(t.key(jobs[i]), t.want(jobs[i])); errs[i] == nil {
-					f.done(false)
+					f.done(t, false)
 				}
 			}
 		})
@@ -232,15 +263,17 @@ func (f *filler) check(ctx context.Context, t task, jobs []job) (rest []job, err
 }
 
 // done reports one more entry.
-func (f *filler) done(made bool) {
+func (f *filler) done(t task, made bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.state.Done++
+	state := f.state[t.name()]
+	state.Done++
 	if made {
-		f.state.Made++
+		state.Made++
 	}
+	f.state[t.name()] = state
 	if f.progress != nil {
-		f.progress(f.state)
+		f.progress(state)
 	}
 }
 
@@ -294,7 +327,7 @@ func (f *filler) make(ctx context.Context, t task, jobs []job) error {
 					stop(fmt.Errorf("cache: %w", err))
 					continue
 				}
-				f.done(true)
+				f.done(t, true)
 			}
 		})
 	}
@@ -309,7 +342,7 @@ func (f *filler) make(ctx context.Context, t task, jobs []job) error {
 		for _, l := range pending {
 			k := t.key(l.job)
 			if f.cache.has(k) { // another run has made it meanwhile
-				f.done(false)
+				f.done(t, false)
 				continue
 			}
 			keys, values, of, want = append(keys, k), append(values, l.value), append(of, l.job), t.want(l.job)
@@ -354,7 +387,7 @@ func (f *filler) make(ctx context.Context, t task, jobs []job) error {
 			case l.err != nil:
 				return l.err
 			case l.value == nil: // it was there
-				f.done(false)
+				f.done(t, false)
 				continue
 			}
 			if len(pending) > 0 && (len(pending) == t.group() || sizeOf(t.want(pending[0].job)) != sizeOf(t.want(l.job))) {

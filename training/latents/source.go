@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
@@ -66,6 +67,7 @@ type Source struct {
 	skip   bool
 	group  int
 
+	closed  atomic.Bool
 	mu      sync.Mutex
 	notices []string
 
@@ -122,35 +124,31 @@ func (s *Source) open(ctx context.Context, c Config) (err error) {
 			return fmt.Errorf("cache: %w", err)
 		}
 	}
-	if s.texts != nil && !s.later {
-		if err := s.checkCaptions(); err != nil {
-			return err
-		}
+	if s.texts != nil {
+		s.countTruncated()
 	}
 	if s.cache == nil {
 		return nil
 	}
 	f := filler{Source: s, progress: c.Progress}
-	if s.wholeImages, err = f.images(ctx); err != nil {
-		return err
-	}
-	s.wholeTexts = s.texts == nil || s.later
-	if !s.wholeTexts {
-		s.wholeTexts, err = f.texts(ctx)
-	}
-	return err
+	return f.fill(ctx)
 }
 
-// checkCaptions refuses captions that cannot be encoded, and says how many are truncated.
-func (s *Source) checkCaptions() error {
+// countTruncated says how many captions are longer than the text encoders take. Those that change at random are counted as they are in the
+// data.
+func (s *Source) countTruncated() {
+	by := s.texts.model.Texts[0].Tokenizer
 	long, first := 0, ""
 	for i := range s.set.Len() {
-		texts, _ := s.set.Captions(i)
+		texts, fixed := s.set.Captions(i)
+		if !fixed {
+			texts = s.set.Images()[i].Captions
+		}
 		for _, text := range texts {
-			if err := s.texts.check(text); err != nil {
-				return fmt.Errorf("caption of %s: %w", quote.Path(s.set.Images()[i].Key), err)
+			if len(text) < by.Max()-2 { // a token is a byte at least
+				continue
 			}
-			if s.texts.cut(text) != "" {
+			if _, cut := by.Plain(text); cut != "" {
 				if long++; first == "" {
 					first = s.set.Images()[i].Key
 				}
@@ -158,19 +156,21 @@ func (s *Source) checkCaptions() error {
 		}
 	}
 	if long > 0 {
-		s.note("%s longer than the text encoder's %d tokens, and truncated; the first is that of %s",
-			plural.N(long, "caption"), s.texts.model.Texts[0].Tokenizer.Max()-2, quote.Path(first))
+		s.note("%s longer than the text encoder's %d tokens, and truncated; the first is that of %s", plural.N(long, "caption"), by.Max()-2, quote.Path(first))
 	}
-	return nil
 }
 
-// note records a notice and logs it.
-func (s *Source) note(format string, args ...any) {
+// note records a notice and logs it. It reports false for one that was recorded before.
+func (s *Source) note(format string, args ...any) bool {
 	text := fmt.Sprintf(format, args...)
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if slices.Contains(s.notices, text) {
+		return false
+	}
 	s.notices = append(s.notices, text)
-	s.mu.Unlock()
 	s.log.Warn(text)
+	return true
 }
 
 // Notices are what was decided or found that the user may want to know, a sentence each: truncated captions, what is not cached and why,
@@ -211,8 +211,8 @@ func (s *Source) Null(in *torch.Scope) models.Cond {
 	return condition(all)
 }
 
-// Close ends the use of the set and the model, which it does not close. No batch may be in use.
+// Close ends the use of the source: Batches is then an error. The set and the model are the caller's to close. Closing twice does nothing.
 func (s *Source) Close() error {
-	s.images, s.texts = nil, nil
+	s.closed.Store(true)
 	return nil
 }

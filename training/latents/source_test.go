@@ -229,10 +229,15 @@ func TestNotices(t *testing.T) {
 	require.Regexp(t, `1 caption .*\b75\b.*01\.png`, src.Notices()[0])
 	src = source(t, Config{Set: open(t, dir, captioned.Options{Settings: captioned.Settings{RandomCrop: true, Shuffle: true}}), Model: m, Cache: t.TempDir()})
 	require.False(t, src.Complete())
-	require.Len(t, src.Notices(), 2)
-	require.Contains(t, src.Notices()[0], "3 of 3 images")
-	require.Contains(t, src.Notices()[1], "3 of 3 images")
 	require.Len(t, values(t, src, 0, 2)[0].text, 77*16)
+	require.Len(t, src.Notices(), 3)
+	require.Contains(t, src.Notices()[0], "01.png")
+	require.Contains(t, src.Notices()[1], "3 of 3 images")
+	require.Contains(t, src.Notices()[2], "3 of 3 images")
 	src = source(t, Config{Set: open(t, dir, captioned.Options{}), Model: m, Captions: true})
-	require.Empty(t, src.Notices())
+	require.Len(t, src.Notices(), 1)
+	require.NoError(t, src.Close())
+	for _, err := range src.Batches(t.Context(), 0) {
+		require.ErrorIs(t, err, torch.ErrFreed)
+	}
 }

@@ -3,7 +3,6 @@ package latents
 import (
 	"encoding/json"
 	"fmt"
-	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models"
@@ -73,11 +72,6 @@ func (e *textEncoder) want() entry { return e.null }
 // closed reports whether the text encoders were closed.
 func (e *textEncoder) closed() bool { return e.model.Texts[0].Store().Closed() }
 
-// text is how a caption is encoded.
-func (e *textEncoder) text(caption string) sd.Text {
-	return sd.Text{Prompt: caption, Plain: true, ClipSkip: e.clipSkip}
-}
-
 // key identifies the entry of a caption, by its tokens: what else the tokenizer could do does not matter.
 func (e *textEncoder) key(caption string) key {
 	tokens := make([][]int, len(e.model.Texts))
@@ -88,9 +82,6 @@ func (e *textEncoder) key(caption string) key {
 	list, _ := json.Marshal(tokens) // numbers
 	return newKey(`{"tokens":%s,"encoders":"%s","dtype":"%s","clip_skip":%d}`, list, e.sum, e.dtype, e.clipSkip)
 }
-
-// check returns an error for a caption that cannot be encoded.
-func (e *textEncoder) check(caption string) error { return e.model.Check(e.text(caption)) }
 
 // encode returns the features of captions, [B, T, W] and pooled [B, P], which is left out if the network takes none, on the encoders' device.
 func (e *textEncoder) encode(s *torch.Scope, captions []string) (all []*torch.Tensor, err error) {
@@ -188,9 +179,4 @@ func condition(of []*torch.Tensor) models.Cond {
 		c.Pooled = of[1]
 	}
 	return c
-}
-
-// cut returns the end of a caption that the encoders do not take, or "".
-func (e *textEncoder) cut(caption string) string {
-	return strings.TrimSpace(e.model.Cut(e.text(caption)))
 }
