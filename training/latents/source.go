@@ -188,13 +188,22 @@ func (s *Source) Complete() bool { return s.wholeImages && s.wholeTexts }
 // Channels is the number of latent channels.
 func (s *Source) Channels() int { return s.images.latents }
 
-// String says what the batches are made of: set, autoencoder and text encoders, each with a sum by which it is told from others.
-func (s *Source) String() string {
-	text := fmt.Sprintf("latents of %s (%s), autoencoder %.8s", s.set.Name(), s.set.Identity(), s.images.sum)
+// Encoders says what the features are made by: autoencoder and text encoders, each with a sum by which it is told from others, and the clip
+// skip. A resumed run compares it.
+func (s *Source) Encoders() string {
+	text := fmt.Sprintf("autoencoder %.8s", s.images.sum)
 	if s.texts != nil {
 		text += fmt.Sprintf(", text encoder %.8s", s.texts.sum)
+		if s.texts.clipSkip > 0 {
+			text += fmt.Sprintf(", clip skip %d", s.texts.clipSkip)
+		}
 	}
 	return text
+}
+
+// String says what the batches are made of: the set and the encoders.
+func (s *Source) String() string {
+	return fmt.Sprintf("latents of %s (%s), %s", quote.Text(s.set.Name()), s.set.Identity(), s.Encoders())
 }
 
 // Null returns the condition of the empty prompt, one row on the scope's device, for classifier-free guidance: the text encoders' features,

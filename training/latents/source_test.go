@@ -241,3 +241,21 @@ func TestNotices(t *testing.T) {
 		require.ErrorIs(t, err, torch.ErrFreed)
 	}
 }
+
+// A source says what it is made of, so that a resumed run notices another.
+func TestString(t *testing.T) {
+	dir := pictures(t, 2)
+	m := model(t, "sd15", sd.Options{})
+	all := map[string]bool{}
+	for _, c := range []Config{{Model: m}, {Model: m, ClipSkip: 1}, {Model: &sd.Model{VAE: tinyAuto(t), Texts: m.Texts}}, {Model: m, Unconditional: true},
+		{Model: m, Set: open(t, dir, captioned.Options{Resolution: 40})}} {
+		if c.Set == nil {
+			c.Set = open(t, dir, captioned.Options{})
+		}
+		src := source(t, c)
+		require.Contains(t, src.String(), c.Set.Identity())
+		require.Contains(t, src.String(), src.Encoders())
+		all[src.String()] = true
+	}
+	require.Len(t, all, 5)
+}
