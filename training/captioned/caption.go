@@ -23,11 +23,11 @@ func checkText(text string) error {
 	return nil
 }
 
-// captions are the captions of a text file.
-func (x *Settings) captions(data []byte) ([]string, error) {
+// captions are the captions of a text file. dropped reports whether there are lines that are not used.
+func (x *Settings) captions(data []byte) (captions []string, dropped bool, err error) {
 	text := strings.TrimPrefix(string(data), "\ufeff")
 	if err := checkText(text); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	var lines []string
 	for line := range strings.Lines(text) {
@@ -37,13 +37,13 @@ func (x *Settings) captions(data []byte) ([]string, error) {
 	}
 	switch {
 	case len(lines) == 0:
-		return nil, nil
+		return nil, false, nil
 	case x.Lines == JoinLines:
-		return []string{strings.Join(lines, " ")}, nil
+		return []string{strings.Join(lines, " ")}, false, nil
 	case x.Lines == FirstLine:
-		return lines[:1], nil
+		return lines[:1], len(lines) > 1, nil
 	}
-	return lines, nil
+	return lines, false, nil
 }
 
 // caption returns one of an image's captions with the changes that are asked for, as kohya's scripts make them: dropout of the whole, the

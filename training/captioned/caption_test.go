@@ -69,11 +69,11 @@ func TestCaptionChanges(t *testing.T) {
 func TestCaptionLines(t *testing.T) {
 	text := []byte("\ufeff one \r\n\r\n two\n")
 	for lines, want := range map[Lines][]string{JoinLines: {"one two"}, FirstLine: {"one"}, RandomLine: {"one", "two"}} {
-		got, err := (&Settings{Lines: lines}).captions(text)
+		got, _, err := (&Settings{Lines: lines}).captions(text)
 		require.NoError(t, err)
 		assert.Equal(t, want, got)
 	}
-	got, err := (&Settings{}).captions([]byte(" \n"))
+	got, _, err := (&Settings{}).captions([]byte(" \n"))
 	require.NoError(t, err)
 	assert.Empty(t, got)
 }

@@ -136,6 +136,11 @@ func (s *Set) findImages(p *part, dir string, how place) error {
 		s.note("%s: columns of metadata that are not used: %s", quote.Path(dir), listed(quote.Texts(unused)))
 	}
 	texts := textFiles(list.Rest, how.extensions)
+	var passed map[string]*textFile // with other extensions than the one that was asked for
+	if len(how.extensions) == 1 {
+		passed = textFiles(list.Rest, slices.DeleteFunc(slices.Clone(captionExtensions), func(ext string) bool { return ext == how.extensions[0] }))
+	}
+	passedBy := 0
 	alone := len(texts)
 	several, both := 0, 0
 	for _, path := range withListed(list.Images, meta.order) {
@@ -151,10 +156,16 @@ func (s *Set) findImages(p *part, dir string, how place) error {
 			if f.captions != nil {
 				both++
 			} else if f.err == nil {
-				f.captions, f.err = p.captionFile(filepath.Join(dir, first(text.paths, how.extensions)))
+				f.captions, f.dropped, f.err = p.captionFile(filepath.Join(dir, first(text.paths, how.extensions)))
 			}
 		}
+		if f.captions == nil && f.err == nil && passed[strings.TrimSuffix(path, filepath.Ext(path))] != nil {
+			passedBy++
+		}
 		p.images = append(p.images, f)
+	}
+	if passedBy > 0 {
+		s.note("%s: %s with a caption file, but none with the extension %s that is asked for: not used", quote.Path(dir), plural.N(passedBy, "image"), quote.Text(how.extensions[0]))
 	}
 	if several > 0 {
 		s.note("%s: %s with several caption files: %s is used", quote.Path(dir), plural.N(several, "image"), quote.Text(how.extensions[0]))
@@ -217,14 +228,14 @@ func first(paths, extensions []string) string {
 }
 
 // captionFile reads a caption file.
-func (x *Settings) captionFile(path string) ([]string, error) {
+func (x *Settings) captionFile(path string) (captions []string, dropped bool, err error) {
 	data, err := plainfile.Read(path, maxCaption+4)
 	if err != nil {
-		return nil, fmt.Errorf("caption: %w", err) //quote: plainfile quotes the path
+		return nil, false, fmt.Errorf("caption: %w", err) //quote: plainfile quotes the path
 	}
-	captions, err := x.captions(data)
+	captions, dropped, err = x.captions(data)
 	if err != nil {
-		return nil, fmt.Errorf("caption %s: %w", quote.Path(path), err)
+		return nil, false, fmt.Errorf("caption %s: %w", quote.Path(path), err)
 	}
-	return captions, nil
+	return captions, dropped, nil
 }

@@ -28,7 +28,9 @@ import (
 //   - a directory of images, at any depth, with the caption of cat.jpg in cat.txt or cat.caption;
 //   - a directory with metadata.jsonl or metadata.csv, as of Hugging Face's imagefolder: file_name, and a column text, caption or prompt,
 //     which in JSON may be a list of captions;
-//   - a directory of directories N_name, as of kohya's scripts: N repeats of the images in it, with name as the caption of those without.
+//   - a directory of directories N_name, as of kohya's scripts: N repeats of the images in it, with name as the caption of those without;
+//   - a dataset configuration of kohya's scripts, a .toml or .json file: [general], [[datasets]] and [[datasets.subsets]], whose values come
+//     before those of o. A key that is not supported is an error.
 //
 // All images are read once, for their size and a sum of their content. The set must be closed.
 func Open(ctx context.Context, spec string, o Options) (_ *Set, err error) {
@@ -63,6 +65,7 @@ type found struct {
 	key string
 	content
 	captions []string
+	dropped  bool  // the caption has lines that are not used
 	err      error // of its captions
 }
 
@@ -77,6 +80,8 @@ func (s *Set) find(spec string, o Options) ([]part, error) {
 		return nil, fmt.Errorf("%s: no such file or directory", quote.Path(spec))
 	case err != nil:
 		return nil, quote.Error(err)
+	case imagefile.Ext(spec) == ".toml" || imagefile.Ext(spec) == ".json":
+		return s.findConfig(spec, o)
 	case st.IsDir():
 		s.name = filepath.Base(filepath.Clean(spec))
 		return s.findDirectory(spec, o)
@@ -85,7 +90,7 @@ func (s *Set) find(spec string, o Options) ([]part, error) {
 	case imagefile.IsPacked(spec):
 		return nil, imagefile.Repack(spec)
 	}
-	return nil, fmt.Errorf("%s: want a directory of images", quote.Path(spec))
+	return nil, fmt.Errorf("%s: want a directory of images or a dataset TOML", quote.Path(spec))
 }
 
 // withPrior adds regularisation images to the parts of a set.
@@ -227,12 +232,18 @@ type builder struct {
 	small      int // images that are enlarged
 	smallest   looked
 	smallestTo Image
+	dropped    int // images whose captions have lines that are not used
+	skipped    int // images below the size asked for
 }
 
 // add puts an image into its bucket.
 func (b *builder) add(f *found, seen looked, subset int, table []image.Point) error {
 	sub := &b.subsets[subset]
 	var at, scaled image.Point
+	if seen.err == nil && seen.w*seen.h <= sub.skip {
+		b.skipped++
+		return nil
+	}
 	if seen.err == nil {
 		at, scaled, seen.err = sub.choose(table, seen.w, seen.h)
 	}
@@ -263,6 +274,9 @@ func (b *builder) add(f *found, seen looked, subset int, table []image.Point) er
 		if b.small++; b.small == 1 || seen.w*seen.h < b.smallest.w*b.smallest.h {
 			b.smallest, b.smallestTo = seen, Image{Key: f.key, Width: at.X, Height: at.Y}
 		}
+	}
+	if f.dropped {
+		b.dropped++
 	}
 	b.images = append(b.images, x)
 	b.content = append(b.content, f.content)
@@ -349,6 +363,12 @@ func (b *builder) finish() error {
 	if n := s.summary.Uncaptioned - s.summary.ClassTokens; n > 0 && !b.o.Uncaptioned {
 		return fmt.Errorf("%w: %d of %s, such as %s: write one beside each image (cat.txt for cat.jpg), give class tokens, or allow images without a caption",
 			ErrUncaptioned, n, plural.N(len(s.images), "image"), strings.Join(without, ", "))
+	}
+	if b.dropped > 0 {
+		s.note("%s with a caption of several lines: the first is used", plural.N(b.dropped, "image"))
+	}
+	if b.skipped > 0 {
+		s.note("%s left out, as small as or smaller than the resolution to skip", plural.N(b.skipped, "image"))
 	}
 	if b.small > 0 {
 		s.note("%s smaller than the bucket and enlarged, the smallest from %d×%d to %d×%d pixels (%s)", plural.N(b.small, "image"),

@@ -24,6 +24,7 @@ type Set struct {
 	subsets []subset
 	buckets []bucket
 	prior   float64
+	batch   int // that a configuration asks for
 	summary Summary
 	notices []string
 	closers []func() error
@@ -57,6 +58,7 @@ type subset struct {
 	Settings
 	name string
 	sizes
+	skip int // images of at most so many pixels are left out
 }
 
 // sizes are the buckets of a subset's images.
@@ -76,6 +78,9 @@ func (s *Set) Images() []Image { return s.images }
 
 // Settings are those that a subset's images are used with, with defaults filled in.
 func (s *Set) Settings(subset int) Settings { return s.subsets[subset].Settings }
+
+// Batch is the batch size that a dataset configuration asks for; 0: none.
+func (s *Set) Batch() int { return s.batch }
 
 // Summary counts what the set holds.
 func (s *Set) Summary() Summary { return s.summary }
