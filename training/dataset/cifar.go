@@ -15,6 +15,7 @@ import (
 
 	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/training/internal/archive"
 	"github.com/onestep-go/onestep/training/internal/imagefile"
 )
 
@@ -179,7 +180,7 @@ func openCIFAR(set string, o Options) (*Set, error) {
 					return v.openFolder(dir, o)
 				}
 			}
-			if isShard(name) && filepath.Base(dir) == set {
+			if archive.IsShard(name) && filepath.Base(dir) == set {
 				return openCIFARShards(dir, versions[0], o)
 			}
 		}
@@ -359,7 +360,7 @@ func cifarArchive(file string) (*cifar, error) {
 	if v := cifarNamed(base(file)); v != nil {
 		return v, nil
 	}
-	f, err := openMaybeGzip(file)
+	f, err := archive.OpenGzip(file)
 	if err != nil {
 		return nil, err
 	}
@@ -386,7 +387,7 @@ func cifarArchive(file string) (*cifar, error) {
 
 // openArchive reads a split from the archive of a version.
 func (v *cifar) openArchive(file string, o Options) (*Set, error) {
-	f, err := openMaybeGzip(file)
+	f, err := archive.OpenGzip(file)
 	if err != nil {
 		return nil, err
 	}
@@ -394,20 +395,20 @@ func (v *cifar) openArchive(file string, o Options) (*Set, error) {
 	parts := map[string]*table{}
 	var names []string
 	records := 0
-	for m, err := range members(f, nil) {
+	for m, err := range archive.Members(f, nil) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", quote.Path(file), err)
 		}
-		name := path.Base(m.name)
+		name := path.Base(m.Name)
 		if imagefile.Hidden(name) || v.part(name) != o.wanted() && name != v.names {
 			continue
 		}
 		fail := func(err error) (*Set, error) {
-			return nil, fmt.Errorf("%s: %s: %w", quote.Path(file), quote.Text(m.name), err)
+			return nil, fmt.Errorf("%s: %s: %w", quote.Path(file), quote.Text(m.Name), err)
 		}
 		switch {
-		case m.link != "":
-			return fail(m.refused())
+		case m.Link != "":
+			return fail(m.Refused())
 		case name == v.names:
 			if names, err = v.classNames(m); err != nil {
 				return fail(err)
@@ -417,12 +418,12 @@ func (v *cifar) openArchive(file string, o Options) (*Set, error) {
 			return fail(errors.New("two members have this name"))
 		}
 		if !v.python {
-			if err := fitsRecords(records, m.size/int64(v.record())); err != nil {
+			if err := fitsRecords(records, m.Size/int64(v.record())); err != nil {
 				return fail(err)
 			}
 		}
 		t := &table{}
-		if err := v.append(t, m, m.size); err != nil {
+		if err := v.append(t, m, m.Size); err != nil {
 			return fail(err)
 		}
 		if records += len(t.labels); records > maxRecords {

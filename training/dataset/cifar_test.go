@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/training/internal/archive"
 )
 
 // goldenPixels are those of scripts/golden/training/dataset/cifar.py: of image i of a file whose first pixel is first.
@@ -21,15 +23,15 @@ func goldenPixels(i, first int) []byte {
 }
 
 // unpackTar writes an archive's files into a folder.
-func unpackTar(t *testing.T, archive, dir string) {
-	f, err := openMaybeGzip(archive)
+func unpackTar(t *testing.T, file, dir string) {
+	f, err := archive.OpenGzip(file)
 	require.NoError(t, err)
 	defer f.Close()
-	for m, err := range members(f, nil) {
+	for m, err := range archive.Members(f, nil) {
 		require.NoError(t, err)
 		data, err := io.ReadAll(m)
 		require.NoError(t, err)
-		write(t, dir, m.name, data)
+		write(t, dir, m.Name, data)
 	}
 }
 

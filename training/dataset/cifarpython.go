@@ -9,6 +9,7 @@ import (
 
 	"github.com/onestep-go/onestep/internal/pickle"
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/training/internal/archive"
 )
 
 // maxPickle is the limit for a pickle in bytes. CIFAR-100's 50,000 images take 148 MiB; CIFAR-10's files have 10,000 each.
@@ -19,7 +20,7 @@ func (v *cifar) appendPickle(t *table, r io.Reader, size int64) error {
 	if size > maxPickle {
 		return fmt.Errorf("%d bytes, over the limit of %d MiB: no CIFAR file is that large", size, maxPickle>>20)
 	}
-	data, err := readExactly(r, size)
+	data, err := archive.ReadExactly(r, size)
 	if err != nil {
 		return err
 	}

@@ -39,8 +39,8 @@ func (s *Set) LeftOut() string {
 	switch src := s.src.(type) {
 	case *folder:
 		return imagefile.Counts(src.leftOut)
-	case *shards:
-		return imagefile.Counts(src.leftOut)
+	case shards:
+		return imagefile.Counts(src.LeftOut)
 	}
 	return ""
 }

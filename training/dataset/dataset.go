@@ -15,7 +15,9 @@ import (
 
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch/vision"
+	"github.com/onestep-go/onestep/training/internal/archive"
 	"github.com/onestep-go/onestep/training/internal/imagefile"
+	"github.com/onestep-go/onestep/training/internal/webdataset"
 )
 
 // Dataset is an indexed list of images of one shape.
@@ -296,7 +298,7 @@ func (t *table) read(i int, dst []byte) error {
 		return nil
 	}
 	_, err := t.stored.file.ReadAt(dst, t.stored.at+int64(i)*int64(len(dst)))
-	return quote.Error(noEOF(err))
+	return quote.Error(archive.NoEOF(err))
 }
 
 func (t *table) label(i int) int {
@@ -357,10 +359,4 @@ func (c *cache) put(i int, src []byte) {
 }
 
 // numbered names n classes by their labels.
-func numbered(n int) []string {
-	names := make([]string, n)
-	for i := range names {
-		names[i] = fmt.Sprint(i)
-	}
-	return names
-}
+func numbered(n int) []string { return webdataset.Numbered(n) }

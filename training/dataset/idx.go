@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/training/internal/archive"
 )
 
 var fashionClasses = []string{"T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"}
@@ -47,7 +48,7 @@ func idxFile(name string, test bool) bool {
 
 // looksLikeIDX reports whether a file, gzipped or not, begins like an IDX file.
 func looksLikeIDX(path string) (bool, error) {
-	f, err := openMaybeGzip(path)
+	f, err := archive.OpenGzip(path)
 	if err != nil {
 		return false, err
 	}
@@ -84,24 +85,24 @@ func openIDX(name, path string, classes []string, o Options) (*Set, error) {
 
 // openIDXImages reads gzipped images into memory; others stay in the file.
 func openIDXImages(path string) (_ *table, err error) {
-	f, err := openMaybeGzip(path)
+	f, err := archive.OpenGzip(path)
 	if err != nil {
 		return nil, err
 	}
-	in := stored{file: f.f}
+	in := stored{file: f.File}
 	defer func() {
 		if err != nil || in.bytes == 0 {
 			f.Close()
 		}
 	}()
-	dims, err := parseIDXHead(f, f.size, 3)
+	dims, err := parseIDXHead(f, f.Size, 3)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
 	t := &table{format: "IDX", c: 1, h: dims[1], w: dims[2]}
-	if f.size >= 0 {
+	if f.Size >= 0 {
 		in.at = int64(idxHead(3))
-		in.bytes = f.size - in.at
+		in.bytes = f.Size - in.at
 		t.stored = &in
 		return t, nil
 	}
@@ -117,12 +118,12 @@ func (t *table) idxLabels(name, images string, classes []string) (_ []string, no
 	if path == "" {
 		return nil, "", nil
 	}
-	f, err := openMaybeGzip(path)
+	f, err := archive.OpenGzip(path)
 	if err != nil {
 		return nil, "", err
 	}
 	defer f.Close()
-	dims, err := parseIDXHead(f, f.size, 1)
+	dims, err := parseIDXHead(f, f.Size, 1)
 	if err == nil && dims[0] != t.Len() {
 		err = fmt.Errorf("%d labels for the %d images of %s", dims[0], t.Len(), quote.Path(images))
 	}
@@ -169,7 +170,7 @@ func parseIDXHead(r io.Reader, size int64, ndim int) ([]int, error) {
 		return nil, fmt.Errorf("want an IDX file with %d dimensions of unsigned bytes, which begins with % x; this file begins with % x", ndim, want, head[:4])
 	}
 	if err != nil {
-		return nil, fmt.Errorf("want an IDX header of %d bytes, got %d: %w", len(head), n, noEOF(err))
+		return nil, fmt.Errorf("want an IDX header of %d bytes, got %d: %w", len(head), n, archive.NoEOF(err))
 	}
 	dims, total := make([]int, ndim), uint64(1)
 	for i := range dims {
@@ -178,8 +179,8 @@ func parseIDXHead(r io.Reader, size int64, ndim int) ([]int, error) {
 		if i == 0 {
 			most = maxImages
 		}
-		if total *= uint64(v); v == 0 || v > most || total > maxMemory { // no factor has over 24 bits, and the product before it 32
-			return nil, fmt.Errorf("dimension %d of %d is %d: want at least 1, at most %d images of %d pixels a side, and at most %d GiB in all", i, ndim, v, maxImages, maxResolution, maxMemory>>30)
+		if total *= uint64(v); v == 0 || v > most || total > archive.MaxMemory { // no factor has over 24 bits, and the product before it 32
+			return nil, fmt.Errorf("dimension %d of %d is %d: want at least 1, at most %d images of %d pixels a side, and at most %d GiB in all", i, ndim, v, maxImages, maxResolution, archive.MaxMemory>>30)
 		}
 		dims[i] = int(v)
 	}
@@ -190,15 +191,15 @@ func parseIDXHead(r io.Reader, size int64, ndim int) ([]int, error) {
 }
 
 // readIDXData reads the elements, which must end the file.
-func readIDXData(f *maybeGzip, dims []int) ([]byte, error) {
+func readIDXData(f *archive.Gzip, dims []int) ([]byte, error) {
 	total := int64(1)
 	for _, n := range dims {
 		total *= int64(n)
 	}
-	if err := f.promises(total); err != nil {
+	if err := f.Promises(total); err != nil {
 		return nil, err
 	}
-	data, err := readExactly(f, total)
+	data, err := archive.ReadExactly(f, total)
 	if err != nil {
 		return nil, fmt.Errorf("the shape %v needs %d bytes, the file has %d: %w", dims, total, len(data), err)
 	}

@@ -11,6 +11,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/training/internal/archive"
 )
 
 // sparse makes a file that takes no room.
@@ -115,21 +117,21 @@ func zipBomb(t *testing.T, member string, zeros int64) []byte {
 
 // Gzipped files may not unpack to what is empty, also where nothing of it is kept.
 func TestZipBomb(t *testing.T) {
-	bomb := zipBomb(t, "README", maxUnpacked+64<<20)
+	bomb := zipBomb(t, "README", archive.MaxUnpacked+64<<20)
 	for _, name := range []string{"x.tar.gz", "cifar-10-binary.tar.gz"} {
 		path := write(t, t.TempDir(), name, bomb)
 		n := allocated(func() {
 			_, err := Open(path, Options{Resolution: 8})
-			require.ErrorIs(t, err, errEmptied)
+			require.ErrorIs(t, err, archive.ErrEmptied)
 			require.ErrorContains(t, err, path)
 		})
 		assert.Less(t, n, uint64(1<<20), "bytes allocated")
 	}
 	t.Run("what a file of honest size may hold", func(t *testing.T) {
-		f, err := openMaybeGzip(write(t, t.TempDir(), "x.gz", gzipped(make([]byte, 1<<20))))
+		f, err := archive.OpenGzip(write(t, t.TempDir(), "x.gz", gzipped(make([]byte, 1<<20))))
 		require.NoError(t, err)
 		defer f.Close()
-		require.NoError(t, f.promises(180<<20))
+		require.NoError(t, f.Promises(180<<20))
 		n, err := io.Copy(io.Discard, f)
 		require.NoError(t, err)
 		require.EqualValues(t, 1<<20, n)

@@ -6,10 +6,9 @@ import (
 	"fmt"
 	"iter"
 	"math"
-	"runtime"
-	"sync"
 
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/training/internal/ahead"
 	"github.com/onestep-go/onestep/training/internal/shuffle"
 )
 
@@ -44,65 +43,17 @@ func (l *Loader) Batches(ctx context.Context) iter.Seq2[Batch, error] {
 			yield(Batch{}, fmt.Errorf("data: %w", err))
 			return
 		}
-		workers := l.Workers
-		if workers < 1 {
-			workers = min(runtime.GOMAXPROCS(0), 8)
-		}
-		// Batch n is decoded into slot n mod len(slots). The consumer holds one slot and each worker one; two more are ready.
-		slots := make([]*slot, workers+3)
-		jobs := make(chan job, len(slots))
-		work, stop := context.WithCancel(ctx)
-		var wg sync.WaitGroup
-		defer wg.Wait()
-		defer close(jobs)
-		defer stop()
-		for range workers {
-			wg.Go(func() {
-				for j := range jobs {
-					j.slot.err = l.fill(work, &j.slot.batch, j.seen)
-					j.slot.done <- struct{}{}
-				}
-			})
-		}
-		seen := l.Start
-		enqueue := func(s *slot) {
-			jobs <- job{s, seen}
-			seen += int64(l.Batch)
-		}
-		for i := range slots {
-			slots[i] = &slot{done: make(chan struct{}, 1)}
-			enqueue(slots[i])
-		}
-		for n := 0; ; n++ {
-			s := slots[n%len(slots)]
-			select {
-			case <-ctx.Done():
-				yield(Batch{}, ctx.Err())
-				return
-			case <-s.done:
-			}
-			if s.err != nil {
-				yield(Batch{}, s.err)
+		fill := func(ctx context.Context, n int64, b *Batch) error { return l.fill(ctx, b, l.Start+n*int64(l.Batch)) }
+		for b, err := range ahead.All(ctx, l.Workers, fill) {
+			if err != nil {
+				yield(Batch{}, err)
 				return
 			}
-			if !yield(s.batch, nil) {
+			if !yield(*b, nil) {
 				return
 			}
-			enqueue(s)
 		}
 	}
-}
-
-// slot holds a batch while it is decoded and used.
-type slot struct {
-	batch Batch
-	err   error
-	done  chan struct{}
-}
-
-type job struct {
-	*slot
-	seen int64
 }
 
 func (l *Loader) validate() error {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -12,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/training/internal/archive"
 	"github.com/onestep-go/onestep/training/internal/imagefile"
 )
 
@@ -38,7 +38,7 @@ func Open(spec string, o Options) (*Set, error) {
 // openPattern opens the shards that match a pattern.
 func openPattern(spec string, paths []string, o Options) (*Set, error) {
 	for _, p := range paths {
-		if !isShard(p) {
+		if !archive.IsShard(p) {
 			return nil, fmt.Errorf("%s: want a pattern that matches only .tar and .tar.gz shards; it matches %s", quote.Path(spec), quote.Path(p))
 		}
 	}
@@ -60,8 +60,8 @@ func open(spec string, o Options) (*Set, error) {
 		return openCIFAR(spec, o)
 	}
 	st, err := os.Stat(spec)
-	if err != nil && braces.MatchString(spec) {
-		paths, err := expand(spec)
+	if err != nil && archive.IsPattern(spec) {
+		paths, err := archive.Expand(spec)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", quote.Path(spec), err)
 		}
@@ -92,7 +92,7 @@ func open(spec string, o Options) (*Set, error) {
 }
 
 func openFile(path string, o Options) (*Set, error) {
-	if isShard(path) {
+	if archive.IsShard(path) {
 		if v, err := cifarArchive(path); err != nil {
 			return nil, err
 		} else if v != nil {
@@ -112,7 +112,7 @@ func openFile(path string, o Options) (*Set, error) {
 	if name := base(path); o.Test && !idxFile(name, true) && !hasPrefix(name, testNames) {
 		return nil, noSplit(path, o)
 	}
-	if isShard(path) {
+	if archive.IsShard(path) {
 		return openShards(filepath.Base(path), []string{path}, o)
 	}
 	if isIDX, err := looksLikeIDX(path); err != nil || isIDX {
@@ -150,7 +150,7 @@ func openFolder(dir string, o Options) (*Set, error) {
 			images++
 		case idxFile(name, false) || idxFile(name, true):
 			idx = append(idx, path)
-		case isShard(name):
+		case archive.IsShard(name):
 			shards = append(shards, path)
 		default:
 			v, _ := cifarFile(path)
@@ -265,30 +265,4 @@ func dataDirs(o Options) []string {
 		dirs = append(dirs, filepath.Join(d, "datasets"))
 	}
 	return dirs
-}
-
-// readExactly reads n bytes. Its buffer grows with the data that arrives, because n comes from an untrusted file.
-func readExactly(r io.Reader, n int64) ([]byte, error) {
-	data := make([]byte, 0, min(n, 1<<20))
-	for int64(len(data)) < n {
-		if len(data) == cap(data) {
-			grown := make([]byte, len(data), min(n, 2*int64(cap(data))))
-			copy(grown, data)
-			data = grown
-		}
-		k, err := io.ReadFull(r, data[len(data):cap(data)])
-		data = data[:len(data)+k]
-		if err != nil {
-			return data, noEOF(err)
-		}
-	}
-	return data, nil
-}
-
-// noEOF turns io.EOF into io.ErrUnexpectedEOF, for reads that should have had more.
-func noEOF(err error) error {
-	if errors.Is(err, io.EOF) {
-		return io.ErrUnexpectedEOF
-	}
-	return err
 }

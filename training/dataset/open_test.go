@@ -128,7 +128,7 @@ func TestEmojiAreTheArchives(t *testing.T) {
 	s := opened(t, "emoji", Options{})
 	source := opened(t, path, Options{})
 	require.Equal(t, s.Len(), source.Len())
-	src := source.src.(*shards)
+	src := source.src.(shards)
 	for i := range s.Len() {
 		data, err := src.encoded(i)
 		require.NoError(t, err)
@@ -162,7 +162,7 @@ func TestEmojiAreTheArchives(t *testing.T) {
 		want, err := source.Caption(i)
 		require.NoError(t, err)
 		require.Equal(t, want, caption)
-		text, err := src.read(0, src.samples[i].json)
+		_, text, err := src.Texts(i)
 		require.NoError(t, err)
 		var info struct{ Group string }
 		require.NoError(t, json.Unmarshal(text, &info))

@@ -80,8 +80,8 @@ func Examine(ctx context.Context, spec string, o Options, how SurveyOptions) (_ 
 		return v, nil
 	case *folder:
 		v.Format, v.LeftOut, v.Others = "image files", src.leftOut, src.others
-	case *shards:
-		v.Format, v.LeftOut = "tar shards", src.leftOut
+	case shards:
+		v.Format, v.LeftOut = "tar shards", src.LeftOut
 	}
 	v.Decoded = v.Images <= how.Decode
 	return v, v.look(ctx, s.src.(files), how.Progress)

@@ -1,4 +1,4 @@
-package dataset
+package archive
 
 import (
 	"fmt"
@@ -12,10 +12,10 @@ import (
 	"github.com/onestep-go/onestep/training/internal/imagefile"
 )
 
-// memberName splits the name of a shard's member into the sample's key, the field (input in s0.input.jpg, "" if there is none) and the
+// MemberName splits the name of a shard's member into the sample's key, the field (input in s0.input.jpg, "" if there is none) and the
 // extension in lower case. Parts that begin with a digit belong to the key, as in img_0.5.jpg. ok is false for members that belong to no
 // sample, such as README, .DS_Store and files that macOS adds.
-func memberName(name string) (key, field, ext string, ok bool) {
+func MemberName(name string) (key, field, ext string, ok bool) {
 	dir, base := path.Split(name)
 	if slices.ContainsFunc(strings.Split(strings.TrimSuffix(dir, "/"), "/"), func(d string) bool { return d != "." && imagefile.Hidden(d) }) {
 		return "", "", "", false
@@ -37,8 +37,8 @@ var braces = regexp.MustCompile(`\{([^{}]*)\}`)
 // maxShards is the limit for the number of files in a pattern.
 const maxShards = 100_000
 
-// expand lists the paths that a pattern with braces stands for, as in shells and WebDataset: {000..127} and {a,b}.
-func expand(pattern string) ([]string, error) {
+// Expand lists the paths that a pattern with braces stands for, as in shells and WebDataset: {000..127} and {a,b}.
+func Expand(pattern string) ([]string, error) {
 	at := braces.FindStringSubmatchIndex(pattern)
 	if at == nil {
 		return []string{pattern}, nil
@@ -58,7 +58,7 @@ func expand(pattern string) ([]string, error) {
 	}
 	var all []string
 	for _, w := range words {
-		rest, err := expand(pattern[at[1]:])
+		rest, err := Expand(pattern[at[1]:])
 		if err != nil {
 			return nil, err
 		}
@@ -69,4 +69,13 @@ func expand(pattern string) ([]string, error) {
 		}
 	}
 	return all, nil
+}
+
+// IsPattern reports whether a path has braces that [Expand] expands.
+func IsPattern(path string) bool { return braces.MatchString(path) }
+
+// IsShard reports whether a file is a shard, by its name.
+func IsShard(name string) bool {
+	name = strings.ToLower(name)
+	return strings.HasSuffix(name, ".tar") || strings.HasSuffix(name, ".tar.gz") || strings.HasSuffix(name, ".tgz")
 }

@@ -1,4 +1,4 @@
-package dataset
+package archive
 
 import (
 	"archive/tar"
@@ -14,17 +14,17 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// member is a file in an archive. It can be read until the next member is requested.
-type member struct {
+// Member is a file in an archive. It can be read until the next member is requested.
+type Member struct {
 	io.Reader
-	name string
-	link string // target of a hard link; "": not a link
-	at   int64  // offset of its content in the archive, in bytes
-	size int64  // bytes
+	Name string
+	Link string // target of a hard link; "": not a link
+	At   int64  // offset of its content in the archive, in bytes
+	Size int64  // bytes
 }
 
-// refused is the error for a hard link that cannot be followed.
-func (m member) refused() error { return refusedLink(m.name, m.link) }
+// Refused is the error for a hard link that cannot be followed.
+func (m Member) Refused() error { return refusedLink(m.Name, m.Link) }
 
 func refusedLink(name, to string) error {
 	return fmt.Errorf("%s is a link to %s: create the archive with tar --hard-dereference --dereference, which stores files instead of links", quote.Quoted(name), quote.Quoted(to))
@@ -47,10 +47,10 @@ func (c *counted) Read(p []byte) (int, error) {
 
 const block = 512
 
-// members lists the files of a tar archive. It yields an error if the archive is damaged or truncated, or contains symbolic links, sparse
+// Members lists the files of a tar archive. It yields an error if the archive is damaged or truncated, or contains symbolic links, sparse
 // files or paths outside the archive. With seek, which must be r itself, contents that are not read are skipped by seeking.
-func members(r io.Reader, seek io.Seeker) iter.Seq2[member, error] {
-	return func(yield func(member, error) bool) {
+func Members(r io.Reader, seek io.Seeker) iter.Seq2[Member, error] {
+	return func(yield func(Member, error) bool) {
 		count := &counted{Reader: r}
 		in := io.Reader(count)
 		at := func() int64 { return count.n }
@@ -68,20 +68,20 @@ func members(r io.Reader, seek io.Seeker) iter.Seq2[member, error] {
 			switch {
 			case errors.Is(err, io.EOF):
 				if err := checkEnd(in, at()-end); err != nil {
-					yield(member{}, fmt.Errorf("damaged archive after %s: %w", plural.N(k, "member"), err))
+					yield(Member{}, fmt.Errorf("damaged archive after %s: %w", plural.N(k, "member"), err))
 				}
 				return
-			case errors.Is(err, errEmptied):
-				yield(member{}, err)
+			case errors.Is(err, ErrEmptied):
+				yield(Member{}, err)
 				return
 			case err != nil:
-				yield(member{}, fmt.Errorf("damaged archive after %s: %w", plural.N(k, "member"), noEOF(err)))
+				yield(Member{}, fmt.Errorf("damaged archive after %s: %w", plural.N(k, "member"), NoEOF(err)))
 				return
 			case h.Typeflag == tar.TypeDir, h.Typeflag == tar.TypeXGlobalHeader:
 				end = at()
 				continue
 			}
-			m := member{Reader: t, name: inside(h.Name), at: at(), size: h.Size}
+			m := Member{Reader: t, Name: inside(h.Name), At: at(), Size: h.Size}
 			sparse := h.Typeflag == tar.TypeGNUSparse
 			for key := range h.PAXRecords {
 				sparse = sparse || strings.HasPrefix(key, "GNU.sparse.")
@@ -93,17 +93,17 @@ func members(r io.Reader, seek io.Seeker) iter.Seq2[member, error] {
 				err = refusedLink(h.Name, h.Linkname)
 			case h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeLink:
 				err = fmt.Errorf("%s is neither a file nor a directory but a device or a pipe", quote.Quoted(h.Name))
-			case !fs.ValidPath(m.name) || m.name == ".":
+			case !fs.ValidPath(m.Name) || m.Name == ".":
 				err = fmt.Errorf("%s is a path outside the archive", quote.Quoted(h.Name))
 			}
 			if err != nil {
-				yield(member{}, fmt.Errorf("unsupported archive: %w", err))
+				yield(Member{}, fmt.Errorf("unsupported archive: %w", err))
 				return
 			}
 			if h.Typeflag == tar.TypeLink { // from directories in which a file has two names, and from tools that deduplicate files
-				m.link, m.size = inside(h.Linkname), 0
+				m.Link, m.Size = inside(h.Linkname), 0
 			}
-			end = m.at + (m.size+block-1)/block*block
+			end = m.At + (m.Size+block-1)/block*block
 			if !yield(m, nil) {
 				return
 			}
