@@ -100,6 +100,7 @@ func TestHostileDirectories(t *testing.T) {
 		"not UTF-8":     {tree(t, "a.png", good, "a.txt", "\xff\xfe"), "a.txt"},
 		"NUL":           {tree(t, "a.png", good, "a.txt", "x\x00"), "a.txt"},
 		"long caption":  {tree(t, "a.png", good, "a.txt", strings.Repeat("x", 1<<22)), "a.txt"},
+		"huge":          {tree(t, "a.png", hugePNG(), "a.txt", "x"), "a.png"},
 		"aspect ratio":  {tree(t, "a.png", gradient(10000, 1, 0), "a.txt", "x"), "10000×1"},
 		"caption a dir": {tree(t, "a.png", good, "a.txt/x", "x"), "a.txt"},
 	} {

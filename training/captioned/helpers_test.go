@@ -3,6 +3,8 @@ package captioned
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
+	"hash/crc32"
 	"image"
 	"image/color"
 	"image/png"
@@ -33,6 +35,12 @@ func gradient(w, h int, b byte) string {
 	var out bytes.Buffer
 	png.Encode(&out, img)
 	return out.String()
+}
+
+// hugePNG declares 2^31-1 pixels on each side.
+func hugePNG() string {
+	b := []byte("\x89PNG\r\n\x1a\n\x00\x00\x00\x0dIHDR\x7f\xff\xff\xff\x7f\xff\xff\xff\x10\x06\x00\x00\x00")
+	return string(binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b[12:])))
 }
 
 // tree writes files, given as pairs of a name and a content.

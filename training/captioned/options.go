@@ -16,6 +16,12 @@ type Options struct {
 
 	// Column names the captions in metadata.jsonl and metadata.csv. "": text, caption or prompt.
 	Column string
+	// Cache is the directory that downloaded shards are kept in; "": onestep/shards in the user's cache directory.
+	Cache string
+	// Downloading is told how many bytes there are of a shard that is downloaded, and of all of it, -1 if that is unknown; nil: nobody.
+	Downloading func(shard string, done, all int64)
+	// CacheLimit is the most that the shards of a set may have that are downloaded or written by a command, in bytes; 0: 64 GiB.
+	CacheLimit int64
 	// Prior is a directory of regularisation images, laid out as the others; "": none.
 	Prior string
 	// PriorWeight is the factor of the loss of regularisation images (prior loss weight). 0: 1.
@@ -79,6 +85,9 @@ func (o *Options) defaults() error {
 	}
 	if o.Resolution < 1 || o.Resolution > maxResolution {
 		return fmt.Errorf("resolution: want 1 to %d pixels, got %d", maxResolution, o.Resolution)
+	}
+	if o.CacheLimit < 0 {
+		return fmt.Errorf("cache limit: want a number of bytes, got %d", o.CacheLimit)
 	}
 	if o.PriorWeight == 0 {
 		o.PriorWeight = 1

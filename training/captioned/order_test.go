@@ -77,3 +77,26 @@ func TestOrderOneImage(t *testing.T) {
 		assert.Len(t, b, 16)
 	}
 }
+
+// Draws of neighbouring positions are independent of each other, and have the probabilities asked for.
+func TestOrderDraws(t *testing.T) {
+	s := mixed(t, Options{Settings: Settings{Dropout: 0.25, Flip: true}})
+	n := map[[3]bool]int{}
+	last := false
+	for _, b := range batches(s.Order(OrderOptions{Seed: 1, Batch: 4}), 0, 4000) {
+		for _, it := range b {
+			n[[3]bool{it.Caption == "", it.Flip, last}]++
+			last = it.Caption == ""
+		}
+	}
+	for draw, count := range n {
+		want := 8000.0
+		for _, dropped := range []bool{draw[0], draw[2]} {
+			if want *= 0.75; dropped {
+				want /= 3
+			}
+		}
+		assert.InDelta(t, want, float64(count), 250, "%v", draw)
+	}
+	assert.Len(t, n, 8)
+}
