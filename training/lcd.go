@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -193,7 +194,7 @@ func (c *LCD) Validate() error {
 	o := c.withDefaults()
 	teacher, student := c.Teacher.Process(), c.Model.Model.Process()
 	switch {
-	case !slices.Equal(teacher.Betas(), student.Betas()):
+	case !equalChains(teacher, student):
 		return refuse("student and teacher have different noise schedules: %d timesteps up to σ %.4g, and %d up to %.4g; want the same chain",
 			student.Steps(), student.Sigma(student.Steps()-1), teacher.Steps(), teacher.Sigma(teacher.Steps()-1))
 	case o.Skip < 1 || o.Skip > teacher.Steps():
@@ -214,3 +215,6 @@ func (c *LCD) Validate() error {
 	}
 	return c.target.bind(lcdName, c.Target, c.Model)
 }
+
+// equalChains reports whether two chains have the same noise levels.
+func equalChains(a, b *noise.Chain) bool { return a == b || slices.Equal(a.Betas(), b.Betas()) }
