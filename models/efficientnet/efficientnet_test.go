@@ -104,3 +104,11 @@ func TestOpenRefuses(t *testing.T) {
 		}))
 	}
 }
+
+func TestDefaultPath(t *testing.T) {
+	t.Setenv("XDG_DATA_HOME", "/data")
+	require.Equal(t, "/data/onestep/efficientnet_lite0.safetensors", DefaultPath())
+	t.Setenv("XDG_DATA_HOME", "")
+	t.Setenv("HOME", "/home/me")
+	require.Equal(t, "/home/me/.local/share/onestep/efficientnet_lite0.safetensors", DefaultPath())
+}

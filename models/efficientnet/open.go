@@ -3,6 +3,8 @@ package efficientnet
 import (
 	"fmt"
 	"iter"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -10,6 +12,20 @@ import (
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
+
+// DefaultPath is $XDG_DATA_HOME/onestep/efficientnet_lite0.safetensors, where XDG_DATA_HOME is by default ~/.local/share. "": there is no home
+// directory.
+func DefaultPath() string {
+	data := os.Getenv("XDG_DATA_HOME")
+	if data == "" {
+		home, err := os.UserHomeDir()
+		if err != nil || home == "" {
+			return ""
+		}
+		data = filepath.Join(home, ".local", "share")
+	}
+	return filepath.Join(data, "onestep", "efficientnet_lite0.safetensors")
+}
 
 // Open reads the weights from a safetensors file onto dev. Missing weights, shape mismatches, NaN and infinite values are errors.
 func Open(path string, dev torch.Device) (*Net, error) {

@@ -1,12 +1,13 @@
 """Golden distances between sets of features, for package evaluation: python distances.py OUT.safetensors
 
 Fréchet distance by scipy's square root of a matrix and by torch-fidelity, KID by torch-fidelity, precision, recall, density and coverage by
-prdc. numpy 2, scipy 1.17, torch 2.11.0, torch-fidelity 0.4.0, prdc 0.2; seed 3.
+prdc, sliced 2-Wasserstein distance by POT. numpy 2, scipy 1.17, torch 2.11.0, torch-fidelity 0.4.0, prdc 0.2, POT 0.9.7; seed 3.
 """
 import json
 import sys
 
 import numpy as np
+import ot
 import prdc
 import torch
 from safetensors.torch import save_file
@@ -31,7 +32,11 @@ def main():
     n = 120
     kid = kid_features_to_metric(ta[:n], tb, kid_subsets=1, kid_subset_size=n, kid_degree=3, kid_gamma=None, kid_coef0=1,
                                  kid_kernel="poly", rng_seed=0, verbose=False)
-    save_file({"a": ta.contiguous(), "b": tb.contiguous()}, sys.argv[1], {
+    directions = rng.normal(size=(8, 16))
+    directions /= np.linalg.norm(directions, axis=0)
+    sliced = ot.sliced_wasserstein_distance(a, b, projections=directions, p=2)
+    save_file({"a": ta.contiguous(), "b": tb.contiguous(), "directions": torch.from_numpy(directions).contiguous()}, sys.argv[1], {
+        "sliced": repr(float(sliced)),
         "frechet": repr(frechet(a, b)), "fidelity": repr(float(fid["frechet_inception_distance"])),
         "kid": repr(float(kid["kernel_inception_distance_mean"])),
         "prdc": json.dumps({k: float(v) for k, v in prdc.compute_prdc(a, b, 5).items()}),

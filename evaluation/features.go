@@ -1,0 +1,76 @@
+package evaluation
+
+import (
+	"context"
+	"image"
+	"iter"
+
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/vision"
+)
+
+// Features is an extractor with what figures have to say of it: distances over different features, or over images that were resized in
+// different ways, are not comparable.
+type Features struct {
+	Extractor
+	Name   string       // such as "EffNetLite0": its Fréchet distance is then FD-EffNetLite0
+	Resize string       // how the extractor resizes images, such as "bicubic, antialiased, 224"
+	Device torch.Device // of the extractor's weights
+
+	// Identity distinguishes the extractor's weights from others, such as a hash of their file. "": nothing is cached.
+	Identity string
+}
+
+// Images are images of any source, one at a time, such as those that a model generates. An error ends them. Images have one size.
+type Images = iter.Seq2[image.Image, error]
+
+// of computes the features [B, D] of images, in float64 on the CPU.
+func (f Features) of(s *torch.Scope, images []image.Image) (out *torch.Tensor, err error) {
+	err = torch.Run(f.Device, func(on *torch.Scope) error {
+		return on.NoGrad(func(on *torch.Scope) error {
+			x, err := vision.FromImages(on, 3, images...)
+			if err != nil {
+				return err
+			}
+			out = f.Features(on, x).ToDevice(on, torch.CPU).To(on, torch.Float64).Clone(s)
+			return nil
+		})
+	})
+	return out, err
+}
+
+// batches calls each with the features [B, D] of up to batch images at a time. first is the index of the first.
+func (f Features) batches(ctx context.Context, images Images, batch int, each func(s *torch.Scope, first int, images []image.Image, x *torch.Tensor) error) error {
+	var held []image.Image
+	first := 0
+	flush := func() error {
+		if len(held) == 0 {
+			return nil
+		}
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		err := torch.Run(torch.CPU, func(s *torch.Scope) error {
+			return s.NoGrad(func(s *torch.Scope) error {
+				x, err := f.of(s, held)
+				if err != nil {
+					return err
+				}
+				return each(s, first, held, x)
+			})
+		})
+		first, held = first+len(held), held[:0]
+		return err
+	}
+	for img, err := range images {
+		if err != nil {
+			return err
+		}
+		if held = append(held, img); len(held) == batch {
+			if err := flush(); err != nil {
+				return err
+			}
+		}
+	}
+	return flush()
+}

@@ -1,0 +1,125 @@
+package evaluation
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"image"
+	"math/rand/v2"
+
+	"github.com/onestep-go/onestep/torch"
+)
+
+// Set is a set of real images. Images have one size.
+type Set interface {
+	// Len is the number of images.
+	Len() int
+	// Image returns an image by its index.
+	Image(i int) (image.Image, error)
+}
+
+// ReferenceOptions say how much of a set is used. The zero value uses all images, and caches nothing.
+type ReferenceOptions struct {
+	Images int // number of images, drawn at random; 0, or more than there are: all
+	Rows   int // number of images, drawn at random from these, that are compared one by one; 0: 10,000
+	Batch  int // images whose features are computed together; 0: 32
+
+	// Cache is a directory for the features of sets; "": none. Identity distinguishes the set from others: its images and how they were
+	// cropped and resized. Without one, or without the identity of the features, nothing is cached.
+	Cache, Identity string
+
+	Progress func(done, all int) // called after each batch; may be nil
+}
+
+const (
+	defaultRows  = 10_000
+	defaultBatch = 32
+	leastImages  = 12 // of a set: each half has the neighbours of Neighbours
+)
+
+// Reference is what generated images are compared with: the moments of a set of real images, and the features of a limited number of
+// them. It is read only, and several goroutines may use it at once, except for Close.
+type Reference struct {
+	Features Features
+	Images   int  // number of real images
+	Cached   bool // whether the features were read from the cache
+
+	set     Set
+	moments Moments
+	order   []int // indices in the set of the images in rows
+	rows    *torch.Tensor
+	batch   int
+	scope   *torch.Scope
+}
+
+// NewReference computes the features of a set, or reads them from the cache. The result has to be closed; the set is used until then.
+func NewReference(ctx context.Context, f Features, set Set, o ReferenceOptions) (_ *Reference, err error) {
+	if f.Extractor == nil {
+		return nil, errors.New("evaluation: no extractor is set")
+	}
+	if o.Images < 0 || o.Rows < 0 || o.Batch < 0 {
+		return nil, fmt.Errorf("evaluation: want positive numbers of images, rows and images in a batch, got %d, %d and %d", o.Images, o.Rows, o.Batch)
+	}
+	n := set.Len()
+	if o.Images != 0 {
+		n = min(n, o.Images)
+	}
+	if n < leastImages {
+		return nil, fmt.Errorf("evaluation: want at least %d real images, got %d", leastImages, n)
+	}
+	r := &Reference{Features: f, Images: n, set: set, batch: o.Batch, scope: torch.NewScope(torch.CPU)}
+	if r.batch == 0 {
+		r.batch = defaultBatch
+	}
+	keep := o.Rows
+	if keep == 0 {
+		keep = defaultRows
+	}
+	keep = min(max(keep, leastImages), n)
+	drawn := rand.New(rand.NewPCG(1, 0)).Perm(set.Len())[:n] // always in this order, so that a set has one reference
+	r.order = drawn[:keep]
+	defer func() {
+		if err != nil {
+			r.Close()
+		}
+	}()
+	c := newStore(o.Cache, o.Identity, f, n, keep)
+	if r.Cached = c.read(r); r.Cached {
+		return r, nil
+	}
+	all := NewCollector(keep)
+	defer all.Close()
+	images := func(yield func(image.Image, error) bool) {
+		for _, i := range drawn {
+			img, err := set.Image(i)
+			if !yield(img, err) || err != nil {
+				return
+			}
+		}
+	}
+	err = f.batches(ctx, images, r.batch, func(_ *torch.Scope, first int, images []image.Image, x *torch.Tensor) error {
+		if err := all.Add(x); err != nil {
+			return err
+		}
+		if o.Progress != nil {
+			o.Progress(first+len(images), n)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	if r.moments, err = all.Moments(); err != nil {
+		return nil, err
+	}
+	if r.rows, err = all.Rows(r.scope); err != nil {
+		return nil, err
+	}
+	return r, c.write(r)
+}
+
+// Compared returns the indices in the set of the images that generated ones are compared with one by one: all, or those drawn.
+func (r *Reference) Compared() []int { return r.order }
+
+// Close frees the features.
+func (r *Reference) Close() { r.scope.Close() }

@@ -1,0 +1,119 @@
+package evaluation
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"hash"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/onestep-go/onestep/torch"
+)
+
+// store is a file with the features of a set. It is named by the hash of all that they depend on, so that it never has to be made invalid;
+// a damaged file is made anew.
+type store struct {
+	path string // "": none
+	key  string
+}
+
+func newStore(dir, identity string, f Features, images, rows int) store {
+	if dir == "" || identity == "" || f.Identity == "" {
+		return store{}
+	}
+	key := fmt.Sprintf("onestep features 1\nset %q\nfeatures %q %q %q\nimages %d\nrows %d\n", identity, f.Name, f.Resize, f.Identity, images, rows) //quote: a key, not for printing
+	sum := sha256.Sum256([]byte(key))
+	name := hex.EncodeToString(sum[:])
+	return store{filepath.Join(dir, name+".safetensors"), name}
+}
+
+// read fills in the reference, and reports whether the file was there and whole.
+func (c store) read(r *Reference) bool {
+	if c.path == "" {
+		return false
+	}
+	w, err := torch.OpenWeights(c.path)
+	if err != nil {
+		return false
+	}
+	defer w.Close()
+	metadata := w.File().Metadata()
+	if metadata["key"] != c.key {
+		return false
+	}
+	shape, _, ok := w.Info("rows")
+	if !ok || len(shape) != 2 || shape[0] != len(r.order) {
+		return false
+	}
+	rows, d := shape[0], shape[1]
+	err = r.scope.NoGrad(func(s *torch.Scope) error {
+		sum := sha256.New()
+		var read [3]*torch.Tensor
+		for i, want := range []struct {
+			name  string
+			shape []int
+		}{{"rows", []int{rows, d}}, {"mean", []int{d}}, {"cov", []int{d, d}}} {
+			shape, dtype, ok := w.Info(want.name)
+			if !ok || dtype != torch.Float64 || fmt.Sprint(shape) != fmt.Sprint(want.shape) {
+				return fs.ErrInvalid
+			}
+			t, err := w.Get(s, want.name)
+			if err != nil {
+				return err
+			}
+			read[i] = t.Clone(s)
+			digest(sum, read[i])
+		}
+		if hex.EncodeToString(sum.Sum(nil)) != metadata["sum"] {
+			return fs.ErrInvalid
+		}
+		r.rows = read[0].Clone(r.scope)
+		r.moments = Moments{N: int64(r.Images), Mean: torch.ToSlice[float64](read[1]), Cov: torch.ToSlice[float64](read[2])}
+		return nil
+	})
+	return err == nil
+}
+
+// write writes the reference's features. A file that cannot be written is an error: it was asked for.
+func (c store) write(r *Reference) error {
+	if c.path == "" {
+		return nil
+	}
+	if err := os.MkdirAll(filepath.Dir(c.path), 0o777); err != nil {
+		return err
+	}
+	return r.scope.NoGrad(func(s *torch.Scope) error {
+		d := len(r.moments.Mean)
+		all := []struct {
+			name string
+			is   *torch.Tensor
+		}{{"rows", r.rows}, {"mean", torch.FromSlice(s, r.moments.Mean)}, {"cov", torch.FromSlice(s, r.moments.Cov, d, d)}}
+		sum := sha256.New()
+		for _, t := range all {
+			digest(sum, t.is)
+		}
+		metadata := map[string]string{
+			"key": c.key, "sum": hex.EncodeToString(sum.Sum(nil)), "features": r.Features.Name, "resize": r.Features.Resize, "images": strconv.Itoa(r.Images),
+		}
+		err := torch.SaveSafetensors(c.path, func(yield func(string, *torch.Tensor) bool) {
+			for _, t := range all {
+				if !yield(t.name, t.is) {
+					return
+				}
+			}
+		}, torch.SaveOptions{Metadata: metadata, Overwrite: true})
+		if err != nil {
+			return fmt.Errorf("evaluation: cache: %w", err)
+		}
+		return nil
+	})
+}
+
+// digest adds a tensor's values to a hash.
+func digest(h hash.Hash, t *torch.Tensor) {
+	_ = binary.Write(h, binary.LittleEndian, torch.ToSlice[float64](t)) // a hash reports no errors
+}
