@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"image"
+	"io/fs"
 	"iter"
 	"slices"
 	"sync"
@@ -71,6 +72,10 @@ func (s *Source) Batches(ctx context.Context, start int64) iter.Seq2[func(in *to
 				yield(nil, err)
 				return
 			}
+			if b == nil {
+				yield(nil, errors.New("latents: the set has no samples"))
+				return
+			}
 			if b.err != nil {
 				yield(nil, fmt.Errorf("latents: %w", b.err))
 				return
@@ -124,8 +129,8 @@ func (s *Source) image(it captioned.Item) (at sample, err error) {
 		if s.cached(it) {
 			im := &s.set.Images()[it.Image]
 			at.latents, found = s.cache.read(s.images.key(im, it), s.images.want(it.Width, it.Height))
-			if found == nil || !missing(found) {
-				return at, found
+			if found == nil {
+				return at, nil
 			}
 		}
 		var bad *dataset.CorruptError
@@ -157,10 +162,10 @@ func (s *Source) text(it captioned.Item) (entry, error) {
 		return nil, nil
 	}
 	e, err := s.cache.read(s.texts.key(it.Caption), s.texts.want())
-	if err != nil && missing(err) {
+	if err != nil {
 		return nil, s.again(err, s.texts.closed())
 	}
-	return e, err
+	return e, nil
 }
 
 // cached reports whether an item's latents are in the cache.
@@ -172,19 +177,22 @@ func (s *Source) cached(it captioned.Item) bool {
 	return fixed
 }
 
-// again says that a file of the cache is made anew, or returns an error if the encoder was closed.
+// again says that an entry that cannot be read is made anew, or returns an error if the encoder was closed.
 func (s *Source) again(why error, closed bool) error {
 	if closed {
-		return fmt.Errorf("cache: %w; the encoder that could make it anew was closed: open the source again, with the model", why)
+		return fmt.Errorf("cache: %w; the encoder that could make it anew was closed: open the source again, with the model", quote.Error(why))
 	}
-	var bad *damagedError
-	if !errors.As(why, &bad) || !s.note("made anew: %v", why) { // batches that are read ahead may find the same
+	if errors.Is(why, fs.ErrNotExist) || !s.note("made anew: %v", quote.Error(why)) { // batches that are read ahead may find the same
 		return nil
 	}
-	return bad.remove()
+	var bad *damagedError
+	if errors.As(why, &bad) {
+		return bad.remove()
+	}
+	return nil
 }
 
-// seed is that of the draw from a sample's moments.
+// drawSeed is that of the draw from a sample's moments.
 func (s *Source) drawSeed(position int64) uint64 {
 	const ofDraws = 0x6c6174656e7473 // other numbers than those of the order
 	return shuffle.Mix(s.seed ^ shuffle.Mix(uint64(position)^shuffle.Mix(ofDraws)))
@@ -280,14 +288,19 @@ func (s *Source) encodeImages(samples []sample) error {
 					return fmt.Errorf("image %s: %w", quote.Path(im.Key), err)
 				}
 				if s.cached(at.Item) {
-					if err := s.cache.write(s.images.key(im, at.Item), at.latents); err != nil {
-						return fmt.Errorf("cache: %w", err)
-					}
+					s.keep(s.images.key(im, at.Item), at.latents)
 				}
 			}
 		}
 		return nil
 	})
+}
+
+// keep stores an entry. If that fails, training goes on with it all the same.
+func (s *Source) keep(k key, e entry) {
+	if err := s.cache.write(k, e); err != nil {
+		s.note("not kept in the cache: %v", err)
+	}
 }
 
 // encodeTexts encodes the captions of a batch that were not in the cache, and stores those that belong there.
@@ -316,9 +329,7 @@ func (s *Source) encodeTexts(samples []sample) error {
 				return fmt.Errorf("caption of %s: %w", quote.Path(s.set.Images()[at.Image].Key), err)
 			}
 			if _, fixed := s.set.Captions(at.Image); fixed && s.cache != nil {
-				if err := s.cache.write(s.texts.key(at.Caption), at.text); err != nil {
-					return fmt.Errorf("cache: %w", err)
-				}
+				s.keep(s.texts.key(at.Caption), at.text)
 			}
 		}
 		return nil

@@ -131,6 +131,12 @@ func TestDamage(t *testing.T) {
 		require.Equal(t, good[files[0]], string(at(files[0])))
 	}
 	require.Len(t, src.Notices(), len(damage)-1)
+	require.NoError(t, os.Remove(files[0]))
+	require.NoError(t, os.Remove(filepath.Dir(files[0])))
+	require.NoError(t, os.WriteFile(filepath.Dir(files[0]), nil, 0o644))
+	require.Equal(t, want, values(t, src, 0, 3), "it cannot be stored, and is used all the same")
+	require.Contains(t, strings.Join(src.Notices()[len(damage)-1:], " "), filepath.Dir(files[0]))
+	require.NoError(t, os.Remove(filepath.Dir(files[0])))
 
 	gone := model(t, "sd15", sd.Options{})
 	src, _, _ = encoded(t, Config{Set: set, Model: gone, Cache: cache, Batch: 3})

@@ -114,7 +114,7 @@ func (s *Source) open(ctx context.Context, c Config) (err error) {
 		}
 	}
 	if !c.Unconditional {
-		if s.texts, err = newTextEncoder(c.Model, c.ClipSkip); err != nil {
+		if s.texts, err = newTextEncoder(c.Model, c.ClipSkip, c.Captions); err != nil {
 			return err
 		}
 	}
@@ -160,12 +160,13 @@ func (s *Source) countTruncated() {
 	}
 }
 
-// note records a notice and logs it. It reports false for one that was recorded before.
+// note records a notice and logs it. It reports false for one that was recorded before, and when there are too many.
 func (s *Source) note(format string, args ...any) bool {
 	text := fmt.Sprintf(format, args...)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if slices.Contains(s.notices, text) {
+	const most = 100 // when a disk fails, each file of the cache has something to say
+	if len(s.notices) >= most || slices.Contains(s.notices, text) {
 		return false
 	}
 	s.notices = append(s.notices, text)
@@ -189,11 +190,13 @@ func (s *Source) Complete() bool { return s.wholeImages && s.wholeTexts }
 func (s *Source) Channels() int { return s.images.latents }
 
 // Encoders says what the features are made by: autoencoder and text encoders, each with a sum by which it is told from others, and the clip
-// skip. A resumed run compares it.
+// skip. A resumed run compares it. With [Config.Captions] it has no sum of the text encoders, which may be trained.
 func (s *Source) Encoders() string {
 	text := fmt.Sprintf("autoencoder %.8s", s.images.sum)
 	if s.texts != nil {
-		text += fmt.Sprintf(", text encoder %.8s", s.texts.sum)
+		if !s.later {
+			text += fmt.Sprintf(", text encoder %.8s", s.texts.sum)
+		}
 		if s.texts.clipSkip > 0 {
 			text += fmt.Sprintf(", clip skip %d", s.texts.clipSkip)
 		}
@@ -207,8 +210,8 @@ func (s *Source) String() string {
 }
 
 // Null returns the condition of the empty prompt, one row on the scope's device, for classifier-free guidance: the text encoders' features,
-// or zeros for models that have them (SDXL's force_zeros_for_empty_prompt). Samples without a caption have exactly these. It is empty for an
-// unconditional source.
+// or zeros for models that have them (SDXL's force_zeros_for_empty_prompt). Samples without a caption have exactly these. With
+// [Config.Captions] they are those of the encoders as they were when the source was opened. It is empty for an unconditional source.
 func (s *Source) Null(in *torch.Scope) models.Cond {
 	if s.texts == nil {
 		return models.Cond{}

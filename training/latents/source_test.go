@@ -258,4 +258,67 @@ func TestString(t *testing.T) {
 		all[src.String()] = true
 	}
 	require.Len(t, all, 5)
+
+	// With text encoders that are trained, it does not change with their weights.
+	c := Config{Model: m, Set: open(t, dir, captioned.Options{}), Captions: true}
+	before := source(t, c).String()
+	for _, p := range m.Texts[0].Parameters() {
+		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+			return s.NoGrad(func(s *torch.Scope) error { p.AddScalarInPlace(s, 1); return nil })
+		}))
+	}
+	require.Equal(t, before, source(t, c).String())
+}
+
+// In half precision latents are drawn in float32 and text features keep the model's type; both are near those of float32.
+func TestHalfPrecision(t *testing.T) {
+	set := open(t, pictures(t, 3), captioned.Options{Settings: captioned.Settings{Dropout: 0.3}})
+	want := values(t, source(t, Config{Set: set, Model: model(t, "sdxl", sd.Options{}), Batch: 3}), 0, 2)
+	for _, d := range []torch.DType{torch.BFloat16, torch.Float16} {
+		src := source(t, Config{Set: set, Model: model(t, "sdxl", sd.Options{DType: d}), Batch: 3, Cache: t.TempDir()})
+		for i, got := range values(t, src, 0, 2) {
+			require.InDeltaSlice(t, want[i].x, got.x, 0.05)
+			require.InDeltaSlice(t, want[i].text, got.text, 0.15) // bfloat16 has 8 bits, and values up to 5
+			require.Equal(t, want[i].sizes, got.sizes)
+		}
+		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+			for batch, err := range src.Batches(t.Context(), 0) {
+				require.NoError(t, err)
+				b := batch(s)
+				require.Equal(t, []torch.DType{torch.Float32, d, d, torch.Float32}, []torch.DType{b.X.DType(), b.Cond.Text.DType(), b.Cond.Pooled.DType(), b.Cond.Sizes.DType()})
+				require.Equal(t, d, src.Null(s).Text.DType())
+				break
+			}
+			return nil
+		}))
+	}
+}
+
+// Features are in files, not in memory: reading them over and over leaves no more than a few batches.
+func TestMemory(t *testing.T) {
+	a, err := vae.NewTiny(vae.TinyConfig{LatentChannels: 64, EncoderWidths: []int{4, 4}, DecoderWidths: []int{4, 4}, EncoderBlocks: []int{1, 1}, DecoderBlocks: []int{1, 1}},
+		torch.CPU, torch.Float32, 3)
+	require.NoError(t, err)
+	defer a.Close()
+	const n = 40
+	src := source(t, Config{Set: open(t, pictures(t, n), captioned.Options{Resolution: 64}), Model: &sd.Model{VAE: a}, Unconditional: true, Cache: t.TempDir()})
+	held := func() uint64 {
+		var m runtime.MemStats
+		runtime.GC()
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	before := held()
+	seen := 0
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		for batch, err := range src.Batches(t.Context(), 0) {
+			require.NoError(t, err)
+			require.NoError(t, s.Run(func(s *torch.Scope) error { require.Equal(t, 64*32*32, batch(s).X.NumEl()); return nil }))
+			if seen++; seen == 2*n {
+				require.Less(t, held(), before+n*64*32*32*4/2, "half of all features")
+				break
+			}
+		}
+		return nil
+	}))
 }

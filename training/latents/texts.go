@@ -21,7 +21,8 @@ type textEncoder struct {
 	null     entry // of the empty prompt
 }
 
-func newTextEncoder(m *sd.Model, clipSkip int) (*textEncoder, error) {
+// newTextEncoder checks a model's text encoders. Those that are trained have no sum: it would be another one when the run resumes.
+func newTextEncoder(m *sd.Model, clipSkip int, trained bool) (*textEncoder, error) {
 	if len(m.Texts) == 0 {
 		return nil, fmt.Errorf("the model %s has no text encoder: open it with its text encoders, or train without captions (Unconditional)", quote.Quoted(m.Name()))
 	}
@@ -41,11 +42,13 @@ func newTextEncoder(m *sd.Model, clipSkip int) (*textEncoder, error) {
 	for i, t := range m.Texts {
 		parts[i] = part{t.Config(), t}
 	}
-	var err error
-	if e.sum, err = sumOf(parts...); err != nil {
-		return nil, fmt.Errorf("text encoder: %w", err)
+	if !trained {
+		var err error
+		if e.sum, err = sumOf(parts...); err != nil {
+			return nil, fmt.Errorf("text encoder: %w", err)
+		}
 	}
-	err = torch.Run(e.device(), func(s *torch.Scope) error {
+	err := torch.Run(e.device(), func(s *torch.Scope) error {
 		of, err := e.encode(s, []string{""})
 		if err != nil {
 			return err
