@@ -89,7 +89,7 @@ func (e *textEncoder) key(caption string) key {
 // encode returns the features of captions, [B, T, W] and pooled [B, P], which is left out if the network takes none, on the encoders' device.
 func (e *textEncoder) encode(s *torch.Scope, captions []string) (all []*torch.Tensor, err error) {
 	err = s.NoGrad(func(s *torch.Scope) error {
-		text, pooled := embed(s, e.model, nil, e.clipSkip, captions)
+		text, pooled := embed(s, e.model, nil, e.clipSkip, captions, false)
 		all = []*torch.Tensor{s.Keep(text)}
 		if pooled != nil {
 			all = append(all, s.Keep(pooled))
@@ -101,8 +101,8 @@ func (e *textEncoder) encode(s *torch.Scope, captions []string) (all []*torch.Te
 
 // embed returns the features of captions, [B, T, W], and pooled [B, P] or nil. Captions that occur several times are encoded once, and
 // gradients flow to the encoders and the adapters where they are recorded. The empty caption is the empty prompt, or zeros if the model says
-// so.
-func embed(s *torch.Scope, m *sd.Model, a nn.Adapters, clipSkip int, captions []string) (text, pooled *torch.Tensor) {
+// so. Together they take one pass, which is faster, and whose roundings depend on the other captions.
+func embed(s *torch.Scope, m *sd.Model, a nn.Adapters, clipSkip int, captions []string, together bool) (text, pooled *torch.Tensor) {
 	place := map[string]int{}
 	var texts []sd.Text
 	rows := make([]int64, len(captions))
@@ -116,7 +116,20 @@ func embed(s *torch.Scope, m *sd.Model, a nn.Adapters, clipSkip int, captions []
 		rows[i] = int64(n)
 	}
 	var all, pools []*torch.Tensor
-	for _, e := range m.Embed(s, a, texts...) {
+	var each []sd.Embedding
+	if together {
+		e := m.EmbedTogether(s, a, texts...)
+		for i := range texts {
+			one := sd.Embedding{Text: e.Text.Narrow(s, 0, i, 1)}
+			if e.Pooled != nil {
+				one.Pooled = e.Pooled.Narrow(s, 0, i, 1)
+			}
+			each = append(each, one)
+		}
+	} else {
+		each = m.Embed(s, a, texts...)
+	}
+	for _, e := range each {
 		all = append(all, e.Text)
 		if e.Pooled != nil {
 			pools = append(pools, e.Pooled)
@@ -146,7 +159,8 @@ func embed(s *torch.Scope, m *sd.Model, a nn.Adapters, clipSkip int, captions []
 //
 //	trainer.Prepare = latents.Encode(model, adapter.Adapters(), 0)
 //
-// A batch without captions is returned as it is.
+// The captions of a batch are encoded in one pass, so that their features are those of [Source] up to rounding. A batch without captions is
+// returned as it is.
 func Encode(m *sd.Model, a nn.Adapters, clipSkip int) func(s *torch.Scope, b training.Batch, d training.Draws) training.Batch {
 	return func(s *torch.Scope, b training.Batch, _ training.Draws) training.Batch {
 		if len(b.Captions) == 0 {
@@ -154,9 +168,9 @@ func Encode(m *sd.Model, a nn.Adapters, clipSkip int) func(s *torch.Scope, b tra
 		}
 		var text, pooled *torch.Tensor
 		if here := s.Device(); here == m.Device() {
-			text, pooled = embed(s, m, a, clipSkip, b.Captions)
+			text, pooled = embed(s, m, a, clipSkip, b.Captions, true)
 		} else if err := s.On(m.Device(), func(c *torch.Scope) error {
-			text, pooled = embed(c, m, a, clipSkip, b.Captions)
+			text, pooled = embed(c, m, a, clipSkip, b.Captions, true)
 			c.Keep(text)
 			if pooled != nil {
 				c.Keep(pooled)
