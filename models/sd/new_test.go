@@ -175,6 +175,20 @@ func TestNew(t *testing.T) {
 		near(t, prediction(t, m), prediction(t, other), 1e-5)
 		require.NoError(t, other.Close())
 
+		small := filepath.Join(t.TempDir(), "small")
+		_, err = m.Write(small, weights.WriteOptions{DecoderOnly: true})
+		if name == "KL" {
+			require.ErrorContains(t, err, "tiny autoencoder")
+			require.NoDirExists(t, small)
+		} else {
+			require.NoError(t, err)
+			again, err = sd.Open(small, sd.Options{})
+			require.NoError(t, err)
+			require.False(t, again.VAE.(*vae.Tiny).Encodes())
+			near(t, prediction(t, m), prediction(t, again), 1e-5)
+			require.NoError(t, again.Close())
+		}
+
 		half := filepath.Join(t.TempDir(), "half")
 		_, err = m.Write(half, weights.WriteOptions{DType: new(torch.Float16)})
 		require.NoError(t, err)

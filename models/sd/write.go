@@ -165,7 +165,7 @@ func (m *Model) Write(dir string, o weights.WriteOptions) (notices []string, err
 		if t.Pool {
 			notices = append(notices, "the vae is a tiny autoencoder with a pooling branch (TAEF2), which diffusers does not have: onestep reads the model, diffusers only with a vae given to it")
 		}
-		if half, ok := m.VAE.(interface{ Encodes() bool }); ok && !half.Encodes() {
+		if half, ok := m.VAE.(interface{ Encodes() bool }); o.DecoderOnly || ok && !half.Encodes() {
 			notices = append(notices, "the vae has only a decoder: the model generates images from prompts, but takes no input images")
 		}
 	}

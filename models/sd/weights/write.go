@@ -33,6 +33,9 @@ type WriteOptions struct {
 	Variant  string // of the files in a directory: "fp16" for model.fp16.safetensors
 	MaxShard int    // maximum size of a shard in a directory, in bytes, without a variant; 0: 10 GB, as in diffusers
 
+	// DecoderOnly leaves out the encoder of a tiny autoencoder in a directory: the model is smaller, and takes no input images.
+	DecoderOnly bool
+
 	// Tokenizer writes a tokenizer's files into an existing directory, for a model without a tokenizer; second selects SDXL's second one.
 	// nil: CLIP's tokenizer, as in all published models.
 	Tokenizer func(dir string, second bool) error
@@ -95,6 +98,9 @@ func (o WriteOptions) check(m *Model) error {
 	}
 	if len(m.parts()) == 0 {
 		return errors.New("the model has no components")
+	}
+	if o.DecoderOnly && (m.VAE == nil || !vae.IsTiny(m.VAE.Config)) {
+		return errors.New("only a tiny autoencoder can be written without its encoder")
 	}
 	return nil
 }
@@ -465,6 +471,9 @@ func (c *Component) write(dir, name string, o WriteOptions) error {
 	list, err := sources(c, o.DType)
 	if err != nil {
 		return err
+	}
+	if name == "vae" && o.DecoderOnly {
+		list = slices.DeleteFunc(list, func(s safetensors.Source) bool { return strings.HasPrefix(s.Name, "encoder.") })
 	}
 	stem := stems[0]
 	if strings.HasPrefix(name, "text_encoder") {
