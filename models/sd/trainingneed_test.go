@@ -29,7 +29,7 @@ func TestTrainingNeed(t *testing.T) {
 		net      unet.Config
 		text     clip.Config
 		millions [2]float64
-	}{{unet.Mini(), clip.Mini(), [2]float64{7.2, 0.9}}, {unet.Small(), clip.Small(), [2]float64{11.2, 4.2}}} {
+	}{{unet.Mini(), clip.Mini(), [2]float64{7.2, 0.9}}, {unet.Small(), clip.Small(), [2]float64{7.7, 4.2}}} {
 		m, err := sd.New(sd.NewConfig{UNet: preset.net, Text: preset.text, Tokenizer: tokens, Autoencoder: kl, Predict: noise.Velocity, ZeroSNR: true})
 		require.NoError(t, err)
 		parameters := m.UNet.Store().Count() + m.Texts[0].Store().Count()
