@@ -119,7 +119,7 @@ func (x sizes) choose(table []image.Point, w, h int) (at, scaled image.Point, er
 		}
 		at = image.Pt(scaled.X/x.Step*x.Step, scaled.Y/x.Step*x.Step)
 		if at.X == 0 || at.Y == 0 {
-			return at, scaled, fmt.Errorf("it has %d×%d pixels, and without enlarging it a bucket's sides are multiples of %d within %d×%d", w, h, x.Step, scaled.X, scaled.Y)
+			return at, scaled, fmt.Errorf("it has %d×%d pixels, less than one step of %d on a side: allow upscaling, or use a smaller step", w, h, x.Step)
 		}
 	} else {
 		at = table[0]

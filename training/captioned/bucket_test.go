@@ -2,12 +2,16 @@ package captioned
 
 import (
 	"encoding/json"
+	"errors"
 	"image"
 	"os"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/training/dataset"
 )
 
 // The table, the assignment and the scaled sizes are those of the rule that kohya's scripts publish, computed in Python: exactly, since both
@@ -69,6 +73,18 @@ func TestBucketLimits(t *testing.T) {
 	assert.ErrorContains(t, err, "300×63")
 	_, _, err = x.choose(nil, 1<<20, 1)
 	assert.Error(t, err)
+	files := tree(t, "a.png", gradient(300, 63, 0), "a.txt", "a", "b.png", gradient(64, 64, 0), "b.txt", "b")
+	o := Options{Resolution: 128, Buckets: Buckets{Enable: true, NoUpscale: true}}
+	err = refused(t, files, o)
+	assert.ErrorContains(t, err, "a.png")
+	var corrupt *dataset.CorruptError
+	assert.False(t, errors.As(err, &corrupt), "it is not damaged")
+	o.SkipCorrupt = true
+	s := opened(t, files, o)
+	assert.Equal(t, []BucketCount{{64, 64, 1, 1}}, s.Summary().Buckets)
+	assert.Len(t, s.Notices(), 1)
+	require.NoError(t, os.Remove(filepath.Join(files, "b.png")))
+	assert.ErrorContains(t, refused(t, files, o), "300×63")
 	x.NoUpscale = false
 	at, _, err := x.choose(x.table(), 300, 63)
 	require.NoError(t, err)

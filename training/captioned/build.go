@@ -47,7 +47,7 @@ func (s *Set) build(ctx context.Context, parts []part, o Options) error {
 			return err
 		}
 		if changed {
-			s.note("buckets: sides from %d to %d pixels, multiples of %d, are used", p.Min, p.Max, p.Step)
+			s.note("buckets: the limits of sides are rounded to %d and %d pixels, multiples of %d", p.Min, p.Max, p.Step)
 		}
 		table := p.table()
 		s.subsets = append(s.subsets, p.subset)
@@ -127,11 +127,10 @@ type builder struct {
 	*Set
 	o          Options
 	at         map[bucketKey]int
-	small      int // images that are enlarged
-	smallest   looked
-	smallestTo Image
 	dropped    int // images whose captions have lines that are not used
 	skipped    int // images below the size asked for
+	unfit      int // images that no bucket can have
+	firstUnfit error
 }
 
 // add puts an image into its bucket.
@@ -143,7 +142,13 @@ func (b *builder) add(f *found, seen looked, subset int, table []image.Point) er
 		return nil
 	}
 	if seen.err == nil {
-		at, scaled, seen.err = sub.choose(table, seen.w, seen.h)
+		var err error
+		if at, scaled, err = sub.choose(table, seen.w, seen.h); err != nil {
+			if b.unfit++; b.unfit == 1 {
+				b.firstUnfit = fmt.Errorf("%s: %w", quote.Path(f.name()), err)
+			}
+			return nil
+		}
 	}
 	if seen.err != nil {
 		err := &dataset.CorruptError{Name: f.name(), Err: seen.err}
@@ -168,11 +173,6 @@ func (b *builder) add(f *found, seen looked, subset int, table []image.Point) er
 		b.buckets = append(b.buckets, bucket{sizes: sub.sizes, at: at})
 	}
 	x.bucket = i
-	if scaled.X > seen.w || scaled.Y > seen.h {
-		if b.small++; b.small == 1 || seen.w*seen.h < b.smallest.w*b.smallest.h {
-			b.smallest, b.smallestTo = seen, Image{Key: f.key, Width: at.X, Height: at.Y}
-		}
-	}
 	if f.dropped {
 		b.dropped++
 	}
@@ -218,7 +218,7 @@ func (b *builder) balance(parts []part) error {
 		}
 	}
 	if len(unused) > 0 {
-		b.note("%s not used: an epoch has no more of them than of the other images", plural.N(len(unused), "regularisation image"))
+		b.note("skipped %s: an epoch uses as many of them as of the other images", plural.N(len(unused), "regularisation image"))
 		var images []Image
 		var from []content
 		for i := range b.images {
@@ -239,6 +239,15 @@ func (b *builder) balance(parts []part) error {
 // finish orders the buckets and refuses what cannot be trained on.
 func (b *builder) finish() error {
 	s := b.Set
+	if b.unfit > 0 && !b.o.SkipCorrupt {
+		return fmt.Errorf("%s too small or too narrow for a bucket; the first: %w", plural.N(b.unfit, "image"), b.firstUnfit)
+	}
+	if b.unfit > 0 {
+		s.note("skipped %s, too small or too narrow for a bucket; the first: %v", plural.N(b.unfit, "image"), b.firstUnfit) //quote: quoted above
+	}
+	if len(s.images) == 0 && b.unfit > 0 {
+		return fmt.Errorf("%s: no images fit a bucket; the first: %w", quote.Path(s.name), b.firstUnfit)
+	}
 	if len(s.images) == 0 {
 		if n := len(s.summary.Corrupt); n > 0 {
 			return fmt.Errorf("%s: none of %s can be read; the first: %w", quote.Path(s.name), plural.N(n, "image"), s.summary.Corrupt[0])
@@ -263,14 +272,10 @@ func (b *builder) finish() error {
 			ErrUncaptioned, n, plural.N(len(s.images), "image"), strings.Join(without, ", "))
 	}
 	if b.dropped > 0 {
-		s.note("%s with a caption of several lines: the first is used", plural.N(b.dropped, "image"))
+		s.note("%s with several lines of captions: only the first line is used", plural.N(b.dropped, "image"))
 	}
 	if b.skipped > 0 {
-		s.note("%s left out, as small as or smaller than the resolution to skip", plural.N(b.skipped, "image"))
-	}
-	if b.small > 0 {
-		s.note("%s smaller than the bucket and enlarged, the smallest from %d×%d to %d×%d pixels (%s)", plural.N(b.small, "image"),
-			b.smallest.w, b.smallest.h, b.smallestTo.Width, b.smallestTo.Height, quote.Path(b.smallestTo.Key))
+		s.note("skipped %s of at most the resolution to skip", plural.N(b.skipped, "image"))
 	}
 	s.sortBuckets()
 	for i := range s.images {
@@ -280,6 +285,7 @@ func (b *builder) finish() error {
 		to.upTo = append(to.upTo, to.samples()+int64(x.Repeats))
 	}
 	s.dropEmpty()
+	s.noteSmall()
 	for i := range s.buckets {
 		x := &s.buckets[i]
 		if x.samples() > math.MaxUint32 {
@@ -325,4 +331,21 @@ func (s *Set) dropEmpty() {
 		}
 	}
 	s.buckets = kept
+}
+
+// noteSmall says how many images are enlarged.
+func (s *Set) noteSmall() {
+	small, least := 0, 0
+	for i := range s.images {
+		if x := &s.images[i]; x.scaled.X > x.Width || x.scaled.Y > x.Height {
+			if small++; small == 1 || x.Width*x.Height < s.images[least].Width*s.images[least].Height {
+				least = i
+			}
+		}
+	}
+	if small > 0 {
+		x := &s.images[least]
+		at := s.buckets[x.bucket].at
+		s.note("upscaling %s smaller than the bucket, the smallest from %d×%d to cover %d×%d pixels (%s)", plural.N(small, "image"), x.Width, x.Height, at.X, at.Y, quote.Path(x.Key))
+	}
 }

@@ -50,7 +50,7 @@ func (s *Set) findConfig(file string, o Options) ([]part, error) {
 		return nil, fmt.Errorf("%s: %w", quote.Path(file), err)
 	}
 	if unused := slices.Sorted(maps.Keys(r.unused)); len(unused) > 0 {
-		s.note("%s: buckets are off (enable_bucket), and these are not used: %s", quote.Path(file), strings.Join(unused, ", "))
+		s.note("%s: enable_bucket is off, ignored: %s", quote.Path(file), strings.Join(unused, ", "))
 	}
 	return parts, nil
 }
@@ -175,7 +175,7 @@ func (r *configReader) dataset(general config, table map[string]any, number int)
 			name = x.metadataFile
 		}
 		if err == nil && seen[name] {
-			r.note("%s is there twice in one dataset: used once", quote.Path(name))
+			r.note("%s is listed twice in a dataset: used once", quote.Path(name))
 			continue
 		}
 		seen[name] = true

@@ -83,7 +83,7 @@ func TestConfig(t *testing.T) {
 	assert.Equal(t, Settings{Repeats: 7, Lines: RandomLine, Wildcards: true, Shuffle: true, KeepTokens: 1, Separator: ",", Dropout: 0.25}, s.Settings(2))
 	assert.Equal(t, []BucketCount{{32, 32, 2, 14}, {64, 64, 2, 12}, {80, 48, 1, 4}}, s.Summary().Buckets, "a 160×80 image is nearest to 80×48, and 8 of the 12 regularise")
 	notices := strings.Join(s.Notices(), "\n")
-	for _, part := range []string{"deep", "1 image with a caption of several lines", "1 image with a caption file, but none with the extension .txt"} {
+	for _, part := range []string{"deep", "1 image with several lines", "1 image without a .txt file"} {
 		assert.Contains(t, notices, part)
 	}
 	assert.Len(t, s.Notices(), 3)

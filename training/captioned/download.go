@@ -97,36 +97,37 @@ func withoutAddress(err error) error {
 	return quote.Error(err)
 }
 
-// file returns the path of a shard at an address, which it downloads unless that was done before. What is there of an interrupted download is
+// file returns the path of a shard at an address, and the address as it is shown. It downloads the shard unless that was done before. What is there of an interrupted download is
 // continued if the server still has the same file.
-func (f *fetcher) file(ctx context.Context, address string) (string, error) {
+func (f *fetcher) file(ctx context.Context, address string) (local, name string, err error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Host == "" {
-		return "", errors.New("want http://HOST/PATH or https://HOST/PATH of a shard, got another address")
+		return "", "", errors.New("want http://HOST/PATH or https://HOST/PATH of a shard, got another address")
 	}
+	name = shown(u)
 	base := path.Base(u.Path)
 	if !archive.IsShard(base) {
-		return "", fmt.Errorf("%s: want the address of a .tar or .tar.gz shard", shown(u))
+		return "", name, fmt.Errorf("%s: want the address of a .tar or .tar.gz shard", name) //quote: shown quotes it
 	}
 	// The name is kept for people; the sum tells addresses apart.
 	sum := sha256.Sum256([]byte(address))
 	file := filepath.Join(f.dir, fmt.Sprintf("%x-%s", sum[:8], strings.Map(plainName, base)))
 	if st, err := os.Stat(file); err == nil {
 		f.reused++
-		return file, f.take(st.Size(), shown(u))
+		return file, name, f.take(st.Size(), name)
 	}
 	d := download{fetcher: f, url: u, address: address, part: file + ".part", tag: file + ".etag"}
 	if err := d.run(ctx); err != nil {
-		return "", fmt.Errorf("%s: %w", shown(u), err)
+		return "", name, fmt.Errorf("%s: %w", name, err) //quote: shown quotes it
 	}
 	f.fetched++
 	if err := os.Rename(d.part, file); err != nil {
-		return "", quote.Error(err)
+		return "", name, quote.Error(err)
 	}
 	if err := os.Remove(d.tag); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", quote.Error(err)
+		return "", name, quote.Error(err)
 	}
-	return file, nil
+	return file, name, nil
 }
 
 func (f *fetcher) take(n int64, what string) error {
@@ -168,6 +169,13 @@ func (d *download) run(ctx context.Context) error {
 	if err := locked(ctx, file); err != nil {
 		return err
 	}
+	defer func() {
+		// Nothing is left of an address without a file.
+		if st, err := file.Stat(); err == nil && st.Size() == 0 {
+			os.Remove(d.part)
+			os.Remove(d.tag)
+		}
+	}()
 	wait := pause
 	for n := 1; ; n++ {
 		err := d.attempt(ctx, file)

@@ -37,7 +37,7 @@ func (s *Set) findDirectory(dir string, o Options) ([]part, error) {
 		return s.findRepeated(dir, top.Dirs, o)
 	}
 	if m := repeated.FindStringSubmatch(s.name); m != nil && len(top.Dirs) == 0 {
-		s.note("%s: the repeats in the name of a directory count for those within the given one: give the directory above it for %s repeats", quote.Path(dir), quote.Text(m[1]))
+		s.note("%s: repeats in the name of the given directory itself are ignored; for %s repeats, pass its parent", quote.Path(dir), quote.Text(m[1]))
 	}
 	p := part{subset: o.whole()}
 	p.name = s.name
@@ -76,9 +76,9 @@ func (s *Set) findRepeated(dir string, names []string, o Options) ([]part, error
 		parts = append(parts, p)
 		used = append(used, fmt.Sprintf("%s: %s", quote.Text(name), plural.N(len(p.images), "image")))
 	}
-	s.note("the directories' names are repeats and class tokens (%s)", listed(used))
+	s.note("repeats and class tokens from the names of directories: %s", listed(used))
 	if len(others) > 0 {
-		s.note("%s: not used, since the names are not of the form N_name: %s", quote.Path(dir), listed(others))
+		s.note("%s: skipped directories whose names are not N_name: %s", quote.Path(dir), listed(others))
 	}
 	return parts, nil
 }
@@ -122,7 +122,7 @@ func (s *Set) findImages(p *part, dir string, how place) error {
 	case list.Packed != "":
 		return imagefile.Repack(list.Packed)
 	case len(list.Dirs) > 0:
-		return fmt.Errorf("%s: no images (%s) but in directories below it, which are not read here: %s", quote.Path(dir), strings.Join(imagefile.Extensions, ", "), listed(quote.Texts(list.Dirs)))
+		return fmt.Errorf("%s: no images (%s); its subdirectories are not read: %s", quote.Path(dir), strings.Join(imagefile.Extensions, ", "), listed(quote.Texts(list.Dirs)))
 	default:
 		return fmt.Errorf("%s: no images (%s)", quote.Path(dir), strings.Join(imagefile.Extensions, ", "))
 	}
@@ -130,10 +130,10 @@ func (s *Set) findImages(p *part, dir string, how place) error {
 		s.summary.LeftOut[ext] += n
 	}
 	if len(list.Dirs) > 0 {
-		s.note("%s: directories below it are not read: %s", quote.Path(dir), listed(quote.Texts(list.Dirs)))
+		s.note("%s: skipped subdirectories: %s", quote.Path(dir), listed(quote.Texts(list.Dirs)))
 	}
 	if unused := slices.Sorted(maps.Keys(meta.unused)); len(unused) > 0 {
-		s.note("%s: columns of metadata that are not used: %s", quote.Path(dir), listed(quote.Texts(unused)))
+		s.note("%s: ignored columns of metadata: %s", quote.Path(dir), listed(quote.Texts(unused)))
 	}
 	texts := textFiles(list.Rest, how.extensions)
 	var passed map[string]*textFile // with other extensions than the one that was asked for
@@ -165,16 +165,16 @@ func (s *Set) findImages(p *part, dir string, how place) error {
 		p.images = append(p.images, f)
 	}
 	if passedBy > 0 {
-		s.note("%s: %s with a caption file, but none with the extension %s that is asked for: not used", quote.Path(dir), plural.N(passedBy, "image"), quote.Text(how.extensions[0]))
+		s.note("%s: %s without a %s file, but with a caption file of another extension, which is ignored", quote.Path(dir), plural.N(passedBy, "image"), quote.Text(how.extensions[0]))
 	}
 	if several > 0 {
-		s.note("%s: %s with several caption files: %s is used", quote.Path(dir), plural.N(several, "image"), quote.Text(how.extensions[0]))
+		s.note("%s: %s with several caption files: using %s", quote.Path(dir), plural.N(several, "image"), quote.Text(how.extensions[0]))
 	}
 	if both > 0 {
-		s.note("%s: %s with a caption in the metadata and a caption file: the metadata is used", quote.Path(dir), plural.N(both, "image"))
+		s.note("%s: %s with a caption in the metadata and in a file: using the metadata", quote.Path(dir), plural.N(both, "image"))
 	}
 	if alone > 0 {
-		s.note("%s: %s without an image of the same name: not used", quote.Path(dir), plural.N(alone, "caption file"))
+		s.note("%s: ignored %s without an image of the same name", quote.Path(dir), plural.N(alone, "caption file"))
 	}
 	return nil
 }

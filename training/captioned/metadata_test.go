@@ -1,6 +1,7 @@
 package captioned
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -116,4 +117,26 @@ func TestRegularisation(t *testing.T) {
 	refused(t, data, Options{Resolution: 8, Settings: Settings{Regularization: true}})
 	require.NoError(t, os.WriteFile(filepath.Join(prior, "x"), nil, 0o600))
 	refused(t, data, Options{Resolution: 8, Prior: filepath.Join(prior, "x")})
+}
+
+func FuzzMetadata(f *testing.F) {
+	f.Add([]byte(`{"file_name": "a.png", "text": ["x"]}`), true)
+	f.Add([]byte("file_name,text\na.png,x\n"), false)
+	f.Fuzz(func(t *testing.T, data []byte, lines bool) {
+		m := metadata{captions: map[string][]string{}, errs: map[string]error{}, unused: map[string]bool{}}
+		read := m.readCSV
+		if lines {
+			read = m.readJSONL
+		}
+		if read(bytes.NewReader(data), "sub") != nil {
+			return
+		}
+		for path, captions := range m.captions {
+			require.True(t, strings.HasPrefix(path, "sub/"), path)
+			for _, c := range captions {
+				require.NoError(t, checkText(c))
+			}
+		}
+		captionsIn(data, "")
+	})
 }

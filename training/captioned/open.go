@@ -13,21 +13,22 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/training/internal/archive"
 	"github.com/onestep-go/onestep/training/internal/imagefile"
+	"github.com/onestep-go/onestep/training/internal/webdataset"
 )
 
-// Open opens images with captions:
+// Open opens a set of images with captions:
 //
 //   - a directory of images, at any depth, with the caption of cat.jpg in cat.txt or cat.caption;
-//   - a directory with metadata.jsonl or metadata.csv, as of Hugging Face's imagefolder: file_name, and a column text, caption or prompt,
-//     which in JSON may be a list of captions;
-//   - a directory of directories N_name, as of kohya's scripts: N repeats of the images in it, with name as the caption of those without;
-//   - WebDataset shards, .tar or .tar.gz: one, a directory of them, a pattern such as "train-{000..127}.tar" or "train-*.tar", addresses
-//     http:// or https:// (with a pattern in braces), which are downloaded and kept in o.Cache, or pipe:COMMAND, a shell command that
-//     writes a shard (captions in .txt, .text or .caption, or in the field text, caption or prompt of .json);
-//   - a dataset configuration of kohya's scripts, a .toml or .json file: [general], [[datasets]] and [[datasets.subsets]], whose values come
-//     before those of o. A key that is not supported is an error.
+//   - a directory with metadata.jsonl or metadata.csv (Hugging Face imagefolder), with a column file_name and a column text, caption or
+//     prompt, which in JSON may be a list of captions;
+//   - a directory with subdirectories N_name (kohya's layout): N repeats of its images, and name as the caption of images without one;
+//   - WebDataset shards, .tar or .tar.gz: a file, a directory, a pattern such as "train-{000..127}.tar" or "train-*.tar", http:// or
+//     https:// URLs (patterns in braces allowed), which are downloaded to o.Cache and kept, or pipe:COMMAND, a shell command that writes a
+//     shard to its standard output; captions are in .txt, .text or .caption, or in the field text, caption or prompt of .json;
+//   - a dataset configuration of kohya's scripts, a .toml or .json file with [general], [[datasets]] and [[datasets.subsets]]. Its values
+//     take precedence over o. An unknown or unsupported key is an error.
 //
-// All images are read once, for their size and a sum of their content. The set must be closed.
+// All images are read once, for their sizes and hashes. The set must be closed.
 func Open(ctx context.Context, spec string, o Options) (_ *Set, err error) {
 	fail := func(err error) (*Set, error) { return nil, fmt.Errorf("data: %w", err) }
 	if err := o.defaults(); err != nil {
@@ -84,7 +85,7 @@ func (s *Set) find(ctx context.Context, spec string, o Options) ([]part, error) 
 		}
 		if paths != nil {
 			s.name = filepath.Base(spec)
-			return s.findShards(paths, o)
+			return s.findShards(webdataset.Files(paths), o)
 		}
 	}
 	switch {
@@ -101,12 +102,12 @@ func (s *Set) find(ctx context.Context, spec string, o Options) ([]part, error) 
 			return nil, err
 		}
 		if paths != nil {
-			return s.findShards(paths, o)
+			return s.findShards(webdataset.Files(paths), o)
 		}
 		return s.findDirectory(spec, o)
 	case archive.IsShard(spec):
 		s.name = filepath.Base(spec)
-		return s.findShards([]string{spec}, o)
+		return s.findShards(webdataset.Files([]string{spec}), o)
 	case imagefile.Is(spec):
 		return nil, fmt.Errorf("%s is an image: give the directory that holds it", quote.Path(spec))
 	case imagefile.IsPacked(spec):

@@ -8,69 +8,70 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// Options say how a set's images are used. What a dataset TOML says of its images comes before them.
+// Options select how images are used. Values of a dataset configuration take precedence over them.
 type Options struct {
-	Resolution int     // of the bucket, or of the square whose area buckets have, in pixels; 0: 512
-	Buckets    Buckets // zero value: one bucket, a square of Resolution pixels
-	Settings           // of all images
+	Resolution int     // side of the images in pixels; with Buckets, all have about the area of this square; 0: 512
+	Buckets    Buckets // aspect-ratio buckets; zero value: squares of Resolution pixels
+	Settings           // for all images
 
-	// Column names the captions in metadata.jsonl and metadata.csv. "": text, caption or prompt.
+	// Column is the column of captions in metadata.jsonl and metadata.csv; "": text, caption or prompt.
 	Column string
 	// Cache is the directory that downloaded shards are kept in; "": onestep/shards in the user's cache directory.
 	Cache string
-	// Downloading is told how many bytes there are of a shard that is downloaded, and of all of it, -1 if that is unknown; nil: nobody.
+	// Downloading is called during a download with the shard's name, the bytes received so far, and its size, -1 if unknown; may be nil.
 	Downloading func(shard string, done, all int64)
-	// CacheLimit is the most that the shards of a set may have that are downloaded or written by a command, in bytes; 0: 64 GiB.
+	// CacheLimit is the limit in bytes for all shards of a set that are downloaded or written by a command; 0: 64 GiB.
 	CacheLimit int64
-	// Prior is a directory of regularisation images, laid out as the others; "": none.
+	// Prior is a directory of regularisation images (prior preservation), with captions like the others; "": none.
 	Prior string
-	// PriorWeight is the factor of the loss of regularisation images (prior loss weight). 0: 1.
+	// PriorWeight is the prior loss weight, a factor for the loss of regularisation images; 0: 1.
 	PriorWeight float64
-	// Uncaptioned allows images without a caption, which are trained with an empty one. Otherwise they are an error.
+	// Uncaptioned allows images without a caption, whose prompt is empty. Otherwise they are an error.
 	Uncaptioned bool
-	// SkipCorrupt leaves out images that cannot be read, which Summary counts. Otherwise they are an error.
+	// SkipCorrupt leaves out images that cannot be read, which Summary counts, and those too small or too narrow for a bucket. Otherwise they
+	// are an error.
 	SkipCorrupt bool
-	// Progress is told how many images of all have been looked at, from one goroutine at a time; nil: nobody.
+	// Progress is called while Open reads the images, with the number read and their total, by one goroutine at a time; may be nil.
 	Progress func(done, all int)
 }
 
-// Settings are how the images of a subset are used. The zero value uses each once an epoch, center-cropped, with its caption as it is.
+// Settings select how the images of a subset are used. The zero value: once per epoch, center-cropped, with unchanged captions.
 type Settings struct {
-	Repeats        int    // times that an image is used in an epoch; 0: 1
-	ClassTokens    string // the caption of images without one
-	Regularization bool   // images of the class, which keep the model from forgetting it (prior preservation)
+	Repeats        int    // uses of each image per epoch; 0: 1
+	ClassTokens    string // caption of images without one
+	Regularization bool   // regularisation images, for prior preservation
 
-	RandomCrop bool // crop anywhere instead of at the center
-	Flip       bool // mirror every other image left to right, at random
+	RandomCrop bool // crop at a random place instead of the center
+	Flip       bool // flip horizontally with probability 0.5
 
-	Lines           Lines   // which line of a caption file is the caption
-	Wildcards       bool    // {red|green} in a caption is one of them, at random; {{ and }} are braces
-	Prefix, Suffix  string  // put before and after each caption, with a space
-	Shuffle         bool    // shuffle the parts of a caption between separators, but the first KeepTokens
-	KeepTokens      int     // parts at the caption's start that are neither shuffled nor dropped
-	KeepSeparator   string  // parts before its first and after its second occurrence in a caption are kept instead, such as |||
-	Separator       string  // between a caption's parts; "": a comma
-	SecondSeparator string  // replaced by Separator after shuffling, so that parts stay together
-	Dropout         float64 // fraction of samples that are trained with an empty caption
-	DropoutEvery    int     // every so many epochs all captions are empty; 0: never
-	PartDropout     float64 // fraction of a caption's parts that are dropped, kept ones excepted
+	Lines           Lines   // lines of a caption file that are used
+	Wildcards       bool    // {red|green} in a caption becomes one of the two at random; {{ and }} are braces
+	Prefix, Suffix  string  // put before and after each caption, separated by a space
+	Shuffle         bool    // shuffle the tags of a caption (its parts between separators), except the first KeepTokens
+	KeepTokens      int     // tags at the start that are neither shuffled nor dropped
+	KeepSeparator   string  // such as |||: tags before its first and after its second occurrence are kept instead
+	Separator       string  // between tags; "": a comma
+	SecondSeparator string  // replaced by Separator after shuffling, to keep tags together
+	Dropout         float64 // probability of an empty caption
+	DropoutEvery    int     // all captions of every DropoutEvery-th epoch are empty; 0: never
+	PartDropout     float64 // probability of dropping each tag that is not kept
 }
 
-// Lines says which lines of a caption file are the caption.
+// Lines selects the lines of a caption file.
 type Lines int
 
 const (
-	JoinLines  Lines = iota // all, joined by spaces
-	FirstLine               // the first
-	RandomLine              // each is a caption of its own, one of which is drawn
+	JoinLines  Lines = iota // one caption of all lines, joined by spaces
+	FirstLine               // only the first line
+	RandomLine              // each line is a caption; one is chosen at random for each use
 )
 
-// Buckets are image sizes by aspect ratio, as kohya's training scripts make them.
+// Buckets are aspect-ratio buckets, the same as in kohya's training scripts.
 type Buckets struct {
 	Enable    bool
-	Min, Max  int  // of a bucket's sides, in pixels; 0: 256 and 1024
-	Step      int  // sides are multiples of it; 0: 64
-	NoUpscale bool // never enlarge an image: those smaller than a bucket get a smaller one
+	Min, Max  int  // limits of a bucket's sides in pixels; 0: 256 and 1024
+	Step      int  // sides are multiples of Step; 0: 64
+	NoUpscale bool // never upscale images: small ones get smaller buckets
 }
 
 const (
@@ -116,7 +117,7 @@ func (x *Settings) defaults() error {
 		is   float64
 	}{{"caption dropout", x.Dropout}, {"caption part dropout", x.PartDropout}} {
 		if !(rate.is >= 0 && rate.is <= 1) {
-			return fmt.Errorf("%s: want 0 to 1, got %v", rate.name, rate.is)
+			return fmt.Errorf("%s: want a probability from 0 to 1, got %v", rate.name, rate.is)
 		}
 	}
 	if x.KeepTokens < 0 {

@@ -89,34 +89,35 @@ func (s *Set) findRemote(ctx context.Context, spec string, o Options) ([]part, e
 	if err != nil {
 		return nil, err
 	}
-	var paths []string
+	var files []webdataset.File
 	for _, one := range specs {
 		line, isCommand := strings.CutPrefix(one, pipe)
 		var path string
+		name := quote.Text(one)
 		if isCommand {
 			path, err = f.command(ctx, line)
 			// An open file, or what is kept of a gzipped one, needs no name.
 			defer os.Remove(path)
 		} else {
-			path, err = f.file(ctx, one)
+			path, name, err = f.file(ctx, one)
 		}
 		if err != nil {
 			return nil, err
 		}
-		paths = append(paths, path)
+		files = append(files, webdataset.File{Path: path, Name: name})
 	}
 	if f.reused > 0 {
-		s.note("%s of %d from %s, downloaded before", plural.N(f.reused, "shard"), len(paths), quote.Path(f.dir))
+		s.note("%s of %d downloaded earlier, from %s", plural.N(f.reused, "shard"), len(files), quote.Path(f.dir))
 	}
 	if f.fetched > 0 && isURL(spec) {
-		s.note("%s downloaded to %s and kept there", plural.N(f.fetched, "shard"), quote.Path(f.dir))
+		s.note("%s downloaded to %s and kept", plural.N(f.fetched, "shard"), quote.Path(f.dir))
 	}
-	return s.findShards(paths, o)
+	return s.findShards(files, o)
 }
 
 // findShards lists the samples of shards.
-func (s *Set) findShards(paths []string, o Options) ([]part, error) {
-	shards, err := webdataset.Open(s.name, paths)
+func (s *Set) findShards(files []webdataset.File, o Options) ([]part, error) {
+	shards, err := webdataset.Open(s.name, files)
 	if err != nil {
 		return nil, err
 	}
@@ -142,8 +143,8 @@ func (s *Set) findShards(paths []string, o Options) ([]part, error) {
 	}
 	if len(p.images) == 0 {
 		name := s.name
-		if len(paths) == 1 {
-			name = paths[0]
+		if len(files) == 1 {
+			name = files[0].Name
 		}
 		return nil, fmt.Errorf("%s: no samples with an image (%s)", quote.Path(name), strings.Join(imagefile.Extensions, ", "))
 	}

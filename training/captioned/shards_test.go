@@ -176,6 +176,9 @@ func TestDownloads(t *testing.T) {
 		assert.Contains(t, err.Error(), want)
 		assert.NotContains(t, err.Error(), "secret")
 	}
+	left, _ := filepath.Glob(filepath.Join(o.Cache, "*.part"))
+	assert.Empty(t, left)
+	assert.Contains(t, captionsOf(opened(t, web.URL+"/x-{0..1}.tar", o)), "x-1.tar/0")
 	o.Cache, o.CacheLimit = t.TempDir(), 100
 	assert.ErrorContains(t, refused(t, web.URL+"/x-0.tar", o), "limit")
 	o.CacheLimit = -1
@@ -208,6 +211,9 @@ func TestPipe(t *testing.T) {
 		_, err := s.Read(b[0])
 		require.NoError(t, err)
 	}
+	again := opened(t, "pipe:cat "+dir+"/x-{0..1}.tar", o)
+	require.Equal(t, s.Identity(), again.Identity(), "temporary files' names do not count")
+	require.Equal(t, map[string][]string{"x-0.tar/0": {"a"}, "x-1.tar/0": {"b"}}, captionsOf(again))
 	for spec, want := range map[string]string{
 		"pipe:": "nothing", "pipe:true": "nothing", "pipe:echo broken >&2; exit 3": "broken", "pipe:echo x": "damaged", "pipe:exit 3": "3",
 	} {

@@ -45,9 +45,19 @@ func (s Summary) String() string {
 	} else {
 		b.WriteString("\nall with captions")
 	}
-	for _, x := range s.Buckets {
-		fmt.Fprintf(&b, "\n%d×%d: %s", x.Width, x.Height, plural.N(x.Images, "image"))
-		if x.Samples != int64(x.Images) {
+	if n := len(s.Buckets); n > 8 {
+		fmt.Fprintf(&b, "\n%d buckets, with their numbers of images:", n)
+	}
+	for i, x := range s.Buckets {
+		// Few buckets have a line each, and many are put side by side.
+		between, image := "\n", plural.N(x.Images, "image")
+		if len(s.Buckets) > 8 {
+			if image = fmt.Sprint(x.Images); i%8 > 0 {
+				between = ", "
+			}
+		}
+		fmt.Fprintf(&b, "%s%d×%d: %s", between, x.Width, x.Height, image)
+		if len(s.Buckets) <= 8 && x.Samples != int64(x.Images) {
 			fmt.Fprintf(&b, ", %s", plural.N(x.Samples, "sample"))
 		}
 	}

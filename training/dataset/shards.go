@@ -11,7 +11,7 @@ import (
 type shards struct{ *webdataset.Shards }
 
 func openShards(name string, paths []string, o Options) (*Set, error) {
-	x, err := webdataset.Open(name, paths)
+	x, err := webdataset.Open(name, webdataset.Files(paths))
 	if err != nil {
 		return nil, err
 	}

@@ -26,9 +26,9 @@ const maxText = 1 << 20
 
 // Shards is WebDataset shards: members with the same name up to the first dot are a sample.
 type Shards struct {
-	paths   []string
-	open    []*os.File // [len(paths)]; nil for gzipped shards
-	held    [][]byte   // [len(paths)]; concatenated members of gzipped shards
+	files   []File
+	open    []*os.File // [len(files)]; nil for gzipped shards
+	held    [][]byte   // [len(files)]; concatenated members of gzipped shards
 	samples []sample
 	memory  int64          // bytes of held and samples
 	LeftOut map[string]int // images in formats that are not supported, by extension
@@ -77,13 +77,27 @@ const (
 // extent is a range of bytes in a shard's file, or in its held members.
 type extent struct{ at, size int64 }
 
-// Open lists the samples of shards, by their paths. name is for errors.
-func Open(name string, paths []string) (*Shards, error) {
-	slices.Sort(paths)
-	s := &Shards{paths: paths, open: make([]*os.File, len(paths)), held: make([][]byte, len(paths)), LeftOut: map[string]int{}}
-	for i, p := range paths {
+// File is a shard.
+type File struct {
+	Path string
+	Name string // in errors and keys
+}
+
+// Files are shards that are named by their paths, in the order of these.
+func Files(paths []string) []File {
+	var files []File
+	for _, p := range slices.Sorted(slices.Values(paths)) {
+		files = append(files, File{p, p})
+	}
+	return files
+}
+
+// Open lists the samples of shards. name is for errors.
+func Open(name string, files []File) (*Shards, error) {
+	s := &Shards{files: files, open: make([]*os.File, len(files)), held: make([][]byte, len(files)), LeftOut: map[string]int{}}
+	for i, f := range files {
 		if err := s.index(i); err != nil {
-			return nil, errors.Join(fmt.Errorf("%s: %w", quote.Path(p), err), s.Close())
+			return nil, errors.Join(fmt.Errorf("%s: %w", quote.Path(f.Name), err), s.Close())
 		}
 	}
 	// A sample whose only image is in a format that is not supported is skipped.
@@ -96,7 +110,7 @@ func Open(name string, paths []string) (*Shards, error) {
 
 // index lists the samples of shard i.
 func (s *Shards) index(i int) error {
-	z, err := archive.OpenGzip(s.paths[i])
+	z, err := archive.OpenGzip(s.files[i].Path)
 	if err != nil {
 		return err
 	}
@@ -275,7 +289,7 @@ func (s *Shards) Classes() ([]string, error) {
 			has, lacks = lacks, has
 		}
 		if has.from != nowhere && lacks.from == nowhere {
-			return nil, fmt.Errorf("sample %s of %s has a class and sample %s of %s has none: want a class for all samples or for none", quote.Text(has.key), quote.Path(s.paths[has.shard]), quote.Text(lacks.key), quote.Path(s.paths[lacks.shard]))
+			return nil, fmt.Errorf("sample %s of %s has a class and sample %s of %s has none: want a class for all samples or for none", quote.Text(has.key), quote.Path(s.files[has.shard].Name), quote.Text(lacks.key), quote.Path(s.files[lacks.shard].Name))
 		}
 		if has.from != nowhere {
 			top = max(top, s.samples[i].class)
@@ -310,12 +324,12 @@ func (s *Shards) Label(i int) int {
 func (s *Shards) Name(i int) string {
 	x := &s.samples[i]
 	if x.ext == "" {
-		return fmt.Sprintf("%s: %s", s.paths[x.shard], quote.Text(x.key))
+		return fmt.Sprintf("%s: %s", s.files[x.shard].Name, quote.Text(x.key))
 	}
 	if x.field != "" {
-		return fmt.Sprintf("%s: %s", s.paths[x.shard], quote.Text(x.key+"."+x.field+"."+x.ext))
+		return fmt.Sprintf("%s: %s", s.files[x.shard].Name, quote.Text(x.key+"."+x.field+"."+x.ext))
 	}
-	return fmt.Sprintf("%s: %s", s.paths[x.shard], quote.Text(x.key+"."+x.ext))
+	return fmt.Sprintf("%s: %s", s.files[x.shard].Name, quote.Text(x.key+"."+x.ext))
 }
 
 // Identify writes what tells the samples from others: their names, sizes and classes.
@@ -346,7 +360,7 @@ func (s *Shards) read(shard int, e extent) ([]byte, error) {
 	// The extents were within the file when it was indexed. If it has been truncated since, add has limited the size of data.
 	data := make([]byte, e.size)
 	if _, err := f.ReadAt(data, e.at); err != nil {
-		return nil, fmt.Errorf("%s: %w", quote.Path(s.paths[shard]), archive.NoEOF(err))
+		return nil, fmt.Errorf("%s: %w", quote.Path(s.files[shard].Name), archive.NoEOF(err))
 	}
 	return data, nil
 }
@@ -366,10 +380,10 @@ func (s *Shards) Texts(i int) (text, fields []byte, err error) {
 // Key is a sample's name, with that of its shard if there are several.
 func (s *Shards) Key(i int) string {
 	x := &s.samples[i]
-	if len(s.paths) == 1 {
+	if len(s.files) == 1 {
 		return x.key
 	}
-	return filepath.Base(s.paths[x.shard]) + "/" + x.key
+	return filepath.Base(s.files[x.shard].Name) + "/" + x.key
 }
 
 // Caption is the content of .txt, or the field caption of .json.
@@ -388,7 +402,7 @@ func (s *Shards) Caption(i int) (string, error) {
 	}
 	var fields struct{ Caption string }
 	if err := json.Unmarshal(data, &fields); err != nil {
-		return "", fmt.Errorf("%s: %s.json: %w", quote.Path(s.paths[x.shard]), quote.Text(x.key), quote.Error(err))
+		return "", fmt.Errorf("%s: %s.json: %w", quote.Path(s.files[x.shard].Name), quote.Text(x.key), quote.Error(err))
 	}
 	return fields.Caption, nil
 }
