@@ -2,9 +2,9 @@
 // files. Package sampling/texttoimage generates images with them.
 //
 // [Open] reads a diffusers directory or a single .safetensors or .ckpt file into a [Model]. Weights that already have the requested data
-// type are memory-mapped views of the files; others are converted. [Options] can replace components: the U-Net, text encoders, the
-// autoencoder, or a tiny autoencoder (TAESD). A model owns its weights and its files: Close frees them. Several goroutines may use one
-// model at once.
+// type are memory-mapped views of the files; others are converted. [Options] can leave components out, or replace them: the U-Net, text
+// encoders, the autoencoder, or a tiny autoencoder (TAESD). A model owns its weights and its files: Close frees them. Several goroutines may
+// use one model at once.
 //
 // [New] makes a model with random weights, to be trained from nothing, and [Model.Write] writes any model as a diffusers directory. A model
 // is a module for package training, with the weights of U-Net and text encoders ([Model.Parameters]).
