@@ -4,8 +4,9 @@
 //
 //   - Objective is the method, and computes the loss of a batch: denoisers with [EDM], [DDPM] and [Flow]; consistency models
 //     from data with [CT], [ECT] and [SCM]; distillation of a teacher with [CD], [CTM], [PD] and SCM, of a latent diffusion model
-//     with [LCD]; average velocities with [MeanFlow]; a style for a few-step model with [FewStep]. They are plain structs over functions of package models. An objective may
-//     implement optional interfaces ([Module], [Validator], [Describer] and others).
+//     with [LCD]; average velocities with [MeanFlow]; a style for a few-step model with [FewStep]. They
+//     are plain structs over functions of package models. An objective may implement optional interfaces ([Module], [Validator],
+//     [Describer] and others).
 //   - Model is trained, and Optimizer updates its parameters (package torch/optim).
 //   - Data is a [Source], which yields batches from a given position: [Images] over a loader of package dataset, or any other
 //     source with any conditions. A [Batch] has samples X [B, C, H, W] and models.Cond.

@@ -29,6 +29,12 @@ import (
 // network is a [models.Adapted] over the teacher's own network, which is thus held once, and neither is set: the adapter learns the mean
 // over w.
 //
+// Phases and Trajectory are variants whose outputs are points of the trajectory instead of its clean end: the network's own DDIM step
+// from n to a timestep e ≤ n', without the boundary function of [models.Latent]. At n = e it is the identity.
+//
+//	G_θ(y, n → e) = √ᾱ_e·x̂_0 + √(1-ᾱ_e)·ε̂        of the student at y and n
+//	L = d( G_θ(y, n → e), G_θ⁻(ŷ, n' → e) )
+//
 // In σ coordinates this is [CD] with Euler's step and a [models.Guided] teacher. LCD computes in the chain's own coordinates instead:
 // with whole timesteps the networks' inputs are exactly those of the chain and the boundary at timestep 0 is exact in float32 too, where
 // levels that are rounded come out as timesteps that are not whole, and student and teacher need not have the same conditioning.
@@ -47,6 +53,14 @@ type LCD struct {
 	WMin, WMax float64
 	// GuidanceInput passes the guidance scale w + 1 to the student's network, as Cond.Guidance.
 	GuidanceInput bool
+
+	// Phases divides the pairs of timesteps into that many phases: e is the lower end of the phase that n is in (phased consistency models,
+	// Wang et al. 2024, section 3), so that as many DDIM steps, one per phase, follow the teacher without noise between them. 0: none.
+	Phases int
+	// Trajectory draws e among the lower ends of the pairs from i downwards (trajectory consistency distillation, Zheng et al. 2024, with the
+	// first-order function), for samplers that go to any timestep, such as TCD's. One prediction serves all e, so that the optimum is a
+	// compromise of all jumps from a point.
+	Trajectory bool
 
 	Distance Distance // nil: ElementHuber; the paper's experiments use L2
 	Decay    float64  // of the target's EMA, each optimizer step; 0: 0.95
@@ -74,7 +88,33 @@ func (c *LCD) withDefaults() LCD {
 // Loss draws a pair of timesteps, a guidance and a noise for each sample and returns the mean distance.
 func (c *LCD) Loss(s *torch.Scope, _ int, b Batch, d Draws) *torch.Tensor {
 	index, w := c.draw(b, d)
-	return c.loss(s, b, index, w, d.Noise(s, b.X), d)
+	end := c.ends(index)
+	if c.Trajectory {
+		end = make([]int, len(index))
+		for i, at := range index {
+			end[i] = c.lower(d.Samples[i].IntN(at + 1))
+		}
+	}
+	return c.loss(s, b, index, end, w, d.Noise(s, b.X), d)
+}
+
+// lower is the lower timestep n' of pair i.
+func (c *LCD) lower(i int) int { return max(c.withDefaults().Skip*i-1, 0) }
+
+// ends returns e for each pair, with Phases; nil: the clean end.
+func (c *LCD) ends(index []int) []int {
+	if c.Phases == 0 {
+		return nil
+	}
+	end := make([]int, len(index))
+	for i, at := range index {
+		phase := 0
+		for phase+1 < c.Phases && (phase+1)*c.pairs()/c.Phases <= at {
+			phase++
+		}
+		end[i] = c.lower(phase * c.pairs() / c.Phases)
+	}
+	return end
 }
 
 // draw returns i and w for each sample.
@@ -94,10 +134,15 @@ func (c *LCD) pairs() int { return c.Teacher.Process().Steps() / c.withDefaults(
 // LossAt is the loss for given pairs of timesteps, index i from 0 to N/k - 1 [B], the guidance w [B] and noise z, of the latents' shape.
 // Model and target use the same dropout masks, drawn from the seed; the teacher runs without dropout.
 func (c *LCD) LossAt(s *torch.Scope, b Batch, index []int, w []float64, z *torch.Tensor, dropout uint64) *torch.Tensor {
-	return c.loss(s, b, index, w, z, Draws{Dropout: dropout})
+	return c.loss(s, b, index, c.ends(index), w, z, Draws{Dropout: dropout})
 }
 
-func (c *LCD) loss(s *torch.Scope, b Batch, index []int, w []float64, z *torch.Tensor, draws Draws) *torch.Tensor {
+// JumpLossAt is LossAt with the ends e of the jumps, timesteps [B] of at most n'.
+func (c *LCD) JumpLossAt(s *torch.Scope, b Batch, index, end []int, w []float64, z *torch.Tensor, dropout uint64) *torch.Tensor {
+	return c.loss(s, b, index, end, w, z, Draws{Dropout: dropout})
+}
+
+func (c *LCD) loss(s *torch.Scope, b Batch, index, end []int, w []float64, z *torch.Tensor, draws Draws) *torch.Tensor {
 	if b.Cond.Guidance != nil {
 		panic(&torch.Error{Op: lcdName, Msg: "the batch has guidance scales (Cond.Guidance), but the objective draws them itself"})
 	}
@@ -105,7 +150,7 @@ func (c *LCD) loss(s *torch.Scope, b Batch, index []int, w []float64, z *torch.T
 	from, to := make([]int, len(index)), make([]int, len(index))
 	for i, at := range index {
 		from[i] = o.Skip*(at+1) - 1
-		to[i] = max(from[i]-o.Skip, 0)
+		to[i] = c.lower(at)
 	}
 	cond := b.masked(draws.Dropout)
 	if c.GuidanceInput {
@@ -122,9 +167,9 @@ func (c *LCD) loss(s *torch.Scope, b Batch, index []int, w []float64, z *torch.T
 			f = c.Model
 		}
 		x0, eps := c.Teacher.Parts(s, y, c.guided(s, y, from, w, b.Cond), from)
-		return f.Forward(s, chain.Noisy(s, x0, eps, to), to, cond)
+		return answer(s, f, chain.Noisy(s, x0, eps, to), to, end, cond)
 	})
-	d := o.Distance.Distance(s, c.Model.Forward(s, y, from, cond), target)
+	d := o.Distance.Distance(s, answer(s, c.Model, y, from, end, cond), target)
 	if draws.Observe != nil {
 		levels := make([]float64, len(from))
 		for i, n := range from {
@@ -133,6 +178,17 @@ func (c *LCD) loss(s *torch.Scope, b Batch, index []int, w []float64, z *torch.T
 		draws.Observe(levels, d)
 	}
 	return b.mean(s, d)
+}
+
+// answer is f(y, n), or G(y, n → e) with ends of jumps.
+func answer(s *torch.Scope, f *models.Latent, y *torch.Tensor, steps, end []int, cond models.Cond) *torch.Tensor {
+	if end == nil {
+		return f.Forward(s, y, steps, cond)
+	}
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		x0, eps := f.Model.Parts(s, y, f.Model.Forward(s, y, steps, cond), steps)
+		return f.Model.Process().Noisy(s, x0, eps, end)
+	})
 }
 
 // guided returns the teacher's prediction F(y; c) + w·(F(y; c) - F(y; ∅)), both from one call of its network. x̂_0 and ε̂ are linear in F
@@ -203,6 +259,10 @@ func (c *LCD) Validate() error {
 		return refuse("want a range of w with 0 ≤ WMin ≤ WMax, or 0 and 0 for 5 and 15, got %g and %g", c.WMin, c.WMax)
 	case c.Null.Empty() && (c.WMin != 0 || c.WMax != 0 || c.GuidanceInput):
 		return refuse("a guidance needs the teacher's unconditional input: set Null, or leave WMin, WMax and GuidanceInput out")
+	case c.Phases < 0 || c.Phases > c.pairs():
+		return refuse("want 1 to %d phases, the number of pairs of timesteps, or 0 for none, got %d", c.pairs(), c.Phases)
+	case c.Phases > 0 && c.Trajectory:
+		return refuse("Phases and Trajectory are different methods: set one of them")
 	case !(o.Decay >= 0 && o.Decay <= 1):
 		return refuse("want a decay of the target's EMA in [0, 1], or 0 for 0.95, got %g", c.Decay)
 	case c.Target == nil && c.Decay != 0:

@@ -236,6 +236,8 @@ func TestLCDRefuses(t *testing.T) {
 		"range of w":                func(l *LCD) { l.WMin, l.WMax = 5, 4 },
 		"set Null":                  func(l *LCD) { l.Null, l.GuidanceInput = models.Cond{}, true },
 		"leave WMin":                func(l *LCD) { l.Null, l.WMin, l.WMax = models.Cond{}, 1, 1 },
+		"1 to 50 phases":            func(l *LCD) { l.Phases = 51 },
+		"Phases and Trajectory":     func(l *LCD) { l.Phases, l.Trajectory = 2, true },
 		"no Target":                 func(l *LCD) { l.Decay = 0.9 },
 		"in [0, 1]":                 func(l *LCD) { l.Decay = 1.5 },
 		"target: ddpm":              func(l *LCD) { l.Target = &models.Latent{Model: &models.DDPM{}} },
@@ -298,16 +300,16 @@ func (g *guidedLatents) batch(s *torch.Scope, stream *torch.Generator, n int) Ba
 }
 
 // follow is the exact guided consistency function of the grid: Euler's steps over σ with the guided exact denoiser, from the upper point
-// of pair i down to timestep 0, where the function is the identity.
-func (g *guidedLatents) follow(s *torch.Scope, y *torch.Tensor, i, skip int, c models.Cond, w float64) *torch.Tensor {
+// of pair i to the lower one of pair last. For pair 0 it is at timestep 0, where the function is the identity.
+func (g *guidedLatents) follow(s *torch.Scope, y *torch.Tensor, i, last, skip int, c models.Cond, w float64) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		d := &models.Guided{Model: &models.DDPM{Net: g, Chain: g.chain, Nearest: true}, Null: class(s, 2), Scale: w + 1}
 		at := func(n int) *torch.Tensor { return torch.Full(s, g.chain.Sigma(n), torch.Float64, y.Dim(0)) }
 		x := y.To(s, torch.Float64).DivScalar(s, math.Sqrt(g.chain.AlphaBar(skip*(i+1)-1)))
-		for ; i >= 0; i-- {
+		for ; i >= last; i-- {
 			x = solver.Euler{}.Step(s, d, x, at(skip*(i+1)-1), at(max(0, skip*i-1)), c)
 		}
-		return x.MulScalar(s, math.Sqrt(g.chain.AlphaBar(0))).To(s, y.DType())
+		return x.MulScalar(s, math.Sqrt(g.chain.AlphaBar(max(0, skip*last-1)))).To(s, y.DType())
 	})
 }
 
@@ -363,7 +365,7 @@ func (g *guidedLatents) apart(t *testing.T, f *models.Latent, takes bool, i, ski
 			b := g.batch(s, torch.NewGenerator(s, 99), 2000)
 			steps := slices.Repeat([]int{skip*(i+1) - 1}, 2000)
 			y := g.chain.Noisy(s, b.X, torch.Randn(s, torch.NewGenerator(s, 98), torch.Float32, 2000, 2), steps)
-			want := g.follow(s, y, i, skip, b.Cond, w)
+			want := g.follow(s, y, i, 0, skip, b.Cond, w)
 			c := b.Cond
 			if takes {
 				c.Guidance = torch.Full(s, told+1, torch.Float64, 2000)
@@ -408,6 +410,93 @@ func TestLCDReachesTheGuidedFunction(t *testing.T) {
 			another := g.apart(t, f, takes, pairs-1, skip, 0, c.at[len(c.at)-1])
 			t.Logf("from w = 0: %.3f", another)
 			require.Greater(t, another, 4*c.bound)
+		})
+	}
+}
+
+// Variants: the outputs are the network's own DDIM steps to the ends of phases, which are the published ones, or to drawn timesteps, none
+// of them above the pair's lower one. The loss is the formula's, computed here step by step in σ coordinates.
+func TestLCDVariants(t *testing.T) {
+	chain := stable(t)
+	l := &LCD{Teacher: &models.DDPM{Net: &spy{}, Chain: chain}, Phases: 4}
+	index := []int{0, 11, 12, 24, 25, 36, 37, 49}
+	require.Equal(t, []int{0, 0, 239, 239, 499, 499, 739, 739}, l.ends(index), "floor(linspace(0, 50, 4)) is 0, 12, 25, 37")
+	require.Nil(t, (&LCD{Teacher: l.Teacher}).ends(index))
+
+	teacher, student := network(t, perceptron.Config{Width: 16, NoiseScale: 0.005}, torch.Float64, 1), network(t, perceptron.Config{Width: 16, NoiseScale: 0.005}, torch.Float64, 2)
+	of := func(net models.Network) *models.DDPM {
+		return &models.DDPM{Net: net, Chain: chain, Predict: noise.Velocity, Nearest: true}
+	}
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		stream := torch.NewGenerator(s, 1)
+		x, z := torch.Randn(s, stream, torch.Float64, 3, 2), torch.Randn(s, stream, torch.Float64, 3, 2)
+		at := func(steps []int) *torch.Tensor {
+			var levels []float64
+			for _, n := range steps {
+				levels = append(levels, chain.Sigma(n))
+			}
+			return torch.FromSlice(s, levels)
+		}
+		jump := func(net models.Network, x *torch.Tensor, from, to []int) *torch.Tensor {
+			return solver.Euler{}.Step(s, of(net), x, at(from), at(to), models.Cond{})
+		}
+		index, from, to, end := []int{49, 30, 2}, []int{999, 619, 59}, []int{979, 599, 39}, []int{739, 499, 0}
+		signal, _ := chain.Signal(s, x, end)
+		high := noisy(s, x, z, at(from))
+		want := L2{}.Distance(s, jump(student, high, from, end).MulPerSample(s, signal),
+			jump(student, jump(teacher, high, from, to), to, end).MulPerSample(s, signal)).Mean(s).Item()
+		p := &LCD{Model: &models.Latent{Model: of(student)}, Teacher: of(teacher), Phases: 4, Distance: L2{}}
+		require.NoError(t, p.Validate())
+		require.InEpsilon(t, want, p.LossAt(s, Batch{X: x}, index, []float64{1, 1, 1}, z, 1).Item(), 1e-9)
+		p.Phases = 0
+		require.InEpsilon(t, want, p.JumpLossAt(s, Batch{X: x}, index, end, []float64{1, 1, 1}, z, 1).Item(), 1e-9)
+		require.NotEqual(t, want, p.LossAt(s, Batch{X: x}, index, []float64{1, 1, 1}, z, 1).Item())
+		// A jump that ends where the pair does: the target is the teacher's step itself, whatever the student is.
+		lower := p.JumpLossAt(s, Batch{X: x}, index, to, []float64{1, 1, 1}, z, 1).Item()
+		signal, _ = chain.Signal(s, x, to)
+		require.InEpsilon(t, L2{}.Distance(s, jump(student, high, from, to).MulPerSample(s, signal),
+			jump(teacher, high, from, to).MulPerSample(s, signal)).Mean(s).Item(), lower, 1e-6)
+		return nil
+	}))
+}
+
+// A phased student's jumps are those of the guided teacher through each phase, within 0.1 of the data's deviation. A trajectory student
+// makes all jumps from a point by one prediction, which is a compromise of them. Jumps to the clean end are nearer to the teacher's
+// trajectory than the teacher's own of the same length by far.
+func TestLCDVariantsReachTheTrajectory(t *testing.T) {
+	long(t)
+	const skip, w, n = 100, 2.0, 2000
+	for name, l := range map[string]*LCD{"phases": {Phases: 2}, "trajectory": {Trajectory: true}} {
+		t.Run(name, func(t *testing.T) {
+			g := classLatents(t)
+			l.Skip, l.WMin, l.WMax, l.Distance, l.Decay = skip, w, w, L2{}, 0.95
+			f := g.distil(t, l, 1500, 4e-3)
+			for _, way := range [][2]int{{9, 5}, {6, 5}, {4, 0}, {2, 0}, {9, 0}, {8, 2}} { // from the upper point of a pair to the lower one of another
+				if l.Phases > 0 && (way[0] >= 5) != (way[1] >= 5) {
+					continue
+				}
+				require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+					return s.NoGrad(func(s *torch.Scope) error {
+						b := g.batch(s, torch.NewGenerator(s, 99), n)
+						from, to := slices.Repeat([]int{skip*(way[0]+1) - 1}, n), slices.Repeat([]int{l.lower(way[1])}, n)
+						y := g.chain.Noisy(s, b.X, torch.Randn(s, torch.NewGenerator(s, 98), torch.Float32, n, 2), from)
+						want := g.follow(s, y, way[0], way[1], skip, b.Cond, w)
+						off := answer(s, f, y, from, to, b.Cond).Sub(s, want).Square(s).Mean(s).Sqrt(s).Item() / b.X.Std(s, 0).Item()
+						l.Null = class(s, 2)
+						x0, eps := l.Teacher.Parts(s, y, l.guided(s, y, from, slices.Repeat([]float64{w}, n), b.Cond), from)
+						own := g.chain.Noisy(s, x0, eps, to).Sub(s, want).Square(s).Mean(s).Sqrt(s).Item() / b.X.Std(s, 0).Item()
+						t.Logf("from %d to %d: %.3f; the teacher's own jump %.3f", from[0], to[0], off, own)
+						if l.Phases > 0 {
+							require.Less(t, off, 0.1)
+						}
+						if way[1] == 0 { // where trajectories bend
+							require.Less(t, off, 0.6*own)
+						}
+						require.Less(t, off, 0.35)
+						return nil
+					})
+				}))
+			}
 		})
 	}
 }
