@@ -225,12 +225,6 @@ func (c *LCD) State() iter.Seq2[string, *torch.Tensor] {
 // Stats returns nothing: the objective has no schedule.
 func (c *LCD) Stats(int) map[string]float64 { return nil }
 
-// Metadata describes a snapshot's model, so that package checkpoint can read it; nothing for Stable Diffusion's U-Net, which has formats of
-// its own, and for a network of the user's own.
-func (c *LCD) Metadata(step int, images int64) (map[string]string, error) {
-	return metadata(c.Model, "lcd", c.Model.SigmaMaximum(), step, images)
-}
-
 const lcdName = "latent consistency distillation"
 
 // Validate reports missing parts and values out of range. The trainer calls it before the first step.
