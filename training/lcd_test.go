@@ -1,8 +1,11 @@
 package training
 
 import (
+	"fmt"
 	"iter"
 	"math"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -498,5 +501,49 @@ func TestLCDVariantsReachTheTrajectory(t *testing.T) {
 				}))
 			}
 		})
+	}
+}
+
+// A run that resumes from any of its checkpoints ends with the weights and the target of one that was never interrupted, to the bit.
+func TestLCDResumes(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	train := func() map[string][]float32 {
+		chain := stable(t)
+		of := func(net models.Network) *models.DDPM { return &models.DDPM{Net: net, Chain: chain} }
+		teacher := network(t, perceptron.Config{Width: 8, Depth: 1, Classes: 2}, torch.Float32, 1)
+		c := perceptron.Config{Width: 8, Depth: 1, Classes: 2, Guidance: true}
+		net, target := network(t, c, torch.Float32, 2), network(t, c, torch.Float32, 2)
+		l := &LCD{Model: &models.Latent{Model: of(net)}, Target: &models.Latent{Model: of(target)}, Teacher: of(teacher), GuidanceInput: true}
+		opt, err := optim.AdamW{LR: 1e-2}.New(net.Parameters())
+		require.NoError(t, err)
+		defer opt.Close()
+		weights := map[string][]float32{}
+		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+			l.Null = class(s, 2)
+			data := SourceFunc(func(s *torch.Scope, start int64) Batch {
+				stream := torch.NewGenerator(s, uint64(start))
+				return Batch{X: torch.Randn(s, stream, torch.Float32, 4, 2), Cond: class(s, 0, 1, 1, 2)}
+			})
+			r, err := (&Trainer{Objective: l, Model: net, Optimizer: opt, Data: data, Dir: dir, Seed: 1, Steps: 6, SaveEvery: 1, KeepStates: 20,
+				Clip: 1}).Train(t.Context())
+			require.NoError(t, err)
+			require.True(t, r.Finished)
+			return nil
+		}))
+		for name, w := range net.Parameters() {
+			weights[name] = torch.ToSlice[float32](w)
+		}
+		for name, w := range l.State() {
+			weights[name] = torch.ToSlice[float32](w)
+		}
+		return weights
+	}
+	want := train()
+	require.NotEqual(t, want["out.weight"], want["target.out.weight"])
+	for k := 5; k > 0; k-- {
+		for step := k + 1; step <= 6; step++ {
+			require.NoError(t, os.Remove(filepath.Join(dir, fmt.Sprintf("state-%07d.safetensors", step))))
+		}
+		require.Equal(t, want, train(), "from step %d", k)
 	}
 }

@@ -136,7 +136,7 @@ func TestSourcesThatFail(t *testing.T) {
 	require.NoError(t, err)
 	defer opt.Close()
 	broken := errors.New("broken")
-	for want, source := range map[string]Source{"broken": failing{broken}, "without end": failing{}} {
+	for want, source := range map[string]Source{"broken": failing{broken}, "no more batches": failing{}} {
 		_, err := (&Trainer{Objective: &EDM{Model: &models.EDM{Net: net}}, Model: net, Optimizer: opt, Data: source, Steps: 2}).Train(t.Context())
 		require.ErrorContains(t, err, want)
 	}
