@@ -131,3 +131,90 @@ func TestAddProductInPlace(t *testing.T) {
 		return nil
 	}))
 }
+
+// Products give what linear layers and convolutions give, with their first and second derivatives, for one image and several, with any
+// operands that require gradients, and a sum may be computed in place in their results.
+func TestProduct(t *testing.T) {
+	if !torch.Packs(torch.Float32) {
+		t.Skip("this libtorch was built without oneDNN")
+	}
+	type layer func(s *torch.Scope, x, w, b *torch.Tensor) *torch.Tensor
+	linear := [2]layer{
+		func(s *torch.Scope, x, w, b *torch.Tensor) *torch.Tensor { return x.Product(s, w, b) },
+		func(s *torch.Scope, x, w, b *torch.Tensor) *torch.Tensor { return x.Linear(s, w, b) },
+	}
+	conv := func(o torch.Conv2DOptions) [2]layer {
+		return [2]layer{
+			func(s *torch.Scope, x, w, b *torch.Tensor) *torch.Tensor { return x.ProductConv2D(s, w, b, o) },
+			func(s *torch.Scope, x, w, b *torch.Tensor) *torch.Tensor { return x.Conv2D(s, w, b, o) },
+		}
+	}
+	for name, c := range map[string]struct {
+		x, w []int
+		both [2]layer
+	}{
+		"rows":       {[]int{5, 6}, []int{4, 6}, linear},
+		"batch":      {[]int{2, 5, 6}, []int{4, 6}, linear},
+		"vector":     {[]int{6}, []int{4, 6}, linear},
+		"no rows":    {[]int{0, 6}, []int{4, 6}, linear},
+		"image":      {[]int{1, 3, 4, 5}, []int{4, 3, 3, 3}, conv(torch.Conv2DOptions{Padding: 1})},
+		"images":     {[]int{3, 3, 4, 5}, []int{4, 3, 3, 3}, conv(torch.Conv2DOptions{Padding: 1})},
+		"half sizes": {[]int{2, 3, 5, 4}, []int{4, 3, 3, 3}, conv(torch.Conv2DOptions{Padding: 1, Stride: 2})},
+		"pixels":     {[]int{2, 3, 4, 4}, []int{4, 3, 1, 1}, conv(torch.Conv2DOptions{})},
+	} {
+		for _, wants := range [][3]bool{{true, false, false}, {false, true, false}, {true, true, true}, {false, false, true}, {}} {
+			for _, biased := range []bool{true, false} {
+				require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+					g := torch.NewGenerator(s, 1)
+					x, w, b := torch.Randn(s, g, torch.Float32, c.x...), torch.Randn(s, g, torch.Float32, c.w...), torch.Randn(s, g, torch.Float32, c.w[0])
+					var leaves []*torch.Tensor
+					for i, p := range []*torch.Tensor{x, w, b} {
+						if wants[i] && (i < 2 || biased) {
+							p.SetRequiresGrad(true)
+							leaves = append(leaves, p)
+						}
+					}
+					if !biased {
+						b = nil
+					}
+					results := func(f layer) (all []*torch.Tensor) {
+						y := f(s, x, w, b)
+						all = append(all, y.Detach(s).Clone(s))
+						require.Equal(t, len(leaves) > 0, y.RequiresGrad())
+						y.AddInPlace(s, torch.Ones(s, torch.Float32, y.Shape()...))
+						if len(leaves) == 0 {
+							return all
+						}
+						first := torch.Grad(s, []*torch.Tensor{y.Mul(s, y).Mul(s, y).Sum(s)}, leaves, torch.BackwardOptions{CreateGraph: true})
+						sum := torch.Zeros(s, torch.Float32)
+						for _, one := range first {
+							sum = sum.Add(s, one.Square(s).Sum(s))
+						}
+						all = append(all, first...)
+						return append(all, torch.Grad(s, []*torch.Tensor{sum}, leaves, torch.BackwardOptions{})...)
+					}
+					got, want := results(c.both[0]), results(c.both[1])
+					require.Len(t, got, len(want))
+					for i := range want {
+						require.Equal(t, want[i].Shape(), got[i].Shape())
+						if want[i].NumEl() > 0 {
+							size := max(1, want[i].Detach(s).Abs(s).Max(s).Item())
+							require.Less(t, got[i].Detach(s).Sub(s, want[i].Detach(s)).Abs(s).Max(s).Item()/size, 1e-5, "%s %v %t: %d", name, wants, biased, i)
+						}
+					}
+					return nil
+				}))
+			}
+		}
+	}
+	// Forward-mode derivatives pass through, too.
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		return s.NoGrad(func(s *torch.Scope) error {
+			g := torch.NewGenerator(s, 1)
+			x, v, w := torch.Randn(s, g, torch.Float32, 5, 6), torch.Randn(s, g, torch.Float32, 5, 6), torch.Randn(s, g, torch.Float32, 4, 6)
+			_, got := torch.JVP(s, func(s *torch.Scope, x []*torch.Tensor) *torch.Tensor { return x[0].Product(s, w, nil) }, []*torch.Tensor{x}, []*torch.Tensor{v})
+			require.Less(t, got.Sub(s, v.Linear(s, w, nil)).Abs(s).Max(s).Item(), 1e-5)
+			return nil
+		})
+	}))
+}

@@ -108,12 +108,14 @@ constexpr uint64_t forward_level = 0;
 
 std::atomic<std::thread::id> forward_thread;  // the one that entered the level
 
-bool carries_tangent(const at::Tensor &t) {
+}  // namespace
+
+bool ct::carries_tangent(const at::Tensor &t) {
   return forward_thread.load(std::memory_order_relaxed) != std::thread::id() && t.defined() &&
          t._fw_grad(forward_level).defined();
 }
 
-bool carries_tangent(const std::optional<at::Tensor> &t) { return t && carries_tangent(*t); }
+namespace {
 
 // The fused kernels of attention have no forward-mode derivatives, and libtorch does not choose among its kernels by that:
 // operands with tangents take the composite of products and softmax. Everything else goes where it went.

@@ -51,6 +51,10 @@ struct ArgumentError {
   std::string msg;
 };
 
+// Whether t carries a tangent of forward-mode derivatives.
+bool carries_tangent(const at::Tensor &t);
+inline bool carries_tangent(const std::optional<at::Tensor> &t) { return t && carries_tangent(*t); }
+
 extern std::atomic<int32_t> wanted_threads;
 void apply_threads();
 inline CT_THREAD_LOCAL int32_t applied_threads = 0;

@@ -1,21 +1,25 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"math"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"syscall"
 	"time"
 
 	"github.com/onestep-go/onestep/lora"
 	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/optim"
+	"github.com/onestep-go/onestep/training"
 )
 
-// lcmLoRA is lcm_lora_train.py's step: LCM-LoRA distillation of Stable Diffusion 1.5 with random weights, rank 64, batch 1.
+// lcmLoRA is lcm_lora_train.py's step: LCM-LoRA distillation of Stable Diffusion 1.5 with random weights, rank 64, batch 1. With o.save it
+// writes the network instead, for a process of its own to map.
 func lcmLoRA(o options) (_ any, err error) {
 	if err := torch.SetThreads(o.threads); err != nil {
 		return nil, err
@@ -52,107 +56,63 @@ func lcmLoRA(o options) (_ any, err error) {
 		return nil, err
 	}
 	defer opt.Close()
-	var params []*torch.Tensor
-	for _, p := range adapter.Parameters() {
-		params = append(params, p)
+	chain, err := noise.Betas{Schedule: noise.ScaledLinear}.Chain()
+	if err != nil {
+		return nil, err
 	}
-	student := &models.Adapted{Net: net, Adapters: adapter.At(1), Learned: adapter}
-	got := map[string]float64{}
-	err = torch.Run(torch.CPU, func(s *torch.Scope) error {
-		g := torch.NewGenerator(s, 1)
-		latents := torch.Randn(s, g, torch.Float32, 1, 4, o.size/8, o.size/8)
-		text, null := torch.Randn(s, g, d, 1, 77, 768), torch.Randn(s, g, d, 1, 77, 768)
-		spent := map[string][]float64{}
-		step := func() error {
-			return s.Run(func(s *torch.Scope) error {
-				t0 := time.Now()
-				mark := func(name string) {
-					now := time.Now()
-					spent[name] = append(spent[name], now.Sub(t0).Seconds())
-					t0 = now
-				}
-				start := rand.IntN(50)*20 + 19
-				end := max(start-20, 0)
-				w := 5 + 10*rand.Float64()
-				x := latents.MulScalar(s, alpha(start)).Add(s, torch.Randn(s, g, torch.Float32, latents.Shape()...).MulScalar(s, sigma(start)))
-				at := func(t int) *torch.Tensor { return torch.FromSlice(s, []float32{float32(t)}, 1) }
-				data := func(s *torch.Scope, eps, x *torch.Tensor, t int) *torch.Tensor {
-					return x.Sub(s, eps.MulScalar(s, sigma(t))).DivScalar(s, alpha(t))
-				}
-				consistency := func(s *torch.Scope, x *torch.Tensor, t int) *torch.Tensor {
-					scaled := 10 * float64(t)
-					skip, out := 0.25/(scaled*scaled+0.25), scaled/math.Sqrt(scaled*scaled+0.25)
-					return x.MulScalar(s, skip).Add(s, data(s, models.Forward(s, student, x, at(t), models.Cond{Text: text, Checkpointing: o.checkpointing}), x, t).MulScalar(s, out))
-				}
-				pred := consistency(s, x, start)
-				mark("student")
-				target := s.NoGradTidy(func(s *torch.Scope) *torch.Tensor {
-					cond := models.Cond{Text: text}.Twice(s, models.Cond{Text: null}, 1)
-					both := models.Forward(s, net, torch.Cat(s, []*torch.Tensor{x, x}, 0), at(start), cond)
-					mark("teacher")
-					eNull, eText := both.Narrow(s, 0, 0, 1), both.Narrow(s, 0, 1, 1)
-					e := eText.Add(s, eText.Sub(s, eNull).MulScalar(s, w))
-					prev := data(s, e, x, start).MulScalar(s, alpha(end)).Add(s, e.MulScalar(s, sigma(end)))
-					return consistency(s, prev, end)
-				})
-				mark("target")
-				const c = 0.001
-				loss := pred.Sub(s, target).Square(s).AddScalar(s, c*c).Sqrt(s).SubScalar(s, c).Mean(s)
-				loss.Backward()
-				mark("backward")
-				torch.ClipGradNorm(s, params, 1)
-				opt.Step(s)
-				opt.ZeroGrad()
-				mark("clip and AdamW")
-				if v := loss.Item(); math.IsNaN(v) {
-					return errors.New("the loss is NaN")
-				}
-				return nil
-			})
-		}
-		if err := step(); err != nil {
-			return err
-		}
-		m, err := torch.CPU.Memory()
-		if err != nil {
-			return err
-		}
-		got["static_mib"] = float64(m.Allocated) / (1 << 20) // without the weights, which are in a mapped file
-		if err := resetPeak(); err != nil {
-			return err
-		}
-		clear(spent)
-		for range o.runs {
-			if err := step(); err != nil {
-				return err
+	own := torch.NewScope(torch.CPU)
+	defer own.Close()
+	student := &models.DDPM{Net: &models.Adapted{Net: net, Adapters: adapter.At(1), Learned: adapter}, Chain: chain}
+	method := &clocked{Objective: &training.LCD{
+		Model: &models.Latent{Model: student}, Teacher: &models.DDPM{Net: net, Chain: chain},
+		Null: models.Cond{Text: torch.Randn(own, torch.NewGenerator(own, 1), torch.Float32, 1, 77, 768)},
+	}}
+	var took, busy []float64 // from each step's end to the next one's; the first step is not counted
+	var failed error
+	last, used := time.Now(), cpuSeconds()
+	trainer := training.Trainer{
+		Objective: method, Model: adapter, Optimizer: opt, Seed: 1, Steps: o.runs + 1, Clip: 1, Checkpointing: o.checkpointing,
+		Data: training.SourceFunc(func(s *torch.Scope, start int64) training.Batch {
+			g := torch.NewGenerator(s, uint64(start)+2)
+			return training.Batch{X: torch.Randn(s, g, torch.Float32, 1, 4, o.size/8, o.size/8), Cond: models.Cond{Text: torch.Randn(s, g, torch.Float32, 1, 77, 768)}}
+		}),
+		Progress: func(p training.Progress) {
+			if p.Step > 1 {
+				took, busy = append(took, time.Since(last).Seconds()), append(busy, cpuSeconds()-used)
+			} else {
+				failed, method.took = resetPeak(), nil
 			}
-		}
-		total := 0.0
-		for name, v := range spent {
-			got[name] = median(v)
-			total += got[name]
-		}
-		m, err = torch.CPU.Memory()
-		got["seconds"], got["peak_rss_mib"], got["peak_tensors_mib"] = total, peakMiB(), float64(m.PeakAllocated)/(1<<20)
-		return err
-	})
-	return got, err
+			last, used = time.Now(), cpuSeconds()
+		},
+	}
+	if _, err := trainer.Train(context.Background()); err != nil {
+		return nil, err
+	}
+	m, err := torch.CPU.Memory()
+	return map[string]float64{
+		"seconds": median(took), "loss_seconds": median(method.took), "cpu_seconds": median(busy), "peak_rss_mib": peakMiB(),
+		"peak_tensors_mib": float64(m.PeakAllocated) / (1 << 20), // without the network's weights, which are those of the mapped file
+	}, errors.Join(failed, err)
 }
 
-// alpha and sigma are the signal's and the noise's factors at a timestep of Stable Diffusion's chain.
-func alpha(t int) float64 { return math.Sqrt(alphas()[t]) }
-func sigma(t int) float64 { return math.Sqrt(1 - alphas()[t]) }
-
-func alphas() []float64 {
-	all := make([]float64, 1000)
-	product := 1.0
-	low, high := math.Sqrt(0.00085), math.Sqrt(0.012)
-	for i := range all {
-		root := low + (high-low)*float64(i)/999
-		product *= 1 - root*root
-		all[i] = product
+// cpuSeconds is the processors' time that this process has used, which with one thread says more than the clock on a busy machine.
+func cpuSeconds() float64 {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return math.NaN()
 	}
-	return all
+	return float64(u.Utime.Nano()+u.Stime.Nano()) / 1e9
+}
+
+// clocked is an objective whose losses are timed.
+type clocked struct {
+	training.Objective
+	took []float64
+}
+
+func (c *clocked) Loss(s *torch.Scope, k int, b training.Batch, d training.Draws) *torch.Tensor {
+	defer func(t0 time.Time) { c.took = append(c.took, time.Since(t0).Seconds()) }(time.Now())
+	return c.Objective.Loss(s, k, b, d)
 }
 
 // lcmLoRAJobs compare a step with the same step in PyTorch, diffusers and PEFT.

@@ -51,13 +51,38 @@ func (p Path) weight(init Init, shape ...int) (*torch.Tensor, *packed) {
 // CPU.
 func (p *packed) conv(s *torch.Scope, c Conv2D, x *torch.Tensor, by ...Adapter) *torch.Tensor {
 	shape := x.Shape()
-	if p.plainly(s) || len(shape) != 4 || x.DType() != p.store.dtype {
+	plain := p.plainly(s)
+	if plain && p.byPatches(c, x, shape) {
+		return x.ProductConv2D(s, p.unpacked(s, c.Weight, x.DType(), by), c.Bias, c.Opt)
+	}
+	if plain || len(shape) != 4 || x.DType() != p.store.dtype {
 		return x.Conv2D(s, p.unpacked(s, c.Weight, x.DType(), by), c.Bias, c.Opt)
 	}
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		pack := func(s *torch.Scope, w *torch.Tensor) *torch.Tensor { return w.PackConv2D(s, shape, c.Opt) }
 		return x.ChannelsLast(s).PackedConv2D(s, p.get(s, c.Weight, shape, by, pack), c.Bias, c.Opt)
 	})
+}
+
+// frozen reports whether the layer's own weight, which is not trained, has x's type and device.
+func (p *packed) frozen(weight, x *torch.Tensor) bool {
+	return x.DType() == p.store.dtype && !weight.RequiresGrad()
+}
+
+// A convolution of small images with large weights is computed by its patches: see [torch.Tensor.ProductConv2D].
+const (
+	fewPixels   = 128     // most output pixels of a batch
+	largeWeight = 1 << 20 // least number of elements of the weight
+)
+
+// byPatches reports whether a convolution is computed by its patches.
+func (p *packed) byPatches(c Conv2D, x *torch.Tensor, shape []int) bool {
+	if len(shape) != 4 || c.Opt.Dilation > 1 || c.Opt.Groups > 1 || c.Weight.NumEl() < largeWeight || !p.frozen(c.Weight, x) {
+		return false
+	}
+	stride := max(c.Opt.Stride, 1)
+	pixels := shape[0] * (shape[2] / stride) * (shape[3] / stride)
+	return pixels > 0 && pixels <= fewPixels
 }
 
 // takes reports whether inputs of dtype d can use the weight without a cast.
@@ -74,7 +99,11 @@ func (p *packed) linear(s *torch.Scope, l Linear, x *torch.Tensor, by ...Adapter
 			rows *= d
 		}
 	}
-	if p.plainly(s) || rows < fewRows || x.DType() != p.store.dtype {
+	plain := p.plainly(s)
+	if plain && rows > 0 && x.DType() == torch.Float32 && p.frozen(l.Weight, x) {
+		return x.Product(s, p.unpacked(s, l.Weight, x.DType(), by), l.Bias)
+	}
+	if plain || rows < fewRows || x.DType() != p.store.dtype {
 		return x.Linear(s, p.unpacked(s, l.Weight, x.DType(), by), l.Bias)
 	}
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {

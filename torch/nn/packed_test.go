@@ -208,3 +208,66 @@ func TestTrainedLayersAreNotPacked(t *testing.T) {
 		require.Equal(t, before, held())
 	})
 }
+
+// Frozen layers that gradients flow through compute by products with their weights as they are: results and gradients, of the input and of
+// adapters, are those of ordinary layers with the same weights.
+func TestFrozenLayers(t *testing.T) {
+	if !torch.Packs(torch.Float32) {
+		t.Skip("this libtorch was built without oneDNN")
+	}
+	const side = 352 // weights of more than largeWeight elements
+	for _, stride := range []int{1, 2} {
+		opt := torch.Conv2DOptions{Padding: 1, Stride: stride}
+		var plain, filed Conv2D
+		var rows, filedRows Linear
+		build := func(c *Conv2D, l *Linear) func(p Path) {
+			return func(p Path) { *c, *l = NewConv2D(p.Sub("c"), side, side, 3, opt), NewLinear(p.Sub("l"), side, 24) }
+		}
+		st, err := Build(torch.CPU, torch.Float32, 1, build(&plain, &rows))
+		require.NoError(t, err)
+		t.Cleanup(st.Close)
+		bound, err := BuildFrom(save(t, maps.Collect(st.Tensors())), torch.CPU, torch.Float32, build(&filed, &filedRows))
+		require.NoError(t, err)
+		t.Cleanup(bound.Close)
+		bound.Unpack()
+		var down, up Conv2D
+		var downRows, upRows Linear
+		learned, err := Build(torch.CPU, torch.Float32, 2, func(p Path) {
+			down, up = NewConv2DInit(p.Sub("d"), side, 2, 3, opt, Uniform(0.1), nil), NewConv2DInit(p.Sub("u"), 2, side, 1, torch.Conv2DOptions{}, Uniform(0.1), nil)
+			downRows, upRows = NewLinearInit(p.Sub("dl"), side, 2, Uniform(0.1), nil), NewLinearInit(p.Sub("ul"), 2, 24, Uniform(0.1), nil)
+		})
+		require.NoError(t, err)
+		t.Cleanup(learned.Close)
+		for _, n := range []int{1, 3} {
+			require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+				g := torch.NewGenerator(s, 1)
+				x, z := torch.Randn(s, g, torch.Float32, n, side, 4, 4), torch.Randn(s, g, torch.Float32, n, 7, side)
+				require.True(t, filed.packed.byPatches(filed, x, x.Shape()))
+				leaves := []*torch.Tensor{x, z}
+				for _, p := range leaves {
+					p.SetRequiresGrad(true)
+				}
+				for _, p := range learned.Parameters() {
+					leaves = append(leaves, p)
+				}
+				results := func(c Conv2D, l Linear) []*torch.Tensor {
+					a := Adapters{c.Weight: {LowRank{down, up, 0.5}}, l.Weight: {LowRank{downRows, upRows, 0.5}}}
+					y, yz := c.Adapted(s, x, a), l.Adapted(s, z, a)
+					loss := y.Square(s).Mean(s).Add(s, yz.Square(s).Mean(s))
+					return append([]*torch.Tensor{y, yz}, torch.Grad(s, []*torch.Tensor{loss}, leaves, torch.BackwardOptions{})...)
+				}
+				got, want := results(filed, filedRows), results(plain, rows)
+				for i := range want {
+					require.Equal(t, want[i].Shape(), got[i].Shape())
+					size := want[i].Detach(s).Abs(s).Max(s).Item()
+					require.Less(t, got[i].Detach(s).Sub(s, want[i].Detach(s)).Abs(s).Max(s).Item()/size, 1e-5, "%d of %d, stride %d", i, n, stride)
+				}
+				// The same without gradients.
+				return s.NoGrad(func(s *torch.Scope) error {
+					require.Equal(t, got[0].Detach(s).Bytes(), filed.Adapted(s, x, Adapters{filed.Weight: {LowRank{down, up, 0.5}}}).Bytes())
+					return nil
+				})
+			}))
+		}
+	}
+}
