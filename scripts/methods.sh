@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# Trains every method for some minutes on Fashion-MNIST at 14×14, teachers first, and draws from each: the runs of
-# docs/results/methods.md. Runs that are done are left alone, and one that was stopped goes on.
+# Trains every method for about ten minutes on Fashion-MNIST at 14×14, teachers first, and samples from each: the runs of
+# docs/results/methods.md. Finished runs are kept; an interrupted one resumes.
 #
-#   scripts/methods.sh [FOLDER] [METHOD ...]      into runs/methods, all of them
+#   scripts/methods.sh [DIR] [METHOD ...]      default: runs/methods, all methods
 set -euo pipefail
 cd "$(dirname "$0")/.."
 into=${1:-runs/methods}
@@ -10,7 +10,7 @@ shift || true
 onestep=${ONESTEP:-bin/onestep}
 mkdir -p "$into"
 
-# What all have in common. The steps are such that each takes 4 to 8 minutes of one core.
+# Options of all methods. The numbers of steps are chosen for 8 to 13 minutes each on one core.
 common=(--data fashion-mnist --resolution 14 --classes --blocks 1 --batch 64 --lr 0.002 --seed 1 --threads 1 --save-every 500)
 
 declare -A options=(

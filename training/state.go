@@ -197,10 +197,7 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 		return t.startAgain()
 	}
 	path := t.Folder.State(steps[len(steps)-1])
-	hint := "" // what helps if it cannot be used
-	if n := len(steps); n > 1 {
-		hint = fmt.Sprintf("; remove the file to resume from the previous checkpoint, of step %d", steps[n-2])
-	}
+	hint := t.instead(steps)
 	w, err := torch.OpenWeights(path)
 	if err != nil {
 		return fmt.Errorf("resume: %w%s", err, hint)
@@ -228,6 +225,10 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 		return fmt.Errorf("resume: %s is damaged: it says that it is of step %d%s", quote.Path(path), head.Step, hint)
 	case head.Row < 0 || head.Rollbacks < 0 || head.Skipped < 0 || !(head.LRScale >= 0 && head.LRScale <= 1):
 		return fmt.Errorf("resume: %s is damaged: the numbers of skipped steps and rollbacks, or the factor of the learning rate, are out of range: %+v%s", quote.Path(path), head.health, hint)
+	case !head.scaling.valid(head.Step):
+		return fmt.Errorf("resume: %s is damaged: the loss scale is out of range: %+v%s", quote.Path(path), head.scaling, hint)
+	case head.Step > 0 && head.scaling.fits(t.LossScale) != nil:
+		return fmt.Errorf("resume: %s %w", quote.Path(path), head.scaling.fits(t.LossScale))
 	case head.Averages != nil && !slices.Equal(head.Averages, t.averageNames()):
 		return fmt.Errorf("resume: %s was saved with the EMA weights %s, but this run has %s", quote.Path(path), quote.Texts(head.Averages), quote.Texts(t.averageNames()))
 	case differ(head.Model, run.said) != "":
@@ -291,8 +292,21 @@ func (t *Trainer) resume(s *torch.Scope, run *session, r *Result) error {
 	}
 	t.Log.Info("resumed", "step", head.Step, "checkpoint", path)
 	run.saved, run.health = head.Step, head.health
-	r.Step, r.Seen, r.Skipped, r.State = head.Step, head.Seen, head.Skipped, path
+	r.Step, r.Seen, r.Skipped, r.Overflows, r.State = head.Step, head.Seen, head.Skipped, head.Overflows, path
 	return nil
+}
+
+// instead says what to do if the last checkpoint, of the last of steps, cannot be read.
+func (t *Trainer) instead(steps []int) string {
+	last := len(steps) - 1
+	if last > 0 {
+		return fmt.Sprintf("; remove the file to resume from the previous checkpoint, of step %d", steps[last-1])
+	}
+	snapshot := t.Folder.Snapshot(steps[last], "")
+	if _, err := os.Stat(snapshot); err != nil {
+		return "; it is the only checkpoint: start a new run"
+	}
+	return fmt.Sprintf("; it is the only checkpoint: start a new run from the snapshot %s", quote.Path(snapshot))
 }
 
 // startAgain prepares a run without checkpoints to start at step 0: a new run, or one that ended before its first checkpoint.
@@ -333,6 +347,12 @@ func (t *Trainer) record(run *session, r *Result, elapsed time.Duration) error {
 	}
 	if run.Skipped > 0 {
 		v["skipped"], scalars["skipped"] = run.Skipped, float64(run.Skipped)
+	}
+	if run.Scale != 0 {
+		v["loss_scale"], scalars["loss_scale"] = run.Scale, run.Scale
+		if run.Overflows > 0 {
+			v["overflows"], scalars["overflows"] = run.Overflows, float64(run.Overflows)
+		}
 	}
 	for name, m := range run.bins {
 		if x := m.sum / float64(m.n); !math.IsNaN(x) && !math.IsInf(x, 0) {

@@ -46,6 +46,7 @@ type health struct {
 	Rollbacks int     `json:"rollbacks,omitempty"`
 	LRScale   float64 `json:"lr_scale,omitempty"` // factor of the learning rate; 0: 1
 	Back      int     `json:"back,omitempty"`     // step of the last rollback, if no checkpoint was saved since; 0: none
+	scaling
 }
 
 func (h health) lrScale() float64 {
@@ -61,8 +62,8 @@ type Trainer struct {
 	// the optimizer and in the objective's State.
 	Objective Objective
 	// Model is trained. Its parameters have to be in float32, even if a frozen network is in half precision, which computes in its own
-	// type (see models.Forward). Optimizer, EMA weights and gradients have the parameters' type. There is no loss scaling, which gradients
-	// in float16 would need.
+	// type (see models.Forward). Optimizer, EMA weights and gradients have the parameters' type. Gradients that pass through a network
+	// in float16 need LossScale.
 	Model     Module
 	Optimizer Optimizer
 	// Averages are EMA weights of the model. Snapshots, named model-STEP.safetensors, hold the first one; each of the others is saved as
@@ -85,6 +86,10 @@ type Trainer struct {
 	Duration time.Duration // time limit of this session, after which Train saves and returns without an error; 0: none
 	Clip     float64       // gradient clipping: limit of the global gradient norm; 0: none
 	Guard    Guard         // handling of losses and gradients that are NaN or infinite
+	// LossScale is dynamic loss scaling, for networks in float16; nil: none.
+	LossScale *LossScale
+	// Checkpointing sets Cond.Checkpointing of every batch: gradient checkpointing block by block.
+	Checkpointing bool
 
 	LR          func(k int) float64 // learning rate of step k; nil: the optimizer's own
 	SaveEvery   int                 // steps between checkpoints; 0: 1000
@@ -120,13 +125,15 @@ type Progress struct {
 
 // Result is the result of a run.
 type Result struct {
-	Step     int     // optimizer steps done, over all sessions of the run
-	Seen     int64   // images seen
-	Loss     float64 // of the last step
-	Skipped  int     // skipped steps, whose loss or gradients were NaN or infinite
-	Snapshot string  // path of the last snapshot
-	State    string  // path of the last checkpoint
-	Finished bool    // all steps are done
+	Step    int     // optimizer steps done, over all sessions of the run
+	Seen    int64   // images seen
+	Loss    float64 // of the last step
+	Skipped int     // skipped steps, whose loss or gradients were NaN or infinite
+	// Overflows is the number of steps that were skipped because scaled gradients overflowed; see LossScale. Skipped does not count them.
+	Overflows int
+	Snapshot  string // path of the last snapshot
+	State     string // path of the last checkpoint
+	Finished  bool   // all steps are done
 }
 
 // Train runs until Steps are done, Duration is over or ctx is cancelled, and saves a checkpoint and a snapshot in each case. If the
@@ -173,6 +180,9 @@ func (t *Trainer) validate() error {
 		return fmt.Errorf("trainer: want at least 1 gradient accumulation step, or 0 for 1, got %d", t.Accumulate)
 	case t.Steps < 1:
 		return fmt.Errorf("trainer: want at least 1 step, got %d", t.Steps)
+	}
+	if err := t.LossScale.validate(); err != nil {
+		return err
 	}
 	if v, ok := t.Objective.(Validator); ok {
 		return v.Validate()
@@ -235,6 +245,9 @@ func (t *Trainer) train(ctx context.Context, s *torch.Scope) (Result, error) {
 	if err := t.resume(s, run, &r); err != nil {
 		return r, err
 	}
+	if t.LossScale != nil && run.Scale == 0 {
+		run.Scale = t.LossScale.start()
+	}
 	if r.Step >= t.Steps {
 		r.Finished = true
 		return r, t.finish(ctx, s, run, &r)
@@ -278,8 +291,8 @@ func (t *Trainer) goBack(s *torch.Scope, run *session, r *Result, why error) err
 	if err := t.resume(s, run, r); err != nil {
 		return err
 	}
-	run.health = health{Skipped: past.Skipped, Rollbacks: past.Rollbacks + 1, LRScale: past.lrScale() / 2, Back: to}
-	run.due, r.Skipped = false, run.Skipped
+	run.health = health{Skipped: past.Skipped, Rollbacks: past.Rollbacks + 1, LRScale: past.lrScale() / 2, Back: to, scaling: past.scaling}
+	run.due, r.Skipped, r.Overflows = false, run.Skipped, run.Overflows
 	// Record the rollback in the checkpoint, so that a run that is killed now resumes in the same way.
 	if err := s.NoGrad(func(s *torch.Scope) error { return t.saveState(s, run, r) }); err != nil {
 		return fmt.Errorf("checkpoint: %w", err)
@@ -316,7 +329,11 @@ func (t *Trainer) steps(ctx context.Context, s *torch.Scope, run *session, r *Re
 	for {
 		samples, loss, err := t.step(s, r, next, run)
 		var bad *notFiniteError
+		var overflow *overflowError
 		switch {
+		case errors.As(err, &overflow):
+			r.Overflows = run.Overflows
+			t.Log.Info("skipped a step and halved the loss scale", "step", r.Step, "reason", overflow, "total", run.Overflows)
 		case errors.As(err, &bad):
 			run.Skipped, run.Row = run.Skipped+1, run.Row+1
 			r.Skipped = run.Skipped
@@ -362,7 +379,7 @@ func (t *Trainer) steps(ctx context.Context, s *torch.Scope, run *session, r *Re
 			break
 		}
 	}
-	if r.Finished && run.Row >= r.Step {
+	if r.Finished && run.Row+run.Overflows >= r.Step {
 		return fmt.Errorf("all %d steps were skipped: no loss and gradient was finite; check the data and the learning rate", r.Step)
 	}
 	return stopping
@@ -414,6 +431,7 @@ func (t *Trainer) step(s *torch.Scope, r *Result, next func() (func(s *torch.Sco
 			if err != nil {
 				return err
 			}
+			b.Cond.Checkpointing = b.Cond.Checkpointing || t.Checkpointing
 			l := t.Objective.Loss(s, k, b, draws)
 			if t.accumulate() > 1 {
 				l = l.DivScalar(s, float64(t.accumulate()))
@@ -423,6 +441,9 @@ func (t *Trainer) step(s *torch.Scope, r *Result, next func() (func(s *torch.Sco
 			if math.IsNaN(part) || math.IsInf(part, 0) {
 				bad = &notFiniteError{fmt.Sprintf("the loss is %v", part)}
 				return nil
+			}
+			if run.Scale != 0 {
+				l = l.MulScalar(s, run.Scale)
 			}
 			l.Backward()
 			return nil
@@ -436,14 +457,21 @@ func (t *Trainer) step(s *torch.Scope, r *Result, next func() (func(s *torch.Sco
 	}
 	err = s.Run(func(s *torch.Scope) error {
 		var norm float64
+		if run.Scale != 0 {
+			run.unscale(s, run.params)
+		}
 		if t.Clip > 0 {
 			norm = torch.ClipGradNorm(s, run.params, t.Clip).Item()
 		} else {
 			norm = torch.GradNorm(s, run.params).Item()
 		}
 		if math.IsNaN(norm) || math.IsInf(norm, 0) {
+			if at := run.Scale; run.overflowed() {
+				return &overflowError{at}
+			}
 			return &notFiniteError{fmt.Sprintf("the gradient's norm is %v", norm)}
 		}
+		run.steady(t.LossScale)
 		return s.NoGrad(func(s *torch.Scope) error {
 			t.Optimizer.Step(s)
 			t.Objective.Update(s, k)

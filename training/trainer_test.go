@@ -461,7 +461,29 @@ func TestStatesOfOthers(t *testing.T) {
 	w.Close()
 }
 
-// The loss is told apart by noise level where it is logged: the means of the parts are those of the samples.
+// An empty or truncated checkpoint is an error that names the file, and the previous checkpoint, or the snapshot if there is none.
+func TestDamagedCheckpoint(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "run")
+	_, _, _, err := guarded(t, dir, Guard{}, at())
+	require.NoError(t, err)
+	last := filepath.Join(dir, "state-0000012.safetensors")
+	for _, size := range []int64{100, 3, 0} {
+		require.NoError(t, os.Truncate(last, size))
+		_, _, _, err = guarded(t, dir, Guard{}, at())
+		require.ErrorContains(t, err, last)
+		require.ErrorContains(t, err, "remove the file to resume from the previous checkpoint, of step 8")
+	}
+	require.NoError(t, os.Remove(filepath.Join(dir, "state-0000008.safetensors")))
+	_, _, _, err = guarded(t, dir, Guard{}, at())
+	require.ErrorContains(t, err, last)
+	require.ErrorContains(t, err, filepath.Join(dir, "model-0000012.safetensors"))
+	require.NoError(t, os.Remove(filepath.Join(dir, "model-0000012.safetensors")))
+	_, _, _, err = guarded(t, dir, Guard{}, at())
+	require.ErrorContains(t, err, "start a new run")
+	require.NotContains(t, err.Error(), "model-")
+}
+
+// The logged loss is split by noise level: each mean is that of the samples in its range.
 func TestLossByLevel(t *testing.T) {
 	r := &session{}
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {

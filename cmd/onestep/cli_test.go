@@ -68,7 +68,25 @@ func TestHelp(t *testing.T) {
 	}
 }
 
-// Every option of a run has a flag, under the same name, so that configurations and flags say the same things.
+// With --method, help shows the options of that method only. --card and --dry-run need no directory, and name the default method.
+func TestHelpOfMethod(t *testing.T) {
+	for _, args := range [][]string{{"train", "--method", "edm", "--help"}, {"train", "--help", "--method", "edm"}} {
+		code, out, errs := try(args...)
+		require.Zero(t, code, errs)
+		require.Contains(t, out, "--high")
+		require.Contains(t, out, "--batch")
+		require.NotContains(t, out, "--s0")
+		require.NotContains(t, out, "--teacher")
+	}
+	code, out, errs := try("train", "--data", "emoji", "--resolution", "8", "--dry-run")
+	require.Zero(t, code, errs)
+	require.Contains(t, out, `"method": "ict"`)
+	code, out, errs = try("train", "--data", "emoji", "--resolution", "8", "--card")
+	require.Zero(t, code, errs)
+	require.Contains(t, out, "# ict")
+}
+
+// Every option of a run has a flag, under the same name, so that configuration files and flags match.
 func TestEveryOptionHasAFlag(t *testing.T) {
 	cmd, _, err := (&app{}).root().Find([]string{"train"})
 	require.NoError(t, err)
@@ -94,6 +112,10 @@ func TestRefusals(t *testing.T) {
 	full := filepath.Dir(write("full/thing", "mine"))
 	write("out/000003.png", "mine")
 	config := write("config.json", `{"stepz": 3}`)
+	write("broken/options.json", `{"method": "ict", "steps": "x"}`)
+	write("moved/options.json", `{"method": "ict", "data": "nowhere"}`)
+	write("s0.json", `{"method": "edm", "s0": 30}`)
+	write("data.json", `{"data": "nowhere"}`)
 	zero := write("zero.json", `{"batch": -1}`)
 	require.NoError(t, unix.Mkfifo(filepath.Join(dir, "pipe"), 0o644))
 	before := tree(t, dir)
@@ -106,6 +128,8 @@ func TestRefusals(t *testing.T) {
 		want string
 	}{
 		{"smaple", 2, `unknown command "smaple": did you mean sample?`},
+		{"trian --data x", 2, `unknown command "trian": did you mean train?`},
+		{"lora mrge --x", 2, `unknown command "mrge": did you mean merge?`},
 		{"help smaple", 2, `unknown command "smaple": did you mean sample?`},
 		{"--verison", 2, "unknown flag --verison: did you mean --version?"},
 		{"-x", 2, "unknown shorthand flag"},
@@ -124,6 +148,7 @@ func TestRefusals(t *testing.T) {
 		{builtin + "--times 0.8,80", 2, "got 80 after 0.8"},
 		{builtin + "--times 80,80", 2, "got 80 after 80"},
 		{builtin + "--times 80,0.002", 2, "above the minimum level 0.002"},
+		{builtin + "--times 80,1,0", 2, "--times: want noise levels above 0"},
 		{builtin + "--times 80,NaN", 2, "--times: want numbers"},
 		{builtin + "--times 81,1", 2, "--times: want noise levels up to 80"},
 		{builtin + "--times 80 --steps 2", 2, "--times: 1 noise level for 2 steps"},
@@ -146,6 +171,16 @@ func TestRefusals(t *testing.T) {
 		{"sample --model " + junk + " --out DIR/x.png", 1, "a text file"},
 		{"train", 2, "--data is missing"},
 		{"train --data emoji", 2, "--out is missing"},
+		{train + "--method itc", 2, `got "itc": did you mean ict?`},
+		{"train --resume --out DIR/r", 2, "--resume: there is no run in DIR/r"},
+		{"train --resume --out DIR/broken", 1, "onestep: DIR/broken/options.json: steps: want"},
+		{"train --resume --out DIR/moved", 1, "onestep: DIR/moved/options.json: data nowhere: no such file"},
+		{"train --resume --extend --out DIR/r", 2, "--extend: there is no run in DIR/r"},
+		{"train --card --data emoji --steps 0", 2, "--steps: want"},
+		{train + "--config DIR/s0.json", 2, "--config DIR/s0.json: s0: the method edm"},
+		{train + "--config DIR/s0.json --method ict --s1 20", 2, "--config DIR/s0.json: s0, --s1: want"},
+		{"train --out DIR/r --config DIR/data.json", 1, "--config DIR/data.json: data nowhere: no such file"},
+		{train + "--channels 33", 2, "--channels: want an even number"},
 		{train + "--method gan", 2, `--method: want ct, ict, ect, cd, sct, scd, ctm, meanflow, pd, edm, ddpm or flow, got "gan"`},
 		{train + "--steps x", 2, `--steps: want an integer from 1 to 1000000000, got "x"`},
 		{train + "--steps -5", 2, `--steps: want an integer from 1 to 1000000000, got "-5"`},
@@ -167,7 +202,6 @@ func TestRefusals(t *testing.T) {
 		{train + "--mult 1,,2", 2, "--mult: want integers"},
 		{train + "--mult 1,99", 2, "--mult: want integers from 1 to 64"},
 		{train + "--attention 7", 2, "attention: want image sizes of the levels"},
-		{train + "--channels 33", 2, "channels: want an even number"},
 		{train + "--channels 4096 --mult 64,64 --blocks 64", 2, "weights, the limit is"},
 		{train + "--blocks 65", 2, "--blocks: want an integer from 1 to 64"},
 		{train + "--colors 2", 2, "--colors: want 1 or 3"},
@@ -225,7 +259,7 @@ func TestRefusals(t *testing.T) {
 		require.Empty(t, out, c.args)
 		require.Equal(t, 1, strings.Count(errs, "\n"), "%s: one line, got %s", c.args, errs)
 		require.True(t, strings.HasPrefix(errs, "onestep: "), errs)
-		require.Contains(t, errs, c.want, c.args)
+		require.Contains(t, strings.ReplaceAll(errs, dir, "DIR"), c.want, c.args)
 		require.NotContains(t, errs, "goroutine", c.args)
 		require.Equal(t, before, tree(t, dir), "%s: nothing has changed", c.args)
 	}
@@ -595,7 +629,7 @@ func TestInterrupted(t *testing.T) {
 	require.Empty(t, out.String())
 }
 
-// A run that ends by the clock is saved as at the end, and goes on.
+// A run that ends by --duration is saved as at the end, says how it is resumed, and can be.
 func TestDuration(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "r")
 	args := strings.Fields("train --data emoji --resolution 8 --channels 8 --mult 1 --batch 2 --steps 3 --threads 1 --json --resume --duration 1ns --out " + dir)
@@ -606,6 +640,7 @@ func TestDuration(t *testing.T) {
 		require.NoError(t, json.Unmarshal([]byte(out), &got))
 		require.Equal(t, step, got.Step)
 		require.Equal(t, step == 3, got.Finished)
+		require.Equal(t, step < 3, strings.Contains(errs, fmt.Sprintf("after step %d of 3; the same command with --resume", step)), errs)
 		require.FileExists(t, got.Snapshot)
 	}
 }

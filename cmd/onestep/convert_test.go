@@ -7,6 +7,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -158,7 +159,25 @@ func TestMixedVariant(t *testing.T) {
 
 	code, _, errs = try(append(base, "--variant", "fp16", "--out", at("no.png"))...)
 	require.Equal(t, exitFailure, code)
-	require.Contains(t, errs, `want weights of the variant "fp16"`)
+	require.Regexp(t, `--variant fp16: .*--mixed-variant.*leave the option out`, errs)
+	code, _, errs = try(append(base, "--variant", "ema", "--out", at("no.png"))...)
+	require.Equal(t, exitFailure, code)
+	require.Regexp(t, `--variant ema: `+regexp.QuoteMeta(model)+` .*leave the option out`, errs)
+	for _, part := range []string{"text_encoder", "vae"} { // with the variant fp16 everywhere, and nothing else
+		files, err := filepath.Glob(filepath.Join(model, part, "*.safetensors"))
+		require.NoError(t, err)
+		for _, file := range files {
+			require.NoError(t, os.Rename(file, strings.TrimSuffix(file, ".safetensors")+".fp16.safetensors"))
+		}
+	}
+	require.NoError(t, os.Remove(unet))
+	code, _, errs = try(append(base, "--out", at("no.png"))...)
+	require.Equal(t, exitFailure, code)
+	require.Contains(t, errs, "pass --variant fp16")
+	code, _, errs = try("info", model, "--variant", "fp32")
+	require.Equal(t, exitFailure, code)
+	require.Regexp(t, `--variant fp32: .*pass --variant fp16`, errs)
+	require.NotContains(t, errs, "leave")
 	for _, args := range [][]string{append(base, "--mixed-variant", "--out", at("no.png")), {"convert", "--model", model, "--mixed-variant", "--out", at("no")}} {
 		code, _, errs = try(args...)
 		require.Equal(t, exitUsage, code)

@@ -237,7 +237,11 @@ func TestSchedulerBeforeWeights(t *testing.T) {
 	} {
 		require.NoError(t, os.WriteFile(scheduler, []byte(c.config), 0o644))
 		code, _, errs := try(append([]string{"generate", "--model", model, "--prompt", "x", "--out", filepath.Join(dir, "x.png")}, c.flags...)...)
-		require.Equal(t, exitFailure, code)
+		wantCode := exitFailure
+		if c.flags != nil {
+			wantCode = exitUsage
+		}
+		require.Equal(t, wantCode, code)
 		require.Contains(t, errs, c.want)
 		require.Equal(t, 1, strings.Count(errs, "\n"), errs)
 	}

@@ -96,8 +96,8 @@ func TestGenerate(t *testing.T) {
 		args := append([]string{"generate", "--from", at("a.png"), "--threads", "1", "--out", at(name + ".png")}, flags...)
 		code, _, errs := try(args...)
 		if name == "clipskip" {
-			require.Equal(t, exitFailure, code)
-			require.Contains(t, errs, "clip skip: want 0 to 1, got 2")
+			require.Equal(t, exitUsage, code)
+			require.Contains(t, errs, "--clip-skip: want 0 to 1, got 2")
 			continue
 		}
 		require.Zero(t, code, errs)

@@ -153,6 +153,12 @@ func (a *app) infoFolder(ctx context.Context, path string, o infoOptions) error 
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
+	if runs, err := runsIn(path); err != nil || runs != nil {
+		if err != nil {
+			return err
+		}
+		return a.infoRuns(path, runs)
+	}
 	if err := a.infoData(ctx, path, o.check); err != nil {
 		if errors.Is(err, context.Canceled) {
 			return err

@@ -15,6 +15,7 @@ import (
 	"github.com/onestep-go/onestep/csrc"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/internal/suggest"
+	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -39,6 +40,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	a := &app{stdout: out, stderr: stderr}
 	root := a.root()
 	root.SetArgs(args)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		// The flags of a mistyped command are not those of the command above it.
+		if _, rest, found := root.Find(args); found == nil && cmd.HasSubCommands() && len(rest) > 0 && !strings.HasPrefix(rest[0], "-") {
+			return unknownCommand(cmd, rest[0])
+		}
+		return flagError(cmd, err)
+	})
 	root.SetOut(out)
 	root.SetErr(stderr)
 	cmd, err := root.ExecuteContextC(ctx)
@@ -73,6 +81,7 @@ func explain(err error, cmd *cobra.Command, interrupted bool) (msg string, code 
 	var use *job.UsageError
 	var space *job.MemoryError
 	var missing *csrc.OpenError
+	var variant *weights.VariantError
 	switch {
 	case interrupted && errors.Is(err, context.Canceled):
 		return "interrupted", exitInterrupted
@@ -85,10 +94,46 @@ func explain(err error, cmd *cobra.Command, interrupted bool) (msg string, code 
 	case errors.Is(err, torch.ErrOutOfMemory):
 		return fmt.Sprintf("not enough memory: %v: %s", err, needsLess(cmd)), exitMemory
 	}
+	if errors.As(err, &variant) && cmd.Flags().Lookup("variant") != nil {
+		if msg := otherVariant(variant, cmd.Flags().Lookup("mixed-variant") != nil); msg != "" {
+			return msg, exitFailure
+		}
+	}
 	if front, ok := strings.CutSuffix(err.Error(), "allow overwriting"); ok && errors.Is(err, fs.ErrExist) { // of a library, which knows no flags
 		return front + "pass --overwrite", exitFailure
 	}
 	return err.Error(), exitFailure
+}
+
+// otherVariant says which variants of a directory's weights can be chosen instead; "": none.
+func otherVariant(e *weights.VariantError, mixed bool) string {
+	var remedies []string
+	for _, v := range e.Found {
+		if v != "" {
+			remedies = append(remedies, "pass --variant "+quote.Text(v))
+		}
+	}
+	path := quote.Path(e.Path)
+	if e.Variant == "" {
+		if remedies == nil {
+			return ""
+		}
+		return fmt.Sprintf("%s has weights only with a variant in their names: %s", path, strings.Join(remedies, ", or "))
+	}
+	has := "has no such weights"
+	if e.Some {
+		has = "has such weights for some components only"
+		if mixed {
+			remedies = append([]string{"pass --mixed-variant to use the default files of the others"}, remedies...)
+		}
+	}
+	if slices.Contains(e.Found, "") {
+		remedies = append(remedies, "leave the option out")
+	}
+	if remedies == nil {
+		return ""
+	}
+	return fmt.Sprintf("--variant %s: %s %s: %s", quote.Text(e.Variant), path, has, strings.Join(remedies, ", or "))
 }
 
 // needsLess says what makes a command need less memory: what it has flags for.
@@ -140,7 +185,6 @@ Results go to standard output, progress and logs to standard error. Exit codes: 
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.SetVersionTemplate("{{.Name}} {{.Version}}\n")
-	root.SetFlagErrorFunc(flagError)
 	root.SetHelpCommand(helpCommand())
 	help := root.HelpFunc()
 	root.SetHelpFunc(func(cmd *cobra.Command, args []string) {

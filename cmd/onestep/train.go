@@ -5,14 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"image"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
 	"github.com/onestep-go/onestep/internal/number"
 	"github.com/onestep-go/onestep/internal/plural"
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/training"
 	"github.com/onestep-go/onestep/training/recipe"
 	"github.com/onestep-go/onestep/training/rundir"
@@ -34,11 +37,11 @@ func (a *app) train() *cobra.Command {
 The networks:
 
 ` + job.AboutNetworks() + `
-The run directory gets options.json (every option, resolved), card.md (formulas, schedules, what they can reach), stats.jsonl,
+The run directory gets options.json (every option, resolved), card.md (formulas, schedules, attainable accuracy), stats.jsonl,
 log.txt, event files for TensorBoard, sample grids, snapshots (model-STEP.safetensors: EMA weights, to sample from) and
 checkpoints (state-STEP.safetensors, to resume from). Ctrl-C saves and exits with 130; the same command with --resume continues
 exactly, and starts the run, with a warning, if there is none. On the CPU with one thread results repeat bit by bit. A second
-Ctrl-C exits at once.`,
+Ctrl-C exits at once. With --method METHOD, --help shows only the options of that method.`,
 		Example: `  onestep train --method ict --data emoji --out runs/emoji --steps 20000
   onestep train --data fashion-mnist --out runs/fashion --duration 2h
   onestep train --method edm --data cifar10 --out runs/teacher
@@ -49,8 +52,13 @@ Ctrl-C exits at once.`,
 			var run, file recipe.Values
 			var err error
 			if o.Resume && config == "" && o.Out != "" && (o.Extend || !cmd.Flags().Changed("data")) {
-				if run, err = job.ReadRun(o.Out); err != nil {
+				switch run, err = job.ReadRun(o.Out); {
+				case err != nil:
 					return err
+				case run == nil && o.Extend:
+					return &job.UsageError{Msg: fmt.Sprintf("--extend: there is no run in %s", quote.Path(o.Out))}
+				case run == nil:
+					return &job.UsageError{Msg: fmt.Sprintf("--resume: there is no run in %s; to start one there, pass --data", quote.Path(o.Out))}
 				}
 			}
 			if config != "" {
@@ -61,6 +69,14 @@ Ctrl-C exits at once.`,
 			if o.Threads == 0 {
 				o.Threads = max(threadsOf(run), threadsOf(file))
 			}
+			o.From = map[string]string{}
+			for option := range run {
+				o.From[option] = quote.Path(filepath.Join(o.Out, "options.json"))
+			}
+			for option := range file {
+				o.From[option] = "--config " + quote.Path(config)
+			}
+			cmd.Flags().Visit(func(f *pflag.Flag) { delete(o.From, f.Name) })
 			if err := given.apply(&o.Run, run, file); err != nil {
 				return o.Flagged(err)
 			}
@@ -81,8 +97,8 @@ Ctrl-C exits at once.`,
 	f.DurationVar(&o.Duration, "duration", 0, "stop after a time such as 90m, with everything saved as at the end; --resume continues (default: after --steps)")
 	f.Var(count{&o.Threads}, "threads", "CPU threads per operator (default: all processors)")
 	f.BoolVar(&o.Force, "force", false, "run even if the estimated memory exceeds what is available")
-	f.BoolVar(&card, "card", false, "print the card (loss, schedules, what they can reach) and exit")
-	f.BoolVar(&dry, "dry-run", false, "print the resolved options as JSON, fit for --config, and exit")
+	f.BoolVar(&card, "card", false, "print the card (loss, schedules, attainable accuracy) and exit; needs no --out")
+	f.BoolVar(&dry, "dry-run", false, "print the resolved options as JSON, for --config, and exit; needs no --out")
 	a.jsonFlag(cmd)
 	call(f, "DIR", "out")
 	call(f, "FILE", "config")
@@ -96,6 +112,7 @@ Ctrl-C exits at once.`,
 	for _, option := range job.NetworkOptions() {
 		ofNetworks = append(ofNetworks, option.Name)
 	}
+	helpOfMethod(cmd, given)
 	byTopic(cmd,
 		topic{"Run", "data out method steps duration resume extend config seed card dry-run json"},
 		topic{"Data", "data-dir resolution colors classes label-dropout flip corrupt workers"},
@@ -211,6 +228,9 @@ func (a *app) doTrain(ctx context.Context, o job.Train) error {
 			fmt.Fprintf(a.stderr, "onestep: the last checkpoint is %s: the same command with --resume continues from it\n", r.State)
 		}
 		return err
+	}
+	if !r.Finished {
+		fmt.Fprintf(a.stderr, "onestep: --duration is over: saved after step %d of %d; the same command with --resume continues\n", r.Step, o.Steps)
 	}
 	text := plural.N(r.Step, "step") + ", " + plural.N(r.Seen, "image")
 	if r.Loss != 0 {

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"fmt"
 	"maps"
 	"reflect"
 	"slices"
 	"strings"
 
+	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
@@ -63,7 +65,7 @@ type runFlags struct {
 // runOptions makes a flag for every option of runs, in their order.
 func runOptions(f *pflag.FlagSet) *runFlags {
 	given := &runFlags{values: recipe.Values{}}
-	f.Var(choice{&given.method, recipe.Names()}, "method", "training method, see above (default "+recipe.Names()[0]+")")
+	f.Var(choice{&given.method, recipe.Names()}, "method", "training method, see above (default "+recipe.Default+", or that of the run to resume)")
 	ofNetworks := job.NetworkOptions()
 	for _, o := range recipe.Options() {
 		help := o.Help
@@ -79,6 +81,27 @@ func runOptions(f *pflag.FlagSet) *runFlags {
 		}
 	}
 	return given
+}
+
+// helpOfMethod limits the help of a command with --method to the options that the method uses.
+func helpOfMethod(cmd *cobra.Command, given *runFlags) {
+	cmd.SetHelpFunc(func(cmd *cobra.Command, args []string) {
+		if m, err := recipe.Named(given.method); err == nil {
+			cmd.Long = fmt.Sprintf("Train with the method %s: %s.\n\nThese are the options of the method; onestep train --help lists all methods and options.",
+				given.method, m.Spec().About)
+			cmd.Long += "\n\nThe networks:\n\n" + job.AboutNetworks()
+			cmd.Example = ""
+			for _, o := range recipe.Options() {
+				flag := cmd.Flags().Lookup(o.Name)
+				if names := recipe.UsedBy(o.Name); names != nil && !slices.Contains(names, given.method) {
+					flag.Hidden = true
+				} else if names != nil {
+					flag.Usage = o.Help
+				}
+			}
+		}
+		cmd.Parent().HelpFunc()(cmd, args)
+	})
 }
 
 // usedBy adds to an option's help which methods use it, if not all do.

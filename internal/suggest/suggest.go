@@ -30,7 +30,11 @@ func Near(typed string, names []string) []string {
 			most = min(length/5, 1)
 		}
 		shorter := min(len(lower), len(name))
-		if d := typingErrors(lower, name); d <= most {
+		d := typingErrors(lower, name)
+		if d == 1 && swapped(lower, name) {
+			most = 1 // also in short names, such as itc for ict
+		}
+		if d <= most {
 			found = append(found, near{original, d})
 		} else if shorter >= 3 && lower[:shorter] == name[:shorter] {
 			longer = append(longer, near{original, length - shorter})
@@ -64,6 +68,11 @@ func Question(names ...string) string {
 }
 
 func sameInitial(a, b string) bool { return a != "" && b != "" && a[0] == b[0] }
+
+// swapped reports whether two texts consist of the same letters.
+func swapped(a, b string) bool { return slices.Equal(letters(a), letters(b)) }
+
+func letters(s string) []rune { return slices.Sorted(slices.Values([]rune(s))) }
 
 // typingErrors counts the insertions, deletions, substitutions and swaps of neighbours that turn a into b (the optimal string alignment
 // distance). Texts of over a hundred bytes are never similar.

@@ -12,6 +12,8 @@ func TestNear(t *testing.T) {
 	require.Equal(t, []string{"Sneaker"}, Near("sneeker", names))
 	require.Equal(t, []string{"Smileys & Emotion"}, Near("smileys", names))
 	require.Empty(t, Near("boat", names))
+	require.Equal(t, []string{"ict"}, Near("itc", []string{"ct", "ict", "ect", "cd", "scd"}), "two letters are swapped")
+	require.Empty(t, Near("ixt", []string{"ict", "ect"}))
 }
 
 // A message has the names, what was typed, quoted, and a question where one comes near.

@@ -50,6 +50,8 @@ type Description struct {
 	// Levels are the sampling levels of a progressively distilled denoiser, largest first: Euler's method goes from each to the
 	// next, and from the last to 0.
 	Levels []float64 `json:"levels,omitempty"`
+	// Guidance are the smallest and the largest guidance scale that a guidance-distilled model was trained with; absent: unknown.
+	Guidance []float64 `json:"guidance,omitempty"`
 
 	Method     string   `json:"method,omitempty"`      // training method, such as "ct"
 	Data       string   `json:"data,omitempty"`        // training data

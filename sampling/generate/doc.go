@@ -9,6 +9,8 @@
 //		err = vision.Write(fmt.Sprintf("%d.png", img.Seed), img.Image, vision.WriteOptions{Texts: img.Texts})
 //	}
 //
+// The built-in model is embedded in package builtin: pass what builtin.Open returns to [FromFile], as the example does.
+//
 // A [Request] says what to generate. Its zero fields take the model's defaults: one step for a consistency model, 18 steps of Heun's method
 // for a denoiser, the published sampler for Stable Diffusion. A field that the model does not use is an error. [Model.Plan] resolves a
 // request before anything is computed.

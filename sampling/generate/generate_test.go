@@ -139,9 +139,6 @@ func TestImages(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := open(t, c.path)
-			if c.name == "jumps" {
-				c.r.Sampler = "ctm" // of what is both, the default is multistep
-			}
 			require.Contains(t, m.Samplers(), c.sampler)
 			c.r.N, c.r.Seed = 3, 40
 			plan, err := m.Plan(ctx, c.r)

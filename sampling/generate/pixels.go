@@ -103,6 +103,9 @@ func (m pixels) plan(_ context.Context, r Request) (*Plan, error) {
 		Sampler: r.Sampler, Steps: r.Steps, Times: slices.Clone(r.Times), Evaluations: c.each, Guidance: r.Guidance,
 		Width: shape[2], Height: shape[1],
 	}
+	if note := m.guidanceNotice(r.Guidance); note != "" {
+		p.Notices = append(p.Notices, note)
+	}
 	p.settings = func() ([]vision.Text, error) { return m.texts(r, r.Labels) }
 	p.images = func(ctx context.Context, yield func(Image, error) bool) { m.images(ctx, r, c, yield) }
 	return p, nil
@@ -135,12 +138,13 @@ func (m pixels) takes(r Request) error {
 
 // choose fills in the default sampler, or returns an error for an unsupported one.
 func (m pixels) choose(r *Request) error {
-	can := m.samplers() //quote: our own names
+	can := m.samplers()                        //quote: our own names
+	_, trained := m.jumps.(*models.Trajectory) // MeanFlow's one step goes to noise level 0, jumps end at SigmaMin
 	switch {
+	case r.Sampler == "" && trained:
+		r.Sampler = ctm
 	case r.Sampler == "" && m.origins != nil:
 		r.Sampler = multistep
-	case r.Sampler == "" && m.denoiser == nil:
-		r.Sampler = ctm
 	case r.Sampler == "" && m.description.Levels != nil:
 		r.Sampler = "euler"
 	case r.Sampler == "":
@@ -224,10 +228,29 @@ func (m pixels) many(r *Request) (course, error) {
 	}}, nil
 }
 
+// guidanceNotice is the notice about a guidance scale outside of the range that a guidance-distilled model was trained with, or "".
+func (m pixels) guidanceNotice(scale float64) string {
+	d := m.description
+	if !d.Network.Guidance() || len(d.Guidance) != 2 {
+		return ""
+	}
+	given := "guidance scale"
+	if scale == 0 {
+		given, scale = "default guidance scale", 1
+	}
+	if scale >= d.Guidance[0] && scale <= d.Guidance[1] {
+		return ""
+	}
+	return fmt.Sprintf("the %s %g is outside of the range that the model was trained with, %g to %g", given, scale, d.Guidance[0], d.Guidance[1])
+}
+
 // validTimes checks the noise levels at which steps start.
 func validTimes(times []float64, m sampling.Multistep) error {
-	if len(times) == 0 {
+	switch n := len(times); {
+	case n == 0:
 		return refuse("Times", "want at least one noise level")
+	case n > 1 && times[n-1] == 0:
+		return refuse("Times", "want noise levels above 0, got 0 at the end: leave it out, since the last step always ends without noise")
 	}
 	if err := m.Validate(append(slices.Clone(times), 0)); err != nil {
 		return refuse("Times", "%s", strings.TrimPrefix(err.Error(), "noise levels: "))

@@ -22,8 +22,8 @@ type Request struct {
 	Seed  uint64 // of the first image; the next ones have Seed+1, Seed+2, …
 	Batch int    // images generated together; 0: 64, for Stable Diffusion 1
 
-	// Sampler is one of [Model.Samplers]. "": multistep for a consistency function, Heun's method for a denoiser or Euler's if it was
-	// distilled for that, for Stable Diffusion the published one.
+	// Sampler is one of [Model.Samplers]. "": multistep for a consistency function, ctm for a consistency trajectory model, Heun's method for a denoiser or
+	// Euler's if it was distilled for that, for Stable Diffusion the published one.
 	Sampler  string
 	Steps    int     // 0: the number of Times or Timesteps, or the sampler's default
 	Guidance float64 // scale of classifier-free guidance, 1: none. 0: the model's default, for a pixel-space model none

@@ -24,7 +24,7 @@ type ddimRun struct {
 // support, a step ends at the next one.
 func (m DDIM) Start(c noise.Config, o Options) (Schedule, error) {
 	if !(m.Eta >= 0 && m.Eta <= 1) {
-		return nil, fmt.Errorf("ddim: want an eta from 0 to 1, got %g", m.Eta)
+		return nil, refuse("Eta", "ddim: want an eta from 0 to 1, got %g", m.Eta)
 	}
 	ch, n, skip, err := begun(c, o, ddimClass)
 	if err != nil {

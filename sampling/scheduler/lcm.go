@@ -36,7 +36,7 @@ func start(c noise.Config, o Options) (grid, error) {
 	g := grid{chain: ch}
 	original := cmp.Or(o.OriginalSteps, ch.OriginalSteps)
 	if original < 1 || original > ch.TrainSteps {
-		return grid{}, fmt.Errorf("original steps: want 1 to %d, the number of training timesteps, got %d", ch.TrainSteps, original)
+		return grid{}, refuse("OriginalSteps", "original steps: want 1 to %d, the number of training timesteps, got %d", ch.TrainSteps, original)
 	}
 	n, err := o.steps(ch.TrainSteps)
 	if err != nil {
@@ -62,7 +62,7 @@ func start(c noise.Config, o Options) (grid, error) {
 		return grid{}, err
 	}
 	if n > size {
-		return grid{}, fmt.Errorf("%d steps: the model was distilled at %d timesteps, of which %d are available: "+
+		return grid{}, refuse("Steps", "%d steps: the model was distilled at %d timesteps, of which %d are available: "+
 			"want at most that many steps", n, original, size)
 	}
 	for i := range n {
@@ -161,7 +161,7 @@ type tcdRun struct {
 // timesteps the grid.
 func (m TCD) Start(c noise.Config, o Options) (Schedule, error) {
 	if !(m.Eta >= 0 && m.Eta <= 1) {
-		return nil, fmt.Errorf("tcd: want an eta from 0 to 1, got %g", m.Eta)
+		return nil, refuse("Eta", "tcd: want an eta from 0 to 1, got %g", m.Eta)
 	}
 	g, err := start(c, o)
 	if err != nil {

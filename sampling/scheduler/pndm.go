@@ -1,8 +1,6 @@
 package scheduler
 
 import (
-	"errors"
-
 	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/torch"
 )
@@ -30,7 +28,7 @@ type pndmRun struct {
 // Start implements Method.
 func (PNDM) Start(c noise.Config, o Options) (Schedule, error) {
 	if o.Timesteps != nil {
-		return nil, errors.New("custom timesteps are not supported by pndm: remove them or choose another sampler")
+		return nil, refuse("Timesteps", "custom timesteps are not supported by pndm: remove them or choose another sampler")
 	}
 	c.ZeroSNR = false // not supported by the class
 	ch, n, skip, err := begun(c, o, pndmClass)

@@ -11,7 +11,6 @@ package scheduler
 
 import (
 	"cmp"
-	"fmt"
 	"maps"
 	"math"
 	"slices"
@@ -149,7 +148,7 @@ func Default(c noise.Config) (name string, exact bool) {
 
 func (o Options) checkStrength() error {
 	if v := cmp.Or(o.Strength, 1); !(v > 0 && v <= 1) {
-		return fmt.Errorf("strength: want a number above 0 and up to 1, got %g", o.Strength)
+		return refuse("Strength", "strength: want a number above 0 and up to 1, got %g", o.Strength)
 	}
 	return nil
 }
@@ -162,7 +161,7 @@ func (o Options) skip(n int) (int, error) {
 	v := cmp.Or(o.Strength, 1)
 	left := min(int(float64(n)*v), n)
 	if left < 1 {
-		return 0, fmt.Errorf("strength %g of %s leaves no steps: want a strength of at least %.3g, or more steps", o.Strength, plural.N(n, "step"), 1/float64(n))
+		return 0, refuse("Strength", "strength %g of %s leaves no steps: want a strength of at least %.3g, or more steps", o.Strength, plural.N(n, "step"), 1/float64(n))
 	}
 	return n - left, nil
 }
@@ -172,20 +171,20 @@ func (o Options) steps(most int) (int, error) {
 	n := o.Steps
 	if o.Timesteps != nil {
 		if n != 0 && n != len(o.Timesteps) {
-			return 0, fmt.Errorf("%s and %s: want only one of them, or as many timesteps as steps", plural.N(n, "step"), plural.N(len(o.Timesteps), "timestep"))
+			return 0, refuse("Timesteps", "%s and %s: want only one of them, or as many timesteps as steps", plural.N(n, "step"), plural.N(len(o.Timesteps), "timestep"))
 		}
 		n = len(o.Timesteps)
 		for i, t := range o.Timesteps {
 			if t < 0 || t >= most {
-				return 0, fmt.Errorf("timestep %d: want 0 to %d", t, most-1)
+				return 0, refuse("Timesteps", "timestep %d: want 0 to %d", t, most-1)
 			}
 			if i > 0 && t >= o.Timesteps[i-1] {
-				return 0, fmt.Errorf("timesteps %v: want descending timesteps", o.Timesteps)
+				return 0, refuse("Timesteps", "timesteps %v: want descending timesteps", o.Timesteps)
 			}
 		}
 	}
 	if n < 1 || n > most {
-		return 0, fmt.Errorf("want 1 to %d steps, got %d", most, n)
+		return 0, refuse("Steps", "want 1 to %d steps, got %d", most, n)
 	}
 	return n, nil
 }

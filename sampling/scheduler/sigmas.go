@@ -1,7 +1,6 @@
 package scheduler
 
 import (
-	"fmt"
 	"math"
 	"slices"
 
@@ -43,7 +42,7 @@ func newLevels(c noise.Config, o Options, k class, karras, ends bool) (levels, e
 		return levels{}, err
 	}
 	if spacing != "" && o.Timesteps != nil {
-		return levels{}, fmt.Errorf("custom timesteps cannot be combined with %s noise levels: want only one of them", quote.Text(spacing))
+		return levels{}, refuse("Timesteps", "custom timesteps cannot be combined with %s noise levels: want only one of them", quote.Text(spacing))
 	}
 	l := levels{chain: ch, begin: skip}
 	switch {

@@ -68,7 +68,7 @@ func Spaces(m Method, spacing string) error {
 	want := Spacings()
 	switch v := m.(type) {
 	case LCM, TCD:
-		return fmt.Errorf("the sampler %s uses the timesteps that the model was distilled at and takes no spacing, got %s", quote.Text(NameOf(m)), quote.Quoted(spacing))
+		return refuse("Spacing", "the sampler %s uses the timesteps that the model was distilled at and takes no spacing, got %s", quote.Text(NameOf(m)), quote.Quoted(spacing))
 	case DDIM, PNDM, DDPM:
 		want = []string{trailingOnes, leadingOnes, linspaceOnes}
 	case Euler, Heun, DPMPP2M, UniPC:
@@ -79,7 +79,7 @@ func Spaces(m Method, spacing string) error {
 		want = []string{v.Spacing}
 	}
 	if !slices.Contains(want, spacing) {
-		return fmt.Errorf("the sampler %s does not support the spacing %s: want one of %s", quote.Text(NameOf(m)), quote.Quoted(spacing), strings.Join(quote.Texts(want), ", "))
+		return refuse("Spacing", "the sampler %s does not support the spacing %s: want one of %s", quote.Text(NameOf(m)), quote.Quoted(spacing), strings.Join(quote.Texts(want), ", "))
 	}
 	return nil
 }

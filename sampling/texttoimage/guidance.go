@@ -1,8 +1,6 @@
 package texttoimage
 
 import (
-	"fmt"
-
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
@@ -17,9 +15,9 @@ func (p *Plan) guidance() error {
 	told := p.o.Model.Distilled()
 	switch {
 	case !(g >= 0 && g <= 1000):
-		return fmt.Errorf("guidance: want a scale from 0 to 1000, got %g", g)
+		return refuse("Guidance", "guidance: want a scale from 0 to 1000, got %g", g)
 	case !(p.o.Rescale >= 0 && p.o.Rescale <= 1):
-		return fmt.Errorf("guidance rescale: want 0 to 1, got %g", p.o.Rescale)
+		return refuse("Rescale", "guidance rescale: want 0 to 1, got %g", p.o.Rescale)
 	case g == 0 && told:
 		g = 8.5
 	case g == 0 && p.few():

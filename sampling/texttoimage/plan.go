@@ -126,6 +126,13 @@ func (p *Plan) fits(a nn.Adapters) error {
 	return p.o.Model.CheckAdapters(a, controls...)
 }
 
+// OptionError reports an option of a [Pipeline] that is invalid, or that the sampler or the model does not support.
+type OptionError = scheduler.OptionError
+
+func refuse(option, format string, args ...any) error {
+	return &OptionError{Option: option, Err: fmt.Errorf(format, args...)}
+}
+
 func (p *Plan) note(format string, args ...any) {
 	p.Notices = append(p.Notices, fmt.Sprintf(format, args...))
 }
@@ -194,7 +201,7 @@ func (p *Plan) unused() error {
 		return nil
 	}
 	if p.o.Shorten {
-		return fmt.Errorf("taking all steps with a strength is only for the samplers lcm and tcd: the sampler %s skips the first steps", quote.Text(p.Method))
+		return refuse("Shorten", "taking all steps with a strength is only for the samplers lcm and tcd: the sampler %s skips the first steps", quote.Text(p.Method))
 	}
 	if p.o.OriginalSteps != 0 {
 		p.note("the number of original steps (%d) has no effect: only the samplers lcm and tcd use it, not %s", p.o.OriginalSteps, p.Method)

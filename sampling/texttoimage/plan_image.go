@@ -27,15 +27,15 @@ func (p *Plan) size() error {
 		h = mh
 	}
 	for _, side := range []struct {
-		name string
-		v    int
-	}{{"width", w}, {"height", h}} {
+		option, name string
+		v            int
+	}{{"Width", "width", w}, {"Height", "height", h}} {
 		k := p.o.Model.VAE.Factor()
 		if side.v < k || side.v > maxSide {
-			return fmt.Errorf("%s: want %d to %d pixels, got %d", side.name, k, maxSide, side.v)
+			return refuse(side.option, "%s: want %d to %d pixels, got %d", side.name, k, maxSide, side.v)
 		}
 		if side.v%k != 0 {
-			return fmt.Errorf("%s: want a multiple of %d pixels, got %d: use %d or %d", side.name, k, side.v, side.v/k*k, side.v/k*k+k)
+			return refuse(side.option, "%s: want a multiple of %d pixels, got %d: use %d or %d", side.name, k, side.v, side.v/k*k, side.v/k*k+k)
 		}
 	}
 	p.Width, p.Height = w, h
@@ -64,17 +64,17 @@ func (p *Plan) images() error {
 	case p.o.Model.Inpaints() && (p.o.Init == nil || p.o.Mask == nil):
 		return errors.New("this is an inpainting model: want an input image and a mask")
 	case p.o.Mask != nil && p.o.Init == nil:
-		return errors.New("a mask was given without an input image")
+		return refuse("Mask", "a mask was given without an input image")
 	case p.o.Init != nil && !encodes(p.o.Model.VAE):
 		return errors.New("the tiny autoencoder has only a decoder and cannot encode the input image: its encoder's file is needed too")
 	case p.o.Strength != 0 && p.o.Init == nil:
-		return errors.New("a strength was given without an input image")
+		return refuse("Strength", "a strength was given without an input image")
 	case !(p.o.VariationStrength >= 0 && p.o.VariationStrength <= 1):
-		return fmt.Errorf("variation strength: want 0 to 1, got %g", p.o.VariationStrength)
+		return refuse("VariationStrength", "variation strength: want 0 to 1, got %g", p.o.VariationStrength)
 	case p.o.N < 0 || p.o.Batch < 0:
 		return fmt.Errorf("want at least 1 image and a batch size of at least 1, got %d and %d", p.o.N, p.o.Batch)
 	case p.o.ClipSkip < 0 || p.o.ClipSkip >= p.o.Model.Texts[0].Config().Depth-1:
-		return fmt.Errorf("clip skip: want 0 to %d, got %d", p.o.Model.Texts[0].Config().Depth-2, p.o.ClipSkip)
+		return refuse("ClipSkip", "clip skip: want 0 to %d, got %d", p.o.Model.Texts[0].Config().Depth-2, p.o.ClipSkip)
 	}
 	if p.o.VariationSeed != 0 && p.o.VariationStrength == 0 {
 		p.note("the variation seed has no effect at variation strength 0")

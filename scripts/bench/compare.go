@@ -16,18 +16,18 @@ import (
 	"time"
 )
 
-// row is one figure of the comparison. Ratio is ours/theirs for times and memory and theirs/ours for throughput, so that
-// below 1 is always better.
+// row is one line of the comparison. Ratio is ours/theirs for times and memory and theirs/ours for throughput, so a ratio below 1 is always
+// better.
 type row struct {
 	Name   string  `json:"name"`
 	Unit   string  `json:"unit"`
 	Ours   float64 `json:"ours"`
 	Theirs float64 `json:"theirs"`
 	Ratio  float64 `json:"ratio"`
-	Target float64 `json:"target,omitempty"` // the ratio to reach; 0: shown for interest
+	Target float64 `json:"target,omitempty"` // the largest ratio that meets the target; 0: no target
 }
 
-// job is one piece of work, done by both sides in turn; the functions return figures by name.
+// job is a benchmark that both sides run in turn; the functions return figures by name.
 type job struct {
 	name         string
 	ours, theirs func() (map[string]float64, error)
@@ -42,20 +42,20 @@ type figure struct {
 
 func compare(args []string, stdout, stderr io.Writer) error {
 	f := flag.NewFlagSet("compare", flag.ContinueOnError)
-	peers := f.String("peers", "../shared/bench/peers", "folder of the PyTorch benchmarks")
-	python := f.String("python", "python3", "a Python with torch 2.11.0 and Pillow")
-	onestep := f.String("onestep", "bin/onestep", "the tool")
-	rounds := f.Int("rounds", 3, "how often each side does each piece of work")
-	runs := f.Int("runs", 5, "timed runs within one process")
-	only := f.String("only", "", "only jobs whose name contains this")
-	sd := f.String("sd", "", "a folder that the peers' sd_model.py wrote: draw with Stable Diffusion, too")
-	size := f.Int("size", 512, "pixels of such a picture")
-	out := f.String("json", "", "also write the figures here")
+	peers := f.String("peers", "../shared/bench/peers", "directory of the PyTorch benchmarks")
+	python := f.String("python", "python3", "Python with torch 2.11.0 and Pillow")
+	onestep := f.String("onestep", "bin/onestep", "path of the onestep binary")
+	rounds := f.Int("rounds", 3, "rounds in which each side runs each benchmark once")
+	runs := f.Int("runs", 5, "timed runs in one process")
+	only := f.String("only", "", "run only benchmarks whose names contain this")
+	sd := f.String("sd", "", "model directory that the peers' sd_model.py wrote; adds the Stable Diffusion benchmarks")
+	size := f.Int("size", 512, "height and width in pixels of generated images (with --sd)")
+	out := f.String("json", "", "file to write the figures to, as JSON")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
 	if _, err := os.Stat(filepath.Join(*peers, "unet_train.py")); err != nil {
-		return fmt.Errorf("peers: %w (the PyTorch side of the benchmarks; --peers names its folder)", err)
+		return fmt.Errorf("%w: pass the directory of the PyTorch benchmarks as --peers", err)
 	}
 	self, err := os.Executable()
 	if err != nil {
@@ -115,7 +115,7 @@ func cpu() string {
 	return "unknown CPU"
 }
 
-// alternate does a job rounds times on each side, in turn, and compares medians.
+// alternate runs a benchmark rounds times on each side, in turn, and compares medians.
 func alternate(j job, rounds int, stderr io.Writer) ([]row, error) {
 	ours, theirs := map[string][]float64{}, map[string][]float64{}
 	for i := range rounds {
@@ -137,7 +137,7 @@ func alternate(j job, rounds int, stderr io.Writer) ([]row, error) {
 	var rows []row
 	for _, f := range j.figures {
 		if len(ours[f.key]) == 0 || len(theirs[f.key]) == 0 {
-			return nil, fmt.Errorf("no figure %q", f.key)
+			return nil, fmt.Errorf("one side did not report %q", f.key)
 		}
 		r := row{Name: j.name + " " + f.key, Unit: f.unit, Ours: median(ours[f.key]), Theirs: median(theirs[f.key]), Target: f.target}
 		r.Ratio = r.Ours / r.Theirs
@@ -152,8 +152,8 @@ func alternate(j job, rounds int, stderr io.Writer) ([]row, error) {
 type bench struct {
 	self, python, peers, onestep, tmp, runs string
 
-	sd   string // a model's folder; "": none
-	size int    // of its pictures
+	sd   string // directory of a Stable Diffusion model; "": none
+	size int    // height and width of its images in pixels
 }
 
 func (b bench) jobs() []job {
@@ -177,18 +177,19 @@ func (b bench) jobs() []job {
 			{"ms_per_step", "ms", false, 1}, {"peak_rss_mib", "MiB", false, 1},
 		}})
 	}
+	jobs = append(jobs, b.lcmLoRAJobs()...)
 	if b.sd != "" {
 		jobs = append(jobs, b.sdJobs()...)
 	}
 	return jobs
 }
 
-// peerMethod runs train_methods.py, which is ours but for the network.
+// peerMethod runs train_methods.py from this repository; its network is the peers'.
 func (b bench) peerMethod(name string) func() (map[string]float64, error) {
 	return b.figures(filepath.Join("scripts", "bench", "train_methods.py"), name, "--peers", b.peers, "--runs", b.runs)
 }
 
-// figures runs a script that prints its figures as JSON.
+// figures runs a Python script that prints its figures as JSON.
 func (b bench) figures(script string, args ...string) func() (map[string]float64, error) {
 	return func() (map[string]float64, error) {
 		text, err := output(b.python, append([]string{script}, args...)...)
@@ -286,7 +287,7 @@ func (b bench) peerSample() func() (map[string]float64, error) {
 	}
 }
 
-// firstImage times the whole process from its start to a written picture.
+// firstImage times a whole process, from its start to the written image.
 func (b bench) firstImage() func() (map[string]float64, error) {
 	return func() (map[string]float64, error) {
 		model := filepath.Join(b.tmp, "model.safetensors")

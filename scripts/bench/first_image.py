@@ -1,4 +1,4 @@
-"""The peer's side of "start to first image": load the benchmark network, draw one image in one step, write a PNG.
+"""The peer's side of "start to first image": load the benchmark network, generate one image in one step, write a PNG.
 
     python first_image.py PEERS WEIGHTS.pt OUT.png      timed from outside, as a whole process
     python first_image.py PEERS WEIGHTS.pt --save       writes the weights

@@ -11,8 +11,8 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// adaptSD is what scripts/bench/lora.py does, here: an adapter is loaded, and a U-Net takes steps alone, with the adapter at run time, and
-// with it merged, in turn.
+// adaptSD is our side of scripts/bench/lora.py: it loads an adapter, and runs U-Net steps without it, with it at run time and with it merged,
+// in turn.
 func adaptSD(o options) (_ any, err error) {
 	if err := torch.SetThreads(o.threads); err != nil {
 		return nil, err
@@ -81,7 +81,7 @@ func adaptSD(o options) (_ any, err error) {
 					if err != nil {
 						return err
 					}
-					if i > 0 { // the first one packs weights
+					if i > 0 { // the first step packs weights
 						n.took = append(n.took, time.Since(t0).Seconds())
 					}
 				}

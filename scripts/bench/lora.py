@@ -1,12 +1,12 @@
 """The peer's side of adapters at the size of Stable Diffusion 1.5: diffusers with peft, all 278 modules of LCM-LoRA, rank 64.
 
-    python lora.py MODEL --write FILE                     writes an adapter like lcm-lora-sdv1-5, but for its numbers
+    python lora.py MODEL --write FILE                     writes an adapter like lcm-lora-sdv1-5, with random weights
     python lora.py MODEL FILE f32|bf16 SIZE --runs N      figures as JSON
 
-MODEL is a folder that the benchmarks' sd_model.py wrote: the real shapes with random weights. The file has the names, types, alphas and
-metadata of the published adapter, and so, byte for byte, its header; --write checks that. Figures are the seconds that load_lora_weights
-takes with an adapter of which the system keeps the pages ("load"), those of one call of the network bare, with the adapter beside it
-("runtime") and with the adapter fused ("merged"), and those of fuse_lora ("fuse").
+MODEL is a directory that the benchmarks' sd_model.py wrote: the real shapes with random weights. The file has the names, types, alphas and
+metadata of the published adapter, and so exactly its header; --write checks that. Figures are the seconds that load_lora_weights takes with
+the file in the page cache ("load"), those of one U-Net call without the adapter ("bare"), with it ("runtime") and with it fused ("merged"),
+and those of fuse_lora ("fuse").
 """
 import argparse
 import hashlib
@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", "conv_shortcut",
            "downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj")
-HEADER = "3ca15dde66470e73c8d68dbb9ab64d6e7ad014f525b58193a9a3b161eb6cc263"  # of the published file, as others have recorded it
+HEADER = "3ca15dde66470e73c8d68dbb9ab64d6e7ad014f525b58193a9a3b161eb6cc263"  # SHA-256 of the published file's header
 
 p = argparse.ArgumentParser()
 p.add_argument("model")
@@ -32,7 +32,7 @@ p.add_argument("--runs", type=int, default=1)
 p.add_argument("--write")
 args = p.parse_args()
 torch.set_num_threads(2)
-logging.set_verbosity_error()  # that the file has nothing for the text encoder
+logging.set_verbosity_error()  # no warning that the file has nothing for the text encoder
 dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[args.dtype]
 
 
@@ -89,7 +89,7 @@ def figures():
     got["merged"] = timed(step)
     fused = step()
     off = ((fused - beside).norm() / (beside - bare).norm()).item()
-    assert off < (1e-3 if args.dtype == "f32" else 0.3) and not beside.equal(bare), off  # the adapter is there, both times
+    assert off < (1e-3 if args.dtype == "f32" else 0.3) and not beside.equal(bare), off  # the adapter has its effect in both
     return got | {"runtime : bare": got["runtime"] / got["bare"], "merged : bare": got["merged"] / got["bare"], "peak_rss_mib": peak()}
 
 

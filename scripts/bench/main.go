@@ -1,10 +1,10 @@
-// Command bench measures onestep beside PyTorch doing the same work, in one run, alternating, and prints ratios.
+// Command bench compares the speed and memory of onestep and PyTorch on the same work, in alternation, and prints ratios.
 //
 //	bench compare --peers DIR [--python PYTHON] [--onestep BIN] [--sd DIR] [--rounds N] [--only NAME] [--json FILE]
 //	bench work ops|train|sample|sd [--case cifar|mnist] [--batch N] [--runs N] [--threads N]
 //
-// compare runs each piece of work as a process of its own, ours and the peer's in turn, and takes medians over the rounds.
-// work does one piece here and prints its figures as JSON; compare calls it.
+// compare runs each benchmark in its own process, ours and the peer's in turn, and takes medians over the rounds.
+// work runs one of our benchmarks in this process and prints its figures as JSON; compare calls it.
 package main
 
 import (
@@ -42,15 +42,15 @@ func work(args []string, stdout io.Writer) error {
 	f := flag.NewFlagSet("work", flag.ContinueOnError)
 	o := options{}
 	f.StringVar(&o.name, "case", "cifar", "cifar (32x32x3, batch 32) or mnist (28x28x1, batch 64)")
-	f.IntVar(&o.batch, "batch", 0, "images a batch; 0: the case's own")
+	f.IntVar(&o.batch, "batch", 0, "batch size; 0: that of the case")
 	f.IntVar(&o.runs, "runs", 5, "timed runs")
-	f.IntVar(&o.threads, "threads", 2, "threads of one operator")
-	f.StringVar(&o.model, "model", "", "the folder of a Stable Diffusion model (with sd or lora), or the file of its U-Net (with lcm-lora)")
-	f.StringVar(&o.dtype, "dtype", "f32", "f32 or bf16 (with sd, lora or lcm-lora)")
-	f.IntVar(&o.size, "size", 512, "pixels of a picture (with sd, lora or lcm-lora)")
+	f.IntVar(&o.threads, "threads", 2, "threads per operator")
+	f.StringVar(&o.model, "model", "", "directory of a Stable Diffusion model (with sd or lora), or file of its U-Net (with lcm-lora)")
+	f.StringVar(&o.dtype, "dtype", "f32", "data type of weights and computation: f32 or bf16 (with sd, lora or lcm-lora)")
+	f.IntVar(&o.size, "size", 512, "height and width of images in pixels (with sd, lora or lcm-lora)")
 	f.BoolVar(&o.checkpointing, "checkpointing", false, "gradient checkpointing (with lcm-lora)")
-	f.StringVar(&o.lora, "lora", "", "the file of an adapter for it (with lora)")
-	f.StringVar(&o.save, "save", "", "write the network's model file here and stop (with sample or lcm-lora)")
+	f.StringVar(&o.lora, "lora", "", "adapter file for the model (with lora)")
+	f.StringVar(&o.save, "save", "", "path to write the network's model file to instead of measuring (with sample or lcm-lora)")
 	if err := f.Parse(args[1:]); err != nil {
 		return err
 	}

@@ -15,10 +15,10 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// sdSteps is how many steps a picture takes.
+// sdSteps is the number of sampling steps per image.
 const sdSteps = 4
 
-// drawSD is what scripts/bench/sd.py does, here.
+// drawSD is our side of scripts/bench/sd.py.
 func drawSD(o options) (any, error) {
 	if err := torch.SetThreads(o.threads); err != nil {
 		return nil, err
@@ -80,7 +80,7 @@ func drawSD(o options) (any, error) {
 	return got, err
 }
 
-// sdJobs compare drawing with the model in b.sd, in both types.
+// sdJobs are the benchmarks of image generation with the model in b.sd, in both data types.
 func (b bench) sdJobs() []job {
 	var jobs []job
 	script := filepath.Join("scripts", "bench", "lora.py")

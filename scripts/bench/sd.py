@@ -1,9 +1,9 @@
-"""The peer's side of drawing with Stable Diffusion 1.5: diffusers, LCM scheduler, no guidance, one picture.
+"""The peer's side of image generation with Stable Diffusion 1.5: diffusers, LCM scheduler, no guidance, one image.
 
     python sd.py MODEL f32|bf16 SIZE STEPS --runs N     figures as JSON
-    python sd.py MODEL f32|bf16 SIZE STEPS --out FILE   draws one picture; timed from outside, as a whole process
+    python sd.py MODEL f32|bf16 SIZE STEPS --out FILE   generates one image; timed from outside, as a whole process
 
-MODEL is a folder that the benchmarks' sd_model.py wrote: the real shapes with random weights.
+MODEL is a directory that the benchmarks' sd_model.py wrote: the real shapes with random weights.
 """
 import argparse
 import json

@@ -1,9 +1,9 @@
 """One training step of a method as a PyTorch programmer would write it, in eager mode: ms per step, peak RSS.
 
-    train_methods.py ct|cd|ect|scd --peers FOLDER [--runs N] [--threads N]
+    train_methods.py ct|cd|ect|scd --peers DIR [--runs N] [--threads N]
 
-The network is edm_unet.py's, in that folder, in float32; the same as package unet's Benchmark. Adam, an average of all weights
-by foreach, and target networks by foreach, too.
+The network is that of DIR/edm_unet.py in float32, the same as in work.go. It is trained with Adam; EMA weights and target networks are updated
+with foreach operators.
 """
 import argparse
 import json
@@ -80,7 +80,7 @@ def cd():
 
 
 if args.method == "scd":
-    # Group norm has no forward-mode derivative of the channels-last layout that a convolution after attention answers in.
+    # Group norm has no forward-mode derivative for the channels-last layout that a convolution after attention returns.
     norm = torch.nn.GroupNorm.forward
     torch.nn.GroupNorm.forward = lambda self, x: norm(self, x.contiguous())
 

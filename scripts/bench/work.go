@@ -29,7 +29,7 @@ func median(v []float64) float64 {
 	return (v[len(v)/2-1] + v[len(v)/2]) / 2
 }
 
-// timed returns the median seconds of f over runs, after one run that is not counted.
+// timed returns the median time of f in seconds over runs, after one warm-up run.
 func timed(runs int, f func() error) (float64, error) {
 	var took []float64
 	for i := range runs + 1 {
@@ -44,7 +44,7 @@ func timed(runs int, f func() error) (float64, error) {
 	return median(took), nil
 }
 
-// peakMiB is the peak resident memory of this process; resetPeak makes it start again from the present.
+// peakMiB is the peak resident memory of this process; resetPeak resets it to the current value.
 func peakMiB() float64 {
 	b, err := os.ReadFile("/proc/self/status")
 	if err != nil {
@@ -61,13 +61,13 @@ func peakMiB() float64 {
 
 func resetPeak() error { return os.WriteFile("/proc/self/clear_refs", []byte("5"), 0) }
 
-// benchmark is the network that speed is measured with: DDPM++ of 64 channels on three levels, two blocks each, attention on the
-// middle one; 7.0 million weights.
+// benchmark is the configuration of the benchmark network: DDPM++ with 64 channels ×1, 2, 2, two blocks per level and attention on the middle
+// level; 7.0 million parameters.
 func benchmark(resolution, imageChannels int) unet.Config {
 	return unet.DDPMPP(resolution, imageChannels, 64, []int{1, 2, 2}, 2, resolution/2)
 }
 
-// network is the peers' edm_unet.py, which models/unet has a test of.
+// network returns the configuration of the peers' edm_unet.py, which a test of models/unet compares with ours, and the batch size.
 func network(o options) (unet.Config, int, error) {
 	batch := o.batch
 	switch o.name {
@@ -89,14 +89,15 @@ type levels int
 
 func (n levels) At(int) (int, float64) { return int(n), 0 }
 
-// train is unet_train.py's step: improved consistency training with Adam and an average of the weights.
+// train times unet_train.py's step: improved consistency training with Adam and EMA weights.
 func train(o options) (any, error) {
 	return steps(o, func(net *unet.UNet, _ func() (*unet.UNet, error)) (training.Objective, error) {
 		return &training.CT{Model: &models.Consistency{Net: net}, Schedule: levels(20), Index: training.LogNormal{}, Weight: training.InverseGap}, nil
 	})
 }
 
-// method is train_methods.py's step of a method: 18 levels, targets with decay 0.95, Heun's method, a teacher of the same network.
+// method times train_methods.py's step of a method: 18 noise levels, target networks with decay 0.95, Heun's method, and a teacher with the same
+// network.
 func method(name string) func(options) (any, error) {
 	return func(o options) (any, error) {
 		return steps(o, func(net *unet.UNet, clone func() (*unet.UNet, error)) (training.Objective, error) {
@@ -119,7 +120,7 @@ func method(name string) func(options) (any, error) {
 	}
 }
 
-// steps times optimizer steps of an objective. What clone returns is closed in the end.
+// steps times optimizer steps of an objective. It closes the networks that clone returned.
 func steps(o options, objective func(net *unet.UNet, clone func() (*unet.UNet, error)) (training.Objective, error)) (any, error) {
 	cfg, batch, err := network(o)
 	if err != nil {
@@ -159,7 +160,7 @@ func steps(o options, objective func(net *unet.UNet, clone func() (*unet.UNet, e
 	if err != nil {
 		return nil, err
 	}
-	var took []float64 // from each step's end to the next one's; the first two steps are not counted
+	var took []float64 // seconds between the ends of consecutive steps, without the first two steps
 	var failed error
 	last := time.Now()
 	trainer := training.Trainer{
@@ -188,7 +189,7 @@ func steps(o options, objective func(net *unet.UNet, clone func() (*unet.UNet, e
 	return map[string]float64{"ms_per_step": median(took) * 1e3, "peak_rss_mib": peakMiB(), "parameters": float64(net.Store().Count())}, nil
 }
 
-// sample is unet_sample.py's: 1 and 4 steps of the consistency function, and EDM's Heun with 18 steps.
+// sample times unet_sample.py's sampling with the consistency function, in 1 and 4 steps.
 func sample(o options) (any, error) {
 	cfg, batch, err := network(o)
 	if err != nil {
@@ -243,7 +244,7 @@ func sample(o options) (any, error) {
 	return out, err
 }
 
-// ops is ops_overhead.py's: microseconds of one small operator, on one thread.
+// ops times ops_overhead.py's small operators, in microseconds per call on one thread.
 func ops(o options) (any, error) {
 	if err := torch.SetThreads(1); err != nil {
 		return nil, err
@@ -331,7 +332,7 @@ func leaf(s *torch.Scope, g *torch.Generator, grad bool, shape ...int) *torch.Te
 	return t
 }
 
-// perCall returns the median microseconds of one call, over runs of about 0.15 s.
+// perCall returns the median time of a call in microseconds, over runs of about 0.15 s.
 func perCall(runs int, f func()) (float64, error) {
 	loop := func(n int) time.Duration {
 		t0 := time.Now()

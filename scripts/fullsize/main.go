@@ -1,5 +1,5 @@
-// Command fullsize writes a model of Stable Diffusion at its published size, with weights that follow from the tensors' names: what the
-// size asks of memory and time can be seen without the real weights. Its pictures are noise.
+// Command fullsize writes a Stable Diffusion model with the published shapes and deterministic made-up weights, to measure memory and time
+// without the real weights. It generates noise.
 //
 //	fullsize -kind sd15|lcm15|sdxl|ssd1b [-dtype f32|bf16|f16] -out DIR
 package main
@@ -20,9 +20,9 @@ import (
 )
 
 func main() {
-	kind := flag.String("kind", "sd15", "sd15, lcm15, sdxl or ssd1b")
-	dtype := flag.String("dtype", "bf16", "f32, bf16 or f16")
-	out := flag.String("out", "", "the folder to write")
+	kind := flag.String("kind", "sd15", "model: sd15, lcm15, sdxl or ssd1b")
+	dtype := flag.String("dtype", "bf16", "data type of the weights: f32, bf16 or f16")
+	out := flag.String("out", "", "directory to write (required)")
 	flag.Parse()
 	if err := run(*kind, *dtype, *out); err != nil {
 		fmt.Fprintln(os.Stderr, "fullsize:", err)
@@ -58,7 +58,7 @@ func run(kind, dtype, out string) error {
 func part(config any, shapes sdtest.Filled) *weights.Component {
 	data, err := json.Marshal(config)
 	if err != nil {
-		panic(err) // configurations of ours can always be written
+		panic(err) // our configurations can always be marshalled
 	}
 	return &weights.Component{Config: data, Source: shapes}
 }

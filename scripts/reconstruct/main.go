@@ -1,9 +1,9 @@
-// Reconstruct encodes pictures with a tiny autoencoder, decodes them, and prints how much is lost, as the ratio of peak to noise (PSNR).
+// Reconstruct encodes and decodes images with a tiny autoencoder and prints the peak signal-to-noise ratio (PSNR) of the result.
 //
-//	go run ./scripts/reconstruct -vae taef2_encoder.safetensors [-side 128] [-n 64] [-out sheet.png] SPEC...
+//	go run ./scripts/reconstruct -vae taef2_encoder.safetensors [-side 128] [-n 64] [-out sheet.png] DATASET...
 //
-// A SPEC is what package dataset opens, such as a folder of pictures or a shard. Of each, n pictures are taken, at equal distances, and
-// their middle squares brought to the side. Nothing is drawn at random.
+// A DATASET is what dataset.Open accepts, such as a directory of images or a shard. From each, n evenly spaced images are taken,
+// center-cropped and resized. Nothing is random.
 package main
 
 import (
@@ -29,11 +29,11 @@ type options struct {
 
 func main() {
 	var o options
-	flag.StringVar(&o.vae, "vae", "", "the autoencoder: a folder or a safetensors file")
+	flag.StringVar(&o.vae, "vae", "", "tiny autoencoder (TAESD): a directory or a safetensors file")
 	flag.IntVar(&o.side, "side", 128, "height and width in pixels")
-	flag.IntVar(&o.n, "n", 64, "how many pictures of each set")
-	flag.IntVar(&o.show, "show", 5, "how many of them, again at equal distances, on the sheet")
-	flag.StringVar(&o.out, "out", "", "PNG file for a sheet: of each set a row of pictures, and below it what became of them")
+	flag.IntVar(&o.n, "n", 64, "number of images from each dataset")
+	flag.IntVar(&o.show, "show", 5, "number of evenly spaced images on the sheet, from each dataset")
+	flag.StringVar(&o.out, "out", "", "PNG file for a sheet: for each dataset a row of images and a row of their reconstructions")
 	flag.Parse()
 	if err := run(o, flag.Args(), os.Stdout); err != nil {
 		fmt.Fprintln(os.Stderr, "reconstruct:", err)
@@ -48,9 +48,10 @@ func run(o options, specs []string, stdout io.Writer) error {
 	}
 	defer a.Close()
 	if len(specs) == 0 || o.n < 1 || o.show < 1 || o.side < 1 || o.side%a.Factor() != 0 {
-		return fmt.Errorf("want sets of pictures, counts above 0, and a side that %d divides", a.Factor())
+		return fmt.Errorf("want at least one dataset, -n and -show of at least 1, and -side a multiple of %d; got %d datasets, -n %d, -show %d, -side %d",
+			a.Factor(), len(specs), o.n, o.show, o.side)
 	}
-	fmt.Fprintf(stdout, "| set | pictures | side | lowest | median | mean | highest, dB |\n|---|---|---|---|---|---|---|\n")
+	fmt.Fprintf(stdout, "| dataset | images | side | lowest | median | mean | highest, dB |\n|---|---|---|---|---|---|---|\n")
 	var sheet []image.Image
 	for _, spec := range specs {
 		set, err := dataset.Open(spec, dataset.Options{Resolution: o.side, Channels: 3})
@@ -80,13 +81,13 @@ func run(o options, specs []string, stdout io.Writer) error {
 	return vision.Write(o.out, grid, vision.WriteOptions{Overwrite: true})
 }
 
-// reconstruct returns the ratio for each picture of the set, and the first pictures before and after.
+// reconstruct returns the PSNR of o.n images in dB, and o.show of the images followed by their reconstructions.
 func reconstruct(a vae.Autoencoder, set dataset.Dataset, o options) (decibels []float64, rows []image.Image, err error) {
 	var before, after []image.Image
 	pixels := make([]byte, 3*o.side*o.side)
 	n := min(o.n, set.Len())
 	if n < o.show && o.out != "" {
-		return nil, nil, fmt.Errorf("%d pictures, and -show asks for %d on the sheet: want at least as many", n, o.show)
+		return nil, nil, fmt.Errorf("%d images are too few for -show %d", n, o.show)
 	}
 	for i := range n {
 		if _, err := set.Read(i*set.Len()/n, pixels); err != nil {
@@ -96,14 +97,14 @@ func reconstruct(a vae.Autoencoder, set dataset.Dataset, o options) (decibels []
 			return s.NoGrad(func(s *torch.Scope) error {
 				x := torch.FromSlice(s, pixels, 1, 3, o.side, o.side).To(s, torch.Float32).DivScalar(s, 127.5).SubScalar(s, 1)
 				y := a.Decode(s, a.Encode(s, x, nil)).Clamp(s, -1, 1)
-				off := y.Sub(s, x).DivScalar(s, 2) // the peak is 1 then
+				off := y.Sub(s, x).DivScalar(s, 2) // so that the peak is 1
 				decibels = append(decibels, -10*math.Log10(off.Square(s).Mean(s).Item()))
 				if i*o.show%n >= o.show {
 					return nil
 				}
-				pictures, err := vision.ToImages(torch.Cat(s, []*torch.Tensor{x, y}, 0))
+				images, err := vision.ToImages(torch.Cat(s, []*torch.Tensor{x, y}, 0))
 				if err == nil {
-					before, after = append(before, pictures[0]), append(after, pictures[1])
+					before, after = append(before, images[0]), append(after, images[1])
 				}
 				return err
 			})

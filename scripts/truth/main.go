@@ -1,5 +1,5 @@
-// Truth trains every method on data of which everything is known, and writes how far what it has learned is from the exact
-// function: docs/results/truth.md. Results are kept as they come, so that a run that was interrupted goes on.
+// Truth trains every method on a distribution whose exact denoiser and consistency function are known, and writes the errors of the trained
+// functions to docs/results/truth.md. Each result is saved at once, so the same command continues after an interruption.
 //
 //	go run ./scripts/truth [-seeds 3] [-only NAME] [-out docs/results/truth]
 package main
@@ -24,10 +24,10 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// full is the budget of the published table.
+// full is the training budget of the published table.
 var full = budget{steps: 4000, batch: 512, lr: 3e-3, ema: 0.995}
 
-// result is a line of the results' file.
+// result is a line of the results file.
 type result struct {
 	Method  string
 	Seed    uint64
@@ -36,10 +36,10 @@ type result struct {
 }
 
 func main() {
-	seeds := flag.Int("seeds", 3, "how often each method learns")
-	only := flag.String("only", "", "methods whose names contain this")
-	out := flag.String("out", filepath.Join("docs", "results", "truth"), "path of the table and of its lines, without .md and .jsonl")
-	jobs := flag.Int("jobs", 1, "seeds at a time")
+	seeds := flag.Int("seeds", 3, "number of seeds, with which each method is trained")
+	only := flag.String("only", "", "train only methods whose names contain this")
+	out := flag.String("out", filepath.Join("docs", "results", "truth"), "path of the table (.md) and the results (.jsonl), without extension")
+	jobs := flag.Int("jobs", 1, "number of seeds to train in parallel")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -104,7 +104,7 @@ func run(ctx context.Context, seeds, jobs int, only, out string) error {
 	return os.WriteFile(out+".md", []byte(table(results, seeds)+machine(results)), 0o644)
 }
 
-// machine says what the results were made on.
+// machine describes the machine and the training time.
 func machine(results []result) string {
 	cpu := "a " + runtime.GOARCH + " processor"
 	if text, err := os.ReadFile("/proc/cpuinfo"); err == nil {
@@ -119,7 +119,7 @@ func machine(results []result) string {
 	for _, r := range results {
 		sum += r.Seconds
 	}
-	return fmt.Sprintf("\nSeeds from 0 on, one thread of %s, %.0f s a method and seed on the mean (the machine had other work).\n", cpu, sum/float64(max(1, len(results))))
+	return fmt.Sprintf("\nSeeds from 0, one thread of %s, on average %.0f s per method and seed (the machine was shared).\n", cpu, sum/float64(max(1, len(results))))
 }
 
 // learn trains and measures one method.
@@ -134,7 +134,7 @@ func learn(ctx context.Context, t *toy, m method) (result, error) {
 	return result{m.name, t.seed, seconds, got}, err
 }
 
-// read returns the lines of an earlier run.
+// read returns the results of earlier runs.
 func read(path string) ([]result, error) {
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -148,7 +148,7 @@ func read(path string) ([]result, error) {
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		var r result
 		if err := json.Unmarshal(lines.Bytes(), &r); err != nil {
-			return nil, fmt.Errorf("%s: %w; remove it to begin again", path, err)
+			return nil, fmt.Errorf("%s: %w; remove the file to train again", path, err)
 		}
 		out = append(out, r)
 	}

@@ -18,11 +18,11 @@ func consistency(net models.Network) any { return &models.Consistency{Net: net} 
 
 func edm(net models.Network) any { return &models.EDM{Net: net} }
 
-// methods are all that are compared, teachers first.
+// methods are all methods that are compared, teachers first. Their names are keys of the results file.
 func methods() []method {
 	return []method{
 		{
-			name: "EDM teacher", about: "a tenth of the draws at high noise levels",
+			name: "EDM teacher", about: "a tenth of the samples at high noise levels",
 			function: edm,
 			objective: func(_ context.Context, l *lesson) (training.Objective, error) {
 				return &training.EDM{Model: l.learn.(*models.EDM), High: 0.1}, nil
@@ -52,7 +52,7 @@ func methods() []method {
 		distilled("CD, DDPM teacher, Heun 18", "DDPM teacher", sampling.Heun{}, 18),
 		distilled("CD, flow teacher, Heun 18", "flow teacher", sampling.Heun{}, 18),
 		{
-			name: "CT, N = 18", about: "μ = 0, L2; the Gaussian law of section 5.1 gives std 0.423",
+			name: "CT, N = 18", about: "μ = 0, L2; for Gaussian data theory gives std 0.423",
 			function: consistency,
 			objective: func(_ context.Context, l *lesson) (training.Objective, error) {
 				return &training.CT{Model: l.learn.(*models.Consistency), Schedule: training.Fixed{}, Distance: training.L2{}}, nil
@@ -106,11 +106,11 @@ func methods() []method {
 			},
 		},
 		meanFlow("MeanFlow", "times as for CIFAR-10, ratio 0.75, power 0.75; f is the jump to 0", 0.75),
-		meanFlow("MeanFlow, power 0", "the same, all samples weighed alike: in two dimensions the weights bias the mean", 1e-9),
+		meanFlow("MeanFlow, power 0", "the same without adaptive weights, which bias the mean in two dimensions", 1e-9),
 		progressive("PD, exact score, 16 to 1", "exact"),
 		progressive("PD, EDM teacher, 16 to 1", "EDM teacher"),
 		{
-			name: "reflow of the flow teacher", about: "drawn in one of Euler's steps; its trajectories are its own, so that there is no RMSE",
+			name: "reflow of the flow teacher", about: "sampled in one Euler step; its trajectories differ from the data's, so there is no RMSE",
 			net: mlp.Config{NoiseScale: 3}, init: "flow teacher", only80: true, apart: true,
 			function: func(net models.Network) any { return &models.Flow{Net: net} },
 			objective: func(ctx context.Context, l *lesson) (training.Objective, error) {
@@ -122,7 +122,7 @@ func methods() []method {
 			},
 		},
 		{
-			name: "CT, N to 151 (control)", about: "the published schedule, far too long for this run", worse: "iCT, N to 41",
+			name: "CT, N to 151 (control)", about: "the published schedule, made for far longer training", worse: "iCT, N to 41",
 			function: consistency,
 			objective: func(_ context.Context, l *lesson) (training.Objective, error) {
 				target, err := l.copy()
@@ -134,7 +134,7 @@ func methods() []method {
 			},
 		},
 		{
-			name: "iCT with a target that follows (control)", about: "N to 1281, decay 0.99: known to hurt", worse: "iCT, N to 1281",
+			name: "iCT with a target that follows (control)", about: "N to 1281, target decay 0.99, which is known to hurt", worse: "iCT, N to 1281",
 			function: consistency,
 			objective: func(_ context.Context, l *lesson) (training.Objective, error) {
 				target, err := l.copy()
@@ -147,7 +147,7 @@ func methods() []method {
 		},
 		improved("iCT, N to 161, dropout 0.1", 160, true),
 		{
-			name: "iCT, N to 161, dropout 0.1, masks not shared (control)", about: "each network draws its own", dropout: 0.1, worse: "iCT, N to 161, dropout 0.1",
+			name: "iCT, N to 161, dropout 0.1, masks not shared (control)", about: "student and target use different masks", dropout: 0.1, worse: "iCT, N to 161, dropout 0.1",
 			function: consistency,
 			objective: func(_ context.Context, l *lesson) (training.Objective, error) {
 				net := own{l.net, rand.New(rand.NewPCG(l.seed, 0))}
@@ -158,7 +158,7 @@ func methods() []method {
 	}
 }
 
-// distilled is consistency distillation of the exact denoiser, or of one that a method has learned.
+// distilled is consistency distillation of the exact denoiser or of a trained one.
 func distilled(name, teacher string, solver sampling.Solver, n int) method {
 	m := method{
 		name: name, about: "pseudo-Huber, λ = 1/Δt, target decay 0", function: consistency,
@@ -191,7 +191,7 @@ func unweighted(m method) method {
 	return m
 }
 
-// teacher returns the denoiser that a method has learned, or the exact one.
+// teacher returns the denoiser of a trained method, or the exact one.
 func (t *toy) teacher(ctx context.Context, name string) (models.Denoiser, error) {
 	if name == "exact" {
 		return data, nil
@@ -203,7 +203,7 @@ func (t *toy) teacher(ctx context.Context, name string) (models.Denoiser, error)
 	return l.f.(models.Denoiser), nil
 }
 
-// continuous is training in continuous time, by derivatives or differences of that step.
+// continuous is continuous-time consistency training or distillation. step is that of finite differences; 0: forward-mode derivatives.
 func continuous(name, teacher string, step float64) method {
 	return method{
 		name: name, about: "warm-up over a tenth, learned weights", net: mlp.Config{NoiseScale: 2},
@@ -223,7 +223,7 @@ func continuous(name, teacher string, step float64) method {
 	}
 }
 
-// meanFlow learns average velocities, with the losses weighed by that power.
+// meanFlow trains average velocities. power is that of the adaptive loss weights.
 func meanFlow(name, about string, power float64) method {
 	return method{
 		name: name, about: about, net: mlp.Config{Until: true, NoiseScale: 3},
@@ -237,7 +237,7 @@ func meanFlow(name, about string, power float64) method {
 // progressive is progressive distillation to one step.
 func progressive(name, teacher string) method {
 	m := method{
-		name: name, about: "learns what the teacher reaches in 32 of Euler's steps", only80: true, function: edm,
+		name: name, about: "the teacher takes 32 Euler steps", only80: true, function: edm,
 		objective: func(ctx context.Context, l *lesson) (training.Objective, error) {
 			d, err := l.teacher(ctx, teacher)
 			if err != nil {
@@ -275,7 +275,7 @@ func improved(name string, s1 int, dropout bool) method {
 	return m
 }
 
-// following gives a schedule a target that follows slowly.
+// following adds an EMA target network with decay 0.99 to a schedule.
 type following struct{ training.Schedule }
 
 func (f following) At(k int) (int, float64) {
@@ -289,5 +289,5 @@ func named(name string) (method, error) {
 			return m, nil
 		}
 	}
-	return method{}, fmt.Errorf("there is no method %q", name)
+	return method{}, fmt.Errorf("unknown method %q", name)
 }

@@ -9,19 +9,20 @@ import (
 // table writes the results as Markdown: means over the seeds.
 func table(results []result, seeds int) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, `# What each method learns, against the exact function
+	fmt.Fprintf(&b, `# Training methods compared with the exact function
 
     make truth
 
-Every method learns nine narrow modes in two dimensions (each axis a mixture at -0.6, 0 and 0.6 with deviation 0.1, so that its
-own is 0.5), where the consistency function is known exactly: f(x, t) = F_ε⁻¹(F_t(x)) along each axis. An MLP of 3 layers of 128,
-%d steps of %d samples, RAdam with a learning rate of %g that falls to 0 over the second half, averages with decay %g; means
-over %d seeds, and for the error at 80 the smallest and largest.
+The data is a mixture of nine narrow Gaussians in two dimensions: along each axis the means are -0.6, 0 and 0.6 and the standard deviation of
+each component is 0.1, so that of the data is 0.5. Its consistency function is known exactly: f(x, t) = F_ε⁻¹(F_t(x)) along each axis, where
+F_t is the cumulative distribution function at noise level t. The network is an MLP with 3 layers of 128 units, trained for %d steps with
+batches of %d, RAdam, a learning rate of %g with linear decay over the second half, and EMA decay %g. Numbers are means over %d seeds; for the
+error at noise level 80 also the smallest and largest value.
 
-RMSE is that of f(x_t, t), of a teacher's denoiser against the exact one, and of a method that draws in one step only, at 80. Of
-methods that follow a solver, "solver" is that solver's own distance from the exact function (discretisation) and
-"training" the student's from the solver (what a longer run would take away). W1 is the first Wasserstein distance of samples
-to the data along an axis, std their deviation (0.5 is right), in one step from 80 and in two (0.821).
+RMSE is the root-mean-square error of f(x_t, t) at four noise levels; for teachers that of the denoiser, and for methods that sample in one step
+only that at 80. For methods that follow a solver, "solver" is the solver's own distance from the exact function (discretisation error) and
+"training" is the student's distance from the solver (which longer training would reduce). W1 is the first Wasserstein distance between samples
+and data along an axis, and std is the samples' standard deviation (0.5 is exact), for sampling in one step from 80 and in two steps (0.821).
 
 | method | RMSE at 0.2 | 1 | 5 | 80 | solver | training | 1 step: W1 | std | 2 steps: W1 | std |
 |---|---|---|---|---|---|---|---|---|---|---|
@@ -70,12 +71,12 @@ to the data along an axis, std their deviation (0.5 is right), in one step from 
 		}
 		at80 := func(r result) *float64 { return &r.RMSE[len(r.RMSE)-1] }
 		bad, good := mean(by[m.name], at80), mean(by[m.worse], at80)
-		fmt.Fprintf(&b, "- %s: %.1f times as far at 80 as %s.\n", m.name, *bad / *good, m.worse)
+		fmt.Fprintf(&b, "- %s: the RMSE at 80 is %.1f times that of %s.\n", m.name, *bad / *good, m.worse)
 	}
 	return b.String()
 }
 
-// mean is over the results that have the figure; nil: none has, or it is negative, which stands for none.
+// mean is the mean over the results that have a value; nil: none has. Negative values count as missing.
 func mean(rs []result, of func(r result) *float64) *float64 {
 	sum, n := 0.0, 0
 	for _, r := range rs {

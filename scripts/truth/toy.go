@@ -16,28 +16,28 @@ import (
 	"github.com/onestep-go/onestep/training"
 )
 
-// data is nine narrow modes on a grid in two dimensions, of which everything is known: each element of a sample is -0.6, 0 or 0.6
-// with deviation 0.1, so that its own deviation is 0.5.
+// data is a mixture of nine narrow Gaussians on a grid in two dimensions, whose denoiser and consistency function are known: along each axis
+// the means are -0.6, 0 and 0.6 with standard deviation 0.1, so that of the data is 0.5.
 var data = modelstest.Mixture{}
 
 const dim = 2
 
-// budget is how long a method may learn.
+// budget is the length of training.
 type budget struct {
 	steps, batch int
-	lr           float64 // halved, linearly to 0, over the second half
-	ema          float64
+	lr           float64 // with linear decay to 0 over the second half
+	ema          float64 // decay
 }
 
-// toy is a problem to learn: the data, a budget and a seed. It owns what is made for it.
+// toy trains methods with a budget and a seed. It owns their networks.
 type toy struct {
 	budget
 	seed    uint64
-	learned map[string]learned // by the method's name
+	learned map[string]learned // by method name
 	closers []func()
 }
 
-// learned is what a method has made of a network: its function of the averaged weights.
+// learned is a trained method: its function and network, with EMA weights.
 type learned struct {
 	f   any
 	net *mlp.MLP
@@ -55,30 +55,30 @@ func (t *toy) close() {
 	}
 }
 
-// method is something that learns, and what it is compared by.
+// method is a training method and what it is compared with.
 type method struct {
 	name, about string
 	net         mlp.Config
 	dropout     float64
 	init        string                       // the method whose weights it starts from; "": none
-	function    func(net models.Network) any // what the network becomes
+	function    func(net models.Network) any // the denoiser or consistency function of a network
 	objective   func(ctx context.Context, l *lesson) (training.Objective, error)
-	// solver is what a perfect student's answer is: a denoiser followed down these levels; nil: the exact function itself.
+	// solver returns the denoiser, solver and noise levels that a perfect student would reproduce; nil: the exact function.
 	solver func(ctx context.Context, t *toy) (models.Denoiser, sampling.Solver, []float64, error)
-	worse  string // the method that it must be worse than, as it does what is known to be wrong
-	apart  bool   // its trajectories are not the data's, so that it has no exact function
-	only80 bool   // its function is one of the largest noise level only
+	worse  string // for a control, which is known to be wrong: the method that must be better
+	apart  bool   // whether its trajectories differ from the data's, so that there is no exact function
+	only80 bool   // whether its function is defined at the largest noise level only
 }
 
-// lesson is a method that learns.
+// lesson is a method in training.
 type lesson struct {
 	*toy
 	method
 	net   *mlp.MLP
-	learn any // of net
+	learn any // function(net)
 }
 
-// copy returns the method's function of a copy of the network.
+// copy returns the method's function for a copy of the network.
 func (l *lesson) copy() (any, error) {
 	c, err := l.net.Clone()
 	if err != nil {
@@ -88,7 +88,7 @@ func (l *lesson) copy() (any, error) {
 	return l.function(c), nil
 }
 
-// taught returns what another method has learned, with the same seed.
+// taught returns a method trained with the toy's seed, and trains it if necessary.
 func (t *toy) taught(ctx context.Context, name string) (learned, error) {
 	if f, ok := t.learned[name]; ok {
 		return f, nil
@@ -104,7 +104,7 @@ func (t *toy) taught(ctx context.Context, name string) (learned, error) {
 	return f, err
 }
 
-// train returns the method's function of the averaged weights.
+// train trains a method.
 func (t *toy) train(ctx context.Context, m method) (learned, error) {
 	var none learned
 	m.net.Dropout = m.dropout
@@ -155,7 +155,7 @@ func (t *toy) train(ctx context.Context, m method) (learned, error) {
 		rate = stages.Left
 	}
 	samples := func(s *torch.Scope, start int64) training.Batch {
-		stream := torch.NewGenerator(s, t.seed<<32+uint64(start)) // of these samples alone
+		stream := torch.NewGenerator(s, t.seed<<32+uint64(start)) // for these samples only
 		return training.Batch{X: data.Sample(s, stream, torch.Float32, t.batch, dim)}
 	}
 	_, err = (&training.Trainer{
@@ -168,26 +168,26 @@ func (t *toy) train(ctx context.Context, m method) (learned, error) {
 	return learned{m.function(average), average}, nil
 }
 
-// measured is what is known of a function that was learned.
+// measured is the errors of a trained function.
 type measured struct {
-	RMSE     []float64 // from the exact function, or denoiser, at Levels; -1 where it has none
-	Solver   *float64  `json:",omitempty"` // of the solver that it was to learn, from the exact function at 80: discretisation
-	Training *float64  `json:",omitempty"` // from that solver, at 80: what training left
+	RMSE     []float64 // from the exact function or denoiser, at levels; -1 if it is not defined there
+	Solver   *float64  `json:",omitempty"` // RMSE of the method's solver from the exact function, at 80: the discretisation error
+	Training *float64  `json:",omitempty"` // RMSE of the function from that solver, at 80: the training error
 	One, Two *law      `json:",omitempty"` // of samples in one and two steps
 }
 
-// law is how far samples are from the data's distribution, on the mean of both axes.
+// law compares the distribution of samples with that of the data, on average over both axes.
 type law struct {
 	W1  float64 // first Wasserstein distance
-	Std float64 // 0.5 of the data
+	Std float64 // standard deviation; that of the data is 0.5
 }
 
-// levels are those that functions are compared at, and tau the second level of samples in two steps.
+// levels are the noise levels at which functions are compared, and tau is the second noise level of two-step sampling.
 var levels = []float64{0.2, 1, 5, 80}
 
 const tau = 0.821
 
-// measure compares a function with the exact one. n is the number of points at a level; a law takes five times as many.
+// measure compares a function with the exact one. n is the number of points per noise level; a law takes five times as many.
 func (t *toy) measure(ctx context.Context, m method, f any, n int) (measured, error) {
 	var out measured
 	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
@@ -256,14 +256,14 @@ func (t *toy) measure(ctx context.Context, m method, f any, n int) (measured, er
 	return out, err
 }
 
-// inSingle asks a denoiser with weights in single precision.
+// inSingle evaluates a denoiser in single precision and returns the type of x.
 type inSingle struct{ models.Denoiser }
 
 func (d inSingle) Denoise(s *torch.Scope, x, t *torch.Tensor, c models.Cond) *torch.Tensor {
 	return d.Denoiser.Denoise(s, x.To(s, torch.Float32), t.To(s, torch.Float32), c).To(s, x.DType())
 }
 
-// lawOf compares samples with the data's distribution, axis by axis.
+// lawOf compares the distribution of samples [n, dim] with that of the data.
 func lawOf(x *torch.Tensor) *law {
 	values := torch.ToSlice[float64](x)
 	n := len(values) / dim
@@ -286,7 +286,7 @@ func lawOf(x *torch.Tensor) *law {
 	return &out
 }
 
-// quantiles returns the data's own at (i + ½)/n.
+// quantiles returns the data's quantiles at (i + ½)/n.
 func quantiles(n int) []float64 {
 	axis := modelstest.Grid()
 	q := make([]float64, n)
@@ -305,7 +305,7 @@ func quantiles(n int) []float64 {
 	return q
 }
 
-// own is a network that draws its own dropout masks, whatever seed it is given: what is known to be wrong.
+// own is a network that ignores the seed of dropout masks and uses random ones, which is known to be wrong.
 type own struct {
 	*mlp.MLP
 	stream *rand.Rand

@@ -43,6 +43,9 @@ func (p *Plan) extend() (changed bool, err error) {
 	if err != nil || json.Unmarshal(text, &was) != nil {
 		return false, nil // rundir returns the error
 	}
+	if err := soundHistory(was.History); err != nil {
+		return false, fmt.Errorf("%s: %w", quote.Path(filepath.Join(r.Out, "options.json")), err)
+	}
 	r.history = was.History
 	if !r.Extend || r.Steps == was.Steps && r.LR == was.LR && *r.LRDecay == was.LRDecay {
 		return false, nil
@@ -59,6 +62,18 @@ func (p *Plan) extend() (changed bool, err error) {
 	}
 	r.history = append(slices.Clone(was.History), Settings{done, was.Steps, was.LR, was.LRDecay})
 	return true, nil
+}
+
+// soundHistory checks the entry history of options.json.
+func soundHistory(all []Settings) error {
+	before := -1
+	for i, s := range all {
+		if s.Until < before || s.Steps < s.Until || !(s.LR > 0 && s.LR < 10) || !(s.LRDecay >= 0 && s.LRDecay <= 1) {
+			return fmt.Errorf("history: entry %d is damaged: %+v", i, s)
+		}
+		before = s.Until
+	}
+	return nil
 }
 
 // done returns the step of the last checkpoint in Out.
@@ -81,13 +96,32 @@ func (r *Run) complete() string {
 // mayResume checks whether a run with these options may start or resume in its directory. begun reports whether there is a run.
 func (r *Run) mayResume(options map[string]any, may []string) (begun bool, err error) {
 	begun, err = rundir.Check(r.Out, options, r.Resume, may...)
-	if err == nil || !r.Resume || r.Extend {
+	if err == nil || !r.Resume {
+		return begun, err
+	}
+	// Options that follow from others are not listed if one of those differs.
+	if _, first := rundir.Check(r.Out, options, r.Resume, slices.Concat(may, r.derived(options))...); first != nil {
+		err = first
+	}
+	if r.Extend {
 		return begun, err
 	}
 	if _, other := rundir.Check(r.Out, options, r.Resume, slices.Concat(may, extendable)...); other == nil {
 		return begun, &OptionError{Option: "extend", Err: fmt.Errorf("%w; %s to continue the run with another number of steps or learning rate", err, set("extend", ""))}
 	}
 	return begun, err
+}
+
+// derived lists the entries of options that Resolve and Plan filled in.
+func (r *Run) derived(options map[string]any) (names []string) {
+	for k := range options {
+		if option := dashed(k); !slices.Contains(r.chosen, option) && !slices.Contains(told, option) {
+			if o, ok := r.declares(option); ok && o.Default == "" && !o.unsaidJSON(options[k]) {
+				names = append(names, k)
+			}
+		}
+	}
+	return names
 }
 
 // past describes the run's extensions for the card.

@@ -158,7 +158,7 @@ func (v Values) Apply(r *Run) error {
 		}
 	}
 	if r.Method == nil {
-		r.Method = Methods()[0]
+		r.Method = r.byDefault()
 	}
 	for _, option := range slices.Sorted(maps.Keys(v)) {
 		o, ok := r.declares(option)

@@ -60,9 +60,23 @@ func (r *Run) shape(colors, side int) (network.Config, error) {
 	cfg = cfg.With(in)
 	if err := cfg.Validate(); err != nil {
 		_, rest, _ := strings.Cut(err.Error(), ": ")
-		return cfg, usage("network", "%s", rest)
+		return cfg, ofNetwork(options.Of(size), rest)
 	}
 	return cfg, nil
+}
+
+// ofNetwork turns the error of a network's configuration, such as "channels: want an even number", into one of the option that it is about.
+func ofNetwork(all []options.Option, text string) error {
+	head, rest, _ := strings.Cut(text, ":")
+	for _, o := range all {
+		at := strings.Index(head, o.Name)
+		end := at + len(o.Name)
+		if at < 0 || at > 0 && head[at-1] != ' ' || end < len(head) && head[end] != ' ' && head[end] != ')' {
+			continue
+		}
+		return usage(o.Name, "%s%s%s:%s", head[:at], name(o.Name), head[end:], rest)
+	}
+	return usage("network", "%s: %s", name("network"), text)
 }
 
 // describe fills in the options of a network that was read from a file. Options that do not match it are errors.

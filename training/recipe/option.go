@@ -137,7 +137,7 @@ func (r *Run) Set(option string, v any) error {
 		return err
 	}
 	if r.Method == nil {
-		r.Method = Methods()[0]
+		r.Method = r.byDefault()
 	}
 	d, known := r.declares(option)
 	if !known {
@@ -196,8 +196,12 @@ func asType(v any, t reflect.Type) any {
 	return v
 }
 
-// Values returns the options of the run that have a value, by their names.
+// Values returns the options of the run that have a value, by their names. It is nil if the Method or Size of a program's own is not sound:
+// see [Run.Resolve], which returns the error.
 func (r Run) Values() Values {
+	if r.sound() != nil {
+		return nil
+	}
 	r = r.copied()
 	all := Values{"method": r.Method.Spec().Name}
 	for _, o := range r.options() {

@@ -10,6 +10,7 @@ import (
 	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/training"
+	"github.com/onestep-go/onestep/training/rundir"
 )
 
 // methods are all methods, in the order of help texts. A new one needs a file of its own and an entry here.
@@ -107,6 +108,22 @@ func (p *Parts) close() {
 	for _, c := range slices.Backward(p.closers) {
 		c()
 	}
+}
+
+// Default is the name of the method of a run without one: improved consistency training, which reaches better samples than the original
+// at the same cost.
+const Default = "ict"
+
+// byDefault returns the run's method if none was chosen: that of the run that it resumes, or Default.
+func (r *Run) byDefault() Method {
+	if r.Resume && r.Out != "" {
+		was, err := rundir.ReadOptions(r.Out)
+		of, _ := was["method"].(string)
+		if m, unknown := Named(of); err == nil && unknown == nil {
+			return m
+		}
+	}
+	return new(ICT)
 }
 
 // Methods returns all methods, without options, in the order of help texts.

@@ -25,7 +25,7 @@ import (
 // Run is a training run: a method, and the options that all methods share. The zero value of an option stands for its default. Where zero
 // is a value of its own, the field is a pointer: new(0.0).
 type Run struct {
-	Method Method // nil: CT
+	Method Method // nil: that of the run to resume, or ICT
 
 	Data    string   `option:"data" value:"PATH" help:"emoji, fashion-mnist, cifar10, cifar100, or the path of a directory of images, a .tar or .tar.gz shard or a pattern for several, an IDX file, or files of CIFAR-10 or CIFAR-100 (required)"`
 	Steps   int      `option:"steps" default:"10000" range:"[1,1000000000]" help:"optimizer steps of the whole run"`
@@ -84,6 +84,7 @@ type Run struct {
 
 	sized   map[string]any // network options, set before the network is known
 	history []Settings     // settings before each extension
+	chosen  []string       // options that were set before Resolve filled in the others
 }
 
 // Snapshot is the model during training, with EMA weights.
@@ -104,6 +105,9 @@ type Result struct {
 
 // Train runs the training. If ctx is cancelled, it saves and returns the context's error with the result.
 func (r Run) Train(ctx context.Context) (Result, error) {
+	if err := r.needsOut(); err != nil {
+		return Result{}, err
+	}
 	p, err := r.Plan()
 	if err != nil {
 		return Result{}, err
@@ -112,10 +116,18 @@ func (r Run) Train(ctx context.Context) (Result, error) {
 	return p.Train(ctx)
 }
 
+// needsOut returns an error for a run without a directory, which Resolve and Plan do not need.
+func (r *Run) needsOut() error {
+	if r.Out == "" {
+		return usage("out", "%s is missing: want a directory for the run", name("out"))
+	}
+	return nil
+}
+
 // copied returns the run with copies of its method and size, which may be changed.
 func (r Run) copied() Run {
 	if r.Method == nil {
-		r.Method = Methods()[0]
+		r.Method = r.byDefault()
 	}
 	r.Method = clone(r.Method).(Method)
 	if r.Size != nil {
@@ -138,6 +150,9 @@ func (r Run) Resolve() (Run, error) {
 		return r, err
 	}
 	r = r.copied()
+	if r.chosen == nil {
+		r.chosen = slices.Sorted(maps.Keys(r.Values()))
+	}
 	if err := r.validate(); err != nil {
 		return r, err
 	}
@@ -209,8 +224,6 @@ func (r *Run) validate() error {
 		return usage("lpips", "%s lpips needs weights: make them with scripts/lpips_weights.py and %s", name("distance"), set("lpips", ""))
 	case r.Data == "":
 		return usage("data", "%s is missing: want emoji, %s or a path", name("data"), strings.Join(dataset.Looked(), ", "))
-	case r.Out == "":
-		return usage("out", "%s is missing: want a directory for the run", name("out"))
 	case len(r.Widths)+len(r.HalfLives) > 16:
 		return usage("widths", "%s, %s: want at most 16 EMAs, got %d", name("widths"), name("half-lives"), len(r.Widths)+len(r.HalfLives))
 	case r.LabelDropout > 0 && !r.Classes:
@@ -249,8 +262,12 @@ func (r *Run) startsBy() string {
 	return "init"
 }
 
-// Chosen lists the method's options for a log: their names in JSON and values, in turn.
+// Chosen lists the method's options for a log: their names in JSON and values, in turn. It is empty without a method, and for a program's
+// own method that is not sound: see [Run.Resolve], which returns the error.
 func (r Run) Chosen() (all []any) {
+	if r.Method == nil || r.sound() != nil {
+		return nil
+	}
 	for _, o := range options.Of(r.Method) {
 		if !o.IsZero() {
 			all = append(all, o.Key(), quote.Text(o.Text()))

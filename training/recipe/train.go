@@ -32,7 +32,7 @@ type session struct {
 
 // Train runs the plan. If ctx is cancelled, it saves and returns the context's error with the result.
 func (p *Plan) Train(ctx context.Context) (out Result, err error) {
-	if err := ctx.Err(); err != nil {
+	if err := errors.Join(ctx.Err(), p.Run.needsOut()); err != nil {
 		return out, err
 	}
 	options, may, extended, err := p.begin(ctx)
@@ -262,6 +262,9 @@ func (s *session) trainer(opt training.Optimizer) *training.Trainer {
 func (s *session) described(step int, images int64) (checkpoint.Description, error) {
 	d, err := checkpoint.Describe(s.trained)
 	d.SigmaMax, d.Method, d.Data, d.Step, d.Images, d.Command = s.Start.SigmaMax, s.spec.Name, s.Run.Data, step, images, s.Run.Command
+	if scales := s.Run.guidance(); len(scales) == 2 {
+		d.Guidance = scales
+	}
 	if s.Run.Classes {
 		d.ClassNames = s.Data.Classes()
 	}

@@ -99,7 +99,7 @@ func (r Run) Unused(option string) error {
 		return err
 	}
 	if r.Method == nil {
-		r.Method = Methods()[0]
+		r.Method = r.byDefault()
 	}
 	for _, u := range r.users() {
 		if slices.Contains(u.kind, option) && !slices.Contains(u.uses, option) {

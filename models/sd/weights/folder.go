@@ -219,24 +219,28 @@ func weightsFiles(dir string, index modelIndex, o Options) (map[string]string, e
 	files := map[string]string{}
 	var without []slot
 	var missing error
+	var dirs []string // of the components
 	for _, p := range slots {
 		if index.classes[p.name] == "" {
 			continue
 		}
 		file, err := weightsFile(filepath.Join(dir, p.name), o.Variant)
+		if err == nil || o.Parts.of(p.name) == "" {
+			dirs = append(dirs, filepath.Join(dir, p.name))
+		}
 		switch {
 		case err == nil:
 			files[p.name] = file
 		case errors.Is(err, fs.ErrNotExist) && o.Parts.of(p.name) != "":
-		case o.Variant == "" || !errors.Is(err, fs.ErrNotExist):
+		case !errors.Is(err, fs.ErrNotExist):
 			return nil, err
 		default:
 			missing = errors.Join(missing, err)
 			without = append(without, p)
 		}
 	}
-	if missing != nil && (len(files) == 0 || !o.Mixed) {
-		return nil, missing
+	if missing != nil && (o.Variant == "" || len(files) == 0 || !o.Mixed) {
+		return nil, variantError(dir, o.Variant, len(files) > 0, missing, dirs...)
 	}
 	for _, p := range without {
 		file, err := weightsFile(filepath.Join(dir, p.name), "")
@@ -300,7 +304,7 @@ func OpenComponent(path string, o Options) (*Component, error) {
 		file, err = weightsFile(path, "")
 	}
 	if err != nil {
-		return nil, err
+		return nil, variantError(path, o.Variant, false, err, path)
 	}
 	return openPart(path, file, "")
 }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/onestep-go/onestep/internal/memory"
 	"github.com/onestep-go/onestep/internal/options"
@@ -18,6 +19,7 @@ import (
 	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/training/dataset"
 	"github.com/onestep-go/onestep/training/finetune"
+	"github.com/onestep-go/onestep/training/recipe"
 	"github.com/onestep-go/onestep/training/rundir"
 )
 
@@ -114,6 +116,12 @@ func (o Finetune) Train(ctx context.Context) (out finetune.Result, err error) {
 	defer func() { err = errors.Join(err, p.Close()) }()
 	out, err = p.Train(ctx)
 	return out, o.Flagged(err)
+}
+
+// flags names the library's options by the tool's flags.
+var flags = recipe.Naming{
+	Name: func(option string) string { return "--" + option },
+	Set:  func(option, value string) string { return strings.TrimSuffix("pass --"+option+" "+value, " ") },
 }
 
 // Flagged turns an error of the library into one of the tool, which names flags and says what to do.

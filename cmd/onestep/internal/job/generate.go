@@ -103,7 +103,7 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 	t.Began = o.began(&is, progress)
 	plan, err := t.Plan(o.Prompts...)
 	if err != nil {
-		return none, err
+		return none, o.byOption(err)
 	}
 	is.Steps = len(plan.Timesteps)
 	plan.Notices = slices.Concat(o.remarks, plan.Notices, on.notes(), on.changed(o.LoRAHashes), words.notes, words.changed(o.EmbeddingHashes), on.suits(plan.Method), o.unetSuits(plan.Method))

@@ -1,8 +1,10 @@
 package job
 
 import (
+	"errors"
 	"strings"
 
+	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -110,3 +112,20 @@ func DTypeNamed(name string) string {
 }
 
 var dtypes = map[string]torch.DType{"f32": torch.Float32, "bf16": torch.BFloat16, "f16": torch.Float16}
+
+// optionFlags lists the flags of texttoimage's options.
+var optionFlags = map[string]string{
+	"Steps": "steps", "Timesteps": "timesteps", "OriginalSteps": "original-steps", "Spacing": "spacing", "Eta": "eta", "Guidance": "guidance",
+	"Rescale": "guidance-rescale", "Width": "width", "Height": "height", "ClipSkip": "clip-skip", "Strength": "strength", "Shorten": "shorten",
+	"Mask": "mask", "VariationStrength": "variation-strength",
+}
+
+// byOption makes the error of an option a usage error that names the flag. Defaults that do not fit a model are errors of the model.
+func (o Generate) byOption(err error) error {
+	var wrong *texttoimage.OptionError
+	if !errors.As(err, &wrong) || optionFlags[wrong.Option] == "" || wrong.Option == "Steps" && o.Steps == 0 {
+		return err
+	}
+	flag := optionFlags[wrong.Option]
+	return usage("--%s: %s", flag, strings.TrimPrefix(err.Error(), strings.ReplaceAll(flag, "-", " ")+": "))
+}

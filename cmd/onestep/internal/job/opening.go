@@ -40,7 +40,7 @@ func (o *Generate) openFiles(ctx context.Context, t texttoimage.Pipeline) (*open
 		return all, o.otherFlag(fmt.Errorf("%s: want a whole model with a text encoder, a U-Net and a VAE; it is a %s", quote.Path(o.Model), all.files.Kind))
 	}
 	if err := t.Try(all.files); err != nil {
-		return all, err
+		return all, o.byOption(err)
 	}
 	for _, path := range o.ControlModels {
 		c, err := weights.OpenComponent(path, weights.Options{Variant: o.Variant, Mixed: o.Mixed})

@@ -27,7 +27,7 @@ func TestResolve(t *testing.T) {
 	o, err := (recipe.Run{Data: "emoji", Out: "x"}).Resolve()
 	require.NoError(t, err)
 	require.Equal(t, 0.998, *o.EMA, "1 - 20/10000")
-	require.Equal(t, []int{2, 100}, []int{o.Method.(*recipe.CT).S0, o.Method.(*recipe.CT).S1})
+	require.Equal(t, []int{10, 80}, []int{o.Method.(*recipe.ICT).S0, o.Method.(*recipe.ICT).S1})
 	require.Equal(t, 5, o.LogEvery)
 	require.Nil(t, o.Size, "the images' size is not known yet")
 
@@ -84,13 +84,13 @@ func TestReadConfig(t *testing.T) {
 
 func TestCommand(t *testing.T) {
 	o := Train{Run: recipe.Run{Data: "emoji"}}
-	require.Equal(t, "onestep train --method ct --data emoji", o.command())
+	require.Equal(t, "onestep train --method ict --data emoji", o.command())
 	o.Method, o.Data, o.Steps, o.LR, o.Flip, o.Seed = &recipe.ICT{S0: 5}, "my pictures/it's", 7, 2e-4, true, 1<<64-1
 	o.Size, o.LRDecay, o.EMA = &unet.Options{Mult: []int{1, 2}, Attention: []int{}}, new(0.3), new(0.0)
 	o.DataDir, o.Out, o.Resume = "/somewhere", "run", true
 	require.Equal(t, `onestep train --method ict --data 'my pictures/it'\''s' --steps 7 --lr 0.0002 --seed 18446744073709551615 --flip --mult 1,2 --attention none --ema 0 --s0 5`, o.command())
 	o = Train{Run: recipe.Run{Data: "emoji", Network: "dit", Size: &dit.Options{Channels: 32}}}
-	require.Equal(t, "onestep train --method ct --data emoji --network dit --channels 32", o.command(), "the default of another network")
+	require.Equal(t, "onestep train --method ict --data emoji --network dit --channels 32", o.command(), "the default of another network")
 }
 
 // A run's options.json can be read as a configuration, seed and all, and asks for the same run again.

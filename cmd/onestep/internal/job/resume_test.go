@@ -612,10 +612,10 @@ func TestEveryTeacher(t *testing.T) {
 	got, err := draw.Run(context.Background(), nil)
 	require.NoError(t, err)
 	require.Equal(t, []any{"euler", 1}, []any{got.Sampler, got.Evaluations}, "as many steps as it was distilled for")
-	draw.Model, draw.Sampler, draw.Steps, draw.Gamma, draw.N, draw.Out = filepath.Join(dir, "flow-ctm"), "ctm", 3, 0.5, 2, filepath.Join(dir, "ctm.png")
+	draw.Model, draw.Steps, draw.Gamma, draw.N, draw.Out = filepath.Join(dir, "flow-ctm"), 3, 0.5, 2, filepath.Join(dir, "ctm.png")
 	got, err = draw.Run(context.Background(), nil)
 	require.NoError(t, err)
-	require.Equal(t, 3, got.Evaluations)
+	require.Equal(t, []any{"ctm", 3}, []any{got.Sampler, got.Evaluations}, "the sampler of its method")
 	r = train("exact-cd", "cd", func(o *Train) { *own[*recipe.CD](o) = recipe.CD{Teacher: "empirical", Solver: "euler"} })
 	sample(r.Snapshot)
 	r = train("reflow", "flow", func(o *Train) { set(o, "teacher", filepath.Join(dir, "flow")) })
@@ -815,6 +815,18 @@ func TestGuidance(t *testing.T) {
 	require.NoError(t, err)
 	require.Equal(t, []int{1, 1}, []int{one.Evaluations, two.Evaluations})
 	require.NotEqual(t, a, b, "the student is told the scale")
+	for scale, want := range map[float64]bool{0: false, 5: false, 7.5: true, 0.5: true} {
+		var notes []string
+		o := DefaultSample()
+		o.Model, o.Guidance, o.Threads, o.Out = filepath.Join(dir, "range"), scale, 1, filepath.Join(t.TempDir(), "x.png")
+		o.Note = func(n string) { notes = append(notes, n) }
+		_, err := o.Run(context.Background(), nil)
+		require.NoError(t, err)
+		require.Equal(t, want, len(notes) > 0, "scale %g: %q", scale, notes)
+		if want {
+			require.Regexp(t, fmt.Sprintf(`\b%g\b.*\b1 to 5\b`, scale), notes[0])
+		}
+	}
 	_, err = train("fixed", "cd", func(o *Train) {
 		*own[*recipe.CD](o) = recipe.CD{Teacher: filepath.Join(dir, "teacher"), Guidance: []float64{3}}
 	})

@@ -21,7 +21,7 @@ import (
 // Sample holds the options for sampling images. Start from [DefaultSample].
 type Sample struct {
 	Model     string    // a file, a run directory, or builtin
-	Sampler   string    // "": multistep for a consistency function, heun for a denoiser
+	Sampler   string    // "": multistep for a consistency function, ctm for a consistency trajectory model, heun for a denoiser
 	Steps     int       // 0: as many as Times, or 1, or for a denoiser 18
 	Times     []float64 // noise levels, largest first; nil: the usual ones for the model and Steps
 	Gamma     float64   // ctm: fraction of the noise that is resampled between jumps (γ)
@@ -154,6 +154,11 @@ func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled,
 		return none, byFlag(err)
 	}
 	defer plan.Close()
+	for _, n := range plan.Notices {
+		if o.Note != nil {
+			o.Note(n)
+		}
+	}
 	if err := o.fitsMemory(d.Network, dev); err != nil {
 		return none, err
 	}

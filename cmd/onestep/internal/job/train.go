@@ -32,6 +32,8 @@ type Train struct {
 	Threads int    `option:"threads" range:"[1,4096]" value:"N" help:"CPU threads per operator (default: all processors)"`
 	Force   bool   // run even if the estimated memory exceeds what is available
 	Version string // written to options.json
+	// From maps options that were read from a file to its path, or with --config before it. Errors name them as in that file.
+	From map[string]string
 }
 
 // Hooks receive the progress of a run.
@@ -77,7 +79,7 @@ func (o Train) plan() (*recipe.Plan, error) {
 	}
 	p, err := r.Plan()
 	if of := (*recipe.OptionError)(nil); o.DataDir != "" && errors.As(err, &of) && of.Option == "data" {
-		if err := There(Path{"--data-dir", o.DataDir, "a directory that holds " + o.Data, Folder}); err != nil {
+		if err := There(Path{o.named("data-dir"), o.DataDir, "a directory that holds " + o.Data, Folder}); err != nil {
 			return nil, err
 		}
 	}
@@ -96,6 +98,9 @@ func (o Train) Train(ctx context.Context, h Hooks) (out recipe.Result, err error
 	o.Command = o.command()
 	if _, err := o.Resolve(); err != nil {
 		return out, o.Flagged(err)
+	}
+	if o.Out == "" {
+		return out, usage("--out is missing: want a directory for the run")
 	}
 	if err := use(o.Device, o.Threads, h.warn); err != nil {
 		return out, err
@@ -142,17 +147,29 @@ func (o Train) sample(ctx context.Context, m recipe.Snapshot, h Hooks) error {
 // paths lists the paths that a run reads.
 func (o Train) paths() []Path {
 	teacher, _ := o.Values()["teacher"].(string)
+	data := dataPath(o.Data)
+	data.Flag = o.named("data")
 	return []Path{
-		dataPath(o.Data),
-		ownModel("--teacher", teacher, "a denoiser: a model file, a run directory, or empirical"),
-		ownModel("--init", o.Init, "a model file, a run directory, or none"),
+		data,
+		ownModel(o.named("teacher"), teacher, "a denoiser: a model file, a run directory, or empirical"),
+		ownModel(o.named("init"), o.Init, "a model file, a run directory, or none"),
 	}
 }
 
-// flags names the library's options by the tool's flags.
-var flags = recipe.Naming{
-	Name: func(option string) string { return "--" + option },
-	Set:  func(option, value string) string { return strings.TrimSuffix("pass --"+option+" "+value, " ") },
+// named names an option as the user has set it: by its flag, or by its name in a file.
+func (o Train) named(option string) string {
+	if file, read := o.From[option]; read {
+		return file + ": " + strings.ReplaceAll(option, "-", "_")
+	}
+	return "--" + option
+}
+
+// flags names the library's options by the tool's flags, or by the files that they were read from.
+func (o Train) flags() recipe.Naming {
+	return recipe.Naming{
+		Name: o.named,
+		Set:  func(option, value string) string { return strings.TrimSuffix("pass --"+option+" "+value, " ") },
+	}
 }
 
 // flagError is an error of the library that names flags instead of options.
@@ -173,13 +190,13 @@ func (o Train) Flagged(err error) error {
 	case !errors.As(err, &of):
 		return hinted(o.skippable(err))
 	case of.Usage:
-		return &UsageError{of.Text(flags)}
+		return &UsageError{of.Text(o.flags())}
 	}
 	if of.NoModel {
 		path, _ := o.Values()[of.Option].(string)
-		return instead("--"+of.Option, path, errors.Unwrap(of))
+		return instead(o.named(of.Option), path, errors.Unwrap(of))
 	}
-	return hinted(o.skippable(&flagError{of.Text(flags), err}))
+	return hinted(o.skippable(&flagError{of.Text(o.flags()), err}))
 }
 
 // command returns the command line of these options, without the run directory and what depends on the machine. Call it before the
@@ -212,12 +229,16 @@ func ReadConfig(path string) (recipe.Values, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--config: %w", err)
 	}
-	threads, _ := options.Named(new(Train), "threads")
-	values, err := recipe.ReadOptions(text, threads)
+	values, err := readOptions(text)
 	if err != nil {
 		return nil, usage("--config %s: %s", quote.Path(path), quote.Text(err.Error()))
 	}
 	return values, nil
+}
+
+func readOptions(text []byte) (recipe.Values, error) {
+	threads, _ := options.Named(new(Train), "threads")
+	return recipe.ReadOptions(text, threads)
 }
 
 // ReadRun reads the options of the run in a directory; it returns nil if there is no run.
@@ -234,7 +255,15 @@ func ReadRun(dir string) (recipe.Values, error) {
 		return nil, fmt.Errorf("%s was started by a Go program and not by this command: resume it with that program; its snapshots work here like any model, also for --init",
 			quote.Path(dir))
 	}
-	return ReadConfig(path)
+	text, err := plainfile.Read(path, 1<<20)
+	if err != nil {
+		return nil, err
+	}
+	values, err := readOptions(text)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %s", quote.Path(path), quote.Text(err.Error()))
+	}
+	return values, nil
 }
 
 // use checks the device and sets the number of CPU threads per operator, at most the number of processors, with a notice; 0 keeps
