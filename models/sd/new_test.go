@@ -200,6 +200,13 @@ func TestNew(t *testing.T) {
 		need, err := sd.EstimateNeed(files, sd.Options{}, sd.Drawing{})
 		require.NoError(t, err)
 		require.Equal(t, 64, need.Width)
+		single := filepath.Join(t.TempDir(), "single.safetensors")
+		if err := weights.WriteSingle(single, files, weights.WriteOptions{}); name == "KL" {
+			require.NoError(t, err)
+		} else {
+			require.ErrorContains(t, err, "tiny autoencoder")
+			require.NoFileExists(t, single)
+		}
 		require.NoError(t, files.Close())
 		require.NoError(t, again.Close())
 		require.NoError(t, m.Close())
