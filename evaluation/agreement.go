@@ -19,7 +19,8 @@ type Agreement struct {
 	Chance5 float64 `json:"chance_top5"` // the same for images that ignore their captions
 }
 
-// Same reports whether image i of a sequence was generated from a caption of the real image with that index in its set.
+// Same reports whether image i of a sequence was generated from a caption of the real image with that index in its set. It is called from one
+// goroutine at a time, for all real images of one i after the other.
 type Same func(i, real int) bool
 
 // Agreement measures it for images. Real images whose features are not kept (ReferenceOptions.Rows) are not looked at: use captions of

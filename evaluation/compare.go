@@ -25,6 +25,7 @@ type Options struct {
 	Same Same
 
 	Progress func(done int) // called with the number of generated images after each batch; may be nil
+	Measure  func()         // called when all images are there, before what takes time then; may be nil
 }
 
 // Measures compare two sets of images, A and B, of which A are real images.
@@ -122,6 +123,9 @@ func (r *Reference) Compare(ctx context.Context, generated Images, o Options) (o
 	k := cmp.Or(o.Neighbours.K, 5)
 	if all.N() <= int64(k) {
 		return out, fmt.Errorf("evaluation: want more than %d generated images, got %d", k, all.N())
+	}
+	if o.Measure != nil {
+		o.Measure()
 	}
 	err = torch.Run(torch.CPU, func(s *torch.Scope) error {
 		return s.NoGrad(func(s *torch.Scope) error {

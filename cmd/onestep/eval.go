@@ -41,7 +41,10 @@ The weights of the features are made once, with Python: scripts/efficientnet_wei
 			sc.start()
 			o.Note = func(note string) { sc.log.Warn(note) }
 			o.Progress = func(what string, done, all int) {
-				sc.show(float64(done)/float64(max(all, 1)), fmt.Sprintf("%s %d/%d", what, done, all), "")
+				if all > 0 {
+					what = fmt.Sprintf("%s %d/%d", what, done, all)
+				}
+				sc.show(float64(done)/float64(max(all, 1)), what, "")
 			}
 			got, err := o.Run(cmd.Context())
 			sc.stop()

@@ -212,7 +212,10 @@ func (o Eval) compare(ctx context.Context, f evaluation.Features, sides compared
 		return err
 	}
 	defer r.Close()
-	measure := evaluation.Options{Progress: func(done int) { o.progress("generated image", done, sides.n) }}
+	measure := evaluation.Options{
+		Progress: func(done int) { o.progress("generated image", done, sides.n) },
+		Measure:  func() { o.progress("comparing", 0, 0) },
+	}
 	if o.Nearest != "" {
 		measure.Pairs = evalPairs
 	}

@@ -63,7 +63,13 @@ func (c *captions) same(r *evaluation.Reference) evaluation.Same {
 			with[text][real] = true
 		}
 	}
-	return func(i, real int) bool { return with[c.prompt(r, i)][real] }
+	of, last := map[int]bool(nil), -1
+	return func(i, real int) bool {
+		if i != last { // all real images are asked for one after the other
+			of, last = with[c.prompt(r, i)], i
+		}
+		return of[real]
+	}
 }
 
 // openDiffusion opens a Stable Diffusion model and captioned images.
@@ -92,7 +98,7 @@ func (o Eval) openDiffusion(ctx context.Context, dev torch.Device, out *Evaluate
 	if err != nil {
 		return c, err
 	}
-	o.progress("loading the model", 0, 1)
+	o.progress("loading the model", 0, 0)
 	if err := all.load(&t, g.options(dev)); err != nil {
 		return c, err
 	}
@@ -153,8 +159,8 @@ func (o Eval) bound(ctx context.Context, r *evaluation.Reference, c *captions, o
 	}
 	images := func(yield func(image.Image, error) bool) {
 		for i := range n {
+			o.progress("reconstructing image", i+1, n)
 			img, err := c.reconstruct(r.Compared()[i])
-			o.progress("reconstructed image", i, n)
 			if !yield(img, err) || err != nil {
 				return
 			}
