@@ -55,6 +55,10 @@ func TestBatchWeight(t *testing.T) {
 		"ddpm": func(s *torch.Scope, b Batch, rows []int, z *torch.Tensor) *torch.Tensor {
 			return (&DDPM{Model: &models.DDPM{Net: net(false)}}).LossAt(s, b, pickInts(steps, rows), z, 1)
 		},
+		"lcd": func(s *torch.Scope, b Batch, rows []int, z *torch.Tensor) *torch.Tensor {
+			l := &LCD{Model: &models.Latent{Model: &models.DDPM{Net: net(false)}}, Teacher: &models.DDPM{Net: &spy{}}}
+			return l.LossAt(s, b, pickInts([]int{0, 40}, rows), pick([]float64{5, 9}, rows), z, 1)
+		},
 		"pd": func(s *torch.Scope, b Batch, rows []int, z *torch.Tensor) *torch.Tensor {
 			p := &PD{Model: &models.EDM{Net: net(false)}, Teacher: gaussian, Steps: 100}
 			return p.LossAt(s, 0, b, pickInts([]int{1, 9}, rows), z, 1)
