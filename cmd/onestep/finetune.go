@@ -46,7 +46,7 @@ the student's weights.
 
 ` + aboutFinetuneRun,
 		Example: `  onestep train-lcm --lora --model sd15/ --data photos/ --out runs/lcm --dtype bf16 --checkpointing
-  onestep generate --model sd15/ --lora runs/lcm/best.safetensors --sampler lcm --steps 4 --prompt "a cat"
+  onestep generate --model sd15/ --lora runs/lcm/best.safetensors --sampler lcm --steps 4 --prompt "a cat" --out cat.png
   onestep train-lcm --model sd15/ --data photos/ --out runs/full --device cuda
   onestep train-lcm --lora --model sd15/ --data photos/ --out runs/lcm --dry-run`,
 	}, "train-lcm", run, &run.Run, func(ctx context.Context) (*finetune.Plan, error) { return run.Plan(ctx) })
@@ -63,7 +63,7 @@ from forgetting what else it knows (prior preservation). The adapter works with 
 
 ` + aboutFinetuneRun,
 		Example: `  onestep train-lora --model sd15/ --data style/ --out runs/style --rank 16 --dtype bf16 --checkpointing
-  onestep generate --model sd15/ --lora runs/style/best.safetensors=0.8 --prompt "a cat"
+  onestep generate --model sd15/ --lora runs/style/best.safetensors=0.8 --prompt "a cat" --out cat.png
   onestep train-lora --model sd15/ --data style/ --out runs/style --text-encoder --min-snr 5`,
 	}, "train-lora", run, &run.Run, func(ctx context.Context) (*finetune.Plan, error) { return run.Plan(ctx) })
 }

@@ -145,3 +145,30 @@ func TestFinetuneIsInterrupted(t *testing.T) {
 	require.NoError(t, err)
 	require.Len(t, states, 1)
 }
+
+// The commands of docs/lcm-lora.md work in their order, here with a tiny model and few steps.
+func TestLCMLoRADocument(t *testing.T) {
+	text, err := os.ReadFile("../../docs/lcm-lora.md")
+	require.NoError(t, err)
+	t.Chdir(t.TempDir())
+	require.NoError(t, tiny.Write("sd15", "sd15"))
+	captionedImages(t, "photos", 2)
+	require.NoError(t, os.WriteFile("prompts.txt", []byte("a cat\n"), 0o644))
+	n := 0
+	for line := range strings.Lines(string(text)) {
+		command, ok := strings.CutPrefix(line, "    bin/onestep ")
+		if !ok {
+			continue
+		}
+		n++
+		args := strings.Fields(strings.ReplaceAll(command, `"a cat"`, "cat"))
+		if strings.HasPrefix(args[0], "train") && !strings.Contains(command, "--resume") {
+			args = append(args, "--rank", "4", "--batch", "1", "--cache", "cache", "--val-steps", "1", "--steps", "2")
+		}
+		code, _, stderr := try(args...)
+		require.Zero(t, code, "%s: %s", command, stderr)
+	}
+	require.Equal(t, 8, n)
+	require.FileExists(t, "cat.png")
+	require.FileExists(t, "styled.png")
+}

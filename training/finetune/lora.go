@@ -3,6 +3,8 @@ package finetune
 import (
 	"context"
 
+	"github.com/onestep-go/onestep/internal/options"
+	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/torch/optim"
 	"github.com/onestep-go/onestep/training"
 	"github.com/onestep-go/onestep/training/latents"
@@ -16,6 +18,10 @@ type LoRA struct {
 
 	TextEncoder bool    `option:"text-encoder" help:"train adapters of the text encoders, too"`
 	TextLR      float64 `option:"text-lr" range:"(0,10)" help:"learning rate of the text encoders' adapters (default: that of the network's)"`
+	MinSNR      float64 `option:"min-snr" range:"[0,1000]" help:"min-SNR weighting: gamma, such as 5 (default 0: none)"`
+	NoiseOffset float64 `option:"noise-offset" range:"[0,1]" help:"offset noise, such as 0.05, for darker and brighter images (default 0)"`
+	FewStep     string  `option:"few-step" value:"FILE" help:"few-step adapter, such as an LCM-LoRA, with which the style is trained so that both together keep their few steps (default: none)"`
+	Match       float64 `option:"match" default:"30" range:"(0,1000000]" help:"few-step: weight of the match to the few-step model without the style"`
 }
 
 // Plan reads what the model and the data are, and decides everything, without reading weights. The caller closes what it returns.
@@ -26,12 +32,12 @@ func (r LoRA) Train(ctx context.Context) (Result, error) { return train(ctx, &r)
 
 func (r *LoRA) kind() string      { return "train-lora" }
 func (r *LoRA) common() *Run      { return &r.Run }
-func (r *LoRA) fewStep() bool     { return false }
+func (r *LoRA) fewStep() bool     { return r.FewStep != "" }
 func (r *LoRA) adapter() *Adapter { return &r.Adapter }
 func (r *LoRA) text() bool        { return r.TextEncoder }
 
 func (r *LoRA) fill() error {
-	if err := r.defaults(r, false); err != nil {
+	if err := r.defaults(r, r.FewStep != ""); err != nil {
 		return err
 	}
 	if r.LR == 0 {
@@ -39,6 +45,9 @@ func (r *LoRA) fill() error {
 	}
 	if r.TextLR != 0 && !r.TextEncoder {
 		return r.without("text-lr", "text-encoder")
+	}
+	if r.FewStep != "" && (r.MinSNR > 0 || r.NoiseOffset > 0) {
+		return options.Refuse("few-step", "%s has a loss of its own: leave out %s and %s", options.NameOf("few-step"), options.NameOf("min-snr"), options.NameOf("noise-offset"))
 	}
 	return r.Adapter.complete(&r.Run)
 }
@@ -54,7 +63,12 @@ func (r *LoRA) learn(s *session) error {
 	}
 	trained := *model
 	trained.Net = s.adapted(model.Net, s.adapter)
-	s.objective = &training.DDPM{Model: &trained}
+	s.objective = &training.DDPM{Model: &trained, MinSNR: r.MinSNR, NoiseOffset: r.NoiseOffset}
+	if r.FewStep != "" {
+		if s.objective, err = r.keepFewSteps(s, *model); err != nil {
+			return err
+		}
+	}
 	if !r.TextEncoder {
 		return nil
 	}
@@ -64,4 +78,17 @@ func (r *LoRA) learn(s *session) error {
 		s.groups = []optim.Group{{Params: network}, {Params: texts, LR: r.TextLR}}
 	}
 	return nil
+}
+
+// keepFewSteps is the objective of a style that is trained with a few-step adapter beside it.
+func (r *LoRA) keepFewSteps(s *session, model models.DDPM) (training.Objective, error) {
+	few, err := r.Adapters.Open(s.model, r.FewStep, nil)
+	if err != nil {
+		return nil, options.Failed("few-step", err)
+	}
+	s.own(func() { _ = few.Close() })
+	with, without := model, model
+	with.Net = &models.Adapted{Net: model.Net, Adapters: s.adapter.At(1).And(few.At(1)), Learned: s.adapter}
+	without.Net = &models.Adapted{Net: model.Net, Adapters: few.At(1)}
+	return &training.FewStep{Model: &models.Latent{Model: &with}, Frozen: &models.Latent{Model: &without}, Match: r.Match}, nil
 }
