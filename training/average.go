@@ -76,7 +76,7 @@ func (a Average) validate() error {
 	}
 	switch {
 	case a.Into == nil:
-		return errors.New("Into is missing: want a copy of the model")
+		return errors.New("no Into: want a copy of the model")
 	case rules > 1:
 		return fmt.Errorf("want only one of Decay, HalfLife and Width, got %g, %g and %g", a.Decay, a.HalfLife, a.Width)
 	case !(a.Decay >= 0 && a.Decay < 1):
