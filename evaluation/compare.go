@@ -104,11 +104,15 @@ func (r *Reference) Compare(ctx context.Context, generated Images, o Options) (o
 	defer parts.close()
 	seen := newSeen(r, o)
 	defer seen.close()
-	err = r.Features.batches(ctx, generated, r.batch, func(s *torch.Scope, first int, images []image.Image, x *torch.Tensor) error {
+	sums := &bundle{each: func(s *torch.Scope, first int, x *torch.Tensor) error {
 		if err := all.Add(x); err != nil {
 			return err
 		}
-		if err := parts.add(s, first, x); err != nil {
+		return parts.add(s, first, x)
+	}}
+	defer sums.close()
+	err = r.Features.batches(ctx, generated, r.batch, func(s *torch.Scope, first int, images []image.Image, x *torch.Tensor) error {
+		if err := sums.add(x); err != nil {
 			return err
 		}
 		seen.add(s, first, images, x)
@@ -117,6 +121,9 @@ func (r *Reference) Compare(ctx context.Context, generated Images, o Options) (o
 		}
 		return nil
 	})
+	if err == nil {
+		err = sums.flush()
+	}
 	if err != nil {
 		return out, err
 	}

@@ -97,8 +97,10 @@ func NewReference(ctx context.Context, f Features, set Set, o ReferenceOptions) 
 			}
 		}
 	}
+	sums := &bundle{each: func(_ *torch.Scope, _ int, x *torch.Tensor) error { return all.Add(x) }}
+	defer sums.close()
 	err = f.batches(ctx, images, r.batch, func(_ *torch.Scope, first int, images []image.Image, x *torch.Tensor) error {
-		if err := all.Add(x); err != nil {
+		if err := sums.add(x); err != nil {
 			return err
 		}
 		if o.Progress != nil {
@@ -106,6 +108,9 @@ func NewReference(ctx context.Context, f Features, set Set, o ReferenceOptions) 
 		}
 		return nil
 	})
+	if err == nil {
+		err = sums.flush()
+	}
 	if err != nil {
 		return nil, err
 	}

