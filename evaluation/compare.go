@@ -214,7 +214,6 @@ type seen struct {
 	scope *torch.Scope
 	x     *torch.Tensor // centred real rows
 	mean  *torch.Tensor
-	own   []float64 // for each real row, the distance to the nearest other one
 
 	distances []float64
 	places    []int64
