@@ -1,6 +1,7 @@
 package training
 
 import (
+	"log/slog"
 	"math"
 	"strings"
 	"testing"
@@ -13,6 +14,7 @@ import (
 	"github.com/onestep-go/onestep/models/sd/sdtest"
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/optim"
 )
 
 // tinyBase is the golden files' network without gradients.
@@ -80,6 +82,48 @@ func TestLCDBesideHalfPrecision(t *testing.T) {
 		require.InEpsilon(t, norms[0], norms[1], 0.1)
 		return nil
 	}))
+}
+
+// Gradients through a network in float16 without loss scaling are warned of, and nothing else is.
+func TestFloat16WithoutLossScalingIsWarnedOf(t *testing.T) {
+	chain := stable(t)
+	for _, c := range []struct {
+		dtype torch.DType
+		scale *LossScale
+		warns bool
+	}{{torch.Float16, nil, true}, {torch.Float16, &LossScale{}, false}, {torch.BFloat16, nil, false}, {torch.Float32, nil, false}} {
+		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+			g := readLCD(t, s, "sd-epsilon")
+			base := tinyBase(t, g, c.dtype)
+			adapter := newAdapter(t, s, base, 1)
+			b, _, null := g.conditions(s, 0, torch.Float32)
+			net := &models.Adapted{Net: base, Adapters: adapter.At(1), Learned: adapter}
+			ddpm := &models.DDPM{Net: net, Chain: chain}
+			opt, err := optim.SGD{LR: 1e-4}.New(adapter.Parameters())
+			require.NoError(t, err)
+			defer opt.Close()
+			var log strings.Builder
+			trainer := &Trainer{
+				Objective: &LCD{Model: &models.Latent{Model: ddpm}, Teacher: &models.DDPM{Net: base, Chain: chain}, Null: null},
+				Model:     adapter, Optimizer: opt, Steps: 1, LossScale: c.scale, Log: slog.New(slog.NewTextHandler(&log, nil)),
+				Data: SourceFunc(func(*torch.Scope, int64) Batch { return b }),
+			}
+			_, err = trainer.Train(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, c.warns, strings.Contains(log.String(), "LossScale"), "%v: %s", c.dtype, log.String())
+
+			latent, edm := &models.Latent{Model: ddpm}, &models.EDM{Net: net}
+			for _, o := range []Objective{
+				&CT{Model: latent}, &CD{CT: CT{Model: &models.Consistency{Net: net}}}, &ECT{Model: latent}, &CTM{Model: &models.Trajectory{Net: net}},
+				&DDPM{Model: ddpm}, &EDM{Model: edm}, &FewStep{Model: latent}, &Flow{Model: &models.Flow{Net: net}}, &MeanFlow{Model: &models.MeanFlow{Net: net}},
+				&PD{Model: edm}, &SCM{Model: &models.TrigConsistency{Net: net}},
+			} {
+				trainer.Objective = o
+				require.Equal(t, c.warns, trainer.unscaled(), "%T", o)
+			}
+			return nil
+		}))
+	}
 }
 
 // A style's adapter is trained on a base with a few-step adapter, which is frozen, or also without it for the style's loss: only the style

@@ -63,7 +63,7 @@ type Trainer struct {
 	Objective Objective
 	// Model is trained. Its parameters have to be in float32, even if a frozen network is in half precision, which computes in its own
 	// type (see models.Forward). Optimizer, EMA weights and gradients have the parameters' type. Gradients that pass through a network
-	// in float16 need LossScale.
+	// in float16 need LossScale: without it a run logs a warning.
 	Model     Module
 	Optimizer Optimizer
 	// Averages are EMA weights of the model. Snapshots, named model-STEP.safetensors, hold the first one; each of the others is saved as
@@ -238,6 +238,9 @@ func (t *Trainer) train(ctx context.Context, s *torch.Scope) (Result, error) {
 	}
 	if name := t.halfParameters(); name != "" {
 		t.Log.Warn("parameters are trained in half precision, in which small updates are rounded away: keep them in float32", "parameter", name)
+	}
+	if t.unscaled() {
+		t.Log.Warn("gradients pass through a network in float16, which rounds small ones to zero: set LossScale, or use bfloat16 or float32")
 	}
 	if run.averages, err = t.follow(); err != nil {
 		return r, fmt.Errorf("trainer: %w", err)

@@ -86,7 +86,6 @@ type adapterFiles struct {
 	run     *rundir.Dir
 	adapter sd.Adapter
 	file    sd.AdapterFile
-	steps   int // of the run
 	keep    int
 	wrote   int // the step that was written last, by this process
 }

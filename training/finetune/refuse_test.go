@@ -1,11 +1,16 @@
 package finetune_test
 
 import (
+	"bytes"
+	"context"
 	"errors"
+	"fmt"
 	"image"
 	"image/png"
+	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -157,6 +162,31 @@ func (u unsaved) Save(path string, f sd.AdapterFile) error {
 		return u.err
 	}
 	return u.Adapter.Save(path, f)
+}
+
+// Beside a frozen model in float16 the loss is scaled, for adapters of all kinds; a full model, which is float32, needs none. Nothing is warned
+// of, and a checkpoint has the scale.
+func TestFloat16ScalesTheLoss(t *testing.T) {
+	model, data := base(t, "sd15"), photos(t, 2)
+	var log bytes.Buffer
+	options := func() Run {
+		r := tinyRun(t, model, data)
+		r.DType, r.Steps, r.Log = "f16", 2, slog.New(slog.NewTextHandler(&log, &slog.HandlerOptions{Level: slog.LevelWarn}))
+		return r
+	}
+	lcm := LCM{LoRA: true, Run: options(), Adapter: Adapter{Rank: 4}}
+	style := LoRA{TextEncoder: true, Run: options(), Adapter: Adapter{Rank: 4}}
+	full := LCM{Run: options()}
+	for name, train := range map[string]func(context.Context) (Result, error){"lcm": lcm.Train, "style": style.Train, "full": full.Train} {
+		r, err := train(t.Context())
+		require.NoError(t, err, name)
+		require.True(t, r.Finished)
+		f, err := safetensors.Open(r.State)
+		require.NoError(t, err)
+		require.Equal(t, name != "full", strings.Contains(fmt.Sprint(f.Metadata()), `"loss_scale":`), "%s: %v", name, f.Metadata())
+		require.NoError(t, f.Close())
+	}
+	require.Empty(t, log.String())
 }
 
 // The frozen model may be in half precision, and its blocks may be computed again: the adapter stays in float32.

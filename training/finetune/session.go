@@ -21,6 +21,7 @@ import (
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
 	"github.com/onestep-go/onestep/torch/optim"
 	"github.com/onestep-go/onestep/training"
 	"github.com/onestep-go/onestep/training/captioned"
@@ -420,7 +421,7 @@ func (s *session) prepareSnapshots() error {
 func (s *session) trainer(opt training.Optimizer) *training.Trainer {
 	r, schedule := s.Run, s.Run.schedule()
 	t := &training.Trainer{
-		Objective: s.objective, Optimizer: opt, Data: s.source, Accumulate: r.GradAccum, Prepare: s.prepares(), Folder: s.dir, Device: r.Device, Seed: r.Seed,
+		Objective: s.objective, Optimizer: opt, Data: s.source, Accumulate: r.GradAccum, Prepare: s.prepare, Checkpointing: r.Checkpointing, Folder: s.dir, Device: r.Device, Seed: r.Seed,
 		Steps: r.Steps, Duration: r.Duration, Clip: r.Clip, LR: func(k int) float64 { return r.LR * schedule.At(k) }, SaveEvery: r.SaveEvery, LogEvery: r.LogEvery,
 		SampleEvery: r.SaveEvery, Snapshots: s.snapshots, Progress: r.Progress, Scalars: r.Scalars, Log: r.Log, Sample: s.valid.look,
 	}
@@ -430,21 +431,10 @@ func (s *session) trainer(opt training.Optimizer) *training.Trainer {
 	if s.average != nil {
 		t.Averages = []training.Average{*s.average}
 	}
+	if s.adapter != nil && r.dtype() == torch.Float16 { // gradients pass through the frozen model
+		t.LossScale = &training.LossScale{}
+	}
 	return t
-}
-
-// prepares modifies batches.
-func (s *session) prepares() func(*torch.Scope, training.Batch, training.Draws) training.Batch {
-	if !s.Run.Checkpointing {
-		return s.prepare
-	}
-	return func(in *torch.Scope, b training.Batch, d training.Draws) training.Batch {
-		if s.prepare != nil {
-			b = s.prepare(in, b, d)
-		}
-		b.Cond.Checkpointing = true
-		return b
-	}
 }
 
 // snapshotted is the network that a full model's snapshots have.
@@ -488,7 +478,7 @@ func (f *modelFolders) Write(_ context.Context, _ *torch.Scope, step int, _ int6
 		return err
 	}
 	m := *f.read
-	m.UNet, m.Kind, m.Spec = &weights.Component{Config: config, Source: stored{net.Store()}}, lcmKind(m.Kind), nil
+	m.UNet, m.Kind, m.Spec = &weights.Component{Config: config, Source: nn.Stored{Store: net.Store()}}, lcmKind(m.Kind), nil
 	m.Scheduler = lcmScheduler(m.Scheduler)
 	if err := f.dir.Unlink(f.Path(step)); err != nil {
 		return err
