@@ -153,7 +153,12 @@ func TestLCMLoRADocument(t *testing.T) {
 	t.Chdir(t.TempDir())
 	require.NoError(t, tiny.Write("sd15", "sd15"))
 	captionedImages(t, "photos", 2)
+	captionedImages(t, "cats", 2)
 	require.NoError(t, os.WriteFile("prompts.txt", []byte("a cat\n"), 0o644))
+	_, dataset, ok := strings.Cut(string(text), "```toml\n")
+	require.True(t, ok)
+	dataset, _, _ = strings.Cut(dataset, "```")
+	require.NoError(t, os.WriteFile("dataset.toml", []byte(dataset), 0o644))
 	n := 0
 	for line := range strings.Lines(string(text)) {
 		command, ok := strings.CutPrefix(line, "    bin/onestep ")
@@ -161,14 +166,18 @@ func TestLCMLoRADocument(t *testing.T) {
 			continue
 		}
 		n++
-		args := strings.Fields(strings.ReplaceAll(command, `"a cat"`, "cat"))
+		args := strings.Fields(strings.NewReplacer(`"a cat"`, "cat", "model-0001000", "model-0000002").Replace(command))
 		if strings.HasPrefix(args[0], "train") && !strings.Contains(command, "--resume") {
-			args = append(args, "--rank", "4", "--batch", "1", "--cache", "cache", "--val-steps", "1", "--steps", "2")
+			args = append(args, "--batch", "1", "--cache", "cache", "--val-steps", "1", "--steps", "2")
+			if args[0] == "train-lora" || strings.Contains(command, "--lora") {
+				args = append(args, "--rank", "4")
+			}
 		}
 		code, _, stderr := try(args...)
 		require.Zero(t, code, "%s: %s", command, stderr)
 	}
-	require.Equal(t, 8, n)
-	require.FileExists(t, "cat.png")
-	require.FileExists(t, "styled.png")
+	require.Equal(t, 11, n)
+	for _, name := range []string{"cat.png", "styled.png", "full.png"} {
+		require.FileExists(t, name)
+	}
 }
