@@ -157,6 +157,9 @@ func (a *app) dryFinetune(ctx context.Context, o job.Finetune, kind string) erro
 		return err
 	}
 	defer p.Close()
+	if err := o.Ready(p); err != nil {
+		return err
+	}
 	d, err := o.Describe(kind, p)
 	if err != nil {
 		return err
@@ -217,7 +220,7 @@ func (a *app) doFinetune(ctx context.Context, o job.Finetune) error {
 		sc.tee(run.Log())
 		s := p.Data.Summary()
 		sc.log.Info("data", "images", s.Images, "samples", s.Samples, "buckets", len(s.Buckets), "without_caption", s.Uncaptioned, "corrupt", len(s.Corrupt))
-		for _, n := range p.Data.Notices() {
+		for _, n := range p.Notices() {
 			sc.log.Warn(n)
 		}
 		sc.log.Info("training", "modules", p.Modules, "parameters", p.Parameters, "steps", p.Run.Steps, "batch", p.Run.Batch, "lr", number.Short(p.Run.LR), "device", p.Run.Device, "dtype", p.Run.DType, "out", run.Path())

@@ -124,6 +124,25 @@ func TestFinetune(t *testing.T) {
 	}
 }
 
+// A dry run refuses what the run refuses.
+func TestDryRunRefuses(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, tiny.Write(filepath.Join(dir, "sd15"), "sd15"))
+	captionedImages(t, filepath.Join(dir, "photos"), 2)
+	require.NoError(t, os.Mkdir(filepath.Join(dir, "full"), 0o755))
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "full", "mine.txt"), nil, 0o600))
+	for more, want := range map[string]string{
+		"--out DIR/r --resolution 100": "--resolution", "--out DIR/r --clip-skip 11": "--clip-skip", "--out DIR/r --targets to_q,nowhere": "--targets",
+		"--out DIR/full": "DIR/full", "--out DIR/r --val-data DIR/nothing": "--val-data", "--out DIR/r --device cuda:99": "cuda:99",
+	} {
+		args := strings.Fields(strings.ReplaceAll("train-lcm --lora --model DIR/sd15 --data DIR/photos --rank 4 --dry-run "+more, "DIR", dir))
+		code, stdout, stderr := try(args...)
+		require.NotZero(t, code, more)
+		require.Empty(t, stdout)
+		require.Contains(t, stderr, strings.ReplaceAll(want, "DIR", dir))
+	}
+}
+
 // Ctrl-C saves; the same command with --resume continues.
 func TestFinetuneIsInterrupted(t *testing.T) {
 	dir := t.TempDir()

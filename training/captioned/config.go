@@ -44,13 +44,16 @@ func (s *Set) findConfig(file string, o Options) ([]part, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", quote.Path(file), err)
 	}
-	r := configReader{Set: s, o: o, dir: filepath.Dir(file), unused: map[string]bool{}}
+	r := configReader{Set: s, o: o, dir: filepath.Dir(file), unused: map[string]bool{}, over: map[string]bool{}}
 	parts, err := r.read(root)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", quote.Path(file), err)
 	}
 	if unused := slices.Sorted(maps.Keys(r.unused)); len(unused) > 0 {
 		s.note("%s: enable_bucket is off, ignored: %s", quote.Path(file), strings.Join(unused, ", "))
+	}
+	if over := slices.Sorted(maps.Keys(r.over)); len(over) > 0 {
+		s.note("%s takes precedence over the options given for %s", quote.Path(file), strings.Join(over, ", "))
 	}
 	return parts, nil
 }
@@ -77,6 +80,20 @@ type configReader struct {
 	o      Options
 	dir    string          // of the configuration
 	unused map[string]bool // keys of buckets where they are off
+	over   map[string]bool // keys whose values are used in place of those in o
+}
+
+// overridden notes which of the options that were given have another value in a subset.
+func (r *configReader) overridden(c config) {
+	for key, differs := range map[string]bool{
+		"enable_bucket": r.o.Buckets.Enable && !c.Enable, "flip_aug": r.o.Flip && !c.Flip, "random_crop": r.o.RandomCrop && !c.RandomCrop,
+		"shuffle_caption": r.o.Shuffle && !c.Shuffle, "keep_tokens": r.o.KeepTokens > 0 && r.o.KeepTokens != c.KeepTokens,
+		"caption_dropout_rate": r.o.Dropout > 0 && r.o.Dropout != c.Dropout, "class_tokens": r.o.ClassTokens != "" && r.o.ClassTokens != c.ClassTokens,
+	} {
+		if differs {
+			r.over[key] = true
+		}
+	}
 }
 
 func (r *configReader) read(root map[string]any) ([]part, error) {
@@ -188,6 +205,7 @@ func (r *configReader) dataset(general config, table map[string]any, number int)
 		}
 		p.group = number
 		parts = append(parts, p)
+		r.overridden(x)
 	}
 	return parts, nil
 }

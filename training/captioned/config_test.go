@@ -2,6 +2,7 @@ package captioned
 
 import (
 	"fmt"
+	"image"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -110,6 +111,20 @@ func TestConfigNotices(t *testing.T) {
 	assert.Equal(t, map[string][]string{"dog/b.png": {"b"}}, captionsOf(s))
 }
 
+// A configuration's values take precedence over options, which a notice says of those that were given; those of both are used.
+func TestConfigOverOptions(t *testing.T) {
+	text := "[general]\nresolution = [40, 24]\nflip_aug = false\nkeep_tokens = 1\n[[datasets]]\n[[datasets.subsets]]\nimage_dir = 'reg'\n"
+	s := opened(t, configured(t, "data.toml", text), Options{Resolution: 32, Settings: Settings{Flip: true, KeepTokens: 2, Dropout: 0.5}})
+	assert.Equal(t, image.Pt(40, 24), s.Resolution())
+	assert.Equal(t, 0.5, s.Settings(0).Dropout)
+	notices := strings.Join(s.Notices(), "\n")
+	assert.Contains(t, notices, "flip_aug, keep_tokens")
+	assert.NotContains(t, notices, "caption_dropout_rate")
+	s = opened(t, configured(t, "data.toml", text), Options{Settings: Settings{KeepTokens: 1}})
+	assert.NotContains(t, strings.Join(s.Notices(), "\n"), "precedence")
+	assert.Equal(t, image.Pt(32, 32), opened(t, tree(t, "a.png", gradient(8, 8, 0), "a.txt", "x"), Options{Resolution: 32}).Resolution())
+}
+
 // What cannot be used is refused by its name.
 func TestConfigRefused(t *testing.T) {
 	for text, want := range map[string]string{
@@ -153,7 +168,7 @@ func FuzzConfig(f *testing.F) {
 		if err != nil {
 			return
 		}
-		r := configReader{Set: &Set{}, dir: t.TempDir(), unused: map[string]bool{}}
+		r := configReader{Set: &Set{}, dir: t.TempDir(), unused: map[string]bool{}, over: map[string]bool{}}
 		r.o.defaults()
 		r.read(root)
 	})

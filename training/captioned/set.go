@@ -82,6 +82,18 @@ func (s *Set) Settings(subset int) Settings { return s.subsets[subset].Settings 
 // Batch is the batch size that a dataset configuration asks for; 0: none.
 func (s *Set) Batch() int { return s.batch }
 
+// Resolution is the width and height that images are brought to, or with buckets those of the rectangle whose area they have: Options.Resolution,
+// or what a dataset configuration has in its place. Of several the one with the largest area.
+func (s *Set) Resolution() image.Point {
+	var most image.Point
+	for _, x := range s.subsets {
+		if x.width*x.height > most.X*most.Y {
+			most = image.Pt(x.width, x.height)
+		}
+	}
+	return most
+}
+
 // Summary counts what the set holds.
 func (s *Set) Summary() Summary { return s.summary }
 

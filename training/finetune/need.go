@@ -27,7 +27,7 @@ func (p *Plan) Need() (Need, error) {
 	size := float64(r.dtype().Size())
 	var n Need
 	without := sd.Components{Text: p.frees(), VAE: p.frees()}
-	e, err := sd.EstimateNeed(p.files, sd.Options{DType: r.dtype(), Without: without}, sd.Drawing{Width: p.side, Height: p.side, Together: 2 * r.Batch})
+	e, err := sd.EstimateNeed(p.files, sd.Options{DType: r.dtype(), Without: without}, sd.Drawing{Width: p.most.X, Height: p.most.Y, Together: 2 * r.Batch})
 	if err != nil {
 		return n, err
 	}
@@ -46,9 +46,8 @@ func (p *Plan) Need() (Need, error) {
 	if r.Checkpointing {
 		kept = keptCheckpointed
 	}
-	side := max(p.side/8, 1)
-	n.Activations = computes*kept*float64(r.Batch)*p.network.Activations(side, side) + e.Network
-	n.Host = 5 * float64(r.Batch) * (3*float64(p.side*p.side) + 4*77*2048)
+	n.Activations = computes*kept*float64(r.Batch)*p.network.Activations(max(p.most.Y/8, 1), max(p.most.X/8, 1)) + e.Network
+	n.Host = 5 * float64(r.Batch) * (3*float64(p.most.X*p.most.Y) + 4*77*2048)
 	return n, nil
 }
 

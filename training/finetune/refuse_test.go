@@ -70,6 +70,10 @@ func TestBadInput(t *testing.T) {
 		"an LCM":       {func(r *LCM) { r.Model = base(t, "lcm15") }, "model", []string{"latent consistency model"}},
 		"rank":         {func(r *LCM) { r.Rank = 17 }, "rank", []string{"16", "17"}},
 		"targets":      {func(r *LCM) { r.Targets = []string{"nowhere"} }, "targets", nil},
+		"one target":   {func(r *LCM) { r.Targets = []string{"to_q", "nowhere"} }, "targets", []string{"nowhere"}},
+		"resolution":   {func(r *LCM) { r.Resolution = 100 }, "resolution", []string{"100×100"}},
+		"clip skip":    {func(r *LCM) { r.ClipSkip = 11 }, "clip-skip", []string{"11"}},
+		"no val data":  {func(r *LCM) { r.ValData = "nowhere" }, "val-data", []string{"nowhere"}},
 		"another base": {func(r *LCM) { r.Init = foreign }, "init", []string{"foreign.safetensors"}},
 		"no adapter":   {func(r *LCM) { r.LoRA = false }, "rank", []string{"lora"}},
 		"w":            {func(r *LCM) { r.WMin = new(20.0) }, "w-min", []string{"15", "20"}},
@@ -84,6 +88,10 @@ func TestBadInput(t *testing.T) {
 			_, err := run.Train(t.Context())
 			var of *OptionError
 			require.ErrorAs(t, err, &of)
+			if name != "another base" { // whose tensors a plan does not read
+				_, planned := run.Plan(t.Context())
+				require.EqualError(t, planned, err.Error(), "a plan refuses it, too")
+			}
 			require.Equal(t, c.option, of.Option, "%v", err)
 			for _, want := range c.want {
 				require.ErrorContains(t, err, want)

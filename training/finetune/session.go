@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"image"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -55,15 +56,20 @@ type Plan struct {
 	kind     weights.Kind
 	predicts noise.Prediction
 	side     int
+	size     image.Point    // of training images without buckets, and of validation images
+	most     image.Point    // of the largest bucket
+	valData  *captioned.Set // nil: that of the run
+	notices  []string
 	holds    map[string]string
 }
 
 // plan decides everything about a run.
 func plan(ctx context.Context, m method) (_ *Plan, err error) {
+	r := m.common()
+	given := asked{r.Batch, r.Resolution}
 	if err := m.fill(); err != nil {
 		return nil, err
 	}
-	r := m.common()
 	p := &Plan{method: m, Run: r, Options: m}
 	defer func() {
 		if err != nil {
@@ -92,13 +98,21 @@ func plan(ctx context.Context, m method) (_ *Plan, err error) {
 			return nil, options.Refuse("targets", "%s: the model's network has none of these modules", options.NameOf("targets"))
 		}
 	}
+	if err := p.checkTargets(); err != nil {
+		return nil, err
+	}
 	if r.ValPrompts != "" {
 		if _, err := r.prompts(); err != nil {
 			return nil, err
 		}
 	}
-	p.Data, err = r.set(ctx, "data", r.Data, p.side)
-	return p, err
+	if p.Data, err = r.set(ctx, "data", r.Data, p.side); err != nil {
+		return nil, err
+	}
+	if err := p.configured(given); err != nil {
+		return nil, err
+	}
+	return p, p.fits(ctx)
 }
 
 // checkModel refuses models that cannot be trained.
@@ -139,13 +153,15 @@ func (p *Plan) checkModel() error {
 // Close closes the data and the model's files.
 func (p *Plan) Close() error {
 	var err error
-	if p.Data != nil {
-		err = p.Data.Close()
+	for _, set := range []*captioned.Set{p.Data, p.valData} {
+		if set != nil {
+			err = errors.Join(err, set.Close())
+		}
 	}
 	if p.files != nil {
 		err = errors.Join(err, p.files.Close())
 	}
-	p.Data, p.files = nil, nil
+	p.Data, p.valData, p.files = nil, nil, nil
 	return err
 }
 
@@ -203,7 +219,7 @@ func (p *Plan) Train(ctx context.Context) (out Result, err error) {
 		return out, err
 	}
 	// Before the model is read and images are encoded, which may take long.
-	if begun, err := rundir.Check(r.Out, r.entries(p.method.kind(), p.Options, nil), r.Resume, r.mayChange(nil)...); err != nil {
+	if begun, err := p.Check(); err != nil {
 		return out, err
 	} else if r.Resume && !begun {
 		r.warn("there is no run to resume: a new one starts", "out", r.Out)
@@ -319,8 +335,8 @@ func (s *session) open(ctx context.Context) (err error) {
 }
 
 // trainsText reports whether text encoders are trained, too.
-func (s *session) trainsText() bool {
-	t, ok := s.method.(interface{ text() bool })
+func (p *Plan) trainsText() bool {
+	t, ok := p.method.(interface{ text() bool })
 	return ok && t.text()
 }
 

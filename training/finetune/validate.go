@@ -18,7 +18,6 @@ import (
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/vision"
 	"github.com/onestep-go/onestep/training"
-	"github.com/onestep-go/onestep/training/captioned"
 	"github.com/onestep-go/onestep/training/latents"
 	"github.com/onestep-go/onestep/training/rundir"
 )
@@ -62,7 +61,6 @@ func (r *Run) prompts() ([]string, error) {
 type validation struct {
 	*session
 	prompts []string
-	data    *captioned.Set  // nil: that of the run
 	source  *latents.Source // of the validation loss; nil: none
 	lowest  lowest
 }
@@ -98,16 +96,12 @@ func newValidation(ctx context.Context, s *session) (*validation, error) {
 	if r.ValData == "" {
 		return v, nil
 	}
-	if v.data, err = r.set(ctx, "val-data", r.ValData, s.side); err != nil {
-		return nil, err
-	}
-	s.own(func() { _ = v.data.Close() })
 	cache, err := r.cache()
 	if err != nil {
 		return nil, err
 	}
 	v.source, err = latents.Open(ctx, latents.Config{
-		Set: v.data, Model: &s.encoders, Batch: r.Batch, Seed: r.Seed, Cache: cache, Captions: s.trainsText(), ClipSkip: r.ClipSkip,
+		Set: s.valData, Model: &s.encoders, Batch: r.Batch, Seed: r.Seed, Cache: cache, Captions: s.trainsText(), ClipSkip: r.ClipSkip,
 		SkipCorrupt: r.Corrupt == "skip", Progress: r.Encoding, Log: r.Log,
 	})
 	if err != nil {
@@ -174,7 +168,7 @@ func (v *validation) validate(ctx context.Context, k int, path string) (err erro
 	if r.Draw == nil || v.prompts == nil {
 		return nil
 	}
-	sample := Sample{Step: k, Path: path, Model: m, Adapter: adapter, FewStep: v.method.fewStep(), Prompts: v.prompts, Seed: r.Seed, Width: v.side, Height: v.side, Steps: r.ValSteps}
+	sample := Sample{Step: k, Path: path, Model: m, Adapter: adapter, FewStep: v.method.fewStep(), Prompts: v.prompts, Seed: r.Seed, Width: v.size.X, Height: v.size.Y, Steps: r.ValSteps}
 	if r.ValGuide != nil {
 		sample.Guidance = *r.ValGuide
 	}

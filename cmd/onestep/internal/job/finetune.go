@@ -7,7 +7,6 @@ import (
 	"image"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/memory"
@@ -103,6 +102,15 @@ func (o Finetune) Open(ctx context.Context) (*finetune.Plan, error) {
 	return p, nil
 }
 
+// Ready returns the errors of a plan's device and run directory, which a run would end with.
+func (o Finetune) Ready(p *finetune.Plan) error {
+	if err := o.Run.Device.Available(); err != nil {
+		return err
+	}
+	_, err := p.Check()
+	return o.Flagged(err)
+}
+
 // Train trains.
 func (o Finetune) Train(ctx context.Context) (out finetune.Result, err error) {
 	note := func(text string) { o.Run.Log.Warn(text) }
@@ -189,7 +197,7 @@ func (o Finetune) Describe(kind string, p *finetune.Plan) (FinetunePlan, error) 
 	s := p.Data.Summary()
 	out := FinetunePlan{
 		Run: kind, Options: options.Values(p.Options), Modules: p.Modules, Parameters: p.Parameters, Images: s.Images, Samples: s.Samples, Data: s.String(),
-		Notices: slices.Clone(p.Data.Notices()), Memory: n.Device(),
+		Notices: p.Notices(), Memory: n.Device(),
 	}
 	if o.Run.Device.IsCUDA() {
 		if st, err := o.Run.Device.Memory(); err == nil {

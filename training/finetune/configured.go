@@ -1,0 +1,130 @@
+package finetune
+
+import (
+	"context"
+	"fmt"
+	"image"
+	"math"
+	"slices"
+
+	"github.com/onestep-go/onestep/internal/options"
+	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/sd/clip"
+	"github.com/onestep-go/onestep/models/sd/unet"
+	"github.com/onestep-go/onestep/models/sd/vae"
+	"github.com/onestep-go/onestep/models/sd/weights"
+	"github.com/onestep-go/onestep/training/captioned"
+	"github.com/onestep-go/onestep/training/rundir"
+)
+
+// asked are options that a dataset configuration may have, too, as they were given; 0: not given.
+type asked struct{ batch, resolution int }
+
+// configured takes over the batch size and the resolution of a dataset configuration, which take precedence over the options as its other values
+// do, so that what is recorded is what is used.
+func (p *Plan) configured(given asked) error {
+	r := p.Run
+	if n := p.Data.Batch(); n > 0 {
+		if given.batch > 0 && given.batch != n {
+			p.note("the dataset configuration takes precedence: batch_size is %d, not %d", n, given.batch)
+		}
+		if o, ok := options.Named(p.Options, "batch"); ok {
+			if err := o.Check(n); err != nil {
+				return options.Refuse("data", "%s: batch_size: %w", options.NameOf("data"), err)
+			}
+		}
+		r.Batch = n
+	}
+	size := p.Data.Resolution()
+	if side := int(math.Sqrt(float64(size.X * size.Y))); side != p.side {
+		if given.resolution > 0 {
+			p.note("the dataset configuration takes precedence: the resolution is %d×%d, not %d", size.X, size.Y, given.resolution)
+		}
+		p.side, r.Resolution = side, side
+	}
+	return nil
+}
+
+// Check returns the error that Train would return of the run directory, before any long work; begun reports whether there is a run to resume.
+func (p *Plan) Check() (begun bool, err error) {
+	r := p.Run
+	return rundir.Check(r.Out, r.entries(p.method.kind(), p.Options, nil), r.Resume, r.mayChange(nil)...)
+}
+
+// fits refuses what the model's parts cannot use, opens the validation data, and sets the sizes of images.
+func (p *Plan) fits(ctx context.Context) error {
+	r := p.Run
+	for _, part := range []*weights.Component{p.files.Text, p.files.Text2} {
+		if part == nil {
+			continue
+		}
+		c, err := clip.ParseConfig(part.Config)
+		if err != nil {
+			return options.Failed("model", err)
+		}
+		if r.ClipSkip >= c.Depth {
+			return options.Refuse("clip-skip", "%s: want 0 to %d for a text encoder of %d layers, got %d", options.NameOf("clip-skip"), c.Depth-1, c.Depth, r.ClipSkip)
+		}
+	}
+	factor := 8
+	if c, err := vae.ParseConfig(p.files.VAE.Config); err == nil {
+		factor = 1 << (len(c.Channels) - 1)
+	}
+	if r.ValData != "" {
+		var err error
+		if p.valData, err = r.set(ctx, "val-data", r.ValData, p.side); err != nil {
+			return err
+		}
+	}
+	for _, set := range []*captioned.Set{p.Data, p.valData} {
+		if set == nil {
+			continue
+		}
+		for _, b := range set.Summary().Buckets {
+			if b.Width%factor != 0 || b.Height%factor != 0 {
+				return options.Refuse("resolution", "%s: images of %d×%d pixels do not fit the autoencoder: want sides that are multiples of %d", options.NameOf("resolution"), b.Width, b.Height, factor)
+			}
+			if set == p.Data && b.Width*b.Height > p.most.X*p.most.Y {
+				p.most = image.Pt(b.Width, b.Height)
+			}
+		}
+	}
+	size := p.Data.Resolution()
+	p.size = image.Pt(max(size.X/factor, 1)*factor, max(size.Y/factor, 1)*factor)
+	return nil
+}
+
+// checkTargets refuses target modules that no trained network has.
+func (p *Plan) checkTargets() error {
+	a := p.method.adapter()
+	if a == nil {
+		return nil
+	}
+	shapes := unet.Shapes(p.network)
+	if p.trainsText() {
+		for _, part := range []*weights.Component{p.files.Text, p.files.Text2} {
+			if part == nil {
+				continue
+			}
+			c, err := clip.ParseConfig(part.Config)
+			if err != nil {
+				return options.Failed("model", err)
+			}
+			shapes = append(shapes, clip.Shapes(c)...)
+		}
+	}
+	for _, target := range a.Targets {
+		one := Adapter{Rank: 1, Targets: []string{target}}
+		if n, _, err := one.count(shapes); err != nil || n == 0 {
+			return options.Refuse("targets", "%s: the model has no module %s", options.NameOf("targets"), quote.Quoted(target))
+		}
+	}
+	return nil
+}
+
+func (p *Plan) note(format string, args ...any) {
+	p.notices = append(p.notices, fmt.Sprintf(format, args...))
+}
+
+// Notices are what was decided about the run and its data that whoever started it may want to know, a sentence each.
+func (p *Plan) Notices() []string { return append(slices.Clone(p.notices), p.Data.Notices()...) }
