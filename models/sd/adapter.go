@@ -30,6 +30,15 @@ type AdapterConfig struct {
 	Seed    uint64
 }
 
+// AdapterInfo describes the file of an adapter to train further.
+type AdapterInfo struct {
+	Modules    int
+	Parameters int64
+	Text       bool   // it has modules for text encoders
+	Tensors    string // the file with its tensors
+	Size       int64  // of that file, in bytes
+}
+
 // AdapterFile says how an adapter's file is written, and what its metadata tells other programs. Values that are not known stay zero.
 type AdapterFile struct {
 	Layout string       // kohya, which all programs read, peft or diffusers; "": kohya

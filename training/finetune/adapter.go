@@ -15,6 +15,7 @@ import (
 	"github.com/onestep-go/onestep/internal/options"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 	"github.com/onestep-go/onestep/training/rundir"
@@ -28,6 +29,8 @@ type Adapter struct {
 	Init    string   `option:"init" value:"FILE" help:"adapter to start from, with its ranks and alphas (default: a new one)"`
 	Layout  string   `option:"layout" default:"kohya" choices:"kohya,peft,diffusers" help:"layout of the adapter's file; all programs read kohya's"`
 	Name    string   `option:"name" value:"NAME" help:"name of the adapter in other programs (default: that of the run directory)"`
+
+	from sd.AdapterInfo // of Init
 }
 
 // lcmTargets are the default target modules, as in package lora.
@@ -40,10 +43,40 @@ func (a *Adapter) complete(r *Run) error {
 	if r.Adapters == nil {
 		return errors.New("training an adapter needs Adapters, such as lora.Adapters{}")
 	}
-	if a.Alpha == 0 && a.Init == "" {
+	switch {
+	case a.Init != "":
+		a.Rank = 0 // the file's own
+	case a.Alpha == 0:
 		a.Alpha = float64(a.Rank)
 	}
 	return nil
+}
+
+// checkInit refuses options that the file to start from decides, before they have their defaults.
+func (a *Adapter) checkInit(text bool) error {
+	if a.Init == "" {
+		return nil
+	}
+	for _, o := range options.Of(a) {
+		if slices.Contains([]string{"rank", "alpha", "targets"}, o.Name) && !o.IsZero() {
+			return decidedByInit(o.Name)
+		}
+	}
+	if text {
+		return decidedByInit("text-encoder")
+	}
+	return nil
+}
+
+func decidedByInit(option string) error {
+	return options.Refuse(option, "%s cannot be chosen with %s: the adapter's file decides it; leave one of them out", options.NameOf(option), options.NameOf("init"))
+}
+
+// inspect reads what the file to start from has.
+func (a *Adapter) inspect(r *Run, files *weights.Model) error {
+	var err error
+	a.from, err = r.Adapters.Inspect(files, a.Init)
+	return options.Failed("init", err)
 }
 
 // count counts the target modules among a network's tensors, and the parameters of their adapters. A rank above what a layer can use is an
@@ -73,8 +106,7 @@ func (a *Adapter) count(shapes []nn.Shape) (modules int, parameters int64, err e
 // make makes or reads the adapter of a run. With another seed it is its EMA's.
 func (a *Adapter) make(r *Run, m *sd.Model, text bool) (sd.Adapter, error) {
 	if a.Init != "" {
-		f32 := torch.Float32
-		made, err := r.Adapters.Open(m, a.Init, &f32)
+		made, err := r.Adapters.Continue(m, a.Init)
 		return made, options.Failed("init", err)
 	}
 	made, err := r.Adapters.New(m, sd.AdapterConfig{Rank: a.Rank, Alpha: a.Alpha, Targets: a.Targets, Text: text, Seed: r.Seed})

@@ -241,3 +241,21 @@ func TestValidation(t *testing.T) {
 		}
 	}
 }
+
+// A guidance range of 0 to 0 is no guidance, not the default range, for full models too.
+func TestNoTeacherGuidance(t *testing.T) {
+	model, data := base(t, "sd15"), photos(t, 2)
+	for _, full := range []bool{false, true} {
+		losses := map[float64]bool{}
+		for _, w := range [][2]*float64{{nil, nil}, {new(0.0), new(0.0)}, {new(5.0), new(15.0)}} {
+			run := LCM{LoRA: !full, Run: tinyRun(t, model, data), WMin: w[0], WMax: w[1]}
+			if run.Steps = 1; !full {
+				run.Rank = 4
+			}
+			r, err := run.Train(t.Context())
+			require.NoError(t, err)
+			losses[r.Loss] = true
+		}
+		require.Len(t, losses, 2)
+	}
+}

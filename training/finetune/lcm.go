@@ -51,6 +51,9 @@ func (r *LCM) fill() error {
 			}
 		}
 	}
+	if err := r.checkInit(false); err != nil {
+		return err
+	}
 	if err := r.defaults(r, true); err != nil {
 		return err
 	}
@@ -68,13 +71,21 @@ func (r *LCM) fill() error {
 	return nil
 }
 
+// continues checks the file to start from.
+func (r *LCM) continues() error {
+	if r.from.Text {
+		return options.Refuse("init", "%s: the adapter has modules for text encoders, which distillation does not train: want an adapter of the U-Net alone", options.NameOf("init"))
+	}
+	return nil
+}
+
 // learn makes the student and the objective.
 func (r *LCM) learn(s *session) error {
 	teacher, err := s.model.Denoiser()
 	if err != nil {
 		return err
 	}
-	o := &training.LCD{Teacher: teacher, Null: s.source.Null(s.kept), Skip: r.Skip, WMin: *r.WMin, WMax: *r.WMax, Distance: training.Distance(training.ElementHuber{C: r.HuberC})}
+	o := &training.LCD{Teacher: teacher, Null: s.source.Null(s.kept), Skip: r.Skip, WMin: r.WMin, WMax: r.WMax, Distance: training.Distance(training.ElementHuber{C: r.HuberC})}
 	if r.Loss == "l2" {
 		o.Distance = training.L2{}
 	}

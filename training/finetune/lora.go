@@ -34,16 +34,19 @@ func (r *LoRA) kind() string      { return "train-lora" }
 func (r *LoRA) common() *Run      { return &r.Run }
 func (r *LoRA) fewStep() bool     { return r.FewStep != "" }
 func (r *LoRA) adapter() *Adapter { return &r.Adapter }
-func (r *LoRA) text() bool        { return r.TextEncoder }
+func (r *LoRA) text() bool        { return r.TextEncoder || r.from.Text }
 
 func (r *LoRA) fill() error {
+	if err := r.checkInit(r.TextEncoder); err != nil {
+		return err
+	}
 	if err := r.defaults(r, r.FewStep != ""); err != nil {
 		return err
 	}
 	if r.LR == 0 {
 		r.LR = 1e-4
 	}
-	if r.TextLR != 0 && !r.TextEncoder {
+	if r.TextLR != 0 && !r.TextEncoder && r.Init == "" {
 		return r.without("text-lr", "text-encoder")
 	}
 	if r.FewStep != "" && (r.MinSNR > 0 || r.NoiseOffset > 0) {
@@ -52,13 +55,21 @@ func (r *LoRA) fill() error {
 	return r.Adapter.complete(&r.Run)
 }
 
+// continues checks the file to start from.
+func (r *LoRA) continues() error {
+	if r.TextLR != 0 && !r.text() {
+		return options.Refuse("text-lr", "%s has no effect: the adapter that training starts from (%s) has no modules for text encoders", options.NameOf("text-lr"), options.NameOf("init"))
+	}
+	return nil
+}
+
 // learn makes the adapter and the objective.
 func (r *LoRA) learn(s *session) error {
 	model, err := s.model.Denoiser()
 	if err != nil {
 		return err
 	}
-	if err := s.adapt(&r.Adapter, r.TextEncoder); err != nil {
+	if err := s.adapt(&r.Adapter, r.text()); err != nil {
 		return err
 	}
 	trained := *model
@@ -69,7 +80,7 @@ func (r *LoRA) learn(s *session) error {
 			return err
 		}
 	}
-	if !r.TextEncoder {
+	if !r.text() {
 		return nil
 	}
 	s.prepare = latents.Encode(s.model, s.adapter.At(1), r.ClipSkip)

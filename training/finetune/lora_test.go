@@ -1,11 +1,14 @@
 package finetune_test
 
 import (
+	"context"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/onestep-go/onestep/training"
 	. "github.com/onestep-go/onestep/training/finetune"
 )
 
@@ -45,4 +48,78 @@ func TestLoRA(t *testing.T) {
 	var of *OptionError
 	require.ErrorAs(t, err, &of)
 	require.Equal(t, "few-step", of.Option)
+}
+
+// Training starts from an adapter's file: with its own ranks, which may be smaller than the default, it changes all its weights, in float32
+// beside a half-precision model, and a resumed run has the weights of one that was not interrupted. What the file decides is refused as an
+// option, and a file of another model is an error before anything is read.
+func TestInit(t *testing.T) {
+	oneThread(t)
+	model, data := base(t, "sd15"), photos(t, 3)
+	for _, c := range []struct {
+		text  bool
+		saved string
+	}{{false, "f16"}, {true, "f32"}} {
+		first := LoRA{Run: tinyRun(t, model, data), Adapter: Adapter{Rank: 4, Alpha: 2}, TextEncoder: c.text}
+		first.Steps, first.SaveDType = 3, c.saved
+		from, err := first.Train(t.Context())
+		require.NoError(t, err)
+		before := weightsOf(t, from.Snapshot)
+
+		next := func() LoRA {
+			r := LoRA{Run: tinyRun(t, model, data), Adapter: Adapter{Init: from.Snapshot}}
+			r.DType, r.EMA, r.SaveDType, r.Seed = "bf16", 0.5, c.saved, 9
+			return r
+		}
+		whole := next()
+		p, err := whole.Plan(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, len(before)/3, p.Modules)
+		require.NoError(t, p.Close())
+		r, err := whole.Train(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, before, weightsOf(t, from.Snapshot), "the file itself stays")
+		after := weightsOf(t, r.Snapshot)
+		require.Len(t, after, len(before))
+		for name, was := range before {
+			require.Equal(t, strings.HasSuffix(name, ".alpha"), was == after[name], name)
+		}
+
+		cut := next()
+		ctx, stop := context.WithCancel(t.Context())
+		cut.Progress = func(p training.Progress) {
+			if p.Step == 4 {
+				stop()
+			}
+		}
+		_, err = cut.Train(ctx)
+		require.ErrorIs(t, err, context.Canceled)
+		cut.Progress, cut.Resume = nil, true
+		got, err := cut.Train(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, after, weightsOf(t, got.Snapshot))
+
+		lcm := LCM{LoRA: true, Run: tinyRun(t, model, data), Adapter: Adapter{Init: from.Snapshot}}
+		_, err = lcm.Train(t.Context())
+		require.Equal(t, c.text, err != nil, "distillation trains no text encoders: %v", err)
+
+		for option, change := range map[string]func(r *LoRA){
+			"rank": func(r *LoRA) { r.Rank = 64 }, "alpha": func(r *LoRA) { r.Alpha = 1 }, "targets": func(r *LoRA) { r.Targets = []string{"to_q"} },
+			"text-encoder": func(r *LoRA) { r.TextEncoder = true }, "init": func(r *LoRA) { r.Model = base(t, "sdxl") },
+		} {
+			wrong := next()
+			change(&wrong)
+			_, err := wrong.Plan(t.Context())
+			var of *OptionError
+			require.ErrorAs(t, err, &of, option)
+			require.Equal(t, option, of.Option)
+		}
+		lr := next()
+		lr.TextLR = 0.1
+		p, err = lr.Plan(t.Context())
+		require.Equal(t, c.text, err == nil)
+		if err == nil {
+			require.NoError(t, p.Close())
+		}
+	}
 }

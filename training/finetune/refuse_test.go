@@ -74,7 +74,7 @@ func TestBadInput(t *testing.T) {
 		"resolution":   {func(r *LCM) { r.Resolution = 100 }, "resolution", []string{"100×100"}},
 		"clip skip":    {func(r *LCM) { r.ClipSkip = 11 }, "clip-skip", []string{"11"}},
 		"no val data":  {func(r *LCM) { r.ValData = "nowhere" }, "val-data", []string{"nowhere"}},
-		"another base": {func(r *LCM) { r.Init = foreign }, "init", []string{"foreign.safetensors"}},
+		"another base": {func(r *LCM) { r.Rank, r.Init = 0, foreign }, "init", []string{"foreign.safetensors"}},
 		"no adapter":   {func(r *LCM) { r.LoRA = false }, "rank", []string{"lora"}},
 		"w":            {func(r *LCM) { r.WMin = new(20.0) }, "w-min", []string{"15", "20"}},
 		"warm-up":      {func(r *LCM) { r.LRSchedule, r.LRWarmup = "cosine", 6 }, "lr-warmup", []string{"6"}},

@@ -15,6 +15,7 @@ import (
 	"github.com/onestep-go/onestep/internal/options"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/optim"
 	"github.com/onestep-go/onestep/training"
@@ -97,6 +98,10 @@ type Adapters interface {
 	New(m *sd.Model, c sd.AdapterConfig) (sd.Adapter, error)
 	// Open reads a file for a model, as any program of this library does, in the given data type; nil: the model's.
 	Open(m *sd.Model, path string, dtype *torch.DType) (sd.Adapter, error)
+	// Continue reads a file to train it further: in float32, with gradients.
+	Continue(m *sd.Model, path string) (sd.Adapter, error)
+	// Inspect describes the file that Continue would read, without the model's weights.
+	Inspect(m *weights.Model, path string) (sd.AdapterInfo, error)
 }
 
 // Sample is a snapshot to generate validation images from.

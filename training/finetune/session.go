@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"image"
+	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -91,7 +92,17 @@ func plan(ctx context.Context, m method) (_ *Plan, err error) {
 	r.Resolution = p.side
 	p.Parameters = parameters(p.network)
 	if a := m.adapter(); a != nil {
-		if p.Modules, p.Parameters, err = a.count(unet.Shapes(p.network)); err != nil {
+		if a.Init != "" {
+			if err = a.inspect(r, p.files); err != nil {
+				return nil, err
+			}
+			if c, ok := m.(interface{ continues() error }); ok {
+				if err = c.continues(); err != nil {
+					return nil, err
+				}
+			}
+			p.Modules, p.Parameters = a.from.Modules, a.from.Parameters
+		} else if p.Modules, p.Parameters, err = a.count(unet.Shapes(p.network)); err != nil {
 			return nil, err
 		}
 		if p.Modules == 0 {
@@ -304,11 +315,9 @@ func (s *session) open(ctx context.Context) (err error) {
 		return options.Failed("model", err)
 	}
 	if a := s.method.adapter(); a != nil && a.Init != "" {
-		text, err := os.ReadFile(a.Init)
-		if err != nil {
+		if s.holds["init_holds"], err = sumOfFile(ctx, a.from); err != nil {
 			return options.Failed("init", err)
 		}
-		s.holds["init_holds"] = fmt.Sprintf("sha256 %.8x", sha256.Sum256(text))
 	}
 	s.Plan.files, s.read = nil, files // the model owns them
 	if s.model, err = sd.From(files, sd.Options{Device: r.Device, DType: r.dtype()}); err != nil {
@@ -382,6 +391,25 @@ func sumOf(ctx context.Context, c *weights.Component) (string, error) {
 		return nil
 	})
 	return fmt.Sprintf("unet, sha256 %.8x", sum.Sum(nil)), err
+}
+
+// sumOfFile tells an adapter's file from others. It reads no more than the file had when it was inspected.
+func sumOfFile(ctx context.Context, a sd.AdapterInfo) (string, error) {
+	f, err := os.Open(a.Tensors)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close()
+	sum, left := sha256.New(), io.LimitReader(f, a.Size)
+	for err == nil {
+		if err = ctx.Err(); err == nil {
+			_, err = io.CopyN(sum, left, 1<<20)
+		}
+	}
+	if !errors.Is(err, io.EOF) {
+		return "", err
+	}
+	return fmt.Sprintf("sha256 %.8x", sum.Sum(nil)), nil
 }
 
 // adapt makes the run's adapter, and its average.
