@@ -49,8 +49,8 @@ type LCD struct {
 
 	Skip int // k; 0: 20
 
-	// WMin and WMax are the range of w; both 0: 5 and 15, and equal ones for a fixed w. The paper uses 2 and 14.
-	WMin, WMax float64
+	// WMin and WMax are the range of w; nil: 5 and 15. Equal ones are a fixed w, and new(0.0) for both is no guidance. The paper uses 2 and 14.
+	WMin, WMax *float64
 	// GuidanceInput passes the guidance scale w + 1 to the student's network, as Cond.Guidance.
 	GuidanceInput bool
 
@@ -73,8 +73,11 @@ func (c *LCD) withDefaults() LCD {
 	if d.Skip == 0 {
 		d.Skip = 20
 	}
-	if d.WMin == 0 && d.WMax == 0 {
-		d.WMin, d.WMax = 5, 15
+	if d.WMin == nil {
+		d.WMin = new(5.0)
+	}
+	if d.WMax == nil {
+		d.WMax = new(15.0)
 	}
 	if d.Distance == nil {
 		d.Distance = ElementHuber{}
@@ -123,7 +126,7 @@ func (c *LCD) draw(b Batch, d Draws) (index []int, w []float64) {
 	index, w = make([]int, b.X.Dim(0)), make([]float64, b.X.Dim(0))
 	for i := range index {
 		index[i] = d.Samples[i].IntN(c.pairs())
-		w[i] = o.WMin + (o.WMax-o.WMin)*d.Samples[i].Float64()
+		w[i] = *o.WMin + (*o.WMax-*o.WMin)*d.Samples[i].Float64()
 	}
 	return index, w
 }
@@ -249,9 +252,9 @@ func (c *LCD) Validate() error {
 			student.Steps(), student.Sigma(student.Steps()-1), teacher.Steps(), teacher.Sigma(teacher.Steps()-1))
 	case o.Skip < 1 || o.Skip > teacher.Steps():
 		return refuse("want a skipping step from 1 to the chain's %d timesteps, or 0 for 20, got %d", teacher.Steps(), c.Skip)
-	case !(o.WMin >= 0 && o.WMin <= o.WMax) || math.IsInf(o.WMax, 1):
-		return refuse("want a range of w with 0 ≤ WMin ≤ WMax, or 0 and 0 for 5 and 15, got %g and %g", c.WMin, c.WMax)
-	case c.Null.Empty() && (c.WMin != 0 || c.WMax != 0 || c.GuidanceInput):
+	case !(*o.WMin >= 0 && *o.WMin <= *o.WMax) || math.IsInf(*o.WMax, 1):
+		return refuse("want a range of w with 0 ≤ WMin ≤ WMax, by default from 5 to 15, got %g and %g", *o.WMin, *o.WMax)
+	case c.Null.Empty() && (c.WMin != nil || c.WMax != nil || c.GuidanceInput):
 		return refuse("a guidance needs the teacher's unconditional input: set Null, or leave WMin, WMax and GuidanceInput out")
 	case c.Phases < 0 || c.Phases > c.pairs():
 		return refuse("want 1 to %d phases, the number of pairs of timesteps, or 0 for none, got %d", c.pairs(), c.Phases)

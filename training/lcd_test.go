@@ -120,7 +120,7 @@ func TestLCDAsks(t *testing.T) {
 		for _, full := range []bool{true, false} {
 			chain, teacher, student := stable(t), &spy{}, &spy{}
 			l := &LCD{Model: &models.Latent{Model: &models.DDPM{Net: student, Chain: chain}}, Teacher: &models.DDPM{Net: teacher, Chain: chain},
-				Null: class(s, 9), GuidanceInput: full, WMin: 3, WMax: 4}
+				Null: class(s, 9), GuidanceInput: full, WMin: new(3.0), WMax: new(4.0)}
 			require.NoError(t, l.Validate())
 			b := Batch{X: torch.Zeros(s, torch.Float32, 3, 2), Cond: class(s, 1, 2, 3)}
 			l.LossAt(s, b, []int{0, 1, 49}, []float64{3, 3.5, 4}, b.X, 7)
@@ -162,6 +162,9 @@ func TestLCDAsks(t *testing.T) {
 		other, _ := l.draw(b, drawn(3, 6, b))
 		require.Equal(t, index, again)
 		require.NotEqual(t, index, other)
+		l.WMin, l.WMax = new(0.0), new(0.0)
+		_, none := l.draw(b, drawn(3, 5, b))
+		require.Equal(t, make([]float64, n), none, "0 is no guidance, not the default")
 		return nil
 	}))
 }
@@ -236,9 +239,9 @@ func TestLCDRefuses(t *testing.T) {
 		"timestep scaling":          func(l *LCD) { l.Model.Scaling = -1 },
 		"different noise schedules": func(l *LCD) { l.Teacher.Chain = other },
 		"skipping step":             func(l *LCD) { l.Skip = 1001 },
-		"range of w":                func(l *LCD) { l.WMin, l.WMax = 5, 4 },
+		"range of w":                func(l *LCD) { l.WMin, l.WMax = new(5.0), new(4.0) },
 		"set Null":                  func(l *LCD) { l.Null, l.GuidanceInput = models.Cond{}, true },
-		"leave WMin":                func(l *LCD) { l.Null, l.WMin, l.WMax = models.Cond{}, 1, 1 },
+		"leave WMin":                func(l *LCD) { l.Null, l.WMin, l.WMax = models.Cond{}, new(1.0), new(1.0) },
 		"1 to 50 phases":            func(l *LCD) { l.Phases = 51 },
 		"Phases and Trajectory":     func(l *LCD) { l.Phases, l.Trajectory = 2, true },
 		"no Target":                 func(l *LCD) { l.Decay = 0.9 },
@@ -393,10 +396,10 @@ func TestLCDReachesTheGuidedFunction(t *testing.T) {
 		at    []float64 // w
 		bound float64
 	}{
-		{"any guidance, target", &LCD{WMin: 0.5, WMax: 3, GuidanceInput: true, Distance: L2{}}, 4e-3, []float64{0.5, 1.5, 3}, 0.12},
-		{"one guidance, pseudo-Huber", &LCD{WMin: 2, WMax: 2, Distance: ElementHuber{0.1}, Decay: 0.95}, 4e-3, []float64{2}, 0.1},
+		{"any guidance, target", &LCD{WMin: new(0.5), WMax: new(3.0), GuidanceInput: true, Distance: L2{}}, 4e-3, []float64{0.5, 1.5, 3}, 0.12},
+		{"one guidance, pseudo-Huber", &LCD{WMin: new(2.0), WMax: new(2.0), Distance: ElementHuber{0.1}, Decay: 0.95}, 4e-3, []float64{2}, 0.1},
 		// Without a target that follows, the learning rate has to be lower.
-		{"one guidance, no target", &LCD{WMin: 2, WMax: 2, Distance: L2{}}, 1e-3, []float64{2}, 0.2},
+		{"one guidance, no target", &LCD{WMin: new(2.0), WMax: new(2.0), Distance: L2{}}, 1e-3, []float64{2}, 0.2},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.lcd.Skip = skip
@@ -472,7 +475,7 @@ func TestLCDVariantsReachTheTrajectory(t *testing.T) {
 	for name, l := range map[string]*LCD{"phases": {Phases: 2}, "trajectory": {Trajectory: true}} {
 		t.Run(name, func(t *testing.T) {
 			g := classLatents(t)
-			l.Skip, l.WMin, l.WMax, l.Distance, l.Decay = skip, w, w, L2{}, 0.95
+			l.Skip, l.WMin, l.WMax, l.Distance, l.Decay = skip, new(w), new(w), L2{}, 0.95
 			f := g.distil(t, l, 1500, 4e-3)
 			for _, way := range [][2]int{{9, 5}, {6, 5}, {4, 0}, {2, 0}, {9, 0}, {8, 2}} { // from the upper point of a pair to the lower one of another
 				if l.Phases > 0 && (way[0] >= 5) != (way[1] >= 5) {
