@@ -140,7 +140,17 @@ func (s *Set) Corrupt() []*dataset.CorruptError {
 	return list
 }
 
-// Read returns the pixels of an item: opaque, of exactly Width×Height pixels. An image that cannot be decoded is a [*dataset.CorruptError].
+// ChangedError is the error of an image whose file was changed, or truncated, since the set was opened. It is not skipped with corrupt ones.
+type ChangedError struct {
+	Name string
+}
+
+func (e *ChangedError) Error() string {
+	return fmt.Sprintf("image %s was changed after the data was opened: leave images as they are while they are used, and start again", quote.Path(e.Name))
+}
+
+// Read returns the pixels of an item: opaque, of exactly Width×Height pixels. An image that cannot be decoded is a [*dataset.CorruptError],
+// and one that is no longer that of Image.Sum a [*ChangedError].
 func (s *Set) Read(it Item) (*image.NRGBA, error) {
 	if it.Image < 0 || it.Image >= s.Len() {
 		return nil, fmt.Errorf("%s: image %d of %d", quote.Path(s.name), it.Image, s.Len())
@@ -179,13 +189,16 @@ func (s *Set) decode(i int) (*image.RGBA, error) {
 	if err != nil && !errors.Is(err, imagefile.ErrNone) {
 		return nil, err // the disk's fault or the network's
 	}
+	if err == nil && sha256.Sum256(data) != s.images[i].Sum { // what is cached under its sum would be of another image
+		return nil, &ChangedError{s.content[i].name()}
+	}
 	var img image.Image
 	if err == nil {
 		img, err = vision.Decode(data)
 	}
 	if err == nil {
 		if b := img.Bounds(); b.Dx() != s.images[i].Width || b.Dy() != s.images[i].Height {
-			err = fmt.Errorf("it has %d×%d pixels and had %d×%d when the set was opened", b.Dx(), b.Dy(), s.images[i].Width, s.images[i].Height)
+			err = fmt.Errorf("it has %d×%d pixels, and its header says %d×%d", b.Dx(), b.Dy(), s.images[i].Width, s.images[i].Height)
 		}
 	}
 	if err != nil {

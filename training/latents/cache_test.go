@@ -325,3 +325,27 @@ func TestCorruptImages(t *testing.T) {
 	require.Contains(t, src.Notices()[0], "02.png")
 	require.Equal(t, values(t, source(t, Config{Set: set, Model: m, Batch: 4, SkipCorrupt: true}), 0, 3), values(t, src, 0, 3))
 }
+
+// An image that is changed between the opening of the set and its encoding is an error that names it, also where corrupt ones are skipped,
+// and the cache gets no entry of one image under the sum of another.
+func TestImagesChangedMeanwhile(t *testing.T) {
+	for name, change := range map[string]func(path string) error{
+		"another image": func(path string) error { paint(t, path, 41, 32, 9); return nil },
+		"truncated":     func(path string) error { return os.Truncate(path, 60) },
+	} {
+		dir, at := pictures(t, 2), t.TempDir()
+		m, set := model(t, "sd15", sd.Options{}), open(t, dir, captioned.Options{})
+		path := filepath.Join(dir, "01.png")
+		good, err := os.ReadFile(path)
+		require.NoError(t, err)
+		require.NoError(t, change(path))
+		_, err = Open(t.Context(), Config{Set: set, Model: m, Cache: at, SkipCorrupt: true})
+		var changed *captioned.ChangedError
+		require.ErrorAs(t, err, &changed, name)
+		require.Equal(t, path, changed.Name)
+		require.NoError(t, os.WriteFile(path, good, 0o644))
+		again := open(t, dir, captioned.Options{})
+		want := values(t, source(t, Config{Set: again, Model: m, Cache: t.TempDir(), Batch: 2}), 0, 2)
+		require.Equal(t, want, values(t, source(t, Config{Set: again, Model: m, Cache: at, Batch: 2}), 0, 2), name)
+	}
+}
