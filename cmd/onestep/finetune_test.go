@@ -124,6 +124,42 @@ func TestFinetune(t *testing.T) {
 	}
 }
 
+// info, generate and lora merge take runs: that of a full model by its directory of diffusers, that of an adapter by its best snapshot.
+func TestRunsOfFinetune(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, tiny.Write(filepath.Join(dir, "sd15"), "sd15"))
+	captionedImages(t, filepath.Join(dir, "photos"), 2)
+	do := func(want int, line string) (stdout, stderr string) {
+		t.Helper()
+		code, stdout, stderr := try(strings.Fields(strings.ReplaceAll(line, "DIR", dir))...)
+		require.Equal(t, want, code, "%s: %s", line, stderr)
+		return stdout, stderr
+	}
+	const train = " --model DIR/sd15 --data DIR/photos --cache DIR/cache --batch 1 --steps 2 --save-every 1 --lr 0.01"
+	do(0, "train-lcm --out DIR/runs/full --val-batches 0"+train)
+	do(0, "train-lcm --lora --rank 2 --out DIR/runs/lcm"+train)
+
+	out, _ := do(0, "info DIR/runs/full")
+	require.Contains(t, out, "2 snapshots, the last after step 2")
+	require.NotRegexp(t, `(?m)^  (rank|layout) `, out)
+	out, _ = do(0, "info DIR/runs/lcm")
+	require.Regexp(t, `(?m)^  rank +2$`, out)
+	require.NotContains(t, out, "target_ema")
+	out, _ = do(0, "info DIR/runs")
+	require.Regexp(t, `(?m)/full +train-lcm on .*step 2$`, out)
+
+	_, notes := do(0, "generate --model DIR/runs/full --steps 1 --prompt cat --out DIR/full.png")
+	require.Contains(t, notes, "model-0000002")
+	_, notes = do(0, "generate --model DIR/sd15 --lora DIR/runs/lcm=0.5 --sampler lcm --steps 1 --prompt cat --out DIR/lcm.png")
+	require.Contains(t, notes, "best.safetensors")
+	_, notes = do(0, "lora merge --model DIR/sd15 --lora DIR/runs/lcm --out DIR/merged")
+	require.Contains(t, notes, "best.safetensors")
+	_, notes = do(2, "generate --model DIR/runs/lcm --prompt cat --out DIR/no.png")
+	require.Contains(t, notes, "--lora "+dir+"/runs/lcm/best.safetensors")
+	_, notes = do(2, "generate --model DIR/sd15 --lora DIR/runs/full --prompt cat --out DIR/no.png")
+	require.Contains(t, notes, "--model "+dir+"/runs/full")
+}
+
 // A dry run refuses what the run refuses.
 func TestDryRunRefuses(t *testing.T) {
 	dir := t.TempDir()

@@ -12,9 +12,11 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/options"
 	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/training/finetune"
 	"github.com/onestep-go/onestep/training/recipe"
 	"github.com/onestep-go/onestep/training/rundir"
 )
@@ -38,7 +40,7 @@ func (a *app) infoRun(dir string) error {
 	if out.Last, err = lastStats(filepath.Join(dir, "stats.jsonl")); err != nil {
 		return err
 	}
-	if out.Snapshots, err = rundir.Steps(dir, "model"); err != nil {
+	if out.Snapshots, err = rundir.SnapshotSteps(dir); err != nil {
 		return err
 	}
 	if out.States, err = rundir.Steps(dir, "state"); err != nil {
@@ -73,6 +75,20 @@ func (a *app) infoRun(dir string) error {
 
 // used drops the options of other methods, networks, distances and data, which the run does not use. --json has all.
 func used(options map[string]any) map[string]any {
+	if kind, _ := options["run"].(string); kind != "" { // of train-lcm or train-lora
+		out := maps.Clone(options)
+		var without any = &struct{ finetune.Adapter }{}
+		if on, _ := options["lora"].(bool); kind == "train-lora" || on {
+			without = &struct {
+				GuidanceSize int      `option:"guidance-size"`
+				TargetEMA    *float64 `option:"target-ema"`
+			}{}
+		}
+		for _, o := range ofOptions(without) {
+			delete(out, o)
+		}
+		return out
+	}
 	var run recipe.Run
 	for _, name := range []string{"method", "network", "distance", "data"} {
 		if v, ok := options[name].(string); ok {
@@ -82,6 +98,14 @@ func used(options map[string]any) map[string]any {
 	out := maps.Clone(options)
 	maps.DeleteFunc(out, func(name string, _ any) bool { return run.Unused(strings.ReplaceAll(name, "_", "-")) != nil })
 	return out
+}
+
+// ofOptions lists the keys of a struct's options.
+func ofOptions(p any) (keys []string) {
+	for _, o := range options.Of(p) {
+		keys = append(keys, o.Key())
+	}
+	return keys
 }
 
 // lastStats returns the last complete line of a run's statistics; nil if there is none.

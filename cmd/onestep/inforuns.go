@@ -41,10 +41,12 @@ func runsIn(dir string) ([]oneRun, error) {
 		run := oneRun{Path: at}
 		options, err := rundir.ReadOptions(at)
 		if err == nil {
-			run.Method, _ = options["method"].(string)
+			if run.Method, _ = options["method"].(string); run.Method == "" {
+				run.Method, _ = options["run"].(string)
+			}
 			run.Data, _ = options["data"].(string)
 			var steps []int
-			if steps, err = rundir.Steps(at, "model"); len(steps) > 0 {
+			if steps, err = rundir.SnapshotSteps(at); len(steps) > 0 {
 				run.Step = steps[len(steps)-1]
 			}
 		}

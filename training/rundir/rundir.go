@@ -374,6 +374,48 @@ func Steps(path, prefix string) ([]int, error) {
 	return steps, nil
 }
 
+// SnapshotSteps returns the steps, ascending, of a directory's snapshots: files, or directories of diffusers.
+func SnapshotSteps(path string) ([]int, error) {
+	steps, err := Steps(path, "model")
+	if err != nil {
+		return nil, err
+	}
+	entries, err := os.ReadDir(path)
+	if err != nil {
+		return nil, fmt.Errorf("run directory: %w", err)
+	}
+	for _, e := range entries {
+		text, ok := strings.CutPrefix(e.Name(), "model-")
+		if n, err := strconv.Atoi(text); ok && e.IsDir() && err == nil && n >= 0 && text == fmt.Sprintf("%07d", n) {
+			steps = append(steps, n)
+		}
+	}
+	slices.Sort(steps)
+	return slices.Compact(steps), nil
+}
+
+// Chosen returns the path of a run's best snapshot, by its validation loss, or else of its last one; "" if there is none.
+func Chosen(path string) (snapshot string, best bool, err error) {
+	file := filepath.Join(path, "best.safetensors")
+	if st, err := os.Stat(file); err == nil && st.Mode().IsRegular() {
+		return file, true, nil
+	}
+	steps, err := SnapshotSteps(path)
+	if err != nil || len(steps) == 0 {
+		return "", false, err
+	}
+	last := steps[len(steps)-1]
+	var lowest struct{ Step int }
+	if text, err := plainfile.Read(filepath.Join(path, "best.json"), maxOptions); err == nil && json.Unmarshal(text, &lowest) == nil && slices.Contains(steps, lowest.Step) {
+		last, best = lowest.Step, true
+	}
+	snapshot = filepath.Join(path, fmt.Sprintf("model-%07d", last))
+	if st, err := os.Stat(snapshot); err != nil || !st.IsDir() {
+		snapshot += ".safetensors"
+	}
+	return snapshot, best, nil
+}
+
 // Snapshots returns the paths of all snapshots in a directory, with all EMA weights, sorted.
 func Snapshots(path string) ([]string, error) {
 	entries, err := os.ReadDir(path)

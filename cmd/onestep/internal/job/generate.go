@@ -60,6 +60,18 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 	if o.Model == "builtin" {
 		return none, o.own()
 	}
+	var ofRuns []string
+	if o.LoRAs, ofRuns, err = adaptersOfRuns(o.LoRAs); err != nil {
+		return none, err
+	}
+	var model string
+	if o.Model, model, err = modelOfRun(o.Model); err != nil {
+		return none, err
+	}
+	if model != "" {
+		ofRuns = append(ofRuns, model)
+	}
+	o.remarks = append(ofRuns, o.remarks...)
 	if err := o.there(o.paths()...); err != nil {
 		return none, err
 	}

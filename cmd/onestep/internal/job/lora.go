@@ -312,6 +312,13 @@ func (o MergeLoRA) Run(ctx context.Context, note func(string)) (_ Converted, err
 			_ = a.Close() // no-op if it was used and closed
 		}
 	}()
+	var ofRuns []string
+	if o.LoRAs, ofRuns, err = adaptersOfRuns(o.LoRAs); err != nil {
+		return Converted{}, err
+	}
+	for _, n := range ofRuns {
+		note(n)
+	}
 	for _, text := range o.LoRAs {
 		a, err := parseAdapter(text)
 		if err != nil {
