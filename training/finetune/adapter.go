@@ -26,7 +26,7 @@ type Adapter struct {
 	Rank    int      `option:"rank" default:"64" range:"[1,65536]" help:"rank of the adapter"`
 	Alpha   float64  `option:"alpha" range:"(0,1000000]" help:"alpha; the adapter's scale is alpha/rank (default: the rank)"`
 	Targets []string `option:"targets" value:"NAME,NAME" help:"target modules, by the ends of their names (default: those of LCM-LoRA)"`
-	Init    string   `option:"init" value:"FILE" help:"adapter to start from, with its ranks and alphas (default: a new one)"`
+	Init    string   `option:"init" value:"FILE" help:"adapter to start from, with its ranks, alphas and target modules (default: a new one)"`
 	Layout  string   `option:"layout" default:"kohya" choices:"kohya,peft,diffusers" help:"layout of the adapter's file; all programs read kohya's"`
 	Name    string   `option:"name" value:"NAME" help:"name of the adapter in other programs (default: that of the run directory)"`
 

@@ -62,6 +62,16 @@ func (r *LCM) fill() error {
 			r.LR = 1e-4
 		}
 	}
+	if r.LoRA {
+		if err := idle(r, "with "+options.NameOf("lora")+", since it is of full models", "guidance-size", "target-ema"); err != nil {
+			return err
+		}
+	}
+	if r.Loss == "l2" {
+		if err := idle(r, "with the "+options.NameOf("loss")+" l2", "huber-c"); err != nil {
+			return err
+		}
+	}
 	if *r.WMin > *r.WMax {
 		return options.Refuse("w-min", "%s: want at most %s, which is %g, got %g", options.NameOf("w-min"), options.NameOf("w-max"), *r.WMax, *r.WMin)
 	}

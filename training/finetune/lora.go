@@ -5,6 +5,7 @@ import (
 
 	"github.com/onestep-go/onestep/internal/options"
 	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/torch/optim"
 	"github.com/onestep-go/onestep/training"
 	"github.com/onestep-go/onestep/training/latents"
@@ -22,6 +23,8 @@ type LoRA struct {
 	NoiseOffset float64 `option:"noise-offset" range:"[0,1]" help:"offset noise, such as 0.05, for darker and brighter images (default 0)"`
 	FewStep     string  `option:"few-step" value:"FILE" help:"few-step adapter, such as an LCM-LoRA, with which the style is trained so that both together keep their few steps (default: none)"`
 	Match       float64 `option:"match" default:"30" range:"(0,1000000]" help:"few-step: weight of the match to the few-step model without the style"`
+
+	few sd.AdapterInfo // of FewStep
 }
 
 // Plan reads what the model and the data are, and decides everything, without reading weights. The caller closes what it returns.
@@ -48,6 +51,9 @@ func (r *LoRA) fill() error {
 	}
 	if r.TextLR != 0 && !r.TextEncoder && r.Init == "" {
 		return r.without("text-lr", "text-encoder")
+	}
+	if r.FewStep == "" && changed(r, "match") {
+		return r.without("match", "few-step")
 	}
 	if r.FewStep != "" && (r.MinSNR > 0 || r.NoiseOffset > 0) {
 		return options.Refuse("few-step", "%s has a loss of its own: leave out %s and %s", options.NameOf("few-step"), options.NameOf("min-snr"), options.NameOf("noise-offset"))

@@ -3,6 +3,7 @@ package finetune_test
 import (
 	"context"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -43,6 +44,22 @@ func TestLoRA(t *testing.T) {
 		_, err = run.Train(t.Context())
 		require.NoError(t, err, name)
 	}
+	// The same few-step adapter elsewhere is the same; another in its place is noticed.
+	run := LoRA{Run: tinyRun(t, model, data), Adapter: Adapter{Rank: 4}, FewStep: filepath.Join(t.TempDir(), "few.safetensors"), Match: 3}
+	run.Steps = 1
+	copyFile(t, lcm.Snapshot, run.FewStep)
+	_, err = run.Train(t.Context())
+	require.NoError(t, err)
+	run.Resume, run.Steps = true, 2
+	placed := run.FewStep
+	run.FewStep = lcm.Snapshot
+	_, err = run.Train(t.Context())
+	require.NoError(t, err)
+	run.FewStep, run.Steps = placed, 3
+	copyFile(t, filepath.Join(few.Out, "model-0000003.safetensors"), placed)
+	_, err = run.Train(t.Context())
+	require.ErrorContains(t, err, "few_step_holds")
+
 	wrong := LoRA{Run: tinyRun(t, model, data), Adapter: Adapter{Rank: 4}, FewStep: lcm.Snapshot, MinSNR: 5}
 	_, err = wrong.Train(t.Context())
 	var of *OptionError

@@ -80,6 +80,13 @@ func TestBadInput(t *testing.T) {
 		"warm-up":      {func(r *LCM) { r.LRSchedule, r.LRWarmup = "cosine", 6 }, "lr-warmup", []string{"6"}},
 		"a choice":     {func(r *LCM) { r.Loss = "l3" }, "loss", []string{"huber", "l2"}},
 		"no prompts":   {func(r *LCM) { r.ValPrompts = few }, "val-prompts", []string{"0 prompts"}},
+		"target":       {func(r *LCM) { r.TargetEMA = new(0.9) }, "target-ema", []string{"lora"}},
+		"embedding":    {func(r *LCM) { r.GuidanceSize = 32 }, "guidance-size", []string{"lora"}},
+		"huber":        {func(r *LCM) { r.Loss, r.HuberC = "l2", 0.1 }, "huber-c", []string{"l2"}},
+		"layout":       {func(r *LCM) { r.LoRA, r.Rank, r.Layout = false, 0, "peft" }, "layout", []string{"lora"}},
+		"val-steps":    {func(r *LCM) { r.ValSteps = 7 }, "val-steps", []string{"val_prompts"}},
+		"val-guidance": {func(r *LCM) { r.ValGuide = new(0.0) }, "val-guidance", []string{"val_prompts"}},
+		"val-data":     {func(r *LCM) { r.ValData, r.ValBatches = data, new(0) }, "val-data", []string{"val_batches"}},
 		"kept tokens":  {func(r *LCM) { r.KeepTokens = 2 }, "keep-tokens", []string{"shuffle"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -100,6 +107,27 @@ func TestBadInput(t *testing.T) {
 			require.NoDirExists(t, run.Out)
 		})
 	}
+}
+
+// So is what has no effect on a style.
+func TestBadStyle(t *testing.T) {
+	model, data := base(t, "sd15"), photos(t, 2)
+	for option, change := range map[string]func(r *LoRA){"match": func(r *LoRA) { r.Match = 3 }, "text-lr": func(r *LoRA) { r.TextLR = 0.1 }} {
+		run := LoRA{Run: tinyRun(t, model, data), Adapter: Adapter{Rank: 4}}
+		change(&run)
+		_, err := run.Train(t.Context())
+		var of *OptionError
+		require.ErrorAs(t, err, &of)
+		require.Equal(t, option, of.Option, "%v", err)
+		require.NoDirExists(t, run.Out)
+	}
+}
+
+func copyFile(t *testing.T, from, to string) {
+	t.Helper()
+	text, err := os.ReadFile(from)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(to, text, 0o600))
 }
 
 // NaN in the weights of a model ends a run before it saves anything.

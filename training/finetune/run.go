@@ -141,10 +141,15 @@ func (r *Run) defaults(p any, few bool) error {
 	if r.LogEvery == 0 {
 		r.LogEvery = max(1, r.Steps/2000)
 	}
+	steps := 25
+	if few {
+		steps = 4
+	}
+	if r.ValPrompts == "" && r.ValSteps != steps && changed(p, "val-steps") {
+		return r.without("val-steps", "val-prompts")
+	}
 	if r.ValSteps == 0 {
-		if r.ValSteps = 25; few {
-			r.ValSteps = 4
-		}
+		r.ValSteps = steps
 	}
 	if err := r.schedule().Validate(); err != nil {
 		return options.Refuse("lr-warmup", "%s: %w", options.NameOf("lr-warmup"), err)
@@ -157,6 +162,23 @@ func (r *Run) defaults(p any, few bool) error {
 	}
 	if r.ValPrompts == "" && r.ValGuide != nil {
 		return r.without("val-guidance", "val-prompts")
+	}
+	return nil
+}
+
+// changed reports whether an option has another value than its default. A run that is resumed has the defaults in its options.json, which
+// therefore are no error where they have no effect.
+func changed(p any, name string) bool {
+	o, ok := options.Named(p, name)
+	return ok && !o.IsZero() && !o.IsDefault(o.Value())
+}
+
+// idle refuses options that were changed although they have no effect.
+func idle(p any, why string, names ...string) error {
+	for _, name := range names {
+		if changed(p, name) {
+			return options.Refuse(name, "%s has no effect %s: leave it out", options.NameOf(name), why)
+		}
 	}
 	return nil
 }
@@ -250,7 +272,7 @@ func (r *Run) mayChange(holds map[string]string) []string {
 	if err != nil {
 		return may // rundir says what is wrong, or there is nothing to compare
 	}
-	for _, entry := range []string{"data", "model", "init"} { // where a run reads the same, the path does not matter
+	for _, entry := range []string{"data", "model", "init", "few_step"} { // where a run reads the same, the path does not matter
 		if now := holds[entry+"_holds"]; now == "" || now == was[entry+"_holds"] {
 			may = append(may, entry)
 		}
@@ -264,7 +286,7 @@ func (r *Run) mayChange(holds map[string]string) []string {
 // ReadOptions reads the options of a run from JSON, such as options.json, by their names. p points to the run's struct, such as *LCM; beside
 // are keys of a program's own.
 func ReadOptions(p any, data []byte, beside ...string) (map[string]any, error) {
-	return options.Read(p, data, append([]string{"run", "data_holds", "model_holds", "init_holds"}, beside...)...)
+	return options.Read(p, data, append([]string{"run", "data_holds", "model_holds", "init_holds", "few_step_holds"}, beside...)...)
 }
 
 // SetOptions gives options values of their types, by their names.

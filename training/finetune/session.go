@@ -112,6 +112,11 @@ func plan(ctx context.Context, m method) (_ *Plan, err error) {
 	if err := p.checkTargets(); err != nil {
 		return nil, err
 	}
+	if l, ok := m.(*LoRA); ok && l.FewStep != "" {
+		if l.few, err = r.Adapters.Inspect(p.files, l.FewStep); err != nil {
+			return nil, options.Failed("few-step", err)
+		}
+	}
 	if r.ValPrompts != "" {
 		if _, err := r.prompts(); err != nil {
 			return nil, err
@@ -317,6 +322,11 @@ func (s *session) open(ctx context.Context) (err error) {
 	if a := s.method.adapter(); a != nil && a.Init != "" {
 		if s.holds["init_holds"], err = sumOfFile(ctx, a.from); err != nil {
 			return options.Failed("init", err)
+		}
+	}
+	if l, ok := s.method.(*LoRA); ok && l.FewStep != "" {
+		if s.holds["few_step_holds"], err = sumOfFile(ctx, l.few); err != nil {
+			return options.Failed("few-step", err)
 		}
 	}
 	s.Plan.files, s.read = nil, files // the model owns them
