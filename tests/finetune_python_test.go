@@ -2,7 +2,9 @@ package tests
 
 import (
 	"encoding/json"
+	"fmt"
 	"image"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"testing"
@@ -50,5 +52,58 @@ func TestDiffusersReadsTrainedAdapters(t *testing.T) {
 		require.Equal(t, 78, got.Modules)
 		require.Equal(t, map[string]int{"kohya": 3 * 78}[layout]+map[bool]int{true: 2 * 78}[layout != "kohya"], got.Tensors)
 		require.LessOrEqual(t, got.Levels, 1, layout)
+	}
+}
+
+// A full latent consistency model that train-lcm writes opens in diffusers, by its own class and as an ordinary pipeline whose network has a
+// guidance embedding, and gives the same image as generate.
+func TestDiffusersReadsTrainedModels(t *testing.T) {
+	python := torchtest.Python(t, "torch", "diffusers", "transformers", "safetensors", "PIL")
+	script, err := filepath.Abs("testdata/diffusers_cases.py")
+	require.NoError(t, err)
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	captionedImages(t, at("photos"), "a cat", "a dog", "a red cat")
+	onestep := tool(t)
+	run := func(args ...string) {
+		t.Helper()
+		cmd, _, errs := command(onestep, append(args, "--threads", "1")...)
+		require.NoError(t, cmd.Run(), errs)
+	}
+	var cases []map[string]any
+	ours := map[string]string{} // our image, by the name of the case
+	for kind, c := range map[string]struct {
+		classes []string
+		dtype   string
+	}{
+		"sd15": {[]string{"LatentConsistencyModelPipeline", "DiffusionPipeline", "StableDiffusionPipeline"}, "f16"},
+		"sd2":  {[]string{"StableDiffusionPipeline", "DiffusionPipeline"}, "f32"}, // predicts v
+		"sdxl": {[]string{"StableDiffusionXLPipeline", "DiffusionPipeline"}, "f16"},
+	} {
+		require.NoError(t, tinysd.Write(at(kind), kind))
+		run("train-lcm", "--model", at(kind), "--data", at("photos"), "--out", at(kind+".run"), "--steps", "4", "--batch", "2", "--lr", "0.001", "--cache", "none",
+			"--guidance-size", "32", "--save-dtype", c.dtype)
+		model := filepath.Join(at(kind+".run"), "model-0000004")
+		for _, guidance := range []float64{1.5, 8.5} {
+			image := at(fmt.Sprint(kind, ".", guidance, ".png"))
+			run("generate", "--model", model, "--steps", "4", "--guidance", fmt.Sprint(guidance), "--prompt", "a red cat", "--plain", "--seed", "5", "--out", image)
+			for _, class := range c.classes {
+				name := fmt.Sprint(kind, "-", class, "-", guidance)
+				ours[name] = image
+				cases = append(cases, map[string]any{
+					"name": name, "pipeline": class, "model": model, "scheduler": "", "seeds": []int{5},
+					"args": map[string]any{"prompt": "a red cat", "num_inference_steps": 4, "guidance_scale": guidance, "width": 64, "height": 64},
+				})
+			}
+		}
+		require.Less(t, psnr(readPNG(t, at(kind+".1.5.png")), readPNG(t, at(kind+".8.5.png"))), 40., "the guidance is an input of the network")
+	}
+	data, err := json.Marshal(cases)
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(at("cases.json"), data, 0o666))
+	out, err := exec.Command(python, script, at("cases.json")).CombinedOutput()
+	require.NoError(t, err, string(out))
+	for name, image := range ours {
+		same(t, name, image, at(name+".0.png"))
 	}
 }
