@@ -16,6 +16,7 @@ import (
 	tinysd "github.com/onestep-go/onestep/models/sd/sdtest/tiny"
 	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/sampling/texttoimage"
+	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/torchtest"
 	"github.com/onestep-go/onestep/torch/vision"
 	"github.com/onestep-go/onestep/training/finetune"
@@ -105,5 +106,50 @@ func TestDiffusersReadsTrainedModels(t *testing.T) {
 	require.NoError(t, err, string(out))
 	for name, image := range ours {
 		same(t, name, image, at(name+".0.png"))
+	}
+}
+
+// The files that diffusers' training script of LCM-LoRA leaves load with no key left over, change the weights as in peft, and give the same
+// image. One of them has no alpha, which is the rank then.
+func TestAdaptersOfDiffusersScript(t *testing.T) {
+	python := torchtest.Python(t, "torch", "diffusers", "transformers", "safetensors", "peft", "PIL")
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	require.NoError(t, tinysd.Write(at("sd15"), "sd15"))
+	out, err := exec.Command(python, "testdata/finetune_writes.py", at("sd15"), dir).CombinedOutput()
+	require.NoError(t, err, string(out))
+	m, err := sd.Open(at("sd15"), sd.Options{})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, m.Close()) }()
+	for file, c := range map[string]struct{ alpha, share float64 }{
+		"kohya.safetensors": {4, 1}, "folder": {4, 1}, "pytorch_lora_weights.safetensors": {2, 0.5},
+	} {
+		a, err := lora.Load(m, at(file), lora.Options{})
+		require.NoError(t, err, file)
+		require.Empty(t, a.Unmatched, file)
+		require.Empty(t, a.Notices(), file)
+		require.Len(t, a.Modules, 78, file)
+		for _, module := range a.Modules {
+			require.Equal(t, 2, module.Rank, file)
+			require.InDelta(t, c.alpha, module.Alpha, 0, file)
+		}
+		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+			want, _ := torchtest.Golden(t, s, at("deltas.safetensors"))
+			got := effect(t, s, m, a.At(1))
+			require.Len(t, want, 78)
+			require.Len(t, got, 78, file)
+			for path, delta := range want {
+				w := delta.MulScalar(s, c.share)
+				torchtest.Close(t, path, got["unet."+path], w, 2e-6*w.Abs(s).Max(s).Item(), 0) // as in TestLoRAFiles
+			}
+			return nil
+		}))
+		draw := texttoimage.Pipeline{Model: m, Method: scheduler.LCM{}, Steps: 4, Guidance: 1, Seed: 1, Plain: true, Adapters: a.At(1 / c.share)}
+		for img, err := range draw.Images(t.Context(), "a red cat") {
+			require.NoError(t, err)
+			require.NoError(t, vision.Write(at("ours.png"), img, vision.WriteOptions{Overwrite: true}))
+		}
+		same(t, file, at("ours.png"), at("image.png"))
+		require.NoError(t, a.Close())
 	}
 }
