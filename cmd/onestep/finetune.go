@@ -58,7 +58,7 @@ func (a *app) trainLoRA() *cobra.Command {
 		Use:        "train-lora --model MODEL --data DATA --out DIR",
 		SuggestFor: []string{"lora-train", "dreambooth", "finetune-lora"},
 		Short:      "Train an adapter (LoRA) for a style or a subject",
-		Long: `Train an adapter (LoRA) for Stable Diffusion on images of a style or a subject. Regularization images (kohya's dataset.toml) keep the model
+		Long: `Train an adapter (LoRA) for Stable Diffusion on images of a style or a subject. Regularization images (--reg-data, or kohya's dataset.toml) keep the model
 from forgetting what else it knows (prior preservation). The adapter works with an LCM-LoRA beside it.
 
 ` + aboutFinetuneRun,
@@ -121,7 +121,7 @@ func (a *app) finetune(cmd *cobra.Command, kind string, opts any, run *finetune.
 	offer(cmd, "device", "cpu", "cuda")
 	byTopic(cmd,
 		topic{"Run", "model data out steps duration resume config seed dry-run json"},
-		topic{"Data", "resolution buckets random-crop flip shuffle-caption keep-tokens caption-dropout allow-uncaptioned prior-weight corrupt clip-skip cache"},
+		topic{"Data", "resolution buckets random-crop flip shuffle-caption keep-tokens caption-dropout caption-column allow-uncaptioned reg-data prior-weight corrupt clip-skip cache"},
 		topic{"Adapter", strings.Join(slicesOf(f, "lora", "rank", "alpha", "targets", "init", "layout", "name"), " ")},
 		topic{"Method", "*"},
 		topic{"Optimizer and EMA", "batch grad-accum lr lr-schedule lr-warmup weight-decay clip ema"},
@@ -219,7 +219,7 @@ func (a *app) doFinetune(ctx context.Context, o job.Finetune) error {
 		}
 		sc.tee(run.Log())
 		s := p.Data.Summary()
-		sc.log.Info("data", "images", s.Images, "samples", s.Samples, "buckets", len(s.Buckets), "without_caption", s.Uncaptioned, "corrupt", len(s.Corrupt))
+		sc.log.Info("data", "images", s.Images, "samples", s.Samples, "buckets", len(s.Buckets), "without_caption", s.Uncaptioned, "corrupt", len(s.Corrupt)+len(p.Data.Corrupt()))
 		for _, n := range p.Notices() {
 			sc.log.Warn(n)
 		}

@@ -163,6 +163,53 @@ func TestRunsOfFinetune(t *testing.T) {
 	require.Contains(t, notes, "--model "+dir+"/runs/full")
 }
 
+// Errors about data name the flag that helps, or the one whose file or directory is at fault; what is ignored or skipped is said.
+func TestFlagsOfDataErrors(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, tiny.Write(filepath.Join(dir, "sd15"), "sd15"))
+	captionedImages(t, filepath.Join(dir, "photos"), 2)
+	captionedImages(t, filepath.Join(dir, "bare"), 1)
+	require.NoError(t, os.Remove(filepath.Join(dir, "bare", "0.txt")))
+	captionedImages(t, filepath.Join(dir, "column"), 1)
+	put := func(name, text string) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600))
+	}
+	put("column/metadata.jsonl", `{"file_name": "0.png", "words": "a cat"}`)
+	put("file", "x")
+	captionedImages(t, filepath.Join(dir, "gone"), 1)
+	put("gone/metadata.jsonl", `{"file_name": "0.png", "text": "a cat"}`+"\n"+`{"file_name": "nowhere.png", "text": "a dog"}`)
+	captionedImages(t, filepath.Join(dir, "half"), 2)
+	whole, err := os.ReadFile(filepath.Join(dir, "half", "0.png"))
+	require.NoError(t, err)
+	put("half/0.png", string(whole[:len(whole)/2]))
+	do := func(more string) (int, string) {
+		code, _, stderr := try(strings.Fields(strings.ReplaceAll("train-lora --model DIR/sd15 --rank 2 --steps 1 --batch 1 --val-batches 0 --out DIR/r "+more, "DIR", dir))...)
+		return code, stderr
+	}
+	for more, want := range map[string]string{
+		"--data DIR/bare --cache none": "--allow-uncaptioned", "--data DIR/column --cache none": "--caption-column", "--data DIR/photos --cache none --buckets --resolution 64": "--resolution",
+		"--data DIR/photos --cache DIR/file": "--cache: ", "--data DIR/photos --cache none --reg-data DIR/file": "--reg-data: ", "--data DIR/gone --cache none": "nowhere.png",
+	} {
+		code, stderr := do(more)
+		require.NotZero(t, code, more)
+		require.Contains(t, stderr, want)
+		require.Equal(t, 1, strings.Count(stderr, "\n"), stderr)
+		require.NoDirExists(t, filepath.Join(dir, "r"))
+	}
+	for more, want := range map[string][]string{
+		"--data DIR/column --caption-column words --cache none": {"images=1"}, "--data DIR/gone --corrupt skip --cache none": {"nowhere.png", "corrupt=1"},
+		"--data DIR/half --corrupt skip --cache DIR/cache": {"corrupt=1"}, "--data DIR/photos --reg-data DIR/half --corrupt skip --cache DIR/cache --prior-weight 0.5": {"images=4"},
+		"--data DIR/photos --cache none --prior-weight 0.5": {"prior loss weight has no effect"},
+	} {
+		code, stderr := do(more)
+		require.Zero(t, code, stderr)
+		for _, want := range want {
+			require.Contains(t, stderr, want, more)
+		}
+		require.NoError(t, os.RemoveAll(filepath.Join(dir, "r")))
+	}
+}
+
 // A dry run refuses what the run refuses.
 func TestDryRunRefuses(t *testing.T) {
 	dir := t.TempDir()

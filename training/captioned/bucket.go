@@ -68,13 +68,13 @@ func (x *sizes) check() (changed bool, err error) {
 	low, high := x.Min-x.Min%x.Step, x.Max+(x.Step-x.Max%x.Step)%x.Step
 	switch {
 	case x.Step > min(x.width, x.height):
-		return false, fmt.Errorf("buckets: the step of %d pixels is above the resolution of %d×%d", x.Step, x.width, x.height)
+		return false, fmt.Errorf("buckets: the step of %d pixels is above the resolution of %d×%d: want a higher resolution, or bucket_reso_steps in a dataset configuration", x.Step, x.width, x.height)
 	case x.NoUpscale:
 		return false, nil // sides come from the images
 	case low > min(x.width, x.height):
-		return false, fmt.Errorf("buckets: the least side of %d pixels is above the resolution of %d×%d", x.Min, x.width, x.height)
+		return false, fmt.Errorf("buckets: the least side of %d pixels is above the resolution of %d×%d: want a higher resolution, or min_bucket_reso in a dataset configuration", x.Min, x.width, x.height)
 	case high < max(x.width, x.height):
-		return false, fmt.Errorf("buckets: the greatest side of %d pixels is below the resolution of %d×%d", x.Max, x.width, x.height)
+		return false, fmt.Errorf("buckets: the greatest side of %d pixels is below the resolution of %d×%d: want a lower resolution, or max_bucket_reso in a dataset configuration", x.Max, x.width, x.height)
 	}
 	low = max(low, x.Step)
 	changed = low != x.Min || high != x.Max

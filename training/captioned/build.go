@@ -44,7 +44,7 @@ func (s *Set) build(ctx context.Context, parts []part, o Options) error {
 		p := &parts[i]
 		changed, err := p.check()
 		if err != nil {
-			return err
+			return &sizeError{err}
 		}
 		if changed {
 			s.note("buckets: the limits of sides are rounded to %d and %d pixels, multiples of %d", p.Min, p.Max, p.Step)
@@ -268,8 +268,11 @@ func (b *builder) finish() error {
 		}
 	}
 	if n := s.summary.Uncaptioned - s.summary.ClassTokens; n > 0 && !b.o.Uncaptioned {
-		return fmt.Errorf("%w: %d of %s, such as %s: write one beside each image (cat.txt for cat.jpg), give class tokens, or allow images without a caption",
+		return fmt.Errorf("%w: %d of %s, such as %s: write one beside each image (cat.txt for cat.jpg), or give class tokens: class_tokens in a dataset configuration, or a directory N_name",
 			ErrUncaptioned, n, plural.N(len(s.images), "image"), strings.Join(without, ", "))
+	}
+	if n := len(s.summary.Corrupt); n > 0 {
+		s.note("skipped %s; the first: %v", plural.N(n, "corrupt image"), s.summary.Corrupt[0]) //quote: quoted by CorruptError
 	}
 	if b.dropped > 0 {
 		s.note("%s with several lines of captions: only the first line is used", plural.N(b.dropped, "image"))
@@ -297,6 +300,14 @@ func (b *builder) finish() error {
 	s.summary.Images = len(s.images)
 	return nil
 }
+
+// ErrSizes is wrapped by the error about buckets that the resolution does not allow.
+var ErrSizes = errors.New("buckets that the resolution does not allow")
+
+type sizeError struct{ error }
+
+func (e *sizeError) Unwrap() error        { return e.error }
+func (e *sizeError) Is(target error) bool { return target == ErrSizes }
 
 // ErrUncaptioned is wrapped by the error about images without a caption.
 var ErrUncaptioned = errors.New("images without a caption")

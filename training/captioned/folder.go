@@ -33,8 +33,14 @@ func (s *Set) findDirectory(dir string, o Options) ([]part, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(top.Images) == 0 && !slices.ContainsFunc(top.Rest, isMetadata) && slices.ContainsFunc(top.Dirs, repeated.MatchString) {
-		return s.findRepeated(dir, top.Dirs, o)
+	if slices.ContainsFunc(top.Dirs, repeated.MatchString) {
+		if !slices.ContainsFunc(top.Rest, isMetadata) {
+			if n := len(top.Images); n > 0 {
+				s.note("%s: ignored %s beside the directories N_name, such as %s", quote.Path(dir), plural.N(n, "image"), quote.Text(top.Images[0]))
+			}
+			return s.findRepeated(dir, top.Dirs, o)
+		}
+		s.note("%s: repeats in the names of directories are ignored, as there is a metadata file", quote.Path(dir))
 	}
 	if m := repeated.FindStringSubmatch(s.name); m != nil && len(top.Dirs) == 0 {
 		s.note("%s: repeats in the name of the given directory itself are ignored; for %s repeats, pass its parent", quote.Path(dir), quote.Text(m[1]))

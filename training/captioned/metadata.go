@@ -147,12 +147,12 @@ func (m *metadata) add(row map[string]any, sub string) error {
 			}
 		}
 		if m.column == "" {
-			return fmt.Errorf("want a column of captions, one of %s, and there are %s: name the one with captions", strings.Join(captionColumns, ", "), strings.Join(quote.Texts(columns), ", "))
+			return &columnError{fmt.Errorf("want a column of captions, one of %s, and there are %s", strings.Join(captionColumns, ", "), strings.Join(quote.Texts(columns), ", "))}
 		}
 	}
 	value, ok := row[m.column]
 	if !ok {
-		return fmt.Errorf("no column %s%s", quote.Quoted(m.column), suggest.Hint(m.column, columns))
+		return &columnError{fmt.Errorf("no column %s%s", quote.Quoted(m.column), suggest.Hint(m.column, columns))}
 	}
 	for _, c := range columns {
 		if c != fileColumn && c != m.column {
@@ -170,6 +170,14 @@ func (m *metadata) add(row map[string]any, sub string) error {
 	m.captions[name] = append(m.captions[name], captions...)
 	return nil
 }
+
+// ErrColumn is wrapped by the error about metadata without the column of captions: see Options.Column.
+var ErrColumn = errors.New("metadata without a column of captions")
+
+type columnError struct{ error }
+
+func (e *columnError) Unwrap() error        { return e.error }
+func (e *columnError) Is(target error) bool { return target == ErrColumn }
 
 // textsOf are the captions of a JSON value: a string, a list of strings, or null.
 func textsOf(value any) (texts []string, err error) {

@@ -83,6 +83,17 @@ func TestRepeatedDirectories(t *testing.T) {
 	assert.EqualValues(t, 2, s.Summary().Samples)
 	assert.Len(t, s.Notices(), 1)
 
+	// Images beside such directories are ignored, and a metadata file lists images without repeats; both are said.
+	write(t, dir, "stray.png", img)
+	write(t, dir, "stray.txt", "x")
+	s = opened(t, dir, Options{Resolution: 8})
+	assert.EqualValues(t, 7, s.Summary().Samples)
+	assert.Contains(t, strings.Join(s.Notices(), "\n"), "stray.png")
+	write(t, dir, "metadata.jsonl", `{"file_name": "stray.png", "text": "x"}`)
+	s = opened(t, dir, Options{Resolution: 8, Uncaptioned: true})
+	assert.EqualValues(t, 5, s.Summary().Samples)
+	assert.Contains(t, strings.Join(s.Notices(), "\n"), "repeats")
+
 	for _, name := range []string{"0_x", "99999999999999999999_x", "3_\xff"} {
 		refused(t, tree(t, name+"/a.png", img), Options{Resolution: 8})
 	}

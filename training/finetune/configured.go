@@ -18,7 +18,10 @@ import (
 )
 
 // asked are options that a dataset configuration may have, too, as they were given; 0: not given.
-type asked struct{ batch, resolution int }
+type asked struct {
+	batch, resolution int
+	prior             *float64
+}
 
 // configured takes over the batch size and the resolution of a dataset configuration, which take precedence over the options as its other values
 // do, so that what is recorded is what is used.
@@ -34,6 +37,9 @@ func (p *Plan) configured(given asked) error {
 			}
 		}
 		r.Batch = n
+	}
+	if given.prior != nil && *given.prior != 1 && p.Data.Summary().Regularization == 0 {
+		p.note("the prior loss weight has no effect: there are no regularization images")
 	}
 	size := p.Data.Resolution()
 	if side := int(math.Sqrt(float64(size.X * size.Y))); side != p.side {

@@ -7,6 +7,7 @@ import (
 	"image"
 	"log/slog"
 	"math"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -33,7 +34,7 @@ type Naming = options.Naming
 // Run has the options that all runs share. The zero value of an option stands for its default; a pointer tells 0 from no value: new(0.0).
 type Run struct {
 	Model string `option:"model" value:"DIR|FILE" help:"Stable Diffusion model: a diffusers directory or a single file (required)"`
-	Data  string `option:"data" value:"PATH" help:"images with captions: a directory with .txt or .caption files beside the images, with metadata.jsonl or metadata.csv, or with kohya's N_name directories (required)"`
+	Data  string `option:"data" value:"PATH" help:"images with captions: a directory with .txt or .caption files beside the images, with metadata.jsonl or metadata.csv, or with kohya's N_name directories; WebDataset shards (.tar, a pattern or URLs); kohya's dataset configuration (.toml, .json) (required)"`
 
 	Steps       int      `option:"steps" default:"1000" range:"[1,1000000000]" help:"optimizer steps of the whole run"`
 	Batch       int      `option:"batch" default:"4" range:"[1,65536]" help:"batch size"`
@@ -57,7 +58,9 @@ type Run struct {
 	ShuffleCaption bool     `option:"shuffle-caption" help:"shuffle the comma-separated parts of captions"`
 	KeepTokens     int      `option:"keep-tokens" range:"[0,1000]" value:"N" help:"parts at the start of a caption that stay in place (default 0)"`
 	CaptionDropout float64  `option:"caption-dropout" range:"[0,1]" help:"fraction of samples trained with an empty caption (default 0)"`
+	Column         string   `option:"caption-column" value:"NAME" help:"column of captions in metadata.jsonl or metadata.csv (default: text, caption or prompt)"`
 	Uncaptioned    bool     `option:"allow-uncaptioned" help:"train images without a caption with an empty one; otherwise they are an error"`
+	Regularization string   `option:"reg-data" value:"DIR" help:"regularization images with captions, which keep the model from forgetting what else it knows (default: none, or those of a dataset configuration)"`
 	PriorWeight    *float64 `option:"prior-weight" default:"1" range:"(0,1000]" help:"prior loss weight: factor of the loss of regularization images"`
 	Corrupt        string   `option:"corrupt" default:"error" choices:"error,skip" help:"what to do with an image that cannot be decoded: stop, or skip, log and count it"`
 	ClipSkip       int      `option:"clip-skip" range:"[0,11]" value:"N" help:"number of last text encoder layers to skip, as in diffusers (default 0)"`
@@ -209,7 +212,14 @@ func (r *Run) saved() torch.DType {
 
 // set opens the images of a path.
 func (r *Run) set(ctx context.Context, option, path string, resolution int) (*captioned.Set, error) {
+	prior := ""
+	if option == "data" && r.Regularization != "" {
+		if prior = r.Regularization; !isDir(prior) {
+			return nil, options.Failed("reg-data", fmt.Errorf("%s: want a directory of images with captions", quote.Path(prior)))
+		}
+	}
 	set, err := captioned.Open(ctx, path, captioned.Options{
+		Column: r.Column, Prior: prior,
 		Resolution: resolution, Buckets: captioned.Buckets{Enable: r.Buckets}, PriorWeight: *r.PriorWeight,
 		Uncaptioned: r.Uncaptioned, SkipCorrupt: r.Corrupt == "skip",
 		Settings: captioned.Settings{RandomCrop: r.RandomCrop, Flip: r.Flip, Shuffle: r.ShuffleCaption, KeepTokens: r.KeepTokens, Dropout: r.CaptionDropout},
@@ -223,13 +233,36 @@ func (r *Run) set(ctx context.Context, option, path string, resolution int) (*ca
 	return set, nil
 }
 
+func isDir(path string) bool {
+	st, err := os.Stat(path)
+	return err == nil && st.IsDir()
+}
+
 // ofData names the option at the beginning of an error of package captioned, in place of its own word.
 func ofData(option string, err error) error {
 	text, cut := strings.CutPrefix(err.Error(), "data")
 	if !cut {
 		text = ": " + err.Error()
 	}
+	switch {
+	case errors.Is(err, captioned.ErrUncaptioned):
+		text += ", or " + options.SetOf("allow-uncaptioned", "")
+	case errors.Is(err, captioned.ErrColumn):
+		text += ": " + options.SetOf("caption-column", "NAME")
+	case errors.Is(err, captioned.ErrSizes):
+		text += ": " + options.SetOf("resolution", "N")
+	}
 	return &OptionError{Option: option, Err: &dataError{options.NameOf(option) + text, err}}
+}
+
+// encoding names the option that an error of package latents is about.
+func encoding(option string, err error) error {
+	var cache *latents.CacheError
+	if errors.As(err, &cache) {
+		option = "cache"
+	}
+	text := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "latents: "), option+": ")
+	return &OptionError{Option: option, Err: &dataError{options.NameOf(option) + ": " + text, err}}
 }
 
 type dataError struct {
@@ -274,7 +307,9 @@ func (r *Run) mayChange(holds map[string]string) []string {
 	}
 	for _, entry := range []string{"data", "model", "init", "few_step"} { // where a run reads the same, the path does not matter
 		if now := holds[entry+"_holds"]; now == "" || now == was[entry+"_holds"] {
-			may = append(may, entry)
+			if may = append(may, entry); entry == "data" {
+				may = append(may, "reg_data")
+			}
 		}
 		if holds[entry+"_holds"] == "" {
 			may = append(may, entry+"_holds")

@@ -67,7 +67,7 @@ type Plan struct {
 // plan decides everything about a run.
 func plan(ctx context.Context, m method) (_ *Plan, err error) {
 	r := m.common()
-	given := asked{r.Batch, r.Resolution}
+	given := asked{r.Batch, r.Resolution, r.PriorWeight}
 	if err := m.fill(); err != nil {
 		return nil, err
 	}
@@ -278,7 +278,7 @@ func (p *Plan) Train(ctx context.Context) (out Result, err error) {
 	}
 	out.Result, err = s.trainer(opt).Train(ctx)
 	out.Best, out.BestStep, out.BestLoss = s.valid.best()
-	out.Corrupt = len(p.Data.Corrupt())
+	out.Corrupt = len(p.Data.Corrupt()) + len(p.Data.Summary().Corrupt)
 	return out, err
 }
 
@@ -343,7 +343,7 @@ func (s *session) open(ctx context.Context) (err error) {
 		SkipCorrupt: r.Corrupt == "skip", Progress: r.Encoding, Log: r.Log,
 	})
 	if err != nil {
-		return options.Failed("data", err)
+		return encoding("data", err)
 	}
 	if _, described, ok := strings.Cut(s.source.String(), "), "); ok { // the encoders
 		s.holds["data_holds"] += ", " + described

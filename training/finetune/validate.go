@@ -105,7 +105,7 @@ func newValidation(ctx context.Context, s *session) (*validation, error) {
 		SkipCorrupt: r.Corrupt == "skip", Progress: r.Encoding, Log: r.Log,
 	})
 	if err != nil {
-		return nil, options.Failed("val-data", err)
+		return nil, encoding("val-data", err)
 	}
 	s.own(func() { _ = v.source.Close() })
 	return v, nil

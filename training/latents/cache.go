@@ -119,6 +119,15 @@ func (c *cache) has(k key) bool {
 	return err == nil
 }
 
+// CacheError is an error of the cache's directory, such as of its disk.
+type CacheError struct{ Err error }
+
+// Error returns the message.
+func (e *CacheError) Error() string { return "cache: " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *CacheError) Unwrap() error { return e.Err }
+
 // damagedError is a file of the cache that does not hold what was written.
 type damagedError struct {
 	path string

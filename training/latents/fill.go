@@ -71,10 +71,10 @@ func (f *filler) fill(ctx context.Context) error {
 		return nil
 	}
 	if err := atomicfile.Probe(f.cache.dir); err != nil { // only now: a complete cache may be read-only
-		return fmt.Errorf("cache: %w", quote.Error(err))
+		return &CacheError{quote.Error(err)}
 	}
 	if err := f.cache.room(need); err != nil {
-		return err
+		return &CacheError{err}
 	}
 	first, unlock := f.cache.lock()
 	defer unlock()
@@ -245,7 +245,7 @@ func (f *filler) check(ctx context.Context, t task, jobs []job) (rest []job, err
 		case err == nil:
 			continue
 		case !missing(err):
-			return nil, fmt.Errorf("cache: %w", quote.Error(err))
+			return nil, &CacheError{quote.Error(err)}
 		case errors.As(err, &bad):
 			if damaged++; first == nil {
 				first = err
@@ -324,7 +324,7 @@ func (f *filler) make(ctx context.Context, t task, jobs []job) error {
 					continue
 				}
 				if err := f.cache.write(m.key, m.entry); err != nil {
-					stop(fmt.Errorf("cache: %w", err))
+					stop(&CacheError{err})
 					continue
 				}
 				f.done(t, true)

@@ -121,7 +121,7 @@ func (s *Source) open(ctx context.Context, c Config) (err error) {
 	if c.Cache != "" {
 		s.cache = &cache{c.Cache}
 		if err := s.cache.open(); err != nil {
-			return fmt.Errorf("cache: %w", err)
+			return &CacheError{err}
 		}
 	}
 	if s.texts != nil {
