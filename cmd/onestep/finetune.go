@@ -28,8 +28,9 @@ import (
 
 const aboutFinetuneRun = `The run directory gets options.json (every option, resolved), stats.jsonl, log.txt, event files for TensorBoard, checkpoints
 (state-STEP.safetensors, to resume from) and snapshots. After each snapshot the file is read again as other programs do: a run whose
-snapshot cannot be read, or changes nothing, ends with an error. best.json names the snapshot with the lowest validation loss. Ctrl-C saves
-and exits with 130; the same command with --resume continues exactly. On the CPU with one thread results repeat bit by bit.
+snapshot cannot be read, or changes nothing, ends with an error, and the snapshot is renamed to NAME.rejected. best.json names the snapshot
+with the lowest validation loss. Ctrl-C saves and exits with 130; the same command with --resume continues exactly. On the CPU with one thread
+results repeat bit by bit.
 
 Images and captions are encoded once and cached (--cache).`
 

@@ -118,7 +118,6 @@ type adapterFiles struct {
 	run     *rundir.Dir
 	adapter sd.Adapter
 	file    sd.AdapterFile
-	keep    int
 	wrote   int // the step that was written last, by this process
 }
 
@@ -142,10 +141,7 @@ func (f *adapterFiles) Write(_ context.Context, _ *torch.Scope, step int, images
 		return err
 	}
 	f.wrote = step
-	if f.keep == 0 {
-		return nil
-	}
-	return f.run.PruneSnapshots(f.keep)
+	return nil
 }
 
 // about is what an adapter's file says of the run.

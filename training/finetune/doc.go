@@ -18,7 +18,8 @@
 // # Validation
 //
 // After each snapshot a run reads the file that it has just written as any program would, and compares the network's output with it to that
-// of the weights in training. A file that cannot be read, or changes nothing, ends the run with a [SnapshotError]; its checkpoint is there.
+// of the weights in training. A file that cannot be read, or changes nothing, ends the run with a [SnapshotError]; its checkpoint is there,
+// and the file is renamed to NAME.rejected. With Keep, old snapshots are removed once a new one has passed, and the best never is.
 // The validation loss has the same samples and noise each time. Run.Draw generates images from the file that was read, for fixed prompts
 // and seeds. A failure in these is logged, and training continues.
 //

@@ -10,6 +10,7 @@ import (
 	"image/png"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -184,6 +185,64 @@ func (r reads) Open(m *sd.Model, path string, d *torch.DType) (sd.Adapter, error
 	return r.Adapters.Open(m, r.path, d)
 }
 
+// Old snapshots are removed once a new one is known to be good, and the best never is, as a directory too; without it the best of the others is
+// chosen anew.
+func TestKeep(t *testing.T) {
+	data := photos(t, 3)
+	for _, adapter := range []bool{true, false} {
+		run := LCM{LoRA: adapter, Run: tinyRun(t, base(t, "sd15"), data)}
+		if adapter {
+			run.Rank = 4
+		}
+		run.Steps, run.Keep = 3, 1
+		path := func(step int) string {
+			return filepath.Join(run.Out, fmt.Sprintf("model-%07d%s", step, map[bool]string{true: ".safetensors"}[adapter]))
+		}
+		there := func(want ...int) {
+			t.Helper()
+			for _, step := range []int{3, 6, 9, 12} {
+				_, err := os.Stat(path(step))
+				require.Equal(t, slices.Contains(want, step), err == nil, "step %d", step)
+			}
+		}
+		first, err := run.Train(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, 3, first.BestStep)
+		require.NoError(t, os.WriteFile(filepath.Join(run.Out, "best.json"), []byte(`{"step": 3, "val_loss": -1}`), 0o600))
+		was := map[string]string{}
+		if adapter {
+			was = weightsOf(t, first.Best)
+		}
+
+		run.Resume, run.Steps = true, 9
+		r, err := run.Train(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, 3, r.BestStep)
+		if adapter {
+			there(9)
+			require.Equal(t, was, weightsOf(t, r.Best))
+			run.Adapters, run.Steps = reads{err: errors.New("broken")}, 12
+			_, err = run.Train(t.Context())
+			require.Error(t, err)
+			there(9)
+			run.Adapters = lora.Adapters{}
+		} else {
+			there(3, 9)
+			require.Equal(t, path(3), r.Best)
+			m, err := sd.Open(r.Best, sd.Options{})
+			require.NoError(t, err)
+			require.NoError(t, m.Close())
+		}
+		require.NoError(t, os.RemoveAll(r.Best))
+		run.Steps = 12
+		r, err = run.Train(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, 12, r.BestStep)
+		_, err = os.Stat(r.Best)
+		require.NoError(t, err)
+	}
+}
+
 // A snapshot that cannot be read, or that is not what was trained, ends the run, whose checkpoint is there; a failure in drawing ends
 // nothing.
 func TestValidation(t *testing.T) {
@@ -200,17 +259,34 @@ func TestValidation(t *testing.T) {
 	for name, adapters := range map[string]Adapters{"unreadable": reads{err: broken}, "no change": reads{path: zero}} {
 		run := LCM{LoRA: true, Run: tinyRun(t, model, data), Adapter: Adapter{Rank: 4}}
 		run.Adapters = adapters
-		_, err := run.Train(t.Context())
+		r, err := run.Train(t.Context())
 		var bad *SnapshotError
 		require.ErrorAs(t, err, &bad, name)
+		require.Empty(t, r.Snapshot)
+		require.NoFileExists(t, bad.Path, "nobody takes it for a good one")
+		require.FileExists(t, bad.Rejected)
+		require.ErrorContains(t, err, "model-0000003.safetensors.rejected")
 		require.Equal(t, filepath.Join(run.Out, "model-0000003.safetensors"), bad.Path)
 		require.Equal(t, name == "unreadable", errors.Is(err, broken))
 		require.FileExists(t, filepath.Join(run.Out, "state-0000003.safetensors"))
 		run.Adapters, run.Resume = lora.Adapters{}, true
-		r, err := run.Train(t.Context())
+		r, err = run.Train(t.Context())
 		require.NoError(t, err)
 		require.Equal(t, 6, r.Step)
 	}
+
+	// The last snapshot is not taken for good by resuming: it is written and read again.
+	last := LCM{LoRA: true, Run: tinyRun(t, model, data), Adapter: Adapter{Rank: 4}}
+	last.Steps, last.Adapters = 3, reads{err: broken}
+	for range 2 {
+		_, err := last.Train(t.Context())
+		require.ErrorIs(t, err, broken)
+		last.Resume = true
+	}
+	last.Adapters = lora.Adapters{}
+	r, err := last.Train(t.Context())
+	require.NoError(t, err)
+	require.FileExists(t, r.Snapshot)
 
 	prompts := filepath.Join(t.TempDir(), "prompts.txt")
 	require.NoError(t, os.WriteFile(prompts, []byte("# two\na cat\n\na dog\n"), 0o600))

@@ -68,7 +68,7 @@ type Run struct {
 
 	SaveEvery int    `option:"save-every" default:"500" range:"[1,]" help:"steps between checkpoints and snapshots"`
 	SaveDType string `option:"save-dtype" default:"f16" choices:"f16,bf16,f32" help:"data type of the weights in snapshots"`
-	Keep      int    `option:"keep" range:"[0,]" value:"N" help:"number of snapshots to keep besides the best (default 0: all)"`
+	Keep      int    `option:"keep" range:"[0,]" value:"N" help:"number of last snapshots to keep; the best always stays (default 0: all)"`
 	LogEvery  int    `option:"log-every" range:"[1,]" help:"steps between lines in stats.jsonl (default: steps/2000)"`
 
 	ValPrompts string   `option:"val-prompts" value:"FILE" help:"validation prompts, one per line: a sample grid is generated from each snapshot, with the file as others load it"`

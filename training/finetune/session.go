@@ -264,6 +264,8 @@ func (p *Plan) Train(ctx context.Context) (out Result, err error) {
 	if err := s.prepareSnapshots(); err != nil {
 		return out, err
 	}
+	last := &watched{s.snapshots, -1}
+	s.snapshots = last
 	if s.valid, err = newValidation(ctx, s); err != nil {
 		return out, err
 	}
@@ -277,6 +279,13 @@ func (p *Plan) Train(ctx context.Context) (out Result, err error) {
 		r.Started(p, s.dir)
 	}
 	out.Result, err = s.trainer(opt).Train(ctx)
+	if err == nil && last.step >= 0 && last.step != s.valid.looked { // the run had ended without it
+		err = s.valid.look(ctx, last.step)
+	}
+	var bad *SnapshotError
+	if errors.As(err, &bad) {
+		out.Snapshot = ""
+	}
 	out.Best, out.BestStep, out.BestLoss = s.valid.best()
 	out.Corrupt = len(p.Data.Corrupt()) + len(p.Data.Summary().Corrupt)
 	return out, err
@@ -460,7 +469,7 @@ func (s *session) prepareSnapshots() error {
 		s.groups = []optim.Group{{Params: s.student.Parameters()}}
 		return nil
 	}
-	f := &adapterFiles{run: s.dir, adapter: s.adapter, file: s.about(s.method.adapter(), s.method.kind()), keep: r.Keep, wrote: -1}
+	f := &adapterFiles{run: s.dir, adapter: s.adapter, file: s.about(s.method.adapter(), s.method.kind()), wrote: -1}
 	if s.averaged != nil {
 		f.adapter = s.averaged
 	}
@@ -519,7 +528,7 @@ type modelFolders struct {
 }
 
 // Path implements [training.Snapshots].
-func (f *modelFolders) Path(step int) string { return f.dir.File(fmt.Sprintf("model-%07d", step)) }
+func (f *modelFolders) Path(step int) string { return f.folder(step) }
 
 // Write implements [training.Snapshots].
 func (f *modelFolders) Write(_ context.Context, _ *torch.Scope, step int, _ int64) error {
@@ -542,30 +551,7 @@ func (f *modelFolders) Write(_ context.Context, _ *torch.Scope, step int, _ int6
 		return err
 	}
 	f.wrote = step
-	return f.prune()
-}
-
-// prune removes all but the last snapshots.
-func (f *modelFolders) prune() error {
-	if f.Run.Keep == 0 {
-		return nil
-	}
-	found, err := filepath.Glob(filepath.Join(escaped(f.dir.Path()), "model-[0-9][0-9][0-9][0-9][0-9][0-9][0-9]"))
-	if err != nil {
-		return err
-	}
-	slices.Sort(found)
-	for _, path := range found[:max(0, len(found)-f.Run.Keep)] {
-		if err := os.RemoveAll(path); err != nil {
-			return err
-		}
-	}
 	return nil
-}
-
-// escaped is a path as a part of a pattern.
-func escaped(path string) string {
-	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
 }
 
 // lcmKind is the kind of a model that was distilled.

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"iter"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/options"
@@ -23,15 +24,20 @@ import (
 )
 
 // SnapshotError is the error of a snapshot that does not do what was trained: it cannot be read, or changes nothing. It ends a run, whose
-// checkpoint is saved.
+// checkpoint is saved, and the snapshot is renamed.
 type SnapshotError struct {
-	Path string
-	Err  error
+	Path     string
+	Rejected string // where it is now: Path with .rejected appended; "" if it could not be renamed
+	Err      error
 }
 
 // Error returns the message.
 func (e *SnapshotError) Error() string {
-	return fmt.Sprintf("the snapshot %s is of no use: %v", quote.Path(e.Path), e.Err)
+	text := fmt.Sprintf("the snapshot %s is of no use: %v", quote.Path(e.Path), e.Err)
+	if e.Rejected != "" {
+		text += "; it was renamed to " + quote.Path(filepath.Base(e.Rejected))
+	}
+	return text
 }
 
 // Unwrap returns the cause.
@@ -63,6 +69,7 @@ type validation struct {
 	prompts []string
 	source  *latents.Source // of the validation loss; nil: none
 	lowest  lowest
+	looked  int // step of the last snapshot that was looked at; -1: none
 }
 
 // lowest is the snapshot with the lowest validation loss, as best.json has it.
@@ -74,7 +81,7 @@ type lowest struct {
 const bestFile = "best.json"
 
 func newValidation(ctx context.Context, s *session) (*validation, error) {
-	v := &validation{session: s}
+	v := &validation{session: s, looked: -1}
 	r := s.Run
 	if r.ValPrompts != "" {
 		var err error
@@ -88,6 +95,10 @@ func newValidation(ctx context.Context, s *session) (*validation, error) {
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%s: %w; remove it to choose the best snapshot anew", quote.Path(s.dir.File(bestFile)), quote.Error(err))
+	}
+	if _, err := os.Stat(v.bestPath()); v.lowest.Step != 0 && errors.Is(err, fs.ErrNotExist) {
+		r.warn("the best snapshot is not there any more; the best of those to come is kept", "path", v.bestPath())
+		v.lowest = lowest{}
 	}
 	if *r.ValBatches == 0 {
 		return v, nil
@@ -121,7 +132,7 @@ func (v *validation) best() (path string, step int, loss float64) {
 
 func (v *validation) bestPath() string {
 	if v.student != nil {
-		return v.dir.File(fmt.Sprintf("model-%07d", v.lowest.Step))
+		return v.folder(v.lowest.Step)
 	}
 	return v.dir.File("best.safetensors")
 }
@@ -132,13 +143,18 @@ func (v *validation) look(ctx context.Context, k int) error {
 	if _, err := os.Stat(path); err != nil {
 		return nil //nolint:nilerr // steps were skipped, and nothing was saved
 	}
+	v.looked = k
 	err := v.validate(ctx, k, path)
 	var bad *SnapshotError
-	if err == nil || errors.As(err, &bad) || ctx.Err() != nil {
+	switch {
+	case errors.As(err, &bad):
+		return errors.Join(err, bad.reject())
+	case err != nil && ctx.Err() != nil:
 		return err
+	case err != nil:
+		v.Run.warn("validation failed; training continues", "step", k, "error", err)
 	}
-	v.Run.warn("validation failed; training continues", "step", k, "error", err)
-	return nil
+	return v.prune()
 }
 
 func (v *validation) validate(ctx context.Context, k int, path string) (err error) {
@@ -190,7 +206,7 @@ func (v *validation) validate(ctx context.Context, k int, path string) (err erro
 
 // reload reads a snapshot as other programs do, and compares what it computes with what is trained.
 func (v *validation) reload(path string) (m *sd.Model, adapter sd.Adapter, err error) {
-	fail := func(err error) (*sd.Model, sd.Adapter, error) { return nil, nil, &SnapshotError{path, err} }
+	fail := func(err error) (*sd.Model, sd.Adapter, error) { return nil, nil, &SnapshotError{Path: path, Err: err} }
 	r := v.Run
 	m = v.model
 	learned := v.adapter
