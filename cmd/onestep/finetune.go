@@ -18,6 +18,7 @@ import (
 	"github.com/onestep-go/onestep/internal/number"
 	"github.com/onestep-go/onestep/internal/options"
 	"github.com/onestep-go/onestep/internal/plural"
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/training"
 	"github.com/onestep-go/onestep/training/finetune"
 	"github.com/onestep-go/onestep/training/latents"
@@ -91,6 +92,13 @@ func (a *app) finetune(cmd *cobra.Command, kind string, opts any, run *finetune.
 				return err
 			}
 			maps.Copy(values, file)
+			beside, err := o.Beside(config, kind)
+			if err != nil {
+				return err
+			}
+			if beside != nil {
+				newScreen(a.stderr).log.Warn("ignored in --config, as they are no options: " + strings.Join(quote.Texts(beside), ", "))
+			}
 		}
 		maps.Copy(values, given)
 		if err := finetune.SetOptions(opts, values); err != nil {

@@ -69,6 +69,10 @@ func TestFinetune(t *testing.T) {
 		require.True(t, got.Finished)
 		require.FileExists(t, got.Best)
 		require.FileExists(t, filepath.Join(out, "samples-0000004.png"))
+		logged, err := os.ReadFile(filepath.Join(out, "log.txt"))
+		require.NoError(t, err)
+		require.Contains(t, string(logged), "val_loss=")
+		require.Contains(t, string(logged), "model-0000004.safetensors")
 		f, err := safetensors.Open(got.Snapshot)
 		require.NoError(t, err)
 		values := 0
@@ -208,6 +212,32 @@ func TestFlagsOfDataErrors(t *testing.T) {
 		}
 		require.NoError(t, os.RemoveAll(filepath.Join(dir, "r")))
 	}
+}
+
+// What a --config has beside options is said, one of another command is refused, and types may have PyTorch's names.
+func TestConfigOfFinetune(t *testing.T) {
+	dir := t.TempDir()
+	require.NoError(t, tiny.Write(filepath.Join(dir, "sd15"), "sd15"))
+	captionedImages(t, filepath.Join(dir, "photos"), 2)
+	put := func(text string) {
+		require.NoError(t, os.WriteFile(filepath.Join(dir, "c.json"), []byte(text), 0o600))
+	}
+	args := strings.Fields(strings.ReplaceAll("train-lcm --lora --model DIR/sd15 --data DIR/photos --rank 4 --out DIR/r --dry-run --json --dtype torch.bfloat16 --save-dtype fp16 --skip 30 --config DIR/c.json", "DIR", dir))
+	put(`{"run": "train-lcm", "onestep": "1", "threads": 3, "model_holds": "x", "lr": 0.5}`)
+	code, out, errs := try(args...)
+	require.Zero(t, code, errs)
+	require.Contains(t, errs, "model_holds, threads")
+	var plan struct {
+		Options map[string]any
+		Notices []string
+	}
+	require.NoError(t, json.Unmarshal([]byte(out), &plan))
+	require.Equal(t, []any{0.5, "bf16", "f16"}, []any{plan.Options["lr"], plan.Options["dtype"], plan.Options["save_dtype"]})
+	require.Contains(t, strings.Join(plan.Notices, "\n"), "step 30 does not divide the 1000 timesteps")
+	put(`{"run": "train-lora"}`)
+	code, _, errs = try(args...)
+	require.Equal(t, exitUsage, code)
+	require.Contains(t, errs, "train-lora")
 }
 
 // A dry run refuses what the run refuses.

@@ -9,6 +9,7 @@ import (
 
 	"github.com/onestep-go/onestep/internal/options"
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd/clip"
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/vae"
@@ -38,6 +39,14 @@ func (p *Plan) configured(given asked) error {
 		}
 		r.Batch = n
 	}
+	if m, ok := p.method.(*LCM); ok {
+		if n := p.steps(); n%m.Skip != 0 {
+			p.note("the skipping step %d does not divide the %d timesteps of the chain: the last %d are not trained", m.Skip, n, n%m.Skip)
+		}
+		if grid := max(p.steps()/m.Skip, 1); m.LoRA && grid != 50 {
+			p.note("with a skipping step of %d the adapter is for a grid of %d timesteps in place of the usual 50 (original_inference_steps of LCM samplers)", m.Skip, grid)
+		}
+	}
 	if given.prior != nil && *given.prior != 1 && p.Data.Summary().Regularization == 0 {
 		p.note("the prior loss weight has no effect: there are no regularization images")
 	}
@@ -49,6 +58,16 @@ func (p *Plan) configured(given asked) error {
 		p.side, r.Resolution = side, side
 	}
 	return nil
+}
+
+// steps is the number of timesteps of the model's chain.
+func (p *Plan) steps() int {
+	if p.files.Scheduler != nil {
+		if c, err := noise.ParseConfig(p.files.Scheduler); err == nil {
+			return c.Steps()
+		}
+	}
+	return 1000
 }
 
 // Check returns the error that Train would return of the run directory, before any long work; begun reports whether there is a run to resume.

@@ -1,6 +1,7 @@
 package finetune_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -22,6 +23,7 @@ import (
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/safetensors"
 	"github.com/onestep-go/onestep/torch/torchtest"
+	"github.com/onestep-go/onestep/torch/vision"
 	"github.com/onestep-go/onestep/training"
 	. "github.com/onestep-go/onestep/training/finetune"
 )
@@ -158,7 +160,7 @@ func TestResumeIsExact(t *testing.T) {
 func TestFullLCM(t *testing.T) {
 	for _, kind := range []string{"sd15", "sdxl"} {
 		run := LCM{Run: tinyRun(t, base(t, kind), photos(t, 3)), GuidanceSize: 32}
-		run.Keep = 1
+		run.Keep, run.Skip = 1, 30
 		r, err := run.Train(t.Context())
 		require.NoError(t, err)
 		m, err := sd.Open(r.Snapshot, sd.Options{})
@@ -166,6 +168,7 @@ func TestFullLCM(t *testing.T) {
 		require.True(t, m.Distilled())
 		require.Equal(t, 32, m.UNet.Config().TimeCondProjDim)
 		require.Contains(t, string(m.Scheduler), "LCMScheduler")
+		require.Regexp(t, `"original_inference_steps": 33\b`, string(m.Scheduler), "1000/30")
 		require.NoError(t, m.Close())
 		require.NoDirExists(t, filepath.Join(run.Out, "model-0000003"))
 	}
@@ -313,7 +316,12 @@ func TestValidation(t *testing.T) {
 		require.True(t, r.Finished)
 		if fails == "" {
 			require.Equal(t, []int{3, 6}, drawn)
-			require.FileExists(t, filepath.Join(run.Out, "samples-0000006.png"))
+			grid, err := os.ReadFile(filepath.Join(run.Out, "samples-0000006.png"))
+			require.NoError(t, err)
+			texts, err := vision.ReadTexts(bytes.NewReader(grid))
+			require.NoError(t, err)
+			require.Equal(t, "onestep_samples", texts[0].Keyword)
+			require.Contains(t, texts[0].Value, "a dog")
 		}
 	}
 }

@@ -51,6 +51,8 @@ func TestBadInput(t *testing.T) {
 	defer fresh.Close()
 	foreign := filepath.Join(t.TempDir(), "foreign.safetensors")
 	require.NoError(t, fresh.Save(foreign, sd.AdapterFile{}))
+	kohya := filepath.Join(t.TempDir(), "kohya.txt")
+	require.NoError(t, os.WriteFile(kohya, []byte("# two\na cat --w 512 --h 512\n"), 0o600))
 	few := filepath.Join(t.TempDir(), "few.txt")
 	require.NoError(t, os.WriteFile(few, []byte("# none\n"), 0o600))
 
@@ -87,6 +89,7 @@ func TestBadInput(t *testing.T) {
 		"val-steps":    {func(r *LCM) { r.ValSteps = 7 }, "val-steps", []string{"val_prompts"}},
 		"val-guidance": {func(r *LCM) { r.ValGuide = new(0.0) }, "val-guidance", []string{"val_prompts"}},
 		"val-data":     {func(r *LCM) { r.ValData, r.ValBatches = data, new(0) }, "val-data", []string{"val_batches"}},
+		"kohya's":      {func(r *LCM) { r.ValPrompts = kohya }, "val-prompts", []string{"line 2", "--w"}},
 		"kept tokens":  {func(r *LCM) { r.KeepTokens = 2 }, "keep-tokens", []string{"shuffle"}},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -71,7 +71,7 @@ type Run struct {
 	Keep      int    `option:"keep" range:"[0,]" value:"N" help:"number of last snapshots to keep; the best always stays (default 0: all)"`
 	LogEvery  int    `option:"log-every" range:"[1,]" help:"steps between lines in stats.jsonl (default: steps/2000)"`
 
-	ValPrompts string   `option:"val-prompts" value:"FILE" help:"validation prompts, one per line: a sample grid is generated from each snapshot, with the file as others load it"`
+	ValPrompts string   `option:"val-prompts" value:"FILE" help:"validation prompts, one per line (lines that begin with # are comments): a sample grid is generated from each snapshot, with the file as others load it"`
 	ValSteps   int      `option:"val-steps" range:"[1,1000]" help:"sampling steps of validation images (default: 4 for few-step models, 25 otherwise)"`
 	ValGuide   *float64 `option:"val-guidance" range:"[0,1000]" help:"guidance scale of validation images (default: that of the sampler)"`
 	ValData    string   `option:"val-data" value:"PATH" help:"images with captions for the validation loss (default: the training data, with other noise)"`

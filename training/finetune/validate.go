@@ -9,6 +9,8 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/options"
@@ -43,6 +45,9 @@ func (e *SnapshotError) Error() string {
 // Unwrap returns the cause.
 func (e *SnapshotError) Unwrap() error { return e.Err }
 
+// kohyas are the options that kohya's scripts read from the lines of validation prompts.
+var kohyas = regexp.MustCompile(` --(n|w|h|d|s|l|t|am|ss|sn|ow|oh|of|cn|i|c|g)\b`)
+
 // prompts reads the validation prompts: the lines of a file but empty ones and comments, which begin with #.
 func (r *Run) prompts() ([]string, error) {
 	const most = 64
@@ -51,8 +56,14 @@ func (r *Run) prompts() ([]string, error) {
 		return nil, options.Failed("val-prompts", err)
 	}
 	var all []string
+	n := 0
 	for line := range strings.Lines(string(text)) {
+		n++
 		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
+			if option := kohyas.FindString(" " + line); option != "" {
+				return nil, options.Refuse("val-prompts", "%s: %s, line %d: want a prompt alone, got the option%s as in kohya's scripts; %s and %s are of all validation images",
+					options.NameOf("val-prompts"), quote.Path(r.ValPrompts), n, option, options.NameOf("val-steps"), options.NameOf("val-guidance"))
+			}
 			all = append(all, line)
 		}
 	}
@@ -175,6 +186,9 @@ func (v *validation) validate(ctx context.Context, k int, path string) (err erro
 			err = errors.Join(err, m.Close())
 		}
 	}()
+	if v.Run.Log != nil {
+		v.Run.Log.Info("snapshot", "step", k, "path", path)
+	}
 	if v.source != nil {
 		if err := v.loss(ctx, k, path); err != nil {
 			return err
@@ -201,7 +215,23 @@ func (v *validation) validate(ctx context.Context, k int, path string) (err erro
 			return err
 		}
 	}
-	return vision.Write(v.dir.File(fmt.Sprintf("samples-%07d.png", k)), grid, vision.WriteOptions{Overwrite: true})
+	return vision.Write(v.dir.File(fmt.Sprintf("samples-%07d.png", k)), grid, vision.WriteOptions{Overwrite: true, Texts: sample.texts()})
+}
+
+// texts are the settings of a sample grid, by which it can be told from others.
+func (v Sample) texts() []vision.Text {
+	settings := map[string]any{"snapshot": v.Path, "step": v.Step, "prompts": v.Prompts, "seed": v.Seed, "width": v.Width, "height": v.Height, "steps": v.Steps}
+	if v.FewStep {
+		settings["sampler"] = "lcm"
+	}
+	if v.Guidance != 0 {
+		settings["guidance"] = v.Guidance
+	}
+	text, err := json.Marshal(settings)
+	if err != nil {
+		return nil
+	}
+	return []vision.Text{{Keyword: "onestep_samples", Value: string(text)}}
 }
 
 // reload reads a snapshot as other programs do, and compares what it computes with what is trained.
@@ -293,6 +323,9 @@ func (v *validation) loss(ctx context.Context, k int, path string) error {
 	loss := sum / float64(*r.ValBatches)
 	if !finite(loss) {
 		return fmt.Errorf("the validation loss is %v", loss)
+	}
+	if r.Log != nil {
+		r.Log.Info("validation", "step", k, "val_loss", strconv.FormatFloat(loss, 'g', 5, 64))
 	}
 	if err := v.dir.Record(map[string]any{"step": k, "val_loss": loss}); err != nil {
 		return err

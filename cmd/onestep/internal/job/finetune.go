@@ -2,11 +2,14 @@ package job
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"image"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/memory"
@@ -50,6 +53,28 @@ func (o Finetune) ReadConfig(path string) (map[string]any, error) {
 		return nil, usage("--config %s: %s", quote.Path(path), quote.Text(err.Error()))
 	}
 	return values, nil
+}
+
+// Beside lists the keys of a --config that are no options, such as the sums of files that a run's options.json has. A run of another command is
+// an error.
+func (o Finetune) Beside(path, kind string) (keys []string, err error) {
+	text, err := plainfile.Read(path, 1<<20)
+	if err != nil {
+		return nil, fmt.Errorf("--config: %w", err)
+	}
+	var all map[string]any
+	if err := json.Unmarshal(text, &all); err != nil {
+		return nil, fmt.Errorf("--config: %w", quote.Error(err))
+	}
+	if of, there := all["run"]; there && of != kind {
+		return nil, usage("--config %s: it has options of %s, want those of %s", quote.Path(path), quote.Text(fmt.Sprint(of)), kind)
+	}
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		if _, ok := options.Named(o.Options, strings.ReplaceAll(key, "_", "-")); !ok && key != "run" && key != "onestep" {
+			keys = append(keys, key)
+		}
+	}
+	return keys, nil
 }
 
 // ReadRun reads the options of the run in the run directory; nil if there is none.
