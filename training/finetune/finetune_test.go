@@ -170,7 +170,9 @@ func TestFullLCM(t *testing.T) {
 		require.Contains(t, string(m.Scheduler), "LCMScheduler")
 		require.Regexp(t, `"original_inference_steps": 33\b`, string(m.Scheduler), "1000/30")
 		require.NoError(t, m.Close())
-		require.NoDirExists(t, filepath.Join(run.Out, "model-0000003"))
+		if r.BestStep != 3 { // the best one is kept
+			require.NoDirExists(t, filepath.Join(run.Out, "model-0000003"))
+		}
 	}
 }
 
