@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"math"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"runtime"
@@ -32,13 +33,26 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files again")
 
+// asCommand is the environment variable with a command line for a process of its own; see command.
+const asCommand = "ONESTEP_TEST_COMMAND"
+
 func TestMain(m *testing.M) {
+	if line := os.Getenv(asCommand); line != "" {
+		os.Exit(run(context.Background(), strings.Fields(line), os.Stdout, os.Stderr))
+	}
 	code := m.Run()
 	if n := torch.Live(); code == 0 && n != 0 {
 		fmt.Fprintf(os.Stderr, "%d tensors were not freed\n", n)
 		code = 1
 	}
 	os.Exit(code)
+}
+
+// command is a command line as a process of its own.
+func command(line string) *exec.Cmd {
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), asCommand+"="+line)
+	return cmd
 }
 
 // try runs a command line in this process.
