@@ -11,6 +11,11 @@
 // struct belong to the struct that embeds it. The tag range, such as [0,1) or (0,], limits a number, or each number of a list; the tag
 // value is the placeholder of the value in a help text; the tag form describes the values of a type that implements
 // encoding.TextUnmarshaler.
+//
+// A struct may change the options of those that it embeds, by blank fields with the tag overrides: it names an option, and the other tags
+// replace those of the option, or with omit:"true" it is none of the struct's. The field of an omitted option keeps its value.
+//
+//	_ struct{} `overrides:"channels" default:"64"`
 package options
 
 import (
@@ -132,9 +137,14 @@ func List(p any) ([]Option, error) {
 
 func list(v reflect.Value) ([]Option, error) {
 	var all []Option
+	var changes []reflect.StructTag
 	for i := range v.NumField() {
 		f := v.Type().Field(i)
 		name, ok := f.Tag.Lookup("option")
+		if _, change := f.Tag.Lookup("overrides"); f.Name == "_" && change {
+			changes = append(changes, f.Tag)
+			continue
+		}
 		if !ok {
 			if f.Anonymous && f.Type.Kind() == reflect.Struct {
 				embedded, err := list(v.Field(i))
@@ -161,6 +171,41 @@ func list(v reflect.Value) ([]Option, error) {
 			o.Choices = strings.Split(c, ",")
 		}
 		all = append(all, o)
+	}
+	for _, tag := range changes {
+		var err error
+		if all, err = override(all, tag); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// override changes one of the options, as the tag of a blank field says.
+func override(all []Option, tag reflect.StructTag) ([]Option, error) {
+	name := tag.Get("overrides")
+	i := slices.IndexFunc(all, func(o Option) bool { return o.Name == name })
+	if i < 0 {
+		return nil, fmt.Errorf("%s: there is no such option to override", quote.Text(name))
+	}
+	if tag.Get("omit") == "true" {
+		return slices.Delete(all, i, i+1), nil
+	}
+	o := &all[i]
+	for _, t := range []struct {
+		key string
+		of  *string
+	}{{"help", &o.Help}, {"default", &o.Default}, {"value", &o.Called}, {"form", &o.Form}} {
+		if text, ok := tag.Lookup(t.key); ok {
+			*t.of = text
+		}
+	}
+	if text, ok := tag.Lookup("range"); ok {
+		within, err := readRange(text)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", quote.Text(name), err)
+		}
+		o.Range = within
 	}
 	return all, nil
 }

@@ -193,3 +193,35 @@ func TestFillAndRead(t *testing.T) {
 		require.Error(t, err)
 	}
 }
+
+// A struct changes or omits the options of one that it embeds.
+func TestOverrides(t *testing.T) {
+	type base struct {
+		Model string `option:"model" help:"a model"`
+		Batch int    `option:"batch" default:"4" range:"[1,]" help:"batch size"`
+	}
+	p := &struct {
+		base
+		_ struct{} `overrides:"model" omit:"true"`
+		_ struct{} `overrides:"batch" default:"32" range:"[1,64]"`
+	}{}
+	all, err := List(p)
+	require.NoError(t, err)
+	require.Len(t, all, 1)
+	require.Equal(t, "batch size", all[0].Help)
+	require.NoError(t, Fill(p))
+	require.Equal(t, 32, p.Batch)
+	require.Error(t, all[0].Check(65))
+	for _, bad := range []any{
+		&struct {
+			_ struct{} `overrides:"steps" default:"1"`
+		}{},
+		&struct {
+			base
+			_ struct{} `overrides:"batch" range:"[a,1]"`
+		}{},
+	} {
+		_, err := List(bad)
+		require.Error(t, err)
+	}
+}
