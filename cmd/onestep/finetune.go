@@ -70,6 +70,24 @@ from forgetting what else it knows (prior preservation). The adapter works with 
 	}, "train-lora", run, &run.Run, func(ctx context.Context) (*finetune.Plan, error) { return run.Plan(ctx) })
 }
 
+func (a *app) trainLDM() *cobra.Command {
+	run := new(finetune.LDM)
+	return a.finetune(&cobra.Command{
+		Use:        "train-ldm --autoencoder AUTOENCODER --data DATA --out DIR",
+		SuggestFor: []string{"ldm", "latent", "train-text", "text-to-image"},
+		Short:      "Train a small text-to-image latent diffusion model from nothing",
+		Long: `Train a small text-to-image latent diffusion model from nothing: a U-Net and a text encoder, on the latents of an autoencoder that is not
+trained. Snapshots (model-STEP/) are diffusers directories, which generate, train-lcm and train-lora take as --model. The tokenizer is
+CLIP's with only the tokens of the captions. The latents' scale is measured on images of the data.
+
+` + aboutFinetuneRun,
+		Example: `  onestep train-ldm --autoencoder taef2/ --data emoji/ --out runs/emoji --zero-snr
+  onestep generate --model runs/emoji/model-0100000 --steps 20 --guidance 2 --prompt "a cat"
+  onestep train-ldm --autoencoder sd15/vae --data photos/ --resolution 128 --size small --out runs/photos
+  onestep train-lcm --lora --model runs/emoji/model-0100000 --data emoji/ --out runs/lcm`,
+	}, "train-ldm", run, &run.Run, func(ctx context.Context) (*finetune.Plan, error) { return run.Plan(ctx) })
+}
+
 // finetune adds flags and the work to a command that runs one of package finetune's methods.
 func (a *app) finetune(cmd *cobra.Command, kind string, opts any, run *finetune.Run, plan func(context.Context) (*finetune.Plan, error)) *cobra.Command {
 	o := job.Finetune{Options: opts, Run: run, Plan: plan}
@@ -128,21 +146,23 @@ func (a *app) finetune(cmd *cobra.Command, kind string, opts any, run *finetune.
 	call(f, "TIME", "duration")
 	hideDefault(f, "duration")
 	offer(cmd, "device", "cpu", "cuda")
+	those := func(names string) string { return strings.Join(flagsOf(f, strings.Fields(names)), " ") }
 	byTopic(cmd,
-		topic{"Run", "model data out steps duration resume config seed dry-run json"},
-		topic{"Data", "resolution buckets random-crop flip shuffle-caption keep-tokens caption-dropout caption-column allow-uncaptioned reg-data prior-weight corrupt clip-skip cache"},
-		topic{"Adapter", strings.Join(slicesOf(f, "lora", "rank", "alpha", "targets", "init", "layout", "name"), " ")},
+		topic{"Run", those("model autoencoder data out steps duration resume config seed dry-run json")},
+		topic{"Data", those("resolution buckets random-crop flip shuffle-caption keep-tokens caption-dropout caption-column allow-uncaptioned reg-data prior-weight corrupt clip-skip cache")},
+		topic{"Model", those("size channels text-size vocabulary tokens scaling-factor")},
+		topic{"Adapter", those("lora rank alpha targets init layout name")},
 		topic{"Method", "*"},
-		topic{"Optimizer and EMA", "batch grad-accum lr lr-schedule lr-warmup weight-decay clip ema"},
+		topic{"Optimizer and EMA", those("batch grad-accum lr lr-schedule lr-warmup lr-decay weight-decay beta2 clip ema")},
 		topic{"Validation", "val-prompts val-steps val-guidance val-data val-batches"},
-		topic{"Output", "save-every save-dtype keep log-every"},
-		topic{"Device and memory", "device dtype checkpointing threads force"},
+		topic{"Output", those("decoder-only save-every save-dtype keep log-every")},
+		topic{"Device and memory", those("device dtype checkpointing threads force")},
 	)
 	return cmd
 }
 
-// slicesOf returns those of the names that are flags.
-func slicesOf(f *pflag.FlagSet, names ...string) (have []string) {
+// flagsOf returns those of the names that are flags.
+func flagsOf(f *pflag.FlagSet, names []string) (have []string) {
 	for _, name := range names {
 		if f.Lookup(name) != nil {
 			have = append(have, name)
@@ -175,7 +195,9 @@ func (a *app) dryFinetune(ctx context.Context, o job.Finetune, kind string) erro
 	}
 	var b strings.Builder
 	what := fmt.Sprintf("a full model, %s", plural.N(d.Parameters, "parameter"))
-	if d.Modules > 0 {
+	if kind == "train-ldm" {
+		what = "a new model, " + plural.N(d.Parameters, "parameter")
+	} else if d.Modules > 0 {
 		what = fmt.Sprintf("an adapter of %s, %s", plural.N(d.Modules, "module"), plural.N(d.Parameters, "parameter"))
 	}
 	fmt.Fprintf(&b, "trains     %s\n", what)

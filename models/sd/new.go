@@ -22,6 +22,8 @@ type NewConfig struct {
 	// UNet is the network. The autoencoder's latent channels are the default of InChannels and OutChannels, and the text encoder's width that
 	// of CrossAttentionDim. The zero value is Stable Diffusion 1's network; package unet has presets of small ones.
 	UNet unet.Config
+	// Resolution is the side of the images in training, in pixels, for the network's SampleSize. 0: as UNet says.
+	Resolution int
 	// Text is the text encoder. The tokenizer's vocabulary, end token and maximum length are the defaults of Vocab, EOS and Positions. Package
 	// clip has presets of small ones.
 	Text clip.Config
@@ -120,6 +122,9 @@ func New(c NewConfig) (_ *Model, err error) {
 		if err := vae.Rescale(m.VAE, c.ScalingFactor); err != nil {
 			return nil, fail(err)
 		}
+	}
+	if c.Resolution > 0 {
+		c.UNet.SampleSize = unet.Ints{c.Resolution / m.VAE.Factor()}
 	}
 	net, text, tokens, err := c.resolved(m.VAE.Channels())
 	if err != nil {

@@ -76,7 +76,7 @@ func (p *Plan) Check() (begun bool, err error) {
 	return rundir.Check(r.Out, r.entries(p.method.kind(), p.Options, nil), r.Resume, r.mayChange(nil)...)
 }
 
-// fits refuses what the model's parts cannot use, opens the validation data, and sets the sizes of images.
+// fits refuses what the model's parts cannot use, and opens the validation data.
 func (p *Plan) fits(ctx context.Context) error {
 	r := p.Run
 	for _, part := range []*weights.Component{p.files.Text, p.files.Text2} {
@@ -95,6 +95,12 @@ func (p *Plan) fits(ctx context.Context) error {
 	if c, err := vae.ParseConfig(p.files.VAE.Config); err == nil {
 		factor = 1 << (len(c.Channels) - 1)
 	}
+	return p.sizes(ctx, factor)
+}
+
+// sizes opens the validation data, and sets the sizes of images for an autoencoder with that many pixels in one of its latents.
+func (p *Plan) sizes(ctx context.Context, factor int) error {
+	r := p.Run
 	if r.ValData != "" {
 		var err error
 		if p.valData, err = r.set(ctx, "val-data", r.ValData, p.side); err != nil {

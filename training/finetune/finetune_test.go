@@ -127,7 +127,7 @@ func TestResumeIsExact(t *testing.T) {
 	model, data := base(t, "sd15"), photos(t, 5)
 	options := func() LCM {
 		r := LCM{LoRA: true, Run: tinyRun(t, model, data), Adapter: Adapter{Rank: 4}}
-		r.Steps, r.LRSchedule, r.LRWarmup, r.GradAccum, r.EMA, r.Flip, r.CaptionDropout = 8, "cosine", 0.25, 2, 0.9, true, 0.3
+		r.Steps, r.LRSchedule, r.LRWarmup, r.GradAccum, r.EMA, r.Flip, r.CaptionDropout = 8, "cosine", new(Warmup(0.25)), 2, new(0.9), true, new(0.3)
 		return r
 	}
 	whole := options()

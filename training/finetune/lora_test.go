@@ -85,7 +85,7 @@ func TestInit(t *testing.T) {
 
 		next := func() LoRA {
 			r := LoRA{Run: tinyRun(t, model, data), Adapter: Adapter{Init: from.Snapshot}}
-			r.DType, r.EMA, r.SaveDType, r.Seed = "bf16", 0.5, c.saved, 9
+			r.DType, r.EMA, r.SaveDType, r.Seed = "bf16", new(0.5), c.saved, 9
 			return r
 		}
 		whole := next()

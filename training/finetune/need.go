@@ -24,6 +24,9 @@ const keptWith, keptCheckpointed = 56, 8
 // Need estimates the memory that the run takes.
 func (p *Plan) Need() (Need, error) {
 	r := p.Run
+	if p.made != nil {
+		return p.needOfNew()
+	}
 	size := float64(r.dtype().Size())
 	var n Need
 	without := sd.Components{Text: p.frees(), VAE: p.frees()}
@@ -33,7 +36,7 @@ func (p *Plan) Need() (Need, error) {
 	}
 	n.Model = e.Weights
 	copies := 4.0 // with the gradients and two moments
-	if r.EMA > 0 {
+	if *r.EMA > 0 {
 		copies++
 	}
 	computes := size
@@ -47,8 +50,13 @@ func (p *Plan) Need() (Need, error) {
 		kept = keptCheckpointed
 	}
 	n.Activations = computes*kept*float64(r.Batch)*p.network.Activations(max(p.most.Y/8, 1), max(p.most.X/8, 1)) + e.Network
-	n.Host = 5 * float64(r.Batch) * (3*float64(p.most.X*p.most.Y) + 4*77*2048)
+	n.Host = p.ahead()
 	return n, nil
+}
+
+// ahead is the memory of the images and features that are read ahead.
+func (p *Plan) ahead() float64 {
+	return 5 * float64(p.Run.Batch) * (3*float64(p.most.X*p.most.Y) + 4*77*2048)
 }
 
 // frees reports whether the autoencoder and the text encoders are not needed once everything is encoded.

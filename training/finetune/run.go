@@ -41,10 +41,10 @@ type Run struct {
 	GradAccum   int      `option:"grad-accum" default:"1" range:"[1,65536]" help:"gradient accumulation: batches of an optimizer step"`
 	LR          float64  `option:"lr" range:"(0,10)" help:"learning rate of AdamW (default: 0.0001 for adapters, 0.000001 for a full model)"`
 	LRSchedule  string   `option:"lr-schedule" default:"constant" choices:"constant,cosine,linear" help:"learning-rate schedule after the warm-up; cosine and linear end at 0"`
-	LRWarmup    Warmup   `option:"lr-warmup" value:"N|X" form:"a number of steps, or a fraction of the run such as 0.05 or 5%" help:"linear warm-up of the learning rate, in steps or, below 1, as a fraction of the run (default 0)"`
+	LRWarmup    *Warmup  `option:"lr-warmup" default:"0" value:"N|X" form:"a number of steps, or a fraction of the run such as 0.05 or 5%" help:"linear warm-up of the learning rate, in steps or, below 1, as a fraction of the run (default 0)"`
 	WeightDecay *float64 `option:"weight-decay" default:"0.01" range:"[0,10]" help:"decoupled weight decay of AdamW"`
 	Clip        float64  `option:"clip" default:"1" range:"(0,1000000000]" help:"gradient clipping: largest norm"`
-	EMA         float64  `option:"ema" range:"[0,1)" help:"EMA decay per step of the weights in snapshots (default 0: the weights themselves)"`
+	EMA         *float64 `option:"ema" default:"0" range:"[0,1)" help:"EMA decay per step of the weights in snapshots (default 0: the weights themselves)"`
 	Seed        uint64   `option:"seed" value:"N" help:"seed of initial weights, data order, noise and validation images (default 0)"`
 
 	Device        torch.Device `option:"device" default:"cpu" value:"DEVICE" form:"cpu, cuda or cuda:N" help:"cpu, cuda or cuda:N"`
@@ -57,7 +57,7 @@ type Run struct {
 	Flip           bool     `option:"flip" help:"random horizontal flips"`
 	ShuffleCaption bool     `option:"shuffle-caption" help:"shuffle the comma-separated parts of captions"`
 	KeepTokens     int      `option:"keep-tokens" range:"[0,1000]" value:"N" help:"parts at the start of a caption that stay in place (default 0)"`
-	CaptionDropout float64  `option:"caption-dropout" range:"[0,1]" help:"fraction of samples trained with an empty caption (default 0)"`
+	CaptionDropout *float64 `option:"caption-dropout" default:"0" range:"[0,1]" help:"fraction of samples trained with an empty caption (default 0)"`
 	Column         string   `option:"caption-column" value:"NAME" help:"column of captions in metadata.jsonl or metadata.csv (default: text, caption or prompt)"`
 	Uncaptioned    bool     `option:"allow-uncaptioned" help:"train images without a caption with an empty one; otherwise they are an error"`
 	Regularization string   `option:"reg-data" value:"DIR" help:"regularization images with captions, which keep the model from forgetting what else it knows (default: none, or those of a dataset configuration)"`
@@ -87,6 +87,8 @@ type Run struct {
 	Draw func(ctx context.Context, v Sample) ([]image.Image, error)
 	// Extra are further entries of options.json and of an adapter's metadata, such as a program's version. They change no result.
 	Extra map[string]string
+
+	lrDecay float64 // the fraction of the run at its end over which the learning rate decays; 0: all of it after the warm-up
 
 	Log      *slog.Logger                                 // nil: silence
 	Encoding func(latents.Progress)                       // called while images and captions are encoded; may be nil
@@ -137,7 +139,7 @@ func (r *Run) defaults(p any, few bool) error {
 		return err
 	}
 	for _, need := range []struct{ option, value string }{{"model", r.Model}, {"data", r.Data}, {"out", r.Out}} {
-		if need.value == "" {
+		if _, is := options.Named(p, need.option); need.value == "" && (is || need.option == "out") {
 			return options.Refuse(need.option, "%s is required", options.NameOf(need.option))
 		}
 	}
@@ -197,7 +199,11 @@ func (r *Run) schedule() optim.Schedule {
 	if err != nil {
 		d = optim.Decay(r.LRSchedule)
 	}
-	return optim.Schedule{Decay: d, Warmup: r.LRWarmup.Steps(r.Steps), Steps: r.Steps}
+	s := optim.Schedule{Decay: d, Warmup: r.LRWarmup.Steps(r.Steps), Steps: r.Steps}
+	if r.lrDecay > 0 {
+		s.Start = r.Steps - int(math.Round(r.lrDecay*float64(r.Steps)))
+	}
+	return s
 }
 
 // dtype is the frozen model's data type.
@@ -222,7 +228,7 @@ func (r *Run) set(ctx context.Context, option, path string, resolution int) (*ca
 		Column: r.Column, Prior: prior,
 		Resolution: resolution, Buckets: captioned.Buckets{Enable: r.Buckets}, PriorWeight: *r.PriorWeight,
 		Uncaptioned: r.Uncaptioned, SkipCorrupt: r.Corrupt == "skip",
-		Settings: captioned.Settings{RandomCrop: r.RandomCrop, Flip: r.Flip, Shuffle: r.ShuffleCaption, KeepTokens: r.KeepTokens, Dropout: r.CaptionDropout},
+		Settings: captioned.Settings{RandomCrop: r.RandomCrop, Flip: r.Flip, Shuffle: r.ShuffleCaption, KeepTokens: r.KeepTokens, Dropout: *r.CaptionDropout},
 	})
 	if err != nil {
 		return nil, ofData(option, err)
@@ -298,14 +304,14 @@ func (r *Run) mayChange(holds map[string]string) []string {
 	for k := range r.Extra {
 		may = append(may, k)
 	}
-	if r.LRSchedule == "constant" && (r.LRWarmup == 0 || r.LRWarmup >= 1) {
+	if r.LRSchedule == "constant" && (*r.LRWarmup == 0 || *r.LRWarmup >= 1) {
 		may = append(may, "steps") // no step's learning rate depends on how many there are
 	}
 	was, err := rundir.ReadOptions(r.Out)
 	if err != nil {
 		return may // rundir says what is wrong, or there is nothing to compare
 	}
-	for _, entry := range []string{"data", "model", "init", "few_step"} { // where a run reads the same, the path does not matter
+	for _, entry := range []string{"data", "model", "init", "few_step", "autoencoder"} { // where a run reads the same, the path does not matter
 		if now := holds[entry+"_holds"]; now == "" || now == was[entry+"_holds"] {
 			if may = append(may, entry); entry == "data" {
 				may = append(may, "reg_data")
@@ -321,7 +327,7 @@ func (r *Run) mayChange(holds map[string]string) []string {
 // ReadOptions reads the options of a run from JSON, such as options.json, by their names. p points to the run's struct, such as *LCM; beside
 // are keys of a program's own.
 func ReadOptions(p any, data []byte, beside ...string) (map[string]any, error) {
-	return options.Read(p, data, append([]string{"run", "data_holds", "model_holds", "init_holds", "few_step_holds"}, beside...)...)
+	return options.Read(p, data, append([]string{"run", "data_holds", "model_holds", "init_holds", "few_step_holds", "autoencoder_holds"}, beside...)...)
 }
 
 // SetOptions gives options values of their types, by their names.

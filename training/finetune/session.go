@@ -41,6 +41,12 @@ type method interface {
 	learn(s *session) error // makes what is trained and the objective
 }
 
+// builder is a method that makes a new model, instead of opening one. Its build opens the data and makes the model.
+type builder interface {
+	build(ctx context.Context, p *Plan, given asked) error
+	open(ctx context.Context, s *session) error // makes the model ready, before images are encoded
+}
+
 // Plan is a run with everything decided and its data open, before any weights are read.
 type Plan struct {
 	Data       *captioned.Set
@@ -51,6 +57,7 @@ type Plan struct {
 
 	method  method
 	files   *weights.Model
+	made    *sd.Model // a new model, instead of files
 	network unet.Config
 
 	name     string // of the model
@@ -77,6 +84,14 @@ func plan(ctx context.Context, m method) (_ *Plan, err error) {
 			err = errors.Join(err, p.Close())
 		}
 	}()
+	if r.ValPrompts != "" {
+		if _, err := r.prompts(); err != nil {
+			return nil, err
+		}
+	}
+	if b, ok := m.(builder); ok {
+		return p, b.build(ctx, p, given)
+	}
 	if p.files, err = weights.Open(r.Model, weights.Options{}); err != nil {
 		return nil, &OptionError{Option: "model", NoModel: true, Err: fmt.Errorf("%s: %w", options.NameOf("model"), err)}
 	}
@@ -115,11 +130,6 @@ func plan(ctx context.Context, m method) (_ *Plan, err error) {
 	if l, ok := m.(*LoRA); ok && l.FewStep != "" {
 		if l.few, err = r.Adapters.Inspect(p.files, l.FewStep); err != nil {
 			return nil, options.Failed("few-step", err)
-		}
-	}
-	if r.ValPrompts != "" {
-		if _, err := r.prompts(); err != nil {
-			return nil, err
 		}
 	}
 	if p.Data, err = r.set(ctx, "data", r.Data, p.side); err != nil {
@@ -177,7 +187,10 @@ func (p *Plan) Close() error {
 	if p.files != nil {
 		err = errors.Join(err, p.files.Close())
 	}
-	p.Data, p.valData, p.files = nil, nil, nil
+	if p.made != nil {
+		err = errors.Join(err, p.made.Close())
+	}
+	p.Data, p.valData, p.files, p.made = nil, nil, nil, nil
 	return err
 }
 
@@ -191,6 +204,8 @@ type session struct {
 	kept      *torch.Scope // of tensors that live as long as the run
 	adapter   sd.Adapter
 	student   *unet.UNet // of a full model
+	whole     *sd.Model  // a new model, of which all but the autoencoder is trained
+	beta2     float64    // of the optimizer; 0: its default
 	objective training.Objective
 	prepare   func(s *torch.Scope, b training.Batch, d training.Draws) training.Batch
 	average   *training.Average
@@ -270,7 +285,7 @@ func (p *Plan) Train(ctx context.Context) (out Result, err error) {
 		return out, err
 	}
 	s.free()
-	opt, err := optim.AdamW{LR: r.LR, WeightDecay: orZero(*r.WeightDecay)}.NewGroups(s.groups...)
+	opt, err := optim.AdamW{LR: r.LR, Beta2: s.beta2, WeightDecay: orZero(*r.WeightDecay)}.NewGroups(s.groups...)
 	if err != nil {
 		return out, err
 	}
@@ -323,24 +338,14 @@ func (s *session) end(out Result, err error) error {
 // open reads the model, encodes the data and frees what is not needed any more.
 func (s *session) open(ctx context.Context) (err error) {
 	r := s.Run
-	files := s.Plan.files
 	s.holds = map[string]string{"data_holds": s.Data.Identity()}
-	if s.holds["model_holds"], err = sumOf(ctx, files.UNet); err != nil {
-		return options.Failed("model", err)
+	if b, ok := s.method.(builder); ok {
+		err = b.open(ctx, s)
+	} else {
+		err = s.openModel(ctx)
 	}
-	if a := s.method.adapter(); a != nil && a.Init != "" {
-		if s.holds["init_holds"], err = sumOfFile(ctx, a.from); err != nil {
-			return options.Failed("init", err)
-		}
-	}
-	if l, ok := s.method.(*LoRA); ok && l.FewStep != "" {
-		if s.holds["few_step_holds"], err = sumOfFile(ctx, l.few); err != nil {
-			return options.Failed("few-step", err)
-		}
-	}
-	s.Plan.files, s.read = nil, files // the model owns them
-	if s.model, err = sd.From(files, sd.Options{Device: r.Device, DType: r.dtype()}); err != nil {
-		return options.Failed("model", err)
+	if err != nil {
+		return err
 	}
 	cache, err := r.cache()
 	if err != nil {
@@ -360,6 +365,27 @@ func (s *session) open(ctx context.Context) (err error) {
 	s.kept = torch.NewScope(r.Device)
 	s.own(s.kept.Close)
 	return nil
+}
+
+// openModel reads the model.
+func (s *session) openModel(ctx context.Context) (err error) {
+	r, files := s.Run, s.Plan.files
+	if s.holds["model_holds"], err = sumOf(ctx, files.UNet); err != nil {
+		return options.Failed("model", err)
+	}
+	if a := s.method.adapter(); a != nil && a.Init != "" {
+		if s.holds["init_holds"], err = sumOfFile(ctx, a.from); err != nil {
+			return options.Failed("init", err)
+		}
+	}
+	if l, ok := s.method.(*LoRA); ok && l.FewStep != "" {
+		if s.holds["few_step_holds"], err = sumOfFile(ctx, l.few); err != nil {
+			return options.Failed("few-step", err)
+		}
+	}
+	s.Plan.files, s.read = nil, files // the model owns them
+	s.model, err = sd.From(files, sd.Options{Device: r.Device, DType: r.dtype()})
+	return options.Failed("model", err)
 }
 
 // trainsText reports whether text encoders are trained, too.
@@ -437,14 +463,14 @@ func (s *session) adapt(a *Adapter, text bool) (err error) {
 		return err
 	}
 	s.own(func() { _ = s.adapter.Close() })
-	if s.Run.EMA == 0 {
+	if *s.Run.EMA == 0 {
 		return nil
 	}
 	if s.averaged, err = a.make(s.Run, s.model, text); err != nil {
 		return err
 	}
 	s.own(func() { _ = s.averaged.Close() })
-	s.average = &training.Average{Decay: s.Run.EMA, Into: s.averaged}
+	s.average = &training.Average{Decay: *s.Run.EMA, Into: s.averaged}
 	return nil
 }
 
@@ -456,14 +482,17 @@ func (s *session) adapted(net models.Network, a sd.Adapter) models.Network {
 // prepareSnapshots prepares the snapshots, and lists the parameters.
 func (s *session) prepareSnapshots() error {
 	r := s.Run
+	if s.whole != nil {
+		return s.prepareWhole()
+	}
 	if s.student != nil {
-		if r.EMA > 0 {
+		if *r.EMA > 0 {
 			c, err := copyOf(s.student)
 			if err != nil {
 				return err
 			}
 			s.own(c.Close)
-			s.average = &training.Average{Decay: r.EMA, Into: c}
+			s.average = &training.Average{Decay: *r.EMA, Into: c}
 		}
 		s.snapshots = &modelFolders{session: s}
 		s.groups = []optim.Group{{Params: s.student.Parameters()}}
@@ -488,8 +517,13 @@ func (s *session) trainer(opt training.Optimizer) *training.Trainer {
 		Steps: r.Steps, Duration: r.Duration, Clip: r.Clip, LR: func(k int) float64 { return r.LR * schedule.At(k) }, SaveEvery: r.SaveEvery, LogEvery: r.LogEvery,
 		SampleEvery: r.SaveEvery, Snapshots: s.snapshots, Progress: r.Progress, Scalars: r.Scalars, Log: r.Log, Sample: s.valid.look,
 	}
-	if t.Model = training.Module(s.adapter); s.student != nil {
+	switch {
+	case s.whole != nil:
+		t.Model = s.whole
+	case s.student != nil:
 		t.Model = s.student
+	default:
+		t.Model = s.adapter
 	}
 	if s.average != nil {
 		t.Averages = []training.Average{*s.average}

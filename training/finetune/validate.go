@@ -142,7 +142,7 @@ func (v *validation) best() (path string, step int, loss float64) {
 }
 
 func (v *validation) bestPath() string {
-	if v.student != nil {
+	if v.adapter == nil {
 		return v.folder(v.lowest.Step)
 	}
 	return v.dir.File("best.safetensors")
@@ -238,6 +238,12 @@ func (v Sample) texts() []vision.Text {
 func (v *validation) reload(path string) (m *sd.Model, adapter sd.Adapter, err error) {
 	fail := func(err error) (*sd.Model, sd.Adapter, error) { return nil, nil, &SnapshotError{Path: path, Err: err} }
 	r := v.Run
+	if v.whole != nil {
+		if m, err = v.reloadWhole(path); err != nil {
+			return fail(err)
+		}
+		return m, nil, nil
+	}
 	m = v.model
 	learned := v.adapter
 	if v.averaged != nil {
@@ -339,7 +345,7 @@ func (v *validation) loss(ctx context.Context, k int, path string) error {
 		return nil
 	}
 	v.lowest = lowest{k, loss}
-	if v.student == nil {
+	if v.adapter != nil {
 		text, err := os.ReadFile(path)
 		if err == nil {
 			err = rundir.Write(v.bestPath(), text)

@@ -27,7 +27,7 @@ import (
 
 // Finetune is a run of package finetune, and the tool's own options.
 type Finetune struct {
-	Options any           // *finetune.LCM or *finetune.LoRA
+	Options any           // *finetune.LCM, *finetune.LoRA or *finetune.LDM
 	Run     *finetune.Run // in Options
 	Plan    func(ctx context.Context) (*finetune.Plan, error)
 
@@ -96,9 +96,11 @@ func (o Finetune) ReadRun(kind string) (map[string]any, error) {
 // Open decides everything, and checks the memory. The caller closes the plan.
 func (o Finetune) Open(ctx context.Context) (*finetune.Plan, error) {
 	r := o.Run
-	if err := There(
-		Path{"--model", r.Model, wantDiffusion, Either}, Path{"--val-prompts", r.ValPrompts, "a text file with a prompt on each line", File},
-	); err != nil {
+	there := []Path{{"--model", r.Model, wantDiffusion, Either}, {"--val-prompts", r.ValPrompts, "a text file with a prompt on each line", File}}
+	if l, ok := o.Options.(*finetune.LDM); ok {
+		there = append(there, Path{"--autoencoder", l.Autoencoder, "an autoencoder: a directory or a .safetensors file", Either})
+	}
+	if err := There(there...); err != nil {
 		return nil, err
 	}
 	r.Adapters, r.Draw = lora.Adapters{}, drawSample
@@ -116,7 +118,7 @@ func (o Finetune) Open(ctx context.Context) (*finetune.Plan, error) {
 		if !r.Checkpointing {
 			less += ", --checkpointing"
 		}
-		if r.DType == "f32" {
+		if _, is := options.Named(o.Options, "dtype"); is && r.DType == "f32" {
 			less += ", or --dtype bf16"
 		}
 		err = (need{n.Device(), n.Host}).enough(r.Device, "training", less)
