@@ -12,7 +12,7 @@ import (
 
 // A help text divides the flags of commands that have many, each flag under one title.
 func TestTopics(t *testing.T) {
-	for _, name := range []string{"train", "generate", "sample", "convert", "inspect", "lora merge"} {
+	for _, name := range []string{"train", "generate", "sample", "convert", "inspect", "lora merge", "train-lcm", "train-ldm"} {
 		cmd, _, err := (&app{}).root().Find(strings.Fields(name))
 		require.NoError(t, err)
 		code, help, _ := try(append(strings.Fields(name), "--help")...)

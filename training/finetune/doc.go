@@ -1,7 +1,8 @@
 // Package finetune trains latent diffusion models on images with captions: it opens the model and the data, encodes images and captions
 // once, makes the adapter or the network that is trained, and runs the trainer of package training with them. [LCM] is latent consistency
-// distillation, to an adapter (LCM-LoRA) or to a full model; [LoRA] trains adapters for styles and subjects, [LDM] a small model from nothing. A run is what onestep train-lcm
-// and onestep train-lora run, to the same bits, and a run directory of the one can be resumed by the other.
+// distillation, to an adapter (LCM-LoRA) or to a full model; [LoRA] trains adapters for styles and subjects; [LDM] trains a small model from
+// nothing. A run is what onestep train-lcm, train-lora and train-ldm run, to the same bits, and a run directory of the one can be resumed by
+// the other.
 //
 //	run := finetune.LCM{LoRA: true, Run: finetune.Run{Model: "sd15", Data: "photos", Steps: 1000, Out: "runs/lcm", Adapters: lora.Adapters{}}}
 //	result, err := run.Train(ctx)
