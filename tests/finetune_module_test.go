@@ -67,6 +67,8 @@ func TestLCMLoRAProgram(t *testing.T) {
 	}
 	run("train-lcm --lora --rank 4 --model sd15 --data photos --steps 3 --batch 2 --lr 0.01 --cache cache --out runs/tool")
 	require.Equal(t, weightsOf(t, at("runs/tool/best.safetensors")), weightsOf(t, at("runs/go/best.safetensors")))
+	run("train-lcm --lora --out runs/go --resume --steps 4")
+	require.FileExists(t, at("runs/go/model-0000004.safetensors"), "the command line resumes the program's run")
 	run("generate --model sd15 --lora runs/tool/best.safetensors --sampler lcm --steps 4 --seed 0 --out tool.png", "--prompt", "a cat")
 	run("generate --model sd15 --sampler lcm --steps 4 --seed 0 --out plain.png", "--prompt", "a cat")
 	ours := readPNG(t, at("cat.png"))

@@ -201,7 +201,7 @@ func (a *app) dryFinetune(ctx context.Context, o job.Finetune, kind string) erro
 		what = fmt.Sprintf("an adapter of %s, %s", plural.N(d.Modules, "module"), plural.N(d.Parameters, "parameter"))
 	}
 	fmt.Fprintf(&b, "trains     %s\n", what)
-	fmt.Fprintf(&b, "steps      %d of %s, %.3g epochs\n", p.Run.Steps, plural.N(p.Run.Batch*p.Run.GradAccum, "sample"), float64(p.Run.Steps*p.Run.Batch*p.Run.GradAccum)/float64(d.Samples))
+	fmt.Fprintf(&b, "steps      %d of %s, %s epochs\n", p.Run.Steps, plural.N(p.Run.Batch*p.Run.GradAccum, "sample"), number.Short(float64(p.Run.Steps*p.Run.Batch*p.Run.GradAccum)/float64(d.Samples)))
 	for i, line := range strings.Split(d.Data, "\n") {
 		fmt.Fprintf(&b, "%-10s %s\n", map[bool]string{true: "data"}[i == 0], line)
 	}

@@ -106,6 +106,10 @@ func TestFinetune(t *testing.T) {
 		require.NoError(t, os.Remove(at("with.png")))
 	}
 
+	code, stdout, stderr := try("train-lora", "--model", at("sd15"), "--data", at("photos"), "--out", at("r"), "--rank", "4", "--batch", "1", "--steps", "4000", "--dry-run")
+	require.Zero(t, code, stderr)
+	require.Contains(t, stdout, " 1333 epochs\n")
+
 	for args, want := range map[string][]string{
 		"train-lcm --lora": {"2", "--model is required"},
 		"train-lcm --lora --model DIR/sd15 --data DIR/photos --out DIR/r --rank 17":                        {"2", "--rank"},
@@ -303,7 +307,10 @@ func TestLCMLoRADocument(t *testing.T) {
 		n++
 		args := strings.Fields(strings.NewReplacer(`"a cat"`, "cat", "model-0001000", "model-0000002").Replace(command))
 		if strings.HasPrefix(args[0], "train") && !strings.Contains(command, "--resume") {
-			args = append(args, "--batch", "1", "--cache", "cache", "--val-steps", "1", "--steps", "2")
+			args = append(args, "--batch", "1", "--cache", "cache", "--steps", "2")
+			if strings.Contains(command, "--val-prompts") {
+				args = append(args, "--val-steps", "1")
+			}
 			if args[0] == "train-lora" || strings.Contains(command, "--lora") {
 				args = append(args, "--rank", "4")
 			}
