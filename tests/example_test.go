@@ -164,6 +164,11 @@ func TestREADMEPrograms(t *testing.T) {
 	require.NoError(t, sample(ctx, model, "a cat", "a dog"))
 	require.FileExists(t, "1-45.png")
 
+	for line := range strings.Lines(string(source)) {
+		if path, ok := strings.CutPrefix(line, "\t\"github.com/onestep-go/onestep/"); ok {
+			require.Contains(t, string(readme), "`"+strings.TrimSuffix(path, "\"\n")+"`", "the README's import paths")
+		}
+	}
 	for _, name := range []string{"train", "sample", "trainParts", "sampleParts", "withAdapter"} {
 		_, rest, ok := strings.Cut(string(source), "// README: "+name+"\n")
 		require.True(t, ok)

@@ -60,8 +60,9 @@ func (a *app) trainLoRA() *cobra.Command {
 		Use:        "train-lora --model MODEL --data DATA --out DIR",
 		SuggestFor: []string{"lora-train", "dreambooth", "finetune-lora"},
 		Short:      "Train an adapter (LoRA) for a style or a subject",
-		Long: `Train an adapter (LoRA) for Stable Diffusion on images of a style or a subject. Regularization images (--reg-data, or kohya's dataset.toml) keep the model
-from forgetting what else it knows (prior preservation). The adapter works with an LCM-LoRA beside it.
+		Long: `Train an adapter (LoRA) for Stable Diffusion on images of a style or a subject. Regularization images (--reg-data, or is_reg in kohya's
+dataset configuration) keep the model from forgetting what else it knows (prior preservation). The adapter works with an LCM-LoRA beside it;
+trained with --few-step it needs only its few steps.
 
 ` + aboutFinetuneRun,
 		Example: `  onestep train-lora --model sd15/ --data style/ --out runs/style --rank 16 --dtype bf16 --checkpointing
@@ -132,6 +133,11 @@ func (a *app) finetune(cmd *cobra.Command, kind string, opts any, run *finetune.
 	f.SortFlags = false
 	for _, option := range options.Of(opts) {
 		finetuneFlag(f, option, given)
+	}
+	if kind == "train-lora" { // it trains no full models
+		f.Lookup("lr").Usage = "learning rate of AdamW (default 0.0001)"
+		f.Lookup("val-steps").Usage = "sampling steps of validation images (default: 25, or 4 with --few-step)"
+		f.Lookup("targets").Usage = "target modules, by the ends of their names (default: those of LCM-LoRA, with --text-encoder also the attention and MLP layers of the text encoders)"
 	}
 	f.StringVar(&run.Out, "out", "", "run directory; created if missing, never overwritten (required)")
 	f.BoolVar(&run.Resume, "resume", false, "resume the run in --out, or start it if there is none; without --data it takes the run's own options")

@@ -50,13 +50,13 @@ func TestFinetune(t *testing.T) {
 		code, stdout, stderr := try(append(words, "--dry-run")...)
 		require.Zero(t, code, stderr)
 		var plan struct {
-			Modules, Parameters, Images int
-			Memory                      float64
-			Options                     map[string]any
+			Modules, Parameters, Images, Captioned int
+			Memory                                 float64
+			Options                                map[string]any
 		}
 		require.NoError(t, json.Unmarshal([]byte(stdout), &plan))
 		require.Equal(t, 78, plan.Modules)
-		require.Equal(t, 3, plan.Images)
+		require.Equal(t, []int{3, 3}, []int{plan.Images, plan.Captioned})
 		require.Positive(t, plan.Memory)
 		require.InDelta(t, 4, plan.Options["steps"], 0)
 		require.NoDirExists(t, out)

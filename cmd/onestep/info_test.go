@@ -202,6 +202,19 @@ func TestInfoOfData(t *testing.T) {
 	require.Equal(t, 20, got.Sizes[0].Width)
 	require.Equal(t, "cat", got.Classes[0].Name)
 
+	// Captions in metadata are counted, and the repeats of directories N_name are those of training with captions.
+	require.NoError(t, os.WriteFile(filepath.Join(dir, "metadata.jsonl"), []byte(`{"file_name": "cat/1.png", "text": "a cat"}`+"\n"+`{"file_name": "cat/2.png", "text": "two"}`), 0o600))
+	code, stdout, stderr = try("info", dir)
+	require.Zero(t, code, stderr)
+	require.Regexp(t, `captions +3\b`, stdout)
+	require.NotContains(t, stdout, ".jsonl")
+	kohya := filepath.Join(t.TempDir(), "kohya")
+	require.NoError(t, os.CopyFS(filepath.Join(kohya, "10_sks cat"), os.DirFS(filepath.Join(dir, "cat"))))
+	code, stdout, stderr = try("info", kohya)
+	require.Zero(t, code, stderr)
+	require.Regexp(t, `repeats .*10_sks cat.* \(10 × 3 images\)`, stdout)
+	require.Regexp(t, `captions +1\b`, stdout)
+
 	code, stdout, stderr = try("info", "emoji")
 	require.Zero(t, code, stderr)
 	require.Contains(t, stdout, "1906")

@@ -29,7 +29,8 @@ type dataInfo struct {
 	Sizes    []dataset.SizeCount  `json:"sizes"`              // the most frequent first
 	Classes  []dataset.ClassCount `json:"classes"`
 	Captions int                  `json:"captions"`
-	Decoded  bool                 `json:"decoded"` // false: only headers were read
+	Repeats  []repeatsOf          `json:"repeats,omitempty"` // of directories N_name, as train-lora reads them
+	Decoded  bool                 `json:"decoded"`           // false: only headers were read
 	Corrupt  int                  `json:"corrupt"`
 	Damage   []string             `json:"damage"`             // the first hundred corrupt images, with reasons
 	LeftOut  map[string]int       `json:"left_out,omitempty"` // image files in formats that are not read
@@ -54,15 +55,26 @@ func (a *app) infoData(ctx context.Context, path string, check bool) error {
 	if err != nil {
 		return err
 	}
+	repeats, unread := captionsIn(ctx, path, &v)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
 	out := dataInfo{
 		Kind: "data", Path: path, Format: v.Format, Images: v.Images, Folders: v.Folders, Encoded: v.Encoded, Channels: v.Channels,
 		Sizes: append([]dataset.SizeCount{}, v.Sizes...), Classes: append([]dataset.ClassCount{}, v.Classes...), Captions: v.Captions, Decoded: v.Decoded,
-		Corrupt: v.Corrupt, Damage: []string{}, LeftOut: v.LeftOut, Others: v.Others,
+		Repeats: repeats, Corrupt: v.Corrupt, Damage: []string{}, LeftOut: v.LeftOut, Others: v.Others,
 	}
 	for _, d := range v.Damage {
 		out.Damage = append(out.Damage, d.Error())
 	}
-	return a.print(out, dataText(path, v))
+	text := dataText(path, v)
+	if repeats != nil {
+		text += fmt.Sprintf("  %-9s in training with captions: %s\n", "repeats", repeatsText(repeats))
+	}
+	if unread != nil {
+		text += fmt.Sprintf("  %-9s cannot be used: %v\n", "captions", unread)
+	}
+	return a.print(out, text)
 }
 
 // dataText describes training data in lines.

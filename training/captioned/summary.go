@@ -38,7 +38,7 @@ func (s Summary) String() string {
 		fmt.Fprintf(&b, ", %d of the images for regularisation", s.Regularization)
 	}
 	if s.Uncaptioned > 0 {
-		fmt.Fprintf(&b, "\n%d without a caption", s.Uncaptioned)
+		fmt.Fprintf(&b, "\n%d with captions, %d without", s.Images-s.Uncaptioned, s.Uncaptioned)
 		if s.ClassTokens > 0 {
 			fmt.Fprintf(&b, ", of which %d use the class tokens", s.ClassTokens)
 		}

@@ -22,7 +22,7 @@ type LoRA struct {
 	MinSNR      float64 `option:"min-snr" range:"[0,1000]" help:"min-SNR weighting: gamma, such as 5 (default 0: none)"`
 	NoiseOffset float64 `option:"noise-offset" range:"[0,1]" help:"offset noise, such as 0.05, for darker and brighter images (default 0)"`
 	FewStep     string  `option:"few-step" value:"FILE" help:"few-step adapter, such as an LCM-LoRA, with which the style is trained so that both together keep their few steps (default: none)"`
-	Match       float64 `option:"match" default:"30" range:"(0,1000000]" help:"few-step: weight of the match to the few-step model without the style"`
+	Match       float64 `option:"match" default:"30" range:"(0,1000000]" help:"with a few-step adapter: weight of the match to the few-step model without the style"`
 
 	few sd.AdapterInfo // of FewStep
 }

@@ -207,7 +207,8 @@ type FinetunePlan struct {
 	Modules    int            `json:"modules,omitempty"` // of an adapter
 	Parameters int64          `json:"parameters"`        // that are trained
 	Images     int            `json:"images"`
-	Samples    int64          `json:"samples"` // of an epoch
+	Samples    int64          `json:"samples"`   // of an epoch
+	Captioned  int            `json:"captioned"` // images with a caption of their own
 	Data       string         `json:"data"`
 	Notices    []string       `json:"notices,omitempty"`
 	Memory     float64        `json:"memory"`              // estimate, in bytes
@@ -223,7 +224,7 @@ func (o Finetune) Describe(kind string, p *finetune.Plan) (FinetunePlan, error) 
 	}
 	s := p.Data.Summary()
 	out := FinetunePlan{
-		Run: kind, Options: options.Values(p.Options), Modules: p.Modules, Parameters: p.Parameters, Images: s.Images, Samples: s.Samples, Data: s.String(),
+		Run: kind, Options: options.Values(p.Options), Modules: p.Modules, Parameters: p.Parameters, Images: s.Images, Samples: s.Samples, Captioned: s.Images - s.Uncaptioned, Data: s.String(),
 		Notices: p.Notices(), Memory: n.Device(),
 	}
 	if o.Run.Device.IsCUDA() {
