@@ -176,6 +176,45 @@ func TestFullLCM(t *testing.T) {
 	}
 }
 
+// Phased and trajectory consistency train something else than latent consistency, and say which sampler they are for.
+func TestLCMVariants(t *testing.T) {
+	model, data := base(t, "sd15"), photos(t, 3)
+	prompts := filepath.Join(t.TempDir(), "prompts.txt")
+	require.NoError(t, os.WriteFile(prompts, []byte("a cat\n"), 0o600))
+	losses := map[float64]bool{}
+	for _, c := range []struct {
+		phases     int
+		trajectory bool
+		sampler    string
+	}{{0, false, "lcm"}, {2, false, "tcd"}, {4, false, "tcd"}, {0, true, "tcd"}} {
+		run := LCM{LoRA: true, Run: tinyRun(t, model, data), Adapter: Adapter{Rank: 4}, Phases: c.phases, Trajectory: c.trajectory}
+		run.Steps, run.ValPrompts = 3, prompts
+		var sampler string
+		run.Draw = func(_ context.Context, v Sample) ([]image.Image, error) {
+			sampler = v.Sampler
+			return []image.Image{image.NewRGBA(image.Rect(0, 0, 8, 8))}, nil
+		}
+		r, err := run.Train(t.Context())
+		require.NoError(t, err)
+		require.Equal(t, c.sampler, sampler)
+		require.False(t, losses[r.Loss])
+		losses[r.Loss] = true
+	}
+	full := LCM{Run: tinyRun(t, model, data), GuidanceSize: 32, Trajectory: true}
+	full.Steps, full.ValPrompts = 3, prompts
+	full.Draw = func(_ context.Context, v Sample) ([]image.Image, error) {
+		require.Equal(t, "tcd", v.Sampler)
+		return []image.Image{image.NewRGBA(image.Rect(0, 0, 8, 8))}, nil
+	}
+	r, err := full.Train(t.Context())
+	require.NoError(t, err)
+	require.FileExists(t, filepath.Join(full.Out, "samples-0000003.png"))
+	m, err := sd.Open(r.Snapshot, sd.Options{})
+	require.NoError(t, err)
+	require.Contains(t, string(m.Scheduler), "TCDScheduler")
+	require.NoError(t, m.Close())
+}
+
 // reads is an Adapters that fails, or reads another file than it was told.
 type reads struct {
 	lora.Adapters

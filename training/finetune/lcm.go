@@ -24,6 +24,9 @@ type LCM struct {
 	HuberC       float64  `option:"huber-c" default:"0.001" range:"(0,1000]" help:"constant of the pseudo-Huber distance"`
 	GuidanceSize int      `option:"guidance-size" default:"256" range:"[2,4096]" help:"numbers of the guidance embedding of a full model"`
 	TargetEMA    *float64 `option:"target-ema" default:"0.95" range:"[0,1)" help:"EMA decay of the target network of a full model"`
+
+	Phases     int  `option:"phases" range:"[0,1000]" value:"N" help:"phased consistency (PCM) in N phases, for sampling in N steps with the sampler tcd and eta 0 (default 0: none)"`
+	Trajectory bool `option:"trajectory" help:"trajectory consistency (TCD), for the sampler tcd with any number of steps and any eta"`
 }
 
 // Plan reads what the model and the data are, and decides everything, without reading weights. The caller closes what it returns.
@@ -72,6 +75,9 @@ func (r *LCM) fill() error {
 			return err
 		}
 	}
+	if r.Phases > 0 && r.Trajectory {
+		return options.Refuse("phases", "%s and %s are different methods: leave one of them out", options.NameOf("phases"), options.NameOf("trajectory"))
+	}
 	if *r.WMin > *r.WMax {
 		return options.Refuse("w-min", "%s: want at most %s, which is %g, got %g", options.NameOf("w-min"), options.NameOf("w-max"), *r.WMax, *r.WMin)
 	}
@@ -80,6 +86,9 @@ func (r *LCM) fill() error {
 	}
 	return nil
 }
+
+// jumps reports whether the network predicts points of the trajectory, without the boundary function of latent consistency models.
+func (r *LCM) jumps() bool { return r.Phases > 0 || r.Trajectory }
 
 // continues checks the file to start from.
 func (r *LCM) continues() error {
@@ -95,7 +104,7 @@ func (r *LCM) learn(s *session) error {
 	if err != nil {
 		return err
 	}
-	o := &training.LCD{Teacher: teacher, Null: s.source.Null(s.kept), Skip: r.Skip, WMin: r.WMin, WMax: r.WMax, Distance: training.Distance(training.ElementHuber{C: r.HuberC})}
+	o := &training.LCD{Teacher: teacher, Null: s.source.Null(s.kept), Skip: r.Skip, WMin: r.WMin, WMax: r.WMax, Distance: training.Distance(training.ElementHuber{C: r.HuberC}), Phases: r.Phases, Trajectory: r.Trajectory}
 	if r.Loss == "l2" {
 		o.Distance = training.L2{}
 	}

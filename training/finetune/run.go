@@ -115,7 +115,7 @@ type Sample struct {
 	Path    string     // of the snapshot
 	Model   *sd.Model  // the base model of an adapter, or a full model as it was read from Path
 	Adapter sd.Adapter // as it was read from Path; nil for a full model
-	FewStep bool       // it is for the few steps of the LCM sampler
+	Sampler string     // lcm or tcd, for few steps; "": the model's own
 
 	Prompts       []string
 	Seed          uint64 // of all images

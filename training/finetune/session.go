@@ -576,7 +576,7 @@ func (f *modelFolders) Write(_ context.Context, _ *torch.Scope, step int, _ int6
 	}
 	m := *f.read
 	m.UNet, m.Kind, m.Spec = &weights.Component{Config: config, Source: nn.Stored{Store: net.Store()}}, lcmKind(m.Kind), nil
-	m.Scheduler = lcmScheduler(m.Scheduler, f.method.(*LCM).Skip)
+	m.Scheduler = fewStepScheduler(m.Scheduler, f.method.(*LCM))
 	if err := f.dir.Unlink(f.Path(step)); err != nil {
 		return err
 	}
@@ -596,8 +596,8 @@ func lcmKind(k weights.Kind) weights.Kind {
 	return k
 }
 
-// lcmScheduler is a scheduler's configuration for the sampler of latent consistency models that were distilled with a skipping step.
-func lcmScheduler(config []byte, skip int) []byte {
+// fewStepScheduler is a scheduler's configuration for the sampler of a model that was distilled.
+func fewStepScheduler(config []byte, r *LCM) []byte {
 	var all map[string]any
 	dec := json.NewDecoder(bytes.NewReader(config))
 	dec.UseNumber()
@@ -605,8 +605,11 @@ func lcmScheduler(config []byte, skip int) []byte {
 		return config
 	}
 	all["_class_name"] = "LCMScheduler"
+	if r.jumps() {
+		all["_class_name"] = "TCDScheduler"
+	}
 	if c, err := noise.ParseConfig(config); err == nil {
-		all["original_inference_steps"] = max(c.Steps()/skip, 1) // the grid of timesteps that the model was trained on
+		all["original_inference_steps"] = max(c.Steps()/r.Skip, 1) // the grid of timesteps that the model was trained on
 	}
 	text, err := json.MarshalIndent(all, "", "  ")
 	if err != nil {

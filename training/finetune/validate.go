@@ -198,7 +198,7 @@ func (v *validation) validate(ctx context.Context, k int, path string) (err erro
 	if r.Draw == nil || v.prompts == nil {
 		return nil
 	}
-	sample := Sample{Step: k, Path: path, Model: m, Adapter: adapter, FewStep: v.method.fewStep(), Prompts: v.prompts, Seed: r.Seed, Width: v.size.X, Height: v.size.Y, Steps: r.ValSteps}
+	sample := Sample{Step: k, Path: path, Model: m, Adapter: adapter, Sampler: v.sampler(), Prompts: v.prompts, Seed: r.Seed, Width: v.size.X, Height: v.size.Y, Steps: r.ValSteps}
 	if r.ValGuide != nil {
 		sample.Guidance = *r.ValGuide
 	}
@@ -218,11 +218,22 @@ func (v *validation) validate(ctx context.Context, k int, path string) (err erro
 	return vision.Write(v.dir.File(fmt.Sprintf("samples-%07d.png", k)), grid, vision.WriteOptions{Overwrite: true, Texts: sample.texts()})
 }
 
+// sampler is that of few steps. A latent consistency model's own is lcm.
+func (p *Plan) sampler() string {
+	if lcm, ok := p.method.(*LCM); ok && lcm.jumps() {
+		return "tcd"
+	}
+	if p.method.fewStep() && p.method.adapter() != nil {
+		return "lcm"
+	}
+	return ""
+}
+
 // texts are the settings of a sample grid, by which it can be told from others.
 func (v Sample) texts() []vision.Text {
 	settings := map[string]any{"snapshot": v.Path, "step": v.Step, "prompts": v.Prompts, "seed": v.Seed, "width": v.Width, "height": v.Height, "steps": v.Steps}
-	if v.FewStep {
-		settings["sampler"] = "lcm"
+	if v.Sampler != "" {
+		settings["sampler"] = v.Sampler
 	}
 	if v.Guidance != 0 {
 		settings["guidance"] = v.Guidance

@@ -184,9 +184,9 @@ func drawSample(ctx context.Context, v finetune.Sample) ([]image.Image, error) {
 	if v.Adapter != nil {
 		p.Adapters = v.Adapter.At(1)
 	}
-	if v.FewStep && v.Adapter != nil {
+	if v.Sampler != "" {
 		var err error
-		if p.Method, err = scheduler.Named("lcm"); err != nil {
+		if p.Method, err = scheduler.Named(v.Sampler); err != nil {
 			return nil, err
 		}
 	}
