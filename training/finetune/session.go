@@ -370,7 +370,12 @@ func (s *session) open(ctx context.Context) (err error) {
 // openModel reads the model.
 func (s *session) openModel(ctx context.Context) (err error) {
 	r, files := s.Run, s.Plan.files
-	if s.holds["model_holds"], err = sumOf(ctx, files.UNet); err != nil {
+	network, err := sumOf(ctx, files.UNet)
+	if err != nil {
+		return options.Failed("model", err)
+	}
+	texts, err := s.textsHold(ctx, files)
+	if err != nil {
 		return options.Failed("model", err)
 	}
 	if a := s.method.adapter(); a != nil && a.Init != "" {
@@ -384,8 +389,15 @@ func (s *session) openModel(ctx context.Context) (err error) {
 		}
 	}
 	s.Plan.files, s.read = nil, files // the model owns them
-	s.model, err = sd.From(files, sd.Options{Device: r.Device, DType: r.dtype()})
-	return options.Failed("model", err)
+	if s.model, err = sd.From(files, sd.Options{Device: r.Device, DType: r.dtype()}); err != nil {
+		return options.Failed("model", err)
+	}
+	schedule, err := s.noiseHolds()
+	if err != nil {
+		return options.Failed("model", err)
+	}
+	s.holds["model_holds"] = "unet, " + network + texts + schedule + s.tokensHold()
+	return nil
 }
 
 // trainsText reports whether text encoders are trained, too.
@@ -435,7 +447,7 @@ func sumOf(ctx context.Context, c *weights.Component) (string, error) {
 		}
 		return nil
 	})
-	return fmt.Sprintf("unet, sha256 %.8x", sum.Sum(nil)), err
+	return fmt.Sprintf("sha256 %.8x", sum.Sum(nil)), err
 }
 
 // sumOfFile tells an adapter's file from others. It reads no more than the file had when it was inspected.
