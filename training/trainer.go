@@ -103,6 +103,9 @@ type Trainer struct {
 
 	// Sample generates samples after step k. It runs with the EMA weights, if there are any.
 	Sample func(ctx context.Context, k int) error
+	// Resumed is called when a run has resumed from the checkpoint of step k, before its next step, with whatever Sample runs with. The
+	// run may have been killed before it called Sample for that step. nil: none.
+	Resumed func(ctx context.Context, k int) error
 	// Metadata returns a snapshot's metadata, from which the network can be rebuilt; nil: that of the objective, if it is a Describer.
 	Metadata func(step int, images int64) (map[string]string, error)
 	// Scalars receives the logged statistics after step k; nil: none.
@@ -253,7 +256,13 @@ func (t *Trainer) train(ctx context.Context, s *torch.Scope) (Result, error) {
 	}
 	if r.Step >= t.Steps {
 		r.Finished = true
-		return r, t.finish(ctx, s, run, &r)
+		if err := t.finish(ctx, s, run, &r); err != nil {
+			return r, err
+		}
+		return r, t.resumed(ctx, r.Step)
+	}
+	if err := t.resumed(ctx, r.Step); err != nil {
+		return r, err
 	}
 	for {
 		err := t.steps(ctx, s, run, &r)
@@ -271,6 +280,17 @@ func (t *Trainer) train(ctx context.Context, s *torch.Scope) (Result, error) {
 			return r, err
 		}
 	}
+}
+
+// resumed calls Resumed after the checkpoint of step k was read.
+func (t *Trainer) resumed(ctx context.Context, k int) error {
+	if t.Resumed == nil || k == 0 {
+		return nil
+	}
+	if err := t.Resumed(ctx, k); err != nil {
+		return fmt.Errorf("resume at step %d: %w", k, err)
+	}
+	return nil
 }
 
 // goBack rolls back to the last checkpoint with half the learning rate, or to the one before after a rollback to the last.

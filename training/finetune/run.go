@@ -73,7 +73,7 @@ type Run struct {
 
 	ValPrompts string   `option:"val-prompts" value:"FILE" help:"validation prompts, one per line (lines that begin with # are comments): a sample grid is generated from each snapshot, with the file as others load it"`
 	ValSteps   int      `option:"val-steps" range:"[1,1000]" help:"sampling steps of validation images (default: 4 for few-step models, 25 otherwise)"`
-	ValGuide   *float64 `option:"val-guidance" range:"[0,1000]" help:"guidance scale of validation images (default: that of the sampler)"`
+	ValGuide   *float64 `option:"val-guidance" range:"[0,1000]" help:"guidance scale of validation images; 0 or 1: none (default: that of the sampler)"`
 	ValData    string   `option:"val-data" value:"PATH" help:"images with captions for the validation loss (default: the training data, with other noise)"`
 	ValBatches *int     `option:"val-batches" default:"4" range:"[0,100000]" value:"N" help:"batches of the validation loss, which chooses the best snapshot; 0: no validation loss"`
 
@@ -121,7 +121,7 @@ type Sample struct {
 	Seed          uint64 // of all images
 	Width, Height int    // in pixels
 	Steps         int
-	Guidance      float64 // 0: the sampler's default
+	Guidance      float64 // 1: none; 0: the sampler's default
 }
 
 // Result is how a run ended.

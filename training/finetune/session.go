@@ -527,7 +527,7 @@ func (s *session) trainer(opt training.Optimizer) *training.Trainer {
 	t := &training.Trainer{
 		Objective: s.objective, Optimizer: opt, Data: s.source, Accumulate: r.GradAccum, Prepare: s.prepare, Checkpointing: r.Checkpointing, Folder: s.dir, Device: r.Device, Seed: r.Seed,
 		Steps: r.Steps, Duration: r.Duration, Clip: r.Clip, LR: func(k int) float64 { return r.LR * schedule.At(k) }, SaveEvery: r.SaveEvery, LogEvery: r.LogEvery,
-		SampleEvery: r.SaveEvery, Snapshots: s.snapshots, Progress: r.Progress, Scalars: r.Scalars, Log: r.Log, Sample: s.valid.look,
+		SampleEvery: r.SaveEvery, Snapshots: s.snapshots, Progress: r.Progress, Scalars: r.Scalars, Log: r.Log, Sample: s.valid.look, Resumed: s.valid.resumed,
 	}
 	switch {
 	case s.whole != nil:

@@ -80,13 +80,15 @@ type validation struct {
 	prompts []string
 	source  *latents.Source // of the validation loss; nil: none
 	lowest  lowest
-	looked  int // step of the last snapshot that was looked at; -1: none
+	looked  int  // step of the last snapshot that was looked at; -1: none
+	anew    bool // the best snapshot is chosen anew
 }
 
 // lowest is the snapshot with the lowest validation loss, as best.json has it.
 type lowest struct {
 	Step int     `json:"step"`
 	Loss float64 `json:"val_loss"`
+	Of   string  `json:"of"` // what the loss is of
 }
 
 const bestFile = "best.json"
@@ -114,6 +116,10 @@ func newValidation(ctx context.Context, s *session) (*validation, error) {
 	if *r.ValBatches == 0 {
 		return v, nil
 	}
+	if v.lowest.Step != 0 && v.lowest.Of != v.of() {
+		r.warn("the validation loss is of other samples than before: the best snapshot is chosen anew", "now", v.of(), "before", v.lowest.Of)
+		v.lowest, v.anew = lowest{}, true
+	}
 	v.source = s.source
 	if r.ValData == "" {
 		return v, nil
@@ -132,6 +138,47 @@ func newValidation(ctx context.Context, s *session) (*validation, error) {
 	s.own(func() { _ = v.source.Close() })
 	return v, nil
 }
+
+// of says what the validation loss is of.
+func (v *validation) of() string {
+	set := v.Data
+	if v.valData != nil {
+		set = v.valData
+	}
+	return fmt.Sprintf("%d batches of %s", *v.Run.ValBatches, set.Identity())
+}
+
+// resumed validates the snapshot that a run resumes from, if the run was killed before it had.
+func (v *validation) resumed(ctx context.Context, k int) error {
+	if !v.anew && (k%v.Run.SaveEvery != 0 && k < v.Run.Steps || v.recorded(k)) {
+		return nil
+	}
+	return v.look(ctx, k)
+}
+
+// recorded reports whether the statistics have a validation loss of a step.
+func (v *validation) recorded(k int) bool {
+	f, err := os.Open(v.dir.File("stats.jsonl"))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	for dec := json.NewDecoder(f); ; {
+		var line struct {
+			Step int      `json:"step"`
+			Loss *float64 `json:"val_loss"`
+		}
+		if err := dec.Decode(&line); err != nil {
+			return false
+		}
+		if line.Step == k && line.Loss != nil {
+			return true
+		}
+	}
+}
+
+// noGuidance is the guidance scale without guidance.
+const noGuidance = 1
 
 // best returns the path of the best snapshot, "" without one.
 func (v *validation) best() (path string, step int, loss float64) {
@@ -200,7 +247,7 @@ func (v *validation) validate(ctx context.Context, k int, path string) (err erro
 	}
 	sample := Sample{Step: k, Path: path, Model: m, Adapter: adapter, Sampler: v.sampler(), Prompts: v.prompts, Seed: r.Seed, Width: v.size.X, Height: v.size.Y, Steps: r.ValSteps}
 	if r.ValGuide != nil {
-		sample.Guidance = *r.ValGuide
+		sample.Guidance = max(*r.ValGuide, noGuidance) // where 0 is the sampler's default
 	}
 	images, err := r.Draw(ctx, sample)
 	if err != nil {
@@ -344,18 +391,22 @@ func (v *validation) loss(ctx context.Context, k int, path string) error {
 	if r.Log != nil {
 		r.Log.Info("validation", "step", k, "val_loss", strconv.FormatFloat(loss, 'g', 5, 64))
 	}
-	if err := v.dir.Record(map[string]any{"step": k, "val_loss": loss}); err != nil {
-		return err
+	// Before the loss is recorded: a run that is killed between them chooses again. A loss is recorded also where the disk is full.
+	err := v.choose(k, loss, path)
+	if failed := v.dir.Record(map[string]any{"step": k, "val_loss": loss}); failed != nil {
+		return errors.Join(err, failed)
 	}
 	if r.Scalars != nil {
-		if err := r.Scalars(k, map[string]float64{"val_loss": loss}); err != nil {
-			return err
-		}
+		err = errors.Join(err, r.Scalars(k, map[string]float64{"val_loss": loss}))
 	}
+	return err
+}
+
+// choose keeps a snapshot if its loss is the lowest.
+func (v *validation) choose(k int, loss float64, path string) error {
 	if v.lowest.Step != 0 && !(loss < v.lowest.Loss) {
 		return nil
 	}
-	v.lowest = lowest{k, loss}
 	if v.adapter != nil {
 		text, err := os.ReadFile(path)
 		if err == nil {
@@ -365,5 +416,6 @@ func (v *validation) loss(ctx context.Context, k int, path string) error {
 			return err
 		}
 	}
+	v.lowest = lowest{k, loss, v.of()}
 	return rundir.WriteJSON(v.dir.File(bestFile), v.lowest)
 }
