@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"image"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -144,4 +145,18 @@ func TestValidationWithoutGuidance(t *testing.T) {
 		require.NoError(t, err)
 		require.True(t, drawn)
 	}
+}
+
+// A snapshot that changes nothing while the learning rate warms up is a warning, and an error after it.
+func TestNoChangeInWarmup(t *testing.T) {
+	run := LoRA{Run: tinyRun(t, base(t, "sd15"), photos(t, 2)), Adapter: Adapter{Rank: 4}}
+	run.LR, run.LRWarmup, run.SaveDType = 1e-9, new(Warmup(6)), "f16"
+	var log strings.Builder
+	run.Log = slog.New(slog.NewTextHandler(&log, nil))
+	_, err := run.Train(t.Context())
+	var bad *SnapshotError
+	require.ErrorAs(t, err, &bad)
+	require.Equal(t, filepath.Join(run.Out, "model-0000006.safetensors"), bad.Path)
+	require.Contains(t, log.String(), "warm-up")
+	require.Contains(t, log.String(), "step=3")
 }

@@ -80,6 +80,7 @@ func TestBadInput(t *testing.T) {
 		"no adapter":   {func(r *LCM) { r.LoRA = false }, "rank", []string{"lora"}},
 		"w":            {func(r *LCM) { r.WMin = new(20.0) }, "w-min", []string{"15", "20"}},
 		"warm-up":      {func(r *LCM) { r.LRSchedule, r.LRWarmup = "cosine", new(Warmup(6)) }, "lr-warmup", []string{"6"}},
+		"long warm-up": {func(r *LCM) { r.LRWarmup = new(Warmup(7)) }, "lr-warmup", []string{"6", "7"}},
 		"a choice":     {func(r *LCM) { r.Loss = "l3" }, "loss", []string{"huber", "l2"}},
 		"no prompts":   {func(r *LCM) { r.ValPrompts = few }, "val-prompts", []string{"0 prompts"}},
 		"target":       {func(r *LCM) { r.TargetEMA = new(0.9) }, "target-ema", []string{"lora"}},

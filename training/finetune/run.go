@@ -156,6 +156,9 @@ func (r *Run) defaults(p any, few bool) error {
 	if r.ValSteps == 0 {
 		r.ValSteps = steps
 	}
+	if w := r.LRWarmup.Steps(r.Steps); w > r.Steps {
+		return options.Refuse("lr-warmup", "%s: want at most the %d steps of the run, got %d", options.NameOf("lr-warmup"), r.Steps, w)
+	}
 	if err := r.schedule().Validate(); err != nil {
 		return options.Refuse("lr-warmup", "%s: %w", options.NameOf("lr-warmup"), err)
 	}

@@ -221,7 +221,7 @@ func (v *validation) validate(ctx context.Context, k int, path string) (err erro
 			err = errors.Join(err, fmt.Errorf("%v", p))
 		}
 	}()
-	m, adapter, err := v.reload(path)
+	m, adapter, err := v.reload(k, path)
 	if err != nil {
 		return err
 	}
@@ -293,7 +293,7 @@ func (v Sample) texts() []vision.Text {
 }
 
 // reload reads a snapshot as other programs do, and compares what it computes with what is trained.
-func (v *validation) reload(path string) (m *sd.Model, adapter sd.Adapter, err error) {
+func (v *validation) reload(k int, path string) (m *sd.Model, adapter sd.Adapter, err error) {
 	fail := func(err error) (*sd.Model, sd.Adapter, error) { return nil, nil, &SnapshotError{Path: path, Err: err} }
 	r := v.Run
 	if v.whole != nil {
@@ -347,8 +347,11 @@ func (v *validation) reload(path string) (m *sd.Model, adapter sd.Adapter, err e
 	}
 	change, off := distance(trained, none), distance(read, trained)
 	rounding := map[torch.DType]float64{torch.Float32: 1e-3, torch.Float16: 1e-2, torch.BFloat16: 5e-2}[v.model.DType()]
+	same := v.student == nil && distance(read, none) == 0 && !weak
 	switch {
-	case v.student == nil && distance(read, none) == 0 && !weak:
+	case same && k < r.LRWarmup.Steps(r.Steps): // the learning rate may be that small yet
+		r.warn("the snapshot changes nothing yet, in the warm-up of the learning rate", "step", k)
+	case same:
 		return close(errors.New("with it the network computes what it computes without it"))
 	case !(off <= 0.1*change+rounding*norm(trained)):
 		return close(fmt.Errorf("the network with it is not the one that was trained: their outputs differ by %.3g, and training changed them by %.3g", off, change))
