@@ -51,10 +51,11 @@ func TestKilledBeforeValidation(t *testing.T) {
 	require.NoError(t, err)
 	for _, killed := range []int{3, 6} {
 		cut := options()
-		boom := errors.New("killed")
+		boom, other := errors.New("killed"), filepath.Join(t.TempDir(), "other")
+		require.NoError(t, os.WriteFile(other, nil, 0o600))
 		cut.Scalars = func(k int, values map[string]float64) error {
 			if _, ok := values["val_loss"]; ok && k == killed {
-				return &SnapshotError{Path: cut.Out, Err: boom} // ends the run
+				return &SnapshotError{Path: other, Err: boom} // ends the run
 			}
 			return nil
 		}

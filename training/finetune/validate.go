@@ -116,7 +116,7 @@ func newValidation(ctx context.Context, s *session) (*validation, error) {
 	if *r.ValBatches == 0 {
 		return v, nil
 	}
-	if v.lowest.Step != 0 && v.lowest.Of != v.of() {
+	if v.lowest.Of != "" && v.lowest.Of != v.of() {
 		r.warn("the validation loss is of other samples than before: the best snapshot is chosen anew", "now", v.of(), "before", v.lowest.Of)
 		v.lowest, v.anew = lowest{}, true
 	}
