@@ -61,8 +61,8 @@ func (r *Run) prompts() ([]string, error) {
 		n++
 		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
 			if option := kohyas.FindString(" " + line); option != "" {
-				return nil, options.Refuse("val-prompts", "%s: %s, line %d: want a prompt alone, got the option%s as in kohya's scripts; %s and %s are of all validation images",
-					options.NameOf("val-prompts"), quote.Path(r.ValPrompts), n, option, options.NameOf("val-steps"), options.NameOf("val-guidance"))
+				return nil, options.Refuse("val-prompts", "%s: %s, line %d: want a prompt alone, got the option %s as in kohya's scripts; %s and %s are of all validation images",
+					options.NameOf("val-prompts"), quote.Path(r.ValPrompts), n, quote.Text(strings.TrimSpace(option)), options.NameOf("val-steps"), options.NameOf("val-guidance"))
 			}
 			all = append(all, line)
 		}
