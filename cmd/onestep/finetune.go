@@ -103,6 +103,9 @@ func (a *app) finetune(cmd *cobra.Command, kind string, opts any, run *finetune.
 			if err != nil {
 				return err
 			}
+			if was == nil {
+				return &job.UsageError{Msg: fmt.Sprintf("--resume: there is no run in %s; to start one there, pass --data", quote.Path(run.Out))}
+			}
 			maps.Copy(values, was)
 		}
 		if config != "" {

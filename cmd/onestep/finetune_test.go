@@ -97,6 +97,10 @@ func TestFinetune(t *testing.T) {
 		require.Zero(t, code, stderr)
 		require.NoError(t, json.Unmarshal([]byte(stdout), &got))
 		require.Equal(t, 6, got.Step, "with a constant learning rate a run may be made longer")
+		code, stdout, stderr = try(strings.Fields(command + " --out " + out + " --resume --json")...)
+		require.Zero(t, code, stderr)
+		require.NoError(t, json.Unmarshal([]byte(stdout), &got))
+		require.True(t, got.Finished, "and resumes to its new end")
 		code, _, stderr = try(strings.Fields(command + " --out " + out + " --resume --lr 0.5")...)
 		require.Equal(t, 1, code)
 		require.Contains(t, stderr, "lr was 0.01")
@@ -123,6 +127,7 @@ func TestFinetune(t *testing.T) {
 		"train-lcm --lora --model DIR/sd15 --data DIR/photos --out DIR/r --rank 4 --loss l2 --huber-c 0.1": {"2", "--loss l2"},
 		"train-lora --model DIR/sd15 --data DIR/photos --out DIR/r --rank 4 --init DIR/x.safetensors":      {"2", "--init"},
 		"train-lora --model DIR/sd15 --data DIR/photos --out DIR/runs/train-lcm --rank 4":                  {"1", "pass --resume"},
+		"train-lora --out DIR/nothere --resume":                                                            {"2", "there is no run in DIR/nothere"},
 		"train-lora --out DIR/runs/train-lcm --resume":                                                     {"2", "train-lora"},
 		"train-lora --model DIR/sd15 --data DIR/photos --out DIR/r --rank 4 --val-prompts DIR/nothing.txt": {"1", "--val-prompts"},
 	} {

@@ -276,6 +276,9 @@ func (p *Plan) Train(ctx context.Context) (out Result, err error) {
 		return out, err
 	}
 	defer func() { err = s.end(out, err) }()
+	if err := s.dir.Amend("steps", r.Steps); err != nil { // a run that is made longer, so that it resumes to the same end
+		return out, err
+	}
 	if err := s.prepareSnapshots(); err != nil {
 		return out, err
 	}

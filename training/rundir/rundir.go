@@ -316,6 +316,23 @@ func ReadOptions(path string) (map[string]any, error) {
 	return o, nil
 }
 
+// Amend changes an entry of options.json, such as the length of a run that was extended.
+func (d *Dir) Amend(name string, value any) error {
+	text, err := plainfile.Read(d.File("options.json"), maxOptions)
+	if err != nil {
+		return fmt.Errorf("run directory: %w", err)
+	}
+	var all map[string]any
+	if err := numbers(text, &all); err != nil {
+		return fmt.Errorf("run directory %s: %w", quote.Path(d.path), err)
+	}
+	if fmt.Sprint(all[name]) == fmt.Sprint(value) {
+		return nil
+	}
+	all[name] = value
+	return WriteJSON(d.File("options.json"), all)
+}
+
 // Path returns the directory's path.
 func (d *Dir) Path() string { return d.path }
 
