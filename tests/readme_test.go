@@ -1,8 +1,10 @@
 package tests
 
 import (
+	"encoding/json"
 	"image"
 	"image/color"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -18,6 +20,7 @@ import (
 	tinysd "github.com/onestep-go/onestep/models/sd/sdtest/tiny"
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/torchtest"
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
@@ -42,22 +45,27 @@ func workplace(t *testing.T, onestep string) string {
 			require.NoError(t, os.WriteFile(at(other), data, 0o666))
 		}
 	}
-	folder("bin", "photos/cat", "photos/dog", "loras", "embeddings")
+	folder("bin", "photos/cat", "photos/dog", "loras", "embeddings", "data/onestep")
 	require.NoError(t, os.Symlink(onestep, at("bin/onestep")))
-	for i := range 6 {
+	for i := range 16 {
 		m := image.NewNRGBA(image.Rect(0, 0, 40, 40))
 		for p := range 40 * 40 {
-			m.Set(p%40, p/40, color.NRGBA{uint8(40 * i), uint8(p), uint8(p / 40), 255})
+			m.Set(p%40, p/40, color.NRGBA{uint8(16 * i), uint8(p), uint8(p / 40), 255})
 		}
-		require.NoError(t, vision.Write(at("photos/"+[]string{"cat", "dog"}[i%2]+"/"+string(rune('a'+i))+".png"), m, vision.WriteOptions{}))
+		name := at("photos/" + []string{"cat", "dog"}[i%2] + "/" + string(rune('a'+i)))
+		require.NoError(t, vision.Write(name+".png", m, vision.WriteOptions{}))
+		require.NoError(t, os.WriteFile(name+".txt", []byte("image "+string(rune('a'+i))), 0o666))
 	}
-	same("photos", "style")
+	same("photos", "style", "emoji", "captioned")
+	require.NoError(t, os.WriteFile(at("prompts.txt"), []byte("a cat\n"), 0o666))
+	writeExtractor(t, at("data/onestep/efficientnet_lite0.safetensors"))
 	require.NoError(t, tinysd.Write(at("sd15"), "sd15"))
 	require.NoError(t, tinysd.Write(at("LCM_Dreamshaper_v7"), "lcm15"))
 	require.NoError(t, tinysd.Write(at("sdxl"), "sdxl"))
 	same("LCM_Dreamshaper_v7", "lcm")
 	same("sdxl/unet", "lcm-sdxl")
 	same("sdxl/vae", "sdxl-vae-fp16-fix")
+	same("sd15/vae", "taef2")
 	same("sdxl/unet/diffusion_pytorch_model.safetensors", "sdxl_lightning_4step_unet.safetensors")
 	m, err := weights.Open(at("sd15"), weights.Options{})
 	require.NoError(t, err)
@@ -99,12 +107,40 @@ func workplace(t *testing.T, onestep string) string {
 	run(append(small, "--out", "runs/emoji", "--widths", "0.05,0.1")...)
 	same("runs/fashion/model-0000002.safetensors", "model.safetensors")
 	run("sample", "--model", "runs/fashion", "--n", "1", "--out", "house.png", "--threads", "1")
+	run("sample", "--model", "runs/fashion", "--n", "12", "--out", "samples/", "--threads", "1")
 	return dir
+}
+
+// writeExtractor writes random weights of the network whose features eval compares.
+func writeExtractor(t *testing.T, path string) {
+	t.Helper()
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		_, metadata := torchtest.Golden(t, s, "../models/efficientnet/testdata/golden.safetensors")
+		var layout [][2]json.RawMessage
+		require.NoError(t, json.Unmarshal([]byte(metadata["layout"]), &layout))
+		g := torch.NewGenerator(s, 1)
+		return torch.SaveSafetensors(path, func(yield func(string, *torch.Tensor) bool) {
+			for _, pair := range layout {
+				var name string
+				var dims []int
+				require.NoError(t, json.Unmarshal(pair[0], &name))
+				require.NoError(t, json.Unmarshal(pair[1], &dims))
+				v := torch.Ones(s, torch.Float32, dims...) // of norms
+				if len(dims) == 4 {
+					v = torch.Randn(s, g, torch.Float32, dims...).MulScalar(s, math.Sqrt(2/float64(dims[1]*dims[2]*dims[3])))
+				}
+				if !yield(name, v) {
+					return
+				}
+			}
+		}, torch.SaveOptions{})
+	}))
 }
 
 var (
 	stepsOf = regexp.MustCompile(`--steps \d+`)
 	outOf   = regexp.MustCompile(`--out (\S+)`)
+	nOf     = regexp.MustCompile(`--n \d+`)
 )
 
 // The commands of the README and the examples of the help texts work as they are written, with small models under the names of the real
@@ -155,13 +191,22 @@ func TestReadmeCommands(t *testing.T) {
 			if strings.HasPrefix(line, "lora convert ") { // which knows the published models alone by their adapters
 				line += " --model sd15/"
 			}
-			if strings.HasPrefix(line, "train-l") { // of images without captions, in small
-				line = stepsOf.ReplaceAllString(line, "") + " --steps 2 --batch 1 --rank 4 --cache cache --allow-uncaptioned"
+			line = strings.NewReplacer("model-0100000", "model-0000002", "taef2_encoder.safetensors", "taef2/").Replace(line)
+			switch name, _, _ := strings.Cut(line, " "); {
+			case name == "train-ldm": // in small
+				line = stepsOf.ReplaceAllString(strings.ReplaceAll(line, " --size small", ""), "") + " --channels 32,32 --steps 2 --batch 1 --cache cache"
+			case strings.HasPrefix(name, "train-l"):
+				line = stepsOf.ReplaceAllString(line, "") + " --steps 2 --batch 1 --cache cache"
+				if name == "train-lora" || strings.Contains(line, "--lora") {
+					line += " --rank 4"
+				}
+			case name == "eval": // which takes seconds for each hundred images
+				line = strings.ReplaceAll(nOf.ReplaceAllString(line, "--n 12"), "--data emoji ", "--data photos ") + " --no-cache --overwrite"
 			}
 			command, _, _ := strings.Cut(line, "  #")
 			cmd := exec.Command("sh", "-c", "bin/onestep "+command)
 			cmd.Dir = dir
-			cmd.Env = append(os.Environ(), "OMP_NUM_THREADS=1")
+			cmd.Env = append(os.Environ(), "OMP_NUM_THREADS=1", "XDG_DATA_HOME="+filepath.Join(dir, "data"))
 			got, err := cmd.CombinedOutput()
 			assert.NoError(t, err, string(got))
 			if out := outOf.FindStringSubmatch(line); out != nil && !strings.Contains(line, "--dry-run") {
