@@ -17,9 +17,11 @@ type Need struct {
 // Device is the sum on the run's device.
 func (n Need) Device() float64 { return n.Model + n.Trained + n.Activations }
 
-// The elements that are kept for gradients, as multiples of the peak of a pass without: measured with Stable Diffusion 1.5's network, with
-// adapters of rank 64 for all modules, without and with gradient checkpointing.
-const keptWith, keptCheckpointed = 56, 8
+// The elements that are kept for gradients, as multiples of the peak of a pass without. They are rounded up from a step of LCM-LoRA with Stable
+// Diffusion 1.5's network, rank 64, batch 1 (scripts/bench/lcmlora.go), by what its peak has beyond the weights and what is trained: without
+// checkpointing 5 in float32 and 7 in bfloat16 on 32×32 latents and 15 in bfloat16 on 64×64, with it at most 1 on 32×32. Other networks and
+// sizes are extrapolated.
+const keptWith, keptCheckpointed = 16, 4
 
 // Need estimates the memory that the run takes.
 func (p *Plan) Need() (Need, error) {
