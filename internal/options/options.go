@@ -425,11 +425,15 @@ func (o Option) Wants() string {
 	}
 	switch {
 	case len(o.Choices) == 2:
-		return strings.Join(o.Choices, " or ")
+		return quote.Text(o.Choices[0]) + " or " + quote.Text(o.Choices[1])
 	case o.Choices != nil:
-		return "one of " + strings.Join(o.Choices, ", ")
+		names := make([]string, len(o.Choices))
+		for i, c := range o.Choices {
+			names[i] = quote.Text(c)
+		}
+		return "one of " + strings.Join(names, ", ")
 	case o.Form != "":
-		return o.Form
+		return quote.Text(o.Form)
 	case t.Kind() == reflect.String:
 		return "text"
 	case t.Kind() == reflect.Bool:

@@ -100,7 +100,7 @@ func (r *LDM) fill() error {
 	if r.Channels != nil {
 		c := r.preset()
 		if want := len(c.BlockOutChannels); len(r.Channels) != want {
-			return options.Refuse("channels", "%s: want %d numbers, one for each level of the U-Net of the size %s, got %d", options.NameOf("channels"), want, r.Size, len(r.Channels))
+			return options.Refuse("channels", "%s: want %d numbers, one for each level of the U-Net of the size %s, got %d", options.NameOf("channels"), want, quote.Text(r.Size), len(r.Channels))
 		}
 		if c.BlockOutChannels = r.Channels; c.WithDefaults().Validate() != nil {
 			return options.Refuse("channels", "%s: %w", options.NameOf("channels"), c.WithDefaults().Validate())
