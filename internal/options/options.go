@@ -426,12 +426,12 @@ func (o Option) Wants() string {
 	switch {
 	case len(o.Choices) == 2:
 		return quote.Text(o.Choices[0]) + " or " + quote.Text(o.Choices[1])
-	case o.Choices != nil:
-		names := make([]string, len(o.Choices))
-		for i, c := range o.Choices {
-			names[i] = quote.Text(c)
+	case len(o.Choices) > 0:
+		text := "one of " + quote.Text(o.Choices[0])
+		for _, c := range o.Choices[1:] {
+			text += ", " + quote.Text(c)
 		}
-		return "one of " + strings.Join(names, ", ")
+		return text
 	case o.Form != "":
 		return quote.Text(o.Form)
 	case t.Kind() == reflect.String:
