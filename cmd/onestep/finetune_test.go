@@ -97,6 +97,11 @@ func TestFinetune(t *testing.T) {
 		require.Zero(t, code, stderr)
 		require.NoError(t, json.Unmarshal([]byte(stdout), &got))
 		require.Equal(t, 6, got.Step, "with a constant learning rate a run may be made longer")
+		text, err := os.ReadFile(filepath.Join(out, "options.json"))
+		require.NoError(t, err)
+		var kept struct{ Steps int }
+		require.NoError(t, json.Unmarshal(text, &kept))
+		require.Equal(t, 6, kept.Steps, "which --resume alone then resumes to")
 		code, stdout, stderr = try(strings.Fields(command + " --out " + out + " --resume --json")...)
 		require.Zero(t, code, stderr)
 		require.NoError(t, json.Unmarshal([]byte(stdout), &got))
