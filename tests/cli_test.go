@@ -139,6 +139,7 @@ func testSecondSignal(t *testing.T, onestep string) {
 	require.True(t, status.Signaled(), stderr.String())
 	require.Equal(t, syscall.SIGINT, status.Signal(), "the shell makes 130 of it")
 	require.Less(t, time.Since(began), 5*time.Second)
+	require.Contains(t, stderr.String(), "without saving")
 }
 
 // What the tool says and writes is what scripts rely on: results on standard output, the rest on standard error.

@@ -1,8 +1,9 @@
-// Command onestep trains consistency models and draws images from them.
+// Command onestep trains consistency models and generates images.
 package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"os/signal"
 	"runtime"
@@ -18,10 +19,18 @@ func init() { runtime.LockOSThread() }
 
 func main() {
 	signal.Ignore(syscall.SIGXFSZ) // a file over the limit of ulimit -f is then an error of the write that says which file
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
-		<-ctx.Done()
-		stop() // a second Ctrl-C ends the process at once
+		<-signals
+		stop() // the command ends in order: a training run saves
+		again := <-signals
+		fmt.Fprintln(os.Stderr, "onestep: interrupted again: stopped at once, without saving (a training run resumes from its last checkpoint)")
+		signal.Reset(again)
+		if err := syscall.Kill(os.Getpid(), again.(syscall.Signal)); err != nil { // a shell is to see the signal
+			os.Exit(exitInterrupted)
+		}
 	}()
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
