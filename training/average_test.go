@@ -177,7 +177,7 @@ func TestAveragesRefused(t *testing.T) {
 	} {
 		require.ErrorContains(t, run(none, averages...), want)
 	}
-	require.ErrorContains(t, run(func(a *averaged) { a.Averages[1].Into = nil }, Average{}, Average{Decay: 0.5}), "EMA weights 1: Into")
+	require.ErrorContains(t, run(func(a *averaged) { a.Averages[1].Into = nil }, Average{}, Average{Decay: 0.5}), "EMA weights 1: no Into")
 	require.ErrorContains(t, run(func(a *averaged) { a.Averages[1].Into = a.Averages[0].Into }, Average{}, Average{Decay: 0.5}), "EMA weights 1, decay-0.5: the weight")
 	require.ErrorContains(t, run(func(a *averaged) { a.Averages[0].Into = a.net }, Average{}), "with the model")
 	require.ErrorContains(t, run(func(a *averaged) {
