@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -26,11 +27,8 @@ type Config struct {
 	DType *torch.DType
 }
 
-// LCMTargets are the target modules of LCM-LoRA: 278 layers of Stable Diffusion 1.5's U-Net (Luo et al. 2023).
-var LCMTargets = []string{
-	"to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", "conv_shortcut",
-	"downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj",
-}
+// LCMTargets are the target modules of LCM-LoRA; see [sd.LCMTargets].
+var LCMTargets = sd.LCMTargets
 
 // TextTargets are the attention and MLP layers of CLIP's text encoders.
 var TextTargets = []string{"q_proj", "k_proj", "v_proj", "out_proj", "fc1", "fc2"}

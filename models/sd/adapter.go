@@ -21,11 +21,17 @@ type Adapter interface {
 	Close() error
 }
 
+// LCMTargets are the target modules of LCM-LoRA, by suffixes of their paths: 278 layers of Stable Diffusion 1.5's U-Net (Luo et al. 2023).
+var LCMTargets = []string{
+	"to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", "conv_shortcut",
+	"downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj",
+}
+
 // AdapterConfig describes an adapter to train.
 type AdapterConfig struct {
 	Rank    int      // 0: 64
 	Alpha   float64  // the scale is Alpha/Rank; 0: Rank
-	Targets []string // target modules, by suffixes of their paths; nil: those of LCM-LoRA
+	Targets []string // target modules, by suffixes of their paths; nil: LCMTargets
 	Text    bool     // the attention and MLP layers of the text encoders, too
 	Seed    uint64
 }

@@ -33,12 +33,6 @@ type Adapter struct {
 	from sd.AdapterInfo // of Init
 }
 
-// lcmTargets are the default target modules, as in package lora.
-var lcmTargets = []string{
-	"to_q", "to_k", "to_v", "to_out.0", "proj_in", "proj_out", "ff.net.0.proj", "ff.net.2", "conv1", "conv2", "conv_shortcut",
-	"downsamplers.0.conv", "upsamplers.0.conv", "time_emb_proj",
-}
-
 func (a *Adapter) complete(r *Run) error {
 	if r.Adapters == nil {
 		return errors.New("training an adapter needs Adapters, such as lora.Adapters{}")
@@ -84,7 +78,7 @@ func (a *Adapter) inspect(r *Run, files *weights.Model) error {
 func (a *Adapter) count(shapes []nn.Shape) (modules int, parameters int64, err error) {
 	targets := a.Targets
 	if targets == nil {
-		targets = lcmTargets
+		targets = sd.LCMTargets
 	}
 	for _, t := range shapes {
 		path, weight := strings.CutSuffix(t.Name, ".weight")
@@ -118,7 +112,6 @@ type adapterFiles struct {
 	run     *rundir.Dir
 	adapter sd.Adapter
 	file    sd.AdapterFile
-	wrote   int // the step that was written last, by this process
 }
 
 // Path implements [training.Snapshots].
@@ -126,22 +119,12 @@ func (f *adapterFiles) Path(step int) string { return f.run.Snapshot(step, "") }
 
 // Write implements [training.Snapshots].
 func (f *adapterFiles) Write(_ context.Context, _ *torch.Scope, step int, images int64) error {
-	if f.wrote == step {
-		return nil
-	}
 	file := f.file
 	file.Metadata = map[string]string{"ss_steps": strconv.Itoa(step), "onestep_images": strconv.FormatInt(images, 10)}
 	for k, v := range f.file.Metadata {
 		file.Metadata[k] = v
 	}
-	if err := f.run.Unlink(f.Path(step)); err != nil {
-		return err
-	}
-	if err := f.adapter.Save(f.Path(step), file); err != nil {
-		return err
-	}
-	f.wrote = step
-	return nil
+	return f.adapter.Save(f.Path(step), file)
 }
 
 // about is what an adapter's file says of the run.

@@ -210,14 +210,13 @@ func (r *Run) schedule() optim.Schedule {
 }
 
 // dtype is the frozen model's data type.
-func (r *Run) dtype() torch.DType {
-	return map[string]torch.DType{"f32": torch.Float32, "bf16": torch.BFloat16, "f16": torch.Float16}[r.DType]
-}
+func (r *Run) dtype() torch.DType { return dtypes[r.DType] }
 
 // saved is the data type of snapshots.
-func (r *Run) saved() torch.DType {
-	return map[string]torch.DType{"f32": torch.Float32, "bf16": torch.BFloat16, "f16": torch.Float16}[r.SaveDType]
-}
+func (r *Run) saved() torch.DType { return dtypes[r.SaveDType] }
+
+// dtypes are data types by the values of options.
+var dtypes = map[string]torch.DType{"f32": torch.Float32, "bf16": torch.BFloat16, "f16": torch.Float16}
 
 // set opens the images of a path.
 func (r *Run) set(ctx context.Context, option, path string, resolution int) (*captioned.Set, error) {

@@ -1,14 +1,10 @@
 package finetune
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"image"
-	"io"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -23,7 +19,6 @@ import (
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/torch"
-	"github.com/onestep-go/onestep/torch/nn"
 	"github.com/onestep-go/onestep/torch/optim"
 	"github.com/onestep-go/onestep/training"
 	"github.com/onestep-go/onestep/training/captioned"
@@ -282,7 +277,7 @@ func (p *Plan) Train(ctx context.Context) (out Result, err error) {
 	if err := s.prepareSnapshots(); err != nil {
 		return out, err
 	}
-	last := &watched{s.snapshots, -1}
+	last := &watched{s.snapshots, s.dir, -1}
 	s.snapshots = last
 	if s.valid, err = newValidation(ctx, s); err != nil {
 		return out, err
@@ -350,24 +345,31 @@ func (s *session) open(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	cache, err := r.cache()
-	if err != nil {
+	s.encoders = *s.model
+	if s.source, err = s.encode(ctx, "data", s.Data); err != nil {
 		return err
 	}
-	s.encoders = *s.model
-	s.source, err = latents.Open(ctx, latents.Config{
-		Set: s.Data, Model: &s.encoders, Batch: r.Batch, Seed: r.Seed, Cache: cache, Captions: s.trainsText(), ClipSkip: r.ClipSkip,
-		SkipCorrupt: r.Corrupt == "skip", Progress: r.Encoding, Log: r.Log,
-	})
-	if err != nil {
-		return encoding("data", err)
-	}
-	if _, described, ok := strings.Cut(s.source.String(), "), "); ok { // the encoders
-		s.holds["data_holds"] += ", " + described
-	}
+	s.holds["data_holds"] += ", " + s.source.Encoders()
 	s.kept = torch.NewScope(r.Device)
 	s.own(s.kept.Close)
 	return nil
+}
+
+// encode encodes the images and captions of an option's set.
+func (s *session) encode(ctx context.Context, option string, set *captioned.Set) (*latents.Source, error) {
+	r := s.Run
+	cache, err := r.cache()
+	if err != nil {
+		return nil, err
+	}
+	source, err := latents.Open(ctx, latents.Config{
+		Set: set, Model: &s.encoders, Batch: r.Batch, Seed: r.Seed, Cache: cache, Captions: s.trainsText(), ClipSkip: r.ClipSkip,
+		SkipCorrupt: r.Corrupt == "skip", Progress: r.Encoding, Log: r.Log,
+	})
+	if err != nil {
+		return nil, encoding(option, err)
+	}
+	return source, nil
 }
 
 // openModel reads the model.
@@ -424,54 +426,6 @@ func (r *Run) cache() (string, error) {
 	return r.Cache, nil
 }
 
-// sumOf tells the weights of a component from others.
-func sumOf(ctx context.Context, c *weights.Component) (string, error) {
-	sum := sha256.New()
-	sum.Write(c.Config)
-	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
-		for _, name := range slices.Sorted(c.Names()) {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			err := s.Run(func(s *torch.Scope) error {
-				return s.NoGrad(func(s *torch.Scope) error {
-					t, err := c.Get(s, name)
-					if err == nil {
-						fmt.Fprintf(sum, "%q %v ", name, t.Shape()) //quote: a sum is made of it
-						sum.Write(t.Bytes())
-					}
-					return err
-				})
-			})
-			c.Release(name)
-			if err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	return fmt.Sprintf("sha256 %.8x", sum.Sum(nil)), err
-}
-
-// sumOfFile tells an adapter's file from others. It reads no more than the file had when it was inspected.
-func sumOfFile(ctx context.Context, a sd.AdapterInfo) (string, error) {
-	f, err := os.Open(a.Tensors)
-	if err != nil {
-		return "", err
-	}
-	defer f.Close()
-	sum, left := sha256.New(), io.LimitReader(f, a.Size)
-	for err == nil {
-		if err = ctx.Err(); err == nil {
-			_, err = io.CopyN(sum, left, 1<<20)
-		}
-	}
-	if !errors.Is(err, io.EOF) {
-		return "", err
-	}
-	return fmt.Sprintf("sha256 %.8x", sum.Sum(nil)), nil
-}
-
 // adapt makes the run's adapter, and its average.
 func (s *session) adapt(a *Adapter, text bool) (err error) {
 	if s.adapter, err = a.make(s.Run, s.model, text); err != nil {
@@ -513,7 +467,7 @@ func (s *session) prepareSnapshots() error {
 		s.groups = []optim.Group{{Params: s.student.Parameters()}}
 		return nil
 	}
-	f := &adapterFiles{run: s.dir, adapter: s.adapter, file: s.about(s.method.adapter(), s.method.kind()), wrote: -1}
+	f := &adapterFiles{run: s.dir, adapter: s.adapter, file: s.about(s.method.adapter(), s.method.kind())}
 	if s.averaged != nil {
 		f.adapter = s.averaged
 	}
@@ -547,88 +501,4 @@ func (s *session) trainer(opt training.Optimizer) *training.Trainer {
 		t.LossScale = &training.LossScale{}
 	}
 	return t
-}
-
-// snapshotted is the network that a full model's snapshots have.
-func (s *session) snapshotted() *unet.UNet {
-	if s.average != nil {
-		return s.average.Into.(*unet.UNet)
-	}
-	return s.student
-}
-
-// copyOf returns a network of the same weights.
-func copyOf(u *unet.UNet) (*unet.UNet, error) {
-	c, err := unet.New(u.Config(), u.Store().Device(), u.Store().DType(), 0)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.Store().Load(u.Tensors()); err != nil {
-		c.Close()
-		return nil, err
-	}
-	return c, nil
-}
-
-// modelFolders writes the snapshots of a full model as directories of diffusers.
-type modelFolders struct {
-	*session
-	wrote int
-}
-
-// Path implements [training.Snapshots].
-func (f *modelFolders) Path(step int) string { return f.folder(step) }
-
-// Write implements [training.Snapshots].
-func (f *modelFolders) Write(_ context.Context, _ *torch.Scope, step int, _ int64) error {
-	if f.wrote == step && step > 0 {
-		return nil
-	}
-	net := f.snapshotted()
-	config, err := json.Marshal(net.Config())
-	if err != nil {
-		return err
-	}
-	m := *f.read
-	m.UNet, m.Kind, m.Spec = &weights.Component{Config: config, Source: nn.Stored{Store: net.Store()}}, lcmKind(m.Kind), nil
-	m.Scheduler = fewStepScheduler(m.Scheduler, f.method.(*LCM))
-	if err := f.dir.Unlink(f.Path(step)); err != nil {
-		return err
-	}
-	d := f.Run.saved()
-	if err := weights.WriteFolder(f.Path(step), &m, weights.WriteOptions{DType: &d, Overwrite: true}); err != nil {
-		return err
-	}
-	f.wrote = step
-	return nil
-}
-
-// lcmKind is the kind of a model that was distilled.
-func lcmKind(k weights.Kind) weights.Kind {
-	if k == weights.SD15 {
-		return weights.LCM15
-	}
-	return k
-}
-
-// fewStepScheduler is a scheduler's configuration for the sampler of a model that was distilled.
-func fewStepScheduler(config []byte, r *LCM) []byte {
-	var all map[string]any
-	dec := json.NewDecoder(bytes.NewReader(config))
-	dec.UseNumber()
-	if dec.Decode(&all) != nil {
-		return config
-	}
-	all["_class_name"] = "LCMScheduler"
-	if r.jumps() {
-		all["_class_name"] = "TCDScheduler"
-	}
-	if c, err := noise.ParseConfig(config); err == nil {
-		all["original_inference_steps"] = max(c.Steps()/r.Skip, 1) // the grid of timesteps that the model was trained on
-	}
-	text, err := json.MarshalIndent(all, "", "  ")
-	if err != nil {
-		return config
-	}
-	return text
 }

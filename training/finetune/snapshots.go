@@ -10,16 +10,24 @@ import (
 
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/training"
+	"github.com/onestep-go/onestep/training/rundir"
 )
 
-// watched notes which snapshot was written last.
+// watched writes each snapshot once, in place of another of its name, and notes which was written last by this process.
 type watched struct {
 	training.Snapshots
+	dir  *rundir.Dir
 	step int // -1: none
 }
 
 // Write implements [training.Snapshots].
 func (w *watched) Write(ctx context.Context, s *torch.Scope, step int, images int64) error {
+	if w.step == step {
+		return nil
+	}
+	if err := w.dir.Unlink(w.Path(step)); err != nil {
+		return err
+	}
 	err := w.Snapshots.Write(ctx, s, step, images)
 	if err == nil {
 		w.step = step

@@ -124,16 +124,8 @@ func newValidation(ctx context.Context, s *session) (*validation, error) {
 	if r.ValData == "" {
 		return v, nil
 	}
-	cache, err := r.cache()
-	if err != nil {
+	if v.source, err = s.encode(ctx, "val-data", s.valData); err != nil {
 		return nil, err
-	}
-	v.source, err = latents.Open(ctx, latents.Config{
-		Set: s.valData, Model: &s.encoders, Batch: r.Batch, Seed: r.Seed, Cache: cache, Captions: s.trainsText(), ClipSkip: r.ClipSkip,
-		SkipCorrupt: r.Corrupt == "skip", Progress: r.Encoding, Log: r.Log,
-	})
-	if err != nil {
-		return nil, encoding("val-data", err)
 	}
 	s.own(func() { _ = v.source.Close() })
 	return v, nil

@@ -24,7 +24,7 @@ func (s *session) prepareWhole() error {
 		s.own(func() { _ = c.Close() })
 		s.average = &training.Average{Decay: *s.Run.EMA, Into: c}
 	}
-	s.snapshots = &newFolders{session: s, wrote: -1}
+	s.snapshots = &newFolders{session: s}
 	s.groups = []optim.Group{{Params: s.whole.Parameters()}}
 	return nil
 }
@@ -40,7 +40,6 @@ func (s *session) wholeSnapshotted() *sd.Model {
 // newFolders writes the snapshots of a new model as directories of diffusers.
 type newFolders struct {
 	*session
-	wrote int
 	noted bool
 }
 
@@ -49,12 +48,6 @@ func (f *newFolders) Path(step int) string { return f.folder(step) }
 
 // Write implements [training.Snapshots].
 func (f *newFolders) Write(_ context.Context, _ *torch.Scope, step int, _ int64) error {
-	if f.wrote == step {
-		return nil
-	}
-	if err := f.dir.Unlink(f.Path(step)); err != nil {
-		return err
-	}
 	d := f.Run.saved()
 	notices, err := f.wholeSnapshotted().Write(f.Path(step), weights.WriteOptions{DType: &d, Overwrite: true, DecoderOnly: f.method.(*LDM).DecoderOnly})
 	if err != nil {
@@ -66,7 +59,6 @@ func (f *newFolders) Write(_ context.Context, _ *torch.Scope, step int, _ int64)
 		}
 		f.noted = true
 	}
-	f.wrote = step
 	return nil
 }
 

@@ -1,0 +1,84 @@
+package finetune
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+
+	"github.com/onestep-go/onestep/models/noise"
+	"github.com/onestep-go/onestep/models/sd/unet"
+	"github.com/onestep-go/onestep/models/sd/weights"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
+)
+
+// snapshotted is the network that a full model's snapshots have.
+func (s *session) snapshotted() *unet.UNet {
+	if s.average != nil {
+		return s.average.Into.(*unet.UNet)
+	}
+	return s.student
+}
+
+// copyOf returns a network of the same weights.
+func copyOf(u *unet.UNet) (*unet.UNet, error) {
+	c, err := unet.New(u.Config(), u.Store().Device(), u.Store().DType(), 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Store().Load(u.Tensors()); err != nil {
+		c.Close()
+		return nil, err
+	}
+	return c, nil
+}
+
+// modelFolders writes the snapshots of a full model as directories of diffusers.
+type modelFolders struct{ *session }
+
+// Path implements [training.Snapshots].
+func (f *modelFolders) Path(step int) string { return f.folder(step) }
+
+// Write implements [training.Snapshots].
+func (f *modelFolders) Write(_ context.Context, _ *torch.Scope, step int, _ int64) error {
+	net := f.snapshotted()
+	config, err := json.Marshal(net.Config())
+	if err != nil {
+		return err
+	}
+	m := *f.read
+	m.UNet, m.Kind, m.Spec = &weights.Component{Config: config, Source: nn.Stored{Store: net.Store()}}, lcmKind(m.Kind), nil
+	m.Scheduler = fewStepScheduler(m.Scheduler, f.method.(*LCM))
+	d := f.Run.saved()
+	return weights.WriteFolder(f.Path(step), &m, weights.WriteOptions{DType: &d, Overwrite: true})
+}
+
+// lcmKind is the kind of a model that was distilled.
+func lcmKind(k weights.Kind) weights.Kind {
+	if k == weights.SD15 {
+		return weights.LCM15
+	}
+	return k
+}
+
+// fewStepScheduler is a scheduler's configuration for the sampler of a model that was distilled.
+func fewStepScheduler(config []byte, r *LCM) []byte {
+	var all map[string]any
+	dec := json.NewDecoder(bytes.NewReader(config))
+	dec.UseNumber()
+	if dec.Decode(&all) != nil {
+		return config
+	}
+	all["_class_name"] = "LCMScheduler"
+	if r.jumps() {
+		all["_class_name"] = "TCDScheduler"
+	}
+	if c, err := noise.ParseConfig(config); err == nil {
+		all["original_inference_steps"] = max(c.Steps()/r.Skip, 1) // the grid of timesteps that the model was trained on
+	}
+	text, err := json.MarshalIndent(all, "", "  ")
+	if err != nil {
+		return config
+	}
+	return text
+}
