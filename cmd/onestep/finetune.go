@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"image"
 	"maps"
@@ -109,15 +108,11 @@ func (a *app) finetune(cmd *cobra.Command, kind string, opts any, run *finetune.
 			maps.Copy(values, was)
 		}
 		if config != "" {
-			file, err := o.ReadConfig(config)
+			file, beside, err := o.ReadConfig(config, kind)
 			if err != nil {
 				return err
 			}
 			maps.Copy(values, file)
-			beside, err := o.Beside(config, kind)
-			if err != nil {
-				return err
-			}
 			if beside != nil {
 				newScreen(a.stderr).log.Warn("ignored in --config, as they are no options: " + strings.Join(quote.Texts(beside), ", "))
 			}
@@ -272,15 +267,8 @@ func (a *app) doFinetune(ctx context.Context, o job.Finetune) error {
 		sc.start()
 	}
 	r.Progress = func(p training.Progress) {
-		if note := speed.note(p); note != nil {
-			sc.log.Info("speed", note...)
-		}
-		part := float64(p.Step) / float64(p.Steps)
-		if r.Duration > 0 {
-			part = max(part, p.Elapsed.Seconds()/r.Duration.Seconds())
-		}
-		sc.progressed(min(part, 1), fmt.Sprintf("step %d/%d", p.Step, p.Steps),
-			fmt.Sprintf("loss %.4g, %.3g samples/s, %s left, peak %s%s", p.Loss, p.ImagesPerSecond, duration(p.Left), peakMemory(o), skipped(p.Skipped)), part >= 1)
+		sc.trained(p, &speed, r.Duration,
+			fmt.Sprintf("loss %.4g, %.3g samples/s, %s left, peak %s%s", p.Loss, p.ImagesPerSecond, duration(p.Left), peakMemory(o), skipped(p.Skipped)))
 	}
 	r.Scalars = func(k int, values map[string]float64) error { return events.Scalars(int64(k), values) }
 	r.Image = func(k int, img image.Image) error { return events.Image(int64(k), "samples", img) }
@@ -291,13 +279,7 @@ func (a *app) doFinetune(ctx context.Context, o job.Finetune) error {
 		err = cerr
 	}
 	if err != nil {
-		switch {
-		case got.State == "":
-		case errors.Is(err, context.Canceled):
-			fmt.Fprintf(a.stderr, "onestep: saved after step %d; the same command with --resume continues\n", got.Step)
-		default:
-			fmt.Fprintf(a.stderr, "onestep: the last checkpoint is %s: the same command with --resume continues from it\n", got.State)
-		}
+		a.continues(got.Result, err)
 		return err
 	}
 	text := plural.N(got.Step, "step") + ", " + plural.N(got.Seen, "sample")

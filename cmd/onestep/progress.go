@@ -1,6 +1,8 @@
 package main
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -14,6 +16,7 @@ import (
 	"github.com/vbauerster/mpb/v8/decor"
 
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/training"
 )
 
 // terminal reports whether w is a terminal that can show a bar: some have no width, or no movable cursor.
@@ -159,4 +162,27 @@ func duration(d time.Duration) string {
 		return fmt.Sprintf("%dm%02ds", m, s)
 	}
 	return fmt.Sprintf("%ds", s)
+}
+
+// trained shows a step of a training run, which may end after a time; 0: it does not. right is the text right of the bar.
+func (sc *screen) trained(p training.Progress, speed *pace, limit time.Duration, right string) {
+	if note := speed.note(p); note != nil {
+		sc.log.Info("speed", note...)
+	}
+	part := float64(p.Step) / float64(p.Steps)
+	if limit > 0 {
+		part = max(part, p.Elapsed.Seconds()/limit.Seconds())
+	}
+	sc.progressed(min(part, 1), fmt.Sprintf("step %d/%d", p.Step, p.Steps), right, part >= 1)
+}
+
+// continues says how a training run that ended with an error continues.
+func (a *app) continues(r training.Result, err error) {
+	switch {
+	case r.State == "":
+	case errors.Is(err, context.Canceled):
+		fmt.Fprintf(a.stderr, "onestep: saved after step %d; the same command with --resume continues\n", r.Step)
+	default:
+		fmt.Fprintf(a.stderr, "onestep: the last checkpoint is %s: the same command with --resume continues from it\n", r.State)
+	}
 }

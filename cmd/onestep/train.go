@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"image"
 	"path/filepath"
@@ -201,15 +200,8 @@ func (a *app) doTrain(ctx context.Context, o job.Train) error {
 		}
 	}
 	h.Progress = func(p training.Progress) {
-		if note := speed.note(p); note != nil {
-			sc.log.Info("speed", note...)
-		}
-		part := float64(p.Step) / float64(p.Steps)
-		if o.Duration > 0 {
-			part = max(part, p.Elapsed.Seconds()/o.Duration.Seconds())
-		}
-		sc.progressed(min(part, 1), fmt.Sprintf("step %d/%d", p.Step, p.Steps),
-			fmt.Sprintf("loss %.4g, %.1f images/s, %s left%s", p.Loss, p.ImagesPerSecond, duration(p.Left), skipped(p.Skipped)), part >= 1)
+		sc.trained(p, &speed, o.Duration,
+			fmt.Sprintf("loss %.4g, %.1f images/s, %s left%s", p.Loss, p.ImagesPerSecond, duration(p.Left), skipped(p.Skipped)))
 	}
 	h.Scalars = func(k int, values map[string]float64) error { return events.Scalars(int64(k), values) }
 	h.Picture = func(k int, img image.Image) error { return events.Image(int64(k), "samples", img) }
@@ -220,13 +212,7 @@ func (a *app) doTrain(ctx context.Context, o job.Train) error {
 		err = cerr
 	}
 	if err != nil {
-		switch {
-		case r.State == "":
-		case errors.Is(err, context.Canceled):
-			fmt.Fprintf(a.stderr, "onestep: saved after step %d; the same command with --resume continues\n", r.Step)
-		default:
-			fmt.Fprintf(a.stderr, "onestep: the last checkpoint is %s: the same command with --resume continues from it\n", r.State)
-		}
+		a.continues(r.Result, err)
 		return err
 	}
 	if !r.Finished {

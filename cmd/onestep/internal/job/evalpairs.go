@@ -1,15 +1,11 @@
 package job
 
 import (
-	"errors"
 	"fmt"
 	"image"
-	"io/fs"
-	"os"
 	"slices"
 
 	"github.com/onestep-go/onestep/evaluation"
-	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
@@ -21,15 +17,7 @@ func (o Eval) canWrite() error {
 	if err := writable(directoryOf(o.Nearest)); err != nil {
 		return fmt.Errorf("--nearest: %w", err)
 	}
-	if o.Overwrite {
-		return replaceable(o.Nearest, false)
-	}
-	if _, err := os.Lstat(o.Nearest); err == nil {
-		return fmt.Errorf("%s exists: choose another name or pass --overwrite", quote.Path(o.Nearest))
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	return nil
+	return mayWrite(o.Nearest, o.Overwrite)
 }
 
 // drawNearest writes the generated images, the most similar ones first, in rows, each above a row of the real images nearest to them.

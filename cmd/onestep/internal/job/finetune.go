@@ -39,42 +39,32 @@ type Finetune struct {
 // finetuneOwn are keys of options.json that are the tool's.
 var finetuneOwn = []string{"onestep", "threads"}
 
-// ReadConfig reads a JSON file of options; path is that of --config, or of a run's options.json.
-func (o Finetune) ReadConfig(path string) (map[string]any, error) {
+// ReadConfig reads a JSON file of options; path is that of --config, or of a run's options.json. beside are its keys that are no options, such
+// as the sums of files that a run's options.json has. A run of another command is an error.
+func (o Finetune) ReadConfig(path, kind string) (values map[string]any, beside []string, err error) {
 	if err := There(Path{"--config", path, "a JSON file of options, as a run's options.json", File}); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	text, err := plainfile.Read(path, 1<<20)
 	if err != nil {
-		return nil, fmt.Errorf("--config: %w", err)
+		return nil, nil, fmt.Errorf("--config: %w", err)
 	}
-	values, err := finetune.ReadOptions(o.Options, text, finetuneOwn...)
-	if err != nil {
-		return nil, usage("--config %s: %s", quote.Path(path), quote.Text(err.Error()))
-	}
-	return values, nil
-}
-
-// Beside lists the keys of a --config that are no options, such as the sums of files that a run's options.json has. A run of another command is
-// an error.
-func (o Finetune) Beside(path, kind string) (keys []string, err error) {
-	text, err := plainfile.Read(path, 1<<20)
-	if err != nil {
-		return nil, fmt.Errorf("--config: %w", err)
+	if values, err = finetune.ReadOptions(o.Options, text, finetuneOwn...); err != nil {
+		return nil, nil, usage("--config %s: %s", quote.Path(path), quote.Text(err.Error()))
 	}
 	var all map[string]any
 	if err := json.Unmarshal(text, &all); err != nil {
-		return nil, fmt.Errorf("--config: %w", quote.Error(err))
+		return nil, nil, fmt.Errorf("--config: %w", quote.Error(err))
 	}
 	if of, there := all["run"]; there && of != kind {
-		return nil, usage("--config %s: it has options of %s, want those of %s", quote.Path(path), quote.Text(fmt.Sprint(of)), kind)
+		return nil, nil, usage("--config %s: it has options of %s, want those of %s", quote.Path(path), quote.Text(fmt.Sprint(of)), kind)
 	}
 	for _, key := range slices.Sorted(maps.Keys(all)) {
 		if _, ok := options.Named(o.Options, strings.ReplaceAll(key, "_", "-")); !ok && key != "run" && key != "onestep" {
-			keys = append(keys, key)
+			beside = append(beside, key)
 		}
 	}
-	return keys, nil
+	return values, beside, nil
 }
 
 // ReadRun reads the options of the run in the run directory; nil if there is none.
@@ -90,7 +80,8 @@ func (o Finetune) ReadRun(kind string) (map[string]any, error) {
 	if was, _ := all["run"].(string); was != kind {
 		return nil, usage("--out %s: it holds a run of another command, want one of onestep %s", quote.Path(o.Run.Out), kind)
 	}
-	return o.ReadConfig(path)
+	values, _, err := o.ReadConfig(path, kind)
+	return values, err
 }
 
 // Open decides everything, and checks the memory. The caller closes the plan.

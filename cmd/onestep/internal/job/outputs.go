@@ -1,9 +1,7 @@
 package job
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -65,15 +63,7 @@ func (o Generate) files() ([]string, error) {
 		there = append(files[:len(files):len(files)], o.Preview)
 	}
 	for _, f := range there {
-		if o.Overwrite {
-			if err := replaceable(f, false); err != nil {
-				return nil, err
-			}
-			continue
-		}
-		if _, err := os.Lstat(f); err == nil {
-			return nil, fmt.Errorf("%s exists: choose another name or pass --overwrite", quote.Path(f))
-		} else if !errors.Is(err, fs.ErrNotExist) {
+		if err := mayWrite(f, o.Overwrite); err != nil {
 			return nil, err
 		}
 	}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"image"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -202,15 +201,7 @@ func (o Sample) files() (files []string, folder bool, err error) {
 		return nil, false, fmt.Errorf("--out: %w", err)
 	}
 	for _, f := range files {
-		if o.Overwrite {
-			if err := replaceable(f, false); err != nil {
-				return nil, false, err
-			}
-			continue
-		}
-		if _, err := os.Lstat(f); err == nil {
-			return nil, false, fmt.Errorf("%s exists: choose another name or pass --overwrite", quote.Path(f))
-		} else if !errors.Is(err, fs.ErrNotExist) {
+		if err := mayWrite(f, o.Overwrite); err != nil {
 			return nil, false, err
 		}
 	}

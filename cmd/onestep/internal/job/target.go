@@ -73,6 +73,19 @@ func replaceable(path string, keepLinks bool) error {
 	return atomicfile.Check(path, atomicfile.Options{Overwrite: true, KeepLinks: keepLinks})
 }
 
+// mayWrite checks before long work that a file may be written: it is not there, or may be replaced.
+func mayWrite(path string, overwrite bool) error {
+	if overwrite {
+		return replaceable(path, false)
+	}
+	if _, err := os.Lstat(path); err == nil {
+		return fmt.Errorf("%s exists: choose another name or pass --overwrite", quote.Path(path))
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return nil
+}
+
 // Writable checks before long work that --out FILE or --out DIR can be written, and removes temporary files that killed processes left next
 // to it.
 func Writable(out string) error {
