@@ -1,7 +1,6 @@
 package tests
 
 import (
-	"encoding/json"
 	"image"
 	"image/color"
 	"math"
@@ -116,24 +115,13 @@ func writeExtractor(t *testing.T, path string) {
 	t.Helper()
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		_, metadata := torchtest.Golden(t, s, "../models/efficientnet/testdata/golden.safetensors")
-		var layout [][2]json.RawMessage
-		require.NoError(t, json.Unmarshal([]byte(metadata["layout"]), &layout))
 		g := torch.NewGenerator(s, 1)
-		return torch.SaveSafetensors(path, func(yield func(string, *torch.Tensor) bool) {
-			for _, pair := range layout {
-				var name string
-				var dims []int
-				require.NoError(t, json.Unmarshal(pair[0], &name))
-				require.NoError(t, json.Unmarshal(pair[1], &dims))
-				v := torch.Ones(s, torch.Float32, dims...) // of norms
-				if len(dims) == 4 {
-					v = torch.Randn(s, g, torch.Float32, dims...).MulScalar(s, math.Sqrt(2/float64(dims[1]*dims[2]*dims[3])))
-				}
-				if !yield(name, v) {
-					return
-				}
+		return torch.SaveSafetensors(path, torchtest.Drawn(t, metadata["layout"], func(_ string, dims []int) *torch.Tensor {
+			if len(dims) != 4 {
+				return torch.Ones(s, torch.Float32, dims...) // of norms
 			}
-		}, torch.SaveOptions{})
+			return torch.Randn(s, g, torch.Float32, dims...).MulScalar(s, math.Sqrt(2/float64(dims[1]*dims[2]*dims[3])))
+		}), torch.SaveOptions{})
 	}))
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"iter"
+	"maps"
 	"math"
 	"path/filepath"
 	"strconv"
@@ -17,6 +18,7 @@ import (
 	"github.com/onestep-go/onestep/models/modelstest"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/optim"
+	"github.com/onestep-go/onestep/torch/torchtest"
 )
 
 // network makes a multilayer perceptron for points.
@@ -62,8 +64,6 @@ func (g scmGolden) weights(t *testing.T, s *torch.Scope, features int) (student,
 	t.Helper()
 	seed, err := strconv.ParseUint(g.metadata["seed"], 10, 64)
 	require.NoError(t, err)
-	var layout [][2]json.RawMessage
-	require.NoError(t, json.Unmarshal([]byte(g.metadata["weights"]), &layout))
 	stream := torch.NewGenerator(s, seed)
 	draw := func(dims ...int) *torch.Tensor {
 		v := torch.Randn(s, stream, torch.Float32, dims...)
@@ -73,14 +73,7 @@ func (g scmGolden) weights(t *testing.T, s *torch.Scope, features int) (student,
 		return v.MulScalar(s, 0.1)
 	}
 	for _, into := range []*map[string]*torch.Tensor{&student, &teacher} {
-		*into = map[string]*torch.Tensor{}
-		for _, pair := range layout {
-			var name string
-			var dims []int
-			require.NoError(t, json.Unmarshal(pair[0], &name))
-			require.NoError(t, json.Unmarshal(pair[1], &dims))
-			(*into)[name] = draw(dims...)
-		}
+		*into = maps.Collect(torchtest.Drawn(t, g.metadata["weights"], func(_ string, dims []int) *torch.Tensor { return draw(dims...) }))
 	}
 	weight = map[string]*torch.Tensor{}
 	weight["freqs"], weight["phases"] = draw(features), draw(features)

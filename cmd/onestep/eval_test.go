@@ -28,29 +28,17 @@ func extractor(t *testing.T) string {
 	require.NoError(t, os.MkdirAll(filepath.Dir(path), 0o755))
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		_, metadata := torchtest.Golden(t, s, "../../models/efficientnet/testdata/golden.safetensors")
-		var layout [][2]json.RawMessage
-		require.NoError(t, json.Unmarshal([]byte(metadata["layout"]), &layout))
 		g := torch.NewGenerator(s, 1)
-		return torch.SaveSafetensors(path, func(yield func(string, *torch.Tensor) bool) {
-			for _, pair := range layout {
-				var name string
-				var dims []int
-				require.NoError(t, json.Unmarshal(pair[0], &name))
-				require.NoError(t, json.Unmarshal(pair[1], &dims))
-				v := torch.Randn(s, g, torch.Float32, dims...)
-				switch {
-				case strings.HasSuffix(name, "running_var") || len(dims) == 1 && strings.HasSuffix(name, ".weight"):
-					v = torch.Ones(s, torch.Float32, dims...)
-				case len(dims) == 4:
-					v = v.MulScalar(s, math.Sqrt(2/float64(dims[1]*dims[2]*dims[3])))
-				default:
-					v = v.MulScalar(s, 0.1)
-				}
-				if !yield(name, v) {
-					return
-				}
+		return torch.SaveSafetensors(path, torchtest.Drawn(t, metadata["layout"], func(name string, dims []int) *torch.Tensor {
+			v := torch.Randn(s, g, torch.Float32, dims...)
+			switch {
+			case strings.HasSuffix(name, "running_var") || len(dims) == 1 && strings.HasSuffix(name, ".weight"):
+				return torch.Ones(s, torch.Float32, dims...)
+			case len(dims) == 4:
+				return v.MulScalar(s, math.Sqrt(2/float64(dims[1]*dims[2]*dims[3])))
 			}
-		}, torch.SaveOptions{})
+			return v.MulScalar(s, 0.1)
+		}), torch.SaveOptions{})
 	}))
 	return path
 }

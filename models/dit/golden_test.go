@@ -17,6 +17,7 @@ import (
 
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/torchtest"
 )
 
 // tolerance is how far results may be from PyTorch's, relative to the largest element. Both sides compute in float32, in
@@ -50,24 +51,18 @@ func (g golden) weights(t *testing.T, s *torch.Scope, depth int) iter.Seq2[strin
 	t.Helper()
 	seed, err := strconv.ParseUint(g.metadata["seed"], 10, 64)
 	require.NoError(t, err)
-	var layout [][2]json.RawMessage
-	require.NoError(t, json.Unmarshal([]byte(g.metadata["weights"]), &layout))
 	stream := torch.NewGenerator(s, seed)
 	all := map[string]*torch.Tensor{}
-	for _, pair := range layout {
-		var name string
-		var dims []int
-		require.NoError(t, json.Unmarshal(pair[0], &name))
-		require.NoError(t, json.Unmarshal(pair[1], &dims))
+	for name, v := range torchtest.Drawn(t, g.metadata["weights"], func(_ string, dims []int) *torch.Tensor {
 		v, n := torch.Randn(s, stream, torch.Float32, dims...), 1
 		for _, d := range dims[1:] {
 			n *= d
 		}
 		if len(dims) > 1 {
-			v = v.DivScalar(s, math.Sqrt(float64(n)))
-		} else {
-			v = v.MulScalar(s, 0.1)
+			return v.DivScalar(s, math.Sqrt(float64(n)))
 		}
+		return v.MulScalar(s, 0.1)
+	}) {
 		all[name] = v
 		if part, ok := strings.CutPrefix(name, "transformer_blocks.0.norm1.emb."); ok {
 			for i := range depth {

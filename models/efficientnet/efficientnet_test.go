@@ -1,7 +1,6 @@
 package efficientnet
 
 import (
-	"encoding/json"
 	"iter"
 	"math"
 	"os"
@@ -19,30 +18,18 @@ import (
 // draw yields the state dict that scripts/golden/models/efficientnet/lite0.py drew.
 func draw(t *testing.T, s *torch.Scope, metadata map[string]string, g *torch.Generator) iter.Seq2[string, *torch.Tensor] {
 	t.Helper()
-	var layout [][2]json.RawMessage
-	require.NoError(t, json.Unmarshal([]byte(metadata["layout"]), &layout))
-	return func(yield func(string, *torch.Tensor) bool) {
-		for _, pair := range layout {
-			var name string
-			var dims []int
-			require.NoError(t, json.Unmarshal(pair[0], &name))
-			require.NoError(t, json.Unmarshal(pair[1], &dims))
-			v := torch.Randn(s, g, torch.Float32, dims...)
-			switch {
-			case strings.HasSuffix(name, "running_var"):
-				v = v.Abs(s).MulScalar(s, 0.5).AddScalar(s, 0.5)
-			case len(dims) == 4:
-				v = v.MulScalar(s, math.Sqrt(2/float64(dims[1]*dims[2]*dims[3])))
-			case strings.Contains(name, "_bn") && strings.HasSuffix(name, ".weight"):
-				v = v.MulScalar(s, 0.1).AddScalar(s, 1)
-			default:
-				v = v.MulScalar(s, 0.1)
-			}
-			if !yield(name, v) {
-				return
-			}
+	return torchtest.Drawn(t, metadata["layout"], func(name string, dims []int) *torch.Tensor {
+		v := torch.Randn(s, g, torch.Float32, dims...)
+		switch {
+		case strings.HasSuffix(name, "running_var"):
+			return v.Abs(s).MulScalar(s, 0.5).AddScalar(s, 0.5)
+		case len(dims) == 4:
+			return v.MulScalar(s, math.Sqrt(2/float64(dims[1]*dims[2]*dims[3])))
+		case strings.Contains(name, "_bn") && strings.HasSuffix(name, ".weight"):
+			return v.MulScalar(s, 0.1).AddScalar(s, 1)
 		}
-	}
+		return v.MulScalar(s, 0.1)
+	})
 }
 
 func bytesOf(s *torch.Scope, g *torch.Generator, dims ...int) *torch.Tensor {

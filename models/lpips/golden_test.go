@@ -43,24 +43,18 @@ func openGolden(t *testing.T, s *torch.Scope) golden {
 // draw yields the weights that the generator drew, in its order, and the constants.
 func (g golden) draw(t *testing.T, s *torch.Scope, net Net) iter.Seq2[string, *torch.Tensor] {
 	t.Helper()
-	var layout [][2]json.RawMessage
-	require.NoError(t, json.Unmarshal([]byte(g.metadata[string(net)]), &layout))
 	return func(yield func(string, *torch.Tensor) bool) {
 		stream := torch.NewGenerator(s, uint64(g.seed))
-		for _, pair := range layout {
-			var name string
-			var dims []int
-			require.NoError(t, json.Unmarshal(pair[0], &name))
-			require.NoError(t, json.Unmarshal(pair[1], &dims))
+		for name, v := range torchtest.Drawn(t, g.metadata[string(net)], func(name string, dims []int) *torch.Tensor {
 			v := torch.Randn(s, stream, torch.Float32, dims...)
 			switch {
 			case strings.HasPrefix(name, "lin"):
-				v = v.Abs(s).MulScalar(s, 0.1)
+				return v.Abs(s).MulScalar(s, 0.1)
 			case strings.HasSuffix(name, "weight"):
-				v = v.MulScalar(s, math.Sqrt(2/float64(dims[1]*dims[2]*dims[3])))
-			default:
-				v = v.MulScalar(s, 0.1)
+				return v.MulScalar(s, math.Sqrt(2/float64(dims[1]*dims[2]*dims[3])))
 			}
+			return v.MulScalar(s, 0.1)
+		}) {
 			if !yield(name, v) {
 				return
 			}

@@ -13,6 +13,7 @@ import (
 
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/torchtest"
 )
 
 // tolerance is how far results may be from PyTorch's, relative to the largest element: both sides compute in float32 with
@@ -64,26 +65,14 @@ func weights(t *testing.T, s *torch.Scope, metadata map[string]string) func(yiel
 	t.Helper()
 	seed, err := strconv.ParseUint(metadata["seed"], 10, 64)
 	require.NoError(t, err)
-	var layout [][2]json.RawMessage
-	require.NoError(t, json.Unmarshal([]byte(metadata["weights"]), &layout))
 	stream := torch.NewGenerator(s, seed)
-	return func(yield func(string, *torch.Tensor) bool) {
-		for _, pair := range layout {
-			var name string
-			var dims []int
-			require.NoError(t, json.Unmarshal(pair[0], &name))
-			require.NoError(t, json.Unmarshal(pair[1], &dims))
-			v := torch.Randn(s, stream, torch.Float32, dims...)
-			if len(dims) > 1 {
-				v = v.DivScalar(s, math.Sqrt(float64(dims[1])))
-			} else {
-				v = v.MulScalar(s, 0.1)
-			}
-			if !yield(name, v) {
-				return
-			}
+	return torchtest.Drawn(t, metadata["weights"], func(_ string, dims []int) *torch.Tensor {
+		v := torch.Randn(s, stream, torch.Float32, dims...)
+		if len(dims) > 1 {
+			return v.DivScalar(s, math.Sqrt(float64(dims[1])))
 		}
-	}
+		return v.MulScalar(s, 0.1)
+	})
 }
 
 func requireClose(t *testing.T, s *torch.Scope, want, got *torch.Tensor, what string) {

@@ -2,12 +2,16 @@
 package torchtest
 
 import (
+	"encoding/json"
 	"fmt"
+	"iter"
 	"math"
 	"os"
 	"os/exec"
 	"strings"
 	"testing"
+
+	"github.com/stretchr/testify/require"
 
 	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/torch"
@@ -92,6 +96,25 @@ func Golden(t testing.TB, s *torch.Scope, path string) (map[string]*torch.Tensor
 		out[name] = x
 	}
 	return out, f.Metadata()
+}
+
+// Drawn yields tensors by a list of names and shapes, as generators of golden files write it, [["conv.weight", [8, 3, 3, 3]], ...]: each as
+// draw makes it, in that order.
+func Drawn(t testing.TB, layout string, draw func(name string, dims []int) *torch.Tensor) iter.Seq2[string, *torch.Tensor] {
+	t.Helper()
+	var list [][2]json.RawMessage
+	require.NoError(t, json.Unmarshal([]byte(layout), &list))
+	return func(yield func(string, *torch.Tensor) bool) {
+		for _, pair := range list {
+			var name string
+			var dims []int
+			require.NoError(t, json.Unmarshal(pair[0], &name))
+			require.NoError(t, json.Unmarshal(pair[1], &dims))
+			if !yield(name, draw(name, dims)) {
+				return
+			}
+		}
+	}
 }
 
 // Close fails the test unless got has want's dtype and shape and every element is within atol + rtol·|want| of it, or equal
