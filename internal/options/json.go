@@ -61,7 +61,7 @@ func Read(p any, data []byte, beside ...string) (map[string]any, error) {
 	return values, nil
 }
 
-// Values returns the options of the struct that p points to that have a value, by their names in JSON. Zero is none of an option whose range
+// Values returns the options of the struct that p points to that have a value, by their names in JSON. Zero is no value of an option whose range
 // it is not in.
 func Values(p any) map[string]any {
 	all := map[string]any{}

@@ -13,7 +13,7 @@
 // encoding.TextUnmarshaler.
 //
 // A struct may change the options of those that it embeds, by blank fields with the tag overrides: it names an option, and the other tags
-// replace those of the option, or with omit:"true" it is none of the struct's. The field of an omitted option keeps its value.
+// replace those of the option, or with omit:"true" the struct does not have it. The field of an omitted option keeps its value.
 //
 //	_ struct{} `overrides:"channels" default:"64"`
 package options

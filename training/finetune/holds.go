@@ -9,7 +9,7 @@ import (
 	"github.com/onestep-go/onestep/models/sd/weights"
 )
 
-// textsHold tells the text encoders of a run that trains them from others. Frozen ones are part of the data's description.
+// textsHold identifies the text encoders of a run that trains them. Frozen ones are part of the data's description.
 func (s *session) textsHold(ctx context.Context, files *weights.Model) (string, error) {
 	if !s.trainsText() {
 		return "", nil
@@ -28,7 +28,7 @@ func (s *session) textsHold(ctx context.Context, files *weights.Model) (string, 
 	return text, nil
 }
 
-// noiseHolds tells the model's noise schedule and what its network predicts from others.
+// noiseHolds identifies the model's noise schedule and prediction type.
 func (s *session) noiseHolds() (string, error) {
 	chain, predicts, err := s.model.Noise()
 	if err != nil {
@@ -39,7 +39,7 @@ func (s *session) noiseHolds() (string, error) {
 	return fmt.Sprintf("; noise schedule, sha256 %.8x; predicts %s", sum.Sum(nil), predicts.Diffusers()), nil
 }
 
-// tokensHold tells the tokenizers from others by the tokens of the data's captions.
+// tokensHold identifies the tokenizers by the tokens of the data's captions.
 func (s *session) tokensHold() string {
 	sum := sha256.New()
 	all := json.NewEncoder(sum)

@@ -23,7 +23,7 @@ func (s *session) probe(in *torch.Scope) probe {
 	return p
 }
 
-// through returns what a network makes of the input, with the adapters and the guidance of c.
+// through returns a network's output for the input, with the adapters and the guidance of c.
 func (p probe) through(s *torch.Scope, net models.Network, c models.Cond) []float64 {
 	cond := p.cond
 	cond.Adapters, cond.Guidance = c.Adapters, c.Guidance

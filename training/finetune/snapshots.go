@@ -68,7 +68,7 @@ func escaped(path string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`).Replace(path)
 }
 
-// reject renames a snapshot of no use, so that nobody takes it for a good one.
+// reject renames an unusable snapshot, so that it is not mistaken for a good one.
 func (e *SnapshotError) reject() error {
 	to := e.Path + ".rejected"
 	if err := os.RemoveAll(to); err != nil { // of an earlier try

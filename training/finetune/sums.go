@@ -14,7 +14,7 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// sumOf tells the weights of a component from others.
+// sumOf identifies the weights of a component.
 func sumOf(ctx context.Context, c *weights.Component) (string, error) {
 	sum := sha256.New()
 	sum.Write(c.Config)
@@ -43,7 +43,7 @@ func sumOf(ctx context.Context, c *weights.Component) (string, error) {
 	return fmt.Sprintf("sha256 %.8x", sum.Sum(nil)), err
 }
 
-// sumOfFile tells an adapter's file from others. It reads no more than the file had when it was inspected.
+// sumOfFile identifies an adapter's file. It reads no more than the file had when it was inspected.
 func sumOfFile(ctx context.Context, a sd.AdapterInfo) (string, error) {
 	f, err := os.Open(a.Tensors)
 	if err != nil {

@@ -35,7 +35,7 @@ type SnapshotError struct {
 
 // Error returns the message.
 func (e *SnapshotError) Error() string {
-	text := fmt.Sprintf("the snapshot %s is of no use: %v", quote.Path(e.Path), e.Err)
+	text := fmt.Sprintf("the snapshot %s is unusable: %v", quote.Path(e.Path), e.Err)
 	if e.Rejected != "" {
 		text += "; it was renamed to " + quote.Path(filepath.Base(e.Rejected))
 	}
@@ -117,7 +117,7 @@ func newValidation(ctx context.Context, s *session) (*validation, error) {
 		return v, nil
 	}
 	if v.lowest.Of != "" && v.lowest.Of != v.of() {
-		r.warn("the validation loss is of other samples than before: the best snapshot is chosen anew", "now", v.of(), "before", v.lowest.Of)
+		r.warn("the validation loss uses other samples than before: the best snapshot is chosen again", "now", v.of(), "before", v.lowest.Of)
 		v.lowest, v.anew = lowest{}, true
 	}
 	v.source = s.source
@@ -187,7 +187,7 @@ func (v *validation) bestPath() string {
 	return v.dir.File("best.safetensors")
 }
 
-// look validates the snapshot of a step. Only a snapshot of no use ends training; other failures are logged.
+// look validates the snapshot of a step. Only an unusable snapshot ends training; other failures are logged.
 func (v *validation) look(ctx context.Context, k int) error {
 	path := v.snapshots.Path(k)
 	if _, err := os.Stat(path); err != nil {
@@ -268,7 +268,7 @@ func (p *Plan) sampler() string {
 	return ""
 }
 
-// texts are the settings of a sample grid, by which it can be told from others.
+// texts are the settings of a sample grid, which identify it.
 func (v Sample) texts() []vision.Text {
 	settings := map[string]any{"snapshot": v.Path, "step": v.Step, "prompts": v.Prompts, "seed": v.Seed, "width": v.Width, "height": v.Height, "steps": v.Steps}
 	if v.Sampler != "" {
@@ -344,7 +344,7 @@ func (v *validation) reload(k int, path string) (m *sd.Model, adapter sd.Adapter
 	case same && k < r.LRWarmup.Steps(r.Steps): // the learning rate may be that small yet
 		r.warn("the snapshot changes nothing yet, in the warm-up of the learning rate", "step", k)
 	case same:
-		return close(errors.New("with it the network computes what it computes without it"))
+		return close(errors.New("it changes nothing: the network has the same output with it and without it"))
 	case !(off <= 0.1*change+rounding*norm(trained)):
 		return close(fmt.Errorf("the network with it is not the one that was trained: their outputs differ by %.3g, and training changed them by %.3g", off, change))
 	}

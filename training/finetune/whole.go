@@ -88,7 +88,7 @@ func (v *validation) reloadWhole(path string) (*sd.Model, error) {
 	return m, nil
 }
 
-// computes is what a model makes of a caption and noise: text features, the network's output and the decoded image.
+// computes returns a model's outputs for a caption and noise: text features, the network's output and the decoded image.
 func (v *validation) computes(s *torch.Scope, m *sd.Model) (out [3][]float64) {
 	const timestep = 499
 	caption := "a"

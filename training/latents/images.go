@@ -36,7 +36,7 @@ func sumOf(parts ...part) (string, error) {
 	sum := sha256.New()
 	for _, p := range parts {
 		if p.Store().Merged() {
-			return "", errors.New("adapters are merged into its weights: what it encodes with them cannot be told from what it encodes without; unmerge them")
+			return "", errors.New("adapters are merged into its weights, so that cached features with and without them could be confused: unmerge them")
 		}
 		text, err := json.Marshal(p.config)
 		if err != nil {
