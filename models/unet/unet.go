@@ -357,12 +357,12 @@ func newResidual(p nn.Path, c Config, in, out int, scale float64) *blocks.Residu
 }
 
 // newResampling makes a residual block that down- or upsamples before its first convolution and on its shortcut.
-func newResampling(p nn.Path, c Config, f *fir, channels int, way string) *blocks.Residual {
+func newResampling(p nn.Path, c Config, f *blocks.FIR, channels int, way string) *blocks.Residual {
 	o := c.residual(channels, channels, c.SkipScale)
 	o.ConvShortcut = c.ResampleSkip
-	o.Resize = f.up
+	o.Resize = f.Up
 	if way == "down" {
-		o.Resize = func(s *torch.Scope, x *torch.Tensor) *torch.Tensor { return f.down(s, x, f.padding()) }
+		o.Resize = func(s *torch.Scope, x *torch.Tensor) *torch.Tensor { return f.Down(s, x, f.Padding()) }
 	}
 	return blocks.NewResidual(p, channels, channels, o)
 }
@@ -431,7 +431,7 @@ func (u grow) Forward(s *torch.Scope, x, _ *torch.Tensor, c models.Cond) *torch.
 	return u.Double(s, x, c.Adapters)
 }
 
-func newSampler(p nn.Path, c Config, f *fir, channels int, way string) sampler {
+func newSampler(p nn.Path, c Config, f *blocks.FIR, channels int, way string) sampler {
 	switch {
 	case c.Resample == ResampleResidual:
 		return newResampling(p, c, f, channels, way)

@@ -1,0 +1,60 @@
+package blocks
+
+import (
+	"github.com/onestep-go/onestep/torch"
+)
+
+// FIR is a resampling filter that is applied to each channel: the outer product of symmetric taps with itself, with zero padding. nil is the
+// filter 1, 1: average pooling down, nearest-neighbour interpolation up.
+type FIR struct {
+	Kernel *torch.Tensor // [1, 1, taps, taps], of sum 1
+	Taps   int
+}
+
+// Kernel returns the elements of a filter's kernel in row-major order: the outer product of taps with itself, divided by its sum.
+func Kernel(taps []float64) []float64 {
+	sum := 0.0
+	for _, v := range taps {
+		sum += v
+	}
+	outer := make([]float64, 0, len(taps)*len(taps))
+	for _, a := range taps {
+		for _, b := range taps {
+			outer = append(outer, a*b/(sum*sum))
+		}
+	}
+	return outer
+}
+
+// Padding is the zero padding of each edge that makes the halved or doubled size exact.
+func (f *FIR) Padding() int {
+	if f == nil {
+		return 0
+	}
+	return f.Taps/2 - 1
+}
+
+// Down halves x [B, C, H, W] with zero padding of each edge: f.Padding(), or 0 if x is padded already.
+func (f *FIR) Down(s *torch.Scope, x *torch.Tensor, padding int) *torch.Tensor {
+	if f == nil {
+		return x.AvgPool2D(s, 2)
+	}
+	c := x.Dim(1)
+	w := f.Kernel.Expand(s, c, 1, f.Taps, f.Taps)
+	return x.Conv2D(s, w, nil, torch.Conv2DOptions{Stride: 2, Padding: padding, Groups: c})
+}
+
+// Up doubles x [B, C, H, W]: zeros between the pixels, filtered with four times the weight. The transposed convolution takes a
+// seventh of the time of the equivalent plain one on repeated pixels; on channels-last images it takes the same time.
+func (f *FIR) Up(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	if f == nil {
+		return x.UpsampleNearest(s, 2)
+	}
+	c, pad := x.Dim(1), f.Padding()
+	w := f.Kernel.MulScalar(s, 4).Expand(s, c, 1, f.Taps, f.Taps)
+	y, err := torch.Call(s, "aten::conv_transpose2d.input", x, w, nil, []int{2, 2}, []int{pad, pad}, []int{0, 0}, c)
+	if err != nil {
+		panic(err) // a *torch.Error, as operators panic
+	}
+	return y[0].(*torch.Tensor)
+}
