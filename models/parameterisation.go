@@ -8,7 +8,7 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// Parameterisation is a denoiser over a network: *EDM, *DDPM, *VP, *Flow or *TrigFlow. For noisy data x = x_0 + t·z every network
+// Parameterisation is a denoiser over a network: *EDM, *DDPM, *VP, *VE, *Flow or *TrigFlow. For noisy data x = x_0 + t·z every network
 // predicts a linear combination of x and x_0, so that parameterisations differ in their coefficients only:
 //
 //	D(x; t) = skip(t)·x + out(t)·F(in(t)·x, label(t))
@@ -23,6 +23,7 @@ var (
 	_ Parameterisation = (*EDM)(nil)
 	_ Parameterisation = (*DDPM)(nil)
 	_ Parameterisation = (*VP)(nil)
+	_ Parameterisation = (*VE)(nil)
 	_ Parameterisation = (*Flow)(nil)
 	_ Parameterisation = (*TrigFlow)(nil)
 )

@@ -104,6 +104,19 @@ func (k flowing) Forward(s *torch.Scope, y, label *torch.Tensor, c Cond) *torch.
 	return y.Sub(s, D).MulPerSample(s, tau.Reciprocal(s)).MulScalar(s, sign)
 }
 
+// exploding is the network of a variance-exploding process that makes the same denoiser as another one.
+type exploding struct {
+	d     Denoiser
+	scale float64
+}
+
+func (k exploding) Forward(s *torch.Scope, x, label *torch.Tensor, c Cond) *torch.Tensor {
+	t := label.To(s, torch.Float64).Exp(s).DivScalar(s, k.scale)
+	return k.d.Denoise(s, x, t.To(s, levelType(label)), c).Sub(s, x).MulPerSample(s, t.Reciprocal(s))
+}
+
+func (exploding) Parameters() iter.Seq2[string, *torch.Tensor] { return tangle{}.Parameters() }
+
 func (flowing) Parameters() iter.Seq2[string, *torch.Tensor] { return tangle{}.Parameters() }
 
 // One network in every parameterisation is the same denoiser, and from each of them the way back to EDM's and TrigFlow's network
@@ -123,6 +136,9 @@ func TestParameterisationsAgree(t *testing.T) {
 		"flow":                  &Flow{Net: flowing{base, 1, false}},
 		"flow, 1000 τ":          &Flow{Net: flowing{base, 1000, false}, Scale: 1000},
 		"flow, reversed":        &Flow{Net: flowing{base, 10, true}, Scale: 10, Reversed: true},
+		"ve":                    &VE{Net: exploding{base, 1}},
+		"ve of half σ":          &VE{Net: exploding{base, 0.5}, Scale: 0.5},
+		"ve, then edm":          &EDM{Net: &Preconditioned{Model: &VE{Net: exploding{base, 1}}}},
 		"flow, then trigflow":   &TrigFlow{Net: &TrigNetwork{Model: &Flow{Net: flowing{base, 1, false}}, SigmaData: sd}, SigmaData: sd},
 		"flow, then edm":        &EDM{Net: &Preconditioned{Model: &Flow{Net: flowing{base, 1, false}}}},
 		"trigflow, then edm":    &EDM{Net: &Preconditioned{Model: &TrigFlow{Net: &TrigNetwork{Model: base}}}},
@@ -224,6 +240,8 @@ func TestForms(t *testing.T) {
 		{"vp, x_0, another process", &VP{Net: linear{a}, Predict: noise.Sample, BetaD: 5, BetaMin: 0.3, Scale: 1}, func(t float64) float64 {
 			return a*x*vp(t) + (math.Sqrt(0.09+10*math.Log1p(t*t))-0.3)/5
 		}},
+		{"ve", &VE{Net: linear{a}}, func(t float64) float64 { return x + t*(a*x+math.Log(max(t, leastLevel))) }},
+		{"ve of half σ", &VE{Net: linear{a}, Scale: 0.5}, func(t float64) float64 { return x + t*(a*x+math.Log(max(t/2, leastLevel))) }},
 		{"flow", &Flow{Net: linear{a}}, func(t float64) float64 { return x/(1+t) - t/(1+t)*(a*x/(1+t)+t/(1+t)) }},
 		{"flow, 1000 τ", &Flow{Net: linear{a}, Scale: 1000}, func(t float64) float64 { return x/(1+t) - t/(1+t)*(a*x/(1+t)+1000*t/(1+t)) }},
 		{"flow, reversed", &Flow{Net: linear{a}, Reversed: true}, func(t float64) float64 { return x/(1+t) + t/(1+t)*(a*x/(1+t)+1/(1+t)) }},

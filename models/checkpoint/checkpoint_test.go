@@ -110,6 +110,8 @@ func TestEveryForm(t *testing.T) {
 	simple, err := network.New(plain, torch.CPU, torch.Float32, 4)
 	require.NoError(t, err)
 	defer simple.Close()
+	bare, err := noise.NewChain([]float64{0.1, 0.2, 0.3})
+	require.NoError(t, err)
 	edm := &models.EDM{Net: simple, SigmaData: 0.7}
 	flow := &models.Flow{Net: simple, Scale: 10, Reversed: true}
 	for i, c := range []struct {
@@ -120,6 +122,8 @@ func TestEveryForm(t *testing.T) {
 		{&models.DDPM{Net: simple, Chain: chain, Predict: noise.Velocity, Nearest: true}, simple},
 		{&models.DDPM{Net: simple}, simple},
 		{&models.VP{Net: simple, Predict: noise.Sample, BetaD: 10, BetaMin: 0.2, Scale: 1}, simple},
+		{&models.DDPM{Net: simple, Chain: bare}, simple},
+		{&models.VE{Net: simple, Scale: 0.5}, simple},
 		{flow, simple},
 		{&models.TrigFlow{Net: simple, SigmaData: 0.3}, simple},
 		{&models.Consistency{Net: simple, Boundary: models.AtZero, SigmaData: 0.4}, simple},
@@ -160,10 +164,6 @@ func TestEveryForm(t *testing.T) {
 		}))
 		m.Close()
 	}
-	bare, err := noise.NewChain([]float64{0.1, 0.2})
-	require.NoError(t, err)
-	_, err = Describe(&models.DDPM{Net: simple, Chain: bare})
-	require.ErrorContains(t, err, "noise.Betas.Chain")
 	_, err = Describe(&models.EDM{Net: own{}})
 	require.ErrorIs(t, err, ErrNetwork)
 }
@@ -290,7 +290,7 @@ func TestOpenRefuses(t *testing.T) {
 		strings.Replace(metadata["onestep"], `"type":"edm"`, `"type":"ddpm","betas":{"schedule":"cosine","steps":1000000000000}`, 1): "want 2 to 1000000 steps",
 		strings.Replace(metadata["onestep"], `"type":"edm"`, `"type":"flow","scale":-1`, 1):                                          "form: want a scale from 0 to 1e6",
 		strings.Replace(metadata["onestep"], `"type":"edm"`, `"type":"flow","scale":1e308`, 1):                                       "form: want a scale from 0 to 1e6",
-		strings.Replace(metadata["onestep"], `"unet":`, `"mlp":{"shape":[2]},"unet":`, 1):                                            "want the configuration of one network (unet, dit or mlp), got 2",
+		strings.Replace(metadata["onestep"], `"unet":`, `"mlp":{"shape":[2]},"unet":`, 1):                                            "want the configuration of one network (unet, unet2d, dit or mlp), got 2",
 		strings.Replace(metadata["onestep"], `"kind":"consistency"`, `"kind":"trajectory"`, 1):                                       "(until)",
 		"{":  "unexpected end",
 		"[]": "wrong JSON type, array",

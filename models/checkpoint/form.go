@@ -18,6 +18,7 @@ const (
 	EDM      FormType = "edm"      // models.EDM
 	DDPM     FormType = "ddpm"     // models.DDPM
 	VP       FormType = "vp"       // models.VP
+	VE       FormType = "ve"       // models.VE
 	Flow     FormType = "flow"     // models.Flow; models.MeanFlow for a trajectory
 	TrigFlow FormType = "trigflow" // models.TrigFlow
 )
@@ -31,10 +32,11 @@ type Form struct {
 	Predict noise.Prediction `json:"predict,omitempty"`  // ddpm, vp
 	Betas   *noise.Betas     `json:"betas,omitempty"`    // ddpm
 	Nearest bool             `json:"nearest,omitempty"`  // ddpm
+	Values  []float64        `json:"values,omitempty"`   // ddpm: β of each timestep, in place of Betas
 	BetaD   float64          `json:"beta_d,omitempty"`   // vp
 	BetaMin float64          `json:"beta_min,omitempty"` // vp
 
-	Scale    float64 `json:"scale,omitempty"`    // vp, flow
+	Scale    float64 `json:"scale,omitempty"`    // vp, ve, flow
 	Reversed bool    `json:"reversed,omitempty"` // flow
 	Interval bool    `json:"interval,omitempty"` // flow, for a trajectory
 }

@@ -1,7 +1,6 @@
 package checkpoint
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/onestep-go/onestep/models"
@@ -37,11 +36,13 @@ func forms() []form {
 			func(f Form) string { return "noise label " + word(f.Noise) }),
 		registered(DDPM,
 			func(p *models.DDPM) described {
-				betas, ok := p.Process().Made()
-				if !ok {
-					return described{net: p.Net, err: errors.New("describe model: its chain was made by noise.NewChain and cannot be saved: make it with noise.Betas.Chain")}
+				f := Form{Predict: p.Predict, Nearest: p.Nearest}
+				if betas, ok := p.Process().Made(); ok {
+					f.Betas = &betas
+				} else {
+					f.Values = p.Process().Betas()
 				}
-				return described{Form: Form{Predict: p.Predict, Betas: &betas, Nearest: p.Nearest}, net: p.Net}
+				return described{Form: f, net: p.Net}
 			},
 			func(f Form, net models.Network, _ float64) (*models.DDPM, error) {
 				var betas noise.Betas
@@ -49,9 +50,15 @@ func forms() []form {
 					betas = *f.Betas
 				}
 				chain, err := betas.Chain()
+				if f.Values != nil {
+					chain, err = noise.NewChain(f.Values)
+				}
 				return &models.DDPM{Net: net, Chain: chain, Predict: f.Predict, Nearest: f.Nearest}, err
 			},
 			func(f Form) string {
+				if f.Values != nil {
+					return fmt.Sprintf("ddpm of %d steps, predicts the %s", len(f.Values), word(f.Predict)) //quote: words for our own values
+				}
 				if f.Betas == nil {
 					return "ddpm, predicts the " + word(f.Predict)
 				}
@@ -65,6 +72,12 @@ func forms() []form {
 				return &models.VP{Net: net, Predict: f.Predict, BetaD: f.BetaD, BetaMin: f.BetaMin, Scale: f.Scale}, nil
 			},
 			func(f Form) string { return "vp, predicts the " + word(f.Predict) }),
+		registered(VE,
+			func(p *models.VE) described { return described{Form: Form{Scale: p.Scale}, net: p.Net} },
+			func(f Form, net models.Network, _ float64) (*models.VE, error) {
+				return &models.VE{Net: net, Scale: f.Scale}, nil
+			},
+			func(Form) string { return "ve, predicts σ times the score" }),
 		registered(Flow,
 			func(p *models.Flow) described {
 				return described{Form: Form{Scale: p.Scale, Reversed: p.Reversed}, net: p.Net}

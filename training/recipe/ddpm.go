@@ -30,6 +30,9 @@ func (m *DDPM) Form() checkpoint.Form {
 
 // Adopt implements [Former].
 func (m *DDPM) Adopt(f checkpoint.Form) error {
+	if f.Values != nil {
+		return usage("init", "%s: the model has a chain of its own betas, of no named schedule: continue with another method, or start from another model", name("init"))
+	}
 	if f.Betas == nil {
 		return nil
 	}
