@@ -170,3 +170,18 @@ func endingInNoise(betas []float64) []float64 {
 	}
 	return out
 }
+
+// OfBetas returns c with the betas of a schedule, under the keys of diffusers.
+func (c Config) OfBetas(b Betas) Config {
+	b = b.withDefaults()
+	c.TrainSteps, c.TrainedBetas = b.Steps, nil
+	for word, schedule := range schedulesOf {
+		if schedule == b.Schedule {
+			c.BetaSchedule = word
+		}
+	}
+	if b.Schedule != Cosine {
+		c.BetaStart, c.BetaEnd = b.First, b.Last
+	}
+	return c
+}

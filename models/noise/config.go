@@ -36,6 +36,8 @@ type Config struct {
 	Karras        bool   `json:"use_karras_sigmas,omitempty"` // noise levels of Karras et al. (2022), eq. 5
 	FinalSigma    string `json:"final_sigmas_type,omitempty"` // the last noise level: "zero" or "sigma_min"; "": zero
 	AlphaToOne    *bool  `json:"set_alpha_to_one,omitempty"`  // DDIM's last step ends at ᾱ = 1, not at ᾱ of timestep 0; nil: true
+	// Variance is that of DDPM's steps: "fixed_small", β̃, "fixed_small_log", the same by its logarithm, or "fixed_large", β; "": fixed_small.
+	Variance string `json:"variance_type,omitempty"`
 
 	Scaling float64 `json:"timestep_scaling,omitempty"` // factor of timesteps in LCM's boundary condition; 0: 10
 
@@ -58,6 +60,9 @@ type Config struct {
 	SkipPRK bool `json:"skip_prk_steps,omitempty"` // PNDM begins with its multistep method, as in Stable Diffusion 1
 }
 
+// ddpmClass is the class that uses Variance.
+const ddpmClass = "DDPMScheduler"
+
 // maxTrainSteps limits the memory that an untrusted file can make us allocate.
 const maxTrainSteps = 100_000
 
@@ -71,7 +76,6 @@ func ParseConfig(data []byte) (Config, error) {
 		Shifting      bool            `json:"use_dynamic_shifting"`
 		Interpolation string          `json:"interpolation_type"`
 		TimestepType  string          `json:"timestep_type"`
-		Variance      json.RawMessage `json:"variance_type"`
 		SigmaMin      *float64        `json:"sigma_min"`
 		SigmaMax      *float64        `json:"sigma_max"`
 		LambdaMin     json.RawMessage `json:"lambda_min_clipped"`
@@ -111,8 +115,8 @@ func ParseConfig(data []byte) (Config, error) {
 		err = unsupported("interpolation_type", more.Interpolation, "linear")
 	case more.TimestepType != "" && more.TimestepType != "discrete":
 		err = unsupported("timestep_type", more.TimestepType, "discrete")
-	case set(more.Variance, `"fixed_small"`):
-		err = unsupported("variance_type", string(more.Variance), "null")
+	case c.Class != ddpmClass && c.Variance != "" && c.Variance != "fixed_small":
+		err = unsupported("variance_type", c.Variance, "null")
 	case more.SigmaMin != nil || more.SigmaMax != nil:
 		err = unsupported("sigma_min or sigma_max", "set", "null")
 	case set(more.LambdaMin, `"-Infinity"`):
@@ -227,6 +231,8 @@ func (c Config) Validate() error {
 		return bad("steps_offset", c.StepsOffset, fmt.Sprintf("0 to %d", c.Steps()-1))
 	case c.OriginalSteps < 0 || c.OriginalSteps > c.Steps():
 		return bad("original_inference_steps", c.OriginalSteps, fmt.Sprintf("1 to %d", c.Steps()))
+	case !oneOf(c.Variance, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log", "learned", "learned_range"):
+		return bad("variance_type", c.Variance, "fixed_small, fixed_small_log or fixed_large")
 	case !oneOf(c.FinalSigma, "zero", "sigma_min"):
 		return bad("final_sigmas_type", c.FinalSigma, "zero or sigma_min")
 	case !within(c.Scaling, 0, 1e6):
