@@ -3,6 +3,7 @@ package network
 import (
 	"encoding/json"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -12,6 +13,7 @@ import (
 	"github.com/onestep-go/onestep/models/dit"
 	"github.com/onestep-go/onestep/models/mlp"
 	"github.com/onestep-go/onestep/models/unet"
+	"github.com/onestep-go/onestep/models/unet2d"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 	"github.com/onestep-go/onestep/torch/torchtest"
@@ -22,6 +24,7 @@ func TestMain(m *testing.M) { torchtest.Main(m) }
 func all() []Config {
 	return []Config{
 		{Net: unet.Config{Resolution: 8, Channels: 8, Mult: []int{1}, Blocks: 1}},
+		{Net: unet2d.Config{Height: 8, Channels: []int{8}, Layers: 1}},
 		{Net: dit.Config{Resolution: 8, Width: 16, Depth: 1}},
 		{Net: mlp.Config{Shape: []int{3, 8, 8}, Width: 16, Depth: 1}},
 	}
@@ -134,7 +137,7 @@ func TestText(t *testing.T) {
 	require.NoError(t, first.UnmarshalFirst([]byte(`{"channels":8}`)))
 	require.Equal(t, Config{Net: unet.Config{Channels: 8}}, first)
 	for text, want := range map[string]string{
-		`[]`: "array", `{"gan":{}}`: `unet, dit, mlp, got "gan"`, `{"unet":{"surprise":1}}`: `unknown field "surprise"`,
+		`[]`: "array", `{"gan":{}}`: `unet, unet2d, dit, mlp, got "gan"`, `{"unet":{"surprise":1}}`: `unknown field "surprise"`,
 		`{"unet":{"channels":"x"}}`: "unet.channels", `{"unet":{},"mlp":{}}`: "got 2",
 	} {
 		var c Config
@@ -144,9 +147,9 @@ func TestText(t *testing.T) {
 
 func TestRefuses(t *testing.T) {
 	for want, c := range map[string]Config{
-		"want the configuration of one network (unet, dit or mlp), got 0":                                  {},
-		"want the configuration of a registered network (unet, dit or mlp), got a *unet.Config":            {Net: &unet.Config{}},
-		"want the configuration of a registered network (unet, dit or mlp), got a struct { network.Spec }": {Net: struct{ Spec }{}},
+		"want the configuration of one network (unet, unet2d, dit or mlp), got 0":                                  {},
+		"want the configuration of a registered network (unet, unet2d, dit or mlp), got a *unet.Config":            {Net: &unet.Config{}},
+		"want the configuration of a registered network (unet, unet2d, dit or mlp), got a struct { network.Spec }": {Net: struct{ Spec }{}},
 	} {
 		_, err := New(c, torch.CPU, torch.Float32, 0)
 		require.ErrorContains(t, err, want)
@@ -163,7 +166,7 @@ func TestRefuses(t *testing.T) {
 	_, ok := Of(struct{ models.Network }{})
 	require.False(t, ok)
 	_, err = Clone(struct{ Network }{})
-	require.ErrorContains(t, err, "unet, dit or mlp")
+	require.ErrorContains(t, err, "unet, unet2d, dit or mlp")
 }
 
 // A preset's options make a network whose preset and options they are; what they leave out is filled in.
@@ -194,7 +197,7 @@ func TestPresets(t *testing.T) {
 		}
 	}
 	_, err := PresetNamed("gan")
-	require.ErrorContains(t, err, `want one of ddpmpp, ncsnpp, adm, dit, mlp`)
+	require.ErrorContains(t, err, `want one of ddpmpp, ncsnpp, adm, unet2d, dit, mlp`)
 	require.ErrorContains(t, err, `got "gan"`)
 }
 
@@ -215,7 +218,7 @@ func TestAdopt(t *testing.T) {
 		err = Adopt(more, plain.Tensors())
 		require.Equal(t, err == nil, c.Adopts())
 		require.Equal(t, slices.Contains(Adopting(), c.Name()), c.Adopts())
-		require.Equal(t, c.Name() == "unet", c.Adopts())
+		require.Equal(t, strings.HasPrefix(c.Name(), "unet"), c.Adopts())
 		if err != nil {
 			continue
 		}

@@ -6,6 +6,7 @@ import (
 	"github.com/onestep-go/onestep/models/dit"
 	"github.com/onestep-go/onestep/models/mlp"
 	"github.com/onestep-go/onestep/models/unet"
+	"github.com/onestep-go/onestep/models/unet2d"
 )
 
 // kinds returns all registered networks. To add one, add an entry here. Its package needs a Config that is a Spec with
@@ -19,6 +20,10 @@ func kinds() []kind {
 				{"ncsnpp", "U-Net, NCSN++ (Song et al. 2021; Karras et al. 2022)", (*unet.Options).NCSNPP},
 				{"adm", "U-Net, ADM (Dhariwal & Nichol 2021)", (*unet.Options).ADM},
 			},
+		},
+		family[unet2d.Config, *unet2d.UNet2D, unet2d.Options]{
+			key: "unet2d", create: unet2d.New, sizeOf: unet2d.Config.Options,
+			sizes: []size[unet2d.Config, unet2d.Options]{{"unet2d", "U-Net of DDPM's shape, as diffusers' UNet2DModel (Ho et al. 2020)", (*unet2d.Options).Config}},
 		},
 		family[dit.Config, *dit.DiT, dit.Options]{
 			key: "dit", create: dit.New, sizeOf: dit.Config.Options,

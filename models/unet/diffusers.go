@@ -10,8 +10,8 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 )
 
-// diffusersConfig is the config.json of diffusers' UNet2DModel.
-type diffusersConfig struct {
+// DiffusersConfig is the config.json of diffusers' UNet2DModel.
+type DiffusersConfig struct {
 	Class             string          `json:"_class_name"`
 	SampleSize        json.RawMessage `json:"sample_size"` // a number, a pair, or null
 	InChannels        int             `json:"in_channels"`
@@ -43,11 +43,11 @@ type diffusersConfig struct {
 	NumTrainTimesteps *int            `json:"num_train_timesteps"` // of a learned embedding only
 }
 
-// diffusersDefaults has the defaults of UNet2DModel for absent keys.
-func diffusersDefaults() diffusersConfig {
+// DiffusersDefaults returns the defaults of UNet2DModel for absent keys.
+func DiffusersDefaults() DiffusersConfig {
 	mid := "UNetMidBlock2D"
 	head := 8
-	return diffusersConfig{
+	return DiffusersConfig{
 		SampleSize: json.RawMessage("null"), InChannels: 3, OutChannels: 3, TimeEmbeddingType: "positional", FlipSinToCos: true, MidBlockType: &mid,
 		DownBlockTypes:   []string{"DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"},
 		UpBlockTypes:     []string{"AttnUpBlock2D", "AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"},
@@ -57,10 +57,11 @@ func diffusersDefaults() diffusersConfig {
 	}
 }
 
-// FromDiffusers reads the config.json of a diffusers UNet2DModel. Keys and values that are not supported are errors that name them.
+// FromDiffusers reads the config.json of a diffusers UNet2DModel. Keys and values that are not supported are errors that name them; package
+// unet2d has networks for more of them.
 func FromDiffusers(data []byte) (Config, error) {
 	fail := func(err error) (Config, error) { return Config{}, fmt.Errorf("unet: diffusers config: %w", err) }
-	d := diffusersDefaults()
+	d := DiffusersDefaults()
 	if err := configjson.UnmarshalDiffusers(data, &d); err != nil {
 		return fail(err)
 	}
@@ -76,7 +77,7 @@ func FromDiffusers(data []byte) (Config, error) {
 }
 
 // config converts d to a Config, which is not validated yet.
-func (d diffusersConfig) config() (Config, error) {
+func (d DiffusersConfig) config() (Config, error) {
 	if err := d.supported(); err != nil {
 		return Config{}, err
 	}
@@ -120,7 +121,7 @@ func (d diffusersConfig) config() (Config, error) {
 }
 
 // supported reports keys and values that are not supported.
-func (d diffusersConfig) supported() error {
+func (d DiffusersConfig) supported() error {
 	no := func(key string, want, got any) error {
 		return fmt.Errorf("%s: only %v is supported, the file has %s", key, want, quote.Text(fmt.Sprint(got)))
 	}
@@ -168,7 +169,7 @@ func (d diffusersConfig) supported() error {
 }
 
 // blocks sets the image sizes with attention and the resampling method from the block types.
-func (d diffusersConfig) blocks(c *Config) error {
+func (d DiffusersConfig) blocks(c *Config) error {
 	levels := len(d.BlockOutChannels)
 	for i, down := range d.DownBlockTypes {
 		up := d.UpBlockTypes[levels-1-i]
@@ -256,7 +257,7 @@ func (c Config) Diffusers() ([]byte, error) {
 	if slices.Min(groups) != slices.Max(groups) {
 		return fail(fmt.Sprintf("group norms with different numbers of groups, %d to %d: set norm_groups", slices.Min(groups), slices.Max(groups)))
 	}
-	d := diffusersDefaults()
+	d := DiffusersDefaults()
 	d.Class, d.SampleSize = "UNet2DModel", fmt.Append(nil, c.Resolution)
 	d.InChannels, d.OutChannels, d.LayersPerBlock, d.Dropout = c.InChannels, c.OutChannels, c.Blocks, c.Dropout
 	d.TimeEmbeddingType, d.FlipSinToCos = string(c.Embedding), c.Embedding == Positional && !c.SinFirst

@@ -1,0 +1,392 @@
+package unet2d
+
+import (
+	"fmt"
+	"iter"
+	"math"
+	"slices"
+
+	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/blocks"
+	"github.com/onestep-go/onestep/models/unet"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
+)
+
+// UNet2D is the network F_θ. It owns its weights.
+type UNet2D struct {
+	config Config
+	store  *nn.Store
+
+	fourier         *torch.Tensor // [Channels[0]] fixed frequencies, or nil
+	noise           *blocks.TimestepEmbedding
+	class           nn.Embedding
+	number          *blocks.TimestepEmbedding // of the class's number, or nil
+	until, guidance *blocks.TimestepEmbedding // or nil
+
+	convIn  nn.Conv2D
+	down    []level
+	mid     []block
+	up      []level
+	normOut nn.GroupNorm
+	convOut nn.Conv2D
+}
+
+// level is the blocks of one resolution in one direction, and the resampling after them.
+type level struct {
+	traits
+	blocks []block
+
+	residual *blocks.Residual // the resampling: one of the three, or none
+	shrink   *blocks.Downsample
+	grow     *blocks.Upsample
+
+	toFeatures *nn.Conv2D // of an input image, or nil
+	toImage    *nn.Conv2D // of an output image, or nil
+	imageNorm  nn.GroupNorm
+}
+
+// block is a residual block and the attention after it, if any.
+type block struct {
+	res  *blocks.Residual
+	attn *blocks.SelfAttention // or nil
+}
+
+// The filter of NCSN++'s blocks.
+var taps = []float64{1, 3, 3, 1}
+
+// New makes a network with random weights drawn from seed: PyTorch's defaults, with the last convolution of every residual block and
+// of the network near zero, so that the blocks start close to the identity. The last layers of the embeddings of Until and Guidance are
+// zero: a new network ignores these inputs. The weights have type dtype; initial values are drawn in float32 for every type.
+func New(c Config, dev torch.Device, dtype torch.DType, seed uint64) (*UNet2D, error) {
+	c = c.WithDefaults()
+	if err := c.Validate(); err != nil {
+		return nil, err
+	}
+	u := &UNet2D{config: c}
+	var err error
+	if u.store, err = nn.Build(dev, dtype, seed, u.build); err != nil {
+		return nil, err
+	}
+	return u, nil
+}
+
+// The module names of the conditioning inputs.
+const (
+	classes  = "class_embedding"
+	until    = "until_embedding"
+	guidance = "guidance_embedding"
+)
+
+func (u *UNet2D) build(p nn.Path) {
+	c := u.config
+	in, width := c.embedded(), c.EmbeddingWidth
+	if c.Embedding == unet.Fourier {
+		u.fourier = p.Sub("time_proj").Buffer("weight", nn.Normal(16), c.Channels[0])
+	}
+	u.noise = blocks.NewTimestepEmbedding(p.Sub("time_embedding"), in, width)
+	switch {
+	case c.ClassLabels:
+		u.number = blocks.NewTimestepEmbedding(p.Sub(classes), in, width)
+	case c.Classes > 0:
+		u.class = nn.NewEmbedding(p.Sub(classes), c.labels(), width)
+	}
+	u.convIn = blocks.NewConv(p.Sub("conv_in"), c.InChannels, c.Channels[0], 3)
+	all := c.plan()
+	for i, st := range all.down {
+		u.down = append(u.down, u.level(p.Sub("down_blocks", i), st, true))
+	}
+	u.mid = u.blocks(p.Sub("mid_block"), all.mid)
+	for i, st := range all.up {
+		u.up = append(u.up, u.level(p.Sub("up_blocks", i), st, false))
+	}
+	ch := c.Channels[0]
+	u.normOut = nn.NewGroupNorm(p.Sub("conv_norm_out"), c.groupsOut(), ch, c.NormEps)
+	u.convOut = nn.NewConv2DInit(p.Sub("conv_out"), ch, c.OutChannels, 3, torch.Conv2DOptions{Padding: 1}, lastInit(9*ch), nn.Zeros)
+	for i, r := range u.residuals() {
+		r.Place = i
+	}
+
+	// These are drawn last, so that all other initial weights are the same as without them.
+	if c.Until {
+		u.until = newEmbedding(p.Sub(until), in, width)
+	}
+	if c.Guidance {
+		u.guidance = newEmbedding(p.Sub(guidance), c.Channels[0], width)
+	}
+}
+
+func (u *UNet2D) blocks(p nn.Path, units []unit) (all []block) {
+	for j, v := range units {
+		b := block{res: blocks.NewResidual(p.Sub("resnets", j), v.in, v.out, u.residual(v.groupsIn, v.groupsOut, v.out, v.scale))}
+		if v.attends {
+			heads := 1
+			if d := u.config.HeadDim; d > 0 {
+				heads = v.out / d
+			}
+			b.attn = blocks.NewSelfAttention(p.Sub("attentions", v.place), v.out, blocks.SelfAttentionOptions{
+				Heads: heads, Groups: v.groupsAttention, Eps: u.config.NormEps, Scale: v.scale, Last: lastInit(v.out),
+			})
+		}
+		all = append(all, b)
+	}
+	return all
+}
+
+func (u *UNet2D) residual(in, out, channels int, scale float64) blocks.ResidualOptions {
+	c := u.config
+	return blocks.ResidualOptions{
+		GroupsIn: in, GroupsOut: out, Eps: c.NormEps, Embedding: c.EmbeddingWidth, ScaleShift: c.ScaleShift,
+		Last: lastInit(9 * channels), Scale: scale, Dropout: c.Dropout,
+	}
+}
+
+func (u *UNet2D) level(p nn.Path, st stage, down bool) level {
+	l := level{traits: st.traits, blocks: u.blocks(p, st.units)}
+	ch := st.channels
+	if !st.resamples {
+		return l
+	}
+	if !st.resnet {
+		if down {
+			l.shrink = blocks.NewDownsample(p.Sub("downsamplers", 0), ch, u.config.PadAfter)
+		} else {
+			l.grow = blocks.NewUpsample(p.Sub("upsamplers", 0), ch)
+		}
+		return l
+	}
+	o := u.residual(st.groups, st.groups, ch, st.scale)
+	o.ConvShortcut = st.skip
+	o.Resize = resize(st.skip, down)
+	switch {
+	case st.skip && down:
+		l.residual = blocks.NewResidual(p.Sub("resnet_down"), ch, ch, o)
+		l.toFeatures = new(blocks.NewConv(p.Sub("skip_conv"), u.config.InChannels, ch, 1))
+	case st.skip:
+		l.residual = blocks.NewResidual(p.Sub("resnet_up"), ch, ch, o)
+		l.toImage = new(blocks.NewConv(p.Sub("skip_conv"), ch, u.config.OutChannels, 3))
+		l.imageNorm = nn.NewGroupNorm(p.Sub("skip_norm"), st.groups, ch, u.config.NormEps)
+	case down:
+		l.residual = blocks.NewResidual(p.Sub("downsamplers", 0), ch, ch, o)
+	default:
+		l.residual = blocks.NewResidual(p.Sub("upsamplers", 0), ch, ch, o)
+	}
+	return l
+}
+
+// resize returns the function that halves or doubles images, with NCSN++'s filter or plainly.
+func resize(filtered, down bool) func(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	return func(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+		return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+			var f *blocks.FIR
+			if filtered {
+				k := torch.FromSlice(s, blocks.Kernel(taps), 1, 1, len(taps), len(taps)).To(s, x.DType())
+				f = &blocks.FIR{Kernel: k, Taps: len(taps)}
+			}
+			if down {
+				return f.Down(s, x, f.Padding())
+			}
+			return f.Up(s, x)
+		})
+	}
+}
+
+// residuals are the residual blocks in the order of a forward pass.
+func (u *UNet2D) residuals() (all []*blocks.Residual) {
+	for _, l := range slices.Concat(u.down, []level{{blocks: u.mid}}, u.up) {
+		for _, b := range l.blocks {
+			all = append(all, b.res)
+		}
+		if l.residual != nil {
+			all = append(all, l.residual)
+		}
+	}
+	return all
+}
+
+// Config returns the configuration with its defaults filled in.
+func (u *UNet2D) Config() Config { return u.config }
+
+// Parameters yields the trainable weights, with diffusers' names.
+func (u *UNet2D) Parameters() iter.Seq2[string, *torch.Tensor] { return u.store.Parameters() }
+
+// Tensors yields the tensors of a checkpoint: the weights and the fixed frequencies.
+func (u *UNet2D) Tensors() iter.Seq2[string, *torch.Tensor] { return u.store.Tensors() }
+
+// Load copies weights into the network. Names and shapes have to match; the error lists all mismatches.
+func (u *UNet2D) Load(weights iter.Seq2[string, *torch.Tensor]) error { return u.store.Load(weights) }
+
+// Adopt loads the weights of a network with fewer conditioning inputs, as unet.UNet.Adopt does: missing embeddings of Until, Guidance and
+// classes start at zero, and the network computes the same as the source network.
+func (u *UNet2D) Adopt(weights iter.Seq2[string, *torch.Tensor]) error {
+	o := blocks.Adoption{Modules: []string{classes, until, guidance}}
+	if u.config.NullLabel && !u.config.ClassLabels {
+		o.Table, o.Rows = classes+".weight", u.config.Classes
+	}
+	return o.Load(u.store, weights)
+}
+
+// Store returns the owner of the weights.
+func (u *UNet2D) Store() *nn.Store { return u.store }
+
+// Clone makes a copy with weights of its own that do not require gradients, for a target network or EMA weights.
+func (u *UNet2D) Clone() (*UNet2D, error) {
+	c, err := New(u.config, u.store.Device(), u.store.DType(), 0)
+	if err != nil {
+		return nil, err
+	}
+	if err := c.Load(u.Tensors()); err != nil {
+		c.Close()
+		return nil, err
+	}
+	c.store.SetRequiresGrad(false)
+	return c, nil
+}
+
+// Close frees the weights.
+func (u *UNet2D) Close() { u.store.Close() }
+
+// Forward returns F_θ(x, noise) for x [B, InChannels, H, W] and noise labels [B], as [B, OutChannels, H, W]. H and W have to be divisible
+// by 2 once for each level but the last.
+func (u *UNet2D) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
+	u.check(x, noise, c)
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		emb := u.embed(s, noise, c, x.DType())
+		if u.config.Center {
+			x = x.MulScalar(s, 2).SubScalar(s, 1)
+		}
+		h, image := u.convIn.Adapted(s, x, c.Adapters), x
+		skips := []*torch.Tensor{h}
+		for _, l := range u.down {
+			for _, b := range l.blocks {
+				h = b.forward(s, h, emb, c)
+				skips = append(skips, h)
+			}
+			if y := l.resample(s, h, emb, c); y != nil {
+				h = y
+				if l.toFeatures != nil {
+					image = resize(true, true)(s, image)
+					h = blocks.Release(l.toFeatures.Adapted(s, image, c.Adapters).Add(s, h), h)
+				}
+				skips = append(skips, h)
+			}
+		}
+		for _, b := range u.mid {
+			h = b.forward(s, h, emb, c)
+		}
+		image = nil
+		for _, l := range u.up {
+			for _, b := range l.blocks {
+				last := len(skips) - 1
+				both := torch.Cat(s, []*torch.Tensor{h, skips[last]}, 1)
+				h.Free()
+				if h != skips[last] {
+					skips[last].Free()
+				}
+				skips = skips[:last]
+				h = b.forward(s, both, emb, c)
+				both.Free()
+			}
+			if l.skip && image != nil {
+				image = blocks.Release(resize(true, false)(s, image), image)
+			}
+			if l.toImage != nil {
+				y := l.toImage.Adapted(s, blocks.SiLU(s, l.imageNorm.Adapted(s, h, c.Adapters)), c.Adapters)
+				if image != nil {
+					y = y.Add(s, image)
+				}
+				image = y
+			}
+			if y := l.resample(s, h, emb, c); y != nil {
+				h = blocks.Release(y, h)
+			}
+		}
+		y := u.convOut.Adapted(s, blocks.SiLU(s, u.normOut.Adapted(s, h, c.Adapters)), c.Adapters)
+		if image != nil {
+			y = y.Add(s, image)
+		}
+		return y
+	})
+}
+
+// resample returns the halved or doubled features, or nil in the last level.
+func (l level) resample(s *torch.Scope, h, emb *torch.Tensor, c models.Cond) *torch.Tensor {
+	switch {
+	case l.residual != nil:
+		return l.residual.Forward(s, h, emb, c)
+	case l.shrink != nil:
+		return l.shrink.Forward(s, h, c.Adapters)
+	case l.grow != nil:
+		return l.grow.Double(s, h, c.Adapters)
+	}
+	return nil
+}
+
+func (b block) forward(s *torch.Scope, x, emb *torch.Tensor, c models.Cond) *torch.Tensor {
+	h := b.res.Forward(s, x, emb, c)
+	if b.attn == nil {
+		return h
+	}
+	return blocks.Release(b.attn.Forward(s, h, c.Adapters), h)
+}
+
+// check panics on invalid inputs, with a clearer message than an operator's.
+func (u *UNet2D) check(x, noise *torch.Tensor, c models.Cond) {
+	u.store.Takes("unet2d", "the images", x)
+	in, halves := u.config.InChannels, 1<<(len(u.config.Channels)-1)
+	if x.NDim() != 4 || x.Dim(1) != in || x.Dim(2)%halves != 0 || x.Dim(3)%halves != 0 || x.NumEl() == 0 {
+		panic(&torch.Error{Op: "unet2d", Msg: fmt.Sprintf("want images of shape [B, %d, H, W] with H and W divisible by %d, got %v", in, halves, x.Shape())})
+	}
+	takes := models.Takes{Classes: u.config.Classes, NoClass: u.config.NullLabel, Until: u.config.Until, Guidance: u.config.Guidance}
+	c.Check("unet2d", u.store, x, noise, takes)
+}
+
+// embed returns silu of the sum of the embeddings of noise label, class, Until and guidance, [B, EmbeddingWidth], which every block takes.
+func (u *UNet2D) embed(s *torch.Scope, noise *torch.Tensor, c models.Cond, dtype torch.DType) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		e := u.noise.Forward(s, u.label(s, noise).To(s, dtype), c.Adapters)
+		switch {
+		case u.number != nil:
+			e = e.Add(s, u.number.Forward(s, u.label(s, c.Class.To(s, noise.DType())).To(s, dtype), c.Adapters))
+		case u.config.Classes > 0:
+			e = e.Add(s, u.class.Adapted(s, c.Class, c.Adapters))
+		}
+		if u.until != nil {
+			e = e.Add(s, u.until.Forward(s, u.label(s, c.Until).To(s, dtype), c.Adapters))
+		}
+		if u.guidance != nil {
+			e = e.Add(s, u.guidance.Forward(s, u.positional(s, c.Guidance).To(s, dtype), c.Adapters))
+		}
+		return e.SiLU(s)
+	})
+}
+
+// label returns the sines and cosines of labels v [B] at the frequencies of the configured embedding, in v's type.
+func (u *UNet2D) label(s *torch.Scope, v *torch.Tensor) *torch.Tensor {
+	if u.fourier == nil {
+		return u.positional(s, v)
+	}
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		angles := v.Unsqueeze(s, 1).Mul(s, u.fourier.To(s, v.DType())).MulScalar(s, 2*math.Pi)
+		return torch.Cat(s, []*torch.Tensor{angles.Sin(s), angles.Cos(s)}, 1)
+	})
+}
+
+// positional returns the cosines and sines of v [B] at geometric frequencies, [B, Channels[0]].
+func (u *UNet2D) positional(s *torch.Scope, v *torch.Tensor) *torch.Tensor {
+	return blocks.Sinusoids{Dim: u.config.Channels[0], Shift: u.config.FreqShift, SinFirst: u.config.SinFirst}.Of(s, v)
+}
+
+// newEmbedding makes an embedding whose last layer is zero, so that a new network ignores it.
+func newEmbedding(p nn.Path, in, width int) *blocks.TimestepEmbedding {
+	return &blocks.TimestepEmbedding{
+		Linear1: nn.NewLinear(p.Sub("linear_1"), in, width),
+		Linear2: nn.NewLinearInit(p.Sub("linear_2"), width, width, nn.Zeros, nn.Zeros),
+	}
+}
+
+// nearZero scales the initial weights of the last layer of a residual branch.
+const nearZero = 1e-3
+
+// lastInit is the initialisation of the last layer of a residual branch.
+func lastInit(fanIn int) nn.Init { return nn.Scaled(nn.FanIn(fanIn), nearZero) }
