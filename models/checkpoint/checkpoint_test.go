@@ -286,7 +286,7 @@ func TestOpenRefuses(t *testing.T) {
 		strings.Replace(metadata["onestep"], `"sigma_min":0.002`, `"sigma_min":90`, 1):                                               "0 < sigma_min < sigma_max",
 		strings.Replace(metadata["onestep"], `"sigma_min"`, `"boundary":"x","sigma_min"`, 1):                                         `boundary: want one of sigma_min, zero, got "x"`,
 		strings.Replace(metadata["onestep"], `"type":"edm"`, `"type":"edm","noise":"t"`, 1):                                          `noise: want one of ln(t)/4, 250 ln(t), got "t"`,
-		strings.Replace(metadata["onestep"], `"type":"edm"`, `"type":"gan"`, 1):                                                      `form: want one of edm, ddpm, vp, flow, trigflow, got "gan"`,
+		strings.Replace(metadata["onestep"], `"type":"edm"`, `"type":"gan"`, 1):                                                      `form: want one of edm, ddpm, vp, ve, flow, trigflow, got "gan"`,
 		strings.Replace(metadata["onestep"], `"type":"edm"`, `"type":"ddpm","betas":{"schedule":"cosine","steps":1000000000000}`, 1): "want 2 to 1000000 steps",
 		strings.Replace(metadata["onestep"], `"type":"edm"`, `"type":"flow","scale":-1`, 1):                                          "form: want a scale from 0 to 1e6",
 		strings.Replace(metadata["onestep"], `"type":"edm"`, `"type":"flow","scale":1e308`, 1):                                       "form: want a scale from 0 to 1e6",
