@@ -67,7 +67,7 @@ func (r reference) require(t *testing.T, s *torch.Scope, name string, loss *torc
 		off := p.Grad(s).Sub(s, want).Norm(s).Item() / (want.Norm(s).Item() + 1e-300)
 		require.Less(t, off, tolerance, "%s: gradient of %s", name, key)
 	}
-	require.Equal(t, 6, n)
+	require.GreaterOrEqual(t, n, 6)
 }
 
 // Both terms, their sum by the ratio of gradients, and all gradients are those of PyTorch, with a target and without.

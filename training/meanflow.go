@@ -3,8 +3,6 @@ package training
 import (
 	"errors"
 	"fmt"
-	"math"
-	"math/rand/v2"
 
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/torch"
@@ -59,11 +57,10 @@ func (f *MeanFlow) Loss(s *torch.Scope, _ int, b Batch, d Draws) *torch.Tensor {
 // draw returns two times r ≤ τ for each sample.
 func (f *MeanFlow) draw(b Batch, d Draws) (r, tau []float64) {
 	c := f.withDefaults()
-	time := func(host *rand.Rand) float64 { return 1 / (1 + math.Exp(-c.Mean-c.Std*host.NormFloat64())) }
 	r, tau = make([]float64, b.X.Dim(0)), make([]float64, b.X.Dim(0))
 	for i := range tau {
 		host := d.Samples[i]
-		one, other, differ := time(host), time(host), host.Float64() < c.Ratio
+		one, other, differ := logitNormal(host, c.Mean, c.Std), logitNormal(host, c.Mean, c.Std), host.Float64() < c.Ratio
 		r[i], tau[i] = min(one, other), max(one, other)
 		if !differ {
 			r[i] = tau[i]
@@ -75,61 +72,27 @@ func (f *MeanFlow) draw(b Batch, d Draws) (r, tau []float64) {
 // LossAt is the loss for given times r ≤ tau [B] and noise z, of the images' shape. The network and its derivative draw the same
 // dropout masks.
 func (f *MeanFlow) LossAt(s *torch.Scope, b Batch, r, tau []float64, z *torch.Tensor, dropout uint64) *torch.Tensor {
-	var same, differ []int64
-	for i := range tau {
-		if r[i] == tau[i] {
-			same = append(same, int64(i))
-		} else {
-			differ = append(differ, int64(i))
-		}
-	}
-	var parts, weights []*torch.Tensor
-	for i, rows := range [][]int64{same, differ} {
-		if len(rows) > 0 {
-			parts = append(parts, f.losses(s, b, r, tau, z, rows, dropout+uint64(i)))
-			if b.Weight != nil {
-				weights = append(weights, b.Weight.IndexSelect(s, 0, torch.FromSlice(s, rows)))
-			}
-		}
-	}
-	if b.Weight != nil {
-		b.Weight = torch.Cat(s, weights, 0) // in the order of the parts
-	}
-	return b.mean(s, torch.Cat(s, parts, 0))
+	c := f.withDefaults()
+	return inParts(s, b, r, tau, z, dropout, func(p span) *torch.Tensor {
+		target := p.instant(s, f.Model, p.v)
+		return adaptive(s, sumOfSquares(s, p.average(s, f.Model).Sub(s, target)), c.Eps, c.Power)
+	})
 }
 
 // Try computes the losses of two different times, in which a network shows whether it has a forward-mode derivative. The trainer
 // calls it before a run.
 func (f *MeanFlow) Try(s *torch.Scope, b Batch, d Draws) {
-	r, tau := make([]float64, b.X.Dim(0)), make([]float64, b.X.Dim(0))
-	for i := range tau {
-		r[i], tau[i] = 0.25, 0.75
-	}
+	r, tau := farTimes(b)
 	f.LossAt(s, b, r, tau, d.Noise(s, b.X), d.Dropout)
 }
 
-// losses returns the losses of some of the samples, which either all have r = τ or none.
-func (f *MeanFlow) losses(s *torch.Scope, b Batch, r, tau []float64, z *torch.Tensor, rows []int64, dropout uint64) *torch.Tensor {
-	c := f.withDefaults()
-	pick := func(x *torch.Tensor) *torch.Tensor { return x.IndexSelect(s, 0, torch.FromSlice(s, rows)) }
-	times := func(v []float64) *torch.Tensor { return pick(torch.FromSlice(s, v)).To(s, b.X.DType()) }
-	x, z := pick(b.X), pick(z)
-	from, to := times(r), times(tau)
-	cond := b.Cond.Rows(s, torch.FromSlice(s, rows))
-	average := func(s *torch.Scope, y, r, tau *torch.Tensor) *torch.Tensor {
-		return f.Model.AverageVelocity(s, y, r, tau, Batch{Cond: cond}.masked(dropout))
+// farTimes returns two different times for each sample, for Try.
+func farTimes(b Batch) (r, tau []float64) {
+	r, tau = make([]float64, b.X.Dim(0)), make([]float64, b.X.Dim(0))
+	for i := range tau {
+		r[i], tau[i] = 0.25, 0.75
 	}
-	y, v := models.Interpolate(s, x, z, to), z.Sub(s, x)
-	target := v
-	if i := rows[0]; r[i] != tau[i] {
-		target = s.NoGradTidy(func(s *torch.Scope) *torch.Tensor {
-			_, du := torch.JVP(s, func(s *torch.Scope, in []*torch.Tensor) *torch.Tensor { return average(s, in[0], in[1], in[2]) },
-				[]*torch.Tensor{y, from, to}, []*torch.Tensor{v, nil, torch.Ones(s, to.DType(), len(rows))})
-			return v.Sub(s, du.Mul(s, to.Sub(s, from).PerSample(s, y.NDim())))
-		})
-	}
-	square := average(s, y, from, to).Sub(s, target).Square(s).Flatten(s, 1, -1).SumDim(s, false, 1)
-	return square.Div(s, square.Detach(s).AddScalar(s, c.Eps).PowScalar(s, c.Power))
+	return r, tau
 }
 
 // Validate reports missing parts and values out of range. The trainer calls it before the first step, and then Try.
