@@ -63,14 +63,20 @@ func (e *ECT) Lower(t float64, k int) float64 {
 
 // Loss draws a level and a noise for each sample and returns the mean weighted distance.
 func (e *ECT) Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor {
+	low, high := e.draw(k, b, d)
+	return e.pair(d.Observe).loss(s, b, low, high, d.Noise(s, b.X), d.Dropout)
+}
+
+// draw returns a pair of levels for each sample.
+func (e *ECT) draw(k int, b Batch, d Draws) (low, high []float64) {
 	c := e.withDefaults()
 	n := b.X.Dim(0)
-	low, high := make([]float64, n), make([]float64, n)
+	low, high = make([]float64, n), make([]float64, n)
 	for i := range high {
 		high[i] = math.Exp(c.Mean + c.Std*d.Samples[i].NormFloat64())
 		low[i] = e.Lower(high[i], k)
 	}
-	return e.pair(d.Observe).loss(s, b, low, high, d.Noise(s, b.X), d.Dropout)
+	return low, high
 }
 
 // LossAt is the loss for given levels low < high [B] and noise z, of the images' shape.
