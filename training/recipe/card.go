@@ -29,7 +29,11 @@ func (p *Plan) Card() (string, error) {
 	case 1:
 		fmt.Fprintf(&b, "\n\nThe teacher's guidance scale is %s.", number.Short(scales[0]))
 	case 2:
-		fmt.Fprintf(&b, "\n\nThe teacher's guidance scale is drawn from %s to %s, and is an input of the student.", number.Short(scales[0]), number.Short(scales[1]))
+		whose, input := "The teacher's guidance scale", "an input of the student"
+		if r.teacher() == "" {
+			whose, input = "The guidance scale ω", "an input of the network"
+		}
+		fmt.Fprintf(&b, "\n\n%s is drawn from %s to %s, and is %s.", whose, number.Short(scales[0]), number.Short(scales[1]), input)
 	}
 	decay := fmt.Sprintf("over the last %s of the run", number.Short(*r.LRDecay))
 	if p.spec.Stages {

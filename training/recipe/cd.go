@@ -8,7 +8,7 @@ import (
 // CD is consistency distillation (Song et al. 2023): see [training.CD].
 type CD struct {
 	Teacher     string    `option:"teacher" value:"FILE|DIR" help:"denoiser to distil: a file, a run directory, or empirical, the exact denoiser of the data"`
-	Guidance    []float64 `option:"guidance" range:"[0,1000]" value:"X,X" help:"guidance scale of the teacher, or MIN,MAX for a student with a guidance embedding"`
+	Guidance    []float64 `option:"guidance" range:"[0,1000]" value:"X,X" help:"guidance scale of the teacher, or MIN,MAX for a network with a guidance embedding"`
 	Solver      string    `option:"solver" default:"heun" choices:"euler,heun,dpmpp_2s" help:"ODE solver along the teacher's trajectory"`
 	Levels      int       `option:"levels" default:"18" range:"[2,1048576]" help:"noise levels"`
 	Mu          *float64  `option:"mu" default:"0.95" range:"[0,1)" help:"decay of the target network"`

@@ -20,12 +20,7 @@ func (m *MeanFlow) Spec() Spec {
 L = ‖Δ‖²/(‖Δ‖² + 0.001)^power, Δ = u_θ(y, r, τ) - v + (τ-r)·d/dτ u_θ(y, r, τ)
 ln(τ/(1-τ)) ~ N(-2, 2²), and so is r for a fraction (ratio) of the samples, else r = τ`,
 		Forms: []checkpoint.FormType{checkpoint.Flow}, Until: true, Guidable: true, Derivatives: true,
-		Function: func(m Model) (any, error) {
-			if m.Start.Form.Reversed {
-				return nil, usage("init", "%s: the model's time runs from noise (0) to data (1), which the method meanflow does not support", name("init"))
-			}
-			return &models.MeanFlow{Net: m.Net, Scale: m.Start.Form.Scale, Interval: m.Start.Form.Interval}, nil
-		},
+		Function: averageVelocity("meanflow"),
 	}
 }
 

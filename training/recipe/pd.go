@@ -24,7 +24,7 @@ func (m *PD) Spec() Spec {
 		Formulas: `D(x, t) = c_skip·x + c_out·F(x/√(t² + σ_d²), ln(t)/4)
 L = max(1/t², 1)·‖D_θ(x_t, t) - D*‖²/D, D* the prediction whose one DDIM step ends where two of the teacher's end
 N sampling steps, halved in each stage; the student of one stage is the teacher of the next`,
-		Forms: []checkpoint.FormType{checkpoint.EDM}, Teachers: every, Function: denoiser, Distils: true, Stages: true, Guidable: true,
+		Forms: []checkpoint.FormType{checkpoint.EDM}, Teachers: every, Function: denoiser, Distils: true, Stages: true, Leveled: true, Guidable: true,
 	}
 }
 

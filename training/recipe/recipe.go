@@ -15,7 +15,8 @@ import (
 
 // methods are all methods, in the order of help texts. A new one needs a file of its own and an entry here.
 var methods = []func() Method{
-	of[CT], of[ICT], of[ECT], of[CD], of[SCT], of[SCD], of[CTM], of[MeanFlow], of[PD], of[EDM], of[DDPM], of[Flow],
+	of[CT], of[ICT], of[ECT], of[StableECT], of[CD], of[CMT], of[SCT], of[SCD], of[CTM], of[MeanFlow], of[SoFlow], of[AlphaFlow], of[IMF], of[PD],
+	of[MSCT], of[MSCD], of[EDM], of[DDPM], of[Flow],
 }
 
 // of returns a method without options.
@@ -49,6 +50,7 @@ type Spec struct {
 	Distils     bool // needs a teacher
 	Stages      bool // has stages: the learning rate falls to 0 in each, not at the end of the run
 	Guidable    bool // trains a denoiser: label dropout, for classifier-free guidance, is supported
+	Leveled     bool // the model is for its own noise levels only (training.Leveled): it is no teacher
 	Until       bool // the network has the end time of a jump as an input
 	Copies      int  // copies of the network that it keeps, such as a target; for the memory estimate
 	Derivatives bool // takes forward-mode derivatives of the network; for the memory estimate

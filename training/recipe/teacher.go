@@ -109,7 +109,7 @@ func (p *Plan) takes(option string, d checkpoint.Description, forms []checkpoint
 func denoisers() string {
 	var names []string
 	for _, m := range Methods() {
-		if s := m.Spec(); s.Guidable && !s.Distils && !s.Until {
+		if s := m.Spec(); s.Guidable && !s.Distils && !s.Until && !s.Leveled {
 			names = append(names, s.Name)
 		}
 	}

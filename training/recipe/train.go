@@ -240,12 +240,7 @@ func (s *session) trainer(opt training.Optimizer) *training.Trainer {
 			return d.Metadata()
 		},
 	}
-	if r.LabelDropout > 0 {
-		t.Prepare = training.DropLabels(r.LabelDropout, s.Start.Network.NullClass())
-	}
-	if scales := r.guidance(); len(scales) == 2 {
-		t.Prepare = training.DrawGuidance(scales[0], scales[1])
-	}
+	t.Prepare = s.prepare()
 	if r.Sample != nil {
 		t.Sample = func(ctx context.Context, k int) error {
 			d, err := s.described(k, 0)
@@ -256,6 +251,32 @@ func (s *session) trainer(opt training.Optimizer) *training.Trainer {
 		}
 	}
 	return t
+}
+
+// prepare returns what happens to a batch before its loss: labels are dropped, and guidance scales drawn; nil: nothing.
+func (s *session) prepare() func(sc *torch.Scope, b training.Batch, d training.Draws) training.Batch {
+	r := &s.Run
+	type change = func(sc *torch.Scope, b training.Batch, d training.Draws) training.Batch
+	var all []change
+	if r.LabelDropout > 0 {
+		all = append(all, training.DropLabels(r.LabelDropout, s.Start.Network.NullClass()))
+	}
+	if scales := r.guidance(); len(scales) == 2 {
+		draw := training.DrawGuidance
+		if r.teacher() == "" { // the model guides itself
+			draw = training.DrawGuidanceLog
+		}
+		all = append(all, draw(scales[0], scales[1]))
+	}
+	if all == nil {
+		return nil
+	}
+	return func(sc *torch.Scope, b training.Batch, d training.Draws) training.Batch {
+		for _, f := range all {
+			b = f(sc, b, d)
+		}
+		return b
+	}
 }
 
 // described returns the description of the model after that many steps.

@@ -223,8 +223,8 @@ func TestMethods(t *testing.T) {
 				kind = checkpoint.Denoiser
 			}
 			require.Equal(t, kind, d.Kind)
-			require.Equal(t, spec.Stages, d.Levels != nil)
-			if atZero, known := map[string]bool{"ct": false, "ict": false, "ect": true, "cd": false, "sct": true, "scd": true}[method]; known {
+			require.Equal(t, spec.Leveled, d.Levels != nil)
+			if atZero, known := map[string]bool{"ct": false, "ict": false, "ect": true, "cd": false, "sct": true, "scd": true, "stablect": true, "cmt": true}[method]; known {
 				require.Equal(t, atZero, d.Boundary == models.AtZero)
 			}
 			require.FileExists(t, filepath.Join(o.Out, "samples-0000002.png"))
