@@ -2,6 +2,7 @@
 // functions to docs/results/truth.md. Each result is saved at once, so the same command continues after an interruption.
 //
 //	go run ./scripts/truth [-seeds 3] [-only NAME] [-out docs/results/truth]
+//	go run ./scripts/truth -study      writes docs/results/meanflow.md: where MeanFlow's error in two dimensions comes from
 package main
 
 import (
@@ -40,10 +41,17 @@ func main() {
 	only := flag.String("only", "", "train only methods whose names contain this")
 	out := flag.String("out", filepath.Join("docs", "results", "truth"), "path of the table (.md) and the results (.jsonl), without extension")
 	jobs := flag.Int("jobs", 1, "number of seeds to train in parallel")
+	study := flag.Bool("study", false, "study where MeanFlow's error comes from instead")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := run(ctx, *seeds, *jobs, *only, *out); err != nil {
+	err := error(nil)
+	if *study {
+		err = studyMeanFlow(ctx, filepath.Join(filepath.Dir(*out), "meanflow.md"))
+	} else {
+		err = run(ctx, *seeds, *jobs, *only, *out)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "truth:", err)
 		os.Exit(1)
 	}

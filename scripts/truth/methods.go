@@ -18,6 +18,11 @@ func consistency(net models.Network) any { return &models.Consistency{Net: net} 
 
 func edm(net models.Network) any { return &models.EDM{Net: net} }
 
+// tuned is a consistency function that starts as a denoiser with the same network.
+func tuned(net models.Network) any { return &models.Consistency{Net: net, Boundary: models.AtZero} }
+
+func averageVelocity(net models.Network) any { return &models.MeanFlow{Net: net} }
+
 // methods are all methods that are compared, teachers first. Their names are keys of the results file.
 func methods() []method {
 	return []method{
@@ -82,9 +87,28 @@ func methods() []method {
 		},
 		{
 			name: "ECT", about: "from the EDM teacher, 8 stages", init: "EDM teacher",
-			function: func(net models.Network) any { return &models.Consistency{Net: net, Boundary: models.AtZero} },
+			function: tuned,
 			objective: func(_ context.Context, l *lesson) (training.Objective, error) {
 				return &training.ECT{Model: l.learn.(*models.Consistency), Steps: l.steps}, nil
+			},
+		},
+		{
+			name: "stable ECT", about: "the same with the batch's mean as target", init: "EDM teacher", function: tuned,
+			objective: func(_ context.Context, l *lesson) (training.Objective, error) {
+				return &training.StableECT{ECT: training.ECT{Model: l.learn.(*models.Consistency), Steps: l.steps}}, nil
+			},
+		},
+		{
+			name: "CMT, EDM teacher", about: "half of the budget; DPM-Solver++ 16, one point of each trajectory", init: "EDM teacher", part: 0.5, function: tuned,
+			objective: func(ctx context.Context, l *lesson) (training.Objective, error) {
+				d, err := l.teacher(ctx, "EDM teacher")
+				return &training.CMT{Model: l.learn.(*models.Consistency), Teacher: d, Points: 1}, err
+			},
+		},
+		{
+			name: "CMT, then ECT", about: "the other half of the budget from it, in one stage with q = 256", init: "CMT, EDM teacher", part: 0.5, function: tuned,
+			objective: func(_ context.Context, l *lesson) (training.Objective, error) {
+				return &training.ECT{Model: l.learn.(*models.Consistency), Steps: l.steps, Stages: 1, Q: 256}, nil
 			},
 		},
 		continuous("sCT", "", 0),
@@ -107,6 +131,33 @@ func methods() []method {
 		},
 		meanFlow("MeanFlow", "times as for CIFAR-10, ratio 0.75, power 0.75; f is the jump to 0", 0.75),
 		meanFlow("MeanFlow, power 0", "the same without adaptive weights, which bias the mean in two dimensions", 1e-9),
+		solution("SoFlow", "gap 1 to 1/3200, times and power 0.75 as for CIFAR-10; f is the jump to 0", 0.75),
+		solution("SoFlow, power 0", "the same without adaptive weights", 1e-9),
+		alphaFlow("α-Flow", "α from 1 to 0 over the run, the rest as MeanFlow", 0.75),
+		alphaFlow("α-Flow, power 0", "the same without adaptive weights", 1e-9),
+		improvedMeanFlow("iMF", "as MeanFlow; the derivative along the predicted velocity", 0.75, false),
+		improvedMeanFlow("iMF, power 0", "the same without adaptive weights", 1e-9, false),
+		improvedMeanFlow("iMF with a head, power 0", "a second network predicts the velocity", 1e-9, true),
+		{
+			name: "CMT for jumps, EDM teacher", about: "half of the budget; DPM-Solver++ 16, one point of each trajectory; f is the jump to 0", part: 0.5,
+			net: mlp.Config{Until: true, NoiseScale: 3}, function: averageVelocity,
+			objective: func(ctx context.Context, l *lesson) (training.Objective, error) {
+				d, err := l.teacher(ctx, "EDM teacher")
+				return &training.CMT{Jumps: l.learn.(*models.MeanFlow), Teacher: d, Points: 1}, err
+			},
+		},
+		{
+			name: "CMT, then MeanFlow, power 0", about: "the other half of the budget from it", init: "CMT for jumps, EDM teacher", part: 0.5,
+			net: mlp.Config{Until: true, NoiseScale: 3}, function: averageVelocity,
+			objective: func(_ context.Context, l *lesson) (training.Objective, error) {
+				return &training.MeanFlow{Model: l.learn.(*models.MeanFlow), Mean: -2, Std: 2, Ratio: 0.75, Power: 1e-9}, nil
+			},
+		},
+		segmented("multistep CT, 1 segment", "", 1),
+		segmented("multistep CT, 2 segments", "", 2),
+		segmented("multistep CD, exact score, 1 segment", "exact", 1),
+		segmented("multistep CD, exact score, 2 segments", "exact", 2),
+		segmented("multistep CD, exact score, 4 segments", "exact", 4),
 		progressive("PD, exact score, 16 to 1", "exact"),
 		progressive("PD, EDM teacher, 16 to 1", "EDM teacher"),
 		{
@@ -227,9 +278,70 @@ func continuous(name, teacher string, step float64) method {
 func meanFlow(name, about string, power float64) method {
 	return method{
 		name: name, about: about, net: mlp.Config{Until: true, NoiseScale: 3},
-		function: func(net models.Network) any { return &models.MeanFlow{Net: net} },
+		function: averageVelocity,
 		objective: func(_ context.Context, l *lesson) (training.Objective, error) {
 			return &training.MeanFlow{Model: l.learn.(*models.MeanFlow), Mean: -2, Std: 2, Ratio: 0.75, Power: power}, nil
+		},
+	}
+}
+
+// jumping is a method that trains average velocities.
+func jumping(name, about string, objective func(l *lesson, f *models.MeanFlow) (training.Objective, error)) method {
+	return method{
+		name: name, about: about, net: mlp.Config{Until: true, NoiseScale: 3}, function: averageVelocity,
+		objective: func(_ context.Context, l *lesson) (training.Objective, error) {
+			return objective(l, l.learn.(*models.MeanFlow))
+		},
+	}
+}
+
+// solution is SoFlow. power is that of the adaptive loss weights.
+func solution(name, about string, power float64) method {
+	return jumping(name, about, func(l *lesson, f *models.MeanFlow) (training.Objective, error) {
+		return &training.SoFlow{Model: f, Steps: l.steps, Power: power}, nil
+	})
+}
+
+func alphaFlow(name, about string, power float64) method {
+	return jumping(name, about, func(l *lesson, f *models.MeanFlow) (training.Objective, error) {
+		return &training.AlphaFlow{MeanFlow: training.MeanFlow{Model: f, Mean: -2, Std: 2, Ratio: 0.75, Power: power}, Steps: l.steps}, nil
+	})
+}
+
+func improvedMeanFlow(name, about string, power float64, head bool) method {
+	return jumping(name, about, func(l *lesson, f *models.MeanFlow) (training.Objective, error) {
+		o := &training.IMF{MeanFlow: training.MeanFlow{Model: f, Mean: -2, Std: 2, Ratio: 0.75, Power: power}}
+		if head {
+			net, err := mlp.New(l.net.Config(), torch.CPU, l.dtype(), l.seed+1)
+			if err != nil {
+				return nil, err
+			}
+			l.own(net.Close)
+			o.Head = &models.MeanFlow{Net: net}
+		}
+		return o, nil
+	})
+}
+
+// segmented is multistep consistency training, or distillation of the exact denoiser, whose sampling takes a step per segment.
+func segmented(name, teacher string, n int) method {
+	m := &training.MultistepCM{Segments: n, First: 16, Last: 64}
+	about := "the norm, N from 16 to 64, aDDIM"
+	if teacher == "" {
+		about = "the norm, N from 16 to 64"
+	}
+	return method{
+		name: name, about: about, only80: true, evaluations: n,
+		function: func(net models.Network) any { return inSegments{&models.EDM{Net: net}, m.Levels(0)} },
+		objective: func(ctx context.Context, l *lesson) (training.Objective, error) {
+			o := *m
+			o.Model, o.Steps = l.learn.(inSegments).EDM, l.steps
+			if teacher == "" {
+				return &o, nil
+			}
+			var err error
+			o.Teacher, err = l.teacher(ctx, teacher)
+			return &o, err
 		},
 	}
 }

@@ -73,7 +73,43 @@ and data along an axis, and std is the samples' standard deviation (0.5 is exact
 		bad, good := mean(by[m.name], at80), mean(by[m.worse], at80)
 		fmt.Fprintf(&b, "- %s: the RMSE at 80 is %.1f times that of %s.\n", m.name, *bad / *good, m.worse)
 	}
-	return b.String()
+	return b.String() + jumpsTable(by)
+}
+
+// jumpsTable compares numbers of jumps, for models that have them.
+func jumpsTable(by map[string][]result) string {
+	var rows strings.Builder
+	for _, m := range methods() {
+		var rs []result
+		for _, r := range by[m.name] {
+			if len(r.Jumps) == len(hops) {
+				rs = append(rs, r)
+			}
+		}
+		if len(rs) == 0 {
+			continue
+		}
+		cells := []string{m.name}
+		for i := range hops {
+			cells = append(cells, number(mean(rs, func(r result) *float64 { return &r.Jumps[i].RMSE })))
+		}
+		for i := range hops {
+			cells = append(cells, number(mean(rs, func(r result) *float64 { return &r.Jumps[i].W1 })))
+		}
+		fmt.Fprintf(&rows, "| %s |\n", strings.Join(cells, " | "))
+	}
+	if rows.Len() == 0 {
+		return ""
+	}
+	return `
+## Jumps in several parts
+
+A model of jumps can go from noise to data in several jumps, one after the other and without new noise, here at equal distances of σ/(1+σ). The exact
+function has the same end however many there are.
+
+| method | RMSE, 1 jump | 2 | 4 | 8 | W1, 1 jump | 2 | 4 | 8 |
+|---|---|---|---|---|---|---|---|---|
+` + rows.String()
 }
 
 // mean is the mean over the results that have a value; nil: none has. Negative values count as missing.

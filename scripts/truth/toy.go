@@ -27,6 +27,14 @@ type budget struct {
 	steps, batch int
 	lr           float64 // with linear decay to 0 over the second half
 	ema          float64 // decay
+	double       bool    // in float64, not in float32
+}
+
+func (b budget) dtype() torch.DType {
+	if b.double {
+		return torch.Float64
+	}
+	return torch.Float32
 }
 
 // toy trains methods with a budget and a seed. It owns their networks.
@@ -64,10 +72,12 @@ type method struct {
 	function    func(net models.Network) any // the denoiser or consistency function of a network
 	objective   func(ctx context.Context, l *lesson) (training.Objective, error)
 	// solver returns the denoiser, solver and noise levels that a perfect student would reproduce; nil: the exact function.
-	solver func(ctx context.Context, t *toy) (models.Denoiser, sampling.Solver, []float64, error)
-	worse  string // for a control, which is known to be wrong: the method that must be better
-	apart  bool   // whether its trajectories differ from the data's, so that there is no exact function
-	only80 bool   // whether its function is defined at the largest noise level only
+	solver      func(ctx context.Context, t *toy) (models.Denoiser, sampling.Solver, []float64, error)
+	worse       string  // for a control, which is known to be wrong: the method that must be better
+	apart       bool    // whether its trajectories differ from the data's, so that there is no exact function
+	only80      bool    // whether its function is defined at the largest noise level only
+	evaluations int     // with only80: the function's network evaluations; 0: 1
+	part        float64 // the fraction of the budget's steps that it takes, after another method's; 0: all
 }
 
 // lesson is a method in training.
@@ -76,6 +86,7 @@ type lesson struct {
 	method
 	net   *mlp.MLP
 	learn any // function(net)
+	steps int // of the method, which may be a part of the budget's
 }
 
 // copy returns the method's function for a copy of the network.
@@ -108,7 +119,7 @@ func (t *toy) taught(ctx context.Context, name string) (learned, error) {
 func (t *toy) train(ctx context.Context, m method) (learned, error) {
 	var none learned
 	m.net.Dropout = m.dropout
-	net, err := mlp.New(m.net, torch.CPU, torch.Float32, t.seed)
+	net, err := mlp.New(m.net, torch.CPU, t.dtype(), t.seed)
 	if err != nil {
 		return none, err
 	}
@@ -127,7 +138,10 @@ func (t *toy) train(ctx context.Context, m method) (learned, error) {
 		return none, err
 	}
 	t.own(average.Close)
-	l := &lesson{t, m, net, m.function(net)}
+	l := &lesson{t, m, net, m.function(net), t.steps}
+	if m.part > 0 {
+		l.steps = int(m.part * float64(t.steps))
+	}
 	objective, err := m.objective(ctx, l)
 	if err != nil {
 		return none, err
@@ -150,17 +164,17 @@ func (t *toy) train(ctx context.Context, m method) (learned, error) {
 		return none, err
 	}
 	defer opt.Close()
-	rate := func(k int) float64 { return math.Min(1, 2*(1-float64(k)/float64(t.steps))) }
+	rate := func(k int) float64 { return math.Min(1, 2*(1-float64(k)/float64(l.steps))) }
 	if stages, ok := objective.(training.Staged); ok {
 		rate = stages.Left
 	}
 	samples := func(s *torch.Scope, start int64) training.Batch {
 		stream := torch.NewGenerator(s, t.seed<<32+uint64(start)) // for these samples only
-		return training.Batch{X: data.Sample(s, stream, torch.Float32, t.batch, dim)}
+		return training.Batch{X: data.Sample(s, stream, t.dtype(), t.batch, dim)}
 	}
 	_, err = (&training.Trainer{
 		Objective: objective, Model: net, Optimizer: opt, Averages: []training.Average{{Into: average, Decay: t.ema}},
-		Data: training.SourceFunc(samples), Seed: t.seed, Steps: t.steps, LR: func(k int) float64 { return t.lr * rate(k) },
+		Data: training.SourceFunc(samples), Seed: t.seed, Steps: l.steps, LR: func(k int) float64 { return t.lr * rate(k) },
 	}).Train(ctx)
 	if err != nil {
 		return none, fmt.Errorf("%s, seed %d: %w", m.name, t.seed, err)
@@ -174,7 +188,14 @@ type measured struct {
 	Solver   *float64  `json:",omitempty"` // RMSE of the method's solver from the exact function, at 80: the discretisation error
 	Training *float64  `json:",omitempty"` // RMSE of the function from that solver, at 80: the training error
 	One, Two *law      `json:",omitempty"` // of samples in one and two steps
+	Jumps    []jumps   `json:",omitempty"` // of jumps from 80 to 0 in as many parts as hops says
 }
+
+// jumps compares the ends of jumps along a trajectory, one after the other, with the exact function.
+type jumps struct{ RMSE, W1 float64 }
+
+// hops are numbers of jumps, between flow times τ = σ/(1+σ) at equal distances.
+var hops = []int{1, 2, 4, 8}
 
 // law compares the distribution of samples with that of the data, on average over both axes.
 type law struct {
@@ -190,12 +211,13 @@ const tau = 0.821
 // measure compares a function with the exact one. n is the number of points per noise level; a law takes five times as many.
 func (t *toy) measure(ctx context.Context, m method, f any, n int) (measured, error) {
 	var out measured
+	toy := t
 	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
 		return s.Inference(func(s *torch.Scope) error {
 			stream := torch.NewGenerator(s, 77)
 			at := func(t float64, n int) *torch.Tensor { return torch.Full(s, t, torch.Float64, n) }
 			single := func(x, t *torch.Tensor, f func(s *torch.Scope, x, t *torch.Tensor, c models.Cond) *torch.Tensor) *torch.Tensor {
-				return f(s, x.To(s, torch.Float32), t.To(s, torch.Float32), models.Cond{}).To(s, torch.Float64)
+				return f(s, x.To(s, toy.dtype()), t.To(s, toy.dtype()), models.Cond{}).To(s, torch.Float64)
 			}
 			apart := func(a, b *torch.Tensor) float64 { return a.Sub(s, b).Square(s).Mean(s).Sqrt(s).Item() }
 			origin, one := f.(models.ConsistencyFunction)
@@ -243,8 +265,29 @@ func (t *toy) measure(ctx context.Context, m method, f any, n int) (measured, er
 			many := 5 * n
 			z := torch.Randn(s, stream, torch.Float64, many, dim).MulScalar(s, 80)
 			if m.only80 {
-				out.One = lawOf(single(z, at(80, many), denoiser.Denoise))
+				ask := origin
+				if !one {
+					ask = asOrigin{denoiser}
+				}
+				law := lawOf(single(z, at(80, many), ask.Origin))
+				switch m.evaluations {
+				case 0, 1:
+					out.One = law
+				case 2:
+					out.Two = law
+				}
 				return nil
+			}
+			if jumper, ok := f.(models.Jumper); ok {
+				jump := func(x *torch.Tensor, n int) *torch.Tensor {
+					return single(x, at(80, x.Dim(0)), func(s *torch.Scope, x, _ *torch.Tensor, c models.Cond) *torch.Tensor {
+						return hop(s, jumper, x, n)
+					})
+				}
+				exact := data.Origin(s, top, at(80, n), models.Cond{})
+				for _, k := range hops {
+					out.Jumps = append(out.Jumps, jumps{apart(jump(top, k), exact), lawOf(jump(z, k)).W1})
+				}
 			}
 			x := single(z, at(80, many), origin.Origin)
 			out.One = lawOf(x)
@@ -254,6 +297,42 @@ func (t *toy) measure(ctx context.Context, m method, f any, n int) (measured, er
 		})
 	})
 	return out, err
+}
+
+// hop returns the end of n jumps from x at noise level 80 down to 0, at equal distances of τ = σ/(1+σ).
+func hop(s *torch.Scope, f models.Jumper, x *torch.Tensor, n int) *torch.Tensor {
+	from, least := 80.0, 0.0
+	if g, ok := f.(*models.Trajectory); ok { // its jumps end at ε
+		least = g.SigmaMinimum()
+	}
+	for i := n - 1; i >= 0; i-- {
+		tau := 80. / 81 * float64(i) / float64(n)
+		to := math.Max(tau/(1-tau), least)
+		at := func(v float64) *torch.Tensor { return torch.Full(s, v, x.DType(), x.Dim(0)) }
+		x, from = f.Jump(s, x, at(from), at(to), models.Cond{}), to
+	}
+	return x
+}
+
+// asOrigin takes a denoiser's prediction for the end of a trajectory.
+type asOrigin struct{ models.Denoiser }
+
+func (d asOrigin) Origin(s *torch.Scope, x, t *torch.Tensor, c models.Cond) *torch.Tensor {
+	return d.Denoise(s, x, t, c)
+}
+
+// inSegments takes Euler's steps with a denoiser along levels, from the largest on.
+type inSegments struct {
+	*models.EDM
+	levels []float64
+}
+
+func (d inSegments) Origin(s *torch.Scope, x, _ *torch.Tensor, c models.Cond) *torch.Tensor {
+	at := func(v float64) *torch.Tensor { return torch.Full(s, v, x.DType(), x.Dim(0)) }
+	for i := range len(d.levels) - 1 {
+		x = sampling.Euler{}.Step(s, d.EDM, x, at(d.levels[i]), at(d.levels[i+1]), c)
+	}
+	return x
 }
 
 // inSingle evaluates a denoiser in single precision and returns the type of x.
