@@ -16,5 +16,5 @@
 // Every image has its own random stream, so an image does not depend on the batch that it is generated in.
 //
 // The subpackage texttoimage generates images from text prompts with Stable Diffusion, scheduler has diffusers' schedulers, over timesteps,
-// and generate works with any model.
+// edit edits images by multistep sampling, search finds noise levels for it, and generate works with any model.
 package sampling

@@ -15,6 +15,8 @@
 // for a denoiser, the published sampler for Stable Diffusion. A field that the model does not use is an error. [Model.Plan] resolves a
 // request before anything is computed.
 //
+// With an [Edit] a pixel-space model edits given images instead: inpainting, colorization, super-resolution and more.
+//
 // Several goroutines may generate with one Model at once. Image i is drawn from seed Seed+i, independently of the other images.
 //
 // This package depends on Stable Diffusion. Programs without it can use package sampling with package checkpoint or builtin; programs that

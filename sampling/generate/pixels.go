@@ -15,6 +15,7 @@ import (
 	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/sampling"
+	"github.com/onestep-go/onestep/sampling/edit"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/vision"
 )
@@ -68,13 +69,17 @@ func (m pixels) samplers() (can []string) {
 // course is the sampling of a batch, from noise x at the first of the levels.
 type course struct {
 	levels []float64
-	each   int // network evaluations per call of the function
-	sample func(ctx context.Context, s *torch.Scope, x *torch.Tensor, o sampling.Options) (*torch.Tensor, error)
+	each   int      // network evaluations per call of the function
+	edit   *editing // nil: images are generated from noise alone
+	sample func(ctx context.Context, s *torch.Scope, e *edit.Edit, x *torch.Tensor, o sampling.Options) (*torch.Tensor, error)
 }
 
 func (m pixels) plan(_ context.Context, r Request) (*Plan, error) {
 	if err := m.takes(r); err != nil {
 		return nil, err
+	}
+	if r.N == 0 && r.Edit != nil && r.Edit.Task == Interpolate {
+		r.N = frameCount
 	}
 	r.N, r.Labels, r.Times = max(r.N, 1), slices.Clone(r.Labels), slices.Clone(r.Times)
 	if r.Batch == 0 {
@@ -85,6 +90,18 @@ func (m pixels) plan(_ context.Context, r Request) (*Plan, error) {
 	}
 	if err := m.choose(&r); err != nil {
 		return nil, err
+	}
+	p := &Plan{}
+	var e *editing
+	if r.Edit != nil {
+		var err error
+		if e, p.Notices, err = m.editing(&r); err != nil {
+			return nil, err
+		}
+		if p.Given, err = e.given(m); err != nil {
+			return nil, err
+		}
+		r.Edit = &e.Edit
 	}
 	steps := m.many
 	if r.Sampler == multistep || r.Sampler == ctm {
@@ -99,9 +116,11 @@ func (m pixels) plan(_ context.Context, r Request) (*Plan, error) {
 		return nil, refuse("Times", "want noise levels up to %g, the largest of the model's training, got %g", largest, r.Times[0])
 	}
 	shape := m.description.Network.Shape()
-	p := &Plan{
-		Sampler: r.Sampler, Steps: r.Steps, Times: slices.Clone(r.Times), Evaluations: c.each, Guidance: r.Guidance,
-		Width: shape[2], Height: shape[1],
+	c.edit = e
+	p.Sampler, p.Steps, p.Times, p.Evaluations, p.Guidance = r.Sampler, r.Steps, slices.Clone(r.Times), c.each, r.Guidance
+	p.Width, p.Height = shape[2], shape[1]
+	if e != nil && e.Task == Denoise && r.Steps == 1 && r.N > 1 && (len(r.Labels) == 1 || m.description.Network.Classes() == 0) {
+		p.Notices = append(p.Notices, "denoise in one step draws no noise: all images are the same")
 	}
 	if note := m.guidanceNotice(r.Guidance); note != "" {
 		p.Notices = append(p.Notices, note)
@@ -141,18 +160,23 @@ func (m pixels) choose(r *Request) error {
 	can := m.samplers()                        //quote: our own names
 	_, trained := m.jumps.(*models.Trajectory) // MeanFlow's one step goes to noise level 0, jumps end at SigmaMin
 	switch {
-	case r.Sampler == "" && trained:
+	case r.Sampler == "" && trained && r.Edit == nil:
 		r.Sampler = ctm
 	case r.Sampler == "" && m.origins != nil:
 		r.Sampler = multistep
 	case r.Sampler == "" && m.description.Levels != nil:
 		r.Sampler = "euler"
+	case r.Sampler == "" && r.Edit != nil && r.Edit.joins():
+		r.Sampler = "dpmpp_2s_a" // one that adds noise: see edit.Edit.SampleDenoiser
 	case r.Sampler == "":
 		r.Sampler = "heun"
 	case !slices.Contains(PixelSamplers(), r.Sampler):
 		return refuse("Sampler", "%s", suggest.OneOf(r.Sampler, can))
 	case !slices.Contains(can, r.Sampler):
 		return refuse("Sampler", "%s cannot sample from a %s model: want %s", quote.Text(r.Sampler), quote.Text(m.description.Kind), strings.Join(can, ", "))
+	}
+	if r.Edit != nil && r.Sampler == ctm {
+		return refuse("Sampler", "ctm does not edit images: want %s", strings.Join(slices.DeleteFunc(can, func(name string) bool { return name == ctm }), ", "))
 	}
 	if r.Gamma != 0 && r.Sampler != ctm {
 		return refuse("Gamma", "only the sampler %[2]s uses it, not %[1]s", quote.Text(r.Sampler), ctm)
@@ -182,12 +206,16 @@ func (m pixels) few(r *Request) (course, error) {
 	}
 	c := course{levels: append(slices.Clone(r.Times), d.SigmaMin)}
 	c.each = by.Evaluations(c.levels)
-	c.sample = func(ctx context.Context, s *torch.Scope, x *torch.Tensor, o sampling.Options) (*torch.Tensor, error) {
-		return by.Sample(ctx, s, m.origins, x, o)
+	c.sample = func(ctx context.Context, s *torch.Scope, e *edit.Edit, x *torch.Tensor, o sampling.Options) (*torch.Tensor, error) {
+		f := m.origins
+		if e != nil {
+			f = e.Function(s, f)
+		}
+		return by.Sample(ctx, s, f, x, o)
 	}
 	if r.Sampler == ctm {
 		jumps := sampling.Jumps{Gamma: r.Gamma, SigmaMin: d.SigmaMin}
-		c.sample = func(ctx context.Context, s *torch.Scope, x *torch.Tensor, o sampling.Options) (*torch.Tensor, error) {
+		c.sample = func(ctx context.Context, s *torch.Scope, _ *edit.Edit, x *torch.Tensor, o sampling.Options) (*torch.Tensor, error) {
 			return jumps.Sample(ctx, s, m.jumps, x, o)
 		}
 	}
@@ -205,7 +233,11 @@ func (m pixels) many(r *Request) (course, error) {
 	if _, guided := denoiser.(guidedByClass); guided {
 		each = 2
 	}
-	if d.Levels != nil && r.Times == nil && (r.Steps == 0 || r.Steps == len(d.Levels)) {
+	largest := d.SigmaMax
+	if r.Edit != nil && r.Edit.Sigma != 0 {
+		largest = r.Edit.Sigma
+	}
+	if d.Levels != nil && r.Times == nil && largest == d.SigmaMax && (r.Steps == 0 || r.Steps == len(d.Levels)) {
 		r.Times = slices.Clone(d.Levels)
 		r.Steps = len(r.Times)
 	}
@@ -213,9 +245,9 @@ func (m pixels) many(r *Request) (course, error) {
 		r.Steps = 18
 	}
 	if r.Times == nil {
-		r.Times = noise.Karras(r.Steps, d.SigmaMax, d.SigmaMin, 7)
+		r.Times = noise.Karras(r.Steps, largest, d.SigmaMin, 7)
 		if strings.HasPrefix(r.Sampler, "flow_") {
-			r.Times = noise.Flow(r.Steps, d.SigmaMax, d.SigmaMin, 1)
+			r.Times = noise.Flow(r.Steps, largest, d.SigmaMin, 1)
 		}
 	}
 	by, err := sampling.Named(r.Sampler)
@@ -223,8 +255,12 @@ func (m pixels) many(r *Request) (course, error) {
 		return course{}, err
 	}
 	levels := append(slices.Clone(r.Times), 0) // the last step ends with a prediction of x_0
-	return course{levels, each * by.Evaluations(levels), func(ctx context.Context, s *torch.Scope, x *torch.Tensor, o sampling.Options) (*torch.Tensor, error) {
-		return by.Sample(ctx, s, denoiser, x, o)
+	return course{levels: levels, each: each * by.Evaluations(levels), sample: func(ctx context.Context, s *torch.Scope, e *edit.Edit, x *torch.Tensor, o sampling.Options) (*torch.Tensor, error) {
+		d := denoiser
+		if e != nil {
+			d = e.Denoiser(s, d)
+		}
+		return by.Sample(ctx, s, d, x, o)
 	}}, nil
 }
 
@@ -290,11 +326,28 @@ func (m pixels) images(ctx context.Context, r Request, c course, yield func(Imag
 // batch generates images at to at+n-1.
 func (m pixels) batch(ctx context.Context, s *torch.Scope, r Request, c course, at, n int) (out []Image, err error) {
 	seeds := noise.Seeds(r.Seed+uint64(at), n)
+	if c.edit.frames() {
+		seeds = slices.Repeat([]uint64{r.Seed}, n)
+	}
 	return out, s.Inference(func(s *torch.Scope) error {
 		cond := r.Cond(s, m.description.Network, at, n)
 		streams := noise.NewStreams(s, seeds...)
-		x := streams.Randn(s, torch.Float32, m.description.Network.Shape()...).MulScalar(s, c.levels[0])
-		x, err := c.sample(ctx, s, x, sampling.Options{Levels: c.levels, Streams: streams, Cond: cond})
+		o := sampling.Options{Levels: c.levels, Streams: streams, Cond: cond}
+		var e *edit.Edit
+		var x *torch.Tensor
+		if c.edit != nil {
+			its, err := c.edit.of(s, m, at, n, r.N, o)
+			if err != nil {
+				return err
+			}
+			if x, err = its.Start(s, o); err != nil {
+				return err
+			}
+			e = &its
+		} else {
+			x = streams.Randn(s, torch.Float32, m.description.Network.Shape()...).MulScalar(s, c.levels[0])
+		}
+		x, err := c.sample(ctx, s, e, x, o)
 		if err != nil {
 			return err
 		}
@@ -305,7 +358,9 @@ func (m pixels) batch(ctx context.Context, s *torch.Scope, r Request, c course, 
 		for i, img := range images {
 			one := Image{Image: img, Seed: seeds[i], Label: r.Label(m.description.Network, at+i)}
 			alone := r
-			alone.N, alone.Seed = 1, seeds[i]
+			if alone.N, alone.Seed = 1, seeds[i]; c.edit.frames() {
+				alone.N, alone.frame = r.N, new(at+i)
+			}
 			if one.Texts, err = m.texts(alone, []int{one.Label}); err != nil {
 				return err
 			}
@@ -327,6 +382,16 @@ type settings struct {
 	Labels   []int     `json:"labels,omitempty"`
 	N        int       `json:"n"`
 	Seed     uint64    `json:"seed"`
+
+	// Of edits.
+	Task   Task    `json:"task,omitempty"`
+	Image  string  `json:"image,omitempty"`
+	Image2 string  `json:"image2,omitempty"`
+	Mask   string  `json:"mask,omitempty"`
+	Factor int     `json:"factor,omitempty"`
+	Sigma  float64 `json:"sigma,omitempty"`
+	Seed2  *uint64 `json:"seed2,omitempty"`
+	Frame  *int    `json:"frame,omitempty"` // of N, from 0
 }
 
 // texts returns the settings of a request for images with these classes.
@@ -334,6 +399,9 @@ func (m pixels) texts(r Request, labels []int) ([]vision.Text, error) {
 	is := settings{
 		Model: filepath.Base(m.name), Sampler: r.Sampler, Steps: r.Steps, Times: r.Times, Gamma: r.Gamma, Guidance: r.Guidance,
 		Label: -1, Labels: labels, N: r.N, Seed: r.Seed,
+	}
+	if e := r.Edit; e != nil {
+		is.Task, is.Image, is.Image2, is.Mask, is.Factor, is.Sigma, is.Seed2, is.Frame = e.Task, e.ImageName, e.Image2Name, e.MaskName, e.Factor, e.Sigma, e.Seed2, r.frame
 	}
 	if len(labels) == 1 {
 		is.Label, is.Labels = labels[0], nil

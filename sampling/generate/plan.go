@@ -19,7 +19,8 @@ type Plan struct {
 	Guidance    float64   // 0, of a pixel-space model: none
 	Width       int       // of the images, in pixels
 	Height      int
-	Notices     []string // what a user should know, such as options without effect
+	Given       []image.Image // of an edit: the input images as the model sees them, with grey where it repaints
+	Notices     []string      // what a user should know, such as options without effect
 
 	Diffusion *texttoimage.Plan // of Stable Diffusion: for progress, previews and latents; otherwise nil
 

@@ -33,6 +33,8 @@ type Request struct {
 	Times  []float64 // noise levels σ at which the steps start, largest first; nil: the defaults
 	Gamma  float64   // of the sampler ctm: fraction of new noise between jumps, from 0 to 1
 	Labels []int     // class labels, used in turn; nil: the seed modulo the number of classes
+	Edit   *Edit     // generates from given images; nil: from noise alone
+	frame  *int      // index of one image of an interpolation, in its settings
 
 	// For Stable Diffusion.
 
