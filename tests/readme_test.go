@@ -3,6 +3,7 @@ package tests
 import (
 	"image"
 	"image/color"
+	"image/draw"
 	"math"
 	"os"
 	"os/exec"
@@ -107,6 +108,10 @@ func workplace(t *testing.T, onestep string) string {
 	same("runs/fashion/model-0000002.safetensors", "model.safetensors")
 	run("sample", "--model", "runs/fashion", "--n", "1", "--out", "house.png", "--threads", "1")
 	run("sample", "--model", "runs/fashion", "--n", "12", "--out", "samples/", "--threads", "1")
+	same("photos/cat/a.png", "photo.png", "painting.png")
+	mask := image.NewGray(image.Rect(0, 0, 40, 40))
+	draw.Draw(mask, image.Rect(0, 20, 40, 40), image.White, image.Point{}, draw.Src)
+	require.NoError(t, vision.Write(at("mask.png"), mask, vision.WriteOptions{}))
 	return dir
 }
 

@@ -34,6 +34,7 @@ The weights of the features are made once, with Python: scripts/efficientnet_wei
 		Example: `  onestep eval --model builtin --data emoji --n 512
   onestep eval --model runs/photos --data photos/ --steps 2 --n 5000 --nearest nearest.png
   onestep eval --images samples/ --data photos/
+  onestep eval --model runs/photos --data photos/ --search-times 2 --n 500
   onestep eval --model lcm/ --data captioned/ --steps 4 --n 256 --json`,
 		Args: arguments(0, "no arguments, only flags"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -51,7 +52,7 @@ The weights of the features are made once, with Python: scripts/efficientnet_wei
 			if err != nil {
 				return err
 			}
-			return a.print(got, evaluatedText(got))
+			return a.print(got, evaluatedText(got)+searchedText(got))
 		},
 	}
 	f := cmd.Flags()
@@ -64,6 +65,9 @@ The weights of the features are made once, with Python: scripts/efficientnet_wei
 	f.Var(count{&o.Resolution}, "resolution", "with --images: size in pixels to which both sides are cropped and resized first (default: that of the images)")
 	f.StringVar(&o.Sampler, "sampler", "", "sampler (default: as for onestep sample and generate): "+strings.Join(job.Samplers(), ", ")+"; Stable Diffusion: "+strings.Join(scheduler.Names(), ", "))
 	f.Var(count{&o.Steps}, "steps", "sampling steps (default: as for onestep sample and generate)")
+	f.Float64SliceVar(&o.Times, "times", nil, "noise levels of a model of onestep train, as for onestep sample (default: as there)")
+	f.Var(count{&o.Search}, "search-times", "number of steps of a consistency model, 2 or more, for which the best noise levels (--times) are searched; --n images for each trial")
+	f.Var(choice{&o.SearchBy, evaluation.MeasureNames()}, "search-by", "measure that --search-times makes small: fd, kid or swd (default: fd)")
 	f.Var(guidance{&o.Guidance}, "guidance", "guidance scale (CFG); 0 or 1: no guidance (default: as for onestep sample and generate)")
 	f.Uint64Var(&o.Seed, "seed", 0, "seed of the first image; the next ones have SEED+1, SEED+2, ... (default 0)")
 	f.Var(count{&o.N}, "n", "number of images to generate (default: 1000; 100 for Stable Diffusion; all of --images)")
@@ -85,6 +89,8 @@ The weights of the features are made once, with Python: scripts/efficientnet_wei
 	call(f, "NAME", "sampler")
 	call(f, "N", "seed")
 	call(f, "X", "guidance")
+	call(f, "T,T", "times")
+	hideDefault(f, "times")
 	call(f, "FILE", "features")
 	call(f, "FILE.png", "nearest")
 	call(f, "DEVICE", "device")
@@ -93,7 +99,7 @@ The weights of the features are made once, with Python: scripts/efficientnet_wei
 	byTopic(cmd,
 		topic{"Generated images", "model images dtype"},
 		topic{"Real images", "data real resolution"},
-		topic{"Sampling", "n sampler steps guidance seed"},
+		topic{"Sampling", "n sampler steps times search-times search-by guidance seed"},
 		topic{"Features", "features cache no-cache"},
 		topic{"Output", "nearest overwrite quiet json"},
 		topic{"Device and memory", "device threads batch force"},

@@ -160,6 +160,9 @@ func TestHostileNames(t *testing.T) {
 	require.NoError(t, vision.EncodePNG(&pngFile, image.NewGray(image.Rect(0, 0, 8, 8)), []vision.Text{{Keyword: "parameters", Value: evil[:200_000]},
 		{Keyword: "onestep", Value: `{"` + short[:40] + `":1}`}}))
 	require.NoError(t, png.Encode(&img, image.NewGray(image.Rect(0, 0, 8, 8))))
+	var editFile bytes.Buffer
+	require.NoError(t, vision.EncodePNG(&editFile, image.NewGray(image.Rect(0, 0, 8, 8)), []vision.Text{{Keyword: "onestep",
+		Value: string(jsonOf(t, "task", "stroke", "times", []int{1}, "model", evil[:100_000], "image", title, "mask", evil[:100_000], "sampler", title))}}))
 	pickle := "\x80\x02c" + "os\u009b\x1b[2J" + strings.Repeat("m", 100_000) + "\nsystem\x1b[2J\n)R."
 	description := `{"format":2,"kind":"` + strings.Repeat("k", 100_000) + `\u001b[2J","network":{},"` + `\u001b[2J` + `":1}`
 
@@ -210,6 +213,7 @@ func TestHostileNames(t *testing.T) {
 		{"members twice", shard("twice.tar", title+".png", img.String(), title+".png", img.String()), dataOf},
 		{"a link out of a shard", shard("out.tar", "../"+title+".png", img.String()), dataOf},
 		{"texts of a PNG", write("text.png", pngFile.Bytes()), nil},
+		{"settings of an edit", write("edit.png", editFile.Bytes()), nil},
 	}
 	put("peft/adapter_model.safetensors", nil, "base_model.model.x.lora_A.weight", "base_model.model.x.lora_B.weight")
 	images := filepath.Dir(write("data/"+"\x1b[2Jclass/"+"\u202e\x1b]0;x\x07.png", img.Bytes()))
@@ -231,6 +235,9 @@ func TestHostileNames(t *testing.T) {
 				{"sample", "--model", c.path, "--out", at("out.png")}, {"generate", "--model", c.path, "--prompt", "x", "--out", at("out.png")},
 				{"generate", "--model", model, "--prompt", "x", "--lora", c.path, "--steps", "1", "--out", at("out.png")},
 				{"generate", "--model", model, "--from", c.path, "--prompt", "x", "--steps", "1", "--out", at("out.png")},
+				{"edit", "--model", "builtin", "--task", "stroke", "--image", c.path, "--threads", "1", "--out", at("out.png")},
+				{"edit", "--model", c.path, "--task", "interpolate", "--out", at("out.png")}, {"edit", "--from", c.path, "--out", at("out.png")},
+				{"edit", "--from", c.path, "--model", "builtin", "--out", at("out.png")},
 				{"train", "--data", c.path, "--method", "edm", "--out", at("new"), "--dry-run"},
 			} {
 				_, stdout, stderr := try(args...)

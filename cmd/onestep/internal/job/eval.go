@@ -33,6 +33,10 @@ type Eval struct {
 	Seed     uint64
 	DType    string // of Stable Diffusion
 
+	Times    []float64 // noise levels of a pixel-space model, largest first; nil: the default
+	Search   int       // number of steps whose times are searched; 0: nothing is
+	SearchBy string    // the measure of the search, one of evaluation.MeasureNames; "": fd
+
 	Real       int    // real images to use, drawn at random; 0: all
 	Resolution int    // of images that no model generates; 0: their own
 	Nearest    string // PNG with generated images above the real ones nearest to them; "": none
@@ -75,6 +79,7 @@ type Evaluated struct {
 	// Bound is the caption agreement of real images after the model's autoencoder, which no model with it can exceed by much.
 	Bound   *evaluation.Agreement `json:"caption_agreement_bound,omitempty"`
 	Nearest string                `json:"nearest,omitempty"` // the file written
+	Search  *Searched             `json:"search_times,omitempty"`
 }
 
 // compared is the two sides of a comparison.
@@ -83,6 +88,7 @@ type compared struct {
 	images   func(ctx context.Context, r *evaluation.Reference) evaluation.Images
 	n        int // generated images
 	captions *captions
+	search   searchable // of a pixel-space model
 	close    func()
 }
 
@@ -118,6 +124,9 @@ func (o *Eval) validate() error {
 		return usage("--nearest: want FILE.png, got %s", quote.Quoted(o.Nearest))
 	case o.NoCache && o.Cache != "":
 		return usage("--cache and --no-cache: want only one of them")
+	}
+	if err := o.validateSearch(); err != nil {
+		return err
 	}
 	if o.Images == "" {
 		if o.Resolution != 0 {
@@ -191,6 +200,9 @@ func (o Eval) open(ctx context.Context, dev torch.Device, out *Evaluated) (compa
 	if err == nil {
 		return o.openPixels(ctx, dev, out)
 	}
+	if o.Search != 0 || o.Times != nil {
+		return compared{}, usage("--times and --search-times: noise levels are those of pixel-space models of onestep train: leave them out")
+	}
 	return o.openDiffusion(ctx, dev, out)
 }
 
@@ -212,6 +224,9 @@ func (o Eval) compare(ctx context.Context, f evaluation.Features, sides compared
 		return err
 	}
 	defer r.Close()
+	if o.Search != 0 {
+		return o.search(ctx, r, sides.search, sides.n, f.Device, out)
+	}
 	measure := evaluation.Options{
 		Progress: func(done int) { o.progress("generated image", done, sides.n) },
 		Measure:  func() { o.progress("comparing", 0, 0) },

@@ -108,7 +108,7 @@ func (o Eval) openPixels(ctx context.Context, dev torch.Device, out *Evaluated) 
 	if c.n == 0 {
 		c.n = evalImages
 	}
-	s := Sample{N: c.n, Seed: o.Seed, Batch: o.Batch, Sampler: o.Sampler, Steps: o.Steps, Label: Unset, Force: o.Force}
+	s := Sample{N: c.n, Seed: o.Seed, Batch: o.Batch, Sampler: o.Sampler, Steps: o.Steps, Times: o.Times, Label: Unset, Force: o.Force}
 	if o.Guidance != nil {
 		s.Guidance = *o.Guidance
 	}
@@ -121,6 +121,7 @@ func (o Eval) openPixels(ctx context.Context, dev torch.Device, out *Evaluated) 
 	if err != nil {
 		return c, byFlag(err)
 	}
+	c.search = searchable{file: model, model: from, sample: s}
 	release := c.close
 	c.close = func() { plan.Close(); release() }
 	o.note(plan.Notices...)
@@ -129,13 +130,7 @@ func (o Eval) openPixels(ctx context.Context, dev torch.Device, out *Evaluated) 
 	}
 	out.Model, out.Sampler, out.Steps, out.Evaluations, out.Width, out.Height = model.Path, plan.Sampler, plan.Steps, plan.Evaluations, plan.Width, plan.Height
 	c.images = func(ctx context.Context, _ *evaluation.Reference) evaluation.Images {
-		return func(yield func(image.Image, error) bool) {
-			for img, err := range plan.Images(ctx) {
-				if !yield(img.Image, err) || err != nil {
-					return
-				}
-			}
-		}
+		return planned(ctx, plan)
 	}
 	return c, nil
 }

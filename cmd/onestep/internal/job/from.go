@@ -32,9 +32,9 @@ func (f origin) missingModel() error {
 }
 
 // there is [There] for paths that may come from an image's settings: its error then names the image and the flag to pass.
-func (o Generate) there(paths ...Path) error {
+func (f origin) there(paths ...Path) error {
 	for _, p := range paths {
-		if !o.origin.of(strings.TrimPrefix(p.Flag, "--")) {
+		if !f.of(strings.TrimPrefix(p.Flag, "--")) {
 			if err := There(p); err != nil {
 				return err
 			}
@@ -48,8 +48,10 @@ func (o Generate) there(paths ...Path) error {
 			if !filepath.IsAbs(p.Path) {
 				from = ", relative to the directory where it was generated"
 			}
-			return fmt.Errorf("--from %s: its settings have %s %s%s: %w; pass %s with %s", quote.Path(o.origin.image), p.Flag, quote.Path(p.Path), from, err, p.Flag, p.Want)
+			return fmt.Errorf("--from %s: its settings have %s %s%s: %w; pass %s with %s", quote.Path(f.image), p.Flag, quote.Path(p.Path), from, err, p.Flag, p.Want)
 		}
 	}
 	return nil
 }
+
+func (o Generate) there(paths ...Path) error { return o.origin.there(paths...) }

@@ -39,6 +39,8 @@ type Sample struct {
 	Force     bool // run even if the estimated memory exceeds what is available
 
 	Note func(string) // receives notices; may be nil
+
+	edit *edited // what [Edit] adds; nil: nothing
 }
 
 // DefaultSample returns the default options.
@@ -91,6 +93,7 @@ func (o *Sample) validate() error {
 func (o Sample) request() generate.Request {
 	r := generate.Request{
 		N: o.N, Seed: o.Seed, Batch: o.Batch, Sampler: o.Sampler, Steps: o.Steps, Times: o.Times, Gamma: o.Gamma, Guidance: o.Guidance, Labels: o.Labels,
+		Edit: o.edit.given(),
 	}
 	if o.Label >= 0 {
 		r.Labels = []int{o.Label}
@@ -153,6 +156,9 @@ func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled,
 		return none, byFlag(err)
 	}
 	defer plan.Close()
+	if note := o.edit.classes(d, wanted != nil || o.Label >= 0 || o.Labels != nil); note != "" {
+		plan.Notices = append(plan.Notices, note)
+	}
 	for _, n := range plan.Notices {
 		if o.Note != nil {
 			o.Note(n)
@@ -182,12 +188,16 @@ func (o Sample) files() (files []string, folder bool, err error) {
 		if o.Columns > 0 {
 			return nil, false, usage("--columns: DIR/ gets one file per image and has no grid; pass --out FILE.png for a grid")
 		}
+		first := o.Seed
+		if o.edit.frames() {
+			first = 0
+		}
 		for i := range o.N {
-			files = append(files, filepath.Join(o.Out, fmt.Sprintf("%06d.png", o.Seed+uint64(i))))
+			files = append(files, filepath.Join(o.Out, fmt.Sprintf("%06d.png", first+uint64(i))))
 		}
 		folder = true
 	case vision.IsWritten(o.Out):
-		if o.Columns > 0 && o.N == 1 {
+		if o.Columns > 0 && o.N+o.edit.cells() == 1 {
 			return nil, false, usage("--columns: one image has no grid: leave the option out, or pass --n 2 or more")
 		}
 		if o.N > maxGrid {
@@ -199,6 +209,9 @@ func (o Sample) files() (files []string, folder bool, err error) {
 	}
 	if err := writable(directoryOf(files[0])); err != nil {
 		return nil, false, fmt.Errorf("--out: %w", err)
+	}
+	if err := o.edit.spares(files, folder); err != nil {
+		return nil, false, err
 	}
 	for _, f := range files {
 		if err := mayWrite(f, o.Overwrite); err != nil {
@@ -212,6 +225,9 @@ func (o Sample) files() (files []string, folder bool, err error) {
 func (o Sample) draw(ctx context.Context, plan *generate.Plan, out Sampled, folder bool, progress func(done, all int)) error {
 	var grid []image.Image
 	var texts []vision.Text
+	if o.edit.cells() > 0 {
+		grid = slices.Clone(plan.Given)
+	}
 	done := 0
 	for img, err := range plan.Images(ctx) {
 		if err != nil {
@@ -233,10 +249,12 @@ func (o Sample) draw(ctx context.Context, plan *generate.Plan, out Sampled, fold
 		return nil
 	}
 	img := grid[0]
-	if o.N > 1 {
+	if len(grid) > 1 {
 		var err error
-		if texts, err = plan.Texts(); err != nil {
-			return err
+		if o.N > 1 {
+			if texts, err = plan.Texts(); err != nil {
+				return err
+			}
 		}
 		if img, err = vision.Grid(grid, o.Columns); err != nil {
 			return err
