@@ -55,3 +55,15 @@ func (t *Trainer) unscaled() bool {
 	d, known := models.DTypeOf(net)
 	return known && d == torch.Float16
 }
+
+func isHalf(d torch.DType) bool { return d == torch.Float16 || d == torch.BFloat16 }
+
+// halfParameters returns the name of a trained parameter in half precision, in which most updates would be rounded away.
+func (t *Trainer) halfParameters() string {
+	for name, p := range t.Model.Parameters() {
+		if isHalf(p.DType()) {
+			return name
+		}
+	}
+	return ""
+}

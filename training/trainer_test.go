@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -102,6 +103,40 @@ func guardedThen(t *testing.T, dir string, g Guard, bad func(k int, lr float64) 
 	r, err := (&Trainer{Objective: p, Model: p, Optimizer: opt, Data: Images{Loader: &dataset.Loader{Dataset: pixels{}, Batch: 4, Seed: 1}},
 		Dir: dir, Seed: 1, Steps: 12, SaveEvery: 4, Guard: g, Log: slog.New(slog.NewTextHandler(&log, nil))}).Train(context.Background())
 	return r, p, log.String(), err
+}
+
+// The time of a session covers samples: it ends after the samples during which the time ran out, and time is left for those at its end.
+func TestDurationCoversSamples(t *testing.T) {
+	scope := torch.NewScope(torch.CPU)
+	defer scope.Close()
+	p := &poisoned{w: torch.Zeros(scope, torch.Float32, 1), bad: at()}
+	p.w.SetRequiresGrad(true)
+	opt, err := optim.SGD{LR: 0.1}.New(p.Parameters())
+	require.NoError(t, err)
+	defer opt.Close()
+	p.opt = opt
+	tr := Trainer{Objective: p, Model: p, Optimizer: opt, Data: Images{Loader: &dataset.Loader{Dataset: pixels{}, Batch: 4, Seed: 1}},
+		Dir: filepath.Join(t.TempDir(), "run"), Steps: 1000, SaveEvery: 1000, SampleEvery: 2, Duration: time.Minute}
+	sampled := 0
+	tr.Sample = func(_ context.Context, k int) error {
+		sampled = k
+		tr.Duration = 1 // as if it had taken that long
+		return nil
+	}
+	r, err := tr.Train(t.Context())
+	require.NoError(t, err)
+	require.Equal(t, []int{2, 2}, []int{sampled, r.Step}, "no step after the time")
+	require.FileExists(t, r.State)
+
+	tr.Duration, tr.SampleTime = time.Hour, func(perSecond float64) time.Duration { return time.Duration(7200 / perSecond * float64(time.Second)) }
+	run := &session{rate: newRate()}
+	require.Zero(t, tr.reserve(run))
+	run.rate.add(time.Minute, 4*60)
+	require.Equal(t, 30*time.Minute, tr.reserve(run), "7200 images at 4 a second")
+	run.rate.add(2*time.Minute, 60)
+	require.Equal(t, 30*time.Minute, tr.reserve(run), "at most half of the session")
+	run.sampled = time.Minute
+	require.Equal(t, time.Minute, tr.reserve(run), "what it took")
 }
 
 func at(steps ...int) func(int, float64) bool {

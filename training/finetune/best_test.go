@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/stretchr/testify/require"
 
@@ -160,4 +161,28 @@ func TestNoChangeInWarmup(t *testing.T) {
 	require.Equal(t, filepath.Join(run.Out, "model-0000006.safetensors"), bad.Path)
 	require.Contains(t, log.String(), "warm-up")
 	require.Contains(t, log.String(), "step=3")
+}
+
+// The time of a session covers validation: one that takes longer is ended, and the run with it.
+func TestDurationCoversValidation(t *testing.T) {
+	prompts := filepath.Join(t.TempDir(), "prompts.txt")
+	require.NoError(t, os.WriteFile(prompts, []byte("a cat\n"), 0o600))
+	run := LoRA{Run: tinyRun(t, base(t, "sd15"), photos(t, 2)), Adapter: Adapter{Rank: 4}}
+	run.Steps, run.SaveEvery, run.ValPrompts, run.ValBatches, run.Duration = 1_000_000, 1, prompts, new(0), 2*time.Second
+	var log strings.Builder
+	run.Log = slog.New(slog.NewTextHandler(&log, nil))
+	run.Draw = func(ctx context.Context, _ Sample) ([]image.Image, error) {
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(time.Minute):
+			return nil, errors.New("it was not ended")
+		}
+	}
+	r, err := run.Train(t.Context())
+	require.NoError(t, err)
+	require.False(t, r.Finished)
+	require.Equal(t, 1, r.Step)
+	require.Contains(t, log.String(), "incomplete")
+	require.NotContains(t, log.String(), "it was not ended")
 }

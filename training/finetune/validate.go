@@ -12,6 +12,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/onestep-go/onestep/internal/options"
 	"github.com/onestep-go/onestep/internal/plainfile"
@@ -80,8 +81,9 @@ type validation struct {
 	prompts []string
 	source  *latents.Source // of the validation loss; nil: none
 	lowest  lowest
-	looked  int  // step of the last snapshot that was looked at; -1: none
-	anew    bool // the best snapshot is chosen anew
+	looked  int       // step of the last snapshot that was looked at; -1: none
+	anew    bool      // the best snapshot is chosen anew
+	until   time.Time // end of Run.Duration; zero: none
 }
 
 // lowest is the snapshot with the lowest validation loss, as best.json has it.
@@ -194,17 +196,38 @@ func (v *validation) look(ctx context.Context, k int) error {
 		return nil //nolint:nilerr // steps were skipped, and nothing was saved
 	}
 	v.looked = k
-	err := v.validate(ctx, k, path)
+	limited, done := ctx, func() {}
+	if !v.until.IsZero() {
+		limited, done = context.WithDeadline(ctx, v.until)
+	}
+	err := v.validate(limited, k, path)
+	over := limited.Err() != nil
+	done()
 	var bad *SnapshotError
 	switch {
 	case errors.As(err, &bad):
 		return errors.Join(err, bad.reject())
 	case err != nil && ctx.Err() != nil:
 		return err
+	case err != nil && over:
+		v.Run.warn("the time is over: the validation of the snapshot is incomplete", "step", k)
 	case err != nil:
 		v.Run.warn("validation failed; training continues", "step", k, "error", err)
 	}
 	return v.prune()
+}
+
+// takes estimates the time of a validation from the speed of training, in samples per second. A step of training is at least three passes of the
+// network, and a validation image two passes in each of its sampling steps.
+func (v *validation) takes(perSecond float64) time.Duration {
+	samples := 0.0
+	if v.source != nil {
+		samples = float64(*v.Run.ValBatches * v.Run.Batch)
+	}
+	if v.Run.Draw != nil {
+		samples += float64(len(v.prompts)*v.Run.ValSteps) * 2 / 3
+	}
+	return time.Duration(samples / perSecond * float64(time.Second))
 }
 
 func (v *validation) validate(ctx context.Context, k int, path string) (err error) {
@@ -359,6 +382,9 @@ func (v *validation) loss(ctx context.Context, k int, path string) error {
 	const other = 0x76616c69646174 // noise that training does not draw
 	sum, first := 0.0, int64(0)
 	for range *r.ValBatches {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
 		make, err, ok := next()
 		if err != nil || !ok {
 			return errors.Join(err, ctx.Err())
