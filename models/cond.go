@@ -30,7 +30,7 @@ type Cond struct {
 	Adapters nn.Adapters
 	Dropout  Dropout // where dropout masks come from; zero: no dropout, as in evaluation
 	// Checkpointing is gradient checkpointing block by block: backward computes each block again instead of keeping its intermediate
-	// results. Results and gradients are the same to the bit. Without gradients it has no effect, nor in networks that do not support it.
+	// results. Results and gradients are the same to the bit. Without gradients it has no effect. All networks of this library have it.
 	Checkpointing bool
 }
 

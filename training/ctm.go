@@ -132,7 +132,9 @@ func (c *CTM) LossAt(s *torch.Scope, b Batch, path [][]float64, end []float64, z
 	// with respect to the point, and the model's jump then gets it by a product whose value is 0.
 	point := estimate.Detach(s)
 	point.SetRequiresGrad(true)
-	d := b.mean(s, o.Distance.Distance(s, frozen.Origin(s, point, until, b.masked(dropout)), target))
+	whole := b
+	whole.Cond.Checkpointing = false // which torch.Grad does not pass
+	d := b.mean(s, o.Distance.Distance(s, frozen.Origin(s, point, until, whole.masked(dropout)), target))
 	slope := torch.Grad(s, []*torch.Tensor{d}, []*torch.Tensor{point}, torch.BackwardOptions{})[0]
 	return d.Detach(s).Add(s, estimate.Sub(s, point.Detach(s)).Mul(s, slope).Sum(s))
 }

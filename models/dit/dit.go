@@ -97,7 +97,8 @@ func (d *DiT) Clone() (*DiT, error) {
 // Close frees the weights.
 func (d *DiT) Close() { d.store.Close() }
 
-// Forward returns F_θ(x, noise) for x [B, InChannels, R, R] and noise labels [B], as [B, OutChannels, R, R].
+// Forward returns F_θ(x, noise) for x [B, InChannels, R, R] and noise labels [B], as [B, OutChannels, R, R]. With Cond.Checkpointing each
+// block is computed again for gradients.
 func (d *DiT) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
 	r, in := d.config.Resolution, d.config.InChannels
 	d.store.Takes("dit", "the images", x)
@@ -109,7 +110,9 @@ func (d *DiT) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *to
 		emb := d.embed(s, noise, c, x.DType())
 		h := d.tokens(s, x, c.Adapters)
 		for _, b := range d.blocks {
-			h = blocks.Release(b.forward(s, h, emb, c), h)
+			h = blocks.Release(blocks.Checkpoint(s, c.Checkpointing, func(s *torch.Scope, x []*torch.Tensor) *torch.Tensor {
+				return b.forward(s, x[0], x[1], c)
+			}, h, emb), h)
 		}
 		m := d.modulation.Adapted(s, emb, c.Adapters).Unsqueeze(s, 1).Chunk(s, 2, 2)
 		h = modulate(s, h, m[0], m[1], normEps)

@@ -10,3 +10,10 @@ func (c Config) Activations(gradients bool) float64 {
 	}
 	return 12 * tokens
 }
+
+// Checkpointed estimates the same of a training step with gradient checkpointing, which keeps the inputs of blocks and the intermediate
+// results of one.
+func (c Config) Checkpointed() float64 {
+	c = c.WithDefaults()
+	return float64(c.tokens()) * float64(c.Width) * (float64(c.Depth) + 24 + 12)
+}

@@ -10,3 +10,9 @@ func (c Config) Activations(gradients bool) float64 {
 	}
 	return most
 }
+
+// Checkpointed estimates the same of a training step with gradient checkpointing, which keeps the inputs of hidden layers.
+func (c Config) Checkpointed() float64 {
+	c = c.WithDefaults()
+	return max(float64(6*c.Width+4*c.inputs()), float64(2*c.inputs()+c.Width*(c.Depth+4)))
+}

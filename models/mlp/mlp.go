@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/blocks"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -85,7 +86,8 @@ func (m *MLP) Clone() (*MLP, error) {
 // Close frees the weights.
 func (m *MLP) Close() { m.store.Close() }
 
-// Forward returns F_θ(x, noise) for x [B, ...] of the configured shape and noise labels [B], in x's shape.
+// Forward returns F_θ(x, noise) for x [B, ...] of the configured shape and noise labels [B], in x's shape. With Cond.Checkpointing
+// each hidden layer is computed again for gradients.
 func (m *MLP) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
 	m.store.Takes("mlp", "the samples", x)
 	if x.NDim() == 0 || !slices.Equal(x.Shape()[1:], m.config.Shape) {
@@ -103,11 +105,13 @@ func (m *MLP) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *to
 		}
 		h := torch.Cat(s, inputs, 1)
 		for i, l := range m.layers {
-			h = l.Adapted(s, h, c.Adapters)
-			if i == 0 && m.config.Classes > 0 {
-				h = h.Add(s, m.class.Adapted(s, c.Class, c.Adapters))
-			}
-			h = c.Dropout.Apply(s, h.SiLU(s), m.config.Dropout, i)
+			h = blocks.Checkpoint(s, c.Checkpointing, func(s *torch.Scope, x []*torch.Tensor) *torch.Tensor {
+				h := l.Adapted(s, x[0], c.Adapters)
+				if i == 0 && m.config.Classes > 0 {
+					h = h.Add(s, m.class.Adapted(s, c.Class, c.Adapters))
+				}
+				return c.Dropout.Apply(s, h.SiLU(s), m.config.Dropout, i)
+			}, h)
 		}
 		y := m.out.Adapted(s, h, c.Adapters).Reshape(s, x.Shape()...)
 		if x.IsChannelsLast() && !x.IsContiguous() {

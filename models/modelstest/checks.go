@@ -1,6 +1,7 @@
 package modelstest
 
 import (
+	"bytes"
 	"errors"
 	"slices"
 
@@ -281,6 +282,44 @@ func (k kit) recomputed(s *torch.Scope) {
 	for name, g := range want {
 		if got[name] == nil || g.Sub(s, got[name]).Abs(s).Max(s).Item() != 0 {
 			k.t.Errorf("%s has another gradient when the pass is recomputed", name)
+		}
+	}
+}
+
+// checkpointing changes neither results nor gradients, to the bit.
+func (k kit) checkpointing(s *torch.Scope) {
+	x, noise, c := k.input(s)
+	x.SetRequiresGrad(true)
+	c.Dropout = models.DropoutFrom(5)
+	pass := func(on bool) (results map[string][]byte) {
+		err := s.Run(func(s *torch.Scope) error {
+			c := c
+			c.Checkpointing = on
+			y := k.net.Forward(s, x, noise, c)
+			results = map[string][]byte{"the result": y.Detach(s).Contiguous(s).ToDevice(s, torch.CPU).Bytes()}
+			weight := torch.Randn(s, torch.NewGenerator(s, 3), torch.Float32, y.Shape()...)
+			y.Mul(s, weight).Sum(s).Backward()
+			take := func(name string, p *torch.Tensor) {
+				if g := p.Grad(s); g != nil {
+					results["the gradient of "+name] = g.Contiguous(s).ToDevice(s, torch.CPU).Bytes()
+				}
+				p.ZeroGrad()
+			}
+			take("the samples", x)
+			for name, p := range k.net.Parameters() {
+				take(name, p)
+			}
+			return nil
+		})
+		if err != nil {
+			k.t.Errorf("%v", err)
+		}
+		return results
+	}
+	want, got := pass(false), pass(true)
+	for name, v := range want {
+		if !bytes.Equal(got[name], v) {
+			k.t.Errorf("%s is another with checkpointing", name)
 		}
 	}
 }

@@ -64,6 +64,7 @@ var checks = []struct {
 	{"memory format", kit.memoryFormat},
 	{"dropout", kit.dropout},
 	{"recomputed", kit.recomputed},
+	{"checkpointing", kit.checkpointing},
 	{"gradients", kit.gradients},
 	{"derivative", kit.derivative},
 	{"clone", kit.clones},
@@ -76,7 +77,8 @@ var checks = []struct {
 //   - initial weights that depend on the seed alone, and output shapes
 //   - dependence on all inputs, which are not modified, and independence of the samples in a batch
 //   - equal results in all grad modes and memory formats, and computation in the weights' type
-//   - dropout that is reproducible by its seed, including in recomputation for gradients (checkpointing)
+//   - dropout that is reproducible by its seed, including in recomputation for gradients
+//   - the same results and gradients with gradient checkpointing (Cond.Checkpointing)
 //   - gradients of every parameter, and forward-mode derivatives
 //   - clones, if the network has a method Clone
 //   - errors for wrong inputs, and no leaked tensors

@@ -17,9 +17,29 @@ import (
 
 // Estimates of activations are within a factor of 1.5 of what tensors hold at most, in either direction, with gradients and without.
 func TestActivations(t *testing.T) {
-	if !torchtest.Alone(t) {
-		return
+	if torchtest.Alone(t) {
+		testActivations(t, pass{"forward", false, false, Config.forward}, pass{"gradients", true, false, Config.gradients})
 	}
+}
+
+// So are those of a step with gradient checkpointing, which networks would exceed without it.
+func TestCheckpointed(t *testing.T) {
+	if torchtest.Alone(t) {
+		testActivations(t, pass{"checkpointing", true, true, Config.Checkpointed})
+	}
+}
+
+// pass is a pass of a network, and the estimate of what it takes.
+type pass struct {
+	name                     string
+	gradients, checkpointing bool
+	estimate                 func(Config) float64
+}
+
+func (c Config) forward() float64   { return c.Activations(false) }
+func (c Config) gradients() float64 { return c.Activations(true) }
+
+func testActivations(t *testing.T, passes ...pass) {
 	at := 8e6 // what is measured grows, because only what is larger than all that came before is seen
 	for _, c := range []Config{
 		{Net: mlp.Config{Shape: []int{3, 8, 8}, Width: 256, Depth: 4}},
@@ -31,17 +51,18 @@ func TestActivations(t *testing.T) {
 		net, err := New(c, torch.CPU, torch.Float32, 1)
 		require.NoError(t, err)
 		defer net.Close()
-		for _, gradients := range []bool{false, true} {
+		for _, pass := range passes {
+			estimate := pass.estimate(c)
 			before, err := torch.CPU.Memory()
 			require.NoError(t, err)
 			at = max(at, float64(before.PeakAllocated))
-			n := int(1.6*at/(4*c.Activations(gradients))) + 1
+			n := int(1.6*at/(4*estimate)) + 1
 			require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 				forward := func(s *torch.Scope) *torch.Tensor {
 					x := torch.Ones(s, torch.Float32, append([]int{n}, c.Shape()...)...)
-					return net.Forward(s, x, torch.Ones(s, torch.Float32, n), models.Cond{}).Sum(s)
+					return net.Forward(s, x, torch.Ones(s, torch.Float32, n), models.Cond{Checkpointing: pass.checkpointing}).Sum(s)
 				}
-				if !gradients {
+				if !pass.gradients {
 					return s.NoGrad(func(s *torch.Scope) error { forward(s); return nil })
 				}
 				forward(s).Backward()
@@ -49,8 +70,8 @@ func TestActivations(t *testing.T) {
 			}))
 			after, err := torch.CPU.Memory()
 			require.NoError(t, err)
-			got, want := float64(after.PeakAllocated-before.Allocated), 4*float64(n)*c.Activations(gradients)
-			what := fmt.Sprintf("%s, gradients %t, batch %d: %.1f MB, estimate %.1f MB, factor %.2f", c.Name(), gradients, n, got/1e6, want/1e6, want/got)
+			got, want := float64(after.PeakAllocated-before.Allocated), 4*float64(n)*estimate
+			what := fmt.Sprintf("%s, %s, batch %d: %.1f MB, estimate %.1f MB, factor %.2f", c.Name(), pass.name, n, got/1e6, want/1e6, want/got)
 			t.Log(what)
 			require.Greater(t, after.PeakAllocated, before.PeakAllocated, what)
 			assert.Less(t, want/got, 1.5, what)

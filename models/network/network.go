@@ -32,6 +32,8 @@ type Spec interface {
 	// Activations estimates the peak memory of intermediate results in tensor elements, for one sample: of a forward pass, or with
 	// gradients of a training step.
 	Activations(gradients bool) float64
+	// Checkpointed estimates the same of a training step with gradient checkpointing.
+	Checkpointed() float64
 	// Summary describes the network in one line, without its conditioning inputs.
 	Summary() string
 }
@@ -148,6 +150,14 @@ func (c Config) Activations(gradients bool) float64 {
 		return 0
 	}
 	return c.Net.Activations(gradients)
+}
+
+// Checkpointed estimates the same of a training step with gradient checkpointing.
+func (c Config) Checkpointed() float64 {
+	if c.Net == nil {
+		return 0
+	}
+	return c.Net.Checkpointed()
 }
 
 // New makes the network with random weights of that type, drawn from seed.

@@ -3,10 +3,33 @@ package unet
 // Activations estimates the peak memory of intermediate results in tensor elements, for one sample: of a forward pass, or with gradients
 // of a training step, which keeps the input of every layer.
 func (c Config) Activations(gradients bool) float64 {
+	m := c.memory()
+	if gradients {
+		return m.saved + m.most
+	}
+	return m.most
+}
+
+// Checkpointed estimates the same of a training step with gradient checkpointing, which keeps the inputs of blocks and the intermediate
+// results of one.
+func (c Config) Checkpointed() float64 {
+	m := c.memory()
+	return m.inputs + m.largest
+}
+
+// memory is in tensor elements for one sample.
+type memory struct {
+	most    float64 // peak of a forward pass without gradients
+	saved   float64 // inputs of all layers
+	inputs  float64 // inputs of all blocks
+	largest float64 // most that a block takes to be computed again, with its gradients
+}
+
+func (c Config) memory() (m memory) {
 	c = c.WithDefaults()
 	side := c.Resolution
 	pixels := func() float64 { return float64(side) * float64(side) }
-	var kept, saved, most float64
+	var kept float64
 	block := func(in, out float64, attends bool) {
 		p := pixels()
 		working := (2*in + 3*out) * p
@@ -15,25 +38,27 @@ func (c Config) Activations(gradients bool) float64 {
 			working = max(working, 7*out*p)
 			each += 8 * out * p
 		}
-		saved += each
-		most = max(most, kept+working)
+		m.saved += each
+		m.most = max(m.most, kept+working)
+		m.largest = max(m.largest, each+working)
 	}
 	ch := float64(c.Channels)
 	skips := []float64{ch * pixels()}
-	kept = skips[0]
+	kept, m.inputs = skips[0], skips[0]
 	push := func() {
 		skips = append(skips, ch*pixels())
 		kept += ch * pixels()
+		m.inputs += ch * pixels()
 	}
-	for i, m := range c.Mult {
-		out := float64(c.Channels * m)
+	for i, mult := range c.Mult {
+		out := float64(c.Channels * mult)
 		for range c.Blocks {
 			block(ch, out, c.attendsAt(side))
 			ch = out
 			push()
 		}
 		if i < len(c.Mult)-1 {
-			saved += 4 * ch * pixels()
+			m.saved += 4 * ch * pixels()
 			side /= 2
 			push()
 		}
@@ -48,15 +73,14 @@ func (c Config) Activations(gradients bool) float64 {
 			block(ch+skip/pixels(), out, c.attendsAt(side))
 			kept -= skip
 			ch = out
+			m.inputs += ch * pixels()
 		}
 		if i < len(c.Mult)-1 {
 			side *= 2
-			most = max(most, kept+3*ch*pixels())
-			saved += 6 * ch * pixels()
+			m.most = max(m.most, kept+3*ch*pixels())
+			m.saved += 6 * ch * pixels()
+			m.inputs += ch * pixels()
 		}
 	}
-	if gradients {
-		return saved + most
-	}
-	return most
+	return m
 }

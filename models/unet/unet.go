@@ -239,7 +239,8 @@ func (u *UNet) Clone() (*UNet, error) {
 // Close frees the weights.
 func (u *UNet) Close() { u.store.Close() }
 
-// Forward returns F_θ(x, noise) for x [B, InChannels, R, R] and noise labels [B], as [B, OutChannels, R, R].
+// Forward returns F_θ(x, noise) for x [B, InChannels, R, R] and noise labels [B], as [B, OutChannels, R, R]. With Cond.Checkpointing each
+// residual block with its attention, and each resampling, is computed again for gradients.
 func (u *UNet) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
 	u.check(x, noise, c)
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
@@ -252,9 +253,11 @@ func (u *UNet) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *t
 				skips = append(skips, h)
 			}
 			if l.resample != nil {
-				h = l.resample.Forward(s, h, emb, c)
+				h = l.resize(s, h, emb, c)
 				if l.pyramid != nil {
-					h = blocks.Release(l.pyramid.forward(s, aux, h, c.Adapters), h)
+					h = blocks.Release(blocks.Checkpoint(s, c.Checkpointing, func(s *torch.Scope, x []*torch.Tensor) *torch.Tensor {
+						return l.pyramid.forward(s, x[0], x[1], c.Adapters)
+					}, aux, h), h)
 					aux = h
 				}
 				skips = append(skips, h)
@@ -266,17 +269,11 @@ func (u *UNet) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *t
 		for _, l := range u.up {
 			for _, b := range l.blocks {
 				last := len(skips) - 1
-				both := torch.Cat(s, []*torch.Tensor{h, skips[last]}, 1)
-				h.Free()
-				skips[last].Free()
+				h = b.join(s, h, skips[last], emb, c)
 				skips = skips[:last]
-				h = b.forward(s, both, emb, c)
-				both.Free()
 			}
 			if l.resample != nil {
-				small := h
-				h = l.resample.Forward(s, small, emb, c)
-				small.Free()
+				h = blocks.Release(l.resize(s, h, emb, c), h)
 			}
 		}
 		return u.convOut.Adapted(s, blocks.SiLU(s, u.normOut.Adapted(s, h, c.Adapters)), c.Adapters)
@@ -342,13 +339,41 @@ func newEmbedding(p nn.Path, in, width int) *blocks.TimestepEmbedding {
 	}
 }
 
+// resize runs the resampling after a level's blocks.
+func (l level) resize(s *torch.Scope, h, emb *torch.Tensor, c models.Cond) *torch.Tensor {
+	return blocks.Checkpoint(s, c.Checkpointing, func(s *torch.Scope, x []*torch.Tensor) *torch.Tensor {
+		return l.resample.Forward(s, x[0], x[1], c)
+	}, h, emb)
+}
+
 func (b block) forward(s *torch.Scope, x, emb *torch.Tensor, c models.Cond) *torch.Tensor {
+	return blocks.Checkpoint(s, c.Checkpointing, func(s *torch.Scope, x []*torch.Tensor) *torch.Tensor {
+		return b.compute(s, x[0], x[1], c)
+	}, x, emb)
+}
+
+// join is forward of h and the skip connection, concatenated. It frees both.
+func (b block) join(s *torch.Scope, h, skip, emb *torch.Tensor, c models.Cond) *torch.Tensor {
+	own := !s.GradEnabled() // then they are freed as early as possible
+	y := blocks.Checkpoint(s, c.Checkpointing, func(s *torch.Scope, x []*torch.Tensor) *torch.Tensor {
+		both := torch.Cat(s, x[:2], 1)
+		if own {
+			h.Free()
+			skip.Free()
+		}
+		return blocks.Release(b.compute(s, both, x[2], c), both)
+	}, h, skip, emb)
+	h.Free()
+	skip.Free()
+	return y
+}
+
+func (b block) compute(s *torch.Scope, x, emb *torch.Tensor, c models.Cond) *torch.Tensor {
 	h := b.res.Forward(s, x, emb, c)
 	if b.attn == nil {
 		return h
 	}
-	defer h.Free()
-	return b.attn.forward(s, h, c.Adapters)
+	return blocks.Release(b.attn.forward(s, h, c.Adapters), h)
 }
 
 // newResidual makes a residual block whose last convolution is initialised near zero.

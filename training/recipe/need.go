@@ -22,7 +22,11 @@ func (p *Plan) Need() (n Need, err error) {
 	}
 	// Weights, their gradients, the optimizer's two moments, EMA weights, and one more for each copy: further EMA weights and the target.
 	weights := float64(5+len(r.Widths)+len(r.HalfLives)+p.spec.Copies) * float64(c.Count())
-	kept := c.Activations(true) + 8*elements
+	kept := c.Activations(true)
+	if r.Checkpointing {
+		kept = c.Checkpointed()
+	}
+	kept += 8 * elements
 	if p.spec.Derivatives { // forward mode holds tangents beside values
 		kept += 2 * c.Activations(false)
 	}

@@ -34,7 +34,8 @@ type Run struct {
 	LRDecay *float64 `option:"lr-decay" default:"0.3" range:"[0,1]" help:"final fraction of training with linear learning-rate decay"`
 	Seed    uint64   `option:"seed" value:"N" help:"seed of initial weights, data order and noise (default 0)"`
 
-	Device torch.Device `option:"device" default:"cpu" value:"DEVICE" form:"cpu, cuda or cuda:N" help:"cpu, cuda or cuda:N"`
+	Device        torch.Device `option:"device" default:"cpu" value:"DEVICE" form:"cpu, cuda or cuda:N" help:"cpu, cuda or cuda:N"`
+	Checkpointing bool         `option:"checkpointing" help:"gradient checkpointing per block: less memory for a third more time"`
 
 	DataDir      string  `option:"data-dir" value:"DIR" help:"fashion-mnist, cifar10, cifar100: further directory to look for them in"`
 	Resolution   int     `option:"resolution" range:"[4,1024]" help:"height and width in pixels (default: that of the images; up to 64 if they are not squares of one size)"`
