@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/pflag"
 
-	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
+	"github.com/onestep-go/onestep/internal/options"
 	"github.com/onestep-go/onestep/sampling/scheduler"
 )
 
@@ -52,7 +52,7 @@ func held(v *string) string {
 // dtype is a flag for a type's name, of ours or PyTorch's. It holds ours.
 type dtype struct{ choice }
 
-func (d dtype) Set(name string) error { return d.choice.Set(job.DTypeNamed(name)) }
+func (d dtype) Set(name string) error { return d.choice.Set(options.DTypeNamed(name)) }
 
 // chosen returns the words that a flag has a choice of.
 func chosen(v pflag.Value) (choice, bool) {

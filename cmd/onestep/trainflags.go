@@ -32,9 +32,6 @@ func (o option) Set(text string) error {
 	if list, again := o.into[o.Name]; again && o.Option.Type().Kind() == reflect.Slice && text != options.None {
 		text = strings.TrimPrefix(options.Text(list)+","+text, options.None+",") // as pflag has it
 	}
-	if slices.Contains(o.Choices, "bf16") {
-		text = job.DTypeNamed(text)
-	}
 	v, err := o.Parse(text)
 	if err == nil {
 		o.into[o.Name] = v

@@ -85,6 +85,7 @@ func Fill(p any) error {
 			}
 			continue
 		}
+		o.spell(o.field)
 		if err := o.Check(o.Value()); err != nil {
 			return Refuse(o.Name, "%s: %w", NameOf(o.Name), err)
 		}

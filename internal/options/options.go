@@ -381,6 +381,7 @@ func (o Option) Decode(data []byte) (any, error) {
 		}
 		return nil, quote.Error(err)
 	}
+	o.spell(v.Elem())
 	return v.Elem().Interface(), o.Check(v.Elem().Interface())
 }
 
@@ -477,6 +478,7 @@ func (o Option) scan(v reflect.Value, text string) (err error) {
 		v.SetBool(b)
 	case reflect.String:
 		v.SetString(text)
+		o.spell(v)
 	}
 	if err != nil {
 		return fmt.Errorf("want %s, got %s", o.Wants(), quote.Quoted(text))

@@ -225,3 +225,28 @@ func TestOverrides(t *testing.T) {
 		require.Error(t, err)
 	}
 }
+
+// Data types may have PyTorch's and diffusers' names, in flags, JSON and Go.
+func TestDTypes(t *testing.T) {
+	for name, want := range map[string]string{"torch.bfloat16": "bf16", "FP16": "f16", "half": "f16", "float32": "f32", "f16": "f16", "f8": "f8"} {
+		var o struct {
+			DType string `option:"dtype" default:"f32" choices:"f32,bf16,f16"`
+			Other string `option:"other" choices:"half,float32"`
+		}
+		d, _ := Named(&o, "dtype")
+		parsed, err := d.Parse(name)
+		read, refused := Read(&o, []byte(`{"dtype": "`+name+`", "other": "half"}`))
+		o.DType = name
+		filled := Fill(&o)
+		if want == "f8" {
+			require.Error(t, err)
+			require.Error(t, refused)
+			require.Error(t, filled)
+			continue
+		}
+		require.NoError(t, err)
+		require.NoError(t, refused)
+		require.NoError(t, filled)
+		require.Equal(t, []any{want, want, "half", want}, []any{parsed, read["dtype"], read["other"], o.DType})
+	}
+}

@@ -97,20 +97,6 @@ type Writing struct {
 // DTypes lists the dtypes of a model's weights by their names in options.
 func DTypes() []string { return []string{"f32", "bf16", "f16"} }
 
-// DTypeNamed returns the name in [DTypes] of a dtype that PyTorch or diffusers calls float16, half, fp16, bfloat16 or float32. Other names are
-// returned unchanged.
-func DTypeNamed(name string) string {
-	switch strings.TrimPrefix(strings.ToLower(name), "torch.") {
-	case "f32", "fp32", "float32", "float":
-		return "f32"
-	case "bf16", "bfloat16":
-		return "bf16"
-	case "f16", "fp16", "float16", "half":
-		return "f16"
-	}
-	return name
-}
-
 var dtypes = map[string]torch.DType{"f32": torch.Float32, "bf16": torch.BFloat16, "f16": torch.Float16}
 
 // optionFlags lists the flags of texttoimage's options.
