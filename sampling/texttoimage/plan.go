@@ -165,14 +165,20 @@ func (p *Plan) unclip() {
 	p.note("clip_sample of the scheduler's configuration is turned off, as in diffusers: it is not meant for latents")
 }
 
+// DefaultSampler returns the name of the sampler for models with that scheduler configuration. That of guidance-distilled ones, whose network
+// has a guidance embedding, is lcm, or tcd if the configuration has it. exact reports whether it is the configuration's own.
+func DefaultSampler(c noise.Config, distilled bool) (name string, exact bool) {
+	if name, exact = scheduler.Default(c); distilled && name != "tcd" {
+		return "lcm", true
+	}
+	return name, exact
+}
+
 // choose fills in the default sampler and number of steps, which depend on whether the model is guidance-distilled.
 func (p *Plan) choose(distilled bool) (err error) {
+	name, exact := DefaultSampler(p.config, distilled)
 	if p.o.Method == nil {
-		name, exact := scheduler.Default(p.config)
-		switch {
-		case distilled:
-			name = "lcm"
-		case !exact && p.config.Class != "":
+		if !exact && p.config.Class != "" {
 			p.note("the model's own sampler %s is not supported: using %s instead", p.config.Class, name)
 		}
 		if p.o.Method, err = scheduler.Named(name); err != nil {
@@ -185,6 +191,9 @@ func (p *Plan) choose(distilled bool) (err error) {
 		}
 	}
 	p.Method = scheduler.NameOf(p.o.Method)
+	if distilled && p.Method != name && (name == "tcd" || !p.few()) {
+		p.note("the model was distilled for the sampler %s, and images of %s may be worse", name, p.Method)
+	}
 	if p.o.Steps == 0 && p.o.Timesteps == nil {
 		p.o.Steps = 25
 		if p.few() {

@@ -12,7 +12,7 @@ import (
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/vae"
 	"github.com/onestep-go/onestep/models/sd/weights"
-	"github.com/onestep-go/onestep/sampling/scheduler"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -139,7 +139,7 @@ func configured(m *weights.Model) (c Configured, err error) {
 		return c, nil
 	}
 	c.Prediction, c.ZeroSNR, c.Scheduler, c.Spacing = s.Predicts.Diffusers(), s.ZeroSNR, s.Class, s.Spacing
-	c.Sampler, _ = scheduler.Default(s)
+	c.Sampler, _ = texttoimage.DefaultSampler(s, c.GuidanceEmbedding)
 	return c, nil
 }
 
