@@ -10,7 +10,6 @@ import (
 	"io"
 	"maps"
 	"path/filepath"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -162,13 +161,10 @@ type Adapters struct{}
 // New makes an adapter for training, with weights in float32.
 func (Adapters) New(m *sd.Model, c sd.AdapterConfig) (sd.Adapter, error) {
 	n := Of(m)
-	targets := c.Targets
 	if !c.Text {
 		n = Networks{unetPart: m.UNet.Store()}
-	} else if targets == nil {
-		targets = slices.Concat(LCMTargets, TextTargets)
 	}
-	a, err := New(n, Config{Rank: c.Rank, Alpha: c.Alpha, Targets: targets, Seed: c.Seed})
+	a, err := New(n, Config{Rank: c.Rank, Alpha: c.Alpha, Targets: targetsOf(c), Seed: c.Seed})
 	if err != nil {
 		return nil, err
 	}

@@ -3,7 +3,6 @@ package lora
 import (
 	"errors"
 	"fmt"
-	"os"
 
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd"
@@ -73,8 +72,5 @@ func (Adapters) Inspect(m *weights.Model, path string) (info sd.AdapterInfo, err
 		}
 	}
 	info.Tensors = f.Tensors
-	if st, err := os.Stat(f.Tensors); err == nil {
-		info.Size = st.Size()
-	}
 	return info, nil
 }

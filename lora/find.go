@@ -71,7 +71,7 @@ var extensions = []string{".safetensors", ".pt", ".ckpt", ".bin"}
 const aliasKey = "ss_output_name"
 
 // Find returns the path of the adapter with a name, as in a prompt's tags. It searches in turn: a file or directory with that path in dir,
-// with or without the file extension; a file with that name anywhere below dir; a file with that name in its metadata (ss_output_name). A
+// with or without the file extension, where a training run's directory stands for its best snapshot; a file with that name anywhere below dir; a file with that name in its metadata (ss_output_name). A
 // name outside of dir, no match, and several matches are errors, and so is a directory with more than 100,000 entries. Subdirectories that cannot
 // be read are skipped.
 func Find(dir, name string) (string, error) {
@@ -81,7 +81,7 @@ func Find(dir, name string) (string, error) {
 	for _, end := range append([]string{""}, extensions...) {
 		path := filepath.Join(dir, name+end)
 		if st, err := os.Stat(path); err == nil && (!st.IsDir() || end == "") {
-			return path, nil
+			return bestOf(path), nil
 		}
 	}
 	found, err := walk(dir, func(path string) bool {
@@ -101,6 +101,17 @@ func Find(dir, name string) (string, error) {
 			strings.Join(quote.Texts(found), ", "))
 	}
 	return found[0], nil
+}
+
+// bestOf returns the best snapshot of a training run in place of its directory, and any other path as it is.
+func bestOf(path string) string {
+	best := filepath.Join(path, "best.safetensors")
+	for _, of := range []string{best, filepath.Join(path, "options.json")} {
+		if st, err := os.Stat(of); err != nil || !st.Mode().IsRegular() {
+			return path
+		}
+	}
+	return best
 }
 
 // walk lists the files below a directory for which want is true.

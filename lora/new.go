@@ -52,19 +52,8 @@ func New(n Networks, c Config) (*Adapter, error) {
 	if err := n.open(); err != nil {
 		return nil, err
 	}
-	t := tableOf(n)
-	var spots []*spot
-	used := map[string]bool{}
-	for _, s := range t.spots {
-		for _, end := range c.Targets {
-			if s.path == end || strings.HasSuffix(s.path, "."+end) {
-				spots = append(spots, s)
-				used[end] = true
-				break
-			}
-		}
-	}
-	if unused := slices.DeleteFunc(slices.Clone(c.Targets), func(end string) bool { return used[end] }); len(unused) > 0 && c.strict() {
+	spots, unused := tableOf(n).targeted(c.Targets)
+	if len(unused) > 0 && c.strict() {
 		return nil, fmt.Errorf("target modules that match no layer: %s", strings.Join(quote.Texts(unused), ", "))
 	}
 	if len(spots) == 0 {

@@ -10,9 +10,9 @@ import (
 )
 
 // CopyTo copies a file to w, such as a hash, from the position where begin leaves it; nil: from the start. Gigabytes take seconds: it stops
-// when ctx is cancelled.
+// when ctx is cancelled. Of a file that grows meanwhile it copies no more than the size that it had.
 func CopyTo(ctx context.Context, w io.Writer, path string, begin func(*os.File) error) error {
-	f, _, err := Open(path)
+	f, size, err := Open(path)
 	if err != nil {
 		return err
 	}
@@ -21,12 +21,12 @@ func CopyTo(ctx context.Context, w io.Writer, path string, begin func(*os.File) 
 		err = begin(f)
 	}
 	if err == nil {
-		_, err = io.Copy(w, whileFunc(func(p []byte) (int, error) {
+		_, err = io.Copy(w, io.LimitReader(whileFunc(func(p []byte) (int, error) {
 			if err := ctx.Err(); err != nil {
 				return 0, err
 			}
 			return f.Read(p)
-		}))
+		}), size))
 	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", quote.Path(path), quote.Error(err))

@@ -36,13 +36,32 @@ type AdapterConfig struct {
 	Seed    uint64
 }
 
+// AdapterPlan is what an adapter to train would have on a model.
+type AdapterPlan struct {
+	Layers []AdapterLayer
+	Unused []string // chosen targets that no layer has
+}
+
+// AdapterLayer is a layer that an adapter would change: its weight as a matrix, whose rank no adapter needs to exceed.
+type AdapterLayer struct {
+	Name    string // part and path
+	In, Out int
+}
+
+// Parameters is the number of an adapter's own weights, with that rank.
+func (p AdapterPlan) Parameters(rank int) (n int64) {
+	for _, l := range p.Layers {
+		n += int64(rank) * int64(l.In+l.Out)
+	}
+	return n
+}
+
 // AdapterInfo describes the file of an adapter to train further.
 type AdapterInfo struct {
 	Modules    int
 	Parameters int64
 	Text       bool   // it has modules for text encoders
 	Tensors    string // the file with its tensors
-	Size       int64  // of that file, in bytes
 }
 
 // AdapterFile says how an adapter's file is written, and what its metadata tells other programs. Values that are not known stay zero.

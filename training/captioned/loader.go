@@ -38,7 +38,7 @@ type Loader struct {
 func (l *Loader) Batches(ctx context.Context) iter.Seq2[Batch, error] {
 	return func(yield func(Batch, error) bool) {
 		if l.Set == nil || l.Order == nil || l.Order.set != l.Set {
-			yield(Batch{}, errors.New("data: the loader needs a set and an order of it"))
+			yield(Batch{}, &Error{errors.New("the loader needs a set and an order of it")})
 			return
 		}
 		first := max(l.Start, 0) / l.Order.batch
@@ -66,7 +66,7 @@ func (l *Loader) fill(ctx context.Context, b *Batch, k int64) error {
 			return err
 		}
 		if err := l.read(&b.Items[i], b.Pixels[i*size:(i+1)*size], &b.Skipped); err != nil {
-			return fmt.Errorf("data: %w", err)
+			return &Error{err}
 		}
 	}
 	return nil

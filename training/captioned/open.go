@@ -30,7 +30,7 @@ import (
 //
 // All images are read once, for their sizes and hashes. The set must be closed.
 func Open(ctx context.Context, spec string, o Options) (_ *Set, err error) {
-	fail := func(err error) (*Set, error) { return nil, fmt.Errorf("data: %w", err) }
+	fail := func(err error) (*Set, error) { return nil, &Error{err} }
 	if err := o.defaults(); err != nil {
 		return fail(err)
 	}
@@ -48,6 +48,15 @@ func Open(ctx context.Context, spec string, o Options) (_ *Set, err error) {
 	}
 	return s, nil
 }
+
+// Error is an error of a set's images, captions or options. A program that names the data itself takes Err.
+type Error struct{ Err error }
+
+// Error returns the message, which begins with data.
+func (e *Error) Error() string { return "data: " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
 
 // part is a subset that was found, before its images have been looked at.
 type part struct {

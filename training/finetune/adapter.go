@@ -17,7 +17,6 @@ import (
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/torch"
-	"github.com/onestep-go/onestep/torch/nn"
 	"github.com/onestep-go/onestep/training/rundir"
 )
 
@@ -73,28 +72,28 @@ func (a *Adapter) inspect(r *Run, files *weights.Model) error {
 	return options.Failed("init", err)
 }
 
-// count counts the target modules among a network's tensors, and the parameters of their adapters. A rank above what a layer can use is an
-// error.
-func (a *Adapter) count(shapes []nn.Shape) (modules int, parameters int64, err error) {
-	targets := a.Targets
-	if targets == nil {
-		targets = sd.LCMTargets
+// plan counts the target modules on a model, and the parameters of their adapters. Targets that no layer has, and a rank above what a layer can
+// use, are errors.
+func (a *Adapter) plan(r *Run, files *weights.Model, text bool) (modules int, parameters int64, err error) {
+	p, err := r.Adapters.Plan(files, a.config(r, text))
+	switch {
+	case err != nil:
+		return 0, 0, options.Failed("model", err)
+	case len(p.Unused) > 0:
+		return 0, 0, options.Refuse("targets", "%s: the model has no module %s", options.NameOf("targets"), strings.Join(quote.Texts(p.Unused), ", "))
+	case len(p.Layers) == 0:
+		return 0, 0, options.Refuse("targets", "%s: the model's network has none of these modules", options.NameOf("targets"))
 	}
-	for _, t := range shapes {
-		path, weight := strings.CutSuffix(t.Name, ".weight")
-		if !weight || len(t.Dims) < 2 || !slices.ContainsFunc(targets, func(end string) bool { return path == end || strings.HasSuffix(path, "."+end) }) {
-			continue
+	for _, l := range p.Layers {
+		if most := min(l.In, l.Out); a.Rank > most {
+			return 0, 0, options.Refuse("rank", "%s: layer %s has a weight of %d×%d, whose rank is at most %d: want at most that, got %d", options.NameOf("rank"), quote.Text(l.Name), l.Out, l.In, most, a.Rank)
 		}
-		in := 1
-		for _, d := range t.Dims[1:] {
-			in *= d
-		}
-		if most := min(in, t.Dims[0]); a.Rank > most {
-			return 0, 0, options.Refuse("rank", "%s: layer %s has a weight of %d×%d, whose rank is at most %d: want at most that, got %d", options.NameOf("rank"), quote.Text(path), t.Dims[0], in, most, a.Rank)
-		}
-		modules, parameters = modules+1, parameters+int64(a.Rank)*int64(in+t.Dims[0])
 	}
-	return modules, parameters, nil
+	return len(p.Layers), p.Parameters(a.Rank), nil
+}
+
+func (a *Adapter) config(r *Run, text bool) sd.AdapterConfig {
+	return sd.AdapterConfig{Rank: a.Rank, Alpha: a.Alpha, Targets: a.Targets, Text: text, Seed: r.Seed}
 }
 
 // make makes or reads the adapter of a run. With another seed it is its EMA's.
@@ -103,7 +102,7 @@ func (a *Adapter) make(r *Run, m *sd.Model, text bool) (sd.Adapter, error) {
 		made, err := r.Adapters.Continue(m, a.Init)
 		return made, options.Failed("init", err)
 	}
-	made, err := r.Adapters.New(m, sd.AdapterConfig{Rank: a.Rank, Alpha: a.Alpha, Targets: a.Targets, Text: text, Seed: r.Seed})
+	made, err := r.Adapters.New(m, a.config(r, text))
 	return made, options.Failed("targets", err)
 }
 

@@ -8,10 +8,8 @@ import (
 	"slices"
 
 	"github.com/onestep-go/onestep/internal/options"
-	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd/clip"
-	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/vae"
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/training/captioned"
@@ -73,7 +71,7 @@ func (p *Plan) steps() int {
 // Check returns the error that Train would return of the run directory, before any long work; begun reports whether there is a run to resume.
 func (p *Plan) Check() (begun bool, err error) {
 	r := p.Run
-	return rundir.Check(r.Out, r.entries(p.method.kind(), p.Options, nil), r.Resume, r.mayChange(nil)...)
+	return rundir.Check(r.Out, r.entries(p.method.kind(), p.Options, nil), r.Resume, r.mayChange(p.Options, nil)...)
 }
 
 // fits refuses what the model's parts cannot use, and opens the validation data.
@@ -122,34 +120,6 @@ func (p *Plan) sizes(ctx context.Context, factor int) error {
 	}
 	size := p.Data.Resolution()
 	p.size = image.Pt(max(size.X/factor, 1)*factor, max(size.Y/factor, 1)*factor)
-	return nil
-}
-
-// checkTargets refuses target modules that no trained network has.
-func (p *Plan) checkTargets() error {
-	a := p.method.adapter()
-	if a == nil {
-		return nil
-	}
-	shapes := unet.Shapes(p.network)
-	if p.trainsText() {
-		for _, part := range []*weights.Component{p.files.Text, p.files.Text2} {
-			if part == nil {
-				continue
-			}
-			c, err := clip.ParseConfig(part.Config)
-			if err != nil {
-				return options.Failed("model", err)
-			}
-			shapes = append(shapes, clip.Shapes(c)...)
-		}
-	}
-	for _, target := range a.Targets {
-		one := Adapter{Rank: 1, Targets: []string{target}}
-		if n, _, err := one.count(shapes); err != nil || n == 0 {
-			return options.Refuse("targets", "%s: the model has no module %s", options.NameOf("targets"), quote.Quoted(target))
-		}
-	}
 	return nil
 }
 

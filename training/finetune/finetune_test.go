@@ -201,7 +201,7 @@ func TestLCMVariants(t *testing.T) {
 		losses[r.Loss] = true
 	}
 	full := LCM{Run: tinyRun(t, model, data), GuidanceSize: 32, Trajectory: true}
-	full.Steps, full.ValPrompts = 3, prompts
+	full.Steps, full.ValPrompts, full.SaveDType = 3, prompts, "f16"
 	full.Draw = func(_ context.Context, v Sample) ([]image.Image, error) {
 		require.Equal(t, "tcd", v.Sampler)
 		return []image.Image{image.NewRGBA(image.Rect(0, 0, 8, 8))}, nil
@@ -213,6 +213,25 @@ func TestLCMVariants(t *testing.T) {
 	require.NoError(t, err)
 	require.Contains(t, string(m.Scheduler), "TCDScheduler")
 	require.NoError(t, m.Close())
+	dtypes := func(dir, part string) (all []safetensors.DType) {
+		files, err := filepath.Glob(filepath.Join(dir, part, "*.safetensors"))
+		require.NoError(t, err)
+		require.Len(t, files, 1)
+		f, err := safetensors.Open(files[0])
+		require.NoError(t, err)
+		defer f.Close()
+		for x := range f.Tensors() {
+			if !slices.Contains(all, x.DType) {
+				all = append(all, x.DType)
+			}
+		}
+		return all
+	}
+	require.Equal(t, []safetensors.DType{safetensors.F16}, dtypes(r.Snapshot, "unet"))
+	for _, part := range []string{"vae", "text_encoder"} {
+		require.Equal(t, dtypes(model, part), dtypes(r.Snapshot, part), "what is not trained keeps its type")
+		require.NotContains(t, dtypes(model, part), safetensors.F16)
+	}
 }
 
 // reads is an Adapters that fails, or reads another file than it was told.

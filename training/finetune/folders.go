@@ -47,10 +47,31 @@ func (f *modelFolders) Write(_ context.Context, _ *torch.Scope, step int, _ int6
 		return err
 	}
 	m := *f.read
-	m.UNet, m.Kind, m.Spec = &weights.Component{Config: config, Source: nn.Stored{Store: net.Store()}}, lcmKind(m.Kind), nil
+	m.UNet, m.Kind, m.Spec = &weights.Component{Config: config, Source: as{nn.Stored{Store: net.Store()}, f.Run.saved()}}, lcmKind(m.Kind), nil
 	m.Scheduler = fewStepScheduler(m.Scheduler, f.method.(*LCM))
-	d := f.Run.saved()
-	return weights.WriteFolder(f.Path(step), &m, weights.WriteOptions{DType: &d, Overwrite: true})
+	return weights.WriteFolder(f.Path(step), &m, weights.WriteOptions{Overwrite: true})
+}
+
+// as is a source of weights in another data type. What is not trained keeps its own: autoencoders such as Stable Diffusion XL's overflow in
+// float16.
+type as struct {
+	nn.Source
+	dtype torch.DType
+}
+
+// Info implements [nn.Source].
+func (a as) Info(name string) ([]int, torch.DType, bool) {
+	shape, _, ok := a.Source.Info(name)
+	return shape, a.dtype, ok
+}
+
+// Get implements [nn.Source].
+func (a as) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
+	t, err := a.Source.Get(s, name)
+	if err != nil {
+		return nil, err
+	}
+	return t.To(s, a.dtype), nil
 }
 
 // lcmKind is the kind of a model that was distilled.

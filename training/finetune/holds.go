@@ -51,5 +51,5 @@ func (s *session) tokensHold() string {
 			}
 		}
 	}
-	return fmt.Sprintf("; tokens, sha256 %.8x", sum.Sum(nil))
+	return fmt.Sprintf("tokens, sha256 %.8x", sum.Sum(nil))
 }

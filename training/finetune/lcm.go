@@ -13,7 +13,8 @@ import (
 // (LCM-LoRA): see [training.LCD]. The teacher is the model itself.
 type LCM struct {
 	Run
-	LoRA bool `option:"lora" help:"train an LCM-LoRA adapter instead of a full model"`
+	_    struct{} `overrides:"save-dtype" help:"data type in snapshots of what is trained; a full model's autoencoder and text encoders keep theirs"`
+	LoRA bool     `option:"lora" help:"train an LCM-LoRA adapter instead of a full model"`
 	Adapter
 
 	WMin *float64 `option:"w-min" default:"5" range:"[0,1000]" help:"least guidance of the teacher, as the scale minus 1"`

@@ -230,6 +230,7 @@ func (r *LDM) open(ctx context.Context, s *session) (err error) {
 	if err := vae.Rescale(s.model.VAE, r.ScalingFactor); err != nil {
 		return options.Failed("autoencoder", err)
 	}
+	s.holds["model_holds"] = s.tokensHold()
 	if r.Log != nil {
 		r.Log.Info("new model", "parameters", s.Parameters, "vocabulary", s.model.Texts[0].Tokenizer.Vocab(), "tokens", r.Tokens, "latents", fmt.Sprintf("%d channels of %dx%d", s.model.VAE.Channels(), s.side/s.model.VAE.Factor(), s.side/s.model.VAE.Factor()), "scaling_factor", r.ScalingFactor)
 	}

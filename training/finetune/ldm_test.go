@@ -99,6 +99,17 @@ func TestLDM(t *testing.T) {
 	cut.ScalingFactor = 0.5
 	_, err = cut.Train(t.Context())
 	require.ErrorContains(t, err, "scaling_factor was")
+
+	// Its autoencoder and its tokenizer are identified.
+	require.Contains(t, entries["model_holds"], "tokens, ")
+	cut.ScalingFactor = 0
+	weights := filepath.Join(cut.Autoencoder, "vae", "diffusion_pytorch_model.safetensors")
+	changed, err := os.ReadFile(weights)
+	require.NoError(t, err)
+	changed[len(changed)-4] ^= 1
+	require.NoError(t, os.WriteFile(weights, changed, 0o600))
+	_, err = cut.Train(t.Context())
+	require.ErrorContains(t, err, "autoencoder_holds was")
 }
 
 // Epsilon, the larger networks' options, and a constant learning rate, whose run may be made longer.

@@ -9,6 +9,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	. "github.com/onestep-go/onestep/training/finetune"
+	"github.com/onestep-go/onestep/training/rundir"
 )
 
 // rewrite replaces a text in a file.
@@ -60,4 +61,32 @@ func TestResumeNoticesAnotherModel(t *testing.T) {
 			require.ErrorContains(t, err, "model_holds")
 		})
 	}
+}
+
+// What may change when a run resumes is what it resumes with from then on, with a history; what may not is refused by its name.
+func TestResumeWithOtherOptions(t *testing.T) {
+	data := photos(t, 2)
+	run := LoRA{Run: tinyRun(t, base(t, "sd15"), data), Adapter: Adapter{Rank: 4}}
+	run.Steps, run.SaveEvery, run.Extra = 1, 1, map[string]any{"threads": 2}
+	_, err := run.Train(t.Context())
+	require.NoError(t, err)
+	run.Resume, run.Steps, run.Keep, run.LogEvery, run.ValBatches, run.Extra = true, 2, 3, 7, new(1), nil
+	_, err = run.Train(t.Context())
+	require.NoError(t, err)
+	was, err := rundir.ReadOptions(run.Out)
+	require.NoError(t, err)
+	for name, v := range map[string]any{"steps": 2.0, "keep": 3.0, "log_every": 7.0, "val_batches": 1.0, "rank": 4.0} {
+		require.Equal(t, v, was[name], name)
+	}
+	require.NotContains(t, was, "threads")
+	require.Equal(t, []any{map[string]any{"until": 1.0, "steps": 1.0, "keep": 0.0, "log_every": 1.0, "val_batches": 4.0, "threads": 2.0}}, was["history"])
+	text, err := os.ReadFile(filepath.Join(run.Out, "options.json"))
+	require.NoError(t, err)
+	values, err := ReadOptions(new(LoRA), text)
+	require.NoError(t, err)
+	require.NotContains(t, values, "history")
+
+	run.Rank, run.LR = 2, 0.5
+	_, err = run.Train(t.Context())
+	require.ErrorContains(t, err, "lr was 0.01, now 0.5; rank was 4, now 2;")
 }

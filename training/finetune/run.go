@@ -79,14 +79,14 @@ type Run struct {
 
 	Out      string        // the run directory: options, statistics, snapshots and checkpoints
 	Resume   bool          // resume the run in Out, or start it if there is none
-	Duration time.Duration // stop after this time, with everything saved as at the end; 0: after Steps
+	Duration time.Duration // stop after this time, validation included, with everything saved as at the end; 0: after Steps
 
 	// Adapters makes, reads and writes adapters: lora.Adapters{}. A run without an adapter needs none.
 	Adapters Adapters
 	// Draw generates a validation image for each prompt; nil: none are generated.
 	Draw func(ctx context.Context, v Sample) ([]image.Image, error)
 	// Extra are further entries of options.json and of an adapter's metadata, such as a program's version. They change no result.
-	Extra map[string]string
+	Extra map[string]any
 
 	lrDecay float64 // the fraction of the run at its end over which the learning rate decays; 0: all of it after the warm-up
 
@@ -101,6 +101,8 @@ type Run struct {
 // Adapters makes and reads adapters; lora.Adapters is one. It is an interface since this package does not import package lora.
 type Adapters interface {
 	New(m *sd.Model, c sd.AdapterConfig) (sd.Adapter, error)
+	// Plan says which layers New would choose, without the model's weights.
+	Plan(m *weights.Model, c sd.AdapterConfig) (sd.AdapterPlan, error)
 	// Open reads a file for a model, as any program of this library does, in the given data type; nil: the model's.
 	Open(m *sd.Model, path string, dtype *torch.DType) (sd.Adapter, error)
 	// Continue reads a file to train it further: in float32, with gradients.
@@ -246,40 +248,39 @@ func isDir(path string) bool {
 	return err == nil && st.IsDir()
 }
 
-// ofData names the option at the beginning of an error of package captioned, in place of its own word.
+// ofData names the option of an error of package captioned, and what helps.
 func ofData(option string, err error) error {
-	text, cut := strings.CutPrefix(err.Error(), "data")
-	if !cut {
-		text = ": " + err.Error()
+	var of *captioned.Error
+	if errors.As(err, &of) {
+		err = of.Err
 	}
+	help := ""
 	switch {
 	case errors.Is(err, captioned.ErrUncaptioned):
-		text += ", or " + options.SetOf("allow-uncaptioned", "")
+		help = ", or " + options.SetOf("allow-uncaptioned", "")
 	case errors.Is(err, captioned.ErrColumn):
-		text += ": " + options.SetOf("caption-column", "NAME")
+		help = ": " + options.SetOf("caption-column", "NAME")
 	case errors.Is(err, captioned.ErrSizes):
-		text += ": " + options.SetOf("resolution", "N")
+		help = ": " + options.SetOf("resolution", "N")
 	}
-	return &OptionError{Option: option, Err: &dataError{options.NameOf(option) + text, err}}
+	return &OptionError{Option: option, Err: fmt.Errorf("%s: %w%s", options.NameOf(option), err, help)}
 }
 
 // encoding names the option that an error of package latents is about.
 func encoding(option string, err error) error {
 	var cache *latents.CacheError
-	if errors.As(err, &cache) {
-		option = "cache"
+	var of *latents.Error
+	var data *captioned.Error
+	switch {
+	case errors.As(err, &cache):
+		option, err = "cache", cache.Err
+	case errors.As(err, &data):
+		err = data.Err
+	case errors.As(err, &of):
+		err = of.Err
 	}
-	text := strings.TrimPrefix(strings.TrimPrefix(err.Error(), "latents: "), option+": ")
-	return &OptionError{Option: option, Err: &dataError{options.NameOf(option) + ": " + text, err}}
+	return options.Failed(option, err)
 }
-
-type dataError struct {
-	text string
-	err  error
-}
-
-func (e *dataError) Error() string { return e.text }
-func (e *dataError) Unwrap() error { return e.err }
 
 // changeable are the entries of options.json that may differ when a run is resumed: they do not change what it computes, or on the CPU with
 // one thread do not.
@@ -300,8 +301,8 @@ func (r *Run) entries(kind string, p any, holds map[string]string) map[string]an
 	return all
 }
 
-// mayChange lists the entries that may differ from those of the run in the directory.
-func (r *Run) mayChange(holds map[string]string) []string {
+// mayChange lists the entries that may differ from those of the run in the directory. p points to the run's struct.
+func (r *Run) mayChange(p any, holds map[string]string) []string {
 	may := slices.Clone(changeable)
 	for k := range r.Extra {
 		may = append(may, k)
@@ -313,23 +314,32 @@ func (r *Run) mayChange(holds map[string]string) []string {
 	if err != nil {
 		return may // rundir says what is wrong, or there is nothing to compare
 	}
+	for k := range was { // of a program's Extra
+		if _, ok := options.Named(p, strings.ReplaceAll(k, "_", "-")); !ok && !slices.Contains(told, k) {
+			may = append(may, k)
+		}
+	}
 	for _, entry := range []string{"data", "model", "init", "few_step", "autoencoder"} { // where a run reads the same, the path does not matter
-		if now := holds[entry+"_holds"]; now == "" || now == was[entry+"_holds"] {
+		now, before := holds[entry+"_holds"], was[entry+"_holds"]
+		if now == "" || now == before {
 			if may = append(may, entry); entry == "data" {
 				may = append(may, "reg_data")
 			}
 		}
-		if holds[entry+"_holds"] == "" {
+		if now == "" || before == nil { // not known yet, or a run of an earlier version, which recorded none
 			may = append(may, entry+"_holds")
 		}
 	}
 	return may
 }
 
+// told are entries of options.json that are no options.
+var told = []string{"run", "data_holds", "model_holds", "init_holds", "few_step_holds", "autoencoder_holds", "history"}
+
 // ReadOptions reads the options of a run from JSON, such as options.json, by their names. p points to the run's struct, such as *LCM; beside
 // are keys of a program's own.
 func ReadOptions(p any, data []byte, beside ...string) (map[string]any, error) {
-	return options.Read(p, data, append([]string{"run", "data_holds", "model_holds", "init_holds", "few_step_holds", "autoencoder_holds"}, beside...)...)
+	return options.Read(p, data, append(slices.Clone(told), beside...)...)
 }
 
 // SetOptions gives options values of their types, by their names.

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/onestep-go/onestep/internal/options"
 	"github.com/onestep-go/onestep/internal/quote"
@@ -112,15 +113,9 @@ func plan(ctx context.Context, m method) (_ *Plan, err error) {
 				}
 			}
 			p.Modules, p.Parameters = a.from.Modules, a.from.Parameters
-		} else if p.Modules, p.Parameters, err = a.count(unet.Shapes(p.network)); err != nil {
+		} else if p.Modules, p.Parameters, err = a.plan(r, p.files, p.trainsText()); err != nil {
 			return nil, err
 		}
-		if p.Modules == 0 {
-			return nil, options.Refuse("targets", "%s: the model's network has none of these modules", options.NameOf("targets"))
-		}
-	}
-	if err := p.checkTargets(); err != nil {
-		return nil, err
 	}
 	if l, ok := m.(*LoRA); ok && l.FewStep != "" {
 		if l.few, err = r.Adapters.Inspect(p.files, l.FewStep); err != nil {
@@ -256,7 +251,7 @@ func (p *Plan) Train(ctx context.Context) (out Result, err error) {
 		return out, err
 	}
 	options := r.entries(p.method.kind(), p.Options, p.holds)
-	if _, err := rundir.Check(r.Out, options, r.Resume, r.mayChange(p.holds)...); err != nil {
+	if _, err := rundir.Check(r.Out, options, r.Resume, r.mayChange(p.Options, p.holds)...); err != nil {
 		return out, err
 	}
 	if err := p.method.learn(s); err != nil {
@@ -267,11 +262,11 @@ func (p *Plan) Train(ctx context.Context) (out Result, err error) {
 			return out, err
 		}
 	}
-	if s.dir, err = rundir.Open(r.Out, options, r.Resume, r.mayChange(p.holds)...); err != nil {
+	if s.dir, err = rundir.Open(r.Out, options, r.Resume, r.mayChange(p.Options, p.holds)...); err != nil {
 		return out, err
 	}
 	defer func() { err = s.end(out, err) }()
-	if err := s.dir.Amend("steps", r.Steps); err != nil { // a run that is made longer, so that it resumes to the same end
+	if err := s.dir.Update(options); err != nil { // so that it resumes with what was changed
 		return out, err
 	}
 	if err := s.prepareSnapshots(); err != nil {
@@ -290,6 +285,9 @@ func (p *Plan) Train(ctx context.Context) (out Result, err error) {
 	defer opt.Close()
 	if r.Started != nil {
 		r.Started(p, s.dir)
+	}
+	if r.Duration > 0 {
+		s.valid.until = time.Now().Add(r.Duration)
 	}
 	out.Result, err = s.trainer(opt).Train(ctx)
 	if err == nil && last.step >= 0 && last.step != s.valid.looked { // the run had ended without it
@@ -350,6 +348,9 @@ func (s *session) open(ctx context.Context) (err error) {
 		return err
 	}
 	s.holds["data_holds"] += ", " + s.source.Encoders()
+	if _, ok := s.method.(builder); ok {
+		s.holds["autoencoder_holds"] = s.source.Autoencoder()
+	}
 	s.kept = torch.NewScope(r.Device)
 	s.own(s.kept.Close)
 	return nil
@@ -401,7 +402,7 @@ func (s *session) openModel(ctx context.Context) (err error) {
 	if err != nil {
 		return options.Failed("model", err)
 	}
-	s.holds["model_holds"] = "unet, " + network + texts + schedule + s.tokensHold()
+	s.holds["model_holds"] = "unet, " + network + texts + schedule + "; " + s.tokensHold()
 	return nil
 }
 
@@ -484,7 +485,7 @@ func (s *session) trainer(opt training.Optimizer) *training.Trainer {
 	t := &training.Trainer{
 		Objective: s.objective, Optimizer: opt, Data: s.source, Accumulate: r.GradAccum, Prepare: s.prepare, Checkpointing: r.Checkpointing, Folder: s.dir, Device: r.Device, Seed: r.Seed,
 		Steps: r.Steps, Duration: r.Duration, Clip: r.Clip, LR: func(k int) float64 { return r.LR * schedule.At(k) }, SaveEvery: r.SaveEvery, LogEvery: r.LogEvery,
-		SampleEvery: r.SaveEvery, Snapshots: s.snapshots, Progress: r.Progress, Scalars: r.Scalars, Log: r.Log, Sample: s.valid.look, Resumed: s.valid.resumed,
+		SampleEvery: r.SaveEvery, Snapshots: s.snapshots, Progress: r.Progress, Scalars: r.Scalars, Log: r.Log, Sample: s.valid.look, SampleTime: s.valid.takes, Resumed: s.valid.resumed,
 	}
 	switch {
 	case s.whole != nil:

@@ -26,11 +26,11 @@ const ahead = 4
 func (s *Source) Batches(ctx context.Context, start int64) iter.Seq2[func(in *torch.Scope) training.Batch, error] {
 	return func(yield func(func(in *torch.Scope) training.Batch, error) bool) {
 		if s.closed.Load() {
-			yield(nil, fmt.Errorf("latents: the source was closed (%w)", torch.ErrFreed))
+			yield(nil, &Error{fmt.Errorf("the source was closed (%w)", torch.ErrFreed)})
 			return
 		}
 		if start < 0 {
-			yield(nil, fmt.Errorf("latents: want a position of at least 0, got %d", start))
+			yield(nil, &Error{fmt.Errorf("want a position of at least 0, got %d", start)})
 			return
 		}
 		work, stop := context.WithCancel(ctx)
@@ -73,11 +73,11 @@ func (s *Source) Batches(ctx context.Context, start int64) iter.Seq2[func(in *to
 				return
 			}
 			if b == nil {
-				yield(nil, errors.New("latents: the set has no samples"))
+				yield(nil, &Error{errors.New("the set has no samples")})
 				return
 			}
 			if b.err != nil {
-				yield(nil, fmt.Errorf("latents: %w", b.err))
+				yield(nil, &Error{b.err})
 				return
 			}
 			if !yield(func(in *torch.Scope) training.Batch { return s.batch(in, b.samples) }, nil) {

@@ -1,8 +1,6 @@
 package latents
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +15,7 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 	"github.com/onestep-go/onestep/torch/vision"
 	"github.com/onestep-go/onestep/training/captioned"
+	"github.com/onestep-go/onestep/training/internal/weightsum"
 )
 
 // part is a network with its configuration.
@@ -33,7 +32,7 @@ type network interface {
 
 // sumOf returns the SHA-256 of networks' configurations and weights, in hexadecimal.
 func sumOf(parts ...part) (string, error) {
-	sum := sha256.New()
+	sum := weightsum.New(weightsum.Cached)
 	for _, p := range parts {
 		if p.Store().Merged() {
 			return "", errors.New("adapters are merged into its weights, so that cached features with and without them could be confused: unmerge them")
@@ -42,18 +41,17 @@ func sumOf(parts ...part) (string, error) {
 		if err != nil {
 			return "", err
 		}
-		fmt.Fprintf(sum, "%T %s\n", p.config, text) //quote: a sum is made of it
+		sum.Config(fmt.Appendf(nil, "%T %s\n", p.config, text)) //quote: a sum is made of it
 		if err := torch.Catch(func() {
 			for name, t := range p.Tensors() {
-				fmt.Fprintf(sum, "%q %s %v\n", name, t.DType(), t.Shape()) //quote: a sum is made of it
-				_, _ = sum.Write(t.Bytes())                                // never fails
+				sum.Tensor(name, t)
 			}
 		}); err != nil {
 			return "", err
 		}
 		p.Store().Release()
 	}
-	return hex.EncodeToString(sum.Sum(nil)), nil
+	return sum.Hex(), nil
 }
 
 // imageEncoder makes what is stored of an image: the moments of a KL autoencoder, or the latents of a tiny one.

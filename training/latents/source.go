@@ -85,23 +85,40 @@ func Open(ctx context.Context, c Config) (*Source, error) {
 		c.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Source{set: c.Set, log: c.Log, seed: c.Seed, later: c.Captions, skip: c.SkipCorrupt, group: max(c.Together, 1)}
-	switch {
-	case c.Set == nil || c.Model == nil:
-		return nil, errors.New("latents: Set and Model must be set")
-	case c.Set.Len() == 0:
-		return nil, fmt.Errorf("latents: %s holds no images", quote.Path(c.Set.Name()))
-	case c.Batch < 0:
-		return nil, fmt.Errorf("latents: want a batch of at least 1 sample, or 0 for 1, got %d", c.Batch)
-	case c.Together < 0:
-		return nil, fmt.Errorf("latents: want at least 1 image encoded together, or 0 for 1, got %d", c.Together)
-	case c.Captions && c.Unconditional:
-		return nil, errors.New("latents: Captions and Unconditional exclude each other")
+	if err := c.check(); err != nil {
+		return nil, &Error{err}
 	}
 	s.order = c.Set.Order(captioned.OrderOptions{Seed: c.Seed, Batch: max(c.Batch, 1)})
 	if err := s.open(ctx, c); err != nil {
-		return nil, fmt.Errorf("latents: %w", err)
+		return nil, &Error{err}
 	}
 	return s, nil
+}
+
+// Error is an error of encoding images and captions. A program that names the data itself takes Err.
+type Error struct{ Err error }
+
+// Error returns the message, which begins with latents.
+func (e *Error) Error() string { return "latents: " + e.Err.Error() }
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.Err }
+
+// check returns an error for a configuration that no source can have.
+func (c Config) check() error {
+	switch {
+	case c.Set == nil || c.Model == nil:
+		return errors.New("Set and Model must be set")
+	case c.Set.Len() == 0:
+		return fmt.Errorf("%s holds no images", quote.Path(c.Set.Name()))
+	case c.Batch < 0:
+		return fmt.Errorf("want a batch of at least 1 sample, or 0 for 1, got %d", c.Batch)
+	case c.Together < 0:
+		return fmt.Errorf("want at least 1 image encoded together, or 0 for 1, got %d", c.Together)
+	case c.Captions && c.Unconditional:
+		return errors.New("Captions and Unconditional exclude each other")
+	}
+	return nil
 }
 
 func (s *Source) open(ctx context.Context, c Config) (err error) {
@@ -203,6 +220,9 @@ func (s *Source) Encoders() string {
 	}
 	return text
 }
+
+// Autoencoder is the sum by which the autoencoder is told from others.
+func (s *Source) Autoencoder() string { return fmt.Sprintf("sha256 %.8s", s.images.sum) }
 
 // String says what the batches are made of: the set and the encoders.
 func (s *Source) String() string {

@@ -7,6 +7,9 @@ import (
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/torch/safetensors"
+	"github.com/onestep-go/onestep/training/rundir"
 )
 
 // A run without a method is ICT; a resumed one keeps its own.
@@ -50,6 +53,57 @@ func TestResumeListsOptionsThatWereSet(t *testing.T) {
 	r.Steps, r.EMA, r.Size = 500, nil, nil
 	_, err = r.Train(t.Context())
 	require.ErrorContains(t, err, "channels was 8, now 32", "a default is listed if nothing else differs")
+}
+
+// Gradient checkpointing changes no bit, for each kind of network, and neither does turning it on when a run resumes, which options.json then has.
+func TestCheckpointingChangesNothing(t *testing.T) {
+	for _, c := range []struct {
+		method  Method
+		network string
+	}{{&ICT{}, ""}, {&EDM{}, "dit"}, {&MeanFlow{}, "mlp"}, {&CTM{}, "ncsnpp"}} {
+		var states [3]map[string]string
+		for i := range states {
+			r := tiny(t, c.method)
+			r.Steps, r.SaveEvery, r.Checkpointing, r.Dropout = 2, 1, i == 1, 0.3
+			if c.network != "" {
+				r.Size = nil
+				require.NoError(t, r.Set("network", c.network))
+				require.NoError(t, r.Set("channels", 8))
+			}
+			if c.network == "dit" {
+				require.NoError(t, r.Set("channels", 16))
+			}
+			if i == 2 {
+				r.Duration = 1 // after a step
+				_, err := r.Train(t.Context())
+				require.NoError(t, err)
+				r.Duration, r.Resume, r.Checkpointing = 0, true, true
+			}
+			got, err := r.Train(t.Context())
+			require.NoError(t, err)
+			require.Equal(t, 2, got.Step)
+			states[i] = tensors(t, got.Snapshot)
+			if i > 0 {
+				require.Equal(t, states[0], states[i], "%s, %d", c.network, i)
+				was, err := rundir.ReadOptions(r.Out)
+				require.NoError(t, err)
+				require.Equal(t, true, was["checkpointing"])
+			}
+		}
+	}
+}
+
+// tensors reads the tensors of a file.
+func tensors(t *testing.T, path string) map[string]string {
+	t.Helper()
+	f, err := safetensors.Open(path)
+	require.NoError(t, err)
+	defer f.Close()
+	all := map[string]string{}
+	for x := range f.Tensors() {
+		all[x.Name] = string(x.Data)
+	}
+	return all
 }
 
 // A damaged history in options.json is an error that names the file and the entry.

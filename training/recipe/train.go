@@ -35,7 +35,7 @@ func (p *Plan) Train(ctx context.Context) (out Result, err error) {
 	if err := errors.Join(ctx.Err(), p.Run.needsOut()); err != nil {
 		return out, err
 	}
-	options, may, extended, err := p.begin(ctx)
+	options, may, err := p.begin(ctx)
 	if err != nil {
 		return out, err
 	}
@@ -55,7 +55,7 @@ func (p *Plan) Train(ctx context.Context) (out Result, err error) {
 		return out, err
 	}
 	defer func() { err = s.end(out, err) }()
-	if err := s.describeRun(extended); err != nil {
+	if err := s.describeRun(options); err != nil {
 		return out, err
 	}
 	if r.Started != nil {
@@ -68,17 +68,18 @@ func (p *Plan) Train(ctx context.Context) (out Result, err error) {
 
 // begin checks whether the run may start or resume in its directory, and identifies the files that it reads. It returns the entries of
 // options.json, and the names of those that may differ from the resumed run's.
-func (p *Plan) begin(ctx context.Context) (options map[string]any, may []string, extended bool, err error) {
+func (p *Plan) begin(ctx context.Context) (options map[string]any, may []string, err error) {
 	r := &p.Run
 	holds, err := p.identify(ctx)
 	if err != nil {
-		return nil, nil, false, err
+		return nil, nil, err
 	}
-	if extended, err = p.extend(); err != nil {
-		return nil, nil, false, err
+	extended, err := p.extend()
+	if err != nil {
+		return nil, nil, err
 	}
 	if options, err = p.entries(); err != nil {
-		return nil, nil, false, err
+		return nil, nil, err
 	}
 	for option, text := range holds {
 		options[option] = text
@@ -89,7 +90,7 @@ func (p *Plan) begin(ctx context.Context) (options map[string]any, may []string,
 	}
 	begun, err := r.mayResume(options, may)
 	if err != nil {
-		return nil, nil, false, err
+		return nil, nil, err
 	}
 	if note := r.complete(); begun && note != "" {
 		r.warn(note)
@@ -97,7 +98,7 @@ func (p *Plan) begin(ctx context.Context) (options map[string]any, may []string,
 	if r.Resume && !begun {
 		r.warn("there is no run to resume: starting a new one", "out", r.Out)
 	}
-	return options, may, extended, nil
+	return options, may, nil
 }
 
 // entries returns the run's options as the entries of options.json.
@@ -196,23 +197,14 @@ func (s *session) end(out Result, err error) error {
 	return err
 }
 
-// describeRun writes the card, and for an extended run its new options.
-func (s *session) describeRun(extended bool) error {
+// describeRun writes the card, and the options of a resumed run, some of which may be others now.
+func (s *session) describeRun(options map[string]any) error {
 	card, err := s.Card()
 	if err != nil {
 		return err
 	}
-	if extended {
-		options, err := s.entries()
-		if err != nil {
-			return err
-		}
-		for option, text := range s.holds {
-			options[option] = text
-		}
-		if err := rundir.WriteJSON(s.run.File("options.json"), options); err != nil {
-			return err
-		}
+	if err := s.run.Rewrite(options); err != nil {
+		return err
 	}
 	return rundir.Write(s.run.File("card.md"), []byte(card))
 }
@@ -228,7 +220,7 @@ func (s *session) trainer(opt training.Optimizer) *training.Trainer {
 		Objective: s.objective, Model: s.net, Optimizer: opt, Averages: s.averages,
 		Data: training.Images{Labels: r.Classes, Loader: &dataset.Loader{Dataset: s.Data, Batch: r.Batch, Seed: r.Seed, Workers: r.Workers,
 			Flip: r.Flip, SkipCorrupt: r.Corrupt == "skip", Corrupt: once(r.Log)}},
-		Folder: s.run, Device: r.Device, Seed: r.Seed, Steps: r.Steps, Duration: r.Duration, Clip: r.Clip,
+		Folder: s.run, Device: r.Device, Checkpointing: r.Checkpointing, Seed: r.Seed, Steps: r.Steps, Duration: r.Duration, Clip: r.Clip,
 		Guard: training.Guard{Skips: *r.Skips, Rollbacks: *r.Rollbacks},
 		LR:    func(k int) float64 { return r.LR * rate(k) }, SaveEvery: r.SaveEvery, LogEvery: r.LogEvery,
 		SampleEvery: *r.SampleEvery, KeepSnapshots: r.Keep, Progress: r.Progress, Scalars: r.Scalars, Log: r.Log,

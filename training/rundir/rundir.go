@@ -17,7 +17,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -240,97 +239,6 @@ func (d *Dir) began(entries []fs.DirEntry) bool {
 	}
 	st, err := os.Stat(d.File("stats.jsonl"))
 	return !log || err != nil || st.Size() > 0
-}
-
-// sameOptions returns an error if the options in options.json, old, differ from the given ones, by their JSON.
-func sameOptions(old []byte, options map[string]any, may []string) error {
-	var had, wants map[string]any
-	if err := numbers(old, &had); err != nil {
-		return err
-	}
-	text, err := json.Marshal(options)
-	if err != nil {
-		return err
-	}
-	if err := numbers(text, &wants); err != nil {
-		return err
-	}
-	keys := map[string]bool{}
-	for k := range had {
-		keys[k] = true
-	}
-	for k := range wants {
-		keys[k] = true
-	}
-	var differ []string
-	for k := range keys {
-		a, _ := json.Marshal(had[k])
-		b, _ := json.Marshal(wants[k])
-		if !bytes.Equal(a, b) && !slices.Contains(may, k) {
-			differ = append(differ, fmt.Sprintf("%s was %s, now %s", quote.Text(k), quote.Text(a), quote.Text(b)))
-		}
-	}
-	if differ == nil {
-		return nil
-	}
-	slices.Sort(differ)
-	if n := len(differ); n > 8 {
-		differ = append(differ[:8], fmt.Sprintf("and %d more", n-8))
-	}
-	return fmt.Errorf("the run was started with other options or files, which change its results: %s; resume it with the same ones, or start a new run from its snapshot", strings.Join(differ, "; "))
-}
-
-// numbers decodes JSON without rounding numbers: a seed may need all 64 bits.
-func numbers(text []byte, into *map[string]any) error {
-	dec := json.NewDecoder(bytes.NewReader(text))
-	dec.UseNumber()
-	return notOptions(dec.Decode(into), *into)
-}
-
-// notOptions returns the error for an options.json that was decoded with err, or is not an object.
-func notOptions(err error, decoded map[string]any) error {
-	var kind *json.UnmarshalTypeError
-	switch {
-	case errors.As(err, &kind):
-		err = fmt.Errorf("got a JSON %s", quote.Text(kind.Value))
-	case errors.Is(err, io.EOF):
-		err = errors.New("the file is empty")
-	case err == nil && decoded == nil:
-		err = errors.New("got null")
-	case err == nil:
-		return nil
-	}
-	return fmt.Errorf("options.json is damaged: want a JSON object with the run's options: %w", quote.Error(err))
-}
-
-// ReadOptions returns the options of the run in a directory.
-func ReadOptions(path string) (map[string]any, error) {
-	text, err := plainfile.Read(filepath.Join(path, "options.json"), maxOptions)
-	if err != nil {
-		return nil, fmt.Errorf("run directory: %w", err)
-	}
-	var o map[string]any
-	if err := notOptions(json.Unmarshal(text, &o), o); err != nil {
-		return nil, fmt.Errorf("run directory %s: %w", quote.Path(path), err)
-	}
-	return o, nil
-}
-
-// Amend changes an entry of options.json, such as the length of a run that was extended.
-func (d *Dir) Amend(name string, value any) error {
-	text, err := plainfile.Read(d.File("options.json"), maxOptions)
-	if err != nil {
-		return fmt.Errorf("run directory: %w", err)
-	}
-	var all map[string]any
-	if err := numbers(text, &all); err != nil {
-		return fmt.Errorf("run directory %s: %w", quote.Path(d.path), err)
-	}
-	if fmt.Sprint(all[name]) == fmt.Sprint(value) {
-		return nil
-	}
-	all[name] = value
-	return WriteJSON(d.File("options.json"), all)
 }
 
 // Path returns the directory's path.

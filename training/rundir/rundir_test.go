@@ -72,6 +72,45 @@ func TestOpen(t *testing.T) {
 	require.ErrorContains(t, err, "; and 12 more;")
 }
 
+// What changes when a run resumes is written as it is now, with what it was and up to which step.
+func TestUpdate(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "run")
+	d := open(t, path, options, false)
+	resume := func(o map[string]any) map[string]any {
+		t.Helper()
+		require.NoError(t, d.Close())
+		d = open(t, path, o, true)
+		require.NoError(t, d.Update(o))
+		got, err := ReadOptions(path)
+		require.NoError(t, err)
+		return got
+	}
+	require.NoError(t, Write(d.State(20), []byte("x")))
+	before, err := os.Stat(d.File("options.json"))
+	require.NoError(t, err)
+	require.NotContains(t, resume(options), "history")
+	after, err := os.Stat(d.File("options.json"))
+	require.NoError(t, err)
+	require.True(t, os.SameFile(before, after), "it is not written where nothing changed")
+
+	more := map[string]any{"lr": 0.1, "steps": 40, "threads": 8}
+	first := map[string]any{"until": 20.0, "threads": 1.0}
+	got := resume(more)
+	require.EqualValues(t, 8, got["threads"])
+	require.Equal(t, []any{first}, got["history"])
+	require.Equal(t, got, resume(more), "a history is no option that differs")
+	require.NoError(t, Write(d.State(40), []byte("x")))
+	got = resume(map[string]any{"lr": 0.1, "steps": 40})
+	require.Equal(t, []any{first, map[string]any{"until": 40.0, "threads": 8.0}}, got["history"])
+	require.NotContains(t, got, "threads")
+	got = resume(more)
+	require.Equal(t, []any{first, map[string]any{"until": 40.0, "threads": 8.0}, map[string]any{"until": 40.0, "threads": nil}}, got["history"])
+	require.NoError(t, d.Rewrite(options))
+	got, err = ReadOptions(path)
+	require.NoError(t, err)
+	require.Equal(t, map[string]any{"lr": 0.1, "steps": 40.0, "threads": 1.0}, got)
+}
+
 func TestStepsAndPrune(t *testing.T) {
 	d := open(t, filepath.Join(t.TempDir(), "run"), options, false)
 	for _, n := range []int{1000, 20, 300} {
