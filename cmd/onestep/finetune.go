@@ -140,7 +140,7 @@ func (a *app) finetune(cmd *cobra.Command, kind string, opts any, run *finetune.
 	f.StringVar(&run.Out, "out", "", "run directory; created if missing, never overwritten (required)")
 	f.BoolVar(&run.Resume, "resume", false, "resume the run in --out, or start it if there is none; without --data it takes the run's own options")
 	f.StringVar(&config, "config", "", "JSON file of options, named as in options.json; flags override it")
-	f.DurationVar(&run.Duration, "duration", 0, "stop after a time such as 90m, with everything saved and then validated as at the end; --resume continues (default: after --steps)")
+	f.DurationVar(&run.Duration, "duration", 0, "stop after a time such as 90m, in which the last snapshot is validated too; --resume continues (default: after --steps)")
 	f.Var(count{&o.Threads}, "threads", "CPU threads per operator (default: all processors)")
 	f.BoolVar(&o.Force, "force", false, "run even if the estimated memory exceeds what is available")
 	f.BoolVar(&dry, "dry-run", false, "print what would be trained (modules, parameters, images, memory) and exit")
@@ -185,6 +185,7 @@ func finetuneFlag(f *pflag.FlagSet, o options.Option, into recipe.Values) {
 
 // dryFinetune prints what would be trained.
 func (a *app) dryFinetune(ctx context.Context, o job.Finetune, kind string) error {
+	o.Run.Log = newScreen(a.stderr).log
 	p, err := o.Open(ctx)
 	if err != nil {
 		return err
@@ -239,7 +240,7 @@ func (a *app) doFinetune(ctx context.Context, o job.Finetune) error {
 	var events *tfevents.Writer
 	r := o.Run
 	r.Log = sc.log
-	encoding := false
+	encoding, steps := false, 0
 	r.Encoding = func(p latents.Progress) {
 		if !encoding {
 			sc.start()
@@ -253,6 +254,7 @@ func (a *app) doFinetune(ctx context.Context, o job.Finetune) error {
 			sc.stop()
 		}
 		sc.tee(run.Log())
+		steps = p.Run.Steps
 		s := p.Data.Summary()
 		sc.log.Info("data", "images", s.Images, "samples", s.Samples, "buckets", len(s.Buckets), "without_caption", s.Uncaptioned, "corrupt", len(s.Corrupt)+len(p.Data.Corrupt()))
 		for _, n := range p.Notices() {
@@ -282,6 +284,7 @@ func (a *app) doFinetune(ctx context.Context, o job.Finetune) error {
 		a.continues(got.Result, err)
 		return err
 	}
+	a.stopped(got.Result, steps)
 	text := plural.N(got.Step, "step") + ", " + plural.N(got.Seen, "sample")
 	if got.Loss != 0 {
 		text += fmt.Sprintf(", loss %.5g", got.Loss)

@@ -9,6 +9,7 @@ import (
 	"image/png"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -175,6 +176,22 @@ func TestRunsOfFinetune(t *testing.T) {
 	require.Contains(t, notes, "best.safetensors")
 	_, notes = do(0, "lora merge --model DIR/sd15 --lora DIR/runs/lcm --out DIR/merged")
 	require.Contains(t, notes, "best.safetensors")
+	// Its tag is the run's name, and finds it.
+	out, _ = do(0, "info DIR/lcm.png")
+	require.Contains(t, out, "<lora:lcm:0.5>")
+	do(0, "generate --model DIR/sd15 --lora-dir DIR/runs --sampler lcm --steps 1 --seed 1 --prompt cat<lora:lcm:0.5> --out DIR/tag.png")
+	do(0, "generate --model DIR/sd15 --lora DIR/runs/lcm=0.5 --sampler lcm --steps 1 --seed 1 --prompt cat --out DIR/flag.png")
+	require.Equal(t, pixelsOf(t, filepath.Join(dir, "flag.png")), pixelsOf(t, filepath.Join(dir, "tag.png")))
+	// Other commands take runs, too.
+	_, notes = do(0, "convert --model DIR/runs/full --out DIR/converted")
+	require.Contains(t, notes, "model-0000002")
+	out, notes = do(0, "lora info DIR/runs/lcm")
+	require.Contains(t, notes, "best.safetensors")
+	require.Contains(t, out, "kohya")
+	_, notes = do(0, "train-lora --out DIR/again --init DIR/runs/lcm --dry-run"+train)
+	require.Contains(t, notes, "best.safetensors")
+	_, notes = do(1, "train-lora --rank 2 --out DIR/again --dry-run"+strings.Replace(train, "DIR/sd15", "DIR/runs/full", 1))
+	require.Contains(t, notes, "model-0000002", "a latent consistency model is no teacher, but it was found")
 	_, notes = do(2, "generate --model DIR/runs/lcm --prompt cat --out DIR/no.png")
 	require.Contains(t, notes, "--lora "+dir+"/runs/lcm/best.safetensors")
 	_, notes = do(2, "generate --model DIR/sd15 --lora DIR/runs/full --prompt cat --out DIR/no.png")
@@ -240,7 +257,8 @@ func TestConfigOfFinetune(t *testing.T) {
 	put(`{"run": "train-lcm", "onestep": "1", "threads": 3, "model_holds": "x", "lr": 0.5}`)
 	code, out, errs := try(args...)
 	require.Zero(t, code, errs)
-	require.Contains(t, errs, "model_holds, threads")
+	require.Contains(t, errs, "model_holds")
+	require.NotContains(t, errs, "threads", "which is one of the command's own")
 	var plan struct {
 		Options map[string]any
 		Notices []string
@@ -293,6 +311,21 @@ func TestFinetuneIsInterrupted(t *testing.T) {
 	states, err := filepath.Glob(filepath.Join(dir, "run", "state-*"))
 	require.NoError(t, err)
 	require.Len(t, states, 1)
+
+	// So does one whose time is over, and other threads than before are said.
+	code, result, stderr := try(strings.Fields(strings.ReplaceAll("train-lcm --lora --out DIR/run --resume --duration 1ns --threads 1 --json", "DIR", dir))...)
+	require.Zero(t, code, stderr)
+	require.Contains(t, stderr, "of 100000; the same command with --resume continues\n")
+	require.Equal(t, runtime.NumCPU() != 1, strings.Contains(stderr, "--threads"), stderr)
+	var got finetuned
+	require.NoError(t, json.Unmarshal([]byte(result), &got))
+	require.False(t, got.Finished)
+	code, _, stderr = try(strings.Fields(strings.ReplaceAll("train-lcm --lora --out DIR/run --resume --duration 1ns --json", "DIR", dir))...)
+	require.Zero(t, code, stderr)
+	require.NotContains(t, stderr, "--threads", "it has the run's number")
+	was, err := os.ReadFile(filepath.Join(dir, "run", "options.json"))
+	require.NoError(t, err)
+	require.Regexp(t, `"threads": 1\b`, string(was))
 }
 
 // The commands of docs/lcm-lora.md work in their order, here with a tiny model and few steps.

@@ -65,7 +65,7 @@ func (a *app) infoModel(f *safetensors.File, all bool) error {
 	case out.Metadata["onestep_state"] != "":
 		out.Kind = "training checkpoint"
 	default:
-		if got, err := job.InspectLoRA(f.Path(), "", weights.Options{}); err == nil {
+		if got, err := job.InspectLoRA(f.Path(), "", weights.Options{}, nil); err == nil {
 			return a.print(got, got.String(all))
 		}
 		if got, err := job.DescribeDiffusion(f.Path(), ""); err == nil {

@@ -45,7 +45,7 @@ the modules that do not match that model. The weights are not read.`,
   onestep lora info style.safetensors --model sd15/ --modules`,
 		Args: arguments(1, "an adapter file"),
 		RunE: func(_ *cobra.Command, args []string) error {
-			got, err := job.InspectLoRA(args[0], model, o)
+			got, err := job.InspectLoRA(args[0], model, o, func(note string) { newScreen(a.stderr).log.Warn(note) })
 			if err != nil {
 				return err
 			}
@@ -137,6 +137,7 @@ layers are skipped. Prints the fraction of the difference that the adapter repre
 		Args:    arguments(0, "no arguments, only flags"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			sc := a.screen()
+			o.Note = func(note string) { sc.log.Warn(note) }
 			sc.start()
 			got, err := o.Run(cmd.Context(), func(done, all int) {
 				sc.show(float64(done)/float64(all), fmt.Sprintf("weight %d/%d", done+1, all), "")

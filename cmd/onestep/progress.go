@@ -186,3 +186,10 @@ func (a *app) continues(r training.Result, err error) {
 		fmt.Fprintf(a.stderr, "onestep: the last checkpoint is %s: the same command with --resume continues from it\n", r.State)
 	}
 }
+
+// stopped says how a training run continues whose time is over before all of its steps were done.
+func (a *app) stopped(r training.Result, steps int) {
+	if !r.Finished {
+		fmt.Fprintf(a.stderr, "onestep: --duration is over: saved after step %d of %d; the same command with --resume continues\n", r.Step, steps)
+	}
+}

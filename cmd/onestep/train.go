@@ -119,7 +119,7 @@ Ctrl-C exits at once. With --method METHOD, --help shows only the options of tha
 		topic{"Optimizer and EMA", "batch lr lr-decay clip skips rollbacks ema widths half-lives"},
 		topic{"Method", "*"},
 		topic{"Output", "save-every keep sample-every log-every"},
-		topic{"Device and memory", "device threads force"},
+		topic{"Device and memory", "device checkpointing threads force"},
 	)
 	return cmd
 }
@@ -215,9 +215,7 @@ func (a *app) doTrain(ctx context.Context, o job.Train) error {
 		a.continues(r.Result, err)
 		return err
 	}
-	if !r.Finished {
-		fmt.Fprintf(a.stderr, "onestep: --duration is over: saved after step %d of %d; the same command with --resume continues\n", r.Step, o.Steps)
-	}
+	a.stopped(r.Result, o.Steps)
 	text := plural.N(r.Step, "step") + ", " + plural.N(r.Seen, "image")
 	if r.Loss != 0 {
 		text += fmt.Sprintf(", loss %.5g", r.Loss)

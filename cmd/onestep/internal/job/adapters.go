@@ -231,11 +231,22 @@ func (on *adapters) tagged(ctx context.Context, tags []prompt.LoRA) (all nn.Adap
 	return all, words, nil
 }
 
-// adapterName is a file's name without its extension.
+// adapterName is a file's name without its extension, or of a run's best snapshot the run's name, by which --lora-dir finds it.
 func adapterName(file string) string {
-	name := filepath.Base(filepath.Clean(file))
+	file = filepath.Clean(file)
+	if dir := filepath.Dir(file); filepath.Base(file) == bestSnapshot {
+		if run, _, _ := ofRun(dir); run == file {
+			if name, err := filepath.Abs(dir); err == nil {
+				return filepath.Base(name)
+			}
+		}
+	}
+	name := filepath.Base(file)
 	return strings.TrimSuffix(name, filepath.Ext(name))
 }
+
+// bestSnapshot is the name of the best snapshot of a run that trains an adapter.
+const bestSnapshot = "best.safetensors"
 
 // nameOf is the name of an adapter's file.
 func nameOf(a *lora.Adapter) string { return adapterName(a.File().Path) }
@@ -294,10 +305,12 @@ func (on *adapters) counts() map[string]int {
 	return of
 }
 
-// changed lists the adapters of an image's metadata that are missing here or have another hash.
+// changed lists the adapters of an image's metadata that are missing here or have another hash. They may have other names: a run's best snapshot
+// is named after the run, also where its file was named before.
 func (on *adapters) changed(before []string) (notes []string) {
+	hash := func(text string) string { return text[strings.LastIndexByte(text, ' ')+1:] }
 	for _, b := range before {
-		if !slices.Contains(on.hashes, b) {
+		if !slices.ContainsFunc(on.hashes, func(now string) bool { return hash(now) == hash(b) }) {
 			notes = append(notes, fmt.Sprintf("the image was generated with an adapter (name and hash %s) that is not used, or has changed since", b))
 		}
 	}

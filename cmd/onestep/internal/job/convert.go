@@ -56,6 +56,9 @@ func (o Convert) run(ctx context.Context, note func(string), change func(m *weig
 	case single && o.OutVariant != "":
 		return Converted{}, usage("--out-variant: single files have no variants")
 	}
+	if err := ofRuns(note, map[string]*string{"--model": &o.Model}); err != nil {
+		return Converted{}, err
+	}
 	w := weights.WriteOptions{Overwrite: o.Overwrite, Variant: o.OutVariant, Tokenizer: func(dir string, second bool) error {
 		t := prompt.Default()
 		if second {

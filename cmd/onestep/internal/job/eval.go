@@ -167,6 +167,9 @@ func (o Eval) Run(ctx context.Context) (out Evaluated, err error) {
 	if err != nil {
 		return out, err
 	}
+	if err := ofRuns(o.Note, map[string]*string{"--model": &o.Model}); err != nil {
+		return out, err
+	}
 	err = There(ownModel("--model", o.Model, wantModel+", or "+wantDiffusion), Path{"--images", o.Images, "a directory of images", Either}, dataPath(o.Data))
 	if err != nil {
 		return out, err

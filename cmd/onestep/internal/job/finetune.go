@@ -39,9 +39,9 @@ type Finetune struct {
 // finetuneOwn are keys of options.json that are the tool's.
 var finetuneOwn = []string{"onestep", "threads"}
 
-// ReadConfig reads a JSON file of options; path is that of --config, or of a run's options.json. beside are its keys that are no options, such
-// as the sums of files that a run's options.json has. A run of another command is an error.
-func (o Finetune) ReadConfig(path, kind string) (values map[string]any, beside []string, err error) {
+// ReadConfig reads a JSON file of options; path is that of --config, or of a run's options.json. It sets Threads to the file's number, unless it
+// is set. beside are keys that are no options, such as the sums of files that a run's options.json has. A run of another command is an error.
+func (o *Finetune) ReadConfig(path, kind string) (values map[string]any, beside []string, err error) {
 	if err := There(Path{"--config", path, "a JSON file of options, as a run's options.json", File}); err != nil {
 		return nil, nil, err
 	}
@@ -59,8 +59,15 @@ func (o Finetune) ReadConfig(path, kind string) (values map[string]any, beside [
 	if of, there := all["run"]; there && of != kind {
 		return nil, nil, usage("--config %s: it has options of %s, want those of %s", quote.Path(path), quote.Text(fmt.Sprint(of)), kind)
 	}
+	n := threadsOf(all)
+	if v, there := all["threads"]; there && n == 0 {
+		return nil, nil, usage("--config %s: threads: want 1 to %d, got %s", quote.Path(path), mostThreads, quote.Text(fmt.Sprint(v)))
+	}
+	if o.Threads == 0 {
+		o.Threads = n
+	}
 	for _, key := range slices.Sorted(maps.Keys(all)) {
-		if _, ok := options.Named(o.Options, strings.ReplaceAll(key, "_", "-")); !ok && key != "run" && key != "onestep" {
+		if _, ok := options.Named(o.Options, strings.ReplaceAll(key, "_", "-")); !ok && !slices.Contains([]string{"run", "history", "onestep", "threads"}, key) {
 			beside = append(beside, key)
 		}
 	}
@@ -68,7 +75,7 @@ func (o Finetune) ReadConfig(path, kind string) (values map[string]any, beside [
 }
 
 // ReadRun reads the options of the run in the run directory; nil if there is none.
-func (o Finetune) ReadRun(kind string) (map[string]any, error) {
+func (o *Finetune) ReadRun(kind string) (map[string]any, error) {
 	path := filepath.Join(o.Run.Out, "options.json")
 	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
 		return nil, nil
@@ -87,6 +94,9 @@ func (o Finetune) ReadRun(kind string) (map[string]any, error) {
 // Open decides everything, and checks the memory. The caller closes the plan.
 func (o Finetune) Open(ctx context.Context) (*finetune.Plan, error) {
 	r := o.Run
+	if err := o.ofRuns(); err != nil {
+		return nil, err
+	}
 	there := []Path{{"--model", r.Model, wantDiffusion, Either}, {"--val-prompts", r.ValPrompts, "a text file with a prompt on each line", File}}
 	if l, ok := o.Options.(*finetune.LDM); ok {
 		there = append(there, Path{"--autoencoder", l.Autoencoder, "an autoencoder: a directory or a .safetensors file", Either})
@@ -95,9 +105,12 @@ func (o Finetune) Open(ctx context.Context) (*finetune.Plan, error) {
 		return nil, err
 	}
 	r.Adapters, r.Draw = lora.Adapters{}, drawSample
-	r.Extra = map[string]string{}
+	r.Extra = map[string]any{}
 	if o.Version != "" {
 		r.Extra["onestep"] = o.Version
+	}
+	if o.Threads != 0 {
+		r.Extra["threads"] = o.Threads
 	}
 	p, err := o.Plan(ctx)
 	if err != nil {
@@ -120,6 +133,30 @@ func (o Finetune) Open(ctx context.Context) (*finetune.Plan, error) {
 	return p, nil
 }
 
+// ofRuns puts snapshots in place of the runs that a run starts from.
+func (o Finetune) ofRuns() error {
+	note := func(text string) {
+		if o.Run.Log != nil {
+			o.Run.Log.Warn(text)
+		}
+	}
+	models, adapters := map[string]*string{"--model": &o.Run.Model}, map[string]*string{}
+	switch m := o.Options.(type) {
+	case *finetune.LCM:
+		adapters["--init"] = &m.Init
+	case *finetune.LoRA:
+		adapters["--init"], adapters["--few-step"] = &m.Init, &m.FewStep
+	case *finetune.LDM:
+		models = map[string]*string{"--autoencoder": &m.Autoencoder}
+	}
+	for flag, path := range adapters {
+		if err := replaceRun(note, flag, path, adapterOfRun); err != nil {
+			return err
+		}
+	}
+	return ofRuns(note, models)
+}
+
 // Ready returns the errors of a plan's device and run directory, which a run would end with.
 func (o Finetune) Ready(p *finetune.Plan) error {
 	if err := o.Run.Device.Available(); err != nil {
@@ -132,6 +169,12 @@ func (o Finetune) Ready(p *finetune.Plan) error {
 // Train trains.
 func (o Finetune) Train(ctx context.Context) (out finetune.Result, err error) {
 	note := func(text string) { o.Run.Log.Warn(text) }
+	if o.Run.Resume {
+		var text string
+		if o.Threads, text = threadsToResume(o.Run.Out, o.Run.Device, o.Threads); text != "" {
+			note(text)
+		}
+	}
 	if err := use(o.Run.Device, o.Threads, note); err != nil {
 		return out, err
 	}

@@ -65,7 +65,7 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 		return none, err
 	}
 	var model string
-	if o.Model, model, err = modelOfRun(o.Model); err != nil {
+	if o.Model, model, err = modelOfRun("--model", o.Model); err != nil {
 		return none, err
 	}
 	if model != "" {

@@ -2,12 +2,9 @@ package job
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"image"
-	"io/fs"
 	"math"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -90,9 +87,7 @@ func (o *Inspect) validate() error {
 	case o.Threads < 0 || o.Threads > 4096:
 		return usage("--threads: want 1 to 4096, got %d", o.Threads)
 	}
-	if _, err := os.Lstat(o.Out); !o.Overwrite && err == nil {
-		return fmt.Errorf("%s exists: choose another name or pass --overwrite", quote.Path(o.Out))
-	} else if err != nil && !errors.Is(err, fs.ErrNotExist) {
+	if err := mayWrite(o.Out, o.Overwrite); err != nil {
 		return err
 	}
 	return Writable(o.Out)

@@ -56,8 +56,11 @@ type LoRAModule struct {
 // maxHashed is the largest file that is hashed for a description, which takes a second or two and is not interrupted.
 const maxHashed = 2 << 30
 
-// InspectLoRA describes an adapter and, with a model, how it fits.
-func InspectLoRA(path, model string, o weights.Options) (LoRAInfo, error) {
+// InspectLoRA describes an adapter and, with a model, how it fits. note is called with notices; it may be nil.
+func InspectLoRA(path, model string, o weights.Options, note func(string)) (LoRAInfo, error) {
+	if err := errors.Join(replaceRun(note, "", &path, adapterOfRun), ofRuns(note, map[string]*string{"--model": &model})); err != nil {
+		return LoRAInfo{}, err
+	}
 	out := LoRAInfo{
 		Path: path, Kinds: map[string]int{}, Layouts: map[string]int{}, Parts: map[string]int{}, Ranks: map[string]int{}, Alphas: map[string]int{},
 		DTypes: map[string]int{}, Model: model, Base: []string{},
@@ -230,6 +233,9 @@ func (o ConvertLoRA) Run(note func(string)) error {
 	case filepath.Ext(o.Out) != ".safetensors":
 		return usage("--out: want FILE.safetensors, got %s", q.Quoted(o.Out))
 	}
+	if err := errors.Join(replaceRun(note, "", &o.File, adapterOfRun), ofRuns(note, map[string]*string{"--model": &o.Model})); err != nil {
+		return err
+	}
 	reads := []Path{{"", o.File, wantAdapter, Either}, {"--model", o.Model, wantDiffusion, Either}}
 	if err := There(reads...); err != nil {
 		return err
@@ -378,6 +384,8 @@ type ExtractLoRA struct {
 	Rank                        int
 	Variant                     string
 	Overwrite                   bool
+
+	Note func(string) // receives notices; may be nil
 }
 
 // ExtractedLoRA describes the adapter written.
@@ -402,6 +410,9 @@ func (o ExtractLoRA) Run(ctx context.Context, progress func(done, all int)) (out
 	d, ok := dtypes[cmp.Or(o.DType, "f16")]
 	if !ok {
 		return out, usage("--dtype: want %s, got %s", strings.Join(DTypes(), ", "), q.Quoted(o.DType))
+	}
+	if err := ofRuns(o.Note, map[string]*string{"--base": &o.Base, "--tuned": &o.Tuned}); err != nil {
+		return out, err
 	}
 	reads := []Path{{"--base", o.Base, wantDiffusion, Either}, {"--tuned", o.Tuned, wantDiffusion, Either}}
 	if err := There(reads...); err != nil {

@@ -2,10 +2,8 @@ package job
 
 import (
 	"fmt"
-	"runtime"
 
 	"github.com/onestep-go/onestep/internal/memory"
-	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -38,12 +36,4 @@ func (n need) enough(dev torch.Device, what, less string) error {
 func tooMuch(what, less string, need float64, have int64, limit string) error {
 	return &MemoryError{fmt.Sprintf("%s needs about %s of memory and only %s are available (limit: %s): %s, or pass --force to try anyway",
 		what, memory.Size(need), memory.Size(float64(have)), limit, less)}
-}
-
-// threads limits a number of threads to the processors that the process may use, with a notice.
-func threads(n int) (bounded int, notice string) {
-	if most := runtime.NumCPU(); n > most {
-		return most, fmt.Sprintf("--threads %d exceeds the %s available to this process: using as many threads as processors", n, plural.N(most, "processor"))
-	}
-	return n, ""
 }

@@ -2,8 +2,10 @@ package job
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
@@ -12,6 +14,9 @@ import (
 
 // ofRun returns the snapshot of a run of train-lcm or train-lora in place of its directory, with what it is; any other path is returned as it is.
 func ofRun(path string) (snapshot, note string, err error) {
+	if path == "" {
+		return "", "", nil
+	}
 	if st, err := os.Stat(filepath.Join(path, "options.json")); err != nil || st.IsDir() {
 		return path, "", nil
 	}
@@ -45,14 +50,11 @@ func adaptersOfRuns(texts []string) (all, notes []string, err error) {
 				file, scale = text[:i], text[i:]
 			}
 		}
-		path, note, err := ofRun(file)
+		path, note, err := adapterOfRun("--lora", file)
 		if err != nil {
-			return nil, nil, fmt.Errorf("--lora: %w", err)
+			return nil, nil, err
 		}
 		if note != "" {
-			if st, err := os.Stat(path); err == nil && st.IsDir() {
-				return nil, nil, usage("--lora %s: the run trains a full model, not an adapter: pass --model %s", quote.Path(file), shellWord(file))
-			}
 			notes = append(notes, note)
 		}
 		all = append(all, path+scale)
@@ -60,17 +62,55 @@ func adaptersOfRuns(texts []string) (all, notes []string, err error) {
 	return all, notes, nil
 }
 
-// modelOfRun puts the snapshot of a full model in place of its run.
-func modelOfRun(model string) (path, note string, err error) {
-	path, note, err = ofRun(model)
+// adapterOfRun puts the snapshot of an adapter in place of its run. flag may be empty.
+func adapterOfRun(flag, file string) (path, note string, err error) {
+	path, note, err = ofRun(file)
 	if err != nil {
-		return path, "", fmt.Errorf("--model: %w", err)
+		return file, "", flagged(flag, err)
 	}
-	if note == "" {
-		return path, "", nil
-	}
-	if st, err := os.Stat(path); err != nil || !st.IsDir() {
-		return model, "", usage("--model %s: the run trains an adapter: pass its base model, and --lora %s", quote.Path(model), shellWord(path))
+	if st, err := os.Stat(path); note != "" && err == nil && st.IsDir() {
+		return file, "", usage("%s: the run trains a full model, not an adapter: pass it as --model %s", strings.TrimSpace(flag+" "+quote.Path(file)), shellWord(file))
 	}
 	return path, note, nil
+}
+
+// modelOfRun puts the snapshot of a full model in place of its run.
+func modelOfRun(flag, model string) (path, note string, err error) {
+	path, note, err = ofRun(model)
+	if err != nil {
+		return model, "", flagged(flag, err)
+	}
+	if st, err := os.Stat(path); note != "" && (err != nil || !st.IsDir()) {
+		return model, "", usage("%s %s: the run trains an adapter: pass its base model, and --lora %s", flag, quote.Path(model), shellWord(path))
+	}
+	return path, note, nil
+}
+
+// ofRuns puts snapshots of full models in place of runs, by the flags that name them.
+func ofRuns(note func(string), models map[string]*string) error {
+	for _, flag := range slices.Sorted(maps.Keys(models)) {
+		if err := replaceRun(note, flag, models[flag], modelOfRun); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// replaceRun puts a snapshot in place of a run.
+func replaceRun(note func(string), flag string, path *string, find func(flag, path string) (string, string, error)) error {
+	found, text, err := find(flag, *path)
+	if err != nil {
+		return err
+	}
+	if *path = found; text != "" && note != nil {
+		note(text)
+	}
+	return nil
+}
+
+func flagged(flag string, err error) error {
+	if flag == "" {
+		return err
+	}
+	return fmt.Errorf("%s: %w", flag, err)
 }

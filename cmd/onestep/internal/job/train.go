@@ -102,6 +102,12 @@ func (o Train) Train(ctx context.Context, h Hooks) (out recipe.Result, err error
 	if o.Out == "" {
 		return out, usage("--out is missing: want a directory for the run")
 	}
+	if o.Resume {
+		var note string
+		if o.Threads, note = threadsToResume(o.Out, o.Device, o.Threads); note != "" {
+			h.warn(note)
+		}
+	}
 	if err := use(o.Device, o.Threads, h.warn); err != nil {
 		return out, err
 	}
