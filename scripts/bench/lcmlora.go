@@ -24,10 +24,7 @@ func lcmLoRA(o options) (_ any, err error) {
 	if err := torch.SetThreads(o.threads); err != nil {
 		return nil, err
 	}
-	d := torch.Float32
-	if o.dtype == "bf16" {
-		d = torch.BFloat16
-	}
+	d := map[string]torch.DType{"f32": torch.Float32, "bf16": torch.BFloat16, "f16": torch.Float16}[o.dtype]
 	if o.save != "" {
 		net, err := unet.New(unet.SD15(), torch.CPU, d, 0)
 		if err != nil {
@@ -85,12 +82,17 @@ func lcmLoRA(o options) (_ any, err error) {
 			last, used = time.Now(), cpuSeconds()
 		},
 	}
-	if _, err := trainer.Train(context.Background()); err != nil {
+	if d == torch.Float16 {
+		trainer.LossScale = &training.LossScale{}
+	}
+	r, err := trainer.Train(context.Background())
+	if err != nil {
 		return nil, err
 	}
 	m, err := torch.CPU.Memory()
 	return map[string]float64{
 		"seconds": median(took), "loss_seconds": median(method.took), "cpu_seconds": median(busy), "peak_rss_mib": peakMiB(),
+		"loss": r.Loss, "overflows": float64(r.Overflows), // of loss scaling, in float16
 		"peak_tensors_mib": float64(m.PeakAllocated) / (1 << 20), // without the network's weights, which are those of the mapped file
 	}, errors.Join(failed, err)
 }

@@ -46,7 +46,7 @@ func work(args []string, stdout io.Writer) error {
 	f.IntVar(&o.runs, "runs", 5, "timed runs")
 	f.IntVar(&o.threads, "threads", 2, "threads per operator")
 	f.StringVar(&o.model, "model", "", "directory of a Stable Diffusion model (with sd or lora), or file of its U-Net (with lcm-lora)")
-	f.StringVar(&o.dtype, "dtype", "f32", "data type of weights and computation: f32 or bf16 (with sd, lora or lcm-lora)")
+	f.StringVar(&o.dtype, "dtype", "f32", "data type of weights and computation: f32 or bf16 (with sd, lora or lcm-lora; there f16, too)")
 	f.IntVar(&o.size, "size", 512, "height and width of images in pixels (with sd, lora or lcm-lora)")
 	f.BoolVar(&o.checkpointing, "checkpointing", false, "gradient checkpointing (with lcm-lora)")
 	f.StringVar(&o.lora, "lora", "", "adapter file for the model (with lora)")
