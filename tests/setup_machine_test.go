@@ -134,12 +134,15 @@ func (m *machine) tools(names ...string) {
 // command is the set-up, built from a source tree, in a folder of the user's.
 func (m *machine) command(tree string, args ...string) *exec.Cmd {
 	m.t.Helper()
-	program := filepath.Join(m.t.TempDir(), "setup")
-	build := exec.Command(look(m.t, "go"), "build", "-o", program, "./scripts/setup")
-	build.Dir, build.Env = tree, append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-mod=mod", "GOWORK=off")
-	out, err := build.CombinedOutput()
-	require.NoError(m.t, err, "%s", out)
-	cmd := exec.Command(program, args...)
+	of := &theSetup
+	if tree != m.root {
+		of = new(program)
+	}
+	path := of.build(m.t, tree, "./scripts/setup", "CGO_ENABLED=0", "GOFLAGS=-mod=mod", "GOWORK=off")
+	if of != &theSetup {
+		m.t.Cleanup(func() { require.NoError(m.t, os.RemoveAll(of.dir)) })
+	}
+	cmd := exec.Command(path, args...)
 	cmd.Env = m.env
 	cmd.Dir = m.dir
 	return cmd

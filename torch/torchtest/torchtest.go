@@ -19,14 +19,17 @@ import (
 )
 
 // Main runs a package's tests and then fails if tensors were not freed. Operators use one thread, so that
-// results repeat bit by bit and tests that share a machine do not starve each other. Call it from TestMain.
-func Main(m *testing.M) {
+// results repeat bit by bit and tests that share a machine do not starve each other. Call it from TestMain. The functions run after the tests.
+func Main(m *testing.M, after ...func()) {
 	if err := torch.SetThreads(1); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	before := torch.Live()
 	code := m.Run()
+	for _, f := range after {
+		f()
+	}
 	if left := torch.Live() - before; left != 0 && code == 0 {
 		fmt.Fprintln(os.Stderr, plural.N(left, "tensor")+" not freed")
 		code = 1
