@@ -11,6 +11,7 @@ import (
 	"github.com/onestep-go/onestep/models/dit"
 	"github.com/onestep-go/onestep/models/mlp"
 	"github.com/onestep-go/onestep/models/unet"
+	"github.com/onestep-go/onestep/models/unet2d"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/torchtest"
 )
@@ -18,15 +19,22 @@ import (
 // Estimates of activations are within a factor of 1.5 of what tensors hold at most, in either direction, with gradients and without.
 func TestActivations(t *testing.T) {
 	if torchtest.Alone(t) {
-		testActivations(t, pass{"forward", false, false, Config.forward}, pass{"gradients", true, false, Config.gradients})
+		testActivations(t, measuredNetworks, pass{"forward", false, false, Config.forward}, pass{"gradients", true, false, Config.gradients})
 	}
 }
 
 // So are those of a step with gradient checkpointing, which networks would exceed without it.
 func TestCheckpointed(t *testing.T) {
 	if torchtest.Alone(t) {
-		testActivations(t, pass{"checkpointing", true, true, Config.Checkpointed})
+		testActivations(t, append(measuredNetworks[1:], Config{Net: unet2d.Config{Height: 32, Width: 32, Channels: []int{32, 64}}}), pass{"checkpointing", true, true, Config.Checkpointed})
 	}
+}
+
+var measuredNetworks = []Config{
+	{Net: mlp.Config{Shape: []int{3, 8, 8}, Width: 256, Depth: 4}},
+	{Net: dit.Config{Resolution: 32, Width: 96, Depth: 4}},
+	{Net: unet.Config{Resolution: 32, Channels: 32}},
+	{Net: unet.Config{Resolution: 32, Channels: 32, Attention: []int{16}}},
 }
 
 // pass is a pass of a network, and the estimate of what it takes.
@@ -39,14 +47,9 @@ type pass struct {
 func (c Config) forward() float64   { return c.Activations(false) }
 func (c Config) gradients() float64 { return c.Activations(true) }
 
-func testActivations(t *testing.T, passes ...pass) {
+func testActivations(t *testing.T, of []Config, passes ...pass) {
 	at := 8e6 // what is measured grows, because only what is larger than all that came before is seen
-	for _, c := range []Config{
-		{Net: mlp.Config{Shape: []int{3, 8, 8}, Width: 256, Depth: 4}},
-		{Net: dit.Config{Resolution: 32, Width: 96, Depth: 4}},
-		{Net: unet.Config{Resolution: 32, Channels: 32}},
-		{Net: unet.Config{Resolution: 32, Channels: 32, Attention: []int{16}}},
-	} {
+	for _, c := range of {
 		c = c.WithDefaults()
 		net, err := New(c, torch.CPU, torch.Float32, 1)
 		require.NoError(t, err)

@@ -278,14 +278,8 @@ func (u *UNet2D) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) 
 		for _, l := range u.up {
 			for _, b := range l.blocks {
 				last := len(skips) - 1
-				both := torch.Cat(s, []*torch.Tensor{h, skips[last]}, 1)
-				h.Free()
-				if h != skips[last] {
-					skips[last].Free()
-				}
+				h = b.join(s, h, skips[last], emb, c)
 				skips = skips[:last]
-				h = b.forward(s, both, emb, c)
-				both.Free()
 			}
 			if l.skip && image != nil {
 				image = blocks.Release(resize(true, false)(s, image), image)
@@ -311,18 +305,45 @@ func (u *UNet2D) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) 
 
 // resample returns the halved or doubled features, or nil in the last level.
 func (l level) resample(s *torch.Scope, h, emb *torch.Tensor, c models.Cond) *torch.Tensor {
-	switch {
-	case l.residual != nil:
-		return l.residual.Forward(s, h, emb, c)
-	case l.shrink != nil:
-		return l.shrink.Forward(s, h, c.Adapters)
-	case l.grow != nil:
-		return l.grow.Double(s, h, c.Adapters)
+	if l.residual == nil && l.shrink == nil && l.grow == nil {
+		return nil
 	}
-	return nil
+	return blocks.Checkpoint(s, c.Checkpointing, func(s *torch.Scope, x []*torch.Tensor) *torch.Tensor {
+		switch {
+		case l.residual != nil:
+			return l.residual.Forward(s, x[0], x[1], c)
+		case l.shrink != nil:
+			return l.shrink.Forward(s, x[0], c.Adapters)
+		}
+		return l.grow.Double(s, x[0], c.Adapters)
+	}, h, emb)
 }
 
 func (b block) forward(s *torch.Scope, x, emb *torch.Tensor, c models.Cond) *torch.Tensor {
+	return blocks.Checkpoint(s, c.Checkpointing, func(s *torch.Scope, x []*torch.Tensor) *torch.Tensor {
+		return b.compute(s, x[0], x[1], c)
+	}, x, emb)
+}
+
+// join is forward of h and the skip connection, concatenated. It frees both.
+func (b block) join(s *torch.Scope, h, skip, emb *torch.Tensor, c models.Cond) *torch.Tensor {
+	free := func() {
+		h.Free()
+		skip.Free()
+	}
+	own := !s.GradEnabled() // then they are freed as early as possible
+	y := blocks.Checkpoint(s, c.Checkpointing, func(s *torch.Scope, x []*torch.Tensor) *torch.Tensor {
+		both := torch.Cat(s, x[:2], 1)
+		if own {
+			free()
+		}
+		return blocks.Release(b.compute(s, both, x[2], c), both)
+	}, h, skip, emb)
+	free()
+	return y
+}
+
+func (b block) compute(s *torch.Scope, x, emb *torch.Tensor, c models.Cond) *torch.Tensor {
 	h := b.res.Forward(s, x, emb, c)
 	if b.attn == nil {
 		return h
