@@ -60,6 +60,7 @@ The weights of the features are made once, with Python: scripts/efficientnet_wei
 	f.StringVar(&o.Model, "model", "", "a model file, a run directory (its last snapshot), builtin, or a Stable Diffusion directory or file")
 	f.StringVar(&o.Images, "images", "", "directory of images to evaluate in place of a model's")
 	f.Var(dtype{choice{&o.DType, job.DTypes()}}, "dtype", "Stable Diffusion: data type of weights and computation")
+	f.StringArrayVar(&o.LoRAs, "lora", nil, "Stable Diffusion: adapter and its scale, as in onestep generate; may be given several times")
 	f.StringVar(&o.Data, "data", "", "the real images: as for onestep train; for Stable Diffusion a directory of images with captions (required)")
 	f.Var(count{&o.Real}, "real", "number of real images to use, drawn at random (default: all)")
 	f.Var(count{&o.Resolution}, "resolution", "with --images: size in pixels to which both sides are cropped and resized first (default: that of the images)")
@@ -92,12 +93,13 @@ The weights of the features are made once, with Python: scripts/efficientnet_wei
 	call(f, "T,T", "times")
 	hideDefault(f, "times")
 	call(f, "FILE", "features")
+	call(f, "FILE[=X]", "lora")
 	call(f, "FILE.png", "nearest")
 	call(f, "DEVICE", "device")
 	offer(cmd, "model", "builtin")
 	offer(cmd, "device", "cpu", "cuda")
 	byTopic(cmd,
-		topic{"Generated images", "model images dtype"},
+		topic{"Generated images", "model images lora dtype"},
 		topic{"Real images", "data real resolution"},
 		topic{"Sampling", "n sampler steps times search-times search-by guidance seed"},
 		topic{"Features", "features cache no-cache"},
@@ -157,7 +159,7 @@ func evaluatedText(e job.Evaluated) string {
 	if e.Images != "" {
 		fmt.Fprintf(&b, "those of %s", quote.Path(e.Images))
 	} else {
-		fmt.Fprintf(&b, "by %s, %s, %s, seeds from %d on", quote.Path(e.Model), e.Sampler, plural.N(e.Steps, "step"), e.Seed)
+		fmt.Fprintf(&b, "by %s, %s, %s, seeds from %d on", quote.Path(strings.Join(append([]string{e.Model}, e.LoRAs...), " with ")), e.Sampler, plural.N(e.Steps, "step"), e.Seed)
 	}
 	fmt.Fprintf(&b, ", %d×%d pixels\n", e.Width, e.Height)
 	if e.Nearest != "" {

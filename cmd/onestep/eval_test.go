@@ -139,6 +139,26 @@ func TestEvalDiffusion(t *testing.T) {
 	require.InDelta(t, 1./12, got.Agreement.Chance1, 1e-12)
 }
 
+// Adapters change what is generated, and are in the result.
+func TestEvalAdapters(t *testing.T) {
+	extractor(t)
+	data := colours(t, filepath.Join(t.TempDir(), "data"), 12, 40)
+	model, dir := adapters(t, "sd15")
+	args := []string{"--model", model, "--data", data, "--n", "6", "--no-cache", "--steps", "1"}
+	bare, _ := evaluated(t, args...)
+	one := filepath.Join(dir, "one.safetensors")
+	with, _ := evaluated(t, append(args, "--lora", one)...)
+	require.Equal(t, []string{one}, with.LoRAs)
+	require.NotEqual(t, bare.Generated.Frechet, with.Generated.Frechet)
+	zero, _ := evaluated(t, append(args, "--lora", one+"=0")...)
+	require.Equal(t, bare.Generated, zero.Generated)
+	for _, c := range [][]string{{"--images", data}, {"--model", "builtin"}} {
+		code, _, errs := try(append([]string{"eval", "--data", data, "--lora", one}, c...)...)
+		require.Equal(t, exitUsage, code)
+		require.Contains(t, errs, "--lora")
+	}
+}
+
 func TestEvalRefuses(t *testing.T) {
 	weights := extractor(t)
 	dir := t.TempDir()

@@ -31,7 +31,8 @@ type Eval struct {
 	Steps    int
 	Guidance *float64 // nil: the model's default
 	Seed     uint64
-	DType    string // of Stable Diffusion
+	DType    string   // of Stable Diffusion
+	LoRAs    []string // adapters of Stable Diffusion, as in Generate
 
 	Times    []float64 // noise levels of a pixel-space model, largest first; nil: the default
 	Search   int       // number of steps whose times are searched; 0: nothing is
@@ -65,15 +66,16 @@ const (
 
 // Evaluated is the result of an evaluation.
 type Evaluated struct {
-	Model       string `json:"model,omitempty"`
-	Images      string `json:"images,omitempty"`
-	Data        string `json:"data"`
-	Sampler     string `json:"sampler,omitempty"`
-	Steps       int    `json:"steps,omitempty"`
-	Evaluations int    `json:"evaluations,omitempty"` // of the network per image
-	Width       int    `json:"width"`                 // of the images compared, before they are resized for the extractor
-	Height      int    `json:"height"`
-	Seed        uint64 `json:"seed"`
+	Model       string   `json:"model,omitempty"`
+	Images      string   `json:"images,omitempty"`
+	Data        string   `json:"data"`
+	LoRAs       []string `json:"lora,omitempty"`
+	Sampler     string   `json:"sampler,omitempty"`
+	Steps       int      `json:"steps,omitempty"`
+	Evaluations int      `json:"evaluations,omitempty"` // of the network per image
+	Width       int      `json:"width"`                 // of the images compared, before they are resized for the extractor
+	Height      int      `json:"height"`
+	Seed        uint64   `json:"seed"`
 
 	evaluation.Report
 	// Bound is the caption agreement of real images after the model's autoencoder, which no model with it can exceed by much.
@@ -134,8 +136,8 @@ func (o *Eval) validate() error {
 		}
 		return nil
 	}
-	if o.Steps != 0 || o.Sampler != "" || o.Guidance != nil {
-		return usage("--steps, --sampler and --guidance: with --images nothing is generated: leave them out")
+	if o.Steps != 0 || o.Sampler != "" || o.Guidance != nil || len(o.LoRAs) > 0 {
+		return usage("--steps, --sampler, --guidance and --lora: with --images nothing is generated: leave them out")
 	}
 	return nil
 }
@@ -185,7 +187,7 @@ func (o Eval) Run(ctx context.Context) (out Evaluated, err error) {
 		return out, fmt.Errorf("--features: %w", err)
 	}
 	defer f.Extractor.(*efficientnet.Net).Close()
-	out = Evaluated{Model: o.Model, Images: o.Images, Data: o.Data, Seed: o.Seed}
+	out = Evaluated{Model: o.Model, LoRAs: o.LoRAs, Images: o.Images, Data: o.Data, Seed: o.Seed}
 	sides, err := o.open(ctx, dev, &out)
 	if err != nil {
 		return out, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"image"
+	"slices"
 
 	"github.com/onestep-go/onestep/evaluation"
 	"github.com/onestep-go/onestep/internal/plural"
@@ -81,6 +82,10 @@ func (o Eval) openDiffusion(ctx context.Context, dev torch.Device, out *Evaluate
 	g := DefaultGenerate()
 	g.Model, g.Device, g.DType, g.Threads, g.Force = o.Model, o.Device, o.DType, o.Threads, o.Force
 	g.Prompts, g.Plain, g.Seed, g.Sampler, g.Steps, g.Guidance = []string{"a"}, true, &o.Seed, o.Sampler, o.Steps, o.Guidance
+	var ofRuns []string
+	if g.LoRAs, ofRuns, err = adaptersOfRuns(o.LoRAs); err != nil {
+		return c, err
+	}
 	if err := g.validate(); err != nil {
 		return c, err
 	}
@@ -88,6 +93,11 @@ func (o Eval) openDiffusion(ctx context.Context, dev torch.Device, out *Evaluate
 	if err != nil {
 		return c, err
 	}
+	adapters, err := g.adapters()
+	if err != nil {
+		return c, err
+	}
+	defer func() { err = errors.Join(err, closeAdapters(adapters)) }() // those that were not moved to a cache
 	all, err := g.openFiles(ctx, t)
 	c.close = all.close
 	defer func() {
@@ -102,12 +112,16 @@ func (o Eval) openDiffusion(ctx context.Context, dev torch.Device, out *Evaluate
 	if err := all.load(&t, g.options(dev)); err != nil {
 		return c, err
 	}
+	on, free, err := g.adapt(ctx, &t, adapters)
+	c.close = func() { free(); all.close() }
+	if err != nil {
+		return c, err
+	}
 	plan, err := t.Plan(g.Prompts...)
 	if err != nil {
 		return c, err
 	}
-	o.note(g.remarks...)
-	o.note(plan.Notices...)
+	o.note(slices.Concat(ofRuns, g.remarks, plan.Notices, on.notes(), on.suits(plan.Method))...)
 	out.Sampler, out.Steps, out.Evaluations, out.Width, out.Height = plan.Method, plan.Steps, plan.Evaluations, plan.Width, plan.Height
 	set, err := captioned.Open(ctx, o.Data, captioned.Options{
 		Resolution: min(out.Width, out.Height), Progress: func(done, all int) { o.progress("looking at image", done, all) },
@@ -115,7 +129,7 @@ func (o Eval) openDiffusion(ctx context.Context, dev torch.Device, out *Evaluate
 	if err != nil {
 		return c, fmt.Errorf("--data: %w", err)
 	}
-	c.close = func() { _ = set.Close(); all.close() }
+	c.close = func() { _ = set.Close(); free(); all.close() }
 	if out.Width != out.Height {
 		o.note(fmt.Sprintf("the model generates %d×%d pixels and the data are cropped to squares of %d", out.Width, out.Height, min(out.Width, out.Height)))
 	}

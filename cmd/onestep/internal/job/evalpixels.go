@@ -84,6 +84,9 @@ func (o Eval) openPixels(ctx context.Context, dev torch.Device, out *Evaluated) 
 	if o.DType != "f32" {
 		return c, usage("--dtype: models of onestep train compute in f32: leave the option out")
 	}
+	if len(o.LoRAs) > 0 {
+		return c, usage("--lora: adapters are for Stable Diffusion, and this is a model of onestep train: leave the option out")
+	}
 	model, err := openFile(o.Model, dev)
 	if err != nil {
 		return c, instead("--model", o.Model, err)
