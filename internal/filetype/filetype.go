@@ -113,6 +113,9 @@ func Of(head []byte) Type {
 	if len(head) == 0 {
 		return Type{ID: "empty", Name: "an empty file"}
 	}
+	if safetensors(head) { // first: its length may look like the beginning of a pickle
+		return Type{ID: "safetensors", Name: "a safetensors file"}
+	}
 	for _, s := range signatures {
 		switch {
 		case len(head) < s.at || !bytes.HasPrefix(head[s.at:], []byte(s.magic)):
@@ -125,8 +128,6 @@ func Of(head []byte) Type {
 		}
 	}
 	switch {
-	case safetensors(head):
-		return Type{ID: "safetensors", Name: "a safetensors file"}
 	case bytes.Contains(head[:min(len(head), 64)], []byte("brain.Event:")):
 		return Type{ID: "events", Name: "an event file of TensorBoard"}
 	case head[0] == 8 && bytes.Contains(head[:min(len(head), 32)], []byte("pytorch")):

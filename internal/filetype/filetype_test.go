@@ -41,6 +41,7 @@ func TestOf(t *testing.T) {
 		{"gguf", "GGUF\x03\x00\x00\x00", "gguf"},
 		{"pickle", "\x80\x02}q\x00.", "pickle"},
 		{"safetensors", string(binary.LittleEndian.AppendUint64(nil, uint64(len(header)))) + header + "\x00\x00\x00\x00", "safetensors"},
+		{"safetensors whose length begins like a pickle", "\x80\x04\x00\x00\x00\x00\x00\x00{\"a\":{}}", "safetensors"},
 		{"empty", "", "empty"},
 		{"html", "\n <!DOCTYPE HTML>\n<html>", "html"},
 		{"html without a doctype", "<html lang=en>", "html"},
