@@ -248,7 +248,7 @@ func TestToolWithoutLibtorch(t *testing.T) {
 func TestInfoWithoutLibtorch(t *testing.T) {
 	b := newIsolated(t)
 	at := func(rel string) string { return filepath.Join(b.dir, rel) }
-	paths := []string{"builtin", "emoji", filepath.Join(source(t), "docs", "results", "emoji-1step.png"), filepath.Join(source(t), "models", "sd", "weights", "testdata", "tiny.ckpt")}
+	paths := []string{"builtin", "emoji", filepath.Join(source(t), "docs", "results", "emoji-1step.png"), filepath.Join(source(t), "torch", "saved", "testdata", "tiny.ckpt")}
 	for _, pattern := range []string{"lora/alphas-*", "lora/attn-mixed.safetensors", "lora/bad-*.safetensors", "lora/cover-kohya.safetensors", "embeddings/*.*"} {
 		files, err := filepath.Glob(filepath.Join("testdata", pattern))
 		require.NoError(t, err)

@@ -350,3 +350,30 @@ func TestParseText(t *testing.T) {
 	_, err := ParseText([]byte(`{"projection_dim": -1}`), true)
 	require.Error(t, err)
 }
+
+// A folder's weights may be torch.save's, with the names that diffusers and transformers give them.
+func TestPickledFolder(t *testing.T) {
+	data, err := os.ReadFile(filepath.Join("..", "..", "..", "torch", "saved", "testdata", "tiny.ckpt"))
+	require.NoError(t, err)
+	for _, c := range []struct{ name, variant string }{
+		{"diffusion_pytorch_model.bin", ""}, {"pytorch_model.fp16.bin", "fp16"}, {"pytorch_model-00001-of-00001.bin", ""},
+	} {
+		dir := t.TempDir()
+		put(t, filepath.Join(dir, "config.json"), `{}`)
+		put(t, filepath.Join(dir, c.name), string(data))
+		want, err := openWeights(filepath.Join(dir, c.name))
+		require.NoError(t, err)
+		if strings.Contains(c.name, "-of-") {
+			weights := map[string]string{}
+			for name := range want.Names() {
+				weights[name] = c.name
+			}
+			put(t, filepath.Join(dir, "pytorch_model.bin.index.json"), map[string]any{"weight_map": weights})
+		}
+		got, err := OpenComponent(dir, Options{Variant: c.variant})
+		require.NoError(t, err)
+		same(t, want, got)
+		require.NoError(t, got.Close())
+		require.NoError(t, want.Close())
+	}
+}

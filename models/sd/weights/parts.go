@@ -15,6 +15,7 @@ import (
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/vae"
 	"github.com/onestep-go/onestep/torch/nn"
+	"github.com/onestep-go/onestep/torch/saved"
 )
 
 // Parts are replacements for a model's components. Each is the path of a component's directory, with or without a config.json, or of a file
@@ -186,7 +187,7 @@ func anyWeights(dir, variant string) (path, note string, err error) {
 	var there []string
 	for _, e := range entries {
 		if ext := strings.ToLower(filepath.Ext(e.Name())); e.Type().IsRegular() || e.Type()&fs.ModeSymlink != 0 {
-			if ext == ".safetensors" || pickled(e.Name()) || strings.Contains(e.Name(), ".index.") {
+			if ext == ".safetensors" || saved.Named(e.Name()) || strings.Contains(e.Name(), ".index.") {
 				there = append(there, e.Name())
 			}
 		}

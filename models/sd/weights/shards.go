@@ -14,6 +14,7 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
+	"github.com/onestep-go/onestep/torch/saved"
 )
 
 // file is a source of weights in one or more open files.
@@ -40,8 +41,8 @@ func openPlain(path string) (file, error) {
 	switch {
 	case strings.HasSuffix(path, ".json"):
 		return openShards(path)
-	case pickled(path):
-		return openArchive(path)
+	case saved.Named(path):
+		return saved.Open(path)
 	default:
 		return torch.OpenWeights(path)
 	}

@@ -4,6 +4,7 @@ import (
 	"iter"
 
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/saved"
 )
 
 // Tensors are the tensors of a file under their original names. They are views of the mapped file.
@@ -25,8 +26,8 @@ func (t *Tensors) Metadata() map[string]string {
 	if s, ok := f.(*scales); ok {
 		f = s.file
 	}
-	if a, ok := f.(*archive); ok {
-		return a.strings
+	if a, ok := f.(*saved.File); ok {
+		return a.Strings()
 	}
 	return metadataOf(t.file)
 }
@@ -85,14 +86,8 @@ func elements(f file, name string) ([]byte, torch.DType, bool) {
 		if in := f.by[name]; in != nil {
 			return elements(in, name)
 		}
-	case *archive:
-		if v, ok := f.tensors[name]; ok && v.packed && f.m.Bytes() != nil {
-			n := v.dtype.Size()
-			for _, d := range v.shape {
-				n *= d
-			}
-			return f.m.Bytes()[v.at:][:n], v.dtype, true
-		}
+	case *saved.File:
+		return f.Elements(name)
 	case *torch.Weights:
 		if v, ok := f.File().Tensor(name); ok {
 			_, d, _ := f.Info(name)

@@ -1,4 +1,4 @@
-package weights
+package saved
 
 import (
 	"archive/zip"
@@ -18,13 +18,14 @@ import (
 
 	"github.com/onestep-go/onestep/internal/pickle"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
 )
 
 // A checkpoint of training gives the tensors that PyTorch reads from it, and no others.
 func TestArchive(t *testing.T) {
-	got, err := openWeights(filepath.Join("testdata", "tiny.ckpt"))
+	got, err := Open(filepath.Join("testdata", "tiny.ckpt"))
 	require.NoError(t, err)
-	want, err := openWeights(filepath.Join("testdata", "tiny.safetensors"))
+	want, err := torch.OpenWeights(filepath.Join("testdata", "tiny.safetensors"))
 	require.NoError(t, err)
 	n := 0
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
@@ -130,7 +131,7 @@ func TestArchiveRefuses(t *testing.T) {
 	} {
 		t.Run(c.what, func(t *testing.T) {
 			path := rezip(t, c.change)
-			_, err := openWeights(path)
+			_, err := Open(path)
 			require.ErrorContains(t, err, c.want)
 			assert.ErrorContains(t, err, path)
 		})
@@ -143,8 +144,8 @@ func TestArchiveRefuses(t *testing.T) {
 		"":              "not empty",
 	} {
 		path := filepath.Join(t.TempDir(), "x.pt")
-		put(t, path, data)
-		_, err := openWeights(path)
+		require.NoError(t, os.WriteFile(path, []byte(data), 0o644))
+		_, err := Open(path)
 		assert.ErrorContains(t, err, want)
 	}
 }
@@ -152,9 +153,9 @@ func TestArchiveRefuses(t *testing.T) {
 // Unharmed by what a rewritten archive is aligned to: elements that are no multiples of their size from the beginning are copied.
 func TestArchiveUnaligned(t *testing.T) {
 	path := rezip(t, func(name string, data []byte) (string, []byte, uint16) { return name, data, zip.Store })
-	got, err := openWeights(path)
+	got, err := Open(path)
 	require.NoError(t, err)
-	want, err := openWeights(filepath.Join("testdata", "tiny.ckpt"))
+	want, err := Open(filepath.Join("testdata", "tiny.ckpt"))
 	require.NoError(t, err)
 	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 		for name := range want.Names() {
@@ -221,9 +222,9 @@ func zip64(t testing.TB, change func(name string, size, at *uint64)) string {
 }
 
 func TestZip64(t *testing.T) {
-	want, err := openWeights(filepath.Join("testdata", "tiny.safetensors"))
+	want, err := torch.OpenWeights(filepath.Join("testdata", "tiny.safetensors"))
 	require.NoError(t, err)
-	got, err := openWeights(zip64(t, func(string, *uint64, *uint64) {}))
+	got, err := Open(zip64(t, func(string, *uint64, *uint64) {}))
 	require.NoError(t, err)
 	same(t, want, got)
 	require.NoError(t, got.Close())
@@ -241,7 +242,7 @@ func TestZip64(t *testing.T) {
 		{"/data/3", "beyond the end of the file", 1<<64 - 1, 0},
 		{"/data/3", "zip:", 0, 1<<64 - 1},
 	} {
-		_, err := openWeights(zip64(t, func(name string, size, at *uint64) {
+		_, err := Open(zip64(t, func(name string, size, at *uint64) {
 			if strings.HasSuffix(name, c.member) {
 				*size, *at = cmp.Or(c.size, *size), cmp.Or(c.at, *at)
 			}
@@ -253,7 +254,7 @@ func TestZip64(t *testing.T) {
 // Members may lie over each other: what they have is only looked at.
 func TestOverlap(t *testing.T) {
 	var base uint64 // of the member whose first elements the parameter has
-	got, err := openWeights(zip64(t, func(name string, _, at *uint64) {
+	got, err := Open(zip64(t, func(name string, _, at *uint64) {
 		switch {
 		case strings.HasSuffix(name, "/data/2"):
 			base = *at
@@ -263,7 +264,7 @@ func TestOverlap(t *testing.T) {
 	}))
 	require.NoError(t, err)
 	assert.NotZero(t, base)
-	want, err := openWeights(filepath.Join("testdata", "tiny.safetensors"))
+	want, err := torch.OpenWeights(filepath.Join("testdata", "tiny.safetensors"))
 	require.NoError(t, err)
 	same(t, want, got)
 	require.NoError(t, got.Close())
@@ -283,7 +284,7 @@ func TestArchiveSizes(t *testing.T) {
 		}
 		return name, old, zip.Store
 	})
-	_, err := openWeights(path)
+	_, err := Open(path)
 	assert.ErrorContains(t, err, "dimensions in total")
 }
 
@@ -425,29 +426,58 @@ func TestStateOf(t *testing.T) {
 	}
 }
 
-// A folder's weights may be torch.save's, with the names that diffusers and transformers give them.
-func TestPickledFolder(t *testing.T) {
-	data, err := os.ReadFile(filepath.Join("testdata", "tiny.ckpt"))
-	require.NoError(t, err)
-	for _, c := range []struct{ name, variant string }{
-		{"diffusion_pytorch_model.bin", ""}, {"pytorch_model.fp16.bin", "fp16"}, {"pytorch_model-00001-of-00001.bin", ""},
-	} {
-		dir := t.TempDir()
-		put(t, filepath.Join(dir, "config.json"), `{}`)
-		put(t, filepath.Join(dir, c.name), string(data))
-		want, err := openWeights(filepath.Join(dir, c.name))
-		require.NoError(t, err)
-		if strings.Contains(c.name, "-of-") {
-			weights := map[string]string{}
-			for name := range want.Names() {
-				weights[name] = c.name
-			}
-			put(t, filepath.Join(dir, "pytorch_model.bin.index.json"), map[string]any{"weight_map": weights})
+// same compares the tensors of two sources.
+func same(t testing.TB, want, got nn.Source) {
+	t.Helper()
+	assert.ElementsMatch(t, slices.Collect(want.Names()), slices.Collect(got.Names()))
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		for name := range want.Names() {
+			a, err := want.Get(s, name)
+			require.NoError(t, err)
+			b, err := got.Get(s, name)
+			require.NoError(t, err, name)
+			require.Equal(t, a.Shape(), b.Shape(), name)
+			require.Equal(t, a.DType(), b.DType(), name)
+			require.Equal(t, a.Bytes(), b.Bytes(), name)
 		}
-		got, err := OpenComponent(dir, Options{Variant: c.variant})
+		return nil
+	}))
+}
+
+// Of several dictionaries of tensors the preferred one is read, and the others are told; a lone one is no choice.
+func TestPrefer(t *testing.T) {
+	x := object("torch._utils", "_rebuild_tensor_v2")
+	with := func(pairs ...any) *pickle.Dict {
+		d := &pickle.Dict{}
+		for i := 0; i < len(pairs); i += 2 {
+			d.Set(pairs[i], pairs[i+1])
+		}
+		return d
+	}
+	model, ema := with("a", x), with("a", x)
+	for _, c := range []struct {
+		root   *pickle.Dict
+		prefer []string
+		want   *pickle.Dict // nil: an error
+		key    string
+		others []string
+	}{
+		{with("model", model, "ema", ema, "step", 3), []string{"ema"}, ema, "ema", []string{"model"}},
+		{with("model", model, "ema", ema), []string{"model_ema", "model", "ema"}, model, "model", []string{"ema"}},
+		{with("model", model, "ema", ema), nil, nil, "", nil},
+		{with("state_dict", model, "ema", ema), []string{"ema"}, ema, "ema", []string{"state_dict"}},
+		{with("state_dict", model, "opt", with("b", 1)), []string{"ema"}, model, "", nil},
+		{model, []string{"a"}, model, "", nil},
+	} {
+		f := &File{}
+		got, err := f.state(c.root, c.prefer)
+		if c.want == nil {
+			assert.ErrorContains(t, err, "several dictionaries")
+			continue
+		}
 		require.NoError(t, err)
-		same(t, want, got)
-		require.NoError(t, got.Close())
-		require.NoError(t, want.Close())
+		assert.Same(t, c.want, got)
+		assert.Equal(t, c.key, f.Key())
+		assert.Equal(t, c.others, f.Others())
 	}
 }

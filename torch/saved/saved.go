@@ -1,4 +1,4 @@
-package weights
+package saved
 
 import (
 	"archive/zip"
@@ -17,13 +17,15 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// archive is a file of torch.save: a zip archive with a pickle, which describes the tensors, and their elements. Elements are uncompressed,
-// so a tensor is a view of the mapped file.
-type archive struct {
+// File is an open file of torch.save: a zip archive with a pickle, which describes the tensors, and their elements. Elements are
+// uncompressed, so a tensor is a view of the mapped file. It is an nn.Source.
+type File struct {
 	m       *torch.Mapped
 	tensors map[string]stored
 	order   []string
 	strings map[string]string // beside the tensors
+	key     string            // of the dictionary with the tensors; "": the root
+	others  []string          // keys of other dictionaries of tensors
 }
 
 // stored is the location of a tensor in the file.
@@ -45,13 +47,14 @@ var classes = map[string]torch.DType{
 	"float8_e4m3fn": torch.Float8E4M3, "float8_e5m2": torch.Float8E5M2,
 }
 
-// pickled reports whether a path has an extension of torch.save files.
-func pickled(path string) bool {
+// Named reports whether a path has an extension of torch.save files.
+func Named(path string) bool {
 	return slices.Contains([]string{".ckpt", ".bin", ".pt", ".pth"}, strings.ToLower(filepath.Ext(path)))
 }
 
-// openArchive opens a file of torch.save.
-func openArchive(path string) (_ *archive, err error) {
+// Open opens a file of torch.save. Its tensors are those of a state dict: the root object, or the entry that training checkpoints keep it
+// in. If there are several dictionaries of tensors, the first key of prefer that names one is used; see [File.Key].
+func Open(path string, prefer ...string) (_ *File, err error) {
 	m, err := torch.OpenMapped(path)
 	if err != nil {
 		return nil, err
@@ -61,14 +64,40 @@ func openArchive(path string) (_ *archive, err error) {
 			err = errors.Join(fmt.Errorf("%s: %w", quote.Path(path), err), m.Close())
 		}
 	}()
-	a := &archive{m: m, tensors: map[string]stored{}}
-	return a, a.read(m.Bytes())
+	a := &File{m: m, tensors: map[string]stored{}}
+	return a, a.read(m.Bytes(), prefer)
+}
+
+// Path returns the path that was opened.
+func (a *File) Path() string { return a.m.Path() }
+
+// Strings returns the strings beside the tensors, by name.
+func (a *File) Strings() map[string]string { return a.strings }
+
+// Key returns the key of the dictionary that the tensors are from; "" for the root and for nested dictionaries.
+func (a *File) Key() string { return a.key }
+
+// Others returns the keys of the other dictionaries of tensors beside it.
+func (a *File) Others() []string { return a.others }
+
+// Elements returns the bytes of a tensor's elements in row-major order, a slice of the mapped file, and their data type; false if the
+// tensor is not contiguous in the file.
+func (a *File) Elements(name string) ([]byte, torch.DType, bool) {
+	v, ok := a.tensors[name]
+	if !ok || !v.packed || a.m.Bytes() == nil {
+		return nil, 0, false
+	}
+	n := v.dtype.Size()
+	for _, d := range v.shape {
+		n *= d
+	}
+	return a.m.Bytes()[v.at:][:n], v.dtype, true
 }
 
 const convertHint = `convert it with PyTorch: torch.save(torch.load("old", weights_only=True), "new")`
 
 // read finds the tensors of a file.
-func (a *archive) read(data []byte) error {
+func (a *File) read(data []byte, prefer []string) error {
 	switch is := filetype.Of(data); {
 	case bytes.HasPrefix(data, []byte("PK\x03\x04")):
 	case len(data) > 1 && data[0] == 0x80:
@@ -126,7 +155,7 @@ func (a *archive) read(data []byte) error {
 			}
 		}
 	}
-	state, err := stateOf(root)
+	state, err := a.state(root, prefer)
 	if err != nil {
 		return err
 	}
@@ -167,6 +196,28 @@ func member(data []byte, f *zip.File, name string) ([]byte, int, error) {
 		return nil, 0, fmt.Errorf("zip: member %s extends beyond the end of the file", quote.Quoted(name))
 	}
 	return data[at : at+int64(f.UncompressedSize64)], int(at), nil
+}
+
+// state finds the state dict, and notes its key and those of others.
+func (a *File) state(root any, prefer []string) (*pickle.Dict, error) {
+	d, ok := root.(*pickle.Dict)
+	if !ok || tensorsIn(d) > 0 {
+		return stateOf(root)
+	}
+	for i, v := range d.Values {
+		name, named := d.Keys[i].(string)
+		if inner, ok := v.(*pickle.Dict); ok && named && tensorsIn(inner) > 0 {
+			a.others = append(a.others, name)
+		}
+	}
+	for _, key := range prefer {
+		if i := slices.Index(a.others, key); i >= 0 {
+			a.key, a.others = key, slices.Delete(a.others, i, i+1)
+			return d.Get(key).(*pickle.Dict), nil
+		}
+	}
+	a.others = nil
+	return stateOf(root)
 }
 
 // stateOf finds the state dict: the root object, or the entry that training checkpoints keep it in.
@@ -277,16 +328,16 @@ func (t *tensor) find(part func(name string) ([]byte, int, error)) (stored, erro
 const maxElements = 1 << 40
 
 // Info implements nn.Source.
-func (a *archive) Info(name string) ([]int, torch.DType, bool) {
+func (a *File) Info(name string) ([]int, torch.DType, bool) {
 	v, ok := a.tensors[name]
 	return v.shape, v.dtype, ok
 }
 
 // Names implements nn.Source.
-func (a *archive) Names() iter.Seq[string] { return slices.Values(a.order) }
+func (a *File) Names() iter.Seq[string] { return slices.Values(a.order) }
 
 // Get implements nn.Source.
-func (a *archive) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
+func (a *File) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 	v, ok := a.tensors[name]
 	if !ok {
 		return nil, fmt.Errorf("%s: there is no tensor %s", quote.Path(a.m.Path()), quote.Quoted(name))
@@ -298,7 +349,7 @@ func (a *archive) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 }
 
 // gather copies a non-contiguous tensor.
-func (a *archive) gather(s *torch.Scope, v stored) (*torch.Tensor, error) {
+func (a *File) gather(s *torch.Scope, v stored) (*torch.Tensor, error) {
 	data, size := a.m.Bytes(), v.dtype.Size()
 	if data == nil {
 		return nil, fmt.Errorf("%s was closed", quote.Path(a.m.Path()))
@@ -331,7 +382,7 @@ func (a *archive) gather(s *torch.Scope, v stored) (*torch.Tensor, error) {
 }
 
 // Release implements nn.Source.
-func (a *archive) Release(name string) {
+func (a *File) Release(name string) {
 	v, ok := a.tensors[name]
 	if !ok {
 		return
@@ -345,5 +396,5 @@ func (a *archive) Release(name string) {
 	}
 }
 
-// Close implements file.
-func (a *archive) Close() error { return a.m.Close() }
+// Close unmaps the file; see [torch.Mapped.Close].
+func (a *File) Close() error { return a.m.Close() }
