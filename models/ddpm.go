@@ -36,12 +36,33 @@ type DDPM struct {
 	Predict noise.Prediction
 	// Nearest rounds the timestep to the nearest integer, for networks that were trained on integer timesteps only.
 	Nearest bool
+	// LearnedVariance is for networks with twice as many output channels (Nichol & Dhariwal 2021): the second half is the variance of
+	// ancestral sampling, which a denoiser does not use.
+	LearnedVariance bool
 }
 
 // Parameters yields the network's parameters.
 func (d *DDPM) Parameters() iter.Seq2[string, *torch.Tensor] { return d.Net.Parameters() }
 
-func (d *DDPM) network() Network { return d.Net }
+func (d *DDPM) network() Network {
+	if d.LearnedVariance {
+		return meanOf{d.Net}
+	}
+	return d.Net
+}
+
+// meanOf is a network without its second half of output channels.
+type meanOf struct{ Network }
+
+func (m meanOf) Forward(s *torch.Scope, x, label *torch.Tensor, c Cond) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		y := Forward(s, m.Network, x, label, c)
+		if y.NDim() < 2 || y.Dim(1) != 2*x.Dim(1) {
+			panic(&torch.Error{Op: "denoise", Msg: fmt.Sprintf("want a network with a learned variance, of %d output channels for images of shape %v, got shape %v", 2*x.Dim(1), x.Shape(), y.Shape())})
+		}
+		return y.Narrow(s, 1, 0, x.Dim(1))
+	})
+}
 
 // Process returns the chain, with its default.
 func (d *DDPM) Process() *noise.Chain {
@@ -67,7 +88,7 @@ func (d *DDPM) Forward(s *torch.Scope, y *torch.Tensor, steps []int, c Cond) *to
 		for i, step := range steps {
 			labels[i] = float64(step)
 		}
-		return Forward(s, d.Net, y, torch.FromSlice(s, labels).To(s, levelType(y)), c)
+		return Forward(s, d.network(), y, torch.FromSlice(s, labels).To(s, levelType(y)), c)
 	})
 }
 

@@ -1,7 +1,9 @@
 package models
 
 import (
+	"iter"
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -181,4 +183,26 @@ func TestDDPMParts(t *testing.T) {
 		require.ErrorContains(t, torch.Catch(func() { (&DDPM{Chain: chain}).Parts(s, x, F, []int{0, 1, 1000}) }), "999")
 		return nil
 	}))
+}
+
+// A network with a learned variance has twice as many output channels; others are refused.
+func TestLearnedVariance(t *testing.T) {
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		x, at := torch.Randn(s, torch.NewGenerator(s, 1), torch.Float32, 2, 3, 4, 4), torch.FromSlice(s, []float32{0.5, 20})
+		plain := (&DDPM{Net: doubled{1}}).Denoise(s, x, at, Cond{})
+		require.Equal(t, torch.ToSlice[float32](plain), torch.ToSlice[float32]((&DDPM{Net: doubled{2}, LearnedVariance: true}).Denoise(s, x, at, Cond{})))
+		err := torch.Catch(func() { (&DDPM{Net: doubled{1}, LearnedVariance: true}).Denoise(s, x, at, Cond{}) })
+		require.ErrorContains(t, err, "6 output channels")
+		return nil
+	}))
+}
+
+// doubled is a network that predicts its input, n times.
+type doubled struct{ n int }
+
+func (d doubled) Forward(s *torch.Scope, x, _ *torch.Tensor, _ Cond) *torch.Tensor {
+	return torch.Cat(s, slices.Repeat([]*torch.Tensor{x}, d.n), 1)
+}
+func (doubled) Parameters() iter.Seq2[string, *torch.Tensor] {
+	return func(func(string, *torch.Tensor) bool) {}
 }

@@ -29,12 +29,13 @@ type Form struct {
 
 	Noise models.NoiseEmbedding `json:"noise,omitempty"` // edm
 
-	Predict noise.Prediction `json:"predict,omitempty"`  // ddpm, vp
-	Betas   *noise.Betas     `json:"betas,omitempty"`    // ddpm
-	Nearest bool             `json:"nearest,omitempty"`  // ddpm
-	Values  []float64        `json:"values,omitempty"`   // ddpm: β of each timestep, in place of Betas
-	BetaD   float64          `json:"beta_d,omitempty"`   // vp
-	BetaMin float64          `json:"beta_min,omitempty"` // vp
+	Predict noise.Prediction `json:"predict,omitempty"`          // ddpm, vp
+	Betas   *noise.Betas     `json:"betas,omitempty"`            // ddpm
+	Nearest bool             `json:"nearest,omitempty"`          // ddpm
+	Learned bool             `json:"learned_variance,omitempty"` // ddpm
+	Values  []float64        `json:"values,omitempty"`           // ddpm: β of each timestep, in place of Betas
+	BetaD   float64          `json:"beta_d,omitempty"`           // vp
+	BetaMin float64          `json:"beta_min,omitempty"`         // vp
 
 	Scale    float64 `json:"scale,omitempty"`    // vp, ve, flow
 	Reversed bool    `json:"reversed,omitempty"` // flow

@@ -36,7 +36,7 @@ func forms() []form {
 			func(f Form) string { return "noise label " + word(f.Noise) }),
 		registered(DDPM,
 			func(p *models.DDPM) described {
-				f := Form{Predict: p.Predict, Nearest: p.Nearest}
+				f := Form{Predict: p.Predict, Nearest: p.Nearest, Learned: p.LearnedVariance}
 				if betas, ok := p.Process().Made(); ok {
 					f.Betas = &betas
 				} else {
@@ -53,7 +53,7 @@ func forms() []form {
 				if f.Values != nil {
 					chain, err = noise.NewChain(f.Values)
 				}
-				return &models.DDPM{Net: net, Chain: chain, Predict: f.Predict, Nearest: f.Nearest}, err
+				return &models.DDPM{Net: net, Chain: chain, Predict: f.Predict, Nearest: f.Nearest, LearnedVariance: f.Learned}, err
 			},
 			func(f Form) string {
 				if f.Values != nil {
