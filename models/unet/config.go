@@ -46,7 +46,8 @@ type Config struct {
 	Blocks      int   `json:"blocks"`                 // residual blocks per level of the encoder; the decoder has one more; 0: 2
 	Attention   []int `json:"attention,omitempty"`    // image sizes with self-attention; empty: in the middle block only
 
-	HeadDim              int  `json:"head_dim,omitempty"`               // channels per attention head; 0: one head
+	HeadDim              int  `json:"head_dim,omitempty"`               // channels per attention head; 0: Heads heads
+	Heads                int  `json:"heads,omitempty"`                  // attention heads of every level if HeadDim is 0; 0: one
 	LastDecoderAttention bool `json:"last_decoder_attention,omitempty"` // in the decoder only the last block of a level has attention
 	NoMidAttention       bool `json:"no_mid_attention,omitempty"`       // no attention in the middle block
 
@@ -67,16 +68,25 @@ type Config struct {
 	NormGroups int     `json:"norm_groups,omitempty"` // groups of the group norms; 0: min(32, channels/4)
 	NormEps    float64 `json:"norm_eps,omitempty"`    // 0: 1e-5
 
-	Embedding     Embedding `json:"embedding,omitempty"`      // "": Positional
-	FourierScale  float64   `json:"fourier_scale,omitempty"`  // standard deviation of the random frequencies; 0: 16
-	SinFirst      bool      `json:"sin_first,omitempty"`      // positional: sines before cosines
-	EndpointFreqs bool      `json:"endpoint_freqs,omitempty"` // positional: the last frequency is exactly 1/10000
+	Embedding Embedding `json:"embedding,omitempty"` // "": Positional
+	// EmbeddingChannels is the number of sines and cosines of a positional embedding, and half of a Fourier embedding's; the embedding that
+	// the blocks take is 4 times as wide. 0: Channels
+	EmbeddingChannels int     `json:"embedding_channels,omitempty"`
+	FourierScale      float64 `json:"fourier_scale,omitempty"`  // standard deviation of the random frequencies; 0: 16
+	SinFirst          bool    `json:"sin_first,omitempty"`      // positional: sines before cosines
+	EndpointFreqs     bool    `json:"endpoint_freqs,omitempty"` // positional: the last frequency is exactly 1/10000
 
-	Classes   int     `json:"classes,omitempty"`    // number of classes; 0: unconditional
-	NullLabel bool    `json:"null_label,omitempty"` // there is a null class, which classifier-free guidance needs: see NullClass
-	Until     bool    `json:"until,omitempty"`      // the network takes the end of a jump: models.Cond.Until
-	Guidance  bool    `json:"guidance,omitempty"`   // the network takes a guidance scale: models.Cond.Guidance
-	Dropout   float64 `json:"dropout,omitempty"`    // dropout probability in every residual block, applied if models.Cond.Dropout is set
+	Classes   int  `json:"classes,omitempty"`    // number of classes; 0: unconditional
+	NullLabel bool `json:"null_label,omitempty"` // there is a null class, which classifier-free guidance needs: see NullClass
+	// LabelsFirst adds the class embedding to the sines and cosines of the noise label, before the MLP on them, as in EDM's version of DDPM++
+	// and NCSN++. It is a linear layer on the one-hot class times √Classes; the null class is all zeros.
+	LabelsFirst bool `json:"labels_first,omitempty"`
+	// Augment is the number of augmentation labels of EDM's networks. The weights of their layer are kept in files; the labels are 0
+	// outside of training with augmentation, so that the layer is not used.
+	Augment  int     `json:"augment,omitempty"`
+	Until    bool    `json:"until,omitempty"`    // the network takes the end of a jump: models.Cond.Until
+	Guidance bool    `json:"guidance,omitempty"` // the network takes a guidance scale: models.Cond.Guidance
+	Dropout  float64 `json:"dropout,omitempty"`  // dropout probability in every residual block, applied if models.Cond.Dropout is set
 }
 
 // WithDefaults returns the configuration with every zero field set to its default.
@@ -115,6 +125,33 @@ func (c Config) WithDefaults() Config {
 	return c
 }
 
+// embeddingChannels returns EmbeddingChannels with its default, which is not filled in: it follows Channels.
+func (c Config) embeddingChannels() int {
+	if c.EmbeddingChannels == 0 {
+		return c.Channels
+	}
+	return c.EmbeddingChannels
+}
+
+// embeddingWidth is the width of the embedding that the blocks take.
+func (c Config) embeddingWidth() int { return 4 * c.embeddingChannels() }
+
+// labelWidth is the number of sines and cosines of the noise label.
+func (c Config) labelWidth() int {
+	if c.Embedding == Fourier {
+		return 2 * c.embeddingChannels()
+	}
+	return c.embeddingChannels()
+}
+
+// heads returns the number of attention heads at that many channels.
+func (c Config) heads(channels int) int {
+	if c.HeadDim > 0 {
+		return channels / c.HeadDim
+	}
+	return max(1, c.Heads)
+}
+
 // maxWeights is the limit of Validate: 32 GiB in float32, several times the largest network of this family.
 const maxWeights = 1 << 33
 
@@ -144,8 +181,11 @@ func (c Config) Validate() error {
 	}
 	for i, m := range c.Mult {
 		attends := c.attendsAt(sides[i]) || (i == len(c.Mult)-1 && !c.NoMidAttention)
-		if ch := c.Channels * m; attends && c.HeadDim > 0 && ch%c.HeadDim != 0 {
+		switch ch := c.Channels * m; {
+		case attends && c.HeadDim > 0 && ch%c.HeadDim != 0:
 			return fmt.Errorf("unet: head_dim: level %d has %d channels, want a multiple of head_dim, %d", i, ch, c.HeadDim)
+		case attends && c.Heads > 0 && ch%c.Heads != 0:
+			return fmt.Errorf("unet: heads: level %d has %d channels, want a multiple of heads, %d", i, ch, c.Heads)
 		}
 	}
 	for _, ch := range c.normed() {
@@ -177,6 +217,9 @@ func (c Config) validateNumbers() error {
 		within("blocks", c.Blocks, 1, 64),
 		within("classes", c.Classes, 0, 1<<20),
 		within("head_dim", c.HeadDim, 0, 4096),
+		within("heads", c.Heads, 0, 4096),
+		within("embedding_channels", c.EmbeddingChannels, 0, 4096),
+		within("augment", c.Augment, 0, 4096),
 		within("norm_groups", c.NormGroups, 0, 4096),
 	} {
 		if err != nil {
@@ -189,10 +232,14 @@ func (c Config) validateNumbers() error {
 		}
 	}
 	switch {
-	case c.Channels%2 != 0:
-		return fmt.Errorf("unet: channels: want an even number, for sines and cosines, got %d", c.Channels)
-	case (c.Embedding == Positional || c.Guidance) && c.EndpointFreqs && c.Channels < 4:
-		return fmt.Errorf("unet: endpoint_freqs: want at least 4 channels, got %d", c.Channels)
+	case c.embeddingChannels()%2 != 0:
+		return fmt.Errorf("unet: channels: want an even number, for sines and cosines, got %d", c.embeddingChannels())
+	case (c.Embedding == Positional || c.Guidance) && c.EndpointFreqs && c.embeddingChannels() < 4:
+		return fmt.Errorf("unet: endpoint_freqs: want at least 4 channels, got %d", c.embeddingChannels())
+	case c.HeadDim > 0 && c.Heads > 0:
+		return fmt.Errorf("unet: head_dim and heads: want one of them, got %d and %d", c.HeadDim, c.Heads)
+	case c.LabelsFirst && c.Classes == 0:
+		return errors.New("unet: labels_first: the network is unconditional; set classes")
 	case c.Resample != ResampleConv && c.Resample != ResampleResidual:
 		return fmt.Errorf("unet: resample: want %q or %q, got %s", ResampleConv, ResampleResidual, quote.Quoted(c.Resample))
 	case c.Filter != nil && c.Resample != ResampleResidual && !c.ResidualInput:

@@ -83,6 +83,13 @@ func TestValidate(t *testing.T) {
 		{"heads", with(func(c *Config) { c.HeadDim, c.Attention = 24, []int{28} }), "level 0 has 32 channels, want a multiple of head_dim, 24"},
 		{"heads in the middle", with(func(c *Config) { c.HeadDim = 24 }), "level 2 has 64 channels"},
 		{"heads nowhere", with(func(c *Config) { c.HeadDim, c.NoMidAttention = 24, true }), ""},
+		{"heads of every level", with(func(c *Config) { c.Heads = 4 }), ""},
+		{"heads that do not divide", with(func(c *Config) { c.Heads = 5 }), "heads: level 2 has 64 channels, want a multiple of heads, 5"},
+		{"heads twice", with(func(c *Config) { c.Heads, c.HeadDim = 2, 8 }), "head_dim and heads"},
+		{"labels first of none", with(func(c *Config) { c.LabelsFirst = true }), "labels_first"},
+		{"odd embedding", with(func(c *Config) { c.EmbeddingChannels = 33 }), "want an even number"},
+		{"odd channels beside an embedding", with(func(c *Config) { c.Channels, c.Mult, c.EmbeddingChannels = 33, []int{1}, 16; c.NormGroups = 3 }), ""},
+		{"augment", with(func(c *Config) { c.Augment = -1 }), "augment: want 0 to 4096, got -1"},
 		{"odd channels", with(func(c *Config) { c.Channels = 33 }), "channels: want an even number"},
 		{"no channels", with(func(c *Config) { c.Channels = -8 }), "channels: want 2 to 4096, got -8"},
 		{"resolution", with(func(c *Config) { c.Resolution = -1 }), "resolution: want 1 to 4096, got -1"},
@@ -130,7 +137,7 @@ func TestConfigJSON(t *testing.T) {
 		LastDecoderAttention: true, NoMidAttention: true, Resample: ResampleConv, ResampleSkip: true, PadAfter: true, ScaleShift: true,
 		SkipScale: 0.5, MidSkipScale: 0.25, NormGroups: 16, NormEps: 1e-6, Embedding: Fourier, FourierScale: 0.02, SinFirst: true,
 		EndpointFreqs: true, Classes: 10, NullLabel: true, Until: true, Guidance: true, Dropout: 0.3, Filter: []float64{1, 3, 3, 1},
-		ResidualInput: true,
+		ResidualInput: true, EmbeddingChannels: 32, LabelsFirst: true, Augment: 9, Heads: 2,
 	}
 	b, err := json.Marshal(c)
 	require.NoError(t, err)
@@ -238,6 +245,10 @@ func TestDiffusersRefuses(t *testing.T) {
 		{Config{Channels: 64}, "norms with different numbers of groups, 16 to 32: set norm_groups"},
 		{Config{Filter: []float64{1, 3, 3, 1}}, "filter"},
 		{Config{ResidualInput: true}, "residual_input"},
+		{Config{NormGroups: 16, Heads: 2}, "heads"},
+		{Config{NormGroups: 16, EmbeddingChannels: 32}, "embedding_channels"},
+		{Config{NormGroups: 16, Classes: 3, LabelsFirst: true}, "labels_first"},
+		{Config{NormGroups: 16, Augment: 9}, "augment"},
 		{Config{Until: true}, "until"},
 		{Config{Guidance: true}, "guidance"},
 		{Config{Channels: 33}, "even number"},

@@ -245,6 +245,14 @@ func (c Config) Diffusers() ([]byte, error) {
 		return fail("filter")
 	case c.ResidualInput && levels > 1:
 		return fail("residual_input")
+	case c.Heads > 1 && (len(c.Attention) > 0 || !c.NoMidAttention):
+		return fail("heads")
+	case c.EmbeddingChannels != 0 && c.EmbeddingChannels != c.Channels:
+		return fail("embedding_channels")
+	case c.LabelsFirst:
+		return fail("labels_first")
+	case c.Augment > 0:
+		return fail("augment")
 	case c.Until:
 		return fail("until")
 	case c.Guidance:

@@ -17,6 +17,7 @@ func (c Config) Inputs() models.Inputs {
 // WithInputs returns a copy with these conditioning inputs.
 func (c Config) WithInputs(in models.Inputs) Config {
 	c.Classes, c.NullLabel, c.Until, c.Guidance, c.Dropout = in.Classes, in.Null, in.Until, in.Guidance, in.Dropout
+	c.LabelsFirst = c.LabelsFirst && in.Classes > 0
 	return c
 }
 

@@ -2,8 +2,8 @@ package unet
 
 // DDPMPP is the DDPM++-like network of the EDM paper (Karras et al. 2022) at the given size: residual resampling with a
 // convolution on the shortcut, sums scaled by √½, one attention head, cosines and sines with the endpoint included. The
-// paper's network for CIFAR-10 is DDPMPP(32, 3, 128, []int{2, 2, 2}, 4, 16). The authors' code differs: it sets SinFirst, takes
-// augmentation labels, and adds the class embedding before the MLP of the noise label's embedding, not after it as in ADM and here.
+// paper's network for CIFAR-10 is DDPMPP(32, 3, 128, []int{2, 2, 2}, 4, 16). The authors' networks also
+// have SinFirst and, for training with augmentation, Augment 9; class-conditional ones have LabelsFirst.
 func DDPMPP(resolution, imageChannels, channels int, mult []int, blocks int, attention ...int) Config {
 	return Config{
 		Resolution: resolution, InChannels: imageChannels, Channels: channels, Mult: mult, Blocks: blocks, Attention: attention,

@@ -20,10 +20,11 @@ type UNet struct {
 	config Config
 	store  *nn.Store
 
-	fourier         *torch.Tensor // [Channels] fixed frequencies, or nil
+	fourier         *torch.Tensor // [EmbeddingChannels] fixed frequencies, or nil
 	noise           *blocks.TimestepEmbedding
 	until, guidance *blocks.TimestepEmbedding // or nil
 	class           nn.Embedding
+	first           nn.Linear // the class embedding with Config.LabelsFirst
 
 	convIn  nn.Conv2D
 	down    []level
@@ -70,14 +71,19 @@ func New(c Config, dev torch.Device, dtype torch.DType, seed uint64) (*UNet, err
 
 func (u *UNet) build(p nn.Path) {
 	c := u.config
-	in, width := c.Channels, 4*c.Channels
+	in, width := c.labelWidth(), c.embeddingWidth()
 	if c.Embedding == Fourier {
-		u.fourier = p.Sub("time_proj").Buffer("weight", nn.Normal(c.FourierScale), c.Channels)
-		in = 2 * c.Channels
+		u.fourier = p.Sub("time_proj").Buffer("weight", nn.Normal(c.FourierScale), c.embeddingChannels())
 	}
 	u.noise = blocks.NewTimestepEmbedding(p.Sub("time_embedding"), in, width)
-	if c.Classes > 0 {
+	switch {
+	case c.LabelsFirst:
+		u.first = nn.NewLinear(p.Sub(classes), c.Classes, in)
+	case c.Classes > 0:
 		u.class = nn.NewEmbedding(p.Sub(classes), c.labels(), width)
+	}
+	if c.Augment > 0 {
+		p.Sub("augment_embedding").Buffer("weight", nn.Zeros, in, c.Augment)
 	}
 	f := newFIR(p, c.Filter)
 	u.convIn = blocks.NewConv(p.Sub("conv_in"), c.InChannels, c.Channels, 3)
@@ -149,7 +155,7 @@ func (u *UNet) build(p nn.Path) {
 		u.until = newEmbedding(p.Sub(until), in, width)
 	}
 	if c.Guidance {
-		u.guidance = newEmbedding(p.Sub(guidance), c.Channels, width)
+		u.guidance = newEmbedding(p.Sub(guidance), c.embeddingChannels(), width)
 	}
 }
 
@@ -196,7 +202,7 @@ func (u *UNet) Adopt(weights iter.Seq2[string, *torch.Tensor]) error {
 			for name, v := range weights {
 				module, _, _ := strings.Cut(name, ".")
 				given[module] = true
-				if name == classes+".weight" && u.config.NullLabel && v.NDim() == 2 && v.Dim(0) == u.config.Classes {
+				if name == classes+".weight" && u.config.NullLabel && !u.config.LabelsFirst && v.NDim() == 2 && v.Dim(0) == u.config.Classes {
 					v = v.Pad(s, []int{0, 0, 0, 1}, torch.PadConstant, 0)
 				}
 				if !yield(name, v) {
@@ -291,11 +297,16 @@ func (u *UNet) check(x, noise *torch.Tensor, c models.Cond) {
 	c.Check("unet", u.store, x, noise, takes)
 }
 
-// embed returns silu of the sum of the embeddings of noise label, class, Until and guidance, [B, 4·Channels], which every block takes.
+// embed returns silu of the sum of the embeddings of noise label, class, Until and guidance, [B, 4·EmbeddingChannels], which every block
+// takes.
 func (u *UNet) embed(s *torch.Scope, noise *torch.Tensor, c models.Cond, dtype torch.DType) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		e := u.noise.Forward(s, u.label(s, noise).To(s, dtype), c.Adapters)
-		if u.config.Classes > 0 {
+		label := u.label(s, noise).To(s, dtype)
+		if u.config.LabelsFirst {
+			label = label.Add(s, u.classFirst(s, c))
+		}
+		e := u.noise.Forward(s, label, c.Adapters)
+		if u.config.Classes > 0 && !u.config.LabelsFirst {
 			e = e.Add(s, u.class.Adapted(s, c.Class, c.Adapters))
 		}
 		if u.until != nil {
@@ -305,6 +316,19 @@ func (u *UNet) embed(s *torch.Scope, noise *torch.Tensor, c models.Cond, dtype t
 			e = e.Add(s, u.guidance.Forward(s, u.positional(s, c.Guidance).To(s, dtype), c.Adapters))
 		}
 		return e.SiLU(s)
+	})
+}
+
+// classFirst returns the class embedding that is added to the sines and cosines of the noise label: the linear layer of the one-hot class
+// times √Classes, or of zeros for the null class.
+func (u *UNet) classFirst(s *torch.Scope, c models.Cond) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		columns := c.Adapters.Weight(s, u.first.Weight).Transpose(s, 0, 1) // [Classes, width]
+		if u.config.NullLabel {
+			columns = columns.Pad(s, []int{0, 0, 0, 1}, torch.PadConstant, 0)
+		}
+		e := columns.IndexSelect(s, 0, c.Class).MulScalar(s, math.Sqrt(float64(u.config.Classes)))
+		return e.Add(s, c.Adapters.Weight(s, u.first.Bias))
 	})
 }
 
@@ -319,12 +343,12 @@ func (u *UNet) label(s *torch.Scope, v *torch.Tensor) *torch.Tensor {
 	})
 }
 
-// positional returns the cosines and sines of v [B] at geometric frequencies, [B, Channels]. Guidance scales are always embedded in
+// positional returns the cosines and sines of v [B] at geometric frequencies, [B, EmbeddingChannels]. Guidance scales are always embedded in
 // this way: they are a few units apart, and at random frequencies of about 16 turns per unit the embeddings of neighbouring scales
 // would be unrelated.
 func (u *UNet) positional(s *torch.Scope, v *torch.Tensor) *torch.Tensor {
 	c := u.config
-	e := blocks.Sinusoids{Dim: c.Channels, SinFirst: c.SinFirst}
+	e := blocks.Sinusoids{Dim: c.embeddingChannels(), SinFirst: c.SinFirst}
 	if c.EndpointFreqs {
 		e.Shift = 1
 	}
@@ -394,7 +418,7 @@ func newResampling(p nn.Path, c Config, f *blocks.FIR, channels int, way string)
 
 func (c Config) residual(in, out int, scale float64) blocks.ResidualOptions {
 	return blocks.ResidualOptions{
-		GroupsIn: c.groups(in), GroupsOut: c.groups(out), Eps: c.NormEps, Embedding: 4 * c.Channels, ScaleShift: c.ScaleShift,
+		GroupsIn: c.groups(in), GroupsOut: c.groups(out), Eps: c.NormEps, Embedding: c.embeddingWidth(), ScaleShift: c.ScaleShift,
 		Last: lastInit(9 * out), Scale: scale, Dropout: c.Dropout,
 	}
 }
@@ -408,10 +432,7 @@ type attention struct {
 }
 
 func newAttention(p nn.Path, c Config, channels int, scale float64) *attention {
-	a := &attention{heads: 1, scale: scale}
-	if c.HeadDim > 0 {
-		a.heads = channels / c.HeadDim
-	}
+	a := &attention{heads: c.heads(channels), scale: scale}
 	a.norm = nn.NewGroupNorm(p.Sub("group_norm"), c.groups(channels), channels, c.NormEps)
 	a.q = nn.NewLinear(p.Sub("to_q"), channels, channels)
 	a.k = nn.NewLinear(p.Sub("to_k"), channels, channels)
