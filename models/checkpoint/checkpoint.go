@@ -1,6 +1,7 @@
 package checkpoint
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,7 @@ import (
 	"iter"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -17,6 +19,7 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/network"
+	"github.com/onestep-go/onestep/models/unet/original"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/safetensors"
 )
@@ -50,6 +53,8 @@ type Description struct {
 	// Levels are the sampling levels of a progressively distilled denoiser, largest first: Euler's method goes from each to the
 	// next, and from the last to 0.
 	Levels []float64 `json:"levels,omitempty"`
+	// Layout is the code whose names and shapes the file's tensors have; absent: those of Network.
+	Layout original.Code `json:"layout,omitempty"`
 	// Guidance are the smallest and the largest guidance scale that a guidance-distilled model was trained with; absent: unknown.
 	Guidance []float64 `json:"guidance,omitempty"`
 
@@ -113,7 +118,8 @@ func (d Description) Metadata() (map[string]string, error) {
 }
 
 // ErrNoDescription is the error for files without a description.
-var ErrNoDescription = errors.New("the file has no model description in its metadata: want a snapshot that onestep saved, such as model-STEP.safetensors in a run directory")
+var ErrNoDescription = errors.New("the file has no model description in its metadata: want a snapshot that onestep saved, such as model-STEP.safetensors in a run directory, or weights of " +
+	"openai/consistency_models, openai/guided-diffusion or NVlabs/edm")
 
 // ParseDescription parses and validates the description in a file's metadata.
 func ParseDescription(metadata map[string]string) (Description, error) {
@@ -147,19 +153,30 @@ func ParseDescription(metadata map[string]string) (Description, error) {
 		return d, fmt.Errorf("model description: unknown format %d: this version reads formats 1 and %d", head.Format, format)
 	}
 	d.Network = d.Network.WithDefaults()
-	if err := d.Network.Validate(); err != nil {
-		return d, fmt.Errorf("model description: %w", err)
-	}
-	if d.Step < 0 || d.Images < 0 {
-		return d, fmt.Errorf("model description: want step and images from 0 on, got %d and %d", d.Step, d.Images)
-	}
-	if n := len(d.ClassNames); n > 0 && n != d.Network.Classes() {
-		return d, fmt.Errorf("model description: it names %s, but the network has %d", plural.N(n, "class"), d.Network.Classes())
-	}
-	if _, err := d.Function(probe{}); err != nil {
+	if err := d.check(); err != nil {
 		return d, fmt.Errorf("model description: %w", err)
 	}
 	return d, nil
+}
+
+// check reports the first invalid field of a description that was read.
+func (d Description) check() error {
+	if err := d.Network.Validate(); err != nil {
+		return err
+	}
+	if d.Layout != "" {
+		if _, err := original.Of(d.Layout, d.Network.Net); err != nil {
+			return err
+		}
+	}
+	if d.Step < 0 || d.Images < 0 {
+		return fmt.Errorf("want step and images from 0 on, got %d and %d", d.Step, d.Images)
+	}
+	if n := len(d.ClassNames); n > 0 && n != d.Network.Classes() {
+		return fmt.Errorf("it names %s, but the network has %d", plural.N(n, "class"), d.Network.Classes())
+	}
+	_, err := d.Function(probe{})
+	return err
 }
 
 // firstNetwork is the network of a file of format 1.
@@ -200,7 +217,9 @@ type probe struct{ models.Network }
 type File struct {
 	Network     network.Network
 	Description Description
-	Path        string // the file it was read from
+	Path        string      // the file it was read from
+	Notices     []string    // what was assumed about a file of another program, and what of it is not used
+	DType       torch.DType // of the weights in the file; Float32 if they have several types
 
 	function any // see Description.Function
 }
@@ -216,21 +235,20 @@ func (f *File) Function() any { return f.function }
 // Close frees the weights.
 func (f *File) Close() { f.Network.Close() }
 
-// ReadDescription reads the description of a model file, or of the latest snapshot in a run directory, without the weights.
+// ReadDescription reads the description of a model file, or of the latest snapshot in a run directory, without the weights. For a file of
+// another program, it is what [OpenFile] finds out about it.
 func ReadDescription(path string) (Description, error) {
-	path, err := Find(path)
+	d, _, err := Inspect(path)
+	return d, err
+}
+
+// Inspect is ReadDescription with the notices of [File].
+func Inspect(path string) (Description, []string, error) {
+	in, _, err := importAt(path)
 	if err != nil {
-		return Description{}, err
+		return Description{}, nil, err
 	}
-	f, err := safetensors.Open(path)
-	if err != nil {
-		return Description{}, err
-	}
-	d, err := ParseDescription(f.Metadata())
-	if err != nil {
-		err = fmt.Errorf("model %s: %w", quote.Path(path), err)
-	}
-	return d, errors.Join(err, f.Close())
+	return in.Description, in.notices, in.close()
 }
 
 // Model is a consistency function in a file.
@@ -275,18 +293,15 @@ func asModel(f *File) (*Model, error) {
 	return nil, fmt.Errorf("model %s: want a consistency function, but the file holds a %s: use a sampler for denoisers, or distil it", quote.Path(f.Path), quote.Text(f.Description.Kind))
 }
 
-// OpenFile reads any model onto dev. Description.Kind is its kind.
+// OpenFile reads any model onto dev. Description.Kind is its kind. Besides the files that [Save] writes it reads those of
+// openai/consistency_models, openai/guided-diffusion and NVlabs/edm: see package original. [File.Notices] say what had to be assumed.
 func OpenFile(path string, dev torch.Device) (*File, error) {
-	path, err := Find(path)
+	in, path, err := importAt(path)
 	if err != nil {
 		return nil, err
 	}
-	w, err := torch.OpenWeights(path)
-	if err != nil {
-		return nil, err
-	}
-	defer w.Close() // the weights were copied: no tensor is a view of the file
-	return read(w.File(), path, dev, func(s *torch.Scope) (iter.Seq2[string, *torch.Tensor], error) { return w.All(s), nil })
+	f, err := in.open(path, dev)
+	return f, errors.Join(err, in.close()) // the weights were copied: no tensor is a view of the file
 }
 
 // Read reads a consistency function from a model file in memory; name identifies it in errors.
@@ -295,7 +310,19 @@ func Read(name string, data []byte, dev torch.Device) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := read(f, name, dev, func(s *torch.Scope) (iter.Seq2[string, *torch.Tensor], error) { return torch.FromFile(s, f) })
+	d, err := ParseDescription(f.Metadata())
+	if err != nil {
+		return nil, fmt.Errorf("model %s: %w", quote.Path(name), err)
+	}
+	var m *File
+	err = torch.Run(torch.CPU, func(s *torch.Scope) error {
+		weights, err := torch.FromFile(s, f)
+		if err != nil {
+			return err
+		}
+		m, err = (&imported{Description: d, source: hold(weights)}).open(name, dev)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -338,37 +365,76 @@ func Find(path string) (string, error) {
 	return filepath.Join(path, name), nil
 }
 
-// read builds the model that f describes, with the weights of open.
-func read(f *safetensors.File, path string, dev torch.Device, open func(s *torch.Scope) (iter.Seq2[string, *torch.Tensor], error)) (*File, error) {
+// open builds the model with copies of its weights.
+func (in *imported) open(path string, dev torch.Device) (*File, error) {
 	fail := func(err error) (*File, error) { return nil, fmt.Errorf("model %s: %w", quote.Path(path), err) }
-	d, err := ParseDescription(f.Metadata())
-	if err != nil {
-		return fail(err)
-	}
 	// Do not allocate a network with more weights than the file holds.
 	elements := 0
-	for t := range f.Tensors() {
-		elements += len(t.Data) * 8 / t.DType.Bits()
+	for name := range in.source.Names() {
+		dims, _, _ := in.source.Info(name)
+		n := 1
+		for _, d := range dims {
+			n *= d
+		}
+		elements += n
 	}
-	if n := d.Network.Count(); n > elements {
+	if n := in.Network.Count(); n > elements {
 		return fail(fmt.Errorf("it describes a network with %d weights, but holds %d", n, elements))
 	}
-	net, err := network.New(d.Network, dev, torch.Float32, 0)
+	net, err := network.New(in.Network, dev, torch.Float32, 0)
 	if err != nil {
 		return fail(err)
 	}
-	err = torch.Run(torch.CPU, func(s *torch.Scope) error {
-		weights, err := open(s)
-		if err != nil {
-			return err
-		}
-		return net.Load(weights)
-	})
+	if err := in.load(net, dev); err != nil {
+		net.Close()
+		return fail(err)
+	}
+	net.Store().SetRequiresGrad(false)
+	fn, err := in.Function(net)
 	if err != nil {
 		net.Close()
 		return fail(err)
 	}
-	err = torch.Run(dev, func(s *torch.Scope) error {
+	return &File{Network: net, Description: in.Description, Path: path, Notices: in.notices, DType: in.dtype(), function: fn}, nil
+}
+
+// dtype returns the type of the weights; Float32 if they have several.
+func (in *imported) dtype() torch.DType {
+	var all []torch.DType
+	for name := range in.source.Names() {
+		if _, d, _ := in.source.Info(name); !slices.Contains(all, d) {
+			all = append(all, d)
+		}
+	}
+	if len(all) != 1 {
+		return torch.Float32
+	}
+	return all[0]
+}
+
+// load copies the weights into the network.
+func (in *imported) load(net network.Network, dev torch.Device) error {
+	if in.constants != nil {
+		if err := in.constants(); err != nil {
+			return err
+		}
+	}
+	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
+		var failed error
+		err := net.Load(func(yield func(string, *torch.Tensor) bool) {
+			for name := range in.source.Names() {
+				var t *torch.Tensor
+				if t, failed = in.source.Get(s, name); failed != nil || !yield(name, t) {
+					return
+				}
+			}
+		})
+		return cmp.Or(failed, err)
+	})
+	if err != nil {
+		return err
+	}
+	return torch.Run(dev, func(s *torch.Scope) error {
 		var all []*torch.Tensor
 		for _, w := range net.Tensors() {
 			all = append(all, w)
@@ -378,17 +444,6 @@ func read(f *safetensors.File, path string, dev torch.Device, open func(s *torch
 		}
 		return nil
 	})
-	if err != nil {
-		net.Close()
-		return fail(err)
-	}
-	net.Store().SetRequiresGrad(false)
-	fn, err := d.Function(net)
-	if err != nil {
-		net.Close()
-		return fail(err)
-	}
-	return &File{net, d, path, fn}, nil
 }
 
 // SaveOptions configure Save.
@@ -397,7 +452,8 @@ type SaveOptions struct {
 	Overwrite bool        // replace an existing file; otherwise it is an error that wraps fs.ErrExist
 }
 
-// Save writes a model file atomically, with the weights in the given order.
+// Save writes a model file atomically, with the weights, which have the network's names, or with d.Layout under the
+// names and shapes of that code.
 func Save(path string, d Description, weights iter.Seq2[string, *torch.Tensor], o SaveOptions) error {
 	metadata, err := d.Metadata()
 	if err != nil {
@@ -405,6 +461,11 @@ func Save(path string, d Description, weights iter.Seq2[string, *torch.Tensor], 
 	}
 	s := torch.NewScope(torch.CPU)
 	defer s.Close()
+	if d.Layout != "" {
+		if weights, err = laidOut(s, d, weights); err != nil {
+			return fmt.Errorf("save model %s: %w", quote.Path(path), err)
+		}
+	}
 	return torch.SaveSafetensors(path, func(yield func(string, *torch.Tensor) bool) {
 		for name, w := range weights {
 			if !yield(name, w.Detach(s).To(s, o.DType)) {
