@@ -68,7 +68,13 @@ func isDiffusers(dir string) bool {
 
 // FromFile returns a pixel-space model that is open already, such as the one in package builtin. Closing it leaves f open.
 func FromFile(f *checkpoint.File) (*Model, error) {
-	return FromFunction(f.Function(), f.Description, f.Network, f.Path)
+	m, err := FromFunction(f.Function(), f.Description, f.Network, f.Path)
+	if err != nil {
+		return nil, err
+	}
+	p := m.of.(pixels)
+	p.notices = f.Notices
+	return &Model{of: p}, nil
 }
 
 // FromFunction returns a model of a consistency function, a denoiser or a jump model in memory: f, over net, as d describes it. The name

@@ -34,6 +34,7 @@ type pixels struct {
 	description checkpoint.Description
 	net         network.Network
 	name        string
+	notices     []string // about the file
 	origins     models.ConsistencyFunction
 	jumps       models.Jumper
 	denoiser    models.Denoiser
@@ -119,6 +120,7 @@ func (m pixels) plan(_ context.Context, r Request) (*Plan, error) {
 	c.edit = e
 	p.Sampler, p.Steps, p.Times, p.Evaluations, p.Guidance = r.Sampler, r.Steps, slices.Clone(r.Times), c.each, r.Guidance
 	p.Width, p.Height = shape[2], shape[1]
+	p.Notices = append(slices.Clone(m.notices), p.Notices...)
 	if e != nil && e.Task == Denoise && r.Steps == 1 && r.N > 1 && (len(r.Labels) == 1 || m.description.Network.Classes() == 0) {
 		p.Notices = append(p.Notices, "denoise in one step draws no noise: all images are the same")
 	}

@@ -158,6 +158,7 @@ func (p *Plan) openTeacher(parts *Parts) error {
 			return failed("teacher", err)
 		}
 		parts.Own(t.Close)
+		r.warnOf("teacher", t.File)
 		parts.Teacher, null = t.Denoiser, t.Description.Network.NullClass()
 	}
 	if scales := r.guidance(); scales != nil {
@@ -214,10 +215,20 @@ func (p *Plan) load(net network.Network) error {
 		return failed(r.startsBy(), err)
 	}
 	defer f.Close()
+	if r.Init != r.teacher() { // whose notices were given
+		r.warnOf(r.startsBy(), f)
+	}
 	if err := network.Adopt(net, f.Network.Tensors()); err != nil {
 		return failed(r.startsBy(), fmt.Errorf("%s: %w", quote.Path(f.Path), err))
 	}
 	return nil
+}
+
+// warnOf logs what was assumed about a model that an option names.
+func (r *Run) warnOf(option string, f *checkpoint.File) {
+	for _, note := range f.Notices {
+		r.warn(note, option, f.Path)
+	}
 }
 
 // describes reads the description of a model in a file, a run directory or Models.
