@@ -1,6 +1,8 @@
 package main
 
 import (
+	"strings"
+
 	"github.com/spf13/cobra"
 
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
@@ -11,12 +13,15 @@ func (a *app) convert() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:        "convert --model MODEL --out OUT",
 		SuggestFor: []string{"export", "import"},
-		Short:      "Convert a Stable Diffusion model to another layout or type",
+		Short:      "Convert a model to another layout or type",
 		Long: `Convert a Stable Diffusion model to another layout or type: a single file to a diffusers directory, a directory to a single file for A1111
 and ComfyUI; also a lone VAE or ControlNet. Tensors are converted one by one. A model with missing weights or shape mismatches is refused.
-The output appears when it is complete.`,
+The output appears when it is complete.
+
+Pixel-space models are converted between the layouts of onestep train, openai/consistency_models, openai/guided-diffusion and NVlabs/edm.`,
 		Example: `  onestep convert --model v1-5-pruned-emaonly.ckpt --out sd15/
-  onestep convert --model sd15/ --dtype f16 --out sd15.safetensors`,
+  onestep convert --model sd15/ --dtype f16 --out sd15.safetensors
+  onestep convert --model cd_imagenet64_l2.pt --out cd_imagenet64.safetensors`,
 		Args: arguments(0, "no arguments, only flags"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			got, err := o.Run(cmd.Context(), func(note string) { newScreen(a.stderr).log.Warn(note) })
@@ -28,13 +33,16 @@ The output appears when it is complete.`,
 	}
 	cmd.Flags().SortFlags = false
 	a.convertFlags(cmd, &o)
+	cmd.Flags().Var(choice{&o.Layout, job.Layouts()}, "layout", "pixel-space model: names and shapes of the weights: "+strings.Join(job.Layouts(), ", ")+" (default: onestep, if the model has another layout)")
+	call(cmd.Flags(), "LAYOUT", "layout")
+	setTopic(cmd.Flags(), "layout", "Output")
 	return cmd
 }
 
 // convertFlags adds the flags for input and output.
 func (a *app) convertFlags(cmd *cobra.Command, o *job.Convert) {
 	f := cmd.Flags()
-	f.StringVar(&o.Model, "model", "", "a diffusers directory or a single .safetensors or .ckpt file (required)")
+	f.StringVar(&o.Model, "model", "", "a diffusers directory or a single .safetensors, .ckpt or .pt file (required)")
 	f.StringVar(&o.Out, "out", "", "FILE.safetensors for a single file, DIR for a directory (required)")
 	f.Var(dtype{choice{&o.DType, job.DTypes()}}, "dtype", "data type of the weights (default: unchanged)")
 	f.StringVar(&o.Variant, "variant", "", "variant of the input files: fp16 for those with .fp16. in their names")

@@ -16,6 +16,7 @@ import (
 	"github.com/onestep-go/onestep/internal/filetype"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/builtin"
+	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/training/dataset"
 )
 
@@ -116,7 +117,12 @@ func (a *app) infoFile(ctx context.Context, path string, o infoOptions) error {
 			}
 			return a.print(e, e.String())
 		}
+		if ok, err := a.infoSaved(path, o.all); ok {
+			return err
+		}
 		return a.infoSD(path, "")
+	case is.ID == "pickle" && filepath.Ext(name) == ".pkl":
+		return fmt.Errorf("%s: %w", quote.Path(path), checkpoint.ErrCode)
 	case is.ID == "tar", is.ID == "gzip", is.ID == "idx", is.ID == "pickle", !is.Known() && strings.HasSuffix(name, ".bin"):
 		err := a.infoData(ctx, path, o.check)
 		if err == nil || is.ID == "tar" || is.ID == "idx" || errors.Is(err, context.Canceled) {

@@ -15,6 +15,7 @@ import (
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/torch/safetensors"
+	"github.com/onestep-go/onestep/torch/saved"
 )
 
 func (a *app) openModel(path string, all bool) error {
@@ -34,6 +35,7 @@ type modelInfo struct {
 	Bytes       int                     `json:"bytes"` // of the tensors
 	DTypes      map[string]int          `json:"dtypes"`
 	Description *checkpoint.Description `json:"description,omitempty"`
+	Notices     []string                `json:"notices,omitempty"`   // what was assumed about another program's file
 	Diffusion   string                  `json:"diffusion,omitempty"` // kind of Stable Diffusion model
 	Parts       []job.Part              `json:"parts,omitempty"`     // and its components
 	Parameters  int                     `json:"parameters,omitempty"`
@@ -64,6 +66,7 @@ func (a *app) infoModel(f *safetensors.File, all bool) error {
 		return fmt.Errorf("%s: %w", quote.Path(f.Path()), err)
 	case out.Metadata["onestep_state"] != "":
 		out.Kind = "training checkpoint"
+	case out.imported(f.Path()):
 	default:
 		if got, err := job.InspectLoRA(f.Path(), "", weights.Options{}, nil); err == nil {
 			return a.print(got, got.String(all))
@@ -75,6 +78,45 @@ func (a *app) infoModel(f *safetensors.File, all bool) error {
 	return a.print(out, out.text(all))
 }
 
+// imported describes a model in a file of another program, if it is one.
+func (m *modelInfo) imported(path string) bool {
+	d, notices, err := checkpoint.Inspect(path)
+	switch {
+	case err == nil:
+		m.Kind, m.Description, m.Notices = string(d.Kind)+" model", &d, notices
+	case errors.Is(err, checkpoint.ErrNoDescription), errors.Is(err, checkpoint.ErrNoSnapshot):
+		return false
+	default: // it is one, but something is missing
+		m.Notices = []string{err.Error()}
+	}
+	return true
+}
+
+// infoSaved describes a file of torch.save if it holds a pixel-space model; ok is false if it does not.
+func (a *app) infoSaved(path string, all bool) (ok bool, err error) {
+	f, err := saved.Open(path)
+	if err != nil {
+		return false, nil // what is wrong is said by what else may read it
+	}
+	defer f.Close()
+	out := modelInfo{Kind: "weights", Path: path, DTypes: map[string]int{}, Metadata: map[string]string{}, Tensors: []tensorInfo{}}
+	if !out.imported(path) {
+		return false, nil
+	}
+	for name := range f.Names() {
+		dims, d, _ := f.Info(name)
+		n := 1
+		for _, size := range dims {
+			n *= size
+		}
+		dtype := d.String()
+		out.Bytes, out.Elements = out.Bytes+n*d.Size(), out.Elements+n
+		out.DTypes[dtype]++
+		out.Tensors = append(out.Tensors, tensorInfo{name, dtype, append([]int{}, dims...)})
+	}
+	return true, a.print(out, out.text(all))
+}
+
 func (m modelInfo) text(all bool) string {
 	var b strings.Builder
 	var types []string
@@ -84,10 +126,19 @@ func (m modelInfo) text(all bool) string {
 	fmt.Fprintf(&b, "%s: %s\n%s, %s, %.1f MB (%s)\n", quote.Long(m.Path, longest), quote.Text(m.Kind), plural.N(len(m.Tensors), "tensor"), plural.N(m.Elements, "element"),
 		float64(m.Bytes)/1e6, strings.Join(types, ", "))
 	if d := m.Description; d != nil {
-		fmt.Fprintf(&b, "method %s on %s, step %d, %s seen\n", quote.Text(d.Method), quote.Text(d.Data), d.Step, plural.N(d.Images, "image"))
+		if d.Layout != "" {
+			fmt.Fprintf(&b, "weights by the names of %s (layout %s)\n", d.Layout.Name(), d.Layout)
+		}
+		if d.Layout == "" || d.Step > 0 {
+			fmt.Fprintf(&b, "method %s on %s, step %d, %s seen\n", quote.Text(d.Method), quote.Text(d.Data), d.Step, plural.N(d.Images, "image"))
+		}
 		fmt.Fprintf(&b, "samples %s; %s\n", number.Shape(d.Network.Shape()), d.Network.Summary())
 		if n := d.Network.Classes(); n > 0 {
-			fmt.Fprintf(&b, "%s: %s\n", plural.N(n, "class"), quote.Long(strings.Join(quote.Texts(d.ClassNames), ", "), longest))
+			names := ""
+			if d.ClassNames != nil {
+				names = ": " + quote.Long(strings.Join(quote.Texts(d.ClassNames), ", "), longest)
+			}
+			fmt.Fprintf(&b, "%s%s\n", plural.N(n, "class"), names)
 		}
 		if d.Kind == checkpoint.Consistency {
 			at, _ := d.Boundary.MarshalText()
@@ -107,6 +158,9 @@ func (m modelInfo) text(all bool) string {
 		for k, v := range sorted(m.Metadata) {
 			fmt.Fprintf(&b, "%s: %s\n", quote.Text(k), quote.Text(v))
 		}
+	}
+	for _, n := range m.Notices {
+		fmt.Fprintf(&b, "note: %s\n", quote.Long(n, longest))
 	}
 	if !all {
 		return b.String()

@@ -17,12 +17,13 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Convert holds the options for writing a Stable Diffusion model in another layout or dtype.
+// Convert holds the options for writing a model in another layout or dtype.
 type Convert struct {
 	Model, Variant, Config, Prediction string
 	Mixed, EMA                         bool // see weights.Options
 	Parts                              weights.Parts
 	Out, DType, OutVariant             string
+	Layout                             string // of a pixel-space model: see [Layouts]; "": onestep, unless it is that
 	Overwrite                          bool
 	Unchecked                          bool // write incomplete models too
 }
@@ -83,6 +84,11 @@ func (o Convert) run(ctx context.Context, note func(string), change func(m *weig
 	}
 	if err := Writable(o.Out); err != nil {
 		return Converted{}, err
+	}
+	if change == nil {
+		if got, is, err := o.pixels(note); is || err != nil {
+			return got, err
+		}
 	}
 	m, err := weights.Open(o.Model, weights.Options{Variant: o.Variant, Mixed: o.Mixed, EMA: o.EMA, Config: o.Config, Prediction: o.Prediction, Parts: o.Parts})
 	if err != nil {

@@ -114,6 +114,7 @@ func (o Inspect) Run(ctx context.Context) (Inspected, error) {
 		return none, instead("--model", o.Model, err)
 	}
 	defer model.Close()
+	o.notes(model.Notices)
 	out := Inspected{File: o.Out, Model: model.Path, N: o.N}
 	f, _ := model.Function().(models.ConsistencyFunction)
 	teacher, _ := model.Function().(models.Denoiser)
@@ -138,6 +139,7 @@ func (o Inspect) Run(ctx context.Context) (Inspected, error) {
 			return none, instead("--teacher", o.Teacher, err)
 		}
 		defer t.Close()
+		o.notes(t.Notices)
 		knows = t.Description.Network
 		switch its, classes := knows.Classes(), model.Description.Network.Classes(); {
 		case !slices.Equal(t.Shape(), shape):
@@ -179,6 +181,15 @@ func (o Inspect) Run(ctx context.Context) (Inspected, error) {
 		return out, err
 	}
 	return out, vision.Write(o.Out, img, vision.WriteOptions{Texts: []vision.Text{{Keyword: "Software", Value: "onestep"}}, Overwrite: o.Overwrite})
+}
+
+// notes passes notices on.
+func (o Inspect) notes(all []string) {
+	for _, n := range all {
+		if o.Note != nil {
+			o.Note(n)
+		}
+	}
 }
 
 // ofClasses writes a number of classes.

@@ -1,6 +1,7 @@
 package job
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -8,7 +9,9 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/sd/weights"
+	"github.com/onestep-go/onestep/torch/safetensors"
 )
 
 // own refuses models of onestep train, which take no prompts, and names the command that samples from them.
@@ -19,8 +22,12 @@ func (o Opening) own() error {
 	}
 	d, err := describes(o.Model)
 	if err == nil {
-		return usage("--model %s: a %s model of onestep train, which takes no prompts; to generate images with it: %s",
-			quote.Path(o.Model), d.Kind, sample)
+		of := "of onestep train"
+		if d.Layout != "" {
+			of = "of " + d.Layout.Name()
+		}
+		return usage("--model %s: a %s model %s, which takes no prompts; to generate images with it: %s",
+			quote.Path(o.Model), d.Kind, of, sample)
 	}
 	if _, err := os.Stat(filepath.Join(o.Model, "options.json")); err == nil {
 		return usage("--model %s: a run directory of onestep train without a snapshot; wanted %s", quote.Path(o.Model), wantDiffusion)
@@ -85,6 +92,9 @@ func wholeModel(flag, path string, replaces bool, err error) error {
 func instead(flag, path string, err error) error {
 	if err == nil {
 		return nil
+	}
+	if !errors.Is(err, checkpoint.ErrNoDescription) && !errors.Is(err, checkpoint.ErrNoSnapshot) && !errors.As(err, new(*safetensors.FormatError)) {
+		return fmt.Errorf("%s: %w", flag, err)
 	}
 	path = filepath.Clean(path)
 	kind := weights.Unknown

@@ -1,0 +1,87 @@
+package job
+
+import (
+	"errors"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/models/unet/original"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/safetensors"
+)
+
+// ownLayout is the layout of the files that onestep train writes.
+const ownLayout = "onestep"
+
+// Layouts lists the layouts of pixel-space models.
+func Layouts() []string {
+	all := []string{ownLayout}
+	for _, c := range original.Codes() {
+		all = append(all, string(c))
+	}
+	return all
+}
+
+// pixels converts a pixel-space model; is reports whether it is one.
+func (o Convert) pixels(note func(string)) (_ Converted, is bool, err error) {
+	d, notices, err := checkpoint.Inspect(o.Model)
+	switch {
+	case err == nil:
+	case errors.Is(err, checkpoint.ErrNoDescription), errors.Is(err, checkpoint.ErrNoSnapshot), errors.As(err, new(*safetensors.FormatError)):
+		if o.Layout != "" {
+			return Converted{}, false, usage("--layout: only pixel-space models have layouts, and %s is none", quote.Path(o.Model))
+		}
+		return Converted{}, false, nil
+	default:
+		return Converted{}, false, err
+	}
+	for _, flag := range []struct {
+		name  string
+		given bool
+	}{
+		{"--variant", o.Variant != ""}, {"--mixed-variant", o.Mixed}, {"--model-config", o.Config != ""}, {"--prediction", o.Prediction != ""}, {"--ema", o.EMA},
+		{"--unet", o.Parts.UNet != ""}, {"--text-encoder", o.Parts.Text != ""}, {"--text-encoder-2", o.Parts.Text2 != ""}, {"--vae", o.Parts.VAE != ""},
+		{"--out-variant", o.OutVariant != ""}, {"--unchecked", o.Unchecked},
+	} {
+		if flag.given {
+			return Converted{}, true, usage("%s: only Stable Diffusion has it, and %s is a pixel-space model: leave it out", flag.name, quote.Path(o.Model))
+		}
+	}
+	if !strings.EqualFold(filepath.Ext(o.Out), ".safetensors") {
+		return Converted{}, true, usage("--out: want FILE.safetensors for a pixel-space model, got %s", quote.Quoted(o.Out))
+	}
+	layout := o.Layout
+	switch {
+	case layout == "" && d.Layout == "":
+		return Converted{}, true, usage("--layout is missing: %s has onestep's own layout; want %s", quote.Path(o.Model), strings.Join(Layouts()[1:], ", "))
+	case layout == "":
+		layout = ownLayout
+	case !slices.Contains(Layouts(), layout):
+		return Converted{}, true, usage("--layout: want %s, got %s", strings.Join(Layouts(), ", "), quote.Quoted(layout))
+	}
+	if d.Layout = original.Code(layout); layout == ownLayout {
+		d.Layout = ""
+	} else if _, err := original.Of(d.Layout, d.Network.Net); err != nil {
+		return Converted{}, true, usage("--layout %s: %s: %v", layout, quote.Path(o.Model), err)
+	}
+	f, err := checkpoint.OpenFile(o.Model, torch.CPU)
+	if err != nil {
+		return Converted{}, true, err
+	}
+	defer f.Close()
+	for _, n := range notices {
+		note(n)
+	}
+	if err := makeDirectories(o.Out); err != nil {
+		return Converted{}, true, err
+	}
+	dtype, ok := dtypes[o.DType]
+	if !ok {
+		dtype = f.DType
+	}
+	err = checkpoint.Save(o.Out, d, f.Network.Tensors(), checkpoint.SaveOptions{DType: dtype, Overwrite: o.Overwrite})
+	return Converted{Path: o.Out, Kind: string(d.Kind) + " model", DType: o.DType, Ignored: []string{}}, true, err
+}
