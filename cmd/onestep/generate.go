@@ -161,7 +161,7 @@ In a name of --out {n} is the number of the image and {i} that of its prompt, fr
 	f.Var(sampler{&o.Sampler}, "sampler", "sampler, optionally followed by _ and a spacing, such as dpmpp_2m_karras; A1111's and ComfyUI's names work, too (default: lcm for a\nlatent consistency model, otherwise the model's scheduler; pndm for Stable Diffusion 1): "+strings.Join(scheduler.Names(), ", "))
 	f.Var(spacing{&o.Spacing}, "spacing", "spacing of the sampler's noise levels or timesteps: "+strings.Join(scheduler.Spacings(), ", ")+" (default: the sampler's)")
 	f.Var(count{&o.Steps}, "steps", "sampling steps (default: 4 for lcm and tcd, 25 for others)")
-	f.Var(guidance{&o.Guidance}, "guidance", "guidance scale (CFG); 0 or 1: no guidance (default: 1 for lcm and tcd, 8.5 for a guidance-distilled model, 7.5 for others)")
+	f.Var(guidance{&o.Guidance}, "guidance", "guidance scale (CFG); 0 or 1: no guidance (default: 1 for lcm and tcd; for a guidance-distilled model the middle of the scales it was trained with, or 8.5; 7.5 for others)")
 	f.Float64Var(&o.Rescale, "guidance-rescale", 0, "guidance rescale factor, 0 to 1, against overexposure (default 0)")
 	f.Var(count{&o.Width}, "width", "width in pixels (default: the model's)")
 	f.Var(count{&o.Height}, "height", "height in pixels (default: the model's)")

@@ -237,7 +237,11 @@ func diffusionText(d job.Diffusion) string {
 		line("input", "an inpainting model: takes --init-image and --mask")
 	}
 	if d.GuidanceEmbedding {
-		line("guidance", "guidance-distilled: the guidance scale is an input of the network")
+		scales := ""
+		if s := d.GuidanceScales; s != nil {
+			scales = fmt.Sprintf("; trained with scales from %.4g to %.4g", s[0], s[1])
+		}
+		line("guidance", "guidance-distilled: the guidance scale is an input of the network%s", scales)
 	}
 	for _, n := range d.Notices {
 		line("note", "%s", quote.Long(n, longest))

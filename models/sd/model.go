@@ -36,6 +36,8 @@ type Model struct {
 	// force_zeros_for_empty_prompt).
 	ZeroNegative bool
 
+	Guidance weights.Scales // guidance scales with which a guidance-distilled U-Net was trained
+
 	shares  bool           // the autoencoder is another model's
 	closers []func() error // of the files, closed after the networks
 }
@@ -138,6 +140,7 @@ func From(files *weights.Model, o Options) (_ *Model, err error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 		}
+		m.Guidance = files.UNet.Guidance
 		if m.UNet, err = unet.From(c, files.UNet, o.Device, o.DType); err != nil {
 			return nil, fmt.Errorf("%s: unet: %w", quote.Path(path), err)
 		}

@@ -140,6 +140,9 @@ func (m *Model) Write(dir string, o weights.WriteOptions) (notices []string, err
 		}
 	}
 	add(&w.UNet, m.UNet.Config(), m.UNet.Store())
+	if w.UNet != nil {
+		w.UNet.Guidance = m.Guidance
+	}
 	for i, t := range m.Texts {
 		add([]**weights.Component{&w.Text, &w.Text2}[i], t.Config(), t.Store())
 	}

@@ -18,6 +18,8 @@ func (p *Plan) guidance() error {
 		return refuse("Guidance", "guidance: want a scale from 0 to 1000, got %g", g)
 	case !(p.o.Rescale >= 0 && p.o.Rescale <= 1):
 		return refuse("Rescale", "guidance rescale: want 0 to 1, got %g", p.o.Rescale)
+	case g == 0 && told && p.o.Model.Guidance.Known():
+		g = p.o.Model.Guidance.Middle()
 	case g == 0 && told:
 		g = 8.5
 	case g == 0 && p.few():
@@ -26,6 +28,9 @@ func (p *Plan) guidance() error {
 		g = 7.5
 	}
 	p.Guidance, p.Distilled, p.cfg = g, told, g > 1 && !told
+	if in := p.o.Model.Guidance; told && !in.Has(g) {
+		p.note("the model was distilled with guidance scales from %.4g to %.4g, and not with %.4g", in.Min, in.Max, g)
+	}
 	if g < 1 && !told {
 		p.note("a guidance scale of %.4g is without guidance, as in diffusers: use a scale above 1, or 1 for no guidance", g)
 	}

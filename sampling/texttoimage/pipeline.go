@@ -27,8 +27,8 @@ type Pipeline struct {
 	OriginalSteps int              // size of the timestep grid of LCM and TCD (diffusers' original_inference_steps); 0: the model's
 
 	// Guidance is the scale of classifier-free guidance (Ho & Salimans 2022): the prediction is uncond + Guidance·(cond - uncond), where
-	// uncond is for the negative prompt. 1, [NoGuidance], is without guidance. Guidance-distilled models take it as an input. 0: 8.5 for
-	// such models, 1 for LCM and TCD, 7.5 for others.
+	// uncond is for the negative prompt. 1, [NoGuidance], is without guidance. Guidance-distilled models take it as an input. 0: for
+	// such models the middle of the scales that they were distilled with, if it is known, or 8.5; 1 for LCM and TCD, 7.5 for others.
 	Guidance float64
 	Rescale  float64 // diffusers' guidance_rescale: the fraction by which a guided prediction is rescaled to the standard deviation without guidance (Lin et al. 2024, section 3.4)
 	Negative string  // the negative prompt; it has no effect at guidance of 1 or less, nor with guidance-distilled models

@@ -20,6 +20,7 @@ import (
 	"github.com/onestep-go/onestep/lora"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/sdtest/tiny"
+	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/safetensors"
 	"github.com/onestep-go/onestep/torch/torchtest"
@@ -212,6 +213,7 @@ func TestLCMVariants(t *testing.T) {
 	m, err := sd.Open(r.Snapshot, sd.Options{})
 	require.NoError(t, err)
 	require.Contains(t, string(m.Scheduler), "TCDScheduler")
+	require.Equal(t, weights.Scales{Min: 6, Max: 16}, m.Guidance)
 	require.NoError(t, m.Close())
 	dtypes := func(dir, part string) (all []safetensors.DType) {
 		files, err := filepath.Glob(filepath.Join(dir, part, "*.safetensors"))

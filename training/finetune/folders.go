@@ -48,7 +48,9 @@ func (f *modelFolders) Write(_ context.Context, _ *torch.Scope, step int, _ int6
 	}
 	m := *f.read
 	m.UNet, m.Kind, m.Spec = &weights.Component{Config: config, Source: as{nn.Stored{Store: net.Store()}, f.Run.saved()}}, lcmKind(m.Kind), nil
-	m.Scheduler = fewStepScheduler(m.Scheduler, f.method.(*LCM))
+	r := f.method.(*LCM)
+	m.UNet.Guidance = weights.Scales{Min: 1 + *r.WMin, Max: 1 + *r.WMax}
+	m.Scheduler = fewStepScheduler(m.Scheduler, r)
 	return weights.WriteFolder(f.Path(step), &m, weights.WriteOptions{Overwrite: true})
 }
 

@@ -343,7 +343,11 @@ func openPart(dir, path, class string) (*Component, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Component{Config: config, Source: today(w, class == projectedClass || projects(config)), Files: pathsOf(path, w), notice: noticeOf(w), closer: w.Close}, nil
+	c := &Component{Config: config, Source: today(w, class == projectedClass || projects(config)), Files: pathsOf(path, w), notice: noticeOf(w), closer: w.Close}
+	if n := c.readGuidance(metadataOf(w)); n != "" {
+		c.notice = strings.TrimPrefix(c.notice+"; "+n, "; ")
+	}
+	return c, nil
 }
 
 // stems are the names of weights files, before the variant and the extension.

@@ -60,6 +60,9 @@ func OpenFile(path string, o Options) (_ *Model, err error) {
 			c.Files, c.notice = pathsOf(path, w), noticeOf(w)
 		}
 	}
+	if c := m.UNet; c != nil {
+		m.notice(c.readGuidance(metadataOf(w)))
+	}
 	return m, m.replace(o)
 }
 

@@ -94,6 +94,8 @@ type Component struct {
 
 	Files []string // of the weights
 
+	Guidance Scales // of a guidance-distilled U-Net
+
 	// Inferred: there was no config.json. Config is that of the published model with the same shapes, or inferred from names and shapes,
 	// with Stable Diffusion 1's values for the rest, such as an autoencoder's scaling factor.
 	Inferred bool

@@ -160,6 +160,9 @@ func WriteSingle(path string, m *Model, o WriteOptions) error {
 		return fail(err)
 	}
 	meta[configKey] = string(data)
+	if m.UNet != nil && m.UNet.Guidance.Known() {
+		meta[guidanceKey] = m.UNet.Guidance.metadata()
+	}
 	return safetensors.Write(path, all, safetensors.Options{Metadata: meta, Overwrite: o.Overwrite})
 }
 
@@ -480,6 +483,9 @@ func (c *Component) write(dir, name string, o WriteOptions) error {
 		stem = stems[1]
 	}
 	to := safetensors.Options{Metadata: map[string]string{"format": "pt"}}
+	if c.Guidance.Known() {
+		to.Metadata[guidanceKey] = c.Guidance.metadata()
+	}
 	if o.Variant != "" {
 		return safetensors.Write(filepath.Join(dir, stem+"."+o.Variant+".safetensors"), list, to)
 	}

@@ -60,6 +60,9 @@ func TestWriteSingle(t *testing.T) {
 	for name, c := range singles(t) {
 		t.Run(name, func(t *testing.T) {
 			m, from := c.open(t)
+			if m.UNet != nil {
+				m.UNet.Guidance = Scales{1.5, 4}
+			}
 			path := filepath.Join(t.TempDir(), "out.safetensors")
 			require.NoError(t, WriteSingle(path, m, WriteOptions{}))
 			require.ErrorIs(t, WriteSingle(path, m, WriteOptions{}), fs.ErrExist)
@@ -98,6 +101,9 @@ func TestWriteSingle(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, m.Kind, again.Kind)
 			assert.Equal(t, m.ZeroNegative, again.ZeroNegative)
+			if m.UNet != nil {
+				assert.Equal(t, m.UNet.Guidance, again.UNet.Guidance)
+			}
 			if m.Scheduler != nil {
 				assert.JSONEq(t, string(m.Scheduler), string(again.Scheduler))
 			}
@@ -115,6 +121,9 @@ func TestWriteFolder(t *testing.T) {
 	for name, c := range singles(t) {
 		t.Run(name, func(t *testing.T) {
 			m, _ := c.open(t)
+			if m.UNet != nil {
+				m.UNet.Guidance = Scales{1.5, 4}
+			}
 			dir := filepath.Join(t.TempDir(), "out")
 			o := WriteOptions{Tokenizer: tinyTokenizer(t)}
 			require.NoError(t, WriteFolder(dir, m, o))
@@ -146,6 +155,7 @@ func TestWriteFolder(t *testing.T) {
 			require.NoError(t, err)
 			assert.Equal(t, m.Kind, again.Kind)
 			assert.Equal(t, m.ZeroNegative, again.ZeroNegative)
+			assert.Equal(t, m.UNet.Guidance, again.UNet.Guidance)
 			assert.Len(t, again.parts(), len(m.parts()))
 			for name, part := range again.parts() {
 				same(t, m.parts()[name], part)

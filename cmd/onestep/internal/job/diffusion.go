@@ -27,16 +27,17 @@ type Diffusion struct {
 
 // Configured holds the settings of a Stable Diffusion model: those of its config files, or those assumed for a single file.
 type Configured struct {
-	Prediction        string   `json:"prediction,omitempty"` // of the network: "epsilon", "v_prediction" or "sample"; "": no U-Net
-	ZeroSNR           bool     `json:"zero_terminal_snr,omitempty"`
-	Scheduler         string   `json:"scheduler,omitempty"` // diffusers' class name
-	Sampler           string   `json:"sampler,omitempty"`   // the default of generate
-	Spacing           string   `json:"timestep_spacing,omitempty"`
-	Width             int      `json:"width,omitempty"` // training image size in pixels
-	Height            int      `json:"height,omitempty"`
-	Inpainting        bool     `json:"inpainting,omitempty"`
-	GuidanceEmbedding bool     `json:"guidance_embedding,omitempty"` // the network is guidance-distilled
-	Notices           []string `json:"notices,omitempty"`            // what was assumed
+	Prediction        string    `json:"prediction,omitempty"` // of the network: "epsilon", "v_prediction" or "sample"; "": no U-Net
+	ZeroSNR           bool      `json:"zero_terminal_snr,omitempty"`
+	Scheduler         string    `json:"scheduler,omitempty"` // diffusers' class name
+	Sampler           string    `json:"sampler,omitempty"`   // the default of generate
+	Spacing           string    `json:"timestep_spacing,omitempty"`
+	Width             int       `json:"width,omitempty"` // training image size in pixels
+	Height            int       `json:"height,omitempty"`
+	Inpainting        bool      `json:"inpainting,omitempty"`
+	GuidanceEmbedding bool      `json:"guidance_embedding,omitempty"` // the network is guidance-distilled
+	GuidanceScales    []float64 `json:"guidance_scales,omitempty"`    // it was distilled with: the least and the greatest
+	Notices           []string  `json:"notices,omitempty"`            // what was assumed
 }
 
 // Part describes one component of a model.
@@ -113,6 +114,9 @@ func configured(m *weights.Model) (c Configured, err error) {
 		return c, nil
 	}
 	c.GuidanceEmbedding = network.TimeCondProjDim > 0
+	if s := m.UNet.Guidance; c.GuidanceEmbedding && s.Known() {
+		c.GuidanceScales = []float64{s.Min, s.Max}
+	}
 	factor := 8
 	if m.VAE != nil {
 		auto, err := vae.ParseSpec(m.VAE.Config)
