@@ -32,6 +32,19 @@ type Cond struct {
 	// Checkpointing is gradient checkpointing block by block: backward computes each block again instead of keeping its intermediate
 	// results. Results and gradients are the same to the bit. Without gradients it has no effect. All networks of this library have it.
 	Checkpointing bool
+	// Precision is mixed precision: the half-precision type in which a network with float32 weights computes, torch.BFloat16 or
+	// torch.Float16. Its weights are cast as its layers use them, and their gradients are float32. Samples and results, the embeddings of
+	// noise levels, classes and scales, and the statistics of norms stay in float32. Float32: none. It has no effect on networks with
+	// weights of another type, nor on those that do not support it.
+	Precision torch.DType
+}
+
+// Computes returns the type in which a network with weights of type d computes: d, or in mixed precision [Cond.Precision].
+func (c Cond) Computes(d torch.DType) torch.DType {
+	if d == torch.Float32 && (c.Precision == torch.BFloat16 || c.Precision == torch.Float16) {
+		return c.Precision
+	}
+	return d
 }
 
 // Residuals are a ControlNet's outputs (Zhang et al. 2023): Down is added to a U-Net's skip connections, from the largest resolution to

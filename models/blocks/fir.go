@@ -40,7 +40,7 @@ func (f *FIR) Down(s *torch.Scope, x *torch.Tensor, padding int) *torch.Tensor {
 		return x.AvgPool2D(s, 2)
 	}
 	c := x.Dim(1)
-	w := f.Kernel.Expand(s, c, 1, f.Taps, f.Taps)
+	w := f.Kernel.To(s, x.DType()).Expand(s, c, 1, f.Taps, f.Taps)
 	return x.Conv2D(s, w, nil, torch.Conv2DOptions{Stride: 2, Padding: padding, Groups: c})
 }
 
@@ -51,7 +51,7 @@ func (f *FIR) Up(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 		return x.UpsampleNearest(s, 2)
 	}
 	c, pad := x.Dim(1), f.Padding()
-	w := f.Kernel.MulScalar(s, 4).Expand(s, c, 1, f.Taps, f.Taps)
+	w := f.Kernel.MulScalar(s, 4).To(s, x.DType()).Expand(s, c, 1, f.Taps, f.Taps)
 	y, err := torch.Call(s, "aten::conv_transpose2d.input", x, w, nil, []int{2, 2}, []int{pad, pad}, []int{0, 0}, c)
 	if err != nil {
 		panic(err) // a *torch.Error, as operators panic

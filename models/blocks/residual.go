@@ -61,11 +61,11 @@ func NewResidual(p nn.Path, in, out int, o ResidualOptions) *Residual {
 	return r
 }
 
-// Forward maps images x [n, in, h, w] to [n, out, h', w']. emb [n or 1, Embedding] is silu of the embedding, nil for blocks without one.
-// Of c it uses Adapters and Dropout only.
+// Forward maps images x [n, in, h, w] to [n, out, h', w']. emb [n or 1, Embedding] is silu of the embedding, nil for blocks without one;
+// with images in half precision it may be in float32. Of c it uses Adapters and Dropout only.
 func (r *Residual) Forward(s *torch.Scope, x, emb *torch.Tensor, c models.Cond) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		h := SiLU(s, r.Norm1.Adapted(s, x, c.Adapters))
+		h := r.Norm1.AdaptedSiLU(s, x, c.Adapters)
 		if r.Resize != nil {
 			h = Release(r.Resize(s, h), h)
 		}
@@ -75,14 +75,16 @@ func (r *Residual) Forward(s *torch.Scope, x, emb *torch.Tensor, c models.Cond) 
 			e = r.Emb.Adapted(s, emb, c.Adapters).Unsqueeze(s, -1).Unsqueeze(s, -1)
 		}
 		if e != nil && !r.ScaleShift {
-			h.AddInPlace(s, e) // no operator saved the convolution's result
+			h.AddInPlace(s, e.To(s, h.DType())) // no operator saved the convolution's result
 		}
-		h = Release(r.Norm2.Adapted(s, h, c.Adapters), h)
 		if e != nil && r.ScaleShift {
+			h = Release(r.Norm2.Adapted(s, h, c.Adapters), h)
 			parts := e.Chunk(s, 2, 1)
-			h = h.Mul(s, parts[0].AddScalar(s, 1)).Add(s, parts[1])
+			h = SiLU(s, h.Mul(s, parts[0].AddScalar(s, 1).To(s, h.DType())).Add(s, parts[1].To(s, h.DType())))
+		} else {
+			h = Release(r.Norm2.AdaptedSiLU(s, h, c.Adapters), h)
 		}
-		h = c.Dropout.Apply(s, SiLU(s, h), r.Dropout, r.Place)
+		h = c.Dropout.Apply(s, h, r.Dropout, r.Place)
 		h = Release(r.Conv2.Adapted(s, h, c.Adapters), h)
 		skip := x
 		if r.Resize != nil {

@@ -55,12 +55,12 @@ func (a *SelfAttention) Forward(s *torch.Scope, x *torch.Tensor, by nn.Adapters)
 		// layers on a transposed copy, forward and backward.
 		w := torch.Cat(s, []*torch.Tensor{by.Weight(s, a.Q.Weight), by.Weight(s, a.K.Weight), by.Weight(s, a.V.Weight)}, 0).Reshape(s, 3*c, c, 1, 1)
 		bias := torch.Cat(s, []*torch.Tensor{by.Weight(s, a.Q.Bias), by.Weight(s, a.K.Bias), by.Weight(s, a.V.Bias)}, 0)
-		qkv := h.Conv2D(s, w, bias, torch.Conv2DOptions{})
+		qkv := h.Conv2D(s, w.To(s, x.DType()), bias.To(s, x.DType()), torch.Conv2DOptions{})
 		qkv = qkv.Reshape(s, b, 3, a.Heads, c/a.Heads, n).Transpose(s, 3, 4) // [B, 3, heads, N, D]
 		q, k, v := qkv.Select(s, 1, 0), qkv.Select(s, 1, 1), qkv.Select(s, 1, 2)
 		h = torch.Attention(s, q, k, v, torch.AttentionOptions{})
 		h = h.Transpose(s, 2, 3).Reshape(s, shape...)
-		h = h.Conv2D(s, by.Weight(s, a.Out.Weight).Reshape(s, c, c, 1, 1), by.Weight(s, a.Out.Bias), torch.Conv2DOptions{})
+		h = h.Conv2D(s, by.WeightFor(s, x, a.Out.Weight).Reshape(s, c, c, 1, 1), by.WeightFor(s, x, a.Out.Bias), torch.Conv2DOptions{})
 		h = x.Add(s, h) // in x's memory format: attention's result is always channels-last
 		if a.Scale != 0 && a.Scale != 1 {
 			h.MulScalarInPlace(s, a.Scale)

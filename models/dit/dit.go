@@ -108,7 +108,7 @@ func (d *DiT) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *to
 	c.Check("dit", d.store, x, noise, models.Takes{Classes: d.config.Classes, NoClass: true, Until: d.config.Until, Guidance: d.config.Guidance})
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		emb := d.embed(s, noise, c, x.DType())
-		h := d.tokens(s, x, c.Adapters)
+		h := d.tokens(s, x.To(s, c.Computes(d.store.DType())), c.Adapters)
 		for _, b := range d.blocks {
 			h = blocks.Release(blocks.Checkpoint(s, c.Checkpointing, func(s *torch.Scope, x []*torch.Tensor) *torch.Tensor {
 				return b.forward(s, x[0], x[1], c)
@@ -116,7 +116,7 @@ func (d *DiT) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *to
 		}
 		m := d.modulation.Adapted(s, emb, c.Adapters).Unsqueeze(s, 1).Chunk(s, 2, 2)
 		h = modulate(s, h, m[0], m[1], normEps)
-		return d.image(s, d.out.Adapted(s, h, c.Adapters), x.IsChannelsLast() && !x.IsContiguous())
+		return d.image(s, d.out.Adapted(s, h, c.Adapters).To(s, x.DType()), x.IsChannelsLast() && !x.IsContiguous())
 	})
 }
 
@@ -127,7 +127,8 @@ func (d *DiT) tokens(s *torch.Scope, x *torch.Tensor, a nn.Adapters) *torch.Tens
 		c, side := d.config, d.config.Resolution/d.config.Patch
 		x = x.Reshape(s, -1, c.InChannels, side, c.Patch, side, c.Patch).Permute(s, 0, 2, 4, 1, 3, 5)
 		x = x.Reshape(s, -1, c.tokens(), c.InChannels*c.Patch*c.Patch)
-		return x.Linear(s, a.Weight(s, d.patches.Weight).Flatten(s, 1, -1), a.Weight(s, d.patches.Bias)).Add(s, d.positions)
+		h := x.Linear(s, a.WeightFor(s, x, d.patches.Weight).Flatten(s, 1, -1), a.WeightFor(s, x, d.patches.Bias))
+		return h.Add(s, d.positions.To(s, h.DType()))
 	})
 }
 
@@ -208,13 +209,13 @@ func (b block) forward(s *torch.Scope, x, emb *torch.Tensor, c models.Cond) *tor
 		m := b.modulation.Adapted(s, emb, c.Adapters).Unsqueeze(s, 1).Chunk(s, 6, 2)
 		h := modulate(s, x, m[0], m[1], normEps)
 		h = c.Dropout.Apply(s, blocks.Release(b.attend(s, h, c.Adapters), h), b.dropout, 2*b.number)
-		x = x.AddCMul(s, m[2], h, 1)
+		x = x.AddCMul(s, m[2].To(s, x.DType()), h, 1)
 		h.Free()
 		h = modulate(s, x, m[3], m[4], b.eps)
 		h = blocks.Release(b.fc1.Adapted(s, h, c.Adapters), h)
 		h = c.Dropout.Apply(s, blocks.Release(h.GELU(s, true), h), b.dropout, 2*b.number+1)
 		h = blocks.Release(b.fc2.Adapted(s, h, c.Adapters), h)
-		return x.AddCMul(s, m[5], h, 1)
+		return x.AddCMul(s, m[5].To(s, x.DType()), h, 1)
 	})
 }
 
@@ -235,11 +236,11 @@ const (
 	embedStd  = 0.02  // standard deviation of the embeddings' initial weights
 )
 
-// modulate normalises the last dimension of h, scales it by 1 + scale and shifts it.
+// modulate normalises the last dimension of h, scales it by 1 + scale and shifts it. In mixed precision scale and shift are float32.
 func modulate(s *torch.Scope, h, shift, scale *torch.Tensor, eps float64) *torch.Tensor {
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		n := h.LayerNorm(s, []int{h.Dim(-1)}, nil, nil, eps)
-		return shift.AddCMul(s, n, scale.AddScalar(s, 1), 1)
+		return shift.To(s, h.DType()).AddCMul(s, n, scale.AddScalar(s, 1).To(s, h.DType()), 1)
 	})
 }
 

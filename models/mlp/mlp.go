@@ -103,17 +103,17 @@ func (m *MLP) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *to
 		if m.config.Guidance {
 			inputs = append(inputs, m.label(s, c.Guidance, 1, x.DType()))
 		}
-		h := torch.Cat(s, inputs, 1)
+		h := torch.Cat(s, inputs, 1).To(s, c.Computes(m.store.DType()))
 		for i, l := range m.layers {
 			h = blocks.Checkpoint(s, c.Checkpointing, func(s *torch.Scope, x []*torch.Tensor) *torch.Tensor {
 				h := l.Adapted(s, x[0], c.Adapters)
 				if i == 0 && m.config.Classes > 0 {
-					h = h.Add(s, m.class.Adapted(s, c.Class, c.Adapters))
+					h = h.Add(s, m.class.Adapted(s, c.Class, c.Adapters).To(s, h.DType()))
 				}
 				return c.Dropout.Apply(s, h.SiLU(s), m.config.Dropout, i)
 			}, h)
 		}
-		y := m.out.Adapted(s, h, c.Adapters).Reshape(s, x.Shape()...)
+		y := m.out.Adapted(s, h, c.Adapters).To(s, x.DType()).Reshape(s, x.Shape()...)
 		if x.IsChannelsLast() && !x.IsContiguous() {
 			return y.ChannelsLast(s)
 		}

@@ -214,6 +214,59 @@ func (k kit) types(s *torch.Scope) {
 	}
 }
 
+// mixed: with Cond.Precision a network with float32 weights computes in half precision. Its result and the gradients of all parameters are
+// float32, and differ from those of float32 by the rounding of that type, no more and no less. Checkpointing changes no bit.
+func (k kit) mixed(s *torch.Scope) {
+	x, noise, c := k.input(s)
+	weight := torch.Randn(s, torch.NewGenerator(s, 3), torch.Float32, k.net.Forward(s, x, noise, c).Shape()...)
+	run := func(c models.Cond) (y, slope *torch.Tensor) {
+		y = k.net.Forward(s, x, noise, c)
+		if y.DType() != torch.Float32 {
+			k.t.Errorf("%v: got a result in %v, want float32", c.Precision, y.DType())
+		}
+		y.Mul(s, weight).Sum(s).Backward()
+		var all []*torch.Tensor
+		for name, p := range k.net.Parameters() {
+			g := p.Grad(s)
+			p.ZeroGrad()
+			switch {
+			case g == nil:
+				k.t.Errorf("%v: %s has no gradient", c.Precision, name)
+				continue
+			case g.DType() != torch.Float32:
+				k.t.Errorf("%v: the gradient of %s is in %v, want float32", c.Precision, name, g.DType())
+			}
+			all = append(all, g.Flatten(s, 0, -1))
+		}
+		return y.Detach(s), torch.Cat(s, all, 0)
+	}
+	off := func(got, want *torch.Tensor) float64 { return got.Sub(s, want).Norm(s).Item() / want.Norm(s).Item() }
+	exact, slope := run(c)
+	for _, d := range []struct {
+		dtype  torch.DType
+		lo, hi float64
+		slope  float64
+	}{{torch.BFloat16, 1e-4, 5e-2, 1e-1}, {torch.Float16, 1e-5, 8e-3, 2e-2}} {
+		c.Precision = d.dtype
+		c.Checkpointing = false
+		y, got := run(c)
+		if of := off(y, exact); !(of >= d.lo && of <= d.hi) {
+			k.t.Errorf("%v: the result differs by %.2g, want %g to %g", d.dtype, of, d.lo, d.hi)
+		}
+		if of := off(got, slope); !(of >= d.lo && of <= d.slope) {
+			k.t.Errorf("%v: the gradients differ by %.2g, want %g to %g", d.dtype, of, d.lo, d.slope)
+		}
+		k.t.Logf("%v: result %.2g, gradients %.2g", d.dtype, off(y, exact), off(got, slope))
+		if again, same := run(c); off(again, y) != 0 || off(same, got) != 0 {
+			k.t.Errorf("%v: the same call twice differs by %.2g, its gradients by %.2g", d.dtype, off(again, y), off(same, got))
+		}
+		c.Checkpointing = true
+		if again, same := run(c); off(again, y) != 0 || off(same, got) != 0 {
+			k.t.Errorf("%v: checkpointing changes the result by %.2g and the gradients by %.2g", d.dtype, off(again, y), off(same, got))
+		}
+	}
+}
+
 func (k kit) memoryFormat(s *torch.Scope) {
 	x, noise, c := k.input(s)
 	y := k.net.Forward(s, x, noise, c)

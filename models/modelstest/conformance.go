@@ -61,6 +61,7 @@ var checks = []struct {
 	{"independence", kit.independence},
 	{"modes", kit.modes},
 	{"types", kit.types},
+	{"mixed precision", kit.mixed},
 	{"memory format", kit.memoryFormat},
 	{"dropout", kit.dropout},
 	{"recomputed", kit.recomputed},
@@ -76,7 +77,7 @@ var checks = []struct {
 //
 //   - initial weights that depend on the seed alone, and output shapes
 //   - dependence on all inputs, which are not modified, and independence of the samples in a batch
-//   - equal results in all grad modes and memory formats, and computation in the weights' type
+//   - equal results in all grad modes and memory formats, and computation in the weights' type, or in mixed precision
 //   - dropout that is reproducible by its seed, including in recomputation for gradients
 //   - the same results and gradients with gradient checkpointing (Cond.Checkpointing)
 //   - gradients of every parameter, and forward-mode derivatives

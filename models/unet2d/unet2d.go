@@ -255,7 +255,8 @@ func (u *UNet2D) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) 
 		if u.config.Center {
 			x = x.MulScalar(s, 2).SubScalar(s, 1)
 		}
-		h, image := u.convIn.Adapted(s, x, c.Adapters), x
+		in := x.To(s, c.Computes(u.store.DType()))
+		h, image := u.convIn.Adapted(s, in, c.Adapters), in
 		skips := []*torch.Tensor{h}
 		for _, l := range u.down {
 			for _, b := range l.blocks {
@@ -285,7 +286,7 @@ func (u *UNet2D) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) 
 				image = blocks.Release(resize(true, false)(s, image), image)
 			}
 			if l.toImage != nil {
-				y := l.toImage.Adapted(s, blocks.SiLU(s, l.imageNorm.Adapted(s, h, c.Adapters)), c.Adapters)
+				y := l.toImage.Adapted(s, l.imageNorm.AdaptedSiLU(s, h, c.Adapters), c.Adapters)
 				if image != nil {
 					y = y.Add(s, image)
 				}
@@ -295,11 +296,11 @@ func (u *UNet2D) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) 
 				h = blocks.Release(y, h)
 			}
 		}
-		y := u.convOut.Adapted(s, blocks.SiLU(s, u.normOut.Adapted(s, h, c.Adapters)), c.Adapters)
+		y := u.convOut.Adapted(s, u.normOut.AdaptedSiLU(s, h, c.Adapters), c.Adapters)
 		if image != nil {
 			y = y.Add(s, image)
 		}
-		return y
+		return y.To(s, x.DType())
 	})
 }
 

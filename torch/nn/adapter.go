@@ -149,7 +149,7 @@ func apart(s *torch.Scope, w *torch.Tensor, pw *packed, rows int, by []Adapter) 
 	}
 	out := w.Dim(0)
 	in := w.NumEl() / out
-	return s.GradEnabled() || (pw != nil && pw.plainly(s)) || uses*rows*(in+out)*rank <= in*out*(rank+packing)
+	return s.GradEnabled() || (pw != nil && !pw.built && pw.plainly(s)) || uses*rows*(in+out)*rank <= in*out*(rank+packing)
 }
 
 // share adds to y the outputs of separate adapters for x.
@@ -206,7 +206,7 @@ func (l Linear) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tens
 		return l.packed.linear(s, l, x, by...)
 	}
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		return x.Linear(s, Changed(s, l.Weight, by...).To(s, x.DType()), l.Bias)
+		return l.apply(s, x, Changed(s, l.Weight, by...).To(s, x.DType()))
 	})
 }
 
@@ -227,7 +227,7 @@ func (c Conv2D) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tens
 		return c.packed.conv(s, c, x, by...)
 	}
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		return x.Conv2D(s, Changed(s, c.Weight, by...).To(s, x.DType()), c.Bias, c.Opt)
+		return c.apply(s, x, Changed(s, c.Weight, by...).To(s, x.DType()))
 	})
 }
 
@@ -235,6 +235,12 @@ func (c Conv2D) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tens
 func (g GroupNorm) Adapted(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tensor {
 	g.Weight, g.Bias = a.Weight(s, g.Weight), a.Weight(s, g.Bias)
 	return g.Forward(s, x)
+}
+
+// AdaptedSiLU is SiLU with the layer's adapters, if any.
+func (g GroupNorm) AdaptedSiLU(s *torch.Scope, x *torch.Tensor, a Adapters) *torch.Tensor {
+	g.Weight, g.Bias = a.Weight(s, g.Weight), a.Weight(s, g.Bias)
+	return g.SiLU(s, x)
 }
 
 // Adapted is Forward with the layer's adapters, if any.
@@ -259,9 +265,11 @@ func (st *Store) Merge(a Adapters) error {
 		for _, name := range st.names {
 			e := st.byKey[name]
 			by := a[e.t]
-			if p := st.packed[e.t]; p != nil {
+			if p := st.packed[e.t]; p != nil && !p.built {
 				p.merge(by)
 				continue
+			} else if p != nil {
+				p.drop()
 			}
 			st.swap(e.t, by)
 		}
@@ -297,6 +305,14 @@ func (st *Store) swap(t *torch.Tensor, by []Adapter) {
 		st.bases = map[*torch.Tensor]*torch.Tensor{}
 	}
 	st.bases[t] = w
+}
+
+// drop frees the packed weight: the layer's own tensor is about to be another.
+func (p *packed) drop() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.weight.Free()
+	p.weight = nil
 }
 
 // merge replaces the merged adapters.

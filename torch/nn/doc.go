@@ -17,6 +17,9 @@
 // Inputs are [B, C, H, W] for convolutions and group norms, [..., features] for linear layers and layer norms, and int64
 // indices for embeddings. A layer's Forward takes the scope that owns the result first, as every operator of package torch.
 //
+// A layer computes in its parameters' dtype. One with float32 parameters also takes an input in half precision and then computes in that
+// dtype (mixed precision): its weights are cast in each call, and their gradients are float32. Norms keep float32 parameters and statistics.
+//
 // [Adapters] map weights to deltas ([Adapter], such as LoRA's [LowRank]). They are passed with a call and do not modify the
 // store, so goroutines that share a network can each use their own; [Store.Merge] merges them into the weights and unmerges
 // them.

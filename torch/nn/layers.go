@@ -29,7 +29,7 @@ func (l Linear) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	if l.packed != nil {
 		return l.packed.linear(s, l, x)
 	}
-	return x.Linear(s, l.Weight, l.Bias)
+	return l.apply(s, x, l.Weight)
 }
 
 // Conv2D is a two-dimensional convolution.
@@ -63,7 +63,7 @@ func (c Conv2D) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 	if c.packed != nil {
 		return c.packed.conv(s, c, x)
 	}
-	return x.Conv2D(s, c.Weight, c.Bias, c.Opt)
+	return c.apply(s, x, c.Weight)
 }
 
 // GroupNorm is group normalisation (Wu & He 2018).
@@ -82,7 +82,16 @@ func NewGroupNorm(p Path, groups, channels int, eps float64) GroupNorm {
 
 // Forward normalises x [B, C, ...].
 func (g GroupNorm) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
-	return x.GroupNorm(s, g.Groups, g.Weight, g.Bias, g.Eps)
+	return normed(s, x, g.Weight, g.Bias, func(s *torch.Scope, w, b *torch.Tensor) *torch.Tensor {
+		return x.GroupNorm(s, g.Groups, w, b, g.Eps)
+	})
+}
+
+// SiLU is Forward followed by SiLU, as one operator; see [torch.Tensor.GroupNormSiLU].
+func (g GroupNorm) SiLU(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	return normed(s, x, g.Weight, g.Bias, func(s *torch.Scope, w, b *torch.Tensor) *torch.Tensor {
+		return x.GroupNormSiLU(s, g.Groups, w, b, g.Eps)
+	})
 }
 
 // LayerNorm is layer normalisation over the last dimension.
@@ -100,7 +109,9 @@ func NewLayerNorm(p Path, dim int, eps float64) LayerNorm {
 
 // Forward normalises x [..., D].
 func (l LayerNorm) Forward(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
-	return x.LayerNorm(s, l.Weight.Shape(), l.Weight, l.Bias, l.Eps)
+	return normed(s, x, l.Weight, l.Bias, func(s *torch.Scope, w, b *torch.Tensor) *torch.Tensor {
+		return x.LayerNorm(s, l.Weight.Shape(), w, b, l.Eps)
+	})
 }
 
 // Embedding is a lookup table of vectors.

@@ -13,11 +13,13 @@ type packed struct {
 	store *Store
 	src   Source
 	name  string
+	built bool // the store was built without a source: weights are packed only after [Store.Pack]
 
 	mu      sync.Mutex
 	trained bool          // gradients flow through the layer: its own tensor is used, and none is packed beside it
 	weight  *torch.Tensor // nil: not yet packed
 	input   []int         // the shape it was packed for
+	dtype   torch.DType   // the type it was packed in
 	version int           // of the layer's own tensor
 	by      []Adapter     // adapters it was packed with
 	moves   []int         // versions of these adapters
@@ -30,10 +32,16 @@ type packed struct {
 func (p Path) weight(init Init, shape ...int) (*torch.Tensor, *packed) {
 	const name = "weight"
 	st := p.st
-	if st == nil || st.src == nil || st.Device().IsCUDA() || !torch.Packs(st.dtype) {
+	if st == nil || st.Device().IsCUDA() || !torch.Packs(st.dtype) {
 		return p.Param(name, init, shape...), nil
 	}
 	full := p.prefix + name
+	if st.src == nil {
+		w := p.Param(name, init, shape...)
+		pw := &packed{store: st, src: Stored{st}, name: full, built: true, trained: true}
+		st.packed[w] = pw
+		return w, pw
+	}
 	st.free(full)
 	_, dtype, ok := st.src.Info(full)
 	if !ok || !dtype.IsFloat() {
@@ -52,15 +60,15 @@ func (p Path) weight(init Init, shape ...int) (*torch.Tensor, *packed) {
 func (p *packed) conv(s *torch.Scope, c Conv2D, x *torch.Tensor, by ...Adapter) *torch.Tensor {
 	shape := x.Shape()
 	plain := p.plainly(s)
-	if plain && p.byPatches(c, x, shape) {
+	if plain && !p.built && p.byPatches(c, x, shape) {
 		return x.ProductConv2D(s, p.unpacked(s, c.Weight, x.DType(), by), c.Bias, c.Opt)
 	}
-	if plain || len(shape) != 4 || x.DType() != p.store.dtype {
-		return x.Conv2D(s, p.unpacked(s, c.Weight, x.DType(), by), c.Bias, c.Opt)
+	if plain || len(shape) != 4 || !p.packs(x) {
+		return c.apply(s, x, p.unpacked(s, c.Weight, x.DType(), by))
 	}
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		pack := func(s *torch.Scope, w *torch.Tensor) *torch.Tensor { return w.PackConv2D(s, shape, c.Opt) }
-		return x.ChannelsLast(s).PackedConv2D(s, p.get(s, c.Weight, shape, by, pack), c.Bias, c.Opt)
+		return x.ChannelsLast(s).PackedConv2D(s, p.get(s, c.Weight, x.DType(), shape, by, pack), forInput(s, x, c.Bias), c.Opt)
 	})
 }
 
@@ -85,6 +93,12 @@ func (p *packed) byPatches(c Conv2D, x *torch.Tensor, shape []int) bool {
 	return pixels > 0 && pixels <= fewPixels
 }
 
+// packs reports whether the weight can be packed for x: in the store's type, or in mixed precision in x's.
+func (p *packed) packs(x *torch.Tensor) bool {
+	d := x.DType()
+	return d == p.store.dtype || p.store.dtype == torch.Float32 && isHalf(d) && torch.Packs(d)
+}
+
 // takes reports whether inputs of dtype d can use the weight without a cast.
 func (p *packed) takes(d torch.DType) bool { return p != nil && p.store.dtype == d }
 
@@ -100,15 +114,15 @@ func (p *packed) linear(s *torch.Scope, l Linear, x *torch.Tensor, by ...Adapter
 		}
 	}
 	plain := p.plainly(s)
-	if plain && rows > 0 && x.DType() == torch.Float32 && p.frozen(l.Weight, x) {
+	if plain && !p.built && rows > 0 && x.DType() == torch.Float32 && p.frozen(l.Weight, x) {
 		return x.Product(s, p.unpacked(s, l.Weight, x.DType(), by), l.Bias)
 	}
-	if plain || rows < fewRows || x.DType() != p.store.dtype {
-		return x.Linear(s, p.unpacked(s, l.Weight, x.DType(), by), l.Bias)
+	if plain || rows < fewRows || !p.packs(x) {
+		return l.apply(s, x, p.unpacked(s, l.Weight, x.DType(), by))
 	}
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		pack := func(s *torch.Scope, w *torch.Tensor) *torch.Tensor { return w.PackLinear(s, rows) }
-		return x.PackedLinear(s, p.get(s, l.Weight, []int{rows}, by, pack), l.Bias)
+		return x.PackedLinear(s, p.get(s, l.Weight, x.DType(), []int{rows}, by, pack), forInput(s, x, l.Bias))
 	})
 }
 
@@ -117,6 +131,9 @@ func (p *packed) linear(s *torch.Scope, l Linear, x *torch.Tensor, by ...Adapter
 func (p *packed) plainly(s *torch.Scope) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.built {
+		return p.trained || s.GradEnabled()
+	}
 	if !p.trained && s.GradEnabled() {
 		p.unpack()
 	}
@@ -141,15 +158,28 @@ func (st *Store) Unpack() {
 	}
 }
 
-// get returns the packed weight with adapters for inputs of that shape, in s. One is cached, so that a network with adapters takes no more
+// Pack makes the layers of a network that was built without a source, such as by [Build], keep packed weights as those of [BuildFrom] do: for
+// a frozen network that is used without gradients from now on, which becomes faster. The plain weights stay, too. Calls with gradients use
+// them. It has no effect on other networks.
+func (st *Store) Pack() {
+	for w, p := range st.packed {
+		if p.built && !w.RequiresGrad() {
+			p.mu.Lock()
+			p.trained = false
+			p.mu.Unlock()
+		}
+	}
+}
+
+// get returns the packed weight of dtype d with adapters for inputs of that shape, in s. One is cached, so that a network with adapters takes no more
 // memory than one without. Adapters replace the cached ones only when two calls in a row use them: otherwise goroutines with different
 // adapters would keep evicting each other's weight.
-func (p *packed) get(s *torch.Scope, weight *torch.Tensor, input []int, by []Adapter, pack func(s *torch.Scope, w *torch.Tensor) *torch.Tensor) *torch.Tensor {
+func (p *packed) get(s *torch.Scope, weight *torch.Tensor, d torch.DType, input []int, by []Adapter, pack func(s *torch.Scope, w *torch.Tensor) *torch.Tensor) *torch.Tensor {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	by = p.with(by)
 	version, moves := weight.Version(), versions(by)
-	same := p.weight != nil && p.version == version && slices.Equal(p.by, by) && slices.Equal(p.moves, moves)
+	same := p.weight != nil && p.dtype == d && p.version == version && slices.Equal(p.by, by) && slices.Equal(p.moves, moves)
 	again := slices.Equal(p.last, by)
 	p.last = by
 	if same && slices.Equal(p.input, input) {
@@ -157,9 +187,9 @@ func (p *packed) get(s *torch.Scope, weight *torch.Tensor, input []int, by []Ada
 	}
 	w := s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		if len(by) > 0 {
-			return pack(s, Changed(s, weight, by...).To(s, p.store.dtype))
+			return pack(s, Changed(s, weight, by...).To(s, d))
 		}
-		return pack(s, weight.To(s, p.store.dtype))
+		return pack(s, weight.To(s, d))
 	})
 	if p.trained { // since the caller looked
 		return w
@@ -169,7 +199,7 @@ func (p *packed) get(s *torch.Scope, weight *torch.Tensor, input []int, by []Ada
 		return w
 	}
 	p.weight.Free() // other goroutines may still use it: they have their own handles
-	p.weight, p.input, p.version, p.by, p.moves = w.Share(p.store.scope), slices.Clone(input), version, slices.Clone(by), moves
+	p.weight, p.input, p.dtype, p.version, p.by, p.moves = w.Share(p.store.scope), slices.Clone(input), d, version, slices.Clone(by), moves
 	return w
 }
 

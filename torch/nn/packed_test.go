@@ -22,8 +22,8 @@ func TestPackedLayers(t *testing.T) {
 	bound, err := BuildFrom(w, torch.CPU, torch.Float32, func(p Path) { filed = NewConv2D(p, 4, 6, 3, opt) })
 	require.NoError(t, err)
 	defer bound.Close()
-	require.Nil(t, plain.packed)
-	require.NotNil(t, filed.packed)
+	require.True(t, plain.packed.built)
+	require.False(t, filed.packed.built)
 
 	check := func(side int) {
 		err := torch.Run(torch.CPU, func(s *torch.Scope) error {
@@ -67,6 +67,66 @@ func TestPackedLayers(t *testing.T) {
 		return nil
 	})
 	require.NoError(t, err)
+}
+
+// A network that was built and then frozen packs its weights after Pack, in the input's type, and packs them again after a change. Calls with
+// gradients use the plain ones, and do not end it.
+func TestPackOfBuiltLayers(t *testing.T) {
+	var c Conv2D
+	var l Linear
+	st, err := Build(torch.CPU, torch.Float32, 1, func(p Path) {
+		c, l = NewConv2D(p.Sub("c"), 4, 6, 3, torch.Conv2DOptions{Padding: 1}), NewLinear(p.Sub("l"), 4, 6)
+	})
+	require.NoError(t, err)
+	defer st.Close()
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		g := torch.NewGenerator(s, 1)
+		x, rows := torch.Randn(s, g, torch.Float32, 2, 4, 8, 8), torch.Randn(s, g, torch.Float32, 200, 4)
+		both := func(d torch.DType) (of [2]*torch.Tensor) {
+			for i, f := range []func(s *torch.Scope) *torch.Tensor{
+				func(s *torch.Scope) *torch.Tensor { return c.Forward(s, x.To(s, d)) }, func(s *torch.Scope) *torch.Tensor { return l.Forward(s, rows.To(s, d)) },
+			} {
+				of[i] = s.NoGradTidy(f)
+				require.Equal(t, d, of[i].DType())
+			}
+			return of
+		}
+		require.Nil(t, c.packed.weight)
+		st.Pack() // its weights want gradients
+		want := both(torch.Float32)
+		require.Nil(t, c.packed.weight)
+		st.SetRequiresGrad(false)
+		st.Pack()
+		near := func(d torch.DType, tolerance, factor float64) {
+			for i, got := range both(d) {
+				require.Less(t, got.To(s, torch.Float32).Sub(s, want[i].MulScalar(s, factor)).Abs(s).Max(s).Item(), tolerance)
+			}
+		}
+		near(torch.Float32, 1e-5, 1)
+		require.NotNil(t, c.packed.weight)
+		require.NotNil(t, l.packed.weight)
+		if torch.Packs(torch.BFloat16) {
+			near(torch.BFloat16, 0.04, 1)
+			require.Equal(t, torch.BFloat16, c.packed.dtype)
+		}
+		x.SetRequiresGrad(true)
+		c.Forward(s, x).Sum(s).Backward()
+		require.NotNil(t, x.Grad(s))
+		require.NotNil(t, c.packed.weight)
+		x.SetRequiresGrad(false)
+		_ = s.NoGrad(func(s *torch.Scope) error {
+			for _, p := range st.Parameters() {
+				p.MulScalarInPlace(s, 2)
+			}
+			return nil
+		})
+		near(torch.Float32, 1e-5, 2)
+		st.Unpack()
+		require.Nil(t, c.packed.weight)
+		near(torch.Float32, 1e-5, 2)
+		require.Nil(t, c.packed.weight)
+		return nil
+	}))
 }
 
 // Linear layers do, too, where there are rows enough.

@@ -110,8 +110,10 @@ func (u *UNet) Close() { u.store.Close() }
 func (u *UNet) Forward(s *torch.Scope, x, t *torch.Tensor, c models.Cond) *torch.Tensor {
 	u.check("unet", u.store, x, t, c)
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		d := c.Computes(u.store.DType())
 		in := u.embed(s, t, x.DType(), c)
-		skips := u.descend(s, u.convIn.Adapted(s, x, c.Adapters), in)
+		in.text = in.text.To(s, d)
+		skips := u.descend(s, u.convIn.Adapted(s, x.To(s, d), c.Adapters), in)
 		var add models.Residuals
 		if c.Control != nil {
 			add = *c.Control
@@ -122,14 +124,14 @@ func (u *UNet) Forward(s *torch.Scope, x, t *torch.Tensor, c models.Cond) *torch
 		}
 		h := u.middle(s, skips[len(skips)-1], in)
 		if add.Mid != nil {
-			h = blocks.Release(h.Add(s, add.Mid), h)
+			h = blocks.Release(h.Add(s, add.Mid.To(s, d)), h)
 		}
 		for _, l := range u.up {
 			for _, b := range l.blocks {
 				last := len(skips) - 1
 				var more *torch.Tensor
 				if add.Down != nil {
-					more = add.Down[last]
+					more = add.Down[last].To(s, d)
 				}
 				h = b.attend(s, b.join(s, h, skips[last], more, in), in)
 				skips = skips[:last]
@@ -142,8 +144,8 @@ func (u *UNet) Forward(s *torch.Scope, x, t *torch.Tensor, c models.Cond) *torch
 				}, h), h)
 			}
 		}
-		h = blocks.Release(blocks.SiLU(s, u.normOut.Adapted(s, h, c.Adapters)), h)
-		return u.convOut.Adapted(s, h, c.Adapters)
+		h = blocks.Release(u.normOut.AdaptedSiLU(s, h, c.Adapters), h)
+		return u.convOut.Adapted(s, h, c.Adapters).To(s, x.DType())
 	})
 }
 

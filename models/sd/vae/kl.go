@@ -248,7 +248,7 @@ type coder struct {
 
 // last frees h.
 func (c *coder) last(s *torch.Scope, h *torch.Tensor) *torch.Tensor {
-	h = blocks.Release(blocks.SiLU(s, c.norm.Forward(s, h)), h)
+	h = blocks.Release(c.norm.SiLU(s, h), h)
 	return blocks.Release(c.out.Forward(s, h), h)
 }
 

@@ -1,0 +1,21 @@
+package torch
+
+import "sync/atomic"
+
+var opNormSiLU = newOp("onestep::norm_silu")
+
+var plain atomic.Bool
+
+// SetFused turns this library's own kernels that do the work of several operators on or off, for the process; they are on by default. Off,
+// libtorch's operators are called one by one: slower, with more memory, and the same results but for rounding. It is for comparisons.
+func SetFused(on bool) { plain.Store(!on) }
+
+// GroupNormSiLU is [Tensor.GroupNorm] followed by [Tensor.SiLU], in one operator on the CPU that keeps only t for the backward pass. For
+// t in bfloat16, w and b may be in float32. Sums and statistics are computed in float32 at least.
+func (t *Tensor) GroupNormSiLU(s *Scope, groups int, w, b *Tensor, eps float64) *Tensor {
+	if w == nil || b == nil || plain.Load() {
+		return s.Tidy(func(s *Scope) *Tensor { return t.GroupNorm(s, groups, w, b, eps).SiLU(s) })
+	}
+	c := call{op: opNormSiLU, s: s}
+	return c.t(t).t(w).t(b).int(groups).float(eps).one()
+}
