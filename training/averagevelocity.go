@@ -30,8 +30,9 @@ func (p span) average(s *torch.Scope, m *models.MeanFlow) *torch.Tensor {
 	return m.AverageVelocity(s, p.y, p.r, p.at, p.cond)
 }
 
-// derivative returns d/dτ u(y, r, τ) along (velocity, 0, 1), by one forward-mode pass.
+// derivative returns d/dτ u(y, r, τ) along (velocity, 0, 1), by one forward-mode pass, which has no mixed precision.
 func (p span) derivative(s *torch.Scope, m *models.MeanFlow, velocity *torch.Tensor) *torch.Tensor {
+	p.cond.Precision = torch.Float32
 	_, du := torch.JVP(s, func(s *torch.Scope, in []*torch.Tensor) *torch.Tensor {
 		return m.AverageVelocity(s, in[0], in[1], in[2], p.cond)
 	}, []*torch.Tensor{p.y, p.r, p.at}, []*torch.Tensor{velocity, nil, torch.Ones(s, p.at.DType(), p.at.Dim(0))})

@@ -135,7 +135,11 @@ func (c *CTM) LossAt(s *torch.Scope, b Batch, path [][]float64, end []float64, z
 	whole := b
 	whole.Cond.Checkpointing = false // which torch.Grad does not pass
 	d := b.mean(s, o.Distance.Distance(s, frozen.Origin(s, point, until, whole.masked(dropout)), target))
-	slope := torch.Grad(s, []*torch.Tensor{d}, []*torch.Tensor{point}, torch.BackwardOptions{})[0]
+	scale := 1.0
+	if b.Cond.Precision == torch.Float16 { // the trainer's loss scaling comes later, and float16 rounds what a mean passes back to zero
+		scale = math.Exp2(math.Floor(math.Log2(float64(x.NumEl()))))
+	}
+	slope := torch.Grad(s, []*torch.Tensor{d.MulScalar(s, scale)}, []*torch.Tensor{point}, torch.BackwardOptions{})[0].MulScalar(s, 1/scale)
 	return d.Detach(s).Add(s, estimate.Sub(s, point.Detach(s)).Mul(s, slope).Sum(s))
 }
 

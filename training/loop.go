@@ -43,6 +43,12 @@ func (t *Trainer) train(ctx context.Context, s *torch.Scope) (Result, error) {
 	if t.unscaled() {
 		t.Log.Warn("gradients pass through a network in float16, which rounds small ones to zero: set LossScale, or use bfloat16 or float32")
 	}
+	if d, known := t.weightsType(); known && d != torch.Float32 && isHalf(t.Precision) {
+		t.Log.Warn("mixed precision has no effect: it is for networks with float32 weights", "precision", t.Precision, "weights", d)
+	}
+	if note := t.slowPrecision(); note != "" {
+		t.Log.Warn(note, "precision", t.Precision)
+	}
 	if run.averages, err = t.follow(); err != nil {
 		return r, fmt.Errorf("trainer: %w", err)
 	}

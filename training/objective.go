@@ -44,6 +44,12 @@ func (b Batch) row(s *torch.Scope) Batch {
 	return b
 }
 
+// exact returns the batch without mixed precision, for parts of a loss that are too sensitive for it.
+func (b Batch) exact() Batch {
+	b.Cond.Precision = torch.Float32
+	return b
+}
+
 // masked returns the batch's conditions with the dropout masks of a seed. Networks that are compared use the same seed.
 func (b Batch) masked(dropout uint64) models.Cond {
 	c := b.Cond

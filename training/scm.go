@@ -99,19 +99,26 @@ func (c *SCM) LossAt(s *torch.Scope, k int, b Batch, levels []float64, z *torch.
 	}
 	a := torch.FromSlice(s, angles) // float64: see models.Trig
 	y := c.Model.Coordinates().Noisy(s, b.X, z, a)
-	net := func(s *torch.Scope, y, a *torch.Tensor) *torch.Tensor {
-		return c.Model.Forward(s, y, a, b.masked(dropout))
+	network := func(b Batch) output {
+		return func(s *torch.Scope, y, a *torch.Tensor) *torch.Tensor {
+			return c.Model.Forward(s, y, a, b.masked(dropout))
+		}
 	}
-	F := net(s, y, a)
+	F := network(b)(s, y, a)
 	constant := F.Detach(s)
 	g := s.NoGradTidy(func(s *torch.Scope) *torch.Tensor {
+		// In mixed precision, derivatives and differences are computed in float32 nevertheless.
+		exact, at := network(b.exact()), constant
+		if c.Step > 0 && isHalf(b.Cond.Precision) {
+			at = exact(s, y, a)
+		}
 		var dy *torch.Tensor
 		if trig := c.Model.Coordinates(); c.Teacher != nil {
 			dy = trig.Velocity(s, c.Teacher, y, a, b.Cond)
 		} else {
 			dy = trig.Direction(s, b.X, z, a)
 		}
-		return c.normalized(s, c.tangent(s, net, y, a, dy, constant, c.ratio(k)))
+		return c.normalized(s, c.tangent(s, exact, y, a, dy, at, c.ratio(k)))
 	})
 	d := L2{}.Distance(s, F.Sub(s, constant), g) // the first argument is 0 and has F's gradient
 	if c.Weight == nil {

@@ -49,6 +49,7 @@ func (t *Trainer) step(s *torch.Scope, r *Result, next func() (func(s *torch.Sco
 		}
 		err = s.Run(func(s *torch.Scope) error {
 			b := precise(s, batch(s))
+			b.Cond.Precision = t.Precision
 			n := b.X.Dim(0)
 			if k == 0 && samples == 0 {
 				if err := t.try(s, b, Draw(t.Seed, 0, 0, 1)); err != nil { // with draws of its own

@@ -33,8 +33,7 @@ type Trainer struct {
 	// the optimizer and in the objective's State.
 	Objective Objective
 	// Model is trained. Its parameters have to be in float32, even if a frozen network is in half precision, which computes in its own
-	// type (see models.Forward). Optimizer, EMA weights and gradients have the parameters' type. Gradients that pass through a network
-	// in float16 need LossScale: without it a run logs a warning.
+	// type (see models.Forward), or with Precision. Optimizer, EMA weights and gradients have the parameters' type.
 	Model     Module
 	Optimizer Optimizer
 	// Averages are EMA weights of the model. Snapshots, named model-STEP.safetensors, hold the first one; each of the others is saved as
@@ -57,7 +56,12 @@ type Trainer struct {
 	Duration time.Duration // time limit of this session with the calls of Sample, after which Train saves and returns without an error; 0: none
 	Clip     float64       // gradient clipping: limit of the global gradient norm; 0: none
 	Guard    Guard         // handling of losses and gradients that are NaN or infinite
-	// LossScale is dynamic loss scaling, for networks in float16; nil: none.
+	// Precision is mixed precision: the half-precision type in which networks with float32 weights compute, torch.BFloat16 or torch.Float16;
+	// Float32: none. It sets Cond.Precision of every batch. Weights, EMA weights, gradients, losses, derivatives along a trajectory and
+	// checkpoints stay in float32, and EMA weights generate samples in float32. It is not part of a checkpoint.
+	Precision torch.DType
+	// LossScale is dynamic loss scaling, which gradients that pass through a network in float16 need, also by Precision: without it such a
+	// run logs a warning. nil: none.
 	LossScale *LossScale
 	// Checkpointing sets Cond.Checkpointing of every batch: gradient checkpointing block by block.
 	Checkpointing bool
@@ -150,6 +154,9 @@ func (t *Trainer) validate() error {
 	}
 	if err := t.LossScale.validate(); err != nil {
 		return err
+	}
+	if t.Precision != torch.Float32 && !isHalf(t.Precision) {
+		return fmt.Errorf("trainer: Precision: want float32, bfloat16 or float16, got %s", t.Precision)
 	}
 	if v, ok := t.Objective.(Validator); ok {
 		return v.Validate()

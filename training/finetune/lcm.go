@@ -67,7 +67,7 @@ func (r *LCM) fill() error {
 		}
 	}
 	if r.LoRA {
-		if err := idle(r, "with "+options.NameOf("lora")+", since it is of full models", "guidance-size", "target-ema"); err != nil {
+		if err := idle(r, "with "+options.NameOf("lora")+", since it is of full models", "guidance-size", "target-ema", "precision"); err != nil {
 			return err
 		}
 	}

@@ -24,6 +24,8 @@ type LoRA struct {
 	FewStep     string  `option:"few-step" value:"FILE" help:"few-step adapter, such as an LCM-LoRA, with which the style is trained so that both together keep their few steps (default: none)"`
 	Match       float64 `option:"match" default:"30" range:"(0,1000000]" help:"with a few-step adapter: weight of the match to the few-step model without the style"`
 
+	_ struct{} `overrides:"precision" omit:"true"` // no network is trained, but adapters of a frozen one
+
 	few sd.AdapterInfo // of FewStep
 }
 

@@ -44,7 +44,7 @@ func (p *Plan) Need() (Need, error) {
 	computes := size
 	if p.method.adapter() == nil {
 		copies++ // the target
-		computes = 4
+		computes = float64(r.precision().Size())
 	}
 	n.Trained = copies * 4 * float64(p.Parameters)
 	kept := float64(keptWith)

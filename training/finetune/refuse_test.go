@@ -15,6 +15,7 @@ import (
 
 	"github.com/stretchr/testify/require"
 
+	"github.com/onestep-go/onestep/internal/options"
 	"github.com/onestep-go/onestep/lora"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/torch"
@@ -249,4 +250,44 @@ func TestHalfPrecisionAndCheckpointing(t *testing.T) {
 		require.NoError(t, w.Close())
 	}
 	require.InEpsilon(t, losses[0], losses[1], 0.05)
+}
+
+// A full model trains in mixed precision: its loss is near that of float32, its checkpoints are float32, and a run is resumed in its own
+// precision only. An adapter has none: its network is frozen.
+func TestMixedPrecisionOfFullModels(t *testing.T) {
+	model, data := base(t, "sd15"), photos(t, 2)
+	losses := map[string]float64{}
+	for _, precision := range []string{"f32", "bf16", "f16"} {
+		run := LCM{Run: tinyRun(t, model, data), GuidanceSize: 32}
+		run.Precision, run.Steps, run.Checkpointing = precision, 1, precision == "bf16"
+		r, err := run.Train(t.Context())
+		require.NoError(t, err)
+		require.Zero(t, r.Skipped)
+		losses[precision] = r.Loss
+		w, err := torch.OpenWeights(r.State)
+		require.NoError(t, err)
+		s := torch.NewScope(torch.CPU)
+		for name, x := range w.All(s) {
+			require.Contains(t, []torch.DType{torch.Float32, torch.Int64}, x.DType(), name)
+		}
+		s.Close()
+		require.NoError(t, w.Close())
+		if precision == "bf16" {
+			run.Precision, run.Resume, run.Steps = "f32", true, 2
+			_, err = run.Train(t.Context())
+			require.ErrorContains(t, err, "precision")
+		}
+	}
+	require.InEpsilon(t, losses["f32"], losses["bf16"], 0.1)
+	require.InEpsilon(t, losses["f32"], losses["f16"], 0.02)
+	require.NotEqual(t, losses["f32"], losses["bf16"])
+
+	run := LCM{LoRA: true, Run: tinyRun(t, model, data), Adapter: Adapter{Rank: 4}}
+	run.Precision = "bf16"
+	_, err := run.Train(t.Context())
+	var of *OptionError
+	require.ErrorAs(t, err, &of)
+	require.Equal(t, "precision", of.Option)
+	_, is := options.Named(&LoRA{}, "precision")
+	require.False(t, is)
 }

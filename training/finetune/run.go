@@ -49,6 +49,7 @@ type Run struct {
 
 	Device        torch.Device `option:"device" default:"cpu" value:"DEVICE" form:"cpu, cuda or cuda:N" help:"cpu, cuda or cuda:N"`
 	DType         string       `option:"dtype" default:"f32" choices:"f32,bf16,f16" help:"data type of the frozen model; what is trained stays in f32"`
+	Precision     string       `option:"precision" default:"f32" choices:"f32,bf16,f16" help:"data type in which a trained network computes (mixed precision); its weights stay in f32"`
 	Checkpointing bool         `option:"checkpointing" help:"gradient checkpointing per block: less memory for a third more time"`
 
 	Resolution     int      `option:"resolution" range:"[8,8192]" help:"side of square training images in pixels, or with buckets of the square whose area they have (default: the model's)"`
@@ -212,13 +213,19 @@ func (r *Run) schedule() optim.Schedule {
 }
 
 // dtype is the frozen model's data type.
-func (r *Run) dtype() torch.DType { return dtypes[r.DType] }
+func (r *Run) dtype() torch.DType { return named(r.DType) }
+
+// precision is the type in which a trained network computes.
+func (r *Run) precision() torch.DType { return named(r.Precision) }
 
 // saved is the data type of snapshots.
-func (r *Run) saved() torch.DType { return dtypes[r.SaveDType] }
+func (r *Run) saved() torch.DType { return named(r.SaveDType) }
 
-// dtypes are data types by the values of options.
-var dtypes = map[string]torch.DType{"f32": torch.Float32, "bf16": torch.BFloat16, "f16": torch.Float16}
+// named is the data type of an option's value; "": float32.
+func named(value string) torch.DType {
+	d, _ := training.DTypeNamed(value)
+	return d
+}
 
 // set opens the images of a path.
 func (r *Run) set(ctx context.Context, option, path string, resolution int) (*captioned.Set, error) {
@@ -318,6 +325,9 @@ func (r *Run) mayChange(p any, holds map[string]string) []string {
 		if _, ok := options.Named(p, strings.ReplaceAll(k, "_", "-")); !ok && !slices.Contains(told, k) {
 			may = append(may, k)
 		}
+	}
+	if was["precision"] == nil && r.Precision == "f32" { // a run of an older version
+		may = append(may, "precision")
 	}
 	for _, entry := range []string{"data", "model", "init", "few_step", "autoencoder"} { // where a run reads the same, the path does not matter
 		now, before := holds[entry+"_holds"], was[entry+"_holds"]

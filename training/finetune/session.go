@@ -498,7 +498,10 @@ func (s *session) trainer(opt training.Optimizer) *training.Trainer {
 	if s.average != nil {
 		t.Averages = []training.Average{*s.average}
 	}
-	if s.adapter != nil && r.dtype() == torch.Float16 { // gradients pass through the frozen model
+	if s.adapter == nil {
+		t.Precision = r.precision()
+	}
+	if t.Precision == torch.Float16 || s.adapter != nil && r.dtype() == torch.Float16 { // gradients pass through the frozen model
 		t.LossScale = &training.LossScale{}
 	}
 	return t

@@ -7,6 +7,7 @@ import (
 	"github.com/onestep-go/onestep/internal/number"
 	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/torch"
 )
 
 // Card describes the run in Markdown: the formulas of its method, the values of its schedules, and the accuracy that it can reach, where
@@ -41,6 +42,9 @@ func (p *Plan) Card() (string, error) {
 	}
 	fmt.Fprintf(&b, "\n\n%s of %s, RAdam with a learning rate of %s that falls to 0 %s; EMA weights with a decay of %.4g per step.\n",
 		plural.N(r.Steps, "step"), plural.N(r.Batch, "image"), number.Short(r.LR), decay, *r.EMA)
+	if d := r.precision(); d != torch.Float32 {
+		fmt.Fprintf(&b, "\nMixed precision: networks compute in %s; weights, EMA weights, losses and derivatives are float32.\n", d)
+	}
 	b.WriteString(r.past())
 	t, ok := r.Method.(Tabler)
 	if !ok {

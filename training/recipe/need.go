@@ -2,6 +2,8 @@ package recipe
 
 import (
 	"github.com/onestep-go/onestep/models/lpips"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/training"
 )
 
 // Need is an estimate of memory, in bytes.
@@ -12,6 +14,12 @@ type Need struct {
 
 // kernels is the memory of a network's operators relative to that of its tensors.
 const kernels = 1.15
+
+// precision is the type in which networks compute.
+func (r *Run) precision() torch.DType {
+	d, _ := training.DTypeNamed(r.Precision) // "": float32
+	return d
+}
 
 // Need estimates the run's memory.
 func (p *Plan) Need() (n Need, err error) {
@@ -57,7 +65,12 @@ func (p *Plan) Need() (n Need, err error) {
 		kept += l.Activations(side, side)
 	}
 	batch := float64(r.Batch)
-	n.Device = 4 * (weights + kernels*batch*kept)
+	size := float64(r.precision().Size())
+	if size < 4 {
+		size += 4 * 0.15 // losses, noise and what else stays in float32
+		weights += float64(c.Count()) / 2
+	}
+	n.Device = 4*weights + size*kernels*batch*kept
 	n.Host += batch * elements * float64(r.Workers+3)
 	return n, nil
 }

@@ -36,6 +36,7 @@ type Run struct {
 
 	Device        torch.Device `option:"device" default:"cpu" value:"DEVICE" form:"cpu, cuda or cuda:N" help:"cpu, cuda or cuda:N"`
 	Checkpointing bool         `option:"checkpointing" help:"gradient checkpointing per block: less memory for a third more time"`
+	Precision     string       `option:"precision" default:"f32" choices:"f32,bf16,f16" help:"data type in which networks compute (mixed precision); weights, EMA weights and losses stay in f32"`
 
 	DataDir      string  `option:"data-dir" value:"DIR" help:"fashion-mnist, cifar10, cifar100: further directory to look for them in"`
 	Resolution   int     `option:"resolution" range:"[4,1024]" help:"height and width in pixels (default: that of the images; up to 64 if they are not squares of one size)"`

@@ -233,6 +233,9 @@ func (s *session) trainer(opt training.Optimizer) *training.Trainer {
 		},
 	}
 	t.Prepare = s.prepare()
+	if t.Precision = r.precision(); t.Precision == torch.Float16 {
+		t.LossScale = &training.LossScale{}
+	}
 	if r.Sample != nil {
 		t.Sample = func(ctx context.Context, k int) error {
 			d, err := s.described(k, 0)
