@@ -59,7 +59,7 @@ The weights of the features are made once, with Python: scripts/efficientnet_wei
 	f.SortFlags = false
 	f.StringVar(&o.Model, "model", "", "a model file, a run directory (its last snapshot), builtin, or a Stable Diffusion directory or file")
 	f.StringVar(&o.Images, "images", "", "directory of images to evaluate in place of a model's")
-	f.Var(dtype{choice{&o.DType, job.DTypes()}}, "dtype", "Stable Diffusion: data type of weights and computation")
+	f.Var(dtype{choice{&o.DType, job.DTypes()}}, "dtype", "data type of computation, and of the weights of Stable Diffusion")
 	f.StringArrayVar(&o.LoRAs, "lora", nil, "Stable Diffusion: adapter and its scale, as in onestep generate; may be given several times")
 	f.StringVar(&o.Data, "data", "", "the real images: as for onestep train; for Stable Diffusion a directory of images with captions (required)")
 	f.Var(count{&o.Real}, "real", "number of real images to use, drawn at random (default: all)")

@@ -176,7 +176,6 @@ func TestEvalRefuses(t *testing.T) {
 		{"--model builtin --data DIR --n 5", 2, "at least 6"},
 		{"--model builtin --data DIR --real 3", 2, "at least 12"},
 		{"--model builtin --data DIR --resolution 8", 2, "--resolution"},
-		{"--model builtin --data DIR --dtype bf16", 2, "--dtype"},
 		{"--images DIR --data DIR --steps 2", 2, "--steps"},
 		{"--images DIR --data DIR --nearest x.jpg", 2, "FILE.png"},
 		{"--images DIR --data DIR --cache x --no-cache", 2, "--no-cache"},

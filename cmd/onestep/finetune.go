@@ -160,7 +160,7 @@ func (a *app) finetune(cmd *cobra.Command, kind string, opts any, run *finetune.
 		topic{"Optimizer and EMA", those("batch grad-accum lr lr-schedule lr-warmup lr-decay weight-decay beta2 clip ema")},
 		topic{"Validation", "val-prompts val-steps val-guidance val-data val-batches"},
 		topic{"Output", those("decoder-only save-every save-dtype keep log-every")},
-		topic{"Device and memory", those("device dtype checkpointing threads force")},
+		topic{"Device and memory", those("device dtype precision checkpointing threads force")},
 	)
 	return cmd
 }

@@ -60,6 +60,7 @@ is set.`,
 	f.Var(count{&o.Columns}, "columns", "columns of the grid (default: nearly square)")
 	f.Var(count{&o.Batch}, "batch", "batch size; larger needs more memory")
 	f.StringVar(&o.Device, "device", o.Device, "cpu, cuda or cuda:N")
+	f.Var(dtype{choice{&o.DType, job.DTypes()}}, "dtype", "data type of computation; weights stay in f32")
 	f.Var(count{&o.Threads}, "threads", "CPU threads per operator (default: all processors)")
 	f.BoolVar(&o.Overwrite, "overwrite", false, "replace files that exist")
 	f.BoolVar(&o.Force, "force", false, "run even if the estimated memory exceeds what is available")
@@ -81,7 +82,7 @@ is set.`,
 		topic{"Model", "model"},
 		topic{"Sampling", "sampler steps times guidance gamma label seed"},
 		topic{"Output", "out n columns overwrite quiet json"},
-		topic{"Device and memory", "device threads batch force"},
+		topic{"Device and memory", "device dtype threads batch force"},
 	)
 	return cmd
 }

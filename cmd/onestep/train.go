@@ -119,7 +119,7 @@ Ctrl-C exits at once. With --method METHOD, --help shows only the options of tha
 		topic{"Optimizer and EMA", "batch lr lr-decay clip skips rollbacks ema widths half-lives"},
 		topic{"Method", "*"},
 		topic{"Output", "save-every keep sample-every log-every"},
-		topic{"Device and memory", "device checkpointing threads force"},
+		topic{"Device and memory", "device precision checkpointing threads force"},
 	)
 	return cmd
 }

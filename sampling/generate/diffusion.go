@@ -77,7 +77,7 @@ func (m diffusion) takes(r Request) error {
 	for _, given := range []struct {
 		field string
 		is    bool
-	}{{"Times", r.Times != nil}, {"Gamma", r.Gamma != 0}, {"Labels", r.Labels != nil}, {"Edit", r.Edit != nil}} {
+	}{{"Times", r.Times != nil}, {"Gamma", r.Gamma != 0}, {"Labels", r.Labels != nil}, {"Edit", r.Edit != nil}, {"Precision", r.Precision != 0}} {
 		if given.is {
 			return refuse(given.field, "only pixel-space models use it, and %s is Stable Diffusion", quote.Quoted(m.model.Name()))
 		}

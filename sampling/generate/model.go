@@ -67,7 +67,9 @@ func isDiffusers(dir string) bool {
 }
 
 // FromFile returns a pixel-space model that is open already, such as the one in package builtin. Closing it leaves f open.
+// Without gradients the network computes with packed weights from now on (see [nn.Store.Pack]).
 func FromFile(f *checkpoint.File) (*Model, error) {
+	f.Network.Store().Pack()
 	m, err := FromFunction(f.Function(), f.Description, f.Network, f.Path)
 	if err != nil {
 		return nil, err

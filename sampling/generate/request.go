@@ -33,8 +33,11 @@ type Request struct {
 	Times  []float64 // noise levels σ at which the steps start, largest first; nil: the defaults
 	Gamma  float64   // of the sampler ctm: fraction of new noise between jumps, from 0 to 1
 	Labels []int     // class labels, used in turn; nil: the seed modulo the number of classes
-	Edit   *Edit     // generates from given images; nil: from noise alone
-	frame  *int      // index of one image of an interpolation, in its settings
+	// Precision is the type in which the network computes, with weights in float32: see models.Cond. Stable Diffusion computes in the type
+	// that it was opened in.
+	Precision torch.DType
+	Edit      *Edit // generates from given images; nil: from noise alone
+	frame     *int  // index of one image of an interpolation, in its settings
 
 	// For Stable Diffusion.
 
@@ -80,6 +83,8 @@ func (r Request) Validate() error {
 		return refuse("Steps", "want 1 to 1000, got %d", r.Steps)
 	case !(r.Guidance >= 0 && r.Guidance <= 1e3):
 		return refuse("Guidance", "want a scale from 0 to 1000, got %g", r.Guidance)
+	case r.Precision != torch.Float32 && r.Precision != torch.BFloat16 && r.Precision != torch.Float16:
+		return refuse("Precision", "want float32, bfloat16 or float16, got %s", r.Precision)
 	case !(r.Gamma >= 0 && r.Gamma <= 1):
 		return refuse("Gamma", "want 0 to 1, got %g", r.Gamma)
 	}
@@ -116,7 +121,7 @@ func (r Request) Label(c network.Config, i int) int {
 
 // Cond returns the conditions of images i to i+n-1 of the request, for a network with configuration c.
 func (r Request) Cond(s *torch.Scope, c network.Config, i, n int) models.Cond {
-	var cond models.Cond
+	cond := models.Cond{Precision: r.Precision}
 	if c.Guidance() {
 		scale := r.Guidance
 		if scale == 0 {

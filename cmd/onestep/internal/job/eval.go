@@ -31,7 +31,7 @@ type Eval struct {
 	Steps    int
 	Guidance *float64 // nil: the model's default
 	Seed     uint64
-	DType    string   // of Stable Diffusion
+	DType    string   // of computation, and of the weights of Stable Diffusion
 	LoRAs    []string // adapters of Stable Diffusion, as in Generate
 
 	Times    []float64 // noise levels of a pixel-space model, largest first; nil: the default

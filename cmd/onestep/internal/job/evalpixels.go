@@ -81,9 +81,6 @@ func (o Eval) openImages(out *Evaluated) (c compared, err error) {
 
 // openPixels opens a pixel-space model.
 func (o Eval) openPixels(ctx context.Context, dev torch.Device, out *Evaluated) (c compared, err error) {
-	if o.DType != "f32" {
-		return c, usage("--dtype: models of onestep train compute in f32: leave the option out")
-	}
 	if len(o.LoRAs) > 0 {
 		return c, usage("--lora: adapters are for Stable Diffusion, and this is a model of onestep train: leave the option out")
 	}
@@ -111,7 +108,7 @@ func (o Eval) openPixels(ctx context.Context, dev torch.Device, out *Evaluated) 
 	if c.n == 0 {
 		c.n = evalImages
 	}
-	s := Sample{N: c.n, Seed: o.Seed, Batch: o.Batch, Sampler: o.Sampler, Steps: o.Steps, Times: o.Times, Label: Unset, Force: o.Force}
+	s := Sample{N: c.n, Seed: o.Seed, Batch: o.Batch, Sampler: o.Sampler, Steps: o.Steps, Times: o.Times, Label: Unset, Force: o.Force, DType: o.DType}
 	if o.Guidance != nil {
 		s.Guidance = *o.Guidance
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/onestep-go/onestep/sampling/generate"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/vision"
+	"github.com/onestep-go/onestep/training"
 )
 
 // Sample holds the options for sampling images. Start from [DefaultSample].
@@ -33,6 +34,7 @@ type Sample struct {
 	Columns   int    // 0: a nearly square grid
 	Batch     int
 	Device    string
+	DType     string // of computation; "": f32
 	Threads   int    // 0: all processors
 	Out       string // FILE.png, .jpg or .webp: a grid, or the image itself when N is 1; DIR/: one file per image
 	Overwrite bool
@@ -44,7 +46,9 @@ type Sample struct {
 }
 
 // DefaultSample returns the default options.
-func DefaultSample() Sample { return Sample{Label: Unset, N: 1, Batch: 64, Device: "cpu"} }
+func DefaultSample() Sample {
+	return Sample{Label: Unset, N: 1, Batch: 64, Device: "cpu", DType: "f32"}
+}
 
 // Limits that only mistakes exceed.
 const (
@@ -83,6 +87,8 @@ func (o *Sample) validate() error {
 		return usage("--label: want a class from 0 on, got %d", o.Label)
 	case o.Columns < 0:
 		return usage("--columns: want at least 1, got %d", o.Columns)
+	case o.DType != "" && !slices.Contains(DTypes(), o.DType):
+		return usage("--dtype: want %s, got %s", strings.Join(DTypes(), ", "), quote.Quoted(o.DType))
 	case o.Threads < 0 || o.Threads > 4096:
 		return usage("--threads: want 1 to 4096, got %d", o.Threads)
 	}
@@ -95,6 +101,7 @@ func (o Sample) request() generate.Request {
 		N: o.N, Seed: o.Seed, Batch: o.Batch, Sampler: o.Sampler, Steps: o.Steps, Times: o.Times, Gamma: o.Gamma, Guidance: o.Guidance, Labels: o.Labels,
 		Edit: o.edit.given(),
 	}
+	r.Precision, _ = training.DTypeNamed(o.DType)
 	if o.Label >= 0 {
 		r.Labels = []int{o.Label}
 	}
@@ -107,7 +114,7 @@ func byFlag(err error) error {
 	if !errors.As(err, &wrong) {
 		return err
 	}
-	flag, ok := map[string]string{"Times": "times", "Labels": "label"}[wrong.Field]
+	flag, ok := map[string]string{"Times": "times", "Labels": "label", "Precision": "dtype"}[wrong.Field]
 	if !ok {
 		flag = strings.ToLower(wrong.Field)
 	}
