@@ -9,10 +9,10 @@ PEERS ?= ../shared/bench/peers
 TESTFLAGS ?= -timeout 20m
 SHORTLY := awk -f scripts/testlog.awk
 
-.PHONY: help libtorch build test short race lint fuzz truth golden bench demo compat bundle check clean
+.PHONY: help libtorch build test short race lint fuzz truth golden bench bench-quick demo compat bundle check clean
 
 help: ## this list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
 
 libtorch: ## find or install libtorch, and compile the layer over it
 	@command -v go >/dev/null || { echo "the go command is missing: see https://go.dev/doc/install" >&2; exit 1; }
@@ -48,6 +48,9 @@ golden: ## write the golden files again (PYTHON with scripts/requirements-dev.tx
 
 bench: build ## the same work here and in PyTorch, as ratios (PYTHON with PyTorch, PEERS; SD: a folder of sd_model.py's)
 	go run ./scripts/bench compare --python $(PYTHON) --peers $(PEERS) $(if $(SD),--sd $(SD))
+
+bench-quick: build ## a few of them once, in three minutes at most, beside PyTorch and beside the last time (bench-last.json)
+	PEERS_PATIENCE_S=5 go run ./scripts/bench compare --quick --python $(PYTHON) --peers $(PEERS) --last bench-last.json --json bench-last.json
 
 demo: build ## train for two minutes and draw, into demo/
 	scripts/demo.sh

@@ -3,9 +3,11 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,6 +27,7 @@ type row struct {
 	Theirs float64 `json:"theirs"`
 	Ratio  float64 `json:"ratio"`
 	Target float64 `json:"target,omitempty"` // the largest ratio that meets the target; 0: no target
+	More   bool    `json:"more,omitempty"`   // more is better
 }
 
 // job is a benchmark that both sides run in turn; the functions return figures by name.
@@ -51,6 +54,8 @@ func compare(args []string, stdout, stderr io.Writer) error {
 	sd := f.String("sd", "", "model directory that the peers' sd_model.py wrote; adds the Stable Diffusion benchmarks")
 	size := f.Int("size", 512, "height and width in pixels of generated images (with --sd)")
 	out := f.String("json", "", "file to write the figures to, as JSON")
+	quick := f.Bool("quick", false, "only a few benchmarks, once, in at most three minutes: to see what a change does")
+	last := f.String("last", "", "file of an earlier run's figures, as --json wrote them, to compare ours with; it may be missing")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
@@ -68,8 +73,17 @@ func compare(args []string, stdout, stderr io.Writer) error {
 	defer os.RemoveAll(tmp)
 
 	b := bench{self: self, python: *python, peers: *peers, onestep: *onestep, tmp: tmp, runs: fmt.Sprint(*runs), sd: *sd, size: *size}
+	jobs := b.jobs()
+	if *quick {
+		b.runs, *rounds = "2", 1
+		jobs = b.quick()
+	}
+	before, err := readRows(*last)
+	if err != nil {
+		return err
+	}
 	var rows []row
-	for _, j := range b.jobs() {
+	for _, j := range jobs {
 		if !strings.Contains(j.name, *only) {
 			continue
 		}
@@ -81,8 +95,16 @@ func compare(args []string, stdout, stderr io.Writer) error {
 	}
 	fmt.Fprintf(stdout, "%s/%s, %d CPUs, %s, %s, %d rounds\n", runtime.GOOS, runtime.GOARCH, runtime.NumCPU(), cpu(), time.Now().Format(time.DateOnly), *rounds)
 	w := tabwriter.NewWriter(stdout, 0, 4, 2, ' ', 0)
-	fmt.Fprintln(w, "work\tonestep\tPyTorch\tunit\tratio\ttarget")
+	fmt.Fprintln(w, "work\tonestep\tPyTorch\tunit\tratio\ttarget\tbefore")
 	for _, r := range rows {
+		against := "-"
+		if was := before[r.Name]; was.Ours > 0 {
+			ratio := r.Ours / was.Ours
+			if r.More {
+				ratio = 1 / ratio
+			}
+			against = fmt.Sprintf("%.3f", ratio)
+		}
 		target := "-"
 		if r.Target > 0 {
 			target = fmt.Sprintf("%.2f", r.Target)
@@ -90,7 +112,7 @@ func compare(args []string, stdout, stderr io.Writer) error {
 				target += "  missed"
 			}
 		}
-		fmt.Fprintf(w, "%s\t%.4g\t%.4g\t%s\t%.3f\t%s\n", r.Name, r.Ours, r.Theirs, r.Unit, r.Ratio, target)
+		fmt.Fprintf(w, "%s\t%.4g\t%.4g\t%s\t%.3f\t%s\t%s\n", r.Name, r.Ours, r.Theirs, r.Unit, r.Ratio, target, against)
 	}
 	if err := w.Flush(); err != nil {
 		return err
@@ -103,6 +125,29 @@ func compare(args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	return os.WriteFile(*out, append(text, '\n'), 0o644)
+}
+
+// readRows reads the figures of an earlier run by their names. A file that is missing, or none, has none.
+func readRows(path string) (map[string]row, error) {
+	if path == "" {
+		return nil, nil
+	}
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var rows []row
+	if err := json.Unmarshal(text, &rows); err != nil {
+		return nil, fmt.Errorf("%s: %w: remove it", path, err)
+	}
+	all := map[string]row{}
+	for _, r := range rows {
+		all[r.Name] = r
+	}
+	return all, nil
 }
 
 func cpu() string {
@@ -139,7 +184,7 @@ func alternate(j job, rounds int, stderr io.Writer) ([]row, error) {
 		if len(ours[f.key]) == 0 || len(theirs[f.key]) == 0 {
 			return nil, fmt.Errorf("one side did not report %q", f.key)
 		}
-		r := row{Name: j.name + " " + f.key, Unit: f.unit, Ours: median(ours[f.key]), Theirs: median(theirs[f.key]), Target: f.target}
+		r := row{Name: j.name + " " + f.key, Unit: f.unit, Ours: median(ours[f.key]), Theirs: median(theirs[f.key]), Target: f.target, More: f.more}
 		r.Ratio = r.Ours / r.Theirs
 		if f.more {
 			r.Ratio = 1 / r.Ratio
@@ -164,18 +209,27 @@ func (b bench) jobs() []job {
 			{"chain10/fwd_bwd", "us", false, 0.7}, {"view/no_grad", "us", false, 0.7}, {"item/no_grad", "us", false, 0.7},
 			{"silu64/no_grad", "us", false, 0}, {"conv2d/no_grad", "us", false, 0}, {"conv2d/fwd_bwd", "us", false, 0},
 		}},
-		{"train", b.here("work", "train", "--runs", b.runs), b.peerTrain(), []figure{
-			{"ms_per_step", "ms", false, 1}, {"peak_rss_mib", "MiB", false, 1},
-		}},
-		{"sample", b.here("work", "sample", "--runs", b.runs), b.peerSample(), []figure{
-			{"consistency_1", "images/s", true, 1}, {"consistency_4", "images/s", true, 1}, {"peak_rss_mib", "MiB", false, 1},
-		}},
+		{"train", b.here("work", "train", "--runs", b.runs), b.peerTrain("eager"), step(0.8)},
+		{"train bf16", b.here("work", "train", "--precision", "bf16", "--runs", b.runs), b.peerTrain(halves...), step(0.85)},
+		{"train against compiled", b.here("work", "train", "--runs", b.runs), b.peerTrain("compile"), step(0.85)},
 		{"first image", b.firstImage(), b.peerFirstImage(), []figure{{"seconds", "s", false, 0.3}}},
 	}
+	for _, batch := range []string{"1", "32"} {
+		for _, p := range []struct {
+			name     string
+			variants []string
+		}{{"f32", []string{"eager"}}, {"bf16", halves}} {
+			jobs = append(jobs, job{"sample batch " + batch + " " + p.name,
+				b.here("work", "sample", "--batch", batch, "--precision", p.name, "--runs", b.runs), b.peerSample(batch, p.variants...), []figure{
+					{"consistency_1", "images/s", true, 0.75}, {"consistency_4", "images/s", true, 0.75}, {"peak_rss_mib", "MiB", false, 1},
+				}})
+		}
+	}
 	for _, name := range []string{"ct", "cd", "ect", "scd"} {
-		jobs = append(jobs, job{"step of " + name, b.here("work", name, "--runs", b.runs), b.peerMethod(name), []figure{
-			{"ms_per_step", "ms", false, 1}, {"peak_rss_mib", "MiB", false, 1},
-		}})
+		jobs = append(jobs, job{"step of " + name, b.here("work", name, "--runs", b.runs), b.peerMethod(name, "eager"), step(0.85)})
+	}
+	for _, name := range []string{"ct", "cd", "ect"} { // PyTorch's forward-mode derivatives do not go through autocast
+		jobs = append(jobs, job{"step of " + name + " bf16", b.here("work", name, "--precision", "bf16", "--runs", b.runs), b.peerMethod(name, halves...), step(0.85)})
 	}
 	jobs = append(jobs, b.lcmLoRAJobs()...)
 	if b.sd != "" {
@@ -184,9 +238,48 @@ func (b bench) jobs() []job {
 	return jobs
 }
 
+// quick are the benchmarks of a change: a step in both types, and small operators.
+func (b bench) quick() []job {
+	return []job{
+		{"op", b.here("work", "ops", "--runs", b.runs), b.peerOps(), []figure{
+			{"add/no_grad", "us", false, 0}, {"add/fwd_bwd", "us", false, 0}, {"matmul64/no_grad", "us", false, 0}, {"silu64/no_grad", "us", false, 0},
+		}},
+		{"train", b.here("work", "train", "--runs", b.runs), b.peerTrain("eager"), step(0.8)},
+		{"train bf16", b.here("work", "train", "--precision", "bf16", "--runs", b.runs), b.peerTrain("bf16_channels_last"), step(0.85)},
+	}
+}
+
+// halves are PyTorch's variants in bfloat16, of which the faster one counts.
+var halves = []string{"bf16", "bf16_channels_last"}
+
+// step is the figures of a training step.
+func step(target float64) []figure {
+	return []figure{{"ms_per_step", "ms", false, target}, {"peak_rss_mib", "MiB", false, 1}}
+}
+
+// fastest runs each variant and returns the figures of the one for which better holds against all others.
+func fastest(variants []string, run func(variant string) (map[string]float64, error), better func(a, b map[string]float64) bool) func() (map[string]float64, error) {
+	return func() (best map[string]float64, err error) {
+		for _, v := range variants {
+			got, err := run(v)
+			if err != nil {
+				return nil, fmt.Errorf("%s: %w", v, err)
+			}
+			if best == nil || better(got, best) {
+				best = got
+			}
+		}
+		return best, nil
+	}
+}
+
+func quicker(a, b map[string]float64) bool { return a["ms_per_step"] < b["ms_per_step"] }
+
 // peerMethod runs train_methods.py from this repository; its network is the peers'.
-func (b bench) peerMethod(name string) func() (map[string]float64, error) {
-	return b.figures(filepath.Join("scripts", "bench", "train_methods.py"), name, "--peers", b.peers, "--runs", b.runs)
+func (b bench) peerMethod(name string, variants ...string) func() (map[string]float64, error) {
+	return fastest(variants, func(variant string) (map[string]float64, error) {
+		return b.figures(filepath.Join("scripts", "bench", "train_methods.py"), name, "--peers", b.peers, "--runs", b.runs, "--variant", variant)()
+	}, quicker)
 }
 
 // figures runs a Python script that prints its figures as JSON.
@@ -256,10 +349,10 @@ func (b bench) peerOps() func() (map[string]float64, error) {
 	}
 }
 
-func (b bench) peerTrain() func() (map[string]float64, error) {
-	return func() (map[string]float64, error) {
+func (b bench) peerTrain(variants ...string) func() (map[string]float64, error) {
+	return fastest(variants, func(variant string) (map[string]float64, error) {
 		var r map[string]any
-		if err := b.peer(&r, "unet_train.py", "--case", "cifar", "--variant", "eager", "--runs", b.runs); err != nil {
+		if err := b.peer(&r, "unet_train.py", "--case", "cifar", "--variant", variant, "--runs", b.runs); err != nil {
 			return nil, err
 		}
 		got := map[string]float64{}
@@ -267,11 +360,11 @@ func (b bench) peerTrain() func() (map[string]float64, error) {
 			got[k], _ = r[k].(float64)
 		}
 		return got, nil
-	}
+	}, quicker)
 }
 
-func (b bench) peerSample() func() (map[string]float64, error) {
-	return func() (map[string]float64, error) {
+func (b bench) peerSample(batch string, variants ...string) func() (map[string]float64, error) {
+	return fastest(variants, func(variant string) (map[string]float64, error) {
 		type timing struct {
 			Rate float64 `json:"images_per_s"`
 		}
@@ -280,11 +373,11 @@ func (b bench) peerSample() func() (map[string]float64, error) {
 			Four timing  `json:"consistency_4"`
 			Peak float64 `json:"peak_rss_mib"`
 		}
-		if err := b.peer(&r, "unet_sample.py", "--case", "cifar", "--variant", "eager", "--runs", b.runs); err != nil {
+		if err := b.peer(&r, "unet_sample.py", "--case", "cifar", "--variant", variant, "--batch", batch, "--runs", b.runs); err != nil {
 			return nil, err
 		}
 		return map[string]float64{"consistency_1": r.One.Rate, "consistency_4": r.Four.Rate, "peak_rss_mib": r.Peak}, nil
-	}
+	}, func(a, b map[string]float64) bool { return a["consistency_4"] > b["consistency_4"] })
 }
 
 // firstImage times a whole process, from its start to the written image.

@@ -1,7 +1,7 @@
 // Command bench compares the speed and memory of onestep and PyTorch on the same work, in alternation, and prints ratios.
 //
-//	bench compare --peers DIR [--python PYTHON] [--onestep BIN] [--sd DIR] [--rounds N] [--only NAME] [--json FILE]
-//	bench work ops|train|sample|sd [--case cifar|mnist] [--batch N] [--runs N] [--threads N]
+//	bench compare --peers DIR [--python PYTHON] [--onestep BIN] [--sd DIR] [--rounds N] [--only NAME] [--json FILE] [--quick] [--last FILE]
+//	bench work ops|train|sample|sd [--case cifar|mnist] [--batch N] [--precision f32|bf16] [--runs N] [--threads N]
 //
 // compare runs each benchmark in its own process, ours and the peer's in turn, and takes medians over the rounds.
 // work runs one of our benchmarks in this process and prints its figures as JSON; compare calls it.
@@ -13,6 +13,9 @@ import (
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/training"
 )
 
 func main() {
@@ -41,11 +44,13 @@ func work(args []string, stdout io.Writer) error {
 	}
 	f := flag.NewFlagSet("work", flag.ContinueOnError)
 	o := options{}
-	f.StringVar(&o.name, "case", "cifar", "cifar (32x32x3, batch 32) or mnist (28x28x1, batch 64)")
+	f.StringVar(&o.name, "case", "cifar", "cifar (32x32x3, batch 32), mnist (28x28x1, batch 64) or tiny (8x8x3, batch 2, for tests)")
 	f.IntVar(&o.batch, "batch", 0, "batch size; 0: that of the case")
 	f.IntVar(&o.runs, "runs", 5, "timed runs")
 	f.IntVar(&o.threads, "threads", 2, "threads per operator")
 	f.StringVar(&o.model, "model", "", "directory of a Stable Diffusion model (with sd or lora), or file of its U-Net (with lcm-lora)")
+	f.StringVar(&o.precision, "precision", "f32", "type in which the network computes: f32, bf16 or f16 (with train, ct, cd, ect, scd or sample)")
+	f.BoolVar(&o.plain, "plain", false, "libtorch's operators in place of this project's own")
 	f.StringVar(&o.dtype, "dtype", "f32", "data type of weights and computation: f32 or bf16 (with sd, lora or lcm-lora; there f16, too)")
 	f.IntVar(&o.size, "size", 512, "height and width of images in pixels (with sd, lora or lcm-lora)")
 	f.BoolVar(&o.checkpointing, "checkpointing", false, "gradient checkpointing (with lcm-lora)")
@@ -60,6 +65,10 @@ func work(args []string, stdout io.Writer) error {
 	if !ok {
 		return fmt.Errorf("work: want ops, train, ct, cd, ect, scd, sample, sd, lora or lcm-lora, got %q", args[0])
 	}
+	if _, ok := training.DTypeNamed(o.precision); !ok {
+		return fmt.Errorf("work: --precision: want f32, bf16 or f16, got %q", o.precision)
+	}
+	torch.SetFused(!o.plain)
 	got, err := do(o)
 	if err != nil {
 		return err
@@ -72,6 +81,8 @@ type options struct {
 	batch, runs, threads int
 	save                 string
 	model, dtype, lora   string
+	precision            string
+	plain                bool
 	size                 int
 	checkpointing        bool
 }

@@ -1,8 +1,8 @@
 """One training step of a method as a PyTorch programmer would write it, in eager mode: ms per step, peak RSS.
 
-    train_methods.py ct|cd|ect|scd --peers DIR [--runs N] [--threads N]
+    train_methods.py ct|cd|ect|scd --peers DIR [--variant eager|channels_last|bf16|bf16_channels_last] [--runs N] [--threads N]
 
-The network is that of DIR/edm_unet.py in float32, the same as in work.go. It is trained with Adam; EMA weights and target networks are updated
+The network is that of DIR/edm_unet.py with float32 weights, the same as in work.go; bf16 is autocast of the denoiser. It is trained with Adam; EMA weights and target networks are updated
 with foreach operators.
 """
 import argparse
@@ -16,6 +16,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("method", choices=["ct", "cd", "ect", "scd"])
 parser.add_argument("--peers", required=True)
 parser.add_argument("--case", default="cifar")
+parser.add_argument("--variant", default="eager", choices=["eager", "channels_last", "bf16", "bf16_channels_last"])
 parser.add_argument("--runs", type=int, default=5)
 parser.add_argument("--threads", type=int, default=2)
 args = parser.parse_args()
@@ -26,13 +27,26 @@ from edm_unet import Denoiser, build  # noqa: E402
 
 setup(args.threads, 0)
 SD, LEVELS, DECAY = 0.5, 18, 0.95
-net, model, batch, side, channels = build(args.case, "eager")
+net, denoise, batch, side, channels = build(args.case, args.variant)
 params = list(net.parameters())
 average = [p.detach().clone() for p in params]
 adam = torch.optim.Adam(params, lr=1e-4)
 x = torch.rand(batch, channels, side, side).mul_(2).sub_(1)
+if "channels_last" in args.variant:
+    x = x.to(memory_format=torch.channels_last)
 ramp = torch.linspace(0, 1, LEVELS)
 levels = (0.002 ** (1 / 7) + ramp * (80 ** (1 / 7) - 0.002 ** (1 / 7))) ** 7
+
+
+def autocast(f):
+    """The denoiser f in bfloat16, if that is the variant."""
+    def call(*inputs):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled="bf16" in args.variant):
+            return f(*inputs)
+    return call
+
+
+model = autocast(denoise)
 
 
 def image(v):
@@ -40,10 +54,10 @@ def image(v):
 
 
 def frozen():
-    other, d, *_ = build(args.case, "eager")
+    other, d, *_ = build(args.case, args.variant)
     other.load_state_dict(net.state_dict())
     other.requires_grad_(False)
-    return other, d
+    return other, autocast(d)
 
 
 if args.method in ("ct", "cd"):
@@ -51,7 +65,7 @@ if args.method in ("ct", "cd"):
     target_params = list(target_net.parameters())
 if args.method in ("cd", "scd"):
     teacher_net, _ = frozen()
-    teacher = Denoiser(teacher_net, sigma_min=0.0)
+    teacher = autocast(Denoiser(teacher_net, sigma_min=0.0))
 
 
 def pair_loss(lower):
@@ -84,7 +98,7 @@ if args.method == "scd":
     norm = torch.nn.GroupNorm.forward
     torch.nn.GroupNorm.forward = lambda self, x: norm(self, x.contiguous())
 
-easy = Denoiser(net, sigma_min=0.0)
+easy = autocast(Denoiser(net, sigma_min=0.0))
 
 
 def ect():

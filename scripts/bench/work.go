@@ -81,8 +81,10 @@ func network(o options) (unet.Config, int, error) {
 			batch = 64
 		}
 		return benchmark(28, 1), batch, nil
+	case "tiny":
+		return unet.DDPMPP(8, 3, 16, []int{1, 2}, 1, 4), max(batch, 2), nil
 	}
-	return unet.Config{}, 0, fmt.Errorf("case: want cifar or mnist, got %q", o.name)
+	return unet.Config{}, 0, fmt.Errorf("case: want cifar, mnist or tiny, got %q", o.name)
 }
 
 type levels int
@@ -160,20 +162,23 @@ func steps(o options, objective func(net *unet.UNet, clone func() (*unet.UNet, e
 	if err != nil {
 		return nil, err
 	}
-	var took []float64 // seconds between the ends of consecutive steps, without the first two steps
+	precision, _ := training.DTypeNamed(o.precision)
+	var took, used []float64 // seconds, and seconds of processor time, between the ends of consecutive steps, without the first two steps
 	var failed error
-	last := time.Now()
+	last, spent := time.Now(), cpuSeconds()
 	trainer := training.Trainer{
 		Objective: method, Model: net, Optimizer: opt, Averages: []training.Average{{Into: ema, Decay: 0.9999}}, Seed: 1, Steps: o.runs + 2,
+		Precision: precision,
 		Data: training.SourceFunc(func(s *torch.Scope, _ int64) training.Batch {
 			x := torch.Rand(s, torch.NewGenerator(s, 1), torch.Float32, batch, cfg.InChannels, cfg.Resolution, cfg.Resolution)
 			return training.Batch{X: x.MulScalar(s, 2).SubScalar(s, 1)}
 		}),
 		Progress: func(p training.Progress) {
-			now := time.Now()
+			now, cpu := time.Now(), cpuSeconds()
 			if p.Step > 2 {
-				took = append(took, now.Sub(last).Seconds())
+				took, used = append(took, now.Sub(last).Seconds()), append(used, cpu-spent)
 			}
+			spent = cpu
 			if p.Step == 1 {
 				failed = resetPeak()
 			}
@@ -186,7 +191,7 @@ func steps(o options, objective func(net *unet.UNet, clone func() (*unet.UNet, e
 	if failed != nil {
 		return nil, failed
 	}
-	return map[string]float64{"ms_per_step": median(took) * 1e3, "peak_rss_mib": peakMiB(), "parameters": float64(net.Store().Count())}, nil
+	return map[string]float64{"ms_per_step": median(took) * 1e3, "cpu_ms_per_step": median(used) * 1e3, "peak_rss_mib": peakMiB(), "parameters": float64(net.Store().Count())}, nil
 }
 
 // sample times unet_sample.py's sampling with the consistency function, in 1 and 4 steps.
@@ -211,6 +216,7 @@ func sample(o options) (any, error) {
 		}
 		return map[string]string{"model": o.save}, checkpoint.Save(o.save, d, net.Tensors(), checkpoint.SaveOptions{Overwrite: true})
 	}
+	precision, _ := training.DTypeNamed(o.precision)
 	shape := []int{cfg.InChannels, cfg.Resolution, cfg.Resolution}
 	out := map[string]float64{}
 	err = torch.Run(torch.CPU, func(s *torch.Scope) error {
@@ -220,7 +226,7 @@ func sample(o options) (any, error) {
 					streams := noise.NewStreams(s, noise.Seeds(0, batch)...)
 					levels := sampling.Levels(80, steps)
 					x := streams.Randn(s, torch.Float32, shape...).MulScalar(s, levels[0])
-					_, err := sampling.Multistep{}.Sample(context.Background(), s, f, x, sampling.Options{Levels: levels, Streams: streams})
+					_, err := sampling.Multistep{}.Sample(context.Background(), s, f, x, sampling.Options{Levels: levels, Streams: streams, Cond: models.Cond{Precision: precision}})
 					return err
 				})
 			}
