@@ -153,11 +153,12 @@ func methods() []method {
 				return &training.MeanFlow{Model: l.learn.(*models.MeanFlow), Mean: -2, Std: 2, Ratio: 0.75, Power: 1e-9}, nil
 			},
 		},
-		segmented("multistep CT, 1 segment", "", 1),
-		segmented("multistep CT, 2 segments", "", 2),
-		segmented("multistep CD, exact score, 1 segment", "exact", 1),
-		segmented("multistep CD, exact score, 2 segments", "exact", 2),
-		segmented("multistep CD, exact score, 4 segments", "exact", 4),
+		segmented("multistep CT, 1 segment", "", 1, false),
+		segmented("multistep CT, 2 segments", "", 2, false),
+		segmented("multistep CD, exact score, aDDIM, 1 segment", "exact", 1, false),
+		segmented("multistep CD, exact score, aDDIM, 2 segments", "exact", 2, false),
+		segmented("multistep CD, exact score, DDIM, 1 segment", "exact", 1, true),
+		segmented("multistep CD, exact score, DDIM, 2 segments", "exact", 2, true),
 		progressive("PD, exact score, 16 to 1", "exact"),
 		progressive("PD, EDM teacher, 16 to 1", "EDM teacher"),
 		{
@@ -324,14 +325,10 @@ func improvedMeanFlow(name, about string, power float64, head bool) method {
 }
 
 // segmented is multistep consistency training, or distillation of the exact denoiser, whose sampling takes a step per segment.
-func segmented(name, teacher string, n int) method {
-	m := &training.MultistepCM{Segments: n, First: 16, Last: 64}
-	about := "the norm, N from 16 to 64, aDDIM"
-	if teacher == "" {
-		about = "the norm, N from 16 to 64"
-	}
+func segmented(name, teacher string, n int, ddim bool) method {
+	m := &training.MultistepCM{Segments: n, First: 16, Last: 64, DDIM: ddim}
 	return method{
-		name: name, about: about, only80: true, evaluations: n,
+		name: name, about: "the norm, N from 16 to 64; a sampling step for each segment", only80: true, evaluations: n,
 		function: func(net models.Network) any { return inSegments{&models.EDM{Net: net}, m.Levels(0)} },
 		objective: func(ctx context.Context, l *lesson) (training.Objective, error) {
 			o := *m

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"strings"
+
+	"github.com/onestep-go/onestep/internal/plural"
 )
 
 // table writes the results as Markdown: means over the seeds.
@@ -36,7 +38,11 @@ and data along an axis, and std is the samples' standard deviation (0.5 is exact
 		if len(rs) == 0 {
 			continue
 		}
-		cells := []string{fmt.Sprintf("%s<br><small>%s</small>", m.name, m.about)}
+		about := m.about
+		if len(rs) != seeds {
+			about += "; " + plural.N(len(rs), "seed")
+		}
+		cells := []string{fmt.Sprintf("%s<br><small>%s</small>", m.name, about)}
 		for i := range levels {
 			v := mean(rs, func(r result) *float64 { return &r.RMSE[i] })
 			text := number(v)

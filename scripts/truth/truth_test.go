@@ -29,9 +29,16 @@ func TestMethodsComeNear(t *testing.T) {
 	// Limits of the RMSE at 80, about twice the values measured; 0.15 by default.
 	limits := map[string]float64{"EDM teacher": 0.03, "CT, N = 18": 0.24, "CT, N by the run's length": 0.36, "PD, exact score, 16 to 1": 0.25}
 	// At 80 the denoiser is x - 80 ε, which multiplies the network's errors. Reflow has other trajectories than the data.
+	// The newest methods have short trainings in package training, and the others of their kinds are here.
+	left := []string{"CMT, then", "SoFlow", "α-Flow", "iMF", "CMT for jumps", "multistep"}
+	kept := []string{"SoFlow, power 0", "iMF, power 0"}
 	unlimited := []string{"DDPM teacher", "reflow of the flow teacher"}
 	far := map[string]float64{}
 	for _, m := range methods() {
+		begins := func(start string) bool { return strings.HasPrefix(m.name, start) }
+		if slices.ContainsFunc(left, begins) && !slices.Contains(kept, m.name) {
+			continue
+		}
 		l, err := toy.taught(context.Background(), m.name)
 		require.NoError(t, err, m.name)
 		got, err := toy.measure(context.Background(), m, l.f, 1000)

@@ -53,6 +53,9 @@ func tinyRun(dir, method string) Train {
 	if m.Spec().Distils {
 		set(&o, "teacher", os.Getenv(teacherIn))
 	}
+	if method == "cmt" {
+		set(&o, "solver-steps", 4) // the teacher's evaluations in each step
+	}
 	return o
 }
 
