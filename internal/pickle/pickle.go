@@ -73,12 +73,25 @@ const maxOps = 1 << 20
 
 // Unpickle returns a pickle's final value. The caller limits the size of data; Unpickle limits the number of opcodes.
 func Unpickle(data []byte) (any, error) {
+	first, err := UnpickleFirst(data)
+	return first.Value, err
+}
+
+// First is the first of several pickles, one after the other.
+type First struct {
+	Value any
+	Size  int   // bytes that it takes
+	IDs   []any // the identifiers of all persistent references in it, in order
+}
+
+// UnpickleFirst returns the first pickle in data, which others or any bytes may follow.
+func UnpickleFirst(data []byte) (First, error) {
 	u := unpickler{data: data, memo: map[int]any{}}
 	v, err := u.run()
 	if err != nil {
-		return nil, fmt.Errorf("at byte %d: %w", u.at, err)
+		return First{}, fmt.Errorf("at byte %d: %w", u.at, err)
 	}
-	return v, nil
+	return First{v, u.at, u.ids}, nil
 }
 
 type unpickler struct {
@@ -88,6 +101,7 @@ type unpickler struct {
 	marks []int // stack heights of the marks
 	memo  map[int]any
 	bulk  int // entries copied so far: a source may be copied often
+	ids   []any
 }
 
 var errShort = errors.New("it is truncated")
@@ -364,6 +378,7 @@ func (u *unpickler) value(op byte) (any, error) {
 		if err != nil {
 			return nil, err
 		}
+		u.ids = append(u.ids, id)
 		return Persistent{id}, nil
 	}
 	return u.numeral(op)

@@ -7,5 +7,5 @@
 // dictionaries of tensors, such as weights and their EMA, is opened with the keys to prefer; [File.Key] is the one that was used.
 //
 // Files are untrusted: offsets, shapes and strides are checked against the file, and numbers of opcodes, entries and dimensions are limited.
-// Files of PyTorch before 1.6, compressed archives, big-endian files and pickles of whole modules are refused.
+// Files from before PyTorch 1.6 are read, too. Compressed archives, big-endian files and pickles of whole modules are refused.
 package saved

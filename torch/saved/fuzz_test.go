@@ -84,6 +84,11 @@ func FuzzArchive(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(large)
+	old, err := os.ReadFile(filepath.Join("testdata", "legacy.ckpt"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(old)
 	f.Fuzz(func(t *testing.T, data []byte) {
 		a := &File{tensors: map[string]stored{}}
 		if a.read(data, nil) != nil {

@@ -17,8 +17,8 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// File is an open file of torch.save: a zip archive with a pickle, which describes the tensors, and their elements. Elements are
-// uncompressed, so a tensor is a view of the mapped file. It is an nn.Source.
+// File is an open file of torch.save: a zip archive with a pickle, which describes the tensors, and their elements, or before PyTorch 1.6
+// one after the other. Elements are uncompressed, so a tensor is a view of the mapped file. It is an nn.Source.
 type File struct {
 	m       *torch.Mapped
 	tensors map[string]stored
@@ -98,53 +98,19 @@ const convertHint = `convert it with PyTorch: torch.save(torch.load("old", weigh
 
 // read finds the tensors of a file.
 func (a *File) read(data []byte, prefer []string) error {
+	describe := zipped
 	switch is := filetype.Of(data); {
 	case bytes.HasPrefix(data, []byte("PK\x03\x04")):
-	case len(data) > 1 && data[0] == 0x80:
-		return errors.New("it is in the legacy format from before PyTorch 1.6: " + convertHint)
+	case bytes.HasPrefix(data, []byte(legacyMagic)):
+		describe = legacy
 	case is.ID == "safetensors":
 		return errors.New("it is a safetensors file: rename it to .safetensors")
 	default:
-		return fmt.Errorf("want a zip archive of torch.save, but it is %s", is)
+		return fmt.Errorf("want a file of torch.save, but it is %s", is)
 	}
-	z, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
-	if errors.Is(err, zip.ErrFormat) {
-		return errors.New("zip: the archive has no directory at its end: the file is truncated or damaged")
-	}
-	if err != nil {
-		return fmt.Errorf("zip: %w", err)
-	}
-	members := map[string]*zip.File{}
-	prefix := ""
-	for _, f := range z.File {
-		if members[f.Name] != nil {
-			return fmt.Errorf("zip: duplicate member %s", quote.Quoted(f.Name))
-		}
-		members[f.Name] = f
-		if dir, name, ok := strings.Cut(f.Name, "/"); ok && name == "data.pkl" {
-			if prefix != "" {
-				return errors.New("zip: the archive has several data.pkl: want one")
-			}
-			prefix = dir + "/"
-		}
-	}
-	if prefix == "" {
-		return errors.New("zip: want a file of torch.save, but the archive has no directory with a data.pkl")
-	}
-	part := func(name string) ([]byte, int, error) { return member(data, members[prefix+name], prefix+name) }
-	if order, _, err := part("byteorder"); err == nil && string(order) != "little" {
-		return fmt.Errorf("its byte order is %s: want little; %s", quote.Quoted(order), convertHint)
-	}
-	description, _, err := part("data.pkl")
+	root, part, err := describe(data)
 	if err != nil {
 		return err
-	}
-	if len(description) > maxPickle {
-		return fmt.Errorf("data.pkl has %d bytes: want at most %d", len(description), maxPickle)
-	}
-	root, err := pickle.Unpickle(description)
-	if err != nil {
-		return fmt.Errorf("data.pkl: %w", err)
 	}
 	if d, ok := root.(*pickle.Dict); ok {
 		a.strings = map[string]string{}
@@ -178,6 +144,52 @@ func (a *File) read(data []byte, prefer []string) error {
 		a.order = append(a.order, name)
 	}
 	return nil
+}
+
+// parts returns a member of a file: its bytes, and their offset in the file.
+type parts func(name string) ([]byte, int, error)
+
+// zipped reads the description of the tensors in a zip archive.
+func zipped(data []byte) (root any, part parts, err error) {
+	z, err := zip.NewReader(bytes.NewReader(data), int64(len(data)))
+	if errors.Is(err, zip.ErrFormat) {
+		return nil, nil, errors.New("zip: the archive has no directory at its end: the file is truncated or damaged")
+	}
+	if err != nil {
+		return nil, nil, fmt.Errorf("zip: %w", err)
+	}
+	members := map[string]*zip.File{}
+	prefix := ""
+	for _, f := range z.File {
+		if members[f.Name] != nil {
+			return nil, nil, fmt.Errorf("zip: duplicate member %s", quote.Quoted(f.Name))
+		}
+		members[f.Name] = f
+		if dir, name, ok := strings.Cut(f.Name, "/"); ok && name == "data.pkl" {
+			if prefix != "" {
+				return nil, nil, errors.New("zip: the archive has several data.pkl: want one")
+			}
+			prefix = dir + "/"
+		}
+	}
+	if prefix == "" {
+		return nil, nil, errors.New("zip: want a file of torch.save, but the archive has no directory with a data.pkl")
+	}
+	part = func(name string) ([]byte, int, error) { return member(data, members[prefix+name], prefix+name) }
+	if order, _, err := part("byteorder"); err == nil && string(order) != "little" {
+		return nil, nil, fmt.Errorf("its byte order is %s: want little; %s", quote.Quoted(order), convertHint)
+	}
+	description, _, err := part("data.pkl")
+	if err != nil {
+		return nil, nil, err
+	}
+	if len(description) > maxPickle {
+		return nil, nil, fmt.Errorf("data.pkl has %d bytes: want at most %d", len(description), maxPickle)
+	}
+	if root, err = pickle.Unpickle(description); err != nil {
+		return nil, nil, fmt.Errorf("data.pkl: %w", err)
+	}
+	return root, part, nil
 }
 
 // member returns a member of an archive and its offset in the file.
@@ -277,8 +289,8 @@ func tensorsIn(d *pickle.Dict) int {
 	return n
 }
 
-// find checks a tensor against its storage and returns its location. part returns a member of the archive.
-func (t *tensor) find(part func(name string) ([]byte, int, error)) (stored, error) {
+// find checks a tensor against its storage and returns its location.
+func (t *tensor) find(part parts) (stored, error) {
 	if t.bad != "" {
 		return stored{}, errors.New(t.bad)
 	}

@@ -22,8 +22,14 @@ import (
 )
 
 // A checkpoint of training gives the tensors that PyTorch reads from it, and no others.
-func TestArchive(t *testing.T) {
-	got, err := Open(filepath.Join("testdata", "tiny.ckpt"))
+func TestArchive(t *testing.T) { testArchive(t, "tiny.ckpt") }
+
+// So does one in the format from before PyTorch 1.6.
+func TestLegacy(t *testing.T) { testArchive(t, "legacy.ckpt") }
+
+func testArchive(t *testing.T, name string) {
+	t.Helper()
+	got, err := Open(filepath.Join("testdata", name))
 	require.NoError(t, err)
 	want, err := torch.OpenWeights(filepath.Join("testdata", "tiny.safetensors"))
 	require.NoError(t, err)
@@ -85,6 +91,26 @@ func rezip(t testing.TB, change func(name string, data []byte) (string, []byte, 
 	return path
 }
 
+// A damaged file from before PyTorch 1.6 is an error, wherever it is cut or changed.
+func TestLegacyRefuses(t *testing.T) {
+	whole, err := os.ReadFile(filepath.Join("testdata", "legacy.ckpt"))
+	require.NoError(t, err)
+	for n := range len(whole) {
+		if n%7 == 0 || n < 100 {
+			require.Error(t, (&File{tensors: map[string]stored{}}).read(whole[:n], nil), n)
+		}
+	}
+	for old, c := range map[string]struct{ by, want string }{
+		"little_endianq\x02\x88": {"little_endianq\x02\x89", "byte order"},
+		"\xe9\x03.":              {"\xe8\x03.", "want protocol 1001, got 1000"},
+		"FloatStorage":           {"FlootStorage", "unknown class"},
+	} {
+		changed := bytes.Replace(whole, []byte(old), []byte(c.by), 1)
+		require.False(t, bytes.Equal(whole, changed), old)
+		require.ErrorContains(t, (&File{tensors: map[string]stored{}}).read(changed, nil), c.want)
+	}
+}
+
 func TestArchiveRefuses(t *testing.T) {
 	for _, c := range []struct {
 		what, want string
@@ -137,7 +163,8 @@ func TestArchiveRefuses(t *testing.T) {
 		})
 	}
 	for data, want := range map[string]string{
-		"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.":   "the legacy format from before PyTorch 1.6", // how those begin
+		legacyMagic:  "before PyTorch 1.6: pickle at byte 15: at byte 0: it is truncated",
+		"\x80\x02}.": "a Python pickle",
 		"version https://git-lfs.github.com/spec/v1": "Git LFS pointer",
 		"hello":         "of torch.save",
 		"PK\x03\x04abc": "zip: the archive",

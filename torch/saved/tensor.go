@@ -134,7 +134,7 @@ func ints(v any) ([]int, bool) {
 	return out, ok
 }
 
-// storageOf reads a persistent id: ("storage", class, key, device, elements).
+// storageOf reads a persistent id: ("storage", class, key, device, elements), and in the legacy format which part of another storage it is.
 func storageOf(id pickle.Persistent) (*storage, error) {
 	t, ok := id.ID.(pickle.Tuple)
 	if !ok || len(t) < 5 || t[0] != "storage" {
@@ -145,6 +145,9 @@ func storageOf(id pickle.Persistent) (*storage, error) {
 	n, ok3 := t[4].(int)
 	if !ok || !ok2 || !ok3 || n < 0 {
 		return nil, errors.New("want a storage's class, key and number of elements")
+	}
+	if len(t) > 5 && t[5] != nil {
+		return nil, errors.New("its storage is a part of another, as in files from before PyTorch 0.4: " + convertHint)
 	}
 	if class.Module != "torch" && class.Module != "torch.storage" {
 		return nil, fmt.Errorf("its storage is of the unknown class %s", quote.Text(class.String()))

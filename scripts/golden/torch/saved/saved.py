@@ -1,8 +1,8 @@
 """A checkpoint of torch.save with everything that occurs in published ones, for torch/saved's tests.
 
-    python scripts/golden/torch/saved/saved.py      writes torch/saved/testdata/tiny.{ckpt,safetensors}
+    python scripts/golden/torch/saved/saved.py      writes torch/saved/testdata/tiny.{ckpt,safetensors} and legacy.ckpt
 
-tiny.safetensors has the tensors that are to be found in tiny.ckpt.
+tiny.safetensors has the tensors that are to be found in tiny.ckpt, and in legacy.ckpt, which is the same in the format from before PyTorch 1.6.
 """
 import os
 import sys
@@ -33,8 +33,10 @@ def checkpoint():
         turned=base.view(4, 6).T, part=base[5:17].view(3, 4), steps=base.view(4, 6)[::2, 1::2], parameter=nn.Parameter(base[:4].clone()),
         channels=torch.arange(60.0).view(1, 3, 4, 5).to(memory_format=torch.channels_last),
         f8=base.to(torch.float8_e4m3fn).view(4, 6), f8part=base.to(torch.float8_e5m2)[5:17].view(3, 4).T)
-    torch.save({"epoch": 4, "global_step": 875000, "callbacks": {type(callback): callback}, "lr": 1e-4, "big": 1 << 80, "none": None, "set": {1, 2},
-                "optimizer_states": [{"state": {0: {"step": torch.tensor(1.0)}}}], "state_dict": state}, os.path.join(OUT, "tiny.ckpt"))
+    whole = {"epoch": 4, "global_step": 875000, "callbacks": {type(callback): callback}, "lr": 1e-4, "big": 1 << 80, "none": None, "set": {1, 2},
+             "optimizer_states": [{"state": {0: {"step": torch.tensor(1.0)}}}], "state_dict": state}
+    torch.save(whole, os.path.join(OUT, "tiny.ckpt"))
+    torch.save(whole, os.path.join(OUT, "legacy.ckpt"), _use_new_zipfile_serialization=False)
     save_file({k: v.detach().contiguous().clone() for k, v in state.items()}, os.path.join(OUT, "tiny.safetensors"), metadata={"format": "pt"})
 
 
