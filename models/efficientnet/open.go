@@ -3,33 +3,31 @@ package efficientnet
 import (
 	"fmt"
 	"iter"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/datadir"
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
 // DefaultPath is $XDG_DATA_HOME/onestep/efficientnet_lite0.safetensors, where XDG_DATA_HOME is by default ~/.local/share. "": there is no home
 // directory.
-func DefaultPath() string {
-	data := os.Getenv("XDG_DATA_HOME")
-	if data == "" {
-		home, err := os.UserHomeDir()
-		if err != nil || home == "" {
-			return ""
-		}
-		data = filepath.Join(home, ".local", "share")
-	}
-	return filepath.Join(data, "onestep", "efficientnet_lite0.safetensors")
+func DefaultPath() string { return datadir.File("efficientnet_lite0.safetensors") }
+
+// Holds reports whether a file has the weights of an EfficientNet, by the names of its tensors.
+func Holds(src nn.Source) bool {
+	_, _, first := src.Info("_conv_stem.weight")
+	_, _, last := src.Info("_conv_head.weight")
+	return first && last
 }
 
-// Open reads the weights from a safetensors file onto dev. Missing weights, shape mismatches, NaN and infinite values are errors.
+// Open reads the weights from a safetensors file, or from a file of torch.save, in which nothing is run, onto dev. Missing weights, shape
+// mismatches, NaN and infinite values are errors.
 func Open(path string, dev torch.Device) (*Net, error) {
-	w, err := torch.OpenWeights(path)
+	w, err := weights.OpenTensors(path)
 	if err != nil {
 		return nil, fmt.Errorf("efficientnet: weights: %w", err)
 	}
@@ -61,7 +59,7 @@ func (n *Net) check() error {
 // folded is a file's weights with each batch norm folded into the convolution before it:
 //
 //	w' = w·γ/√(var + ε)        b' = β - mean·γ/√(var + ε)
-type folded struct{ *torch.Weights }
+type folded struct{ nn.Source }
 
 // norm returns the path of the batch norm after a convolution.
 func norm(conv string) string {
@@ -84,15 +82,15 @@ func split(name string) (layer, kind string) {
 func (f folded) Info(name string) (shape []int, d torch.DType, ok bool) {
 	layer, kind := split(name)
 	if kind == "bias" && layer != "_fc" {
-		return f.Weights.Info(norm(layer) + ".bias")
+		return f.Source.Info(norm(layer) + ".bias")
 	}
-	return f.Weights.Info(name)
+	return f.Source.Info(name)
 }
 
 // Names yields the tensors of the network: the parameters of batch norms are not among them, but the convolutions' biases.
 func (f folded) Names() iter.Seq[string] {
 	return func(yield func(string) bool) {
-		for name := range f.Weights.Names() {
+		for name := range f.Source.Names() {
 			layer, kind := split(name)
 			switch {
 			case strings.HasPrefix(layer[strings.LastIndex(layer, ".")+1:], "_bn"):
@@ -113,13 +111,17 @@ func (f folded) Release(string) {}
 func (f folded) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 	layer, kind := split(name)
 	if layer == "_fc" {
-		return f.Weights.Get(s, name)
+		t, err := f.Source.Get(s, name)
+		if err != nil {
+			return nil, err
+		}
+		return t.Clone(s), nil // no view, so that the file can be closed
 	}
-	shape, _, _ := f.Weights.Info(layer + ".weight")
+	shape, _, _ := f.Source.Info(layer + ".weight")
 	var all []*torch.Tensor
 	for _, part := range []string{"weight", "bias", "running_mean", "running_var"} {
 		part = norm(layer) + "." + part
-		t, err := f.Weights.Get(s, part)
+		t, err := f.Source.Get(s, part)
 		switch {
 		case err != nil:
 			return nil, err
@@ -132,7 +134,7 @@ func (f folded) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 	if kind == "bias" {
 		return all[1].Sub(s, all[2].Mul(s, factor)).To(s, torch.Float32), nil
 	}
-	w, err := f.Weights.Get(s, name)
+	w, err := f.Source.Get(s, name)
 	if err != nil {
 		return nil, err
 	}
