@@ -30,7 +30,10 @@ func (r *Reference) Agreement(ctx context.Context, images Images, same Same) (Ag
 	own := torch.NewScope(torch.CPU)
 	defer own.Close()
 	x, mean := r.centred(own)
-	err := r.Features.batches(ctx, images, r.batch, func(s *torch.Scope, first int, _ []image.Image, y *torch.Tensor) error {
+	_, err := r.Features.batches(ctx, images, r.batch, func(s *torch.Scope, first int, _ []image.Image, y *torch.Tensor) error {
+		if err := r.fits(y); err != nil {
+			return err
+		}
 		_, places := closest(s, distances(s, y.Sub(s, mean), x), nearestFew)
 		a.add(r, first, torch.ToSlice[int64](places))
 		return nil

@@ -21,6 +21,8 @@ type Options struct {
 
 	// Pairs is the number of generated images to return with their nearest real ones: those that are nearest to any.
 	Pairs int
+	// OtherSize allows generated images of another size in pixels than the real ones, whose details differ.
+	OtherSize bool
 	// Same tells which real images have the caption of a generated one; nil: caption agreement is not measured.
 	Same Same
 
@@ -40,6 +42,8 @@ type Measures struct {
 	KernelStd float64 `json:"kernel_std"`     // over its subsets
 	Sliced    float64 `json:"sliced"`         // sliced 2-Wasserstein distance
 	Manifold
+
+	Score *Score `json:"inception_score,omitempty"` // of B alone; nil: the features have no logits, or there are fewer than 20 images
 }
 
 // Copies says how near generated images are to real ones, beside how near real ones are to each other. Of images that are new samples of the
@@ -104,14 +108,24 @@ func (r *Reference) Compare(ctx context.Context, generated Images, o Options) (o
 	defer parts.close()
 	seen := newSeen(r, o)
 	defer seen.close()
+	scores := newScorer(r.Features)
 	sums := &bundle{each: func(s *torch.Scope, first int, x *torch.Tensor) error {
 		if err := all.Add(x); err != nil {
+			return err
+		}
+		if err := scores.add(first, x); err != nil {
 			return err
 		}
 		return parts.add(s, first, x)
 	}}
 	defer sums.close()
-	err = r.Features.batches(ctx, generated, r.batch, func(s *torch.Scope, first int, images []image.Image, x *torch.Tensor) error {
+	_, err = r.Features.batches(ctx, generated, r.batch, func(s *torch.Scope, first int, images []image.Image, x *torch.Tensor) error {
+		if got := images[0].Bounds().Size(); first == 0 && got != r.Size && !o.OtherSize {
+			return fmt.Errorf("evaluation: the generated images have %d×%d pixels and the real ones %d×%d: resize one of them, so that details are comparable", got.X, got.Y, r.Size.X, r.Size.Y)
+		}
+		if err := r.fits(x); err != nil {
+			return err
+		}
 		if err := sums.add(x); err != nil {
 			return err
 		}
@@ -129,7 +143,7 @@ func (r *Reference) Compare(ctx context.Context, generated Images, o Options) (o
 	}
 	k := cmp.Or(o.Neighbours.K, 5)
 	if all.N() <= int64(k) {
-		return out, fmt.Errorf("evaluation: want more than %d generated images, got %d", k, all.N())
+		return out, fmt.Errorf("evaluation: want more than %d generated images, got %d: as many neighbours of each are compared", k, all.N())
 	}
 	if o.Measure != nil {
 		o.Measure()
@@ -144,13 +158,14 @@ func (r *Reference) Compare(ctx context.Context, generated Images, o Options) (o
 			if err != nil {
 				return err
 			}
-			from, err := newOrigin(s, r.moments)
+			from, err := r.origin()
 			if err != nil {
 				return err
 			}
 			if out.Generated, err = o.measure(ctx, s, from, m, r.rows, rows); err != nil {
 				return err
 			}
+			out.Generated.Score = scores.result()
 			if out.Interval, err = parts.interval(from, m, out.Generated.Frechet); err != nil {
 				return err
 			}
@@ -169,6 +184,12 @@ func (r *Reference) floor(ctx context.Context, s *torch.Scope, o Options, n int)
 	if n = min(n, r.Images/2, kept/2); n < leastImages/2 {
 		n = leastImages / 2
 	}
+	r.memo.mu.Lock()
+	defer r.memo.mu.Unlock()
+	key := floorKey{n, o.Kernel, o.Neighbours, o.Sliced}
+	if out, ok := r.memo.floor[key]; ok {
+		return out, nil
+	}
 	held := NewCollector(0)
 	defer held.Close()
 	part := r.rows.Narrow(s, 0, 0, n)
@@ -183,7 +204,21 @@ func (r *Reference) floor(ctx context.Context, s *torch.Scope, o Options, n int)
 	if err != nil {
 		return out, err
 	}
-	return o.measure(ctx, s, from, m, r.rows.Narrow(s, 0, n, kept-n), part)
+	if out, err = o.measure(ctx, s, from, m, r.rows.Narrow(s, 0, n, kept-n), part); err != nil {
+		return out, err
+	}
+	scores := newScorer(r.Features)
+	for at := 0; at < n; at += bundled {
+		if err := scores.add(at, part.Narrow(s, 0, at, min(bundled, n-at))); err != nil {
+			return out, err
+		}
+	}
+	out.Score = scores.result()
+	if r.memo.floor == nil {
+		r.memo.floor = map[floorKey]Measures{}
+	}
+	r.memo.floor[key] = out
+	return out, nil
 }
 
 // measure compares generated moments and rows with real ones.
@@ -257,7 +292,7 @@ func (c *seen) add(s *torch.Scope, first int, images []image.Image, x *torch.Ten
 // finish fills in the report.
 func (c *seen) finish(s *torch.Scope, out *Report) (err error) {
 	out.Pairs = c.pairs
-	own := torch.ToSlice[float64](radii(s, c.x, 1))
+	own := c.r.own(s, c.x)
 	sorted := slices.Sorted(slices.Values(own))
 	below := func(part float64) float64 {
 		limit, n := sorted[int(part*float64(len(sorted)))], 0

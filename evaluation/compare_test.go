@@ -205,6 +205,58 @@ func TestCache(t *testing.T) {
 	}
 }
 
+// Cached statistics of an extractor that computes other features now are refused, with the file to remove.
+func TestCacheOfOtherFeatures(t *testing.T) {
+	ctx, o := context.Background(), evaluation.ReferenceOptions{Cache: t.TempDir(), Identity: "a set"}
+	real := draw(1, 60, 100)
+	first, err := evaluation.NewReference(ctx, features, real, o)
+	require.NoError(t, err)
+	defer first.Close()
+	require.Equal(t, image.Pt(2, 2), first.Size)
+	changed := features
+	changed.Extractor = half{}
+	r, err := evaluation.NewReference(ctx, changed, real, o)
+	require.NoError(t, err)
+	defer r.Close()
+	require.True(t, r.Cached)
+	require.Equal(t, image.Pt(2, 2), r.Size)
+	_, err = r.Compare(ctx, draw(2, 30, 100).all, evaluation.Options{})
+	require.ErrorContains(t, err, "have 12 features and the extractor Pixels computes 6")
+	require.ErrorContains(t, err, o.Cache)
+	_, err = r.Agreement(ctx, real.all, func(int, int) bool { return true })
+	require.ErrorContains(t, err, "have 12 features")
+}
+
+// half is an extractor of half of the values.
+type half struct{}
+
+func (half) Features(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	return x.Reshape(s, x.Dim(0), -1).Narrow(s, 1, 0, 6)
+}
+
+// Features with logits have a score, of generated and of real images, in parts as torch-fidelity's; a second comparison has the same numbers.
+func TestScore(t *testing.T) {
+	ctx := context.Background()
+	scored := features
+	scored.Logits = func(s *torch.Scope, x *torch.Tensor) *torch.Tensor { return x.MulScalar(s, 20) }
+	r, err := evaluation.NewReference(ctx, scored, draw(1, 300, 100), evaluation.ReferenceOptions{})
+	require.NoError(t, err)
+	defer r.Close()
+	got, err := r.Compare(ctx, draw(2, 100, 100).all, evaluation.Options{})
+	require.NoError(t, err)
+	for _, s := range []*evaluation.Score{got.Generated.Score, got.Floor.Score} {
+		require.Greater(t, s.Mean, 1.5)
+		require.Less(t, s.Mean, 12.0)
+		require.Greater(t, s.Std, 0.0)
+	}
+	again, err := r.Compare(ctx, draw(2, 100, 100).all, evaluation.Options{})
+	require.NoError(t, err)
+	require.Equal(t, got, again)
+	few, err := r.Compare(ctx, draw(2, 19, 100).all, evaluation.Options{})
+	require.NoError(t, err)
+	require.Nil(t, few.Generated.Score)
+}
+
 func TestCompareRefuses(t *testing.T) {
 	ctx := context.Background()
 	real, some := draw(1, 30, 100), draw(2, 30, 100)
@@ -223,6 +275,14 @@ func TestCompareRefuses(t *testing.T) {
 	cancel()
 	_, err = evaluation.Compare(over, features, real, some.all, evaluation.Options{})
 	require.ErrorIs(t, err, context.Canceled)
+	large := &drawn{}
+	for range 30 {
+		large.images = append(large.images, image.NewGray(image.Rect(0, 0, 4, 3)))
+	}
+	_, err = evaluation.Compare(ctx, features, real, large.all, evaluation.Options{})
+	require.ErrorContains(t, err, "the generated images have 4×3 pixels and the real ones 2×2")
+	_, err = evaluation.Compare(ctx, features, &drawn{images: append(real.images[:20:20], large.images...)}, some.all, evaluation.Options{Reference: evaluation.ReferenceOptions{Batch: 1}})
+	require.ErrorContains(t, err, "pixels and those before it")
 	few, err := evaluation.Compare(ctx, features, real, draw(2, 19, 100).all, evaluation.Options{})
 	require.NoError(t, err)
 	require.Nil(t, few.Interval)

@@ -2,6 +2,7 @@ package evaluation
 
 import (
 	"context"
+	"fmt"
 	"image"
 	"iter"
 
@@ -17,11 +18,15 @@ type Features struct {
 	Resize string       // how the extractor resizes images, such as "bicubic, antialiased, 224"
 	Device torch.Device // of the extractor's weights
 
+	// Logits maps features [B, D] to class scores [B, classes], before softmax, for the Score of images; nil: none is computed.
+	Logits func(s *torch.Scope, features *torch.Tensor) *torch.Tensor
+
 	// Identity distinguishes the extractor's weights from others, such as a hash of their file. "": nothing is cached.
 	Identity string
 }
 
-// Images are images of any source, one at a time, such as those that a model generates. An error ends them. Images have one size.
+// Images are images of any source, one at a time, such as those that a model generates. An error ends them. Images have one size: another is
+// an error.
 type Images = iter.Seq2[image.Image, error]
 
 // of computes the features [B, D] of images, in float64 on the CPU.
@@ -39,8 +44,8 @@ func (f Features) of(s *torch.Scope, images []image.Image) (out *torch.Tensor, e
 	return out, err
 }
 
-// batches calls each with the features [B, D] of up to batch images at a time. first is the index of the first.
-func (f Features) batches(ctx context.Context, images Images, batch int, each func(s *torch.Scope, first int, images []image.Image, x *torch.Tensor) error) error {
+// batches calls each with the features [B, D] of up to batch images at a time. first is the index of the first. It returns the images' size.
+func (f Features) batches(ctx context.Context, images Images, batch int, each func(s *torch.Scope, first int, images []image.Image, x *torch.Tensor) error) (size image.Point, err error) {
 	var held []image.Image
 	first := 0
 	flush := func() error {
@@ -64,13 +69,19 @@ func (f Features) batches(ctx context.Context, images Images, batch int, each fu
 	}
 	for img, err := range images {
 		if err != nil {
-			return err
+			return size, err
+		}
+		switch got := img.Bounds().Size(); {
+		case size == image.Point{}:
+			size = got
+		case got != size:
+			return size, fmt.Errorf("evaluation: image %d has %d×%d pixels and those before it %d×%d: resize them to one size", first+len(held)+1, got.X, got.Y, size.X, size.Y)
 		}
 		if held = append(held, img); len(held) == batch {
 			if err := flush(); err != nil {
-				return err
+				return size, err
 			}
 		}
 	}
-	return flush()
+	return size, flush()
 }

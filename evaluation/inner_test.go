@@ -164,3 +164,22 @@ func TestNeighboursInBlocks(t *testing.T) {
 		return nil
 	}))
 }
+
+// The score of logits is torch-fidelity's, whose parts are contiguous: the generator gives it the images in the order of ours.
+func TestScoreGolden(t *testing.T) {
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		golden, metadata := torchtest.Golden(t, s, "testdata/score.safetensors")
+		c := newScorer(Features{Logits: func(_ *torch.Scope, x *torch.Tensor) *torch.Tensor { return x }})
+		x := golden["logits"]
+		for at := 0; at < x.Dim(0); at += 70 {
+			require.NoError(t, c.add(at, x.Narrow(s, 0, at, min(70, x.Dim(0)-at))))
+		}
+		got := c.result()
+		for name, v := range map[string]float64{"mean": got.Mean, "std": got.Std} {
+			want, err := strconv.ParseFloat(metadata[name], 64)
+			require.NoError(t, err)
+			require.InEpsilon(t, want, v, 1e-6, name) // logits pass through float32, in which networks compute
+		}
+		return nil
+	}))
+}

@@ -7,6 +7,7 @@ import (
 	"image"
 	"math/rand/v2"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -41,8 +42,9 @@ const (
 // them. It is read only, and several goroutines may use it at once, except for Close.
 type Reference struct {
 	Features Features
-	Images   int  // number of real images
-	Cached   bool // whether the features were read from the cache
+	Images   int         // number of real images
+	Size     image.Point // of the images, in pixels
+	Cached   bool        // whether the features were read from the cache
 
 	set     Set
 	moments Moments
@@ -50,6 +52,8 @@ type Reference struct {
 	rows    *torch.Tensor
 	batch   int
 	scope   *torch.Scope
+	path    string // of the file in the cache; "": none
+	memo    memo
 }
 
 // NewReference computes the features of a set, or reads them from the cache. The result has to be closed; the set is used until then.
@@ -65,7 +69,7 @@ func NewReference(ctx context.Context, f Features, set Set, o ReferenceOptions) 
 		n = min(n, o.Images)
 	}
 	if n < leastImages {
-		return nil, fmt.Errorf("evaluation: want at least %d real images, got %d", leastImages, n)
+		return nil, fmt.Errorf("evaluation: want at least %d real images, got %d: half of them are compared with the others", leastImages, n)
 	}
 	r := &Reference{Features: f, Images: n, set: set, batch: o.Batch, scope: torch.NewScope(torch.CPU)}
 	if r.batch == 0 {
@@ -84,6 +88,7 @@ func NewReference(ctx context.Context, f Features, set Set, o ReferenceOptions) 
 		}
 	}()
 	c := newStore(o.Cache, o.Identity, f, n, keep)
+	r.path = c.path
 	if r.Cached = c.read(r); r.Cached {
 		return r, nil
 	}
@@ -99,7 +104,7 @@ func NewReference(ctx context.Context, f Features, set Set, o ReferenceOptions) 
 	}
 	sums := &bundle{each: func(_ *torch.Scope, _ int, x *torch.Tensor) error { return all.Add(x) }}
 	defer sums.close()
-	err = f.batches(ctx, images, r.batch, func(_ *torch.Scope, first int, images []image.Image, x *torch.Tensor) error {
+	r.Size, err = f.batches(ctx, images, r.batch, func(_ *torch.Scope, first int, images []image.Image, x *torch.Tensor) error {
 		if err := sums.add(x); err != nil {
 			return err
 		}
@@ -121,6 +126,20 @@ func NewReference(ctx context.Context, f Features, set Set, o ReferenceOptions) 
 		return nil, err
 	}
 	return r, c.write(r)
+}
+
+// fits returns an error for features that cannot be compared with the reference's: those of a cache may be of another extractor, which had
+// the same identity.
+func (r *Reference) fits(x *torch.Tensor) error {
+	have, got := len(r.moments.Mean), x.Dim(1)
+	if have == got {
+		return nil
+	}
+	if r.Cached {
+		return fmt.Errorf("evaluation: the cached statistics %s have %d features and the extractor %s computes %d: give each extractor an identity of its own, or remove the file",
+			quote.Path(r.path), have, quote.Text(r.Features.Name), got)
+	}
+	return fmt.Errorf("evaluation: the extractor %s computed %d features of the real images, and now %d: want the same number of all images", quote.Text(r.Features.Name), have, got)
 }
 
 // Compared returns the indices in the set of the images that generated ones are compared with one by one: all, or those drawn.

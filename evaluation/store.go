@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"hash"
+	"image"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -25,7 +26,7 @@ func newStore(dir, identity string, f Features, images, rows int) store {
 	if dir == "" || identity == "" || f.Identity == "" {
 		return store{}
 	}
-	key := fmt.Sprintf("onestep features 1\nset %q\nfeatures %q %q %q\nimages %d\nrows %d\n", identity, f.Name, f.Resize, f.Identity, images, rows) //quote: a key, not for printing
+	key := fmt.Sprintf("onestep features 2\nset %q\nfeatures %q %q %q\nimages %d\nrows %d\n", identity, f.Name, f.Resize, f.Identity, images, rows) //quote: a key, not for printing
 	sum := sha256.Sum256([]byte(key))
 	name := hex.EncodeToString(sum[:])
 	return store{filepath.Join(dir, name+".safetensors"), name}
@@ -43,6 +44,10 @@ func (c store) read(r *Reference) bool {
 	defer w.Close()
 	metadata := w.File().Metadata()
 	if metadata["key"] != c.key {
+		return false
+	}
+	var size image.Point
+	if n, err := fmt.Sscanf(metadata["size"], "%dx%d", &size.X, &size.Y); n != 2 || err != nil || size.X < 1 || size.Y < 1 {
 		return false
 	}
 	shape, _, ok := w.Info("rows")
@@ -71,7 +76,7 @@ func (c store) read(r *Reference) bool {
 		if hex.EncodeToString(sum.Sum(nil)) != metadata["sum"] {
 			return fs.ErrInvalid
 		}
-		r.rows = read[0].Clone(r.scope)
+		r.rows, r.Size = read[0].Clone(r.scope), size
 		r.moments = Moments{N: int64(r.Images), Mean: torch.ToSlice[float64](read[1]), Cov: torch.ToSlice[float64](read[2])}
 		return nil
 	})
@@ -98,6 +103,7 @@ func (c store) write(r *Reference) error {
 		}
 		metadata := map[string]string{
 			"key": c.key, "sum": hex.EncodeToString(sum.Sum(nil)), "features": r.Features.Name, "resize": r.Features.Resize, "images": strconv.Itoa(r.Images),
+			"size": fmt.Sprintf("%dx%d", r.Size.X, r.Size.Y),
 		}
 		err := torch.SaveSafetensors(c.path, func(yield func(string, *torch.Tensor) bool) {
 			for _, t := range all {
