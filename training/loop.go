@@ -22,6 +22,8 @@ type session struct {
 	rate     *rate
 	saved    int               // step of the last checkpoint; -1: none
 	sampled  time.Duration     // how long the last call of Sample took; 0: none
+	measured time.Duration     // how long the last evaluation took; 0: none
+	paused   time.Duration     // how long all samples and evaluations took
 	due      bool              // save a checkpoint after the next step that is not skipped
 	bins     map[string]mean   // of the last step's loss, by noise level; nil: not observed
 	said     map[string]string // metadata of the model's snapshots; see Snapshotter
@@ -55,6 +57,7 @@ func (t *Trainer) train(ctx context.Context, s *torch.Scope) (Result, error) {
 	if err := t.resume(s, run, &r); err != nil {
 		return r, err
 	}
+	r.Chosen = t.readBest()
 	if t.LossScale != nil && run.Scale == 0 {
 		run.Scale = t.LossScale.start()
 	}
@@ -63,9 +66,9 @@ func (t *Trainer) train(ctx context.Context, s *torch.Scope) (Result, error) {
 		if err := t.finish(ctx, s, run, &r); err != nil {
 			return r, err
 		}
-		return r, t.resumed(ctx, r.Step)
+		return r, t.resumed(ctx, s, &r)
 	}
-	if err := t.resumed(ctx, r.Step); err != nil {
+	if err := t.resumed(ctx, s, &r); err != nil {
 		return r, err
 	}
 	for {
@@ -86,13 +89,18 @@ func (t *Trainer) train(ctx context.Context, s *torch.Scope) (Result, error) {
 	}
 }
 
-// resumed calls Resumed after the checkpoint of step k was read.
-func (t *Trainer) resumed(ctx context.Context, k int) error {
-	if t.Resumed == nil || k == 0 {
+// resumed calls Resumed after a checkpoint was read, and evaluates its step if that was not done.
+func (t *Trainer) resumed(ctx context.Context, s *torch.Scope, r *Result) error {
+	if r.Step == 0 {
 		return nil
 	}
-	if err := t.Resumed(ctx, k); err != nil {
-		return fmt.Errorf("resume at step %d: %w", k, err)
+	if t.Resumed != nil {
+		if err := t.Resumed(ctx, r.Step); err != nil {
+			return fmt.Errorf("resume at step %d: %w", r.Step, err)
+		}
+	}
+	if t.evaluates(r.Step) && t.Folder != nil && !t.Folder.Recorded(r.Step, evalKey) {
+		t.evaluate(ctx, s, r)
 	}
 	return nil
 }
@@ -117,17 +125,17 @@ func (t *Trainer) learned() (params []*torch.Tensor) {
 // over reports whether the time of this session is over.
 func (t *Trainer) over(elapsed time.Duration) bool { return t.Duration > 0 && elapsed >= t.Duration }
 
-// reserve is the time to leave for Sample at the end of a session whose time is limited: what it took last, or else is estimated to take, but
-// at most half of the session.
+// reserve is the time to leave for Sample and Evaluate at the end of a session whose time is limited: what they took last, or else are estimated
+// to take, but at most half of the session.
 func (t *Trainer) reserve(run *session) time.Duration {
-	if t.Sample == nil || t.SampleEvery == 0 {
-		return 0
+	var takes time.Duration
+	if t.Sample != nil && t.SampleEvery > 0 {
+		takes = run.sampled
+		if per := run.rate.perSecond(); takes == 0 && t.SampleTime != nil && per > 0 {
+			takes = t.SampleTime(per)
+		}
 	}
-	takes := run.sampled
-	if per := run.rate.perSecond(); takes == 0 && t.SampleTime != nil && per > 0 {
-		takes = t.SampleTime(per)
-	}
-	return min(takes, t.Duration/2)
+	return min(takes+run.measured, t.Duration/2)
 }
 
 // steps trains until the end of the run or of this session. A notFiniteError means that the Guard's skips are used up.
@@ -161,7 +169,7 @@ func (t *Trainer) steps(ctx context.Context, s *torch.Scope, run *session, r *Re
 		r.Step++
 		r.Seen, r.Loss = r.Seen+int64(samples), loss
 		elapsed := time.Since(run.began)
-		run.rate.add(elapsed, samples)
+		run.rate.add(elapsed-run.paused, samples)
 		if err := t.record(run, r, elapsed); err != nil {
 			return err
 		}
@@ -182,17 +190,27 @@ func (t *Trainer) steps(ctx context.Context, s *torch.Scope, run *session, r *Re
 				return fmt.Errorf("step %d: %w", r.Step, err)
 			}
 		}
-		if t.Sample != nil && t.SampleEvery > 0 && (r.Step%t.SampleEvery == 0 || last) && stopping == nil {
-			began := time.Now()
+		pause := time.Now()
+		drawn, evaluated := t.Sample != nil && t.SampleEvery > 0 && r.Step%t.SampleEvery == 0, t.evaluates(r.Step)
+		if last {
+			drawn, evaluated = t.Sample != nil && t.SampleEvery > 0, t.Evaluate != nil && t.EvaluateEvery > 0
+		}
+		if drawn && stopping == nil {
 			if err := t.Sample(ctx, r.Step); err != nil && ctx.Err() == nil {
 				return fmt.Errorf("sample after step %d: %w", r.Step, err)
 			}
-			run.sampled = time.Since(began)
-			if over := t.over(time.Since(run.began)); over && !last {
-				last = true
-				if err := t.finish(ctx, s, run, r); err != nil {
-					return fmt.Errorf("step %d: %w", r.Step, err)
-				}
+			run.sampled = time.Since(pause)
+		}
+		if evaluated && stopping == nil && run.Row == 0 {
+			began := time.Now()
+			t.evaluate(ctx, s, r)
+			run.measured = time.Since(began)
+		}
+		run.paused += time.Since(pause)
+		if over := t.over(time.Since(run.began)); over && !last && (drawn || evaluated) {
+			last = true
+			if err := t.finish(ctx, s, run, r); err != nil {
+				return fmt.Errorf("step %d: %w", r.Step, err)
 			}
 		}
 		if last {

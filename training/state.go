@@ -116,44 +116,50 @@ func (t *Trainer) saveSnapshots(ctx context.Context, s *torch.Scope, r *Result) 
 		r.Snapshot = t.Snapshots.Path(r.Step)
 		return t.Snapshots.Write(ctx, s, r.Step, r.Seen)
 	}
-	describe := t.Metadata
-	if o, ok := t.Objective.(Describer); ok && describe == nil {
-		describe = o.Metadata
-	}
-	metadata := map[string]string{}
-	if describe != nil {
-		var err error
-		if metadata, err = describe(r.Step, r.Seen); err != nil {
-			return err
-		}
+	metadata, err := t.describe(r)
+	if err != nil {
+		return err
 	}
 	snapshot := t.Folder.Snapshot(r.Step, "")
-	if len(t.Averages) == 0 {
-		if err := t.Folder.Unlink(snapshot); err != nil {
-			return err
-		}
-		if err := saveSnapshot(s, snapshot, t.Model, metadata); err != nil {
-			return err
-		}
-	}
-	for i, a := range t.Averages {
+	for i := range max(1, len(t.Averages)) {
 		path := snapshot
 		if i > 0 {
-			path = t.Folder.Snapshot(r.Step, a.Name())
+			path = t.Folder.Snapshot(r.Step, t.Averages[i].Name())
 		}
-		said, err := averageHead{Decay: a.Decay, HalfLife: a.HalfLife, Width: a.Width, Step: r.Step}.addTo(metadata)
-		if err != nil {
-			return err
-		}
-		if err := t.Folder.Unlink(path); err != nil {
-			return err
-		}
-		if err := saveSnapshot(s, path, a.Into, said); err != nil {
+		if err := t.writeSnapshot(s, path, i, r.Step, metadata); err != nil {
 			return err
 		}
 	}
 	r.Snapshot = snapshot
 	return nil
+}
+
+// describe returns the metadata of the model's snapshots after the last step.
+func (t *Trainer) describe(r *Result) (map[string]string, error) {
+	describe := t.Metadata
+	if o, ok := t.Objective.(Describer); ok && describe == nil {
+		describe = o.Metadata
+	}
+	if describe == nil {
+		return map[string]string{}, nil
+	}
+	return describe(r.Step, r.Seen)
+}
+
+// writeSnapshot writes the i-th EMA weights, or without any the model.
+func (t *Trainer) writeSnapshot(s *torch.Scope, path string, i, step int, metadata map[string]string) error {
+	if err := t.Folder.Unlink(path); err != nil {
+		return err
+	}
+	if len(t.Averages) == 0 {
+		return saveSnapshot(s, path, t.Model, metadata)
+	}
+	a := t.Averages[i]
+	said, err := averageHead{Decay: a.Decay, HalfLife: a.HalfLife, Width: a.Width, Step: step}.addTo(metadata)
+	if err != nil {
+		return err
+	}
+	return saveSnapshot(s, path, a.Into, said)
 }
 
 // tensorsOf yields all tensors of a network, or a module's parameters if it has no other tensors.

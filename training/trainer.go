@@ -81,6 +81,11 @@ type Trainer struct {
 	// SampleTime estimates how long Sample takes, before its first call, if training does that many images per second: with a Duration that much
 	// time is left for it. nil: unknown.
 	SampleTime func(imagesPerSecond float64) time.Duration
+	// Evaluate measures the model after step k, with the EMA weights, if there are any. It is called every EvaluateEvery steps, at the end,
+	// and when a run has resumed from a step that it did not evaluate before it ended. The values are recorded beside the loss, and the best model
+	// is kept as best.safetensors, which KeepSnapshots does not count. An error is logged as a warning, and training continues; nil: none.
+	Evaluate      func(ctx context.Context, k int) (Evaluation, error)
+	EvaluateEvery int // 0: never
 	// Resumed is called when a run has resumed from the checkpoint of step k, before its next step, with whatever Sample runs with. The
 	// run may have been killed before it called Sample for that step. nil: none.
 	Resumed func(ctx context.Context, k int) error
@@ -105,6 +110,7 @@ type Result struct {
 	Snapshot  string // path of the last snapshot
 	State     string // path of the last checkpoint
 	Finished  bool   // all steps are done
+	Chosen    *Best  // the best model, by Evaluate; nil: none was evaluated
 }
 
 // Train runs until Steps are done, Duration is over or ctx is cancelled, and saves a checkpoint and a snapshot in each case. If the

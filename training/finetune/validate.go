@@ -144,31 +144,10 @@ func (v *validation) of() string {
 
 // resumed validates the snapshot that a run resumes from, if the run was killed before it had.
 func (v *validation) resumed(ctx context.Context, k int) error {
-	if !v.anew && (k%v.Run.SaveEvery != 0 && k < v.Run.Steps || v.recorded(k)) {
+	if !v.anew && (k%v.Run.SaveEvery != 0 && k < v.Run.Steps || v.dir.Recorded(k, "val_loss")) {
 		return nil
 	}
 	return v.look(ctx, k)
-}
-
-// recorded reports whether the statistics have a validation loss of a step.
-func (v *validation) recorded(k int) bool {
-	f, err := os.Open(v.dir.File("stats.jsonl"))
-	if err != nil {
-		return false
-	}
-	defer f.Close()
-	for dec := json.NewDecoder(f); ; {
-		var line struct {
-			Step int      `json:"step"`
-			Loss *float64 `json:"val_loss"`
-		}
-		if err := dec.Decode(&line); err != nil {
-			return false
-		}
-		if line.Step == k && line.Loss != nil {
-			return true
-		}
-	}
 }
 
 // noGuidance is the guidance scale without guidance.
@@ -186,7 +165,7 @@ func (v *validation) bestPath() string {
 	if v.adapter == nil {
 		return v.folder(v.lowest.Step)
 	}
-	return v.dir.File("best.safetensors")
+	return v.dir.Best()
 }
 
 // look validates the snapshot of a step. Only an unusable snapshot ends training; other failures are logged.

@@ -5,6 +5,7 @@
 //	log.txt                               what was logged
 //	model-0010000.safetensors             snapshots: EMA weights, to share and sample from
 //	model-0010000.width-0.05.safetensors  further EMA weights, by name
+//	best.safetensors, best.json           the best snapshot by the run's evaluations or validation loss, and which it is
 //	state-0010000.safetensors             checkpoints, to resume from
 //	samples-0010000.png                   sample grids
 //	events.out.tfevents.*                 the statistics for TensorBoard
@@ -319,9 +320,15 @@ func SnapshotSteps(path string) ([]int, error) {
 	return slices.Compact(steps), nil
 }
 
-// Chosen returns the path of a run's best snapshot, by its validation loss, or else of its last one; "" if there is none.
+// BestName is the file name of a run's best snapshot.
+const BestName = "best.safetensors"
+
+// Best returns the path of the best snapshot, which may not be there.
+func (d *Dir) Best() string { return d.File(BestName) }
+
+// Chosen returns the path of a run's best snapshot, by its evaluations or validation loss, or else of its last one; "" if there is none.
 func Chosen(path string) (snapshot string, best bool, err error) {
-	file := filepath.Join(path, "best.safetensors")
+	file := filepath.Join(path, BestName)
 	if st, err := os.Stat(file); err == nil && st.Mode().IsRegular() {
 		return file, true, nil
 	}
@@ -401,6 +408,24 @@ func (d *Dir) Record(values map[string]any) error {
 		return fmt.Errorf("stats: %w", err)
 	}
 	return nil
+}
+
+// Recorded reports whether stats.jsonl has a line of a step with that entry.
+func (d *Dir) Recorded(step int, entry string) bool {
+	f, err := os.Open(d.File("stats.jsonl"))
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	for dec := json.NewDecoder(f); ; {
+		var line map[string]any
+		if err := dec.Decode(&line); err != nil {
+			return false
+		}
+		if at, ok := line["step"].(float64); ok && int(at) == step && line[entry] != nil {
+			return true
+		}
+	}
 }
 
 // Forget removes the checkpoints of later steps than after. It keeps snapshots, which may be all that is left of a run.
