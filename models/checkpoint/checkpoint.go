@@ -235,7 +235,7 @@ func (f *File) Function() any { return f.function }
 // Close frees the weights.
 func (f *File) Close() { f.Network.Close() }
 
-// ReadDescription reads the description of a model file, or of the latest snapshot in a run directory, without the weights. For a file of
+// ReadDescription reads the description of a model file, or of the snapshot in a run directory that Find returns, without the weights. For a file of
 // another program, it is what [OpenFile] finds out about it.
 func ReadDescription(path string) (Description, error) {
 	d, _, err := Inspect(path)
@@ -263,7 +263,7 @@ type Teacher struct {
 	*File
 }
 
-// Open reads a consistency function from a model file, or from the latest snapshot of a run directory, onto dev.
+// Open reads a consistency function from a model file, or from a run directory's snapshot (see Find), onto dev.
 func Open(path string, dev torch.Device) (*Model, error) {
 	f, err := OpenFile(path, dev)
 	if err != nil {
@@ -272,7 +272,7 @@ func Open(path string, dev torch.Device) (*Model, error) {
 	return asModel(f)
 }
 
-// OpenTeacher reads a denoiser from a model file, or from the latest snapshot of a run directory, onto dev.
+// OpenTeacher reads a denoiser from a model file, or from a run directory's snapshot (see Find), onto dev.
 func OpenTeacher(path string, dev torch.Device) (*Teacher, error) {
 	f, err := OpenFile(path, dev)
 	if err != nil {
@@ -332,7 +332,11 @@ func Read(name string, data []byte, dev torch.Device) (*Model, error) {
 // ErrNoSnapshot is the error for directories without a snapshot.
 var ErrNoSnapshot = errors.New("the directory has no snapshot (model-STEP.safetensors)")
 
-// Find returns the file that Open would read: path itself, or the file model-STEP.safetensors with the highest step in it.
+// bestName is the file of a run's best snapshot.
+const bestName = "best.safetensors"
+
+// Find returns the file that Open would read: path itself, or in a run directory its best snapshot, best.safetensors, or without one the last,
+// the file model-STEP.safetensors with the highest step.
 func Find(path string) (string, error) {
 	info, err := os.Stat(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -343,6 +347,10 @@ func Find(path string) (string, error) {
 	}
 	if !info.IsDir() {
 		return path, nil
+	}
+	best := filepath.Join(path, bestName)
+	if st, err := os.Stat(best); err == nil && st.Mode().IsRegular() {
+		return best, nil
 	}
 	entries, err := os.ReadDir(path)
 	if err != nil {

@@ -12,7 +12,7 @@
 //   - [OpenTeacher] returns a denoiser, such as the teacher of a distillation.
 //   - [OpenFile] returns any model; [File.Function] is its denoiser or consistency function.
 //
-// A path is a file, or a run directory, whose latest snapshot is read ([Find]). The returned values own their weights: Close
-// frees them. [ReadDescription] reads a description without the weights. Files are untrusted: sizes are checked before memory is
+// A path is a file, or a run directory, whose best or else last snapshot is read ([Find]). The returned values own their weights:
+// Close frees them. [ReadDescription] reads a description without the weights. Files are untrusted: sizes are checked before memory is
 // allocated.
 package checkpoint

@@ -27,7 +27,7 @@ type source interface {
 	samplers() []string
 }
 
-// Open opens a model file, the latest snapshot of a run directory, or a Stable Diffusion model: a directory as diffusers saves it, or a
+// Open opens a model file, the best or last snapshot of a run directory, or a Stable Diffusion model: a directory as diffusers saves it, or a
 // single file. Pixel-space models compute in float32; they use no option but the device.
 func Open(path string, o sd.Options) (*Model, error) {
 	_, err := checkpoint.ReadDescription(path)
