@@ -15,7 +15,8 @@ import (
 
 // changeable are the entries of options.json that may differ when a run is resumed: they do not change its results beyond rounding,
 // except for corrupt, skips and rollbacks, which control how errors are handled.
-var changeable = []string{"device", "workers", "save_every", "sample_every", "log_every", "keep", "data_dir", "corrupt", "skips", "rollbacks", "checkpointing"}
+var changeable = []string{"device", "workers", "save_every", "sample_every", "log_every", "keep", "data_dir", "corrupt", "skips", "rollbacks", "checkpointing",
+	"eval_every", "eval_data", "eval_n", "eval_steps", "eval_features"}
 
 // identify returns entries of options.json that identify the files which the run reads, so that resuming with other data or another
 // teacher is an error.

@@ -65,6 +65,12 @@ type Run struct {
 	SampleEvery *int `option:"sample-every" range:"[0,]" value:"N" help:"steps between sample grids, 0 for none (default: as save-every)"`
 	LogEvery    int  `option:"log-every" range:"[1,]" help:"steps between lines in stats.jsonl (default: steps/2000)"`
 
+	EvalEvery    int    `option:"eval-every" range:"[0,]" value:"N" help:"steps between evaluations, which compare generated images with real ones and keep the best snapshot (default: none)"`
+	EvalData     string `option:"eval-data" value:"PATH" help:"real images of evaluations, as for data (default: the training data)"`
+	EvalN        int    `option:"eval-n" default:"500" range:"[6,1000000]" value:"N" help:"number of images that an evaluation generates"`
+	EvalSteps    int    `option:"eval-steps" range:"[1,1000]" value:"N" help:"sampling steps of evaluations (default: as for sampling)"`
+	EvalFeatures string `option:"eval-features" value:"NAME|FILE" help:"network whose features evaluations compare: efficientnet-lite0 or inception, or a file of weights (default: efficientnet-lite0)"`
+
 	Out      string        // the run directory: options, card, statistics, snapshots and checkpoints
 	Resume   bool          // resume the run in Out; start a new one if there is none
 	Extend   bool          // with Resume: Steps, LR and LRDecay may differ from the run's
@@ -83,6 +89,10 @@ type Run struct {
 	Scalars  func(k int, values map[string]float64) error // called with the logged statistics; nil: none
 	// Sample generates samples every SampleEvery steps; nil: none.
 	Sample func(ctx context.Context, m Snapshot) error
+
+	// Evaluate measures a model every EvalEvery steps and at the end; nil: none. Its values are recorded, and the best snapshot is kept as
+	// best.safetensors: see [training.Trainer]. The other options of evaluations are for it, as the tool's has them.
+	Evaluate func(ctx context.Context, m Snapshot) (training.Evaluation, error)
 
 	sized   map[string]any // network options, set before the network is known
 	history []Settings     // settings before each extension

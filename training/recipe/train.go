@@ -238,11 +238,21 @@ func (s *session) trainer(opt training.Optimizer) *training.Trainer {
 	}
 	if r.Sample != nil {
 		t.Sample = func(ctx context.Context, k int) error {
-			d, err := s.described(k, 0)
+			m, err := s.snapshot(k)
 			if err != nil {
 				return err
 			}
-			return r.Sample(ctx, Snapshot{Step: k, Function: s.trained, Description: d, Net: s.averages[0].Into.(network.Network), Run: s.run})
+			return r.Sample(ctx, m)
+		}
+	}
+	if r.Evaluate != nil {
+		t.EvaluateEvery = r.EvalEvery
+		t.Evaluate = func(ctx context.Context, k int) (training.Evaluation, error) {
+			m, err := s.snapshot(k)
+			if err != nil {
+				return training.Evaluation{}, err
+			}
+			return r.Evaluate(ctx, m)
 		}
 	}
 	return t
@@ -272,6 +282,12 @@ func (s *session) prepare() func(sc *torch.Scope, b training.Batch, d training.D
 		}
 		return b
 	}
+}
+
+// snapshot returns the model after that many steps.
+func (s *session) snapshot(k int) (Snapshot, error) {
+	d, err := s.described(k, 0)
+	return Snapshot{Step: k, Function: s.trained, Description: d, Net: s.averages[0].Into.(network.Network), Run: s.run}, err
 }
 
 // described returns the description of the model after that many steps.

@@ -11,13 +11,14 @@ import (
 	"github.com/onestep-go/onestep/training/dataset"
 )
 
-// user is a part of a run with options of its own: its method, network, distance or data. An option that no part declares is used by every
+// user is a part of a run with options of its own: its method, network, distance, data or evaluations. An option that no part declares is used by every
 // run.
 type user struct {
 	what  string                       // "the method ct"
 	uses  []string                     // its options
 	kind  []string                     // the options of all parts of its kind
-	other func(option string) []string // the parts of its kind that use the option
+	other func(option string) []string // the parts of its kind that use the option; nil: see by
+	by    string                       // the option that has to be set, for those of kind to be used
 }
 
 // users lists the parts of the run. The network is missing until the model that the run starts from has been read.
@@ -57,8 +58,15 @@ func (r *Run) users() []user {
 	if slices.Contains(dataset.Looked(), r.Data) {
 		data.uses = data.kind
 	}
-	return append(list, distance, data)
+	evaluations := user{what: "a run without evaluations", kind: evalOptions, by: "eval-every"}
+	if r.EvalEvery > 0 {
+		evaluations.uses = evaluations.kind
+	}
+	return append(list, distance, data, evaluations)
 }
+
+// evalOptions are the options of evaluations, which there are none of without eval-every.
+var evalOptions = []string{"eval-data", "eval-n", "eval-steps", "eval-features"}
 
 // sizes lists a network's options.
 func sizes(p network.Preset) (names []string) {
@@ -103,6 +111,9 @@ func (r Run) Unused(option string) error {
 	}
 	for _, u := range r.users() {
 		if slices.Contains(u.kind, option) && !slices.Contains(u.uses, option) {
+			if u.by != "" {
+				return usage(option, "%s: %s does not use this option: %s", name(option), quote.Text(u.what), set(u.by, "N"))
+			}
 			return usage(option, "%s: %s does not use this option, only %s", name(option), quote.Text(u.what), quote.Text(strings.Join(u.other(option), ", ")))
 		}
 	}
@@ -112,7 +123,7 @@ func (r Run) Unused(option string) error {
 // used returns an error for an unused option with another value than its default.
 func (r *Run) used() error {
 	for _, o := range r.options() {
-		if o.IsDefault(o.Value()) {
+		if o.IsZero() || o.IsDefault(o.Value()) {
 			continue
 		}
 		if err := r.Unused(o.Name); err != nil {
