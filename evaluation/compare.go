@@ -120,10 +120,7 @@ func (r *Reference) Compare(ctx context.Context, generated Images, o Options) (o
 	}}
 	defer sums.close()
 	_, err = r.Features.batches(ctx, generated, r.batch, func(s *torch.Scope, first int, images []image.Image, x *torch.Tensor) error {
-		if got := images[0].Bounds().Size(); first == 0 && got != r.Size && !o.OtherSize {
-			return fmt.Errorf("evaluation: the generated images have %d×%d pixels and the real ones %d×%d: resize one of them, so that details are comparable", got.X, got.Y, r.Size.X, r.Size.Y)
-		}
-		if err := r.fits(x); err != nil {
+		if err := r.takes(images, x, o); err != nil {
 			return err
 		}
 		if err := sums.add(x); err != nil {

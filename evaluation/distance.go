@@ -35,7 +35,7 @@ func (m Measure) In(r Report) float64 {
 }
 
 // Distance is the value of one measure that Compare has in its report, in a fraction of its time: all of it goes into the images' features.
-// Of the options it uses Rows, Kernel, Sliced and Progress.
+// Of the options it uses Rows, Kernel, Sliced, OtherSize and Progress.
 func (r *Reference) Distance(ctx context.Context, by Measure, generated Images, o Options) (d float64, err error) {
 	keep := o.Rows
 	switch {
@@ -52,7 +52,10 @@ func (r *Reference) Distance(ctx context.Context, by Measure, generated Images, 
 	defer all.Close()
 	sums := &bundle{each: func(_ *torch.Scope, _ int, x *torch.Tensor) error { return all.Add(x) }}
 	defer sums.close()
-	err = r.Features.batches(ctx, generated, r.batch, func(_ *torch.Scope, first int, images []image.Image, x *torch.Tensor) error {
+	_, err = r.Features.batches(ctx, generated, r.batch, func(_ *torch.Scope, first int, images []image.Image, x *torch.Tensor) error {
+		if err := r.takes(images, x, o); err != nil {
+			return err
+		}
 		if o.Progress != nil {
 			o.Progress(first + len(images))
 		}
@@ -71,7 +74,7 @@ func (r *Reference) Distance(ctx context.Context, by Measure, generated Images, 
 				if err != nil {
 					return err
 				}
-				from, err := newOrigin(s, r.moments)
+				from, err := r.origin()
 				if err != nil {
 					return err
 				}

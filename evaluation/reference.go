@@ -142,6 +142,14 @@ func (r *Reference) fits(x *torch.Tensor) error {
 	return fmt.Errorf("evaluation: the extractor %s computed %d features of the real images, and now %d: want the same number of all images", quote.Text(r.Features.Name), have, got)
 }
 
+// takes returns an error for generated images that cannot be compared with the reference's, or for their features.
+func (r *Reference) takes(images []image.Image, x *torch.Tensor, o Options) error {
+	if got := images[0].Bounds().Size(); got != r.Size && !o.OtherSize {
+		return fmt.Errorf("evaluation: the generated images have %d×%d pixels and the real ones %d×%d: resize one of them, so that details are comparable", got.X, got.Y, r.Size.X, r.Size.Y)
+	}
+	return r.fits(x)
+}
+
 // Compared returns the indices in the set of the images that generated ones are compared with one by one: all, or those drawn.
 func (r *Reference) Compared() []int { return r.order }
 

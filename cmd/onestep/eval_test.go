@@ -196,3 +196,36 @@ func TestEvalRefuses(t *testing.T) {
 	require.Equal(t, exitUsage, code)
 	require.Contains(t, errs, "scripts/efficientnet_weights.py "+weights)
 }
+
+// A run with --eval-every records the distance beside the loss, keeps the best snapshot, and its directory stands for that.
+func TestTrainEval(t *testing.T) {
+	extractor(t)
+	t.Setenv("XDG_CACHE_HOME", t.TempDir())
+	dir := t.TempDir()
+	data, run := colours(t, filepath.Join(dir, "data"), 12, 8), filepath.Join(dir, "run")
+	args := []string{"train", "--data", data, "--out", run, "--resolution", "8", "--steps", "2", "--batch", "2", "--channels", "8", "--mult", "1", "--blocks", "1", "--threads", "1"}
+	code, _, errs := try(append(args, "--eval-n", "6")...)
+	require.Equal(t, exitUsage, code)
+	require.Contains(t, errs, "--eval-every")
+	code, out, errs := try(append(args, "--eval-every", "2", "--eval-n", "6", "--eval-steps", "2", "--json")...)
+	require.Zero(t, code, errs)
+	require.Contains(t, errs, "fd_effnetlite0=")
+	var got trained
+	require.NoError(t, json.Unmarshal([]byte(out), &got))
+	require.Equal(t, [2]any{filepath.Join(run, "best.safetensors"), 2}, [2]any{got.Best, got.BestStep})
+	require.Positive(t, got.BestValue)
+	for _, want := range []string{"FD-EffNetLite0", "bicubic, antialiased, 224", "6 images in 2 steps", "12 real images"} {
+		require.Contains(t, got.BestOf, want)
+	}
+	code, out, errs = try("info", run)
+	require.Zero(t, code, errs)
+	for _, want := range []string{"best snapshot:", "fd_effnetlite0", "loss", "eval_n"} {
+		require.Contains(t, out, want)
+	}
+	code, _, errs = try("sample", "--model", run, "--out", filepath.Join(dir, "a.png"), "--n", "1")
+	require.Zero(t, code, errs)
+	require.Contains(t, errs, "best.safetensors, of step 2")
+	got2, errs := evaluated(t, "--model", run, "--data", data, "--n", "6", "--steps", "2")
+	require.InEpsilon(t, got.BestValue, got2.Generated.Frechet, 1e-9)
+	require.Contains(t, errs, "best snapshot")
+}

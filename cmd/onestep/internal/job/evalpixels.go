@@ -94,6 +94,7 @@ func (o Eval) openPixels(ctx context.Context, dev torch.Device, out *Evaluated) 
 			c.close()
 		}
 	}()
+	o.note(ofBest(o.Model, model)...)
 	d := model.Description
 	shape := d.Network.Shape()
 	if len(shape) != 3 || shape[1] != shape[2] || shape[0] != 1 && shape[0] != 3 {

@@ -114,6 +114,7 @@ func (o Inspect) Run(ctx context.Context) (Inspected, error) {
 		return none, instead("--model", o.Model, err)
 	}
 	defer model.Close()
+	o.notes(ofBest(o.Model, model))
 	o.notes(model.Notices)
 	out := Inspected{File: o.Out, Model: model.Path, N: o.N}
 	f, _ := model.Function().(models.ConsistencyFunction)

@@ -1,9 +1,14 @@
 package job
 
 import (
+	"fmt"
+	"path/filepath"
+
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/builtin"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/training/rundir"
 )
 
 // describes reads the description of a model file, a run directory or the builtin model.
@@ -28,4 +33,12 @@ func openFile(path string, dev torch.Device) (*checkpoint.File, error) {
 		return nil, err
 	}
 	return m.File, nil
+}
+
+// ofBest returns a notice if a model is the best snapshot of a run that was given by its directory.
+func ofBest(given string, m *checkpoint.File) []string {
+	if filepath.Base(m.Path) != rundir.BestName || given == m.Path {
+		return nil
+	}
+	return []string{fmt.Sprintf("%s is a run: using its best snapshot, %s, of step %d", quote.Path(given), quote.Path(m.Path), m.Description.Step)}
 }

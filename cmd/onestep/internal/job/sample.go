@@ -149,6 +149,11 @@ func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled,
 		return none, instead("--model", o.Model, err)
 	}
 	defer model.Close()
+	for _, n := range ofBest(o.Model, model) {
+		if o.Note != nil {
+			o.Note(n)
+		}
+	}
 	d := model.Description
 	wanted, err := o.labels(d)
 	if err != nil {

@@ -121,11 +121,22 @@ func (o Train) Train(ctx context.Context, h Hooks) (out recipe.Result, err error
 		}
 	}
 	o.Sample = func(ctx context.Context, m recipe.Snapshot) error { return o.sample(ctx, m, h) }
+	var e *evaluator
+	if o.EvalEvery > 0 {
+		o.Evaluate = func(ctx context.Context, m recipe.Snapshot) (training.Evaluation, error) { return e.measure(ctx, m) }
+	}
 	p, err := o.plan()
 	if err != nil {
 		return out, o.Flagged(err)
 	}
 	defer func() { err = errors.Join(err, p.Close()) }()
+	if o.EvalEvery > 0 {
+		o.Run = p.Run
+		if e, err = o.newEvaluator(ctx, p, h); err != nil {
+			return out, err
+		}
+		defer e.close()
+	}
 	out, err = p.Train(ctx)
 	return out, o.Flagged(err)
 }
