@@ -11,8 +11,8 @@ import (
 	"github.com/onestep-go/onestep/training/dataset"
 )
 
-// user is a part of a run with options of its own: its method, network, distance, data or evaluations. An option that no part declares is used by every
-// run.
+// user is a part of a run with options of its own: its method, network, distance, data or evaluations. An option that no part declares is used
+// by every run.
 type user struct {
 	what  string                       // "the method ct"
 	uses  []string                     // its options
