@@ -109,6 +109,7 @@ func workplace(t *testing.T, onestep string) string {
 	run("sample", "--model", "runs/fashion", "--n", "1", "--out", "house.png", "--threads", "1")
 	run("sample", "--model", "runs/fashion", "--n", "12", "--out", "samples/", "--threads", "1")
 	same("photos/cat/a.png", "photo.png", "painting.png")
+	require.NoError(t, os.CopyFS(at("docs/editing"), os.DirFS("../docs/editing")))
 	mask := image.NewGray(image.Rect(0, 0, 40, 40))
 	draw.Draw(mask, image.Rect(0, 20, 40, 40), image.White, image.Point{}, draw.Src)
 	require.NoError(t, vision.Write(at("mask.png"), mask, vision.WriteOptions{}))

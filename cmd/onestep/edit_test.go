@@ -223,10 +223,17 @@ func TestEditRefuses(t *testing.T) {
 	require.Contains(t, errs, "onestep generate")
 }
 
-// Of a model with classes, none of which is chosen, it is said that results differ by class.
-func TestEditSaysClasses(t *testing.T) {
+// What changes results or cannot be repeated is said: classes that none was chosen of, and paths that the settings cannot hold.
+func TestEditNotices(t *testing.T) {
 	at := editable(t)
 	code, _, errs := try("edit", "--model", "builtin", "--threads", "1", "--task", "stroke", "--image", at("image.png"), "--out", at("a.png"))
 	require.Zero(t, code)
 	require.Contains(t, errs, "--label")
+	odd := at("\xff.png")
+	data, err := os.ReadFile(at("image.png"))
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(odd, data, 0o644))
+	code, _, errs = try("edit", "--model", "builtin", "--threads", "1", "--label", "1", "--task", "stroke", "--image", odd, "--out", at("b.png"))
+	require.Zero(t, code)
+	require.Contains(t, errs, "not UTF-8")
 }

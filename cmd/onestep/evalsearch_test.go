@@ -62,6 +62,7 @@ func TestEvalSearchRefuses(t *testing.T) {
 		{[]string{"--steps"}, []string{"--model", "builtin", "--search-times", "2", "--steps", "2"}},
 		{[]string{"multistep"}, []string{"--model", "builtin", "--search-times", "2", "--sampler", "heun"}},
 		{[]string{"--images"}, []string{"--images", data, "--search-times", "2"}},
+		{[]string{"--nearest"}, []string{"--model", "builtin", "--search-times", "2", "--nearest", filepath.Join(dir, "a.png")}},
 		{[]string{"--times"}, []string{"--images", data, "--times", "80,1"}},
 		{[]string{"--times", "82"}, []string{"--model", "builtin", "--times", "82,1"}},
 		{[]string{"pixel-space"}, []string{"--model", "../../tests/testdata/sd/sd15", "--search-times", "2"}},

@@ -6,6 +6,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/internal/suggest"
@@ -127,6 +128,11 @@ func (o Edit) Run(ctx context.Context, progress func(done, all int)) (Edited, er
 		return Edited{}, byFlag(err)
 	}
 	o.edit = &edited{Edit: e, inputs: o.inputs(), shown: o.Input}
+	for _, p := range o.inputs() {
+		if o.Note != nil && !utf8.ValidString(p.Path) {
+			o.Note(fmt.Sprintf("%s %s: the path is not UTF-8 and cannot be repeated by --from: pass %s with it again", p.Flag, quote.Path(p.Path), p.Flag))
+		}
+	}
 	got, err := o.Sample.Run(ctx, progress)
 	return Edited{Task: o.Task, Image: o.Image, Image2: o.Image2, Mask: o.Mask, Factor: o.Factor, Sigma: o.Sigma, Seed2: o.Seed2, Sampled: got}, err
 }
