@@ -1,0 +1,217 @@
+// Command fewsteps compares the models of scripts/fewsteps.sh: a teacher in many steps and in few, its LCM-LoRA and its full latent
+// consistency model, and a style with and without them. It writes a table and a grid of images for each of the two parts. What was
+// measured is kept in OUT/eval, so that a run continues where it was stopped.
+package main
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"image"
+	"io/fs"
+	"log"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/onestep-go/onestep/evaluation"
+	"github.com/onestep-go/onestep/internal/atomicfile"
+	"github.com/onestep-go/onestep/models/sd/prompt"
+	"github.com/onestep-go/onestep/torch/vision"
+)
+
+func main() {
+	log.SetFlags(0)
+	var o options
+	flag.StringVar(&o.onestep, "onestep", "bin/onestep", "path of the onestep binary")
+	flag.StringVar(&o.out, "out", "", "directory of the runs, which gets the results")
+	flag.StringVar(&o.model, "model", "", "the teacher")
+	flag.StringVar(&o.data, "data", "", "captioned images that it was trained on")
+	flag.StringVar(&o.style, "style", "", "captioned images of the style")
+	flag.StringVar(&o.prompts, "prompts", "", "file of prompts for the grid of the teacher and its few-step forms")
+	flag.StringVar(&o.stylePrompts, "style-prompts", "", "file of prompts for the grid of the style")
+	flag.IntVar(&o.n, "n", 512, "images for each row of the tables")
+	flag.Float64Var(&o.guidance, "guidance", 2, "guidance scale of the teacher")
+	flag.Parse()
+	if err := o.run(); err != nil {
+		log.Fatal(err)
+	}
+}
+
+type options struct {
+	onestep, out, model, data, style, prompts, stylePrompts string
+
+	n        int
+	guidance float64
+}
+
+// row is a way to generate images.
+type row struct {
+	name, file string
+	args       []string
+	steps      int
+}
+
+func (o options) run() error {
+	adapter := func(run string) []string { return []string{"--lora", filepath.Join(o.out, run, "best.safetensors")} }
+	guided := []string{"--guidance", strconv.FormatFloat(o.guidance, 'g', -1, 64)}
+	lcm := append(adapter("lcm"), "--sampler", "lcm")
+	var few []row
+	for _, steps := range []int{50, 8, 4, 2, 1} {
+		few = append(few, row{"teacher", "teacher", guided, steps})
+	}
+	for _, steps := range []int{8, 4, 2, 1} {
+		few = append(few, row{"LCM-LoRA", "lcm", lcm, steps})
+	}
+	for _, steps := range []int{8, 4, 2, 1} {
+		few = append(few, row{"full LCM", "full", nil, steps})
+	}
+	if err := o.part("few", o.data, o.prompts, few); err != nil {
+		return err
+	}
+	return o.part("style", o.style, o.stylePrompts, []row{
+		{"teacher, without the style", "teacher-style", guided, 50},
+		{"style", "style", append(adapter("style"), guided...), 50},
+		{"style", "style", append(adapter("style"), guided...), 4},
+		{"style and LCM-LoRA", "style-lcm", append(adapter("style"), lcm...), 4},
+		{"few-step style and LCM-LoRA", "few-lcm", append(adapter("few"), lcm...), 4},
+	})
+}
+
+// part writes the table and the grid of some rows.
+func (o options) part(name, data, prompts string, rows []row) error {
+	texts, err := prompt.ReadFile(prompts)
+	if err != nil {
+		return err
+	}
+	var table strings.Builder
+	table.WriteString("| | steps | evaluations | FD-EffNetLite0 | 95 % | caption agreement, top-1 | top-5 | seconds per image |\n|---|---|---|---|---|---|---|---|\n")
+	var pictures []image.Image
+	for i, r := range rows {
+		got, err := o.measured(r, data)
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(&table, "| %s | %d | %d | %.1f | %.1f to %.1f | %.1f %% | %.1f %% | %.2f |\n", r.name, r.steps, got.Evaluations, got.Generated.Frechet,
+			got.Interval.Low, got.Interval.High, 100*got.Agreement.Top1, 100*got.Agreement.Top5, got.Seconds)
+		if i == len(rows)-1 {
+			fmt.Fprintf(&table, "\nReal images: FD %.1f; the autoencoder's agreement is %.1f %% and %.1f %%, chance %.1f %% and %.1f %%.\n", got.Floor.Frechet,
+				100*got.Bound.Top1, 100*got.Bound.Top5, 100*got.Agreement.Chance1, 100*got.Agreement.Chance5)
+		}
+		all, err := o.draw(r, texts)
+		if err != nil {
+			return err
+		}
+		pictures = append(pictures, all...)
+	}
+	grid, err := vision.Grid(pictures, len(texts))
+	if err != nil {
+		return err
+	}
+	err = vision.Write(filepath.Join(o.out, name+".png"), grid, vision.WriteOptions{Overwrite: true})
+	return errors.Join(err, atomicfile.WriteBytes(filepath.Join(o.out, name+".md"), atomicfile.Options{Overwrite: true}, []byte(table.String())))
+}
+
+// result is what was measured of a row.
+type result struct {
+	evaluation.Report
+	Bound       *evaluation.Agreement `json:"caption_agreement_bound"`
+	Evaluations int                   `json:"evaluations"`
+	Seconds     float64               `json:"seconds"`
+}
+
+// measured evaluates a row, unless that was done already.
+func (o options) measured(r row, data string) (got result, err error) {
+	path := filepath.Join(o.out, "eval", fmt.Sprintf("%s-%d.json", r.file, r.steps))
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		log.Printf("%s, %d steps", r.name, r.steps)
+		if text, err = o.onestepPrints(append([]string{"eval", "--data", data, "--n", strconv.Itoa(o.n), "--json"}, o.args(r)...)...); err != nil {
+			return got, err
+		}
+		if err = json.Unmarshal(text, &got); err != nil {
+			return got, err
+		}
+		if got.Seconds, err = o.seconds(r); err != nil {
+			return got, err
+		}
+		if text, err = json.MarshalIndent(got, "", "  "); err != nil {
+			return got, err
+		}
+		if err = os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+			return got, err
+		}
+		return got, atomicfile.WriteBytes(path, atomicfile.Options{}, text)
+	}
+	if err != nil {
+		return got, err
+	}
+	return got, json.Unmarshal(text, &got)
+}
+
+// args are the arguments of generate and eval for a row.
+func (o options) args(r row) []string {
+	model := o.model
+	if r.file == "full" {
+		model = filepath.Join(o.out, "full")
+	}
+	return append([]string{"--model", model, "--steps", strconv.Itoa(r.steps), "--seed", "1", "--quiet"}, r.args...)
+}
+
+// seconds is the time of an image: the difference between 17 images and one, so that what is done once is left out.
+func (o options) seconds(r row) (float64, error) {
+	took := func(n int) (time.Duration, error) {
+		dir, err := os.MkdirTemp("", "")
+		if err != nil {
+			return 0, err
+		}
+		defer os.RemoveAll(dir)
+		began := time.Now()
+		_, err = o.onestepPrints(append([]string{"generate", "--prompt", "a cat", "--n", strconv.Itoa(n), "--out", dir + "/"}, o.args(r)...)...)
+		return time.Since(began), err
+	}
+	one, err := took(1)
+	if err != nil {
+		return 0, err
+	}
+	many, err := took(17)
+	return (many - one).Seconds() / 16, err
+}
+
+// draw generates an image of each prompt.
+func (o options) draw(r row, texts []string) (all []image.Image, err error) {
+	dir := filepath.Join(o.out, "images", fmt.Sprintf("%s-%d", r.file, r.steps))
+	args := []string{"generate", "--overwrite", "--out", filepath.Join(dir, "{i}.png")}
+	for _, text := range texts {
+		args = append(args, "--prompt", text)
+	}
+	if _, err := o.onestepPrints(append(args, o.args(r)...)...); err != nil {
+		return nil, err
+	}
+	for i := range texts {
+		img, err := vision.Read(filepath.Join(dir, fmt.Sprintf("%d.png", i)))
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, img)
+	}
+	return all, nil
+}
+
+// onestepPrints runs the tool and returns its output.
+func (o options) onestepPrints(args ...string) ([]byte, error) {
+	c := exec.Command(o.onestep, args...)
+	var errs bytes.Buffer
+	c.Stderr = &errs
+	out, err := c.Output()
+	if err != nil {
+		return nil, fmt.Errorf("onestep %s: %w: %s", strings.Join(args, " "), err, cmp.Or(strings.TrimSpace(errs.String()), "it says nothing"))
+	}
+	return out, nil
+}
