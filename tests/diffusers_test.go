@@ -9,7 +9,6 @@ import (
 	"image/png"
 	"math"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -50,10 +49,7 @@ func TestDiffusersReadsOurModels(t *testing.T) {
 		run("generate", "--model", at(name), "--sampler", "lcm", "--prompt", "a red cat", "--plain", "--steps", "3", "--seed", "11", "--threads", "1", "--out", at(name+".ours.png"))
 		args = append(args, at(name), at(name+".theirs.png"))
 	}
-	cmd := exec.Command(python, args...)
-	cmd.Dir = dir
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, string(out))
+	runScript(t, python, dir, args...)
 	for _, name := range names {
 		same(t, name, at(name+".ours.png"), at(name+".theirs.png"))
 	}
@@ -198,9 +194,7 @@ func TestPicturesAreDiffusers(t *testing.T) {
 	data, err := json.Marshal(cases)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(at("cases.json"), data, 0o644))
-	cmd := exec.Command(python, script, at("cases.json"))
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, string(out))
+	runScript(t, python, ".", script, at("cases.json"))
 
 	for _, c := range cases {
 		t.Run(c.Name, func(t *testing.T) {

@@ -3,7 +3,6 @@ package tests
 import (
 	"encoding/json"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -63,8 +62,7 @@ func TestDiffusersLoadsOurEmbeddings(t *testing.T) {
 	require.NoError(t, os.WriteFile(at("jobs.json"), data, 0o666))
 	script, err := filepath.Abs("testdata/embeddings_reads.py")
 	require.NoError(t, err)
-	out, err := exec.Command(python, script, at("jobs.json")).CombinedOutput()
-	require.NoError(t, err, string(out))
+	runScript(t, python, ".", script, at("jobs.json"))
 
 	for _, job := range jobs {
 		kind := job["kind"].(string)

@@ -3,7 +3,6 @@ package tests
 import (
 	"context"
 	"maps"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -32,10 +31,7 @@ func TestEmbedsAreDiffusers(t *testing.T) {
 		require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
 			noise := torch.Randn(s, torch.NewGenerator(s, 3), torch.Float32, 1, 4, 8, 8)
 			require.NoError(t, torch.SaveSafetensors(at("in.safetensors"), maps.All(map[string]*torch.Tensor{"latents": noise}), torch.SaveOptions{}))
-			cmd := exec.Command(python, script, at(kind), pipeline, at("in.safetensors"), at("out.safetensors"))
-			cmd.Dir = dir
-			out, err := cmd.CombinedOutput()
-			require.NoError(t, err, string(out))
+			runScript(t, python, dir, script, at(kind), pipeline, at("in.safetensors"), at("out.safetensors"))
 			theirs, _ := torchtest.Golden(t, s, at("out.safetensors"))
 			near := func(name string, got *torch.Tensor) {
 				t.Helper()

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"image"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -46,8 +45,7 @@ func TestDiffusersReadsTrainedAdapters(t *testing.T) {
 			require.NoError(t, vision.Write(at("ours.png"), img, vision.WriteOptions{Overwrite: true}))
 		}
 		require.NoError(t, a.Close())
-		out, err := exec.Command(python, "testdata/finetune_reads.py", at("sd15"), r.Snapshot, at("ours.png")).Output()
-		require.NoError(t, err)
+		out := runScript(t, python, ".", "testdata/finetune_reads.py", at("sd15"), r.Snapshot, at("ours.png"))
 		var got struct{ Modules, Tensors, Levels int }
 		require.NoError(t, json.Unmarshal(out, &got), string(out))
 		require.Equal(t, 78, got.Modules)
@@ -102,8 +100,7 @@ func TestDiffusersReadsTrainedModels(t *testing.T) {
 	data, err := json.Marshal(cases)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(at("cases.json"), data, 0o666))
-	out, err := exec.Command(python, script, at("cases.json")).CombinedOutput()
-	require.NoError(t, err, string(out))
+	runScript(t, python, ".", script, at("cases.json"))
 	for name, image := range ours {
 		same(t, name, image, at(name+".0.png"))
 	}
@@ -116,8 +113,7 @@ func TestAdaptersOfDiffusersScript(t *testing.T) {
 	dir := t.TempDir()
 	at := func(name string) string { return filepath.Join(dir, name) }
 	require.NoError(t, tinysd.Write(at("sd15"), "sd15"))
-	out, err := exec.Command(python, "testdata/finetune_writes.py", at("sd15"), dir).CombinedOutput()
-	require.NoError(t, err, string(out))
+	runScript(t, python, ".", "testdata/finetune_writes.py", at("sd15"), dir)
 	m, err := sd.Open(at("sd15"), sd.Options{})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, m.Close()) }()

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -36,10 +35,7 @@ func TestDiffusersReadsOurAdapters(t *testing.T) {
 		data, err := json.Marshal(jobs)
 		require.NoError(t, err)
 		require.NoError(t, os.WriteFile(at("jobs.json"), data, 0o666))
-		cmd := exec.Command(python, path, at("jobs.json"))
-		cmd.Dir = dir
-		out, err := cmd.CombinedOutput()
-		require.NoError(t, err, string(out))
+		runScript(t, python, dir, path, at("jobs.json"))
 	}
 	classes := map[string]string{"sd15": "StableDiffusionPipeline", "sdxl": "StableDiffusionXLPipeline"}
 	layouts := []lora.Layout{lora.Kohya, lora.PEFT, lora.Diffusers}
@@ -147,10 +143,7 @@ func TestDiffusersReadsMergedModels(t *testing.T) {
 			"--out", at(name+".ours.png"))
 		args = append(args, at(name), at(name+".theirs.png"))
 	}
-	cmd := exec.Command(python, args...)
-	cmd.Dir = dir
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, string(out))
+	runScript(t, python, dir, args...)
 	for _, name := range slices.Compact(names) {
 		same(t, name, at(name+".ours.png"), at(name+".theirs.png"))
 	}

@@ -8,7 +8,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	torchtest.Main(m, func() {
+	torchtest.Main(m, python3.close, func() {
 		for _, p := range []*program{&theTool, &theSetup} {
 			if p.dir != "" {
 				_ = os.RemoveAll(p.dir)

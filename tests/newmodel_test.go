@@ -1,7 +1,6 @@
 package tests
 
 import (
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -93,10 +92,7 @@ else:
 			}
 		}
 	}
-	cmd := exec.Command(python, args...)
-	cmd.Dir = dir
-	out, err := cmd.CombinedOutput()
-	require.NoError(t, err, string(out))
+	runScript(t, python, dir, args...)
 	for _, name := range names {
 		same(t, name, at(name+".ours.png"), at(name+".theirs.png"))
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"testing"
 
@@ -135,8 +134,7 @@ func TestBareSingleFileDrawsAsDiffusers(t *testing.T) {
 	data, err := json.Marshal(cases)
 	require.NoError(t, err)
 	require.NoError(t, os.WriteFile(at("cases.json"), data, 0o644))
-	out, err := exec.Command(python, script, at("cases.json")).CombinedOutput()
-	require.NoError(t, err, string(out))
+	runScript(t, python, ".", script, at("cases.json"))
 
 	for _, d := range all {
 		t.Run(d.Name, func(t *testing.T) {

@@ -28,6 +28,7 @@ import (
 	"github.com/onestep-go/onestep/internal/options"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/safetensors"
+	"github.com/onestep-go/onestep/torch/torchtest"
 	"github.com/onestep-go/onestep/training/recipe"
 )
 
@@ -40,12 +41,7 @@ func TestMain(m *testing.M) {
 	if line := os.Getenv(asCommand); line != "" {
 		os.Exit(run(context.Background(), strings.Fields(line), os.Stdout, os.Stderr))
 	}
-	code := m.Run()
-	if n := torch.Live(); code == 0 && n != 0 {
-		fmt.Fprintf(os.Stderr, "%d tensors were not freed\n", n)
-		code = 1
-	}
-	os.Exit(code)
+	torchtest.Main(m)
 }
 
 // command is a command line as a process of its own.

@@ -18,10 +18,11 @@ import (
 	"github.com/onestep-go/onestep/torch/safetensors"
 )
 
-// Main runs a package's tests and then fails if tensors were not freed. Operators use one thread, so that
-// results repeat bit by bit and tests that share a machine do not starve each other. Call it from TestMain. The functions run after the tests.
+// Main runs a package's tests and then fails if tensors were not freed. Operators use one thread, here and in programs that the tests start, so
+// that results repeat bit by bit and tests that share a machine do not starve each other: threads that wait for one that does not run are slower
+// than one by far. Call it from TestMain. The functions run after the tests.
 func Main(m *testing.M, after ...func()) {
-	if err := torch.SetThreads(1); err != nil {
+	if err := oneThread(); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
@@ -35,6 +36,17 @@ func Main(m *testing.M, after ...func()) {
 		code = 1
 	}
 	os.Exit(code)
+}
+
+// oneThread is what [Main] does to threads. A number that the environment has for programs stays.
+func oneThread() error {
+	const variable = "OMP_NUM_THREADS"
+	if _, set := os.LookupEnv(variable); !set {
+		if err := os.Setenv(variable, "1"); err != nil {
+			return err
+		}
+	}
+	return torch.SetThreads(1)
 }
 
 // SkipIfNoCUDA skips a test on machines without a usable GPU, with the reason.
@@ -55,7 +67,16 @@ func Devices(t *testing.T, f func(t *testing.T, dev torch.Device)) {
 	})
 }
 
-// Python returns the path of a Python that can import the modules: $ONESTEP_PYTHON or else python3. Without one it skips the
+// hasModules is a Python program that ends with an error if modules are missing. It looks for them and does not import them: PyTorch and
+// diffusers would take seconds of the processor.
+const hasModules = `
+import importlib.util, sys
+missing = [m for m in sys.argv[1:] if importlib.util.find_spec(m) is None]
+if missing:
+    sys.exit("no module named " + ", ".join(missing))
+`
+
+// Python returns the path of a Python that has the modules: $ONESTEP_PYTHON or else python3. Without one it skips the
 // test, with the reason.
 func Python(t testing.TB, modules ...string) string {
 	t.Helper()
@@ -69,7 +90,7 @@ func Python(t testing.TB, modules ...string) string {
 			reasons = append(reasons, err.Error())
 			continue
 		}
-		cmd := exec.Command(path, "-c", "import "+strings.Join(append([]string{"sys"}, modules...), ", "))
+		cmd := exec.Command(path, append([]string{"-c", hasModules}, modules...)...)
 		cmd.Dir = t.TempDir() // Python imports from its working directory
 		if out, err := cmd.CombinedOutput(); err != nil {
 			lines := strings.Split(strings.TrimSpace(string(out)), "\n")
