@@ -63,7 +63,11 @@ func inferOpenAI(src nn.Source, code Code, s Settings) (Layout, []string, error)
 // and scale and shift.
 func openAILevels(at files, c *unet.Config) (levels []int, attends []bool, err error) {
 	down, up := 0, 0
-	for ; down < most && at.has(fmt.Sprintf("input_blocks.%d.0.in_layers.2.weight", down+1)) || at.has(fmt.Sprintf("input_blocks.%d.0.op.weight", down+1)); down++ {
+	for ; down < most; down++ {
+		block := fmt.Sprintf("input_blocks.%d.0.", down+1)
+		if !at.has(block+"in_layers.2.weight") && !at.has(block+"op.weight") {
+			break
+		}
 	}
 	per := 0 // blocks of the decoder in a level
 	for ; up < most && at.has(fmt.Sprintf("output_blocks.%d.0.in_layers.2.weight", up)); up++ {

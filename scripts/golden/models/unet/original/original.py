@@ -93,6 +93,11 @@ def case(name, net):
         y = net.model(x, t, label)
         sigma = torch.tensor([0.002, 0.7, 80.0])
         out |= {"sigma": sigma, "d": net(x, sigma, label)}
+        if name == "ddpmpp_uncond":  # the same network in the other preconditionings
+            for key, other in (("vp", code.edm.VPPrecond), ("ve", code.edm.VEPrecond)):
+                other = other(8, 3, model_type="SongUNet", model_channels=16, channel_mult=[1], num_blocks=1)
+                other.model = net.model
+                out[key] = other(x, sigma, label)
     out |= {"t": t, "y": y}
     if classes is not None:
         out["class"] = classes
