@@ -302,7 +302,10 @@ func TestEDMFiles(t *testing.T) {
 	f = openAny(t, random(t, c, original.EDM, map[string]string{"edm": `{"class": "VPPrecond", "beta_d": 19.9, "beta_min": 0.1, "M": 1000}`}))
 	require.Equal(t, Form{Type: VP, BetaD: 19.9, BetaMin: 0.1, Scale: 999}, f.Description.Form)
 
-	for metadata, want := range map[string]string{`{"class": "VEPrecond"}`: "VEPrecond", `[`: "edm", `{"class": "EDMPrecond", "sigma_data": -1}`: "sigma_data", `{"dropout": 2}`: "dropout"} {
+	f = openAny(t, random(t, c, original.EDM, map[string]string{"edm": `{"class": "VEPrecond"}`}))
+	require.Equal(t, Form{Type: VE, Scale: 0.5}, f.Description.Form)
+
+	for metadata, want := range map[string]string{`{"class": "iDDPMPrecond"}`: "iDDPMPrecond", `[`: "edm", `{"class": "EDMPrecond", "sigma_data": -1}`: "sigma_data", `{"dropout": 2}`: "dropout"} {
 		_, err := ReadDescription(random(t, c, original.EDM, map[string]string{"edm": metadata}))
 		require.ErrorContains(t, err, want)
 	}

@@ -40,7 +40,7 @@ type settings struct {
 
 // edmSettings are the arguments of EDM's classes, which scripts/edm_weights.py writes into a file's metadata.
 type edmSettings struct {
-	Class        string  `json:"class"` // of the preconditioning: EDMPrecond or VPPrecond
+	Class        string  `json:"class"` // of the preconditioning: EDMPrecond, VPPrecond or VEPrecond
 	SigmaData    float64 `json:"sigma_data"`
 	BetaD        float64 `json:"beta_d"`
 	BetaMin      float64 `json:"beta_min"`
@@ -195,7 +195,7 @@ func (s settings) guided(d *Description, l original.Layout, assume func(string))
 // precond describes a network in one of EDM's preconditionings.
 func (s settings) precond(d *Description, l original.Layout, assume func(string)) error {
 	if in, out := d.channels(); out != in {
-		return fmt.Errorf("it predicts %d channels for images of %d: only networks of EDMPrecond and VPPrecond are supported", out, in)
+		return fmt.Errorf("it predicts %d channels for images of %d: only networks of EDMPrecond, VPPrecond and VEPrecond are supported", out, in)
 	}
 	c := l.Config
 	c.Dropout, c.NullLabel = s.edm.Dropout, s.edm.LabelDropout > 0 && c.Classes > 0
@@ -215,8 +215,10 @@ func (s settings) precond(d *Description, l original.Layout, assume func(string)
 		if s.edm.M > 1 {
 			d.Form.Scale = s.edm.M - 1
 		}
+	case "VEPrecond":
+		d.Form = Form{Type: VE, Scale: 0.5}
 	default:
-		return fmt.Errorf("its preconditioning is %s: only EDMPrecond and VPPrecond are supported", quote.Text(s.edm.Class))
+		return fmt.Errorf("its preconditioning is %s: only EDMPrecond, VPPrecond and VEPrecond are supported", quote.Text(s.edm.Class))
 	}
 	return nil
 }
