@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/unet"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -50,7 +51,7 @@ type Layout struct {
 // configuration.
 func For(code Code, c unet.Config) (Layout, error) {
 	if !slices.Contains(Codes(), code) {
-		return Layout{}, fmt.Errorf("original: want one of the codes %v, got %q", Codes(), code)
+		return Layout{}, fmt.Errorf("original: want one of the codes %v, got %s", Codes(), quote.Quoted(code)) //quote: our own names
 	}
 	c = c.WithDefaults()
 	l := Layout{Code: code, Config: c}
@@ -58,7 +59,7 @@ func For(code Code, c unet.Config) (Layout, error) {
 		l.Prefix = edmPrefix
 	}
 	if fields := differ(c, l.fixed(c)); len(fields) > 0 {
-		return Layout{}, fmt.Errorf("original: %s has no such network: %s", code.Name(), strings.Join(fields, ", "))
+		return Layout{}, fmt.Errorf("original: %s has no such network: %s", code.Name(), strings.Join(fields, ", ")) //quote: differ quotes values
 	}
 	return l, nil
 }
@@ -111,7 +112,7 @@ func differ(a, b unet.Config) (fields []string) {
 		}
 		name, _, _ := strings.Cut(x.Type().Field(i).Tag.Get("json"), ",")
 		value, _ := json.Marshal(x.Field(i).Interface())
-		fields = append(fields, fmt.Sprintf("%s %s", name, value)) //quote: our own configuration
+		fields = append(fields, fmt.Sprintf("%s %s", name, quote.Text(value))) //quote: name is ours
 	}
 	return fields
 }

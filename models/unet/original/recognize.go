@@ -126,7 +126,7 @@ func Infer(src nn.Source, code Code, s Settings) (l Layout, assumed []string, er
 		return Layout{}, nil, err
 	}
 	if fields := differ(l.Config, l.fixed(l.Config)); len(fields) > 0 {
-		return Layout{}, nil, fmt.Errorf("%s has no such network: %s", l.Code.Name(), strings.Join(fields, ", "))
+		return Layout{}, nil, fmt.Errorf("%s has no such network: %s", l.Code.Name(), strings.Join(fields, ", ")) //quote: differ quotes values
 	}
 	if err := l.Fits(src); err != nil {
 		return Layout{}, nil, err

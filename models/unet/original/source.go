@@ -13,16 +13,13 @@ import (
 // Ours returns the tensors of a file in this layout under the names and shapes of package unet. They are views of theirs where the elements
 // are in the same order. [Layout.Fits] has to hold.
 func (l Layout) Ours(theirs nn.Source) nn.Source {
-	o := ours{theirs: theirs, layout: l, from: map[string]piece{}}
+	o := ours{theirs: theirs, layout: l, from: map[string]piece{}, shapes: l.Config.Shapes()}
 	for _, t := range l.tensors() {
 		for i, name := range t.ours {
 			if _, known := o.from[name]; !known { // the filter has many places
 				o.from[name] = piece{t, i}
 			}
 		}
-	}
-	for _, t := range l.Config.Shapes() {
-		o.shapes = append(o.shapes, t)
 	}
 	return o
 }
