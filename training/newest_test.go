@@ -14,7 +14,7 @@ import (
 // A short training brings each method's jump from noise to data at least four times closer to the exact one than it starts, and each
 // consistency function and few-step model at least twice.
 func TestNewestMethodsLearnGaussianData(t *testing.T) {
-	const steps, batch = 250, 128
+	const steps, batch = 180, 128
 	times := MeanFlow{Mean: -1, Std: 2.5, Ratio: 0.75, Power: 1e-3}
 	for name, method := range map[string]func(f *models.MeanFlow) Objective{
 		"soflow": func(f *models.MeanFlow) Objective {
