@@ -135,6 +135,17 @@ func enterForward(s *Scope) (leave func()) {
 	}
 }
 
+// InJVP reports whether s is a scope of a function that [JVP] differentiates.
+func (s *Scope) InJVP() bool {
+	f := forward.scope.Load()
+	for p := s; f != nil && p != nil; p = p.parent {
+		if p == f {
+			return true
+		}
+	}
+	return false
+}
+
 // explainForward rewrites the panic of an operator without a forward-mode derivative to say what to do; libtorch's own message
 // asks for a bug report.
 func explainForward() {

@@ -10,6 +10,9 @@ var plain atomic.Bool
 // libtorch's operators are called one by one: slower, with more memory, and the same results but for rounding. It is for comparisons.
 func SetFused(on bool) { plain.Store(!on) }
 
+// Fused reports whether they are on.
+func Fused() bool { return !plain.Load() }
+
 // GroupNormSiLU is [Tensor.GroupNorm] followed by [Tensor.SiLU], in one operator on the CPU that keeps only t for the backward pass. For
 // t in bfloat16, w and b may be in float32. Sums and statistics are computed in float32 at least.
 func (t *Tensor) GroupNormSiLU(s *Scope, groups int, w, b *Tensor, eps float64) *Tensor {

@@ -165,3 +165,23 @@ func TestGroupNormSiLUDerivatives(t *testing.T) {
 	})
 	require.NoError(t, err)
 }
+
+// A function that JVP differentiates knows it, in scopes of its own too, and nothing outside does.
+func TestInJVP(t *testing.T) {
+	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
+		require.False(t, s.InJVP())
+		x := torch.Ones(s, torch.Float32, 2)
+		torch.JVP(s, func(in *torch.Scope, xs []*torch.Tensor) *torch.Tensor {
+			require.True(t, in.InJVP())
+			require.False(t, s.InJVP())
+			return in.Tidy(func(in *torch.Scope) *torch.Tensor {
+				require.True(t, in.InJVP())
+				return xs[0].Square(in)
+			})
+		}, []*torch.Tensor{x}, []*torch.Tensor{x})
+		require.False(t, s.InJVP())
+		return nil
+	})
+	require.NoError(t, err)
+	require.True(t, torch.Fused())
+}

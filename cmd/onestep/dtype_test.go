@@ -31,18 +31,16 @@ func TestSampleDType(t *testing.T) {
 		return all
 	}
 	want := pixels("f32")
-	for dtype, most := range map[string]float64{"bfloat16": 4, "f16": 1} {
-		mean, differ := 0.0, 0
-		for i, v := range pixels(dtype) {
-			if d := v - want[i]; d != 0 {
-				differ++
-				mean += max(d, -d) / float64(len(want))
-			}
+	mean, differ := 0.0, 0
+	for i, v := range pixels("bfloat16") {
+		if d := v - want[i]; d != 0 {
+			differ++
+			mean += max(d, -d) / float64(len(want))
 		}
-		t.Logf("%s: %d values of %d differ, by %.2g of 255 in the mean", dtype, differ, len(want), mean)
-		require.Positive(t, differ)
-		require.Less(t, mean, most)
 	}
+	t.Logf("%d values of %d differ, by %.2g of 255 in the mean", differ, len(want), mean)
+	require.Positive(t, differ)
+	require.Less(t, mean, 2.0)
 	code, _, stderr := try("sample", "--model", "builtin", "--dtype", "f64", "--out", filepath.Join(dir, "x.png"))
 	require.Equal(t, 2, code)
 	require.Contains(t, stderr, "--dtype")

@@ -252,7 +252,7 @@ func (u *UNet) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *t
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		emb := u.embed(s, noise, c, x.DType())
 		in := x.To(s, c.Computes(u.store.DType()))
-		if u.lastIsFaster(in, x) {
+		if u.lastIsFaster(s, in, x) {
 			in = in.ChannelsLast(s)
 		}
 		h, aux := u.convIn.Adapted(s, in, c.Adapters), in
@@ -295,10 +295,12 @@ func (u *UNet) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *t
 }
 
 // lastIsFaster reports whether the network takes images x to channels-last order inside, for which in is x in the type that it computes in.
-// That pays off in mixed precision on the CPU: oneDNN's convolutions in bfloat16 then reorder no images, and the norms have kernels for as many
-// channels.
-func (u *UNet) lastIsFaster(in, x *torch.Tensor) bool {
-	return in.DType() == torch.BFloat16 && x.DType() == torch.Float32 && x.IsContiguous() && !x.Device().IsCUDA() && u.config.Channels%16 == 0
+// That pays off in bfloat16 on the CPU, where oneDNN's convolutions then reorder no images; in float32 it does not. Norms have kernels for as
+// many channels if SiLU follows, but none with forward-mode derivatives.
+func (u *UNet) lastIsFaster(s *torch.Scope, in, x *torch.Tensor) bool {
+	c := u.config
+	return in.DType() == torch.BFloat16 && x.DType() == torch.Float32 && x.IsContiguous() && !x.Device().IsCUDA() &&
+		c.Channels%16 == 0 && !c.ScaleShift && torch.Fused() && !s.InJVP()
 }
 
 // check panics on invalid inputs, with a clearer message than an operator's.

@@ -74,13 +74,16 @@ func norm(v []float64) (sum float64) {
 	return math.Sqrt(sum)
 }
 
-// Every method's gradients in mixed precision are those of float32 but for rounding, with convolutions and with transformers. Methods that
+// Every method's gradients in mixed precision are those of float32 but for rounding, with convolutions and, of three, with transformers. Methods that
 // compare two results of the network, whose difference is smaller than the results, lose more digits: ECT's last stages and SoFlow, whose levels are
 // close, most of all.
 func TestEveryMethodInMixedPrecision(t *testing.T) {
 	loose := map[string]float64{"ect": 8, "stablect": 8, "soflow": 8} // factor of the tolerance
 	for _, method := range Names() {
 		for _, net := range []string{"ddpmpp", "dit"} {
+			if net == "dit" && !slices.Contains([]string{"ct", "scd", "edm"}, method) {
+				continue
+			}
 			t.Run(method+"/"+net, func(t *testing.T) {
 				m, err := Named(method)
 				require.NoError(t, err)
