@@ -15,8 +15,8 @@ import (
 	"github.com/onestep-go/onestep/csrc"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/internal/suggest"
-	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/component"
 )
 
 // Exit codes.
@@ -81,7 +81,7 @@ func explain(err error, cmd *cobra.Command, interrupted bool) (msg string, code 
 	var use *job.UsageError
 	var space *job.MemoryError
 	var missing *csrc.OpenError
-	var variant *weights.VariantError
+	var variant *component.VariantError
 	switch {
 	case interrupted && errors.Is(err, context.Canceled):
 		return "interrupted", exitInterrupted
@@ -106,7 +106,7 @@ func explain(err error, cmd *cobra.Command, interrupted bool) (msg string, code 
 }
 
 // otherVariant says which variants of a directory's weights can be chosen instead; "": none.
-func otherVariant(e *weights.VariantError, mixed bool) string {
+func otherVariant(e *component.VariantError, mixed bool) string {
 	var remedies []string
 	for _, v := range e.Found {
 		if v != "" {

@@ -51,7 +51,8 @@ var larger = map[string]int64{
 
 // without lists what a package must not depend on, however far down: whoever imports it would compile that, too.
 var without = map[string]string{
-	"sampling": "models/sd", // one-step generation needs no Stable Diffusion
+	"sampling":          "models/sd", // one-step generation needs no Stable Diffusion
+	"models/checkpoint": "models/sd", // nor do model files
 }
 
 func main() {

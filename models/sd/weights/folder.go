@@ -16,10 +16,8 @@ import (
 	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd/vae"
+	"github.com/onestep-go/onestep/torch/component"
 )
-
-// maxIndex is the limit for an index of shards, in bytes; real ones are far smaller.
-const maxIndex = 16 << 20
 
 // readConfig reads a configuration.
 func readConfig(path string) ([]byte, error) { return plainfile.Read(path, configjson.Most) }
@@ -224,7 +222,7 @@ func weightsFiles(dir string, index modelIndex, o Options) (map[string]string, e
 		if index.classes[p.name] == "" {
 			continue
 		}
-		file, err := weightsFile(filepath.Join(dir, p.name), o.Variant)
+		file, err := component.Find(filepath.Join(dir, p.name), o.Variant)
 		if err == nil || o.Parts.of(p.name) == "" {
 			dirs = append(dirs, filepath.Join(dir, p.name))
 		}
@@ -240,10 +238,10 @@ func weightsFiles(dir string, index modelIndex, o Options) (map[string]string, e
 		}
 	}
 	if missing != nil && (o.Variant == "" || len(files) == 0 || !o.Mixed) {
-		return nil, variantError(dir, o.Variant, len(files) > 0, missing, dirs...)
+		return nil, component.WithVariants(dir, o.Variant, len(files) > 0, missing, dirs...)
 	}
 	for _, p := range without {
-		file, err := weightsFile(filepath.Join(dir, p.name), "")
+		file, err := component.Find(filepath.Join(dir, p.name), "")
 		if err != nil {
 			return nil, err
 		}
@@ -299,12 +297,12 @@ func OpenComponent(path string, o Options) (*Component, error) {
 	if _, err := os.Stat(filepath.Join(path, "model_index.json")); err == nil {
 		return nil, fmt.Errorf("%s: it is the directory of a complete model: want that of one component, such as %s", quote.Path(path), quote.Path(filepath.Join(path, "vae")))
 	}
-	file, err := weightsFile(path, o.Variant)
+	file, err := component.Find(path, o.Variant)
 	if o.Mixed && o.Variant != "" && errors.Is(err, fs.ErrNotExist) {
-		file, err = weightsFile(path, "")
+		file, err = component.Find(path, "")
 	}
 	if err != nil {
-		return nil, variantError(path, o.Variant, false, err, path)
+		return nil, component.WithVariants(path, o.Variant, false, err, path)
 	}
 	return openPart(path, file, "")
 }
@@ -348,62 +346,4 @@ func openPart(dir, path, class string) (*Component, error) {
 		c.notice = strings.TrimPrefix(c.notice+"; "+n, "; ")
 	}
 	return c, nil
-}
-
-// stems are the names of weights files, before the variant and the extension.
-var stems = []string{"diffusion_pytorch_model", "model"}
-
-// fileNames returns the names that weights of a variant may have, in order of preference: one file, or the index of several shards.
-func fileNames(variant string) []string {
-	infix := ""
-	if variant != "" {
-		infix = "." + variant
-	}
-	var names []string
-	add := func(stem, ext string) {
-		names = append(names, stem+infix+ext, stem+ext+".index"+infix+".json")
-		if variant != "" {
-			names = append(names, stem+infix+ext+".index.json")
-		}
-	}
-	for _, stem := range stems {
-		add(stem, ".safetensors")
-	}
-	for _, stem := range []string{"diffusion_pytorch_model", "pytorch_model"} {
-		add(stem, ".bin")
-	}
-	return names
-}
-
-// weightsFile finds the weights in a directory. If there are none, the error wraps fs.ErrNotExist and lists the variants that exist.
-func weightsFile(dir, variant string) (string, error) {
-	if strings.ContainsAny(variant, "/\\\x00") {
-		return "", fmt.Errorf("variant: want a name such as fp16, got %s", quote.Quoted(variant))
-	}
-	for _, name := range fileNames(variant) {
-		path := filepath.Join(dir, name)
-		if _, err := os.Stat(path); err == nil {
-			return path, nil
-		} else if !errors.Is(err, fs.ErrNotExist) {
-			return "", err
-		}
-	}
-	entries, err := os.ReadDir(dir)
-	if err != nil {
-		return "", err
-	}
-	var there []string
-	for _, e := range entries {
-		if ext := filepath.Ext(e.Name()); ext == ".safetensors" || ext == ".bin" || ext == ".msgpack" || strings.Contains(e.Name(), ".index.") {
-			there = append(there, quote.Text(e.Name()))
-		}
-	}
-	what, have := "weights", "no weights"
-	if variant != "" {
-		what = fmt.Sprintf("weights of the variant %s", quote.Quoted(variant))
-	}
-	if there != nil {
-		have = strings.Join(there, ", ")
-	}
-	return "", fmt.Errorf("%s: want %s, such as %s; found %s: %w", quote.Path(dir), what, quote.Text(fileNames(variant)[0]), have, fs.ErrNotExist)
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/onestep-go/onestep/models/sd/clip"
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/vae"
+	"github.com/onestep-go/onestep/torch/component"
 	"github.com/onestep-go/onestep/torch/nn"
 	"github.com/onestep-go/onestep/torch/saved"
 )
@@ -171,12 +172,12 @@ func (p slot) suits(config []byte) error {
 // anyWeights finds the weights in a directory: those of the variant, those without a variant, or the only ones. The note says which it
 // chose if not the first.
 func anyWeights(dir, variant string) (path, note string, err error) {
-	path, err = weightsFile(dir, variant)
+	path, err = component.Find(dir, variant)
 	if err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return path, "", err
 	}
 	if variant != "" {
-		if path, err := weightsFile(dir, ""); err == nil {
+		if path, err := component.Find(dir, ""); err == nil {
 			return path, fmt.Sprintf("%s has no variant %s: loading %s instead", quote.Path(dir), quote.Quoted(variant), quote.Text(filepath.Base(path))), nil
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"iter"
 
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/component"
 	"github.com/onestep-go/onestep/torch/saved"
 )
 
@@ -82,8 +83,8 @@ func elements(f file, name string) ([]byte, torch.DType, bool) {
 		if f.by[name] == "" {
 			return elements(f.file, name)
 		}
-	case *shards:
-		if in := f.by[name]; in != nil {
+	case *component.Shards:
+		if in := f.File(name); in != nil {
 			return elements(in, name)
 		}
 	case *saved.File:

@@ -478,9 +478,9 @@ func (c *Component) write(dir, name string, o WriteOptions) error {
 	if name == "vae" && o.DecoderOnly {
 		list = slices.DeleteFunc(list, func(s safetensors.Source) bool { return strings.HasPrefix(s.Name, "encoder.") })
 	}
-	stem := stems[0]
+	stem := "diffusion_pytorch_model"
 	if strings.HasPrefix(name, "text_encoder") {
-		stem = stems[1]
+		stem = "model"
 	}
 	to := safetensors.Options{Metadata: map[string]string{"format": "pt"}}
 	if c.Guidance.Known() {

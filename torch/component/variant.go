@@ -1,4 +1,4 @@
-package weights
+package component
 
 import (
 	"errors"
@@ -28,8 +28,8 @@ func (e *VariantError) Unwrap() error { return e.err }
 // stem.safetensors.index.VARIANT.json and stem.VARIANT.safetensors.index.json.
 var weightsName = regexp.MustCompile(`^(?:diffusion_pytorch_model|model|pytorch_model)(?:\.([^.]+?))?(?:-\d+-of-\d+)?\.(?:safetensors|bin)(?:\.index(?:\.([^.]+))?\.json)?$`)
 
-// variantsIn lists the variants of the weights in a directory, sorted; "" stands for weights without a variant.
-func variantsIn(dir string) []string {
+// Variants lists the variants of the weights in a directory, sorted; "" stands for weights without a variant.
+func Variants(dir string) []string {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
 		return nil
@@ -44,14 +44,15 @@ func variantsIn(dir string) []string {
 	return slices.Compact(found)
 }
 
-// variantError adds to the error of missing weights the variants that the directories have.
-func variantError(path, variant string, some bool, err error, dirs ...string) error {
+// WithVariants adds to the error of weights that are missing in directories the variants that all of them have. path is the model's directory;
+// some is whether other components have the requested variant.
+func WithVariants(path, variant string, some bool, err error, dirs ...string) error {
 	if !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	found := variantsIn(dirs[0])
+	found := Variants(dirs[0])
 	for _, dir := range dirs[1:] {
-		there := variantsIn(dir)
+		there := Variants(dir)
 		found = slices.DeleteFunc(found, func(v string) bool { return !slices.Contains(there, v) })
 	}
 	return &VariantError{path, variant, found, some, err}

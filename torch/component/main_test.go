@@ -1,0 +1,9 @@
+package component_test
+
+import (
+	"testing"
+
+	"github.com/onestep-go/onestep/torch/torchtest"
+)
+
+func TestMain(m *testing.M) { torchtest.Main(m) }
