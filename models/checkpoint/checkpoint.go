@@ -55,6 +55,8 @@ type Description struct {
 	Levels []float64 `json:"levels,omitempty"`
 	// Layout is the code whose names and shapes the file's tensors have; absent: those of Network.
 	Layout original.Code `json:"layout,omitempty"`
+	// Scheduler is the scheduler_config.json of a model of diffusers: see [Description.Chain] and [Description.Grid]; absent: none.
+	Scheduler json.RawMessage `json:"scheduler,omitempty"`
 	// Guidance are the smallest and the largest guidance scale that a guidance-distilled model was trained with; absent: unknown.
 	Guidance []float64 `json:"guidance,omitempty"`
 
@@ -175,8 +177,10 @@ func (d Description) check() error {
 	if n := len(d.ClassNames); n > 0 && n != d.Network.Classes() {
 		return fmt.Errorf("it names %s, but the network has %d", plural.N(n, "class"), d.Network.Classes())
 	}
-	_, err := d.Function(probe{})
-	return err
+	if _, err := d.Function(probe{}); err != nil {
+		return err
+	}
+	return d.checkScheduler()
 }
 
 // firstNetwork is the network of a file of format 1.

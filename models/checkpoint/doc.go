@@ -12,7 +12,10 @@
 //   - [OpenTeacher] returns a denoiser, such as the teacher of a distillation.
 //   - [OpenFile] returns any model; [File.Function] is its denoiser or consistency function.
 //
-// A path is a file, or a run directory, whose best or else last snapshot is read ([Find]). The returned values own their weights:
-// Close frees them. [ReadDescription] reads a description without the weights. Files are untrusted: sizes are checked before memory is
+// A path is a file, a run directory, whose best or else last snapshot is read ([Find]), or a directory of diffusers with a UNet2DModel, such as
+// openai/diffusers-cd_imagenet64_l2 or google/ddpm-cifar10-32: the directory of a pipeline, or that of the network alone. Its
+// scheduler_config.json says what the network predicts and stays in the description: [Description.Chain], [Description.Grid].
+// [SaveFolder] writes such a directory. The returned values own their weights: Close frees them. [ReadDescription] reads a
+// description without the weights, [ReadContents] the names and shapes of the weights, too. Files are untrusted: sizes are checked before memory is
 // allocated.
 package checkpoint

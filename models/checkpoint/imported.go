@@ -45,13 +45,59 @@ func isPickle(path string) (bool, error) {
 	return !saved.Named(path), nil
 }
 
-// importAt opens the model at a path: a file, or the latest snapshot of a run directory. file is the path of the file.
-func importAt(path string) (in *imported, file string, err error) {
-	if file, err = Find(path); err != nil {
+// importAt opens the model at a path: a file, the latest snapshot of a run directory, or a directory of diffusers. at is the path of the file
+// or of that directory.
+func importAt(path string) (in *imported, at string, err error) {
+	at, err = Find(path)
+	if errors.Is(err, ErrNoSnapshot) {
+		in, err = importFolder(path, err)
+		return in, path, err
+	}
+	if err != nil {
 		return nil, "", err
 	}
-	in, err = importFile(file)
-	return in, file, err
+	in, err = importFile(at)
+	if errors.Is(err, ErrNoDescription) {
+		if f, ferr := folderAt(filepath.Dir(at)); ferr == nil && f != nil {
+			err = fmt.Errorf("model %s: %w: use the directory, %s", quote.Path(at), ErrInFolder, quote.Path(filepath.Dir(at)))
+		}
+	}
+	return in, at, err
+}
+
+// ErrInFolder is the error for the weights alone of a directory of diffusers.
+var ErrInFolder = errors.New("the weights of a diffusers directory, without the configuration beside them")
+
+// importFolder opens a directory of diffusers; none is the error for other directories.
+func importFolder(dir string, none error) (*imported, error) {
+	f, err := folderAt(dir)
+	if f == nil && err == nil {
+		return nil, none
+	}
+	var in *imported
+	if err == nil {
+		in, err = f.open()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("model %s: %w", quote.Path(dir), err)
+	}
+	return in, nil
+}
+
+// Files returns the paths of the files that [OpenFile] reads a model from, which identify it: one, or several in a directory of diffusers.
+func Files(path string) ([]string, error) {
+	file, err := Find(path)
+	if !errors.Is(err, ErrNoSnapshot) {
+		return []string{file}, err
+	}
+	f, ferr := folderAt(path)
+	if ferr != nil {
+		return nil, fmt.Errorf("model %s: %w", quote.Path(path), ferr)
+	}
+	if f == nil {
+		return nil, err
+	}
+	return f.files()
 }
 
 // importFile opens a model file, of this program or of another. The error wraps [ErrNoDescription] if the

@@ -86,7 +86,7 @@ func ParseConfig(data []byte) (Config, error) {
 	if err := configjson.Check(data); err != nil {
 		return Config{}, fmt.Errorf("scheduler config: %w", err)
 	}
-	data = quoted(data)
+	data = ValidJSON(data)
 	if err := json.Unmarshal(data, &keys); err != nil {
 		return Config{}, fmt.Errorf("scheduler config: %w", quote.Error(err))
 	}
@@ -182,9 +182,9 @@ var nonzero = []string{"num_train_timesteps", "beta_start", "beta_end", "origina
 
 var stringsOrWords = regexp.MustCompile(`(?s)"(?:[^"\\]|\\.)*"|-?Infinity|NaN`)
 
-// quoted puts quotes around Infinity, -Infinity and NaN, which Python writes but JSON does not have: diffusers' own files of DPM-Solver
+// ValidJSON puts quotes around Infinity, -Infinity and NaN, which Python writes but JSON does not have: diffusers' own files of DPM-Solver
 // contain "lambda_min_clipped": -Infinity. As strings they are errors in number fields.
-func quoted(data []byte) []byte {
+func ValidJSON(data []byte) []byte {
 	if json.Valid(data) { // a file without them; much faster than the regular expression
 		return data
 	}

@@ -101,7 +101,7 @@ func TestQuoted(t *testing.T) {
 		`"\`:                                   `"\`,
 		``:                                     ``,
 	} {
-		require.Equal(t, want, string(quoted([]byte(in))), in)
+		require.Equal(t, want, string(ValidJSON([]byte(in))), in)
 	}
 }
 

@@ -67,8 +67,14 @@ func (c ConsistencyConfig) Validate() error {
 	return nil
 }
 
-// Level returns the noise level of a timestep.
+// Level returns the noise level of a timestep. The first and the last are exact.
 func (c ConsistencyConfig) Level(timestep int) float64 {
+	switch timestep {
+	case 0:
+		return c.SigmaMax
+	case c.Steps - 1:
+		return c.SigmaMin
+	}
 	hi, lo := math.Pow(c.SigmaMax, 1/c.Rho), math.Pow(c.SigmaMin, 1/c.Rho)
 	return math.Pow(hi+float64(timestep)/float64(c.Steps-1)*(lo-hi), c.Rho)
 }

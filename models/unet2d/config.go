@@ -266,7 +266,7 @@ func (c Config) validateTypes() error {
 	case c.Embedding != unet.Positional && c.Embedding != unet.Fourier:
 		return fmt.Errorf("embedding: want %q or %q, got %s", unet.Positional, unet.Fourier, quote.Quoted(c.Embedding))
 	case c.ClassLabels && c.Embedding != unet.Positional:
-		return fmt.Errorf("class_labels: want the embedding %q, got %q", unet.Positional, c.Embedding)
+		return fmt.Errorf("class_labels: want the embedding %q, got %s", unet.Positional, quote.Text(c.Embedding))
 	}
 	// The image beside the features is halved and doubled by these blocks alone.
 	for i, b := range c.Down[1:] {

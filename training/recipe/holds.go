@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/models/checkpoint"
@@ -56,16 +57,24 @@ func (p *Plan) identify(ctx context.Context) (map[string]string, error) {
 	return holds, nil
 }
 
-// modelHolds identifies a model's file by name and hash; "" if the model is not a file.
+// modelHolds identifies a model's files by name and hash; "" if the model is not in files.
 func (r *Run) modelHolds(ctx context.Context, path string) (string, error) {
 	if _, ours := r.Models[path]; ours || slices.Contains([]string{"", "none", Empirical}, path) {
 		return "", nil
 	}
-	file, err := checkpoint.Find(path)
+	files, err := checkpoint.Files(path)
 	if err != nil {
 		return "", err
 	}
-	return fileHolds(ctx, file)
+	var all []string
+	for _, file := range files {
+		text, err := fileHolds(ctx, file)
+		if err != nil {
+			return "", err
+		}
+		all = append(all, text)
+	}
+	return strings.Join(all, "; "), nil
 }
 
 // fileHolds identifies a file by name and hash. Gigabytes take seconds: cancelling ctx ends it.
