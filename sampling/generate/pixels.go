@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/internal/suggest"
 	"github.com/onestep-go/onestep/models"
@@ -27,7 +28,9 @@ const (
 )
 
 // PixelSamplers returns the names of all samplers of pixel-space models. [Model.Samplers] are those of one model.
-func PixelSamplers() []string { return append([]string{multistep, ctm}, sampling.Names()...) }
+func PixelSamplers() []string {
+	return slices.Concat([]string{multistep, ctm}, sampling.Names(), overTimesteps)
+}
 
 // pixels is a pixel-space model, by the description of its network. Functions that it does not have are nil.
 type pixels struct {
@@ -63,16 +66,21 @@ func (m pixels) samplers() (can []string) {
 	}
 	if m.denoiser != nil {
 		can = append(can, sampling.Names()...)
+		if _, ok := m.description.Chain(); ok {
+			can = append(can, overTimesteps...)
+		}
 	}
 	return can
 }
 
 // course is the sampling of a batch, from noise x at the first of the levels.
 type course struct {
-	levels []float64
-	each   int      // network evaluations per call of the function
-	edit   *editing // nil: images are generated from noise alone
-	sample func(ctx context.Context, s *torch.Scope, e *edit.Edit, x *torch.Tensor, o sampling.Options) (*torch.Tensor, error)
+	levels    []float64
+	timesteps []float64 // of a sampler over timesteps, in place of levels
+	start     float64   // standard deviation of the noise that it starts from; 0: the first level
+	each      int       // network evaluations per call of the function
+	edit      *editing  // nil: images are generated from noise alone
+	sample    func(ctx context.Context, s *torch.Scope, e *edit.Edit, x *torch.Tensor, o sampling.Options) (*torch.Tensor, error)
 }
 
 func (m pixels) plan(_ context.Context, r Request) (*Plan, error) {
@@ -89,6 +97,7 @@ func (m pixels) plan(_ context.Context, r Request) (*Plan, error) {
 	if r.Steps == 0 {
 		r.Steps = len(r.Times)
 	}
+	byDefault := r.Sampler == ""
 	if err := m.choose(&r); err != nil {
 		return nil, err
 	}
@@ -105,24 +114,34 @@ func (m pixels) plan(_ context.Context, r Request) (*Plan, error) {
 		r.Edit = &e.Edit
 	}
 	steps := m.many
-	if r.Sampler == multistep || r.Sampler == ctm {
+	switch {
+	case r.Sampler == multistep || r.Sampler == ctm:
 		steps = m.few
+	case slices.Contains(overTimesteps, r.Sampler):
+		steps = m.discrete
 	}
 	c, err := steps(&r)
 	if err != nil {
 		return nil, err
 	}
+	if c.start == 0 {
+		c.start = c.levels[0]
+	}
 	// By rounding, Karras's levels may exceed the largest one.
-	if largest := m.description.SigmaMax; r.Times[0] > largest*(1+1e-9) {
+	if largest := m.description.SigmaMax; len(r.Times) > 0 && r.Times[0] > largest*(1+1e-9) {
 		return nil, refuse("Times", "want noise levels up to %g, the largest of the model's training, got %g", largest, r.Times[0])
 	}
 	shape := m.description.Network.Shape()
 	c.edit = e
 	p.Sampler, p.Steps, p.Times, p.Evaluations, p.Guidance = r.Sampler, r.Steps, slices.Clone(r.Times), c.each, r.Guidance
+	p.Timesteps = c.timesteps
 	p.Width, p.Height = shape[2], shape[1]
 	p.Notices = append(slices.Clone(m.notices), p.Notices...)
 	if e != nil && e.Task == Denoise && r.Steps == 1 && r.N > 1 && (len(r.Labels) == 1 || m.description.Network.Classes() == 0) {
 		p.Notices = append(p.Notices, "denoise in one step draws no noise: all images are the same")
+	}
+	if note := m.publishedNotice(r.Sampler); byDefault && note != "" {
+		p.Notices = append(p.Notices, note)
 	}
 	if note := m.guidanceNotice(r.Guidance); note != "" {
 		p.Notices = append(p.Notices, note)
@@ -138,7 +157,7 @@ func (m pixels) takes(r Request) error {
 		field string
 		is    bool
 	}{
-		{"Prompts", r.Prompts != nil}, {"Negative", r.Negative != ""}, {"Timesteps", r.Timesteps != nil}, {"LoRAs", r.LoRAs != nil},
+		{"Prompts", r.Prompts != nil}, {"Negative", r.Negative != ""}, {"LoRAs", r.LoRAs != nil},
 		{"Adapters", r.Adapters != nil}, {"More", r.More != nil}, {"Width", r.Width != 0}, {"Height", r.Height != 0},
 	} {
 		if given.is {
@@ -195,14 +214,26 @@ func (m pixels) few(r *Request) (course, error) {
 		}
 		return course{}, ErrNotGuided
 	}
+	grid, published := d.Grid()
+	published = published && r.Sampler == multistep
+	if err := m.fromTimesteps(r, grid, published); err != nil {
+		return course{}, err
+	}
 	r.Steps = max(1, r.Steps)
 	if r.Gamma != 0 && r.Steps == 1 {
 		return course{}, refuse("Gamma", "noise is added between jumps, and one step has a single jump: use 2 or more steps")
 	}
-	if r.Times == nil {
+	switch {
+	case r.Times == nil && published:
+		times, err := grid.Spaced(r.Steps)
+		if err != nil {
+			return course{}, refuse("Steps", "%v", err)
+		}
+		r.Times, r.Steps = times, len(times)
+	case r.Times == nil:
 		r.Times = sampling.Levels(d.SigmaMax, r.Steps)[:r.Steps]
 	}
-	by := sampling.Multistep{SigmaMin: d.SigmaMin}
+	by := sampling.Multistep{SigmaMin: d.SigmaMin, Clamp: published && grid.Clip}
 	if err := validTimes(r.Times, by); err != nil {
 		return course{}, err
 	}
@@ -224,9 +255,32 @@ func (m pixels) few(r *Request) (course, error) {
 	return c, nil
 }
 
+// fromTimesteps sets the noise levels of timesteps.
+func (m pixels) fromTimesteps(r *Request, grid noise.ConsistencyConfig, published bool) error {
+	switch {
+	case r.Timesteps == nil:
+		return nil
+	case !published:
+		return refuse("Timesteps", "the noise levels of the model have no numbers: use Times")
+	case r.Times != nil:
+		return refuse("Timesteps", "want only one of Times and Timesteps")
+	case r.Steps != 0 && r.Steps != len(r.Timesteps):
+		return refuse("Timesteps", "%s for %s: want only one of them, or as many timesteps as steps", plural.N(len(r.Timesteps), "timestep"), plural.N(r.Steps, "step"))
+	}
+	times, err := grid.Levels(r.Timesteps)
+	if err != nil {
+		return refuse("Timesteps", "%v", err)
+	}
+	r.Times, r.Steps = times, len(times)
+	return nil
+}
+
 // many plans a denoiser's sampler, down to noise level 0.
 func (m pixels) many(r *Request) (course, error) {
 	d := m.description
+	if r.Timesteps != nil {
+		return course{}, refuse("Timesteps", "the sampler %s goes over noise levels: use Times", quote.Text(r.Sampler))
+	}
 	denoiser, err := Guided(m.denoiser, d.Network, r.Guidance)
 	if err != nil {
 		return course{}, err
@@ -325,6 +379,28 @@ func (m pixels) images(ctx context.Context, r Request, c course, yield func(Imag
 	}
 }
 
+// points samples images at to at+n-1: values from about -1 to 1, [n, ...].
+func (m pixels) points(ctx context.Context, s *torch.Scope, r Request, c course, at, n int) (*torch.Tensor, error) {
+	seeds := noise.Seeds(r.Seed+uint64(at), n)
+	if c.edit.frames() {
+		seeds = slices.Repeat([]uint64{r.Seed}, n)
+	}
+	o := sampling.Options{Levels: c.levels, Streams: noise.NewStreams(s, seeds...), Cond: r.Cond(s, m.description.Network, at, n)}
+	if c.edit == nil {
+		x := o.Streams.Randn(s, torch.Float32, m.description.Network.Shape()...).MulScalar(s, c.start)
+		return c.sample(ctx, s, nil, x, o)
+	}
+	its, err := c.edit.of(s, m, at, n, r.N, o)
+	if err != nil {
+		return nil, err
+	}
+	x, err := its.Start(s, o)
+	if err != nil {
+		return nil, err
+	}
+	return c.sample(ctx, s, &its, x, o)
+}
+
 // batch generates images at to at+n-1.
 func (m pixels) batch(ctx context.Context, s *torch.Scope, r Request, c course, at, n int) (out []Image, err error) {
 	seeds := noise.Seeds(r.Seed+uint64(at), n)
@@ -332,24 +408,7 @@ func (m pixels) batch(ctx context.Context, s *torch.Scope, r Request, c course, 
 		seeds = slices.Repeat([]uint64{r.Seed}, n)
 	}
 	return out, s.Inference(func(s *torch.Scope) error {
-		cond := r.Cond(s, m.description.Network, at, n)
-		streams := noise.NewStreams(s, seeds...)
-		o := sampling.Options{Levels: c.levels, Streams: streams, Cond: cond}
-		var e *edit.Edit
-		var x *torch.Tensor
-		if c.edit != nil {
-			its, err := c.edit.of(s, m, at, n, r.N, o)
-			if err != nil {
-				return err
-			}
-			if x, err = its.Start(s, o); err != nil {
-				return err
-			}
-			e = &its
-		} else {
-			x = streams.Randn(s, torch.Float32, m.description.Network.Shape()...).MulScalar(s, c.levels[0])
-		}
-		x, err := c.sample(ctx, s, e, x, o)
+		x, err := m.points(ctx, s, r, c, at, n)
 		if err != nil {
 			return err
 		}
@@ -378,6 +437,7 @@ type settings struct {
 	Sampler  string    `json:"sampler,omitempty"`
 	Steps    int       `json:"steps"`
 	Times    []float64 `json:"times"`
+	At       []int     `json:"timesteps,omitempty"` // custom timesteps of a sampler over timesteps
 	Gamma    float64   `json:"gamma,omitempty"`
 	Guidance float64   `json:"guidance,omitempty"`
 	Label    int       `json:"label"` // -1: from Labels, by the seed, or none
@@ -404,6 +464,9 @@ func (m pixels) texts(r Request, labels []int) ([]vision.Text, error) {
 	}
 	if e := r.Edit; e != nil {
 		is.Task, is.Image, is.Image2, is.Mask, is.Factor, is.Sigma, is.Seed2, is.Frame = e.Task, e.ImageName, e.Image2Name, e.MaskName, e.Factor, e.Sigma, e.Seed2, r.frame
+	}
+	if r.Times == nil {
+		is.At = r.Timesteps
 	}
 	if len(labels) == 1 {
 		is.Label, is.Labels = labels[0], nil

@@ -14,7 +14,7 @@ type Plan struct {
 	Sampler     string
 	Steps       int
 	Times       []float64 // of a pixel-space model: the noise levels that steps start from; a denoiser's sampler ends at 0
-	Timesteps   []float64 // of Stable Diffusion
+	Timesteps   []float64 // of Stable Diffusion, and of a sampler over timesteps
 	Evaluations int       // network evaluations per image
 	Guidance    float64   // 0, of a pixel-space model: none
 	Width       int       // of the images, in pixels

@@ -39,11 +39,14 @@ type Request struct {
 	Edit      *Edit // generates from given images; nil: from noise alone
 	frame     *int  // index of one image of an interpolation, in its settings
 
+	// Timesteps are custom timesteps, descending, for Stable Diffusion and for models of diffusers in pixel space: of the sampler multistep
+	// the numbers of its noise levels, of samplers such as ddim_leading those of the network.
+	Timesteps []int
+
 	// For Stable Diffusion.
 
 	Prompts       []string
 	Negative      string        // the negative prompt
-	Timesteps     []int         // custom timesteps, descending
 	Width, Height int           // in pixels; 0: the model's default
 	LoRAs         []prompt.LoRA // adapters for all prompts, in addition to tags in prompts
 	Adapters      Adapters      // finds adapters; nil: adapters are errors
