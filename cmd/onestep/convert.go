@@ -18,7 +18,8 @@ func (a *app) convert() *cobra.Command {
 and ComfyUI; also a lone VAE or ControlNet. Tensors are converted one by one. A model with missing weights or shape mismatches is refused.
 The output appears when it is complete.
 
-Pixel-space models are converted between the layouts of onestep train, openai/consistency_models, openai/guided-diffusion and NVlabs/edm.`,
+Pixel-space models are converted between the layouts of onestep train, openai/consistency_models, openai/guided-diffusion and NVlabs/edm, and,
+if the network is a UNet2DModel, from and to diffusers directories.`,
 		Example: `  onestep convert --model v1-5-pruned-emaonly.ckpt --out sd15/
   onestep convert --model sd15/ --dtype f16 --out sd15.safetensors
   onestep convert --model cd_imagenet64_l2.pt --out cd_imagenet64.safetensors`,

@@ -42,6 +42,7 @@ func (a *app) info() *cobra.Command {
 		Long: `Describe a file or a directory:
 
   a model of onestep train   what it was trained on and how, its network, tensors, metadata
+  a model in pixel space     of diffusers (UNet2DModel): what it predicts, its network, tensors
   Stable Diffusion           kind, components with their dtypes and parameters, prediction type, scheduler, image size
   an adapter, an embedding   its type and target modules, and which models it fits
   a run directory            its options and progress
@@ -145,6 +146,12 @@ func (a *app) infoFolder(ctx context.Context, path string, o infoOptions) error 
 		return a.infoRun(path)
 	}
 	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	switch c, err := checkpoint.ReadContents(path); {
+	case err == nil && c.Path == path: // of diffusers, in pixel space
+		return a.infoContents(c, o.all)
+	case err != nil && !errors.Is(err, checkpoint.ErrNoSnapshot):
 		return err
 	}
 	if _, err := os.Stat(filepath.Join(path, "model_index.json")); err == nil {

@@ -78,6 +78,23 @@ func (a *app) infoModel(f *safetensors.File, all bool) error {
 	return a.print(out, out.text(all))
 }
 
+// infoContents describes a model in a directory of diffusers.
+func (a *app) infoContents(c checkpoint.Contents, all bool) error {
+	d := c.Description
+	out := modelInfo{Kind: string(d.Kind) + " model", Path: c.Path, DTypes: map[string]int{}, Description: &d, Notices: c.Notices, Metadata: map[string]string{}, Tensors: []tensorInfo{}}
+	for _, t := range c.Tensors {
+		n := 1
+		for _, size := range t.Shape {
+			n *= size
+		}
+		dtype := t.DType.String()
+		out.Bytes, out.Elements = out.Bytes+n*t.DType.Size(), out.Elements+n
+		out.DTypes[dtype]++
+		out.Tensors = append(out.Tensors, tensorInfo{t.Name, dtype, append([]int{}, t.Shape...)})
+	}
+	return a.print(out, out.text(all))
+}
+
 // imported describes a model in a file of another program, if it is one.
 func (m *modelInfo) imported(path string) bool {
 	d, notices, err := checkpoint.Inspect(path)
@@ -129,7 +146,7 @@ func (m modelInfo) text(all bool) string {
 		if d.Layout != "" {
 			fmt.Fprintf(&b, "weights by the names of %s (layout %s)\n", d.Layout.Name(), d.Layout)
 		}
-		if d.Layout == "" || d.Step > 0 {
+		if d.Layout == "" && d.Method != "" || d.Step > 0 {
 			fmt.Fprintf(&b, "method %s on %s, step %d, %s seen\n", quote.Text(d.Method), quote.Text(d.Data), d.Step, plural.N(d.Images, "image"))
 		}
 		fmt.Fprintf(&b, "samples %s; %s\n", number.Shape(d.Network.Shape()), d.Network.Summary())
@@ -147,6 +164,9 @@ func (m modelInfo) text(all bool) string {
 		fmt.Fprintf(&b, "noise levels %s to %s, sigma_data %s, %s\n", number.Short(d.SigmaMin), number.Short(d.SigmaMax), number.Short(d.SigmaData), d.Form.Summary())
 		if d.Levels != nil {
 			fmt.Fprintf(&b, "sampled in %s of Euler's method, at noise levels %.4g\n", plural.N(len(d.Levels), "step"), d.Levels)
+		}
+		if class := d.SchedulerClass(); class != "" {
+			fmt.Fprintf(&b, "published with the scheduler %s\n", quote.Text(class))
 		}
 		if d.Command != "" {
 			fmt.Fprintf(&b, "made by: %s\n", quote.Long(d.Command, longest))

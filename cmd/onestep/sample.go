@@ -47,13 +47,14 @@ is set.`,
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&o.Model, "model", "", "a model file, a run directory (its best snapshot, or last one), or builtin: emoji, ships with onestep (required)")
+	f.StringVar(&o.Model, "model", "", "a model file, a run directory (its best snapshot, or last one), a diffusers directory (UNet2DModel), or builtin:\nemoji, ships with onestep (required)")
 	f.StringVar(&o.Out, "out", "", "FILE.png, FILE.jpg or FILE.webp (lossless) for a grid, or with --n 1 the image itself; DIR/ for one PNG per image,\nnamed by its seed (required)")
 	f.Var(count{&o.N}, "n", "number of images")
 	f.Uint64Var(&o.Seed, "seed", 0, "seed of the first image; the next ones have SEED+1, SEED+2, ... (default 0)")
 	f.Var(choice{&o.Sampler, job.Samplers()}, "sampler", "sampler (default: multistep for a consistency model, ctm for one trained with ctm, heun for a denoiser): "+strings.Join(job.Samplers(), ", "))
 	f.Var(count{&o.Steps}, "steps", "sampling steps (default: the number of --times, or 1, or 18 for a denoiser)")
 	f.Float64SliceVar(&o.Times, "times", nil, "noise levels, largest first, above 0.002 and up to 80, without a final 0 (default: 80; for 2 steps 80,0.8;\nfor more, and for a denoiser, Karras's levels, or for flow_* uniform flow times)")
+	f.IntSliceVar(&o.Timesteps, "timesteps", nil, "timesteps of a diffusers model, descending, in place of --times: of a consistency model the numbers of its noise\nlevels, such as 22,0")
 	f.Float64Var(&o.Guidance, "guidance", 0, "guidance scale (CFG); 1: no guidance (default 1)")
 	f.Float64Var(&o.Gamma, "gamma", 0, "ctm: fraction of new noise between jumps, 0 to 1 (default 0)")
 	f.StringVar(&o.Class, "label", "", "classes of a conditional model: names, or numbers from 0 on, such as cat or cat,dog,5, used in turn;\nonestep info MODEL lists them (default: all classes in turn, by the seed)")
@@ -71,7 +72,7 @@ is set.`,
 	call(f, "NAME", "sampler")
 	call(f, "FILE.png|DIR/", "out")
 	call(f, "N", "seed")
-	call(f, "T,T", "times")
+	call(f, "T,T", "times", "timesteps")
 	call(f, "X", "guidance", "gamma")
 	call(f, "CLASS,CLASS", "label")
 	call(f, "DEVICE", "device")
@@ -80,7 +81,7 @@ is set.`,
 	offer(cmd, "device", "cpu", "cuda")
 	byTopic(cmd,
 		topic{"Model", "model"},
-		topic{"Sampling", "sampler steps times guidance gamma label seed"},
+		topic{"Sampling", "sampler steps times timesteps guidance gamma label seed"},
 		topic{"Output", "out n columns overwrite quiet json"},
 		topic{"Device and memory", "device dtype threads batch force"},
 	)

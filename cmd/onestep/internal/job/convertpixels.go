@@ -50,19 +50,22 @@ func (o Convert) pixels(note func(string)) (_ Converted, is bool, err error) {
 			return Converted{}, true, usage("%s: only Stable Diffusion has it, and %s is a pixel-space model: leave it out", flag.name, quote.Path(o.Model))
 		}
 	}
-	if !strings.EqualFold(filepath.Ext(o.Out), ".safetensors") {
-		return Converted{}, true, usage("--out: want FILE.safetensors for a pixel-space model, got %s", quote.Quoted(o.Out))
-	}
+	folder := !strings.EqualFold(filepath.Ext(o.Out), ".safetensors")
+	_, err = checkpoint.Find(o.Model)
+	ofDiffusers := errors.Is(err, checkpoint.ErrNoSnapshot)
 	layout := o.Layout
 	switch {
-	case layout == "" && d.Layout == "":
-		return Converted{}, true, usage("--layout is missing: %s has onestep's own layout; want %s", quote.Path(o.Model), strings.Join(Layouts()[1:], ", "))
+	case folder && layout != "":
+		return Converted{}, true, usage("--layout: a directory, %s, gets the layout of diffusers: leave it out, or pass --out FILE.safetensors", quote.Path(o.Out))
+	case folder:
+	case layout == "" && d.Layout == "" && !ofDiffusers:
+		return Converted{}, true, usage("--layout is missing: %s has onestep's own layout; want %s, or --out DIR for a diffusers directory", quote.Path(o.Model), strings.Join(Layouts()[1:], ", "))
 	case layout == "":
 		layout = ownLayout
 	case !slices.Contains(Layouts(), layout):
 		return Converted{}, true, usage("--layout: want %s, got %s", strings.Join(Layouts(), ", "), quote.Quoted(layout))
 	}
-	if d.Layout = original.Code(layout); layout == ownLayout {
+	if d.Layout = original.Code(layout); layout == ownLayout || folder {
 		d.Layout = ""
 	} else if _, err := original.Of(d.Layout, d.Network.Net); err != nil {
 		return Converted{}, true, usage("--layout %s: %s: %v", layout, quote.Path(o.Model), err)
@@ -82,6 +85,14 @@ func (o Convert) pixels(note func(string)) (_ Converted, is bool, err error) {
 	if !ok {
 		dtype = f.DType
 	}
-	err = checkpoint.Save(o.Out, d, f.Network.Tensors(), checkpoint.SaveOptions{DType: dtype, Overwrite: o.Overwrite})
+	save := checkpoint.SaveOptions{DType: dtype, Overwrite: o.Overwrite}
+	if folder {
+		var notice string
+		if notice, err = checkpoint.SaveFolder(filepath.Clean(o.Out), d, f.Network.Tensors(), save); err == nil && notice != "" {
+			note(notice)
+		}
+	} else {
+		err = checkpoint.Save(o.Out, d, f.Network.Tensors(), save)
+	}
 	return Converted{Path: o.Out, Kind: string(d.Kind) + " model", DType: o.DType, Ignored: []string{}}, true, err
 }

@@ -201,6 +201,9 @@ func (o Eval) open(ctx context.Context, dev torch.Device, out *Evaluated) (compa
 	if err == nil {
 		return o.openPixels(ctx, dev, out)
 	}
+	if otherFolder(o.Model, err) {
+		return compared{}, fmt.Errorf("--model: %w", err)
+	}
 	if o.Search != 0 || o.Times != nil {
 		return compared{}, usage("--times and --search-times: noise levels are those of pixel-space models of onestep train: leave them out")
 	}

@@ -23,11 +23,17 @@ func (o Opening) own() error {
 	d, err := describes(o.Model)
 	if err == nil {
 		of := "of onestep train"
-		if d.Layout != "" {
+		switch {
+		case d.Layout != "":
 			of = "of " + d.Layout.Name()
+		case d.Scheduler != nil:
+			of = "of diffusers in pixel space"
 		}
 		return usage("--model %s: a %s model %s, which takes no prompts; to generate images with it: %s",
 			quote.Path(o.Model), d.Kind, of, sample)
+	}
+	if otherFolder(o.Model, err) {
+		return fmt.Errorf("--model: %w", err)
 	}
 	if _, err := os.Stat(filepath.Join(o.Model, "options.json")); err == nil {
 		return usage("--model %s: a run directory of onestep train without a snapshot; wanted %s", quote.Path(o.Model), wantDiffusion)
@@ -101,11 +107,11 @@ func instead(flag, path string, err error) error {
 	if st, serr := os.Stat(path); serr == nil && !st.IsDir() {
 		kind, _ = weights.SniffFile(path) // a file that cannot be read has failed already
 	} else if _, serr := os.Stat(filepath.Join(path, "model_index.json")); serr == nil {
-		return usage("%s %s: a diffusers directory, not a model of onestep train; to generate images with it: onestep generate --model %s --prompt TEXT",
+		return usage("%s %s: a Stable Diffusion directory, not a pixel-space model; to generate images with it: onestep generate --model %s --prompt TEXT",
 			flag, quote.Path(path), shellWord(path))
 	}
 	if p := weights.PartAt(path); p.Name != "" {
-		return usage("%s %s: %s, not a model of onestep train; to generate images with it: %s", flag, quote.Path(path), partText(p), partCommand(p))
+		return usage("%s %s: %s, not a pixel-space model; to generate images with it: %s", flag, quote.Path(path), partText(p), partCommand(p))
 	}
 	command := "onestep generate --model " + shellWord(path) + " --prompt TEXT"
 	switch kind {
@@ -113,9 +119,9 @@ func instead(flag, path string, err error) error {
 		return fmt.Errorf("%s: %w", flag, err)
 	case weights.SD15, weights.Inpaint15, weights.LCM15, weights.SD2, weights.SDXL, weights.SSD1B:
 	default:
-		return usage("%s %s: %s, not a model of onestep train", flag, quote.Path(path), kindText(kind))
+		return usage("%s %s: %s, not a pixel-space model", flag, quote.Path(path), kindText(kind))
 	}
-	return usage("%s %s: %s, not a model of onestep train; to generate images with it: %s", flag, quote.Path(path), kindText(kind), command)
+	return usage("%s %s: %s, not a pixel-space model; to generate images with it: %s", flag, quote.Path(path), kindText(kind), command)
 }
 
 // kindText names a kind of weights.

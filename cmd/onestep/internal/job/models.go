@@ -1,7 +1,9 @@
 package job
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"path/filepath"
 
 	"github.com/onestep-go/onestep/internal/quote"
@@ -21,6 +23,12 @@ func describes(path string) (checkpoint.Description, error) {
 		return checkpoint.Description{}, err
 	}
 	return checkpoint.ParseDescription(f.Metadata())
+}
+
+// otherFolder reports whether the error of a model in pixel space is about a directory that is meant to have one, and no other model.
+func otherFolder(path string, err error) bool {
+	st, serr := os.Stat(path)
+	return serr == nil && st.IsDir() && !errors.Is(err, checkpoint.ErrNoSnapshot)
 }
 
 // openFile opens a model that describes can read.

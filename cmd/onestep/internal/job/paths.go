@@ -37,7 +37,7 @@ type Path struct {
 // What paths have to be, for errors.
 const (
 	wantDiffusion = "a Stable Diffusion directory or file"
-	wantModel     = "a model file, a run directory, or builtin"
+	wantModel     = "a model file, a run directory, a diffusers directory of a model in pixel space, or builtin"
 	wantImage     = "an image file"
 	wantAdapter   = "an adapter file (LoRA, LoHa, LoKr, DoRA)"
 	wantEmbedding = "a textual inversion file"

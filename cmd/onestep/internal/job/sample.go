@@ -20,10 +20,11 @@ import (
 
 // Sample holds the options for sampling images. Start from [DefaultSample].
 type Sample struct {
-	Model     string    // a file, a run directory, or builtin
+	Model     string    // a file, a run directory, a directory of diffusers, or builtin
 	Sampler   string    // "": multistep for a consistency function, ctm for a consistency trajectory model, heun for a denoiser
 	Steps     int       // 0: as many as Times, or 1, or for a denoiser 18
 	Times     []float64 // noise levels, largest first; nil: the usual ones for the model and Steps
+	Timesteps []int     // of a model of diffusers, descending: in place of Times
 	Gamma     float64   // ctm: fraction of the noise that is resampled between jumps (γ)
 	Guidance  float64   // classifier-free guidance scale; 0 and 1: no guidance
 	Class     string    // classes by name or number, separated by commas; "": those of Label
@@ -61,8 +62,9 @@ type Sampled struct {
 	Files       []string  `json:"files"`
 	Model       string    `json:"model"` // the file that was read
 	Sampler     string    `json:"sampler"`
-	Times       []float64 `json:"times"`       // noise levels; a denoiser's sampler ends at 0 after them
-	Evaluations int       `json:"evaluations"` // of the network per image
+	Times       []float64 `json:"times"`               // noise levels; a denoiser's sampler ends at 0 after them
+	Timesteps   []float64 `json:"timesteps,omitempty"` // of a sampler over timesteps, in place of noise levels
+	Evaluations int       `json:"evaluations"`         // of the network per image
 	N           int       `json:"n"`
 	Seed        uint64    `json:"seed"`
 	Label       int       `json:"label"` // Unset: those of Labels, every class in turn, or a model without classes
@@ -76,7 +78,7 @@ func (o *Sample) validate() error {
 	case o.Sampler != "" && !slices.Contains(Samplers(), o.Sampler):
 		return usage("--sampler: %s", suggest.OneOf(o.Sampler, Samplers()))
 	case o.Model == "":
-		return usage("--model is missing: a file, a run directory, or builtin")
+		return usage("--model is missing: %s", wantModel)
 	case o.Out == "":
 		return usage("--out is missing: FILE.png, FILE.jpg or FILE.webp for a grid, DIR/ for one file per image")
 	case o.N < 1 || o.N > maxImages:
@@ -98,7 +100,7 @@ func (o *Sample) validate() error {
 // request converts the options.
 func (o Sample) request() generate.Request {
 	r := generate.Request{
-		N: o.N, Seed: o.Seed, Batch: o.Batch, Sampler: o.Sampler, Steps: o.Steps, Times: o.Times, Gamma: o.Gamma, Guidance: o.Guidance, Labels: o.Labels,
+		N: o.N, Seed: o.Seed, Batch: o.Batch, Sampler: o.Sampler, Steps: o.Steps, Times: o.Times, Timesteps: o.Timesteps, Gamma: o.Gamma, Guidance: o.Guidance, Labels: o.Labels,
 		Edit: o.edit.given(),
 	}
 	r.Precision, _ = training.DTypeNamed(o.DType)
@@ -182,7 +184,7 @@ func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled,
 	if err := makeDirectories(files[0]); err != nil {
 		return none, err
 	}
-	out := Sampled{Files: files, Model: model.Path, Sampler: plan.Sampler, Times: plan.Times, Evaluations: plan.Evaluations, N: o.N, Seed: o.Seed, Label: o.Label, Labels: o.Labels}
+	out := Sampled{Files: files, Model: model.Path, Sampler: plan.Sampler, Times: plan.Times, Timesteps: plan.Timesteps, Evaluations: plan.Evaluations, N: o.N, Seed: o.Seed, Label: o.Label, Labels: o.Labels}
 	for _, label := range wanted {
 		if len(d.ClassNames) > 0 {
 			out.Classes = append(out.Classes, d.ClassNames[label])
