@@ -56,7 +56,9 @@ func TestConvertLayouts(t *testing.T) {
 	out, _ = done("info", back, "--all")
 	require.Contains(t, out, "middle_block.1.qkv.weight")
 	require.NotContains(t, out, "note: ")
-	for _, m := range []string{own, back} {
+	folder := at("folder") // of diffusers
+	done("convert", "--model", model, "--out", folder)
+	for _, m := range []string{own, back, folder} {
 		require.Equal(t, pixelsOf(t, at("a.png")), image(m, filepath.Base(m)+".png"))
 	}
 	half := at("half.safetensors")
@@ -70,7 +72,6 @@ func TestConvertLayouts(t *testing.T) {
 	}{
 		{[]string{"convert", "--model", own, "--out", at("x.safetensors")}, "--layout is missing"},
 		{[]string{"convert", "--model", own, "--layout", "edm", "--out", at("x.safetensors")}, "NVlabs/edm"},
-		{[]string{"convert", "--model", model, "--out", at("x")}, "--out: want FILE.safetensors"},
 		{[]string{"convert", "--model", model, "--variant", "fp16", "--out", at("x.safetensors")}, "--variant"},
 		{[]string{"convert", "--model", model, "--out", own}, "exists"},
 		{[]string{"sample", "--model", weightsOf(t, dir, "cd_bare.pt", ""), "--out", at("x.png")}, `"image_size"`},
