@@ -34,7 +34,11 @@ func searchedText(e job.Evaluated) string {
 		b.WriteString("the times found are no better on these images: keep the default, or search with a larger --n\n")
 		return b.String()
 	}
-	fmt.Fprintf(&b, "onestep sample --model %s --times %s --n 16 --out samples.png\n", quote.Path(e.Model), numbers(is.Times))
+	sampler := ""
+	if is.Sampler != "" {
+		sampler = " --sampler " + is.Sampler
+	}
+	fmt.Fprintf(&b, "onestep sample --model %s%s --times %s --n 16 --out samples.png\n", quote.Path(e.Model), sampler, numbers(is.Times))
 	return b.String()
 }
 

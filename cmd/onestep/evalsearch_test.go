@@ -43,6 +43,9 @@ func TestEvalSearch(t *testing.T) {
 	}
 	text := searchedText(got)
 	require.Contains(t, text, "--times "+numbers(is.Times))
+	require.NotContains(t, text, "--sampler")
+	better := job.Evaluated{Search: &job.Searched{Times: []float64{80, 2}, By: "swd", Value: 1, Before: 2, Sampler: "multistep"}}
+	require.Contains(t, searchedText(better), "--sampler multistep --times 80,2 ") // of a model of jumps
 	require.Empty(t, searchedText(job.Evaluated{}))
 }
 

@@ -26,7 +26,8 @@ type Searched struct {
 	Before   float64              `json:"default"` // with the default times
 	Interval *evaluation.Interval `json:"frechet_interval,omitempty"`
 	Was      *evaluation.Interval `json:"default_frechet_interval,omitempty"`
-	Seed     uint64               `json:"seed"` // of the first image of these; those of the search come before it
+	Sampler  string               `json:"sampler,omitempty"` // multistep, for models that have another one by default
+	Seed     uint64               `json:"seed"`              // of the first image of these; those of the search come before it
 	Trials   []SearchTrial        `json:"trials"`
 }
 
@@ -99,6 +100,9 @@ func (o Eval) search(ctx context.Context, r *evaluation.Reference, with searchab
 		return err
 	}
 	is := &Searched{By: string(by), Seed: o.Seed + uint64(n)}
+	if _, jumps := f.(models.Jumper); jumps {
+		is.Sampler = "multistep"
+	}
 	for _, t := range found.Trials {
 		is.Trials = append(is.Trials, SearchTrial{t.Levels, t.Value})
 	}
@@ -109,7 +113,7 @@ func (o Eval) search(ctx context.Context, r *evaluation.Reference, with searchab
 	}
 	measured := func(times []float64) (evaluation.Report, error) {
 		s := with.sample
-		s.Steps, s.Times, s.Seed, s.N = 0, times, is.Seed, n
+		s.Sampler, s.Steps, s.Times, s.Seed, s.N = "multistep", 0, times, is.Seed, n
 		plan, err := with.model.Plan(ctx, s.request())
 		if err != nil {
 			return evaluation.Report{}, byFlag(err)
