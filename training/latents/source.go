@@ -108,7 +108,7 @@ func (e *Error) Unwrap() error { return e.Err }
 func (c Config) check() error {
 	switch {
 	case c.Set == nil || c.Model == nil:
-		return errors.New("Set and Model must be set")
+		return errors.New("want a set and a model (Set, Model)")
 	case c.Set.Len() == 0:
 		return fmt.Errorf("%s holds no images", quote.Path(c.Set.Name()))
 	case c.Batch < 0:
@@ -116,7 +116,7 @@ func (c Config) check() error {
 	case c.Together < 0:
 		return fmt.Errorf("want at least 1 image encoded together, or 0 for 1, got %d", c.Together)
 	case c.Captions && c.Unconditional:
-		return errors.New("Captions and Unconditional exclude each other")
+		return errors.New("want only one of Captions and Unconditional")
 	}
 	return nil
 }
