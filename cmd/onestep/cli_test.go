@@ -191,7 +191,7 @@ func TestRefusals(t *testing.T) {
 		{train + "--config DIR/s0.json --method ict --s1 20", 2, "--config DIR/s0.json: s0, --s1: want"},
 		{"train --out DIR/r --config DIR/data.json", 1, "--config DIR/data.json: data nowhere: no such file"},
 		{train + "--channels 33", 2, "--channels: want an even number"},
-		{train + "--method gan", 2, `--method: want ct, ict, ect, cd, sct, scd, ctm, meanflow, pd, edm, ddpm or flow, got "gan"`},
+		{train + "--method gan", 2, `--method: want ct, ict, ect, stablect, cd, cmt, sct, scd, ctm, meanflow, soflow, alphaflow, imf, pd, msct, mscd, edm, ddpm or flow, got "gan"`},
 		{train + "--steps x", 2, `--steps: want an integer from 1 to 1000000000, got "x"`},
 		{train + "--steps -5", 2, `--steps: want an integer from 1 to 1000000000, got "-5"`},
 		{train + "--steps 0", 2, "--steps: want an integer from 1"},
