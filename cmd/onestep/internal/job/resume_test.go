@@ -636,7 +636,7 @@ func TestEveryTeacher(t *testing.T) {
 	o.Init = filepath.Join(dir, "dit")
 	set(&o, "teacher", filepath.Join(dir, "edm"))
 	_, err = o.Train(context.Background(), Hooks{})
-	require.ErrorContains(t, err, "only unet can get new ones: pass --init none")
+	require.ErrorContains(t, err, "can get new ones: pass --init none")
 
 	o = tinyRun(filepath.Join(dir, "no"), "flow")
 	set(&o, "teacher", filepath.Join(dir, "edm"))
