@@ -109,6 +109,11 @@ func workplace(t *testing.T, onestep string) string {
 	run("sample", "--model", "runs/fashion", "--n", "1", "--out", "house.png", "--threads", "1")
 	run("sample", "--model", "runs/fashion", "--n", "12", "--out", "samples/", "--threads", "1")
 	same("photos/cat/a.png", "photo.png", "painting.png")
+	openai, err := os.ReadFile("../models/checkpoint/testdata/consistency.pt")
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(at("cd_imagenet64_l2.pt"), openai, 0o666))
+	require.NoError(t, os.WriteFile(at("cd_imagenet64_l2.json"), []byte(`{"image_size": 8, "num_head_channels": 16}`), 0o666))
+	run("convert", "--model", "cd_imagenet64_l2.pt", "--out", "diffusers-cd_imagenet64_l2")
 	require.NoError(t, os.CopyFS(at("docs/editing"), os.DirFS("../docs/editing")))
 	mask := image.NewGray(image.Rect(0, 0, 40, 40))
 	draw.Draw(mask, image.Rect(0, 20, 40, 40), image.White, image.Point{}, draw.Src)
@@ -178,7 +183,7 @@ func TestReadmeCommands(t *testing.T) {
 			continue
 		case strings.Contains(line, "cifar10") || strings.Contains(line, "fashion-mnist"): // which are not everywhere
 			continue
-		case strings.Contains(line, "--device cuda"), strings.Contains(line, ".ckpt"), strings.Contains(line, "imagenet64_l2.pt"):
+		case strings.Contains(line, "--device cuda"), strings.Contains(line, ".ckpt"):
 			continue
 		}
 		t.Run(line, func(t *testing.T) {
@@ -191,7 +196,8 @@ func TestReadmeCommands(t *testing.T) {
 			if strings.HasPrefix(line, "lora convert ") { // which knows the published models alone by their adapters
 				line += " --model sd15/"
 			}
-			line = strings.NewReplacer("model-0100000", "model-0000002", "taef2_encoder.safetensors", "taef2/").Replace(line)
+			line = strings.NewReplacer("model-0100000", "model-0000002", "taef2_encoder.safetensors", "taef2/", "--label 207", "--label 4",
+				"--label 88,207", "--label 1,4").Replace(line)
 			switch name, _, _ := strings.Cut(line, " "); {
 			case name == "train-ldm": // in small
 				line = stepsOf.ReplaceAllString(strings.ReplaceAll(line, " --size small", ""), "") + " --channels 32,32 --steps 2 --batch 1 --cache cache"
