@@ -102,7 +102,7 @@ func TestOtherCommand(t *testing.T) {
 		{[]string{"generate", "--prompt", "x", "--model", ours}, []string{"consistency model", "onestep sample --model " + ours}},
 		{[]string{"generate", "--prompt", "x", "--model", adapter}, []string{"adapter", "--lora"}},
 		{[]string{"generate", "--prompt", "x", "--model", embedding}, []string{"textual inversion", "--embedding"}},
-		{[]string{"sample", "--out", dir + "/x.png", "--model", sd}, []string{"--model " + sd, "diffusers", "onestep generate --model " + sd + " --prompt"}},
+		{[]string{"sample", "--out", dir + "/x.png", "--model", sd}, []string{"--model " + sd, "Stable Diffusion", "onestep generate --model " + sd + " --prompt"}},
 		{[]string{"sample", "--out", dir + "/x.png", "--model", single}, []string{"Stable Diffusion 1", "onestep generate --model '" + single + "' --prompt"}},
 		{[]string{"sample", "--out", dir + "/x.png", "--model", adapter}, []string{"adapter", "onestep generate --model BASE --lora " + adapter}},
 		{[]string{"sample", "--out", dir + "/x.png", "--model", embedding}, []string{"textual inversion", "--embedding " + embedding}},

@@ -95,5 +95,9 @@ func TestModelSpec(t *testing.T) {
 		run(append([]string{"generate", "--model", model, "--prompt", "x", "--steps", "2", "--seed", "3", "--threads", "1", "--out", at(out)}, more...)...)
 		return pixelsOf(t, at(out))
 	}
-	require.Equal(t, draw("a.png", model), draw("b.png", at("single.safetensors")))
+	a, b := draw("a.png", model), draw("b.png", at("single.safetensors"))
+	require.Len(t, b, len(a))
+	for i := range a {
+		require.InDelta(t, a[i], b[i], 1, "pixel %d: sums depend on the address of a mapped weight", i)
+	}
 }

@@ -97,8 +97,8 @@ func (n *small) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *
 				e = e.Add(s, more.layer.Forward(s, more.v.To(s, x.DType()).Unsqueeze(s, 1)))
 			}
 		}
-		h := n.conv.Forward(s, x).Add(s, e.Unsqueeze(s, -1).Unsqueeze(s, -1))
-		return c.Dropout.Apply(s, h.SiLU(s), 0.2, 0)
+		h := n.conv.Forward(s, x.To(s, c.Computes(n.store.DType()))).Add(s, e.Unsqueeze(s, -1).Unsqueeze(s, -1))
+		return c.Dropout.Apply(s, h.SiLU(s), 0.2, 0).To(s, x.DType())
 	})
 }
 

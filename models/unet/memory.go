@@ -33,7 +33,7 @@ func (c Config) memory() (m memory) {
 	block := func(in, out float64, attends bool) {
 		p := pixels()
 		working := (2*in + 3*out) * p
-		each := (3*in + 3*out) * p // inputs of norms, activations and convolutions
+		each := 2.5 * (in + out) * p // inputs of norms and convolutions, and of activations where norm and activation are two operators
 		if attends {
 			working = max(working, 7*out*p)
 			each += 8 * out * p

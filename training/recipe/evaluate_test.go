@@ -69,7 +69,7 @@ func TestEvaluationOptions(t *testing.T) {
 	var of *OptionError
 	require.ErrorAs(t, err, &of)
 	require.Equal(t, "eval-n", of.Option)
-	require.ErrorContains(t, err, "eval-every")
+	require.ErrorContains(t, err, "eval_every")
 	for every, want := range map[int]bool{0: false, 2: true} {
 		r.EvalN, r.EvalEvery = 0, every
 		resolved, err := r.Resolve()
