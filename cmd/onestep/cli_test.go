@@ -177,7 +177,7 @@ func TestRefusals(t *testing.T) {
 		{"sample --model builtin --n 5 --out DIR/out/", 1, "000003.png exists"},
 		{"sample --model DIR/none --out DIR/x.png", 1, "no such file"},
 		{"sample --model DIR --out DIR/x.png", 1, "no snapshot"},
-		{"sample --model DIR/pipe --out DIR/x.png", 1, "regular file"},
+		{"sample --model DIR/pipe --out DIR/x.png", 1, "named pipe: want a regular file"},
 		{"sample --model " + junk + " --out DIR/x.png", 1, "a text file"},
 		{"train", 2, "--data is missing"},
 		{"train --data emoji", 2, "--out is missing"},

@@ -90,14 +90,11 @@ func TestModelSpec(t *testing.T) {
 	meta = check(at("other.safetensors"), "other", "")
 	require.NotContains(t, meta, "modelspec.description")
 
-	// What is written draws as its source.
+	// What is written draws as its source. In bfloat16, as weights that are used where the files are mapped give sums that depend on their
+	// address (TestWeightsAtOtherAddresses).
 	draw := func(out, model string, more ...string) []byte {
-		run(append([]string{"generate", "--model", model, "--prompt", "x", "--steps", "2", "--seed", "3", "--threads", "1", "--out", at(out)}, more...)...)
+		run(append([]string{"generate", "--model", model, "--prompt", "x", "--steps", "2", "--seed", "3", "--threads", "1", "--dtype", "bf16", "--out", at(out)}, more...)...)
 		return pixelsOf(t, at(out))
 	}
-	a, b := draw("a.png", model), draw("b.png", at("single.safetensors"))
-	require.Len(t, b, len(a))
-	for i := range a {
-		require.InDelta(t, a[i], b[i], 1, "pixel %d: sums depend on the address of a mapped weight", i)
-	}
+	require.Equal(t, draw("a.png", model), draw("b.png", at("single.safetensors")))
 }
