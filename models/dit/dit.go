@@ -81,18 +81,7 @@ func (d *DiT) Tensors() iter.Seq2[string, *torch.Tensor] { return d.store.Tensor
 func (d *DiT) Store() *nn.Store { return d.store }
 
 // Clone makes a copy with weights of its own that do not require gradients, for a target network or EMA weights.
-func (d *DiT) Clone() (*DiT, error) {
-	c, err := New(d.config, d.store.Device(), d.store.DType(), 0)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.Load(d.Tensors()); err != nil {
-		c.Close()
-		return nil, err
-	}
-	c.store.SetRequiresGrad(false)
-	return c, nil
-}
+func (d *DiT) Clone() (*DiT, error) { return nn.Clone(d, New) }
 
 // Close frees the weights.
 func (d *DiT) Close() { d.store.Close() }

@@ -70,18 +70,7 @@ func (m *MLP) Load(values iter.Seq2[string, *torch.Tensor]) error { return m.sto
 func (m *MLP) Store() *nn.Store { return m.store }
 
 // Clone makes a copy with weights of its own that do not require gradients, for a target network or EMA weights.
-func (m *MLP) Clone() (*MLP, error) {
-	c, err := New(m.config, m.store.Device(), m.store.DType(), 0)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.Load(m.Tensors()); err != nil {
-		c.Close()
-		return nil, err
-	}
-	c.store.SetRequiresGrad(false)
-	return c, nil
-}
+func (m *MLP) Clone() (*MLP, error) { return nn.Clone(m, New) }
 
 // Close frees the weights.
 func (m *MLP) Close() { m.store.Close() }

@@ -229,18 +229,7 @@ func (u *UNet) Adopt(weights iter.Seq2[string, *torch.Tensor]) error {
 func (u *UNet) Store() *nn.Store { return u.store }
 
 // Clone makes a copy with weights of its own that do not require gradients, for a target network or EMA weights.
-func (u *UNet) Clone() (*UNet, error) {
-	c, err := New(u.config, u.store.Device(), u.store.DType(), 0)
-	if err != nil {
-		return nil, err
-	}
-	if err := c.Load(u.Tensors()); err != nil {
-		c.Close()
-		return nil, err
-	}
-	c.store.SetRequiresGrad(false)
-	return c, nil
-}
+func (u *UNet) Clone() (*UNet, error) { return nn.Clone(u, New) }
 
 // Close frees the weights.
 func (u *UNet) Close() { u.store.Close() }
