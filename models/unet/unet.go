@@ -5,7 +5,6 @@ import (
 	"iter"
 	"math"
 	"slices"
-	"strings"
 
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/blocks"
@@ -196,33 +195,11 @@ func (u *UNet) Load(weights iter.Seq2[string, *torch.Tensor]) error { return u.s
 // computes the same as the source network, whatever its additional inputs, and can be trained from there. All other weights have to
 // match as in Load.
 func (u *UNet) Adopt(weights iter.Seq2[string, *torch.Tensor]) error {
-	return torch.Run(u.store.Device(), func(s *torch.Scope) error {
-		return u.Load(func(yield func(string, *torch.Tensor) bool) {
-			given := map[string]bool{}
-			for name, v := range weights {
-				module, _, _ := strings.Cut(name, ".")
-				given[module] = true
-				if name == classes+".weight" && u.config.NullLabel && !u.config.LabelsFirst && v.NDim() == 2 && v.Dim(0) == u.config.Classes {
-					v = v.Pad(s, []int{0, 0, 0, 1}, torch.PadConstant, 0)
-				}
-				if !yield(name, v) {
-					return
-				}
-			}
-			for name, v := range u.Parameters() {
-				module, layer, _ := strings.Cut(name, ".")
-				if given[module] || !slices.Contains([]string{classes, until, guidance}, module) {
-					continue
-				}
-				if !strings.HasPrefix(layer, "linear_1.") {
-					v = torch.ZerosLike(s, v)
-				}
-				if !yield(name, v) {
-					return
-				}
-			}
-		})
-	})
+	o := blocks.Adoption{Modules: []string{classes, until, guidance}}
+	if u.config.NullLabel && !u.config.LabelsFirst {
+		o.Table, o.Rows = classes+".weight", u.config.Classes
+	}
+	return o.Load(u.store, weights)
 }
 
 // Store returns the owner of the weights.
