@@ -397,7 +397,7 @@ func (in *imported) open(path string, dev torch.Device) (*File, error) {
 	if err != nil {
 		return fail(err)
 	}
-	if err := in.load(net, dev); err != nil {
+	if err := in.load(net); err != nil {
 		net.Close()
 		return fail(err)
 	}
@@ -425,7 +425,7 @@ func (in *imported) dtype() torch.DType {
 }
 
 // load copies the weights into the network.
-func (in *imported) load(net network.Network, dev torch.Device) error {
+func (in *imported) load(net network.Network) error {
 	if in.constants != nil {
 		if err := in.constants(); err != nil {
 			return err
@@ -446,16 +446,11 @@ func (in *imported) load(net network.Network, dev torch.Device) error {
 	if err != nil {
 		return err
 	}
-	return torch.Run(dev, func(s *torch.Scope) error {
-		var all []*torch.Tensor
-		for _, w := range net.Tensors() {
-			all = append(all, w)
-		}
-		if n := torch.CountNonFinite(s, all); n > 0 {
-			return fmt.Errorf("%d of its weights are NaN or infinite: training diverged, or the file is damaged", n)
-		}
-		return nil
-	})
+	n, err := net.Store().NonFinite()
+	if n > 0 {
+		err = fmt.Errorf("%d of its weights are NaN or infinite: training diverged, or the file is damaged", n)
+	}
+	return err
 }
 
 // SaveOptions configure Save.

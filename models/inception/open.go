@@ -4,13 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"iter"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/datadir"
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/internal/foldednorm"
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
@@ -66,26 +65,13 @@ func Open(path string, dev torch.Device) (*Net, error) {
 }
 
 // read makes the network with the weights of a file.
-func read(src nn.Source, dev torch.Device) (n *Net, err error) {
+func read(src nn.Source, dev torch.Device) (*Net, error) {
 	if err := recognise(src); err != nil {
 		return nil, err
 	}
-	n = &Net{}
-	if n.store, err = nn.BuildFrom(folded{src}, dev, torch.Float32, n.build); err != nil {
-		return nil, err
-	}
-	err = torch.Run(dev, func(s *torch.Scope) error {
-		var all []*torch.Tensor
-		for _, t := range n.store.Tensors() {
-			all = append(all, t)
-		}
-		if bad := torch.CountNonFinite(s, all); bad > 0 {
-			return fmt.Errorf("%d weights are NaN or infinite: the file is damaged", bad)
-		}
-		return nil
-	})
-	if err != nil {
-		n.Close()
+	n := &Net{}
+	var err error
+	if n.store, err = foldednorm.Build(src, dev, normEps, convOf, n.build); err != nil {
 		return nil, err
 	}
 	return n, nil
@@ -106,86 +92,8 @@ func recognise(src nn.Source) error {
 	return nil
 }
 
-// folded are a file's weights with each batch norm folded into the convolution before it:
-//
-//	w' = w·γ/√(var + ε)        b' = β - mean·γ/√(var + ε)
-//
-// The file has X.conv.weight and X.bn.*, the network X.weight and X.bias.
-type folded struct{ nn.Source }
-
-// split returns the layer and the last part of a name.
-func split(name string) (layer, kind string) {
-	i := strings.LastIndex(name, ".")
-	return name[:max(i, 0)], name[i+1:]
-}
-
-// Info describes a folded tensor.
-func (f folded) Info(name string) (shape []int, d torch.DType, ok bool) {
-	layer, kind := split(name)
-	switch {
-	case layer == "fc":
-		return f.Source.Info(name)
-	case kind == "bias":
-		return f.Source.Info(layer + ".bn.bias")
-	}
-	return f.Source.Info(layer + ".conv.weight")
-}
-
-// Names yields the tensors of the network, and any others of the file by their own names.
-func (f folded) Names() iter.Seq[string] {
-	return func(yield func(string) bool) {
-		for name := range f.Source.Names() {
-			layer, kind := split(name)
-			at, part := split(layer)
-			switch {
-			case part == "conv" && kind == "weight":
-				if !yield(at+".weight") || !yield(at+".bias") {
-					return
-				}
-			case part == "bn" && slices.Contains(norms, kind) || part == "bn" && kind == "num_batches_tracked":
-			case !yield(name):
-				return
-			}
-		}
-	}
-}
-
-// norms are the parameters of a batch norm.
-var norms = []string{"weight", "bias", "running_mean", "running_var"}
-
-// Release does nothing: the file is read once.
-func (f folded) Release(string) {}
-
-// Get returns a folded tensor.
-func (f folded) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
-	layer, kind := split(name)
-	if layer == "fc" {
-		t, err := f.Source.Get(s, name)
-		if err != nil {
-			return nil, err
-		}
-		return t.Clone(s), nil // no view, so that the file can be closed
-	}
-	shape, _, _ := f.Source.Info(layer + ".conv.weight")
-	var all []*torch.Tensor
-	for _, part := range norms {
-		part = layer + ".bn." + part
-		if got, _, ok := f.Source.Info(part); !ok || len(shape) == 0 || !slices.Equal(got, shape[:1]) {
-			return nil, fmt.Errorf("%s: want shape %v, got %v", quote.Text(part), shape[:min(len(shape), 1)], got)
-		}
-		t, err := f.Source.Get(s, part)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, t.To(s, torch.Float64))
-	}
-	factor := all[0].Div(s, all[3].AddScalar(s, normEps).Sqrt(s))
-	if kind == "bias" {
-		return all[1].Sub(s, all[2].Mul(s, factor)).To(s, torch.Float32), nil
-	}
-	w, err := f.Source.Get(s, layer+".conv.weight")
-	if err != nil {
-		return nil, err
-	}
-	return w.To(s, torch.Float64).Mul(s, factor.Reshape(s, -1, 1, 1, 1)).To(s, torch.Float32), nil
+// convOf implements foldednorm.Of: the file has X.conv.weight and X.bn.*, the network X.weight and X.bias.
+func convOf(conv string) (layer, norm string, ok bool) {
+	layer, part := foldednorm.Split(conv)
+	return layer, layer + ".bn", part == "conv"
 }

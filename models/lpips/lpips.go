@@ -165,14 +165,14 @@ func (l *LPIPS) Load(values iter.Seq2[string, *torch.Tensor]) error {
 	if err := l.store.Load(values); err != nil {
 		return err
 	}
+	n, err := l.store.NonFinite()
+	if n > 0 {
+		err = fmt.Errorf("%d weights are NaN or infinite: the file is damaged", n)
+	}
+	if err != nil {
+		return err
+	}
 	return torch.Run(l.store.Device(), func(s *torch.Scope) error {
-		var all []*torch.Tensor
-		for _, w := range l.store.Tensors() {
-			all = append(all, w)
-		}
-		if n := torch.CountNonFinite(s, all); n > 0 {
-			return fmt.Errorf("%d weights are NaN or infinite: the file is damaged", n)
-		}
 		for _, c := range []struct {
 			name string
 			got  *torch.Tensor

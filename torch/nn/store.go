@@ -126,6 +126,19 @@ func (st *Store) Tensors() iter.Seq2[string, *torch.Tensor] {
 	}
 }
 
+// NonFinite returns how many elements of the tensors are NaN or infinite.
+func (st *Store) NonFinite() (n int, err error) {
+	err = torch.Run(st.Device(), func(s *torch.Scope) error {
+		var all []*torch.Tensor
+		for _, t := range st.Tensors() {
+			all = append(all, t)
+		}
+		n = torch.CountNonFinite(s, all)
+		return nil
+	})
+	return n, err
+}
+
 // Layers yields linear layers, convolutions and norms by their paths, which are the names of their weights without ".weight", in order
 // of creation.
 func (st *Store) Layers() iter.Seq2[string, Layer] {

@@ -51,6 +51,22 @@ func TestStoreKeepsNamesInOrder(t *testing.T) {
 	}
 }
 
+func TestNonFinite(t *testing.T) {
+	st := newStore(t, torch.Float32, 1)
+	st.Root().Param("a", Ones, 3)
+	b := st.Root().Buffer("b", Ones, 2)
+	n, err := st.NonFinite()
+	require.NoError(t, err)
+	require.Zero(t, n)
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		b.CopyFrom(s, torch.FromSlice(s, []float32{float32(math.NaN()), float32(math.Inf(1))}, 2))
+		return nil
+	}))
+	n, err = st.NonFinite()
+	require.NoError(t, err)
+	require.Equal(t, 2, n)
+}
+
 func TestStoreRefusesANameTwice(t *testing.T) {
 	st := newStore(t, torch.Float32, 1)
 	st.Root().Param("w", Zeros, 1)
