@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"iter"
 	"maps"
 	"path/filepath"
 	"slices"
@@ -15,7 +14,6 @@ import (
 	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/network"
-	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/component"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -200,13 +198,6 @@ func (f *folder) files() ([]string, error) {
 	return all, w.Close()
 }
 
-// renamed is a source with other names for some tensors.
-type renamed struct {
-	nn.Source
-	theirs map[string]string // by our names
-	names  []string          // ours, in the source's order
-}
-
 // oldNames are the names that old versions of diffusers gave to the layers of attention, and today's.
 var oldNames = [][2]string{{".query.", ".to_q."}, {".key.", ".to_k."}, {".value.", ".to_v."}, {".proj_attn.", ".to_out.0."}}
 
@@ -214,8 +205,8 @@ var oldNames = [][2]string{{".query.", ".to_q."}, {".key.", ".to_k."}, {".value.
 const oldFrequencies, frequencies = "time_proj.W", "time_proj.weight"
 
 // today gives the tensors of a UNet2DModel today's names. A tensor whose new name is taken keeps its own, so that it is reported as unexpected.
-func today(src nn.Source) *renamed {
-	r := &renamed{src, map[string]string{}, nil}
+func today(src nn.Source) *nn.Renamed {
+	r := &nn.Renamed{}
 	for name := range src.Names() {
 		ours := name
 		for _, old := range oldNames {
@@ -229,39 +220,9 @@ func today(src nn.Source) *renamed {
 			}
 			ours = frequencies
 		}
-		if _, taken := r.theirs[ours]; taken {
-			ours = name
+		if _, ok := r.Add(ours, src, name); !ok {
+			r.Add(name+" (twice: "+ours+")", src, name)
 		}
-		r.theirs[ours] = name
-		r.names = append(r.names, ours)
 	}
 	return r
-}
-
-// Names implements nn.Source.
-func (r *renamed) Names() iter.Seq[string] { return slices.Values(r.names) }
-
-// Info implements nn.Source.
-func (r *renamed) Info(name string) ([]int, torch.DType, bool) {
-	theirs, ok := r.theirs[name]
-	if !ok {
-		return nil, 0, false
-	}
-	return r.Source.Info(theirs)
-}
-
-// Get implements nn.Source.
-func (r *renamed) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
-	theirs, ok := r.theirs[name]
-	if !ok {
-		return nil, fmt.Errorf("there is no tensor %s", quote.Quoted(name))
-	}
-	return r.Source.Get(s, theirs)
-}
-
-// Release implements nn.Source.
-func (r *renamed) Release(name string) {
-	if theirs, ok := r.theirs[name]; ok {
-		r.Source.Release(theirs)
-	}
 }

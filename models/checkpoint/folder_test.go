@@ -5,6 +5,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -278,4 +279,23 @@ func FuzzFolder(f *testing.F) {
 		_, err := ReadDescription(dir)
 		require.Error(t, err) // there are no weights
 	})
+}
+
+// A tensor by its old name beside another by today's is not dropped in silence: its name is none of the network's.
+func TestToday(t *testing.T) {
+	const old, now = "mid_block.attentions.0.query.weight", "mid_block.attentions.0.to_q.weight"
+	require.NoError(t, torch.Run(torch.CPU, func(s *torch.Scope) error {
+		x := torch.Ones(s, torch.Float32, 1)
+		for _, names := range [][]string{{old, now}, {now, old}} {
+			r := today(hold(func(yield func(string, *torch.Tensor) bool) {
+				for _, name := range names {
+					if !yield(name, x) {
+						return
+					}
+				}
+			}))
+			require.Equal(t, []string{now, names[1] + " (twice: " + now + ")"}, slices.Collect(r.Names()))
+		}
+		return nil
+	}))
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"iter"
 	"maps"
 	"os"
 	"path/filepath"
@@ -186,7 +185,7 @@ func originalTiny(files []nn.Source) (_ TinyConfig, _ nn.Source, decoder bool, e
 	}
 	all := layouts[2-len(files):]
 	if len(files) == 1 && alone(files[0]) {
-		files, decoder, all = []nn.Source{renamed{}, files[0]}, true, layouts[:1]
+		files, decoder, all = []nn.Source{&nn.Renamed{}, files[0]}, true, layouts[:1]
 	}
 	for _, l := range all {
 		src, err := l.rename(files)
@@ -235,8 +234,8 @@ var comfy = []string{"vae_scale", "vae_shift"}
 
 // rename returns the files' tensors by diffusers' names. Tensors of neither encoder nor decoder keep their names, so that they are
 // reported.
-func (l layout) rename(files []nn.Source) (renamed, error) {
-	src := renamed{at: map[string]place{}}
+func (l layout) rename(files []nn.Source) (*nn.Renamed, error) {
+	src := &nn.Renamed{}
 	for i, f := range files {
 		for name := range f.Names() {
 			if slices.Contains(comfy, name) {
@@ -248,11 +247,9 @@ func (l layout) rename(files []nn.Source) (renamed, error) {
 					ours = v
 				}
 			}
-			if other, ok := src.at[ours]; ok {
-				return src, fmt.Errorf("want one tensor for %s, got %s and %s", ours, quote.Quoted(other.name), quote.Quoted(name))
+			if other, ok := src.Add(ours, f, name); !ok {
+				return src, fmt.Errorf("want one tensor for %s, got %s and %s", ours, quote.Quoted(other), quote.Quoted(name))
 			}
-			src.at[ours] = place{f, name}
-			src.names = append(src.names, ours)
 		}
 	}
 	return src, nil
@@ -267,44 +264,4 @@ func (l layout) ours(half int, name string) (string, bool) {
 		return "", false
 	}
 	return halves[half] + strconv.Itoa(n-l.shift[half]) + "." + tail, true
-}
-
-// renamed is tensors under other names.
-type renamed struct {
-	names []string
-	at    map[string]place
-}
-
-// place is the file and name of a tensor.
-type place struct {
-	nn.Source
-	name string
-}
-
-// Info implements nn.Source.
-func (r renamed) Info(name string) ([]int, torch.DType, bool) {
-	p, ok := r.at[name]
-	if !ok {
-		return nil, 0, false
-	}
-	return p.Source.Info(p.name)
-}
-
-// Names implements nn.Source.
-func (r renamed) Names() iter.Seq[string] { return slices.Values(r.names) }
-
-// Get implements nn.Source.
-func (r renamed) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
-	p, ok := r.at[name]
-	if !ok {
-		return nil, fmt.Errorf("there is no tensor %s", quote.Quoted(name))
-	}
-	return p.Source.Get(s, p.name)
-}
-
-// Release implements nn.Source.
-func (r renamed) Release(name string) {
-	if p, ok := r.at[name]; ok {
-		p.Source.Release(p.name)
-	}
 }
