@@ -27,7 +27,7 @@ type UNet struct {
 
 	convIn  nn.Conv2D
 	down    []level
-	mid     []block // two residual blocks, attention after the first
+	mid     []blocks.Unit // two, attention after the first
 	up      []level
 	normOut nn.GroupNorm
 	convOut nn.Conv2D
@@ -35,20 +35,8 @@ type UNet struct {
 
 // level is the blocks of one resolution and the resampling after them.
 type level struct {
-	blocks   []block
-	resample sampler  // nil: none
-	pyramid  *pyramid // after resample; nil: none
-}
-
-// block is a residual block and the attention after it, if any.
-type block struct {
-	res  *blocks.Residual
-	attn *blocks.SelfAttention // or nil
-}
-
-// sampler resamples an image.
-type sampler interface {
-	Forward(s *torch.Scope, x, emb *torch.Tensor, c models.Cond) *torch.Tensor
+	blocks.Level
+	pyramid *pyramid // after resampling; nil: none
 }
 
 // New makes a network with random weights drawn from seed: PyTorch's defaults, with the last convolution of every residual block and
@@ -93,16 +81,16 @@ func (u *UNet) build(p nn.Path) {
 		lp, out := p.Sub("down_blocks", i), c.Channels*m
 		var l level
 		for j := range c.Blocks {
-			b := block{res: newResidual(lp.Sub("resnets", j), c, ch, out, c.SkipScale)}
+			b := blocks.Unit{Residual: newResidual(lp.Sub("resnets", j), c, ch, out, c.SkipScale)}
 			if c.attendsAt(side) {
-				b.attn = newAttention(lp.Sub("attentions", j), c, out, c.SkipScale)
+				b.Attention = newAttention(lp.Sub("attentions", j), c, out, c.SkipScale)
 			}
-			l.blocks = append(l.blocks, b)
+			l.Units = append(l.Units, b)
 			skips = append(skips, out)
 			ch = out
 		}
 		if i < len(c.Mult)-1 {
-			l.resample = newSampler(lp.Sub("downsamplers", 0), c, f, ch, "down")
+			l.Resample = newSampler(lp.Sub("downsamplers", 0), c, f, ch, "down")
 			if c.ResidualInput {
 				l.pyramid = newPyramid(lp.Sub("aux_residual"), c, f, aux, ch)
 				aux = ch
@@ -114,11 +102,11 @@ func (u *UNet) build(p nn.Path) {
 	}
 
 	mp := p.Sub("mid_block")
-	first := block{res: newResidual(mp.Sub("resnets", 0), c, ch, ch, c.MidSkipScale)}
+	first := blocks.Unit{Residual: newResidual(mp.Sub("resnets", 0), c, ch, ch, c.MidSkipScale)}
 	if !c.NoMidAttention {
-		first.attn = newAttention(mp.Sub("attentions", 0), c, ch, c.MidSkipScale)
+		first.Attention = newAttention(mp.Sub("attentions", 0), c, ch, c.MidSkipScale)
 	}
-	u.mid = []block{first, {res: newResidual(mp.Sub("resnets", 1), c, ch, ch, c.MidSkipScale)}}
+	u.mid = []blocks.Unit{first, {Residual: newResidual(mp.Sub("resnets", 1), c, ch, ch, c.MidSkipScale)}}
 
 	for i := range c.Mult {
 		lp, out := p.Sub("up_blocks", i), c.Channels*c.Mult[len(c.Mult)-1-i]
@@ -126,19 +114,19 @@ func (u *UNet) build(p nn.Path) {
 		for j := range c.Blocks + 1 {
 			skip := skips[len(skips)-1]
 			skips = skips[:len(skips)-1]
-			b := block{res: newResidual(lp.Sub("resnets", j), c, ch+skip, out, c.SkipScale)}
+			b := blocks.Unit{Residual: newResidual(lp.Sub("resnets", j), c, ch+skip, out, c.SkipScale)}
 			if c.attendsAt(side) && (j == c.Blocks || !c.LastDecoderAttention) {
 				at := j
 				if c.LastDecoderAttention {
 					at = 0
 				}
-				b.attn = newAttention(lp.Sub("attentions", at), c, out, c.SkipScale)
+				b.Attention = newAttention(lp.Sub("attentions", at), c, out, c.SkipScale)
 			}
-			l.blocks = append(l.blocks, b)
+			l.Units = append(l.Units, b)
 			ch = out
 		}
 		if i < len(c.Mult)-1 {
-			l.resample = newSampler(lp.Sub("upsamplers", 0), c, f, ch, "up")
+			l.Resample = newSampler(lp.Sub("upsamplers", 0), c, f, ch, "up")
 			side *= 2
 		}
 		u.up = append(u.up, l)
@@ -160,13 +148,8 @@ func (u *UNet) build(p nn.Path) {
 
 // residuals are the residual blocks in the order of a forward pass.
 func (u *UNet) residuals() (all []*blocks.Residual) {
-	for _, l := range slices.Concat(u.down, []level{{blocks: u.mid}}, u.up) {
-		for _, b := range l.blocks {
-			all = append(all, b.res)
-		}
-		if r, ok := l.resample.(*blocks.Residual); ok {
-			all = append(all, r)
-		}
+	for _, l := range slices.Concat(u.down, []level{{Level: blocks.Level{Units: u.mid}}}, u.up) {
+		all = append(all, l.Residuals()...)
 	}
 	return all
 }
@@ -224,12 +207,12 @@ func (u *UNet) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *t
 		h, aux := u.convIn.Adapted(s, in, c.Adapters), in
 		skips := []*torch.Tensor{h}
 		for _, l := range u.down {
-			for _, b := range l.blocks {
-				h = b.forward(s, h, emb, c)
+			for _, b := range l.Units {
+				h = b.Forward(s, h, emb, c)
 				skips = append(skips, h)
 			}
-			if l.resample != nil {
-				h = l.resize(s, h, emb, c)
+			if l.Resample != nil {
+				h = l.Resize(s, h, emb, c)
 				if l.pyramid != nil {
 					h = blocks.Release(blocks.Checkpoint(s, c.Checkpointing, func(s *torch.Scope, x []*torch.Tensor) *torch.Tensor {
 						return l.pyramid.forward(s, x[0], x[1], c.Adapters)
@@ -240,16 +223,16 @@ func (u *UNet) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *t
 			}
 		}
 		for _, b := range u.mid {
-			h = b.forward(s, h, emb, c)
+			h = b.Forward(s, h, emb, c)
 		}
 		for _, l := range u.up {
-			for _, b := range l.blocks {
+			for _, b := range l.Units {
 				last := len(skips) - 1
-				h = b.join(s, h, skips[last], emb, c)
+				h = b.Join(s, h, skips[last], emb, c)
 				skips = skips[:last]
 			}
-			if l.resample != nil {
-				h = blocks.Release(l.resize(s, h, emb, c), h)
+			if l.Resample != nil {
+				h = blocks.Release(l.Resize(s, h, emb, c), h)
 			}
 		}
 		y := u.convOut.Adapted(s, u.normOut.AdaptedSiLU(s, h, c.Adapters), c.Adapters).To(s, x.DType())
@@ -346,43 +329,6 @@ func newEmbedding(p nn.Path, in, width int) *blocks.TimestepEmbedding {
 	}
 }
 
-// resize runs the resampling after a level's blocks.
-func (l level) resize(s *torch.Scope, h, emb *torch.Tensor, c models.Cond) *torch.Tensor {
-	return blocks.Checkpoint(s, c.Checkpointing, func(s *torch.Scope, x []*torch.Tensor) *torch.Tensor {
-		return l.resample.Forward(s, x[0], x[1], c)
-	}, h, emb)
-}
-
-func (b block) forward(s *torch.Scope, x, emb *torch.Tensor, c models.Cond) *torch.Tensor {
-	return blocks.Checkpoint(s, c.Checkpointing, func(s *torch.Scope, x []*torch.Tensor) *torch.Tensor {
-		return b.compute(s, x[0], x[1], c)
-	}, x, emb)
-}
-
-// join is forward of h and the skip connection, concatenated. It frees both.
-func (b block) join(s *torch.Scope, h, skip, emb *torch.Tensor, c models.Cond) *torch.Tensor {
-	own := !s.GradEnabled() // then they are freed as early as possible
-	y := blocks.Checkpoint(s, c.Checkpointing, func(s *torch.Scope, x []*torch.Tensor) *torch.Tensor {
-		both := torch.Cat(s, x[:2], 1)
-		if own {
-			h.Free()
-			skip.Free()
-		}
-		return blocks.Release(b.compute(s, both, x[2], c), both)
-	}, h, skip, emb)
-	h.Free()
-	skip.Free()
-	return y
-}
-
-func (b block) compute(s *torch.Scope, x, emb *torch.Tensor, c models.Cond) *torch.Tensor {
-	h := b.res.Forward(s, x, emb, c)
-	if b.attn == nil {
-		return h
-	}
-	return blocks.Release(b.attn.Forward(s, h, c.Adapters), h)
-}
-
 // newResidual makes a residual block whose last convolution is initialised near zero.
 func newResidual(p nn.Path, c Config, in, out int, scale float64) *blocks.Residual {
 	return blocks.NewResidual(p, in, out, c.residual(in, out, scale))
@@ -413,28 +359,14 @@ func newAttention(p nn.Path, c Config, channels int, scale float64) *blocks.Self
 	})
 }
 
-// shrink and grow are the samplers that take no embedding.
-type (
-	shrink struct{ *blocks.Downsample }
-	grow   struct{ *blocks.Upsample }
-)
-
-func (d shrink) Forward(s *torch.Scope, x, _ *torch.Tensor, c models.Cond) *torch.Tensor {
-	return d.Downsample.Forward(s, x, c.Adapters)
-}
-
-func (u grow) Forward(s *torch.Scope, x, _ *torch.Tensor, c models.Cond) *torch.Tensor {
-	return u.Double(s, x, c.Adapters)
-}
-
-func newSampler(p nn.Path, c Config, f *blocks.FIR, channels int, way string) sampler {
+func newSampler(p nn.Path, c Config, f *blocks.FIR, channels int, way string) blocks.Resampler {
 	switch {
 	case c.Resample == ResampleResidual:
 		return newResampling(p, c, f, channels, way)
 	case way == "down":
-		return shrink{blocks.NewDownsample(p, channels, c.PadAfter)}
+		return blocks.NewShrink(p, channels, c.PadAfter)
 	}
-	return grow{blocks.NewUpsample(p, channels)}
+	return blocks.NewGrow(p, channels)
 }
 
 // nearZero scales the initial weights of the last layer of a residual branch.

@@ -26,7 +26,7 @@ type UNet2D struct {
 
 	convIn  nn.Conv2D
 	down    []level
-	mid     []block
+	mid     []blocks.Unit
 	up      []level
 	normOut nn.GroupNorm
 	convOut nn.Conv2D
@@ -35,21 +35,11 @@ type UNet2D struct {
 // level is the blocks of one resolution in one direction, and the resampling after them.
 type level struct {
 	traits
-	blocks []block
-
-	residual *blocks.Residual // the resampling: one of the three, or none
-	shrink   *blocks.Downsample
-	grow     *blocks.Upsample
+	blocks.Level
 
 	toFeatures *nn.Conv2D // of an input image, or nil
 	toImage    *nn.Conv2D // of an output image, or nil
 	imageNorm  nn.GroupNorm
-}
-
-// block is a residual block and the attention after it, if any.
-type block struct {
-	res  *blocks.Residual
-	attn *blocks.SelfAttention // or nil
 }
 
 // The filter of NCSN++'s blocks.
@@ -96,7 +86,7 @@ func (u *UNet2D) build(p nn.Path) {
 	for i, st := range all.down {
 		u.down = append(u.down, u.level(p.Sub("down_blocks", i), st, true))
 	}
-	u.mid = u.blocks(p.Sub("mid_block"), all.mid)
+	u.mid = u.units(p.Sub("mid_block"), all.mid)
 	for i, st := range all.up {
 		u.up = append(u.up, u.level(p.Sub("up_blocks", i), st, false))
 	}
@@ -116,15 +106,15 @@ func (u *UNet2D) build(p nn.Path) {
 	}
 }
 
-func (u *UNet2D) blocks(p nn.Path, units []unit) (all []block) {
+func (u *UNet2D) units(p nn.Path, units []unit) (all []blocks.Unit) {
 	for j, v := range units {
-		b := block{res: blocks.NewResidual(p.Sub("resnets", j), v.in, v.out, u.residual(v.groupsIn, v.groupsOut, v.out, v.scale))}
+		b := blocks.Unit{Residual: blocks.NewResidual(p.Sub("resnets", j), v.in, v.out, u.residual(v.groupsIn, v.groupsOut, v.out, v.scale))}
 		if v.attends {
 			heads := 1
 			if d := u.config.HeadDim; d > 0 {
 				heads = v.out / d
 			}
-			b.attn = blocks.NewSelfAttention(p.Sub("attentions", v.place), v.out, blocks.SelfAttentionOptions{
+			b.Attention = blocks.NewSelfAttention(p.Sub("attentions", v.place), v.out, blocks.SelfAttentionOptions{
 				Heads: heads, Groups: v.groupsAttention, Eps: u.config.NormEps, Scale: v.scale, Last: lastInit(v.out),
 			})
 		}
@@ -142,16 +132,16 @@ func (u *UNet2D) residual(in, out, channels int, scale float64) blocks.ResidualO
 }
 
 func (u *UNet2D) level(p nn.Path, st stage, down bool) level {
-	l := level{traits: st.traits, blocks: u.blocks(p, st.units)}
+	l := level{traits: st.traits, Level: blocks.Level{Units: u.units(p, st.units)}}
 	ch := st.channels
 	if !st.resamples {
 		return l
 	}
 	if !st.resnet {
 		if down {
-			l.shrink = blocks.NewDownsample(p.Sub("downsamplers", 0), ch, u.config.PadAfter)
+			l.Resample = blocks.NewShrink(p.Sub("downsamplers", 0), ch, u.config.PadAfter)
 		} else {
-			l.grow = blocks.NewUpsample(p.Sub("upsamplers", 0), ch)
+			l.Resample = blocks.NewGrow(p.Sub("upsamplers", 0), ch)
 		}
 		return l
 	}
@@ -160,16 +150,16 @@ func (u *UNet2D) level(p nn.Path, st stage, down bool) level {
 	o.Resize = resize(st.skip, down)
 	switch {
 	case st.skip && down:
-		l.residual = blocks.NewResidual(p.Sub("resnet_down"), ch, ch, o)
+		l.Resample = blocks.NewResidual(p.Sub("resnet_down"), ch, ch, o)
 		l.toFeatures = new(blocks.NewConv(p.Sub("skip_conv"), u.config.InChannels, ch, 1))
 	case st.skip:
-		l.residual = blocks.NewResidual(p.Sub("resnet_up"), ch, ch, o)
+		l.Resample = blocks.NewResidual(p.Sub("resnet_up"), ch, ch, o)
 		l.toImage = new(blocks.NewConv(p.Sub("skip_conv"), ch, u.config.OutChannels, 3))
 		l.imageNorm = nn.NewGroupNorm(p.Sub("skip_norm"), st.groups, ch, u.config.NormEps)
 	case down:
-		l.residual = blocks.NewResidual(p.Sub("downsamplers", 0), ch, ch, o)
+		l.Resample = blocks.NewResidual(p.Sub("downsamplers", 0), ch, ch, o)
 	default:
-		l.residual = blocks.NewResidual(p.Sub("upsamplers", 0), ch, ch, o)
+		l.Resample = blocks.NewResidual(p.Sub("upsamplers", 0), ch, ch, o)
 	}
 	return l
 }
@@ -193,13 +183,8 @@ func resize(filtered, down bool) func(s *torch.Scope, x *torch.Tensor) *torch.Te
 
 // residuals are the residual blocks in the order of a forward pass.
 func (u *UNet2D) residuals() (all []*blocks.Residual) {
-	for _, l := range slices.Concat(u.down, []level{{blocks: u.mid}}, u.up) {
-		for _, b := range l.blocks {
-			all = append(all, b.res)
-		}
-		if l.residual != nil {
-			all = append(all, l.residual)
-		}
+	for _, l := range slices.Concat(u.down, []level{{Level: blocks.Level{Units: u.mid}}}, u.up) {
+		all = append(all, l.Residuals()...)
 	}
 	return all
 }
@@ -248,12 +233,12 @@ func (u *UNet2D) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) 
 		h, image := u.convIn.Adapted(s, in, c.Adapters), in
 		skips := []*torch.Tensor{h}
 		for _, l := range u.down {
-			for _, b := range l.blocks {
-				h = b.forward(s, h, emb, c)
+			for _, b := range l.Units {
+				h = b.Forward(s, h, emb, c)
 				skips = append(skips, h)
 			}
-			if y := l.resample(s, h, emb, c); y != nil {
-				h = y
+			if l.Resample != nil {
+				h = l.Resize(s, h, emb, c)
 				if l.toFeatures != nil {
 					image = resize(true, true)(s, image)
 					h = blocks.Release(l.toFeatures.Adapted(s, image, c.Adapters).Add(s, h), h)
@@ -262,13 +247,13 @@ func (u *UNet2D) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) 
 			}
 		}
 		for _, b := range u.mid {
-			h = b.forward(s, h, emb, c)
+			h = b.Forward(s, h, emb, c)
 		}
 		image = nil
 		for _, l := range u.up {
-			for _, b := range l.blocks {
+			for _, b := range l.Units {
 				last := len(skips) - 1
-				h = b.join(s, h, skips[last], emb, c)
+				h = b.Join(s, h, skips[last], emb, c)
 				skips = skips[:last]
 			}
 			if l.skip && image != nil {
@@ -281,8 +266,8 @@ func (u *UNet2D) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) 
 				}
 				image = y
 			}
-			if y := l.resample(s, h, emb, c); y != nil {
-				h = blocks.Release(y, h)
+			if l.Resample != nil {
+				h = blocks.Release(l.Resize(s, h, emb, c), h)
 			}
 		}
 		y := u.convOut.Adapted(s, u.normOut.AdaptedSiLU(s, h, c.Adapters), c.Adapters)
@@ -291,54 +276,6 @@ func (u *UNet2D) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) 
 		}
 		return y.To(s, x.DType())
 	})
-}
-
-// resample returns the halved or doubled features, or nil in the last level.
-func (l level) resample(s *torch.Scope, h, emb *torch.Tensor, c models.Cond) *torch.Tensor {
-	if l.residual == nil && l.shrink == nil && l.grow == nil {
-		return nil
-	}
-	return blocks.Checkpoint(s, c.Checkpointing, func(s *torch.Scope, x []*torch.Tensor) *torch.Tensor {
-		switch {
-		case l.residual != nil:
-			return l.residual.Forward(s, x[0], x[1], c)
-		case l.shrink != nil:
-			return l.shrink.Forward(s, x[0], c.Adapters)
-		}
-		return l.grow.Double(s, x[0], c.Adapters)
-	}, h, emb)
-}
-
-func (b block) forward(s *torch.Scope, x, emb *torch.Tensor, c models.Cond) *torch.Tensor {
-	return blocks.Checkpoint(s, c.Checkpointing, func(s *torch.Scope, x []*torch.Tensor) *torch.Tensor {
-		return b.compute(s, x[0], x[1], c)
-	}, x, emb)
-}
-
-// join is forward of h and the skip connection, concatenated. It frees both.
-func (b block) join(s *torch.Scope, h, skip, emb *torch.Tensor, c models.Cond) *torch.Tensor {
-	free := func() {
-		h.Free()
-		skip.Free()
-	}
-	own := !s.GradEnabled() // then they are freed as early as possible
-	y := blocks.Checkpoint(s, c.Checkpointing, func(s *torch.Scope, x []*torch.Tensor) *torch.Tensor {
-		both := torch.Cat(s, x[:2], 1)
-		if own {
-			free()
-		}
-		return blocks.Release(b.compute(s, both, x[2], c), both)
-	}, h, skip, emb)
-	free()
-	return y
-}
-
-func (b block) compute(s *torch.Scope, x, emb *torch.Tensor, c models.Cond) *torch.Tensor {
-	h := b.res.Forward(s, x, emb, c)
-	if b.attn == nil {
-		return h
-	}
-	return blocks.Release(b.attn.Forward(s, h, c.Adapters), h)
 }
 
 // check panics on invalid inputs, with a clearer message than an operator's.
