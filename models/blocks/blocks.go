@@ -39,3 +39,7 @@ func SiLU(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
 func NewConv(p nn.Path, in, out, k int) nn.Conv2D {
 	return nn.NewConv2D(p, in, out, k, torch.Conv2DOptions{Padding: k / 2})
 }
+
+// NearZero is the initialisation of the last layer of a residual branch or of a network, with that many inputs: PyTorch's, times 1e-3. Blocks
+// then start close to the identity.
+func NearZero(fanIn int) nn.Init { return nn.Scaled(nn.FanIn(fanIn), 1e-3) }

@@ -9,7 +9,7 @@ import (
 
 // Sinusoids is the sinusoidal embedding of timesteps or other numbers (Vaswani et al. 2017; Ho et al. 2020), as in diffusers: the cosines
 // and sines at the frequencies 10000^(-i/(Dim/2 - Shift)) for i below Dim/2, in that order. Some embeddings are not computed by it: the
-// guidance embedding of latent consistency models rounds its frequencies differently, random Fourier features have random frequencies, and
+// guidance embedding of latent consistency models rounds its frequencies differently, random features are [Fourier]'s, and
 // package mlp uses powers of 2.
 type Sinusoids struct {
 	Dim      int // size of an embedding, even
@@ -33,12 +33,26 @@ func (e Sinusoids) Of(s *torch.Scope, v *torch.Tensor) *torch.Tensor {
 	})
 }
 
+// Fourier returns the random Fourier features (Song et al. 2021) of v [n] at the frequencies freqs [k], in turns per unit: their sines, then
+// their cosines, [n, 2k], in v's type.
+func Fourier(s *torch.Scope, v, freqs *torch.Tensor) *torch.Tensor {
+	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		angles := v.Unsqueeze(s, 1).Mul(s, freqs.To(s, v.DType())).MulScalar(s, 2*math.Pi)
+		return torch.Cat(s, []*torch.Tensor{angles.Sin(s), angles.Cos(s)}, 1)
+	})
+}
+
 // TimestepEmbedding is an MLP on the [Sinusoids] of a timestep or another number: two linear layers with SiLU between them.
 type TimestepEmbedding struct{ Linear1, Linear2 nn.Linear }
 
 // NewTimestepEmbedding makes the layers linear_1 and linear_2, with PyTorch's initialisation.
 func NewTimestepEmbedding(p nn.Path, in, width int) *TimestepEmbedding {
 	return &TimestepEmbedding{nn.NewLinear(p.Sub("linear_1"), in, width), nn.NewLinear(p.Sub("linear_2"), width, width)}
+}
+
+// NewIgnoredEmbedding is NewTimestepEmbedding with the last layer zero, so that a new network ignores what is embedded.
+func NewIgnoredEmbedding(p nn.Path, in, width int) *TimestepEmbedding {
+	return &TimestepEmbedding{nn.NewLinear(p.Sub("linear_1"), in, width), nn.NewLinearInit(p.Sub("linear_2"), width, width, nn.Zeros, nn.Zeros)}
 }
 
 // Forward maps x [n, in] to [n, width].

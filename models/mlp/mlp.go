@@ -48,11 +48,8 @@ func (m *MLP) build(p nn.Path) {
 	if c.Classes > 0 {
 		m.class = nn.NewEmbedding(p.Sub("class_embedding"), c.Classes+1, c.Width)
 	}
-	m.out = nn.NewLinearInit(p.Sub("out"), c.Width, c.elements(), nn.Scaled(nn.FanIn(c.Width), nearZero), nn.Zeros)
+	m.out = nn.NewLinearInit(p.Sub("out"), c.Width, c.elements(), blocks.NearZero(c.Width), nn.Zeros)
 }
-
-// nearZero scales the initial weights of the last layer.
-const nearZero = 1e-3
 
 // Config returns the configuration with its defaults filled in.
 func (m *MLP) Config() Config { return m.config.clone() }

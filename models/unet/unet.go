@@ -132,17 +132,17 @@ func (u *UNet) build(p nn.Path) {
 		u.up = append(u.up, l)
 	}
 	u.normOut = nn.NewGroupNorm(p.Sub("conv_norm_out"), c.groups(ch), ch, c.NormEps)
-	u.convOut = nn.NewConv2DInit(p.Sub("conv_out"), ch, c.OutChannels, 3, torch.Conv2DOptions{Padding: 1}, lastInit(9*ch), nn.Zeros)
+	u.convOut = nn.NewConv2DInit(p.Sub("conv_out"), ch, c.OutChannels, 3, torch.Conv2DOptions{Padding: 1}, blocks.NearZero(9*ch), nn.Zeros)
 	for i, r := range u.residuals() {
 		r.Place = i
 	}
 
 	// These are drawn last, so that all other initial weights are the same as without them.
 	if c.Until {
-		u.until = newEmbedding(p.Sub(until), in, width)
+		u.until = blocks.NewIgnoredEmbedding(p.Sub(until), in, width)
 	}
 	if c.Guidance {
-		u.guidance = newEmbedding(p.Sub(guidance), c.embeddingChannels(), width)
+		u.guidance = blocks.NewIgnoredEmbedding(p.Sub(guidance), c.embeddingChannels(), width)
 	}
 }
 
@@ -303,10 +303,7 @@ func (u *UNet) label(s *torch.Scope, v *torch.Tensor) *torch.Tensor {
 	if u.fourier == nil {
 		return u.positional(s, v)
 	}
-	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		angles := v.Unsqueeze(s, 1).Mul(s, u.fourier.To(s, v.DType())).MulScalar(s, 2*math.Pi)
-		return torch.Cat(s, []*torch.Tensor{angles.Sin(s), angles.Cos(s)}, 1)
-	})
+	return blocks.Fourier(s, v, u.fourier)
 }
 
 // positional returns the cosines and sines of v [B] at geometric frequencies, [B, EmbeddingChannels]. Guidance scales are always embedded in
@@ -319,14 +316,6 @@ func (u *UNet) positional(s *torch.Scope, v *torch.Tensor) *torch.Tensor {
 		e.Shift = 1
 	}
 	return e.Of(s, v)
-}
-
-// newEmbedding makes an embedding whose last layer is zero, so that a new network ignores it.
-func newEmbedding(p nn.Path, in, width int) *blocks.TimestepEmbedding {
-	return &blocks.TimestepEmbedding{
-		Linear1: nn.NewLinear(p.Sub("linear_1"), in, width),
-		Linear2: nn.NewLinearInit(p.Sub("linear_2"), width, width, nn.Zeros, nn.Zeros),
-	}
 }
 
 // newResidual makes a residual block whose last convolution is initialised near zero.
@@ -348,14 +337,14 @@ func newResampling(p nn.Path, c Config, f *blocks.FIR, channels int, way string)
 func (c Config) residual(in, out int, scale float64) blocks.ResidualOptions {
 	return blocks.ResidualOptions{
 		GroupsIn: c.groups(in), GroupsOut: c.groups(out), Eps: c.NormEps, Embedding: c.embeddingWidth(), ScaleShift: c.ScaleShift,
-		Last: lastInit(9 * out), Scale: scale, Dropout: c.Dropout,
+		Last: blocks.NearZero(9 * out), Scale: scale, Dropout: c.Dropout,
 	}
 }
 
 // newAttention makes self-attention over the pixels whose output layer is initialised near zero.
 func newAttention(p nn.Path, c Config, channels int, scale float64) *blocks.SelfAttention {
 	return blocks.NewSelfAttention(p, channels, blocks.SelfAttentionOptions{
-		Heads: c.heads(channels), Groups: c.groups(channels), Eps: c.NormEps, Scale: scale, Last: lastInit(channels),
+		Heads: c.heads(channels), Groups: c.groups(channels), Eps: c.NormEps, Scale: scale, Last: blocks.NearZero(channels),
 	})
 }
 
@@ -368,9 +357,3 @@ func newSampler(p nn.Path, c Config, f *blocks.FIR, channels int, way string) bl
 	}
 	return blocks.NewGrow(p, channels)
 }
-
-// nearZero scales the initial weights of the last layer of a residual branch.
-const nearZero = 1e-3
-
-// lastInit is the initialisation of the last layer of a residual branch.
-func lastInit(fanIn int) nn.Init { return nn.Scaled(nn.FanIn(fanIn), nearZero) }

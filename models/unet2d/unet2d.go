@@ -3,7 +3,6 @@ package unet2d
 import (
 	"fmt"
 	"iter"
-	"math"
 	"slices"
 
 	"github.com/onestep-go/onestep/models"
@@ -92,17 +91,17 @@ func (u *UNet2D) build(p nn.Path) {
 	}
 	ch := c.Channels[0]
 	u.normOut = nn.NewGroupNorm(p.Sub("conv_norm_out"), c.groupsOut(), ch, c.NormEps)
-	u.convOut = nn.NewConv2DInit(p.Sub("conv_out"), ch, c.OutChannels, 3, torch.Conv2DOptions{Padding: 1}, lastInit(9*ch), nn.Zeros)
+	u.convOut = nn.NewConv2DInit(p.Sub("conv_out"), ch, c.OutChannels, 3, torch.Conv2DOptions{Padding: 1}, blocks.NearZero(9*ch), nn.Zeros)
 	for i, r := range u.residuals() {
 		r.Place = i
 	}
 
 	// These are drawn last, so that all other initial weights are the same as without them.
 	if c.Until {
-		u.until = newEmbedding(p.Sub(until), in, width)
+		u.until = blocks.NewIgnoredEmbedding(p.Sub(until), in, width)
 	}
 	if c.Guidance {
-		u.guidance = newEmbedding(p.Sub(guidance), c.Channels[0], width)
+		u.guidance = blocks.NewIgnoredEmbedding(p.Sub(guidance), c.Channels[0], width)
 	}
 }
 
@@ -115,7 +114,7 @@ func (u *UNet2D) units(p nn.Path, units []unit) (all []blocks.Unit) {
 				heads = v.out / d
 			}
 			b.Attention = blocks.NewSelfAttention(p.Sub("attentions", v.place), v.out, blocks.SelfAttentionOptions{
-				Heads: heads, Groups: v.groupsAttention, Eps: u.config.NormEps, Scale: v.scale, Last: lastInit(v.out),
+				Heads: heads, Groups: v.groupsAttention, Eps: u.config.NormEps, Scale: v.scale, Last: blocks.NearZero(v.out),
 			})
 		}
 		all = append(all, b)
@@ -127,7 +126,7 @@ func (u *UNet2D) residual(in, out, channels int, scale float64) blocks.ResidualO
 	c := u.config
 	return blocks.ResidualOptions{
 		GroupsIn: in, GroupsOut: out, Eps: c.NormEps, Embedding: c.EmbeddingWidth, ScaleShift: c.ScaleShift,
-		Last: lastInit(9 * channels), Scale: scale, Dropout: c.Dropout,
+		Last: blocks.NearZero(9 * channels), Scale: scale, Dropout: c.Dropout,
 	}
 }
 
@@ -314,27 +313,10 @@ func (u *UNet2D) label(s *torch.Scope, v *torch.Tensor) *torch.Tensor {
 	if u.fourier == nil {
 		return u.positional(s, v)
 	}
-	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		angles := v.Unsqueeze(s, 1).Mul(s, u.fourier.To(s, v.DType())).MulScalar(s, 2*math.Pi)
-		return torch.Cat(s, []*torch.Tensor{angles.Sin(s), angles.Cos(s)}, 1)
-	})
+	return blocks.Fourier(s, v, u.fourier)
 }
 
 // positional returns the cosines and sines of v [B] at geometric frequencies, [B, Channels[0]].
 func (u *UNet2D) positional(s *torch.Scope, v *torch.Tensor) *torch.Tensor {
 	return blocks.Sinusoids{Dim: u.config.Channels[0], Shift: u.config.FreqShift, SinFirst: u.config.SinFirst}.Of(s, v)
 }
-
-// newEmbedding makes an embedding whose last layer is zero, so that a new network ignores it.
-func newEmbedding(p nn.Path, in, width int) *blocks.TimestepEmbedding {
-	return &blocks.TimestepEmbedding{
-		Linear1: nn.NewLinear(p.Sub("linear_1"), in, width),
-		Linear2: nn.NewLinearInit(p.Sub("linear_2"), width, width, nn.Zeros, nn.Zeros),
-	}
-}
-
-// nearZero scales the initial weights of the last layer of a residual branch.
-const nearZero = 1e-3
-
-// lastInit is the initialisation of the last layer of a residual branch.
-func lastInit(fanIn int) nn.Init { return nn.Scaled(nn.FanIn(fanIn), nearZero) }
