@@ -1,54 +1,28 @@
 package unet
 
+import "github.com/onestep-go/onestep/models/blocks"
+
 // Activations estimates the peak memory of intermediate results in tensor elements, for one sample: of a forward pass, or with gradients
 // of a training step, which keeps the input of every layer.
-func (c Config) Activations(gradients bool) float64 {
-	m := c.memory()
-	if gradients {
-		return m.saved + m.most
-	}
-	return m.most
-}
+func (c Config) Activations(gradients bool) float64 { return c.memory().Activations(gradients) }
 
 // Checkpointed estimates the same of a training step with gradient checkpointing, which keeps the inputs of blocks and the intermediate
 // results of one.
-func (c Config) Checkpointed() float64 {
-	m := c.memory()
-	return m.inputs + m.largest
-}
+func (c Config) Checkpointed() float64 { return c.memory().Checkpointed() }
 
-// memory is in tensor elements for one sample.
-type memory struct {
-	most    float64 // peak of a forward pass without gradients
-	saved   float64 // inputs of all layers
-	inputs  float64 // inputs of all blocks
-	largest float64 // most that a block takes to be computed again, with its gradients
-}
-
-func (c Config) memory() (m memory) {
+func (c Config) memory() (m blocks.Memory) {
 	c = c.WithDefaults()
 	side := c.Resolution
 	pixels := func() float64 { return float64(side) * float64(side) }
 	var kept float64
-	block := func(in, out float64, attends bool) {
-		p := pixels()
-		working := (2*in + 3*out) * p
-		each := 2.5 * (in + out) * p // inputs of norms and convolutions, and of activations where norm and activation are two operators
-		if attends {
-			working = max(working, 7*out*p)
-			each += 8 * out * p
-		}
-		m.saved += each
-		m.most = max(m.most, kept+working)
-		m.largest = max(m.largest, each+working)
-	}
+	block := func(in, out float64, attends bool) { m.Unit(in, out, pixels(), kept, attends) }
 	ch := float64(c.Channels)
 	skips := []float64{ch * pixels()}
-	kept, m.inputs = skips[0], skips[0]
+	kept, m.Inputs = skips[0], skips[0]
 	push := func() {
 		skips = append(skips, ch*pixels())
 		kept += ch * pixels()
-		m.inputs += ch * pixels()
+		m.Inputs += ch * pixels()
 	}
 	for i, mult := range c.Mult {
 		out := float64(c.Channels * mult)
@@ -58,7 +32,7 @@ func (c Config) memory() (m memory) {
 			push()
 		}
 		if i < len(c.Mult)-1 {
-			m.saved += 4 * ch * pixels()
+			m.Saved += 4 * ch * pixels()
 			side /= 2
 			push()
 		}
@@ -73,13 +47,13 @@ func (c Config) memory() (m memory) {
 			block(ch+skip/pixels(), out, c.attendsAt(side))
 			kept -= skip
 			ch = out
-			m.inputs += ch * pixels()
+			m.Inputs += ch * pixels()
 		}
 		if i < len(c.Mult)-1 {
 			side *= 2
-			m.most = max(m.most, kept+3*ch*pixels())
-			m.saved += 6 * ch * pixels()
-			m.inputs += ch * pixels()
+			m.Most = max(m.Most, kept+3*ch*pixels())
+			m.Saved += 6 * ch * pixels()
+			m.Inputs += ch * pixels()
 		}
 	}
 	return m
