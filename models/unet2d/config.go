@@ -3,7 +3,6 @@ package unet2d
 import (
 	"errors"
 	"fmt"
-	"math"
 	"slices"
 
 	"github.com/onestep-go/onestep/internal/quote"
@@ -210,8 +209,10 @@ func (c Config) validateNumbers() error {
 	for _, ch := range c.Channels {
 		checks = append(checks, within("channels", ch, 2, 1<<14))
 	}
-	if err := errors.Join(checks...); err != nil {
-		return firstOf(checks)
+	for _, err := range checks {
+		if err != nil {
+			return err
+		}
 	}
 	half := c.Channels[0] / 2
 	switch {
@@ -223,22 +224,12 @@ func (c Config) validateNumbers() error {
 		return fmt.Errorf("dropout: want a probability in [0, 1), got %g", c.Dropout)
 	case !(c.NormEps > 0 && c.NormEps < 1):
 		return fmt.Errorf("norm_eps: want a number in (0, 1), got %g", c.NormEps)
-	case !(c.MidScale >= 1.0/16 && c.MidScale <= 16) || math.IsNaN(c.MidScale):
+	case !(c.MidScale >= 1.0/16 && c.MidScale <= 16):
 		return fmt.Errorf("mid_scale: want a number from 1/16 to 16, got %g", c.MidScale)
 	case c.NullLabel && c.Classes == 0:
 		return errors.New("null_label: an unconditional network has no null class; set classes")
 	case c.ClassLabels && c.Classes == 0:
 		return errors.New("class_labels: want the number of classes, got none")
-	}
-	return nil
-}
-
-// firstOf returns the first error.
-func firstOf(all []error) error {
-	for _, err := range all {
-		if err != nil {
-			return err
-		}
 	}
 	return nil
 }
@@ -279,11 +270,10 @@ func (c Config) validateTypes() error {
 			return fmt.Errorf("up: level %d has %s after %s: blocks with an output image have to come last", i+1, quote.Text(b), quote.Text(c.Up[i]))
 		}
 	}
-	image := func(b Block, all map[Block]traits) bool { return all[b].skip }
-	if slices.ContainsFunc(c.Down, func(b Block) bool { return image(b, downs) }) && c.InChannels != 3 {
+	if slices.ContainsFunc(c.Down, func(b Block) bool { return downs[b].skip }) && c.InChannels != 3 {
 		return fmt.Errorf("in_channels: want 3 for blocks with an input image, got %d", c.InChannels)
 	}
-	if slices.ContainsFunc(c.Up, func(b Block) bool { return image(b, ups) }) && c.OutChannels != 3 {
+	if slices.ContainsFunc(c.Up, func(b Block) bool { return ups[b].skip }) && c.OutChannels != 3 {
 		return fmt.Errorf("out_channels: want 3 for blocks with an output image, got %d", c.OutChannels)
 	}
 	return nil
@@ -313,8 +303,11 @@ func (c Config) validateNorms() error {
 	p := c.plan()
 	for _, st := range slices.Concat(p.down, []stage{{units: p.mid}}, p.up) {
 		for _, u := range st.units {
-			if err := errors.Join(norm(u.groupsIn, u.in), norm(u.groupsOut, u.out)); err != nil {
-				return firstOf([]error{norm(u.groupsIn, u.in), norm(u.groupsOut, u.out)})
+			if err := norm(u.groupsIn, u.in); err != nil {
+				return err
+			}
+			if err := norm(u.groupsOut, u.out); err != nil {
+				return err
 			}
 			if !u.attends {
 				continue
