@@ -119,18 +119,15 @@ func (f file) supported() error {
 		return fmt.Errorf("%s: only %v is supported, the file has %s", key, want, quote.Text(fmt.Sprint(got)))
 	}
 	levels := len(f.BlockOutChannels)
-	positive := func(key string, v *int) error {
-		if v != nil && *v < 1 {
-			return no(key, "a positive number or null", *v)
-		}
-		return nil
-	}
-	for key, v := range map[string]*int{
-		"norm_num_groups": f.NormNumGroups, "attn_norm_num_groups": f.AttnNormNumGroups, "attention_head_dim": f.AttentionHeadDim,
-		"time_embedding_dim": f.TimeEmbeddingDim, "num_class_embeds": f.NumClassEmbeds,
+	for _, v := range []struct {
+		key   string
+		value *int
+	}{
+		{"norm_num_groups", f.NormNumGroups}, {"attn_norm_num_groups", f.AttnNormNumGroups}, {"attention_head_dim", f.AttentionHeadDim},
+		{"time_embedding_dim", f.TimeEmbeddingDim}, {"num_class_embeds", f.NumClassEmbeds},
 	} {
-		if err := positive(key, v); err != nil {
-			return err
+		if v.value != nil && *v.value < 1 {
+			return no(v.key, "a positive number or null", *v.value)
 		}
 	}
 	switch {
