@@ -8,8 +8,8 @@ import (
 // Attention is multi-head attention (Vaswani et al. 2017) with four linear layers, as in the U-Net, the text encoders and the autoencoder
 // of Stable Diffusion.
 //
-// Two networks do not use it. The U-Nets of package unet, which are trained, run the first three layers as one convolution on the image's
-// memory layout, which needs their plain weights and not the packed ones of a frozen network. DiT's checkpoints have a single layer for
+// Two kinds of networks do not use it. U-Nets in pixel space, which are trained, have [SelfAttention], which runs the first three layers as one
+// convolution on the image's memory layout and needs their plain weights, not the packed ones of a frozen network. DiT's checkpoints have a single layer for
 // queries, keys and values.
 type Attention struct {
 	Q, K, V, Out nn.Linear

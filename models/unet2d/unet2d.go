@@ -220,7 +220,8 @@ func (u *UNet2D) Clone() (*UNet2D, error) { return nn.Clone(u, New) }
 func (u *UNet2D) Close() { u.store.Close() }
 
 // Forward returns F_θ(x, noise) for x [B, InChannels, H, W] and noise labels [B], as [B, OutChannels, H, W]. H and W have to be divisible
-// by 2 once for each level but the last.
+// by 2 once for each level but the last. With Cond.Checkpointing each residual block with its attention, and each resampling, is computed again
+// for gradients.
 func (u *UNet2D) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *torch.Tensor {
 	u.check(x, noise, c)
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
