@@ -1,7 +1,6 @@
 package checkpoint
 
 import (
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -96,25 +95,17 @@ func (f *folder) neighbour(dir string) (err error) {
 // index reads a model_index.json; false for a pipeline without a UNet2DModel.
 func (f *folder) index(data []byte) (bool, error) {
 	fail := func(err error) (bool, error) { return false, fmt.Errorf("%s: %w", modelIndex, err) }
-	var all map[string]json.RawMessage
-	if err := configjson.Unmarshal(data, &all); err != nil {
+	p, err := component.ParsePipeline(data)
+	if err != nil {
 		return fail(err)
 	}
-	_ = json.Unmarshal(all["_class_name"], &f.pipeline)
-	classes := map[string]string{}
-	for _, key := range slices.Sorted(maps.Keys(all)) {
-		var class []*string // library and class; null for an omitted component
-		if !strings.HasPrefix(key, "_") && json.Unmarshal(all[key], &class) == nil && len(class) == 2 && class[1] != nil {
-			classes[key] = *class[1]
-		}
-	}
-	if classes["unet"] != network.DiffusersClass {
+	if f.pipeline = p.Class; p.Classes["unet"] != network.DiffusersClass {
 		return false, nil
 	}
-	for _, key := range slices.Sorted(maps.Keys(classes)) {
+	for _, key := range slices.Sorted(maps.Keys(p.Classes)) {
 		if key != "unet" && key != "scheduler" {
 			return fail(fmt.Errorf("the pipeline %s has a %s (%s) beside its %s, which is not supported: want a pipeline in pixel space, of a network and a scheduler",
-				quote.Text(f.pipeline), quote.Text(key), quote.Text(classes[key]), network.DiffusersClass))
+				quote.Text(f.pipeline), quote.Text(key), quote.Text(p.Classes[key]), network.DiffusersClass))
 		}
 	}
 	return true, nil

@@ -94,3 +94,16 @@ func TestShards(t *testing.T) {
 		require.ErrorContains(t, err, want)
 	}
 }
+
+// Null components are none, and what is no pair of a library and a class is a setting.
+func TestParsePipeline(t *testing.T) {
+	p, err := ParsePipeline([]byte(`{"_class_name": "DDPMPipeline", "_x": ["a", "B"], "unet": ["diffusers", "UNet2DModel"], "scheduler": [null, null], "n": [1, 2]}`))
+	require.NoError(t, err)
+	require.Equal(t, "DDPMPipeline", p.Class)
+	require.Equal(t, map[string]string{"unet": "UNet2DModel"}, p.Classes)
+	require.Len(t, p.Keys, 5)
+	for _, bad := range []string{"[]", "{", `{"_class_name": 3}`} {
+		_, err := ParsePipeline([]byte(bad))
+		require.Error(t, err, bad)
+	}
+}

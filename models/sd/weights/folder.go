@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -62,25 +61,14 @@ var knownPipeline = regexp.MustCompile(`^(StableDiffusion(XL)?(ControlNet)?(PAG)
 
 // parseModelIndex parses a model_index.json. Models of other families are errors.
 func parseModelIndex(data []byte) (modelIndex, error) {
-	index := modelIndex{classes: map[string]string{}}
-	var all map[string]json.RawMessage
-	if err := configjson.Unmarshal(data, &all); err != nil {
-		return index, fmt.Errorf("want a JSON object: %w", quote.Error(err))
+	p, err := component.ParsePipeline(data)
+	index := modelIndex{pipeline: p.Class, classes: p.Classes}
+	if err != nil {
+		return index, err
 	}
-	if raw, ok := all["_class_name"]; ok {
-		if err := json.Unmarshal(raw, &index.pipeline); err != nil {
-			return index, fmt.Errorf("_class_name: want a class name, got %s", quote.Text(raw))
-		}
-	}
-	if raw, ok := all["force_zeros_for_empty_prompt"]; ok {
+	if raw, ok := p.Keys["force_zeros_for_empty_prompt"]; ok {
 		if err := json.Unmarshal(raw, &index.zero); err != nil {
 			return index, fmt.Errorf("force_zeros_for_empty_prompt: want true or false, got %s", quote.Text(raw))
-		}
-	}
-	for _, key := range slices.Sorted(maps.Keys(all)) {
-		var class []*string // library and class; null for an omitted component
-		if !strings.HasPrefix(key, "_") && json.Unmarshal(all[key], &class) == nil && len(class) == 2 && class[1] != nil {
-			index.classes[key] = *class[1]
 		}
 	}
 	const want = "want a model of Stable Diffusion 1, 2 or XL"
