@@ -21,12 +21,12 @@ func (a *app) edit() *cobra.Command {
   inpaint      repaint where --mask is white, and keep the rest exactly
   colorize     generate the colours of a grey image, and keep its luminance
   superres     generate the details of a small image, and keep the means of its patches
-  stroke       turn a coarse painting into an image (SDEdit): the higher --sigma, the freer
+  stroke       turn a coarse painting into an image (SDEdit): the higher --sigma, the less like it
   denoise      remove Gaussian noise of the standard deviation --sigma
   interpolate  generate images between two seeds, or between --image and --image2
 
 The input image is cropped to the model's proportions and resized to its size, with a notice; for superres it is small. Result i has seed SEED+i
-and does not depend on --n and --batch. The settings are written into the image: onestep info prints them, --from repeats them. The names of
+and does not depend on --n and --batch. The settings are written into the image: onestep info prints them, and --from reads them. The names of
 the files go to standard output. If an output file exists, nothing is generated, unless --overwrite is set.`,
 		Example: `  onestep edit --model runs/photos --task inpaint --image photo.png --mask mask.png --n 4 --out repainted.png
   onestep edit --model runs/photos --task superres --factor 4 --image photo.png --with-input --out details.png
@@ -67,7 +67,7 @@ the files go to standard output. If an output file exists, nothing is generated,
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&o.Model, "model", "", "a model file, a run directory (its last snapshot), or builtin: emoji, ships with onestep (required)")
+	f.StringVar(&o.Model, "model", "", "a model file, a run directory (its best snapshot, or last one), a diffusers directory (UNet2DModel), or builtin:\nemoji, ships with onestep (required)")
 	f.Var(choice{&o.Task, job.Tasks()}, "task", "task: "+strings.Join(job.Tasks(), ", ")+" (required)")
 	f.StringVar(&o.Image, "image", "", "input image; interpolate without one: between two seeds")
 	f.StringVar(&o.Mask, "mask", "", "inpaint: mask of the size of --image; white is repainted")

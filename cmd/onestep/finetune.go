@@ -114,7 +114,7 @@ func (a *app) finetune(cmd *cobra.Command, kind string, opts any, run *finetune.
 			}
 			maps.Copy(values, file)
 			if beside != nil {
-				newScreen(a.stderr).log.Warn("ignored in --config, as they are no options: " + strings.Join(quote.Texts(beside), ", "))
+				newScreen(a.stderr).log.Warn("ignored in --config, as they are not options: " + strings.Join(quote.Texts(beside), ", "))
 			}
 		}
 		maps.Copy(values, given)
@@ -140,7 +140,7 @@ func (a *app) finetune(cmd *cobra.Command, kind string, opts any, run *finetune.
 	f.StringVar(&run.Out, "out", "", "run directory; created if missing, never overwritten (required)")
 	f.BoolVar(&run.Resume, "resume", false, "resume the run in --out, or start it if there is none; without --data it takes the run's own options")
 	f.StringVar(&config, "config", "", "JSON file of options, named as in options.json; flags override it")
-	f.DurationVar(&run.Duration, "duration", 0, "stop after a time such as 90m, in which the last snapshot is validated too; --resume continues (default: after --steps)")
+	f.DurationVar(&run.Duration, "duration", 0, "stop after a time such as 90m, including validation of the last snapshot; --resume continues (default: after --steps)")
 	f.Var(count{&o.Threads}, "threads", "CPU threads per operator (default: all processors)")
 	f.BoolVar(&o.Force, "force", false, "run even if the estimated memory exceeds what is available")
 	f.BoolVar(&dry, "dry-run", false, "print what would be trained (modules, parameters, images, memory) and exit")

@@ -60,7 +60,7 @@ func TestDiffusersFolders(t *testing.T) {
 	require.Contains(t, errs, "ddpm_leading")
 	done("sample", "--model", ddpm, "--sampler", "ddim_trailing", "--steps", "3", "--threads", "1", "--out", at("ddim.png"))
 	_, errs = done("sample", "--model", lone, "--steps", "2", "--threads", "1", "--out", at("lone.png"))
-	require.Contains(t, errs, "assumed is a denoiser of DDPM's chain")
+	require.Contains(t, errs, "assuming a denoiser of DDPM's chain")
 	out, _ := done("info", at("ddim.png"))
 	require.Contains(t, out, "ddim_trailing")
 

@@ -39,9 +39,10 @@ The networks:
 The run directory gets options.json (every option, resolved), card.md (formulas, schedules, attainable accuracy), stats.jsonl,
 log.txt, event files for TensorBoard, sample grids, snapshots (model-STEP.safetensors: EMA weights, to sample from) and
 checkpoints (state-STEP.safetensors, to resume from). With --eval-every images of the model are compared with real ones, as by
-onestep eval, and the best snapshot is kept as best.safetensors, which the directory then stands for as a model. Ctrl-C saves and
+onestep eval, and the best snapshot is kept as best.safetensors, which is used where the directory is passed as a model. Ctrl-C saves and
 exits with 130; the same command with --resume continues exactly, and starts the run, with a warning, if there is none. On the CPU
-with one thread results repeat bit by bit. A second Ctrl-C exits at once. With --method METHOD, --help shows only the options of that method.`,
+with one thread results repeat bit by bit. A second Ctrl-C exits at once. With --method METHOD, --help shows only the options of
+that method.`,
 		Example: `  onestep train --method ict --data emoji --out runs/emoji --steps 20000
   onestep train --data fashion-mnist --out runs/fashion --duration 2h
   onestep train --method edm --data cifar10 --out runs/teacher

@@ -183,7 +183,7 @@ func importFrom(path string, src nn.Source, metadata map[string]string) (*import
 	}
 	in := &imported{Description: d, source: l.Ours(src), constants: func() error { return l.Check(src) }}
 	if assumed = append(assumed, more...); len(assumed) > 0 {
-		in.notices = append(in.notices, fmt.Sprintf("weights of %s; not in the file, taken from the published models: %s; another model's values belong into %s",
+		in.notices = append(in.notices, fmt.Sprintf("weights of %s; not in the file, taken from the published models: %s; for another model, write its values into %s",
 			code.Name(), strings.Join(assumed, ", "), quote.Path(beside)))
 	}
 	return in, nil

@@ -24,7 +24,7 @@ func (f *folder) describe(net network.Config) (Description, []string, error) {
 	case scheduler == nil:
 		var assumed string
 		scheduler, assumed = assumedScheduler(net)
-		notices = append(notices, fmt.Sprintf("there is no %s that says what the network predicts: assumed is %s", schedulerFile, assumed))
+		notices = append(notices, fmt.Sprintf("there is no %s that says what the network predicts: assuming %s", schedulerFile, assumed))
 	case f.beside != "":
 		notices = append(notices, fmt.Sprintf("what the network predicts is taken from %s", quote.Path(f.beside)))
 	}

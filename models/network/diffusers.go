@@ -31,7 +31,7 @@ func (c Config) Diffusers() ([]byte, error) {
 	case unet2d.Config:
 		return net.Diffusers()
 	}
-	return nil, errors.New("it is no U-Net") //quote: our own words
+	return nil, errors.New("it is not a U-Net") //quote: our own words
 }
 
 // Traits are what a U-Net's configuration tells about the function that it was trained for.

@@ -15,7 +15,7 @@ import (
 type Edit struct {
 	Image     *torch.Tensor // y [1 or B, C, H, W], values from -1 to 1; nil: nothing is known
 	Transform Transform     // A; nil: the identity
-	// Mask is Ω in the space of A y, and is broadcast to its shape: 1 is generated, 0 is kept. nil: everything is generated, from y with noise.
+	// Mask is Ω in the space of A y, and broadcasts to its shape: 1 is generated, 0 is kept. nil: everything is generated, from y with noise.
 	Mask *torch.Tensor
 	// Noise is z at the first noise level [1 or B, C, H, W], from N(0, I); nil: drawn from the streams.
 	Noise *torch.Tensor
@@ -137,13 +137,13 @@ func (e Edit) shape(o sampling.Options) ([]int, error) {
 	}
 	if e.Mask != nil {
 		if got := e.Mask.Shape(); !broadcasts(got, shape) {
-			return nil, fmt.Errorf("edit: want a mask that is broadcast to the images, %v, got shape %v", shape, got)
+			return nil, fmt.Errorf("edit: want a mask that broadcasts to the images, %v, got shape %v", shape, got)
 		}
 	}
 	return shape, nil
 }
 
-// broadcasts reports whether a shape is broadcast to another.
+// broadcasts reports whether a shape broadcasts to another.
 func broadcasts(shape, to []int) bool {
 	if len(shape) > len(to) {
 		return false

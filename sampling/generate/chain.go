@@ -30,9 +30,9 @@ func (m pixels) discrete(r *Request) (course, error) {
 	case !ok || !is:
 		return course{}, refuse("Sampler", "%s needs the scheduler configuration of a model of diffusers", quote.Text(r.Sampler))
 	case r.Edit != nil:
-		return course{}, refuse("Sampler", "%s goes over timesteps, and edits over noise levels: choose heun", quote.Text(r.Sampler))
+		return course{}, refuse("Sampler", "%s takes timesteps, and edits need noise levels: choose heun", quote.Text(r.Sampler))
 	case r.Times != nil:
-		return course{}, refuse("Times", "the sampler %s goes over timesteps: use Timesteps", quote.Text(r.Sampler))
+		return course{}, refuse("Times", "the sampler %s takes timesteps, not noise levels", quote.Text(r.Sampler))
 	case r.Guidance != 0 && r.Guidance != 1:
 		return course{}, refuse("Guidance", "the sampler %s does not support guidance: choose heun", quote.Text(r.Sampler))
 	case r.Steps == 0 && r.Timesteps != nil:

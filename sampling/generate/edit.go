@@ -105,7 +105,7 @@ func (e Edit) Validate() error {
 	case e.Task == Interpolate && (e.Image == nil) != (e.Image2 == nil):
 		return refuse("Image2", "interpolate needs two input images, or none for images between two seeds")
 	case e.Seed2 != nil && !seeds:
-		return refuse("Seed2", "between two images, all have the noise of one seed")
+		return refuse("Seed2", "between two images, all results have the noise of one seed")
 	case e.Sigma != 0 && (seeds || e.joins()):
 		return refuse("Sigma", "%s does not use it, since it starts from the largest noise level: choose other noise levels instead", task)
 	case !(e.Sigma >= 0) || math.IsInf(e.Sigma, 0):
@@ -205,7 +205,7 @@ func (m pixels) editTimes(r *Request, e *editing, size image.Point) error {
 	ratio := strokeSecond / strokeFirst
 	switch {
 	case r.Times != nil && e.Sigma != 0 && r.Times[0] != e.Sigma:
-		return refuse("Sigma", "the first noise level of Times, %g, is another one than %g: want only one of them", r.Times[0], e.Sigma)
+		return refuse("Sigma", "the first of the noise levels, %g, differs from %g: want only one of them", r.Times[0], e.Sigma)
 	case r.Times != nil:
 		e.Sigma = r.Times[0]
 		return nil

@@ -261,9 +261,9 @@ func (m pixels) fromTimesteps(r *Request, grid noise.ConsistencyConfig, publishe
 	case r.Timesteps == nil:
 		return nil
 	case !published:
-		return refuse("Timesteps", "the noise levels of the model have no numbers: use Times")
+		return refuse("Timesteps", "the model's noise levels have no numbers: choose noise levels instead")
 	case r.Times != nil:
-		return refuse("Timesteps", "want only one of Times and Timesteps")
+		return refuse("Timesteps", "want either noise levels or timesteps, not both")
 	case r.Steps != 0 && r.Steps != len(r.Timesteps):
 		return refuse("Timesteps", "%s for %s: want only one of them, or as many timesteps as steps", plural.N(len(r.Timesteps), "timestep"), plural.N(r.Steps, "step"))
 	}
@@ -279,7 +279,7 @@ func (m pixels) fromTimesteps(r *Request, grid noise.ConsistencyConfig, publishe
 func (m pixels) many(r *Request) (course, error) {
 	d := m.description
 	if r.Timesteps != nil {
-		return course{}, refuse("Timesteps", "the sampler %s goes over noise levels: use Times", quote.Text(r.Sampler))
+		return course{}, refuse("Timesteps", "the sampler %s takes noise levels, not timesteps", quote.Text(r.Sampler))
 	}
 	denoiser, err := Guided(m.denoiser, d.Network, r.Guidance)
 	if err != nil {

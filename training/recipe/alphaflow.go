@@ -16,7 +16,7 @@ type AlphaFlow struct {
 	Alpha    float64 `option:"alpha" range:"[0,1]" help:"constant α: 1 is trajectory flow matching, 0.5 with shortcut a shortcut model (default 0: α falls from 1 to 0, where the loss is MeanFlow's)"`
 	From     float64 `option:"alpha-from" range:"[0,1)" help:"fraction of the run at which α begins to fall (default 0)"`
 	To       float64 `option:"alpha-to" default:"1" range:"(0,1]" help:"fraction of the run at which α has fallen"`
-	Shortcut bool    `option:"shortcut" help:"take the first part of the way from the model, not from the sample; needs alpha"`
+	Shortcut bool    `option:"shortcut" help:"compute the first part of a jump with the model, not from the sample; needs alpha"`
 }
 
 // Spec implements [Method].

@@ -11,7 +11,7 @@ import (
 type IMF struct {
 	Ratio    float64   `option:"ratio"`
 	Power    float64   `option:"power"`
-	Head     bool      `option:"head" help:"predict the direction of the derivative by a second network of the same size, for training only"`
+	Head     bool      `option:"head" help:"predict the direction of the derivative with a second network of the same size, for training only"`
 	Guidance []float64 `option:"guidance"`
 }
 

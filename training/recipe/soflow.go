@@ -17,7 +17,7 @@ type SoFlow struct {
 // Spec implements [Method].
 func (m *SoFlow) Spec() Spec {
 	return Spec{
-		Name: "soflow", About: "SoFlow: jumps along a flow, without a teacher and derivatives (Luo et al. 2025)",
+		Name: "soflow", About: "SoFlow: jumps along a flow, without a teacher or derivatives (Luo et al. 2025)",
 		Formulas: `y = (1-τ)·x + τ·z, v = z - x, f(y, τ, r) = y - (τ-r)·u(y, r, τ), the data at f(y, τ, 0)
 L = ½·‖f_θ(y, τ, r) - f_θ⁻(y - (τ-l)·v, l, r)‖²/D/((τ-l)·(τ-r))/(‖δ‖²/D + 0.001)^power, δ the difference over τ-l
 for a fraction (flow-ratio) of the samples L = ‖u_θ(y, τ, τ) - v‖²/D/(‖u_θ - v‖²/D + 0.001)^power

@@ -126,7 +126,7 @@ func (l *Layout) settle(at files, s Settings, attends []bool) (assumed []string,
 		}
 	}
 	if c.Resolution == 0 {
-		return nil, unknown{"the image size is not in the weights, and channels of levels " + fmt.Sprint(c.Mult) + " are of no published model", "image_size"}
+		return nil, unknown{"the image size is not in the weights, and no published model has levels with channels " + fmt.Sprint(c.Mult), "image_size"}
 	}
 	for level, is := range attends {
 		if is {

@@ -32,7 +32,7 @@ func (o Convert) pixels(note func(string)) (_ Converted, is bool, err error) {
 	case err == nil:
 	case errors.Is(err, checkpoint.ErrNoDescription), errors.Is(err, checkpoint.ErrNoSnapshot), errors.As(err, new(*safetensors.FormatError)):
 		if o.Layout != "" {
-			return Converted{}, false, usage("--layout: only pixel-space models have layouts, and %s is none", quote.Path(o.Model))
+			return Converted{}, false, usage("--layout: only pixel-space models have layouts, and %s is not one", quote.Path(o.Model))
 		}
 		return Converted{}, false, nil
 	default:

@@ -205,7 +205,7 @@ func (o Eval) open(ctx context.Context, dev torch.Device, out *Evaluated) (compa
 		return compared{}, fmt.Errorf("--model: %w", err)
 	}
 	if o.Search != 0 || o.Times != nil {
-		return compared{}, usage("--times and --search-times: noise levels are those of pixel-space models of onestep train: leave them out")
+		return compared{}, usage("--times and --search-times: they are for pixel-space models: leave them out")
 	}
 	return o.openDiffusion(ctx, dev, out)
 }

@@ -82,7 +82,7 @@ func (o Eval) openImages(out *Evaluated) (c compared, err error) {
 // openPixels opens a pixel-space model.
 func (o Eval) openPixels(ctx context.Context, dev torch.Device, out *Evaluated) (c compared, err error) {
 	if len(o.LoRAs) > 0 {
-		return c, usage("--lora: adapters are for Stable Diffusion, and this is a model of onestep train: leave the option out")
+		return c, usage("--lora: adapters are for Stable Diffusion, and this is a pixel-space model: leave the option out")
 	}
 	model, err := openFile(o.Model, dev)
 	if err != nil {

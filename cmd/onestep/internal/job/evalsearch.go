@@ -53,7 +53,7 @@ func (o Eval) validateSearch() error {
 	case o.Steps != 0 || o.Times != nil:
 		return usage("--search-times: the steps are those searched: leave --steps and --times out")
 	case o.Nearest != "":
-		return usage("--nearest: --search-times draws no images: evaluate the times that it finds with --times and --nearest")
+		return usage("--nearest: --search-times writes no images: evaluate the times that it finds with --times and --nearest")
 	case o.Sampler != "" && o.Sampler != "multistep":
 		return usage("--search-times: times are searched for the sampler multistep of consistency models, not for %s", o.Sampler)
 	case o.SearchBy != "" && !slices.Contains(evaluation.MeasureNames(), o.SearchBy):
