@@ -2,6 +2,7 @@ package blocks
 
 import (
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
 )
 
 // FIR is a resampling filter that is applied to each channel: the outer product of symmetric taps with itself, with zero padding. nil is the
@@ -11,8 +12,8 @@ type FIR struct {
 	Taps   int
 }
 
-// Kernel returns the elements of a filter's kernel in row-major order: the outer product of taps with itself, divided by its sum.
-func Kernel(taps []float64) []float64 {
+// Kernel fills in a filter's kernel: the outer product of taps with itself, divided by its sum.
+func Kernel(taps []float64) nn.Init {
 	sum := 0.0
 	for _, v := range taps {
 		sum += v
@@ -23,7 +24,9 @@ func Kernel(taps []float64) []float64 {
 			outer = append(outer, a*b/(sum*sum))
 		}
 	}
-	return outer
+	return func(s *torch.Scope, t *torch.Tensor, _ *torch.Generator) {
+		t.CopyFrom(s, torch.FromSlice(s, outer, 1, 1, len(taps), len(taps)))
+	}
 }
 
 // Padding is the zero padding of each edge that makes the halved or doubled size exact.
@@ -32,6 +35,14 @@ func (f *FIR) Padding() int {
 		return 0
 	}
 	return f.Taps/2 - 1
+}
+
+// Resize returns the function that halves or doubles images, for [ResidualOptions].
+func (f *FIR) Resize(down bool) func(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
+	if down {
+		return func(s *torch.Scope, x *torch.Tensor) *torch.Tensor { return f.Down(s, x, f.Padding()) }
+	}
+	return f.Up
 }
 
 // Down halves x [B, C, H, W] with zero padding of each edge: f.Padding(), or 0 if x is padded already.

@@ -15,10 +15,7 @@ func newFIR(p nn.Path, taps []float64) *blocks.FIR {
 		return nil
 	}
 	n := len(taps)
-	fill := func(s *torch.Scope, t *torch.Tensor, _ *torch.Generator) {
-		t.CopyFrom(s, torch.FromSlice(s, blocks.Kernel(taps), 1, 1, n, n))
-	}
-	return &blocks.FIR{Kernel: p.Buffer(filterName, fill, 1, 1, n, n), Taps: n}
+	return &blocks.FIR{Kernel: p.Buffer(filterName, blocks.Kernel(taps), 1, 1, n, n), Taps: n}
 }
 
 // pyramid is one level of NCSN++'s residual input pyramid (Song et al. 2021: "progressive growing" of the input, by residuals): the

@@ -327,10 +327,7 @@ func newResidual(p nn.Path, c Config, in, out int, scale float64) *blocks.Residu
 func newResampling(p nn.Path, c Config, f *blocks.FIR, channels int, way string) *blocks.Residual {
 	o := c.residual(channels, channels, c.SkipScale)
 	o.ConvShortcut = c.ResampleSkip
-	o.Resize = f.Up
-	if way == "down" {
-		o.Resize = func(s *torch.Scope, x *torch.Tensor) *torch.Tensor { return f.Down(s, x, f.Padding()) }
-	}
+	o.Resize = f.Resize(way == "down")
 	return blocks.NewResidual(p, channels, channels, o)
 }
 

@@ -23,6 +23,7 @@ type UNet2D struct {
 	number          *blocks.TimestepEmbedding // of the class's number, or nil
 	until, guidance *blocks.TimestepEmbedding // or nil
 
+	filter  *blocks.FIR // of NCSN++'s blocks
 	convIn  nn.Conv2D
 	down    []level
 	mid     []blocks.Unit
@@ -82,6 +83,7 @@ func (u *UNet2D) build(p nn.Path) {
 	}
 	u.convIn = blocks.NewConv(p.Sub("conv_in"), c.InChannels, c.Channels[0], 3)
 	all := c.plan()
+	u.filter = &blocks.FIR{Kernel: p.Constant(blocks.Kernel(taps), 1, 1, len(taps), len(taps)), Taps: len(taps)}
 	for i, st := range all.down {
 		u.down = append(u.down, u.level(p.Sub("down_blocks", i), st, true))
 	}
@@ -146,7 +148,11 @@ func (u *UNet2D) level(p nn.Path, st stage, down bool) level {
 	}
 	o := u.residual(st.groups, st.groups, ch, st.scale)
 	o.ConvShortcut = st.skip
-	o.Resize = resize(st.skip, down)
+	var f *blocks.FIR
+	if st.skip {
+		f = u.filter
+	}
+	o.Resize = f.Resize(down)
 	switch {
 	case st.skip && down:
 		l.Resample = blocks.NewResidual(p.Sub("resnet_down"), ch, ch, o)
@@ -161,23 +167,6 @@ func (u *UNet2D) level(p nn.Path, st stage, down bool) level {
 		l.Resample = blocks.NewResidual(p.Sub("upsamplers", 0), ch, ch, o)
 	}
 	return l
-}
-
-// resize returns the function that halves or doubles images, with NCSN++'s filter or plainly.
-func resize(filtered, down bool) func(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
-	return func(s *torch.Scope, x *torch.Tensor) *torch.Tensor {
-		return s.Tidy(func(s *torch.Scope) *torch.Tensor {
-			var f *blocks.FIR
-			if filtered {
-				k := torch.FromSlice(s, blocks.Kernel(taps), 1, 1, len(taps), len(taps)).To(s, x.DType())
-				f = &blocks.FIR{Kernel: k, Taps: len(taps)}
-			}
-			if down {
-				return f.Down(s, x, f.Padding())
-			}
-			return f.Up(s, x)
-		})
-	}
 }
 
 // residuals are the residual blocks in the order of a forward pass.
@@ -240,7 +229,7 @@ func (u *UNet2D) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) 
 			if l.Resample != nil {
 				h = l.Resize(s, h, emb, c)
 				if l.toFeatures != nil {
-					image = resize(true, true)(s, image)
+					image = u.filter.Down(s, image, u.filter.Padding())
 					h = blocks.Release(l.toFeatures.Adapted(s, image, c.Adapters).Add(s, h), h)
 				}
 				skips = append(skips, h)
@@ -257,7 +246,7 @@ func (u *UNet2D) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) 
 				skips = skips[:last]
 			}
 			if l.skip && image != nil {
-				image = blocks.Release(resize(true, false)(s, image), image)
+				image = blocks.Release(u.filter.Up(s, image), image)
 			}
 			if l.toImage != nil {
 				y := l.toImage.Adapted(s, l.imageNorm.AdaptedSiLU(s, h, c.Adapters), c.Adapters)

@@ -303,6 +303,14 @@ func (p Path) Buffer(name string, init Init, shape ...int) *torch.Tensor {
 	return p.add(name, init, true, shape)
 }
 
+// Constant makes a tensor that belongs to the network but to none of its files, and has no name. Shapes does not list it.
+func (p Path) Constant(init Init, shape ...int) *torch.Tensor {
+	if p.plan != nil {
+		return nil
+	}
+	return p.st.make(init, shape)
+}
+
 func (p Path) add(name string, init Init, buffer bool, shape []int) *torch.Tensor {
 	if p.plan != nil {
 		*p.plan = append(*p.plan, Shape{p.prefix + name, shape, buffer})
@@ -323,6 +331,15 @@ func (st *Store) add(name string, init Init, buffer bool, shape []int) *torch.Te
 	if st.src != nil {
 		return st.bind(name, buffer, shape, st.dtype)
 	}
+	t := st.make(init, shape)
+	t.SetRequiresGrad(!buffer && st.dtype.IsFloat())
+	st.names = append(st.names, name)
+	st.byKey[name] = entry{t, buffer}
+	return t
+}
+
+// make makes a tensor of the store's type on its device.
+func (st *Store) make(init Init, shape []int) *torch.Tensor {
 	var t *torch.Tensor
 	err := st.scope.NoGrad(func(s *torch.Scope) error {
 		// Sampled in float32 on the CPU: the same values on every device and in every dtype.
@@ -341,8 +358,5 @@ func (st *Store) add(name string, init Init, buffer bool, shape []int) *torch.Te
 	if err != nil {
 		panic(err)
 	}
-	t.SetRequiresGrad(!buffer && st.dtype.IsFloat())
-	st.names = append(st.names, name)
-	st.byKey[name] = entry{t, buffer}
 	return t
 }

@@ -223,3 +223,22 @@ func TestLayers(t *testing.T) {
 		return nil
 	}))
 }
+
+// A constant is the network's, in its type, but in no file.
+func TestConstant(t *testing.T) {
+	var c *torch.Tensor
+	build := func(p Path) { c = p.Constant(Ones, 2, 3) }
+	st, err := Build(torch.CPU, torch.BFloat16, 1, build)
+	require.NoError(t, err)
+	require.Equal(t, []int{2, 3}, c.Shape())
+	require.Equal(t, torch.BFloat16, c.DType())
+	require.False(t, c.RequiresGrad())
+	for name := range st.Tensors() {
+		t.Errorf("got a tensor %s, want none", name)
+	}
+	made := c
+	require.Empty(t, Shapes(build))
+	require.Nil(t, c)
+	st.Close()
+	require.True(t, made.Freed())
+}
