@@ -13,11 +13,16 @@ import (
 // Ours returns the tensors of a file in this layout under the names and shapes of package unet. They are views of theirs where the elements
 // are in the same order. [Layout.Fits] has to hold.
 func (l Layout) Ours(theirs nn.Source) nn.Source {
-	o := ours{theirs: theirs, layout: l, from: map[string]piece{}, shapes: l.Config.Shapes()}
+	o := ours{theirs: theirs, layout: l, from: map[string]piece{}}
+	shapes := map[string][]int{}
+	for _, t := range l.Config.Shapes() {
+		shapes[t.Name] = t.Dims
+		o.names = append(o.names, t.Name)
+	}
 	for _, t := range l.tensors() {
 		for i, name := range t.ours {
 			if _, known := o.from[name]; !known { // the filter has many places
-				o.from[name] = piece{t, i}
+				o.from[name] = piece{t, i, shapes[name]}
 			}
 		}
 	}
@@ -27,7 +32,8 @@ func (l Layout) Ours(theirs nn.Source) nn.Source {
 // piece is the part of a code's tensor that is one of ours.
 type piece struct {
 	tensor
-	part int // of qkv
+	part  int   // of qkv
+	shape []int // of ours
 }
 
 // ours is a file's tensors under our names.
@@ -35,19 +41,11 @@ type ours struct {
 	theirs nn.Source
 	layout Layout
 	from   map[string]piece
-	shapes []nn.Shape
+	names  []string
 }
 
 // Names implements nn.Source.
-func (o ours) Names() iter.Seq[string] {
-	return func(yield func(string) bool) {
-		for _, t := range o.shapes {
-			if !yield(t.Name) {
-				return
-			}
-		}
-	}
-}
+func (o ours) Names() iter.Seq[string] { return slices.Values(o.names) }
 
 // Info implements nn.Source.
 func (o ours) Info(name string) ([]int, torch.DType, bool) {
@@ -55,9 +53,8 @@ func (o ours) Info(name string) ([]int, torch.DType, bool) {
 	if !ok {
 		return nil, 0, false
 	}
-	i := slices.IndexFunc(o.shapes, func(t nn.Shape) bool { return t.Name == name })
 	_, d, ok := o.theirs.Info(p.name)
-	return o.shapes[i].Dims, d, ok && i >= 0
+	return p.shape, d, ok
 }
 
 // Release implements nn.Source. Parts of a tensor are released with the last of them.
@@ -73,7 +70,6 @@ func (o ours) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 	if !ok {
 		return nil, fmt.Errorf("there is no tensor %s", quote.Quoted(name))
 	}
-	dims, _, _ := o.Info(name)
 	t, err := o.theirs.Get(s, p.name)
 	if err != nil {
 		return nil, err
@@ -83,11 +79,11 @@ func (o ours) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 		shape, at := o.layout.order(p.tensor)
 		t = t.Reshape(s, append(shape, t.NumEl()/p.dims[0])...).Select(s, at, p.part)
 	case turned:
-		if t = t.Transpose(s, 0, 1); dims[0] > t.Dim(0) {
-			t = t.Pad(s, []int{0, 0, 0, dims[0] - t.Dim(0)}, torch.PadConstant, 0)
+		if t = t.Transpose(s, 0, 1); p.shape[0] > t.Dim(0) {
+			t = t.Pad(s, []int{0, 0, 0, p.shape[0] - t.Dim(0)}, torch.PadConstant, 0)
 		}
 	}
-	return t.Reshape(s, dims...), nil
+	return t.Reshape(s, p.shape...), nil
 }
 
 // order returns the shape of the rows of queries, keys and values, and the dimension of the three.
