@@ -42,6 +42,23 @@ type Form struct {
 	Interval bool    `json:"interval,omitempty"` // flow, for a trajectory
 }
 
+// setChain sets the betas of a discrete chain.
+func (f *Form) setChain(c *noise.Chain) {
+	if betas, ok := c.Made(); ok {
+		f.Betas = &betas
+	} else {
+		f.Values = c.Betas()
+	}
+}
+
+// schedule returns the schedule of a form of ddpm without Values: the default one if it has none.
+func (f Form) schedule() noise.Betas {
+	if f.Betas == nil {
+		return noise.Betas{}
+	}
+	return *f.Betas
+}
+
 // formOf returns a parameterisation's form, network and σ_d; 0 if it has no σ_d.
 func formOf(p models.Parameterisation) (Form, models.Network, float64, error) {
 	for _, k := range forms() {

@@ -37,19 +37,11 @@ func forms() []form {
 		registered(DDPM,
 			func(p *models.DDPM) described {
 				f := Form{Predict: p.Predict, Nearest: p.Nearest, Learned: p.LearnedVariance}
-				if betas, ok := p.Process().Made(); ok {
-					f.Betas = &betas
-				} else {
-					f.Values = p.Process().Betas()
-				}
+				f.setChain(p.Process())
 				return described{Form: f, net: p.Net}
 			},
 			func(f Form, net models.Network, _ float64) (*models.DDPM, error) {
-				var betas noise.Betas
-				if f.Betas != nil {
-					betas = *f.Betas
-				}
-				chain, err := betas.Chain()
+				chain, err := f.schedule().Chain()
 				if f.Values != nil {
 					chain, err = noise.NewChain(f.Values)
 				}

@@ -13,6 +13,7 @@ import (
 	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/models/unet/original"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/component"
 	"github.com/onestep-go/onestep/torch/nn"
 	"github.com/onestep-go/onestep/torch/saved"
 )
@@ -24,12 +25,6 @@ type imported struct {
 	notices   []string     // what was assumed, and what of the file is not used
 	constants func() error // checks constants among the weights; nil: there are none
 	close     func() error
-}
-
-// weightsFile is an open file of weights.
-type weightsFile interface {
-	nn.Source
-	Close() error
 }
 
 // ErrCode is the error for files that contain Python code, which is never executed.
@@ -109,7 +104,7 @@ func importFile(path string) (_ *imported, err error) {
 		}
 		return nil, err
 	}
-	var f weightsFile
+	var f component.File
 	var metadata map[string]string
 	var notices []string
 	if saved.Named(path) {

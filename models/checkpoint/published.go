@@ -97,11 +97,7 @@ func (d *Description) byChain(scheduler []byte, class string) error {
 		return err
 	}
 	d.Form = Form{Type: DDPM, Predict: c.Predicts}
-	if betas, ok := chain.Made(); ok {
-		d.Form.Betas = &betas
-	} else {
-		d.Form.Values = chain.Betas()
-	}
+	d.Form.setChain(chain)
 	is, _ := d.Network.Traits()
 	if in, out := d.Network.Shape()[0], is.OutChannels; out == 2*in && (c.Variance == "learned" || c.Variance == "learned_range") {
 		d.Form.Learned = true

@@ -132,11 +132,7 @@ func (d Description) pipeline() (class string, scheduler []byte, err error) {
 		class = "DDPMPipeline"
 		c := noise.Config{Class: "DDPMScheduler", Predicts: d.Form.Predict, TrainedBetas: d.Form.Values, TrainSteps: len(d.Form.Values)}
 		if d.Form.Values == nil {
-			b := noise.Betas{}
-			if d.Form.Betas != nil {
-				b = *d.Form.Betas
-			}
-			c = c.OfBetas(b)
+			c = c.OfBetas(d.Form.schedule())
 		}
 		if d.Form.Learned {
 			c.Variance = "learned_range"
