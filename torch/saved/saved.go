@@ -37,6 +37,15 @@ type stored struct {
 	packed bool  // contiguous
 }
 
+// bytes returns the size of the tensor's elements.
+func (v stored) bytes() int {
+	n := v.dtype.Size()
+	for _, d := range v.shape {
+		n *= d
+	}
+	return n
+}
+
 // maxPickle is a hundred times the size of the pickle in a typical checkpoint.
 const maxPickle = 16 << 20
 
@@ -87,11 +96,7 @@ func (a *File) Elements(name string) ([]byte, torch.DType, bool) {
 	if !ok || !v.packed || a.m.Bytes() == nil {
 		return nil, 0, false
 	}
-	n := v.dtype.Size()
-	for _, d := range v.shape {
-		n *= d
-	}
-	return a.m.Bytes()[v.at:][:n], v.dtype, true
+	return a.m.Bytes()[v.at:][:v.bytes()], v.dtype, true
 }
 
 const convertHint = `convert it with PyTorch: torch.save(torch.load("old", weights_only=True), "new")`
@@ -366,11 +371,7 @@ func (a *File) gather(s *torch.Scope, v stored) (*torch.Tensor, error) {
 	if data == nil {
 		return nil, fmt.Errorf("%s was closed", quote.Path(a.m.Path()))
 	}
-	count := 1
-	for _, n := range v.shape {
-		count *= n
-	}
-	out := make([]byte, 0, count*size)
+	out := make([]byte, 0, v.bytes())
 	index := make([]int, len(v.shape))
 	for at := 0; len(out) < cap(out); {
 		from := v.at + at*size
@@ -395,16 +396,8 @@ func (a *File) gather(s *torch.Scope, v stored) (*torch.Tensor, error) {
 
 // Release implements nn.Source.
 func (a *File) Release(name string) {
-	v, ok := a.tensors[name]
-	if !ok {
-		return
-	}
-	n := v.dtype.Size()
-	for _, d := range v.shape {
-		n *= d
-	}
-	if v.packed {
-		a.m.Release(v.at, n)
+	if v, ok := a.tensors[name]; ok && v.packed {
+		a.m.Release(v.at, v.bytes())
 	}
 }
 

@@ -425,15 +425,17 @@ func object(module, name string) *pickle.Object {
 	return &pickle.Object{Of: pickle.Global{Module: module, Name: name}}
 }
 
+// with returns a dictionary of keys and values.
+func with(pairs ...any) *pickle.Dict {
+	d := &pickle.Dict{}
+	for i := 0; i < len(pairs); i += 2 {
+		d.Set(pairs[i], pairs[i+1])
+	}
+	return d
+}
+
 func TestStateOf(t *testing.T) {
 	x := object("torch._utils", "_rebuild_tensor_v2")
-	with := func(pairs ...any) *pickle.Dict {
-		d := &pickle.Dict{}
-		for i := 0; i < len(pairs); i += 2 {
-			d.Set(pairs[i], pairs[i+1])
-		}
-		return d
-	}
 	inner := with("a", x)
 	for _, root := range []any{
 		inner, with("state_dict", inner), with("state_dict", with("state_dict", inner)), with("epoch", 1, "model", inner, "args", with("b", 2)),
@@ -474,13 +476,6 @@ func same(t testing.TB, want, got nn.Source) {
 // Of several dictionaries of tensors the preferred one is read, and the others are told; a lone one is no choice.
 func TestPrefer(t *testing.T) {
 	x := object("torch._utils", "_rebuild_tensor_v2")
-	with := func(pairs ...any) *pickle.Dict {
-		d := &pickle.Dict{}
-		for i := 0; i < len(pairs); i += 2 {
-			d.Set(pairs[i], pairs[i+1])
-		}
-		return d
-	}
 	model, ema := with("a", x), with("a", x)
 	for _, c := range []struct {
 		root   *pickle.Dict
