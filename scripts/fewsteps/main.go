@@ -1,6 +1,6 @@
 // Command fewsteps compares the models of scripts/fewsteps.sh: a teacher in many steps and in few, its LCM-LoRA and its full latent
 // consistency model, and a style with and without them. It writes a table and a grid of images for each of the two parts. What was
-// measured is kept in OUT/eval, so that a run continues where it was stopped.
+// measured is kept in OUT/eval, so that an interrupted run resumes: remove that directory after retraining.
 package main
 
 import (
@@ -128,7 +128,7 @@ type result struct {
 
 // measured evaluates a row, unless that was done already.
 func (o options) measured(r row, data string) (got result, err error) {
-	path := filepath.Join(o.out, "eval", fmt.Sprintf("%s-%d.json", r.file, r.steps))
+	path := filepath.Join(o.out, "eval", fmt.Sprintf("%s-%d-of-%d.json", r.file, r.steps, o.n))
 	text, err := os.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		log.Printf("%s, %d steps", r.name, r.steps)
@@ -211,7 +211,7 @@ func (o options) onestepPrints(args ...string) ([]byte, error) {
 	c.Stderr = &errs
 	out, err := c.Output()
 	if err != nil {
-		return nil, fmt.Errorf("onestep %s: %w: %s", strings.Join(args, " "), err, cmp.Or(strings.TrimSpace(errs.String()), "it says nothing"))
+		return nil, fmt.Errorf("onestep %s: %w: %s", strings.Join(args, " "), err, cmp.Or(strings.TrimSpace(errs.String()), "no error message"))
 	}
 	return out, nil
 }
