@@ -11,7 +11,7 @@ import (
 //
 //	exp(mean over x of KL(p(y|x) ‖ p(y)))
 //
-// It is 1 at least and the number of classes at most. It looks at no real image, and is that of papers only with the Inception network of FID.
+// It is 1 at least and the number of classes at most. It uses no real images, and is that of papers only with the Inception network of FID.
 type Score struct {
 	Mean float64 `json:"mean"` // over 10 parts of the images
 	Std  float64 `json:"std"`

@@ -7,8 +7,8 @@
 // [B, 3, H, W] in [-1, 1] of any size to features [B, 2048], and [Net.Logits] features to class scores [B, 1008]. A [Net] owns its weights,
 // and has to be closed.
 //
-// The network's input has 299×299 pixels. How images are brought to that size moves FID by more than most improvements of a model do, so
-// each figure has to say it: [Resize] has the three ways in use, and Net.Resize selects one.
+// The network's input has 299×299 pixels. FID depends on how images are resized to that size, so each figure has to say it: [Resize] has the
+// three methods in use, and Net.Resize selects one.
 //
 // Features and logits equal those of both Python packages, with the same weights and images, to 1e-3.
 package inception

@@ -1,8 +1,8 @@
 // Package edit edits images with a model that was trained to generate them, by algorithm 4 of Song et al. 2023: inpainting, colorization,
 // super-resolution, stroke-to-image, denoising and interpolation, without training for the task.
 //
-// What is known of an image is said by an invertible linear transform A and a binary mask Ω in the space of A: of A y the elements with Ω = 0
-// are known, those with Ω = 1 are generated. [Inpaint], [Colorize], [Superresolve], [Stroke], [Denoise] and [Interpolate] return the [Edit] of
+// The known part of an image y is given by an invertible linear transform A and a binary mask Ω in the space of A: the elements of A y with
+// Ω = 0 are known, those with Ω = 1 are generated. [Inpaint], [Colorize], [Superresolve], [Stroke], [Denoise] and [Interpolate] return the [Edit] of
 // each task, and [Edit.Sample] runs them all:
 //
 //	ỹ ← A⁻¹[(A y)⊙(1 - Ω)]

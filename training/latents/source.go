@@ -206,7 +206,7 @@ func (s *Source) Complete() bool { return s.wholeImages && s.wholeTexts }
 // Channels is the number of latent channels.
 func (s *Source) Channels() int { return s.images.latents }
 
-// Encoders says what the features are made by: autoencoder and text encoders, each with a sum by which it is told from others, and the clip
+// Encoders says what the features are made by: autoencoder and text encoders, each with a sum that identifies it, and the clip
 // skip. A resumed run compares it. With [Config.Captions] it has no sum of the text encoders, which may be trained.
 func (s *Source) Encoders() string {
 	text := fmt.Sprintf("autoencoder %.8s", s.images.sum)
@@ -221,7 +221,7 @@ func (s *Source) Encoders() string {
 	return text
 }
 
-// Autoencoder is the sum by which the autoencoder is told from others.
+// Autoencoder is the sum that identifies the autoencoder.
 func (s *Source) Autoencoder() string { return fmt.Sprintf("sha256 %.8s", s.images.sum) }
 
 // String says what the batches are made of: the set and the encoders.
