@@ -32,17 +32,8 @@ type golden struct {
 
 func openGolden(t *testing.T, s *torch.Scope, name string) golden {
 	t.Helper()
-	w, err := torch.OpenWeights(filepath.Join("testdata", name+".safetensors"))
-	require.NoError(t, err)
-	g := golden{map[string]*torch.Tensor{}, w.File().Metadata()}
-	require.NoError(t, s.Run(func(c *torch.Scope) error {
-		for k, v := range w.All(c) {
-			g.tensors[k] = v.Clone(s)
-		}
-		return nil
-	}))
-	require.NoError(t, w.Close())
-	return g
+	tensors, metadata := torchtest.Golden(t, s, filepath.Join("testdata", name+".safetensors"))
+	return golden{tensors, metadata}
 }
 
 // weights draws the weights that the generator drew, in the order that the file lists their names in. Embeddings in
