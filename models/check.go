@@ -7,17 +7,10 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
-// Takes lists the conditions that a network takes. It requires each of them.
-type Takes struct {
-	Classes         int  // number of classes; 0: none
-	NoClass         bool // the label Classes is the null class
-	Until, Guidance bool
-}
-
 // Check validates noise labels and conditions for a network that keeps its weights in st. The network has checked the samples x already;
-// op names it in errors. c has to set all that the network takes and nothing else. Check is for networks without prompts: it rejects
+// op names it in errors. c has to set all that the network takes, of in, and nothing else. Check is for networks without prompts: it rejects
 // text features, sizes and ControlNet residuals. It panics with a *torch.Error.
-func (c Cond) Check(op string, st *nn.Store, x, noise *torch.Tensor, takes Takes) {
+func (c Cond) Check(op string, st *nn.Store, x, noise *torch.Tensor, in Inputs) {
 	n := x.Dim(0)
 	refuse := func(format string, args ...any) { panic(&torch.Error{Op: op, Msg: fmt.Sprintf(format, args...)}) }
 	for _, given := range []struct {
@@ -38,8 +31,8 @@ func (c Cond) Check(op string, st *nn.Store, x, noise *torch.Tensor, takes Takes
 		takes    bool
 		v        *torch.Tensor
 	}{
-		{"the end of a jump (Cond.Until)", "the ends of jumps (Cond.Until)", takes.Until, c.Until},
-		{"a guidance scale (Cond.Guidance)", "the guidance scales (Cond.Guidance)", takes.Guidance, c.Guidance},
+		{"the end of a jump (Cond.Until)", "the ends of jumps (Cond.Until)", in.Until, c.Until},
+		{"a guidance scale (Cond.Guidance)", "the guidance scales (Cond.Guidance)", in.Guidance, c.Guidance},
 	} {
 		switch {
 		case number.v != nil && !number.takes:
@@ -50,12 +43,12 @@ func (c Cond) Check(op string, st *nn.Store, x, noise *torch.Tensor, takes Takes
 			refuse("the network needs %s for each sample", number.one)
 		}
 	}
-	none, labels := "", takes.Classes
-	if takes.NoClass {
-		none, labels = fmt.Sprintf(", or %d for the null class", takes.Classes), labels+1
+	none, labels := "", in.Classes
+	if in.Null {
+		none, labels = fmt.Sprintf(", or %d for the null class", in.Classes), labels+1
 	}
 	switch {
-	case c.Class != nil && takes.Classes == 0:
+	case c.Class != nil && in.Classes == 0:
 		refuse("the network is unconditional: it does not take a class (Cond.Class)")
 	case c.Class != nil:
 		if c.Class.Device().IsCUDA() {
@@ -63,7 +56,7 @@ func (c Cond) Check(op string, st *nn.Store, x, noise *torch.Tensor, takes Takes
 		}
 		st.TakesIndices(op, "the classes (Cond.Class)", c.Class, labels)
 		st.TakesLabels(op, "the classes (Cond.Class)", c.Class, n)
-	case takes.Classes > 0:
+	case in.Classes > 0:
 		refuse("the network is class-conditional: it needs a class (Cond.Class) for each sample%s", none)
 	}
 }

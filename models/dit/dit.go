@@ -94,7 +94,7 @@ func (d *DiT) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *to
 	if x.NDim() != 4 || x.Dim(1) != in || x.Dim(2) != r || x.Dim(3) != r {
 		panic(&torch.Error{Op: "dit", Msg: fmt.Sprintf("want images of shape [B, %d, %d, %d], got %v", in, r, r, x.Shape())})
 	}
-	c.Check("dit", d.store, x, noise, models.Takes{Classes: d.config.Classes, NoClass: true, Until: d.config.Until, Guidance: d.config.Guidance})
+	c.Check("dit", d.store, x, noise, d.config.Inputs())
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		emb := d.embed(s, noise, c, x.DType())
 		h := d.tokens(s, x.To(s, c.Computes(d.store.DType())), c.Adapters)

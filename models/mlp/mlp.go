@@ -79,7 +79,7 @@ func (m *MLP) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *to
 	if x.NDim() == 0 || !slices.Equal(x.Shape()[1:], m.config.Shape) {
 		panic(&torch.Error{Op: "mlp", Msg: fmt.Sprintf("want a batch of samples of shape %v, got %v", m.config.Shape, x.Shape())})
 	}
-	c.Check("mlp", m.store, x, noise, models.Takes{Classes: m.config.Classes, NoClass: true, Until: m.config.Until, Guidance: m.config.Guidance})
+	c.Check("mlp", m.store, x, noise, m.config.Inputs())
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		inputs := []*torch.Tensor{features(s, x.Flatten(s, 1, -1), m.config.Freqs)}
 		inputs = append(inputs, m.label(s, noise, m.config.NoiseScale, x.DType()))

@@ -259,8 +259,7 @@ func (u *UNet) check(x, noise *torch.Tensor, c models.Cond) {
 	if x.NDim() != 4 || x.Dim(1) != in || x.Dim(2)%halves != 0 || x.Dim(3)%halves != 0 || x.NumEl() == 0 {
 		panic(&torch.Error{Op: "unet", Msg: fmt.Sprintf("want images of shape [B, %d, H, W] with H and W divisible by %d, got %v", in, halves, x.Shape())})
 	}
-	takes := models.Takes{Classes: u.config.Classes, NoClass: u.config.NullLabel, Until: u.config.Until, Guidance: u.config.Guidance}
-	c.Check("unet", u.store, x, noise, takes)
+	c.Check("unet", u.store, x, noise, u.config.Inputs())
 }
 
 // embed returns silu of the sum of the embeddings of noise label, class, Until and guidance, [B, 4·EmbeddingChannels], which every block

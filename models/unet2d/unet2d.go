@@ -274,8 +274,7 @@ func (u *UNet2D) check(x, noise *torch.Tensor, c models.Cond) {
 	if x.NDim() != 4 || x.Dim(1) != in || x.Dim(2)%halves != 0 || x.Dim(3)%halves != 0 || x.NumEl() == 0 {
 		panic(&torch.Error{Op: "unet2d", Msg: fmt.Sprintf("want images of shape [B, %d, H, W] with H and W divisible by %d, got %v", in, halves, x.Shape())})
 	}
-	takes := models.Takes{Classes: u.config.Classes, NoClass: u.config.NullLabel, Until: u.config.Until, Guidance: u.config.Guidance}
-	c.Check("unet2d", u.store, x, noise, takes)
+	c.Check("unet2d", u.store, x, noise, u.config.Inputs())
 }
 
 // embed returns silu of the sum of the embeddings of noise label, class, Until and guidance, [B, EmbeddingWidth], which every block takes.
