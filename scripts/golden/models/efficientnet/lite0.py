@@ -4,11 +4,15 @@ Weights are drawn in the state dict's order from torch's generator (seed 1), so 
 torch 2.11.0, efficientnet_lite_pytorch 0.1.0.
 """
 import json
+import os
 import sys
 
 import torch
 from efficientnet_lite_pytorch import EfficientNet
 from safetensors.torch import save_file
+
+sys.path.append(os.path.join(os.path.abspath(__file__).partition("/scripts/golden/")[0], "scripts", "golden", "shared"))
+from norms import draw  # noqa: E402
 
 SEED = 1
 
@@ -16,22 +20,8 @@ SEED = 1
 def main():
     torch.set_num_threads(1)
     net = EfficientNet.from_name("efficientnet-lite0").eval()
-    gen, layout, state = torch.Generator().manual_seed(SEED), [], {}
-    for name, t in net.state_dict().items():
-        if t.dtype != torch.float32:
-            state[name] = t
-            continue
-        layout.append([name, list(t.shape)])
-        v = torch.randn(t.shape, generator=gen)
-        if name.endswith("running_var"):
-            v = v.abs() * 0.5 + 0.5
-        elif t.ndim == 4:
-            v = v * (2 / (t.shape[1] * t.shape[2] * t.shape[3])) ** 0.5
-        elif "_bn" in name and name.endswith(".weight"):
-            v = v * 0.1 + 1
-        else:
-            v = v * 0.1
-        state[name] = v
+    gen = torch.Generator().manual_seed(SEED)
+    layout, state = draw(net.state_dict(), gen, "_bn")
     net.load_state_dict(state)
     bytes_ = (torch.rand(2, 3, 224, 224, generator=gen) * 256).floor()
     with torch.no_grad():

@@ -18,27 +18,10 @@ from pytorch_fid import inception
 from safetensors.torch import save_file
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
+sys.path.append(os.path.join(os.path.abspath(__file__).partition("/scripts/golden/")[0], "scripts", "golden", "shared"))
+from norms import draw  # noqa: E402
+
 SEED = 1
-
-
-def draw(state, gen):
-    layout, out = [], {}
-    for name, t in state.items():
-        if t.dtype != torch.float32:
-            out[name] = t
-            continue
-        layout.append([name, list(t.shape)])
-        v = torch.randn(t.shape, generator=gen)
-        if name.endswith("running_var"):
-            v = v.abs() * 0.5 + 0.5
-        elif t.ndim == 4:
-            v = v * (2 / (t.shape[1] * t.shape[2] * t.shape[3])) ** 0.5
-        elif ".bn." in name and name.endswith(".weight"):
-            v = v * 0.1 + 1
-        else:
-            v = v * 0.1
-        out[name] = v
-    return layout, out
 
 
 def pixels(gen, *shape):
@@ -56,7 +39,7 @@ def main():
     torch.set_num_threads(2)
     gen = torch.Generator().manual_seed(SEED)
     empty = inception._inception_v3(num_classes=1008, aux_logits=False, weights=None)
-    layout, state = draw(empty.state_dict(), gen)
+    layout, state = draw(empty.state_dict(), gen, ".bn.")
     if sys.argv[1] == "--weights":
         torch.save(state, sys.argv[2], _use_new_zipfile_serialization="--legacy" not in sys.argv)
         return
