@@ -1,12 +1,10 @@
 package efficientnet
 
 import (
-	"iter"
 	"math"
 	"os"
 	"path/filepath"
 	"strconv"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -14,23 +12,6 @@ import (
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/torchtest"
 )
-
-// draw yields the state dict that scripts/golden/models/efficientnet/lite0.py drew.
-func draw(t *testing.T, s *torch.Scope, metadata map[string]string, g *torch.Generator) iter.Seq2[string, *torch.Tensor] {
-	t.Helper()
-	return torchtest.Drawn(t, metadata["layout"], func(name string, dims []int) *torch.Tensor {
-		v := torch.Randn(s, g, torch.Float32, dims...)
-		switch {
-		case strings.HasSuffix(name, "running_var"):
-			return v.Abs(s).MulScalar(s, 0.5).AddScalar(s, 0.5)
-		case len(dims) == 4:
-			return v.MulScalar(s, math.Sqrt(2/float64(dims[1]*dims[2]*dims[3])))
-		case strings.Contains(name, "_bn") && strings.HasSuffix(name, ".weight"):
-			return v.MulScalar(s, 0.1).AddScalar(s, 1)
-		}
-		return v.MulScalar(s, 0.1)
-	})
-}
 
 func bytesOf(s *torch.Scope, g *torch.Generator, dims ...int) *torch.Tensor {
 	return torch.Rand(s, g, torch.Float32, dims...).MulScalar(s, 256).Floor(s)
@@ -45,7 +26,7 @@ func TestGolden(t *testing.T) {
 		require.NoError(t, err)
 		g := torch.NewGenerator(s, seed)
 		path := filepath.Join(t.TempDir(), "lite0.safetensors")
-		require.NoError(t, torch.SaveSafetensors(path, draw(t, s, metadata, g), torch.SaveOptions{}))
+		require.NoError(t, torch.SaveSafetensors(path, torchtest.DrawnNorms(t, s, g, metadata["layout"], "_bn"), torch.SaveOptions{}))
 		net, err := Open(path, torch.CPU)
 		require.NoError(t, err)
 		defer net.Close()
@@ -74,7 +55,7 @@ func TestOpenRefuses(t *testing.T) {
 			_, metadata := torchtest.Golden(t, s, "testdata/golden.safetensors")
 			path := filepath.Join(t.TempDir(), "spoiled.safetensors")
 			require.NoError(t, torch.SaveSafetensors(path, func(yield func(string, *torch.Tensor) bool) {
-				for key, v := range draw(t, s, metadata, torch.NewGenerator(s, 1)) {
+				for key, v := range torchtest.DrawnNorms(t, s, torch.NewGenerator(s, 1), metadata["layout"], "_bn") {
 					if key == name || name == "NaN" && key == "_fc.bias" {
 						if v = spoil(s, key, v); v == nil {
 							continue

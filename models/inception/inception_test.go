@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
-	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -21,23 +20,6 @@ import (
 )
 
 const golden = "testdata/golden.safetensors"
-
-// draw yields the state dict that scripts/golden/models/inception/fid.py drew.
-func draw(t *testing.T, s *torch.Scope, metadata map[string]string, g *torch.Generator) iter.Seq2[string, *torch.Tensor] {
-	t.Helper()
-	return torchtest.Drawn(t, metadata["layout"], func(name string, dims []int) *torch.Tensor {
-		v := torch.Randn(s, g, torch.Float32, dims...)
-		switch {
-		case strings.HasSuffix(name, "running_var"):
-			return v.Abs(s).MulScalar(s, 0.5).AddScalar(s, 0.5)
-		case len(dims) == 4:
-			return v.MulScalar(s, math.Sqrt(2/float64(dims[1]*dims[2]*dims[3])))
-		case strings.Contains(name, ".bn.") && strings.HasSuffix(name, ".weight"):
-			return v.MulScalar(s, 0.1).AddScalar(s, 1)
-		}
-		return v.MulScalar(s, 0.1)
-	})
-}
 
 func bytesOf(s *torch.Scope, g *torch.Generator, dims ...int) *torch.Tensor {
 	return torch.Rand(s, g, torch.Float32, dims...).MulScalar(s, 256).Floor(s).DivScalar(s, 127.5).SubScalar(s, 1)
@@ -51,7 +33,7 @@ func drawn(t *testing.T, s *torch.Scope) (path string, want map[string]*torch.Te
 	require.NoError(t, err)
 	g = torch.NewGenerator(s, seed)
 	path = filepath.Join(t.TempDir(), "inception.safetensors")
-	require.NoError(t, torch.SaveSafetensors(path, draw(t, s, metadata, g), torch.SaveOptions{}))
+	require.NoError(t, torch.SaveSafetensors(path, torchtest.DrawnNorms(t, s, g, metadata["layout"], ".bn."), torch.SaveOptions{}))
 	return path, want, g
 }
 

@@ -141,6 +141,24 @@ func Drawn(t testing.TB, layout string, draw func(name string, dims []int) *torc
 	}
 }
 
+// DrawnNorms is [Drawn] for networks of convolutions and batch norms, with the values of draw in scripts/golden/shared/norms.py. norm is in the
+// names of the norms.
+func DrawnNorms(t testing.TB, s *torch.Scope, g *torch.Generator, layout, norm string) iter.Seq2[string, *torch.Tensor] {
+	t.Helper()
+	return Drawn(t, layout, func(name string, dims []int) *torch.Tensor {
+		v := torch.Randn(s, g, torch.Float32, dims...)
+		switch {
+		case strings.HasSuffix(name, "running_var"):
+			return v.Abs(s).MulScalar(s, 0.5).AddScalar(s, 0.5)
+		case len(dims) == 4:
+			return v.MulScalar(s, math.Sqrt(2/float64(dims[1]*dims[2]*dims[3])))
+		case strings.Contains(name, norm) && strings.HasSuffix(name, ".weight"):
+			return v.MulScalar(s, 0.1).AddScalar(s, 1)
+		}
+		return v.MulScalar(s, 0.1)
+	})
+}
+
 // Close fails the test unless got has want's dtype and shape and every element is within atol + rtol·|want| of it, or equal
 // to it, or both are NaN. It reports the worst element.
 func Close(t testing.TB, name string, got, want *torch.Tensor, atol, rtol float64) {

@@ -1,4 +1,4 @@
-"""Weights of networks of convolutions and batch norms, for generators of golden files; draw in the packages' tests does the same."""
+"""Weights of networks of convolutions and batch norms, for generators of golden files; DrawnNorms in torch/torchtest does the same."""
 import torch
 
 
