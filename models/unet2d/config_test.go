@@ -39,6 +39,7 @@ func TestUnsupported(t *testing.T) {
 		{`{"sample_size": 32, "class_embed_type": "identity"}`, "class_embed_type: only timestep or null is supported, the file has identity"},
 		{`{"sample_size": 32, "class_embed_type": "timestep"}`, "class_embed_type: timestep needs num_class_embeds"},
 		{`{"sample_size": 32, "num_class_embeds": 0}`, "num_class_embeds: only a positive number or null"},
+		{`{"sample_size": 32, "norm_num_groups": 0, "attn_norm_num_groups": 0, "num_class_embeds": 0, "attention_head_dim": 0}`, "config: norm_num_groups: only"},
 		{`{"sample_size": 32, "attention_head_dim": -1}`, "attention_head_dim: only a positive number or null"},
 		{`{"sample_size": 32, "attention_head_dim": 9}`, "head_dim: attention over 448 channels needs a divisor of them, got 9"},
 		{`{"sample_size": 32, "norm_num_groups": null}`, "norm_num_groups: null is only for blocks"},
