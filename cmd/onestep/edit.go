@@ -67,7 +67,7 @@ the files go to standard output. If an output file exists, nothing is generated,
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&o.Model, "model", "", "a model file, a run directory (its best snapshot, or last one), a diffusers directory (UNet2DModel), or builtin:\nemoji, ships with onestep (required)")
+	f.StringVar(&o.Model, "model", "", pixelModel+", or builtin:\nemoji, ships with onestep (required)")
 	f.Var(choice{&o.Task, job.Tasks()}, "task", "task: "+strings.Join(job.Tasks(), ", ")+" (required)")
 	f.StringVar(&o.Image, "image", "", "input image; interpolate without one: between two seeds")
 	f.StringVar(&o.Mask, "mask", "", "inpaint: mask of the size of --image; white is repainted")

@@ -39,8 +39,8 @@ level shown: root mean squares over all elements.`,
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&o.Model, "model", "", "a model file, a run directory (its best snapshot, or last one), or builtin (required)")
-	f.StringVar(&o.Teacher, "teacher", "", "denoiser whose trajectories are shown, a file or a run directory (default: the model's own)")
+	f.StringVar(&o.Model, "model", "", pixelModel+", or builtin (required)")
+	f.StringVar(&o.Teacher, "teacher", "", "denoiser whose trajectories are shown, a file, a run directory or a diffusers directory (default: the model's own)")
 	f.StringVar(&o.Out, "out", "", "output image, FILE.png (required)")
 	f.Var(count{&o.N}, "n", "number of trajectories")
 	f.Uint64Var(&o.Seed, "seed", 0, "seed of the first trajectory; the others count up (default 0)")

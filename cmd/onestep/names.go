@@ -49,6 +49,9 @@ func held(v *string) string {
 	return *v
 }
 
+// pixelModel is what the --model of commands for models in pixel space takes, besides builtin.
+const pixelModel = "a model file, a run directory (its best snapshot, or last one), a diffusers directory (UNet2DModel)"
+
 // dtype is a flag for a type's name, of ours or PyTorch's. It holds ours.
 type dtype struct{ choice }
 

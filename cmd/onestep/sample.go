@@ -47,7 +47,7 @@ is set.`,
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&o.Model, "model", "", "a model file, a run directory (its best snapshot, or last one), a diffusers directory (UNet2DModel), or builtin:\nemoji, ships with onestep (required)")
+	f.StringVar(&o.Model, "model", "", pixelModel+", or builtin:\nemoji, ships with onestep (required)")
 	f.StringVar(&o.Out, "out", "", "FILE.png, FILE.jpg or FILE.webp (lossless) for a grid, or with --n 1 the image itself; DIR/ for one PNG per image,\nnamed by its seed (required)")
 	f.Var(count{&o.N}, "n", "number of images")
 	f.Uint64Var(&o.Seed, "seed", 0, "seed of the first image; the next ones have SEED+1, SEED+2, ... (default 0)")

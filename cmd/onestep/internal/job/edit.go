@@ -70,7 +70,7 @@ func (o *Edit) check() error {
 	case !slices.Contains(Tasks(), o.Task):
 		return usage("--task: %s", suggest.OneOf(o.Task, Tasks()))
 	case o.Model == "":
-		return o.missingModel()
+		return o.origin.missingModel(wantModel)
 	case o.Out == "":
 		return usage("--out is missing: FILE.png, FILE.jpg or FILE.webp for one image or a grid, DIR/ for one file per image")
 	case o.Image == "" && task != generate.Interpolate:
@@ -93,15 +93,6 @@ func (o *Edit) check() error {
 }
 
 const interpolated = 8 // images of an interpolation
-
-func (o Edit) missingModel() error {
-	const want = "a file, a run directory, or builtin"
-	switch {
-	case o.origin.image == "" || o.origin.model == "":
-		return usage("--model is missing: %s", want)
-	}
-	return usage("--model is missing: the settings of %s name the model %s but not its path; pass %s", quote.Path(o.origin.image), quote.Quoted(o.origin.model), want)
-}
 
 // Run edits the image and writes the results. Errors that can be found without the model are reported before it is loaded.
 func (o Edit) Run(ctx context.Context, progress func(done, all int)) (Edited, error) {

@@ -21,14 +21,14 @@ func (f origin) of(flag string) bool {
 }
 
 // missingModel is the error of a missing --model; it names the model that the image's settings name.
-func (f origin) missingModel() error {
+func (f origin) missingModel(want string) error {
 	switch {
 	case f.image == "":
-		return usage("--model is missing: %s", wantDiffusion)
+		return usage("--model is missing: %s", want)
 	case f.model == "":
-		return usage("--model is missing: the settings of %s do not name a model; pass %s", quote.Path(f.image), wantDiffusion)
+		return usage("--model is missing: the settings of %s do not name a model; pass %s", quote.Path(f.image), want)
 	}
-	return usage("--model is missing: the settings of %s name the model %s but not its path; pass %s", quote.Path(f.image), quote.Quoted(f.model), wantDiffusion)
+	return usage("--model is missing: the settings of %s name the model %s but not its path; pass %s", quote.Path(f.image), quote.Quoted(f.model), want)
 }
 
 // there is [There] for paths that may come from an image's settings: its error then names the image and the flag to pass.

@@ -41,7 +41,7 @@ func (o *Generate) validate() error {
 	}
 	switch {
 	case o.Model == "":
-		return o.origin.missingModel()
+		return o.origin.missingModel(wantDiffusion)
 	case o.Mixed && o.Variant == "":
 		return usage("--mixed-variant needs --variant")
 	case len(o.Prompts) == 0:

@@ -69,7 +69,7 @@ type InspectedLevel struct {
 func (o *Inspect) validate() error {
 	switch {
 	case o.Model == "":
-		return usage("--model is missing: a file, a run directory, or builtin")
+		return usage("--model is missing: %s", wantModel)
 	case !strings.EqualFold(filepath.Ext(o.Out), ".png"):
 		return usage("--out: want FILE.png, got %s", quote.Quoted(o.Out))
 	case o.N < 1 || o.N > 64:
