@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -52,12 +51,7 @@ the files go to standard output. If an output file exists, nothing is generated,
 			}
 			sc := a.screen()
 			o.Note = func(note string) { sc.log.Warn(note) }
-			got, err := o.Run(cmd.Context(), func(done, all int) {
-				if done <= o.Batch && done < all {
-					sc.start() // no progress bar for a single batch
-				}
-				sc.show(float64(done)/float64(all), fmt.Sprintf("image %d/%d", done, all), "")
-			})
+			got, err := o.Run(cmd.Context(), sc.images(o.Batch))
 			sc.stop()
 			if err != nil {
 				return err

@@ -133,6 +133,16 @@ func (sc *screen) progressed(part float64, left, right string, last bool) {
 	}
 }
 
+// images returns a function that shows how many images are done, with a bar if they are more than a batch.
+func (sc *screen) images(batch int) func(done, all int) {
+	return func(done, all int) {
+		if done <= batch && done < all {
+			sc.start()
+		}
+		sc.show(float64(done)/float64(all), fmt.Sprintf("image %d/%d", done, all), "")
+	}
+}
+
 // stop ends the bar and leaves it on the screen.
 func (sc *screen) stop() {
 	sc.mu.Lock()
