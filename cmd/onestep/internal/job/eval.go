@@ -138,13 +138,7 @@ func (o *Eval) validate() error {
 	return nil
 }
 
-func (o Eval) note(notes ...string) {
-	for _, n := range notes {
-		if o.Note != nil {
-			o.Note(n)
-		}
-	}
-}
+func (o Eval) note(notes ...string) { tell(o.Note, notes...) }
 
 func (o Eval) progress(what string, done, all int) {
 	if o.Progress != nil {

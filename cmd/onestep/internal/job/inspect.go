@@ -114,8 +114,8 @@ func (o Inspect) Run(ctx context.Context) (Inspected, error) {
 		return none, instead("--model", o.Model, err)
 	}
 	defer model.Close()
-	o.notes(ofBest(o.Model, model))
-	o.notes(model.Notices)
+	tell(o.Note, ofBest(o.Model, model)...)
+	tell(o.Note, model.Notices...)
 	out := Inspected{File: o.Out, Model: model.Path, N: o.N}
 	f, _ := model.Function().(models.ConsistencyFunction)
 	teacher, _ := model.Function().(models.Denoiser)
@@ -140,7 +140,7 @@ func (o Inspect) Run(ctx context.Context) (Inspected, error) {
 			return none, instead("--teacher", o.Teacher, err)
 		}
 		defer t.Close()
-		o.notes(t.Notices)
+		tell(o.Note, t.Notices...)
 		knows = t.Description.Network
 		switch its, classes := knows.Classes(), model.Description.Network.Classes(); {
 		case !slices.Equal(t.Shape(), shape):
@@ -182,15 +182,6 @@ func (o Inspect) Run(ctx context.Context) (Inspected, error) {
 		return out, err
 	}
 	return out, vision.Write(o.Out, img, vision.WriteOptions{Texts: []vision.Text{{Keyword: "Software", Value: "onestep"}}, Overwrite: o.Overwrite})
-}
-
-// notes passes notices on.
-func (o Inspect) notes(all []string) {
-	for _, n := range all {
-		if o.Note != nil {
-			o.Note(n)
-		}
-	}
 }
 
 // ofClasses writes a number of classes.

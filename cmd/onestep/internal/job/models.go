@@ -43,6 +43,16 @@ func openFile(path string, dev torch.Device) (*checkpoint.File, error) {
 	return m.File, nil
 }
 
+// tell passes notices on to note, which may be nil.
+func tell(note func(string), notices ...string) {
+	if note == nil {
+		return
+	}
+	for _, n := range notices {
+		note(n)
+	}
+}
+
 // ofBest returns a notice if a model is the best snapshot of a run that was given by its directory.
 func ofBest(given string, m *checkpoint.File) []string {
 	if filepath.Base(m.Path) != rundir.BestName || given == m.Path {

@@ -151,11 +151,7 @@ func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled,
 		return none, instead("--model", o.Model, err)
 	}
 	defer model.Close()
-	for _, n := range ofBest(o.Model, model) {
-		if o.Note != nil {
-			o.Note(n)
-		}
-	}
+	tell(o.Note, ofBest(o.Model, model)...)
 	d := model.Description
 	wanted, err := o.labels(d)
 	if err != nil {
@@ -173,11 +169,7 @@ func (o Sample) Run(ctx context.Context, progress func(done, all int)) (Sampled,
 	if note := o.edit.classes(d, wanted != nil || o.Label >= 0 || o.Labels != nil); note != "" {
 		plan.Notices = append(plan.Notices, note)
 	}
-	for _, n := range plan.Notices {
-		if o.Note != nil {
-			o.Note(n)
-		}
-	}
+	tell(o.Note, plan.Notices...)
 	if err := o.fitsMemory(d.Network, dev); err != nil {
 		return none, err
 	}
