@@ -10,7 +10,6 @@ import (
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/unet/original"
 	"github.com/onestep-go/onestep/torch"
-	"github.com/onestep-go/onestep/torch/safetensors"
 )
 
 // ownLayout is the layout of the files that onestep train writes.
@@ -30,7 +29,7 @@ func (o Convert) pixels(note func(string)) (_ Converted, is bool, err error) {
 	d, notices, err := checkpoint.Inspect(o.Model)
 	switch {
 	case err == nil:
-	case errors.Is(err, checkpoint.ErrNoDescription), errors.Is(err, checkpoint.ErrNoSnapshot), errors.As(err, new(*safetensors.FormatError)):
+	case noPixels(err):
 		if o.Layout != "" {
 			return Converted{}, false, usage("--layout: only pixel-space models have layouts, and %s is not one", quote.Path(o.Model))
 		}

@@ -1,7 +1,6 @@
 package job
 
 import (
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,9 +8,7 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
-	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/sd/weights"
-	"github.com/onestep-go/onestep/torch/safetensors"
 )
 
 // own refuses models of onestep train, which take no prompts, and names the command that samples from them.
@@ -99,7 +96,7 @@ func instead(flag, path string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if !errors.Is(err, checkpoint.ErrNoDescription) && !errors.Is(err, checkpoint.ErrNoSnapshot) && !errors.As(err, new(*safetensors.FormatError)) {
+	if !noPixels(err) {
 		return fmt.Errorf("%s: %w", flag, err)
 	}
 	path = filepath.Clean(path)

@@ -10,6 +10,7 @@ import (
 	"github.com/onestep-go/onestep/models/builtin"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/safetensors"
 	"github.com/onestep-go/onestep/training/rundir"
 )
 
@@ -41,6 +42,11 @@ func openFile(path string, dev torch.Device) (*checkpoint.File, error) {
 		return nil, err
 	}
 	return m.File, nil
+}
+
+// noPixels reports whether the error of a model in pixel space is that the file or directory has none, and may be another model.
+func noPixels(err error) bool {
+	return errors.Is(err, checkpoint.ErrNoDescription) || errors.Is(err, checkpoint.ErrNoSnapshot) || errors.As(err, new(*safetensors.FormatError))
 }
 
 // tell passes notices on to note, which may be nil.
