@@ -18,6 +18,7 @@ import (
 	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/sampling/texttoimage/infotext"
 	"github.com/onestep-go/onestep/torch/nn"
+	"github.com/onestep-go/onestep/training/rundir"
 )
 
 // Values of --lora-apply.
@@ -234,7 +235,7 @@ func (on *adapters) tagged(ctx context.Context, tags []prompt.LoRA) (all nn.Adap
 // adapterName is a file's name without its extension, or of a run's best snapshot the run's name, by which --lora-dir finds it.
 func adapterName(file string) string {
 	file = filepath.Clean(file)
-	if dir := filepath.Dir(file); filepath.Base(file) == bestSnapshot {
+	if dir := filepath.Dir(file); filepath.Base(file) == rundir.BestName {
 		if run, _, _ := ofRun(dir); run == file {
 			if name, err := filepath.Abs(dir); err == nil {
 				return filepath.Base(name)
@@ -244,9 +245,6 @@ func adapterName(file string) string {
 	name := filepath.Base(file)
 	return strings.TrimSuffix(name, filepath.Ext(name))
 }
-
-// bestSnapshot is the name of the best snapshot of a run that trains an adapter.
-const bestSnapshot = "best.safetensors"
 
 // nameOf is the name of an adapter's file.
 func nameOf(a *lora.Adapter) string { return adapterName(a.File().Path) }
