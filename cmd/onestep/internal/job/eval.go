@@ -110,8 +110,8 @@ func (o *Eval) validate() error {
 		return usage("--n: want 6 to %d images, got %d", maxImages, o.N)
 	case o.N != 0 && o.N < 6:
 		return usage("--n: want at least 6 images, as the 5 nearest neighbours are compared, got %d", o.N)
-	case o.Real != 0 && o.Real < 12:
-		return usage("--real: want at least 12 images, got %d", o.Real)
+	case o.Real != 0 && o.Real < leastReal:
+		return usage("--real: want at least %d images, got %d", leastReal, o.Real)
 	case o.Batch < 1 || o.Batch > 1<<14:
 		return usage("--batch: want 1 to %d images, got %d", 1<<14, o.Batch)
 	case o.Seed > math.MaxUint64-maxImages:

@@ -10,7 +10,6 @@ import (
 	"github.com/onestep-go/onestep/evaluation"
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/checkpoint"
-	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/sampling/generate"
 	"github.com/onestep-go/onestep/sampling/search"
 	"github.com/onestep-go/onestep/torch"
@@ -106,7 +105,7 @@ func (o Eval) search(ctx context.Context, r *evaluation.Reference, with searchab
 	for _, t := range found.Trials {
 		is.Trials = append(is.Trials, SearchTrial{t.Levels, t.Value})
 	}
-	is.Default = sampling.Levels(d.SigmaMax, o.Search)[:o.Search]
+	is.Default = found.Before.Levels
 	is.Times = slices.Clone(found.Levels)
 	for i := range is.Times[1:] {
 		is.Times[i+1] = fourDigits(is.Times[i+1])
