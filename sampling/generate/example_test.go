@@ -13,7 +13,6 @@ import (
 
 // Generate images with the built-in model, in one network evaluation each. Open loads any other model from a file or directory, including
 // Stable Diffusion.
-// Two images of the built-in model, in one step each.
 func Example() {
 	file, err := builtin.Open(torch.CPU)
 	if err != nil {

@@ -379,13 +379,17 @@ func (m pixels) images(ctx context.Context, r Request, c course, yield func(Imag
 	}
 }
 
+// seeds are those of the noise of images at to at+n-1.
+func (c course) seeds(r Request, at, n int) []uint64 {
+	if c.edit.frames() {
+		return slices.Repeat([]uint64{r.Seed}, n)
+	}
+	return noise.Seeds(r.Seed+uint64(at), n)
+}
+
 // points samples images at to at+n-1: values from about -1 to 1, [n, ...].
 func (m pixels) points(ctx context.Context, s *torch.Scope, r Request, c course, at, n int) (*torch.Tensor, error) {
-	seeds := noise.Seeds(r.Seed+uint64(at), n)
-	if c.edit.frames() {
-		seeds = slices.Repeat([]uint64{r.Seed}, n)
-	}
-	o := sampling.Options{Levels: c.levels, Streams: noise.NewStreams(s, seeds...), Cond: r.Cond(s, m.description.Network, at, n)}
+	o := sampling.Options{Levels: c.levels, Streams: noise.NewStreams(s, c.seeds(r, at, n)...), Cond: r.Cond(s, m.description.Network, at, n)}
 	if c.edit == nil {
 		x := o.Streams.Randn(s, torch.Float32, m.description.Network.Shape()...).MulScalar(s, c.start)
 		return c.sample(ctx, s, nil, x, o)
@@ -403,10 +407,7 @@ func (m pixels) points(ctx context.Context, s *torch.Scope, r Request, c course,
 
 // batch generates images at to at+n-1.
 func (m pixels) batch(ctx context.Context, s *torch.Scope, r Request, c course, at, n int) (out []Image, err error) {
-	seeds := noise.Seeds(r.Seed+uint64(at), n)
-	if c.edit.frames() {
-		seeds = slices.Repeat([]uint64{r.Seed}, n)
-	}
+	seeds := c.seeds(r, at, n)
 	return out, s.Inference(func(s *torch.Scope) error {
 		x, err := m.points(ctx, s, r, c, at, n)
 		if err != nil {
