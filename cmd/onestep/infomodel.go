@@ -14,6 +14,7 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/sd/weights"
+	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/safetensors"
 	"github.com/onestep-go/onestep/torch/saved"
 )
@@ -83,16 +84,20 @@ func (a *app) infoContents(c checkpoint.Contents, all bool) error {
 	d := c.Description
 	out := modelInfo{Kind: string(d.Kind) + " model", Path: c.Path, DTypes: map[string]int{}, Description: &d, Notices: c.Notices, Metadata: map[string]string{}, Tensors: []tensorInfo{}}
 	for _, t := range c.Tensors {
-		n := 1
-		for _, size := range t.Shape {
-			n *= size
-		}
-		dtype := t.DType.String()
-		out.Bytes, out.Elements = out.Bytes+n*t.DType.Size(), out.Elements+n
-		out.DTypes[dtype]++
-		out.Tensors = append(out.Tensors, tensorInfo{t.Name, dtype, append([]int{}, t.Shape...)})
+		out.add(t.Name, t.DType, t.Shape)
 	}
 	return a.print(out, out.text(all))
+}
+
+// add adds a tensor.
+func (m *modelInfo) add(name string, d torch.DType, shape []int) {
+	n := 1
+	for _, size := range shape {
+		n *= size
+	}
+	m.Bytes, m.Elements = m.Bytes+n*d.Size(), m.Elements+n
+	m.DTypes[d.String()]++
+	m.Tensors = append(m.Tensors, tensorInfo{name, d.String(), append([]int{}, shape...)})
 }
 
 // imported describes a model in a file of another program, if it is one.
@@ -121,15 +126,8 @@ func (a *app) infoSaved(path string, all bool) (ok bool, err error) {
 		return false, nil
 	}
 	for name := range f.Names() {
-		dims, d, _ := f.Info(name)
-		n := 1
-		for _, size := range dims {
-			n *= size
-		}
-		dtype := d.String()
-		out.Bytes, out.Elements = out.Bytes+n*d.Size(), out.Elements+n
-		out.DTypes[dtype]++
-		out.Tensors = append(out.Tensors, tensorInfo{name, dtype, append([]int{}, dims...)})
+		shape, d, _ := f.Info(name)
+		out.add(name, d, shape)
 	}
 	return true, a.print(out, out.text(all))
 }
