@@ -211,11 +211,8 @@ func (o Eval) compare(ctx context.Context, f evaluation.Features, sides compared
 		o.note(few)
 	}
 	how := evaluation.ReferenceOptions{Images: o.Real, Batch: o.Batch, Progress: func(done, all int) { o.progress("real image", done, all) }}
-	var err error
-	if how.Cache, err = o.cache(); err != nil {
-		return err
-	}
-	if how.Cache != "" {
+	if how.Cache = o.cache(); how.Cache != "" {
+		var err error
 		if how.Identity, err = sides.data.identity(); err != nil {
 			return err
 		}
@@ -256,19 +253,26 @@ func (o Eval) compare(ctx context.Context, f evaluation.Features, sides compared
 }
 
 // cache is the directory for features; "": none.
-func (o Eval) cache() (string, error) {
+func (o Eval) cache() string {
 	if o.NoCache || o.Cache != "" {
-		return o.Cache, nil
+		return o.Cache
 	}
-	dir, err := os.UserCacheDir()
+	dir, err := featureCache()
 	if err != nil {
-		o.note(fmt.Sprintf("the features of the data are not cached: %v; --cache DIR caches them", err))
-		return "", nil
+		o.note(fmt.Sprintf("%v; --cache DIR caches them elsewhere", err))
 	}
-	dir = filepath.Join(dir, "onestep", "features")
-	if err := writable(dir); err != nil {
-		o.note(fmt.Sprintf("the features of the data are not cached: %v; --cache DIR caches them elsewhere", err))
-		return "", nil
+	return dir
+}
+
+// featureCache is the directory for features in the user's cache directory.
+func featureCache() (string, error) {
+	dir, err := os.UserCacheDir()
+	if err == nil {
+		dir = filepath.Join(dir, "onestep", "features")
+		err = writable(dir)
+	}
+	if err != nil {
+		return "", fmt.Errorf("the features of the data are not cached: %w", err)
 	}
 	return dir, nil
 }

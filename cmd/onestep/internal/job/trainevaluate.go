@@ -72,8 +72,9 @@ func (o Train) newEvaluator(ctx context.Context, p *recipe.Plan, h Hooks) (e *ev
 		h.warn(few)
 	}
 	e.how = evaluation.ReferenceOptions{Images: evalReal}
-	if e.how.Cache, err = e.eval.cache(); err != nil {
-		return nil, err
+	var uncached error
+	if e.how.Cache, uncached = featureCache(); uncached != nil {
+		h.warn(uncached.Error())
 	}
 	if e.how.Identity, err = e.set.identity(); err != nil {
 		return nil, err
