@@ -19,24 +19,32 @@ import (
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
-// ReadImage takes the settings from the metadata of an image file: ours, or those of other programs that package infotext reads. given
-// reports whether a flag such as "clip-skip" overrides a setting; nil: none does.
-func (o *Generate) ReadImage(path string, given func(flag string) bool) error {
-	o.origin = origin{image: path, given: given}
-	data, err := plainfile.Read(path, 256<<20)
+// imageTexts reads the metadata of an image file. The function that it returns finds a text by its keyword.
+func imageTexts(path string) (func(keyword string) (string, bool), error) {
+	data, err := plainfile.Read(path, vision.MaxEncoded)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	texts, err := vision.ReadTexts(bytes.NewReader(data))
 	if err != nil {
-		return fmt.Errorf("%s: %w", quote.Path(path), err)
+		return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
-	text := func(keyword string) (string, bool) {
+	return func(keyword string) (string, bool) {
 		i := slices.IndexFunc(texts, func(t vision.Text) bool { return t.Keyword == keyword })
 		if i < 0 {
 			return "", false
 		}
 		return texts[i].Value, true
+	}, nil
+}
+
+// ReadImage takes the settings from the metadata of an image file: ours, or those of other programs that package infotext reads. given
+// reports whether a flag such as "clip-skip" overrides a setting; nil: none does.
+func (o *Generate) ReadImage(path string, given func(flag string) bool) error {
+	o.origin = origin{image: path, given: given}
+	text, err := imageTexts(path)
+	if err != nil {
+		return err
 	}
 	if own, ok := text("onestep"); ok {
 		if command := sampleCommand(path, own); command != "" {
