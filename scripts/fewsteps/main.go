@@ -16,6 +16,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -59,6 +60,9 @@ type row struct {
 }
 
 func (o options) run() error {
+	if o.n < 20 {
+		return fmt.Errorf("-n: want at least 20 images, which the interval of the distance needs, got %d", o.n)
+	}
 	adapter := func(run string) []string { return []string{"--lora", filepath.Join(o.out, run, "best.safetensors")} }
 	guided := []string{"--guidance", strconv.FormatFloat(o.guidance, 'g', -1, 64)}
 	lcm := append(adapter("lcm"), "--sampler", "lcm")
@@ -90,6 +94,7 @@ func (o options) part(name, data, prompts string, rows []row) error {
 	if err != nil {
 		return err
 	}
+	texts = slices.DeleteFunc(texts, func(text string) bool { return strings.HasPrefix(text, "#") }) // comments, in files of validation prompts
 	var table strings.Builder
 	table.WriteString("| | steps | evaluations | FD-EffNetLite0 | 95 % | caption agreement, top-1 | top-5 | seconds per image |\n|---|---|---|---|---|---|---|---|\n")
 	var pictures []image.Image
@@ -195,7 +200,7 @@ func (o options) draw(r row, texts []string) (all []image.Image, err error) {
 		return nil, err
 	}
 	for i := range texts {
-		img, err := vision.Read(filepath.Join(dir, fmt.Sprintf("%d.png", i)))
+		img, err := vision.Read(filepath.Join(dir, fmt.Sprintf("%05d.png", i)))
 		if err != nil {
 			return nil, err
 		}
