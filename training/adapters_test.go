@@ -116,7 +116,9 @@ func TestFloat16WithoutLossScalingIsWarnedOf(t *testing.T) {
 			for _, o := range []Objective{
 				&CT{Model: latent}, &CD{CT: CT{Model: &models.Consistency{Net: net}}}, &ECT{Model: latent}, &CTM{Model: &models.Trajectory{Net: net}},
 				&DDPM{Model: ddpm}, &EDM{Model: edm}, &FewStep{Model: latent}, &Flow{Model: &models.Flow{Net: net}}, &MeanFlow{Model: &models.MeanFlow{Net: net}},
-				&PD{Model: edm}, &SCM{Model: &models.TrigConsistency{Net: net}},
+				&PD{Model: edm}, &SCM{Model: &models.TrigConsistency{Net: net}}, &StableECT{ECT{Model: latent}}, &SoFlow{Model: &models.MeanFlow{Net: net}},
+				&AlphaFlow{MeanFlow: MeanFlow{Model: &models.MeanFlow{Net: net}}}, &IMF{MeanFlow: MeanFlow{Model: &models.MeanFlow{Net: net}}},
+				&CMT{Model: latent}, &CMT{Jumps: &models.MeanFlow{Net: net}}, &MultistepCM{Model: edm},
 			} {
 				trainer.Objective = o
 				require.Equal(t, c.warns, trainer.unscaled(), "%T", o)

@@ -30,33 +30,32 @@ func (t *Trainer) slowPrecision() string {
 	return ""
 }
 
-// networkOf returns the network that an objective's gradients pass through; nil if it is unknown.
-func networkOf(o Objective) models.Network {
-	switch o := o.(type) {
-	case *CT:
-		return ofConsistency(o.Model)
-	case *CD:
-		return ofConsistency(o.Model)
-	case *ECT:
-		return ofConsistency(o.Model)
-	case *CTM:
-		return o.Model.Net
-	case *DDPM:
-		return o.Model.Net
-	case *EDM:
-		return o.Model.Net
-	case *FewStep:
-		return o.Model.Model.Net
-	case *Flow:
-		return o.Model.Net
-	case *LCD:
-		return o.Model.Model.Net
-	case *MeanFlow:
-		return o.Model.Net
-	case *PD:
-		return o.Model.Net
-	case *SCM:
-		return o.Model.Net
+// networked is an [Objective] that names the network which its gradients pass through; nil: it is unknown.
+type networked interface{ network() models.Network }
+
+func (c *CT) network() models.Network       { return ofConsistency(c.Model) }
+func (e *ECT) network() models.Network      { return ofConsistency(e.Model) }
+func (c *CTM) network() models.Network      { return c.Model.Net }
+func (d *DDPM) network() models.Network     { return d.Model.Net }
+func (e *EDM) network() models.Network      { return e.Model.Net }
+func (f *FewStep) network() models.Network  { return f.Model.Model.Net }
+func (f *Flow) network() models.Network     { return f.Model.Net }
+func (c *LCD) network() models.Network      { return c.Model.Model.Net }
+func (f *MeanFlow) network() models.Network { return f.Model.Net }
+func (p *PD) network() models.Network       { return p.Model.Net }
+func (c *SCM) network() models.Network      { return c.Model.Net }
+func (f *SoFlow) network() models.Network   { return f.Model.Net }
+
+func (c *CMT) network() models.Network {
+	if c.Jumps != nil {
+		return c.Jumps.Net
+	}
+	return ofConsistency(c.Model)
+}
+
+func (m *MultistepCM) network() models.Network {
+	if d, ok := m.Model.(*models.EDM); ok {
+		return d.Net
 	}
 	return nil
 }
@@ -73,11 +72,12 @@ func ofConsistency(m ConsistencyModel) models.Network {
 
 // weightsType returns the type of the weights that gradients pass through.
 func (t *Trainer) weightsType() (d torch.DType, known bool) {
-	net := networkOf(t.Objective)
-	if net == nil {
-		return 0, false
+	if o, ok := t.Objective.(networked); ok {
+		if net := o.network(); net != nil {
+			return models.DTypeOf(net)
+		}
 	}
-	return models.DTypeOf(net)
+	return 0, false
 }
 
 // unscaled reports whether gradients pass through a network in float16 without loss scaling.
