@@ -1,6 +1,7 @@
 package training
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 
@@ -35,19 +36,13 @@ type AlphaFlow struct {
 
 func (f *AlphaFlow) withDefaults() AlphaFlow {
 	c := *f
-	if c.Ratio == 0 {
-		c.Ratio = 0.75
-	}
+	c.Ratio = cmp.Or(c.Ratio, 0.75)
 	c.MeanFlow = c.MeanFlow.withDefaults()
 	if c.From == 0 && c.To == 0 {
 		c.To = 1
 	}
-	if c.Gamma == 0 {
-		c.Gamma = 25
-	}
-	if c.Clamp == 0 {
-		c.Clamp = 0.005
-	}
+	c.Gamma = cmp.Or(c.Gamma, 25)
+	c.Clamp = cmp.Or(c.Clamp, 0.005)
 	return c
 }
 

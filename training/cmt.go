@@ -1,6 +1,7 @@
 package training
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -39,21 +40,11 @@ type CMT struct {
 
 func (c *CMT) withDefaults() CMT {
 	d := *c
-	if d.Steps == 0 {
-		d.Steps = 16
-	}
-	if d.Points == 0 {
-		d.Points = d.Steps
-	}
-	if d.SigmaMin == 0 {
-		d.SigmaMin = 0.002
-	}
-	if d.SigmaMax == 0 {
-		d.SigmaMax = 80
-	}
-	if d.Distance == nil {
-		d.Distance = PseudoHuber{}
-	}
+	d.Steps = cmp.Or(d.Steps, 16)
+	d.Points = cmp.Or(d.Points, d.Steps)
+	d.SigmaMin = cmp.Or(d.SigmaMin, 0.002)
+	d.SigmaMax = cmp.Or(d.SigmaMax, 80)
+	d.Distance = cmp.Or[Distance](d.Distance, PseudoHuber{})
 	return d
 }
 

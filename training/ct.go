@@ -1,6 +1,7 @@
 package training
 
 import (
+	"cmp"
 	"fmt"
 	"iter"
 	"math"
@@ -70,11 +71,7 @@ func (l LogNormal) Draw(r *rand.Rand, levels []float64) int {
 
 func (c *CT) levels(k int) ([]float64, float64) {
 	n, decay := c.Schedule.At(k)
-	rho := c.Rho
-	if rho == 0 {
-		rho = 7
-	}
-	return noise.Karras(n, c.Model.SigmaMinimum(), c.sigmaMax(), rho), decay
+	return noise.Karras(n, c.Model.SigmaMinimum(), c.sigmaMax(), cmp.Or(c.Rho, 7)), decay
 }
 
 func (c *CT) sigmaMax() float64 {

@@ -1,6 +1,7 @@
 package training
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"iter"
@@ -50,21 +51,14 @@ type CTM struct {
 
 func (c *CTM) withDefaults() CTM {
 	d := *c
-	def := func(p *float64, v float64) {
-		if *p == 0 {
-			*p = v
-		}
-	}
-	def(&d.Denoising, 1)
-	def(&d.High, 0.5)
-	def(&d.SigmaMax, 80)
-	def(&d.Rho, 7)
+	d.Denoising = cmp.Or(d.Denoising, 1)
+	d.High = cmp.Or(d.High, 0.5)
+	d.SigmaMax = cmp.Or(d.SigmaMax, 80)
+	d.Rho = cmp.Or(d.Rho, 7)
 	if d.Schedule == nil {
 		d.Schedule = Fixed{}
 	}
-	if d.Distance == nil {
-		d.Distance = PseudoHuber{}
-	}
+	d.Distance = cmp.Or[Distance](d.Distance, PseudoHuber{})
 	return d
 }
 

@@ -1,6 +1,7 @@
 package training
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -31,20 +32,13 @@ type ECT struct {
 
 func (e *ECT) withDefaults() ECT {
 	c := *e
-	def := func(p *float64, v float64) {
-		if *p == 0 {
-			*p = v
-		}
-	}
-	def(&c.Q, 2)
-	def(&c.K, 8)
-	def(&c.B, 1)
+	c.Q = cmp.Or(c.Q, 2)
+	c.K = cmp.Or(c.K, 8)
+	c.B = cmp.Or(c.B, 1)
 	if c.Mean == 0 && c.Std == 0 {
 		c.Mean, c.Std = -1.1, 2
 	}
-	if c.Stages == 0 {
-		c.Stages = 8
-	}
+	c.Stages = cmp.Or(c.Stages, 8)
 	return c
 }
 
@@ -85,11 +79,7 @@ func (e *ECT) LossAt(s *torch.Scope, b Batch, low, high []float64, z *torch.Tens
 }
 
 func (e *ECT) pair(observe func([]float64, *torch.Tensor)) pair {
-	distance := e.Distance
-	if distance == nil {
-		distance = Norm{}
-	}
-	return pair{e.Model, nil, sameNoise, distance, InverseGap, observe}
+	return pair{e.Model, nil, sameNoise, cmp.Or[Distance](e.Distance, Norm{}), InverseGap, observe}
 }
 
 // Stats returns the stage a.

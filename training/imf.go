@@ -1,6 +1,7 @@
 package training
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"iter"
@@ -34,12 +35,8 @@ type IMF struct {
 
 func (f *IMF) withDefaults() IMF {
 	c := *f
-	if c.Ratio == 0 {
-		c.Ratio = 0.5
-	}
-	if c.Eps == 0 {
-		c.Eps = 0.01
-	}
+	c.Ratio = cmp.Or(c.Ratio, 0.5)
+	c.Eps = cmp.Or(c.Eps, 0.01)
 	c.MeanFlow = c.MeanFlow.withDefaults()
 	return c
 }

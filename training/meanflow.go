@@ -1,6 +1,7 @@
 package training
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 
@@ -34,17 +35,12 @@ type MeanFlow struct {
 
 func (f *MeanFlow) withDefaults() MeanFlow {
 	c := *f
-	def := func(p *float64, v float64) {
-		if *p == 0 {
-			*p = v
-		}
-	}
 	if c.Mean == 0 && c.Std == 0 {
 		c.Mean, c.Std = -0.4, 1
 	}
-	def(&c.Ratio, 0.25)
-	def(&c.Power, 1)
-	def(&c.Eps, 1e-3)
+	c.Ratio = cmp.Or(c.Ratio, 0.25)
+	c.Power = cmp.Or(c.Power, 1)
+	c.Eps = cmp.Or(c.Eps, 1e-3)
 	return c
 }
 

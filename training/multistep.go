@@ -1,6 +1,7 @@
 package training
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -52,26 +53,13 @@ type MultistepCM struct {
 
 func (m *MultistepCM) withDefaults() MultistepCM {
 	c := *m
-	def := func(p *float64, v float64) {
-		if *p == 0 {
-			*p = v
-		}
-	}
-	def(&c.SigmaMin, 0.002)
-	def(&c.SigmaMax, 80)
-	def(&c.Rho, 7)
-	if c.Segments == 0 {
-		c.Segments = 4
-	}
-	if c.First == 0 {
-		c.First = 64
-	}
-	if c.Last == 0 {
-		c.Last = 1280
-	}
-	if c.Distance == nil {
-		c.Distance = Norm{}
-	}
+	c.SigmaMin = cmp.Or(c.SigmaMin, 0.002)
+	c.SigmaMax = cmp.Or(c.SigmaMax, 80)
+	c.Rho = cmp.Or(c.Rho, 7)
+	c.Segments = cmp.Or(c.Segments, 4)
+	c.First = cmp.Or(c.First, 64)
+	c.Last = cmp.Or(c.Last, 1280)
+	c.Distance = cmp.Or[Distance](c.Distance, Norm{})
 	return c
 }
 

@@ -1,6 +1,7 @@
 package training
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"iter"
@@ -50,23 +51,12 @@ type PD struct {
 
 func (p *PD) withDefaults() PD {
 	c := *p
-	def := func(p *float64, v float64) {
-		if *p == 0 {
-			*p = v
-		}
-	}
-	def(&c.SigmaMin, 0.002)
-	def(&c.SigmaMax, 80)
-	def(&c.Rho, 7)
-	if c.First == 0 {
-		c.First = 16
-	}
-	if c.Last == 0 {
-		c.Last = 1
-	}
-	if c.Distance == nil {
-		c.Distance = L2{}
-	}
+	c.SigmaMin = cmp.Or(c.SigmaMin, 0.002)
+	c.SigmaMax = cmp.Or(c.SigmaMax, 80)
+	c.Rho = cmp.Or(c.Rho, 7)
+	c.First = cmp.Or(c.First, 16)
+	c.Last = cmp.Or(c.Last, 1)
+	c.Distance = cmp.Or[Distance](c.Distance, L2{})
 	return c
 }
 

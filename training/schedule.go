@@ -1,6 +1,9 @@
 package training
 
-import "math"
+import (
+	"cmp"
+	"math"
+)
 
 // Schedule is the number of noise levels and the decay of the target network, by training step k.
 type Schedule interface {
@@ -16,9 +19,7 @@ type Fixed struct {
 
 // At returns the same for every k.
 func (f Fixed) At(int) (int, float64) {
-	if f.Levels == 0 {
-		f.Levels = 18
-	}
+	f.Levels = cmp.Or(f.Levels, 18)
 	return f.Levels, f.Decay
 }
 
@@ -35,15 +36,9 @@ type Progressive struct {
 }
 
 func (p Progressive) withDefaults() Progressive {
-	if p.S0 == 0 {
-		p.S0 = 2
-	}
-	if p.S1 == 0 {
-		p.S1 = 150
-	}
-	if p.Mu0 == 0 {
-		p.Mu0 = 0.9
-	}
+	p.S0 = cmp.Or(p.S0, 2)
+	p.S1 = cmp.Or(p.S1, 150)
+	p.Mu0 = cmp.Or(p.Mu0, 0.9)
 	return p
 }
 
@@ -71,13 +66,7 @@ type Doubling struct {
 
 // At returns N(k), and 0: the target is the model itself.
 func (d Doubling) At(k int) (int, float64) {
-	s0, s1 := d.S0, d.S1
-	if s0 == 0 {
-		s0 = 10
-	}
-	if s1 == 0 {
-		s1 = 1280
-	}
+	s0, s1 := cmp.Or(d.S0, 10), cmp.Or(d.S1, 1280)
 	stages := math.Log2(math.Floor(float64(s1)/float64(s0))) + 1
 	length := max(1, int(float64(d.Steps)/stages))
 	stage := min(k/length, 30)
@@ -99,12 +88,8 @@ type Linear struct {
 
 // At returns N(k) and the decay. Steps past K stay at the end of the schedule.
 func (l Linear) At(k int) (int, float64) {
-	if l.S0 == 0 {
-		l.S0 = 10
-	}
-	if l.S1 == 0 {
-		l.S1 = 1280
-	}
+	l.S0 = cmp.Or(l.S0, 10)
+	l.S1 = cmp.Or(l.S1, 1280)
 	at := 1.0
 	if l.Steps > 0 {
 		at = math.Min(1, float64(k)/float64(l.Steps))

@@ -1,6 +1,7 @@
 package training
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"iter"
@@ -58,9 +59,7 @@ func (c *SCM) withDefaults() SCM {
 	if d.Mean == 0 && d.Std == 0 {
 		d.Mean, d.Std = -1, 1.4
 	}
-	if d.C == 0 {
-		d.C = 0.1
-	}
+	d.C = cmp.Or(d.C, 0.1)
 	return d
 }
 

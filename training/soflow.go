@@ -1,6 +1,7 @@
 package training
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"math"
@@ -56,12 +57,8 @@ func (f *SoFlow) withDefaults() SoFlow {
 	both(&c.Mean, &c.Std, -0.9, 1.6)
 	both(&c.EndMean, &c.EndStd, -4, 1.6)
 	both(&c.FlowMean, &c.FlowStd, -0.9, 1.6)
-	if c.Power == 0 {
-		c.Power = 0.75
-	}
-	if c.Eps == 0 {
-		c.Eps = 1e-3
-	}
+	c.Power = cmp.Or(c.Power, 0.75)
+	c.Eps = cmp.Or(c.Eps, 1e-3)
 	return c
 }
 

@@ -1,6 +1,7 @@
 package search
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -59,18 +60,10 @@ type Result struct {
 }
 
 func (o *Options) defaults() error {
-	if o.SigmaMax == 0 {
-		o.SigmaMax = 80
-	}
-	if o.SigmaMin == 0 {
-		o.SigmaMin = 0.002
-	}
-	if o.Batch == 0 {
-		o.Batch = 64
-	}
-	if o.Trials == 0 {
-		o.Trials = 12
-	}
+	o.SigmaMax = cmp.Or(o.SigmaMax, 80)
+	o.SigmaMin = cmp.Or(o.SigmaMin, 0.002)
+	o.Batch = cmp.Or(o.Batch, 64)
+	o.Trials = cmp.Or(o.Trials, 12)
 	if o.Passes == 0 && o.Steps > 2 {
 		o.Passes = 1
 	}
