@@ -85,26 +85,22 @@ func ends(host *rand.Rand, from []int, last int, anywhere bool) []int {
 func (c *CMT) LossAt(s *torch.Scope, b Batch, from, to [][]int, z *torch.Tensor, dropout uint64) *torch.Tensor {
 	o := c.withDefaults()
 	levels := c.Levels()
-	n, points := b.X.Dim(0), len(from[0])
+	n := b.X.Dim(0)
 	var rows, start, end []int64
 	var t, next []float64
 	for i := range from {
-		for j := range points {
+		for j := range from[i] {
 			a, b := from[i][j], to[i][j]
 			rows, start, end = append(rows, int64(i)), append(start, int64(a*n+i)), append(end, int64(b*n+i))
 			t, next = append(t, levels[a]), append(next, levels[b])
 		}
 	}
-	var x, target *torch.Tensor
-	if err := s.NoGrad(func(inner *torch.Scope) error {
-		first := b.X.Add(inner, z.MulScalar(inner, levels[0]))
-		path := torch.Cat(inner, solver.Path(inner, o.Teacher, first, levels, b.Cond), 0) // point a of sample i is row a·n + i
-		x = path.IndexSelect(inner, 0, torch.FromSlice(inner, start)).Share(s)
-		target = path.IndexSelect(inner, 0, torch.FromSlice(inner, end)).Share(s)
-		return nil
-	}); err != nil {
-		panic(err)
-	}
+	path := s.NoGradTidy(func(s *torch.Scope) *torch.Tensor {
+		first := b.X.Add(s, z.MulScalar(s, levels[0]))
+		return torch.Cat(s, solver.Path(s, o.Teacher, first, levels, b.Cond), 0) // point a of sample i is row a·n + i
+	})
+	points := func(rows []int64) *torch.Tensor { return path.IndexSelect(s, 0, torch.FromSlice(s, rows)) }
+	x, target := points(start), points(end)
 	places := torch.FromSlice(s, rows)
 	cond := Batch{Cond: b.Cond.Rows(s, places)}.masked(dropout)
 	if b.Weight != nil {

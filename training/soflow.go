@@ -70,7 +70,7 @@ func (f *SoFlow) Gap(k int) float64 {
 
 // Loss draws times and a noise for each sample and returns the mean weighted squared error.
 func (f *SoFlow) Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor {
-	c := f.withDefaults()
+	c, gap := f.withDefaults(), f.Gap(k)
 	n := b.X.Dim(0)
 	end, mid, tau := make([]float64, n), make([]float64, n), make([]float64, n)
 	for i := range tau {
@@ -82,7 +82,7 @@ func (f *SoFlow) Loss(s *torch.Scope, k int, b Batch, d Draws) *torch.Tensor {
 		}
 		tau[i] = max(logitNormal(host, c.Mean, c.Std), leastGap)
 		end[i] = min(logitNormal(host, c.EndMean, c.EndStd), tau[i]-leastGap)
-		mid[i] = max(end[i], min(tau[i]-c.Gap(k)*(tau[i]-end[i]), tau[i]-leastGap))
+		mid[i] = max(end[i], min(tau[i]-gap*(tau[i]-end[i]), tau[i]-leastGap))
 	}
 	return f.LossAt(s, b, end, mid, tau, d.Noise(s, b.X), d.Dropout)
 }
