@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"iter"
-	"math"
 
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/torch"
@@ -93,19 +92,6 @@ func (f *IMF) guided(s *torch.Scope, p span, predicted *torch.Tensor) *torch.Ten
 	without.Guidance = torch.Ones(s, p.cond.Guidance.DType(), p.cond.Guidance.Shape()...)
 	share := p.cond.Guidance.Reciprocal(s).Neg(s).AddScalar(s, 1).MaskedFill(s, dropped, 0)
 	return p.v.Add(s, predicted.Sub(s, f.predicted(s, p, without)).MulPerSample(s, share))
-}
-
-// DrawGuidanceLog returns a Prepare function that draws a guidance scale for each sample, with a uniform logarithm: small scales are more
-// frequent (Geng et al. 2025, "Improved Mean Flows", with β = 1).
-func DrawGuidanceLog(least, most float64) func(s *torch.Scope, b Batch, d Draws) Batch {
-	return func(s *torch.Scope, b Batch, d Draws) Batch {
-		w := make([]float64, b.X.Dim(0))
-		for i := range w {
-			w[i] = least * math.Pow(most/least, d.Samples[i].Float64())
-		}
-		b.Cond.Guidance = torch.FromSlice(s, w).To(s, b.X.DType())
-		return b
-	}
 }
 
 // Try computes the losses of two different times, in which a network shows whether it has a forward-mode derivative. The trainer

@@ -3,6 +3,7 @@ package training
 import (
 	"fmt"
 	"iter"
+	"math"
 	"math/rand/v2"
 
 	"github.com/onestep-go/onestep/models"
@@ -76,10 +77,21 @@ func DropLabels(part float64, null int) func(s *torch.Scope, b Batch, d Draws) B
 // DrawGuidance returns a Prepare function that draws a guidance scale for each sample, uniformly (Meng et al. 2023,
 // algorithm 1).
 func DrawGuidance(least, most float64) func(s *torch.Scope, b Batch, d Draws) Batch {
+	return drawGuidance(func(u float64) float64 { return least + (most-least)*u })
+}
+
+// DrawGuidanceLog returns a Prepare function that draws a guidance scale for each sample, with a uniform logarithm: small scales are more
+// frequent (Geng et al. 2025, "Improved Mean Flows", with β = 1).
+func DrawGuidanceLog(least, most float64) func(s *torch.Scope, b Batch, d Draws) Batch {
+	return drawGuidance(func(u float64) float64 { return least * math.Pow(most/least, u) })
+}
+
+// drawGuidance draws the scales at(u) with u uniform in [0, 1).
+func drawGuidance(at func(u float64) float64) func(s *torch.Scope, b Batch, d Draws) Batch {
 	return func(s *torch.Scope, b Batch, d Draws) Batch {
 		w := make([]float64, b.X.Dim(0))
 		for i := range w {
-			w[i] = least + (most-least)*d.Samples[i].Float64()
+			w[i] = at(d.Samples[i].Float64())
 		}
 		b.Cond.Guidance = torch.FromSlice(s, w).To(s, b.X.DType())
 		return b
