@@ -67,9 +67,9 @@ func (t *Trainer) readBest() *Best {
 	return b
 }
 
-// evaluates reports whether the model is evaluated after step k of a run that does not end there.
-func (t *Trainer) evaluates(k int) bool {
-	return t.Evaluate != nil && t.EvaluateEvery > 0 && k > 0 && (k%t.EvaluateEvery == 0 || k >= t.Steps)
+// evaluates reports whether the model is evaluated after step k, which may be the last one.
+func (t *Trainer) evaluates(k int, last bool) bool {
+	return t.Evaluate != nil && t.EvaluateEvery > 0 && (last || k%t.EvaluateEvery == 0)
 }
 
 // evaluate evaluates the model after the last step. A failure is logged, and loses no training.

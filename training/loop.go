@@ -99,7 +99,7 @@ func (t *Trainer) resumed(ctx context.Context, s *torch.Scope, r *Result) error 
 			return fmt.Errorf("resume at step %d: %w", r.Step, err)
 		}
 	}
-	if t.evaluates(r.Step) && t.Folder != nil && !t.Folder.Recorded(r.Step, evalKey) {
+	if t.evaluates(r.Step, r.Step >= t.Steps) && t.Folder != nil && !t.Folder.Recorded(r.Step, evalKey) {
 		t.evaluate(ctx, s, r)
 	}
 	return nil
@@ -191,10 +191,8 @@ func (t *Trainer) steps(ctx context.Context, s *torch.Scope, run *session, r *Re
 			}
 		}
 		pause := time.Now()
-		drawn, evaluated := t.Sample != nil && t.SampleEvery > 0 && r.Step%t.SampleEvery == 0, t.evaluates(r.Step)
-		if last {
-			drawn, evaluated = t.Sample != nil && t.SampleEvery > 0, t.Evaluate != nil && t.EvaluateEvery > 0
-		}
+		drawn := t.Sample != nil && t.SampleEvery > 0 && (last || r.Step%t.SampleEvery == 0)
+		evaluated := t.evaluates(r.Step, last)
 		if drawn && stopping == nil {
 			if err := t.Sample(ctx, r.Step); err != nil && ctx.Err() == nil {
 				return fmt.Errorf("sample after step %d: %w", r.Step, err)

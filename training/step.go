@@ -3,7 +3,6 @@ package training
 import (
 	"errors"
 	"fmt"
-	"math"
 
 	"github.com/onestep-go/onestep/torch"
 )
@@ -75,7 +74,7 @@ func (t *Trainer) step(s *torch.Scope, r *Result, next func() (func(s *torch.Sco
 			}
 			part := l.Item()
 			loss += part
-			if math.IsNaN(part) || math.IsInf(part, 0) {
+			if !finite(part) {
 				bad = &notFiniteError{fmt.Sprintf("the loss is %v", part)}
 				return nil
 			}
@@ -102,7 +101,7 @@ func (t *Trainer) step(s *torch.Scope, r *Result, next func() (func(s *torch.Sco
 		} else {
 			norm = torch.GradNorm(s, run.params).Item()
 		}
-		if math.IsNaN(norm) || math.IsInf(norm, 0) {
+		if !finite(norm) {
 			if at := run.Scale; run.overflowed() {
 				return &overflowError{at}
 			}
