@@ -53,7 +53,6 @@ func (p *Plan) identify(ctx context.Context) (map[string]string, error) {
 		}
 		note("lpips_holds", text)
 	}
-	p.holds = holds
 	return holds, nil
 }
 

@@ -19,8 +19,7 @@ type Plan struct {
 	Start checkpoint.Description // the model at the start: its network and what that predicts
 	Data  *dataset.Set
 
-	spec  Spec
-	holds map[string]string // identifies the files that the run reads; set by Train
+	spec Spec
 }
 
 // Plan opens the data, reads the descriptions of the run's models, and fills in all options. The caller closes the plan.
