@@ -53,6 +53,18 @@ func decoded(old []byte, options map[string]any) (had, wants map[string]any, err
 	return had, wants, numbers(text, &wants)
 }
 
+// decoded decodes the directory's options.json and options.
+func (d *Dir) decoded(options map[string]any) (had, now map[string]any, err error) {
+	text, err := plainfile.Read(d.File("options.json"), maxOptions)
+	if err != nil {
+		return nil, nil, fmt.Errorf("run directory: %w", err)
+	}
+	if had, now, err = decoded(text, options); err != nil {
+		return nil, nil, fmt.Errorf("run directory %s: %w", quote.Path(d.path), err)
+	}
+	return had, now, nil
+}
+
 // different lists the entries, sorted, that are not the same in both.
 func different(had, wants map[string]any) (keys []string) {
 	all := maps.Clone(had)
@@ -115,13 +127,9 @@ const (
 // they were goes into the list history: {"until": 500, "keep": 2} says that keep was 2 up to step 500, the last checkpoint's. null is an
 // option that was not there. Open allows a history that the options do not have.
 func (d *Dir) Update(options map[string]any) error {
-	text, err := plainfile.Read(d.File("options.json"), maxOptions)
+	had, now, err := d.decoded(options)
 	if err != nil {
-		return fmt.Errorf("run directory: %w", err)
-	}
-	had, now, err := decoded(text, options)
-	if err != nil {
-		return fmt.Errorf("run directory %s: %w", quote.Path(d.path), err)
+		return err
 	}
 	past, _ := had[historyKey].([]any)
 	delete(had, historyKey)
@@ -147,13 +155,9 @@ func (d *Dir) Update(options map[string]any) error {
 
 // Rewrite writes the options to options.json if they differ from those that it has.
 func (d *Dir) Rewrite(options map[string]any) error {
-	text, err := plainfile.Read(d.File("options.json"), maxOptions)
+	had, now, err := d.decoded(options)
 	if err != nil {
-		return fmt.Errorf("run directory: %w", err)
-	}
-	had, now, err := decoded(text, options)
-	if err != nil {
-		return fmt.Errorf("run directory %s: %w", quote.Path(d.path), err)
+		return err
 	}
 	if different(had, now) == nil {
 		return nil
