@@ -277,13 +277,9 @@ func continuous(name, teacher string, step float64) method {
 
 // meanFlow trains average velocities. power is that of the adaptive loss weights.
 func meanFlow(name, about string, power float64) method {
-	return method{
-		name: name, about: about, net: mlp.Config{Until: true, NoiseScale: 3},
-		function: averageVelocity,
-		objective: func(_ context.Context, l *lesson) (training.Objective, error) {
-			return &training.MeanFlow{Model: l.learn.(*models.MeanFlow), Mean: -2, Std: 2, Ratio: 0.75, Power: power}, nil
-		},
-	}
+	return jumping(name, about, func(_ *lesson, f *models.MeanFlow) (training.Objective, error) {
+		return &training.MeanFlow{Model: f, Mean: -2, Std: 2, Ratio: 0.75, Power: power}, nil
+	})
 }
 
 // jumping is a method that trains average velocities.
