@@ -16,7 +16,6 @@ import (
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/safetensors"
-	"github.com/onestep-go/onestep/torch/saved"
 )
 
 func (a *app) openModel(path string, all bool) error {
@@ -79,16 +78,6 @@ func (a *app) infoModel(f *safetensors.File, all bool) error {
 	return a.print(out, out.text(all))
 }
 
-// infoContents describes a model in a directory of diffusers.
-func (a *app) infoContents(c checkpoint.Contents, all bool) error {
-	d := c.Description
-	out := modelInfo{Kind: string(d.Kind) + " model", Path: c.Path, DTypes: map[string]int{}, Description: &d, Notices: c.Notices, Metadata: map[string]string{}, Tensors: []tensorInfo{}}
-	for _, t := range c.Tensors {
-		out.add(t.Name, t.DType, t.Shape)
-	}
-	return a.print(out, out.text(all))
-}
-
 // add adds a tensor.
 func (m *modelInfo) add(name string, d torch.DType, shape []int) {
 	n := 1
@@ -98,6 +87,16 @@ func (m *modelInfo) add(name string, d torch.DType, shape []int) {
 	m.Bytes, m.Elements = m.Bytes+n*d.Size(), m.Elements+n
 	m.DTypes[d.String()]++
 	m.Tensors = append(m.Tensors, tensorInfo{name, d.String(), append([]int{}, shape...)})
+}
+
+// infoContents describes a model in a directory of diffusers.
+func (a *app) infoContents(c checkpoint.Contents, all bool) error {
+	d := c.Description
+	out := modelInfo{Kind: string(d.Kind) + " model", Path: c.Path, DTypes: map[string]int{}, Description: &d, Notices: c.Notices, Metadata: map[string]string{}, Tensors: []tensorInfo{}}
+	for _, t := range c.Tensors {
+		out.add(t.Name, t.DType, t.Shape)
+	}
+	return a.print(out, out.text(all))
 }
 
 // imported describes a model in a file of another program, if it is one.
@@ -116,7 +115,7 @@ func (m *modelInfo) imported(path string) bool {
 
 // infoSaved describes a file of torch.save if it holds a pixel-space model; ok is false if it does not.
 func (a *app) infoSaved(path string, all bool) (ok bool, err error) {
-	f, err := saved.Open(path)
+	f, err := checkpoint.OpenSaved(path)
 	if err != nil {
 		return false, nil // what is wrong is said by what else may read it
 	}

@@ -108,7 +108,7 @@ func importFile(path string) (_ *imported, err error) {
 	var metadata map[string]string
 	var notices []string
 	if saved.Named(path) {
-		a, err := saved.Open(path, emaKeys...)
+		a, err := OpenSaved(path)
 		if err != nil {
 			return nil, err
 		}
@@ -189,6 +189,9 @@ func netOf(l original.Layout) network.Config { return network.Config{Net: l.Conf
 
 // emaKeys are the keys of EMA weights in training checkpoints, which are preferred over the weights themselves.
 var emaKeys = []string{"ema", "model_ema", "ema_model", "ema_state_dict", "state_dict_ema"}
+
+// OpenSaved opens a file of torch.save for the weights that [OpenFile] reads: of several dictionaries of tensors, the EMA weights.
+func OpenSaved(path string) (*saved.File, error) { return saved.Open(path, emaKeys...) }
 
 // emaNotices says which of several sets of weights a file has, and whether EMA weights lie beside a file without them.
 func emaNotices(path string, a *saved.File) (notes []string) {
