@@ -15,6 +15,7 @@ import (
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
+	"github.com/onestep-go/onestep/training"
 )
 
 // Convert holds the options for writing a model in another layout or dtype.
@@ -68,7 +69,7 @@ func (o Convert) run(ctx context.Context, note func(string), change func(m *weig
 		return t.Save(dir)
 	}}
 	if o.DType != "" {
-		d, ok := dtypes[o.DType]
+		d, ok := training.DTypeNamed(o.DType)
 		if !ok {
 			return Converted{}, usage("--dtype: want %s, got %s", strings.Join(DTypes(), ", "), quote.Quoted(o.DType))
 		}

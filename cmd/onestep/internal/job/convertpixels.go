@@ -10,6 +10,7 @@ import (
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/unet/original"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/training"
 )
 
 // ownLayout is the layout of the files that onestep train writes.
@@ -80,7 +81,7 @@ func (o Convert) pixels(note func(string)) (_ Converted, is bool, err error) {
 	if err := makeDirectories(o.Out); err != nil {
 		return Converted{}, true, err
 	}
-	dtype, ok := dtypes[o.DType]
+	dtype, ok := training.DTypeNamed(o.DType)
 	if !ok {
 		dtype = f.DType
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
+	"github.com/onestep-go/onestep/training"
 )
 
 // Diffusion describes a Stable Diffusion model, one component of it, or an add-on such as a ControlNet.
@@ -165,8 +166,8 @@ func describePart(name string, src nn.Source, names iter.Seq[string]) Part {
 
 // short is a dtype's short name as flags have it (f16), or PyTorch's.
 func short(d torch.DType) string {
-	for name, v := range dtypes {
-		if v == d {
+	for _, name := range DTypes() {
+		if v, _ := training.DTypeNamed(name); v == d {
 			return name
 		}
 	}

@@ -48,7 +48,7 @@ func (o *Generate) validate() error {
 		return usage("--prompt is missing: pass a prompt, or --prompts FILE with one on each line")
 	case slices.ContainsFunc(append(o.Prompts[:len(o.Prompts):len(o.Prompts)], o.Negative), func(s string) bool { return !utf8.ValidString(s) }):
 		return usage("--prompt, --negative: want valid UTF-8")
-	case dtypes[o.DType] == 0 && o.DType != "f32":
+	case !slices.Contains(DTypes(), o.DType):
 		return usage("--dtype: want %s, got %s", strings.Join(DTypes(), ", "), quote.Quoted(o.DType))
 	case o.N < 1 || o.N > maxImages || len(o.Prompts) > maxImages/o.N:
 		return usage("--n: want 1 to %d images in all, got %d of each of %d prompts", maxImages, o.N, len(o.Prompts))

@@ -5,7 +5,6 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/sampling/texttoimage"
-	"github.com/onestep-go/onestep/torch"
 )
 
 // Opening holds the options for opening the model.
@@ -96,8 +95,6 @@ type Writing struct {
 
 // DTypes lists the dtypes of a model's weights by their names in options.
 func DTypes() []string { return []string{"f32", "bf16", "f16"} }
-
-var dtypes = map[string]torch.DType{"f32": torch.Float32, "bf16": torch.BFloat16, "f16": torch.Float16}
 
 // optionFlags lists the flags of texttoimage's options.
 var optionFlags = map[string]string{

@@ -18,6 +18,7 @@ import (
 	"github.com/onestep-go/onestep/lora"
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/training"
 )
 
 // LoRAInfo describes an adapter file and, with a model, how it fits.
@@ -263,7 +264,7 @@ func (o ConvertLoRA) Run(note func(string)) error {
 	}
 	w := lora.WriteOptions{Layout: layout, Overwrite: o.Overwrite, Partial: o.Partial}
 	if o.DType != "" {
-		d, ok := dtypes[o.DType]
+		d, ok := training.DTypeNamed(o.DType)
 		if !ok {
 			return usage("--dtype: want %s, got %s", strings.Join(DTypes(), ", "), q.Quoted(o.DType))
 		}
@@ -407,7 +408,7 @@ func (o ExtractLoRA) Run(ctx context.Context, progress func(done, all int)) (out
 	case err != nil:
 		return out, usage("--to: %v", err)
 	}
-	d, ok := dtypes[cmp.Or(o.DType, "f16")]
+	d, ok := training.DTypeNamed(cmp.Or(o.DType, "f16"))
 	if !ok {
 		return out, usage("--dtype: want %s, got %s", strings.Join(DTypes(), ", "), q.Quoted(o.DType))
 	}

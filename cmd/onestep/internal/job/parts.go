@@ -12,6 +12,7 @@ import (
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/sampling/texttoimage/infotext"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/training"
 )
 
 // options returns the options for opening the model.
@@ -20,8 +21,9 @@ func (o Generate) options(dev torch.Device) sd.Options {
 	if o.Preview != "" {
 		tiny = "" // it decodes only the previews
 	}
+	dtype, _ := training.DTypeNamed(o.DType) // checked before
 	return sd.Options{
-		Device: dev, DType: dtypes[o.DType], Variant: o.Variant, Mixed: o.Mixed, EMA: o.EMA, Config: o.Config, Prediction: o.Prediction,
+		Device: dev, DType: dtype, Variant: o.Variant, Mixed: o.Mixed, EMA: o.EMA, Config: o.Config, Prediction: o.Prediction,
 		UNet: o.UNet, TextEncoder: o.TextEncoder, TextEncoder2: o.TextEncoder2, VAE: o.VAE, TinyVAE: tiny, Tile: o.Tile,
 	}
 }
