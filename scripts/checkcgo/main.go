@@ -32,6 +32,8 @@ var below = map[string][]string{
 	"lora":     {"internal", "torch", "models", "lora"},
 
 	"evaluation": {"internal", "torch", "models", "evaluation"},
+
+	"serve": {"internal", "torch", "models", "sampling", "lora", "serve"}, // over the siblings, below cmd
 }
 
 // rooms are packages that stand below the rest of their layer: what each may import of the project.
