@@ -92,7 +92,18 @@ func FromFunction(f any, d checkpoint.Description, net network.Network, name str
 // FromDiffusion returns a model from an open Stable Diffusion model. Close does not close m.
 func FromDiffusion(m *sd.Model) *Model { return &Model{of: diffusion{m}} }
 
-// Close frees a model that Open opened.
+// OnClose makes Close call f as well, such as to close the file of [FromFile].
+func (m *Model) OnClose(f func() error) {
+	before := m.close
+	m.close = func() error {
+		if before == nil {
+			return f()
+		}
+		return errors.Join(before(), f())
+	}
+}
+
+// Close frees a model that Open opened, and calls the functions of OnClose.
 func (m *Model) Close() error {
 	if m.close == nil {
 		return nil

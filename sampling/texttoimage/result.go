@@ -39,13 +39,17 @@ func (p *Plan) Results(ctx context.Context) iter.Seq2[Result, error] {
 				return
 			}
 			for i, m := range st.Images {
-				texts := []vision.Text{{Keyword: infotext.Keyword, Value: st.Info(i).String()}, {Keyword: "Software", Value: "onestep"}}
-				if !yield(Result{m, st.Prompt, st.Seeds[i], texts}, nil) {
+				if !yield(Result{m, st.Prompt, st.Seeds[i], st.Texts(i)}, nil) {
 					return
 				}
 			}
 		}
 	}
+}
+
+// Texts returns the settings of image i in the batch for [vision.Write], in A1111's format.
+func (st Progress) Texts(i int) []vision.Text {
+	return []vision.Text{{Keyword: infotext.Keyword, Value: st.Info(i).String()}, {Keyword: "Software", Value: "onestep"}}
 }
 
 // Info returns the settings of image i in the batch in the form of A1111's "parameters": prompts, steps, sampler, guidance, seed, size and

@@ -11,5 +11,5 @@
 // context does, between two steps of the sampler.
 //
 // A [Request] has what servers' interfaces have in common, for models of every kind. What a model does not use, or what is changed, is in
-// [Event.Notices]; what cannot work is a [*RequestError].
+// [Resolved.Notices]; what cannot work is a [*RequestError].
 package engine

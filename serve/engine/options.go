@@ -1,9 +1,13 @@
 package engine
 
 import (
+	"cmp"
 	"errors"
+	"fmt"
+	"slices"
 	"time"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/lora"
 	"github.com/onestep-go/onestep/sampling/generate"
 )
@@ -29,6 +33,43 @@ type Options struct {
 	MaxPixels int           // per image; 0: 1024²
 
 	LoRA lora.CacheOptions // of adapters, which requests name
+}
+
+const (
+	defaultQueue     = 64
+	defaultDeadline  = 10 * time.Minute
+	defaultMaxImages = 16
+	defaultMaxSteps  = 50
+	defaultMaxPixels = 1024 * 1024
+)
+
+// withDefaults checks the options and fills in the defaults.
+func (o Options) withDefaults() (Options, error) {
+	if len(o.Models) == 0 {
+		return o, errors.New("engine: want at least one model")
+	}
+	seen := map[string]bool{}
+	for i, m := range o.Models {
+		switch {
+		case m.Name == "" || m.Open == nil:
+			return o, fmt.Errorf("engine: model %d: want a name and a function that opens it", i+1)
+		case seen[m.Name]:
+			return o, fmt.Errorf("engine: want different names of models, got %s twice", quote.Quoted(m.Name))
+		case m.Bytes < 0:
+			return o, fmt.Errorf("engine: model %s: want bytes of at least 0, got %d", quote.Quoted(m.Name), m.Bytes)
+		}
+		seen[m.Name] = true
+	}
+	if o.Queue < 0 || o.Deadline < 0 || o.Memory < 0 || o.MaxImages < 0 || o.MaxSteps < 0 || o.MaxPixels < 0 {
+		return o, errors.New("engine: want limits of at least 0")
+	}
+	o.Models = slices.Clone(o.Models)
+	o.Queue = cmp.Or(o.Queue, defaultQueue)
+	o.Deadline = cmp.Or(o.Deadline, defaultDeadline)
+	o.MaxImages = cmp.Or(o.MaxImages, defaultMaxImages)
+	o.MaxSteps = cmp.Or(o.MaxSteps, defaultMaxSteps)
+	o.MaxPixels = cmp.Or(o.MaxPixels, defaultMaxPixels)
+	return o, nil
 }
 
 // ErrFull is the error of a request that comes when the queue is full.
