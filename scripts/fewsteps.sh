@@ -2,27 +2,53 @@
 # Distils the text-to-image model of emoji_ldm.sh to few steps, as an LCM-LoRA and as a full latent consistency model; trains the style of
 # Fluent on it and on its few-step form; and compares all of them (scripts/fewsteps). Run it again to resume.
 #
-#   scripts/fewsteps.sh OUT MODEL SET DATA
+#   scripts/fewsteps.sh OUT MODEL SET DATA [PART ...]
 #
 # MODEL is the teacher, a snapshot of emoji_ldm.sh, SET its dataset.toml, and DATA a directory with the WebDataset shards
 # noto-64.tar.gz and fluent3d-256.tar. The comparison needs the weights of EfficientNet-Lite0 in the data directory (docs/evaluation.md).
+#
+# PART is one of lcm, full, style, few (which needs lcm) and table (which needs all); by default all, one after the other. lcm, full and style
+# may run at the same time. Environment variables, with their defaults:
+#   ONESTEP=bin/onestep                                 the tool
+#   STEPS_LCM=3000 STEPS_FULL=6000 STEPS_STYLE=3000     optimizer steps of lcm, of full, and of style and few
+#   SAVE_EVERY=500 VAL_BATCHES=8                        steps between snapshots, and batches of their validation loss
+#   CACHE=                                              directory of cached latents and text features; empty: the user's
+#   N=512                                               images for each row of the table
 set -euo pipefail
-[ $# -eq 4 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 4 ] || { sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p}' "$0" >&2; exit 2; }
 out=${1%/} model=$2 set=$3 data=$4
+shift 4
+[ $# -gt 0 ] || set -- lcm full style few table
 here=$(dirname "$0")
 onestep=${ONESTEP:-$here/../bin/onestep}
 style=$data/fluent3d-256.tar
-for file in "$set" "$data/noto-64.tar.gz" "$style" "${XDG_DATA_HOME:-$HOME/.local/share}/onestep/efficientnet_lite0.safetensors"; do
+features=${XDG_DATA_HOME:-$HOME/.local/share}/onestep/efficientnet_lite0.safetensors
+for file in "$set" "$data/noto-64.tar.gz" "$style"; do
 	[ -r "$file" ] || { echo "$file: no such file" >&2; exit 1; }
 done
+for part; do
+	case $part in
+	lcm | full | style | few) ;;
+	table) [ -r "$features" ] || { echo "$features: no such file (docs/evaluation.md says how it is made)" >&2; exit 1; } ;;
+	*) echo "$part: not a part; want lcm, full, style, few or table" >&2; exit 2 ;;
+	esac
+done
 mkdir -p "$out"
-# The adapter is trained with one guidance scale, 2, that of the teacher in the comparison. The full model takes any scale from 1.5 to 3.5.
-"$onestep" train-lcm --lora --model "$model" --data "$set" --out "$out/lcm" --resume --resolution 64 --steps 3000 --batch 32 --rank 32 --lr 0.0005 \
-	--w-min 1 --w-max 1 --seed 1 --threads 1 --save-every 500 --keep 2 --val-prompts "$here/emoji_prompts.txt" --val-batches 8
-"$onestep" train-lcm --model "$model" --data "$set" --out "$out/full" --resume --resolution 64 --steps 6000 --batch 32 --lr 0.0003 \
-	--w-min 0.5 --w-max 2.5 --seed 1 --threads 1 --save-every 1000 --keep 2 --val-prompts "$here/emoji_prompts.txt" --val-batches 8
-"$onestep" train-lora --model "$model" --data "$style" --out "$out/style" --resume --resolution 64 --steps 3000 --batch 32 --rank 32 --lr 0.0005 \
-	--seed 1 --threads 1 --save-every 500 --keep 2 --val-prompts "$here/style_prompts.txt" --val-batches 8
-"$onestep" train-lora --model "$model" --data "$style" --out "$out/few" --resume --resolution 64 --steps 3000 --batch 32 --rank 32 --lr 0.0005 \
-	--few-step "$out/lcm/best.safetensors" --seed 1 --threads 1 --save-every 500 --keep 2 --val-prompts "$here/style_prompts.txt" --val-batches 8
-go run "$here/fewsteps" --onestep "$onestep" --out "$out" --model "$model" --data "$data/noto-64.tar.gz" --style "$style" --prompts "$here/emoji_prompts.txt" --style-prompts "$here/style_prompts.txt"
+
+# train COMMAND NAME STEPS PROMPTS FLAG ... trains OUT/NAME. With one thread a run repeats bit by bit.
+train() {
+	"$onestep" "$1" --model "$model" --out "$out/$2" --resume --resolution 64 --steps "$3" --batch 32 --seed 1 --threads 1 ${CACHE:+--cache "$CACHE"} \
+		--save-every "${SAVE_EVERY:-500}" --keep 2 --val-prompts "$here/$4" --val-batches "${VAL_BATCHES:-8}" "${@:5}"
+}
+
+for part; do
+	case $part in
+	# The adapter is trained with one guidance scale, 2, that of the teacher in the comparison. The full model takes any scale from 1.5 to 3.5.
+	lcm) train train-lcm lcm "${STEPS_LCM:-3000}" emoji_prompts.txt --data "$set" --lora --rank 32 --lr 0.0005 --w-min 1 --w-max 1 ;;
+	full) train train-lcm full "${STEPS_FULL:-6000}" emoji_prompts.txt --data "$set" --lr 0.0003 --w-min 0.5 --w-max 2.5 ;;
+	style) train train-lora style "${STEPS_STYLE:-3000}" style_prompts.txt --data "$style" --rank 32 --lr 0.0005 --val-guidance 2 ;;
+	few) train train-lora few "${STEPS_STYLE:-3000}" style_prompts.txt --data "$style" --rank 32 --lr 0.0005 --few-step "$out/lcm/best.safetensors" ;;
+	table) go run "$here/fewsteps" --onestep "$onestep" --out "$out" --model "$model" --data "$data/noto-64.tar.gz" --style "$style" \
+		--prompts "$here/emoji_prompts.txt" --style-prompts "$here/style_prompts.txt" --n "${N:-512}" ;;
+	esac
+done
