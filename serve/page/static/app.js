@@ -1,0 +1,351 @@
+// The page: what is asked for goes to the server, and what comes back is shown.
+
+import { ApiError, Lost, adapters, generate, models, onKey } from './api.js';
+import { Controls } from './controls.js';
+import { $, ask, element, icon, plural, seconds } from './dom.js';
+import { History } from './history.js';
+import { Input } from './input.js';
+import { Latest } from './live.js';
+import { Mask } from './mask.js';
+import { size, withTextsOf } from './png.js';
+import { Stage } from './stage.js';
+import { State, newSeed } from './state.js';
+
+const SETTLED = 1200; // ms after which an image that is shown is one to keep
+const PATIENCE = 5000; // ms: an image that takes longer is not made while somebody types
+const RETRY = 1500; // ms between two attempts to find a lost server
+const FIRST = 'a cat'; // the prompt that a new user finds
+const TINY = 64; // pixels: of a model whose images are so small, and quick, a new user finds a grid
+
+const state = new State();
+const controls = new Controls(state);
+const stage = new Stage(choose);
+const history = new History(restore);
+const mask = new Mask(state, () => stage.image(0) && { blob: stage.image(0).blob, width: stage.size.width });
+const latest = new Latest(run);
+new Input(state, controls, say);
+
+let settling = 0; // the timer until what is shown goes into the history
+let shown = null; // {settings, about}: of what is shown and not in the history yet
+let lost = false;
+let newcomer = state.fresh; // has asked for nothing yet
+
+// --- Generating ---
+
+/** What is asked of the server: the state, with sizes that suit the input image. */
+async function wanted() {
+  const p = state.settings();
+  const { model } = controls;
+  p.n = Math.min(p.n, controls.limits.images);
+  p.previews = (p.steps || model?.steps || 1) > 2 ? 3 : 0;
+  if (!p.init) return p;
+  if (!p.width && model?.width) Object.assign(p, await sizeLike(p.init, model));
+  return p;
+}
+
+/** The shape of the input image, with as many pixels as the model's images have. */
+async function sizeLike(blob, { width, height, prompts }) {
+  if (!prompts || width < 256) return { width, height };
+  const head = size(new Uint8Array(await blob.slice(0, 33).arrayBuffer()));
+  const shape = Math.sqrt(head.width / head.height);
+  return { width: Math.round(width * shape / 64) * 64, height: Math.round(height / shape / 64) * 64 };
+}
+
+async function run(signal) {
+  const before = performance.now();
+  let waited = 0;
+  let did = '';
+  const timer = setInterval(() => tell(`${did ? `${did} · ` : ''}${seconds(performance.now() - before)}`, true), 250);
+  try {
+    const p = await wanted();
+    const about = describe(p);
+    clearTimeout(settling); // what was shown for a moment only is not kept
+    shown = null;
+    let first = true;
+    const show = (it) => {
+      if (signal.aborted) return;
+      if (first) stage.places(p.n, about);
+      first = false;
+      stage.show(it);
+      if (it.index === 0) mask.result(stage.image(0).blob, stage.size.width);
+    };
+    const notices = await generate(p, {
+      image: show,
+      preview: (it) => show({ ...it, preview: true }),
+      progress: ({ queued, step, steps }) => {
+        if (queued) waited = performance.now() - before;
+        did = queued ? `Waiting for ${plural(queued, 'request')}` : step ? `Step ${step} of ${steps}` : '';
+        if (steps > 1) showProgress(step / steps);
+      },
+    }, signal);
+    if (signal.aborted) return;
+    finished(p, about, performance.now() - before, waited, notices);
+  } catch (e) {
+    if (!signal.aborted) failed(e);
+  } finally {
+    clearInterval(timer);
+    if (!signal.aborted) showProgress(null); // else it is the newer request's, or nobody's
+  }
+}
+
+function finished(p, about, ms, waited, notices) {
+  found();
+  showNotices(notices.map((text) => ({ text })));
+  const { width, height } = stage.size;
+  const steps = p.steps || controls.model?.steps;
+  tell([seconds(ms) + (waited > 100 ? `, ${seconds(waited)} of it waiting` : ''), steps && plural(steps, 'step'), `${width} × ${height}`, `seed ${p.seed}`].filter(Boolean).join(' · '));
+  const { previews, ...settings } = p;
+  shown = { settings: { ...settings, ...(p.init ? { width: state.get('width'), height: state.get('height') } : {}) }, about };
+  history.current = null;
+  offerSave(p, about);
+  clearTimeout(settling);
+  settling = setTimeout(settle, SETTLED);
+  if (!controls.model?.loaded || !controls.model.kind) learn(); // opening the model told the server what it is
+  if (ms > PATIENCE && state.get('live') && waited < ms / 2) {
+    state.set({ live: false });
+    say(`An image takes ${seconds(ms)}, so it is made when you press Enter. "Update while typing" in the settings changes that.`);
+  }
+}
+
+/** Says once that typing has an end, and keeps the image. */
+function settle() {
+  if (!shown) return;
+  $('status').textContent = `${plural(stage.images.length, 'image')}: ${$('meta').textContent}`;
+  keep();
+}
+
+/** Puts what is shown into the history, once. */
+function keep() {
+  clearTimeout(settling);
+  if (!shown || stage.images.length === 0) return;
+  const { settings, about } = shown;
+  shown = null;
+  history.add(settings, stage.images.map((i) => ({ ...i })), about).catch(() => say('The image could not be kept in the history.', true));
+}
+
+function describe(p) { return p.prompt || (controls.model?.classes.length ? 'any class' : 'no prompt'); }
+
+// --- Lines of text ---
+
+let showing = 0; // of the progress bar: quick requests have none
+
+function tell(text, working = false) {
+  $('meta').textContent = text;
+  if (working && $('progress').hidden && !showing) showing = setTimeout(() => { $('progress').hidden = false; }, 150);
+}
+
+function showProgress(part) {
+  if (part === null) {
+    clearTimeout(showing);
+    showing = 0;
+    $('progress').hidden = true;
+    $('progress').removeAttribute('value');
+  } else {
+    $('progress').value = part;
+  }
+}
+
+function showNotices(list) {
+  $('notices').replaceChildren(...list.map(({ text, error }) => element('li', { textContent: text, className: error ? 'error' : '' })));
+}
+
+/** Says something, until the next image comes. */
+function say(text, error = false) {
+  showNotices([{ text, error }]);
+  $('status').textContent = text;
+}
+
+// --- Errors ---
+
+function failed(e) {
+  tell('');
+  if (e instanceof Lost) lose();
+  else if (e instanceof ApiError && e.status === 429) {
+    const wait = Math.max(1, e.retryAfter);
+    say(`The server is busy. Trying again in ${plural(wait, 'second')}.`);
+    setTimeout(() => { if (!latest.busy) latest.ask(); }, wait * 1000);
+  } else if (e instanceof ApiError) {
+    say(e.message, true);
+  } else {
+    say('The page failed: reload it.', true);
+    console.error(e);
+  }
+}
+
+/** The server is gone: says so, and looks for it until it is back. */
+function lose() {
+  if (lost) return;
+  lost = true;
+  $('lost').hidden = false;
+  $('lost').textContent = 'The server does not answer. Trying again…';
+  const look = async () => {
+    try {
+      await learn();
+      found();
+      latest.ask();
+    } catch (e) {
+      if (e instanceof Lost || e.status >= 500) setTimeout(look, RETRY);
+      else failed(e);
+    }
+  };
+  setTimeout(look, RETRY);
+}
+
+function found() {
+  if (!lost) return;
+  lost = false;
+  $('lost').hidden = true;
+  $('status').textContent = 'The server is back.';
+}
+
+async function learn() {
+  const [{ models: all, limits }, names] = await Promise.all([models(), adapters()]);
+  controls.know(all, limits, names);
+  if (newcomer && controls.model?.kind) {
+    newcomer = false;
+    const { prompts, width } = controls.model;
+    state.set(prompts ? { prompt: FIRST } : { n: width <= TINY ? controls.variations : 1 });
+    $('prompt').select();
+  }
+}
+
+onKey(async (refused) => {
+  $('key-text').textContent = refused ? 'The server refused this key. Enter another one.' : 'This server answers only with a key. It is kept until you close this tab.';
+  $('key').value = '';
+  do await ask($('key-dialog')); while (!$('key').value.trim());
+  return $('key').value.trim();
+});
+
+// --- What the user does ---
+
+state.addEventListener('change', ({ detail: { names, by, quiet } }) => {
+  if (names.includes('smooth')) stage.smooth = state.get('smooth');
+  if (names.includes('prompt')) newcomer = false;
+  if (quiet) return;
+  const typed = names.length === 1 && ['prompt', 'negative'].includes(names[0]) && by === 'control';
+  if (state.get('live') || !typed || !$('classes').hidden) latest.ask({ now: by === 'dice' });
+});
+
+function stop() {
+  latest.stop();
+  showProgress(null);
+}
+
+/** Enter makes the image; if it is there already, another one. */
+function enter() {
+  if (latest.busy || !state.get('live')) latest.ask({ now: true });
+  else state.set({ seed: newSeed() }, { by: 'dice' });
+}
+
+$('compose').addEventListener('submit', (e) => {
+  e.preventDefault();
+  enter();
+});
+$('prompt').addEventListener('keydown', (e) => {
+  if (e.key !== 'Enter' || e.shiftKey || e.isComposing) return;
+  e.preventDefault();
+  enter();
+});
+addEventListener('keydown', (e) => {
+  if (e.key !== 'Escape' || document.querySelector('dialog[open]')) return;
+  if (latest.busy) {
+    stop();
+    tell('Stopped.');
+  } else if (!$('settings').hidden && $('settings').contains(document.activeElement)) {
+    toggleSettings(false);
+  }
+});
+
+/** A variation becomes the image. */
+function choose(index) {
+  const it = stage.image(index);
+  if (!it || it.preview) return;
+  keep();
+  stop();
+  state.set({ n: 1, seed: it.seed }, { quiet: true });
+  stage.places(1, describe(state.values));
+  stage.show({ ...it, index: 0 });
+  shown = { settings: state.settings(), about: describe(state.values) };
+  offerSave(shown.settings, shown.about);
+  const { width, height } = stage.size;
+  tell(`${width} × ${height} · seed ${it.seed}`);
+  $('variations').focus();
+}
+
+/** An entry of the history comes back: its settings and its images, without the server. */
+async function restore(entry) {
+  keep();
+  stop();
+  state.restore(entry.settings, { quiet: true });
+  stage.places(entry.images.length, entry.about);
+  for (const [index, { blob, seed }] of entry.images.entries()) stage.show({ index, seed, bytes: new Uint8Array(await blob.arrayBuffer()) });
+  const { width, height } = stage.size;
+  tell(`${width} × ${height} · seed ${entry.settings.seed} · ${new Date(entry.at).toLocaleString()}`);
+  showNotices([]);
+  shown = null;
+  history.current = entry.id;
+  offerSave(entry.settings, entry.about);
+  $('status').textContent = `Restored: ${entry.about}`;
+}
+
+/** The link to save what is shown: the image, or a sheet of the variations. */
+async function offerSave(p, about) {
+  const images = stage.images;
+  if (images.length === 0) return;
+  const blob = images.length === 1 ? images[0].blob : await sheet(images);
+  const link = $('save');
+  if (link.href) URL.revokeObjectURL(link.href);
+  link.href = URL.createObjectURL(blob);
+  const words = about.toLowerCase().normalize('NFKD').replace(/[^\p{L}\p{N}]+/gu, '-').replace(/^-+|-+$/g, '').slice(0, 60);
+  link.download = `${words || 'image'}-${p.seed}${images.length > 1 ? `-${images.length}` : ''}.png`;
+  link.removeAttribute('aria-disabled');
+}
+
+/** All variations in one PNG, with the settings of the first. */
+async function sheet(images) {
+  const { width, height } = stage.size;
+  const columns = Math.ceil(Math.sqrt(images.length));
+  const canvas = new OffscreenCanvas(width * columns, height * Math.ceil(images.length / columns));
+  const c = canvas.getContext('2d');
+  for (const [i, { blob }] of images.entries()) {
+    const bitmap = await createImageBitmap(blob);
+    c.drawImage(bitmap, (i % columns) * width, Math.floor(i / columns) * height);
+    bitmap.close();
+  }
+  const bytes = new Uint8Array(await (await canvas.convertToBlob({ type: 'image/png' })).arrayBuffer());
+  return withTextsOf(bytes, images[0].bytes);
+}
+
+$('save').addEventListener('click', () => keep());
+
+function toggleSettings(open) {
+  $('settings').hidden = !open;
+  $('settings-button').setAttribute('aria-expanded', open);
+  if (open) $('settings').focus();
+  else $('settings-button').focus();
+}
+$('settings-button').addEventListener('click', () => toggleSettings($('settings').hidden));
+$('settings-close').addEventListener('click', () => toggleSettings(false));
+
+/** The button of the variations shows what it leads to. */
+state.addEventListener('change', showVariations);
+function showVariations() {
+  const many = state.get('n') > 1;
+  $('variations').replaceChildren(icon(many ? 'one' : 'grid'), element('span', { className: 'hidden', textContent: 'Nine variations' }));
+  $('variations').title = many ? 'One image' : 'Nine variations';
+}
+
+// --- Start ---
+
+stage.smooth = state.get('smooth');
+showVariations();
+$('prompt').focus();
+await history.open();
+try {
+  await learn();
+  const from = history.last;
+  if (from && from.settings.prompt === state.get('prompt') && from.settings.seed === state.get('seed') && from.settings.n === state.get('n')) await restore(from);
+  else latest.ask({ now: true });
+} catch (e) {
+  failed(e);
+}

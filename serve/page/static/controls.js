@@ -1,0 +1,189 @@
+// Prompt, class and settings: controls that show the state and change it.
+
+import { $, element, icon, plural } from './dom.js';
+import { newSeed } from './state.js';
+
+const CHIPS = 24; // classes, at most, that are shown at once
+
+export class Controls {
+  #state;
+  #models = [];
+  #limits = { steps: 50, pixels: 1024 * 1024, images: 16 };
+  #adapters = [];
+  #built = ''; // the model that the controls were built for, as JSON
+
+  constructor(state) {
+    this.#state = state;
+    const range = (id, show) => $(id).addEventListener('input', () => this.#set({ [id]: show($(id).valueAsNumber) }));
+    range('steps', (v) => v);
+    range('guidance', (v) => v);
+    range('strength', (v) => v);
+    $('prompt').addEventListener('input', () => this.#set({ prompt: $('prompt').value }));
+    $('negative').addEventListener('input', () => this.#set({ negative: $('negative').value }));
+    $('seed').addEventListener('input', () => { if ($('seed').validity.valid && $('seed').value !== '') this.#set({ seed: $('seed').valueAsNumber }); });
+    $('classes').addEventListener('change', (e) => this.#set({ prompt: e.target.value }));
+    $('class').addEventListener('input', () => this.#typedClass());
+    $('sampler').addEventListener('change', () => this.#set({ sampler: $('sampler').value }));
+    $('size').addEventListener('change', () => {
+      const [width, height] = $('size').value.split('x').map(Number);
+      this.#set({ width, height });
+    });
+    $('model').addEventListener('change', () => this.#changeModel($('model').value));
+    for (const name of ['live', 'smooth']) $(name).addEventListener('change', () => this.#set({ [name]: $(name).checked }));
+    for (const id of ['dice', 'seed-dice']) $(id).addEventListener('click', () => this.#state.set({ seed: newSeed() }, { by: 'dice' }));
+    $('variations').addEventListener('click', () => this.#state.set({ n: this.#state.get('n') > 1 ? 1 : this.variations }, { by: 'variations' }));
+    $('reset').addEventListener('click', () => this.#state.reset());
+    $('adapter').addEventListener('change', () => {
+      const name = $('adapter').value;
+      if (name) this.#state.set({ loras: [...this.#state.get('loras'), { name, weight: 1 }] });
+    });
+    state.addEventListener('change', () => this.show());
+  }
+
+  /** The model of the state, or the first. */
+  get model() { return this.#models.find(({ name }) => name === this.#state.get('model')) ?? this.#models[0]; }
+  get models() { return this.#models; }
+  get limits() { return this.#limits; }
+  get variations() { return Math.min(9, this.#limits.images); }
+
+  /** Takes what the server said of its models and adapters. */
+  know(models, limits, adapters) {
+    this.#models = models;
+    this.#limits = limits;
+    this.#adapters = adapters;
+    this.show();
+  }
+
+  /** Shows the state. What somebody is typing in is left alone. */
+  show() {
+    const model = this.model;
+    if (!model) return;
+    const of = JSON.stringify([model, this.#models.length, this.#adapters, this.#limits]);
+    if (of !== this.#built) {
+      this.#built = of;
+      this.#build(model);
+    }
+    const s = this.#state.values;
+    const write = (id, value) => { if ($(id).value !== String(value)) $(id).value = value; };
+    write('model', model.name);
+    write('prompt', s.prompt);
+    write('negative', s.negative);
+    if (document.activeElement !== $('seed')) write('seed', s.seed);
+    if (document.activeElement !== $('class')) write('class', s.prompt);
+    for (const input of $('classes').querySelectorAll('input')) input.checked = input.value === (model.classes.includes(s.prompt) ? s.prompt : '');
+    write('steps', s.steps || model.steps || 1);
+    $('steps-value').value = s.steps ? plural(s.steps, 'step') : model.steps ? `${plural(model.steps, 'step')} (default)` : 'default';
+    write('guidance', s.guidance);
+    $('guidance-value').value = s.guidance ? s.guidance.toFixed(1) : 'default';
+    $('guidance').setAttribute('aria-valuetext', $('guidance-value').value);
+    write('strength', s.strength);
+    $('strength-value').value = s.strength.toFixed(2);
+    if ($('sampler').options.length) write('sampler', s.sampler);
+    this.#showSize(model, s);
+    $('variations').setAttribute('aria-pressed', s.n > 1);
+    $('live').checked = s.live;
+    $('smooth').checked = s.smooth;
+    this.#showAdapters(s.loras);
+  }
+
+  #set(changes) { this.#state.set(changes, { by: 'control' }); }
+
+  /** Another model keeps the prompt if it takes prompts; the rest is its own. */
+  #changeModel(name) {
+    const before = this.model;
+    const to = this.#models.find((m) => m.name === name);
+    const both = before.prompts && to.prompts;
+    this.#state.set({ model: name, steps: 0, guidance: 0, width: 0, height: 0, sampler: '', ...(both ? {} : { prompt: '', negative: '', loras: [] }) });
+  }
+
+  /** A name that is typed selects the first class that begins with it, or else has it somewhere. */
+  #typedClass() {
+    const typed = $('class').value.trim().toLowerCase();
+    const names = this.model.classes;
+    const name = typed && (names.find((n) => n.toLowerCase() === typed) ?? names.find((n) => n.toLowerCase().startsWith(typed)) ?? names.find((n) => n.toLowerCase().includes(typed)));
+    if (name || !typed) this.#set({ prompt: name || '' });
+  }
+
+  /** Shows the controls that the model has. */
+  #build(model) {
+    const { classes } = model;
+    const chips = classes.length > 0 && classes.length <= CHIPS;
+    const labels = !model.prompts && (classes.length > 0 || model.kind !== '');
+    $('prompt-field').hidden = labels;
+    $('classes').hidden = !labels || !chips;
+    $('class-field').hidden = !labels || chips || classes.length === 0;
+    if (chips) {
+      const chip = (value, text) => element('label', {}, element('input', { type: 'radio', name: 'class', value }), text);
+      $('classes').replaceChildren($('classes').firstElementChild, chip('', 'Any'), ...classes.map((name) => chip(name, name)));
+    }
+    $('class-names').replaceChildren(...(chips ? [] : classes.map((value) => element('option', { value }))));
+
+    $('model-field').hidden = this.#models.length < 2;
+    $('model').replaceChildren(...this.#models.map(({ name }) => element('option', { value: name, textContent: name })));
+    const about = model.kind && model.width ? `${model.kind}, ${model.width} × ${model.height}` : model.kind;
+    $('model-name').textContent = this.#models.length > 1 ? about : [model.name, about].filter(Boolean).join(' · ');
+
+    const few = model.steps > 0 && model.steps <= 8;
+    $('steps').max = Math.min(few || !model.steps ? 8 : 50, this.#limits.steps);
+    $('guidance-field').hidden = labels && classes.length === 0;
+    $('negative-field').hidden = labels;
+    $('sampler-field').hidden = model.samplers.length < 2;
+    $('sampler').replaceChildren(element('option', { value: '', textContent: 'default' }), ...model.samplers.map((value) => element('option', { value, textContent: value })));
+    $('adapters-field').hidden = labels || this.#adapters.length === 0;
+    $('variations').hidden = this.variations < 2;
+    $('prompt').setAttribute('aria-label', `Prompt for ${model.name}`);
+  }
+
+  /** Sizes of a few shapes, as many pixels as the model's own. */
+  #showSize(model, s) {
+    const base = model.width;
+    $('size-field').hidden = !model.prompts || base < 256;
+    if ($('size-field').hidden) return;
+    const own = '0x0';
+    const round = (v) => Math.round(v / 64) * 64;
+    const shapes = [[own, `${model.width} × ${model.height} (default)`]];
+    for (const [w, h] of [[3, 4], [2, 3], [9, 16], [4, 3], [3, 2], [16, 9]]) {
+      const width = round(base * Math.sqrt(w / h));
+      const height = round(base * Math.sqrt(h / w));
+      if (width * height <= this.#limits.pixels) shapes.push([`${width}x${height}`, `${width} × ${height}`]);
+    }
+    const now = `${s.width}x${s.height}`;
+    if (!shapes.some(([value]) => value === now)) shapes.push([now, `${s.width} × ${s.height}`]);
+    if ([...$('size').options].map((o) => o.value).join() !== shapes.map(([value]) => value).join()) {
+      $('size').replaceChildren(...shapes.map(([value, textContent]) => element('option', { value, textContent })));
+    }
+    $('size').value = now;
+  }
+
+  #showAdapters(loras) {
+    const list = $('adapters');
+    if ([...list.children].map((li) => li.dataset.name).join('\n') !== loras.map((l) => l.name).join('\n')) {
+      list.replaceChildren(...loras.map(({ name }) => this.#adapterRow(name)));
+      const left = this.#adapters.filter((name) => !loras.some((l) => l.name === name));
+      $('adapter').replaceChildren(element('option', { value: '', textContent: 'Add an adapter…' }), ...left.map((value) => element('option', { value, textContent: value })));
+      $('adapter').disabled = left.length === 0;
+    } else if ($('adapter').options.length === 0) {
+      $('adapter').replaceChildren(element('option', { value: '', textContent: 'Add an adapter…' }), ...this.#adapters.map((value) => element('option', { value, textContent: value })));
+    }
+    loras.forEach(({ weight }, i) => {
+      const input = list.children[i].querySelector('input');
+      if (input.valueAsNumber !== weight) input.value = weight;
+      list.children[i].querySelector('output').value = weight.toFixed(2);
+    });
+  }
+
+  #adapterRow(name) {
+    const id = `adapter-${name}`;
+    const change = (to) => this.#state.set({ loras: this.#state.get('loras').flatMap((l) => l.name !== name ? [l] : to === null ? [] : [{ name, weight: to }]) });
+    const input = element('input', { type: 'range', id, min: -1, max: 2, step: 0.05, value: 1 });
+    input.addEventListener('input', () => change(input.valueAsNumber));
+    const remove = element('button', { type: 'button', className: 'icon', 'aria-label': `Remove ${name}` }, icon('close'));
+    remove.addEventListener('click', () => {
+      change(null);
+      $('adapter').focus();
+    });
+    const li = element('li', {}, element('div', { className: 'row' }, element('label', { htmlFor: id, textContent: name }), element('span', { className: 'row' }, element('output', { htmlFor: id }), remove)), input);
+    li.dataset.name = name;
+    return li;
+  }
+}
