@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/serve/engine"
 )
 
@@ -35,7 +36,7 @@ type problem struct {
 func (e invalid) Error() string {
 	var all []string
 	for _, p := range e {
-		all = append(all, fmt.Sprint(p.Loc[len(p.Loc)-1], ": ", p.Msg))
+		all = append(all, quote.Text(fmt.Sprint(p.Loc[len(p.Loc)-1]))+": "+quote.Long(p.Msg, 1000))
 	}
 	return strings.Join(all, "; ")
 }
