@@ -1,0 +1,60 @@
+package webui
+
+import (
+	"bytes"
+	"fmt"
+	"image"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/models/builtin"
+	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/sampling/generate"
+	"github.com/onestep-go/onestep/sampling/texttoimage/infotext"
+	"github.com/onestep-go/onestep/serve/engine"
+	"github.com/onestep-go/onestep/torch/torchtest"
+	"github.com/onestep-go/onestep/torch/vision"
+)
+
+func TestMain(m *testing.M) { torchtest.Main(m) }
+
+// The built-in model by the real engine: the same seed is the same image, alone and among others.
+func TestBuiltIn(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "builtin.safetensors")
+	require.NoError(t, os.WriteFile(file, builtin.Data(), 0o600))
+	e, err := engine.New(engine.Options{Models: []engine.Model{
+		{Name: "builtin", Open: func() (*generate.Model, error) { return generate.Open(file, sd.Options{}) }},
+	}})
+	require.NoError(t, err)
+	defer func() { require.NoError(t, e.Close()) }()
+	h := New(e, Options{})
+	got := post(t, h, "a", "/sdapi/v1/txt2img", `{"prompt": "0", "seed": 7, "batch_size": 2, "sampler_name": "Euler a", "scheduler": "automatic", "width": 48, "height": 48}`)
+	require.Len(t, got.Images, 2)
+	require.Equal(t, []uint64{7, 8}, got.info.AllSeeds)
+	require.Equal(t, []any{48, 48, "builtin"}, []any{got.info.Width, got.info.Height, got.info.Model})
+	settings := infotext.Parse(got.info.Texts[1])
+	require.Equal(t, []string{"8", "48x48", "builtin"}, []string{settings.Get("Seed"), settings.Get("Size"), settings.Get("Model")})
+	require.NotEmpty(t, settings.Get("Class"))
+	require.Contains(t, fmt.Sprint(got.info.Notices), "Euler a")
+	second, _ := decode(t, got.Images[1])
+	require.Equal(t, image.Pt(48, 48), second.Bounds().Size())
+
+	alone := post(t, h, "a", "/sdapi/v1/txt2img", `{"prompt": "0", "seed": 8, "width": 48, "height": 48}`)
+	first, _ := decode(t, alone.Images[0])
+	require.Equal(t, vision.OnWhite(second).Pix, vision.OnWhite(first).Pix)
+	require.Equal(t, []any{"multistep"}, names(get(t, h, "a", "/sdapi/v1/samplers"), "name"))
+
+	// Inpainting keeps what is black in the mask.
+	mask := image.NewGray(image.Rect(0, 0, 32, 32))
+	copy(mask.Pix, bytes.Repeat([]byte{255}, 16*32))
+	got = post(t, h, "a", "/sdapi/v1/img2img", fmt.Sprintf(`{"prompt": "0", "seed": 1, "width": 32, "height": 32, "init_images": [%q], "mask": %q}`,
+		grey(t, 32, 32, 90), pngOf(t, mask)))
+	m, _ := decode(t, got.Images[0])
+	require.InDelta(t, 90, shade(m, 5, 30), 1)
+	status, body, _ := call(t, h, "a", "POST", "/sdapi/v1/txt2img", `{"prompt": "0", "batch_size": 100}`)
+	require.Equal(t, 400, status)
+	require.Contains(t, string(body), "batch_size")
+}
