@@ -19,7 +19,7 @@ set -euo pipefail
 out=${1%/} model=$2 set=$3 data=$4
 shift 4
 [ $# -gt 0 ] || set -- lcm full style few table
-here=$(dirname "$0")
+here=$(cd "$(dirname "$0")" && pwd)
 onestep=${ONESTEP:-$here/../bin/onestep}
 style=$data/fluent3d-256.tar
 features=${XDG_DATA_HOME:-$HOME/.local/share}/onestep/efficientnet_lite0.safetensors
@@ -48,7 +48,12 @@ for part; do
 	full) train train-lcm full "${STEPS_FULL:-6000}" emoji_prompts.txt --data "$set" --lr 0.0003 --w-min 0.5 --w-max 2.5 ;;
 	style) train train-lora style "${STEPS_STYLE:-3000}" style_prompts.txt --data "$style" --rank 32 --lr 0.0005 --val-guidance 2 ;;
 	few) train train-lora few "${STEPS_STYLE:-3000}" style_prompts.txt --data "$style" --rank 32 --lr 0.0005 --few-step "$out/lcm/best.safetensors" ;;
-	table) go run "$here/fewsteps" --onestep "$onestep" --out "$out" --model "$model" --data "$data/noto-64.tar.gz" --style "$style" \
-		--prompts "$here/emoji_prompts.txt" --style-prompts "$here/style_prompts.txt" --n "${N:-512}" ;;
+	table)
+		bin=$(mktemp -d)
+		trap 'rm -rf "$bin"' EXIT
+		go -C "$here/.." build -o "$bin/fewsteps" ./scripts/fewsteps
+		"$bin/fewsteps" --onestep "$onestep" --out "$out" --model "$model" --data "$data/noto-64.tar.gz" --style "$style" \
+			--prompts "$here/emoji_prompts.txt" --style-prompts "$here/style_prompts.txt" --n "${N:-512}"
+		;;
 	esac
 done

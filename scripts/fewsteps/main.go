@@ -23,6 +23,7 @@ import (
 
 	"github.com/onestep-go/onestep/evaluation"
 	"github.com/onestep-go/onestep/internal/atomicfile"
+	"github.com/onestep-go/onestep/internal/sheet"
 	"github.com/onestep-go/onestep/models/sd/prompt"
 	"github.com/onestep-go/onestep/torch/vision"
 )
@@ -97,7 +98,10 @@ func (o options) part(name, data, prompts string, rows []row) error {
 	texts = slices.DeleteFunc(texts, func(text string) bool { return strings.HasPrefix(text, "#") }) // comments, in files of validation prompts
 	var table strings.Builder
 	table.WriteString("| | steps | evaluations | FD-EffNetLite0 | 95 % | caption agreement, top-1 | top-5 | seconds per image |\n|---|---|---|---|---|---|---|---|\n")
-	var pictures []image.Image
+	var drawn sheet.Sheet
+	for _, text := range texts {
+		drawn.Columns = append(drawn.Columns, shortened.Replace(text))
+	}
 	for i, r := range rows {
 		got, err := o.measured(r, data)
 		if err != nil {
@@ -113,15 +117,14 @@ func (o options) part(name, data, prompts string, rows []row) error {
 		if err != nil {
 			return err
 		}
-		pictures = append(pictures, all...)
+		drawn.Rows = append(drawn.Rows, sheet.Row{Name: fmt.Sprintf("%s, %d", r.name, r.steps), Cells: all, Apart: i > 0 && r.name != rows[i-1].name})
 	}
-	grid, err := vision.Grid(pictures, len(texts))
-	if err != nil {
-		return err
-	}
-	err = vision.Write(filepath.Join(o.out, name+".png"), grid, vision.WriteOptions{Overwrite: true})
+	err = vision.Write(filepath.Join(o.out, name+".png"), drawn.Draw(), vision.WriteOptions{Overwrite: true})
 	return errors.Join(err, atomicfile.WriteBytes(filepath.Join(o.out, name+".md"), atomicfile.Options{Overwrite: true}, []byte(table.String())))
 }
+
+// shortened leaves out the style of prompts, which their grid need not repeat.
+var shortened = strings.NewReplacer("a flat emoji of ", "", "a 3d emoji of ", "")
 
 // result is what was measured of a row.
 type result struct {

@@ -12,6 +12,7 @@ import (
 	"github.com/onestep-go/onestep/internal/number"
 	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/internal/sheet"
 	"github.com/onestep-go/onestep/models"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/network"
@@ -170,7 +171,7 @@ func (o Inspect) Run(ctx context.Context) (Inspected, error) {
 			v := view{Inspect: o, ctx: ctx, s: s, f: f, teacher: teacher, knows: knows, d: model.Description}
 			drawn, err := v.sheet(&out)
 			if err == nil {
-				img = drawn.draw()
+				img = drawn.Draw()
 			}
 			return err
 		})
@@ -209,7 +210,7 @@ type points struct {
 	x *torch.Tensor
 }
 
-func (v view) sheet(out *Inspected) (sheet, error) {
+func (v view) sheet(out *Inspected) (sheet.Sheet, error) {
 	s, shape := v.s, v.d.Network.Shape()
 	told := Sample{Seed: v.Seed, Label: v.Label, Guidance: v.Guidance}
 	c := told.request().Cond(s, v.d.Network, 0, v.N)
@@ -218,13 +219,13 @@ func (v view) sheet(out *Inspected) (sheet, error) {
 	z := streams().Randn(s, torch.Float32, shape...)
 	along, end, err := v.path(z, c, its)
 	if err != nil {
-		return sheet{}, err
+		return sheet.Sheet{}, err
 	}
 	at := func(t float64) *torch.Tensor { return torch.Full(s, t, torch.Float32, v.N) }
 	var noisy, predicted, origins []*torch.Tensor
 	for _, p := range along {
 		if err := v.ctx.Err(); err != nil {
-			return sheet{}, err
+			return sheet.Sheet{}, err
 		}
 		// Scaled to the data's standard deviation, to be visible.
 		noisy = append(noisy, p.x.MulScalar(s, v.d.SigmaData/math.Hypot(p.t, v.d.SigmaData)))
@@ -262,14 +263,14 @@ func (v view) sheet(out *Inspected) (sheet, error) {
 			start := o.Streams.Randn(s, torch.Float32, shape...).MulScalar(s, o.Levels[0])
 			x, err := sampling.Multistep{SigmaMin: v.d.SigmaMin}.Sample(v.ctx, s, v.f, start, o)
 			if err != nil {
-				return sheet{}, err
+				return sheet.Sheet{}, err
 			}
 			if v.teacher != nil {
 				*[]**float64{&out.OneStep, &out.TwoSteps}[steps-1] = apart(x, end)
 			}
 			pictures, err := vision.ToImages(x)
 			if err != nil {
-				return sheet{}, err
+				return sheet.Sheet{}, err
 			}
 			samples = append(samples, pictures)
 		}
@@ -278,11 +279,11 @@ func (v view) sheet(out *Inspected) (sheet, error) {
 	if v.teacher != nil {
 		pictures, err := vision.ToImages(end)
 		if err != nil {
-			return sheet{}, err
+			return sheet.Sheet{}, err
 		}
 		samples, columns = append(samples, pictures), append(columns, "teacher")
 	}
-	t := sheet{columns: columns}
+	t := sheet.Sheet{Columns: columns}
 	for i := range v.N {
 		for r, line := range []struct {
 			name   string
@@ -291,20 +292,20 @@ func (v view) sheet(out *Inspected) (sheet, error) {
 			if line.values == nil {
 				continue
 			}
-			cells := row{name: line.name, apart: r == 0 && i > 0}
+			cells := sheet.Row{Name: line.name, Apart: r == 0 && i > 0}
 			for _, x := range line.values {
 				pictures, err := vision.ToImages(x.Narrow(s, 0, i, 1))
 				if err != nil {
-					return sheet{}, err
+					return sheet.Sheet{}, err
 				}
-				cells.cells = append(cells.cells, pictures[0])
+				cells.Cells = append(cells.Cells, pictures[0])
 			}
 			if r == 0 {
 				for _, column := range samples {
-					cells.cells = append(cells.cells, column[i])
+					cells.Cells = append(cells.Cells, column[i])
 				}
 			}
-			t.rows = append(t.rows, cells)
+			t.Rows = append(t.Rows, cells)
 		}
 	}
 	return t, nil

@@ -3,7 +3,6 @@ package job
 import (
 	"context"
 	"image"
-	"image/color"
 	"image/png"
 	"math"
 	"os"
@@ -146,22 +145,4 @@ func TestInspectGuided(t *testing.T) {
 	} {
 		require.ErrorContains(t, c(), want)
 	}
-}
-
-func TestSheet(t *testing.T) {
-	red := image.NewUniform(color.RGBA{255, 0, 0, 255})
-	cell := image.NewRGBA(image.Rect(0, 0, 28, 28))
-	for i := range 28 {
-		for j := range 28 {
-			cell.Set(i, j, red.C)
-		}
-	}
-	img := sheet{columns: []string{"a", "b"}, rows: []row{{name: "x", cells: []image.Image{cell, nil}}, {name: "y", cells: []image.Image{nil, cell}, apart: true}}}.draw()
-	left := letter + 2*gap
-	require.Equal(t, image.Pt(left+2*(56+gap)+gap, lineHeight+gap+2*(56+gap)+groupGap), img.Bounds().Size())
-	at := func(x, y int) color.Color { return color.RGBAModel.Convert(img.At(x, y)) }
-	require.Equal(t, red.C, at(left, lineHeight))
-	require.Equal(t, red.C, at(left+55, lineHeight+55), "28 pixels are enlarged to 56")
-	require.Equal(t, color.RGBA{255, 255, 255, 255}, at(left+56+gap, lineHeight), "an empty place")
-	require.Equal(t, red.C, at(left+56+gap, lineHeight+56+gap+groupGap))
 }
