@@ -14,8 +14,13 @@ import (
 // UserComment, "Software" as Software, and "onestep" as MakerNote. Alpha is composited on white. More than 64 kB of EXIF, the limit of a
 // JPEG, is an error.
 func EncodeJPEG(w io.Writer, img image.Image, texts []Text) error {
+	return EncodeJPEGQuality(w, img, texts, 95)
+}
+
+// EncodeJPEGQuality is [EncodeJPEG] with a quality from 1 to 100.
+func EncodeJPEGQuality(w io.Writer, img image.Image, texts []Text, quality int) error {
 	var b bytes.Buffer
-	if err := jpeg.Encode(&b, OnWhite(img), &jpeg.Options{Quality: 95}); err != nil {
+	if err := jpeg.Encode(&b, OnWhite(img), &jpeg.Options{Quality: quality}); err != nil {
 		return err
 	}
 	data := b.Bytes()
