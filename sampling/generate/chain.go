@@ -68,9 +68,12 @@ func over(model *models.DDPM, config noise.Config, method scheduler.Method, o sc
 				before := x
 				err := s.Run(func(inner *torch.Scope) error {
 					out := model.Forward(inner, run.Input(inner, before, i), slices.Repeat([]int{int(t)}, before.Dim(0)), o.Cond)
-					next, _ := run.Step(inner, i, before, out, draw)
+					next, origin := run.Step(inner, i, before, out, draw)
 					x = next.Share(s)
-					return nil
+					if o.OnStep == nil {
+						return nil
+					}
+					return o.OnStep(inner, sampling.Step{Index: i, Count: len(at), X: next, Origin: origin})
 				})
 				if err != nil {
 					return nil, err

@@ -28,7 +28,7 @@ func (m diffusion) plan(ctx context.Context, r Request) (_ *Plan, err error) {
 	}()
 	t := texttoimage.Pipeline{
 		Model: m.model, Steps: r.Steps, Timesteps: r.Timesteps, Guidance: r.Guidance, Negative: r.Negative, Width: r.Width, Height: r.Height,
-		Seed: r.Seed, N: r.N, Batch: r.Batch,
+		Seed: r.Seed, Seeds: r.Seeds, N: r.N, Batch: r.Batch,
 	}
 	if r.Sampler != "" {
 		if t.Method, err = scheduler.Named(r.Sampler); err != nil {
@@ -62,12 +62,20 @@ func (m diffusion) plan(ctx context.Context, r Request) (_ *Plan, err error) {
 	d := p.Diffusion
 	p.Sampler, p.Steps, p.Timesteps, p.Evaluations, p.Guidance = d.Method, d.Steps, d.Timesteps, d.Evaluations, d.Guidance
 	p.Width, p.Height, p.Notices = d.Width, d.Height, d.Notices
-	p.images = func(ctx context.Context, yield func(Image, error) bool) {
-		for is, err := range d.Results(ctx) {
-			if !yield(Image{Image: is.Image, Seed: is.Seed, Prompt: is.Prompt, Label: -1, Texts: is.Texts}, err) {
-				return
+	p.run = func(ctx context.Context, yield func(Progress) bool) error {
+		for at, err := range d.Run(ctx) {
+			if err != nil {
+				return err
+			}
+			st := Progress{First: at.First, N: len(at.Seeds), I: at.I, Steps: at.Steps, preview: at.Preview}
+			for i, img := range at.Images {
+				st.Images = append(st.Images, Image{Image: img, Seed: at.Seeds[i], Prompt: at.Prompts[i], Label: -1, Texts: at.Texts(i)})
+			}
+			if !yield(st) {
+				return nil
 			}
 		}
+		return nil
 	}
 	return p, nil
 }

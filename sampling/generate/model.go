@@ -12,6 +12,7 @@ import (
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/torch/nn"
 	"github.com/onestep-go/onestep/torch/safetensors"
 )
 
@@ -118,6 +119,24 @@ func (m *Model) Samplers() []string { return m.of.samplers() }
 func (m *Model) Diffusion() *sd.Model {
 	d, _ := m.of.(diffusion)
 	return d.model
+}
+
+// Stores returns the owners of the model's weights.
+func (m *Model) Stores() (all []*nn.Store) {
+	if p, ok := m.of.(pixels); ok {
+		return []*nn.Store{p.net.Store()}
+	}
+	d := m.Diffusion()
+	for _, t := range d.Texts {
+		all = append(all, t.Store())
+	}
+	if d.UNet != nil {
+		all = append(all, d.UNet.Store())
+	}
+	if a, ok := d.VAE.(interface{ Store() *nn.Store }); ok {
+		all = append(all, a.Store())
+	}
+	return all
 }
 
 // Description says what a pixel-space model is; false for Stable Diffusion.

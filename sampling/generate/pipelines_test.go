@@ -109,7 +109,7 @@ func TestPipelines(t *testing.T) {
 				}
 				var got *torch.Tensor
 				require.NoError(t, s.Inference(func(inner *torch.Scope) error {
-					x, err := p.points(context.Background(), inner, r, run, 0, 2)
+					x, err := p.points(context.Background(), inner, r, run, 0, 2, nil)
 					if err == nil {
 						got = x.DivScalar(inner, 2).AddScalar(inner, 0.5).Clamp(inner, 0, 1).Share(s)
 					}

@@ -3,7 +3,9 @@ package generate
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"image"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -15,6 +17,7 @@ import (
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/network"
 	"github.com/onestep-go/onestep/models/noise"
+	"github.com/onestep-go/onestep/models/sd/vae"
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/sampling/edit"
 	"github.com/onestep-go/onestep/torch"
@@ -90,7 +93,13 @@ func (m pixels) plan(_ context.Context, r Request) (*Plan, error) {
 	if r.N == 0 && r.Edit != nil && r.Edit.Task == Interpolate {
 		r.N = frameCount
 	}
-	r.N, r.Labels, r.Times = max(r.N, 1), slices.Clone(r.Labels), slices.Clone(r.Times)
+	if r.Seeds != nil {
+		if r.Edit != nil && r.Edit.Task == Interpolate {
+			return nil, refuse("Seeds", "interpolate generates images of one seed")
+		}
+		r.N = len(r.Seeds)
+	}
+	r.N, r.Labels, r.Times, r.Seeds = max(r.N, 1), slices.Clone(r.Labels), slices.Clone(r.Times), slices.Clone(r.Seeds)
 	if r.Batch == 0 {
 		r.Batch = 64
 	}
@@ -147,7 +156,7 @@ func (m pixels) plan(_ context.Context, r Request) (*Plan, error) {
 		p.Notices = append(p.Notices, note)
 	}
 	p.settings = func() ([]vision.Text, error) { return m.texts(r, r.Labels) }
-	p.images = func(ctx context.Context, yield func(Image, error) bool) { m.images(ctx, r, c, yield) }
+	p.run = func(ctx context.Context, yield func(Progress) bool) error { return m.run(ctx, r, c, yield) }
 	return p, nil
 }
 
@@ -353,30 +362,41 @@ func validTimes(times []float64, m sampling.Multistep) error {
 // ErrNotGuided is the error of a guidance scale for a few-step model without a guidance embedding.
 var ErrNotGuided error = &RequestError{"Guidance", "the model was not trained for it: distil a guided teacher"}
 
-// images samples in batches and yields the images of each.
-func (m pixels) images(ctx context.Context, r Request, c course, yield func(Image, error) bool) {
+// errStop ends sampling when the caller leaves the loop.
+var errStop = errors.New("stopped")
+
+// run samples in batches and yields each step.
+func (m pixels) run(ctx context.Context, r Request, c course, yield func(Progress) bool) error {
 	if m.net.Store().Closed() {
-		yield(Image{}, fmt.Errorf("model %s: the model was closed (%w)", quote.Path(m.name), torch.ErrFreed))
-		return
+		return fmt.Errorf("model %s: the model was closed (%w)", quote.Path(m.name), torch.ErrFreed)
 	}
-	going := true
 	err := torch.Run(m.net.Store().Device(), func(s *torch.Scope) error {
-		for at := 0; at < r.N && going; at += r.Batch {
-			batch, err := m.batch(ctx, s, r, c, at, min(r.Batch, r.N-at))
-			if err != nil {
+		for at := 0; at < r.N; at += r.Batch {
+			st := Progress{First: at, N: min(r.Batch, r.N-at)}
+			onStep := func(s *torch.Scope, step sampling.Step) error {
+				if st.I, st.Steps = step.Index+1, step.Count; st.I == st.Steps {
+					return nil // it is yielded with the images
+				}
+				st.preview = func(vae.Autoencoder) ([]image.Image, error) { return vision.ToImages(step.Origin) }
+				if !yield(st) {
+					return errStop
+				}
+				return nil
+			}
+			var err error
+			if st.Images, err = m.batch(ctx, s, r, c, at, st.N, onStep); err != nil {
 				return err
 			}
-			for _, img := range batch {
-				if going = yield(img, nil); !going {
-					break
-				}
+			if !yield(st) {
+				return errStop
 			}
 		}
 		return nil
 	})
-	if err != nil && going {
-		yield(Image{}, err)
+	if errors.Is(err, errStop) {
+		return nil
 	}
+	return err
 }
 
 // seeds are those of the noise of images at to at+n-1.
@@ -384,12 +404,15 @@ func (c course) seeds(r Request, at, n int) []uint64 {
 	if c.edit.frames() {
 		return slices.Repeat([]uint64{r.Seed}, n)
 	}
+	if r.Seeds != nil {
+		return r.Seeds[at : at+n]
+	}
 	return noise.Seeds(r.Seed+uint64(at), n)
 }
 
 // points samples images at to at+n-1: values from about -1 to 1, [n, ...].
-func (m pixels) points(ctx context.Context, s *torch.Scope, r Request, c course, at, n int) (*torch.Tensor, error) {
-	o := sampling.Options{Levels: c.levels, Streams: noise.NewStreams(s, c.seeds(r, at, n)...), Cond: r.Cond(s, m.description.Network, at, n)}
+func (m pixels) points(ctx context.Context, s *torch.Scope, r Request, c course, at, n int, onStep func(*torch.Scope, sampling.Step) error) (*torch.Tensor, error) {
+	o := sampling.Options{Levels: c.levels, Streams: noise.NewStreams(s, c.seeds(r, at, n)...), Cond: r.Cond(s, m.description.Network, at, n), OnStep: onStep}
 	if c.edit == nil {
 		x := o.Streams.Randn(s, torch.Float32, m.description.Network.Shape()...).MulScalar(s, c.start)
 		return c.sample(ctx, s, nil, x, o)
@@ -406,10 +429,10 @@ func (m pixels) points(ctx context.Context, s *torch.Scope, r Request, c course,
 }
 
 // batch generates images at to at+n-1.
-func (m pixels) batch(ctx context.Context, s *torch.Scope, r Request, c course, at, n int) (out []Image, err error) {
+func (m pixels) batch(ctx context.Context, s *torch.Scope, r Request, c course, at, n int, onStep func(*torch.Scope, sampling.Step) error) (out []Image, err error) {
 	seeds := c.seeds(r, at, n)
 	return out, s.Inference(func(s *torch.Scope) error {
-		x, err := m.points(ctx, s, r, c, at, n)
+		x, err := m.points(ctx, s, r, c, at, n, onStep)
 		if err != nil {
 			return err
 		}
@@ -420,7 +443,7 @@ func (m pixels) batch(ctx context.Context, s *torch.Scope, r Request, c course, 
 		for i, img := range images {
 			one := Image{Image: img, Seed: seeds[i], Label: r.Label(m.description.Network, at+i)}
 			alone := r
-			if alone.N, alone.Seed = 1, seeds[i]; c.edit.frames() {
+			if alone.N, alone.Seed, alone.Seeds = 1, seeds[i], nil; c.edit.frames() {
 				alone.N, alone.frame = r.N, new(at+i)
 			}
 			if one.Texts, err = m.texts(alone, []int{one.Label}); err != nil {
@@ -445,6 +468,7 @@ type settings struct {
 	Labels   []int     `json:"labels,omitempty"`
 	N        int       `json:"n"`
 	Seed     uint64    `json:"seed"`
+	Seeds    []uint64  `json:"seeds,omitempty"` // in place of Seed
 
 	// Of edits.
 	Task   Task    `json:"task,omitempty"`
@@ -461,7 +485,7 @@ type settings struct {
 func (m pixels) texts(r Request, labels []int) ([]vision.Text, error) {
 	is := settings{
 		Model: filepath.Base(m.name), Sampler: r.Sampler, Steps: r.Steps, Times: r.Times, Gamma: r.Gamma, Guidance: r.Guidance,
-		Label: -1, Labels: labels, N: r.N, Seed: r.Seed,
+		Label: -1, Labels: labels, N: r.N, Seed: r.Seed, Seeds: r.Seeds,
 	}
 	if e := r.Edit; e != nil {
 		is.Task, is.Image, is.Image2, is.Mask, is.Factor, is.Sigma, is.Seed2, is.Frame = e.Task, e.ImageName, e.Image2Name, e.MaskName, e.Factor, e.Sigma, e.Seed2, r.frame

@@ -18,9 +18,11 @@ import (
 
 // Request says what to generate. The zero value is one image with the model's defaults.
 type Request struct {
-	N     int    // number of images, per prompt; 0: 1
-	Seed  uint64 // of the first image; the next ones have Seed+1, Seed+2, …
-	Batch int    // images generated together; 0: 64, for Stable Diffusion 1
+	N    int    // number of images, per prompt; 0: 1
+	Seed uint64 // of the first image; the next ones have Seed+1, Seed+2, …
+	// Seeds are those of all images, N of each prompt in turn, in place of Seed. nil: Seed, Seed+1, …
+	Seeds []uint64
+	Batch int // images generated together; 0: 64, for Stable Diffusion 1
 
 	// Sampler is one of [Model.Samplers]. "": multistep for a consistency function, ctm for a consistency trajectory model, Heun's method for a denoiser or
 	// Euler's if it was distilled for that, for Stable Diffusion the published one.
@@ -80,6 +82,11 @@ func (r Request) Validate() error {
 		return refuse("N", "want at least 1 image, got %d", r.N)
 	case r.Seed > math.MaxUint64-uint64(max(r.N, 1)-1):
 		return refuse("Seed", "%s from seed %d on exceed the largest seed %d", plural.N(r.N, "image"), r.Seed, uint64(math.MaxUint64))
+	case r.Seeds != nil && r.Seed != 0:
+		return refuse("Seeds", "want only one of Seed and Seeds")
+	case r.Seeds != nil && r.N == 0 && (len(r.Seeds) == 0 || len(r.Seeds)%max(len(r.Prompts), 1) != 0),
+		r.Seeds != nil && r.N != 0 && len(r.Seeds) != r.N*max(len(r.Prompts), 1):
+		return refuse("Seeds", "want one for each of %s, got %d", plural.N(max(r.N, 1)*max(len(r.Prompts), 1), "image"), len(r.Seeds))
 	case r.Batch < 0 || r.Batch > 1<<20:
 		return refuse("Batch", "want 1 to %d images, got %d", 1<<20, r.Batch)
 	case r.Steps < 0 || r.Steps > 1000:
@@ -110,6 +117,14 @@ func (r Request) Validate() error {
 	return validTimes(r.Times, sampling.Multistep{})
 }
 
+// seed returns the seed of image i of the request.
+func (r Request) seed(i int) uint64 {
+	if r.Seeds != nil {
+		return r.Seeds[i]
+	}
+	return r.Seed + uint64(i)
+}
+
 // Label returns the class of image i of the request for a network with configuration c, or -1 if it is not class-conditional.
 func (r Request) Label(c network.Config, i int) int {
 	classes := c.Classes()
@@ -119,7 +134,7 @@ func (r Request) Label(c network.Config, i int) int {
 	case len(r.Labels) > 0:
 		return r.Labels[i%len(r.Labels)]
 	}
-	return int((r.Seed + uint64(i)) % uint64(classes)) // by the seed, so that an image is the same in any batch
+	return int(r.seed(i) % uint64(classes)) // by the seed, so that an image is the same in any batch
 }
 
 // Cond returns the conditions of images i to i+n-1 of the request, for a network with configuration c.

@@ -63,42 +63,6 @@ func (p *Plan) Run(ctx context.Context) iter.Seq2[Progress, error] {
 	}
 }
 
-func (p *Plan) draw(ctx context.Context, s *torch.Scope, yield func(Progress) bool) error {
-	fixed, err := p.prepare(s)
-	if err != nil {
-		return err
-	}
-	for i := range p.prompts {
-		err := s.Run(func(s *torch.Scope) error {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			p.began(EncodingText)
-			words, err := p.embedding(s, i)
-			if err != nil {
-				return err
-			}
-			for first := 0; first < p.o.N; first += p.o.Batch {
-				seeds := noise.Seeds(p.o.Seed+uint64(first), min(p.o.Batch, p.o.N-first))
-				err := s.Run(func(s *torch.Scope) error {
-					return p.batch(ctx, s, fixed, words, Progress{Prompt: i, Seeds: seeds, plan: p}, yield)
-				})
-				if err != nil {
-					return err
-				}
-			}
-			return nil
-		})
-		if errors.Is(err, errStop) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("prompt %d: %w", i+1, err)
-		}
-	}
-	return nil
-}
-
 // fixed has the tensors that all images share: input image and masks.
 type fixed struct {
 	init, masked *torch.Tensor // [1, 3, H, W] in [-1, 1]; masked is 0 where it is repainted
@@ -139,10 +103,10 @@ func (p *Plan) prepare(s *torch.Scope) (f fixed, err error) {
 	return f, nil
 }
 
-// batch generates a batch of images of one prompt.
-func (p *Plan) batch(ctx context.Context, s *torch.Scope, f fixed, words sd.Embedding, at Progress, yield func(Progress) bool) error {
+// batch generates a batch of images with these embeddings.
+func (p *Plan) batch(ctx context.Context, s *torch.Scope, f fixed, words []sd.Embedding, at Progress, yield func(Progress) bool) error {
 	n := len(at.Seeds)
-	net := p.network(s, f, p.prompts[at.Prompt], words, n)
+	net := p.network(s, f, p.prompts[at.Prompt], p.joined(s, words), n)
 	k, kind := p.o.Model.VAE.Factor(), p.o.Model.DType()
 	shape := []int{p.o.Model.VAE.Channels(), p.Height / k, p.Width / k}
 	streams := noise.NewStreams(s, at.Seeds...)
@@ -162,7 +126,7 @@ func (p *Plan) batch(ctx context.Context, s *torch.Scope, f fixed, words sd.Embe
 	if p.o.Init != nil {
 		p.began(EncodingImage)
 	}
-	x, kept, z := p.begin(s, f, run, streams, noise, n, int(at.Seeds[0]-p.o.Seed))
+	x, kept, z := p.begin(s, f, run, streams, noise, n, at.First%p.o.N)
 	net.masked(s, f, streams, n)
 
 	p.began(Sampling)
@@ -220,10 +184,10 @@ type network struct {
 func (p *Plan) network(s *torch.Scope, f fixed, prompt aPrompt, words sd.Embedding, n int) *network {
 	kind := p.o.Model.DType()
 	net := &network{p: p, controls: f.controls, n: n}
-	net.cond.Text = words.Text.RepeatInterleave(s, n, 0)
+	net.cond.Text = words.Text
 	net.cond.Adapters = prompt.adapters
 	if words.Pooled != nil {
-		net.cond.Pooled = words.Pooled.RepeatInterleave(s, n, 0)
+		net.cond.Pooled = words.Pooled
 		size := p.o.OriginalSize
 		if size == (image.Point{}) {
 			size = image.Pt(p.Width, p.Height)

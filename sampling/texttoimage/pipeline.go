@@ -52,10 +52,14 @@ type Pipeline struct {
 
 	Width, Height int // in pixels; 0: Init's, or that of the model's training
 
-	Seed        uint64 // of each prompt's first image; the next images have Seed+1, Seed+2, …
-	N           int    // images per prompt; 0: 1
-	Batch       int    // batch size; 0: 1, so that an image is the same to the last bit for any N
-	SharedNoise bool   // a prompt's images share the stream of Seed and are generated together, as in diffusers with a single generator
+	Seed uint64 // of each prompt's first image; the next images have Seed+1, Seed+2, …
+	// Seeds are those of all images, N per prompt in turn, in place of Seed. nil: by Seed.
+	Seeds []uint64
+	N     int // images per prompt; 0: 1
+	// Batch is the batch size; 0: 1, so that an image is the same to the last bit for any N. A batch has images of several prompts if these have
+	// the same adapters and their encodings the same number of chunks.
+	Batch       int
+	SharedNoise bool // a prompt's images share the stream of Seed and are generated together, as in diffusers with a single generator
 
 	// VariationStrength, from 0 to 1, interpolates spherically (slerp) from the initial noise, or the noise added to Init's latents, to
 	// that of VariationSeed.
@@ -93,7 +97,7 @@ func (p Pipeline) Plan(prompts ...string) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.Timesteps, p.PromptEmbeds, p.Inversions, p.Adapters = slices.Clone(p.Timesteps), slices.Clone(p.PromptEmbeds), slices.Clone(p.Inversions), maps.Clone(p.Adapters)
+	p.Seeds, p.Timesteps, p.PromptEmbeds, p.Inversions, p.Adapters = slices.Clone(p.Seeds), slices.Clone(p.Timesteps), slices.Clone(p.PromptEmbeds), slices.Clone(p.Inversions), maps.Clone(p.Adapters)
 	plan := &Plan{o: p}
 	if err := plan.decide(prompts); err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"image"
 	"slices"
 
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/models/sd/vae"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/vision"
@@ -80,6 +81,16 @@ func (p *Plan) images() error {
 		p.note("the variation seed has no effect at variation strength 0")
 	}
 	p.o.N, p.o.Batch = max(p.o.N, 1), max(p.o.Batch, 1)
+	if p.o.Seeds != nil {
+		switch want := p.o.N * len(p.prompts); {
+		case len(p.o.Seeds) != want:
+			return refuse("Seeds", "want a seed for each of %s, got %d", plural.N(want, "image"), len(p.o.Seeds))
+		case p.o.Seed != 0:
+			return refuse("Seeds", "want only one of Seed and Seeds")
+		case p.o.SharedNoise:
+			return refuse("Seeds", "with shared noise the images of a prompt have one seed")
+		}
+	}
 	if p.o.SharedNoise {
 		p.o.Batch = p.o.N
 	}

@@ -12,7 +12,9 @@ import (
 
 // Progress is the state of generation after one step of the sampler.
 type Progress struct {
-	Prompt   int           // index of the prompt, from 0
+	Prompt   int           // index of the first image's prompt, from 0
+	Prompts  []int         // of the images in the batch, which may be of several prompts
+	First    int           // index of the batch's first image, of those of all prompts
 	Seeds    []uint64      // of the images in the batch
 	I, Steps int           // the step, from 1, and the number of steps
 	Images   []image.Image // after the last step; else nil
@@ -26,7 +28,7 @@ type Progress struct {
 // Stage is a stage of generation. [Plan.Run] yields only in the stage Sampling.
 type Stage string
 
-// The stages, in order. The first one runs once per prompt, the others once per batch.
+// The stages, in order. The first one runs once per prompt, unless it repeats the one before, the others once per batch.
 const (
 	EncodingText  Stage = "text"     // the prompt is encoded
 	EncodingImage Stage = "image"    // the input image is encoded, if there is one

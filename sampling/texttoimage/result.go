@@ -39,7 +39,7 @@ func (p *Plan) Results(ctx context.Context) iter.Seq2[Result, error] {
 				return
 			}
 			for i, m := range st.Images {
-				if !yield(Result{m, st.Prompt, st.Seeds[i], st.Texts(i)}, nil) {
+				if !yield(Result{m, st.Prompts[i], st.Seeds[i], st.Texts(i)}, nil) {
 					return
 				}
 			}
@@ -56,7 +56,7 @@ func (st Progress) Texts(i int) []vision.Text {
 // model. The caller may add more, such as adapter files and their hashes.
 func (st Progress) Info(i int) infotext.Text {
 	p := st.plan
-	info := infotext.Text{Prompt: p.prompts[st.Prompt].text, Negative: p.o.Negative}
+	info := infotext.Text{Prompt: p.prompts[st.Prompts[i]].text, Negative: p.o.Negative}
 	number := func(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
 	info.Add("Steps", strconv.Itoa(p.Steps))
 	info.AddSampler(p.Method)

@@ -7,48 +7,53 @@ import (
 	"iter"
 	"math/rand/v2"
 	"sync"
+	"time"
 
 	"github.com/onestep-go/onestep/lora"
 )
 
 // Engine generates images for clients. It owns the models that it opens. Several goroutines may use it at once.
+//
+// One goroutine, [Engine.work], takes requests from the queue and generates, a batch at a time; one more opens each model that is asked for.
+// Those who ask only add requests and read what becomes of them.
 type Engine struct {
-	o      Options
-	models []*model
-	turn   chan struct{} // held by the request that is served
+	o          Options
+	models     []*model
+	goroutines sync.WaitGroup
 
-	mu     sync.Mutex
-	closed bool
-	status Status
-	served sync.WaitGroup
+	mu       sync.Mutex
+	changed  *sync.Cond // the queue, a model, a request's end, or what is refused
+	queue    queue
+	live     map[*job]struct{} // requests that have not ended
+	running  int               // of them, those that have left the queue
+	refusing bool              // new requests
+	stopping bool
+	clock    int // counts batches
+	count    counts
 }
 
-// Status counts what an engine does and has done since it was made.
-type Status struct {
-	Waiting, Running        int
-	Done, Failed, Cancelled int // requests
-	Images                  int
-	Open                    []string // names of the open models
-}
-
-// New makes an engine. Models are opened when they are first asked for.
+// New makes an engine. Models are opened when they are first asked for. Close it.
 func New(o Options) (*Engine, error) {
 	o, err := o.withDefaults()
 	if err != nil {
 		return nil, err
 	}
-	e := &Engine{o: o, turn: make(chan struct{}, 1)}
+	e := &Engine{o: o, live: map[*job]struct{}{}}
+	e.changed = sync.NewCond(&e.mu)
 	for _, m := range o.Models {
-		e.models = append(e.models, &model{Model: m, lora: o.LoRA})
+		e.models = append(e.models, &model{Model: m})
 	}
+	e.goroutines.Go(e.work)
 	return e, nil
 }
 
 // Models describes the models, in the order of Options.Models, without opening them.
 func (e *Engine) Models() []Info {
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	var all []Info
 	for _, m := range e.models {
-		all = append(all, m.about())
+		all = append(all, m.info())
 	}
 	return all
 }
@@ -61,73 +66,94 @@ func (e *Engine) Adapters() ([]string, error) {
 	return lora.Names(e.o.LoRA.Dir)
 }
 
-// Status returns what the engine does.
-func (e *Engine) Status() Status {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	st := e.status
-	for _, m := range e.models {
-		if m.about().Loaded {
-			st.Open = append(st.Open, m.Name)
-		}
-	}
-	return st
-}
-
-// Images generates the request's images and yields what happens to it. An error is yielded last. Leaving the loop ends the request.
+// Images generates the request's images and yields what happens to it. An error is yielded last: a [*RequestError], [ErrFull], [ErrClosed],
+// that of ctx, [context.DeadlineExceeded] after the deadline, or what went wrong. Leaving the loop ends the request.
+//
+// Events wait for a slow reader without holding up other requests; of the events of steps that it did not read in time it gets the last.
 func (e *Engine) Images(ctx context.Context, r Request) iter.Seq2[Event, error] {
 	return func(yield func(Event, error) bool) {
-		going := true
-		if err := e.serve(ctx, r, func(ev Event) bool { going = yield(ev, nil); return going }); err != nil && going {
+		j, err := e.accept(ctx, r)
+		if err != nil {
 			yield(Event{}, err)
+			return
+		}
+		defer func() {
+			e.mu.Lock()
+			e.end(j, context.Canceled) // unless it has ended
+			seen := j.observation()
+			e.mu.Unlock()
+			if e.o.Observe != nil {
+				e.o.Observe(seen)
+			}
+		}()
+		var as *Resolved
+		for {
+			ev, more, err := j.mail.next()
+			if !more {
+				if err != nil {
+					yield(Event{}, err)
+				}
+				return
+			}
+			if ev.Resolved != nil {
+				as = ev.Resolved
+			}
+			if !yield(j.fitted(ev, as), nil) {
+				return
+			}
 		}
 	}
 }
 
-func (e *Engine) serve(ctx context.Context, r Request, yield func(Event) bool) (err error) {
+// accept checks a request and puts it into the queue.
+func (e *Engine) accept(ctx context.Context, r Request) (*job, error) {
 	m, err := e.check(&r)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	if err := e.accept(); err != nil {
-		return err
-	}
-	defer func() { e.done(err) }()
-	ctx, cancel := context.WithTimeout(ctx, r.Deadline)
-	defer cancel()
-	select {
-	case e.turn <- struct{}{}:
-		defer func() { <-e.turn }()
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	j := &job{r: r, m: m, mail: newMailbox(), came: time.Now()}
 	e.mu.Lock()
-	e.status.Waiting--
-	e.status.Running++
-	e.mu.Unlock()
-	if err := m.open(); err != nil {
-		return err
-	}
-	return m.generate(ctx, r, func(ev Event) bool {
-		if ev.Image != nil {
-			e.mu.Lock()
-			e.status.Images++
-			e.mu.Unlock()
+	defer e.mu.Unlock()
+	for j.by != m.known && !e.refusing { // known since it was first open, and anew when it is opened again
+		j.by = m.known
+		e.mu.Unlock()
+		j.is, err = j.by.resolve(r, e.o)
+		e.mu.Lock()
+		if err != nil {
+			return nil, err
 		}
-		return yield(ev)
+	}
+	switch {
+	case e.refusing:
+		return nil, ErrClosed
+	case e.queue.n >= e.o.Queue:
+		e.count.refused++
+		return nil, ErrFull
+	}
+	j.ctx, j.cancel = context.WithTimeout(ctx, r.Deadline)
+	j.unwait = context.AfterFunc(j.ctx, func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.end(j, j.ctx.Err())
 	})
+	e.live[j] = struct{}{}
+	e.queue.push(j)
+	e.openWanted()
+	e.tellPlaces()
+	e.changed.Broadcast()
+	return j, nil
 }
 
-// check reports what cannot work with any model, fills in the defaults of the engine, and finds the model.
+// check reports what cannot work with any model, fills in the engine's defaults, and finds the model.
 func (e *Engine) check(r *Request) (*model, error) {
 	if r.Seed == nil {
-		seed := uint64(rand.Uint32())
+		seed := uint64(rand.Uint32()) // which all clients can represent
 		r.Seed = &seed
 	}
 	if r.Deadline == 0 {
 		r.Deadline = e.o.Deadline
 	}
-	if err := r.validate(e.o); err != nil {
+	if err := r.validate(); err != nil {
 		return nil, err
 	}
 	for _, m := range e.models {
@@ -138,66 +164,76 @@ func (e *Engine) check(r *Request) (*model, error) {
 	return nil, e.unknown(r.Model)
 }
 
-func (e *Engine) accept() error {
+// end ends a request, with nil if it was served. It has no effect on one that has ended.
+func (e *Engine) end(j *job, err error) {
+	switch j.state {
+	case ended:
+		return
+	case waiting:
+		e.queue.remove(j)
+	case running:
+		e.running--
+		j.batch.leave()
+	}
+	j.state, j.ended, j.err = ended, time.Now(), err
+	delete(e.live, j)
+	e.count.add(j)
+	j.unwait()
+	j.cancel()
+	j.mail.end(err)
+	e.tellPlaces()
+	e.changed.Broadcast()
+}
+
+// tellPlaces reports to the requests that wait how many are to be served before them.
+func (e *Engine) tellPlaces() {
+	place := e.running
+	for j := range e.queue.order() {
+		if place > 0 && place != j.place {
+			j.mail.put(Event{Queued: place})
+		}
+		j.place = place
+		place++
+	}
+}
+
+// Drain refuses new requests, and waits until those before have ended or ctx is done.
+func (e *Engine) Drain(ctx context.Context) error {
+	stop := context.AfterFunc(ctx, func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		e.changed.Broadcast()
+	})
+	defer stop()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	switch {
-	case e.closed:
-		return ErrClosed
-	case e.status.Waiting >= e.o.Queue:
-		return ErrFull
+	e.refusing = true
+	for len(e.live) > 0 {
+		if err := ctx.Err(); err != nil {
+			return fmt.Errorf("%d requests were not served in time: %w", len(e.live), err)
+		}
+		e.changed.Wait()
 	}
-	e.status.Waiting++
-	e.served.Add(1)
 	return nil
 }
 
-func (e *Engine) done(err error) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if len(e.turn) > 0 && e.status.Running > 0 {
-		e.status.Running--
-	} else {
-		e.status.Waiting--
-	}
-	switch {
-	case err == nil:
-		e.status.Done++
-	case errors.Is(err, context.Canceled):
-		e.status.Cancelled++
-	default:
-		e.status.Failed++
-	}
-	e.served.Done()
-}
-
-// Drain refuses new requests, and waits until those before are served or ctx is done.
-func (e *Engine) Drain(ctx context.Context) error {
-	e.mu.Lock()
-	e.closed = true
-	e.mu.Unlock()
-	ended := make(chan struct{})
-	go func() {
-		e.served.Wait()
-		close(ended)
-	}()
-	select {
-	case <-ended:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("wait for requests: %w", ctx.Err())
-	}
-}
-
-// Close refuses new requests, waits for those that are served, and closes the models.
+// Close refuses new requests, ends those that have not ended with [ErrClosed], waits for the step that is being computed, and closes the
+// models.
 func (e *Engine) Close() error {
 	e.mu.Lock()
-	e.closed = true
+	e.refusing, e.stopping = true, true
+	for j := range e.live {
+		e.end(j, ErrClosed)
+	}
+	e.changed.Broadcast()
 	e.mu.Unlock()
-	e.served.Wait()
+	e.goroutines.Wait()
+	e.mu.Lock()
+	defer e.mu.Unlock()
 	var err error
 	for _, m := range e.models {
 		err = errors.Join(err, m.close())
+		m.at = closed
 	}
 	return err
 }

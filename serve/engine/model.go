@@ -1,59 +1,68 @@
 package engine
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"sync"
 
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/lora"
+	"github.com/onestep-go/onestep/models/sd/vae"
 	"github.com/onestep-go/onestep/sampling/generate"
-	"github.com/onestep-go/onestep/torch/vision"
 )
 
-// model is a model of the engine, open or not.
+// model is a model of the engine. Its fields are guarded by Engine.mu, and those of an open model do not change.
 type model struct {
 	Model
-	lora lora.CacheOptions
-
-	mu    sync.Mutex
-	is    *generate.Model // nil: not open
-	cache *lora.Cache     // of a Stable Diffusion model's adapters
-	known profile         // since it was first open
+	at      openness
+	is      *generate.Model // nil: not open
+	cache   *lora.Cache     // of a Stable Diffusion model's adapters
+	decoder vae.Autoencoder // of previews; see [decoder]
+	known   *profile        // since it was first open; nil: never
+	used    bool            // by a batch, while it runs
+	fresh   bool            // no batch has used it since it was opened
+	last    int             // Engine.clock when it was last used
 }
 
-func (m *model) about() Info {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	info := m.known.Info
-	info.Name, info.Loaded = m.Name, m.is != nil
+type openness int
+
+const (
+	closed  openness = iota
+	opening          // or being closed
+	open
+)
+
+// info describes the model for clients.
+func (m *model) info() Info {
+	var info Info
+	if m.known != nil {
+		info = m.known.Info
+	}
+	info.Name, info.Loaded = m.Name, m.at == open
 	return info
 }
 
-func (m *model) open() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if m.is != nil {
+// load opens the model; the caller has claimed it by the state opening.
+func (m *model) load(adapters lora.CacheOptions) (is *generate.Model, cache *lora.Cache, known *profile, err error) {
+	err = guard(func() error {
+		if is, err = m.Open(); err != nil {
+			return err
+		}
+		if known, err = profileOf(is); err != nil {
+			return errors.Join(err, is.Close())
+		}
 		return nil
-	}
-	is, err := m.Open()
+	})
 	if err != nil {
-		return fmt.Errorf("model %s: %w", quote.Text(m.Name), err)
+		return nil, nil, nil, fmt.Errorf("model %s: %w", quote.Text(m.Name), err)
 	}
-	if m.known, err = profileOf(is); err != nil {
-		return errors.Join(fmt.Errorf("model %s: %w", quote.Text(m.Name), err), is.Close())
-	}
-	m.is = is
 	if d := is.Diffusion(); d != nil {
-		m.cache = lora.NewCache(d, m.lora)
+		cache = lora.NewCache(d, adapters)
 	}
-	return nil
+	return is, cache, known, nil
 }
 
+// close frees an open model; the caller has claimed it.
 func (m *model) close() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
 	if m.is == nil {
 		return nil
 	}
@@ -62,61 +71,6 @@ func (m *model) close() error {
 		err = m.cache.Close()
 	}
 	err = errors.Join(err, m.is.Close())
-	m.is, m.cache = nil, nil
+	m.is, m.cache, m.decoder = nil, nil, nil
 	return err
-}
-
-// generate serves a request with the open model.
-func (m *model) generate(ctx context.Context, r Request, yield func(Event) bool) error {
-	is, as, err := m.known.resolve(r)
-	if err != nil {
-		return err
-	}
-	if m.cache != nil {
-		is.Adapters = m.cache
-	}
-	plan, err := m.is.Plan(ctx, is)
-	if err != nil {
-		return requestError(err)
-	}
-	defer plan.Close()
-	as.Model, as.Sampler, as.Steps, as.Guidance, as.Seed = m.Name, plan.Sampler, plan.Steps, plan.Guidance, is.Seed
-	as.Notices = append(as.Notices, plan.Notices...)
-	if !yield(Event{Resolved: &as}) {
-		return nil
-	}
-	give := func(img Image) bool {
-		if img.Image.Bounds().Dx() != as.Width || img.Image.Bounds().Dy() != as.Height {
-			img.Image = vision.Resize(img.Image, as.Width, as.Height, vision.Lanczos)
-		}
-		return yield(Event{Image: &img})
-	}
-	if plan.Diffusion == nil {
-		for img, err := range plan.Images(ctx) {
-			if err != nil {
-				return err
-			}
-			if !give(Image{Image: img.Image, Seed: img.Seed, Label: img.Label, Texts: img.Texts}) {
-				return nil
-			}
-		}
-		return nil
-	}
-	steps := plan.Evaluations * max(r.N, 1)
-	step := 0
-	for st, err := range plan.Diffusion.Run(ctx) {
-		if err != nil {
-			return err
-		}
-		step += len(st.Seeds)
-		if !yield(Event{Step: step, Steps: steps}) {
-			return nil
-		}
-		for i, img := range st.Images {
-			if !give(Image{Image: img, Seed: st.Seeds[i], Label: -1, Texts: st.Texts(i)}) {
-				return nil
-			}
-		}
-	}
-	return nil
 }

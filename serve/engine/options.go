@@ -32,6 +32,11 @@ type Options struct {
 	MaxSteps  int           // per image; 0: 50
 	MaxPixels int           // per image; 0: 1024²
 
+	Batch int // images that are generated together, of one request or several; 0: 16. Large images are always generated alone
+
+	// Observe, if not nil, is called for each request that was accepted, when it has ended and who asked knows; from several goroutines at once.
+	Observe func(Observation)
+
 	LoRA lora.CacheOptions // of adapters, which requests name
 }
 
@@ -41,6 +46,7 @@ const (
 	defaultMaxImages = 16
 	defaultMaxSteps  = 50
 	defaultMaxPixels = 1024 * 1024
+	defaultBatch     = 16
 )
 
 // withDefaults checks the options and fills in the defaults.
@@ -60,7 +66,7 @@ func (o Options) withDefaults() (Options, error) {
 		}
 		seen[m.Name] = true
 	}
-	if o.Queue < 0 || o.Deadline < 0 || o.Memory < 0 || o.MaxImages < 0 || o.MaxSteps < 0 || o.MaxPixels < 0 {
+	if o.Queue < 0 || o.Deadline < 0 || o.Memory < 0 || o.MaxImages < 0 || o.MaxSteps < 0 || o.MaxPixels < 0 || o.Batch < 0 {
 		return o, errors.New("engine: want limits of at least 0")
 	}
 	o.Models = slices.Clone(o.Models)
@@ -69,6 +75,7 @@ func (o Options) withDefaults() (Options, error) {
 	o.MaxImages = cmp.Or(o.MaxImages, defaultMaxImages)
 	o.MaxSteps = cmp.Or(o.MaxSteps, defaultMaxSteps)
 	o.MaxPixels = cmp.Or(o.MaxPixels, defaultMaxPixels)
+	o.Batch = cmp.Or(o.Batch, defaultBatch)
 	return o, nil
 }
 

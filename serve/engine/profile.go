@@ -24,11 +24,12 @@ type profile struct {
 	distilled bool           // the network takes the guidance scale as an input
 	scales    weights.Scales // with which it was distilled
 	inpaints  bool           // needs an input image and a mask
+	encodes   bool           // takes an input image
 }
 
 // profileOf reads what an open model is.
-func profileOf(m *generate.Model) (profile, error) {
-	p := profile{Info: Info{Samplers: m.Samplers()}}
+func profileOf(m *generate.Model) (*profile, error) {
+	p := &profile{Info: Info{Samplers: m.Samplers()}}
 	if d, ok := m.Description(); ok {
 		shape := d.Network.Shape()
 		p.pixels = &d
@@ -66,6 +67,8 @@ func profileOf(m *generate.Model) (profile, error) {
 	p.Kind, p.Prompts, p.guided = d.Kind.String(), true, true
 	p.Width, p.Height = d.Size()
 	p.factor, p.distilled, p.scales, p.inpaints = d.VAE.Factor(), d.Distilled(), d.Guidance, d.Inpaints()
+	half, ok := d.VAE.(interface{ Encodes() bool })
+	p.encodes = !ok || half.Encodes()
 	p.few = isFew(sampler)
 	p.Steps = 25
 	if p.few {
@@ -76,3 +79,13 @@ func profileOf(m *generate.Model) (profile, error) {
 
 // isFew reports whether a sampler of Stable Diffusion is one for few steps.
 func isFew(sampler string) bool { return slices.Contains([]string{"lcm", "tcd"}, sampler) }
+
+// bytesOf returns the size of an open model's weights.
+func bytesOf(m *generate.Model) (bytes int64) {
+	for _, st := range m.Stores() {
+		for _, t := range st.Tensors() {
+			bytes += int64(t.NumEl() * t.DType().Size())
+		}
+	}
+	return bytes
+}

@@ -1,14 +1,36 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"image"
+	"math"
+	"slices"
+	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/internal/suggest"
+	"github.com/onestep-go/onestep/lora"
+	"github.com/onestep-go/onestep/models/sd/prompt"
 	"github.com/onestep-go/onestep/sampling/generate"
 	"github.com/onestep-go/onestep/sampling/texttoimage"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/vision"
 )
+
+// resolved is a request as it is generated.
+type resolved struct {
+	generate.Request
+	as       Resolved // as far as it is known before the plan
+	key      string   // requests with the same key can be served in one batch; "": only alone
+	together int      // images that are generated together, at most
+}
+
+// notes collects what a user should know.
+type notes struct{ to *[]string }
+
+func (n notes) add(format string, args ...any) { *n.to = append(*n.to, fmt.Sprintf(format, args...)) }
 
 func refuse(field, format string, args ...any) error {
 	return &RequestError{field, fmt.Sprintf(format, args...)}
@@ -23,89 +45,229 @@ func (e *Engine) unknown(name string) error {
 	return refuse("Model", "%s", suggest.OneOf(name, names))
 }
 
-// maxSide is the largest width and height that may be asked for.
-const maxSide = 1 << 14
+const (
+	maxSide   = 1 << 14 // the largest width and height
+	maxPrompt = 10_000  // bytes of a prompt, whose encoding takes the longer the more it has
+	maxLoRAs  = 16
+)
 
-// validate reports values that are invalid for every model.
-func (r Request) validate(o Options) error {
+// validate reports values that are invalid for every model, and brings the mask to the size of the input image.
+func (r *Request) validate() error {
 	switch {
-	case r.N < 0 || r.N > o.MaxImages:
-		return refuse("N", "want 1 to %d images, got %d", o.MaxImages, r.N)
-	case r.Steps < 0 || r.Steps > o.MaxSteps:
-		return refuse("Steps", "want 1 to %d, got %d", o.MaxSteps, r.Steps)
-	case r.Width < 0 || r.Width > maxSide || r.Height < 0 || r.Height > maxSide || r.Width*r.Height > o.MaxPixels:
-		return refuse("Width", "want at most %d pixels, got %d×%d", o.MaxPixels, r.Width, r.Height)
+	case r.N < 0:
+		return refuse("N", "want at least 1 image, got %d", r.N)
+	case r.Steps < 0:
+		return refuse("Steps", "want at least 1, got %d", r.Steps)
+	case r.Width < 0 || r.Width > maxSide:
+		return refuse("Width", "want 1 to %d pixels, got %d", maxSide, r.Width)
+	case r.Height < 0 || r.Height > maxSide:
+		return refuse("Height", "want 1 to %d pixels, got %d", maxSide, r.Height)
 	case !(r.Guidance >= 0 && r.Guidance <= 1000):
 		return refuse("Guidance", "want a scale from 0 to 1000, got %g", r.Guidance)
 	case !(r.Strength >= 0 && r.Strength <= 1):
-		return refuse("Strength", "want above 0 to 1, got %g", r.Strength)
+		return refuse("Strength", "want more than 0, at most 1, got %g", r.Strength)
+	case r.Deadline < 0:
+		return refuse("Deadline", "want a duration above 0, got %s", r.Deadline)
+	case r.Previews < 0:
+		return refuse("Previews", "want at least 0, got %d", r.Previews)
+	case len(r.Prompt) > maxPrompt:
+		return refuse("Prompt", "want at most %d bytes, got %d", maxPrompt, len(r.Prompt))
+	case len(r.Negative) > maxPrompt:
+		return refuse("Negative", "want at most %d bytes, got %d", maxPrompt, len(r.Negative))
+	case len(r.LoRAs) > maxLoRAs:
+		return refuse("LoRAs", "want at most %d adapters, got %d", maxLoRAs, len(r.LoRAs))
 	case r.Mask != nil && r.Init == nil:
 		return refuse("Mask", "a mask needs an input image")
-	case r.Deadline < 0:
-		return refuse("Deadline", "want more than 0, got %s", r.Deadline)
+	case r.Init != nil && r.Init.Bounds().Empty():
+		return refuse("Init", "the input image is empty")
+	case r.Mask != nil && r.Mask.Bounds().Empty():
+		return refuse("Mask", "the mask is empty")
+	}
+	for _, l := range r.LoRAs {
+		if err := l.Check(); err != nil {
+			return refuse("LoRAs", "%v", err)
+		}
+	}
+	r.Labels, r.LoRAs = slices.Clone(r.Labels), slices.Clone(r.LoRAs)
+	if r.Mask != nil {
+		if want := r.Init.Bounds().Size(); r.Mask.Bounds().Size() != want {
+			r.Mask = vision.Resize(r.Mask, want.X, want.Y, vision.Bilinear)
+		}
 	}
 	return nil
 }
 
-// resolve returns what the model generates for a request, with the size and the notices of the result.
-func (p profile) resolve(r Request) (is generate.Request, as Resolved, err error) {
-	is = generate.Request{N: r.N, Seed: *r.Seed, Steps: r.Steps, Guidance: r.Guidance, Sampler: r.Sampler}
-	as.Width, as.Height = r.Width, r.Height
-	if as.Width == 0 {
-		as.Width = p.Width
+// resolve returns what the model generates for a valid request. It only looks at what is known of the model.
+func (p *profile) resolve(r Request, o Options) (resolved, error) {
+	var is resolved
+	note := notes{&is.as.Notices}
+	is.N, is.Seed = max(r.N, 1), *r.Seed
+	if is.N > o.MaxImages {
+		note.add("%d images are more than are allowed: there are %d", is.N, o.MaxImages)
+		is.N = o.MaxImages
 	}
-	if as.Height == 0 {
-		as.Height = p.Height
+	if is.Seed > math.MaxUint64-uint64(is.N-1) {
+		return is, refuse("Seed", "want one that leaves seeds for %d images, got %d", is.N, is.Seed)
 	}
-	note := func(format string, args ...any) { as.Notices = append(as.Notices, fmt.Sprintf(format, args...)) }
+	made, given := p.sizes(r, o.MaxPixels, note)
+	is.as.Width, is.as.Height = given.X, given.Y
+	var err error
+	if is.Sampler, err = p.sampler(r.Sampler, note); err != nil {
+		return is, err
+	}
+	is.Steps = p.steps(r.Steps, is.Sampler, r.Mask != nil, o.MaxSteps, note)
+	is.Guidance = p.guidance(r.Guidance, is.Sampler, note)
+	is.together = together(made, o.Batch)
+	is.Batch = is.together
 	if p.pixels == nil {
-		is.Prompts, is.Negative, is.LoRAs = []string{r.Prompt}, r.Negative, r.LoRAs
-		is.Width, is.Height = max(as.Width/p.factor, 1)*p.factor, max(as.Height/p.factor, 1)*p.factor
-		is.More = func(t *texttoimage.Pipeline) { t.Init, t.Mask, t.Strength = r.Init, r.Mask, r.Strength }
-		return is, as, nil
+		err = p.diffusion(&is, r, made, o.LoRA.Dir, note)
+	} else {
+		err = p.inPixels(&is, r, note)
 	}
-	if is.Labels = r.Labels; is.Labels == nil && r.Prompt != "" {
-		if p.pixels.Network.Classes() == 0 {
-			note("the prompt %s has no effect: the model is unconditional", quote.Quoted(r.Prompt))
-		} else {
-			label, notice, err := classOf(*p.pixels, r.Prompt)
-			if err != nil {
-				return is, as, err
+	if r.Init == nil {
+		is.key = fmt.Sprintf("%q %d %g %q %v %#v %#v", is.Sampler, is.Steps, is.Guidance, is.Negative, made, is.LoRAs, tagsOf(is.Prompts))
+	}
+	return is, err
+}
+
+// batchPixels is how many pixels are generated together, at most: smaller images take far less time together than one after the other, and
+// larger ones take as long and more memory.
+const batchPixels = 256 * 256
+
+// together returns how many images of a size are generated together, at most.
+func together(size image.Point, most int) int {
+	return min(max(batchPixels/(size.X*size.Y), 1), most)
+}
+
+// tagsOf returns the adapter tags of prompts.
+func tagsOf(prompts []string) (tags []prompt.LoRA) {
+	for _, text := range prompts {
+		_, own := prompt.Parse(text)
+		tags = append(tags, own...)
+	}
+	return tags
+}
+
+// diffusion resolves what only Stable Diffusion uses.
+func (p *profile) diffusion(is *resolved, r Request, made image.Point, adapters string, note notes) error {
+	switch {
+	case p.inpaints && (r.Init == nil || r.Mask == nil):
+		return refuse("Init", "this is an inpainting model: want an input image and a mask")
+	case r.Init != nil && !p.encodes:
+		return refuse("Init", "the model's autoencoder has only a decoder and cannot encode an input image")
+	}
+	for field, tags := range map[string][]prompt.LoRA{"Prompt": tagsOf([]string{r.Prompt}), "LoRAs": r.LoRAs} {
+		if err := present(field, tags, adapters); err != nil {
+			return err
+		}
+	}
+	is.Prompts, is.Negative, is.LoRAs = []string{r.Prompt}, r.Negative, r.LoRAs
+	is.Width, is.Height = made.X, made.Y
+	if len(r.Labels) > 0 {
+		note.add("labels have no effect: the model takes prompts, not classes")
+	}
+	if r.Init != nil {
+		is.More = func(t *texttoimage.Pipeline) { t.Init, t.Mask, t.Strength = r.Init, r.Mask, r.Strength }
+	} else if r.Strength != 0 && r.Strength != 1 {
+		note.add("the strength has no effect: there is no input image")
+	}
+	return nil
+}
+
+// present reports the first adapter that is not there.
+func present(field string, tags []prompt.LoRA, dir string) error {
+	for _, tag := range tags {
+		if dir == "" {
+			return refuse(field, "adapter %s: the server has no adapters", quote.Quoted(tag.Name))
+		}
+		if _, err := lora.Find(dir, tag.Name); err != nil {
+			names, _ := lora.Names(dir) // for a suggestion alone
+			return refuse(field, "there is no adapter %s%s", quote.Quoted(tag.Name), suggest.Hint(tag.Name, names))
+		}
+	}
+	return nil
+}
+
+// inPixels resolves what only pixel-space models use.
+func (p *profile) inPixels(is *resolved, r Request, note notes) error {
+	text := r.Prompt
+	if tags := prompt.AllTags(text); len(tags) > 0 {
+		for _, tag := range tags {
+			text = strings.ReplaceAll(text, tag.Text, "")
+		}
+		note.add("the tag %s has no effect: the model has no adapters", quote.Quoted(tags[0].Text))
+	}
+	text = strings.TrimSpace(text)
+	classes := p.pixels.Network.Classes()
+	switch {
+	case len(r.Labels) > 0 && classes == 0:
+		note.add("labels have no effect: the model is unconditional")
+	case len(r.Labels) > 0:
+		for _, label := range r.Labels {
+			if label < 0 || label >= classes {
+				return refuse("Labels", "want classes from 0 to %d, got %d", classes-1, label)
 			}
-			if notice != "" {
-				note("%s", notice)
-			}
-			is.Labels = []int{label}
+		}
+		is.Labels = r.Labels
+		if text != "" {
+			note.add("the prompt has no effect: the labels say which classes are generated")
+		}
+	case text != "" && classes == 0:
+		note.add("the prompt has no effect: the model is unconditional")
+	case text != "":
+		label, notice, err := classOf(*p.pixels, text)
+		if err != nil {
+			return err
+		}
+		if is.Labels = []int{label}; notice != "" {
+			note.add("%s", notice)
 		}
 	}
 	if r.Negative != "" {
-		note("the negative prompt has no effect: the model takes classes, not prompts")
+		note.add("the negative prompt has no effect: the model takes no prompts")
 	}
 	if len(r.LoRAs) > 0 {
-		note("adapters have no effect: the model is a pixel-space model")
-	}
-	if is.Guidance != 0 && !p.guided {
-		note("the guidance scale %g has no effect: the model does not use it", is.Guidance)
-		is.Guidance = 0
+		note.add("adapters have no effect: the model takes none")
 	}
 	switch {
 	case r.Mask != nil:
 		is.Edit = &generate.Edit{Task: generate.Inpaint, Image: r.Init, Mask: r.Mask}
+		if r.Strength != 0 && r.Strength != 1 {
+			note.add("the strength has no effect with a mask: what is white is repainted completely")
+		}
 	case r.Init != nil:
-		is.Edit = &generate.Edit{Task: generate.Stroke, Image: r.Init}
+		is.Edit = &generate.Edit{Task: generate.Stroke, Image: r.Init, Sigma: p.sigma(r.Strength)}
+	case r.Strength != 0 && r.Strength != 1:
+		note.add("the strength has no effect: there is no input image")
 	}
-	return is, as, nil
+	return nil
 }
 
-// requestError returns an error of a plan as one of a request's.
+// sigma is the noise level of a strength: the one at which a sampler with Karras's levels starts when it skips the fraction 1 - strength of
+// its steps. 0: the default of generate, by the size of the images.
+func (p *profile) sigma(strength float64) float64 {
+	if strength == 0 {
+		return 0
+	}
+	const rho = 7
+	low, high := math.Pow(p.pixels.SigmaMin, 1.0/rho), math.Pow(p.pixels.SigmaMax, 1.0/rho)
+	return min(math.Pow(low+strength*(high-low), rho), p.pixels.SigmaMax)
+}
+
+// requestError returns the error of a plan. A plan only checks a request and loads its adapters, so that what it refuses is the request's
+// fault, unless the model or a file fails.
 func requestError(err error) error {
 	var bad *generate.RequestError
-	if errors.As(err, &bad) {
-		return &RequestError{bad.Field, bad.Msg}
-	}
 	var option *texttoimage.OptionError
-	if errors.As(err, &option) {
+	switch {
+	case errors.As(err, &bad):
+		return &RequestError{bad.Field, bad.Msg}
+	case errors.As(err, &option):
 		return &RequestError{option.Option, option.Err.Error()}
+	case errors.As(err, new(*lora.FitError)):
+		return &RequestError{"LoRAs", err.Error()}
+	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, torch.ErrFreed):
+		return err
 	}
-	return err
+	return refuse("Prompt", "%s", strings.TrimPrefix(err.Error(), "prompt 1: "))
 }

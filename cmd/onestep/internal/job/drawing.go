@@ -93,7 +93,7 @@ func (o Generate) draw(ctx context.Context, m *sd.Model, plan *texttoimage.Plan,
 		if err != nil {
 			return err
 		}
-		at := st.Prompt*o.N + int(st.Seeds[0]-*o.Seed)
+		at := st.First
 		is.Image, is.Step, is.Steps = at, st.I, st.Steps
 		if st.Images == nil {
 			progress(*is)

@@ -13,7 +13,7 @@ import (
 func (o Generate) text(plan *texttoimage.Plan, on *adapters, st texttoimage.Progress, i int) ([]vision.Text, error) {
 	seed := st.Seeds[i]
 	one := o
-	one.Prompt, one.Seed, one.N = o.Prompts[st.Prompt], &seed, 0
+	one.Prompt, one.Seed, one.N = o.Prompts[st.Prompts[i]], &seed, 0
 	one.Sampler, one.Guidance, one.Width, one.Height = plan.Method, new(o.guided(plan)), plan.Width, plan.Height
 	if one.Timesteps == nil {
 		one.Steps = plan.Steps

@@ -1,0 +1,52 @@
+package engine
+
+import (
+	"context"
+	"time"
+)
+
+// job is a request that was accepted. It ends once: served, with an error, or because who asked is gone.
+type job struct {
+	r      Request
+	m      *model
+	ctx    context.Context // done when who asked is gone, and at the deadline
+	cancel context.CancelFunc
+	unwait func() bool // ends the wait for ctx
+	mail   *mailbox
+
+	// Guarded by Engine.mu.
+	state   state
+	is      resolved
+	by      *profile // that is was resolved with; nil: the model was never open
+	batch   *batch   // while it runs
+	place   int      // that was reported last
+	passed  int      // batches of open models that were served although it came before them
+	came    time.Time
+	began   time.Time // when it left the queue; zero: never
+	ended   time.Time
+	err     error
+	images  int // that were made
+	batched int // the images of its batch
+}
+
+type state int
+
+const (
+	waiting state = iota
+	running
+	ended
+)
+
+// fitted returns an image in the size that the request asks for. It is called by who reads the events, beside the engine's work.
+func (j *job) fitted(ev Event, as *Resolved) Event {
+	if as == nil {
+		return ev
+	}
+	for i, img := range ev.Previews {
+		ev.Previews[i] = resized(img, as)
+	}
+	if ev.Image != nil {
+		ev.Image.Image = resized(ev.Image.Image, as)
+	}
+	return ev
+}

@@ -1,0 +1,71 @@
+package engine
+
+import "iter"
+
+// queue holds the requests that wait. Clients take turns: the order has the first request of each client, then the second of each, and so
+// on, where clients that were served move to the end.
+type queue struct {
+	lines []*line // of clients with requests, in turn
+	n     int
+}
+
+// line has the requests of a client, the first one first.
+type line struct {
+	client string
+	jobs   []*job
+}
+
+// push adds a request to the end of its client's line.
+func (q *queue) push(j *job) {
+	q.n++
+	for _, l := range q.lines {
+		if l.client == j.r.Client {
+			l.jobs = append(l.jobs, j)
+			return
+		}
+	}
+	q.lines = append(q.lines, &line{j.r.Client, []*job{j}})
+}
+
+// order yields the requests in the order in which they are to be served. The queue must not change meanwhile.
+func (q *queue) order() iter.Seq[*job] {
+	return func(yield func(*job) bool) {
+		for turn, left := 0, q.n; left > 0; turn++ {
+			for _, l := range q.lines {
+				if turn >= len(l.jobs) {
+					continue
+				}
+				if !yield(l.jobs[turn]) {
+					return
+				}
+				left--
+			}
+		}
+	}
+}
+
+// remove takes a request out that is not served; false: it is not in the queue.
+func (q *queue) remove(j *job) bool { return q.take(j, false) }
+
+// serve takes a request out that is served, so that the other clients come before its own.
+func (q *queue) serve(j *job) bool { return q.take(j, true) }
+
+func (q *queue) take(j *job, served bool) bool {
+	for i, l := range q.lines {
+		for k, other := range l.jobs {
+			if other != j {
+				continue
+			}
+			q.n--
+			l.jobs = append(l.jobs[:k:k], l.jobs[k+1:]...)
+			if served || len(l.jobs) == 0 {
+				q.lines = append(q.lines[:i:i], q.lines[i+1:]...)
+			}
+			if served && len(l.jobs) > 0 {
+				q.lines = append(q.lines, l)
+			}
+			return true
+		}
+	}
+	return false
+}

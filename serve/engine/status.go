@@ -1,0 +1,83 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"time"
+)
+
+// Status is what an engine does, and what it has done since it was made.
+type Status struct {
+	Waiting, Running        int           // requests
+	Done, Failed, Cancelled int           // requests that have ended: served; with an error, such as a deadline; by who asked
+	Refused                 int           // requests that found the queue full
+	Images                  int           // that were made
+	Queued, Generating      time.Duration // of all requests that have ended, together
+
+	Open  []string // names of the open models
+	Bytes int64    // of the open models' weights
+}
+
+// Observation is what became of a request, for [Options.Observe].
+type Observation struct {
+	Model      string
+	Err        error         // nil: it was served
+	Images     int           // that were made
+	Batch      int           // images of all requests that were served together with it
+	Queued     time.Duration // until it was served, or ended without that; the opening of its model included
+	Generating time.Duration
+}
+
+// counts are totals of requests that have ended.
+type counts struct {
+	done, failed, cancelled, refused, images int
+	queued, generating                       time.Duration
+}
+
+// add counts a request that has just ended.
+func (c *counts) add(j *job) {
+	switch {
+	case j.err == nil:
+		c.done++
+	case errors.Is(j.err, context.Canceled):
+		c.cancelled++
+	default:
+		c.failed++
+	}
+	c.images += j.images
+	queued, generating := j.times()
+	c.queued += queued
+	c.generating += generating
+}
+
+// times are the durations in the queue and of generation of a request that has ended.
+func (j *job) times() (queued, generating time.Duration) {
+	if j.began.IsZero() {
+		return j.ended.Sub(j.came), 0
+	}
+	return j.began.Sub(j.came), j.ended.Sub(j.began)
+}
+
+func (j *job) observation() Observation {
+	o := Observation{Model: j.m.Name, Err: j.err, Images: j.images, Batch: j.batched}
+	o.Queued, o.Generating = j.times()
+	return o
+}
+
+// Status returns what the engine does.
+func (e *Engine) Status() Status {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	c := e.count
+	st := Status{
+		Waiting: e.queue.n, Running: e.running, Done: c.done, Failed: c.failed, Cancelled: c.cancelled, Refused: c.refused, Images: c.images,
+		Queued: c.queued, Generating: c.generating,
+	}
+	for _, m := range e.models {
+		if m.at == open {
+			st.Open = append(st.Open, m.Name)
+			st.Bytes += m.Bytes
+		}
+	}
+	return st
+}
