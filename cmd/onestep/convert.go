@@ -51,6 +51,7 @@ func (a *app) convertFlags(cmd *cobra.Command, o *job.Convert) {
 	replaceParts(f, &o.Parts.UNet, &o.Parts.Text, &o.Parts.Text2, &o.Parts.VAE)
 	f.StringVar(&o.OutVariant, "out-variant", "", "variant in the names of a directory's output files")
 	describeFile(f, &o.Config, &o.Prediction)
+	f.BoolVar(&o.DecoderOnly, "decoder-only", false, "leave out the encoder of a tiny autoencoder: a smaller model, which takes no input images and cannot be trained")
 	f.BoolVar(&o.Unchecked, "unchecked", false, "write the model even with missing or unexpected weights or shape mismatches")
 	f.BoolVar(&o.Overwrite, "overwrite", false, "replace an existing file or directory")
 	a.jsonFlag(cmd)
@@ -61,6 +62,6 @@ func (a *app) convertFlags(cmd *cobra.Command, o *job.Convert) {
 		topic{"Adapters", "*"}, // flags that the caller added
 		topic{"Model", "model variant mixed-variant ema model-config prediction"},
 		topic{"Replaced components", "unet text-encoder text-encoder-2 vae"},
-		topic{"Output", "out dtype out-variant unchecked overwrite json"},
+		topic{"Output", "out dtype out-variant decoder-only unchecked overwrite json"},
 	)
 }

@@ -8,13 +8,17 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/onestep-go/onestep/models/sd/sdtest/tiny"
+	"github.com/onestep-go/onestep/models/sd/vae"
+	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/torch/nn"
 )
 
 // rewrite replaces a file of weights by what change makes of its tensors, which it gets by name.
@@ -241,4 +245,44 @@ func TestConvertTokenizer(t *testing.T) {
 	require.Contains(t, errs, "use it with --model-config "+model, "not the file that was replaced")
 	code, _, errs = try("generate", "--model", out, "--model-config", model, "--prompt", "x", "--steps", "1", "--out", out+".png")
 	require.Zero(t, code, errs)
+}
+
+// A model with a tiny autoencoder is written without its encoder, and still generates.
+func TestConvertDecoderOnly(t *testing.T) {
+	dir, model := tinyModel(t)
+	at := func(name string) string { return filepath.Join(dir, name) }
+	small := vae.TinyConfig{EncoderWidths: []int{4, 4, 4, 4}, DecoderWidths: []int{4, 4, 4, 4}}.WithDefaults()
+	a, err := vae.NewTiny(small, torch.CPU, torch.Float32, 3)
+	require.NoError(t, err)
+	defer a.Close()
+	config, err := json.Marshal(small)
+	require.NoError(t, err)
+	require.NoError(t, weights.WriteFolder(at("tiny-vae"), &weights.Model{VAE: &weights.Component{Config: config, Source: nn.Stored{Store: a.Store()}}}, weights.WriteOptions{}))
+	taesd := []string{"--vae", at("tiny-vae")}
+	sizes := map[string]int64{}
+	for name, more := range map[string][]string{"both": nil, "half": {"--decoder-only"}} {
+		code, _, errs := try(slices.Concat([]string{"convert", "--model", model, "--out", at(name)}, taesd, more)...)
+		require.Zero(t, code, errs)
+		st, err := os.Stat(filepath.Join(at(name), "vae", "diffusion_pytorch_model.safetensors"))
+		require.NoError(t, err)
+		sizes[name] = st.Size()
+	}
+	require.InDelta(t, 0.5, float64(sizes["half"])/float64(sizes["both"]), 0.02)
+	draw := func(model, out string, more ...string) (int, string) {
+		code, _, errs := try(slices.Concat([]string{"generate", "--model", at(model), "--prompt", "x", "--steps", "1", "--seed", "1", "--out", at(out)}, more)...)
+		return code, errs
+	}
+	for _, name := range []string{"both", "half"} {
+		code, errs := draw(name, name+".png")
+		require.Zero(t, code, errs)
+	}
+	code, errs := draw("half", "again.png", "--init-image", at("half.png"), "--strength", "1")
+	require.NotZero(t, code, errs)
+	require.Contains(t, errs, "encoder")
+	require.Equal(t, pixelsOf(t, at("both.png")), pixelsOf(t, at("half.png")))
+	for _, args := range [][]string{{"--out", at("none")}, {"--out", at("x.safetensors")}} {
+		code, _, errs := try(slices.Concat([]string{"convert", "--model", model, "--decoder-only"}, args)...)
+		require.NotZero(t, code, errs)
+		require.Contains(t, errs, "tiny autoencoder")
+	}
 }

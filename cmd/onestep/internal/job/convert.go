@@ -27,6 +27,7 @@ type Convert struct {
 	Layout                             string // of a pixel-space model: see [Layouts]; "": onestep, unless it is that
 	Overwrite                          bool
 	Unchecked                          bool // write incomplete models too
+	DecoderOnly                        bool // see weights.WriteOptions
 }
 
 // Converted describes the files written.
@@ -57,11 +58,13 @@ func (o Convert) run(ctx context.Context, note func(string), change func(m *weig
 		return Converted{}, usage("--mixed-variant needs --variant")
 	case single && o.OutVariant != "":
 		return Converted{}, usage("--out-variant: single files have no variants")
+	case single && o.DecoderOnly:
+		return Converted{}, usage("--decoder-only: want a diffusers directory as --out, since single files have no tiny autoencoder")
 	}
 	if err := ofRuns(note, map[string]*string{"--model": &o.Model}); err != nil {
 		return Converted{}, err
 	}
-	w := weights.WriteOptions{Overwrite: o.Overwrite, Variant: o.OutVariant, Tokenizer: func(dir string, second bool) error {
+	w := weights.WriteOptions{Overwrite: o.Overwrite, Variant: o.OutVariant, DecoderOnly: o.DecoderOnly, Tokenizer: func(dir string, second bool) error {
 		t := prompt.Default()
 		if second {
 			t = t.WithPad(0)
