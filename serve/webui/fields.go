@@ -85,7 +85,7 @@ var fields = []field{
 	{name: "mask_blur_x", img2img: true, first: "4"},
 	{name: "mask_blur_y", img2img: true, first: "4"},
 	{name: "mask_blur", img2img: true},
-	{name: "mask_round", img2img: true, first: "true"},
+	{name: "mask_round", img2img: true, neutral: []string{"true", "1"}, say: "the mask is repainted where it is white by half or more", first: "true"},
 	{name: "inpainting_fill", img2img: true, first: "0"},
 	{name: "inpaint_full_res", img2img: true, first: "true"},
 	{name: "inpaint_full_res_padding", img2img: true, first: "0"},

@@ -71,6 +71,9 @@ func (s *server) generate(w http.ResponseWriter, r *http.Request, q *request, ta
 	out := reply{Images: []string{}, Parameters: q.form.parameters(task == "img2img")}
 	if q.send {
 		for i, img := range got.images {
+			if q.repaint != nil {
+				img.Image = q.repaint.over(img.Image)
+			}
 			text, err := encode(img.Image, q.format, withParameters(img.Texts, texts[i]))
 			if err != nil {
 				return err
@@ -140,10 +143,13 @@ func encode(m image.Image, format string, texts []vision.Text) (string, error) {
 	return base64.StdEncoding.EncodeToString(b.Bytes()), nil
 }
 
-// withParameters adds the settings in A1111's format to those of an image, unless it has them.
+// withParameters puts the settings in A1111's format before the other texts of an image.
 func withParameters(texts []vision.Text, parameters string) []vision.Text {
-	if slices.ContainsFunc(texts, func(t vision.Text) bool { return t.Keyword == vision.Parameters }) {
-		return texts
+	out := []vision.Text{{Keyword: vision.Parameters, Value: parameters}}
+	for _, t := range texts {
+		if t.Keyword != vision.Parameters {
+			out = append(out, t)
+		}
 	}
-	return append([]vision.Text{{Keyword: vision.Parameters, Value: parameters}}, texts...)
+	return out
 }

@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"image"
 	"image/draw"
+	"math"
 	"net/http"
 
 	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/serve/internal/upload"
+	"github.com/onestep-go/onestep/torch/vision"
 )
 
 // defaultStrength is A1111's denoising_strength of img2img.
@@ -58,48 +60,44 @@ func (s *server) images(q *request) error {
 		return err
 	}
 	first := form{fields: map[string]json.RawMessage{"0": init[0]}, in: append(f.in, "init_images"), bad: f.bad}
-	q.Init = s.image(first, "0")
+	q.Init, q.given = s.image(first, "0")
 	if text := f.text("mask"); text != "" {
-		q.Mask = s.image(f, "mask")
+		q.Mask, _ = s.image(f, "mask")
 	}
 	if err := f.err(); err != nil {
 		return err
 	}
-	if q.Mask != nil {
-		q.Mask = whiteMask(q.Mask, invert)
-		q.inpainting()
-	}
-	q.fit(mode)
-	return nil
-}
-
-// image decodes an image of a field.
-func (s *server) image(f form, name string) image.Image {
-	text := f.text(name)
-	if f.err() != nil {
+	if q.Mask == nil {
+		q.fit(mode)
 		return nil
 	}
+	q.Mask = whiteMask(q.Mask, invert)
+	q.inpaint(mode)
+	return f.err()
+}
+
+// mostKept is the number of pixels of an image that a request keeps while it waits.
+const mostKept = 4 << 20
+
+// image decodes an image of a field, as many at once as there are processors, and reduces it to the pixels that are kept. It returns also the
+// size before that.
+func (s *server) image(f form, name string) (m image.Image, size image.Point) {
+	text := f.text(name)
+	if f.err() != nil {
+		return nil, size
+	}
+	s.decoding <- struct{}{}
+	defer func() { <-s.decoding }()
 	m, err := upload.Text(text, s.limits())
 	if err != nil {
 		f.wrong(name, err.Error(), "value_error")
+		return nil, size
 	}
-	return m
-}
-
-// inpainting notes how the mask is used differently. A1111's defaults are no matter, since clients do not ask for them.
-func (q *request) inpainting() {
-	f := q.form
-	for _, name := range []string{"mask_blur", "mask_blur_x", "mask_blur_y"} {
-		if n, ok := f.number(name, 0, mostSide); ok && n > 0 {
-			q.note("%s is not used: the mask's edge is sharp", name)
-		}
+	size = m.Bounds().Size()
+	if scale := math.Sqrt(mostKept / float64(size.X) / float64(size.Y)); scale < 1 {
+		m = vision.Resize(m, max(int(float64(size.X)*scale), 1), max(int(float64(size.Y)*scale), 1), vision.Lanczos)
 	}
-	if fill, ok := f.integer("inpainting_fill", 0, 3); ok && fill != 1 {
-		q.note("inpainting_fill %d is not used: repainting starts from the input image (1)", fill)
-	}
-	if f.flag("inpaint_full_res", false) {
-		q.note("inpaint_full_res is not used: the whole image is generated, not the masked part enlarged")
-	}
+	return m, size
 }
 
 // fit cuts the input image and the mask to the proportions asked for, which the engine then scales.
@@ -120,14 +118,11 @@ func (q *request) fit(mode int) {
 // centre cuts the largest part with the proportions of w and h from the middle of an image.
 func centre(m image.Image, w, h int) image.Image {
 	b := m.Bounds()
-	cut := image.Rect(0, 0, b.Dx(), max(b.Dx()*h/w, 1))
-	if cut.Dy() > b.Dy() {
-		cut = image.Rect(0, 0, max(b.Dy()*w/h, 1), b.Dy())
+	part := image.Rect(0, 0, b.Dx(), max(b.Dx()*h/w, 1))
+	if part.Dy() > b.Dy() {
+		part = image.Rect(0, 0, max(b.Dy()*w/h, 1), b.Dy())
 	}
-	cut = cut.Add(b.Min).Add(image.Pt((b.Dx()-cut.Dx())/2, (b.Dy()-cut.Dy())/2))
-	out := image.NewNRGBA(image.Rect(0, 0, cut.Dx(), cut.Dy()))
-	draw.Draw(out, out.Bounds(), m, cut.Min, draw.Src)
-	return out
+	return cut(m, part.Add(b.Min).Add(image.Pt((b.Dx()-part.Dx())/2, (b.Dy()-part.Dy())/2)))
 }
 
 // whiteMask returns a mask as shades of grey, white where it is repainted. Of an image with transparency, A1111's mask is the opaque part.

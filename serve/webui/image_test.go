@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"image"
 	"image/color"
+	"slices"
 	"testing"
 
 	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/sampling/texttoimage/infotext"
 )
 
 func TestImageToImage(t *testing.T) {
@@ -38,38 +41,132 @@ func TestImageToImage(t *testing.T) {
 	requireNotices(t, post(t, h, "a", "/sdapi/v1/img2img", body(`, "resize_mode": 2`)), "resize_mode 2")
 }
 
-func TestMask(t *testing.T) {
-	f, h := newFake()
-	half := image.NewGray(image.Rect(0, 0, 20, 10))
-	for i := range half.Pix {
-		if i%20 < 10 {
-			half.Pix[i] = 255
+// halfMask is white on the left half.
+func halfMask(w, h int) *image.Gray {
+	m := image.NewGray(image.Rect(0, 0, w, h))
+	for i := range m.Pix {
+		if i%w < w/2 {
+			m.Pix[i] = 255
 		}
 	}
-	body := func(mask, more string) string {
-		return fmt.Sprintf(`{"init_images": [%q], "mask": %q%s}`, grey(t, 20, 10, 100), mask, more)
-	}
-	got := post(t, h, "a", "/sdapi/v1/img2img", body(pngOf(t, half), ""))
-	require.Equal(t, []int{255, 0}, []int{shade(f.last().Mask, 0, 5), shade(f.last().Mask, 19, 5)})
-	require.Empty(t, got.info.Notices, "A1111's defaults are not what the client asked for")
-	require.True(t, got.info.Inpaints)
-	post(t, h, "a", "/sdapi/v1/img2img", body(pngOf(t, half), `, "inpainting_mask_invert": 1`))
-	require.Equal(t, []int{0, 255}, []int{shade(f.last().Mask, 0, 5), shade(f.last().Mask, 19, 5)})
-	post(t, h, "a", "/sdapi/v1/img2img", body(pngOf(t, half), `, "resize_mode": 1, "width": 8, "height": 8`))
-	require.Equal(t, image.Pt(10, 10), f.last().Mask.Bounds().Size())
+	return m
+}
 
-	// Of a drawing with transparency, the opaque part is the mask.
-	drawn := image.NewNRGBA(image.Rect(0, 0, 20, 10))
-	for y := range 10 {
-		drawn.Set(0, y, color.NRGBA{0, 0, 0, 255})
+func TestMask(t *testing.T) {
+	f, h := newFake()
+	body := func(mask image.Image, more string) string {
+		return fmt.Sprintf(`{"init_images": [%q], "mask": %q, "inpaint_full_res": false, "mask_blur": 0, "seed": 30%s}`, grey(t, 20, 10, 100), pngOf(t, mask), more)
 	}
-	post(t, h, "a", "/sdapi/v1/img2img", body(pngOf(t, drawn), ""))
-	require.Equal(t, []int{255, 0}, []int{shade(f.last().Mask, 0, 5), shade(f.last().Mask, 19, 5)})
-
-	got = post(t, h, "a", "/sdapi/v1/img2img", body(pngOf(t, half), `, "mask_blur": 4, "inpainting_fill": 0, "inpaint_full_res": true`))
-	requireNotices(t, got, "mask_blur", "inpainting_fill 0", "inpaint_full_res")
-	got = post(t, h, "a", "/sdapi/v1/img2img", body(pngOf(t, half), `, "mask_blur": 0, "inpainting_fill": 1, "inpaint_full_res": false`))
+	sides := func(m image.Image) []int { return []int{shade(m, 0, 5), shade(m, 19, 5)} }
+	got := post(t, h, "a", "/sdapi/v1/img2img", body(halfMask(20, 10), `, "width": 20, "height": 10`))
+	require.Equal(t, []int{255, 0}, sides(f.last().Mask))
 	require.Empty(t, got.info.Notices)
+	require.True(t, got.info.Inpaints)
+	// What is black in the mask is the input image to the bit.
+	m, _ := decode(t, got.Images[0])
+	require.Equal(t, []int{30, 100}, sides(m))
+	got = post(t, h, "a", "/sdapi/v1/img2img", body(halfMask(20, 10), `, "width": 20, "height": 10, "inpainting_mask_invert": 1`))
+	require.Equal(t, []int{0, 255}, sides(f.last().Mask))
+	m, _ = decode(t, got.Images[0])
+	require.Equal(t, []int{100, 30}, sides(m))
+	got = post(t, h, "a", "/sdapi/v1/img2img", body(halfMask(20, 10), `, "resize_mode": 1, "width": 8, "height": 8`))
+	require.Equal(t, image.Pt(10, 10), f.last().Mask.Bounds().Size())
+	m, _ = decode(t, got.Images[0])
+	require.Equal(t, image.Pt(8, 8), m.Bounds().Size())
+
+	// Of a drawing with transparency, the opaque part is the mask; a mask of another size is scaled.
+	drawn := image.NewNRGBA(image.Rect(0, 0, 40, 20))
+	for i := range 60 {
+		drawn.Set(i%3, i/3, color.NRGBA{0, 0, 0, 255})
+	}
+	post(t, h, "a", "/sdapi/v1/img2img", body(drawn, ""))
+	require.Equal(t, []int{255, 0}, sides(f.last().Mask))
+	require.Equal(t, image.Pt(20, 10), f.last().Mask.Bounds().Size())
+
+	got = post(t, h, "a", "/sdapi/v1/img2img", body(halfMask(20, 10), `, "inpainting_fill": 0, "mask_round": false`))
+	requireNotices(t, got, "mask_round", "inpainting_fill 0")
+	got = post(t, h, "a", "/sdapi/v1/img2img", body(halfMask(20, 10), `, "inpainting_fill": 1, "mask_round": true`))
+	require.Empty(t, got.info.Notices)
+	status, _, _ := call(t, h, "a", "POST", "/sdapi/v1/img2img", body(halfMask(20, 10), `, "mask_blur_x": 1e9`))
+	require.Equal(t, 422, status)
+}
+
+// The edge of a mask is soft, and the settings say how.
+func TestMaskBlur(t *testing.T) {
+	_, h := newFake()
+	got := post(t, h, "a", "/sdapi/v1/img2img", fmt.Sprintf(`{"init_images": [%q], "mask": %q, "width": 80, "height": 10, "seed": 0, "inpaint_full_res": false}`,
+		grey(t, 80, 10, 200), pngOf(t, halfMask(80, 10))))
+	m, texts := decode(t, got.Images[0])
+	row := []int{}
+	for x := range 80 {
+		row = append(row, shade(m, x, 5))
+	}
+	require.True(t, slices.IsSorted(row), "%d", row)
+	require.Equal(t, []int{0, 200}, []int{row[20], row[59]})
+	// A Gaussian with a standard deviation of 4 pixels around the edge at 40, in its 16th, 50th and 84th percent.
+	for x, want := range map[int]float64{36: 0.16, 40: 0.5, 44: 0.84} {
+		require.InDelta(t, 200*want, (float64(row[x-1])+float64(row[x]))/2, 4, x)
+	}
+	require.Equal(t, "4", got.info.Extra["Mask blur"])
+	require.Equal(t, "4", infotext.Parse(texts[0].Value).Get("Mask blur"))
+	require.Equal(t, got.info.Texts[0], texts[0].Value)
+}
+
+// A1111's default is to generate the masked part alone, enlarged, and to put it in its place.
+func TestOnlyMasked(t *testing.T) {
+	f, h := newFake()
+	mask := image.NewGray(image.Rect(0, 0, 100, 60))
+	for y := 20; y < 30; y++ {
+		for x := 40; x < 44; x++ {
+			mask.SetGray(x, y, color.Gray{255})
+		}
+	}
+	got := post(t, h, "a", "/sdapi/v1/img2img", fmt.Sprintf(`{"init_images": [%q], "mask": %q, "width": 64, "height": 64, "seed": 9, "mask_blur": 0, "inpaint_full_res_padding": 3}`,
+		grey(t, 100, 60, 100), pngOf(t, mask)))
+	require.Equal(t, image.Pt(16, 16), f.last().Init.Bounds().Size())
+	require.Equal(t, image.Pt(16, 16), f.last().Mask.Bounds().Size())
+	m, texts := decode(t, got.Images[0])
+	require.Equal(t, image.Pt(100, 60), m.Bounds().Size())
+	for y := range 60 {
+		for x := range 100 {
+			want := 100
+			if mask.GrayAt(x, y).Y > 0 {
+				want = 9
+			}
+			require.Equal(t, want, shade(m, x, y))
+		}
+	}
+	require.Equal(t, []string{"Only masked", "3"}, []string{got.info.Extra["Inpaint area"], infotext.Parse(texts[0].Value).Get("Masked area padding")})
+	require.Empty(t, got.info.Notices)
+
+	// At the border, the part is moved inside; where it is as large as the image, it ends there.
+	whole := image.Rect(0, 0, 100, 60)
+	for _, c := range []struct{ part, want image.Rectangle }{
+		{image.Rect(0, 0, 2, 20), image.Rect(0, 0, 20, 20)},
+		{image.Rect(95, 50, 100, 60), image.Rect(90, 50, 100, 60)},
+		{image.Rect(10, 0, 90, 60), image.Rect(10, 0, 90, 60)},
+		{image.Rect(50, 30, 51, 31), image.Rect(50, 30, 51, 31)},
+	} {
+		require.Equal(t, c.want, inProportion(c.part, 0, 0, whole))
+	}
+	require.Equal(t, image.Rect(30, 20, 50, 30), inProportion(image.Rect(38, 20, 42, 30), 512, 256, whole))
+	// A mask without white: the whole image, as in A1111.
+	got = post(t, h, "a", "/sdapi/v1/img2img", fmt.Sprintf(`{"init_images": [%q], "mask": %q}`, grey(t, 100, 60, 100), grey(t, 100, 60, 0)))
+	require.Equal(t, image.Pt(100, 60), f.last().Init.Bounds().Size())
+	require.NotContains(t, got.info.Extra, "Inpaint area")
+}
+
+// Of large images, which requests keep while they wait, few pixels are kept; where that changes the result it is said.
+func TestLargeImages(t *testing.T) {
+	f, h := newFake()
+	body := fmt.Sprintf(`{"init_images": [%q], "width": 8, "height": 8%%s}`, grey(t, 4096, 2048, 100))
+	got := post(t, h, "a", "/sdapi/v1/img2img", fmt.Sprintf(body, ""))
+	require.Equal(t, image.Pt(2896, 1448), f.last().Init.Bounds().Size())
+	require.Empty(t, got.info.Notices)
+	got = post(t, h, "a", "/sdapi/v1/img2img", fmt.Sprintf(body, fmt.Sprintf(`, "mask": %q, "mask_blur": 0`, pngOf(t, halfMask(64, 32)))))
+	m, _ := decode(t, got.Images[0])
+	require.Equal(t, image.Pt(2896, 1448), m.Bounds().Size())
+	requireNotices(t, got, "4096×2048 to 2896×1448")
 }
 
 // No path or URL is opened, and what is no image is an error that names the field.

@@ -74,6 +74,9 @@ func (s *server) info(q *request, got result, started time.Time) (out info, text
 		strength := q.Strength
 		out.Strength = &strength
 	}
+	for _, f := range q.extra {
+		out.Extra[f.Name] = f.Value
+	}
 	model, _ := s.model(as.Model)
 	for _, img := range got.images {
 		texts = append(texts, infotextOf(q, as, model, img))
@@ -97,7 +100,7 @@ func (s *server) info(q *request, got result, started time.Time) (out info, text
 // infotextOf returns the settings of an image in A1111's format: its own, or for a model in pixel space what A1111's format has of them.
 func infotextOf(q *request, as engine.Resolved, model engine.Info, img engine.Image) string {
 	if i := slices.IndexFunc(img.Texts, func(t vision.Text) bool { return t.Keyword == vision.Parameters }); i >= 0 {
-		return img.Texts[i].Value
+		return withFields(img.Texts[i].Value, q.extra)
 	}
 	t := infotext.Text{Prompt: q.Prompt, Negative: q.Negative}
 	t.Add("Steps", strconv.Itoa(as.Steps))
@@ -116,8 +119,17 @@ func infotextOf(q *request, as engine.Resolved, model engine.Info, img engine.Im
 	if q.Init != nil {
 		t.Add("Denoising strength", plainNumber(q.Strength))
 	}
+	t.Fields = append(t.Fields, q.extra...)
 	t.Add("Version", "onestep")
 	return t.String()
+}
+
+// withFields adds settings at the end of a text in A1111's format, which is where its settings are.
+func withFields(text string, more []infotext.Field) string {
+	if len(more) == 0 {
+		return text
+	}
+	return text + ", " + strings.TrimSpace(infotext.Text{Fields: more}.String())
 }
 
 func nonNil(list []string) []string {

@@ -2,6 +2,7 @@ package webui
 
 import (
 	"fmt"
+	"image"
 	"math/rand/v2"
 	"net/http"
 	"slices"
@@ -24,6 +25,9 @@ type request struct {
 	send       bool   // images in the reply
 	subseed    *uint64
 	styles     []string
+	given      image.Point      // size of the input image
+	repaint    *repaint         // of inpainting
+	extra      []infotext.Field // of the settings, in addition to the engine's
 	notices    []string
 }
 

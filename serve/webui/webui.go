@@ -9,6 +9,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -50,7 +51,7 @@ func New(e Engine, o Options) http.Handler {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &server{engine: e, o: o, choices: choices{most: o.Clients}}
+	s := &server{engine: e, o: o, choices: choices{most: o.Clients}, decoding: make(chan struct{}, runtime.GOMAXPROCS(0))}
 	s.routes = s.table()
 	return s
 }
@@ -61,6 +62,8 @@ type server struct {
 	routes  map[string]methods
 	choices choices
 	jobs    jobs
+
+	decoding chan struct{} // holds one for each image that is being decoded
 }
 
 // methods are the handlers of a path by the request's method.

@@ -1,0 +1,194 @@
+package webui
+
+import (
+	"image"
+	"image/draw"
+	"math"
+	"strconv"
+
+	"github.com/onestep-go/onestep/sampling/texttoimage/infotext"
+	"github.com/onestep-go/onestep/torch/vision"
+)
+
+// A1111's defaults of inpainting, and its largest values.
+const (
+	defaultBlur = 4
+	mostBlur    = 64
+	mostPadding = 4096
+)
+
+// repaint is what A1111 puts over generated images: the input image where the mask is black, with a soft edge. The part that is generated is the
+// whole image, or the rectangle around the white of the mask, which is then put in its place.
+type repaint struct {
+	input *image.NRGBA
+	mask  *image.Gray // of the input's size, blurred
+	part  image.Rectangle
+	whole bool // whether all of the image is generated
+}
+
+// inpaint reads A1111's fields for the mask, and replaces the input image and the mask by those of the part to be generated.
+func (q *request) inpaint(mode int) {
+	f := q.form
+	blur := [2]float64{defaultBlur, defaultBlur}
+	for i, name := range []string{"mask_blur_x", "mask_blur_y"} {
+		if v, ok := f.number(name, 0, mostBlur); ok {
+			blur[i] = v
+		}
+	}
+	if v, ok := f.number("mask_blur", 0, mostBlur); ok {
+		blur = [2]float64{v, v}
+	}
+	padding, _ := f.integer("inpaint_full_res_padding", 0, mostPadding)
+	only := f.flag("inpaint_full_res", true)
+	if fill, ok := f.integer("inpainting_fill", 0, 3); ok && fill != 1 {
+		q.note("inpainting_fill %d is not used: repainting starts from the input image (1)", fill)
+	}
+	if f.err() != nil {
+		return
+	}
+	if !only {
+		q.fit(mode)
+	}
+	input := plainImage(q.Init)
+	mask := blurred(resizeGray(q.Mask, input.Bounds().Size()), blur[0], blur[1])
+	q.repaint = &repaint{input, mask, input.Bounds(), true}
+	q.extra = append(q.extra, infotext.Field{Name: "Mask blur", Value: plainNumber(blur[0])})
+	if white := whitePart(mask); only && !white.Empty() {
+		q.repaint.whole = false
+		if size := input.Rect.Size(); size != q.given {
+			q.note("the input image is reduced from %d×%d to %d×%d pixels", q.given.X, q.given.Y, size.X, size.Y)
+		}
+		q.repaint.part = inProportion(white.Inset(-padding).Intersect(mask.Bounds()), q.Width, q.Height, mask.Bounds())
+		q.extra = append(q.extra, infotext.Field{Name: "Inpaint area", Value: "Only masked"}, infotext.Field{Name: "Masked area padding", Value: strconv.Itoa(padding)})
+	}
+	part := image.NewGray(image.Rectangle{Max: q.repaint.part.Size()})
+	draw.Draw(part, part.Bounds(), mask, q.repaint.part.Min, draw.Src)
+	for i, v := range part.Pix { // models know no shades
+		part.Pix[i] = v >> 7 * 255
+	}
+	q.Init, q.Mask = cut(input, q.repaint.part), part
+}
+
+// over returns the input image with a generated one where the mask is white: of the input's size if only a part was generated, and otherwise of
+// the generated one's.
+func (p *repaint) over(generated image.Image) image.Image {
+	input, mask := p.input, p.mask
+	out := plainImage(generated)
+	switch size := out.Bounds().Size(); {
+	case !p.whole:
+		whole := image.NewNRGBA(input.Bounds())
+		copy(whole.Pix, input.Pix)
+		draw.Draw(whole, p.part, vision.Resize(out, p.part.Dx(), p.part.Dy(), vision.Lanczos), image.Point{}, draw.Src)
+		out = whole
+	case size != input.Bounds().Size():
+		input, mask = vision.Resize(input, size.X, size.Y, vision.Lanczos), resizeGray(mask, size)
+	}
+	for i, m := range mask.Pix {
+		for c := range 4 {
+			a, b := int(input.Pix[4*i+c]), int(out.Pix[4*i+c])
+			out.Pix[4*i+c] = uint8((a*(255-int(m)) + b*int(m) + 127) / 255)
+		}
+	}
+	return out
+}
+
+// plainImage returns an image as NRGBA at the origin, without gaps between its rows.
+func plainImage(m image.Image) *image.NRGBA { return cut(m, m.Bounds()) }
+
+// cut returns a part of an image, at the origin.
+func cut(m image.Image, part image.Rectangle) *image.NRGBA {
+	out := image.NewNRGBA(image.Rectangle{Max: part.Size()})
+	draw.Draw(out, out.Bounds(), m, part.Min, draw.Src)
+	return out
+}
+
+// resizeGray returns a mask of some size, at the origin.
+func resizeGray(m image.Image, size image.Point) *image.Gray {
+	if m.Bounds().Size() != size {
+		m = vision.Resize(m, size.X, size.Y, vision.Bilinear)
+	}
+	out := image.NewGray(image.Rectangle{Max: size})
+	draw.Draw(out, out.Bounds(), m, m.Bounds().Min, draw.Src)
+	return out
+}
+
+// whitePart is the smallest rectangle with all pixels of a mask that are not black.
+func whitePart(m *image.Gray) image.Rectangle {
+	w, part := m.Rect.Dx(), image.Rectangle{}
+	for y := range m.Rect.Dy() {
+		row := m.Pix[y*m.Stride : y*m.Stride+w]
+		for x, v := range row {
+			if v != 0 {
+				part = part.Union(image.Rect(x, y, x+1, y+1))
+			}
+		}
+	}
+	return part
+}
+
+// inProportion widens a part to the proportions of w and h, squares if they are 0, as far as the whole allows.
+func inProportion(part image.Rectangle, w, h int, whole image.Rectangle) image.Rectangle {
+	if w == 0 || h == 0 {
+		w, h = 1, 1
+	}
+	widen := func(from, to, want, most int) (int, int) {
+		want = min(max(want, to-from), most)
+		from = min(max(from-(want-(to-from))/2, 0), most-want)
+		return from, from + want
+	}
+	part.Min.X, part.Max.X = widen(part.Min.X, part.Max.X, part.Dy()*w/h, whole.Dx())
+	part.Min.Y, part.Max.Y = widen(part.Min.Y, part.Max.Y, part.Dx()*h/w, whole.Dy())
+	return part
+}
+
+// blurred returns a mask blurred by standard deviations in x and y, in pixels: by three box filters, which are near a Gaussian.
+func blurred(m *image.Gray, x, y float64) *image.Gray {
+	w, h := m.Rect.Dx(), m.Rect.Dy()
+	out := image.NewGray(m.Rect)
+	copy(out.Pix, m.Pix)
+	line := make([]uint8, max(w, h))
+	byX, byY := boxes(x), boxes(y)
+	for i := range byX {
+		for row := range h {
+			box(out.Pix[row*w:], 1, line[:w], byX[i])
+		}
+		for column := range w {
+			box(out.Pix[column:], w, line[:h], byY[i])
+		}
+	}
+	return out
+}
+
+// boxes returns the radii of three box filters with the variance d² together: a box of width w has (w² - 1)/12.
+func boxes(d float64) (radii [3]int) {
+	small := int((math.Sqrt(4*d*d+1) - 1) / 2)
+	variance := func(radius int) float64 { return float64(4*radius*radius+4*radius) / 12 }
+	larger := int(math.Round((d*d - 3*variance(small)) / (variance(small+1) - variance(small))))
+	for i := range radii {
+		radii[i] = small
+		if i < larger {
+			radii[i]++
+		}
+	}
+	return radii
+}
+
+// box averages each of the values that lie a stride apart with its neighbours up to a radius. line is for use within.
+func box(values []uint8, stride int, line []uint8, radius int) {
+	n := len(line)
+	if radius == 0 {
+		return
+	}
+	for i := range line {
+		line[i] = values[i*stride]
+	}
+	at := func(i int) int { return int(line[min(max(i, 0), n-1)]) }
+	sum, width := 0, 2*radius+1
+	for i := -radius; i <= radius; i++ {
+		sum += at(i)
+	}
+	for i := range n {
+		values[i*stride] = uint8((sum + width/2) / width)
+		sum += at(i+radius+1) - at(i-radius)
+	}
+}
