@@ -3,7 +3,6 @@ package texttoimage_test
 import (
 	"context"
 	"image"
-	"image/color"
 	"path/filepath"
 	"strconv"
 	"sync"
@@ -42,18 +41,7 @@ func images(t *testing.T, d texttoimage.Pipeline, texts ...string) (all []image.
 }
 
 // off is the largest difference of two pictures in levels.
-func off(a, b image.Image) (most int) {
-	area := a.Bounds()
-	for y := area.Min.Y; y < area.Max.Y; y++ {
-		for x := area.Min.X; x < area.Max.X; x++ {
-			p, q := color.NRGBAModel.Convert(a.At(x, y)).(color.NRGBA), color.NRGBAModel.Convert(b.At(x, y)).(color.NRGBA)
-			for _, d := range []int{int(p.R) - int(q.R), int(p.G) - int(q.G), int(p.B) - int(q.B)} {
-				most = max(most, d, -d)
-			}
-		}
-	}
-	return most
-}
+var off = torchtest.Levels
 
 // A picture depends on its seed and text alone: not on how many are drawn, and but for rounding not on how many are drawn together. With
 // shared noise it does.

@@ -2,6 +2,8 @@ package torchtest_test
 
 import (
 	"fmt"
+	"image"
+	"image/draw"
 	"math"
 	"os"
 	"os/exec"
@@ -113,4 +115,13 @@ func TestAlone(t *testing.T) {
 			require.Less(t, peak(), int64(large))
 		}
 	})
+}
+
+func TestLevels(t *testing.T) {
+	a, b := image.NewGray(image.Rect(0, 0, 2, 2)), image.NewRGBA(image.Rect(0, 0, 2, 2))
+	draw.Draw(b, b.Bounds(), a, image.Point{}, draw.Src)
+	require.Zero(t, torchtest.Levels(a, b))
+	b.Pix[5] = 7 // green of the second pixel
+	require.Equal(t, 7, torchtest.Levels(a, b))
+	require.Greater(t, torchtest.Levels(a, image.NewGray(image.Rect(0, 0, 2, 3))), 255)
 }
