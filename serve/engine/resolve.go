@@ -246,12 +246,15 @@ func (p *profile) inPixels(is *resolved, r Request, note notes) error {
 // sigma is the noise level of a strength: the one at which a sampler with Karras's levels starts when it skips the fraction 1 - strength of
 // its steps. 0: the default of generate, by the size of the images.
 func (p *profile) sigma(strength float64) float64 {
-	if strength == 0 {
+	switch strength {
+	case 0:
 		return 0
+	case 1:
+		return p.pixels.SigmaMax // without rounding
 	}
 	const rho = 7
 	low, high := math.Pow(p.pixels.SigmaMin, 1.0/rho), math.Pow(p.pixels.SigmaMax, 1.0/rho)
-	return min(math.Pow(low+strength*(high-low), rho), p.pixels.SigmaMax)
+	return math.Pow(low+strength*(high-low), rho)
 }
 
 // requestError returns the error of a plan. A plan only checks a request and loads its adapters, so that what it refuses is the request's
