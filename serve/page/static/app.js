@@ -13,6 +13,7 @@ import { State, newSeed } from './state.js';
 
 const SETTLED = 1200; // ms after which an image that is shown is one to keep
 const PATIENCE = 5000; // ms: an image that takes longer is not made while somebody types
+const READ = 6000; // ms in which a line is read
 const RETRY = 1500; // ms between two attempts to find a lost server
 const FIRST = 'a cat'; // the prompt that a new user finds
 const TINY = 64; // pixels: of a model whose images are so small, and quick, a new user finds a grid
@@ -36,6 +37,7 @@ let newcomer = state.fresh; // has asked for nothing yet
 async function wanted() {
   const p = state.settings();
   const { model } = controls;
+  p.model = model?.name ?? '';
   p.n = Math.min(p.n, controls.limits.images);
   p.previews = (p.steps || model?.steps || 1) > 2 ? 3 : 0;
   if (!p.init) return p;
@@ -90,7 +92,7 @@ async function run(signal) {
 
 function finished(p, about, ms, waited, notices) {
   found();
-  showNotices(notices.map((text) => ({ text })));
+  showNotices([...lately(), ...notices.map((text) => ({ text }))]);
   const { width, height } = stage.size;
   const steps = p.steps || controls.model?.steps;
   tell([seconds(ms) + (waited > 100 ? `, ${seconds(waited)} of it waiting` : ''), steps && plural(steps, 'step'), `${width} × ${height}`, `seed ${p.seed}`].filter(Boolean).join(' · '));
@@ -149,11 +151,16 @@ function showNotices(list) {
   $('notices').replaceChildren(...list.map(({ text, error }) => element('li', { textContent: text, className: error ? 'error' : '' })));
 }
 
-/** Says something, until the next image comes. */
+let said = []; // what was said of late: {text, error, at}
+
+/** Says something, long enough to be read even if images come meanwhile. */
 function say(text, error = false) {
-  showNotices([{ text, error }]);
+  said = [...lately(), { text, error, at: performance.now() }];
+  showNotices(said);
   $('status').textContent = text;
 }
+
+function lately() { return said.filter(({ at }) => performance.now() - at < READ); }
 
 // --- Errors ---
 
@@ -162,14 +169,20 @@ function failed(e) {
   if (e instanceof Lost) lose();
   else if (e instanceof ApiError && e.status === 429) {
     const wait = Math.max(1, e.retryAfter);
-    say(`The server is busy. Trying again in ${plural(wait, 'second')}.`);
+    refused(`The server is busy. Trying again in ${plural(wait, 'second')}.`, false);
     setTimeout(() => { if (!latest.busy) latest.ask(); }, wait * 1000);
   } else if (e instanceof ApiError) {
-    say(e.message, true);
+    refused(e.message);
   } else {
-    say('The page failed: reload it.', true);
+    refused('The page failed: reload it.');
     console.error(e);
   }
+}
+
+/** Says why there is no image, until there is one. */
+function refused(text, error = true) {
+  showNotices([...lately(), { text, error }]);
+  $('status').textContent = text;
 }
 
 /** The server is gone: says so, and looks for it until it is back. */

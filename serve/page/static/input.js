@@ -79,7 +79,8 @@ export class Input {
   async #settings(file) {
     const bytes = new Uint8Array(await file.arrayBuffer());
     try {
-      const found = isPNG(bytes) ? await texts(bytes) : { parameters: await pngInfo(file) };
+      const other = /^\xff\xd8\xff|^RIFF....WEBP/s.test(String.fromCharCode(...bytes.subarray(0, 12))); // JPEG or WebP, whose texts the server reads
+      const found = isPNG(bytes) ? await texts(bytes) : other ? { parameters: await pngInfo(file) } : {};
       return fromTexts(found, this.#controls.models);
     } catch {
       return null;
