@@ -97,7 +97,7 @@ func (o options) part(name, data, prompts string, rows []row) error {
 	}
 	texts = slices.DeleteFunc(texts, func(text string) bool { return strings.HasPrefix(text, "#") }) // comments, in files of validation prompts
 	var table strings.Builder
-	table.WriteString("| | steps | evaluations | FD-EffNetLite0 | 95 % | caption agreement, top-1 | top-5 | seconds per image |\n|---|---|---|---|---|---|---|---|\n")
+	table.WriteString("| | steps | evaluations | FD-EffNetLite0 | 95 % | caption agreement, top-1 | top-5 | seconds per image, one thread |\n|---|---|---|---|---|---|---|---|\n")
 	var drawn sheet.Sheet
 	for _, text := range texts {
 		drawn.Columns = append(drawn.Columns, shortened.Replace(text))
@@ -163,13 +163,14 @@ func (o options) measured(r row, data string) (got result, err error) {
 	return got, json.Unmarshal(text, &got)
 }
 
-// args are the arguments of generate and eval for a row.
+// args are the arguments of generate and eval for a row. With one thread the same command prints the same numbers, and threads do not wait for
+// each other on a busy machine.
 func (o options) args(r row) []string {
 	model := o.model
 	if r.file == "full" {
 		model = filepath.Join(o.out, "full")
 	}
-	return append([]string{"--model", model, "--steps", strconv.Itoa(r.steps), "--seed", "1", "--quiet"}, r.args...)
+	return append([]string{"--model", model, "--steps", strconv.Itoa(r.steps), "--seed", "1", "--threads", "1", "--quiet"}, r.args...)
 }
 
 // seconds is the time of an image: the difference between 17 images and one, so that what is done once is left out.
