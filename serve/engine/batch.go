@@ -115,7 +115,7 @@ func (e *Engine) generate(b *batch) error {
 	}
 	if len(jobs) > 1 {
 		var err error
-		if plan, err = b.m.is.Plan(b.ctx, merged(b.m.known, jobs)); err != nil {
+		if plan, err = b.m.plan(b.ctx, merged(b.m.known, jobs)); err != nil {
 			return err
 		}
 		defer plan.Close()
@@ -129,14 +129,10 @@ func (e *Engine) generate(b *batch) error {
 
 // plan plans a request by itself and reports what it is.
 func (e *Engine) plan(b *batch, j *job) (*generate.Plan, error) {
-	is := j.is.Request
-	if b.m.cache != nil {
-		is.Adapters = b.m.cache
-	}
 	if err := j.ctx.Err(); err != nil {
 		return nil, err
 	}
-	plan, err := b.m.is.Plan(j.ctx, is)
+	plan, err := b.m.plan(j.ctx, j.is.Request)
 	if err != nil {
 		return nil, requestError(err)
 	}

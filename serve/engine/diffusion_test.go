@@ -18,7 +18,7 @@ import (
 	"github.com/onestep-go/onestep/torch/torchtest"
 )
 
-// tinyModel writes a tiny Stable Diffusion model with an adapter, ink, in a directory, which it returns.
+// tinyModel writes a tiny Stable Diffusion model with an adapter, inkwash, in a directory, which it returns.
 func tinyModel(t *testing.T, kind string) (m Model, adapters string) {
 	t.Helper()
 	dir := t.TempDir()
@@ -29,7 +29,7 @@ func tinyModel(t *testing.T, kind string) (m Model, adapters string) {
 	require.NoError(t, os.Mkdir(adapters, 0o777))
 	ink, err := lora.New(lora.Of(open), lora.Config{Rank: 4, Targets: []string{"to_q", "to_v"}, Seed: 1})
 	require.NoError(t, err)
-	require.NoError(t, ink.Write(filepath.Join(adapters, "ink.safetensors"), lora.WriteOptions{}))
+	require.NoError(t, ink.Write(filepath.Join(adapters, "inkwash.safetensors"), lora.WriteOptions{}))
 	require.NoError(t, ink.Close())
 	require.NoError(t, open.Close())
 	return Model{Name: kind, Open: func() (*generate.Model, error) { return generate.Open(filepath.Join(dir, "model"), sd.Options{}) }}, adapters
@@ -45,12 +45,12 @@ func TestDiffusion(t *testing.T) {
 	t.Cleanup(slow.open)
 	names, err := e.Adapters()
 	require.NoError(t, err)
-	require.Equal(t, []string{"ink"}, names)
+	require.Equal(t, []string{"inkwash"}, names)
 
-	got := read(ctx, e, Request{Prompt: "a cat", Seed: new(uint64(5)), N: 2, Steps: 3, Guidance: 3, Previews: 1, Width: 60, Height: 64})
+	got := read(ctx, e, Request{Prompt: "a cat", Seed: new(uint64(5)), N: 2, Steps: 3, Sampler: "ddim", Guidance: 3, Previews: 1, Width: 60, Height: 64})
 	require.NoError(t, got.err)
 	require.Len(t, got.images, 2)
-	require.Equal(t, Resolved{Model: "sd15", Sampler: got.as.Sampler, Steps: 3, Guidance: 3, Seed: 5, Width: 60, Height: 64, Notices: got.as.Notices}, *got.as)
+	require.Equal(t, Resolved{Model: "sd15", Sampler: "ddim", Steps: 3, Guidance: 3, Seed: 5, Width: 60, Height: 64, Notices: got.as.Notices}, *got.as)
 	require.Contains(t, got.images[1].Texts[0].Value, "a cat\nSteps: 3, ")
 	require.Equal(t, -1, got.images[0].Label)
 	shown := 0
@@ -73,7 +73,7 @@ func TestDiffusion(t *testing.T) {
 	first := start(t, ctx, e, Request{Model: "fake"})
 	<-slow.reached
 	requests := []Request{
-		{Prompt: "a dog"}, {Prompt: "a cat", N: 2}, {Prompt: "a bird <lora:ink:1>"}, {Prompt: "a fox <lora:ink:1>"}, {Prompt: "an elk", Negative: "fog"},
+		{Prompt: "a dog"}, {Prompt: "a cat", N: 2}, {Prompt: "a bird <lora:inkwash:1>"}, {Prompt: "a fox <lora:inkwash:1>"}, {Prompt: "an elk", Negative: "fog"},
 		{Prompt: strings.Repeat("a very long prompt ", 30)},
 	}
 	var all []<-chan result
@@ -114,14 +114,14 @@ func TestDiffusion(t *testing.T) {
 		require.Equal(t, image.Pt(64, 64), got.images[0].Image.Bounds().Size())
 	}
 	for field, r := range map[string]Request{
-		"Prompt": {Prompt: "a <lora:inc:1>"}, "LoRAs": {LoRAs: []prompt.LoRA{{Name: "../ink", Weight: 1}}}, "Negative": {Negative: "a <lora:ink:1>"},
+		"Prompt": {Prompt: "a <lora:inkwahs:1>"}, "LoRAs": {LoRAs: []prompt.LoRA{{Name: "../ink", Weight: 1}}}, "Negative": {Negative: "a <lora:inkwash:1>"},
 	} {
 		err := read(ctx, e, r).err
 		var refused *RequestError
 		require.ErrorAs(t, err, &refused, field)
 		require.NotContains(t, err.Error(), adapters, "the server's paths are its own")
 		if field == "Prompt" {
-			require.ErrorContains(t, err, "ink?")
+			require.ErrorContains(t, err, "inkwash?")
 		}
 	}
 	require.NoError(t, e.Close(), "adapters go before their model")
@@ -142,7 +142,7 @@ func TestDiffusionOfOtherKinds(t *testing.T) {
 	}
 	r := Request{Prompt: "a cat", Init: blank, Mask: white, Steps: 2}
 	require.NoError(t, read(ctx, e, r).err)
-	r.LoRAs = []prompt.LoRA{{Name: "ink", Weight: 1, Text: 1}}
+	r.LoRAs = []prompt.LoRA{{Name: "inkwash", Weight: 1, Text: 1}}
 	require.ErrorAs(t, read(ctx, e, r).err, &refused)
 	require.Equal(t, "LoRAs", refused.Field)
 }

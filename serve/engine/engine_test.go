@@ -256,7 +256,7 @@ func TestObserve(t *testing.T) {
 	require.Empty(t, seen)
 }
 
-func goroutines() int {
+func countGoroutines() int {
 	runtime.GC()
 	return runtime.NumGoroutine()
 }

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 
@@ -59,6 +60,14 @@ func (m *model) load(adapters lora.CacheOptions) (is *generate.Model, cache *lor
 		cache = lora.NewCache(d, adapters)
 	}
 	return is, cache, known, nil
+}
+
+// plan plans what the open model generates, with its adapters.
+func (m *model) plan(ctx context.Context, r generate.Request) (*generate.Plan, error) {
+	if m.cache != nil {
+		r.Adapters = m.cache
+	}
+	return m.is.Plan(ctx, r)
 }
 
 // close frees an open model; the caller has claimed it.
