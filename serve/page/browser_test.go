@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"image"
 	"image/color"
+	"os"
+	"path/filepath"
 	"testing"
 	"time"
 
@@ -52,6 +54,34 @@ func (p *tab) first() {
 	p.until("document.querySelector('#frame img')?.naturalWidth && document.getElementById('meta').textContent.includes('seed')")
 }
 
+// save clicks the link to save the image, and returns the file of that name.
+func (p *tab) save(name string) []byte {
+	p.t.Helper()
+	dir := p.t.TempDir()
+	p.c.call(p.t, "", "Browser.setDownloadBehavior", obj{"behavior": "allow", "downloadPath": dir, "browserContextId": p.context}, nil)
+	p.click("#save")
+	for end := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		if err == nil && bytes.HasSuffix(data, []byte("IEND\xaeB`\x82")) {
+			return data
+		}
+		require.True(p.t, time.Now().Before(end), "no file %s: %v", name, err)
+	}
+}
+
+// parameters are the settings in a PNG.
+func parameters(t *testing.T, data []byte) string {
+	t.Helper()
+	texts, err := vision.ReadTexts(bytes.NewReader(data))
+	require.NoError(t, err)
+	for _, text := range texts {
+		if text.Keyword == vision.Parameters {
+			return text.Value
+		}
+	}
+	return ""
+}
+
 const settled = "document.querySelectorAll('.past').length === %d"
 
 func TestPage(t *testing.T) {
@@ -96,7 +126,10 @@ func typing(t *testing.T, c *chrome) {
 	p.press("Enter")
 	p.until(fmt.Sprintf("document.getElementById('seed').valueAsNumber !== %d", before))
 	p.shows(text, p.seed())
-	require.Equal(t, fmt.Sprintf("a-red-house-%d.png", p.seed()), eval[string](p, "document.getElementById('save').download"))
+	name := fmt.Sprintf("a-red-house-%d.png", p.seed())
+	p.until(fmt.Sprintf("document.getElementById('save').download === %q", name))
+	saved := p.save(name)
+	require.Contains(t, parameters(t, saved), fmt.Sprintf("a red house\nSteps: 1, CFG scale: 2.5, Seed: %d,", p.seed()))
 	p.quiet()
 }
 
@@ -169,6 +202,13 @@ func controls(t *testing.T, c *chrome) {
 	require.Equal(t, []prompt.LoRA{{Name: "ink", Weight: 0.9, Text: 0.9}}, r.LoRAs)
 	p.until("document.querySelectorAll('#frame button img').length === 9 && [...document.querySelectorAll('#frame img')].every((i) => i.naturalWidth === 640)")
 	p.until("document.getElementById('save').download === 'a-cat-4711-9.png'")
+	sheet := p.save("a-cat-4711-9.png")
+	require.Contains(t, parameters(t, sheet), "Seed: 4711,")
+	img, err := vision.Decode(sheet)
+	require.NoError(t, err)
+	require.Equal(t, image.Pt(3*640, 3*448), img.Bounds().Size())
+	r8, g8, b8, _ := img.At(1000, 500).RGBA()
+	require.Equal(t, of("a cat", 4715), color.NRGBA{byte(r8 >> 8), byte(g8 >> 8), byte(b8 >> 8), 255}) // the fifth
 
 	// A variation that is chosen becomes the image, without a request.
 	n := f.count()
@@ -206,7 +246,7 @@ func classes(t *testing.T, c *chrome) {
 
 	// Squares are of one size: a whole multiple.
 	side := eval[float64](p, "document.querySelector('#frame img').width")
-	require.Zero(t, int(side)%64, "a side of %g", side)
+	require.Zero(t, int(side)%32, "a side of %g", side)
 	p.quiet()
 
 	many := emoji
@@ -542,6 +582,8 @@ func units(t *testing.T, c *chrome) {
 		({ images: [{ blob: { size: 1 } }], thumb: { size: 1 }, settings: {} }))).length)`))
 	require.Equal(t, 3, eval[int](p, `import('/static/store.js').then(({ surplus }) => surplus(Array.from({ length: 5 }, () =>
 		({ images: [{ blob: { size: 100 << 20 } }], thumb: { size: 1 }, settings: { init: { size: 1 } } }))).length)`))
+	// Two slow images, one after the other, are too slow.
+	require.Equal(t, []bool{false, false, false, true, false}, eval[[]bool](p, `import('/static/pace.js').then(({ Pace }) => { const pace = new Pace(); return [6000, 100, 6000, 6000, 6000].map((ms) => pace.slow(ms)); })`))
 	// A damaged file, and one that decompresses to much, have no texts.
 	bomb := file(t, 8, 8, vision.Text{Keyword: vision.Parameters, Value: "é" + string(bytes.Repeat([]byte("a"), 3<<20))})
 	require.Empty(t, eval[map[string]string](p, fmt.Sprintf(`import('/static/png.js').then(({ texts }) => texts(new Uint8Array(%s)))`, numbers(bomb[:60]))))

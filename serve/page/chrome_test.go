@@ -167,6 +167,7 @@ type tab struct {
 	t       *testing.T
 	c       *chrome
 	session string
+	context string   // of the browser, with its storage
 	errors  []string // that the console shows; guarded by the chrome's mutex
 }
 
@@ -187,7 +188,7 @@ func (c *chrome) open(t *testing.T, url string, width, height int) *tab {
 		Session string `json:"sessionId"`
 	}
 	c.call(t, "", "Target.attachToTarget", obj{"targetId": target.ID, "flatten": true}, &attached)
-	p := &tab{t: t, c: c, session: attached.Session}
+	p := &tab{t: t, c: c, session: attached.Session, context: context.ID}
 	c.mu.Lock()
 	c.tabs[p.session] = p
 	c.mu.Unlock()

@@ -64,6 +64,9 @@ func (f *fake) Images(ctx context.Context, r engine.Request) iter.Seq2[engine.Ev
 		is := engine.Resolved{Model: r.Model, Steps: max(r.Steps, 1), Seed: *r.Seed, Width: r.Width, Height: r.Height, Notices: f.notices}
 		if is.Width == 0 {
 			is.Width, is.Height = 64, 64
+			if r.Model == emoji.Name {
+				is.Width, is.Height = 32, 32
+			}
 		}
 		if !yield(engine.Event{Queued: 2}, nil) || !yield(engine.Event{Resolved: &is}, nil) {
 			return

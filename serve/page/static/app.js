@@ -7,12 +7,12 @@ import { History } from './history.js';
 import { Input } from './input.js';
 import { Latest } from './live.js';
 import { Mask } from './mask.js';
+import { Pace } from './pace.js';
 import { size, withTextsOf } from './png.js';
 import { Stage } from './stage.js';
 import { State, newSeed } from './state.js';
 
 const SETTLED = 1200; // ms after which an image that is shown is one to keep
-const PATIENCE = 5000; // ms: an image that takes longer is not made while somebody types
 const READ = 6000; // ms in which a line is read
 const RETRY = 1500; // ms between two attempts to find a lost server
 const FIRST = 'a cat'; // the prompt that a new user finds
@@ -24,6 +24,7 @@ const stage = new Stage(choose);
 const history = new History(restore);
 const mask = new Mask(state, () => stage.image(0) && { blob: stage.image(0).blob, width: stage.size.width });
 const latest = new Latest(run);
+const pace = new Pace();
 new Input(state, controls, say);
 
 let settling = 0; // the timer until what is shown goes into the history
@@ -39,7 +40,7 @@ async function wanted() {
   const { model } = controls;
   p.model = model?.name ?? '';
   p.n = Math.min(p.n, controls.limits.images);
-  p.previews = (p.steps || model?.steps || 1) > 2 ? 3 : 0;
+  p.previews = (p.steps || model?.steps || 1) > 8 ? 3 : 0; // few steps are done before one would be of use
   if (!p.init) return p;
   if (!p.width && model?.width) Object.assign(p, await sizeLike(p.init, model));
   return p;
@@ -102,8 +103,9 @@ function finished(p, about, ms, waited, notices) {
   offerSave(p, about);
   clearTimeout(settling);
   settling = setTimeout(settle, SETTLED);
-  if (!controls.model?.loaded || !controls.model.kind) learn(); // opening the model told the server what it is
-  if (ms > PATIENCE && state.get('live') && waited < ms / 2) {
+  const wasLoaded = controls.model?.loaded;
+  if (!wasLoaded || !controls.model.kind) learn().catch(failed); // opening the model told the server what it is
+  if (wasLoaded && pace.slow(ms - waited) && state.get('live')) {
     state.set({ live: false });
     say(`An image takes ${seconds(ms)}, so it is made when you press Enter. "Update while typing" in the settings changes that.`);
   }

@@ -1,6 +1,6 @@
 // Prompt, class and settings: controls that show the state and change it.
 
-import { $, element, icon, plural } from './dom.js';
+import { $, FEW, element, icon, plural } from './dom.js';
 import { newSeed } from './state.js';
 
 const CHIPS = 24; // classes, at most, that are shown at once
@@ -130,6 +130,7 @@ export class Controls {
     $('sampler-field').hidden = model.samplers.length < 2;
     $('sampler').replaceChildren(element('option', { value: '', textContent: 'default' }), ...model.samplers.map((value) => element('option', { value, textContent: value })));
     $('adapters-field').hidden = labels || this.#adapters.length === 0;
+    $('smooth-field').hidden = model.width >= FEW;
     $('variations').hidden = this.variations < 2;
     $('prompt').setAttribute('aria-label', `Prompt for ${model.name}`);
   }

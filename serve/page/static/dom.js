@@ -39,7 +39,7 @@ export function showBlob(img, blob) {
 }
 
 /** Few pixels are shown as squares, unless somebody wants them smooth. */
-export const FEW = 128;
+export const FEW = 64;
 
 export function seconds(ms) {
   const s = ms / 1000;
