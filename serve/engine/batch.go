@@ -10,15 +10,20 @@ import (
 	"github.com/onestep-go/onestep/sampling/generate"
 )
 
-// batch has requests that are served together.
+// batch has requests that are served together, or a part of one with many images.
 type batch struct {
 	m      *model
-	jobs   []*job
+	parts  []part
 	images int
-	most   int // images that are generated together
 	ctx    context.Context
 	cancel context.CancelFunc
 	live   int // requests that have not ended; guarded by Engine.mu
+}
+
+// part is the images of a request in a batch, n from its first one that is not made yet.
+type part struct {
+	*job
+	from, n int
 }
 
 // leave is called for each request that ends. The last one ends the batch: as long as one is left, the others do not disturb it.
@@ -31,16 +36,33 @@ func (b *batch) leave() {
 // work serves requests until the engine is closed.
 func (e *Engine) work() {
 	for b := e.next(); b != nil; b = e.next() {
-		err := guard(func() error { return e.generate(b) })
-		e.mu.Lock()
-		for _, j := range b.jobs {
-			e.end(j, err)
-		}
-		e.clock++
-		b.m.used, b.m.fresh, b.m.last = false, false, e.clock
-		e.mu.Unlock()
-		b.cancel()
+		e.finish(b, guard(func() error { return e.generate(b) }))
 	}
+}
+
+// finish ends the requests of a batch, or puts them back into the queue: if they have more images, and if several of them failed together,
+// which may be the fault of one.
+func (e *Engine) finish(b *batch, err error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.clock++
+	b.m.used, b.m.fresh, b.m.last = false, false, e.clock
+	for _, p := range b.parts {
+		switch {
+		case p.state == ended:
+		case err != nil && len(b.parts) == 1:
+			e.end(p.job, err)
+		case err == nil && p.left() == 0:
+			e.end(p.job, nil)
+		default:
+			e.running--
+			p.alone = p.alone || err != nil
+			p.state = waiting
+			p.rest()
+			e.queue.again(p.job)
+		}
+	}
+	b.cancel()
 }
 
 // next waits for requests that can be served; nil: the engine is closed.
@@ -67,10 +89,10 @@ func (e *Engine) pick() *batch {
 			passed = append(passed, j)
 		case j.m.at != open:
 		case b == nil:
-			b = &batch{m: j.m, jobs: []*job{j}, images: j.is.N, most: j.is.together}
-		case b.takes(j):
-			b.jobs = append(b.jobs, j)
-			b.images += j.is.N
+			b = &batch{m: j.m}
+			b.add(j)
+		case j.m == b.m && b.parts[0].joins(j):
+			b.add(j)
 		}
 	}
 	if b == nil {
@@ -80,97 +102,97 @@ func (e *Engine) pick() *batch {
 		j.passed++
 	}
 	b.ctx, b.cancel = context.WithCancel(context.Background())
-	b.m.used, b.live = true, len(b.jobs)
-	for _, j := range b.jobs {
-		e.queue.serve(j)
-		j.state, j.batch, j.began, j.batched = running, b, time.Now(), b.images
+	b.m.used, b.live = true, len(b.parts)
+	for _, p := range b.parts {
+		e.queue.serve(p.job)
+		if !p.begun {
+			e.begun++
+		}
+		p.state, p.batch, p.begun, p.ran, p.batched = running, b, true, time.Now(), max(p.batched, b.images)
 	}
-	e.running += len(b.jobs)
+	e.running += len(b.parts)
 	e.tellPlaces()
 	return b
 }
 
-// takes reports whether a request can be served in the batch.
-func (b *batch) takes(j *job) bool {
-	return j.m == b.m && j.is.key != "" && j.is.key == b.jobs[0].is.key && b.images+j.is.N <= b.most
+// joins reports whether another request of the model can be served in the same batch.
+func (j *job) joins(other *job) bool {
+	return j.is.key != "" && j.is.key == other.is.key && !j.alone && !other.alone
+}
+
+// add adds as many images of a request as there is room for.
+func (b *batch) add(j *job) {
+	if n := min(j.left(), j.is.together-b.images); n > 0 {
+		b.parts = append(b.parts, part{j, j.made, n})
+		b.images += n
+	}
 }
 
 // generate serves a batch with its model.
 func (e *Engine) generate(b *batch) error {
-	var jobs []*job
-	var plan *generate.Plan
-	for _, j := range b.jobs {
-		one, err := e.plan(b, j)
-		if err != nil {
+	var parts []part
+	for _, p := range b.parts {
+		if err := e.introduce(b, p.job); err != nil {
 			e.mu.Lock()
-			e.end(j, err)
+			e.end(p.job, err)
 			e.mu.Unlock()
 			continue
 		}
-		defer one.Close()
-		jobs, plan = append(jobs, j), one
+		parts = append(parts, p)
 	}
-	if len(jobs) == 0 {
+	if len(parts) == 0 {
 		return nil
 	}
-	if len(jobs) > 1 {
-		var err error
-		if plan, err = b.m.plan(b.ctx, merged(b.m.known, jobs)); err != nil {
-			return err
-		}
-		defer plan.Close()
+	plan, err := b.m.plan(b.ctx, merged(b.m.known, parts))
+	if err != nil {
+		return err
 	}
+	defer plan.Close()
 	var owners []*job // of the images
-	for _, j := range jobs {
-		owners = append(owners, slices.Repeat([]*job{j}, j.is.N)...)
+	for _, p := range parts {
+		owners = append(owners, slices.Repeat([]*job{p.job}, p.n)...)
 	}
 	return e.run(b, plan, owners)
 }
 
-// plan plans a request by itself and reports what it is.
-func (e *Engine) plan(b *batch, j *job) (*generate.Plan, error) {
-	if err := j.ctx.Err(); err != nil {
-		return nil, err
+// introduce plans a request by itself when it runs for the first time, and reports what it is, or returns what is wrong with it.
+func (e *Engine) introduce(b *batch, j *job) error {
+	if err := j.ctx.Err(); err != nil || j.introduced {
+		return err
 	}
 	plan, err := b.m.plan(j.ctx, j.is.Request)
 	if err != nil {
-		return nil, requestError(err)
+		return requestError(err)
 	}
+	defer plan.Close()
 	as := j.is.as
 	as.Model, as.Sampler, as.Steps, as.Guidance, as.Seed = b.m.Name, plan.Sampler, plan.Steps, plan.Guidance, j.is.Seed
 	as.Notices = slices.Concat(as.Notices, plan.Notices)
 	j.mail.put(Event{Resolved: &as})
-	return plan, nil
+	j.introduced = true
+	return nil
 }
 
-// merged is the request for the images of all jobs, which differ in seeds, and in classes or prompts.
-func merged(p *profile, jobs []*job) generate.Request {
-	r := jobs[0].is.Request
-	r.N, r.Seed, r.Seeds, r.Labels, r.Prompts = 1, 0, nil, nil, nil
-	for _, j := range jobs {
-		for i := range j.is.N {
-			r.Seeds = append(r.Seeds, j.is.Seed+uint64(i))
+// merged is the request for the images of all parts, which differ in seeds, and in classes or prompts.
+func merged(p *profile, parts []part) generate.Request {
+	r := parts[0].is.Request
+	r.N, r.Seed, r.Seeds, r.Labels, r.Prompts = 0, 0, nil, nil, nil
+	for _, one := range parts {
+		for i := one.from; i < one.from+one.n; i++ {
+			r.Seeds = append(r.Seeds, one.is.Seed+uint64(i))
 			if p.pixels == nil {
-				r.Prompts = append(r.Prompts, j.is.Prompts[0])
-			} else if label := j.is.Label(p.pixels.Network, i); label >= 0 {
+				r.Prompts = append(r.Prompts, one.is.Prompts[0])
+			} else if label := one.is.Label(p.pixels.Network, i); label >= 0 {
 				r.Labels = append(r.Labels, label)
 			}
 		}
-	}
-	if p.pixels != nil {
-		r.N = len(r.Seeds)
 	}
 	return r
 }
 
 // run generates the images of a plan for their owners.
 func (e *Engine) run(b *batch, plan *generate.Plan, owners []*job) error {
-	type course struct{ step, previews int }
 	shown, steps := previews{of: b.m}, 0
-	at := map[*job]*course{}
-	for _, j := range owners {
-		at[j] = &course{}
-	}
 	for st, err := range plan.Run(b.ctx) {
 		if err != nil {
 			return err
@@ -182,14 +204,12 @@ func (e *Engine) run(b *batch, plan *generate.Plan, owners []*job) error {
 			for first+n < st.First+st.N && owners[first+n] == j {
 				n++
 			}
-			c := at[j]
-			c.step += n
-			ev := Event{Step: c.step, Steps: st.Steps * j.is.N}
-			if j.due(st, c.previews) {
+			ev := Event{Step: j.made*st.Steps + n*st.I, Steps: j.is.N * st.Steps}
+			if j.due(st) {
 				if ev.Previews, err = shown.get(st, steps, first, n); err != nil {
 					return err
 				}
-				c.previews++
+				j.shown++
 			}
 			j.mail.put(ev)
 			if st.Images != nil {
@@ -209,7 +229,7 @@ func (e *Engine) deliver(j *job, images []generate.Image) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if j.state != ended {
-		j.images += len(images)
+		j.made += len(images)
 	}
 }
 

@@ -44,7 +44,7 @@ func TestBatch(t *testing.T) {
 	for n := range sizes {
 		seen = append(seen, n)
 	}
-	require.Equal(t, []int{1, 6, 1, 1, 1, 6, 3}, seen, "the first; 0 to 3; 4 with its two steps; 5 alone, since 6 has too many images; 6 in parts")
+	require.Equal(t, []int{1, 6, 1, 1, 6, 4}, seen, "the first; 0 to 3; 4 with its two steps; 5 and a part of 6; the rest")
 }
 
 // Who leaves a batch does not end it for the others; when the last one leaves, it ends.
@@ -95,4 +95,64 @@ func (e *Engine) idle() bool {
 		}
 	}
 	return true
+}
+
+// A request of many images is served in parts, between which others have their turn.
+func TestParts(t *testing.T) {
+	g, sizes := newGate(), make(chan int, 100)
+	e := engineOf(t, Options{Models: []Model{fake{before: g.wait, sizes: sizes}.with(t)}, Batch: 2, Queue: 1})
+	defer g.open()
+	long := start(t, ctx, e, Request{Client: "a", N: 5, Seed: new(uint64(10))})
+	<-g.reached
+	short := start(t, ctx, e, Request{Client: "b", Steps: 2})
+	require.Equal(t, ErrFull, read(ctx, e, Request{}).err)
+	for range 3 {
+		g.pass <- struct{}{}
+		<-g.reached
+	}
+	require.NoError(t, (<-short).err, "before the other's third part")
+	require.Equal(t, 1, e.Status().Running)
+	g.open()
+	got := <-long
+	require.NoError(t, got.err)
+	var seeds, steps []int
+	for _, ev := range got.events {
+		if ev.Step > 0 {
+			require.Equal(t, 5, ev.Steps)
+			steps = append(steps, ev.Step)
+		}
+		if ev.Image != nil {
+			seeds = append(seeds, int(ev.Image.Seed))
+		}
+	}
+	require.Equal(t, []int{10, 11, 12, 13, 14}, seeds)
+	require.Equal(t, []int{2, 4, 5}, steps)
+	close(sizes)
+	var seen []int
+	for n := range sizes {
+		seen = append(seen, n)
+	}
+	require.Equal(t, []int{2, 1, 1, 2, 1}, seen)
+}
+
+// Requests of a batch that fails are tried alone, so that one of them does not fail the others.
+func TestBatchFails(t *testing.T) {
+	g := newGate()
+	e := engineOf(t, Options{Models: []Model{fake{before: func(n int) {
+		g.wait(n)
+		if n == 3 || n == 2 {
+			panic("too many")
+		}
+	}}.with(t)}})
+	defer g.open()
+	first := start(t, ctx, e, Request{})
+	<-g.reached
+	good := start(t, ctx, e, Request{Client: "a"})
+	bad := start(t, ctx, e, Request{Client: "b", N: 2})
+	g.open()
+	require.NoError(t, (<-first).err)
+	got := <-good
+	require.NoError(t, got.err)
+	require.Len(t, got.images, 1)
+	require.ErrorAs(t, (<-bad).err, new(*PanicError))
 }

@@ -25,7 +25,8 @@ type Engine struct {
 	changed  *sync.Cond // the queue, a model, a request's end, or what is refused
 	queue    queue
 	live     map[*job]struct{} // requests that have not ended
-	running  int               // of them, those that have left the queue
+	begun    int               // of them, those that have run
+	running  int               // of them, those that run
 	refusing bool              // new requests
 	stopping bool
 	clock    int // counts batches
@@ -126,7 +127,7 @@ func (e *Engine) accept(ctx context.Context, r Request) (*job, error) {
 	switch {
 	case e.refusing:
 		return nil, ErrClosed
-	case e.queue.n >= e.o.Queue:
+	case len(e.live)-e.begun >= e.o.Queue:
 		e.count.refused++
 		return nil, ErrFull
 	}
@@ -174,6 +175,10 @@ func (e *Engine) end(j *job, err error) {
 	case running:
 		e.running--
 		j.batch.leave()
+		j.rest()
+	}
+	if j.begun {
+		e.begun--
 	}
 	j.state, j.ended, j.err = ended, time.Now(), err
 	delete(e.live, j)
@@ -189,7 +194,7 @@ func (e *Engine) end(j *job, err error) {
 func (e *Engine) tellPlaces() {
 	place := e.running
 	for j := range e.queue.order() {
-		if place > 0 && place != j.place {
+		if place > 0 && place != j.place && !j.begun {
 			j.mail.put(Event{Queued: place})
 		}
 		j.place = place

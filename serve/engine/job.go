@@ -14,19 +14,34 @@ type job struct {
 	unwait func() bool // ends the wait for ctx
 	mail   *mailbox
 
+	// Of the goroutine that generates.
+	introduced bool // who asked knows how the request is served
+	shown      int  // events with previews
+
 	// Guarded by Engine.mu.
-	state   state
-	is      resolved
-	by      *profile // that is was resolved with; nil: the model was never open
-	batch   *batch   // while it runs
-	place   int      // that was reported last
-	passed  int      // batches of open models that were served although it came before them
-	came    time.Time
-	began   time.Time // when it left the queue; zero: never
-	ended   time.Time
-	err     error
-	images  int // that were made
-	batched int // the images of its batch
+	state  state
+	is     resolved
+	by     *profile // that is was resolved with; nil: the model was never open
+	batch  *batch   // while it runs
+	begun  bool     // it has run
+	alone  bool     // a batch with others failed
+	place  int      // that was reported last
+	passed int      // batches of open models that were served although it came before them
+	err    error
+	made   int // images
+
+	came, ran, ended time.Time     // ran: since when, while it runs
+	generating       time.Duration // in all
+	batched          int           // images of its largest batch
+}
+
+// left is the number of images that are not made yet.
+func (j *job) left() int { return j.is.N - j.made }
+
+// rest ends a run.
+func (j *job) rest() {
+	j.generating += time.Since(j.ran)
+	j.batch = nil
 }
 
 type state int

@@ -66,8 +66,7 @@ func (e *Engine) wanted(m *model) bool {
 // open closes some models and opens m; all are claimed by the state opening. What fails answers the requests that wait for m.
 func (e *Engine) open(m *model, victims []*model) {
 	for _, v := range victims {
-		err := v.close() // nothing is lost: its files were only read
-		_ = err
+		_ = v.close() // nothing is lost: its files were only read
 		e.mu.Lock()
 		v.at = closed
 		e.mu.Unlock()
@@ -109,10 +108,10 @@ func (e *Engine) resolve(jobs []*job, with *profile) {
 	e.mu.Unlock()
 	refused := map[*job]error{}
 	for _, j := range jobs {
-		var err error
-		if j.is, err = with.resolve(j.r, e.o); err != nil {
-			refused[j] = err
-		}
+		refused[j] = guard(func() (err error) {
+			j.is, err = with.resolve(j.r, e.o)
+			return err
+		})
 	}
 	e.mu.Lock()
 	for _, j := range jobs {

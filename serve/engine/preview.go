@@ -49,8 +49,8 @@ func (p *previews) get(st generate.Progress, step, first, n int) ([]image.Image,
 
 // due reports whether a request gets previews after a step: as many as it asked for, evenly over the steps of all its images, but the last
 // step of each, after which there are the images.
-func (j *job) due(st generate.Progress, shown int) bool {
-	if j.r.Previews == 0 || st.I == st.Steps || shown >= j.r.Previews {
+func (j *job) due(st generate.Progress) bool {
+	if j.r.Previews == 0 || st.I == st.Steps || j.shown >= j.r.Previews {
 		return false
 	}
 	parts := (j.is.N + j.is.together - 1) / j.is.together

@@ -1,6 +1,9 @@
 package engine
 
-import "iter"
+import (
+	"iter"
+	"slices"
+)
 
 // queue holds the requests that wait. Clients take turns: the order has the first request of each client, then the second of each, and so
 // on, where clients that were served move to the end.
@@ -17,14 +20,28 @@ type line struct {
 
 // push adds a request to the end of its client's line.
 func (q *queue) push(j *job) {
+	l := q.line(j.r.Client)
+	l.jobs = append(l.jobs, j)
 	q.n++
+}
+
+// again adds a request that was served in part before the others of its client.
+func (q *queue) again(j *job) {
+	l := q.line(j.r.Client)
+	l.jobs = slices.Insert(l.jobs, 0, j)
+	q.n++
+}
+
+// line returns the line of a client, a new one at the end.
+func (q *queue) line(client string) *line {
 	for _, l := range q.lines {
-		if l.client == j.r.Client {
-			l.jobs = append(l.jobs, j)
-			return
+		if l.client == client {
+			return l
 		}
 	}
-	q.lines = append(q.lines, &line{j.r.Client, []*job{j}})
+	l := &line{client: client}
+	q.lines = append(q.lines, l)
+	return l
 }
 
 // order yields the requests in the order in which they are to be served. The queue must not change meanwhile.

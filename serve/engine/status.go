@@ -8,7 +8,7 @@ import (
 
 // Status is what an engine does, and what it has done since it was made.
 type Status struct {
-	Waiting, Running        int           // requests
+	Waiting, Running        int           // requests; one of many images that waits between two parts of them is running
 	Done, Failed, Cancelled int           // requests that have ended: served; with an error, such as a deadline; by who asked
 	Refused                 int           // requests that found the queue full
 	Images                  int           // that were made
@@ -23,8 +23,8 @@ type Observation struct {
 	Model      string
 	Err        error         // nil: it was served
 	Images     int           // that were made
-	Batch      int           // images of all requests that were served together with it
-	Queued     time.Duration // until it was served, or ended without that; the opening of its model included
+	Batch      int           // images that were generated together, its own and others', at most
+	Queued     time.Duration // in which it waited; the opening of its model included
 	Generating time.Duration
 }
 
@@ -44,24 +44,16 @@ func (c *counts) add(j *job) {
 	default:
 		c.failed++
 	}
-	c.images += j.images
-	queued, generating := j.times()
-	c.queued += queued
-	c.generating += generating
+	c.images += j.made
+	c.queued += j.queued()
+	c.generating += j.generating
 }
 
-// times are the durations in the queue and of generation of a request that has ended.
-func (j *job) times() (queued, generating time.Duration) {
-	if j.began.IsZero() {
-		return j.ended.Sub(j.came), 0
-	}
-	return j.began.Sub(j.came), j.ended.Sub(j.began)
-}
+// queued is how long a request that has ended has waited.
+func (j *job) queued() time.Duration { return j.ended.Sub(j.came) - j.generating }
 
 func (j *job) observation() Observation {
-	o := Observation{Model: j.m.Name, Err: j.err, Images: j.images, Batch: j.batched}
-	o.Queued, o.Generating = j.times()
-	return o
+	return Observation{Model: j.m.Name, Err: j.err, Images: j.made, Batch: j.batched, Queued: j.queued(), Generating: j.generating}
 }
 
 // Status returns what the engine does.
@@ -70,7 +62,7 @@ func (e *Engine) Status() Status {
 	defer e.mu.Unlock()
 	c := e.count
 	st := Status{
-		Waiting: e.queue.n, Running: e.running, Done: c.done, Failed: c.failed, Cancelled: c.cancelled, Refused: c.refused, Images: c.images,
+		Waiting: len(e.live) - e.begun, Running: e.begun, Done: c.done, Failed: c.failed, Cancelled: c.cancelled, Refused: c.refused, Images: c.images,
 		Queued: c.queued, Generating: c.generating,
 	}
 	for _, m := range e.models {
