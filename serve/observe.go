@@ -1,0 +1,215 @@
+package serve
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"iter"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/serve/engine"
+)
+
+// requestID is the header of a request's id.
+const requestID = "X-Request-Id"
+
+// record is what is known of a request, for its line in the log.
+type record struct {
+	id     string
+	client string
+
+	mu        sync.Mutex
+	model     string
+	images    int
+	queued    time.Duration
+	generated time.Duration
+	notices   []string
+	err       error
+}
+
+type recordKey struct{}
+
+func recordOf(ctx context.Context) *record {
+	if r, ok := ctx.Value(recordKey{}).(*record); ok {
+		return r
+	}
+	return &record{}
+}
+
+// idOf returns the id that a client gave to its request, if it is a plain word, or a new one.
+func idOf(r *http.Request) string {
+	id := r.Header.Get(requestID)
+	if id == "" || len(id) > 128 || strings.ContainsFunc(id, func(c rune) bool {
+		return (c < 'a' || c > 'z') && (c < 'A' || c > 'Z') && (c < '0' || c > '9') && !strings.ContainsRune("-_.:", c)
+	}) {
+		return rand.Text()
+	}
+	return id
+}
+
+// observe gives a request an id, passes it on, and logs and counts it. A panic is an answer with the status 500.
+func (s *Server) observe(w http.ResponseWriter, r *http.Request, next http.HandlerFunc) {
+	began := time.Now()
+	rec := &record{id: idOf(r)}
+	out := &writer{ResponseWriter: w, conn: http.NewResponseController(w), pace: s.writing}
+	out.Header().Set(requestID, rec.id)
+	defer func() {
+		broken := recover()
+		if broken != nil && broken != http.ErrAbortHandler { //nolint:errorlint // net/http compares so
+			value, stack := broken, debug.Stack()
+			if other, ok := broken.(*rethrown); ok {
+				value, stack = other.value, other.stack
+			}
+			s.o.Log.Error("panic", "id", rec.id, "value", quote.Text(fmt.Sprint(value)), "stack", string(stack))
+			if out.status == 0 {
+				fail(out, r, &statusError{http.StatusInternalServerError, "an internal error, which is in the server's log under the id " + rec.id})
+				broken = nil
+			}
+		}
+		out.extend(0) // for what is buffered
+		s.done(r, rec, out, time.Since(began))
+		if broken != nil {
+			panic(http.ErrAbortHandler)
+		}
+	}()
+	next(out, r.WithContext(context.WithValue(r.Context(), recordKey{}, rec)))
+}
+
+// done logs and counts a request.
+func (s *Server) done(r *http.Request, rec *record, out *writer, took time.Duration) {
+	rec.mu.Lock()
+	defer rec.mu.Unlock()
+	status := out.status
+	if status == 0 {
+		status = http.StatusOK
+	}
+	if r.Context().Err() != nil {
+		status = 499 // the client has gone; nginx's number
+	}
+	path := s.api.pattern(r.URL.Path)
+	s.metrics.requests.WithLabelValues(path, fmt.Sprint(status)).Inc()
+	level := slog.LevelInfo
+	if isProbe(r.URL.Path) {
+		level = slog.LevelDebug
+	}
+	if !s.o.Log.Enabled(r.Context(), level) {
+		return
+	}
+	attrs := []slog.Attr{
+		slog.String("id", rec.id), slog.String("client", rec.client), slog.String("method", quote.Text(r.Method)), slog.String("path", quote.Text(r.URL.Path)),
+		slog.Int("status", status), slog.Float64("seconds", seconds(took)),
+	}
+	if rec.model != "" {
+		attrs = append(attrs, slog.String("model", rec.model), slog.Int("images", rec.images), slog.Float64("queued", seconds(rec.queued)),
+			slog.Float64("generating", seconds(rec.generated)))
+	}
+	if len(rec.notices) > 0 {
+		attrs = append(attrs, slog.Any("notices", rec.notices))
+	}
+	if rec.err != nil && !errors.Is(rec.err, context.Canceled) {
+		attrs = append(attrs, slog.String("error", quote.Error(rec.err).Error()))
+	}
+	s.o.Log.LogAttrs(r.Context(), level, "request", attrs...)
+}
+
+func seconds(d time.Duration) float64 { return float64(d.Milliseconds()) / 1000 }
+
+// writer is a response whose status is kept, and each part of which the client has to read in time.
+type writer struct {
+	http.ResponseWriter
+	conn   *http.ResponseController
+	pace   pace
+	status int
+}
+
+// extend gives the client time to read n more bytes.
+func (w *writer) extend(n int) {
+	_ = w.conn.SetWriteDeadline(w.pace.until(time.Now(), int64(n))) // not supported by writers of tests
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (w *writer) WriteHeader(status int) {
+	if w.status == 0 && status >= 200 {
+		w.status = status
+	}
+	w.extend(0)
+	w.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (w *writer) Write(b []byte) (int, error) {
+	if w.status == 0 {
+		w.status = http.StatusOK
+	}
+	w.extend(len(b))
+	return w.ResponseWriter.Write(b)
+}
+
+// Flush implements http.Flusher.
+func (w *writer) Flush() { _ = w.FlushError() }
+
+// FlushError is Flush for http.ResponseController.
+func (w *writer) FlushError() error {
+	w.extend(0)
+	return w.conn.Flush()
+}
+
+// Unwrap lets http.ResponseController find the connection.
+func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
+// observed is an engine whose requests are logged and counted, and whose events wait for the client: the engine does not, so that a client that
+// reads slowly holds up nobody.
+type observed struct {
+	Engine
+	metrics *metrics
+}
+
+// Images implements Engine.
+func (o *observed) Images(ctx context.Context, r engine.Request) iter.Seq2[engine.Event, error] {
+	return func(yield func(engine.Event, error) bool) {
+		rec := recordOf(ctx)
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		began := time.Now()
+		var started time.Time
+		model := ""
+		note := func(ev engine.Event, err error) {
+			rec.mu.Lock()
+			defer rec.mu.Unlock()
+			if ev.Resolved != nil {
+				started, model = time.Now(), ev.Resolved.Model
+				rec.model, rec.notices = model, append(rec.notices, ev.Resolved.Notices...)
+				rec.queued += started.Sub(began)
+				o.metrics.queued.WithLabelValues(model).Observe(started.Sub(began).Seconds())
+			}
+			if ev.Image != nil {
+				rec.images++
+				o.metrics.images.WithLabelValues(model).Inc()
+			}
+			if err != nil {
+				rec.err = err
+			}
+		}
+		end := func() {
+			if model == "" {
+				return
+			}
+			rec.mu.Lock()
+			defer rec.mu.Unlock()
+			rec.generated += time.Since(started)
+			o.metrics.generating.WithLabelValues(model).Observe(time.Since(started).Seconds())
+		}
+		for ev, err := range ahead(o.Engine.Images(ctx, r), note, end) {
+			if !yield(ev, err) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,162 @@
+package serve
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+)
+
+// quickly makes a server lose patience soon.
+func quickly(s *Server) {
+	s.reading, s.writing, s.headers = pace{100 * time.Millisecond, 1 << 20}, pace{150 * time.Millisecond, 1 << 20}, 100*time.Millisecond
+}
+
+// gone waits until the other side has closed a connection, and returns what came before.
+func gone(t *testing.T, c net.Conn) string {
+	t.Helper()
+	require.NoError(t, c.SetReadDeadline(time.Now().Add(10*time.Second)))
+	data, err := io.ReadAll(c)
+	if err != nil {
+		assert.NotErrorIs(t, err, bufio.ErrBufferFull)
+		if late, ok := err.(net.Error); ok && late.Timeout() { //nolint:errorlint // of a connection
+			t.Fatal("the server waits")
+		}
+	}
+	return string(data)
+}
+
+// Clients that send slowly are given up, while others are served.
+func TestSlowWriters(t *testing.T) {
+	f := &fake{}
+	s := start(t, f, Options{}, quickly)
+	var slow []net.Conn
+	for i := range 30 {
+		switch i % 3 {
+		case 0: // nothing at all
+			slow = append(slow, s.dial(t, ""))
+		case 1: // half a header
+			slow = append(slow, s.dial(t, "POST "+generations+" HTTP/1.1\r\nHost: localhost\r\n"))
+		default: // half a body
+			slow = append(slow, s.dial(t, "POST "+generations+" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{"))
+		}
+	}
+	dripping := s.dial(t, "POST "+generations+" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100000\r\n\r\n{")
+	go func() {
+		for range 1000 {
+			if _, err := dripping.Write([]byte(" ")); err != nil {
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+	}()
+	res, _ := s.do(t, "POST", generations, `{"prompt": "cat"}`)
+	assert.Equal(t, 200, res.StatusCode)
+	for i, c := range slow {
+		if text := gone(t, c); i%3 == 2 {
+			assert.Contains(t, text, "408 Request Timeout")
+		}
+	}
+	assert.Contains(t, gone(t, dripping), "408 Request Timeout")
+	assert.Len(t, f.seen, 1)
+}
+
+// A request may take longer than its body may.
+func TestSlowAnswer(t *testing.T) {
+	f := &fake{gate: make(chan struct{})}
+	s := start(t, f, Options{}, quickly)
+	go func() {
+		time.Sleep(400 * time.Millisecond)
+		f.gate <- struct{}{}
+	}()
+	res, body := s.do(t, "POST", generations, `{"prompt": "cat"}`)
+	assert.Equal(t, 200, res.StatusCode, body)
+	res, _ = s.do(t, "GET", "/healthz", "") // on the same connection
+	assert.Equal(t, 200, res.StatusCode)
+}
+
+// The engine does not wait for a client that reads nothing, and the client is given up.
+func TestSlowReader(t *testing.T) {
+	var log logged
+	f := &fake{side: 1000}
+	s := start(t, f, Options{Log: log.logger()}, quickly)
+	c := s.dial(t, "")
+	require.NoError(t, c.(*net.TCPConn).SetReadBuffer(4096))
+	_, err := fmt.Fprintf(c, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 28\r\n\r\n{\"prompt\": \"cat\", \"n\":   16}", generations)
+	require.NoError(t, err)
+	require.Eventually(t, func() bool { return f.Status().Done == 1 }, 20*time.Second, 5*time.Millisecond)
+	res, _ := s.do(t, "GET", "/healthz", "")
+	assert.Equal(t, 200, res.StatusCode)
+	require.Eventually(t, func() bool { return strings.Contains(log.String(), "path="+generations) }, 20*time.Second, 10*time.Millisecond)
+}
+
+func TestBodies(t *testing.T) {
+	f := &fake{}
+	s := start(t, f, Options{MaxBody: 1 << 20, MaxBodies: 1 << 20})
+	long := `{"prompt": "cat"}` + strings.Repeat(" ", 1<<20)
+	res, body := s.do(t, "POST", generations, long)
+	assert.Equal(t, 413, res.StatusCode, body)
+	// Without a length.
+	r, err := http.NewRequest("POST", s.url+generations, io.MultiReader(strings.NewReader(long)))
+	require.NoError(t, err)
+	res, err = http.DefaultClient.Do(r)
+	require.NoError(t, err)
+	require.NoError(t, res.Body.Close())
+	assert.Equal(t, 413, res.StatusCode)
+	// Two large bodies at once are more than the server holds.
+	c := s.dial(t, fmt.Sprintf("POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%s", generations, 700<<10, bytes.Repeat([]byte(" "), 600<<10)))
+	require.Eventually(t, func() bool {
+		res, _ := s.do(t, "POST", generations, `{"prompt": "cat"}`+strings.Repeat(" ", 600<<10))
+		return res.StatusCode == 503
+	}, 5*time.Second, 10*time.Millisecond)
+	require.NoError(t, c.Close())
+	require.Eventually(t, func() bool { // what it held is free again
+		res, _ := s.do(t, "POST", generations, `{"prompt": "cat"}`+strings.Repeat(" ", 600<<10))
+		return res.StatusCode == 200
+	}, 5*time.Second, 10*time.Millisecond)
+	assert.Eventually(t, func() bool { s.bodies.mu.Lock(); defer s.bodies.mu.Unlock(); return s.bodies.left == 1<<20 }, time.Second, time.Millisecond)
+	if answer := gone(t, s.dial(t, "GET /"+strings.Repeat("a", 64<<10)+" HTTP/1.1\r\nHost: localhost\r\n\r\n")); answer != "" { // or a reset
+		assert.Contains(t, answer, " 431 ")
+	}
+}
+
+// What is no valid request has an answer that says so, and the server goes on.
+func TestMalformed(t *testing.T) {
+	f := &fake{}
+	s := start(t, f, Options{}, quickly)
+	for _, text := range []string{
+		"\x16\x03\x01\x02\x00\x01\x00\x01", "GET\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "POST " + generations + " HTTP/1.1\r\nHost: localhost\r\nContent-Length: -1\r\n\r\n",
+		"POST " + generations + " HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+		"POST " + generations + " HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffffff\r\n", "GET /\x00 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+		"GET / HTTP/1.1\r\n\r\n", "GET / HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n", "GET / HTTP/1.0\r\n\r\n",
+		"POST " + generations + " HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{",
+	} {
+		c := s.dial(t, text)
+		if answer := gone(t, c); answer != "" {
+			assert.Regexp(t, `^HTTP/1\.[01] (4\d\d|505)`, answer, "%q", text)
+		}
+	}
+	for _, body := range []string{"", "{", "null", "[]", `"x"`, `{"n": "x"}`, `{"n": 1e99}`, `{"prompt": {"a": 1}}`, "\xff\xfe", strings.Repeat("[", 100_000), strings.Repeat(`{"prompt":`, 10_000)} {
+		res, text := s.do(t, "POST", generations, body, "Content-Type: application/json")
+		assert.Equal(t, 4, res.StatusCode/100, "%.30q: %.200s", body, text)
+	}
+	assert.Empty(t, f.seen)
+}
+
+func TestConnections(t *testing.T) {
+	s := start(t, &fake{}, Options{MaxConns: 2}, func(s *Server) { s.headers = 200 * time.Millisecond })
+	s.dial(t, "")
+	s.dial(t, "")
+	began := time.Now()
+	res, _ := s.do(t, "GET", "/healthz", "") // waits until one of them is given up
+	assert.Equal(t, 200, res.StatusCode)
+	assert.Greater(t, time.Since(began), 100*time.Millisecond)
+}
