@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/stretchr/testify/assert"
@@ -58,6 +59,7 @@ func workplace(t *testing.T, onestep string) string {
 	}
 	same("photos", "style", "emoji", "captioned")
 	require.NoError(t, os.WriteFile(at("prompts.txt"), []byte("a cat\n"), 0o666))
+	require.NoError(t, os.WriteFile(at("keys.txt"), []byte("0123456789abcdef\n"), 0o600))
 	writeExtractor(t, at("data/onestep/efficientnet_lite0.safetensors"))
 	require.NoError(t, tinysd.Write(at("sd15"), "sd15"))
 	require.NoError(t, tinysd.Write(at("LCM_Dreamshaper_v7"), "lcm15"))
@@ -210,6 +212,13 @@ func TestReadmeCommands(t *testing.T) {
 				line = strings.ReplaceAll(nOf.ReplaceAllString(line, "--n 12"), "--data emoji ", "--data photos ") + " --no-cache --overwrite"
 			}
 			command, _, _ := strings.Cut(line, "  #")
+			if args := strings.Fields(command); args[0] == "serve" { // on a port that is free
+				s := startServe(t, dir, append(args[1:], "--addr", "127.0.0.1:0", "--threads", "1")...)
+				code, _ := s.get(t, "/readyz")
+				assert.Equal(t, 200, code)
+				assert.Zero(t, s.end(syscall.SIGTERM), s.errs)
+				return
+			}
 			cmd := exec.Command("sh", "-c", "bin/onestep "+command)
 			cmd.Dir = dir
 			cmd.Env = append(os.Environ(), "OMP_NUM_THREADS=1", "XDG_DATA_HOME="+filepath.Join(dir, "data"))

@@ -59,7 +59,7 @@ func try(args ...string) (code int, stdout, stderr string) {
 }
 
 func TestHelp(t *testing.T) {
-	for _, name := range []string{"", "train", "train-lcm", "train-lora", "train-ldm", "sample", "edit", "generate", "eval", "convert", "lora", "lora info", "lora merge", "lora convert", "lora extract", "inspect", "average", "info", "doctor", "version", "completion"} {
+	for _, name := range []string{"", "train", "train-lcm", "train-lora", "train-ldm", "sample", "edit", "generate", "serve", "eval", "convert", "lora", "lora info", "lora merge", "lora convert", "lora extract", "inspect", "average", "info", "doctor", "version", "completion"} {
 		args := append(strings.Fields(name), "--help")
 		code, got, errs := try(args...)
 		require.Zero(t, code)

@@ -194,7 +194,7 @@ Results go to standard output, progress and logs to standard error. Exit codes: 
 	})
 	root.SetUsageFunc(func(cmd *cobra.Command) error { return usage(cmd, nil) })
 	root.CompletionOptions.DisableDefaultCmd = true
-	root.AddCommand(a.train(), a.trainLCM(), a.trainLoRA(), a.trainLDM(), a.sample(), a.edit(), a.generate(), a.eval(), a.convert(), a.lora(), a.inspect(), a.average(), a.info(), a.doctor(), a.version(), a.completion())
+	root.AddCommand(a.train(), a.trainLCM(), a.trainLoRA(), a.trainLDM(), a.sample(), a.edit(), a.generate(), a.serve(), a.eval(), a.convert(), a.lora(), a.inspect(), a.average(), a.info(), a.doctor(), a.version(), a.completion())
 	onlyDecimal(root)
 	return root
 }

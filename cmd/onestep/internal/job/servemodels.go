@@ -1,0 +1,146 @@
+package job
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/onestep-go/onestep/internal/memory"
+	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/checkpoint"
+	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/models/sd/weights"
+	"github.com/onestep-go/onestep/sampling/generate"
+	"github.com/onestep-go/onestep/torch"
+	"github.com/onestep-go/onestep/training"
+)
+
+// served is a model of a server, which opens it on demand.
+type served struct {
+	name  string
+	bytes int64 // of its weights
+	open  func() (*generate.Model, error)
+	there func() error // an error if its files have gone
+}
+
+// wantServed is what --model of the server may be.
+const wantServed = "a model file, a run directory, a diffusers directory, or builtin"
+
+// models checks the models' files, without reading weights.
+func (o Serve) models(dev torch.Device) (all []served, err error) {
+	by := map[string]string{}
+	for _, text := range o.Models {
+		name, path := splitName(text)
+		if name == "" && path != text || path == "" {
+			return nil, usage("--model: want PATH or NAME=PATH, got %s", quote.Quoted(text))
+		}
+		if name == "" {
+			name = modelName(path)
+		}
+		if utf8.RuneCountInString(name) > quote.Most || strings.TrimSpace(name) != name || !utf8.ValidString(name) || strings.ContainsFunc(name, func(r rune) bool { return !unicode.IsPrint(r) }) {
+			return nil, usage("--model %s: want a name of at most %d printable characters, got %s: pass NAME=PATH", quote.Path(path), quote.Most, quote.Quoted(name))
+		}
+		if before, ok := by[name]; ok {
+			return nil, usage("--model: %s and %s have the same name, %s: pass NAME=PATH for one of them", quote.Path(before), quote.Path(path), quote.Quoted(name))
+		}
+		by[name] = path
+		m, err := o.model(name, path, dev)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, m)
+	}
+	return all, nil
+}
+
+func (o Serve) model(name, given string, dev torch.Device) (m served, err error) {
+	m.name = name
+	where := ownModel("--model", given, wantServed)
+	if err := There(where); err != nil {
+		return m, err
+	}
+	m.there = func() error { return There(where) }
+	path, note, err := modelOfRun("--model", given)
+	if err != nil {
+		return m, err
+	}
+	d, err := describes(path)
+	if err == nil {
+		if o.DType != "" && o.DType != "f32" {
+			tell(o.Note, fmt.Sprintf("model %s computes in f32: --dtype is for Stable Diffusion", quote.Text(name)))
+		}
+		m.bytes = 4 * int64(d.Network.Count())
+		m.open = func() (*generate.Model, error) { return openPixels(path, dev) }
+		return m, nil
+	}
+	switch _, missing := os.Stat(filepath.Join(path, "model_index.json")); {
+	case !noPixels(err):
+		return m, fmt.Errorf("--model: %w", err)
+	case errors.Is(err, checkpoint.ErrNoSnapshot) && missing != nil:
+		return m, wholeModel("--model", path, false, fmt.Errorf("%s: %w; want %s", quote.Path(path), err, wantServed))
+	}
+	if note != "" {
+		tell(o.Note, note)
+	}
+	dtype, _ := training.DTypeNamed(o.DType)
+	how := sd.Options{Device: dev, DType: dtype, Variant: o.Variant}
+	files, err := weights.Open(path, how.Files())
+	if err != nil {
+		return m, wholeModel("--model", path, false, err)
+	}
+	defer func() { _ = files.Close() }()
+	tell(o.Note, files.Notices...)
+	if files.UNet == nil || files.Text == nil {
+		return m, wholeModel("--model", path, false, fmt.Errorf("%s: want a whole model with a text encoder, a U-Net and a VAE; it is a %s", quote.Path(path), files.Kind))
+	}
+	n, err := sd.EstimateNeed(files, how, sd.Drawing{})
+	if err != nil {
+		return m, fmt.Errorf("--model: %w", err)
+	}
+	m.bytes = int64(n.Weights)
+	m.open = func() (*generate.Model, error) {
+		d, err := sd.Open(path, how)
+		if err != nil {
+			return nil, err
+		}
+		open := generate.FromDiffusion(d)
+		open.OnClose(d.Close)
+		return open, nil
+	}
+	return m, nil
+}
+
+// openPixels opens a model that describes can read; closing it closes the file.
+func openPixels(path string, dev torch.Device) (*generate.Model, error) {
+	f, err := openFile(path, dev)
+	if err != nil {
+		return nil, err
+	}
+	m, err := generate.FromFile(f)
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	m.OnClose(func() error { f.Close(); return nil })
+	return m, nil
+}
+
+// available is four fifths of the memory that models may take on a device, and its source; 0: not known.
+func available(dev torch.Device) (bytes int64, source string) {
+	if dev.IsCUDA() {
+		st, err := dev.Memory()
+		if err != nil {
+			return 0, ""
+		}
+		return st.Free / 5 * 4, dev.String()
+	}
+	space, ok := memory.Available()
+	if !ok {
+		return 0, ""
+	}
+	return space.Bytes / 5 * 4, space.Limit
+}

@@ -1,0 +1,181 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/models/sd/sdtest/tiny"
+)
+
+// synced is a buffer that a server writes while a test reads.
+type synced struct {
+	sync.Mutex
+	bytes.Buffer
+}
+
+func (s *synced) Write(p []byte) (int, error) {
+	s.Lock()
+	defer s.Unlock()
+	return s.Buffer.Write(p)
+}
+
+func (s *synced) String() string {
+	s.Lock()
+	defer s.Unlock()
+	return s.Buffer.String()
+}
+
+// served runs onestep serve on a free port until stop, which returns its exit code. line is what it prints when it listens.
+func served(t *testing.T, args ...string) (line string, errs *synced, stop func() int) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	r, w := io.Pipe()
+	errs = &synced{}
+	code := make(chan int, 1)
+	go func() {
+		code <- run(ctx, append([]string{"serve", "--addr", "127.0.0.1:0", "--threads", "1"}, args...), w, errs)
+		_ = w.Close()
+	}()
+	line, err := bufio.NewReader(r).ReadString('\n')
+	if err != nil {
+		cancel()
+		t.Fatalf("it does not listen: exit code %d, %s", <-code, errs)
+	}
+	stop = sync.OnceValue(func() int {
+		cancel()
+		http.DefaultClient.CloseIdleConnections()
+		return <-code
+	})
+	t.Cleanup(func() { stop() })
+	return line, errs, stop
+}
+
+func urlOf(line string) string {
+	url, _, _ := strings.Cut(line[strings.Index(line, "http://"):], " ")
+	return url
+}
+
+func post(t *testing.T, url, body string, headers ...string) (int, string) {
+	t.Helper()
+	r, err := http.NewRequest("POST", url, strings.NewReader(body))
+	require.NoError(t, err)
+	r.Header.Set("Content-Type", "application/json")
+	for _, h := range headers {
+		name, value, _ := strings.Cut(h, ": ")
+		r.Header.Set(name, value)
+	}
+	res, err := http.DefaultClient.Do(r)
+	require.NoError(t, err)
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	require.NoError(t, err)
+	return res.StatusCode, string(text)
+}
+
+// Models of every kind, by their names.
+func TestServe(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	require.NoError(t, tiny.Write(at("tiny"), "sd15"))
+	snapshotOf(t, at("mine.v2.safetensors"), 8)
+	require.NoError(t, os.WriteFile(at("keys.txt"), []byte("0123456789abcdef\n"), 0o644))
+	line, errs, stop := served(t, "--model", "builtin", "--model", at("tiny"), "--model", at("mine.v2.safetensors"), "--model", "again="+at("mine.v2.safetensors"),
+		"--api-key-file", at("keys.txt"), "--json", "--max-steps", "3")
+	var is struct {
+		URL    string
+		Models []string
+	}
+	require.NoError(t, json.Unmarshal([]byte(line), &is))
+	assert.Equal(t, []string{"builtin", "tiny", "mine.v2", "again"}, is.Models)
+	assert.Contains(t, errs.String(), "chmod 600") // others can read the keys
+	code, _ := post(t, is.URL+"/v1/images/generations", `{"prompt": "cat"}`)
+	assert.Equal(t, 401, code)
+	for _, model := range is.Models {
+		body, err := json.Marshal(map[string]any{"prompt": "0", "model": model, "seed": 1, "steps": 1, "response_format": "b64_json"})
+		require.NoError(t, err)
+		code, text := post(t, is.URL+"/v1/images/generations", string(body), "X-Api-Key: 0123456789abcdef")
+		assert.Equal(t, 200, code, "%s: %s", model, text)
+		assert.Contains(t, text, "b64_json")
+	}
+	assert.Zero(t, stop(), errs)
+	assert.Contains(t, errs.String(), "model=mine.v2")
+	assert.NotContains(t, errs.String(), "0123456789abcdef")
+}
+
+// What cannot work is one line before the server listens.
+func TestServeRefuses(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	require.NoError(t, tiny.Write(at("tiny"), "sd15"))
+	require.NoError(t, os.MkdirAll(at("other/tiny"), 0o777))
+	require.NoError(t, tiny.Write(at("other/tiny"), "sd15"))
+	require.NoError(t, os.Mkdir(at("empty"), 0o777))
+	require.NoError(t, os.WriteFile(at("note.txt"), []byte("hello"), 0o666))
+	require.NoError(t, os.WriteFile(at("none.txt"), []byte("# no key\n"), 0o600))
+	require.NoError(t, os.WriteFile(at("weak.txt"), []byte("password\n"), 0o600))
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	require.NoError(t, err)
+	defer taken.Close()
+	for _, c := range []struct {
+		args string
+		code int
+		want []string
+	}{
+		{"--addr 7860", exitUsage, []string{"--addr", "HOST:PORT"}},
+		{"--addr :http", exitUsage, []string{"--addr"}},
+		{"--addr :0", exitUsage, []string{"--api-key-file", "--without-keys"}},
+		{"--addr 0.0.0.0:0", exitUsage, []string{"0.0.0.0:0", "--without-keys"}},
+		{"--addr " + taken.Addr().String(), exitFailure, []string{taken.Addr().String(), "another program"}},
+		{"--addr 192.0.2.1:0 --without-keys", exitFailure, []string{"192.0.2.1"}},
+		{"--api-key-file DIR/nothing", exitFailure, []string{"--api-key-file", "no such file"}},
+		{"--api-key-file DIR/none.txt", exitFailure, []string{"none.txt"}},
+		{"--api-key-file DIR/weak.txt", exitFailure, []string{"weak.txt", "line 1", "16"}},
+		{"--api-key-file DIR/none.txt --without-keys", exitUsage, []string{"--api-key-file", "--without-keys"}},
+		{"--model DIR/nothing", exitFailure, []string{"--model", "nothing", "no such file"}},
+		{"--model DIR/note.txt", exitFailure, []string{"--model", "note.txt"}},
+		{"--model DIR/empty", exitFailure, []string{"--model", "empty"}},
+		{"--model DIR/tiny/vae", exitUsage, []string{"--model", "vae"}},
+		{"--model =DIR/tiny", exitUsage, []string{"NAME=PATH"}},
+		{"--model a=", exitUsage, []string{"NAME=PATH"}},
+		{"--model DIR/tiny --model DIR/other/tiny", exitUsage, []string{"\"tiny\"", "NAME=PATH"}},
+		{"--model builtin --model builtin", exitUsage, []string{"\"builtin\""}},
+		{"--lora-dir DIR/nothing", exitFailure, []string{"--lora-dir"}},
+		{"--lora-dir DIR/note.txt", exitFailure, []string{"--lora-dir", "a file"}},
+		{"--host-name a.example:80", exitUsage, []string{"--host-name", "a.example:80"}},
+		{"--allow-origin *", exitUsage, []string{"--allow-origin", "*"}},
+		{"--base-url a.example", exitUsage, []string{"--base-url"}},
+		{"--device cude", exitUsage, []string{"--device"}},
+		{"--threads 5000", exitUsage, []string{"--threads"}},
+		{"--queue 0", exitUsage, []string{"--queue"}},
+		{"--deadline 0s", exitUsage, []string{"--deadline"}},
+		{"--deadline -1s", exitUsage, []string{"--deadline"}},
+		{"--log xml", exitUsage, []string{"--log"}},
+		{"--model DIR/tiny --memory 0.0001", exitMemory, []string{"tiny", "--memory"}},
+		{"nonsense", exitUsage, []string{"nonsense"}},
+	} {
+		args := append([]string{"serve"}, strings.Fields(strings.ReplaceAll(c.args, "DIR", dir))...)
+		if !strings.Contains(c.args, "--addr") {
+			args = append(args, "--addr", "127.0.0.1:0")
+		}
+		code, out, errs := try(args...)
+		assert.Equal(t, c.code, code, "%s: %s", c.args, errs)
+		assert.Empty(t, out)
+		assert.Equal(t, 1, strings.Count(errs, "\n"), errs)
+		for _, want := range c.want {
+			assert.Contains(t, errs, want, c.args)
+		}
+	}
+}
