@@ -8,7 +8,7 @@ import sys
 
 from PIL import Image, ImageDraw
 
-WIDTH, HEIGHT, LEFT, BOTTOM, MARGIN = 640, 300, 50, 30, 15
+WIDTH, HEIGHT, LEFT, RIGHT, BOTTOM, MARGIN = 640, 300, 50, 25, 30, 15
 
 
 def round_step(span, parts):
@@ -41,19 +41,19 @@ def main():
     low, top = min(0, min(smooth) * 1.05), max(0, max(smooth) * 1.05)
 
     def x(step):
-        return LEFT + (WIDTH - LEFT - MARGIN) * step / steps[-1]
+        return LEFT + (WIDTH - LEFT - RIGHT) * step / steps[-1]
 
     def y(loss):
         return MARGIN + (HEIGHT - BOTTOM - MARGIN) * (1 - (loss - low) / (top - low))
 
     for v in ticks(low, top, 6):
-        draw.line([(LEFT, y(v)), (WIDTH - MARGIN, y(v))], fill=(225, 225, 225))
+        draw.line([(LEFT, y(v)), (WIDTH - RIGHT, y(v))], fill=(225, 225, 225))
         draw.text((8, y(v) - 6), f"{v:.4g}", fill="black")
     for v in ticks(0, steps[-1], 8):
         draw.text((x(v) - 10, HEIGHT - BOTTOM + 8), f"{v:.6g}", fill="black")
         draw.line([(x(v), HEIGHT - BOTTOM), (x(v), HEIGHT - BOTTOM + 4)], fill="black")
     draw.line([(x(a), y(b)) for a, b in zip(steps, smooth)], fill=(30, 90, 200), width=2)
-    draw.line([(LEFT, MARGIN), (LEFT, HEIGHT - BOTTOM), (WIDTH - MARGIN, HEIGHT - BOTTOM)], fill="black")
+    draw.line([(LEFT, MARGIN), (LEFT, HEIGHT - BOTTOM), (WIDTH - RIGHT, HEIGHT - BOTTOM)], fill="black")
     image.save(sys.argv[2])
 
 
