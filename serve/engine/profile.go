@@ -38,6 +38,7 @@ func profileOf(m *generate.Model) (*profile, error) {
 		}[d.Kind]
 		p.few = d.Kind != checkpoint.Denoiser
 		p.guided = d.Network.Guidance() || !p.few && d.Network.Classes() > 0 && d.Network.NullClass() >= 0
+		p.Images, p.Guided = true, p.guided
 		p.Height, p.Width = shape[1], shape[2]
 		p.Steps = 1
 		if !p.few {
@@ -69,6 +70,7 @@ func profileOf(m *generate.Model) (*profile, error) {
 	p.factor, p.distilled, p.scales, p.inpaints = d.VAE.Factor(), d.Distilled(), d.Guidance, d.Inpaints()
 	half, ok := d.VAE.(interface{ Encodes() bool })
 	p.encodes = !ok || half.Encodes()
+	p.Images, p.Guided = p.encodes, p.guided
 	p.few = isFew(sampler)
 	p.Steps = 25
 	if p.few {

@@ -75,6 +75,8 @@ type Info struct {
 	Classes       []string // names of the classes, if it has any
 	Width, Height int      // of its images by default
 	Prompts       bool     // takes prompts of text
+	Images        bool     // takes input images
+	Guided        bool     // uses a guidance scale
 	Samplers      []string
 	Steps         int // by default
 	Loaded        bool

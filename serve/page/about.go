@@ -33,6 +33,8 @@ type Model struct {
 	Name     string   `json:"name"`
 	Kind     string   `json:"kind"`    // such as "consistency model"; "": not known yet
 	Prompts  bool     `json:"prompts"` // takes prompts
+	Images   bool     `json:"images"`  // takes input images
+	Guided   bool     `json:"guided"`  // uses a guidance scale
 	Classes  []string `json:"classes"` // names of its classes, in order; empty if it has none
 	Samplers []string `json:"samplers"`
 	Steps    int      `json:"steps"`  // by default
@@ -59,7 +61,7 @@ func models(e Engine, o Options) http.HandlerFunc {
 		out := Models{Models: []Model{}, Limits: limits}
 		for _, m := range e.Models() {
 			out.Models = append(out.Models, Model{
-				Name: m.Name, Kind: m.Kind, Prompts: m.Prompts, Classes: append([]string{}, m.Classes...), Samplers: append([]string{}, m.Samplers...),
+				Name: m.Name, Kind: m.Kind, Prompts: m.Prompts, Images: m.Images, Guided: m.Guided, Classes: append([]string{}, m.Classes...), Samplers: append([]string{}, m.Samplers...),
 				Steps: m.Steps, Width: m.Width, Height: m.Height, Loaded: m.Loaded,
 			})
 		}

@@ -93,7 +93,7 @@ func TestPage(t *testing.T) {
 		name string
 		test func(*testing.T, *chrome)
 	}{
-		{"typing", typing}, {"newest", newest}, {"controls", controls}, {"classes", classes}, {"inputs", inputs}, {"mask keys", maskKeys}, {"history", history},
+		{"typing", typing}, {"newest", newest}, {"controls", controls}, {"classes", classes}, {"inputs", inputs}, {"no inputs", noInputs}, {"mask keys", maskKeys}, {"history", history},
 		{"settings of files", settingsOfFiles}, {"key", key}, {"lost", lost}, {"errors", failures}, {"keyboard", keyboard}, {"accessible", accessible}, {"units", units},
 	} {
 		t.Run(part.name, func(t *testing.T) {
@@ -337,6 +337,25 @@ func inputs(t *testing.T, c *chrome) {
 		document.body.dispatchEvent(new ClipboardEvent('paste', { clipboardData, bubbles: true, cancelable: true }));
 	})()`)
 	p.until("document.querySelector('#notices .error')?.textContent.includes('cannot be read')")
+	p.quiet()
+}
+
+// A model without an encoder has no use for an input image, and says so.
+func noInputs(t *testing.T, c *chrome) {
+	deaf := diffusion
+	deaf.Name, deaf.Images, deaf.Guided = "decoder-only", false, false
+	f := &fake{models: []engine.Info{diffusion, deaf}}
+	p := c.open(t, serve(t, f).URL, 1280, 800)
+	p.first()
+	p.click("#settings-button")
+	p.drop("photo.png", "image/png", file(t, 64, 64))
+	f.last(t, func(r engine.Request) bool { return r.Init != nil })
+	p.do("(() => { const e = document.getElementById('model'); e.value = 'decoder-only'; e.dispatchEvent(new Event('change')); })()")
+	r := f.last(t, func(r engine.Request) bool { return r.Model == "decoder-only" })
+	require.Nil(t, r.Init)
+	require.True(t, eval[bool](p, "document.getElementById('input-field').hidden && document.getElementById('guidance-field').hidden"))
+	p.drop("photo.png", "image/png", file(t, 64, 64))
+	p.until("document.querySelector('#notices .error')?.textContent === 'decoder-only takes no input images.'")
 	p.quiet()
 }
 

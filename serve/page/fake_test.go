@@ -38,9 +38,9 @@ type fake struct {
 func (f *fake) Models() []engine.Info       { return f.models }
 func (f *fake) Adapters() ([]string, error) { return []string{"ink", "lcm"}, nil }
 
-var diffusion = engine.Info{Name: "tiny-sd", Kind: "Stable Diffusion 1", Prompts: true, Samplers: []string{"euler_a", "lcm"}, Steps: 4, Width: 512, Height: 512, Loaded: true}
+var diffusion = engine.Info{Name: "tiny-sd", Kind: "Stable Diffusion 1", Prompts: true, Images: true, Guided: true, Samplers: []string{"euler_a", "lcm"}, Steps: 4, Width: 512, Height: 512, Loaded: true}
 
-var emoji = engine.Info{Name: "emoji", Kind: "consistency model", Classes: []string{"Faces", "Animals", "Food", "Flags"}, Samplers: []string{"multistep"}, Steps: 1, Width: 32, Height: 32, Loaded: true}
+var emoji = engine.Info{Name: "emoji", Kind: "consistency model", Images: true, Classes: []string{"Faces", "Animals", "Food", "Flags"}, Samplers: []string{"multistep"}, Steps: 1, Width: 32, Height: 32, Loaded: true}
 
 // of is the colour of a prompt.
 func of(prompt string, seed uint64) color.NRGBA {

@@ -77,7 +77,7 @@ func TestSources(t *testing.T) {
 }
 
 func TestModels(t *testing.T) {
-	h := page.New(models{{Name: "emoji", Kind: "consistency model", Classes: []string{"faces", "flags"}, Width: 32, Height: 32, Steps: 1, Loaded: true}, {Name: "sd15"}},
+	h := page.New(models{{Name: "emoji", Kind: "consistency model", Classes: []string{"faces", "flags"}, Width: 32, Height: 32, Steps: 1, Images: true, Guided: true, Loaded: true}, {Name: "sd15"}},
 		page.Options{MaxSteps: 20})
 	w := get(h, "GET", "/api/models")
 	require.Equal(t, http.StatusOK, w.Code)
@@ -87,7 +87,7 @@ func TestModels(t *testing.T) {
 	require.NoError(t, json.Unmarshal(w.Body.Bytes(), &got))
 	require.Equal(t, page.Limits{Steps: 20, Pixels: 1 << 20, Images: 16}, got.Limits)
 	require.Equal(t, page.Model{
-		Name: "emoji", Kind: "consistency model", Classes: []string{"faces", "flags"}, Samplers: []string{}, Steps: 1, Width: 32, Height: 32, Loaded: true,
+		Name: "emoji", Kind: "consistency model", Classes: []string{"faces", "flags"}, Samplers: []string{}, Images: true, Guided: true, Steps: 1, Width: 32, Height: 32, Loaded: true,
 	}, got.Models[0])
 	require.NotContains(t, w.Body.String(), "null") // which scripts would have to expect
 }

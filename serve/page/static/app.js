@@ -29,6 +29,7 @@ new Input(state, controls, say);
 
 let settling = 0; // the timer until what is shown goes into the history
 let shown = null; // {settings, about}: of what is shown and not in the history yet
+let staged = null; // what shown was last: it is on the stage until something else is
 let lost = false;
 let newcomer = state.fresh; // has asked for nothing yet
 
@@ -41,6 +42,7 @@ async function wanted() {
   p.model = model?.name ?? '';
   p.n = Math.min(p.n, controls.limits.images);
   p.previews = (p.steps || model?.steps || 1) > 8 ? 3 : 0; // few steps are done before one would be of use
+  if (p.init && !controls.takesImages) p.init = p.mask = null;
   if (!p.init) return p;
   if (!p.width && model?.width) Object.assign(p, await sizeLike(p.init, model));
   return p;
@@ -99,6 +101,7 @@ function finished(p, about, ms, waited, notices) {
   tell([seconds(ms) + (waited > 100 ? `, ${seconds(waited)} of it waiting` : ''), steps && plural(steps, 'step'), `${width} × ${height}`, `seed ${p.seed}`].filter(Boolean).join(' · '));
   const { previews, ...settings } = p;
   shown = { settings: { ...settings, ...(p.init ? { width: state.get('width'), height: state.get('height') } : {}) }, about };
+  staged = shown;
   history.current = null;
   offerSave(p, about);
   clearTimeout(settling);
@@ -122,9 +125,13 @@ function settle() {
 function keep() {
   clearTimeout(settling);
   if (!shown || stage.images.length === 0) return;
-  const { settings, about } = shown;
+  const is = shown;
+  const { settings, about } = is;
   shown = null;
-  history.add(settings, stage.images.map((i) => ({ ...i })), about).catch(() => say('The image could not be kept in the history.', true));
+  history.add(settings, stage.images.map((i) => ({ ...i })), about).then(
+    (id) => { if (is === staged) history.current = id; },
+    () => say('The image could not be kept in the history.', true),
+  );
 }
 
 function describe(p) { return p.prompt || (controls.model?.classes.length ? 'any class' : 'no prompt'); }
@@ -281,6 +288,8 @@ function choose(index) {
   stage.places(1, describe(state.values));
   stage.show({ ...it, index: 0 });
   shown = { settings: state.settings(), about: describe(state.values) };
+  staged = shown;
+  history.current = null;
   offerSave(shown.settings, shown.about);
   const { width, height } = stage.size;
   tell(`${width} × ${height} · seed ${it.seed}`);
@@ -297,7 +306,7 @@ async function restore(entry) {
   const { width, height } = stage.size;
   tell(`${width} × ${height} · seed ${entry.settings.seed} · ${new Date(entry.at).toLocaleString()}`);
   showNotices([]);
-  shown = null;
+  shown = staged = null;
   history.current = entry.id;
   offerSave(entry.settings, entry.about);
   $('status').textContent = `Restored: ${entry.about}`;

@@ -42,6 +42,9 @@ export class Controls {
 
   /** The model of the state, or the first. */
   get model() { return this.#models.find(({ name }) => name === this.#state.get('model')) ?? this.#models[0]; }
+  /** Whether the model takes input images, as far as is known. */
+  get takesImages() { return !this.model?.kind || this.model.images; }
+
   get models() { return this.#models; }
   get limits() { return this.#limits; }
   get variations() { return Math.min(9, this.#limits.images); }
@@ -125,7 +128,8 @@ export class Controls {
 
     const few = model.steps > 0 && model.steps <= 8;
     $('steps').max = Math.min(few || !model.steps ? 8 : 50, this.#limits.steps);
-    $('guidance-field').hidden = labels && classes.length === 0;
+    $('guidance-field').hidden = model.kind !== '' && !model.guided;
+    $('input-field').hidden = !this.takesImages;
     $('negative-field').hidden = labels;
     $('sampler-field').hidden = model.samplers.length < 2;
     $('sampler').replaceChildren(element('option', { value: '', textContent: 'default' }), ...model.samplers.map((value) => element('option', { value, textContent: value })));

@@ -42,18 +42,18 @@ export class History {
     this.#update();
   }
 
-  /** Adds what is shown: images are {blob, bytes, seed}. */
+  /** Adds what is shown, and returns its id: images are {blob, bytes, seed}. */
   add(settings, images, about) {
-    this.#adding = this.#adding.then(async () => {
+    this.#adding = this.#adding.catch(() => {}).then(async () => {
       const thumb = await thumbnail(images);
       const { width } = size(images[0].bytes);
       const entry = { settings, images: images.map(({ blob, seed }) => ({ blob, seed })), thumb, width, about, at: Date.now() };
       entry.id = await this.#store.add(entry);
       this.#entries.push(entry);
       this.#strip.prepend(this.#item(entry));
-      this.current = entry.id;
       for (const old of surplus(this.#entries)) await this.#delete(old, false);
       this.#update();
+      return entry.id;
     });
     return this.#adding;
   }

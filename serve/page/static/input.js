@@ -89,6 +89,10 @@ export class Input {
 
   /** Makes a file the input image. */
   async use(file) {
+    if (!this.#controls.takesImages) {
+      this.#say(`${this.#controls.model.name} takes no input images.`, true);
+      return;
+    }
     let bitmap;
     try {
       bitmap = await createImageBitmap(file);
