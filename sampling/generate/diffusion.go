@@ -69,7 +69,7 @@ func (m diffusion) plan(ctx context.Context, r Request) (_ *Plan, err error) {
 			}
 			st := Progress{First: at.First, N: len(at.Seeds), I: at.I, Steps: at.Steps, preview: at.Preview}
 			for i, img := range at.Images {
-				st.Images = append(st.Images, Image{Image: img, Seed: at.Seeds[i], Prompt: at.Prompts[i], Label: -1, Texts: at.Texts(i)})
+				st.Images = append(st.Images, Image{Image: img, Seed: at.Seeds[i], Prompt: at.Prompts[i], Label: -1, Texts: at.Texts(i, r.LoRAs...)})
 			}
 			if !yield(st) {
 				return nil

@@ -325,6 +325,7 @@ func TestDiffusion(t *testing.T) {
 	adapted := all(t, m, r)
 	require.NotEqual(t, pictures(got), pictures(adapted))
 	require.Equal(t, []int{1, 0}, []int{held.taken, held.held})
+	require.True(t, strings.HasPrefix(adapted[0].Texts[0].Value, r.Prompts[0]+" <lora:attn-peft:1>\n"), "%s", adapted[0].Texts[0].Value)
 	r.LoRAs, r.Prompts = nil, []string{"a cat <lora:attn-peft:1>"}
 	require.Equal(t, pictures(adapted)[:2], pictures(all(t, m, r)))
 	require.Zero(t, held.held)

@@ -7,6 +7,7 @@ import (
 	"iter"
 	"strconv"
 
+	"github.com/onestep-go/onestep/models/sd/prompt"
 	"github.com/onestep-go/onestep/sampling/texttoimage/infotext"
 	"github.com/onestep-go/onestep/torch/vision"
 )
@@ -47,9 +48,14 @@ func (p *Plan) Results(ctx context.Context) iter.Seq2[Result, error] {
 	}
 }
 
-// Texts returns the settings of image i in the batch for [vision.Write], in A1111's format.
-func (st Progress) Texts(i int) []vision.Text {
-	return []vision.Text{{Keyword: infotext.Keyword, Value: st.Info(i).String()}, {Keyword: "Software", Value: "onestep"}}
+// Texts returns the settings of image i in the batch for [vision.Write], in A1111's format. Adapters that are not tags of the prompt are added to
+// it, as A1111 names them.
+func (st Progress) Texts(i int, adapters ...prompt.LoRA) []vision.Text {
+	info := st.Info(i)
+	for _, l := range adapters {
+		info.Prompt += " " + l.Tag()
+	}
+	return []vision.Text{{Keyword: infotext.Keyword, Value: info.String()}, {Keyword: "Software", Value: "onestep"}}
 }
 
 // Info returns the settings of image i in the batch in the form of A1111's "parameters": prompts, steps, sampler, guidance, seed, size and

@@ -121,6 +121,10 @@ func TestParseLoRAs(t *testing.T) {
 		}
 		assert.Equal(t, want.rest, rest, "%q", text)
 		assert.Equal(t, want.loras, loras, "%q", text)
+		for _, l := range loras {
+			_, again := Parse(l.Tag())
+			assert.Equal(t, []LoRA{l}, again)
+		}
 	}
 }
 

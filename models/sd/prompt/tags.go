@@ -27,6 +27,15 @@ func (l LoRA) Check() error {
 	return nil
 }
 
+// Tag returns it as a prompt has it.
+func (l LoRA) Tag() string {
+	s := "<lora:" + l.Name + ":" + strconv.FormatFloat(l.Text, 'g', -1, 64)
+	if l.Weight != l.Text {
+		s += ":" + strconv.FormatFloat(l.Weight, 'g', -1, 64)
+	}
+	return s + ">"
+}
+
 // Tag is a part of a prompt in the form <kind:name:…>.
 type Tag struct {
 	Text string // the whole tag, as written
