@@ -71,7 +71,7 @@ func (e *Engine) open(m *model, victims []*model) {
 		v.at = closed
 		e.mu.Unlock()
 	}
-	is, cache, known, err := m.load(e.o.LoRA)
+	is, known, err := m.load(e.o.LoRA)
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if err != nil {
@@ -86,9 +86,9 @@ func (e *Engine) open(m *model, victims []*model) {
 	for jobs := e.waitingFor(m, known); len(jobs) > 0; jobs = e.waitingFor(m, known) {
 		e.resolve(jobs, known)
 	}
-	m.at, m.is, m.cache, m.decoder, m.fresh, m.last = open, is, cache, decoder(is), true, e.clock
+	m.opened, m.at, m.fresh, m.last = is, open, true, e.clock
 	if m.Bytes == 0 {
-		m.Bytes = bytesOf(is)
+		m.Bytes = bytesOf(is.is)
 	}
 	e.changed.Broadcast()
 }

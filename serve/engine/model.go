@@ -14,14 +14,19 @@ import (
 // model is a model of the engine. Its fields are guarded by Engine.mu, and those of an open model do not change.
 type model struct {
 	Model
-	at      openness
+	opened
+	at    openness
+	known *profile // since it was first open; nil: never
+	used  bool     // by a batch, while it runs
+	fresh bool     // no batch has used it since it was opened
+	last  int      // Engine.clock when it was last used
+}
+
+// opened is what an open model has.
+type opened struct {
 	is      *generate.Model // nil: not open
 	cache   *lora.Cache     // of a Stable Diffusion model's adapters
-	decoder vae.Autoencoder // of previews; see [decoder]
-	known   *profile        // since it was first open; nil: never
-	used    bool            // by a batch, while it runs
-	fresh   bool            // no batch has used it since it was opened
-	last    int             // Engine.clock when it was last used
+	decoder vae.Autoencoder // of previews; nil: there are none, or it is a pixel-space model
 }
 
 type openness int
@@ -43,23 +48,26 @@ func (m *model) info() Info {
 }
 
 // load opens the model; the caller has claimed it by the state opening.
-func (m *model) load(adapters lora.CacheOptions) (is *generate.Model, cache *lora.Cache, known *profile, err error) {
+func (m *model) load(adapters lora.CacheOptions) (o opened, known *profile, err error) {
 	err = guard(func() error {
-		if is, err = m.Open(); err != nil {
+		if o.is, err = m.Open(); err != nil {
 			return err
 		}
-		if known, err = profileOf(is); err != nil {
-			return errors.Join(err, is.Close())
+		if known, err = profileOf(o.is); err == nil {
+			o.decoder, err = m.previewer(o.is)
+		}
+		if err != nil {
+			return errors.Join(err, o.is.Close())
 		}
 		return nil
 	})
 	if err != nil {
-		return nil, nil, nil, fmt.Errorf("model %s: %w", quote.Text(m.Name), err)
+		return opened{}, nil, fmt.Errorf("model %s: %w", quote.Text(m.Name), err)
 	}
-	if d := is.Diffusion(); d != nil {
-		cache = lora.NewCache(d, adapters)
+	if d := o.is.Diffusion(); d != nil {
+		o.cache = lora.NewCache(d, adapters)
 	}
-	return is, cache, known, nil
+	return o, known, nil
 }
 
 // plan plans what the open model generates, with its adapters.
@@ -80,6 +88,6 @@ func (m *model) close() error {
 		err = m.cache.Close()
 	}
 	err = errors.Join(err, m.is.Close())
-	m.is, m.cache, m.decoder = nil, nil, nil
+	m.opened = opened{}
 	return err
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/lora"
+	"github.com/onestep-go/onestep/models/sd/vae"
 	"github.com/onestep-go/onestep/sampling/generate"
 )
 
@@ -17,7 +18,10 @@ type Model struct {
 	Name string // by which requests name it
 	// Open opens it, on the device and in the data type in which it is to compute.
 	Open func() (*generate.Model, error)
-	// Bytes is the memory that it takes when it is open; 0: unknown.
+	// Preview opens the autoencoder that decodes previews of a latent diffusion model, usually a tiny one. nil: previews are decoded by the model's
+	// own if that is tiny or the images have at most 256×256 pixels; otherwise there are none.
+	Preview func() (vae.Autoencoder, error)
+	// Bytes is the memory that it takes when it is open. 0: unknown before it was open, then that of its weights.
 	Bytes int64
 }
 

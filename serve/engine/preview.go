@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"fmt"
 	"image"
 
 	"github.com/onestep-go/onestep/models/sd/vae"
@@ -10,18 +11,29 @@ import (
 // previewPixels is the size up to which a model's own autoencoder decodes previews; a larger one takes as long as steps.
 const previewPixels = 256 * 256
 
-// decoder returns the autoencoder that decodes previews of a Stable Diffusion model: its own, if that is tiny or the images are small; nil:
-// there are no previews.
-func decoder(m *generate.Model) vae.Autoencoder {
-	d := m.Diffusion()
+// previewer returns the autoencoder that decodes previews of an open model; nil: there are none, or it is a pixel-space model, whose steps
+// predict images.
+func (m *model) previewer(is *generate.Model) (vae.Autoencoder, error) {
+	d := is.Diffusion()
 	if d == nil {
-		return nil
+		return nil, nil
+	}
+	if m.Preview != nil {
+		a, err := m.Preview()
+		if err != nil {
+			return nil, fmt.Errorf("autoencoder of previews: %w", err)
+		}
+		is.OnClose(func() error { a.Close(); return nil })
+		if got, want := a.Channels(), d.VAE.Channels(); got != want {
+			return nil, fmt.Errorf("autoencoder of previews: its latents have %d channels, the model's have %d: they are incompatible", got, want)
+		}
+		return a, nil
 	}
 	w, h := d.Size()
 	if _, tiny := d.VAE.(*vae.Tiny); tiny || w*h <= previewPixels {
-		return d.VAE
+		return d.VAE, nil
 	}
-	return nil
+	return nil, nil
 }
 
 // previews decodes the previews of a step once for all requests of a batch.
