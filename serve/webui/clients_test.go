@@ -58,7 +58,7 @@ func TestClients(t *testing.T) {
 				require.Equal(t, "emoji", f.last().Model)
 			},
 			"generate with parameters": func(t *testing.T, _ *fake, data []byte) {
-				requireNotices(t, parse(t, data), "Euler a")
+				requireNotices(t, parse(t, data), "euler_a")
 			},
 		},
 		"librechat": {

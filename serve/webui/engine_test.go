@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { torchtest.Main(m) }
 func TestBuiltIn(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "builtin.safetensors")
 	require.NoError(t, os.WriteFile(file, builtin.Data(), 0o600))
-	e, err := engine.New(engine.Options{Models: []engine.Model{
+	e, err := engine.New(engine.Options{MaxImages: 2, MaxSteps: 2, Models: []engine.Model{
 		{Name: "builtin", Open: func() (*generate.Model, error) { return generate.Open(file, sd.Options{}) }},
 	}})
 	require.NoError(t, err)
@@ -38,7 +38,7 @@ func TestBuiltIn(t *testing.T) {
 	settings := infotext.Parse(got.info.Texts[1])
 	require.Equal(t, []string{"8", "48x48", "builtin"}, []string{settings.Get("Seed"), settings.Get("Size"), settings.Get("Model")})
 	require.NotEmpty(t, settings.Get("Class"))
-	require.Contains(t, fmt.Sprint(got.info.Notices), "Euler a")
+	require.Contains(t, fmt.Sprint(got.info.Notices), "euler_a")
 	second, _ := decode(t, got.Images[1])
 	require.Equal(t, image.Pt(48, 48), second.Bounds().Size())
 
@@ -54,7 +54,11 @@ func TestBuiltIn(t *testing.T) {
 		grey(t, 32, 32, 90), pngOf(t, mask)))
 	m, _ := decode(t, got.Images[0])
 	require.InDelta(t, 90, shade(m, 5, 30), 1)
-	status, body, _ := call(t, h, "a", "POST", "/sdapi/v1/txt2img", `{"prompt": "0", "batch_size": 100}`)
+	got = post(t, h, "a", "/sdapi/v1/txt2img", `{"prompt": "0", "batch_size": 3, "steps": 22}`)
+	require.Len(t, got.Images, 2, "as many as are allowed")
+	require.Equal(t, []int{2, 2}, []int{len(got.info.AllPrompts), got.info.Steps})
+	require.Len(t, got.info.Notices, 2)
+	status, body, _ := call(t, h, "a", "POST", "/sdapi/v1/txt2img", `{"prompt": "a photo of something else"}`)
 	require.Equal(t, 400, status)
-	require.Contains(t, string(body), "batch_size")
+	require.Contains(t, string(body), "prompt")
 }

@@ -51,16 +51,13 @@ func (s *server) generate(w http.ResponseWriter, r *http.Request, q *request, ta
 	if time.Since(s.choices.of(q.Client).looks) < previewsFor {
 		q.Previews = previews
 	}
-	s.fitSampler(q)
 	got, err := s.run(ctx, q, j)
-	if refused := (*engine.RequestError)(nil); errors.As(err, &refused) && refused.Field == "Sampler" && q.Sampler != "" {
-		q.dropSampler(q.Model) // of a model that was not open before, so that its samplers were not known
-		got, err = s.run(ctx, q, j)
-	}
 	if err != nil && !(errors.Is(err, context.Canceled) && j.ended() && r.Context().Err() == nil) {
 		return err
 	}
-	if j.ended() {
+	if !j.ended() {
+		q.N = len(got.images) // the engine may allow fewer
+	} else {
 		q.note("interrupted after %d of %d images", len(got.images), q.N)
 	}
 	for _, n := range got.as.Notices {
@@ -110,6 +107,9 @@ func (s *server) run(ctx context.Context, q *request, j *job) (got result, err e
 		j.change(func() {
 			if j.running.IsZero() && e.Queued == 0 {
 				j.running = time.Now()
+			}
+			if e.Resolved != nil {
+				j.each = e.Resolved.Steps
 			}
 			if e.Step > 0 {
 				j.step, j.steps = e.Step, e.Steps

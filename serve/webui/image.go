@@ -76,9 +76,6 @@ func (s *server) images(q *request) error {
 	return f.err()
 }
 
-// mostKept is the number of pixels of an image that a request keeps while it waits.
-const mostKept = 4 << 20
-
 // image decodes an image of a field, as many at once as there are processors, and reduces it to the pixels that are kept. It returns also the
 // size before that.
 func (s *server) image(f form, name string) (m image.Image, size image.Point) {
@@ -94,7 +91,7 @@ func (s *server) image(f form, name string) (m image.Image, size image.Point) {
 		return nil, size
 	}
 	size = m.Bounds().Size()
-	if scale := math.Sqrt(mostKept / float64(size.X) / float64(size.Y)); scale < 1 {
+	if scale := math.Sqrt(float64(s.kept) / float64(size.X) / float64(size.Y)); scale < 1 {
 		m = vision.Resize(m, max(int(float64(size.X)*scale), 1), max(int(float64(size.Y)*scale), 1), vision.Lanczos)
 	}
 	return m, size

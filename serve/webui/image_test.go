@@ -159,14 +159,15 @@ func TestOnlyMasked(t *testing.T) {
 // Of large images, which requests keep while they wait, few pixels are kept; where that changes the result it is said.
 func TestLargeImages(t *testing.T) {
 	f, h := newFake()
-	body := fmt.Sprintf(`{"init_images": [%q], "width": 8, "height": 8%%s}`, grey(t, 4096, 2048, 100))
+	h.(*server).kept = 1000
+	body := fmt.Sprintf(`{"init_images": [%q], "width": 8, "height": 8%%s}`, grey(t, 100, 50, 100))
 	got := post(t, h, "a", "/sdapi/v1/img2img", fmt.Sprintf(body, ""))
-	require.Equal(t, image.Pt(2896, 1448), f.last().Init.Bounds().Size())
+	require.Equal(t, image.Pt(44, 22), f.last().Init.Bounds().Size())
 	require.Empty(t, got.info.Notices)
 	got = post(t, h, "a", "/sdapi/v1/img2img", fmt.Sprintf(body, fmt.Sprintf(`, "mask": %q, "mask_blur": 0`, pngOf(t, halfMask(64, 32)))))
 	m, _ := decode(t, got.Images[0])
-	require.Equal(t, image.Pt(2896, 1448), m.Bounds().Size())
-	requireNotices(t, got, "4096×2048 to 2896×1448")
+	require.Equal(t, image.Pt(44, 22), m.Bounds().Size())
+	requireNotices(t, got, "100×50 to 44×22")
 }
 
 // No path or URL is opened, and what is no image is an error that names the field.

@@ -14,7 +14,6 @@ import (
 const (
 	defaultBlur = 4
 	mostBlur    = 64
-	mostPadding = 4096
 )
 
 // repaint is what A1111 puts over generated images: the input image where the mask is black, with a soft edge. The part that is generated is the
@@ -38,7 +37,7 @@ func (q *request) inpaint(mode int) {
 	if v, ok := f.number("mask_blur", 0, mostBlur); ok {
 		blur = [2]float64{v, v}
 	}
-	padding, _ := f.integer("inpaint_full_res_padding", 0, mostPadding)
+	padding, _ := f.integer("inpaint_full_res_padding", 0, mostSide)
 	only := f.flag("inpaint_full_res", true)
 	if fill, ok := f.integer("inpainting_fill", 0, 3); ok && fill != 1 {
 		q.note("inpainting_fill %d is not used: repainting starts from the input image (1)", fill)

@@ -21,7 +21,8 @@ type job struct {
 
 	mu                   sync.Mutex
 	running              time.Time // when it was first served; zero: it waits
-	step, steps          int
+	each                 int       // steps of an image
+	step, steps          int       // of all images
 	finished             int
 	image                image.Image // the latest preview or finished image
 	interrupted, skipped bool
@@ -158,10 +159,9 @@ func (j *job) report(now time.Time) (progressReply, image.Image) {
 	}
 	images := j.iterations * j.batch
 	p.State.JobNo = min(j.finished/j.batch, j.iterations-1)
-	// The engine counts the steps of all images; A1111 those of an iteration.
-	if each := j.steps / images; each > 0 {
-		p.State.Steps = each
-		p.State.Step = min(j.step/images, each)
+	p.State.Steps = j.each
+	if j.steps > 0 {
+		p.State.Step = min(j.step*j.each/j.steps, j.each)
 	}
 	p.Progress = 0.01 // as A1111's, which tells clients that it has begun
 	if j.steps > 0 {

@@ -77,15 +77,12 @@ func (f *fake) Images(ctx context.Context, r engine.Request) iter.Seq2[engine.Ev
 			return
 		}
 		m := f.open(r.Model)
-		if r.Sampler != "" && !hasSampler(m, r.Sampler) {
-			yield(engine.Event{}, &engine.RequestError{Field: "Sampler", Msg: "not of this model"})
-			return
-		}
 		as := engine.Resolved{Model: m.Name, Sampler: r.Sampler, Steps: r.Steps, Guidance: r.Guidance, Seed: *r.Seed, Width: r.Width, Height: r.Height,
-			Notices: f.notices}
-		if as.Sampler == "" {
-			as.Sampler = m.Samplers[0]
+			Notices: slices.Clone(f.notices)}
+		if !m.Prompts && r.Sampler != "" && r.Sampler != m.Samplers[0] {
+			as.Sampler, as.Notices = "", append(as.Notices, "the sampler "+r.Sampler+" is not for this model")
 		}
+		as.Sampler = cmp.Or(as.Sampler, m.Samplers[0])
 		if as.Steps == 0 || as.Steps > 8 {
 			as.Steps = m.Steps
 		}

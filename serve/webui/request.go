@@ -149,34 +149,6 @@ func (s *server) ownSamplers() (names []string) {
 	return names
 }
 
-// fitSampler drops a sampler that the model is known not to have: A1111's clients always send one.
-func (s *server) fitSampler(q *request) {
-	if q.Sampler == "" {
-		return
-	}
-	if m, ok := s.model(q.Model); ok && len(m.Samplers) > 0 && !hasSampler(m, q.Sampler) {
-		q.dropSampler(m.Name)
-	}
-}
-
-func (q *request) dropSampler(model string) {
-	q.note("the sampler %s does not work with the model %s: its own is used", quote.Text(samplerName(q.Sampler)), quote.Text(model))
-	q.Sampler = ""
-}
-
-// hasSampler says whether a model has a sampler, with any spacing.
-func hasSampler(m engine.Info, name string) bool {
-	if slices.Contains(m.Samplers, name) {
-		return true
-	}
-	for _, spacing := range scheduler.Spacings() {
-		if front, ok := strings.CutSuffix(name, "_"+spacing); ok && slices.Contains(m.Samplers, front) {
-			return true
-		}
-	}
-	return false
-}
-
 // samplerName is A1111's name of a sampler.
 func samplerName(method string) string {
 	var t infotext.Text

@@ -51,7 +51,7 @@ func New(e Engine, o Options) http.Handler {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &server{engine: e, o: o, choices: choices{most: o.Clients}, decoding: make(chan struct{}, runtime.GOMAXPROCS(0))}
+	s := &server{engine: e, o: o, choices: choices{most: o.Clients}, decoding: make(chan struct{}, runtime.GOMAXPROCS(0)), kept: 4 << 20}
 	s.routes = s.table()
 	return s
 }
@@ -64,6 +64,7 @@ type server struct {
 	jobs    jobs
 
 	decoding chan struct{} // holds one for each image that is being decoded
+	kept     int           // pixels of an image that a request keeps while it waits
 }
 
 // methods are the handlers of a path by the request's method.
