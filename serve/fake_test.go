@@ -39,7 +39,7 @@ func (f *fake) Status() engine.Status {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	st := f.status
-	st.Open = []string{"grey"}
+	st.Open, st.Bytes = []string{"grey"}, 1234
 	return st
 }
 

@@ -30,19 +30,17 @@ func newMetrics(e Engine, o Options) *metrics {
 	gauge := func(name, help string, value func() float64) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, value)
 	}
+	counter := func(name, help string, value func() float64) prometheus.Collector {
+		return prometheus.NewCounterFunc(prometheus.CounterOpts{Name: name, Help: help}, value)
+	}
 	info := prometheus.NewGauge(prometheus.GaugeOpts{Name: "onestep_build_info", Help: "1, labelled by version.", ConstLabels: prometheus.Labels{"version": o.Version}})
 	info.Set(1)
 	m.registry.MustRegister(m.requests, m.queued, m.generating, m.images, info,
 		gauge("onestep_queue_length", "Requests that wait.", func() float64 { return float64(e.Status().Waiting) }),
 		gauge("onestep_running", "Requests that are being served.", func() float64 { return float64(e.Status().Running) }),
+		counter("onestep_refused_total", "Requests that found the queue full.", func() float64 { return float64(e.Status().Refused) }),
 		gauge("onestep_models_open", "Models in memory.", func() float64 { return float64(len(e.Status().Open)) }),
-		gauge("onestep_models_bytes", "Memory of the open models, estimated.", func() float64 {
-			var sum int64
-			for _, name := range e.Status().Open {
-				sum += o.Bytes[name]
-			}
-			return float64(sum)
-		}),
+		gauge("onestep_models_bytes", "Memory of the open models' weights.", func() float64 { return float64(e.Status().Bytes) }),
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	for _, info := range e.Models() { // so that they are 0, not missing, from the start

@@ -10,7 +10,6 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/onestep-go/onestep/internal/quote"
@@ -25,7 +24,7 @@ type record struct {
 	id     string
 	client string
 
-	mu        sync.Mutex
+	// Of the images that its handler asks for.
 	model     string
 	images    int
 	queued    time.Duration
@@ -63,11 +62,7 @@ func (s *Server) observe(w http.ResponseWriter, r *http.Request, next http.Handl
 	defer func() {
 		broken := recover()
 		if broken != nil && broken != http.ErrAbortHandler { //nolint:errorlint // net/http compares so
-			value, stack := broken, debug.Stack()
-			if other, ok := broken.(*rethrown); ok {
-				value, stack = other.value, other.stack
-			}
-			s.o.Log.Error("panic", "id", rec.id, "value", quote.Text(fmt.Sprint(value)), "stack", string(stack))
+			s.o.Log.Error("panic", "id", rec.id, "value", quote.Text(fmt.Sprint(broken)), "stack", string(debug.Stack()))
 			if out.status == 0 {
 				fail(out, r, &statusError{http.StatusInternalServerError, "an internal error, which is in the server's log under the id " + rec.id})
 				broken = nil
@@ -84,8 +79,6 @@ func (s *Server) observe(w http.ResponseWriter, r *http.Request, next http.Handl
 
 // done logs and counts a request.
 func (s *Server) done(r *http.Request, rec *record, out *writer, took time.Duration) {
-	rec.mu.Lock()
-	defer rec.mu.Unlock()
 	status := out.status
 	if status == 0 {
 		status = http.StatusOK
@@ -164,8 +157,7 @@ func (w *writer) FlushError() error {
 // Unwrap lets http.ResponseController find the connection.
 func (w *writer) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
-// observed is an engine whose requests are logged and counted, and whose events wait for the client: the engine does not, so that a client that
-// reads slowly holds up nobody.
+// observed is an engine whose requests are logged and counted.
 type observed struct {
 	Engine
 	metrics *metrics
@@ -174,20 +166,23 @@ type observed struct {
 // Images implements Engine.
 func (o *observed) Images(ctx context.Context, r engine.Request) iter.Seq2[engine.Event, error] {
 	return func(yield func(engine.Event, error) bool) {
-		rec := recordOf(ctx)
-		ctx, cancel := context.WithCancel(ctx)
-		defer cancel()
-		began := time.Now()
+		rec, began := recordOf(ctx), time.Now()
 		var started time.Time
 		model := ""
-		note := func(ev engine.Event, err error) {
-			rec.mu.Lock()
-			defer rec.mu.Unlock()
-			if ev.Resolved != nil {
-				started, model = time.Now(), ev.Resolved.Model
-				rec.model, rec.notices = model, append(rec.notices, ev.Resolved.Notices...)
-				rec.queued += started.Sub(began)
-				o.metrics.queued.WithLabelValues(model).Observe(started.Sub(began).Seconds())
+		defer func() {
+			if model == "" { // it was not served
+				return
+			}
+			took := time.Since(started)
+			rec.generated += took
+			o.metrics.generating.WithLabelValues(model).Observe(took.Seconds())
+		}()
+		for ev, err := range o.Engine.Images(ctx, r) {
+			if as := ev.Resolved; as != nil {
+				started, model = time.Now(), as.Model
+				waited := started.Sub(began)
+				rec.model, rec.notices, rec.queued = model, append(rec.notices, as.Notices...), rec.queued+waited
+				o.metrics.queued.WithLabelValues(model).Observe(waited.Seconds())
 			}
 			if ev.Image != nil {
 				rec.images++
@@ -196,17 +191,6 @@ func (o *observed) Images(ctx context.Context, r engine.Request) iter.Seq2[engin
 			if err != nil {
 				rec.err = err
 			}
-		}
-		end := func() {
-			if model == "" {
-				return
-			}
-			rec.mu.Lock()
-			defer rec.mu.Unlock()
-			rec.generated += time.Since(started)
-			o.metrics.generating.WithLabelValues(model).Observe(time.Since(started).Seconds())
-		}
-		for ev, err := range ahead(o.Engine.Images(ctx, r), note, end) {
 			if !yield(ev, err) {
 				return
 			}

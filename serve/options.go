@@ -24,10 +24,9 @@ type Options struct {
 	Hosts   []string // names of the server, besides localhost, that requests may have in the Host header; see Server.Listen
 	Origins []string // of other web pages that may use the server, such as https://example.com
 
-	Ready   func() error     // why the server is not ready, asked by each GET /readyz; nil: it is
-	Version string           // of the program, for GET /openapi.json and metrics
-	Log     *slog.Logger     // one line for each request; nil: none
-	Bytes   map[string]int64 // memory of each model when it is open, for metrics
+	Ready   func() error // why the server is not ready, asked by each GET /readyz; nil: it is
+	Version string       // of the program, for GET /openapi.json and metrics
+	Log     *slog.Logger // one line for each request; nil: none
 
 	BaseURL   string // of images that are served by URL, such as https://example.com; "": as the client names the server
 	MaxSteps  int    // engine.Options', for the page; so are the next two

@@ -12,8 +12,6 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
-
-	"github.com/onestep-go/onestep/serve/engine"
 )
 
 func TestProbes(t *testing.T) {
@@ -34,7 +32,7 @@ func TestProbes(t *testing.T) {
 
 func TestLogAndMetrics(t *testing.T) {
 	var log logged
-	s := start(t, &fake{}, Options{Log: log.logger(), Version: "1.2.3", Bytes: map[string]int64{"grey": 1234}})
+	s := start(t, &fake{}, Options{Log: log.logger(), Version: "1.2.3"})
 	res, body := s.do(t, "POST", generations, `{"prompt": "a secret wish", "n": 3}`)
 	require.Equal(t, 200, res.StatusCode, body)
 	for _, path := range []string{"/v1/none", "/v1/none-2", "/wp-login.php", "/v1/models"} {
@@ -206,19 +204,4 @@ func TestClientGone(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	require.Eventually(t, func() bool { return strings.Contains(log.String(), "status=499") }, 5*time.Second, 5*time.Millisecond)
 	assert.Zero(t, f.Status().Running)
-}
-
-func TestAheadEndsWithItsLoop(t *testing.T) {
-	ended := make(chan struct{})
-	events := func(yield func(engine.Event, error) bool) {
-		for i := 1; yield(engine.Event{Step: i}, nil); i++ {
-			time.Sleep(time.Millisecond)
-		}
-	}
-	for ev := range ahead(events, func(engine.Event, error) {}, func() { close(ended) }) {
-		if ev.Step == 3 {
-			break
-		}
-	}
-	<-ended
 }

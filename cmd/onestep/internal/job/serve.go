@@ -83,10 +83,10 @@ func (o Serve) Run(ctx context.Context, listening func(Serving) error) (err erro
 	is := engine.Options{
 		Queue: o.Queue, Deadline: o.Deadline, Memory: limit, MaxImages: o.MaxImages, MaxSteps: o.MaxSteps, MaxPixels: o.MaxPixels, LoRA: lora.CacheOptions{Dir: o.LoRADir},
 	}
-	out, bytes := Serving{}, map[string]int64{}
+	var out Serving
 	for _, m := range models {
 		is.Models = append(is.Models, engine.Model{Name: m.name, Bytes: m.bytes, Open: m.open})
-		out.Models, bytes[m.name] = append(out.Models, m.name), m.bytes
+		out.Models = append(out.Models, m.name)
 	}
 	e, err := engine.New(is)
 	if err != nil {
@@ -94,7 +94,7 @@ func (o Serve) Run(ctx context.Context, listening func(Serving) error) (err erro
 	}
 	defer func() { err = errors.Join(err, e.Close()) }()
 	s, err := serve.New(e, serve.Options{
-		Keys: keys, Open: o.WithoutKeys, Hosts: o.Hosts, Origins: o.Origins, BaseURL: o.BaseURL, Version: o.Version, Log: o.Log, Bytes: bytes,
+		Keys: keys, Open: o.WithoutKeys, Hosts: o.Hosts, Origins: o.Origins, BaseURL: o.BaseURL, Version: o.Version, Log: o.Log,
 		MaxSteps: o.MaxSteps, MaxPixels: o.MaxPixels, MaxImages: o.MaxImages, Ready: models[0].there,
 	})
 	var wrong *serve.OptionError
