@@ -79,5 +79,5 @@ func TestBuiltin(t *testing.T) {
 			}
 		}
 	}
-	p.quiet()
+	p.quiet("400") // the prompt of a new user, before the model was opened
 }

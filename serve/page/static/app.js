@@ -40,8 +40,10 @@ async function wanted() {
   const p = state.settings();
   const { model } = controls;
   p.model = model?.name ?? '';
+  if (model?.kind && !model.prompts && !model.classes.includes(p.prompt)) p.prompt = ''; // of a model with prompts
   p.n = Math.min(p.n, controls.limits.images);
-  p.previews = (p.steps || model?.steps || 1) > 8 ? 3 : 0; // few steps are done before one would be of use
+  const edits = p.mask && !model?.prompts; // which take dozens of steps
+  p.previews = edits || (p.steps || model?.steps || 1) > 8 ? 3 : 0; // few steps are done before one would be of use
   if (p.init && !controls.takesImages) p.init = p.mask = null;
   if (!p.init) return p;
   if (!p.width && model?.width) Object.assign(p, await sizeLike(p.init, model));
@@ -180,12 +182,26 @@ function failed(e) {
     const wait = Math.max(1, e.retryAfter);
     refused(`The server is busy. Trying again in ${plural(wait, 'second')}.`, false);
     setTimeout(() => { if (!latest.busy) latest.ask(); }, wait * 1000);
+  } else if (e instanceof ApiError && e.status === 400 && !controls.model?.kind) {
+    again(e);
   } else if (e instanceof ApiError) {
     refused(e.message);
   } else {
     refused('The page failed: reload it.');
     console.error(e);
   }
+}
+
+/** A request for a model that was not open yet: now the server knows what the model takes, such as classes in place of prompts. */
+async function again(e) {
+  try {
+    await learn();
+  } catch (other) {
+    failed(other);
+    return;
+  }
+  if (controls.model?.kind) latest.ask();
+  else refused(e.message);
 }
 
 /** Says why there is no image, until there is one. */
@@ -223,12 +239,16 @@ function found() {
 async function learn() {
   const [{ models: all, limits }, names] = await Promise.all([models(), adapters()]);
   controls.know(all, limits, names);
-  if (newcomer && controls.model?.kind) {
-    newcomer = false;
-    const { prompts, width } = controls.model;
-    state.set(prompts ? { prompt: FIRST } : { n: width <= TINY ? controls.variations : 1 });
-    $('prompt').select();
-  }
+  if (newcomer) welcome();
+}
+
+/** Gives a new user something to look at: a prompt, or where images are tiny and quick a grid of any class. */
+function welcome() {
+  const { kind, prompts, width } = controls.model ?? {};
+  if (kind) newcomer = false;
+  if (kind && !prompts) state.set({ prompt: '', n: width <= TINY ? controls.variations : 1 });
+  else if (state.get('prompt') === '') state.set({ prompt: FIRST }, { by: 'welcome' }); // most models take prompts
+  $('prompt').select();
 }
 
 onKey(async (refused) => {
@@ -242,7 +262,7 @@ onKey(async (refused) => {
 
 state.addEventListener('change', ({ detail: { names, by, quiet } }) => {
   if (names.includes('smooth')) stage.smooth = state.get('smooth');
-  if (names.includes('prompt')) newcomer = false;
+  if (names.includes('prompt') && by !== 'welcome') newcomer = false;
   if (quiet) return;
   const typed = names.length === 1 && ['prompt', 'negative'].includes(names[0]) && by === 'control';
   if (state.get('live') || !typed || !$('classes').hidden) latest.ask({ now: by === 'dice' });
