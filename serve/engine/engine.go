@@ -106,6 +106,20 @@ func (e *Engine) Images(ctx context.Context, r Request) iter.Seq2[Event, error] 
 	}
 }
 
+// Load opens a model ahead of the first request, "" for the first one, and waits until it is open, as a request for it would: in the queue, and
+// with the same errors.
+func (e *Engine) Load(ctx context.Context, name string) error {
+	j, err := e.accept(ctx, Request{Model: name, loads: true})
+	if err != nil {
+		return err
+	}
+	for {
+		if _, more, err := j.mail.next(); !more {
+			return err
+		}
+	}
+}
+
 // accept checks a request and puts it into the queue.
 func (e *Engine) accept(ctx context.Context, r Request) (*job, error) {
 	m, err := e.check(&r)
@@ -139,6 +153,10 @@ func (e *Engine) accept(ctx context.Context, r Request) (*job, error) {
 	})
 	e.live[j] = struct{}{}
 	e.queue.push(j)
+	if r.loads && m.at == open {
+		e.end(j, nil)
+		return j, nil
+	}
 	e.openWanted()
 	e.tellPlaces()
 	e.changed.Broadcast()
@@ -182,7 +200,9 @@ func (e *Engine) end(j *job, err error) {
 	}
 	j.state, j.ended, j.err = ended, time.Now(), err
 	delete(e.live, j)
-	e.count.add(j)
+	if !j.r.loads {
+		e.count.add(j)
+	}
 	j.unwait()
 	j.cancel()
 	j.mail.end(err)

@@ -87,6 +87,11 @@ func (e *Engine) open(m *model, victims []*model) {
 		e.resolve(jobs, known)
 	}
 	m.opened, m.at, m.fresh, m.last = is, open, true, e.clock
+	for _, j := range e.waitingFor(m, nil) {
+		if j.r.loads {
+			e.end(j, nil)
+		}
+	}
 	if m.Bytes == 0 {
 		m.Bytes = bytesOf(is.is)
 	}

@@ -84,6 +84,28 @@ func TestModels(t *testing.T) {
 	require.Equal(t, []string{"2"}, e.Status().Open)
 }
 
+// A model can be opened ahead of requests.
+func TestLoad(t *testing.T) {
+	models, counts := several(t, 2, fake{})
+	broken := errors.New("broken")
+	models = append(models, Model{Name: "broken", Open: func() (*generate.Model, error) { return nil, broken }})
+	seen := 0
+	e := engineOf(t, Options{Models: models, Memory: 150, Observe: func(Observation) { seen++ }})
+	require.NoError(t, e.Load(ctx, ""))
+	require.NoError(t, e.Load(ctx, "0"))
+	require.Equal(t, int32(1), counts[0].opens.Load())
+	require.True(t, e.Models()[0].Loaded)
+	require.NotEmpty(t, e.Models()[0].Classes)
+	require.NoError(t, e.Load(ctx, "1"))
+	require.Equal(t, []string{"1"}, e.Status().Open)
+	require.ErrorIs(t, e.Load(ctx, "broken"), broken)
+	require.ErrorAs(t, e.Load(ctx, "none"), new(*RequestError))
+	st := e.Status()
+	require.Zero(t, st.Done+st.Failed+st.Cancelled+seen)
+	require.NoError(t, e.Close())
+	require.ErrorIs(t, e.Load(ctx, ""), ErrClosed)
+}
+
 // Two models that do not fit together are not opened anew for each request.
 func TestModelsTakeTurns(t *testing.T) {
 	g := newGate()

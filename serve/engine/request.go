@@ -34,6 +34,8 @@ type Request struct {
 
 	Previews int           // the number of events with Previews, at most; 0: none
 	Deadline time.Duration // from the start of the request to its end, waiting included; 0: the engine's
+
+	loads bool // only opens the model; see [Engine.Load]
 }
 
 // Event is what has happened to a request, in this order: while it waits, Queued whenever its place changes; once, Resolved; then Step after

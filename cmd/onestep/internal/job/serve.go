@@ -92,7 +92,17 @@ func (o Serve) Run(ctx context.Context, listening func(Serving) error) (err erro
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, e.Close()) }()
+	loaded := make(chan struct{})
+	go func() { // so that clients know from the start what the first model is
+		defer close(loaded)
+		if err := e.Load(ctx, ""); err != nil && o.Log != nil && ctx.Err() == nil && !errors.Is(err, engine.ErrClosed) {
+			o.Log.Error("the first model cannot be opened", "error", err)
+		}
+	}()
+	defer func() {
+		err = errors.Join(err, e.Close())
+		<-loaded
+	}()
 	s, err := serve.New(e, serve.Options{
 		Keys: keys, Open: o.WithoutKeys, Hosts: o.Hosts, Origins: o.Origins, BaseURL: o.BaseURL, Version: o.Version, Log: o.Log,
 		MaxSteps: o.MaxSteps, MaxPixels: o.MaxPixels, MaxImages: o.MaxImages, Ready: models[0].there,
