@@ -87,7 +87,7 @@ func oneThread(t testing.TB) {
 // An LCM-LoRA is trained, for SD and SDXL: its snapshots are adapters that the public loader reads, with the run's options in their
 // metadata, and the network computes something else with them.
 func TestLCMLoRA(t *testing.T) {
-	for _, kind := range []string{"sd15", "sd2", "sdxl"} {
+	for _, kind := range []string{"sd15", "sd2", "sdxl", "ssd1b"} {
 		for _, layout := range []string{"", "peft"} {
 			model := base(t, kind)
 			run := LCM{LoRA: true, Run: tinyRun(t, model, photos(t, 3)), Adapter: Adapter{Rank: 4, Layout: layout}}
