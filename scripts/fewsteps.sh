@@ -7,18 +7,18 @@
 # MODEL is the teacher, a snapshot of emoji_ldm.sh, SET its dataset.toml, and DATA a directory with the WebDataset shards
 # noto-64.tar.gz and fluent3d-256.tar. The comparison needs the weights of EfficientNet-Lite0 in the data directory (docs/evaluation.md).
 #
-# PART is one of lcm, full, style, few (which needs lcm) and table (which needs all); by default all, one after the other. lcm, full and style
-# may run at the same time. Environment variables, with their defaults:
+# PART is one of lcm, full, table (which needs both), style, few (which needs lcm) and style-table (which needs lcm, style and few); by default
+# all, in this order. Parts that do not need each other may run at the same time. Environment variables, with their defaults:
 #   ONESTEP=bin/onestep                                 the tool
 #   STEPS_LCM=2000 STEPS_FULL=3000 STEPS_STYLE=2000     optimizer steps of lcm, of full, and of style and few
 #   SAVE_EVERY=500 VAL_BATCHES=8                        steps between snapshots, and batches of their validation loss
 #   CACHE=                                              directory of cached latents and text features; empty: the user's
-#   N=512                                               images for each row of the table
+#   N=512                                               images for each row of the tables
 set -euo pipefail
 [ $# -ge 4 ] || { sed -n '2,/^set/{/^set/!s/^# \{0,1\}//p}' "$0" >&2; exit 2; }
 out=${1%/} model=$2 set=$3 data=$4
 shift 4
-[ $# -gt 0 ] || set -- lcm full style few table
+[ $# -gt 0 ] || set -- lcm full table style few style-table
 here=$(cd "$(dirname "$0")" && pwd)
 onestep=${ONESTEP:-$here/../bin/onestep}
 style=$data/fluent3d-256.tar
@@ -29,8 +29,8 @@ done
 for part; do
 	case $part in
 	lcm | full | style | few) ;;
-	table) [ -r "$features" ] || { echo "$features: no such file (docs/evaluation.md says how it is made)" >&2; exit 1; } ;;
-	*) echo "$part: not a part; want lcm, full, style, few or table" >&2; exit 2 ;;
+	table | style-table) [ -r "$features" ] || { echo "$features: no such file (docs/evaluation.md says how it is made)" >&2; exit 1; } ;;
+	*) echo "$part: not a part; want lcm, full, table, style, few or style-table" >&2; exit 2 ;;
 	esac
 done
 mkdir -p "$out"
@@ -51,12 +51,16 @@ for part; do
 	full) train train-lcm full "${STEPS_FULL:-3000}" emoji_prompts.txt --data "$set" --skip 100 --w-min 0.5 --w-max 2.5 --lr 0.0002 --target-ema 0.9 --ema 0.99 ;;
 	style) train train-lora style "${STEPS_STYLE:-2000}" style_prompts.txt --data "$style" --rank 32 --lr 0.0003 --val-guidance 2 ;;
 	few) train train-lora few "${STEPS_STYLE:-2000}" style_prompts.txt --data "$style" --rank 32 --lr 0.0003 --few-step "$out/lcm/best.safetensors" ;;
-	table)
+	table | style-table)
 		bin=$(mktemp -d)
 		trap 'rm -rf "$bin"' EXIT
 		go -C "$here/.." build -o "$bin/fewsteps" ./scripts/fewsteps
-		"$bin/fewsteps" --onestep "$onestep" --out "$out" --model "$model" --data "$data/noto-64.tar.gz" --style "$style" \
+		only=few
+		[ "$part" = table ] || only=style
+		"$bin/fewsteps" --part "$only" --onestep "$onestep" --out "$out" --model "$model" --data "$data/noto-64.tar.gz" --style "$style" \
 			--prompts "$here/emoji_prompts.txt" --style-prompts "$here/style_prompts.txt" --n "${N:-512}"
+		rm -r "$bin"
+		trap - EXIT
 		;;
 	esac
 done

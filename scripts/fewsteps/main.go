@@ -38,6 +38,7 @@ func main() {
 	flag.StringVar(&o.style, "style", "", "captioned images of the style")
 	flag.StringVar(&o.prompts, "prompts", "", "file of prompts for the grid of the teacher and its few-step forms")
 	flag.StringVar(&o.stylePrompts, "style-prompts", "", "file of prompts for the grid of the style")
+	flag.StringVar(&o.only, "part", "", "few for the teacher and its few-step forms, style for the styles (default: both)")
 	flag.IntVar(&o.n, "n", 512, "images for each row of the tables")
 	flag.Float64Var(&o.guidance, "guidance", 2, "guidance scale of the teacher")
 	flag.Parse()
@@ -47,7 +48,7 @@ func main() {
 }
 
 type options struct {
-	onestep, out, model, data, style, prompts, stylePrompts string
+	onestep, out, model, data, style, prompts, stylePrompts, only string
 
 	n        int
 	guidance float64
@@ -63,6 +64,9 @@ type row struct {
 func (o options) run() error {
 	if o.n < 20 {
 		return fmt.Errorf("-n: want at least 20 images, which the interval of the distance needs, got %d", o.n)
+	}
+	if o.only != "" && o.only != "few" && o.only != "style" {
+		return fmt.Errorf("-part: want few or style, got %q", o.only)
 	}
 	adapter := func(run string) []string { return []string{"--lora", filepath.Join(o.out, run, "best.safetensors")} }
 	guided := []string{"--guidance", strconv.FormatFloat(o.guidance, 'g', -1, 64)}
@@ -91,6 +95,9 @@ func (o options) run() error {
 
 // part writes the table and the grid of some rows.
 func (o options) part(name, data, prompts string, rows []row) error {
+	if o.only != "" && o.only != name {
+		return nil
+	}
 	texts, err := prompt.ReadFile(prompts)
 	if err != nil {
 		return err
