@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"image"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -90,13 +89,6 @@ type result struct {
 	images []Image
 	events []Event
 	err    error
-}
-
-func (r result) pictures() (out []image.Image) {
-	for _, img := range r.images {
-		out = append(out, img.Image)
-	}
-	return out
 }
 
 func read(ctx context.Context, e *Engine, r Request) (out result) {

@@ -96,4 +96,4 @@ type RequestError struct {
 }
 
 // Error returns a message with the field's name.
-func (e *RequestError) Error() string { return e.Field + ": " + e.Msg }
+func (e *RequestError) Error() string { return e.Field + ": " + e.Msg } //quote: our own names, and messages that were quoted when they were made
