@@ -116,7 +116,7 @@ func typing(t *testing.T, c *chrome) {
 		text += part
 		p.shows(text, p.seed())
 	}
-	require.Regexp(t, `^\d+\.\d\d s · 4 steps · 64 × 64 · seed \d+$`, p.text("meta"))
+	require.Regexp(t, `^\d+\.\d\d s(, \d+\.\d\d s of it waiting)? · 4 steps · 64 × 64 · seed \d+$`, p.text("meta"))
 	require.Equal(t, "guidance: not used", p.text("notices"))
 	require.Equal(t, fmt.Sprintf("Generated image: a red house, seed %d", p.seed()), eval[string](p, "document.querySelector('#frame img').alt"))
 	p.until(`document.getElementById('status').textContent.startsWith('1 image: ')`) // for those who do not see it
@@ -422,6 +422,13 @@ func history(t *testing.T, c *chrome) {
 	p.first()
 	require.True(t, eval[bool](p, fmt.Sprintf(settled, 0)))
 	p.quiet()
+
+	// Without a database the history is there as long as the page is, which is said.
+	p = c.open(t, serve(t, f).URL, 800, 600, "Object.defineProperty(window, 'indexedDB', { value: undefined })")
+	p.first()
+	require.Contains(t, p.text("notices"), "history")
+	p.until(fmt.Sprintf(settled, 1))
+	p.quiet()
 }
 
 // An image that was saved gives its settings back.
@@ -536,8 +543,7 @@ func keyboard(t *testing.T, c *chrome) {
 	require.Equal(t, "settings", eval[string](p, "document.activeElement.id"))
 	p.press("Tab", "Tab", "ArrowRight")
 	f.last(t, func(r engine.Request) bool { return r.Steps == 5 })
-	p.until("document.getElementById('progress').hidden && document.getElementById('meta').textContent.includes('seed')")
-	time.Sleep(100 * time.Millisecond)
+	p.until("document.getElementById('meta').textContent.includes('5 steps')") // while it is made, Escape ends it
 	p.press("Escape")
 	require.Equal(t, "settings-button", eval[string](p, "document.activeElement.id"))
 	p.quiet()

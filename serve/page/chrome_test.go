@@ -173,8 +173,8 @@ type tab struct {
 
 type obj = map[string]any
 
-// open opens a tab of a size.
-func (c *chrome) open(t *testing.T, url string, width, height int) *tab {
+// open opens a tab of a size. The scripts run before those of the page.
+func (c *chrome) open(t *testing.T, url string, width, height int, scripts ...string) *tab {
 	t.Helper()
 	var context struct {
 		ID string `json:"browserContextId"`
@@ -198,6 +198,9 @@ func (c *chrome) open(t *testing.T, url string, width, height int) *tab {
 	}
 	p.call("Emulation.setFocusEmulationEnabled", obj{"enabled": true})
 	p.resize(width, height)
+	for _, script := range scripts {
+		p.call("Page.addScriptToEvaluateOnNewDocument", obj{"source": script})
+	}
 	p.call("Page.navigate", obj{"url": url})
 	p.until("document.readyState === 'complete' && location.href !== 'about:blank'")
 	return p

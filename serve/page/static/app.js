@@ -22,7 +22,7 @@ const state = new State();
 const controls = new Controls(state);
 const stage = new Stage(choose);
 const history = new History(restore);
-const mask = new Mask(state, () => stage.image(0) && { blob: stage.image(0).blob, width: stage.size.width });
+const mask = new Mask(state, () => stage.image(0) && { blob: stage.image(0).blob, size: stage.size });
 const latest = new Latest(run);
 const pace = new Pace();
 new Input(state, controls, say);
@@ -74,7 +74,7 @@ async function run(signal) {
       if (first) stage.places(p.n, about);
       first = false;
       stage.show(it);
-      if (it.index === 0) mask.result(stage.image(0).blob, stage.size.width);
+      if (it.index === 0) mask.result(stage.image(0).blob, stage.size);
     };
     const notices = await generate(p, {
       image: show,
@@ -112,7 +112,8 @@ function finished(p, about, ms, waited, notices) {
   if (!wasLoaded || !controls.model.kind) learn().catch(failed); // opening the model told the server what it is
   if (wasLoaded && pace.slow(ms - waited) && state.get('live')) {
     state.set({ live: false });
-    say(`An image takes ${seconds(ms)}, so it is made when you press Enter. "Update while typing" in the settings changes that.`);
+    const take = p.n > 1 ? `${p.n} images take` : 'An image takes';
+    say(`${take} ${seconds(ms)}: press Enter to generate. "Update while typing" in the settings changes that.`);
   }
 }
 
@@ -385,6 +386,7 @@ stage.smooth = state.get('smooth');
 showVariations();
 $('prompt').focus();
 await history.open();
+if (!history.lasting) say('This browser stores nothing for this page: the history ends when you close it.');
 try {
   await learn();
   const from = history.last;

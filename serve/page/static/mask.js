@@ -15,7 +15,7 @@ export class Mask {
   #seen = null; // the image's blob that is in the dialog
   #current;
 
-  /** current() is the image that is shown: {blob, width}, or null. */
+  /** current() is the image that is shown: {blob, size}, or null. */
   constructor(state, current) {
     this.#state = state;
     this.#current = current;
@@ -57,8 +57,7 @@ export class Mask {
     this.#canvas.width = width;
     this.#canvas.height = height;
     this.#at = { x: width / 2, y: height / 2 };
-    for (const [name, value] of [['--w', width], ['--h', height]]) $('easel').style.setProperty(name, value);
-    $('easel').classList.toggle('pixels', width < FEW);
+    shape($('easel'), { width, height });
     showBlob($('mask-image'), init);
     if (mask) {
       const was = await createImageBitmap(mask);
@@ -71,16 +70,16 @@ export class Mask {
     $('mask-dialog').showModal();
     const shown = this.#current();
     $('mask-result').parentElement.hidden = !shown;
-    if (shown) this.result(shown.blob, shown.width);
+    if (shown) this.result(shown.blob, shown.size);
     this.#canvas.focus({ focusVisible: false });
   }
 
   /** Shows a result beside the mask. */
-  result(blob, width) {
+  result(blob, size) {
     if (!$('mask-dialog').open) return;
     $('mask-result').parentElement.hidden = false;
+    shape($('mask-result').parentElement, size);
     showBlob($('mask-result'), blob);
-    $('mask-result').parentElement.classList.toggle('pixels', width < FEW);
   }
 
   get #radius() { return Math.max(0.5, Math.max(this.#canvas.width, this.#canvas.height) * $('brush-size').valueAsNumber / 200); }
@@ -214,4 +213,11 @@ export class Mask {
     c.drawImage(this.#canvas, 0, 0);
     this.#state.set({ mask: await out.convertToBlob({ type: 'image/png' }) });
   }
+}
+
+/** Gives an element the shape of an image, and its pixels their look. */
+function shape(e, { width, height }) {
+  e.style.setProperty('--w', width || 1);
+  e.style.setProperty('--h', height || 1);
+  e.classList.toggle('pixels', width < FEW);
 }
