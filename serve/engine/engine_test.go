@@ -54,7 +54,7 @@ func TestImages(t *testing.T) {
 	}
 	require.Equal(t, "rpsiii", kinds)
 	info := e.Models()[0]
-	require.Equal(t, Info{Name: "fake", Kind: "consistency model", Classes: []string{"cat face", "dog", "green field"}, Width: 8, Height: 8,
+	require.Equal(t, Info{Name: "fake", Kind: "consistency model", Classes: []string{"cat face", "dog", "green field"}, Width: 8, Height: 8, Images: true,
 		Samplers: []string{"multistep"}, Steps: 1, Loaded: true}, info)
 
 	random := read(ctx, e, Request{})
@@ -66,6 +66,35 @@ func TestImages(t *testing.T) {
 	require.Equal(t, 2, st.Done)
 	require.Equal(t, []string{"fake"}, st.Open)
 	require.Positive(t, st.Bytes)
+}
+
+// A pixel-space model edits input images: with a mask it repaints the white part, and without one it starts from the image.
+func TestEdits(t *testing.T) {
+	e := engineOf(t, Options{Models: []Model{fake{}.with(t)}})
+	init, mask := image.NewRGBA(image.Rect(0, 0, 16, 16)), image.NewGray(image.Rect(0, 0, 8, 8))
+	for i := range init.Pix {
+		init.Pix[i] = 255 // white; the fake makes greys
+	}
+	for i := range 32 {
+		mask.Pix[i] = 255 // the upper half
+	}
+	got := read(ctx, e, Request{Prompt: "cat", Init: init, Mask: mask, N: 2})
+	require.NoError(t, got.err)
+	require.Equal(t, 40, got.as.Steps)
+	require.Len(t, got.images, 2)
+	for _, img := range got.images {
+		above, _, _, _ := img.Image.At(4, 1).RGBA()
+		below, _, _, _ := img.Image.At(4, 6).RGBA()
+		require.Less(t, above, uint32(0x8000))
+		require.Greater(t, below, uint32(0xf000))
+	}
+	for _, strength := range []float64{0, 0.5, 1} {
+		got = read(ctx, e, Request{Prompt: "cat", Init: init, Strength: strength})
+		require.NoError(t, got.err)
+		require.Len(t, got.images, 1)
+		require.Equal(t, image.Pt(8, 8), got.images[0].Image.Bounds().Size())
+	}
+	require.ErrorAs(t, read(ctx, e, Request{Init: init, Mask: image.NewGray(image.Rect(0, 0, 16, 16))}).err, new(*RequestError), "nothing is white")
 }
 
 // What no model can do is refused at once; the rest when the model is known.

@@ -32,7 +32,9 @@ type Request struct {
 	Strength float64       // of Init's change, above 0 to 1; 0: the default
 	LoRAs    []prompt.LoRA // adapters by name, in addition to tags in Prompt
 
-	Previews int           // the number of events with Previews, at most; 0: none
+	// Previews is the number of events with Previews, at most, evenly over the steps; 0: none. A latent diffusion model without a small autoencoder
+	// has none; see [Model.Preview].
+	Previews int
 	Deadline time.Duration // from the start of the request to its end, waiting included; 0: the engine's
 
 	loads bool // only opens the model; see [Engine.Load]
