@@ -129,7 +129,7 @@ func typing(t *testing.T, c *chrome) {
 	name := fmt.Sprintf("a-red-house-%d.png", p.seed())
 	p.until(fmt.Sprintf("document.getElementById('save').download === %q", name))
 	saved := p.save(name)
-	require.Contains(t, parameters(t, saved), fmt.Sprintf("a red house\nSteps: 1, CFG scale: 2.5, Seed: %d,", p.seed()))
+	require.Contains(t, parameters(t, saved), fmt.Sprintf("a red house\nSteps: 4, CFG scale: 2.5, Seed: %d,", p.seed()))
 	p.quiet()
 }
 
@@ -474,6 +474,10 @@ func key(t *testing.T, c *chrome) {
 	s.set("secret", false)
 	p := c.open(t, s.URL, 800, 600)
 	p.until("document.getElementById('key-dialog').open")
+	p.press("Escape") // nobody is held here
+	p.until("!document.getElementById('key-dialog').open && document.querySelector('#notices .error')?.textContent.includes('API key')")
+	p.press("Enter")
+	p.until("document.getElementById('key-dialog').open")
 	p.insert("wrong")
 	p.press("Enter")
 	p.until("document.getElementById('key-dialog').open && document.getElementById('key-text').textContent.includes('refused')")
@@ -501,7 +505,13 @@ func lost(t *testing.T, c *chrome) {
 	s.set("", false)
 	p.shows("after the crash", p.seed())
 	p.until("document.getElementById('lost').hidden")
-	p.quiet("ERR_")
+
+	f.next(engine.ErrClosed) // it is about to end
+	p.insert(" again")
+	p.until("document.getElementById('lost').textContent.includes('stopping')")
+	p.shows("after the crash again", p.seed())
+	p.until("document.getElementById('lost').hidden")
+	p.quiet("ERR_", "503")
 }
 
 // Errors are said in the server's words, a full queue is asked again, and a page without images says why.

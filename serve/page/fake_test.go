@@ -61,7 +61,10 @@ func (f *fake) Images(ctx context.Context, r engine.Request) iter.Seq2[engine.Ev
 			yield(engine.Event{}, refuse)
 			return
 		}
-		is := engine.Resolved{Model: r.Model, Steps: max(r.Steps, 1), Seed: *r.Seed, Width: r.Width, Height: r.Height, Notices: f.notices}
+		is := engine.Resolved{Model: r.Model, Steps: r.Steps, Seed: *r.Seed, Width: r.Width, Height: r.Height, Notices: f.notices}
+		if is.Steps == 0 {
+			is.Steps = f.models[max(slices.IndexFunc(f.models, func(m engine.Info) bool { return m.Name == r.Model }), 0)].Steps
+		}
 		if is.Width == 0 {
 			is.Width, is.Height = 64, 64
 			if r.Model == emoji.Name {

@@ -51,7 +51,8 @@ func TestBuiltin(t *testing.T) {
 	p := c.open(t, s.URL, 1280, 800)
 	nine := "document.querySelectorAll('#frame img').length === 9 && [...document.querySelectorAll('#frame img')].every((i) => i.naturalWidth === 32)"
 	p.until(nine + " && document.getElementById('progress').hidden")
-	p.click("#classes label:nth-of-type(4)") // animals
+	require.Regexp(t, `^Variation 1: [A-Z].*, seed \d+$`, eval[string](p, "document.querySelector('#frame img').alt")) // the name of its class
+	p.click("#classes label:nth-of-type(4)")                                                                           // animals
 	p.until("document.querySelector('#frame img').alt.includes('Animals') && document.getElementById('save').download.startsWith('animals-nature-')")
 	p.click("#frame button:nth-child(2)")
 	seed := p.seed()

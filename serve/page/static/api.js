@@ -64,8 +64,8 @@ export async function pngInfo(blob) {
 }
 
 /**
- * Generates images. on.image({index, bytes, seed}) is called for each, on.preview({index, bytes}) for unfinished ones, on.progress({queued, step, steps})
- * while it waits and works. It returns the server's notices.
+ * Generates images. on.image({index, bytes, seed, label}) is called for each, on.preview({index, bytes}) for unfinished ones, on.progress({queued, step, steps})
+ * while it waits and works. It returns the server's notices and the number of steps.
  */
 export async function generate(params, on, signal) {
   const fields = requestFields(params);
@@ -84,17 +84,19 @@ export async function generate(params, on, signal) {
   const answer = await request(`/v1/images/${path}`, init);
   const notices = new Set();
   let images = 0;
+  let steps = 0;
   const take = (it) => {
     for (const n of it.notices ?? []) notices.add(n);
     const index = it.index ?? images;
     images++;
-    on.image({ index, bytes: fromBase64(it.b64_json), seed: it.seed ?? params.seed + index });
+    steps = it.steps ?? steps;
+    on.image({ index, bytes: fromBase64(it.b64_json), seed: it.seed ?? params.seed + index, label: it.label });
   };
   if (!answer.headers.get('Content-Type')?.startsWith('text/event-stream')) {
     const whole = await answer.json();
     for (const n of whole.notices ?? []) notices.add(n);
     whole.data.forEach(take);
-    return [...notices];
+    return { notices: [...notices], steps: whole.steps ?? steps };
   }
   for await (const event of events(answer.body)) {
     signal?.throwIfAborted();
@@ -106,7 +108,7 @@ export async function generate(params, on, signal) {
     for (const n of event.notices ?? []) notices.add(n);
   }
   if (images === 0) throw new Lost();
-  return [...notices];
+  return { notices: [...notices], steps };
 }
 
 /** The fields of a request. What is left to the model is left out. */

@@ -73,10 +73,10 @@ async function run(signal) {
       if (signal.aborted) return;
       if (first) stage.places(p.n, about);
       first = false;
-      stage.show(it);
+      stage.show({ ...it, about: controls.model?.classes[it.label] });
       if (it.index === 0) mask.result(stage.image(0).blob, stage.size);
     };
-    const notices = await generate(p, {
+    const is = await generate(p, {
       image: show,
       preview: (it) => show({ ...it, preview: true }),
       progress: ({ queued, step, steps }) => {
@@ -86,7 +86,7 @@ async function run(signal) {
       },
     }, signal);
     if (signal.aborted) return;
-    finished(p, about, performance.now() - before, waited, notices);
+    finished(p, about, performance.now() - before, waited, is);
   } catch (e) {
     if (!signal.aborted) failed(e);
   } finally {
@@ -95,11 +95,10 @@ async function run(signal) {
   }
 }
 
-function finished(p, about, ms, waited, notices) {
+function finished(p, about, ms, waited, { notices, steps }) {
   found();
   showNotices([...lately(), ...notices.map((text) => ({ text }))]);
   const { width, height } = stage.size;
-  const steps = p.steps || controls.model?.steps;
   tell([seconds(ms) + (waited > 100 ? `, ${seconds(waited)} of it waiting` : ''), steps && plural(steps, 'step'), `${width} × ${height}`, `seed ${p.seed}`].filter(Boolean).join(' · '));
   const { previews, ...settings } = p;
   shown = { settings: { ...settings, ...(p.init ? { width: state.get('width'), height: state.get('height') } : {}) }, about };
@@ -178,7 +177,8 @@ function lately() { return said.filter(({ at }) => performance.now() - at < READ
 
 function failed(e) {
   tell('');
-  if (e instanceof Lost) lose();
+  if (e instanceof Lost) lose('The server does not answer.');
+  else if (e instanceof ApiError && (e.status === 502 || e.status === 503)) lose('The server is stopping.');
   else if (e instanceof ApiError && e.status === 429) {
     const wait = Math.max(1, e.retryAfter);
     refused(`The server is busy. Trying again in ${plural(wait, 'second')}.`, false);
@@ -212,11 +212,11 @@ function refused(text, error = true) {
 }
 
 /** The server is gone: says so, and looks for it until it is back. */
-function lose() {
+function lose(why) {
   if (lost) return;
   lost = true;
   $('lost').hidden = false;
-  $('lost').textContent = 'The server does not answer. Trying again…';
+  $('lost').textContent = `${why} Trying again…`;
   const look = async () => {
     try {
       await learn();
@@ -255,8 +255,9 @@ function welcome() {
 onKey(async (refused) => {
   $('key-text').textContent = refused ? 'The server refused this key. Enter another one.' : 'This server answers only with a key. It is kept until you close this tab.';
   $('key').value = '';
-  do await ask($('key-dialog')); while (!$('key').value.trim());
-  return $('key').value.trim();
+  const done = await ask($('key-dialog'));
+  if (done && $('key').value.trim()) return $('key').value.trim();
+  throw new ApiError('This server answers only with an API key: press Enter in the prompt to give one.', { status: 401 });
 });
 
 // --- What the user does ---
@@ -317,13 +318,18 @@ function choose(index) {
   $('variations').focus();
 }
 
+let restoring = null; // the entry that was asked for last
+
 /** An entry of the history comes back: its settings and its images, without the server. */
 async function restore(entry) {
+  restoring = entry;
+  const images = await Promise.all(entry.images.map(async (it, index) => ({ ...it, index, bytes: new Uint8Array(await it.blob.arrayBuffer()) })));
+  if (restoring !== entry) return;
   keep();
   stop();
   state.restore(entry.settings, { quiet: true });
-  stage.places(entry.images.length, entry.about);
-  for (const [index, { blob, seed }] of entry.images.entries()) stage.show({ index, seed, bytes: new Uint8Array(await blob.arrayBuffer()) });
+  stage.places(images.length, entry.about);
+  for (const { blob, ...it } of images) stage.show(it);
   const { width, height } = stage.size;
   tell(`${width} × ${height} · seed ${entry.settings.seed} · ${new Date(entry.at).toLocaleString()}`);
   showNotices([]);
@@ -333,11 +339,15 @@ async function restore(entry) {
   $('status').textContent = `Restored: ${entry.about}`;
 }
 
+let saving = null; // the images that the link is for
+
 /** The link to save what is shown: the image, or a sheet of the variations. */
 async function offerSave(p, about) {
   const images = stage.images;
   if (images.length === 0) return;
+  saving = images;
   const blob = images.length === 1 ? images[0].blob : await sheet(images);
+  if (saving !== images) return;
   const link = $('save');
   if (link.href) URL.revokeObjectURL(link.href);
   link.href = URL.createObjectURL(blob);

@@ -47,7 +47,7 @@ export class History {
     this.#adding = this.#adding.catch(() => {}).then(async () => {
       const thumb = await thumbnail(images);
       const { width } = size(images[0].bytes);
-      const entry = { settings, images: images.map(({ blob, seed }) => ({ blob, seed })), thumb, width, about, at: Date.now() };
+      const entry = { settings, images: images.map(({ blob, seed, about: of }) => ({ blob, seed, about: of })), thumb, width, about, at: Date.now() };
       entry.id = await this.#store.add(entry);
       this.#entries.push(entry);
       this.#strip.prepend(this.#item(entry));

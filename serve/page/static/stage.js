@@ -35,7 +35,7 @@ export class Stage {
     images.forEach((img, i) => this.#describe(img, i));
   }
 
-  /** Shows an image in its place: {index, bytes, seed, preview}. */
+  /** Shows an image in its place: {index, bytes, seed, preview, about}; about is for its class, if it was not asked for. */
   show(it) {
     const img = this.#frame.querySelectorAll('img')[it.index];
     if (!img) return;
@@ -71,6 +71,6 @@ export class Stage {
   #describe(img, index) {
     const of = this.#frame.childElementCount > 1 ? `Variation ${index + 1}: ` : 'Generated image: ';
     const seed = this.#shown[index]?.seed;
-    img.alt = of + (this.#alt || 'no prompt') + (seed === undefined ? '' : `, seed ${seed}`);
+    img.alt = of + (this.#shown[index]?.about || this.#alt || 'no prompt') + (seed === undefined ? '' : `, seed ${seed}`);
   }
 }
