@@ -5,6 +5,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,13 +15,13 @@ import (
 	"github.com/onestep-go/onestep/models/builtin"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/sampling/generate"
+	"github.com/onestep-go/onestep/serve"
 	"github.com/onestep-go/onestep/serve/engine"
-	"github.com/onestep-go/onestep/serve/webui"
 	"github.com/onestep-go/onestep/torch/torchtest"
 )
 
-// The Python package webuiapi, as it is, against a server with the built-in model and a tiny Stable Diffusion with adapters: the script asserts what
-// its users see.
+// The Python package webuiapi, as it is, against a server with keys, the built-in model and a tiny Stable Diffusion with adapters: the script
+// asserts what its users see.
 func TestWebUIClientInPython(t *testing.T) {
 	python := torchtest.Python(t, "webuiapi", "PIL")
 	dir := t.TempDir()
@@ -39,9 +40,14 @@ func TestWebUIClientInPython(t *testing.T) {
 	})
 	require.NoError(t, err)
 	defer func() { require.NoError(t, e.Close()) }()
-	server := httptest.NewServer(webui.New(e, webui.Options{}))
+	const key = "a-key-of-this-test"
+	keys, err := serve.ReadKeys(strings.NewReader(key))
+	require.NoError(t, err)
+	handler, err := serve.New(e, serve.Options{Keys: keys})
+	require.NoError(t, err)
+	server := httptest.NewServer(handler)
 	defer server.Close()
-	cmd := exec.Command(python, "testdata/webui_client.py", server.URL)
+	cmd := exec.Command(python, "testdata/webui_client.py", server.URL, key)
 	cmd.WaitDelay = time.Minute
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)

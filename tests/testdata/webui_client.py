@@ -1,4 +1,4 @@
-"""Uses a server by the package webuiapi, and asserts what its users see. Argument: the server's URL."""
+"""Uses a server by the package webuiapi, and asserts what its users see. Arguments: the server's URL, an API key."""
 import base64
 import io
 import sys
@@ -8,7 +8,8 @@ import time
 import webuiapi
 from PIL import Image
 
-api = webuiapi.WebUIApi(baseurl=sys.argv[1] + "/sdapi/v1", sampler="LCM", scheduler="automatic", steps=2)
+base, key = sys.argv[1] + "/sdapi/v1", sys.argv[2]
+api = webuiapi.WebUIApi(baseurl=base, sampler="LCM", scheduler="automatic", steps=2, username="anybody", password=key)
 assert not (api.has_controlnet or api.has_adetailer or api.has_animatediff)
 
 
@@ -20,6 +21,16 @@ def has(notices, *words):
     for word in words:
         assert any(word in n for n in notices), f"no notice of {word} in {notices}"
 
+
+# Without the key, with A1111's form of an error.
+for stranger in (webuiapi.WebUIApi(baseurl=base), webuiapi.WebUIApi(baseurl=base, username="anybody", password="wrong")):
+    assert "key" in stranger.get_options()["detail"]
+    try:
+        stranger.txt2img(prompt="a")
+    except RuntimeError as e:
+        equal(e.args[0], 401)
+    else:
+        raise AssertionError("no error without the key")
 
 # Lists.
 equal(api.util_get_model_names(), ["builtin", "tiny-sd"])
