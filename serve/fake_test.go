@@ -25,6 +25,7 @@ type fake struct {
 	gate  chan struct{} // each image takes one from it; nil: no wait
 	began chan struct{} // gets one for each request that is served; nil: none
 	broke any           // what serving panics with
+	fails error         // of every request
 
 	mu     sync.Mutex
 	status engine.Status
@@ -67,6 +68,10 @@ func (f *fake) Images(ctx context.Context, r engine.Request) iter.Seq2[engine.Ev
 		}
 		if f.broke != nil {
 			panic(f.broke)
+		}
+		if f.fails != nil {
+			yield(engine.Event{}, f.fails)
+			return
 		}
 		side := max(f.side, 8)
 		if !yield(engine.Event{Resolved: &engine.Resolved{Model: "grey", Steps: 1, Width: side, Height: side, Notices: []string{"grey only"}}}, nil) {

@@ -88,8 +88,12 @@ func (s *Server) done(r *http.Request, rec *record, out *writer, took time.Durat
 	}
 	path := s.api.pattern(r.URL.Path)
 	s.metrics.requests.WithLabelValues(path, fmt.Sprint(status)).Inc()
+	var broken *engine.PanicError
+	if errors.As(rec.err, &broken) {
+		s.o.Log.Error("panic", "id", rec.id, "value", quote.Text(fmt.Sprint(broken.Value)), "stack", string(broken.Stack))
+	}
 	level := slog.LevelInfo
-	if isProbe(r.URL.Path) {
+	if isProbe(r.URL.Path) || strings.HasPrefix(r.URL.Path, "/static/") {
 		level = slog.LevelDebug
 	}
 	if !s.o.Log.Enabled(r.Context(), level) {
@@ -196,4 +200,15 @@ func (o *observed) Images(ctx context.Context, r engine.Request) iter.Seq2[engin
 			}
 		}
 	}
+}
+
+// identified is a log handler that adds the id of the request to what is logged of it.
+type identified struct{ slog.Handler }
+
+// Handle implements slog.Handler.
+func (h identified) Handle(ctx context.Context, r slog.Record) error {
+	if rec, ok := ctx.Value(recordKey{}).(*record); ok {
+		r.AddAttrs(slog.String("id", rec.id))
+	}
+	return h.Handler.Handle(ctx, r)
 }

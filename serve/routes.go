@@ -2,6 +2,7 @@ package serve
 
 import (
 	"io"
+	"log/slog"
 	"net/http"
 
 	"github.com/onestep-go/onestep/serve/openai"
@@ -12,9 +13,9 @@ import (
 // routes returns the handler of all paths.
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
-	o := s.o
-	mux.Handle("/v1/", openai.New(s.engine, openai.Options{MaxBody: o.MaxBody, MaxBodies: o.MaxBodies, MaxPixels: o.MaxPixels, BaseURL: o.BaseURL, Log: o.Log}))
-	a1111 := webui.New(s.engine, webui.Options{MaxBody: o.MaxBody, Log: o.Log})
+	o, log := s.o, slog.New(identified{s.o.Log.Handler()})
+	mux.Handle("/v1/", openai.New(s.engine, openai.Options{MaxBody: o.MaxBody, MaxBodies: o.MaxBodies, MaxPixels: o.MaxPixels, BaseURL: o.BaseURL, Log: log}))
+	a1111 := webui.New(s.engine, webui.Options{MaxBody: o.MaxBody, Log: log})
 	mux.Handle("/sdapi/", a1111)
 	mux.Handle("/internal/", a1111)
 	mux.Handle("/", page.New(s.engine, page.Options{MaxSteps: o.MaxSteps, MaxPixels: o.MaxPixels, MaxImages: o.MaxImages}))

@@ -12,6 +12,8 @@ import (
 
 	"github.com/stretchr/testify/assert"
 	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/serve/engine"
 )
 
 func TestProbes(t *testing.T) {
@@ -118,6 +120,15 @@ func TestPanic(t *testing.T) {
 	f.broke = nil
 	res, _ = s.do(t, "POST", generations, `{"prompt": "cat"}`)
 	assert.Equal(t, 200, res.StatusCode)
+
+	log.b.Reset()
+	f.fails = &engine.PanicError{Value: "freed there", Stack: []byte("where")}
+	res, _ = s.do(t, "POST", generations, `{"prompt": "cat"}`)
+	assert.Equal(t, 500, res.StatusCode)
+	assert.Contains(t, log.String(), "stack=where")
+	for line := range strings.Lines(log.String()) {
+		assert.Contains(t, line, "id="+res.Header.Get("X-Request-Id"))
+	}
 
 	// After a part of the answer, the connection ends.
 	s2, err := New(&fake{}, Options{Log: log.logger()})

@@ -232,6 +232,7 @@ func (b bench) jobs() []job {
 		jobs = append(jobs, job{"step of " + name + " bf16", b.here("work", name, "--precision", "bf16", "--runs", b.runs), b.peerMethod(name, halves...), step(0.85)})
 	}
 	jobs = append(jobs, b.lcmLoRAJobs()...)
+	jobs = append(jobs, b.serveJobs()...)
 	if b.sd != "" {
 		jobs = append(jobs, b.sdJobs()...)
 	}
