@@ -9,6 +9,9 @@
 // get, such as the highres fix or an extension's script, is one line each in the reply's info, under the extra key notices, and in the log.
 // Errors have A1111's form, and FastAPI's for fields of the wrong type. No path or URL of a request is opened, and no file is written.
 //
+// Inpainting is A1111's: the mask's edge is soft, by default only the masked part is generated, enlarged, and what is not masked stays as it is
+// to the bit. Samplers have A1111's names. A model that does not have the sampler that a client sends, as all do, uses its own.
+//
 // A1111 has one user and one state. Here each client has its own, by its API key or address: the model chosen with options, what progress
 // reports, and what interrupt and skip end. The number of clients remembered is bounded. interrupt ends all requests of the client, whose
 // replies have the images that are finished; skip ends only the one that is generated, and those that wait go on.

@@ -41,7 +41,7 @@ func (q *request) note(format string, args ...any) {
 const (
 	mostImages = 1000
 	mostSteps  = 1000
-	mostSide   = 1 << 16
+	mostSide   = 1 << 14
 	mostScale  = 1000
 )
 
