@@ -115,10 +115,12 @@ func TestDiffusion(t *testing.T) {
 	}
 	for field, r := range map[string]Request{
 		"Prompt": {Prompt: "a <lora:inkwahs:1>"}, "LoRAs": {LoRAs: []prompt.LoRA{{Name: "../ink", Weight: 1}}}, "Negative": {Negative: "a <lora:inkwash:1>"},
+		"Prompt ": {Prompt: strings.Repeat("BREAK ", 1000)}, // more chunks than a text encoder should have to encode
 	} {
 		err := read(ctx, e, r).err
 		var refused *RequestError
 		require.ErrorAs(t, err, &refused, field)
+		require.Equal(t, strings.TrimSpace(field), refused.Field)
 		require.NotContains(t, err.Error(), adapters, "the server's paths are its own")
 		if field == "Prompt" {
 			require.ErrorContains(t, err, "inkwash?")

@@ -129,7 +129,10 @@ func (e *Engine) accept(ctx context.Context, r Request) (*job, error) {
 	j := &job{r: r, m: m, mail: newMailbox(), came: time.Now()}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	for j.by != m.known && !e.refusing { // known since it was first open, and anew when it is opened again
+	for j.by != m.known { // known since it was first open, and anew when it is opened again
+		if err := e.room(); err != nil { // before anything is looked up
+			return nil, err
+		}
 		j.by = m.known
 		e.mu.Unlock()
 		j.is, err = j.by.resolve(r, e.o)
@@ -138,12 +141,8 @@ func (e *Engine) accept(ctx context.Context, r Request) (*job, error) {
 			return nil, err
 		}
 	}
-	switch {
-	case e.refusing:
-		return nil, ErrClosed
-	case len(e.live)-e.begun >= e.o.Queue:
-		e.count.refused++
-		return nil, ErrFull
+	if err := e.room(); err != nil {
+		return nil, err
 	}
 	j.ctx, j.cancel = context.WithTimeout(ctx, r.Deadline)
 	j.unwait = context.AfterFunc(j.ctx, func() {
@@ -161,6 +160,18 @@ func (e *Engine) accept(ctx context.Context, r Request) (*job, error) {
 	e.tellPlaces()
 	e.changed.Broadcast()
 	return j, nil
+}
+
+// room returns an error if a further request cannot wait.
+func (e *Engine) room() error {
+	switch {
+	case e.refusing:
+		return ErrClosed
+	case len(e.live)-e.begun >= e.o.Queue:
+		e.count.refused++
+		return ErrFull
+	}
+	return nil
 }
 
 // check reports what cannot work with any model, fills in the engine's defaults, and finds the model.

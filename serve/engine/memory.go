@@ -12,7 +12,7 @@ func (e *Engine) openWanted() {
 		if j.m.at != closed || e.stopping {
 			continue
 		}
-		victims, ok := e.room(j.m)
+		victims, ok := e.memoryFor(j.m)
 		if !ok || j.passed < patience && slices.ContainsFunc(victims, e.wanted) {
 			continue
 		}
@@ -24,8 +24,8 @@ func (e *Engine) openWanted() {
 	}
 }
 
-// room returns the models to close before m is opened, the least recently used ones; false: there is not enough memory for now.
-func (e *Engine) room(m *model) (victims []*model, ok bool) {
+// memoryFor returns the models to close before m is opened, the least recently used ones; false: there is not enough memory for now.
+func (e *Engine) memoryFor(m *model) (victims []*model, ok bool) {
 	if e.o.Memory == 0 {
 		return nil, true
 	}

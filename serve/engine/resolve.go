@@ -156,10 +156,15 @@ func (p *profile) diffusion(is *resolved, r Request, made image.Point, adapters 
 	case r.Init != nil && !p.encodes:
 		return refuse("Init", "the model's autoencoder has only a decoder and cannot encode an input image")
 	}
-	for field, tags := range map[string][]prompt.LoRA{"Prompt": tagsOf([]string{r.Prompt}), "LoRAs": r.LoRAs} {
-		if err := present(field, tags, adapters); err != nil {
-			return err
-		}
+	tags := tagsOf([]string{r.Prompt})
+	if len(tags) > maxLoRAs {
+		return refuse("Prompt", "want at most %d adapters, got %d", maxLoRAs, len(tags))
+	}
+	if err := present("Prompt", tags, adapters); err != nil {
+		return err
+	}
+	if err := present("LoRAs", r.LoRAs, adapters); err != nil {
+		return err
 	}
 	is.Prompts, is.Negative, is.LoRAs = []string{r.Prompt}, r.Negative, r.LoRAs
 	is.Width, is.Height = made.X, made.Y
@@ -272,5 +277,9 @@ func requestError(err error) error {
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, torch.ErrFreed):
 		return err
 	}
-	return refuse("Prompt", "%s", strings.TrimPrefix(err.Error(), "prompt 1: "))
+	text := strings.TrimPrefix(err.Error(), "prompt 1: ")
+	if strings.HasPrefix(text, "the negative prompt") {
+		return &RequestError{"Negative", text}
+	}
+	return &RequestError{"Prompt", text}
 }

@@ -123,6 +123,7 @@ func TestResolve(t *testing.T) {
 		"pixel sampler":  {p: sd1, r: Request{Sampler: "multistep"}, want: func(is *resolved) { is.Width, is.Height, is.as.Width, is.as.Height = 512, 512, 512, 512 }, notice: []string{"multistep"}},
 		"no sampler":     {p: sd1, r: Request{Sampler: "dpmxx"}, field: "Sampler"},
 		"no adapters":    {p: sd1, r: Request{Prompt: "a <lora:ink:1>"}, field: "Prompt"},
+		"many adapters":  {p: sd1, r: Request{Prompt: strings.Repeat("<lora:ink:1>", 17)}, field: "Prompt"},
 		"of the request": {p: sd1, r: Request{LoRAs: []prompt.LoRA{{Name: "ink", Weight: 1}}}, field: "LoRAs"},
 	} {
 		t.Run(name, func(t *testing.T) {
