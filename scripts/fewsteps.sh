@@ -5,7 +5,8 @@
 #   scripts/fewsteps.sh OUT MODEL SET DATA [PART ...]
 #
 # MODEL is the teacher, a snapshot of emoji_ldm.sh, SET its dataset.toml, and DATA a directory with the WebDataset shards
-# noto-64.tar.gz and fluent3d-256.tar. The comparison needs the weights of EfficientNet-Lite0 in the data directory (docs/evaluation.md).
+# noto-64.tar.gz and fluent3d-256.tar. The latter is unpacked into OUT/style.data with captions such as "an emoji of red apple": the teacher does
+# not know the word 3d, and draws other things with it. The comparison needs the weights of EfficientNet-Lite0 in the data directory (docs/evaluation.md).
 #
 # PART is one of lcm, full, table (which needs both), style, few (which needs lcm) and style-table (which needs lcm, style and few); by default
 # all, in this order. Parts that do not need each other may run at the same time. Environment variables, with their defaults:
@@ -21,9 +22,9 @@ shift 4
 [ $# -gt 0 ] || set -- lcm full table style few style-table
 here=$(cd "$(dirname "$0")" && pwd)
 onestep=${ONESTEP:-$here/../bin/onestep}
-style=$data/fluent3d-256.tar
+style=$out/style.data
 features=${XDG_DATA_HOME:-$HOME/.local/share}/onestep/efficientnet_lite0.safetensors
-for file in "$set" "$data/noto-64.tar.gz" "$style"; do
+for file in "$set" "$data/noto-64.tar.gz" "$data/fluent3d-256.tar"; do
 	[ -r "$file" ] || { echo "$file: no such file" >&2; exit 1; }
 done
 for part; do
@@ -34,6 +35,12 @@ for part; do
 	esac
 done
 mkdir -p "$out"
+if [ ! -d "$style" ]; then
+	new=$(mktemp -d "$style.XXXX")
+	tar -xf "$data/fluent3d-256.tar" --exclude='*.json' -C "$new"
+	find "$new" -name '*.txt' -exec sed -i 's/^a 3d emoji of /an emoji of /' {} +
+	mv -T "$new" "$style" 2>/dev/null || rm -r "$new" # another part was faster
+fi
 
 # train COMMAND NAME STEPS PROMPTS FLAG ... trains OUT/NAME. With one thread a run repeats bit by bit.
 train() {

@@ -5,6 +5,7 @@ import (
 	"image"
 	"image/color"
 	"strings"
+	"unicode"
 	"unicode/utf8"
 
 	"golang.org/x/image/draw"
@@ -15,7 +16,7 @@ import (
 
 // Sheet is a table of images of one size.
 type Sheet struct {
-	Columns []string // headings; long ones are broken into lines at spaces
+	Columns []string // headings; long ones are broken into lines
 	Rows    []Row
 }
 
@@ -88,17 +89,23 @@ func (t Sheet) Draw() image.Image {
 	return img
 }
 
-// lines breaks a text at spaces, so that lines have at most some letters if words are no longer.
+// lines breaks a text at spaces, and longer words of letters with a hyphen, so that lines have at most so many letters. Numbers stay whole.
 func lines(text string, letters int) (all []string) {
 	for _, word := range strings.Fields(text) {
 		if last := len(all) - 1; last >= 0 && utf8.RuneCountInString(all[last]+" "+word) <= letters {
 			all[last] += " " + word
 			continue
 		}
-		all = append(all, word)
+		rest := []rune(word)
+		for letters > 1 && len(rest) > letters && !strings.ContainsFunc(word, notLetter) {
+			all, rest = append(all, string(rest[:letters-1])+"-"), rest[letters-1:]
+		}
+		all = append(all, string(rest))
 	}
 	return all
 }
+
+func notLetter(r rune) bool { return !unicode.IsLetter(r) }
 
 // write draws a word at a position on its baseline.
 func write(img draw.Image, word string, x, y int) {

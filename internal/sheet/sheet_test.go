@@ -28,7 +28,8 @@ func TestDraw(t *testing.T) {
 
 // Headings that are longer than a column become several lines, at the bottom of which the images begin.
 func TestLongHeadings(t *testing.T) {
-	require.Equal(t, []string{"slice of", "pizza", "extraordinarily", "long"}, lines("slice of pizza  extraordinarily long", 8))
+	require.Equal(t, []string{"slice of", "pizza", "automob-", "ile long"}, lines("slice of pizza  automobile long", 8))
+	require.Equal(t, []string{"t=0.00203"}, lines("t=0.00203", 8))
 	require.Empty(t, lines("", 8))
 	cell := image.NewGray(image.Rect(0, 0, 56, 56))
 	img := Sheet{Columns: []string{"slice of pizza", "cat"}, Rows: []Row{{Name: "é", Cells: []image.Image{cell, cell}}}}.Draw()

@@ -132,7 +132,7 @@ func (o options) part(name, data, prompts string, rows []row) error {
 }
 
 // shortened leaves out the style of prompts, which their grid need not repeat.
-var shortened = strings.NewReplacer("a flat emoji of ", "", "a 3d emoji of ", "")
+var shortened = strings.NewReplacer("a flat emoji of ", "", "an emoji of ", "")
 
 // result is what was measured of a row.
 type result struct {
