@@ -14,7 +14,7 @@ import (
 func (s *Server) routes() http.Handler {
 	mux := http.NewServeMux()
 	o, log := s.o, slog.New(identified{s.o.Log.Handler()})
-	mux.Handle("/v1/", openai.New(s.engine, openai.Options{MaxBody: o.MaxBody, MaxBodies: o.MaxBodies, MaxPixels: o.MaxPixels, BaseURL: o.BaseURL, Log: log}))
+	mux.Handle("/v1/", openai.New(s.engine, openai.Options{MaxBody: o.MaxBody, MaxPixels: o.MaxPixels, BaseURL: o.BaseURL, Log: log}))
 	a1111 := webui.New(s.engine, webui.Options{MaxBody: o.MaxBody, Log: log})
 	mux.Handle("/sdapi/", a1111)
 	mux.Handle("/internal/", a1111)

@@ -24,6 +24,6 @@
 //
 // # Limits
 //
-// Bodies, images, the number of bodies that are read at once and the memory of images served by URL are bounded by [Options]. Input images are
-// reduced to the size of the largest image that is generated. No path or URL of a request is opened.
+// Bodies, images and the memory of images served by URL are bounded by [Options]; how many bodies there are at once is up to what is in front of the
+// handler. Input images are reduced to the size of the largest image that is generated. No path or URL of a request is opened.
 package openai

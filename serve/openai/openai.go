@@ -22,9 +22,8 @@ type Engine interface {
 
 // Options configure a handler. Zero fields have the defaults given.
 type Options struct {
-	MaxBody   int64 // bytes of a request; 0: 64 MiB
-	MaxBodies int64 // bytes of all requests that are being read; 0: 512 MiB
-	MaxImage  int   // bytes of an input image's file; 0: 32 MiB
+	MaxBody  int64 // bytes of a request; 0: 64 MiB
+	MaxImage int   // bytes of an input image's file; 0: 32 MiB
 	// MaxPixels is the number of pixels of the largest image that is generated; input images are reduced to it; 0: 1024².
 	MaxPixels int
 
@@ -46,7 +45,6 @@ type handler struct {
 	engine   Engine
 	mux      *http.ServeMux
 	files    files
-	bodies   budget
 	times    times
 	decoding chan struct{} // images that are decoded at once
 	started  time.Time
@@ -55,7 +53,6 @@ type handler struct {
 // New returns a handler of the paths below /v1 that generates with an engine.
 func New(e Engine, o Options) http.Handler {
 	o.MaxBody = or(o.MaxBody, 64<<20)
-	o.MaxBodies = max(or(o.MaxBodies, 512<<20), o.MaxBody)
 	o.MaxImage = or(o.MaxImage, 32<<20)
 	o.MaxPixels = or(o.MaxPixels, 1024*1024)
 	o.FileBytes = or(o.FileBytes, 64<<20)
@@ -65,7 +62,7 @@ func New(e Engine, o Options) http.Handler {
 	}
 	h := &handler{
 		Options: o, engine: e, mux: http.NewServeMux(), started: time.Now(), decoding: make(chan struct{}, runtime.GOMAXPROCS(0)),
-		files: files{most: o.FileBytes, life: o.FileLife}, bodies: budget{most: o.MaxBodies},
+		files: files{most: o.FileBytes, life: o.FileLife},
 	}
 	h.route("/v1/images/generations", h.images(generation), http.MethodPost)
 	h.route("/v1/images/edits", h.images(edit), http.MethodPost)

@@ -16,8 +16,8 @@ import (
 
 // Limits of parameters. What a model can do is up to the engine.
 const (
-	maxPrompt   = 32000 // characters, as OpenAI
-	maxName     = 1000  // likewise, of models, samplers and adapters
+	maxPrompt   = 10_000 // characters, of which the engine takes as many bytes
+	maxName     = 1000   // of models, samplers and adapters
 	maxSide     = 1 << 14
 	maxInt      = 1 << 20 // of images and steps
 	maxList     = 100     // adapters, classes

@@ -39,8 +39,7 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, forms bool) (*inp
 	if r.Header.Get("Content-Type") == "" {
 		kind, err = "application/json", nil
 	}
-	body := h.bodies.body(w, r, h.MaxBody)
-	defer body.Close()
+	body := http.MaxBytesReader(w, r.Body, h.MaxBody)
 	switch {
 	case err == nil && kind == "application/json":
 		return readJSON(body)

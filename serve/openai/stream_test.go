@@ -5,8 +5,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
-	"net/http"
-	"net/http/httptest"
 	"strings"
 	"testing"
 
@@ -103,21 +101,4 @@ func TestStreamFails(t *testing.T) {
 	assert.Equal(t, "internal_error", all[1].Error.Code)
 	a := post(t, h, generations, `{"prompt": "a", "n": 2}`) // of a reply that has not begun it is the reply
 	assert.Equal(t, 500, a.status)
-}
-
-// Bodies that are read at once share a budget, which is whole again when they are done.
-func TestBudget(t *testing.T) {
-	h := New(&fake{}, Options{MaxBody: 1000, MaxBodies: 1000}).(*handler)
-	body := `{"prompt": "` + strings.Repeat("a", 500) + `"}`
-	require.Equal(t, 200, post(t, h, generations, body).status)
-	assert.Zero(t, h.bodies.used.Load())
-	h.bodies.used.Add(600) // of another request
-	a := post(t, h, generations, body)
-	assert.Equal(t, 429, a.status)
-	assert.NotEmpty(t, a.header.Get("Retry-After"))
-	assert.EqualValues(t, 600, h.bodies.used.Load())
-	r := httptest.NewRequest(http.MethodPost, edits, strings.NewReader("--b\r\nContent-Disposition: form-data; name=\"image\"; filename=\"a\"\r\n\r\n"+strings.Repeat("x", 500)))
-	r.Header.Set("Content-Type", "multipart/form-data; boundary=b")
-	assert.Equal(t, 429, do(t, h, r).status)
-	assert.EqualValues(t, 600, h.bodies.used.Load())
 }
