@@ -57,7 +57,7 @@ for part; do
 	lcm) train train-lcm lcm "${STEPS_LCM:-2000}" emoji_prompts.txt --data "$set" --lora --rank 32 --skip 100 --w-min 1 --w-max 1 --lr 0.0003 ;;
 	full) train train-lcm full "${STEPS_FULL:-3000}" emoji_prompts.txt --data "$set" --skip 100 --w-min 0.5 --w-max 2.5 --lr 0.0002 --target-ema 0.9 --ema 0.99 ;;
 	style) train train-lora style "${STEPS_STYLE:-2000}" style_prompts.txt --data "$style" --rank 32 --lr 0.0003 --val-guidance 2 ;;
-	few) train train-lora few "${STEPS_STYLE:-2000}" style_prompts.txt --data "$style" --rank 32 --lr 0.0003 --few-step "$out/lcm/best.safetensors" ;;
+	few) train train-lora few "${STEPS_STYLE:-2000}" style_prompts.txt --data "$style" --rank 32 --lr 0.0003 --few-step "$(ls "$out"/lcm/model-*.safetensors | tail -1)" ;;
 	table | style-table)
 		bin=$(mktemp -d)
 		trap 'rm -rf "$bin"' EXIT
