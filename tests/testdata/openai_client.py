@@ -1,4 +1,7 @@
-"""What users of the Python package openai do, against the server in the first argument, whose models are builtin and tiny-sd."""
+"""What users of the Python package openai do.
+
+Arguments: the URL of a server whose models are builtin and tiny-sd, its key, and the URL of one that refuses: /full, /stopping.
+"""
 import base64
 import io
 import sys
@@ -7,8 +10,8 @@ import urllib.request
 import openai
 from PIL import Image, ImageDraw
 
-url = sys.argv[1]
-client = openai.OpenAI(base_url=url + "/v1", api_key="none", max_retries=0, timeout=120)
+url, key, refuses = sys.argv[1:]
+client = openai.OpenAI(base_url=url + "/v1", api_key=key, max_retries=0, timeout=120)
 
 
 def opened(b64):
@@ -116,12 +119,14 @@ with raises(openai.BadRequestError, param="prompt"):
     client.images.generate(model="builtin", prompt="no such class")
 with raises(openai.BadRequestError, param="image", code="invalid_image"):
     client.images.edit(image=b"not an image", prompt="animals")
+with raises(openai.AuthenticationError, type="authentication_error"):
+    client.with_options(api_key="wrong").models.list()
 with raises(openai.NotFoundError, code="model_not_found"):
     client.images.generate(model="missing", prompt="animals")
 with raises(openai.RateLimitError, code="rate_limit_exceeded"):
-    client.with_options(base_url=url + "/full/v1").images.generate(prompt="animals")
+    client.with_options(base_url=refuses + "/full/v1").images.generate(prompt="animals")
 with raises(openai.RateLimitError, code="rate_limit_exceeded"):
-    client.with_options(base_url=url + "/full/v1").images.generate(prompt="animals", stream=True)
+    client.with_options(base_url=refuses + "/full/v1").images.generate(prompt="animals", stream=True)
 with raises(openai.InternalServerError, code="server_stopping", status_code=503):
-    client.with_options(base_url=url + "/stopping/v1").images.generate(prompt="animals")
+    client.with_options(base_url=refuses + "/stopping/v1").images.generate(prompt="animals")
 print("every check passed")
