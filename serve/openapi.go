@@ -9,6 +9,7 @@ import (
 
 	"go.yaml.in/yaml/v3"
 
+	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/serve/openai"
 	"github.com/onestep-go/onestep/serve/page"
 	"github.com/onestep-go/onestep/serve/webui"
@@ -123,14 +124,14 @@ func merge(into, from map[string]any, keys ...string) error {
 			if there, exists := to[name].(map[string]any); exists && ok && key == "components" {
 				for name, v := range below {
 					if there[name] != nil {
-						return fmt.Errorf("OpenAPI document: two components %s", name)
+						return fmt.Errorf("OpenAPI document: two components %s", quote.Text(name))
 					}
 					there[name] = v
 				}
 				continue
 			}
 			if to[name] != nil {
-				return fmt.Errorf("OpenAPI document: %s twice", name)
+				return fmt.Errorf("OpenAPI document: %s twice", quote.Text(name))
 			}
 			to[name] = v
 		}

@@ -63,11 +63,6 @@ func served(t *testing.T, args ...string) (line string, errs *synced, stop func(
 	return line, errs, stop
 }
 
-func urlOf(line string) string {
-	url, _, _ := strings.Cut(line[strings.Index(line, "http://"):], " ")
-	return url
-}
-
 func post(t *testing.T, url, body string, headers ...string) (int, string) {
 	t.Helper()
 	r, err := http.NewRequest("POST", url, strings.NewReader(body))
