@@ -6,7 +6,8 @@
 //	http.Handle("/sdapi/v1/", webui.New(e, webui.Options{}))
 //
 // Requests have A1111's names and forms, and its leniency: numbers may be strings, null is the default. What a request asks for and does not
-// get, such as the highres fix or an extension's script, is one line each in the reply's info, under the extra key notices, and in the log.
+// get, such as the highres fix or an extension's script, is one line each in the reply's info, under the extra key notices, and in the log; the
+// engine's notices are in info, too, and logged by package serve.
 // Errors have A1111's form, and FastAPI's for fields of the wrong type. No path or URL of a request is opened, and no file is written.
 //
 // Inpainting is A1111's: the mask's edge is soft, by default only the masked part is generated, enlarged, and what is not masked stays as it is

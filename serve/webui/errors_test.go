@@ -117,4 +117,8 @@ func TestLog(t *testing.T) {
 	require.Contains(t, log.String(), "key 3")
 	require.Contains(t, log.String(), "txt2img")
 	require.NotContains(t, log.String(), "secret prompt")
+	log.Reset()
+	f.notices = []string{"of the engine"}
+	requireNotices(t, post(t, h, "key 3", "/sdapi/v1/txt2img", `{}`), "of the engine")
+	require.Empty(t, log.String(), "package serve logs it")
 }

@@ -60,10 +60,10 @@ func (s *server) generate(w http.ResponseWriter, r *http.Request, q *request, ta
 	} else {
 		q.note("interrupted after %d of %d images", len(got.images), q.N)
 	}
+	s.note(nil, r, q.notices) // package serve logs the engine's
 	for _, n := range got.as.Notices {
 		q.note("%s", n)
 	}
-	s.note(nil, r, q.notices)
 	info, texts := s.info(q, got, j.started)
 	out := reply{Images: []string{}, Parameters: q.form.parameters(task == "img2img")}
 	if q.send {
