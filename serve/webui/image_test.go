@@ -83,8 +83,8 @@ func TestMask(t *testing.T) {
 	require.Equal(t, []int{255, 0}, sides(f.last().Mask))
 	require.Equal(t, image.Pt(20, 10), f.last().Mask.Bounds().Size())
 
-	got = post(t, h, "a", "/sdapi/v1/img2img", body(halfMask(20, 10), `, "inpainting_fill": 0, "mask_round": false`))
-	requireNotices(t, got, "mask_round", "inpainting_fill 0")
+	got = post(t, h, "a", "/sdapi/v1/img2img", body(halfMask(20, 10), `, "inpainting_fill": 2, "mask_round": false`))
+	requireNotices(t, got, "mask_round", "inpainting_fill 2")
 	got = post(t, h, "a", "/sdapi/v1/img2img", body(halfMask(20, 10), `, "inpainting_fill": 1, "mask_round": true`))
 	require.Empty(t, got.info.Notices)
 	status, _, _ := call(t, h, "a", "POST", "/sdapi/v1/img2img", body(halfMask(20, 10), `, "mask_blur_x": 1e9`))
@@ -110,6 +110,37 @@ func TestMaskBlur(t *testing.T) {
 	require.Equal(t, "4", got.info.Extra["Mask blur"])
 	require.Equal(t, "4", infotext.Parse(texts[0].Value).Get("Mask blur"))
 	require.Equal(t, got.info.Texts[0], texts[0].Value)
+}
+
+// Where the mask is white, the model gets the colours around it, or the input image.
+func TestFill(t *testing.T) {
+	f, h := newFake()
+	input, mask := image.NewGray(image.Rect(0, 0, 60, 20)), image.NewGray(image.Rect(0, 0, 60, 20))
+	for i := range input.Pix {
+		switch x := i % 60; {
+		case x < 20:
+			input.Pix[i] = 40
+		case x < 40:
+			input.Pix[i], mask.Pix[i] = 255, 255
+		default:
+			input.Pix[i] = 200
+		}
+	}
+	for fill, want := range map[string][]int{"0": {40, 40, 200, 200}, "1": {40, 255, 255, 200}} {
+		post(t, h, "a", "/sdapi/v1/img2img", fmt.Sprintf(`{"init_images": [%q], "mask": %q, "mask_blur": 0, "inpaint_full_res": false, "inpainting_fill": %s}`,
+			pngOf(t, input), pngOf(t, mask), fill))
+		row := []int{}
+		for x := range 60 {
+			row = append(row, shade(f.last().Init, x, 10))
+		}
+		require.Equal(t, []int{want[0], want[3]}, []int{row[19], row[40]}, "what is kept")
+		require.InDelta(t, want[1], row[20], 5)
+		require.InDelta(t, want[2], row[39], 5)
+		require.True(t, fill == "1" || slices.IsSorted(row), "%d", row)
+	}
+	// Without anything to keep there are no colours around it.
+	post(t, h, "a", "/sdapi/v1/img2img", fmt.Sprintf(`{"init_images": [%q], "mask": %q}`, grey(t, 8, 8, 100), grey(t, 8, 8, 255)))
+	require.Equal(t, 100, shade(f.last().Init, 4, 4))
 }
 
 // A1111's default is to generate the masked part alone, enlarged, and to put it in its place.

@@ -3,7 +3,6 @@ package webui
 import (
 	"image"
 	"image/draw"
-	"math"
 	"strconv"
 
 	"github.com/onestep-go/onestep/sampling/texttoimage/infotext"
@@ -39,8 +38,9 @@ func (q *request) inpaint(mode int) {
 	}
 	padding, _ := f.integer("inpaint_full_res_padding", 0, mostSide)
 	only := f.flag("inpaint_full_res", true)
-	if fill, ok := f.integer("inpainting_fill", 0, 3); ok && fill != 1 {
-		q.note("inpainting_fill %d is not used: repainting starts from the input image (1)", fill)
+	fill, _ := f.integer("inpainting_fill", 0, 3)
+	if fill > 1 {
+		q.note("inpainting_fill %d is not used: repainting starts from the colours around the mask (0)", fill)
 	}
 	if f.err() != nil {
 		return
@@ -65,7 +65,11 @@ func (q *request) inpaint(mode int) {
 	for i, v := range part.Pix { // models know no shades
 		part.Pix[i] = v >> 7 * 255
 	}
-	q.Init, q.Mask = cut(input, q.repaint.part), part
+	given := cut(input, q.repaint.part)
+	if fill != 1 {
+		given = filled(given, part)
+	}
+	q.Init, q.Mask = given, part
 }
 
 // over returns the input image with a generated one where the mask is white: of the input's size if only a part was generated, and otherwise of
@@ -138,56 +142,4 @@ func inProportion(part image.Rectangle, w, h int, whole image.Rectangle) image.R
 	part.Min.X, part.Max.X = widen(part.Min.X, part.Max.X, part.Dy()*w/h, whole.Dx())
 	part.Min.Y, part.Max.Y = widen(part.Min.Y, part.Max.Y, part.Dx()*h/w, whole.Dy())
 	return part
-}
-
-// blurred returns a mask blurred by standard deviations in x and y, in pixels: by three box filters, which are near a Gaussian.
-func blurred(m *image.Gray, x, y float64) *image.Gray {
-	w, h := m.Rect.Dx(), m.Rect.Dy()
-	out := image.NewGray(m.Rect)
-	copy(out.Pix, m.Pix)
-	line := make([]uint8, max(w, h))
-	byX, byY := boxes(x), boxes(y)
-	for i := range byX {
-		for row := range h {
-			box(out.Pix[row*w:], 1, line[:w], byX[i])
-		}
-		for column := range w {
-			box(out.Pix[column:], w, line[:h], byY[i])
-		}
-	}
-	return out
-}
-
-// boxes returns the radii of three box filters with the variance d² together: a box of width w has (w² - 1)/12.
-func boxes(d float64) (radii [3]int) {
-	small := int((math.Sqrt(4*d*d+1) - 1) / 2)
-	variance := func(radius int) float64 { return float64(4*radius*radius+4*radius) / 12 }
-	larger := int(math.Round((d*d - 3*variance(small)) / (variance(small+1) - variance(small))))
-	for i := range radii {
-		radii[i] = small
-		if i < larger {
-			radii[i]++
-		}
-	}
-	return radii
-}
-
-// box averages each of the values that lie a stride apart with its neighbours up to a radius. line is for use within.
-func box(values []uint8, stride int, line []uint8, radius int) {
-	n := len(line)
-	if radius == 0 {
-		return
-	}
-	for i := range line {
-		line[i] = values[i*stride]
-	}
-	at := func(i int) int { return int(line[min(max(i, 0), n-1)]) }
-	sum, width := 0, 2*radius+1
-	for i := -radius; i <= radius; i++ {
-		sum += at(i)
-	}
-	for i := range n {
-		values[i*stride] = uint8((sum + width/2) / width)
-		sum += at(i+radius+1) - at(i-radius)
-	}
 }

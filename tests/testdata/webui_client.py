@@ -89,7 +89,7 @@ kept = (16, 0, 32, 32)
 equal(painted.image.crop(kept).tobytes(), start.crop(kept).tobytes())
 inverted = api.img2img(images=[start], mask_image=mask, prompt="an apple", seed=3, width=32, height=32, inpainting_mask_invert=1)
 assert painted.image.tobytes() != inverted.image.tobytes()
-has(inverted.info["notices"], "inpainting_fill")
+has(api.img2img(images=[start], mask_image=mask, prompt="a", width=32, height=32, inpainting_fill=2).info["notices"], "inpainting_fill")
 
 # Settings of images.
 read = api.png_info(one.image)
