@@ -607,33 +607,3 @@ func accessible(t *testing.T, c *chrome) {
 		p.quiet()
 	}
 }
-
-// Parts that no user sees alone.
-func units(t *testing.T, c *chrome) {
-	p := c.open(t, serve(t, &fake{models: []engine.Info{diffusion}}).URL, 800, 600)
-	p.first()
-	// The history is bounded by entries and by bytes.
-	require.Equal(t, 50, eval[int](p, `import('/static/store.js').then(({ surplus }) => surplus(Array.from({ length: 250 }, () =>
-		({ images: [{ blob: { size: 1 } }], thumb: { size: 1 }, settings: {} }))).length)`))
-	require.Equal(t, 3, eval[int](p, `import('/static/store.js').then(({ surplus }) => surplus(Array.from({ length: 5 }, () =>
-		({ images: [{ blob: { size: 100 << 20 } }], thumb: { size: 1 }, settings: { init: { size: 1 } } }))).length)`))
-	// Two slow images, one after the other, are too slow.
-	require.Equal(t, []bool{false, false, false, true, false}, eval[[]bool](p, `import('/static/pace.js').then(({ Pace }) => { const pace = new Pace(); return [6000, 100, 6000, 6000, 6000].map((ms) => pace.slow(ms)); })`))
-	// A damaged file, and one that decompresses to much, have no texts.
-	bomb := file(t, 8, 8, vision.Text{Keyword: vision.Parameters, Value: "é" + string(bytes.Repeat([]byte("a"), 3<<20))})
-	require.Empty(t, eval[map[string]string](p, fmt.Sprintf(`import('/static/png.js').then(({ texts }) => texts(new Uint8Array(%s)))`, numbers(bomb[:60]))))
-	long := eval[map[string]int](p, fmt.Sprintf(`import('/static/png.js').then(({ texts }) => texts(new Uint8Array(%s))).then((t) => Object.fromEntries(Object.entries(t).map(([k, v]) => [k, v.length])))`, numbers(bomb)))
-	for _, n := range long {
-		require.LessOrEqual(t, n, 1<<20)
-	}
-	p.quiet()
-}
-
-func numbers(data []byte) string {
-	list := make([]int, len(data))
-	for i, b := range data {
-		list[i] = int(b)
-	}
-	text, _ := json.Marshal(list)
-	return string(text)
-}

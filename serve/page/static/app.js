@@ -6,14 +6,15 @@ import { $, ask, element, icon, plural, seconds } from './dom.js';
 import { History } from './history.js';
 import { Input } from './input.js';
 import { Latest } from './live.js';
+import { refused, say, showNotices, showProgress, tell } from './lines.js';
 import { Mask } from './mask.js';
 import { Pace } from './pace.js';
-import { size, withTextsOf } from './png.js';
+import { size } from './png.js';
+import { offerSave } from './save.js';
 import { Stage } from './stage.js';
 import { State, newSeed } from './state.js';
 
 const SETTLED = 1200; // ms after which an image that is shown is one to keep
-const READ = 6000; // ms in which a line is read
 const RETRY = 1500; // ms between two attempts to find a lost server
 const FIRST = 'a cat'; // the prompt that a new user finds
 const TINY = 64; // pixels: of a model whose images are so small, and quick, a new user finds a grid
@@ -97,14 +98,14 @@ async function run(signal) {
 
 function finished(p, about, ms, waited, { notices, steps }) {
   found();
-  showNotices([...lately(), ...notices.map((text) => ({ text }))]);
+  showNotices(notices);
   const { width, height } = stage.size;
   tell([seconds(ms) + (waited > 100 ? `, ${seconds(waited)} of it waiting` : ''), steps && plural(steps, 'step'), `${width} × ${height}`, `seed ${p.seed}`].filter(Boolean).join(' · '));
   const { previews, ...settings } = p;
   shown = { settings: { ...settings, ...(p.init ? { width: state.get('width'), height: state.get('height') } : {}) }, about };
   staged = shown;
   history.current = null;
-  offerSave(p, about);
+  offerSave(stage.images, stage.size, p.seed, about);
   clearTimeout(settling);
   settling = setTimeout(settle, SETTLED);
   const wasLoaded = controls.model?.loaded;
@@ -138,41 +139,6 @@ function keep() {
 
 function describe(p) { return p.prompt || (controls.model?.classes.length ? 'any class' : 'no prompt'); }
 
-// --- Lines of text ---
-
-let showing = 0; // of the progress bar: quick requests have none
-
-function tell(text, working = false) {
-  $('meta').textContent = text;
-  if (working && $('progress').hidden && !showing) showing = setTimeout(() => { $('progress').hidden = false; }, 150);
-}
-
-function showProgress(part) {
-  if (part === null) {
-    clearTimeout(showing);
-    showing = 0;
-    $('progress').hidden = true;
-    $('progress').removeAttribute('value');
-  } else {
-    $('progress').value = part;
-  }
-}
-
-function showNotices(list) {
-  $('notices').replaceChildren(...list.map(({ text, error }) => element('li', { textContent: text, className: error ? 'error' : '' })));
-}
-
-let said = []; // what was said of late: {text, error, at}
-
-/** Says something, long enough to be read even if images come meanwhile. */
-function say(text, error = false) {
-  said = [...lately(), { text, error, at: performance.now() }];
-  showNotices(said);
-  $('status').textContent = text;
-}
-
-function lately() { return said.filter(({ at }) => performance.now() - at < READ); }
-
 // --- Errors ---
 
 function failed(e) {
@@ -203,12 +169,6 @@ async function again(e) {
   }
   if (controls.model?.kind) latest.ask();
   else refused(e.message);
-}
-
-/** Says why there is no image, until there is one. */
-function refused(text, error = true) {
-  showNotices([...lately(), { text, error }]);
-  $('status').textContent = text;
 }
 
 /** The server is gone: says so, and looks for it until it is back. */
@@ -252,8 +212,8 @@ function welcome() {
   $('prompt').select();
 }
 
-onKey(async (refused) => {
-  $('key-text').textContent = refused ? 'The server refused this key. Enter another one.' : 'This server answers only with a key. It is kept until you close this tab.';
+onKey(async (wrong) => {
+  $('key-text').textContent = wrong ? 'The server refused this key. Enter another one.' : 'This server answers only with a key. It is kept until you close this tab.';
   $('key').value = '';
   const done = await ask($('key-dialog'));
   if (done && $('key').value.trim()) return $('key').value.trim();
@@ -312,7 +272,7 @@ function choose(index) {
   shown = { settings: state.settings(), about: describe(state.values) };
   staged = shown;
   history.current = null;
-  offerSave(shown.settings, shown.about);
+  offerSave(stage.images, stage.size, it.seed, shown.about);
   const { width, height } = stage.size;
   tell(`${width} × ${height} · seed ${it.seed}`);
   $('variations').focus();
@@ -335,40 +295,8 @@ async function restore(entry) {
   showNotices([]);
   shown = staged = null;
   history.current = entry.id;
-  offerSave(entry.settings, entry.about);
+  offerSave(stage.images, stage.size, entry.settings.seed, entry.about);
   $('status').textContent = `Restored: ${entry.about}`;
-}
-
-let saving = null; // the images that the link is for
-
-/** The link to save what is shown: the image, or a sheet of the variations. */
-async function offerSave(p, about) {
-  const images = stage.images;
-  if (images.length === 0) return;
-  saving = images;
-  const blob = images.length === 1 ? images[0].blob : await sheet(images);
-  if (saving !== images) return;
-  const link = $('save');
-  if (link.href) URL.revokeObjectURL(link.href);
-  link.href = URL.createObjectURL(blob);
-  const words = about.toLowerCase().normalize('NFKD').replace(/[^\p{L}\p{N}]+/gu, '-').replace(/^-+|-+$/g, '').slice(0, 60);
-  link.download = `${words || 'image'}-${p.seed}${images.length > 1 ? `-${images.length}` : ''}.png`;
-  link.removeAttribute('aria-disabled');
-}
-
-/** All variations in one PNG, with the settings of the first. */
-async function sheet(images) {
-  const { width, height } = stage.size;
-  const columns = Math.ceil(Math.sqrt(images.length));
-  const canvas = new OffscreenCanvas(width * columns, height * Math.ceil(images.length / columns));
-  const c = canvas.getContext('2d');
-  for (const [i, { blob }] of images.entries()) {
-    const bitmap = await createImageBitmap(blob);
-    c.drawImage(bitmap, (i % columns) * width, Math.floor(i / columns) * height);
-    bitmap.close();
-  }
-  const bytes = new Uint8Array(await (await canvas.convertToBlob({ type: 'image/png' })).arrayBuffer());
-  return withTextsOf(bytes, images[0].bytes);
 }
 
 $('save').addEventListener('click', () => keep());
