@@ -88,7 +88,7 @@ func (f *fake) Images(ctx context.Context, r engine.Request) iter.Seq2[engine.Ev
 			}
 			m := image.NewGray(image.Rect(0, 0, side, side))
 			for p := range m.Pix {
-				m.Pix[p] = byte(p * p >> 3) // which does not compress
+				m.Pix[p] = byte(uint32(p) * uint32(p) * 2654435761 >> 11) // which does not compress
 			}
 			if !yield(engine.Event{Step: i + 1, Steps: max(r.N, 1)}, nil) || !yield(engine.Event{Image: &engine.Image{Image: m, Seed: uint64(i), Label: -1}}, nil) {
 				return
