@@ -47,6 +47,10 @@ func TestServeDocs(t *testing.T) {
 	}
 	text, err := os.ReadFile("../docs/serve.md")
 	require.NoError(t, err)
+	for _, m := range regexp.MustCompile(`\]\(([^)#:]+)\)`).FindAllStringSubmatch(string(text), -1) {
+		_, err := os.Stat("../docs/" + m[1])
+		require.NoError(t, err)
+	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	_, port, err := net.SplitHostPort(ln.Addr().String())
