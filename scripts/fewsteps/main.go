@@ -53,21 +53,6 @@ type options struct {
 
 	n        int
 	guidance float64
-	full     string // the full latent consistency model
-}
-
-// last returns the last snapshot of a run. The best one by validation is another: the loss of a distillation is lowest at its beginning,
-// where the student is its teacher, whose predictions at neighbouring timesteps are near each other.
-func (o options) last(run string) (string, error) {
-	all, err := filepath.Glob(filepath.Join(o.out, run, "model-[0-9]*"))
-	if err != nil {
-		return "", err
-	}
-	all = slices.DeleteFunc(all, func(path string) bool { return strings.HasSuffix(path, ".rejected") })
-	if len(all) == 0 {
-		return "", fmt.Errorf("%s: no snapshot", filepath.Join(o.out, run))
-	}
-	return slices.Max(all), nil
 }
 
 // row is a way to generate images.
@@ -84,15 +69,7 @@ func (o options) run() error {
 	if o.only != "" && o.only != "few" && o.only != "style" {
 		return fmt.Errorf("-part: want few or style, got %q", o.only)
 	}
-	last := map[string]string{}
-	for _, run := range map[string][]string{"": {"lcm", "full", "style", "few"}, "few": {"lcm", "full"}, "style": {"lcm", "style", "few"}}[o.only] {
-		var err error
-		if last[run], err = o.last(run); err != nil {
-			return err
-		}
-	}
-	o.full = last["full"]
-	adapter := func(run string) []string { return []string{"--lora", last[run]} }
+	adapter := func(run string) []string { return []string{"--lora", filepath.Join(o.out, run, "best.safetensors")} }
 	guided := []string{"--guidance", strconv.FormatFloat(o.guidance, 'g', -1, 64)}
 	lcm := append(adapter("lcm"), "--sampler", "lcm")
 	var few []row
@@ -199,7 +176,7 @@ func (o options) measured(r row, data string) (got result, err error) {
 func (o options) args(r row) []string {
 	model := o.model
 	if r.file == "full" {
-		model = o.full
+		model = filepath.Join(o.out, "full")
 	}
 	return append([]string{"--model", model, "--steps", strconv.Itoa(r.steps), "--seed", "1", "--threads", "1", "--quiet"}, r.args...)
 }
