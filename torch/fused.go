@@ -2,7 +2,10 @@ package torch
 
 import "sync/atomic"
 
-var opNormSiLU = newOp("onestep::norm_silu")
+var (
+	opNormSiLU = newOp("onestep::norm_silu")
+	opConv3x3  = newOp("onestep::conv3x3")
+)
 
 var plain atomic.Bool
 
@@ -21,4 +24,15 @@ func (t *Tensor) GroupNormSiLU(s *Scope, groups int, w, b *Tensor, eps float64) 
 	}
 	c := call{op: opNormSiLU, s: s}
 	return c.t(t).t(w).t(b).int(groups).float(eps).one()
+}
+
+// Conv3x3 is [Tensor.Conv2D] with padding 1 for w [out, in, 3, 3], by Winograd's formula where this library has kernels for it: on the CPU in
+// float32, for t in channels-last order and multiples of 16 channels. That takes a third to a half of the time, and rounds five times as much
+// as the plain sum, 1e-6 of the results' root mean square. The backward pass keeps t and w only. Anything else goes to Conv2D.
+func (t *Tensor) Conv3x3(s *Scope, w, b *Tensor) *Tensor {
+	if plain.Load() {
+		return t.Conv2D(s, w, b, Conv2DOptions{Padding: 1})
+	}
+	c := call{op: opConv3x3, s: s}
+	return c.t(t).t(w).opt(b).one()
 }

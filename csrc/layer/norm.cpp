@@ -4,9 +4,9 @@
 // the input alone is kept. Sums are exact to float32 whatever the mean: values are shifted by a first one, and partial sums added in double.
 // What has no kernel here (other types and layouts, tangents, second derivatives) goes through libtorch's operators.
 #include "guard.h"
+#include "kernel.h"
 
 #include <ATen/Functions.h>
-#include <ATen/TensorIterator.h>
 #include <torch/csrc/autograd/autograd.h>
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
@@ -23,19 +23,6 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-// Kernels are written for vectors of 16 numbers, which the compiler maps to what the processor has. Each is compiled three times, and the
-// loader chooses.
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
-#define CT_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
-constexpr bool compiled = true;
-#else
-#define CT_CLONES
-constexpr bool compiled = false;  // without vectors libtorch's operators are faster
-#endif
-#define CT_INLINE inline __attribute__((always_inline))
-
-constexpr int64_t lanes = 16;
-typedef float Vec __attribute__((vector_size(64)));
 typedef int32_t Ints __attribute__((vector_size(64)));
 typedef uint32_t Words __attribute__((vector_size(64)));
 typedef uint16_t Halves __attribute__((vector_size(32)));
@@ -460,21 +447,6 @@ CT_CLONES void forward_float(const Job &j, int64_t from, int64_t to) { forward_i
 CT_CLONES void forward_bfloat16(const Job &j, int64_t from, int64_t to) { forward_items<BFloat16>(j, from, to); }
 CT_CLONES void backward_float(const Job &j, int64_t from, int64_t to) { backward_items<Float>(j, from, to); }
 CT_CLONES void backward_bfloat16(const Job &j, int64_t from, int64_t to) { backward_items<BFloat16>(j, from, to); }
-
-// Runs f on all items, on the threads of libtorch's operators: a tensor iterator over one byte per item, which nobody touches, shares
-// them out.
-template <class F>
-void share(int64_t items, const F &f) {
-  const at::Tensor places = at::empty({items}, at::kByte);
-  const auto *base = static_cast<const char *>(places.data_ptr());
-  auto iter = at::TensorIteratorConfig().check_all_same_dtype(false).resize_outputs(false).add_output(places).build();
-  iter.for_each(
-      [&](char **data, const int64_t *, int64_t n) {
-        const int64_t from = data[0] - base;
-        f(from, from + n);
-      },
-      /*grain_size=*/1);
-}
 
 // ---- the operator --------------------------------------------------------------------------------------------------
 

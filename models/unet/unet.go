@@ -248,7 +248,7 @@ func (u *UNet) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *t
 // many channels if SiLU follows, but none with forward-mode derivatives.
 func (u *UNet) lastIsFaster(s *torch.Scope, in, x *torch.Tensor) bool {
 	c := u.config
-	return in.DType() == torch.BFloat16 && x.DType() == torch.Float32 && x.IsContiguous() && !x.Device().IsCUDA() &&
+	return (in.DType() == torch.BFloat16 || in.DType() == torch.Float32) && x.DType() == torch.Float32 && x.IsContiguous() && !x.Device().IsCUDA() &&
 		c.Channels%16 == 0 && !c.ScaleShift && torch.Fused() && !s.InJVP()
 }
 

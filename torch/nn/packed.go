@@ -63,7 +63,7 @@ func (p *packed) conv(s *torch.Scope, c Conv2D, x *torch.Tensor, by ...Adapter) 
 	if plain && !p.built && p.byPatches(c, x, shape) {
 		return x.ProductConv2D(s, p.unpacked(s, c.Weight, x.DType(), by), c.Bias, c.Opt)
 	}
-	if plain || len(shape) != 4 || !p.packs(x) {
+	if plain || len(shape) != 4 || !p.packs(x) || p.built && c.winograd(x) {
 		return c.apply(s, x, p.unpacked(s, c.Weight, x.DType(), by))
 	}
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {

@@ -1,0 +1,144 @@
+// 3×3 convolutions of stride 1 and padding 1 as one operator on the CPU in float32: onestep::conv3x3(x, weight, bias).
+//
+// oneDNN has direct kernels only. Winograd's formula (winograd.h) needs a quarter of their products. Weights are transformed in each call,
+// some output channels at a time, and images some tiles at a time, so that what a call takes beside its result is bounded. Every number is
+// the same sum in the same order whatever the threads. What has no kernel here (other types and orders in memory, tangents, second
+// derivatives) goes to libtorch's operators.
+#include "guard.h"
+#include "winograd.h"
+
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/library.h>
+
+namespace ct {
+
+namespace {
+
+using torch::autograd::AutogradContext;
+using torch::autograd::variable_list;
+using winograd::places;
+
+constexpr int64_t weights_at_once = 16 << 20;  // bytes of transformed weights, unless a single panel takes more
+constexpr int64_t tiles_at_once = 16 << 20;    // bytes of transformed tiles for the gradient of the weights
+constexpr int64_t most_sums = 64 << 20;        // bytes of sums for it; larger ones go to libtorch
+
+at::Tensor plain(const at::Tensor &x, const at::Tensor &weight, const std::optional<at::Tensor> &bias) {
+  return at::conv2d(x, weight, bias, 1, 1);
+}
+
+// Whether the kernels can compute this.
+bool takes(const at::Tensor &x, const at::Tensor &weight, const std::optional<at::Tensor> &bias) {
+  if (winograd::kernels() == nullptr || x.dim() != 4 || weight.dim() != 4 || weight.size(2) != 3 || weight.size(3) != 3) return false;
+  for (const at::Tensor *t : {&x, &weight, bias && bias->defined() ? &*bias : &x})
+    if (!t->is_cpu() || t->scalar_type() != at::kFloat || t->layout() != at::kStrided || t->numel() == 0) return false;
+  const int64_t c = x.size(1), k = weight.size(0);
+  if (bias && bias->defined() && (bias->dim() != 1 || bias->size(0) != k)) return false;
+  return weight.size(1) == c && c % lanes == 0 && k % lanes == 0 && !x.is_contiguous() && x.is_contiguous(at::MemoryFormat::ChannelsLast);
+}
+
+winograd::Images images(const at::Tensor &x) { return {x.size(0), x.size(2), x.size(3), x.size(1)}; }
+
+float *data(const at::Tensor &t) { return t.data_ptr<float>(); }
+
+at::Tensor scratch(int64_t numbers) { return at::empty({numbers}, at::kFloat); }
+
+// The convolution of x [n, in, h, w] in channels-last order with weight [k, c, 3, 3], or for the way back with the weights turned around.
+at::Tensor convolve(const at::Tensor &x, const at::Tensor &weight, const std::optional<at::Tensor> &bias, bool back) {
+  const auto *kernels = winograd::kernels();
+  const at::Tensor w = weight.contiguous(), added = bias && bias->defined() ? bias->contiguous() : at::Tensor();
+  winograd::Weights ws = {data(w), w.size(0), w.size(1), back};
+  const int64_t in = ws.in(), out = back ? ws.c : ws.k, threads = at::get_num_threads();
+  const at::Tensor y = at::empty({x.size(0), out, x.size(2), x.size(3)}, x.options(), at::MemoryFormat::ChannelsLast);
+
+  winograd::Convolution cv = {images(x), data(x), nullptr, added.defined() ? data(added) : nullptr, data(y), out};
+  cv.chunk = std::min<int64_t>(in <= 64 ? 12 : in <= 256 ? 24 : 48, (cv.im.tiles() + threads - 1) / threads);
+  const int64_t chunks = (cv.im.tiles() + cv.chunk - 1) / cv.chunk;
+
+  const int64_t each = places * in * winograd::panel * static_cast<int64_t>(sizeof(float));
+  const int64_t at_once = std::min(out, std::max<int64_t>(1, weights_at_once / each) * winograd::panel);
+  ws.out = at_once;
+  const at::Tensor u = scratch(places * ws.stride());
+  ws.u = data(u);
+  cv.u = ws.u;
+  for (int64_t first = 0; first < out; first += at_once) {
+    ws.first = cv.first = first;
+    ws.out = cv.out = std::min(at_once, out - first);
+    cv.stride = ws.stride();
+    cv.parts = std::clamp<int64_t>((threads + chunks - 1) / chunks, 1, (cv.out + winograd::panel - 1) / winograd::panel);
+    share(ws.items(), [&](int64_t from, int64_t to) { kernels->weights(ws, from, to); });
+    share(cv.items(), [&](int64_t from, int64_t to) {
+      const at::Tensor room = scratch(cv.scratch());
+      kernels->convolve(cv, data(room), from, to);
+    });
+  }
+  return y;
+}
+
+// The gradient of the weight for the input x and the gradient dy, both in channels-last order.
+at::Tensor weight_gradient(const at::Tensor &x, const at::Tensor &dy, const at::Tensor &weight) {
+  const auto *kernels = winograd::kernels();
+  const int64_t c = x.size(1), k = dy.size(1), size = sizeof(float);
+  const at::Tensor dw = at::empty(weight.sizes(), weight.options(), at::MemoryFormat::Contiguous);
+  const at::Tensor zeros = at::zeros({std::max(c, k)}, at::kFloat);
+  winograd::Gradient g = {images(x), data(x), data(dy), data(zeros), k};
+  g.dw = data(dw);
+  // The sums are read and written once a chunk: a larger chunk for more of them.
+  g.chunk = std::min({std::clamp<int64_t>(c * k / (c + k), 24, 192), std::max<int64_t>(1, tiles_at_once / (places * (c + k) * size)), g.im.tiles()});
+  const at::Tensor v = scratch(places * g.vs()), d = scratch(places * g.ds()), sums = scratch(places * g.ss());
+  g.v = data(v);
+  g.d = data(d);
+  g.sums = data(sums);
+  for (g.first = 0; g.first < g.im.tiles(); g.first += g.chunk) {
+    g.n = std::min(g.chunk, g.im.tiles() - g.first);
+    share(g.n, [&](int64_t from, int64_t to) { kernels->tiles(g, from, to); });
+    share(places, [&](int64_t from, int64_t to) { kernels->products(g, from, to); });
+  }
+  share(c / lanes * (k / lanes), [&](int64_t from, int64_t to) { kernels->gradient(g, from, to); });
+  return dw;
+}
+
+// libtorch's gradients of input, weight and bias, those that are wanted; differentiable.
+variable_list plain_gradients(const at::Tensor &dy, const at::Tensor &x, const at::Tensor &weight, std::array<bool, 3> wanted) {
+  const std::vector<int64_t> one = {1, 1};
+  auto [dx, dw, db] = at::convolution_backward(dy, x, weight, c10::IntArrayRef({weight.size(0)}), one, one, one, false, {0, 0}, 1, wanted);
+  return {dx, dw, db};
+}
+
+struct Conv3x3 : public torch::autograd::Function<Conv3x3> {
+  static at::Tensor forward(AutogradContext *ctx, const at::Tensor &x, const at::Tensor &weight, const std::optional<at::Tensor> &bias) {
+    ctx->save_for_backward({x, weight});
+    ctx->saved_data["bias"] = bias && bias->defined();
+    return convolve(x, weight, bias, false);
+  }
+
+  static variable_list backward(AutogradContext *ctx, variable_list grads) {
+    const auto saved = ctx->get_saved_variables();
+    const at::Tensor &x = saved[0], &weight = saved[1];
+    const std::array<bool, 3> wanted = {ctx->needs_input_grad(0), ctx->needs_input_grad(1),
+                                        ctx->saved_data["bias"].toBool() && ctx->needs_input_grad(2)};
+    if (c10::GradMode::is_enabled()) return plain_gradients(grads[0], x, weight, wanted);  // second derivatives
+    const at::Tensor dy = grads[0].contiguous(at::MemoryFormat::ChannelsLast);
+    variable_list out(3);
+    if (wanted[0]) out[0] = convolve(dy, weight, std::nullopt, true);
+    if (wanted[1]) {
+      const int64_t sums = places * weight.size(0) * weight.size(1) * static_cast<int64_t>(sizeof(float));
+      out[1] = sums <= most_sums ? weight_gradient(x, dy, weight) : plain_gradients(dy, x, weight, {false, true, false})[1];
+    }
+    if (wanted[2]) out[2] = dy.sum({0, 2, 3});
+    return out;
+  }
+};
+
+at::Tensor conv3x3(const at::Tensor &x, const at::Tensor &weight, const std::optional<at::Tensor> &bias) {
+  if (carries_tangent(x) || carries_tangent(weight) || carries_tangent(bias) || !takes(x, weight, bias))
+    return plain(x, weight, bias);
+  const bool grad = c10::GradMode::is_enabled() && (x.requires_grad() || weight.requires_grad() || (bias && bias->defined() && bias->requires_grad()));
+  if (grad) return Conv3x3::apply(x, weight, bias);
+  return convolve(x, weight, bias, false);
+}
+
+}  // namespace
+
+}  // namespace ct
+
+TORCH_LIBRARY_FRAGMENT(onestep, m) { m.def("conv3x3(Tensor x, Tensor weight, Tensor? bias) -> Tensor", &ct::conv3x3); }

@@ -1,0 +1,27 @@
+package nn
+
+import "github.com/onestep-go/onestep/torch"
+
+// winograd reports whether the layer computes x [B, in, H, W] by [torch.Tensor.Conv3x3], where that was measured to be faster than libtorch's
+// convolution. It does not depend on whether gradients are wanted: a checkpointed block repeats its bits.
+func (c Conv2D) winograd(x *torch.Tensor) bool {
+	o := c.Opt
+	if o.Padding != 1 || o.Stride > 1 || o.Dilation > 1 || o.Groups > 1 || !torch.Fused() || x.DType() != torch.Float32 || x.Device().IsCUDA() {
+		return false
+	}
+	in, kernel := x.Shape(), c.Weight.Shape()
+	if len(in) != 4 || kernel[2] != 3 || kernel[3] != 3 || in[1]%16 != 0 || kernel[0]%16 != 0 || x.IsContiguous() || !x.IsChannelsLast() {
+		return false
+	}
+	return winogradPays(in[0], in[1], kernel[0], in[2], in[3])
+}
+
+// winogradPays is the rule for a convolution of n images of h×w pixels from in to out channels. A call transforms the weight anew, which takes
+// as long as the convolution of about 100 pixels, and longer where the transformed weight does not fit the cache.
+func winogradPays(n, in, out, h, w int) bool {
+	least := 256
+	if in*out > 640*640 {
+		least = 1024
+	}
+	return n*h*w >= least
+}
