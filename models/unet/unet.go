@@ -244,8 +244,8 @@ func (u *UNet) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *t
 }
 
 // lastIsFaster reports whether the network takes images x to channels-last order inside, for which in is x in the type that it computes in.
-// That pays off in bfloat16 on the CPU, where oneDNN's convolutions then reorder no images; in float32 it does not. Norms have kernels for as
-// many channels if SiLU follows, but none with forward-mode derivatives.
+// That pays off on the CPU: in bfloat16 oneDNN's convolutions then reorder no images, and in float32 there are kernels for them
+// ([torch.Tensor.Conv3x3]). Norms have kernels for as many channels if SiLU follows, but none with forward-mode derivatives.
 func (u *UNet) lastIsFaster(s *torch.Scope, in, x *torch.Tensor) bool {
 	c := u.config
 	return (in.DType() == torch.BFloat16 || in.DType() == torch.Float32) && x.DType() == torch.Float32 && x.IsContiguous() && !x.Device().IsCUDA() &&
