@@ -10,6 +10,9 @@
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
 
+#include <array>
+#include <vector>
+
 namespace ct {
 
 namespace {
