@@ -17,6 +17,9 @@ import (
 	"github.com/stretchr/testify/require"
 )
 
+// patience is for machines that do other things: what does not come true takes so long to fail.
+const patience = time.Minute
+
 // chrome is a headless Chromium, driven by the DevTools protocol over pipes: JSON messages that end with a zero byte, which needs no library.
 type chrome struct {
 	writing sync.Mutex
@@ -157,7 +160,7 @@ func (c *chrome) call(t *testing.T, session, method string, params, out any) {
 		if out != nil {
 			require.NoError(t, json.Unmarshal(r.Result, out))
 		}
-	case <-time.After(20 * time.Second):
+	case <-time.After(patience):
 		require.FailNow(t, method+": no reply")
 	}
 }
@@ -299,7 +302,7 @@ func (p *tab) do(js string) {
 // until waits until an expression is true.
 func (p *tab) until(js string) {
 	p.t.Helper()
-	end := time.Now().Add(15 * time.Second)
+	end := time.Now().Add(patience)
 	for !eval[bool](p, "Boolean("+js+")") {
 		if time.Now().After(end) {
 			p.screenshot(filepath.Join(p.t.ArtifactDir(), "failed.png"))

@@ -24,7 +24,7 @@ import (
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
-// fake is an engine whose images have one colour, that of the prompt and the seed. A prompt with "slow" takes a second.
+// fake is an engine whose images have one colour, that of the prompt and the seed. A prompt with "slow" takes long.
 type fake struct {
 	models  []engine.Info
 	notices []string
@@ -82,7 +82,7 @@ func (f *fake) Images(ctx context.Context, r engine.Request) iter.Seq2[engine.Ev
 				f.mu.Unlock()
 				yield(engine.Event{}, ctx.Err())
 				return
-			case <-time.After(time.Second):
+			case <-time.After(20 * time.Second):
 			}
 		}
 		for i := range max(r.N, 1) {
@@ -100,7 +100,7 @@ func (f *fake) Images(ctx context.Context, r engine.Request) iter.Seq2[engine.Ev
 // last waits until a request came for which a condition holds, and returns it.
 func (f *fake) last(t *testing.T, ok func(r engine.Request) bool) engine.Request {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
 		f.mu.Lock()
 		all := slices.Clone(f.requests)
 		f.mu.Unlock()

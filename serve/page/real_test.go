@@ -34,11 +34,7 @@ func openBuiltin() (*generate.Model, error) {
 }
 
 // The page and the built-in model, from the first image to one that gives its settings back.
-func TestBuiltin(t *testing.T) {
-	if testing.Short() {
-		t.Skip("starts a browser")
-	}
-	c := browser(t)
+func builtinModel(t *testing.T, c *chrome) {
 	e, err := engine.New(engine.Options{Models: []engine.Model{{Name: "builtin", Open: openBuiltin}}})
 	require.NoError(t, err)
 	t.Cleanup(func() { require.NoError(t, e.Close()) })
