@@ -22,7 +22,7 @@ func TestCrowd(t *testing.T) {
 	goroutines, tensors := countGoroutines(), torch.Live()
 	var accepted, observed atomic.Int64
 	models, counts := several(t, 3, fake{before: func(int) { time.Sleep(time.Duration(rand.IntN(200)) * time.Microsecond) }})
-	e, err := New(Options{Models: models, Memory: 250, Queue: 60, Observe: func(Observation) { observed.Add(1) }})
+	e, err := New(Options{Models: models, Memory: 250, Queue: 40, Observe: func(Observation) { observed.Add(1) }})
 	require.NoError(t, err)
 	var all sync.WaitGroup
 	var ends [5]atomic.Int64
@@ -38,7 +38,7 @@ func TestCrowd(t *testing.T) {
 				case 0:
 					time.AfterFunc(time.Duration(dice.IntN(20))*time.Millisecond, cancel)
 				case 1:
-					r.Deadline = time.Duration(1+dice.IntN(20)) * time.Millisecond
+					r.Deadline = time.Duration(dice.IntN(20))*time.Millisecond + 1
 				case 2:
 					r.Prompt = "cow"
 				}

@@ -16,15 +16,13 @@ type profile struct {
 	Info
 	pixels *checkpoint.Description // of a pixel-space model; nil: of Stable Diffusion
 
-	few    bool // few-step: a consistency model, or a model for the samplers LCM and TCD
-	guided bool // uses a guidance scale
+	few bool // few-step: a consistency model, or a model for the samplers LCM and TCD
 
 	// Of Stable Diffusion.
 	factor    int            // width and height are multiples of it
 	distilled bool           // the network takes the guidance scale as an input
 	scales    weights.Scales // with which it was distilled
 	inpaints  bool           // needs an input image and a mask
-	encodes   bool           // takes an input image
 }
 
 // profileOf reads what an open model is.
@@ -37,12 +35,16 @@ func profileOf(m *generate.Model) (*profile, error) {
 			checkpoint.Consistency: "consistency model", checkpoint.Denoiser: "denoiser", checkpoint.Trajectory: "trajectory model",
 		}[d.Kind]
 		p.few = d.Kind != checkpoint.Denoiser
-		p.guided = d.Network.Guidance() || !p.few && d.Network.Classes() > 0 && d.Network.NullClass() >= 0
-		p.Images, p.Guided = true, p.guided
+		p.Guided = d.Network.Guidance() || !p.few && d.Network.Classes() > 0 && d.Network.NullClass() >= 0
+		p.Images = true
 		p.Height, p.Width = shape[1], shape[2]
-		p.Steps = 1
-		if !p.few {
-			p.Steps = max(len(d.Levels), 18)
+		switch {
+		case p.few:
+			p.Steps = 1
+		case d.Levels != nil: // progressively distilled
+			p.Steps = len(d.Levels)
+		default:
+			p.Steps = 18
 		}
 		for i := range d.Network.Classes() {
 			name := fmt.Sprint(i)
@@ -65,12 +67,11 @@ func profileOf(m *generate.Model) (*profile, error) {
 		}
 	}
 	sampler, _ := texttoimage.DefaultSampler(config, d.Distilled())
-	p.Kind, p.Prompts, p.guided = d.Kind.String(), true, true
+	p.Kind, p.Prompts, p.Guided = d.Kind.String(), true, true
 	p.Width, p.Height = d.Size()
 	p.factor, p.distilled, p.scales, p.inpaints = d.VAE.Factor(), d.Distilled(), d.Guidance, d.Inpaints()
 	half, ok := d.VAE.(interface{ Encodes() bool })
-	p.encodes = !ok || half.Encodes()
-	p.Images, p.Guided = p.encodes, p.guided
+	p.Images = !ok || half.Encodes()
 	p.few = isFew(sampler)
 	p.Steps = 25
 	if p.few {

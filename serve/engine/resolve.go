@@ -153,7 +153,7 @@ func (p *profile) diffusion(is *resolved, r Request, made image.Point, adapters 
 	switch {
 	case p.inpaints && (r.Init == nil || r.Mask == nil):
 		return refuse("Init", "this is an inpainting model: want an input image and a mask")
-	case r.Init != nil && !p.encodes:
+	case r.Init != nil && !p.Images:
 		return refuse("Init", "the model's autoencoder has only a decoder and cannot encode an input image")
 	}
 	tags := tagsOf([]string{r.Prompt})

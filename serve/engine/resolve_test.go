@@ -55,8 +55,8 @@ func TestResolve(t *testing.T) {
 	many := profileWith(t, labelled, edm, classes)
 	plain := profileWith(t, small, edm, nil)
 	blank := image.NewGray(image.Rect(0, 0, 40, 20))
-	sd1 := &profile{Info: Info{Kind: "Stable Diffusion 1", Width: 512, Height: 512, Steps: 25, Prompts: true}, factor: 8, encodes: true, guided: true}
-	lcm := &profile{Info: Info{Width: 512, Height: 512, Steps: 4}, factor: 8, encodes: true, guided: true, few: true, distilled: true, scales: weights.Scales{Min: 3, Max: 13}}
+	sd1 := &profile{Info: Info{Kind: "Stable Diffusion 1", Width: 512, Height: 512, Steps: 25, Prompts: true, Images: true, Guided: true}, factor: 8}
+	lcm := &profile{Info: Info{Width: 512, Height: 512, Steps: 4, Images: true, Guided: true}, factor: 8, few: true, distilled: true, scales: weights.Scales{Min: 3, Max: 13}}
 	for name, c := range map[string]struct {
 		p      *profile
 		r      Request
@@ -172,5 +172,24 @@ func TestResolve(t *testing.T) {
 func TestTogether(t *testing.T) {
 	for _, c := range [][3]int{{32, 16, 16}, {64, 16, 16}, {128, 16, 4}, {256, 16, 1}, {512, 16, 1}, {32, 2, 2}} {
 		require.Equal(t, c[2], together(image.Pt(c[0], c[0]), c[1]))
+	}
+}
+
+// What a model is for, by default, is known from its description.
+func TestProfile(t *testing.T) {
+	small := mlp.Config{Shape: []int{3, 8, 8}, Width: 4, Depth: 1}
+	for _, c := range []struct {
+		p      *profile
+		kind   string
+		steps  int
+		guided bool
+	}{
+		{profileWith(t, small, consistency, nil), "consistency model", 1, false},
+		{profileWith(t, small, edm, nil), "denoiser", 18, false},
+		{profileWith(t, small, edm, func(d *checkpoint.Description) { d.Levels = []float64{80, 5} }), "denoiser", 2, false},
+		{profileWith(t, mlp.Config{Shape: []int{3, 8, 8}, Width: 4, Depth: 1, Classes: 2}, edm, nil), "denoiser", 18, true},
+		{profileWith(t, mlp.Config{Shape: []int{3, 8, 8}, Width: 4, Depth: 1, Until: true}, func(net network.Network) any { return &models.Trajectory{Net: net} }, nil), "trajectory model", 1, false},
+	} {
+		require.Equal(t, []any{c.kind, c.steps, c.guided, true, false}, []any{c.p.Kind, c.p.Steps, c.p.Guided, c.p.Images, c.p.Prompts})
 	}
 }

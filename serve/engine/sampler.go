@@ -78,7 +78,7 @@ func (p *profile) guidance(asked float64, sampler string, note notes) float64 {
 	if asked == 0 || asked == 1 {
 		return asked
 	}
-	if !p.guided {
+	if !p.Guided {
 		note.add("the guidance scale %.4g has no effect: the model does not use it", asked)
 		return 0
 	}
