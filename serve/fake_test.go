@@ -21,7 +21,6 @@ import (
 
 // fake is an engine that generates grey images, one after the other for each request.
 type fake struct {
-	side  int           // of the images; 0: 8
 	gate  chan struct{} // each image takes one from it; nil: no wait
 	began chan struct{} // gets one for each request that is served; nil: none
 	broke any           // what serving panics with
@@ -73,7 +72,7 @@ func (f *fake) Images(ctx context.Context, r engine.Request) iter.Seq2[engine.Ev
 			yield(engine.Event{}, f.fails)
 			return
 		}
-		side := max(f.side, 8)
+		const side = 8
 		if !yield(engine.Event{Resolved: &engine.Resolved{Model: "grey", Steps: 1, Width: side, Height: side, Notices: []string{"grey only"}}}, nil) {
 			return
 		}
@@ -88,7 +87,7 @@ func (f *fake) Images(ctx context.Context, r engine.Request) iter.Seq2[engine.Ev
 			}
 			m := image.NewGray(image.Rect(0, 0, side, side))
 			for p := range m.Pix {
-				m.Pix[p] = byte(uint32(p) * uint32(p) * 2654435761 >> 11) // which does not compress
+				m.Pix[p] = byte(4 * p)
 			}
 			if !yield(engine.Event{Step: i + 1, Steps: max(r.N, 1)}, nil) || !yield(engine.Event{Image: &engine.Image{Image: m, Seed: uint64(i), Label: -1}}, nil) {
 				return
