@@ -33,7 +33,7 @@ func (f *fake) request() engine.Request {
 
 func (f *fake) Models() []engine.Info {
 	return []engine.Info{
-		{Name: "emoji", Kind: "consistency model", Classes: []string{"smileys", "animals"}, Width: 32, Height: 32, Samplers: []string{"multistep"}, Steps: 1, Loaded: true},
+		{Name: "emoji", Kind: "consistency model", Classes: []string{"smileys", "animals"}, Width: 32, Height: 32, Samplers: []string{"multistep"}, Steps: 1, Images: true, Loaded: true},
 		{Name: "org/sd-turbo", Prompts: true},
 	}
 }

@@ -18,6 +18,8 @@ type modelInfo struct {
 
 	Kind     string   `json:"kind,omitempty"`
 	Prompts  bool     `json:"prompts"`
+	Images   bool     `json:"images"`
+	Guided   bool     `json:"guided"`
 	Classes  []string `json:"classes,omitempty"`
 	Size     string   `json:"size,omitempty"`
 	Samplers []string `json:"samplers,omitempty"`
@@ -28,7 +30,7 @@ type modelInfo struct {
 func (h *handler) info(m engine.Info) modelInfo {
 	is := modelInfo{
 		ID: m.Name, Object: "model", Created: h.started.Unix(), OwnedBy: "onestep",
-		Kind: m.Kind, Prompts: m.Prompts, Classes: m.Classes, Samplers: m.Samplers, Steps: m.Steps, Loaded: m.Loaded,
+		Kind: m.Kind, Prompts: m.Prompts, Images: m.Images, Guided: m.Guided, Classes: m.Classes, Samplers: m.Samplers, Steps: m.Steps, Loaded: m.Loaded,
 	}
 	if m.Width > 0 {
 		is.Size = size(m.Width, m.Height)

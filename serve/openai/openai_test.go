@@ -559,8 +559,8 @@ func TestModels(t *testing.T) {
 	require.NoError(t, json.Unmarshal(a.body, &list))
 	require.Len(t, list.Data, 2)
 	assert.Equal(t, "list", list.Object)
-	assert.Equal(t, []any{"emoji", "model", "onestep", "32x32", []string{"smileys", "animals"}},
-		[]any{list.Data[0].ID, list.Data[0].Object, list.Data[0].OwnedBy, list.Data[0].Size, list.Data[0].Classes})
+	assert.Equal(t, []any{"emoji", "model", "onestep", "32x32", []string{"smileys", "animals"}, true, false},
+		[]any{list.Data[0].ID, list.Data[0].Object, list.Data[0].OwnedBy, list.Data[0].Size, list.Data[0].Classes, list.Data[0].Images, list.Data[0].Guided})
 	for _, path := range []string{"/v1/models/org/sd-turbo", "/v1/models/org%2Fsd-turbo"} {
 		a = do(t, h, httptest.NewRequest(http.MethodGet, path, nil))
 		require.Equal(t, 200, a.status)
@@ -576,4 +576,40 @@ func TestModels(t *testing.T) {
 	a = do(t, h, httptest.NewRequest(http.MethodGet, generations, nil))
 	assert.Equal(t, 405, a.status)
 	assert.Equal(t, "POST", a.header.Get("Allow"))
+}
+
+// No body is an error of the server.
+func FuzzJSON(f *testing.F) {
+	for _, seed := range []string{
+		`{"prompt": "a", "n": 2, "size": "8x8", "seed": 1}`, `{"prompt": "a", "loras": [{"name": "b", "weight": "1"}, "c:2"], "labels": "[1, 2]"}`,
+		`{"prompt": "a", "image": ["data:image/png;base64,iVBORw0KGgo="], "mask": {"image_url": null}}`, `{"prompt": "a", "stream": 1, "partial_images": "3"}`,
+	} {
+		f.Add(seed)
+	}
+	h := New(&frugal{}, Options{MaxBody: 1 << 16})
+	f.Fuzz(func(t *testing.T, body string) {
+		for _, path := range []string{generations, edits} {
+			if a := post(t, h, path, body); a.status >= 500 {
+				t.Errorf("%d: %s", a.status, a.body)
+			}
+		}
+	})
+}
+
+func FuzzForm(f *testing.F) {
+	const head = "Content-Disposition: form-data; name="
+	for _, seed := range []string{
+		"--b\r\n" + head + "\"prompt\"\r\n\r\na\r\n--b\r\n" + head + "\"image[]\"; filename=\"a\"\r\n\r\n\x89PNG\r\n--b--\r\n",
+		"--b\r\n" + head + "\"loras[][name]\"\r\n\r\na\r\n--b\r\n" + head + "\"labels[\"\r\n\r\n1\r\n--b--\r\n",
+	} {
+		f.Add(seed)
+	}
+	h := New(&frugal{}, Options{MaxBody: 1 << 16})
+	f.Fuzz(func(t *testing.T, body string) {
+		r := httptest.NewRequest(http.MethodPost, variations, strings.NewReader(body))
+		r.Header.Set("Content-Type", "multipart/form-data; boundary=b")
+		if a := do(t, h, r); a.status >= 500 {
+			t.Errorf("%d: %s", a.status, a.body)
+		}
+	})
 }
