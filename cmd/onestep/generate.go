@@ -100,7 +100,7 @@ func (a *app) generate() *cobra.Command {
 	o := job.DefaultGenerate()
 	var from, list string
 	cmd := &cobra.Command{
-		Use:        "generate --model MODEL --prompt TEXT",
+		Use:        "generate --prompt TEXT [--model MODEL]",
 		SuggestFor: []string{"draw", "txt2img", "img2img", "infer", "prompt"},
 		Short:      "Generate images from text prompts with Stable Diffusion",
 		Long: `Generate images from text prompts with Stable Diffusion 1, 2 or XL: in 1 to 8 steps with a latent consistency model.
@@ -110,7 +110,8 @@ of 75 tokens; long prompts are split into chunks. --plain turns this off. Image 
 The settings are written into the image, in A1111's format and in full: onestep info prints them, --from repeats them. The names of the
 files go to standard output. If an output file exists, nothing is generated, unless --overwrite is set.
 In a name of --out {n} is the number of the image and {i} that of its prompt, from 0, {prompt} the prompt, shortened, and {seed} the seed.`,
-		Example: `  onestep generate --model LCM_Dreamshaper_v7 --prompt "a cat on a roof" --steps 4 --out cat.png
+		Example: `  onestep generate --prompt "a smiling cat" --out cat.png
+  onestep generate --model LCM_Dreamshaper_v7 --prompt "a cat on a roof" --steps 4 --out cat.png
   onestep generate --model sd15.safetensors --sampler dpmpp2m --steps 20 --guidance 7.5 --prompt "a (red:1.3) house" --negative blurry --n 4 --out houses/
   onestep generate --model lcm --prompt "in winter" --init-image house.png --strength 0.5 --out winter.png
   onestep generate --from cat.png --out again.png`,
@@ -150,7 +151,7 @@ In a name of --out {n} is the number of the image and {i} that of its prompt, fr
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&o.Model, "model", "", "a diffusers directory or a single file (required)")
+	f.StringVar(&o.Model, "model", "", "a diffusers directory or a single file (default: builtin-text, which comes with onestep and generates 64x64 emoji)")
 	f.StringArrayVar(&o.Prompts, "prompt", nil, "prompt; may be given several times")
 	f.StringVar(&list, "prompts", "", "file with one prompt per line; - is standard input")
 	f.StringVar(&o.Negative, "negative", "", "negative prompt; needs --guidance above 1")

@@ -211,7 +211,6 @@ func TestGenerateRefuses(t *testing.T) {
 		args []string
 	}{
 		{"--prompt is missing", []string{"generate", "--model", model}},
-		{"--model is missing", []string{"generate", "--prompt", "x"}},
 		{"want a multiple of 8 pixels, got 65: use 64 or 72", append(base, "--width", "65")},
 		{"there is no sampler \"restart\": want one of ddim", append(base, "--sampler", "restart")},
 		{"want one of karras", append(base, "--spacing", "kl_optimal")},

@@ -16,6 +16,7 @@ import (
 	"github.com/onestep-go/onestep/internal/filetype"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/builtin"
+	"github.com/onestep-go/onestep/models/builtintext"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/training/dataset"
 )
@@ -49,7 +50,7 @@ func (a *app) info() *cobra.Command {
   an image                   its size, and the settings it was generated with
   training images            number, sizes, classes, captions, and corrupt or unsupported files
 
-"builtin" is the model that comes with onestep; emoji, fashion-mnist and cifar10 are data sets, as in train --data.`,
+"builtin" and "builtin-text" are the models that come with onestep; emoji, fashion-mnist and cifar10 are data sets, as in train --data.`,
 		Example: `  onestep info runs/fashion
   onestep info model.safetensors --all
   onestep info photos/
@@ -73,6 +74,13 @@ func (a *app) inform(ctx context.Context, path string, o infoOptions) error {
 			return err
 		}
 		return a.infoModel(f, o.all)
+	}
+	if path == builtintext.Name {
+		dir, err := builtintext.Dir("")
+		if err != nil {
+			return err
+		}
+		return a.infoFolder(ctx, dir, o)
 	}
 	st, err := os.Stat(path)
 	if err != nil && (path == "emoji" || slices.Contains(dataset.Looked(), path) || strings.ContainsAny(path, "*?[{")) {

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
+	"github.com/onestep-go/onestep/models/builtintext"
 )
 
 func (a *app) serve() *cobra.Command {
@@ -38,7 +39,7 @@ those before, and ends with exit code 0. docs/serve.md has more.`,
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringArrayVar(&o.Models, "model", nil, pixelModel+", a Stable Diffusion directory or single file, or builtin, optionally with a name for clients; may be given several times; the first is the default (default: builtin)")
+	f.StringArrayVar(&o.Models, "model", nil, pixelModel+", a Stable Diffusion directory or single file, builtin or builtin-text, optionally with a name for clients; may be given several times; the first is the default (default: builtin-text)")
 	f.StringVar(&o.LoRADir, "lora-dir", "", "directory of adapters, which requests name")
 	f.StringVar(&o.Variant, "variant", "", "variant of a directory's files: fp16 for those with .fp16. in their names")
 	f.Var(dtype{choice{&o.DType, job.DTypes()}}, "dtype", "data type of weights and computation of Stable Diffusion; other models compute in f32")
@@ -69,7 +70,7 @@ those before, and ends with exit code 0. docs/serve.md has more.`,
 	call(f, "URL", "allow-origin", "base-url")
 	call(f, "TIME", "deadline")
 	call(f, "DEVICE", "device")
-	offer(cmd, "model", "builtin")
+	offer(cmd, "model", "builtin", builtintext.Name)
 	offer(cmd, "device", "cpu", "cuda")
 	byTopic(cmd,
 		topic{"Models", "model lora-dir variant dtype"},

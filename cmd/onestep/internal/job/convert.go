@@ -61,6 +61,9 @@ func (o Convert) run(ctx context.Context, note func(string), change func(m *weig
 	case single && o.DecoderOnly:
 		return Converted{}, usage("--decoder-only: want a diffusers directory as --out, since single files have no tiny autoencoder")
 	}
+	if o.Model, err = stored(o.Model); err != nil {
+		return Converted{}, err
+	}
 	if err := ofRuns(note, map[string]*string{"--model": &o.Model}); err != nil {
 		return Converted{}, err
 	}

@@ -80,7 +80,7 @@ func DescribeDiffusion(path, variant string) (d Diffusion, err error) {
 			return Diffusion{Kind: kind.String(), Parts: []Part{describePart("all", all, all.Names())}}, nil
 		}
 	}
-	m, err := weights.Open(path, o)
+	m, err := openModel(path, o)
 	if err != nil {
 		return d, err
 	}

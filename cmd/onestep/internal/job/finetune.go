@@ -104,6 +104,10 @@ func (o Finetune) Open(ctx context.Context) (*finetune.Plan, error) {
 	if err := There(there...); err != nil {
 		return nil, err
 	}
+	var err error
+	if r.Model, err = stored(r.Model); err != nil {
+		return nil, err
+	}
 	r.Adapters, r.Draw = lora.Adapters{}, drawSample
 	r.Extra = map[string]any{}
 	if o.Version != "" {

@@ -28,6 +28,7 @@ func (o *Generate) validate() error {
 	if o.VariationStrength == 0 {
 		o.VariationSeed = 0 // from image metadata
 	}
+	o.builtinModel()
 	o.idle()
 	o.remarkGuidance()
 	side := func(name string, v int) error {

@@ -86,7 +86,7 @@ func InspectLoRA(path, model string, o weights.Options, note func(string)) (LoRA
 	out.Notices = f.Notices()
 	out.Base = append(out.Base, f.Base()...)
 	if model != "" {
-		m, err := weights.Open(model, o)
+		m, err := openModel(model, o)
 		if err != nil {
 			return out, wholeModel("--model", model, false, err)
 		}
@@ -280,7 +280,7 @@ func (o ConvertLoRA) Run(note func(string)) error {
 		}
 		return err
 	}
-	m, err := weights.Open(o.Model, o.ModelOptions)
+	m, err := openModel(o.Model, o.ModelOptions)
 	if err != nil {
 		return wholeModel("--model", o.Model, false, err)
 	}
@@ -425,12 +425,12 @@ func (o ExtractLoRA) Run(ctx context.Context, progress func(done, all int)) (out
 	if err := Writable(o.Out); err != nil {
 		return out, err
 	}
-	base, err := weights.Open(o.Base, weights.Options{Variant: o.Variant})
+	base, err := openModel(o.Base, weights.Options{Variant: o.Variant})
 	if err != nil {
 		return out, wholeModel("--base", o.Base, false, err)
 	}
 	defer func() { err = errors.Join(err, base.Close()) }()
-	tuned, err := weights.Open(o.Tuned, weights.Options{Variant: o.Variant})
+	tuned, err := openModel(o.Tuned, weights.Options{Variant: o.Variant})
 	if err != nil {
 		return out, wholeModel("--tuned", o.Tuned, false, err)
 	}

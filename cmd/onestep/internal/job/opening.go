@@ -32,7 +32,7 @@ func (o *Generate) openFiles(ctx context.Context, t texttoimage.Pipeline) (*open
 	all := &opened{}
 	how := o.options(torch.CPU)
 	var err error
-	if all.files, err = weights.Open(o.Model, how.Files()); err != nil {
+	if all.files, err = openModel(o.Model, how.Files()); err != nil {
 		return all, o.otherFlag(err)
 	}
 	o.remarks = append(o.remarks, all.files.Notices...)

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/builtintext"
 	"github.com/onestep-go/onestep/training/dataset"
 	"github.com/onestep-go/onestep/training/recipe"
 )
@@ -36,7 +37,7 @@ type Path struct {
 
 // What paths have to be, for errors.
 const (
-	wantDiffusion = "a Stable Diffusion directory or file"
+	wantDiffusion = "a Stable Diffusion directory or file, or " + builtintext.Name
 	wantModel     = "a model file, a run directory, a diffusers directory of a model in pixel space, or builtin"
 	wantImage     = "an image file"
 	wantAdapter   = "an adapter file (LoRA, LoHa, LoKr, DoRA)"
@@ -76,6 +77,9 @@ func (m missing) Unwrap() error { return fs.ErrNotExist }
 
 // wrong says what is wrong at the path, without repeating the path.
 func (p Path) wrong() error {
+	if p.Want == wantDiffusion && p.Path == builtintext.Name {
+		return nil
+	}
 	st, err := os.Stat(p.Path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
@@ -113,7 +117,7 @@ func (p Path) published() string {
 
 // ownModel is the path of a model of onestep train; builtin and the like are names, not paths.
 func ownModel(flag, path, want string) Path {
-	if slices.Contains([]string{"", "none", recipe.Empirical, "builtin"}, path) {
+	if slices.Contains([]string{"", "none", recipe.Empirical, "builtin", builtintext.Name}, path) {
 		path = ""
 	}
 	return Path{Flag: flag, Path: path, Want: want}

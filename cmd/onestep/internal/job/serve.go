@@ -16,6 +16,7 @@ import (
 	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/lora"
+	"github.com/onestep-go/onestep/models/builtintext"
 	"github.com/onestep-go/onestep/serve"
 	"github.com/onestep-go/onestep/serve/engine"
 	"github.com/onestep-go/onestep/torch"
@@ -23,7 +24,7 @@ import (
 
 // Serve holds the options of the server. Start from [DefaultServe].
 type Serve struct {
-	Models  []string // [NAME=]PATH, or builtin; none: builtin
+	Models  []string // [NAME=]PATH, builtin or builtin-text; none: builtin-text
 	LoRADir string
 	DType   string // of Stable Diffusion
 	Variant string
@@ -147,7 +148,7 @@ func (o *Serve) validate() (dev torch.Device, err error) {
 		return dev, usage("--base-url: want a URL such as https://example.com, got %s", quote.Quoted(o.BaseURL))
 	}
 	if len(o.Models) == 0 {
-		o.Models = []string{"builtin"}
+		o.Models = []string{builtintext.Name}
 	}
 	return dev, There(Path{"--lora-dir", o.LoRADir, "a directory of adapters", Folder}, Path{"--api-key-file", o.KeyFile, "a file of API keys, one on each line", File})
 }

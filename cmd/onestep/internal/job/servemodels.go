@@ -11,6 +11,7 @@ import (
 
 	"github.com/onestep-go/onestep/internal/memory"
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/builtintext"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/weights"
@@ -28,7 +29,7 @@ type served struct {
 }
 
 // wantServed is what --model of the server may be.
-const wantServed = "a model file, a run directory, a diffusers directory, or builtin"
+const wantServed = "a model file, a run directory, a diffusers directory, builtin or " + builtintext.Name
 
 // models checks the models' files, without reading weights.
 func (o Serve) models(dev torch.Device) (all []served, err error) {
@@ -64,6 +65,9 @@ func (o Serve) model(name, given string, dev torch.Device) (m served, err error)
 		return m, err
 	}
 	m.there = func() error { return There(where) }
+	if given, err = stored(given); err != nil {
+		return m, err
+	}
 	path, note, err := modelOfRun("--model", given)
 	if err != nil {
 		return m, err
