@@ -461,10 +461,11 @@ func TestEveryWrapperRuns(t *testing.T) {
 	TestAddProductInPlace(t)
 	TestAlias(t)
 	TestGroupNormSiLUOfExtremes(t)
+	TestConv3x3Derivatives(t)
 	require.Empty(t, torch.UnusedOps())
 
 	elsewhere := map[string]string{
-		"AddProductInPlace": "TestAddProductInPlace", "Alias": "TestAlias", "GroupNormSiLU": "TestGroupNormSiLU", "PackConv2D": "TestPackedConvolutions", "PackedConv2D": "TestPackedConvolutions", "PackLinear": "TestPackedLinear", "Product": "TestProduct", "ProductConv2D": "TestProduct", "PackedLinear": "TestPackedLinear",
+		"AddProductInPlace": "TestAddProductInPlace", "Alias": "TestAlias", "Conv3x3": "TestConv3x3", "GroupNormSiLU": "TestGroupNormSiLU", "PackConv2D": "TestPackedConvolutions", "PackedConv2D": "TestPackedConvolutions", "PackLinear": "TestPackedLinear", "Product": "TestProduct", "ProductConv2D": "TestProduct", "PackedLinear": "TestPackedLinear",
 		"Backward": "TestBackward", "Grad": "TestBackward", "Share": "TestShare", "ToDevice": "TestCUDA",
 		"Bernoulli": "TestDrawsEqualPyTorch", "Multinomial": "TestDrawsEqualPyTorch", "NormalInPlace": "TestDrawsEqualPyTorch",
 		"UniformInPlace": "TestDrawsEqualPyTorch", "Dropout": "TestDropout", "ExpandAs": "TestShapesOf", "IndexPutInPlace": "TestOperatorsEqualPyTorch", "Interpolate": "TestOperatorsEqualPyTorch",
