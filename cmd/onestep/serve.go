@@ -51,6 +51,7 @@ those before, and ends with exit code 0. docs/serve.md has more.`,
 	f.StringVar(&o.BaseURL, "base-url", "", "URL of the server as clients see it, for images that are served by URL (default: as the request names it)")
 	f.Var(count{&o.Queue}, "queue", "requests that wait, at most; further ones are refused (default 64)")
 	f.DurationVar(&o.Deadline, "deadline", o.Deadline, "time for a request, waiting included")
+	f.Var(count{&o.Batch}, "batch", "images generated together, at most, of one request or several (default 16)")
 	f.Var(count{&o.MaxImages}, "max-images", "images per request, at most (default 16)")
 	f.Var(count{&o.MaxSteps}, "max-steps", "sampling steps, at most (default 50)")
 	f.Var(count{&o.MaxPixels}, "max-pixels", "pixels of an image, at most (default 1048576, which is 1024×1024)")
@@ -76,7 +77,7 @@ those before, and ends with exit code 0. docs/serve.md has more.`,
 		topic{"Models", "model lora-dir variant dtype"},
 		topic{"Address and access", "addr api-key-file without-keys host-name allow-origin base-url"},
 		topic{"Limits", "queue deadline max-images max-steps max-pixels"},
-		topic{"Device and memory", "device threads memory force"},
+		topic{"Device and memory", "device threads batch memory force"},
 		topic{"Output", "log quiet json"},
 	)
 	return cmd

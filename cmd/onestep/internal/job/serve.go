@@ -41,8 +41,8 @@ type Serve struct {
 	Origins     []string
 	BaseURL     string
 
-	Queue, MaxImages, MaxSteps, MaxPixels int // 0: engine.Options' defaults
-	Deadline                              time.Duration
+	Queue, Batch, MaxImages, MaxSteps, MaxPixels int // 0: engine.Options' defaults
+	Deadline                                     time.Duration
 
 	Log  *slog.Logger
 	Note func(string)
@@ -82,7 +82,7 @@ func (o Serve) Run(ctx context.Context, listening func(Serving) error) (err erro
 		return err
 	}
 	is := engine.Options{
-		Queue: o.Queue, Deadline: o.Deadline, Memory: limit, MaxImages: o.MaxImages, MaxSteps: o.MaxSteps, MaxPixels: o.MaxPixels, LoRA: lora.CacheOptions{Dir: o.LoRADir},
+		Queue: o.Queue, Batch: o.Batch, Deadline: o.Deadline, Memory: limit, MaxImages: o.MaxImages, MaxSteps: o.MaxSteps, MaxPixels: o.MaxPixels, LoRA: lora.CacheOptions{Dir: o.LoRADir},
 	}
 	var out Serving
 	for _, m := range models {
