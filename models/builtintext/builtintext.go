@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"embed"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/onestep-go/onestep/internal/atomicfile"
@@ -37,7 +39,8 @@ func FS() fs.FS {
 var sum = sync.OnceValues(func() (string, error) {
 	h := sha256.New()
 	err := each(func(name string, data []byte) error {
-		_, err := fmt.Fprintf(h, "%q %d\n%s", name, len(data), data)
+		size := binary.LittleEndian.AppendUint64(nil, uint64(len(data)))
+		_, err := h.Write(slices.Concat([]byte(name), []byte{0}, size, data))
 		return err
 	})
 	return hex.EncodeToString(h.Sum(nil))[:8], err
