@@ -57,12 +57,11 @@ func inputImage(flag, path string) (image.Image, error) {
 
 // began returns a callback that reports progress at the beginning of each stage.
 func (o Generate) began(is *GenerateProgress, progress Progress) func(texttoimage.Stage) {
-	together := o.Batch
-	if o.SharedNoise {
-		together = o.N
-	}
 	return func(s texttoimage.Stage) {
-		is.Phase, is.Together, is.Step = Phase(s), min(together, o.N-is.Image%o.N), 0
+		is.Phase, is.Together, is.Step = Phase(s), min(o.Batch, is.Images-is.Image), 0 // less where prompts cannot share a batch, which its first step tells
+		if o.SharedNoise {
+			is.Together = o.N
+		}
 		if s == texttoimage.Decoding {
 			is.Step = is.Steps
 		}
@@ -94,7 +93,7 @@ func (o Generate) draw(ctx context.Context, m *sd.Model, plan *texttoimage.Plan,
 			return err
 		}
 		at := st.First
-		is.Image, is.Step, is.Steps = at, st.I, st.Steps
+		is.Image, is.Together, is.Step, is.Steps = at, len(st.Seeds), st.I, st.Steps
 		if st.Images == nil {
 			progress(*is)
 		}
