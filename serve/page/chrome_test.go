@@ -370,11 +370,18 @@ func (p *tab) mouse(kind string, x, y float64) {
 	p.call("Input.dispatchMouseEvent", event)
 }
 
+// click clicks in the middle of an element, again if it has moved away in between, as when a line above it appears.
 func (p *tab) click(selector string) {
 	p.t.Helper()
-	x, y := p.middle(selector)
-	p.mouse("mousePressed", x, y)
-	p.mouse("mouseReleased", x, y)
+	for range 3 {
+		p.do(fmt.Sprintf(`window.clicked = false; document.querySelector(%q).addEventListener('click', () => { window.clicked = true; }, { once: true, capture: true })`, selector))
+		x, y := p.middle(selector)
+		p.mouse("mousePressed", x, y)
+		p.mouse("mouseReleased", x, y)
+		if eval[bool](p, "window.clicked") {
+			return
+		}
+	}
 }
 
 // drop drops a file on the page.
