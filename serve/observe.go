@@ -83,8 +83,8 @@ func (s *Server) done(r *http.Request, rec *record, out *writer, took time.Durat
 	if status == 0 {
 		status = http.StatusOK
 	}
-	if r.Context().Err() != nil {
-		status = 499 // the client has gone; nginx's number
+	if r.Context().Err() != nil && (out.status == 0 || out.failed || errors.Is(rec.err, context.Canceled)) {
+		status = 499 // the client has gone before the whole answer; nginx's number
 	}
 	path := s.api.pattern(r.URL.Path)
 	s.metrics.requests.WithLabelValues(path, fmt.Sprint(status)).Inc()
@@ -124,6 +124,7 @@ type writer struct {
 	conn   *http.ResponseController
 	pace   pace
 	status int
+	failed bool // a part could not be written
 }
 
 // extend gives the client time to read n more bytes.
@@ -146,7 +147,9 @@ func (w *writer) Write(b []byte) (int, error) {
 		w.status = http.StatusOK
 	}
 	w.extend(len(b))
-	return w.ResponseWriter.Write(b)
+	n, err := w.ResponseWriter.Write(b)
+	w.failed = w.failed || err != nil
+	return n, err
 }
 
 // Flush implements http.Flusher.

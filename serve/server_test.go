@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 	"time"
@@ -215,4 +216,14 @@ func TestClientGone(t *testing.T) {
 	require.ErrorIs(t, err, context.Canceled)
 	require.Eventually(t, func() bool { return strings.Contains(log.String(), "status=499") }, 5*time.Second, 5*time.Millisecond)
 	assert.Zero(t, f.Status().Running)
+
+	// A client that hangs up with the whole answer in its hands got it.
+	ctx, cancel = context.WithCancel(t.Context())
+	r = httptest.NewRequestWithContext(ctx, "POST", generations, nil)
+	s.observe(httptest.NewRecorder(), r, func(w http.ResponseWriter, _ *http.Request) {
+		_, err := w.Write([]byte("ok"))
+		assert.NoError(t, err)
+		cancel()
+	})
+	assert.Contains(t, log.String(), "path=/v1/images/generations status=200")
 }
