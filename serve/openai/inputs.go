@@ -4,9 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"image"
-	"image/draw"
 	"io"
-	"math"
 	"net/http"
 
 	"github.com/onestep-go/onestep/serve/internal/upload"
@@ -25,23 +23,16 @@ func (h *handler) uploaded(in *input, param string, part io.Reader) error {
 	return h.decode(in, param, data)
 }
 
-// decode decodes an image or a mask, as many at once as there are processors, and reduces it to the pixels that are of use, since a request keeps
-// it while it waits.
-func (h *handler) decode(in *input, param string, data []byte) error {
-	h.decoding <- struct{}{}
-	defer func() { <-h.decoding }()
-	m, err := upload.Decode(data, upload.Limits{Bytes: h.MaxImage})
+// decode decodes an image or a mask.
+func (h *handler) decode(in *input, param string, data []byte) (err error) {
+	if param == "mask" {
+		in.mask, in.maskSize, err = h.decoder.Decode(data, in.repainted)
+	} else {
+		in.image, in.imageSize, err = h.decoder.Decode(data, func(m image.Image) image.Image { return vision.OnWhite(m) })
+	}
 	if err != nil {
 		return badImage(param, err)
 	}
-	if param == "mask" {
-		in.maskSize = m.Bounds().Size()
-		m, in.opaque = repainted(m)
-		in.mask = reduced(m, h.MaxPixels)
-		return nil
-	}
-	in.imageSize = m.Bounds().Size()
-	in.image = reduced(vision.OnWhite(m), h.MaxPixels)
 	return nil
 }
 
@@ -50,16 +41,6 @@ func badImage(param string, err error) error {
 		return tooLarge(param, param+": "+err.Error())
 	}
 	return &Error{Status: http.StatusBadRequest, Param: param, Code: "invalid_image", Msg: param + ": " + err.Error()}
-}
-
-// reduced returns an image of at most a number of pixels.
-func reduced(m image.Image, most int) image.Image {
-	size := m.Bounds().Size()
-	if size.X <= most/size.Y {
-		return m
-	}
-	scale := math.Sqrt(float64(most) / float64(size.X) / float64(size.Y))
-	return vision.Resize(m, max(1, int(float64(size.X)*scale)), max(1, int(float64(size.Y)*scale)), vision.Lanczos)
 }
 
 // embedded decodes the images of a request in JSON, in base64: "image" or "images", a string, an object with one, or an array of them.
@@ -104,16 +85,13 @@ func (h *handler) base64(in *input, param string, raw json.RawMessage) error {
 
 // repainted returns a mask in which white is repainted, of one in which what is transparent is. A mask that is opaque is returned as it is:
 // white is what other programs repaint.
-func repainted(m image.Image) (mask image.Image, opaque bool) {
-	if o, ok := m.(interface{ Opaque() bool }); ok && o.Opaque() {
-		return m, true
+func (in *input) repainted(m image.Image) image.Image {
+	alpha := upload.Alpha(m)
+	if in.opaque = alpha == nil; in.opaque {
+		return m
 	}
-	b := m.Bounds()
-	from := image.NewNRGBA(image.Rectangle{Max: b.Size()})
-	draw.Draw(from, from.Rect, m, b.Min, draw.Src)
-	out := image.NewGray(from.Rect)
-	for i := range out.Pix {
-		out.Pix[i] = 255 - from.Pix[4*i+3]
+	for i, v := range alpha.Pix {
+		alpha.Pix[i] = 255 - v
 	}
-	return out, false
+	return alpha
 }

@@ -6,12 +6,12 @@ import (
 	"iter"
 	"log/slog"
 	"net/http"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/onestep-go/onestep/serve/engine"
+	"github.com/onestep-go/onestep/serve/internal/upload"
 )
 
 // Engine generates images; [engine.Engine] does.
@@ -42,12 +42,12 @@ func OpenAPI() []byte { return slices.Clone(document) }
 
 type handler struct {
 	Options
-	engine   Engine
-	mux      *http.ServeMux
-	files    files
-	times    times
-	decoding chan struct{} // images that are decoded at once
-	started  time.Time
+	engine  Engine
+	mux     *http.ServeMux
+	files   files
+	times   times
+	decoder *upload.Decoder
+	started time.Time
 }
 
 // New returns a handler of the paths below /v1 that generates with an engine.
@@ -61,8 +61,9 @@ func New(e Engine, o Options) http.Handler {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	h := &handler{
-		Options: o, engine: e, mux: http.NewServeMux(), started: time.Now(), decoding: make(chan struct{}, runtime.GOMAXPROCS(0)),
-		files: files{most: o.FileBytes, life: o.FileLife},
+		Options: o, engine: e, mux: http.NewServeMux(), started: time.Now(),
+		decoder: upload.NewDecoder(upload.Limits{Bytes: o.MaxImage}, o.MaxPixels),
+		files:   files{most: o.FileBytes, life: o.FileLife},
 	}
 	h.route("/v1/images/generations", h.images(generation), http.MethodPost)
 	h.route("/v1/images/edits", h.images(edit), http.MethodPost)

@@ -4,12 +4,10 @@ import (
 	"encoding/json"
 	"image"
 	"image/draw"
-	"math"
 	"net/http"
 
 	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/serve/internal/upload"
-	"github.com/onestep-go/onestep/torch/vision"
 )
 
 // defaultStrength is A1111's denoising_strength of img2img.
@@ -28,10 +26,6 @@ func (s *server) imageToImage(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	return s.generate(w, r, q, "img2img")
-}
-
-func (s *server) limits() upload.Limits {
-	return upload.Limits{Bytes: int(s.o.MaxBody), Pixels: s.o.MaxPixels}
 }
 
 // images reads the input image, the mask and what is to be done with them.
@@ -60,9 +54,9 @@ func (s *server) images(q *request) error {
 		return err
 	}
 	first := form{fields: map[string]json.RawMessage{"0": init[0]}, in: append(f.in, "init_images"), bad: f.bad}
-	q.Init, q.given = s.image(first, "0")
+	q.Init, q.given = s.image(first, "0", nil)
 	if text := f.text("mask"); text != "" {
-		q.Mask, _ = s.image(f, "mask")
+		q.Mask, _ = s.image(f, "mask", func(m image.Image) image.Image { return whiteMask(m, invert) })
 	}
 	if err := f.err(); err != nil {
 		return err
@@ -71,28 +65,19 @@ func (s *server) images(q *request) error {
 		q.fit(mode)
 		return nil
 	}
-	q.Mask = whiteMask(q.Mask, invert)
 	q.inpaint(mode)
 	return f.err()
 }
 
-// image decodes an image of a field, as many at once as there are processors, and reduces it to the pixels that are kept. It returns also the
-// size before that.
-func (s *server) image(f form, name string) (m image.Image, size image.Point) {
+// image decodes an image of a field, as prepare makes it. It returns also the size that it has in its file.
+func (s *server) image(f form, name string, prepare func(image.Image) image.Image) (m image.Image, size image.Point) {
 	text := f.text(name)
 	if f.err() != nil {
 		return nil, size
 	}
-	s.decoding <- struct{}{}
-	defer func() { <-s.decoding }()
-	m, err := upload.Text(text, s.limits())
+	m, size, err := s.decoder.Text(text, prepare)
 	if err != nil {
 		f.wrong(name, err.Error(), "value_error")
-		return nil, size
-	}
-	size = m.Bounds().Size()
-	if scale := math.Sqrt(float64(s.kept) / float64(size.X) / float64(size.Y)); scale < 1 {
-		m = vision.Resize(m, max(int(float64(size.X)*scale), 1), max(int(float64(size.Y)*scale), 1), vision.Lanczos)
 	}
 	return m, size
 }
@@ -124,18 +109,15 @@ func centre(m image.Image, w, h int) image.Image {
 
 // whiteMask returns a mask as shades of grey, white where it is repainted. Of an image with transparency, A1111's mask is the opaque part.
 func whiteMask(m image.Image, invert bool) image.Image {
-	b := m.Bounds()
-	opaque, _ := m.(interface{ Opaque() bool })
-	byAlpha := opaque != nil && !opaque.Opaque()
-	out := image.NewGray(image.Rect(0, 0, b.Dx(), b.Dy()))
-	draw.Draw(out, out.Bounds(), m, b.Min, draw.Src)
-	for i := range out.Pix {
-		if byAlpha {
-			_, _, _, alpha := m.At(b.Min.X+i%b.Dx(), b.Min.Y+i/b.Dx()).RGBA()
-			out.Pix[i] = uint8(alpha >> 8)
-		}
-		if invert {
-			out.Pix[i] = 255 - out.Pix[i]
+	out := upload.Alpha(m)
+	if out == nil {
+		b := m.Bounds()
+		out = image.NewGray(image.Rectangle{Max: b.Size()})
+		draw.Draw(out, out.Bounds(), m, b.Min, draw.Src)
+	}
+	if invert {
+		for i, v := range out.Pix {
+			out.Pix[i] = 255 - v
 		}
 	}
 	return out

@@ -11,6 +11,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/onestep-go/onestep/sampling/texttoimage/infotext"
+	"github.com/onestep-go/onestep/serve/internal/upload"
 )
 
 func TestImageToImage(t *testing.T) {
@@ -190,7 +191,7 @@ func TestOnlyMasked(t *testing.T) {
 // Of large images, which requests keep while they wait, few pixels are kept; where that changes the result it is said.
 func TestLargeImages(t *testing.T) {
 	f, h := newFake()
-	h.(*server).kept = 1000
+	h.(*server).decoder = upload.NewDecoder(upload.Limits{}, 1000)
 	body := fmt.Sprintf(`{"init_images": [%q], "width": 8, "height": 8%%s}`, grey(t, 100, 50, 100))
 	got := post(t, h, "a", "/sdapi/v1/img2img", fmt.Sprintf(body, ""))
 	require.Equal(t, image.Pt(44, 22), f.last().Init.Bounds().Size())
@@ -199,6 +200,17 @@ func TestLargeImages(t *testing.T) {
 	m, _ := decode(t, got.Images[0])
 	require.Equal(t, image.Pt(44, 22), m.Bounds().Size())
 	requireNotices(t, got, "100×50 to 44×22")
+
+	// Transparency counts before pixels are left out: of a mask, what is drawn, and of an input image, which goes on white.
+	drawn := image.NewNRGBA(image.Rect(0, 0, 100, 50))
+	for y := range 50 {
+		for x := range 50 {
+			drawn.Set(x, y, color.NRGBA{0, 0, 0, 255})
+		}
+	}
+	post(t, h, "a", "/sdapi/v1/img2img", fmt.Sprintf(`{"init_images": [%q], "mask": %[1]q, "inpaint_full_res": false, "mask_blur": 0, "inpainting_fill": 1}`, pngOf(t, drawn)))
+	require.Equal(t, []int{255, 0}, []int{shade(f.last().Mask, 0, 11), shade(f.last().Mask, 43, 11)})
+	require.Equal(t, []int{0, 255}, []int{shade(f.last().Init, 0, 11), shade(f.last().Init, 43, 11)})
 }
 
 // No path or URL is opened, and what is no image is an error that names the field.

@@ -30,7 +30,7 @@ func (s *server) pngInfo(w http.ResponseWriter, r *http.Request) error {
 	if err := f.err(); err != nil {
 		return err
 	}
-	data, err := upload.Base64(text, s.limits())
+	data, err := upload.Base64(text, s.limits)
 	if err != nil {
 		f.wrong("image", err.Error(), "value_error")
 		return f.err()

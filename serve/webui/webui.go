@@ -9,12 +9,12 @@ import (
 	"maps"
 	"net"
 	"net/http"
-	"runtime"
 	"slices"
 	"strings"
 
 	"github.com/onestep-go/onestep/serve/engine"
 	"github.com/onestep-go/onestep/serve/internal/client"
+	"github.com/onestep-go/onestep/serve/internal/upload"
 )
 
 // Engine is what the handler needs of an [engine.Engine].
@@ -51,7 +51,8 @@ func New(e Engine, o Options) http.Handler {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &server{engine: e, o: o, choices: choices{most: o.Clients}, decoding: make(chan struct{}, runtime.GOMAXPROCS(0)), kept: 4 << 20}
+	s := &server{engine: e, o: o, choices: choices{most: o.Clients}, limits: upload.Limits{Bytes: int(o.MaxBody), Pixels: o.MaxPixels}}
+	s.decoder = upload.NewDecoder(s.limits, 4<<20)
 	s.routes = s.table()
 	return s
 }
@@ -62,9 +63,8 @@ type server struct {
 	routes  map[string]methods
 	choices choices
 	jobs    jobs
-
-	decoding chan struct{} // holds one for each image that is being decoded
-	kept     int           // pixels of an image that a request keeps while it waits
+	limits  upload.Limits // of an input image
+	decoder *upload.Decoder
 }
 
 // methods are the handlers of a path by the request's method.

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"image"
-	"io"
 	"slices"
 	"strings"
 
@@ -56,16 +55,6 @@ func Decode(data []byte, l Limits) (image.Image, error) {
 		return nil, fmt.Errorf("not a valid image: %w", err)
 	}
 	return m, nil
-}
-
-// Read reads a file from r, such as a part of a form, and decodes it as [Decode] does.
-func Read(r io.Reader, l Limits) (image.Image, error) {
-	l = l.orDefaults()
-	data, err := io.ReadAll(io.LimitReader(r, int64(l.Bytes)+1))
-	if err != nil {
-		return nil, err
-	}
-	return Decode(data, l)
 }
 
 // Text decodes an image in base64, plain or as a data: URL, as [Decode] does.
