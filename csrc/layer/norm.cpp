@@ -29,12 +29,8 @@ typedef uint16_t Halves __attribute__((vector_size(32)));
 
 struct Float {
   using T = float;
-  static CT_INLINE Vec load(const T *p) {
-    Vec v;
-    std::memcpy(&v, p, sizeof v);
-    return v;
-  }
-  static CT_INLINE void store(T *p, Vec v) { std::memcpy(p, &v, sizeof v); }
+  static CT_INLINE Vec load(const T *p) { return ct::load(p); }
+  static CT_INLINE void store(T *p, Vec v) { ct::store(p, v); }
 };
 
 struct BFloat16 {
@@ -443,6 +439,13 @@ CT_INLINE void backward_items(const Job &j, int64_t from, int64_t to) {
   }
 }
 
+// Each is compiled three times, and the loader chooses.
+#if CT_VECTORS
+#define CT_CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#else
+#define CT_CLONES
+#endif
+
 CT_CLONES void forward_float(const Job &j, int64_t from, int64_t to) { forward_items<Float>(j, from, to); }
 CT_CLONES void forward_bfloat16(const Job &j, int64_t from, int64_t to) { forward_items<BFloat16>(j, from, to); }
 CT_CLONES void backward_float(const Job &j, int64_t from, int64_t to) { backward_items<Float>(j, from, to); }
@@ -454,12 +457,10 @@ at::Tensor plain(const at::Tensor &x, const at::Tensor &weight, const at::Tensor
   return at::silu(at::group_norm(x, groups, weight, bias, eps));
 }
 
-bool last_is_channels(const at::Tensor &x) { return !x.is_contiguous() && x.dim() == 4 && x.is_contiguous(at::MemoryFormat::ChannelsLast); }
-
 // Whether the kernels take these arguments.
 bool takes(const at::Tensor &x, const at::Tensor &weight, const at::Tensor &bias, int64_t groups) {
   const auto type = x.scalar_type();
-  if (!compiled || !x.is_cpu() || (type != at::kFloat && type != at::kBFloat16) || x.dim() < 2 || x.numel() == 0) return false;
+  if (!CT_VECTORS || !x.is_cpu() || (type != at::kFloat && type != at::kBFloat16) || x.dim() < 2 || x.numel() == 0) return false;
   const int64_t c = x.size(1);
   for (const auto &p : {weight, bias})
     if (!p.is_cpu() || p.dim() != 1 || p.size(0) != c || (p.scalar_type() != type && p.scalar_type() != at::kFloat)) return false;

@@ -36,7 +36,7 @@ bool takes(const at::Tensor &x, const at::Tensor &weight, const std::optional<at
     if (!t->is_cpu() || t->scalar_type() != at::kFloat || t->layout() != at::kStrided || t->numel() == 0) return false;
   const int64_t c = x.size(1), k = weight.size(0);
   if (bias && bias->defined() && (bias->dim() != 1 || bias->size(0) != k)) return false;
-  return weight.size(1) == c && c % lanes == 0 && k % lanes == 0 && !x.is_contiguous() && x.is_contiguous(at::MemoryFormat::ChannelsLast);
+  return weight.size(1) == c && c % lanes == 0 && k % lanes == 0 && last_is_channels(x);
 }
 
 winograd::Images images(const at::Tensor &x) { return {x.size(0), x.size(2), x.size(3), x.size(1)}; }

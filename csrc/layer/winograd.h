@@ -11,7 +11,6 @@
 #include "kernel.h"
 
 #include <algorithm>
-#include <cstring>
 
 #define CT_UNROLL _Pragma("GCC unroll 64")
 #define CT_LAMBDA __attribute__((always_inline))
@@ -26,13 +25,6 @@ constexpr int64_t tile = 4, window = 6, places = window * window;
 constexpr int64_t panel = 64;     // output channels of one product
 constexpr int64_t deep = 256;     // input channels that are added before they go to memory
 constexpr int64_t apart = lanes;  // numbers between the matrices of two places: at multiples of 4 KiB they would evict each other
-
-CT_INLINE Vec load(const float *p) {
-  Vec v;
-  std::memcpy(&v, p, sizeof v);
-  return v;
-}
-CT_INLINE void store(float *p, Vec v) { std::memcpy(p, &v, sizeof v); }
 
 // The formula interpolates at 0, ±a, ±b and infinity. Of all points of this form 5/8 and 3/2 have the least error in float32: half of
 // that of the usual 1 and 2. Powers and products of them are exact.
@@ -346,7 +338,7 @@ struct Kernels {
   constexpr Kernels kernels = {weights, convolve, tiles, products, gradient};                                                              \
   }
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
+#if CT_VECTORS
 CT_KERNELS(v4, "arch=x86-64-v4", 4)
 CT_KERNELS(v3, "arch=x86-64-v3", 1)
 
