@@ -7,6 +7,7 @@ FUNCTION(const char *, ct_version, (void), ())
 FUNCTION(const char *, ct_compiled_version, (void), ())
 FUNCTION(const char *, ct_library_path, (void), ())
 FUNCTION(const char *, ct_cpu_capability, (void), ())
+FUNCTION(int32_t, ct_has_kernels, (void), ())
 FUNCTION(void, ct_set_threads, (int32_t n), (n))
 FUNCTION(int32_t, ct_get_threads, (void), ())
 

@@ -1,6 +1,12 @@
 package torch
 
-import "sync/atomic"
+// #include "../csrc/ct.h"
+import "C"
+
+import (
+	"sync"
+	"sync/atomic"
+)
 
 var (
 	opNormSiLU = newOp("onestep::norm_silu")
@@ -13,8 +19,10 @@ var plain atomic.Bool
 // libtorch's operators are called one by one: slower, with more memory, and the same results but for rounding. It is for comparisons.
 func SetFused(on bool) { plain.Store(!on) }
 
-// Fused reports whether they are on.
-func Fused() bool { return !plain.Load() }
+// Fused reports whether they are on, and made for this processor: by compilers other than GCC and for processors without AVX2 they are not.
+func Fused() bool { return !plain.Load() && kernels() }
+
+var kernels = sync.OnceValue(func() bool { return Open() == nil && C.ct_has_kernels() != 0 })
 
 // GroupNormSiLU is [Tensor.GroupNorm] followed by [Tensor.SiLU], in one operator on the CPU that keeps only t for the backward pass. For
 // t in bfloat16, w and b may be in float32. Sums and statistics are computed in float32 at least.

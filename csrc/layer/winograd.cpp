@@ -144,4 +144,6 @@ at::Tensor conv3x3(const at::Tensor &x, const at::Tensor &weight, const std::opt
 
 }  // namespace ct
 
+int32_t ct_has_kernels(void) { return ct::winograd::kernels() != nullptr; }
+
 TORCH_LIBRARY_FRAGMENT(onestep, m) { m.def("conv3x3(Tensor x, Tensor weight, Tensor? bias) -> Tensor", &ct::conv3x3); }
