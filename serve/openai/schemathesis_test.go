@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -34,8 +35,11 @@ func TestSchemathesis(t *testing.T) {
 	mux.HandleFunc("GET /openapi.yaml", func(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write(OpenAPI()) })
 	server := httptest.NewServer(mux)
 	defer server.Close()
-	cmd := exec.Command(python, "-m", "schemathesis.cli", "--config-file", "testdata/schemathesis.toml", "run", server.URL+"/openapi.yaml",
+	config, err := filepath.Abs("testdata/schemathesis.toml")
+	require.NoError(t, err)
+	cmd := exec.Command(python, "-m", "schemathesis.cli", "--config-file", config, "run", server.URL+"/openapi.yaml",
 		"--phases", "examples,coverage,fuzzing", "--max-examples", "2", "--seed", "1", "--suppress-health-check", "all", "--continue-on-failure")
+	cmd.Dir = t.TempDir() // where it writes a cache
 	out, err := cmd.CombinedOutput()
 	require.NoError(t, err, "%s", out)
 }
