@@ -506,7 +506,7 @@ func TestEngineErrors(t *testing.T) {
 		{err: engine.ErrFull, status: 429, kind: "requests", code: "rate_limit_exceeded", after: true},
 		{err: fmt.Errorf("x: %w", engine.ErrClosed), status: 503, kind: "server_error", code: "server_stopping", after: true},
 		{err: context.DeadlineExceeded, status: 504, kind: "server_error", code: "timeout"},
-		{err: errors.New("open /root/secret.safetensors: broken"), status: 500, kind: "server_error", code: "internal_error"},
+		{err: errors.New("open /models/secret.safetensors: broken"), status: 500, kind: "server_error", code: "internal_error"},
 		{err: &engine.RequestError{Field: "LoRAs", Msg: "there is no x"}, status: 400, kind: "invalid_request_error", code: "invalid_value"},
 		{err: &engine.RequestError{Field: "Model", Msg: "there is no x"}, status: 404, kind: "invalid_request_error", code: "model_not_found"},
 	} {
