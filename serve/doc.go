@@ -12,12 +12,12 @@
 // [New] puts before the interfaces what they have in common, and [Server] is their http.Handler:
 //
 //   - Who may use it: API keys ([Keys]), without which [Server.Listen] refuses addresses that other machines reach; checks of the Host header
-//     and of the origin, so that no web page uses a server on its visitor's machine.
-//   - Limits of bodies in bytes, of connections, and of the time in which clients have to send and to read. A client that is slow holds up
-//     nobody: the engine does not wait for it.
+//     and of the origin, so that no other site's page uses a server on its visitor's machine.
+//   - Limits of bodies in bytes, of connections, and of the time in which clients have to send and to read. A slow client does not
+//     hold up others: the engine does not wait for it.
 //   - An id for each request, X-Request-Id, a line in the log, metrics for Prometheus at /metrics, /healthz and /readyz for probes, and the
 //     OpenAPI document of all paths at /openapi.json.
-//   - An orderly end: see [Server.Drain]. A panic is one request's error.
+//   - Graceful shutdown: see [Server.Drain]. A panic fails only its own request.
 //
-// The log has neither keys nor prompts. No path or URL of a request is opened. Servers share nothing: any number of them may stand behind a balancer.
+// The log has neither keys nor prompts. No path or URL of a request is opened. Servers share nothing: any number of them can run behind a load balancer.
 package serve

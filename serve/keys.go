@@ -36,7 +36,7 @@ func ReadKeys(r io.Reader) (*Keys, error) {
 			return nil, fmt.Errorf("line %d: want a key of %d to %d characters, got %d", line, leastKey, mostKey, len(key))
 		}
 		if bytes.ContainsFunc(key, func(c rune) bool { return c <= ' ' || c > '~' }) {
-			return nil, fmt.Errorf("line %d: want a key of letters, digits and signs of ASCII, without spaces", line)
+			return nil, fmt.Errorf("line %d: want a key of ASCII letters, digits and punctuation, without spaces", line)
 		}
 		hash := sha256.Sum256(key)
 		if before := seen[hash]; before > 0 {

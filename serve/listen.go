@@ -8,7 +8,7 @@ import (
 )
 
 // ErrOpen is the error of an address that other machines reach, without keys and without Options.Open.
-var ErrOpen = errors.New("other machines could use the server: want API keys, a loopback address, or to be allowed explicitly")
+var ErrOpen = errors.New("other machines could use the server: set API keys, listen on a loopback address, or allow it explicitly")
 
 // isLoopback reports whether only this machine reaches an address.
 func isLoopback(addr net.Addr) bool {

@@ -64,7 +64,7 @@ func (s *Server) observe(w http.ResponseWriter, r *http.Request, next http.Handl
 		if broken != nil && broken != http.ErrAbortHandler { //nolint:errorlint // net/http compares so
 			s.o.Log.Error("panic", "id", rec.id, "value", quote.Text(fmt.Sprint(broken)), "stack", string(debug.Stack()))
 			if out.status == 0 {
-				fail(out, r, &statusError{http.StatusInternalServerError, "an internal error, which is in the server's log under the id " + quote.Text(rec.id)})
+				fail(out, r, &statusError{http.StatusInternalServerError, "internal error: see the server's log for the request with the id " + quote.Text(rec.id)})
 				broken = nil
 			}
 		}

@@ -20,10 +20,10 @@ func (a *app) serve() *cobra.Command {
 		Short:      "Serve models over HTTP: a web page, OpenAI's images API and A1111's",
 		Long: `Serve models over HTTP: a web page at /, OpenAI's images API at /v1, and the API of Stable Diffusion web UI (A1111) at /sdapi/v1.
 
-Models are opened when they are first asked for, and closed when others need the memory. Requests wait in a queue in which clients take turns.
-Other machines reach the server only with API keys, or if that is allowed explicitly; pages of other web sites do not. The address goes to
-standard output when the server listens, a line for each request to standard error. On SIGTERM or Ctrl-C it refuses new requests, answers
-those before, and ends with exit code 0. docs/serve.md has more.`,
+Models are opened on first use, and closed when others need the memory. Requests wait in a queue in which clients take turns. Other machines
+can use the server only with API keys or if --without-keys allows it; pages of other web sites cannot use it. The address is printed to
+standard output when the server listens, and a line for each request to standard error. On SIGTERM or Ctrl-C the server refuses new
+requests, finishes those it has accepted, and exits with code 0. See docs/serve.md.`,
 		Example: `  onestep serve
   onestep serve --model sd15 --model small=runs/fashion --lora-dir loras/ --addr 127.0.0.1:8080
   onestep serve --model lcm --addr :8080 --api-key-file keys.txt --log json`,
@@ -40,27 +40,27 @@ those before, and ends with exit code 0. docs/serve.md has more.`,
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringArrayVar(&o.Models, "model", nil, pixelModel+", a Stable Diffusion directory or single file, builtin or builtin-text, optionally with a name for clients; may be given several times; the first is the default (default: builtin-text)")
-	f.StringVar(&o.LoRADir, "lora-dir", "", "directory of adapters, which requests name")
+	f.StringVar(&o.LoRADir, "lora-dir", "", "directory of LoRA adapters, which requests select by name")
 	f.StringVar(&o.Variant, "variant", "", "variant of a directory's files: fp16 for those with .fp16. in their names")
 	f.Var(dtype{choice{&o.DType, job.DTypes()}}, "dtype", "data type of weights and computation of Stable Diffusion; other models compute in f32")
 	f.StringVar(&o.Addr, "addr", o.Addr, "address to listen on; without a host all addresses of the machine, with port 0 any free port")
-	f.StringVar(&o.KeyFile, "api-key-file", "", "file of API keys, one on each line, # begins a comment; requests need one of them (default: no keys)")
+	f.StringVar(&o.KeyFile, "api-key-file", "", "file of API keys, one per line; # begins a comment; requests need one of them (default: no keys)")
 	f.BoolVar(&o.WithoutKeys, "without-keys", false, "let other machines use the server without API keys")
 	f.StringArrayVar(&o.Hosts, "host-name", nil, "name of the server in Host headers, besides localhost and addresses; may be given several times")
 	f.StringArrayVar(&o.Origins, "allow-origin", nil, "origin of web pages that may use the server, such as https://example.com; may be given several times (default: only its own page)")
-	f.StringVar(&o.BaseURL, "base-url", "", "URL of the server as clients see it, for images that are served by URL (default: as the request names it)")
-	f.Var(count{&o.Queue}, "queue", "requests that wait, at most; further ones are refused (default 64)")
-	f.DurationVar(&o.Deadline, "deadline", o.Deadline, "time for a request, waiting included")
-	f.Var(count{&o.Batch}, "batch", "images generated together, at most, of one request or several (default 16)")
-	f.Var(count{&o.MaxImages}, "max-images", "images per request, at most (default 16)")
-	f.Var(count{&o.MaxSteps}, "max-steps", "sampling steps, at most (default 50)")
-	f.Var(count{&o.MaxPixels}, "max-pixels", "pixels of an image, at most (default 1048576, which is 1024×1024)")
+	f.StringVar(&o.BaseURL, "base-url", "", "URL of the server as clients see it, for images that are served by URL (default: the Host of the request)")
+	f.Var(count{&o.Queue}, "queue", "maximum number of waiting requests; further ones are refused (default 64)")
+	f.DurationVar(&o.Deadline, "deadline", o.Deadline, "time limit of a request, including its time in the queue")
+	f.Var(count{&o.Batch}, "batch", "maximum number of images in a batch, of one request or several (default 16)")
+	f.Var(count{&o.MaxImages}, "max-images", "maximum number of images per request (default 16)")
+	f.Var(count{&o.MaxSteps}, "max-steps", "maximum number of sampling steps (default 50)")
+	f.Var(count{&o.MaxPixels}, "max-pixels", "maximum number of pixels of an image (default 1048576, which is 1024×1024)")
 	f.StringVar(&o.Device, "device", o.Device, "cpu, cuda or cuda:N")
 	f.Var(count{&o.Threads}, "threads", "CPU threads per operator (default: all processors)")
-	f.Var(above{&o.Memory}, "memory", "memory for open models in GiB, at most: the least recently used are closed (default: four fifths of what is available)")
+	f.Var(above{&o.Memory}, "memory", "maximum memory for open models in GiB; the least recently used are closed (default: four fifths of what is available)")
 	f.BoolVar(&o.Force, "force", false, "start even if a model's estimated memory exceeds what is available")
 	f.Var(choice{&format, []string{"text", "json"}}, "log", "format of the log")
-	f.BoolVar(&a.quiet, "quiet", false, "log no requests; notices and errors stay")
+	f.BoolVar(&a.quiet, "quiet", false, "do not log requests; notices and errors are still logged")
 	a.jsonFlag(cmd)
 	offerChoices(cmd)
 	call(f, "[NAME=]PATH", "model")

@@ -14,7 +14,7 @@
 //
 // Requests wait in a bounded queue ([ErrFull]) in which clients take turns: one with many requests does not hold up another with a single one,
 // and one request of many large images is served in parts, between which others have their turn. A request ends when its context does or at its
-// deadline: at once for who asked, and between two steps for the sampler. [Engine.Drain] and [Engine.Close] end an engine; each accepted request
+// deadline: at once for the caller, and between two steps for the sampler. [Engine.Drain] and [Engine.Close] end an engine; each accepted request
 // gets all its images or an error.
 //
 // # Batches
@@ -25,7 +25,7 @@
 //
 // # Models
 //
-// A model is opened when it is first asked for, while others generate, and never twice at once. With a limit of memory the least recently used one
+// A model is opened on first use, while others generate, and never twice at once. With a limit of memory the least recently used one
 // is closed for another, after a few more requests if clients want both. One that cannot be opened answers its requests with the error and is
 // tried again by the next. Adapters (LoRA) belong to each Stable Diffusion model, which has a lora.Cache of them.
 //

@@ -103,7 +103,7 @@ func (p *profile) resolve(r Request, o Options) (resolved, error) {
 	note := notes{&is.as.Notices}
 	is.N, is.Seed = max(r.N, 1), *r.Seed
 	if is.N > o.MaxImages {
-		note.add("%d images are more than are allowed: there are %d", is.N, o.MaxImages)
+		note.add("%d images exceed the limit: %d are generated", is.N, o.MaxImages)
 		is.N = o.MaxImages
 	}
 	if is.Seed > math.MaxUint64-uint64(is.N-1) {

@@ -29,7 +29,7 @@ func (p *profile) sampler(name string, note notes) (string, error) {
 			return scheduler.NameOf(method), nil
 		}
 		if slices.Contains(generate.PixelSamplers(), name) {
-			note.add("the sampler %s is not for this model, which uses its own", quote.Text(name))
+			note.add("the model does not support the sampler %s: its default is used", quote.Text(name))
 			return "", nil
 		}
 		return "", refuse("Sampler", "%v", err)
@@ -44,7 +44,7 @@ func (p *profile) sampler(name string, note notes) (string, error) {
 		}
 	}
 	if err == nil || slices.Contains(generate.PixelSamplers(), name) {
-		note.add("the sampler %s is not for this model, which uses its own", quote.Text(name))
+		note.add("the model does not support the sampler %s: its default is used", quote.Text(name))
 		return "", nil
 	}
 	return "", refuse("Sampler", "%s", suggest.OneOf(name, p.Samplers))
@@ -55,10 +55,10 @@ func (p *profile) steps(asked int, sampler string, inpaints bool, most int, note
 	over := p.pixels != nil && (strings.HasPrefix(sampler, "ddpm_") || strings.HasPrefix(sampler, "ddim_"))
 	switch few := p.few || p.pixels == nil && isFew(sampler); {
 	case few && asked > min(fewSteps, most) && !inpaints:
-		note.add("%d steps are more than a few-step model is for: it takes %d", asked, min(fewSteps, most))
+		note.add("%d steps are too many for a few-step model: %d are used", asked, min(fewSteps, most))
 		return min(fewSteps, most)
 	case asked > most:
-		note.add("%d steps are more than are allowed: it takes %d", asked, most)
+		note.add("%d steps exceed the limit: %d are used", asked, most)
 		return most
 	case asked == 0 && over:
 		return min(someSteps, most)
@@ -83,7 +83,7 @@ func (p *profile) guidance(asked float64, sampler string, note notes) float64 {
 		return 0
 	}
 	if most := p.largestScale(sampler); asked > most {
-		note.add("the guidance scale %.4g is above %.4g, the largest that suits the model and the sampler: it is the default", asked, most)
+		note.add("the guidance scale %.4g is above %.4g, the largest that suits the model and the sampler: the default is used", asked, most)
 		return 0
 	}
 	return asked

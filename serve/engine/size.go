@@ -29,12 +29,12 @@ func (p *profile) sizes(r Request, most int, note notes) (made, given image.Poin
 	if n := asked.X * asked.Y; n > most {
 		before, by := asked, math.Sqrt(float64(most)/float64(n))
 		asked = image.Pt(max(1, int(float64(asked.X)*by)), max(1, int(float64(asked.Y)*by)))
-		note.add("images of %d×%d pixels are more than the %d that are allowed: they have %d×%d", before.X, before.Y, most, asked.X, asked.Y)
+		note.add("images of %d×%d pixels exceed the limit of %d pixels: they have %d×%d", before.X, before.Y, most, asked.X, asked.Y)
 	}
 	if p.pixels != nil {
 		given = within(own, asked)
 		if given != asked {
-			note.add("the model's images have other proportions than %d×%d pixels: they have %d×%d", asked.X, asked.Y, given.X, given.Y)
+			note.add("the model's images have another aspect ratio than %d×%d pixels: they have %d×%d", asked.X, asked.Y, given.X, given.Y)
 		}
 		made = own
 	} else {

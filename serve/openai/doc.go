@@ -16,10 +16,9 @@
 // parameters are negative_prompt, seed, steps, guidance, sampler, strength, loras and labels. The reply has further fields, too: model, sampler,
 // steps, guidance and notices, and for each image its seed.
 //
-// An image of a mask is repainted where it is transparent, as OpenAI says. A mask without transparent pixels is one of other programs: white is
-// repainted.
+// The transparent part of a mask is repainted, as OpenAI says. In a mask without transparent pixels white is repainted, as in other programs.
 //
-// A model that only OpenAI has (dall-e-3, gpt-image-1, ...) is the first model here, since many programs name one of them whatever they talk to.
+// Names of OpenAI's image models (dall-e-3, gpt-image-1, ...) select the first model here, since many programs send one to any server.
 // Without response_format images are in base64, and for names of DALL·E URLs, which is OpenAI's default for each.
 //
 // # Limits

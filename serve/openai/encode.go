@@ -15,7 +15,7 @@ func (p *params) encode(img *engine.Image) ([]byte, error) {
 	if err != nil && len(img.Texts) > 0 {
 		b.Reset()
 		if p.encodeTo(&b, img, nil) == nil {
-			p.notice("the image is without its settings: %s", err)
+			p.notice("the image file does not contain its settings: %s", err)
 			return b.Bytes(), nil
 		}
 	}

@@ -80,7 +80,7 @@ func (p *params) text(in *input) error {
 		return err
 	}
 	if !ok && p.prompt && !in.has("labels") {
-		return &Error{Status: 400, Param: "prompt", Code: "missing_required_parameter", Msg: "prompt: want a text that describes the image"}
+		return &Error{Status: 400, Param: "prompt", Code: "missing_required_parameter", Msg: "prompt: want a description of the image"}
 	}
 	if r.Negative, _, err = in.text(maxPrompt, "negative_prompt"); err != nil {
 		return err
@@ -290,7 +290,7 @@ func (p *params) images(in *input) error {
 	r := &p.request
 	r.Init = in.image
 	if r.Init == nil && p.image {
-		return &Error{Status: 400, Param: "image", Code: "missing_required_parameter", Msg: "image: want an image to start from"}
+		return &Error{Status: 400, Param: "image", Code: "missing_required_parameter", Msg: "image: want an input image"}
 	}
 	if in.images > 1 {
 		p.notice("image: the first one is used, %s not: a request edits one image", plural.N(in.images-1, "further image"))

@@ -5,8 +5,8 @@
 //	// handle err
 //	http.Handle("/sdapi/v1/", webui.New(e, webui.Options{}))
 //
-// Requests have A1111's names and forms, and its leniency: numbers may be strings, null is the default. What a request asks for and does not
-// get, such as the highres fix or an extension's script, is one line each in the reply's info, under the extra key notices, and in the log; the
+// Requests have A1111's names and forms, and its leniency: numbers may be strings, null is the default. Each unsupported
+// setting, such as the highres fix or an extension's script, is a line in the reply's info, under the extra key notices, and in the log; the
 // engine's notices are in info, too, and logged by package serve.
 // Errors have A1111's form, and FastAPI's for fields of the wrong type. No path or URL of a request is opened, and no file is written.
 //
@@ -17,6 +17,6 @@
 // reports, and what interrupt and skip end. The number of clients remembered is bounded. interrupt ends all requests of the client, whose
 // replies have the images that are finished; skip ends only the one that is generated, and those that wait go on.
 //
-// progress has the latest finished image, and previews of the images in work in requests that start within ten minutes after the client
-// asked for progress with its image: previews take time, so that a client gets none that never looks at them.
+// progress has the latest finished image, and previews of unfinished images in requests that start within ten minutes after the client
+// asked for progress with its image: previews take time, so clients that never ask for them get none.
 package webui

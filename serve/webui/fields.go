@@ -113,7 +113,7 @@ func (q *request) unsupported() {
 		}
 	}
 	if len(unknown) > 0 {
-		q.note("not known and not used: %s", strings.Join(firstFew(unknown), ", "))
+		q.note("unknown and not used: %s", strings.Join(firstFew(unknown), ", "))
 	}
 }
 

@@ -179,7 +179,7 @@ func (q *request) scripts() {
 	all := q.form.object("alwayson_scripts")
 	for _, name := range sortedKeys(all.fields) {
 		if all.object(name).wantsScript() {
-			q.note("alwayson_scripts: %s is not on this server and was not applied", quote.Text(name))
+			q.note("alwayson_scripts: %s is not supported and was not applied", quote.Text(name))
 		}
 	}
 }
