@@ -12,7 +12,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 
 	"github.com/onestep-go/onestep/internal/atomicfile"
@@ -39,9 +38,9 @@ func FS() fs.FS {
 var sum = sync.OnceValues(func() (string, error) {
 	h := sha256.New()
 	err := each(func(name string, data []byte) error {
-		size := binary.LittleEndian.AppendUint64(nil, uint64(len(data)))
-		_, err := h.Write(slices.Concat([]byte(name), []byte{0}, size, data))
-		return err
+		_, err := h.Write(binary.LittleEndian.AppendUint64([]byte(name+"\x00"), uint64(len(data))))
+		_, err2 := h.Write(data)
+		return errors.Join(err, err2)
 	})
 	return hex.EncodeToString(h.Sum(nil))[:8], err
 })
@@ -117,10 +116,10 @@ func whole(dir string) bool {
 			return err
 		}
 		defer f.Close()
-		got, err := io.ReadAll(io.LimitReader(f, int64(len(data))+1))
-		if err == nil && !bytes.Equal(got, data) {
-			err = errors.New("it differs")
+		got := make([]byte, len(data)+1) // of a longer file, too
+		if n, err := io.ReadFull(f, got); !bytes.Equal(got[:n], data) {
+			return errors.Join(err, errors.New("it differs"))
 		}
-		return err
+		return nil
 	}) == nil
 }
