@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/onestep-go/onestep/internal/memory"
 	"github.com/onestep-go/onestep/internal/options"
 	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
@@ -265,14 +264,10 @@ func (o Finetune) Describe(kind string, p *finetune.Plan) (FinetunePlan, error) 
 		Run: kind, Options: options.Values(p.Options), Modules: p.Modules, Parameters: p.Parameters, Images: s.Images, Samples: s.Samples, Captioned: s.Images - s.Uncaptioned, Data: s.String(),
 		Notices: p.Notices(), Memory: n.Device(),
 	}
-	if o.Run.Device.IsCUDA() {
-		if st, err := o.Run.Device.Memory(); err == nil {
-			out.Available, out.Limit = st.Free+st.Reserved-st.Allocated, o.Run.Device.String()
-		}
-		return out, nil
+	if !o.Run.Device.IsCUDA() {
+		out.Memory += n.Host + host
 	}
-	out.Memory += n.Host + host
-	if space, ok := memory.Available(); ok {
+	if space, ok := roomOn(o.Run.Device); ok {
 		out.Available, out.Limit = space.Bytes, space.Limit
 	}
 	return out, nil

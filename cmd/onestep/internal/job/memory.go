@@ -24,13 +24,22 @@ func (n need) enough(dev torch.Device, what, less string) error {
 	inHost := n.host + host
 	if !dev.IsCUDA() {
 		inHost += n.device
-	} else if st, err := dev.Memory(); err == nil && n.device > float64(st.Free+st.Reserved-st.Allocated) {
-		return tooMuch(what, less, n.device, st.Free+st.Reserved-st.Allocated, dev.String())
+	} else if space, ok := roomOn(dev); ok && n.device > float64(space.Bytes) {
+		return tooMuch(what, less, n.device, space.Bytes, space.Limit)
 	}
 	if space, ok := memory.Available(); ok && inHost > float64(space.Bytes) {
 		return tooMuch(what, less, inHost, space.Bytes, space.Limit)
 	}
 	return nil
+}
+
+// roomOn is the memory that is available on a device; false: it is not known.
+func roomOn(dev torch.Device) (memory.Space, bool) {
+	if !dev.IsCUDA() {
+		return memory.Available()
+	}
+	st, err := dev.Memory()
+	return memory.Space{Bytes: st.Free + st.Reserved - st.Allocated, Limit: dev.String()}, err == nil
 }
 
 func tooMuch(what, less string, need float64, have int64, limit string) error {

@@ -182,8 +182,8 @@ func (o Serve) keys() (*serve.Keys, error) {
 // memory returns the limit of the memory of open models in bytes, and checks that each model fits.
 func (o Serve) memory(models []served, dev torch.Device) (limit int64, err error) {
 	limit, source := int64(o.Memory*(1<<30)), "--memory"
-	if limit == 0 {
-		limit, source = available(dev)
+	if space, ok := roomOn(dev); limit == 0 && ok {
+		limit, source = space.Bytes/5*4, space.Limit
 	}
 	for _, m := range models {
 		if !o.Force && limit > 0 && m.bytes > limit {

@@ -9,7 +9,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"github.com/onestep-go/onestep/internal/memory"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/builtintext"
 	"github.com/onestep-go/onestep/models/checkpoint"
@@ -131,20 +130,4 @@ func openPixels(path string, dev torch.Device) (*generate.Model, error) {
 	}
 	m.OnClose(func() error { f.Close(); return nil })
 	return m, nil
-}
-
-// available is four fifths of the memory that models may take on a device, and its source; 0: not known.
-func available(dev torch.Device) (bytes int64, source string) {
-	if dev.IsCUDA() {
-		st, err := dev.Memory()
-		if err != nil {
-			return 0, ""
-		}
-		return st.Free / 5 * 4, dev.String()
-	}
-	space, ok := memory.Available()
-	if !ok {
-		return 0, ""
-	}
-	return space.Bytes / 5 * 4, space.Limit
 }
