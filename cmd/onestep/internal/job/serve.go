@@ -1,6 +1,7 @@
 package job
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -169,7 +170,7 @@ func (o Serve) keys() (*serve.Keys, error) {
 	if err != nil {
 		return nil, fmt.Errorf("--api-key-file: %w", err)
 	}
-	keys, err := serve.ReadKeys(strings.NewReader(string(data)))
+	keys, err := serve.ReadKeys(bytes.NewReader(data))
 	if err != nil {
 		return nil, fmt.Errorf("--api-key-file %s: %w", quote.Path(o.KeyFile), err)
 	}

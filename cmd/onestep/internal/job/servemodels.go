@@ -105,15 +105,7 @@ func (o Serve) model(name, given string, dev torch.Device) (m served, err error)
 		return m, fmt.Errorf("--model: %w", err)
 	}
 	m.bytes = int64(n.Weights)
-	m.open = func() (*generate.Model, error) {
-		d, err := sd.Open(path, how)
-		if err != nil {
-			return nil, err
-		}
-		open := generate.FromDiffusion(d)
-		open.OnClose(d.Close)
-		return open, nil
-	}
+	m.open = func() (*generate.Model, error) { return generate.Open(path, how) }
 	return m, nil
 }
 
