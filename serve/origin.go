@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/serve/internal/notice"
 )
 
 // A web page anywhere can make its visitor's browser send requests to a server on the visitor's machine. Two checks refuse them: of the Host header,
@@ -73,7 +74,7 @@ func cors(w http.ResponseWriter, r *http.Request, origin string) bool {
 	h := w.Header()
 	h.Set("Access-Control-Allow-Origin", origin)
 	h.Set("Cross-Origin-Resource-Policy", "cross-origin")
-	h.Set("Access-Control-Expose-Headers", requestID+", Retry-After, Onestep-Notice")
+	h.Set("Access-Control-Expose-Headers", requestID+", Retry-After, "+notice.Header)
 	if r.Method != http.MethodOptions || r.Header.Get("Access-Control-Request-Method") == "" {
 		return false
 	}

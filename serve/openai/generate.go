@@ -3,11 +3,11 @@ package openai
 import (
 	"errors"
 	"net/http"
-	"strings"
 	"time"
 
 	"github.com/onestep-go/onestep/serve/engine"
 	"github.com/onestep-go/onestep/serve/internal/client"
+	"github.com/onestep-go/onestep/serve/internal/notice"
 )
 
 // reply is the reply of a request that is no stream.
@@ -112,9 +112,7 @@ func (h *handler) whole(w http.ResponseWriter, r *http.Request, p *params) error
 		return errNoImage
 	}
 	all := p.settings(is)
-	for _, notice := range all.Notices {
-		w.Header().Add("Onestep-Notice", ascii(notice))
-	}
+	notice.Add(w.Header(), all.Notices)
 	write(w, http.StatusOK, reply{
 		Created: time.Now().Unix(), Background: background, Data: data, OutputFormat: p.format, Size: size(is.Width, is.Height), settings: all,
 	})
@@ -130,17 +128,4 @@ func label(img *engine.Image) *int {
 		return nil
 	}
 	return &img.Label
-}
-
-// ascii returns text as a header may have it.
-func ascii(s string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '×':
-			return 'x'
-		case r < ' ' || r > '~':
-			return '?'
-		}
-		return r
-	}, s)
 }

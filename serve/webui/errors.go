@@ -93,14 +93,3 @@ func fieldName(field string) string {
 	}
 	return field
 }
-
-// asciiLine makes a text fit for a header: one line of ASCII.
-func asciiLine(s string) string {
-	s = strings.NewReplacer("×", "x", "–", "-", "…", "...", "’", "'").Replace(s)
-	return strings.Map(func(c rune) rune {
-		if c < ' ' || c > '~' {
-			return '?'
-		}
-		return c
-	}, s)
-}

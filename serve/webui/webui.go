@@ -14,6 +14,7 @@ import (
 
 	"github.com/onestep-go/onestep/serve/engine"
 	"github.com/onestep-go/onestep/serve/internal/client"
+	"github.com/onestep-go/onestep/serve/internal/notice"
 	"github.com/onestep-go/onestep/serve/internal/upload"
 )
 
@@ -180,8 +181,6 @@ func (s *server) note(w http.ResponseWriter, r *http.Request, notices []string) 
 	}
 	s.o.Log.InfoContext(r.Context(), "notices", "path", r.URL.Path, "client", who(r), "notices", notices)
 	if w != nil {
-		for _, n := range notices {
-			w.Header().Add("Onestep-Notice", asciiLine(n))
-		}
+		notice.Add(w.Header(), notices)
 	}
 }
