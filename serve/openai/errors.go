@@ -78,7 +78,7 @@ func (h *handler) explain(ctx context.Context, err error) *Error {
 	switch {
 	case errors.As(err, &is):
 		return is
-	case ctx.Err() != nil && errors.Is(ctx.Err(), context.Canceled):
+	case errors.Is(ctx.Err(), context.Canceled):
 		return nil
 	case errors.As(err, &request):
 		param := fields[request.Field]

@@ -1,6 +1,7 @@
 package openai
 
 import (
+	"cmp"
 	"context"
 	"image"
 	"image/color"
@@ -58,8 +59,8 @@ func (f *fake) Images(ctx context.Context, r engine.Request) iter.Seq2[engine.Ev
 			yield(engine.Event{}, ctx.Err())
 			return
 		}
-		is := engine.Resolved{Model: or(r.Model, "emoji"), Sampler: or(r.Sampler, "multistep"), Steps: max(r.Steps, 1), Guidance: r.Guidance, Seed: 1, Notices: f.notices}
-		is.Width, is.Height = or(r.Width, 32), or(r.Height, 32)
+		is := engine.Resolved{Model: cmp.Or(r.Model, "emoji"), Sampler: cmp.Or(r.Sampler, "multistep"), Steps: max(r.Steps, 1), Guidance: r.Guidance, Seed: 1, Notices: f.notices}
+		is.Width, is.Height = cmp.Or(r.Width, 32), cmp.Or(r.Height, 32)
 		if r.Seed != nil {
 			is.Seed = *r.Seed
 		}

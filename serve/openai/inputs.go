@@ -1,6 +1,7 @@
 package openai
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"image"
@@ -71,7 +72,7 @@ func (h *handler) base64(in *input, param string, raw json.RawMessage) error {
 		if err := json.Unmarshal(raw, &object); err != nil {
 			return wrongType(param, "an image in base64", raw)
 		}
-		text = or(object.B64JSON, object.URL)
+		text = cmp.Or(object.B64JSON, object.URL)
 		if object.ImageURL != nil && json.Unmarshal(object.ImageURL, &text) != nil {
 			return wrongType(param, "an image in base64", raw)
 		}

@@ -1,6 +1,7 @@
 package openai
 
 import (
+	"cmp"
 	"context"
 	_ "embed" // openapi.yaml
 	"iter"
@@ -52,11 +53,11 @@ type handler struct {
 
 // New returns a handler of the paths below /v1 that generates with an engine.
 func New(e Engine, o Options) http.Handler {
-	o.MaxBody = or(o.MaxBody, 64<<20)
-	o.MaxImage = or(o.MaxImage, 32<<20)
-	o.MaxPixels = or(o.MaxPixels, 1024*1024)
-	o.FileBytes = or(o.FileBytes, 64<<20)
-	o.FileLife = or(o.FileLife, time.Hour)
+	o.MaxBody = cmp.Or(o.MaxBody, 64<<20)
+	o.MaxImage = cmp.Or(o.MaxImage, 32<<20)
+	o.MaxPixels = cmp.Or(o.MaxPixels, 1024*1024)
+	o.FileBytes = cmp.Or(o.FileBytes, 64<<20)
+	o.FileLife = cmp.Or(o.FileLife, time.Hour)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
@@ -75,14 +76,6 @@ func New(e Engine, o Options) http.Handler {
 		return &Error{Status: http.StatusNotFound, Code: "not_found", Msg: "there is no " + quoted(r.URL.Path) + " here"}
 	})
 	return h
-}
-
-func or[T comparable](v, otherwise T) T {
-	var zero T
-	if v == zero {
-		return otherwise
-	}
-	return v
 }
 
 // route serves a path with some methods; other methods are an error in OpenAI's form.

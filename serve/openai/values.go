@@ -79,15 +79,18 @@ func asText(param string, raw json.RawMessage, most int) (string, error) {
 // decimal is what numbers in JSON and in strings look like. It leaves out what Go reads, too: Inf, hexadecimal numbers, underscores.
 var decimal = regexp.MustCompile(`^[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]{1,3})?$`)
 
+// scalar returns the text of a number, of a truth value or of a string.
+func scalar(raw json.RawMessage) string {
+	var s string
+	if json.Unmarshal(raw, &s) == nil {
+		return strings.TrimSpace(s)
+	}
+	return string(raw)
+}
+
 // literal returns the text of a number or of a string with one.
 func literal(raw json.RawMessage) (string, bool) {
-	s := string(raw)
-	if s != "" && s[0] == '"' {
-		if json.Unmarshal(raw, &s) != nil {
-			return "", false
-		}
-		s = strings.TrimSpace(s)
-	}
+	s := scalar(raw)
 	return s, decimal.MatchString(s)
 }
 
@@ -168,11 +171,7 @@ func (v *values) flag(name string) (bool, error) {
 	if !ok {
 		return false, nil
 	}
-	s := string(raw)
-	if s[0] == '"' && json.Unmarshal(raw, &s) != nil {
-		return false, wrongType(name, "true or false", raw)
-	}
-	switch strings.ToLower(strings.TrimSpace(s)) {
+	switch strings.ToLower(scalar(raw)) {
 	case "true", "1":
 		return true, nil
 	case "false", "0":

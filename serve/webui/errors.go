@@ -46,7 +46,7 @@ const retryAfter = 2
 
 // fail answers a request with an error: 422 in FastAPI's form, others in A1111's.
 func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
-	if r.Context().Err() != nil && !errors.Is(r.Context().Err(), context.DeadlineExceeded) {
+	if errors.Is(r.Context().Err(), context.Canceled) {
 		return // the client has gone
 	}
 	var fields invalid

@@ -1,6 +1,7 @@
 package webui
 
 import (
+	"cmp"
 	"context"
 	_ "embed"
 	"encoding/json"
@@ -43,12 +44,8 @@ func OpenAPI() []byte { return slices.Clone(openapi) }
 
 // New returns a handler for the paths of /sdapi/v1 and /internal/ping.
 func New(e Engine, o Options) http.Handler {
-	if o.MaxBody == 0 {
-		o.MaxBody = 64 << 20
-	}
-	if o.Clients == 0 {
-		o.Clients = 1000
-	}
+	o.MaxBody = cmp.Or(o.MaxBody, 64<<20)
+	o.Clients = cmp.Or(o.Clients, 1000)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
