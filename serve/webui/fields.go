@@ -120,19 +120,15 @@ func (q *request) unsupported() {
 // value returns a field's value; text that has a number or a boolean is one.
 func (f form) value(name string) any {
 	var v any
-	if unmarshal(f.fields[name], &v) != nil {
+	if json.Unmarshal(f.fields[name], &v) != nil {
 		return nil
 	}
 	if text, ok := v.(string); ok {
 		var inner any
-		switch lower := strings.ToLower(strings.TrimSpace(text)); {
-		case unmarshal([]byte(lower), &inner) != nil:
-		case inner == nil:
-		default:
-			switch inner.(type) {
-			case float64, bool:
-				return inner
-			}
+		_ = json.Unmarshal([]byte(strings.ToLower(strings.TrimSpace(text))), &inner) // nil for other text
+		switch inner.(type) {
+		case float64, bool:
+			return inner
 		}
 	}
 	return v
@@ -162,8 +158,6 @@ func (f form) parameters(img2img bool) map[string]json.RawMessage {
 	}
 	return all
 }
-
-func unmarshal(data json.RawMessage, v any) error { return json.Unmarshal(data, v) }
 
 func sortedKeys[V any](m map[string]V) []string { return slices.Sorted(maps.Keys(m)) }
 

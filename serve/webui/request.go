@@ -1,6 +1,7 @@
 package webui
 
 import (
+	"encoding/json"
 	"fmt"
 	"image"
 	"math/rand/v2"
@@ -94,12 +95,15 @@ func (s *server) common(r *http.Request, f form) (*request, error) {
 func (s *server) sampler(q *request) {
 	f := q.form
 	name, schedule := f.text("sampler_name"), f.text("scheduler")
+	if strings.EqualFold(schedule, "automatic") {
+		schedule = ""
+	}
 	field := "sampler_name"
 	if name == "" {
 		name, field = f.text("sampler_index"), "sampler_index"
 	}
 	if name == "" || strings.EqualFold(name, "automatic") {
-		if schedule != "" && !strings.EqualFold(schedule, "automatic") {
+		if schedule != "" {
 			q.note("scheduler %s is not applied without a sampler_name", quote.Quoted(schedule))
 		}
 		return
@@ -115,19 +119,16 @@ func (s *server) sampler(q *request) {
 			f.wrong(field, "there is no sampler "+quote.Quoted(name)+": GET /sdapi/v1/samplers lists them", "value_error")
 			return
 		}
-		if schedule != "" && !strings.EqualFold(schedule, "automatic") {
-			exact = false
-		}
-	case schedule == "" || strings.EqualFold(schedule, "automatic"):
+	case schedule == "":
 		if spacing == "" {
 			_, spacing, _ = infotext.Sampler(name, "automatic")
 		}
 	default:
-		if _, own, _ := infotext.Sampler(name, schedule); own != "" || spacing == "" {
-			_, spacing, exact = infotext.Sampler(name, schedule)
+		if _, own, supported := infotext.Sampler(name, schedule); own != "" || spacing == "" {
+			spacing, exact = own, supported
 		}
 	}
-	if !exact && method != "" && schedule != "" && !strings.EqualFold(schedule, "automatic") {
+	if !exact && schedule != "" {
 		q.note("scheduler %s is not supported with %s: the sampler's own noise levels are used", quote.Quoted(schedule), quote.Text(name))
 	}
 	q.Sampler = method
@@ -136,7 +137,7 @@ func (s *server) sampler(q *request) {
 	}
 	if m, err := scheduler.Named(method + "_" + spacing); err == nil {
 		q.Sampler = scheduler.NameOf(m)
-	} else if schedule != "" && !strings.EqualFold(schedule, "automatic") {
+	} else if schedule != "" {
 		q.note("scheduler %s is not supported with %s: the sampler's own noise levels are used", quote.Quoted(schedule), quote.Text(name))
 	}
 }
@@ -187,7 +188,7 @@ func (q *request) scripts() {
 // wantsScript says whether the arguments of a script switch it on: a list, the first of which may be the switch, or objects with a switch.
 func (f form) wantsScript() bool {
 	var args []any
-	if !f.has("args") || unmarshal(f.fields["args"], &args) != nil || len(args) == 0 {
+	if !f.has("args") || json.Unmarshal(f.fields["args"], &args) != nil || len(args) == 0 {
 		return false
 	}
 	if on, ok := args[0].(bool); ok {
