@@ -119,9 +119,6 @@ func (s *server) table() map[string]methods {
 	}
 }
 
-// Paths returns the paths of the handler, sorted.
-func Paths() []string { return slices.Sorted(maps.Keys((&server{}).table())) }
-
 func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	path, ok := s.routes[r.URL.Path]
 	if !ok {
