@@ -201,10 +201,8 @@ func (u *UNet) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *t
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		emb := u.embed(s, noise, c, x.DType())
 		in := x.To(s, c.Computes(u.store.DType()))
-		if u.lastIsFaster(s, in, x) {
-			in = in.ChannelsLast(s)
-		}
-		h, aux := u.convIn.Adapted(s, in, c.Adapters), in
+		last := u.lastIsFaster(s, in, x)
+		h, aux := u.enter(s, in, c, last)
 		skips := []*torch.Tensor{h}
 		for _, l := range u.down {
 			for _, b := range l.Units {
@@ -236,11 +234,21 @@ func (u *UNet) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *t
 			}
 		}
 		y := u.convOut.Adapted(s, u.normOut.AdaptedSiLU(s, h, c.Adapters), c.Adapters).To(s, x.DType())
-		if in.IsContiguous() == x.IsContiguous() {
-			return y
+		if last {
+			return y.Contiguous(s)
 		}
-		return y.Contiguous(s)
+		return y
 	})
+}
+
+// enter returns the features h of images x that the first level takes, and the images, both in channels-last order if last is true.
+func (u *UNet) enter(s *torch.Scope, x *torch.Tensor, c models.Cond, last bool) (h, images *torch.Tensor) {
+	if !last {
+		return u.convIn.Adapted(s, x, c.Adapters), x
+	}
+	x = x.ChannelsLast(s)
+	h = u.convIn.Adapted(s, x, c.Adapters)
+	return blocks.Release(h.ChannelsLast(s), h), x // images of one channel are in both orders, and libtorch's convolution then chooses the other
 }
 
 // lastIsFaster reports whether the network takes images x to channels-last order inside, for which in is x in the type that it computes in.

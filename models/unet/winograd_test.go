@@ -55,3 +55,20 @@ func TestOwnConvolutions(t *testing.T) {
 	})
 	require.NoError(t, err)
 }
+
+// Features of grey images, whose memory is in both orders at once, are in the order that the kernels want, too.
+func TestFeaturesOrder(t *testing.T) {
+	for _, channels := range []int{1, 3} {
+		net := build(t, benchmark(32, channels))
+		err := torch.Run(torch.CPU, func(s *torch.Scope) error {
+			x := torch.Randn(s, torch.NewGenerator(s, 3), torch.Float32, 2, channels, 32, 32)
+			require.True(t, net.lastIsFaster(s, x, x))
+			h, _ := net.enter(s, x, models.Cond{}, true)
+			require.True(t, h.IsChannelsLast())
+			require.False(t, h.IsContiguous())
+			require.True(t, net.Forward(s, x, torch.Zeros(s, torch.Float32, 2), models.Cond{}).IsContiguous())
+			return nil
+		})
+		require.NoError(t, err)
+	}
+}
