@@ -102,10 +102,7 @@ function finished(p, about, ms, waited, { notices, steps }) {
   const { width, height } = stage.size;
   tell([seconds(ms) + (waited > 100 ? `, ${seconds(waited)} of it waiting` : ''), steps && plural(steps, 'step'), `${width} × ${height}`, `seed ${p.seed}`].filter(Boolean).join(' · '));
   const { previews, ...settings } = p;
-  shown = { settings: { ...settings, ...(p.init ? { width: state.get('width'), height: state.get('height') } : {}) }, about };
-  staged = shown;
-  history.current = null;
-  offerSave(stage.images, stage.size, p.seed, about);
+  onStage({ ...settings, ...(p.init ? { width: state.get('width'), height: state.get('height') } : {}) }, about);
   clearTimeout(settling);
   settling = setTimeout(settle, SETTLED);
   const wasLoaded = controls.model?.loaded;
@@ -115,6 +112,13 @@ function finished(p, about, ms, waited, { notices, steps }) {
     const take = p.n > 1 ? `${p.n} images take` : 'An image takes';
     say(`${take} ${seconds(ms)}: press Enter to generate. "Update while typing" in the settings changes that.`);
   }
+}
+
+/** What the stage shows has these settings, and, if it is an entry of the history, its id. */
+function onStage(settings, about, id = null) {
+  shown = staged = id === null ? { settings, about } : null;
+  history.current = id;
+  offerSave(stage.images, stage.size, settings.seed, about);
 }
 
 /** Says once that typing has an end, and keeps the image. */
@@ -269,10 +273,7 @@ function choose(index) {
   state.set({ n: 1, seed: it.seed }, { quiet: true });
   stage.places(1, describe(state.values));
   stage.show({ ...it, index: 0 });
-  shown = { settings: state.settings(), about: describe(state.values) };
-  staged = shown;
-  history.current = null;
-  offerSave(stage.images, stage.size, it.seed, shown.about);
+  onStage(state.settings(), describe(state.values));
   const { width, height } = stage.size;
   tell(`${width} × ${height} · seed ${it.seed}`);
   $('variations').focus();
@@ -293,9 +294,7 @@ async function restore(entry) {
   const { width, height } = stage.size;
   tell(`${width} × ${height} · seed ${entry.settings.seed} · ${new Date(entry.at).toLocaleString()}`);
   showNotices([]);
-  shown = staged = null;
-  history.current = entry.id;
-  offerSave(stage.images, stage.size, entry.settings.seed, entry.about);
+  onStage(entry.settings, entry.about, entry.id);
   $('status').textContent = `Restored: ${entry.about}`;
 }
 
