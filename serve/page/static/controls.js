@@ -1,6 +1,6 @@
 // Prompt, class and settings: controls that show the state and change it.
 
-import { $, FEW, element, icon, plural } from './dom.js';
+import { $, FEW, element, icon, offer, plural } from './dom.js';
 import { newSeed } from './state.js';
 
 const CHIPS = 24; // classes, at most, that are shown at once
@@ -81,7 +81,7 @@ export class Controls {
     $('guidance').setAttribute('aria-valuetext', $('guidance-value').value);
     write('strength', s.strength);
     $('strength-value').value = s.strength.toFixed(2);
-    if ($('sampler').options.length) write('sampler', s.sampler);
+    write('sampler', s.sampler);
     this.#showSize(model, s);
     $('variations').setAttribute('aria-pressed', s.n > 1);
     $('live').checked = s.live;
@@ -122,7 +122,7 @@ export class Controls {
     $('class-names').replaceChildren(...(chips ? [] : classes.map((value) => element('option', { value }))));
 
     $('model-field').hidden = this.#models.length < 2;
-    $('model').replaceChildren(...this.#models.map(({ name }) => element('option', { value: name, textContent: name })));
+    offer($('model'), this.#models.map(({ name }) => [name, name]));
     const about = model.kind && model.width ? `${model.kind}, ${model.width} × ${model.height}` : model.kind;
     $('model-name').textContent = this.#models.length > 1 ? about : [model.name, about].filter(Boolean).join(' · ');
 
@@ -132,7 +132,7 @@ export class Controls {
     $('input-field').hidden = !this.takesImages;
     $('negative-field').hidden = labels;
     $('sampler-field').hidden = model.samplers.length < 2;
-    $('sampler').replaceChildren(element('option', { value: '', textContent: 'default' }), ...model.samplers.map((value) => element('option', { value, textContent: value })));
+    offer($('sampler'), [['', 'default'], ...model.samplers.map((name) => [name, name])]);
     $('adapters-field').hidden = labels || this.#adapters.length === 0;
     $('smooth-field').hidden = model.width >= FEW;
     $('variations').hidden = this.variations < 2;
@@ -154,9 +154,7 @@ export class Controls {
     }
     const now = `${s.width}x${s.height}`;
     if (!shapes.some(([value]) => value === now)) shapes.push([now, `${s.width} × ${s.height}`]);
-    if ([...$('size').options].map((o) => o.value).join() !== shapes.map(([value]) => value).join()) {
-      $('size').replaceChildren(...shapes.map(([value, textContent]) => element('option', { value, textContent })));
-    }
+    offer($('size'), shapes);
     $('size').value = now;
   }
 
@@ -164,12 +162,11 @@ export class Controls {
     const list = $('adapters');
     if ([...list.children].map((li) => li.dataset.name).join('\n') !== loras.map((l) => l.name).join('\n')) {
       list.replaceChildren(...loras.map(({ name }) => this.#adapterRow(name)));
-      const left = this.#adapters.filter((name) => !loras.some((l) => l.name === name));
-      $('adapter').replaceChildren(element('option', { value: '', textContent: 'Add an adapter…' }), ...left.map((value) => element('option', { value, textContent: value })));
-      $('adapter').disabled = left.length === 0;
-    } else if ($('adapter').options.length === 0) {
-      $('adapter').replaceChildren(element('option', { value: '', textContent: 'Add an adapter…' }), ...this.#adapters.map((value) => element('option', { value, textContent: value })));
     }
+    const left = this.#adapters.filter((name) => !loras.some((l) => l.name === name));
+    offer($('adapter'), [['', 'Add an adapter…'], ...left.map((name) => [name, name])]);
+    $('adapter').value = '';
+    $('adapter').disabled = left.length === 0;
     loras.forEach(({ weight }, i) => {
       const input = list.children[i].querySelector('input');
       if (input.valueAsNumber !== weight) input.value = weight;

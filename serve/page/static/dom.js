@@ -13,6 +13,12 @@ export function element(tag, properties = {}, ...children) {
   return e;
 }
 
+/** Gives a select its options, [value, text] each; the same ones are left alone. */
+export function offer(select, options) {
+  const same = select.options.length === options.length && options.every(([value, text], i) => select.options[i].value === value && select.options[i].textContent === text);
+  if (!same) select.replaceChildren(...options.map(([value, textContent]) => element('option', { value, textContent })));
+}
+
 const SVG = 'http://www.w3.org/2000/svg';
 
 export function icon(name) {
