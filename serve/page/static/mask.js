@@ -64,7 +64,6 @@ export class Mask {
       this.#c.drawImage(was, 0, 0, width, height);
       was.close();
       this.#swap();
-      this.#tint();
     }
     $('mask-brush').hidden = true;
     $('mask-dialog').showModal();
@@ -172,7 +171,6 @@ export class Mask {
   #invert() {
     this.#begin();
     this.#swap();
-    this.#tint();
     this.#changed();
   }
 
@@ -184,15 +182,7 @@ export class Mask {
 
   /** Swaps what is painted and what is not. */
   #swap() {
-    this.#fill('source-out');
-  }
-
-  #tint() {
-    this.#fill('source-in');
-  }
-
-  #fill(operation) {
-    this.#c.globalCompositeOperation = operation;
+    this.#c.globalCompositeOperation = 'source-out';
     this.#c.fillStyle = this.#colour;
     this.#c.fillRect(0, 0, this.#canvas.width, this.#canvas.height);
     this.#c.globalCompositeOperation = 'source-over';
