@@ -10,7 +10,7 @@ const SIDE = 1024; // pixels of an input image, at most
 export class Input {
   #state; #controls; #say;
 
-  /** say(text, error) tells the user something; restored(settings) is called when settings were taken from an image. */
+  /** say(text, error) tells the user something. */
   constructor(state, controls, say) {
     this.#state = state;
     this.#controls = controls;
