@@ -17,12 +17,7 @@ func Example() {
 		if err != nil {
 			return nil, err
 		}
-		m, err := generate.FromFile(file.File)
-		if err != nil {
-			return nil, err
-		}
-		m.OnClose(func() error { file.Close(); return nil })
-		return m, nil
+		return generate.OwnFile(file.File)
 	}
 	e, err := engine.New(engine.Options{Models: []engine.Model{{Name: "emoji", Open: open}}})
 	if err != nil {

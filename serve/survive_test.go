@@ -39,12 +39,7 @@ func emoji(t *testing.T, o engine.Options) *engine.Engine {
 		if err != nil {
 			return nil, err
 		}
-		m, err := generate.FromFile(file.File)
-		if err != nil {
-			return nil, err
-		}
-		m.OnClose(func() error { file.Close(); return nil })
-		return m, nil
+		return generate.OwnFile(file.File)
 	}}}
 	e, err := engine.New(o)
 	require.NoError(t, err)

@@ -41,13 +41,7 @@ func Open(path string, o sd.Options) (*Model, error) {
 		if err != nil {
 			return nil, err
 		}
-		m, err := FromFile(f)
-		if err != nil {
-			f.Close()
-			return nil, err
-		}
-		m.close = func() error { f.Close(); return nil }
-		return m, nil
+		return OwnFile(f)
 	case !errors.Is(err, checkpoint.ErrNoDescription) && !errors.Is(err, checkpoint.ErrNoSnapshot) && !errors.As(err, new(*safetensors.FormatError)):
 		return nil, err
 	case errors.Is(err, checkpoint.ErrNoSnapshot) && !isDiffusers(path):
@@ -80,6 +74,17 @@ func FromFile(f *checkpoint.File) (*Model, error) {
 	return &Model{of: p}, nil
 }
 
+// OwnFile is [FromFile] for a file that belongs to the model: closing the model closes f, and so does an error.
+func OwnFile(f *checkpoint.File) (*Model, error) {
+	m, err := FromFile(f)
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	m.OnClose(func() error { f.Close(); return nil })
+	return m, nil
+}
+
 // FromFunction returns a model of a consistency function, a denoiser or a jump model in memory: f, over net, as d describes it. The name
 // is written into the settings of images. Closing the model leaves the network open.
 func FromFunction(f any, d checkpoint.Description, net network.Network, name string) (*Model, error) {
@@ -93,7 +98,7 @@ func FromFunction(f any, d checkpoint.Description, net network.Network, name str
 // FromDiffusion returns a model from an open Stable Diffusion model. Close does not close m.
 func FromDiffusion(m *sd.Model) *Model { return &Model{of: diffusion{m}} }
 
-// OnClose makes Close call f as well, such as to close the file of [FromFile].
+// OnClose makes Close call f as well, such as to close the model of [FromDiffusion].
 func (m *Model) OnClose(f func() error) {
 	before := m.close
 	m.close = func() error {
@@ -104,7 +109,7 @@ func (m *Model) OnClose(f func() error) {
 	}
 }
 
-// Close frees a model that Open opened, and calls the functions of OnClose.
+// Close frees a model that Open or OwnFile opened, and calls the functions of OnClose.
 func (m *Model) Close() error {
 	if m.close == nil {
 		return nil

@@ -17,13 +17,7 @@ func openBuiltin() (*generate.Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := generate.FromFile(file.File)
-	if err != nil {
-		file.Close()
-		return nil, err
-	}
-	m.OnClose(func() error { file.Close(); return nil })
-	return m, nil
+	return generate.OwnFile(file.File)
 }
 
 // Generate two images of one class, of another size than the model's.

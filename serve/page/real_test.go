@@ -24,13 +24,7 @@ func openBuiltin() (*generate.Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := generate.FromFile(file.File)
-	if err != nil {
-		file.Close()
-		return nil, err
-	}
-	m.OnClose(func() error { file.Close(); return nil })
-	return m, nil
+	return generate.OwnFile(file.File)
 }
 
 // The page and the built-in model, from the first image to one that gives its settings back.

@@ -115,11 +115,5 @@ func openPixels(path string, dev torch.Device) (*generate.Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	m, err := generate.FromFile(f)
-	if err != nil {
-		f.Close()
-		return nil, err
-	}
-	m.OnClose(func() error { f.Close(); return nil })
-	return m, nil
+	return generate.OwnFile(f)
 }
