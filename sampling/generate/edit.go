@@ -58,11 +58,11 @@ const (
 	strokeSide   = 256
 )
 
-const (
-	editSteps     = 40 // of consistency functions, as many as levels in the authors' code
-	editStepsMany = 18 // of denoisers, as without an edit
-	frameCount    = 8  // images of an interpolation
-)
+// EditSteps is the number of steps in which a consistency function inpaints, colorizes or superresolves if none is given: as many as levels in
+// the authors' code.
+const EditSteps = 40
+
+const frameCount = 8 // images of an interpolation
 
 // joins reports whether a task joins what is generated to what is known, from noise alone.
 func (e Edit) joins() bool { return e.Task == Inpaint || e.Task == Colorize || e.Task == Superresolve }
@@ -193,9 +193,9 @@ func (m pixels) editTimes(r *Request, e *editing, size image.Point) error {
 	case e.Task == Stroke, e.Task == Denoise, e.Task == Interpolate && e.Image != nil:
 	case e.joins() && r.Times == nil && d.Levels == nil && !strings.HasPrefix(r.Sampler, "flow_"):
 		if r.Steps == 0 && few {
-			r.Steps = editSteps
+			r.Steps = EditSteps
 		} else if r.Steps == 0 {
-			r.Steps = editStepsMany
+			r.Steps = denoiserSteps
 		}
 		r.Times = edit.Levels(d.SigmaMax, r.Steps)
 		return nil

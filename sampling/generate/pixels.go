@@ -284,6 +284,9 @@ func (m pixels) fromTimesteps(r *Request, grid noise.ConsistencyConfig, publishe
 	return nil
 }
 
+// denoiserSteps is the number of steps of denoisers' samplers.
+const denoiserSteps = 18
+
 // many plans a denoiser's sampler, down to noise level 0.
 func (m pixels) many(r *Request) (course, error) {
 	d := m.description
@@ -307,7 +310,7 @@ func (m pixels) many(r *Request) (course, error) {
 		r.Steps = len(r.Times)
 	}
 	if r.Steps == 0 {
-		r.Steps = 18
+		r.Steps = denoiserSteps
 	}
 	if r.Times == nil {
 		r.Times = noise.Karras(r.Steps, largest, d.SigmaMin, 7)

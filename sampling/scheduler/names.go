@@ -115,6 +115,15 @@ func WithSpacing(m Method, spacing string) (Method, error) {
 	return Spaced{m, spacing}, nil
 }
 
+// FewSteps reports whether a method is for models distilled to few steps: LCM or TCD.
+func FewSteps(m Method) bool {
+	switch m.(type) {
+	case LCM, TCD:
+		return true
+	}
+	return false
+}
+
 // NameOf returns a method's name, regardless of its η, or a description if it has no name.
 func NameOf(m Method) string {
 	switch m := m.(type) {

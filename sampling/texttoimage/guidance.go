@@ -2,6 +2,7 @@ package texttoimage
 
 import (
 	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
 )
@@ -22,7 +23,7 @@ func (p *Plan) guidance() error {
 		g = p.o.Model.Guidance.Middle()
 	case g == 0 && told:
 		g = 8.5
-	case g == 0 && p.few():
+	case g == 0 && scheduler.FewSteps(p.o.Method):
 		g = 1
 	case g == 0:
 		g = 7.5

@@ -174,6 +174,14 @@ func DefaultSampler(c noise.Config, distilled bool) (name string, exact bool) {
 	return name, exact
 }
 
+// DefaultSteps is the number of steps of a sampler if none is given.
+func DefaultSteps(m scheduler.Method) int {
+	if scheduler.FewSteps(m) {
+		return 4
+	}
+	return 25
+}
+
 // choose fills in the default sampler and number of steps, which depend on whether the model is guidance-distilled.
 func (p *Plan) choose(distilled bool) (err error) {
 	name, exact := DefaultSampler(p.config, distilled)
@@ -191,14 +199,11 @@ func (p *Plan) choose(distilled bool) (err error) {
 		}
 	}
 	p.Method = scheduler.NameOf(p.o.Method)
-	if distilled && p.Method != name && (name == "tcd" || !p.few()) {
+	if distilled && p.Method != name && (name == "tcd" || !scheduler.FewSteps(p.o.Method)) {
 		p.note("the model was distilled for the sampler %s, and images of %s may be worse", name, p.Method)
 	}
 	if p.o.Steps == 0 && p.o.Timesteps == nil {
-		p.o.Steps = 25
-		if p.few() {
-			p.o.Steps = 4
-		}
+		p.o.Steps = DefaultSteps(p.o.Method)
 	}
 	p.Steps = max(p.o.Steps, len(p.o.Timesteps))
 	return p.unused()
@@ -206,7 +211,7 @@ func (p *Plan) choose(distilled bool) (err error) {
 
 // unused reports options of LCM and TCD that the sampler does not use. Methods from outside package scheduler may use them.
 func (p *Plan) unused() error {
-	if _, err := scheduler.Named(p.Method); err != nil || p.few() {
+	if _, err := scheduler.Named(p.Method); err != nil || scheduler.FewSteps(p.o.Method) {
 		return nil
 	}
 	if p.o.Shorten {
@@ -216,15 +221,6 @@ func (p *Plan) unused() error {
 		p.note("the number of original steps (%d) has no effect: only the samplers lcm and tcd use it, not %s", p.o.OriginalSteps, p.Method)
 	}
 	return nil
-}
-
-// few reports whether the sampler is for models distilled to few steps.
-func (p *Plan) few() bool {
-	switch p.o.Method.(type) {
-	case scheduler.LCM, scheduler.TCD:
-		return true
-	}
-	return false
 }
 
 // Try checks the sampler's options against a model's files before its weights are loaded; Model may be nil. Invalid configurations are

@@ -1,13 +1,14 @@
 package engine
 
 import (
+	"context"
 	"fmt"
-	"slices"
 
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/sampling/generate"
+	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/sampling/texttoimage"
 )
 
@@ -29,7 +30,6 @@ type profile struct {
 func profileOf(m *generate.Model) (*profile, error) {
 	p := &profile{Info: Info{Samplers: m.Samplers()}}
 	if d, ok := m.Description(); ok {
-		shape := d.Network.Shape()
 		p.pixels = &d
 		p.Kind = map[checkpoint.Kind]string{
 			checkpoint.Consistency: "consistency model", checkpoint.Denoiser: "denoiser", checkpoint.Trajectory: "trajectory model",
@@ -37,15 +37,12 @@ func profileOf(m *generate.Model) (*profile, error) {
 		p.few = d.Kind != checkpoint.Denoiser
 		p.Guided = d.Network.Guidance() || !p.few && d.Network.Classes() > 0 && d.Network.NullClass() >= 0
 		p.Images = true
-		p.Height, p.Width = shape[1], shape[2]
-		switch {
-		case p.few:
-			p.Steps = 1
-		case d.Levels != nil: // progressively distilled
-			p.Steps = len(d.Levels)
-		default:
-			p.Steps = 18
+		plan, err := m.Plan(context.Background(), generate.Request{})
+		if err != nil {
+			return p, err
 		}
+		defer plan.Close()
+		p.Width, p.Height, p.Steps = plan.Width, plan.Height, plan.Steps
 		for i := range d.Network.Classes() {
 			name := fmt.Sprint(i)
 			if len(d.ClassNames) > 0 {
@@ -72,16 +69,19 @@ func profileOf(m *generate.Model) (*profile, error) {
 	p.factor, p.distilled, p.scales, p.inpaints = d.VAE.Factor(), d.Distilled(), d.Guidance, d.Inpaints()
 	half, ok := d.VAE.(interface{ Encodes() bool })
 	p.Images = !ok || half.Encodes()
-	p.few = isFew(sampler)
-	p.Steps = 25
-	if p.few {
-		p.Steps = 4
+	method, err := scheduler.Named(sampler)
+	if err != nil {
+		return p, err
 	}
+	p.few, p.Steps = scheduler.FewSteps(method), texttoimage.DefaultSteps(method)
 	return p, nil
 }
 
 // isFew reports whether a sampler of Stable Diffusion is one for few steps.
-func isFew(sampler string) bool { return slices.Contains([]string{"lcm", "tcd"}, sampler) }
+func isFew(sampler string) bool {
+	method, err := scheduler.Named(sampler)
+	return err == nil && scheduler.FewSteps(method)
+}
 
 // bytesOf returns the size of an open model's weights.
 func bytesOf(m *generate.Model) (bytes int64) {

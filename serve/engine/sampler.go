@@ -63,15 +63,12 @@ func (p *profile) steps(asked int, sampler string, inpaints bool, most int, note
 	case asked == 0 && over:
 		return min(someSteps, most)
 	case asked == 0 && inpaints && p.pixels != nil && p.few:
-		return min(inpaintSteps, most)
+		return min(generate.EditSteps, most)
 	case asked == 0 && p.Steps > most:
 		return most
 	}
 	return asked
 }
-
-// inpaintSteps is the number of steps that a consistency model needs to repaint a part of an image, as in generate.
-const inpaintSteps = 40
 
 // guidance returns the guidance scale for a request; 0: the model's default.
 func (p *profile) guidance(asked float64, sampler string, note notes) float64 {
