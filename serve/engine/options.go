@@ -44,13 +44,17 @@ type Options struct {
 	LoRA lora.CacheOptions // of adapters, which requests name
 }
 
+// Defaults of Options that limit requests.
 const (
-	defaultQueue     = 64
-	defaultDeadline  = 10 * time.Minute
-	defaultMaxImages = 16
-	defaultMaxSteps  = 50
-	defaultMaxPixels = 1024 * 1024
-	defaultBatch     = 16
+	DefaultMaxImages = 16
+	DefaultMaxSteps  = 50
+	DefaultMaxPixels = 1024 * 1024
+)
+
+const (
+	defaultQueue    = 64
+	defaultDeadline = 10 * time.Minute
+	defaultBatch    = 16
 )
 
 // withDefaults checks the options and fills in the defaults.
@@ -76,9 +80,9 @@ func (o Options) withDefaults() (Options, error) {
 	o.Models = slices.Clone(o.Models)
 	o.Queue = cmp.Or(o.Queue, defaultQueue)
 	o.Deadline = cmp.Or(o.Deadline, defaultDeadline)
-	o.MaxImages = cmp.Or(o.MaxImages, defaultMaxImages)
-	o.MaxSteps = cmp.Or(o.MaxSteps, defaultMaxSteps)
-	o.MaxPixels = cmp.Or(o.MaxPixels, defaultMaxPixels)
+	o.MaxImages = cmp.Or(o.MaxImages, DefaultMaxImages)
+	o.MaxSteps = cmp.Or(o.MaxSteps, DefaultMaxSteps)
+	o.MaxPixels = cmp.Or(o.MaxPixels, DefaultMaxPixels)
 	o.Batch = cmp.Or(o.Batch, defaultBatch)
 	return o, nil
 }

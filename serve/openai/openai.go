@@ -55,7 +55,7 @@ type handler struct {
 func New(e Engine, o Options) http.Handler {
 	o.MaxBody = cmp.Or(o.MaxBody, 64<<20)
 	o.MaxImage = cmp.Or(o.MaxImage, 32<<20)
-	o.MaxPixels = cmp.Or(o.MaxPixels, 1024*1024)
+	o.MaxPixels = cmp.Or(o.MaxPixels, engine.DefaultMaxPixels)
 	o.FileBytes = cmp.Or(o.FileBytes, 64<<20)
 	o.FileLife = cmp.Or(o.FileLife, time.Hour)
 	if o.Log == nil {

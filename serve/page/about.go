@@ -56,7 +56,9 @@ type Adapters struct {
 }
 
 func models(e Engine, o Options) http.HandlerFunc {
-	limits := Limits{Steps: cmp.Or(o.MaxSteps, 50), Pixels: cmp.Or(o.MaxPixels, 1024*1024), Images: cmp.Or(o.MaxImages, 16)}
+	limits := Limits{
+		Steps: cmp.Or(o.MaxSteps, engine.DefaultMaxSteps), Pixels: cmp.Or(o.MaxPixels, engine.DefaultMaxPixels), Images: cmp.Or(o.MaxImages, engine.DefaultMaxImages),
+	}
 	return func(w http.ResponseWriter, r *http.Request) {
 		out := Models{Models: []Model{}, Limits: limits}
 		for _, m := range e.Models() {
