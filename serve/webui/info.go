@@ -99,8 +99,8 @@ func (s *server) info(q *request, got result, started time.Time) (out info, text
 
 // infotextOf returns the settings of an image in A1111's format: its own, or for a model in pixel space what A1111's format has of them.
 func infotextOf(q *request, as engine.Resolved, model engine.Info, img engine.Image) string {
-	if i := slices.IndexFunc(img.Texts, func(t vision.Text) bool { return t.Keyword == vision.Parameters }); i >= 0 {
-		return withFields(img.Texts[i].Value, q.extra)
+	if text, ok := vision.Lookup(img.Texts, vision.Parameters); ok {
+		return withFields(text, q.extra)
 	}
 	t := infotext.Text{Prompt: q.Prompt, Negative: q.Negative}
 	t.Add("Steps", strconv.Itoa(as.Steps))

@@ -48,14 +48,7 @@ func (s *server) pngInfo(w http.ResponseWriter, r *http.Request) error {
 		}
 		out.Items[t.Keyword] = t.Value
 	}
-	settings, _, err := infotext.From(func(keyword string) (string, bool) {
-		for _, t := range texts {
-			if t.Keyword == keyword {
-				return t.Value, true
-			}
-		}
-		return "", false
-	})
+	settings, _, err := infotext.From(func(keyword string) (string, bool) { return vision.Lookup(texts, keyword) })
 	if err == nil { // other programs' settings that cannot be read are among the items
 		if out.Info == "" {
 			out.Info = settings.String() // of ComfyUI's basic workflow

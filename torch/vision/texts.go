@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io"
+	"slices"
 	"strings"
 	"unicode/utf8"
 
@@ -21,6 +22,15 @@ type Text struct{ Keyword, Value string }
 
 // Parameters is the keyword of A1111's generation parameters.
 const Parameters = "parameters"
+
+// Lookup returns the first text with a keyword, and whether there is one.
+func Lookup(texts []Text, keyword string) (value string, ok bool) {
+	i := slices.IndexFunc(texts, func(t Text) bool { return t.Keyword == keyword })
+	if i < 0 {
+		return "", false
+	}
+	return texts[i].Value, true
+}
 
 // Limits of the text in one file, far above real files: ComfyUI's largest workflows have a few hundred kilobytes.
 const (

@@ -45,6 +45,14 @@ func TestTextsOfAllChunks(t *testing.T) {
 	}
 }
 
+func TestLookup(t *testing.T) {
+	texts := []Text{{"a", "first"}, {"a", "second"}, {"b", ""}}
+	for keyword, want := range map[string][]any{"a": {"first", true}, "b": {"", true}, "c": {"", false}} {
+		value, ok := Lookup(texts, keyword)
+		require.Equal(t, want, []any{value, ok}, keyword)
+	}
+}
+
 // Latin-1 that happens to be valid UTF-8 comes back as it was written.
 func TestLatinThatReadsAsUTF8(t *testing.T) {
 	texts := []Text{{"parameters", "Ã©"}, {"b", "café"}, {"c", "日本"}}

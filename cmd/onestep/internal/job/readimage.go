@@ -29,13 +29,7 @@ func imageTexts(path string) (func(keyword string) (string, bool), error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", quote.Path(path), err)
 	}
-	return func(keyword string) (string, bool) {
-		i := slices.IndexFunc(texts, func(t vision.Text) bool { return t.Keyword == keyword })
-		if i < 0 {
-			return "", false
-		}
-		return texts[i].Value, true
-	}, nil
+	return func(keyword string) (string, bool) { return vision.Lookup(texts, keyword) }, nil
 }
 
 // ReadImage takes the settings from the metadata of an image file: ours, or those of other programs that package infotext reads. given
