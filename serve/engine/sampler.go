@@ -24,28 +24,18 @@ func (p *profile) sampler(name string, note notes) (string, error) {
 		return "", nil
 	}
 	method, err := scheduler.Named(name)
-	if p.pixels == nil {
-		if err == nil {
-			return scheduler.NameOf(method), nil
-		}
-		if slices.Contains(generate.PixelSamplers(), name) {
-			note.add("the model does not support the sampler %s: its default is used", quote.Text(name))
-			return "", nil
-		}
-		return "", refuse("Sampler", "%v", err)
-	}
-	names := []string{name}
-	if err == nil {
-		names = append(names, scheduler.NameOf(method)) // as other programs write it
-	}
-	for _, one := range names {
-		if slices.Contains(p.Samplers, one) {
-			return one, nil
-		}
-	}
-	if err == nil || slices.Contains(generate.PixelSamplers(), name) {
-		note.add("the model does not support the sampler %s: its default is used", quote.Text(name))
+	switch {
+	case p.pixels == nil && err == nil:
+		return scheduler.NameOf(method), nil
+	case slices.Contains(p.Samplers, name):
+		return name, nil
+	case err == nil && slices.Contains(p.Samplers, scheduler.NameOf(method)): // as other programs write it
+		return scheduler.NameOf(method), nil
+	case err == nil, slices.Contains(generate.PixelSamplers(), name):
+		note.add("the sampler %s is not for this model, which uses its own", quote.Text(name))
 		return "", nil
+	case p.pixels == nil:
+		return "", refuse("Sampler", "%v", err)
 	}
 	return "", refuse("Sampler", "%s", suggest.OneOf(name, p.Samplers))
 }
