@@ -122,7 +122,7 @@ func (j *job) joins(other *job) bool {
 
 // add adds as many images of a request as there is room for.
 func (b *batch) add(j *job) {
-	if n := min(j.left(), j.is.together-b.images); n > 0 {
+	if n := min(j.left(), j.is.Batch-b.images); n > 0 {
 		b.parts = append(b.parts, part{j, j.made, n})
 		b.images += n
 	}

@@ -99,7 +99,7 @@ func (e *Engine) Images(ctx context.Context, r Request) iter.Seq2[Event, error] 
 			if ev.Resolved != nil {
 				as = ev.Resolved
 			}
-			if !yield(j.fitted(ev, as), nil) {
+			if !yield(fitted(ev, as), nil) {
 				return
 			}
 		}

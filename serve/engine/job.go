@@ -52,8 +52,8 @@ const (
 	ended
 )
 
-// fitted returns an image in the size that the request asks for. It is called by who reads the events, beside the engine's work.
-func (j *job) fitted(ev Event, as *Resolved) Event {
+// fitted returns an event with images in the size that the request asks for. It is called by who reads the events, beside the engine's work.
+func fitted(ev Event, as *Resolved) Event {
 	if as == nil {
 		return ev
 	}

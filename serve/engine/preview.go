@@ -65,7 +65,7 @@ func (j *job) due(st generate.Progress) bool {
 	if j.r.Previews == 0 || st.I == st.Steps || j.shown >= j.r.Previews {
 		return false
 	}
-	parts := (j.is.N + j.is.together - 1) / j.is.together
+	parts := (j.is.N + j.is.Batch - 1) / j.is.Batch
 	each := min(max(j.r.Previews/parts, 1), st.Steps-1)
 	return st.I*each/(st.Steps-1) > (st.I-1)*each/(st.Steps-1)
 }

@@ -22,9 +22,8 @@ import (
 // resolved is a request as it is generated.
 type resolved struct {
 	generate.Request
-	as       Resolved // as far as it is known before the plan
-	key      string   // requests with the same key can be served in one batch; "": only alone
-	together int      // images that are generated together, at most
+	as  Resolved // as far as it is known before the plan
+	key string   // requests with the same key can be served in one batch; "": only alone
 }
 
 // notes collects what a user should know.
@@ -117,8 +116,7 @@ func (p *profile) resolve(r Request, o Options) (resolved, error) {
 	}
 	is.Steps = p.steps(r.Steps, is.Sampler, r.Mask != nil, o.MaxSteps, note)
 	is.Guidance = p.guidance(r.Guidance, is.Sampler, note)
-	is.together = together(made, o.Batch)
-	is.Batch = is.together
+	is.Batch = together(made, o.Batch)
 	if p.pixels == nil {
 		err = p.diffusion(&is, r, made, o.LoRA.Dir, note)
 	} else {

@@ -143,7 +143,7 @@ func TestResolve(t *testing.T) {
 			for i, word := range c.notice {
 				require.Contains(t, got.as.Notices[i], word)
 			}
-			want := resolved{Request: generate.Request{N: 1, Seed: 3, Batch: got.Batch}, key: got.key, together: got.together}
+			want := resolved{Request: generate.Request{N: 1, Seed: 3, Batch: got.Batch}, key: got.key}
 			want.as.Width, want.as.Height, want.as.Notices = got.as.Width, got.as.Height, got.as.Notices
 			if c.p.pixels == nil {
 				want.Prompts = []string{c.r.Prompt}
