@@ -16,7 +16,7 @@ func (e *statusError) Error() string { return e.msg }
 
 // kinds are OpenAI's types of errors by status.
 var kinds = map[int]string{
-	http.StatusUnauthorized: "authentication_error", http.StatusForbidden: "permission_error", http.StatusTooManyRequests: "rate_limit_error",
+	http.StatusUnauthorized: "authentication_error", http.StatusForbidden: "permission_error",
 	http.StatusInternalServerError: "server_error", http.StatusServiceUnavailable: "server_error",
 }
 
