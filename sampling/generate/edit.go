@@ -303,15 +303,12 @@ func fit(m image.Image, size image.Point, what string) (image.Image, []string, e
 	if got == size {
 		return rgba, notes, nil
 	}
-	cropped := image.Pt(got.X, max(1, got.X*size.Y/size.X))
-	if cropped.Y > got.Y {
-		cropped = image.Pt(max(1, got.Y*size.X/size.Y), got.Y)
-	}
+	middle := vision.Middle(rgba.Bounds(), size.X, size.Y)
+	cropped := middle.Size()
 	how := "resized"
 	if cropped != got {
 		how = fmt.Sprintf("cropped to its middle, %d×%d, and resized", cropped.X, cropped.Y)
-		at := rgba.Bounds().Min.Add(got.Sub(cropped).Div(2))
-		rgba = rgba.SubImage(image.Rectangle{at, at.Add(cropped)}).(*image.RGBA)
+		rgba = rgba.SubImage(middle).(*image.RGBA)
 	}
 	if cropped == size {
 		how = "cropped to its middle"

@@ -8,6 +8,7 @@ import (
 
 	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/serve/internal/upload"
+	"github.com/onestep-go/onestep/torch/vision"
 )
 
 // defaultStrength is A1111's denoising_strength of img2img.
@@ -92,19 +93,9 @@ func (q *request) fit(mode int) {
 		return
 	}
 	if q.Mask != nil {
-		q.Mask = centre(q.Mask, q.Width, q.Height)
+		q.Mask = cut(q.Mask, vision.Middle(q.Mask.Bounds(), q.Width, q.Height))
 	}
-	q.Init = centre(q.Init, q.Width, q.Height)
-}
-
-// centre cuts the largest part with the proportions of w and h from the middle of an image.
-func centre(m image.Image, w, h int) image.Image {
-	b := m.Bounds()
-	part := image.Rect(0, 0, b.Dx(), max(b.Dx()*h/w, 1))
-	if part.Dy() > b.Dy() {
-		part = image.Rect(0, 0, max(b.Dy()*w/h, 1), b.Dy())
-	}
-	return cut(m, part.Add(b.Min).Add(image.Pt((b.Dx()-part.Dx())/2, (b.Dy()-part.Dy())/2)))
+	q.Init = cut(q.Init, vision.Middle(q.Init.Bounds(), q.Width, q.Height))
 }
 
 // whiteMask returns a mask as shades of grey, white where it is repainted. Of an image with transparency, A1111's mask is the opaque part.

@@ -14,13 +14,21 @@ func Square(img *image.RGBA, side int) *image.RGBA {
 	if side == 0 || (b.Dx() == side && b.Dy() == side) {
 		return img
 	}
-	n := min(b.Dx(), b.Dy())
-	at := b.Min.Add(image.Pt((b.Dx()-n)/2, (b.Dy()-n)/2))
-	middle := img.SubImage(image.Rectangle{at, at.Add(image.Pt(n, n))}).(*image.RGBA)
-	if n == side {
+	middle := img.SubImage(Middle(b, 1, 1)).(*image.RGBA)
+	if middle.Rect.Dx() == side {
 		return middle
 	}
 	out := image.NewRGBA(image.Rect(0, 0, side, side))
 	xdraw.CatmullRom.Scale(out, out.Bounds(), middle, middle.Bounds(), xdraw.Src, nil)
 	return out
+}
+
+// Middle returns the largest part of a rectangle with the proportions of width to height, in its middle.
+func Middle(r image.Rectangle, width, height int) image.Rectangle {
+	size := image.Pt(r.Dx(), max(1, r.Dx()*height/width))
+	if size.Y > r.Dy() {
+		size = image.Pt(max(1, r.Dy()*width/height), r.Dy())
+	}
+	at := r.Min.Add(r.Size().Sub(size).Div(2))
+	return image.Rectangle{at, at.Add(size)}
 }

@@ -33,3 +33,12 @@ func TestSquareTakesTheMiddle(t *testing.T) {
 	Planes(middle, Square(away, 2))
 	assert.Equal(t, []byte{1, 2, 4, 5, 7, 8, 10, 11, 13, 14, 16, 17}, middle, "an image that does not begin at 0, 0")
 }
+
+func TestMiddle(t *testing.T) {
+	r := image.Rect(10, 20, 110, 70)
+	for size, want := range map[image.Point]image.Rectangle{
+		{X: 2, Y: 1}: r, {X: 1, Y: 1}: image.Rect(35, 20, 85, 70), {X: 4, Y: 1}: image.Rect(10, 32, 110, 57), {X: 1, Y: 1000}: image.Rect(59, 20, 60, 70),
+	} {
+		assert.Equal(t, want, Middle(r, size.X, size.Y), "%v", size)
+	}
+}
