@@ -36,8 +36,8 @@ func (o *Generate) openFiles(ctx context.Context, t texttoimage.Pipeline) (*open
 		return all, o.otherFlag(err)
 	}
 	o.remarks = append(o.remarks, all.files.Notices...)
-	if all.files.UNet == nil || all.files.Text == nil {
-		return all, o.otherFlag(fmt.Errorf("%s: want a whole model with a text encoder, a U-Net and a VAE; it is a %s", quote.Path(o.Model), all.files.Kind))
+	if err := draws(o.Model, all.files); err != nil {
+		return all, o.otherFlag(err)
 	}
 	if err := t.Try(all.files); err != nil {
 		return all, o.byOption(err)
@@ -53,6 +53,14 @@ func (o *Generate) openFiles(ctx context.Context, t texttoimage.Pipeline) (*open
 		return all, err
 	}
 	return all, o.hashParts(ctx, all.files)
+}
+
+// draws returns an error for files of a model that cannot generate from prompts.
+func draws(path string, files *weights.Model) error {
+	if files.UNet == nil || files.Text == nil {
+		return fmt.Errorf("%s: want a whole model with a text encoder, a U-Net and a VAE; it is a %s", quote.Path(path), files.Kind)
+	}
+	return nil
 }
 
 // load loads the weights and adds the model and the ControlNets to the pipeline.

@@ -97,8 +97,8 @@ func (o Serve) model(name, given string, dev torch.Device) (m served, err error)
 	}
 	defer func() { _ = files.Close() }()
 	tell(o.Note, files.Notices...)
-	if files.UNet == nil || files.Text == nil {
-		return m, wholeModel("--model", path, false, fmt.Errorf("%s: want a whole model with a text encoder, a U-Net and a VAE; it is a %s", quote.Path(path), files.Kind))
+	if err := draws(path, files); err != nil {
+		return m, wholeModel("--model", path, false, err)
 	}
 	n, err := sd.EstimateNeed(files, how, sd.Drawing{})
 	if err != nil {
