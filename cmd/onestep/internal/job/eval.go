@@ -116,8 +116,8 @@ func (o *Eval) validate() error {
 		return usage("--batch: want 1 to %d images, got %d", 1<<14, o.Batch)
 	case o.Seed > math.MaxUint64-maxImages:
 		return usage("--seed: want at most %d, got %d", uint64(math.MaxUint64-maxImages), o.Seed)
-	case o.Threads < 0 || o.Threads > 4096:
-		return usage("--threads: want 1 to 4096, got %d", o.Threads)
+	case o.Threads < 0 || o.Threads > mostThreads:
+		return usage("--threads: want 1 to %d, got %d", mostThreads, o.Threads)
 	case o.Nearest != "" && !strings.EqualFold(filepath.Ext(o.Nearest), ".png"):
 		return usage("--nearest: want FILE.png, got %s", quote.Quoted(o.Nearest))
 	case o.NoCache && o.Cache != "":

@@ -63,8 +63,8 @@ func (o *Generate) validate() error {
 		return usage("--control-model and --control-image: want one image for each model, got %s and %s", plural.N(len(o.ControlModels), "model"), plural.N(len(o.ControlImages), "image"))
 	case len(o.ControlModels) == 0 && o.ControlScale != 0:
 		return usage("--control-scale needs --control-model")
-	case o.Threads < 0 || o.Threads > 4096:
-		return usage("--threads: want 1 to 4096, got %d", o.Threads)
+	case o.Threads < 0 || o.Threads > mostThreads:
+		return usage("--threads: want 1 to %d, got %d", mostThreads, o.Threads)
 	case o.LoRAApply != "" && o.LoRAApply != applyRuntime && o.LoRAApply != applyMerge:
 		return usage("--lora-apply: want runtime or merge, got %s", quote.Quoted(o.LoRAApply))
 	case o.Preview != "" && !strings.EqualFold(filepath.Ext(o.Preview), ".png"):

@@ -85,8 +85,8 @@ func (o *Inspect) validate() error {
 		return usage("--label: want a class from 0 on, got %d", o.Label)
 	case !(o.Guidance >= 0 && o.Guidance <= 1e3):
 		return usage("--guidance: want a scale from 0 to 1000, got %g", o.Guidance)
-	case o.Threads < 0 || o.Threads > 4096:
-		return usage("--threads: want 1 to 4096, got %d", o.Threads)
+	case o.Threads < 0 || o.Threads > mostThreads:
+		return usage("--threads: want 1 to %d, got %d", mostThreads, o.Threads)
 	}
 	if err := mayWrite(o.Out, o.Overwrite); err != nil {
 		return err

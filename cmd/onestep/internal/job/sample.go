@@ -91,8 +91,8 @@ func (o *Sample) validate() error {
 		return usage("--columns: want at least 1, got %d", o.Columns)
 	case o.DType != "" && !slices.Contains(DTypes(), o.DType):
 		return usage("--dtype: want %s, got %s", strings.Join(DTypes(), ", "), quote.Quoted(o.DType))
-	case o.Threads < 0 || o.Threads > 4096:
-		return usage("--threads: want 1 to 4096, got %d", o.Threads)
+	case o.Threads < 0 || o.Threads > mostThreads:
+		return usage("--threads: want 1 to %d, got %d", mostThreads, o.Threads)
 	}
 	return byFlag(o.request().Validate())
 }

@@ -223,7 +223,7 @@ func splitName(text string) (name, path string) {
 	return "", text
 }
 
-// modelName makes a name of a path: that of a directory, of a file without its extension, or of the run that a snapshot is from.
+// modelName makes a name of a path: that of a directory, such as a run's, or that of a file without its extension.
 func modelName(path string) string {
 	if abs, err := filepath.Abs(path); err == nil {
 		path = abs
