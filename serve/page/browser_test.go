@@ -117,7 +117,7 @@ func typing(t *testing.T, c *chrome) {
 		text += part
 		p.shows(text, p.seed())
 	}
-	require.Regexp(t, `^\d+\.\d\d s(, \d+\.\d\d s of it waiting)? · 4 steps · 64 × 64 · seed \d+$`, p.text("meta"))
+	require.Regexp(t, `^\d+\.\d\d s(, \d+\.\d\d s of it in the queue)? · 4 steps · 64 × 64 · seed \d+$`, p.text("meta"))
 	require.Equal(t, "guidance: not used", p.text("notices"))
 	require.Equal(t, fmt.Sprintf("Generated image: a red house, seed %d", p.seed()), eval[string](p, "document.querySelector('#frame img').alt"))
 	p.until(`document.getElementById('status').textContent.startsWith('1 image: ')`) // for those who do not see it

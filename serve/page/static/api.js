@@ -14,7 +14,7 @@ export class ApiError extends Error {
 export class Lost extends Error {}
 
 /** Asks the user for a key; the page sets it. Its promise resolves when there is a new one. */
-let askKey = async () => { throw new ApiError('The server wants an API key.', { status: 401 }); };
+let askKey = async () => { throw new ApiError('The server requires an API key.', { status: 401 }); };
 export function onKey(ask) { askKey = ask; }
 
 let asking = null;

@@ -100,7 +100,7 @@ function finished(p, about, ms, waited, { notices, steps }) {
   found();
   showNotices(notices);
   const { width, height } = stage.size;
-  tell([seconds(ms) + (waited > 100 ? `, ${seconds(waited)} of it waiting` : ''), steps && plural(steps, 'step'), `${width} × ${height}`, `seed ${p.seed}`].filter(Boolean).join(' · '));
+  tell([seconds(ms) + (waited > 100 ? `, ${seconds(waited)} of it in the queue` : ''), steps && plural(steps, 'step'), `${width} × ${height}`, `seed ${p.seed}`].filter(Boolean).join(' · '));
   const { previews, ...settings } = p;
   onStage({ ...settings, ...(p.init ? { width: state.get('width'), height: state.get('height') } : {}) }, about);
   clearTimeout(settling);
@@ -137,7 +137,7 @@ function keep() {
   shown = null;
   history.add(settings, stage.images.map((i) => ({ ...i })), about).then(
     (id) => { if (is === staged) history.current = id; },
-    () => say('The image could not be kept in the history.', true),
+    () => say('The image could not be saved to the history.', true),
   );
 }
 
@@ -158,7 +158,7 @@ function failed(e) {
   } else if (e instanceof ApiError) {
     refused(e.message);
   } else {
-    refused('The page failed: reload it.');
+    refused('Something went wrong in this page: reload it.');
     console.error(e);
   }
 }
@@ -217,11 +217,11 @@ function welcome() {
 }
 
 onKey(async (wrong) => {
-  $('key-text').textContent = wrong ? 'The server refused this key. Enter another one.' : 'This server answers only with a key. It is kept until you close this tab.';
+  $('key-text').textContent = wrong ? 'The server refused this key. Enter another one.' : 'This server requires an API key. The key is kept until you close this tab.';
   $('key').value = '';
   const done = await ask($('key-dialog'));
   if (done && $('key').value.trim()) return $('key').value.trim();
-  throw new ApiError('This server answers only with an API key: press Enter in the prompt to give one.', { status: 401 });
+  throw new ApiError('This server requires an API key: press Enter in the prompt to enter one.', { status: 401 });
 });
 
 // --- What the user does ---
@@ -323,7 +323,7 @@ stage.smooth = state.get('smooth');
 showVariations();
 $('prompt').focus();
 await history.open();
-if (!history.lasting) say('This browser stores nothing for this page: the history ends when you close it.');
+if (!history.lasting) say('This browser does not store data for this page: the history is lost when you close it.');
 try {
   await learn();
   const from = history.last;

@@ -80,6 +80,6 @@ function fromJSON(text, models) {
     notices.push('The image was made by a model with classes, which this server does not have.');
   }
   for (const [name, least] of [['steps', 1], ['guidance', 0], ['seed', 0]]) if (Number.isFinite(has[name]) && has[name] >= least) settings[name] = has[name];
-  if (has.task) notices.push('The image was made from another one, which is not in the file.');
+  if (has.task) notices.push('The image was made from an input image, which is not in the file.');
   return { settings, notices };
 }

@@ -97,7 +97,7 @@ export class Input {
     try {
       bitmap = await createImageBitmap(file);
     } catch {
-      this.#say('The image cannot be read: it is damaged, or of a format that this browser does not have.', true);
+      this.#say('The image cannot be read: it is damaged, or in a format that this browser does not support.', true);
       return;
     }
     const by = Math.min(1, SIDE / bitmap.width, SIDE / bitmap.height, Math.sqrt(this.#controls.limits.pixels / (bitmap.width * bitmap.height)));
