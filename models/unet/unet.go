@@ -201,8 +201,8 @@ func (u *UNet) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *t
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
 		emb := u.embed(s, noise, c, x.DType())
 		in := x.To(s, c.Computes(u.store.DType()))
-		last := u.lastIsFaster(s, in, x)
-		h, aux := u.enter(s, in, c, last)
+		last := blocks.LastIsFaster(s, in, x, u.config.ScaleShift, u.config.Channels)
+		h, aux := blocks.Enter(s, u.convIn, in, c, last)
 		skips := []*torch.Tensor{h}
 		for _, l := range u.down {
 			for _, b := range l.Units {
@@ -225,9 +225,9 @@ func (u *UNet) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *t
 		}
 		for _, l := range u.up {
 			for _, b := range l.Units {
-				last := len(skips) - 1
-				h = b.Join(s, h, skips[last], emb, c)
-				skips = skips[:last]
+				top := len(skips) - 1
+				h = b.Join(s, h, skips[top], emb, c)
+				skips = skips[:top]
 			}
 			if l.Resample != nil {
 				h = blocks.Release(l.Resize(s, h, emb, c), h)
@@ -239,25 +239,6 @@ func (u *UNet) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) *t
 		}
 		return y
 	})
-}
-
-// enter returns the features h of images x that the first level takes, and the images, both in channels-last order if last is true.
-func (u *UNet) enter(s *torch.Scope, x *torch.Tensor, c models.Cond, last bool) (h, images *torch.Tensor) {
-	if !last {
-		return u.convIn.Adapted(s, x, c.Adapters), x
-	}
-	x = x.ChannelsLast(s)
-	h = u.convIn.Adapted(s, x, c.Adapters)
-	return blocks.Release(h.ChannelsLast(s), h), x // images of one channel are in both orders, and libtorch's convolution then chooses the other
-}
-
-// lastIsFaster reports whether the network takes images x to channels-last order inside, for which in is x in the type that it computes in.
-// That pays off on the CPU: in bfloat16 oneDNN's convolutions then reorder no images, and in float32 there are kernels for them
-// ([torch.Tensor.Conv3x3]). Norms have kernels for as many channels if SiLU follows, but none with forward-mode derivatives.
-func (u *UNet) lastIsFaster(s *torch.Scope, in, x *torch.Tensor) bool {
-	c := u.config
-	return (in.DType() == torch.BFloat16 || in.DType() == torch.Float32) && x.DType() == torch.Float32 && x.IsContiguous() && !x.Device().IsCUDA() &&
-		c.Channels%16 == 0 && !c.ScaleShift && torch.Fused() && !s.InJVP()
 }
 
 // check panics on invalid inputs, with a clearer message than an operator's.

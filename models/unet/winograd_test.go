@@ -6,6 +6,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/blocks"
 	"github.com/onestep-go/onestep/torch"
 )
 
@@ -62,8 +63,8 @@ func TestFeaturesOrder(t *testing.T) {
 		net := build(t, benchmark(32, channels))
 		err := torch.Run(torch.CPU, func(s *torch.Scope) error {
 			x := torch.Randn(s, torch.NewGenerator(s, 3), torch.Float32, 2, channels, 32, 32)
-			require.True(t, net.lastIsFaster(s, x, x))
-			h, _ := net.enter(s, x, models.Cond{}, true)
+			require.True(t, blocks.LastIsFaster(s, x, x, net.config.ScaleShift, net.config.Channels))
+			h, _ := blocks.Enter(s, net.convIn, x, models.Cond{}, true)
 			require.True(t, h.IsChannelsLast())
 			require.False(t, h.IsContiguous())
 			require.True(t, net.Forward(s, x, torch.Zeros(s, torch.Float32, 2), models.Cond{}).IsContiguous())

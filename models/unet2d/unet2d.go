@@ -219,7 +219,8 @@ func (u *UNet2D) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) 
 			x = x.MulScalar(s, 2).SubScalar(s, 1)
 		}
 		in := x.To(s, c.Computes(u.store.DType()))
-		h, image := u.convIn.Adapted(s, in, c.Adapters), in
+		last := blocks.LastIsFaster(s, in, x, u.config.ScaleShift, u.config.Channels...)
+		h, image := blocks.Enter(s, u.convIn, in, c, last)
 		skips := []*torch.Tensor{h}
 		for _, l := range u.down {
 			for _, b := range l.Units {
@@ -241,9 +242,9 @@ func (u *UNet2D) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) 
 		image = nil
 		for _, l := range u.up {
 			for _, b := range l.Units {
-				last := len(skips) - 1
-				h = b.Join(s, h, skips[last], emb, c)
-				skips = skips[:last]
+				top := len(skips) - 1
+				h = b.Join(s, h, skips[top], emb, c)
+				skips = skips[:top]
 			}
 			if l.skip && image != nil {
 				image = blocks.Release(u.filter.Up(s, image), image)
@@ -263,7 +264,10 @@ func (u *UNet2D) Forward(s *torch.Scope, x, noise *torch.Tensor, c models.Cond) 
 		if image != nil {
 			y = y.Add(s, image)
 		}
-		return y.To(s, x.DType())
+		if y = y.To(s, x.DType()); last {
+			return y.Contiguous(s)
+		}
+		return y
 	})
 }
 
