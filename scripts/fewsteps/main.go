@@ -4,35 +4,31 @@
 package main
 
 import (
-	"bytes"
-	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
 	"fmt"
 	"image"
-	"io/fs"
 	"log"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/onestep-go/onestep/evaluation"
 	"github.com/onestep-go/onestep/internal/atomicfile"
 	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/sheet"
 	"github.com/onestep-go/onestep/models/sd/prompt"
+	"github.com/onestep-go/onestep/scripts/internal/tool"
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
 func main() {
 	log.SetFlags(0)
 	var o options
-	flag.StringVar(&o.onestep, "onestep", "bin/onestep", "path of the onestep binary")
+	flag.StringVar((*string)(&o.onestep), "onestep", "bin/onestep", "path of the onestep binary")
 	flag.StringVar(&o.out, "out", "", "directory of the runs, which gets the results")
 	flag.StringVar(&o.model, "model", "", "the teacher")
 	flag.StringVar(&o.data, "data", "", "captioned images that it was trained on")
@@ -49,7 +45,9 @@ func main() {
 }
 
 type options struct {
-	onestep, out, model, data, style, prompts, stylePrompts, only string
+	onestep tool.Tool
+
+	out, model, data, style, prompts, stylePrompts, only string
 
 	n        int
 	guidance float64
@@ -143,32 +141,21 @@ type result struct {
 }
 
 // measured evaluates a row, unless that was done already.
-func (o options) measured(r row, data string) (got result, err error) {
-	path := filepath.Join(o.out, "eval", fmt.Sprintf("%s-%d-of-%d.json", r.file, r.steps, o.n))
-	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
+func (o options) measured(r row, data string) (result, error) {
+	return tool.Once(filepath.Join(o.out, "eval", fmt.Sprintf("%s-%d-of-%d.json", r.file, r.steps, o.n)), func() (got result, err error) {
 		log.Printf("%s, %d steps", r.name, r.steps)
-		if text, err = o.onestepPrints(append([]string{"eval", "--data", data, "--n", strconv.Itoa(o.n), "--json"}, o.args(r)...)...); err != nil {
+		text, _, err := o.onestep.Run(context.Background(), append([]string{"eval", "--data", data, "--n", strconv.Itoa(o.n), "--json"}, o.args(r)...)...)
+		if err != nil {
 			return got, err
 		}
 		if err = json.Unmarshal(text, &got); err != nil {
 			return got, err
 		}
-		if got.Seconds, err = o.seconds(r); err != nil {
-			return got, err
-		}
-		if text, err = json.MarshalIndent(got, "", "  "); err != nil {
-			return got, err
-		}
-		if err = os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
-			return got, err
-		}
-		return got, atomicfile.WriteBytes(path, atomicfile.Options{}, text)
-	}
-	if err != nil {
+		got.Seconds, err = o.onestep.PerImage(context.Background(), func(n int, dir string) []string {
+			return append([]string{"generate", "--prompt", "a cat", "--n", strconv.Itoa(n), "--out", dir}, o.args(r)...)
+		})
 		return got, err
-	}
-	return got, json.Unmarshal(text, &got)
+	})
 }
 
 // args are the arguments of generate and eval for a row. With one thread the same command prints the same numbers, and threads do not wait for
@@ -181,26 +168,6 @@ func (o options) args(r row) []string {
 	return append([]string{"--model", model, "--steps", strconv.Itoa(r.steps), "--seed", "1", "--threads", "1", "--quiet"}, r.args...)
 }
 
-// seconds is the processor time of an image: the difference between 17 images and one, so that what is done once is left out. Unlike the
-// time by the clock it is the same on a busy machine.
-func (o options) seconds(r row) (float64, error) {
-	took := func(n int) (time.Duration, error) {
-		dir, err := os.MkdirTemp("", "")
-		if err != nil {
-			return 0, err
-		}
-		defer os.RemoveAll(dir)
-		_, took, err := o.runs(append([]string{"generate", "--prompt", "a cat", "--n", strconv.Itoa(n), "--out", dir + "/"}, o.args(r)...)...)
-		return took, err
-	}
-	one, err := took(1)
-	if err != nil {
-		return 0, err
-	}
-	many, err := took(17)
-	return (many - one).Seconds() / 16, err
-}
-
 // draw generates an image of each prompt.
 func (o options) draw(r row, texts []string) (all []image.Image, err error) {
 	dir := filepath.Join(o.out, "images", fmt.Sprintf("%s-%d", r.file, r.steps))
@@ -208,7 +175,7 @@ func (o options) draw(r row, texts []string) (all []image.Image, err error) {
 	for _, text := range texts {
 		args = append(args, "--prompt", text)
 	}
-	if _, err := o.onestepPrints(append(args, o.args(r)...)...); err != nil {
+	if _, _, err := o.onestep.Run(context.Background(), append(args, o.args(r)...)...); err != nil {
 		return nil, err
 	}
 	for i := range texts {
@@ -219,22 +186,4 @@ func (o options) draw(r row, texts []string) (all []image.Image, err error) {
 		all = append(all, img)
 	}
 	return all, nil
-}
-
-// onestepPrints runs the tool and returns its output.
-func (o options) onestepPrints(args ...string) ([]byte, error) {
-	out, _, err := o.runs(args...)
-	return out, err
-}
-
-// runs is onestepPrints with the processor time.
-func (o options) runs(args ...string) ([]byte, time.Duration, error) {
-	c := exec.Command(o.onestep, args...)
-	var errs bytes.Buffer
-	c.Stderr = &errs
-	out, err := c.Output()
-	if err != nil {
-		return nil, 0, fmt.Errorf("onestep %s: %w: %s", strings.Join(args, " "), err, cmp.Or(strings.TrimSpace(errs.String()), "no error message"))
-	}
-	return out, c.ProcessState.UserTime() + c.ProcessState.SystemTime(), nil
 }
