@@ -9,7 +9,7 @@ PEERS ?= ../shared/bench/peers
 TESTFLAGS ?= -timeout 20m
 SHORTLY := awk -f scripts/testlog.awk
 
-.PHONY: help libtorch build test short race lint fuzz truth golden bench bench-quick demo compat bundle check clean
+.PHONY: help libtorch build test short race lint fuzz truth table golden bench bench-quick demo compat bundle check clean
 
 help: ## this list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -42,6 +42,11 @@ fuzz: libtorch ## every fuzz target for 60 seconds
 
 truth: libtorch ## what each method learns, against the exact function, into docs/results/truth.md (an hour of one core)
 	go run ./scripts/truth
+
+table: build ## all methods on one network and data set, measured, into docs/results/table-*.md (many hours of one core; resumes)
+	go run ./scripts/table -part fashion-mnist
+	go run ./scripts/table -part cifar10
+	for part in fashion-mnist cifar10; do $(PYTHON) scripts/plot_table.py docs/results/table-$$part.json docs/results/table-$$part-curves.png || exit 1; done
 
 golden: ## write the golden files again (PYTHON with scripts/requirements-dev.txt)
 	find scripts/golden -mindepth 2 -name '*.py' ! -path '*/shared/*' | sort | while read -r script; do echo "$$script"; $(PYTHON) "$$script" || exit 1; done
