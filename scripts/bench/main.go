@@ -2,9 +2,11 @@
 //
 //	bench compare --peers DIR [--python PYTHON] [--onestep BIN] [--sd DIR] [--rounds N] [--only NAME] [--json FILE] [--quick] [--last FILE]
 //	bench work ops|train|sample|sd [--case cifar|mnist] [--batch N] [--precision f32|bf16] [--runs N] [--threads N]
+//	bench grow --peers DIR [--python PYTHON] [--json FILE]
 //
 // compare runs each benchmark in its own process, ours and the peer's in turn, and takes medians over the rounds.
 // work runs one of our benchmarks in this process and prints its figures as JSON; compare calls it.
+// grow measures how time and memory grow with batch, resolution, steps and parameters.
 package main
 
 import (
@@ -27,15 +29,17 @@ func main() {
 
 func run(args []string, stdout, stderr io.Writer) error {
 	if len(args) == 0 {
-		return fmt.Errorf("want compare or work, got nothing")
+		return fmt.Errorf("want compare, work or grow, got nothing")
 	}
 	switch args[0] {
 	case "compare":
 		return compare(args[1:], stdout, stderr)
 	case "work":
 		return work(args[1:], stdout)
+	case "grow":
+		return grow(args[1:], stderr)
 	}
-	return fmt.Errorf("want compare or work, got %q", args[0])
+	return fmt.Errorf("want compare, work or grow, got %q", args[0])
 }
 
 func work(args []string, stdout io.Writer) error {
@@ -46,6 +50,9 @@ func work(args []string, stdout io.Writer) error {
 	o := options{}
 	f.StringVar(&o.name, "case", "cifar", "cifar (32x32x3, batch 32), mnist (28x28x1, batch 64) or tiny (8x8x3, batch 2, for tests)")
 	f.IntVar(&o.batch, "batch", 0, "batch size; 0: that of the case")
+	f.IntVar(&o.resolution, "resolution", 0, "height and width of the images in pixels (with train or sample); 0: that of the case")
+	f.IntVar(&o.channels, "channels", 64, "channels of the network's first level (with train or sample)")
+	f.IntVar(&o.steps, "steps", 0, "sampling steps (with sample); 0: 1 and then 4")
 	f.IntVar(&o.runs, "runs", 5, "timed runs")
 	f.IntVar(&o.threads, "threads", 2, "threads per operator")
 	f.StringVar(&o.model, "model", "", "directory of a Stable Diffusion model (with sd or lora), or file of its U-Net (with lcm-lora)")
@@ -79,10 +86,12 @@ func work(args []string, stdout io.Writer) error {
 type options struct {
 	name                 string
 	batch, runs, threads int
-	save                 string
-	model, dtype, lora   string
-	precision            string
-	plain                bool
-	size                 int
-	checkpointing        bool
+
+	resolution, channels, steps int
+	save                        string
+	model, dtype, lora          string
+	precision                   string
+	plain                       bool
+	size                        int
+	checkpointing               bool
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -62,9 +63,10 @@ func peakMiB() float64 {
 func resetPeak() error { return os.WriteFile("/proc/self/clear_refs", []byte("5"), 0) }
 
 // benchmark is the configuration of the benchmark network: DDPM++ with 64 channels ×1, 2, 2, two blocks per level and attention on the middle
-// level; 7.0 million parameters.
-func benchmark(resolution, imageChannels int) unet.Config {
-	return unet.DDPMPP(resolution, imageChannels, 64, []int{1, 2, 2}, 2, resolution/2)
+// level; 7.0 million parameters. Options change its channels and the images' size.
+func benchmark(o options, resolution, imageChannels int) unet.Config {
+	resolution = cmp.Or(o.resolution, resolution)
+	return unet.DDPMPP(resolution, imageChannels, o.channels, []int{1, 2, 2}, 2, resolution/2)
 }
 
 // network returns the configuration of the peers' edm_unet.py, which a test of models/unet compares with ours, and the batch size.
@@ -75,12 +77,12 @@ func network(o options) (unet.Config, int, error) {
 		if batch == 0 {
 			batch = 32
 		}
-		return benchmark(32, 3), batch, nil
+		return benchmark(o, 32, 3), batch, nil
 	case "mnist":
 		if batch == 0 {
 			batch = 64
 		}
-		return benchmark(28, 1), batch, nil
+		return benchmark(o, 28, 1), batch, nil
 	case "tiny":
 		return unet.DDPMPP(8, 3, 16, []int{1, 2}, 1, 4), max(batch, 2), nil
 	}
@@ -236,7 +238,11 @@ func sample(o options) (any, error) {
 			if err := resetPeak(); err != nil {
 				return err
 			}
-			for _, steps := range []int{1, 4} {
+			all := []int{1, 4}
+			if o.steps > 0 {
+				all = []int{o.steps}
+			}
+			for _, steps := range all {
 				seconds, err := timed(o.runs, func() error { return one(steps) })
 				if err != nil {
 					return err
