@@ -46,6 +46,7 @@ truth: libtorch ## what each method learns, against the exact function, into doc
 table: build ## all methods on one network and data set, measured, into docs/results/table-*.md (many hours of one core; resumes)
 	go run ./scripts/table -part fashion-mnist
 	go run ./scripts/table -part cifar10
+	go run ./scripts/table -part precision
 	for part in fashion-mnist cifar10; do $(PYTHON) scripts/plot_table.py docs/results/table-$$part.json docs/results/table-$$part-curves.png || exit 1; done
 
 golden: ## write the golden files again (PYTHON with scripts/requirements-dev.txt)

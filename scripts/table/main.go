@@ -1,7 +1,7 @@
 // Command table trains the methods on one network and one data set, measures each, and writes docs/results/table.md. What is trained and
 // measured is kept in -out, so that an interrupted run resumes: remove a run and its measures there to train it again.
 //
-//	go run ./scripts/table [-part fashion-mnist|cifar10] [-jobs 2] [-duration 2h]
+//	go run ./scripts/table [-part fashion-mnist|cifar10|precision] [-jobs 2] [-duration 2h]
 package main
 
 import (
@@ -39,7 +39,7 @@ func main() {
 	flag.IntVar(&t.n, "n", 2000, "images for each row")
 	flag.IntVar(&t.jobs, "jobs", 1, "runs to train at the same time, each with one thread")
 	flag.IntVar(&t.steps, "steps", 0, "optimizer steps of each run, in place of the table's")
-	only := flag.String("part", "fashion-mnist", "data set: fashion-mnist or cifar10")
+	only := flag.String("part", "fashion-mnist", "fashion-mnist or cifar10, or precision, which compares bfloat16 with float32")
 	limit := flag.Duration("duration", 0, "stop after about this time, to continue later")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -49,13 +49,13 @@ func main() {
 		ctx, cancel = context.WithTimeout(ctx, *limit)
 		defer cancel()
 	}
-	for _, p := range []part{fashion(), cifar()} {
+	for _, p := range []part{fashion(), cifar(), precision()} {
 		if p.name == *only {
 			t.part = p
 		}
 	}
 	if t.name == "" {
-		log.Fatalf("-part: want fashion-mnist or cifar10, got %q", *only)
+		log.Fatalf("-part: want fashion-mnist, cifar10 or precision, got %q", *only)
 	}
 	t.out = filepath.Join(t.out, t.name)
 	if err := t.run(ctx); err != nil {

@@ -1,6 +1,9 @@
 package main
 
-import "slices"
+import (
+	"fmt"
+	"slices"
+)
 
 // run is one training.
 type run struct {
@@ -102,6 +105,26 @@ func cifar() part {
 	all.runs = slices.DeleteFunc(all.runs, func(r run) bool { return !slices.Contains(best, r.name) })
 	all.rows = slices.DeleteFunc(all.rows, func(r row) bool { return !slices.Contains(best, r.run) })
 	return all
+}
+
+// precision compares training in bfloat16 with float32, two seeds each.
+func precision() part {
+	p := part{name: "precision", data: "fashion-mnist", title: "Fashion-MNIST, 28×28", common: fashion().common, steps: 2100}
+	for _, method := range []string{"edm", "ict"} {
+		args := sampler("heun", "18")
+		evaluations := 35
+		if method != "edm" {
+			args, evaluations = []string{"--steps", "1"}, 1
+		}
+		for _, dtype := range []string{"f32", "bf16"} {
+			for _, seed := range []string{"1", "2"} {
+				name := fmt.Sprintf("%s-%s-%s", method, dtype, seed)
+				p.runs = append(p.runs, run{name: name, args: []string{"--method", method, "--precision", dtype, "--seed", seed}})
+				p.rows = append(p.rows, row{fmt.Sprintf("%s, %s, seed %s", method, dtype, seed), name, args, 0, evaluations, ""})
+			}
+		}
+	}
+	return p
 }
 
 func sampler(name, steps string) []string { return []string{"--sampler", name, "--steps", steps} }
