@@ -39,6 +39,9 @@ func main() {
 	flag.IntVar(&t.n, "n", 2000, "images for each row")
 	flag.IntVar(&t.jobs, "jobs", 1, "runs to train at the same time, each with one thread")
 	flag.IntVar(&t.steps, "steps", 0, "optimizer steps of each run, in place of the table's")
+	flag.StringVar(&t.ect, "ect", "", "clone of github.com/locuslab/ect, for the rows of its authors' loss in PyTorch; empty: without them")
+	flag.StringVar(&t.python, "python", "python3", "Python with scripts/requirements-dev.txt, for -ect")
+	flag.StringVar(&t.peers, "peers", filepath.Join("..", "shared", "bench", "peers"), "directory of edm_unet.py, for -ect")
 	only := flag.String("part", "fashion-mnist", "fashion-mnist or cifar10, or precision, which compares bfloat16 with float32")
 	limit := flag.Duration("duration", 0, "stop after about this time, to continue later")
 	flag.Parse()
@@ -67,8 +70,9 @@ func main() {
 type table struct {
 	part
 
-	onestep          tool.Tool
-	out, to, dataDir string
+	onestep            tool.Tool
+	out, to, dataDir   string
+	python, peers, ect string // for the run of ECT's authors
 
 	n, jobs, steps int
 
@@ -119,6 +123,10 @@ func (t *table) run(ctx context.Context) error {
 		return fmt.Errorf("want -n 20 or more and -jobs 1 or more, got %d and %d", t.n, t.jobs)
 	}
 	t.tickets = make(chan struct{}, t.jobs)
+	if t.ect == "" {
+		t.runs = slices.DeleteFunc(t.runs, func(r run) bool { return r.authors })
+		t.rows = slices.DeleteFunc(t.rows, func(r row) bool { return r.run == authors })
+	}
 	lines := make([]*line, len(t.rows))
 	var group sync.WaitGroup
 	var failed []error
@@ -183,6 +191,9 @@ func (t *table) trainOnce(ctx context.Context, name string) error {
 		args = append(args, "--data-dir", t.dataDir)
 	}
 	args = append(args, t.common...)
+	if r.authors {
+		args = nil
+	}
 	for _, a := range r.args {
 		if from, ok := strings.CutPrefix(a, "@"); ok {
 			if err := t.train(ctx, from); err != nil {
@@ -191,6 +202,9 @@ func (t *table) trainOnce(ctx context.Context, name string) error {
 			a = t.snapshot(from, 0)
 		}
 		args = append(args, a)
+	}
+	if r.authors {
+		return t.trainAuthors(ctx, r, args[len(args)-1])
 	}
 	if _, err := os.Stat(t.snapshot(name, 0)); err == nil {
 		return nil
@@ -202,6 +216,23 @@ func (t *table) trainOnce(ctx context.Context, name string) error {
 	log.Printf("%s: onestep %s", time.Now().Format("15:04"), strings.Join(args, " "))
 	took, err := t.onestep.Show(ctx, args...)
 	return errors.Join(err, t.spend(name, took))
+}
+
+// trainAuthors trains by the loss of ECT's authors, from a teacher, and generates images.
+func (t *table) trainAuthors(ctx context.Context, r run, teacher string) error {
+	out := filepath.Join(t.out, r.name)
+	if files, err := filepath.Glob(filepath.Join(out, "images-2", "*.png")); err != nil || len(files) == t.n {
+		return err
+	}
+	if err := t.take(ctx); err != nil {
+		return err
+	}
+	defer func() { <-t.tickets }()
+	const data = "/usr/share/datasets/fashion-mnist/train-" // of Debian's package dataset-fashion-mnist
+	log.Printf("%s: %s", time.Now().Format("15:04"), r.name)
+	took, err := tool.Tool(t.python).Show(ctx, filepath.Join("scripts", "table", "peer.py"), "--code", t.ect, "--peers", t.peers, "--init", teacher, "--resume",
+		"--images", data+"images-idx3-ubyte.gz", "--labels", data+"labels-idx1-ubyte.gz", "--steps", strconv.Itoa(t.stepsOf(r)), "--n", strconv.Itoa(t.n), "--out", out)
+	return errors.Join(err, t.spend(r.name, took))
 }
 
 // every is the number of steps between snapshots, each of which is a point of the curve. Progressive distillation's stages end at snapshots.
@@ -271,6 +302,9 @@ func (t *table) budget(name string) (own, images int, spent time.Duration, err e
 
 // sampling are the arguments of sample and eval for a row.
 func (t *table) sampling(r row) []string {
+	if r.run == authors {
+		return []string{"--images", filepath.Join(t.out, r.run, fmt.Sprintf("images-%d", r.evaluations)), "--threads", "1", "--quiet"}
+	}
 	return append([]string{"--model", t.snapshot(r.run, r.step), "--seed", "1", "--threads", "1", "--quiet"}, r.args...)
 }
 
@@ -285,6 +319,10 @@ func (t *table) line(ctx context.Context, r row) (*line, error) {
 		log.Printf("%s: %s, %d evaluations", time.Now().Format("15:04"), r.name, r.evaluations)
 		if err = t.eval(ctx, &got, t.n, t.sampling(r)); err != nil {
 			return got, err
+		}
+		if r.run == authors {
+			got.Evaluations = r.evaluations
+			return got, nil
 		}
 		got.Seconds, err = t.onestep.PerImage(ctx, func(n int, dir string) []string {
 			return append([]string{"sample", "--n", strconv.Itoa(n), "--out", dir}, t.sampling(r)...)
@@ -306,7 +344,7 @@ func (t *table) line(ctx context.Context, r row) (*line, error) {
 		KID: got.Generated.Kernel, Precision: got.Generated.Precision, Recall: got.Generated.Recall, Seconds: got.Seconds, Images: images, Own: own,
 		Minutes: spent.Minutes(), Floor: got.Floor.Frechet, Published: r.published,
 	}
-	if r.evaluations > 1 || r.step != 0 { // the curve is that of one evaluation
+	if r.evaluations > 1 || r.step != 0 || r.run == authors { // the curve is that of one evaluation
 		return l, nil
 	}
 	for step := t.every(); step <= t.stepsOf(t.runOf(r.run)); step += t.every() {
@@ -366,15 +404,23 @@ func (t *table) rowOf(l *line) row {
 // draw generates an image of each class.
 func (t *table) draw(r row) (all []image.Image, err error) {
 	dir := filepath.Join(t.out, "images", fmt.Sprintf("%s-%d", r.run, r.evaluations))
+	if r.run == authors {
+		return read(filepath.Join(t.out, r.run, fmt.Sprintf("images-%d", r.evaluations)))
+	}
 	args := append([]string{"sample", "--n", strconv.Itoa(gridColumns), "--overwrite", "--out", dir + "/"}, t.sampling(r)...)
 	if _, _, err := t.onestep.Run(context.Background(), args...); err != nil {
 		return nil, err
 	}
+	return read(dir)
+}
+
+// read reads the first images of a directory.
+func read(dir string) (all []image.Image, err error) {
 	files, err := filepath.Glob(filepath.Join(dir, "*.png"))
 	if err != nil {
 		return nil, err
 	}
-	for _, file := range files {
+	for _, file := range files[:min(gridColumns, len(files))] {
 		img, err := vision.Read(file)
 		if err != nil {
 			return nil, err

@@ -10,7 +10,12 @@ type run struct {
 	name string
 	args []string // options of onestep train; those that begin with @ are the paths of other runs' last snapshots
 	half bool     // of the steps of the others: the first of two stages
+
+	authors bool // trained by the code of ECT's authors, in PyTorch
 }
+
+// authors is the name of that run.
+const authors = "ect-authors"
 
 // row is a way to generate images.
 type row struct {
@@ -39,6 +44,7 @@ func fashion() part {
 		runs: []run{
 			{name: "edm", args: []string{"--method", "edm"}},
 			{name: "ect", args: []string{"--method", "ect", "--init", "@edm"}},
+			{name: authors, args: []string{"@edm"}, authors: true},
 			{name: "ict", args: []string{"--method", "ict"}},
 			{name: "cd", args: []string{"--method", "cd", "--teacher", "@edm"}},
 			{name: "pd", args: []string{"--method", "pd", "--teacher", "@edm"}},
@@ -79,6 +85,7 @@ func fashion() part {
 			fewStep("CT", "ct", "8.70, Song et al. 2023", "5.83, Song et al. 2023"),
 			fewStep("iCT", "ict", "2.83, Song & Dhariwal 2023", "2.46, Song & Dhariwal 2023"),
 			fewStep("ECT", "ect", "3.60, Geng et al. 2024", "2.11, Geng et al. 2024"),
+			fewStep("ECT, its authors' loss in PyTorch", authors, "", ""),
 			fewStep("stable ECT", "stablect", "", ""),
 			fewStep("CMT, then ECT", "cmt-ect", "2.74, Hu et al. 2025", "1.97, Hu et al. 2025"),
 			fewStep("sCT, finite differences", "sct", "2.85, Lu & Song 2024", "2.06, Lu & Song 2024"),
