@@ -3,10 +3,12 @@
 //	bench compare --peers DIR [--python PYTHON] [--onestep BIN] [--sd DIR] [--rounds N] [--only NAME] [--json FILE] [--quick] [--last FILE]
 //	bench work ops|train|sample|sd [--case cifar|mnist] [--batch N] [--precision f32|bf16] [--runs N] [--threads N]
 //	bench grow --peers DIR [--python PYTHON] [--json FILE]
+//	bench load [--onestep BIN] [--model pixels|sd|PATH] [--requests N] [--clients N] [--steps N] [--sizes WIDTHxHEIGHT,...] [--threads N]
 //
 // compare runs each benchmark in its own process, ours and the peer's in turn, and takes medians over the rounds.
 // work runs one of our benchmarks in this process and prints its figures as JSON; compare calls it.
 // grow measures how time and memory grow with batch, resolution, steps and parameters.
+// load sends requests to onestep serve and prints its memory meanwhile.
 package main
 
 import (
@@ -29,7 +31,7 @@ func main() {
 
 func run(args []string, stdout, stderr io.Writer) error {
 	if len(args) == 0 {
-		return fmt.Errorf("want compare, work or grow, got nothing")
+		return fmt.Errorf("want compare, work, grow or load, got nothing")
 	}
 	switch args[0] {
 	case "compare":
@@ -38,8 +40,10 @@ func run(args []string, stdout, stderr io.Writer) error {
 		return work(args[1:], stdout)
 	case "grow":
 		return grow(args[1:], stderr)
+	case "load":
+		return load(args[1:], stdout)
 	}
-	return fmt.Errorf("want compare, work or grow, got %q", args[0])
+	return fmt.Errorf("want compare, work, grow or load, got %q", args[0])
 }
 
 func work(args []string, stdout io.Writer) error {

@@ -81,53 +81,93 @@ func (b bench) tinySD() (string, error) {
 	return path, tiny.Write(path, "sd15")
 }
 
-// loaded starts a server, which prints its address, and returns what clients that ask for one image after the other see of it.
-func loaded(clients, steps int, name string, args ...string) (_ map[string]float64, err error) {
-	cmd := exec.Command(name, args...)
-	var errs bytes.Buffer
-	cmd.Stderr = &errs
-	out, err := cmd.StdoutPipe()
+// server is a server of images in a process of its own.
+type server struct {
+	cmd  *exec.Cmd
+	url  string
+	errs *bytes.Buffer // complete once it has ended
+}
+
+// launch starts a server and waits for the address that it prints.
+func launch(name string, args ...string) (*server, error) {
+	s := &server{cmd: exec.Command(name, args...), errs: &bytes.Buffer{}}
+	s.cmd.Stderr = s.errs
+	out, err := s.cmd.StdoutPipe()
 	if err != nil {
 		return nil, err
 	}
-	if err := cmd.Start(); err != nil {
+	if err := s.cmd.Start(); err != nil {
+		return nil, err
+	}
+	line, err := bufio.NewReader(out).ReadString('\n')
+	at := strings.Index(line, "http://")
+	if err != nil || at < 0 {
+		_ = s.cmd.Process.Kill()
+		_ = s.cmd.Wait()
+		return nil, fmt.Errorf("%s does not listen: %s", name, s.errs)
+	}
+	s.url = strings.Fields(line[at:])[0]
+	return s, nil
+}
+
+// end ends the server and returns the most memory that it had, in MiB.
+func (s *server) end() float64 {
+	_ = s.cmd.Process.Signal(syscall.SIGTERM)
+	_ = s.cmd.Wait()
+	used, ok := s.cmd.ProcessState.SysUsage().(*syscall.Rusage)
+	if !ok {
+		return 0
+	}
+	return float64(used.Maxrss) / 1024
+}
+
+// loaded starts a server and returns what clients that ask for one image after the other see of it.
+func loaded(clients, steps int, name string, args ...string) (_ map[string]float64, err error) {
+	s, err := launch(name, args...)
+	if err != nil {
 		return nil, err
 	}
 	var got map[string]float64
 	defer func() {
-		_ = cmd.Process.Signal(syscall.SIGTERM)
-		_ = cmd.Wait()
-		if used, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok && got != nil {
-			got["peak_rss_mib"] = float64(used.Maxrss) / 1024
+		if peak := s.end(); got != nil {
+			got["peak_rss_mib"] = peak
 		}
 	}()
-	line, err := bufio.NewReader(out).ReadString('\n')
-	at := strings.Index(line, "http://")
-	if err != nil || at < 0 {
-		_ = cmd.Process.Kill()
-		return nil, fmt.Errorf("%s does not listen: %s", name, errs.String())
-	}
-	url := strings.Fields(line[at:])[0] + "/v1/images/generations"
-	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients}, Timeout: time.Minute}
+	client := clientOf(clients)
 	defer client.CloseIdleConnections()
 	for seed := range 2 { // the model is opened, and what is computed once
-		if _, err := ask(client, url, seed, steps); err != nil {
+		if _, err := ask(client, s.url, seed, steps, ""); err != nil {
 			return nil, err
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), mostSeconds*time.Second)
 	defer cancel()
+	began := time.Now()
+	took, err := crowd(ctx, clients, mostRequests, func(n int) (float64, error) { return ask(client, s.url, n, steps, "") })
+	if err != nil {
+		return nil, err
+	}
+	all := time.Since(began).Seconds()
+	slices.Sort(took)
+	got = map[string]float64{"requests_per_s": float64(len(took)) / all, "p50_ms": took[len(took)/2], "p99_ms": took[(len(took)*99)/100]}
+	return got, nil
+}
+
+func clientOf(clients int) *http.Client {
+	return &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: clients}, Timeout: time.Minute}
+}
+
+// crowd lets clients send requests 1 to most, each client one after the other, until ctx is done, and returns how long each took.
+func crowd(ctx context.Context, clients, most int, send func(n int) (ms float64, err error)) (took []float64, err error) {
 	var (
 		wg    sync.WaitGroup
 		asked atomic.Int64
 		mu    sync.Mutex
-		took  []float64
-		began = time.Now()
 	)
 	for range clients {
 		wg.Go(func() {
-			for n := asked.Add(1); n <= mostRequests && ctx.Err() == nil; n = asked.Add(1) {
-				ms, oops := ask(client, url, int(n), steps)
+			for n := asked.Add(1); n <= int64(most) && ctx.Err() == nil; n = asked.Add(1) {
+				ms, oops := send(int(n))
 				mu.Lock()
 				took, err = append(took, ms), errors.Join(err, oops)
 				mu.Unlock()
@@ -138,20 +178,17 @@ func loaded(clients, steps int, name string, args ...string) (_ map[string]float
 		})
 	}
 	wg.Wait()
-	if err != nil {
-		return nil, err
-	}
-	all := time.Since(began).Seconds()
-	slices.Sort(took)
-	got = map[string]float64{"requests_per_s": float64(len(took)) / all, "p50_ms": took[len(took)/2], "p99_ms": took[(len(took)*99)/100]}
-	return got, nil
+	return took, err
 }
 
-// ask sends a request and returns how many milliseconds its answer took.
-func ask(client *http.Client, url string, seed, steps int) (ms float64, err error) {
-	body := fmt.Sprintf(`{"prompt": "a cat", "seed": %d, "steps": %d, "n": 1, "guidance": 1, "response_format": "b64_json"}`, seed, steps)
+// ask sends a request and returns how many milliseconds its answer took. The size "" is the model's.
+func ask(client *http.Client, url string, seed, steps int, size string) (ms float64, err error) {
+	if size != "" {
+		size = fmt.Sprintf(`, "size": %q`, size)
+	}
+	body := fmt.Sprintf(`{"prompt": "a cat", "seed": %d, "steps": %d, "n": 1, "guidance": 1, "response_format": "b64_json"%s}`, seed, steps, size)
 	began := time.Now()
-	res, err := client.Post(url, "application/json", strings.NewReader(body))
+	res, err := client.Post(url+"/v1/images/generations", "application/json", strings.NewReader(body))
 	if err != nil {
 		return 0, err
 	}

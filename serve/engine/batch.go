@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -33,8 +34,10 @@ func (b *batch) leave() {
 	}
 }
 
-// work serves requests until the engine is closed.
+// work serves requests until the engine is closed. It stays on one operating-system thread, which ends with it: libtorch, its memory allocator and malloc
+// keep a team of workers and freed memory for each thread that calls them, and Go would move it to another thread between requests.
 func (e *Engine) work() {
+	runtime.LockOSThread()
 	for b := e.next(); b != nil; b = e.next() {
 		e.finish(b, guard(func() error { return e.generate(b) }))
 	}

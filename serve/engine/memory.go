@@ -1,6 +1,9 @@
 package engine
 
-import "slices"
+import (
+	"runtime"
+	"slices"
+)
 
 // patience is how many batches are served before a model that others still ask for is closed in favour of a request that came before them:
 // without it two models that do not fit together would be opened anew for every request.
@@ -63,8 +66,10 @@ func (e *Engine) wanted(m *model) bool {
 	return false
 }
 
-// open closes some models and opens m; all are claimed by the state opening. What fails answers the requests that wait for m.
+// open closes some models and opens m; all are claimed by the state opening. What fails answers the requests that wait for m. It is the function of a
+// goroutine, with whose thread ends what libtorch keeps for a thread: see [Engine.work].
 func (e *Engine) open(m *model, victims []*model) {
+	runtime.LockOSThread()
 	for _, v := range victims {
 		_ = v.close() // nothing is lost: its files were only read
 		e.mu.Lock()
