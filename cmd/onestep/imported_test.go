@@ -65,6 +65,11 @@ func TestConvertLayouts(t *testing.T) {
 	done("convert", "--model", back, "--dtype", "f16", "--out", half)
 	out, _ = done("info", half)
 	require.Contains(t, out, "F16")
+	halfOwn := at("half-own.safetensors") // from our own layout, the type alone
+	done("convert", "--model", own, "--dtype", "f16", "--out", halfOwn)
+	out, _ = done("info", halfOwn)
+	require.Contains(t, out, "F16")
+	require.Equal(t, image(half, "half.png"), image(halfOwn, "half-own.png"))
 
 	for _, c := range []struct {
 		args []string

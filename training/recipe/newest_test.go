@@ -60,6 +60,13 @@ func TestMidTrainingIsAStage(t *testing.T) {
 		require.NoError(t, err, c.trains)
 		require.InDeltaSlice(t, weights(out.Snapshot), weights(after.Snapshot), 1e-6)
 	}
+	spaced := tiny(t, &CMT{Teacher: Empirical, SolverSteps: 8, SigmaMin: 0.2}) // levels 80·(0.2/80)^(i/8)
+	_, err = spaced.Train(t.Context())
+	require.NoError(t, err)
+	card, err := os.ReadFile(filepath.Join(spaced.Out, "card.md"))
+	require.NoError(t, err)
+	require.Contains(t, string(card), "| 0 | 80 |\n| 1 | 37.8 |")
+	require.Contains(t, string(card), "| 7 | 0.423 |")
 	_, err = tiny(t, &CMT{Teacher: Empirical, Points: 17}).Resolve()
 	require.ErrorContains(t, err, "16 points")
 	_, err = tiny(t, &CMT{Teacher: Empirical, Trains: "jumps", Distance: "l1"}).Resolve()

@@ -58,8 +58,8 @@ func (o Convert) pixels(note func(string)) (_ Converted, is bool, err error) {
 	case folder && layout != "":
 		return Converted{}, true, usage("--layout: a directory, %s, gets the layout of diffusers: leave it out, or pass --out FILE.safetensors", quote.Path(o.Out))
 	case folder:
-	case layout == "" && d.Layout == "" && !ofDiffusers:
-		return Converted{}, true, usage("--layout is missing: %s has onestep's own layout; want %s, or --out DIR for a diffusers directory", quote.Path(o.Model), strings.Join(Layouts()[1:], ", "))
+	case layout == "" && d.Layout == "" && !ofDiffusers && o.DType == "":
+		return Converted{}, true, usage("--layout is missing: %s has onestep's own layout; want %s, or --dtype for another type, or --out DIR for a diffusers directory", quote.Path(o.Model), strings.Join(Layouts()[1:], ", "))
 	case layout == "":
 		layout = ownLayout
 	case !slices.Contains(Layouts(), layout):
