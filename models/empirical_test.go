@@ -76,6 +76,9 @@ func TestEmpirical(t *testing.T) {
 					before := torch.Live()
 					y := d.Denoise(s, x, levels, c)
 					require.Equal(t, before+1, torch.Live())
+					quick := &Empirical{Data: data.To(s, torch.Float64), Labels: labels, Chunk: chunk}
+					quick.Prepare(s)
+					require.Equal(t, rows(s, y), rows(s, quick.Denoise(s, x, levels, c)), "prepared")
 					require.Equal(t, image, y.DType())
 					require.Equal(t, x.Shape(), y.Shape())
 					got, noisy := rows(s, y), rows(s, x)

@@ -41,7 +41,11 @@ func (p *Plan) Need() (n Need, err error) {
 	switch r.teacher() {
 	case "":
 	case Empirical:
-		n.Host = 5 * float64(p.Data.Len()) * elements // all images, as bytes and as numbers
+		size := 5.0 // of an element of the images, as a byte and as a number
+		if p.widens() {
+			size = 9
+		}
+		n.Host = size * float64(p.Data.Len()) * elements
 	default:
 		d, err := r.describes(r.teacher())
 		if err != nil {

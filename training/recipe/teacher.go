@@ -195,13 +195,27 @@ func (p *Plan) ownTeacher(parts *Parts) error {
 	parts.Own(s.Close)
 	return s.Run(func(inner *torch.Scope) error {
 		images := torch.FromSlice(inner, pixels, n, c, h, w).To(inner, torch.Float32).DivScalar(inner, 127.5).SubScalar(inner, 1)
+		if p.widens() {
+			images = images.To(inner, torch.Float64)
+		}
 		teacher := &models.Empirical{Data: inner.Keep(images)}
 		if p.Run.Classes {
 			teacher.Labels = inner.Keep(torch.FromSlice(inner, labels, n))
 		}
+		if err := teacher.Validate(); err != nil {
+			return err
+		}
+		teacher.Prepare(s)
 		parts.Teacher = teacher
-		return teacher.Validate()
+		return nil
 	})
+}
+
+// widens reports whether the exact denoiser keeps the data in float64, the type in which it computes: then it takes at most 256 MB, and need
+// not be converted in each evaluation.
+func (p *Plan) widens() bool {
+	c, h, w := p.Data.Shape()
+	return p.Data.Len()*c*h*w <= 1<<25
 }
 
 // load loads the weights that the run starts from into a network.
