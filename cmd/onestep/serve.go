@@ -41,6 +41,7 @@ requests, finishes those it has accepted, and exits with code 0. See docs/serve.
 	f.SortFlags = false
 	f.StringArrayVar(&o.Models, "model", nil, pixelModel+", a Stable Diffusion directory or single file, builtin or builtin-text, optionally with a name for clients; may be given several times; the first is the default (default: builtin-text)")
 	f.StringVar(&o.LoRADir, "lora-dir", "", "directory of LoRA adapters, which requests select by name")
+	f.StringArrayVar(&o.PreviewVAEs, "preview-vae", nil, "tiny autoencoder (TAESD) that decodes previews of unfinished images of Stable Diffusion, optionally with the name of the model\nthat it is for; may be given several times (default: the model's own, for images of at most 256×256 pixels)")
 	f.StringVar(&o.Variant, "variant", "", "variant of a directory's files: fp16 for those with .fp16. in their names")
 	f.Var(dtype{choice{&o.DType, job.DTypes()}}, "dtype", "data type of weights and computation of Stable Diffusion; other models compute in f32")
 	f.StringVar(&o.Addr, "addr", o.Addr, "address to listen on; without a host all addresses of the machine, with port 0 any free port")
@@ -63,7 +64,7 @@ requests, finishes those it has accepted, and exits with code 0. See docs/serve.
 	f.BoolVar(&a.quiet, "quiet", false, "do not log requests; notices and errors are still logged")
 	a.jsonFlag(cmd)
 	offerChoices(cmd)
-	call(f, "[NAME=]PATH", "model")
+	call(f, "[NAME=]PATH", "model", "preview-vae")
 	call(f, "DIR", "lora-dir")
 	call(f, "NAME", "variant", "host-name")
 	call(f, "HOST:PORT", "addr")
@@ -74,7 +75,7 @@ requests, finishes those it has accepted, and exits with code 0. See docs/serve.
 	offer(cmd, "model", "builtin", builtintext.Name)
 	offer(cmd, "device", "cpu", "cuda")
 	byTopic(cmd,
-		topic{"Models", "model lora-dir variant dtype"},
+		topic{"Models", "model lora-dir preview-vae variant dtype"},
 		topic{"Address and access", "addr api-key-file without-keys host-name allow-origin base-url"},
 		topic{"Limits", "queue deadline max-images max-steps max-pixels"},
 		topic{"Device and memory", "device threads batch memory force"},

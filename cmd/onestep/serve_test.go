@@ -4,7 +4,11 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
+	"fmt"
+	"image"
+	"image/png"
 	"io"
 	"net"
 	"net/http"
@@ -18,6 +22,8 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/onestep-go/onestep/models/sd/sdtest/tiny"
+	"github.com/onestep-go/onestep/models/sd/vae"
+	"github.com/onestep-go/onestep/torch"
 )
 
 // synced is a buffer that a server writes while a test reads.
@@ -110,6 +116,44 @@ func TestServe(t *testing.T) {
 	assert.NotContains(t, errs.String(), "0123456789abcdef")
 }
 
+// taesd is a tiny autoencoder for Stable Diffusion.
+const taesd = "../../models/sd/testdata/taesd_decoder.pth"
+
+// A tiny autoencoder decodes the previews of the models that it is for, and not their images. One that is for no model is said to have no effect.
+func TestServePreviews(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "tiny")
+	require.NoError(t, tiny.Write(dir, "sd15"))
+	line, errs, _ := served(t, "--model", dir, "--model", "again="+dir, "--model", "builtin", "--preview-vae", "again="+taesd, "--preview-vae", "builtin="+taesd, "--json")
+	assert.Contains(t, errs.String(), "model builtin has no latents")
+	var is struct{ URL string }
+	require.NoError(t, json.Unmarshal([]byte(line), &is))
+	images := func(model string) (all []string) {
+		code, text := post(t, is.URL+"/v1/images/generations", `{"prompt": "a cat", "seed": 1, "steps": 3, "stream": true, "partial_images": 2, "model": "`+model+`"}`)
+		require.Equal(t, 200, code, text)
+		for line := range strings.Lines(text) {
+			if data, ok := strings.CutPrefix(line, "data: "); ok {
+				var event struct {
+					Type string
+					B64  string `json:"b64_json"`
+				}
+				require.NoError(t, json.Unmarshal([]byte(data), &event))
+				file, err := base64.StdEncoding.DecodeString(event.B64)
+				require.NoError(t, err)
+				img, err := png.Decode(bytes.NewReader(file))
+				require.NoError(t, err)
+				assert.Equal(t, image.Pt(64, 64), img.Bounds().Size())
+				all = append(all, fmt.Sprint(event.Type, img))
+			}
+		}
+		require.Len(t, all, 3)
+		return all
+	}
+	own, other := images("tiny"), images("again")
+	assert.NotEqual(t, own[0], other[0])
+	assert.NotEqual(t, own[1], other[1])
+	assert.Equal(t, own[2], other[2])
+}
+
 // What cannot work is one line before the server listens.
 func TestServeRefuses(t *testing.T) {
 	dir := t.TempDir()
@@ -121,6 +165,15 @@ func TestServeRefuses(t *testing.T) {
 	require.NoError(t, os.WriteFile(at("note.txt"), []byte("hello"), 0o666))
 	require.NoError(t, os.WriteFile(at("none.txt"), []byte("# no key\n"), 0o600))
 	require.NoError(t, os.WriteFile(at("weak.txt"), []byte("password\n"), 0o600))
+	taef, err := vae.NewTiny(vae.TinyConfig{LatentChannels: 16, EncoderWidths: []int{4, 4}, DecoderWidths: []int{4, 4}, EncoderBlocks: []int{1, 1}, DecoderBlocks: []int{1, 1}},
+		torch.CPU, torch.Float32, 1)
+	require.NoError(t, err)
+	require.NoError(t, os.Mkdir(at("taef"), 0o777))
+	require.NoError(t, torch.SaveSafetensors(at("taef/diffusion_pytorch_model.safetensors"), taef.Tensors(), torch.SaveOptions{}))
+	config, err := json.Marshal(taef.Config())
+	require.NoError(t, err)
+	require.NoError(t, os.WriteFile(at("taef/config.json"), config, 0o666))
+	taef.Close()
 	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	require.NoError(t, err)
 	defer taken.Close()
@@ -149,6 +202,12 @@ func TestServeRefuses(t *testing.T) {
 		{"--model builtin --model builtin", exitUsage, []string{"\"builtin\""}},
 		{"--lora-dir DIR/nothing", exitFailure, []string{"--lora-dir"}},
 		{"--lora-dir DIR/note.txt", exitFailure, []string{"--lora-dir", "a file"}},
+		{"--preview-vae DIR/nothing", exitFailure, []string{"--preview-vae", "nothing", "no such file"}},
+		{"--preview-vae DIR/note.txt", exitFailure, []string{"--preview-vae", "note.txt"}},
+		{"--preview-vae =TAESD", exitUsage, []string{"--preview-vae", "NAME=PATH"}},
+		{"--model DIR/tiny --preview-vae TAESD --preview-vae TAESD", exitUsage, []string{"--preview-vae", "taesd"}},
+		{"--model DIR/tiny --preview-vae tyni=TAESD", exitUsage, []string{"--preview-vae", "\"tyni\"", "tiny"}},
+		{"--model DIR/tiny --preview-vae DIR/taef", exitFailure, []string{"--preview-vae", "taef", "16", "tiny", "4"}},
 		{"--host-name a.example:80", exitUsage, []string{"--host-name", "a.example:80"}},
 		{"--allow-origin *", exitUsage, []string{"--allow-origin", "*"}},
 		{"--base-url a.example", exitUsage, []string{"--base-url"}},
@@ -161,7 +220,7 @@ func TestServeRefuses(t *testing.T) {
 		{"--model DIR/tiny --memory 0.0001", exitMemory, []string{"tiny", "--memory"}},
 		{"nonsense", exitUsage, []string{"nonsense"}},
 	} {
-		args := append([]string{"serve"}, strings.Fields(strings.ReplaceAll(c.args, "DIR", dir))...)
+		args := append([]string{"serve"}, strings.Fields(strings.NewReplacer("DIR", dir, "TAESD", taesd).Replace(c.args))...)
 		if !strings.Contains(c.args, "--addr") {
 			args = append(args, "--addr", "127.0.0.1:0")
 		}

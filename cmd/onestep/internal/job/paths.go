@@ -153,7 +153,7 @@ func named(flag, path string, err error) error {
 func (o Generate) paths() []Path {
 	all := []Path{
 		{"--model", o.Model, wantDiffusion, Either},
-		{"--tiny-vae", o.TinyVAE, "a tiny autoencoder's (TAESD) directory or file", Either},
+		{"--tiny-vae", o.TinyVAE, wantTiny, Either},
 		{"--model-config", o.Config, "a diffusers directory", Folder},
 		{"--init-image", o.Init, wantImage, File},
 		{"--mask", o.Mask, wantImage, File},

@@ -29,6 +29,9 @@ type Serve struct {
 	LoRADir string
 	DType   string // of Stable Diffusion
 	Variant string
+
+	PreviewVAEs []string // [NAME=]PATH of tiny autoencoders that decode previews of latent models
+
 	Device  string
 	Threads int     // 0: all processors
 	Memory  float64 // GiB that open models take, at most; 0: four fifths of what is available
@@ -87,7 +90,7 @@ func (o Serve) Run(ctx context.Context, listening func(Serving) error) (err erro
 	}
 	var out Serving
 	for _, m := range models {
-		is.Models = append(is.Models, engine.Model{Name: m.name, Bytes: m.bytes, Open: m.open})
+		is.Models = append(is.Models, engine.Model{Name: m.name, Bytes: m.bytes, Open: m.open, Preview: m.preview})
 		out.Models = append(out.Models, m.name)
 	}
 	e, err := engine.New(is)

@@ -13,6 +13,7 @@ import (
 	"github.com/onestep-go/onestep/models/builtintext"
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/models/sd/vae"
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/sampling/generate"
 	"github.com/onestep-go/onestep/torch"
@@ -25,6 +26,8 @@ type served struct {
 	bytes int64 // of its weights
 	open  func() (*generate.Model, error)
 	there func() error // an error if its files have gone
+
+	preview func() (vae.Autoencoder, error) // opens the tiny autoencoder of previews; nil: there is none
 }
 
 // wantServed is what --model of the server may be.
@@ -32,6 +35,10 @@ const wantServed = "a model file, a run directory, a diffusers directory, builti
 
 // models checks the models' files, without reading weights.
 func (o Serve) models(dev torch.Device) (all []served, err error) {
+	tiny, err := o.previewers()
+	if err != nil {
+		return nil, err
+	}
 	by := map[string]string{}
 	for _, text := range o.Models {
 		name, path := splitName(text)
@@ -48,16 +55,16 @@ func (o Serve) models(dev torch.Device) (all []served, err error) {
 			return nil, usage("--model: %s and %s have the same name, %s: pass NAME=PATH for one of them", quote.Path(before), quote.Path(path), quote.Quoted(name))
 		}
 		by[name] = path
-		m, err := o.model(name, path, dev)
+		m, err := o.model(name, path, dev, tiny)
 		if err != nil {
 			return nil, err
 		}
 		all = append(all, m)
 	}
-	return all, nil
+	return all, o.unused(tiny, all)
 }
 
-func (o Serve) model(name, given string, dev torch.Device) (m served, err error) {
+func (o Serve) model(name, given string, dev torch.Device, tiny previewers) (m served, err error) {
 	m.name = name
 	where := ownModel("--model", given, wantServed)
 	if err := There(where); err != nil {
@@ -106,7 +113,7 @@ func (o Serve) model(name, given string, dev torch.Device) (m served, err error)
 	}
 	m.bytes = int64(n.Weights)
 	m.open = func() (*generate.Model, error) { return generate.Open(path, how) }
-	return m, nil
+	return m, tiny.give(&m, files, dev)
 }
 
 // openPixels opens a model that describes can read; closing it closes the file.
