@@ -27,6 +27,7 @@ type Engine struct {
 	live     map[*job]struct{} // requests that have not ended
 	begun    int               // of them, those that have run
 	running  int               // of them, those that run
+	loads    int               // of them, those that only load a model, which are no requests of clients
 	refusing bool              // new requests
 	stopping bool
 	clock    int // counts batches
@@ -152,6 +153,9 @@ func (e *Engine) accept(ctx context.Context, r Request) (*job, error) {
 	})
 	e.live[j] = struct{}{}
 	e.queue.push(j)
+	if r.loads {
+		e.loads++
+	}
 	if r.loads && m.at == open {
 		e.end(j, nil)
 		return j, nil
@@ -167,12 +171,15 @@ func (e *Engine) room() error {
 	switch {
 	case e.refusing:
 		return ErrClosed
-	case len(e.live)-e.begun >= e.o.Queue:
+	case e.waiting() >= e.o.Queue:
 		e.count.refused++
 		return ErrFull
 	}
 	return nil
 }
+
+// waiting is the number of clients' requests that have not run.
+func (e *Engine) waiting() int { return len(e.live) - e.begun - e.loads }
 
 // check reports what cannot work with any model, fills in the engine's defaults, and finds the model.
 func (e *Engine) check(r *Request) (*model, error) {
@@ -211,7 +218,9 @@ func (e *Engine) end(j *job, err error) {
 	}
 	j.state, j.ended, j.err = ended, time.Now(), err
 	delete(e.live, j)
-	if !j.r.loads {
+	if j.r.loads {
+		e.loads--
+	} else {
 		e.count.add(j)
 	}
 	j.unwait()
@@ -225,6 +234,9 @@ func (e *Engine) end(j *job, err error) {
 func (e *Engine) tellPlaces() {
 	place := e.running
 	for j := range e.queue.order() {
+		if j.r.loads {
+			continue
+		}
 		if place > 0 && place != j.place && !j.begun {
 			j.mail.put(Event{Queued: place})
 		}

@@ -106,6 +106,30 @@ func TestLoad(t *testing.T) {
 	require.ErrorIs(t, e.Load(ctx, ""), ErrClosed)
 }
 
+// A model that is loaded ahead takes no place in the queue.
+func TestLoadIsNoRequest(t *testing.T) {
+	g := newGate()
+	models, _ := several(t, 1, fake{})
+	slow := models[0].Open
+	models[0].Open = func() (*generate.Model, error) { g.wait(0); return slow() }
+	e := engineOf(t, Options{Models: models, Queue: 1})
+	defer g.open()
+	loaded := make(chan error, 1)
+	go func() { loaded <- e.Load(ctx, "") }()
+	<-g.reached
+	require.Zero(t, e.Status().Waiting)
+	done := start(t, ctx, e, Request{})
+	require.Equal(t, 1, e.Status().Waiting)
+	require.ErrorIs(t, read(ctx, e, Request{}).err, ErrFull)
+	g.open()
+	require.NoError(t, <-loaded)
+	got := <-done
+	require.NoError(t, got.err)
+	for _, ev := range got.events {
+		require.Zero(t, ev.Queued, "no request was before it")
+	}
+}
+
 // Two models that do not fit together are not opened anew for each request.
 func TestModelsTakeTurns(t *testing.T) {
 	g := newGate()

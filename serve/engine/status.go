@@ -62,7 +62,7 @@ func (e *Engine) Status() Status {
 	defer e.mu.Unlock()
 	c := e.count
 	st := Status{
-		Waiting: len(e.live) - e.begun, Running: e.begun, Done: c.done, Failed: c.failed, Cancelled: c.cancelled, Refused: c.refused, Images: c.images,
+		Waiting: e.waiting(), Running: e.begun, Done: c.done, Failed: c.failed, Cancelled: c.cancelled, Refused: c.refused, Images: c.images,
 		Queued: c.queued, Generating: c.generating,
 	}
 	for _, m := range e.models {
