@@ -8,13 +8,14 @@ import (
 	"io"
 	"net/http"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// load sends requests to a server and prints its memory ten times meanwhile: what is resident, how much of that is no file, the heap of Go, and
-// the number of threads and goroutines.
+// load sends requests to a server and prints its memory ten times meanwhile: what is resident, how much of that is no file, the heap of Go,
+// the number of threads and goroutines, and the processor time and the time of a request.
 func load(args []string, stdout io.Writer) (err error) {
 	f := flag.NewFlagSet("load", flag.ContinueOnError)
 	onestep := f.String("onestep", "bin/onestep", "path of the onestep binary")
@@ -47,7 +48,7 @@ func load(args []string, stdout io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	s, err := launch(*onestep, "serve", "--model", path, "--addr", "127.0.0.1:0", "--threads", fmt.Sprint(*threads), "--queue", fmt.Sprint(*clients+1), "--quiet")
+	s, err := launch(*onestep, "serve", "--model", path, "--addr", "127.0.0.1:0", "--threads", fmt.Sprint(*threads), "--queue", fmt.Sprint(*clients), "--quiet")
 	if err != nil {
 		return err
 	}
@@ -55,7 +56,8 @@ func load(args []string, stdout io.Writer) (err error) {
 	client := clientOf(*clients)
 	defer client.CloseIdleConnections()
 	turn := strings.Split(*sizes, ",")
-	fmt.Fprintln(stdout, "requests\tresident MiB\tanonymous MiB\tGo heap MiB\tthreads\tgoroutines\tp50 ms")
+	fmt.Fprintln(stdout, "requests\tresident MiB\tanonymous MiB\tGo heap MiB\tthreads\tgoroutines\tCPU ms\tp50 ms\tp99 ms")
+	spent := 0.0
 	for part := range 10 {
 		first, last := *requests*part/10, *requests*(part+1)/10
 		took, err := crowd(context.Background(), *clients, last-first, func(n int) (float64, error) {
@@ -68,8 +70,11 @@ func load(args []string, stdout io.Writer) (err error) {
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(stdout, "%d\t%.1f\t%.1f\t%.1f\t%.0f\t%.0f\t%.1f\n", last, is["VmRSS"]/1024, is["RssAnon"]/1024, is["go_memstats_heap_inuse_bytes"]/(1<<20),
-			is["Threads"], is["go_goroutines"], median(took))
+		cpu := is["process_cpu_seconds_total"] - spent
+		spent += cpu
+		slices.Sort(took)
+		fmt.Fprintf(stdout, "%d\t%.1f\t%.1f\t%.1f\t%.0f\t%.0f\t%.1f\t%.1f\t%.1f\n", last, is["VmRSS"]/1024, is["RssAnon"]/1024, is["go_memstats_heap_inuse_bytes"]/(1<<20),
+			is["Threads"], is["go_goroutines"], 1000*cpu/float64(len(took)), median(took), took[len(took)*99/100])
 	}
 	return nil
 }
