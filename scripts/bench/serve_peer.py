@@ -3,15 +3,16 @@
     serve_peer.py pixels --peers DIR     the network of DIR/edm_unet.py, a consistency model of one step
     serve_peer.py sd --model DIR         StableDiffusionPipeline, 4 steps without guidance
 
-It prints its address and answers POST /v1/images/generations with a PNG in base64. Requests are generated one after the other, since neither PyTorch's
-thread pool nor a pipeline gains by two at once.
+It prints its address and answers POST /v1/images/generations with a PNG in base64. Requests are generated one after the other, on one thread: neither
+PyTorch's thread pool nor a pipeline gains by two at once, and PyTorch keeps a team of workers for each thread that calls it.
 """
 import argparse
+import asyncio
 import base64
 import io
 import socket
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 import uvicorn
@@ -25,27 +26,31 @@ parser.add_argument("--peers")
 parser.add_argument("--model")
 parser.add_argument("--threads", type=int, default=2)
 args = parser.parse_args()
-torch.set_num_threads(args.threads)
 
-if args.work == "pixels":
-    sys.path.insert(0, args.peers)
-    from edm_unet import build
 
-    net, denoise, _, side, channels = build("cifar", "eager")
+def opened():
+    """Opens the model and returns its function from a request to an image."""
+    torch.set_num_threads(args.threads)
+    if args.work == "pixels":
+        sys.path.insert(0, args.peers)
+        from edm_unet import build
 
-    def draw(prompt, steps, generator):
-        x = torch.randn(1, channels, side, side, generator=generator) * 80
-        x = denoise(x, torch.full((1,), 80.0))
-        levels = ((x[0] + 1) * 127.5).clamp(0, 255).round().byte().permute(1, 2, 0).numpy()
-        return Image.fromarray(levels)
-else:
-    from diffusers import StableDiffusionPipeline
+        net, denoise, _, side, channels = build("cifar", "eager")
 
-    pipe = StableDiffusionPipeline.from_pretrained(args.model, safety_checker=None)
-    pipe.set_progress_bar_config(disable=True)
+        def draw(r, generator):
+            x = torch.randn(1, channels, side, side, generator=generator) * 80
+            x = denoise(x, torch.full((1,), 80.0))
+            levels = ((x[0] + 1) * 127.5).clamp(0, 255).round().byte().permute(1, 2, 0).numpy()
+            return Image.fromarray(levels)
+    else:
+        from diffusers import StableDiffusionPipeline
 
-    def draw(prompt, steps, generator):
-        return pipe(prompt, num_inference_steps=steps, guidance_scale=1.0, generator=generator).images[0]
+        pipe = StableDiffusionPipeline.from_pretrained(args.model, safety_checker=None)
+        pipe.set_progress_bar_config(disable=True)
+
+        def draw(r, generator):
+            return pipe(r.prompt, num_inference_steps=r.steps, guidance_scale=1.0, generator=generator).images[0]
+    return draw
 
 
 class Request(BaseModel):
@@ -54,16 +59,22 @@ class Request(BaseModel):
     steps: int = 1
 
 
-app, turn = FastAPI(), threading.Lock()
+app, one = FastAPI(), ThreadPoolExecutor(1)
+draw = one.submit(opened).result()
+
+
+def png_of(r):
+    with torch.inference_mode():
+        image = draw(r, torch.Generator().manual_seed(r.seed))
+    png = io.BytesIO()
+    image.save(png, "PNG")
+    return png.getvalue()
 
 
 @app.post("/v1/images/generations")
-def generations(r: Request):
-    with turn, torch.inference_mode():
-        image = draw(r.prompt, r.steps, torch.Generator().manual_seed(r.seed))
-    png = io.BytesIO()
-    image.save(png, "PNG")
-    return {"data": [{"b64_json": base64.b64encode(png.getvalue()).decode()}]}
+async def generations(r: Request):
+    png = await asyncio.get_running_loop().run_in_executor(one, png_of, r)
+    return {"data": [{"b64_json": base64.b64encode(png).decode()}]}
 
 
 listener = socket.create_server(("127.0.0.1", 0))
