@@ -31,6 +31,9 @@ func (a *Adapter) Metadata(name string, f sd.AdapterFile) map[string]string {
 			all[key] = value
 		}
 	}
+	if f.OriginalSteps > 0 {
+		all[gridKey] = strconv.Itoa(f.OriginalSteps)
+	}
 	put("ss_sd_model_name", f.Base)
 	put("ss_base_model_version", kohyaBase(f.Kind, f.Prediction))
 	put("ss_v2", map[bool]string{true: "True", false: "False"}[f.Kind == weights.SD2])
@@ -66,6 +69,29 @@ func (a *Adapter) Metadata(name string, f sd.AdapterFile) map[string]string {
 	}
 	maps.Copy(all, f.Metadata)
 	return all
+}
+
+// gridKey is the key of the size of a few-step adapter's grid of timesteps. Other programs have none.
+const gridKey = "onestep_original_inference_steps"
+
+// mostSteps bounds the timesteps of a chain, so that a grid is at most as large.
+const mostSteps = 1_000_000
+
+// OriginalSteps returns the size of the grid of timesteps that a few-step adapter was distilled on (original_inference_steps of LCM samplers), as
+// its metadata has it; 0: not known, or it is not for few steps.
+func (f *File) OriginalSteps() int {
+	if n, err := strconv.Atoi(f.Metadata[gridKey]); err == nil && n > 0 && n <= mostSteps {
+		return n
+	}
+	return 0
+}
+
+// OriginalSteps is that of the adapter's file; 0 for an adapter that was not read.
+func (a *Adapter) OriginalSteps() int {
+	if a.file == nil {
+		return 0
+	}
+	return a.file.OriginalSteps()
 }
 
 // kohyaBase is what kohya's scripts call a base model.

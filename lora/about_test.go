@@ -3,6 +3,8 @@ package lora
 import (
 	"encoding/binary"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"maps"
 	"os"
 	"path/filepath"
@@ -13,6 +15,7 @@ import (
 	"github.com/stretchr/testify/require"
 
 	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/models/sd/prompt"
 	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/safetensors"
@@ -100,5 +103,55 @@ func TestSavedAdapterHasMetadata(t *testing.T) {
 			require.Equal(t, kind == "sd15", text > 0)
 		}
 		require.ErrorContains(t, made.Save(filepath.Join(t.TempDir(), "a"), sd.AdapterFile{Layout: "other"}), "kohya")
+	}
+}
+
+// A few-step adapter's file has the size of the grid of timesteps that it was distilled on, which loading and the cache return. Other files
+// have none, and what is no size is ignored with a notice.
+func TestOriginalSteps(t *testing.T) {
+	m := openTiny(t, "sd15")
+	made, err := Adapters{}.New(m, sd.AdapterConfig{Rank: 2})
+	require.NoError(t, err)
+	defer made.Close()
+	dir := t.TempDir()
+	save := func(name string, f sd.AdapterFile) string {
+		path := filepath.Join(dir, name+".safetensors")
+		require.NoError(t, made.Save(path, f))
+		return path
+	}
+	read := func(path string) (int, []string) {
+		a, err := Load(m, path, Options{})
+		require.NoError(t, err)
+		defer a.Close()
+		return a.OriginalSteps(), a.Notices()
+	}
+	few := save("few", sd.AdapterFile{OriginalSteps: 10})
+	n, notices := read(few)
+	require.Equal(t, 10, n)
+	require.Empty(t, notices)
+	n, notices = read(save("style", sd.AdapterFile{}))
+	require.Zero(t, n)
+	require.Empty(t, notices)
+	for _, bad := range []string{"", "0", "-4", "4.5", "many", "1000001", "99999999999999999999"} {
+		n, notices = read(save("bad", sd.AdapterFile{Metadata: map[string]string{gridKey: bad}}))
+		require.Zero(t, n, bad)
+		require.Len(t, notices, 1, bad)
+		require.Contains(t, notices[0], gridKey)
+	}
+	files, err := weights.Open(m.Path, weights.Options{})
+	require.NoError(t, err)
+	info, err := Adapters{}.Inspect(files, few)
+	require.NoError(t, errors.Join(err, files.Close()))
+	require.Equal(t, 10, info.OriginalSteps)
+
+	c := NewCache(m, CacheOptions{Dir: dir})
+	defer func() { require.NoError(t, c.Close()) }()
+	for want, tags := range map[string][]prompt.LoRA{
+		"[10]": {{Name: "style", Weight: 1}, {Name: "few", Weight: 1}}, "[]": {{Name: "style", Weight: 1}, {Name: "few", Weight: 0}},
+	} {
+		all, release, err := c.Tagged(t.Context(), tags)
+		require.NoError(t, err)
+		release()
+		require.Equal(t, want, fmt.Sprint(all.Grids))
 	}
 }

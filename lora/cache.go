@@ -10,7 +10,6 @@ import (
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/prompt"
-	"github.com/onestep-go/onestep/torch/nn"
 )
 
 // Cache holds the adapters of one model, so that prompts and requests with the same adapter share it. A file is loaded once, even if several
@@ -93,15 +92,14 @@ func (c *Cache) Named(ctx context.Context, name string) (a *Adapter, release fun
 	return c.Load(ctx, path)
 }
 
-// Tagged returns the adapters of a prompt's tags, with their weights, and the textual inversion embeddings in the adapters' files. They stay
-// loaded until release is called:
+// Tagged returns the adapters of a prompt's tags, with their weights, and what else is in their files. They stay loaded until release is called:
 //
-//	p.Tagged = func(tags []prompt.LoRA) (nn.Adapters, []sd.Inversion, error) {
-//		adapters, words, release, err := cache.Tagged(ctx, tags)
+//	p.Tagged = func(tags []prompt.LoRA) (sd.Adaptation, error) {
+//		all, release, err := cache.Tagged(ctx, tags)
 //		// call release after the images are generated
-//		return adapters, words, err
+//		return all, err
 //	}
-func (c *Cache) Tagged(ctx context.Context, tags []prompt.LoRA) (all nn.Adapters, words []sd.Inversion, release func(), err error) {
+func (c *Cache) Tagged(ctx context.Context, tags []prompt.LoRA) (all sd.Adaptation, release func(), err error) {
 	var held []func()
 	free := func() {
 		for _, release := range held {
@@ -116,25 +114,28 @@ func (c *Cache) Tagged(ctx context.Context, tags []prompt.LoRA) (all nn.Adapters
 	seen := map[*Adapter]bool{}
 	for _, tag := range tags {
 		if err := tag.Check(); err != nil {
-			return nil, nil, nil, err
+			return sd.Adaptation{}, nil, err
 		}
 		a, release, err := c.Named(ctx, tag.Name)
 		if err != nil {
-			return nil, nil, nil, err
+			return sd.Adaptation{}, nil, err
 		}
 		held = append(held, release)
-		all = all.And(a.By(Weights{"": tag.Text, unetPart: tag.Weight}))
+		all.Adapters = all.Adapters.And(a.By(Weights{"": tag.Text, unetPart: tag.Weight}))
 		if seen[a] {
 			continue
 		}
 		seen[a] = true
 		own, err := a.Inversions()
 		if err != nil {
-			return nil, nil, nil, err
+			return sd.Adaptation{}, nil, err
 		}
-		words = append(words, own...)
+		all.Inversions = append(all.Inversions, own...)
+		if n := a.OriginalSteps(); n > 0 && tag.Weight != 0 {
+			all.Grids = append(all.Grids, n)
+		}
 	}
-	return all, words, free, nil
+	return all, free, nil
 }
 
 // Close frees the unused adapters at once, and the others when their last user releases them.

@@ -67,9 +67,9 @@ func TestCacheOpensOnce(t *testing.T) {
 				by[i][name] = a
 				releases[i] = append(releases[i], release)
 			}
-			adapters, words, release, err := c.Tagged(ctx, tags)
-			if err != nil || len(adapters) == 0 || words != nil {
-				t.Error(err, len(adapters), words)
+			all, release, err := c.Tagged(ctx, tags)
+			if err != nil || len(all.Adapters) == 0 || all.Inversions != nil || all.Grids != nil {
+				t.Error(err, len(all.Adapters), all.Inversions, all.Grids)
 				return
 			}
 			releases[i] = append(releases[i], release, release) // once more does nothing
@@ -84,10 +84,10 @@ func TestCacheOpensOnce(t *testing.T) {
 	require.NotSame(t, by[0]["path"], by[0]["folder"])
 
 	// The weights of tags are the network's and the text encoders'; the same adapter twice adds up.
-	adapters, _, release, err := c.Tagged(ctx, []prompt.LoRA{{Name: "a", Weight: 0.5}, {Name: "a", Weight: 0.25}})
+	twice, release, err := c.Tagged(ctx, []prompt.LoRA{{Name: "a", Weight: 0.5}, {Name: "a", Weight: 0.25}})
 	require.NoError(t, err)
 	one := by[0]["path"]
-	require.Equal(t, deltas(t, Of(m), one.By(Weights{"": 0, "unet": 0.5}).And(one.By(Weights{"": 0, "unet": 0.25}))), deltas(t, Of(m), adapters))
+	require.Equal(t, deltas(t, Of(m), one.By(Weights{"": 0, "unet": 0.5}).And(one.By(Weights{"": 0, "unet": 0.25}))), deltas(t, Of(m), twice.Adapters))
 	release()
 
 	require.NoError(t, c.Close())
@@ -161,10 +161,10 @@ func TestCacheErrors(t *testing.T) {
 		_, _, err := c.Named(ctx, name)
 		require.ErrorContains(t, err, want)
 		require.ErrorContains(t, err, dir)
-		_, _, _, err = c.Tagged(ctx, []prompt.LoRA{{Name: "a", Weight: 1}, {Name: name, Weight: 1}})
+		_, _, err = c.Tagged(ctx, []prompt.LoRA{{Name: "a", Weight: 1}, {Name: name, Weight: 1}})
 		require.ErrorContains(t, err, want)
 	}
-	_, _, _, err := c.Tagged(ctx, []prompt.LoRA{{Name: "a", Weight: math.Inf(1)}})
+	_, _, err := c.Tagged(ctx, []prompt.LoRA{{Name: "a", Weight: math.Inf(1)}})
 	require.ErrorContains(t, err, `"a": want weights from -1000 to 1000`)
 	_, _, err = NewCache(m, CacheOptions{}).Named(ctx, "a")
 	require.ErrorContains(t, err, `"a"`)

@@ -71,6 +71,6 @@ func (Adapters) Inspect(m *weights.Model, path string) (info sd.AdapterInfo, err
 			info.Parameters += int64(product(p.shapes[r]))
 		}
 	}
-	info.Tensors = f.Tensors
+	info.Tensors, info.OriginalSteps = f.Tensors, f.OriginalSteps()
 	return info, nil
 }

@@ -12,7 +12,6 @@ import (
 	"github.com/onestep-go/onestep/models/sd/prompt"
 	"github.com/onestep-go/onestep/models/sd/sdtest/tiny"
 	"github.com/onestep-go/onestep/sampling/texttoimage"
-	"github.com/onestep-go/onestep/torch/nn"
 )
 
 // small opens a tiny Stable Diffusion model, with an adapter for it in a directory, ink.safetensors.
@@ -105,12 +104,12 @@ func ExampleCache() {
 
 	var releases []func()
 	p := texttoimage.Pipeline{Model: m, Steps: 2, Seed: 7}
-	p.Tagged = func(tags []prompt.LoRA) (nn.Adapters, []sd.Inversion, error) {
-		adapters, words, release, err := cache.Tagged(ctx, tags)
+	p.Tagged = func(tags []prompt.LoRA) (sd.Adaptation, error) {
+		all, release, err := cache.Tagged(ctx, tags)
 		if err == nil {
 			releases = append(releases, release)
 		}
-		return adapters, words, err
+		return all, err
 	}
 	for image, err := range p.Images(ctx, "a cat <lora:ink:0.8>") {
 		if err != nil {

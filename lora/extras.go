@@ -57,6 +57,9 @@ func (f *File) Notices() (all []string) {
 	if f.others != nil {
 		all = append(all, "ignored: "+list("tensor", " for a T5 text encoder, which the model does not have", quote.Texts(f.others)))
 	}
+	if text, given := f.Metadata[gridKey]; given && f.OriginalSteps() == 0 {
+		all = append(all, fmt.Sprintf("ignored: %s in the metadata: want the size of a grid of timesteps, got %s", gridKey, quote.Quoted(text)))
+	}
 	return all
 }
 

@@ -1,15 +1,19 @@
 package lora
 
 import (
+	"bytes"
 	"cmp"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"iter"
 	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd/clip"
 	"github.com/onestep-go/onestep/models/sd/unet"
 	"github.com/onestep-go/onestep/models/sd/weights"
@@ -82,12 +86,38 @@ func MergeWeights(m *weights.Model, as *torch.DType, adapters ...Weighted) (done
 		}
 	}
 	m.Spec = described(m.Spec, adapters)
+	for _, w := range adapters {
+		if n := w.OriginalSteps(); n > 0 && slices.ContainsFunc(slices.Collect(maps.Values(w.Weights)), func(v float64) bool { return v != 0 }) {
+			m.Scheduler = withGrid(m.Scheduler, n)
+			break
+		}
+	}
 	for part, c := range components(m) {
 		if changes[part] != nil {
 			c.Source = merged{c.Source, changes[part], as}
 		}
 	}
 	return free, nil
+}
+
+// withGrid is a scheduler's configuration with the grid of timesteps of a few-step adapter, for the samplers of such adapters.
+func withGrid(config []byte, size int) []byte {
+	c, err := noise.ParseConfig(config)
+	if err != nil || size > c.Steps() {
+		return config
+	}
+	var all map[string]any
+	dec := json.NewDecoder(bytes.NewReader(config))
+	dec.UseNumber()
+	if dec.Decode(&all) != nil {
+		return config
+	}
+	all["original_inference_steps"] = size
+	text, err := json.MarshalIndent(all, "", "  ")
+	if err != nil {
+		return config
+	}
+	return text
 }
 
 // described is the metadata of a model with merged adapters: without the original's title, and with merged_from.

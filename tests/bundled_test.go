@@ -11,7 +11,6 @@ import (
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/models/sd/prompt"
 	"github.com/onestep-go/onestep/sampling/texttoimage"
-	"github.com/onestep-go/onestep/torch/nn"
 	"github.com/onestep-go/onestep/torch/safetensors"
 )
 
@@ -85,7 +84,9 @@ func TestBundledEmbeddings(t *testing.T) {
 			return func(d *texttoimage.Pipeline) { d.Adapters, d.Inversions = a.At(1), words }
 		}
 		tagged := func(d *texttoimage.Pipeline) {
-			d.Tagged = func([]prompt.LoRA) (nn.Adapters, []sd.Inversion, error) { return a.At(1), words, nil }
+			d.Tagged = func([]prompt.LoRA) (sd.Adaptation, error) {
+				return sd.Adaptation{Adapters: a.At(1), Inversions: words}, nil
+			}
 		}
 		for _, text := range [][2]string{{"an (inked:1.3) cat", ""}, {"a cat", "inked"}, {"inked", "an [Inked] dog"}} {
 			want := draw(text[0], text[1], with(own))

@@ -70,6 +70,7 @@ InceptionV3 are the files that pytorch-fid or torch-fidelity publish.`,
 	f.Var(count{&o.Resolution}, "resolution", "with --images: size in pixels to which both sides are cropped and resized first (default: that of the images)")
 	f.StringVar(&o.Sampler, "sampler", "", "sampler (default: as for onestep sample and generate): "+strings.Join(job.Samplers(), ", ")+"; Stable Diffusion: "+strings.Join(scheduler.Names(), ", "))
 	f.Var(count{&o.Steps}, "steps", "sampling steps (default: as for onestep sample and generate)")
+	f.Var(count{&o.OriginalSteps}, "original-steps", "lcm, tcd: size of the grid of timesteps, as in onestep generate (default: that of the adapters, else the model's)")
 	f.Float64SliceVar(&o.Times, "times", nil, "noise levels of a pixel-space model, as in onestep sample (default: those of onestep sample)")
 	f.Var(count{&o.Search}, "search-times", "number of steps of a consistency model, 2 or more, whose best noise levels (--times) are searched for; --n images in each trial")
 	f.Var(choice{&o.SearchBy, evaluation.MeasureNames()}, "search-by", "measure that --search-times minimizes: fd, kid or swd (default: fd)")
@@ -107,7 +108,7 @@ InceptionV3 are the files that pytorch-fid or torch-fidelity publish.`,
 	byTopic(cmd,
 		topic{"Generated images", "model images lora dtype"},
 		topic{"Real images", "data real resolution"},
-		topic{"Sampling", "n sampler steps times search-times search-by guidance seed"},
+		topic{"Sampling", "n sampler steps original-steps times search-times search-by guidance seed"},
 		topic{"Features", "features resize cache no-cache"},
 		topic{"Output", "nearest overwrite quiet json"},
 		topic{"Device and memory", "device threads batch force"},

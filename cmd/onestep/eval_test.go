@@ -8,13 +8,16 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/onestep-go/onestep/cmd/onestep/internal/job"
+	"github.com/onestep-go/onestep/lora"
 	"github.com/onestep-go/onestep/models/efficientnet"
+	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/torchtest"
 	"github.com/onestep-go/onestep/torch/vision"
@@ -156,7 +159,46 @@ func TestEvalAdapters(t *testing.T) {
 		code, _, errs := try(append([]string{"eval", "--data", data, "--lora", one}, c...)...)
 		require.Equal(t, exitUsage, code)
 		require.Contains(t, errs, "--lora")
+		code, _, errs = try(append([]string{"eval", "--data", data, "--original-steps", "10"}, c...)...)
+		require.Equal(t, exitUsage, code)
+		require.Contains(t, errs, "--original-steps")
 	}
+
+	// A few-step adapter brings its grid of timesteps, unless another is given.
+	f, err := lora.Open(one)
+	require.NoError(t, err)
+	defer f.Close()
+	files, err := weights.Open(model, weights.Options{})
+	require.NoError(t, err)
+	defer files.Close()
+	few := filepath.Join(dir, "few.safetensors")
+	require.NoError(t, f.Write(few, files, lora.WriteOptions{Metadata: map[string]string{"onestep_original_inference_steps": "4"}}))
+	args = []string{"--model", model, "--data", data, "--n", "6", "--no-cache", "--sampler", "lcm", "--steps", "3"}
+	usual, notices := evaluated(t, append(args, "--lora", one)...)
+	require.NotContains(t, notices, "grid")
+	onGrid, notices := evaluated(t, append(args, "--lora", few)...)
+	require.Contains(t, notices, "grid of 4")
+	require.NotEqual(t, usual.Generated.Frechet, onGrid.Generated.Frechet)
+	given, _ := evaluated(t, append(args, "--lora", one, "--original-steps", "4")...)
+	require.Equal(t, onGrid.Generated, given.Generated)
+	other, notices := evaluated(t, append(args, "--lora", few, "--original-steps", "50")...)
+	require.Contains(t, notices, "grid of 50")
+	require.Equal(t, usual.Generated, other.Generated)
+	code, _, errs := try(append(append([]string{"eval"}, args[:len(args)-1]...), "5", "--lora", few)...)
+	require.Equal(t, exitUsage, code)
+	require.Contains(t, errs, "distilled at 4 timesteps")
+
+	// generate does, too, by a flag and by a tag.
+	draw := func(more ...string) []byte {
+		out := filepath.Join(t.TempDir(), "a.png")
+		code, _, errs := try(append([]string{"generate", "--model", model, "--sampler", "lcm", "--steps", "3", "--seed", "1", "--out", out, "--prompt"}, more...)...)
+		require.Zero(t, code, errs)
+		require.Equal(t, !slices.Contains(more, "--original-steps"), strings.Contains(errs, "grid of 4"), errs)
+		return pixelsOf(t, out)
+	}
+	want := draw("cat", "--lora", one, "--original-steps", "4")
+	require.Equal(t, want, draw("cat", "--lora", few))
+	require.Equal(t, want, draw("cat <lora:few:1>", "--lora-dir", dir))
 }
 
 func TestEvalRefuses(t *testing.T) {

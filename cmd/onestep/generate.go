@@ -167,7 +167,7 @@ In a name of --out {n} is the number of the image and {i} that of its prompt, fr
 	f.Var(count{&o.Width}, "width", "width in pixels (default: the model's)")
 	f.Var(count{&o.Height}, "height", "height in pixels (default: the model's)")
 	f.IntSliceVar(&o.Timesteps, "timesteps", nil, "custom timesteps, descending, such as 999,749,499,249 (default: the sampler's)")
-	f.Var(count{&o.OriginalSteps}, "original-steps", "lcm, tcd: size of the grid of timesteps, as original_inference_steps in diffusers (default: the model's)")
+	f.Var(count{&o.OriginalSteps}, "original-steps", "lcm, tcd: size of the grid of timesteps, as original_inference_steps in diffusers (default: that of the adapters, else the model's)")
 	f.Var(optional{&o.Eta}, "eta", "amount of new noise in each step, 0 to 1, for tcd (default 0.3) and ddim (default 0)")
 	f.BoolVar(&o.Plain, "plain", false, "no prompt weights and tags; prompts are truncated to 75 tokens, as in diffusers")
 	f.IntVar(&o.ClipSkip, "clip-skip", 0, "number of last text encoder layers to skip, as in diffusers; one less than A1111's Clip skip (default 0)")

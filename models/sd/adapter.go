@@ -60,8 +60,10 @@ func (p AdapterPlan) Parameters(rank int) (n int64) {
 type AdapterInfo struct {
 	Modules    int
 	Parameters int64
-	Text       bool   // it has modules for text encoders
-	Tensors    string // the file with its tensors
+	Text       bool // it has modules for text encoders
+	// OriginalSteps is the size of the grid of timesteps that it was distilled on; 0: not known, or it is not for few steps.
+	OriginalSteps int
+	Tensors       string // the file with its tensors
 }
 
 // AdapterFile says how an adapter's file is written, and what its metadata tells other programs. Values that are not known stay zero.
@@ -75,6 +77,8 @@ type AdapterFile struct {
 	Prediction    string       // what its network predicts: epsilon, v_prediction or sample
 	Width, Height int          // of the training images, in pixels
 	Date          time.Time    // of the training
+	// OriginalSteps is the size of the grid of timesteps that a few-step adapter was distilled on (original_inference_steps of LCM samplers).
+	OriginalSteps int
 	// Metadata are further entries, such as ss_learning_rate and others of kohya's scripts.
 	Metadata map[string]string
 }

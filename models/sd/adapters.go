@@ -8,6 +8,13 @@ import (
 	"github.com/onestep-go/onestep/torch/nn"
 )
 
+// Adaptation is what adapters bring to the images of a prompt.
+type Adaptation struct {
+	Adapters   nn.Adapters
+	Inversions []Inversion // bundled with the adapters
+	Grids      []int       // sizes of the grids of timesteps that they were distilled on: see [AdapterFile]
+}
+
 // CheckAdapters returns an error if some of the adapters were attached to another model: their target weights are not part of this model,
 // so they would have no effect. The stores in beside are further networks that may have adapters, such as ControlNets.
 func (m *Model) CheckAdapters(a nn.Adapters, beside ...*nn.Store) error {

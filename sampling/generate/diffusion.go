@@ -8,7 +8,6 @@ import (
 	"github.com/onestep-go/onestep/models/sd/prompt"
 	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/sampling/texttoimage"
-	"github.com/onestep-go/onestep/torch/nn"
 )
 
 // diffusion is a Stable Diffusion model.
@@ -35,12 +34,12 @@ func (m diffusion) plan(ctx context.Context, r Request) (_ *Plan, err error) {
 			return nil, refuse("Sampler", "%v", err)
 		}
 	}
-	find := func(tags []prompt.LoRA) (nn.Adapters, []sd.Inversion, error) {
-		all, words, release, err := r.Adapters.Tagged(ctx, tags)
+	find := func(tags []prompt.LoRA) (sd.Adaptation, error) {
+		all, release, err := r.Adapters.Tagged(ctx, tags)
 		if err == nil && release != nil {
 			p.release = append(p.release, release)
 		}
-		return all, words, err
+		return all, err
 	}
 	if r.Adapters != nil {
 		t.Tagged = find
@@ -49,9 +48,11 @@ func (m diffusion) plan(ctx context.Context, r Request) (_ *Plan, err error) {
 		if r.Adapters == nil {
 			return nil, refuse("LoRAs", "the adapter %s: set Adapters, which loads it", quote.Quoted(r.LoRAs[0].Name))
 		}
-		if t.Adapters, t.Inversions, err = find(r.LoRAs); err != nil {
+		all, err := find(r.LoRAs)
+		if err != nil {
 			return nil, err
 		}
+		t.Adapters, t.Inversions, t.Grids = all.Adapters, all.Inversions, all.Grids
 	}
 	if r.More != nil {
 		r.More(&t)

@@ -29,7 +29,6 @@ import (
 	"github.com/onestep-go/onestep/sampling/generate"
 	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch"
-	"github.com/onestep-go/onestep/torch/nn"
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
@@ -350,14 +349,14 @@ type holder struct {
 	taken, held int
 }
 
-func (h *holder) Tagged(ctx context.Context, tags []prompt.LoRA) (nn.Adapters, []sd.Inversion, func(), error) {
-	all, words, release, err := h.Adapters.Tagged(ctx, tags)
+func (h *holder) Tagged(ctx context.Context, tags []prompt.LoRA) (sd.Adaptation, func(), error) {
+	all, release, err := h.Adapters.Tagged(ctx, tags)
 	if err != nil {
-		return nil, nil, nil, err
+		return sd.Adaptation{}, nil, err
 	}
 	h.taken++
 	h.held++
-	return all, words, func() { h.held--; release() }, nil
+	return all, func() { h.held--; release() }, nil
 }
 
 // Several goroutines generate with one model at once what each would alone.

@@ -13,7 +13,6 @@ import (
 	"github.com/onestep-go/onestep/sampling"
 	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch"
-	"github.com/onestep-go/onestep/torch/nn"
 )
 
 // Request says what to generate. The zero value is one image with the model's defaults.
@@ -56,10 +55,9 @@ type Request struct {
 	More func(p *texttoimage.Pipeline)
 }
 
-// Adapters finds adapters for one model by name; *lora.Cache implements it. They stay in use until release is called. words are the textual
-// inversion embeddings in the adapters' files.
+// Adapters finds adapters for one model by name; *lora.Cache implements it. They stay in use until release is called.
 type Adapters interface {
-	Tagged(ctx context.Context, tags []prompt.LoRA) (all nn.Adapters, words []sd.Inversion, release func(), err error)
+	Tagged(ctx context.Context, tags []prompt.LoRA) (all sd.Adaptation, release func(), err error)
 }
 
 // RequestError reports a field of a request that is invalid or does not fit the model.

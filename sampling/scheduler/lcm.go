@@ -65,11 +65,7 @@ func start(c noise.Config, o Options) (grid, error) {
 		return grid{}, refuse("Steps", "%d steps: the model was distilled at %d timesteps, of which %d are available: "+
 			"want at most that many steps", n, original, size)
 	}
-	for i := range n {
-		place := int(float64(i) * (float64(size) / float64(n))) // descending; numpy.linspace, rounded down
-		g.at = append(g.at, (size-place)*k-1)
-	}
-	g.at = g.at[skip:]
+	g.at = noise.OfGrid(k, size, n)[skip:]
 	return g, nil
 }
 

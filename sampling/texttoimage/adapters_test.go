@@ -40,7 +40,7 @@ func TestAdaptersOfAnotherModel(t *testing.T) {
 	next := slices.Collect(maps.Values(maps.Collect(d.Images(context.Background(), "a cat"))))
 	require.Len(t, next, 1)
 	require.ErrorContains(t, next[0], "do not belong to this model")
-	d.Adapters, d.Tagged = nil, func([]prompt.LoRA) (nn.Adapters, []sd.Inversion, error) { return on(m1), nil, nil }
+	d.Adapters, d.Tagged = nil, func([]prompt.LoRA) (sd.Adaptation, error) { return sd.Adaptation{Adapters: on(m1)}, nil }
 	_, err = d.Plan("a cat <lora:one:1>")
 	require.ErrorContains(t, err, "do not belong to this model")
 }

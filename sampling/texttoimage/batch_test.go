@@ -39,8 +39,8 @@ func TestBatchesOfPrompts(t *testing.T) {
 			bias := maps.Collect(m.UNet.Store().Tensors())["conv_out.bias"]
 			d := c.d
 			d.Model, d.Steps = m, 2
-			d.Tagged = func([]prompt.LoRA) (nn.Adapters, []sd.Inversion, error) { // a new map for each prompt
-				return nn.Adapters{bias: {shift(0.5)}}, nil, nil
+			d.Tagged = func([]prompt.LoRA) (sd.Adaptation, error) { // a new map for each prompt
+				return sd.Adaptation{Adapters: nn.Adapters{bias: {shift(0.5)}}}, nil
 			}
 			prompts := []string{"a cat", "a dog", "a dog", strings.Repeat("a very long prompt ", 30), "a bird", "a fox <lora:x:1>", "an elk <lora:x:1>"}
 			var want []image.Image

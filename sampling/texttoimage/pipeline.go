@@ -24,7 +24,7 @@ type Pipeline struct {
 	Spacing       string           // of noise levels or timesteps, one of [scheduler.Spacings]; "": the method's
 	Steps         int              // 0: the number of Timesteps, or 4 for LCM and TCD, 25 for others
 	Timesteps     []int            // custom timesteps, descending; nil: the method's
-	OriginalSteps int              // size of the timestep grid of LCM and TCD (diffusers' original_inference_steps); 0: the model's
+	OriginalSteps int              // size of the timestep grid of LCM and TCD (diffusers' original_inference_steps); 0: that of the adapters, else the model's
 
 	// Guidance is the scale of classifier-free guidance (Ho & Salimans 2022): the prediction is uncond + Guidance·(cond - uncond), where
 	// uncond is for the negative prompt. 1, [NoGuidance], is without guidance. Guidance-distilled models take it as an input. 0: for
@@ -83,9 +83,12 @@ type Pipeline struct {
 	Inversions []sd.Inversion
 
 	Adapters nn.Adapters // adapters of layers in the network and the text encoders, such as those of package lora
-	// Tagged returns the adapters of a prompt's <lora:name:weight> tags, and the embeddings bundled with them, which this prompt and
+	// Grids are the sizes of the grids of timesteps that Adapters were distilled on (OriginalSteps of a lora.Adapter; 0 is none). Without
+	// OriginalSteps, LCM and TCD take the first in place of the model's.
+	Grids []int
+	// Tagged returns the adapters of a prompt's <lora:name:weight> tags, their grids, and the embeddings bundled with them, which this prompt and
 	// Negative may name. nil: such tags are an error.
-	Tagged func(tags []prompt.LoRA) (nn.Adapters, []sd.Inversion, error)
+	Tagged func(tags []prompt.LoRA) (sd.Adaptation, error)
 
 	// Began, if not nil, is called at the start of each stage, to display progress.
 	Began func(Stage)
@@ -97,7 +100,7 @@ func (p Pipeline) Plan(prompts ...string) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	p.Seeds, p.Timesteps, p.PromptEmbeds, p.Inversions, p.Adapters = slices.Clone(p.Seeds), slices.Clone(p.Timesteps), slices.Clone(p.PromptEmbeds), slices.Clone(p.Inversions), maps.Clone(p.Adapters)
+	p.Seeds, p.Timesteps, p.PromptEmbeds, p.Inversions, p.Grids, p.Adapters = slices.Clone(p.Seeds), slices.Clone(p.Timesteps), slices.Clone(p.PromptEmbeds), slices.Clone(p.Inversions), slices.Clone(p.Grids), maps.Clone(p.Adapters)
 	plan := &Plan{o: p}
 	if err := plan.decide(prompts); err != nil {
 		return nil, err

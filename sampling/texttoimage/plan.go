@@ -1,7 +1,9 @@
 package texttoimage
 
 import (
+	"cmp"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/onestep-go/onestep/internal/quote"
@@ -100,11 +102,12 @@ func (p *Plan) prompt(text string) (aPrompt, error) {
 	case tags != nil && p.o.Tagged == nil:
 		return one, fmt.Errorf("it has a tag for the adapter %s: set Tagged to a function that loads it, or remove the tag", quote.Quoted(tags[0].Name))
 	case tags != nil:
-		more, with, err := p.o.Tagged(tags)
+		more, err := p.o.Tagged(tags)
 		if err != nil {
 			return one, err
 		}
-		one.adapters, one.inversions = one.adapters.And(more), slices.Concat(one.inversions, with)
+		one.adapters, one.inversions = one.adapters.And(more.Adapters), slices.Concat(one.inversions, more.Inversions)
+		p.o.Grids = append(p.o.Grids, more.Grids...)
 		if err := p.fits(one.adapters); err != nil {
 			return one, err
 		}
@@ -202,11 +205,39 @@ func (p *Plan) choose(distilled bool) (err error) {
 	if distilled && p.Method != name && (name == "tcd" || !scheduler.FewSteps(p.o.Method)) {
 		p.note("the model was distilled for the sampler %s, and images of %s may be worse", name, p.Method)
 	}
+	size := p.grid()
 	if p.o.Steps == 0 && p.o.Timesteps == nil {
-		p.o.Steps = DefaultSteps(p.o.Method)
+		p.o.Steps = min(DefaultSteps(p.o.Method), size)
 	}
 	p.Steps = max(p.o.Steps, len(p.o.Timesteps))
 	return p.unused()
+}
+
+// grid chooses the grid of timesteps of LCM and TCD, which is that of the adapters if they were distilled on one, and returns its size.
+func (p *Plan) grid() int {
+	if !scheduler.FewSteps(p.o.Method) {
+		return math.MaxInt
+	}
+	own := cmp.Or(p.config.OriginalSteps, 50)
+	var grids []int
+	for _, n := range p.o.Grids {
+		if n > 0 && !slices.Contains(grids, n) {
+			grids = append(grids, n)
+		}
+	}
+	given := p.o.OriginalSteps
+	switch {
+	case grids == nil:
+		return cmp.Or(given, own)
+	case given != 0 && !slices.Contains(grids, given):
+		p.note("images may be worse: the timesteps are from a grid of %d, and the adapter was distilled on one of %d", given, grids[0])
+	case given == 0 && len(grids) > 1:
+		p.note("the adapters were distilled on different grids of timesteps, of %v: the timesteps are from that of %d", grids, grids[0])
+	case given == 0 && grids[0] != own:
+		p.note("the timesteps are from a grid of %d, on which the adapter was distilled, and not of %d as for the model", grids[0], own)
+	}
+	p.o.OriginalSteps = cmp.Or(given, grids[0])
+	return p.o.OriginalSteps
 }
 
 // unused reports options of LCM and TCD that the sampler does not use. Methods from outside package scheduler may use them.

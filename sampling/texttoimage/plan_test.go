@@ -15,7 +15,6 @@ import (
 	"github.com/onestep-go/onestep/models/sd/prompt"
 	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/sampling/texttoimage"
-	"github.com/onestep-go/onestep/torch/nn"
 )
 
 // counted is an image that counts how often its pixels are read.
@@ -50,9 +49,9 @@ func TestPlanRuns(t *testing.T) {
 	p := texttoimage.Pipeline{
 		Model: m, Method: started{scheduler.UniPC{}, &starts}, Steps: 4, N: 3, Batch: 2, Seed: 5, Guidance: 3,
 		Width: 64, Height: 64, Init: picture, Mask: mask, Strength: 0.8,
-		Tagged: func([]prompt.LoRA) (nn.Adapters, []sd.Inversion, error) {
+		Tagged: func([]prompt.LoRA) (sd.Adaptation, error) {
 			finds.Add(1)
-			return nil, nil, nil
+			return sd.Adaptation{}, nil
 		},
 	}
 	prompts := []string{"a cat <lora:x:1>", "a dog"}

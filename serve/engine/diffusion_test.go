@@ -148,3 +148,24 @@ func TestDiffusionOfOtherKinds(t *testing.T) {
 	require.ErrorAs(t, read(ctx, e, r).err, &refused)
 	require.Equal(t, "LoRAs", refused.Field)
 }
+
+// A few-step adapter, by name or by tag, brings the grid of timesteps that it was distilled on: 4 steps are too many for one of 2.
+func TestAdaptersGrid(t *testing.T) {
+	m, adapters := tinyModel(t, "sd15")
+	ink, err := lora.Open(filepath.Join(adapters, "inkwash.safetensors"))
+	require.NoError(t, err)
+	defer ink.Close()
+	require.NoError(t, ink.Write(filepath.Join(adapters, "few.safetensors"), nil, lora.WriteOptions{Metadata: map[string]string{"onestep_original_inference_steps": "2"}}))
+	e := engineOf(t, Options{Models: []Model{m}, LoRA: lora.CacheOptions{Dir: adapters}})
+	for _, r := range []Request{{Prompt: "a cat", LoRAs: []prompt.LoRA{{Name: "few", Weight: 1}}}, {Prompt: "a cat <lora:few:1>"}} {
+		r.Sampler, r.Guidance = "lcm", 1
+		got := read(ctx, e, r)
+		require.NoError(t, got.err)
+		require.Equal(t, 2, got.as.Steps)
+		require.Contains(t, strings.Join(got.as.Notices, "\n"), "grid of 2")
+		r.Steps = 4
+		var bad *RequestError
+		require.ErrorAs(t, read(ctx, e, r).err, &bad)
+		require.Equal(t, "Steps", bad.Field)
+	}
+}

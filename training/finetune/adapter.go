@@ -132,9 +132,13 @@ func (p *Plan) about(a *Adapter, method string) sd.AdapterFile {
 	options, _ := json.Marshal(r.entries(method, p.Options, p.holds))
 	decimal := func(v float64) string { return strconv.FormatFloat(v, 'g', -1, 64) }
 	d := r.saved()
+	original := 0
+	if m, ok := p.method.(*LCM); ok {
+		original = p.grid(m)
+	}
 	name := cmp.Or(a.Name, filepath.Base(filepath.Clean(r.Out)))
 	return sd.AdapterFile{
-		Layout: a.Layout, DType: &d, Title: name, Base: p.name, Kind: p.kind, Prediction: p.predicts.Diffusers(), Width: p.size.X, Height: p.size.Y, Date: time.Now(),
+		Layout: a.Layout, DType: &d, Title: name, Base: p.name, Kind: p.kind, Prediction: p.predicts.Diffusers(), Width: p.size.X, Height: p.size.Y, Date: time.Now(), OriginalSteps: original,
 		Metadata: map[string]string{
 			"ss_learning_rate": decimal(r.LR), "ss_lr_scheduler": r.LRSchedule, "ss_lr_warmup_steps": strconv.Itoa(r.LRWarmup.Steps(r.Steps)),
 			"ss_max_train_steps": strconv.Itoa(r.Steps), "ss_total_batch_size": strconv.Itoa(r.Batch * r.GradAccum), "ss_gradient_accumulation_steps": strconv.Itoa(r.GradAccum),

@@ -37,12 +37,13 @@ func (p *Plan) configured(given asked) error {
 		}
 		r.Batch = n
 	}
+	p.timesteps = p.steps()
 	if m, ok := p.method.(*LCM); ok {
-		if n := p.steps(); n%m.Skip != 0 {
+		if n := p.timesteps; n%m.Skip != 0 {
 			p.note("the skipping step %d does not divide the %d timesteps of the chain: the last %d are not trained", m.Skip, n, n%m.Skip)
 		}
-		if grid := max(p.steps()/m.Skip, 1); m.LoRA && grid != 50 {
-			p.note("with a skipping step of %d the adapter is for a grid of %d timesteps in place of the usual 50 (original_inference_steps of LCM samplers)", m.Skip, grid)
+		if grid := p.grid(m); m.LoRA && grid != 50 {
+			p.note("with a skipping step of %d the adapter is for a grid of %d timesteps in place of the usual 50, which other programs have to be told (original_inference_steps of LCM samplers)", m.Skip, grid)
 		}
 	}
 	if given.prior != nil && *given.prior != 1 && p.Data.Summary().Regularization == 0 {
@@ -57,6 +58,9 @@ func (p *Plan) configured(given asked) error {
 	}
 	return nil
 }
+
+// grid is the number of timesteps that a model is distilled on.
+func (p *Plan) grid(m *LCM) int { return max(p.timesteps/m.Skip, 1) }
 
 // steps is the number of timesteps of the model's chain.
 func (p *Plan) steps() int {

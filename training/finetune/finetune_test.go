@@ -104,6 +104,7 @@ func TestLCMLoRA(t *testing.T) {
 			meta := a.File().Metadata
 			require.Equal(t, "run", meta["ss_output_name"])
 			require.Equal(t, "6", meta["ss_steps"])
+			require.Equal(t, 50, a.OriginalSteps())
 			var options map[string]any
 			require.NoError(t, json.Unmarshal([]byte(meta["onestep_options"]), &options))
 			require.Equal(t, "train-lcm", options["run"])

@@ -5,6 +5,7 @@ import (
 
 	"github.com/onestep-go/onestep/internal/options"
 	"github.com/onestep-go/onestep/models"
+	"github.com/onestep-go/onestep/models/noise"
 	"github.com/onestep-go/onestep/models/sd"
 	"github.com/onestep-go/onestep/torch/optim"
 	"github.com/onestep-go/onestep/training"
@@ -109,5 +110,16 @@ func (r *LoRA) keepFewSteps(s *session, model models.DDPM) (training.Objective, 
 	with, without := model, model
 	with.Net = &models.Adapted{Net: model.Net, Adapters: s.adapter.At(1).And(few.At(1)), Learned: s.adapter}
 	without.Net = &models.Adapted{Net: model.Net, Adapters: few.At(1)}
-	return &training.FewStep{Model: &models.Latent{Model: &with}, Frozen: &models.Latent{Model: &without}, Match: r.Match}, nil
+	steps := visited(s.timesteps, r.few.OriginalSteps)
+	return &training.FewStep{Steps: steps, Model: &models.Latent{Model: &with}, Frozen: &models.Latent{Model: &without}, Match: r.Match}, nil
+}
+
+// visited are the timesteps of 4 sampling steps with a few-step adapter that was distilled on a grid of that size, of a chain of that many timesteps; 0:
+// the usual one of 50.
+func visited(timesteps, grid int) []int {
+	if grid == 0 {
+		grid = 50
+	}
+	grid = min(grid, timesteps)
+	return noise.OfGrid(timesteps/grid, grid, min(4, grid))
 }

@@ -119,6 +119,8 @@ type Sample struct {
 	Model   *sd.Model  // the base model of an adapter, or a full model as it was read from Path
 	Adapter sd.Adapter // as it was read from Path; nil for a full model
 	Sampler string     // lcm or tcd, for few steps; "": the model's own
+	// OriginalSteps is the size of the grid of timesteps that the adapter was distilled on; 0: the model's.
+	OriginalSteps int
 
 	Prompts       []string
 	Seed          uint64 // of all images

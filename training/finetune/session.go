@@ -56,15 +56,16 @@ type Plan struct {
 	made    *sd.Model // a new model, instead of files
 	network unet.Config
 
-	name     string // of the model
-	kind     weights.Kind
-	predicts noise.Prediction
-	side     int
-	size     image.Point    // of training images without buckets, and of validation images
-	most     image.Point    // of the largest bucket
-	valData  *captioned.Set // nil: that of the run
-	notices  []string
-	holds    map[string]string
+	name      string // of the model
+	kind      weights.Kind
+	predicts  noise.Prediction
+	timesteps int // of its noise schedule
+	side      int
+	size      image.Point    // of training images without buckets, and of validation images
+	most      image.Point    // of the largest bucket
+	valData   *captioned.Set // nil: that of the run
+	notices   []string
+	holds     map[string]string
 }
 
 // plan decides everything about a run.

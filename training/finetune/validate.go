@@ -239,7 +239,7 @@ func (v *validation) validate(ctx context.Context, k int, path string) (err erro
 	if r.Draw == nil || v.prompts == nil {
 		return nil
 	}
-	sample := Sample{Step: k, Path: path, Model: m, Adapter: adapter, Sampler: v.sampler(), Prompts: v.prompts, Seed: r.Seed, Width: v.size.X, Height: v.size.Y, Steps: r.ValSteps}
+	sample := Sample{Step: k, Path: path, Model: m, Adapter: adapter, Sampler: v.sampler(), OriginalSteps: v.originalSteps(), Prompts: v.prompts, Seed: r.Seed, Width: v.size.X, Height: v.size.Y, Steps: r.ValSteps}
 	if r.ValGuide != nil {
 		sample.Guidance = max(*r.ValGuide, noGuidance) // where 0 is the sampler's default
 	}
@@ -270,11 +270,27 @@ func (p *Plan) sampler() string {
 	return ""
 }
 
+// originalSteps is the grid of an adapter's samples; 0: the model's.
+func (p *Plan) originalSteps() int {
+	switch m := p.method.(type) {
+	case *LCM:
+		if m.LoRA {
+			return p.grid(m)
+		}
+	case *LoRA:
+		return m.few.OriginalSteps
+	}
+	return 0
+}
+
 // texts are the settings of a sample grid, which identify it.
 func (v Sample) texts() []vision.Text {
 	settings := map[string]any{"snapshot": v.Path, "step": v.Step, "prompts": v.Prompts, "seed": v.Seed, "width": v.Width, "height": v.Height, "steps": v.Steps}
 	if v.Sampler != "" {
 		settings["sampler"] = v.Sampler
+	}
+	if v.OriginalSteps != 0 {
+		settings["original_steps"] = v.OriginalSteps
 	}
 	if v.Guidance != 0 {
 		settings["guidance"] = v.Guidance

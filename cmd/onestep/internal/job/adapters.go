@@ -17,7 +17,6 @@ import (
 	"github.com/onestep-go/onestep/models/sd/prompt"
 	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/sampling/texttoimage/infotext"
-	"github.com/onestep-go/onestep/torch/nn"
 	"github.com/onestep-go/onestep/training/rundir"
 )
 
@@ -135,6 +134,19 @@ func (o Generate) adapters() (all []adapter, err error) {
 	return all, nil
 }
 
+// gridsOf are the grids of timesteps that the open adapters were distilled on, of those with a scale.
+func gridsOf(all []adapter) (grids []int) {
+	for _, a := range all {
+		for _, scale := range a.weights {
+			if scale != 0 {
+				grids = append(grids, a.open.OriginalSteps())
+				break
+			}
+		}
+	}
+	return grids
+}
+
 // closeAdapters closes the files that are open.
 func closeAdapters(all []adapter) (err error) {
 	for _, a := range all {
@@ -187,7 +199,7 @@ func (o Generate) adapt(ctx context.Context, t *texttoimage.Pipeline, all []adap
 		}
 		t.Adapters = nil
 	}
-	t.Tagged = func(tags []prompt.LoRA) (nn.Adapters, []sd.Inversion, error) { return on.tagged(ctx, tags) }
+	t.Tagged = func(tags []prompt.LoRA) (sd.Adaptation, error) { return on.tagged(ctx, tags) }
 	return on, free, nil
 }
 
@@ -211,25 +223,28 @@ func (on *adapters) hold(ctx context.Context, load func() (*lora.Adapter, func()
 }
 
 // tagged returns the adapters that a prompt's tags name, and the embeddings bundled with them.
-func (on *adapters) tagged(ctx context.Context, tags []prompt.LoRA) (all nn.Adapters, words []sd.Inversion, err error) {
+func (on *adapters) tagged(ctx context.Context, tags []prompt.LoRA) (all sd.Adaptation, err error) {
 	own := on.words
 	defer func() { on.words = own }() // the words hold in this prompt alone
 	for _, tag := range tags {
 		if !on.named {
-			return nil, nil, fmt.Errorf("its tag names the adapter %s: pass --lora-dir, the directory of adapters, or remove the tag", quote.Quoted(tag.Name))
+			return all, fmt.Errorf("its tag names the adapter %s: pass --lora-dir, the directory of adapters, or remove the tag", quote.Quoted(tag.Name))
 		}
 		a, err := on.hold(ctx, func() (*lora.Adapter, func(), error) { return on.cache.Named(ctx, tag.Name) })
 		if err != nil {
-			return nil, nil, err
+			return all, err
 		}
-		all = all.And(a.By(lora.Weights{"": tag.Text, "unet": tag.Weight}))
+		all.Adapters = all.Adapters.And(a.By(lora.Weights{"": tag.Text, "unet": tag.Weight}))
+		if n := a.OriginalSteps(); n > 0 && tag.Weight != 0 {
+			all.Grids = append(all.Grids, n)
+		}
 		more, err := on.bundled(a)
 		if err != nil {
-			return nil, nil, err
+			return all, err
 		}
-		on.words, words = slices.Concat(on.words, more), append(words, more...)
+		on.words, all.Inversions = slices.Concat(on.words, more), append(all.Inversions, more...)
 	}
-	return all, words, nil
+	return all, nil
 }
 
 // adapterName is a file's name without its extension, or of a run's best snapshot the run's name, by which --lora-dir finds it.

@@ -28,6 +28,8 @@ type Eval struct {
 	Seed     uint64
 	DType    string   // of computation, and of the weights of Stable Diffusion
 	LoRAs    []string // adapters of Stable Diffusion, as in Generate
+	// OriginalSteps is the size of the grid of timesteps of lcm and tcd; 0: that of the adapters, else the model's.
+	OriginalSteps int
 
 	Times    []float64 // noise levels of a pixel-space model, largest first; nil: the default
 	Search   int       // number of steps whose times are searched; 0: nothing is
@@ -132,8 +134,8 @@ func (o *Eval) validate() error {
 		}
 		return nil
 	}
-	if o.Steps != 0 || o.Sampler != "" || o.Guidance != nil || len(o.LoRAs) > 0 {
-		return usage("--steps, --sampler, --guidance and --lora: with --images nothing is generated: leave them out")
+	if o.Steps != 0 || o.Sampler != "" || o.Guidance != nil || o.OriginalSteps != 0 || len(o.LoRAs) > 0 {
+		return usage("--steps, --sampler, --guidance, --original-steps and --lora: with --images nothing is generated: leave them out")
 	}
 	return nil
 }

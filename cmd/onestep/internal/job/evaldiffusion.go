@@ -81,7 +81,7 @@ func (o Eval) openDiffusion(ctx context.Context, dev torch.Device, out *Evaluate
 	}
 	g := DefaultGenerate()
 	g.Model, g.Device, g.DType, g.Threads, g.Force = o.Model, o.Device, o.DType, o.Threads, o.Force
-	g.Prompts, g.Plain, g.Seed, g.Sampler, g.Steps, g.Guidance = []string{"a"}, true, &o.Seed, o.Sampler, o.Steps, o.Guidance
+	g.Prompts, g.Plain, g.Seed, g.Sampler, g.Steps, g.OriginalSteps, g.Guidance = []string{"a"}, true, &o.Seed, o.Sampler, o.Steps, o.OriginalSteps, o.Guidance
 	var ofRuns []string
 	if g.LoRAs, ofRuns, err = adaptersOfRuns(o.LoRAs); err != nil {
 		return c, err
@@ -98,6 +98,7 @@ func (o Eval) openDiffusion(ctx context.Context, dev torch.Device, out *Evaluate
 		return c, err
 	}
 	defer func() { err = errors.Join(err, closeAdapters(adapters)) }() // those that were not moved to a cache
+	t.Grids = gridsOf(adapters)
 	all, err := g.openFiles(ctx, t)
 	c.close = all.close
 	defer func() {

@@ -81,6 +81,9 @@ func (o Eval) openImages(out *Evaluated) (c compared, err error) {
 
 // openPixels opens a pixel-space model.
 func (o Eval) openPixels(ctx context.Context, dev torch.Device, out *Evaluated) (c compared, err error) {
+	if o.OriginalSteps != 0 {
+		return c, usage("--original-steps: only the samplers lcm and tcd of Stable Diffusion use it: leave it out")
+	}
 	if len(o.LoRAs) > 0 {
 		return c, usage("--lora: adapters are for Stable Diffusion, and this is a pixel-space model: leave the option out")
 	}

@@ -217,7 +217,7 @@ func (o Finetune) Flagged(err error) error {
 
 // drawSample generates validation images: what a user of the snapshot would get with these settings.
 func drawSample(ctx context.Context, v finetune.Sample) ([]image.Image, error) {
-	p := texttoimage.Pipeline{Model: v.Model, Steps: v.Steps, Guidance: v.Guidance, Seed: v.Seed, Width: v.Width, Height: v.Height}
+	p := texttoimage.Pipeline{Model: v.Model, Steps: v.Steps, OriginalSteps: v.OriginalSteps, Guidance: v.Guidance, Seed: v.Seed, Width: v.Width, Height: v.Height}
 	if v.Adapter != nil {
 		p.Adapters = v.Adapter.At(1)
 	}

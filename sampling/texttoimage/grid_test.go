@@ -1,0 +1,58 @@
+package texttoimage_test
+
+import (
+	"testing"
+
+	"github.com/stretchr/testify/require"
+
+	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/models/sd/prompt"
+	"github.com/onestep-go/onestep/sampling/scheduler"
+	"github.com/onestep-go/onestep/sampling/texttoimage"
+)
+
+// LCM and TCD take the grid of timesteps that an adapter was distilled on, also one of a prompt's tag, unless another is given, and say so.
+// Other samplers have none.
+func TestAdaptersGrid(t *testing.T) {
+	m := openTiny(t, sd.Options{})
+	tagged := func(grids ...int) func([]prompt.LoRA) (sd.Adaptation, error) {
+		return func([]prompt.LoRA) (sd.Adaptation, error) { return sd.Adaptation{Grids: grids}, nil }
+	}
+	of50, of10, of8 := []float64{999, 759, 499, 259}, []float64{999, 799, 499, 299}, []float64{999, 749, 499, 249}
+	for name, c := range map[string]struct {
+		p      texttoimage.Pipeline
+		prompt string
+		want   []float64
+		notice string // what one contains; "": there is none on grids
+	}{
+		"none":           {texttoimage.Pipeline{Method: scheduler.LCM{}, Steps: 4}, "a cat", of50, ""},
+		"adapter":        {texttoimage.Pipeline{Method: scheduler.LCM{}, Steps: 4, Grids: []int{0, 10}}, "a cat", of10, "10"},
+		"tcd":            {texttoimage.Pipeline{Method: scheduler.TCD{}, Steps: 4, Grids: []int{10}}, "a cat", of10, "10"},
+		"tag":            {texttoimage.Pipeline{Method: scheduler.LCM{}, Steps: 4, Tagged: tagged(10)}, "a cat <lora:x:1>", of10, "10"},
+		"usual":          {texttoimage.Pipeline{Method: scheduler.LCM{}, Steps: 4, Grids: []int{50, 50}}, "a cat", of50, ""},
+		"given":          {texttoimage.Pipeline{Method: scheduler.LCM{}, Steps: 4, OriginalSteps: 8, Grids: []int{10}}, "a cat", of8, "8"},
+		"given as it is": {texttoimage.Pipeline{Method: scheduler.LCM{}, Steps: 4, OriginalSteps: 10, Grids: []int{10}}, "a cat", of10, ""},
+		"two":            {texttoimage.Pipeline{Method: scheduler.LCM{}, Steps: 4, Grids: []int{10}, Tagged: tagged(50)}, "a cat <lora:x:1>", of10, "[10 50]"},
+		"fewer than 4":   {texttoimage.Pipeline{Method: scheduler.LCM{}, Grids: []int{2}}, "a cat", []float64{999, 499}, "2"},
+		"other sampler":  {texttoimage.Pipeline{Method: scheduler.DDIM{}, Steps: 1, Grids: []int{10}}, "a cat", nil, ""},
+	} {
+		c.p.Model, c.p.Guidance = m, 1
+		plan, err := c.p.Plan(c.prompt)
+		require.NoError(t, err, name)
+		if c.want != nil {
+			require.Equal(t, c.want, plan.Timesteps, name)
+		}
+		notices := joinNotices(plan.Notices)
+		if c.notice == "" {
+			require.NotContains(t, notices, "grid", name)
+		} else {
+			require.Contains(t, notices, c.notice, name)
+			require.Contains(t, notices, "grid", name)
+		}
+	}
+	p := texttoimage.Pipeline{Model: m, Method: scheduler.LCM{}, Steps: 11, Grids: []int{10}}
+	_, err := p.Plan("a cat")
+	var bad *texttoimage.OptionError
+	require.ErrorAs(t, err, &bad)
+	require.Equal(t, "Steps", bad.Option)
+}
