@@ -57,7 +57,8 @@ func drawSD(o options) (any, error) {
 				"vae decode":   func(s *torch.Scope) { m.VAE.Decode(s, x) },
 			} {
 				var err error
-				if got[name], err = timed(o.runs, func() error { return s.Run(func(s *torch.Scope) error { f(s); return nil }) }); err != nil {
+				got[name], got[name+" cpu"], err = timedBoth(o.runs, func() error { return s.Run(func(s *torch.Scope) error { f(s); return nil }) })
+				if err != nil {
 					return err
 				}
 			}

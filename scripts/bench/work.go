@@ -32,17 +32,23 @@ func median(v []float64) float64 {
 
 // timed returns the median time of f in seconds over runs, after one warm-up run.
 func timed(runs int, f func() error) (float64, error) {
-	var took []float64
+	took, _, err := timedBoth(runs, f)
+	return took, err
+}
+
+// timedBoth returns the processors' time too.
+func timedBoth(runs int, f func() error) (seconds, busy float64, err error) {
+	var took, used []float64
 	for i := range runs + 1 {
-		t0 := time.Now()
+		t0, c0 := time.Now(), cpuSeconds()
 		if err := f(); err != nil {
-			return 0, err
+			return 0, 0, err
 		}
 		if i > 0 {
-			took = append(took, time.Since(t0).Seconds())
+			took, used = append(took, time.Since(t0).Seconds()), append(used, cpuSeconds()-c0)
 		}
 	}
-	return median(took), nil
+	return median(took), median(used), nil
 }
 
 // peakMiB is the peak resident memory of this process; resetPeak resets it to the current value.

@@ -7,7 +7,8 @@ import (
 	"github.com/onestep-go/onestep/torch"
 )
 
-// packed caches a layer's weight in oneDNN's memory format for inputs of the last shape: a network sees the same shapes again and again.
+// packed caches a layer's weight in oneDNN's memory format for inputs of the last shape: a network sees the same shapes again and again. For
+// a convolution by this library's kernels, which take weights as they are, it caches what differs from the source: another dtype, adapters.
 // The layer's own tensor stays as the source has it, in any dtype, until it is needed.
 type packed struct {
 	store *Store
@@ -61,14 +62,24 @@ func (p *packed) conv(s *torch.Scope, c Conv2D, x *torch.Tensor, by ...Adapter) 
 	shape := x.Shape()
 	plain := p.plainly(s)
 	if plain && !p.built && p.byPatches(c, x, shape) {
-		return x.ProductConv2D(s, p.unpacked(s, c.Weight, x.DType(), by), c.Bias, c.Opt)
+		return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+			y := x.ProductConv2D(s, p.unpacked(s, c.Weight, x.DType(), by), c.Bias, c.Opt)
+			if x.IsChannelsLast() && !x.IsContiguous() {
+				y = y.ChannelsLast(s)
+			}
+			return y
+		})
 	}
 	if plain || len(shape) != 4 || !p.packs(x) || p.built && c.winograd(x) {
 		return c.apply(s, x, p.unpacked(s, c.Weight, x.DType(), by))
 	}
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		x := x.ChannelsLast(s)
+		if x.DType() == torch.Float32 && c.winograd(x) {
+			return x.Conv3x3(s, p.get(s, c.Weight, x.DType(), nil, by, nil), c.Bias)
+		}
 		pack := func(s *torch.Scope, w *torch.Tensor) *torch.Tensor { return w.PackConv2D(s, shape, c.Opt) }
-		return x.ChannelsLast(s).PackedConv2D(s, p.get(s, c.Weight, x.DType(), shape, by, pack), forInput(s, x, c.Bias), c.Opt)
+		return x.PackedConv2D(s, p.get(s, c.Weight, x.DType(), shape, by, pack), forInput(s, x, c.Bias), c.Opt)
 	})
 }
 
@@ -171,7 +182,8 @@ func (st *Store) Pack() {
 	}
 }
 
-// get returns the packed weight of dtype d with adapters for inputs of that shape, in s. One is cached, so that a network with adapters takes no more
+// get returns the packed weight of dtype d with adapters for inputs of that shape, in s. With pack nil the weight keeps its order, which serves
+// inputs of all shapes, and without adapters and in its own type its memory. One is cached, so that a network with adapters takes no more
 // memory than one without. Adapters replace the cached ones only when two calls in a row use them: otherwise goroutines with different
 // adapters would keep evicting each other's weight.
 func (p *packed) get(s *torch.Scope, weight *torch.Tensor, d torch.DType, input []int, by []Adapter, pack func(s *torch.Scope, w *torch.Tensor) *torch.Tensor) *torch.Tensor {
@@ -186,15 +198,21 @@ func (p *packed) get(s *torch.Scope, weight *torch.Tensor, d torch.DType, input 
 		return p.weight.Share(s)
 	}
 	w := s.Tidy(func(s *torch.Scope) *torch.Tensor {
+		w := weight
 		if len(by) > 0 {
-			return pack(s, Changed(s, weight, by...).To(s, d))
+			w = Changed(s, weight, by...)
 		}
-		return pack(s, weight.To(s, d))
+		if w = w.To(s, d); pack != nil {
+			w = pack(s, w)
+		}
+		return w
 	})
 	if p.trained { // since the caller looked
 		return w
 	}
-	p.release(weight)
+	if pack != nil || len(by) > 0 || weight.DType() != d {
+		p.release(weight)
+	}
 	if p.weight != nil && !same && !again {
 		return w
 	}

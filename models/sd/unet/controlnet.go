@@ -106,7 +106,8 @@ func (n *ControlNet) Forward(
 	n.checkImage(image, x)
 	in := n.embed(s, t, x.DType(), c)
 	down := n.descend(s, s.Tidy(func(s *torch.Scope) *torch.Tensor {
-		return n.convIn.Adapted(s, x, c.Adapters).Add(s, n.see(s, image, c.Adapters))
+		h, _ := n.enter(s, x, x.DType(), c.Adapters)
+		return h.Add(s, n.see(s, image, c.Adapters))
 	}), in)
 	mid := n.middle(s, down[len(down)-1], in)
 	in.emb.Free()

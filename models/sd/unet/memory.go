@@ -69,7 +69,7 @@ func (c Config) Kept(h, w, tokens int) float64 {
 	n := c.levels()
 	var kept float64
 	residual := func(in, out, pixels float64) {
-		kept += 3 * (in + out) * pixels // what both norms, SiLUs and convolutions take
+		kept += 2 * (in + out) * pixels // what both norms, which are one operator with SiLU, and both convolutions take
 	}
 	attend := func(level, depth int) {
 		ch, p := float64(c.BlockOutChannels[level]), 1<<level

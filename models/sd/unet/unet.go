@@ -113,7 +113,8 @@ func (u *UNet) Forward(s *torch.Scope, x, t *torch.Tensor, c models.Cond) *torch
 		d := c.Computes(u.store.DType())
 		in := u.embed(s, t, x.DType(), c)
 		in.text = in.text.To(s, d)
-		skips := u.descend(s, u.convIn.Adapted(s, x.To(s, d), c.Adapters), in)
+		h, last := u.enter(s, x, d, c.Adapters)
+		skips := u.descend(s, h, in)
 		var add models.Residuals
 		if c.Control != nil {
 			add = *c.Control
@@ -122,7 +123,7 @@ func (u *UNet) Forward(s *torch.Scope, x, t *torch.Tensor, c models.Cond) *torch
 			panic(&torch.Error{Op: "unet", Msg: fmt.Sprintf(
 				"want %d residuals in Cond.Control.Down, got %d: the ControlNet is for another model family", len(skips), len(add.Down))})
 		}
-		h := u.middle(s, skips[len(skips)-1], in)
+		h = u.middle(s, skips[len(skips)-1], in)
 		if add.Mid != nil {
 			h = blocks.Release(h.Add(s, add.Mid.To(s, d)), h)
 		}
@@ -145,7 +146,10 @@ func (u *UNet) Forward(s *torch.Scope, x, t *torch.Tensor, c models.Cond) *torch
 			}
 		}
 		h = blocks.Release(u.normOut.AdaptedSiLU(s, h, c.Adapters), h)
-		return u.convOut.Adapted(s, h, c.Adapters).To(s, x.DType())
+		if h = u.convOut.Adapted(s, h, c.Adapters); last {
+			h = h.Contiguous(s)
+		}
+		return h.To(s, x.DType())
 	})
 }
 
@@ -228,6 +232,14 @@ func (e *encoder) build(p nn.Path, c Encoder, width, guidance int) (skips []int)
 		e.mid = append(e.mid, block{res: newResidual(mp.Sub("resnets", 1), c, ch, ch, width)})
 	}
 	return skips
+}
+
+// enter returns the first convolution's features of latents x in type d, and whether they are in channels-last order while x is not.
+func (e *encoder) enter(s *torch.Scope, x *torch.Tensor, d torch.DType, a nn.Adapters) (h *torch.Tensor, last bool) {
+	in := x.To(s, d)
+	last = blocks.LastIsFaster(s, in, x, false, e.config.BlockOutChannels...)
+	h, _ = blocks.Enter(s, e.convIn, in, models.Cond{Adapters: a}, last)
+	return h, last
 }
 
 // descend runs the down blocks on h and returns the skip connections, the first of which is h.
