@@ -11,7 +11,8 @@
 # PART is one of lcm, full, table (which needs both), style, few (which needs lcm) and style-table (which needs lcm, style and few); by default
 # all, in this order. Parts that do not need each other may run at the same time. Environment variables, with their defaults:
 #   ONESTEP=bin/onestep                                 the tool
-#   STEPS_LCM=1000 STEPS_FULL=2000 STEPS_STYLE=2000     optimizer steps of lcm, of full, and of style and few
+#   STEPS_LCM=1000 STEPS_FULL=2000                      optimizer steps of lcm and of full
+#   STEPS_STYLE=2000 STEPS_FEW=1000                     and of style and of few, whose steps take more than twice as long
 #   SAVE_EVERY=250 VAL_BATCHES=4                        steps between snapshots, and batches of their validation loss
 #   CACHE=                                              directory of cached latents and text features; empty: the user's
 #   N=512                                               images for each row of the tables
@@ -57,7 +58,7 @@ for part; do
 	lcm) train train-lcm lcm "${STEPS_LCM:-1000}" emoji_prompts.txt --data "$set" --lora --rank 32 --skip 100 --w-min 1 --w-max 1 --lr 0.0003 ;;
 	full) train train-lcm full "${STEPS_FULL:-2000}" emoji_prompts.txt --data "$set" --skip 100 --w-min 0.5 --w-max 2.5 --lr 0.0002 --target-ema 0.9 --ema 0.99 ;;
 	style) train train-lora style "${STEPS_STYLE:-2000}" style_prompts.txt --data "$style" --rank 32 --lr 0.0003 --val-guidance 2 ;;
-	few) train train-lora few "${STEPS_STYLE:-2000}" style_prompts.txt --data "$style" --rank 32 --lr 0.0003 --few-step "$out/lcm/best.safetensors" ;;
+	few) train train-lora few "${STEPS_FEW:-1000}" style_prompts.txt --data "$style" --rank 32 --lr 0.0003 --few-step "$out/lcm/best.safetensors" ;;
 	table | style-table)
 		bin=$(mktemp -d)
 		trap 'rm -rf "$bin"' EXIT
