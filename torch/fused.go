@@ -39,7 +39,12 @@ func (t *Tensor) GroupNormSiLU(s *Scope, groups int, w, b *Tensor, eps float64) 
 // as the plain sum, 1e-6 of the results' root mean square. The backward pass keeps t and w only. Anything else goes to Conv2D.
 func (t *Tensor) Conv3x3(s *Scope, w, b *Tensor) *Tensor {
 	if plain.Load() {
-		return t.Conv2D(s, w, b, Conv2DOptions{Padding: 1})
+		return s.Tidy(func(s *Scope) *Tensor {
+			if b != nil {
+				b = b.To(s, t.DType())
+			}
+			return t.Conv2D(s, w.To(s, t.DType()), b, Conv2DOptions{Padding: 1})
+		})
 	}
 	c := call{op: opConv3x3, s: s}
 	return c.t(t).t(w).opt(b).one()

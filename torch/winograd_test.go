@@ -150,3 +150,52 @@ func TestConv3x3Memory(t *testing.T) {
 	})
 	require.NoError(t, err)
 }
+
+// In bfloat16 the parameters may be in float32: they are not rounded, products and sums are in float32, and what is rounded is each result in
+// bfloat16, once. So the error is less than that of libtorch's convolution, whose weight is rounded. Shapes and orders as in float32; those that have
+// no kernel are libtorch's.
+func TestConv3x3BFloat16(t *testing.T) {
+	defer torch.SetFused(true)
+	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
+		g := torch.NewGenerator(s, 1)
+		rms := func(got, want *torch.Tensor) float64 {
+			return got.Sub(s, want).Square(s).Mean(s).Sqrt(s).Item() / want.Square(s).Mean(s).Sqrt(s).Item()
+		}
+		for _, c := range []struct {
+			n, in, out, h, w int
+			own              bool
+		}{
+			{1, 16, 16, 1, 1, false}, {2, 16, 48, 7, 5, true}, {1, 64, 16, 3, 9, true}, {3, 32, 80, 8, 8, true}, {1, 320, 64, 6, 10, true}, {2, 64, 320, 5, 4, true},
+			{5, 64, 64, 9, 13, true}, {1, 3, 64, 8, 8, false}, {1, 64, 3, 8, 8, false}, {2, 17, 17, 5, 5, false},
+		} {
+			randn := func(d torch.DType, shape ...int) *torch.Tensor { return torch.Randn(s, g, torch.Float32, shape...).To(s, d) }
+			x, dy := randn(torch.BFloat16, c.n, c.in, c.h, c.w), randn(torch.BFloat16, c.n, c.out, c.h, c.w)
+			for _, parameters := range []torch.DType{torch.Float32, torch.BFloat16} {
+				w, b := randn(parameters, c.out, c.in, 3, 3), randn(parameters, c.out)
+				want := convolved(s, x.To(s, torch.Float64), w.To(s, torch.Float64), b.To(s, torch.Float64), dy.To(s, torch.Float64))
+				torch.SetFused(false)
+				libtorch := convolved(s, x.ChannelsLast(s), w, b, dy)
+				torch.SetFused(true)
+				for name, x := range map[string]*torch.Tensor{"contiguous": x, "channels last": x.ChannelsLast(s), "transposed": x.Transpose(s, 2, 3).Contiguous(s).Transpose(s, 2, 3)} {
+					for order, dy := range map[string]*torch.Tensor{"contiguous": dy, "channels last": dy.ChannelsLast(s)} {
+						got := convolved(s, x, w, b, dy)
+						for i, what := range convParts {
+							require.Equal(t, want[i].Shape(), got[i].Shape())
+							most, off := 6e-3, rms(got[i], want[i]) // libtorch's
+							if c.own && name == "channels last" {
+								most = 1./256 + 3e-5 // no result is off by more than half of its last bit
+								if parameters == torch.Float32 && i >= 2 {
+									most = 3e-5
+								}
+								require.LessOrEqual(t, off, rms(libtorch[i], want[i])+1e-5, "%s of %v beside libtorch's", what, c)
+							}
+							require.LessOrEqual(t, off, most, "%s of %v, %s, gradient %s, parameters %s", what, c, name, order, parameters)
+						}
+					}
+				}
+			}
+		}
+		return nil
+	})
+	require.NoError(t, err)
+}

@@ -32,6 +32,41 @@ CT_INLINE Vec load(const float *p) {
 }
 CT_INLINE void store(float *p, Vec v) { std::memcpy(p, &v, sizeof v); }
 
+// The types of numbers in memory; kernels compute with float.
+struct Float {
+  using T = float;
+  static CT_INLINE Vec load(const T *p) { return ct::load(p); }
+  static CT_INLINE void store(T *p, Vec v) { ct::store(p, v); }
+};
+
+typedef uint32_t Words __attribute__((vector_size(64)));
+typedef uint16_t Halves __attribute__((vector_size(32)));
+
+struct BFloat16 {
+  using T = uint16_t;
+  static CT_INLINE Vec load(const T *p) {
+    Halves h;
+    std::memcpy(&h, p, sizeof h);
+    return (Vec)(__builtin_convertvector(h, Words) << 16);
+  }
+  static CT_INLINE void store(T *p, Vec v) {  // to the nearest, ties to even
+    const Words bits = (Words)v;
+    const Words rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
+    const Words nan = (bits >> 16) | 0x40u;
+    const Halves h = __builtin_convertvector(v == v ? rounded : nan, Halves);
+    std::memcpy(p, &h, sizeof h);
+  }
+};
+
+// The same for processors with avx512_bf16.
+struct NativeBFloat16 : BFloat16 {
+  static CT_INLINE void store(T *p, Vec v) {
+    Halves h;
+    asm("vcvtneps2bf16 %1, %0" : "=v"(h) : "v"(v));
+    std::memcpy(p, &h, sizeof h);
+  }
+};
+
 // Whether images are in channels-last order, and in no other.
 inline bool last_is_channels(const at::Tensor &x) { return !x.is_contiguous() && x.dim() == 4 && x.is_contiguous(at::MemoryFormat::ChannelsLast); }
 

@@ -24,30 +24,6 @@ using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
 typedef int32_t Ints __attribute__((vector_size(64)));
-typedef uint32_t Words __attribute__((vector_size(64)));
-typedef uint16_t Halves __attribute__((vector_size(32)));
-
-struct Float {
-  using T = float;
-  static CT_INLINE Vec load(const T *p) { return ct::load(p); }
-  static CT_INLINE void store(T *p, Vec v) { ct::store(p, v); }
-};
-
-struct BFloat16 {
-  using T = uint16_t;
-  static CT_INLINE Vec load(const T *p) {
-    Halves h;
-    std::memcpy(&h, p, sizeof h);
-    return (Vec)(__builtin_convertvector(h, Words) << 16);
-  }
-  static CT_INLINE void store(T *p, Vec v) {  // to the nearest, ties to even
-    const Words bits = (Words)v;
-    const Words rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-    const Words nan = (bits >> 16) | 0x40u;
-    const Halves h = __builtin_convertvector(v == v ? rounded : nan, Halves);
-    std::memcpy(p, &h, sizeof h);
-  }
-};
 
 // The last n numbers of a row, n < lanes, with zeros behind them.
 template <class E>

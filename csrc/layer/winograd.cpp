@@ -26,14 +26,17 @@ constexpr int64_t tiles_at_once = 16 << 20;    // bytes of transformed tiles for
 constexpr int64_t most_sums = 64 << 20;        // bytes of sums for it; larger ones go to libtorch
 
 at::Tensor plain(const at::Tensor &x, const at::Tensor &weight, const std::optional<at::Tensor> &bias) {
-  return at::conv2d(x, weight, bias, 1, 1);
+  const auto type = x.scalar_type();
+  const std::optional<at::Tensor> b = bias && bias->defined() ? std::optional(bias->to(type)) : std::nullopt;
+  return at::conv2d(x, weight.to(type), b, 1, 1);
 }
 
 // Whether the kernels can compute this.
 bool takes(const at::Tensor &x, const at::Tensor &weight, const std::optional<at::Tensor> &bias) {
-  if (winograd::kernels() == nullptr || x.dim() != 4 || weight.dim() != 4 || weight.size(2) != 3 || weight.size(3) != 3) return false;
+  const auto type = x.scalar_type();
+  if (winograd::kernels(false) == nullptr || (type != at::kFloat && type != at::kBFloat16) || x.dim() != 4 || weight.dim() != 4 || weight.size(2) != 3 || weight.size(3) != 3) return false;
   for (const at::Tensor *t : {&x, &weight, bias && bias->defined() ? &*bias : &x})
-    if (!t->is_cpu() || t->scalar_type() != at::kFloat || t->layout() != at::kStrided || t->numel() == 0) return false;
+    if (!t->is_cpu() || (t->scalar_type() != type && t->scalar_type() != at::kFloat) || t->layout() != at::kStrided || t->numel() == 0) return false;
   const int64_t c = x.size(1), k = weight.size(0);
   if (bias && bias->defined() && (bias->dim() != 1 || bias->size(0) != k)) return false;
   return weight.size(1) == c && c % lanes == 0 && k % lanes == 0 && last_is_channels(x);
@@ -41,19 +44,24 @@ bool takes(const at::Tensor &x, const at::Tensor &weight, const std::optional<at
 
 winograd::Images images(const at::Tensor &x) { return {x.size(0), x.size(2), x.size(3), x.size(1)}; }
 
+const winograd::Kernels *kernels(const at::Tensor &x) { return winograd::kernels(x.scalar_type() == at::kBFloat16); }
+
 float *data(const at::Tensor &t) { return t.data_ptr<float>(); }
+
+at::Tensor wide(const at::Tensor &t) { return t.detach().to(at::kFloat).contiguous(); }
 
 at::Tensor scratch(int64_t numbers) { return at::empty({numbers}, at::kFloat); }
 
 // The convolution of x [n, in, h, w] in channels-last order with weight [k, c, 3, 3], or for the way back with the weights turned around.
 at::Tensor convolve(const at::Tensor &x, const at::Tensor &weight, const std::optional<at::Tensor> &bias, bool back) {
-  const auto *kernels = winograd::kernels();
-  const at::Tensor w = weight.contiguous(), added = bias && bias->defined() ? bias->contiguous() : at::Tensor();
+  const auto *kernels = ct::kernels(x);
+  const at::Tensor w = wide(weight), added = bias && bias->defined() ? wide(*bias) : at::Tensor();
   winograd::Weights ws = {data(w), w.size(0), w.size(1), back};
   const int64_t in = ws.in(), out = back ? ws.c : ws.k, threads = at::get_num_threads();
   const at::Tensor y = at::empty({x.size(0), out, x.size(2), x.size(3)}, x.options(), at::MemoryFormat::ChannelsLast);
 
-  winograd::Convolution cv = {images(x), data(x), nullptr, added.defined() ? data(added) : nullptr, data(y), out};
+  const at::Tensor zeros = at::zeros({in}, x.options());
+  winograd::Convolution cv = {images(x), x.data_ptr(), zeros.data_ptr(), nullptr, added.defined() ? data(added) : nullptr, y.data_ptr(), out};
   cv.chunk = std::min<int64_t>(in <= 64 ? 12 : in <= 256 ? 24 : 48, (cv.im.tiles() + threads - 1) / threads);
   const int64_t chunks = (cv.im.tiles() + cv.chunk - 1) / cv.chunk;
 
@@ -79,11 +87,11 @@ at::Tensor convolve(const at::Tensor &x, const at::Tensor &weight, const std::op
 
 // The gradient of the weight for the input x and the gradient dy, both in channels-last order.
 at::Tensor weight_gradient(const at::Tensor &x, const at::Tensor &dy, const at::Tensor &weight) {
-  const auto *kernels = winograd::kernels();
+  const auto *kernels = ct::kernels(x);
   const int64_t c = x.size(1), k = dy.size(1), size = sizeof(float);
-  const at::Tensor dw = at::empty(weight.sizes(), weight.options(), at::MemoryFormat::Contiguous);
-  const at::Tensor zeros = at::zeros({std::max(c, k)}, at::kFloat);
-  winograd::Gradient g = {images(x), data(x), data(dy), data(zeros), k};
+  const at::Tensor dw = at::empty(weight.sizes(), at::kFloat);
+  const at::Tensor zeros = at::zeros({std::max(c, k)}, x.options());
+  winograd::Gradient g = {images(x), x.data_ptr(), dy.data_ptr(), zeros.data_ptr(), k};
   g.dw = data(dw);
   // The sums are read and written once a chunk: a larger chunk for more of them.
   g.chunk = std::min({std::clamp<int64_t>(c * k / (c + k), 24, 192), std::max<int64_t>(1, tiles_at_once / (places * (c + k) * size)), g.im.tiles()});
@@ -97,20 +105,22 @@ at::Tensor weight_gradient(const at::Tensor &x, const at::Tensor &dy, const at::
     share(places, [&](int64_t from, int64_t to) { kernels->products(g, from, to); });
   }
   share(c / lanes * (k / lanes), [&](int64_t from, int64_t to) { kernels->gradient(g, from, to); });
-  return dw;
+  return dw.to(weight.scalar_type());
 }
 
 // libtorch's gradients of input, weight and bias, those that are wanted; differentiable.
-variable_list plain_gradients(const at::Tensor &dy, const at::Tensor &x, const at::Tensor &weight, std::array<bool, 3> wanted) {
+variable_list plain_gradients(const at::Tensor &dy, const at::Tensor &x, const at::Tensor &weight, at::ScalarType bias, std::array<bool, 3> wanted) {
   const std::vector<int64_t> one = {1, 1};
-  auto [dx, dw, db] = at::convolution_backward(dy, x, weight, c10::IntArrayRef({weight.size(0)}), one, one, one, false, {0, 0}, 1, wanted);
-  return {dx, dw, db};
+  auto [dx, dw, db] = at::convolution_backward(dy, x, weight.to(x.scalar_type()), c10::IntArrayRef({weight.size(0)}), one, one, one, false, {0, 0}, 1, wanted);
+  const auto as = [](const at::Tensor &t, at::ScalarType type) { return t.defined() ? t.to(type) : t; };
+  return {dx, as(dw, weight.scalar_type()), as(db, bias)};
 }
 
 struct Conv3x3 : public torch::autograd::Function<Conv3x3> {
   static at::Tensor forward(AutogradContext *ctx, const at::Tensor &x, const at::Tensor &weight, const std::optional<at::Tensor> &bias) {
     ctx->save_for_backward({x, weight});
     ctx->saved_data["bias"] = bias && bias->defined();
+    ctx->saved_data["type"] = bias && bias->defined() ? bias->scalar_type() : x.scalar_type();
     return convolve(x, weight, bias, false);
   }
 
@@ -119,15 +129,16 @@ struct Conv3x3 : public torch::autograd::Function<Conv3x3> {
     const at::Tensor &x = saved[0], &weight = saved[1];
     const std::array<bool, 3> wanted = {ctx->needs_input_grad(0), ctx->needs_input_grad(1),
                                         ctx->saved_data["bias"].toBool() && ctx->needs_input_grad(2)};
-    if (c10::GradMode::is_enabled()) return plain_gradients(grads[0], x, weight, wanted);  // second derivatives
+    const at::ScalarType type = ctx->saved_data["type"].toScalarType();
+    if (c10::GradMode::is_enabled()) return plain_gradients(grads[0], x, weight, type, wanted);  // second derivatives
     const at::Tensor dy = grads[0].contiguous(at::MemoryFormat::ChannelsLast);
     variable_list out(3);
     if (wanted[0]) out[0] = convolve(dy, weight, std::nullopt, true);
     if (wanted[1]) {
       const int64_t sums = places * weight.size(0) * weight.size(1) * static_cast<int64_t>(sizeof(float));
-      out[1] = sums <= most_sums ? weight_gradient(x, dy, weight) : plain_gradients(dy, x, weight, {false, true, false})[1];
+      out[1] = sums <= most_sums ? weight_gradient(x, dy, weight) : plain_gradients(dy, x, weight, type, {false, true, false})[1];
     }
-    if (wanted[2]) out[2] = dy.sum({0, 2, 3});
+    if (wanted[2]) out[2] = dy.sum({0, 2, 3}, false, type);
     return out;
   }
 };
@@ -144,6 +155,6 @@ at::Tensor conv3x3(const at::Tensor &x, const at::Tensor &weight, const std::opt
 
 }  // namespace ct
 
-int32_t ct_has_kernels(void) { return ct::winograd::kernels() != nullptr; }
+int32_t ct_has_kernels(void) { return ct::winograd::kernels(false) != nullptr; }
 
 TORCH_LIBRARY_FRAGMENT(onestep, m) { m.def("conv3x3(Tensor x, Tensor weight, Tensor? bias) -> Tensor", &ct::conv3x3); }

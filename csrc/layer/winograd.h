@@ -102,12 +102,12 @@ struct Images {
 };
 
 // Where a tile's pixels are: the pixels of a square of that size from (y, x) on, and zeros outside of the image.
-template <int size>
+template <int size, class T>
 struct Square {
-  const float *at[size * size];
-  CT_INLINE Square(const float *x, const Images &im, int64_t t, int64_t before, const float *zeros) {
+  const T *at[size * size];
+  CT_INLINE Square(const T *x, const Images &im, int64_t t, int64_t before, const T *zeros) {
     const int64_t each = im.down() * im.across(), image = t / each, y0 = t % each / im.across() * tile - before, x0 = t % im.across() * tile - before;
-    const float *first = x + image * im.h * im.w * im.c;
+    const T *first = x + image * im.h * im.w * im.c;
     for (int64_t i = 0; i < size; i++)
       for (int64_t j = 0; j < size; j++) {
         const int64_t py = y0 + i, px = x0 + j;
@@ -117,10 +117,12 @@ struct Square {
 };
 
 // Bᵀ d B of the window of a tile, to v + place·stride.
-CT_INLINE void inputs(const float *x, const Images &im, int64_t t, const float *zeros, float *v, int64_t stride) {
-  const Square<window> s(x, im, t, 1, zeros);
+template <class E>
+CT_INLINE void inputs(const void *x, const Images &im, int64_t t, const void *zeros, float *v, int64_t stride) {
+  using T = typename E::T;
+  const Square<window, T> s(static_cast<const T *>(x), im, t, 1, static_cast<const T *>(zeros));
   for (int64_t c = 0; c < im.c; c += lanes)
-    both<window, window>([](const Vec *f, Vec *to) CT_LAMBDA { input(f, to); }, [&](int i, int j) CT_LAMBDA { return load(s.at[i * window + j] + c); },
+    both<window, window>([](const Vec *f, Vec *to) CT_LAMBDA { input(f, to); }, [&](int i, int j) CT_LAMBDA { return E::load(s.at[i * window + j] + c); },
                          [&](int i, int j, Vec r) CT_LAMBDA { store(v + (i * window + j) * stride + c, r); });
 }
 
@@ -219,44 +221,45 @@ CT_INLINE void transform_weights(const Weights &j, int64_t from, int64_t to) {
 
 struct Convolution {
   Images im;  // the input
-  const float *x, *u, *bias;
-  float *y;
+  const void *x, *zeros;
+  const float *u, *bias;
+  void *y;
   int64_t k, stride;     // channels of the output; of u
   int64_t first, out;    // those of u
   int64_t chunk, parts;  // tiles of an item; items that share the tiles, each with some panels
   int64_t items() const { return (im.tiles() + chunk - 1) / chunk * parts; }
-  int64_t scratch() const { return places * (chunk * (im.c + panel) + 2 * apart) + im.c; }
+  int64_t scratch() const { return places * (chunk * (im.c + panel) + 2 * apart); }
 };
 
+template <class E>
 CT_INLINE void outputs(const Convolution &j, int64_t t, const float *m, int64_t stride, int64_t k, int64_t columns) {
   const int64_t down = j.im.down(), across = j.im.across(), h = j.im.h, w = j.im.w;
   const int64_t y0 = t / across % down * tile, x0 = t % across * tile;
-  float *y = j.y + ((t / (down * across) * h + y0) * w + x0) * j.k + k;
+  auto *y = static_cast<typename E::T *>(j.y) + ((t / (down * across) * h + y0) * w + x0) * j.k + k;
   const int64_t rows = h - y0, cols = w - x0;
   for (int64_t c = 0; c < columns; c += lanes) {
     const Vec bias = j.bias ? load(j.bias + k + c) : Vec{};
     both<window, tile>([](const Vec *f, Vec *to) CT_LAMBDA { output(f, to); }, [&](int i, int x) CT_LAMBDA { return load(m + (i * window + x) * stride + c); },
                        [&](int i, int x, Vec r) CT_LAMBDA {
-                         if (i < rows && x < cols) store(y + (i * w + x) * j.k + c, r + bias);
+                         if (i < rows && x < cols) E::store(y + (i * w + x) * j.k + c, r + bias);
                        });
   }
 }
 
-template <class Multiply>
+template <class E, class Multiply>
 CT_INLINE void convolve(const Convolution &j, float *scratch, int64_t from, int64_t to, Multiply multiply) {
-  float *zeros = scratch, *v = zeros + j.im.c, *m = v + places * (j.chunk * j.im.c + apart);
-  std::fill(zeros, zeros + j.im.c, 0.f);
+  float *v = scratch, *m = v + places * (j.chunk * j.im.c + apart);
   const int64_t vs = j.chunk * j.im.c + apart, ms = j.chunk * panel + apart, panels = (j.out + panel - 1) / panel;
   for (int64_t item = from, last = -1; item < to; item++) {
     const int64_t t0 = item / j.parts * j.chunk, n = std::min(j.chunk, j.im.tiles() - t0), part = item % j.parts;
     if (t0 != last)
-      for (int64_t t = 0; t < n; t++) inputs(j.x, j.im, t0 + t, zeros, v + t * j.im.c, vs);
+      for (int64_t t = 0; t < n; t++) inputs<E>(j.x, j.im, t0 + t, j.zeros, v + t * j.im.c, vs);
     last = t0;
     for (int64_t q = part * panels / j.parts; q < (part + 1) * panels / j.parts; q++) {
       const int64_t columns = std::min(panel, j.out - q * panel);
       for (int64_t p = 0; p < places; p++)
         multiply({v + p * vs, j.im.c, 1, j.u + p * j.stride + q * j.im.c * panel, m + p * ms, panel, n, j.im.c, columns, false});
-      for (int64_t t = 0; t < n; t++) outputs(j, t0 + t, m + t * panel, ms, j.first + q * panel, columns);
+      for (int64_t t = 0; t < n; t++) outputs<E>(j, t0 + t, m + t * panel, ms, j.first + q * panel, columns);
     }
   }
 }
@@ -266,7 +269,7 @@ CT_INLINE void convolve(const Convolution &j, float *scratch, int64_t from, int6
 // A chunk of tiles at a time: Bᵀ d B and A dY Aᵀ of its tiles, whose products are added to sums; Gᵀ sums G at the end.
 struct Gradient {
   Images im;  // the input
-  const float *x, *dy, *zeros;
+  const void *x, *dy, *zeros;
   int64_t k;             // channels of the output
   float *v, *d;          // [places][chunk][c], [places][panels of k][chunk][panel]
   float *sums, *dw;      // [places][c, k], [k, c, 3, 3]
@@ -276,15 +279,17 @@ struct Gradient {
   int64_t ss() const { return im.c * k + apart; }
 };
 
+template <class E>
 CT_INLINE void gradient_tiles(const Gradient &j, int64_t from, int64_t to) {
+  using T = typename E::T;
   Images out = j.im;
   out.c = j.k;
   for (int64_t t = from; t < to; t++) {
-    inputs(j.x, j.im, j.first + t, j.zeros, j.v + t * j.im.c, j.vs());
-    const Square<tile> s(j.dy, out, j.first + t, 0, j.zeros);
+    inputs<E>(j.x, j.im, j.first + t, j.zeros, j.v + t * j.im.c, j.vs());
+    const Square<tile, T> s(static_cast<const T *>(j.dy), out, j.first + t, 0, static_cast<const T *>(j.zeros));
     for (int64_t k = 0; k < j.k; k += lanes) {
       float *d = j.d + (k / panel * j.chunk + t) * panel + k % panel;
-      both<tile, window>([](const Vec *f, Vec *to) CT_LAMBDA { output_back(f, to); }, [&](int i, int x) CT_LAMBDA { return load(s.at[i * tile + x] + k); },
+      both<tile, window>([](const Vec *f, Vec *to) CT_LAMBDA { output_back(f, to); }, [&](int i, int x) CT_LAMBDA { return E::load(s.at[i * tile + x] + k); },
                          [&](int i, int x, Vec r) CT_LAMBDA { store(d + (i * window + x) * j.ds(), r); });
     }
   }
@@ -325,32 +330,42 @@ struct Kernels {
 };
 
 // Products keep 6 rows of V vectors in registers: 24 of 32, and 6 pairs of 16.
-#define CT_KERNELS(level, arch, V)                                                                                                         \
+#define CT_LEVEL(level, arch, V)                                                                                                           \
   namespace level {                                                                                                                        \
   __attribute__((target(arch), noinline)) void multiply(const Product &p) { winograd::multiply<V>(p); }                                    \
   __attribute__((target(arch))) void weights(const Weights &j, int64_t from, int64_t to) { transform_weights(j, from, to); }               \
-  __attribute__((target(arch))) void convolve(const Convolution &j, float *scratch, int64_t from, int64_t to) {                            \
-    winograd::convolve(j, scratch, from, to, multiply);                                                                                    \
-  }                                                                                                                                        \
-  __attribute__((target(arch))) void tiles(const Gradient &j, int64_t from, int64_t to) { gradient_tiles(j, from, to); }                   \
   __attribute__((target(arch))) void products(const Gradient &j, int64_t from, int64_t to) { gradient_products(j, from, to, multiply); }   \
   __attribute__((target(arch))) void gradient(const Gradient &j, int64_t from, int64_t to) { gradient_weights(j, from, to); }              \
-  constexpr Kernels kernels = {weights, convolve, tiles, products, gradient};                                                              \
+  }
+
+// The kernels of a level for images of type E.
+#define CT_IMAGES(name, level, arch, E)                                                                                                    \
+  namespace name {                                                                                                                         \
+  __attribute__((target(arch))) void convolve(const Convolution &j, float *scratch, int64_t from, int64_t to) {                            \
+    winograd::convolve<E>(j, scratch, from, to, level::multiply);                                                                          \
+  }                                                                                                                                        \
+  __attribute__((target(arch))) void tiles(const Gradient &j, int64_t from, int64_t to) { gradient_tiles<E>(j, from, to); }                \
+  constexpr Kernels kernels = {level::weights, convolve, tiles, level::products, level::gradient};                                         \
   }
 
 #if CT_VECTORS
-CT_KERNELS(v4, "arch=x86-64-v4", 4)
-CT_KERNELS(v3, "arch=x86-64-v3", 1)
+CT_LEVEL(v4, "arch=x86-64-v4", 4)
+CT_LEVEL(v3, "arch=x86-64-v3", 1)
+CT_IMAGES(v4_float, v4, "arch=x86-64-v4", Float)
+CT_IMAGES(v3_float, v3, "arch=x86-64-v3", Float)
+CT_IMAGES(native_bfloat16, v4, "arch=x86-64-v4,avx512bf16", NativeBFloat16)
+CT_IMAGES(v4_bfloat16, v4, "arch=x86-64-v4", BFloat16)
+CT_IMAGES(v3_bfloat16, v3, "arch=x86-64-v3", BFloat16)
 
-// The kernels for this processor, or nullptr: without wide vectors libtorch's convolutions are as good.
-const Kernels *kernels() {
-  static const Kernels *const k = __builtin_cpu_supports("x86-64-v4")   ? &v4::kernels
-                                  : __builtin_cpu_supports("x86-64-v3") ? &v3::kernels
-                                                                        : nullptr;
-  return k;
+// The kernels for this processor and images in float32 or bfloat16, or nullptr: without wide vectors libtorch's convolutions are as good.
+const Kernels *kernels(bool half) {
+  static const bool v4 = __builtin_cpu_supports("x86-64-v4"), v3 = __builtin_cpu_supports("x86-64-v3"), native = __builtin_cpu_supports("avx512bf16");
+  if (!v3) return nullptr;
+  if (!half) return v4 ? &v4_float::kernels : &v3_float::kernels;
+  return !v4 ? &v3_bfloat16::kernels : native ? &native_bfloat16::kernels : &v4_bfloat16::kernels;
 }
 #else
-const Kernels *kernels() { return nullptr; }
+const Kernels *kernels(bool) { return nullptr; }
 #endif
 
 }  // namespace winograd

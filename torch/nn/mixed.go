@@ -45,10 +45,10 @@ func (l Linear) apply(s *torch.Scope, x, w *torch.Tensor) *torch.Tensor {
 
 // apply computes the layer with the weight w.
 func (c Conv2D) apply(s *torch.Scope, x, w *torch.Tensor) *torch.Tensor {
+	if c.winograd(x) { // reads parameters in float32
+		return x.Conv3x3(s, w, c.Bias)
+	}
 	if !mixed(x, w) && !mixed(x, c.Bias) {
-		if c.winograd(x) {
-			return x.Conv3x3(s, w, c.Bias)
-		}
 		return x.Conv2D(s, w, c.Bias, c.Opt)
 	}
 	return s.Tidy(func(s *torch.Scope) *torch.Tensor {

@@ -6,7 +6,7 @@ import "github.com/onestep-go/onestep/torch"
 // convolution. It does not depend on whether gradients are wanted: a checkpointed block repeats its bits.
 func (c Conv2D) winograd(x *torch.Tensor) bool {
 	o := c.Opt
-	if o.Padding != 1 || o.Stride > 1 || o.Dilation > 1 || o.Groups > 1 || !torch.Fused() || x.DType() != torch.Float32 || x.Device().IsCUDA() {
+	if o.Padding != 1 || o.Stride > 1 || o.Dilation > 1 || o.Groups > 1 || !torch.Fused() || x.DType() != torch.Float32 && x.DType() != torch.BFloat16 || x.Device().IsCUDA() {
 		return false
 	}
 	in, kernel := x.Shape(), c.Weight.Shape()
