@@ -48,7 +48,7 @@ const char *ct_version(void);         // libtorch's version at run time, such as
 const char *ct_compiled_version(void);  // of the headers that this layer was compiled against
 const char *ct_library_path(void);    // the file libtorch_cpu was loaded from
 const char *ct_cpu_capability(void);  // "AVX512", "AVX2", "DEFAULT", ...
-int32_t ct_has_kernels(void);         // whether the layer has kernels of its own for this processor
+int32_t ct_has_kernels(void);         // whether the layer has kernels of its own for this processor: 1, and 2 for convolutions in bfloat16
 
 // The number of threads for one operator. It is process wide: threads that libtorch already knows follow at their next
 // call (OpenMP itself keeps the number per thread).

@@ -1,6 +1,7 @@
 package torch_test
 
 import (
+	"math"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -151,9 +152,9 @@ func TestConv3x3Memory(t *testing.T) {
 	require.NoError(t, err)
 }
 
-// In bfloat16 the parameters may be in float32: they are not rounded, products and sums are in float32, and what is rounded is each result in
-// bfloat16, once. So the error is less than that of libtorch's convolution, whose weight is rounded. Shapes and orders as in float32; those that have
-// no kernel are libtorch's.
+// In bfloat16 the parameters may be in float32, and are then not rounded to bfloat16: the error is less than that of libtorch's convolution, whose
+// weight is, up to 256 channels. With parameters in bfloat16 it is at most half as large again. Shapes and orders as in float32; those that have no kernel are
+// libtorch's.
 func TestConv3x3BFloat16(t *testing.T) {
 	defer torch.SetFused(true)
 	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
@@ -168,7 +169,9 @@ func TestConv3x3BFloat16(t *testing.T) {
 			{1, 16, 16, 1, 1, false}, {2, 16, 48, 7, 5, true}, {1, 64, 16, 3, 9, true}, {3, 32, 80, 8, 8, true}, {1, 320, 64, 6, 10, true}, {2, 64, 320, 5, 4, true},
 			{5, 64, 64, 9, 13, true}, {1, 3, 64, 8, 8, false}, {1, 64, 3, 8, 8, false}, {2, 17, 17, 5, 5, false},
 		} {
-			randn := func(d torch.DType, shape ...int) *torch.Tensor { return torch.Randn(s, g, torch.Float32, shape...).To(s, d) }
+			randn := func(d torch.DType, shape ...int) *torch.Tensor {
+				return torch.Randn(s, g, torch.Float32, shape...).To(s, d)
+			}
 			x, dy := randn(torch.BFloat16, c.n, c.in, c.h, c.w), randn(torch.BFloat16, c.n, c.out, c.h, c.w)
 			for _, parameters := range []torch.DType{torch.Float32, torch.BFloat16} {
 				w, b := randn(parameters, c.out, c.in, 3, 3), randn(parameters, c.out)
@@ -182,18 +185,53 @@ func TestConv3x3BFloat16(t *testing.T) {
 						for i, what := range convParts {
 							require.Equal(t, want[i].Shape(), got[i].Shape())
 							most, off := 6e-3, rms(got[i], want[i]) // libtorch's
-							if c.own && name == "channels last" {
-								most = 1./256 + 3e-5 // no result is off by more than half of its last bit
-								if parameters == torch.Float32 && i >= 2 {
-									most = 3e-5
+							if c.own && name == "channels last" && torch.FusedConv(torch.BFloat16) {
+								most = 1.5*rms(libtorch[i], want[i]) + 1e-5
+								if parameters == torch.Float32 {
+									most = rms(libtorch[i], want[i])
+									if i >= 2 {
+										most = 3e-5 // sums in float32
+									}
 								}
-								require.LessOrEqual(t, off, rms(libtorch[i], want[i])+1e-5, "%s of %v beside libtorch's", what, c)
+								if i < 2 && max(c.in, c.out) > 256 {
+									most *= 1.25 // steps are larger
+								}
 							}
 							require.LessOrEqual(t, off, most, "%s of %v, %s, gradient %s, parameters %s", what, c, name, order, parameters)
 						}
 					}
 				}
 			}
+		}
+		return nil
+	})
+	require.NoError(t, err)
+}
+
+// Numbers in bfloat16 may have any size: sums never overflow, even if all products have one sign, each image and output channel is as exact as any,
+// and what is not finite stays so.
+func TestConv3x3BFloat16Sizes(t *testing.T) {
+	err := torch.Run(torch.CPU, func(s *torch.Scope) error {
+		g := torch.NewGenerator(s, 1)
+		for _, c := range []int{16, 64, 320} {
+			x, w := torch.Ones(s, torch.BFloat16, 1, c, 8, 8).ChannelsLast(s), torch.Full(s, -1, torch.Float32, 16, c, 3, 3)
+			inner := x.Conv3x3(s, w, nil).Narrow(s, 2, 1, 6).Narrow(s, 3, 1, 6).To(s, torch.Float64)
+			require.LessOrEqual(t, inner.DivScalar(s, float64(-9*c)).SubScalar(s, 1).Abs(s).Max(s).Item(), 1./128, c)
+		}
+		x, w := torch.Randn(s, g, torch.Float32, 4, 32, 8, 8), torch.Randn(s, g, torch.Float32, 16, 32, 3, 3)
+		images, channels := torch.FromSlice(s, []float32{1e-9, 1, 1e6, 0}, 4, 1, 1, 1), torch.Linspace(s, -18, 16, 16, torch.Float32).Exp(s).Reshape(s, 16, 1, 1, 1)
+		x = x.Mul(s, images).To(s, torch.BFloat16)
+		w = w.Mul(s, channels)
+		got := x.ChannelsLast(s).Conv3x3(s, w, nil).To(s, torch.Float64)
+		want := x.To(s, torch.Float64).Conv2D(s, w.To(s, torch.Float64), nil, torch.Conv2DOptions{Padding: 1})
+		size := want.Square(s).MeanDim(s, false, 2, 3).Sqrt(s)
+		off := got.Sub(s, want).Square(s).MeanDim(s, false, 2, 3).Sqrt(s)
+		require.LessOrEqual(t, off.Sub(s, size.MulScalar(s, 1./256)).Max(s).Item(), 0.)
+		for _, v := range []float64{math.NaN(), math.Inf(1)} {
+			x := torch.Zeros(s, torch.BFloat16, 1, 16, 8, 8).ChannelsLast(s)
+			x.Narrow(s, 2, 3, 1).Narrow(s, 3, 3, 1).CopyFrom(s, torch.Full(s, v, torch.BFloat16, 1, 16, 1, 1))
+			y := x.Conv3x3(s, w.Narrow(s, 1, 0, 16), nil).Narrow(s, 2, 2, 3).Narrow(s, 3, 2, 3).To(s, torch.Float64)
+			require.Zero(t, y.MulScalar(s, 0).IsFinite(s).Sum(s).Item())
 		}
 		return nil
 	})

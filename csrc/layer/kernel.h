@@ -39,6 +39,7 @@ struct Float {
   static CT_INLINE void store(T *p, Vec v) { ct::store(p, v); }
 };
 
+typedef int32_t Ints __attribute__((vector_size(64)));
 typedef uint32_t Words __attribute__((vector_size(64)));
 typedef uint16_t Halves __attribute__((vector_size(32)));
 

@@ -23,8 +23,6 @@ namespace {
 using torch::autograd::AutogradContext;
 using torch::autograd::variable_list;
 
-typedef int32_t Ints __attribute__((vector_size(64)));
-
 // The last n numbers of a row, n < lanes, with zeros behind them.
 template <class E>
 CT_INLINE Vec load_some(const typename E::T *p, int64_t n) {

@@ -1,11 +1,12 @@
-// 3×3 convolutions of stride 1 and padding 1 as one operator on the CPU in float32: onestep::conv3x3(x, weight, bias).
+// 3×3 convolutions of stride 1 and padding 1 as one operator on the CPU, of images in float32 or bfloat16 with weights in the same type or in
+// float32: onestep::conv3x3(x, weight, bias).
 //
 // oneDNN has direct kernels only. Winograd's formula (winograd.h) needs a quarter of their products. Weights are transformed in each call,
 // some output channels at a time, and images some tiles at a time, so that what a call takes beside its result is bounded. Every number is
 // the same sum in the same order whatever the threads. What has no kernel here (other types and orders in memory, tangents, second
 // derivatives) goes to libtorch's operators.
 #include "guard.h"
-#include "winograd.h"
+#include "winograd_kernels.h"
 
 #include <torch/csrc/autograd/custom_function.h>
 #include <torch/library.h>
@@ -34,11 +35,12 @@ at::Tensor plain(const at::Tensor &x, const at::Tensor &weight, const std::optio
 // Whether the kernels can compute this.
 bool takes(const at::Tensor &x, const at::Tensor &weight, const std::optional<at::Tensor> &bias) {
   const auto type = x.scalar_type();
-  if (winograd::kernels(false) == nullptr || (type != at::kFloat && type != at::kBFloat16) || x.dim() != 4 || weight.dim() != 4 || weight.size(2) != 3 || weight.size(3) != 3) return false;
+  if (winograd::kernels(type == at::kBFloat16) == nullptr || (type != at::kFloat && type != at::kBFloat16) || x.dim() != 4 || weight.dim() != 4 || weight.size(2) != 3 || weight.size(3) != 3) return false;
   for (const at::Tensor *t : {&x, &weight, bias && bias->defined() ? &*bias : &x})
     if (!t->is_cpu() || (t->scalar_type() != type && t->scalar_type() != at::kFloat) || t->layout() != at::kStrided || t->numel() == 0) return false;
   const int64_t c = x.size(1), k = weight.size(0);
   if (bias && bias->defined() && (bias->dim() != 1 || bias->size(0) != k)) return false;
+  if (type == at::kBFloat16 && std::max(c, k) > winograd::most_channels) return false;
   return weight.size(1) == c && c % lanes == 0 && k % lanes == 0 && last_is_channels(x);
 }
 
@@ -61,7 +63,7 @@ at::Tensor convolve(const at::Tensor &x, const at::Tensor &weight, const std::op
   const at::Tensor y = at::empty({x.size(0), out, x.size(2), x.size(3)}, x.options(), at::MemoryFormat::ChannelsLast);
 
   const at::Tensor zeros = at::zeros({in}, x.options());
-  winograd::Convolution cv = {images(x), x.data_ptr(), zeros.data_ptr(), nullptr, added.defined() ? data(added) : nullptr, y.data_ptr(), out};
+  winograd::Convolution cv = {images(x), x.data_ptr(), zeros.data_ptr(), nullptr, nullptr, added.defined() ? data(added) : nullptr, y.data_ptr(), out};
   cv.chunk = std::min<int64_t>(in <= 64 ? 12 : in <= 256 ? 24 : 48, (cv.im.tiles() + threads - 1) / threads);
   const int64_t chunks = (cv.im.tiles() + cv.chunk - 1) / cv.chunk;
 
@@ -69,8 +71,14 @@ at::Tensor convolve(const at::Tensor &x, const at::Tensor &weight, const std::op
   const int64_t at_once = std::min(out, std::max<int64_t>(1, weights_at_once / each) * winograd::panel);
   ws.out = at_once;
   const at::Tensor u = scratch(places * ws.stride());
-  ws.u = data(u);
+  ws.u = u.data_ptr();
   cv.u = ws.u;
+  at::Tensor step;
+  if (kernels->steps != nullptr) {
+    step = scratch(out);
+    kernels->steps(ws, data(step));
+    ws.step = cv.step = data(step);
+  }
   for (int64_t first = 0; first < out; first += at_once) {
     ws.first = cv.first = first;
     ws.out = cv.out = std::min(at_once, out - first);
@@ -155,6 +163,8 @@ at::Tensor conv3x3(const at::Tensor &x, const at::Tensor &weight, const std::opt
 
 }  // namespace ct
 
-int32_t ct_has_kernels(void) { return ct::winograd::kernels(false) != nullptr; }
+int32_t ct_has_kernels(void) {
+  return (ct::winograd::kernels(false) != nullptr ? 1 : 0) | (ct::winograd::kernels(true) != nullptr ? 2 : 0);
+}
 
 TORCH_LIBRARY_FRAGMENT(onestep, m) { m.def("conv3x3(Tensor x, Tensor weight, Tensor? bias) -> Tensor", &ct::conv3x3); }

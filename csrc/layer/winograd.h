@@ -29,28 +29,30 @@ constexpr int64_t apart = lanes;  // numbers between the matrices of two places:
 // The formula interpolates at 0, ±a, ±b and infinity. Of all points of this form 5/8 and 3/2 have the least error in float32: half of
 // that of the usual 1 and 2. Powers and products of them are exact.
 constexpr float a = 0.625f, b = 1.5f, aa = a * a, bb = b * b;
-constexpr float g0 = 1 / (aa * bb), ga = 1 / (2 * aa * (aa - bb)), gb = 1 / (2 * bb * (bb - aa));
+// At ±b Bᵀ has the factor 3/2, G 8/3 and A 1/4, so that the numbers at all places have about one size.
+constexpr float scale = 0.25f, sb = scale * b, sbb = scale * bb;
+constexpr float g0 = 1 / (aa * bb), ga = 1 / (2 * aa * (aa - bb)), gb = 1 / (scale * b * 2 * bb * (bb - aa));
 
 CT_INLINE void input(const Vec *d, Vec *v) {  // Bᵀ d
   const Vec ea = d[4] - bb * d[2], oa = d[3] - bb * d[1], eb = d[4] - aa * d[2], ob = d[3] - aa * d[1];
   v[0] = d[4] - (aa + bb) * d[2] + (aa * bb) * d[0];
   v[1] = ea + a * oa;
   v[2] = ea - a * oa;
-  v[3] = eb + b * ob;
-  v[4] = eb - b * ob;
+  v[3] = b * eb + bb * ob;
+  v[4] = b * eb - bb * ob;
   v[5] = d[5] - (aa + bb) * d[3] + (aa * bb) * d[1];
 }
 
 CT_INLINE void output(const Vec *v, Vec *y) {  // Aᵀ v
   const Vec pa = v[1] + v[2], ma = v[1] - v[2], pb = v[3] + v[4], mb = v[3] - v[4];
-  y[0] = v[0] + pa + pb;
-  y[1] = a * ma + b * mb;
-  y[2] = aa * pa + bb * pb;
-  y[3] = (a * aa) * ma + (b * bb) * mb + v[5];
+  y[0] = v[0] + pa + scale * pb;
+  y[1] = a * ma + sb * mb;
+  y[2] = aa * pa + sbb * pb;
+  y[3] = (a * aa) * ma + (sb * bb) * mb + v[5];
 }
 
 CT_INLINE void output_back(const Vec *y, Vec *v) {  // A y
-  const Vec ea = y[0] + aa * y[2], oa = a * y[1] + (a * aa) * y[3], eb = y[0] + bb * y[2], ob = b * y[1] + (b * bb) * y[3];
+  const Vec ea = y[0] + aa * y[2], oa = a * y[1] + (a * aa) * y[3], eb = scale * y[0] + sbb * y[2], ob = sb * y[1] + (sb * bb) * y[3];
   v[0] = y[0];
   v[1] = ea + oa;
   v[2] = ea - oa;
@@ -192,25 +194,31 @@ struct Weights {
   int64_t k, c;
   bool back;  // out is c, in is k, and the window is turned around
   int64_t first, out;
-  float *u;
+  const float *step;  // of each output channel, if u is in steps
+  void *u;
   int64_t in() const { return back ? k : c; }
-  int64_t stride() const { return (out + panel - 1) / panel * panel * in() + apart; }
+  int64_t stride() const { return (out + panel - 1) / panel * panel * in() + 2 * apart; }
   int64_t items() const { return out / lanes * (in() / lanes); }
 };
+
+// The weights from output channel o and input channel i on: g [in][place in the window][out].
+CT_INLINE void window_weights(const Weights &j, int64_t o, int64_t i, float (&g)[lanes][9][lanes]) {
+  for (int64_t l = 0; l < lanes; l++) {
+    const int64_t row = j.back ? (i + l) * j.c + j.first + o : (j.first + o + l) * j.c + i;
+    const float *w = j.w + row * 9;
+    for (int64_t q = 0; q < lanes; q++)
+      for (int64_t p = 0; p < 9; p++) (j.back ? g[l][8 - p][q] : g[q][p][l]) = w[q * 9 + p];
+  }
+}
 
 CT_INLINE void transform_weights(const Weights &j, int64_t from, int64_t to) {
   const int64_t in = j.in();
   for (int64_t item = from; item < to; item++) {
     const int64_t o = item / (in / lanes) * lanes, i = item % (in / lanes) * lanes;
-    float g[lanes][9][lanes];  // [in][place in the window][out]
-    for (int64_t l = 0; l < lanes; l++) {
-      const int64_t row = j.back ? (i + l) * j.c + j.first + o : (j.first + o + l) * j.c + i;
-      const float *w = j.w + row * 9;
-      for (int64_t q = 0; q < lanes; q++)
-        for (int64_t p = 0; p < 9; p++) (j.back ? g[l][8 - p][q] : g[q][p][l]) = w[q * 9 + p];
-    }
+    float g[lanes][9][lanes];
+    window_weights(j, o, i, g);
     for (int64_t q = 0; q < lanes; q++) {
-      float *u = j.u + (o / panel * in + i + q) * panel + o % panel;
+      float *u = static_cast<float *>(j.u) + (o / panel * in + i + q) * panel + o % panel;
       both<3, window>([](const Vec *f, Vec *to) CT_LAMBDA { weight(f, to); }, [&](int y, int x) CT_LAMBDA { return load(g[q][y * 3 + x]); },
                       [&](int y, int x, Vec r) CT_LAMBDA { store(u + (y * window + x) * j.stride(), r); });
     }
@@ -222,26 +230,27 @@ CT_INLINE void transform_weights(const Weights &j, int64_t from, int64_t to) {
 struct Convolution {
   Images im;  // the input
   const void *x, *zeros;
-  const float *u, *bias;
+  const void *u;
+  const float *step, *bias;  // step: as that of the weights
   void *y;
   int64_t k, stride;     // channels of the output; of u
   int64_t first, out;    // those of u
   int64_t chunk, parts;  // tiles of an item; items that share the tiles, each with some panels
   int64_t items() const { return (im.tiles() + chunk - 1) / chunk * parts; }
-  int64_t scratch() const { return places * (chunk * (im.c + panel) + 2 * apart); }
+  int64_t scratch() const { return places * (chunk * (im.c + panel) + im.c + 2 * apart) + chunk + lanes; }
 };
 
-template <class E>
-CT_INLINE void outputs(const Convolution &j, int64_t t, const float *m, int64_t stride, int64_t k, int64_t columns) {
+template <class E, bool steps>
+CT_INLINE void outputs(const Convolution &j, int64_t t, const float *m, int64_t stride, int64_t k, int64_t columns, float step) {
   const int64_t down = j.im.down(), across = j.im.across(), h = j.im.h, w = j.im.w;
   const int64_t y0 = t / across % down * tile, x0 = t % across * tile;
   auto *y = static_cast<typename E::T *>(j.y) + ((t / (down * across) * h + y0) * w + x0) * j.k + k;
   const int64_t rows = h - y0, cols = w - x0;
   for (int64_t c = 0; c < columns; c += lanes) {
-    const Vec bias = j.bias ? load(j.bias + k + c) : Vec{};
+    const Vec bias = j.bias ? load(j.bias + k + c) : Vec{}, factor = steps ? load(j.step + k + c) * step : Vec{};
     both<window, tile>([](const Vec *f, Vec *to) CT_LAMBDA { output(f, to); }, [&](int i, int x) CT_LAMBDA { return load(m + (i * window + x) * stride + c); },
                        [&](int i, int x, Vec r) CT_LAMBDA {
-                         if (i < rows && x < cols) E::store(y + (i * w + x) * j.k + c, r + bias);
+                         if (i < rows && x < cols) E::store(y + (i * w + x) * j.k + c, steps ? r * factor + bias : r + bias);
                        });
   }
 }
@@ -250,6 +259,7 @@ template <class E, class Multiply>
 CT_INLINE void convolve(const Convolution &j, float *scratch, int64_t from, int64_t to, Multiply multiply) {
   float *v = scratch, *m = v + places * (j.chunk * j.im.c + apart);
   const int64_t vs = j.chunk * j.im.c + apart, ms = j.chunk * panel + apart, panels = (j.out + panel - 1) / panel;
+  const auto *u = static_cast<const float *>(j.u);
   for (int64_t item = from, last = -1; item < to; item++) {
     const int64_t t0 = item / j.parts * j.chunk, n = std::min(j.chunk, j.im.tiles() - t0), part = item % j.parts;
     if (t0 != last)
@@ -258,8 +268,8 @@ CT_INLINE void convolve(const Convolution &j, float *scratch, int64_t from, int6
     for (int64_t q = part * panels / j.parts; q < (part + 1) * panels / j.parts; q++) {
       const int64_t columns = std::min(panel, j.out - q * panel);
       for (int64_t p = 0; p < places; p++)
-        multiply({v + p * vs, j.im.c, 1, j.u + p * j.stride + q * j.im.c * panel, m + p * ms, panel, n, j.im.c, columns, false});
-      for (int64_t t = 0; t < n; t++) outputs<E>(j, t0 + t, m + t * panel, ms, j.first + q * panel, columns);
+        multiply({v + p * vs, j.im.c, 1, u + p * j.stride + q * j.im.c * panel, m + p * ms, panel, n, j.im.c, columns, false});
+      for (int64_t t = 0; t < n; t++) outputs<E, false>(j, t0 + t, m + t * panel, ms, j.first + q * panel, columns, 1);
     }
   }
 }
@@ -318,55 +328,6 @@ CT_INLINE void gradient_weights(const Gradient &j, int64_t from, int64_t to) {
     }
   }
 }
-
-// ---- levels of processors -------------------------------------------------------------------------------------------
-
-struct Kernels {
-  void (*weights)(const Weights &, int64_t from, int64_t to);
-  void (*convolve)(const Convolution &, float *scratch, int64_t from, int64_t to);
-  void (*tiles)(const Gradient &, int64_t from, int64_t to);
-  void (*products)(const Gradient &, int64_t from, int64_t to);
-  void (*gradient)(const Gradient &, int64_t from, int64_t to);
-};
-
-// Products keep 6 rows of V vectors in registers: 24 of 32, and 6 pairs of 16.
-#define CT_LEVEL(level, arch, V)                                                                                                           \
-  namespace level {                                                                                                                        \
-  __attribute__((target(arch), noinline)) void multiply(const Product &p) { winograd::multiply<V>(p); }                                    \
-  __attribute__((target(arch))) void weights(const Weights &j, int64_t from, int64_t to) { transform_weights(j, from, to); }               \
-  __attribute__((target(arch))) void products(const Gradient &j, int64_t from, int64_t to) { gradient_products(j, from, to, multiply); }   \
-  __attribute__((target(arch))) void gradient(const Gradient &j, int64_t from, int64_t to) { gradient_weights(j, from, to); }              \
-  }
-
-// The kernels of a level for images of type E.
-#define CT_IMAGES(name, level, arch, E)                                                                                                    \
-  namespace name {                                                                                                                         \
-  __attribute__((target(arch))) void convolve(const Convolution &j, float *scratch, int64_t from, int64_t to) {                            \
-    winograd::convolve<E>(j, scratch, from, to, level::multiply);                                                                          \
-  }                                                                                                                                        \
-  __attribute__((target(arch))) void tiles(const Gradient &j, int64_t from, int64_t to) { gradient_tiles<E>(j, from, to); }                \
-  constexpr Kernels kernels = {level::weights, convolve, tiles, level::products, level::gradient};                                         \
-  }
-
-#if CT_VECTORS
-CT_LEVEL(v4, "arch=x86-64-v4", 4)
-CT_LEVEL(v3, "arch=x86-64-v3", 1)
-CT_IMAGES(v4_float, v4, "arch=x86-64-v4", Float)
-CT_IMAGES(v3_float, v3, "arch=x86-64-v3", Float)
-CT_IMAGES(native_bfloat16, v4, "arch=x86-64-v4,avx512bf16", NativeBFloat16)
-CT_IMAGES(v4_bfloat16, v4, "arch=x86-64-v4", BFloat16)
-CT_IMAGES(v3_bfloat16, v3, "arch=x86-64-v3", BFloat16)
-
-// The kernels for this processor and images in float32 or bfloat16, or nullptr: without wide vectors libtorch's convolutions are as good.
-const Kernels *kernels(bool half) {
-  static const bool v4 = __builtin_cpu_supports("x86-64-v4"), v3 = __builtin_cpu_supports("x86-64-v3"), native = __builtin_cpu_supports("avx512bf16");
-  if (!v3) return nullptr;
-  if (!half) return v4 ? &v4_float::kernels : &v3_float::kernels;
-  return !v4 ? &v3_bfloat16::kernels : native ? &native_bfloat16::kernels : &v4_bfloat16::kernels;
-}
-#else
-const Kernels *kernels(bool) { return nullptr; }
-#endif
 
 }  // namespace winograd
 

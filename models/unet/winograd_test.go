@@ -1,6 +1,7 @@
 package unet
 
 import (
+	"math"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -52,6 +53,21 @@ func TestOwnConvolutions(t *testing.T) {
 		}
 		t.Logf("relative: values %.2g, gradients %.2g", off(y, plain), difference/all)
 		require.LessOrEqual(t, difference, 4e-10*all) // the square of 2e-5
+
+		// In bfloat16 they are as near to float32 as libtorch's operators are, in values and gradients.
+		half := func(fused bool) (value, gradient float64) {
+			torch.SetFused(fused)
+			y, got := run(models.Cond{Precision: torch.BFloat16})
+			for i := range want {
+				gradient += got[i].Sub(s, want[i]).Square(s).Sum(s).Item()
+			}
+			return off(y, plain), math.Sqrt(gradient / all)
+		}
+		value, gradient := half(true)
+		theirs, theirGradient := half(false)
+		t.Logf("bfloat16: values %.2g, libtorch's %.2g, gradients %.2g, libtorch's %.2g", value, theirs, gradient, theirGradient)
+		require.LessOrEqual(t, value, theirs)
+		require.LessOrEqual(t, gradient, theirGradient)
 		return nil
 	})
 	require.NoError(t, err)

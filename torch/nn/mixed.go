@@ -45,7 +45,7 @@ func (l Linear) apply(s *torch.Scope, x, w *torch.Tensor) *torch.Tensor {
 
 // apply computes the layer with the weight w.
 func (c Conv2D) apply(s *torch.Scope, x, w *torch.Tensor) *torch.Tensor {
-	if c.winograd(x) { // reads parameters in float32
+	if c.winograd(x) { // takes parameters in float32 as they are
 		return x.Conv3x3(s, w, c.Bias)
 	}
 	if !mixed(x, w) && !mixed(x, c.Bias) {

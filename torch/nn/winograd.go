@@ -6,15 +6,21 @@ import "github.com/onestep-go/onestep/torch"
 // convolution. It does not depend on whether gradients are wanted: a checkpointed block repeats its bits.
 func (c Conv2D) winograd(x *torch.Tensor) bool {
 	o := c.Opt
-	if o.Padding != 1 || o.Stride > 1 || o.Dilation > 1 || o.Groups > 1 || !torch.Fused() || x.DType() != torch.Float32 && x.DType() != torch.BFloat16 || x.Device().IsCUDA() {
+	if o.Padding != 1 || o.Stride > 1 || o.Dilation > 1 || o.Groups > 1 || !torch.FusedConv(x.DType()) || x.Device().IsCUDA() {
 		return false
 	}
 	in, kernel := x.Shape(), c.Weight.Shape()
 	if len(in) != 4 || kernel[2] != 3 || kernel[3] != 3 || in[1]%16 != 0 || kernel[0]%16 != 0 || x.IsContiguous() || !x.IsChannelsLast() {
 		return false
 	}
+	if x.DType() == torch.BFloat16 && max(in[1], kernel[0]) > exactChannels {
+		return false
+	}
 	return winogradPays(in[0], in[2], in[3])
 }
+
+// exactChannels is the most channels for which the kernels in bfloat16 have no larger error than libtorch's.
+const exactChannels = 256
 
 // winogradPays is the rule for a convolution of n images of h×w pixels: from 256 pixels on, against libtorch's convolution of plain and of packed
 // weights. A call transforms the weight anew, which takes as long as the convolution of about 100 pixels, and longer where the transformed

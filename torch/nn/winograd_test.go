@@ -35,6 +35,13 @@ func TestOwnConvolution(t *testing.T) {
 		} {
 			require.Zero(t, d, what)
 		}
+		if half := last.To(s, torch.BFloat16); torch.FusedConv(torch.BFloat16) { // with the parameters in float32 as they are
+			require.Zero(t, own.Forward(s, half).Sub(s, half.Conv3x3(s, own.Weight, own.Bias)).Abs(s).Max(s).Item())
+			cast := Conv2D{Weight: own.Weight.To(s, torch.BFloat16), Bias: own.Bias.To(s, torch.BFloat16), Opt: own.Opt}
+			few := half.Narrow(s, 2, 0, 15).ChannelsLast(s)
+			require.NotZero(t, own.Forward(s, half).Sub(s, half.Conv2D(s, cast.Weight, cast.Bias, own.Opt)).Abs(s).Max(s).Item())
+			require.Zero(t, own.Forward(s, few).Sub(s, few.Conv2D(s, cast.Weight, cast.Bias, own.Opt)).Abs(s).Max(s).Item())
+		}
 		with := own.Forward(s, last)
 		for _, w := range st.Tensors() {
 			w.SetRequiresGrad(false)
