@@ -3,7 +3,6 @@ package lora
 import (
 	"encoding/binary"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -141,8 +140,17 @@ func TestOriginalSteps(t *testing.T) {
 	files, err := weights.Open(m.Path, weights.Options{})
 	require.NoError(t, err)
 	info, err := Adapters{}.Inspect(files, few)
-	require.NoError(t, errors.Join(err, files.Close()))
+	require.NoError(t, err)
+	defer func() { require.NoError(t, files.Close()) }()
 	require.Equal(t, 10, info.OriginalSteps)
+
+	f, err := Open(few)
+	require.NoError(t, err)
+	converted := filepath.Join(dir, "converted.safetensors")
+	require.NoError(t, f.Write(converted, files, WriteOptions{Layout: PEFT}))
+	require.NoError(t, f.Close())
+	n, _ = read(converted)
+	require.Equal(t, 10, n)
 
 	c := NewCache(m, CacheOptions{Dir: dir})
 	defer func() { require.NoError(t, c.Close()) }()

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
@@ -52,8 +53,8 @@ type output struct {
 var ErrUnknownBase = errors.New("its modules match none of the published base models (Stable Diffusion 1, 2 and XL, SSD-1B): want the model that the adapter is for")
 
 // Write writes the file's adapter in another layout. Names are resolved by the layers of model, or, if it is nil, by those of the published
-// base model that all modules match. The factors are unchanged; their scale is stored in the layout's way. Bundled embeddings are written in
-// layout [Kohya] only.
+// base model that all modules match. The factors are unchanged; their scale is stored in the layout's way. Of the metadata, only the size of a
+// few-step adapter's grid of timesteps is kept. Bundled embeddings are written in layout [Kohya] only.
 func (f *File) Write(path string, model *weights.Model, o WriteOptions) error {
 	var t *table
 	if model != nil {
@@ -73,6 +74,11 @@ func (f *File) Write(path string, model *weights.Model, o WriteOptions) error {
 	}
 	if err := f.finite(m.pairs); err != nil {
 		return fmt.Errorf("%s: %w", quote.Path(f.Path), err)
+	}
+	if n := f.OriginalSteps(); n > 0 { // of the metadata the only entry that says how the adapter is used
+		own := map[string]string{gridKey: strconv.Itoa(n)}
+		maps.Copy(own, o.Metadata)
+		o.Metadata = own
 	}
 	var all []output
 	for _, p := range m.pairs {
