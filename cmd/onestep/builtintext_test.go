@@ -1,7 +1,15 @@
 package main
 
 import (
+	"bytes"
+	"encoding/base64"
 	"encoding/json"
+	"fmt"
+	"image"
+	"image/color"
+	"image/draw"
+	"image/png"
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -50,14 +58,58 @@ func TestBuiltinText(t *testing.T) {
 func TestBuiltinTextRefuses(t *testing.T) {
 	dir := t.TempDir()
 	captionedImages(t, dir, 3)
-	for want, args := range map[string][]string{
-		builtintext.Name: {"train-lora", "--model", builtintext.Name, "--data", dir, "--out", filepath.Join(dir, "run"), "--dry-run"},
-		"encoder":        {"generate", "--prompt", "x", "--init-image", filepath.Join(dir, "0.png"), "--out", filepath.Join(dir, "x.png")},
-	} {
-		code, _, errs := try(args...)
-		assert.Equal(t, 1, code, errs)
-		assert.Contains(t, errs, want)
+	code, _, errs := try("train-lora", "--model", builtintext.Name, "--data", dir, "--out", filepath.Join(dir, "run"), "--dry-run")
+	assert.Equal(t, 1, code, errs)
+	assert.Contains(t, errs, builtintext.Name)
+}
+
+// flat writes an image of one color, and a mask whose upper half is white.
+func flat(t *testing.T, input, mask string) {
+	t.Helper()
+	one, two := image.NewNRGBA(image.Rect(0, 0, 64, 64)), image.NewGray(image.Rect(0, 0, 64, 64))
+	draw.Draw(one, one.Rect, image.NewUniform(color.NRGBA{40, 90, 200, 255}), image.Point{}, draw.Src)
+	draw.Draw(two, image.Rect(0, 0, 64, 32), image.White, image.Point{}, draw.Src)
+	for path, img := range map[string]image.Image{input: one, mask: two} {
+		var b bytes.Buffer
+		require.NoError(t, png.Encode(&b, img))
+		require.NoError(t, os.WriteFile(path, b.Bytes(), 0o666))
 	}
+}
+
+// apart is the mean difference, from 0 to 255, of the lines of an image from the color of flat.
+func apart(t *testing.T, data []byte, from, to int) float64 {
+	t.Helper()
+	img, err := png.Decode(bytes.NewReader(data))
+	require.NoError(t, err)
+	sum := 0.
+	for y := from; y < to; y++ {
+		for x := range 64 {
+			c := color.NRGBAModel.Convert(img.At(x, y)).(color.NRGBA)
+			sum += math.Abs(float64(c.R)-40) + math.Abs(float64(c.G)-90) + math.Abs(float64(c.B)-200)
+		}
+	}
+	return sum / float64(3*64*(to-from))
+}
+
+// It takes input images, which the result is closer to with less strength, and masks, where black is kept.
+func TestBuiltinTextFromImages(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	flat(t, at("input.png"), at("mask.png"))
+	got := map[string][2]float64{} // differences of the upper and of the lower part
+	for name, more := range map[string][]string{"weak": {"--strength", "0.25"}, "strong": {"--strength", "1"}, "masked": {"--mask", at("mask.png")}} {
+		out := at(name + ".png")
+		code, _, errs := try(append([]string{"generate", "--prompt", "a red apple", "--steps", "4", "--seed", "1", "--init-image", at("input.png"), "--out", out}, more...)...)
+		require.Zero(t, code, errs)
+		data, err := os.ReadFile(out)
+		require.NoError(t, err)
+		got[name] = [2]float64{apart(t, data, 0, 24), apart(t, data, 40, 64)}
+	}
+	t.Log(got)
+	assert.Less(t, got["weak"][0], 0.8*got["strong"][0])
+	assert.Less(t, got["weak"][1], 0.8*got["strong"][1])
+	assert.Greater(t, got["masked"][0], 50.)
+	assert.Less(t, got["masked"][1], 20.)
 }
 
 // The server has it, too, by default.
@@ -71,5 +123,33 @@ func TestServeBuiltinText(t *testing.T) {
 	assert.Equal(t, builtintext.Name, is.Models[0])
 	code, text := post(t, is.URL+"/v1/images/generations", `{"prompt": "a smiling cat", "seed": 1, "steps": 1}`)
 	assert.Equal(t, 200, code, text)
+	dir := t.TempDir()
+	flat(t, filepath.Join(dir, "input.png"), filepath.Join(dir, "mask.png"))
+	var both []string
+	for _, name := range []string{"input.png", "mask.png"} {
+		data, err := os.ReadFile(filepath.Join(dir, name))
+		require.NoError(t, err)
+		both = append(both, base64.StdEncoding.EncodeToString(data))
+	}
+	for path, body := range map[string]string{
+		"/v1/images/edits":  `{"prompt": "a red apple", "seed": 1, "steps": 2, "image": %q, "mask": %q}`,
+		"/sdapi/v1/img2img": `{"prompt": "a red apple", "seed": 1, "steps": 2, "init_images": [%q], "mask": %q, "width": 64, "height": 64, "denoising_strength": 1, "mask_blur": 0, "inpaint_full_res": false}`,
+	} {
+		code, text := post(t, is.URL+path, fmt.Sprintf(body, both[0], both[1]))
+		require.Equal(t, 200, code, text)
+		var got struct {
+			Data []struct {
+				B64 []byte `json:"b64_json"`
+			}
+			Images [][]byte
+		}
+		require.NoError(t, json.Unmarshal([]byte(text), &got))
+		for _, d := range got.Data {
+			got.Images = append(got.Images, d.B64)
+		}
+		require.Len(t, got.Images, 1, path)
+		assert.Greater(t, apart(t, got.Images[0], 0, 24), 50., path)
+		assert.Less(t, apart(t, got.Images[0], 40, 64), 20., path)
+	}
 	assert.Zero(t, stop(), errs)
 }

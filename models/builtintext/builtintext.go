@@ -1,20 +1,21 @@
 package builtintext
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"embed"
-	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/onestep-go/onestep/internal/atomicfile"
+	"github.com/onestep-go/onestep/internal/halves"
+	"github.com/onestep-go/onestep/internal/plainfile"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd"
 )
@@ -22,40 +23,40 @@ import (
 // Name is the name of the model, in the tool and at the beginning of the directory's name.
 const Name = "builtin-text"
 
+// The files are written by scripts/packmodel (docs/results/emoji-text.md).
+//
 //go:embed model
-var files embed.FS
+var embedded embed.FS
 
-// FS returns the files of the model, a diffusers directory.
-func FS() fs.FS {
-	model, err := fs.Sub(files, "model")
+// packed is the end of the names of files that are embedded compressed.
+const packed = ".halves"
+
+// file is a file of the model as it is unpacked.
+type file struct {
+	sum  string // SHA-256, in hexadecimal digits
+	size int64
+	name string // its path, with slashes
+}
+
+// files returns the model's files, and an identifier: directories of different versions of the model have different names.
+var files = sync.OnceValues(func() ([]file, string) {
+	list, err := embedded.ReadFile("model/files.txt")
 	if err != nil {
-		panic(err) // only for invalid names
+		panic(err) // it is embedded
 	}
-	return model
-}
-
-// sum identifies the files: directories of different versions of the model have different names.
-var sum = sync.OnceValues(func() (string, error) {
-	h := sha256.New()
-	err := each(func(name string, data []byte) error {
-		_, err := h.Write(binary.LittleEndian.AppendUint64([]byte(name+"\x00"), uint64(len(data))))
-		_, err2 := h.Write(data)
-		return errors.Join(err, err2)
-	})
-	return hex.EncodeToString(h.Sum(nil))[:8], err
-})
-
-// each calls do with each file, by its path with slashes, in lexical order.
-func each(do func(name string, data []byte) error) error {
-	model := FS()
-	return fs.WalkDir(model, ".", func(name string, e fs.DirEntry, err error) error {
-		if err != nil || e.IsDir() {
-			return err
+	var all []file
+	for line := range strings.Lines(string(list)) {
+		sum, rest, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		size, name, _ := strings.Cut(rest, " ")
+		n, err := strconv.ParseInt(size, 10, 64)
+		if err != nil {
+			panic(err)
 		}
-		data, err := fs.ReadFile(model, name)
-		return errors.Join(err, do(name, data))
-	})
-}
+		all = append(all, file{sum, n, name})
+	}
+	id := sha256.Sum256(list)
+	return all, hex.EncodeToString(id[:])[:8]
+})
 
 // Dir returns the path of a directory with the model. It is in cache, by default onestep's in the user's cache directory, and is written
 // there if it is missing or damaged; several processes may share it.
@@ -67,10 +68,7 @@ func Dir(cache string) (string, error) {
 		}
 		cache = filepath.Join(user, "onestep")
 	}
-	id, err := sum()
-	if err != nil {
-		return "", err
-	}
+	_, id := files()
 	dir := filepath.Join(cache, Name+"-"+id)
 	if whole(dir) {
 		return dir, nil
@@ -78,10 +76,8 @@ func Dir(cache string) (string, error) {
 	if err := os.MkdirAll(cache, 0o777); err != nil {
 		return "", fmt.Errorf("unpacking the built-in model: %w", quote.Error(err))
 	}
-	err = atomicfile.WriteFolder(dir, atomicfile.Options{}, fill)
-	if errors.Is(err, fs.ErrExist) && !whole(dir) {
-		err = atomicfile.WriteFolder(dir, atomicfile.Options{Overwrite: true}, fill)
-	}
+	_, err := os.Lstat(dir)
+	err = atomicfile.WriteFolder(dir, atomicfile.Options{Overwrite: err == nil}, fill)
 	if err != nil && !whole(dir) { // another process may have written it
 		return "", fmt.Errorf("unpacking the built-in model: %w", err)
 	}
@@ -99,27 +95,49 @@ func Open(cache string, o sd.Options) (*sd.Model, error) {
 
 // fill writes the files.
 func fill(dir string) error {
-	return each(func(name string, data []byte) error {
-		path := filepath.Join(dir, filepath.FromSlash(name))
+	all, _ := files()
+	for _, f := range all {
+		path := filepath.Join(dir, filepath.FromSlash(f.name))
 		if err := os.MkdirAll(filepath.Dir(path), 0o777); err != nil {
+			return quote.Error(err)
+		}
+		if err := atomicfile.Write(path, atomicfile.Options{}, f.write); err != nil {
 			return err
 		}
-		return atomicfile.WriteBytes(path, atomicfile.Options{}, data)
-	})
+	}
+	return nil
 }
 
-// whole reports whether dir has all files as they are here.
+// write writes the unpacked file.
+func (f file) write(w io.Writer) error {
+	data, err := embedded.ReadFile("model/" + f.name)
+	if err == nil {
+		_, err = w.Write(data)
+		return err
+	}
+	if data, err = embedded.ReadFile("model/" + f.name + packed); err != nil {
+		return err
+	}
+	return halves.Unpack(w, data, f.size)
+}
+
+// whole reports whether dir has all files, unchanged.
 func whole(dir string) bool {
-	return each(func(name string, data []byte) error {
-		f, err := os.Open(filepath.Join(dir, filepath.FromSlash(name)))
-		if err != nil {
-			return err
-		}
-		defer f.Close()
-		got := make([]byte, len(data)+1) // of a longer file, too
-		if n, err := io.ReadFull(f, got); !bytes.Equal(got[:n], data) {
-			return errors.Join(err, errors.New("it differs"))
-		}
-		return nil
-	}) == nil
+	all, _ := files()
+	return !slices.ContainsFunc(all, func(f file) bool { return !f.unchanged(dir) })
+}
+
+// unchanged reports whether dir has the file with the right content.
+func (f file) unchanged(dir string) bool {
+	got, size, err := plainfile.Open(filepath.Join(dir, filepath.FromSlash(f.name)))
+	if err != nil {
+		return false
+	}
+	defer got.Close()
+	if size != f.size {
+		return false
+	}
+	h := sha256.New()
+	_, err = io.CopyBuffer(h, io.LimitReader(got, f.size), make([]byte, 1<<18))
+	return err == nil && hex.EncodeToString(h.Sum(nil)) == f.sum
 }

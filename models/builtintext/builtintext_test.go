@@ -1,9 +1,13 @@
 package builtintext
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 
@@ -29,7 +33,15 @@ func TestDir(t *testing.T) {
 	require.True(t, os.SameFile(first, second), "a whole directory is left alone")
 
 	for name, damage := range map[string]func() error{
-		"cut":     func() error { return os.Truncate(weights, 100) },
+		"cut": func() error { return os.Truncate(weights, 100) },
+		"flipped": func() error { // of the same size
+			f, err := os.OpenFile(weights, os.O_RDWR, 0)
+			if err != nil {
+				return err
+			}
+			_, err = f.WriteAt([]byte{0xff}, 1e6)
+			return errors.Join(err, f.Close())
+		},
 		"missing": func() error { return os.Remove(filepath.Join(dir, "model_index.json")) },
 		"changed": func() error {
 			return os.WriteFile(filepath.Join(dir, "tokenizer", "merges.txt"), []byte("a b\n"), 0o666)
@@ -59,16 +71,26 @@ func TestDirAtOnce(t *testing.T) {
 	wg.Wait()
 }
 
-// The whole model is at most 20 MB.
-func TestSize(t *testing.T) {
+// The model takes at most 20 MB of a program. Every embedded file is listed, and has the content that the list says.
+func TestEmbedded(t *testing.T) {
+	all, _ := files()
 	var size int64
-	require.NoError(t, fs.WalkDir(FS(), ".", func(_ string, e fs.DirEntry, err error) error {
+	names := map[string]bool{"files.txt": true}
+	for _, f := range all {
+		h := sha256.New()
+		require.NoError(t, f.write(h), f.name)
+		assert.Equal(t, f.sum, hex.EncodeToString(h.Sum(nil)), f.name)
+		names[f.name] = true
+	}
+	require.NoError(t, fs.WalkDir(embedded, ".", func(path string, e fs.DirEntry, err error) error {
 		if err != nil || e.IsDir() {
 			return err
 		}
 		st, err := e.Info()
 		size += st.Size()
+		assert.True(t, names[strings.TrimSuffix(strings.TrimPrefix(path, "model/"), packed)], path)
 		return err
 	}))
 	require.Less(t, size, int64(20_000_000))
+	require.GreaterOrEqual(t, len(all), 10)
 }

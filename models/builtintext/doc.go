@@ -3,8 +3,8 @@
 // or downloading a model. docs/results/emoji-text.md describes how it was made.
 //
 // It is an ordinary diffusers directory. [Open] opens it; [Dir] unpacks it and returns its path, for whatever reads Stable Diffusion models,
-// such as training/finetune. Its autoencoder is the decoder alone: there is no img2img, and training needs the encoder of TAEF2 as another
-// autoencoder. Importing the package adds the model's files, 20 MB, to a program.
+// such as training/finetune. Its weights are embedded compressed: importing the package adds 19 MB to a program, and the directory has 22 MB.
+// Each version of the model has a directory of its own, and those of earlier versions stay: another program may be using them.
 //
-// The network and the text encoder were trained on Noto Emoji (Apache License 2.0); the decoder is TAEF2's (MIT); NOTICE has the texts.
+// The network and the text encoder were trained on Noto Emoji (Apache License 2.0); the autoencoder is TAEF2 (MIT); NOTICE has the texts.
 package builtintext
