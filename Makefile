@@ -58,8 +58,8 @@ bench: build ## the same work here and in PyTorch, as ratios (PYTHON with PyTorc
 bench-quick: build ## a few of them once, in three minutes at most, beside PyTorch and beside the last time (bench-last.json)
 	PEERS_PATIENCE_S=5 go run ./scripts/bench compare --quick --python $(PYTHON) --peers $(PEERS) --last bench-last.json --json bench-last.json
 
-demo: build ## train for two minutes and draw, into demo/
-	scripts/demo.sh
+demo: build ## turn a denoiser into a one-step model in 90 seconds and draw, into demo/
+	go run ./scripts/demo
 
 compat: ## build and test against every supported libtorch
 	scripts/compat.sh
