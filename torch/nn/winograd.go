@@ -24,5 +24,5 @@ const exactChannels = 256
 
 // winogradPays is the rule for a convolution of n images of h×w pixels: from 256 pixels on, against libtorch's convolution of plain and of packed
 // weights. A call transforms the weight anew, which takes as long as the convolution of about 100 pixels, and longer where the transformed
-// weight does not fit the cache: from 1280 to 1280 channels a call takes nine tenths of the packed one's time at 256 pixels, and half at 1024.
+// weight does not fit the cache: from 1280 to 1280 channels a call takes nine tenths of the packed one's time at 256 pixels, twice at 64.
 func winogradPays(n, h, w int) bool { return n*h*w >= 256 }
