@@ -3,12 +3,15 @@ package page_test
 import (
 	"bytes"
 	"compress/zlib"
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
 	"hash/crc32"
+	"os/exec"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/onestep-go/onestep/serve/engine"
 	"github.com/stretchr/testify/require"
@@ -70,4 +73,22 @@ func deflated(t *testing.T, data []byte) string {
 	require.NoError(t, err)
 	require.NoError(t, w.Close())
 	return b.String()
+}
+
+// Settings of strangers take time in proportion to their length.
+func TestLongSettings(t *testing.T) {
+	node, err := exec.LookPath("node")
+	if err != nil {
+		t.Skip("there is no node")
+	}
+	script := `import('./static/infotext.js').then(({ parse, fromTexts }) => {
+		for (const text of [' '.repeat(50000), 'a '.repeat(50000), 'a: "'.repeat(20000), 'a:'.repeat(50000), '"'.repeat(50000), 'a, '.repeat(50000) + ':']) parse('Steps: 1' + text);
+		const { settings } = fromTexts({ onestep: '{"label": "map"}' }, [{ name: 'x', classes: ['cat'], samplers: [] }]);
+		console.log(JSON.stringify([parse('a, b:\nc\nSteps: 3, Sampler: LCM, Model: "x, \\"y", Lora hashes: "a: 1, b: 2", Size: 64x64,Empty: , Last: "open').fields, settings.prompt]));
+	})`
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, node, "--input-type=module", "-e", script).CombinedOutput()
+	require.NoError(t, err, string(out))
+	require.JSONEq(t, `[{"Steps": "3", "Sampler": "LCM", "Model": "x, \"y", "Lora hashes": "a: 1, b: 2", "Size": "64x64", "Empty": "", "Last": "\"open"}, ""]`, string(out))
 }

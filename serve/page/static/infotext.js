@@ -10,15 +10,33 @@ export function fromTexts(texts, models) {
 /** Splits A1111's format: the prompt, "Negative prompt: …", and a line "Steps: 4, Sampler: LCM, …". */
 export function parse(text) {
   const lines = text.trim().split('\n');
-  const fields = {};
   const last = lines.findLastIndex((line) => /^Steps: \d/.test(line));
-  if (last >= 0) {
-    const rest = lines.splice(last).join('\n');
-    for (const [, name, value] of rest.matchAll(/\s*([\w /-]+):\s*("(?:\\.|[^\\"])*"|[^,]*)(?:,|$)/g)) fields[name] ??= unquote(value);
-  }
+  const fields = last >= 0 ? settingsIn(lines.splice(last).join('\n')) : {};
   const at = lines.findIndex((line) => line.startsWith('Negative prompt:'));
   const negative = at < 0 ? '' : lines.splice(at).join('\n').slice('Negative prompt:'.length).trim();
   return { prompt: lines.join('\n').trim(), negative, fields };
+}
+
+/** The settings "name: value, name: "value, quoted"". Each character is looked at a few times at most, since images of strangers are dropped on the page. */
+function settingsIn(text) {
+  const fields = {};
+  const quoted = /"(?:\\.|[^\\"])*"/y;
+  for (let at = 0; at < text.length;) {
+    const colon = text.indexOf(':', at);
+    if (colon < 0) break;
+    let from = colon;
+    while (from > at && /[\w /-]/.test(text[from - 1])) from--;
+    const name = text.slice(from, colon).trim();
+    let start = colon + 1;
+    while (start < text.length && /\s/.test(text[start])) start++;
+    quoted.lastIndex = start;
+    let end = quoted.test(text) ? quoted.lastIndex : -1;
+    if (end < 0 || (end < text.length && text[end] !== ',')) end = text.indexOf(',', start);
+    if (end < 0) end = text.length;
+    if (name) fields[name] ??= unquote(text.slice(start, end));
+    at = end + 1;
+  }
+  return fields;
 }
 
 function unquote(value) {
@@ -74,7 +92,7 @@ function fromJSON(text, models) {
   const model = models.find(({ classes, prompts }) => classes.length > 0 || !prompts);
   if (model) {
     settings.model = model.name;
-    settings.prompt = model.classes[has.label] ?? '';
+    settings.prompt = (Number.isInteger(has.label) && model.classes[has.label]) || '';
     if (model.samplers.includes(has.sampler)) settings.sampler = has.sampler;
   } else {
     notices.push('The image was made by a model with classes, which this server does not have.');
