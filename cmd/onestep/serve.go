@@ -22,7 +22,7 @@ func (a *app) serve() *cobra.Command {
 
 Models are opened on first use, and closed when others need the memory. Requests wait in a queue in which clients take turns. Other machines
 can use the server only with API keys or if --without-keys allows it; pages of other web sites cannot use it. The address is printed to
-standard output when the server listens, and a line for each request to standard error. On SIGTERM or Ctrl-C the server refuses new
+standard output when the server listens, and a line for each request to standard error. On SIGTERM, SIGHUP or Ctrl-C the server refuses new
 requests, finishes those it has accepted, and exits with code 0. See docs/serve.md.`,
 		Example: `  onestep serve
   onestep serve --model sd15 --model small=runs/fashion --lora-dir loras/ --addr 127.0.0.1:8080

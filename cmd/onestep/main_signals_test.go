@@ -1,0 +1,20 @@
+package main
+
+import (
+	"os"
+	"syscall"
+	"testing"
+
+	"github.com/stretchr/testify/assert"
+)
+
+// A terminal that is closed ends a command in order, and a second SIGHUP does not cut it short.
+func TestSignals(t *testing.T) {
+	assert.Contains(t, ends(), os.Signal(syscall.SIGHUP))
+	signals, stopped := make(chan os.Signal, 3), 0
+	signals <- syscall.SIGHUP
+	signals <- syscall.SIGHUP
+	signals <- syscall.SIGTERM
+	assert.Equal(t, os.Signal(syscall.SIGTERM), endBy(signals, func() { stopped++ }))
+	assert.Equal(t, 1, stopped)
+}
