@@ -32,15 +32,17 @@ type Server struct {
 
 	mu       sync.Mutex
 	draining bool
-	running  int           // requests
-	ended    chan struct{} // closed when draining and none is running
+	running  int                                   // requests
+	awaited  map[*http.ResponseController]struct{} // of bodies that are being read
+	bodiesBy time.Time                             // when they have to be there, while the server stops
+	ended    chan struct{}                         // closed when draining and none is running
 }
 
 // New returns a server. It listens on no address until [Server.Listen] and [Server.Serve].
 func New(e Engine, o Options) (*Server, error) {
 	o = o.withDefaults()
 	s := &Server{
-		o: o, bodies: budget{left: o.MaxBodies}, loopback: true, ended: make(chan struct{}),
+		o: o, bodies: budget{left: o.MaxBodies, one: o.MaxBody}, loopback: true, ended: make(chan struct{}),
 		reading: pace{30 * time.Second, 16 << 10}, writing: pace{30 * time.Second, 16 << 10}, headers: 10 * time.Second, idle: 2 * time.Minute,
 	}
 	for _, host := range o.Hosts {
@@ -84,7 +86,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) *statusError {
 	h.Add("Vary", "Origin")
 	who, known := s.who(r)
 	recordOf(r.Context()).client = who
-	if !s.hostAllowed(r.Host) {
+	if noHost := r.Host == "" && isHealth(r.URL.Path); !noHost && !s.hostAllowed(r.Host) { // HTTP/1.0, of load balancers and not of browsers
 		return &statusError{http.StatusForbidden, "the Host header " + quote.Quoted(r.Host) + " is not a name of this server: it has to be started with that name"}
 	}
 	other, ok := s.originAllowed(r)
@@ -107,7 +109,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) *statusError {
 	if !known && !isPublic(r.URL.Path) && !isFile(r) {
 		return &statusError{http.StatusUnauthorized, "want an API key: send it as a bearer token"}
 	}
-	release, err := s.readBody(w, r)
+	release, err := s.readBody(w, r, who)
 	defer release()
 	if err != nil {
 		var e *statusError
@@ -118,12 +120,15 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) *statusError {
 	return nil
 }
 
+// isHealth reports whether a path says how the server is, and nothing else.
+func isHealth(path string) bool { return path == "/healthz" || path == "/readyz" }
+
 // isProbe reports whether a path is answered while the server stops.
-func isProbe(path string) bool { return path == "/healthz" || path == "/readyz" || path == "/metrics" }
+func isProbe(path string) bool { return isHealth(path) || path == "/metrics" }
 
 // isPublic reports whether a path needs no key: probes, and the page's files, which ask for the key.
 func isPublic(path string) bool {
-	return path == "/healthz" || path == "/readyz" || path == "/" || path == "/favicon.ico" || strings.HasPrefix(path, "/static/")
+	return isHealth(path) || path == "/" || path == "/favicon.ico" || strings.HasPrefix(path, "/static/")
 }
 
 // isFile reports whether a request is one for an image by its URL, whose name is a secret that the client got with a key.
@@ -225,6 +230,9 @@ func (s *Server) Drain(ctx context.Context) error {
 	s.mu.Lock()
 	first := !s.draining
 	s.draining = true
+	if first {
+		s.hurry()
+	}
 	if first && s.running == 0 {
 		close(s.ended)
 	}

@@ -165,3 +165,56 @@ func TestConnections(t *testing.T) {
 	assert.Equal(t, 200, res.StatusCode)
 	assert.Greater(t, time.Since(began), 100*time.Millisecond)
 }
+
+// What takes no body is answered without one, so that nobody without a key holds memory.
+func TestNoBody(t *testing.T) {
+	s := start(t, &fake{}, Options{Keys: keys(t, key1), MaxBody: 1000, MaxBodies: 1000})
+	long := strings.Repeat(" ", 100<<10)
+	for _, c := range []struct {
+		method, path string
+		status       int
+	}{{"POST", "/", 405}, {"GET", "/healthz", 200}, {"POST", "/static/app.js", 405}, {"POST", generations, 401}, {"GET", "/", 200}} {
+		res, text := s.do(t, c.method, c.path, long)
+		assert.Equal(t, c.status, res.StatusCode, "%s %s: %.100s", c.method, c.path, text)
+	}
+	res, _ := s.do(t, "GET", "/v1/models", long, "X-Api-Key: "+key1)
+	assert.Equal(t, 200, res.StatusCode)
+}
+
+// However much of a body came before, its rest has to come at the pace; and no client takes the memory of all.
+func TestBodyLimits(t *testing.T) {
+	now := time.Now()
+	at := func(s float64) time.Time { return now.Add(time.Duration(s * float64(time.Second))) }
+	w := window{pace: pace{time.Second, 100}, began: now}
+	assert.Equal(t, at(1), w.until(now, 0))
+	assert.Equal(t, at(1), w.until(at(0.5), 99))
+	assert.Equal(t, at(1.6), w.until(at(0.6), 1_000_000))
+	assert.Equal(t, at(1.6), w.until(at(1.5), 1_000_099))
+	b := budget{left: 100, one: 10}
+	assert.False(t, b.take("a", 51))
+	assert.True(t, b.take("a", 50))
+	assert.False(t, b.take("a", 1))
+	assert.True(t, b.take("b", 25))
+	assert.True(t, b.take("c", 10))
+	b.give("a", 50)
+	b.give("b", 25)
+	b.give("c", 10)
+	assert.Equal(t, int64(100), b.left)
+	assert.Empty(t, b.by)
+}
+
+// A server that stops does not wait for bodies that do not come.
+func TestDrainOfBodies(t *testing.T) {
+	s := start(t, &fake{}, Options{}, func(s *Server) { s.reading = pace{900 * time.Millisecond, 1} })
+	c := s.dial(t, "POST "+generations+" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n{")
+	require.Eventually(t, func() bool { s.mu.Lock(); defer s.mu.Unlock(); return len(s.awaited) == 1 }, 5*time.Second, time.Millisecond)
+	s.stop()
+	assert.Contains(t, gone(t, c), " 503 ")
+}
+
+// Load balancers ask for the health by HTTP/1.0 without a Host.
+func TestHealthWithoutHost(t *testing.T) {
+	s := start(t, &fake{}, Options{})
+	assert.Contains(t, gone(t, s.dial(t, "GET /healthz HTTP/1.0\r\n\r\n")), " 200 ")
+	assert.Contains(t, gone(t, s.dial(t, "GET /v1/models HTTP/1.0\r\n\r\n")), " 403 ")
+}
