@@ -39,6 +39,10 @@ func (b *batch) leave() {
 func (e *Engine) work() {
 	runtime.LockOSThread()
 	for b := e.next(); b != nil; b = e.next() {
+		if b.m.Changed != nil && b.m.Changed() {
+			e.reopen(b)
+			continue
+		}
 		e.finish(b, guard(func() error { return e.generate(b) }))
 	}
 }
@@ -58,14 +62,39 @@ func (e *Engine) finish(b *batch, err error) {
 		case err == nil && p.left() == 0:
 			e.end(p.job, nil)
 		default:
-			e.running--
 			p.alone = p.alone || err != nil
-			p.state = waiting
-			p.rest()
-			e.queue.again(p.job)
+			e.again(p.job)
 		}
 	}
 	b.cancel()
+}
+
+// again puts a running request back into the queue.
+func (e *Engine) again(j *job) {
+	e.running--
+	j.state = waiting
+	j.rest()
+	e.queue.again(j)
+}
+
+// reopen puts the requests of a batch back into the queue and closes their model, whose files have changed, so that it is opened anew for them.
+func (e *Engine) reopen(b *batch) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	for _, p := range b.parts {
+		if p.state != ended {
+			e.again(p.job)
+		}
+	}
+	b.cancel()
+	b.m.used, b.m.at = false, opening
+	e.goroutines.Go(func() {
+		_ = b.m.close() // its files were only read
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		b.m.at = closed
+		e.changed.Broadcast()
+	})
 }
 
 // next waits for requests that can be served; nil: the engine is closed.
@@ -169,7 +198,7 @@ func (e *Engine) introduce(b *batch, j *job) error {
 	}
 	defer plan.Close()
 	as := j.is.as
-	as.Model, as.Sampler, as.Steps, as.Guidance, as.Seed = b.m.Name, plan.Sampler, plan.Steps, plan.Guidance, j.is.Seed
+	as.Model, as.Sampler, as.Steps, as.Guidance, as.Seed, as.N = b.m.Name, plan.Sampler, plan.Steps, plan.Guidance, j.is.Seed, j.is.N
 	as.Notices = slices.Concat(as.Notices, plan.Notices)
 	j.mail.put(Event{Resolved: &as})
 	j.introduced = true

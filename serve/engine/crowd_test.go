@@ -78,9 +78,11 @@ func TestCrowd(t *testing.T) {
 	all.Wait()
 	st := e.Status()
 	require.Zero(t, st.Waiting+st.Running)
-	require.Equal(t, observed.Load(), int64(st.Done+st.Failed+st.Cancelled))
+	ended := int64(st.Done + st.Failed + st.Cancelled)
+	require.GreaterOrEqual(t, observed.Load(), ended)
+	require.LessOrEqual(t, observed.Load(), ended+ends[1].Load()) // some gave way to others
 	require.GreaterOrEqual(t, observed.Load(), accepted.Load())
-	require.LessOrEqual(t, observed.Load(), accepted.Load()+ends[2].Load())
+	require.LessOrEqual(t, observed.Load(), accepted.Load()+ends[1].Load()+ends[2].Load())
 	require.Equal(t, ends[1].Load(), int64(st.Refused))
 	for i := range ends {
 		require.Positive(t, ends[i].Load(), "kind %d of end did not occur", i)

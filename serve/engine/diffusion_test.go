@@ -50,7 +50,7 @@ func TestDiffusion(t *testing.T) {
 	got := read(ctx, e, Request{Prompt: "a cat", Seed: new(uint64(5)), N: 2, Steps: 3, Sampler: "ddim", Guidance: 3, Previews: 1, Width: 60, Height: 64})
 	require.NoError(t, got.err)
 	require.Len(t, got.images, 2)
-	require.Equal(t, Resolved{Model: "sd15", Sampler: "ddim", Steps: 3, Guidance: 3, Seed: 5, Width: 60, Height: 64, Notices: got.as.Notices}, *got.as)
+	require.Equal(t, Resolved{Model: "sd15", N: got.as.N, Sampler: "ddim", Steps: 3, Guidance: 3, Seed: 5, Width: 60, Height: 64, Notices: got.as.Notices}, *got.as)
 	require.Contains(t, got.images[1].Texts[0].Value, "a cat\nSteps: 3, ")
 	require.Equal(t, -1, got.images[0].Label)
 	shown := 0
@@ -107,7 +107,7 @@ func TestDiffusion(t *testing.T) {
 	for i := range 16 * 32 {
 		mask.Pix[i] = 255
 	}
-	for _, r := range []Request{{Init: init, Strength: 0.5}, {Init: init, Mask: mask}} {
+	for _, r := range []Request{{Init: init, Strength: 0.5}, {Init: init, Strength: LeastStrength}, {Init: init, Mask: mask}} {
 		r.Prompt, r.Steps = "a cat", 2
 		got := read(ctx, e, r)
 		require.NoError(t, got.err)

@@ -131,7 +131,7 @@ func (e *Engine) accept(ctx context.Context, r Request) (*job, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	for j.by != m.known { // known since it was first open, and anew when it is opened again
-		if err := e.room(); err != nil { // before anything is looked up
+		if _, err := e.room(r.Client); err != nil { // before anything is looked up
 			return nil, err
 		}
 		j.by = m.known
@@ -142,8 +142,12 @@ func (e *Engine) accept(ctx context.Context, r Request) (*job, error) {
 			return nil, err
 		}
 	}
-	if err := e.room(); err != nil {
+	last, err := e.room(r.Client)
+	if err != nil {
 		return nil, err
+	}
+	if last != nil {
+		e.end(last, ErrFull)
 	}
 	j.ctx, j.cancel = context.WithTimeout(ctx, r.Deadline)
 	j.unwait = context.AfterFunc(j.ctx, func() {
@@ -166,16 +170,20 @@ func (e *Engine) accept(ctx context.Context, r Request) (*job, error) {
 	return j, nil
 }
 
-// room returns an error if a further request cannot wait.
-func (e *Engine) room() error {
+// room returns an error if a further request of a client cannot wait. If the queue is full and another client has more requests in it, the last of these is
+// returned, to give way: no client fills the queue alone.
+func (e *Engine) room(client string) (last *job, err error) {
 	switch {
 	case e.refusing:
-		return ErrClosed
-	case e.waiting() >= e.o.Queue:
-		e.count.refused++
-		return ErrFull
+		return nil, ErrClosed
+	case e.waiting() < e.o.Queue:
+		return nil, nil
 	}
-	return nil
+	if last = e.queue.longest(client); last == nil {
+		e.count.refused++
+		return nil, ErrFull
+	}
+	return last, nil
 }
 
 // waiting is the number of clients' requests that have not run.

@@ -27,7 +27,7 @@ func TestImages(t *testing.T) {
 	seed := uint64(7)
 	got := read(ctx, e, Request{Prompt: "dog", N: 3, Seed: &seed, Steps: 2, Width: 16, Height: 16, Previews: 5})
 	require.NoError(t, got.err)
-	require.Equal(t, Resolved{Model: "fake", Sampler: "multistep", Steps: 2, Seed: 7, Width: 16, Height: 16, Notices: got.as.Notices}, *got.as)
+	require.Equal(t, Resolved{Model: "fake", N: got.as.N, Sampler: "multistep", Steps: 2, Seed: 7, Width: 16, Height: 16, Notices: got.as.Notices}, *got.as)
 	require.Len(t, got.as.Notices, 1)
 	require.Len(t, got.images, 3)
 	for i, img := range got.images {
@@ -147,7 +147,7 @@ func TestTurns(t *testing.T) {
 		all = append(all, ask("many", "dog"))
 	}
 	one := ask("one", "dog")
-	require.Equal(t, ErrFull, read(ctx, e, Request{Client: "third"}).err)
+	require.Equal(t, ErrFull, read(ctx, e, Request{Client: "many"}).err)
 	require.Equal(t, Status{Waiting: 6, Running: 1, Refused: 1, Open: []string{"fake"}, Bytes: e.Status().Bytes}, e.Status())
 	g.open()
 	got := <-one
@@ -288,4 +288,26 @@ func TestObserve(t *testing.T) {
 func countGoroutines() int {
 	runtime.GC()
 	return runtime.NumGoroutine()
+}
+
+// A client that fills the queue gives way to others, with its last request, until they have as many.
+func TestFullQueue(t *testing.T) {
+	g := newGate()
+	e := engineOf(t, Options{Models: []Model{fake{before: g.wait}.with(t)}, Queue: 4, Batch: 1})
+	defer g.open()
+	first := start(t, ctx, e, Request{Client: "many"})
+	<-g.reached
+	var many []<-chan result
+	for range 4 {
+		many = append(many, start(t, ctx, e, Request{Client: "many"}))
+	}
+	one, two := start(t, ctx, e, Request{Client: "one"}), start(t, ctx, e, Request{Client: "one"})
+	require.Equal(t, ErrFull, (<-many[3]).err)
+	require.Equal(t, ErrFull, (<-many[2]).err)
+	require.Equal(t, ErrFull, read(ctx, e, Request{Client: "one"}).err)
+	require.Equal(t, 3, e.Status().Refused)
+	g.open()
+	for _, done := range append(many[:2:2], first, one, two) {
+		require.NoError(t, (<-done).err)
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/stretchr/testify/require"
@@ -185,4 +186,19 @@ func TestModelFails(t *testing.T) {
 	var refused *RequestError
 	require.ErrorAs(t, (<-second).err, &refused)
 	require.Len(t, enter, 1, "it was opened twice in all")
+}
+
+// A model whose files have changed is opened anew before it is used again; the request that finds it so is served.
+func TestChangedFiles(t *testing.T) {
+	models, counts := several(t, 1, fake{})
+	var changed atomic.Bool
+	open := models[0].Open
+	models[0].Open = func() (*generate.Model, error) { changed.Store(false); return open() }
+	models[0].Changed = changed.Load
+	e := engineOf(t, Options{Models: models})
+	for i := range 3 {
+		require.NoError(t, read(ctx, e, Request{}).err)
+		require.Equal(t, []int32{int32(1 + i), int32(i)}, []int32{counts[0].opens.Load(), counts[0].closes.Load()})
+		changed.Store(true)
+	}
 }

@@ -21,6 +21,9 @@ type Model struct {
 	// Preview opens the autoencoder that decodes previews of a latent diffusion model, usually a tiny one. nil: previews are decoded by the model's
 	// own if that is tiny or the images have at most 256×256 pixels; otherwise there are none.
 	Preview func() (vae.Autoencoder, error)
+	// Changed, if not nil, reports whether the files have changed since Open: then the model is closed, and opened anew. It is asked before each batch, since
+	// weights are mapped into memory, and a file that was cut short would end the program.
+	Changed func() bool
 	// Bytes is the memory that it takes when it is open. 0: unknown before it was open, then that of its weights.
 	Bytes int64
 }
@@ -87,7 +90,8 @@ func (o Options) withDefaults() (Options, error) {
 	return o, nil
 }
 
-// ErrFull is the error of a request that comes when the queue is full.
+// ErrFull is the error of a request that comes when the queue is full, and of the last request of the client that has the most in a full queue when
+// a client with fewer comes.
 var ErrFull = errors.New("the queue is full")
 
 // ErrClosed is the error of a request after [Engine.Close] or [Engine.Drain].

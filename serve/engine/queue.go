@@ -61,6 +61,29 @@ func (q *queue) order() iter.Seq[*job] {
 	}
 }
 
+// longest returns the last request of the client with the most that wait, if these are at least two more than those of the given client; nil: there is
+// none. Requests that have run in part are left alone.
+func (q *queue) longest(than string) (last *job) {
+	own, most := 0, 0
+	for _, l := range q.lines {
+		n, end := 0, (*job)(nil)
+		for _, j := range l.jobs {
+			if !j.begun && !j.r.loads {
+				n, end = n+1, j
+			}
+		}
+		if l.client == than {
+			own = n
+		} else if n > most {
+			most, last = n, end
+		}
+	}
+	if most < own+2 {
+		return nil
+	}
+	return last
+}
+
 // remove takes a request out that is not served; false: it is not in the queue.
 func (q *queue) remove(j *job) bool { return q.take(j, false) }
 

@@ -29,7 +29,7 @@ type Request struct {
 
 	Init     image.Image   // image to image, and with a Mask inpainting; nil: from the prompt alone
 	Mask     image.Image   // white is repainted; resized to the size of Init
-	Strength float64       // of Init's change, above 0 to 1; 0: the default
+	Strength float64       // of Init's change, above 0 to 1; 0: the default; see LeastStrength
 	LoRAs    []prompt.LoRA // adapters by name, in addition to tags in Prompt
 
 	// Previews is the number of events with Previews, at most, evenly over the steps; 0: none. A latent diffusion model without a small autoencoder
@@ -56,6 +56,7 @@ type Event struct {
 // Resolved is a request with the model's defaults filled in.
 type Resolved struct {
 	Model         string
+	N             int // images, of which there may be fewer than were asked for
 	Sampler       string
 	Steps         int
 	Guidance      float64 // 0: none

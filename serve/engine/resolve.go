@@ -9,11 +9,13 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/onestep-go/onestep/internal/plural"
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/internal/suggest"
 	"github.com/onestep-go/onestep/lora"
 	"github.com/onestep-go/onestep/models/sd/prompt"
 	"github.com/onestep-go/onestep/sampling/generate"
+	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/sampling/texttoimage"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/vision"
@@ -170,11 +172,45 @@ func (p *profile) diffusion(is *resolved, r Request, made image.Point, adapters 
 		note.add("labels have no effect: the model takes prompts, not classes")
 	}
 	if r.Init != nil {
-		is.More = func(t *texttoimage.Pipeline) { t.Init, t.Mask, t.Strength = r.Init, r.Mask, r.Strength }
+		strength := p.strength(r, is.Steps, is.Sampler, note)
+		is.More = func(t *texttoimage.Pipeline) { t.Init, t.Mask, t.Strength = r.Init, r.Mask, strength }
 	} else if r.Strength != 0 && r.Strength != 1 {
 		note.add("the strength has no effect: there is no input image")
 	}
 	return nil
+}
+
+// LeastStrength is a strength that changes an input image as little as the model can: by one step at its lowest noise level.
+const LeastStrength = 1e-9
+
+// strength returns the strength for a request to Stable Diffusion; 0: the default. One that leaves no step is raised to that of one step, which few-step
+// models meet often.
+func (p *profile) strength(r Request, steps int, sampler string, note notes) float64 {
+	if steps == 0 {
+		steps = p.Steps
+		if method, err := scheduler.Named(sampler); err == nil {
+			steps = texttoimage.DefaultSteps(method)
+		}
+	}
+	asked := r.Strength
+	if asked == 0 && r.Mask != nil {
+		asked = 1
+	} else if asked == 0 {
+		asked = 0.8 // texttoimage's
+	}
+	left := func(of float64) bool { return float64(steps)*of >= 1 }
+	if steps == 0 || left(asked) {
+		return r.Strength
+	}
+	least := 1 / float64(steps)
+	for !left(least) {
+		least = math.Nextafter(least, 1)
+	}
+	if asked == LeastStrength {
+		asked = 0
+	}
+	note.add("the strength %.4g leaves none of %s: one is used, which is the strength %.4g", asked, plural.N(steps, "step"), least)
+	return least
 }
 
 // present reports the first adapter that is not there.

@@ -193,3 +193,27 @@ func TestProfile(t *testing.T) {
 		require.Equal(t, []any{c.kind, c.steps, c.guided, true, false}, []any{c.p.Kind, c.p.Steps, c.p.Guided, c.p.Images, c.p.Prompts})
 	}
 }
+
+// A strength that leaves no step is raised to that of one step.
+func TestStrength(t *testing.T) {
+	lcm := &profile{Info: Info{Steps: 4}, factor: 8, few: true}
+	blank := image.NewGray(image.Rect(0, 0, 8, 8))
+	for _, c := range []struct {
+		r             Request
+		steps         int
+		sampler       string
+		want, notices float64
+	}{
+		{Request{Strength: 0.3}, 0, "", 0.3, 0}, {Request{Strength: 0.05}, 0, "", 0.25, 1}, {Request{}, 1, "", 1, 1}, {Request{Strength: 0.75}, 1, "", 1, 1},
+		{Request{Strength: LeastStrength}, 4, "", 0.25, 1}, {Request{Strength: 0.05}, 0, "ddim", 0.05, 0}, {Request{Mask: blank}, 1, "", 0, 0}, {Request{}, 4, "", 0, 0},
+	} {
+		var notices []string
+		got := lcm.strength(c.r, c.steps, c.sampler, notes{&notices})
+		require.InDelta(t, c.want, got, 1e-12, "%+v", c)
+		require.Len(t, notices, int(c.notices), "%+v", c)
+	}
+	for steps := 1; steps < 100; steps++ {
+		got := lcm.strength(Request{Strength: LeastStrength}, steps, "", notes{new([]string)})
+		require.Equal(t, 1, int(float64(steps)*got), steps)
+	}
+}

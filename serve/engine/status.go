@@ -10,7 +10,7 @@ import (
 type Status struct {
 	Waiting, Running        int           // requests; one of many images that waits between two parts of them is running
 	Done, Failed, Cancelled int           // requests that have ended: served; with an error, such as a deadline; by who asked
-	Refused                 int           // requests that found the queue full
+	Refused                 int           // requests that found the queue full, or that gave way to another client's
 	Images                  int           // that were made
 	Queued, Generating      time.Duration // of all requests that have ended, together
 
@@ -39,6 +39,8 @@ func (c *counts) add(j *job) {
 	switch {
 	case j.err == nil:
 		c.done++
+	case errors.Is(j.err, ErrFull):
+		c.refused++
 	case errors.Is(j.err, context.Canceled):
 		c.cancelled++
 	default:
