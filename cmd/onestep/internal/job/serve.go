@@ -7,10 +7,12 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -90,27 +92,23 @@ func (o Serve) Run(ctx context.Context, listening func(Serving) error) (err erro
 	}
 	var out Serving
 	for _, m := range models {
-		is.Models = append(is.Models, engine.Model{Name: m.name, Bytes: m.bytes, Open: m.open, Preview: m.preview})
+		is.Models = append(is.Models, engine.Model{Name: m.name, Bytes: m.bytes, Open: m.open, Changed: m.files.changed, Preview: m.preview})
 		out.Models = append(out.Models, m.name)
 	}
 	e, err := engine.New(is)
 	if err != nil {
 		return err
 	}
-	loaded := make(chan struct{})
-	go func() { // so that clients know from the start what the first model is
-		defer close(loaded)
-		if err := e.Load(ctx, ""); err != nil && o.Log != nil && ctx.Err() == nil && !errors.Is(err, engine.ErrClosed) {
-			o.Log.Error("the first model cannot be opened", "error", err)
-		}
-	}()
+	first := &opening{engine: e, files: models[0].there, done: make(chan struct{})}
 	defer func() {
 		err = errors.Join(err, e.Close())
-		<-loaded
+		if first.begun {
+			<-first.done
+		}
 	}()
 	s, err := serve.New(e, serve.Options{
 		Keys: keys, Open: o.WithoutKeys, Hosts: o.Hosts, Origins: o.Origins, BaseURL: o.BaseURL, Version: o.Version, Log: o.Log,
-		MaxSteps: o.MaxSteps, MaxPixels: o.MaxPixels, MaxImages: o.MaxImages, Ready: models[0].there,
+		MaxSteps: o.MaxSteps, MaxPixels: o.MaxPixels, MaxImages: o.MaxImages, Ready: first.ready,
 	})
 	var wrong *serve.OptionError
 	if errors.As(err, &wrong) {
@@ -123,11 +121,51 @@ func (o Serve) Run(ctx context.Context, listening func(Serving) error) (err erro
 	if err != nil {
 		return err
 	}
+	first.begun = true
+	go first.load(ctx, o.Log)
 	out.URL = "http://" + ln.Addr().String()
 	if err := listening(out); err != nil {
 		return errors.Join(err, ln.Close())
 	}
 	return s.Serve(ctx, ln)
+}
+
+// opening is that of the first model when the server starts, so that clients know from the start what it is.
+type opening struct {
+	engine *engine.Engine
+	files  func() error
+	begun  bool
+	done   chan struct{}
+
+	mu  sync.Mutex
+	err error
+}
+
+func (o *opening) load(ctx context.Context, log *slog.Logger) {
+	defer close(o.done)
+	err := o.engine.Load(ctx, "")
+	if err == nil || ctx.Err() != nil || errors.Is(err, engine.ErrClosed) {
+		return
+	}
+	o.mu.Lock()
+	o.err = err
+	o.mu.Unlock()
+	if log != nil {
+		log.Error("the first model cannot be opened", "error", err)
+	}
+}
+
+// ready returns an error if files of the model have gone, or if it could not be opened, and was not since.
+func (o *opening) ready() error {
+	if err := o.files(); err != nil {
+		return err
+	}
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	if o.engine.Models()[0].Kind == "" {
+		return o.err
+	}
+	return nil
 }
 
 // validate checks the options without opening any file.
@@ -148,13 +186,19 @@ func (o *Serve) validate() (dev torch.Device, err error) {
 		return dev, usage("--without-keys and --api-key-file: want one of them, got both")
 	case host == "" && o.KeyFile == "" && !o.WithoutKeys:
 		return dev, o.exposed()
-	case o.BaseURL != "" && !strings.HasPrefix(o.BaseURL, "http://") && !strings.HasPrefix(o.BaseURL, "https://"):
+	case o.BaseURL != "" && !isBaseURL(o.BaseURL):
 		return dev, usage("--base-url: want a URL such as https://example.com, got %s", quote.Quoted(o.BaseURL))
 	}
 	if len(o.Models) == 0 {
 		o.Models = []string{builtintext.Name}
 	}
 	return dev, There(Path{"--lora-dir", o.LoRADir, "a directory of adapters", Folder}, Path{"--api-key-file", o.KeyFile, "a file of API keys, one on each line", File})
+}
+
+// isBaseURL reports whether a text is a URL to which paths can be added.
+func isBaseURL(text string) bool {
+	u, err := url.Parse(text)
+	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && u.User == nil && u.RawQuery == "" && u.Fragment == ""
 }
 
 func (o Serve) exposed() error {

@@ -25,6 +25,7 @@ type served struct {
 	name  string
 	bytes int64 // of its weights
 	open  func() (*generate.Model, error)
+	files *modelFiles
 	there func() error // an error if its files have gone
 
 	preview func() (vae.Autoencoder, error) // opens the tiny autoencoder of previews; nil: there is none
@@ -70,7 +71,6 @@ func (o Serve) model(name, given string, dev torch.Device, tiny previewers) (m s
 	if err := There(where); err != nil {
 		return m, err
 	}
-	m.there = func() error { return There(where) }
 	if given, err = stored(given); err != nil {
 		return m, err
 	}
@@ -78,13 +78,17 @@ func (o Serve) model(name, given string, dev torch.Device, tiny previewers) (m s
 	if err != nil {
 		return m, err
 	}
+	if m.files, err = filesOf(path); err != nil {
+		return m, fmt.Errorf("--model: %w", err)
+	}
+	m.there = func() error { return errors.Join(There(where), m.files.there()) }
 	d, err := describes(path)
 	if err == nil {
 		if o.DType != "" && o.DType != "f32" {
 			tell(o.Note, fmt.Sprintf("model %s computes in f32: --dtype is for Stable Diffusion", quote.Text(name)))
 		}
 		m.bytes = 4 * int64(d.Network.Count())
-		m.open = func() (*generate.Model, error) { return openPixels(path, dev) }
+		m.open = m.files.before(func() (*generate.Model, error) { return openPixels(path, dev) })
 		return m, nil
 	}
 	switch _, missing := os.Stat(filepath.Join(path, "model_index.json")); {
@@ -112,7 +116,7 @@ func (o Serve) model(name, given string, dev torch.Device, tiny previewers) (m s
 		return m, fmt.Errorf("--model: %w", err)
 	}
 	m.bytes = int64(n.Weights)
-	m.open = func() (*generate.Model, error) { return generate.Open(path, how) }
+	m.open = m.files.before(func() (*generate.Model, error) { return generate.Open(path, how) })
 	return m, tiny.give(&m, files, dev)
 }
 
