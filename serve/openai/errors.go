@@ -10,6 +10,7 @@ import (
 
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/serve/engine"
+	"github.com/onestep-go/onestep/serve/internal/upload"
 )
 
 // Error is an error in OpenAI's form.
@@ -90,8 +91,8 @@ func (h *handler) explain(ctx context.Context, err error) *Error {
 			e.Status, e.Code = http.StatusNotFound, "model_not_found"
 		}
 		return e
-	case errors.Is(err, engine.ErrFull):
-		return &Error{Status: http.StatusTooManyRequests, Code: "rate_limit_exceeded", Msg: "the queue is full: try again later", after: h.times.seconds()}
+	case errors.Is(err, engine.ErrFull), errors.Is(err, upload.ErrBusy):
+		return &Error{Status: http.StatusTooManyRequests, Code: "rate_limit_exceeded", Msg: err.Error() + ": try again later", after: h.times.seconds()}
 	case errors.Is(err, engine.ErrClosed):
 		return &Error{Status: http.StatusServiceUnavailable, Code: "server_stopping", Msg: err.Error(), after: 5}
 	case errors.Is(err, context.DeadlineExceeded):

@@ -58,7 +58,10 @@ var errNoImage = errors.New("the engine returned no image")
 // images serves one of the paths that generate images.
 func (h *handler) images(k kind) func(http.ResponseWriter, *http.Request) error {
 	return func(w http.ResponseWriter, r *http.Request) error {
-		in, err := h.read(w, r, k.forms)
+		who := client.From(r.Context())
+		work := h.decoder.For(r.Context(), who)
+		defer work.Close()
+		in, err := h.read(w, r, work, k.forms)
 		if err != nil {
 			return err
 		}
@@ -66,12 +69,12 @@ func (h *handler) images(k kind) func(http.ResponseWriter, *http.Request) error 
 		if err != nil {
 			return err
 		}
-		p.request.Client = client.From(r.Context())
+		p.request.Client = who
 		start := time.Now()
 		if p.stream {
-			err = h.streamed(w, r, p)
+			err = h.streamed(w, r, in, p)
 		} else {
-			err = h.whole(w, r, p)
+			err = h.whole(w, r, in, p)
 		}
 		if err == nil {
 			h.times.add(time.Since(start))
@@ -81,7 +84,7 @@ func (h *handler) images(k kind) func(http.ResponseWriter, *http.Request) error 
 }
 
 // whole generates the images and replies with all of them.
-func (h *handler) whole(w http.ResponseWriter, r *http.Request, p *params) error {
+func (h *handler) whole(w http.ResponseWriter, r *http.Request, in *input, p *params) error {
 	var (
 		is   engine.Resolved
 		data []datum
@@ -95,6 +98,9 @@ func (h *handler) whole(w http.ResponseWriter, r *http.Request, p *params) error
 		}
 		if event.Image == nil {
 			continue
+		}
+		if err := h.keep(in, p, is, event.Image); err != nil {
+			return err
 		}
 		file, err := p.encode(event.Image)
 		if err != nil {

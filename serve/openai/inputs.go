@@ -7,7 +7,9 @@ import (
 	"image"
 	"io"
 	"net/http"
+	"slices"
 
+	"github.com/onestep-go/onestep/serve/engine"
 	"github.com/onestep-go/onestep/serve/internal/upload"
 	"github.com/onestep-go/onestep/torch/vision"
 )
@@ -27,9 +29,9 @@ func (h *handler) uploaded(in *input, param string, part io.Reader) error {
 // decode decodes an image or a mask.
 func (h *handler) decode(in *input, param string, data []byte) (err error) {
 	if param == "mask" {
-		in.mask, in.maskSize, err = h.decoder.Decode(data, in.repainted)
+		in.mask, in.maskSize, err = in.work.Decode(data, in.repainted)
 	} else {
-		in.image, in.imageSize, err = h.decoder.Decode(data, func(m image.Image) image.Image { return vision.OnWhite(m) })
+		in.image, in.imageSize, err = in.work.Decode(data, func(m image.Image) image.Image { return vision.OnWhite(m) })
 	}
 	if err != nil {
 		return badImage(param, err)
@@ -38,6 +40,9 @@ func (h *handler) decode(in *input, param string, data []byte) (err error) {
 }
 
 func badImage(param string, err error) error {
+	if upload.Interrupted(err) {
+		return err
+	}
 	if errors.Is(err, upload.ErrTooLarge) {
 		return tooLarge(param, param+": "+err.Error())
 	}
@@ -95,4 +100,26 @@ func (in *input) repainted(m image.Image) image.Image {
 		alpha.Pix[i] = 255 - v
 	}
 	return alpha
+}
+
+// keep puts the input image over what is not masked of a generated one. Latent diffusion models change it a little everywhere, since their autoencoder loses
+// details, the more the more often an image is edited; models in pixel space keep it themselves.
+func (h *handler) keep(in *input, p *params, is engine.Resolved, img *engine.Image) error {
+	i := slices.IndexFunc(h.engine.Models(), func(m engine.Info) bool { return m.Name == is.Model })
+	if p.request.Mask == nil || i < 0 || !h.engine.Models()[i].Prompts {
+		return nil
+	}
+	return in.work.Do(func() error {
+		if in.kept == nil {
+			size, input := img.Image.Bounds().Size(), p.request.Init
+			if input.Bounds().Size() != size {
+				input = vision.Resize(input, size.X, size.Y, vision.Lanczos)
+			}
+			in.kept, in.edge = upload.Plain(input), upload.Grey(p.request.Mask, size)
+		}
+		out := upload.Plain(img.Image)
+		upload.Blend(out, in.kept, in.edge)
+		img.Image = out
+		return nil
+	})
 }

@@ -116,13 +116,21 @@ func (p *params) numbers(in *input) error {
 	if r.Seed, err = in.seed(); err != nil {
 		return err
 	}
-	if r.Steps, _, err = in.integer(0, maxInt, "steps", "step", "num_inference_steps"); err != nil {
+	var ok bool
+	if r.Steps, ok, err = in.integer(0, maxInt, "steps", "step", "num_inference_steps"); err != nil {
 		return err
+	} else if ok && r.Steps == 0 {
+		p.notice("steps 0: the model's default is used")
 	}
-	if r.Guidance, _, err = in.number(0, 1000, "guidance", "guidance_scale", "cfg_scale"); err != nil {
+	if r.Guidance, ok, err = in.number(0, 1000, "guidance", "guidance_scale", "cfg_scale"); err != nil {
 		return err
+	} else if ok && r.Guidance == 0 {
+		r.Guidance = 1
+		p.notice("guidance 0 is served as 1: no guidance")
 	}
-	r.Strength, _, err = in.number(0, 1, "strength")
+	if r.Strength, ok, err = in.number(0, 1, "strength"); ok {
+		r.Strength = max(r.Strength, engine.LeastStrength)
+	}
 	return err
 }
 
@@ -205,6 +213,11 @@ func adapter(raw json.RawMessage) (prompt.LoRA, error) {
 			one.Name = one.Name[:at]
 		}
 	case json.Unmarshal(raw, &object) == nil && object != nil:
+		for key := range object {
+			if key != "name" && key != "weight" && key != "scale" {
+				return one, invalid(param, "want name and weight of an adapter, got %s", quote.Quoted(key))
+			}
+		}
 		if name, ok := object["name"]; ok {
 			if one.Name, err = asText(param, name, maxName); err != nil {
 				return one, err

@@ -2,17 +2,22 @@ package openai
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"image"
 	"io"
+	"maps"
 	"mime"
 	"mime/multipart"
 	"net/http"
+	"slices"
+	"strconv"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/serve/internal/upload"
 )
 
 // Limits of forms.
@@ -24,6 +29,7 @@ const (
 // input is what a request has: parameters, and images of a form. Images in JSON are parameters until they are decoded.
 type input struct {
 	values
+	work *upload.Work // on its images
 
 	image     image.Image
 	imageSize image.Point // as it was given
@@ -31,10 +37,13 @@ type input struct {
 	mask      image.Image // white is repainted
 	maskSize  image.Point // as it was given
 	opaque    bool        // the mask had no transparent pixel
+
+	kept *image.NRGBA // the image in the size of the generated ones, and the mask; nil: none is generated yet
+	edge *image.Gray
 }
 
 // read reads a request's body.
-func (h *handler) read(w http.ResponseWriter, r *http.Request, forms bool) (*input, error) {
+func (h *handler) read(w http.ResponseWriter, r *http.Request, work *upload.Work, forms bool) (*input, error) {
 	kind, options, err := mime.ParseMediaType(r.Header.Get("Content-Type"))
 	if r.Header.Get("Content-Type") == "" {
 		kind, err = "application/json", nil
@@ -42,9 +51,9 @@ func (h *handler) read(w http.ResponseWriter, r *http.Request, forms bool) (*inp
 	body := http.MaxBytesReader(w, r.Body, h.MaxBody)
 	switch {
 	case err == nil && kind == "application/json":
-		return readJSON(body)
+		return readJSON(body, work)
 	case err == nil && kind == "multipart/form-data" && options["boundary"] != "" && forms:
-		return h.readForm(multipart.NewReader(body, options["boundary"]))
+		return h.readForm(work, multipart.NewReader(body, options["boundary"]))
 	}
 	want := "application/json"
 	if forms {
@@ -67,7 +76,7 @@ func limited(err error) bool {
 	return errors.As(err, &is) || errors.As(err, &tooMuch)
 }
 
-func readJSON(r io.Reader) (*input, error) {
+func readJSON(r io.Reader, work *upload.Work) (*input, error) {
 	data, err := io.ReadAll(r)
 	if err != nil {
 		if limited(err) {
@@ -75,7 +84,7 @@ func readJSON(r io.Reader) (*input, error) {
 		}
 		return nil, malformed("complete", err)
 	}
-	in := &input{values: values{used: map[string]bool{}}}
+	in := &input{work: work, values: values{used: map[string]bool{}}}
 	if !utf8.Valid(data) {
 		return nil, malformed("JSON", errors.New("it is not UTF-8"))
 	}
@@ -88,8 +97,8 @@ func readJSON(r io.Reader) (*input, error) {
 	return in, nil
 }
 
-func (h *handler) readForm(form *multipart.Reader) (*input, error) {
-	in := &input{values: values{byName: map[string]json.RawMessage{}, used: map[string]bool{}}}
+func (h *handler) readForm(work *upload.Work, form *multipart.Reader) (*input, error) {
+	in := &input{work: work, values: values{byName: map[string]json.RawMessage{}, used: map[string]bool{}}}
 	lists := map[string][]string{}
 	for n := 0; ; n++ {
 		part, err := form.NextPart()
@@ -114,31 +123,32 @@ func (h *handler) part(in *input, part *multipart.Part, lists map[string][]strin
 	name := part.FormName()
 	base, index, isList := strings.Cut(name, "[")
 	isList = isList && strings.HasSuffix(index, "]")
-	if part.FileName() != "" || base == "image" || base == "mask" && isFile(part) {
+	if base == "image" || (base == "images" || base == "file" || base == "mask") && isFile(part) {
 		switch {
-		case base == "image":
+		case base != "mask":
 			in.images++
 			if in.images > 1 {
 				return skip(part)
 			}
 			return h.uploaded(in, "image", part)
-		case base == "mask" && in.mask == nil:
+		case in.mask == nil:
 			return h.uploaded(in, "mask", part)
-		case base == "mask":
-			return invalid("mask", "want one image, got more")
 		}
-		in.byName[name] = json.RawMessage(`"file"`) // which nothing uses
-		return skip(part)
+		return invalid("mask", "want one image, got more")
 	}
 	data, err := io.ReadAll(io.LimitReader(part, maxValue+1))
+	text := len(data) <= maxValue && utf8.Valid(data)
 	switch {
 	case err != nil && limited(err):
 		return err
 	case err != nil:
 		return malformed("a form", err)
+	case !text && part.FileName() != "":
+		in.byName[name] = json.RawMessage(`{"file": true}`) // no parameter is one
+		return skip(part)
 	case len(data) > maxValue:
 		return tooLarge(quote.Text(name), quote.Text(name)+" is too long")
-	case !utf8.Valid(data):
+	case !text:
 		return invalid(quote.Text(name), "want text in UTF-8")
 	}
 	if isList {
@@ -155,9 +165,9 @@ func (h *handler) part(in *input, part *multipart.Part, lists map[string][]strin
 	return err
 }
 
-// isFile tells whether a part without a file name is an image all the same.
+// isFile tells whether a part is a file; some clients send images without a file name.
 func isFile(part *multipart.Part) bool {
-	return strings.HasPrefix(part.Header.Get("Content-Type"), "image/") || part.Header.Get("Content-Type") == "application/octet-stream"
+	return part.FileName() != "" || strings.HasPrefix(part.Header.Get("Content-Type"), "image/") || part.Header.Get("Content-Type") == "application/octet-stream"
 }
 
 func skip(part *multipart.Part) error {
@@ -170,7 +180,7 @@ func skip(part *multipart.Part) error {
 	return nil
 }
 
-// join adds the arrays of a form: labels[], loras[], and the objects of loras[][name] and loras[][weight], as OpenAI's client sends them.
+// join adds the arrays of a form, as OpenAI's client sends them: labels[], loras[], and objects of loras.
 func (in *input) join(lists map[string][]string) error {
 	var err error
 	for name, list := range lists {
@@ -187,19 +197,41 @@ func (in *input) join(lists map[string][]string) error {
 			return err
 		}
 	}
-	if names := lists["loras[][name]"]; names != nil {
-		weights := lists["loras[][weight]"]
-		if weights != nil && len(weights) != len(names) {
+	return in.joinLoRAs(lists)
+}
+
+// joinLoRAs adds the objects of loras[][name] and loras[][weight], which are in order, or of loras[0][name] and so on.
+func (in *input) joinLoRAs(lists map[string][]string) error {
+	objects, order, inOrder := map[string]map[string]string{}, []string{}, -1
+	for _, name := range slices.Sorted(maps.Keys(lists)) {
+		index, key, ok := strings.Cut(strings.TrimSuffix(strings.TrimPrefix(name, "loras["), "]"), "][")
+		if !strings.HasPrefix(name, "loras[") || !ok {
+			continue
+		}
+		list := lists[name]
+		if index == "" && inOrder >= 0 && len(list) != inOrder || index != "" && len(list) > 1 {
 			return invalid("loras", "want a weight for each name, or none")
 		}
-		objects := make([]map[string]string, len(names))
-		for i := range names {
-			objects[i] = map[string]string{"name": names[i]}
-			if weights != nil {
-				objects[i]["weight"] = weights[i]
+		for i, value := range list {
+			at := index
+			if at == "" {
+				at, inOrder = strconv.Itoa(i), len(list)
 			}
+			if objects[at] == nil {
+				objects[at], order = map[string]string{}, append(order, at)
+			}
+			objects[at][key] = value
 		}
-		in.byName["loras"], err = json.Marshal(objects)
 	}
+	if len(order) == 0 {
+		return nil
+	}
+	slices.SortFunc(order, func(a, b string) int { return cmp.Or(len(a)-len(b), strings.Compare(a, b)) })
+	var all []map[string]string
+	for _, at := range order {
+		all = append(all, objects[at])
+	}
+	data, err := json.Marshal(all)
+	in.byName["loras"] = data
 	return err
 }

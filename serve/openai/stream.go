@@ -73,9 +73,9 @@ func (e *events) send(name string, v any) error {
 }
 
 // streamed generates the images and sends each one, and images in work, as they come. Progress is in comments, which clients leave out.
-func (h *handler) streamed(w http.ResponseWriter, r *http.Request, p *params) error {
+func (h *handler) streamed(w http.ResponseWriter, r *http.Request, in *input, p *params) error {
 	e := &events{w: w, control: http.NewResponseController(w)}
-	err := h.stream(e, r, p)
+	err := h.stream(e, r, in, p)
 	if err == nil || !e.begun {
 		return err
 	}
@@ -85,7 +85,7 @@ func (h *handler) streamed(w http.ResponseWriter, r *http.Request, p *params) er
 	return nil
 }
 
-func (h *handler) stream(e *events, r *http.Request, p *params) error {
+func (h *handler) stream(e *events, r *http.Request, in *input, p *params) error {
 	var (
 		is       engine.Resolved
 		done     int // images
@@ -102,7 +102,9 @@ func (h *handler) stream(e *events, r *http.Request, p *params) error {
 		case event.Queued > 0:
 			err = e.write(fmt.Sprintf(": queued %d\n\n", event.Queued))
 		case event.Image != nil:
-			err = h.sendImage(e, p, is, event.Image, done)
+			if err = h.keep(in, p, is, event.Image); err == nil {
+				err = h.sendImage(e, p, is, event.Image, done)
+			}
 			done, previews = done+1, 0
 		case event.Step > 0:
 			if len(event.Previews) == 0 {

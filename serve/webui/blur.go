@@ -1,13 +1,14 @@
 package webui
 
 import (
+	"context"
 	"image"
 	"math"
 )
 
 // filled returns an image in which what is white in a mask has the colours around it, the nearer the more: A1111's fill. The mask is black and
 // white.
-func filled(m *image.NRGBA, mask *image.Gray) *image.NRGBA {
+func filled(ctx context.Context, m *image.NRGBA, mask *image.Gray) (*image.NRGBA, error) {
 	// Colours times opacity, and opacity, in four planes.
 	var known [4]*image.Gray
 	var sum [4][]float32
@@ -29,6 +30,9 @@ func filled(m *image.NRGBA, mask *image.Gray) *image.NRGBA {
 	}{{256, 1}, {64, 1}, {16, 2}, {4, 4}, {2, 2}, {0, 1}} { // A1111's, the last one on top
 		var over [4]*image.Gray
 		for c := range over {
+			if err := ctx.Err(); err != nil { // a large image takes seconds
+				return nil, err
+			}
 			over[c] = blurred(known[c], layer.deviation, layer.deviation)
 		}
 		for range layer.times {
@@ -50,7 +54,7 @@ func filled(m *image.NRGBA, mask *image.Gray) *image.NRGBA {
 			out.Pix[4*i+c] = uint8(min(255*sum[c][i]/opacity+0.5, 255))
 		}
 	}
-	return out
+	return out, nil
 }
 
 // blurred returns a mask blurred by standard deviations in x and y, in pixels: by three box filters, which are near a Gaussian.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/serve/engine"
+	"github.com/onestep-go/onestep/serve/internal/upload"
 )
 
 // httpError is an error that the client can do something about, with its status.
@@ -68,7 +69,7 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	case errors.As(err, &large):
 		status, kind = http.StatusRequestEntityTooLarge, "HTTPException"
 		detail = fmt.Sprintf("the request has more than %d bytes", large.Limit)
-	case errors.Is(err, engine.ErrFull):
+	case errors.Is(err, engine.ErrFull), errors.Is(err, upload.ErrBusy):
 		w.Header().Set("Retry-After", strconv.Itoa(retryAfter))
 		status, kind, detail = http.StatusTooManyRequests, "HTTPException", err.Error()+": try again later"
 	case errors.Is(err, engine.ErrClosed):

@@ -43,6 +43,9 @@ type result struct {
 
 // generate serves a request and answers it.
 func (s *server) generate(w http.ResponseWriter, r *http.Request, q *request, task string) error {
+	if q.chosen != nil {
+		s.choices.set(q.Client, *q.chosen)
+	}
 	ctx, cancel := context.WithCancel(r.Context())
 	defer cancel()
 	j := &job{client: q.Client, name: "scripts_" + task, iterations: q.iterations, batch: q.batch, started: time.Now(), cancel: cancel}
@@ -55,10 +58,11 @@ func (s *server) generate(w http.ResponseWriter, r *http.Request, q *request, ta
 	if err != nil && !(errors.Is(err, context.Canceled) && j.ended() && r.Context().Err() == nil) {
 		return err
 	}
-	if !j.ended() {
-		q.N = len(got.images) // the engine may allow fewer
-	} else {
+	q.N = max(got.as.N, 1) // the engine may allow fewer than the request asks for, which may be any number
+	if j.ended() {
 		q.note("interrupted after %d of %d images", len(got.images), q.N)
+	} else {
+		q.N = len(got.images)
 	}
 	s.note(nil, r, q.notices) // package serve logs the engine's
 	for _, n := range got.as.Notices {
@@ -69,7 +73,9 @@ func (s *server) generate(w http.ResponseWriter, r *http.Request, q *request, ta
 	if q.send {
 		for i, img := range got.images {
 			if q.repaint != nil {
-				img.Image = q.repaint.over(img.Image)
+				if err := q.work.Do(func() error { img.Image = q.repaint.over(img.Image); return nil }); err != nil {
+					return err
+				}
 			}
 			text, err := encode(img.Image, q.format, withParameters(img.Texts, texts[i]))
 			if err != nil {

@@ -1,12 +1,14 @@
 package webui
 
 import (
+	"context"
 	"encoding/json"
 	"image"
 	"image/draw"
 	"net/http"
 
 	"github.com/onestep-go/onestep/internal/plural"
+	"github.com/onestep-go/onestep/serve/engine"
 	"github.com/onestep-go/onestep/serve/internal/upload"
 	"github.com/onestep-go/onestep/torch/vision"
 )
@@ -23,14 +25,16 @@ func (s *server) imageToImage(w http.ResponseWriter, r *http.Request) error {
 	if err != nil {
 		return err
 	}
-	if err := s.images(q); err != nil {
+	q.work = s.decoder.For(r.Context(), q.Client)
+	defer q.work.Close()
+	if err := q.images(r.Context()); err != nil {
 		return err
 	}
 	return s.generate(w, r, q, "img2img")
 }
 
 // images reads the input image, the mask and what is to be done with them.
-func (s *server) images(q *request) error {
+func (q *request) images(ctx context.Context) error {
 	f := q.form
 	var init []json.RawMessage
 	if f.has("init_images") && json.Unmarshal(f.fields["init_images"], &init) != nil {
@@ -45,9 +49,7 @@ func (s *server) images(q *request) error {
 	}
 	q.Strength = defaultStrength
 	if v, ok := f.number("denoising_strength", 0, 1); ok {
-		if q.Strength = v; v == 0 {
-			f.wrong("denoising_strength", "want more than 0, which changes nothing, to 1", "out_of_range")
-		}
+		q.Strength = max(v, engine.LeastStrength)
 	}
 	mode, _ := f.integer("resize_mode", 0, 3)
 	invert := f.flag("inpainting_mask_invert", false)
@@ -55,32 +57,45 @@ func (s *server) images(q *request) error {
 		return err
 	}
 	first := form{fields: map[string]json.RawMessage{"0": init[0]}, in: append(f.in, "init_images"), bad: f.bad}
-	q.Init, q.given = s.image(first, "0", nil)
+	var err error
+	if q.Init, q.given, err = q.image(first, "0", nil); err != nil {
+		return err
+	}
 	if text := f.text("mask"); text != "" {
-		q.Mask, _ = s.image(f, "mask", func(m image.Image) image.Image { return whiteMask(m, invert) })
+		if q.Mask, _, err = q.image(f, "mask", func(m image.Image) image.Image { return whiteMask(m, invert) }); err != nil {
+			return err
+		}
 	}
 	if err := f.err(); err != nil {
 		return err
 	}
-	if q.Mask == nil {
-		q.fit(mode)
-		return nil
+	b := q.Init.Bounds()
+	if err := q.work.Hold(copies * b.Dx() * b.Dy()); err != nil {
+		return err
 	}
-	q.inpaint(mode)
-	return f.err()
+	return q.work.Do(func() error {
+		if q.Mask == nil {
+			q.fit(mode)
+			return nil
+		}
+		return q.inpaint(ctx, mode)
+	})
 }
 
-// image decodes an image of a field, as prepare makes it. It returns also the size that it has in its file.
-func (s *server) image(f form, name string, prepare func(image.Image) image.Image) (m image.Image, size image.Point) {
+// copies is about how many copies of an input image inpainting keeps, as images of four bytes a pixel: the image, its part, and the masks.
+const copies = 3
+
+// image decodes an image of a field, as prepare makes it. It returns also the size that it has in its file. An error is none of the field.
+func (q *request) image(f form, name string, prepare func(image.Image) image.Image) (m image.Image, size image.Point, err error) {
 	text := f.text(name)
 	if f.err() != nil {
-		return nil, size
+		return nil, size, nil
 	}
-	m, size, err := s.decoder.Text(text, prepare)
-	if err != nil {
+	if m, size, err = q.work.Text(text, prepare); err != nil && !upload.Interrupted(err) {
 		f.wrong(name, err.Error(), "value_error")
+		err = nil
 	}
-	return m, size
+	return m, size, err
 }
 
 // fit cuts the input image and the mask to the proportions asked for, which the engine then scales.

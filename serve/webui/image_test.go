@@ -1,16 +1,20 @@
 package webui
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
 	"image"
 	"image/color"
+	"net/http/httptest"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/stretchr/testify/require"
 
 	"github.com/onestep-go/onestep/sampling/texttoimage/infotext"
+	"github.com/onestep-go/onestep/serve/engine"
 	"github.com/onestep-go/onestep/serve/internal/upload"
 )
 
@@ -230,7 +234,6 @@ func TestBadImages(t *testing.T) {
 		{`{"init_images": ["/etc/passwd"]}`, 422, []any{"body", "init_images", "0"}},
 		{`{"init_images": ["AAAA"], "mask": "AAAA"}`, 422, []any{"body", "init_images", "0"}},
 		{fmt.Sprintf(`{"init_images": [%q], "mask": "file:///etc/passwd"}`, grey(t, 2, 2, 0)), 422, []any{"body", "mask"}},
-		{fmt.Sprintf(`{"init_images": [%q], "denoising_strength": 0}`, grey(t, 2, 2, 0)), 422, []any{"body", "denoising_strength"}},
 		{fmt.Sprintf(`{"init_images": [%q], "denoising_strength": 1.1}`, grey(t, 2, 2, 0)), 422, []any{"body", "denoising_strength"}},
 		{fmt.Sprintf(`{"init_images": [%q], "resize_mode": 9}`, grey(t, 2, 2, 0)), 422, []any{"body", "resize_mode"}},
 	} {
@@ -250,4 +253,39 @@ func TestBadImages(t *testing.T) {
 	require.Equal(t, 422, status)
 	require.Contains(t, string(body), "100")
 	require.Empty(t, f.seen)
+}
+
+// The images of a request whose client is gone are not worked on, and those of too many requests are refused.
+func TestImagesInTurn(t *testing.T) {
+	f, h := newFake()
+	body := fmt.Sprintf(`{"init_images": [%q], "mask": %q}`, grey(t, 64, 64, 100), pngOf(t, halfMask(64, 64)))
+	r := httptest.NewRequest("POST", "/sdapi/v1/img2img", strings.NewReader(body))
+	ctx, cancel := context.WithCancel(r.Context())
+	cancel()
+	w := httptest.NewRecorder()
+	h.ServeHTTP(w, r.WithContext(ctx))
+	require.Empty(t, f.seen)
+	require.Empty(t, w.Body.String())
+	_, err := filled(ctx, image.NewNRGBA(image.Rect(0, 0, 8, 8)), halfMask(8, 8))
+	require.ErrorIs(t, err, context.Canceled)
+
+	hog := h.(*server).decoder.For(t.Context(), "hog")
+	for n := 100 << 20; n > 0; {
+		if hog.Hold(n) != nil {
+			n /= 2
+		}
+	}
+	status, data, header := call(t, h, "a", "POST", "/sdapi/v1/img2img", body)
+	require.Equal(t, 429, status, string(data))
+	require.NotEmpty(t, header.Get("Retry-After"))
+	hog.Close()
+	post(t, h, "a", "/sdapi/v1/img2img", body)
+}
+
+// No strength is a strength.
+func TestNoStrength(t *testing.T) {
+	f, h := newFake()
+	got := post(t, h, "a", "/sdapi/v1/img2img", fmt.Sprintf(`{"init_images": [%q], "denoising_strength": 0}`, grey(t, 2, 2, 0)))
+	require.Equal(t, engine.LeastStrength, f.last().Strength)
+	require.Zero(t, *got.info.Strength)
 }

@@ -71,7 +71,7 @@ func (s *server) info(q *request, got result, started time.Time) (out info, text
 		out.Subseed = *q.subseed
 	}
 	if q.Init != nil {
-		strength := q.Strength
+		strength := q.strength()
 		out.Strength = &strength
 	}
 	for _, f := range q.extra {
@@ -97,6 +97,14 @@ func (s *server) info(q *request, got result, started time.Time) (out info, text
 	return out, texts
 }
 
+// strength is the one that was asked for.
+func (q *request) strength() float64 {
+	if q.Strength == engine.LeastStrength {
+		return 0
+	}
+	return q.Strength
+}
+
 // infotextOf returns the settings of an image in A1111's format: its own, or for a model in pixel space what A1111's format has of them.
 func infotextOf(q *request, as engine.Resolved, model engine.Info, img engine.Image) string {
 	if text, ok := vision.Lookup(img.Texts, vision.Parameters); ok {
@@ -117,7 +125,7 @@ func infotextOf(q *request, as engine.Resolved, model engine.Info, img engine.Im
 		t.Add("Class", strconv.Itoa(img.Label))
 	}
 	if q.Init != nil {
-		t.Add("Denoising strength", plainNumber(q.Strength))
+		t.Add("Denoising strength", plainNumber(q.strength()))
 	}
 	t.Fields = append(t.Fields, q.extra...)
 	t.Add("Version", "onestep")

@@ -1,11 +1,13 @@
 package webui
 
 import (
+	"context"
 	"image"
 	"image/draw"
 	"strconv"
 
 	"github.com/onestep-go/onestep/sampling/texttoimage/infotext"
+	"github.com/onestep-go/onestep/serve/internal/upload"
 	"github.com/onestep-go/onestep/torch/vision"
 )
 
@@ -25,7 +27,7 @@ type repaint struct {
 }
 
 // inpaint reads A1111's fields for the mask, and replaces the input image and the mask by those of the part to be generated.
-func (q *request) inpaint(mode int) {
+func (q *request) inpaint(ctx context.Context, mode int) error {
 	f := q.form
 	blur := [2]float64{defaultBlur, defaultBlur}
 	for i, name := range []string{"mask_blur_x", "mask_blur_y"} {
@@ -42,14 +44,14 @@ func (q *request) inpaint(mode int) {
 	if fill > 1 {
 		q.note("inpainting_fill %d is not used: repainting starts from the colours around the mask (0)", fill)
 	}
-	if f.err() != nil {
-		return
+	if err := f.err(); err != nil {
+		return err
 	}
 	if !only {
 		q.fit(mode)
 	}
-	input := plainImage(q.Init)
-	mask := blurred(resizeGray(q.Mask, input.Bounds().Size()), blur[0], blur[1])
+	input := upload.Plain(q.Init)
+	mask := blurred(upload.Grey(q.Mask, input.Bounds().Size()), blur[0], blur[1])
 	q.repaint = &repaint{input, mask, input.Bounds(), true}
 	q.extra = append(q.extra, infotext.Field{Name: "Mask blur", Value: plainNumber(blur[0])})
 	if white := whitePart(mask); only && !white.Empty() {
@@ -67,16 +69,20 @@ func (q *request) inpaint(mode int) {
 	}
 	given := cut(input, q.repaint.part)
 	if fill != 1 {
-		given = filled(given, part)
+		var err error
+		if given, err = filled(ctx, given, part); err != nil {
+			return err
+		}
 	}
 	q.Init, q.Mask = given, part
+	return nil
 }
 
 // over returns the input image with a generated one where the mask is white: of the input's size if only a part was generated, and otherwise of
 // the generated one's.
 func (p *repaint) over(generated image.Image) image.Image {
 	input, mask := p.input, p.mask
-	out := plainImage(generated)
+	out := upload.Plain(generated)
 	switch size := out.Bounds().Size(); {
 	case !p.whole:
 		whole := image.NewNRGBA(input.Bounds())
@@ -84,34 +90,16 @@ func (p *repaint) over(generated image.Image) image.Image {
 		draw.Draw(whole, p.part, vision.Resize(out, p.part.Dx(), p.part.Dy(), vision.Lanczos), image.Point{}, draw.Src)
 		out = whole
 	case size != input.Bounds().Size():
-		input, mask = vision.Resize(input, size.X, size.Y, vision.Lanczos), resizeGray(mask, size)
+		input, mask = vision.Resize(input, size.X, size.Y, vision.Lanczos), upload.Grey(mask, size)
 	}
-	for i, m := range mask.Pix {
-		for c := range 4 {
-			a, b := int(input.Pix[4*i+c]), int(out.Pix[4*i+c])
-			out.Pix[4*i+c] = uint8((a*(255-int(m)) + b*int(m) + 127) / 255)
-		}
-	}
+	upload.Blend(out, input, mask)
 	return out
 }
-
-// plainImage returns an image as NRGBA at the origin, without gaps between its rows.
-func plainImage(m image.Image) *image.NRGBA { return cut(m, m.Bounds()) }
 
 // cut returns a part of an image, at the origin.
 func cut(m image.Image, part image.Rectangle) *image.NRGBA {
 	out := image.NewNRGBA(image.Rectangle{Max: part.Size()})
 	draw.Draw(out, out.Bounds(), m, part.Min, draw.Src)
-	return out
-}
-
-// resizeGray returns a mask of some size, at the origin.
-func resizeGray(m image.Image, size image.Point) *image.Gray {
-	if m.Bounds().Size() != size {
-		m = vision.Resize(m, size.X, size.Y, vision.Bilinear)
-	}
-	out := image.NewGray(image.Rectangle{Max: size})
-	draw.Draw(out, out.Bounds(), m, m.Bounds().Min, draw.Src)
 	return out
 }
 

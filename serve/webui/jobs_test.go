@@ -183,3 +183,15 @@ func TestClientGoes(t *testing.T) {
 	require.Empty(t, w.Body.String())
 	require.Empty(t, s.jobs.all)
 }
+
+// An interrupted request for more images than the server allows is described as it was served.
+func TestInterruptOfMany(t *testing.T) {
+	f, started, _ := held()
+	h := New(f, Options{})
+	done := begin(t, h, "a", `{"batch_size": 1000, "n_iter": 20, "steps": 8}`)
+	<-started
+	status, _, _ := call(t, h, "a", "POST", "/sdapi/v1/interrupt", "")
+	require.Equal(t, 200, status)
+	got := <-done
+	require.Equal(t, []int{16, 16, 16, 16}, []int{len(got.info.AllPrompts), len(got.info.AllNegatives), len(got.info.AllSeeds), len(got.info.AllSubseeds)})
+}

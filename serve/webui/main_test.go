@@ -77,7 +77,7 @@ func (f *fake) Images(ctx context.Context, r engine.Request) iter.Seq2[engine.Ev
 			return
 		}
 		m := f.open(r.Model)
-		as := engine.Resolved{Model: m.Name, Sampler: r.Sampler, Steps: r.Steps, Guidance: r.Guidance, Seed: *r.Seed, Width: r.Width, Height: r.Height,
+		as := engine.Resolved{Model: m.Name, N: min(max(r.N, 1), 16), Sampler: r.Sampler, Steps: r.Steps, Guidance: r.Guidance, Seed: *r.Seed, Width: r.Width, Height: r.Height,
 			Notices: slices.Clone(f.notices)}
 		if !m.Prompts && r.Sampler != "" && r.Sampler != m.Samplers[0] {
 			as.Sampler, as.Notices = "", append(as.Notices, "the sampler "+r.Sampler+" is not for this model")
@@ -87,7 +87,7 @@ func (f *fake) Images(ctx context.Context, r engine.Request) iter.Seq2[engine.Ev
 			as.Steps = m.Steps
 		}
 		as.Width, as.Height = cmp.Or(as.Width, m.Width), cmp.Or(as.Height, m.Height)
-		n := max(r.N, 1)
+		n := as.N
 		if !yield(engine.Event{Queued: 1}, nil) || !yield(engine.Event{Resolved: &as}, nil) {
 			return
 		}

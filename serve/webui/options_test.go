@@ -74,3 +74,13 @@ func TestClientsAreBounded(t *testing.T) {
 	r.RemoteAddr = "@"
 	require.Equal(t, "@", who(r))
 }
+
+// A refused request changes nothing.
+func TestRefusedChoosesNothing(t *testing.T) {
+	_, h := newFake()
+	for _, more := range []string{`"steps": "bad"`, `"script_name": "x"`} {
+		status, _, _ := call(t, h, "a", "POST", "/sdapi/v1/txt2img", `{"override_settings": {"sd_model_checkpoint": "emoji"}, "override_settings_restore_afterwards": false, `+more+`}`)
+		require.Equal(t, 422, status)
+		require.Equal(t, "tiny-sd", get(t, h, "a", "/sdapi/v1/options").(map[string]any)["sd_model_checkpoint"])
+	}
+}

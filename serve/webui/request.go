@@ -14,6 +14,7 @@ import (
 	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/sampling/texttoimage/infotext"
 	"github.com/onestep-go/onestep/serve/engine"
+	"github.com/onestep-go/onestep/serve/internal/upload"
 )
 
 // request is a txt2img or img2img that is to be served.
@@ -26,10 +27,12 @@ type request struct {
 	send       bool   // images in the reply
 	subseed    *uint64
 	styles     []string
+	work       *upload.Work     // on its images; nil: it has none
 	given      image.Point      // size of the input image
 	repaint    *repaint         // of inpainting
 	extra      []infotext.Field // of the settings, in addition to the engine's
 	notices    []string
+	chosen     *choice // what the client chooses by override_settings for later requests, too; nil: nothing
 }
 
 func (q *request) note(format string, args ...any) {
@@ -170,7 +173,7 @@ func (s *server) settings(r *http.Request, q *request) error {
 	}
 	q.Model, q.format = mine.model, mine.format
 	if !q.form.flag("override_settings_restore_afterwards", true) {
-		s.choices.set(q.Client, mine)
+		q.chosen = &mine
 	}
 	return nil
 }
