@@ -34,6 +34,9 @@ func filesOf(path string) (*modelFiles, error) {
 
 // look remembers the files as they are.
 func (m *modelFiles) look() error {
+	if m.path == "builtin" { // it is in the program
+		return nil
+	}
 	root, err := filepath.EvalSymlinks(m.path)
 	if err != nil {
 		return quote.Error(err)

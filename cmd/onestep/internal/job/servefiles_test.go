@@ -39,4 +39,7 @@ func TestModelFiles(t *testing.T) {
 	require.NoError(t, os.Remove(unet))
 	assert.False(t, m.changed())
 	assert.ErrorContains(t, m.there(), "model.safetensors")
+	built, err := filesOf("builtin")
+	require.NoError(t, err)
+	require.NoError(t, built.there())
 }
