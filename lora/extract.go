@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/onestep-go/onestep/internal/quote"
 	"github.com/onestep-go/onestep/models/sd/weights"
@@ -21,7 +22,7 @@ type Extracted struct {
 
 // Extract writes the LoRA of the given rank that approximates the difference of tuned from base best: the leading singular vectors of each
 // layer's difference (Eckart & Young 1936). Layers without a difference are omitted. It also returns the names of the other weights that
-// differ, which the adapter does not cover. progress is called before each weight.
+// differ, or that only tuned has, which the adapter does not cover: biases, norms, embeddings. progress is called before each weight.
 func Extract(ctx context.Context, path string, base, tuned *weights.Model, rank int, o WriteOptions, progress func(done, all int)) (modules []Extracted, others []string, err error) {
 	if rank == 0 {
 		rank = 64
@@ -36,7 +37,9 @@ func Extract(ctx context.Context, path string, base, tuned *weights.Model, rank 
 	t := tableOfPlan(plans)
 	layers := map[string]*spot{}
 	for _, s := range t.spots {
-		layers[s.name()+".weight"] = s
+		if len(s.shape) > 1 { // a norm's weight has no low-rank factors
+			layers[s.name()+".weight"] = s
+		}
 	}
 	theirs := components(tuned)
 	var differ []string
@@ -55,6 +58,9 @@ func Extract(ctx context.Context, path string, base, tuned *weights.Model, rank 
 	}
 	if differ != nil {
 		return nil, nil, fmt.Errorf("the models have different architectures: %s", list("weight", " missing from the tuned model, or with another shape there", differ))
+	}
+	if others, err = added(plans, tuned); err != nil {
+		return nil, nil, err
 	}
 	scope := torch.NewScope(torch.CPU)
 	defer scope.Close()
@@ -75,7 +81,7 @@ func Extract(ctx context.Context, path string, base, tuned *weights.Model, rank 
 			err := scope.NoGrad(func(s *torch.Scope) error {
 				delta, err := difference(s, mine, other, w.Name)
 				if err != nil {
-					return fmt.Errorf("%s: %w", quote.Text(name), err)
+					return err
 				}
 				if same = delta.Abs(s).Max(s).Item() == 0; same || layers[name] == nil {
 					return nil
@@ -89,7 +95,7 @@ func Extract(ctx context.Context, path string, base, tuned *weights.Model, rank 
 			})
 			switch {
 			case err != nil:
-				return nil, nil, err
+				return nil, nil, fmt.Errorf("%s: %w", quote.Text(name), err)
 			case same:
 				continue
 			case layers[name] == nil:
@@ -124,6 +130,22 @@ func Extract(ctx context.Context, path string, base, tuned *weights.Model, rank 
 		return nil, others, errors.New("the models have the same weights in all layers: there is nothing to extract")
 	}
 	return modules, others, write(path, all, nil, plans[text2Part] != nil, o)
+}
+
+// added returns the names of the weights that only tuned has, such as the embedding of a guidance scale.
+func added(base map[string][]nn.Shape, tuned *weights.Model) (names []string, err error) {
+	plans, err := plansOf(tuned)
+	if err != nil {
+		return nil, err
+	}
+	for _, part := range []string{unetPart, textPart, text2Part} {
+		for _, w := range plans[part] {
+			if !slices.ContainsFunc(base[part], func(b nn.Shape) bool { return b.Name == w.Name }) {
+				names = append(names, part+"."+w.Name)
+			}
+		}
+	}
+	return names, nil
 }
 
 // difference returns tuned's tensor minus base's, in float32.

@@ -378,8 +378,16 @@ func TestExtract(t *testing.T) {
 	for _, m := range modules {
 		require.InDelta(t, 1, m.Kept, 1e-5, m.Name)
 	}
-	require.Equal(t, []string{"unet.time_embedding.linear_1.bias"}, others)
+	require.Equal(t, []string{"unet.time_embedding.linear_1.bias", "unet.down_blocks.0.resnets.0.norm1.weight"}, others)
 	requireDeltas(t, deltas(t, Of(m), a.At(1)), Of(m), out, 2e-6)
+
+	// A weight that the base lacks is one of the others.
+	plans, err := plansOf(base)
+	require.NoError(t, err)
+	plans[unetPart] = plans[unetPart][1:]
+	only, err := added(plans, tuned)
+	require.NoError(t, err)
+	require.Equal(t, []string{"unet.time_embedding.linear_1.weight"}, only)
 
 	modules, _, err = Extract(t.Context(), filepath.Join(dir, "c.safetensors"), base, tuned, 1, WriteOptions{}, quiet)
 	require.NoError(t, err)
@@ -389,12 +397,12 @@ func TestExtract(t *testing.T) {
 	require.ErrorContains(t, err, "nothing to extract")
 }
 
-// shifted changes one bias.
+// shifted changes one bias and the weight of one norm, as training a whole model does.
 type shifted struct{ nn.Source }
 
 func (v shifted) Get(s *torch.Scope, name string) (*torch.Tensor, error) {
 	t, err := v.Source.Get(s, name)
-	if err == nil && name == "time_embedding.linear_1.bias" {
+	if err == nil && (name == "time_embedding.linear_1.bias" || name == "down_blocks.0.resnets.0.norm1.weight") {
 		t = t.AddScalar(s, 1)
 	}
 	return t, err
