@@ -92,6 +92,18 @@ func (c *Cache) Named(ctx context.Context, name string) (a *Adapter, release fun
 	return c.Load(ctx, path)
 }
 
+// TagError is the error of the adapter of a tag in [Cache.Tagged].
+type TagError struct {
+	Name string // of the tag
+	Err  error
+}
+
+// Error returns the message of Err, which names the file.
+func (e *TagError) Error() string { return e.Err.Error() }
+
+// Unwrap returns Err.
+func (e *TagError) Unwrap() error { return e.Err }
+
 // Tagged returns the adapters of a prompt's tags, with their weights, and what else is in their files. They stay loaded until release is called:
 //
 //	p.Tagged = func(tags []prompt.LoRA) (sd.Adaptation, error) {
@@ -118,7 +130,7 @@ func (c *Cache) Tagged(ctx context.Context, tags []prompt.LoRA) (all sd.Adaptati
 		}
 		a, release, err := c.Named(ctx, tag.Name)
 		if err != nil {
-			return sd.Adaptation{}, nil, err
+			return sd.Adaptation{}, nil, &TagError{tag.Name, err}
 		}
 		held = append(held, release)
 		all.Adapters = all.Adapters.And(a.By(Weights{"": tag.Text, unetPart: tag.Weight}))
@@ -128,7 +140,7 @@ func (c *Cache) Tagged(ctx context.Context, tags []prompt.LoRA) (all sd.Adaptati
 		seen[a] = true
 		own, err := a.Inversions()
 		if err != nil {
-			return sd.Adaptation{}, nil, err
+			return sd.Adaptation{}, nil, &TagError{tag.Name, err}
 		}
 		all.Inversions = append(all.Inversions, own...)
 		if n := a.OriginalSteps(); n > 0 && tag.Weight != 0 {

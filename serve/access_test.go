@@ -75,6 +75,16 @@ func TestAPIKeys(t *testing.T) {
 	}
 	assert.NotContains(t, log.String(), key1[:8])
 	assert.NotContains(t, log.String(), key2[:8])
+
+	// A refused client learns what is wrong, and how clients of the interface send a key.
+	for _, c := range []struct{ path, header, what, how string }{
+		{"/v1/models", "X-Api-Key: ", "missing", "Bearer"}, {"/v1/models", "X-Api-Key: " + key1[1:], "wrong", "Bearer"},
+		{"/sdapi/v1/options", "X-Api-Key: ", "missing", "basic"}, {"/sdapi/v1/options", "Authorization: Basic dTpw", "wrong", "basic"},
+	} {
+		_, body := s.do(t, "GET", c.path, "", c.header)
+		assert.Contains(t, body, c.what, c.path)
+		assert.Contains(t, body, c.how, c.path)
+	}
 }
 
 func TestHost(t *testing.T) {
@@ -104,10 +114,13 @@ func TestHost(t *testing.T) {
 		_, err := New(&fake{}, Options{Hosts: []string{bad}})
 		assert.Error(t, err, bad)
 	}
-	s := start(t, &fake{}, Options{})
+	s := start(t, &fake{}, Options{HostHelp: "use --its-name", OriginHelp: "use --its-origin"})
 	res, body := s.do(t, "GET", "/v1/models", "", "Host: rebound.example")
 	assert.Equal(t, 403, res.StatusCode)
 	assert.Contains(t, body, "rebound.example")
+	assert.Contains(t, body, "--its-name")
+	_, body = s.do(t, "GET", "/v1/models", "", "Origin: https://evil.example")
+	assert.Contains(t, body, "--its-origin")
 }
 
 // A page of another site neither reads nor sends, not even what browsers send without asking.

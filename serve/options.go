@@ -19,10 +19,11 @@ type Engine interface {
 
 // Options configure a server. Zero fields have the defaults given.
 type Options struct {
-	Keys    *Keys    // that clients have to send; nil: none
-	Open    bool     // may listen on addresses that other machines reach without keys
-	Hosts   []string // names of the server, besides localhost, that requests may have in the Host header; see Server.Listen
-	Origins []string // of other web pages that may use the server, such as https://example.com
+	Keys                 *Keys    // that clients have to send; nil: none
+	Open                 bool     // may listen on addresses that other machines reach without keys
+	Hosts                []string // names of the server, besides localhost, that requests may have in the Host header; see Server.Listen
+	HostHelp, OriginHelp string   // how the server is started with further hosts and origins, for errors; "": not said
+	Origins              []string // of other web pages that may use the server, such as https://example.com
 
 	Ready   func() error // why the server is not ready, asked by each GET /readyz; nil: it is
 	Version string       // of the program, for GET /openapi.json and metrics

@@ -46,7 +46,7 @@ func New(e Engine, o Options) (*Server, error) {
 		reading: pace{30 * time.Second, 16 << 10}, writing: pace{30 * time.Second, 16 << 10}, headers: 10 * time.Second, idle: 2 * time.Minute,
 	}
 	for _, host := range o.Hosts {
-		if host == "" || strings.ContainsAny(host, "/@ ") || hostname(host) != strings.ToLower(host) {
+		if !ValidHost(host) {
 			return nil, &OptionError{"Hosts", "want a name without scheme and port, such as images.example.com, got " + quote.Quoted(host)}
 		}
 		s.hosts = append(s.hosts, strings.ToLower(host))
@@ -62,6 +62,11 @@ func New(e Engine, o Options) (*Server, error) {
 	s.engine = &observed{e, s.metrics}
 	s.handler = s.routes()
 	return s, nil
+}
+
+// ValidHost reports whether a name can be one of Options.Hosts.
+func ValidHost(name string) bool {
+	return name != "" && !strings.ContainsAny(name, "/@ ") && hostname(name) == strings.ToLower(name)
 }
 
 // ServeHTTP implements http.Handler.
@@ -87,13 +92,13 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) *statusError {
 	who, known := s.who(r)
 	recordOf(r.Context()).client = who
 	if noHost := r.Host == "" && isHealth(r.URL.Path); !noHost && !s.hostAllowed(r.Host) { // HTTP/1.0, of load balancers and not of browsers
-		return &statusError{http.StatusForbidden, "the Host header " + quote.Quoted(r.Host) + " is not a name of this server: it has to be started with that name"}
+		return &statusError{http.StatusForbidden, "the Host header " + quote.Quoted(r.Host) + " is not a name of this server" + also(s.o.HostHelp)}
 	}
 	other, ok := s.originAllowed(r)
 	if isFile(r) {
 		h.Set("Cross-Origin-Resource-Policy", "cross-origin") // programs show it in pages of their own
 	} else if !ok {
-		return &statusError{http.StatusForbidden, "requests of web pages of other sites are refused, unless the server is started with their origin"}
+		return &statusError{http.StatusForbidden, "requests of web pages of other sites are refused" + also(s.o.OriginHelp)}
 	}
 	if ok && other != "" && cors(w, r, other) {
 		return nil
@@ -107,7 +112,7 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) *statusError {
 		defer s.leave()
 	}
 	if !known && !isPublic(r.URL.Path) && !isFile(r) {
-		return &statusError{http.StatusUnauthorized, "want an API key: send it as a bearer token"}
+		return &statusError{http.StatusUnauthorized, unauthorized(r)}
 	}
 	release, err := s.readBody(w, r, who)
 	defer release()
@@ -122,6 +127,26 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) *statusError {
 
 // isHealth reports whether a path says how the server is, and nothing else.
 func isHealth(path string) bool { return path == "/healthz" || path == "/readyz" }
+
+// also adds what can be done to a message; "": nothing.
+func also(help string) string {
+	if help == "" {
+		return ""
+	}
+	return ": " + help
+}
+
+// unauthorized says what is wrong with a request's key, and how clients of the path send one.
+func unauthorized(r *http.Request) string {
+	what, how := "missing API key", "send it as a bearer token, Authorization: Bearer KEY"
+	if keyOf(r) != "" {
+		what = "wrong API key"
+	}
+	if strings.HasPrefix(r.URL.Path, "/sdapi/") || strings.HasPrefix(r.URL.Path, "/internal/") {
+		how = "send it as the password of basic authentication, any user and the key (A1111's --api-auth user:key), or as a bearer token"
+	}
+	return what + ": " + how
+}
 
 // isProbe reports whether a path is answered while the server stops.
 func isProbe(path string) bool { return isHealth(path) || path == "/metrics" }

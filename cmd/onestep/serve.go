@@ -33,7 +33,11 @@ requests, finishes those it has accepted, and exits with code 0. See docs/serve.
 			o.Log, o.Note = slog.New(handler(sc, format, a.quiet)), func(note string) { sc.log.Warn(note) }
 			o.Version = versionText()
 			return o.Run(cmd.Context(), func(s job.Serving) error {
-				return a.print(s, "listening on "+s.URL+" with "+strings.Join(s.Models, ", ")+"\n")
+				address := s.URL
+				if s.Others != "" {
+					address += ", for other machines " + s.Others + ","
+				}
+				return a.print(s, "listening on "+address+" with "+strings.Join(s.Models, ", ")+"\n")
 			})
 		},
 	}

@@ -233,3 +233,22 @@ func TestServeRefuses(t *testing.T) {
 		}
 	}
 }
+
+// An address of all interfaces is printed as one that can be opened, here and from other machines.
+func TestServeAddress(t *testing.T) {
+	dir := t.TempDir()
+	keys := filepath.Join(dir, "keys.txt")
+	require.NoError(t, os.WriteFile(keys, []byte("0123456789abcdef\n"), 0o600))
+	line, errs, stop := served(t, "--model", "builtin", "--addr", ":0", "--api-key-file", keys, "--json")
+	var is struct{ URL, Others string }
+	require.NoError(t, json.Unmarshal([]byte(line), &is))
+	assert.Regexp(t, `^http://127\.0\.0\.1:\d+$`, is.URL)
+	if name, err := os.Hostname(); err == nil {
+		assert.Equal(t, "http://"+name+strings.TrimPrefix(is.URL, "http://127.0.0.1"), is.Others)
+	}
+	res, err := http.Get(is.URL + "/healthz")
+	require.NoError(t, err)
+	require.NoError(t, res.Body.Close())
+	assert.Equal(t, 200, res.StatusCode)
+	assert.Zero(t, stop(), errs)
+}

@@ -26,6 +26,8 @@ type TextEncoder struct {
 // its components, and the others are nil.
 type Model struct {
 	Path      string        // of the directory or file
+	Title     string        // name in the settings of images, in place of the path's; "": by the path
+	Hash      string        // of the files, in the settings of images; "": none
 	Kind      weights.Kind  // the model family, by its weights
 	Texts     []TextEncoder // one, or two for SDXL
 	UNet      *unet.UNet    // its prediction type is in Scheduler
@@ -225,8 +227,11 @@ func (m *Model) check() error {
 	return nil
 }
 
-// Name returns the model's name: the last element of its path, without extension.
+// Name returns the model's name: its Title, or else the last element of its path, without extension.
 func (m *Model) Name() string {
+	if m.Title != "" {
+		return m.Title
+	}
 	name := filepath.Base(filepath.Clean(m.Path))
 	for _, ext := range []string{".safetensors", ".ckpt"} {
 		name = strings.TrimSuffix(name, ext)

@@ -109,6 +109,18 @@ func (m *Model) OnClose(f func() error) {
 	}
 }
 
+// SetName sets the name by which the settings of images call the model, in place of that of its file, and a hash of its files that they
+// have beside it; "": none, as of a pixel-space model. Call it before the first plan.
+func (m *Model) SetName(name, hash string) {
+	switch of := m.of.(type) {
+	case pixels:
+		of.title = name
+		m.of = of
+	case diffusion:
+		of.model.Title, of.model.Hash = name, hash
+	}
+}
+
 // Close frees a model that Open or OwnFile opened, and calls the functions of OnClose.
 func (m *Model) Close() error {
 	if m.close == nil {

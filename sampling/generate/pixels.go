@@ -1,6 +1,7 @@
 package generate
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -40,6 +41,7 @@ type pixels struct {
 	description checkpoint.Description
 	net         network.Network
 	name        string
+	title       string   // name in the settings of images; "": by name
 	notices     []string // about the file
 	origins     models.ConsistencyFunction
 	jumps       models.Jumper
@@ -487,7 +489,7 @@ type settings struct {
 // texts returns the settings of a request for images with these classes.
 func (m pixels) texts(r Request, labels []int) ([]vision.Text, error) {
 	is := settings{
-		Model: filepath.Base(m.name), Sampler: r.Sampler, Steps: r.Steps, Times: r.Times, Gamma: r.Gamma, Guidance: r.Guidance,
+		Model: cmp.Or(m.title, filepath.Base(m.name)), Sampler: r.Sampler, Steps: r.Steps, Times: r.Times, Gamma: r.Gamma, Guidance: r.Guidance,
 		Label: -1, Labels: labels, N: r.N, Seed: r.Seed, Seeds: r.Seeds,
 	}
 	if e := r.Edit; e != nil {

@@ -2,6 +2,7 @@ package texttoimage
 
 import (
 	"github.com/onestep-go/onestep/models/sd"
+	"github.com/onestep-go/onestep/models/sd/weights"
 	"github.com/onestep-go/onestep/sampling/scheduler"
 	"github.com/onestep-go/onestep/torch"
 	"github.com/onestep-go/onestep/torch/nn"
@@ -11,6 +12,19 @@ import (
 // default.
 const NoGuidance = 1.0
 
+// DefaultGuidance is the guidance scale with a sampler if none is given. A guidance-distilled model may say with which scales it was distilled.
+func DefaultGuidance(m scheduler.Method, distilled bool, in weights.Scales) float64 {
+	switch {
+	case distilled && in.Known():
+		return in.Middle()
+	case distilled:
+		return 8.5
+	case scheduler.FewSteps(m):
+		return NoGuidance
+	}
+	return 7.5
+}
+
 func (p *Plan) guidance() error {
 	g := p.o.Guidance
 	told := p.o.Model.Distilled()
@@ -19,14 +33,8 @@ func (p *Plan) guidance() error {
 		return refuse("Guidance", "guidance: want a scale from 0 to 1000, got %g", g)
 	case !(p.o.Rescale >= 0 && p.o.Rescale <= 1):
 		return refuse("Rescale", "guidance rescale: want 0 to 1, got %g", p.o.Rescale)
-	case g == 0 && told && p.o.Model.Guidance.Known():
-		g = p.o.Model.Guidance.Middle()
-	case g == 0 && told:
-		g = 8.5
-	case g == 0 && scheduler.FewSteps(p.o.Method):
-		g = 1
 	case g == 0:
-		g = 7.5
+		g = DefaultGuidance(p.o.Method, told, p.o.Model.Guidance)
 	}
 	p.Guidance, p.Distilled, p.cfg = g, told, g > 1 && !told
 	if in := p.o.Model.Guidance; told && !in.Has(g) {

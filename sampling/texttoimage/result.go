@@ -69,6 +69,7 @@ func (st Progress) Info(i int) infotext.Text {
 	info.Add("CFG scale", number(p.Guidance))
 	info.Add("Seed", strconv.FormatUint(st.Seeds[i], 10))
 	info.Add("Size", fmt.Sprintf("%dx%d", p.Width, p.Height))
+	info.Add("Model hash", p.o.Model.Hash)
 	info.Add("Model", p.o.Model.Name())
 	if p.o.Init != nil {
 		info.Add("Denoising strength", number(p.Strength))

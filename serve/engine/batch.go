@@ -194,7 +194,7 @@ func (e *Engine) introduce(b *batch, j *job) error {
 	}
 	plan, err := b.m.plan(j.ctx, j.is.Request)
 	if err != nil {
-		return requestError(err)
+		return requestError(err, j.is.LoRAs, e.o.LoRA.Dir)
 	}
 	defer plan.Close()
 	as := j.is.as

@@ -16,6 +16,7 @@ import (
 	"github.com/onestep-go/onestep/models/sd/sdtest/tiny"
 	"github.com/onestep-go/onestep/sampling/generate"
 	"github.com/onestep-go/onestep/torch/torchtest"
+	"github.com/onestep-go/onestep/torch/vision"
 )
 
 // tinyModel writes a tiny Stable Diffusion model with an adapter, inkwash, in a directory, which it returns.
@@ -167,5 +168,43 @@ func TestAdaptersGrid(t *testing.T) {
 		var bad *RequestError
 		require.ErrorAs(t, read(ctx, e, r).err, &bad)
 		require.Equal(t, "Steps", bad.Field)
+	}
+}
+
+// Settings of images have the served name and the files' hash, and clients learn which guidance the model is for.
+func TestServedName(t *testing.T) {
+	m, _ := tinyModel(t, "sd15")
+	m.Name, m.Hash, m.File = "my model", "0a1b2c3d", "model"
+	class := fake{}.with(t)
+	class.Name = "shapes"
+	e := engineOf(t, Options{Models: []Model{m, class}})
+	got := read(ctx, e, Request{Prompt: "a cat", Steps: 1, Width: 16, Height: 16})
+	require.NoError(t, got.err)
+	text, _ := vision.Lookup(got.images[0].Texts, vision.Parameters)
+	require.Contains(t, text, ", Model hash: 0a1b2c3d, Model: my model,")
+	info := e.Models()[0]
+	require.Equal(t, []any{"model", true, 7.5, info.Steps}, []any{info.File, info.Negative, info.Guidance, info.MaskSteps})
+
+	got = read(ctx, e, Request{Model: "shapes", Prompt: "dog"})
+	require.NoError(t, got.err)
+	text, _ = vision.Lookup(got.images[0].Texts, "onestep")
+	require.Contains(t, text, `"model":"shapes"`)
+}
+
+// An adapter that cannot be used is the fault of the field that names it, and where the files lie is not said.
+func TestBrokenAdapter(t *testing.T) {
+	m, adapters := tinyModel(t, "sd15")
+	require.NoError(t, os.WriteFile(filepath.Join(adapters, "broken.safetensors"), []byte("nothing"), 0o666))
+	e := engineOf(t, Options{Models: []Model{m}, LoRA: lora.CacheOptions{Dir: adapters}})
+	for field, r := range map[string]Request{
+		"LoRAs":  {Prompt: "a cat", LoRAs: []prompt.LoRA{{Name: "inkwash", Weight: 1}, {Name: "broken", Weight: 1}}},
+		"Prompt": {Prompt: "a cat <lora:broken:1>", LoRAs: []prompt.LoRA{{Name: "inkwash", Weight: 1}}},
+	} {
+		err := read(ctx, e, r).err
+		var bad *RequestError
+		require.ErrorAs(t, err, &bad)
+		require.Equal(t, field, bad.Field, err)
+		require.Contains(t, bad.Msg, `"broken"`)
+		require.NotContains(t, bad.Msg, filepath.Dir(adapters))
 	}
 }

@@ -43,7 +43,7 @@ func (m *model) info() Info {
 	if m.known != nil {
 		info = m.known.Info
 	}
-	info.Name, info.Loaded = m.Name, m.at == open
+	info.Name, info.File, info.Loaded = m.Name, m.File, m.at == open
 	return info
 }
 
@@ -59,6 +59,7 @@ func (m *model) load(adapters lora.CacheOptions) (o opened, known *profile, err 
 		if err != nil {
 			return errors.Join(err, o.is.Close())
 		}
+		o.is.SetName(m.Name, m.Hash)
 		return nil
 	})
 	if err != nil {

@@ -15,7 +15,9 @@ import (
 
 // Model is a model that an engine can open.
 type Model struct {
-	Name string // by which requests name it
+	Name string // by which requests name it, and the settings of images
+	File string // name of its file or directory, which settings of other programs have; "": Name
+	Hash string // of its files, for the settings of images; "": none
 	// Open opens it, on the device and in the data type in which it is to compute.
 	Open func() (*generate.Model, error)
 	// Preview opens the autoencoder that decodes previews of a latent diffusion model, usually a tiny one. nil: previews are decoded by the model's

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"fmt"
+	"math"
 
 	"github.com/onestep-go/onestep/models/checkpoint"
 	"github.com/onestep-go/onestep/models/noise"
@@ -42,7 +43,16 @@ func profileOf(m *generate.Model) (*profile, error) {
 			return p, err
 		}
 		defer plan.Close()
-		p.Width, p.Height, p.Steps = plan.Width, plan.Height, plan.Steps
+		p.Width, p.Height, p.Steps, p.MaskSteps = plan.Width, plan.Height, plan.Steps, plan.Steps
+		if p.few {
+			p.MaskSteps = generate.EditSteps
+		}
+		if p.Guided {
+			p.Guidance = max(plan.Guidance, texttoimage.NoGuidance)
+			if in := d.Guidance; len(in) == 2 {
+				p.MinGuidance, p.MaxGuidance = in[0], in[1]
+			}
+		}
 		for i := range d.Network.Classes() {
 			name := fmt.Sprint(i)
 			if len(d.ClassNames) > 0 {
@@ -74,6 +84,12 @@ func profileOf(m *generate.Model) (*profile, error) {
 		return p, err
 	}
 	p.few, p.Steps = scheduler.FewSteps(method), texttoimage.DefaultSteps(method)
+	p.MaskSteps, p.Negative = p.Steps, !p.distilled
+	p.Guidance = texttoimage.DefaultGuidance(method, p.distilled, p.scales)
+	p.MinGuidance, p.MaxGuidance = p.scales.Min, p.scales.Max
+	if most := p.largestScale(""); !math.IsInf(most, 1) {
+		p.MaxGuidance = most
+	}
 	return p, nil
 }
 

@@ -15,7 +15,8 @@ type Request struct {
 
 	Prompt   string // of a pixel-space model with classes: the name or the number of a class
 	Negative string
-	Labels   []int // classes of a pixel-space model, used in turn; nil: by the prompt, or else by the seed
+	Labels   []int    // classes of a pixel-space model, used in turn; nil: by the prompt, or else by the seed
+	Classes  []string // names or numbers of classes, in place of Labels
 
 	N        int     // number of images; 0: 1
 	Seed     *uint64 // of the first image; the next ones have Seed+1, Seed+2, …; nil: random
@@ -76,13 +77,19 @@ type Image struct {
 // Info describes a model for clients.
 type Info struct {
 	Name          string
+	File          string   // name of its file or directory; "": Name
 	Kind          string   // "Stable Diffusion 1", "consistency model", ...; "" until it was opened or read
 	Classes       []string // names of the classes, if it has any
 	Width, Height int      // of its images by default
 	Prompts       bool     // takes prompts of text
 	Images        bool     // takes input images
 	Guided        bool     // uses a guidance scale
+	Negative      bool     // uses a negative prompt, with guidance above 1
 	Samplers      []string
 	Steps         int // by default
+	MaskSteps     int // by default, of images with a mask
 	Loaded        bool
+
+	Guidance                 float64 // scale by default; 1: none
+	MinGuidance, MaxGuidance float64 // scales that the model is for; 0: not known
 }

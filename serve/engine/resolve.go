@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"image"
 	"math"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -89,7 +90,7 @@ func (r *Request) validate() error {
 			return refuse("LoRAs", "%v", err)
 		}
 	}
-	r.Labels, r.LoRAs = slices.Clone(r.Labels), slices.Clone(r.LoRAs)
+	r.Labels, r.Classes, r.LoRAs = slices.Clone(r.Labels), slices.Clone(r.Classes), slices.Clone(r.LoRAs)
 	if r.Mask != nil {
 		if want := r.Init.Bounds().Size(); r.Mask.Bounds().Size() != want {
 			r.Mask = vision.Resize(r.Mask, want.X, want.Y, vision.Bilinear)
@@ -168,7 +169,7 @@ func (p *profile) diffusion(is *resolved, r Request, made image.Point, adapters 
 	}
 	is.Prompts, is.Negative, is.LoRAs = []string{r.Prompt}, r.Negative, r.LoRAs
 	is.Width, is.Height = made.X, made.Y
-	if len(r.Labels) > 0 {
+	if len(r.Labels)+len(r.Classes) > 0 {
 		note.add("labels have no effect: the model takes prompts, not classes")
 	}
 	if r.Init != nil {
@@ -238,7 +239,18 @@ func (p *profile) inPixels(is *resolved, r Request, note notes) error {
 	}
 	text = strings.TrimSpace(text)
 	classes := p.pixels.Network.Classes()
+	if r.Labels == nil && classes > 0 {
+		for _, class := range r.Classes {
+			label, err := p.pixels.ClassNamed(class)
+			if err != nil {
+				return refuse("Classes", "%v", err)
+			}
+			r.Labels = append(r.Labels, label)
+		}
+	}
 	switch {
+	case len(r.Classes) > 0 && classes == 0:
+		note.add("classes have no effect: the model is unconditional")
 	case len(r.Labels) > 0 && classes == 0:
 		note.add("labels have no effect: the model is unconditional")
 	case len(r.Labels) > 0:
@@ -296,20 +308,40 @@ func (p *profile) sigma(strength float64) float64 {
 	return math.Pow(low+strength*(high-low), rho)
 }
 
-// requestError returns the error of a plan. A plan only checks a request and loads its adapters, so that what it refuses is the request's
-// fault, unless the model or a file fails.
-func requestError(err error) error {
+// without returns a message with the paths of files in a directory shortened to those below it: where the directory lies is no matter of clients.
+func without(msg, dir string) string {
+	for _, of := range []string{absolute(dir), filepath.Clean(dir)} {
+		msg = strings.ReplaceAll(msg, of+string(filepath.Separator), "")
+	}
+	return msg
+}
+
+func absolute(dir string) string {
+	if abs, err := filepath.Abs(dir); err == nil {
+		return abs
+	}
+	return filepath.Clean(dir)
+}
+
+// requestError returns the error of a plan of a request with adapters, in dir and in tags of its prompt. A plan only checks a request and loads its
+// adapters, so that what it refuses is the request's fault, unless the model or a file fails.
+func requestError(err error, adapters []prompt.LoRA, dir string) error {
 	var bad *generate.RequestError
 	var option *texttoimage.OptionError
+	var tag *lora.TagError
 	switch {
 	case errors.As(err, &bad):
 		return &RequestError{bad.Field, bad.Msg}
 	case errors.As(err, &option):
 		return &RequestError{option.Option, option.Err.Error()}
-	case errors.As(err, new(*lora.FitError)):
-		return &RequestError{"LoRAs", err.Error()}
 	case errors.Is(err, context.Canceled), errors.Is(err, context.DeadlineExceeded), errors.Is(err, torch.ErrFreed):
 		return err
+	case errors.As(err, &tag):
+		field := "Prompt"
+		if slices.ContainsFunc(adapters, func(l prompt.LoRA) bool { return l.Name == tag.Name }) {
+			field = "LoRAs"
+		}
+		return refuse(field, "adapter %s: %s", quote.Quoted(tag.Name), without(tag.Err.Error(), dir))
 	}
 	text := strings.TrimPrefix(err.Error(), "prompt 1: ")
 	if strings.HasPrefix(text, "the negative prompt") {

@@ -217,3 +217,24 @@ func TestStrength(t *testing.T) {
 		require.Equal(t, 1, int(float64(steps)*got), steps)
 	}
 }
+
+// Classes by name or number are labels.
+func TestClasses(t *testing.T) {
+	few := profileWith(t, mlp.Config{Shape: []int{3, 8, 8}, Width: 4, Depth: 1, Classes: 4}, consistency, classes)
+	resolve := func(names ...string) (resolved, error) {
+		r := Request{Classes: names, Seed: new(uint64(1))}
+		require.NoError(t, r.validate())
+		return few.resolve(r, someOptions)
+	}
+	is, err := resolve("dog", "0", "Animals & Nature")
+	require.NoError(t, err)
+	require.Equal(t, []int{1, 0, 2}, is.Labels)
+	for _, name := range []string{"dogs", "4", "-1", ""} {
+		_, err = resolve("dog", name)
+		var bad *RequestError
+		require.ErrorAs(t, err, &bad, name)
+		require.Equal(t, "Classes", bad.Field)
+	}
+	// What clients know of the model.
+	require.Equal(t, []any{1, generate.EditSteps, false, 0.0}, []any{few.Steps, few.MaskSteps, few.Negative, few.Guidance})
+}

@@ -2,6 +2,8 @@ package job
 
 import (
 	"fmt"
+	"path/filepath"
+	"strings"
 
 	"github.com/onestep-go/onestep/models/builtintext"
 	"github.com/onestep-go/onestep/models/sd/weights"
@@ -17,6 +19,15 @@ func stored(model string) (string, error) {
 		return "", fmt.Errorf("--model %s: %w", model, err)
 	}
 	return dir, nil
+}
+
+// builtinHash returns the hash in the name of the directory of [stored]; "" for other models.
+func builtinHash(model string) (string, error) {
+	if model != builtintext.Name {
+		return "", nil
+	}
+	dir, err := stored(model)
+	return strings.TrimPrefix(filepath.Base(dir), builtintext.Name+"-"), err
 }
 
 // openModel opens a Stable Diffusion model by its path or name.

@@ -106,6 +106,9 @@ func (o Generate) Run(ctx context.Context, progress Progress, note func(string))
 	if err := opened.load(&t, o.options(dev)); err != nil {
 		return none, err
 	}
+	if hash, err := builtinHash(o.Model); err == nil && hash != "" {
+		opened.model.Title, opened.model.Hash = o.Model, hash
+	}
 	on, free, err := o.adapt(ctx, &t, adapters)
 	defer free()
 	if err != nil {

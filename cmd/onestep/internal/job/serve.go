@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -61,8 +62,9 @@ func DefaultServe() Serve {
 
 // Serving says what a server that has begun to listen is.
 type Serving struct {
-	URL    string   `json:"url"`
-	Models []string `json:"models"` // the first is the default
+	URL    string   `json:"url"`              // as this machine opens it
+	Others string   `json:"others,omitempty"` // as other machines do, by the host name; "": they cannot, or it is not known
+	Models []string `json:"models"`           // the first is the default
 }
 
 // Run serves until ctx is done, and then until the requests before have ended. Errors that can be found without the weights are reported before it
@@ -92,7 +94,7 @@ func (o Serve) Run(ctx context.Context, listening func(Serving) error) (err erro
 	}
 	var out Serving
 	for _, m := range models {
-		is.Models = append(is.Models, engine.Model{Name: m.name, Bytes: m.bytes, Open: m.open, Changed: m.files.changed, Preview: m.preview})
+		is.Models = append(is.Models, engine.Model{Name: m.name, File: m.file, Hash: m.hash, Bytes: m.bytes, Open: m.open, Changed: m.files.changed, Preview: m.preview})
 		out.Models = append(out.Models, m.name)
 	}
 	e, err := engine.New(is)
@@ -106,8 +108,15 @@ func (o Serve) Run(ctx context.Context, listening func(Serving) error) (err erro
 			<-first.done
 		}
 	}()
+	name, _ := os.Hostname() // "": it is not printed
+	hosts := o.Hosts
+	if o.WithoutKeys && serve.ValidHost(name) {
+		hosts = append(hosts[:len(hosts):len(hosts)], name)
+	}
 	s, err := serve.New(e, serve.Options{
-		Keys: keys, Open: o.WithoutKeys, Hosts: o.Hosts, Origins: o.Origins, BaseURL: o.BaseURL, Version: o.Version, Log: o.Log,
+		Keys: keys, Open: o.WithoutKeys, Hosts: hosts,
+		HostHelp: "start it with --host-name and the name", OriginHelp: "start the server with --allow-origin and the site's origin, such as --allow-origin https://example.com",
+		Origins: o.Origins, BaseURL: o.BaseURL, Version: o.Version, Log: o.Log,
 		MaxSteps: o.MaxSteps, MaxPixels: o.MaxPixels, MaxImages: o.MaxImages, Ready: first.ready,
 	})
 	var wrong *serve.OptionError
@@ -123,7 +132,7 @@ func (o Serve) Run(ctx context.Context, listening func(Serving) error) (err erro
 	}
 	first.begun = true
 	go first.load(ctx, o.Log)
-	out.URL = "http://" + ln.Addr().String()
+	out.URL, out.Others = urls(ln.Addr(), name)
 	if err := listening(out); err != nil {
 		return errors.Join(err, ln.Close())
 	}
@@ -166,6 +175,19 @@ func (o *opening) ready() error {
 		return o.err
 	}
 	return nil
+}
+
+// urls are those of a server at an address, for this machine and for others by its name. An address that stands for all of them cannot be opened.
+func urls(at net.Addr, name string) (here, others string) {
+	addr, err := netip.ParseAddrPort(at.String())
+	if err != nil || !addr.Addr().IsUnspecified() {
+		return "http://" + at.String(), ""
+	}
+	port := strconv.Itoa(int(addr.Port()))
+	if name != "" {
+		others = "http://" + net.JoinHostPort(name, port)
+	}
+	return "http://" + net.JoinHostPort("127.0.0.1", port), others
 }
 
 // validate checks the options without opening any file.
@@ -268,6 +290,14 @@ func splitName(text string) (name, path string) {
 		return name, path
 	}
 	return "", text
+}
+
+// fileName is the name that settings of images have of a model at a path, without one of its own.
+func fileName(path string) string {
+	if abs, err := filepath.Abs(path); err == nil {
+		path = abs
+	}
+	return strings.TrimSuffix(strings.TrimSuffix(filepath.Base(path), ".safetensors"), ".ckpt")
 }
 
 // modelName makes a name of a path: that of a directory, such as a run's, or that of a file without its extension.

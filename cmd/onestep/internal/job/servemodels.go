@@ -23,7 +23,9 @@ import (
 // served is a model of a server, which opens it on demand.
 type served struct {
 	name  string
-	bytes int64 // of its weights
+	file  string // name of its file or directory
+	hash  string // of its files; "": none
+	bytes int64  // of its weights
 	open  func() (*generate.Model, error)
 	files *modelFiles
 	there func() error // an error if its files have gone
@@ -71,9 +73,13 @@ func (o Serve) model(name, given string, dev torch.Device, tiny previewers) (m s
 	if err := There(where); err != nil {
 		return m, err
 	}
+	if m.hash, err = builtinHash(given); err != nil {
+		return m, err
+	}
 	if given, err = stored(given); err != nil {
 		return m, err
 	}
+	m.file = fileName(given)
 	path, note, err := modelOfRun("--model", given)
 	if err != nil {
 		return m, err
