@@ -52,7 +52,7 @@ func wrongType(param, want string, got []byte) error {
 
 // fields are the parameters of the fields of [engine.Request].
 var fields = map[string]string{
-	"Model": "model", "Prompt": "prompt", "Negative": "negative_prompt", "Labels": "labels", "N": "n", "Seed": "seed", "Steps": "steps",
+	"Model": "model", "Prompt": "prompt", "Negative": "negative_prompt", "Labels": "labels", "Classes": "labels", "N": "n", "Seed": "seed", "Steps": "steps",
 	"Guidance": "guidance", "Sampler": "sampler", "Width": "size", "Height": "size", "Init": "image", "Mask": "mask", "Strength": "strength",
 	"LoRAs": "loras", "Previews": "partial_images",
 }

@@ -17,9 +17,9 @@ type modelInfo struct {
 	OwnedBy string `json:"owned_by"`
 
 	Kind     string   `json:"kind,omitempty"`
-	Prompts  bool     `json:"prompts"`
-	Images   bool     `json:"images"`
-	Guided   bool     `json:"guided"`
+	Prompts  *bool    `json:"prompts,omitempty"` // nil, and so are the next two: not known before the model was open
+	Images   *bool    `json:"images,omitempty"`
+	Guided   *bool    `json:"guided,omitempty"`
 	Classes  []string `json:"classes,omitempty"`
 	Size     string   `json:"size,omitempty"`
 	Samplers []string `json:"samplers,omitempty"`
@@ -30,7 +30,10 @@ type modelInfo struct {
 func (h *handler) info(m engine.Info) modelInfo {
 	is := modelInfo{
 		ID: m.Name, Object: "model", Created: h.started.Unix(), OwnedBy: "onestep",
-		Kind: m.Kind, Prompts: m.Prompts, Images: m.Images, Guided: m.Guided, Classes: m.Classes, Samplers: m.Samplers, Steps: m.Steps, Loaded: m.Loaded,
+		Kind: m.Kind, Classes: m.Classes, Samplers: m.Samplers, Steps: m.Steps, Loaded: m.Loaded,
+	}
+	if m.Kind != "" {
+		is.Prompts, is.Images, is.Guided = &m.Prompts, &m.Images, &m.Guided
 	}
 	if m.Width > 0 {
 		is.Size = size(m.Width, m.Height)

@@ -361,6 +361,35 @@ func TestLoRAsOfForms(t *testing.T) {
 	assert.Equal(t, []int{1, 0}, e.request().Labels)
 }
 
+// Labels are names of classes, too, in JSON and in forms.
+func TestNamedLabels(t *testing.T) {
+	e := &fake{}
+	h := New(e, Options{})
+	for body, want := range map[string][]string{
+		`{"labels": "Flags"}`: {"Flags"}, `{"labels": ["Flags", 2, "3"]}`: {"Flags", "2", "3"}, `{"labels": "[\"a b\"]"}`: {"a b"}, `{"labels": ["1", 2]}`: nil,
+	} {
+		a := post(t, h, generations, body)
+		require.Equal(t, 200, a.status, "%s: %s", body, a.body)
+		assert.Equal(t, want, e.request().Classes, body)
+		assert.Equal(t, want == nil, len(e.request().Labels) == 2, body)
+	}
+	a := form(t, h, variations, part{"image", "a.png", picture(t, 2, 2, false)}, value("labels[]", "Flags"))
+	require.Equal(t, 200, a.status, "%s", a.body)
+	assert.Equal(t, []string{"Flags"}, e.request().Classes)
+}
+
+// What 0 stands for is said; steps and guidance have diffusers' names, too.
+func TestZeros(t *testing.T) {
+	e := &fake{}
+	h := New(e, Options{})
+	a := post(t, h, generations, `{"prompt": "a", "steps": 0, "guidance_scale": 0}`)
+	require.Equal(t, 200, a.status, "%s", a.body)
+	assert.Len(t, a.Notices, 2)
+	a = post(t, h, generations, `{"prompt": "a", "num_inference_steps": 3, "guidance_scale": 2}`)
+	require.Equal(t, 200, a.status, "%s", a.body)
+	assert.Equal(t, []any{3, 2.0, 0}, []any{e.request().Steps, e.request().Guidance, len(a.Notices)})
+}
+
 func TestRefused(t *testing.T) {
 	h := New(&fake{}, Options{MaxBody: 100_000, MaxImage: 50_000})
 	for body, want := range map[string]struct {
@@ -402,7 +431,7 @@ func TestRefused(t *testing.T) {
 		`{"prompt": "a", "loras": [{}]}`:                                  {400, "loras", "invalid_value"},
 		`{"prompt": "a", "loras": ["a:b"]}`:                               {400, "loras", "invalid_type"},
 		`{"prompt": "a", "loras": [{"name": "a", "weight": "1e9"}]}`:      {400, "loras", "invalid_value"},
-		`{"prompt": "a", "labels": ["cat"]}`:                              {400, "labels", "invalid_type"},
+		`{"prompt": "a", "labels": [{}]}`:                                 {400, "labels", "invalid_type"},
 		`{"prompt": "a", "labels": [` + strings.Repeat("1,", 200) + `1]}`: {400, "labels", "invalid_value"},
 		`{"prompt": "a", "model": "no-such"}`:                             {404, "model", "model_not_found"},
 		`{"prompt": "a", "model": 5}`:                                     {400, "model", "invalid_type"},
@@ -560,7 +589,11 @@ func TestModels(t *testing.T) {
 	require.Len(t, list.Data, 2)
 	assert.Equal(t, "list", list.Object)
 	assert.Equal(t, []any{"emoji", "model", "onestep", "32x32", []string{"smileys", "animals"}, true, false},
-		[]any{list.Data[0].ID, list.Data[0].Object, list.Data[0].OwnedBy, list.Data[0].Size, list.Data[0].Classes, list.Data[0].Images, list.Data[0].Guided})
+		[]any{list.Data[0].ID, list.Data[0].Object, list.Data[0].OwnedBy, list.Data[0].Size, list.Data[0].Classes, *list.Data[0].Images, *list.Data[0].Guided})
+	assert.Contains(t, string(a.body), `"prompts":false`)
+	if second := list.Data[1]; second.Kind == "" { // what is not known before a model is open is left out
+		assert.Equal(t, []*bool{nil, nil, nil}, []*bool{second.Prompts, second.Images, second.Guided})
+	}
 	for _, path := range []string{"/v1/models/org/sd-turbo", "/v1/models/org%2Fsd-turbo"} {
 		a = do(t, h, httptest.NewRequest(http.MethodGet, path, nil))
 		require.Equal(t, 200, a.status)

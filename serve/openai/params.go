@@ -166,12 +166,8 @@ func (p *params) lists(in *input) error {
 		if len(all) > maxList {
 			return invalid("labels", "want at most %d, got %d", maxList, len(all))
 		}
-		for _, one := range all {
-			label, err := asInteger("labels", one, 0, maxInt)
-			if err != nil {
-				return err
-			}
-			p.request.Labels = append(p.request.Labels, label)
+		if err := p.classes(all); err != nil {
+			return err
 		}
 	}
 	raw, ok := in.get("loras", "lora")
@@ -188,6 +184,32 @@ func (p *params) lists(in *input) error {
 			return err
 		}
 		p.request.LoRAs = append(p.request.LoRAs, l)
+	}
+	return nil
+}
+
+// classes are numbers of classes, or names if one of them is no number.
+func (p *params) classes(all []json.RawMessage) error {
+	named := slices.ContainsFunc(all, func(one json.RawMessage) bool {
+		var text string
+		_, isNumber := literal(one)
+		return json.Unmarshal(one, &text) == nil && !isNumber
+	})
+	for _, one := range all {
+		if named {
+			if _, isNumber := literal(one); !isNumber {
+				if _, err := asText("labels", one, maxName); err != nil {
+					return err
+				}
+			}
+			p.request.Classes = append(p.request.Classes, scalar(one))
+			continue
+		}
+		label, err := asInteger("labels", one, 0, maxInt)
+		if err != nil {
+			return err
+		}
+		p.request.Labels = append(p.request.Labels, label)
 	}
 	return nil
 }

@@ -85,7 +85,7 @@ func (s *server) fail(w http.ResponseWriter, r *http.Request, err error) {
 // fieldName returns A1111's name of a field of [engine.Request].
 func fieldName(field string) string {
 	names := map[string]string{
-		"Model": "sd_model_checkpoint", "Prompt": "prompt", "Negative": "negative_prompt", "Labels": "prompt", "LoRAs": "prompt",
+		"Model": "sd_model_checkpoint", "Prompt": "prompt", "Negative": "negative_prompt", "Labels": "prompt", "Classes": "prompt", "LoRAs": "prompt",
 		"N": "batch_size * n_iter", "Seed": "seed", "Steps": "steps", "Guidance": "cfg_scale", "Sampler": "sampler_name",
 		"Width": "width", "Height": "height", "Init": "init_images", "Mask": "mask", "Strength": "denoising_strength",
 	}

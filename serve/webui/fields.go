@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/onestep-go/onestep/internal/quote"
+	"github.com/onestep-go/onestep/serve/engine"
 )
 
 // field is a field of A1111's requests.
@@ -34,10 +36,10 @@ var fields = []field{
 	{name: "scheduler"},
 	{name: "batch_size", first: "1"},
 	{name: "n_iter", first: "1"},
-	{name: "steps", first: "50"},
-	{name: "cfg_scale", first: "7.0"},
-	{name: "width", first: "512"},
-	{name: "height", first: "512"},
+	{name: "steps"}, // what is left out, as of the next three, is the model's
+	{name: "cfg_scale"},
+	{name: "width"},
+	{name: "height"},
 	{name: "restore_faces", neutral: []string{"false", "0"}, say: "face restoration is not supported"},
 	{name: "tiling", neutral: []string{"false", "0"}, say: "tiling is not supported"},
 	{name: "do_not_save_samples", first: "false"},
@@ -134,9 +136,12 @@ func (f form) value(name string) any {
 	return v
 }
 
-// parameters is the request with A1111's defaults filled in, as its replies repeat it: without images unless they are asked for, and
-// without what A1111 does not know, which can be a client's secrets.
-func (f form) parameters(img2img bool) map[string]json.RawMessage {
+// parameters is the request with defaults filled in, A1111's and those of the model with which it was served, as A1111's replies repeat it: without
+// images unless they are asked for, and without what A1111 does not know, which can be a client's secrets.
+func (f form) parameters(img2img bool, as engine.Resolved) map[string]json.RawMessage {
+	own := map[string]string{
+		"steps": strconv.Itoa(as.Steps), "cfg_scale": plainNumber(as.Guidance), "width": strconv.Itoa(as.Width), "height": strconv.Itoa(as.Height),
+	}
 	images := f.flag("include_init_images", false)
 	all := map[string]json.RawMessage{}
 	for _, field := range fields {
@@ -146,6 +151,8 @@ func (f form) parameters(img2img bool) map[string]json.RawMessage {
 			continue
 		case !images && slices.Contains([]string{"init_images", "mask", "latent_mask", "firstpass_image"}, field.name):
 			v = nil
+		case v == nil && own[field.name] != "":
+			v = json.RawMessage(own[field.name])
 		case v == nil && field.name == "denoising_strength" && img2img:
 			v = json.RawMessage("0.75")
 		case v == nil && field.first != "":

@@ -69,7 +69,7 @@ func (s *server) generate(w http.ResponseWriter, r *http.Request, q *request, ta
 		q.note("%s", n)
 	}
 	info, texts := s.info(q, got, j.started)
-	out := reply{Images: []string{}, Parameters: q.form.parameters(task == "img2img")}
+	out := reply{Images: []string{}, Parameters: q.form.parameters(task == "img2img", got.as)}
 	if q.send {
 		for i, img := range got.images {
 			if q.repaint != nil {

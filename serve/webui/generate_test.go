@@ -44,6 +44,11 @@ func TestTextToImage(t *testing.T) {
 		require.Equal(t, want, got.Parameters[name], name)
 	}
 	require.NotContains(t, got.Parameters, "init_images")
+
+	// What is left out is what the model was run with, in the parameters as in the info.
+	got = post(t, h, "a", "/sdapi/v1/txt2img", `{"prompt": "a"}`)
+	require.Equal(t, []any{float64(got.info.Steps), got.info.Guidance, float64(got.info.Width), float64(got.info.Height)},
+		[]any{got.Parameters["steps"], got.Parameters["cfg_scale"], got.Parameters["width"], got.Parameters["height"]})
 }
 
 // A1111's info has these keys; clients look for them.
